@@ -1,0 +1,147 @@
+# gistd - see README.md. Targets: all check bench install clean help.
+#
+#   V=1                    show the commands
+#   SAN=address,undefined  build with sanitizers, into a folder of their own (also SAN=thread)
+#   FUZZ=1                 with CC=clang: build the fuzzers
+#   PREFIX, DESTDIR        where `make install` puts things
+
+VERSION := 0.1.0
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CC      ?= cc
+SAN     ?=
+V       ?= 0
+
+comma   := ,
+FLAVOUR := $(if $(SAN),$(subst $(comma),-,$(SAN)),release)$(if $(filter clang%,$(CC)),-clang)
+B       := build/$(FLAVOUR)
+Q       := $(if $(filter 1,$(V)),,@)
+
+# --- what is built -------------------------------------------------------------------------------
+
+SRC_engine  := $(sort $(wildcard engine/*.c))
+SRC_ipc     := $(sort $(wildcard ipc/*.c))
+SRC_client  := $(sort $(wildcard client/gist*.c))
+SRC_ctl     := $(sort $(wildcard client/ctl*.c))
+SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
+SRC_support := $(sort $(wildcard tests/support/*.c))
+SRC_bench   := $(sort $(wildcard bench/*.c))
+SRC_tests   := $(sort $(wildcard tests/test_*.c))
+SRC_fuzz    := $(sort $(wildcard tests/fuzz_*.c))
+
+TESTS   := $(SRC_tests:tests/%.c=$(B)/tests/%)
+BENCHES := $(SRC_bench:bench/%.c=$(B)/bench/%)
+FUZZERS := $(SRC_fuzz:tests/%.c=$(B)/tests/%)
+
+# --- how -----------------------------------------------------------------------------------------
+
+DEPS_pc  := libprotobuf-c numa libsystemd libxxhash libpcre2-8
+CFLAGS   ?= -O2 -g
+WARN     := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
+ALL_CFLAGS := -std=gnu17 $(CFLAGS) $(WARN) -fno-math-errno -fvisibility=hidden -fPIC -pthread \
+              -D_GNU_SOURCE -DGISTD_VERSION='"$(VERSION)"' -I. -I$(B)/gen \
+              $(shell pkg-config --cflags $(DEPS_pc)) \
+              $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+ALL_LDFLAGS := $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
+LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8) -lm
+LIBS_ipc    := $(shell pkg-config --libs libprotobuf-c)
+LIBS_daemon := $(shell pkg-config --libs libsystemd)
+LIBS_ctl    := $(shell pkg-config --libs libedit)
+LIBS_tests  := $(shell pkg-config --libs cmocka)
+
+# Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
+CFLAGS_engine/kernels_avx2.o := -mavx2 -mfma -mf16c -ffp-contract=fast -O3
+CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
+
+.PHONY: all check bench fuzz install clean help
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: $(B)/gistd $(B)/gistctl $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+
+# A change of flags rebuilds: the stamp's text is the flags.
+FLAGS_NOW := $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)
+$(B)/flags: FORCE
+	$(Q)mkdir -p $(B)
+	$(Q)echo '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS_NOW))' > $@
+.PHONY: FORCE
+
+obj = $(1:%.c=$(B)/%.o)
+OBJ_gen := $(B)/gen/gistd.pb-c.o
+
+$(B)/gen/gistd.pb-c.c: proto/gistd.proto
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  PROTO   $<")
+	$(Q)protoc-c --proto_path=proto --c_out=$(@D) $<
+$(B)/gen/gistd.pb-c.h: $(B)/gen/gistd.pb-c.c ;
+$(B)/gen/gistd.pb-c.o: $(B)/gen/gistd.pb-c.c $(B)/flags
+	$(if $(Q),@echo "  CC      $<")
+	$(Q)$(CC) $(ALL_CFLAGS) -Wno-all -Wno-extra -c -o $@ $<
+$(call obj,$(SRC_ipc)): $(B)/gen/gistd.pb-c.h
+
+$(B)/%.o: %.c $(B)/flags
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  CC      $<")
+	$(Q)$(CC) $(ALL_CFLAGS) $(CFLAGS_$*.o) -MMD -MP -c -o $@ $<
+
+define archive
+$(B)/$(1): $(2)
+	$$(if $$(Q),@echo "  AR      $$@")
+	$$(Q)rm -f $$@ && $$(AR) rcs $$@ $$^
+endef
+$(eval $(call archive,libengine.a,$(call obj,$(SRC_engine))))
+$(eval $(call archive,libipc.a,$(call obj,$(SRC_ipc)) $(OBJ_gen)))
+$(eval $(call archive,libgist.a,$(call obj,$(SRC_client)) $(call obj,$(SRC_ipc)) $(OBJ_gen)))
+$(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
+$(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
+
+link = $(if $(Q),@echo "  LINK    $@";) $(CC) $(ALL_LDFLAGS) -o $@ $(1)
+
+$(B)/libgist.so.0: $(B)/libgist.a
+	$(call link,-shared -Wl$(comma)-soname$(comma)libgist.so.0 -Wl$(comma)--whole-archive $< \
+	  -Wl$(comma)--no-whole-archive -Wl$(comma)--exclude-libs$(comma)libprotobuf-c.a $(LIBS_ipc))
+$(B)/libgist.so: $(B)/libgist.so.0
+	$(Q)ln -sf libgist.so.0 $@
+$(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+$(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
+	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
+
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
+	  $(LIBS_tests) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
+	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+$(B)/bench/%: $(B)/bench/%.o $(B)/libgist.a $(B)/libengine.a
+	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
+
+$(B)/gist.pc: client/gist.pc.in Makefile
+	$(Q)mkdir -p $(@D)
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
+
+# --- check, bench, install -----------------------------------------------------------------------
+
+# Warnings are errors here. TESTS_ONLY="gguf vocab" runs some.
+check:
+	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
+.PHONY: check-run
+check-run: all $(if $(TESTS_ONLY),$(TESTS_ONLY:%=$(B)/tests/test_%),$(TESTS))
+	$(Q)BUILD=$(B) tests/run $(filter $(B)/tests/test_%,$^)
+
+fuzz: $(FUZZERS)
+
+bench: all $(BENCHES)
+	$(Q)BUILD=$(B) bench/run
+
+install: all
+	$(Q)DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BUILD=$(B) scripts/install
+
+clean:
+	$(Q)rm -rf build
+
+help:
+	@sed -n 's/^# \{0,1\}//;1,/^$$/p' Makefile
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,206 @@
+/* gist.h - libgist, the client library of gistd.
+ *
+ * A gist_conn is a connection to the daemon, over shared memory. A gist_session is one growing token
+ * sequence in the daemon's KV pool: append text to it, generate from it, append again. Nothing is
+ * read twice.
+ *
+ *     gist_conn *c;  gist_session *s;
+ *     if (gist_connect(NULL, "my-app", &c) < 0) ...gist_error(NULL)...
+ *     gist_open(c, NULL, &s);
+ *     gist_append_text(s, "The capital of France is", 24, 0, NULL);
+ *     gist_generate(s, NULL, on_text, arg, &result);
+ *     gist_close(s);  gist_disconnect(c);
+ *
+ * Blocking and not: every gist_x waits for its answer. gist_x_start sends the request and returns;
+ * then wait until gist_fd() is readable, call gist_dispatch(), which calls the callbacks, until the
+ * request's done callback came. Both styles may be mixed on one connection.
+ *
+ * Threads    one thread at a time a connection and its sessions; any number of connections. gist_cancel_async
+ *            may be called from any thread and from a signal handler.
+ * Ownership  open/close, connect/disconnect. Text and arrays given to callbacks live until they return;
+ *            callbacks must not close the connection or make blocking calls on it.
+ * Errors     0 or a negative errno; gist_error() has the sentence, gist_error_code() the daemon's code.
+ */
+#ifndef GIST_H
+#define GIST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GIST_API __attribute__((visibility("default")))
+
+typedef struct gist_conn gist_conn;
+typedef struct gist_session gist_session;
+
+/* Codes of gist_error_code(). Negative errnos returned with them in brackets. */
+enum gist_code {
+    GIST_OK = 0,
+    GIST_E_TRANSPORT,                 /* no daemon, it died, or it broke the protocol (-EPIPE...) */
+    GIST_E_INTERNAL,                  /* (-EIO) */
+    GIST_E_BAD_REQUEST,               /* (-EINVAL) */
+    GIST_E_NOT_FOUND,                 /* (-ENOENT) */
+    GIST_E_BUSY,                      /* (-EBUSY) the session is at work */
+    GIST_E_CONTEXT_LENGTH_EXCEEDED,   /* (-E2BIG) */
+    GIST_E_POOL_FULL,                 /* (-ENOSPC) */
+    GIST_E_LIMIT,                     /* (-EDQUOT) a limit of the daemon */
+    GIST_E_CANCELLED,                 /* (-ECANCELED) */
+    GIST_E_UNSUPPORTED,               /* (-ENOTSUP) */
+    GIST_E_SHUTTING_DOWN,             /* (-ESHUTDOWN) */
+    GIST_E_NO_MEMORY                  /* (-ENOMEM) */
+};
+
+/* --- connection ------------------------------------------------------------------------------- */
+
+/* path NULL: $GISTD_SOCKET, $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock. name is shown by
+ * `gistctl status`. */
+GIST_API int gist_connect(const char *path, const char *name, gist_conn **ret_conn);
+GIST_API void gist_disconnect(gist_conn *c);      /* ends its sessions */
+
+/* The last error of this connection; NULL: of the last failed gist_connect of this thread. */
+GIST_API const char *gist_error(const gist_conn *c);
+GIST_API enum gist_code gist_error_code(const gist_conn *c);
+
+struct gist_info {
+    const char *version, *model, *model_digest;   /* live as long as the connection */
+    uint32_t n_vocab, context_max, segment_default;
+    int chat;                                     /* a known chat template */
+};
+GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
+
+/* Readable when gist_dispatch() has something to do. Level-triggered: also when the daemon died. */
+GIST_API int gist_fd(const gist_conn *c);
+/* Handles what is there. >= 0: the number of replies; -EPIPE: the daemon is gone. */
+GIST_API int gist_dispatch(gist_conn *c);
+/* How long a blocking call spins before it sleeps; default 20000 ns, 0: sleep at once. */
+GIST_API void gist_set_spin(gist_conn *c, uint64_t ns);
+
+GIST_API int gist_ping(gist_conn *c);
+
+/* --- sessions --------------------------------------------------------------------------------- */
+
+enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
+
+struct gist_policy {
+    size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
+    uint32_t segment;                 /* tokens; 0: the daemon's default */
+    enum gist_priority priority;
+    const char *label;                /* for status; may be NULL */
+};
+
+struct gist_usage {
+    uint32_t prompt_tokens, computed_tokens, generated_tokens;
+    uint64_t prompt_ns, first_token_ns, generate_ns;
+};
+
+GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
+GIST_API void gist_close(gist_session *s);        /* does not wait; the daemon frees its pages */
+GIST_API uint64_t gist_session_id(const gist_session *s);
+
+struct gist_message { const char *role; const char *text; };
+
+#define GIST_SPECIAL     1u           /* special tokens in the text are special */
+#define GIST_OPEN_ANSWER 2u           /* chat: end with the head of an assistant's turn */
+
+/* Reads text into the session. Long text is sent in parts; it is tokenised as one. */
+GIST_API int gist_append_text(gist_session *s, const char *text, size_t len, unsigned flags,
+                              struct gist_usage *ret_usage);
+GIST_API int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n,
+                                struct gist_usage *ret_usage);
+GIST_API int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
+                              unsigned flags, struct gist_usage *ret_usage);
+
+struct gist_sampling {
+    size_t size;                      /* sizeof(struct gist_sampling) */
+    uint32_t max_tokens;              /* 0: until a stop or the end of the context */
+    float temperature;                /* 0: greedy */
+    uint32_t top_k;                   /* 0: all */
+    float top_p;                      /* 0 or 1: all */
+    float min_p;
+    float repeat_penalty;             /* 0 or 1: none */
+    uint32_t repeat_last_n;
+    uint64_t seed;
+    const char *const *stop;
+    uint32_t n_stop;
+    int ignore_eog;
+};
+
+enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, GIST_POOL_FULL };
+
+struct gist_result { enum gist_reason reason; struct gist_usage usage; };
+
+/* Called for each piece of the answer: whole UTF-8 characters and the ids they came from. A non-zero
+ * return cancels the answer. */
+typedef int gist_text_fn(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids);
+
+/* sampling NULL: greedy, until a stop. -ECANCELED after a cancel: what was said stays in the session. */
+GIST_API int gist_generate(gist_session *s, const struct gist_sampling *sampling, gist_text_fn *on_text,
+                           void *arg, struct gist_result *ret_result);
+
+/* The same without waiting. on_done: err 0 or a negative errno, once. *ret_request (may be NULL) is for
+ * gist_cancel. */
+typedef void gist_done_fn(void *arg, int err, const struct gist_result *result);
+GIST_API int gist_append_text_start(gist_session *s, const char *text, size_t len, unsigned flags,
+                                    gist_done_fn *on_done, void *arg, uint64_t *ret_request);
+GIST_API int gist_generate_start(gist_session *s, const struct gist_sampling *sampling,
+                                 gist_text_fn *on_text, gist_done_fn *on_done, void *arg,
+                                 uint64_t *ret_request);
+GIST_API int gist_cancel(gist_conn *c, uint64_t request);
+
+/* The blocking call that this connection is in returns -ECANCELED soon. Async-signal-safe. */
+GIST_API void gist_cancel_async(gist_conn *c);
+
+/* --- without a session ------------------------------------------------------------------------ */
+
+/* Log-probabilities of a text's own tokens, in windows that do not overlap; each window is read from
+ * nothing and its first token has none (NaN). Arrays are malloc'd: free() them. */
+struct gist_score { uint32_t *ids; float *logprobs; size_t n; struct gist_usage usage; };
+
+struct gist_score_opts {
+    size_t size;
+    uint32_t window;                  /* 0: the model's context */
+    uint32_t segment;                 /* 0: default */
+};
+GIST_API int gist_score_text(gist_conn *c, const char *text, size_t len,
+                             const struct gist_score_opts *opts, struct gist_score *ret_score);
+GIST_API int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
+                               const struct gist_score_opts *opts, struct gist_score *ret_score);
+
+/* Whole rows: logits after token i, for every i. rows lie in shared memory: no copy is made. */
+typedef int gist_rows_fn(void *arg, size_t first, size_t n, uint32_t n_vocab, const float *rows);
+GIST_API int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
+                               const struct gist_score_opts *opts, gist_rows_fn *on_rows, void *arg);
+
+GIST_API int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags,
+                           uint32_t **ret_ids, size_t *ret_n);
+GIST_API int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text,
+                             size_t *ret_len);
+
+/* --- the daemon ------------------------------------------------------------------------------- */
+
+struct gist_stats_client { uint64_t id; uint32_t pid, uid, sessions, pages; const char *name; };
+struct gist_stats_session {
+    uint64_t id, client;
+    uint32_t n_tokens, pages, segment;
+    int busy;
+    const char *label;
+};
+struct gist_stats {
+    const char *version, *model, *model_digest, *cpu;
+    uint32_t threads, page_bytes, page_tokens, pages, pages_free, n_clients, n_sessions, requests_running;
+    uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes;
+    uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total, steps_total;
+    uint64_t client_errors_total;
+    const struct gist_stats_client *clients;      /* (n_clients) */
+    const struct gist_stats_session *sessions;    /* (n_sessions) */
+};
+/* What it points to lives until the next call on the connection. */
+GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,91 @@
+/* engine/kernels.h - the table of CPU kernels, one table an instruction set.
+ *
+ * kernels_scalar.c defines what each kernel computes (plain loops); the others are faster and are
+ * tested against it. A table is chosen once, at start.
+ *
+ * Every result is independent of how work is split: a value is accumulated in one fixed order,
+ * whatever the number of rows in the call. So batched equals one by one and chunked equals
+ * unchunked, bit for bit, under one table.
+ *
+ * Shapes    T tokens, row-major, the last index fastest; hd = head_dim.
+ * Threads   pure functions: any thread, on disjoint outputs.
+ */
+#ifndef ENGINE_KERNELS_H
+#define ENGINE_KERNELS_H
+
+#include "engine/quant.h"
+
+/* A block of 32 activations: x[i] ~ d * q[i]; s = d * (q[0] + ... + q[31]). The same rounding as
+ * ggml's Q8_1 (d = max|x| / 127), with d and s in f32. */
+struct kernels_q8 { float d, s; int8_t q[32]; };
+
+struct kernels_matmul {
+    const void *w;           /* first row of the weight */
+    size_t w_row_bytes;
+    uint32_t n_cols;
+    const void *x;           /* (T, n_cols): float, or kernels_q8 blocks when quant_x[type] */
+    size_t x_row_bytes;
+    uint32_t n_x;            /* T */
+    float *y;                /* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] */
+    size_t y_stride;         /* in floats */
+};
+
+enum kernels_kv { KERNELS_KV_F16, KERNELS_KV_F32, KERNELS_KV__N };
+
+#define KERNELS_PAGE_TOKENS 16u
+
+/* Attention of some query rows over the keys of one segment and one KV head.
+ *
+ * A page holds, for a layer and KV head, a K tile (hd, 16), transposed so that 16 keys are one vector,
+ * and a V tile (16, hd). Row i of q belongs to token i / group of the run and sees the first
+ * min(n_keys, first_visible + i / group) keys. Writes the partial result of the segment:
+ *
+ *     m[i] = max_j s_ij,  l[i] = sum_j exp(s_ij - m[i]),  o[i] = sum_j exp(s_ij - m[i]) v_j
+ *
+ * with s_ij = q_i . k_j; q is rotated to the segment's base and scaled already. Every row sees at
+ * least one key. Elements of the last tiles past n_keys are never used. */
+struct kernels_attn {
+    const float *q;                  /* (n_rows, hd) */
+    uint32_t n_rows, group, head_dim;
+    uint32_t n_keys, first_visible;
+    const uint8_t *pool;             /* base of the KV arena */
+    const uint32_t *pages;           /* the segment's page ids */
+    size_t page_bytes, k_off, v_off; /* tile of page p: pool + pages[p] * page_bytes + k_off */
+    float *m, *l, *o;                /* (n_rows), (n_rows), (n_rows, hd) */
+};
+
+struct kernels {
+    const char *name;                /* "scalar", "avx2" */
+
+    bool quant_x[QUANT__N];          /* the matmul of this weight type takes kernels_q8 */
+    /* Rows [r0, r1) of the product. */
+    void (*matmul[QUANT__N])(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+    void (*quantise)(const float *x, uint32_t n, struct kernels_q8 *ret);       /* n % 32 == 0 */
+
+    void (*rmsnorm)(const float *x, const float *w, uint32_t n, float eps, float *ret);
+    void (*add)(float *x, const float *y, uint32_t n);                          /* x += y */
+    void (*swiglu)(float *gate, const float *up, uint32_t n);   /* gate = silu(gate) * up */
+
+    /* Rotates n_heads vectors of hd in place: pair (i, i + hd/2) by the angle whose cosine is
+     * cs[i] and whose sine is cs[hd/2 + i]. */
+    void (*rope)(float *x, uint32_t n_heads, uint32_t hd, const float *cs);
+
+    /* Puts one token's K and V of one KV head into slot (0 to 15) of its tiles. */
+    void (*kv_store[KERNELS_KV__N])(const float *k, const float *v, uint32_t hd, uint32_t slot,
+                                    void *k_tile, void *v_tile);
+    void (*attn[KERNELS_KV__N])(const struct kernels_attn *a);
+    /* (m, l, o) += (m2, l2, o2) for one row: both become partial results of the union of keys. */
+    void (*attn_merge)(float *m, float *l, float *o, float m2, float l2, const float *o2, uint32_t hd);
+    void (*scale)(float *x, uint32_t n, float by);
+
+    /* log(sum exp(x)), for log-probabilities. */
+    float (*logsumexp)(const float *x, uint32_t n);
+};
+
+extern const struct kernels kernels_scalar, kernels_avx2;
+
+/* "scalar", "avx2" or "auto" (the widest this CPU has). -EINVAL: no such name; -ENOTSUP: the CPU
+ * lacks it; ret_table is written on success. */
+int kernels_pick(const char *name, const struct kernels **ret_table);
+
+#endif

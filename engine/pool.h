@@ -1,0 +1,56 @@
+/* engine/pool.h - the paged KV pool: one arena of equal pages, fixed at start.
+ *
+ * A page holds 16 tokens of K and V of all layers and KV heads of one model:
+ *
+ *     layer 0                                            layer 1
+ *     +----------+----------+-- .. --+----------+-- .. --+--
+ *     | K head 0 | V head 0 | K head 1  V head 1 | ...    |
+ *     +----------+----------+-- .. --+----------+-- .. --+--
+ *     K tile (head_dim, 16), V tile (16, head_dim), f16 or f32
+ *
+ * Invariants
+ *   P1  Every page is free or charged to exactly one account: used + free == n_pages.
+ *   P2  An account never holds more than its limit.
+ *   P3  Nothing is allocated after pool_open.
+ *
+ * Threads    one thread takes and gives pages; workers read and write the bytes of taken pages.
+ * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take: -ENOSPC, all or nothing.
+ */
+#ifndef ENGINE_POOL_H
+#define ENGINE_POOL_H
+
+#include "engine/kernels.h"
+#include "engine/model.h"
+#include "engine/place.h"
+
+#define POOL_PAGE_TOKENS KERNELS_PAGE_TOKENS
+
+struct pool_account { uint32_t used, limit; };       /* pages */
+
+struct pool {
+    uint8_t *mem;
+    size_t mem_len, page_bytes;
+    size_t head_bytes;               /* K and V tile of one head of one layer */
+    enum kernels_kv kv;
+    uint32_t n_head_kv, head_dim;
+    uint32_t n_pages, n_free;
+    uint32_t *free;                  /* stack of n_free page ids */
+    struct place_result place;
+};
+
+/* Bytes of one page of this model. */
+size_t pool_page_bytes(const struct model *m, enum kernels_kv kv);
+
+int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_t bytes, bool lock,
+              struct why *why);
+void pool_close(struct pool *p);
+
+/* Takes n pages for the account, or none. */
+int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
+void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
+
+/* Offsets of a layer's and head's tiles inside a page. */
+size_t pool_k_off(const struct pool *p, uint32_t layer, uint32_t head);
+size_t pool_v_off(const struct pool *p, uint32_t layer, uint32_t head);
+
+#endif

@@ -1,0 +1,49 @@
+/* engine/sampler.h - from a row of logits to the next token.
+ *
+ * Order: repetition penalty over the last repeat_last_n tokens, temperature, top-k, top-p, min-p
+ * (each of the last three counted on the distribution before the cuts, kept tokens are those that
+ * pass all; the most likely one always stays), then one draw. temperature 0 is greedy: the smallest
+ * id among the largest logits. The same seed and logits give the same tokens on every machine that
+ * computes the same logits.
+ *
+ * Threads    one thread a sampler. No malloc after sampler_init.
+ * Errors     sampler_check gives -EINVAL and a sentence: field, found, allowed.
+ */
+#ifndef ENGINE_SAMPLER_H
+#define ENGINE_SAMPLER_H
+
+#include "engine/why.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct sampler_params {
+    float temperature;       /* 0 to 100; 0: greedy */
+    uint32_t top_k;          /* 0: all */
+    float top_p;             /* (0, 1]; 1: all */
+    float min_p;             /* [0, 1); 0: all */
+    float repeat_penalty;    /* (0, 10]; 1: none */
+    uint32_t repeat_last_n;  /* up to SAMPLER_REPEAT_MAX */
+    uint64_t seed;
+};
+
+#define SAMPLER_REPEAT_MAX 1024u
+
+struct sampler_candidate { float logit; uint32_t id; };
+
+struct sampler {
+    struct sampler_params params;
+    uint64_t rng[4];                             /* xoshiro256** state */
+    uint32_t recent[SAMPLER_REPEAT_MAX];         /* ring of the last tokens */
+    uint32_t n_recent;                           /* tokens pushed so far */
+};
+
+int sampler_check(const struct sampler_params *p, struct why *why);
+void sampler_init(struct sampler *s, const struct sampler_params *p);      /* p was checked */
+void sampler_push(struct sampler *s, uint32_t token);    /* a token of the context, oldest first */
+
+/* logits (n_vocab) is changed in place. scratch holds n_vocab candidates. */
+uint32_t sampler_pick(struct sampler *s, float *logits, uint32_t n_vocab,
+                      struct sampler_candidate *scratch);
+
+#endif

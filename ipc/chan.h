@@ -1,0 +1,92 @@
+/* ipc/chan.h - the two-way channel of one connection: a sealed memfd with two rings, two payload
+ * arenas, and an eventfd for each side to sleep on.
+ *
+ * Layout of the memfd, in bytes; both sides compute it from the three numbers of the handshake
+ *
+ *     0            ring c2s            ring s2c            arena c2s          arena s2c
+ *     +------------+-------------------+-------------------+------------------+-----------------+
+ *     | reserved   | RING_BYTES(slots) | RING_BYTES(slots) | arena_c2s bytes  | arena_s2c bytes |
+ *     +------------+-------------------+-------------------+------------------+-----------------+
+ *     64                                                    64-byte aligned, so are all spans
+ *
+ * A message is a frame (packed protobuf) and bulk bytes behind it, in one contiguous span of the
+ * sender's arena; the ring's descriptor names the span. Spans are handed back in order, when the
+ * receiver releases the message, so the arena is a ring of bytes too (a span never wraps: the rest of
+ * the arena before the wrap is skipped).
+ *
+ * The peer may be buggy or hostile at every instruction. What is read from the mapping is copied
+ * once and then checked; own indices are private; frames are copied out before they are decoded;
+ * bulk pointers lead into shared memory, whose bytes may change under the reader: copy, then check.
+ *
+ * Threads    a struct chan belongs to one thread at a time.
+ * Ownership  the chan owns mapping and descriptors. Message pointers are valid until chan_release.
+ * Errors     -EAGAIN (nothing there; no room now), -EPROTO (the peer broke an invariant: close),
+ *            -EMSGSIZE (a message that can never fit), -errno.
+ */
+#ifndef IPC_CHAN_H
+#define IPC_CHAN_H
+
+#include "ipc/ring.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CHAN_FRAME_MAX   (64u * 1024)         /* bytes of a packed frame */
+#define CHAN_ARENA_MIN   (256u * 1024)
+#define CHAN_ARENA_MAX   (64u * 1024 * 1024)
+#define CHAN_SLOTS_MIN   16u
+
+enum chan_side { CHAN_CLIENT, CHAN_SERVER };
+
+struct chan_geometry {
+    uint32_t slots;              /* of each ring; a power of two */
+    uint32_t arena_c2s, arena_s2c;   /* bytes, multiples of 64 */
+};
+
+struct chan_fds { int memfd, to_server, to_client; };    /* to_x: the eventfd x sleeps on */
+
+struct chan_msg {
+    const uint8_t *frame;        /* private copy */
+    uint32_t frame_len;
+    const uint8_t *bulk;         /* in shared memory; bulk_len may be 0 */
+    uint32_t bulk_len;
+};
+
+struct chan;
+
+/* The daemon's side makes memory and descriptors; the client's side attaches to what it was sent (it
+ * takes the descriptors, also on failure, and checks seals and size). */
+int chan_create(const struct chan_geometry *g, struct chan **ret);
+int chan_attach(const struct chan_geometry *g, struct chan_fds fds, struct chan **ret);
+void chan_close(struct chan *c);
+struct chan_fds chan_fds(const struct chan *c);          /* to send them on; still the chan's */
+
+/* Sending, in two steps so that a frame is packed where it will lie. chan_reserve gives pointers to
+ * write to; chan_commit publishes and rings the peer's doorbell if it sleeps. A reservation that
+ * is not committed is forgotten by the next one. */
+int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t **ret_frame,
+                 uint8_t **ret_bulk);
+void chan_commit(struct chan *c);
+
+/* The largest bulk that can go out with a frame of frame_len at best (an empty arena). */
+uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len);
+
+/* Receiving: one message at a time, then release it. */
+int chan_recv(struct chan *c, struct chan_msg *ret_msg);
+void chan_release(struct chan *c);
+bool chan_readable(const struct chan *c);                /* a message is there; no side effect */
+
+/* Sleeping. chan_arm says "I am about to sleep" and returns true when there is something to do
+ * already (a message to read or, when for_room, room to send): then don't sleep. Otherwise wait until
+ * chan_doorbell is readable. chan_disarm after either; it drains the doorbell. */
+bool chan_arm(struct chan *c, bool for_room);
+void chan_disarm(struct chan *c);
+int chan_doorbell(const struct chan *c);                 /* the eventfd this side sleeps on */
+
+/* Client side convenience: spins for spin_ns, then sleeps on the doorbell and on sock (the
+ * connection, whose end is the peer's death) for timeout_ms (-1: for ever). 0: something to read
+ * or, when for_room, room; -ETIMEDOUT, -EPIPE (the peer is gone), -EINTR (a signal). */
+int chan_wait(struct chan *c, bool for_room, int sock, uint64_t spin_ns, int timeout_ms);
+
+#endif
