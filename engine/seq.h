@@ -22,6 +22,9 @@
 #include "engine/pool.h"
 
 #define SEQ_SEGMENT_DEFAULT 512u
+#define SEQ_SEGMENT_MIN     64u
+#define SEQ_SEGMENT_MAX     8192u
+#define SEQ_TOKENS_MAX      (1u << 23)     /* a distance that engine/rotary.h has angles for */
 
 struct seq {
     struct pool *pool;
@@ -35,7 +38,7 @@ struct seq {
     uint32_t *pages;                 /* (max_tokens / 16, rounded up) */
 };
 
-/* seg_len: 64 to 8192, a multiple of 16. -EINVAL, -ENOMEM. */
+/* seg_len: SEQ_SEGMENT_MIN to SEQ_SEGMENT_MAX, a multiple of 16. -EINVAL, -ENOMEM. */
 int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
              uint32_t seg_len, uint32_t pos0);
 void seq_close(struct seq *s);

@@ -1,0 +1,279 @@
+#include "engine/attend.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Query rows of a block: its q and o stay in the first-level cache while the keys pass by. */
+#define BLOCK_ROWS 64u
+/* Split pieces of so few tokens only: a longer one has blocks enough for all workers. */
+#define SPLIT_TOKENS 4u
+/* Partial results held at a time when contexts are split, and pieces cut into items at a time. */
+#define PARTIALS     8192u
+#define ROUND_PIECES 64u
+
+/* What one worker computes in; rows: BLOCK_ROWS, or one token's if that is more. */
+struct desk {
+    float *q, *o, *o2;               /* (rows, hd) */
+    float *m, *l, *m2, *l2;          /* (rows) */
+    float *angles;                   /* (hd) */
+};
+
+struct attend {
+    const struct kernels *k;
+    struct workers *w;
+    const struct rotary *rotary;
+    uint32_t n_head, n_head_kv, group, hd;
+    uint32_t block_tokens;
+    struct desk *desks;              /* one a worker */
+    float *part_m, *part_l, *part_o; /* (PARTIALS), (PARTIALS), (PARTIALS, hd) */
+    float *floats;                   /* all of the above */
+    size_t n_floats;
+};
+
+/* The pieces of one round, cut into items: a split piece has one for each KV head and segment, another one
+ * for each KV head and block of tokens. */
+struct cut {
+    uint32_t first_item;
+    uint32_t n_cols;                 /* segments, or blocks: item = first_item + head * n_cols + col */
+    uint32_t first_part;             /* split: partial of (head, segment, row), row fastest */
+    bool split;
+};
+
+struct round {
+    struct attend *a;
+    const struct attend_piece *pieces;
+    struct cut cuts[ROUND_PIECES];
+    uint32_t n_pieces, n_items, layer;
+    const float *q;
+    float *out;
+};
+
+static float *carve(float **next, size_t n)
+{
+    float *p = *next;
+
+    *next += (n + 15) & ~(size_t)15;                /* whole cache lines */
+    return p;
+}
+
+int attend_open(const struct model *m, const struct kernels *k, struct workers *w,
+                const struct rotary *rotary, struct attend **ret)
+{
+    uint32_t group = m->n_head / m->n_head_kv, hd = m->head_dim;
+    uint32_t block_tokens = group < BLOCK_ROWS ? BLOCK_ROWS / group : 1;
+    size_t rows = block_tokens * group, rows16 = (rows + 15) & ~(size_t)15;
+    struct attend *a = calloc(1, sizeof(*a));
+    float *next;
+
+    if (!a)
+        return -ENOMEM;
+    *a = (struct attend){ .k = k, .w = w, .rotary = rotary, .n_head = m->n_head,
+                          .n_head_kv = m->n_head_kv, .group = group, .hd = hd,
+                          .block_tokens = block_tokens };
+    a->n_floats = workers_n(w) * (3 * rows16 * hd + 4 * rows16 + hd + 16) + PARTIALS * (hd + 2) + 64;
+    a->desks = calloc(workers_n(w), sizeof(*a->desks));
+    a->floats = aligned_alloc(64, (a->n_floats * sizeof(float) + 63) & ~(size_t)63);
+    if (!a->desks || !a->floats) {
+        attend_close(a);
+        return -ENOMEM;
+    }
+    next = a->floats;
+    for (uint32_t i = 0; i < workers_n(w); i++) {
+        struct desk *d = &a->desks[i];
+
+        d->q = carve(&next, rows * hd);
+        d->o = carve(&next, rows * hd);
+        d->o2 = carve(&next, rows * hd);
+        d->m = carve(&next, rows);
+        d->l = carve(&next, rows);
+        d->m2 = carve(&next, rows);
+        d->l2 = carve(&next, rows);
+        d->angles = carve(&next, hd);
+    }
+    a->part_m = carve(&next, PARTIALS);
+    a->part_l = carve(&next, PARTIALS);
+    a->part_o = carve(&next, (size_t)PARTIALS * hd);
+    assert((size_t)(next - a->floats) <= a->n_floats);
+    *ret = a;
+    return 0;
+}
+
+void attend_close(struct attend *a)
+{
+    if (!a)
+        return;
+    free(a->desks);
+    free(a->floats);
+    free(a);
+}
+
+size_t attend_bytes(const struct attend *a)
+{
+    return a->n_floats * sizeof(float);
+}
+
+/* Copies the queries of tokens [t0, t0 + n) and one KV head, as one token's heads of the group after
+ * another, turned to the base of a segment. */
+static void load_queries(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+                         uint32_t head, uint32_t segment, struct desk *d)
+{
+    const struct attend *a = r->a;
+    size_t width = (size_t)a->group * a->hd;
+
+    for (uint32_t t = 0; t < n; t++)
+        memcpy(d->q + t * width,
+               r->q + ((size_t)(p->row + t0 + t) * a->n_head + head * a->group) * a->hd,
+               width * sizeof(float));
+    if (segment != p->segment) {
+        uint32_t distance = (p->segment - segment) * p->seq->seg_len;
+
+        a->k->rope(d->q, n * a->group, a->hd, rotary_by(a->rotary, distance, d->angles));
+    }
+}
+
+/* The partial result of tokens [t0, t0 + n) over one segment. */
+static void segment_partial(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+                            uint32_t head, uint32_t segment, struct desk *d, float *m, float *l, float *o)
+{
+    const struct attend *a = r->a;
+    const struct seq *s = p->seq;
+    bool own = segment == p->segment;
+    struct kernels_attn k = {
+        .q = d->q, .n_rows = n * a->group, .group = a->group, .head_dim = a->hd,
+        .n_keys = own ? p->off + t0 + n : s->seg_len,
+        .first_visible = own ? p->off + t0 + 1 : s->seg_len,
+        .pool = s->pool->mem, .page_bytes = s->pool->page_bytes,
+        .pages = s->pages + (size_t)segment * (s->seg_len / POOL_PAGE_TOKENS),
+        .k_off = pool_k_off(s->pool, r->layer, head), .v_off = pool_v_off(s->pool, r->layer, head),
+        .m = m, .l = l, .o = o,
+    };
+
+    load_queries(r, p, t0, n, head, segment, d);
+    a->k->attn[s->pool->kv](&k);
+}
+
+/* o / l of one query row to its place in out. */
+static void store_row(const struct round *r, const struct attend_piece *p, uint32_t t, uint32_t head,
+                      uint32_t g, const float *o, float l)
+{
+    const struct attend *a = r->a;
+    float *out = r->out + ((size_t)(p->row + t) * a->n_head + head * a->group + g) * a->hd;
+
+    memcpy(out, o, a->hd * sizeof(float));
+    a->k->scale(out, a->hd, 1.0f / l);
+}
+
+static void run_block(const struct round *r, const struct attend_piece *p, uint32_t head, uint32_t block,
+                      struct desk *d)
+{
+    const struct attend *a = r->a;
+    uint32_t t0 = block * a->block_tokens;
+    uint32_t n = p->n - t0 < a->block_tokens ? p->n - t0 : a->block_tokens;
+    uint32_t n_rows = n * a->group;
+
+    segment_partial(r, p, t0, n, head, 0, d, d->m, d->l, d->o);
+    for (uint32_t s = 1; s <= p->segment; s++) {
+        segment_partial(r, p, t0, n, head, s, d, d->m2, d->l2, d->o2);
+        for (uint32_t i = 0; i < n_rows; i++)
+            a->k->attn_merge(&d->m[i], &d->l[i], d->o + (size_t)i * a->hd, d->m2[i], d->l2[i],
+                             d->o2 + (size_t)i * a->hd, a->hd);
+    }
+    for (uint32_t i = 0; i < n_rows; i++)
+        store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
+}
+
+static void run_item(void *arg, uint32_t item, uint32_t worker)
+{
+    const struct round *r = arg;
+    const struct attend *a = r->a;
+    struct desk *d = &a->desks[worker];
+    const struct attend_piece *p;
+    const struct cut *c;
+    uint32_t i = 0, head, col, part;
+
+    while (i + 1 < r->n_pieces && item >= r->cuts[i + 1].first_item)
+        i++;
+    p = &r->pieces[i];
+    c = &r->cuts[i];
+    head = (item - c->first_item) / c->n_cols;
+    col = (item - c->first_item) % c->n_cols;
+    if (!c->split) {
+        run_block(r, p, head, col, d);
+        return;
+    }
+    part = c->first_part + (head * c->n_cols + col) * p->n * a->group;
+    segment_partial(r, p, 0, p->n, head, col, d, a->part_m + part, a->part_l + part,
+                    a->part_o + (size_t)part * a->hd);
+}
+
+/* Merges the partials of a split piece, segment after segment as run_block does. */
+static void merge_piece(void *arg, uint32_t i, uint32_t worker)
+{
+    const struct round *r = arg;
+    const struct attend *a = r->a;
+    const struct attend_piece *p = &r->pieces[i];
+    const struct cut *c = &r->cuts[i];
+    uint32_t n_rows = p->n * a->group;
+
+    (void)worker;
+    if (!c->split)
+        return;
+    for (uint32_t head = 0; head < a->n_head_kv; head++) {
+        for (uint32_t row = 0; row < n_rows; row++) {
+            uint32_t to = c->first_part + head * c->n_cols * n_rows + row;
+            float *o = a->part_o + (size_t)to * a->hd;
+
+            for (uint32_t s = 1; s < c->n_cols; s++) {
+                uint32_t from = to + s * n_rows;
+
+                a->k->attn_merge(&a->part_m[to], &a->part_l[to], o, a->part_m[from], a->part_l[from],
+                                 a->part_o + (size_t)from * a->hd, a->hd);
+            }
+            store_row(r, p, row / a->group, head, row % a->group, o, a->part_l[to]);
+        }
+    }
+}
+
+/* Cuts as many pieces as one round holds; returns the partials they need. */
+static uint32_t cut_round(struct round *r, uint32_t n_left)
+{
+    const struct attend *a = r->a;
+    uint32_t n_part = 0;
+
+    r->n_pieces = r->n_items = 0;
+    while (r->n_pieces < n_left && r->n_pieces < ROUND_PIECES) {
+        const struct attend_piece *p = &r->pieces[r->n_pieces];
+        struct cut *c = &r->cuts[r->n_pieces];
+        uint64_t need = (uint64_t)p->n * a->n_head * (p->segment + 1);
+
+        *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
+        c->split = p->segment > 0 && p->n <= SPLIT_TOKENS && need <= PARTIALS;
+        if (c->split && need > PARTIALS - n_part)
+            break;                                  /* the next round has room */
+        if (c->split)
+            n_part += (uint32_t)need;
+        c->n_cols = c->split ? p->segment + 1 : (p->n + a->block_tokens - 1) / a->block_tokens;
+        r->n_items += a->n_head_kv * c->n_cols;
+        r->n_pieces++;
+    }
+    return n_part;
+}
+
+void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_pieces, uint32_t layer,
+                const float *q, float *out)
+{
+    struct round r = { .a = a, .layer = layer, .q = q, .out = out };
+
+    for (uint32_t done = 0; done < n_pieces; done += r.n_pieces) {
+        uint32_t n_part;
+
+        r.pieces = pieces + done;
+        n_part = cut_round(&r, n_pieces - done);
+        workers_run(a->w, run_item, &r, r.n_items);
+        if (n_part)
+            workers_run(a->w, merge_piece, &r, r.n_pieces);
+    }
+}

@@ -1,0 +1,41 @@
+/* engine/attend.h - attention of a batch over the pages of its sequences, for one layer.
+ *
+ * A piece is some consecutive tokens of one segment of one sequence: keys of the segment and of all
+ * earlier ones are visible to them, up to themselves. Queries come rotated by the offset inside their
+ * own segment and scaled; here they are rotated once more per earlier segment, by the distance of
+ * the two bases, so that stored keys never change (engine/seq.h).
+ *
+ * A segment's partial result (m, l, o) is computed alone and the partials are merged in the order of
+ * segments, always: so a long context can be split over the workers by segments, or not, with
+ * the same result to the bit.
+ *
+ * Threads    attend_run: the owner of the workers.
+ * Errors     attend_open: -ENOMEM.
+ */
+#ifndef ENGINE_ATTEND_H
+#define ENGINE_ATTEND_H
+
+#include "engine/kernels.h"
+#include "engine/rotary.h"
+#include "engine/seq.h"
+#include "engine/workers.h"
+
+struct attend_piece {
+    const struct seq *seq;
+    uint32_t segment;            /* index of the segment the tokens stand in */
+    uint32_t off;                /* of the first token inside the segment */
+    uint32_t row, n;             /* rows of q and out */
+};
+
+struct attend;
+
+int attend_open(const struct model *m, const struct kernels *k, struct workers *w,
+                const struct rotary *rotary, struct attend **ret);
+void attend_close(struct attend *a);
+size_t attend_bytes(const struct attend *a);
+
+/* q and out: (rows, n_head, head_dim). The pieces' K and V of this layer are stored already. */
+void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_pieces, uint32_t layer,
+                const float *q, float *out);
+
+#endif

@@ -1,0 +1,424 @@
+#include "engine/forward.h"
+
+#include "engine/attend.h"
+#include "engine/linear.h"
+#include "engine/rotary.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows of a slice of row-wise work (norms, rotary, SwiGLU): one slice, so no hand-over, for a token or
+ * two. */
+#define ROW_SLICE 8u
+
+/* A piece may be as short as the shortest segment, and each run adds a ragged one at both ends. */
+#define PIECES_MAX(max_batch) ((max_batch) / SEQ_SEGMENT_MIN + 2 * FORWARD_RUNS_MAX)
+
+struct forward {
+    const struct model *m;
+    const struct kernels *k;
+    struct workers *w;
+    struct rotary rotary;
+    struct attend *attend;
+    uint32_t max_batch;
+
+    /* The batch: T rows of tokens in the order of runs. */
+    uint32_t n_rows, n_pieces, n_out;
+    struct attend_piece *pieces;     /* (PIECES_MAX) */
+    uint32_t *out_rows;              /* (max_batch): rows that outputs are wanted of */
+
+    /* Scratch, max_batch rows each. */
+    void *mem;
+    size_t mem_len;
+    float *x;                        /* (T, n_embd) the residual stream */
+    float *xn;                       /* (T, n_embd) normed */
+    float *y;                        /* (T, n_embd) what is added to x next */
+    float *q, *att;                  /* (T, n_head * head_dim) */
+    float *kk, *vv;                  /* (T, n_head_kv * head_dim) */
+    float *gate, *up;                /* (T, n_ff) */
+    float *out;                      /* (T, n_embd) normed outputs, kept until the next step */
+    struct kernels_q8 *xq;           /* (T, widest / 32) the input of the next matmul in int8 */
+};
+
+/* --- memory ------------------------------------------------------------------------------------ */
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Gives every buffer its place; with f->mem NULL only counts. Returns the bytes. */
+static size_t lay_out(struct forward *f)
+{
+    const struct model *m = f->m;
+    size_t t = f->max_batch, n_q = (size_t)m->n_head * m->head_dim;
+    size_t n_kv = (size_t)m->n_head_kv * m->head_dim;
+    size_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
+    struct { void *at; size_t bytes; } parts[] = {
+        { &f->x, t * m->n_embd * sizeof(float) },    { &f->xn, t * m->n_embd * sizeof(float) },
+        { &f->y, t * m->n_embd * sizeof(float) },    { &f->q, t * n_q * sizeof(float) },
+        { &f->att, t * n_q * sizeof(float) },        { &f->kk, t * n_kv * sizeof(float) },
+        { &f->vv, t * n_kv * sizeof(float) },        { &f->gate, t * m->n_ff * sizeof(float) },
+        { &f->up, t * m->n_ff * sizeof(float) },     { &f->out, t * m->n_embd * sizeof(float) },
+        { &f->xq, t * (widest / 32 + 1) * sizeof(struct kernels_q8) },
+        { &f->out_rows, t * sizeof(uint32_t) },
+        { &f->pieces, PIECES_MAX(t) * sizeof(struct attend_piece) },
+    };
+    size_t off = 0;
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+        if (f->mem) {
+            void *p = (uint8_t *)f->mem + off;
+
+            memcpy(parts[i].at, &p, sizeof(p));
+        }
+        off += (parts[i].bytes + 63) & ~(size_t)63;
+    }
+    return off;
+}
+
+int forward_open(const struct model *m, const struct kernels *k, struct workers *w, uint32_t max_batch,
+                 struct forward **ret, struct why *why)
+{
+    struct forward *f = calloc(1, sizeof(*f));
+    struct place_result placed;
+    int r;
+
+    if (!f)
+        return why_set(why, -ENOMEM, "no memory for the forward pass");
+    *f = (struct forward){ .m = m, .k = k, .w = w, .max_batch = max_batch };
+    f->mem_len = lay_out(f);
+    r = place_alloc(f->mem_len, false, &f->mem, &placed);
+    if (r < 0)
+        goto fail;
+    (void)lay_out(f);
+    r = rotary_open(&f->rotary, m->rope_freq, m->head_dim);
+    if (r < 0)
+        goto fail;
+    r = attend_open(m, k, w, &f->rotary, &f->attend);
+    if (r < 0)
+        goto fail;
+    *ret = f;
+    return 0;
+
+fail:
+    why_set(why, r, "no memory for the forward pass: %zu bytes for batches of %u tokens", f->mem_len,
+            max_batch);
+    forward_close(f);
+    return r;
+}
+
+void forward_close(struct forward *f)
+{
+    if (!f)
+        return;
+    attend_close(f->attend);
+    rotary_close(&f->rotary);
+    if (f->mem)
+        place_free(f->mem, f->mem_len);
+    free(f);
+}
+
+size_t forward_bytes(const struct forward *f)
+{
+    return f->mem_len + attend_bytes(f->attend);
+}
+
+/* --- row-wise work, by slices of rows ----------------------------------------------------------- */
+
+struct rows {
+    struct forward *f;
+    uint32_t n_rows;
+    const struct model_layer *layer;
+    uint32_t layer_index;
+    const float *add, *norm;         /* norm_rows */
+    float *to;
+    bool q8;
+    const float *from;               /* quantise_rows */
+    uint32_t n_cols;
+};
+
+typedef void rows_fn(const struct rows *r, uint32_t row0, uint32_t row1);
+struct rows_job { const struct rows *rows; rows_fn *fn; };
+
+static void rows_slice(void *arg, uint32_t slice, uint32_t worker)
+{
+    const struct rows_job *j = arg;
+    uint32_t row0 = slice * ROW_SLICE, row1 = row0 + ROW_SLICE;
+
+    (void)worker;
+    j->fn(j->rows, row0, row1 < j->rows->n_rows ? row1 : j->rows->n_rows);
+}
+
+static void rows_run(const struct rows *r, rows_fn *fn)
+{
+    struct rows_job j = { r, fn };
+
+    workers_run(r->f->w, rows_slice, &j, (r->n_rows + ROW_SLICE - 1) / ROW_SLICE);
+}
+
+/* x += add (if any); to = norm(x) * weight; and in int8 when the next matmul wants that. */
+static void norm_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct forward *f = r->f;
+    uint32_t n = f->m->n_embd;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        float *x = f->x + (size_t)t * n, *to = r->to + (size_t)t * n;
+
+        if (r->add)
+            f->k->add(x, r->add + (size_t)t * n, n);
+        f->k->rmsnorm(x, r->norm, n, f->m->rms_eps, to);
+        if (r->q8)
+            f->k->quantise(to, n, f->xq + (size_t)t * (n / 32));
+    }
+}
+
+/* The input of a matmul that no norm comes before, in int8. */
+static void quantise_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    for (uint32_t t = row0; t < row1; t++)
+        r->f->k->quantise(r->from + (size_t)t * r->n_cols, r->n_cols,
+                          r->f->xq + (size_t)t * (r->n_cols / 32));
+}
+
+static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct forward *f = r->f;
+    uint32_t n = f->m->n_ff;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        float *gate = f->gate + (size_t)t * n;
+
+        f->k->swiglu(gate, f->up + (size_t)t * n, n);
+        if (r->q8)
+            f->k->quantise(gate, n, f->xq + (size_t)t * (n / 32));
+    }
+}
+
+static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct forward *f = r->f;
+    const struct model_tensor *e = &f->m->embd;
+
+    for (uint32_t i = 0; i < f->n_pieces; i++) {
+        const struct attend_piece *p = &f->pieces[i];
+        const uint32_t *ids = p->seq->tokens + (size_t)p->segment * p->seq->seg_len + p->off;
+
+        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
+            quant_dequantise_row(e->type, (const uint8_t *)e->data + ids[t - p->row] * e->row_bytes,
+                                 e->n_cols, f->x + (size_t)t * f->m->n_embd);
+    }
+}
+
+/* One token's q, k, v: biases, rotary by the offset inside the segment, k and v to their page. */
+static void place_token(const struct rows *r, const struct seq *s, uint32_t segment, uint32_t off, uint32_t t)
+{
+    const struct forward *f = r->f;
+    const struct model *m = f->m;
+    const struct model_layer *l = r->layer;
+    uint32_t hd = m->head_dim, n_q = m->n_head * hd, n_kv = m->n_head_kv * hd;
+    const float *angles = rotary_by(&f->rotary, off, NULL);
+    uint8_t *page = s->pool->mem + s->pages[(segment * s->seg_len + off) / POOL_PAGE_TOKENS] *
+                    s->pool->page_bytes;
+    float *q = f->q + (size_t)t * n_q, *k = f->kk + (size_t)t * n_kv, *v = f->vv + (size_t)t * n_kv;
+
+    if (l->bq)
+        f->k->add(q, l->bq, n_q);
+    if (l->bk)
+        f->k->add(k, l->bk, n_kv);
+    if (l->bv)
+        f->k->add(v, l->bv, n_kv);
+    f->k->rope(q, m->n_head, hd, angles);
+    f->k->rope(k, m->n_head_kv, hd, angles);
+    f->k->scale(q, n_q, 1.0f / sqrtf((float)hd));
+    for (uint32_t h = 0; h < m->n_head_kv; h++)
+        f->k->kv_store[s->pool->kv](k + (size_t)h * hd, v + (size_t)h * hd, hd, off % POOL_PAGE_TOKENS,
+                                    page + pool_k_off(s->pool, r->layer_index, h),
+                                    page + pool_v_off(s->pool, r->layer_index, h));
+}
+
+static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct forward *f = r->f;
+
+    for (uint32_t i = 0; i < f->n_pieces; i++) {
+        const struct attend_piece *p = &f->pieces[i];
+
+        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
+            place_token(r, p->seq, p->segment, p->off + (t - p->row), t);
+    }
+}
+
+/* --- the layers ---------------------------------------------------------------------------------- */
+
+/* Keeps only the rows that outputs are wanted of: all that follows the last layer's attention is a
+ * row's own business. out_rows ascend, so nothing is overwritten before it is read. */
+static void keep_wanted(struct forward *f)
+{
+    size_t n_q = (size_t)f->m->n_head * f->m->head_dim, n = f->m->n_embd;
+
+    for (uint32_t i = 0; i < f->n_out; i++) {
+        uint32_t row = f->out_rows[i];
+
+        if (row == i)
+            continue;
+        memcpy(f->x + i * n, f->x + row * n, n * sizeof(float));
+        memcpy(f->att + i * n_q, f->att + row * n_q, n_q * sizeof(float));
+    }
+}
+
+static void project(struct forward *f, float *x, uint32_t n_cols, uint32_t n_rows,
+                    const struct linear_output *out, uint32_t n_out)
+{
+    struct linear_input in = { .x = x, .q = f->xq, .n_cols = n_cols };
+
+    linear_run(f->k, f->w, &in, n_rows, out, n_out);
+}
+
+/* Attention of layer i: leaves its output, to be added to x, in y. n_rows in, n_left out. */
+static uint32_t run_attention(struct forward *f, uint32_t i)
+{
+    const struct model *m = f->m;
+    const struct model_layer *l = &m->layers[i];
+    struct linear_output qkv[] = { { &l->wq, f->q }, { &l->wk, f->kk }, { &l->wv, f->vv } };
+    struct linear_output wo = { &l->wo, f->y };
+    uint32_t n_q = m->n_head * m->head_dim;
+    struct rows r = { .f = f, .n_rows = f->n_rows, .layer = l, .layer_index = i, .to = f->xn,
+                      .norm = l->attn_norm, .add = i > 0 ? f->y : NULL,
+                      .q8 = linear_needs_q8(f->k, qkv, 3),
+                      .from = f->att, .n_cols = n_q };
+    uint32_t n_left = f->n_rows;
+
+    rows_run(&r, norm_rows);
+    project(f, f->xn, m->n_embd, f->n_rows, qkv, 3);
+    rows_run(&r, place_rows);
+    if (i + 1 == m->n_layer && f->n_out == 0)
+        return 0;                                   /* only K and V were wanted */
+    attend_run(f->attend, f->pieces, f->n_pieces, i, f->q, f->att);
+    if (i + 1 == m->n_layer) {
+        keep_wanted(f);
+        r.n_rows = n_left = f->n_out;
+    }
+    if (linear_needs_q8(f->k, &wo, 1))
+        rows_run(&r, quantise_rows);
+    project(f, f->att, n_q, n_left, &wo, 1);
+    return n_left;
+}
+
+static void run_ffn(struct forward *f, uint32_t i, uint32_t n_rows)
+{
+    const struct model *m = f->m;
+    const struct model_layer *l = &m->layers[i];
+    struct linear_output gate_up[] = { { &l->w_gate, f->gate }, { &l->w_up, f->up } };
+    struct linear_output down = { &l->w_down, f->y };
+    struct rows r = { .f = f, .n_rows = n_rows, .to = f->xn, .norm = l->ffn_norm, .add = f->y,
+                      .q8 = linear_needs_q8(f->k, gate_up, 2) };
+
+    rows_run(&r, norm_rows);
+    project(f, f->xn, m->n_embd, n_rows, gate_up, 2);
+    r.q8 = linear_needs_q8(f->k, &down, 1);
+    rows_run(&r, swiglu_rows);
+    project(f, f->gate, m->n_ff, n_rows, &down, 1);
+}
+
+static bool told_to_stop(const struct forward_stop *stop)
+{
+    return stop && stop->fn(stop->arg);
+}
+
+static int run_layers(struct forward *f, const struct forward_stop *stop)
+{
+    struct rows r = { .f = f, .n_rows = f->n_rows };
+
+    rows_run(&r, embed_rows);
+    for (uint32_t i = 0; i < f->m->n_layer; i++) {
+        uint32_t n_left;
+
+        if (told_to_stop(stop))
+            return -ECANCELED;
+        n_left = run_attention(f, i);
+        if (n_left)
+            run_ffn(f, i, n_left);
+    }
+    if (f->n_out) {
+        r = (struct rows){ .f = f, .n_rows = f->n_out, .add = f->y, .norm = f->m->output_norm, .to = f->out };
+        rows_run(&r, norm_rows);
+    }
+    return 0;
+}
+
+/* --- the batch ----------------------------------------------------------------------------------- */
+
+/* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at segment
+ * ends. */
+static int take_run(struct forward *f, const struct forward_run *run)
+{
+    struct seq *s = run->seq;
+
+    assert(s->n_tokens + run->n_tokens <= s->n_reserved);
+    for (uint32_t i = 0; i < run->n_tokens; i++) {
+        if (run->tokens[i] >= f->m->n_vocab)
+            return -EINVAL;
+        s->tokens[s->n_tokens + i] = run->tokens[i];
+    }
+    if (run->want != FORWARD_WANT_NONE)
+        for (uint32_t i = run->want == FORWARD_WANT_LAST ? run->n_tokens - 1 : 0; i < run->n_tokens; i++)
+            f->out_rows[f->n_out++] = f->n_rows + i;
+    for (uint32_t done = 0; done < run->n_tokens;) {
+        uint32_t at = s->n_tokens + done, off = at % s->seg_len;
+        uint32_t n = s->seg_len - off;
+
+        if (n > run->n_tokens - done)
+            n = run->n_tokens - done;
+        f->pieces[f->n_pieces++] = (struct attend_piece){ .seq = s, .segment = at / s->seg_len, .off = off,
+                                                          .row = f->n_rows + done, .n = n };
+        done += n;
+    }
+    f->n_rows += run->n_tokens;
+    return 0;
+}
+
+int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_runs,
+                 const struct forward_stop *stop, uint32_t *ret_n_out)
+{
+    uint64_t all = 0;
+    int r;
+
+    for (uint32_t i = 0; i < n_runs; i++) {
+        all += runs[i].n_tokens;
+        if (runs[i].n_tokens == 0)
+            return -EINVAL;
+    }
+    if (all > f->max_batch || n_runs > FORWARD_RUNS_MAX)
+        return -E2BIG;
+
+    f->n_rows = f->n_pieces = f->n_out = 0;
+    for (uint32_t i = 0; i < n_runs; i++) {
+        r = take_run(f, &runs[i]);
+        if (r < 0)
+            return r;
+    }
+    r = run_layers(f, stop);
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < n_runs; i++)
+        runs[i].seq->n_tokens += runs[i].n_tokens;
+    *ret_n_out = f->n_out;
+    return 0;
+}
+
+void forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret)
+{
+    struct linear_output head = { &f->m->output, ret };
+    float *x = f->out + (size_t)first * f->m->n_embd;
+    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };
+
+    assert(first + n <= f->n_out);
+    if (linear_needs_q8(f->k, &head, 1))
+        rows_run(&r, quantise_rows);
+    project(f, x, f->m->n_embd, n, &head, 1);
+}

@@ -1,0 +1,94 @@
+#include "engine/pool.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t element_bytes(enum kernels_kv kv)
+{
+    return kv == KERNELS_KV_F16 ? 2 : 4;
+}
+
+/* One head of one layer: a K and a V tile. */
+static size_t tile_pair_bytes(const struct model *m, enum kernels_kv kv)
+{
+    return 2 * (size_t)m->head_dim * POOL_PAGE_TOKENS * element_bytes(kv);
+}
+
+size_t pool_page_bytes(const struct model *m, enum kernels_kv kv)
+{
+    return tile_pair_bytes(m, kv) * m->n_head_kv * m->n_layer;
+}
+
+int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_t bytes, bool lock,
+              struct why *why)
+{
+    size_t page = pool_page_bytes(m, kv);
+    uint64_t n = bytes / page;
+    void *mem;
+    int r;
+
+    *p = (struct pool){ .kv = kv, .page_bytes = page, .head_bytes = tile_pair_bytes(m, kv) };
+    if (n == 0)
+        return why_set(why, -EINVAL, "a KV pool of %llu bytes holds no page: one page of %u tokens of this "
+                       "model is %zu bytes", (unsigned long long)bytes, POOL_PAGE_TOKENS, page);
+    if (n > UINT32_MAX / POOL_PAGE_TOKENS)
+        n = UINT32_MAX / POOL_PAGE_TOKENS;
+
+    p->free = malloc(n * sizeof(*p->free));
+    if (!p->free)
+        return why_set(why, -ENOMEM, "no memory for the table of %llu KV pages", (unsigned long long)n);
+    p->mem_len = n * page;
+    r = place_alloc(p->mem_len, lock, &mem, &p->place);
+    if (r < 0) {
+        pool_close(p);
+        return why_set(why, r, "no memory for a KV pool of %llu bytes", (unsigned long long)bytes);
+    }
+    p->mem = mem;
+    p->n_head_kv = m->n_head_kv;
+    p->head_dim = m->head_dim;
+    p->n_pages = p->n_free = (uint32_t)n;
+    for (uint32_t i = 0; i < p->n_pages; i++)      /* page 0 is taken first */
+        p->free[i] = p->n_pages - 1 - i;
+    return 0;
+}
+
+void pool_close(struct pool *p)
+{
+    if (!p)
+        return;
+    if (p->mem)
+        place_free(p->mem, p->mem_len);
+    free(p->free);
+    *p = (struct pool){ 0 };
+}
+
+int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages)
+{
+    if (n > p->n_free || n > a->limit - a->used)
+        return -ENOSPC;
+    for (uint32_t i = 0; i < n; i++)
+        ret_pages[i] = p->free[--p->n_free];
+    a->used += n;
+    assert(a->used <= a->limit);                    /* P2 */
+    return 0;
+}
+
+void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
+{
+    assert(a->used >= n && p->n_free + n <= p->n_pages);    /* P1 */
+    for (uint32_t i = n; i-- > 0;)
+        p->free[p->n_free++] = pages[i];
+    a->used -= n;
+}
+
+size_t pool_k_off(const struct pool *p, uint32_t layer, uint32_t head)
+{
+    return ((size_t)layer * p->n_head_kv + head) * p->head_bytes;
+}
+
+size_t pool_v_off(const struct pool *p, uint32_t layer, uint32_t head)
+{
+    return pool_k_off(p, layer, head) + p->head_bytes / 2;
+}
