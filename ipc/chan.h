@@ -1,5 +1,5 @@
 /* ipc/chan.h - the two-way channel of one connection: a sealed memfd with two rings, two payload
- * arenas, and an eventfd for each side to sleep on.
+ * arenas, and a doorbell for each side to sleep on.
  *
  * Layout of the memfd, in bytes; both sides compute it from the three numbers of the handshake
  *
@@ -13,6 +13,12 @@
  * sender's arena; the ring's descriptor names the span. Spans are handed back in order, when the
  * receiver releases the message, so the arena is a ring of bytes too (a span never wraps: the rest of
  * the arena before the wrap is skipped).
+ *
+ * The two doorbells differ, because a peer must never be able to make the daemon wait. The daemon
+ * sleeps on an eventfd, the cheapest there is. But an eventfd's counter and its O_NONBLOCK belong to
+ * both who hold it: a client could clear the flag and fill the counter, and the daemon's ring would
+ * block. So the client sleeps on its end of a socket pair, whose other end never leaves the daemon and
+ * is written with MSG_DONTWAIT; and the daemon empties its eventfd with RWF_NOWAIT.
  *
  * The peer may be buggy or hostile at every instruction. What is read from the mapping is copied
  * once and then checked; own indices are private; frames are copied out before they are decoded;
@@ -44,7 +50,7 @@ struct chan_geometry {
     uint32_t arena_c2s, arena_s2c;   /* bytes, multiples of 64 */
 };
 
-struct chan_fds { int memfd, to_server, to_client; };    /* to_x: the eventfd x sleeps on */
+struct chan_fds { int memfd, to_server, to_client; };    /* to_x: what x sleeps on */
 
 struct chan_msg {
     const uint8_t *frame;        /* private copy */
@@ -64,7 +70,8 @@ struct chan_fds chan_fds(const struct chan *c);          /* to send them on; sti
 
 /* Sending, in two steps so that a frame is packed where it will lie. chan_reserve gives pointers to
  * write to; chan_commit publishes and rings the peer's doorbell if it sleeps. A reservation that
- * is not committed is forgotten by the next one. */
+ * is not committed is forgotten by the next one. What was written may be changed by the peer before
+ * it is committed: never read it back. */
 int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t **ret_frame,
                  uint8_t **ret_bulk);
 void chan_commit(struct chan *c);
@@ -78,15 +85,17 @@ void chan_release(struct chan *c);
 bool chan_readable(const struct chan *c);                /* a message is there; no side effect */
 
 /* Sleeping. chan_arm says "I am about to sleep" and returns true when there is something to do
- * already (a message to read or, when for_room, room to send): then don't sleep. Otherwise wait until
- * chan_doorbell is readable. chan_disarm after either; it drains the doorbell. */
+ * already (a message to read or, when for_room, spans that came back since the last chan_reserve):
+ * then don't sleep. Otherwise wait until chan_doorbell is readable; that may be for nothing.
+ * chan_disarm after either; it drains the doorbell. */
 bool chan_arm(struct chan *c, bool for_room);
 void chan_disarm(struct chan *c);
-int chan_doorbell(const struct chan *c);                 /* the eventfd this side sleeps on */
+int chan_doorbell(const struct chan *c);                 /* what this side sleeps on */
 
-/* Client side convenience: spins for spin_ns, then sleeps on the doorbell and on sock (the
- * connection, whose end is the peer's death) for timeout_ms (-1: for ever). 0: something to read
- * or, when for_room, room; -ETIMEDOUT, -EPIPE (the peer is gone), -EINTR (a signal). */
-int chan_wait(struct chan *c, bool for_room, int sock, uint64_t spin_ns, int timeout_ms);
+/* Client side convenience: spins for spin_ns, then sleeps on the doorbell, on sock (the connection,
+ * whose end is the peer's death) and on stop_fd (-1: none) for timeout_ms (-1: for ever). 0: something
+ * to read or, when for_room, room; -ETIMEDOUT, -EPIPE (the peer is gone and there is nothing left to
+ * read), -EINTR (a signal, or stop_fd is readable). */
+int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spin_ns, int timeout_ms);
 
 #endif

@@ -1,0 +1,483 @@
+#include "ipc/chan.h"
+
+#include "ipc/arena.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HEAD_BYTES 64u
+#define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008u
+#endif
+
+/* One thread at a time. */
+struct chan {
+    enum chan_side side;
+    bool reserved, held; /* a span waits for its commit; a message for its release */
+    struct ring_tx tx;
+    struct ring_rx rx;
+    uint8_t *out, *in; /* the two arenas, as this side sees them */
+    uint32_t in_size;
+    struct arena lent; /* of out */
+    struct ring_desc pending;
+    uint8_t *mem;
+    size_t len;
+    struct chan_fds fds;
+    int ring_client; /* the daemon's end of the pair; -1 on the client's side */
+    uint8_t frame[CHAN_FRAME_MAX];
+};
+
+static uint32_t align_up(uint32_t x)
+{
+    return (x + ARENA_ALIGN - 1) & ~(ARENA_ALIGN - 1);
+}
+
+/* --- making -------------------------------------------------------------------------------------
+ */
+
+static bool geometry_valid(const struct chan_geometry *g)
+{
+    const uint32_t arenas[] = { g->arena_c2s, g->arena_s2c };
+
+    if (g->slots < CHAN_SLOTS_MIN || g->slots > RING_SLOTS_MAX || (g->slots & (g->slots - 1)) != 0)
+        return false;
+    for (int i = 0; i < 2; i++)
+        if (arenas[i] < CHAN_ARENA_MIN || arenas[i] > CHAN_ARENA_MAX ||
+            arenas[i] % ARENA_ALIGN != 0)
+            return false;
+    return true;
+}
+
+static size_t mapping_len(const struct chan_geometry *g)
+{
+    return HEAD_BYTES + 2 * RING_BYTES(g->slots) + g->arena_c2s + (size_t)g->arena_s2c;
+}
+
+static struct chan *chan_new(enum chan_side side, const struct chan_geometry *g,
+                             struct chan_fds fds)
+{
+    struct chan *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return NULL;
+    c->side = side;
+    c->fds = fds;
+    c->ring_client = -1;
+    c->len = mapping_len(g);
+    return c;
+}
+
+/* Maps the memfd, which has the right size and seals by now, and finds the four parts in it. */
+static int map_parts(struct chan *c, const struct chan_geometry *g)
+{
+    size_t ring = RING_BYTES(g->slots);
+    bool client = c->side == CHAN_CLIENT;
+    uint8_t *c2s, *s2c, *arena_c2s, *arena_s2c;
+    void *mem = mmap(NULL, c->len, PROT_READ | PROT_WRITE, MAP_SHARED, c->fds.memfd, 0);
+    int r;
+
+    if (mem == MAP_FAILED)
+        return -errno;
+    c->mem = mem;
+    c2s = c->mem + HEAD_BYTES;
+    s2c = c2s + ring;
+    arena_c2s = s2c + ring;
+    arena_s2c = arena_c2s + g->arena_c2s;
+
+    c->out = client ? arena_c2s : arena_s2c;
+    c->in = client ? arena_s2c : arena_c2s;
+    c->in_size = client ? g->arena_s2c : g->arena_c2s;
+    r = ring_tx_init(&c->tx, client ? c2s : s2c, ring, g->slots);
+    if (r == 0)
+        r = ring_rx_init(&c->rx, client ? s2c : c2s, ring, g->slots);
+    if (r == 0)
+        r = arena_init(&c->lent, client ? g->arena_c2s : g->arena_s2c, g->slots);
+    return r;
+}
+
+static int make_memfd(size_t len)
+{
+    int r, fd = memfd_create("gistd-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
+        fd = memfd_create("gistd-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    /* Sealed before the peer has it: a peer that truncated the file would kill us by SIGBUS. */
+    if (ftruncate(fd, (off_t)len) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
+        r = -errno;
+        close(fd);
+        return r;
+    }
+    return fd;
+}
+
+int chan_create(const struct chan_geometry *g, struct chan **ret)
+{
+    struct chan *c;
+    int pair[2], r;
+
+    if (!geometry_valid(g))
+        return -EINVAL;
+    c = chan_new(CHAN_SERVER, g, (struct chan_fds){ -1, -1, -1 });
+    if (!c)
+        return -ENOMEM;
+    c->fds.memfd = make_memfd(c->len);
+    if (c->fds.memfd < 0) {
+        r = c->fds.memfd;
+        goto fail;
+    }
+    c->fds.to_server = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->fds.to_server < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+        r = -errno;
+        goto fail;
+    }
+    c->ring_client = pair[0];
+    c->fds.to_client = pair[1];
+    /* Nothing comes this way, and what a client sends all the same must not pile up. */
+    (void)shutdown(c->ring_client, SHUT_RD);
+    r = map_parts(c, g);
+    if (r < 0)
+        goto fail;
+    *ret = c;
+    return 0;
+
+fail:
+    chan_close(c);
+    return r;
+}
+
+static int check_memfd(int fd, size_t len)
+{
+    struct stat st;
+    int seals = fcntl(fd, F_GET_SEALS);
+
+    if (seals < 0 || (seals & SEALS) != SEALS)
+        return -EPROTO;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    return (size_t)st.st_size == len ? 0 : -EPROTO;
+}
+
+static void close_fds(struct chan_fds *fds)
+{
+    int *all[] = { &fds->memfd, &fds->to_server, &fds->to_client };
+
+    for (int i = 0; i < 3; i++) {
+        if (*all[i] >= 0)
+            close(*all[i]);
+        *all[i] = -1;
+    }
+}
+
+int chan_attach(const struct chan_geometry *g, struct chan_fds fds, struct chan **ret)
+{
+    struct chan *c;
+    int r;
+
+    if (!geometry_valid(g)) {
+        close_fds(&fds);
+        return -EPROTO;
+    }
+    c = chan_new(CHAN_CLIENT, g, fds);
+    if (!c) {
+        close_fds(&fds);
+        return -ENOMEM;
+    }
+    r = check_memfd(fds.memfd, c->len);
+    if (r == 0)
+        r = map_parts(c, g);
+    if (r < 0) {
+        chan_close(c);
+        return r;
+    }
+    *ret = c;
+    return 0;
+}
+
+void chan_close(struct chan *c)
+{
+    if (!c)
+        return;
+    if (c->mem)
+        munmap(c->mem, c->len);
+    arena_fini(&c->lent);
+    close_fds(&c->fds);
+    if (c->ring_client >= 0)
+        close(c->ring_client);
+    free(c);
+}
+
+struct chan_fds chan_fds(const struct chan *c)
+{
+    return c->fds;
+}
+
+/* --- doorbells ----------------------------------------------------------------------------------
+ */
+
+/* Neither may block, whatever the peer did to the descriptor. A doorbell that is full is one that
+ * rings already, and one whose owner is gone needs no ringing: results are ignored on purpose. */
+static void ring_doorbell(struct chan *c)
+{
+    const uint64_t one = 1;
+
+    if (c->side == CHAN_SERVER)
+        (void)!send(c->ring_client, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    else
+        (void)!write(c->fds.to_server, &one, sizeof(one));
+}
+
+static void drain_doorbell(struct chan *c)
+{
+    uint8_t buf[64];
+    struct iovec io = { buf, sizeof(uint64_t) };
+
+    if (c->side == CHAN_CLIENT) {
+        (void)!recv(c->fds.to_client, buf, sizeof(buf), MSG_DONTWAIT);
+        return;
+    }
+    /* One read empties an eventfd. Before Linux 5.9 it takes no flags. */
+    if (preadv2(c->fds.to_server, &io, 1, -1, RWF_NOWAIT) < 0 && errno == EOPNOTSUPP)
+        (void)!read(c->fds.to_server, buf, sizeof(uint64_t));
+}
+
+int chan_doorbell(const struct chan *c)
+{
+    return c->side == CHAN_SERVER ? c->fds.to_server : c->fds.to_client;
+}
+
+/* --- sending ------------------------------------------------------------------------------------
+ */
+
+static int look_for_room(struct chan *c)
+{
+    uint32_t back;
+    int r = ring_look(&c->tx, &back);
+
+    if (r < 0)
+        return r;
+    arena_give_back(&c->lent, back);
+    return 0;
+}
+
+static uint64_t span_len(uint32_t frame_len, uint32_t bulk_len)
+{
+    return bulk_len == 0 ? frame_len : (uint64_t)align_up(frame_len) + bulk_len;
+}
+
+int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t **ret_frame,
+                 uint8_t **ret_bulk)
+{
+    uint64_t len = span_len(frame_len, bulk_len), off;
+    int r;
+
+    c->reserved = false;
+    if (frame_len == 0 || frame_len > CHAN_FRAME_MAX || len > c->lent.size)
+        return -EMSGSIZE;
+
+    /* Looking at the peer's head costs a cache line's travel. Once a page is often enough to find
+     * the arena empty and start it again at 0. */
+    r = ring_full(&c->tx) ? -EAGAIN : arena_find(&c->lent, (uint32_t)len, &off);
+    if (r == -EAGAIN || arena_leaves_page(&c->lent, (uint32_t)len)) {
+        r = look_for_room(c);
+        if (r < 0)
+            return r;
+        r = ring_full(&c->tx) ? -EAGAIN : arena_find(&c->lent, (uint32_t)len, &off);
+    }
+    if (r < 0)
+        return r;
+
+    c->pending = (struct ring_desc){ .off = off, .len = (uint32_t)len, .frame_len = frame_len };
+    c->reserved = true;
+    *ret_frame = c->out + off;
+    *ret_bulk = c->out + off + align_up(frame_len);
+    return 0;
+}
+
+void chan_commit(struct chan *c)
+{
+    int r;
+
+    assert(c->reserved);
+    c->reserved = false;
+    arena_lend(&c->lent, c->pending.off, c->pending.len);
+    r = ring_put(&c->tx, &c->pending);
+    assert(r == 0); /* chan_reserve saw a free slot, and only we fill them */
+    (void)r;
+    if (ring_take_sleeper(&c->tx))
+        ring_doorbell(c);
+}
+
+uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
+{
+    uint32_t head = align_up(frame_len);
+
+    return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - head;
+}
+
+/* --- receiving ----------------------------------------------------------------------------------
+ */
+
+static bool desc_valid(const struct ring_desc *d, uint32_t arena_size)
+{
+    if (d->off % ARENA_ALIGN != 0 || d->off > arena_size || d->len > arena_size - d->off)
+        return false;
+    if (d->frame_len == 0 || d->frame_len > CHAN_FRAME_MAX || d->frame_len > d->len)
+        return false;
+    return d->len == d->frame_len || d->len > align_up(d->frame_len);
+}
+
+int chan_recv(struct chan *c, struct chan_msg *ret_msg)
+{
+    struct ring_desc d;
+    int r;
+
+    assert(!c->held);
+    r = ring_peek(&c->rx, &d);
+    if (r < 0)
+        return r;
+    if (!desc_valid(&d, c->in_size))
+        return -EPROTO;
+    memcpy(c->frame, c->in + d.off, d.frame_len);
+    /* The compiler may not read the shared bytes a second time in place of the copy. */
+    atomic_signal_fence(memory_order_seq_cst);
+
+    *ret_msg = (struct chan_msg){ .frame = c->frame, .frame_len = d.frame_len };
+    if (d.len > d.frame_len) {
+        ret_msg->bulk = c->in + d.off + align_up(d.frame_len);
+        ret_msg->bulk_len = d.len - align_up(d.frame_len);
+    }
+    c->held = true;
+    return 0;
+}
+
+void chan_release(struct chan *c)
+{
+    assert(c->held);
+    c->held = false;
+    ring_release(&c->rx);
+    if (ring_take_waiter(&c->rx))
+        ring_doorbell(c);
+}
+
+bool chan_readable(const struct chan *c)
+{
+    return ring_readable(&c->rx);
+}
+
+/* --- sleeping -----------------------------------------------------------------------------------
+ */
+
+bool chan_arm(struct chan *c, bool for_room)
+{
+    bool ready = ring_rx_sleep(&c->rx);
+
+    if (for_room && ring_tx_sleep(&c->tx))
+        ready = true;
+    return ready;
+}
+
+void chan_disarm(struct chan *c)
+{
+    ring_rx_wake(&c->rx);
+    ring_tx_wake(&c->tx);
+    drain_doorbell(c);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static bool ready(const struct chan *c, bool for_room)
+{
+    return ring_readable(&c->rx) || (for_room && ring_came_back(&c->tx));
+}
+
+/* Looks at the clock only now and then: reading it takes longer than a message does. */
+static bool spin(const struct chan *c, bool for_room, uint64_t spin_ns)
+{
+    uint64_t end;
+
+    if (ready(c, for_room))
+        return true;
+    if (spin_ns == 0)
+        return false;
+    end = now_ns() + spin_ns;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (ready(c, for_room))
+                return true;
+            cpu_pause();
+        }
+    } while (now_ns() < end);
+    return false;
+}
+
+/* Sleeps once. 1: woken by the doorbell, perhaps for nothing. */
+static int sleep_once(struct chan *c, bool for_room, struct pollfd p[3], int timeout_ms)
+{
+    bool there = chan_arm(c, for_room);
+    int n = there ? 0 : poll(p, 3, timeout_ms), err = n < 0 ? -errno : 0;
+
+    chan_disarm(c);
+    /* Before the peer's death is looked at: what it sent while it lived still counts. */
+    if (there || ready(c, for_room))
+        return 0;
+    if (err < 0)
+        return err;
+    if (n == 0)
+        return -ETIMEDOUT;
+    if (p[1].revents || (p[0].revents & (POLLHUP | POLLERR | POLLNVAL)))
+        return -EPIPE;
+    return p[2].revents ? -EINTR : 1;
+}
+
+int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spin_ns,
+              int timeout_ms)
+{
+    struct pollfd p[] = { { .fd = chan_doorbell(c), .events = POLLIN },
+                          { .fd = sock, .events = POLLIN },
+                          { .fd = stop_fd, .events = POLLIN } };
+    uint64_t end = timeout_ms > 0 ? now_ns() + (uint64_t)timeout_ms * 1000000u : 0;
+    int r;
+
+    if (spin(c, for_room, spin_ns))
+        return 0;
+    do {
+        if (timeout_ms > 0) {
+            uint64_t now = now_ns();
+
+            timeout_ms = now < end ? (int)((end - now + 999999) / 1000000) : 0;
+        }
+        r = sleep_once(c, for_room, p, timeout_ms);
+    } while (r == 1);
+    return r;
+}

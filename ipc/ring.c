@@ -1,0 +1,161 @@
+#include "ipc/ring.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+struct ring_shm {
+    _Alignas(64) _Atomic uint32_t tail;
+    _Alignas(64) _Atomic uint32_t head;
+    _Alignas(64) _Atomic uint32_t sleeping;
+    _Alignas(64) _Atomic uint32_t room;
+    _Alignas(64) struct ring_desc desc[];
+};
+_Static_assert(sizeof(struct ring_desc) == 16, "layout");
+_Static_assert(offsetof(struct ring_shm, tail) == 0, "layout");
+_Static_assert(offsetof(struct ring_shm, head) == 64, "layout");
+_Static_assert(offsetof(struct ring_shm, sleeping) == 128, "layout");
+_Static_assert(offsetof(struct ring_shm, room) == 192, "layout");
+_Static_assert(offsetof(struct ring_shm, desc) == 256, "layout");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a lock inside an atomic would not cross processes");
+
+static int check_memory(const void *mem, size_t len, uint32_t n)
+{
+    if (n == 0 || n > RING_SLOTS_MAX || (n & (n - 1)) != 0)
+        return -EINVAL;
+    if (len < RING_BYTES(n) || (uintptr_t)mem % 64 != 0)
+        return -EINVAL;
+    return 0;
+}
+
+int ring_tx_init(struct ring_tx *r, void *mem, size_t len, uint32_t n)
+{
+    int err = check_memory(mem, len, n);
+
+    if (err < 0)
+        return err;
+    *r = (struct ring_tx){ .shm = mem, .mask = n - 1 };
+    return 0;
+}
+
+int ring_rx_init(struct ring_rx *r, void *mem, size_t len, uint32_t n)
+{
+    int err = check_memory(mem, len, n);
+
+    if (err < 0)
+        return err;
+    *r = (struct ring_rx){ .shm = mem, .mask = n - 1 };
+    return 0;
+}
+
+/* --- the producer -------------------------------------------------------------------------------
+ */
+
+bool ring_full(const struct ring_tx *r)
+{
+    return r->tail - r->head > r->mask;
+}
+
+int ring_put(struct ring_tx *r, const struct ring_desc *d)
+{
+    if (ring_full(r))
+        return -EAGAIN;
+    r->shm->desc[r->tail & r->mask] = *d;
+    r->tail++;
+    /* seq_cst for I5; as a release it publishes the slot, and the span that the caller wrote, to
+     * the acquire in ring_peek (I3). */
+    atomic_store_explicit(&r->shm->tail, r->tail, memory_order_seq_cst);
+    return 0;
+}
+
+int ring_look(struct ring_tx *r, uint32_t *ret_back)
+{
+    /* Acquire pairs with the release in ring_release: the consumer's last reads of the span are
+     * done before we write to it again (I3). */
+    uint32_t head = atomic_load_explicit(&r->shm->head, memory_order_acquire);
+    uint32_t back = head - r->head;
+
+    /* Compared with the last value we checked, so that a head that runs back is caught as well. */
+    if (back > r->tail - r->head)
+        return -EPROTO;
+    r->head = head;
+    *ret_back = back;
+    return 0;
+}
+
+bool ring_came_back(const struct ring_tx *r)
+{
+    return atomic_load_explicit(&r->shm->head, memory_order_relaxed) != r->head;
+}
+
+bool ring_tx_sleep(struct ring_tx *r)
+{
+    atomic_store_explicit(&r->shm->room, 1, memory_order_seq_cst); /* I5 */
+    return atomic_load_explicit(&r->shm->head, memory_order_seq_cst) != r->head;
+}
+
+void ring_tx_wake(struct ring_tx *r)
+{
+    atomic_store_explicit(&r->shm->room, 0, memory_order_relaxed);
+}
+
+/* Taken by exchange after a look: the look keeps the line shared while nobody sleeps. Relaxed is
+ * enough for the exchange, since what matters was ordered by the look, and a flag set again in
+ * between belongs to a sleeper that is woken too early at worst. */
+static bool take_flag(_Atomic uint32_t *flag)
+{
+    if (atomic_load_explicit(flag, memory_order_seq_cst) == 0) /* I5 */
+        return false;
+    return atomic_exchange_explicit(flag, 0, memory_order_relaxed) != 0;
+}
+
+bool ring_take_sleeper(struct ring_tx *r)
+{
+    return take_flag(&r->shm->sleeping);
+}
+
+/* --- the consumer -------------------------------------------------------------------------------
+ */
+
+bool ring_readable(const struct ring_rx *r)
+{
+    return atomic_load_explicit(&r->shm->tail, memory_order_relaxed) != r->head;
+}
+
+int ring_peek(const struct ring_rx *r, struct ring_desc *ret_d)
+{
+    uint32_t tail = atomic_load_explicit(&r->shm->tail, memory_order_acquire); /* I3 */
+    uint32_t ready = tail - r->head;
+
+    if (ready == 0)
+        return -EAGAIN;
+    if (ready > r->mask + 1)
+        return -EPROTO;
+
+    /* One read into private memory: the peer may rewrite the slot while we look at it, so the
+     * caller must check the very copy it goes on to use. */
+    *ret_d = *(const volatile struct ring_desc *)&r->shm->desc[r->head & r->mask];
+    return 0;
+}
+
+void ring_release(struct ring_rx *r)
+{
+    r->head++;
+    /* seq_cst for I5; as a release it ends our reads of the slot and of its span (I3). */
+    atomic_store_explicit(&r->shm->head, r->head, memory_order_seq_cst);
+}
+
+bool ring_rx_sleep(struct ring_rx *r)
+{
+    atomic_store_explicit(&r->shm->sleeping, 1, memory_order_seq_cst); /* I5 */
+    return atomic_load_explicit(&r->shm->tail, memory_order_seq_cst) != r->head;
+}
+
+void ring_rx_wake(struct ring_rx *r)
+{
+    atomic_store_explicit(&r->shm->sleeping, 0, memory_order_relaxed);
+}
+
+bool ring_take_waiter(struct ring_rx *r)
+{
+    return take_flag(&r->shm->room);
+}
