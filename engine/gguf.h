@@ -6,12 +6,18 @@
  *     padding to general.alignment (32) | tensor data
  *
  * The file may come from anywhere: every count, length, type and offset is checked against the
- * file's size before it is used, products against overflow, and array nesting is refused.
+ * file's size before it is used, products against overflow; nested arrays, keys and tensors that
+ * come twice, and tensors that overlap are refused. What is allocated is bounded by the file's size
+ * and GGUF_HEADER_MAX.
+ *
+ * The header is read into private memory, not mapped: a file that is cut or rewritten under us
+ * (a download that starts again) can neither raise SIGBUS nor change a length after its check.
  *
  * Threads    immutable after gguf_open.
- * Ownership  struct gguf owns a read-only mapping of the file; strings and arrays point into it, are
- *            not NUL-terminated, and are unaligned.
- * Errors     -EINVAL with a sentence that names file, place, found and expected; or the errno.
+ * Ownership  struct gguf owns the header's bytes and an open descriptor; strings and arrays point
+ *            into the header, are not NUL-terminated, and are unaligned.
+ * Errors     -EINVAL with a sentence that names file, place, found and expected; -ENOMEM; or the
+ *            errno of the I/O.
  */
 #ifndef ENGINE_GGUF_H
 #define ENGINE_GGUF_H
@@ -28,6 +34,8 @@ enum gguf_kind {       /* numbers of the specification */
 };
 
 #define GGUF_DIMS_MAX 4u
+#define GGUF_NAME_MAX 64u              /* bytes of a tensor's name */
+#define GGUF_HEADER_MAX (256u << 20)   /* real ones: 2 to 10 MiB, nearly all of it the vocabulary */
 
 struct gguf_str { const char *s; size_t len; };
 
@@ -43,16 +51,22 @@ struct gguf_tensor {
     uint64_t dims[GGUF_DIMS_MAX];    /* dims[0] is the row's length; unused ones are 1 */
     uint32_t type;                   /* ggml's number */
     uint64_t off;                    /* from the start of the file */
+    uint64_t len;                    /* bytes; 0 for a type that engine/quant.h does not have */
 };
 
 struct gguf;
 
 int gguf_open(const char *path, struct gguf **ret, struct why *why);
+/* data is a whole file, borrowed until gguf_close. */
 int gguf_open_mem(const void *data, size_t len, const char *label, struct gguf **ret, struct why *why);
 void gguf_close(struct gguf *g);
 
 const char *gguf_path(const struct gguf *g);
-const uint8_t *gguf_bytes(const struct gguf *g, size_t *ret_len);     /* the whole file */
+const char *gguf_label(const struct gguf *g);       /* the path, shortened for a sentence */
+uint64_t gguf_len(const struct gguf *g);            /* of the file */
+int gguf_fd(const struct gguf *g);                  /* borrowed; -1 for one in memory */
+/* The bytes before the tensor data, as they were checked. */
+const uint8_t *gguf_header(const struct gguf *g, size_t *ret_len);
 
 /* Metadata by key: 0, -ENOENT (no such key) or -EINVAL (another kind). Integers of every width and
  * sign are read as long as the value fits. */
@@ -68,5 +82,11 @@ struct gguf_str gguf_next_str(const struct gguf_array *a, size_t *pos);
 size_t gguf_n_tensors(const struct gguf *g);
 const struct gguf_tensor *gguf_tensor(const struct gguf *g, size_t i);
 const struct gguf_tensor *gguf_find_tensor(const struct gguf *g, const char *name);   /* or NULL */
+
+/* For sentences: ggml's name of a tensor type ("Q5_K"), and a string from the file in printable
+ * ASCII, shortened, in quotes. Returns ret. */
+const char *gguf_type_name(uint32_t type);
+#define GGUF_SHOW_MAX 72u
+const char *gguf_show(struct gguf_str s, char ret[GGUF_SHOW_MAX]);
 
 #endif
