@@ -28,6 +28,7 @@ SRC_support := $(sort $(wildcard tests/support/*.c))
 SRC_bench   := $(sort $(wildcard bench/*.c))
 SRC_tests   := $(sort $(wildcard tests/test_*.c))
 SRC_fuzz    := $(sort $(wildcard tests/fuzz_*.c))
+SH_tests    := $(sort $(wildcard tests/test_*.sh))
 
 TESTS   := $(SRC_tests:tests/%.c=$(B)/tests/%)
 BENCHES := $(SRC_bench:bench/%.c=$(B)/bench/%)
@@ -123,12 +124,16 @@ $(B)/gist.pc: client/gist.pc.in Makefile
 
 # --- check, bench, install -----------------------------------------------------------------------
 
-# Warnings are errors here. TESTS_ONLY="gguf vocab" runs some.
+# Warnings are errors here. TESTS_ONLY="gguf vocab" runs some: tests/test_gguf.c, tests/test_vocab.sh...
+only = $(if $(TESTS_ONLY),$(filter $(TESTS_ONLY:%=$(1)),$(2)),$(2))
+RUN_tests := $(call only,$(B)/tests/test_%,$(TESTS)) $(call only,tests/test_%.sh,$(SH_tests))
+NO_tests  := $(filter-out $(notdir $(RUN_tests:%.sh=%)),$(TESTS_ONLY:%=test_%))
 check:
+	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
 .PHONY: check-run
-check-run: all $(if $(TESTS_ONLY),$(TESTS_ONLY:%=$(B)/tests/test_%),$(TESTS))
-	$(Q)BUILD=$(B) tests/run $(filter $(B)/tests/test_%,$^)
+check-run: all $(RUN_tests)
+	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 fuzz: $(FUZZERS)
 
