@@ -16,9 +16,9 @@
 
 /* What one worker computes in; rows: BLOCK_ROWS, or one token's if that is more. */
 struct desk {
-    float *q, *o, *o2;               /* (rows, hd) */
-    float *m, *l, *m2, *l2;          /* (rows) */
-    float *angles;                   /* (hd) */
+    float *q, *o, *o2;      /* (rows, hd) */
+    float *m, *l, *m2, *l2; /* (rows) */
+    float *angles;          /* (hd) */
 };
 
 struct attend {
@@ -33,12 +33,12 @@ struct attend {
     size_t n_floats;
 };
 
-/* The pieces of one round, cut into items: a split piece has one for each KV head and segment, another one
- * for each KV head and block of tokens. */
+/* The pieces of one round, cut into items: a split piece has one for each KV head and segment,
+ * another one for each KV head and block of tokens. */
 struct cut {
     uint32_t first_item;
-    uint32_t n_cols;                 /* segments, or blocks: item = first_item + head * n_cols + col */
-    uint32_t first_part;             /* split: partial of (head, segment, row), row fastest */
+    uint32_t n_cols;     /* segments, or blocks: item = first_item + head * n_cols + col */
+    uint32_t first_part; /* split: partial of (head, segment, row), row fastest */
     bool split;
 };
 
@@ -55,7 +55,7 @@ static float *carve(float **next, size_t n)
 {
     float *p = *next;
 
-    *next += (n + 15) & ~(size_t)15;                /* whole cache lines */
+    *next += (n + 15) & ~(size_t)15; /* whole cache lines */
     return p;
 }
 
@@ -70,10 +70,16 @@ int attend_open(const struct model *m, const struct kernels *k, struct workers *
 
     if (!a)
         return -ENOMEM;
-    *a = (struct attend){ .k = k, .w = w, .rotary = rotary, .n_head = m->n_head,
-                          .n_head_kv = m->n_head_kv, .group = group, .hd = hd,
+    *a = (struct attend){ .k = k,
+                          .w = w,
+                          .rotary = rotary,
+                          .n_head = m->n_head,
+                          .n_head_kv = m->n_head_kv,
+                          .group = group,
+                          .hd = hd,
                           .block_tokens = block_tokens };
-    a->n_floats = workers_n(w) * (3 * rows16 * hd + 4 * rows16 + hd + 16) + PARTIALS * (hd + 2) + 64;
+    a->n_floats =
+        workers_n(w) * (3 * rows16 * hd + 4 * rows16 + hd + 16) + PARTIALS * (hd + 2) + 64;
     a->desks = calloc(workers_n(w), sizeof(*a->desks));
     a->floats = aligned_alloc(64, (a->n_floats * sizeof(float) + 63) & ~(size_t)63);
     if (!a->desks || !a->floats) {
@@ -115,10 +121,10 @@ size_t attend_bytes(const struct attend *a)
     return a->n_floats * sizeof(float);
 }
 
-/* Copies the queries of tokens [t0, t0 + n) and one KV head, as one token's heads of the group after
- * another, turned to the base of a segment. */
-static void load_queries(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
-                         uint32_t head, uint32_t segment, struct desk *d)
+/* Copies the queries of tokens [t0, t0 + n) and one KV head, as one token's heads of the group
+ * after another, turned to the base of a segment. */
+static void load_queries(const struct round *r, const struct attend_piece *p, uint32_t t0,
+                         uint32_t n, uint32_t head, uint32_t segment, struct desk *d)
 {
     const struct attend *a = r->a;
     size_t width = (size_t)a->group * a->hd;
@@ -135,20 +141,28 @@ static void load_queries(const struct round *r, const struct attend_piece *p, ui
 }
 
 /* The partial result of tokens [t0, t0 + n) over one segment. */
-static void segment_partial(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
-                            uint32_t head, uint32_t segment, struct desk *d, float *m, float *l, float *o)
+static void segment_partial(const struct round *r, const struct attend_piece *p, uint32_t t0,
+                            uint32_t n, uint32_t head, uint32_t segment, struct desk *d, float *m,
+                            float *l, float *o)
 {
     const struct attend *a = r->a;
     const struct seq *s = p->seq;
     bool own = segment == p->segment;
     struct kernels_attn k = {
-        .q = d->q, .n_rows = n * a->group, .group = a->group, .head_dim = a->hd,
+        .q = d->q,
+        .n_rows = n * a->group,
+        .group = a->group,
+        .head_dim = a->hd,
         .n_keys = own ? p->off + t0 + n : s->seg_len,
         .first_visible = own ? p->off + t0 + 1 : s->seg_len,
-        .pool = s->pool->mem, .page_bytes = s->pool->page_bytes,
+        .pool = s->pool->mem,
+        .page_bytes = s->pool->page_bytes,
         .pages = s->pages + (size_t)segment * (s->seg_len / POOL_PAGE_TOKENS),
-        .k_off = pool_k_off(s->pool, r->layer, head), .v_off = pool_v_off(s->pool, r->layer, head),
-        .m = m, .l = l, .o = o,
+        .k_off = pool_k_off(s->pool, r->layer, head),
+        .v_off = pool_v_off(s->pool, r->layer, head),
+        .m = m,
+        .l = l,
+        .o = o,
     };
 
     load_queries(r, p, t0, n, head, segment, d);
@@ -156,8 +170,8 @@ static void segment_partial(const struct round *r, const struct attend_piece *p,
 }
 
 /* o / l of one query row to its place in out. */
-static void store_row(const struct round *r, const struct attend_piece *p, uint32_t t, uint32_t head,
-                      uint32_t g, const float *o, float l)
+static void store_row(const struct round *r, const struct attend_piece *p, uint32_t t,
+                      uint32_t head, uint32_t g, const float *o, float l)
 {
     const struct attend *a = r->a;
     float *out = r->out + ((size_t)(p->row + t) * a->n_head + head * a->group + g) * a->hd;
@@ -166,8 +180,8 @@ static void store_row(const struct round *r, const struct attend_piece *p, uint3
     a->k->scale(out, a->hd, 1.0f / l);
 }
 
-static void run_block(const struct round *r, const struct attend_piece *p, uint32_t head, uint32_t block,
-                      struct desk *d)
+static void run_block(const struct round *r, const struct attend_piece *p, uint32_t head,
+                      uint32_t block, struct desk *d)
 {
     const struct attend *a = r->a;
     uint32_t t0 = block * a->block_tokens;
@@ -229,8 +243,8 @@ static void merge_piece(void *arg, uint32_t i, uint32_t worker)
             for (uint32_t s = 1; s < c->n_cols; s++) {
                 uint32_t from = to + s * n_rows;
 
-                a->k->attn_merge(&a->part_m[to], &a->part_l[to], o, a->part_m[from], a->part_l[from],
-                                 a->part_o + (size_t)from * a->hd, a->hd);
+                a->k->attn_merge(&a->part_m[to], &a->part_l[to], o, a->part_m[from],
+                                 a->part_l[from], a->part_o + (size_t)from * a->hd, a->hd);
             }
             store_row(r, p, row / a->group, head, row % a->group, o, a->part_l[to]);
         }
@@ -252,7 +266,7 @@ static uint32_t cut_round(struct round *r, uint32_t n_left)
         *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
         c->split = p->segment > 0 && p->n <= SPLIT_TOKENS && need <= PARTIALS;
         if (c->split && need > PARTIALS - n_part)
-            break;                                  /* the next round has room */
+            break; /* the next round has room */
         if (c->split)
             n_part += (uint32_t)need;
         c->n_cols = c->split ? p->segment + 1 : (p->n + a->block_tokens - 1) / a->block_tokens;
@@ -262,8 +276,8 @@ static uint32_t cut_round(struct round *r, uint32_t n_left)
     return n_part;
 }
 
-void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_pieces, uint32_t layer,
-                const float *q, float *out)
+void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_pieces,
+                uint32_t layer, const float *q, float *out)
 {
     struct round r = { .a = a, .layer = layer, .q = q, .out = out };
 

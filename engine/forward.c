@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a slice of row-wise work (norms, rotary, SwiGLU): one slice, so no hand-over, for a token or
- * two. */
+/* Rows of a slice of row-wise work (norms, rotary, SwiGLU): one slice, so no hand-over, for a token
+ * or two. */
 #define ROW_SLICE 8u
 
 /* A piece may be as short as the shortest segment, and each run adds a ragged one at both ends. */
@@ -27,23 +27,24 @@ struct forward {
 
     /* The batch: T rows of tokens in the order of runs. */
     uint32_t n_rows, n_pieces, n_out;
-    struct attend_piece *pieces;     /* (PIECES_MAX) */
-    uint32_t *out_rows;              /* (max_batch): rows that outputs are wanted of */
+    struct attend_piece *pieces; /* (PIECES_MAX) */
+    uint32_t *out_rows;          /* (max_batch): rows that outputs are wanted of */
 
     /* Scratch, max_batch rows each. */
     void *mem;
     size_t mem_len;
-    float *x;                        /* (T, n_embd) the residual stream */
-    float *xn;                       /* (T, n_embd) normed */
-    float *y;                        /* (T, n_embd) what is added to x next */
-    float *q, *att;                  /* (T, n_head * head_dim) */
-    float *kk, *vv;                  /* (T, n_head_kv * head_dim) */
-    float *gate, *up;                /* (T, n_ff) */
-    float *out;                      /* (T, n_embd) normed outputs, kept until the next step */
-    struct kernels_q8 *xq;           /* (T, widest / 32) the input of the next matmul in int8 */
+    float *x;              /* (T, n_embd) the residual stream */
+    float *xn;             /* (T, n_embd) normed */
+    float *y;              /* (T, n_embd) what is added to x next */
+    float *q, *att;        /* (T, n_head * head_dim) */
+    float *kk, *vv;        /* (T, n_head_kv * head_dim) */
+    float *gate, *up;      /* (T, n_ff) */
+    float *out;            /* (T, n_embd) normed outputs, kept until the next step */
+    struct kernels_q8 *xq; /* (T, widest / 32) the input of the next matmul in int8 */
 };
 
-/* --- memory ------------------------------------------------------------------------------------ */
+/* --- memory ------------------------------------------------------------------------------------
+ */
 
 static uint32_t max_u32(uint32_t a, uint32_t b)
 {
@@ -57,12 +58,20 @@ static size_t lay_out(struct forward *f)
     size_t t = f->max_batch, n_q = (size_t)m->n_head * m->head_dim;
     size_t n_kv = (size_t)m->n_head_kv * m->head_dim;
     size_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
-    struct { void *at; size_t bytes; } parts[] = {
-        { &f->x, t * m->n_embd * sizeof(float) },    { &f->xn, t * m->n_embd * sizeof(float) },
-        { &f->y, t * m->n_embd * sizeof(float) },    { &f->q, t * n_q * sizeof(float) },
-        { &f->att, t * n_q * sizeof(float) },        { &f->kk, t * n_kv * sizeof(float) },
-        { &f->vv, t * n_kv * sizeof(float) },        { &f->gate, t * m->n_ff * sizeof(float) },
-        { &f->up, t * m->n_ff * sizeof(float) },     { &f->out, t * m->n_embd * sizeof(float) },
+    struct {
+        void *at;
+        size_t bytes;
+    } parts[] = {
+        { &f->x, t * m->n_embd * sizeof(float) },
+        { &f->xn, t * m->n_embd * sizeof(float) },
+        { &f->y, t * m->n_embd * sizeof(float) },
+        { &f->q, t * n_q * sizeof(float) },
+        { &f->att, t * n_q * sizeof(float) },
+        { &f->kk, t * n_kv * sizeof(float) },
+        { &f->vv, t * n_kv * sizeof(float) },
+        { &f->gate, t * m->n_ff * sizeof(float) },
+        { &f->up, t * m->n_ff * sizeof(float) },
+        { &f->out, t * m->n_embd * sizeof(float) },
         { &f->xq, t * (widest / 32 + 1) * sizeof(struct kernels_q8) },
         { &f->out_rows, t * sizeof(uint32_t) },
         { &f->pieces, PIECES_MAX(t) * sizeof(struct attend_piece) },
@@ -80,8 +89,8 @@ static size_t lay_out(struct forward *f)
     return off;
 }
 
-int forward_open(const struct model *m, const struct kernels *k, struct workers *w, uint32_t max_batch,
-                 struct forward **ret, struct why *why)
+int forward_open(const struct model *m, const struct kernels *k, struct workers *w,
+                 uint32_t max_batch, struct forward **ret, struct why *why)
 {
     struct forward *f = calloc(1, sizeof(*f));
     struct place_result placed;
@@ -105,8 +114,8 @@ int forward_open(const struct model *m, const struct kernels *k, struct workers 
     return 0;
 
 fail:
-    why_set(why, r, "no memory for the forward pass: %zu bytes for batches of %u tokens", f->mem_len,
-            max_batch);
+    why_set(why, r, "no memory for the forward pass: %zu bytes for batches of %u tokens",
+            f->mem_len, max_batch);
     forward_close(f);
     return r;
 }
@@ -127,22 +136,26 @@ size_t forward_bytes(const struct forward *f)
     return f->mem_len + attend_bytes(f->attend);
 }
 
-/* --- row-wise work, by slices of rows ----------------------------------------------------------- */
+/* --- row-wise work, by slices of rows -----------------------------------------------------------
+ */
 
 struct rows {
     struct forward *f;
     uint32_t n_rows;
     const struct model_layer *layer;
     uint32_t layer_index;
-    const float *add, *norm;         /* norm_rows */
+    const float *add, *norm; /* norm_rows */
     float *to;
     bool q8;
-    const float *from;               /* quantise_rows */
+    const float *from; /* quantise_rows */
     uint32_t n_cols;
 };
 
 typedef void rows_fn(const struct rows *r, uint32_t row0, uint32_t row1);
-struct rows_job { const struct rows *rows; rows_fn *fn; };
+struct rows_job {
+    const struct rows *rows;
+    rows_fn *fn;
+};
 
 static void rows_slice(void *arg, uint32_t slice, uint32_t worker)
 {
@@ -215,15 +228,16 @@ static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 }
 
 /* One token's q, k, v: biases, rotary by the offset inside the segment, k and v to their page. */
-static void place_token(const struct rows *r, const struct seq *s, uint32_t segment, uint32_t off, uint32_t t)
+static void place_token(const struct rows *r, const struct seq *s, uint32_t segment, uint32_t off,
+                        uint32_t t)
 {
     const struct forward *f = r->f;
     const struct model *m = f->m;
     const struct model_layer *l = r->layer;
     uint32_t hd = m->head_dim, n_q = m->n_head * hd, n_kv = m->n_head_kv * hd;
     const float *angles = rotary_by(&f->rotary, off, NULL);
-    uint8_t *page = s->pool->mem + s->pages[(segment * s->seg_len + off) / POOL_PAGE_TOKENS] *
-                    s->pool->page_bytes;
+    uint8_t *page = s->pool->mem +
+                    s->pages[(segment * s->seg_len + off) / POOL_PAGE_TOKENS] * s->pool->page_bytes;
     float *q = f->q + (size_t)t * n_q, *k = f->kk + (size_t)t * n_kv, *v = f->vv + (size_t)t * n_kv;
 
     if (l->bq)
@@ -236,7 +250,8 @@ static void place_token(const struct rows *r, const struct seq *s, uint32_t segm
     f->k->rope(k, m->n_head_kv, hd, angles);
     f->k->scale(q, n_q, 1.0f / sqrtf((float)hd));
     for (uint32_t h = 0; h < m->n_head_kv; h++)
-        f->k->kv_store[s->pool->kv](k + (size_t)h * hd, v + (size_t)h * hd, hd, off % POOL_PAGE_TOKENS,
+        f->k->kv_store[s->pool->kv](k + (size_t)h * hd, v + (size_t)h * hd, hd,
+                                    off % POOL_PAGE_TOKENS,
                                     page + pool_k_off(s->pool, r->layer_index, h),
                                     page + pool_v_off(s->pool, r->layer_index, h));
 }
@@ -253,7 +268,8 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
-/* --- the layers ---------------------------------------------------------------------------------- */
+/* --- the layers ----------------------------------------------------------------------------------
+ */
 
 /* Keeps only the rows that outputs are wanted of: all that follows the last layer's attention is a
  * row's own business. out_rows ascend, so nothing is overwritten before it is read. */
@@ -287,17 +303,23 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
     struct linear_output qkv[] = { { &l->wq, f->q }, { &l->wk, f->kk }, { &l->wv, f->vv } };
     struct linear_output wo = { &l->wo, f->y };
     uint32_t n_q = m->n_head * m->head_dim;
-    struct rows r = { .f = f, .n_rows = f->n_rows, .layer = l, .layer_index = i, .to = f->xn,
-                      .norm = l->attn_norm, .add = i > 0 ? f->y : NULL,
+    struct rows r = { .f = f,
+                      .n_rows = f->n_rows,
+                      .layer = l,
+                      .layer_index = i,
+                      .to = f->xn,
+                      .norm = l->attn_norm,
+                      .add = i > 0 ? f->y : NULL,
                       .q8 = linear_needs_q8(f->k, qkv, 3),
-                      .from = f->att, .n_cols = n_q };
+                      .from = f->att,
+                      .n_cols = n_q };
     uint32_t n_left = f->n_rows;
 
     rows_run(&r, norm_rows);
     project(f, f->xn, m->n_embd, f->n_rows, qkv, 3);
     rows_run(&r, place_rows);
     if (i + 1 == m->n_layer && f->n_out == 0)
-        return 0;                                   /* only K and V were wanted */
+        return 0; /* only K and V were wanted */
     attend_run(f->attend, f->pieces, f->n_pieces, i, f->q, f->att);
     if (i + 1 == m->n_layer) {
         keep_wanted(f);
@@ -315,7 +337,11 @@ static void run_ffn(struct forward *f, uint32_t i, uint32_t n_rows)
     const struct model_layer *l = &m->layers[i];
     struct linear_output gate_up[] = { { &l->w_gate, f->gate }, { &l->w_up, f->up } };
     struct linear_output down = { &l->w_down, f->y };
-    struct rows r = { .f = f, .n_rows = n_rows, .to = f->xn, .norm = l->ffn_norm, .add = f->y,
+    struct rows r = { .f = f,
+                      .n_rows = n_rows,
+                      .to = f->xn,
+                      .norm = l->ffn_norm,
+                      .add = f->y,
                       .q8 = linear_needs_q8(f->k, gate_up, 2) };
 
     rows_run(&r, norm_rows);
@@ -345,16 +371,19 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
             run_ffn(f, i, n_left);
     }
     if (f->n_out) {
-        r = (struct rows){ .f = f, .n_rows = f->n_out, .add = f->y, .norm = f->m->output_norm, .to = f->out };
+        r = (struct rows){
+            .f = f, .n_rows = f->n_out, .add = f->y, .norm = f->m->output_norm, .to = f->out
+        };
         rows_run(&r, norm_rows);
     }
     return 0;
 }
 
-/* --- the batch ----------------------------------------------------------------------------------- */
+/* --- the batch -----------------------------------------------------------------------------------
+ */
 
-/* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at segment
- * ends. */
+/* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at
+ * segment ends. */
 static int take_run(struct forward *f, const struct forward_run *run)
 {
     struct seq *s = run->seq;
@@ -366,7 +395,8 @@ static int take_run(struct forward *f, const struct forward_run *run)
         s->tokens[s->n_tokens + i] = run->tokens[i];
     }
     if (run->want != FORWARD_WANT_NONE)
-        for (uint32_t i = run->want == FORWARD_WANT_LAST ? run->n_tokens - 1 : 0; i < run->n_tokens; i++)
+        for (uint32_t i = run->want == FORWARD_WANT_LAST ? run->n_tokens - 1 : 0; i < run->n_tokens;
+             i++)
             f->out_rows[f->n_out++] = f->n_rows + i;
     for (uint32_t done = 0; done < run->n_tokens;) {
         uint32_t at = s->n_tokens + done, off = at % s->seg_len;
@@ -374,8 +404,9 @@ static int take_run(struct forward *f, const struct forward_run *run)
 
         if (n > run->n_tokens - done)
             n = run->n_tokens - done;
-        f->pieces[f->n_pieces++] = (struct attend_piece){ .seq = s, .segment = at / s->seg_len, .off = off,
-                                                          .row = f->n_rows + done, .n = n };
+        f->pieces[f->n_pieces++] = (struct attend_piece){
+            .seq = s, .segment = at / s->seg_len, .off = off, .row = f->n_rows + done, .n = n
+        };
         done += n;
     }
     f->n_rows += run->n_tokens;

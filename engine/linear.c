@@ -4,11 +4,11 @@
 
 #define OUT_MAX 3u
 
-/* Weight bytes of a slice: small enough that the slice stays in the second-level cache while all the
- * activation rows pass over it, and that a slow core is left behind by little; large enough that
- * handing out slices costs nothing. */
+/* Weight bytes of a slice: small enough that the slice stays in the second-level cache while all
+ * the activation rows pass over it, and that a slow core is left behind by little; large enough
+ * that handing out slices costs nothing. */
 #define SLICE_BYTES (64u * 1024)
-#define SLICE_ROWS  16u              /* slices are multiples of this: kernels take rows in groups */
+#define SLICE_ROWS  16u /* slices are multiples of this: kernels take rows in groups */
 
 struct job {
     struct kernels_matmul a[OUT_MAX];
@@ -43,7 +43,7 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
 static uint32_t slice_rows(const struct model_tensor *w, uint32_t n_workers)
 {
     uint32_t rows = (uint32_t)(SLICE_BYTES / w->row_bytes);
-    uint32_t fair = w->n_rows / (4 * n_workers);        /* some slices for each worker */
+    uint32_t fair = w->n_rows / (4 * n_workers); /* some slices for each worker */
 
     if (rows > fair)
         rows = fair;
@@ -51,8 +51,8 @@ static uint32_t slice_rows(const struct model_tensor *w, uint32_t n_workers)
     return rows < SLICE_ROWS ? SLICE_ROWS : rows;
 }
 
-void linear_run(const struct kernels *k, struct workers *w, const struct linear_input *in, uint32_t n_x,
-                const struct linear_output *out, uint32_t n_out)
+void linear_run(const struct kernels *k, struct workers *w, const struct linear_input *in,
+                uint32_t n_x, const struct linear_output *out, uint32_t n_out)
 {
     struct job j = { .n_out = n_out };
 
@@ -62,16 +62,21 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
         bool q = k->quant_x[t->type];
 
         j.a[i] = (struct kernels_matmul){
-            .w = t->data, .w_row_bytes = t->row_bytes, .n_cols = t->n_cols,
+            .w = t->data,
+            .w_row_bytes = t->row_bytes,
+            .n_cols = t->n_cols,
             .x = q ? (const void *)in->q : in->x,
             .x_row_bytes = q ? in->n_cols / 32 * sizeof(*in->q) : in->n_cols * sizeof(float),
-            .n_x = n_x, .y = out[i].y, .y_stride = t->n_rows,
+            .n_x = n_x,
+            .y = out[i].y,
+            .y_stride = t->n_rows,
         };
         assert(t->n_cols == in->n_cols);
         j.fn[i] = k->matmul[t->type];
         j.n_rows[i] = t->n_rows;
         j.slice_rows[i] = slice_rows(t, workers_n(w));
-        j.first_slice[i + 1] = j.first_slice[i] + (t->n_rows + j.slice_rows[i] - 1) / j.slice_rows[i];
+        j.first_slice[i + 1] =
+            j.first_slice[i] + (t->n_rows + j.slice_rows[i] - 1) / j.slice_rows[i];
     }
     workers_run(w, run_slice, &j, j.first_slice[n_out]);
 }

@@ -31,14 +31,17 @@ int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_
 
     *p = (struct pool){ .kv = kv, .page_bytes = page, .head_bytes = tile_pair_bytes(m, kv) };
     if (n == 0)
-        return why_set(why, -EINVAL, "a KV pool of %llu bytes holds no page: one page of %u tokens of this "
-                       "model is %zu bytes", (unsigned long long)bytes, POOL_PAGE_TOKENS, page);
+        return why_set(why, -EINVAL,
+                       "a KV pool of %llu bytes holds no page: one page of %u tokens of this "
+                       "model is %zu bytes",
+                       (unsigned long long)bytes, POOL_PAGE_TOKENS, page);
     if (n > UINT32_MAX / POOL_PAGE_TOKENS)
         n = UINT32_MAX / POOL_PAGE_TOKENS;
 
     p->free = malloc(n * sizeof(*p->free));
     if (!p->free)
-        return why_set(why, -ENOMEM, "no memory for the table of %llu KV pages", (unsigned long long)n);
+        return why_set(why, -ENOMEM, "no memory for the table of %llu KV pages",
+                       (unsigned long long)n);
     p->mem_len = n * page;
     r = place_alloc(p->mem_len, lock, &mem, &p->place);
     if (r < 0) {
@@ -49,7 +52,7 @@ int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_
     p->n_head_kv = m->n_head_kv;
     p->head_dim = m->head_dim;
     p->n_pages = p->n_free = (uint32_t)n;
-    for (uint32_t i = 0; i < p->n_pages; i++)      /* page 0 is taken first */
+    for (uint32_t i = 0; i < p->n_pages; i++) /* page 0 is taken first */
         p->free[i] = p->n_pages - 1 - i;
     return 0;
 }
@@ -71,13 +74,13 @@ int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_
     for (uint32_t i = 0; i < n; i++)
         ret_pages[i] = p->free[--p->n_free];
     a->used += n;
-    assert(a->used <= a->limit);                    /* P2 */
+    assert(a->used <= a->limit); /* P2 */
     return 0;
 }
 
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
-    assert(a->used >= n && p->n_free + n <= p->n_pages);    /* P1 */
+    assert(a->used >= n && p->n_free + n <= p->n_pages); /* P1 */
     for (uint32_t i = n; i-- > 0;)
         p->free[p->n_free++] = pages[i];
     a->used -= n;

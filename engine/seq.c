@@ -12,8 +12,9 @@ static uint32_t pages_for(uint32_t n_tokens)
 int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
              uint32_t seg_len, uint32_t pos0)
 {
-    *s = (struct seq){ .pool = pool, .account = account, .seg_len = seg_len, .max_tokens = max_tokens,
-                       .pos0 = pos0 };
+    *s = (struct seq){
+        .pool = pool, .account = account, .seg_len = seg_len, .max_tokens = max_tokens, .pos0 = pos0
+    };
     if (seg_len < SEQ_SEGMENT_MIN || seg_len > SEQ_SEGMENT_MAX || seg_len % POOL_PAGE_TOKENS ||
         max_tokens == 0 || max_tokens > SEQ_TOKENS_MAX)
         return -EINVAL;

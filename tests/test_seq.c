@@ -1,0 +1,185 @@
+/* tests/test_seq.c - would catch: pages leaked or charged twice, a budget passed, a refused
+ * reservation that leaves something behind, 32-bit overflow of page offsets at 8B sizes. */
+#include "engine/seq.h"
+
+#include <cmocka.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct model smol = { .n_layer = 30, .n_head = 9, .n_head_kv = 3, .head_dim = 64 };
+static const struct model llama8b = {
+    .n_layer = 32, .n_head = 32, .n_head_kv = 8, .head_dim = 128
+};
+static const struct model tiny = { .n_layer = 2, .n_head = 4, .n_head_kv = 2, .head_dim = 8 };
+
+static void open_pool(struct pool *p, uint32_t n_pages)
+{
+    assert_int_equal(pool_open(p, &tiny, KERNELS_KV_F16,
+                               (uint64_t)n_pages * pool_page_bytes(&tiny, KERNELS_KV_F16), false,
+                               NULL),
+                     0);
+    assert_int_equal(p->n_pages, n_pages);
+}
+
+static void page_sizes(void **state)
+{
+    (void)state;
+    assert_int_equal(pool_page_bytes(&smol, KERNELS_KV_F16), 16u * 30 * 2 * 3 * 64 * 2);
+    assert_int_equal(pool_page_bytes(&smol, KERNELS_KV_F32), 16u * 30 * 2 * 3 * 64 * 4);
+    assert_int_equal(pool_page_bytes(&llama8b, KERNELS_KV_F16), 2u << 20);
+}
+
+static void tiles_do_not_overlap(void **state)
+{
+    struct pool p = { .kv = KERNELS_KV_F32,
+                      .n_head_kv = 8,
+                      .head_dim = 128,
+                      .head_bytes = 2 * 128 * 16 * 4,
+                      .page_bytes = (size_t)4 << 20 };
+
+    (void)state;
+    for (uint32_t layer = 0; layer < 32; layer++)
+        for (uint32_t head = 0; head < 8; head++) {
+            assert_int_equal(pool_v_off(&p, layer, head) - pool_k_off(&p, layer, head),
+                             128 * 16 * 4);
+            if (head)
+                assert_int_equal(pool_k_off(&p, layer, head) - pool_v_off(&p, layer, head - 1),
+                                 128 * 16 * 4);
+        }
+    assert_int_equal(pool_v_off(&p, 31, 7) + 128 * 16 * 4, p.page_bytes);
+}
+
+static void pool_too_small(void **state)
+{
+    struct pool p;
+    struct why why = { "" };
+
+    (void)state;
+    assert_int_equal(pool_open(&p, &llama8b, KERNELS_KV_F16, 1 << 20, false, &why), -EINVAL);
+    assert_non_null(strstr(why.text, "holds no page"));
+    assert_non_null(strstr(why.text, "2097152"));
+    pool_close(&p);
+}
+
+static void take_is_all_or_nothing(void **state)
+{
+    struct pool p;
+    struct pool_account a = { .limit = 6 };
+    uint32_t pages[8];
+
+    (void)state;
+    open_pool(&p, 8);
+    assert_int_equal(pool_take(&p, &a, 7, pages), -ENOSPC); /* the account */
+    assert_int_equal(p.n_free, 8);
+    assert_int_equal(pool_take(&p, &a, 6, pages), 0);
+    assert_int_equal(pool_take(&p, &a, 1, pages + 6), -ENOSPC);
+    a.limit = 100;
+    assert_int_equal(pool_take(&p, &a, 3, pages + 6), -ENOSPC); /* the pool */
+    assert_int_equal(pool_take(&p, &a, 2, pages + 6), 0);
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < i; j++)
+            assert_int_not_equal(pages[i], pages[j]);
+    pool_give(&p, &a, 8, pages);
+    assert_int_equal(a.used, 0);
+    assert_int_equal(p.n_free, 8);
+    pool_close(&p);
+}
+
+static void bad_shapes(void **state)
+{
+    struct pool p;
+    struct pool_account a = { .limit = UINT32_MAX };
+    struct seq s;
+
+    (void)state;
+    open_pool(&p, 8);
+    assert_int_equal(seq_open(&s, &p, &a, 100, 72, 0), -EINVAL);
+    assert_int_equal(seq_open(&s, &p, &a, 100, 48, 0), -EINVAL);
+    assert_int_equal(seq_open(&s, &p, &a, 100, 8208, 0), -EINVAL);
+    assert_int_equal(seq_open(&s, &p, &a, 0, 64, 0), -EINVAL);
+    assert_int_equal(seq_open(&s, &p, &a, SEQ_TOKENS_MAX + 1, 64, 0), -EINVAL);
+    pool_close(&p);
+}
+
+static void reserve_and_rewind(void **state)
+{
+    struct pool p;
+    struct pool_account a = { .limit = UINT32_MAX };
+    struct seq s, t;
+
+    (void)state;
+    open_pool(&p, 8);
+    assert_int_equal(seq_open(&s, &p, &a, 100, 64, 0), 0);
+    assert_int_equal(seq_reserve(&s, 101), -E2BIG);
+    assert_int_equal(seq_reserve(&s, 17), 0);
+    assert_int_equal(s.n_pages, 2);
+    s.n_tokens = 17;
+    assert_int_equal(seq_reserve(&s, 15), 0); /* the page has room */
+    assert_int_equal(s.n_pages, 2);
+    assert_int_equal(seq_reserve(&s, 84), -E2BIG);
+    s.n_tokens = 32;
+    assert_int_equal(seq_open(&t, &p, &a, 100, 64, 0), 0);
+    assert_int_equal(seq_reserve(&t, 97), -ENOSPC); /* 7 pages, 6 are free */
+    assert_int_equal(t.n_pages, 0);
+    assert_int_equal(seq_reserve(&t, 96), 0);
+    assert_int_equal(p.n_free, 0);
+    seq_rewind(&s, 16);
+    assert_int_equal(s.n_pages, 1);
+    assert_int_equal(p.n_free, 1);
+    seq_close(&t);
+    seq_close(&s);
+    assert_int_equal(p.n_free, 8);
+    assert_int_equal(a.used, 0);
+    pool_close(&p);
+}
+
+/* Thousands of random moves of many sequences: P1 and P2 hold after each. */
+static void random_moves(void **state)
+{
+    enum { N = 12 };
+    struct pool p;
+    struct pool_account a[2] = { { .limit = 30 }, { .limit = 20 } };
+    struct seq s[N];
+    unsigned seed = 7;
+
+    (void)state;
+    open_pool(&p, 40);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(seq_open(&s[i], &p, &a[i % 2], 160, 64, 0), 0);
+    for (int step = 0; step < 20000; step++) {
+        struct seq *q = &s[rand_r(&seed) % N];
+        uint32_t n = 1 + (uint32_t)rand_r(&seed) % 60, pages = 0;
+
+        if (rand_r(&seed) % 3) {
+            if (seq_reserve(q, n) == 0)
+                q->n_tokens += n;
+        } else {
+            seq_rewind(q, q->n_tokens / 2);
+        }
+        for (int i = 0; i < N; i++)
+            pages += s[i].n_pages;
+        assert_int_equal(pages + p.n_free, p.n_pages);
+        assert_int_equal(pages, a[0].used + a[1].used);
+        assert_true(a[0].used <= 30 && a[1].used <= 20);
+        assert_true(q->n_pages * POOL_PAGE_TOKENS >= q->n_reserved);
+    }
+    for (int i = 0; i < N; i++)
+        seq_close(&s[i]);
+    assert_int_equal(p.n_free, 40);
+    pool_close(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(page_sizes),     cmocka_unit_test(tiles_do_not_overlap),
+        cmocka_unit_test(pool_too_small), cmocka_unit_test(take_is_all_or_nothing),
+        cmocka_unit_test(bad_shapes),     cmocka_unit_test(reserve_and_rewind),
+        cmocka_unit_test(random_moves),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
