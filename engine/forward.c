@@ -43,8 +43,7 @@ struct forward {
     struct kernels_q8 *xq; /* (T, widest / 32) the input of the next matmul in int8 */
 };
 
-/* --- memory ------------------------------------------------------------------------------------
- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 static uint32_t max_u32(uint32_t a, uint32_t b)
 {
@@ -136,8 +135,7 @@ size_t forward_bytes(const struct forward *f)
     return f->mem_len + attend_bytes(f->attend);
 }
 
-/* --- row-wise work, by slices of rows -----------------------------------------------------------
- */
+/* --- row-wise work, by slices of rows --------------------------------------------------------- */
 
 struct rows {
     struct forward *f;
@@ -268,8 +266,7 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
-/* --- the layers ----------------------------------------------------------------------------------
- */
+/* --- the layers ------------------------------------------------------------------------------- */
 
 /* Keeps only the rows that outputs are wanted of: all that follows the last layer's attention is a
  * row's own business. out_rows ascend, so nothing is overwritten before it is read. */
@@ -379,8 +376,7 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
     return 0;
 }
 
-/* --- the batch -----------------------------------------------------------------------------------
- */
+/* --- the batch -------------------------------------------------------------------------------- */
 
 /* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at
  * segment ends. */

@@ -148,8 +148,7 @@ static void matmul_q6_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1
     matmul_q8(a, r0, r1, dot_q6_k);
 }
 
-/* --- matmul: weights that are numbers, by f32 activations ---------------------------------------
- */
+/* --- matmul: weights that are numbers, by f32 activations ------------------------------------- */
 
 /* bf16 is the upper half of an f32. */
 static float bf16_to_f32(uint16_t h)
@@ -230,8 +229,7 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
     }
 }
 
-/* --- vectors -------------------------------------------------------------------------------------
- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
 {
@@ -288,8 +286,7 @@ static float logsumexp(const float *x, uint32_t n)
     return max + (float)log(sum);
 }
 
-/* --- attention -----------------------------------------------------------------------------------
- */
+/* --- attention -------------------------------------------------------------------------------- */
 
 static void kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile)

@@ -1,8 +1,9 @@
 /* How a job is handed out
  *
- *     owner   writes fn, arg, n_slices; done = 0; left = n_slices (release); posted++; wakes
- * sleepers any     takes a slice by left: n -> n - 1 (acquire), runs it, and when left is 0 adds
- * the number of slices it ran to done (release) owner   returns when done == n_slices (acquire)
+ *     owner  writes fn, arg, n_slices; done = 0; left = n_slices (release); posted++; wakes sleepers
+ *     any    takes a slice by left: n -> n - 1 (acquire), runs it, and when left is 0 adds the number
+ *            of slices it ran to done (release)
+ *     owner  returns when done == n_slices (acquire)
  *
  * Whoever took a slice has not added it to done yet, so the owner is still in that job: fn and its
  * arguments can't change under it. And a worker that comes late, with a value of left from a job

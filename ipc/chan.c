@@ -46,8 +46,7 @@ static uint32_t align_up(uint32_t x)
     return (x + ARENA_ALIGN - 1) & ~(ARENA_ALIGN - 1);
 }
 
-/* --- making -------------------------------------------------------------------------------------
- */
+/* --- making ----------------------------------------------------------------------------------- */
 
 static bool geometry_valid(const struct chan_geometry *g)
 {
@@ -227,8 +226,7 @@ struct chan_fds chan_fds(const struct chan *c)
     return c->fds;
 }
 
-/* --- doorbells ----------------------------------------------------------------------------------
- */
+/* --- doorbells -------------------------------------------------------------------------------- */
 
 /* Neither may block, whatever the peer did to the descriptor. A doorbell that is full is one that
  * rings already, and one whose owner is gone needs no ringing: results are ignored on purpose. */
@@ -261,8 +259,7 @@ int chan_doorbell(const struct chan *c)
     return c->side == CHAN_SERVER ? c->fds.to_server : c->fds.to_client;
 }
 
-/* --- sending ------------------------------------------------------------------------------------
- */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static int look_for_room(struct chan *c)
 {
@@ -330,8 +327,7 @@ uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
     return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - head;
 }
 
-/* --- receiving ----------------------------------------------------------------------------------
- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 static bool desc_valid(const struct ring_desc *d, uint32_t arena_size)
 {
@@ -380,8 +376,7 @@ bool chan_readable(const struct chan *c)
     return ring_readable(&c->rx);
 }
 
-/* --- sleeping -----------------------------------------------------------------------------------
- */
+/* --- sleeping --------------------------------------------------------------------------------- */
 
 bool chan_arm(struct chan *c, bool for_room)
 {

@@ -30,8 +30,7 @@ static bool magic_valid(const char magic[8])
     return memcmp(magic, HANDSHAKE_MAGIC, 8) == 0;
 }
 
-/* --- the path -----------------------------------------------------------------------------------
- */
+/* --- the path --------------------------------------------------------------------------------- */
 
 int handshake_path(const char *override, bool client, char *ret, size_t cap)
 {
@@ -57,8 +56,7 @@ int handshake_path(const char *override, bool client, char *ret, size_t cap)
     return n >= 0 && (size_t)n < cap ? 0 : -ENAMETOOLONG;
 }
 
-/* --- the client ---------------------------------------------------------------------------------
- */
+/* --- the client ------------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 3, 4))) static int say(char *text, int err, const char *fmt, ...)
 {
@@ -270,8 +268,7 @@ int handshake_connect(const char *path, const struct chan_geometry *want, int ti
     return 0;
 }
 
-/* --- the daemon ---------------------------------------------------------------------------------
- */
+/* --- the daemon ------------------------------------------------------------------------------- */
 
 static uint32_t clamp(uint32_t x, uint32_t lo, uint32_t hi)
 {
