@@ -46,7 +46,8 @@ struct model {
     char name[128];                          /* general.name, else the file's name */
     char digest[33];                         /* hex xxh3-128 of the whole file */
     uint32_t n_layer, n_embd, n_ff, n_vocab;
-    uint32_t n_head, n_head_kv, head_dim;    /* n_head % n_head_kv == 0, head_dim % 8 == 0 */
+    uint32_t n_head, n_head_kv, head_dim;    /* n_head % n_head_kv == 0, head_dim % 8 == 0;
+                                              * n_embd, n_ff, n_head * head_dim: % 32 == 0 */
     uint32_t n_ctx_train;                    /* the window it was trained for */
     float rms_eps;
     double rope_base;
@@ -70,5 +71,8 @@ struct model_progress { int (*fn)(void *arg, uint64_t done, uint64_t all); void 
 int model_open(const char *path, const struct model_progress *progress, struct model **ret_model,
                struct why *why);
 void model_close(struct model *m);
+
+/* Everything that model_open checks before it reads weights: 0, or why not. */
+int model_check(const struct gguf *g, struct why *why);
 
 #endif
