@@ -2,7 +2,12 @@
  *
  * Source: tokenizer.ggml.* of the GGUF file, kind `gpt2`, pre-tokenizers smollm, llama-bpe and qwen2.
  * Text is bytes. Valid UTF-8 is split by the model's pre-tokenizer; bytes that are not UTF-8 are
- * encoded as themselves, one by one, so that every input has ids and decodes to itself.
+ * encoded as themselves, one by one, so that every input has ids and decodes to itself. Text is
+ * taken as it is: no normal form, no prefix space.
+ *
+ * One exception that is the model's: a vocabulary may lack single bytes (SmolLM2's has no token for
+ * seven control characters nor for bytes that hardly any text has). The published tokenizers leave
+ * them out, and so do we, but count them: vocab_encoder_lost.
  *
  * Special tokens (control and user-defined ones) are found in the text only when the caller asks,
  * so that a document that contains "<|im_end|>" can't end a turn.
@@ -40,7 +45,13 @@ int vocab_encoder_new(const struct vocab *v, struct vocab_encoder **ret);
 void vocab_encoder_free(struct vocab_encoder *e);
 void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, bool parse_special);
 
-/* Writes up to cap ids and goes on where it stopped. *ret_n == 0 means the end. -ENOMEM. */
+/* Writes up to cap ids and goes on where it stopped. *ret_n == 0 means the end. -ENOMEM.
+ *
+ * A pre-token is merged in one go. One of more than a megabyte (a line of one letter, say) is merged
+ * in parts of a megabyte, which takes some tenths of a second and 32 MB each. */
 int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n);
+
+/* Bytes since the start that the model has no token for. */
+size_t vocab_encoder_lost(const struct vocab_encoder *e);
 
 #endif
