@@ -51,7 +51,9 @@ LIBS_ctl    := $(shell pkg-config --libs libedit)
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
-CFLAGS_engine/kernels_avx2.o := -mavx2 -mfma -mf16c -ffp-contract=fast -O3
+# No contraction: whether a product is fused must not depend on how the compiler unrolled a loop.
+CFLAGS_avx2 := -mavx2 -mfma -mf16c -ffp-contract=off -O3
+$(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_avx2*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_avx2)))
 CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
 
 .PHONY: all check bench fuzz install clean help

@@ -1,0 +1,199 @@
+/* The AVX2 table, and its kernels over plain vectors of any length. */
+#include "engine/kernels_avx2.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are equal. */
+static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+
+    for (uint32_t b = 0; b < n / 32; b++, x += 32) {
+        __m256 v[4], amax = _mm256_setzero_ps();
+        __m256i q[4], sum, bytes;
+        float most, inverse;
+
+        for (int i = 0; i < 4; i++) {
+            v[i] = _mm256_loadu_ps(x + 8 * i);
+            amax = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), amax);
+        }
+        most = avx2_max(amax);
+        inverse = 127 / most;
+        if (!isfinite(inverse)) {
+            ret[b] = (struct kernels_q8){ 0 };
+            continue;
+        }
+        for (int i = 0; i < 4; i++)
+            q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
+        sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+        sum = _mm256_hadd_epi32(sum, sum);
+        sum = _mm256_hadd_epi32(sum, sum);
+        /* Packing works within halves: the dwords come out as 0 2 4 6 | 1 3 5 7. */
+        bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+        bytes = _mm256_permutevar8x32_epi32(bytes, order);
+        _mm256_storeu_si256((void *)ret[b].q, bytes);
+        ret[b].d = most / 127;
+        ret[b].s = ret[b].d * (float)(_mm256_extract_epi32(sum, 0) + _mm256_extract_epi32(sum, 4));
+    }
+}
+
+/* Loads and stores of the last lanes of a vector whose length is no multiple of 8. */
+static __m256 load_some(const float *x, uint32_t n)
+{
+    return n >= 8 ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, avx2_first(n));
+}
+
+static void store_some(float *x, uint32_t n, __m256 v)
+{
+    if (n >= 8)
+        _mm256_storeu_ps(x, v);
+    else
+        _mm256_maskstore_ps(x, avx2_first(n), v);
+}
+
+static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
+{
+    __m256 sum[4], by;
+    uint32_t i = 0;
+
+    for (int k = 0; k < 4; k++)
+        sum[k] = _mm256_setzero_ps();
+    for (; i + 32 <= n; i += 32) {
+        for (int k = 0; k < 4; k++) {
+            __m256 v = _mm256_loadu_ps(x + i + 8 * k);
+
+            sum[k] = _mm256_fmadd_ps(v, v, sum[k]);
+        }
+    }
+    for (; i < n; i += 8) {
+        __m256 v = load_some(x + i, n - i);
+
+        sum[0] = _mm256_fmadd_ps(v, v, sum[0]);
+    }
+    sum[0] = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+    by = _mm256_set1_ps(1 / sqrtf(avx2_sum(sum[0]) / (float)n + eps));
+    for (i = 0; i < n; i += 8) {
+        __m256 v = _mm256_mul_ps(load_some(x + i, n - i), by);
+
+        store_some(ret + i, n - i, _mm256_mul_ps(v, load_some(w + i, n - i)));
+    }
+}
+
+static void add(float *x, const float *y, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 8)
+        store_some(x + i, n - i, _mm256_add_ps(load_some(x + i, n - i), load_some(y + i, n - i)));
+}
+
+/* Below -88.3 the divisor would grow no further, but there the quotient is a denormal at most. */
+static void swiglu(float *gate, const float *up, uint32_t n)
+{
+    const __m256 one = _mm256_set1_ps(1), sign = _mm256_set1_ps(-0.0f);
+
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256 g = load_some(gate + i, n - i);
+        __m256 e = _mm256_add_ps(one, avx2_exp(_mm256_xor_ps(g, sign)));
+
+        store_some(gate + i, n - i, _mm256_mul_ps(_mm256_div_ps(g, e), load_some(up + i, n - i)));
+    }
+}
+
+static void rope(float *x, uint32_t n_heads, uint32_t hd, const float *cs)
+{
+    uint32_t half = hd / 2;
+
+    for (uint32_t h = 0; h < n_heads; h++, x += hd) {
+        for (uint32_t i = 0; i < half; i += 8) {
+            uint32_t left = half - i;
+            __m256 x0 = load_some(x + i, left), x1 = load_some(x + half + i, left);
+            __m256 c = load_some(cs + i, left), s = load_some(cs + half + i, left);
+
+            store_some(x + i, left, _mm256_fmsub_ps(x0, c, _mm256_mul_ps(x1, s)));
+            store_some(x + half + i, left, _mm256_fmadd_ps(x0, s, _mm256_mul_ps(x1, c)));
+        }
+    }
+}
+
+static void scale(float *x, uint32_t n, float by)
+{
+    for (uint32_t i = 0; i < n; i += 8)
+        store_some(x + i, n - i, _mm256_mul_ps(load_some(x + i, n - i), _mm256_set1_ps(by)));
+}
+
+static float max_of(const float *x, uint32_t n)
+{
+    __m256 top[2] = { _mm256_set1_ps(-INFINITY), _mm256_set1_ps(-INFINITY) };
+    float max;
+    uint32_t i = 0;
+
+    for (; i + 16 <= n; i += 16) {
+        top[0] = _mm256_max_ps(_mm256_loadu_ps(x + i), top[0]);
+        top[1] = _mm256_max_ps(_mm256_loadu_ps(x + i + 8), top[1]);
+    }
+    max = avx2_max(_mm256_max_ps(top[0], top[1]));
+    for (; i < n; i++)
+        max = fmaxf(max, x[i]);
+    return max;
+}
+
+/* Sums of 512 are kept in f32, their sum in f64: a vocabulary has 150,000 terms. */
+static float logsumexp(const float *x, uint32_t n)
+{
+    float max = max_of(x, n);
+    __m256 shift = _mm256_set1_ps(max);
+    double sum = 0;
+
+    if (!isfinite(max))
+        return max;
+    for (uint32_t i = 0; i < n;) {
+        uint32_t end = n - i < 512 ? n : i + 512;
+        __m256 part = _mm256_setzero_ps();
+
+        for (; i < end; i += 8) {
+            __m256 e = avx2_exp(_mm256_sub_ps(load_some(x + i, end - i), shift));
+
+            part = _mm256_add_ps(part, _mm256_and_ps(e, _mm256_castsi256_ps(avx2_first(end - i))));
+        }
+        sum += avx2_sum(part);
+    }
+    return max + (float)log(sum);
+}
+
+static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                         void *v_tile)
+{
+    float *kt = k_tile;
+
+    for (uint32_t i = 0; i < hd; i++)
+        kt[i * KERNELS_PAGE_TOKENS + slot] = k[i];
+    memcpy((float *)v_tile + (size_t)slot * hd, v, hd * sizeof(float));
+}
+
+const struct kernels kernels_avx2 = {
+    .name = "avx2",
+    .quant_x = { [QUANT_Q4_0] = true,
+                 [QUANT_Q4_1] = true,
+                 [QUANT_Q8_0] = true,
+                 [QUANT_Q4_K] = true,
+                 [QUANT_Q6_K] = true },
+    .matmul = { [QUANT_F32] = avx2_matmul_f32,
+                [QUANT_F16] = avx2_matmul_f16,
+                [QUANT_BF16] = avx2_matmul_bf16,
+                [QUANT_Q4_0] = avx2_matmul_q4_0,
+                [QUANT_Q4_1] = avx2_matmul_q4_1,
+                [QUANT_Q8_0] = avx2_matmul_q8_0,
+                [QUANT_Q4_K] = avx2_matmul_q4_k,
+                [QUANT_Q6_K] = avx2_matmul_q6_k },
+    .quantise = quantise,
+    .rmsnorm = rmsnorm,
+    .add = add,
+    .swiglu = swiglu,
+    .rope = rope,
+    .kv_store = { [KERNELS_KV_F16] = avx2_kv_store_f16, [KERNELS_KV_F32] = kv_store_f32 },
+    .attn = { [KERNELS_KV_F16] = avx2_attn_f16, [KERNELS_KV_F32] = avx2_attn_f32 },
+    .attn_merge = avx2_attn_merge,
+    .scale = scale,
+    .logsumexp = logsumexp,
+};
