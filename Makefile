@@ -117,6 +117,9 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/lib
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+# Programs that test tools of other languages run.
+$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libengine.a
+	$(call link,$^ $(LIBS_engine))
 $(B)/bench/%: $(B)/bench/%.o $(B)/libgist.a $(B)/libengine.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
 
