@@ -1,0 +1,612 @@
+/* Would catch: a fast product that differs from its plain twin, or from the definition of the weight
+ * format; one that reads past its rows, writes outside its range, or whose result depends on how the
+ * work was cut; vector kernels that are wrong at odd lengths or at the ends of the number range.
+ *
+ * Tolerances. A product adds the same exact integers of the same blocks in another order: each of
+ * the n additions is off by at most 2^-24 of the running sum, which is at most the largest weight
+ * times the sum of |x|. Bound used: (n + 8) * 2^-23 of that, n the number of terms. */
+#include "engine/kernels.h"
+
+#include <errno.h>
+#include <float.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static const struct kernels *fast;
+static const struct kernels *const plain = &kernels_scalar;
+
+static uint64_t seed = 0x9e3779b97f4a7c15u;
+
+static uint32_t random_u32(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (uint32_t)(seed >> 32);
+}
+
+static float random_f32(float by)
+{
+    return ((float)random_u32() / 2147483648.0f - 1) * by;
+}
+
+/* Memory that ends where a page nobody may touch begins. */
+struct fenced {
+    uint8_t *mem;
+    size_t len;
+    void *p;
+};
+
+static struct fenced fenced_new(size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (len + page - 1) / page * page + page;
+    uint8_t *mem = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    assert_true(mem != MAP_FAILED);
+    assert_int_equal(mprotect(mem + room - page, page, PROT_NONE), 0);
+    return (struct fenced){ mem, room, mem + room - page - len };
+}
+
+static void fenced_free(struct fenced *f)
+{
+    munmap(f->mem, f->len);
+}
+
+/* --- weights ------------------------------------------------------------------------------------- */
+
+enum fill { FILL_RANDOM, FILL_ZERO, FILL_DENORMAL, FILL_HUGE, FILL_EXTREME_BYTES, FILL__N };
+
+static uint16_t random_scale(enum fill fill)
+{
+    switch (fill) {
+    case FILL_ZERO:
+        return 0;
+    case FILL_DENORMAL:
+        return (uint16_t)(random_u32() % 64 | (random_u32() & 0x8000));
+    case FILL_HUGE:
+        return quant_f32_to_f16(random_f32(60000));
+    default:
+        return quant_f32_to_f16(random_f32(0.05f));
+    }
+}
+
+static void put_u16(uint8_t *p, uint16_t v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+static float random_weight(enum fill fill)
+{
+    switch (fill) {
+    case FILL_ZERO:
+        return 0;
+    case FILL_DENORMAL:
+        return random_f32(1e-39f);
+    case FILL_HUGE:
+        return random_f32(60000);
+    default:
+        return random_f32(0.1f);
+    }
+}
+
+/* Random bytes are valid in every block format but for the f16 fields, which are set. */
+static void fill_block(enum quant type, enum fill fill, uint8_t *b)
+{
+    uint32_t len = quant_info(type)->block_bytes, bits;
+    float f = random_weight(fill);
+
+    for (uint32_t i = 0; i < len; i++)
+        b[i] =
+            fill == FILL_EXTREME_BYTES ? (random_u32() & 1 ? 0x80 : 0xff) : (uint8_t)random_u32();
+    switch (type) {
+    case QUANT_F32:
+        memcpy(b, &f, 4);
+        break;
+    case QUANT_F16:
+        put_u16(b, quant_f32_to_f16(f));
+        break;
+    case QUANT_BF16:
+        memcpy(&bits, &f, 4);
+        put_u16(b, (uint16_t)(bits >> 16));
+        break;
+    case QUANT_Q4_1:
+    case QUANT_Q4_K:
+        put_u16(b + 2, random_scale(fill));
+        /* fall through */
+    case QUANT_Q4_0:
+    case QUANT_Q8_0:
+        put_u16(b, random_scale(fill));
+        break;
+    default:
+        put_u16(b + offsetof(struct quant_q6_k, d), random_scale(fill));
+    }
+}
+
+/* --- a product, with everything fenced ----------------------------------------------------------- */
+
+struct product {
+    enum quant type;
+    uint32_t n_rows, n_cols, n_x;
+    struct fenced w, x, y[2];
+    float *x_values; /* (n_x, n_cols): what the kernel sees */
+    struct kernels_matmul a;
+};
+
+static void fill_x(struct product *p, float by)
+{
+    size_t n = (size_t)p->n_x * p->n_cols;
+    bool q8 = plain->quant_x[p->type];
+
+    p->x_values = malloc(n * sizeof(float));
+    for (size_t i = 0; i < n; i++)
+        p->x_values[i] = random_f32(by);
+    p->a.x_row_bytes = q8 ? p->n_cols / 32 * sizeof(struct kernels_q8) : p->n_cols * sizeof(float);
+    p->x = fenced_new(p->n_x * p->a.x_row_bytes);
+    p->a.x = p->x.p;
+    if (!q8) {
+        memcpy(p->x.p, p->x_values, n * sizeof(float));
+        return;
+    }
+    plain->quantise(p->x_values, (uint32_t)n, p->x.p);
+    for (size_t i = 0; i < n; i++) {
+        const struct kernels_q8 *b = (const struct kernels_q8 *)p->x.p + i / 32;
+
+        p->x_values[i] = b->d * b->q[i % 32];
+    }
+}
+
+static void product_init(struct product *p, enum quant type, enum fill fill, uint32_t n_rows,
+                         uint32_t n_cols, uint32_t n_x)
+{
+    size_t row_bytes = quant_row_bytes(type, n_cols), block = quant_info(type)->block_bytes;
+
+    *p = (struct product){ .type = type, .n_rows = n_rows, .n_cols = n_cols, .n_x = n_x };
+    p->w = fenced_new(n_rows * row_bytes);
+    for (size_t off = 0; off < n_rows * row_bytes; off += block)
+        fill_block(type, fill, (uint8_t *)p->w.p + off);
+    fill_x(p, fill == FILL_HUGE ? 1e4f : 2);
+    for (int i = 0; i < 2; i++) {
+        p->y[i] = fenced_new(sizeof(float) * n_rows * n_x);
+        memset(p->y[i].p, 0x5a, sizeof(float) * n_rows * n_x);
+    }
+    p->a.w = p->w.p;
+    p->a.w_row_bytes = row_bytes;
+    p->a.n_cols = n_cols;
+    p->a.n_x = n_x;
+    p->a.y_stride = n_rows;
+}
+
+static void product_fini(struct product *p)
+{
+    fenced_free(&p->w);
+    fenced_free(&p->x);
+    fenced_free(&p->y[0]);
+    fenced_free(&p->y[1]);
+    free(p->x_values);
+}
+
+static const float *product_run(struct product *p, const struct kernels *k, int to)
+{
+    p->a.y = p->y[to].p;
+    k->matmul[p->type](&p->a, 0, p->n_rows);
+    return p->a.y;
+}
+
+static void check_element(const struct product *p, const float *w, uint32_t r, uint32_t t,
+                          float y_plain, float y_fast)
+{
+    uint32_t n_terms = plain->quant_x[p->type] ? p->n_cols / 16 : p->n_cols;
+    const float *x = p->x_values + (size_t)t * p->n_cols;
+    double truth = 0, sum_x = 0, most = 0, bound;
+
+    for (uint32_t c = 0; c < p->n_cols; c++) {
+        truth += (double)w[c] * x[c];
+        sum_x += fabs((double)x[c]);
+        most = fmax(most, fabs((double)w[c]));
+    }
+    bound = (n_terms + 8) * 0x1p-23 * most * sum_x + 1e-38;
+    if (fabs(y_plain - truth) <= bound && fabs((double)y_fast - y_plain) <= bound)
+        return;
+    fail_msg(
+        "%s (%u x %u, %u rows of x): row %u, x %u: true %.9g, plain %.9g, fast %.9g, bound %.3g",
+        quant_info(p->type)->name, p->n_rows, p->n_cols, p->n_x, r, t, truth, y_plain, y_fast,
+        bound);
+}
+
+static void check_product(enum quant type, enum fill fill, uint32_t n_rows, uint32_t n_cols,
+                          uint32_t n_x)
+{
+    struct product p;
+    const float *y0, *y1;
+    float *w = malloc(n_cols * sizeof(*w));
+
+    product_init(&p, type, fill, n_rows, n_cols, n_x);
+    y0 = product_run(&p, plain, 0);
+    y1 = product_run(&p, fast, 1);
+    for (uint32_t r = 0; r < n_rows; r++) {
+        quant_dequantise_row(type, (const uint8_t *)p.a.w + r * p.a.w_row_bytes, n_cols, w);
+        for (uint32_t t = 0; t < n_x; t++)
+            check_element(&p, w, r, t, y0[t * n_rows + r], y1[t * n_rows + r]);
+    }
+    product_fini(&p);
+    free(w);
+}
+
+static uint32_t block_cols(enum quant type)
+{
+    return quant_info(type)->block_cols;
+}
+
+static void test_matmul_rows(void **state)
+{
+    (void)state;
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        for (uint32_t n_x = 1; n_x <= 17; n_x++)
+            check_product(type, FILL_RANDOM, 19, block_cols(type) < 256 ? 96 : 512, n_x);
+        for (uint32_t n_rows = 1; n_rows <= 18; n_rows++) {
+            check_product(type, FILL_RANDOM, n_rows, 256, 1);
+            check_product(type, FILL_RANDOM, n_rows, 256, 6);
+        }
+        check_product(type, FILL_RANDOM, 33, 512, 64);
+    }
+}
+
+/* Columns past a chunk (2048), and for floats any number. */
+static void test_matmul_cols(void **state)
+{
+    static const uint32_t odd[] = { 1, 3, 7, 8, 9, 31, 33, 575 };
+
+    (void)state;
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        uint32_t unit = block_cols(type) == 1 ? 32 : block_cols(type);
+
+        for (uint32_t n_cols = unit; n_cols <= 5 * unit; n_cols += unit)
+            check_product(type, FILL_RANDOM, 9, n_cols, 5);
+        for (uint32_t n_cols = 2048 - unit; n_cols <= 2048 + unit; n_cols += unit)
+            check_product(type, FILL_RANDOM, 9, n_cols, 5);
+        for (size_t i = 0; block_cols(type) == 1 && i < sizeof(odd) / sizeof(odd[0]); i++) {
+            check_product(type, FILL_RANDOM, 9, odd[i], 4);
+            check_product(type, FILL_RANDOM, 3, odd[i], 1);
+        }
+    }
+}
+
+static void test_matmul_adversarial(void **state)
+{
+    (void)state;
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        for (enum fill fill = 0; fill < FILL__N; fill++) {
+            check_product(type, fill, 17, 512, 1);
+            check_product(type, fill, 17, 512, 9);
+        }
+    }
+}
+
+/* Sixteen-bit sums at their largest: every byte of the weight and every activation at its end. */
+static void test_matmul_saturation(void **state)
+{
+    static const uint8_t bytes[] = { 0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f };
+
+    (void)state;
+    for (enum quant type = QUANT_Q4_0; type < QUANT__N; type++) {
+        for (size_t k = 0; k < sizeof(bytes); k++) {
+            struct product p;
+            struct kernels_q8 *x;
+            size_t block = quant_info(type)->block_bytes;
+            const float *y0, *y1;
+
+            product_init(&p, type, FILL_RANDOM, 8, 256, 5);
+            memset(p.w.p, bytes[k], 8 * p.a.w_row_bytes);
+            for (uint8_t *b = p.w.p; b < (uint8_t *)p.w.p + 8 * p.a.w_row_bytes; b += block) {
+                put_u16(b + (type == QUANT_Q6_K ? offsetof(struct quant_q6_k, d) : 0), 0x3c00);
+                if (type == QUANT_Q4_1 || type == QUANT_Q4_K)
+                    put_u16(b + 2, 0);
+            }
+            x = p.x.p;
+            for (int b = 0; b < 8 * 5; b++) {
+                int8_t q = b % 2 ? 127 : -127;
+
+                memset(x[b].q, q, 32);
+                x[b].d = 1;
+                x[b].s = (float)(32 * q);
+            }
+            y0 = product_run(&p, plain, 0);
+            y1 = product_run(&p, fast, 1);
+            for (int i = 0; i < 8 * 5; i++)
+                assert_true(fabsf(y0[i] - y1[i]) <= 1e-6f * 127 * 256 * 255 * 128);
+            /* All of it is integers, and small enough for f32 but in Q6_K. */
+            if (type != QUANT_Q6_K)
+                assert_memory_equal(y0, y1, sizeof(float) * 8 * 5);
+            product_fini(&p);
+        }
+    }
+}
+
+/* Heads, feed-forwards and hidden sizes of 8B and Qwen2 7B models; some rows of each. */
+static void test_matmul_large(void **state)
+{
+    (void)state;
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        check_product(type, FILL_RANDOM, 24, 4096, 6);
+        check_product(type, FILL_RANDOM, 16, 14336, 5);
+        check_product(type, FILL_RANDOM, 16, 18944, 1);
+        check_product(type, FILL_RANDOM, 9, 3584, 40);
+    }
+}
+
+static void test_matmul_split(void **state)
+{
+    (void)state;
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        const uint32_t n_rows = 27, n_x = 17;
+        struct product p;
+        const float *whole;
+        float *y;
+
+        product_init(&p, type, FILL_RANDOM, n_rows, 2304, n_x);
+        whole = product_run(&p, fast, 0);
+        for (uint32_t step_x = 1; step_x <= n_x; step_x += step_x < 5 ? 1 : 3) {
+            for (uint32_t step_r = 1; step_r <= n_rows; step_r += 5) {
+                y = p.y[1].p;
+                memset(y, 0x5a, sizeof(float) * n_rows * n_x);
+                for (uint32_t t = 0; t < n_x; t += step_x) {
+                    struct kernels_matmul a = p.a;
+
+                    a.x = (const uint8_t *)a.x + t * a.x_row_bytes;
+                    a.n_x = n_x - t < step_x ? n_x - t : step_x;
+                    a.y = y + (size_t)t * n_rows;
+                    for (uint32_t r = 0; r < n_rows; r += step_r)
+                        fast->matmul[type](&a, r, n_rows - r < step_r ? n_rows : r + step_r);
+                }
+                assert_memory_equal(whole, y, sizeof(float) * n_rows * n_x);
+            }
+        }
+        product_fini(&p);
+    }
+}
+
+static void test_matmul_writes_its_range_only(void **state)
+{
+    (void)state;
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        for (uint32_t n_x = 1; n_x <= 9; n_x += 4) {
+            struct product p;
+            const uint32_t *y;
+
+            product_init(&p, type, FILL_RANDOM, 30, 256, n_x);
+            p.a.y = p.y[0].p;
+            fast->matmul[type](&p.a, 5, 18);
+            y = p.y[0].p;
+            for (uint32_t t = 0; t < n_x; t++) {
+                for (uint32_t r = 0; r < 30; r++)
+                    assert_int_equal(y[t * 30 + r] == 0x5a5a5a5a, r < 5 || r >= 18);
+            }
+            product_fini(&p);
+        }
+    }
+}
+
+static void test_quantise(void **state)
+{
+    static const float by[] = { 1, 0, 1e-45f, 1e-40f, 1e-37f, 1e-30f, 1e30f, 3e38f, 127, 0.5f };
+    float x[64];
+    struct kernels_q8 a[2], b[2];
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(by) / sizeof(by[0]); k++) {
+        for (int n = 0; n < 200; n++) {
+            for (int i = 0; i < 64; i++)
+                x[i] = n % 2 ? random_f32(by[k]) : roundf(random_f32(8)) / 8 * by[k];
+            memset(a, 1, sizeof(a));
+            memset(b, 2, sizeof(b));
+            plain->quantise(x, 64, a);
+            fast->quantise(x, 64, b);
+            assert_memory_equal(a, b, sizeof(a));
+            for (int i = 0; i < 64; i++) {
+                assert_in_range(a[i / 32].q[i % 32] + 127, 0, 254);
+                assert_true(fabsf(a[i / 32].d * a[i / 32].q[i % 32] - x[i]) <=
+                            a[i / 32].d * 0.5001f + 4e-37f);
+            }
+        }
+    }
+}
+
+/* --- vectors ------------------------------------------------------------------------------------- */
+
+static const uint32_t lengths[] = { 1, 2, 7, 8, 9, 31, 32, 33, 64, 100, 576, 1536, 4096 };
+
+#define N_LENGTHS  (sizeof(lengths) / sizeof(lengths[0]))
+#define LENGTH_MAX 4096u
+
+static void assert_near(const char *what, const float *a, const float *b, uint32_t n,
+                        float relative, float absolute)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (!(fabsf(a[i] - b[i]) <= relative * fabsf(a[i]) + absolute))
+            fail_msg("%s: element %u of %u: plain %.9g, fast %.9g", what, i, n, a[i], b[i]);
+    }
+}
+
+struct vectors {
+    struct fenced f[4];
+    float *a, *b, *y, *c;
+};
+
+/* a and b start equal; y is another operand, c a result. */
+static struct vectors vectors_new(uint32_t n, float by)
+{
+    struct vectors v;
+
+    for (int i = 0; i < 4; i++)
+        v.f[i] = fenced_new(n * sizeof(float));
+    v.a = v.f[0].p;
+    v.b = v.f[1].p;
+    v.y = v.f[2].p;
+    v.c = v.f[3].p;
+    for (uint32_t i = 0; i < n; i++) {
+        v.a[i] = v.b[i] = random_f32(by);
+        v.y[i] = random_f32(3);
+    }
+    return v;
+}
+
+static void vectors_free(struct vectors *v)
+{
+    for (int i = 0; i < 4; i++)
+        fenced_free(&v->f[i]);
+}
+
+static void test_elementwise(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < N_LENGTHS; k++) {
+        uint32_t n = lengths[k];
+        struct vectors v = vectors_new(n, 5);
+
+        plain->add(v.a, v.y, n);
+        fast->add(v.b, v.y, n);
+        assert_memory_equal(v.a, v.b, n * sizeof(float));
+        plain->scale(v.a, n, 0.37f);
+        fast->scale(v.b, n, 0.37f);
+        assert_memory_equal(v.a, v.b, n * sizeof(float));
+        vectors_free(&v);
+    }
+}
+
+/* Tolerance: a sum of n squares, in another order: n / 2 ulp at the very worst, some in practice. */
+static void test_rmsnorm(void **state)
+{
+    static const float by[] = { 1, 1e-3f, 1e-15f, 1e15f, 0 };
+
+    (void)state;
+    for (size_t k = 0; k < N_LENGTHS; k++) {
+        for (size_t j = 0; j < sizeof(by) / sizeof(by[0]); j++) {
+            uint32_t n = lengths[k];
+            struct vectors v = vectors_new(n, by[j]);
+
+            plain->rmsnorm(v.a, v.y, n, 1e-5f, v.b);
+            fast->rmsnorm(v.a, v.y, n, 1e-5f, v.c);
+            assert_near("rmsnorm", v.b, v.c, n, 2e-5f, 1e-37f);
+            fast->rmsnorm(v.a, v.y, n, 1e-5f, v.a); /* in place */
+            assert_memory_equal(v.a, v.c, n * sizeof(float));
+            vectors_free(&v);
+        }
+    }
+}
+
+/* Tolerance: exp to about 1.5e-7, a division and a product. Where exp overflows the quotient is a
+ * denormal or zero. */
+static void test_swiglu(void **state)
+{
+    static const float by[] = { 1, 20, 87, 100, 1e4f, 1e-20f, 0 };
+
+    (void)state;
+    for (size_t k = 0; k < N_LENGTHS; k++) {
+        for (size_t j = 0; j < sizeof(by) / sizeof(by[0]); j++) {
+            uint32_t n = lengths[k];
+            struct vectors v = vectors_new(n, by[j]);
+
+            plain->swiglu(v.a, v.y, n);
+            fast->swiglu(v.b, v.y, n);
+            assert_near("swiglu", v.a, v.b, n, 4e-7f, 2e-34f);
+            vectors_free(&v);
+        }
+    }
+}
+
+static void test_rope(void **state)
+{
+    static const uint32_t dims[] = { 8, 16, 24, 64, 80, 96, 128, 256 };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(dims) / sizeof(dims[0]); k++) {
+        uint32_t hd = dims[k], n_heads = 5;
+        struct vectors v = vectors_new(n_heads * hd, 2);
+        struct fenced cs = fenced_new(hd * sizeof(float));
+
+        for (uint32_t i = 0; i < hd / 2; i++) {
+            double angle = random_f32(100);
+
+            ((float *)cs.p)[i] = (float)cos(angle);
+            ((float *)cs.p)[hd / 2 + i] = (float)sin(angle);
+        }
+        plain->rope(v.a, n_heads, hd, cs.p);
+        fast->rope(v.b, n_heads, hd, cs.p);
+        assert_near("rope", v.a, v.b, n_heads * hd, 0, 5e-7f); /* one rounding less, of 2 + 2 */
+        vectors_free(&v);
+        fenced_free(&cs);
+    }
+}
+
+static void test_logsumexp(void **state)
+{
+    static const uint32_t sizes[] = { 1, 5, 8, 511, 512, 513, 49152, 151936 };
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
+        for (int way = 0; way < 4; way++) {
+            uint32_t n = sizes[k];
+            struct vectors v = vectors_new(n, way == 1 ? 300 : way == 2 ? 0 : 15);
+            float a, b;
+
+            for (uint32_t i = 1; way == 3 && i < n; i += 2)
+                v.a[i] = -INFINITY;
+            a = plain->logsumexp(v.a, n);
+            b = fast->logsumexp(v.a, n);
+            assert_true(fabsf(a - b) <= 1e-6f + 2e-7f * fabsf(a));
+            for (uint32_t i = 0; i < n; i++)
+                v.a[i] = -INFINITY;
+            assert_true(fast->logsumexp(v.a, n) == -INFINITY);
+            assert_true(plain->logsumexp(v.a, n) == -INFINITY);
+            vectors_free(&v);
+        }
+    }
+}
+
+static void test_pick(void **state)
+{
+    const struct kernels *k = NULL;
+
+    (void)state;
+    assert_int_equal(kernels_pick("scalar", &k), 0);
+    assert_ptr_equal(k, &kernels_scalar);
+    assert_int_equal(kernels_pick("avx2", &k), 0);
+    assert_ptr_equal(k, &kernels_avx2);
+    assert_int_equal(kernels_pick("auto", &k), 0);
+    assert_int_equal(kernels_pick("AVX2", &k), -EINVAL);
+    assert_int_equal(kernels_pick("", &k), -EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pick),
+        cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_matmul_rows),
+        cmocka_unit_test(test_matmul_cols),
+        cmocka_unit_test(test_matmul_adversarial),
+        cmocka_unit_test(test_matmul_saturation),
+        cmocka_unit_test(test_matmul_large),
+        cmocka_unit_test(test_matmul_split),
+        cmocka_unit_test(test_matmul_writes_its_range_only),
+        cmocka_unit_test(test_elementwise),
+        cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_swiglu),
+        cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_logsumexp),
+    };
+
+    if (kernels_pick("avx2", &fast) < 0) {
+        puts("this CPU has no AVX2, FMA and F16C: nothing to hold against the scalar kernels");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
