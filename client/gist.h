@@ -72,7 +72,7 @@ struct gist_info {
 GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
 
 /* Readable when gist_dispatch() has something to do. Level-triggered: also when the daemon died. */
-GIST_API int gist_fd(const gist_conn *c);
+GIST_API int gist_fd(gist_conn *c);
 /* Handles what is there. >= 0: the number of replies; -EPIPE: the daemon is gone. */
 GIST_API int gist_dispatch(gist_conn *c);
 /* How long a blocking call spins before it sleeps; default 20000 ns, 0: sleep at once. */

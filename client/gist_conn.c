@@ -1,0 +1,249 @@
+/* client/gist_conn.c - connecting, errors, what a connection is about. */
+#include "client/gist_internal.h"
+
+#include "ipc/handshake.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define REPLY_SCRATCH (1024u * 1024) /* Stats of a daemon with a thousand sessions */
+
+/* A failed gist_connect has no connection that could keep its sentence. */
+static _Thread_local struct {
+    enum gist_code code;
+    char text[GIST_ERROR_CAP];
+} connect_error;
+
+/* --- errors ------------------------------------------------------------------------------------- */
+
+const char *gist_error(const gist_conn *c)
+{
+    return c ? c->error : connect_error.text;
+}
+
+enum gist_code gist_error_code(const gist_conn *c)
+{
+    return c ? c->code : connect_error.code;
+}
+
+int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (c->dead) /* the connection's end is the better explanation */
+        return err;
+    c->code = code;
+    va_start(ap, fmt);
+    (void)vsnprintf(c->error, sizeof(c->error), fmt, ap);
+    va_end(ap);
+    return err;
+}
+
+int gist_set_errno(gist_conn *c, int err)
+{
+    switch (err) {
+    case -ENOMEM:
+        return gist_set_error(c, GIST_E_NO_MEMORY, err, "this program is out of memory");
+    case -EINVAL:
+        return gist_set_error(c, GIST_E_BAD_REQUEST, err,
+                              "an argument is wrong, or a struct's size is not set");
+    case -EMSGSIZE:
+        return gist_set_error(c, GIST_E_BAD_REQUEST, err, "the request is too large");
+    default:
+        return gist_set_error(c, GIST_E_INTERNAL, err, "%s", strerror(-err));
+    }
+}
+
+static int fail_connect(int err, enum gist_code code, const char *text)
+{
+    connect_error.code = code;
+    (void)snprintf(connect_error.text, sizeof(connect_error.text), "%s", text);
+    return err;
+}
+
+/* --- connecting --------------------------------------------------------------------------------- */
+
+static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    gist_conn *c = r->conn;
+    const char *from[] = { rep->u.welcome.version, rep->u.welcome.model,
+                           rep->u.welcome.model_digest };
+    size_t len = 0;
+    char *p;
+
+    (void)bulk;
+    if (rep->kind != WIRE_WELCOME || c->info_mem)
+        return -EPROTO;
+    for (int i = 0; i < 3; i++)
+        len += strlen(from[i]) + 1;
+    p = c->info_mem = malloc(len);
+    if (!p) {
+        r->err = gist_set_errno(c, -ENOMEM);
+        return 0;
+    }
+    c->info = (struct gist_info){ .n_vocab = rep->u.welcome.n_vocab,
+                                  .context_max = rep->u.welcome.context_max,
+                                  .segment_default = rep->u.welcome.segment_default,
+                                  .chat = rep->u.welcome.chat };
+    c->info.version = p;
+    p = stpcpy(p, from[0]) + 1;
+    c->info.model = p;
+    p = stpcpy(p, from[1]) + 1;
+    c->info.model_digest = p;
+    stpcpy(p, from[2]);
+    return 0;
+}
+
+static int say_hello(gist_conn *c, const char *name)
+{
+    struct gist_request r = gist_request_make(c, WIRE_HELLO);
+    int err;
+
+    r.msg.u.hello.client = name;
+    r.on_reply = keep_welcome;
+    err = gist_run(&r, GIST_CONNECT_MS);
+    if (err == 0 && !c->info_mem)
+        err = gist_fail(c, -EPROTO, "gistd answered the greeting with nothing");
+    return err;
+}
+
+static gist_conn *new_conn(void)
+{
+    gist_conn *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return NULL;
+    c->sock = c->epoll = c->kick = c->cancel_fd = -1;
+    c->spin_ns = GIST_SPIN_NS;
+    c->next_id = 1;
+    c->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->cancel_fd < 0 || wire_scratch_open(&c->in, REPLY_SCRATCH) < 0 ||
+        wire_scratch_open(&c->out, WIRE_SCRATCH_BYTES) < 0) {
+        gist_disconnect(c);
+        return NULL;
+    }
+    return c;
+}
+
+int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
+{
+    char where[128], text[256];
+    gist_conn *c;
+    int r = handshake_path(path, true, where, sizeof(where));
+
+    if (r < 0)
+        return fail_connect(r, GIST_E_TRANSPORT, "the path of gistd's socket is too long");
+    c = new_conn();
+    if (!c)
+        return fail_connect(-ENOMEM, GIST_E_NO_MEMORY,
+                            "this program is out of memory or descriptors");
+    r = handshake_connect(where, NULL, GIST_CONNECT_MS, &c->sock, &c->chan, text);
+    if (r < 0) {
+        gist_disconnect(c);
+        return fail_connect(r, GIST_E_TRANSPORT, text);
+    }
+    r = say_hello(c, name ? name : "");
+    if (r < 0) {
+        (void)fail_connect(r, c->code, c->error);
+        gist_disconnect(c);
+        return r;
+    }
+    *ret_conn = c;
+    return 0;
+}
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+void gist_disconnect(gist_conn *c)
+{
+    if (!c)
+        return;
+    if (c->sock >= 0)
+        gist_fail(c, -EPIPE, "the connection was closed by this program");
+    while (c->sessions) {
+        gist_session *s = c->sessions;
+
+        c->sessions = s->next;
+        free(s);
+    }
+    chan_close(c->chan);
+    close_fd(&c->sock);
+    close_fd(&c->epoll);
+    close_fd(&c->kick);
+    close_fd(&c->cancel_fd);
+    wire_scratch_close(&c->in);
+    wire_scratch_close(&c->out);
+    free(c->queue);
+    free(c->info_mem);
+    free(c->stats_mem);
+    free(c);
+}
+
+/* --- small calls -------------------------------------------------------------------------------- */
+
+void gist_info(const gist_conn *c, struct gist_info *ret_info)
+{
+    *ret_info = c->info;
+}
+
+void gist_set_spin(gist_conn *c, uint64_t ns)
+{
+    c->spin_ns = ns;
+}
+
+static int watch(int epoll, int fd)
+{
+    struct epoll_event ev = { .events = EPOLLIN };
+
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+/* One descriptor for three: the doorbell, the connection's end, and what was there already when we
+ * armed the doorbell. */
+int gist_fd(gist_conn *c)
+{
+    int r;
+
+    if (c->epoll >= 0)
+        return c->epoll;
+    c->epoll = epoll_create1(EPOLL_CLOEXEC);
+    c->kick = eventfd(c->dead ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+    r = c->epoll < 0 || c->kick < 0 ? -errno : watch(c->epoll, c->kick);
+    if (r == 0)
+        r = watch(c->epoll, chan_doorbell(c->chan));
+    if (r == 0)
+        r = watch(c->epoll, c->sock);
+    if (r < 0) {
+        close_fd(&c->epoll);
+        close_fd(&c->kick);
+        return gist_set_errno(c, r);
+    }
+    gist_rearm(c);
+    return c->epoll;
+}
+
+static int expect_pong(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)r;
+    (void)bulk;
+    return rep->kind == WIRE_PONG && rep->last ? 0 : -EPROTO;
+}
+
+int gist_ping(gist_conn *c)
+{
+    struct gist_request r = gist_request_make(c, WIRE_PING);
+
+    r.on_reply = expect_pong;
+    return gist_run(&r, -1);
+}

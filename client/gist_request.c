@@ -1,0 +1,504 @@
+/* client/gist_request.c - the life of a request: queue, send, receive, wait. */
+#include "client/gist_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+struct gist_request gist_request_make(gist_conn *c, enum wire_req_kind kind)
+{
+    return (struct gist_request){ .conn = c, .msg = { .kind = kind } };
+}
+
+size_t gist_part_max(const gist_conn *c)
+{
+    return (chan_bulk_max(c->chan, 256) / 4) & ~(size_t)63;
+}
+
+/* --- the lists ---------------------------------------------------------------------------------- */
+
+static struct gist_request *find_in_flight(gist_conn *c, uint64_t id)
+{
+    struct gist_request *r = c->open;
+
+    while (r && !(r->in_flight && r->msg.id == id))
+        r = r->next;
+    return r;
+}
+
+static void unqueue(struct gist_request *r)
+{
+    gist_conn *c = r->conn;
+    size_t i = 0;
+
+    if (!r->queued)
+        return;
+    while (c->queue[i] != r)
+        i++;
+    c->n_queue--;
+    memmove(&c->queue[i], &c->queue[i + 1], (c->n_queue - i) * sizeof(*c->queue));
+    r->queued = false;
+}
+
+static int enqueue(struct gist_request *r, bool front)
+{
+    gist_conn *c = r->conn;
+    struct gist_request **end;
+
+    if (c->n_queue == c->cap_queue) {
+        size_t cap = c->cap_queue ? 2 * c->cap_queue : 16;
+        void *mem = realloc(c->queue, cap * sizeof(*c->queue));
+
+        if (!mem)
+            return -ENOMEM;
+        c->queue = mem;
+        c->cap_queue = cap;
+    }
+    if (front)
+        memmove(&c->queue[1], &c->queue[0], c->n_queue * sizeof(*c->queue));
+    c->queue[front ? 0 : c->n_queue] = r;
+    c->n_queue++;
+    r->queued = true;
+
+    for (end = &c->open; *end; end = &(*end)->next)
+        ;
+    *end = r;
+    r->next = NULL;
+    r->msg.id = r->handle = c->next_id++;
+    return 0;
+}
+
+static void free_request(struct gist_request *r)
+{
+    free(r->owned);
+    free(r);
+}
+
+/* The one way a request ends. */
+static void finish(struct gist_request *r, int err)
+{
+    struct gist_request **p = &r->conn->open;
+
+    while (*p != r)
+        p = &(*p)->next;
+    *p = r->next;
+    unqueue(r);
+    r->in_flight = false;
+    r->done = true;
+    r->err = err;
+    if (r->on_done) {
+        gist_conn *c = r->conn;
+        bool was = c->dispatching;
+
+        c->dispatching = true;
+        r->on_done(r->arg, err, err == 0 ? &r->result : NULL);
+        c->dispatching = was;
+    }
+    if (!r->waited_for)
+        free_request(r);
+}
+
+static void finish_all(gist_conn *c)
+{
+    while (c->open)
+        finish(c->open, c->dead);
+}
+
+int gist_fail(gist_conn *c, int err, const char *fmt, ...)
+{
+    const uint64_t one = 1;
+    va_list ap;
+
+    if (c->dead)
+        return c->dead;
+    c->dead = err;
+    c->code = GIST_E_TRANSPORT;
+    va_start(ap, fmt);
+    (void)vsnprintf(c->error, sizeof(c->error), fmt, ap);
+    va_end(ap);
+    /* So that the daemon gives our pages back now, and so that gist_fd() stays readable. */
+    (void)shutdown(c->sock, SHUT_RDWR);
+    if (c->kick >= 0)
+        (void)!write(c->kick, &one, sizeof(one));
+    if (!c->dispatching)
+        finish_all(c);
+    return err;
+}
+
+/* --- sending ------------------------------------------------------------------------------------ */
+
+static void set_more(struct wire_req *m, bool more)
+{
+    if (m->kind == WIRE_APPEND)
+        m->u.append.more = more;
+    else if (m->kind == WIRE_SCORE)
+        m->u.score.more = more;
+    else if (m->kind == WIRE_TOKENIZE)
+        m->u.tokenize.more = more;
+}
+
+/* Sends the next part of r. -EAGAIN: no room. */
+static int send_part(struct gist_request *r)
+{
+    gist_conn *c = r->conn;
+    size_t len, n = r->bulk_len - r->sent;
+    uint8_t *frame, *bulk;
+    int err;
+
+    if (r->part_max && n > r->part_max)
+        n = r->part_max;
+    if (n > UINT32_MAX)
+        return -EMSGSIZE;
+    r->msg.bulk_len = n;
+    set_more(&r->msg, r->sent + n < r->bulk_len);
+    /* Packed in private memory: packing reads back what it wrote, which in the arena could be
+     * another's doing by then. */
+    err = wire_req_pack(&c->out, &r->msg, c->frame, sizeof(c->frame), &len);
+    if (err == 0)
+        err = chan_reserve(c->chan, (uint32_t)len, (uint32_t)n, &frame, &bulk);
+    if (err < 0)
+        return err;
+    memcpy(frame, c->frame, len);
+    if (n > 0)
+        memcpy(bulk, r->bulk + r->sent, n);
+    chan_commit(c->chan);
+    r->sent += n;
+    r->in_flight = true;
+    return 0;
+}
+
+static bool all_sent(const struct gist_request *r)
+{
+    return !r->queued;
+}
+
+static void set_send_error(const struct gist_request *r, int err)
+{
+    if (err == -EMSGSIZE)
+        gist_set_error(r->conn, GIST_E_BAD_REQUEST, err,
+                       "the request has %zu bytes and goes in one piece; the channel takes %u",
+                       r->bulk_len, chan_bulk_max(r->conn->chan, 256));
+    else
+        gist_set_errno(r->conn, err);
+}
+
+static void send_cancel(struct gist_request *r);
+
+/* Sends what the channel has room for. */
+static void pump(gist_conn *c)
+{
+    c->want_room = false;
+    while (c->n_queue > 0 && !c->dead) {
+        struct gist_request *r = c->queue[0];
+        int err;
+
+        if (r->in_flight) /* its last part was not answered yet */
+            return;
+        err = send_part(r);
+        if (err == -EAGAIN) {
+            c->want_room = true;
+            return;
+        }
+        if (err == -EPROTO) {
+            gist_fail(c, err, "gistd broke the protocol: a ring's head is out of bounds");
+        } else if (err < 0) {
+            set_send_error(r, err);
+            finish(r, err);
+        } else if (r->sent == r->bulk_len) {
+            unqueue(r);
+            if (r->cancel)
+                send_cancel(r);
+        }
+    }
+    if (c->dead && !c->dispatching)
+        finish_all(c);
+}
+
+static void send_cancel(struct gist_request *r)
+{
+    struct gist_request *x = calloc(1, sizeof(*x));
+
+    /* Without memory the answer comes to its natural end. */
+    if (!x)
+        return;
+    *x = gist_request_make(r->conn, WIRE_CANCEL);
+    x->msg.u.cancel.request = r->msg.id;
+    if (enqueue(x, true) < 0)
+        free(x);
+}
+
+void gist_request_cancel(struct gist_request *r)
+{
+    if (r->cancel || r->done)
+        return;
+    r->cancel = true;
+    /* Parts that were read can't be called back one by one: cancelling waits for the last. */
+    if (all_sent(r))
+        send_cancel(r);
+    pump(r->conn);
+}
+
+/* --- receiving ---------------------------------------------------------------------------------- */
+
+static void take_error(struct gist_request *r, const struct wire_rep *rep)
+{
+    enum gist_code code = gist_code_of(rep->u.error.code);
+    int err = gist_errno_of(code);
+
+    /* What nobody asked about (a Cancel that came too late) must not hide another's error. */
+    if (r->waited_for || r->on_done)
+        gist_set_error(r->conn, code, err, "%s", rep->u.error.text);
+    finish(r, err);
+}
+
+static int take_reply(gist_conn *c, const struct chan_msg *msg)
+{
+    struct gist_request *r;
+    struct wire_rep rep;
+    int err = wire_rep_unpack(&c->in, msg->frame, msg->frame_len, &rep);
+
+    if (err < 0)
+        return gist_fail(c, -EPROTO, "gistd sent a reply that can't be read: %s", strerror(-err));
+    if (rep.bulk_len != msg->bulk_len)
+        return gist_fail(c, -EPROTO, "gistd sent a reply of %u bytes and said %llu", msg->bulk_len,
+                         (unsigned long long)rep.bulk_len);
+    r = find_in_flight(c, rep.id);
+    if (!r)
+        return gist_fail(c, -EPROTO, "gistd answered a request (%llu) that is not open",
+                         (unsigned long long)rep.id);
+    if (rep.kind == WIRE_ERROR) {
+        take_error(r, &rep);
+        return 0;
+    }
+    if (!all_sent(r)) { /* a part; pump() sends the next one */
+        if (!rep.last)
+            return gist_fail(c, -EPROTO, "gistd answered before it had all of a text");
+        r->in_flight = false;
+        r->msg.id = c->next_id++;
+        return 0;
+    }
+    err = r->on_reply ? r->on_reply(r, &rep, msg->bulk) : 0;
+    if (err < 0)
+        return gist_fail(c, err, "gistd sent a reply that does not fit its request (%d to %d)",
+                         (int)rep.kind, (int)r->msg.kind);
+    if (rep.last)
+        finish(r, r->err);
+    return 0;
+}
+
+/* Handles what is there, until `target` (may be NULL) is done. Returns the number of replies. */
+static int receive(gist_conn *c, const struct gist_request *target)
+{
+    struct chan_msg msg;
+    int n = 0, r = 0;
+
+    c->dispatching = true;
+    while (!c->dead && !(target && target->done)) {
+        r = chan_recv(c->chan, &msg);
+        if (r < 0)
+            break;
+        (void)take_reply(c, &msg);
+        chan_release(c->chan);
+        n++;
+    }
+    if (r == -EPROTO)
+        gist_fail(c, r, "gistd broke the protocol: a ring or a descriptor is out of bounds");
+    c->dispatching = false;
+    if (c->dead)
+        finish_all(c);
+    return n;
+}
+
+/* --- waiting ------------------------------------------------------------------------------------ */
+
+static void drain_cancel_fd(gist_conn *c)
+{
+    uint64_t n;
+
+    (void)!read(c->cancel_fd, &n, sizeof(n));
+}
+
+static void wait_for_more(struct gist_request *r, int timeout_ms)
+{
+    gist_conn *c = r->conn;
+    int err = chan_wait(c->chan, c->want_room, c->sock, c->cancel_fd, c->spin_ns, timeout_ms);
+
+    if (err == -EINTR) {
+        drain_cancel_fd(c);
+        err = 0;
+    }
+    if (err == -EPIPE)
+        gist_fail(c, err, "gistd has closed the connection: it was stopped or it crashed");
+    else if (err == -ETIMEDOUT)
+        gist_fail(c, err, "gistd did not answer within %d ms", timeout_ms);
+    else if (err < 0)
+        gist_fail(c, err, "waiting for gistd: %s", strerror(-err));
+}
+
+int gist_run(struct gist_request *r, int timeout_ms)
+{
+    gist_conn *c = r->conn;
+
+    if (c->dead)
+        return c->dead;
+    if (c->dispatching)
+        return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
+                              "a callback of this connection can't wait on it");
+    /* A cancel that came too late for the last call is not meant for this one. */
+    if (atomic_exchange_explicit(&c->cancel, 0, memory_order_relaxed))
+        drain_cancel_fd(c);
+    r->waited_for = true;
+    if (enqueue(r, false) < 0)
+        return gist_set_errno(c, -ENOMEM);
+    for (;;) {
+        pump(c);
+        receive(c, r);
+        if (r->done)
+            break;
+        pump(c); /* before we sleep: a part's answer calls for the next part */
+        if (r->done)
+            break;
+        if (atomic_exchange_explicit(&c->cancel, 0, memory_order_acquire))
+            gist_request_cancel(r);
+        wait_for_more(r, timeout_ms);
+    }
+    gist_rearm(c);
+    return r->err;
+}
+
+/* --- not waiting -------------------------------------------------------------------------------- */
+
+/* Copies what the caller's memory holds: the rest of the text, or the stop strings. */
+static int own_memory(struct gist_request *r)
+{
+    size_t n = r->bulk_len - r->sent, n_stops = 0, len = 0;
+    const char **stops;
+    char *p;
+
+    if (r->msg.kind == WIRE_GENERATE)
+        n_stops = r->msg.u.generate.n_stops;
+    for (size_t i = 0; i < n_stops; i++)
+        len += strlen(r->msg.u.generate.stops[i]) + 1;
+    r->owned = malloc(n_stops * sizeof(*stops) + len + n + 1);
+    if (!r->owned)
+        return -ENOMEM;
+    stops = r->owned;
+    p = (char *)r->owned + n_stops * sizeof(*stops);
+    for (size_t i = 0; i < n_stops; i++) {
+        stops[i] = p;
+        p = stpcpy(p, r->msg.u.generate.stops[i]) + 1;
+    }
+    if (n_stops > 0)
+        r->msg.u.generate.stops = stops;
+    if (n > 0)
+        memcpy(p, r->bulk + r->sent, n);
+    r->bulk = (uint8_t *)p;
+    r->bulk_len = n;
+    r->sent = 0;
+    return 0;
+}
+
+int gist_submit(const struct gist_request *r, uint64_t *ret_request)
+{
+    gist_conn *c = r->conn;
+    struct gist_request *x;
+
+    if (c->dead)
+        return c->dead;
+    x = malloc(sizeof(*x));
+    if (!x)
+        return gist_set_errno(c, -ENOMEM);
+    *x = *r;
+    if (enqueue(x, false) < 0) {
+        free(x);
+        return gist_set_errno(c, -ENOMEM);
+    }
+    if (ret_request)
+        *ret_request = x->handle;
+    /* From here on errors are told to on_done, which may run before we return. */
+    x->waited_for = true;
+    pump(c);
+    x->waited_for = false;
+    if (!x->done && x->queued && own_memory(x) < 0) {
+        gist_set_errno(c, -ENOMEM);
+        finish(x, -ENOMEM);
+    } else if (x->done) {
+        free_request(x);
+    }
+    if (!c->dispatching)
+        gist_rearm(c);
+    return 0;
+}
+
+static bool hung_up(const gist_conn *c)
+{
+    char byte;
+    ssize_t n = recv(c->sock, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+int gist_dispatch(gist_conn *c)
+{
+    uint64_t n;
+    int done;
+
+    if (c->dispatching)
+        return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
+                              "a callback of this connection can't dispatch it");
+    if (c->dead)
+        return c->dead;
+    if (c->epoll >= 0) {
+        chan_disarm(c->chan);
+        (void)!read(c->kick, &n, sizeof(n));
+    }
+    done = receive(c, NULL);
+    pump(c);
+    if (done == 0 && !c->dead && hung_up(c) && !chan_readable(c->chan))
+        gist_fail(c, -EPIPE, "gistd has closed the connection: it was stopped or it crashed");
+    gist_rearm(c);
+    return c->dead && done == 0 ? c->dead : done;
+}
+
+void gist_rearm(gist_conn *c)
+{
+    const uint64_t one = 1;
+
+    if (c->epoll < 0 || c->dead)
+        return;
+    /* What is there already rings no doorbell. */
+    if (chan_arm(c->chan, c->want_room))
+        (void)!write(c->kick, &one, sizeof(one));
+}
+
+int gist_cancel(gist_conn *c, uint64_t request)
+{
+    struct gist_request *r = c->open;
+
+    if (c->dead)
+        return c->dead;
+    while (r && r->handle != request)
+        r = r->next;
+    if (!r)
+        return gist_set_error(c, GIST_E_NOT_FOUND, -ENOENT, "there is no open request %llu",
+                              (unsigned long long)request);
+    gist_request_cancel(r);
+    if (!c->dispatching)
+        gist_rearm(c);
+    return 0;
+}
+
+void gist_cancel_async(gist_conn *c)
+{
+    const uint64_t one = 1;
+    int saved = errno;
+
+    atomic_store_explicit(&c->cancel, 1, memory_order_release);
+    (void)!write(c->cancel_fd, &one, sizeof(one));
+    errno = saved;
+}

@@ -1,0 +1,234 @@
+/* client/gist_score.c - what needs no session: scores, logits, tokens. */
+#include "client/gist_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- scores ------------------------------------------------------------------------------------- */
+
+static int keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    uint64_t n = rep->u.score_rows.n;
+
+    if (rep->u.score_rows.first != r->ids.n || rep->bulk_len != n * 8)
+        return -EPROTO;
+    if (n == 0 || r->err)
+        return 0;
+    if (gist_array_add(&r->ids, bulk, n, 4) < 0 ||
+        gist_array_add(&r->logprobs, bulk + n * 4, n, 4) < 0)
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+    return 0;
+}
+
+/* The rows stay where they lie: in the arena, until the callback returns. */
+static int give_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    uint32_t n = rep->u.score_rows.n, n_vocab = rep->u.score_rows.n_vocab;
+
+    if (n_vocab == 0 || rep->bulk_len / 4 / n_vocab != n || rep->bulk_len % (4ull * n_vocab) != 0)
+        return -EPROTO;
+    if (r->err || n == 0)
+        return 0;
+    if (r->on_rows(r->arg, r->first + rep->u.score_rows.first, n, n_vocab,
+                   (const float *)(const void *)bulk) != 0) {
+        r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
+                                "the scoring was cancelled by its reader");
+        gist_request_cancel(r);
+    }
+    return 0;
+}
+
+static int keep_score(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    if (rep->kind == WIRE_SCORE_ROWS && !rep->last)
+        return r->on_rows ? give_rows(r, rep, bulk) : keep_rows(r, rep, bulk);
+    if (rep->kind != WIRE_DONE || !rep->last)
+        return -EPROTO;
+    gist_copy_usage(&r->result.usage, &rep->u.done.usage);
+    return 0;
+}
+
+static struct gist_request make_score(gist_conn *c, const struct gist_score_opts *o,
+                                      enum wire_score_kind kind, const void *bulk, size_t len)
+{
+    struct gist_request r = gist_request_make(c, WIRE_SCORE);
+
+    r.msg.u.score.kind = kind;
+    r.msg.u.score.want = WIRE_SCORE_LOGPROBS;
+    r.msg.u.score.window = o->window;
+    r.msg.u.score.segment = o->segment;
+    r.bulk = bulk;
+    r.bulk_len = len;
+    r.on_reply = keep_score;
+    return r;
+}
+
+static void free_arrays(struct gist_request *r)
+{
+    free(r->ids.mem);
+    free(r->logprobs.mem);
+    free(r->text.mem);
+}
+
+static void hand_out(struct gist_request *r, struct gist_score *ret_score)
+{
+    *ret_score = (struct gist_score){
+        .ids = r->ids.mem, .logprobs = r->logprobs.mem, .n = r->ids.n, .usage = r->result.usage
+    };
+}
+
+int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gist_score_opts *opts,
+                    struct gist_score *ret_score)
+{
+    struct gist_score_opts o;
+    struct gist_request r;
+    int err = gist_copy_sized(&o, sizeof(o), opts);
+
+    if (err < 0)
+        return gist_set_errno(c, err);
+    r = make_score(c, &o, WIRE_SCORE_TEXT, text, len);
+    r.part_max = gist_part_max(c);
+    err = gist_run(&r, -1);
+    if (err < 0)
+        free_arrays(&r);
+    else
+        hand_out(&r, ret_score);
+    return err;
+}
+
+/* How many ids go in one request. Windows are read each from nothing, so that a list may be cut
+ * between two of them without a change of its scores. */
+static size_t ids_at_once(gist_conn *c, uint32_t window)
+{
+    size_t most = gist_part_max(c) / sizeof(uint32_t);
+
+    if (window == 0)
+        window = c->info.context_max;
+    if (window == 0 || window > most)
+        return window ? window : most;
+    return most - most % window;
+}
+
+int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
+                      const struct gist_score_opts *opts, struct gist_score *ret_score)
+{
+    struct gist_request sum = { 0 };
+    struct gist_score_opts o;
+    size_t step, done = 0;
+    int err = gist_copy_sized(&o, sizeof(o), opts);
+
+    if (err < 0)
+        return gist_set_errno(c, err);
+    step = ids_at_once(c, o.window);
+    do {
+        size_t k = n - done < step ? n - done : step;
+        struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));
+
+        err = gist_run(&r, -1);
+        if (err == 0 && (gist_array_add(&sum.ids, r.ids.mem, r.ids.n, 4) < 0 ||
+                         gist_array_add(&sum.logprobs, r.logprobs.mem, r.logprobs.n, 4) < 0))
+            err = gist_set_errno(c, -ENOMEM);
+        gist_add_usage(&sum.result.usage, &r.result.usage);
+        free_arrays(&r);
+        done += k;
+    } while (err == 0 && done < n);
+    if (err < 0)
+        free_arrays(&sum);
+    else
+        hand_out(&sum, ret_score);
+    return err;
+}
+
+int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
+                      const struct gist_score_opts *opts, gist_rows_fn *on_rows, void *arg)
+{
+    struct gist_score_opts o;
+    size_t step, done = 0;
+    int err = gist_copy_sized(&o, sizeof(o), opts);
+
+    if (err < 0 || !on_rows)
+        return gist_set_errno(c, -EINVAL);
+    step = ids_at_once(c, o.window);
+    do {
+        size_t k = n - done < step ? n - done : step;
+        struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));
+
+        r.msg.u.score.want = WIRE_SCORE_LOGITS;
+        r.on_rows = on_rows;
+        r.arg = arg;
+        r.first = done;
+        err = gist_run(&r, -1);
+        done += k;
+    } while (err == 0 && done < n);
+    return err;
+}
+
+/* --- tokens ------------------------------------------------------------------------------------- */
+
+static int keep_tokens(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    size_t n = rep->u.tokens.n;
+
+    if (rep->kind != WIRE_TOKENS || rep->bulk_len != (uint64_t)n * 4)
+        return -EPROTO;
+    if (r->err == 0 && gist_array_add(&r->ids, bulk, n, 4) < 0)
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+    return 0;
+}
+
+int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags, uint32_t **ret_ids,
+                  size_t *ret_n)
+{
+    struct gist_request r = gist_request_make(c, WIRE_TOKENIZE);
+    int err;
+
+    if (flags & ~GIST_SPECIAL)
+        return gist_set_errno(c, -EINVAL);
+    r.msg.u.tokenize.special = flags & GIST_SPECIAL;
+    r.bulk = (const uint8_t *)text;
+    r.bulk_len = len;
+    r.part_max = gist_part_max(c);
+    r.on_reply = keep_tokens;
+    err = gist_run(&r, -1);
+    if (err < 0) {
+        free_arrays(&r);
+        return err;
+    }
+    *ret_ids = r.ids.mem;
+    *ret_n = r.ids.n;
+    return 0;
+}
+
+static int keep_text(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_TEXT)
+        return -EPROTO;
+    if (r->err == 0 && gist_array_add(&r->text, rep->u.text.text, strlen(rep->u.text.text), 1) < 0)
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+    return 0;
+}
+
+int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text, size_t *ret_len)
+{
+    struct gist_request r = gist_request_make(c, WIRE_DETOKENIZE);
+    int err;
+
+    if (n > UINT32_MAX / sizeof(*ids))
+        return gist_set_errno(c, -EMSGSIZE);
+    r.bulk = (const uint8_t *)ids;
+    r.bulk_len = n * sizeof(*ids);
+    r.on_reply = keep_text;
+    err = gist_run(&r, -1);
+    /* With a NUL behind it, which is not counted, for those who print it. */
+    if (err == 0 && gist_array_add(&r.text, "", 1, 1) < 0)
+        err = gist_set_errno(c, -ENOMEM);
+    if (err < 0) {
+        free_arrays(&r);
+        return err;
+    }
+    *ret_text = r.text.mem;
+    *ret_len = r.text.n - 1;
+    return 0;
+}

@@ -1,0 +1,297 @@
+/* client/gist_session.c - sessions: open, append, generate, close. */
+#include "client/gist_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- opening and closing ------------------------------------------------------------------------ */
+
+static int keep_session(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_SESSION_OPENED || !rep->last)
+        return -EPROTO;
+    r->session = rep->u.session_opened.session;
+    return 0;
+}
+
+int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session)
+{
+    struct gist_request r = gist_request_make(c, WIRE_OPEN_SESSION);
+    struct gist_policy p;
+    gist_session *s;
+    int err = gist_copy_sized(&p, sizeof(p), policy);
+
+    if (err < 0)
+        return gist_set_errno(c, err);
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return gist_set_errno(c, -ENOMEM);
+    r.msg.u.open_session.segment = p.segment;
+    r.msg.u.open_session.priority =
+        p.priority == GIST_BACKGROUND ? WIRE_BACKGROUND : WIRE_INTERACTIVE;
+    r.msg.u.open_session.label = p.label;
+    r.on_reply = keep_session;
+    err = gist_run(&r, -1);
+    if (err < 0) {
+        free(s);
+        return err;
+    }
+    *s = (gist_session){ .next = c->sessions, .conn = c, .id = r.session };
+    c->sessions = s;
+    *ret_session = s;
+    return 0;
+}
+
+void gist_close(gist_session *s)
+{
+    struct gist_request r;
+    gist_session **p;
+
+    if (!s)
+        return;
+    r = gist_request_make(s->conn, WIRE_CLOSE_SESSION);
+    r.msg.u.close_session.session = s->id;
+    (void)gist_submit(&r, NULL); /* a dead connection has no sessions any more */
+    for (p = &s->conn->sessions; *p != s; p = &(*p)->next)
+        ;
+    *p = s->next;
+    free(s);
+}
+
+uint64_t gist_session_id(const gist_session *s)
+{
+    return s->id;
+}
+
+/* --- appending ---------------------------------------------------------------------------------- */
+
+static int keep_appended(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_APPENDED || !rep->last)
+        return -EPROTO;
+    gist_copy_usage(&r->result.usage, &rep->u.appended.usage);
+    return 0;
+}
+
+static int run_append(struct gist_request *r, struct gist_usage *ret_usage)
+{
+    int err;
+
+    r->on_reply = keep_appended;
+    err = gist_run(r, -1);
+    if (err == 0 && ret_usage)
+        *ret_usage = r->result.usage;
+    return err;
+}
+
+static struct gist_request make_append(gist_session *s, enum wire_append_kind kind,
+                                       const void *bulk, size_t len)
+{
+    struct gist_request r = gist_request_make(s->conn, WIRE_APPEND);
+
+    r.msg.u.append.session = s->id;
+    r.msg.u.append.kind = kind;
+    r.bulk = bulk;
+    r.bulk_len = len;
+    return r;
+}
+
+static struct gist_request make_append_text(gist_session *s, const char *text, size_t len,
+                                            unsigned flags)
+{
+    struct gist_request r = make_append(s, WIRE_APPEND_TEXT, text, len);
+
+    r.msg.u.append.special = flags & GIST_SPECIAL;
+    r.part_max = gist_part_max(s->conn);
+    return r;
+}
+
+int gist_append_text(gist_session *s, const char *text, size_t len, unsigned flags,
+                     struct gist_usage *ret_usage)
+{
+    struct gist_request r = make_append_text(s, text, len, flags);
+
+    if (flags & ~GIST_SPECIAL)
+        return gist_set_errno(s->conn, -EINVAL);
+    return run_append(&r, ret_usage);
+}
+
+int gist_append_text_start(gist_session *s, const char *text, size_t len, unsigned flags,
+                           gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = make_append_text(s, text, len, flags);
+
+    if (flags & ~GIST_SPECIAL)
+        return gist_set_errno(s->conn, -EINVAL);
+    r.on_reply = keep_appended;
+    r.on_done = on_done;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
+}
+
+int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n, struct gist_usage *ret_usage)
+{
+    struct gist_request r;
+
+    if (n > UINT32_MAX / sizeof(*ids))
+        return gist_set_errno(s->conn, -EMSGSIZE);
+    r = make_append(s, WIRE_APPEND_TOKENS, ids, n * sizeof(*ids));
+    return run_append(&r, ret_usage);
+}
+
+/* The texts of all messages, one after the other, and the table that says where each ends. */
+static int gather_chat(const struct gist_message *msgs, size_t n,
+                       struct wire_chat_message **ret_list, char **ret_text, size_t *ret_len)
+{
+    struct wire_chat_message *list;
+    size_t len = 0;
+    char *text, *p;
+
+    list = calloc(n ? n : 1, sizeof(*list));
+    if (!list)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        list[i].role = msgs[i].role;
+        list[i].text_len = strlen(msgs[i].text);
+        len += list[i].text_len;
+    }
+    text = p = malloc(len + 1);
+    if (!text) {
+        free(list);
+        return -ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++)
+        p = mempcpy(p, msgs[i].text, list[i].text_len);
+    *ret_list = list;
+    *ret_text = text;
+    *ret_len = len;
+    return 0;
+}
+
+int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n, unsigned flags,
+                     struct gist_usage *ret_usage)
+{
+    struct wire_chat_message *list;
+    struct gist_request r;
+    size_t len;
+    char *text;
+    int err;
+
+    if (flags & ~GIST_OPEN_ANSWER)
+        return gist_set_errno(s->conn, -EINVAL);
+    if (n > WIRE_MESSAGES_MAX)
+        return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EMSGSIZE,
+                              "%zu chat messages at once; %u are the most", n, WIRE_MESSAGES_MAX);
+    err = gather_chat(msgs, n, &list, &text, &len);
+    if (err < 0)
+        return gist_set_errno(s->conn, err);
+    r = make_append(s, WIRE_APPEND_CHAT, text, len);
+    r.msg.u.append.messages = list;
+    r.msg.u.append.n_messages = (uint32_t)n;
+    r.msg.u.append.open_answer = flags & GIST_OPEN_ANSWER;
+    err = run_append(&r, ret_usage);
+    free(list);
+    free(text);
+    return err;
+}
+
+/* --- generating --------------------------------------------------------------------------------- */
+
+static int give_text(struct gist_request *r, const struct wire_rep *rep)
+{
+    const char *text = rep->u.text.text;
+
+    if (rep->last)
+        return -EPROTO;
+    if (r->err || !r->on_text) /* the caller wants no more */
+        return 0;
+    if (r->on_text(r->arg, text, strlen(text), rep->u.text.tokens, rep->u.text.n_ids) != 0) {
+        r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
+                                "the answer was cancelled by its reader");
+        gist_request_cancel(r);
+    }
+    return 0;
+}
+
+static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    static const enum gist_reason reasons[] = {
+        [WIRE_REASON_END_OF_TEXT] = GIST_END_OF_TEXT,
+        [WIRE_REASON_STOP] = GIST_STOP,
+        [WIRE_REASON_LENGTH] = GIST_LENGTH,
+        [WIRE_REASON_CONTEXT_FULL] = GIST_CONTEXT_FULL,
+        [WIRE_REASON_POOL_FULL] = GIST_POOL_FULL,
+    };
+
+    (void)bulk;
+    if (rep->kind == WIRE_TEXT)
+        return give_text(r, rep);
+    if (rep->kind != WIRE_DONE || !rep->last)
+        return -EPROTO;
+    r->result.reason = reasons[rep->u.done.reason];
+    gist_copy_usage(&r->result.usage, &rep->u.done.usage);
+    return 0;
+}
+
+static int make_generate(gist_session *s, const struct gist_sampling *sampling,
+                         struct gist_request *ret)
+{
+    struct gist_request r = gist_request_make(s->conn, WIRE_GENERATE);
+    struct gist_sampling p;
+    int err = gist_copy_sized(&p, sizeof(p), sampling);
+
+    if (err < 0)
+        return gist_set_errno(s->conn, err);
+    if (p.n_stop > WIRE_STOPS_MAX)
+        return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EINVAL,
+                              "%u stop strings; %u are the most", p.n_stop, WIRE_STOPS_MAX);
+    r.msg.u.generate.session = s->id;
+    r.msg.u.generate.max_tokens = p.max_tokens;
+    r.msg.u.generate.temperature = p.temperature;
+    r.msg.u.generate.top_k = p.top_k;
+    r.msg.u.generate.top_p = p.top_p;
+    r.msg.u.generate.min_p = p.min_p;
+    r.msg.u.generate.repeat_penalty = p.repeat_penalty;
+    r.msg.u.generate.repeat_last_n = p.repeat_last_n;
+    r.msg.u.generate.seed = p.seed;
+    r.msg.u.generate.stops = p.stop;
+    r.msg.u.generate.n_stops = p.n_stop;
+    r.msg.u.generate.ignore_eog = p.ignore_eog;
+    r.on_reply = keep_answer;
+    *ret = r;
+    return 0;
+}
+
+int gist_generate(gist_session *s, const struct gist_sampling *sampling, gist_text_fn *on_text,
+                  void *arg, struct gist_result *ret_result)
+{
+    struct gist_request r;
+    int err = make_generate(s, sampling, &r);
+
+    if (err < 0)
+        return err;
+    r.on_text = on_text;
+    r.arg = arg;
+    err = gist_run(&r, -1);
+    if (err == 0 && ret_result)
+        *ret_result = r.result;
+    return err;
+}
+
+int gist_generate_start(gist_session *s, const struct gist_sampling *sampling,
+                        gist_text_fn *on_text, gist_done_fn *on_done, void *arg,
+                        uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_generate(s, sampling, &r);
+
+    if (err < 0)
+        return err;
+    r.on_text = on_text;
+    r.on_done = on_done;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
+}

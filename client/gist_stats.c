@@ -1,0 +1,88 @@
+/* client/gist_stats.c - what the daemon says about itself. */
+#include "client/gist_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* The strings stay in the scratch of the last reply, which the next call uses again. */
+static void copy_lists(const struct wire_stats *w, struct gist_stats_client *clients,
+                       struct gist_stats_session *sessions)
+{
+    for (uint32_t i = 0; i < w->n_client; i++)
+        clients[i] = (struct gist_stats_client){ .id = w->client[i].id,
+                                                 .pid = w->client[i].pid,
+                                                 .uid = w->client[i].uid,
+                                                 .sessions = w->client[i].sessions,
+                                                 .pages = w->client[i].pages,
+                                                 .name = w->client[i].name };
+    for (uint32_t i = 0; i < w->n_session; i++)
+        sessions[i] = (struct gist_stats_session){ .id = w->session[i].id,
+                                                   .client = w->session[i].client,
+                                                   .n_tokens = w->session[i].n_tokens,
+                                                   .pages = w->session[i].pages,
+                                                   .segment = w->session[i].segment,
+                                                   .busy = w->session[i].busy,
+                                                   .label = w->session[i].label };
+}
+
+static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
+{
+    *s = (struct gist_stats){ .version = w->version,
+                              .model = w->model,
+                              .model_digest = w->model_digest,
+                              .cpu = w->cpu,
+                              .threads = w->threads,
+                              .page_bytes = w->page_bytes,
+                              .page_tokens = w->page_tokens,
+                              .pages = w->pages,
+                              .pages_free = w->pages_free,
+                              .requests_running = w->requests_running,
+                              .uptime_ns = w->uptime_ns,
+                              .weights_bytes = w->weights_bytes,
+                              .scratch_bytes = w->scratch_bytes,
+                              .kv_bytes = w->kv_bytes,
+                              .requests_total = w->requests_total,
+                              .requests_failed = w->requests_failed,
+                              .prompt_tokens_total = w->prompt_tokens_total,
+                              .generated_tokens_total = w->generated_tokens_total,
+                              .steps_total = w->steps_total,
+                              .client_errors_total = w->client_errors_total };
+}
+
+static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    const struct wire_stats *w = &rep->u.stats;
+    struct gist_stats_client *clients;
+    struct gist_stats_session *sessions;
+    size_t n_bytes;
+
+    (void)bulk;
+    if (rep->kind != WIRE_STATS || !rep->last)
+        return -EPROTO;
+    n_bytes = w->n_client * sizeof(*clients) + w->n_session * sizeof(*sessions);
+    clients = malloc(n_bytes ? n_bytes : 1);
+    if (!clients) {
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+        return 0;
+    }
+    sessions = (struct gist_stats_session *)(void *)(clients + w->n_client);
+    copy_numbers(w, r->stats);
+    copy_lists(w, clients, sessions);
+    /* The lists may be cut to what a frame holds; these count what the lists have. */
+    r->stats->n_clients = w->n_client;
+    r->stats->n_sessions = w->n_session;
+    r->stats->clients = clients;
+    r->stats->sessions = sessions;
+    free(r->conn->stats_mem);
+    r->conn->stats_mem = clients;
+    return 0;
+}
+
+int gist_stats(gist_conn *c, struct gist_stats *ret_stats)
+{
+    struct gist_request r = gist_request_make(c, WIRE_GET_STATS);
+
+    r.on_reply = keep_stats;
+    r.stats = ret_stats;
+    return gist_run(&r, -1);
+}

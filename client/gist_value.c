@@ -1,0 +1,105 @@
+/* client/gist_value.c - small conversions between the public structs and the wire's. */
+#include "client/gist_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int gist_copy_sized(void *dst, size_t dst_size, const void *src)
+{
+    const uint8_t *tail;
+    size_t size;
+
+    memset(dst, 0, dst_size);
+    if (!src)
+        return 0;
+    memcpy(&size, src, sizeof(size));
+    if (size <= sizeof(size))
+        return -EINVAL;
+    if (size <= dst_size) {
+        memcpy(dst, src, size);
+        return 0;
+    }
+    /* The caller is newer. Fields that we don't know must be unset. */
+    tail = (const uint8_t *)src + dst_size;
+    for (size_t i = 0; i < size - dst_size; i++)
+        if (tail[i] != 0)
+            return -EINVAL;
+    memcpy(dst, src, dst_size);
+    return 0;
+}
+
+void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
+{
+    *dst = (struct gist_usage){ .prompt_tokens = src->prompt_tokens,
+                                .computed_tokens = src->computed_tokens,
+                                .generated_tokens = src->generated_tokens,
+                                .prompt_ns = src->prompt_ns,
+                                .first_token_ns = src->first_token_ns,
+                                .generate_ns = src->generate_ns };
+}
+
+void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
+{
+    dst->prompt_tokens += src->prompt_tokens;
+    dst->computed_tokens += src->computed_tokens;
+    dst->generated_tokens += src->generated_tokens;
+    dst->prompt_ns += src->prompt_ns;
+    if (dst->first_token_ns == 0)
+        dst->first_token_ns = src->first_token_ns;
+    dst->generate_ns += src->generate_ns;
+}
+
+int gist_array_add(struct gist_array *a, const void *src, size_t n, size_t elem)
+{
+    size_t cap = a->cap ? a->cap : 256;
+    void *mem;
+
+    while (cap - a->n < n) {
+        if (cap > SIZE_MAX / 4 / elem)
+            return -ENOMEM;
+        cap *= 2;
+    }
+    if (cap != a->cap) {
+        mem = realloc(a->mem, cap * elem);
+        if (!mem)
+            return -ENOMEM;
+        a->mem = mem;
+        a->cap = cap;
+    }
+    if (n > 0)
+        memcpy((uint8_t *)a->mem + a->n * elem, src, n * elem);
+    a->n += n;
+    return 0;
+}
+
+static const struct {
+    enum gist_code code;
+    int err;
+} codes[] = {
+    [WIRE_E_INTERNAL] = { GIST_E_INTERNAL, -EIO },
+    [WIRE_E_BAD_REQUEST] = { GIST_E_BAD_REQUEST, -EINVAL },
+    [WIRE_E_NOT_FOUND] = { GIST_E_NOT_FOUND, -ENOENT },
+    [WIRE_E_BUSY] = { GIST_E_BUSY, -EBUSY },
+    [WIRE_E_CONTEXT_LENGTH_EXCEEDED] = { GIST_E_CONTEXT_LENGTH_EXCEEDED, -E2BIG },
+    [WIRE_E_POOL_FULL] = { GIST_E_POOL_FULL, -ENOSPC },
+    [WIRE_E_LIMIT] = { GIST_E_LIMIT, -EDQUOT },
+    [WIRE_E_CANCELLED] = { GIST_E_CANCELLED, -ECANCELED },
+    [WIRE_E_UNSUPPORTED] = { GIST_E_UNSUPPORTED, -ENOTSUP },
+    [WIRE_E_SHUTTING_DOWN] = { GIST_E_SHUTTING_DOWN, -ESHUTDOWN },
+    [WIRE_E_NO_MEMORY] = { GIST_E_NO_MEMORY, -ENOMEM },
+};
+_Static_assert(sizeof(codes) / sizeof(codes[0]) == WIRE_E__N, "a code without an errno");
+
+enum gist_code gist_code_of(enum wire_error e)
+{
+    return codes[e].code;
+}
+
+int gist_errno_of(enum gist_code code)
+{
+    for (size_t i = 0; i < WIRE_E__N; i++)
+        if (codes[i].code == code)
+            return codes[i].err;
+    return -EPIPE;
+}
