@@ -281,6 +281,16 @@ void gguf_build_tensor_type(struct gguf_build *b, const char *name, uint32_t typ
     ((struct record *)must(find_record(b, name)))->type = type;
 }
 
+void gguf_build_tensor_dims(struct gguf_build *b, const char *name, uint32_t n_dims,
+                            const uint64_t *dims)
+{
+    struct record *t = must(find_record(b, name));
+
+    t->n_dims = n_dims;
+    for (uint32_t i = 0; i < n_dims && i < GGUF_DIMS_MAX; i++)
+        t->dims[i] = dims[i];
+}
+
 void gguf_build_tensor_off(struct gguf_build *b, const char *name, uint64_t off)
 {
     struct record *t = must(find_record(b, name));
@@ -332,7 +342,7 @@ static struct bytes write_header(const struct gguf_build *b)
         put_str(&h, t->name);
         put_u32(&h, t->n_dims);
         for (uint32_t d = 0; d < t->n_dims; d++)
-            put_u64(&h, t->dims[d]);
+            put_u64(&h, d < GGUF_DIMS_MAX ? t->dims[d] : 1);
         put_u32(&h, t->type);
         put_u64(&h, t->off);
     }

@@ -76,8 +76,11 @@ void gguf_build_random(struct gguf_build *b, const char *name, enum quant type, 
                        const uint64_t *dims, float mean, float std, uint64_t seed);
 void gguf_build_drop_tensor(struct gguf_build *b, const char *name);
 void gguf_build_duplicate_tensor(struct gguf_build *b, const char *name);
-/* Overwrites fields of a tensor's record: its type number, or its offset in the data part. */
+/* Overwrites fields of a tensor's record: its type number, its shape (the data stays as long as it
+ * was), or its offset in the data part. */
 void gguf_build_tensor_type(struct gguf_build *b, const char *name, uint32_t type);
+void gguf_build_tensor_dims(struct gguf_build *b, const char *name, uint32_t n_dims,
+                            const uint64_t *dims);
 void gguf_build_tensor_off(struct gguf_build *b, const char *name, uint64_t off);
 
 /* Aligns tensor data to this many bytes (32 at first); does not write general.alignment. */
