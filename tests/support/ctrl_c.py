@@ -1,0 +1,122 @@
+"""ctrl_c.py GISTCTL LIMIT_MS - Ctrl-C, as a person presses it: on a terminal.
+
+`ask` ends within the limit with 130, in the answer and while the prompt is read; `chat` ends the answer
+and not the conversation, and Ctrl-D ends that; the history has what was said.
+"""
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+gistctl, limit_s = sys.argv[1], int(sys.argv[2]) / 1000
+LONG = "Count from one to one thousand, in words, one number a line."
+WAIT_S = 120
+
+
+class Terminal:
+    """A program with a terminal of its own; its input and output are read and written here."""
+
+    def __init__(self, *argv):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execv(argv[0], argv)
+        self.seen = b""
+
+    def read(self, timeout):
+        if select.select([self.fd], [], [], timeout)[0]:
+            try:
+                got = os.read(self.fd, 65536)
+            except OSError:              # the other side is gone
+                return False
+            self.seen += got
+            return bool(got)
+        return True
+
+    def expect(self, what, more=0):
+        """Reads until `what`, and then `more` bytes, were seen; forgets all up to it."""
+        end = time.monotonic() + WAIT_S
+        while what not in self.seen or len(self.seen) - self.seen.index(what) < len(what) + more:
+            assert time.monotonic() < end, f"no {what!r} in {self.seen!r}"
+            assert self.read(1), f"it ended before {what!r}: {self.seen!r}"
+        self.seen = self.seen[self.seen.index(what) + len(what):]
+
+    def type(self, text):
+        os.write(self.fd, text)
+
+    def exit_code(self):
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            self.read(0.001)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError("it does not end")
+
+
+def timed(fn):
+    start = time.monotonic()
+    result = fn()
+    return result, time.monotonic() - start
+
+
+def ask_interrupted_in_answer():
+    t = Terminal(gistctl, "ask", "-n", "0", LONG)
+    t.expect(b"", more=40)               # it speaks
+    t.type(b"\x03")
+    code, s = timed(t.exit_code)
+    assert code == 130, f"ask ended with {code}: {t.seen!r}"
+    assert s < limit_s, f"ask ended {s * 1000:.0f} ms after Ctrl-C"
+    print(f"ask, in the answer: {s * 1000:.1f} ms")
+
+
+def ask_interrupted_in_prompt(folder):
+    path = os.path.join(folder, "long")
+    with open(path, "w") as f:
+        f.write("The quick brown fox jumps over the lazy dog. " * 700)
+    p = subprocess.Popen([gistctl, "ask", "-f", path, "Why?"], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(0.5)                      # well inside the reading of 7,000 tokens
+    assert p.poll() is None, f"the prompt was refused: {p.stderr.read()!r}"
+    p.send_signal(signal.SIGINT)
+    (out, _), s = timed(p.communicate)
+    assert p.returncode == 130 and not out, f"ask ended with {p.returncode}, said {out!r}"
+    assert s < limit_s, f"ask ended {s * 1000:.0f} ms after Ctrl-C in the prompt"
+    print(f"ask, in the prompt: {s * 1000:.1f} ms")
+
+
+def chat_goes_on(folder):
+    os.environ["XDG_STATE_HOME"] = folder
+    os.environ["TERM"] = "xterm"
+    t = Terminal(gistctl, "chat", "-n", "0")
+    t.expect(b"> ")
+    t.type(LONG.encode() + b"\r")
+    t.expect(b"line.", more=60)          # the echo, then the answer
+    t.type(b"\x03")
+    _, s = timed(lambda: t.expect(b"> "))
+    assert s < limit_s + 0.1, f"chat took {s * 1000:.0f} ms after Ctrl-C"
+    t.type(b"half a line")
+    t.expect(b"half a line")
+    t.type(b"\x03")                      # drops the line
+    t.expect(b"> ")
+    t.type("Say: Grüße\r".encode())
+    t.expect("Grüße".encode())
+    t.expect(b"> ")
+    t.type(b"\x04")
+    code = t.exit_code()
+    assert code == 0, f"chat ended with {code}: {t.seen!r}"
+    with open(os.path.join(folder, "gistd/chat_history"), encoding="utf-8") as f:
+        kept = f.read()
+    assert "Count" in kept and "half" not in kept, kept
+    assert os.stat(f.name).st_mode & 0o777 == 0o600, "others can read the history"
+    print(f"chat: {s * 1000:.1f} ms")
+
+
+with tempfile.TemporaryDirectory() as tmp:
+    ask_interrupted_in_answer()
+    ask_interrupted_in_prompt(tmp)
+    chat_goes_on(tmp)

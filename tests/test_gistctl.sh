@@ -1,0 +1,137 @@
+#!/bin/sh
+# tests/test_gistctl.sh - gistctl against a real daemon, as scripts and people use it. Would catch: a wrong
+# exit code, a sentence that does not say what is wrong, JSON that does not parse, text that does not come
+# back from its tokens, standard input that is lost, Ctrl-C that ends late or ends the conversation.
+set -eu
+. tests/support/daemon.sh
+
+# --- without a daemon ---------------------------------------------------------------------------
+code 'no daemon' 3 "$gistctl" status
+says "$GISTD_SOCKET"
+code 'no daemon, --socket' 3 "$gistctl" status --socket "$tmp/other.sock"
+says "$tmp/other.sock"
+code 'no daemon, --socket before the command' 3 "$gistctl" --socket "$tmp/third.sock" ask Why
+says "$tmp/third.sock"
+: >"$tmp/file.sock"
+code 'a file that is no socket' 3 "$gistctl" status --socket "$tmp/file.sock"
+
+code 'no command' 2 "$gistctl"
+code 'an unknown command' 2 "$gistctl" nonsense
+says "no command 'nonsense'"
+code 'an unknown option' 2 "$gistctl" ask --bogus
+says 'no option --bogus'
+code 'an unknown letter' 2 "$gistctl" score -q
+says 'no option -q'
+code 'an option without its value' 2 "$gistctl" ask --top-k
+says '--top-k wants a value'
+code 'a number out of range' 2 "$gistctl" ask --temperature -1 x
+says 'from 0 to 100'
+code 'no number' 2 "$gistctl" ask --max-tokens many x
+says "not 'many'"
+code 'too many operands' 2 "$gistctl" score a b
+code 'no question' 2 "$gistctl" ask
+code 'a file that is not there' 1 "$gistctl" score "$tmp/nothing"
+says "$tmp/nothing"
+printf 'a\0b' >"$tmp/binary"
+code 'a file that is no text' 1 "$gistctl" ask -f "$tmp/binary" What
+says 'NUL'
+code 'no token id' 2 "$gistctl" detokenize 12 x7
+says "'x7'"
+
+code 'version' 0 "$gistctl" --version
+check 'version' grep -q '^gistctl [0-9]' "$tmp/out"
+for c in ask chat score tokenize detokenize status bench-ring; do
+    code "$c --help" 0 "$gistctl" $c --help
+    check "$c --help" grep -q "^usage: gistctl.* $c" "$tmp/out"
+done
+
+# --- with one, and a model that knows nothing -----------------------------------------------------
+daemon_start tests/data/tiny_smollm2.gguf
+
+code 'status' 0 "$gistctl" status
+check 'status names the model' grep -q 'tiny random smollm2' "$tmp/out"
+code 'status --json' 0 "$gistctl" status --json
+check 'status --json' json "j['pages'] == j['pages_free'] > 0 and j['sessions'] == [] and \
+    j['clients'][0]['name'] == 'gistctl' and j['weights_bytes'] > 0" <"$tmp/out"
+
+printf 'Zwölf "quoted" \\ words\n\ttab, \033 escape, 漢字 🦜 <|im_end|>\n' >"$tmp/text"
+code 'tokenize' 0 "$gistctl" tokenize "$tmp/text"
+cp "$tmp/out" "$tmp/ids"
+code 'tokenize from stdin' 0 sh -c "'$gistctl' tokenize <'$tmp/text'"
+check 'the same from stdin' cmp "$tmp/out" "$tmp/ids"
+code 'tokenize -' 0 sh -c "'$gistctl' tokenize - <'$tmp/text'"
+check 'the same from -' cmp "$tmp/out" "$tmp/ids"
+code 'detokenize' 0 sh -c "'$gistctl' detokenize <'$tmp/ids'"
+check 'the very text back' cmp "$tmp/out" "$tmp/text"
+code 'tokenize --json' 0 "$gistctl" tokenize --json "$tmp/text"
+check 'the same ids' sh -c "tr -d ',' <'$tmp/ids' | python3 -c '
+import json, sys
+assert json.load(open(sys.argv[1]))[\"tokens\"] == [int(i) for i in sys.stdin.read().split()]' '$tmp/out'"
+code 'special tokens are fewer' 0 "$gistctl" tokenize --special "$tmp/text"
+check 'special tokens are fewer' [ "$(wc -w <"$tmp/out")" -lt "$(wc -w <"$tmp/ids")" ]
+# shellcheck disable=SC2046
+code 'detokenize --json' 0 "$gistctl" detokenize --json $(cat "$tmp/ids")
+check 'detokenize --json' json "j['text'] == open('$tmp/text').read()" <"$tmp/out"
+printf '\377\376' >"$tmp/bytes"
+code 'bytes that are no UTF-8' 0 sh -c "'$gistctl' tokenize '$tmp/bytes' | '$gistctl' detokenize"
+check 'come back as they were' cmp "$tmp/out" "$tmp/bytes"
+code 'bytes that are no UTF-8, JSON' 0 sh -c "'$gistctl' tokenize '$tmp/bytes' | '$gistctl' detokenize --json"
+check 'are replaced' json "j['text'] == '\ufffd\ufffd'" <"$tmp/out"
+code 'a token id that the model lacks' 1 "$gistctl" detokenize 4000000000
+
+code 'score' 0 "$gistctl" score tests/data/score.txt
+check 'score prints ppl' grep -q '^ppl  *[0-9]' "$tmp/out"
+code 'score --json' 0 "$gistctl" score --json --window 64 tests/data/score.txt
+check 'score --json' json "len(j['tokens']) == len(j['logprobs']) and \
+    all((p is None) == (i % 64 == 0) for i, p in enumerate(j['logprobs'])) and \
+    abs(j['nll'] + sum(p for p in j['logprobs'] if p is not None) / \
+        sum(p is not None for p in j['logprobs'])) < 1e-6 and \
+    abs(j['ppl'] - math.exp(j['nll'])) < 1e-6 * j['ppl'] and 'computed_tokens' in j['usage']" <"$tmp/out"
+code 'score of nothing' 0 "$gistctl" score --json /dev/null
+check 'score of nothing' json "j['tokens'] == [] and j['nll'] is None" <"$tmp/out"
+code 'a window above the context' 1 "$gistctl" score --window 100000 tests/data/score.txt
+
+code 'ask' 0 "$gistctl" ask -n 12 --stats Why
+check 'ask ends with a newline' [ "$(tail -c 1 "$tmp/out" | od -An -c | tr -d ' ')" = '\n' ]
+cp "$tmp/out" "$tmp/first"
+says 'tokens/s'
+code 'ask again' 0 "$gistctl" ask -n 12 Why
+check 'greedy answers are the same' cmp "$tmp/out" "$tmp/first"
+code 'ask, sampled' 0 "$gistctl" ask -n 12 -t 1 --seed 7 Why
+cp "$tmp/out" "$tmp/first"
+code 'ask, sampled again' 0 "$gistctl" ask -n 12 -t 1 --seed 7 Why
+check 'the same seed, the same answer' cmp "$tmp/out" "$tmp/first"
+code 'ask from stdin alone' 0 sh -c "echo Why | '$gistctl' ask -n 4 --stats"
+code 'ask with - ' 0 sh -c "echo 'Some text' | '$gistctl' ask -n 4 - Why"
+seq 1 400 >"$tmp/numbers"
+# What was read is the template's and the question's few tokens, with the file hundreds.
+code 'ask --file' 0 "$gistctl" ask -n 1 --stats -f "$tmp/numbers" Why
+check 'the file was read' sh -c "[ \$(sed -n 's/.*read \([0-9]*\) tokens.*/\1/p' '$tmp/err') -gt 400 ]"
+code 'ask --no-stdin' 0 sh -c "'$gistctl' ask -n 1 --stats --no-stdin Why <'$tmp/numbers'"
+check 'stdin was left alone' sh -c "[ \$(sed -n 's/.*read \([0-9]*\) tokens.*/\1/p' '$tmp/err') -lt 400 ]"
+seq 1 4000 >"$tmp/numbers"
+code 'a prompt above the context' 1 "$gistctl" ask -f "$tmp/numbers" Why
+says '2048'
+
+code 'chat from a pipe' 0 sh -c "printf 'Why\n\nHow \\\\\nmany\n' | '$gistctl' chat -n 4 --stats"
+check 'two turns, two answers' [ "$(grep -c 'tokens/s' "$tmp/err")" -eq 2 ]
+code 'pages come back' 0 "$gistctl" status --json
+check 'pages come back' json "j['pages_free'] == j['pages']" <"$tmp/out"
+
+code 'daemon_stop' 0 true
+daemon_stop
+code 'the daemon is gone' 3 "$gistctl" ask Why
+
+# --- Ctrl-C, with a model that has much to say ----------------------------------------------------
+if [ -n "${GISTD_TEST_MODEL:-}" ]; then
+    case $BUILD in
+    */release*) limit_ms=100 ;;
+    *) limit_ms=5000 ;;      # a sanitizer's forward pass takes its time
+    esac
+    daemon_start "$GISTD_TEST_MODEL"
+    check 'Ctrl-C' python3 tests/support/ctrl_c.py "$gistctl" $limit_ms
+    daemon_stop
+else
+    echo 'GISTD_TEST_MODEL is not set: Ctrl-C is not tested'
+fi
+done_testing
