@@ -211,15 +211,19 @@ static int require_multiple(struct keys *k, const char *name, uint32_t v, uint32
 static int read_head_dim(struct keys *k, struct model *m)
 {
     uint32_t value_len, rope_dim, def = m->n_embd / m->n_head;
-    int e = read_u32(k, "attention.key_length", def, 1, HPARAMS_HEAD_DIM_MAX, &m->head_dim);
+    int e;
 
+    if (def == 0)
+        return why_set(k->why, -EINVAL, "%s: %u heads for %u values, expected fewer",
+                       gguf_label(k->g), m->n_head, m->n_embd);
+    e = read_u32(k, "attention.key_length", def, 1, HPARAMS_HEAD_DIM_MAX, &m->head_dim);
     if (e == 0)
         e = read_u32(k, "attention.value_length", def, 1, HPARAMS_HEAD_DIM_MAX, &value_len);
     if (e == 0)
         e = read_u32(k, "rope.dimension_count", m->head_dim, 1, UINT32_MAX, &rope_dim);
     if (e < 0)
         return e;
-    if (m->head_dim > HPARAMS_HEAD_DIM_MAX || m->head_dim == 0) /* the default, unchecked so far */
+    if (m->head_dim > HPARAMS_HEAD_DIM_MAX) /* the default, unchecked so far */
         return why_set(k->why, -ENOTSUP, "%s: heads of %u values, supported: up to %u",
                        gguf_label(k->g), m->head_dim, HPARAMS_HEAD_DIM_MAX);
     if (value_len != m->head_dim)
