@@ -1,0 +1,538 @@
+/* Would catch: a field that is lost or changed on its way through protobuf, a limit of ipc/wire.h that
+ * is not held, and a frame from a hostile peer that is believed, or that leads outside of memory. */
+#include "ipc/chan.h"
+#include "ipc/wire.h"
+#include "tests/support/hostile.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct wire_scratch out, in;
+static uint8_t buf[CHAN_FRAME_MAX];
+
+static int open_scratch(void **state)
+{
+    (void)state;
+    return wire_scratch_open(&out, WIRE_SCRATCH_BYTES) | wire_scratch_open(&in, WIRE_SCRATCH_BYTES);
+}
+
+static int close_scratch(void **state)
+{
+    (void)state;
+    wire_scratch_close(&out);
+    wire_scratch_close(&in);
+    wire_scratch_close(NULL);
+    return 0;
+}
+
+/* --- one message of each kind, with every field set --------------------------------------------- */
+
+static const struct wire_chat_message chat[] = { { "system", 12 },
+                                                 { "user", 1ull << 40 },
+                                                 { "", 0 } };
+static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
+static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
+static const struct wire_usage usage = { 1, 22, 333, 1ull << 33, 2ull << 40, 3ull << 50 };
+static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
+                                                    { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
+static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true },
+                                                      { 14, 15, "", 16, 17, 18, false },
+                                                      { 19, 20, "x", 21, 22, 23, true } };
+
+static struct wire_req full_req(enum wire_req_kind kind)
+{
+    struct wire_req r = { .id = 0x1122334455667788u, .bulk_len = 99, .kind = kind };
+
+    switch (kind) {
+    case WIRE_HELLO:
+        r.u.hello.client = "a client";
+        break;
+    case WIRE_OPEN_SESSION:
+        r.u.open_session.segment = 512;
+        r.u.open_session.priority = WIRE_BACKGROUND;
+        r.u.open_session.label = "label";
+        break;
+    case WIRE_APPEND:
+        r.u.append.session = 7;
+        r.u.append.kind = WIRE_APPEND_CHAT;
+        r.u.append.messages = chat;
+        r.u.append.n_messages = 3;
+        r.u.append.special = r.u.append.more = r.u.append.open_answer = true;
+        break;
+    case WIRE_GENERATE:
+        r.u.generate.session = 8;
+        r.u.generate.max_tokens = 9;
+        r.u.generate.temperature = 0.7f;
+        r.u.generate.top_k = 40;
+        r.u.generate.top_p = 0.9f;
+        r.u.generate.min_p = 0.05f;
+        r.u.generate.repeat_penalty = 1.1f;
+        r.u.generate.repeat_last_n = 64;
+        r.u.generate.seed = UINT64_MAX;
+        r.u.generate.stops = stops;
+        r.u.generate.n_stops = 3;
+        r.u.generate.ignore_eog = true;
+        break;
+    case WIRE_CANCEL:
+        r.u.cancel.request = 10;
+        break;
+    case WIRE_CLOSE_SESSION:
+        r.u.close_session.session = 11;
+        break;
+    case WIRE_SCORE:
+        r.u.score.kind = WIRE_SCORE_TOKENS;
+        r.u.score.window = 2048;
+        r.u.score.segment = 256;
+        r.u.score.want = WIRE_SCORE_LOGITS;
+        r.u.score.more = true;
+        break;
+    case WIRE_TOKENIZE:
+        r.u.tokenize.special = r.u.tokenize.more = true;
+        break;
+    case WIRE_DETOKENIZE:
+    case WIRE_GET_STATS:
+    case WIRE_PING:
+    case WIRE_REQ__N:
+        break;
+    }
+    return r;
+}
+
+static struct wire_stats full_stats(void)
+{
+    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2", 1,       2,  3,        4,  5,
+                                6,       7,         8,        9,      10,      11, 12,       13, 14,
+                                15,      16,        17,       18,     clients, 2,  sessions, 3 };
+}
+
+static struct wire_rep full_rep(enum wire_rep_kind kind)
+{
+    struct wire_rep r = { .id = 5, .bulk_len = 1ull << 35, .last = true, .kind = kind };
+
+    switch (kind) {
+    case WIRE_WELCOME:
+        r.u.welcome.version = "1";
+        r.u.welcome.model = "SmolLM2";
+        r.u.welcome.model_digest = "xxh3:00";
+        r.u.welcome.n_vocab = 49152;
+        r.u.welcome.context_max = 8192;
+        r.u.welcome.chat = true;
+        r.u.welcome.segment_default = 512;
+        break;
+    case WIRE_SESSION_OPENED:
+        r.u.session_opened.session = 3;
+        r.u.session_opened.context_max = 4;
+        break;
+    case WIRE_APPENDED:
+        r.u.appended.n_tokens = 100;
+        r.u.appended.usage = usage;
+        break;
+    case WIRE_TEXT:
+        r.u.text.n_tokens = 6;
+        r.u.text.text = "na\xc3\xafve";
+        r.u.text.tokens = ids;
+        r.u.text.n_ids = 6;
+        break;
+    case WIRE_DONE:
+        r.u.done.reason = WIRE_REASON_POOL_FULL;
+        r.u.done.usage = usage;
+        break;
+    case WIRE_SCORE_ROWS:
+        r.u.score_rows.first = 1;
+        r.u.score_rows.n = 2;
+        r.u.score_rows.n_vocab = 3;
+        break;
+    case WIRE_TOKENS:
+        r.u.tokens.n = 77;
+        break;
+    case WIRE_STATS:
+        r.u.stats = full_stats();
+        break;
+    case WIRE_ERROR:
+        r.u.error.code = WIRE_E_NO_MEMORY;
+        r.u.error.text = "a sentence";
+        r.u.error.had = 1;
+        r.u.error.asked = 2;
+        r.u.error.limit = 3;
+        break;
+    case WIRE_CANCELLED:
+        r.u.cancelled.found = true;
+        break;
+    case WIRE_SESSION_CLOSED:
+        r.u.session_closed.n_tokens = 12;
+        break;
+    case WIRE_PONG:
+    case WIRE_REP__N:
+        break;
+    }
+    return r;
+}
+
+/* --- comparing ---------------------------------------------------------------------------------- */
+
+static void same_req(const struct wire_req *a, const struct wire_req *b)
+{
+    struct wire_req x = *a, y = *b;
+
+    /* Pointers by what they point to, all else by its bytes. */
+    if (a->kind == WIRE_HELLO) {
+        assert_string_equal(a->u.hello.client, b->u.hello.client);
+        x.u.hello.client = y.u.hello.client = NULL;
+    } else if (a->kind == WIRE_OPEN_SESSION) {
+        assert_string_equal(a->u.open_session.label, b->u.open_session.label);
+        x.u.open_session.label = y.u.open_session.label = NULL;
+    } else if (a->kind == WIRE_APPEND) {
+        assert_int_equal(a->u.append.n_messages, b->u.append.n_messages);
+        for (uint32_t i = 0; i < a->u.append.n_messages; i++) {
+            assert_string_equal(a->u.append.messages[i].role, b->u.append.messages[i].role);
+            assert_int_equal(a->u.append.messages[i].text_len, b->u.append.messages[i].text_len);
+        }
+        x.u.append.messages = y.u.append.messages = NULL;
+    } else if (a->kind == WIRE_GENERATE) {
+        assert_int_equal(a->u.generate.n_stops, b->u.generate.n_stops);
+        for (uint32_t i = 0; i < a->u.generate.n_stops; i++)
+            assert_string_equal(a->u.generate.stops[i], b->u.generate.stops[i]);
+        x.u.generate.stops = y.u.generate.stops = NULL;
+    }
+    assert_memory_equal(&x, &y, sizeof(x));
+}
+
+static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
+{
+    struct wire_stats x = *a, y = *b;
+
+    assert_string_equal(a->version, b->version);
+    assert_string_equal(a->model, b->model);
+    assert_string_equal(a->model_digest, b->model_digest);
+    assert_string_equal(a->cpu, b->cpu);
+    assert_int_equal(a->n_client, b->n_client);
+    assert_int_equal(a->n_session, b->n_session);
+    for (uint32_t i = 0; i < a->n_client; i++) {
+        assert_string_equal(a->client[i].name, b->client[i].name);
+        assert_int_equal(a->client[i].id, b->client[i].id);
+        assert_int_equal(a->client[i].pid, b->client[i].pid);
+        assert_int_equal(a->client[i].uid, b->client[i].uid);
+        assert_int_equal(a->client[i].sessions, b->client[i].sessions);
+        assert_int_equal(a->client[i].pages, b->client[i].pages);
+    }
+    for (uint32_t i = 0; i < a->n_session; i++) {
+        assert_string_equal(a->session[i].label, b->session[i].label);
+        assert_int_equal(a->session[i].id, b->session[i].id);
+        assert_int_equal(a->session[i].client, b->session[i].client);
+        assert_int_equal(a->session[i].n_tokens, b->session[i].n_tokens);
+        assert_int_equal(a->session[i].pages, b->session[i].pages);
+        assert_int_equal(a->session[i].segment, b->session[i].segment);
+        assert_int_equal(a->session[i].busy, b->session[i].busy);
+    }
+    x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
+    x.cpu = y.cpu = NULL;
+    x.client = y.client = NULL;
+    x.session = y.session = NULL;
+    assert_memory_equal(&x, &y, sizeof(x));
+}
+
+static void same_rep(const struct wire_rep *a, const struct wire_rep *b)
+{
+    struct wire_rep x = *a, y = *b;
+
+    if (a->kind == WIRE_STATS) {
+        same_stats(&a->u.stats, &b->u.stats);
+        x.u.stats = y.u.stats = (struct wire_stats){ 0 };
+    } else if (a->kind == WIRE_WELCOME) {
+        assert_string_equal(a->u.welcome.version, b->u.welcome.version);
+        assert_string_equal(a->u.welcome.model, b->u.welcome.model);
+        assert_string_equal(a->u.welcome.model_digest, b->u.welcome.model_digest);
+        x.u.welcome.version = y.u.welcome.version = NULL;
+        x.u.welcome.model = y.u.welcome.model = NULL;
+        x.u.welcome.model_digest = y.u.welcome.model_digest = NULL;
+    } else if (a->kind == WIRE_TEXT) {
+        assert_string_equal(a->u.text.text, b->u.text.text);
+        assert_int_equal(a->u.text.n_ids, b->u.text.n_ids);
+        assert_memory_equal(a->u.text.tokens, b->u.text.tokens, a->u.text.n_ids * sizeof(ids[0]));
+        x.u.text.text = y.u.text.text = NULL;
+        x.u.text.tokens = y.u.text.tokens = NULL;
+    } else if (a->kind == WIRE_ERROR) {
+        assert_string_equal(a->u.error.text, b->u.error.text);
+        x.u.error.text = y.u.error.text = NULL;
+    }
+    assert_memory_equal(&x, &y, sizeof(x));
+}
+
+/* --- tests -------------------------------------------------------------------------------------- */
+
+static void test_every_request_comes_back(void **state)
+{
+    struct wire_req got;
+    size_t len, size;
+
+    (void)state;
+    for (int k = 0; k < WIRE_REQ__N; k++) {
+        struct wire_req r = full_req((enum wire_req_kind)k);
+
+        assert_int_equal(wire_req_pack(&out, &r, NULL, 0, &size), 0);
+        assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
+        assert_int_equal(len, size);
+        assert_int_equal(wire_req_pack(&out, &r, buf, len - 1, &size), -EMSGSIZE);
+        assert_int_equal(wire_req_unpack(&in, buf, len, &got), 0);
+        same_req(&r, &got);
+    }
+    assert_int_equal(
+        wire_req_pack(&out, &(struct wire_req){ .kind = WIRE_REQ__N }, buf, sizeof(buf), &len),
+        -EBADMSG);
+}
+
+static void test_every_reply_comes_back(void **state)
+{
+    struct wire_rep got;
+    size_t len, size;
+
+    (void)state;
+    for (int k = 0; k < WIRE_REP__N; k++) {
+        struct wire_rep r = full_rep((enum wire_rep_kind)k);
+
+        assert_int_equal(wire_rep_pack(&out, &r, NULL, 0, &size), 0);
+        assert_int_equal(wire_rep_pack(&out, &r, buf, sizeof(buf), &len), 0);
+        assert_int_equal(len, size);
+        assert_int_equal(wire_rep_unpack(&in, buf, len, &got), 0);
+        same_rep(&r, &got);
+    }
+    assert_int_equal(
+        wire_rep_pack(&out, &(struct wire_rep){ .kind = WIRE_REP__N }, buf, sizeof(buf), &len),
+        -EBADMSG);
+}
+
+/* Empty strings and NULL are one, and come back as "". */
+static void test_unset_fields(void **state)
+{
+    struct wire_req r = { .kind = WIRE_OPEN_SESSION }, got;
+    struct wire_rep rep = { .kind = WIRE_APPENDED }, got_rep;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
+    assert_int_equal(wire_req_unpack(&in, buf, len, &got), 0);
+    assert_string_equal(got.u.open_session.label, "");
+    assert_int_equal(wire_rep_pack(&out, &rep, buf, sizeof(buf), &len), 0);
+    assert_int_equal(wire_rep_unpack(&in, buf, len, &got_rep), 0);
+    assert_int_equal(got_rep.u.appended.usage.prompt_ns, 0);
+    assert_false(got_rep.last);
+    /* "Appended {}" without its usage, as another implementation may write it. */
+    assert_int_equal(wire_rep_unpack(&in, (const uint8_t *)"\x62\x00", 2, &got_rep), 0);
+    assert_int_equal(got_rep.kind, WIRE_APPENDED);
+}
+
+/* A frame that was cut anywhere is refused or is a shorter message; never read beyond its end, which
+ * AddressSanitizer sees because the copy is exactly as long. */
+static void test_cut_frames(void **state)
+{
+    struct wire_req req;
+    struct wire_rep rep;
+    size_t len;
+
+    (void)state;
+    for (int k = 0; k < WIRE_REQ__N + WIRE_REP__N; k++) {
+        struct wire_req rq = full_req((enum wire_req_kind)(k < WIRE_REQ__N ? k : 0));
+        struct wire_rep rp = full_rep((enum wire_rep_kind)(k < WIRE_REQ__N ? 0 : k - WIRE_REQ__N));
+
+        if (k < WIRE_REQ__N)
+            assert_int_equal(wire_req_pack(&out, &rq, buf, sizeof(buf), &len), 0);
+        else
+            assert_int_equal(wire_rep_pack(&out, &rp, buf, sizeof(buf), &len), 0);
+        for (size_t cut = 0; cut < len; cut++) {
+            uint8_t *copy = malloc(cut ? cut : 1);
+            int r;
+
+            memcpy(copy, buf, cut);
+            r = k < WIRE_REQ__N ? wire_req_unpack(&in, copy, cut, &req)
+                                : wire_rep_unpack(&in, copy, cut, &rep);
+            /* The body is the last field: cut, it is broken or not there. */
+            assert_int_equal(r, -EBADMSG);
+            free(copy);
+        }
+    }
+}
+
+static void test_garbage(void **state)
+{
+    struct wire_req req;
+    struct wire_rep rep;
+    uint64_t seed = 42;
+    uint32_t understood = 0;
+    size_t len;
+
+    (void)state;
+    for (int i = 0; i < 30000; i++) {
+        struct wire_rep r = full_rep((enum wire_rep_kind)(i % WIRE_REP__N));
+        uint8_t *copy;
+        int n_flips = 1 + (int)(hostile_random(&seed) % 8);
+
+        assert_int_equal(wire_rep_pack(&out, &r, buf, sizeof(buf), &len), 0);
+        copy = malloc(len);
+        memcpy(copy, buf, len);
+        for (int f = 0; f < n_flips; f++)
+            copy[hostile_random(&seed) % len] ^= (uint8_t)(1u << (hostile_random(&seed) % 8));
+        if (i % 3 == 0)
+            for (size_t j = 0; j < len; j++)
+                copy[j] = (uint8_t)hostile_random(&seed);
+        understood += wire_rep_unpack(&in, copy, len, &rep) == 0;
+        understood += wire_req_unpack(&in, copy, len, &req) == 0;
+        free(copy);
+    }
+    /* Flips inside of strings and numbers are messages still: the test does reach the inside. */
+    assert_true(understood > 1000);
+}
+
+/* Writes "field number: bytes" as protobuf does; returns the end. */
+static uint8_t *put_bytes(uint8_t *p, unsigned field, const void *data, size_t len)
+{
+    *p++ = (uint8_t)(field << 3 | 2);
+    if (field > 15) {
+        p[-1] = (uint8_t)((field << 3 | 2) & 0x7f) | 0x80;
+        *p++ = (uint8_t)(field >> 4);
+    }
+    for (size_t n = len; n >= 128; n >>= 7)
+        *p++ = (uint8_t)(n | 0x80);
+    *p++ = (uint8_t)(len >> (len >= 1u << 14 ? 14 : len >= 128 ? 7 : 0));
+    memcpy(p, data, len);
+    return p + len;
+}
+
+static void test_unknown_enum_values(void **state)
+{
+    /* Append { kind = 3 }, Append { kind = -1 }, Score { want = 2 }, OpenSession { priority = 9 }. */
+    static const struct {
+        const char *bytes;
+        size_t len;
+    } bad[] = {
+        { "\x62\x02\x10\x03", 4 },
+        { "\x62\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 13 },
+        { "\x82\x01\x02\x20\x02", 5 },
+        { "\x5a\x02\x10\x09", 4 },
+    };
+    struct wire_req req;
+    struct wire_rep rep;
+
+    (void)state;
+    assert_int_equal(wire_req_unpack(&in, (const uint8_t *)"\x62\x02\x10\x02", 4, &req), 0);
+    assert_int_equal(req.u.append.kind, WIRE_APPEND_CHAT);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_int_equal(wire_req_unpack(&in, (const uint8_t *)bad[i].bytes, bad[i].len, &req),
+                         -EBADMSG);
+    /* Done { reason = 5 }, Error { code = 11 } */
+    assert_int_equal(wire_rep_unpack(&in, (const uint8_t *)"\x72\x02\x08\x05", 4, &rep), -EBADMSG);
+    assert_int_equal(wire_rep_unpack(&in, (const uint8_t *)"\x9a\x01\x02\x08\x0b", 5, &rep),
+                     -EBADMSG);
+}
+
+static void test_no_body(void **state)
+{
+    struct wire_req req;
+    struct wire_rep rep;
+
+    (void)state;
+    assert_int_equal(wire_req_unpack(&in, buf, 0, &req), -EBADMSG);
+    assert_int_equal(wire_rep_unpack(&in, buf, 0, &rep), -EBADMSG);
+    /* Only an id; only a body that a later version may know (field 100). */
+    assert_int_equal(wire_req_unpack(&in, (const uint8_t *)"\x08\x01", 2, &req), -EBADMSG);
+    assert_int_equal(wire_req_unpack(&in, (const uint8_t *)"\xa2\x06\x00", 3, &req), -EBADMSG);
+}
+
+static void test_limits(void **state)
+{
+    static char text[WIRE_STRING_MAX + 2];
+    static uint8_t body[CHAN_FRAME_MAX];
+    struct wire_req r = { .kind = WIRE_HELLO }, got;
+    struct wire_chat_message many[WIRE_MESSAGES_MAX + 1];
+    uint8_t *p, *end;
+    size_t len;
+
+    (void)state;
+    memset(text, 'x', WIRE_STRING_MAX);
+    r.u.hello.client = text;
+    assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
+    assert_int_equal(wire_req_unpack(&in, buf, len, &got), 0);
+    text[WIRE_STRING_MAX] = 'x';
+    assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
+    assert_int_equal(wire_req_unpack(&in, buf, len, &got), -EMSGSIZE);
+
+    for (uint32_t i = 0; i <= WIRE_MESSAGES_MAX; i++)
+        many[i] = (struct wire_chat_message){ "assistant", 1000 + i };
+    r = (struct wire_req){ .kind = WIRE_APPEND, .u.append = { .messages = many } };
+    r.u.append.n_messages = WIRE_MESSAGES_MAX;
+    assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
+    assert_int_equal(wire_req_unpack(&in, buf, len, &got), 0);
+    same_req(&r, &got);
+    r.u.append.n_messages = WIRE_MESSAGES_MAX + 1;
+    assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), -EMSGSIZE);
+
+    /* 17 stop strings, which wire_req_pack would not write. */
+    for (p = body, len = 0; len < WIRE_STOPS_MAX + 1; len++)
+        p = put_bytes(p, 10, "s", 1);
+    end = put_bytes(buf, 13, body, (size_t)(p - body));
+    assert_int_equal(wire_req_unpack(&in, buf, (size_t)(end - buf), &got), -EMSGSIZE);
+
+    assert_int_equal(wire_req_unpack(&in, buf, CHAN_FRAME_MAX + 1, &got), -EMSGSIZE);
+}
+
+/* A small frame that unpacks to a lot: empty chat messages, two bytes each. */
+static void test_scratch_is_the_limit(void **state)
+{
+    static uint8_t body[60000];
+    struct wire_scratch small;
+    struct wire_req got, r = full_req(WIRE_APPEND);
+    uint8_t *p = body, *end;
+    size_t len;
+
+    (void)state;
+    while (p < body + sizeof(body) - 2)
+        p = put_bytes(p, 3, "", 0);
+    end = put_bytes(buf, 12, body, (size_t)(p - body));
+    assert_int_equal(wire_req_unpack(&in, buf, (size_t)(end - buf), &got), -EMSGSIZE);
+
+    /* Every size of scratch: it fits, or -EMSGSIZE, and nothing is written behind it (ASan). */
+    assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
+    for (size_t size = 1; size < 2000; size += 7) {
+        int err;
+
+        assert_int_equal(wire_scratch_open(&small, size), 0);
+        err = wire_req_unpack(&small, buf, len, &got);
+        assert_true(err == 0 || err == -EMSGSIZE);
+        assert_true(size > 64 || err == -EMSGSIZE);
+        assert_true(size < 1500 || err == 0);
+        wire_scratch_close(&small);
+    }
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    for (int e = 0; e < WIRE_E__N; e++)
+        assert_string_not_equal(wire_error_name((enum wire_error)e), "unknown");
+    assert_string_equal(wire_error_name(WIRE_E_CONTEXT_LENGTH_EXCEEDED), "context_length_exceeded");
+    assert_string_equal(wire_error_name(WIRE_E__N), "unknown");
+    assert_string_equal(wire_reason_name(WIRE_REASON_END_OF_TEXT), "end_of_text");
+    assert_string_equal(wire_reason_name((enum wire_reason)99), "unknown");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_request_comes_back),
+        cmocka_unit_test(test_every_reply_comes_back),
+        cmocka_unit_test(test_unset_fields),
+        cmocka_unit_test(test_cut_frames),
+        cmocka_unit_test(test_garbage),
+        cmocka_unit_test(test_unknown_enum_values),
+        cmocka_unit_test(test_no_body),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_scratch_is_the_limit),
+        cmocka_unit_test(test_names),
+    };
+
+    return cmocka_run_group_tests(tests, open_scratch, close_scratch);
+}
