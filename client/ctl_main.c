@@ -105,7 +105,10 @@ int main(int argc, char **argv)
                                              { 0 } };
     int o, r;
 
-    setlocale(LC_CTYPE, ""); /* for line editing; numbers stay in the C locale */
+    /* For line editing. The model speaks UTF-8 and so do we, also where no locale was set. Numbers
+     * stay in the C locale. */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
     while ((o = getopt_long(argc, argv, "+:S:hV", options, NULL)) != -1) {
         switch (o) {
         case 'S': /* by the environment, so that a command need not be told */
