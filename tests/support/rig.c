@@ -1,0 +1,79 @@
+#include "tests/support/rig.h"
+
+#include <math.h>
+
+int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
+{
+    uint64_t pages;
+    int err;
+
+    *r = (struct rig){ .max_batch = opts->max_batch };
+    err = kernels_pick(opts->cpu, &r->kernels);
+    if (err < 0)
+        return why_set(why, err, "no kernels \"%s\" here", opts->cpu);
+    err = model_open(opts->model, NULL, &r->model, why);
+    if (err < 0)
+        goto fail;
+    err = workers_open(opts->threads, false, &r->workers);
+    if (err < 0)
+        goto fail;
+    pages = (opts->max_tokens + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+    err = pool_open(&r->pool, r->model, opts->kv, pages * pool_page_bytes(r->model, opts->kv),
+                    false, why);
+    if (err < 0)
+        goto fail;
+    r->account.limit = r->pool.n_pages;
+    err = forward_open(r->model, r->kernels, r->workers, opts->max_batch, &r->forward, why);
+    if (err < 0)
+        goto fail;
+    return 0;
+
+fail:
+    rig_close(r);
+    return why_set(why, err, "%s: can't be set up", opts->model);
+}
+
+void rig_close(struct rig *r)
+{
+    forward_close(r->forward);
+    pool_close(&r->pool);
+    workers_close(r->workers);
+    model_close(r->model);
+    *r = (struct rig){ 0 };
+}
+
+int rig_seq(struct rig *r, uint32_t max_tokens, uint32_t seg_len, uint32_t pos0, struct seq *ret)
+{
+    return seq_open(ret, &r->pool, &r->account, max_tokens, seg_len, pos0);
+}
+
+int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint32_t chunk,
+             float *ret)
+{
+    for (uint32_t at = 0; at < n; at += chunk) {
+        struct forward_run run = { .seq = s, .tokens = ids + at, .want = FORWARD_WANT_ALL };
+        uint32_t n_out;
+        int err;
+
+        run.n_tokens = n - at < chunk ? n - at : chunk;
+        err = seq_reserve(s, run.n_tokens);
+        if (err < 0)
+            return err;
+        err = forward_step(r->forward, &run, 1, NULL, &n_out);
+        if (err < 0)
+            return err;
+        forward_logits(r->forward, 0, n_out, ret + (size_t)at * r->model->n_vocab);
+    }
+    return 0;
+}
+
+double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id)
+{
+    double max = row[0], sum = 0;
+
+    for (uint32_t i = 1; i < n_vocab; i++)
+        max = row[i] > max ? row[i] : max;
+    for (uint32_t i = 0; i < n_vocab; i++)
+        sum += exp(row[i] - max);
+    return row[id] - max - log(sum);
+}

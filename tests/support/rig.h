@@ -1,0 +1,43 @@
+/* tests/support/rig.h - a model with all that is needed to run it, without a daemon.
+ *
+ * Ownership  rig_open/rig_close; sequences are the caller's and are closed before the rig.
+ */
+#ifndef TESTS_SUPPORT_RIG_H
+#define TESTS_SUPPORT_RIG_H
+
+#include "engine/forward.h"
+
+struct rig {
+    struct model *model;
+    const struct kernels *kernels;
+    struct workers *workers;
+    struct pool pool;
+    struct pool_account account;
+    struct forward *forward;
+    uint32_t max_batch;
+};
+
+struct rig_opts {
+    const char *model;           /* path */
+    const char *cpu;             /* a name for kernels_pick */
+    enum kernels_kv kv;
+    uint32_t threads;
+    uint32_t max_batch, max_tokens;      /* a step's; the pool's */
+};
+
+/* -ENOTSUP: this CPU lacks the table, or the model can't run. */
+int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why);
+void rig_close(struct rig *r);
+
+/* A sequence for up to max_tokens. */
+int rig_seq(struct rig *r, uint32_t max_tokens, uint32_t seg_len, uint32_t pos0, struct seq *ret);
+
+/* Feeds n tokens in steps of at most chunk (<= max_batch). ret: logits after each (n, n_vocab). */
+int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint32_t chunk,
+             float *ret);
+
+/* log p(id) under a row of logits. In double: a vocabulary's sum in float would be an error of its
+ * own. */
+double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id);
+
+#endif
