@@ -1,0 +1,107 @@
+#include "daemon/backend.h"
+
+#include "daemon/log.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static int pick_kernels(struct backend *b, const struct config *c, struct why *why)
+{
+    char name[16];
+    int r = kernels_pick(config_choice("cpu", c->cpu, name, sizeof(name)), &b->kernels);
+
+    if (r == -ENOTSUP)
+        return why_set(why, r, "option cpu: this CPU has no %s; allowed are scalar and auto", name);
+    return r < 0 ? why_set(why, r, "option cpu: there are no kernels %s", name) : 0;
+}
+
+static int choose_context(struct backend *b, const struct config *c, struct why *why)
+{
+    uint32_t window = b->model->n_ctx_train;
+
+    if (c->context > window)
+        return why_set(why, -EINVAL,
+                       "option context: found %u, allowed is up to %u, the window of this model",
+                       c->context, window);
+    b->context_max = c->context ? c->context : window;
+    if (b->context_max > SEQ_TOKENS_MAX)
+        b->context_max = SEQ_TOKENS_MAX;
+    return 0;
+}
+
+static size_t longest_token(const struct vocab *v)
+{
+    size_t most = 0, len;
+
+    for (uint32_t i = 0; i < vocab_size(v); i++) {
+        (void)vocab_bytes(v, i, &len);
+        if (len > most)
+            most = len;
+    }
+    return most;
+}
+
+int backend_load(struct backend *b, const struct config *c, const struct model_progress *progress,
+                 struct why *why)
+{
+    int r;
+
+    *b = (struct backend){ .model = NULL };
+    r = pick_kernels(b, c, why);
+    if (r == 0)
+        r = model_open(c->model, progress, &b->model, why);
+    if (r == 0)
+        r = vocab_open(b->model->file, &b->vocab, why);
+    if (r == 0 && vocab_size(b->vocab) > b->model->n_vocab)
+        r = why_set(why, -EINVAL, "%s: found %u tokens in the vocabulary, the embedding has %u",
+                    c->model, vocab_size(b->vocab), b->model->n_vocab);
+    if (r == 0)
+        r = choose_context(b, c, why);
+    if (r < 0) {
+        backend_close(b);
+        return r;
+    }
+    b->token_max = longest_token(b->vocab);
+    r = chat_open(b->model->file, &b->chat, &b->chat_why);
+    if (r == -ENOENT)
+        (void)why_set(&b->chat_why, r, "the model has no chat template");
+    if (c->mlock && mlock(b->model->mem, b->model->mem_len) < 0)
+        log_warning("weights are not locked in memory: %s", strerror(errno));
+    return 0;
+}
+
+int backend_start(struct backend *b, const struct config *c, struct why *why)
+{
+    enum kernels_kv kv = c->kv_type == CONFIG_KV_F32 ? KERNELS_KV_F32 : KERNELS_KV_F16;
+    uint32_t n = c->threads ? c->threads : place_n_cpus();
+    uint64_t pages;
+    int r;
+
+    if (n > WORKERS_MAX)
+        n = WORKERS_MAX;
+    r = workers_open(n, c->pin, &b->workers);
+    if (r < 0)
+        return why_set(why, r, "%u computing threads: %s", n, strerror(-r));
+    r = forward_open(b->model, b->kernels, b->workers, c->batch_tokens, &b->forward, why);
+    if (r == 0)
+        r = pool_open(&b->pool, b->model, kv, c->kv_bytes, c->mlock, why);
+    if (r < 0)
+        return r;
+    if (c->mlock && !b->pool.place.locked)
+        log_warning("context memory is not locked: the limit of locked memory is too low");
+    pages = c->client_kv_bytes ? c->client_kv_bytes / b->pool.page_bytes : b->pool.n_pages;
+    b->client_pages = pages < b->pool.n_pages ? (uint32_t)pages : b->pool.n_pages;
+    return 0;
+}
+
+void backend_close(struct backend *b)
+{
+    pool_close(&b->pool);
+    forward_close(b->forward);
+    workers_close(b->workers);
+    chat_close(b->chat);
+    vocab_close(b->vocab);
+    model_close(b->model);
+    *b = (struct backend){ .model = NULL };
+}

@@ -1,0 +1,39 @@
+/* daemon/backend.h - the engine's parts that serve one model, opened in two steps.
+ *
+ * backend_load reads the file (long: it reports progress); backend_start makes threads and memory, on
+ * the thread that will run the forward pass.
+ *
+ * Threads    see each part's header. workers, forward and pool are the scheduler's.
+ * Ownership  owns all of it.
+ */
+#ifndef DAEMON_BACKEND_H
+#define DAEMON_BACKEND_H
+
+#include "daemon/config.h"
+#include "engine/chat.h"
+#include "engine/forward.h"
+#include "engine/model.h"
+#include "engine/pool.h"
+#include "engine/vocab.h"
+#include "engine/workers.h"
+
+struct backend {
+    const struct kernels *kernels;
+    struct model *model;
+    struct vocab *vocab;
+    struct chat *chat;   /* NULL: no template, or one we don't know */
+    struct why chat_why; /* then the reason */
+    struct workers *workers;
+    struct forward *forward;
+    struct pool pool;
+    uint32_t context_max;  /* tokens a session may hold */
+    uint32_t client_pages; /* pages a client may hold */
+    size_t token_max;      /* bytes of the longest token */
+};
+
+int backend_load(struct backend *b, const struct config *c, const struct model_progress *progress,
+                 struct why *why);
+int backend_start(struct backend *b, const struct config *c, struct why *why);
+void backend_close(struct backend *b);
+
+#endif

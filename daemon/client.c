@@ -1,0 +1,65 @@
+#include "daemon/client.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret)
+{
+    struct client *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    c->id = adopt->client;
+    c->pid = adopt->pid;
+    c->uid = adopt->uid;
+    c->chan = adopt->chan;
+    c->account.limit = max_pages;
+    TAILQ_INIT(&c->sessions);
+    *ret = c;
+    return 0;
+}
+
+void client_free(struct client *c)
+{
+    struct session *s;
+
+    if (!c)
+        return;
+    assert(c->n_requests == 0);
+    while ((s = TAILQ_FIRST(&c->sessions))) {
+        TAILQ_REMOVE(&c->sessions, s, link);
+        session_free(s);
+    }
+    assert(c->account.used == 0);
+    for (int i = 0; i < CLIENT_PARTS__N; i++)
+        encode_text_fini(&c->parts[i]);
+    chan_close(c->chan);
+    free(c);
+}
+
+struct session *client_find_session(struct client *c, uint64_t id)
+{
+    struct session *s;
+
+    TAILQ_FOREACH(s, &c->sessions, link)
+    if (s->id == id)
+        return s;
+    return NULL;
+}
+
+struct request *client_find_request(struct client *c, uint64_t id)
+{
+    for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
+        if (c->requests[i].phase != REQUEST_FREE && c->requests[i].id == id)
+            return &c->requests[i];
+    return NULL;
+}
+
+struct request *client_free_request(struct client *c)
+{
+    for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
+        if (c->requests[i].phase == REQUEST_FREE)
+            return &c->requests[i];
+    return NULL;
+}

@@ -1,0 +1,50 @@
+/* daemon/client.h - a connected client: its channel, sessions and open requests.
+ *
+ * Threads    the scheduler's, from the moment its channel came by the mailbox.
+ * Ownership  owns the channel, sessions and requests. The socket is the control thread's.
+ */
+#ifndef DAEMON_CLIENT_H
+#define DAEMON_CLIENT_H
+
+#include "daemon/mailbox.h"
+#include "daemon/request.h"
+#include "daemon/session.h"
+#include "ipc/chan.h"
+
+#define CLIENT_NAME_MAX 63u
+
+/* Open requests of a client. The spare ones are for those that end at once (a Cancel, a refusal) when
+ * the others are all at work; without a free one the client's ring waits. */
+#define CLIENT_REQUESTS_MAX   64u
+#define CLIENT_REQUESTS_SPARE 4u
+#define CLIENT_REQUESTS_ALL   (CLIENT_REQUESTS_MAX + CLIENT_REQUESTS_SPARE)
+
+TAILQ_HEAD(session_list, session);
+
+enum client_parts { CLIENT_PARTS_SCORE, CLIENT_PARTS_TOKENIZE, CLIENT_PARTS__N };
+
+struct client {
+    TAILQ_ENTRY(client) link;
+    uint64_t id;
+    pid_t pid;
+    uid_t uid;
+    char name[CLIENT_NAME_MAX + 1];
+    struct chan *chan;
+    bool greeted;                /* said Hello */
+    bool dead;                   /* its socket ended, or it broke the protocol */
+    bool blocked;                /* a reply found no room */
+    struct pool_account account; /* of all its sessions */
+    struct session_list sessions;
+    uint32_t n_sessions, n_requests;
+    struct encode_text parts[CLIENT_PARTS__N]; /* of texts that go on in the next request */
+    struct request requests[CLIENT_REQUESTS_ALL];
+};
+
+int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret);
+void client_free(struct client *c); /* its requests were dropped */
+
+struct session *client_find_session(struct client *c, uint64_t id); /* or NULL */
+struct request *client_find_request(struct client *c, uint64_t id); /* or NULL */
+struct request *client_free_request(struct client *c);              /* or NULL: all are open */
+
+#endif

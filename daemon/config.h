@@ -1,0 +1,63 @@
+/* daemon/config.h - the options of a daemon, gathered once at start.
+ *
+ * A flag comes before the environment, the environment before the config file, the file before the
+ * default. The table is daemon/options.def; --config, --check-config, --print-config, --help and
+ * --version are flags only.
+ *
+ * The config file has lines of `key = value`; empty lines and lines that begin with # are left out. Without
+ * --config it is $XDG_CONFIG_HOME/gistd/gistd.conf (~/.config when that is not set) if it is there,
+ * else /etc/gistd/gistd.conf if that is there. Only one file is read.
+ *
+ * Ownership  a plain struct, no pointers.
+ * Errors     -EINVAL (a bad value or flag), or the errno of the config file; why has one sentence:
+ *            option, where it came from, what was found, what is allowed.
+ */
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include "engine/why.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define CONFIG_TEXT_MAX   1023
+#define CONFIG_SOCKET_MAX 107 /* sun_path with its NUL */
+
+enum config_action { CONFIG_SERVE, CONFIG_HELP, CONFIG_VERSION, CONFIG_CHECK, CONFIG_PRINT };
+
+/* In the order of the choices in options.def. */
+enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_F32 };
+enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
+
+struct config {
+#define CONFIG_FIELD_TEXT(f)           char f[CONFIG_TEXT_MAX + 1];
+#define CONFIG_FIELD_SIZE(f)           uint64_t f;
+#define CONFIG_FIELD_COUNT(f)          uint32_t f;
+#define CONFIG_FIELD_CHOICE(f)         uint32_t f;
+#define CONFIG_FIELD_YES(f)            bool f;
+#define CONFIG_FIELD_MODE(f)           uint32_t f;
+#define OPTION(field, name, kind, ...) CONFIG_FIELD_##kind(field)
+#include "daemon/options.def"
+#undef OPTION
+    enum config_action action;
+    char file[CONFIG_TEXT_MAX + 1]; /* the config file that was read; empty: none */
+};
+
+/* env is environ or what a test wants. */
+int config_load(struct config *c, int argc, char *const *argv, char *const *env, struct why *why);
+
+/* One option by its name, as the file would set it; where is what the sentence says ("--threads"). */
+int config_set(struct config *c, const char *name, const char *value, const char *where,
+               struct why *why);
+void config_defaults(struct config *c);
+
+/* The name of a CHOICE option's value: config_choice("cpu", 1) is "avx2". */
+const char *config_choice(const char *name, uint32_t value, char *ret, size_t cap);
+
+void config_print_help(FILE *f);
+void config_print_example(FILE *f);          /* a config file: every option, commented out */
+void config_print_mdoc(FILE *f, bool flags); /* the man pages' lists: of flags, or of keys */
+
+#endif

@@ -1,0 +1,427 @@
+#include "daemon/control.h"
+
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+#include "daemon/sched.h"
+#include "ipc/handshake.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Peers that have connected and not said hello: so many, for so long. */
+#define SHAKING_MAX 32u
+#define SHAKING_NS  (5 * CLOCK_S)
+
+#define CHANNEL_SLOTS 256u
+#define RESUME_NS     (CLOCK_S / 2)
+
+/* What an epoll event is about: a slot's index, or one of these. */
+enum { ABOUT_LISTENER = -1, ABOUT_SIGNALS = -2, ABOUT_LETTERS = -3 };
+
+enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_OPEN, SLOT_DYING };
+
+struct control_slot {
+    enum slot_state state;
+    int sock;
+    uint64_t id;
+    uint64_t deadline_ns; /* SHAKING */
+};
+
+static int watch(struct control *c, int fd, int64_t about, uint32_t events)
+{
+    struct epoll_event ev = { .events = events, .data.u64 = (uint64_t)about };
+
+    return epoll_ctl(c->epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+static void unwatch(struct control *c, int fd)
+{
+    (void)epoll_ctl(c->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+/* --- slots -------------------------------------------------------------------------------------- */
+
+static void close_slot(struct control *c, struct control_slot *s)
+{
+    c->n_shaking -= s->state == SLOT_SHAKING;
+    c->n_clients -= s->state == SLOT_OPEN || s->state == SLOT_DYING;
+    (void)close(s->sock);
+    *s = (struct control_slot){ .state = SLOT_FREE, .sock = -1 };
+}
+
+static struct control_slot *find_slot(struct control *c, uint64_t id)
+{
+    for (uint32_t i = 0; i < c->n_slots; i++)
+        if (c->slots[i].state != SLOT_FREE && c->slots[i].id == id)
+            return &c->slots[i];
+    return NULL;
+}
+
+/* A free one; when too many peers are silent, that of the most silent. */
+static struct control_slot *new_slot(struct control *c)
+{
+    struct control_slot *oldest = NULL, *unused = NULL;
+
+    for (uint32_t i = 0; i < c->n_slots; i++) {
+        struct control_slot *s = &c->slots[i];
+
+        if (s->state == SLOT_FREE && !unused)
+            unused = s;
+        if (s->state == SLOT_SHAKING && (!oldest || s->deadline_ns < oldest->deadline_ns))
+            oldest = s;
+    }
+    if (c->n_shaking < SHAKING_MAX && unused)
+        return unused;
+    if (oldest) {
+        (void)handshake_refuse(oldest->sock, HANDSHAKE_FULL, "too many connections at once");
+        close_slot(c, oldest);
+    }
+    return oldest;
+}
+
+/* --- connections -------------------------------------------------------------------------------- */
+
+/* Out of descriptors: a listener that stays readable would keep us awake for nothing. */
+static void pause_accepting(struct control *c, int err)
+{
+    log_warning("no new clients for a moment: accept: %s", strerror(err));
+    unwatch(c, c->listener->fd);
+    c->paused = true;
+    c->resume_ns = clock_ns() + RESUME_NS;
+}
+
+static void accept_one(struct control *c)
+{
+    int sock = accept4(c->listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct control_slot *s;
+
+    if (sock < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+            pause_accepting(c, errno);
+        return;
+    }
+    s = new_slot(c);
+    if (!s || watch(c, sock, s - c->slots, EPOLLIN | EPOLLRDHUP) < 0) {
+        (void)close(sock);
+        return;
+    }
+    *s = (struct control_slot){ .state = SLOT_SHAKING,
+                                .sock = sock,
+                                .id = ++c->last_id,
+                                .deadline_ns = clock_ns() + SHAKING_NS };
+    c->n_shaking++;
+}
+
+static int make_channel(struct control *c, struct control_slot *s, struct chan_geometry *g,
+                        struct chan **ret)
+{
+    uint32_t most = (uint32_t)c->config->max_arena_bytes;
+    int r;
+
+    g->arena_c2s = g->arena_c2s < most ? g->arena_c2s : most;
+    g->arena_s2c = g->arena_s2c < most ? g->arena_s2c : most;
+    r = chan_create(g, ret);
+    if (r < 0)
+        return r;
+    r = handshake_accept(s->sock, g, *ret);
+    if (r < 0)
+        chan_close(*ret);
+    return r;
+}
+
+static void admit(struct control *c, struct control_slot *s, struct chan_geometry *g)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = s->id };
+    char text[96];
+    int r;
+
+    if (c->n_clients >= c->config->max_clients) {
+        (void)snprintf(text, sizeof(text), "%u clients are connected, which is the most",
+                       c->n_clients);
+        log_warning("a client was refused: %s", text);
+        (void)handshake_refuse(s->sock, HANDSHAKE_FULL, text);
+        close_slot(c, s);
+        return;
+    }
+    r = handshake_peer(s->sock, &l.pid, &l.uid);
+    if (r == 0)
+        r = make_channel(c, s, g, &l.chan);
+    if (r < 0) {
+        if (r != -EPIPE)
+            log_error("client %" PRIu64 " (pid %d): no channel: %s", s->id, (int)l.pid,
+                      strerror(-r));
+        close_slot(c, s);
+        return;
+    }
+    s->state = SLOT_OPEN;
+    c->n_shaking--;
+    c->n_clients++;
+    mailbox_put(c->to_sched, &l);
+}
+
+static void on_shaking(struct control *c, struct control_slot *s)
+{
+    uint32_t arena = (uint32_t)c->config->arena_bytes;
+    struct chan_geometry g, defaults = { CHANNEL_SLOTS, arena, arena };
+    int r = handshake_read_hello(s->sock, &defaults, &g);
+
+    if (r == -EAGAIN)
+        return;
+    if (r < 0) {
+        if (r == -EPROTO || r == -EPROTONOSUPPORT)
+            log_warning("a peer was refused: %s",
+                        r == -EPROTO ? "its hello is not gistd's" : "it speaks another version");
+        close_slot(c, s);
+    } else if (c->stopping) {
+        (void)handshake_refuse(s->sock, HANDSHAKE_STOPPING, "the daemon is shutting down");
+        close_slot(c, s);
+    } else {
+        admit(c, s, &g);
+    }
+}
+
+/* Nothing is ever sent on the socket: its end is the client's, and so is anything else. */
+static void on_open(struct control *c, struct control_slot *s)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_DEAD, .client = s->id };
+    char byte;
+
+    if (recv(s->sock, &byte, 1, MSG_DONTWAIT) > 0)
+        log_warning("client %" PRIu64 " is closed: it sent something behind its hello", s->id);
+    unwatch(c, s->sock);
+    s->state = SLOT_DYING;
+    mailbox_put(c->to_sched, &l);
+}
+
+static void close_late(struct control *c, uint64_t now)
+{
+    for (uint32_t i = 0; i < c->n_slots && c->n_shaking > 0; i++) {
+        struct control_slot *s = &c->slots[i];
+
+        if (s->state != SLOT_SHAKING || s->deadline_ns > now)
+            continue;
+        (void)handshake_refuse(s->sock, HANDSHAKE_BAD_REQUEST, "no hello came in time");
+        close_slot(c, s);
+    }
+}
+
+/* --- letters, signals, service manager ---------------------------------------------------------- */
+
+static void start_serving(struct control *c)
+{
+    const struct backend *b = &c->sched->backend;
+    uint64_t tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
+    char status[512];
+
+    (void)snprintf(status, sizeof(status),
+                   "Serving %.128s on %.128s: %u threads, %s, context for %" PRIu64 " tokens",
+                   b->model->name, c->listener->path, workers_n(b->workers), b->kernels->name,
+                   tokens);
+    if (c->stopping)
+        return;
+    c->serving = true;
+    log_info("%s", status);
+    (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
+    notify_ready(status);
+}
+
+static void on_letters(struct control *c)
+{
+    struct mailbox_letter l;
+    struct control_slot *s;
+
+    mailbox_drain(c->from_sched);
+    while (mailbox_take(c->from_sched, &l)) {
+        switch (l.kind) {
+        case MAILBOX_READY:
+            start_serving(c);
+            break;
+        case MAILBOX_STOPPED:
+            c->stopped = true;
+            break;
+        case MAILBOX_GONE:
+            s = find_slot(c, l.client);
+            if (s)
+                close_slot(c, s);
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static void stop(struct control *c, const char *reason)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_STOP };
+
+    if (c->stopping)
+        return;
+    c->stopping = true;
+    log_info("stopping: %s", reason);
+    notify_stopping();
+    mailbox_put(c->to_sched, &l);
+}
+
+static void on_signal(struct control *c)
+{
+    struct signalfd_siginfo si;
+
+    if (read(c->signals, &si, sizeof(si)) == sizeof(si))
+        stop(c, si.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+}
+
+/* A sign of life only while the scheduler gives one: it sleeps, or it made a step since the last. */
+static void feed_watchdog(struct control *c, uint64_t now)
+{
+    uint64_t beat = atomic_load_explicit(&c->sched->heartbeat, memory_order_relaxed);
+
+    if (!c->serving || beat != c->last_heartbeat ||
+        atomic_load_explicit(&c->sched->asleep, memory_order_relaxed))
+        notify_watchdog();
+    c->last_heartbeat = beat;
+    c->watchdog_next_ns = now + c->watchdog_ns / 2;
+}
+
+/* --- the loop ----------------------------------------------------------------------------------- */
+
+/* Milliseconds until something has to be done without an event; -1: nothing, which is so as long as
+ * nobody shakes hands. */
+static int next_timeout(const struct control *c)
+{
+    uint64_t now = clock_ns(), next = UINT64_MAX;
+
+    for (uint32_t i = 0; i < c->n_slots && c->n_shaking > 0; i++)
+        if (c->slots[i].state == SLOT_SHAKING && c->slots[i].deadline_ns < next)
+            next = c->slots[i].deadline_ns;
+    if (c->watchdog_ns && c->watchdog_next_ns < next)
+        next = c->watchdog_next_ns;
+    if (c->paused && c->resume_ns < next)
+        next = c->resume_ns;
+    if (next == UINT64_MAX)
+        return -1;
+    return next <= now ? 0 : (int)((next - now) / CLOCK_MS) + 1;
+}
+
+static void on_time(struct control *c)
+{
+    uint64_t now;
+
+    if (c->n_shaking == 0 && !c->watchdog_ns && !c->paused)
+        return;
+    now = clock_ns();
+    close_late(c, now);
+    if (c->watchdog_ns && c->watchdog_next_ns <= now)
+        feed_watchdog(c, now);
+    if (c->paused && c->resume_ns <= now) {
+        c->paused = false;
+        (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
+    }
+}
+
+static void on_event(struct control *c, int64_t about)
+{
+    struct control_slot *s;
+
+    switch (about) {
+    case ABOUT_LISTENER:
+        accept_one(c);
+        return;
+    case ABOUT_SIGNALS:
+        on_signal(c);
+        return;
+    case ABOUT_LETTERS:
+        on_letters(c);
+        return;
+    }
+    /* The slot may have been closed by an earlier event of the same round. */
+    s = &c->slots[about];
+    if (s->state == SLOT_SHAKING)
+        on_shaking(c, s);
+    else if (s->state == SLOT_OPEN)
+        on_open(c, s);
+}
+
+int control_run(struct control *c)
+{
+    struct epoll_event ev[32];
+
+    while (!c->stopped) {
+        int n = epoll_wait(c->epoll, ev, 32, next_timeout(c));
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        for (int i = 0; i < n; i++)
+            on_event(c, (int64_t)ev[i].data.u64);
+        on_time(c);
+    }
+    return 0;
+}
+
+static void signal_set(sigset_t *ret)
+{
+    (void)sigemptyset(ret);
+    (void)sigaddset(ret, SIGTERM);
+    (void)sigaddset(ret, SIGINT);
+}
+
+int control_block_signals(void)
+{
+    sigset_t set;
+
+    /* A terminal that closes does not end a daemon; nor does a peer that reads no more. */
+    if (signal(SIGHUP, SIG_IGN) == SIG_ERR || signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        return -errno;
+    signal_set(&set);
+    return -pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+int control_open(struct control *c)
+{
+    sigset_t set;
+    int r;
+
+    c->epoll = c->signals = -1;
+    c->n_slots = c->config->max_clients + SHAKING_MAX;
+    c->slots = calloc(c->n_slots, sizeof(*c->slots));
+    if (!c->slots)
+        return -ENOMEM;
+    c->epoll = epoll_create1(EPOLL_CLOEXEC);
+    signal_set(&set);
+    c->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (c->epoll < 0 || c->signals < 0) {
+        r = -errno;
+        control_close(c);
+        return r;
+    }
+    r = watch(c, c->signals, ABOUT_SIGNALS, EPOLLIN);
+    if (r == 0)
+        r = watch(c, c->from_sched->bell, ABOUT_LETTERS, EPOLLIN);
+    if (r < 0)
+        control_close(c);
+    c->watchdog_ns = notify_watchdog_ns();
+    return r;
+}
+
+void control_close(struct control *c)
+{
+    for (uint32_t i = 0; c->slots && i < c->n_slots; i++)
+        if (c->slots[i].state != SLOT_FREE)
+            close_slot(c, &c->slots[i]);
+    free(c->slots);
+    c->slots = NULL;
+    if (c->epoll >= 0)
+        (void)close(c->epoll);
+    if (c->signals >= 0)
+        (void)close(c->signals);
+    c->epoll = c->signals = -1;
+}

@@ -1,0 +1,52 @@
+/* daemon/control.h - the control thread: connections, handshakes, deaths of clients, signals, the
+ * service manager.
+ *
+ *               accept                 hello came                 GONE
+ *     (nothing) ------> SHAKING ----------------------> OPEN -----------------> (closed)
+ *                          |      channel sent, ADOPT     |  socket ended: DEAD    ^
+ *                          |                              +------------> DYING ----+ GONE
+ *                          +--> (closed): no hello in time, a bad one, or too many clients
+ *
+ * It never waits for the scheduler, and the scheduler never for it: letters only. The scheduler owns
+ * all that a client has but the socket.
+ *
+ * Threads    control_run is the thread's; it starts no other.
+ * Ownership  owns the clients' sockets; borrows listener and mailboxes.
+ */
+#ifndef DAEMON_CONTROL_H
+#define DAEMON_CONTROL_H
+
+#include "daemon/config.h"
+#include "daemon/listener.h"
+#include "daemon/mailbox.h"
+
+struct sched;
+
+struct control_slot;
+
+struct control {
+    const struct config *config;
+    struct listener *listener;
+    struct sched *sched; /* its letters' result, heartbeat and name of the model */
+    struct mailbox *to_sched, *from_sched;
+    int epoll, signals;
+    struct control_slot *slots;
+    uint32_t n_slots, n_shaking, n_clients; /* n_clients: OPEN and DYING */
+    uint64_t last_id;
+    bool serving, stopping, stopped;
+    bool paused; /* not accepting: no descriptors left */
+    uint64_t resume_ns;
+    uint64_t watchdog_ns, watchdog_next_ns, last_heartbeat;
+};
+
+/* Blocks the signals that control_run reads; before any thread is made. */
+int control_block_signals(void);
+
+/* The caller sets config, listener, sched and the mailboxes. */
+int control_open(struct control *c);
+void control_close(struct control *c);
+
+/* Until the scheduler has stopped. */
+int control_run(struct control *c);
+
+#endif

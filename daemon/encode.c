@@ -1,0 +1,151 @@
+#include "daemon/encode.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Makes room for one more element of an array that doubles. */
+static int grow(void **array, size_t *cap, size_t need, size_t elem)
+{
+    size_t n = *cap ? *cap : 64;
+    void *p;
+
+    if (need <= *cap)
+        return 0;
+    while (n < need)
+        n *= 2;
+    p = realloc(*array, n * elem);
+    if (!p)
+        return -ENOMEM;
+    *array = p;
+    *cap = n;
+    return 0;
+}
+
+int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
+{
+    void *p = t->s;
+    int r = grow(&p, &t->cap, t->len + n, 1);
+
+    if (r < 0)
+        return r;
+    t->s = p;
+    if (n)
+        memcpy(t->s + t->len, bytes, n);
+    t->len += n;
+    return 0;
+}
+
+void encode_text_fini(struct encode_text *t)
+{
+    free(t->s);
+    *t = (struct encode_text){ .s = NULL };
+}
+
+int encode_init(struct encode *e, const struct vocab *v, size_t max_ids)
+{
+    *e = (struct encode){ .max_ids = max_ids };
+    return vocab_encoder_new(v, &e->encoder);
+}
+
+void encode_fini(struct encode *e)
+{
+    if (!e)
+        return;
+    vocab_encoder_free(e->encoder);
+    encode_text_fini(&e->text);
+    free(e->pieces);
+    free(e->ids);
+    *e = (struct encode){ .encoder = NULL };
+}
+
+static int add_piece(struct encode *e, size_t off, size_t len, bool special)
+{
+    void *p = e->pieces;
+    int r = grow(&p, &e->cap_pieces, e->n_pieces + 1, sizeof(*e->pieces));
+
+    if (r < 0)
+        return r;
+    e->pieces = p;
+    e->pieces[e->n_pieces++] = (struct encode_piece){ off, len, special };
+    return 0;
+}
+
+int encode_add(struct encode *e, const void *bytes, size_t n, bool special)
+{
+    size_t off = e->text.len;
+    int r = encode_text_add(&e->text, bytes, n);
+
+    return r < 0 ? r : add_piece(e, off, n, special);
+}
+
+int encode_take_text(struct encode *e, struct encode_text *text, bool special)
+{
+    encode_text_fini(&e->text);
+    e->text = *text;
+    *text = (struct encode_text){ .s = NULL };
+    return add_piece(e, 0, e->text.len, special);
+}
+
+/* Room for n more ids, as far as they are kept at all. */
+static int reserve_ids(struct encode *e, size_t n)
+{
+    void *p = e->ids;
+    int r = grow(&p, &e->cap_ids, e->n_ids + n, sizeof(*e->ids));
+
+    e->ids = p;
+    return r;
+}
+
+int encode_ids(struct encode *e, const void *bytes, size_t n)
+{
+    size_t keep = e->max_ids - e->n_ids < n ? e->max_ids - e->n_ids : n;
+
+    if (reserve_ids(e, keep) < 0)
+        return -ENOMEM;
+    if (keep)
+        memcpy(e->ids + e->n_ids, bytes, keep * sizeof(*e->ids));
+    e->n_ids += keep;
+    e->n_total += n;
+    return 0;
+}
+
+int encode_id(struct encode *e, uint32_t id)
+{
+    return encode_ids(e, &id, 1);
+}
+
+/* The next slice of the current piece into ret (ENCODE_SLICE_IDS). 0 ids: it has ended. */
+static int next_slice(struct encode *e, uint32_t *ret, size_t *ret_n)
+{
+    const struct encode_piece *p = &e->pieces[e->piece];
+
+    if (!e->started)
+        vocab_encoder_start(e->encoder, p->len ? e->text.s + p->off : "", p->len, p->special);
+    e->started = true;
+    return vocab_encoder_next(e->encoder, ret, ENCODE_SLICE_IDS, ret_n);
+}
+
+int encode_step(struct encode *e)
+{
+    uint32_t slice[ENCODE_SLICE_IDS];
+    size_t n;
+    int r;
+
+    /* Pieces of a chat are short: go on until there are enough ids for one slice. */
+    for (size_t done = 0; done < ENCODE_SLICE_IDS; done += n) {
+        if (e->piece == e->n_pieces)
+            return 1;
+        r = next_slice(e, slice, &n);
+        if (r < 0)
+            return r;
+        if (n == 0) {
+            e->piece++;
+            e->started = false;
+            continue;
+        }
+        if (encode_ids(e, slice, n) < 0)
+            return -ENOMEM;
+    }
+    return 0;
+}

@@ -1,0 +1,56 @@
+/* daemon/encode.h - text to token ids in slices, for texts that come in pieces.
+ *
+ * First the pieces are added (each says whether special tokens in it are special), then encode_step is
+ * called until it says that it is done: a slice a scheduler step, so that a long document does not
+ * stop the others. No more than cap ids are kept, but all are counted: an error can say how many
+ * there were.
+ *
+ * Threads    one, the scheduler's.
+ * Ownership  init/fini. The text is copied; encode_take_text takes a client's collected one.
+ */
+#ifndef DAEMON_ENCODE_H
+#define DAEMON_ENCODE_H
+
+#include "engine/vocab.h"
+
+#define ENCODE_SLICE_IDS 1024u
+
+/* Bytes that grow, up to a limit. */
+struct encode_text {
+    char *s;
+    size_t len, cap;
+};
+
+int encode_text_add(struct encode_text *t, const void *bytes, size_t n); /* -ENOMEM */
+void encode_text_fini(struct encode_text *t);
+
+struct encode_piece {
+    size_t off, len;
+    bool special;
+};
+
+struct encode {
+    struct vocab_encoder *encoder;
+    struct encode_text text;
+    struct encode_piece *pieces;
+    size_t n_pieces, cap_pieces, piece; /* piece: the one that is being encoded */
+    bool started;                       /* that piece was given to the encoder */
+    uint32_t *ids;
+    size_t n_ids, cap_ids, max_ids;
+    uint64_t n_total; /* ids so far, kept or not */
+};
+
+int encode_init(struct encode *e, const struct vocab *v, size_t max_ids);
+void encode_fini(struct encode *e);
+
+int encode_add(struct encode *e, const void *bytes, size_t n, bool special); /* -ENOMEM */
+/* Moves a collected text in as the only piece. */
+int encode_take_text(struct encode *e, struct encode_text *text, bool special);
+/* Ids as they are, after those so far. bytes: little-endian, shared memory is fine: read once. */
+int encode_id(struct encode *e, uint32_t id);
+int encode_ids(struct encode *e, const void *bytes, size_t n);
+
+/* Encodes a slice. 1: done, 0: call again, -ENOMEM. */
+int encode_step(struct encode *e);
+
+#endif

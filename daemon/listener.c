@@ -1,0 +1,199 @@
+#include "daemon/listener.h"
+
+#include "daemon/notify.h"
+#include "ipc/handshake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BACKLOG 128
+
+static void set_address(struct sockaddr_un *a, const char *path)
+{
+    *a = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    memcpy(a->sun_path, path, strlen(path));
+}
+
+/* The folder of the default path is ours to make: it is one of the user's or the system's run-time
+ * folder, which is gone after a restart of the machine. */
+static int make_folder(const char *path, struct why *why)
+{
+    char dir[CONFIG_SOCKET_MAX + 1];
+    char *slash;
+
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    slash = strrchr(dir, '/');
+    if (!slash || slash == dir)
+        return 0;
+    *slash = '\0';
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return why_set(why, -errno,
+                       "the socket's folder %s can't be made: %s; choose a path with "
+                       "--socket",
+                       dir, strerror(errno));
+    return 0;
+}
+
+static int refuse_second(struct why *why, const char *path, long pid)
+{
+    char who[48] = "";
+
+    if (pid > 0)
+        (void)snprintf(who, sizeof(who), " (pid %ld)", pid);
+    return why_set(why, -EADDRINUSE,
+                   "another daemon%s is serving %s; stop it, or choose another path with --socket",
+                   who, path);
+}
+
+static int take_lock(struct listener *l, struct why *why)
+{
+    char path[CONFIG_SOCKET_MAX + 8], pid[24];
+    ssize_t n;
+
+    (void)snprintf(path, sizeof(path), "%s.lock", l->path);
+    l->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (l->lock < 0)
+        return why_set(why, -errno, "%s: %s", path, strerror(errno));
+    if (flock(l->lock, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK)
+            return why_set(why, -errno, "%s: %s", path, strerror(errno));
+        n = pread(l->lock, pid, sizeof(pid) - 1, 0);
+        pid[n > 0 ? n : 0] = '\0';
+        return refuse_second(why, l->path, strtol(pid, NULL, 10));
+    }
+    n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+    if (ftruncate(l->lock, 0) < 0 || pwrite(l->lock, pid, (size_t)n, 0) != n)
+        return why_set(why, -EIO, "%s: can't be written: %s", path, strerror(errno));
+    return 0;
+}
+
+/* Who answers at the path, although the lock was free: a daemon whose socket was handed over. */
+static int try_connect(const struct listener *l, struct why *why)
+{
+    struct sockaddr_un a;
+    pid_t pid = 0;
+    uid_t uid;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int r = 0, err;
+
+    if (fd < 0)
+        return why_set(why, -errno, "socket: %s", strerror(errno));
+    set_address(&a, l->path);
+    err = connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? errno : 0;
+    if (err == 0 || err == EAGAIN) { /* EAGAIN: its queue is full */
+        if (err == 0)
+            (void)handshake_peer(fd, &pid, &uid);
+        r = refuse_second(why, l->path, pid);
+    } else if (err != ECONNREFUSED && err != ENOENT) {
+        r = why_set(why, -err, "%s is a socket that can't be replaced: %s", l->path, strerror(err));
+    }
+    (void)close(fd);
+    return r;
+}
+
+static int clear_path(const struct listener *l, struct why *why)
+{
+    struct stat st;
+    int r;
+
+    if (lstat(l->path, &st) < 0)
+        return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", l->path, strerror(errno));
+    if (!S_ISSOCK(st.st_mode))
+        return why_set(why, -EEXIST,
+                       "%s is there and not a socket: it is left alone; choose another "
+                       "path with --socket",
+                       l->path);
+    r = try_connect(l, why);
+    if (r == 0 && unlink(l->path) < 0 && errno != ENOENT)
+        r = why_set(why, -errno, "%s: %s", l->path, strerror(errno));
+    return r;
+}
+
+static int make_socket(struct listener *l, const struct config *c, struct why *why)
+{
+    struct sockaddr_un a;
+    mode_t mask;
+    int r;
+
+    l->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (l->fd < 0)
+        return why_set(why, -errno, "socket: %s", strerror(errno));
+    set_address(&a, l->path);
+    mask = umask(0777); /* nobody may connect before the mode is right */
+    r = bind(l->fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
+    (void)umask(mask);
+    if (r < 0)
+        return why_set(why, r, "%s: %s", l->path, strerror(-r));
+    l->made = true;
+    if (chmod(l->path, c->socket_mode) < 0 || listen(l->fd, BACKLOG) < 0)
+        return why_set(why, -errno, "%s: %s", l->path, strerror(errno));
+    return 0;
+}
+
+static int take_over(struct listener *l, struct why *why)
+{
+    struct sockaddr_un a;
+    socklen_t len = sizeof(a);
+    int fd = notify_take_socket();
+
+    if (fd == -EINVAL)
+        return why_set(why, fd,
+                       "the service manager handed over something else than one listening "
+                       "Unix SEQPACKET socket (ListenSequentialPacket=)");
+    if (fd < 0)
+        return fd == -ENOENT ? fd : why_set(why, fd, "the handed over socket: %s", strerror(-fd));
+    l->fd = fd;
+    if (getsockname(fd, (struct sockaddr *)&a, &len) == 0 &&
+        len > offsetof(struct sockaddr_un, sun_path))
+        (void)snprintf(l->path, sizeof(l->path), "%.*s",
+                       (int)(len - offsetof(struct sockaddr_un, sun_path)), a.sun_path);
+    return 0;
+}
+
+static int make_own(struct listener *l, const struct config *c, struct why *why)
+{
+    int r = handshake_path(c->socket[0] ? c->socket : NULL, false, l->path, sizeof(l->path));
+
+    if (r < 0)
+        return why_set(why, r, "option socket: the path has more than %d bytes", CONFIG_SOCKET_MAX);
+    if (!c->socket[0])
+        r = make_folder(l->path, why);
+    if (r == 0)
+        r = take_lock(l, why);
+    if (r == 0)
+        r = clear_path(l, why);
+    return r < 0 ? r : make_socket(l, c, why);
+}
+
+int listener_open(struct listener *l, const struct config *c, struct why *why)
+{
+    int r;
+
+    *l = (struct listener){ .fd = -1, .lock = -1 };
+    r = take_over(l, why);
+    if (r == -ENOENT)
+        r = make_own(l, c, why);
+    if (r < 0)
+        listener_close(l);
+    return r;
+}
+
+void listener_close(struct listener *l)
+{
+    /* Removed while the lock is held: no other daemon can have made it anew. */
+    if (l->made)
+        (void)unlink(l->path);
+    if (l->fd >= 0)
+        (void)close(l->fd);
+    if (l->lock >= 0)
+        (void)close(l->lock);
+    *l = (struct listener){ .fd = -1, .lock = -1 };
+}

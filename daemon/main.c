@@ -1,0 +1,152 @@
+/* gistd - serves a language model to local programs over shared memory.
+ *
+ * Start: options, log, signals, socket (so that a second daemon ends before it reads a model), then the
+ * scheduler's thread, which loads the model; this one becomes the control thread and says READY
+ * when the other does. Stop: the scheduler answers what is open and frees all, the socket goes last.
+ *
+ * Exit status: 0 stopped by a signal, 1 failed, 2 a bad option, 3 another daemon serves the socket.
+ */
+
+#include "daemon/config.h"
+#include "daemon/control.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { EXIT_BAD_OPTION = 2, EXIT_TAKEN = 3 };
+
+static int exit_code(int err)
+{
+    return err == -EADDRINUSE ? EXIT_TAKEN : err < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+/* Five descriptors a client: the usual soft limit would stop at two hundred clients. */
+static void raise_descriptors(void)
+{
+    struct rlimit l;
+
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
+/* Both threads, until the scheduler has stopped. */
+static int run(const struct config *config, struct listener *listener, struct sched *sched,
+               struct mailbox *to_sched, struct mailbox *from_sched)
+{
+    struct control control = { .config = config,
+                               .listener = listener,
+                               .sched = sched,
+                               .to_sched = to_sched,
+                               .from_sched = from_sched };
+    pthread_t thread;
+    int r;
+
+    sched->config = config;
+    sched->inbox = to_sched;
+    sched->outbox = from_sched;
+    r = control_open(&control);
+    if (r == 0) {
+        r = -pthread_create(&thread, NULL, sched_main, sched);
+        if (r < 0)
+            control_close(&control);
+    }
+    if (r < 0) {
+        log_error("starting: %s", strerror(-r));
+        return r;
+    }
+    (void)pthread_setname_np(thread, "gistd-sched");
+    r = control_run(&control);
+    if (r < 0) {
+        /* Without the control thread nobody can stop the other; the kernel frees all. */
+        log_error("the control thread: %s", strerror(-r));
+        _exit(EXIT_FAILURE);
+    }
+    (void)pthread_join(thread, NULL);
+    control_close(&control);
+    if (sched->result < 0 && sched->result != -ECANCELED)
+        log_error("%s", sched->why.text);
+    return sched->result == -ECANCELED ? 0 : sched->result;
+}
+
+static int serve(const struct config *config)
+{
+    struct mailbox to_sched = { .slots = NULL }, from_sched = { .slots = NULL };
+    struct sched *sched = calloc(1, sizeof(*sched));
+    struct why why = { "" };
+    struct listener listener;
+    int r;
+
+    raise_descriptors();
+    r = sched ? control_block_signals() : -ENOMEM;
+    if (r == 0)
+        r = mailbox_open(&to_sched, config->max_clients);
+    if (r == 0)
+        r = mailbox_open(&from_sched, config->max_clients);
+    if (r < 0) {
+        log_error("starting: %s", strerror(-r));
+    } else {
+        r = listener_open(&listener, config, &why);
+        if (r < 0) {
+            log_error("%s", why.text);
+        } else {
+            r = run(config, &listener, sched, &to_sched, &from_sched);
+            listener_close(&listener);
+        }
+    }
+    mailbox_close(&to_sched);
+    mailbox_close(&from_sched);
+    free(sched);
+    return exit_code(r);
+}
+
+static int check(const struct config *config)
+{
+    (void)printf("the options are valid%s%s\n", config->file[0] ? "; config file: " : "",
+                 config->file);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    struct why why = { "" };
+    struct config config;
+
+    log_open(LOG_LEVEL_INFO);
+    if (config_load(&config, argc, argv, environ, &why) < 0) {
+        log_error("%s", why.text);
+        return EXIT_BAD_OPTION;
+    }
+    log_open((enum log_level)config.log_level);
+    switch (config.action) {
+    case CONFIG_HELP:
+        config_print_help(stdout);
+        return EXIT_SUCCESS;
+    case CONFIG_VERSION:
+        (void)puts("gistd " GISTD_VERSION);
+        return EXIT_SUCCESS;
+    case CONFIG_PRINT:
+        config_print_example(stdout);
+        return EXIT_SUCCESS;
+    case CONFIG_CHECK:
+        return check(&config);
+    case CONFIG_SERVE:
+        break;
+    }
+    if (!config.model[0]) {
+        log_error(
+            "no model was named: start `gistd --model FILE` with a GGUF file, or set model in "
+            "the config file or GISTD_MODEL; `gistd --help` lists all options");
+        return EXIT_BAD_OPTION;
+    }
+    return serve(&config);
+}

@@ -1,0 +1,37 @@
+#include "daemon/pace.h"
+
+/* A new measurement's weight: some ten steps until a change of speed is followed. */
+#define WEIGHT 0.2
+
+/* The first step: long enough to measure something, short on any machine. */
+#define FIRST_TOKENS 64u
+
+void pace_init(struct pace *p, uint32_t n_layers, uint32_t max_tokens)
+{
+    *p = (struct pace){ .n_layers = n_layers, .max_tokens = max_tokens };
+}
+
+uint32_t pace_budget(const struct pace *p, bool decoding)
+{
+    double most = p->ns_per_token > 0 ? (double)PACE_LAYER_NS * p->n_layers / p->ns_per_token
+                                      : (double)FIRST_TOKENS;
+    uint32_t n;
+
+    if (decoding && p->ns_per_token > 0 && most > (double)PACE_STEP_NS / p->ns_per_token)
+        most = (double)PACE_STEP_NS / p->ns_per_token;
+    n = most < (double)p->max_tokens ? (uint32_t)most : p->max_tokens;
+    if (n >= p->max_tokens)
+        return p->max_tokens;
+    n -= n % PACE_TOKENS_MIN; /* whole pages */
+    return n < PACE_TOKENS_MIN ? PACE_TOKENS_MIN : n;
+}
+
+void pace_measured(struct pace *p, uint32_t n_tokens, uint64_t ns)
+{
+    double now;
+
+    if (n_tokens < PACE_TOKENS_MIN) /* fixed costs would pass for slowness */
+        return;
+    now = (double)ns / n_tokens;
+    p->ns_per_token = p->ns_per_token > 0 ? (1 - WEIGHT) * p->ns_per_token + WEIGHT * now : now;
+}

@@ -1,0 +1,74 @@
+#include "daemon/reply.h"
+
+#include "daemon/sched.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+/* More than any frame with bulk takes: those are a few numbers. */
+#define BULK_FRAME_MAX 256u
+
+int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, uint8_t **ret_bulk)
+{
+    struct client *c = r->client;
+    uint8_t *frame;
+    size_t len, again;
+    int e;
+
+    e = wire_rep_pack(&s->packed, rep, NULL, 0, &len);
+    if (e < 0)
+        return e;
+    e = len > CHAN_FRAME_MAX
+            ? -EMSGSIZE
+            : chan_reserve(c->chan, (uint32_t)len, (uint32_t)rep->bulk_len, &frame, ret_bulk);
+    if (e == -EAGAIN)
+        c->blocked = true;
+    else if (e == -EPROTO)
+        sched_client_broke(s, c, "it gave back more replies than it got");
+    return e < 0 ? e : wire_rep_pack(&s->packed, rep, frame, len, &again);
+}
+
+void reply_commit(struct request *r)
+{
+    chan_commit(r->client->chan);
+}
+
+int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, const void *bulk)
+{
+    uint8_t *to;
+    int e = reply_begin(s, r, rep, &to);
+
+    if (e < 0)
+        return e;
+    if (bulk)
+        memcpy(to, bulk, rep->bulk_len);
+    reply_commit(r);
+    return 0;
+}
+
+int reply_text(struct sched *s, struct request *r, const char *text, size_t n, const uint32_t *ids,
+               uint32_t n_ids, uint32_t n_tokens)
+{
+    char copy[3 * REPLY_TEXT_MAX + 1], *to = copy;
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_TEXT };
+
+    assert(n <= REPLY_TEXT_MAX);
+    for (size_t i = 0; i < n; i++) {
+        if (text[i])
+            *to++ = text[i];
+        else
+            to = mempcpy(to, "\xef\xbf\xbd", 3);
+    }
+    *to = '\0';
+    rep.u.text.text = copy;
+    rep.u.text.n_tokens = n_tokens;
+    rep.u.text.tokens = ids;
+    rep.u.text.n_ids = n_ids;
+    return reply_send(s, r, &rep, NULL);
+}
+
+uint32_t reply_bulk_max(const struct request *r)
+{
+    return chan_bulk_max(r->client->chan, BULK_FRAME_MAX);
+}

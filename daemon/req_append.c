@@ -1,0 +1,378 @@
+/* daemon/req_append.c - Append: text, ids or chat messages into a session.
+ *
+ * Encoded in slices, checked against the context and the pool, and only then read, chunk by chunk. An
+ * append that fails or is cancelled leaves the session as it was. */
+
+#include "daemon/clock.h"
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes of text that can't be too long yet: tokens of more than 32 bytes are rare. What is longer is
+ * refused before it is encoded. */
+#define TEXT_MAX(context) (32 * (size_t)(context) + 65536)
+
+struct append {
+    struct encode encode; /* ids: the session's pending token, if any, comes first */
+    uint32_t had;         /* tokens of the session before, session_len */
+    uint32_t n_seq;       /* seq.n_tokens before */
+    bool reading;
+    uint32_t done; /* ids that were read */
+    bool special, text;
+    enum chat_at chat_after;
+    uint64_t reading_ns; /* since when */
+};
+
+/* --- start -------------------------------------------------------------------------------------- */
+
+static bool text_fits(struct sched *s, struct request *r, uint64_t len)
+{
+    uint32_t had = session_len(r->session), limit = s->backend.context_max;
+
+    if (len <= TEXT_MAX(limit))
+        return true;
+    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                 (struct request_numbers){ had, len / 32, limit },
+                 "context_length_exceeded: the session has %u tokens, this text has %" PRIu64
+                 " bytes, more than %u tokens can hold",
+                 had, len, limit);
+    return false;
+}
+
+static int add_text(struct request *r, struct append *a, const struct wire_req *m,
+                    const uint8_t *bulk)
+{
+    struct encode_text *parts = &r->session->text;
+    int e = encode_text_add(parts, bulk, m->bulk_len);
+
+    a->special = m->u.append.special;
+    a->text = true;
+    if (a->chat_after == CHAT_AT_START)
+        a->chat_after = CHAT_AT_NEXT;
+    return e < 0 ? e : encode_take_text(&a->encode, parts, a->special);
+}
+
+static int add_tokens(struct sched *s, struct request *r, struct append *a,
+                      const struct wire_req *m, const uint8_t *bulk)
+{
+    struct encode *en = &a->encode;
+    size_t first = en->n_ids;
+    int e;
+
+    if (m->bulk_len % 4) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "found %" PRIu64 " bytes of token ids, expected a multiple of 4", m->bulk_len);
+        return 0;
+    }
+    e = encode_ids(en, bulk, m->bulk_len / 4);
+    if (e < 0)
+        return e;
+    for (size_t i = first; i < en->n_ids; i++) {
+        if (en->ids[i] < s->backend.model->n_vocab)
+            continue;
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, en->ids[i], s->backend.model->n_vocab },
+                     "token id %u is past the vocabulary of %u", en->ids[i],
+                     s->backend.model->n_vocab);
+        return 0;
+    }
+    if (a->chat_after == CHAT_AT_START)
+        a->chat_after = CHAT_AT_NEXT;
+    return 0;
+}
+
+static int emit_piece(void *arg, const struct chat_piece *p)
+{
+    struct append *a = arg;
+
+    return encode_add(&a->encode, p->text, p->len, p->special);
+}
+
+/* The messages' texts lie one after the other in copy. -EBADMSG: they don't fill it. */
+static int split_messages(const struct wire_req *m, const char *copy, struct chat_message *ret)
+{
+    uint64_t off = 0;
+
+    for (uint32_t i = 0; i < m->u.append.n_messages; i++) {
+        uint64_t len = m->u.append.messages[i].text_len;
+
+        if (len > m->bulk_len - off)
+            return -EBADMSG;
+        ret[i] = (struct chat_message){ m->u.append.messages[i].role, copy + off, len };
+        off += len;
+    }
+    return off == m->bulk_len ? 0 : -EBADMSG;
+}
+
+static int render(struct sched *s, struct append *a, const struct wire_req *m, const uint8_t *bulk)
+{
+    uint32_t n = m->u.append.n_messages;
+    struct chat_message *msgs = calloc(n + 1, sizeof(*msgs));
+    char *copy = malloc(m->bulk_len + 1); /* the client may change its bytes at any time */
+    int e = msgs && copy ? 0 : -ENOMEM;
+
+    if (e == 0) {
+        if (m->bulk_len)
+            memcpy(copy, bulk, m->bulk_len);
+        e = split_messages(m, copy, msgs);
+    }
+    if (e == 0)
+        e = chat_render(s->backend.chat, msgs, n, a->chat_after, m->u.append.open_answer,
+                        emit_piece, a);
+    free(copy);
+    free(msgs);
+    return e;
+}
+
+static int add_chat(struct sched *s, struct request *r, struct append *a, const struct wire_req *m,
+                    const uint8_t *bulk)
+{
+    int e;
+
+    if (!s->backend.chat) {
+        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
+                     "%.300s; send plain text instead", s->backend.chat_why.text);
+        return 0;
+    }
+    e = render(s, a, m, bulk);
+    a->chat_after = m->u.append.open_answer ? CHAT_AT_OPEN_TURN : CHAT_AT_NEXT;
+    if (e == -EINVAL)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "found a role that this model's chat template does not have; allowed are "
+                     "system, user and assistant");
+    else if (e == -EBADMSG)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "the messages' lengths don't add up to the %" PRIu64 " bytes of text",
+                     m->bulk_len);
+    else
+        return e;
+    return 0;
+}
+
+/* What stands before the new text: a pending token that the model has not read yet, and the begin of
+ * text of a model that wants one. */
+static int add_before(struct sched *s, struct request *r, struct append *a,
+                      const struct wire_req *m)
+{
+    const struct vocab *v = s->backend.vocab;
+    const struct session *session = r->session;
+
+    if (session->has_pending)
+        return encode_id(&a->encode, session->pending);
+    if (a->had == 0 && m->u.append.kind == WIRE_APPEND_TEXT && vocab_add_bos(v) &&
+        vocab_bos(v) != VOCAB_NONE)
+        return encode_id(&a->encode, vocab_bos(v));
+    return 0;
+}
+
+static int start_whole(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    struct append *a = calloc(1, sizeof(*a));
+    int e;
+
+    r->state = a;
+    if (!a)
+        return -ENOMEM;
+    a->had = session_len(r->session);
+    a->chat_after = r->session->chat_at;
+    /* One more than can fit: enough to know that it doesn't. */
+    e = encode_init(&a->encode, s->backend.vocab, s->backend.context_max + 1u);
+    if (e == 0)
+        e = add_before(s, r, a, m);
+    if (e < 0)
+        return e;
+    switch (m->u.append.kind) {
+    case WIRE_APPEND_TOKENS:
+        return add_tokens(s, r, a, m, bulk);
+    case WIRE_APPEND_CHAT:
+        return add_chat(s, r, a, m, bulk);
+    case WIRE_APPEND_TEXT:
+        break;
+    }
+    return add_text(r, a, m, bulk);
+}
+
+static void finish(struct sched *s, struct request *r)
+{
+    uint32_t n = session_len(r->session);
+
+    r->usage.prompt_tokens = n;
+    r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
+    r->last.u.appended.n_tokens = n;
+    r->last.u.appended.usage = r->usage;
+    request_finish(s, r);
+}
+
+static int append_start(struct sched *s, struct request *r, const struct wire_req *m,
+                        const uint8_t *bulk)
+{
+    struct encode_text *parts;
+    bool text = m->u.append.kind == WIRE_APPEND_TEXT;
+    int e;
+
+    if (!request_take_session(s, r, m->u.append.session))
+        return 0;
+    parts = &r->session->text;
+    if (!text && (parts->len || m->u.append.more)) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "only text comes in parts, and the last part is text too");
+        return 0;
+    }
+    if (m->u.append.kind != WIRE_APPEND_TOKENS && !text_fits(s, r, parts->len + m->bulk_len))
+        return 0;
+    if (!m->u.append.more)
+        return start_whole(s, r, m, bulk);
+    e = encode_text_add(parts, bulk, m->bulk_len);
+    if (e == 0)
+        finish(s, r);
+    return e;
+}
+
+/* --- work: encode, then take pages --------------------------------------------------------------- */
+
+static uint32_t n_pages(uint64_t tokens)
+{
+    return (uint32_t)((tokens + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS);
+}
+
+static void fail_pool(struct sched *s, struct request *r, uint32_t n_ids)
+{
+    const struct seq *q = &r->session->seq;
+    const struct pool_account *account = q->account;
+    uint32_t need = n_pages((uint64_t)q->n_tokens + n_ids) - q->n_pages;
+    uint32_t left = account->limit - account->used, n_free = s->backend.pool.n_free;
+
+    request_fail(s, r, WIRE_E_POOL_FULL,
+                 (struct request_numbers){ account->used, need, left < n_free ? left : n_free },
+                 "pool_full: %u more tokens need %u pages of %u tokens, %u are free%s", n_ids, need,
+                 POOL_PAGE_TOKENS, left < n_free ? left : n_free,
+                 left < n_free ? " for this client" : "");
+}
+
+/* A text that begins with the begin of text itself does not get a second one. */
+static void drop_second_bos(struct sched *s, struct append *a)
+{
+    struct encode *e = &a->encode;
+    uint32_t bos = vocab_bos(s->backend.vocab);
+
+    if (a->had > 0 || !a->special || !vocab_add_bos(s->backend.vocab) || e->n_ids < 2 ||
+        e->ids[0] != bos || e->ids[1] != bos)
+        return;
+    memmove(e->ids, e->ids + 1, --e->n_ids * sizeof(*e->ids));
+    e->n_total--;
+}
+
+static void prepare(struct sched *s, struct request *r, struct append *a)
+{
+    struct session *session = r->session;
+    uint32_t limit = s->backend.context_max, n_ids;
+    uint64_t n_new;
+
+    drop_second_bos(s, a);
+    n_new = a->encode.n_total - session->has_pending;
+    if (n_new == 0) {
+        finish(s, r);
+        return;
+    }
+    if (a->had + n_new > limit) {
+        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                     (struct request_numbers){ a->had, n_new, limit },
+                     "context_length_exceeded: the session has %u tokens and %" PRIu64
+                     " more were asked for, the limit is %u",
+                     a->had, n_new, limit);
+        return;
+    }
+    n_ids = (uint32_t)a->encode.n_ids;
+    if (seq_reserve(&session->seq, n_ids) < 0) {
+        fail_pool(s, r, n_ids);
+        return;
+    }
+    a->n_seq = session->seq.n_tokens;
+    a->reading = true;
+    a->reading_ns = clock_ns();
+    r->phase = REQUEST_RUN;
+}
+
+static bool append_work(struct sched *s, struct request *r)
+{
+    struct append *a = r->state;
+    int e = encode_step(&a->encode);
+
+    if (e < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+    else if (e == 1)
+        prepare(s, r, a);
+    return true;
+}
+
+/* --- reading ------------------------------------------------------------------------------------ */
+
+static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+{
+    struct append *a = r->state;
+    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
+
+    (void)s;
+    if (r->cancelled)
+        return false;
+    *ret = (struct forward_run){ .seq = &r->session->seq,
+                                 .tokens = a->encode.ids + a->done,
+                                 .n_tokens = left < max ? left : max };
+    ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
+    return true;
+}
+
+static void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out,
+                        uint32_t n)
+{
+    struct append *a = r->state;
+    struct session *session = r->session;
+
+    a->done += n;
+    s->totals.prompt_tokens += n;
+    if (n_out == 0)
+        return;
+    forward_logits(s->backend.forward, first, 1, session->row);
+    session->row_valid = true;
+    session->has_pending = false;
+    session->chat_at = a->chat_after;
+    a->reading = false;
+    r->usage.computed_tokens = a->done;
+    r->usage.prompt_ns = clock_ns() - a->reading_ns;
+    finish(s, r);
+}
+
+static void append_undo(struct sched *s, struct request *r)
+{
+    struct append *a = r->state;
+
+    (void)s;
+    if (!r->session)
+        return;
+    encode_text_fini(&r->session->text);
+    if (a && a->reading)
+        seq_rewind(&r->session->seq, a->n_seq);
+}
+
+static void append_fini(struct request *r)
+{
+    struct append *a = r->state;
+
+    if (a)
+        encode_fini(&a->encode);
+    free(a);
+}
+
+const struct request_ops request_append = {
+    .name = "append",
+    .start = append_start,
+    .work = append_work,
+    .plan = append_plan,
+    .rows = append_rows,
+    .undo = append_undo,
+    .fini = append_fini,
+};

@@ -1,0 +1,268 @@
+/* daemon/req_generate.c - Generate: an answer, token by token.
+ *
+ *     the session's kept logits, or its pending token read by the model
+ *                 |
+ *                 v
+ *       sample -> end of text? -----------------------> Done END_OF_TEXT, the token is not kept
+ *         ^         |
+ *         |       pending token of the session; its text to the answer
+ *         |         |
+ *         |       a stop string? max_tokens? ---------> Done STOP, LENGTH
+ *         |         |
+ *         +---- read it with the next step ------------> Done CONTEXT_FULL, POOL_FULL: can't
+ *
+ * What the client saw is in the session, tokens of a stop string are not (but for one that begins
+ * before it). After a cancel too. */
+
+#include "daemon/answer.h"
+#include "daemon/clock.h"
+#include "daemon/reply.h"
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct generate {
+    struct sampler sampler;
+    struct answer answer;
+    uint32_t max_tokens; /* 0: no limit */
+    bool ignore_eog;
+    uint64_t first_ns; /* when the first token was there; 0: not yet */
+};
+
+/* --- start -------------------------------------------------------------------------------------- */
+
+static void read_params(const struct wire_req *m, struct sampler_params *ret)
+{
+    *ret = (struct sampler_params){
+        .temperature = m->u.generate.temperature,
+        .top_k = m->u.generate.top_k,
+        .top_p = m->u.generate.top_p == 0 ? 1 : m->u.generate.top_p,
+        .min_p = m->u.generate.min_p,
+        .repeat_penalty = m->u.generate.repeat_penalty == 0 ? 1 : m->u.generate.repeat_penalty,
+        .repeat_last_n = m->u.generate.repeat_last_n,
+        .seed = m->u.generate.seed,
+    };
+}
+
+static bool check_stops(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    for (uint32_t i = 0; i < m->u.generate.n_stops; i++) {
+        size_t len = strlen(m->u.generate.stops[i]);
+
+        if (len >= 1 && len <= ANSWER_STOP_MAX)
+            continue;
+        request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, len, ANSWER_STOP_MAX },
+                     "found a stop string of %zu bytes, allowed are 1 to %u", len, ANSWER_STOP_MAX);
+        return false;
+    }
+    if (m->u.generate.n_stops <= ANSWER_STOPS_MAX)
+        return true;
+    request_fail(s, r, WIRE_E_BAD_REQUEST,
+                 (struct request_numbers){ 0, m->u.generate.n_stops, ANSWER_STOPS_MAX },
+                 "found %u stop strings, allowed are %u", m->u.generate.n_stops, ANSWER_STOPS_MAX);
+    return false;
+}
+
+/* The repetition penalty also counts what stood in the session before. */
+static void push_recent(struct generate *g, const struct session *session)
+{
+    uint32_t n = session->seq.n_tokens, want = g->sampler.params.repeat_last_n;
+
+    for (uint32_t i = n > want ? n - want : 0; i < n; i++)
+        sampler_push(&g->sampler, session->seq.tokens[i]);
+    if (session->has_pending)
+        sampler_push(&g->sampler, session->pending);
+}
+
+static int generate_start(struct sched *s, struct request *r, const struct wire_req *m,
+                          const uint8_t *bulk)
+{
+    struct sampler_params params;
+    struct why why = { "" };
+    struct generate *g;
+    int e;
+
+    (void)bulk;
+    if (!request_take_session(s, r, m->u.generate.session))
+        return 0;
+    read_params(m, &params);
+    if (session_len(r->session) == 0) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "the session is empty: append something first");
+        return 0;
+    }
+    if (sampler_check(&params, &why) < 0) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
+        return 0;
+    }
+    if (!check_stops(s, r, m))
+        return 0;
+    g = calloc(1, sizeof(*g));
+    r->state = g;
+    e = g ? answer_init(&g->answer, s->backend.token_max, m->u.generate.stops,
+                        m->u.generate.n_stops)
+          : -ENOMEM;
+    if (e < 0)
+        return e;
+    sampler_init(&g->sampler, &params);
+    push_recent(g, r->session);
+    g->max_tokens = m->u.generate.max_tokens;
+    g->ignore_eog = m->u.generate.ignore_eog;
+    r->usage.prompt_tokens = session_len(r->session);
+    if (!r->session->row_valid)
+        r->phase = REQUEST_RUN; /* the pending token is read first */
+    return 0;
+}
+
+/* --- tokens ------------------------------------------------------------------------------------- */
+
+static void done(struct sched *s, struct request *r, enum wire_reason reason)
+{
+    struct generate *g = r->state;
+
+    answer_end(&g->answer);
+    if (g->first_ns)
+        r->usage.generate_ns = clock_ns() - g->first_ns;
+    r->last = (struct wire_rep){ .kind = WIRE_DONE };
+    r->last.u.done.reason = reason;
+    r->last.u.done.usage = r->usage;
+    request_finish(s, r);
+}
+
+static void accept_token(struct sched *s, struct request *r, uint32_t id)
+{
+    struct generate *g = r->state;
+    struct session *session = r->session;
+    const uint8_t *bytes;
+    uint32_t dropped;
+    size_t len;
+
+    session->has_pending = true;
+    session->pending = id;
+    session->row_valid = false;
+    r->usage.generated_tokens++;
+    s->totals.generated_tokens++;
+    sampler_push(&g->sampler, id);
+    bytes = vocab_bytes(s->backend.vocab, id, &len);
+    dropped = answer_push(&g->answer, id, bytes, len);
+    if (g->answer.stopped) {
+        session_truncate(session, session_len(session) - dropped);
+        done(s, r, WIRE_REASON_STOP);
+    } else if (g->max_tokens && r->usage.generated_tokens >= g->max_tokens) {
+        done(s, r, WIRE_REASON_LENGTH);
+    } else {
+        r->phase = REQUEST_RUN;
+    }
+}
+
+static void sample(struct sched *s, struct request *r, float *logits)
+{
+    struct generate *g = r->state;
+    uint32_t id = sampler_pick(&g->sampler, logits, s->backend.model->n_vocab, s->candidates);
+
+    if (!g->first_ns) {
+        g->first_ns = clock_ns();
+        r->usage.first_token_ns = g->first_ns - r->arrived_ns;
+    }
+    if (vocab_is_eog(s->backend.vocab, id) && !g->ignore_eog) {
+        session_truncate(r->session, session_len(r->session));
+        done(s, r, WIRE_REASON_END_OF_TEXT);
+        return;
+    }
+    accept_token(s, r, id);
+}
+
+/* The first token, from the logits that the last append left. */
+static bool generate_work(struct sched *s, struct request *r)
+{
+    if (session_len(r->session) >= s->backend.context_max) {
+        done(s, r, WIRE_REASON_CONTEXT_FULL);
+        return true;
+    }
+    memcpy(s->logits, r->session->row, s->backend.model->n_vocab * sizeof(*s->logits));
+    sample(s, r, s->logits);
+    return true;
+}
+
+static bool generate_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+{
+    struct generate *g = r->state;
+    struct session *session = r->session;
+
+    (void)max;
+    if (r->cancelled || !answer_has_room(&g->answer))
+        return false;
+    if (session_len(session) >= s->backend.context_max) {
+        done(s, r, WIRE_REASON_CONTEXT_FULL);
+        return false;
+    }
+    if (seq_reserve(&session->seq, 1) < 0) {
+        done(s, r, WIRE_REASON_POOL_FULL);
+        return false;
+    }
+    *ret = (struct forward_run){
+        .seq = &session->seq, .tokens = &session->pending, .n_tokens = 1, .want = FORWARD_WANT_LAST
+    };
+    return true;
+}
+
+static void generate_token(struct sched *s, struct request *r, float *logits)
+{
+    r->session->has_pending = false; /* it was read */
+    r->usage.computed_tokens++;
+    sample(s, r, logits);
+}
+
+/* --- sending ------------------------------------------------------------------------------------ */
+
+static int generate_flush(struct sched *s, struct request *r)
+{
+    struct generate *g = r->state;
+    uint32_t n_ids;
+    size_t n;
+    int e;
+
+    while (g) {
+        n = answer_ready(&g->answer, REPLY_TEXT_MAX, &n_ids);
+        if (n == 0 && n_ids == 0)
+            break;
+        e = reply_text(s, r, g->answer.text, n, g->answer.ids, n_ids, n_ids);
+        if (e < 0)
+            return e;
+        answer_sent(&g->answer, n, n_ids);
+    }
+    return 0;
+}
+
+/* Cancelled: what was said stays said, and goes out before the error. */
+static void generate_undo(struct sched *s, struct request *r)
+{
+    struct generate *g = r->state;
+
+    (void)s;
+    if (g && g->answer.text)
+        answer_end(&g->answer);
+}
+
+static void generate_fini(struct request *r)
+{
+    struct generate *g = r->state;
+
+    if (g)
+        answer_fini(&g->answer);
+    free(g);
+}
+
+const struct request_ops request_generate = {
+    .name = "generate",
+    .start = generate_start,
+    .work = generate_work,
+    .decode = true,
+    .plan = generate_plan,
+    .token = generate_token,
+    .flush = generate_flush,
+    .undo = generate_undo,
+    .fini = generate_fini,
+};

@@ -1,0 +1,292 @@
+/* daemon/req_misc.c - the requests that are answered at once, and the life of a session. */
+
+#include "daemon/clock.h"
+#include "daemon/reply.h"
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
+static void copy_label(char *to, size_t cap, const char *from)
+{
+    size_t n = 0;
+
+    for (; from && *from && n + 1 < cap; from++)
+        to[n++] = (unsigned char)*from < ' ' || *from == 0x7f ? '?' : *from;
+    to[n] = '\0';
+}
+
+/* --- Hello, Ping, Cancel ------------------------------------------------------------------------ */
+
+static int hello_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    const struct backend *b = &s->backend;
+
+    (void)bulk;
+    copy_label(r->client->name, sizeof(r->client->name), m->u.hello.client);
+    r->client->greeted = true;
+    r->last = (struct wire_rep){ .kind = WIRE_WELCOME };
+    r->last.u.welcome.version = GISTD_VERSION;
+    r->last.u.welcome.model = b->model->name;
+    r->last.u.welcome.model_digest = b->model->digest;
+    r->last.u.welcome.n_vocab = b->model->n_vocab;
+    r->last.u.welcome.context_max = b->context_max;
+    r->last.u.welcome.chat = b->chat != NULL;
+    r->last.u.welcome.segment_default = s->config->segment;
+    request_finish(s, r);
+    return 0;
+}
+
+static int ping_start(struct sched *s, struct request *r, const struct wire_req *m,
+                      const uint8_t *bulk)
+{
+    (void)m;
+    (void)bulk;
+    r->last = (struct wire_rep){ .kind = WIRE_PONG };
+    request_finish(s, r);
+    return 0;
+}
+
+/* Only marks it: a sequence may be in the middle of a step, which sched_attend ends soon. */
+static int cancel_start(struct sched *s, struct request *r, const struct wire_req *m,
+                        const uint8_t *bulk)
+{
+    struct request *target = client_find_request(r->client, m->u.cancel.request);
+    bool found = target && target != r && target->phase != REQUEST_LAST;
+
+    (void)bulk;
+    if (found)
+        target->cancelled = true;
+    r->last = (struct wire_rep){ .kind = WIRE_CANCELLED };
+    r->last.u.cancelled.found = found;
+    request_finish(s, r);
+    return 0;
+}
+
+/* --- sessions ----------------------------------------------------------------------------------- */
+
+static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
+                      const uint8_t *bulk)
+{
+    uint32_t segment = m->u.open_session.segment ? m->u.open_session.segment : s->config->segment;
+    struct client *c = r->client;
+    struct session *session;
+    int e;
+
+    (void)bulk;
+    if (c->n_sessions >= s->config->max_sessions) {
+        request_fail(s, r, WIRE_E_LIMIT,
+                     (struct request_numbers){ c->n_sessions, 1, s->config->max_sessions },
+                     "this client has %u sessions open, which is the most", c->n_sessions);
+        return 0;
+    }
+    e = session_new(&s->backend, c, s->last_session + 1, segment, &session);
+    if (e == -EINVAL) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, segment, SEQ_SEGMENT_MAX },
+                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
+                     segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+        return 0;
+    }
+    if (e < 0)
+        return e;
+    s->last_session++;
+    s->n_sessions++;
+    c->n_sessions++;
+    TAILQ_INSERT_TAIL(&c->sessions, session, link);
+    copy_label(session->label, sizeof(session->label), m->u.open_session.label);
+    session->priority = m->u.open_session.priority;
+    r->last = (struct wire_rep){ .kind = WIRE_SESSION_OPENED };
+    r->last.u.session_opened.session = session->id;
+    r->last.u.session_opened.context_max = s->backend.context_max;
+    request_finish(s, r);
+    return 0;
+}
+
+/* A session at work is closed when that work has ended, which is told to hurry. */
+static int close_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    struct session *session = client_find_session(r->client, m->u.close_session.session);
+
+    (void)bulk;
+    if (!session || session->closing) {
+        request_fail(s, r, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
+                     "this client has no session %" PRIu64, m->u.close_session.session);
+        return 0;
+    }
+    session->closing = true;
+    if (session->busy)
+        session->busy->cancelled = true;
+    r->state = session;
+    return 0;
+}
+
+static bool close_work(struct sched *s, struct request *r)
+{
+    struct session *session = r->state;
+
+    if (session->busy)
+        return false;
+    r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
+    r->last.u.session_closed.n_tokens = session_len(session);
+    TAILQ_REMOVE(&r->client->sessions, session, link);
+    r->client->n_sessions--;
+    s->n_sessions--;
+    session_free(session);
+    r->state = NULL;
+    request_finish(s, r);
+    return true;
+}
+
+static void close_undo(struct sched *s, struct request *r)
+{
+    struct session *session = r->state;
+
+    (void)s;
+    if (session)
+        session->closing = false;
+}
+
+/* --- Stats -------------------------------------------------------------------------------------- */
+
+struct stats {
+    struct wire_stats_client *clients;
+    struct wire_stats_session *sessions;
+};
+
+static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
+{
+    struct client *c;
+    struct session *x;
+    uint32_t i = 0, k = 0;
+
+    TAILQ_FOREACH(c, &s->clients, link)
+    {
+        t->clients[i++] = (struct wire_stats_client){ .id = c->id,
+                                                      .pid = (uint32_t)c->pid,
+                                                      .uid = c->uid,
+                                                      .name = c->name,
+                                                      .sessions = c->n_sessions,
+                                                      .pages = c->account.used };
+        TAILQ_FOREACH(x, &c->sessions, link)
+        t->sessions[k++] = (struct wire_stats_session){ .id = x->id,
+                                                        .client = c->id,
+                                                        .label = x->label,
+                                                        .n_tokens = session_len(x),
+                                                        .pages = x->seq.n_pages,
+                                                        .segment = x->seq.seg_len,
+                                                        .busy = x->busy != NULL };
+    }
+    ret->client = t->clients;
+    ret->n_client = i;
+    ret->session = t->sessions;
+    ret->n_session = k;
+}
+
+static void fill_stats(struct sched *s, struct wire_stats *ret)
+{
+    const struct backend *b = &s->backend;
+
+    *ret = (struct wire_stats){
+        .version = GISTD_VERSION,
+        .model = b->model->name,
+        .model_digest = b->model->digest,
+        .cpu = b->kernels->name,
+        .threads = workers_n(b->workers),
+        .uptime_ns = clock_ns() - s->started_ns,
+        .weights_bytes = b->model->weights_len,
+        .scratch_bytes = forward_bytes(b->forward),
+        .kv_bytes = b->pool.mem_len,
+        .page_bytes = (uint32_t)b->pool.page_bytes,
+        .page_tokens = POOL_PAGE_TOKENS,
+        .pages = b->pool.n_pages,
+        .pages_free = b->pool.n_free,
+        .clients = s->n_clients,
+        .sessions = s->n_sessions,
+        .requests_running = s->n_active - 1, /* but this one */
+        .requests_total = s->totals.requests,
+        .requests_failed = s->totals.requests_failed,
+        .prompt_tokens_total = s->totals.prompt_tokens,
+        .generated_tokens_total = s->totals.generated_tokens,
+        .steps_total = s->totals.steps,
+        .client_errors_total = s->totals.client_errors,
+    };
+}
+
+static void free_lists(struct stats *t)
+{
+    free(t->clients);
+    free(t->sessions);
+    *t = (struct stats){ NULL, NULL };
+}
+
+/* Of lists that don't fit into a frame the first part is sent: the totals are of all. */
+static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
+{
+    struct wire_stats *t = &rep->u.stats;
+    size_t len;
+
+    while ((wire_rep_pack(&s->packed, rep, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX) &&
+           t->n_client + t->n_session > 0) {
+        if (t->n_session >= t->n_client)
+            t->n_session /= 2;
+        else
+            t->n_client /= 2;
+    }
+}
+
+/* Makes the reply anew each time that it is tried: the lists point to names that may have gone. */
+static int stats_flush(struct sched *s, struct request *r)
+{
+    struct stats *t = r->state;
+
+    if (!t || r->last.kind == WIRE_ERROR)
+        return 0;
+    free_lists(t);
+    t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
+    t->sessions = calloc(s->n_sessions + 1, sizeof(*t->sessions));
+    r->last = (struct wire_rep){ .id = r->id, .last = true, .kind = WIRE_STATS };
+    if (t->clients && t->sessions) {
+        fill_stats(s, &r->last.u.stats);
+        list_all(s, t, &r->last.u.stats);
+        shrink_to_frame(s, &r->last);
+    }
+    if (r->phase != REQUEST_LAST)
+        request_finish(s, r);
+    return 0;
+}
+
+static int stats_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    (void)s;
+    (void)m;
+    (void)bulk;
+    r->state = calloc(1, sizeof(struct stats));
+    return r->state ? 0 : -ENOMEM;
+}
+
+static void stats_fini(struct request *r)
+{
+    struct stats *t = r->state;
+
+    if (t)
+        free_lists(t);
+    free(t);
+}
+
+const struct request_ops request_hello = { .name = "hello", .start = hello_start };
+const struct request_ops request_ping = { .name = "ping", .start = ping_start };
+const struct request_ops request_cancel = { .name = "cancel", .start = cancel_start };
+const struct request_ops request_open = { .name = "open", .start = open_start };
+const struct request_ops request_close = {
+    .name = "close", .start = close_start, .work = close_work, .undo = close_undo
+};
+const struct request_ops request_stats = {
+    .name = "stats", .start = stats_start, .flush = stats_flush, .fini = stats_fini
+};

@@ -1,0 +1,419 @@
+/* daemon/req_score.c - Score: log-probabilities of a text's own tokens, or whole rows of logits.
+ *
+ * The ids are cut into windows that do not overlap, and each is read from nothing into a sequence of
+ * the request's own, as part of the batches. It runs in the background of everybody's sessions.
+ *
+ *     ids    |------ window 0 ------|------ window 1 ------|--- window 2 ---|
+ *                                    ^ pos: read up to here; logprobs up to and with pos are known
+ *            |--- sent ---|
+ *
+ * LOGPROBS are kept in an array and go out when there is room. LOGITS are written straight into the
+ * arena; when there is no room for a row it is not kept: the sequence is taken back to before it, and
+ * it is computed again later. */
+
+#include "daemon/clock.h"
+#include "daemon/reply.h"
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Log-probabilities sent at once, but for the last ones. */
+#define ROWS_A_REPLY 256u
+
+struct score {
+    struct encode encode;
+    struct seq seq;
+    enum wire_score_want want;
+    uint32_t window, segment;
+    size_t n, pos, sent; /* ids in all, read, sent */
+    float *logprobs;     /* (n) LOGPROBS only */
+    bool opened;         /* seq */
+    uint64_t reading_ns;
+};
+
+/* --- start and work: as Append's, with windows ---------------------------------------------------- */
+
+static int read_ids(struct sched *s, struct request *r, struct score *sc, const struct wire_req *m,
+                    const uint8_t *bulk)
+{
+    uint32_t n_vocab = s->backend.model->n_vocab;
+    int e;
+
+    if (m->bulk_len % sizeof(uint32_t)) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "found %" PRIu64 " bytes of token ids, expected a multiple of 4", m->bulk_len);
+        return 0;
+    }
+    e = encode_ids(&sc->encode, bulk, m->bulk_len / sizeof(uint32_t));
+    if (e < 0)
+        return e;
+    for (size_t i = 0; i < sc->encode.n_ids; i++) {
+        if (sc->encode.ids[i] < n_vocab)
+            continue;
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, sc->encode.ids[i], n_vocab },
+                     "token id %u is past the vocabulary of %u", sc->encode.ids[i], n_vocab);
+        return 0;
+    }
+    return 0;
+}
+
+static bool check(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    uint32_t limit = s->backend.context_max;
+    size_t row = s->backend.model->n_vocab * sizeof(float);
+
+    if (m->u.score.window > limit)
+        request_fail(
+            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+            (struct request_numbers){ 0, m->u.score.window, limit },
+            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u",
+            m->u.score.window, limit);
+    else if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
+                     "a row of logits has %zu bytes, this connection's arena holds %u", row,
+                     reply_bulk_max(r));
+    return r->phase != REQUEST_LAST;
+}
+
+static void finish(struct sched *s, struct request *r)
+{
+    r->last = (struct wire_rep){ .kind = WIRE_DONE };
+    r->last.u.done.reason = WIRE_REASON_END_OF_TEXT;
+    r->last.u.done.usage = r->usage;
+    request_finish(s, r);
+}
+
+static int start_whole(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_SCORE];
+    struct score *sc = calloc(1, sizeof(*sc));
+    int e;
+
+    r->state = sc;
+    r->priority = WIRE_BACKGROUND;
+    if (!sc)
+        return -ENOMEM;
+    sc->want = m->u.score.want;
+    sc->window = m->u.score.window ? m->u.score.window : s->backend.context_max;
+    sc->segment = m->u.score.segment ? m->u.score.segment : s->config->segment;
+    e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
+    if (e < 0)
+        return e;
+    if (m->u.score.kind == WIRE_SCORE_TOKENS)
+        return read_ids(s, r, sc, m, bulk);
+    e = encode_text_add(parts, bulk, m->bulk_len);
+    return e < 0 ? e : encode_take_text(&sc->encode, parts, false);
+}
+
+static int score_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_SCORE];
+    int e;
+
+    if (m->u.score.kind == WIRE_SCORE_TOKENS && (parts->len || m->u.score.more)) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "only text comes in parts, and the last part is text too");
+        return 0;
+    }
+    if (parts->len + m->bulk_len > s->config->max_text) {
+        request_fail(s, r, WIRE_E_LIMIT,
+                     (struct request_numbers){ parts->len, m->bulk_len, s->config->max_text },
+                     "found a text of more than %" PRIu64 " bytes, which is the most",
+                     s->config->max_text);
+        return 0;
+    }
+    if (!check(s, r, m))
+        return 0;
+    if (!m->u.score.more)
+        return start_whole(s, r, m, bulk);
+    e = encode_text_add(parts, bulk, m->bulk_len);
+    if (e == 0)
+        finish(s, r);
+    return e;
+}
+
+static size_t window_end(const struct score *sc)
+{
+    size_t end = (sc->pos / sc->window + 1) * sc->window;
+
+    return end < sc->n ? end : sc->n;
+}
+
+/* Pages for the window that begins at pos. */
+static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
+{
+    uint32_t n = (uint32_t)(window_end(sc) - sc->pos);
+    uint32_t need = (n + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+    uint32_t left = sc->seq.account->limit - sc->seq.account->used;
+    uint32_t n_free = s->backend.pool.n_free < left ? s->backend.pool.n_free : left;
+
+    if (seq_reserve(&sc->seq, n) == 0)
+        return true;
+    request_fail(s, r, WIRE_E_POOL_FULL,
+                 (struct request_numbers){ sc->seq.account->used, need, n_free },
+                 "pool_full: a window of %u tokens needs %u pages of %u tokens, %u are free", n,
+                 need, POOL_PAGE_TOKENS, n_free);
+    return false;
+}
+
+static void prepare(struct sched *s, struct request *r, struct score *sc)
+{
+    int e;
+
+    sc->n = sc->encode.n_ids;
+    if (sc->n == 0) {
+        finish(s, r);
+        return;
+    }
+    e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->segment, 0);
+    if (e == -EINVAL) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, sc->segment, SEQ_SEGMENT_MAX },
+                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
+                     sc->segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+        return;
+    }
+    sc->opened = e == 0;
+    if (e == 0 && sc->want == WIRE_SCORE_LOGPROBS) {
+        sc->logprobs = malloc(sc->n * sizeof(*sc->logprobs));
+        if (sc->logprobs)
+            sc->logprobs[0] = NAN;
+        else
+            e = -ENOMEM;
+    }
+    if (e < 0) {
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for %zu tokens", sc->n);
+        return;
+    }
+    sc->reading_ns = clock_ns();
+    r->phase = REQUEST_RUN;
+    (void)reserve_window(s, r, sc);
+}
+
+static bool score_work(struct sched *s, struct request *r)
+{
+    struct score *sc = r->state;
+    int e = encode_step(&sc->encode);
+
+    if (e < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+    else if (e == 1)
+        prepare(s, r, sc);
+    return true;
+}
+
+/* --- reading ------------------------------------------------------------------------------------ */
+
+/* A reply for n rows of logits: room for it in the arena, or not. */
+static int begin_rows(struct sched *s, struct request *r, uint32_t n, uint8_t **ret_bulk)
+{
+    struct score *sc = r->state;
+    uint32_t n_vocab = s->backend.model->n_vocab;
+    struct wire_rep rep = { .id = r->id,
+                            .kind = WIRE_SCORE_ROWS,
+                            .bulk_len = (uint64_t)n * n_vocab * sizeof(float) };
+
+    rep.u.score_rows.first = (uint32_t)sc->pos;
+    rep.u.score_rows.n = n;
+    rep.u.score_rows.n_vocab = n_vocab;
+    return reply_begin(s, r, &rep, ret_bulk);
+}
+
+/* Rows of logits that one reply takes: half the arena, so that the client reads one half while the
+ * other is filled; one row at least. */
+static uint32_t rows_at_once(struct sched *s, const struct request *r)
+{
+    size_t row = s->backend.model->n_vocab * sizeof(float), n = reply_bulk_max(r) / 2 / row;
+
+    if (n > SCHED_LOGITS_ROWS)
+        n = SCHED_LOGITS_ROWS;
+    return n ? (uint32_t)n : 1;
+}
+
+static bool score_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+{
+    struct score *sc = r->state;
+    size_t left = window_end(sc) - sc->pos;
+    uint8_t *bulk;
+
+    if (r->cancelled)
+        return false;
+    /* Nobody looks at the cancels while logits of all these rows are made. */
+    if (max > pace_budget(&s->pace, true))
+        max = pace_budget(&s->pace, true);
+    if (sc->want == WIRE_SCORE_LOGITS) {
+        if (max > rows_at_once(s, r))
+            max = rows_at_once(s, r);
+        if (max > left)
+            max = (uint32_t)left;
+        if (begin_rows(s, r, max, &bulk) < 0)
+            return false; /* the reader is behind: nothing is computed for the bin */
+    }
+    *ret = (struct forward_run){ .seq = &sc->seq,
+                                 .tokens = sc->encode.ids + sc->pos,
+                                 .n_tokens = left < max ? (uint32_t)left : max,
+                                 .want = FORWARD_WANT_ALL };
+    return true;
+}
+
+struct logprob_job {
+    const struct kernels *kernels;
+    const float *logits;  /* (n, n_vocab) */
+    const uint32_t *next; /* (n) the token after each row */
+    float *ret;           /* (n) */
+    uint32_t n_vocab;
+};
+
+static void logprob_slice(void *arg, uint32_t i, uint32_t worker)
+{
+    const struct logprob_job *j = arg;
+    const float *row = j->logits + (size_t)i * j->n_vocab;
+
+    (void)worker;
+    j->ret[i] = row[j->next[i]] - j->kernels->logsumexp(row, j->n_vocab);
+}
+
+/* Of the n tokens from pos on, which have just been read. */
+static void take_logprobs(struct sched *s, struct score *sc, uint32_t first, uint32_t n)
+{
+    uint32_t n_vocab = s->backend.model->n_vocab;
+    /* The row behind a window's last token speaks of none. */
+    uint32_t known = sc->pos + n == window_end(sc) ? n - 1 : n;
+
+    for (uint32_t i = 0, k; i < known; i += k) {
+        struct logprob_job j = { s->backend.kernels, s->logits, sc->encode.ids + sc->pos + i + 1,
+                                 sc->logprobs + sc->pos + i + 1, n_vocab };
+
+        k = known - i < SCHED_LOGITS_ROWS ? known - i : SCHED_LOGITS_ROWS;
+        forward_logits(s->backend.forward, first + i, k, s->logits);
+        workers_run(s->backend.workers, logprob_slice, &j, k);
+    }
+    sc->pos += n;
+    if (sc->pos < sc->n && known < n)
+        sc->logprobs[sc->pos] = NAN;
+}
+
+/* False: another reply of this client took the room. The step's tokens are read again later. */
+static bool take_logits(struct sched *s, struct request *r, uint32_t first, uint32_t n)
+{
+    struct score *sc = r->state;
+    uint8_t *bulk;
+
+    if (begin_rows(s, r, n, &bulk) < 0) {
+        uint32_t keep = sc->seq.n_tokens - n, left = (uint32_t)(window_end(sc) - sc->pos);
+
+        seq_rewind(&sc->seq, keep);
+        (void)seq_reserve(&sc->seq, left); /* can't fail: these pages were just given back */
+        return false;
+    }
+    forward_logits(s->backend.forward, first, n, (float *)(void *)bulk);
+    reply_commit(r);
+    sc->pos += n;
+    return true;
+}
+
+static void score_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out,
+                       uint32_t n)
+{
+    struct score *sc = r->state;
+
+    (void)n_out;
+    if (sc->want == WIRE_SCORE_LOGPROBS)
+        take_logprobs(s, sc, first, n);
+    else if (!take_logits(s, r, first, n))
+        return;
+    s->totals.prompt_tokens += n;
+    r->usage.computed_tokens += n;
+    r->usage.prompt_tokens = (uint32_t)sc->n;
+    r->usage.prompt_ns = clock_ns() - sc->reading_ns;
+    if (sc->pos == sc->n) {
+        seq_rewind(&sc->seq, 0); /* its pages are free before the reader has read all */
+        finish(s, r);
+    } else if (sc->pos % sc->window == 0) {
+        seq_rewind(&sc->seq, 0);
+        (void)reserve_window(s, r, sc);
+    }
+}
+
+/* --- sending ------------------------------------------------------------------------------------ */
+
+static int send_logprobs(struct sched *s, struct request *r, struct score *sc, uint32_t n)
+{
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_SCORE_ROWS, .bulk_len = (uint64_t)n * 8 };
+    uint8_t *bulk;
+    int e;
+
+    rep.u.score_rows.first = (uint32_t)sc->sent;
+    rep.u.score_rows.n = n;
+    rep.u.score_rows.n_vocab = s->backend.model->n_vocab;
+    e = reply_begin(s, r, &rep, &bulk);
+    if (e < 0)
+        return e;
+    memcpy(bulk, sc->encode.ids + sc->sent, n * sizeof(uint32_t));
+    memcpy(bulk + n * sizeof(uint32_t), sc->logprobs + sc->sent, n * sizeof(float));
+    reply_commit(r);
+    sc->sent += n;
+    return 0;
+}
+
+static int score_flush(struct sched *s, struct request *r)
+{
+    struct score *sc = r->state;
+    uint32_t most = reply_bulk_max(r) / 2 / 8;
+    int e = 0;
+
+    if (!sc || !sc->logprobs || r->last.kind == WIRE_ERROR)
+        return 0;
+    while (e == 0) {
+        size_t known = sc->pos < sc->n ? sc->pos + 1 : sc->n;
+        size_t n = known - sc->sent;
+
+        if (n == 0 || (n < ROWS_A_REPLY && r->phase != REQUEST_LAST))
+            break;
+        e = send_logprobs(s, r, sc, n < most ? (uint32_t)n : most);
+    }
+    return e;
+}
+
+static void score_undo(struct sched *s, struct request *r)
+{
+    struct score *sc = r->state;
+
+    (void)s;
+    encode_text_fini(&r->client->parts[CLIENT_PARTS_SCORE]);
+    if (sc && sc->opened)
+        seq_close(&sc->seq);
+    if (sc)
+        sc->opened = false;
+}
+
+static void score_fini(struct request *r)
+{
+    struct score *sc = r->state;
+
+    if (!sc)
+        return;
+    if (sc->opened)
+        seq_close(&sc->seq);
+    encode_fini(&sc->encode);
+    free(sc->logprobs);
+    free(sc);
+}
+
+const struct request_ops request_score = {
+    .name = "score",
+    .start = score_start,
+    .work = score_work,
+    .plan = score_plan,
+    .rows = score_rows,
+    .flush = score_flush,
+    .undo = score_undo,
+    .fini = score_fini,
+};

@@ -1,0 +1,239 @@
+/* daemon/req_text.c - Tokenize and Detokenize: no session, no model, only the vocabulary. */
+
+#include "daemon/reply.h"
+#include "daemon/sched.h"
+#include "engine/detok.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- Tokenize ----------------------------------------------------------------------------------- */
+
+struct tokenize {
+    struct encode encode;
+    size_t n_sent;
+};
+
+static void forget_parts(struct sched *s, struct request *r)
+{
+    (void)s;
+    encode_text_fini(&r->client->parts[CLIENT_PARTS_TOKENIZE]);
+}
+
+/* The last of the ids, or none when only a part came. */
+static void finish_tokens(struct sched *s, struct request *r)
+{
+    r->last = (struct wire_rep){ .kind = WIRE_TOKENS };
+    request_finish(s, r);
+}
+
+static int tokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
+                          const uint8_t *bulk)
+{
+    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_TOKENIZE];
+    struct tokenize *t;
+    int e;
+
+    if (parts->len + m->bulk_len > s->config->max_text) {
+        request_fail(s, r, WIRE_E_LIMIT,
+                     (struct request_numbers){ parts->len, m->bulk_len, s->config->max_text },
+                     "found a text of more than %" PRIu64 " bytes, which is the most",
+                     s->config->max_text);
+        return 0;
+    }
+    e = encode_text_add(parts, bulk, m->bulk_len);
+    if (e < 0)
+        return e;
+    if (m->u.tokenize.more) {
+        finish_tokens(s, r);
+        return 0;
+    }
+    t = calloc(1, sizeof(*t));
+    r->state = t;
+    e = t ? encode_init(&t->encode, s->backend.vocab, SIZE_MAX) : -ENOMEM;
+    return e < 0 ? e : encode_take_text(&t->encode, parts, m->u.tokenize.special);
+}
+
+static bool tokenize_work(struct sched *s, struct request *r)
+{
+    struct tokenize *t = r->state;
+    int e;
+
+    /* A reader that is behind is not run further ahead of. */
+    if (t->encode.n_ids - t->n_sent >= 64 * ENCODE_SLICE_IDS)
+        return false;
+    e = encode_step(&t->encode);
+    if (e < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+    else if (e == 1)
+        finish_tokens(s, r);
+    return true;
+}
+
+static int tokenize_flush(struct sched *s, struct request *r)
+{
+    struct tokenize *t = r->state;
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_TOKENS };
+    size_t most = reply_bulk_max(r) / 2 / sizeof(uint32_t), n;
+    int e;
+
+    if (!t || r->last.kind == WIRE_ERROR)
+        return 0;
+    while ((n = t->encode.n_ids - t->n_sent) > 0) {
+        if (n < ENCODE_SLICE_IDS && r->phase != REQUEST_LAST)
+            break;
+        if (n > most)
+            n = most;
+        rep.u.tokens.n = (uint32_t)n;
+        rep.bulk_len = n * sizeof(uint32_t);
+        e = reply_send(s, r, &rep, t->encode.ids + t->n_sent);
+        if (e < 0)
+            return e;
+        t->n_sent += n;
+    }
+    return 0;
+}
+
+static void tokenize_fini(struct request *r)
+{
+    struct tokenize *t = r->state;
+
+    if (t)
+        encode_fini(&t->encode);
+    free(t);
+}
+
+/* --- Detokenize --------------------------------------------------------------------------------- */
+
+#define DETOKENIZE_CHUNK 4096u /* bytes of text a reply, about */
+
+struct detokenize {
+    struct detok detok;
+    char *text; /* decoded, not yet sent */
+    size_t n_text, cap_text;
+    uint32_t *ids;
+    size_t n, done, n_sent; /* ids in all, decoded, told of */
+    bool ended;
+};
+
+static int check_ids(struct sched *s, struct request *r, const struct detokenize *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        if (d->ids[i] < vocab_size(s->backend.vocab))
+            continue;
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, d->ids[i], vocab_size(s->backend.vocab) },
+                     "token id %u is past the vocabulary of %u", d->ids[i],
+                     vocab_size(s->backend.vocab));
+        return 0;
+    }
+    return 0;
+}
+
+static int detokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
+                            const uint8_t *bulk)
+{
+    struct detokenize *d;
+
+    if (m->bulk_len % sizeof(uint32_t)) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "found %" PRIu64 " bytes of token ids, expected a multiple of 4", m->bulk_len);
+        return 0;
+    }
+    d = calloc(1, sizeof(*d));
+    r->state = d;
+    if (!d)
+        return -ENOMEM;
+    d->n = m->bulk_len / sizeof(uint32_t);
+    d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->backend.token_max);
+    d->ids = malloc(m->bulk_len + 1);
+    d->text = malloc(d->cap_text);
+    if (!d->ids || !d->text)
+        return -ENOMEM;
+    if (m->bulk_len)
+        memcpy(d->ids, bulk, m->bulk_len);
+    return check_ids(s, r, d);
+}
+
+/* Decodes until a chunk is full or all is decoded. */
+static void decode_chunk(struct sched *s, struct detokenize *d)
+{
+    const uint8_t *bytes;
+    size_t len;
+
+    while (d->done < d->n && d->n_text < DETOKENIZE_CHUNK) {
+        bytes = vocab_bytes(s->backend.vocab, d->ids[d->done++], &len);
+        d->n_text += detok_push(&d->detok, bytes, len, d->text + d->n_text);
+    }
+    if (d->done == d->n && !d->ended) {
+        d->n_text += detok_end(&d->detok, d->text + d->n_text);
+        d->ended = true;
+    }
+}
+
+static size_t whole_characters(const char *text, size_t n, size_t n_text)
+{
+    while (n > 0 && n < n_text && ((unsigned char)text[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+static int send_chunk(struct sched *s, struct request *r, struct detokenize *d)
+{
+    size_t n = d->n_text < REPLY_TEXT_MAX ? d->n_text : REPLY_TEXT_MAX;
+    int e;
+
+    n = whole_characters(d->text, n, d->n_text);
+    e = reply_text(s, r, d->text, n, NULL, 0, (uint32_t)(d->done - d->n_sent));
+    if (e < 0)
+        return e;
+    memmove(d->text, d->text + n, d->n_text - n);
+    d->n_text -= n;
+    d->n_sent = d->done;
+    return 0;
+}
+
+/* One chunk a step: a long list of ids must not stop the others. */
+static bool detokenize_work(struct sched *s, struct request *r)
+{
+    struct detokenize *d = r->state;
+
+    if (d->n_text < DETOKENIZE_CHUNK)
+        decode_chunk(s, d);
+    if (d->n_text > 0 && send_chunk(s, r, d) < 0)
+        return false;
+    if (!d->ended || d->n_text > 0)
+        return true;
+    r->last = (struct wire_rep){ .kind = WIRE_TEXT };
+    r->last.u.text.text = "";
+    request_finish(s, r);
+    return true;
+}
+
+static void detokenize_fini(struct request *r)
+{
+    struct detokenize *d = r->state;
+
+    if (d) {
+        free(d->ids);
+        free(d->text);
+    }
+    free(d);
+}
+
+const struct request_ops request_tokenize = {
+    .name = "tokenize",
+    .start = tokenize_start,
+    .work = tokenize_work,
+    .flush = tokenize_flush,
+    .undo = forget_parts,
+    .fini = tokenize_fini,
+};
+const struct request_ops request_detokenize = {
+    .name = "detokenize",
+    .start = detokenize_start,
+    .work = detokenize_work,
+    .fini = detokenize_fini,
+};

@@ -1,0 +1,186 @@
+#include "daemon/request.h"
+
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/reply.h"
+#include "daemon/sched.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
+    [WIRE_HELLO] = &request_hello,
+    [WIRE_OPEN_SESSION] = &request_open,
+    [WIRE_APPEND] = &request_append,
+    [WIRE_GENERATE] = &request_generate,
+    [WIRE_CANCEL] = &request_cancel,
+    [WIRE_CLOSE_SESSION] = &request_close,
+    [WIRE_SCORE] = &request_score,
+    [WIRE_TOKENIZE] = &request_tokenize,
+    [WIRE_DETOKENIZE] = &request_detokenize,
+    [WIRE_GET_STATS] = &request_stats,
+    [WIRE_PING] = &request_ping,
+};
+
+/* What an unreadable frame becomes. */
+static const struct request_ops request_bad = { .name = "unreadable request" };
+
+static struct request *begin(struct sched *s, struct client *c, uint64_t id,
+                             const struct request_ops *ops)
+{
+    struct request *r = client_free_request(c);
+
+    assert(r); /* without a free one no frame is taken */
+    *r = (struct request){
+        .client = c, .ops = ops, .phase = REQUEST_WORK, .id = id, .arrived_ns = clock_ns()
+    };
+    TAILQ_INSERT_TAIL(&s->active, r, link);
+    s->n_active++;
+    c->n_requests++;
+    s->totals.requests++;
+    return r;
+}
+
+/* Requests that end at once are let in when the table is full but for the spare ones. */
+static bool ends_at_once(const struct request_ops *ops)
+{
+    return !ops->work && !ops->plan;
+}
+
+static bool admit(struct sched *s, struct request *r, bool id_taken)
+{
+    struct client *c = r->client;
+
+    if (!c->greeted && r->ops != &request_hello)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "the first request of a connection must be Hello");
+    else if (id_taken)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "request id %" PRIu64 " belongs to another open request", r->id);
+    else if (c->n_requests > CLIENT_REQUESTS_MAX && !ends_at_once(r->ops))
+        request_fail(s, r, WIRE_E_LIMIT,
+                     (struct request_numbers){ CLIENT_REQUESTS_MAX, 1, CLIENT_REQUESTS_MAX },
+                     "%u requests of this client are open, which is the most", CLIENT_REQUESTS_MAX);
+    return r->phase == REQUEST_WORK;
+}
+
+void request_receive(struct sched *s, struct client *c, const struct wire_req *m,
+                     const uint8_t *bulk)
+{
+    bool id_taken = m && client_find_request(c, m->id);
+    struct request *r = begin(s, c, m ? m->id : 0, m ? request_ops_of[m->kind] : &request_bad);
+
+    if (!m)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "the frame is not a request that this daemon knows");
+    else if (admit(s, r, id_taken) && r->ops->start(s, r, m, bulk) < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+    request_deliver(s, r);
+}
+
+static void release_session(struct request *r)
+{
+    if (r->session)
+        r->session->busy = NULL;
+    r->session = NULL;
+}
+
+void request_finish(struct sched *s, struct request *r)
+{
+    (void)s;
+    assert(r->phase != REQUEST_LAST);
+    r->last.id = r->id;
+    r->last.last = true;
+    r->phase = REQUEST_LAST;
+    release_session(r);
+}
+
+/* A failure that is ours is logged; one that is the client's is told to the client, and only there,
+ * or any client could fill the log. */
+static void log_failure(const struct request *r, enum wire_error code)
+{
+    if (code == WIRE_E_INTERNAL || code == WIRE_E_NO_MEMORY)
+        log_error("client %" PRIu64 " (pid %d, %s), request %" PRIu64 " (%s): %s", r->client->id,
+                  (int)r->client->pid, r->client->name, r->id, r->ops->name, r->text);
+    else
+        log_debug("client %" PRIu64 ", request %" PRIu64 " (%s): %s", r->client->id, r->id,
+                  r->ops->name, r->text);
+}
+
+void request_fail(struct sched *s, struct request *r, enum wire_error code,
+                  struct request_numbers numbers, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (r->ops->undo)
+        r->ops->undo(s, r);
+    va_start(ap, fmt);
+    (void)vsnprintf(r->text, sizeof(r->text), fmt, ap);
+    va_end(ap);
+    log_failure(r, code);
+    s->totals.requests_failed += code != WIRE_E_CANCELLED;
+    r->last = (struct wire_rep){ .kind = WIRE_ERROR };
+    r->last.u.error.code = code;
+    r->last.u.error.text = r->text;
+    r->last.u.error.had = numbers.had;
+    r->last.u.error.asked = numbers.asked;
+    r->last.u.error.limit = numbers.limit;
+    request_finish(s, r);
+}
+
+bool request_take_session(struct sched *s, struct request *r, uint64_t id)
+{
+    struct session *session = client_find_session(r->client, id);
+
+    if (!session || session->closing) {
+        request_fail(s, r, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
+                     "this client has no session %" PRIu64, id);
+        return false;
+    }
+    if (session->busy) {
+        request_fail(s, r, WIRE_E_BUSY, REQUEST_NO_NUMBERS,
+                     "session %" PRIu64 " is busy with request %" PRIu64 " (%s)", id,
+                     session->busy->id, session->busy->ops->name);
+        return false;
+    }
+    session->busy = r;
+    r->session = session;
+    r->priority = session->priority;
+    return true;
+}
+
+void request_drop(struct sched *s, struct request *r)
+{
+    release_session(r);
+    if (r->ops->fini)
+        r->ops->fini(r);
+    TAILQ_REMOVE(&s->active, r, link);
+    s->n_active--;
+    r->client->n_requests--;
+    r->phase = REQUEST_FREE;
+}
+
+void request_deliver(struct sched *s, struct request *r)
+{
+    int e = 0;
+
+    if (r->client->dead)
+        return;
+    if (r->ops->flush)
+        e = r->ops->flush(s, r);
+    if (e == 0 && r->phase == REQUEST_LAST) {
+        e = reply_send(s, r, &r->last, NULL);
+        if (e == 0)
+            request_drop(s, r);
+    }
+    /* No reply of ours is too large or malformed; if one is all the same, its client must not wait
+     * for it for ever. */
+    if (e < 0 && e != -EAGAIN && !r->client->dead) {
+        log_error("client %" PRIu64 ", request %" PRIu64 " (%s): a reply can't be sent: %d",
+                  r->client->id, r->id, r->ops->name, e);
+        r->client->dead = true;
+    }
+}

@@ -1,0 +1,107 @@
+/* daemon/request.h - one open request of a client, from its frame to its last reply.
+ *
+ *             start()                 work()                    rows(), token()
+ *     FREE -----------> WORK ---------------------> RUN -----------------------> LAST ----> FREE
+ *               |         |    (text is encoded,     |   (the model reads or       ^   |
+ *               |         |     pages are taken)     |    writes tokens)           | request_deliver():
+ *               +---------+--------------------------+-----------------------------+ all was sent
+ *                 request_finish(), request_fail()
+ *
+ * Each kind of request is a table of functions. start() may run between two layers of a step, so it
+ * touches no sequence and no page; the others run between steps. A reply that finds no room in the
+ * channel stays here and is tried again: a slow reader stops only its own requests.
+ *
+ * Threads    the scheduler's.
+ * Ownership  requests lie in their client; state is the kind's own, freed by its fini().
+ */
+#ifndef DAEMON_REQUEST_H
+#define DAEMON_REQUEST_H
+
+#include "engine/forward.h"
+#include "ipc/wire.h"
+
+#include <sys/queue.h>
+
+struct client;
+struct request;
+struct sched;
+struct session;
+
+enum request_phase { REQUEST_FREE, REQUEST_WORK, REQUEST_RUN, REQUEST_LAST };
+
+struct request_ops {
+    const char *name;
+
+    /* Reads the message (bulk is shared memory: copy, then check). Must leave FREE unless it returns an
+     * error: -ENOMEM, or -EBADMSG after why was written. */
+    int (*start)(struct sched *s, struct request *r, const struct wire_req *m, const uint8_t *bulk);
+
+    /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
+     * replies, another request) and did nothing. NULL: nothing to do. */
+    bool (*work)(struct sched *s, struct request *r);
+
+    /* In phase RUN: the next run of at most max tokens; false: not now. decode: one token, goes first
+     * in every step. */
+    bool decode;
+    bool (*plan)(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret);
+    /* After the step: its outputs [first, first + n_out) and how many tokens were read. */
+    void (*rows)(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n);
+    void (*token)(struct sched *s, struct request *r, float *logits); /* decode: one row */
+
+    /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
+    int (*flush)(struct sched *s, struct request *r);
+
+    /* It failed or was cancelled: leaves the session as the client may expect it. */
+    void (*undo)(struct sched *s, struct request *r);
+    void (*fini)(struct request *r);
+};
+
+#define REQUEST_TEXT_MAX 384u
+
+struct request {
+    TAILQ_ENTRY(request) link; /* of the scheduler's active ones */
+    struct client *client;
+    struct session *session; /* that it keeps busy; NULL: none */
+    const struct request_ops *ops;
+    enum request_phase phase;
+    enum wire_priority priority;
+    uint64_t id, arrived_ns;
+    bool cancelled;  /* by the client; taken up between steps */
+    bool in_prefill; /* a run of the current step reads for it */
+    struct wire_usage usage;
+    struct wire_rep last;        /* phase LAST */
+    char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
+    void *state;
+};
+
+/* The table of kinds, indexed by enum wire_req_kind. */
+extern const struct request_ops *const request_ops_of[WIRE_REQ__N];
+extern const struct request_ops request_hello, request_open, request_append, request_generate,
+    request_cancel, request_close, request_score, request_tokenize, request_detokenize,
+    request_stats, request_ping;
+
+/* A frame that was received: makes a request of it, or sends an error. */
+void request_receive(struct sched *s, struct client *c, const struct wire_req *m,
+                     const uint8_t *bulk);
+
+/* The last reply: r->last filled but for id and last. */
+void request_finish(struct sched *s, struct request *r);
+
+struct request_numbers {
+    uint64_t had, asked, limit;
+};
+void request_fail(struct sched *s, struct request *r, enum wire_error code,
+                  struct request_numbers numbers, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+#define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
+
+/* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
+bool request_take_session(struct sched *s, struct request *r, uint64_t session);
+
+/* Sends what is ready; the request is freed when its last reply is out. */
+void request_deliver(struct sched *s, struct request *r);
+
+/* Forgets it without a word (its client is dead). */
+void request_drop(struct sched *s, struct request *r);
+
+#endif

@@ -1,0 +1,412 @@
+#include "daemon/sched.h"
+
+#include "daemon/batch.h"
+#include "daemon/clock.h"
+#include "daemon/log.h"
+#include "daemon/notify.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+/* Frames of one client a round: the next client's turn comes soon, however fast this one sends. */
+#define FRAMES_A_ROUND 16u
+
+/* Time for encoding and the like in one step, while others wait for the model. */
+#define WORK_NS (5 * CLOCK_MS)
+
+/* How long a client whose requests are all blocked is left alone when nothing else happens. */
+#define STUCK_MS 10
+
+/* --- clients come and go ------------------------------------------------------------------------ */
+
+void sched_client_broke(struct sched *s, struct client *c, const char *what)
+{
+    if (c->dead)
+        return;
+    log_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
+                (int)c->pid, c->name, what);
+    s->totals.client_errors++;
+    c->dead = true;
+}
+
+static void adopt(struct sched *s, const struct mailbox_letter *l)
+{
+    struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
+    struct epoll_event ev = { .events = EPOLLIN };
+    struct client *c;
+
+    if (client_new(l, s->backend.client_pages, &c) < 0 ||
+        epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
+        log_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
+        chan_close(l->chan);
+        mailbox_put(s->outbox, &gone);
+        return;
+    }
+    TAILQ_INSERT_TAIL(&s->clients, c, link);
+    s->n_clients++;
+    log_debug("client %" PRIu64 " (pid %d, uid %u) connected", c->id, (int)c->pid,
+              (unsigned)c->uid);
+}
+
+/* Its requests, sessions, pages and channel are free after this. */
+static void bury(struct sched *s, struct client *c)
+{
+    struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = c->id };
+
+    for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
+        if (c->requests[i].phase != REQUEST_FREE)
+            request_drop(s, &c->requests[i]);
+    log_debug("client %" PRIu64 " (pid %d, %s) is gone: %u sessions, %u pages are free again",
+              c->id, (int)c->pid, c->name, c->n_sessions, c->account.used);
+    TAILQ_REMOVE(&s->clients, c, link);
+    s->n_clients--;
+    s->n_sessions -= c->n_sessions;
+    client_free(c); /* closing the doorbell takes it out of the epoll set */
+    mailbox_put(s->outbox, &gone);
+}
+
+static struct client *find_client(struct sched *s, uint64_t id)
+{
+    struct client *c;
+
+    TAILQ_FOREACH(c, &s->clients, link)
+    if (c->id == id)
+        return c;
+    return NULL; /* buried already: the two letters crossed */
+}
+
+static bool take_letters(struct sched *s)
+{
+    struct mailbox_letter l;
+    struct client *c;
+
+    if (!mailbox_pending(s->inbox))
+        return false;
+    mailbox_drain(s->inbox);
+    while (mailbox_take(s->inbox, &l)) {
+        switch (l.kind) {
+        case MAILBOX_ADOPT:
+            adopt(s, &l);
+            break;
+        case MAILBOX_DEAD:
+            c = find_client(s, l.client);
+            if (c)
+                c->dead = true;
+            break;
+        case MAILBOX_STOP:
+            s->stopping = true;
+            break;
+        default:
+            assert(!"a letter for the other side");
+        }
+    }
+    return true;
+}
+
+/* --- frames ------------------------------------------------------------------------------------- */
+
+/* With every request at work nothing more is taken: what is in the ring waits there. */
+static bool takes_frames(const struct client *c)
+{
+    return !c->dead && c->n_requests < CLIENT_REQUESTS_ALL;
+}
+
+static bool receive_one(struct sched *s, struct client *c)
+{
+    struct chan_msg msg;
+    struct wire_req m;
+    int r = chan_recv(c->chan, &msg);
+
+    if (r == -EAGAIN)
+        return false;
+    if (r < 0) {
+        sched_client_broke(s, c, "a ring or a descriptor is out of bounds");
+        return false;
+    }
+    r = wire_req_unpack(&s->unpacked, msg.frame, msg.frame_len, &m);
+    if (r < 0 || m.bulk_len != msg.bulk_len)
+        request_receive(s, c, NULL, NULL);
+    else
+        request_receive(s, c, &m, msg.bulk);
+    chan_release(c->chan);
+    return true;
+}
+
+static bool take_frames(struct sched *s)
+{
+    struct client *c;
+    bool any = false;
+
+    TAILQ_FOREACH(c, &s->clients, link)
+    {
+        for (uint32_t i = 0; i < FRAMES_A_ROUND && takes_frames(c); i++) {
+            if (!chan_readable(c->chan) || !receive_one(s, c))
+                break;
+            any = true;
+        }
+    }
+    return any;
+}
+
+bool sched_attend(struct sched *s)
+{
+    struct request *r;
+    bool any = take_letters(s);
+
+    any |= take_frames(s);
+    if (any && s->in_step && !s->abandon) {
+        s->abandon = s->stopping;
+        TAILQ_FOREACH(r, &s->active, link)
+        if (r->in_prefill && (r->cancelled || r->client->dead))
+            s->abandon = true;
+    }
+    return any;
+}
+
+/* --- what happens between steps ----------------------------------------------------------------- */
+
+static bool reap(struct sched *s)
+{
+    struct client *c, *next_c;
+    struct request *r, *next_r;
+    bool any = false;
+
+    for (c = TAILQ_FIRST(&s->clients); c; c = next_c) {
+        next_c = TAILQ_NEXT(c, link);
+        if (c->dead) {
+            bury(s, c);
+            any = true;
+        }
+    }
+    for (r = TAILQ_FIRST(&s->active); r; r = next_r) {
+        next_r = TAILQ_NEXT(r, link);
+        if (!r->cancelled || r->phase == REQUEST_LAST)
+            continue;
+        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "the request was cancelled");
+        request_deliver(s, r);
+        any = true;
+    }
+    return any;
+}
+
+/* A slice for each request, as long as there is time; who had one goes to the end of the line. */
+static bool work(struct sched *s)
+{
+    uint64_t end = clock_ns() + WORK_NS;
+    struct request *r, *next;
+    bool any = false;
+
+    r = TAILQ_FIRST(&s->active);
+    for (uint32_t n = s->n_active; n > 0 && r; n--, r = next) {
+        bool worked = r->phase == REQUEST_WORK && r->ops->work;
+
+        next = TAILQ_NEXT(r, link);
+        if (worked) {
+            TAILQ_REMOVE(&s->active, r, link);
+            TAILQ_INSERT_TAIL(&s->active, r, link);
+            if (!next)
+                next = r;
+            any |= r->ops->work(s, r);
+        }
+        request_deliver(s, r);
+        if (worked && clock_ns() > end)
+            break;
+    }
+    return any;
+}
+
+static void fail_everything(struct sched *s)
+{
+    struct request *r, *next;
+
+    for (r = TAILQ_FIRST(&s->active); r; r = next) {
+        next = TAILQ_NEXT(r, link);
+        if (r->phase != REQUEST_LAST)
+            request_fail(s, r, WIRE_E_SHUTTING_DOWN, REQUEST_NO_NUMBERS,
+                         "the daemon is shutting down");
+        request_deliver(s, r);
+    }
+}
+
+static bool step(struct sched *s)
+{
+    struct client *c;
+    bool any = sched_attend(s);
+
+    TAILQ_FOREACH(c, &s->clients, link)
+    c->blocked = false;
+    any |= reap(s);
+    any |= work(s);
+    if (!s->stopping)
+        any |= batch_run(s);
+    atomic_fetch_add_explicit(&s->heartbeat, 1, memory_order_relaxed);
+    return any;
+}
+
+/* --- sleeping ----------------------------------------------------------------------------------- */
+
+static bool something_came(struct sched *s)
+{
+    struct client *c;
+
+    if (mailbox_pending(s->inbox))
+        return true;
+    TAILQ_FOREACH(c, &s->clients, link)
+    if (takes_frames(c) && chan_readable(c->chan))
+        return true;
+    return false;
+}
+
+static void cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static bool spin(struct sched *s)
+{
+    uint64_t end = clock_ns() + (uint64_t)s->config->spin_us * 1000;
+
+    do {
+        for (int i = 0; i < 16; i++) {
+            if (something_came(s))
+                return true;
+            cpu_pause();
+        }
+    } while (clock_ns() < end);
+    return false;
+}
+
+/* Says to every client that we are about to sleep. True: one of them has something. *ret_stuck: one
+ * has frames that we can't take and no room for replies, so that its doorbell means nothing. */
+static bool arm(struct sched *s, bool *ret_stuck)
+{
+    struct client *c;
+    bool ready = false;
+
+    *ret_stuck = false;
+    TAILQ_FOREACH(c, &s->clients, link)
+    {
+        if (!takes_frames(c))
+            *ret_stuck = true;
+        else if (chan_arm(c->chan, c->blocked))
+            ready = true;
+    }
+    return ready || mailbox_pending(s->inbox);
+}
+
+static void disarm(struct sched *s)
+{
+    struct client *c;
+
+    /* Also those that were not armed: a peer may ring as it likes. */
+    TAILQ_FOREACH(c, &s->clients, link)
+    chan_disarm(c->chan);
+}
+
+static void idle(struct sched *s)
+{
+    struct epoll_event ev[16];
+    bool stuck;
+
+    if (spin(s))
+        return;
+    workers_rest(s->backend.workers);
+    if (!arm(s, &stuck)) {
+        atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
+        (void)epoll_wait(s->epoll, ev, 16, stuck ? STUCK_MS : -1);
+        atomic_store_explicit(&s->asleep, false, memory_order_relaxed);
+    }
+    disarm(s);
+}
+
+/* --- the thread --------------------------------------------------------------------------------- */
+
+static int open_scratch(struct sched *s)
+{
+    struct epoll_event ev = { .events = EPOLLIN };
+    size_t n = s->backend.model->n_vocab;
+    int r;
+
+    s->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->inbox->bell, &ev) < 0)
+        return -errno;
+    s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
+    s->candidates = malloc(n * sizeof(*s->candidates));
+    if (!s->logits || !s->candidates)
+        return -ENOMEM;
+    r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
+    if (r == 0)
+        r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
+    pace_init(&s->pace, s->backend.model->n_layer, s->config->batch_tokens);
+    return r;
+}
+
+/* Told by the loader; the first letter can only be STOP. */
+static int on_progress(void *arg, uint64_t done, uint64_t all)
+{
+    struct sched *s = arg;
+
+    notify_loading(all ? (unsigned)(done * 100 / all) : 0);
+    return mailbox_pending(s->inbox);
+}
+
+static int open_all(struct sched *s)
+{
+    struct model_progress progress = { on_progress, s };
+    int r = backend_load(&s->backend, s->config, &progress, &s->why);
+
+    if (r == 0)
+        r = backend_start(&s->backend, s->config, &s->why);
+    if (r == 0)
+        r = open_scratch(s);
+    return r < 0 ? why_set(&s->why, r, "starting to serve: %s", strerror(-r)) : 0;
+}
+
+static void close_all(struct sched *s)
+{
+    struct client *c, *next;
+
+    fail_everything(s);
+    for (c = TAILQ_FIRST(&s->clients); c; c = next) {
+        next = TAILQ_NEXT(c, link);
+        bury(s, c);
+    }
+    wire_scratch_close(&s->unpacked);
+    wire_scratch_close(&s->packed);
+    free(s->logits);
+    free(s->candidates);
+    if (s->epoll >= 0)
+        (void)close(s->epoll);
+    backend_close(&s->backend);
+}
+
+void *sched_main(void *arg)
+{
+    struct sched *s = arg;
+    struct mailbox_letter letter = { .kind = MAILBOX_READY };
+
+    s->epoll = -1;
+    TAILQ_INIT(&s->clients);
+    TAILQ_INIT(&s->active);
+    s->started_ns = clock_ns();
+    s->result = open_all(s);
+    if (s->result == 0) {
+        mailbox_put(s->outbox, &letter);
+        while (!s->stopping)
+            if (!step(s))
+                idle(s);
+    }
+    close_all(s);
+    letter.kind = MAILBOX_STOPPED;
+    mailbox_put(s->outbox, &letter);
+    return NULL;
+}

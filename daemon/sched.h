@@ -1,0 +1,77 @@
+/* daemon/sched.h - the scheduler: every client's requests, one step after the other.
+ *
+ * A step: letters of the control thread, frames of the clients (a bounded number of each), cancelled
+ * and dead ones, slices of work (encoding, taking pages, sending), then one batch through the model.
+ * Between the layers of a batch it looks at letters and frames again: a ping is answered, and a
+ * cancel of something that is being read ends the step at once. Without anything to do it spins for
+ * spin_us and then sleeps in one epoll_wait without a timeout.
+ *
+ * Threads    sched_main is the scheduler's thread; all below it is called there only, but for
+ *            sched_alive. Letters are the only way in and out.
+ * Ownership  owns backend and clients; borrows config and mailboxes.
+ */
+#ifndef DAEMON_SCHED_H
+#define DAEMON_SCHED_H
+
+#include "daemon/backend.h"
+#include "daemon/client.h"
+#include "daemon/config.h"
+#include "daemon/mailbox.h"
+#include "daemon/pace.h"
+#include "engine/sampler.h"
+
+#include <stdatomic.h>
+
+TAILQ_HEAD(client_list, client);
+TAILQ_HEAD(request_list, request);
+
+/* Rows of logits made at once: one pass over the output matrix for so many. */
+#define SCHED_LOGITS_ROWS 32u
+
+struct sched_totals {
+    uint64_t requests, requests_failed, prompt_tokens, generated_tokens, steps, client_errors;
+};
+
+struct sched {
+    /* Set by the control thread before the start. */
+    const struct config *config;
+    struct mailbox *inbox, *outbox;
+
+    /* The scheduler's. */
+    struct backend backend;
+    int epoll;
+    struct client_list clients;
+    struct request_list active; /* every open request; served ones move to the end */
+    uint32_t n_clients, n_active, n_sessions;
+    uint64_t last_session;
+    struct wire_scratch unpacked, packed;
+    float *logits;                        /* (SCHED_LOGITS_ROWS, n_vocab) */
+    struct sampler_candidate *candidates; /* (n_vocab) */
+    struct pace pace;
+    bool in_step;     /* inside forward_step: sequences and pages must not change */
+    bool abandon;     /* what the step reads is not wanted any more */
+    bool decode_only; /* the last step was abandoned: the decoding ones go first now */
+    bool stopping;
+    uint64_t started_ns;
+    struct sched_totals totals;
+
+    /* Written by the scheduler, read by the control thread: is it alive? */
+    _Atomic uint64_t heartbeat;
+    _Atomic bool asleep;
+
+    /* Written before MAILBOX_READY or MAILBOX_STOPPED is sent. */
+    int result;
+    struct why why;
+};
+
+/* The thread: loads the model, says READY, serves until STOP, frees everything, says STOPPED. arg is
+ * a struct sched, zeroed but for what the control thread sets. */
+void *sched_main(void *arg);
+
+/* A client broke the protocol: it is logged, counted, and gone at the end of the step. */
+void sched_client_broke(struct sched *s, struct client *c, const char *what);
+
+/* Letters and frames, also in the middle of a step. True: there were any. */
+bool sched_attend(struct sched *s);
+
+#endif
