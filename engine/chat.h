@@ -8,6 +8,10 @@
  * The text is rendered in pieces, because what a client wrote must never be read as a special
  * token and what the template wrote must: each piece says which it is.
  *
+ * Llama 3.1 and 3.2 write a date into the system message: the template's own default, always the
+ * same, so that a conversation's tokens do not depend on the day. Messages that call tools are not
+ * rendered; results of tools are, by role tool, where the template has them.
+ *
  * Threads    immutable after chat_open.
  */
 #ifndef ENGINE_CHAT_H
@@ -21,7 +25,10 @@ struct chat;
 
 struct chat_message { const char *role; const char *text; size_t text_len; };
 
-struct chat_piece { const char *text; size_t len; bool special; };   /* special: the template's */
+/* special: a special token's text, to be read as that token. All else is plain, the client's text and
+ * what the template puts beside it: neighbours that are plain are one text, and should be encoded as
+ * one, as they would be in the whole rendered string. text is there only while emit is called. */
+struct chat_piece { const char *text; size_t len; bool special; };
 
 /* -ENOENT: the file has no template; -ENOTSUP: one that we don't know, with a sentence. */
 int chat_open(const struct gguf *g, struct chat **ret, struct why *why);
