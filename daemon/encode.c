@@ -73,10 +73,17 @@ static int add_piece(struct encode *e, size_t off, size_t len, bool special)
 
 int encode_add(struct encode *e, const void *bytes, size_t n, bool special)
 {
+    struct encode_piece *last = e->n_pieces ? &e->pieces[e->n_pieces - 1] : NULL;
     size_t off = e->text.len;
     int r = encode_text_add(&e->text, bytes, n);
 
-    return r < 0 ? r : add_piece(e, off, n, special);
+    if (r < 0)
+        return r;
+    if (last && !last->special && !special) {
+        last->len += n;
+        return 0;
+    }
+    return add_piece(e, off, n, special);
 }
 
 int encode_take_text(struct encode *e, struct encode_text *text, bool special)

@@ -43,6 +43,7 @@ struct encode {
 int encode_init(struct encode *e, const struct vocab *v, size_t max_ids);
 void encode_fini(struct encode *e);
 
+/* Neighbouring pieces that are not special become one: their ids are those of the whole text. */
 int encode_add(struct encode *e, const void *bytes, size_t n, bool special); /* -ENOMEM */
 /* Moves a collected text in as the only piece. */
 int encode_take_text(struct encode *e, struct encode_text *text, bool special);

@@ -1,0 +1,221 @@
+#include "tests/support/daemon_fixture.h"
+
+#include "tests/support/gguf_build.h"
+#include "tests/support/scratch.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ARGS_MAX 48
+
+double daemon_fixture_ms(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+const char *daemon_fixture_model(enum daemon_fixture_model m)
+{
+    static char paths[2][SCRATCH_PATH_MAX];
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b;
+
+    if (paths[m][0])
+        return paths[m];
+    shape.n_ctx = 1024;
+    shape.std = 0.5f; /* else every next token is as likely, and ties decide */
+    if (m == DAEMON_FIXTURE_SLOW) {
+        shape.n_ctx = 4096;
+        shape.n_layer = 8;
+        shape.n_embd = 256;
+        shape.n_ff = 512;
+        shape.n_head = 4;
+        shape.head_dim = 64;
+        shape.sparse = true;
+    }
+    b = gguf_build_model(&shape);
+    gguf_build_write(b,
+                     scratch_path(paths[m], m == DAEMON_FIXTURE_TINY ? "tiny.gguf" : "slow.gguf"));
+    gguf_build_free(b);
+    return paths[m];
+}
+
+/* A datagram socket of our own, as a service manager has one. */
+static void open_notify(struct daemon_fixture *d, char path[SCRATCH_PATH_MAX])
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int r;
+
+    (void)unlink(scratch_path(path, "notify"));
+    d->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert(d->notify >= 0 && strlen(path) < sizeof(a.sun_path));
+    memcpy(a.sun_path, path, strlen(path));
+    r = bind(d->notify, (struct sockaddr *)&a, sizeof(a));
+    assert(r == 0);
+}
+
+static void exec_daemon(const char *const *args, const char *notify, int log)
+{
+    const char *build = getenv("BUILD"), *argv[ARGS_MAX + 2];
+    char path[256];
+    size_t n = 1;
+
+    (void)snprintf(path, sizeof(path), "%s/gistd", build ? build : "build/release");
+    argv[0] = path;
+    for (; args && *args; args++)
+        argv[n++] = *args;
+    argv[n] = NULL;
+    /* The user's own settings must not reach a test. */
+    (void)setenv("HOME", "/nonexistent", 1);
+    (void)unsetenv("XDG_CONFIG_HOME");
+    (void)unsetenv("GISTD_SOCKET");
+    (void)unsetenv("GISTD_MODEL");
+    (void)setenv("NOTIFY_SOCKET", notify, 1);
+    (void)dup2(log, STDERR_FILENO);
+    (void)dup2(log, STDOUT_FILENO);
+    (void)execv(path, (char *const *)argv);
+    _exit(127);
+}
+
+void daemon_fixture_spawn(struct daemon_fixture *d, const char *const *args)
+{
+    static unsigned count;
+    char notify[SCRATCH_PATH_MAX], name[32];
+    int log;
+
+    (void)snprintf(name, sizeof(name), "log%u", count++);
+    (void)scratch_path(d->log, name);
+    open_notify(d, notify);
+    log = open(d->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert(log >= 0);
+    d->pid = fork();
+    assert(d->pid >= 0);
+    if (d->pid == 0)
+        exec_daemon(args, notify, log);
+    (void)close(log);
+}
+
+const char *daemon_fixture_log(struct daemon_fixture *d)
+{
+    static char text[16384];
+    FILE *f = fopen(d->log, "re");
+    size_t n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+
+    text[n] = '\0';
+    if (f)
+        (void)fclose(f);
+    return text;
+}
+
+bool daemon_fixture_notified(struct daemon_fixture *d, const char *text, int timeout_ms)
+{
+    double end = daemon_fixture_ms() + timeout_ms;
+    char buf[1024];
+
+    while (daemon_fixture_ms() < end) {
+        struct pollfd p = { .fd = d->notify, .events = POLLIN };
+        ssize_t n;
+        int status;
+
+        if (poll(&p, 1, 50) <= 0) {
+            if (waitpid(d->pid, &status, WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
+                return false; /* it has ended */
+            continue;
+        }
+        n = recv(d->notify, buf, sizeof(buf) - 1, 0);
+        buf[n > 0 ? n : 0] = '\0';
+        if (strstr(buf, text))
+            return true;
+    }
+    return false;
+}
+
+void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
+                          const char *const *args)
+{
+    const char *all[ARGS_MAX] = { "--model",    daemon_fixture_model(m),
+                                  "--socket",   d->socket,
+                                  "--kv-bytes", "16M",
+                                  "--threads",  "2",
+                                  "--pin=no" };
+    size_t n = 9;
+
+    (void)scratch_path(d->socket, "gistd.sock");
+    for (; args && *args; args++)
+        all[n++] = *args;
+    assert(n < ARGS_MAX);
+    daemon_fixture_spawn(d, all);
+    if (!daemon_fixture_notified(d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS)) {
+        (void)printf("the daemon does not serve:\n%s", daemon_fixture_log(d));
+        abort();
+    }
+}
+
+int daemon_fixture_wait(struct daemon_fixture *d)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    int status;
+    pid_t r;
+
+    while ((r = waitpid(d->pid, &status, WNOHANG)) == 0 && daemon_fixture_ms() < end)
+        (void)usleep(1000);
+    if (r == 0) {
+        (void)printf("the daemon does not end:\n%s", daemon_fixture_log(d));
+        (void)kill(d->pid, SIGKILL);
+        abort();
+    }
+    (void)close(d->notify);
+    d->notify = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+void daemon_fixture_stop(struct daemon_fixture *d)
+{
+    int status;
+
+    (void)kill(d->pid, SIGTERM);
+    status = daemon_fixture_wait(d);
+    if (status == 0)
+        return;
+    (void)printf("the daemon ended with %d:\n%s", status, daemon_fixture_log(d));
+    abort();
+}
+
+gist_conn *daemon_fixture_connect(const struct daemon_fixture *d)
+{
+    gist_conn *c;
+
+    if (gist_connect(d->socket, "test", &c) < 0) {
+        (void)printf("connect: %s\n", gist_error(NULL));
+        abort();
+    }
+    return c;
+}
+
+bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms)
+{
+    double end = daemon_fixture_ms() + timeout_ms;
+    struct gist_stats st;
+
+    do {
+        int r = gist_stats(conn, &st);
+
+        assert(r == 0);
+        if (st.pages_free == st.pages)
+            return true;
+    } while (daemon_fixture_ms() < end);
+    return false;
+}
