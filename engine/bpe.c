@@ -62,9 +62,10 @@ int bpe_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_
 {
     struct bpe_rule *rule = find_slot(b, left, right);
 
-    assert(left != NONE && rank != NONE && b->n_rules < b->max_rules);
+    assert(left != NONE && rank != NONE);
     if (rule->left != NONE)
         return -EEXIST;
+    assert(b->n_rules < b->max_rules);
     *rule = (struct bpe_rule){ .left = left, .right = right, .rank = rank, .result = result };
     b->n_rules++;
     return 0;

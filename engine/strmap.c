@@ -65,9 +65,10 @@ int strmap_add(struct strmap *m, const uint8_t *s, size_t len, uint32_t value)
 {
     struct strmap_slot *slot = find_slot(m, s, len);
 
-    assert(value != STRMAP_NONE && len <= UINT32_MAX && m->n < m->max);
+    assert(value != STRMAP_NONE && len <= UINT32_MAX);
     if (slot->value != STRMAP_NONE)
         return -EEXIST;
+    assert(m->n < m->max);
     *slot = (struct strmap_slot){ .s = s, .len = (uint32_t)len, .value = value };
     m->n++;
     return 0;

@@ -3,6 +3,7 @@
  * template we don't know that is taken for one we do. */
 #include "engine/chat.h"
 #include "engine/template.h"
+#include "tests/support/file.h"
 #include "tests/support/gguf_build.h"
 
 #include <errno.h>
@@ -17,26 +18,6 @@
 #define BOS "<|begin_of_text|>"
 
 /* --- a chat from a template ----------------------------------------------------------------------- */
-
-static char *read_file(const char *path, size_t *ret_len)
-{
-    FILE *f = fopen(path, "rb");
-    char *text;
-    long len;
-
-    assert_non_null(f);
-    assert_int_equal(fseek(f, 0, SEEK_END), 0);
-    len = ftell(f);
-    rewind(f);
-    text = malloc((size_t)len + 1);
-    assert_non_null(text);
-    assert_int_equal(fread(text, 1, (size_t)len, f), len);
-    text[len] = '\0';
-    fclose(f);
-    if (ret_len)
-        *ret_len = (size_t)len;
-    return text;
-}
 
 /* template NULL: the file has none. */
 static int open_text(const char *template, struct chat **ret, struct why *why)
@@ -63,12 +44,12 @@ static int open_text(const char *template, struct chat **ret, struct why *why)
 
 static int open_named(const char *name, struct chat **ret, struct why *why)
 {
-    char path[128];
-    char *text;
+    char path[128], *text;
+    size_t len;
     int r;
 
     (void)snprintf(path, sizeof(path), "tests/data/chat/%s.jinja", name);
-    text = read_file(path, NULL);
+    text = (char *)file_read(path, &len);
     r = open_text(text, ret, why);
     free(text);
     return r;
@@ -157,7 +138,7 @@ static enum chat_at at_of(const struct vector *v)
 static void as_the_templates_render(void **state)
 {
     size_t len, n = 0;
-    char *file = read_file("tests/data/chat_vectors.txt", &len);
+    char *file = (char *)file_read("tests/data/chat_vectors.txt", &len);
     struct rendered out;
     struct vector v;
     struct chat *c = NULL;
