@@ -2,7 +2,6 @@
 #
 #   V=1                    show the commands
 #   SAN=address,undefined  build with sanitizers, into a folder of their own (also SAN=thread)
-#   FUZZ=1                 with CC=clang: build the fuzzers
 #   PREFIX, DESTDIR        where `make install` puts things
 
 VERSION := 0.1.0
@@ -13,7 +12,7 @@ SAN     ?=
 V       ?= 0
 
 comma   := ,
-FLAVOUR := $(if $(SAN),$(subst $(comma),-,$(SAN)),release)$(if $(filter clang%,$(CC)),-clang)
+FLAVOUR := $(if $(FUZZ),fuzz,$(if $(SAN),$(subst $(comma),-,$(SAN)),release)$(if $(filter clang%,$(CC)),-clang))
 B       := build/$(FLAVOUR)
 Q       := $(if $(filter 1,$(V)),,@)
 
@@ -55,6 +54,8 @@ LIBS_tests  := $(shell pkg-config --libs cmocka)
 CFLAGS_avx2 := -mavx2 -mfma -mf16c -ffp-contract=off -O3
 $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_avx2*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_avx2)))
 CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
+CFLAGS_engine/sampler.o := -ffp-contract=off
+CFLAGS_engine/quant.o := -ffp-contract=off
 
 .PHONY: all check bench fuzz install clean help
 .DEFAULT_GOAL := all
@@ -140,7 +141,14 @@ check:
 check-run: all $(RUN_tests)
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
+# Fuzzers want clang, and coverage in every object: a flavour of their own, build/fuzz. Run them by
+# tests/run-fuzz.
+ifeq ($(FUZZ),1)
 fuzz: $(FUZZERS)
+else
+fuzz:
+	$(Q)$(MAKE) --no-print-directory fuzz FUZZ=1 CC=clang SAN=fuzzer-no-link,address,undefined
+endif
 
 bench: all $(BENCHES)
 	$(Q)BUILD=$(B) bench/run
