@@ -1,0 +1,121 @@
+/* Would catch: memory that is not aligned or not zero; a refused lock or an absurd size taken for a crash
+ * or a success; a CPU handed out that the process may not use, or one twice while others are free. */
+#include "engine/place.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MIB ((size_t)1 << 20)
+
+static void check_memory(size_t len, bool lock)
+{
+    struct place_result result = { 0 };
+    uint8_t *mem = NULL;
+    void *p;
+
+    assert_int_equal(place_alloc(len, lock, &p, &result), 0);
+    mem = p;
+    assert_int_equal((uintptr_t)mem % (len >= 2 * MIB ? 2 * MIB : 4096), 0);
+    for (size_t i = 0; i < len; i += 997)
+        assert_int_equal(mem[i], 0);
+    mem[0] = mem[len - 1] = 1;
+    assert_true(lock || !result.locked);
+    place_free(mem, len);
+}
+
+static void test_alloc(void **state)
+{
+    static const size_t lengths[] = { 1, 4096, 4097, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 7 * MIB };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        check_memory(lengths[i], false);
+        check_memory(lengths[i], true);
+    }
+    place_free(NULL, 0);
+}
+
+/* Over the limit is no error: the memory is there, and the result says that it is not locked. */
+static void test_lock_refused(void **state)
+{
+    struct rlimit old, none = { 0, 0 };
+    struct place_result result = { 0 };
+    void *mem;
+
+    (void)state;
+    assert_int_equal(getrlimit(RLIMIT_MEMLOCK, &old), 0);
+    none.rlim_max = old.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &none), 0);
+    assert_int_equal(place_alloc(4 * MIB, true, &mem, &result), 0);
+    if (geteuid() != 0) /* root may lock past any limit */
+        assert_false(result.locked);
+    place_free(mem, 4 * MIB);
+    assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
+}
+
+static void test_too_much(void **state)
+{
+    struct place_result result;
+    void *mem;
+
+    (void)state;
+    assert_int_equal(place_alloc(SIZE_MAX, false, &mem, &result), -ENOMEM);
+    assert_int_equal(place_alloc(SIZE_MAX - 4096, false, &mem, &result), -ENOMEM);
+    assert_int_equal(place_alloc((size_t)1 << 60, false, &mem, &result), -ENOMEM);
+    assert_int_equal(place_alloc(0, false, &mem, &result), -ENOMEM);
+}
+
+static void test_cpus(void **state)
+{
+    cpu_set_t allowed, seen;
+    uint32_t n = place_n_cpus();
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
+    assert_int_equal(n, CPU_COUNT(&allowed));
+    CPU_ZERO(&seen);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t cpu = place_cpu(i);
+
+        assert_true(CPU_ISSET(cpu, &allowed));
+        assert_false(CPU_ISSET(cpu, &seen));
+        CPU_SET(cpu, &seen);
+        assert_int_equal(place_cpu(i + n), cpu);
+    }
+}
+
+/* A process that was given one CPU gives out that one. */
+static void test_narrowed(void **state)
+{
+    cpu_set_t old, one;
+    uint32_t cpu = place_cpu(place_n_cpus() - 1);
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(old), &old), 0);
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    assert_int_equal(place_n_cpus(), 1);
+    assert_int_equal(place_cpu(0), cpu);
+    assert_int_equal(place_cpu(5), cpu);
+    assert_int_equal(sched_setaffinity(0, sizeof(old), &old), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_alloc),    cmocka_unit_test(test_lock_refused),
+        cmocka_unit_test(test_too_much), cmocka_unit_test(test_cpus),
+        cmocka_unit_test(test_narrowed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}
