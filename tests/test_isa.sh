@@ -1,0 +1,43 @@
+#!/bin/sh
+# Would catch: wide instructions in an object that runs before, or without, the choice of a table (gistd
+# would die by SIGILL on a CPU without AVX2), and AVX-512 in the AVX2 table.
+set -u
+BUILD=${BUILD:-build/release}
+bad=0 n=0
+
+if ! command -v objdump >/dev/null; then
+    echo "no objdump here (Debian package binutils)"
+    exit 77
+fi
+if [ "$(uname -m)" != x86_64 ]; then
+    echo "not an x86-64 build"
+    exit 77
+fi
+
+# first_hit OBJECT PATTERN: the first instruction that has it.
+first_hit() {
+    objdump -d --no-show-raw-insn "$1" | grep -E -m 1 "$2"
+}
+
+for o in $(find "$BUILD/engine" "$BUILD/ipc" "$BUILD/client" "$BUILD/daemon" -name '*.o'); do
+    n=$((n + 1))
+    case $o in
+    */engine/kernels_avx2*.o) pattern='%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]\b' ;;
+    *) pattern='%[yz]mm|[[:space:]]v[a-z0-9]+ +.*%xmm' ;;
+    esac
+    if hit=$(first_hit "$o" "$pattern"); then
+        echo "$o: $hit"
+        bad=1
+    fi
+done
+
+# The patterns must find what they look for: an object that has it, and enough objects.
+if ! first_hit "$BUILD/engine/kernels_avx2.o" '%ymm' >/dev/null; then
+    echo "no %ymm in kernels_avx2.o: this test looks at the wrong thing"
+    bad=1
+fi
+if [ "$n" -lt 10 ]; then
+    echo "only $n objects under $BUILD"
+    bad=1
+fi
+exit $bad
