@@ -256,13 +256,31 @@ static int add_merge(struct vocab *v, uint32_t rank, struct gguf_str text, uint8
     return 0;
 }
 
-static int read_merges(struct vocab *v, const struct gguf *g, struct why *why)
+/* buf has room for twice the longest token. */
+static int add_merges(struct vocab *v, const struct gguf *g, const struct gguf_array *merges,
+                      uint8_t *buf, struct why *why)
 {
-    uint8_t buf[2 * TOKEN_LEN_MAX];
-    struct gguf_array merges;
     struct gguf_str text;
     size_t pos = 0;
     uint32_t i;
+    int r;
+
+    for (i = 0; i < merges->n; i++) {
+        text = gguf_next_str(merges, &pos);
+        r = text.len <= 2 * TOKEN_LEN_MAX ? add_merge(v, i, text, buf) : -EINVAL;
+        if (r < 0)
+            return why_set(why, -EINVAL, "%s: merge %u, \"%.*s\", %s", gguf_path(g), i,
+                           (int)(text.len < 80 ? text.len : 80), text.s,
+                           r == -ENOENT ? "names or makes a token that is not in the vocabulary"
+                                        : "is not two tokens with a space between");
+    }
+    return 0;
+}
+
+static int read_merges(struct vocab *v, const struct gguf *g, struct why *why)
+{
+    struct gguf_array merges;
+    uint8_t *buf;
     int r;
 
     r = get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, why);
@@ -271,19 +289,14 @@ static int read_merges(struct vocab *v, const struct gguf *g, struct why *why)
     if (merges.n > TOKENS_MAX)
         return why_set(why, -EINVAL, "%s: %llu merges; supported: up to %u", gguf_path(g),
                        (unsigned long long)merges.n, TOKENS_MAX);
-    r = bpe_init(&v->bpe, (uint32_t)merges.n);
-    if (r < 0)
-        return r;
-    for (i = 0; i < merges.n; i++) {
-        text = gguf_next_str(&merges, &pos);
-        r = text.len <= sizeof(buf) ? add_merge(v, i, text, buf) : -EINVAL;
-        if (r < 0)
-            return why_set(why, -EINVAL, "%s: merge %u, \"%.*s\", %s", gguf_path(g), i,
-                           (int)(text.len < 80 ? text.len : 80), text.s,
-                           r == -ENOENT ? "names or makes a token that is not in the vocabulary"
-                                        : "is not two tokens with a space between");
+    buf = malloc(2 * TOKEN_LEN_MAX);
+    if (!buf || bpe_init(&v->bpe, (uint32_t)merges.n) < 0) {
+        free(buf);
+        return -ENOMEM;
     }
-    return 0;
+    r = add_merges(v, g, &merges, buf, why);
+    free(buf);
+    return r;
 }
 
 static int get_id(const struct vocab *v, const struct gguf *g, const char *key, uint32_t *ret,

@@ -1,0 +1,130 @@
+/* Fuzzes encoding: any bytes have ids that decode to the very bytes, and the same ids in slices of one
+ * as in slices of 4096; the decoded text comes out of the detokenizer as UTF-8 however it is cut.
+ * The first byte of an input picks the pre-tokenizer and whether special tokens are looked for.
+ * Run by tests/run-fuzz. */
+#include "engine/detok.h"
+#include "engine/utf8.h"
+#include "engine/vocab.h"
+#include "tests/support/fuzz_seeds.h"
+#include "tests/support/gguf_build.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static struct vocab *vocabs[3];
+static struct vocab_encoder *encoders[3];
+
+static void open_vocab(size_t i, const char *pre)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b = gguf_build_model(&shape);
+    struct why why = { "" };
+    struct gguf *g;
+    void *bytes;
+    size_t len;
+
+    gguf_build_str(b, "tokenizer.ggml.pre", pre);
+    bytes = gguf_build_bytes(b, &len, NULL);
+    gguf_build_free(b);
+    if (gguf_open_mem(bytes, len, "fuzz.gguf", &g, &why) < 0 ||
+        vocab_open(g, &vocabs[i], &why) < 0 || vocab_encoder_new(vocabs[i], &encoders[i]) < 0) {
+        fprintf(stderr, "%s\n", why.text);
+        abort();
+    }
+    gguf_close(g);
+    free(bytes);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    static const char *const seeds[] = {
+        "\x00the wor in 123  x\n\n y's",
+        "\x01<|im_start|>user\nhe'LL <|im_end|>\r\n",
+        "\x02\xf0\x9f\x91\xa8\xe2\x80\x8d\xf0\x9f\x91\xa9 \xe3\x80\x80\xed\xa0\x80\xff\xc3",
+    };
+    const char *dir = fuzz_seeds_dir(*argc, *argv);
+
+    open_vocab(0, "smollm");
+    open_vocab(1, "llama-bpe");
+    open_vocab(2, "qwen2");
+    for (size_t i = 0; dir && i < 3; i++) {
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "text%zu", i);
+        fuzz_seeds_put(dir, name, seeds[i], strlen(seeds[i] + 1) + 1);
+    }
+    return 0;
+}
+
+static size_t encode(struct vocab_encoder *e, const uint8_t *text, size_t len, bool special,
+                     size_t slice, uint32_t *ids)
+{
+    size_t n = 0, got;
+
+    vocab_encoder_start(e, text, len, special);
+    do {
+        int r = vocab_encoder_next(e, ids + n, slice, &got);
+
+        assert(r == 0);
+        n += got;
+        assert(n <= len);
+    } while (got > 0);
+    assert(vocab_encoder_lost(e) == 0);
+    return n;
+}
+
+static void check_decoding(const struct vocab *v, const uint32_t *ids, size_t n,
+                           const uint8_t *text, size_t len)
+{
+    struct detok d = { .n_held = 0 };
+    char *out = malloc(DETOK_OUT_MAX(len));
+    size_t at = 0, n_out = 0, n_bytes;
+
+    assert(out);
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *bytes = vocab_bytes(v, ids[i], &n_bytes);
+
+        assert(n_bytes <= len - at && memcmp(bytes, text + at, n_bytes) == 0);
+        at += n_bytes;
+        n_out += detok_push(&d, bytes, n_bytes, out + n_out);
+        assert(n_out <= DETOK_OUT_MAX(len));
+        assert(utf8_span((uint8_t *)out, n_out) == n_out);
+    }
+    assert(at == len);
+    n_out += detok_end(&d, out + n_out);
+    assert(utf8_span((uint8_t *)out, n_out) == n_out);
+    assert(utf8_span(text, len) < len || (n_out == len && memcmp(out, text, len) == 0));
+    free(out);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    uint32_t *ids, *ids1;
+    size_t which, n, n1;
+    uint8_t *text;
+    bool special;
+
+    if (len == 0)
+        return 0;
+    which = data[0] % 3u;
+    special = data[0] / 3 % 2;
+    len--;
+    text = malloc(len ? len : 1); /* of exactly its size, for AddressSanitizer */
+    ids = malloc((len + 4096) * sizeof(*ids));
+    ids1 = malloc((len + 1) * sizeof(*ids1));
+    assert(text && ids && ids1);
+    memcpy(text, data + 1, len);
+    n = encode(encoders[which], text, len, special, 4096, ids);
+    n1 = encode(encoders[which], text, len, special, 1, ids1);
+    assert(n == n1 && memcmp(ids, ids1, n * sizeof(*ids)) == 0);
+    check_decoding(vocabs[which], ids, n, text, len);
+    free(text);
+    free(ids);
+    free(ids1);
+    return 0;
+}
