@@ -265,7 +265,8 @@ def main():
     args = p.parse_args()
     if not args.tool:
         args.tool = "build/release/tests/tool_tokenize"
-        subprocess.run(["make", "--no-print-directory", "-C", ROOT, args.tool], check=True)
+        # With the flags of `make check`, so that nothing is built twice.
+        subprocess.run(["make", "--no-print-directory", "-C", ROOT, "WERROR=-Werror", args.tool], check=True)
         args.tool = str(ROOT / args.tool)
     if args.model is None:
         args.model = [m for m in [os.environ.get("GISTD_TEST_MODEL")] if m]
