@@ -3,8 +3,8 @@
 /* A new measurement's weight: some ten steps until a change of speed is followed. */
 #define WEIGHT 0.2
 
-/* The first step: long enough to measure something, short on any machine. */
-#define FIRST_TOKENS 64u
+/* The first step: just enough to measure something, short on any machine. */
+#define FIRST_TOKENS PACE_TOKENS_MIN
 
 void pace_init(struct pace *p, uint32_t n_layers, uint32_t max_tokens)
 {

@@ -316,13 +316,17 @@ static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
     bool stuck;
+    int n;
 
     if (spin(s))
         return;
     workers_rest(s->backend.workers);
     if (!arm(s, &stuck)) {
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
-        (void)epoll_wait(s->epoll, ev, 16, stuck ? STUCK_MS : -1);
+        /* Again at once when a tracer came or went: nothing has happened. */
+        do
+            n = epoll_wait(s->epoll, ev, 16, stuck ? STUCK_MS : -1);
+        while (n < 0 && errno == EINTR);
         atomic_store_explicit(&s->asleep, false, memory_order_relaxed);
     }
     disarm(s);

@@ -8,9 +8,11 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -18,6 +20,16 @@
 #include <unistd.h>
 
 #define ARGS_MAX 48
+
+__attribute__((noreturn, format(printf, 1, 2))) static void give_up(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    abort();
+}
 
 double daemon_fixture_ms(void)
 {
@@ -78,6 +90,7 @@ static void exec_daemon(const char *const *args, const char *notify, int log)
     for (; args && *args; args++)
         argv[n++] = *args;
     argv[n] = NULL;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nothing behind */
     /* The user's own settings must not reach a test. */
     (void)setenv("HOME", "/nonexistent", 1);
     (void)unsetenv("XDG_CONFIG_HOME");
@@ -151,17 +164,18 @@ void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
                                   "--kv-bytes", "16M",
                                   "--threads",  "2",
                                   "--pin=no" };
+    static unsigned count;
+    char name[32];
     size_t n = 9;
 
-    (void)scratch_path(d->socket, "gistd.sock");
+    (void)snprintf(name, sizeof(name), "gistd%u.sock", count++);
+    (void)scratch_path(d->socket, name);
     for (; args && *args; args++)
         all[n++] = *args;
     assert(n < ARGS_MAX);
     daemon_fixture_spawn(d, all);
-    if (!daemon_fixture_notified(d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS)) {
-        (void)printf("the daemon does not serve:\n%s", daemon_fixture_log(d));
-        abort();
-    }
+    if (!daemon_fixture_notified(d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS))
+        give_up("the daemon does not serve:\n%s", daemon_fixture_log(d));
 }
 
 int daemon_fixture_wait(struct daemon_fixture *d)
@@ -173,9 +187,8 @@ int daemon_fixture_wait(struct daemon_fixture *d)
     while ((r = waitpid(d->pid, &status, WNOHANG)) == 0 && daemon_fixture_ms() < end)
         (void)usleep(1000);
     if (r == 0) {
-        (void)printf("the daemon does not end:\n%s", daemon_fixture_log(d));
         (void)kill(d->pid, SIGKILL);
-        abort();
+        give_up("the daemon does not end:\n%s", daemon_fixture_log(d));
     }
     (void)close(d->notify);
     d->notify = -1;
@@ -188,20 +201,16 @@ void daemon_fixture_stop(struct daemon_fixture *d)
 
     (void)kill(d->pid, SIGTERM);
     status = daemon_fixture_wait(d);
-    if (status == 0)
-        return;
-    (void)printf("the daemon ended with %d:\n%s", status, daemon_fixture_log(d));
-    abort();
+    if (status != 0)
+        give_up("the daemon ended with %d:\n%s", status, daemon_fixture_log(d));
 }
 
 gist_conn *daemon_fixture_connect(const struct daemon_fixture *d)
 {
     gist_conn *c;
 
-    if (gist_connect(d->socket, "test", &c) < 0) {
-        (void)printf("connect: %s\n", gist_error(NULL));
-        abort();
-    }
+    if (gist_connect(d->socket, "test", &c) < 0)
+        give_up("connect: %s\n", gist_error(NULL));
     return c;
 }
 

@@ -1,0 +1,394 @@
+/* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an index,
+ * span or frame from shared memory that is believed, a client that takes others with it, pages that
+ * stay behind a killed client, a cancel that waits for the whole prompt, a silent peer that keeps a
+ * place, system calls of an idle daemon. */
+
+#include "ipc/handshake.h"
+#include "ipc/ring.h"
+#include "ipc/wire.h"
+#include "tests/support/daemon_fixture.h"
+#include "tests/support/hostile.h"
+#include "tests/support/scratch.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static struct daemon_fixture d;
+static gist_conn *honest;
+
+static void still_serves(void)
+{
+    assert_int_equal(gist_ping(honest), 0);
+}
+
+/* --- handshake --------------------------------------------------------------------------------------- */
+
+static int raw_connect(void)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    memcpy(a.sun_path, d.socket, strlen(d.socket));
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    return fd;
+}
+
+static void test_handshakes(void **state)
+{
+    struct handshake_hello hello = { .magic = HANDSHAKE_MAGIC, .version = 77 };
+    struct handshake_answer answer;
+    int fd = raw_connect();
+
+    (void)state;
+    assert_int_equal(send(fd, &hello, sizeof(hello), 0), sizeof(hello));
+    assert_int_equal(recv(fd, &answer, sizeof(answer), 0), sizeof(answer));
+    assert_int_equal(answer.status, HANDSHAKE_BAD_VERSION);
+    assert_int_equal(answer.version, HANDSHAKE_VERSION);
+    assert_non_null(strstr(answer.text, "77"));
+    assert_int_equal(recv(fd, &answer, sizeof(answer), 0), 0);
+    (void)close(fd);
+
+    fd = raw_connect();
+    assert_int_equal(send(fd, "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
+    assert_int_equal(recv(fd, &answer, sizeof(answer), 0), sizeof(answer));
+    assert_int_equal(answer.status, HANDSHAKE_BAD_REQUEST);
+    (void)close(fd);
+
+    /* More silent peers than there are places for: the next honest client still comes in. */
+    for (int i = 0; i < 40; i++)
+        (void)raw_connect();
+    gist_disconnect(daemon_fixture_connect(&d));
+    still_serves();
+}
+
+/* --- garbage in shared memory ------------------------------------------------------------------------- */
+
+static uint64_t errors_counted(void)
+{
+    struct gist_stats st;
+
+    assert_int_equal(gist_stats(honest, &st), 0);
+    return st.client_errors_total;
+}
+
+/* Each field of the rings, one at a time, with values at the edges and past them. */
+static void test_ring_fields(void **state)
+{
+    static const uint32_t values[] = { 1, 2, 255, 256, 257, 0x7fffffff, 0x80000000, 0xffffffff };
+    static const enum hostile_word words[] = { HOSTILE_TAIL, HOSTILE_HEAD, HOSTILE_SLEEPING,
+                                               HOSTILE_ROOM };
+    uint64_t before = errors_counted();
+    unsigned closed = 0;
+
+    (void)state;
+    for (int ring = 0; ring < 2; ring++) {
+        for (size_t w = 0; w < 4; w++) {
+            for (size_t v = 0; v < sizeof(values) / sizeof(*values); v++) {
+                struct hostile h;
+
+                assert_int_equal(hostile_connect(&h, d.socket), 0);
+                *hostile_word(&h, ring, words[w]) = values[v];
+                hostile_ring(&h);
+                still_serves();
+                /* A tail far ahead can't be right: the client is thrown out. */
+                if (ring == HOSTILE_C2S && words[w] == HOSTILE_TAIL && values[v] > 256) {
+                    assert_true(hostile_was_closed(&h, DAEMON_FIXTURE_PATIENCE_MS));
+                    closed++;
+                }
+                hostile_close(&h);
+            }
+        }
+    }
+    assert_true(closed > 0);
+    assert_true(errors_counted() >= before + closed);
+}
+
+static void test_descriptors(void **state)
+{
+    static const struct ring_desc bad[] = {
+        { 1, 64, 64 },
+        { 0, 0, 0 },
+        { 0, 64, 65 },
+        { 0, 0xffffffff, 8 },
+        { ~0ull & ~63ull, 64, 8 },
+        { 1ull << 40, 64, 8 },
+        { 0, 1 << 30, 1 << 29 },
+        { 64, 1 << 20, 64 },
+        { 0, 1 << 19, 70000 },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        struct hostile h;
+        volatile struct ring_desc *desc;
+
+        assert_int_equal(hostile_connect(&h, d.socket), 0);
+        desc = hostile_desc(&h, HOSTILE_C2S, 0);
+        desc->off = bad[i].off;
+        desc->len = bad[i].len;
+        desc->frame_len = bad[i].frame_len;
+        *hostile_word(&h, HOSTILE_C2S, HOSTILE_TAIL) = 1;
+        hostile_ring(&h);
+        assert_true(hostile_was_closed(&h, DAEMON_FIXTURE_PATIENCE_MS));
+        hostile_close(&h);
+        still_serves();
+    }
+}
+
+/* Frames of random bytes, and good frames with changed bytes: answered or not, never believed. */
+static void test_frames(void **state)
+{
+    uint64_t seed = 1;
+    struct wire_scratch scratch;
+
+    (void)state;
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    for (int round = 0; round < 40; round++) {
+        struct hostile h;
+
+        assert_int_equal(hostile_connect(&h, d.socket), 0);
+        for (int i = 0; i < 20; i++) {
+            struct wire_req m = { .id = (uint64_t)i, .kind = hostile_random(&seed) % WIRE_REQ__N };
+            uint8_t frame[512];
+            size_t len = 0;
+
+            if (round % 2 == 0 || wire_req_pack(&scratch, &m, frame, sizeof(frame), &len) < 0) {
+                len = 1 + hostile_random(&seed) % sizeof(frame);
+                for (size_t k = 0; k < len; k++)
+                    frame[k] = (uint8_t)hostile_random(&seed);
+            } else if (i > 0) {
+                frame[hostile_random(&seed) % len] ^= (uint8_t)hostile_random(&seed);
+            }
+            hostile_send(&h, frame, (uint32_t)len);
+        }
+        still_serves();
+        hostile_close(&h);
+    }
+    wire_scratch_close(&scratch);
+    still_serves();
+    assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
+}
+
+/* All of the memory, all of the time, while the daemon works on it. */
+static void test_everything(void **state)
+{
+    uint64_t seed = 2;
+
+    (void)state;
+    for (int round = 0; round < 20; round++) {
+        struct hostile h;
+
+        assert_int_equal(hostile_connect(&h, d.socket), 0);
+        for (int i = 0; i < 200; i++) {
+            size_t at = hostile_random(&seed) % (64 + 2 * RING_BYTES(h.g.slots));
+
+            h.mem[at] = (uint8_t)hostile_random(&seed);
+            if (i % 10 == 0)
+                hostile_ring(&h);
+        }
+        still_serves();
+        hostile_close(&h);
+    }
+}
+
+/* --- death and cancel ----------------------------------------------------------------------------------- */
+
+static void on_done(void *arg, int err, const struct gist_result *result)
+{
+    (void)result;
+    *(int *)arg = err;
+}
+
+#define LONG_TEXT 3500
+
+/* A child that reads a long prompt (answer: that has an answer written) until it is killed. */
+static pid_t victim(bool answer)
+{
+    struct gist_sampling p = { .size = sizeof(p), .ignore_eog = 1 };
+    char text[LONG_TEXT];
+    gist_session *s;
+    gist_conn *c;
+    pid_t pid = fork();
+
+    if (pid != 0)
+        return pid;
+    memset(text, 'x', sizeof(text));
+    if (gist_connect(d.socket, "victim", &c) == 0 && gist_open(c, NULL, &s) == 0) {
+        (void)gist_append_text(s, text, answer ? 100 : sizeof(text), 0, NULL);
+        (void)gist_generate(s, &p, NULL, NULL, NULL);
+    }
+    _exit(0);
+}
+
+static bool pages_are_taken(uint32_t more_than)
+{
+    struct gist_stats st;
+
+    assert_int_equal(gist_stats(honest, &st), 0);
+    return st.pages - st.pages_free > more_than;
+}
+
+static void test_kill(void **state)
+{
+    (void)state;
+    for (int answer = 0; answer < 2; answer++) {
+        pid_t pid = victim(answer);
+        double start, end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+
+        /* In the middle of it: all pages of the prompt, or one more than the prompt's. */
+        while (!pages_are_taken(answer ? 7 : LONG_TEXT / 16 - 2) && daemon_fixture_ms() < end)
+            (void)usleep(1000);
+        (void)usleep(20000);
+        assert_true(pages_are_taken(0));
+        start = daemon_fixture_ms();
+        (void)kill(pid, SIGKILL);
+        assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
+        (void)printf("killed in its %s: pages back after %.1f ms\n", answer ? "answer" : "prompt",
+                     daemon_fixture_ms() - start);
+        if (!getenv("DAEMON_FIXTURE_SLOW"))
+            assert_true(daemon_fixture_ms() - start < 1000);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+    }
+}
+
+static void test_cancel_in_prompt(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    struct gist_stats st;
+    gist_session *s;
+    char text[LONG_TEXT];
+    uint64_t request;
+    uint32_t n;
+    double start;
+    int err = 1;
+
+    (void)state;
+    memset(text, 'y', sizeof(text));
+    assert_int_equal(gist_open(c, NULL, &s), 0);
+    assert_int_equal(gist_append_text(s, "before", 6, 0, NULL), 0);
+    assert_int_equal(gist_stats(honest, &st), 0);
+    n = st.sessions[0].n_tokens;
+    assert_int_equal(gist_append_text_start(s, text, 3000, 0, on_done, &err, &request), 0);
+    for (start = daemon_fixture_ms(); daemon_fixture_ms() < start + 300;)
+        assert_true(gist_dispatch(c) >= 0);
+    assert_int_equal(err, 1); /* it is still at it */
+    start = daemon_fixture_ms();
+    assert_int_equal(gist_cancel(c, request), 0);
+    while (err == 1)
+        assert_true(gist_dispatch(c) >= 0);
+    (void)printf("cancelled in its prompt after %.1f ms\n", daemon_fixture_ms() - start);
+    assert_int_equal(err, -ECANCELED);
+    /* As it was before. */
+    assert_int_equal(gist_stats(honest, &st), 0);
+    assert_int_equal(st.n_sessions, 1);
+    assert_int_equal(st.sessions[0].n_tokens, n);
+    assert_int_equal(st.pages - st.pages_free, 1);
+    gist_disconnect(c);
+    assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
+}
+
+/* A ping is answered between layers, not after the prompt. */
+static void test_ping_beside_prompt(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    gist_session *s;
+    char text[LONG_TEXT];
+    double worst = 0, start;
+    int err = 1;
+
+    (void)state;
+    memset(text, 'y', sizeof(text));
+    assert_int_equal(gist_open(c, NULL, &s), 0);
+    assert_int_equal(gist_append_text_start(s, text, sizeof(text), 0, on_done, &err, NULL), 0);
+    for (int i = 0; i < 50; i++) {
+        start = daemon_fixture_ms();
+        still_serves();
+        if (daemon_fixture_ms() - start > worst)
+            worst = daemon_fixture_ms() - start;
+    }
+    (void)printf("a ping beside a long prompt: at most %.1f ms\n", worst);
+    assert_int_equal(err, 1);
+    gist_disconnect(c);
+    assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
+}
+
+/* --- idle ------------------------------------------------------------------------------------------------ */
+
+/* strace of all threads for two seconds sees nothing begin. */
+static void test_idle(void **state)
+{
+    char out[SCRATCH_PATH_MAX], command[1024], line[512];
+    unsigned calls = 0;
+    FILE *f;
+    int rc;
+
+    (void)state;
+    still_serves();
+    (void)usleep(6 * 1000 * 1000); /* silent peers of the first test are gone, workers at rest */
+    (void)snprintf(command, sizeof(command),
+                   "timeout -s INT 2 strace -f -o %s -p %d >/dev/null 2>&1",
+                   scratch_path(out, "strace"), (int)d.pid);
+    rc = system(command);
+    f = fopen(out, "re");
+    if (!f || !WIFEXITED(rc) || WEXITSTATUS(rc) == 127) {
+        (void)printf("strace can't be used here: not tested\n");
+        skip();
+    }
+    while (fgets(line, sizeof(line), f)) {
+        /* Calls that were under way when strace came, and strace's own leaving. */
+        if (strstr(line, "resumed") || strstr(line, "unfinished") || strstr(line, "detached"))
+            continue;
+        (void)printf("%s", line);
+        calls++;
+    }
+    (void)fclose(f);
+    assert_int_equal(calls, 0);
+    still_serves();
+}
+
+static int start(void **state)
+{
+    static const char *const args[] = { "--cpu", "scalar", "--kv-bytes", "256M", NULL };
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_SLOW, args);
+    honest = daemon_fixture_connect(&d);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    gist_disconnect(honest);
+    daemon_fixture_stop(&d);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_handshakes),
+        cmocka_unit_test(test_ring_fields),
+        cmocka_unit_test(test_descriptors),
+        cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_cancel_in_prompt),
+        cmocka_unit_test(test_ping_beside_prompt),
+        cmocka_unit_test(test_idle),
+    };
+
+    return cmocka_run_group_tests(tests, start, stop);
+}
