@@ -52,6 +52,10 @@ LIBS_tests  := $(shell pkg-config --libs cmocka)
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
 # No contraction: whether a product is fused must not depend on how the compiler unrolled a loop.
 CFLAGS_avx2 := -mavx2 -mfma -mf16c -ffp-contract=off -O3
+# No fuzzer reaches a kernel, and clang takes minutes to instrument one.
+ifeq ($(FUZZ),1)
+CFLAGS_avx2 += -fno-sanitize=fuzzer-no-link,address,undefined
+endif
 $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_avx2*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_avx2)))
 CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
 CFLAGS_engine/sampler.o := -ffp-contract=off
@@ -119,7 +123,7 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/lib
 	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Programs that test tools of other languages run.
-$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libengine.a
+$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a
 	$(call link,$^ $(LIBS_engine))
 $(B)/bench/%: $(B)/bench/%.o $(B)/libgist.a $(B)/libengine.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
