@@ -53,8 +53,8 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
     struct request *r, *next;
     uint32_t waiting = 0;
 
-    TAILQ_FOREACH(r, &s->active, link)
-    waiting += reads(r, p);
+    TAILQ_FOREACH (r, &s->active, link)
+        waiting += reads(r, p);
     for (r = TAILQ_FIRST(&s->active); r && waiting > 0; r = next) {
         uint32_t before = b->n_tokens, share = budget / waiting;
 

@@ -42,9 +42,9 @@ struct session *client_find_session(struct client *c, uint64_t id)
 {
     struct session *s;
 
-    TAILQ_FOREACH(s, &c->sessions, link)
-    if (s->id == id)
-        return s;
+    TAILQ_FOREACH (s, &c->sessions, link)
+        if (s->id == id)
+            return s;
     return NULL;
 }
 

@@ -165,22 +165,21 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
     struct session *x;
     uint32_t i = 0, k = 0;
 
-    TAILQ_FOREACH(c, &s->clients, link)
-    {
+    TAILQ_FOREACH (c, &s->clients, link) {
         t->clients[i++] = (struct wire_stats_client){ .id = c->id,
                                                       .pid = (uint32_t)c->pid,
                                                       .uid = c->uid,
                                                       .name = c->name,
                                                       .sessions = c->n_sessions,
                                                       .pages = c->account.used };
-        TAILQ_FOREACH(x, &c->sessions, link)
-        t->sessions[k++] = (struct wire_stats_session){ .id = x->id,
-                                                        .client = c->id,
-                                                        .label = x->label,
-                                                        .n_tokens = session_len(x),
-                                                        .pages = x->seq.n_pages,
-                                                        .segment = x->seq.seg_len,
-                                                        .busy = x->busy != NULL };
+        TAILQ_FOREACH (x, &c->sessions, link)
+            t->sessions[k++] = (struct wire_stats_session){ .id = x->id,
+                                                            .client = c->id,
+                                                            .label = x->label,
+                                                            .n_tokens = session_len(x),
+                                                            .pages = x->seq.n_pages,
+                                                            .segment = x->seq.seg_len,
+                                                            .busy = x->busy != NULL };
     }
     ret->client = t->clients;
     ret->n_client = i;

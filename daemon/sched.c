@@ -74,9 +74,9 @@ static struct client *find_client(struct sched *s, uint64_t id)
 {
     struct client *c;
 
-    TAILQ_FOREACH(c, &s->clients, link)
-    if (c->id == id)
-        return c;
+    TAILQ_FOREACH (c, &s->clients, link)
+        if (c->id == id)
+            return c;
     return NULL; /* buried already: the two letters crossed */
 }
 
@@ -142,8 +142,7 @@ static bool take_frames(struct sched *s)
     struct client *c;
     bool any = false;
 
-    TAILQ_FOREACH(c, &s->clients, link)
-    {
+    TAILQ_FOREACH (c, &s->clients, link) {
         for (uint32_t i = 0; i < FRAMES_A_ROUND && takes_frames(c); i++) {
             if (!chan_readable(c->chan) || !receive_one(s, c))
                 break;
@@ -161,9 +160,9 @@ bool sched_attend(struct sched *s)
     any |= take_frames(s);
     if (any && s->in_step && !s->abandon) {
         s->abandon = s->stopping;
-        TAILQ_FOREACH(r, &s->active, link)
-        if (r->in_prefill && (r->cancelled || r->client->dead))
-            s->abandon = true;
+        TAILQ_FOREACH (r, &s->active, link)
+            if (r->in_prefill && (r->cancelled || r->client->dead))
+                s->abandon = true;
     }
     return any;
 }
@@ -238,8 +237,8 @@ static bool step(struct sched *s)
     struct client *c;
     bool any = sched_attend(s);
 
-    TAILQ_FOREACH(c, &s->clients, link)
-    c->blocked = false;
+    TAILQ_FOREACH (c, &s->clients, link)
+        c->blocked = false;
     any |= reap(s);
     any |= work(s);
     if (!s->stopping)
@@ -256,9 +255,9 @@ static bool something_came(struct sched *s)
 
     if (mailbox_pending(s->inbox))
         return true;
-    TAILQ_FOREACH(c, &s->clients, link)
-    if (takes_frames(c) && chan_readable(c->chan))
-        return true;
+    TAILQ_FOREACH (c, &s->clients, link)
+        if (takes_frames(c) && chan_readable(c->chan))
+            return true;
     return false;
 }
 
@@ -293,8 +292,7 @@ static bool arm(struct sched *s, bool *ret_stuck)
     bool ready = false;
 
     *ret_stuck = false;
-    TAILQ_FOREACH(c, &s->clients, link)
-    {
+    TAILQ_FOREACH (c, &s->clients, link) {
         if (!takes_frames(c))
             *ret_stuck = true;
         else if (chan_arm(c->chan, c->blocked))
@@ -308,8 +306,8 @@ static void disarm(struct sched *s)
     struct client *c;
 
     /* Also those that were not armed: a peer may ring as it likes. */
-    TAILQ_FOREACH(c, &s->clients, link)
-    chan_disarm(c->chan);
+    TAILQ_FOREACH (c, &s->clients, link)
+        chan_disarm(c->chan);
 }
 
 static void idle(struct sched *s)
