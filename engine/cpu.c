@@ -2,6 +2,7 @@
  * anything is known about the CPU. */
 #include "engine/kernels.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -9,9 +10,11 @@
 /* The builtins ask cpuid and, as wide registers must also be saved, the operating system. */
 static bool has_avx2(void)
 {
+    unsigned a, b, c, d;
+
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C); /* clang 14 has no name for it */
 }
 
 int kernels_pick(const char *name, const struct kernels **ret_table)
