@@ -141,10 +141,11 @@ bool daemon_fixture_notified(struct daemon_fixture *d, const char *text, int tim
     while (daemon_fixture_ms() < end) {
         struct pollfd p = { .fd = d->notify, .events = POLLIN };
         ssize_t n;
-        int status;
+        siginfo_t info;
 
         if (poll(&p, 1, 50) <= 0) {
-            if (waitpid(d->pid, &status, WNOHANG | WNOWAIT) != 0 && errno != ECHILD)
+            info.si_pid = 0;
+            if (waitid(P_PID, (id_t)d->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid)
                 return false; /* it has ended */
             continue;
         }
