@@ -79,7 +79,7 @@ void chan_commit(struct chan *c);
 /* The largest bulk that can go out with a frame of frame_len at best (an empty arena). */
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len);
 
-/* Receiving: one message at a time, then release it. */
+/* Receiving: one message at a time, then release it. Until then it counts as one to read. */
 int chan_recv(struct chan *c, struct chan_msg *ret_msg);
 void chan_release(struct chan *c);
 bool chan_readable(const struct chan *c);                /* a message is there; no side effect */
