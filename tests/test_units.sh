@@ -1,0 +1,90 @@
+#!/bin/sh
+# tests/test_units.sh - the systemd units. Would catch: a unit that systemd does not accept, one that lost its
+# hardening, a daemon that does not take its socket from the service manager or does not start with the
+# first connection. Prints the exposure score.
+set -eu
+BUILD=${BUILD:-build/release}
+for tool in systemd-analyze systemd-socket-activate; do
+    command -v $tool >/dev/null || {
+        echo "$tool is not installed"
+        exit 77
+    }
+done
+tmp=$(mktemp -d)
+pid=
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || true; rm -rf "$tmp"' EXIT
+here=$(pwd)
+
+# Units as they will be installed, but with the program and the configuration of this build, and with a
+# user that this machine has.
+mkdir "$tmp/system" "$tmp/user"
+for unit in system/gistd.service system/gistd.socket user/gistd.service user/gistd.socket; do
+    sed -e "s|/usr/bin/gistd|$here/$BUILD/gistd|" -e 's|^User=gistd|User=daemon|' \
+        -e 's|^Group=gistd|Group=daemon|' -e 's|^SocketGroup=gistd|SocketGroup=daemon|' \
+        "systemd/${unit#system/}" >"$tmp/$unit"
+done
+
+# Man pages are not installed yet where this runs.
+verify() {
+    systemd-analyze verify --man=no "$@" 2>"$tmp/verify" || {
+        cat "$tmp/verify"
+        exit 1
+    }
+    if grep gistd "$tmp/verify"; then
+        echo "systemd-analyze verify complains"
+        exit 1
+    fi
+}
+verify "$tmp/system/gistd.service" "$tmp/system/gistd.socket"
+export XDG_RUNTIME_DIR="$tmp"
+verify --user "$tmp/user/gistd.service" "$tmp/user/gistd.socket"
+
+# 2.0 of 10: anything above means that a line of the hardening went missing.
+systemd-analyze security --offline=true --threshold=20 "$tmp/system/gistd.service" >"$tmp/security" || {
+    cat "$tmp/security"
+    exit 1
+}
+grep 'Overall exposure' "$tmp/security"
+
+for conf in sysusers.d tmpfiles.d; do
+    tool=systemd-${conf%.d}
+    command -v "$tool" >/dev/null || continue
+    "$tool" --cat-config "$here/systemd/$conf/gistd.conf" >/dev/null
+done
+
+# The daemon starts with the first connection, on a socket that is not its own.
+systemd-socket-activate --seqpacket --listen="$tmp/activated.sock" "$BUILD/gistd" \
+    --model tests/data/tiny_smollm2.gguf --kv-bytes 1M --threads 1 2>"$tmp/log" &
+pid=$!
+tries=100
+until [ -S "$tmp/activated.sock" ] || [ $tries -eq 0 ]; do
+    tries=$((tries - 1))
+    sleep 0.1
+done
+if grep -q Serving "$tmp/log"; then
+    echo "the daemon started before anybody connected"
+    exit 1
+fi
+timeout 60 "$BUILD/gistctl" --socket "$tmp/activated.sock" status >"$tmp/status" || {
+    cat "$tmp/status" "$tmp/log"
+    exit 1
+}
+grep -q 'Serving .* on .*activated.sock' "$tmp/log" || {
+    cat "$tmp/log"
+    exit 1
+}
+kill $pid
+rc=0
+wait $pid || rc=$?
+pid=
+[ $rc -eq 0 ] || {
+    echo "the daemon ended with $rc"
+    cat "$tmp/log"
+    exit 1
+}
+# The socket is the service manager's, which will use it again.
+[ -S "$tmp/activated.sock" ] || {
+    echo "the daemon removed a socket that it was handed"
+    exit 1
+}
+echo "units are accepted, socket activation works"
