@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Expressions in the canonical spelling of template.h: \1 stands for a quote, \2 \3 for {{ }}, \5 for
- * the end of a statement. */
+/* Expressions in the canonical spelling of template.h: \1 stands for a quote, \2 \3 for {{ }}, \5
+ * for the end of a statement. */
 #define CHATML_MESSAGE "\1<|im_start|>\1+message.role+\1\n\1+message.content+\1<|im_end|>\n\1"
 #define CHATML_ANSWER  "\2\1<|im_start|>assistant\n\1\3"
 #define CHATML_TOOL    "\2\1\n<tool_response>\n\1\3\2message.content\3\2\1\n</tool_response>\1\3"
@@ -32,7 +32,7 @@ struct chat {
     bool has_tool;
 };
 
-/* --- knowing a template -------------------------------------------------------------------------- */
+/* --- knowing a template ----------------------------------------------------------------------- */
 
 static bool has(const char *t, const char *what)
 {
@@ -208,7 +208,7 @@ enum chat_family chat_family(const struct chat *c)
     return c->family;
 }
 
-/* --- rendering ----------------------------------------------------------------------------------- */
+/* --- rendering -------------------------------------------------------------------------------- */
 
 struct out {
     int (*emit)(void *arg, const struct chat_piece *p);

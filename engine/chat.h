@@ -25,9 +25,10 @@ struct chat;
 
 struct chat_message { const char *role; const char *text; size_t text_len; };
 
-/* special: a special token's text, to be read as that token. All else is plain, the client's text and
- * what the template puts beside it: neighbours that are plain are one text, and should be encoded as
- * one, as they would be in the whole rendered string. text is there only while emit is called. */
+/* special: a special token's text, to be read as that token. All else is plain, the client's text
+ * and what the template puts beside it: neighbours that are plain are one text, and should be
+ * encoded as one, as they would be in the whole rendered string. text is there only while emit is
+ * called. */
 struct chat_piece { const char *text; size_t len; bool special; };
 
 /* -ENOENT: the file has no template; -ENOTSUP: one that we don't know, with a sentence. */
@@ -45,7 +46,7 @@ enum chat_at {
 /* Calls emit for each piece, in order. open_answer: end with the head of an assistant turn. Roles
  * are system, user, assistant (and tool for families that have it); others are -EINVAL. A non-zero
  * return of emit ends the rendering and is returned. */
-int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs, enum chat_at at,
-                bool open_answer, int (*emit)(void *arg, const struct chat_piece *p), void *arg);
+int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
+                enum chat_at at, bool open_answer, int (*emit)(void *arg, const struct chat_piece *p), void *arg);
 
 #endif

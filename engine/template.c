@@ -48,7 +48,7 @@ static char unescape(char c)
     }
 }
 
-/* x['name'] with the closing bracket still ahead becomes x.name: start is where its quote stands. */
+/* x['name'] with the closing bracket still ahead becomes x.name; its quote stands at start. */
 static void name_instead_of_index(struct reader *r, size_t start)
 {
     size_t i;

@@ -1,8 +1,8 @@
 /* engine/vocab.h - a model's tokens: byte-level BPE between text and token ids.
  *
- * Source: tokenizer.ggml.* of the GGUF file, kind `gpt2`, pre-tokenizers smollm, llama-bpe and qwen2.
- * Text is bytes. Valid UTF-8 is split by the model's pre-tokenizer; bytes that are not UTF-8 are
- * encoded as themselves, one by one, so that every input has ids and decodes to itself. Text is
+ * Source: tokenizer.ggml.* of the GGUF file, kind `gpt2`, pre-tokenizers smollm, llama-bpe, qwen2.
+ * Text is bytes. Valid UTF-8 is split by the model's pre-tokenizer; bytes that are not UTF-8
+ * are encoded as themselves, one by one, so that every input has ids and decodes to itself. Text is
  * taken as it is: no normal form, no prefix space.
  *
  * One exception that is the model's: a vocabulary may lack single bytes (SmolLM2's has no token for
@@ -32,7 +32,7 @@ uint32_t vocab_bos(const struct vocab *v);               /* VOCAB_NONE: the mode
 bool vocab_add_bos(const struct vocab *v);               /* the model wants it before a text */
 bool vocab_is_eog(const struct vocab *v, uint32_t id);   /* ends an answer: eos, eot, im_end... */
 bool vocab_is_special(const struct vocab *v, uint32_t id);
-uint32_t vocab_find(const struct vocab *v, const char *text, size_t len);   /* whole token or NONE */
+uint32_t vocab_find(const struct vocab *v, const char *text, size_t len);  /* whole token or NONE */
 
 /* The bytes of one token; a special token gives its literal text. Not NUL-terminated. */
 const uint8_t *vocab_bytes(const struct vocab *v, uint32_t id, size_t *ret_len);
@@ -47,8 +47,8 @@ void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, 
 
 /* Writes up to cap ids and goes on where it stopped. *ret_n == 0 means the end. -ENOMEM.
  *
- * A pre-token is merged in one go. One of more than a megabyte (a line of one letter, say) is merged
- * in parts of a megabyte, which takes some tenths of a second and 32 MB each. */
+ * A pre-token is merged in one go. One of more than a megabyte (a line of one letter, say) is
+ * merged in parts of a megabyte, which takes some tenths of a second and 32 MB each. */
 int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n);
 
 /* Bytes since the start that the model has no token for. */

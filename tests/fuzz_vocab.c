@@ -1,7 +1,7 @@
-/* Fuzzes encoding: any bytes have ids that decode to the very bytes, and the same ids in slices of one
- * as in slices of 4096; the decoded text comes out of the detokenizer as UTF-8 however it is cut.
- * The first byte of an input picks the pre-tokenizer and whether special tokens are looked for.
- * Run by tests/run-fuzz. */
+/* Fuzzes encoding: any bytes have ids that decode to the very bytes, and the same ids in slices of
+ * one as in slices of 4096; the decoded text comes out of the detokenizer as UTF-8 however it is
+ * cut. The first byte of an input picks the pre-tokenizer and whether special tokens are looked
+ * for. Run by tests/run-fuzz. */
 #include "engine/detok.h"
 #include "engine/utf8.h"
 #include "engine/vocab.h"

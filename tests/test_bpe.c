@@ -1,5 +1,5 @@
-/* tests/test_bpe.c - would catch: an order of merges that differs from the definition, short and long
- * words merged by different rules, a long word that takes time by its square. */
+/* tests/test_bpe.c - would catch: an order of merges that differs from the definition, short and
+ * long words merged by different rules, a long word that takes time by its square. */
 #include "engine/bpe.h"
 
 #include <errno.h>
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-/* The definition, as the header's head comment has it: find the lowest rank, leftmost, and merge. */
+/* The definition, as the header's head has it: find the lowest rank, leftmost, and merge. */
 static size_t merge_plain(const struct bpe_rule *rules, size_t n_rules, uint32_t *ids, size_t n)
 {
     for (;;) {
@@ -121,8 +121,8 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* One letter, doubled up to 64: a megabyte of it is what a quadratic loop takes hours for. The bound
- * is wide, for sanitizers and slow machines. */
+/* One letter, doubled up to 64: a megabyte of it is what a quadratic loop takes hours for. The
+ * bound is wide, for sanitizers and slow machines. */
 static void a_megabyte_of_one_letter(void **state)
 {
     struct bpe_scratch s = { .cap = 0 };

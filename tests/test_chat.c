@@ -1,6 +1,6 @@
-/* tests/test_chat.c - would catch: a rendering that differs from the model's own template by a byte, at
- * the start of a conversation or in its middle; a client's text that passes as a special token; a
- * template we don't know that is taken for one we do. */
+/* tests/test_chat.c - would catch: a rendering that differs from the model's own template by a
+ * byte, at the start of a conversation or in its middle; a client's text that passes as a special
+ * token; a template we don't know that is taken for one we do. */
 #include "engine/chat.h"
 #include "engine/template.h"
 #include "tests/support/file.h"
@@ -17,7 +17,7 @@
 
 #define BOS "<|begin_of_text|>"
 
-/* --- a chat from a template ----------------------------------------------------------------------- */
+/* --- a chat from a template ------------------------------------------------------------------- */
 
 /* template NULL: the file has none. */
 static int open_text(const char *template, struct chat **ret, struct why *why)
@@ -55,7 +55,7 @@ static int open_named(const char *name, struct chat **ret, struct why *why)
     return r;
 }
 
-/* --- what comes out ------------------------------------------------------------------------------- */
+/* --- what comes out --------------------------------------------------------------------------- */
 
 struct rendered {
     char text[8192];
@@ -89,7 +89,7 @@ static int collect(void *arg, const struct chat_piece *p)
     return 0;
 }
 
-/* --- recorded vectors: tests/reference/chat_vectors.py says the format ---------------------------- */
+/* --- recorded vectors: tests/reference/chat_vectors.py says the format ------------------------ */
 
 struct vector {
     char name[32], at[8];
@@ -163,7 +163,7 @@ static void as_the_templates_render(void **state)
     free(file);
 }
 
-/* --- the rest ------------------------------------------------------------------------------------- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 static int note_plain(void *arg, const struct chat_piece *p)
 {

@@ -1,5 +1,5 @@
-/* tests/test_detok.c - would catch: half a character in the output, a byte lost or held for ever, output
- * that depends on where tokens end, or that is not UTF-8. */
+/* tests/test_detok.c - would catch: half a character in the output, a byte lost or held for ever,
+ * output that depends on where tokens end, or that is not UTF-8. */
 #include "engine/detok.h"
 #include "engine/utf8.h"
 
@@ -11,8 +11,8 @@
 
 #define R "\xef\xbf\xbd"
 
-/* Text in pieces of the given lengths (the last one takes the rest). After each piece what is out is
- * checked to be UTF-8. */
+/* Text in pieces of the given lengths (the last one takes the rest). After each piece what is out
+ * is checked to be UTF-8. */
 static size_t in_pieces(const char *text, size_t len, const size_t *cuts, size_t n_cuts, char *ret)
 {
     struct detok d = { .n_held = 0 };
@@ -102,7 +102,7 @@ static void when_it_comes(void **state)
     assert_memory_equal(out, R "c", 4);
 }
 
-/* All sequences of up to three of the bytes at the borders of table 3-7 keep to the promised size. */
+/* All sequences of three of the bytes at the borders of table 3-7 keep to the promised size. */
 static void bounded_output(void **state)
 {
     static const uint8_t edge[] = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf,

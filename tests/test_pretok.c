@@ -1,5 +1,6 @@
-/* tests/test_pretok.c - would catch: text cut at other places than the published tokenizers cut it; the
- * interpreter cutting otherwise than compiled code; a text that makes either fail or go quadratic. */
+/* tests/test_pretok.c - would catch: text cut at other places than the published tokenizers cut it;
+ * the interpreter cutting otherwise than compiled code; a text that makes either fail or go
+ * quadratic. */
 #include "engine/pretok.h"
 #include "engine/utf8.h"
 #include "tests/support/file.h"
@@ -82,7 +83,7 @@ static void by_hand(void **state)
         }
 }
 
-/* tests/reference/tokenizer_vectors.py recorded the lengths for the well-formed stretches of text. */
+/* tests/reference/tokenizer_vectors.py recorded the lengths, for the well-formed stretches. */
 static void check_recorded(enum pretok_kind kind, bool jit)
 {
     uint8_t *text, *file;
@@ -125,7 +126,7 @@ static void as_recorded(void **state)
     }
 }
 
-/* A run of each sort of character, without end: one piece (digits aside), found without an error. */
+/* A run without end of each sort of character (digits aside) is one piece, without an error. */
 static void long_runs(void **state)
 {
     static const char *const runs[] = { "a",

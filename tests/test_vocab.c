@@ -1,6 +1,6 @@
-/* tests/test_vocab.c - would catch: ids that differ from the recorded ones of Hugging Face tokenizers, ids
- * that depend on slices or on where a look-ahead ends, lost bytes, a document's text that becomes a
- * special token, and a file's lies about its tokens that are believed. */
+/* tests/test_vocab.c - would catch: ids that differ from the recorded ones of Hugging Face
+ * tokenizers, ids that depend on slices or on where a look-ahead ends, lost bytes, a document's
+ * text that becomes a special token, and a file's lies about its tokens that are believed. */
 #include "engine/bpe.h"
 #include "engine/vocab.h"
 #include "tests/support/file.h"
@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-/* --- helpers -------------------------------------------------------------------------------------- */
+/* --- helpers ---------------------------------------------------------------------------------- */
 
 static int open_built(struct gguf_build *b, struct vocab **ret, struct why *why)
 {
@@ -122,7 +122,7 @@ static uint32_t next_random(uint64_t *seed)
     return (uint32_t)(*seed >> 33);
 }
 
-/* --- encoding ------------------------------------------------------------------------------------- */
+/* --- encoding --------------------------------------------------------------------------------- */
 
 /* tests/reference/tokenizer_vectors.py recorded them. */
 static void as_recorded(void **state)
@@ -200,8 +200,8 @@ static void random_bytes(void **state)
     vocab_close(v);
 }
 
-/* A text longer than a look-ahead has the ids of its lines, wherever a look-ahead ends: lines of all
- * lengths up to a few look-aheads, cut where pre-tokens part. */
+/* A text longer than a look-ahead has the ids of its lines, wherever a look-ahead ends: lines of
+ * all lengths up to a few look-aheads, cut where pre-tokens part. */
 static void long_texts(void **state)
 {
     static const char words[] = "the wor in on an  er re, (x) 42\t\xc3\xa9\xe4\xb8\xad";
@@ -268,7 +268,7 @@ static void a_word_without_end(void **state)
     vocab_close(v);
 }
 
-/* --- special tokens ------------------------------------------------------------------------------- */
+/* --- special tokens --------------------------------------------------------------------------- */
 
 static void special_only_when_asked(void **state)
 {
@@ -359,7 +359,7 @@ static void longest_special_wins(void **state)
     gguf_build_free(b);
 }
 
-/* Llama 3 takes a pre-token that is in the vocabulary as it is; the others only what merges make. */
+/* Llama 3 takes a pre-token that is in the vocabulary; the others only what merges make. */
 static void whole_words(void **state)
 {
     struct gguf_build *b = small(abc, 7, NULL, 0, 3, abc_merges, 2);
@@ -399,7 +399,7 @@ static void missing_bytes_are_counted(void **state)
     gguf_build_free(b);
 }
 
-/* --- what the file says --------------------------------------------------------------------------- */
+/* --- what the file says ----------------------------------------------------------------------- */
 
 static void ids_of_the_file(void **state)
 {
@@ -527,7 +527,7 @@ static void merges_make_no_special(void **state)
             "test.gguf: merge 0, \"c a\", names or makes a token that is not in the vocabulary");
 }
 
-/* --- the default model ---------------------------------------------------------------------------- */
+/* --- the default model ------------------------------------------------------------------------ */
 
 static void smollm2(void **state)
 {
