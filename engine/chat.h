@@ -47,6 +47,7 @@ enum chat_at {
  * are system, user, assistant (and tool for families that have it); others are -EINVAL. A non-zero
  * return of emit ends the rendering and is returned. */
 int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
-                enum chat_at at, bool open_answer, int (*emit)(void *arg, const struct chat_piece *p), void *arg);
+                enum chat_at at, bool open_answer,
+                int (*emit)(void *arg, const struct chat_piece *p), void *arg);
 
 #endif
