@@ -68,8 +68,8 @@ CFLAGS_engine/quant.o := -ffp-contract=off
 
 all: $(B)/gistd $(B)/gistctl $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
-# A change of flags rebuilds: the stamp's text is the flags.
-FLAGS_NOW := $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS)
+# A change of flags rebuilds: the stamp's text is the flags. -Werror makes no other object.
+FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS)
 $(B)/flags: FORCE
 	$(Q)mkdir -p $(B)
 	$(Q)echo '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS_NOW))' > $@
