@@ -14,6 +14,8 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
     *o = (struct ctl_answer_opts){
         .sampling = { .size = sizeof(o->sampling),
                       .max_tokens = CTL_ANSWER_MAX_TOKENS,
+                      /* Without it small models, greedy, say the same line for ever. */
+                      .repeat_penalty = 1.1f,
                       .repeat_last_n = 64 },
         .stats = isatty(STDERR_FILENO),
     };

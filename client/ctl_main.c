@@ -56,11 +56,6 @@ int ctl_connect(gist_conn **ret_conn)
     if (r == 0)
         return 0;
     ctl_fail_gist(NULL, r);
-    /* The sentence says what was tried; a stranger also needs to know what to do. */
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        fputs(
-            "gistctl: start it with `gistd --model FILE.gguf`, or give its socket with --socket.\n",
-            stderr);
     return r == -ENOMEM ? CTL_FAILED : CTL_NO_DAEMON;
 }
 

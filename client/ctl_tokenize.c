@@ -116,7 +116,7 @@ static int print_detokenized(gist_conn *c, const uint32_t *ids, size_t n, bool j
         ctl_json_close(&j, '}');
         fputc('\n', stdout);
     } else {
-        fwrite(text, 1, len, stdout); /* the very bytes, no newline of ours */
+        fwrite(text, 1, len, stdout); /* no newline of ours */
     }
     free(text);
     return 0;

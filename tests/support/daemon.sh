@@ -80,7 +80,13 @@ says() {
     check "stderr says '$1'" grep -q -F -e "$1" "$tmp/err"
 }
 
-json() { python3 -c "import json, sys, math; j = json.load(sys.stdin); assert $1, '$1'"; }
+# json EXPRESSION: of the object j on stdin, in Python.
+json() {
+    python3 -c '
+import json, math, sys
+j = json.load(sys.stdin)
+sys.exit(0 if eval(sys.argv[1]) else f"not so: {sys.argv[1]}")' "$1"
+}
 
 done_testing() {
     echo "$checks checks, $failures failed"
