@@ -71,8 +71,7 @@ static uint32_t cut(struct answer *a, size_t at)
     a->stopped = a->ended = true;
     a->n_text = at;
     a->detok = (struct detok){ .n_held = 0 };
-    while (a->n_ids > 0 && (a->n_ids == 1 ? 0 : a->ends[a->n_ids - 2]) >= at &&
-           a->ends[a->n_ids - 1] > at)
+    while (a->n_ids > 0 && a->starts[a->n_ids - 1] >= (ptrdiff_t)at && a->ends[a->n_ids - 1] > at)
         a->n_ids--;
     for (uint32_t i = 0; i < a->n_ids; i++)
         if (a->ends[i] > at)
@@ -86,6 +85,7 @@ uint32_t answer_push(struct answer *a, uint32_t id, const uint8_t *bytes, size_t
 
     a->n_text += detok_push(&a->detok, bytes, n, a->text + a->n_text);
     a->ids[a->n_ids] = id;
+    a->starts[a->n_ids] = (ptrdiff_t)old;
     a->ends[a->n_ids++] = a->n_text + (a->detok.n_held > 0);
     return find_stop(a, old, &at) ? cut(a, at) : 0;
 }
@@ -144,8 +144,11 @@ void answer_sent(struct answer *a, size_t n_text, uint32_t n_ids)
     memmove(a->text, a->text + n_text, a->n_text - n_text);
     a->n_text -= n_text;
     memmove(a->ids, a->ids + n_ids, (a->n_ids - n_ids) * sizeof(a->ids[0]));
+    memmove(a->starts, a->starts + n_ids, (a->n_ids - n_ids) * sizeof(a->starts[0]));
     memmove(a->ends, a->ends + n_ids, (a->n_ids - n_ids) * sizeof(a->ends[0]));
     a->n_ids -= n_ids;
-    for (uint32_t i = 0; i < a->n_ids; i++)
+    for (uint32_t i = 0; i < a->n_ids; i++) {
+        a->starts[i] -= (ptrdiff_t)n_text;
         a->ends[i] -= n_text;
+    }
 }

@@ -31,7 +31,8 @@ struct answer {
     size_t n_text, cap_text;
     size_t room; /* free bytes of text that one more token may need */
     uint32_t ids[ANSWER_IDS_MAX];
-    size_t ends[ANSWER_IDS_MAX]; /* offset in text; n_text + 1: half a character is in detok */
+    ptrdiff_t starts[ANSWER_IDS_MAX]; /* offset in text; negative: its beginning went out already */
+    size_t ends[ANSWER_IDS_MAX];      /* offset in text; n_text + 1: half a character is in detok */
     uint32_t n_ids;
     char *stop_mem;
     const char *stops[ANSWER_STOPS_MAX];

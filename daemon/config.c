@@ -541,11 +541,14 @@ void config_print_example(FILE *f)
 /* mdoc wants each sentence on a line of its own. */
 static void print_sentences(FILE *f, const char *text)
 {
+    char sentence[512];
+
     while (*text) {
         const char *end = strstr(text, ". ");
         size_t n = end ? (size_t)(end - text) + 1 : strlen(text);
 
-        (void)fprintf(f, "%.*s\n", (int)n, text);
+        (void)snprintf(sentence, sizeof(sentence), "%.*s", (int)n, text);
+        print_wrapped(f, sentence, "", 78);
         text += n + (end != NULL);
     }
 }

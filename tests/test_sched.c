@@ -1,0 +1,294 @@
+/* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would catch: a
+ * malloc in the loop that makes tokens, a budget that lets a step last too long, a stop string that is
+ * found late or sent, text that is cut inside a character. */
+
+#include "daemon/answer.h"
+#include "daemon/config.h"
+#include "daemon/pace.h"
+#include "daemon/sched.h"
+#include "tests/support/daemon_fixture.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* --- counting ------------------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define COUNTING 0 /* the sanitizer's own malloc is in the way */
+#else
+#define COUNTING 1
+
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+#endif
+
+static _Atomic bool counting;
+static _Atomic uint64_t n_allocations;
+static _Thread_local bool is_test; /* this program's own thread is not counted */
+
+#if COUNTING
+static void count(void)
+{
+    if (atomic_load(&counting) && !is_test)
+        atomic_fetch_add(&n_allocations, 1);
+}
+
+void *malloc(size_t n)
+{
+    count();
+    return __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    count();
+    return __libc_calloc(n, size);
+}
+
+void *realloc(void *p, size_t n)
+{
+    count();
+    return __libc_realloc(p, n);
+}
+#endif
+
+/* --- a client by hand ------------------------------------------------------------------------------ */
+
+static struct chan *chan;
+static struct wire_scratch scratch;
+
+static void send_req(const struct wire_req *m, const void *bulk)
+{
+    uint8_t *frame, *to;
+    size_t len;
+
+    assert_int_equal(wire_req_pack(&scratch, m, NULL, 0, &len), 0);
+    assert_int_equal(chan_reserve(chan, (uint32_t)len, (uint32_t)m->bulk_len, &frame, &to), 0);
+    assert_int_equal(wire_req_pack(&scratch, m, frame, len, &len), 0);
+    if (bulk)
+        memcpy(to, bulk, m->bulk_len);
+    chan_commit(chan);
+}
+
+static enum wire_rep_kind next_reply(struct wire_rep *ret)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    struct chan_msg msg;
+    int r;
+
+    while ((r = chan_recv(chan, &msg)) == -EAGAIN && daemon_fixture_ms() < end)
+        ;
+    assert_int_equal(r, 0);
+    assert_int_equal(wire_rep_unpack(&scratch, msg.frame, msg.frame_len, ret), 0);
+    chan_release(chan);
+    return ret->kind;
+}
+
+static void adopt(struct mailbox *to)
+{
+    struct chan_geometry g = { 64, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
+    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = 1, .pid = getpid() };
+    struct chan_fds fds;
+
+    assert_int_equal(chan_create(&g, &l.chan), 0);
+    fds = chan_fds(l.chan);
+    fds = (struct chan_fds){ dup(fds.memfd), dup(fds.to_server), dup(fds.to_client) };
+    assert_int_equal(chan_attach(&g, fds, &chan), 0);
+    mailbox_put(to, &l);
+}
+
+static void wait_letter(struct mailbox *m, enum mailbox_kind kind)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_STOP };
+
+    while (l.kind != kind)
+        if (!mailbox_take(m, &l))
+            (void)usleep(1000);
+}
+
+static uint64_t open_session(const char *text)
+{
+    struct wire_req m = { .id = 1, .kind = WIRE_HELLO };
+    struct wire_rep rep;
+    uint64_t session;
+
+    m.u.hello.client = "by hand";
+    send_req(&m, NULL);
+    assert_int_equal(next_reply(&rep), WIRE_WELCOME);
+    m = (struct wire_req){ .id = 2, .kind = WIRE_OPEN_SESSION };
+    m.u.open_session.label = "";
+    send_req(&m, NULL);
+    assert_int_equal(next_reply(&rep), WIRE_SESSION_OPENED);
+    session = rep.u.session_opened.session;
+    m = (struct wire_req){ .id = 3, .kind = WIRE_APPEND, .bulk_len = strlen(text) };
+    m.u.append.session = session;
+    send_req(&m, text);
+    assert_int_equal(next_reply(&rep), WIRE_APPENDED);
+    return session;
+}
+
+/* Allocations of scheduler and workers from the fifth token of an answer to its end. */
+static void test_no_malloc_in_the_token_loop(void **state)
+{
+    struct mailbox to, from;
+    struct mailbox_letter letter = { .kind = MAILBOX_STOP };
+    struct sched *s = calloc(1, sizeof(*s));
+    struct wire_req m = { .id = 4, .kind = WIRE_GENERATE };
+    struct config config;
+    struct wire_rep rep;
+    struct why why;
+    pthread_t thread;
+    unsigned n_text = 0;
+
+    (void)state;
+    is_test = true;
+    config_defaults(&config);
+    assert_int_equal(
+        config_set(&config, "model", daemon_fixture_model(DAEMON_FIXTURE_TINY), "test", &why), 0);
+    config.kv_bytes = 16 << 20;
+    config.threads = 2;
+    assert_int_equal(mailbox_open(&to, 4), 0);
+    assert_int_equal(mailbox_open(&from, 4), 0);
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    s->config = &config;
+    s->inbox = &to;
+    s->outbox = &from;
+    assert_int_equal(pthread_create(&thread, NULL, sched_main, s), 0);
+    wait_letter(&from, MAILBOX_READY);
+    assert_int_equal(s->result, 0);
+    adopt(&to);
+    atomic_store(&counting, true); /* a session is allocated: the counter counts */
+    m.u.generate.session = open_session("count the allocations");
+    atomic_store(&counting, false);
+    assert_true(!COUNTING || atomic_exchange(&n_allocations, 0) > 0);
+    m.u.generate.max_tokens = 300;
+    m.u.generate.ignore_eog = true;
+    m.u.generate.temperature = 0.8f;
+    m.u.generate.top_k = 40;
+    m.u.generate.repeat_penalty = 1.1f;
+    m.u.generate.repeat_last_n = 64;
+    send_req(&m, NULL);
+    while (next_reply(&rep) == WIRE_TEXT)
+        if (++n_text == 5)
+            atomic_store(&counting, true);
+    atomic_store(&counting, false);
+    assert_int_equal(rep.kind, WIRE_DONE);
+    assert_int_equal(rep.u.done.usage.generated_tokens, 300);
+    assert_true(n_text > 20);
+
+    mailbox_put(&to, &letter);
+    wait_letter(&from, MAILBOX_STOPPED);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    chan_close(chan);
+    wire_scratch_close(&scratch);
+    mailbox_close(&to);
+    mailbox_close(&from);
+    free(s);
+    assert_int_equal(atomic_load(&n_allocations), 0);
+    if (!COUNTING)
+        (void)printf("built with a sanitizer: allocations were not counted\n");
+}
+
+/* --- pace ------------------------------------------------------------------------------------------- */
+
+static void test_pace(void **state)
+{
+    struct pace p;
+
+    (void)state;
+    pace_init(&p, 30, 512);
+    assert_int_equal(pace_budget(&p, true), PACE_TOKENS_MIN); /* nothing is known yet */
+    for (int i = 0; i < 50; i++)
+        pace_measured(&p, 128, 128 * 2000000ull);  /* 500 tokens a second */
+    assert_int_equal(pace_budget(&p, false), 288); /* 20 ms a layer: 300, whole pages */
+    assert_int_equal(pace_budget(&p, true), 48);   /* 100 ms a step: 50 */
+    for (int i = 0; i < 50; i++)
+        pace_measured(&p, 128, 128 * 1000ull);
+    assert_int_equal(pace_budget(&p, true), 512); /* a fast machine: all it may */
+    for (int i = 0; i < 50; i++)
+        pace_measured(&p, 16, 16 * 1000000000ull);
+    assert_int_equal(pace_budget(&p, false), PACE_TOKENS_MIN); /* a slow one still moves */
+    pace_measured(&p, 1, 1);                                   /* too few to tell */
+    assert_int_equal(pace_budget(&p, false), PACE_TOKENS_MIN);
+}
+
+/* --- answer ------------------------------------------------------------------------------------------ */
+
+/* Feeds text in tokens of `by` bytes; sends what is ready after each. ret: what was sent. */
+static bool feed(const char *text, size_t by, const char *const *stops, uint32_t n_stops, char *ret,
+                 uint32_t *ret_ids)
+{
+    struct answer a;
+    uint32_t n_ids, dropped = 0, pushed = 0, sent = 0;
+    size_t len = strlen(text), out = 0, n;
+    bool stopped;
+
+    assert_int_equal(answer_init(&a, 16, stops, n_stops), 0);
+    for (size_t i = 0; i < len && !a.stopped; i += by) {
+        assert_true(answer_has_room(&a));
+        dropped = answer_push(&a, pushed++, (const uint8_t *)text + i, len - i < by ? len - i : by);
+        n = answer_ready(&a, 5, &n_ids);
+        memcpy(ret + out, a.text, n);
+        out += n;
+        sent += n_ids;
+        answer_sent(&a, n, n_ids);
+    }
+    answer_end(&a);
+    while ((n = answer_ready(&a, 5, &n_ids)) > 0 || n_ids > 0) {
+        memcpy(ret + out, a.text, n);
+        out += n;
+        sent += n_ids;
+        answer_sent(&a, n, n_ids);
+    }
+    ret[out] = '\0';
+    assert_int_equal(sent, pushed - dropped); /* every token that is kept was told of */
+    *ret_ids = sent;
+    stopped = a.stopped;
+    answer_fini(&a);
+    return stopped;
+}
+
+static void test_answer(void **state)
+{
+    static const char *const stops[] = { "</end>", "\n\n", "ends" };
+    char got[256];
+    uint32_t ids;
+
+    (void)state;
+    for (size_t by = 1; by <= 9; by++) {
+        assert_true(feed("one </en two </end> three", by, stops, 3, got, &ids));
+        assert_string_equal(got, "one </en two ");
+        assert_int_equal(ids, (13 + by - 1) / by); /* the tokens that begin before the stop */
+        assert_true(feed("it \n\nends", by, stops, 3, got, &ids));
+        assert_string_equal(got, "it ");
+        assert_false(feed("it \n </en", by, stops, 3, got, &ids));
+        assert_string_equal(got, "it \n </en"); /* held back, and text after all */
+        assert_false(feed("z\u00fc \u6f22\u5b57 \U0001f99c", by, stops, 3, got, &ids));
+        assert_string_equal(got, "z\u00fc \u6f22\u5b57 \U0001f99c");
+        assert_true(feed("</end>", by, stops, 3, got, &ids));
+        assert_string_equal(got, "");
+        assert_int_equal(ids, 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pace),
+        cmocka_unit_test(test_answer),
+        cmocka_unit_test(test_no_malloc_in_the_token_loop),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
