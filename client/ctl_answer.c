@@ -9,6 +9,15 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+/* The times of one answer, by this side's clock. */
+struct answer {
+    uint64_t asked_ns, read_ns, first_ns, last_ns; /* read: the prompt was in the session */
+    struct gist_usage prompt;
+    uint32_t n_tokens;
+    bool line_open; /* what was said does not end with a newline */
+    struct gist_result result;
+};
+
 void ctl_answer_defaults(struct ctl_answer_opts *o)
 {
     *o = (struct ctl_answer_opts){
@@ -27,7 +36,7 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
 
 static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
 {
-    struct ctl_answer *a = arg;
+    struct answer *a = arg;
 
     (void)ids;
     a->last_ns = ctl_now_ns();
@@ -70,7 +79,7 @@ static double rate(uint64_t n, uint64_t ns)
 
 /* first token: what the user waited for, from the question's way out. The rate leaves the first
  * token out, which belongs to the reading. */
-static void print_stats(const struct ctl_answer *a, const struct ctl_answer_opts *o)
+static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
 {
     static const char *const reasons[] = { [GIST_END_OF_TEXT] = "end of text",
                                            [GIST_STOP] = "stop text",
@@ -93,7 +102,7 @@ static void print_stats(const struct ctl_answer *a, const struct ctl_answer_opts
 }
 
 /* An answer that was cut must not pass for a whole one, also when nobody asked for times. */
-static void print_cut(const struct ctl_answer *a)
+static void print_cut(const struct answer *a)
 {
     if (a->result.reason == GIST_LENGTH)
         ctl_fail(0, "the answer was cut after %u tokens (--max-tokens).", a->n_tokens);
@@ -104,10 +113,10 @@ static void print_cut(const struct ctl_answer *a)
 }
 
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
-                   const struct ctl_answer_opts *o, struct ctl_answer *ret_answer)
+                   const struct ctl_answer_opts *o)
 {
     struct gist_sampling sampling = o->sampling;
-    struct ctl_answer a = { .asked_ns = ctl_now_ns() };
+    struct answer a = { .asked_ns = ctl_now_ns() };
     struct gist_info info;
     int r;
 
@@ -123,9 +132,8 @@ int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msg
         r = -ECANCELED;
     if (r == 0)
         r = gist_generate(s, &sampling, on_text, &a, &a.result);
-    if (a.line_open && isatty(STDOUT_FILENO))
+    if (a.line_open)
         fputc('\n', stdout);
-    *ret_answer = a;
     if (ferror(stdout))
         return CTL_FAILED; /* main says why */
     if (r < 0 && !(r == -ECANCELED && ctl_interrupt_came()))

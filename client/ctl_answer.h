@@ -46,18 +46,10 @@ struct ctl_answer_opts {
 
 void ctl_answer_defaults(struct ctl_answer_opts *o);
 
-/* The times of one answer, by this side's clock. */
-struct ctl_answer {
-    uint64_t asked_ns, read_ns, first_ns, last_ns;    /* read: the prompt was in the session */
-    struct gist_usage prompt;
-    uint32_t n_tokens;
-    bool line_open;            /* what was said does not end with a newline */
-    struct gist_result result;
-};
-
-/* Reads messages (a chat model) or their texts (any other) into the session, says the answer, and
- * what it took. CTL_INTERRUPTED after a Ctrl-C, also when it came before the first word. */
+/* Reads messages (a chat model) or their texts (any other) into the session, says the answer, on
+ * lines of its own, and what it took. CTL_INTERRUPTED after a Ctrl-C, also when that came before the
+ * first word. */
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
-                   const struct ctl_answer_opts *o, struct ctl_answer *ret_answer);
+                   const struct ctl_answer_opts *o);
 
 #endif

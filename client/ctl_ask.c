@@ -94,7 +94,6 @@ static int ask_question(const struct ask *a, gist_conn *c)
     struct gist_message msgs[2];
     size_t n = 0;
     gist_session *s;
-    struct ctl_answer answer;
     int r = gist_open(c, &policy, &s);
 
     if (r < 0)
@@ -102,10 +101,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
     if (a->answer.system)
         msgs[n++] = (struct gist_message){ "system", a->answer.system };
     msgs[n++] = (struct gist_message){ "user", a->prompt.bytes };
-    r = ctl_answer_run(c, s, msgs, n, &a->answer, &answer);
-    /* A pipe gets a last newline too: the answer is a text. */
-    if (answer.line_open && !isatty(STDOUT_FILENO))
-        fputc('\n', stdout);
+    r = ctl_answer_run(c, s, msgs, n, &a->answer);
     gist_close(s);
     return r;
 }

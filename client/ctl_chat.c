@@ -97,7 +97,6 @@ static int read_turn(struct chat *chat, struct ctl_text *t)
 static int say_turn(struct chat *chat, const char *text)
 {
     struct gist_message msgs[2];
-    struct ctl_answer answer;
     size_t n = 0;
     int r;
 
@@ -105,9 +104,7 @@ static int say_turn(struct chat *chat, const char *text)
         msgs[n++] = (struct gist_message){ "system", chat->answer.system };
     msgs[n++] = (struct gist_message){ "user", text };
     ctl_interrupt_forget();
-    r = ctl_answer_run(chat->conn, chat->session, msgs, n, &chat->answer, &answer);
-    if (answer.line_open && !isatty(STDOUT_FILENO))
-        fputc('\n', stdout);
+    r = ctl_answer_run(chat->conn, chat->session, msgs, n, &chat->answer);
     ctl_interrupt_forget();
     if (r == CTL_OK || r == CTL_INTERRUPTED) {
         chat->begun = true;
