@@ -37,7 +37,7 @@ int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off)
     uint64_t need = align_up(len), room = a->size - (a->lent - a->freed);
     uint64_t off = a->lent % a->size, rest = a->size - off;
 
-    if (need == 0 || need > a->size)
+    if (len > a->size)
         return -EMSGSIZE;
     if (need <= rest) {
         if (need > room)

@@ -1,10 +1,10 @@
-/* ipc/arena.h - who has which bytes of a sender's payload arena: a ring of bytes, lent out in spans.
+/* ipc/arena.h - who has which bytes of a sender's payload arena: a ring of bytes, lent in spans.
  *
  * Spans are lent at the tail and come back at the head, in the order they were lent. A span never
  * wraps: the rest of the arena before the wrap is skipped and comes back with the span behind it.
  *
  *          freed            lent
- *     0      v                v            size      positions grow without end; a position's
+ *     0      v                v            size      positions grow without end; one's
  *     +------+----------------+-------------+        place is (position mod size)
  *     | free | spans with the | free        |
  *     |      | receiver       |             |
@@ -41,7 +41,7 @@ struct arena {
 int arena_init(struct arena *a, uint32_t size, uint32_t slots);
 void arena_fini(struct arena *a);
 
-/* A place for len bytes. Nothing is lent until arena_lend, which takes the very same numbers. */
+/* A place for len bytes, which may be none. Nothing is lent until arena_lend, which takes the very same numbers. */
 int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off);
 void arena_lend(struct arena *a, uint64_t off, uint32_t len);
 void arena_give_back(struct arena *a, uint32_t n_spans);

@@ -32,8 +32,8 @@ struct chan {
     struct ring_rx rx;
     uint8_t *out, *in; /* the two arenas, as this side sees them */
     uint32_t in_size;
-    struct arena lent; /* of out */
-    struct ring_desc pending;
+    struct arena lent;        /* of out */
+    struct ring_desc pending; /* what chan_commit publishes */
     uint8_t *mem;
     size_t len;
     struct chan_fds fds;
@@ -272,9 +272,17 @@ static int look_for_room(struct chan *c)
     return 0;
 }
 
+/* Where the bulk begins in a span: behind a frame that was too large for the slot. */
+static uint32_t bulk_off(uint32_t frame_len)
+{
+    return frame_len <= RING_SMALL ? 0 : align_up(frame_len);
+}
+
 static uint64_t span_len(uint32_t frame_len, uint32_t bulk_len)
 {
-    return bulk_len == 0 ? frame_len : (uint64_t)align_up(frame_len) + bulk_len;
+    if (bulk_len == 0)
+        return frame_len <= RING_SMALL ? 0 : frame_len;
+    return (uint64_t)bulk_off(frame_len) + bulk_len;
 }
 
 int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t **ret_frame,
@@ -299,10 +307,10 @@ int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t 
     if (r < 0)
         return r;
 
-    c->pending = (struct ring_desc){ .off = off, .len = (uint32_t)len, .frame_len = frame_len };
+    c->pending = (struct ring_desc){ frame_len, (uint32_t)len, (uint32_t)off };
     c->reserved = true;
-    *ret_frame = c->out + off;
-    *ret_bulk = c->out + off + align_up(frame_len);
+    *ret_frame = frame_len <= RING_SMALL ? ring_small(&c->tx) : c->out + off;
+    *ret_bulk = c->out + off + bulk_off(frame_len);
     return 0;
 }
 
@@ -322,41 +330,40 @@ void chan_commit(struct chan *c)
 
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
 {
-    uint32_t head = align_up(frame_len);
-
-    return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - head;
+    return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - bulk_off(frame_len);
 }
 
 /* --- receiving -------------------------------------------------------------------------------- */
 
 static bool desc_valid(const struct ring_desc *d, uint32_t arena_size)
 {
+    if (d->frame_len == 0 || d->frame_len > CHAN_FRAME_MAX)
+        return false;
     if (d->off % ARENA_ALIGN != 0 || d->off > arena_size || d->len > arena_size - d->off)
         return false;
-    if (d->frame_len == 0 || d->frame_len > CHAN_FRAME_MAX || d->frame_len > d->len)
-        return false;
-    return d->len == d->frame_len || d->len > align_up(d->frame_len);
+    return d->len == span_len(d->frame_len, 0) || d->len > bulk_off(d->frame_len);
 }
 
 int chan_recv(struct chan *c, struct chan_msg *ret_msg)
 {
+    const uint8_t *small;
     struct ring_desc d;
     int r;
 
     assert(!c->held);
-    r = ring_peek(&c->rx, &d);
+    r = ring_peek(&c->rx, &d, &small);
     if (r < 0)
         return r;
     if (!desc_valid(&d, c->in_size))
         return -EPROTO;
-    memcpy(c->frame, c->in + d.off, d.frame_len);
+    memcpy(c->frame, d.frame_len <= RING_SMALL ? small : c->in + d.off, d.frame_len);
     /* The compiler may not read the shared bytes a second time in place of the copy. */
     atomic_signal_fence(memory_order_seq_cst);
 
     *ret_msg = (struct chan_msg){ .frame = c->frame, .frame_len = d.frame_len };
-    if (d.len > d.frame_len) {
-        ret_msg->bulk = c->in + d.off + align_up(d.frame_len);
-        ret_msg->bulk_len = d.len - align_up(d.frame_len);
+    if (d.len > span_len(d.frame_len, 0)) {
+        ret_msg->bulk = c->in + d.off + bulk_off(d.frame_len);
+        ret_msg->bulk_len = d.len - bulk_off(d.frame_len);
     }
     c->held = true;
     return 0;
@@ -419,20 +426,20 @@ static bool ready(const struct chan *c, bool for_room)
 /* Looks at the clock only now and then: reading it takes longer than a message does. */
 static bool spin(const struct chan *c, bool for_room, uint64_t spin_ns)
 {
-    uint64_t end;
+    uint64_t end = 0, now;
 
-    if (ready(c, for_room))
-        return true;
     if (spin_ns == 0)
-        return false;
-    end = now_ns() + spin_ns;
+        return ready(c, for_room);
     do {
-        for (int i = 0; i < 32; i++) {
+        for (int i = 0; i < 64; i++) {
             if (ready(c, for_room))
                 return true;
             cpu_pause();
         }
-    } while (now_ns() < end);
+        now = now_ns();
+        if (end == 0)
+            end = now + spin_ns;
+    } while (now < end);
     return false;
 }
 

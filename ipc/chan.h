@@ -9,8 +9,9 @@
  *     +------------+-------------------+-------------------+------------------+-----------------+
  *     64                                                    64-byte aligned, so are all spans
  *
- * A message is a frame (packed protobuf) and bulk bytes behind it, in one contiguous span of the
- * sender's arena; the ring's descriptor names the span. Spans are handed back in order, when the
+ * A message is a frame (packed protobuf) and bulk bytes. A small frame lies in the ring's slot; a
+ * larger one and the bulk behind it lie in one contiguous span of the sender's arena, which the slot
+ * names. Spans are handed back in order, when the
  * receiver releases the message, so the arena is a ring of bytes too (a span never wraps: the rest of
  * the arena before the wrap is skipped).
  *

@@ -3,19 +3,23 @@
 #include <errno.h>
 #include <stdatomic.h>
 
+struct slot {
+    _Alignas(64) _Atomic uint32_t turn;
+    struct ring_desc desc;
+    uint8_t small[RING_SMALL];
+};
 struct ring_shm {
-    _Alignas(64) _Atomic uint32_t tail;
     _Alignas(64) _Atomic uint32_t head;
     _Alignas(64) _Atomic uint32_t sleeping;
     _Alignas(64) _Atomic uint32_t room;
-    _Alignas(64) struct ring_desc desc[];
+    struct slot slot[];
 };
-_Static_assert(sizeof(struct ring_desc) == 16, "layout");
-_Static_assert(offsetof(struct ring_shm, tail) == 0, "layout");
-_Static_assert(offsetof(struct ring_shm, head) == 64, "layout");
-_Static_assert(offsetof(struct ring_shm, sleeping) == 128, "layout");
-_Static_assert(offsetof(struct ring_shm, room) == 192, "layout");
-_Static_assert(offsetof(struct ring_shm, desc) == 256, "layout");
+_Static_assert(sizeof(struct slot) == 64, "layout");
+_Static_assert(offsetof(struct slot, desc) == 4, "layout");
+_Static_assert(offsetof(struct slot, small) == 16, "layout");
+_Static_assert(offsetof(struct ring_shm, sleeping) == 64, "layout");
+_Static_assert(offsetof(struct ring_shm, room) == 128, "layout");
+_Static_assert(offsetof(struct ring_shm, slot) == 192, "layout");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a lock inside an atomic would not cross processes");
 
 static int check_memory(const void *mem, size_t len, uint32_t n)
@@ -33,7 +37,7 @@ int ring_tx_init(struct ring_tx *r, void *mem, size_t len, uint32_t n)
 
     if (err < 0)
         return err;
-    *r = (struct ring_tx){ .shm = mem, .mask = n - 1 };
+    *r = (struct ring_tx){ .shm = mem, .mask = n - 1, .shift = (uint32_t)__builtin_ctz(n) };
     return 0;
 }
 
@@ -43,38 +47,45 @@ int ring_rx_init(struct ring_rx *r, void *mem, size_t len, uint32_t n)
 
     if (err < 0)
         return err;
-    *r = (struct ring_rx){ .shm = mem, .mask = n - 1 };
+    *r = (struct ring_rx){ .shm = mem, .mask = n - 1, .shift = (uint32_t)__builtin_ctz(n) };
     return 0;
 }
 
-/* --- the producer ----------------------------------------------------------------------------- */
+/* --- the producer ------------------------------------------------------------------------------- */
 
 bool ring_full(const struct ring_tx *r)
 {
-    return r->tail - r->head > r->mask;
+    return (uint32_t)r->tail - r->head > r->mask;
+}
+
+uint8_t *ring_small(const struct ring_tx *r)
+{
+    return r->shm->slot[r->tail & r->mask].small;
 }
 
 int ring_put(struct ring_tx *r, const struct ring_desc *d)
 {
+    struct slot *s = &r->shm->slot[r->tail & r->mask];
+
     if (ring_full(r))
         return -EAGAIN;
-    r->shm->desc[r->tail & r->mask] = *d;
-    r->tail++;
+    s->desc = *d;
     /* seq_cst for I5; as a release it publishes the slot, and the span that the caller wrote, to
      * the acquire in ring_peek (I3). */
-    atomic_store_explicit(&r->shm->tail, r->tail, memory_order_seq_cst);
+    atomic_store_explicit(&s->turn, (uint32_t)(r->tail >> r->shift) + 1, memory_order_seq_cst);
+    r->tail++;
     return 0;
 }
 
 int ring_look(struct ring_tx *r, uint32_t *ret_back)
 {
-    /* Acquire pairs with the release in ring_release: the consumer's last reads of the span are
-     * done before we write to it again (I3). */
+    /* Acquire pairs with the release in ring_release: the consumer's last reads of slot and span
+     * are done before we write to them again (I3). */
     uint32_t head = atomic_load_explicit(&r->shm->head, memory_order_acquire);
     uint32_t back = head - r->head;
 
     /* Compared with the last value we checked, so that a head that runs back is caught as well. */
-    if (back > r->tail - r->head)
+    if (back > (uint32_t)r->tail - r->head)
         return -EPROTO;
     r->head = head;
     *ret_back = back;
@@ -112,26 +123,38 @@ bool ring_take_sleeper(struct ring_tx *r)
     return take_flag(&r->shm->sleeping);
 }
 
-/* --- the consumer ----------------------------------------------------------------------------- */
+/* --- the consumer ------------------------------------------------------------------------------- */
+
+static struct slot *next_slot(const struct ring_rx *r)
+{
+    return &r->shm->slot[r->head & r->mask];
+}
+
+/* The turn of a slot that was not published since we released it, or never. */
+static uint32_t old_turn(const struct ring_rx *r)
+{
+    return (uint32_t)(r->head >> r->shift);
+}
 
 bool ring_readable(const struct ring_rx *r)
 {
-    return atomic_load_explicit(&r->shm->tail, memory_order_relaxed) != r->head;
+    return atomic_load_explicit(&next_slot(r)->turn, memory_order_relaxed) != old_turn(r);
 }
 
-int ring_peek(const struct ring_rx *r, struct ring_desc *ret_d)
+int ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small)
 {
-    uint32_t tail = atomic_load_explicit(&r->shm->tail, memory_order_acquire); /* I3 */
-    uint32_t ready = tail - r->head;
+    const struct slot *s = next_slot(r);
+    uint32_t turn = atomic_load_explicit(&s->turn, memory_order_acquire); /* I3 */
 
-    if (ready == 0)
+    if (turn == old_turn(r))
         return -EAGAIN;
-    if (ready > r->mask + 1)
+    if (turn != old_turn(r) + 1)
         return -EPROTO;
 
     /* One read into private memory: the peer may rewrite the slot while we look at it, so the
      * caller must check the very copy it goes on to use. */
-    *ret_d = *(const volatile struct ring_desc *)&r->shm->desc[r->head & r->mask];
+    *ret_d = *(const volatile struct ring_desc *)&s->desc;
+    *ret_small = s->small;
     return 0;
 }
 
@@ -139,13 +162,13 @@ void ring_release(struct ring_rx *r)
 {
     r->head++;
     /* seq_cst for I5; as a release it ends our reads of the slot and of its span (I3). */
-    atomic_store_explicit(&r->shm->head, r->head, memory_order_seq_cst);
+    atomic_store_explicit(&r->shm->head, (uint32_t)r->head, memory_order_seq_cst);
 }
 
 bool ring_rx_sleep(struct ring_rx *r)
 {
     atomic_store_explicit(&r->shm->sleeping, 1, memory_order_seq_cst); /* I5 */
-    return atomic_load_explicit(&r->shm->tail, memory_order_seq_cst) != r->head;
+    return atomic_load_explicit(&next_slot(r)->turn, memory_order_seq_cst) != old_turn(r);
 }
 
 void ring_rx_wake(struct ring_rx *r)

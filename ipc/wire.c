@@ -2,6 +2,7 @@
 
 #include "gistd.pb-c.h"
 #include "ipc/chan.h"
+#include "ipc/plain.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -99,6 +100,16 @@ static int pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, siz
     return 0;
 }
 
+static uint64_t body_tag(unsigned kind)
+{
+    return PLAIN_TAG(kind + BODY_BASE);
+}
+
+static bool plain_req(enum wire_req_kind kind)
+{
+    return kind == WIRE_PING || kind == WIRE_GET_STATS || kind == WIRE_DETOKENIZE;
+}
+
 union req_body {
     Gistd__Hello hello;
     Gistd__OpenSession open_session;
@@ -108,9 +119,6 @@ union req_body {
     Gistd__CloseSession close_session;
     Gistd__Score score;
     Gistd__Tokenize tokenize;
-    Gistd__Detokenize detokenize;
-    Gistd__GetStats stats;
-    Gistd__Ping ping;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -210,14 +218,8 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->tokenize.more = r->u.tokenize.more;
         return 0;
     case WIRE_DETOKENIZE:
-        gistd__detokenize__init(&b->detokenize);
-        return 0;
     case WIRE_GET_STATS:
-        gistd__get_stats__init(&b->stats);
-        return 0;
-    case WIRE_PING:
-        gistd__ping__init(&b->ping);
-        return 0;
+    case WIRE_PING: /* plain ones */
     case WIRE_REQ__N:
         break;
     }
@@ -231,6 +233,9 @@ int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf
     union req_body body;
     int err;
 
+    if (plain_req(r->kind))
+        return plain_pack(&(struct plain){ r->id, r->bulk_len, 0, body_tag(r->kind) }, buf, cap,
+                          ret_len);
     s->used = 0;
     err = build_req_body(s, r, &body);
     if (err < 0)
@@ -251,7 +256,6 @@ union rep_body {
     Gistd__ScoreRows score_rows;
     Gistd__Tokens tokens;
     Gistd__Stats stats;
-    Gistd__Pong pong;
     Gistd__Error error;
     Gistd__Cancelled cancelled;
     Gistd__SessionClosed session_closed;
@@ -414,9 +418,6 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         return 0;
     case WIRE_STATS:
         return build_stats(s, &r->u.stats, &b->stats);
-    case WIRE_PONG:
-        gistd__pong__init(&b->pong);
-        return 0;
     case WIRE_ERROR:
         build_error(r, &b->error);
         return 0;
@@ -428,6 +429,7 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         gistd__session_closed__init(&b->session_closed);
         b->session_closed.n_tokens = r->u.session_closed.n_tokens;
         return 0;
+    case WIRE_PONG: /* a plain one */
     case WIRE_REP__N:
         break;
     }
@@ -442,6 +444,9 @@ int wire_rep_pack(struct wire_scratch *s, const struct wire_rep *r, uint8_t *buf
     Gistd__Usage usage;
     int err;
 
+    if (r->kind == WIRE_PONG)
+        return plain_pack(&(struct plain){ r->id, r->bulk_len, r->last, body_tag(WIRE_PONG) }, buf,
+                          cap, ret_len);
     s->used = 0;
     err = build_rep_body(s, r, &body, &usage);
     if (err < 0)
@@ -601,12 +606,30 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
     return -EBADMSG;
 }
 
+static bool read_plain_req(const uint8_t *frame, size_t len, struct wire_req *ret)
+{
+    static const enum wire_req_kind kinds[] = { WIRE_PING, WIRE_GET_STATS, WIRE_DETOKENIZE };
+    struct plain m;
+
+    if (!plain_unpack(frame, len, &m) || m.last)
+        return false;
+    for (int i = 0; i < 3; i++) {
+        if (m.tag != body_tag(kinds[i]))
+            continue;
+        *ret = (struct wire_req){ .id = m.id, .bulk_len = m.bulk_len, .kind = kinds[i] };
+        return true;
+    }
+    return false;
+}
+
 int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_req *ret)
 {
     struct wire_req r = { 0 };
     const Gistd__Request *m;
     int err = 0;
 
+    if (read_plain_req(frame, len, ret))
+        return 0;
     m = (const Gistd__Request *)unpack_message(&gistd__request__descriptor, s, frame, len, &err);
     if (!m)
         return err;
@@ -790,8 +813,15 @@ int wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, st
 {
     struct wire_rep r = { 0 };
     const Gistd__Reply *m;
+    struct plain plain;
     int err = 0;
 
+    if (plain_unpack(frame, len, &plain) && plain.tag == body_tag(WIRE_PONG)) {
+        *ret = (struct wire_rep){
+            .id = plain.id, .bulk_len = plain.bulk_len, .last = plain.last, .kind = WIRE_PONG
+        };
+        return 0;
+    }
     m = (const Gistd__Reply *)unpack_message(&gistd__reply__descriptor, s, frame, len, &err);
     if (!m)
         return err;

@@ -130,7 +130,7 @@ static void test_sizes(void **state)
         memset(f, 'f', 100);
         memset(b, i, max);
         chan_commit(e.client);
-        assert_int_equal(chan_reserve(e.client, 1, 0, &f, &b), -EAGAIN);
+        assert_int_equal(chan_reserve(e.client, 100, 0, &f, &b), -EAGAIN);
         assert_int_equal(chan_recv(e.server, &m), 0);
         assert_int_equal(m.frame_len, 100);
         assert_int_equal(m.bulk_len, max);
@@ -297,18 +297,20 @@ static void test_bad_descriptors(void **state)
 {
     const uint32_t A = CHAN_ARENA_MIN;
     const struct ring_desc bad[] = {
-        { 0, 0, 0 },
-        { 0, 10, 0 },                  /* no frame */
-        { 0, 10, 11 },                 /* frame longer than the span */
-        { 1, 10, 10 },                 /* not aligned */
-        { A, 64, 64 },                 /* behind the arena */
-        { A - 64, 65, 65 },            /* over its end */
-        { UINT64_MAX - 63, 128, 128 }, /* wraps */
-        { 1ull << 63, 64, 64 },
-        { 64, UINT32_MAX, 64 },
-        { 0, CHAN_FRAME_MAX + 1, CHAN_FRAME_MAX + 1 },
-        { 0, 20, 10 }, /* bulk would begin behind the span */
-        { 0, 64, 10 },
+        { 0 },
+        { .frame_len = 0, .len = 10 },    /* no frame */
+        { .frame_len = 64, .len = 63 },   /* frame longer than the span */
+        { .frame_len = 100, .len = 110 }, /* bulk would begin behind the span */
+        { .frame_len = 100, .len = 128 },
+        { .frame_len = 100, .len = 100, .off = 1 },    /* not aligned */
+        { .frame_len = 64, .len = 64, .off = A },      /* behind the arena */
+        { .frame_len = 65, .len = 65, .off = A - 64 }, /* over its end */
+        { .frame_len = 8, .len = 65, .off = A - 64 },
+        { .frame_len = 128, .len = 128, .off = ~63u }, /* wraps */
+        { .frame_len = 64, .len = UINT32_MAX, .off = 64 },
+        { .frame_len = 8, .len = UINT32_MAX },
+        { .frame_len = UINT32_MAX, .len = UINT32_MAX },
+        { .frame_len = CHAN_FRAME_MAX + 1, .len = CHAN_FRAME_MAX + 1 },
     };
 
     (void)state;
@@ -318,10 +320,10 @@ static void test_bad_descriptors(void **state)
         struct hostile h;
 
         assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
-        hostile_desc(&h, HOSTILE_C2S, 0)->off = bad[i].off;
-        hostile_desc(&h, HOSTILE_C2S, 0)->len = bad[i].len;
-        hostile_desc(&h, HOSTILE_C2S, 0)->frame_len = bad[i].frame_len;
-        *hostile_word(&h, HOSTILE_C2S, HOSTILE_TAIL) = 1;
+        hostile_slot(&h, HOSTILE_C2S, 0)->off = bad[i].off;
+        hostile_slot(&h, HOSTILE_C2S, 0)->len = bad[i].len;
+        hostile_slot(&h, HOSTILE_C2S, 0)->frame_len = bad[i].frame_len;
+        *hostile_word(&h, HOSTILE_C2S, HOSTILE_TURN) = 1;
         assert_int_equal(chan_recv(e.server, &m), -EPROTO);
         hostile_close(&h);
         close_ends(&e);
@@ -337,7 +339,7 @@ static void test_bad_indices(void **state)
 
     (void)state;
     assert_int_equal(hostile_map(&h, e.server, &geometry), 0);
-    *hostile_word(&h, HOSTILE_C2S, HOSTILE_TAIL) = CHAN_SLOTS_MIN + 1;
+    *hostile_word(&h, HOSTILE_C2S, HOSTILE_TURN) = 2;
     assert_true(chan_readable(e.server));
     assert_int_equal(chan_recv(e.server, &m), -EPROTO);
     assert_true(chan_arm(e.server, true));
@@ -394,12 +396,12 @@ static void scribble(struct hostile *h, uint64_t seed)
 {
     for (;;) {
         enum hostile_ring ring = hostile_random(&seed) & 1 ? HOSTILE_C2S : HOSTILE_S2C;
-        volatile struct ring_desc *d = hostile_desc(h, ring, hostile_random(&seed));
         uint32_t what = hostile_random(&seed) % 8, x = hostile_random(&seed);
+        volatile struct hostile_slot *s = hostile_slot(h, ring, hostile_random(&seed));
 
         /* Mostly what could be true, so that the reader is led far inside before it is not. */
         if (what == 0)
-            *hostile_word(h, ring, HOSTILE_TAIL) = *hostile_word(h, ring, HOSTILE_HEAD) + x % 18;
+            s->turn = x % 64 ? *hostile_word(h, ring, HOSTILE_HEAD) / h->g.slots + x % 2 : x;
         else if (what == 1)
             *hostile_word(h, HOSTILE_S2C, HOSTILE_HEAD) += x % 64 == 0;
         else if (what == 2)
@@ -407,11 +409,11 @@ static void scribble(struct hostile *h, uint64_t seed)
         else if (what == 3)
             *hostile_word(h, ring, HOSTILE_ROOM) = x;
         else if (what == 4)
-            d->off = x % 8 ? x % CHAN_ARENA_MIN & ~63u : (uint64_t)x << 32;
+            s->off = x % 8 ? x % CHAN_ARENA_MIN & ~63u : x;
         else if (what == 5)
-            d->len = x % 8 ? 512 + x % 4096 : x;
+            s->len = x % 8 ? 512 + x % 4096 : x;
         else if (what == 6)
-            d->frame_len = x % 8 ? x % 512 : x;
+            s->frame_len = x % 8 ? x % 512 : x;
         else
             memset(hostile_arena(h, ring) + x % (CHAN_ARENA_MIN - 64), (int)x, 64);
     }

@@ -344,19 +344,19 @@ static void test_a_part_is_refused(void **state)
 
 static void test_what_goes_in_one_piece(void **state)
 {
-    static uint32_t ids[CHAN_ARENA_MIN / 4];
-    static char text[CHAN_ARENA_MIN];
+    static uint32_t ids[CHAN_ARENA_MIN / 4 + 1];
+    static char text[CHAN_ARENA_MIN + 2];
     gist_session *s;
 
     (void)state;
     memset(text, 'x', sizeof(text) - 1);
     begin(script_plain, NULL);
     s = open_session();
-    assert_int_equal(gist_append_tokens(s, ids, CHAN_ARENA_MIN / 4, NULL), -EMSGSIZE);
-    assert_non_null(strstr(gist_error(conn), "262144 bytes"));
+    assert_int_equal(gist_append_tokens(s, ids, CHAN_ARENA_MIN / 4 + 1, NULL), -EMSGSIZE);
+    assert_non_null(strstr(gist_error(conn), "262148 bytes"));
     assert_int_equal(gist_append_chat(s, &(struct gist_message){ "user", text }, 1, 0, NULL),
                      -EMSGSIZE);
-    assert_int_equal(gist_append_tokens(s, ids, CHAN_ARENA_MIN / 4 - 100, NULL), 0);
+    assert_int_equal(gist_append_tokens(s, ids, CHAN_ARENA_MIN / 4, NULL), 0);
     end();
 }
 
@@ -983,7 +983,7 @@ enum lie {
     LIE_BULK_LEN,
     LIE_ROWS,
     LIE_LAST_TEXT,
-    LIE_TAIL,
+    LIE_TURN,
     LIE_DESC_OFF,
     LIE_DESC_LEN,
     LIE_FRAME_LEN,
@@ -993,23 +993,22 @@ enum lie {
 
 static void lie_in_memory(struct fake_daemon *d, enum lie lie)
 {
+    volatile struct hostile_slot *s;
     struct hostile h;
-    uint32_t tail;
 
     FAKE_CHECK(hostile_map(&h, d->chan, &d->g) == 0);
-    tail = *hostile_word(&h, HOSTILE_S2C, HOSTILE_TAIL);
-    hostile_desc(&h, HOSTILE_S2C, tail)->off = lie == LIE_DESC_OFF ? CHAN_ARENA_MIN : 0;
-    hostile_desc(&h, HOSTILE_S2C, tail)->len = lie == LIE_DESC_LEN ? UINT32_MAX : 64;
-    hostile_desc(&h, HOSTILE_S2C, tail)->frame_len = lie == LIE_FRAME_LEN ? 65 : 64;
     /* Giving a message back rings a client that waits for room. */
     *hostile_word(&h, HOSTILE_C2S, HOSTILE_ROOM) = 1;
-    if (lie == LIE_HEAD)
+    if (lie == LIE_HEAD) {
         *hostile_word(&h, HOSTILE_C2S, HOSTILE_HEAD) += 1000;
-    else
-        __atomic_store_n(hostile_word(&h, HOSTILE_S2C, HOSTILE_TAIL),
-                         lie == LIE_TAIL ? tail + 1000 : tail + 1, __ATOMIC_SEQ_CST);
-    if (lie != LIE_HEAD)
+    } else {
+        s = hostile_slot(&h, HOSTILE_S2C, 2); /* after Welcome and SessionOpened */
+        s->off = lie == LIE_DESC_OFF ? CHAN_ARENA_MIN : 0;
+        s->len = lie == LIE_DESC_LEN ? UINT32_MAX : 64;
+        s->frame_len = lie == LIE_FRAME_LEN ? 65 : 64;
+        __atomic_store_n(&s->turn, lie == LIE_TURN ? 1000 : 1, __ATOMIC_SEQ_CST);
         fake_release(d);
+    }
     hostile_close(&h);
 }
 
@@ -1086,20 +1085,19 @@ static void script_scribble(struct fake_daemon *d, void *arg)
     uint8_t *f, *b;
 
     FAKE_CHECK(hostile_map(&h, d->chan, &d->g) == 0);
-    for (int i = 0; i < 200000 && fcntl(d->sock, F_GETFD) >= 0; i++) {
-        uint32_t x = hostile_random(&seed);
-        volatile struct ring_desc *desc = hostile_desc(&h, HOSTILE_S2C, x);
-        uint32_t len = 1 + x % 100;
-        uint8_t *arena = hostile_arena(&h, HOSTILE_S2C) + (x % 64) * 64;
+    for (uint32_t i = 0; i < 200000; i++) {
+        uint32_t x = hostile_random(&seed), len = 1 + x % 100;
+        volatile struct hostile_slot *s = hostile_slot(&h, HOSTILE_S2C, x);
+        uint8_t *to = len <= RING_SMALL ? (uint8_t *)(uintptr_t)s->small
+                                        : hostile_arena(&h, HOSTILE_S2C) + (x % 64) * 64;
 
         /* The beginning of a reply to the request that is open, and noise. */
-        memcpy(arena, "\x08\x02\x18\x01\x6a\x0a", 6);
-        arena[6 + x % 58] = (uint8_t)(x >> 8);
-        desc->off = (x % 64) * 64;
-        desc->frame_len = len;
-        desc->len = x % 100 == 0 ? x : len;
-        *hostile_word(&h, HOSTILE_S2C, HOSTILE_TAIL) =
-            *hostile_word(&h, HOSTILE_S2C, HOSTILE_HEAD) + x % (i < 1000 ? 2 : 20);
+        memcpy(to, "\x08\x02\x18\x01\x6a\x0a", 6);
+        to[6 + x % 40] = (uint8_t)(x >> 8);
+        s->off = (x % 64) * 64;
+        s->frame_len = len;
+        s->len = x % 100 == 0 ? x : len <= RING_SMALL ? 0 : len;
+        s->turn += x % (i < 1000 ? 1000 : 3) == 0;
         if (i % 64 == 0 && chan_reserve(d->chan, 1, 0, &f, &b) == 0)
             chan_commit(d->chan); /* rings, if the client sleeps */
     }

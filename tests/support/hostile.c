@@ -10,14 +10,14 @@
 
 static size_t ring_off(const struct hostile *h, enum hostile_ring ring)
 {
-    return 64 + (ring == HOSTILE_S2C ? 256 + 16 * (size_t)h->g.slots : 0);
+    return 64 + (ring == HOSTILE_S2C ? 192 + 64 * (size_t)h->g.slots : 0);
 }
 
 static int map(struct hostile *h)
 {
     void *mem;
 
-    h->len = 64 + 2 * (256 + 16 * (size_t)h->g.slots) + h->g.arena_c2s + h->g.arena_s2c;
+    h->len = 64 + 2 * (192 + 64 * (size_t)h->g.slots) + h->g.arena_c2s + h->g.arena_s2c;
     mem = mmap(NULL, h->len, PROT_READ | PROT_WRITE, MAP_SHARED, h->fds.memfd, 0);
     if (mem == MAP_FAILED)
         return -errno;
@@ -97,15 +97,15 @@ volatile uint32_t *hostile_word(struct hostile *h, enum hostile_ring ring, enum 
     return (volatile uint32_t *)(void *)(h->mem + ring_off(h, ring) + word);
 }
 
-volatile struct ring_desc *hostile_desc(struct hostile *h, enum hostile_ring ring, uint32_t slot)
+volatile struct hostile_slot *hostile_slot(struct hostile *h, enum hostile_ring ring, uint32_t i)
 {
-    return (volatile struct ring_desc *)(void *)(h->mem + ring_off(h, ring) + 256) +
-           (slot & (h->g.slots - 1));
+    return (volatile struct hostile_slot *)(void *)(h->mem + ring_off(h, ring) + 192) +
+           (i & (h->g.slots - 1));
 }
 
 uint8_t *hostile_arena(struct hostile *h, enum hostile_ring ring)
 {
-    return h->mem + 64 + 2 * (256 + 16 * (size_t)h->g.slots) +
+    return h->mem + 64 + 2 * (192 + 64 * (size_t)h->g.slots) +
            (ring == HOSTILE_S2C ? h->g.arena_c2s : 0);
 }
 
@@ -118,14 +118,17 @@ void hostile_ring(struct hostile *h)
 
 void hostile_send(struct hostile *h, const void *frame, uint32_t len)
 {
-    volatile uint32_t *tail = hostile_word(h, HOSTILE_C2S, HOSTILE_TAIL);
-    volatile struct ring_desc *d = hostile_desc(h, HOSTILE_C2S, *tail);
+    volatile struct hostile_slot *s = hostile_slot(h, HOSTILE_C2S, h->sent);
 
-    memcpy(hostile_arena(h, HOSTILE_C2S), frame, len);
-    d->off = 0;
-    d->len = len;
-    d->frame_len = len;
-    __atomic_store_n(tail, *tail + 1, __ATOMIC_SEQ_CST);
+    if (len <= sizeof(s->small))
+        memcpy((uint8_t *)(uintptr_t)s->small, frame, len);
+    else
+        memcpy(hostile_arena(h, HOSTILE_C2S), frame, len);
+    s->frame_len = len;
+    s->len = len <= sizeof(s->small) ? 0 : len;
+    s->off = 0;
+    __atomic_store_n(&s->turn, h->sent / h->g.slots + 1, __ATOMIC_SEQ_CST);
+    h->sent++;
     hostile_ring(h);
 }
 

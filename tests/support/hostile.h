@@ -11,7 +11,10 @@
 #include "ipc/handshake.h"
 
 enum hostile_ring { HOSTILE_C2S, HOSTILE_S2C };
-enum hostile_word { HOSTILE_TAIL = 0, HOSTILE_HEAD = 64, HOSTILE_SLEEPING = 128, HOSTILE_ROOM = 192 };
+/* Offsets in a ring. TURN: of slot 0, which is the first to be read. */
+enum hostile_word { HOSTILE_HEAD = 0, HOSTILE_SLEEPING = 64, HOSTILE_ROOM = 128, HOSTILE_TURN = 192 };
+
+struct hostile_slot { uint32_t turn, frame_len, len, off; uint8_t small[48]; };
 
 struct hostile {
     int sock;
@@ -19,6 +22,7 @@ struct hostile {
     struct chan_geometry g;
     uint8_t *mem;
     size_t len;
+    uint32_t sent;               /* messages of hostile_send */
 };
 
 /* 0 or -errno; -ECONNREFUSED: the daemon's answer was a refusal. */
@@ -29,10 +33,11 @@ int hostile_map(struct hostile *h, const struct chan *c, const struct chan_geome
 void hostile_close(struct hostile *h);
 
 volatile uint32_t *hostile_word(struct hostile *h, enum hostile_ring ring, enum hostile_word word);
-volatile struct ring_desc *hostile_desc(struct hostile *h, enum hostile_ring ring, uint32_t slot);
+volatile struct hostile_slot *hostile_slot(struct hostile *h, enum hostile_ring ring, uint32_t i);
 uint8_t *hostile_arena(struct hostile *h, enum hostile_ring ring);
 
-/* Puts these bytes at the start of the arena, a descriptor into slot tail, moves tail and rings. */
+/* Puts these bytes at the start of the arena (or into the slot, if they are few), publishes the next
+ * slot and rings. Needs no room: the slot is taken, whoever's it is. */
 void hostile_send(struct hostile *h, const void *frame, uint32_t len);
 void hostile_ring(struct hostile *h);
 
