@@ -25,6 +25,7 @@
 #define CHUNK_BLOCKS 64u          /* a multiple of every format's blocks a unit */
 #define FUSED_X      4u           /* up to so many activation rows take blocks as they come */
 #define X_BYTES      (512u << 10) /* activations that are gone over again and again */
+#define AHEAD_BYTES  (20u << 10)  /* weights called for before they are worked on, at least */
 
 /* Eight rows of 32 columns: weight = d * q + m, or d * scale * q with a scale for each 16 columns. */
 struct block {
@@ -420,12 +421,13 @@ AVX2_INLINE void run_panel(enum quant type, const struct kernels_matmul *a, cons
     }
 }
 
-/* Few activation rows: memory is the limit, so the next panel is called for while this one is
- * worked on. Panels follow each other in memory. */
+/* Few activation rows: memory is the limit, and the caches' own guesses reach half of it. Panels
+ * follow each other, so while this one is worked on, one some panels ahead is called for. */
 AVX2_INLINE void run_panel_fused(enum quant type, const struct kernels_matmul *a,
                                  const struct panel *p, uint32_t r, uint32_t n_x)
 {
-    const uint8_t *next = p->row[0] + PANEL_ROWS * a->w_row_bytes;
+    size_t panel_bytes = PANEL_ROWS * a->w_row_bytes;
+    const uint8_t *next = p->row[0] + (1 + AHEAD_BYTES / panel_bytes) * panel_bytes;
     uint32_t unit = unit_blocks(type), n_units = a->n_cols / 32 / unit;
     const struct kernels_q8 *x[4];
     struct block w[8];
