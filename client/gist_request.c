@@ -323,6 +323,13 @@ static void drain_cancel_fd(gist_conn *c)
     (void)!read(c->cancel_fd, &n, sizeof(n));
 }
 
+/* A look first: an exchange is a barrier, and we come by here often. */
+static bool take_cancel(gist_conn *c)
+{
+    return atomic_load_explicit(&c->cancel, memory_order_relaxed) &&
+           atomic_exchange_explicit(&c->cancel, 0, memory_order_acquire);
+}
+
 static void wait_for_more(struct gist_request *r, int timeout_ms)
 {
     gist_conn *c = r->conn;
@@ -350,11 +357,13 @@ int gist_run(struct gist_request *r, int timeout_ms)
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
                               "a callback of this connection can't wait on it");
     /* A cancel that came too late for the last call is not meant for this one. */
-    if (atomic_exchange_explicit(&c->cancel, 0, memory_order_relaxed))
+    if (take_cancel(c))
         drain_cancel_fd(c);
     r->waited_for = true;
     if (enqueue(r, false) < 0)
         return gist_set_errno(c, -ENOMEM);
+    if (c->epoll >= 0)
+        chan_disarm(c->chan);         /* no rings for gist_fd() while we look ourselves */
     for (;;) {
         pump(c);
         receive(c, r);
@@ -363,7 +372,7 @@ int gist_run(struct gist_request *r, int timeout_ms)
         pump(c); /* before we sleep: a part's answer calls for the next part */
         if (r->done)
             break;
-        if (atomic_exchange_explicit(&c->cancel, 0, memory_order_acquire))
+        if (take_cancel(c))
             gist_request_cancel(r);
         wait_for_more(r, timeout_ms);
     }

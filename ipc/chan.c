@@ -28,6 +28,7 @@
 struct chan {
     enum chan_side side;
     bool reserved, held; /* a span waits for its commit; a message for its release */
+    bool armed, rung;    /* asleep; the doorbell may hold rings of the last sleep */
     struct ring_tx tx;
     struct ring_rx rx;
     uint8_t *out, *in; /* the two arenas, as this side sees them */
@@ -387,18 +388,30 @@ bool chan_readable(const struct chan *c)
 
 bool chan_arm(struct chan *c, bool for_room)
 {
-    bool ready = ring_rx_sleep(&c->rx);
+    bool there;
 
+    /* What rang for the last sleep. Here and not on waking: then somebody waits for us to go on,
+     * now it is we who wait. */
+    if (c->rung)
+        drain_doorbell(c);
+    c->rung = false;
+    c->armed = true;
+    there = ring_rx_sleep(&c->rx);
     if (for_room && ring_tx_sleep(&c->tx))
-        ready = true;
-    return ready;
+        there = true;
+    return there;
 }
 
 void chan_disarm(struct chan *c)
 {
+    if (!c->armed) { /* it rang all the same */
+        drain_doorbell(c);
+        return;
+    }
     ring_rx_wake(&c->rx);
     ring_tx_wake(&c->tx);
-    drain_doorbell(c);
+    c->armed = false;
+    c->rung = true;
 }
 
 static uint64_t now_ns(void)

@@ -88,7 +88,8 @@ bool chan_readable(const struct chan *c);                /* a message is there; 
 /* Sleeping. chan_arm says "I am about to sleep" and returns true when there is something to do
  * already (a message to read or, when for_room, spans that came back since the last chan_reserve):
  * then don't sleep. Otherwise wait until chan_doorbell is readable; that may be for nothing.
- * chan_disarm after either; it drains the doorbell. */
+ * chan_disarm after either. The doorbell is drained by the next chan_arm, or by chan_disarm when the
+ * channel was not armed: it stays readable from waking until then. */
 bool chan_arm(struct chan *c, bool for_room);
 void chan_disarm(struct chan *c);
 int chan_doorbell(const struct chan *c);                 /* what this side sleeps on */
