@@ -34,11 +34,17 @@ static uint64_t align_up(uint64_t x)
 
 int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off)
 {
-    uint64_t need = align_up(len), room = a->size - (a->lent - a->freed);
-    uint64_t off = a->lent % a->size, rest = a->size - off;
+    uint64_t need = align_up(len), room, off, rest;
 
+    if (len == 0) {
+        *ret_off = 0;
+        return 0;
+    }
     if (len > a->size)
         return -EMSGSIZE;
+    room = a->size - (a->lent - a->freed);
+    off = a->lent % a->size;
+    rest = a->size - off;
     if (need <= rest) {
         if (need > room)
             return -EAGAIN;
@@ -53,13 +59,15 @@ int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off)
 
 void arena_lend(struct arena *a, uint64_t off, uint32_t len)
 {
-    uint64_t at = a->lent % a->size;
+    if (len > 0) {
+        uint64_t at = a->lent % a->size;
 
-    if (off != at) {
-        assert(off == 0);
-        a->lent += a->size - at;
+        if (off != at) {
+            assert(off == 0);
+            a->lent += a->size - at;
+        }
+        a->lent += align_up(len);
     }
-    a->lent += align_up(len);
     assert(a->lent - a->freed <= a->size); /* A1 */
     assert(a->n_out <= a->mask);
     a->end[(a->first + a->n_out) & a->mask] = a->lent;
