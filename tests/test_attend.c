@@ -5,13 +5,14 @@
  * The reference is attention as the textbook has it: absolute positions, one softmax, double. */
 #include "engine/attend.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #define FREQ_BASE 500000.0
 #define CONTEXT   300u

@@ -2,12 +2,13 @@
  * reservation that leaves something behind, 32-bit overflow of page offsets at 8B sizes. */
 #include "engine/seq.h"
 
-#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 static const struct model smol = { .n_layer = 30, .n_head = 9, .n_head_kv = 3, .head_dim = 64 };
 static const struct model llama8b = {
