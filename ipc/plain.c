@@ -62,10 +62,11 @@ int plain_pack(const struct plain *m, uint8_t *buf, size_t cap, size_t *ret_len)
 
 bool plain_unpack(const uint8_t *p, size_t len, struct plain *ret)
 {
-    const uint8_t *end = p + len;
+    const uint8_t *end;
 
-    if (len == 0 || end[-1] != 0)
+    if (len == 0 || len > BYTES_MAX || p[len - 1] != 0)
         return false;
+    end = p + len;
     p = get_field(p, end, TAG_ID, &ret->id);
     p = get_field(p, end, TAG_BULK, &ret->bulk_len);
     p = get_field(p, end, TAG_LAST, &ret->last);
