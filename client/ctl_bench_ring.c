@@ -1,11 +1,11 @@
-/* client/ctl_bench_ring.c - gistctl bench-ring: an empty request over shared memory, against the same
- * exchange over a Unix socket.
+/* client/ctl_bench_ring.c - gistctl bench-ring: an empty request over shared memory, against the
+ * same exchange over a Unix socket.
  *
  * The peer of the socket is a child that sends back the 64 bytes it gets. Both are measured in the
  * same run, in turns, so that what else the machine does hits both. Two ways of waiting:
  *
- *     spinning   one exchange follows the other; both ends of the ring look for the answer for a while
- *                before they sleep. The socket has no such thing: its ends block.
+ *     spinning   one exchange follows the other; both ends of the ring look for the answer for a
+ *                while before they sleep. The socket has no such thing: its ends block.
  *     sleeping   a pause before each exchange, long enough for everyone to be asleep: what it costs
  *                to wake the other side and be woken.
  */
@@ -52,7 +52,7 @@ struct summary {
     double p50, p99, p999;
 };
 
-/* --- the socket's other end --------------------------------------------------------------------- */
+/* --- the socket's other end ------------------------------------------------------------------- */
 
 static void echo(int sock)
 {
@@ -99,7 +99,7 @@ static int exchange_by_socket(struct bench *b)
     return 0;
 }
 
-/* --- measuring ---------------------------------------------------------------------------------- */
+/* --- measuring -------------------------------------------------------------------------------- */
 
 static void pause_ns(long ns)
 {
@@ -174,7 +174,7 @@ static struct summary summarise(uint64_t *ns, uint32_t n)
                              percentile(ns, n, 0.999) };
 }
 
-/* --- saying ------------------------------------------------------------------------------------- */
+/* --- saying ----------------------------------------------------------------------------------- */
 
 static void print_row(const char *name, const struct summary *s)
 {
@@ -234,7 +234,7 @@ static void print_json(const struct bench *b, const struct summary s[KIND__N])
     fputc('\n', stdout);
 }
 
-/* --- the command -------------------------------------------------------------------------------- */
+/* --- the command ------------------------------------------------------------------------------ */
 
 static int open_bench(struct bench *b, uint32_t n)
 {

@@ -20,7 +20,7 @@ static _Thread_local struct {
     char text[GIST_ERROR_CAP];
 } connect_error;
 
-/* --- errors ------------------------------------------------------------------------------------- */
+/* --- errors ----------------------------------------------------------------------------------- */
 
 const char *gist_error(const gist_conn *c)
 {
@@ -67,7 +67,7 @@ static int fail_connect(int err, enum gist_code code, const char *text)
     return err;
 }
 
-/* --- connecting --------------------------------------------------------------------------------- */
+/* --- connecting ------------------------------------------------------------------------------- */
 
 static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
@@ -190,7 +190,7 @@ void gist_disconnect(gist_conn *c)
     free(c);
 }
 
-/* --- small calls -------------------------------------------------------------------------------- */
+/* --- small calls ------------------------------------------------------------------------------ */
 
 void gist_info(const gist_conn *c, struct gist_info *ret_info)
 {

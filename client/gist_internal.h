@@ -10,13 +10,14 @@
  *                                 a part of a long text was               on_done, and freed if
  *                                 answered: the next one                  nobody waits for it
  *
- * Long texts go in parts of a quarter of the arena, each a request of its own on the wire, sent when
- * the one before it was answered: an error then leaves no part behind in the daemon that would become
- * the beginning of the next text. The queue is first in, first out, but Cancel goes to its front.
+ * Long texts go in parts of a quarter of the arena, each a request of its own on the wire, sent
+ * when the one before it was answered: an error then leaves no part behind in the daemon that
+ * would become the beginning of the next text. The queue is first in, first out, but Cancel goes
+ * to its front.
  *
  * A reply is handled with the channel's message still held, and callbacks run from there. They may
- * submit, so sending must not wait; they may not wait, so gist_run refuses. What ends a connection while a
- * callback runs takes effect behind it, so that no request is freed under its own callback.
+ * submit, so sending must not wait; they may not wait, so gist_run refuses. What ends a connection
+ * while a callback runs takes effect behind it, so that no request is freed under its own callback.
  *
  * Threads    one at a time a connection; gist_cancel_async touches only cancel and cancel_fd.
  * Ownership  the connection owns its sessions, and requests that nobody waits for.
@@ -45,7 +46,7 @@ typedef int gist_reply_fn(struct gist_request *r, const struct wire_rep *rep, co
 struct gist_array { void *mem; size_t n, cap; };
 
 struct gist_request {
-    struct gist_request *next;        /* of the connection's open ones, in the order they were made */
+    struct gist_request *next;        /* of the connection's open ones, oldest first */
     gist_conn *conn;
     uint64_t handle;                  /* id of the first part: what the caller knows it by */
     struct wire_req msg;              /* its id is that of the part in flight */
@@ -96,7 +97,7 @@ struct gist_conn {
     char error[GIST_ERROR_CAP];
 };
 
-/* --- gist_request.c: sending, receiving, waiting --------------------------------------------------- */
+/* --- gist_request.c: sending, receiving, waiting ---------------------------------------------- */
 
 /* A request of the given kind, all else zero. */
 struct gist_request gist_request_make(gist_conn *c, enum wire_req_kind kind);
@@ -104,8 +105,8 @@ struct gist_request gist_request_make(gist_conn *c, enum wire_req_kind kind);
 /* Sends it and waits for its end; timeout_ms -1: as long as it takes. r may be on the stack. */
 int gist_run(struct gist_request *r, int timeout_ms);
 
-/* Sends a heap copy of it as soon as there is room; it frees itself. What it points to is copied if it
- * can't be sent at once. ret_request may be NULL. */
+/* Sends a heap copy of it as soon as there is room; it frees itself. What it points to is copied
+ * if it can't be sent at once. ret_request may be NULL. */
 int gist_submit(const struct gist_request *r, uint64_t *ret_request);
 
 /* Ends the connection and every request. Returns err. */
@@ -120,7 +121,7 @@ void gist_request_cancel(struct gist_request *r);
 /* Before the caller gets the thread back: what arrives from now on makes gist_fd() readable. */
 void gist_rearm(gist_conn *c);
 
-/* --- gist_conn.c ----------------------------------------------------------------------------------- */
+/* --- gist_conn.c ------------------------------------------------------------------------------ */
 
 /* Keeps the sentence and code of an error. Returns err. */
 int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, ...)
@@ -128,10 +129,11 @@ int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, 
 /* The same with the usual sentence for an errno of our own. */
 int gist_set_errno(gist_conn *c, int err);
 
-/* --- gist_value.c: small conversions --------------------------------------------------------------- */
+/* --- gist_value.c: small conversions ---------------------------------------------------------- */
 
 /* Copies a caller's struct that begins with its size into ours, which was larger or smaller when
- * the caller was compiled; -EINVAL when it asks for something that we don't know. src NULL: zeros. */
+ * the caller was compiled; -EINVAL when it asks for something that we don't know. src NULL:
+ * zeros. */
 int gist_copy_sized(void *dst, size_t dst_size, const void *src);
 
 void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src);

@@ -20,7 +20,7 @@ size_t gist_part_max(const gist_conn *c)
     return (chan_bulk_max(c->chan, 256) / 4) & ~(size_t)63;
 }
 
-/* --- the lists ---------------------------------------------------------------------------------- */
+/* --- the lists -------------------------------------------------------------------------------- */
 
 static struct gist_request *find_in_flight(gist_conn *c, uint64_t id)
 {
@@ -130,7 +130,7 @@ int gist_fail(gist_conn *c, int err, const char *fmt, ...)
     return err;
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static void set_more(struct wire_req *m, bool more)
 {
@@ -243,7 +243,7 @@ void gist_request_cancel(struct gist_request *r)
     pump(r->conn);
 }
 
-/* --- receiving ---------------------------------------------------------------------------------- */
+/* --- receiving -------------------------------------------------------------------------------- */
 
 static void take_error(struct gist_request *r, const struct wire_rep *rep)
 {
@@ -314,7 +314,7 @@ static int receive(gist_conn *c, const struct gist_request *target)
     return n;
 }
 
-/* --- waiting ------------------------------------------------------------------------------------ */
+/* --- waiting ---------------------------------------------------------------------------------- */
 
 static void drain_cancel_fd(gist_conn *c)
 {
@@ -380,7 +380,7 @@ int gist_run(struct gist_request *r, int timeout_ms)
     return r->err;
 }
 
-/* --- not waiting -------------------------------------------------------------------------------- */
+/* --- not waiting ------------------------------------------------------------------------------ */
 
 /* Copies what the caller's memory holds: the rest of the text, or the stop strings. */
 static int own_memory(struct gist_request *r)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- scores ------------------------------------------------------------------------------------- */
+/* --- scores ----------------------------------------------------------------------------------- */
 
 static int keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
@@ -164,7 +164,7 @@ int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
     return err;
 }
 
-/* --- tokens ------------------------------------------------------------------------------------- */
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 static int keep_tokens(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- opening and closing ------------------------------------------------------------------------ */
+/* --- opening and closing ---------------------------------------------------------------------- */
 
 static int keep_session(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
@@ -65,7 +65,7 @@ uint64_t gist_session_id(const gist_session *s)
     return s->id;
 }
 
-/* --- appending ---------------------------------------------------------------------------------- */
+/* --- appending -------------------------------------------------------------------------------- */
 
 static int keep_appended(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
@@ -198,7 +198,7 @@ int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
     return err;
 }
 
-/* --- generating --------------------------------------------------------------------------------- */
+/* --- generating ------------------------------------------------------------------------------- */
 
 static int give_text(struct gist_request *r, const struct wire_rep *rep)
 {

@@ -11,8 +11,8 @@
  *     +------+----------------+-------------+
  *
  * All of it is private memory: what the receiver says is only how many spans came back, and that is
- * checked by the ring. When every span is back the arena starts again at 0, so that the largest span
- * always fits in the end, and a quiet channel keeps to the same few cache lines and pages.
+ * checked by the ring. When every span is back the arena starts again at 0, so that the largest
+ * span always fits in the end, and a quiet channel keeps to the same few cache lines and pages.
  *
  * Invariants
  *   A1  freed <= lent <= freed + size.
@@ -41,7 +41,8 @@ struct arena {
 int arena_init(struct arena *a, uint32_t size, uint32_t slots);
 void arena_fini(struct arena *a);
 
-/* A place for len bytes, which may be none. Nothing is lent until arena_lend, which takes the very same numbers. */
+/* A place for len bytes, which may be none. Nothing is lent until arena_lend, which takes the very
+ * same numbers. */
 int arena_find(const struct arena *a, uint32_t len, uint64_t *ret_off);
 void arena_lend(struct arena *a, uint64_t off, uint32_t len);
 void arena_give_back(struct arena *a, uint32_t n_spans);

@@ -10,16 +10,15 @@
  *     64                                                    64-byte aligned, so are all spans
  *
  * A message is a frame (packed protobuf) and bulk bytes. A small frame lies in the ring's slot; a
- * larger one and the bulk behind it lie in one contiguous span of the sender's arena, which the slot
- * names. Spans are handed back in order, when the
- * receiver releases the message, so the arena is a ring of bytes too (a span never wraps: the rest of
- * the arena before the wrap is skipped).
+ * larger one and the bulk behind it lie in one contiguous span of the sender's arena, which the
+ * slot names. Spans are handed back in order, when the receiver releases the message, so the arena
+ * is a ring of bytes too (a span never wraps: the rest of the arena before the wrap is skipped).
  *
  * The two doorbells differ, because a peer must never be able to make the daemon wait. The daemon
- * sleeps on an eventfd, the cheapest there is. But an eventfd's counter and its O_NONBLOCK belong to
- * both who hold it: a client could clear the flag and fill the counter, and the daemon's ring would
- * block. So the client sleeps on its end of a socket pair, whose other end never leaves the daemon and
- * is written with MSG_DONTWAIT; and the daemon empties its eventfd with RWF_NOWAIT.
+ * sleeps on an eventfd, the cheapest there is. But an eventfd's counter and its O_NONBLOCK belong
+ * to both who hold it: a client could clear the flag and fill the counter, and the daemon's ring
+ * would block. So the client sleeps on its end of a socket pair, whose other end never leaves the
+ * daemon and is written with MSG_DONTWAIT; and the daemon empties its eventfd with RWF_NOWAIT.
  *
  * The peer may be buggy or hostile at every instruction. What is read from the mapping is copied
  * once and then checked; own indices are private; frames are copied out before they are decoded;
@@ -62,8 +61,8 @@ struct chan_msg {
 
 struct chan;
 
-/* The daemon's side makes memory and descriptors; the client's side attaches to what it was sent (it
- * takes the descriptors, also on failure, and checks seals and size). */
+/* The daemon's side makes memory and descriptors; the client's side attaches to what it was sent
+ * (it takes the descriptors, also on failure, and checks seals and size). */
 int chan_create(const struct chan_geometry *g, struct chan **ret);
 int chan_attach(const struct chan_geometry *g, struct chan_fds fds, struct chan **ret);
 void chan_close(struct chan *c);
@@ -88,16 +87,17 @@ bool chan_readable(const struct chan *c);                /* a message is there; 
 /* Sleeping. chan_arm says "I am about to sleep" and returns true when there is something to do
  * already (a message to read or, when for_room, spans that came back since the last chan_reserve):
  * then don't sleep. Otherwise wait until chan_doorbell is readable; that may be for nothing.
- * chan_disarm after either. The doorbell is drained by the next chan_arm, or by chan_disarm when the
- * channel was not armed: it stays readable from waking until then. */
+ * chan_disarm after either. The doorbell is drained by the next chan_arm, or by chan_disarm when
+ * the channel was not armed: it stays readable from waking until then. */
 bool chan_arm(struct chan *c, bool for_room);
 void chan_disarm(struct chan *c);
 int chan_doorbell(const struct chan *c);                 /* what this side sleeps on */
 
 /* Client side convenience: spins for spin_ns, then sleeps on the doorbell, on sock (the connection,
- * whose end is the peer's death) and on stop_fd (-1: none) for timeout_ms (-1: for ever). 0: something
- * to read or, when for_room, room; -ETIMEDOUT, -EPIPE (the peer is gone and there is nothing left to
- * read), -EINTR (a signal, or stop_fd is readable). */
-int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spin_ns, int timeout_ms);
+ * whose end is the peer's death) and on stop_fd (-1: none) for timeout_ms (-1: for ever). 0:
+ * something to read or, when for_room, room; -ETIMEDOUT, -EPIPE (the peer is gone and there is
+ * nothing left to read), -EINTR (a signal, or stop_fd is readable). */
+int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spin_ns,
+              int timeout_ms);
 
 #endif

@@ -21,7 +21,8 @@
 
 struct plain { uint64_t id, bulk_len, last, tag; };
 
-int plain_pack(const struct plain *m, uint8_t *buf, size_t cap, size_t *ret_len);    /* as wire_x_pack */
+/* buf NULL: the size only. */
+int plain_pack(const struct plain *m, uint8_t *buf, size_t cap, size_t *ret_len);
 
 /* False: it is not one, or not in that order. */
 bool plain_unpack(const uint8_t *frame, size_t len, struct plain *ret);

@@ -51,7 +51,7 @@ int ring_rx_init(struct ring_rx *r, void *mem, size_t len, uint32_t n)
     return 0;
 }
 
-/* --- the producer ------------------------------------------------------------------------------- */
+/* --- the producer ----------------------------------------------------------------------------- */
 
 bool ring_full(const struct ring_tx *r)
 {
@@ -123,7 +123,7 @@ bool ring_take_sleeper(struct ring_tx *r)
     return take_flag(&r->shm->sleeping);
 }
 
-/* --- the consumer ------------------------------------------------------------------------------- */
+/* --- the consumer ----------------------------------------------------------------------------- */
 
 static struct slot *next_slot(const struct ring_rx *r)
 {

@@ -20,25 +20,25 @@
  *                 +------+-----------+-----+-----+---------------+
  *
  * A message is a frame and bulk bytes. A frame of up to RING_SMALL bytes lies in the slot: then an
- * exchange costs one cache line each way, which is what makes a round trip fast (with a tail index, a
- * descriptor and a frame in lines of their own it was three, one after the other, and 3 times as
- * slow). What does not lie there is in the span [off, off + len) of the producer's arena: the frame
- * if it is larger, then, from the next multiple of 64, the bulk.
+ * exchange costs one cache line each way, which is what makes a round trip fast (with a tail
+ * index, a descriptor and a frame in lines of their own it was three, one after the other, and
+ * twice as slow). What does not lie there is in the span [off, off + len) of the producer's arena:
+ * the frame if it is larger, then, from the next multiple of 64, the bulk.
  *
- * There is no tail. A slot's turn says whose it is: the laps it was filled in, so that in lap k (from
- * 1) it goes from k - 1 to k when it is published.
+ * There is no tail. A slot's turn says whose it is: the laps it was filled in, so that in lap k
+ * (from 1) it goes from k - 1 to k when it is published.
  *
  * Invariants
  *   I1  head only grows, modulo 2^32, and 0 <= tail - head <= n, where tail is the producer's own
  *       count of messages. The consumer's next slot has the turn of its lap, or of the lap before.
  *   I2  Slots [head, tail) are the consumer's, the rest the producer's; so are their spans.
- *   I3  A release store of turn publishes slot and span; the acquire load of turn receives them. The
- *       same pair on head hands both back.
+ *   I3  A release store of turn publishes slot and span; the acquire load of turn receives them.
+ *       The same pair on head hands both back.
  *   I4  n and a side's own count are kept in private memory and never read from the mapping. Of the
  *       other's the producer keeps the last value it checked.
- *   I5  No wake-up is lost: who sleeps sets its flag and then looks at the turn (or head) once more;
- *       who moves that then looks at the flag. All four accesses are seq_cst, so that in their one
- *       total order either the sleeper sees the move or the mover sees the flag. (Release and
+ *   I5  No wake-up is lost: who sleeps sets its flag and then looks at the turn (or head) once
+ *       more; who moves that then looks at the flag. All four accesses are seq_cst, so that in their
+ *       one total order either the sleeper sees the move or the mover sees the flag. (Release and
  *       acquire would not do: a store may still be on its way when the load behind it is done.)
  *
  * Threads    struct ring_tx: the producer's thread only. struct ring_rx: the consumer's only.
@@ -75,9 +75,9 @@ int ring_look(struct ring_tx *r, uint32_t *ret_back);
 bool ring_full(const struct ring_tx *r);
 bool ring_came_back(const struct ring_tx *r);        /* would ring_look find anything? */
 
-/* The consumer. ring_peek copies the oldest descriptor; *ret_small is where its small frame is, shared
- * memory still. Slot and span stay the consumer's until ring_release. ring_readable is true for a
- * broken turn too, which ring_peek then reports. */
+/* The consumer. ring_peek copies the oldest descriptor; *ret_small is where its small frame is,
+ * shared memory still. Slot and span stay the consumer's until ring_release. ring_readable is true
+ * for a broken turn too, which ring_peek then reports. */
 int ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
 void ring_release(struct ring_rx *r);
 bool ring_readable(const struct ring_rx *r);

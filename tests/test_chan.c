@@ -1,5 +1,6 @@
-/* Would catch: a channel that loses or mixes up messages between two processes, sleeps through one, and
- * a peer that can crash, hang or lead astray the other side by what it writes into the memory. */
+/* Would catch: a channel that loses or mixes up messages between two processes, sleeps through
+ * one, and a peer that can crash, hang or lead astray the other side by what it writes into the
+ * memory. */
 #include "ipc/chan.h"
 #include "tests/support/hostile.h"
 
@@ -85,7 +86,7 @@ static uint64_t now_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* --- one process -------------------------------------------------------------------------------- */
+/* --- one process ------------------------------------------------------------------------------ */
 
 static void test_both_ways(void **state)
 {
@@ -296,7 +297,7 @@ static void test_nothing_is_left_open(void **state)
     assert_int_equal(count_fds(), before);
 }
 
-/* --- a peer that writes what it likes ----------------------------------------------------------- */
+/* --- a peer that writes what it likes --------------------------------------------------------- */
 
 static void test_bad_descriptors(void **state)
 {
@@ -358,8 +359,8 @@ static void test_bad_indices(void **state)
     close_ends(&e);
 }
 
-/* The descriptor that a client holds is the daemon's own: clearing O_NONBLOCK and filling counters must
- * not make the daemon wait. */
+/* The descriptor that a client holds is the daemon's own: clearing O_NONBLOCK and filling counters
+ * must not make the daemon wait. */
 static void test_doorbells_never_block(void **state)
 {
     struct ends e = open_ends(&geometry);
@@ -493,7 +494,7 @@ static void test_a_scribbling_peer(void **state)
     assert_true(ok > 0 && refused > 0);
 }
 
-/* --- two processes ------------------------------------------------------------------------------ */
+/* --- two processes ---------------------------------------------------------------------------- */
 
 static void fill(uint8_t *p, uint32_t n, uint64_t seed)
 {

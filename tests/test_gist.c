@@ -1,5 +1,5 @@
-/* Would catch: libgist that loses an answer, mixes up two, hangs, crashes, or says nothing of use when
- * the daemon refuses, lies, stalls or dies. The daemon is a scripted one; see fake_daemon.h. */
+/* Would catch: libgist that loses an answer, mixes up two, hangs, crashes, or says nothing of use
+ * when the daemon refuses, lies, stalls or dies. The daemon is a scripted one; see fake_daemon.h. */
 #include "client/gist.h"
 #include "tests/support/fake_daemon.h"
 #include "tests/support/hostile.h"
@@ -50,7 +50,7 @@ static void sleep_ms(long ms)
     nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
 }
 
-/* --- a well-behaved daemon ---------------------------------------------------------------------- */
+/* --- a well-behaved daemon -------------------------------------------------------------------- */
 
 /* Answers every kind of request in the plainest way. */
 static void answer_one(struct fake_daemon *d)
@@ -243,7 +243,7 @@ static void test_sized_structs(void **state)
     end();
 }
 
-/* --- long texts --------------------------------------------------------------------------------- */
+/* --- long texts ------------------------------------------------------------------------------- */
 
 #define LONG_LEN (1536u * 1024) /* six arenas */
 
@@ -360,7 +360,7 @@ static void test_what_goes_in_one_piece(void **state)
     end();
 }
 
-/* --- many at once ------------------------------------------------------------------------------- */
+/* --- many at once ----------------------------------------------------------------------------- */
 
 #define MANY 100
 
@@ -439,7 +439,8 @@ static void test_flood_by_descriptor(void **state)
     free(h);
 }
 
-/* An idle descriptor is quiet, also after other calls; and a message makes it readable whenever it comes. */
+/* An idle descriptor is quiet, also after other calls; and a message makes it readable whenever it
+ * comes. */
 static void script_late(struct fake_daemon *d, void *arg)
 {
     uint64_t id;
@@ -486,7 +487,7 @@ static void test_descriptor(void **state)
     end();
 }
 
-/* --- cancelling --------------------------------------------------------------------------------- */
+/* --- cancelling ------------------------------------------------------------------------------- */
 
 /* Says something for ever, until it is told to stop. */
 static void script_endless(struct fake_daemon *d, void *arg)
@@ -613,7 +614,7 @@ static void test_cancel_from_a_signal(void **state)
     end();
 }
 
-/* --- refusals ----------------------------------------------------------------------------------- */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 static void script_errors(struct fake_daemon *d, void *arg)
 {
@@ -716,7 +717,7 @@ static void test_callbacks_may_start(void **state)
     end();
 }
 
-/* --- without a session -------------------------------------------------------------------------- */
+/* --- without a session ------------------------------------------------------------------------ */
 
 static void reply_rows(struct fake_daemon *d, uint32_t first, uint32_t n)
 {
@@ -901,7 +902,7 @@ static void test_stats(void **state)
     end();
 }
 
-/* --- a daemon that dies or lies ----------------------------------------------------------------- */
+/* --- a daemon that dies or lies --------------------------------------------------------------- */
 
 static void script_die(struct fake_daemon *d, void *arg)
 {
@@ -1077,7 +1078,8 @@ static void test_lies(void **state)
     }
 }
 
-/* A daemon whose memory is rewritten all the time while we talk to it: any error, no crash, no hang. */
+/* A daemon whose memory is rewritten all the time while we talk to it: any error, no crash, no
+ * hang. */
 static void script_scribble(struct fake_daemon *d, void *arg)
 {
     uint64_t seed = *(uint64_t *)arg;
@@ -1124,7 +1126,7 @@ static void test_a_scribbling_daemon(void **state)
     }
 }
 
-/* --- the library -------------------------------------------------------------------------------- */
+/* --- the library ------------------------------------------------------------------------------ */
 
 /* What the header exports and nothing else is visible in the shared library. */
 static void test_symbols(void **state)

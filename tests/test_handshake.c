@@ -1,5 +1,5 @@
-/* Would catch: a handshake that accepts what it should refuse, leaks descriptors, hangs, or leaves the
- * reader without a sentence that says what to do. */
+/* Would catch: a handshake that accepts what it should refuse, leaks descriptors, hangs, or leaves
+ * the reader without a sentence that says what to do. */
 #include "ipc/handshake.h"
 #include "tests/support/hostile.h"
 
@@ -59,7 +59,7 @@ static int listen_at(int type)
     return fd;
 }
 
-/* --- a daemon of one connection, in a thread ---------------------------------------------------- */
+/* --- a daemon of one connection, in a thread -------------------------------------------------- */
 
 struct daemon {
     int fds_before, listener;
@@ -176,7 +176,7 @@ static void test_huge_wishes_are_bounded(void **state)
     stop(&d);
 }
 
-/* --- refusals and their sentences --------------------------------------------------------------- */
+/* --- refusals and their sentences ------------------------------------------------------------- */
 
 static void expect_failure(const char *where, int err, const char *sentence)
 {
@@ -301,7 +301,7 @@ static void test_refused(void **state)
     stop(&d);
 }
 
-/* --- answers that are wrong --------------------------------------------------------------------- */
+/* --- answers that are wrong ------------------------------------------------------------------- */
 
 struct reply {
     struct handshake_answer a;
@@ -394,7 +394,7 @@ static void test_wrong_answers(void **state)
     }
 }
 
-/* --- hellos that are wrong ---------------------------------------------------------------------- */
+/* --- hellos that are wrong -------------------------------------------------------------------- */
 
 static void test_wrong_hellos(void **state)
 {

@@ -176,7 +176,7 @@ static void test_sleep_flags(void **state)
     free(p.mem);
 }
 
-/* --- two threads -------------------------------------------------------------------------------- */
+/* --- two threads ------------------------------------------------------------------------------ */
 
 #define MESSAGES 200000u
 
@@ -219,8 +219,8 @@ static void test_two_threads(void **state)
     free(p.mem);
 }
 
-/* Both sides sleep as often as they can, on a word instead of a doorbell: a lost wake-up would leave
- * this test asleep for good. */
+/* Both sides sleep as often as they can, on a word instead of a doorbell: a lost wake-up would
+ * leave this test asleep for good. */
 struct sleepers {
     struct pair pair;
     atomic_int rx_bell, tx_bell;
@@ -278,7 +278,7 @@ static void test_no_wake_up_is_lost(void **state)
     free(s.pair.mem);
 }
 
-/* --- the arena ---------------------------------------------------------------------------------- */
+/* --- the arena -------------------------------------------------------------------------------- */
 
 static void test_arena_limits(void **state)
 {

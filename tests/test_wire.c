@@ -1,5 +1,6 @@
-/* Would catch: a field that is lost or changed on its way through protobuf, a limit of ipc/wire.h that
- * is not held, and a frame from a hostile peer that is believed, or that leads outside of memory. */
+/* Would catch: a field that is lost or changed on its way through protobuf, a limit of ipc/wire.h
+ * that is not held, and a frame from a hostile peer that is believed, or that leads outside of
+ * memory. */
 #include "ipc/chan.h"
 #include "ipc/wire.h"
 #include "tests/support/hostile.h"
@@ -30,7 +31,7 @@ static int close_scratch(void **state)
     return 0;
 }
 
-/* --- one message of each kind, with every field set --------------------------------------------- */
+/* --- one message of each kind, with every field set ------------------------------------------- */
 
 static const struct wire_chat_message chat[] = { { "system", 12 },
                                                  { "user", 1ull << 40 },
@@ -173,7 +174,7 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
     return r;
 }
 
-/* --- comparing ---------------------------------------------------------------------------------- */
+/* --- comparing -------------------------------------------------------------------------------- */
 
 static void same_req(const struct wire_req *a, const struct wire_req *b)
 {
@@ -263,7 +264,7 @@ static void same_rep(const struct wire_rep *a, const struct wire_rep *b)
     assert_memory_equal(&x, &y, sizeof(x));
 }
 
-/* --- tests -------------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 static void test_every_request_comes_back(void **state)
 {
@@ -326,8 +327,8 @@ static void test_unset_fields(void **state)
     assert_int_equal(got_rep.kind, WIRE_APPENDED);
 }
 
-/* A frame that was cut anywhere is refused or is a shorter message; never read beyond its end, which
- * AddressSanitizer sees because the copy is exactly as long. */
+/* A frame that was cut anywhere is refused or is a shorter message; never read beyond its end,
+ * which AddressSanitizer sees because the copy is exactly as long. */
 static void test_cut_frames(void **state)
 {
     struct wire_req req;
@@ -404,7 +405,7 @@ static uint8_t *put_bytes(uint8_t *p, unsigned field, const void *data, size_t l
 
 static void test_unknown_enum_values(void **state)
 {
-    /* Append { kind = 3 }, Append { kind = -1 }, Score { want = 2 }, OpenSession { priority = 9 }. */
+    /* Append { kind = 3 }, Append { kind = -1 }, Score { want = 2 }, OpenSession { priority = 9 } */
     static const struct {
         const char *bytes;
         size_t len;
@@ -429,8 +430,8 @@ static void test_unknown_enum_values(void **state)
                      -EBADMSG);
 }
 
-/* Bodies without a field have a short way of their own. Here are the same messages as protobuf allows
- * them too, and what is nearly one. */
+/* Bodies without a field have a short way of their own. Here are the same messages as protobuf
+ * allows them too, and what is nearly one. */
 static void test_plain_bodies(void **state)
 {
     struct wire_req req;

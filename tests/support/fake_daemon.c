@@ -21,7 +21,7 @@ void fake_fail(const char *what, const char *file, int line)
     _exit(99);
 }
 
-/* --- the child ---------------------------------------------------------------------------------- */
+/* --- the child -------------------------------------------------------------------------------- */
 
 static bool wait_for_client(struct fake_daemon *d, bool for_room)
 {
@@ -168,7 +168,7 @@ static void run_child(struct fake_daemon *d, int listener, fake_script *script, 
     _exit(0);
 }
 
-/* --- the parent --------------------------------------------------------------------------------- */
+/* --- the parent ------------------------------------------------------------------------------- */
 
 void fake_start(struct fake_daemon *d, fake_script *script, void *arg)
 {

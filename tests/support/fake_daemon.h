@@ -1,5 +1,5 @@
-/* tests/support/fake_daemon.h - a daemon of one connection that says what a test tells it to: a child
- * process that speaks the handshake and the wire, and follows a script.
+/* tests/support/fake_daemon.h - a daemon of one connection that says what a test tells it to: a
+ * child process that speaks the handshake and the wire, and follows a script.
  *
  * A child and not a thread: it may die at any moment and scribble over the shared memory.
  *
@@ -34,11 +34,11 @@ struct fake_daemon {
 typedef void fake_script(struct fake_daemon *d, void *arg);
 
 void fake_start(struct fake_daemon *d, fake_script *script, void *arg);
-/* Waits for the child's end and returns its exit status; 0 is what a script that returned gives. Kills it
- * after a while: 137. */
+/* Waits for the child's end and returns its exit status; 0 is what a script that returned gives.
+ * Kills it after a while: 137. */
 int fake_stop(struct fake_daemon *d);
 
-/* --- in the script -------------------------------------------------------------------------------- */
+/* --- in the script ---------------------------------------------------------------------------- */
 
 /* The next request: true, with d->req and d->bulk; false: the client is gone. */
 bool fake_take(struct fake_daemon *d);

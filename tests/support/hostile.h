@@ -1,7 +1,8 @@
-/* tests/support/hostile.h - a client that speaks the handshake by hand and then writes what it likes
- * into the shared memory: indices, flags, descriptors, frames.
+/* tests/support/hostile.h - a client that speaks the handshake by hand and then writes what it
+ * likes into the shared memory: indices, flags, descriptors, frames.
  *
- * Knows the layout of ipc/chan.h and ipc/ring.h on its own, so that a change of either breaks a test.
+ * Knows the layout of ipc/chan.h and ipc/ring.h on its own, so that a change of either breaks a
+ * test.
  *
  * Ownership  open/close.
  */
@@ -12,7 +13,12 @@
 
 enum hostile_ring { HOSTILE_C2S, HOSTILE_S2C };
 /* Offsets in a ring. TURN: of slot 0, which is the first to be read. */
-enum hostile_word { HOSTILE_HEAD = 0, HOSTILE_SLEEPING = 64, HOSTILE_ROOM = 128, HOSTILE_TURN = 192 };
+enum hostile_word {
+    HOSTILE_HEAD = 0,
+    HOSTILE_SLEEPING = 64,
+    HOSTILE_ROOM = 128,
+    HOSTILE_TURN = 192
+};
 
 struct hostile_slot { uint32_t turn, frame_len, len, off; uint8_t small[48]; };
 
@@ -36,8 +42,8 @@ volatile uint32_t *hostile_word(struct hostile *h, enum hostile_ring ring, enum 
 volatile struct hostile_slot *hostile_slot(struct hostile *h, enum hostile_ring ring, uint32_t i);
 uint8_t *hostile_arena(struct hostile *h, enum hostile_ring ring);
 
-/* Puts these bytes at the start of the arena (or into the slot, if they are few), publishes the next
- * slot and rings. Needs no room: the slot is taken, whoever's it is. */
+/* Puts these bytes at the start of the arena (or into the slot, if they are few), publishes the
+ * next slot and rings. Needs no room: the slot is taken, whoever's it is. */
 void hostile_send(struct hostile *h, const void *frame, uint32_t len);
 void hostile_ring(struct hostile *h);
 
