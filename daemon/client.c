@@ -48,11 +48,18 @@ struct session *client_find_session(struct client *c, uint64_t id)
     return NULL;
 }
 
+/* Ends with the last open one: a table of free requests is not worth the cache lines it lies in. */
 struct request *client_find_request(struct client *c, uint64_t id)
 {
-    for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
-        if (c->requests[i].phase != REQUEST_FREE && c->requests[i].id == id)
+    uint32_t left = c->n_requests;
+
+    for (uint32_t i = 0; left > 0; i++) {
+        if (c->requests[i].phase == REQUEST_FREE)
+            continue;
+        if (c->requests[i].id == id)
             return &c->requests[i];
+        left--;
+    }
     return NULL;
 }
 
