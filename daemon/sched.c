@@ -240,9 +240,12 @@ static bool step(struct sched *s)
     TAILQ_FOREACH (c, &s->clients, link)
         c->blocked = false;
     any |= reap(s);
-    any |= work(s);
-    if (!s->stopping)
-        any |= batch_run(s);
+    /* What ends at once was answered above: back to the rings, where the next one may be. */
+    if (s->n_active > 0) {
+        any |= work(s);
+        if (!s->stopping)
+            any |= batch_run(s);
+    }
     atomic_fetch_add_explicit(&s->heartbeat, 1, memory_order_relaxed);
     return any;
 }
