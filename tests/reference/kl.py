@@ -147,7 +147,7 @@ def main():
     windows = text_windows(args, n_vocab)
     reference = Reference(args, model)
     others = [Engine(args, windows, n_vocab, kv, int(seg))
-              for kv in args.kv.split(",") for seg in args.segment.split(",")]
+              for kv in filter(None, args.kv.split(",")) for seg in args.segment.split(",")]
     if not args.no_llama_cpp:
         others.append(LlamaCpp(args))
     sums = [Sums(x.name) for x in [reference, *others]]

@@ -1,0 +1,245 @@
+/* tests/test_reference_types.c - would catch: a weight type that is read or multiplied wrongly somewhere
+ * between the file and the logits (as an embedding, a rotated weight, a bias's neighbour, the output),
+ * and results of int8 activations that depend on the size of the batch.
+ *
+ * The reference of a quantised model is the same model with its weights dequantised into F32, which
+ * test_reference.c holds to transformers; the dequantisation is test_quant.c's. */
+#include "engine/gguf.h"
+#include "tests/support/gguf_build.h"
+#include "tests/support/rig.h"
+
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define N_TOKENS 96u
+
+/* Root of the mean squared error of the logits, over their standard deviation. F16 and BF16 weights
+ * meet f32 activations: only the order of sums differs. The others meet int8 activations, whose error
+ * of about 0.5 % a product grows to 0.5 to 2.6 % on its way through random layers. A wrong nibble or
+ * scale gives 100 %. */
+static const struct type {
+    enum quant type;
+    double tolerance;
+} types[] = {
+    { QUANT_F16, 1e-5 },  { QUANT_BF16, 1e-5 }, { QUANT_Q4_0, 0.05 }, { QUANT_Q4_1, 0.05 },
+    { QUANT_Q8_0, 0.05 }, { QUANT_Q4_K, 0.05 }, { QUANT_Q6_K, 0.05 },
+};
+static const char *const cpus[] = { "scalar", "avx2" };
+
+static char folder[64];
+static uint32_t ids[N_TOKENS];
+
+static void file_path(char ret[128], enum quant type, const char *what)
+{
+    snprintf(ret, 128, "%s/%s-%s.gguf", folder, quant_info(type)->name, what);
+}
+
+/* The values of a tensor. */
+static float *read_values(FILE *f, const struct gguf_tensor *t)
+{
+    size_t n = t->dims[0] * t->dims[1], len;
+    enum quant type;
+    uint8_t *data;
+    float *ret;
+
+    assert_int_equal(quant_from_gguf(t->type, &type), 0);
+    len = quant_row_bytes(type, n);
+    data = malloc(len);
+    ret = malloc(n * sizeof(*ret));
+    assert_true(data && ret);
+    assert_int_equal(fseek(f, (long)t->off, SEEK_SET), 0);
+    assert_int_equal(fread(data, 1, len, f), len);
+    quant_dequantise_row(type, data, n, ret);
+    free(data);
+    return ret;
+}
+
+/* Replaces every tensor by its values in F32. */
+static void dequantise_all(struct gguf_build *b, const char *path)
+{
+    struct why why = { 0 };
+    FILE *f = fopen(path, "rb");
+    struct gguf *g;
+
+    assert_non_null(f);
+    if (gguf_open(path, &g, &why) < 0)
+        fail_msg("%s", why.text);
+    for (size_t i = 0; i < gguf_n_tensors(g); i++) {
+        const struct gguf_tensor *t = gguf_tensor(g, i);
+        float *values = read_values(f, t);
+        char name[64];
+
+        snprintf(name, sizeof(name), "%.*s", (int)t->name.len, t->name.s);
+        gguf_build_tensor(b, name, QUANT_F32, t->n_dims, t->dims, values);
+        free(values);
+    }
+    gguf_close(g);
+    fclose(f);
+}
+
+/* Two files: a model of this type, and its twin in F32. Qwen2 for the sake of its biases. */
+static void make_files(enum quant type)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b;
+    char path[128], twin[128];
+
+    shape.arch = type % 2 ? "qwen2" : "llama";
+    shape.biases = type % 2;
+    shape.n_embd = shape.n_ff = 256; /* a block of the K types */
+    shape.n_head = 8;
+    shape.n_head_kv = 2;
+    shape.head_dim = 32;
+    shape.embd = shape.attn = shape.ffn = type;
+    shape.std = 1.2f / 16; /* sums of 256 products keep their size */
+    shape.seed = 100 + (uint64_t)type;
+    b = gguf_build_model(&shape);
+    file_path(path, type, "as-it-is");
+    gguf_build_write(b, path);
+    dequantise_all(b, path);
+    file_path(twin, type, "in-f32");
+    gguf_build_write(b, twin);
+    gguf_build_free(b);
+}
+
+/* Logits of all tokens, fed in chunks. NULL: no such kernels here. */
+static float *run(enum quant type, const char *what, const char *cpu, uint32_t chunk,
+                  uint32_t *ret_n_vocab)
+{
+    struct rig_opts opts = { .cpu = cpu,
+                             .kv = KERNELS_KV_F32,
+                             .threads = 2,
+                             .max_batch = N_TOKENS,
+                             .max_tokens = N_TOKENS };
+    struct why why = { 0 };
+    struct rig r;
+    struct seq s;
+    char path[128];
+    float *logits;
+    int err;
+
+    file_path(path, type, what);
+    opts.model = path;
+    err = rig_open(&r, &opts, &why);
+    if (err == -ENOTSUP && !r.kernels && strcmp(cpu, "scalar"))
+        return NULL;
+    if (err < 0)
+        fail_msg("%s", why.text);
+    logits = malloc((size_t)N_TOKENS * r.model->n_vocab * sizeof(*logits));
+    assert_non_null(logits);
+    assert_int_equal(rig_seq(&r, N_TOKENS, SEQ_SEGMENT_DEFAULT, 0, &s), 0);
+    assert_int_equal(rig_feed(&r, &s, ids, N_TOKENS, chunk, logits), 0);
+    seq_close(&s);
+    *ret_n_vocab = r.model->n_vocab;
+    rig_close(&r);
+    return logits;
+}
+
+static double relative_error(const float *a, const float *reference, size_t n)
+{
+    double apart = 0, sum = 0, squares = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        apart += ((double)a[i] - reference[i]) * ((double)a[i] - reference[i]);
+        sum += reference[i];
+        squares += (double)reference[i] * reference[i];
+    }
+    return sqrt(apart / (squares - sum * sum / (double)n));
+}
+
+static void agrees_with_its_values(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+        for (size_t c = 0; c < sizeof(cpus) / sizeof(*cpus); c++) {
+            uint32_t n_vocab;
+            float *logits = run(types[i].type, "as-it-is", cpus[c], N_TOKENS, &n_vocab);
+            float *twin = run(types[i].type, "in-f32", "scalar", N_TOKENS, &n_vocab);
+            double e;
+
+            if (!logits) {
+                free(twin);
+                continue;
+            }
+            e = relative_error(logits, twin, (size_t)N_TOKENS * n_vocab);
+            print_message("%-5s %-7s %.2e\n", quant_info(types[i].type)->name, cpus[c], e);
+            if (!(e <= types[i].tolerance))
+                fail_msg(
+                    "%s, %s: logits are %g of their size from those of the dequantised weights",
+                    quant_info(types[i].type)->name, cpus[c], e);
+            free(logits);
+            free(twin);
+        }
+    }
+}
+
+static void chunked_equals_whole(void **state)
+{
+    static const uint32_t chunks[] = { 1, 5, 19 };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++) {
+        for (size_t c = 0; c < sizeof(cpus) / sizeof(*cpus); c++) {
+            uint32_t n_vocab;
+            float *whole = run(types[i].type, "as-it-is", cpus[c], N_TOKENS, &n_vocab);
+
+            for (size_t k = 0; whole && k < sizeof(chunks) / sizeof(*chunks); k++) {
+                float *part = run(types[i].type, "as-it-is", cpus[c], chunks[k], &n_vocab);
+
+                if (memcmp(whole, part, (size_t)N_TOKENS * n_vocab * sizeof(*whole)))
+                    fail_msg("%s, %s: other logits in chunks of %u",
+                             quant_info(types[i].type)->name, cpus[c], chunks[k]);
+                free(part);
+            }
+            free(whole);
+        }
+    }
+}
+
+static int set_up(void **state)
+{
+    const char *tmp = getenv("TMPDIR");
+
+    (void)state;
+    snprintf(folder, sizeof(folder), "%s/gistd-types-XXXXXX",
+             tmp && strlen(tmp) < 40 ? tmp : "/tmp");
+    if (!mkdtemp(folder))
+        return -1;
+    for (uint32_t i = 0; i < N_TOKENS; i++)
+        ids[i] = (i * 89 + i * i * 7 + 3) % GGUF_BUILD_N_VOCAB;
+    for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++)
+        make_files(types[i].type);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    static const char *const whats[] = { "as-it-is", "in-f32" };
+
+    (void)state;
+    for (size_t i = 0; i < 2 * sizeof(types) / sizeof(*types); i++) {
+        char path[128];
+
+        file_path(path, types[i / 2].type, whats[i % 2]);
+        (void)unlink(path);
+    }
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(agrees_with_its_values),
+        cmocka_unit_test(chunked_equals_whole),
+    };
+
+    return cmocka_run_group_tests_name("reference_types", tests, set_up, tear_down);
+}
