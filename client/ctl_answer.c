@@ -25,7 +25,7 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
                       .max_tokens = CTL_ANSWER_MAX_TOKENS,
                       /* Without it small models, greedy, say the same line for ever. */
                       .repeat_penalty = 1.1f,
-                      .repeat_last_n = 64 },
+                      .repeat_last_n = 256 },
         .stats = isatty(STDERR_FILENO),
     };
     /* Within the range that --seed takes back: it is printed with the times. */

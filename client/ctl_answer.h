@@ -38,7 +38,7 @@ struct ctl_answer_opts {
     { "repeat-penalty", 0, CTL_OPT_FLOAT, "X", &(o)->sampling.repeat_penalty, 0, 10,                   \
       "make recent tokens less likely; 1: off (1.1)" },                                                  \
     { "repeat-last-n", 0, CTL_OPT_U32, "N", &(o)->sampling.repeat_last_n, 0, 1024,                     \
-      "how many tokens are recent (64)" },                                                             \
+      "how many tokens are recent (256)" },                                                             \
     { "seed", 0, CTL_OPT_U64, "N", &(o)->sampling.seed, 0, 18446744073709549568.0,                     \
       "same seed, same answer (random)" },                                                             \
     { "stop", 0, CTL_OPT_LIST, "TEXT", &(o)->stop, 0, 0, "end the answer before TEXT; repeatable" },   \
