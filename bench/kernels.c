@@ -18,8 +18,8 @@
 #include <time.h>
 
 #define MEMORY      ((size_t)256 << 20)
-#define RUN_SECONDS 0.15
-#define BEST_OF     3
+#define RUN_SECONDS 0.02
+#define BEST_OF     15
 #define X_MAX       512u
 #define COLS_MAX    14336u
 

@@ -9,7 +9,10 @@
 
 #include <immintrin.h>
 
+/* Functions of a constant (a weight type, a number of rows) are inlined, so that it vanishes; those
+ * that would only be copied to many places are not, as it makes them no faster and the objects large. */
 #define AVX2_INLINE static inline __attribute__((always_inline))
+#define AVX2_ONCE   static __attribute__((noinline))
 
 /* Quantised weights by kernels_q8 (kernels_avx2_q8.c). */
 void avx2_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);

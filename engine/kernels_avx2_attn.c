@@ -131,9 +131,22 @@ AVX2_INLINE void add_values_rows(enum kernels_kv kv, const struct group *g, uint
         add_values(kv, g, j0, j1, w, o, hd, c, n_rows, 1);
 }
 
+/* One row, over keys that rows beside it do not see. */
+AVX2_ONCE void add_own_f16(const struct group *g, uint32_t j0, uint32_t j1, const float *w,
+                           float *o, uint32_t hd)
+{
+    add_values_rows(KERNELS_KV_F16, g, j0, j1, w, o, hd, 1, 8);
+}
+
+AVX2_ONCE void add_own_f32(const struct group *g, uint32_t j0, uint32_t j1, const float *w,
+                           float *o, uint32_t hd)
+{
+    add_values_rows(KERNELS_KV_F32, g, j0, j1, w, o, hd, 1, 8);
+}
+
 /* One row's scores s become weights against the new maximum; keys from `seen` on get none. What was
  * summed before is brought to the new maximum. */
-AVX2_INLINE void soften_row(float *s, uint32_t seen, float *m, float *l, float *o, uint32_t hd)
+AVX2_ONCE void soften_row(float *s, uint32_t seen, float *m, float *l, float *o, uint32_t hd)
 {
     const __m256 none = _mm256_set1_ps(-INFINITY);
     __m256 top = none, sum = _mm256_setzero_ps(), by, shift;
@@ -198,7 +211,8 @@ AVX2_INLINE void attend_tile(enum kernels_kv kv, const struct kernels_attn *a,
         uint32_t seen = keys_seen(a, g, r + i);
 
         if (least < seen)
-            add_values_rows(kv, g, least, seen, s + i * GROUP_KEYS, o + i * hd, hd, 1, 8);
+            (kv == KERNELS_KV_F16 ? add_own_f16 : add_own_f32)(g, least, seen, s + i * GROUP_KEYS,
+                                                               o + i * hd, hd);
     }
 }
 
@@ -232,6 +246,16 @@ AVX2_INLINE void attend_group(enum kernels_kv kv, const struct kernels_attn *a,
             attend_tile(kv, a, g, r, 1, 4, 8);
         }
     }
+}
+
+AVX2_ONCE void attend_group_f16(const struct kernels_attn *a, const struct group *g)
+{
+    attend_group(KERNELS_KV_F16, a, g);
+}
+
+AVX2_ONCE void attend_group_f32(const struct kernels_attn *a, const struct group *g)
+{
+    attend_group(KERNELS_KV_F32, a, g);
 }
 
 /* The tiles of group g, and of the next one (or the last one again). */
@@ -285,7 +309,7 @@ static void attend_widened(const struct kernels_attn *a)
         struct group g = open_group(a, p);
 
         widen_group(&g, a->head_dim, &w);
-        attend_group(KERNELS_KV_F32, a, &g);
+        attend_group_f32(a, &g);
     }
 }
 
@@ -299,7 +323,7 @@ void avx2_attn_f16(const struct kernels_attn *a)
     for (uint32_t p = 0; p * TOKENS < a->n_keys; p += GROUP_PAGES) {
         struct group g = open_group(a, p);
 
-        attend_group(KERNELS_KV_F16, a, &g);
+        attend_group_f16(a, &g);
     }
 }
 
@@ -309,7 +333,7 @@ void avx2_attn_f32(const struct kernels_attn *a)
     for (uint32_t p = 0; p * TOKENS < a->n_keys; p += GROUP_PAGES) {
         struct group g = open_group(a, p);
 
-        attend_group(KERNELS_KV_F32, a, &g);
+        attend_group_f32(a, &g);
     }
 }
 

@@ -7,8 +7,9 @@
 
 #include <string.h>
 
-#define ROWS_MAX 8u
-#define X_MAX    3u
+#define ROWS_MAX    8u
+#define X_MAX       3u
+#define AHEAD_BYTES (20u << 10) /* as in kernels_avx2_q8.c */
 
 AVX2_INLINE size_t weight_bytes(enum quant type)
 {
@@ -47,9 +48,11 @@ AVX2_INLINE void run_tile(enum quant type, const struct kernels_matmul *a, uint3
                           uint32_t n_rows, uint32_t t, uint32_t n_x)
 {
     const uint8_t *w = (const uint8_t *)a->w + r * a->w_row_bytes;
+    size_t tile_bytes = n_rows * a->w_row_bytes;
+    const uint8_t *next = w + (1 + AHEAD_BYTES / tile_bytes) * tile_bytes;
     uint32_t whole = a->n_cols / 8 * 8, rest = a->n_cols - whole;
     __m256i mask = avx2_first(rest);
-    __m256 acc[ROWS_MAX][X_MAX];
+    __m256 acc[ROWS_MAX][X_MAX], sum[ROWS_MAX][X_MAX];
     const float *x[X_MAX];
 
 #pragma GCC unroll 8
@@ -62,6 +65,12 @@ AVX2_INLINE void run_tile(enum quant type, const struct kernels_matmul *a, uint3
             acc[i][j] = _mm256_setzero_ps();
 
     for (uint32_t c = 0; c < whole; c += 8) {
+        /* One activation row: memory is the limit, and rows this short are over before the caches
+         * guess what comes. (For long ones their guesses are better than this.) */
+        if (n_rows == ROWS_MAX && tile_bytes <= AHEAD_BYTES) {
+            for (size_t i = 0; i < n_rows * 8 * weight_bytes(type); i += 64)
+                _mm_prefetch(next + c * n_rows * weight_bytes(type) + i, _MM_HINT_T0);
+        }
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_rows; i++) {
             __m256 v = load_weights(type, w + i * a->w_row_bytes, c);
@@ -71,16 +80,20 @@ AVX2_INLINE void run_tile(enum quant type, const struct kernels_matmul *a, uint3
                 acc[i][j] = _mm256_fmadd_ps(v, _mm256_loadu_ps(x[j] + c), acc[i][j]);
         }
     }
+    /* Into an array of its own: what follows is not unrolled, and would keep acc in memory. */
 #pragma GCC unroll 8
+    for (uint32_t i = 0; i < n_rows; i++)
+#pragma GCC unroll 8
+        for (uint32_t j = 0; j < n_x; j++)
+            sum[i][j] = acc[i][j];
     for (uint32_t i = 0; i < n_rows; i++) {
-#pragma GCC unroll 8
-        for (uint32_t j = 0; j < n_x; j++) {
-            if (rest) {
-                __m256 v = load_weights_tail(type, w + i * a->w_row_bytes, whole, rest);
+        __m256 v = load_weights_tail(type, w + i * a->w_row_bytes, whole, rest);
 
-                acc[i][j] = _mm256_fmadd_ps(v, _mm256_maskload_ps(x[j] + whole, mask), acc[i][j]);
-            }
-            a->y[(t + j) * a->y_stride + r + i] = avx2_sum(acc[i][j]);
+        for (uint32_t j = 0; j < n_x; j++) {
+            __m256 last = _mm256_maskload_ps(x_row(a, t + j) + whole, mask);
+
+            sum[i][j] = rest ? _mm256_fmadd_ps(v, last, sum[i][j]) : sum[i][j];
+            a->y[(t + j) * a->y_stride + r + i] = avx2_sum(sum[i][j]);
         }
     }
 }
@@ -92,8 +105,8 @@ AVX2_INLINE void run(enum quant type, const struct kernels_matmul *a, uint32_t r
 
     for (; r + 8 <= r1; r += 8) {
         for (t = 0; t + X_MAX <= a->n_x; t += X_MAX) {
-            run_tile(type, a, r, 4, t, X_MAX);
-            run_tile(type, a, r + 4, 4, t, X_MAX);
+            for (uint32_t half = 0; half < 8; half += 4)
+                run_tile(type, a, r + half, 4, t, X_MAX);
         }
         for (; t < a->n_x; t++)
             run_tile(type, a, r, 8, t, 1);

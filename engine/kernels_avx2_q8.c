@@ -214,7 +214,7 @@ AVX2_INLINE __m256 byte_to_f32(__m256i v, int i)
 }
 
 /* The first 16 bytes of a block are d, dmin and the packed scales: a column of the transposition each. */
-AVX2_INLINE void unpack_q4_k(const struct panel *p, size_t off, struct block ret[8])
+AVX2_ONCE void unpack_q4_k(const struct panel *p, size_t off, struct block ret[8])
 {
     __m256i h[4], scale[2], min[2], v[8];
     __m256 d, dmin;
@@ -249,7 +249,7 @@ AVX2_INLINE __m256i byte_to_i16(__m256i v, int i)
     return _mm256_srai_epi16(_mm256_shuffle_epi8(v, pick), 8);
 }
 
-AVX2_INLINE void unpack_q6_k(const struct panel *p, size_t off, struct block ret[8])
+AVX2_ONCE void unpack_q6_k(const struct panel *p, size_t off, struct block ret[8])
 {
     const __m256i offset = _mm256_set1_epi8(32), high = _mm256_set1_epi8(0x30);
     __m256 d = load_f16(p, off + offsetof(struct quant_q6_k, d));
@@ -435,7 +435,7 @@ AVX2_INLINE void run_panel_fused(enum quant type, const struct kernels_matmul *a
 
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < n_x; i++) {
-        x[i] = x_row(a, i);
+        x[i] = x_row(a, i < a->n_x ? i : a->n_x - 1);
         acc[i] = _mm256_setzero_ps();
     }
     for (uint32_t u = 0; u < n_units; u++) {
@@ -446,8 +446,10 @@ AVX2_INLINE void run_panel_fused(enum quant type, const struct kernels_matmul *a
             dot_block(bytes_of(type), &w[b], x, u * unit + b, n_x, acc);
     }
 #pragma GCC unroll 4
-    for (uint32_t i = 0; i < n_x; i++)
-        store_rows(p, a->y + i * a->y_stride + r, acc[i]);
+    for (uint32_t i = 0; i < n_x; i++) {
+        if (i < a->n_x)
+            store_rows(p, a->y + i * a->y_stride + r, acc[i]);
+    }
 }
 
 AVX2_INLINE struct panel open_panel(const struct kernels_matmul *a, uint32_t r, uint32_t r1)
@@ -477,18 +479,13 @@ AVX2_INLINE void run(enum quant type, const struct kernels_matmul *a, uint32_t r
 {
     uint32_t step = (uint32_t)(X_BYTES / a->x_row_bytes) / 4 * 4;
 
-    switch (a->n_x) {
-    case 1:
-        run_fused(type, a, r0, r1, 1);
-        return;
-    case 2:
-        run_fused(type, a, r0, r1, 2);
-        return;
-    case 3:
-        run_fused(type, a, r0, r1, 3);
-        return;
-    case FUSED_X:
-        run_fused(type, a, r0, r1, FUSED_X);
+    if (a->n_x <= FUSED_X) {
+        if (a->n_x == 1)
+            run_fused(type, a, r0, r1, 1);
+        else if (a->n_x == 2)
+            run_fused(type, a, r0, r1, 2);
+        else
+            run_fused(type, a, r0, r1, FUSED_X); /* three: the last one twice */
         return;
     }
     step = step < 32 ? 32 : step;
