@@ -58,7 +58,7 @@ CFLAGS_avx2 += $(if $(filter 1,$(FUZZ)),-fno-sanitize=fuzzer-no-link$(comma)addr
                  $(if $(SAN),-fno-sanitize=all))
 $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_avx2*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_avx2)))
 CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
-CFLAGS_engine/sampler.o := -ffp-contract=off
+CFLAGS_engine/sampler.o := -ffp-contract=off -O3
 CFLAGS_engine/quant.o := -ffp-contract=off
 
 .PHONY: all check bench fuzz install clean help

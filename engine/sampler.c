@@ -137,28 +137,46 @@ static float weight_of(float x)
 }
 
 /* Tokens with a weight worth the name; `logit` of a candidate is its weight from here on, 1 for the
- * most likely. NaN passes no comparison and drops out. */
+ * most likely. NaN passes no comparison and drops out. Weights are computed some at a time and of
+ * all, without a branch, so that the compiler can do several at once. */
 static uint32_t gather(const float *logits, uint32_t n_vocab, float max, float temperature,
                        struct sampler_candidate *ret)
 {
+    enum { STEP = 64 };
+    float x[STEP], w[STEP];
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < n_vocab; i++) {
-        float x = (logits[i] - max) / temperature;
+    for (uint32_t i = 0; i < n_vocab; i += STEP) {
+        uint32_t n_step = n_vocab - i < STEP ? n_vocab - i : STEP;
 
-        if (x >= WEIGHT_LOG_MIN)
-            ret[n++] = (struct sampler_candidate){ weight_of(x), i };
+        for (uint32_t k = 0; k < n_step; k++) {
+            float v = (logits[i + k] - max) / temperature;
+
+            x[k] = v > WEIGHT_LOG_MIN ? v : WEIGHT_LOG_MIN;
+        }
+        for (uint32_t k = 0; k < n_step; k++)
+            w[k] = weight_of(x[k]);
+        for (uint32_t k = 0; k < n_step; k++) {
+            ret[n] = (struct sampler_candidate){ w[k], i + k };
+            n += x[k] > WEIGHT_LOG_MIN;
+        }
     }
     return n;
 }
 
+/* Four sums, as one would wait for every addition. */
 static double mass_of(const struct sampler_candidate *c, uint32_t n)
 {
-    double sum = 0;
+    double sum[4] = { 0, 0, 0, 0 };
+    uint32_t i = 0;
 
-    for (uint32_t i = 0; i < n; i++)
-        sum += c[i].logit;
-    return sum;
+    for (; i + 4 <= n; i += 4) {
+        for (int k = 0; k < 4; k++)
+            sum[k] += c[i + k].logit;
+    }
+    for (; i < n; i++)
+        sum[0] += c[i].logit;
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
 static bool comes_before(struct sampler_candidate a, struct sampler_candidate b)
