@@ -38,8 +38,7 @@
 
 #define PPL_TOLERANCE 0.003 /* what the project promises */
 /* Mean distance of a token's log-probability. Errors of both signs would cancel out in the
- * perplexity; they don't here. Activations in int8 blocks cost 0.048 (a wrong scale somewhere costs
- * ten times that, and a good deal of the perplexity). */
+ * perplexity; they don't here. Activations in int8 blocks cost 0.048. */
 #define LOGPROB_TOLERANCE 0.06
 
 static const char *model_path;
