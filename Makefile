@@ -164,6 +164,6 @@ clean:
 	$(Q)rm -rf build
 
 help:
-	@sed -n 's/^# \{0,1\}//;1,/^$$/p' Makefile
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
