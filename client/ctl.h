@@ -67,6 +67,7 @@ void ctl_text_show(FILE *out, const char *text, size_t len);
  * second SIGINT ends it: a daemon that does not answer must not hold the user. */
 void ctl_interrupt_catch(gist_conn *c, bool leave);
 bool ctl_interrupt_came(void);
+bool ctl_interrupt_wait(int fd);       /* until fd is readable: true, or Ctrl-C came: false */
 void ctl_interrupt_forget(void);
 
 /* --- small things ------------------------------------------------------------------------------ */

@@ -1,6 +1,8 @@
 /* client/ctl_interrupt.c - Ctrl-C ends an answer, not the program. */
 #include "client/ctl.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <unistd.h>
@@ -40,4 +42,21 @@ bool ctl_interrupt_came(void)
 void ctl_interrupt_forget(void)
 {
     atomic_store(&n_came, 0);
+}
+
+bool ctl_interrupt_wait(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    sigset_t sigint, old;
+    int n;
+
+    /* Blocked but inside ppoll: one that comes after the look and before the sleep ends the sleep. */
+    sigemptyset(&sigint);
+    sigaddset(&sigint, SIGINT);
+    sigprocmask(SIG_BLOCK, &sigint, &old);
+    do
+        n = ctl_interrupt_came() ? 0 : ppoll(&p, 1, NULL, &old);
+    while (n < 0 && errno == EINTR && !ctl_interrupt_came());
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    return !ctl_interrupt_came();
 }

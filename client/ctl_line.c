@@ -39,9 +39,12 @@ static int get_char(EditLine *edit, wchar_t *ret)
     (void)edit;
     for (;;) {
         char byte;
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        ssize_t n;
 
-        if (n < 0 && errno == EINTR && !ctl_interrupt_came())
+        if (!ctl_interrupt_wait(STDIN_FILENO))
+            return -1;
+        n = read(STDIN_FILENO, &byte, 1);
+        if (n < 0 && errno == EINTR)
             continue; /* the window changed its size, say */
         if (n <= 0)
             return (int)n;

@@ -15,6 +15,7 @@ import time
 gistctl, limit_s = sys.argv[1], int(sys.argv[2]) / 1000
 LONG = "Write a long story about a knight, a dragon and a clever tailor."
 WAIT_S = 120
+PERSON_S = 0.1   # nobody types sooner after what they saw; the line editor sets up its terminal meanwhile
 
 
 class Terminal:
@@ -45,6 +46,7 @@ class Terminal:
         self.seen = self.seen[self.seen.index(what) + len(what):]
 
     def type(self, text):
+        time.sleep(PERSON_S)
         os.write(self.fd, text)
 
     def exit_code(self):
