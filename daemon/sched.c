@@ -8,6 +8,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -283,6 +284,7 @@ static bool spin(struct sched *s)
                 return true;
             cpu_pause();
         }
+        (void)sched_yield(); /* a client may wait for this very CPU */
     } while (clock_ns() < end);
     return false;
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -449,6 +450,7 @@ static bool spin(const struct chan *c, bool for_room, uint64_t spin_ns)
                 return true;
             cpu_pause();
         }
+        (void)sched_yield(); /* the peer may wait for this very CPU, else until the next tick */
         now = now_ns();
         if (end == 0)
             end = now + spin_ns;
