@@ -52,8 +52,8 @@ LIBS_tests  := $(shell pkg-config --libs cmocka)
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
 # No contraction: whether a product is fused must not depend on how the compiler unrolled a loop.
 CFLAGS_avx2 := -mavx2 -mfma -mf16c -ffp-contract=off -O3
-# Not instrumented: compilers take minutes for one. tests/test_kernels.c puts guard pages behind every
-# buffer instead, in all flavours.
+# Not instrumented: compilers take minutes for one. tests/test_kernels*.c put guard pages behind every
+# buffer instead (tests/support/fenced.h), in all flavours.
 CFLAGS_avx2 += $(if $(filter 1,$(FUZZ)),-fno-sanitize=fuzzer-no-link$(comma)address$(comma)undefined,\
                  $(if $(SAN),-fno-sanitize=all))
 $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_avx2*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_avx2)))

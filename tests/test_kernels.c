@@ -6,6 +6,7 @@
  * the n additions is off by at most 2^-24 of the running sum, which is at most the largest weight
  * times the sum of |x|. Bound used: (n + 8) * 2^-23 of that, n the number of terms. */
 #include "engine/kernels.h"
+#include "tests/support/fenced.h"
 
 #include <errno.h>
 #include <float.h>
@@ -15,8 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -36,28 +35,6 @@ static uint32_t random_u32(void)
 static float random_f32(float by)
 {
     return ((float)random_u32() / 2147483648.0f - 1) * by;
-}
-
-/* Memory that ends where a page nobody may touch begins. */
-struct fenced {
-    uint8_t *mem;
-    size_t len;
-    void *p;
-};
-
-static struct fenced fenced_new(size_t len)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (len + page - 1) / page * page + page;
-    uint8_t *mem = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    assert_true(mem != MAP_FAILED);
-    assert_int_equal(mprotect(mem + room - page, page, PROT_NONE), 0);
-    return (struct fenced){ mem, room, mem + room - page - len };
-}
-
-static void fenced_free(struct fenced *f)
-{
-    munmap(f->mem, f->len);
 }
 
 /* --- weights ------------------------------------------------------------------------------------- */

@@ -1,10 +1,12 @@
 /* Would catch: fast attention that differs from its plain twin; that looks at a key it must not see,
- * or at what lies in a tile past the last key; whose row depends on the rows beside it; tiles
- * stored the wrong way round; partial results that do not merge to the result of the whole.
+ * or at what lies in a tile past the last key; that leaves its buffers; whose row depends on the rows
+ * beside it; tiles stored the wrong way round; partial results that do not merge to the result of
+ * the whole.
  *
  * Tolerances. A score is a sum of head_dim products of about unit size, off by some 1e-6; exp of it
  * is off by as much, relative; weights are averages of that. 2e-5 leaves room for head_dim 256. */
 #include "engine/kernels.h"
+#include "tests/support/fenced.h"
 
 #include <float.h>
 #include <math.h>
@@ -45,6 +47,8 @@ struct scene {
     uint8_t *pool;
     float *q, *m[2], *l[2], *o[2];
     struct kernels_attn a;
+    struct fenced buffers[8]; /* of all those */
+    uint32_t n_buffers;
 };
 
 static void shuffle_pages(uint32_t pages[PAGES_MAX])
@@ -75,6 +79,14 @@ static void fill_keys(struct scene *s, uint32_t n_keys)
     }
 }
 
+static void *scene_buffer(struct scene *s, size_t len)
+{
+    struct fenced *f = &s->buffers[s->n_buffers++];
+
+    *f = fenced_new(len);
+    return f->p;
+}
+
 static void scene_init(struct scene *s, enum kernels_kv kv, uint32_t hd, uint32_t group,
                        uint32_t n_tokens, uint32_t n_keys, uint32_t first_visible, float q_by)
 {
@@ -90,17 +102,17 @@ static void scene_init(struct scene *s, enum kernels_kv kv, uint32_t hd, uint32_
                                   .page_bytes = 3 * tile + 64,
                                   .k_off = 64,
                                   .v_off = 64 + 2 * tile };
-    s->pool = malloc(PAGES_MAX * s->a.page_bytes);
+    s->pool = scene_buffer(s, PAGES_MAX * s->a.page_bytes);
     memset(s->pool, 0xff, PAGES_MAX * s->a.page_bytes); /* all that is no key is NaN */
     shuffle_pages(s->pages);
     fill_keys(s, n_keys);
-    s->q = malloc(n_rows * hd * sizeof(float));
+    s->q = scene_buffer(s, n_rows * hd * sizeof(float));
     for (uint32_t i = 0; i < n_rows * hd; i++)
         s->q[i] = random_f32(q_by);
     for (int i = 0; i < 2; i++) {
-        s->m[i] = malloc(n_rows * sizeof(float));
-        s->l[i] = malloc(n_rows * sizeof(float));
-        s->o[i] = malloc(n_rows * hd * sizeof(float));
+        s->m[i] = scene_buffer(s, n_rows * sizeof(float));
+        s->l[i] = scene_buffer(s, n_rows * sizeof(float));
+        s->o[i] = scene_buffer(s, n_rows * hd * sizeof(float));
         memset(s->o[i], 0xff, n_rows * hd * sizeof(float));
     }
     s->a.q = s->q;
@@ -110,13 +122,8 @@ static void scene_init(struct scene *s, enum kernels_kv kv, uint32_t hd, uint32_
 
 static void scene_fini(struct scene *s)
 {
-    free(s->pool);
-    free(s->q);
-    for (int i = 0; i < 2; i++) {
-        free(s->m[i]);
-        free(s->l[i]);
-        free(s->o[i]);
-    }
+    for (uint32_t i = 0; i < s->n_buffers; i++)
+        fenced_free(&s->buffers[i]);
 }
 
 static void scene_run(struct scene *s, const struct kernels *k, int to)
