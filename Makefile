@@ -51,13 +51,22 @@ LIBS_tests  := $(shell pkg-config --libs cmocka)
 
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
 # No contraction: whether a product is fused must not depend on how the compiler unrolled a loop.
-CFLAGS_avx2 := -mavx2 -mfma -mf16c -ffp-contract=off -O3
+CFLAGS_avx2    := -mavx2 -mfma -mf16c
+CFLAGS_avxvnni := $(CFLAGS_avx2) -mavxvnni
+CFLAGS_avx512  := $(CFLAGS_avx2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni
+CFLAGS_bf16    := $(CFLAGS_avx512) -mavx512bf16
 # Not instrumented: compilers take minutes for one. tests/test_kernels*.c put guard pages behind every
 # buffer instead (tests/support/fenced.h), in all flavours.
-CFLAGS_avx2 += $(if $(filter 1,$(FUZZ)),-fno-sanitize=fuzzer-no-link$(comma)address$(comma)undefined,\
+CFLAGS_wide := -ffp-contract=off -O3 \
+               $(if $(filter 1,$(FUZZ)),-fno-sanitize=fuzzer-no-link$(comma)address$(comma)undefined,\
                  $(if $(SAN),-fno-sanitize=all))
-$(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_avx2*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_avx2)))
+wide = $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_$(1)*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_$(1)) $(CFLAGS_wide)))
+$(call wide,avx2)
+$(call wide,avxvnni)
+$(call wide,avx512)
+$(call wide,bf16)
 CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
+CFLAGS_engine/kernels_scalar_matmul.o := -ffp-contract=off
 CFLAGS_engine/sampler.o := -ffp-contract=off -O3
 CFLAGS_engine/quant.o := -ffp-contract=off
 
