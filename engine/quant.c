@@ -8,6 +8,9 @@ _Static_assert(sizeof(struct quant_q4_1) == 20, "stored layout");
 _Static_assert(sizeof(struct quant_q8_0) == 34, "stored layout");
 _Static_assert(sizeof(struct quant_q4_k) == 144, "stored layout");
 _Static_assert(sizeof(struct quant_q6_k) == 210, "stored layout");
+_Static_assert(sizeof(struct quant_q5_0) == 22, "stored layout");
+_Static_assert(sizeof(struct quant_q5_1) == 24, "stored layout");
+_Static_assert(sizeof(struct quant_q5_k) == 176, "stored layout");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "blocks are read as they are stored");
 
 static const struct quant_info infos[QUANT__N] = {
@@ -19,6 +22,9 @@ static const struct quant_info infos[QUANT__N] = {
     [QUANT_Q8_0] = { "Q8_0", 8, 32, sizeof(struct quant_q8_0) },
     [QUANT_Q4_K] = { "Q4_K", 12, 256, sizeof(struct quant_q4_k) },
     [QUANT_Q6_K] = { "Q6_K", 14, 256, sizeof(struct quant_q6_k) },
+    [QUANT_Q5_0] = { "Q5_0", 6, 32, sizeof(struct quant_q5_0) },
+    [QUANT_Q5_1] = { "Q5_1", 7, 32, sizeof(struct quant_q5_1) },
+    [QUANT_Q5_K] = { "Q5_K", 13, 256, sizeof(struct quant_q5_k) },
 };
 
 const struct quant_info *quant_info(enum quant type)
@@ -97,10 +103,22 @@ uint16_t quant_f32_to_f16(float f)
 
 /* --- rows ---------------------------------------------------------------------------------- */
 
+union block {
+    struct quant_q4_0 q4_0;
+    struct quant_q4_1 q4_1;
+    struct quant_q8_0 q8_0;
+    struct quant_q4_k q4_k;
+    struct quant_q6_k q6_k;
+    struct quant_q5_0 q5_0;
+    struct quant_q5_1 q5_1;
+    struct quant_q5_k q5_k;
+};
+
 /* Each reads one block. Order of the products as in ggml, so that values are equal in every bit. */
 
-static void dequantise_q4_0(const struct quant_q4_0 *b, float *ret)
+static void dequantise_q4_0(const union block *u, float *ret)
 {
+    const struct quant_q4_0 *b = &u->q4_0;
     float d = quant_f16_to_f32(b->d);
 
     for (int i = 0; i < 16; i++) {
@@ -109,8 +127,9 @@ static void dequantise_q4_0(const struct quant_q4_0 *b, float *ret)
     }
 }
 
-static void dequantise_q4_1(const struct quant_q4_1 *b, float *ret)
+static void dequantise_q4_1(const union block *u, float *ret)
 {
+    const struct quant_q4_1 *b = &u->q4_1;
     float d = quant_f16_to_f32(b->d), m = quant_f16_to_f32(b->m);
 
     for (int i = 0; i < 16; i++) {
@@ -119,8 +138,9 @@ static void dequantise_q4_1(const struct quant_q4_1 *b, float *ret)
     }
 }
 
-static void dequantise_q8_0(const struct quant_q8_0 *b, float *ret)
+static void dequantise_q8_0(const union block *u, float *ret)
 {
+    const struct quant_q8_0 *b = &u->q8_0;
     float d = quant_f16_to_f32(b->d);
 
     for (int i = 0; i < 32; i++)
@@ -145,8 +165,9 @@ void quant_q4_k_scale(const uint8_t scales[12], unsigned j, uint8_t *ret_scale, 
 }
 
 /* 32 bytes hold two groups of 32: the low nibbles one, the high nibbles the next. */
-static void dequantise_q4_k(const struct quant_q4_k *b, float *ret)
+static void dequantise_q4_k(const union block *u, float *ret)
 {
+    const struct quant_q4_k *b = &u->q4_k;
     float d = quant_f16_to_f32(b->d), dmin = quant_f16_to_f32(b->dmin);
 
     for (unsigned j = 0; j < 8; j++) {
@@ -165,8 +186,9 @@ static void dequantise_q4_k(const struct quant_q4_k *b, float *ret)
 /* Each half of the block, 128 values, is four groups of 32. Groups 0 and 1 are the low nibbles of
  * its 64 bytes of ql, groups 2 and 3 the high ones; group g's upper bits are bits 2g and 2g + 1 of
  * its 32 bytes of qh. */
-static void dequantise_q6_k(const struct quant_q6_k *b, float *ret)
+static void dequantise_q6_k(const union block *u, float *ret)
 {
+    const struct quant_q6_k *b = &u->q6_k;
     float d = quant_f16_to_f32(b->d);
 
     for (unsigned half = 0; half < 2; half++) {
@@ -184,6 +206,70 @@ static void dequantise_q6_k(const struct quant_q6_k *b, float *ret)
         }
     }
 }
+
+/* The fifth bits of a Q5_0 or Q5_1 block: bit i belongs to value i. */
+static uint32_t fifth_bits(const uint8_t qh[4])
+{
+    uint32_t bits;
+
+    memcpy(&bits, qh, sizeof(bits));
+    return bits;
+}
+
+static int five_bits(const uint8_t q[16], uint32_t high, unsigned i)
+{
+    int low = i < 16 ? q[i] & 15 : q[i - 16] >> 4;
+
+    return low | (int)(high >> i & 1) << 4;
+}
+
+static void dequantise_q5_0(const union block *u, float *ret)
+{
+    const struct quant_q5_0 *b = &u->q5_0;
+    float d = quant_f16_to_f32(b->d);
+    uint32_t high = fifth_bits(b->qh);
+
+    for (unsigned i = 0; i < 32; i++)
+        ret[i] = d * (float)(five_bits(b->q, high, i) - 16);
+}
+
+static void dequantise_q5_1(const union block *u, float *ret)
+{
+    const struct quant_q5_1 *b = &u->q5_1;
+    float d = quant_f16_to_f32(b->d), m = quant_f16_to_f32(b->m);
+    uint32_t high = fifth_bits(b->qh);
+
+    for (unsigned i = 0; i < 32; i++)
+        ret[i] = d * (float)five_bits(b->q, high, i) + m;
+}
+
+/* As Q4_K; bit j of qh[i] is the fifth bit of value i of group j. */
+static void dequantise_q5_k(const union block *u, float *ret)
+{
+    const struct quant_q5_k *b = &u->q5_k;
+    float d = quant_f16_to_f32(b->d), dmin = quant_f16_to_f32(b->dmin);
+
+    for (unsigned j = 0; j < 8; j++) {
+        const uint8_t *q = b->q + j / 2 * 32;
+        uint8_t scale, min;
+        float by, minus;
+
+        quant_q4_k_scale(b->scales, j, &scale, &min);
+        by = d * (float)scale;
+        minus = dmin * (float)min;
+        for (unsigned i = 0; i < 32; i++) {
+            int v = (q[i] >> (j % 2 * 4) & 15) | (b->qh[i] >> j & 1) << 4;
+
+            ret[j * 32 + i] = by * (float)v - minus;
+        }
+    }
+}
+
+static void (*const dequantise_block[QUANT__N])(const union block *u, float *ret) = {
+    [QUANT_Q4_0] = dequantise_q4_0, [QUANT_Q4_1] = dequantise_q4_1, [QUANT_Q8_0] = dequantise_q8_0,
+    [QUANT_Q4_K] = dequantise_q4_k, [QUANT_Q6_K] = dequantise_q6_k, [QUANT_Q5_0] = dequantise_q5_0,
+    [QUANT_Q5_1] = dequantise_q5_1, [QUANT_Q5_K] = dequantise_q5_k,
+};
 
 static void dequantise_f16(const uint8_t *src, size_t n, float *ret)
 {
@@ -223,33 +309,9 @@ void quant_dequantise_row(enum quant type, const void *src, size_t n_cols, float
         return;
     }
     for (size_t i = 0; i < n_cols; i += info->block_cols, p += info->block_bytes) {
-        union { /* a copy: src need not be aligned */
-            struct quant_q4_0 q4_0;
-            struct quant_q4_1 q4_1;
-            struct quant_q8_0 q8_0;
-            struct quant_q4_k q4_k;
-            struct quant_q6_k q6_k;
-        } b;
+        union block b; /* a copy: src need not be aligned */
 
         memcpy(&b, p, info->block_bytes);
-        switch (type) {
-        case QUANT_Q4_0:
-            dequantise_q4_0(&b.q4_0, ret + i);
-            break;
-        case QUANT_Q4_1:
-            dequantise_q4_1(&b.q4_1, ret + i);
-            break;
-        case QUANT_Q8_0:
-            dequantise_q8_0(&b.q8_0, ret + i);
-            break;
-        case QUANT_Q4_K:
-            dequantise_q4_k(&b.q4_k, ret + i);
-            break;
-        case QUANT_Q6_K:
-            dequantise_q6_k(&b.q6_k, ret + i);
-            break;
-        default:
-            break; /* returned above */
-        }
+        dequantise_block[type](&b, ret + i);
     }
 }

@@ -12,6 +12,9 @@
  *     Q8_0      32     34   d * int8
  *     Q4_K     256    144   d * sc[i/32] * nibble - dmin * mn[i/32]
  *     Q6_K     256    210   d * sc[i/16] * (6 bits - 32)
+ *     Q5_0      32     22   d * (5 bits - 16)
+ *     Q5_1      32     24   d * 5 bits + m
+ *     Q5_K     256    176   d * sc[i/32] * 5 bits - dmin * mn[i/32]
  *
  * Threads    pure functions.
  */
@@ -24,6 +27,7 @@
 
 enum quant {
     QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_Q4_0, QUANT_Q4_1, QUANT_Q8_0, QUANT_Q4_K, QUANT_Q6_K,
+    QUANT_Q5_0, QUANT_Q5_1, QUANT_Q5_K,
     QUANT__N
 };
 
@@ -32,6 +36,9 @@ struct quant_q4_1 { uint16_t d, m; uint8_t q[16]; };
 struct quant_q8_0 { uint16_t d; int8_t q[32]; };
 struct quant_q4_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t q[128]; };
 struct quant_q6_k { uint8_t ql[128]; uint8_t qh[64]; int8_t scales[16]; uint16_t d; };
+struct quant_q5_0 { uint16_t d; uint8_t qh[4]; uint8_t q[16]; };
+struct quant_q5_1 { uint16_t d, m; uint8_t qh[4]; uint8_t q[16]; };
+struct quant_q5_k { uint16_t d, dmin; uint8_t scales[12]; uint8_t qh[32]; uint8_t q[128]; };
 
 struct quant_info {
     const char *name;
@@ -54,7 +61,7 @@ void quant_dequantise_row(enum quant type, const void *src, size_t n_cols, float
 float quant_f16_to_f32(uint16_t h);
 uint16_t quant_f32_to_f16(float f);      /* round to nearest even */
 
-/* The 6-bit scale and minimum of 32-value group j (0 to 7) of a Q4_K block. */
+/* The 6-bit scale and minimum of 32-value group j (0 to 7) of a Q4_K or Q5_K block. */
 void quant_q4_k_scale(const uint8_t scales[12], unsigned j, uint8_t *ret_scale, uint8_t *ret_min);
 
 #endif

@@ -435,7 +435,7 @@ static float random_float(uint64_t *seed, float mean, float std)
     return mean + (u - 0.5f) * sqrtf(12.0f) * std;
 }
 
-/* Nibbles that are uniform have a deviation of 4.6, signed bytes 73.6, six bits 18.5. */
+/* Nibbles that are uniform have a deviation of 4.6, five bits 9.2, six bits 18.5, signed bytes 73.6. */
 static void random_q4_0(uint64_t *seed, float std, struct quant_q4_0 *ret)
 {
     random_bytes(seed, ret->q, sizeof(ret->q));
@@ -455,21 +455,50 @@ static void random_q8_0(uint64_t *seed, float std, struct quant_q8_0 *ret)
     ret->d = random_scale(seed, std / 73.6f);
 }
 
+static void random_q5_0(uint64_t *seed, float std, struct quant_q5_0 *ret)
+{
+    random_bytes(seed, ret->q, sizeof(ret->q));
+    random_bytes(seed, ret->qh, sizeof(ret->qh));
+    ret->d = random_scale(seed, std / 9.2f);
+}
+
+static void random_q5_1(uint64_t *seed, float std, struct quant_q5_1 *ret)
+{
+    random_bytes(seed, ret->q, sizeof(ret->q));
+    random_bytes(seed, ret->qh, sizeof(ret->qh));
+    ret->d = random_scale(seed, std / 9.2f);
+    ret->m = quant_f32_to_f16(-15.5f * quant_f16_to_f32(ret->d));
+}
+
 /* Scales and minima are the same random six bits (40 on average), so that each group is centred. */
-static void random_q4_k(uint64_t *seed, float std, struct quant_q4_k *ret)
+static void random_k_scales(uint64_t *seed, uint8_t ret[12])
 {
     uint8_t sc[8];
 
-    random_bytes(seed, ret->q, sizeof(ret->q));
-    ret->d = random_scale(seed, std / (4.6f * 40));
-    ret->dmin = quant_f32_to_f16(7.5f * quant_f16_to_f32(ret->d));
     for (int j = 0; j < 8; j++)
         sc[j] = (uint8_t)(16 + next_random(seed) % 48);
     for (int j = 0; j < 4; j++) {
-        ret->scales[j] = (uint8_t)(sc[j] | (sc[j + 4] >> 4) << 6);
-        ret->scales[j + 4] = ret->scales[j];
-        ret->scales[j + 8] = (uint8_t)((sc[j + 4] & 15) | (sc[j + 4] & 15) << 4);
+        ret[j] = (uint8_t)(sc[j] | (sc[j + 4] >> 4) << 6);
+        ret[j + 4] = ret[j];
+        ret[j + 8] = (uint8_t)((sc[j + 4] & 15) | (sc[j + 4] & 15) << 4);
     }
+}
+
+static void random_q4_k(uint64_t *seed, float std, struct quant_q4_k *ret)
+{
+    random_bytes(seed, ret->q, sizeof(ret->q));
+    ret->d = random_scale(seed, std / (4.6f * 40));
+    ret->dmin = quant_f32_to_f16(7.5f * quant_f16_to_f32(ret->d));
+    random_k_scales(seed, ret->scales);
+}
+
+static void random_q5_k(uint64_t *seed, float std, struct quant_q5_k *ret)
+{
+    random_bytes(seed, ret->q, sizeof(ret->q));
+    random_bytes(seed, ret->qh, sizeof(ret->qh));
+    ret->d = random_scale(seed, std / (9.2f * 40));
+    ret->dmin = quant_f32_to_f16(15.5f * quant_f16_to_f32(ret->d));
+    random_k_scales(seed, ret->scales);
 }
 
 static void random_q6_k(uint64_t *seed, float std, struct quant_q6_k *ret)
@@ -499,6 +528,9 @@ void gguf_build_values(enum quant type, size_t n, float mean, float std, uint64_
             struct quant_q8_0 q8_0;
             struct quant_q4_k q4_k;
             struct quant_q6_k q6_k;
+            struct quant_q5_0 q5_0;
+            struct quant_q5_1 q5_1;
+            struct quant_q5_k q5_k;
         } u;
 
         switch (type) {
@@ -526,6 +558,15 @@ void gguf_build_values(enum quant type, size_t n, float mean, float std, uint64_
             break;
         case QUANT_Q6_K:
             random_q6_k(seed, std, &u.q6_k);
+            break;
+        case QUANT_Q5_0:
+            random_q5_0(seed, std, &u.q5_0);
+            break;
+        case QUANT_Q5_1:
+            random_q5_1(seed, std, &u.q5_1);
+            break;
+        case QUANT_Q5_K:
+            random_q5_k(seed, std, &u.q5_k);
             break;
         case QUANT__N:
             abort();
