@@ -17,6 +17,8 @@
 /* Outputs whose logits are made at a time. */
 #define HEAD_ROWS 8u
 
+#define F32_ONLY (1u << KERNELS_FORM_F32) /* of linear_forms */
+
 /* A piece may be as short as the shortest segment, and each run adds a ragged one at both ends. */
 #define PIECES_MAX(max_batch) ((max_batch) / SEQ_SEGMENT_MIN + 2 * FORWARD_RUNS_MAX)
 
@@ -36,15 +38,15 @@ struct forward {
     /* Scratch, max_batch rows each. */
     void *mem;
     size_t mem_len;
-    float *x;              /* (T, n_embd) the residual stream */
-    float *xn;             /* (T, n_embd) normed */
-    float *y;              /* (T, n_embd) what is added to x next */
-    float *q, *att;        /* (T, n_head * head_dim) */
-    float *kk, *vv;        /* (T, n_head_kv * head_dim) */
-    float *gate, *up;      /* (T, n_ff) */
-    float *out;            /* (T, n_embd) normed outputs, kept until the next step */
-    struct kernels_q8 *xq; /* (T, widest / 32) the input of the next matmul in int8 */
-    float *head;           /* (2 HEAD_ROWS, n_vocab), see forward_logits */
+    float *x;                     /* (T, n_embd) the residual stream */
+    float *xn;                    /* (T, n_embd) normed */
+    float *y;                     /* (T, n_embd) what is added to x next */
+    float *q, *att;               /* (T, n_head * head_dim) */
+    float *kk, *vv;               /* (T, n_head_kv * head_dim) */
+    float *gate, *up;             /* (T, n_ff) */
+    float *out;                   /* (T, n_embd) normed outputs, kept until the next step */
+    void *forms[KERNELS_FORM__N]; /* (T, widest) the input of the next matmul in other forms */
+    float *head;                  /* (2 HEAD_ROWS, n_vocab), see forward_logits */
 };
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -60,7 +62,7 @@ static size_t lay_out(struct forward *f)
     const struct model *m = f->m;
     size_t t = f->max_batch, n_q = (size_t)m->n_head * m->head_dim;
     size_t n_kv = (size_t)m->n_head_kv * m->head_dim;
-    size_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
+    uint32_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
     struct {
         void *at;
         size_t bytes;
@@ -75,7 +77,10 @@ static size_t lay_out(struct forward *f)
         { &f->gate, t * m->n_ff * sizeof(float) },
         { &f->up, t * m->n_ff * sizeof(float) },
         { &f->out, t * m->n_embd * sizeof(float) },
-        { &f->xq, max_u32(f->max_batch, 2 * HEAD_ROWS) * (widest / 32 + 1) * sizeof(*f->xq) },
+        { &f->forms[KERNELS_FORM_Q8],
+          max_u32(f->max_batch, 2 * HEAD_ROWS) * linear_row_bytes(KERNELS_FORM_Q8, widest) },
+        { &f->forms[KERNELS_FORM_BF16],
+          f->k->to_bf16 ? t * linear_row_bytes(KERNELS_FORM_BF16, widest) : 0 },
         { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
         { &f->out_rows, t * sizeof(uint32_t) },
         { &f->pieces, PIECES_MAX(t) * sizeof(struct attend_piece) },
@@ -149,10 +154,21 @@ struct rows {
     uint32_t layer_index;
     const float *add, *norm; /* norm_rows */
     float *to;
-    bool q8;
-    const float *from; /* quantise_rows */
+    unsigned forms;    /* that the next matmul wants beside f32 */
+    const float *from; /* convert_rows */
     uint32_t n_cols;
 };
+
+/* A row of the next matmul's input, in the other forms that it wants. */
+static void convert_row(const struct rows *r, uint32_t t, const float *x, uint32_t n)
+{
+    const struct forward *f = r->f;
+
+    if (r->forms & 1u << KERNELS_FORM_Q8)
+        f->k->quantise(x, n, (struct kernels_q8 *)f->forms[KERNELS_FORM_Q8] + (size_t)t * (n / 32));
+    if (r->forms & 1u << KERNELS_FORM_BF16)
+        f->k->to_bf16(x, n, (uint16_t *)f->forms[KERNELS_FORM_BF16] + (size_t)t * n);
+}
 
 typedef void rows_fn(const struct rows *r, uint32_t row0, uint32_t row1);
 struct rows_job {
@@ -176,7 +192,7 @@ static void rows_run(const struct rows *r, rows_fn *fn)
     workers_run(r->f->w, rows_slice, &j, (r->n_rows + ROW_SLICE - 1) / ROW_SLICE);
 }
 
-/* x += add (if any); to = norm(x) * weight; and in int8 when the next matmul wants that. */
+/* x += add (if any); to = norm(x) * weight; and in the forms that the next matmul wants. */
 static void norm_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct forward *f = r->f;
@@ -188,17 +204,15 @@ static void norm_rows(const struct rows *r, uint32_t row0, uint32_t row1)
         if (r->add)
             f->k->add(x, r->add + (size_t)t * n, n);
         f->k->rmsnorm(x, r->norm, n, f->m->rms_eps, to);
-        if (r->q8)
-            f->k->quantise(to, n, f->xq + (size_t)t * (n / 32));
+        convert_row(r, t, to, n);
     }
 }
 
-/* The input of a matmul that no norm comes before, in int8. */
-static void quantise_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+/* The input of a matmul that no norm comes before. */
+static void convert_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     for (uint32_t t = row0; t < row1; t++)
-        r->f->k->quantise(r->from + (size_t)t * r->n_cols, r->n_cols,
-                          r->f->xq + (size_t)t * (r->n_cols / 32));
+        convert_row(r, t, r->from + (size_t)t * r->n_cols, r->n_cols);
 }
 
 static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
@@ -210,8 +224,7 @@ static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
         float *gate = f->gate + (size_t)t * n;
 
         f->k->swiglu(gate, f->up + (size_t)t * n, n);
-        if (r->q8)
-            f->k->quantise(gate, n, f->xq + (size_t)t * (n / 32));
+        convert_row(r, t, gate, n);
     }
 }
 
@@ -225,8 +238,8 @@ static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
         const uint32_t *ids = p->seq->tokens + (size_t)p->segment * p->seq->seg_len + p->off;
 
         for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
-            quant_dequantise_row(e->type, (const uint8_t *)e->data + ids[t - p->row] * e->row_bytes,
-                                 e->n_cols, f->x + (size_t)t * f->m->n_embd);
+            tile_dequantise_row(e->type, e->data, ids[t - p->row], e->n_cols,
+                                f->x + (size_t)t * f->m->n_embd);
     }
 }
 
@@ -292,8 +305,10 @@ static void keep_wanted(struct forward *f)
 static void project(struct forward *f, float *x, uint32_t n_cols, uint32_t n_rows,
                     const struct linear_output *out, uint32_t n_out)
 {
-    struct linear_input in = { .x = x, .q = f->xq, .n_cols = n_cols };
+    struct linear_input in = { .n_cols = n_cols };
 
+    memcpy(in.form, f->forms, sizeof(in.form));
+    in.form[KERNELS_FORM_F32] = x;
     linear_run(f->k, f->w, &in, n_rows, out, n_out);
 }
 
@@ -312,7 +327,7 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
                       .to = f->xn,
                       .norm = l->attn_norm,
                       .add = i > 0 ? f->y : NULL,
-                      .q8 = linear_needs_q8(f->k, qkv, 3),
+                      .forms = linear_forms(f->k, qkv, 3),
                       .from = f->att,
                       .n_cols = n_q };
     uint32_t n_left = f->n_rows;
@@ -327,8 +342,9 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
         keep_wanted(f);
         r.n_rows = n_left = f->n_out;
     }
-    if (linear_needs_q8(f->k, &wo, 1))
-        rows_run(&r, quantise_rows);
+    r.forms = linear_forms(f->k, &wo, 1);
+    if (r.forms & ~F32_ONLY)
+        rows_run(&r, convert_rows);
     project(f, f->att, n_q, n_left, &wo, 1);
     return n_left;
 }
@@ -344,11 +360,11 @@ static void run_ffn(struct forward *f, uint32_t i, uint32_t n_rows)
                       .to = f->xn,
                       .norm = l->ffn_norm,
                       .add = f->y,
-                      .q8 = linear_needs_q8(f->k, gate_up, 2) };
+                      .forms = linear_forms(f->k, gate_up, 2) };
 
     rows_run(&r, norm_rows);
     project(f, f->xn, m->n_embd, n_rows, gate_up, 2);
-    r.q8 = linear_needs_q8(f->k, &down, 1);
+    r.forms = linear_forms(f->k, &down, 1);
     rows_run(&r, swiglu_rows);
     project(f, f->gate, m->n_ff, n_rows, &down, 1);
 }
@@ -456,7 +472,8 @@ static void quantise_fine_rows(const struct rows *r, uint32_t row0, uint32_t row
     for (uint32_t t = row0; t < row1; t++) {
         const float *x = r->from + (size_t)t * n;
         float *rest = r->f->xn + (size_t)t * n;
-        struct kernels_q8 *q = r->f->xq + 2 * (size_t)t * n_blocks;
+        struct kernels_q8 *q =
+            (struct kernels_q8 *)r->f->forms[KERNELS_FORM_Q8] + 2 * (size_t)t * n_blocks;
 
         k->quantise(x, n, q);
         for (uint32_t c = 0; c < n; c++)
@@ -491,9 +508,12 @@ void forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret)
     struct linear_output head = { &f->m->output, ret };
     float *x = f->out + (size_t)first * f->m->n_embd;
     uint32_t step = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
+    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };
 
     assert(first + n <= f->n_out);
-    if (!linear_needs_q8(f->k, &head, 1)) {
+    if (f->k->form[f->m->output.type] != KERNELS_FORM_Q8) {
+        r.forms = linear_forms(f->k, &head, 1);
+        rows_run(&r, convert_rows);
         project(f, x, f->m->n_embd, n, &head, 1);
         return;
     }

@@ -13,18 +13,24 @@
 #ifndef ENGINE_KERNELS_H
 #define ENGINE_KERNELS_H
 
-#include "engine/quant.h"
+#include "engine/tile.h"
 
 /* A block of 32 activations: x[i] ~ d * q[i]; s = d * (q[0] + ... + q[31]). The same rounding as
- * ggml's Q8_1 (d = max|x| / 127), with d and s in f32. */
-struct kernels_q8 { float d, s; int8_t q[32]; };
+ * ggml's Q8_1 (d = max|x| / 127), with d and s in f32. sum: of q[0 to 15] and of q[16 to 31], for
+ * weights that have an offset. */
+struct kernels_q8 { float d, s; int16_t sum[2]; int8_t q[32]; };
+
+/* The form of the activations that a product takes. */
+enum kernels_form { KERNELS_FORM_F32, KERNELS_FORM_Q8, KERNELS_FORM_BF16, KERNELS_FORM__N };
 
 struct kernels_matmul {
-    const void *w;           /* first row of the weight */
-    size_t w_row_bytes;
-    uint32_t n_cols;
-    const void *x;           /* (T, n_cols): float, or kernels_q8 blocks when quant_x[type] */
-    size_t x_row_bytes;
+    enum quant type;         /* of w */
+    const void *w;           /* tiles (engine/tile.h) */
+    size_t tile_len;
+    uint32_t n_rows, n_cols;
+    const void *x;           /* (T, n_cols) in the form that form[type] says: float, kernels_q8 blocks,
+                              * or bf16, an odd last one followed by a zero */
+    size_t x_row_bytes;      /* a multiple of 4 */
     uint32_t n_x;            /* T */
     float *y;                /* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] */
     size_t y_stride;         /* in floats */
@@ -57,10 +63,12 @@ struct kernels_attn {
 struct kernels {
     const char *name;                /* "scalar", "avx2" */
 
-    bool quant_x[QUANT__N];          /* the matmul of this weight type takes kernels_q8 */
-    /* Rows [r0, r1) of the product. */
+    enum kernels_form form[QUANT__N];        /* what the matmul of this weight type takes */
+    /* Rows [r0, r1) of the product; r0 is the first of a tile, r1 the end of one or of the rows. */
     void (*matmul[QUANT__N])(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
     void (*quantise)(const float *x, uint32_t n, struct kernels_q8 *ret);       /* n % 32 == 0 */
+    void (*to_bf16)(const float *x, uint32_t n, uint16_t *ret);  /* to nearest, ties to even; NULL
+                                                                  * when no product takes it */
 
     void (*rmsnorm)(const float *x, const float *w, uint32_t n, float eps, float *ret);
     void (*add)(float *x, const float *y, uint32_t n);                          /* x += y */
@@ -81,6 +89,12 @@ struct kernels {
     /* log(sum exp(x)), for log-probabilities. */
     float (*logsumexp)(const float *x, uint32_t n);
 };
+
+/* The forms of the scalar table, and of all others but for BF16 weights. */
+#define KERNELS_FORMS                                                                                \
+    { [QUANT_Q4_0] = KERNELS_FORM_Q8, [QUANT_Q4_1] = KERNELS_FORM_Q8, [QUANT_Q5_0] = KERNELS_FORM_Q8,   \
+      [QUANT_Q5_1] = KERNELS_FORM_Q8, [QUANT_Q8_0] = KERNELS_FORM_Q8, [QUANT_Q4_K] = KERNELS_FORM_Q8,   \
+      [QUANT_Q5_K] = KERNELS_FORM_Q8, [QUANT_Q6_K] = KERNELS_FORM_Q8 }
 
 extern const struct kernels kernels_scalar, kernels_avx2;
 

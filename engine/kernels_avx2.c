@@ -1,8 +1,14 @@
 /* The AVX2 table, and its kernels over plain vectors of any length. */
 #include "engine/kernels_avx2.h"
+#include "engine/kernels_scalar.h"
 
 #include <math.h>
 #include <string.h>
+
+static __m128i add_halves(__m256i v)
+{
+    return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+}
 
 /* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are equal. */
 static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
@@ -12,7 +18,8 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
 
     for (uint32_t b = 0; b < n / 32; b++, x += 32) {
         __m256 v[4], amax = _mm256_setzero_ps();
-        __m256i q[4], sum, bytes;
+        __m256i q[4], bytes;
+        __m128i sum;
         float most, inverse;
 
         for (int i = 0; i < 4; i++) {
@@ -27,15 +34,17 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
         }
         for (int i = 0; i < 4; i++)
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
-        sum = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-        sum = _mm256_hadd_epi32(sum, sum);
-        sum = _mm256_hadd_epi32(sum, sum);
+        sum = add_halves(_mm256_hadd_epi32(_mm256_add_epi32(q[0], q[1]),
+                                           _mm256_add_epi32(q[2], q[3])));
+        sum = _mm_hadd_epi32(sum, sum); /* of 16 and of 16 */
         /* Packing works within halves: the dwords come out as 0 2 4 6 | 1 3 5 7. */
         bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         bytes = _mm256_permutevar8x32_epi32(bytes, order);
         _mm256_storeu_si256((void *)ret[b].q, bytes);
         ret[b].d = most / 127;
-        ret[b].s = ret[b].d * (float)(_mm256_extract_epi32(sum, 0) + _mm256_extract_epi32(sum, 4));
+        ret[b].sum[0] = (int16_t)_mm_extract_epi32(sum, 0);
+        ret[b].sum[1] = (int16_t)_mm_extract_epi32(sum, 1);
+        ret[b].s = ret[b].d * (float)(ret[b].sum[0] + ret[b].sum[1]);
     }
 }
 
@@ -173,19 +182,18 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
 
 const struct kernels kernels_avx2 = {
     .name = "avx2",
-    .quant_x = { [QUANT_Q4_0] = true,
-                 [QUANT_Q4_1] = true,
-                 [QUANT_Q8_0] = true,
-                 [QUANT_Q4_K] = true,
-                 [QUANT_Q6_K] = true },
-    .matmul = { [QUANT_F32] = avx2_matmul_f32,
-                [QUANT_F16] = avx2_matmul_f16,
-                [QUANT_BF16] = avx2_matmul_bf16,
-                [QUANT_Q4_0] = avx2_matmul_q4_0,
-                [QUANT_Q4_1] = avx2_matmul_q4_1,
-                [QUANT_Q8_0] = avx2_matmul_q8_0,
-                [QUANT_Q4_K] = avx2_matmul_q4_k,
-                [QUANT_Q6_K] = avx2_matmul_q6_k },
+    .form = KERNELS_FORMS,
+    .matmul = { [QUANT_F32] = scalar_matmul,
+                [QUANT_F16] = scalar_matmul,
+                [QUANT_BF16] = scalar_matmul,
+                [QUANT_Q4_0] = scalar_matmul,
+                [QUANT_Q4_1] = scalar_matmul,
+                [QUANT_Q8_0] = scalar_matmul,
+                [QUANT_Q4_K] = scalar_matmul,
+                [QUANT_Q6_K] = scalar_matmul,
+                [QUANT_Q5_0] = scalar_matmul,
+                [QUANT_Q5_1] = scalar_matmul,
+                [QUANT_Q5_K] = scalar_matmul },
     .quantise = quantise,
     .rmsnorm = rmsnorm,
     .add = add,

@@ -14,18 +14,6 @@
 #define AVX2_INLINE static inline __attribute__((always_inline))
 #define AVX2_ONCE   static __attribute__((noinline))
 
-/* Quantised weights by kernels_q8 (kernels_avx2_q8.c). */
-void avx2_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-void avx2_matmul_q4_1(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-void avx2_matmul_q8_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-void avx2_matmul_q4_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-void avx2_matmul_q6_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-
-/* Float weights by floats (kernels_avx2_float.c). */
-void avx2_matmul_f32(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-void avx2_matmul_f16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-void avx2_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-
 /* Attention (kernels_avx2_attn.c). */
 void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                        void *v_tile);

@@ -15,7 +15,7 @@
 #define TOKENS      KERNELS_PAGE_TOKENS
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
-#define TILE_ROWS   6u   /* rows at a time, at most: 12 accumulators of 16 registers */
+#define BLOCK_ROWS   6u   /* rows at a time, at most: 12 accumulators of 16 registers */
 #define WIDEN_HD    256u /* larger heads use f16 tiles as they are */
 
 /* One group of pages. Missing pages repeat the last one, and their scores are masked. */
@@ -47,7 +47,7 @@ AVX2_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t
                              uint32_t n_pages, const float *q, uint32_t hd, uint32_t n_rows,
                              float *s)
 {
-    __m256 acc[TILE_ROWS][2 * GROUP_PAGES];
+    __m256 acc[BLOCK_ROWS][2 * GROUP_PAGES];
 
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < n_rows; r++)
@@ -84,7 +84,7 @@ AVX2_INLINE void add_values(enum kernels_kv kv, const struct group *g, uint32_t 
                             const float *w, float *o, uint32_t hd, uint32_t c, uint32_t n_rows,
                             uint32_t n_vec)
 {
-    __m256 acc[TILE_ROWS][8];
+    __m256 acc[BLOCK_ROWS][8];
 
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < n_rows; r++)
@@ -193,7 +193,7 @@ AVX2_INLINE void attend_tile(enum kernels_kv kv, const struct kernels_attn *a,
                              uint32_t n_vec)
 {
     uint32_t hd = a->head_dim, least = keys_seen(a, g, r), most = keys_seen(a, g, r + n_rows - 1);
-    _Alignas(32) float s[TILE_ROWS * GROUP_KEYS];
+    _Alignas(32) float s[BLOCK_ROWS * GROUP_KEYS];
     float *o = a->o + (size_t)r * hd;
 
     for (uint32_t p = 0; p * TOKENS < most; p += n_pages)
@@ -316,7 +316,7 @@ static void attend_widened(const struct kernels_attn *a)
 void avx2_attn_f16(const struct kernels_attn *a)
 {
     clear_rows(a);
-    if (a->n_rows > TILE_ROWS && a->head_dim <= WIDEN_HD) {
+    if (a->n_rows > BLOCK_ROWS && a->head_dim <= WIDEN_HD) {
         attend_widened(a);
         return;
     }

@@ -8,7 +8,6 @@
  * the activation rows pass over it, and that a slow core is left behind by little; large enough
  * that handing out slices costs nothing. */
 #define SLICE_BYTES (64u * 1024)
-#define SLICE_ROWS  16u /* slices are multiples of this: kernels take rows in groups */
 
 struct job {
     struct kernels_matmul a[OUT_MAX];
@@ -17,12 +16,25 @@ struct job {
     uint32_t n_out;
 };
 
-bool linear_needs_q8(const struct kernels *k, const struct linear_output *out, uint32_t n_out)
+size_t linear_row_bytes(enum kernels_form form, uint32_t n_cols)
 {
+    switch (form) {
+    case KERNELS_FORM_Q8:
+        return n_cols / 32 * sizeof(struct kernels_q8);
+    case KERNELS_FORM_BF16:
+        return (n_cols + 1) / 2 * 2 * sizeof(uint16_t);
+    default:
+        return n_cols * sizeof(float);
+    }
+}
+
+unsigned linear_forms(const struct kernels *k, const struct linear_output *out, uint32_t n_out)
+{
+    unsigned forms = 0;
+
     for (uint32_t i = 0; i < n_out; i++)
-        if (k->quant_x[out[i].w->type])
-            return true;
-    return false;
+        forms |= 1u << k->form[out[i].w->type];
+    return forms;
 }
 
 static void run_slice(void *arg, uint32_t slice, uint32_t worker)
@@ -42,13 +54,12 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
 
 static uint32_t slice_rows(const struct model_tensor *w, uint32_t n_workers)
 {
-    uint32_t rows = (uint32_t)(SLICE_BYTES / w->row_bytes);
-    uint32_t fair = w->n_rows / (4 * n_workers); /* some slices for each worker */
+    uint32_t tiles = (uint32_t)(SLICE_BYTES / w->tile_len);
+    uint32_t fair = tile_count(w->n_rows) / (4 * n_workers); /* some slices for each worker */
 
-    if (rows > fair)
-        rows = fair;
-    rows -= rows % SLICE_ROWS;
-    return rows < SLICE_ROWS ? SLICE_ROWS : rows;
+    if (tiles > fair)
+        tiles = fair;
+    return (tiles > 0 ? tiles : 1) * TILE_ROWS;
 }
 
 void linear_run(const struct kernels *k, struct workers *w, const struct linear_input *in,
@@ -59,14 +70,16 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
     assert(n_out <= OUT_MAX);
     for (uint32_t i = 0; i < n_out; i++) {
         const struct model_tensor *t = out[i].w;
-        bool q = k->quant_x[t->type];
+        enum kernels_form form = k->form[t->type];
 
         j.a[i] = (struct kernels_matmul){
+            .type = t->type,
             .w = t->data,
-            .w_row_bytes = t->row_bytes,
+            .tile_len = t->tile_len,
+            .n_rows = t->n_rows,
             .n_cols = t->n_cols,
-            .x = q ? (const void *)in->q : in->x,
-            .x_row_bytes = q ? in->n_cols / 32 * sizeof(*in->q) : in->n_cols * sizeof(float),
+            .x = in->form[form],
+            .x_row_bytes = linear_row_bytes(form, in->n_cols),
             .n_x = n_x,
             .y = out[i].y,
             .y_stride = t->n_rows,

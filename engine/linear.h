@@ -1,7 +1,7 @@
 /* engine/linear.h - up to three weights times the same rows of activations, over the workers.
  *
- * The input is held in the two forms that weights ask for (engine/kernels.h): f32, and blocks of int8.
- * linear_needs_q8() says whether a set of weights needs the second, so that it is made once.
+ * The input is held in the forms that the weights' kernels take (engine/kernels.h). linear_forms() says
+ * which, so that each is made once.
  *
  * Threads    linear_run: the owner of the workers.
  */
@@ -13,15 +13,17 @@
 #include "engine/workers.h"
 
 struct linear_input {
-    float *x;                        /* (T, n_cols) */
-    struct kernels_q8 *q;            /* (T, n_cols / 32) */
+    const void *form[KERNELS_FORM__N];       /* (T, n_cols); those that are needed */
     uint32_t n_cols;
 };
 
 struct linear_output { const struct model_tensor *w; float *y; };     /* y (T, w->n_rows) */
 
-/* True when some of the weights take int8 activations: fill in->q with kernels.quantise. */
-bool linear_needs_q8(const struct kernels *k, const struct linear_output *out, uint32_t n_out);
+/* Bytes of a row of n_cols activations in a form. */
+size_t linear_row_bytes(enum kernels_form form, uint32_t n_cols);
+
+/* Bit f is set when a weight takes form f. */
+unsigned linear_forms(const struct kernels *k, const struct linear_output *out, uint32_t n_out);
 
 void linear_run(const struct kernels *k, struct workers *w, const struct linear_input *in, uint32_t n_x,
                 const struct linear_output *out, uint32_t n_out);

@@ -24,10 +24,10 @@ struct gguf;
 enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
 
 struct model_tensor {
-    const void *data;        /* NULL: the model has none (a bias, say) */
+    const void *data;        /* tiles (engine/tile.h); NULL: the model has none */
     enum quant type;
     uint32_t n_rows, n_cols;
-    size_t row_bytes;
+    size_t tile_len;
 };
 
 struct model_layer {

@@ -1,6 +1,7 @@
 #include "engine/weights.h"
 
 #include "engine/hparams.h"
+#include "engine/tile.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -91,8 +92,8 @@ static int plan_matrix(struct weights *w, struct model_tensor *to, const char *n
     if (e != 0)
         return e;
     *to = (struct model_tensor){ .type = type, .n_rows = rows, .n_cols = cols };
-    to->row_bytes = quant_row_bytes(type, cols);
-    item = add_item(w, t, type, (size_t)t->len);
+    to->tile_len = tile_len(type, cols);
+    item = add_item(w, t, type, tile_count(rows) * to->tile_len);
     item->matrix = to;
     item->head_dim = head_dim;
     return 0;
@@ -350,47 +351,77 @@ static int pass_over(struct pass *p, uint8_t *to, uint64_t n)
     return 0;
 }
 
-/* The converter wrote row j * hd/2 + i of a head as its row 2 i + j (j 0 or 1). */
-static int put_rows_back(uint8_t *rows, size_t n_rows, size_t row_bytes, uint32_t head_dim)
+/* The row of the file that is row r of the weight. The converter wrote row j * hd/2 + i of a head as
+ * its row 2 i + j. */
+static uint32_t file_row(uint32_t r, uint32_t head_dim)
 {
-    size_t head_bytes = row_bytes * head_dim;
-    uint8_t *head = malloc(head_bytes);
+    uint32_t at = head_dim ? r % head_dim : 0;
 
-    if (!head)
-        return -ENOMEM;
-    for (size_t h = 0; h < n_rows / head_dim; h++, rows += head_bytes) {
-        memcpy(head, rows, head_bytes);
-        for (size_t r = 0; r < head_dim; r++)
-            memcpy(rows + (r % 2 * (head_dim / 2) + r / 2) * row_bytes, head + r * row_bytes,
-                   row_bytes);
-    }
-    free(head);
-    return 0;
+    return head_dim ? r - at + at % (head_dim / 2) * 2 + at / (head_dim / 2) : r;
 }
 
-/* In place: what was read as F16 or BF16 becomes twice as long. */
-static int widen(const struct weights_item *item, float *v)
+/* Rows [r0, r0 + n), read to `rows`, into their tiles. */
+static void pack_rows(const struct weights_item *item, const uint8_t *rows, uint32_t r0, uint32_t n,
+                      uint8_t *tiles)
 {
-    uint8_t *half = malloc((size_t)item->from->len);
+    const struct model_tensor *m = item->matrix;
+    size_t row_bytes = quant_row_bytes(item->type, m->n_cols);
 
-    if (!half)
+    for (uint32_t t = 0; t < n; t += TILE_ROWS) {
+        const void *lanes[TILE_ROWS] = { NULL };
+
+        for (uint32_t i = 0; i < TILE_ROWS && t + i < n; i++)
+            lanes[i] = rows + (file_row(r0 + t + i, item->head_dim) - r0) * row_bytes;
+        tile_pack(item->type, lanes, m->n_cols, tiles + (r0 + t) / TILE_ROWS * m->tile_len);
+    }
+}
+
+/* Some rows at a time, whole tiles and whole heads, by way of a buffer that stays in the cache. */
+static int read_matrix(struct pass *p, const struct weights_item *item, uint8_t *to)
+{
+    const struct model_tensor *m = item->matrix;
+    size_t row_bytes = quant_row_bytes(item->type, m->n_cols);
+    uint32_t unit = item->head_dim ? 2 * item->head_dim : TILE_ROWS; /* head_dim % 8 == 0 */
+    uint32_t step = (uint32_t)(READ_BYTES / (unit * row_bytes)) * unit;
+    uint8_t *rows;
+    int e = 0;
+
+    if (step == 0)
+        step = unit;
+    rows = malloc(step * row_bytes);
+    if (!rows)
         return -ENOMEM;
-    memcpy(half, v, (size_t)item->from->len);
-    quant_dequantise_row(item->type, half, (size_t)item->from->dims[0], v);
-    free(half);
-    return 0;
+    for (uint32_t r = 0; r < m->n_rows && e == 0; r += step) {
+        uint32_t n = m->n_rows - r < step ? m->n_rows - r : step;
+
+        e = pass_over(p, rows, n * row_bytes);
+        if (e == 0)
+            pack_rows(item, rows, r, n, to);
+    }
+    free(rows);
+    return e;
+}
+
+static int read_vector(struct pass *p, const struct weights_item *item, float *to)
+{
+    size_t n = (size_t)item->from->dims[0], value = quant_row_bytes(item->type, 1);
+    uint8_t *file = malloc((size_t)item->from->len);
+    int e;
+
+    if (!file)
+        return -ENOMEM;
+    e = pass_over(p, file, item->from->len);
+    for (size_t i = 0; i < n && e == 0; i++)
+        quant_dequantise_row(item->type, file + file_row((uint32_t)i, item->head_dim) * value, 1,
+                             to + i);
+    free(file);
+    return e;
 }
 
 static int read_item(struct pass *p, const struct weights_item *item, uint8_t *to)
 {
-    int e = pass_over(p, to, item->from->len);
+    int e = item->matrix ? read_matrix(p, item, to) : read_vector(p, item, (float *)(void *)to);
 
-    if (e == 0 && item->vector && item->type != QUANT_F32)
-        e = widen(item, (float *)(void *)to);
-    if (e == 0 && item->head_dim > 0 && item->matrix)
-        e = put_rows_back(to, item->matrix->n_rows, item->matrix->row_bytes, item->head_dim);
-    if (e == 0 && item->head_dim > 0 && item->vector)
-        e = put_rows_back(to, (size_t)item->from->dims[0], sizeof(float), item->head_dim);
     if (e == -ENOMEM)
         return why_set(p->w->why, e, "%s: no memory to load a tensor", gguf_label(p->w->g));
     if (e != 0)

@@ -6,6 +6,7 @@
  * loader. */
 #include "engine/gguf.h"
 #include "engine/model.h"
+#include "engine/tile.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
 
@@ -67,38 +68,43 @@ static const uint8_t *bytes_of(const struct both *t, const char *name)
     return t->file + r->off;
 }
 
-/* Rows of w equal the file's. hd: the file has them in the converter's order, by heads of hd. */
+/* The file has row r of the weight as this one: in the converter's order, by heads of hd (0: as is). */
+static uint32_t row_in_file(uint32_t r, uint32_t hd)
+{
+    return hd ? r / hd * hd + 2 * (r % (hd / 2)) + r % hd / (hd / 2) : r;
+}
+
+/* Rows of w are the file's. */
 static void assert_rows(const struct both *t, const struct model_tensor *w, const char *name,
                         uint32_t rows, uint32_t cols, uint32_t hd)
 {
     const uint8_t *in_file = bytes_of(t, name), *got = w->data;
+    size_t row_bytes = quant_row_bytes(w->type, cols);
+    float *a = malloc(cols * sizeof(*a)), *b = malloc(cols * sizeof(*b));
 
     assert_int_equal((uintptr_t)w->data % 64, 0);
-    assert_true(got >= (uint8_t *)t->m->mem);
-    assert_true(got + rows * w->row_bytes <= (uint8_t *)t->m->mem + t->m->mem_len);
     assert_int_equal(w->n_rows, rows);
     assert_int_equal(w->n_cols, cols);
-    assert_int_equal(w->row_bytes, quant_row_bytes(w->type, cols));
+    assert_int_equal(w->tile_len, tile_len(w->type, cols));
+    assert_true(got >= (uint8_t *)t->m->mem);
+    assert_true(got + tile_count(rows) * w->tile_len <= (uint8_t *)t->m->mem + t->m->mem_len);
     for (uint32_t r = 0; r < rows; r++) {
-        uint32_t from = r;
-
-        if (hd > 0) {
-            uint32_t half = r % hd / (hd / 2), i = r % (hd / 2);
-
-            from = r / hd * hd + 2 * i + half;
-        }
-        assert_memory_equal(got + r * w->row_bytes, in_file + from * w->row_bytes, w->row_bytes);
+        quant_dequantise_row(w->type, in_file + row_in_file(r, hd) * row_bytes, cols, a);
+        tile_dequantise_row(w->type, got, r, cols, b);
+        for (uint32_t c = 0; c < cols; c++)
+            assert_true(a[c] == b[c] || (isnan(a[c]) && isnan(b[c])));
     }
+    free(a);
+    free(b);
 }
 
 static void assert_vector(const struct both *t, const float *v, const char *name, uint32_t n,
                           uint32_t hd)
 {
-    struct model_tensor as_rows = {
-        .data = v, .type = QUANT_F32, .n_rows = n, .n_cols = 1, .row_bytes = sizeof(float)
-    };
+    const uint8_t *in_file = bytes_of(t, name);
 
-    assert_rows(t, &as_rows, name, n, 1, hd);
+    for (uint32_t i = 0; i < n; i++)
+        assert_memory_equal(v + i, in_file + row_in_file(i, hd) * sizeof(float), sizeof(float));
 }
 
 static void assert_layers(const struct both *t, const struct gguf_build_shape *s)
@@ -588,10 +594,10 @@ static void test_refused_tensors(void **state)
     expect_refused(with_tensor("blk.0.attn_norm.weight", QUANT_Q8_0, 64, 1), -ENOTSUP,
                    "has type Q8_0, supported: F32, F16, BF16");
     b = tiny();
-    gguf_build_tensor_type(b, "blk.0.ffn_up.weight", 13);
+    gguf_build_tensor_type(b, "blk.0.ffn_up.weight", 11);
     expect_refused(b, -ENOTSUP,
-                   "tensor blk.0.ffn_up.weight has type Q5_K (13), supported: F32, F16, BF16, "
-                   "Q4_0, Q4_1, Q8_0, Q4_K, Q6_K");
+                   "tensor blk.0.ffn_up.weight has type Q3_K (11), supported: F32, F16, BF16, "
+                   "Q4_0, Q4_1, Q8_0, Q4_K, Q6_K, Q5_0, Q5_1, Q5_K");
 }
 
 static void test_refused_vocab(void **state)
