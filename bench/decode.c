@@ -1,22 +1,31 @@
 /* bench/decode.c - reads and writes random tokens through the daemon, and prints how long it took.
  *
- *     decode [-p N]... [-d N]... [-n N] [-r N]
+ *     decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N]
  *
- * -p N: N tokens read into an empty session. -d N: -n tokens written behind a context of N tokens. -r:
- * how often each. One JSON object a line: {"kind": "prefill", "tokens": N, "ns": ...} or {"kind":
- * "decode", "depth": N, "tokens": ..., "ns": ...}. The daemon is that of $GISTD_SOCKET.
+ * -p N: N tokens read into an empty session. -d N: -n tokens written behind a context of N tokens. -f N:
+ * N tokens read and one written. -s N: N sessions write -n tokens each at the same time, each behind a
+ * context of its own of -c tokens. -r: how often each. One JSON object a line:
  *
- * Times are the client's: from the call to the answer, so rings, scheduler and sampling are in them.
- * Decoding counts from the first token's arrival to the last one's: n tokens, n steps.
+ *     {"kind": "prefill", "tokens": N, "ns": ...}
+ *     {"kind": "decode", "depth": N, "tokens": ..., "ns": ...}
+ *     {"kind": "first", "tokens": N, "ns": ...}
+ *     {"kind": "sessions", "sessions": N, "tokens": ..., "ns": ...}
+ *
+ * The daemon is that of $GISTD_SOCKET. Times are the client's: from the call to the answer, so rings,
+ * scheduler and sampling are in them. Decoding counts from the first token's arrival to the last one's:
+ * n tokens, n steps. Of sessions, the tokens of all count while all of them write.
  */
 #include "client/gist.h"
 
 #include <getopt.h>
+#include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-#define LIST_MAX 16
+#define LIST_MAX     16
+#define SESSIONS_MAX 64u
 
 struct bench {
     gist_conn *conn;
@@ -117,36 +126,163 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
            a.n_after_first, (unsigned long long)(a.last_ns - a.first_ns));
 }
 
+static void bench_first(struct bench *b, uint32_t n)
+{
+    struct gist_sampling sampling = { .size = sizeof(sampling),
+                                      .max_tokens = 2, /* one may wait for the rest of its letter */
+                                      .ignore_eog = 1 };
+    struct arrivals a = { 0 };
+    uint64_t read_ns, start;
+    gist_session *s = open_session(b, n, &read_ns);
+
+    start = now_ns();
+    if (gist_generate(s, &sampling, on_text, &a, NULL) < 0)
+        die("writing a token", gist_error(b->conn));
+    gist_close(s);
+    printf("{\"kind\": \"first\", \"tokens\": %u, \"ns\": %llu}\n", n,
+           (unsigned long long)(read_ns + a.first_ns - start));
+}
+
+/* --- several sessions at once -------------------------------------------------------------------- */
+
+struct crowd {
+    uint32_t n_sessions, n_begun, n_ended;
+    uint64_t begun_ns, ended_ns; /* all have begun; the first one has ended */
+    uint32_t n_tokens;           /* between the two */
+    int err;
+};
+
+struct member {
+    struct crowd *crowd;
+    gist_session *s;
+    bool begun;
+};
+
+static int on_member_text(void *arg, const char *text, size_t len, const uint32_t *ids,
+                          size_t n_ids)
+{
+    struct member *m = arg;
+    struct crowd *c = m->crowd;
+
+    (void)text;
+    (void)len;
+    (void)ids;
+    if (c->n_begun == c->n_sessions && c->n_ended == 0) {
+        c->n_tokens += (uint32_t)n_ids;
+        c->ended_ns = now_ns();
+    }
+    if (!m->begun) {
+        m->begun = true;
+        if (++c->n_begun == c->n_sessions)
+            c->begun_ns = now_ns();
+    }
+    return 0;
+}
+
+static void on_member_done(void *arg, int err, const struct gist_result *result)
+{
+    struct crowd *c = ((struct member *)arg)->crowd;
+
+    (void)result;
+    c->n_ended++;
+    if (err < 0)
+        c->err = err;
+}
+
+static void wait_for_all(struct bench *b, const struct crowd *c)
+{
+    struct pollfd fd = { .fd = gist_fd(b->conn), .events = POLLIN };
+
+    while (c->n_ended < c->n_sessions) {
+        if (poll(&fd, 1, -1) < 0 || gist_dispatch(b->conn) < 0)
+            die("several sessions", gist_error(b->conn));
+    }
+    if (c->err < 0)
+        die("several sessions", gist_error(b->conn));
+}
+
+static void bench_sessions(struct bench *b, uint32_t n_sessions, uint32_t depth, uint32_t n)
+{
+    struct gist_sampling sampling = { .size = sizeof(sampling),
+                                      .max_tokens = n + 1,
+                                      .ignore_eog = 1 };
+    struct crowd c = { .n_sessions = n_sessions };
+    struct member members[SESSIONS_MAX];
+    uint64_t ns;
+
+    for (uint32_t i = 0; i < n_sessions; i++)
+        members[i] = (struct member){ .crowd = &c, .s = open_session(b, depth, &ns) };
+    for (uint32_t i = 0; i < n_sessions; i++)
+        if (gist_generate_start(members[i].s, &sampling, on_member_text, on_member_done,
+                                &members[i], NULL) < 0)
+            die("several sessions", gist_error(b->conn));
+    wait_for_all(b, &c);
+    for (uint32_t i = 0; i < n_sessions; i++)
+        gist_close(members[i].s);
+    if (c.n_tokens == 0)
+        die("several sessions", "they never wrote all at once: ask for more tokens");
+    printf("{\"kind\": \"sessions\", \"sessions\": %u, \"tokens\": %u, \"ns\": %llu}\n", n_sessions,
+           c.n_tokens, (unsigned long long)(c.ended_ns - c.begun_ns));
+}
+
+/* --- the command line ---------------------------------------------------------------------------- */
+
+struct list {
+    uint32_t v[LIST_MAX];
+    int n;
+};
+
+struct plan {
+    struct list prefills, depths, firsts;
+    uint32_t n, reps, n_sessions, sessions_depth;
+};
+
+static void read_options(int argc, char **argv, struct plan *p)
+{
+    static const char *const usage =
+        "decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N]";
+    int o;
+
+    *p = (struct plan){ .n = 32, .reps = 1, .sessions_depth = 128 };
+    while ((o = getopt(argc, argv, "p:d:f:s:c:n:r:")) != -1) {
+        uint32_t v = o == '?' ? 0 : (uint32_t)strtoul(optarg, NULL, 10);
+        struct list *l = o == 'p' ? &p->prefills : o == 'd' ? &p->depths : &p->firsts;
+
+        if (o == 's' && v <= SESSIONS_MAX)
+            p->n_sessions = v;
+        else if (o == 'c')
+            p->sessions_depth = v;
+        else if (o == 'n')
+            p->n = v;
+        else if (o == 'r')
+            p->reps = v;
+        else if ((o == 'p' || o == 'd' || o == 'f') && l->n < LIST_MAX)
+            l->v[l->n++] = v;
+        else
+            die("usage", usage);
+    }
+}
+
 int main(int argc, char **argv)
 {
-    uint32_t prefills[LIST_MAX], depths[LIST_MAX], n = 32, reps = 1;
-    int n_prefills = 0, n_depths = 0, o;
     struct bench b = { .rng = 88172645463325252u };
     struct gist_info info;
+    struct plan p;
 
-    while ((o = getopt(argc, argv, "p:d:n:r:")) != -1) {
-        uint32_t v = o == '?' ? 0 : (uint32_t)strtoul(optarg, NULL, 10);
-
-        if (o == 'p' && n_prefills < LIST_MAX)
-            prefills[n_prefills++] = v;
-        else if (o == 'd' && n_depths < LIST_MAX)
-            depths[n_depths++] = v;
-        else if (o == 'n')
-            n = v;
-        else if (o == 'r')
-            reps = v;
-        else
-            die("usage", "decode [-p N]... [-d N]... [-n N] [-r N]");
-    }
+    read_options(argc, argv, &p);
     if (gist_connect(NULL, "bench", &b.conn) < 0)
         die("no daemon", gist_error(NULL));
     gist_info(b.conn, &info);
     b.n_vocab = info.n_vocab;
-    for (uint32_t i = 0; i < reps; i++) {
-        for (int k = 0; k < n_prefills; k++)
-            bench_prefill(&b, prefills[k]);
-        for (int k = 0; k < n_depths; k++)
-            bench_decode(&b, depths[k], n);
+    for (uint32_t i = 0; i < p.reps; i++) {
+        for (int k = 0; k < p.firsts.n; k++)
+            bench_first(&b, p.firsts.v[k]);
+        for (int k = 0; k < p.prefills.n; k++)
+            bench_prefill(&b, p.prefills.v[k]);
+        for (int k = 0; k < p.depths.n; k++)
+            bench_decode(&b, p.depths.v[k], p.n);
+        if (p.n_sessions)
+            bench_sessions(&b, p.n_sessions, p.sessions_depth, p.n);
     }
     gist_disconnect(b.conn);
     return 0;
