@@ -61,7 +61,7 @@ struct kernels_attn {
 };
 
 struct kernels {
-    const char *name;                /* "scalar", "avx2" */
+    const char *name;                /* as kernels_pick takes it */
 
     enum kernels_form form[QUANT__N];        /* what the matmul of this weight type takes */
     /* Rows [r0, r1) of the product; r0 is the first of a tile, r1 the end of one or of the rows. */
@@ -96,10 +96,14 @@ struct kernels {
       [QUANT_Q5_1] = KERNELS_FORM_Q8, [QUANT_Q8_0] = KERNELS_FORM_Q8, [QUANT_Q4_K] = KERNELS_FORM_Q8,   \
       [QUANT_Q5_K] = KERNELS_FORM_Q8, [QUANT_Q6_K] = KERNELS_FORM_Q8 }
 
-extern const struct kernels kernels_scalar, kernels_avx2;
+extern const struct kernels kernels_scalar, kernels_avx2, kernels_avxvnni, kernels_avx512,
+    kernels_avx512bf16;
 
-/* "scalar", "avx2" or "auto" (the widest this CPU has). -EINVAL: no such name; -ENOTSUP: the CPU
- * lacks it; ret_table is written on success. */
+/* "scalar", "avx2", "avxvnni", "avx512", "avx512bf16" or "auto" (the widest this CPU has). -EINVAL: no
+ * such name; -ENOTSUP: the CPU lacks it; ret_table is written on success. */
 int kernels_pick(const char *name, const struct kernels **ret_table);
+
+/* The names of the tables that this CPU has, the widest first; NULL after the last, "scalar". */
+const char *kernels_name(unsigned i);
 
 #endif

@@ -34,8 +34,8 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
         }
         for (int i = 0; i < 4; i++)
             q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], _mm256_set1_ps(inverse)));
-        sum = add_halves(_mm256_hadd_epi32(_mm256_add_epi32(q[0], q[1]),
-                                           _mm256_add_epi32(q[2], q[3])));
+        sum = add_halves(
+            _mm256_hadd_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
         sum = _mm_hadd_epi32(sum, sum); /* of 16 and of 16 */
         /* Packing works within halves: the dwords come out as 0 2 4 6 | 1 3 5 7. */
         bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
@@ -180,28 +180,25 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     memcpy((float *)v_tile + (size_t)slot * hd, v, hd * sizeof(float));
 }
 
+/* --- tables -------------------------------------------------------------------------------------- */
+
+/* All that the tables have in common. */
+#define VECTORS                                                                                    \
+    .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
+    .kv_store = { [KERNELS_KV_F16] = avx2_kv_store_f16, [KERNELS_KV_F32] = kv_store_f32 },         \
+    .attn = { [KERNELS_KV_F16] = avx2_attn_f16, [KERNELS_KV_F32] = avx2_attn_f32 },                \
+    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp
+
 const struct kernels kernels_avx2 = {
     .name = "avx2",
     .form = KERNELS_FORMS,
-    .matmul = { [QUANT_F32] = scalar_matmul,
-                [QUANT_F16] = scalar_matmul,
-                [QUANT_BF16] = scalar_matmul,
-                [QUANT_Q4_0] = scalar_matmul,
-                [QUANT_Q4_1] = scalar_matmul,
-                [QUANT_Q8_0] = scalar_matmul,
-                [QUANT_Q4_K] = scalar_matmul,
-                [QUANT_Q6_K] = scalar_matmul,
-                [QUANT_Q5_0] = scalar_matmul,
-                [QUANT_Q5_1] = scalar_matmul,
-                [QUANT_Q5_K] = scalar_matmul },
-    .quantise = quantise,
-    .rmsnorm = rmsnorm,
-    .add = add,
-    .swiglu = swiglu,
-    .rope = rope,
-    .kv_store = { [KERNELS_KV_F16] = avx2_kv_store_f16, [KERNELS_KV_F32] = kv_store_f32 },
-    .attn = { [KERNELS_KV_F16] = avx2_attn_f16, [KERNELS_KV_F32] = avx2_attn_f32 },
-    .attn_merge = avx2_attn_merge,
-    .scale = scale,
-    .logsumexp = logsumexp,
+    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    VECTORS,
+};
+
+const struct kernels kernels_avxvnni = {
+    .name = "avxvnni",
+    .form = KERNELS_FORMS,
+    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    VECTORS,
 };

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Would catch: wide instructions in an object that runs before, or without, the choice of a table (gistd
-# would die by SIGILL on a CPU without AVX2), and AVX-512 in the AVX2 table.
+# would die by SIGILL on a CPU without AVX2), and in a table those of a wider set: AVX-512 or VNNI
+# in AVX2's, bf16 in AVX-512's, matrix tiles (AMX) or f16 arithmetic in any.
 set -u
 BUILD=${BUILD:-build/release}
 bad=0 n=0
@@ -19,10 +20,19 @@ first_hit() {
     objdump -d --no-show-raw-insn "$1" | grep -E -m 1 "$2"
 }
 
+# f16 arithmetic: vaddph, vfmadd213sh... but not the conversions of F16C (vcvtph2ps, vcvtps2ph).
+fp16='[[:space:]]v(f?m(add|sub|ul)|fn?m|add|sub|mul|div|sqrt|max|min|cmp|rcp|scalef|reduce)[a-z0-9]*[ps]h[[:space:]]'
+amx='%tmm|tile(load|store|zero|release)|ldtilecfg|sttilecfg'
+
 for o in $(find "$BUILD/engine" "$BUILD/ipc" "$BUILD/client" "$BUILD/daemon" -name '*.o'); do
     n=$((n + 1))
     case $o in
-    */engine/kernels_avx2*.o) pattern='%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]\b' ;;
+    */engine/kernels_avx2*.o | */engine/kernels_avxvnni*.o)
+        pattern='%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]\b'
+        case $o in */kernels_avx2*) pattern="$pattern|[[:space:]]vpdp" ;; esac
+        ;;
+    */engine/kernels_avx512*.o) pattern="$amx|$fp16|[[:space:]]v[a-z0-9]*bf16" ;;
+    */engine/kernels_bf16*.o) pattern="$amx|$fp16" ;;
     *) pattern='%[yz]mm|[[:space:]]v[a-z0-9]+ +.*%xmm' ;;
     esac
     if hit=$(first_hit "$o" "$pattern"); then

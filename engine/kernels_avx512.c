@@ -1,0 +1,175 @@
+/* The AVX-512 tables, and their kernels over plain vectors of any length. */
+#include "engine/kernels_avx512.h"
+#include "engine/kernels_scalar.h"
+
+#include <math.h>
+
+/* The next 16 elements, or the n that are left; the lanes behind them are 0 and are not stored. */
+static inline __m512 load_some(const float *x, uint32_t n)
+{
+    return _mm512_maskz_loadu_ps(avx512_first(n), x);
+}
+
+static inline void store_some(float *x, uint32_t n, __m512 v)
+{
+    _mm512_mask_storeu_ps(x, avx512_first(n), v);
+}
+
+/* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are equal. */
+static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
+{
+    const __m512 sign = _mm512_set1_ps(-0.0f);
+
+    for (uint32_t b = 0; b < n / 32; b++, x += 32) {
+        __m512 v0 = _mm512_loadu_ps(x), v1 = _mm512_loadu_ps(x + 16), amax = _mm512_setzero_ps();
+        __m512i q0, q1;
+        float most, inverse;
+
+        amax = _mm512_max_ps(_mm512_andnot_ps(sign, v0), amax);
+        amax = _mm512_max_ps(_mm512_andnot_ps(sign, v1), amax);
+        most = avx512_max(amax);
+        inverse = 127 / most;
+        if (!isfinite(inverse)) {
+            ret[b] = (struct kernels_q8){ 0 };
+            continue;
+        }
+        q0 = _mm512_cvtps_epi32(_mm512_mul_ps(v0, _mm512_set1_ps(inverse)));
+        q1 = _mm512_cvtps_epi32(_mm512_mul_ps(v1, _mm512_set1_ps(inverse)));
+        _mm_storeu_si128((void *)ret[b].q, _mm512_cvtsepi32_epi8(q0));
+        _mm_storeu_si128((void *)(ret[b].q + 16), _mm512_cvtsepi32_epi8(q1));
+        ret[b].d = most / 127;
+        ret[b].sum[0] = (int16_t)_mm512_reduce_add_epi32(q0);
+        ret[b].sum[1] = (int16_t)_mm512_reduce_add_epi32(q1);
+        ret[b].s = ret[b].d * (float)(ret[b].sum[0] + ret[b].sum[1]);
+    }
+}
+
+static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
+{
+    __m512 sum[4], by;
+    uint32_t i = 0;
+
+    for (int k = 0; k < 4; k++)
+        sum[k] = _mm512_setzero_ps();
+    for (; i + 64 <= n; i += 64) {
+        for (int k = 0; k < 4; k++) {
+            __m512 v = _mm512_loadu_ps(x + i + 16 * k);
+
+            sum[k] = _mm512_fmadd_ps(v, v, sum[k]);
+        }
+    }
+    for (; i < n; i += 16) {
+        __m512 v = load_some(x + i, n - i);
+
+        sum[0] = _mm512_fmadd_ps(v, v, sum[0]);
+    }
+    sum[0] = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+    by = _mm512_set1_ps(1 / sqrtf(avx512_sum(sum[0]) / (float)n + eps));
+    for (i = 0; i < n; i += 16) {
+        __m512 v = _mm512_mul_ps(load_some(x + i, n - i), by);
+
+        store_some(ret + i, n - i, _mm512_mul_ps(v, load_some(w + i, n - i)));
+    }
+}
+
+static void add(float *x, const float *y, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i += 16)
+        store_some(x + i, n - i, _mm512_add_ps(load_some(x + i, n - i), load_some(y + i, n - i)));
+}
+
+static void swiglu(float *gate, const float *up, uint32_t n)
+{
+    const __m512 one = _mm512_set1_ps(1), sign = _mm512_set1_ps(-0.0f);
+
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512 g = load_some(gate + i, n - i);
+        __m512 e = _mm512_add_ps(one, avx512_exp(_mm512_xor_ps(g, sign)));
+
+        store_some(gate + i, n - i, _mm512_mul_ps(_mm512_div_ps(g, e), load_some(up + i, n - i)));
+    }
+}
+
+static void rope(float *x, uint32_t n_heads, uint32_t hd, const float *cs)
+{
+    uint32_t half = hd / 2;
+
+    for (uint32_t h = 0; h < n_heads; h++, x += hd) {
+        for (uint32_t i = 0; i < half; i += 16) {
+            uint32_t left = half - i;
+            __m512 x0 = load_some(x + i, left), x1 = load_some(x + half + i, left);
+            __m512 c = load_some(cs + i, left), s = load_some(cs + half + i, left);
+
+            store_some(x + i, left, _mm512_fmsub_ps(x0, c, _mm512_mul_ps(x1, s)));
+            store_some(x + half + i, left, _mm512_fmadd_ps(x0, s, _mm512_mul_ps(x1, c)));
+        }
+    }
+}
+
+static void scale(float *x, uint32_t n, float by)
+{
+    for (uint32_t i = 0; i < n; i += 16)
+        store_some(x + i, n - i, _mm512_mul_ps(load_some(x + i, n - i), _mm512_set1_ps(by)));
+}
+
+/* NaN is never the greatest: vmaxps gives its second operand when the first is none. */
+static float max_of(const float *x, uint32_t n)
+{
+    __m512 none = _mm512_set1_ps(-INFINITY), top[4] = { none, none, none, none };
+    uint32_t i = 0;
+
+    for (; i + 64 <= n; i += 64) {
+        for (int k = 0; k < 4; k++)
+            top[k] = _mm512_max_ps(_mm512_loadu_ps(x + i + 16 * k), top[k]);
+    }
+    for (; i < n; i += 16)
+        top[0] = _mm512_max_ps(_mm512_mask_loadu_ps(none, avx512_first(n - i), x + i), top[0]);
+    return avx512_max(_mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3])));
+}
+
+/* Sums of 512 are kept in f32, their sum in f64: a vocabulary has 150,000 terms. */
+static float logsumexp(const float *x, uint32_t n)
+{
+    float max = max_of(x, n);
+    __m512 shift = _mm512_set1_ps(max);
+    double sum = 0;
+
+    if (!isfinite(max))
+        return max;
+    for (uint32_t i = 0; i < n;) {
+        uint32_t end = n - i < 512 ? n : i + 512;
+        __m512 part = _mm512_setzero_ps();
+
+        for (; i < end; i += 16) {
+            __m512 e = avx512_exp(_mm512_sub_ps(load_some(x + i, end - i), shift));
+
+            part = _mm512_mask_add_ps(part, avx512_first(end - i), part, e);
+        }
+        sum += avx512_sum(part);
+    }
+    return max + (float)log(sum);
+}
+
+/* --- tables -------------------------------------------------------------------------------------- */
+
+/* All that the tables have in common. */
+#define VECTORS                                                                                    \
+    .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
+    .kv_store = { [KERNELS_KV_F16] = avx512_kv_store_f16,                                          \
+                  [KERNELS_KV_F32] = avx512_kv_store_f32 },                                        \
+    .attn = { [KERNELS_KV_F16] = avx512_attn_f16, [KERNELS_KV_F32] = avx512_attn_f32 },            \
+    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp
+
+const struct kernels kernels_avx512 = {
+    .name = "avx512",
+    .form = KERNELS_FORMS,
+    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    VECTORS,
+};
+
+const struct kernels kernels_avx512bf16 = {
+    .name = "avx512bf16",
+    .form = KERNELS_FORMS,
+    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    VECTORS,
+};

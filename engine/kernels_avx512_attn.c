@@ -1,0 +1,477 @@
+/* Attention over one segment: keys go by in groups of four pages (64 keys), and each row keeps its
+ * running maximum, sum and output, which are rescaled when a group raises the maximum.
+ *
+ * Groups begin at fixed keys and every chain of additions runs over keys in order, one element an
+ * accumulator: a row's result does not depend on the rows beside it. A group in which a row sees
+ * nothing leaves that row alone.
+ *
+ * Scores: a K tile is (hd, 16), so 16 keys are one vector and an element of q is broadcast to them.
+ * Few rows take narrow tiles as they are, at the speed of memory: tiles are called for one step
+ * ahead, V while K is multiplied and the next K while V is. For many rows, a group's tiles are
+ * made f32 once, on the stack, where 6 rows by 4 vectors need 10 loads for 24 multiply-adds.
+ */
+#include "engine/kernels_avx512.h"
+
+#include <math.h>
+
+#define TOKENS      KERNELS_PAGE_TOKENS
+#define GROUP_PAGES 4u
+#define GROUP_KEYS  (GROUP_PAGES * TOKENS)
+#define BLOCK_ROWS  8u   /* rows at a time, at most */
+#define CHUNK_ROWS  96u  /* rows that pass over all keys together, at most */
+#define WIDEN_HD    256u /* larger heads use narrow tiles as they are */
+
+/* One group of pages. Missing pages repeat the last one, and their scores are hidden. */
+struct group {
+    const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
+    const uint8_t *k_next[GROUP_PAGES]; /* to be fetched meanwhile */
+    uint32_t key0;
+};
+
+struct wide {
+    _Alignas(64) float k[GROUP_PAGES][WIDEN_HD * TOKENS];
+    _Alignas(64) float v[GROUP_PAGES][WIDEN_HD * TOKENS];
+};
+
+/* Rows [r0, r1) of the call on their way over the keys. */
+struct chunk {
+    const struct kernels_attn *a;
+    uint32_t r0, r1;
+    _Alignas(64) float sum[CHUNK_ROWS][16]; /* l of each row, in 16 parts */
+};
+
+AVX512_INLINE size_t element_bytes(enum kernels_kv kv)
+{
+    return kv == KERNELS_KV_F32 ? 4 : 2;
+}
+
+/* n is 16, or 8 at the end of a row of V. */
+AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *tile, size_t i, uint32_t n)
+{
+    if (kv == KERNELS_KV_F32)
+        return n == 16 ? _mm512_loadu_ps((const float *)tile + i)
+                       : _mm512_maskz_loadu_ps(0xff, (const float *)tile + i);
+    return n == 16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(tile + 2 * i)))
+                   : _mm512_zextps256_ps512(
+                         _mm256_cvtph_ps(_mm_loadu_si128((const void *)(tile + 2 * i))));
+}
+
+/* Scores of n_rows rows and n_pages pages, to s (n_rows, GROUP_KEYS). `ahead`: calls for V. */
+AVX512_INLINE void score_pages(enum kernels_kv kv, bool ahead, const struct group *g, uint32_t p,
+                               uint32_t n_pages, const float *q, uint32_t hd, uint32_t n_rows,
+                               float *s)
+{
+    uint32_t line = 64 / (TOKENS * (uint32_t)element_bytes(kv)); /* elements of q a cache line */
+    __m512 acc[BLOCK_ROWS][GROUP_PAGES], k[GROUP_PAGES];
+
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (uint32_t j = 0; j < n_pages; j++)
+            acc[r][j] = _mm512_setzero_ps();
+
+    for (uint32_t i = 0; i < hd; i += 4) {
+#pragma GCC unroll 8
+        for (uint32_t u = i; u < i + 4; u++) {
+#pragma GCC unroll 8
+            for (uint32_t j = 0; j < n_pages; j++) {
+                k[j] = load_some(kv, g->k[p + j], u * TOKENS, 16);
+                if (ahead && (u - i) % line == 0)
+                    _mm_prefetch(g->v[p + j] + u * TOKENS * element_bytes(kv), _MM_HINT_T0);
+            }
+#pragma GCC unroll 8
+            for (uint32_t r = 0; r < n_rows; r++) {
+                __m512 qi = _mm512_set1_ps(q[r * hd + u]);
+
+#pragma GCC unroll 8
+                for (uint32_t j = 0; j < n_pages; j++)
+                    acc[r][j] = _mm512_fmadd_ps(qi, k[j], acc[r][j]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (uint32_t j = 0; j < n_pages; j++)
+            _mm512_storeu_ps(s + r * GROUP_KEYS + (p + j) * TOKENS, acc[r][j]);
+}
+
+/* o += weights times values over keys [j0, j1) of the group, for n_rows rows and n_vec vectors from
+ * element c on; the last vector has n_last elements. `ahead`: calls for the next K. */
+AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group *g, uint32_t j0,
+                              uint32_t j1, const float *w, float *o, uint32_t hd, uint32_t c,
+                              uint32_t n_rows, uint32_t n_vec, uint32_t n_last)
+{
+    __mmask16 last = n_last == 16 ? 0xffff : 0xff;
+    __m512 acc[BLOCK_ROWS][4], value[4];
+
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < n_vec; i++)
+            acc[r][i] =
+                _mm512_maskz_loadu_ps(i + 1 < n_vec ? 0xffff : last, o + r * hd + c + 16 * i);
+
+    for (uint32_t j = j0; j < j1; j++) {
+        size_t at = (size_t)(j % TOKENS) * hd + c;
+        const uint8_t *v = g->v[j / TOKENS];
+
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < n_vec; i++)
+            value[i] = load_some(kv, v, at + 16 * i, i + 1 < n_vec ? 16 : n_last);
+        for (uint32_t i = 0; ahead && i < n_vec * 16 * element_bytes(kv); i += 64)
+            _mm_prefetch(g->k_next[j / TOKENS] + at * element_bytes(kv) + i, _MM_HINT_T0);
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++) {
+            __m512 wj = _mm512_set1_ps(w[r * GROUP_KEYS + j]);
+
+#pragma GCC unroll 8
+            for (uint32_t i = 0; i < n_vec; i++)
+                acc[r][i] = _mm512_fmadd_ps(wj, value[i], acc[r][i]);
+        }
+    }
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < n_vec; i++)
+            _mm512_mask_storeu_ps(o + r * hd + c + 16 * i, i + 1 < n_vec ? 0xffff : last,
+                                  acc[r][i]);
+}
+
+AVX512_INLINE void add_values_rows(enum kernels_kv kv, bool ahead, const struct group *g,
+                                   uint32_t j0, uint32_t j1, const float *w, float *o, uint32_t hd,
+                                   uint32_t n_rows, uint32_t n_vec)
+{
+    uint32_t c = 0;
+
+    for (; c + 16 * n_vec <= hd; c += 16 * n_vec)
+        add_values(kv, ahead, g, j0, j1, w, o, hd, c, n_rows, n_vec, 16);
+    for (; c + 16 <= hd; c += 16)
+        add_values(kv, ahead, g, j0, j1, w, o, hd, c, n_rows, 1, 16);
+    if (c < hd)
+        add_values(kv, ahead, g, j0, j1, w, o, hd, c, n_rows, 1, 8);
+}
+
+/* One row, over keys that rows beside it do not see. */
+AVX512_ONCE void add_own(enum kernels_kv kv, const struct group *g, uint32_t j0, uint32_t j1,
+                         const float *w, float *o, uint32_t hd)
+{
+    if (kv == KERNELS_KV_F16)
+        add_values_rows(KERNELS_KV_F16, false, g, j0, j1, w, o, hd, 1, 4);
+    else
+        add_values_rows(KERNELS_KV_F32, false, g, j0, j1, w, o, hd, 1, 4);
+}
+
+/* --- softmax ------------------------------------------------------------------------------------- */
+
+/* e^x for x <= 0, as it is needed here: x log2(e) is rounded, which is 6e-8 |x| e^x of the largest
+ * weight, 1. Weights below 2^-126 are none: denormals would be slow and weigh nothing. */
+AVX512_INLINE __m512 weigh(__m512 x)
+{
+    __m512 y = _mm512_mul_ps(x, _mm512_set1_ps(1.44269502f));
+    __mmask16 some = _mm512_cmp_ps_mask(y, _mm512_set1_ps(-126), _CMP_NLT_UQ);
+
+    return _mm512_maskz_scalef_ps(some, avx512_power(AVX512_FRACTION(y)), y);
+}
+
+AVX512_ONCE void hide_keys(float *s, uint32_t seen)
+{
+    for (uint32_t j = seen & ~15u; j < GROUP_KEYS; j += 16) {
+        __mmask16 hidden = (__mmask16)~avx512_first(seen > j ? seen - j : 0);
+
+        _mm512_mask_storeu_ps(s + j, hidden, _mm512_set1_ps(-INFINITY));
+    }
+}
+
+/* A greater maximum: what was summed so far is brought to it. */
+AVX512_ONCE void raise_row(__m512 top, float *m, float *sum, float *o, uint32_t hd)
+{
+    float max = avx512_max(top);
+    __m512 by = weigh(_mm512_set1_ps(*m - max));
+
+    *m = max;
+    _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), by));
+    for (uint32_t i = 0; i < hd; i += 16) {
+        __mmask16 in = avx512_first(hd - i);
+
+        _mm512_mask_storeu_ps(o + i, in, _mm512_mul_ps(_mm512_maskz_loadu_ps(in, o + i), by));
+    }
+}
+
+/* One row's scores s become weights against the new maximum; keys from `seen` on get none. The sum
+ * stays in 16 parts until the end, and the greatest score is only looked for when some score is
+ * above the maximum: most groups raise nothing. */
+AVX512_INLINE void soften_row(float *s, uint32_t seen, float *m, float *sum, float *o, uint32_t hd)
+{
+    __m512 v[GROUP_PAGES], top, shift;
+
+    if (seen < GROUP_KEYS)
+        hide_keys(s, seen);
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm512_loadu_ps(s + 16 * i);
+    top = _mm512_max_ps(_mm512_max_ps(v[0], v[1]), _mm512_max_ps(v[2], v[3]));
+    if (_mm512_cmp_ps_mask(top, _mm512_set1_ps(*m), _CMP_GT_OQ))
+        raise_row(top, m, sum, o, hd);
+    shift = _mm512_set1_ps(*m);
+    for (int i = 0; i < 4; i++) {
+        v[i] = weigh(_mm512_sub_ps(v[i], shift));
+        _mm512_storeu_ps(s + 16 * i, v[i]);
+    }
+    v[0] = _mm512_add_ps(_mm512_add_ps(v[0], v[1]), _mm512_add_ps(v[2], v[3]));
+    _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), v[0]));
+}
+
+/* --- rows by groups ------------------------------------------------------------------------------ */
+
+/* Keys of the group that row r sees. */
+AVX512_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct group *g, uint32_t r)
+{
+    uint32_t seen = a->first_visible + r / a->group;
+
+    seen = seen < a->n_keys ? seen : a->n_keys;
+    if (seen <= g->key0)
+        return 0;
+    return seen - g->key0 < GROUP_KEYS ? seen - g->key0 : GROUP_KEYS;
+}
+
+/* Rows [r, r + n_rows) over one group; n_pages pages and n_vec vectors at a time fill the registers. */
+AVX512_INLINE void attend_block(enum kernels_kv kv, bool ahead, struct chunk *c,
+                                const struct group *g, uint32_t r, uint32_t n_rows,
+                                uint32_t n_pages, uint32_t n_vec)
+{
+    const struct kernels_attn *a = c->a;
+    uint32_t hd = a->head_dim, least = keys_seen(a, g, r), most = keys_seen(a, g, r + n_rows - 1);
+    _Alignas(64) float s[BLOCK_ROWS * GROUP_KEYS];
+    float *o = a->o + (size_t)r * hd;
+
+    for (uint32_t p = 0; p * TOKENS < most; p += n_pages)
+        score_pages(kv, ahead, g, p, n_pages, a->q + (size_t)r * hd, hd, n_rows, s);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        uint32_t seen = keys_seen(a, g, r + i);
+
+        if (seen)
+            soften_row(s + i * GROUP_KEYS, seen, &a->m[r + i], c->sum[r + i - c->r0], o + i * hd,
+                       hd);
+    }
+    /* Keys that all rows see, then each row's own: a key that a row does not see is not even
+     * multiplied by zero. */
+    add_values_rows(kv, ahead, g, 0, least, s, o, hd, n_rows, n_vec);
+    for (uint32_t i = 0; i < n_rows && least < most; i++) {
+        uint32_t seen = keys_seen(a, g, r + i);
+
+        if (least < seen)
+            add_own(kv, g, least, seen, s + i * GROUP_KEYS, o + i * hd, hd);
+    }
+}
+
+/* All rows of the chunk over one group, so that no block of one row is left over. Two rows more fit
+ * when tiles are narrow, as there the conversion is what costs: those take half as many vectors. */
+AVX512_INLINE void attend_group(enum kernels_kv kv, bool ahead, struct chunk *c,
+                                const struct group *g)
+{
+    uint32_t r = c->r0, n;
+
+    /* Rows that see nothing of the group come first. */
+    if (g->key0 >= c->a->first_visible) {
+        uint32_t blind = (g->key0 - c->a->first_visible + 1) * c->a->group;
+
+        r = r > blind ? r : blind;
+    }
+    for (; r < c->r1; r += n) {
+        uint32_t left = c->r1 - r;
+
+        n = kv != KERNELS_KV_F32 && (left == 7 || left == 8) ? left
+            : left > 7                                       ? 6
+            : left == 7                                      ? 4
+                                                             : left;
+        switch (n) {
+        case 8:
+            attend_block(kv, ahead, c, g, r, 8, 2, 2);
+            break;
+        case 7:
+            attend_block(kv, ahead, c, g, r, 7, 2, 2);
+            break;
+        case 6:
+            attend_block(kv, ahead, c, g, r, 6, 4, 4);
+            break;
+        case 5:
+            attend_block(kv, ahead, c, g, r, 5, 4, 4);
+            break;
+        case 4:
+            attend_block(kv, ahead, c, g, r, 4, 4, 4);
+            break;
+        case 3:
+            attend_block(kv, ahead, c, g, r, 3, 4, 4);
+            break;
+        case 2:
+            attend_block(kv, ahead, c, g, r, 2, 4, 4);
+            break;
+        default:
+            attend_block(kv, ahead, c, g, r, 1, 4, 4);
+        }
+    }
+}
+
+AVX512_ONCE void attend_group_f16(struct chunk *c, const struct group *g)
+{
+    attend_group(KERNELS_KV_F16, true, c, g);
+}
+
+AVX512_ONCE void attend_group_f32(struct chunk *c, const struct group *g)
+{
+    attend_group(KERNELS_KV_F32, true, c, g);
+}
+
+AVX512_ONCE void attend_group_wide(struct chunk *c, const struct group *g)
+{
+    attend_group(KERNELS_KV_F32, false, c, g);
+}
+
+/* The tiles of the group at first_page, and the K tiles of the next one (or the last one again). */
+AVX512_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
+{
+    uint32_t last = (a->n_keys - 1) / TOKENS;
+    struct group g = { .key0 = first_page * TOKENS };
+
+    for (uint32_t i = 0; i < GROUP_PAGES; i++) {
+        uint32_t p = first_page + i < last ? first_page + i : last;
+        uint32_t next = p + GROUP_PAGES < last ? p + GROUP_PAGES : last;
+        const uint8_t *page = a->pool + a->pages[p] * a->page_bytes;
+
+        g.k[i] = page + a->k_off;
+        g.v[i] = page + a->v_off;
+        g.k_next[i] = a->pool + a->pages[next] * a->page_bytes + a->k_off;
+    }
+    return g;
+}
+
+/* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
+static void widen_group(struct group *g, uint32_t hd, struct wide *w)
+{
+    for (uint32_t p = 0; p < GROUP_PAGES; p++) {
+        for (uint32_t i = 0; i < hd * TOKENS; i += 16) {
+            _mm512_store_ps(&w->k[p][i], load_some(KERNELS_KV_F16, g->k[p], i, 16));
+            _mm512_store_ps(&w->v[p][i], load_some(KERNELS_KV_F16, g->v[p], i, 16));
+        }
+        g->k[p] = (const uint8_t *)w->k[p];
+        g->v[p] = (const uint8_t *)w->v[p];
+    }
+}
+
+/* The groups that some row of the chunk sees. */
+static uint32_t pages_seen(const struct chunk *c)
+{
+    uint32_t seen = c->a->first_visible + (c->r1 - 1) / c->a->group;
+
+    return ((seen < c->a->n_keys ? seen : c->a->n_keys) + TOKENS - 1) / TOKENS;
+}
+
+static void attend_widened(struct chunk *c)
+{
+    uint32_t n_pages = pages_seen(c);
+    struct wide w;
+
+    for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
+        struct group g = open_group(c->a, p);
+
+        widen_group(&g, c->a->head_dim, &w);
+        attend_group_wide(c, &g);
+    }
+}
+
+static void attend_chunk(enum kernels_kv kv, struct chunk *c)
+{
+    uint32_t n_pages = pages_seen(c);
+
+    for (uint32_t r = c->r0; r < c->r1; r++) {
+        c->a->m[r] = -INFINITY;
+        _mm512_store_ps(c->sum[r - c->r0], _mm512_setzero_ps());
+    }
+    for (size_t i = (size_t)c->r0 * c->a->head_dim; i < (size_t)c->r1 * c->a->head_dim; i += 8)
+        _mm256_storeu_ps(c->a->o + i, _mm256_setzero_ps());
+
+    if (kv == KERNELS_KV_F16 && c->r1 - c->r0 > BLOCK_ROWS && c->a->head_dim <= WIDEN_HD) {
+        attend_widened(c);
+    } else {
+        for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
+            struct group g = open_group(c->a, p);
+
+            if (kv == KERNELS_KV_F16)
+                attend_group_f16(c, &g);
+            else
+                attend_group_f32(c, &g);
+        }
+    }
+    for (uint32_t r = c->r0; r < c->r1; r++)
+        c->a->l[r] = avx512_sum(_mm512_load_ps(c->sum[r - c->r0]));
+}
+
+static void attend(enum kernels_kv kv, const struct kernels_attn *a)
+{
+    struct chunk c; /* not cleared: rows clear what they use */
+
+    c.a = a;
+    for (c.r0 = 0; c.r0 < a->n_rows; c.r0 = c.r1) {
+        c.r1 = a->n_rows - c.r0 < CHUNK_ROWS ? a->n_rows : c.r0 + CHUNK_ROWS;
+        attend_chunk(kv, &c);
+    }
+}
+
+void avx512_attn_f16(const struct kernels_attn *a)
+{
+    attend(KERNELS_KV_F16, a);
+}
+
+void avx512_attn_f32(const struct kernels_attn *a)
+{
+    attend(KERNELS_KV_F32, a);
+}
+
+void avx512_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
+                       uint32_t hd)
+{
+    float top = fmaxf(*m, m2);
+    __m512 zero = _mm512_setzero_ps();
+    __m512 by1 = *l > 0 ? avx512_exp(_mm512_set1_ps(*m - top)) : zero;
+    __m512 by2 = l2 > 0 ? avx512_exp(_mm512_set1_ps(m2 - top)) : zero;
+
+    *m = top;
+    *l = *l * _mm512_cvtss_f32(by1) + l2 * _mm512_cvtss_f32(by2);
+    for (uint32_t i = 0; i < hd; i += 16) {
+        __mmask16 in = avx512_first(hd - i);
+        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(in, o2 + i), by2);
+
+        v = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(in, o + i), by1, v);
+        _mm512_mask_storeu_ps(o + i, in, v);
+    }
+}
+
+/* --- storing ------------------------------------------------------------------------------------- */
+
+/* K goes down a column of its tile, V along a row. */
+void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                         void *v_tile)
+{
+    uint16_t *kt = (uint16_t *)k_tile + slot, *vt = (uint16_t *)v_tile + (size_t)slot * hd;
+
+    for (uint32_t i = 0; i < hd; i += 8) {
+        uint16_t k16[8];
+
+        _mm_storeu_si128((void *)k16, _mm256_cvtps_ph(_mm256_loadu_ps(k + i), 0));
+        _mm_storeu_si128((void *)(vt + i), _mm256_cvtps_ph(_mm256_loadu_ps(v + i), 0));
+        for (uint32_t j = 0; j < 8; j++)
+            kt[(i + j) * TOKENS] = k16[j];
+    }
+}
+
+void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                         void *v_tile)
+{
+    float *kt = (float *)k_tile + slot, *vt = (float *)v_tile + (size_t)slot * hd;
+
+    for (uint32_t i = 0; i < hd; i += 8) {
+        _mm256_storeu_ps(vt + i, _mm256_loadu_ps(v + i));
+        for (uint32_t j = i; j < i + 8; j++)
+            kt[j * TOKENS] = k[j];
+    }
+}
