@@ -91,10 +91,10 @@ struct kernels {
 };
 
 /* The forms of the scalar table, and of all others but for BF16 weights. */
-#define KERNELS_FORMS                                                                                \
-    { [QUANT_Q4_0] = KERNELS_FORM_Q8, [QUANT_Q4_1] = KERNELS_FORM_Q8, [QUANT_Q5_0] = KERNELS_FORM_Q8,   \
-      [QUANT_Q5_1] = KERNELS_FORM_Q8, [QUANT_Q8_0] = KERNELS_FORM_Q8, [QUANT_Q4_K] = KERNELS_FORM_Q8,   \
-      [QUANT_Q5_K] = KERNELS_FORM_Q8, [QUANT_Q6_K] = KERNELS_FORM_Q8 }
+#define KERNELS_FORMS                                                                              \
+    [QUANT_Q4_0] = KERNELS_FORM_Q8, [QUANT_Q4_1] = KERNELS_FORM_Q8, [QUANT_Q5_0] = KERNELS_FORM_Q8,   \
+    [QUANT_Q5_1] = KERNELS_FORM_Q8, [QUANT_Q8_0] = KERNELS_FORM_Q8, [QUANT_Q4_K] = KERNELS_FORM_Q8,   \
+    [QUANT_Q5_K] = KERNELS_FORM_Q8, [QUANT_Q6_K] = KERNELS_FORM_Q8
 
 extern const struct kernels kernels_scalar, kernels_avx2, kernels_avxvnni, kernels_avx512,
     kernels_avx512bf16;

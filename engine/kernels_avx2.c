@@ -191,14 +191,14 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
 
 const struct kernels kernels_avx2 = {
     .name = "avx2",
-    .form = KERNELS_FORMS,
+    .form = { KERNELS_FORMS },
     .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
     VECTORS,
 };
 
 const struct kernels kernels_avxvnni = {
     .name = "avxvnni",
-    .form = KERNELS_FORMS,
+    .form = { KERNELS_FORMS },
     .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
     VECTORS,
 };

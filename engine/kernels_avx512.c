@@ -1,6 +1,6 @@
 /* The AVX-512 tables, and their kernels over plain vectors of any length. */
 #include "engine/kernels_avx512.h"
-#include "engine/kernels_scalar.h"
+#include "engine/kernels_bf16.h"
 
 #include <math.h>
 
@@ -160,16 +160,24 @@ static float logsumexp(const float *x, uint32_t n)
     .attn = { [KERNELS_KV_F16] = avx512_attn_f16, [KERNELS_KV_F32] = avx512_attn_f32 },            \
     .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp
 
+#define PRODUCTS                                                                                   \
+    [QUANT_F32] = avx512_matmul_f32, [QUANT_F16] = avx512_matmul_f16,                              \
+    [QUANT_Q4_0] = avx512_matmul_q4_0, [QUANT_Q4_1] = avx512_matmul_q4_1,                          \
+    [QUANT_Q5_0] = avx512_matmul_q5_0, [QUANT_Q5_1] = avx512_matmul_q5_1,                          \
+    [QUANT_Q8_0] = avx512_matmul_q8_0, [QUANT_Q4_K] = avx512_matmul_q4_k,                          \
+    [QUANT_Q5_K] = avx512_matmul_q5_k, [QUANT_Q6_K] = avx512_matmul_q6_k
+
 const struct kernels kernels_avx512 = {
     .name = "avx512",
-    .form = KERNELS_FORMS,
-    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    .form = { KERNELS_FORMS },
+    .matmul = { PRODUCTS, [QUANT_BF16] = avx512_matmul_bf16 },
     VECTORS,
 };
 
 const struct kernels kernels_avx512bf16 = {
     .name = "avx512bf16",
-    .form = KERNELS_FORMS,
-    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    .form = { KERNELS_FORMS, [QUANT_BF16] = KERNELS_FORM_BF16 },
+    .matmul = { PRODUCTS, [QUANT_BF16] = bf16_matmul },
+    .to_bf16 = bf16_from_f32,
     VECTORS,
 };

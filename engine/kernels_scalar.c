@@ -159,7 +159,7 @@ static void attn_merge(float *m, float *l, float *o, float m2, float l2, const f
 
 const struct kernels kernels_scalar = {
     .name = "scalar",
-    .form = KERNELS_FORMS,
+    .form = { KERNELS_FORMS },
     .matmul = { [QUANT_F32] = scalar_matmul,
                 [QUANT_F16] = scalar_matmul,
                 [QUANT_BF16] = scalar_matmul,
