@@ -14,6 +14,26 @@
 #define AVX2_INLINE static inline __attribute__((always_inline))
 #define AVX2_ONCE   static __attribute__((noinline))
 
+/* Products (kernels_avx2_q8.c, and kernels_avxvnni.c for the table that has AVX-VNNI); q4_min: Q4_1 and
+ * Q4_K, q5_min: Q5_1 and Q5_K. */
+void avx2_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_q4_min(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_q5_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_q5_min(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_q6_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_q8_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avxvnni_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avxvnni_matmul_q4_min(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avxvnni_matmul_q5_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avxvnni_matmul_q5_min(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avxvnni_matmul_q6_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avxvnni_matmul_q8_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+
+/* Products of floats (kernels_avx2_float.c). */
+void avx2_matmul_f32(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_f16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void avx2_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+
 /* Attention (kernels_avx2_attn.c). */
 void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                        void *v_tile);
