@@ -67,6 +67,29 @@ AVX2_INLINE __m256i avx2_first(uint32_t n)
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n < 8 ? n : 8)), lane);
 }
 
+/* Two accumulators of a tile's rows, of which n_rows or all 16 are rows of the product. */
+AVX2_INLINE void avx2_load_tile(const float *y, uint32_t n_rows, __m256 ret_acc[2])
+{
+    if (n_rows >= TILE_ROWS) {
+        ret_acc[0] = _mm256_loadu_ps(y);
+        ret_acc[1] = _mm256_loadu_ps(y + 8);
+    } else {
+        ret_acc[0] = _mm256_maskload_ps(y, avx2_first(n_rows));
+        ret_acc[1] = _mm256_maskload_ps(y + 8, avx2_first(n_rows > 8 ? n_rows - 8 : 0));
+    }
+}
+
+AVX2_INLINE void avx2_store_tile(float *y, uint32_t n_rows, const __m256 acc[2])
+{
+    if (n_rows >= TILE_ROWS) {
+        _mm256_storeu_ps(y, acc[0]);
+        _mm256_storeu_ps(y + 8, acc[1]);
+    } else {
+        _mm256_maskstore_ps(y, avx2_first(n_rows), acc[0]);
+        _mm256_maskstore_ps(y + 8, avx2_first(n_rows > 8 ? n_rows - 8 : 0), acc[1]);
+    }
+}
+
 /* e^x to about 1e-7 of its value; exactly 1 at 0; 0 below -87.3; e^88.3 above 88.3. NaN gives e^88.3
  * or 0. x = n ln 2 + r with |r| <= ln 2 / 2; e^r by its Taylor series, whose first term left out is
  * r^7 / 5040 < 1.2e-7; ln 2 in two parts, so that r loses nothing. */

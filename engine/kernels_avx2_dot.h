@@ -167,33 +167,8 @@ AVX2_INLINE void dot_block(struct dot_kind kind, const struct avx2_block *w,
 /* A chunk of a tile. */
 struct dot_chunk {
     const struct avx2_block *w;
-    uint32_t b0, n;
-    uint32_t r, n_rows; /* rows r to r + n_rows of the product */
+    uint32_t b0, n, r; /* blocks b0 to b0 + n of the tile whose first row is r */
 };
-
-AVX2_INLINE void dot_load(const struct dot_chunk *c, const float *y, __m256 acc[2])
-{
-    if (c->b0 == 0) {
-        acc[0] = acc[1] = _mm256_setzero_ps();
-    } else if (c->n_rows == TILE_ROWS) {
-        acc[0] = _mm256_loadu_ps(y);
-        acc[1] = _mm256_loadu_ps(y + 8);
-    } else {
-        acc[0] = _mm256_maskload_ps(y, avx2_first(c->n_rows));
-        acc[1] = _mm256_maskload_ps(y + 8, avx2_first(c->n_rows > 8 ? c->n_rows - 8 : 0));
-    }
-}
-
-AVX2_INLINE void dot_store(const struct dot_chunk *c, float *y, const __m256 acc[2])
-{
-    if (c->n_rows == TILE_ROWS) {
-        _mm256_storeu_ps(y, acc[0]);
-        _mm256_storeu_ps(y + 8, acc[1]);
-    } else {
-        _mm256_maskstore_ps(y, avx2_first(c->n_rows), acc[0]);
-        _mm256_maskstore_ps(y + 8, avx2_first(c->n_rows > 8 ? c->n_rows - 8 : 0), acc[1]);
-    }
-}
 
 /* A chunk by activation rows [t, t + n_x). */
 AVX2_INLINE void dot_rows(struct dot_kind kind, const struct kernels_matmul *a,
@@ -206,7 +181,9 @@ AVX2_INLINE void dot_rows(struct dot_kind kind, const struct kernels_matmul *a,
     for (uint32_t i = 0; i < n_x; i++) {
         x[i] = (const struct kernels_q8 *)((const uint8_t *)a->x + (t + i) * a->x_row_bytes);
         x[i] += c->b0;
-        dot_load(c, a->y + (t + i) * a->y_stride + c->r, acc[i]);
+        acc[i][0] = acc[i][1] = _mm256_setzero_ps();
+        if (c->b0)
+            avx2_load_tile(a->y + (t + i) * a->y_stride + c->r, a->n_rows - c->r, acc[i]);
     }
     for (uint32_t b = 0; b < c->n; b++) {
         dot_block(kind, &c->w[b], x, n_x, acc);
@@ -216,7 +193,7 @@ AVX2_INLINE void dot_rows(struct dot_kind kind, const struct kernels_matmul *a,
     }
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++)
-        dot_store(c, a->y + (t + i) * a->y_stride + c->r, acc[i]);
+        avx2_store_tile(a->y + (t + i) * a->y_stride + c->r, a->n_rows - c->r, acc[i]);
 }
 
 /* The tile whose first row is r, by activation rows [t0, t1). */
@@ -228,7 +205,6 @@ AVX2_INLINE void dot_tile(struct dot_kind kind, const struct kernels_matmul *a, 
     struct avx2_block w[DOT_BLOCKS];
     struct dot_chunk c = { .w = w, .r = r };
 
-    c.n_rows = a->n_rows - r < TILE_ROWS ? a->n_rows - r : TILE_ROWS;
     for (c.b0 = 0; c.b0 < n_blocks; c.b0 += DOT_BLOCKS) {
         c.n = n_blocks - c.b0 < DOT_BLOCKS ? n_blocks - c.b0 : DOT_BLOCKS;
         avx2_unpack(a->type, tile, c.b0, c.n, w);
