@@ -1,6 +1,5 @@
 /* The AVX2 table, and its kernels over plain vectors of any length. */
 #include "engine/kernels_avx2.h"
-#include "engine/kernels_scalar.h"
 
 #include <math.h>
 #include <string.h>
@@ -189,16 +188,25 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     .attn = { [KERNELS_KV_F16] = avx2_attn_f16, [KERNELS_KV_F32] = avx2_attn_f32 },                \
     .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp
 
+#define FLOATS                                                                                     \
+    [QUANT_F32] = avx2_matmul_f32, [QUANT_F16] = avx2_matmul_f16, [QUANT_BF16] = avx2_matmul_bf16
+
 const struct kernels kernels_avx2 = {
     .name = "avx2",
     .form = { KERNELS_FORMS },
-    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    .matmul = { FLOATS, [QUANT_Q4_0] = avx2_matmul_q4_0, [QUANT_Q4_1] = avx2_matmul_q4_min,
+                [QUANT_Q5_0] = avx2_matmul_q5_0, [QUANT_Q5_1] = avx2_matmul_q5_min,
+                [QUANT_Q8_0] = avx2_matmul_q8_0, [QUANT_Q4_K] = avx2_matmul_q4_min,
+                [QUANT_Q5_K] = avx2_matmul_q5_min, [QUANT_Q6_K] = avx2_matmul_q6_k },
     VECTORS,
 };
 
 const struct kernels kernels_avxvnni = {
     .name = "avxvnni",
     .form = { KERNELS_FORMS },
-    .matmul = { [0 ... QUANT__N - 1] = scalar_matmul },
+    .matmul = { FLOATS, [QUANT_Q4_0] = avxvnni_matmul_q4_0, [QUANT_Q4_1] = avxvnni_matmul_q4_min,
+                [QUANT_Q5_0] = avxvnni_matmul_q5_0, [QUANT_Q5_1] = avxvnni_matmul_q5_min,
+                [QUANT_Q8_0] = avxvnni_matmul_q8_0, [QUANT_Q4_K] = avxvnni_matmul_q4_min,
+                [QUANT_Q5_K] = avxvnni_matmul_q5_min, [QUANT_Q6_K] = avxvnni_matmul_q6_k },
     VECTORS,
 };
