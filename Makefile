@@ -134,7 +134,7 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/lib
 # Programs that test tools of other languages run.
 $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a
 	$(call link,$^ $(LIBS_engine))
-$(B)/bench/%: $(B)/bench/%.o $(B)/libgist.a $(B)/libengine.a
+$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
 
 $(B)/gist.pc: client/gist.pc.in Makefile
