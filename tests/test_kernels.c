@@ -4,7 +4,8 @@
  *
  * Tolerances. A product adds the same exact integers of the same blocks in another order: each of
  * the n additions is off by at most 2^-24 of the running sum, which is at most the largest weight
- * times the sum of |x|. Bound used: (n + 8) * 2^-23 of that, n the number of terms. */
+ * times the sum of |x|. Bound used: (n + 8) * 2^-23 of that, n the number of terms. Activations are
+ * such that their bf16 form is exact. */
 #include "engine/kernels.h"
 #include "tests/support/fenced.h"
 
@@ -19,7 +20,7 @@
 
 #include <cmocka.h>
 
-static const struct kernels *fast;
+static const struct kernels *fast; /* of the tables that this CPU has, the one under test */
 static const struct kernels *const plain = &kernels_scalar;
 
 static uint64_t seed = 0x9e3779b97f4a7c15u;
@@ -74,6 +75,17 @@ static float random_weight(enum fill fill)
     }
 }
 
+static bool has_min(enum quant type)
+{
+    return type == QUANT_Q4_1 || type == QUANT_Q5_1 || type == QUANT_Q4_K || type == QUANT_Q5_K;
+}
+
+/* Where a block's scale is; its minimum, if it has one, is behind it. */
+static size_t scale_off(enum quant type)
+{
+    return type == QUANT_Q6_K ? offsetof(struct quant_q6_k, d) : 0;
+}
+
 /* Random bytes are valid in every block format but for the f16 fields, which are set. */
 static void fill_block(enum quant type, enum fill fill, uint8_t *b)
 {
@@ -94,16 +106,10 @@ static void fill_block(enum quant type, enum fill fill, uint8_t *b)
         memcpy(&bits, &f, 4);
         put_u16(b, (uint16_t)(bits >> 16));
         break;
-    case QUANT_Q4_1:
-    case QUANT_Q4_K:
-        put_u16(b + 2, random_scale(fill));
-        /* fall through */
-    case QUANT_Q4_0:
-    case QUANT_Q8_0:
-        put_u16(b, random_scale(fill));
-        break;
     default:
-        put_u16(b + offsetof(struct quant_q6_k, d), random_scale(fill));
+        put_u16(b + scale_off(type), random_scale(fill));
+        if (has_min(type))
+            put_u16(b + 2, random_scale(fill));
     }
 }
 
@@ -112,75 +118,148 @@ static void fill_block(enum quant type, enum fill fill, uint8_t *b)
 struct product {
     enum quant type;
     uint32_t n_rows, n_cols, n_x;
-    struct fenced w, x, y[2];
+    uint8_t *rows; /* the weight as a file has it */
+    size_t row_bytes;
+    struct fenced w, x[KERNELS_FORM__N], y[2];
     float *x_values; /* (n_x, n_cols): what the kernel sees */
     struct kernels_matmul a;
 };
 
+static size_t form_bytes(enum kernels_form form, uint32_t n_cols)
+{
+    switch (form) {
+    case KERNELS_FORM_Q8:
+        return n_cols / 32 * sizeof(struct kernels_q8);
+    case KERNELS_FORM_BF16:
+        return (n_cols + 1) / 2 * 4;
+    default:
+        return n_cols * sizeof(float);
+    }
+}
+
+static float to_bf16(float f)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &f, 4);
+    bits &= 0xffff0000;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+static void fill_q8(struct product *p)
+{
+    struct kernels_q8 *q = p->x[KERNELS_FORM_Q8].p;
+    size_t n = (size_t)p->n_x * p->n_cols;
+
+    plain->quantise(p->x_values, (uint32_t)n, q);
+    for (size_t i = 0; i < n; i++)
+        p->x_values[i] = q[i / 32].d * q[i / 32].q[i % 32];
+}
+
+static void fill_bf16(struct product *p)
+{
+    uint16_t *to = p->x[KERNELS_FORM_BF16].p;
+    const uint16_t *halves = (const uint16_t *)(const void *)p->x_values;
+    uint32_t width = (p->n_cols + 1) / 2 * 2;
+
+    for (uint32_t t = 0; t < p->n_x; t++) {
+        for (uint32_t c = 0; c < width; c++)
+            to[t * width + c] = c < p->n_cols ? halves[2 * ((size_t)t * p->n_cols + c) + 1] : 0;
+    }
+}
+
+/* Values that all forms in use hold exactly. */
 static void fill_x(struct product *p, float by)
 {
     size_t n = (size_t)p->n_x * p->n_cols;
-    bool q8 = plain->quant_x[p->type];
 
     p->x_values = malloc(n * sizeof(float));
     for (size_t i = 0; i < n; i++)
-        p->x_values[i] = random_f32(by);
-    p->a.x_row_bytes = q8 ? p->n_cols / 32 * sizeof(struct kernels_q8) : p->n_cols * sizeof(float);
-    p->x = fenced_new(p->n_x * p->a.x_row_bytes);
-    p->a.x = p->x.p;
-    if (!q8) {
-        memcpy(p->x.p, p->x_values, n * sizeof(float));
-        return;
+        p->x_values[i] = to_bf16(random_f32(by));
+    for (enum kernels_form f = 0; f < KERNELS_FORM__N; f++)
+        p->x[f] = fenced_new(p->n_x * form_bytes(f, p->n_cols));
+    if (plain->form[p->type] == KERNELS_FORM_Q8) {
+        fill_q8(p);
+    } else {
+        memcpy(p->x[KERNELS_FORM_F32].p, p->x_values, n * sizeof(float));
+        fill_bf16(p);
     }
-    plain->quantise(p->x_values, (uint32_t)n, p->x.p);
-    for (size_t i = 0; i < n; i++) {
-        const struct kernels_q8 *b = (const struct kernels_q8 *)p->x.p + i / 32;
+}
 
-        p->x_values[i] = b->d * b->q[i % 32];
+static void pack(struct product *p)
+{
+    size_t len = tile_len(p->type, p->n_cols);
+
+    for (uint32_t r = 0; r < p->n_rows; r += TILE_ROWS) {
+        const void *lanes[TILE_ROWS] = { NULL };
+
+        for (uint32_t i = 0; i < TILE_ROWS && r + i < p->n_rows; i++)
+            lanes[i] = p->rows + (r + i) * p->row_bytes;
+        tile_pack(p->type, lanes, p->n_cols, (uint8_t *)p->w.p + r / TILE_ROWS * len);
     }
 }
 
 static void product_init(struct product *p, enum quant type, enum fill fill, uint32_t n_rows,
                          uint32_t n_cols, uint32_t n_x)
 {
-    size_t row_bytes = quant_row_bytes(type, n_cols), block = quant_info(type)->block_bytes;
+    size_t block = quant_info(type)->block_bytes, y_bytes = sizeof(float) * n_rows * n_x;
 
     *p = (struct product){ .type = type, .n_rows = n_rows, .n_cols = n_cols, .n_x = n_x };
-    p->w = fenced_new(n_rows * row_bytes);
-    for (size_t off = 0; off < n_rows * row_bytes; off += block)
-        fill_block(type, fill, (uint8_t *)p->w.p + off);
+    p->row_bytes = quant_row_bytes(type, n_cols);
+    p->rows = malloc(n_rows * p->row_bytes);
+    for (size_t off = 0; off < n_rows * p->row_bytes; off += block)
+        fill_block(type, fill, p->rows + off);
+    p->w = fenced_new(tile_count(n_rows) * tile_len(type, n_cols));
+    pack(p);
     fill_x(p, fill == FILL_HUGE ? 1e4f : 2);
     for (int i = 0; i < 2; i++) {
-        p->y[i] = fenced_new(sizeof(float) * n_rows * n_x);
-        memset(p->y[i].p, 0x5a, sizeof(float) * n_rows * n_x);
+        p->y[i] = fenced_new(y_bytes);
+        memset(p->y[i].p, 0x5a, y_bytes);
     }
-    p->a.w = p->w.p;
-    p->a.w_row_bytes = row_bytes;
-    p->a.n_cols = n_cols;
-    p->a.n_x = n_x;
-    p->a.y_stride = n_rows;
+    p->a = (struct kernels_matmul){ .type = type,
+                                    .w = p->w.p,
+                                    .tile_len = tile_len(type, n_cols),
+                                    .n_rows = n_rows,
+                                    .n_cols = n_cols,
+                                    .n_x = n_x,
+                                    .y_stride = n_rows };
 }
 
 static void product_fini(struct product *p)
 {
     fenced_free(&p->w);
-    fenced_free(&p->x);
     fenced_free(&p->y[0]);
     fenced_free(&p->y[1]);
+    for (enum kernels_form f = 0; f < KERNELS_FORM__N; f++)
+        fenced_free(&p->x[f]);
+    free(p->rows);
     free(p->x_values);
+}
+
+/* The arguments as table k wants them. */
+static struct kernels_matmul arguments(const struct product *p, const struct kernels *k, float *y)
+{
+    struct kernels_matmul a = p->a;
+
+    a.x = p->x[k->form[p->type]].p;
+    a.x_row_bytes = form_bytes(k->form[p->type], p->n_cols);
+    a.y = y;
+    return a;
 }
 
 static const float *product_run(struct product *p, const struct kernels *k, int to)
 {
-    p->a.y = p->y[to].p;
-    k->matmul[p->type](&p->a, 0, p->n_rows);
-    return p->a.y;
+    struct kernels_matmul a = arguments(p, k, p->y[to].p);
+
+    k->matmul[p->type](&a, 0, p->n_rows);
+    return a.y;
 }
 
 static void check_element(const struct product *p, const float *w, uint32_t r, uint32_t t,
                           float y_plain, float y_fast)
 {
-    uint32_t n_terms = plain->quant_x[p->type] ? p->n_cols / 16 : p->n_cols;
+    uint32_t n_terms = plain->form[p->type] == KERNELS_FORM_Q8 ? p->n_cols / 16 : p->n_cols;
     const float *x = p->x_values + (size_t)t * p->n_cols;
     double truth = 0, sum_x = 0, most = 0, bound;
 
@@ -190,12 +269,16 @@ static void check_element(const struct product *p, const float *w, uint32_t r, u
         most = fmax(most, fabs((double)w[c]));
     }
     bound = (n_terms + 8) * 0x1p-23 * most * sum_x + 1e-38;
+    if (fast->form[p->type] ==
+        KERNELS_FORM_BF16) /* denormal weights and products are zeros there */
+        bound += 0x1p-126 * (sum_x + n_terms);
     if (fabs(y_plain - truth) <= bound && fabs((double)y_fast - y_plain) <= bound)
         return;
     fail_msg(
-        "%s (%u x %u, %u rows of x): row %u, x %u: true %.9g, plain %.9g, fast %.9g, bound %.3g",
-        quant_info(p->type)->name, p->n_rows, p->n_cols, p->n_x, r, t, truth, y_plain, y_fast,
-        bound);
+        "%s, %s (%u x %u, %u rows of x): row %u, x %u: true %.9g, plain %.9g, fast %.9g, bound "
+        "%.3g",
+        fast->name, quant_info(p->type)->name, p->n_rows, p->n_cols, p->n_x, r, t, truth, y_plain,
+        y_fast, bound);
 }
 
 static void check_product(enum quant type, enum fill fill, uint32_t n_rows, uint32_t n_cols,
@@ -209,7 +292,7 @@ static void check_product(enum quant type, enum fill fill, uint32_t n_rows, uint
     y0 = product_run(&p, plain, 0);
     y1 = product_run(&p, fast, 1);
     for (uint32_t r = 0; r < n_rows; r++) {
-        quant_dequantise_row(type, (const uint8_t *)p.a.w + r * p.a.w_row_bytes, n_cols, w);
+        quant_dequantise_row(type, p.rows + r * p.row_bytes, n_cols, w);
         for (uint32_t t = 0; t < n_x; t++)
             check_element(&p, w, r, t, y0[t * n_rows + r], y1[t * n_rows + r]);
     }
@@ -226,17 +309,18 @@ static void test_matmul_rows(void **state)
 {
     (void)state;
     for (enum quant type = 0; type < QUANT__N; type++) {
-        for (uint32_t n_x = 1; n_x <= 17; n_x++)
-            check_product(type, FILL_RANDOM, 19, block_cols(type) < 256 ? 96 : 512, n_x);
-        for (uint32_t n_rows = 1; n_rows <= 18; n_rows++) {
+        for (uint32_t n_x = 1; n_x <= 67; n_x++)
+            check_product(type, FILL_RANDOM, 19, block_cols(type) < 256 ? 96 : 256, n_x);
+        for (uint32_t n_rows = 1; n_rows <= 34; n_rows++) {
             check_product(type, FILL_RANDOM, n_rows, 256, 1);
-            check_product(type, FILL_RANDOM, n_rows, 256, 6);
+            check_product(type, FILL_RANDOM, n_rows, 256, 10);
         }
-        check_product(type, FILL_RANDOM, 33, 512, 64);
+        check_product(type, FILL_RANDOM, 133, 512, 1);
+        check_product(type, FILL_RANDOM, 133, 512, 3);
     }
 }
 
-/* Columns past a chunk (2048), and for floats any number. */
+/* Columns around chunks (1024, 2048), and for floats any number. */
 static void test_matmul_cols(void **state)
 {
     static const uint32_t odd[] = { 1, 3, 7, 8, 9, 31, 33, 575 };
@@ -247,8 +331,10 @@ static void test_matmul_cols(void **state)
 
         for (uint32_t n_cols = unit; n_cols <= 5 * unit; n_cols += unit)
             check_product(type, FILL_RANDOM, 9, n_cols, 5);
+        for (uint32_t n_cols = 1024 - unit; n_cols <= 1024 + unit; n_cols += unit)
+            check_product(type, FILL_RANDOM, 9, n_cols, 11);
         for (uint32_t n_cols = 2048 - unit; n_cols <= 2048 + unit; n_cols += unit)
-            check_product(type, FILL_RANDOM, 9, n_cols, 5);
+            check_product(type, FILL_RANDOM, 9, n_cols, 11);
         for (size_t i = 0; block_cols(type) == 1 && i < sizeof(odd) / sizeof(odd[0]); i++) {
             check_product(type, FILL_RANDOM, 9, odd[i], 4);
             check_product(type, FILL_RANDOM, 3, odd[i], 1);
@@ -262,46 +348,56 @@ static void test_matmul_adversarial(void **state)
     for (enum quant type = 0; type < QUANT__N; type++) {
         for (enum fill fill = 0; fill < FILL__N; fill++) {
             check_product(type, fill, 17, 512, 1);
-            check_product(type, fill, 17, 512, 9);
+            check_product(type, fill, 17, 512, 11);
         }
     }
 }
 
-/* Sixteen-bit sums at their largest: every byte of the weight and every activation at its end. */
+/* All bytes of the weight the same, its scales 1, and every activation at one of its ends. */
+static void make_extreme(struct product *p, uint8_t byte)
+{
+    struct kernels_q8 *x = p->x[KERNELS_FORM_Q8].p;
+    size_t block = quant_info(p->type)->block_bytes;
+
+    memset(p->rows, byte, p->n_rows * p->row_bytes);
+    for (uint8_t *b = p->rows; b < p->rows + p->n_rows * p->row_bytes; b += block) {
+        put_u16(b + scale_off(p->type), 0x3c00);
+        if (has_min(p->type))
+            put_u16(b + 2, 0);
+    }
+    pack(p);
+    for (uint32_t i = 0; i < p->n_x * p->n_cols / 32; i++) {
+        int8_t q = i % 2 ? 127 : -127;
+
+        memset(x[i].q, q, 32);
+        x[i].d = 1;
+        x[i].s = (float)(32 * q);
+        x[i].sum[0] = x[i].sum[1] = (int16_t)(16 * q);
+    }
+}
+
+/* Integer sums at their largest. */
 static void test_matmul_saturation(void **state)
 {
     static const uint8_t bytes[] = { 0x00, 0xff, 0x80, 0x7f, 0xf0, 0x0f };
 
     (void)state;
-    for (enum quant type = QUANT_Q4_0; type < QUANT__N; type++) {
+    for (enum quant type = 0; type < QUANT__N; type++) {
+        if (plain->form[type] != KERNELS_FORM_Q8)
+            continue;
         for (size_t k = 0; k < sizeof(bytes); k++) {
             struct product p;
-            struct kernels_q8 *x;
-            size_t block = quant_info(type)->block_bytes;
             const float *y0, *y1;
 
-            product_init(&p, type, FILL_RANDOM, 8, 256, 5);
-            memset(p.w.p, bytes[k], 8 * p.a.w_row_bytes);
-            for (uint8_t *b = p.w.p; b < (uint8_t *)p.w.p + 8 * p.a.w_row_bytes; b += block) {
-                put_u16(b + (type == QUANT_Q6_K ? offsetof(struct quant_q6_k, d) : 0), 0x3c00);
-                if (type == QUANT_Q4_1 || type == QUANT_Q4_K)
-                    put_u16(b + 2, 0);
-            }
-            x = p.x.p;
-            for (int b = 0; b < 8 * 5; b++) {
-                int8_t q = b % 2 ? 127 : -127;
-
-                memset(x[b].q, q, 32);
-                x[b].d = 1;
-                x[b].s = (float)(32 * q);
-            }
+            product_init(&p, type, FILL_RANDOM, 8, 256, 11);
+            make_extreme(&p, bytes[k]);
             y0 = product_run(&p, plain, 0);
             y1 = product_run(&p, fast, 1);
-            for (int i = 0; i < 8 * 5; i++)
+            for (int i = 0; i < 8 * 11; i++)
                 assert_true(fabsf(y0[i] - y1[i]) <= 1e-6f * 127 * 256 * 255 * 128);
             /* All of it is integers, and small enough for f32 but in Q6_K. */
             if (type != QUANT_Q6_K)
-                assert_memory_equal(y0, y1, sizeof(float) * 8 * 5);
+                assert_memory_equal(y0, y1, sizeof(float) * 8 * 11);
             product_fini(&p);
         }
     }
@@ -319,32 +415,35 @@ static void test_matmul_large(void **state)
     }
 }
 
+/* Any cut of activation rows and of tiles gives the same bits. */
+static void check_split(struct product *p, const float *whole, uint32_t step_x, uint32_t step_r)
+{
+    float *y = p->y[1].p;
+
+    memset(y, 0x5a, sizeof(float) * p->n_rows * p->n_x);
+    for (uint32_t t = 0; t < p->n_x; t += step_x) {
+        struct kernels_matmul a = arguments(p, fast, y + (size_t)t * p->n_rows);
+
+        a.x = (const uint8_t *)a.x + t * a.x_row_bytes;
+        a.n_x = p->n_x - t < step_x ? p->n_x - t : step_x;
+        for (uint32_t r = 0; r < p->n_rows; r += step_r)
+            fast->matmul[p->type](&a, r, p->n_rows - r < step_r ? p->n_rows : r + step_r);
+    }
+    assert_memory_equal(whole, y, sizeof(float) * p->n_rows * p->n_x);
+}
+
 static void test_matmul_split(void **state)
 {
     (void)state;
     for (enum quant type = 0; type < QUANT__N; type++) {
-        const uint32_t n_rows = 27, n_x = 17;
         struct product p;
         const float *whole;
-        float *y;
 
-        product_init(&p, type, FILL_RANDOM, n_rows, 2304, n_x);
+        product_init(&p, type, FILL_RANDOM, 107, 1280, 19);
         whole = product_run(&p, fast, 0);
-        for (uint32_t step_x = 1; step_x <= n_x; step_x += step_x < 5 ? 1 : 3) {
-            for (uint32_t step_r = 1; step_r <= n_rows; step_r += 5) {
-                y = p.y[1].p;
-                memset(y, 0x5a, sizeof(float) * n_rows * n_x);
-                for (uint32_t t = 0; t < n_x; t += step_x) {
-                    struct kernels_matmul a = p.a;
-
-                    a.x = (const uint8_t *)a.x + t * a.x_row_bytes;
-                    a.n_x = n_x - t < step_x ? n_x - t : step_x;
-                    a.y = y + (size_t)t * n_rows;
-                    for (uint32_t r = 0; r < n_rows; r += step_r)
-                        fast->matmul[type](&a, r, n_rows - r < step_r ? n_rows : r + step_r);
-                }
-                assert_memory_equal(whole, y, sizeof(float) * n_rows * n_x);
-            }
+        for (uint32_t step_x = 1; step_x <= p.n_x; step_x++) {
+            for (uint32_t step_r = TILE_ROWS; step_r <= p.n_rows; step_r += 2 * TILE_ROWS)
+                check_split(&p, whole, step_x, step_r);
         }
         product_fini(&p);
     }
@@ -354,20 +453,49 @@ static void test_matmul_writes_its_range_only(void **state)
 {
     (void)state;
     for (enum quant type = 0; type < QUANT__N; type++) {
-        for (uint32_t n_x = 1; n_x <= 9; n_x += 4) {
+        for (uint32_t n_x = 1; n_x <= 13; n_x += 4) {
             struct product p;
+            struct kernels_matmul a;
             const uint32_t *y;
 
-            product_init(&p, type, FILL_RANDOM, 30, 256, n_x);
-            p.a.y = p.y[0].p;
-            fast->matmul[type](&p.a, 5, 18);
+            product_init(&p, type, FILL_RANDOM, 90, 256, n_x);
+            a = arguments(&p, fast, p.y[0].p);
+            fast->matmul[type](&a, 16, 64);
             y = p.y[0].p;
             for (uint32_t t = 0; t < n_x; t++) {
-                for (uint32_t r = 0; r < 30; r++)
-                    assert_int_equal(y[t * 30 + r] == 0x5a5a5a5a, r < 5 || r >= 18);
+                for (uint32_t r = 0; r < p.n_rows; r++)
+                    assert_int_equal(y[t * p.n_rows + r] == 0x5a5a5a5a, r < 16 || r >= 64);
             }
             product_fini(&p);
         }
+    }
+}
+
+/* Against the rounding of the integer that the bits are. */
+static void test_to_bf16(void **state)
+{
+    static const uint32_t lengths[] = { 1, 2, 7, 16, 17, 33, 576 };
+
+    (void)state;
+    if (!fast->to_bf16)
+        return;
+    for (size_t k = 0; k < sizeof(lengths) / sizeof(lengths[0]); k++) {
+        uint32_t n = lengths[k], width = (n + 1) / 2 * 2;
+        struct fenced x = fenced_new(n * 4), y = fenced_new(width * 2);
+        const uint16_t *got = y.p;
+
+        for (uint32_t i = 0; i < n; i++)
+            ((float *)x.p)[i] = random_f32(i % 3 ? 1 : 1e30f);
+        memset(y.p, 0x5a, width * 2);
+        fast->to_bf16(x.p, n, y.p);
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t bits = ((uint32_t *)x.p)[i];
+
+            assert_int_equal(got[i], (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        }
+        assert_int_equal(n % 2 ? got[n] : 0, 0);
+        fenced_free(&x);
+        fenced_free(&y);
     }
 }
 
@@ -555,18 +683,22 @@ static void test_pick(void **state)
     (void)state;
     assert_int_equal(kernels_pick("scalar", &k), 0);
     assert_ptr_equal(k, &kernels_scalar);
-    assert_int_equal(kernels_pick("avx2", &k), 0);
-    assert_ptr_equal(k, &kernels_avx2);
+    for (unsigned i = 0; kernels_name(i); i++) {
+        assert_int_equal(kernels_pick(kernels_name(i), &k), 0);
+        assert_string_equal(k->name, kernels_name(i));
+    }
     assert_int_equal(kernels_pick("auto", &k), 0);
+    assert_string_equal(k->name, kernels_name(0)); /* the widest comes first */
     assert_int_equal(kernels_pick("AVX2", &k), -EINVAL);
     assert_int_equal(kernels_pick("", &k), -EINVAL);
 }
 
-int main(void)
+/* Names of tests tell which table failed. */
+static int run_table(const char *name)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pick),
         cmocka_unit_test(test_quantise),
+        cmocka_unit_test(test_to_bf16),
         cmocka_unit_test(test_matmul_rows),
         cmocka_unit_test(test_matmul_cols),
         cmocka_unit_test(test_matmul_adversarial),
@@ -581,9 +713,17 @@ int main(void)
         cmocka_unit_test(test_logsumexp),
     };
 
-    if (kernels_pick("avx2", &fast) < 0) {
-        puts("this CPU has no AVX2, FMA and F16C: nothing to hold against the scalar kernels");
-        return 77;
-    }
-    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+    if (kernels_pick(name, &fast) < 0)
+        return 1;
+    return cmocka_run_group_tests_name(name, tests, NULL, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_pick) };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    for (unsigned i = 0; kernels_name(i); i++)
+        failed += run_table(kernels_name(i));
+    return failed ? 1 : 0;
 }
