@@ -6,8 +6,8 @@
  * nothing leaves that row alone.
  *
  * Scores: a K tile is (hd, 16), so 16 keys are one vector and an element of q is broadcast to them.
- * Few rows take narrow tiles as they are, at the speed of memory: tiles are called for one step
- * ahead, V while K is multiplied and the next K while V is. For many rows, a group's tiles are
+ * Up to 8 rows take tiles as they are, at the speed of memory: tiles are called for one step
+ * ahead, V while K is multiplied and the next K while V is. For more rows, a group's tiles are
  * made f32 once, on the stack, where 6 rows by 4 vectors need 10 loads for 24 multiply-adds.
  */
 #include "engine/kernels_avx512.h"
@@ -20,17 +20,20 @@
 #define BLOCK_ROWS  8u   /* rows at a time, at most */
 #define CHUNK_ROWS  96u  /* rows that pass over all keys together, at most */
 #define WIDEN_HD    256u /* larger heads use narrow tiles as they are */
+#define HD_MAX      512u
 
 /* One group of pages. Missing pages repeat the last one, and their scores are hidden. */
 struct group {
     const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
     const uint8_t *k_next[GROUP_PAGES]; /* to be fetched meanwhile */
+    const struct wide *wide;            /* NULL: tiles are taken as they are */
     uint32_t key0;
 };
 
+/* A group's tiles in f32, as the registers of a block of rows want them. */
 struct wide {
-    _Alignas(64) float k[GROUP_PAGES][WIDEN_HD * TOKENS];
-    _Alignas(64) float v[GROUP_PAGES][WIDEN_HD * TOKENS];
+    _Alignas(64) float k[WIDEN_HD * GROUP_KEYS]; /* (hd, 64) */
+    _Alignas(64) float v[GROUP_KEYS * WIDEN_HD]; /* (64, hd) */
 };
 
 /* Rows [r0, r1) of the call on their way over the keys. */
@@ -38,6 +41,7 @@ struct chunk {
     const struct kernels_attn *a;
     uint32_t r0, r1;
     _Alignas(64) float sum[CHUNK_ROWS][16]; /* l of each row, in 16 parts */
+    float turned[BLOCK_ROWS * HD_MAX];      /* q of up to 8 rows, as (hd, rows) */
 };
 
 AVX512_INLINE size_t element_bytes(enum kernels_kv kv)
@@ -46,46 +50,52 @@ AVX512_INLINE size_t element_bytes(enum kernels_kv kv)
 }
 
 /* n is 16, or 8 at the end of a row of V. */
-AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *tile, size_t i, uint32_t n)
+AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n)
 {
     if (kv == KERNELS_KV_F32)
-        return n == 16 ? _mm512_loadu_ps((const float *)tile + i)
-                       : _mm512_maskz_loadu_ps(0xff, (const float *)tile + i);
-    return n == 16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(tile + 2 * i)))
-                   : _mm512_zextps256_ps512(
-                         _mm256_cvtph_ps(_mm_loadu_si128((const void *)(tile + 2 * i))));
+        return n == 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(0xff, p);
+    return n == 16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p))
+                   : _mm512_zextps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)));
 }
 
-/* Scores of n_rows rows and n_pages pages, to s (n_rows, GROUP_KEYS). `ahead`: calls for V. */
-AVX512_INLINE void score_pages(enum kernels_kv kv, bool ahead, const struct group *g, uint32_t p,
-                               uint32_t n_pages, const float *q, uint32_t hd, uint32_t n_rows,
+/* --- scores and values ---------------------------------------------------------------------------
+ *
+ * Pointers step and rows are constants: what a loop spends on addresses, it takes from the two
+ * ports that multiply. */
+
+/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
+AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t p,
+                               uint32_t n_pages, const float *turned, uint32_t hd, uint32_t n_rows,
                                float *s)
 {
-    uint32_t line = 64 / (TOKENS * (uint32_t)element_bytes(kv)); /* elements of q a cache line */
-    __m512 acc[BLOCK_ROWS][GROUP_PAGES], k[GROUP_PAGES];
+    const size_t step = TOKENS * element_bytes(kv); /* from one element of q to the next */
+    const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
+    __m512 acc[BLOCK_ROWS][GROUP_PAGES], key[GROUP_PAGES];
 
 #pragma GCC unroll 8
-    for (uint32_t r = 0; r < n_rows; r++)
+    for (uint32_t j = 0; j < n_pages; j++) {
+        k[j] = g->k[p + j];
+        v[j] = g->v[p + j];
 #pragma GCC unroll 8
-        for (uint32_t j = 0; j < n_pages; j++)
+        for (uint32_t r = 0; r < n_rows; r++)
             acc[r][j] = _mm512_setzero_ps();
-
-    for (uint32_t i = 0; i < hd; i += 4) {
+    }
+    for (size_t at = 0; at < hd * step; at += 4 * step) {
 #pragma GCC unroll 8
-        for (uint32_t u = i; u < i + 4; u++) {
+        for (size_t u = 0; u < 4; u++, turned += n_rows) {
 #pragma GCC unroll 8
             for (uint32_t j = 0; j < n_pages; j++) {
-                k[j] = load_some(kv, g->k[p + j], u * TOKENS, 16);
-                if (ahead && (u - i) % line == 0)
-                    _mm_prefetch(g->v[p + j] + u * TOKENS * element_bytes(kv), _MM_HINT_T0);
+                key[j] = load_some(kv, k[j] + at + u * step, 16);
+                if (u * step % 64 == 0)
+                    _mm_prefetch(v[j] + at + u * step, _MM_HINT_T0);
             }
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < n_rows; r++) {
-                __m512 qi = _mm512_set1_ps(q[r * hd + u]);
+                __m512 q = _mm512_set1_ps(turned[r]);
 
 #pragma GCC unroll 8
                 for (uint32_t j = 0; j < n_pages; j++)
-                    acc[r][j] = _mm512_fmadd_ps(qi, k[j], acc[r][j]);
+                    acc[r][j] = _mm512_fmadd_ps(q, key[j], acc[r][j]);
             }
         }
     }
@@ -96,12 +106,50 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, bool ahead, const struct grou
             _mm512_storeu_ps(s + r * GROUP_KEYS + (p + j) * TOKENS, acc[r][j]);
 }
 
+/* The same from wide tiles, for the first n_pages pages, and q as it is. */
+AVX512_INLINE void score_wide(const struct wide *w, uint32_t n_pages, const float *q, uint32_t hd,
+                              uint32_t n_rows, float *s)
+{
+    const float *k = w->k, *row[BLOCK_ROWS];
+    __m512 acc[BLOCK_ROWS][GROUP_PAGES], key[GROUP_PAGES];
+
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++) {
+        row[r] = q + (size_t)r * hd;
+#pragma GCC unroll 8
+        for (uint32_t j = 0; j < n_pages; j++)
+            acc[r][j] = _mm512_setzero_ps();
+    }
+    for (size_t i = 0; i < hd; i += 4) {
+#pragma GCC unroll 8
+        for (size_t u = 0; u < 4; u++, k += GROUP_KEYS) {
+#pragma GCC unroll 8
+            for (uint32_t j = 0; j < n_pages; j++)
+                key[j] = _mm512_load_ps(k + j * TOKENS);
+#pragma GCC unroll 8
+            for (uint32_t r = 0; r < n_rows; r++) {
+                __m512 qi = _mm512_set1_ps(row[r][i + u]);
+
+#pragma GCC unroll 8
+                for (uint32_t j = 0; j < n_pages; j++)
+                    acc[r][j] = _mm512_fmadd_ps(qi, key[j], acc[r][j]);
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (uint32_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (uint32_t j = 0; j < n_pages; j++)
+            _mm512_storeu_ps(s + r * GROUP_KEYS + j * TOKENS, acc[r][j]);
+}
+
 /* o += weights times values over keys [j0, j1) of the group, for n_rows rows and n_vec vectors from
  * element c on; the last vector has n_last elements. `ahead`: calls for the next K. */
 AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group *g, uint32_t j0,
                               uint32_t j1, const float *w, float *o, uint32_t hd, uint32_t c,
                               uint32_t n_rows, uint32_t n_vec, uint32_t n_last)
 {
+    const size_t len = element_bytes(kv), step = hd * len;
     __mmask16 last = n_last == 16 ? 0xffff : 0xff;
     __m512 acc[BLOCK_ROWS][4], value[4];
 
@@ -112,22 +160,27 @@ AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group
             acc[r][i] =
                 _mm512_maskz_loadu_ps(i + 1 < n_vec ? 0xffff : last, o + r * hd + c + 16 * i);
 
-    for (uint32_t j = j0; j < j1; j++) {
-        size_t at = (size_t)(j % TOKENS) * hd + c;
-        const uint8_t *v = g->v[j / TOKENS];
+    for (uint32_t j = j0, end; j < j1; j = end) {
+        size_t at = (j % TOKENS * (size_t)hd + c) * len;
+        const uint8_t *v = g->v[j / TOKENS] + at, *next = g->k_next[j / TOKENS] + at;
+        const float *wj = w + j;
 
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_vec; i++)
-            value[i] = load_some(kv, v, at + 16 * i, i + 1 < n_vec ? 16 : n_last);
-        for (uint32_t i = 0; ahead && i < n_vec * 16 * element_bytes(kv); i += 64)
-            _mm_prefetch(g->k_next[j / TOKENS] + at * element_bytes(kv) + i, _MM_HINT_T0);
-#pragma GCC unroll 8
-        for (uint32_t r = 0; r < n_rows; r++) {
-            __m512 wj = _mm512_set1_ps(w[r * GROUP_KEYS + j]);
-
+        end = j / TOKENS * TOKENS + TOKENS;
+        end = end < j1 ? end : j1;
+        for (const float *w_end = w + end; wj < w_end; wj++, v += step, next += step) {
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < n_vec; i++)
-                acc[r][i] = _mm512_fmadd_ps(wj, value[i], acc[r][i]);
+                value[i] = load_some(kv, v + 16 * len * i, i + 1 < n_vec ? 16 : n_last);
+            for (size_t i = 0; ahead && i < n_vec * 16 * len; i += 64)
+                _mm_prefetch(next + i, _MM_HINT_T0);
+#pragma GCC unroll 8
+            for (uint32_t r = 0; r < n_rows; r++) {
+                __m512 by = _mm512_set1_ps(wj[r * GROUP_KEYS]);
+
+#pragma GCC unroll 8
+                for (uint32_t i = 0; i < n_vec; i++)
+                    acc[r][i] = _mm512_fmadd_ps(by, value[i], acc[r][i]);
+            }
         }
     }
 #pragma GCC unroll 8
@@ -235,7 +288,7 @@ AVX512_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct grou
 }
 
 /* Rows [r, r + n_rows) over one group; n_pages pages and n_vec vectors at a time fill the registers. */
-AVX512_INLINE void attend_block(enum kernels_kv kv, bool ahead, struct chunk *c,
+AVX512_INLINE void attend_block(enum kernels_kv kv, bool wide, struct chunk *c,
                                 const struct group *g, uint32_t r, uint32_t n_rows,
                                 uint32_t n_pages, uint32_t n_vec)
 {
@@ -244,8 +297,12 @@ AVX512_INLINE void attend_block(enum kernels_kv kv, bool ahead, struct chunk *c,
     _Alignas(64) float s[BLOCK_ROWS * GROUP_KEYS];
     float *o = a->o + (size_t)r * hd;
 
-    for (uint32_t p = 0; p * TOKENS < most; p += n_pages)
-        score_pages(kv, ahead, g, p, n_pages, a->q + (size_t)r * hd, hd, n_rows, s);
+    if (wide && most <= GROUP_KEYS / 2)
+        score_wide(g->wide, GROUP_PAGES / 2, a->q + (size_t)r * hd, hd, n_rows, s);
+    else if (wide)
+        score_wide(g->wide, GROUP_PAGES, a->q + (size_t)r * hd, hd, n_rows, s);
+    for (uint32_t p = 0; !wide && p * TOKENS < most; p += n_pages)
+        score_pages(kv, g, p, n_pages, c->turned + (size_t)(r - c->r0) * hd, hd, n_rows, s);
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t seen = keys_seen(a, g, r + i);
 
@@ -255,7 +312,7 @@ AVX512_INLINE void attend_block(enum kernels_kv kv, bool ahead, struct chunk *c,
     }
     /* Keys that all rows see, then each row's own: a key that a row does not see is not even
      * multiplied by zero. */
-    add_values_rows(kv, ahead, g, 0, least, s, o, hd, n_rows, n_vec);
+    add_values_rows(kv, !wide, g, 0, least, s, o, hd, n_rows, n_vec);
     for (uint32_t i = 0; i < n_rows && least < most; i++) {
         uint32_t seen = keys_seen(a, g, r + i);
 
@@ -264,67 +321,85 @@ AVX512_INLINE void attend_block(enum kernels_kv kv, bool ahead, struct chunk *c,
     }
 }
 
-/* All rows of the chunk over one group, so that no block of one row is left over. Two rows more fit
- * when tiles are narrow, as there the conversion is what costs: those take half as many vectors. */
-AVX512_INLINE void attend_group(enum kernels_kv kv, bool ahead, struct chunk *c,
-                                const struct group *g)
+/* Rows of the chunk that see nothing of the group: the first ones. */
+AVX512_INLINE uint32_t rows_blind(const struct chunk *c, const struct group *g)
 {
-    uint32_t r = c->r0, n;
+    uint32_t blind;
 
-    /* Rows that see nothing of the group come first. */
-    if (g->key0 >= c->a->first_visible) {
-        uint32_t blind = (g->key0 - c->a->first_visible + 1) * c->a->group;
+    if (g->key0 < c->a->first_visible)
+        return c->r0;
+    blind = (g->key0 - c->a->first_visible + 1) * c->a->group;
+    return blind > c->r0 ? blind : c->r0;
+}
 
-        r = r > blind ? r : blind;
-    }
-    for (; r < c->r1; r += n) {
+/* All rows of the chunk over one group of wide tiles, so that no block of one row is left over. */
+AVX512_ONCE void attend_wide(struct chunk *c, const struct group *g)
+{
+    for (uint32_t r = rows_blind(c, g), n; r < c->r1; r += n) {
         uint32_t left = c->r1 - r;
 
-        n = kv != KERNELS_KV_F32 && (left == 7 || left == 8) ? left
-            : left > 7                                       ? 6
-            : left == 7                                      ? 4
-                                                             : left;
+        n = left > 7 ? 6 : left == 7 ? 4 : left;
         switch (n) {
-        case 8:
-            attend_block(kv, ahead, c, g, r, 8, 2, 2);
-            break;
-        case 7:
-            attend_block(kv, ahead, c, g, r, 7, 2, 2);
-            break;
         case 6:
-            attend_block(kv, ahead, c, g, r, 6, 4, 4);
+            attend_block(KERNELS_KV_F32, true, c, g, r, 6, 4, 4);
             break;
         case 5:
-            attend_block(kv, ahead, c, g, r, 5, 4, 4);
+            attend_block(KERNELS_KV_F32, true, c, g, r, 5, 4, 4);
             break;
         case 4:
-            attend_block(kv, ahead, c, g, r, 4, 4, 4);
+            attend_block(KERNELS_KV_F32, true, c, g, r, 4, 4, 4);
             break;
         case 3:
-            attend_block(kv, ahead, c, g, r, 3, 4, 4);
+            attend_block(KERNELS_KV_F32, true, c, g, r, 3, 4, 4);
             break;
         case 2:
-            attend_block(kv, ahead, c, g, r, 2, 4, 4);
+            attend_block(KERNELS_KV_F32, true, c, g, r, 2, 4, 4);
             break;
         default:
-            attend_block(kv, ahead, c, g, r, 1, 4, 4);
+            attend_block(KERNELS_KV_F32, true, c, g, r, 1, 4, 4);
         }
     }
 }
 
-AVX512_ONCE void attend_group_f16(struct chunk *c, const struct group *g)
+/* A chunk of up to 8 rows over one group, tiles as they are. Rows that see nothing only come first
+ * when the chunk is narrow for the size of its heads, so they are left to their turn. */
+AVX512_INLINE void attend_narrow(enum kernels_kv kv, struct chunk *c, const struct group *g)
 {
-    attend_group(KERNELS_KV_F16, true, c, g);
+    switch (c->r1 - c->r0) {
+    case 8:
+        attend_block(kv, false, c, g, c->r0, 8, 2, 2);
+        break;
+    case 7:
+        attend_block(kv, false, c, g, c->r0, 7, 2, 2);
+        break;
+    case 6:
+        attend_block(kv, false, c, g, c->r0, 6, 4, 4);
+        break;
+    case 5:
+        attend_block(kv, false, c, g, c->r0, 5, 4, 4);
+        break;
+    case 4:
+        attend_block(kv, false, c, g, c->r0, 4, 4, 4);
+        break;
+    case 3:
+        attend_block(kv, false, c, g, c->r0, 3, 4, 4);
+        break;
+    case 2:
+        attend_block(kv, false, c, g, c->r0, 2, 4, 4);
+        break;
+    default:
+        attend_block(kv, false, c, g, c->r0, 1, 4, 4);
+    }
 }
 
-AVX512_ONCE void attend_group_f32(struct chunk *c, const struct group *g)
+AVX512_ONCE void attend_narrow_f16(struct chunk *c, const struct group *g)
 {
-    attend_group(KERNELS_KV_F32, true, c, g);
+    attend_narrow(KERNELS_KV_F16, c, g);
 }
 
-AVX512_ONCE void attend_group_wide(struct chunk *c, const struct group *g)
+AVX512_ONCE void attend_narrow_f32(struct chunk *c, const struct group *g)
 {
-    attend_group(KERNELS_KV_F32, false, c, g);
+    attend_narrow(KERNELS_KV_F32, c, g);
 }
 
 /* The tiles of the group at first_page, and the K tiles of the next one (or the last one again). */
@@ -346,16 +421,20 @@ AVX512_INLINE struct group open_group(const struct kernels_attn *a, uint32_t fir
 }
 
 /* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
-static void widen_group(struct group *g, uint32_t hd, struct wide *w)
+AVX512_INLINE void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd, struct wide *w)
 {
+    const size_t step = TOKENS * element_bytes(kv);
+
     for (uint32_t p = 0; p < GROUP_PAGES; p++) {
-        for (uint32_t i = 0; i < hd * TOKENS; i += 16) {
-            _mm512_store_ps(&w->k[p][i], load_some(KERNELS_KV_F16, g->k[p], i, 16));
-            _mm512_store_ps(&w->v[p][i], load_some(KERNELS_KV_F16, g->v[p], i, 16));
+        float *k = w->k + p * TOKENS, *v = w->v + (size_t)p * TOKENS * hd;
+
+        for (uint32_t i = 0; i < hd; i++) {
+            _mm512_store_ps(k + i * GROUP_KEYS, load_some(kv, g->k[p] + i * step, 16));
+            _mm512_store_ps(v + i * TOKENS, load_some(kv, g->v[p] + i * step, 16));
         }
-        g->k[p] = (const uint8_t *)w->k[p];
-        g->v[p] = (const uint8_t *)w->v[p];
+        g->v[p] = (const uint8_t *)v;
     }
+    g->wide = w;
 }
 
 /* The groups that some row of the chunk sees. */
@@ -366,54 +445,63 @@ static uint32_t pages_seen(const struct chunk *c)
     return ((seen < c->a->n_keys ? seen : c->a->n_keys) + TOKENS - 1) / TOKENS;
 }
 
-static void attend_widened(struct chunk *c)
+AVX512_ONCE void attend_widened(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
 {
-    uint32_t n_pages = pages_seen(c);
     struct wide w;
 
     for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
         struct group g = open_group(c->a, p);
 
-        widen_group(&g, c->a->head_dim, &w);
-        attend_group_wide(c, &g);
+        if (kv == KERNELS_KV_F16)
+            widen_group(KERNELS_KV_F16, &g, c->a->head_dim, &w);
+        else
+            widen_group(KERNELS_KV_F32, &g, c->a->head_dim, &w);
+        attend_wide(c, &g);
     }
 }
 
-static void attend_chunk(enum kernels_kv kv, struct chunk *c)
+AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
 {
-    uint32_t n_pages = pages_seen(c);
+    uint32_t hd = c->a->head_dim, n_rows = c->r1 - c->r0;
+
+    for (uint32_t r = 0; r < n_rows; r++)
+        for (uint32_t i = 0; i < hd; i++)
+            c->turned[i * n_rows + r] = c->a->q[(size_t)(c->r0 + r) * hd + i];
+    for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
+        struct group g = open_group(c->a, p);
+
+        if (kv == KERNELS_KV_F16)
+            attend_narrow_f16(c, &g);
+        else
+            attend_narrow_f32(c, &g);
+    }
+}
+
+static void attend_chunk(enum kernels_kv kv, bool wide, struct chunk *c)
+{
+    size_t hd = c->a->head_dim;
 
     for (uint32_t r = c->r0; r < c->r1; r++) {
         c->a->m[r] = -INFINITY;
         _mm512_store_ps(c->sum[r - c->r0], _mm512_setzero_ps());
     }
-    for (size_t i = (size_t)c->r0 * c->a->head_dim; i < (size_t)c->r1 * c->a->head_dim; i += 8)
+    for (size_t i = c->r0 * hd; i < c->r1 * hd; i += 8)
         _mm256_storeu_ps(c->a->o + i, _mm256_setzero_ps());
-
-    if (kv == KERNELS_KV_F16 && c->r1 - c->r0 > BLOCK_ROWS && c->a->head_dim <= WIDEN_HD) {
-        attend_widened(c);
-    } else {
-        for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
-            struct group g = open_group(c->a, p);
-
-            if (kv == KERNELS_KV_F16)
-                attend_group_f16(c, &g);
-            else
-                attend_group_f32(c, &g);
-        }
-    }
+    (wide ? attend_widened : attend_as_is)(kv, c, pages_seen(c));
     for (uint32_t r = c->r0; r < c->r1; r++)
         c->a->l[r] = avx512_sum(_mm512_load_ps(c->sum[r - c->r0]));
 }
 
 static void attend(enum kernels_kv kv, const struct kernels_attn *a)
 {
+    bool wide = a->n_rows > BLOCK_ROWS && a->head_dim <= WIDEN_HD;
+    uint32_t n = wide ? CHUNK_ROWS : BLOCK_ROWS;
     struct chunk c; /* not cleared: rows clear what they use */
 
     c.a = a;
     for (c.r0 = 0; c.r0 < a->n_rows; c.r0 = c.r1) {
-        c.r1 = a->n_rows - c.r0 < CHUNK_ROWS ? a->n_rows : c.r0 + CHUNK_ROWS;
-        attend_chunk(kv, &c);
+        c.r1 = a->n_rows - c.r0 < n ? a->n_rows : c.r0 + n;
+        attend_chunk(kv, wide, &c);
     }
 }
 
