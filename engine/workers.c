@@ -1,14 +1,18 @@
 /* How a job is handed out
  *
- *     owner  writes fn, arg, n_slices; done = 0; left = n_slices (release); posted++; wakes sleepers
- *     any    takes a slice by left: n -> n - 1 (acquire), runs it, and when left is 0 adds the number
- *            of slices it ran to done (release)
+ *     owner  writes fn and arg; done = 0; gives each worker an equal range of slices (release);
+ *            posted++; wakes sleepers
+ *     any    takes slices from the front of its own range (acquire), runs them, and when that is
+ *            empty from the others' ranges; adds the number of slices it ran to done (release)
  *     owner  returns when done == n_slices (acquire)
  *
+ * A range is its own cache line, so while all go at the same speed nobody touches another's; and the
+ * slices of a worker are neighbours, and the same ones in every step.
+ *
  * Whoever took a slice has not added it to done yet, so the owner is still in that job: fn and its
- * arguments can't change under it. And a worker that comes late, with a value of left from a job
+ * arguments can't change under it. And a worker that comes late, with the value of a range from a job
  * long over, either fails to take or takes a slice of the job that is on now, whose fn it reads
- * only afterwards. So the counter needs no generation, and the job's fields need no atomics.
+ * only afterwards. So ranges need no generation, and the job's fields need no atomics.
  */
 #include "engine/workers.h"
 
@@ -23,6 +27,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +37,8 @@
 #define WORKERS_SPIN_NS 20000
 
 struct worker {
+    /* Slices [next, end) that nobody took yet, next in the upper half. */
+    _Alignas(64) _Atomic uint64_t range;
     struct workers *pool;
     uint32_t index;
     pthread_t thread;
@@ -41,12 +48,10 @@ struct workers {
     /* Written by the owner between jobs, read by whoever took a slice. */
     workers_fn *fn;
     void *arg;
-    uint32_t n_slices;
 
     uint32_t n;
     bool crowded; /* more threads than CPUs: a spinning one would keep a working one off */
 
-    _Alignas(64) _Atomic uint32_t left; /* slices nobody took yet */
     _Alignas(64) _Atomic uint32_t done; /* slices that ran; futex of the owner */
     _Atomic bool owner_sleeps;
     _Alignas(64) _Atomic uint32_t posted; /* jobs so far; futex of the workers */
@@ -54,7 +59,7 @@ struct workers {
     _Atomic bool rest, stop;
 
     uint32_t n_started;
-    struct worker workers[];
+    struct worker workers[]; /* (n); the first one is the owner, and has no thread */
 };
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
@@ -84,31 +89,47 @@ static int64_t now_ns(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* Takes slices until there are none. */
-static uint32_t run_slices(struct workers *w, uint32_t index)
+static bool is_empty(uint64_t range)
 {
-    uint32_t ran = 0, left = atomic_load_explicit(&w->left, memory_order_relaxed);
+    return (uint32_t)(range >> 32) == (uint32_t)range;
+}
 
-    while (left > 0) {
-        if (!atomic_compare_exchange_weak_explicit(&w->left, &left, left - 1, memory_order_acquire,
-                                                   memory_order_relaxed))
+/* Runs the slices of a range that nobody takes before. */
+static uint32_t run_range(struct workers *w, _Atomic uint64_t *r, uint32_t index)
+{
+    uint64_t seen = atomic_load_explicit(r, memory_order_relaxed);
+    uint32_t ran = 0;
+
+    while (!is_empty(seen)) {
+        if (!atomic_compare_exchange_weak_explicit(r, &seen, seen + (UINT64_C(1) << 32),
+                                                   memory_order_acquire, memory_order_relaxed))
             continue;
-        w->fn(w->arg, w->n_slices - left, index);
+        w->fn(w->arg, (uint32_t)(seen >> 32), index);
         ran++;
-        left = atomic_load_explicit(&w->left, memory_order_relaxed);
+        seen = atomic_load_explicit(r, memory_order_relaxed);
     }
     return ran;
 }
 
+/* Its own slices, then those that others have not come to. */
+static uint32_t run_slices(struct workers *w, uint32_t index)
+{
+    uint32_t ran = 0;
+
+    for (uint32_t i = 0; i < w->n; i++)
+        ran += run_range(w, &w->workers[(index + i) % w->n].range, index);
+    return ran;
+}
+
 /* True when work came (or the end) while spinning. */
-static bool spin_for_job(struct workers *w)
+static bool spin_for_job(struct workers *w, const struct worker *self)
 {
     int64_t until = 0;
 
     if (w->crowded)
         return false;
     for (uint32_t i = 1;; i++) {
-        if (atomic_load_explicit(&w->left, memory_order_relaxed) > 0)
+        if (!is_empty(atomic_load_explicit(&self->range, memory_order_relaxed)))
             return true;
         if (atomic_load_explicit(&w->rest, memory_order_relaxed))
             return false;
@@ -124,11 +145,12 @@ static bool spin_for_job(struct workers *w)
 
 /* The owner adds to posted and then looks at n_sleeping; a worker adds to n_sleeping and then the
  * kernel looks at posted. Both in one total order (seq_cst), so not both can miss the other. */
-static void sleep_for_job(struct workers *w)
+static void sleep_for_job(struct workers *w, const struct worker *self)
 {
     uint32_t seen = atomic_load(&w->posted);
 
-    if (atomic_load_explicit(&w->left, memory_order_relaxed) > 0 || atomic_load(&w->stop))
+    if (!is_empty(atomic_load_explicit(&self->range, memory_order_relaxed)) ||
+        atomic_load(&w->stop))
         return;
     atomic_fetch_add(&w->n_sleeping, 1);
     futex_wait(&w->posted, seen);
@@ -148,8 +170,8 @@ static void *worker_main(void *arg)
             (void)atomic_fetch_add(&w->done, ran);
             if (atomic_load(&w->owner_sleeps))
                 futex_wake(&w->done, 1);
-        } else if (!spin_for_job(w)) {
-            sleep_for_job(w);
+        } else if (!spin_for_job(w, self)) {
+            sleep_for_job(w, self);
         }
     }
     return NULL;
@@ -193,10 +215,13 @@ void workers_run(struct workers *w, workers_fn *fn, void *arg, uint32_t n_slices
 
     w->fn = fn;
     w->arg = arg;
-    w->n_slices = n_slices;
     atomic_store_explicit(&w->done, 0, memory_order_relaxed);
     atomic_store_explicit(&w->rest, false, memory_order_relaxed);
-    atomic_store_explicit(&w->left, n_slices, memory_order_release);
+    for (uint32_t i = w->n; i-- > 0;) {
+        uint64_t next = (uint64_t)n_slices * i / w->n, end = (uint64_t)n_slices * (i + 1) / w->n;
+
+        atomic_store_explicit(&w->workers[i].range, next << 32 | end, memory_order_release);
+    }
     (void)atomic_fetch_add(&w->posted, 1);
     n_sleeping = atomic_load(&w->n_sleeping);
     if (n_sleeping > 0)
@@ -233,11 +258,12 @@ static void pin_thread(pthread_t thread, uint32_t cpu)
 /* Workers get no signals: these are for the thread that asked for them. */
 static int start_worker(struct workers *w, uint32_t index, bool pin)
 {
-    struct worker *self = &w->workers[w->n_started];
+    struct worker *self = &w->workers[index];
     sigset_t all, old;
     int r;
 
-    *self = (struct worker){ .pool = w, .index = index };
+    self->pool = w;
+    self->index = index;
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     r = pthread_create(&self->thread, NULL, worker_main, self);
@@ -254,15 +280,17 @@ static int start_worker(struct workers *w, uint32_t index, bool pin)
 int workers_open(uint32_t n, bool pin, struct workers **ret)
 {
     struct workers *w;
+    size_t len = sizeof(*w) + n * sizeof(w->workers[0]); /* both multiples of 64 */
     uint32_t n_cpus;
     int r;
 
     if (n < 1 || n > WORKERS_MAX)
         return -EINVAL;
-    w = aligned_alloc(64, (sizeof(*w) + n * sizeof(w->workers[0]) + 63) / 64 * 64);
+    w = aligned_alloc(64, len);
     if (!w)
         return -ENOMEM;
-    *w = (struct workers){ .n = n };
+    memset(w, 0, len);
+    w->n = n;
     n_cpus = place_n_cpus();
     w->crowded = n > n_cpus;
 
@@ -287,7 +315,7 @@ void workers_close(struct workers *w)
     atomic_store(&w->rest, true);
     (void)atomic_fetch_add(&w->posted, 1);
     futex_wake(&w->posted, INT_MAX);
-    for (uint32_t i = 0; i < w->n_started; i++)
+    for (uint32_t i = 1; i <= w->n_started; i++)
         (void)pthread_join(w->workers[i].thread, NULL);
     free(w);
 }

@@ -2,7 +2,8 @@
  *
  * The caller's thread is worker 0; n - 1 threads wait for work: they spin for a few microseconds and
  * then sleep on a futex, so that a busy step pays no system call and an idle daemon uses no CPU.
- * Slices are handed out by an atomic counter: a slow or stolen core takes fewer.
+ * Each takes slices from a range of its own and then from what others have left: a slow or stolen core
+ * runs fewer.
  *
  * Threads    workers_run: one thread only, the owner's. Workers are pinned to the CPUs of the process's
  *            affinity mask, spread over NUMA nodes as engine/place.h says, unless told otherwise.
