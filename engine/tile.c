@@ -58,14 +58,15 @@ static uint16_t load_u16(const uint8_t *p)
 }
 
 /* The file's nibbles are paired as a tile's: dwords go over as they are. */
-static void pack_nibbles(const uint8_t *from, unsigned i, uint8_t q[4][16][4])
+static inline void pack_nibbles(const uint8_t *from, unsigned i, uint8_t q[4][16][4])
 {
     for (int k = 0; k < 4; k++)
         store_u32(q[k][i], load_u32(from + 4 * k));
 }
 
 /* Nibbles of 32 bytes, the low ones (shift 0) or the high ones (4): byte c is column c. */
-static void pack_nibbles_k(const uint8_t *from, unsigned shift, unsigned i, uint8_t q[4][16][4])
+static inline void pack_nibbles_k(const uint8_t *from, unsigned shift, unsigned i,
+                                  uint8_t q[4][16][4])
 {
     for (int k = 0; k < 4; k++) {
         uint32_t low = load_u32(from + 4 * k) >> shift & 0x0f0f0f0f;
@@ -76,33 +77,33 @@ static void pack_nibbles_k(const uint8_t *from, unsigned shift, unsigned i, uint
 }
 
 /* Bit c of `bits` is column c's. The lane before it cleared nothing: h starts as zeros. */
-static void pack_fifth(uint32_t bits, unsigned i, uint64_t h[8])
+static inline void pack_fifth(uint32_t bits, unsigned i, uint64_t h[8])
 {
     for (int k = 0; k < 8; k++)
         h[k] |= (uint64_t)(bits >> (4 * k) & 15) << (4 * i);
 }
 
-static void pack_q4_0(const uint8_t *b, unsigned i, struct tile_q4_0 *t)
+static inline void pack_q4_0(const uint8_t *b, unsigned i, struct tile_q4_0 *t)
 {
     t->d[i] = load_u16(b);
     pack_nibbles(b + offsetof(struct quant_q4_0, q), i, t->q);
 }
 
-static void pack_q4_1(const uint8_t *b, unsigned i, struct tile_q4_1 *t)
+static inline void pack_q4_1(const uint8_t *b, unsigned i, struct tile_q4_1 *t)
 {
     t->d[i] = load_u16(b);
     t->m[i] = load_u16(b + offsetof(struct quant_q4_1, m));
     pack_nibbles(b + offsetof(struct quant_q4_1, q), i, t->q);
 }
 
-static void pack_q5_0(const uint8_t *b, unsigned i, struct tile_q5_0 *t)
+static inline void pack_q5_0(const uint8_t *b, unsigned i, struct tile_q5_0 *t)
 {
     t->d[i] = load_u16(b);
     pack_nibbles(b + offsetof(struct quant_q5_0, q), i, t->q);
     pack_fifth(load_u32(b + offsetof(struct quant_q5_0, qh)), i, t->h);
 }
 
-static void pack_q5_1(const uint8_t *b, unsigned i, struct tile_q5_1 *t)
+static inline void pack_q5_1(const uint8_t *b, unsigned i, struct tile_q5_1 *t)
 {
     t->d[i] = load_u16(b);
     t->m[i] = load_u16(b + offsetof(struct quant_q5_1, m));
@@ -110,7 +111,7 @@ static void pack_q5_1(const uint8_t *b, unsigned i, struct tile_q5_1 *t)
     pack_fifth(load_u32(b + offsetof(struct quant_q5_1, qh)), i, t->h);
 }
 
-static void pack_q8_0(const uint8_t *b, unsigned i, struct tile_q8_0 *t)
+static inline void pack_q8_0(const uint8_t *b, unsigned i, struct tile_q8_0 *t)
 {
     t->d[i] = load_u16(b);
     for (int k = 0; k < 8; k++)
@@ -118,7 +119,7 @@ static void pack_q8_0(const uint8_t *b, unsigned i, struct tile_q8_0 *t)
                   load_u32(b + offsetof(struct quant_q8_0, q) + 4 * (size_t)k));
 }
 
-static void pack_q4_k(const uint8_t *b, unsigned i, struct tile_q4_k *t)
+static inline void pack_q4_k(const uint8_t *b, unsigned i, struct tile_q4_k *t)
 {
     t->d[i] = load_u16(b);
     t->dmin[i] = load_u16(b + offsetof(struct quant_q4_k, dmin));
@@ -132,7 +133,7 @@ static void pack_q4_k(const uint8_t *b, unsigned i, struct tile_q4_k *t)
 }
 
 /* Bit g of byte c of qh is the fifth bit of column c of group g. */
-static void pack_q5_k(const uint8_t *b, unsigned i, struct tile_q5_k *t)
+static inline void pack_q5_k(const uint8_t *b, unsigned i, struct tile_q5_k *t)
 {
     const uint8_t *qh = b + offsetof(struct quant_q5_k, qh);
 
@@ -154,7 +155,7 @@ static void pack_q5_k(const uint8_t *b, unsigned i, struct tile_q5_k *t)
 }
 
 /* Where a group's bits are: as quant.c has it. */
-static void pack_q6_k(const uint8_t *b, unsigned i, struct tile_q6_k *t)
+static inline void pack_q6_k(const uint8_t *b, unsigned i, struct tile_q6_k *t)
 {
     t->d[i] = load_u16(b + offsetof(struct quant_q6_k, d));
     for (unsigned g = 0; g < 8; g++) {
@@ -176,7 +177,9 @@ static void pack_q6_k(const uint8_t *b, unsigned i, struct tile_q6_k *t)
     }
 }
 
-static void pack_block(enum quant type, const uint8_t *b, unsigned i, void *t)
+/* Inlined with a constant type below, so that nothing is asked for each block. */
+static inline __attribute__((always_inline)) void pack_block(enum quant type, const uint8_t *b,
+                                                             unsigned i, void *t)
 {
     switch (type) {
     case QUANT_F32:
@@ -214,6 +217,20 @@ static void pack_block(enum quant type, const uint8_t *b, unsigned i, void *t)
     }
 }
 
+static inline __attribute__((always_inline)) void
+pack_rows(enum quant type, const void *const rows[TILE_ROWS], uint32_t n_cols, uint8_t *to)
+{
+    const struct quant_info *info = quant_info(type);
+    size_t n = n_cols / info->block_cols, file_len = info->block_bytes, len = blocks[type].bytes;
+
+    for (size_t b = 0; b < n; b++, to += len) {
+        for (unsigned i = 0; i < TILE_ROWS; i++) {
+            if (rows[i])
+                pack_block(type, (const uint8_t *)rows[i] + b * file_len, i, to);
+        }
+    }
+}
+
 static void pack_bf16(const void *const rows[TILE_ROWS], uint32_t n_cols, uint8_t *to)
 {
     for (uint32_t c = 0; c < n_cols; c += 2, to += 4 * TILE_ROWS) {
@@ -228,19 +245,40 @@ static void pack_bf16(const void *const rows[TILE_ROWS], uint32_t n_cols, uint8_
 /* Fifth bits of lanes are gathered into the same words, and missing rows are zeros: cleared first. */
 void tile_pack(enum quant type, const void *const rows[TILE_ROWS], uint32_t n_cols, void *ret_tile)
 {
-    const struct quant_info *info = quant_info(type);
-    uint8_t *to = ret_tile;
-
     memset(ret_tile, 0, tile_len(type, n_cols));
-    if (type == QUANT_BF16) {
-        pack_bf16(rows, n_cols, to);
-        return;
-    }
-    for (size_t b = 0; b < n_cols / info->block_cols; b++, to += blocks[type].bytes) {
-        for (unsigned i = 0; i < TILE_ROWS; i++) {
-            if (rows[i])
-                pack_block(type, (const uint8_t *)rows[i] + b * info->block_bytes, i, to);
-        }
+    switch (type) {
+    case QUANT_F32:
+        pack_rows(QUANT_F32, rows, n_cols, ret_tile);
+        break;
+    case QUANT_F16:
+        pack_rows(QUANT_F16, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q4_0:
+        pack_rows(QUANT_Q4_0, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q4_1:
+        pack_rows(QUANT_Q4_1, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q5_0:
+        pack_rows(QUANT_Q5_0, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q5_1:
+        pack_rows(QUANT_Q5_1, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q8_0:
+        pack_rows(QUANT_Q8_0, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q4_K:
+        pack_rows(QUANT_Q4_K, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q5_K:
+        pack_rows(QUANT_Q5_K, rows, n_cols, ret_tile);
+        break;
+    case QUANT_Q6_K:
+        pack_rows(QUANT_Q6_K, rows, n_cols, ret_tile);
+        break;
+    default:
+        pack_bf16(rows, n_cols, ret_tile);
     }
 }
 
