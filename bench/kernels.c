@@ -8,6 +8,7 @@
  * where it is. Others use the machine too: times are the best of several runs, and on one thread
  * they are the thread's CPU time. */
 #include "engine/kernels.h"
+#include "engine/linear.h"
 #include "engine/place.h"
 #include "engine/workers.h"
 
@@ -33,6 +34,7 @@ struct bench {
     uint8_t *memory; /* MEMORY bytes of weights or KV */
     float *x, *y;    /* (X_MAX, COLS_MAX) */
     struct kernels_q8 *q;
+    uint16_t *bf16;
     const char *word;
 };
 
@@ -108,32 +110,37 @@ static void product_call(void *arg)
 
 static void bench_product(struct bench *b, enum quant type, struct shape s, uint32_t n_x)
 {
-    size_t row_bytes = quant_row_bytes(type, s.n_cols);
+    const void *x[] = {
+        [KERNELS_FORM_F32] = b->x, [KERNELS_FORM_Q8] = b->q, [KERNELS_FORM_BF16] = b->bf16
+    };
+    size_t tile = tile_len(type, s.n_cols);
     struct product p = { .b = b, .type = type, .n_rows = s.n_rows };
-    bool q8 = b->k->quant_x[type];
+    enum kernels_form form = b->k->form[type];
     double seconds, macs;
     char line[128];
 
-    (void)snprintf(line, sizeof(line), "%-7s x%u %-5s %5ux%-5u n_x %-4u", b->k->name,
+    (void)snprintf(line, sizeof(line), "%-10s x%u %-5s %5ux%-5u n_x %-4u", b->k->name,
                    workers_n(b->w), quant_info(type)->name, s.n_rows, s.n_cols, n_x);
     if (b->word && !strstr(line, b->word))
         return;
     if (n_x == 1)
-        p.n_rows = (uint32_t)(MEMORY / 2 / row_bytes); /* many matrices, one after another */
-    p.slice_rows = (uint32_t)(64 * 1024 / row_bytes) / 16 * 16;
-    p.slice_rows = p.slice_rows < 16 ? 16 : p.slice_rows;
-    p.a = (struct kernels_matmul){ .w = b->memory,
-                                   .w_row_bytes = row_bytes,
+        p.n_rows = (uint32_t)(MEMORY / tile) * TILE_ROWS; /* many matrices, one after another */
+    p.slice_rows = (uint32_t)(64 * 1024 / tile) * TILE_ROWS;
+    p.slice_rows = p.slice_rows < TILE_ROWS ? TILE_ROWS : p.slice_rows;
+    p.a = (struct kernels_matmul){ .type = type,
+                                   .w = b->memory,
+                                   .tile_len = tile,
+                                   .n_rows = p.n_rows,
                                    .n_cols = s.n_cols,
-                                   .x = q8 ? (void *)b->q : b->x,
+                                   .x = x[form],
+                                   .x_row_bytes = linear_row_bytes(form, s.n_cols),
                                    .n_x = n_x,
                                    .y = b->y,
                                    .y_stride = p.n_rows };
-    p.a.x_row_bytes = q8 ? s.n_cols / 32 * sizeof(*b->q) : s.n_cols * sizeof(float);
     seconds = time_calls(b, product_call, &p);
     macs = (double)p.n_rows * s.n_cols * n_x;
     printf("%s %8.1f GMAC/s %7.2f GB/s\n", line, 1e-9 * macs / seconds,
-           1e-9 * (double)p.n_rows * (double)row_bytes / seconds);
+           1e-9 * (double)tile_count(p.n_rows) * (double)tile / seconds);
     (void)fflush(stdout);
 }
 
@@ -206,9 +213,10 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
     char line[128];
 
     t.tile = (size_t)hd * KERNELS_PAGE_TOKENS * (kv == KERNELS_KV_F32 ? 4 : 2);
-    (void)snprintf(line, sizeof(line), "%-7s x%u attn %s hd %u group %u heads %u keys %u tokens %u",
-                   b->k->name, workers_n(b->w), kv == KERNELS_KV_F32 ? "f32" : "f16", hd, group,
-                   n_heads, n_keys, n_tokens);
+    (void)snprintf(line, sizeof(line),
+                   "%-10s x%u attn %s hd %u group %u heads %u keys %u tokens %u", b->k->name,
+                   workers_n(b->w), kv == KERNELS_KV_F32 ? "f32" : "f16", hd, group, n_heads,
+                   n_keys, n_tokens);
     if ((b->word && !strstr(line, b->word)) || n_pages * n_heads * 2 * t.tile > MEMORY)
         return;
     t.pages = malloc(n_pages * sizeof(*t.pages));
@@ -315,11 +323,14 @@ static int bench_open(struct bench *b)
     b->x = aligned_alloc(64, n * sizeof(float));
     b->y = aligned_alloc(64, n * sizeof(float));
     b->q = aligned_alloc(64, n / 32 * sizeof(*b->q));
-    if (!b->x || !b->y || !b->q)
+    b->bf16 = aligned_alloc(64, n * sizeof(*b->bf16));
+    if (!b->x || !b->y || !b->q || !b->bf16)
         return -1;
     fill_memory(b->memory, MEMORY);
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         b->x[i] = b->y[i] = (float)(i * 2654435761u % 1000) / 500 - 1;
+        memcpy(&b->bf16[i], (uint8_t *)&b->x[i] + 2, 2); /* the upper half of an f32 */
+    }
     kernels_scalar.quantise(b->x, (uint32_t)n, b->q);
     return 0;
 }
@@ -328,15 +339,15 @@ int main(int argc, char **argv)
 {
     struct bench b = { .word = argc > 2 ? argv[2] : NULL };
     uint32_t n = argc > 1 ? (uint32_t)atoi(argv[1]) : place_n_cpus();
-    const char *names[] = { "avx2", "scalar" };
+    const char *name;
 
     if (bench_open(&b) < 0) {
         (void)fprintf(stderr, "kernels: out of memory\n");
         return 1;
     }
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (kernels_pick(names[i], &b.k) < 0)
-            continue;
+    for (unsigned i = 0; (name = kernels_name(i)); i++) {
+        if (kernels_pick(name, &b.k) < 0)
+            return 1;
         for (uint32_t threads = 1; threads <= n; threads = threads < n ? n : n + 1) {
             if (workers_open(threads, true, &b.w) < 0)
                 return 1;
@@ -351,5 +362,6 @@ int main(int argc, char **argv)
     free(b.x);
     free(b.y);
     free(b.q);
+    free(b.bf16);
     return 0;
 }
