@@ -128,10 +128,12 @@ class Peer:
             depth = test[-1] if test[0] != "sessions" else SESSION_PROMPT * N_SESSIONS
             if (test[0] == "sessions" and not self.batched) or self.too_long(depth):
                 continue
+            # Sessions have a floor against each peer's own best.
+            top = (self.best(test) or (0,))[0] if test[0] == "sessions" else fastest(test)
             for setting in self.settings:
                 if test[0] == "kv" and not setting.flash:
                     continue    # they need flash attention for a quantised V
-                if self.worth(test, setting, fastest(test)):
+                if self.worth(test, setting, top):
                     say(f"  {self.name}: {' '.join(map(str, test))}, {setting.name}")
                     self.keep(test, setting, self.measure_one(model, setting, test, n_gen))
         plain = self.settings[0]

@@ -73,12 +73,16 @@ def model_notes(model, step_bytes, gb_s):
              f"written, and the end of a run that reads {SHORT_PROMPT}; the file is in the page cache. "
              f"Memory: gistd with --kv-bytes {model.kv_bytes}, peers at their deepest context."]
     return small + [f"A decode step reads {step_bytes / 1e6:.0f} MB of weights; {THREADS} threads read "
-                    f"{gb_s:.1f} GB/s here (bench/peaks)."]
+                    f"{gb_s:.1f} GB/s here (bench/peaks, median of the rounds)."]
+
+
+def memory_gb_s():
+    return json.loads(output_of(f"{BUILD}/bench/peaks", "-m", str(THREADS)))["gb_s"]
 
 
 def measure(model, rounds):
-    """Our samples, and the peers with theirs."""
-    all_peers = peers.find()
+    """The tests, our samples, the peers with theirs, and the memory's speed in each round."""
+    all_peers, memory = peers.find(), []
     mine, tests, kv = {}, tests_of(model), kv_tests(model)
 
     def fastest(test):
@@ -87,31 +91,31 @@ def measure(model, rounds):
 
     for i in range(rounds):
         say(f"{model.name}, round {i + 1} of {rounds}: gistd")
+        memory.append(memory_gb_s())
         ours.measure(model, model.n_gen, tests, mine)
         for test in kv:
             ours.measure_kv(model, model.n_gen, test, mine)
         for peer in all_peers:
             say(f"{model.name}, round {i + 1} of {rounds}: {peer.name}")
             peer.measure(model, model.n_gen, tests + kv, fastest)
-    return tests + kv + list(LESS), mine, all_peers
+    return tests + kv + list(LESS), mine, all_peers, statistics.median(memory)
 
 
 def bench_model(model, rounds):
     """The lines for the page; what floors need is stored for summary()."""
-    peak = json.loads(output_of(f"{BUILD}/bench/peaks", "-m", str(THREADS)))
     step_bytes = int(output_of(f"{BUILD}/bench/profile", "-b", model.path))
-    tests, mine, all_peers = measure(model, rounds)
+    tests, mine, all_peers, gb_s = measure(model, rounds)
     stored = {}
     for test in tests:
         found = {p.name: ratio(test, mine, best) for p in all_peers if (best := p.best(test))}
         if found:
             stored["/".join(map(str, test))] = found
     at_once = statistics.median(mine[("decode", 0)]) * step_bytes / 1e9
-    store(model.name, {"ratios": stored, "memory_share": at_once / peak["gb_s"]})
+    store(model.name, {"ratios": stored, "memory_share": at_once / gb_s})
     head = [f"`BENCH_MODELS={model.name} make bench`: {os.path.basename(model.path)}, {THREADS} threads, "
             f"KV f16, {model.n_gen} tokens written, median of {rounds} interleaved rounds (lowest to "
             f"highest).", ""]
-    notes = model_notes(model, step_bytes, peak["gb_s"])
+    notes = model_notes(model, step_bytes, gb_s)
     return head + model_table(tests, mine, all_peers) + [""] + notes
 
 
