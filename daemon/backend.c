@@ -73,7 +73,10 @@ int backend_load(struct backend *b, const struct config *c, const struct model_p
 
 int backend_start(struct backend *b, const struct config *c, struct why *why)
 {
-    enum kernels_kv kv = c->kv_type == CONFIG_KV_F32 ? KERNELS_KV_F32 : KERNELS_KV_F16;
+    static const enum kernels_kv kinds[] = { [CONFIG_KV_F16] = KERNELS_KV_F16,
+                                             [CONFIG_KV_F32] = KERNELS_KV_F32,
+                                             [CONFIG_KV_Q8_0] = KERNELS_KV_Q8_0 };
+    enum kernels_kv kv = kinds[c->kv_type];
     uint32_t n = c->threads ? c->threads : place_n_cpus();
     uint64_t pages;
     int r;

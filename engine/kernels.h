@@ -36,14 +36,35 @@ struct kernels_matmul {
     size_t y_stride;         /* in floats */
 };
 
-enum kernels_kv { KERNELS_KV_F16, KERNELS_KV_F32, KERNELS_KV__N };
+enum kernels_kv { KERNELS_KV_F16, KERNELS_KV_F32, KERNELS_KV_Q8_0, KERNELS_KV__N };
 
-#define KERNELS_PAGE_TOKENS 16u
+#define KERNELS_PAGE_TOKENS  16u
+#define KERNELS_HEAD_DIM_MAX 256u    /* and a multiple of 8 */
+
+/* A page holds, for a layer and KV head, a K tile (hd, 16), transposed so that 16 keys are one vector,
+ * and a V tile (16, hd). In Q8_0 a tile's int8 are followed by f16 scales, one for each token and 32
+ * elements (the last may have fewer), in both tiles as (blocks, 16):
+ *
+ *     0                    16 hd                16 hd + 32 blocks
+ *     +--------------------+--------------------+
+ *     | int8 q (hd, 16)    | f16 d (blocks, 16) |     K; V has q (16, hd)
+ *     +--------------------+--------------------+
+ *
+ * An element is d * q, exactly, as f32 has room for the 18 bits. d = max|x| / 127 in f16, 65504 at
+ * most, and q = x / d, to nearest, ties to even, within +-127: with the d that is stored, not the
+ * one before rounding, which the largest elements would show. A tile's bytes are a multiple of 32. */
+static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
+{
+    size_t n = (size_t)hd * KERNELS_PAGE_TOKENS;
+
+    if (kv == KERNELS_KV_Q8_0)
+        return n + (hd + 31) / 32 * KERNELS_PAGE_TOKENS * sizeof(uint16_t);
+    return n * (kv == KERNELS_KV_F32 ? sizeof(float) : sizeof(uint16_t));
+}
 
 /* Attention of some query rows over the keys of one segment and one KV head.
  *
- * A page holds, for a layer and KV head, a K tile (hd, 16), transposed so that 16 keys are one vector,
- * and a V tile (16, hd). Row i of q belongs to token i / group of the run and sees the first
+ * Row i of q belongs to token i / group of the run and sees the first
  * min(n_keys, first_visible + i / group) keys. Writes the partial result of the segment:
  *
  *     m[i] = max_j s_ij,  l[i] = sum_j exp(s_ij - m[i]),  o[i] = sum_j exp(s_ij - m[i]) v_j

@@ -184,8 +184,12 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
 /* All that the tables have in common. */
 #define VECTORS                                                                                    \
     .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
-    .kv_store = { [KERNELS_KV_F16] = avx2_kv_store_f16, [KERNELS_KV_F32] = kv_store_f32 },         \
-    .attn = { [KERNELS_KV_F16] = avx2_attn_f16, [KERNELS_KV_F32] = avx2_attn_f32 },                \
+    .kv_store = { [KERNELS_KV_F16] = avx2_kv_store_f16,                                            \
+                  [KERNELS_KV_F32] = kv_store_f32,                                                 \
+                  [KERNELS_KV_Q8_0] = avx2_kv_store_q8_0 },                                        \
+    .attn = { [KERNELS_KV_F16] = avx2_attn_f16,                                                    \
+              [KERNELS_KV_F32] = avx2_attn_f32,                                                    \
+              [KERNELS_KV_Q8_0] = avx2_attn_q8_0 },                                                \
     .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp
 
 #define FLOATS                                                                                     \

@@ -37,8 +37,11 @@ void avx2_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 /* Attention (kernels_avx2_attn.c). */
 void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                        void *v_tile);
+void avx2_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                        void *v_tile);
 void avx2_attn_f16(const struct kernels_attn *a);
 void avx2_attn_f32(const struct kernels_attn *a);
+void avx2_attn_q8_0(const struct kernels_attn *a);
 void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
                      uint32_t hd);
 

@@ -6,7 +6,8 @@
  * nothing leaves that row alone.
  *
  * Scores: a K tile is (hd, 16), so 16 keys are two vectors and an element of q is broadcast to them.
- * Few rows take f16 tiles as they are; for many, a group's tiles are made f32 once, on the stack.
+ * Few rows take f16 tiles as they are; for many, and of int8 for any, a group's tiles are made f32
+ * once, on the stack.
  */
 #include "engine/kernels_avx2.h"
 
@@ -15,8 +16,7 @@
 #define TOKENS      KERNELS_PAGE_TOKENS
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
-#define BLOCK_ROWS   6u   /* rows at a time, at most: 12 accumulators of 16 registers */
-#define WIDEN_HD    256u /* larger heads use f16 tiles as they are */
+#define BLOCK_ROWS  6u /* rows at a time, at most: 12 accumulators of 16 registers */
 
 /* One group of pages. Missing pages repeat the last one, and their scores are masked. */
 struct group {
@@ -26,8 +26,8 @@ struct group {
 };
 
 struct wide {
-    _Alignas(64) float k[GROUP_PAGES][WIDEN_HD * TOKENS];
-    _Alignas(64) float v[GROUP_PAGES][WIDEN_HD * TOKENS];
+    _Alignas(64) float k[GROUP_PAGES][KERNELS_HEAD_DIM_MAX * TOKENS];
+    _Alignas(64) float v[GROUP_PAGES][KERNELS_HEAD_DIM_MAX * TOKENS];
 };
 
 AVX2_INLINE __m256 load8(enum kernels_kv kv, const uint8_t *tile, size_t i)
@@ -278,14 +278,52 @@ AVX2_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first
     return g;
 }
 
+/* 8 int8 as f32, times their scales. */
+AVX2_INLINE __m256 dequantise8(const int8_t *q, __m256 d)
+{
+    __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)q));
+
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(v), d);
+}
+
+static void widen_f16(const uint8_t *k, const uint8_t *v, uint32_t hd, float *ret_k, float *ret_v)
+{
+    for (uint32_t i = 0; i < hd * TOKENS; i += 8) {
+        _mm256_store_ps(&ret_k[i], load8(KERNELS_KV_F16, k, i));
+        _mm256_store_ps(&ret_v[i], load8(KERNELS_KV_F16, v, i));
+    }
+}
+
+static void widen_q8_0(const uint8_t *k, const uint8_t *v, uint32_t hd, float *ret_k, float *ret_v)
+{
+    const uint8_t *kd = k + (size_t)hd * TOKENS, *vd = v + (size_t)hd * TOKENS;
+    float d[KERNELS_HEAD_DIM_MAX / 32 * TOKENS]; /* of V */
+
+    for (uint32_t i = 0; i < hd; i++) {
+        for (uint32_t j = 0; j < TOKENS; j += 8) {
+            __m256 by = load8(KERNELS_KV_F16, kd, i / 32 * TOKENS + j);
+            uint32_t at = i * TOKENS + j;
+
+            _mm256_store_ps(&ret_k[at], dequantise8((const int8_t *)k + at, by));
+        }
+    }
+    for (uint32_t i = 0; i < (hd + 31) / 32 * TOKENS; i += 8)
+        _mm256_storeu_ps(&d[i], load8(KERNELS_KV_F16, vd, i));
+    for (uint32_t t = 0; t < TOKENS; t++) {
+        for (uint32_t i = 0; i < hd; i += 8) {
+            uint32_t at = t * hd + i;
+
+            _mm256_store_ps(&ret_v[at], dequantise8((const int8_t *)v + at,
+                                                    _mm256_set1_ps(d[i / 32 * TOKENS + t])));
+        }
+    }
+}
+
 /* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
-static void widen_group(struct group *g, uint32_t hd, struct wide *w)
+static void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd, struct wide *w)
 {
     for (uint32_t p = 0; p < GROUP_PAGES; p++) {
-        for (uint32_t i = 0; i < hd * TOKENS; i += 8) {
-            _mm256_store_ps(&w->k[p][i], load8(KERNELS_KV_F16, g->k[p], i));
-            _mm256_store_ps(&w->v[p][i], load8(KERNELS_KV_F16, g->v[p], i));
-        }
+        (kv == KERNELS_KV_F16 ? widen_f16 : widen_q8_0)(g->k[p], g->v[p], hd, w->k[p], w->v[p]);
         g->k[p] = g->k_next[p] = (const uint8_t *)w->k[p];
         g->v[p] = g->v_next[p] = (const uint8_t *)w->v[p];
     }
@@ -301,14 +339,14 @@ static void clear_rows(const struct kernels_attn *a)
         _mm256_storeu_ps(a->o + i, _mm256_setzero_ps());
 }
 
-static void attend_widened(const struct kernels_attn *a)
+static void attend_widened(enum kernels_kv kv, const struct kernels_attn *a)
 {
     struct wide w;
 
     for (uint32_t p = 0; p * TOKENS < a->n_keys; p += GROUP_PAGES) {
         struct group g = open_group(a, p);
 
-        widen_group(&g, a->head_dim, &w);
+        widen_group(kv, &g, a->head_dim, &w);
         attend_group_f32(a, &g);
     }
 }
@@ -316,8 +354,8 @@ static void attend_widened(const struct kernels_attn *a)
 void avx2_attn_f16(const struct kernels_attn *a)
 {
     clear_rows(a);
-    if (a->n_rows > BLOCK_ROWS && a->head_dim <= WIDEN_HD) {
-        attend_widened(a);
+    if (a->n_rows > BLOCK_ROWS) {
+        attend_widened(KERNELS_KV_F16, a);
         return;
     }
     for (uint32_t p = 0; p * TOKENS < a->n_keys; p += GROUP_PAGES) {
@@ -337,6 +375,12 @@ void avx2_attn_f32(const struct kernels_attn *a)
     }
 }
 
+void avx2_attn_q8_0(const struct kernels_attn *a)
+{
+    clear_rows(a);
+    attend_widened(KERNELS_KV_Q8_0, a);
+}
+
 void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2, uint32_t hd)
 {
     float top = fmaxf(*m, m2);
@@ -353,6 +397,8 @@ void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const flo
     }
 }
 
+/* --- storing ------------------------------------------------------------------------------------- */
+
 /* K goes down a column of its tile, V along a row. */
 void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                        void *v_tile)
@@ -366,5 +412,45 @@ void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slo
         _mm_storeu_si128((void *)(vt + i), _mm256_cvtps_ph(_mm256_loadu_ps(v + i), 0));
         for (uint32_t j = 0; j < 8; j++)
             kt[(i + j) * TOKENS] = k16[j];
+    }
+}
+
+/* n values, 8 to 32, a multiple of 8. Steps and roundings are the scalar twin's; vmaxps gives its second
+ * operand when the first is no number. */
+static void quantise_block(const float *x, uint32_t n, int8_t *ret_q, uint16_t *ret_d)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f), low = _mm256_set1_ps(-127);
+    __m256 amax = _mm256_setzero_ps(), by;
+    float d;
+
+    for (uint32_t i = 0; i < n; i += 8)
+        amax = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), amax);
+    d = avx2_max(amax) / 127;
+    *ret_d = _cvtss_sh(d < 65504 ? d : 65504, 0);
+    by = _mm256_set1_ps(*ret_d ? 1 / _cvtsh_ss(*ret_d) : 0);
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256 v = _mm256_max_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), by), low);
+        __m256i q = _mm256_cvtps_epi32(_mm256_min_ps(v, _mm256_set1_ps(127)));
+        __m128i q16 = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+
+        _mm_storel_epi64((void *)(ret_q + i), _mm_packs_epi16(q16, q16));
+    }
+}
+
+void avx2_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                        void *v_tile)
+{
+    int8_t *kt = (int8_t *)k_tile + slot, *vt = (int8_t *)v_tile + (size_t)slot * hd;
+    uint8_t *kd = (uint8_t *)k_tile + (size_t)hd * TOKENS,
+            *vd = (uint8_t *)v_tile + (size_t)hd * TOKENS;
+
+    for (uint32_t i = 0; i < hd; i += 32) {
+        uint32_t n = hd - i < 32 ? hd - i : 32, at = i / 32 * TOKENS + slot;
+        int8_t q[32];
+
+        quantise_block(k + i, n, q, (uint16_t *)(void *)kd + at);
+        for (uint32_t j = 0; j < n; j++)
+            kt[(i + j) * TOKENS] = q[j];
+        quantise_block(v + i, n, vt + i, (uint16_t *)(void *)vd + at);
     }
 }

@@ -156,8 +156,11 @@ static float logsumexp(const float *x, uint32_t n)
 #define VECTORS                                                                                    \
     .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
     .kv_store = { [KERNELS_KV_F16] = avx512_kv_store_f16,                                          \
-                  [KERNELS_KV_F32] = avx512_kv_store_f32 },                                        \
-    .attn = { [KERNELS_KV_F16] = avx512_attn_f16, [KERNELS_KV_F32] = avx512_attn_f32 },            \
+                  [KERNELS_KV_F32] = avx512_kv_store_f32,                                          \
+                  [KERNELS_KV_Q8_0] = avx512_kv_store_q8_0 },                                      \
+    .attn = { [KERNELS_KV_F16] = avx512_attn_f16,                                                  \
+              [KERNELS_KV_F32] = avx512_attn_f32,                                                  \
+              [KERNELS_KV_Q8_0] = avx512_attn_q8_0 },                                              \
     .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp
 
 #define PRODUCTS                                                                                   \

@@ -35,8 +35,11 @@ void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t s
                          void *v_tile);
 void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile);
+void avx512_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                          void *v_tile);
 void avx512_attn_f16(const struct kernels_attn *a);
 void avx512_attn_f32(const struct kernels_attn *a);
+void avx512_attn_q8_0(const struct kernels_attn *a);
 void avx512_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
                        uint32_t hd);
 

@@ -17,23 +17,25 @@
 #define TOKENS      KERNELS_PAGE_TOKENS
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
-#define BLOCK_ROWS  8u   /* rows at a time, at most */
-#define CHUNK_ROWS  96u  /* rows that pass over all keys together, at most */
-#define WIDEN_HD    256u /* larger heads use narrow tiles as they are */
-#define HD_MAX      512u
+#define BLOCK_ROWS  8u  /* rows at a time, at most */
+#define CHUNK_ROWS  96u /* rows that pass over all keys together, at most */
+#define HD_MAX      KERNELS_HEAD_DIM_MAX
+#define BLOCKS_MAX  (HD_MAX / 32)
 
 /* One group of pages. Missing pages repeat the last one, and their scores are hidden. */
 struct group {
     const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
     const uint8_t *k_next[GROUP_PAGES]; /* to be fetched meanwhile */
     const struct wide *wide;            /* NULL: tiles are taken as they are */
+    const float *k_d, *v_d;             /* scales of int8 tiles (blocks, 64) */
     uint32_t key0;
 };
 
 /* A group's tiles in f32, as the registers of a block of rows want them. */
 struct wide {
-    _Alignas(64) float k[WIDEN_HD * GROUP_KEYS]; /* (hd, 64) */
-    _Alignas(64) float v[GROUP_KEYS * WIDEN_HD]; /* (64, hd) */
+    _Alignas(64) float k[HD_MAX * GROUP_KEYS]; /* (hd, 64) */
+    _Alignas(64) float v[GROUP_KEYS * HD_MAX]; /* (64, hd) */
+    _Alignas(64) float k_d[BLOCKS_MAX * GROUP_KEYS], v_d[BLOCKS_MAX * GROUP_KEYS];
 };
 
 /* Rows [r0, r1) of the call on their way over the keys. */
@@ -42,20 +44,26 @@ struct chunk {
     uint32_t r0, r1;
     _Alignas(64) float sum[CHUNK_ROWS][16]; /* l of each row, in 16 parts */
     float turned[BLOCK_ROWS * HD_MAX];      /* q of up to 8 rows, as (hd, rows) */
+    _Alignas(64) float k_d[BLOCKS_MAX * GROUP_KEYS], v_d[BLOCKS_MAX * GROUP_KEYS];
 };
 
 AVX512_INLINE size_t element_bytes(enum kernels_kv kv)
 {
-    return kv == KERNELS_KV_F32 ? 4 : 2;
+    return kv == KERNELS_KV_F32 ? 4 : kv == KERNELS_KV_F16 ? 2 : 1;
 }
 
-/* n is 16, or 8 at the end of a row of V. */
-AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n)
+/* n is 16, or 8 at the end of a row of V; d: the scales of int8. */
+AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n, __m512 d)
 {
     if (kv == KERNELS_KV_F32)
         return n == 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(0xff, p);
-    return n == 16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p))
-                   : _mm512_zextps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)));
+    if (kv == KERNELS_KV_F16)
+        return n == 16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p))
+                       : _mm512_zextps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)));
+    return _mm512_mul_ps(
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(n == 16 ? _mm_loadu_si128((const void *)p)
+                                                        : _mm_loadl_epi64((const void *)p))),
+        d);
 }
 
 /* --- scores and values ---------------------------------------------------------------------------
@@ -69,6 +77,7 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32
                                float *s)
 {
     const size_t step = TOKENS * element_bytes(kv); /* from one element of q to the next */
+    const __m512 one = _mm512_set1_ps(1);
     const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
     __m512 acc[BLOCK_ROWS][GROUP_PAGES], key[GROUP_PAGES];
 
@@ -85,7 +94,11 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32
         for (size_t u = 0; u < 4; u++, turned += n_rows) {
 #pragma GCC unroll 8
             for (uint32_t j = 0; j < n_pages; j++) {
-                key[j] = load_some(kv, k[j] + at + u * step, 16);
+                __m512 d = one;
+
+                if (kv == KERNELS_KV_Q8_0)
+                    d = _mm512_load_ps(g->k_d + at / (32 * step) * GROUP_KEYS + (p + j) * TOKENS);
+                key[j] = load_some(kv, k[j] + at + u * step, 16, d);
                 if (u * step % 64 == 0)
                     _mm_prefetch(v[j] + at + u * step, _MM_HINT_T0);
             }
@@ -150,6 +163,7 @@ AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group
                               uint32_t n_rows, uint32_t n_vec, uint32_t n_last)
 {
     const size_t len = element_bytes(kv), step = hd * len;
+    const float *d = g->v_d + c / 32 * GROUP_KEYS; /* c is a multiple of 32 when n_vec > 1 */
     __mmask16 last = n_last == 16 ? 0xffff : 0xff;
     __m512 acc[BLOCK_ROWS][4], value[4];
 
@@ -170,7 +184,10 @@ AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group
         for (const float *w_end = w + end; wj < w_end; wj++, v += step, next += step) {
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < n_vec; i++)
-                value[i] = load_some(kv, v + 16 * len * i, i + 1 < n_vec ? 16 : n_last);
+                value[i] = load_some(kv, v + 16 * len * i, i + 1 < n_vec ? 16 : n_last,
+                                     kv == KERNELS_KV_Q8_0
+                                         ? _mm512_set1_ps(d[(size_t)(wj - w) + i / 2 * GROUP_KEYS])
+                                         : acc[0][0]);
             for (size_t i = 0; ahead && i < n_vec * 16 * len; i += 64)
                 _mm_prefetch(next + i, _MM_HINT_T0);
 #pragma GCC unroll 8
@@ -211,6 +228,8 @@ AVX512_ONCE void add_own(enum kernels_kv kv, const struct group *g, uint32_t j0,
 {
     if (kv == KERNELS_KV_F16)
         add_values_rows(KERNELS_KV_F16, false, g, j0, j1, w, o, hd, 1, 4);
+    else if (kv == KERNELS_KV_Q8_0)
+        add_values_rows(KERNELS_KV_Q8_0, false, g, j0, j1, w, o, hd, 1, 4);
     else
         add_values_rows(KERNELS_KV_F32, false, g, j0, j1, w, o, hd, 1, 4);
 }
@@ -397,6 +416,11 @@ AVX512_ONCE void attend_narrow_f16(struct chunk *c, const struct group *g)
     attend_narrow(KERNELS_KV_F16, c, g);
 }
 
+AVX512_ONCE void attend_narrow_q8_0(struct chunk *c, const struct group *g)
+{
+    attend_narrow(KERNELS_KV_Q8_0, c, g);
+}
+
 AVX512_ONCE void attend_narrow_f32(struct chunk *c, const struct group *g)
 {
     attend_narrow(KERNELS_KV_F32, c, g);
@@ -420,17 +444,53 @@ AVX512_INLINE struct group open_group(const struct kernels_attn *a, uint32_t fir
     return g;
 }
 
+/* Makes the scales of a group's int8 tiles f32, and calls for those of the next K and V: only what they
+ * scale is called for on the way. */
+AVX512_INLINE void widen_scales(struct group *g, size_t v_off, uint32_t hd, float *ret_k,
+                                float *ret_v)
+{
+    const size_t at = (size_t)hd * TOKENS, len = (hd + 31) / 32 * TOKENS * sizeof(uint16_t);
+
+    for (uint32_t p = 0; p < GROUP_PAGES; p++) {
+        for (size_t b = 0; b < len; b += 32) {
+            const uint8_t *k = g->k[p] + at + b, *v = g->v[p] + at + b;
+            size_t to = b / 32 * GROUP_KEYS + p * TOKENS;
+
+            _mm512_store_ps(ret_k + to, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)k)));
+            _mm512_store_ps(ret_v + to, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)v)));
+            _mm_prefetch(g->k_next[p] + at + b, _MM_HINT_T0);
+            _mm_prefetch(g->k_next[p] + v_off + at + b, _MM_HINT_T0);
+        }
+    }
+    g->k_d = ret_k;
+    g->v_d = ret_v;
+}
+
 /* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
 AVX512_INLINE void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd, struct wide *w)
 {
-    const size_t step = TOKENS * element_bytes(kv);
+    const size_t len = element_bytes(kv);
+    __m512 d = _mm512_setzero_ps();
 
     for (uint32_t p = 0; p < GROUP_PAGES; p++) {
         float *k = w->k + p * TOKENS, *v = w->v + (size_t)p * TOKENS * hd;
 
         for (uint32_t i = 0; i < hd; i++) {
-            _mm512_store_ps(k + i * GROUP_KEYS, load_some(kv, g->k[p] + i * step, 16));
-            _mm512_store_ps(v + i * TOKENS, load_some(kv, g->v[p] + i * step, 16));
+            if (kv == KERNELS_KV_Q8_0)
+                d = _mm512_load_ps(g->k_d + i / 32 * GROUP_KEYS + p * TOKENS);
+            _mm512_store_ps(k + i * GROUP_KEYS, load_some(kv, g->k[p] + i * TOKENS * len, 16, d));
+        }
+        for (uint32_t t = 0; t < TOKENS; t++) {
+            for (uint32_t i = 0; i < hd; i += 16) {
+                size_t at = (size_t)t * hd + i;
+
+                if (kv == KERNELS_KV_Q8_0)
+                    d = _mm512_set1_ps(g->v_d[i / 32 * GROUP_KEYS + p * TOKENS + t]);
+                if (i + 16 <= hd)
+                    _mm512_storeu_ps(v + at, load_some(kv, g->v[p] + at * len, 16, d));
+                else
+                    _mm512_mask_storeu_ps(v + at, 0xff, load_some(kv, g->v[p] + at * len, 8, d));
+            }
         }
         g->v[p] = (const uint8_t *)v;
     }
@@ -447,15 +507,20 @@ static uint32_t pages_seen(const struct chunk *c)
 
 AVX512_ONCE void attend_widened(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
 {
+    uint32_t hd = c->a->head_dim;
     struct wide w;
 
     for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
         struct group g = open_group(c->a, p);
 
-        if (kv == KERNELS_KV_F16)
-            widen_group(KERNELS_KV_F16, &g, c->a->head_dim, &w);
-        else
-            widen_group(KERNELS_KV_F32, &g, c->a->head_dim, &w);
+        if (kv == KERNELS_KV_F16) {
+            widen_group(KERNELS_KV_F16, &g, hd, &w);
+        } else if (kv == KERNELS_KV_F32) {
+            widen_group(KERNELS_KV_F32, &g, hd, &w);
+        } else {
+            widen_scales(&g, c->a->v_off - c->a->k_off, hd, w.k_d, w.v_d);
+            widen_group(KERNELS_KV_Q8_0, &g, hd, &w);
+        }
         attend_wide(c, &g);
     }
 }
@@ -470,10 +535,14 @@ AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pa
     for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
         struct group g = open_group(c->a, p);
 
-        if (kv == KERNELS_KV_F16)
+        if (kv == KERNELS_KV_F16) {
             attend_narrow_f16(c, &g);
-        else
+        } else if (kv == KERNELS_KV_F32) {
             attend_narrow_f32(c, &g);
+        } else {
+            widen_scales(&g, c->a->v_off - c->a->k_off, hd, c->k_d, c->v_d);
+            attend_narrow_q8_0(c, &g);
+        }
     }
 }
 
@@ -494,7 +563,7 @@ static void attend_chunk(enum kernels_kv kv, bool wide, struct chunk *c)
 
 static void attend(enum kernels_kv kv, const struct kernels_attn *a)
 {
-    bool wide = a->n_rows > BLOCK_ROWS && a->head_dim <= WIDEN_HD;
+    bool wide = a->n_rows > BLOCK_ROWS;
     uint32_t n = wide ? CHUNK_ROWS : BLOCK_ROWS;
     struct chunk c; /* not cleared: rows clear what they use */
 
@@ -513,6 +582,11 @@ void avx512_attn_f16(const struct kernels_attn *a)
 void avx512_attn_f32(const struct kernels_attn *a)
 {
     attend(KERNELS_KV_F32, a);
+}
+
+void avx512_attn_q8_0(const struct kernels_attn *a)
+{
+    attend(KERNELS_KV_Q8_0, a);
 }
 
 void avx512_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
@@ -561,5 +635,46 @@ void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
         _mm256_storeu_ps(vt + i, _mm256_loadu_ps(v + i));
         for (uint32_t j = i; j < i + 8; j++)
             kt[j * TOKENS] = k[j];
+    }
+}
+
+/* n values, 8 to 32, a multiple of 8, as the lanes of two vectors. Steps and roundings are the scalar
+ * twin's; vmaxps gives its second operand when the first is no number. */
+AVX512_INLINE __m256i quantise_block(const float *x, uint32_t n, uint16_t *ret_d)
+{
+    const __m512 sign = _mm512_set1_ps(-0.0f), low = _mm512_set1_ps(-127),
+                 high = _mm512_set1_ps(127);
+    __m512 v[2] = { _mm512_maskz_loadu_ps(avx512_first(n), x),
+                    _mm512_maskz_loadu_ps(avx512_first(n > 16 ? n - 16 : 0), x + 16) };
+    __m512 amax = _mm512_max_ps(_mm512_andnot_ps(sign, v[0]), _mm512_setzero_ps()), by;
+    __m128i q[2];
+    float d;
+
+    d = avx512_max(_mm512_max_ps(_mm512_andnot_ps(sign, v[1]), amax)) / 127;
+    *ret_d = _cvtss_sh(d < 65504 ? d : 65504, 0);
+    by = _mm512_set1_ps(*ret_d ? 1 / _cvtsh_ss(*ret_d) : 0);
+    for (int i = 0; i < 2; i++) {
+        v[i] = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(v[i], by), low), high);
+        q[i] = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v[i]));
+    }
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(q[0]), q[1], 1);
+}
+
+void avx512_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                          void *v_tile)
+{
+    int8_t *kt = (int8_t *)k_tile + slot, *vt = (int8_t *)v_tile + (size_t)slot * hd;
+    uint16_t *kd = (void *)((uint8_t *)k_tile + (size_t)hd * TOKENS),
+             *vd = (void *)((uint8_t *)v_tile + (size_t)hd * TOKENS);
+
+    for (uint32_t i = 0; i < hd; i += 32) {
+        uint32_t n = hd - i < 32 ? hd - i : 32, at = i / 32 * TOKENS + slot;
+        __mmask32 in = n < 32 ? (1u << n) - 1 : 0xffffffff;
+        int8_t q[32];
+
+        _mm256_storeu_si256((void *)q, quantise_block(k + i, n, &kd[at]));
+        for (uint32_t j = 0; j < n; j++)
+            kt[(i + j) * TOKENS] = q[j];
+        _mm256_mask_storeu_epi8(vt + i, in, quantise_block(v + i, n, &vd[at]));
     }
 }

@@ -87,22 +87,62 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     }
 }
 
-static float tile_at(enum kernels_kv kv, const uint8_t *tile, uint32_t i)
+/* n values, 1 to 32, to q[0], q[stride]...; a value that is no number becomes -127. */
+static void quantise_block(const float *x, uint32_t n, int8_t *q, size_t stride, uint16_t *ret_d)
 {
-    return kv == KERNELS_KV_F32 ? ((const float *)tile)[i]
-                                : quant_f16_to_f32(((const uint16_t *)tile)[i]);
+    float most = 0, inverse;
+
+    for (uint32_t i = 0; i < n; i++)
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    *ret_d = quant_f32_to_f16(most / 127 < 65504 ? most / 127 : 65504);
+    inverse = *ret_d ? 1 / quant_f16_to_f32(*ret_d) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        float v = x[i] * inverse;
+
+        v = v > -127 ? v : -127;
+        v = v < 127 ? v : 127;
+        q[i * stride] = (int8_t)lrintf(v);
+    }
+}
+
+static void kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
+                          void *v_tile)
+{
+    int8_t *kt = k_tile, *vt = v_tile;
+    uint16_t *kd = (void *)(kt + (size_t)hd * KERNELS_PAGE_TOKENS),
+             *vd = (void *)(vt + (size_t)hd * KERNELS_PAGE_TOKENS);
+
+    for (uint32_t i = 0; i < hd; i += 32) {
+        uint32_t n = hd - i < 32 ? hd - i : 32, d = i / 32 * KERNELS_PAGE_TOKENS + slot;
+
+        quantise_block(k + i, n, kt + i * KERNELS_PAGE_TOKENS + slot, KERNELS_PAGE_TOKENS, &kd[d]);
+        quantise_block(v + i, n, vt + slot * hd + i, 1, &vd[d]);
+    }
+}
+
+/* Element i of a tile, which is element `dim` of the token in `slot`. */
+static float tile_at(enum kernels_kv kv, const uint8_t *tile, uint32_t hd, uint32_t i, uint32_t dim,
+                     uint32_t slot)
+{
+    const uint16_t *d = (const void *)(tile + (size_t)hd * KERNELS_PAGE_TOKENS);
+
+    if (kv == KERNELS_KV_F32)
+        return ((const float *)tile)[i];
+    if (kv == KERNELS_KV_F16)
+        return quant_f16_to_f32(((const uint16_t *)tile)[i]);
+    return quant_f16_to_f32(d[dim / 32 * KERNELS_PAGE_TOKENS + slot]) * ((const int8_t *)tile)[i];
 }
 
 static float score_key(const struct kernels_attn *a, enum kernels_kv kv, const float *q,
                        uint32_t key)
 {
     const uint8_t *page = a->pool + a->pages[key / KERNELS_PAGE_TOKENS] * a->page_bytes;
+    uint32_t slot = key % KERNELS_PAGE_TOKENS;
     float sum = 0;
 
-    for (uint32_t i = 0; i < a->head_dim; i++) {
+    for (uint32_t i = 0; i < a->head_dim; i++)
         sum += q[i] *
-               tile_at(kv, page + a->k_off, i * KERNELS_PAGE_TOKENS + key % KERNELS_PAGE_TOKENS);
-    }
+               tile_at(kv, page + a->k_off, a->head_dim, i * KERNELS_PAGE_TOKENS + slot, i, slot);
     return sum;
 }
 
@@ -123,10 +163,11 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
     for (uint32_t j = 0; j < visible; j++) {
         const uint8_t *page = a->pool + a->pages[j / KERNELS_PAGE_TOKENS] * a->page_bytes;
         float p = expf(score_key(a, kv, q, j) - m);
+        uint32_t slot = j % KERNELS_PAGE_TOKENS;
 
         l += p;
         for (uint32_t i = 0; i < a->head_dim; i++)
-            o[i] += p * tile_at(kv, page + a->v_off, j % KERNELS_PAGE_TOKENS * a->head_dim + i);
+            o[i] += p * tile_at(kv, page + a->v_off, a->head_dim, slot * a->head_dim + i, i, slot);
     }
     a->m[row] = m;
     a->l[row] = l;
@@ -142,6 +183,12 @@ static void attn_f32(const struct kernels_attn *a)
 {
     for (uint32_t row = 0; row < a->n_rows; row++)
         attend_row(a, KERNELS_KV_F32, row);
+}
+
+static void attn_q8_0(const struct kernels_attn *a)
+{
+    for (uint32_t row = 0; row < a->n_rows; row++)
+        attend_row(a, KERNELS_KV_Q8_0, row);
 }
 
 /* With l == 0 a side is the empty set of keys (m = -inf) and adds nothing. */
@@ -176,8 +223,12 @@ const struct kernels kernels_scalar = {
     .add = add,
     .swiglu = swiglu,
     .rope = rope,
-    .kv_store = { [KERNELS_KV_F16] = kv_store_f16, [KERNELS_KV_F32] = kv_store_f32 },
-    .attn = { [KERNELS_KV_F16] = attn_f16, [KERNELS_KV_F32] = attn_f32 },
+    .kv_store = { [KERNELS_KV_F16] = kv_store_f16,
+                  [KERNELS_KV_F32] = kv_store_f32,
+                  [KERNELS_KV_Q8_0] = kv_store_q8_0 },
+    .attn = { [KERNELS_KV_F16] = attn_f16,
+              [KERNELS_KV_F32] = attn_f32,
+              [KERNELS_KV_Q8_0] = attn_q8_0 },
     .attn_merge = attn_merge,
     .scale = scale,
     .logsumexp = logsumexp,

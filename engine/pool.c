@@ -1,19 +1,18 @@
 #include "engine/pool.h"
 
+#include "engine/hparams.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static size_t element_bytes(enum kernels_kv kv)
-{
-    return kv == KERNELS_KV_F16 ? 2 : 4;
-}
+_Static_assert(HPARAMS_HEAD_DIM_MAX <= KERNELS_HEAD_DIM_MAX, "a head that no kernel takes");
 
 /* One head of one layer: a K and a V tile. */
 static size_t tile_pair_bytes(const struct model *m, enum kernels_kv kv)
 {
-    return 2 * (size_t)m->head_dim * POOL_PAGE_TOKENS * element_bytes(kv);
+    return 2 * kernels_kv_tile_bytes(kv, m->head_dim);
 }
 
 size_t pool_page_bytes(const struct model *m, enum kernels_kv kv)

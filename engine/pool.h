@@ -6,7 +6,7 @@
  *     +----------+----------+-- .. --+----------+-- .. --+--
  *     | K head 0 | V head 0 | K head 1  V head 1 | ...    |
  *     +----------+----------+-- .. --+----------+-- .. --+--
- *     K tile (head_dim, 16), V tile (16, head_dim), f16 or f32
+ *     K tile (head_dim, 16), V tile (16, head_dim); f16, f32 or q8_0 (engine/kernels.h)
  *
  * Invariants
  *   P1  Every page is free or charged to exactly one account: used + free == n_pages.

@@ -56,7 +56,7 @@ static float *random_rows(uint64_t *seed, size_t n)
 }
 
 static void open_world(struct world *w, const struct shape *s, const struct kernels *k,
-                       uint32_t n_workers, uint32_t seg_len, uint32_t pos0)
+                       enum kernels_kv kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0)
 {
     uint64_t seed = 11;
 
@@ -71,7 +71,7 @@ static void open_world(struct world *w, const struct shape *s, const struct kern
     assert_int_equal(workers_open(n_workers, false, &w->w), 0);
     assert_int_equal(rotary_open(&w->rotary, w->freq, s->head_dim), 0);
     assert_int_equal(attend_open(&w->m, k, w->w, &w->rotary, &w->a), 0);
-    assert_int_equal(pool_open(&w->pool, &w->m, KERNELS_KV_F32, 32u << 20, false, NULL), 0);
+    assert_int_equal(pool_open(&w->pool, &w->m, kv, 32u << 20, false, NULL), 0);
     assert_int_equal(seq_open(&w->seq, &w->pool, &w->account, CONTEXT, seg_len, pos0), 0);
     assert_int_equal(seq_reserve(&w->seq, CONTEXT), 0);
     w->q = random_rows(&seed, (size_t)CONTEXT * s->n_head * s->head_dim);
@@ -111,9 +111,9 @@ static void attend_tokens(struct world *w, uint32_t t0, uint32_t n, float *out)
 
             memcpy(key, w->kk + at, hd * sizeof(float));
             w->k->rope(key, 1, hd, angles);
-            w->k->kv_store[KERNELS_KV_F32](key, w->v + at, hd, off % POOL_PAGE_TOKENS,
-                                           page + pool_k_off(&w->pool, 0, h),
-                                           page + pool_v_off(&w->pool, 0, h));
+            w->k->kv_store[w->pool.kv](key, w->v + at, hd, off % POOL_PAGE_TOKENS,
+                                       page + pool_k_off(&w->pool, 0, h),
+                                       page + pool_v_off(&w->pool, 0, h));
         }
         if (i == 0 || off == 0)
             pieces[n_pieces++] =
@@ -166,7 +166,7 @@ static void equals_the_textbook(void **state)
         float *out = malloc(CONTEXT * width * sizeof(float));
         double want[256], worst = 0;
 
-        open_world(&w, &shapes[s], k, 2, 64, 0);
+        open_world(&w, &shapes[s], k, KERNELS_KV_F32, 2, 64, 0);
         attend_tokens(&w, 0, 213, out);
         for (uint32_t t = 213; t < CONTEXT; t++) /* one by one: split by segments */
             attend_tokens(&w, t, 1, out + t * width);
@@ -186,10 +186,9 @@ static void equals_the_textbook(void **state)
 }
 
 /* Chunks of any size, one worker or three: the same bits. */
-static void split_changes_no_bit(void **state)
+static void check_split(const struct kernels *k, enum kernels_kv kv)
 {
     static const uint32_t chunks[] = { 1, 2, 3, 5, 16, 37, 64, 100, 300 };
-    const struct kernels *k = *state;
     const struct shape *s = &shapes[0];
     size_t width = (size_t)s->n_head * s->head_dim, bytes = CONTEXT * width * sizeof(float);
     float *want = malloc(bytes), *got = malloc(bytes);
@@ -197,7 +196,7 @@ static void split_changes_no_bit(void **state)
     for (size_t c = 0; c < sizeof(chunks) / sizeof(*chunks); c++) {
         struct world w;
 
-        open_world(&w, s, k, c % 2 ? 3 : 1, 64, 0);
+        open_world(&w, s, k, kv, c % 2 ? 3 : 1, 64, 0);
         for (uint32_t t = 0; t < CONTEXT; t += chunks[c])
             attend_tokens(&w, t, t + chunks[c] > CONTEXT ? CONTEXT - t : chunks[c],
                           (c ? got : want) + t * width);
@@ -207,6 +206,12 @@ static void split_changes_no_bit(void **state)
     }
     free(want);
     free(got);
+}
+
+static void split_changes_no_bit(void **state)
+{
+    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++)
+        check_split(*state, kv);
 }
 
 /* Many sequences in one call, more than a round holds, equal each alone. */
@@ -220,7 +225,7 @@ static void batch_equals_alone(void **state)
     float *want = malloc(CONTEXT * width * sizeof(float)), *q,
           *out = malloc(N * width * sizeof(float));
 
-    open_world(&w, &shapes[0], k, 2, 64, 0);
+    open_world(&w, &shapes[0], k, KERNELS_KV_F32, 2, 64, 0);
     attend_tokens(&w, 0, CONTEXT, want);
     q = malloc(N * width * sizeof(float));
     for (uint32_t i = 0; i < N; i++) { /* token i of the same sequence, N times over */

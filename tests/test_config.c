@@ -86,7 +86,7 @@ static void test_sentences(void **state)
         { "threads = 2\nkv-bytes = lots\n", ":2: found \"lots\", allowed is 64K or more" },
         { "threads\n", ":1: found \"threads\", expected key = value" },
         { "thread = 2\n", ":1: there is no option \"thread\"" },
-        { "cpu = sse\n", "found \"sse\", allowed is one of scalar|avx2|auto" },
+        { "cpu = sse\n", "found \"sse\", allowed is one of scalar|avx2|avxvnni|avx512|avx512bf16|auto" },
         { "pin = 1\n", "allowed is yes or no" },
         { "threads = -1\n", "allowed is 0 to 256" },
         { "threads = 18446744073709551617\n", "allowed is 0 to 256" },

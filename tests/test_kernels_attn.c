@@ -91,7 +91,7 @@ static void *scene_buffer(struct scene *s, size_t len)
 static void scene_init(struct scene *s, enum kernels_kv kv, uint32_t hd, uint32_t group,
                        uint32_t n_tokens, uint32_t n_keys, uint32_t first_visible, float q_by)
 {
-    size_t tile = (size_t)hd * KERNELS_PAGE_TOKENS * (kv == KERNELS_KV_F32 ? 4 : 2);
+    size_t tile = kernels_kv_tile_bytes(kv, hd);
     uint32_t n_rows = n_tokens * group;
 
     *s = (struct scene){ .kv = kv, .hd = hd, .n_rows = n_rows };
@@ -174,7 +174,7 @@ static void check_attn(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32_t
 /* A decoding token: group rows, all keys of the segment. */
 static void test_attn_decode(void **state)
 {
-    static const uint32_t dims[] = { 8, 16, 24, 64, 72, 80, 96, 128, 256, 264, 512 };
+    static const uint32_t dims[] = { 8, 16, 24, 64, 72, 80, 96, 120, 128, 248, 256 };
 
     (void)state;
     for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
@@ -207,7 +207,8 @@ static void test_attn_prefill(void **state)
         check_attn(kv, 96, 4, 50, 150, 101, 0.5f);
         check_attn(kv, 128, 4, 70, 70, 1, 0.5f);
         check_attn(kv, 256, 2, 33, 95, 63, 0.5f);
-        check_attn(kv, 264, 2, 33, 95, 63, 0.5f);
+        check_attn(kv, 24, 2, 33, 95, 63, 0.5f);
+        check_attn(kv, 248, 2, 33, 95, 63, 0.5f);
         check_attn(kv, 64, 3, 100, 512, 512, 0.5f);
     }
 }

@@ -80,7 +80,8 @@ int main(int argc, char **argv)
     opts.model = argv[1];
     opts.max_tokens = window = (uint32_t)strtoul(argv[3], NULL, 10);
     opts.cpu = argc > 4 ? argv[4] : opts.cpu;
-    opts.kv = argc > 5 && !strcmp(argv[5], "f32") ? KERNELS_KV_F32 : KERNELS_KV_F16;
+    if (argc > 5 && strcmp(argv[5], "f16") != 0)
+        opts.kv = strcmp(argv[5], "f32") == 0 ? KERNELS_KV_F32 : KERNELS_KV_Q8_0;
     seg_len = argc > 6 ? (uint32_t)strtoul(argv[6], NULL, 10) : seg_len;
     opts.threads = argc > 7 ? (uint32_t)strtoul(argv[7], NULL, 10) : opts.threads;
     if (window == 0 || rig_open(&r, &opts, &why) < 0) {
