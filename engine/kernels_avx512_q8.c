@@ -9,15 +9,19 @@
  * What is to be taken off them (8, 16, 32, 128) comes off the integer sum before it is filled, as
  * that number times the activations' sum.
  *
- * Up to X_FUSED activation rows use a block as it is unpacked, at the speed of memory. For more, CHUNK
- * blocks of a tile are unpacked onto the stack, where they stay in the first-level cache while all
- * activation rows pass by; accumulators rest in y between chunks. All tiles of a range take a chunk
- * before the next one begins, so that the activations of a chunk stay in the second-level cache.
+ * Up to X_FUSED activation rows use a block as it is unpacked, at the speed of memory. For more, a
+ * chunk of columns of two tiles is unpacked onto the stack, where it stays in the first-level cache
+ * while all activation rows pass by, six at a time: two tiles by six rows fill the registers, and an
+ * activation that is loaded once serves both. Accumulators rest in y between chunks. All tiles of a
+ * range take a chunk before the next one begins, so that its activations stay in the second-level
+ * cache.
  */
 #include "engine/kernels_avx512.h"
 
 #define X_FUSED     8u
-#define CHUNK       32u        /* blocks; a multiple of a super-block's 8 */
+#define TILES_MAX   2u
+#define CHUNK_X     6u
+#define CHUNK       24u        /* blocks, at most: twice 16 KB */
 #define AHEAD_BYTES (4u << 10) /* weights called for before they are worked on */
 
 /* 32 columns of 16 rows. Q6_K has a scale for each half of the columns. */
@@ -26,14 +30,25 @@ struct block {
     __m512 d[2], m;
 };
 
-AVX512_INLINE bool has_min(enum quant type)
-{
-    return type == QUANT_Q4_1 || type == QUANT_Q5_1 || type == QUANT_Q4_K || type == QUANT_Q5_K;
-}
+/* What types have in common once they are unpacked. */
+enum kind {
+    KIND_MIN,    /* q is unsigned, and there is a minimum */
+    KIND_OFFSET, /* q has an offset */
+    KIND_HALVES, /* the same, and two scales */
+};
 
-AVX512_INLINE bool has_halves(enum quant type)
+AVX512_INLINE enum kind kind_of(enum quant type)
 {
-    return type == QUANT_Q6_K;
+    switch (type) {
+    case QUANT_Q6_K:
+        return KIND_HALVES;
+    case QUANT_Q4_0:
+    case QUANT_Q5_0:
+    case QUANT_Q8_0:
+        return KIND_OFFSET;
+    default:
+        return KIND_MIN;
+    }
 }
 
 /* What an unsigned weight byte has too much. */
@@ -219,7 +234,7 @@ AVX512_INLINE __m512i dword(const void *p)
 }
 
 /* sum += four columns of each row times four activations. Intrinsics can't say that the instruction
- * itself broadcasts what it loads, and compilers make two of it: half as fast as the front end goes. */
+ * itself broadcasts what it loads, and compilers make two of it. */
 AVX512_INLINE __m512i dot_dword(__m512i sum, __m512i w, const int8_t x[4])
 {
     __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*(const int8_t(*)[4])x));
@@ -227,56 +242,73 @@ AVX512_INLINE __m512i dot_dword(__m512i sum, __m512i w, const int8_t x[4])
 }
 
 /* Minus offset times the sum of the activations: of all, or of the first or second 16. */
-AVX512_INLINE __m512i start(enum quant type, const struct kernels_q8 *x, int half)
+AVX512_INLINE __m512i start(enum kind kind, int offset, const struct kernels_q8 *x, int half)
 {
-    int by = offset_of(type), pair;
+    uint32_t minus = (uint16_t)-offset;
 
-    if (by == 0)
+    if (kind == KIND_MIN)
         return _mm512_setzero_si512();
-    if (!has_halves(type))
-        pair = (int)((uint32_t)(uint16_t)-by << 16 | (uint16_t)-by);
+    if (kind == KIND_HALVES)
+        minus = half ? minus << 16 : minus;
     else
-        pair = half ? (int)((uint32_t)(uint16_t)-by << 16) : (uint16_t)-by;
-    return _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_set1_epi32(pair), dword(x->sum));
+        minus |= minus << 16;
+    return _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_set1_epi32((int)minus),
+                               dword(x->sum));
 }
 
-/* Columns of dwords [k0, k1) and the scale that goes with them. Activation rows side by side: a chain
- * of one row's instructions alone would wait for each of them. */
-AVX512_INLINE void dot_dwords(enum quant type, const struct block *w, int half, int k0, int k1,
+/* Columns of dwords [k0, k1) and the scale that goes with them, for n_tiles tiles and n_x activation
+ * rows side by side: one chain of instructions alone would wait for each of them. */
+AVX512_INLINE void dot_dwords(enum kind kind, int offset, const struct block *const w[],
+                              uint32_t n_tiles, int half, int k0, int k1,
                               const struct kernels_q8 *const x[], uint32_t b, uint32_t n_x,
-                              __m512 acc[])
+                              __m512 acc[TILES_MAX][X_FUSED])
 {
-    __m512i sum[X_FUSED];
+    __m512i sum[TILES_MAX][X_FUSED];
 
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++)
-        sum[i] = start(type, x[i] + b, half);
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < n_tiles; j++)
+            sum[j][i] = start(kind, offset, x[i] + b, half);
 #pragma GCC unroll 8
-    for (int k = k0; k < k1; k++)
+    for (int k = k0; k < k1; k++) {
 #pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_x; i++)
-            sum[i] = dot_dword(sum[i], w->q[k], x[i][b].q + 4 * k);
+        for (uint32_t i = 0; i < n_x; i++) {
+            if (n_tiles == 1) {
+                sum[0][i] = dot_dword(sum[0][i], w[0]->q[k], x[i][b].q + 4 * k);
+            } else {
+                __m512i xk = dword(x[i][b].q + 4 * k);
+
+                sum[0][i] = _mm512_dpbusd_epi32(sum[0][i], w[0]->q[k], xk);
+                sum[1][i] = _mm512_dpbusd_epi32(sum[1][i], w[1]->q[k], xk);
+            }
+        }
+    }
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++)
-        acc[i] = _mm512_fmadd_ps(_mm512_mul_ps(w->d[half], _mm512_set1_ps(x[i][b].d)),
-                                 _mm512_cvtepi32_ps(sum[i]), acc[i]);
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < n_tiles; j++)
+            acc[j][i] = _mm512_fmadd_ps(_mm512_mul_ps(w[j]->d[half], _mm512_set1_ps(x[i][b].d)),
+                                        _mm512_cvtepi32_ps(sum[j][i]), acc[j][i]);
 }
 
 /* Block b of n_x rows of activations. */
-AVX512_INLINE void dot_block(enum quant type, const struct block *w,
-                             const struct kernels_q8 *const x[], uint32_t b, uint32_t n_x,
-                             __m512 acc[])
+AVX512_INLINE void dot_block(enum kind kind, int offset, const struct block *const w[],
+                             uint32_t n_tiles, const struct kernels_q8 *const x[], uint32_t b,
+                             uint32_t n_x, __m512 acc[TILES_MAX][X_FUSED])
 {
-    if (has_min(type)) {
+    if (kind == KIND_MIN) {
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++)
-            acc[i] = _mm512_fmadd_ps(w->m, _mm512_set1_ps(x[i][b].s), acc[i]);
+#pragma GCC unroll 2
+            for (uint32_t j = 0; j < n_tiles; j++)
+                acc[j][i] = _mm512_fmadd_ps(w[j]->m, _mm512_set1_ps(x[i][b].s), acc[j][i]);
     }
-    if (has_halves(type)) {
-        dot_dwords(type, w, 0, 0, 4, x, b, n_x, acc);
-        dot_dwords(type, w, 1, 4, 8, x, b, n_x, acc);
+    if (kind == KIND_HALVES) {
+        dot_dwords(kind, offset, w, n_tiles, 0, 0, 4, x, b, n_x, acc);
+        dot_dwords(kind, offset, w, n_tiles, 1, 4, 8, x, b, n_x, acc);
     } else {
-        dot_dwords(type, w, 0, 0, 8, x, b, n_x, acc);
+        dot_dwords(kind, offset, w, n_tiles, 0, 0, 8, x, b, n_x, acc);
     }
 }
 
@@ -300,11 +332,11 @@ AVX512_INLINE void run_fused(enum quant type, const struct kernels_matmul *a, ui
     for (uint32_t r = r0; r < r1; r += TILE_ROWS) {
         const uint8_t *at = (const uint8_t *)a->w + r / TILE_ROWS * a->tile_len;
         __mmask16 lanes = avx512_first(a->n_rows - r);
-        __m512 acc[X_FUSED];
+        __m512 acc[TILES_MAX][X_FUSED];
 
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++)
-            acc[i] = _mm512_setzero_ps();
+            acc[0][i] = _mm512_setzero_ps();
         for (uint32_t u = 0; u < n_units; u++, at += unit_len(type)) {
             struct header h;
 
@@ -313,41 +345,103 @@ AVX512_INLINE void run_fused(enum quant type, const struct kernels_matmul *a, ui
             load_header(type, at, &h);
             for (uint32_t g = 0; g < unit_blocks(type); g++) {
                 struct block w;
+                const struct block *const one[] = { &w };
 
                 load_block(type, at, &h, g, &w);
-                dot_block(type, &w, x, u * unit_blocks(type) + g, n_x, acc);
+                dot_block(kind_of(type), offset_of(type), one, 1, x, u * unit_blocks(type) + g, n_x,
+                          acc);
             }
         }
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++) {
             if (i < a->n_x)
-                _mm512_mask_storeu_ps(a->y + i * a->y_stride + r, lanes, acc[i]);
+                _mm512_mask_storeu_ps(a->y + i * a->y_stride + r, lanes, acc[0][i]);
         }
     }
 }
 
 /* --- many activation rows ------------------------------------------------------------------------- */
 
-/* Rows [t, t + n_x) over n blocks from b0 on; n_x of a constant. */
-AVX512_INLINE void dot_chunk(enum quant type, const struct kernels_matmul *a, uint32_t r,
-                             const struct block *w, uint32_t b0, uint32_t n, uint32_t t,
-                             uint32_t n_x)
+/* A chunk of blocks of two tiles. */
+struct chunk {
+    struct block w[TILES_MAX][CHUNK];
+    uint32_t b0, n;
+    int offset;
+};
+
+/* Tiles from row r on by activation rows [t, t + n_x); n_tiles and n_x of a constant. */
+AVX512_INLINE void dot_chunk(enum kind kind, const struct kernels_matmul *a, uint32_t r,
+                             const struct chunk *c, uint32_t n_tiles, uint32_t t, uint32_t n_x)
 {
-    __mmask16 lanes = avx512_first(a->n_rows - r);
+    const size_t ahead = CHUNK_X * a->x_row_bytes;
     const struct kernels_q8 *x[X_FUSED];
-    __m512 acc[X_FUSED];
+    __m512 acc[TILES_MAX][X_FUSED];
+    float *y = a->y + t * a->y_stride + r;
 
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++) {
-        x[i] = x_row(a, t + i) + b0;
-        acc[i] = b0 ? _mm512_maskz_loadu_ps(lanes, a->y + (t + i) * a->y_stride + r)
-                    : _mm512_setzero_ps();
+        x[i] = x_row(a, t + i) + c->b0;
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < n_tiles; j++)
+            acc[j][i] = c->b0 ? _mm512_maskz_loadu_ps(avx512_first(a->n_rows - r - 16 * j),
+                                                      y + i * a->y_stride + 16 * j)
+                              : _mm512_setzero_ps();
     }
-    for (uint32_t b = 0; b < n; b++)
-        dot_block(type, &w[b], x, b, n_x, acc);
+    for (uint32_t b = 0; b < c->n; b++) {
+        const struct block *const w[] = { &c->w[0][b], &c->w[1][b] };
+
+        /* Of the rows that come next: each is too short for the cache to guess. */
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < n_x; i++)
+            _mm_prefetch((const char *)(x[i] + b) + ahead, _MM_HINT_T0);
+        dot_block(kind, c->offset, w, n_tiles, x, b, n_x, acc);
+    }
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++)
-        _mm512_mask_storeu_ps(a->y + (t + i) * a->y_stride + r, lanes, acc[i]);
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < n_tiles; j++)
+            _mm512_mask_storeu_ps(y + i * a->y_stride + 16 * j,
+                                  avx512_first(a->n_rows - r - 16 * j), acc[j][i]);
+}
+
+AVX512_INLINE void dot_rows(enum kind kind, const struct kernels_matmul *a, uint32_t r,
+                            const struct chunk *c, uint32_t n_tiles)
+{
+    uint32_t t = 0;
+
+    for (; t + CHUNK_X <= a->n_x; t += CHUNK_X)
+        dot_chunk(kind, a, r, c, n_tiles, t, CHUNK_X);
+    for (; t + 2 <= a->n_x; t += 2)
+        dot_chunk(kind, a, r, c, n_tiles, t, 2);
+    for (; t < a->n_x; t++)
+        dot_chunk(kind, a, r, c, n_tiles, t, 1);
+}
+
+AVX512_ONCE void dot_min(const struct kernels_matmul *a, uint32_t r, const struct chunk *c,
+                         uint32_t n_tiles)
+{
+    if (n_tiles == 2)
+        dot_rows(KIND_MIN, a, r, c, 2);
+    else
+        dot_rows(KIND_MIN, a, r, c, 1);
+}
+
+AVX512_ONCE void dot_offset(const struct kernels_matmul *a, uint32_t r, const struct chunk *c,
+                            uint32_t n_tiles)
+{
+    if (n_tiles == 2)
+        dot_rows(KIND_OFFSET, a, r, c, 2);
+    else
+        dot_rows(KIND_OFFSET, a, r, c, 1);
+}
+
+AVX512_ONCE void dot_halves(const struct kernels_matmul *a, uint32_t r, const struct chunk *c,
+                            uint32_t n_tiles)
+{
+    if (n_tiles == 2)
+        dot_rows(KIND_HALVES, a, r, c, 2);
+    else
+        dot_rows(KIND_HALVES, a, r, c, 1);
 }
 
 AVX512_INLINE void unpack_chunk(enum quant type, const uint8_t *tile, uint32_t b0, uint32_t n,
@@ -363,25 +457,34 @@ AVX512_INLINE void unpack_chunk(enum quant type, const uint8_t *tile, uint32_t b
     }
 }
 
+/* Equal chunks, of whole units. */
+AVX512_INLINE uint32_t chunk_blocks(enum quant type, uint32_t n_blocks)
+{
+    uint32_t unit = unit_blocks(type), n_chunks = (n_blocks + CHUNK - 1) / CHUNK;
+    uint32_t n = (n_blocks + n_chunks - 1) / n_chunks;
+
+    return (n + unit - 1) / unit * unit;
+}
+
 AVX512_INLINE void run_chunks(enum quant type, const struct kernels_matmul *a, uint32_t r0,
                               uint32_t r1)
 {
-    uint32_t n_blocks = a->n_cols / 32;
-    struct block w[CHUNK];
+    uint32_t n_blocks = a->n_cols / 32, step = chunk_blocks(type, n_blocks);
+    const enum kind kind = kind_of(type);
+    struct chunk c;
 
-    for (uint32_t b0 = 0; b0 < n_blocks; b0 += CHUNK) {
-        uint32_t n = n_blocks - b0 < CHUNK ? n_blocks - b0 : CHUNK;
+    c.offset = offset_of(type);
+    for (c.b0 = 0; c.b0 < n_blocks; c.b0 += step) {
+        c.n = n_blocks - c.b0 < step ? n_blocks - c.b0 : step;
+        for (uint32_t r = r0; r < r1; r += TILES_MAX * TILE_ROWS) {
+            const uint8_t *tile = (const uint8_t *)a->w + r / TILE_ROWS * a->tile_len;
+            uint32_t n_tiles = r1 - r > TILE_ROWS ? 2 : 1;
 
-        for (uint32_t r = r0; r < r1; r += TILE_ROWS) {
-            uint32_t t = 0;
-
-            unpack_chunk(type, (const uint8_t *)a->w + r / TILE_ROWS * a->tile_len, b0, n, w);
-            for (; t + 8 <= a->n_x; t += 8)
-                dot_chunk(type, a, r, w, b0, n, t, 8);
-            for (; t + 2 <= a->n_x; t += 2)
-                dot_chunk(type, a, r, w, b0, n, t, 2);
-            for (; t < a->n_x; t++)
-                dot_chunk(type, a, r, w, b0, n, t, 1);
+            for (uint32_t j = 0; j < n_tiles; j++)
+                unpack_chunk(type, tile + j * a->tile_len, c.b0, c.n, c.w[j]);
+            (kind == KIND_MIN      ? dot_min
+             : kind == KIND_OFFSET ? dot_offset
+                                   : dot_halves)(a, r, &c, n_tiles);
         }
     }
 }

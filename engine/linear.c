@@ -4,10 +4,14 @@
 
 #define OUT_MAX 3u
 
-/* Weight bytes of a slice: small enough that the slice stays in the second-level cache while all
- * the activation rows pass over it, and that a slow core is left behind by little; large enough
- * that handing out slices costs nothing. */
+/* Weight bytes of a slice: small enough that a slow core is left behind by little; large enough that
+ * handing out slices costs nothing. */
 #define SLICE_BYTES (64u * 1024)
+
+/* With so many activation rows they, not the weights, are what memory has to bring: a slice goes over
+ * all of them once for so many tiles. */
+#define MANY_ROWS   9u
+#define SLICE_TILES 8u
 
 struct job {
     struct kernels_matmul a[OUT_MAX];
@@ -52,11 +56,13 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
     j->fn[i](&j->a[i], r0, r1);
 }
 
-static uint32_t slice_rows(const struct model_tensor *w, uint32_t n_workers)
+static uint32_t slice_rows(const struct model_tensor *w, uint32_t n_x, uint32_t n_workers)
 {
     uint32_t tiles = (uint32_t)(SLICE_BYTES / w->tile_len);
     uint32_t fair = tile_count(w->n_rows) / (4 * n_workers); /* some slices for each worker */
 
+    if (n_x >= MANY_ROWS && tiles < SLICE_TILES)
+        tiles = SLICE_TILES;
     if (tiles > fair)
         tiles = fair;
     return (tiles > 0 ? tiles : 1) * TILE_ROWS;
@@ -87,7 +93,7 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
         assert(t->n_cols == in->n_cols);
         j.fn[i] = k->matmul[t->type];
         j.n_rows[i] = t->n_rows;
-        j.slice_rows[i] = slice_rows(t, workers_n(w));
+        j.slice_rows[i] = slice_rows(t, n_x, workers_n(w));
         j.first_slice[i + 1] =
             j.first_slice[i] + (t->n_rows + j.slice_rows[i] - 1) / j.slice_rows[i];
     }
