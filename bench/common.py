@@ -20,6 +20,16 @@ def output_of(*argv, **more):
                           text=True, **more).stdout
 
 
+def quietly(*argv):
+    """What it prints is only shown when it fails."""
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          stdin=subprocess.DEVNULL, errors="replace", check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"bench/run: {' '.join(argv)} ended with {done.returncode}:\n"
+                         f"{done.stdout[-2000:]}")
+    return done.stdout
+
+
 def add(samples, key, value):
     samples.setdefault(key, []).append(value)
 

@@ -203,6 +203,12 @@ static void attention_call(void *arg)
     workers_run(t->b->w, attention_slice, t, t->n_segments * t->n_heads);
 }
 
+static const char *const kv_names[KERNELS_KV__N] = {
+    [KERNELS_KV_F16] = "f16",
+    [KERNELS_KV_F32] = "f32",
+    [KERNELS_KV_Q8_0] = "q8_0",
+};
+
 /* n_heads: KV heads of all layers. */
 static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, uint32_t group,
                             uint32_t n_heads, uint32_t n_keys, uint32_t n_tokens)
@@ -212,11 +218,10 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
     double seconds, macs, bytes;
     char line[128];
 
-    t.tile = (size_t)hd * KERNELS_PAGE_TOKENS * (kv == KERNELS_KV_F32 ? 4 : 2);
+    t.tile = kernels_kv_tile_bytes(kv, hd);
     (void)snprintf(line, sizeof(line),
                    "%-10s x%u attn %s hd %u group %u heads %u keys %u tokens %u", b->k->name,
-                   workers_n(b->w), kv == KERNELS_KV_F32 ? "f32" : "f16", hd, group, n_heads,
-                   n_keys, n_tokens);
+                   workers_n(b->w), kv_names[kv], hd, group, n_heads, n_keys, n_tokens);
     if ((b->word && !strstr(line, b->word)) || n_pages * n_heads * 2 * t.tile > MEMORY)
         return;
     t.pages = malloc(n_pages * sizeof(*t.pages));

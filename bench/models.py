@@ -6,7 +6,7 @@ the other types by llama.cpp's own llama-quantize, the large one with random wei
 import os
 import shutil
 
-from common import BUILD, ROOT, output_of, say
+from common import BUILD, ROOT, output_of, quietly, say
 
 GB = 1 << 30
 BIG_BYTES, BIG_ROOM, BIG_MEMORY = 5 * GB, 7 * GB, 9 * GB
@@ -36,7 +36,7 @@ def requantised(default, name):
         say(f"making {path}")
         quantize = os.path.join(os.path.dirname(output_of(f"{ROOT}/bench/build-llama").strip()),
                                 "llama-quantize")
-        output_of(quantize, "--allow-requantize", default, path + ".part", name)
+        quietly(quantize, "--allow-requantize", default, path + ".part", name)
         os.rename(path + ".part", path)
     return path
 
@@ -60,7 +60,7 @@ def big(default):
             say(f"8B left out: it wants {BIG_ROOM // GB} GiB of free disk")
             return None
         say(f"making {path}")
-        output_of(f"{BUILD}/bench/big_model", path + ".part")
+        quietly(f"{BUILD}/bench/big_model", path + ".part")
         os.rename(path + ".part", path)
     return path
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 
-from common import BUILD, ROOT, THREADS, add, output_of, say
+from common import ROOT, THREADS, add, output_of, quietly, say
 from ours import N_SESSIONS, SESSION_PROMPT, SESSION_TOKENS, SHORT_PROMPT
 
 FAR_BEHIND = 0.7
@@ -80,7 +80,7 @@ class Peer:
         argv = [self.batched, "-m", model.path, "-t", str(THREADS), "-c", "2048", "-npp",
                 str(SESSION_PROMPT), "-ntg", str(SESSION_TOKENS), "-npl", str(N_SESSIONS), "-fa",
                 "on" if setting.flash else "off"] + (["-rtr"] if setting.repack else [])
-        text = output_of(*argv, stderr=subprocess.STDOUT)
+        text = quietly(*argv)
         row = re.search(rf"^\|\s*{SESSION_PROMPT} \|.*$", text, re.M)
         if not row:
             raise SystemExit(f"bench/run: {' '.join(argv)} printed no table:\n{text[-2000:]}")

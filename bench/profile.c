@@ -1,6 +1,6 @@
 /* bench/profile.c - where the time of one decode step and of one prefill batch goes, kernel by kernel.
  *
- *     profile [-c CPU] [-t THREADS] [-d DEPTH] [-n TOKENS] MODEL
+ *     profile [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-n TOKENS] MODEL
  *     profile -b MODEL        only the bytes of weights that a decode step reads
  *
  * The engine runs as it is, on a table of kernels whose entries take the time and call the real ones.
@@ -21,8 +21,6 @@
 #include <time.h>
 #include <x86intrin.h>
 
-#define KV           KERNELS_KV_F16
-#define KV_BYTES     2u
 #define BATCH        512u
 #define DECODE_STEPS 24
 #define PREFILLS     4
@@ -135,6 +133,7 @@ static void find_roles(const struct model *m)
 /* --- the table ----------------------------------------------------------------------------------- */
 
 static const struct kernels *real;
+static enum kernels_kv kv;
 
 static void timed_matmul(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
@@ -153,13 +152,14 @@ static void timed_attn(const struct kernels_attn *a)
 {
     uint64_t start = __rdtsc(), pairs = 0;
 
-    real->attn[KV](a);
+    real->attn[kv](a);
     for (uint32_t i = 0; i < a->n_rows; i++) {
         uint32_t sees = a->first_visible + i / a->group;
 
         pairs += sees < a->n_keys ? sees : a->n_keys;
     }
-    count(KIND_ATTENTION, start, 2ull * a->n_keys * a->head_dim * KV_BYTES,
+    count(KIND_ATTENTION, start,
+          2 * kernels_kv_tile_bytes(kv, a->head_dim) * a->n_keys / KERNELS_PAGE_TOKENS,
           2 * pairs * a->head_dim);
 }
 
@@ -216,7 +216,7 @@ static void timed_kv_store(const float *k, const float *v, uint32_t hd, uint32_t
 {
     uint64_t start = __rdtsc();
 
-    real->kv_store[KV](k, v, hd, slot, k_tile, v_tile);
+    real->kv_store[kv](k, v, hd, slot, k_tile, v_tile);
     count(KIND_PLACE, start, 0, 0);
 }
 
@@ -244,8 +244,8 @@ static struct kernels timed_table(void)
 
     for (int t = 0; t < QUANT__N; t++)
         k.matmul[t] = real->matmul[t] ? timed_matmul : NULL;
-    k.attn[KV] = timed_attn;
-    k.kv_store[KV] = timed_kv_store;
+    k.attn[kv] = timed_attn;
+    k.kv_store[kv] = timed_kv_store;
     k.quantise = timed_quantise;
     k.to_bf16 = real->to_bf16 ? timed_to_bf16 : NULL;
     k.rmsnorm = timed_rmsnorm;
@@ -298,7 +298,7 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
     b->table = timed_table();
     pages = (b->n_ids + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
     if (workers_open(threads, true, &b->workers) < 0 ||
-        pool_open(&b->pool, b->model, KV, pages * pool_page_bytes(b->model, KV), false, &why) < 0 ||
+        pool_open(&b->pool, b->model, kv, pages * pool_page_bytes(b->model, kv), false, &why) < 0 ||
         forward_open(b->model, &b->table, b->workers, BATCH, &b->forward, &why) < 0)
         die(why.text);
     b->account.limit = b->pool.n_pages;
@@ -454,6 +454,20 @@ static int print_step_bytes(const char *path)
     return 0;
 }
 
+static enum kernels_kv kv_of(const char *name)
+{
+    static const char *const names[KERNELS_KV__N] = {
+        [KERNELS_KV_F16] = "f16", [KERNELS_KV_F32] = "f32", [KERNELS_KV_Q8_0] = "q8_0"
+    };
+    enum kernels_kv k;
+
+    for (k = 0; k < KERNELS_KV__N; k++)
+        if (strcmp(names[k], name) == 0)
+            return k;
+    die("KV is f16, f32 or q8_0");
+    return k;
+}
+
 int main(int argc, char **argv)
 {
     struct bench b = { .depth = 2048, .n_prefill = BATCH };
@@ -463,11 +477,13 @@ int main(int argc, char **argv)
     bool bytes_only = false;
     int o;
 
-    while ((o = getopt(argc, argv, "bc:t:d:n:")) != -1) {
+    while ((o = getopt(argc, argv, "bc:k:t:d:n:")) != -1) {
         if (o == 'b')
             bytes_only = true;
         else if (o == 'c')
             cpu = optarg;
+        else if (o == 'k')
+            kv = kv_of(optarg);
         else if (o == 't')
             threads = (uint32_t)strtoul(optarg, NULL, 10);
         else if (o == 'd')
@@ -478,7 +494,7 @@ int main(int argc, char **argv)
             optind = argc;
     }
     if (optind != argc - 1 || b.n_prefill == 0)
-        die("[-b] [-c CPU] [-t THREADS] [-d DEPTH] [-n TOKENS] MODEL");
+        die("[-b] [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-n TOKENS] MODEL");
     if (bytes_only)
         return print_step_bytes(argv[optind]);
     bench_open(&b, argv[optind], cpu, threads);
