@@ -109,7 +109,18 @@ struct kernels {
 
     /* log(sum exp(x)), for log-probabilities. */
     float (*logsumexp)(const float *x, uint32_t n);
+
+    /* For sampling; every table gives the same bits, so that a seed gives the same tokens on every CPU.
+     * argmax: the smallest index among the largest; NaN is never the largest; 0 when there is no number.
+     * weights: e^((x - max) / temperature) to 2e-7, where that is more than e^KERNELS_WEIGHT_LOG_MIN,
+     * and 0 where not or where x is NaN. x <= max, a number. ret may be x. */
+    uint32_t (*argmax)(const float *x, uint32_t n);
+    void (*weights)(const float *x, uint32_t n, float max, float temperature, float *ret);
 };
+
+/* Tokens of less than e^-44 of the largest weight are left out: all of a vocabulary of them would weigh
+ * less than the last bit of the 53 that a draw has. */
+#define KERNELS_WEIGHT_LOG_MIN (-44.0f)
 
 /* The forms of the scalar table, and of all others but for BF16 weights. */
 #define KERNELS_FORMS                                                                              \

@@ -179,6 +179,58 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     memcpy((float *)v_tile + (size_t)slot * hd, v, hd * sizeof(float));
 }
 
+/* --- sampling ------------------------------------------------------------------------------------ */
+
+/* The largest first, then where it stands first: two passes that wait for nothing. */
+static uint32_t argmax(const float *x, uint32_t n)
+{
+    float max = max_of(x, n);
+    __m256 top = _mm256_set1_ps(max);
+    uint32_t i = 0;
+
+    if (max == -INFINITY)
+        return 0;
+    for (; i + 8 <= n; i += 8) {
+        int equal = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), top, _CMP_EQ_OQ));
+
+        if (equal)
+            return i + (uint32_t)__builtin_ctz((unsigned)equal);
+    }
+    while (x[i] != max)
+        i++;
+    return i;
+}
+
+/* weight_of in the scalar twin, step by step and with nothing fused: the same bits. */
+static __m256 weigh(__m256 x)
+{
+    static const float c[] = { 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1 };
+    __m256 n = _mm256_sub_ps(_mm256_mul_ps(x, _mm256_set1_ps(1.44269504f)), _mm256_set1_ps(0.5f));
+    __m256i whole = _mm256_cvttps_epi32(n);
+    __m256 power = _mm256_cvtepi32_ps(whole), p = _mm256_set1_ps(1.0f / 5040);
+    __m256 r = _mm256_sub_ps(x, _mm256_mul_ps(power, _mm256_set1_ps(0.693145752f)));
+
+    r = _mm256_sub_ps(r, _mm256_mul_ps(power, _mm256_set1_ps(1.42860677e-6f)));
+    for (size_t i = 0; i < sizeof(c) / sizeof(c[0]); i++)
+        p = _mm256_add_ps(_mm256_mul_ps(p, r), _mm256_set1_ps(c[i]));
+    whole = _mm256_slli_epi32(_mm256_add_epi32(whole, _mm256_set1_epi32(127)), 23);
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(whole));
+}
+
+static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
+{
+    const __m256 shift = _mm256_set1_ps(max), by = _mm256_set1_ps(temperature),
+                 low = _mm256_set1_ps(KERNELS_WEIGHT_LOG_MIN);
+
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256 v = _mm256_div_ps(_mm256_sub_ps(load_some(x + i, n - i), shift), by);
+        __m256 some = _mm256_cmp_ps(v, low, _CMP_GT_OQ);
+
+        v = _mm256_and_ps(some, weigh(_mm256_max_ps(v, low)));
+        store_some(ret + i, n - i, v);
+    }
+}
+
 /* --- tables -------------------------------------------------------------------------------------- */
 
 /* All that the tables have in common. */
@@ -190,7 +242,8 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     .attn = { [KERNELS_KV_F16] = avx2_attn_f16,                                                    \
               [KERNELS_KV_F32] = avx2_attn_f32,                                                    \
               [KERNELS_KV_Q8_0] = avx2_attn_q8_0 },                                                \
-    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp
+    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,  \
+    .weights = weights
 
 #define FLOATS                                                                                     \
     [QUANT_F32] = avx2_matmul_f32, [QUANT_F16] = avx2_matmul_f16, [QUANT_BF16] = avx2_matmul_bf16

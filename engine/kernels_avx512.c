@@ -150,6 +150,56 @@ static float logsumexp(const float *x, uint32_t n)
     return max + (float)log(sum);
 }
 
+/* --- sampling ------------------------------------------------------------------------------------ */
+
+/* The largest first, then where it stands first: two passes that wait for nothing. */
+static uint32_t argmax(const float *x, uint32_t n)
+{
+    float max = max_of(x, n);
+    __m512 top = _mm512_set1_ps(max);
+
+    if (max == -INFINITY)
+        return 0;
+    for (uint32_t i = 0; i < n; i += 16) {
+        __mmask16 equal = _mm512_mask_cmp_ps_mask(avx512_first(n - i), load_some(x + i, n - i), top,
+                                                  _CMP_EQ_OQ);
+
+        if (equal)
+            return i + (uint32_t)__builtin_ctz(equal);
+    }
+    return 0;
+}
+
+/* weight_of in the scalar twin, step by step and with nothing fused: the same bits. */
+static __m512 weigh(__m512 x)
+{
+    static const float c[] = { 1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1 };
+    __m512 n = _mm512_sub_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), _mm512_set1_ps(0.5f));
+    __m512i whole = _mm512_cvttps_epi32(n);
+    __m512 power = _mm512_cvtepi32_ps(whole), p = _mm512_set1_ps(1.0f / 5040);
+    __m512 r = _mm512_sub_ps(x, _mm512_mul_ps(power, _mm512_set1_ps(0.693145752f)));
+
+    r = _mm512_sub_ps(r, _mm512_mul_ps(power, _mm512_set1_ps(1.42860677e-6f)));
+    for (size_t i = 0; i < sizeof(c) / sizeof(c[0]); i++)
+        p = _mm512_add_ps(_mm512_mul_ps(p, r), _mm512_set1_ps(c[i]));
+    whole = _mm512_slli_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(127)), 23);
+    return _mm512_mul_ps(p, _mm512_castsi512_ps(whole));
+}
+
+static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
+{
+    const __m512 shift = _mm512_set1_ps(max), by = _mm512_set1_ps(temperature),
+                 low = _mm512_set1_ps(KERNELS_WEIGHT_LOG_MIN);
+
+    for (uint32_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_div_ps(_mm512_sub_ps(load_some(x + i, n - i), shift), by);
+        __mmask16 some = _mm512_cmp_ps_mask(v, low, _CMP_GT_OQ);
+
+        v = _mm512_maskz_mov_ps(some, weigh(_mm512_max_ps(v, low)));
+        store_some(ret + i, n - i, v);
+    }
+}
+
 /* --- tables -------------------------------------------------------------------------------------- */
 
 /* All that the tables have in common. */
@@ -161,7 +211,8 @@ static float logsumexp(const float *x, uint32_t n)
     .attn = { [KERNELS_KV_F16] = avx512_attn_f16,                                                  \
               [KERNELS_KV_F32] = avx512_attn_f32,                                                  \
               [KERNELS_KV_Q8_0] = avx512_attn_q8_0 },                                              \
-    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp
+    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,  \
+    .weights = weights
 
 #define PRODUCTS                                                                                   \
     [QUANT_F32] = avx512_matmul_f32, [QUANT_F16] = avx512_matmul_f16,                              \

@@ -63,6 +63,54 @@ static float logsumexp(const float *x, uint32_t n)
     return max + (float)log(sum);
 }
 
+/* --- sampling --------------------------------------------------------------------------------- */
+
+static uint32_t argmax(const float *x, uint32_t n)
+{
+    float best = -INFINITY;
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (x[i] > best) {
+            best = x[i];
+            at = i;
+        }
+    }
+    return at;
+}
+
+/* e^x for -44 <= x <= 0, to 2e-7. Not the C library's: that one's last bits differ between versions.
+ * The order of these products and sums is the definition; none is fused. */
+static float weight_of(float x)
+{
+    float n = x * 1.44269504f - 0.5f, r, p;
+    int32_t power = (int32_t)n; /* towards zero: the nearest, as n is negative */
+    uint32_t bits = (uint32_t)(power + 127) << 23;
+    float by;
+
+    r = x - (float)power * 0.693145752f;
+    r -= (float)power * 1.42860677e-6f;
+    p = 1.0f / 5040;
+    p = p * r + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1;
+    p = p * r + 1;
+    memcpy(&by, &bits, sizeof(by));
+    return p * by;
+}
+
+static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        float v = (x[i] - max) / temperature;
+
+        ret[i] = v > KERNELS_WEIGHT_LOG_MIN ? weight_of(v) : 0;
+    }
+}
+
 /* --- attention -------------------------------------------------------------------------------- */
 
 static void kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
@@ -232,4 +280,6 @@ const struct kernels kernels_scalar = {
     .attn_merge = attn_merge,
     .scale = scale,
     .logsumexp = logsumexp,
+    .argmax = argmax,
+    .weights = weights,
 };

@@ -5,10 +5,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Tokens whose weight is below e^-44 of the largest are left out: all of a vocabulary of them would
- * weigh less than the last bit of the 53 that a draw has. */
-#define WEIGHT_LOG_MIN (-44.0f)
-
 int sampler_check(const struct sampler_params *p, struct why *why)
 {
     /* Written so that NaN fails. */
@@ -98,190 +94,191 @@ static void penalise(const struct sampler *s, float *logits, uint32_t n_vocab)
     }
 }
 
-/* The smallest id among the largest logits; NaN is never the largest. 0 when there is no number. */
-static uint32_t pick_greedy(const float *logits, uint32_t n_vocab)
-{
-    float best = -INFINITY;
-    uint32_t id = 0;
+/* --- cuts ---------------------------------------------------------------------------------------- */
 
-    for (uint32_t i = 0; i < n_vocab; i++) {
-        if (logits[i] > best) {
-            best = logits[i];
-            id = i;
-        }
-    }
-    return id;
-}
+/* Weights are added up in f64, in one order on every CPU: four sums in a block, then block by block. */
+#define BLOCK 64u
 
-/* e^x for -44 <= x <= 0, to 2e-7. Not the C library's: that one's last bits differ between versions,
- * and a seed must give the same tokens everywhere. */
-static float weight_of(float x)
-{
-    float n = x * 1.44269504f - 0.5f, r, p;
-    int32_t power = (int32_t)n; /* towards zero: the nearest, as n is negative */
-    uint32_t bits = (uint32_t)(power + 127) << 23;
-    float scale;
-
-    r = x - (float)power * 0.693145752f;
-    r -= (float)power * 1.42860677e-6f;
-    p = 1.0f / 5040;
-    p = p * r + 1.0f / 720;
-    p = p * r + 1.0f / 120;
-    p = p * r + 1.0f / 24;
-    p = p * r + 1.0f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1;
-    p = p * r + 1;
-    memcpy(&scale, &bits, sizeof(scale));
-    return p * scale;
-}
-
-/* Tokens with a weight worth the name; `logit` of a candidate is its weight from here on, 1 for the
- * most likely. NaN passes no comparison and drops out. Weights are computed some at a time and of
- * all, without a branch, so that the compiler can do several at once. */
-static uint32_t gather(const float *logits, uint32_t n_vocab, float max, float temperature,
-                       struct sampler_candidate *ret)
-{
-    enum { STEP = 64 };
-    float x[STEP], w[STEP];
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < n_vocab; i += STEP) {
-        uint32_t n_step = n_vocab - i < STEP ? n_vocab - i : STEP;
-
-        for (uint32_t k = 0; k < n_step; k++) {
-            float v = (logits[i + k] - max) / temperature;
-
-            x[k] = v > WEIGHT_LOG_MIN ? v : WEIGHT_LOG_MIN;
-        }
-        for (uint32_t k = 0; k < n_step; k++)
-            w[k] = weight_of(x[k]);
-        for (uint32_t k = 0; k < n_step; k++) {
-            ret[n] = (struct sampler_candidate){ w[k], i + k };
-            n += x[k] > WEIGHT_LOG_MIN;
-        }
-    }
-    return n;
-}
-
-/* Four sums, as one would wait for every addition. */
-static double mass_of(const struct sampler_candidate *c, uint32_t n)
+static double mass_of_block(const struct sampler_candidate *c, uint32_t n)
 {
     double sum[4] = { 0, 0, 0, 0 };
     uint32_t i = 0;
 
     for (; i + 4 <= n; i += 4) {
         for (int k = 0; k < 4; k++)
-            sum[k] += c[i + k].logit;
+            sum[k] += (double)c[i + k].weight;
     }
     for (; i < n; i++)
-        sum[0] += c[i].logit;
+        sum[0] += (double)c[i].weight;
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-static bool comes_before(struct sampler_candidate a, struct sampler_candidate b)
+static double mass_of(const struct sampler_candidate *c, uint32_t n)
 {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+    double sum = 0;
+
+    for (uint32_t i = 0; i < n; i += BLOCK)
+        sum += mass_of_block(c + i, n - i < BLOCK ? n - i : BLOCK);
+    return sum;
 }
 
-static void swap(struct sampler_candidate *a, struct sampler_candidate *b)
+/* The mass of all weights, and with top_p the least that one of its tokens can have: all tokens that
+ * weigh less make up less than 1 - top_p together. A thousandth less, for roundings. */
+static double least_weight(const struct sampler_params *p, const float *w, uint32_t n,
+                           double *ret_mass)
 {
-    struct sampler_candidate t = *a;
+    double sum[8] = { 0 }, least;
+    uint32_t i = 0;
 
-    *a = *b;
-    *b = t;
-}
-
-/* Moves what comes before c[pivot] to the front and the pivot behind it. Returns how many those are,
- * the pivot included. */
-static uint32_t partition(struct sampler_candidate *c, uint32_t n, uint32_t pivot)
-{
-    struct sampler_candidate p = c[pivot];
-    uint32_t n_before = 0;
-
-    swap(&c[pivot], &c[n - 1]);
-    for (uint32_t i = 0; i + 1 < n; i++) {
-        if (comes_before(c[i], p))
-            swap(&c[i], &c[n_before++]);
+    for (; i + 8 <= n; i += 8) {
+        for (int k = 0; k < 8; k++)
+            sum[k] += (double)w[i + k];
     }
-    swap(&c[n_before], &c[n - 1]);
-    return n_before + 1;
+    for (; i < n; i++)
+        sum[0] += (double)w[i];
+    for (int k = 1; k < 8; k++)
+        sum[0] += sum[k];
+    *ret_mass = sum[0];
+    least = 0.999 * (1 - (double)p->top_p) * sum[0] / n;
+    return least > (double)p->min_p ? least : (double)p->min_p;
 }
 
-/* Moves to the front the shortest run of most likely candidates that has k of them or the mass; in
- * no order. Returns its length, at least 1. Quickselect, for both ends at once: linear on average,
- * where sorting a vocabulary would take longer than a layer. */
-static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t k, double mass)
+/* Tokens of some weight, and of the least; without a branch, as it would be guessed wrong. */
+static uint32_t gather(const float *w, uint32_t n_vocab, float least, struct sampler_candidate *ret)
 {
-    uint32_t first = 0, random = 1;
+    uint32_t n = 0;
 
-    while (n - first > 1) {
-        uint32_t n_front;
-        double front;
-
-        random = random * 1664525u + 1013904223u;
-        n_front = partition(c + first, n - first, (random >> 8) % (n - first));
-        front = mass_of(c + first, n_front);
-        if (n_front >= k || front >= mass) {
-            if (n_front == n - first) {
-                /* The pivot was the last: it is settled by whether the rest is enough. */
-                double rest = front - c[n - 1].logit;
-
-                if (n_front - 1 < k && rest < mass)
-                    return n;
-                n--;
-                continue;
-            }
-            n = first + n_front;
-            continue;
-        }
-        first += n_front;
-        k -= n_front;
-        mass -= front;
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        ret[n] = (struct sampler_candidate){ w[i], i };
+        n += (w[i] >= least) & (w[i] > 0);
     }
     return n;
 }
 
-/* Applies the cuts. All are counted on the distribution before any cut. */
-static uint32_t cut(const struct sampler_params *p, struct sampler_candidate *c, uint32_t n)
+/* How far below 1 a weight is, in steps of its last bit: the bits of floats are in their order. Less
+ * than 2^30, as no weight is below 2^-64. */
+static uint32_t depth_of(float weight)
 {
-    uint32_t k = p->top_k ? p->top_k : n, kept = 0;
+    const float one = 1;
+    uint32_t w, top;
 
-    if (k < n || p->top_p < 1)
-        n = select_top(c, n, k, p->top_p < 1 ? p->top_p * mass_of(c, n) : INFINITY);
-    if (p->min_p == 0)
-        return n;
+    memcpy(&w, &weight, sizeof(w));
+    memcpy(&top, &one, sizeof(top));
+    return top - w;
+}
+
+struct bucket {
+    double mass;
+    uint32_t n;
+};
+
+/* What a cut still has to find, among candidates whose depth has `found` in its upper bits. */
+struct search {
+    uint32_t k;     /* so many candidates... */
+    double mass;    /* ...or this mass */
+    uint32_t found; /* depth >> the shift of the last step */
+};
+
+#define DEPTH_BITS      30u
+#define SEARCH_BITS_MAX 10u
+
+/* One step: sorts the candidates that are left by the next bits of their depth, and finds the bucket in
+ * which the run ends. False: it ends nowhere, all are in it. */
+static bool narrow_search(const struct sampler_candidate *c, uint32_t n, uint32_t shift,
+                          uint32_t bits, struct search *s)
+{
+    struct bucket buckets[1u << SEARCH_BITS_MAX];
+    uint32_t n_buckets = 1u << bits, b;
+
+    memset(buckets, 0, n_buckets * sizeof(*buckets));
     for (uint32_t i = 0; i < n; i++) {
-        if (c[i].logit >= p->min_p)
-            c[kept++] = c[i];
+        uint32_t depth = depth_of(c[i].weight);
+
+        if (depth >> shift >> bits == s->found) {
+            b = depth >> shift & (n_buckets - 1);
+            buckets[b].mass += (double)c[i].weight;
+            buckets[b].n++;
+        }
+    }
+    for (b = 0; b < n_buckets; b++) {
+        if (buckets[b].n >= s->k || buckets[b].mass >= s->mass) {
+            s->found = s->found << bits | b;
+            return true;
+        }
+        s->k -= buckets[b].n;
+        s->mass -= buckets[b].mass;
+    }
+    return false;
+}
+
+/* Keeps the shortest run of most likely candidates that has k of them or the mass, in the order of their
+ * ids; of equal weights, the smaller ids. Linear, where sorting a vocabulary would take longer than
+ * a layer: three times the candidates are counted by 10 bits of their weight, from the upper ones on;
+ * or six times by 5, when they are fewer than the buckets would be. */
+static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t k, double mass)
+{
+    struct search s = { .k = k, .mass = mass };
+    uint32_t kept = 0, equal = 0, bits = n < 1u << SEARCH_BITS_MAX ? 5 : SEARCH_BITS_MAX;
+
+    for (uint32_t shift = DEPTH_BITS; shift > 0;) {
+        shift -= bits;
+        if (!narrow_search(c, n, shift, bits, &s))
+            return n;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t depth = depth_of(c[i].weight);
+
+        /* All of the last bucket weigh the same: the run goes on until it has enough of them. */
+        if (depth == s.found &&
+            (equal == 0 || (equal < s.k && equal * (double)c[i].weight < s.mass)))
+            equal++;
+        else if (depth >= s.found)
+            continue;
+        c[kept++] = c[i];
     }
     return kept;
 }
+
+/* --- drawing ------------------------------------------------------------------------------------- */
 
 static uint32_t draw(uint64_t rng[4], const struct sampler_candidate *c, uint32_t n)
 {
     double at = (double)(next_random(rng) >> 11) * 0x1p-53 * mass_of(c, n);
 
+    for (; n > BLOCK; c += BLOCK, n -= BLOCK) {
+        double mass = mass_of_block(c, BLOCK);
+
+        if (at < mass)
+            break;
+        at -= mass;
+    }
     for (uint32_t i = 0; i + 1 < n; i++) {
-        at -= c[i].logit;
+        at -= (double)c[i].weight;
         if (at < 0)
             return c[i].id;
     }
     return c[n - 1].id;
 }
 
-uint32_t sampler_pick(struct sampler *s, float *logits, uint32_t n_vocab,
+uint32_t sampler_pick(struct sampler *s, const struct kernels *k, float *logits, uint32_t n_vocab,
                       struct sampler_candidate *scratch)
 {
     const struct sampler_params *p = &s->params;
-    uint32_t best, n;
+    uint32_t best, n, top_k;
+    double least, mass;
 
     penalise(s, logits, n_vocab);
-    best = pick_greedy(logits, n_vocab);
+    best = k->argmax(logits, n_vocab);
     /* An infinite or missing maximum has no distribution around it. */
     if (p->temperature == 0 || !isfinite(logits[best]))
         return best;
-    n = gather(logits, n_vocab, logits[best], p->temperature, scratch);
-    n = cut(p, scratch, n);
+    k->weights(logits, n_vocab, logits[best], p->temperature, logits);
+    /* All cuts keep the most likely ones, so they can be made one after another; but they are counted
+     * on the whole distribution, whose mass this is. */
+    least = least_weight(p, logits, n_vocab, &mass);
+    n = gather(logits, n_vocab, (float)least, scratch);
+    top_k = p->top_k ? p->top_k : n;
+    if (top_k < n || p->top_p < 1)
+        n = select_top(scratch, n, top_k, p->top_p < 1 ? (double)p->top_p * mass : INFINITY);
     return draw(s->rng, scratch, n);
 }

@@ -4,7 +4,7 @@
  * (each of the last three counted on the distribution before the cuts, kept tokens are those that
  * pass all; the most likely one always stays), then one draw. temperature 0 is greedy: the smallest
  * id among the largest logits. The same seed and logits give the same tokens on every machine that
- * computes the same logits.
+ * computes the same logits, under every table of kernels: cuts leave the order of ids as it is.
  *
  * Threads    one thread a sampler. No malloc after sampler_init.
  * Errors     sampler_check gives -EINVAL and a sentence: field, found, allowed.
@@ -12,10 +12,8 @@
 #ifndef ENGINE_SAMPLER_H
 #define ENGINE_SAMPLER_H
 
+#include "engine/kernels.h"
 #include "engine/why.h"
-
-#include <stddef.h>
-#include <stdint.h>
 
 struct sampler_params {
     float temperature;       /* 0 to 100; 0: greedy */
@@ -29,7 +27,7 @@ struct sampler_params {
 
 #define SAMPLER_REPEAT_MAX 1024u
 
-struct sampler_candidate { float logit; uint32_t id; };
+struct sampler_candidate { float weight; uint32_t id; };      /* 1 for the most likely */
 
 struct sampler {
     struct sampler_params params;
@@ -43,7 +41,7 @@ void sampler_init(struct sampler *s, const struct sampler_params *p);      /* p 
 void sampler_push(struct sampler *s, uint32_t token);    /* a token of the context, oldest first */
 
 /* logits (n_vocab) is changed in place. scratch holds n_vocab candidates. */
-uint32_t sampler_pick(struct sampler *s, float *logits, uint32_t n_vocab,
+uint32_t sampler_pick(struct sampler *s, const struct kernels *k, float *logits, uint32_t n_vocab,
                       struct sampler_candidate *scratch);
 
 #endif

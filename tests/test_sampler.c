@@ -1,10 +1,12 @@
 /* Would catch: tokens drawn with the wrong probabilities; a cut that keeps too many or too few, or that
  * counts after another cut; a penalty that is applied twice or past its window; a seed that does not
- * repeat; a parameter out of range that gets through; logits that are not numbers ending in a crash.
+ * repeat, or gives other tokens under another table of kernels; a parameter out of range that gets
+ * through; logits that are not numbers ending in a crash.
  *
  * Distributions are tested by chi-square with fixed seeds: the limits are the 99.99 % points, so a
  * wrong sampler fails and a right one passes every time. */
 #include "engine/sampler.h"
+#include "tests/support/fenced.h"
 
 #include <errno.h>
 #include <math.h>
@@ -18,6 +20,8 @@
 #include <cmocka.h>
 
 #define N 16u
+
+static const struct kernels *kernels;
 
 static const struct sampler_params neutral = { .temperature = 1, .top_p = 1, .repeat_penalty = 1 };
 
@@ -82,7 +86,7 @@ static void check_distribution(const struct sampler_params *p)
     sampler_init(&s, p);
     for (uint32_t i = 0; i < n_draws; i++) {
         fill_logits(logits);
-        seen[sampler_pick(&s, logits, N, scratch)]++;
+        seen[sampler_pick(&s, kernels, logits, N, scratch)]++;
     }
     for (uint32_t i = 0; i < N; i++) {
         double want = share[i] * n_draws;
@@ -154,7 +158,7 @@ static void test_ties(void **state)
         float logits[N] = { 0 };
 
         logits[5] = -1;
-        seen |= 1u << sampler_pick(&s, logits, N, scratch);
+        seen |= 1u << sampler_pick(&s, kernels, logits, N, scratch);
     }
     assert_int_equal(seen, 7);
 }
@@ -170,11 +174,11 @@ static void test_greedy(void **state)
     p.temperature = 0;
     sampler_init(&s, &p);
     fill_logits(logits);
-    assert_int_equal(sampler_pick(&s, logits, N, scratch), 4);
+    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4);
     logits[9] = logits[4];
-    assert_int_equal(sampler_pick(&s, logits, N, scratch), 4);
+    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4);
     logits[1] = logits[4];
-    assert_int_equal(sampler_pick(&s, logits, N, scratch), 1);
+    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 1);
 }
 
 static void test_penalty(void **state)
@@ -190,7 +194,7 @@ static void test_penalty(void **state)
     p.repeat_last_n = 3;
     sampler_init(&s, &p);
     fill_logits(logits);
-    assert_int_equal(sampler_pick(&s, logits, N, scratch), 4); /* nothing pushed yet */
+    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4); /* nothing pushed yet */
 
     sampler_push(&s, 8); /* pushed out of the window */
     sampler_push(&s, 4);
@@ -198,19 +202,19 @@ static void test_penalty(void **state)
     sampler_push(&s, 9);
     sampler_push(&s, 4);
     fill_logits(logits);
-    assert_int_equal(sampler_pick(&s, logits, N, scratch), 8);
+    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 8);
     assert_true(logits[4] == 1.5f); /* 3 / 2 */
     assert_true(logits[9] == -6);   /* -3 * 2: down as well */
     assert_true(logits[8] == 2.5f);
 
     sampler_push(&s, 1u << 31); /* no token of this vocabulary */
     fill_logits(logits);
-    sampler_pick(&s, logits, N, scratch);
+    sampler_pick(&s, kernels, logits, N, scratch);
     p.repeat_penalty = 0.5f; /* a reward */
     sampler_init(&s, &p);
     sampler_push(&s, 7);
     fill_logits(logits);
-    sampler_pick(&s, logits, N, scratch);
+    sampler_pick(&s, kernels, logits, N, scratch);
     assert_true(logits[7] == 3);
 }
 
@@ -232,7 +236,7 @@ static void test_penalty_full_window(void **state)
         sampler_push(&s, i * 61 % 199999);
     for (uint32_t i = 0; i < VOCAB; i++)
         logits[i] = 1;
-    sampler_pick(&s, logits, VOCAB, scratch);
+    sampler_pick(&s, kernels, logits, VOCAB, scratch);
     for (uint32_t i = 0; i < 3 * SAMPLER_REPEAT_MAX; i++) {
         float want = i < 2 * SAMPLER_REPEAT_MAX ? 1 : 0.5f;
 
@@ -260,7 +264,7 @@ static void test_seed(void **state)
         float logits[N];
 
         fill_logits(logits);
-        assert_int_equal(sampler_pick(&a, logits, N, scratch), want[i]);
+        assert_int_equal(sampler_pick(&a, kernels, logits, N, scratch), want[i]);
     }
     p.seed = 43;
     sampler_init(&a, &p);
@@ -271,7 +275,8 @@ static void test_seed(void **state)
 
         fill_logits(logits);
         fill_logits(again);
-        differ += sampler_pick(&a, logits, N, scratch) != sampler_pick(&b, again, N, scratch);
+        differ += sampler_pick(&a, kernels, logits, N, scratch) !=
+                  sampler_pick(&b, kernels, again, N, scratch);
     }
     assert_true(differ > 50);
 }
@@ -297,7 +302,7 @@ static void test_large(void **state)
 
             for (uint32_t j = 0; j < VOCAB; j++)
                 logits[j] = i % 2 ? 0 : (float)(j * 2654435761u >> 8) * 0x1p-22f;
-            id = sampler_pick(&s, logits, VOCAB, scratch);
+            id = sampler_pick(&s, kernels, logits, VOCAB, scratch);
             assert_true(id < VOCAB);
             if (way & 1 && i % 2)
                 assert_true(id < 40);
@@ -305,6 +310,143 @@ static void test_large(void **state)
     }
     free(scratch);
     free(logits);
+}
+
+/* Every table gives the scalar one's bits: a seed gives the same tokens on every CPU. */
+static void test_same_bits(void **state)
+{
+    static const float odd[] = { NAN, -NAN, INFINITY, -INFINITY, 0, -0.0f, 1e-40f, -1e30f, 20 };
+    static const uint32_t sizes[] = { 1,  2,  7,  8,  9,  15,  16,   17,   31,
+                                      32, 33, 63, 64, 65, 100, 1000, 1023, 49152 };
+    uint64_t rng = 7;
+
+    (void)state;
+    for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
+        uint32_t n = sizes[k];
+        struct fenced x = fenced_new(n * sizeof(float)), a = fenced_new(n * sizeof(float)),
+                      b = fenced_new(n * sizeof(float));
+        float *v = x.p;
+
+        for (int way = 0; way < 12; way++) {
+            for (uint32_t i = 0; i < n; i++) {
+                rng = rng * 6364136223846793005u + 1442695040888963407u;
+                v[i] = (float)(int32_t)(rng >> 32) * (way % 3 ? 0x1p-27f : 0x1p-24f);
+                if (way % 4 == 3) /* many are the same, and some no numbers */
+                    v[i] = (rng >> 20) % 3 ? 3 : odd[(rng >> 33) % (sizeof(odd) / sizeof(odd[0]))];
+                if (way == 8)
+                    v[i] = i % 2 ? NAN : -INFINITY;
+            }
+            assert_int_equal(kernels->argmax(v, n), kernels_scalar.argmax(v, n));
+            kernels->weights(v, n, 20, way % 2 ? 0.7f : 1.3f, a.p);
+            kernels_scalar.weights(v, n, 20, way % 2 ? 0.7f : 1.3f, b.p);
+            if (way % 4 != 3) /* there, some are above the maximum */
+                assert_memory_equal(a.p, b.p, n * sizeof(float));
+        }
+        fenced_free(&x);
+        fenced_free(&a);
+        fenced_free(&b);
+    }
+}
+
+/* e^x to 2e-7 all the way, 1 at 0, none of e^-44 and of what is no number. */
+static void test_weights(void **state)
+{
+    (void)state;
+    for (int i = 0; i <= 44000; i++) {
+        float x = (float)-i / 1000, w;
+
+        kernels->weights(&x, 1, 0, 1, &w);
+        if (x <= KERNELS_WEIGHT_LOG_MIN)
+            assert_true(w == 0);
+        else if (!(fabs(w / exp((double)x) - 1) <= 2e-7) || w > 1)
+            fail_msg("e^%g is %.9g", (double)x, (double)w);
+    }
+    for (int way = 0; way < 3; way++) {
+        float x[] = { 0, NAN, -INFINITY, -44, -45, -1e30f, 0, 0, -1 }, w[9];
+
+        kernels->weights(x, 9, 0, way ? 1 : 1e-30f, w);
+        assert_true(w[0] == 1 && w[6] == 1 && w[1] == 0 && w[2] == 0 && w[3] == 0 && w[5] == 0);
+    }
+}
+
+static const float *sort_by;
+
+static int by_weight(const void *a, const void *b)
+{
+    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+
+    if (sort_by[i] != sort_by[j])
+        return sort_by[i] < sort_by[j] ? 1 : -1;
+    return i < j ? -1 : i > j;
+}
+
+/* How many tokens the cuts leave, by sorting; order: ids by weight. */
+static uint32_t expected_run(const struct sampler_params *p, const float *w, uint32_t n,
+                             uint32_t *order)
+{
+    double sum = 0, mass = 0;
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        order[i] = i;
+        sum += (double)w[i];
+    }
+    sort_by = w;
+    qsort(order, n, sizeof(*order), by_weight);
+    while (kept < n && w[order[kept]] > 0 && w[order[kept]] >= p->min_p &&
+           (p->top_k == 0 || kept < p->top_k) && (p->top_p == 1 || mass < (double)p->top_p * sum))
+        mass += (double)w[order[kept++]];
+    return kept;
+}
+
+/* Cuts of a vocabulary whose weights are flat, steep, or in steps of many equal ones: no token is drawn
+ * that sorting would not leave, and of few that are left, each is. */
+static void test_cuts_of_many(void **state)
+{
+    enum { VOCAB = 5003 };
+    static const uint32_t top_ks[] = { 0, 1, 3, 40, 4000, 6000 };
+    static const float top_ps[] = { 1, 0.999f, 0.9f, 0.5f, 1e-6f }, min_ps[] = { 0, 0.05f };
+    static float logits[VOCAB], w[VOCAB];
+    static struct sampler_candidate scratch[VOCAB];
+    static uint32_t order[VOCAB], rank[VOCAB], seen[VOCAB];
+    static const float spans[] = { 0.3f, 12, 60, -5 };
+
+    (void)state;
+    for (int way = 0; way < 6 * 5 * 2 * 4; way++) {
+        struct sampler_params p = neutral;
+        float span = spans[way / 60];
+        struct sampler s;
+        uint32_t n_kept, n_seen = 0;
+
+        p.top_k = top_ks[way % 6];
+        p.top_p = top_ps[way / 6 % 5];
+        p.min_p = min_ps[way / 30 % 2];
+        p.seed = (uint64_t)way;
+        for (uint32_t i = 0; i < VOCAB; i++) {
+            float u = (float)(i * 2654435761u >> 8) * 0x1p-24f;
+
+            logits[i] = span > 0 ? u * span : floorf(u * 7) * span / 7;
+        }
+        kernels_scalar.weights(logits, VOCAB, logits[kernels_scalar.argmax(logits, VOCAB)], 1, w);
+        n_kept = expected_run(&p, w, VOCAB, order);
+        for (uint32_t i = 0; i < VOCAB; i++) {
+            rank[order[i]] = i;
+            seen[i] = 0;
+        }
+        sampler_init(&s, &p);
+        for (int i = 0; i < 100; i++) {
+            float again[VOCAB];
+            uint32_t id;
+
+            memcpy(again, logits, sizeof(again));
+            id = sampler_pick(&s, kernels, again, VOCAB, scratch);
+            if (rank[id] >= n_kept)
+                fail_msg("way %d: token %u is at place %u of %u", way, id, rank[id], n_kept);
+            n_seen += seen[id]++ == 0;
+        }
+        if (n_kept <= 3 && p.min_p > 0.01f)
+            assert_int_equal(n_seen, n_kept);
+    }
 }
 
 static void test_no_numbers(void **state)
@@ -329,7 +471,7 @@ static void test_no_numbers(void **state)
         fill_logits(logits);
         for (uint32_t i = 0; i < (way & 8 ? N : 7); i++)
             logits[i] = bad[way / 16];
-        id = sampler_pick(&s, logits, N, scratch);
+        id = sampler_pick(&s, kernels, logits, N, scratch);
         assert_true(id < N);
         if (!(way & 8) && bad[way / 16] != INFINITY)
             assert_true(id >= 7);
@@ -354,9 +496,9 @@ static void test_extreme(void **state)
         fill_logits(logits);
         logits[0] = 1e30f;
         logits[3] = -3e38f;
-        assert_int_equal(sampler_pick(&s, logits, N, scratch), 0);
+        assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 0);
         fill_logits(logits);
-        assert_int_equal(sampler_pick(&s, logits, N, scratch), 4);
+        assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4);
     }
 }
 
@@ -398,7 +540,8 @@ static void test_check(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
+    /* The widest table draws, all are held against the scalar one: then they draw the same. */
+    const struct CMUnitTest once[] = {
         cmocka_unit_test(test_check),
         cmocka_unit_test(test_greedy),
         cmocka_unit_test(test_plain),
@@ -408,9 +551,25 @@ int main(void)
         cmocka_unit_test(test_penalty_full_window),
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_cuts_of_many),
         cmocka_unit_test(test_no_numbers),
         cmocka_unit_test(test_extreme),
     };
+    const struct CMUnitTest each[] = {
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_no_numbers),
+    };
+    int failed = 0;
 
-    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+    if (kernels_pick("auto", &kernels) < 0)
+        return 1;
+    failed += cmocka_run_group_tests_name("sampler", once, NULL, NULL);
+    for (unsigned i = 0; kernels_name(i); i++) {
+        if (kernels_pick(kernels_name(i), &kernels) < 0)
+            return 1;
+        failed += cmocka_run_group_tests_name(kernels->name, each, NULL, NULL);
+    }
+    return failed ? 1 : 0;
 }
