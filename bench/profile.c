@@ -355,7 +355,7 @@ static void decode_step(struct bench *b)
     feed(b, 1, FORWARD_WANT_LAST);
     forward_logits(b->forward, 0, 1, b->logits);
     start = __rdtsc();
-    (void)sampler_pick(&b->sampler, b->logits, b->model->n_vocab, b->candidates);
+    (void)sampler_pick(&b->sampler, real, b->logits, b->model->n_vocab, b->candidates);
     count(KIND_SAMPLE, start, 0, 0);
 }
 
