@@ -45,6 +45,16 @@ void avx2_attn_q8_0(const struct kernels_attn *a);
 void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
                      uint32_t hd);
 
+/* Calls for memory that a kernel, which reads from one end to the other, gets to some KB later: it must
+ * be on its way while the kernel is busy with what it has. (The caches guess as much of a plain loop
+ * that only reads; with it a product for one activation row reads 0.95 times as fast as that, without
+ * it 0.7 times. 2 KB is too near, 16 KB no better.) Memory that is not there is no fault. */
+AVX2_INLINE void avx2_call_ahead(const void *p, size_t len)
+{
+    for (size_t i = 0; i < len; i += 64)
+        _mm_prefetch((const char *)p + 4096 + i, _MM_HINT_T0);
+}
+
 /* Sums in one order: halves, then pairs, then neighbours. */
 AVX2_INLINE float avx2_sum(__m256 v)
 {

@@ -6,8 +6,8 @@
  *     q[k][0]  r0: 4k 4k+1 4k+2 4k+3 | r1: 4k .. 4k+3 | .. | r7: 4k .. 4k+3
  *     q[k][1]  r8: ..                | r9: ..         | .. | r15: ..
  *
- * Bytes are unsigned in every format: what a signed one is above its true value is the format's
- * offset, which the product takes off again by the sums of the activations.
+ * Bytes are unsigned, but for Q8_0: what they are above a signed value is the format's offset, which the
+ * product takes off again by the sums of the activations.
  *
  * A sum of products is turned into a float without a conversion: it starts at the bits of
  * 1.5 * 2^23, whose last place is 1, so that its bits, read as a float, are that much above its value.

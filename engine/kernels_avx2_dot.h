@@ -13,17 +13,18 @@
 
 #include "engine/kernels_avx2_block.h"
 
-#ifndef DOT_BLOCKS
-#define DOT_BLOCKS 32u /* of a chunk: a multiple of every format's blocks a super-block */
-#endif
-#define DOT_X       4u
-#define DOT_X_BYTES (512u << 10) /* activations that are gone over again and again */
+#define DOT_BLOCKS     32u /* of a chunk; a multiple of what a super-block has */
+#define DOT_FEW        16u /* up to so many activation rows reading is the limit, and ... */
+#define DOT_BLOCKS_FEW 8u  /* ... chunks are small: reading goes on at every time */
+#define DOT_X          4u
+#define DOT_X_BYTES    (512u << 10) /* activations that are gone over again and again */
 
 /* What the values of a format are; always a constant. */
 struct dot_kind {
     uint32_t bits;
-    int16_t offset; /* bytes are so much above the values; 0 where there are minima */
-    bool two;       /* a scale for each 16 columns */
+    int16_t offset; /* bytes are so much above the values */
+    bool min;
+    bool two; /* a scale for each 16 columns */
 };
 
 AVX2_INLINE int dot_load_u32(const void *p)
@@ -67,14 +68,20 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
 #pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         int part = kind.two ? k / 4 : 0;
+        __m256i q[2] = { w->q[k][0], w->q[k][1] };
+
+        if (kind.bits == 8) { /* signed: 128 above its value is unsigned */
+            q[0] = _mm256_xor_si256(q[0], _mm256_set1_epi8(-128));
+            q[1] = _mm256_xor_si256(q[1], _mm256_set1_epi8(-128));
+        }
 
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++) {
             __m256i v = _mm256_set1_epi32(dot_load_u32(x[i]->q + 4 * k));
             __m256i *s = sum[i][part];
 
-            s[0] = _mm256_dpbusd_avx_epi32(s[0], w->q[k][0], v);
-            s[1] = _mm256_dpbusd_avx_epi32(s[1], w->q[k][1], v);
+            s[0] = _mm256_dpbusd_avx_epi32(s[0], q[0], v);
+            s[1] = _mm256_dpbusd_avx_epi32(s[1], q[1], v);
         }
     }
 }
@@ -95,17 +102,22 @@ AVX2_INLINE __m256i dot_pairs(struct dot_kind kind, __m256i q, __m256i x)
     return _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(x, q));
 }
 
+/* Keeps a sum in its register, in the order it was written: GCC would turn the chain of additions into
+ * a tree, whose leaves are more than there are registers. */
+AVX2_INLINE void dot_pin(__m256i *v)
+{
+    __asm__("" : "+x"(*v));
+}
+
 AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
                           const struct kernels_q8 *const *x, uint32_t n_x, __m256i sum[DOT_X][2][2])
 {
-    const __m256i ones = _mm256_set1_epi16(1), flip = _mm256_set1_epi8(-128);
+    const __m256i ones = _mm256_set1_epi16(1);
     const int run = dot_run(kind.bits);
     __m256i part[DOT_X][2];
 
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++) {
-        if (kind.bits == 8)
-            kind.offset = 0;
         sum[i][0][0] = sum[i][0][1] = dot_start(kind, x[i], 0);
         if (kind.two)
             sum[i][1][0] = sum[i][1][1] = dot_start(kind, x[i], 1);
@@ -115,10 +127,6 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
         int at = kind.two ? k / 4 : 0;
         __m256i q[2] = { w->q[k][0], w->q[k][1] };
 
-        if (kind.bits == 8) {
-            q[0] = _mm256_xor_si256(q[0], flip);
-            q[1] = _mm256_xor_si256(q[1], flip);
-        }
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++) {
             __m256i v = _mm256_set1_epi32(dot_load_u32(x[i]->q + 4 * k));
@@ -128,9 +136,12 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
                 __m256i p = dot_pairs(kind, q[h], v);
 
                 part[i][h] = k % run == 0 ? p : _mm256_add_epi16(part[i][h], p);
-                if (k % run == run - 1)
-                    sum[i][at][h] =
-                        _mm256_add_epi32(sum[i][at][h], _mm256_madd_epi16(part[i][h], ones));
+                dot_pin(&part[i][h]);
+                if (k % run == run - 1) {
+                    p = _mm256_madd_epi16(part[i][h], ones);
+                    sum[i][at][h] = _mm256_add_epi32(sum[i][at][h], p);
+                    dot_pin(&sum[i][at][h]);
+                }
             }
         }
     }
@@ -158,7 +169,7 @@ AVX2_INLINE void dot_block(struct dot_kind kind, const struct avx2_block *w,
                 v = _mm256_add_ps(v, _mm256_fmadd_ps(_mm256_castsi256_ps(sum[i][1][h]), w->d[1][h],
                                                      w->base[1][h]));
             acc[i][h] = _mm256_fmadd_ps(v, d, acc[i][h]);
-            if (kind.offset == 0)
+            if (kind.min)
                 acc[i][h] = _mm256_fmadd_ps(w->m[h], s, acc[i][h]);
         }
     }
@@ -201,12 +212,13 @@ AVX2_INLINE void dot_tile(struct dot_kind kind, const struct kernels_matmul *a, 
                           uint32_t t0, uint32_t t1)
 {
     const uint8_t *tile = (const uint8_t *)a->w + r / TILE_ROWS * a->tile_len;
+    uint32_t step = t1 - t0 <= DOT_FEW ? DOT_BLOCKS_FEW : DOT_BLOCKS;
     uint32_t n_blocks = a->n_cols / 32, t;
     struct avx2_block w[DOT_BLOCKS];
     struct dot_chunk c = { .w = w, .r = r };
 
-    for (c.b0 = 0; c.b0 < n_blocks; c.b0 += DOT_BLOCKS) {
-        c.n = n_blocks - c.b0 < DOT_BLOCKS ? n_blocks - c.b0 : DOT_BLOCKS;
+    for (c.b0 = 0; c.b0 < n_blocks; c.b0 += step) {
+        c.n = n_blocks - c.b0 < step ? n_blocks - c.b0 : step;
         avx2_unpack(a->type, tile, c.b0, c.n, w);
         for (t = t0; t + DOT_X <= t1; t += DOT_X)
             dot_rows(kind, a, &c, t, DOT_X);

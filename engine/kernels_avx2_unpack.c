@@ -85,8 +85,7 @@ AVX2_INLINE void unpack_q8_0(const struct tile_q8_0 *t, struct avx2_block *ret)
     unpack_scales(t->d, ret);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
-        ret->q[i / 2][i % 2] =
-            _mm256_xor_si256(load(t->q[i / 2][i % 2 * 8]), _mm256_set1_epi8(-128));
+        ret->q[i / 2][i % 2] = load(t->q[i / 2][i % 2 * 8]);
 }
 
 /* The scales and minima of a group, as Q4_K and Q5_K have them. */
@@ -131,6 +130,7 @@ AVX2_INLINE void unpack_q6_k(const uint16_t d[16], const struct tile_q6_k_group 
 static void unpack_q4_0s(const struct tile_q4_0 *t, uint32_t n, struct avx2_block *ret)
 {
     for (uint32_t b = 0; b < n; b++) {
+        avx2_call_ahead(&t[b], sizeof(t[b]));
         unpack_scales(t[b].d, &ret[b]);
         unpack_nibbles(t[b].q, &ret[b]);
     }
@@ -139,6 +139,7 @@ static void unpack_q4_0s(const struct tile_q4_0 *t, uint32_t n, struct avx2_bloc
 static void unpack_q4_1s(const struct tile_q4_1 *t, uint32_t n, struct avx2_block *ret)
 {
     for (uint32_t b = 0; b < n; b++) {
+        avx2_call_ahead(&t[b], sizeof(t[b]));
         unpack_scales(t[b].d, &ret[b]);
         unpack_minima(t[b].m, &ret[b]);
         unpack_nibbles(t[b].q, &ret[b]);
@@ -148,6 +149,7 @@ static void unpack_q4_1s(const struct tile_q4_1 *t, uint32_t n, struct avx2_bloc
 static void unpack_q5_0s(const struct tile_q5_0 *t, uint32_t n, struct avx2_block *ret)
 {
     for (uint32_t b = 0; b < n; b++) {
+        avx2_call_ahead(&t[b], sizeof(t[b]));
         unpack_scales(t[b].d, &ret[b]);
         unpack_nibbles(t[b].q, &ret[b]);
         unpack_fifth(t[b].h, &ret[b]);
@@ -157,6 +159,7 @@ static void unpack_q5_0s(const struct tile_q5_0 *t, uint32_t n, struct avx2_bloc
 static void unpack_q5_1s(const struct tile_q5_1 *t, uint32_t n, struct avx2_block *ret)
 {
     for (uint32_t b = 0; b < n; b++) {
+        avx2_call_ahead(&t[b], sizeof(t[b]));
         unpack_scales(t[b].d, &ret[b]);
         unpack_minima(t[b].m, &ret[b]);
         unpack_nibbles(t[b].q, &ret[b]);
@@ -166,8 +169,10 @@ static void unpack_q5_1s(const struct tile_q5_1 *t, uint32_t n, struct avx2_bloc
 
 static void unpack_q8_0s(const struct tile_q8_0 *t, uint32_t n, struct avx2_block *ret)
 {
-    for (uint32_t b = 0; b < n; b++)
+    for (uint32_t b = 0; b < n; b++) {
+        avx2_call_ahead(&t[b], sizeof(t[b]));
         unpack_q8_0(&t[b], &ret[b]);
+    }
 }
 
 static void unpack_q4_ks(const struct tile_q4_k *t, uint32_t n, struct avx2_block *ret)
@@ -175,6 +180,7 @@ static void unpack_q4_ks(const struct tile_q4_k *t, uint32_t n, struct avx2_bloc
     for (uint32_t b = 0; b < n; b++) {
         const struct tile_q4_k_group *g = &t[b / 8].g[b % 8];
 
+        avx2_call_ahead(g, sizeof(*g));
         unpack_group_scales(t[b / 8].d, t[b / 8].dmin, g->scale, g->min, &ret[b]);
         unpack_nibbles(g->q, &ret[b]);
     }
@@ -185,6 +191,7 @@ static void unpack_q5_ks(const struct tile_q5_k *t, uint32_t n, struct avx2_bloc
     for (uint32_t b = 0; b < n; b++) {
         const struct tile_q5_k_group *g = &t[b / 8].g[b % 8];
 
+        avx2_call_ahead(g, sizeof(*g));
         unpack_group_scales(t[b / 8].d, t[b / 8].dmin, g->scale, g->min, &ret[b]);
         unpack_nibbles(g->q, &ret[b]);
         unpack_fifth(g->h, &ret[b]);
@@ -193,8 +200,10 @@ static void unpack_q5_ks(const struct tile_q5_k *t, uint32_t n, struct avx2_bloc
 
 static void unpack_q6_ks(const struct tile_q6_k *t, uint32_t n, struct avx2_block *ret)
 {
-    for (uint32_t b = 0; b < n; b++)
+    for (uint32_t b = 0; b < n; b++) {
+        avx2_call_ahead(&t[b / 8].g[b % 8], sizeof(t[0].g[0]));
         unpack_q6_k(t[b / 8].d, &t[b / 8].g[b % 8], &ret[b]);
+    }
 }
 
 void avx2_unpack(enum quant type, const void *tile, uint32_t b0, uint32_t n, struct avx2_block *ret)

@@ -8,7 +8,7 @@ void avxvnni_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r
 
 void avxvnni_matmul_q4_min(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
-    dot_matmul((struct dot_kind){ .bits = 4 }, a, r0, r1);
+    dot_matmul((struct dot_kind){ .bits = 4, .min = true }, a, r0, r1);
 }
 
 void avxvnni_matmul_q5_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
@@ -18,7 +18,7 @@ void avxvnni_matmul_q5_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r
 
 void avxvnni_matmul_q5_min(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
-    dot_matmul((struct dot_kind){ .bits = 5 }, a, r0, r1);
+    dot_matmul((struct dot_kind){ .bits = 5, .min = true }, a, r0, r1);
 }
 
 void avxvnni_matmul_q6_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
