@@ -10,7 +10,8 @@
  * product takes off again by the sums of the activations.
  *
  * A sum of products is turned into a float without a conversion: it starts at the bits of
- * 1.5 * 2^23, whose last place is 1, so that its bits, read as a float, are that much above its value.
+ * 1.5 * 2^23, whose last place is 1, so that its bits, read as a float, are that much above its value
+ * (which is below 2^21 in every format).
  * base is what it stands for times the scale, and fma(float, d, base) the product rounded once: scales
  * have 19 bits at most, which times 3 * 2^22 is exact.
  */

@@ -1,23 +1,17 @@
-/* engine/kernels_avx2_dot.h - products of quantised weights, for the tables that have 256-bit vectors.
+/* engine/kernels_avx2_dot.h - a block of a tile by a few activation rows.
  *
- * Included by one file a table, whose flags say which instruction multiplies: AVX-VNNI adds four
- * products to 32 bits, AVX2 alone pairs of them to 16, which are widened before they could saturate.
- *
- * A chunk of a tile's columns is unpacked (engine/kernels_avx2_block.h) into some KB of stack, which
- * stay in the first-level cache while all activation rows pass by, four at a time; the accumulators
- * rest in y between chunks. An element of y is one lane of one accumulator, blocks in order, whatever
- * the number of activation rows and wherever the chunks end.
+ * Included (by engine/kernels_avx2_matmul.h) once for each table that has 256-bit vectors. The flags of
+ * the including file say which instruction multiplies: AVX-VNNI adds four products to 32 bits, AVX2
+ * alone pairs of them to 16, which are widened before they could saturate.
  */
 #ifndef ENGINE_KERNELS_AVX2_DOT_H
 #define ENGINE_KERNELS_AVX2_DOT_H
 
 #include "engine/kernels_avx2_block.h"
 
-#define DOT_BLOCKS     32u /* of a chunk; a multiple of what a super-block has */
-#define DOT_FEW        16u /* up to so many activation rows reading is the limit, and ... */
-#define DOT_BLOCKS_FEW 8u  /* ... chunks are small: reading goes on at every time */
-#define DOT_X          4u
-#define DOT_X_BYTES    (512u << 10) /* activations that are gone over again and again */
+/* Activation rows at a time, so that a load of four activations feeds two products, one of weights
+ * four, and the sums fill half of the registers. */
+#define DOT_X 4u
 
 /* What the values of a format are; always a constant. */
 struct dot_kind {
@@ -55,16 +49,10 @@ AVX2_INLINE __m256i dot_start(struct dot_kind kind, const struct kernels_q8 *x, 
 
 #ifdef __AVXVNNI__
 
-/* ret_sum[i][part][half] of block *w and of x[i]. */
+/* sum[i][part][half] += products of block *w and x[i]. */
 AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
                           const struct kernels_q8 *const *x, uint32_t n_x, __m256i sum[DOT_X][2][2])
 {
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < n_x; i++) {
-        sum[i][0][0] = sum[i][0][1] = dot_start(kind, x[i], 0);
-        if (kind.two)
-            sum[i][1][0] = sum[i][1][1] = dot_start(kind, x[i], 1);
-    }
 #pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         int part = kind.two ? k / 4 : 0;
@@ -74,7 +62,6 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
             q[0] = _mm256_xor_si256(q[0], _mm256_set1_epi8(-128));
             q[1] = _mm256_xor_si256(q[1], _mm256_set1_epi8(-128));
         }
-
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++) {
             __m256i v = _mm256_set1_epi32(dot_load_u32(x[i]->q + 4 * k));
@@ -117,12 +104,6 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
     __m256i part[DOT_X][2];
 
 #pragma GCC unroll 8
-    for (uint32_t i = 0; i < n_x; i++) {
-        sum[i][0][0] = sum[i][0][1] = dot_start(kind, x[i], 0);
-        if (kind.two)
-            sum[i][1][0] = sum[i][1][1] = dot_start(kind, x[i], 1);
-    }
-#pragma GCC unroll 8
     for (int k = 0; k < 8; k++) {
         int at = kind.two ? k / 4 : 0;
         __m256i q[2] = { w->q[k][0], w->q[k][1] };
@@ -155,6 +136,12 @@ AVX2_INLINE void dot_block(struct dot_kind kind, const struct avx2_block *w,
 {
     __m256i sum[DOT_X][2][2];
 
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < n_x; i++) {
+        sum[i][0][0] = sum[i][0][1] = dot_start(kind, x[i], 0);
+        if (kind.two)
+            sum[i][1][0] = sum[i][1][1] = dot_start(kind, x[i], 1);
+    }
     dot_sums(kind, w, x, n_x, sum);
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++) {
@@ -172,77 +159,6 @@ AVX2_INLINE void dot_block(struct dot_kind kind, const struct avx2_block *w,
             if (kind.min)
                 acc[i][h] = _mm256_fmadd_ps(w->m[h], s, acc[i][h]);
         }
-    }
-}
-
-/* A chunk of a tile. */
-struct dot_chunk {
-    const struct avx2_block *w;
-    uint32_t b0, n, r; /* blocks b0 to b0 + n of the tile whose first row is r */
-};
-
-/* A chunk by activation rows [t, t + n_x). */
-AVX2_INLINE void dot_rows(struct dot_kind kind, const struct kernels_matmul *a,
-                          const struct dot_chunk *c, uint32_t t, uint32_t n_x)
-{
-    const struct kernels_q8 *x[DOT_X];
-    __m256 acc[DOT_X][2];
-
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < n_x; i++) {
-        x[i] = (const struct kernels_q8 *)((const uint8_t *)a->x + (t + i) * a->x_row_bytes);
-        x[i] += c->b0;
-        acc[i][0] = acc[i][1] = _mm256_setzero_ps();
-        if (c->b0)
-            avx2_load_tile(a->y + (t + i) * a->y_stride + c->r, a->n_rows - c->r, acc[i]);
-    }
-    for (uint32_t b = 0; b < c->n; b++) {
-        dot_block(kind, &c->w[b], x, n_x, acc);
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_x; i++)
-            x[i]++;
-    }
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < n_x; i++)
-        avx2_store_tile(a->y + (t + i) * a->y_stride + c->r, a->n_rows - c->r, acc[i]);
-}
-
-/* The tile whose first row is r, by activation rows [t0, t1). */
-AVX2_INLINE void dot_tile(struct dot_kind kind, const struct kernels_matmul *a, uint32_t r,
-                          uint32_t t0, uint32_t t1)
-{
-    const uint8_t *tile = (const uint8_t *)a->w + r / TILE_ROWS * a->tile_len;
-    uint32_t step = t1 - t0 <= DOT_FEW ? DOT_BLOCKS_FEW : DOT_BLOCKS;
-    uint32_t n_blocks = a->n_cols / 32, t;
-    struct avx2_block w[DOT_BLOCKS];
-    struct dot_chunk c = { .w = w, .r = r };
-
-    for (c.b0 = 0; c.b0 < n_blocks; c.b0 += step) {
-        c.n = n_blocks - c.b0 < step ? n_blocks - c.b0 : step;
-        avx2_unpack(a->type, tile, c.b0, c.n, w);
-        for (t = t0; t + DOT_X <= t1; t += DOT_X)
-            dot_rows(kind, a, &c, t, DOT_X);
-        if (t1 - t == 3)
-            dot_rows(kind, a, &c, t, 3);
-        else if (t1 - t == 2)
-            dot_rows(kind, a, &c, t, 2);
-        else if (t1 - t == 1)
-            dot_rows(kind, a, &c, t, 1);
-    }
-}
-
-/* Rows of activations are blocked for the second level. */
-AVX2_INLINE void dot_matmul(struct dot_kind kind, const struct kernels_matmul *a, uint32_t r0,
-                            uint32_t r1)
-{
-    uint32_t step = (uint32_t)(DOT_X_BYTES / a->x_row_bytes) / DOT_X * DOT_X;
-
-    step = step < 32 ? 32 : step;
-    for (uint32_t t = 0; t < a->n_x; t += step) {
-        uint32_t end = a->n_x - t < step ? a->n_x : t + step;
-
-        for (uint32_t r = r0; r < r1; r += TILE_ROWS)
-            dot_tile(kind, a, r, t, end);
     }
 }
 

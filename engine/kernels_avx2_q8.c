@@ -1,5 +1,5 @@
 /* Products of quantised weights and kernels_q8 activations, by AVX2. */
-#include "engine/kernels_avx2_dot.h"
+#include "engine/kernels_avx2_matmul.h"
 
 void avx2_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
