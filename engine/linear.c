@@ -8,10 +8,13 @@
  * handing out slices costs nothing. */
 #define SLICE_BYTES (64u * 1024)
 
-/* With so many activation rows they, not the weights, are what memory has to bring: a slice goes over
- * all of them once for so many tiles. */
-#define MANY_ROWS   9u
-#define SLICE_TILES 8u
+/* With so many activation rows it is they that a slice goes over. As long as they stay in the
+ * second-level cache the least that a kernel takes at a time is enough; else more tiles, so that they
+ * are brought in less often. */
+#define MANY_ROWS        9u
+#define MANY_BYTES       (1280u * 1024)
+#define SLICE_TILES      2u
+#define SLICE_TILES_LONG 8u
 
 struct job {
     struct kernels_matmul a[OUT_MAX];
@@ -56,13 +59,14 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
     j->fn[i](&j->a[i], r0, r1);
 }
 
-static uint32_t slice_rows(const struct model_tensor *w, uint32_t n_x, uint32_t n_workers)
+static uint32_t slice_rows(const struct model_tensor *w, const struct kernels_matmul *a,
+                           uint32_t n_workers)
 {
     uint32_t tiles = (uint32_t)(SLICE_BYTES / w->tile_len);
     uint32_t fair = tile_count(w->n_rows) / (4 * n_workers); /* some slices for each worker */
 
-    if (n_x >= MANY_ROWS && tiles < SLICE_TILES)
-        tiles = SLICE_TILES;
+    if (a->n_x >= MANY_ROWS)
+        tiles = a->n_x * a->x_row_bytes > MANY_BYTES ? SLICE_TILES_LONG : SLICE_TILES;
     if (tiles > fair)
         tiles = fair;
     return (tiles > 0 ? tiles : 1) * TILE_ROWS;
@@ -93,7 +97,7 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
         assert(t->n_cols == in->n_cols);
         j.fn[i] = k->matmul[t->type];
         j.n_rows[i] = t->n_rows;
-        j.slice_rows[i] = slice_rows(t, n_x, workers_n(w));
+        j.slice_rows[i] = slice_rows(t, &j.a[i], workers_n(w));
         j.first_slice[i + 1] =
             j.first_slice[i] + (t->n_rows + j.slice_rows[i] - 1) / j.slice_rows[i];
     }
