@@ -55,9 +55,10 @@ class Peer:
             if process.returncode != 0:
                 raise SystemExit(f"bench/run: {' '.join(argv)} ended with {process.returncode}")
             out.seek(0)
-            # Some builds print a line of their own before the array.
+            # Some builds print lines of their own around the array.
             text = out.read()
-            return json.loads(text[text.index("[\n"):]), seconds, usage.ru_maxrss
+            results, _ = json.JSONDecoder().raw_decode(text, text.index("[\n"))
+            return results, seconds, usage.ru_maxrss
 
     def prefill(self, model, setting, n):
         # A few tokens first, to warm up; their own warm-up reads all n twice.
