@@ -15,33 +15,84 @@ static inline void store_some(float *x, uint32_t n, __m512 v)
     _mm512_mask_storeu_ps(x, avx512_first(n), v);
 }
 
-/* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are equal. */
-static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
+/* Two blocks of 32 at a time. */
+struct pair {
+    __m512 v[4];
+};
+
+AVX512_INLINE struct pair load_pair(const float *x, bool both)
+{
+    struct pair p;
+
+    for (int i = 0; i < 4; i++)
+        p.v[i] = both || i < 2 ? _mm512_loadu_ps(x + 16 * i) : _mm512_setzero_ps();
+    return p;
+}
+
+/* The largest |x| of the first block in the lower four lanes, of the second in the upper ones. */
+AVX512_INLINE __m256 pair_max(const struct pair *p)
 {
     const __m512 sign = _mm512_set1_ps(-0.0f);
+    __m512 a = _mm512_max_ps(_mm512_andnot_ps(sign, p->v[0]), _mm512_andnot_ps(sign, p->v[1]));
+    __m512 b = _mm512_max_ps(_mm512_andnot_ps(sign, p->v[2]), _mm512_andnot_ps(sign, p->v[3]));
+    __m256 a2 = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    __m256 b2 = _mm256_max_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
+    __m256 m =
+        _mm256_max_ps(_mm256_permute2f128_ps(a2, b2, 0x20), _mm256_permute2f128_ps(a2, b2, 0x31));
 
-    for (uint32_t b = 0; b < n / 32; b++, x += 32) {
-        __m512 v0 = _mm512_loadu_ps(x), v1 = _mm512_loadu_ps(x + 16), amax = _mm512_setzero_ps();
-        __m512i q0, q1;
-        float most, inverse;
+    m = _mm256_max_ps(m, _mm256_permute_ps(m, 0x4e));
+    return _mm256_max_ps(m, _mm256_permute_ps(m, 0xb1));
+}
 
-        amax = _mm512_max_ps(_mm512_andnot_ps(sign, v0), amax);
-        amax = _mm512_max_ps(_mm512_andnot_ps(sign, v1), amax);
-        most = avx512_max(amax);
-        inverse = 127 / most;
-        if (!isfinite(inverse)) {
-            ret[b] = (struct kernels_q8){ 0 };
-            continue;
-        }
-        q0 = _mm512_cvtps_epi32(_mm512_mul_ps(v0, _mm512_set1_ps(inverse)));
-        q1 = _mm512_cvtps_epi32(_mm512_mul_ps(v1, _mm512_set1_ps(inverse)));
-        _mm_storeu_si128((void *)ret[b].q, _mm512_cvtsepi32_epi8(q0));
-        _mm_storeu_si128((void *)(ret[b].q + 16), _mm512_cvtsepi32_epi8(q1));
-        ret[b].d = most / 127;
-        ret[b].sum[0] = (int16_t)_mm512_reduce_add_epi32(q0);
-        ret[b].sum[1] = (int16_t)_mm512_reduce_add_epi32(q1);
-        ret[b].s = ret[b].d * (float)(ret[b].sum[0] + ret[b].sum[1]);
+/* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are equal. */
+AVX512_INLINE void quantise_pair(const float *x, bool both, struct kernels_q8 *ret)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m256 most_int = _mm256_set1_ps(127);
+    struct pair p = load_pair(x, both);
+    __m256 most = pair_max(&p), inverse = _mm256_div_ps(most_int, most), d;
+    /* Infinite for zeros and what is too close to them, which are zeros then. */
+    __mmask8 some = _mm256_cmp_ps_mask(inverse, _mm256_set1_ps(INFINITY), _CMP_NEQ_OQ);
+    __m512 by[2];
+    __m512i q[4], bytes, sum;
+    __m128i halves;
+
+    inverse = _mm256_maskz_mov_ps(some, inverse);
+    d = _mm256_maskz_div_ps(some, most, most_int);
+    by[0] = _mm512_broadcastss_ps(_mm256_castps256_ps128(inverse));
+    by[1] = _mm512_broadcastss_ps(_mm256_extractf128_ps(inverse, 1));
+    for (int i = 0; i < 4; i++)
+        q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(p.v[i], by[i / 2]));
+    /* Packing works within quarters: dword 4 i + j of the result is dword i of quarter j. */
+    bytes = _mm512_packs_epi16(_mm512_packs_epi32(q[0], q[1]), _mm512_packs_epi32(q[2], q[3]));
+    bytes = _mm512_permutexvar_epi32(order, bytes);
+    /* Four columns a dword, then the four dwords of each half block. */
+    sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), bytes);
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_BADC));
+    sum = _mm512_add_epi32(sum, _mm512_shuffle_epi32(sum, _MM_PERM_CDAB));
+    halves = _mm512_castsi512_si128(_mm512_permutexvar_epi32(
+        _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12), sum));
+    for (int i = 0; i < (both ? 2 : 1); i++) {
+        int h0 = i ? _mm_extract_epi32(halves, 2) : _mm_cvtsi128_si32(halves);
+        int h1 = i ? _mm_extract_epi32(halves, 3) : _mm_extract_epi32(halves, 1);
+
+        ret[i].d = _mm_cvtss_f32(i ? _mm256_extractf128_ps(d, 1) : _mm256_castps256_ps128(d));
+        ret[i].s = ret[i].d * (float)(h0 + h1);
+        ret[i].sum[0] = (int16_t)h0;
+        ret[i].sum[1] = (int16_t)h1;
+        _mm256_storeu_si256((void *)ret[i].q, i ? _mm512_extracti64x4_epi64(bytes, 1)
+                                                : _mm512_castsi512_si256(bytes));
     }
+}
+
+static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
+{
+    uint32_t b = 0;
+
+    for (; b + 2 <= n / 32; b += 2)
+        quantise_pair(x + 32 * b, true, ret + b);
+    if (b < n / 32)
+        quantise_pair(x + 32 * b, false, ret + b);
 }
 
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
@@ -161,8 +212,8 @@ static uint32_t argmax(const float *x, uint32_t n)
     if (max == -INFINITY)
         return 0;
     for (uint32_t i = 0; i < n; i += 16) {
-        __mmask16 equal = _mm512_mask_cmp_ps_mask(avx512_first(n - i), load_some(x + i, n - i), top,
-                                                  _CMP_EQ_OQ);
+        __mmask16 equal =
+            _mm512_mask_cmp_ps_mask(avx512_first(n - i), load_some(x + i, n - i), top, _CMP_EQ_OQ);
 
         if (equal)
             return i + (uint32_t)__builtin_ctz(equal);
@@ -211,7 +262,7 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
     .attn = { [KERNELS_KV_F16] = avx512_attn_f16,                                                  \
               [KERNELS_KV_F32] = avx512_attn_f32,                                                  \
               [KERNELS_KV_Q8_0] = avx512_attn_q8_0 },                                              \
-    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,  \
+    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,     \
     .weights = weights
 
 #define PRODUCTS                                                                                   \
