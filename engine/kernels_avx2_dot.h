@@ -49,13 +49,13 @@ AVX2_INLINE __m256i dot_start(struct dot_kind kind, const struct kernels_q8 *x, 
 
 #ifdef __AVXVNNI__
 
-/* sum[i][part][half] += products of block *w and x[i]. */
+/* sum[i][half] += products of dwords [k0, k1) of block *w and of x[i]. */
 AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
-                          const struct kernels_q8 *const *x, uint32_t n_x, __m256i sum[DOT_X][2][2])
+                          const struct kernels_q8 *const *x, uint32_t n_x, int k0, int k1,
+                          __m256i sum[DOT_X][2])
 {
 #pragma GCC unroll 8
-    for (int k = 0; k < 8; k++) {
-        int part = kind.two ? k / 4 : 0;
+    for (int k = k0; k < k1; k++) {
         __m256i q[2] = { w->q[k][0], w->q[k][1] };
 
         if (kind.bits == 8) { /* signed: 128 above its value is unsigned */
@@ -65,10 +65,9 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++) {
             __m256i v = _mm256_set1_epi32(dot_load_u32(x[i]->q + 4 * k));
-            __m256i *s = sum[i][part];
 
-            s[0] = _mm256_dpbusd_avx_epi32(s[0], q[0], v);
-            s[1] = _mm256_dpbusd_avx_epi32(s[1], q[1], v);
+            sum[i][0] = _mm256_dpbusd_avx_epi32(sum[i][0], q[0], v);
+            sum[i][1] = _mm256_dpbusd_avx_epi32(sum[i][1], q[1], v);
         }
     }
 }
@@ -97,31 +96,29 @@ AVX2_INLINE void dot_pin(__m256i *v)
 }
 
 AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
-                          const struct kernels_q8 *const *x, uint32_t n_x, __m256i sum[DOT_X][2][2])
+                          const struct kernels_q8 *const *x, uint32_t n_x, int k0, int k1,
+                          __m256i sum[DOT_X][2])
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const int run = dot_run(kind.bits);
     __m256i part[DOT_X][2];
 
 #pragma GCC unroll 8
-    for (int k = 0; k < 8; k++) {
-        int at = kind.two ? k / 4 : 0;
-        __m256i q[2] = { w->q[k][0], w->q[k][1] };
-
+    for (int k = k0; k < k1; k++) {
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_x; i++) {
             __m256i v = _mm256_set1_epi32(dot_load_u32(x[i]->q + 4 * k));
 
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) {
-                __m256i p = dot_pairs(kind, q[h], v);
+                __m256i p = dot_pairs(kind, w->q[k][h], v);
 
                 part[i][h] = k % run == 0 ? p : _mm256_add_epi16(part[i][h], p);
                 dot_pin(&part[i][h]);
                 if (k % run == run - 1) {
                     p = _mm256_madd_epi16(part[i][h], ones);
-                    sum[i][at][h] = _mm256_add_epi32(sum[i][at][h], p);
-                    dot_pin(&sum[i][at][h]);
+                    sum[i][h] = _mm256_add_epi32(sum[i][h], p);
+                    dot_pin(&sum[i][h]);
                 }
             }
         }
@@ -130,35 +127,46 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
 
 #endif
 
+/* acc[i] += what one scale covers of block *w, all of it or half `part`, times x[i]. */
+AVX2_INLINE void dot_part(struct dot_kind kind, const struct avx2_block *w,
+                          const struct kernels_q8 *const *x, uint32_t n_x, int part,
+                          __m256 acc[DOT_X][2])
+{
+    __m256i sum[DOT_X][2];
+
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < n_x; i++)
+        sum[i][0] = sum[i][1] = dot_start(kind, x[i], part);
+    dot_sums(kind, w, x, n_x, 4 * part, kind.two ? 4 * part + 4 : 8, sum);
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < n_x; i++) {
+        __m256 d = _mm256_set1_ps(x[i]->d);
+
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            __m256 v = _mm256_castsi256_ps(sum[i][h]);
+
+            v = _mm256_fmadd_ps(v, w->d[part][h], w->base[part][h]);
+            acc[i][h] = _mm256_fmadd_ps(v, d, acc[i][h]);
+        }
+    }
+}
+
 /* acc[i] += block *w times x[i]. */
 AVX2_INLINE void dot_block(struct dot_kind kind, const struct avx2_block *w,
                            const struct kernels_q8 *const *x, uint32_t n_x, __m256 acc[DOT_X][2])
 {
-    __m256i sum[DOT_X][2][2];
-
+    dot_part(kind, w, x, n_x, 0, acc);
+    if (kind.two)
+        dot_part(kind, w, x, n_x, 1, acc);
+    if (!kind.min)
+        return;
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++) {
-        sum[i][0][0] = sum[i][0][1] = dot_start(kind, x[i], 0);
-        if (kind.two)
-            sum[i][1][0] = sum[i][1][1] = dot_start(kind, x[i], 1);
-    }
-    dot_sums(kind, w, x, n_x, sum);
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < n_x; i++) {
-        __m256 d = _mm256_set1_ps(x[i]->d), s = _mm256_set1_ps(x[i]->s);
+        __m256 s = _mm256_set1_ps(x[i]->s);
 
-#pragma GCC unroll 2
-        for (int h = 0; h < 2; h++) {
-            __m256 v =
-                _mm256_fmadd_ps(_mm256_castsi256_ps(sum[i][0][h]), w->d[0][h], w->base[0][h]);
-
-            if (kind.two)
-                v = _mm256_add_ps(v, _mm256_fmadd_ps(_mm256_castsi256_ps(sum[i][1][h]), w->d[1][h],
-                                                     w->base[1][h]));
-            acc[i][h] = _mm256_fmadd_ps(v, d, acc[i][h]);
-            if (kind.min)
-                acc[i][h] = _mm256_fmadd_ps(w->m[h], s, acc[i][h]);
-        }
+        acc[i][0] = _mm256_fmadd_ps(w->m[0], s, acc[i][0]);
+        acc[i][1] = _mm256_fmadd_ps(w->m[1], s, acc[i][1]);
     }
 }
 
