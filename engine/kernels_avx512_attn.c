@@ -17,8 +17,8 @@
 #define TOKENS      KERNELS_PAGE_TOKENS
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
-#define BLOCK_ROWS  8u  /* rows at a time, at most */
-#define CHUNK_ROWS  96u /* rows that pass over all keys together, at most */
+#define BLOCK_ROWS  8u   /* rows at a time, at most */
+#define CHUNK_ROWS  128u /* rows that pass over all keys together, at most */
 #define HD_MAX      KERNELS_HEAD_DIM_MAX
 #define BLOCKS_MAX  (HD_MAX / 32)
 
