@@ -66,7 +66,7 @@ $(call wide,avxvnni)
 $(call wide,avx512)
 $(call wide,bf16)
 CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
-CFLAGS_engine/kernels_scalar_matmul.o := -ffp-contract=off
+CFLAGS_engine/kernels_scalar_matmul.o := -ffp-contract=off -O3
 CFLAGS_engine/sampler.o := -ffp-contract=off -O3
 CFLAGS_engine/quant.o := -ffp-contract=off
 

@@ -11,15 +11,22 @@ static const void *x_row(const struct kernels_matmul *a, uint32_t t)
     return (const uint8_t *)a->x + t * a->x_row_bytes;
 }
 
+static int32_t dot_16(const int8_t *w, const int8_t *x)
+{
+    int32_t sum = 0;
+
+    for (int c = 0; c < 16; c++)
+        sum += w[c] * x[c];
+    return sum;
+}
+
 static float dot_block(const struct tile_row *w, const struct kernels_q8 *x)
 {
-    int32_t dot[2] = { 0, 0 };
+    int32_t low = dot_16(w->q, x->q), high = dot_16(w->q + 16, x->q + 16);
 
-    for (int c = 0; c < 32; c++)
-        dot[c / 16] += w->q[c] * x->q[c];
     if (w->scale[0] == w->scale[1])
-        return w->scale[0] * x->d * (float)(dot[0] + dot[1]) + w->min * x->s;
-    return w->scale[0] * x->d * (float)dot[0] + w->scale[1] * x->d * (float)dot[1] + w->min * x->s;
+        return w->scale[0] * x->d * (float)(low + high) + w->min * x->s;
+    return w->scale[0] * x->d * (float)low + w->scale[1] * x->d * (float)high + w->min * x->s;
 }
 
 /* One weight row by all activation rows: a block is read from its tile once. */

@@ -1,16 +1,26 @@
 #include "tests/support/rig.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *rig_cpu(void)
+{
+    const char *cpu = getenv("GISTD_CPU");
+
+    return cpu && *cpu ? cpu : "auto";
+}
 
 int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
 {
+    const char *cpu = strcmp(opts->cpu, "auto") == 0 ? rig_cpu() : opts->cpu;
     uint64_t pages;
     int err;
 
     *r = (struct rig){ .max_batch = opts->max_batch };
-    err = kernels_pick(opts->cpu, &r->kernels);
+    err = kernels_pick(cpu, &r->kernels);
     if (err < 0)
-        return why_set(why, err, "no kernels \"%s\" here", opts->cpu);
+        return why_set(why, err, "no kernels \"%s\" here", cpu);
     err = model_open(opts->model, NULL, &r->model, why);
     if (err < 0)
         goto fail;

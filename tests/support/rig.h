@@ -19,11 +19,14 @@ struct rig {
 
 struct rig_opts {
     const char *model;           /* path */
-    const char *cpu;             /* a name for kernels_pick */
+    const char *cpu;             /* a name for kernels_pick; "auto" is what rig_cpu() says */
     enum kernels_kv kv;
     uint32_t threads;
     uint32_t max_batch, max_tokens;      /* a step's; the pool's */
 };
+
+/* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
+const char *rig_cpu(void);
 
 /* -ENOTSUP: this CPU lacks the table, or the model can't run. */
 int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why);
