@@ -9,12 +9,15 @@
  * What is to be taken off them (8, 16, 32, 128) comes off the integer sum before it is filled, as
  * that number times the activations' sum.
  *
- * Up to X_FUSED activation rows use a block as it is unpacked, at the speed of memory. For more, a
- * chunk of columns of two tiles is unpacked onto the stack, where it stays in the first-level cache
- * while all activation rows pass by, six at a time: two tiles by six rows fill the registers, and an
- * activation that is loaded once serves both. Accumulators rest in y between chunks. All tiles of a
- * range take a chunk before the next one begins, so that its activations stay in the second-level
- * cache.
+ * Up to X_FUSED activation rows use a block as it is unpacked, at the speed of memory; up to twice as
+ * many do so in two goes over each tile. For more, a chunk of columns of two tiles is unpacked onto the
+ * stack, where it stays in the first-level cache while all activation rows pass by, six at a time: two
+ * tiles by six rows fill the registers, and an activation that is loaded once serves both.
+ * Accumulators rest in y between chunks. All tiles of a range take a chunk before the next one begins,
+ * so that its activations stay in the second-level cache.
+ *
+ * Sums start at the bits of a large float instead of zero: so they are floats from the start, and no
+ * conversion is needed.
  */
 #include "engine/kernels_avx512.h"
 
@@ -24,10 +27,20 @@
 #define CHUNK       24u        /* blocks, at most: twice 16 KB */
 #define AHEAD_BYTES (4u << 10) /* weights called for before they are worked on */
 
+/* The bits of 1.5 * 2^23: an integer below 2^22 that is added to them is added to the float too. */
+#define BIAS       0x4b400000
+#define BIAS_FLOAT 12582912.0f
+
+/* bias: -BIAS_FLOAT * d, exact, as d has 19 bits at most. */
+struct scale {
+    __m512 d, bias;
+};
+
 /* 32 columns of 16 rows. Q6_K has a scale for each half of the columns. */
 struct block {
     __m512i q[8];
-    __m512 d[2], m;
+    struct scale scale[2];
+    __m512 m;
 };
 
 /* What types have in common once they are unpacked. */
@@ -173,6 +186,11 @@ AVX512_INLINE void load_header(enum quant type, const void *unit, struct header 
         ret->dmin = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(t->dmin));
 }
 
+AVX512_INLINE struct scale scale_of(__m512 d)
+{
+    return (struct scale){ d, _mm512_mul_ps(d, _mm512_set1_ps(-BIAS_FLOAT)) };
+}
+
 /* Block g of a unit. */
 AVX512_INLINE void load_block(enum quant type, const void *unit, const struct header *h, uint32_t g,
                               struct block *ret)
@@ -205,22 +223,22 @@ AVX512_INLINE void load_block(enum quant type, const void *unit, const struct he
         break;
     case QUANT_Q4_K:
         load_nibbles(q4_k->g[g].q, ret->q);
-        ret->d[0] = _mm512_mul_ps(h->d, load_u8(q4_k->g[g].scale));
+        ret->scale[0] = scale_of(_mm512_mul_ps(h->d, load_u8(q4_k->g[g].scale)));
         ret->m = _mm512_mul_ps(h->dmin, load_u8(q4_k->g[g].min));
         return;
     case QUANT_Q5_K:
         load_nibbles(q5_k->g[g].q, ret->q);
         add_fifth(q5_k->g[g].h, ret->q);
-        ret->d[0] = _mm512_mul_ps(h->d, load_u8(q5_k->g[g].scale));
+        ret->scale[0] = scale_of(_mm512_mul_ps(h->d, load_u8(q5_k->g[g].scale)));
         ret->m = _mm512_mul_ps(h->dmin, load_u8(q5_k->g[g].min));
         return;
     default:
         load_q6_k(&q6_k->g[g], ret->q);
-        ret->d[0] = _mm512_mul_ps(h->d, load_i8(q6_k->g[g].scale[0]));
-        ret->d[1] = _mm512_mul_ps(h->d, load_i8(q6_k->g[g].scale[1]));
+        ret->scale[0] = scale_of(_mm512_mul_ps(h->d, load_i8(q6_k->g[g].scale[0])));
+        ret->scale[1] = scale_of(_mm512_mul_ps(h->d, load_i8(q6_k->g[g].scale[1])));
         return;
     }
-    ret->d[0] = load_f16(unit); /* d is first in all of these */
+    ret->scale[0] = scale_of(load_f16(unit)); /* d is first in all of these */
 }
 
 /* --- one block ------------------------------------------------------------------------------------ */
@@ -241,18 +259,18 @@ AVX512_INLINE __m512i dot_dword(__m512i sum, __m512i w, const int8_t x[4])
     return sum;
 }
 
-/* Minus offset times the sum of the activations: of all, or of the first or second 16. */
+/* The bias, less offset times the sum of the activations: of all, or of the first or second 16. */
 AVX512_INLINE __m512i start(enum kind kind, int offset, const struct kernels_q8 *x, int half)
 {
     uint32_t minus = (uint16_t)-offset;
 
     if (kind == KIND_MIN)
-        return _mm512_setzero_si512();
+        return _mm512_set1_epi32(BIAS);
     if (kind == KIND_HALVES)
         minus = half ? minus << 16 : minus;
     else
         minus |= minus << 16;
-    return _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_set1_epi32((int)minus),
+    return _mm512_dpwssd_epi32(_mm512_set1_epi32(BIAS), _mm512_set1_epi32((int)minus),
                                dword(x->sum));
 }
 
@@ -284,12 +302,16 @@ AVX512_INLINE void dot_dwords(enum kind kind, int offset, const struct block *co
             }
         }
     }
+    /* sum * d in one fma, rounded once: the bias's share goes off with it. */
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++)
 #pragma GCC unroll 2
-        for (uint32_t j = 0; j < n_tiles; j++)
-            acc[j][i] = _mm512_fmadd_ps(_mm512_mul_ps(w[j]->d[half], _mm512_set1_ps(x[i][b].d)),
-                                        _mm512_cvtepi32_ps(sum[j][i]), acc[j][i]);
+        for (uint32_t j = 0; j < n_tiles; j++) {
+            const struct scale *scale = &w[j]->scale[half];
+            __m512 v = _mm512_fmadd_ps(_mm512_castsi512_ps(sum[j][i]), scale->d, scale->bias);
+
+            acc[j][i] = _mm512_fmadd_ps(v, _mm512_set1_ps(x[i][b].d), acc[j][i]);
+        }
 }
 
 /* Block b of n_x rows of activations. */
@@ -356,6 +378,22 @@ AVX512_INLINE void run_fused(enum quant type, const struct kernels_matmul *a, ui
         for (uint32_t i = 0; i < n_x; i++) {
             if (i < a->n_x)
                 _mm512_mask_storeu_ps(a->y + i * a->y_stride + r, lanes, acc[0][i]);
+        }
+    }
+}
+
+/* X_FUSED activation rows at a time, over one tile after the other. */
+AVX512_INLINE void run_fused_twice(enum quant type, const struct kernels_matmul *a, uint32_t r0,
+                                   uint32_t r1)
+{
+    for (uint32_t r = r0; r < r1; r += TILE_ROWS) {
+        for (uint32_t t = 0; t < a->n_x; t += X_FUSED) {
+            struct kernels_matmul part = *a;
+
+            part.x = x_row(a, t);
+            part.y += t * a->y_stride;
+            part.n_x -= t;
+            run_fused(type, &part, r, r + 1, X_FUSED);
         }
     }
 }
@@ -497,8 +535,8 @@ AVX512_INLINE void run(enum quant type, const struct kernels_matmul *a, uint32_t
         run_fused(type, a, r0, r1, 2);
     else if (a->n_x <= 4)
         run_fused(type, a, r0, r1, 4);
-    else if (a->n_x <= 8)
-        run_fused(type, a, r0, r1, 8);
+    else if (a->n_x <= 2 * X_FUSED)
+        run_fused_twice(type, a, r0, r1);
     else
         run_chunks(type, a, r0, r1);
 }
