@@ -1,8 +1,10 @@
 """Programs with llama-bench's options, each at the best of its settings.
 
 A setting is flash attention on or off and, where the program can (-rtr), weights repacked at start or
-not. All are tried in the first round. What is far behind the fastest peer's fastest setting of the same
-test is not tried again: most of a round is contexts that slow settings read.
+not. Most of a round is contexts that slow settings read, so not all are tried everywhere: the short tests
+take all of them; the next longer one of a kind what was best in the short one, with and without flash
+attention; the longest what was best in that. And what is far behind the fastest peer's fastest setting of
+the same test in the first round is not tried again.
 """
 import json
 import os
@@ -16,6 +18,7 @@ from common import ROOT, THREADS, add, output_of, quietly, say
 from ours import N_SESSIONS, SESSION_PROMPT, SESSION_TOKENS, SHORT_PROMPT
 
 FAR_BEHIND = 0.7
+SHORT = 512     # tokens of context that say nothing about flash attention yet
 # Seconds. A context that takes longer to read is not asked for.
 LIMIT_S = float(os.environ.get("BENCH_LIMIT_S", "180"))
 
@@ -102,6 +105,23 @@ class Peer:
         tried = self.samples.get(test, {}).get(setting.name)
         return not tried or statistics.median(tried) >= FAR_BEHIND * fastest
 
+    def guide(self, test, tests):
+        """The next shorter test of the kind; for sessions and other KV, the deepest context."""
+        kind = test[0] if test[0] == "prefill" else "decode"
+        before = tests[:tests.index(test)]
+        shorter = [t for t in before if t[0] == kind]
+        return shorter[-1] if shorter else None
+
+    def candidates(self, test, tests):
+        guide = self.guide(test, tests)
+        best = guide and self.best(guide)
+        if not best:
+            return self.settings
+        chosen = next(s for s in self.settings if s.name == best[2])
+        if guide[1] > SHORT:
+            return [chosen]
+        return [s for s in self.settings if s.repack == chosen.repack]
+
     def too_long(self, n):
         """Whether reading n tokens would take too long, as far as is known."""
         shorter = [t for t in self.samples if t[0] == "prefill" and t[1] <= n]
@@ -131,7 +151,7 @@ class Peer:
                 continue
             # Sessions have a floor against each peer's own best.
             top = (self.best(test) or (0,))[0] if test[0] == "sessions" else fastest(test)
-            for setting in self.settings:
+            for setting in self.candidates(test, tests):
                 if test[0] == "kv" and not setting.flash:
                     continue    # they need flash attention for a quantised V
                 if self.worth(test, setting, top):

@@ -64,8 +64,8 @@ def model_table(tests, mine, all_peers):
 
 def model_notes(model, step_bytes, gb_s):
     small = [f"Ratios above 1 are in our favour. Peers at the best of their settings, row by row: "
-             f"flash attention (fa) or not, weights repacked at start (rtr) or not. A setting that was "
-             f"below {peers.FAR_BEHIND:.0%} of the fastest peer's best in the first round was not tried "
+             f"flash attention (fa) or not, weights repacked at start (rtr) or not; long contexts only "
+             f"with what was best in shorter ones. A setting that was below {peers.FAR_BEHIND:.0%} of the fastest peer's best in the first round was not tried "
              f"again; a dash: no such test, or more than {peers.LIMIT_S:.0f} s to read the context.",
              f"{N_SESSIONS} sessions: each behind {SESSION_PROMPT} tokens of its own, {SESSION_TOKENS} "
              f"tokens written; peers by llama-batched-bench. Start to ready: gistd until READY=1, "
