@@ -292,13 +292,14 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
         b->n_ids = b->n_prefill;
     if (kernels_pick(cpu, &real) < 0)
         die("no such kernels here");
-    if (model_open(path, NULL, &b->model, &why) < 0)
+    if (workers_open(threads, true, &b->workers) < 0)
+        die("no threads");
+    if (model_open(path, b->workers, NULL, &b->model, &why) < 0)
         die(why.text);
     find_roles(b->model);
     b->table = timed_table();
     pages = (b->n_ids + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
-    if (workers_open(threads, true, &b->workers) < 0 ||
-        pool_open(&b->pool, b->model, kv, pages * pool_page_bytes(b->model, kv), false, &why) < 0 ||
+    if (pool_open(&b->pool, b->model, kv, pages * pool_page_bytes(b->model, kv), false, &why) < 0 ||
         forward_open(b->model, &b->table, b->workers, BATCH, &b->forward, &why) < 0)
         die(why.text);
     b->account.limit = b->pool.n_pages;

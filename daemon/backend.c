@@ -3,17 +3,41 @@
 #include "daemon/log.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
+/* The names that this CPU has, with commas between them. */
+static const char *kernels_here(char *ret, size_t cap)
+{
+    size_t n = 0;
+
+    ret[0] = '\0';
+    for (unsigned i = 0; kernels_name(i) && n < cap; i++)
+        n += (size_t)snprintf(ret + n, cap - n, "%s%s", i ? ", " : "", kernels_name(i));
+    return ret;
+}
+
 static int pick_kernels(struct backend *b, const struct config *c, struct why *why)
 {
-    char name[16];
+    char name[16], here[64];
     int r = kernels_pick(config_choice("cpu", c->cpu, name, sizeof(name)), &b->kernels);
 
     if (r == -ENOTSUP)
-        return why_set(why, r, "option cpu: this CPU has no %s; allowed are scalar and auto", name);
+        return why_set(why, r, "option cpu: this CPU has no %s; it has %s", name,
+                       kernels_here(here, sizeof(here)));
     return r < 0 ? why_set(why, r, "option cpu: there are no kernels %s", name) : 0;
+}
+
+static int open_workers(struct backend *b, const struct config *c, struct why *why)
+{
+    uint32_t n = c->threads ? c->threads : place_n_cpus();
+    int r;
+
+    if (n > WORKERS_MAX)
+        n = WORKERS_MAX;
+    r = workers_open(n, c->pin, &b->workers);
+    return r < 0 ? why_set(why, r, "%u computing threads: %s", n, strerror(-r)) : 0;
 }
 
 static int choose_context(struct backend *b, const struct config *c, struct why *why)
@@ -50,7 +74,9 @@ int backend_load(struct backend *b, const struct config *c, const struct model_p
     *b = (struct backend){ .model = NULL };
     r = pick_kernels(b, c, why);
     if (r == 0)
-        r = model_open(c->model, progress, &b->model, why);
+        r = open_workers(b, c, why);
+    if (r == 0)
+        r = model_open(c->model, b->workers, progress, &b->model, why);
     if (r == 0)
         r = vocab_open(b->model->file, &b->vocab, why);
     if (r == 0 && vocab_size(b->vocab) > b->model->n_vocab)
@@ -77,15 +103,9 @@ int backend_start(struct backend *b, const struct config *c, struct why *why)
                                              [CONFIG_KV_F32] = KERNELS_KV_F32,
                                              [CONFIG_KV_Q8_0] = KERNELS_KV_Q8_0 };
     enum kernels_kv kv = kinds[c->kv_type];
-    uint32_t n = c->threads ? c->threads : place_n_cpus();
     uint64_t pages;
     int r;
 
-    if (n > WORKERS_MAX)
-        n = WORKERS_MAX;
-    r = workers_open(n, c->pin, &b->workers);
-    if (r < 0)
-        return why_set(why, r, "%u computing threads: %s", n, strerror(-r));
     r = forward_open(b->model, b->kernels, b->workers, c->batch_tokens, &b->forward, why);
     if (r == 0)
         r = pool_open(&b->pool, b->model, kv, c->kv_bytes, c->mlock, why);

@@ -1,7 +1,7 @@
 /* daemon/backend.h - the engine's parts that serve one model, opened in two steps.
  *
- * backend_load reads the file (long: it reports progress); backend_start makes threads and memory, on
- * the thread that will run the forward pass.
+ * backend_load makes threads and reads the file with them (long: it reports progress); backend_start
+ * makes the memory to serve from. Both on the thread that will run the forward pass.
  *
  * Threads    see each part's header. workers, forward and pool are the scheduler's.
  * Ownership  owns all of it.

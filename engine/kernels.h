@@ -131,7 +131,7 @@ struct kernels {
 extern const struct kernels kernels_scalar, kernels_avx2, kernels_avxvnni, kernels_avx512,
     kernels_avx512bf16;
 
-/* "scalar", "avx2", "avxvnni", "avx512", "avx512bf16" or "auto" (the widest this CPU has). -EINVAL: no
+/* "scalar", "avx2", "avxvnni", "avx512", "avx512bf16" or "auto" (the fastest this CPU has). -EINVAL: no
  * such name; -ENOTSUP: the CPU lacks it; ret_table is written on success. */
 int kernels_pick(const char *name, const struct kernels **ret_table);
 

@@ -41,8 +41,8 @@ static int set_rope(struct model *m, float scale, const float *factors, struct w
     return 0;
 }
 
-int model_open(const char *path, const struct model_progress *progress, struct model **ret_model,
-               struct why *why)
+int model_open(const char *path, struct workers *workers, const struct model_progress *progress,
+               struct model **ret_model, struct why *why)
 {
     struct model *m = calloc(1, sizeof(*m));
     struct weights w = { 0 };
@@ -65,7 +65,7 @@ int model_open(const char *path, const struct model_progress *progress, struct m
     }
     m->mem_len = w.mem_len;
     m->weights_len = w.data_len;
-    e = weights_read(&w, m->mem, progress, m->digest);
+    e = weights_read(&w, m->mem, workers, progress, m->digest);
     if (e == 0)
         e = set_rope(m, scale, factors, why);
     if (e != 0)

@@ -20,6 +20,7 @@
 #include "engine/why.h"
 
 struct gguf;
+struct workers;
 
 enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
 
@@ -64,12 +65,13 @@ struct model {
     size_t weights_len;                      /* bytes of tensor data */
 };
 
-/* Reads the file at path. progress (may be NULL) is called now and then with bytes done and in
+/* Reads the file at path; workers (may be NULL) are the calling thread's, and help. progress (may be
+ * NULL) is called now and then with bytes done and in
  * all, from the calling thread; a non-zero return ends the load with -ECANCELED. */
 struct model_progress { int (*fn)(void *arg, uint64_t done, uint64_t all); void *arg; };
 
-int model_open(const char *path, const struct model_progress *progress, struct model **ret_model,
-               struct why *why);
+int model_open(const char *path, struct workers *workers, const struct model_progress *progress,
+               struct model **ret_model, struct why *why);
 void model_close(struct model *m);
 
 /* Everything that model_open checks before it reads weights: 0, or why not. */

@@ -282,6 +282,7 @@ void weights_fini(struct weights *w)
 
 struct pass {
     struct weights *w;
+    struct workers *workers;
     const struct model_progress *progress;
     XXH3_state_t *hash;
     uint8_t *scratch;  /* READ_BYTES: what lies between the tensors */
@@ -360,20 +361,39 @@ static uint32_t file_row(uint32_t r, uint32_t head_dim)
     return head_dim ? r - at + at % (head_dim / 2) * 2 + at / (head_dim / 2) : r;
 }
 
-/* Rows [r0, r0 + n), read to `rows`, into their tiles. */
-static void pack_rows(const struct weights_item *item, const uint8_t *rows, uint32_t r0, uint32_t n,
-                      uint8_t *tiles)
+/* Rows [r0, r0 + n) on their way from `rows` into tiles. */
+struct pack {
+    const struct weights_item *item;
+    const uint8_t *rows;
+    uint32_t r0, n;
+    uint8_t *tiles;
+};
+
+static void pack_tile(void *arg, uint32_t tile, uint32_t worker)
 {
+    const struct pack *p = arg;
+    const struct weights_item *item = p->item;
     const struct model_tensor *m = item->matrix;
     size_t row_bytes = quant_row_bytes(item->type, m->n_cols);
+    uint32_t first = p->r0 + tile * TILE_ROWS, end = p->r0 + p->n;
+    const void *lanes[TILE_ROWS] = { NULL };
 
-    for (uint32_t t = 0; t < n; t += TILE_ROWS) {
-        const void *lanes[TILE_ROWS] = { NULL };
+    (void)worker;
+    for (uint32_t i = 0; i < TILE_ROWS && first + i < end; i++)
+        lanes[i] = p->rows + (file_row(first + i, item->head_dim) - p->r0) * row_bytes;
+    tile_pack(item->type, lanes, m->n_cols, p->tiles + first / TILE_ROWS * m->tile_len);
+}
 
-        for (uint32_t i = 0; i < TILE_ROWS && t + i < n; i++)
-            lanes[i] = rows + (file_row(r0 + t + i, item->head_dim) - r0) * row_bytes;
-        tile_pack(item->type, lanes, m->n_cols, tiles + (r0 + t) / TILE_ROWS * m->tile_len);
+static void pack_rows(const struct pass *pass, struct pack *p)
+{
+    uint32_t n_tiles = tile_count(p->n);
+
+    if (pass->workers) {
+        workers_run(pass->workers, pack_tile, p, n_tiles);
+        return;
     }
+    for (uint32_t t = 0; t < n_tiles; t++)
+        pack_tile(p, t, 0);
 }
 
 /* Some rows at a time, whole tiles and whole heads, by way of a buffer that stays in the cache. */
@@ -396,7 +416,7 @@ static int read_matrix(struct pass *p, const struct weights_item *item, uint8_t 
 
         e = pass_over(p, rows, n * row_bytes);
         if (e == 0)
-            pack_rows(item, rows, r, n, to);
+            pack_rows(p, &(struct pack){ item, rows, r, n, to });
     }
     free(rows);
     return e;
@@ -442,10 +462,10 @@ static void put_digest(const XXH3_state_t *hash, char ret[33])
         (void)snprintf(ret + 2 * i, 3, "%02x", c.digest[i]);
 }
 
-int weights_read(struct weights *w, void *mem, const struct model_progress *progress,
-                 char ret_digest[33])
+int weights_read(struct weights *w, void *mem, struct workers *workers,
+                 const struct model_progress *progress, char ret_digest[33])
 {
-    struct pass p = { .w = w, .progress = progress, .all = gguf_len(w->g) };
+    struct pass p = { .w = w, .workers = workers, .progress = progress, .all = gguf_len(w->g) };
     size_t header_len;
     const uint8_t *header = gguf_header(w->g, &header_len);
     int e = 0;

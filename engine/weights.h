@@ -11,7 +11,7 @@
  * Reads go straight to where the weights stay. The rows of wq and wk of `llama` files are put back in
  * their order (see engine/model.h), vectors that are F16 or BF16 become F32.
  *
- * Threads    one thread.
+ * Threads    one thread, which owns the workers: they pack what it reads.
  * Ownership  a plan borrows gguf and model; weights_read sets the model's pointers into `mem`.
  * Errors     -EINVAL, -ENOTSUP, -ENOMEM, -ECANCELED, or the errno of the I/O.
  */
@@ -20,6 +20,7 @@
 
 #include "engine/gguf.h"
 #include "engine/model.h"
+#include "engine/workers.h"
 
 #define WEIGHTS_ALIGN 64u
 
@@ -46,9 +47,10 @@ struct weights {
 int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_factors,
                  struct weights *ret, struct why *why);
 
-/* Fills mem (w->mem_len bytes) and the model's pointers; ret_digest as model.digest. */
-int weights_read(struct weights *w, void *mem, const struct model_progress *progress,
-                 char ret_digest[33]);
+/* Fills mem (w->mem_len bytes) and the model's pointers; ret_digest as model.digest. workers: NULL for
+ * this thread alone. */
+int weights_read(struct weights *w, void *mem, struct workers *workers,
+                 const struct model_progress *progress, char ret_digest[33]);
 
 void weights_fini(struct weights *w);
 

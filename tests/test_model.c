@@ -47,7 +47,7 @@ static struct both load(struct gguf_build *b)
     gguf_build_write(b, scratch_path(path, "model.gguf"));
     gguf_build_free(b);
     assert_int_equal(gguf_open_mem(t.file, t.len, "mem", &t.g, &why), 0);
-    if (model_open(path, NULL, &t.m, &why) != 0)
+    if (model_open(path, NULL, NULL, &t.m, &why) != 0)
         fail_msg("%s", why.text);
     return t;
 }
@@ -360,7 +360,7 @@ static void expect_refused(struct gguf_build *b, int e, const char *words)
 
     gguf_build_write(b, scratch_path(path, "refused.gguf"));
     gguf_build_free(b);
-    assert_int_equal(model_open(path, NULL, &m, &why), e);
+    assert_int_equal(model_open(path, NULL, NULL, &m, &why), e);
     assert_null(m);
     assert_says(&why, "refused.gguf: ");
     assert_says(&why, words);
@@ -644,7 +644,7 @@ static void test_refused_rope_factors(void **state)
         gguf_build_tensor(b, "rope_freqs.weight", QUANT_F32, 1, &half, factors);
         gguf_build_write(b, scratch_path(path, "factors.gguf"));
         gguf_build_free(b);
-        assert_int_equal(model_open(path, NULL, &m, &why), -EINVAL);
+        assert_int_equal(model_open(path, NULL, NULL, &m, &why), -EINVAL);
         assert_null(m);
         assert_says(&why, "at 3, expected finite factors above 0");
     }
@@ -676,7 +676,7 @@ static int open_watched(struct watch *w, struct model **ret, struct why *why)
     struct model_progress progress = { watch, w };
 
     *ret = NULL;
-    return model_open(w->path, &progress, ret, why);
+    return model_open(w->path, NULL, &progress, ret, why);
 }
 
 /* 10 MB in tensors of a few: reads of several megabytes. */
@@ -748,7 +748,7 @@ static void test_cut_file(void **state)
         struct model *m = NULL;
 
         assert_int_equal(truncate(path, (off_t)n), 0);
-        assert_int_equal(model_open(path, NULL, &m, &why), -EINVAL);
+        assert_int_equal(model_open(path, NULL, NULL, &m, &why), -EINVAL);
         assert_null(m);
         assert_says(&why, "cut.gguf: ");
     }
@@ -850,7 +850,7 @@ static void test_default_model(void **state)
         print_message("GISTD_TEST_MODEL is not set\n");
         skip();
     }
-    if (model_open(path, NULL, &m, &why) != 0)
+    if (model_open(path, NULL, NULL, &m, &why) != 0)
         fail_msg("%s", why.text);
     assert_int_equal(m->arch, MODEL_LLAMA);
     assert_int_equal(m->n_layer, 30);

@@ -21,10 +21,10 @@ int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
     err = kernels_pick(cpu, &r->kernels);
     if (err < 0)
         return why_set(why, err, "no kernels \"%s\" here", cpu);
-    err = model_open(opts->model, NULL, &r->model, why);
+    err = workers_open(opts->threads, false, &r->workers);
     if (err < 0)
         goto fail;
-    err = workers_open(opts->threads, false, &r->workers);
+    err = model_open(opts->model, r->workers, NULL, &r->model, why);
     if (err < 0)
         goto fail;
     pages = (opts->max_tokens + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
