@@ -3,6 +3,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, os.environ.get("BUILD", "build/release"))
@@ -21,9 +22,10 @@ def output_of(*argv, **more):
 
 
 def quietly(*argv):
-    """What it prints is only shown when it fails."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          stdin=subprocess.DEVNULL, errors="replace", check=False)
+    """What it prints is only shown when it fails. In a folder that goes: some leave logs where they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              stdin=subprocess.DEVNULL, errors="replace", check=False, cwd=folder)
     if done.returncode != 0:
         raise SystemExit(f"bench/run: {' '.join(argv)} ended with {done.returncode}:\n"
                          f"{done.stdout[-2000:]}")
