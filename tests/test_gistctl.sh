@@ -126,6 +126,7 @@ if [ -n "${GISTD_TEST_MODEL:-}" ]; then
     */release*) limit_ms=100 ;;
     *) limit_ms=5000 ;;      # a sanitizer's forward pass takes its time
     esac
+    [ "${GISTD_CPU:-auto}" != scalar ] || limit_ms=5000
     daemon_start "$GISTD_TEST_MODEL"
     check 'Ctrl-C' python3 tests/support/ctrl_c.py "$gistctl" $limit_ms
     daemon_stop
