@@ -19,7 +19,7 @@
 struct job {
     struct kernels_matmul a[OUT_MAX];
     void (*fn[OUT_MAX])(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
-    uint32_t n_rows[OUT_MAX], slice_rows[OUT_MAX], first_slice[OUT_MAX + 1];
+    uint32_t slice_rows[OUT_MAX], first_slice[OUT_MAX + 1];
     uint32_t n_out;
 };
 
@@ -54,8 +54,8 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
         i++;
     r0 = (slice - j->first_slice[i]) * j->slice_rows[i];
     r1 = r0 + j->slice_rows[i];
-    if (r1 > j->n_rows[i])
-        r1 = j->n_rows[i];
+    if (r1 > j->a[i].n_rows)
+        r1 = j->a[i].n_rows;
     j->fn[i](&j->a[i], r0, r1);
 }
 
@@ -96,7 +96,6 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
         };
         assert(t->n_cols == in->n_cols);
         j.fn[i] = k->matmul[t->type];
-        j.n_rows[i] = t->n_rows;
         j.slice_rows[i] = slice_rows(t, &j.a[i], workers_n(w));
         j.first_slice[i + 1] =
             j.first_slice[i] + (t->n_rows + j.slice_rows[i] - 1) / j.slice_rows[i];

@@ -7,6 +7,7 @@
  * times the sum of |x|. Bound used: (n + 8) * 2^-23 of that, n the number of terms. Activations are
  * such that their bf16 form is exact. */
 #include "engine/kernels.h"
+#include "engine/linear.h"
 #include "tests/support/fenced.h"
 
 #include <errno.h>
@@ -125,18 +126,6 @@ struct product {
     struct kernels_matmul a;
 };
 
-static size_t form_bytes(enum kernels_form form, uint32_t n_cols)
-{
-    switch (form) {
-    case KERNELS_FORM_Q8:
-        return n_cols / 32 * sizeof(struct kernels_q8);
-    case KERNELS_FORM_BF16:
-        return (n_cols + 1) / 2 * 4;
-    default:
-        return n_cols * sizeof(float);
-    }
-}
-
 static float to_bf16(float f)
 {
     uint32_t bits;
@@ -178,7 +167,7 @@ static void fill_x(struct product *p, float by)
     for (size_t i = 0; i < n; i++)
         p->x_values[i] = to_bf16(random_f32(by));
     for (enum kernels_form f = 0; f < KERNELS_FORM__N; f++)
-        p->x[f] = fenced_new(p->n_x * form_bytes(f, p->n_cols));
+        p->x[f] = fenced_new(p->n_x * linear_row_bytes(f, p->n_cols));
     if (plain->form[p->type] == KERNELS_FORM_Q8) {
         fill_q8(p);
     } else {
@@ -243,7 +232,7 @@ static struct kernels_matmul arguments(const struct product *p, const struct ker
     struct kernels_matmul a = p->a;
 
     a.x = p->x[k->form[p->type]].p;
-    a.x_row_bytes = form_bytes(k->form[p->type], p->n_cols);
+    a.x_row_bytes = linear_row_bytes(k->form[p->type], p->n_cols);
     a.y = y;
     return a;
 }
