@@ -3,9 +3,9 @@
  *
  *     kernels [THREADS [WORD]]    THREADS: default all CPUs; WORD: only lines that contain it
  *
- * A product's line: billions of multiply-adds a second, and gigabytes of weights a second. With one
- * row of activations the weights are 256 MB, so that they come from memory; with more, a matrix stays
- * where it is. Others use the machine too: times are the best of several runs, and on one thread
+ * A product's line: billions of multiply-adds a second, and gigabytes of weights a second. With up to
+ * eight rows of activations the weights are 256 MB, so that they come from memory; with more, a
+ * matrix stays where it is. Others use the machine too: times are the best of several runs, and on one thread
  * they are the thread's CPU time. */
 #include "engine/kernels.h"
 #include "engine/linear.h"
@@ -123,7 +123,7 @@ static void bench_product(struct bench *b, enum quant type, struct shape s, uint
                    workers_n(b->w), quant_info(type)->name, s.n_rows, s.n_cols, n_x);
     if (b->word && !strstr(line, b->word))
         return;
-    if (n_x == 1)
+    if (n_x <= 8)
         p.n_rows = (uint32_t)(MEMORY / tile) * TILE_ROWS; /* many matrices, one after another */
     p.slice_rows = (uint32_t)(64 * 1024 / tile) * TILE_ROWS;
     p.slice_rows = p.slice_rows < TILE_ROWS ? TILE_ROWS : p.slice_rows;
@@ -136,7 +136,8 @@ static void bench_product(struct bench *b, enum quant type, struct shape s, uint
                                    .x_row_bytes = linear_row_bytes(form, s.n_cols),
                                    .n_x = n_x,
                                    .y = b->y,
-                                   .y_stride = p.n_rows };
+                                   .y_stride = p.n_rows,
+                                   .ahead = b->k->ahead };
     seconds = time_calls(b, product_call, &p);
     macs = (double)p.n_rows * s.n_cols * n_x;
     printf("%s %8.1f GMAC/s %7.2f GB/s\n", line, 1e-9 * macs / seconds,

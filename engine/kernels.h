@@ -34,6 +34,8 @@ struct kernels_matmul {
     uint32_t n_x;            /* T */
     float *y;                /* y[t * y_stride + r] = sum_c w[r][c] * x[t][c] */
     size_t y_stride;         /* in floats */
+    uint32_t ahead;          /* of the table: weights that a single activation row calls for before their
+                              * turn, in bytes; 0: the CPU's own prefetchers do better alone */
 };
 
 enum kernels_kv { KERNELS_KV_F16, KERNELS_KV_F32, KERNELS_KV_Q8_0, KERNELS_KV__N };
@@ -83,6 +85,7 @@ struct kernels_attn {
 
 struct kernels {
     const char *name;                /* as kernels_pick takes it */
+    uint32_t ahead;                  /* for kernels_matmul */
 
     enum kernels_form form[QUANT__N];        /* what the matmul of this weight type takes */
     /* Rows [r0, r1) of the product; r0 is the first of a tile, r1 the end of one or of the rows. */

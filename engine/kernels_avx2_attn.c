@@ -61,7 +61,7 @@ AVX2_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t
             __m256 k0 = load8(kv, g->k[p + j], i * TOKENS),
                    k1 = load8(kv, g->k[p + j], i * TOKENS + 8);
 
-            _mm_prefetch(g->k_next[p + j] + i * TOKENS * element_bytes(kv), _MM_HINT_T0);
+            _mm_prefetch(g->k_next[p + j] + i * TOKENS * element_bytes(kv), _MM_HINT_T1);
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < n_rows; r++) {
                 __m256 qi = _mm256_broadcast_ss(q + r * hd + i);
@@ -102,7 +102,7 @@ AVX2_INLINE void add_values(enum kernels_kv kv, const struct group *g, uint32_t 
             value[i] = load8(kv, v, at + 8 * i);
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < n_vec * 8 * element_bytes(kv); i += 64)
-            _mm_prefetch(g->v_next[j / TOKENS] + at * element_bytes(kv) + i, _MM_HINT_T0);
+            _mm_prefetch(g->v_next[j / TOKENS] + at * element_bytes(kv) + i, _MM_HINT_T1);
 #pragma GCC unroll 8
         for (uint32_t r = 0; r < n_rows; r++) {
             __m256 wj = _mm256_broadcast_ss(w + r * GROUP_KEYS + j);

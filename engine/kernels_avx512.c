@@ -266,23 +266,24 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
     .weights = weights
 
 #define PRODUCTS                                                                                   \
-    [QUANT_F32] = avx512_matmul_f32, [QUANT_F16] = avx512_matmul_f16,                              \
-    [QUANT_Q4_0] = avx512_matmul_q4_0, [QUANT_Q4_1] = avx512_matmul_q4_1,                          \
-    [QUANT_Q5_0] = avx512_matmul_q5_0, [QUANT_Q5_1] = avx512_matmul_q5_1,                          \
-    [QUANT_Q8_0] = avx512_matmul_q8_0, [QUANT_Q4_K] = avx512_matmul_q4_k,                          \
-    [QUANT_Q5_K] = avx512_matmul_q5_k, [QUANT_Q6_K] = avx512_matmul_q6_k
+    [QUANT_F32] = avx512_matmul_f32, [QUANT_Q4_0] = avx512_matmul_q4_0,                            \
+    [QUANT_Q4_1] = avx512_matmul_q4_1, [QUANT_Q5_0] = avx512_matmul_q5_0,                          \
+    [QUANT_Q5_1] = avx512_matmul_q5_1, [QUANT_Q8_0] = avx512_matmul_q8_0,                          \
+    [QUANT_Q4_K] = avx512_matmul_q4_k, [QUANT_Q5_K] = avx512_matmul_q5_k,                          \
+    [QUANT_Q6_K] = avx512_matmul_q6_k
 
 const struct kernels kernels_avx512 = {
     .name = "avx512",
+    .ahead = 4u << 10,
     .form = { KERNELS_FORMS },
-    .matmul = { PRODUCTS, [QUANT_BF16] = avx512_matmul_bf16 },
+    .matmul = { PRODUCTS, [QUANT_F16] = avx512_matmul_f16, [QUANT_BF16] = avx512_matmul_bf16 },
     VECTORS,
 };
 
 const struct kernels kernels_avx512bf16 = {
-    .name = "avx512bf16",
-    .form = { KERNELS_FORMS, [QUANT_BF16] = KERNELS_FORM_BF16 },
-    .matmul = { PRODUCTS, [QUANT_BF16] = bf16_matmul },
+    .name = "avx512bf16", /* AMD's, whose prefetchers are at their best alone */
+    .form = { KERNELS_FORMS, [QUANT_F16] = KERNELS_FORM_BF16, [QUANT_BF16] = KERNELS_FORM_BF16 },
+    .matmul = { PRODUCTS, [QUANT_F16] = bf16_matmul_f16, [QUANT_BF16] = bf16_matmul_bf16 },
     .to_bf16 = bf16_from_f32,
     VECTORS,
 };

@@ -43,6 +43,19 @@ void avx512_attn_q8_0(const struct kernels_attn *a);
 void avx512_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,
                        uint32_t hd);
 
+/* Calls for weights before their turn: for one activation row, which reads as fast as memory gives, as
+ * the table says; for more, as far ahead as the second level holds with ease. (In the first level's few
+ * miss buffers, calls that wait for memory would keep activations waiting that only come from the second:
+ * eight rows of Q4_K were 1.7 times as fast for it on Zen 4.) Memory that is not there is no fault. */
+AVX512_INLINE void avx512_call_ahead(const struct kernels_matmul *a, uint32_t n_x, const void *at,
+                                     size_t len)
+{
+    for (size_t i = 0; n_x > 1 && i < len; i += 64)
+        _mm_prefetch((const char *)at + (32u << 10) + i, _MM_HINT_T1);
+    for (size_t i = 0; n_x == 1 && a->ahead && i < len; i += 64)
+        _mm_prefetch((const char *)at + a->ahead + i, _MM_HINT_T0);
+}
+
 /* Sums in one order: halves, quarters, pairs, neighbours. */
 AVX512_INLINE float avx512_sum(__m512 v)
 {

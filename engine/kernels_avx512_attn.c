@@ -6,8 +6,8 @@
  * nothing leaves that row alone.
  *
  * Scores: a K tile is (hd, 16), so 16 keys are one vector and an element of q is broadcast to them.
- * Up to 8 rows take tiles as they are, at the speed of memory: tiles are called for one step
- * ahead, V while K is multiplied and the next K while V is. For more rows, a group's tiles are
+ * Up to 8 rows take tiles as they are, at the speed of memory: tiles are called into the second-level
+ * cache one step ahead, V while K is multiplied and the next K while V is. For more rows, a group's tiles are
  * made f32 once, on the stack, where 6 rows by 4 vectors need 10 loads for 24 multiply-adds.
  */
 #include "engine/kernels_avx512.h"
@@ -100,7 +100,7 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32
                     d = _mm512_load_ps(g->k_d + at / (32 * step) * GROUP_KEYS + (p + j) * TOKENS);
                 key[j] = load_some(kv, k[j] + at + u * step, 16, d);
                 if (u * step % 64 == 0)
-                    _mm_prefetch(v[j] + at + u * step, _MM_HINT_T0);
+                    _mm_prefetch(v[j] + at + u * step, _MM_HINT_T1);
             }
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < n_rows; r++) {
@@ -189,7 +189,7 @@ AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group
                                          ? _mm512_set1_ps(d[(size_t)(wj - w) + i / 2 * GROUP_KEYS])
                                          : acc[0][0]);
             for (size_t i = 0; ahead && i < n_vec * 16 * len; i += 64)
-                _mm_prefetch(next + i, _MM_HINT_T0);
+                _mm_prefetch(next + i, _MM_HINT_T1);
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < n_rows; r++) {
                 __m512 by = _mm512_set1_ps(wj[r * GROUP_KEYS]);
@@ -458,8 +458,8 @@ AVX512_INLINE void widen_scales(struct group *g, size_t v_off, uint32_t hd, floa
 
             _mm512_store_ps(ret_k + to, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)k)));
             _mm512_store_ps(ret_v + to, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)v)));
-            _mm_prefetch(g->k_next[p] + at + b, _MM_HINT_T0);
-            _mm_prefetch(g->k_next[p] + v_off + at + b, _MM_HINT_T0);
+            _mm_prefetch(g->k_next[p] + at + b, _MM_HINT_T1);
+            _mm_prefetch(g->k_next[p] + v_off + at + b, _MM_HINT_T1);
         }
     }
     g->k_d = ret_k;

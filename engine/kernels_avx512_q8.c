@@ -21,11 +21,10 @@
  */
 #include "engine/kernels_avx512.h"
 
-#define X_FUSED     8u
-#define TILES_MAX   2u
-#define CHUNK_X     6u
-#define CHUNK       24u        /* blocks, at most: twice 16 KB */
-#define AHEAD_BYTES (4u << 10) /* weights called for before they are worked on */
+#define X_FUSED   8u
+#define TILES_MAX 2u
+#define CHUNK_X   6u
+#define CHUNK     24u /* blocks, at most: twice 16 KB */
 
 /* The bits of 1.5 * 2^23: an integer below 2^22 that is added to them is added to the float too. */
 #define BIAS       0x4b400000
@@ -362,8 +361,7 @@ AVX512_INLINE void run_fused(enum quant type, const struct kernels_matmul *a, ui
         for (uint32_t u = 0; u < n_units; u++, at += unit_len(type)) {
             struct header h;
 
-            for (size_t off = 0; off < unit_len(type); off += 64)
-                _mm_prefetch((const char *)at + AHEAD_BYTES + off, _MM_HINT_T0);
+            avx512_call_ahead(a, n_x, at, unit_len(type));
             load_header(type, at, &h);
             for (uint32_t g = 0; g < unit_blocks(type); g++) {
                 struct block w;

@@ -1,100 +1,61 @@
-/* Products of bf16 weights and bf16 activations, by AVX512_BF16.
+/* Products of f16 and bf16 weights and bf16 activations, by AVX512_BF16.
  *
- * As kernels_avx512_float.c, but two columns of 16 rows are one instruction, which adds both products
- * to the accumulator, the second column's first, and takes denormals for zeros. Activations lose all
- * but 8 bits, less than those in int8 lose (1.1e-3 of each on average, against 7e-3).
+ * Activations lose all but 8 bits, and so do f16 weights: less than activations in int8 lose (1.1e-3
+ * of each on average, against 7e-3).
  */
 #include "engine/kernels_bf16.h"
 
-#define TILES_MAX   4u
-#define X_MAX       8u
-#define AHEAD_BYTES (4u << 10) /* as in kernels_avx512_q8.c */
+#include "engine/kernels_avx512_floats.h"
 
-AVX512_INLINE __m512bh pair_of(const uint16_t *x)
+#define TILES      2u
+#define CHUNK_COLS 256u /* of two tiles: 16 KB of bf16; even */
+
+static const struct floats_kind bf16 = { QUANT_BF16, true }, f16 = { QUANT_F16, true };
+
+void bf16_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
-    int v;
-
-    __builtin_memcpy(&v, x, sizeof(v));
-    return (__m512bh)_mm512_set1_epi32(v);
+    floats_run(bf16, a, r0, r1);
 }
 
-/* Tiles from row r on by activation rows from t on; both numbers of a constant. */
-AVX512_INLINE void run_tiles(const struct kernels_matmul *a, uint32_t r, uint32_t n_tiles,
-                             uint32_t t, uint32_t n_x)
+/* Columns [0, n) of tiles of f16 to pairs of bf16. */
+static void unpack_pairs(const uint8_t *w, uint32_t n, const struct kernels_matmul *a, __m512i *ret)
 {
-    const uint8_t *w[TILES_MAX];
-    const uint16_t *x[X_MAX];
-    __m512 acc[TILES_MAX][X_MAX];
+    for (uint32_t c = 0; c < n; c += 2) {
+        avx512_call_ahead(a, a->n_x, w + (size_t)c * 32, 64);
+        ret[c / 2] = (__m512i)floats_load_pair(f16, w + (size_t)c * 32, c + 1 == n);
+    }
+}
 
-#pragma GCC unroll 4
-    for (uint32_t k = 0; k < n_tiles; k++)
-        w[k] = (const uint8_t *)a->w + (r / TILE_ROWS + k) * a->tile_len;
-#pragma GCC unroll 8
-    for (uint32_t i = 0; i < n_x; i++)
-        x[i] = (const uint16_t *)((const uint8_t *)a->x + (t + i) * a->x_row_bytes);
-#pragma GCC unroll 4
-    for (uint32_t k = 0; k < n_tiles; k++)
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_x; i++)
-            acc[k][i] = _mm512_setzero_ps();
+/* A chunk of columns of two tiles becomes bf16 on the stack, where it stays in the first-level cache
+ * while all activation rows pass by; the accumulators rest in y between chunks. */
+static void run_chunks(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
+{
+    __m512i w[TILES][CHUNK_COLS / 2];
+    struct floats_block b = { .w = { (const uint8_t *)w[0], (const uint8_t *)w[1] } };
 
-    for (uint32_t c = 0; c < a->n_cols; c += 2) {
-        __m512bh v[TILES_MAX];
+    for (b.c0 = 0; b.c0 < a->n_cols; b.c0 += CHUNK_COLS) {
+        b.n = a->n_cols - b.c0 < CHUNK_COLS ? a->n_cols - b.c0 : CHUNK_COLS;
+        for (b.r = r0; b.r < r1; b.r += TILES * TILE_ROWS) {
+            uint32_t n_tiles = r1 - b.r > TILE_ROWS ? 2 : 1;
 
-#pragma GCC unroll 4
-        for (uint32_t k = 0; k < n_tiles; k++) {
-            v[k] = (__m512bh)_mm512_loadu_si512(w[k] + (size_t)c * 32);
-            if (n_x == 1)
-                _mm_prefetch(w[k] + (size_t)c * 32 + AHEAD_BYTES, _MM_HINT_T0);
-        }
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_x; i++) {
-            __m512bh by = pair_of(x[i] + c);
-
-#pragma GCC unroll 4
             for (uint32_t k = 0; k < n_tiles; k++)
-                acc[k][i] = _mm512_dpbf16_ps(acc[k][i], v[k], by);
+                unpack_pairs((const uint8_t *)a->w + (b.r / TILE_ROWS + k) * a->tile_len +
+                                 (size_t)b.c0 * 32,
+                             b.n, a, w[k]);
+            if (n_tiles == 2)
+                floats_run_rows(bf16, a, &b, false, 2);
+            else
+                floats_run_rows(bf16, a, &b, false, 1);
         }
     }
-#pragma GCC unroll 4
-    for (uint32_t k = 0; k < n_tiles; k++)
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_x; i++)
-            _mm512_mask_storeu_ps(a->y + (t + i) * a->y_stride + r + k * TILE_ROWS,
-                                  avx512_first(a->n_rows - r - k * TILE_ROWS), acc[k][i]);
 }
 
-static void run_few(const struct kernels_matmul *a, uint32_t r0, uint32_t r1, uint32_t t)
+void bf16_matmul_f16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
-    uint32_t r = r0;
-
-    for (; r + 3 * TILE_ROWS < r1; r += 4 * TILE_ROWS)
-        run_tiles(a, r, 4, t, 1);
-    for (; r < r1; r += TILE_ROWS)
-        run_tiles(a, r, 1, t, 1);
-}
-
-void bf16_matmul(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
-{
-    for (uint32_t r = r0; r < r1; r += 2 * TILE_ROWS) {
-        bool both = r + TILE_ROWS < r1;
-        uint32_t t = 0;
-
-        for (; t + X_MAX <= a->n_x; t += X_MAX) {
-            if (both)
-                run_tiles(a, r, 2, t, X_MAX);
-            else
-                run_tiles(a, r, 1, t, X_MAX);
-        }
-        for (; t + 2 <= a->n_x; t += 2) {
-            if (both)
-                run_tiles(a, r, 2, t, 2);
-            else
-                run_tiles(a, r, 1, t, 2);
-        }
-    }
-    if (a->n_x % 2)
-        run_few(a, r0, r1, a->n_x - 1);
+    if (a->n_x <= FLOATS_X)
+        floats_run(f16, a, r0, r1);
+    else
+        run_chunks(a, r0, r1);
 }
 
 void bf16_from_f32(const float *x, uint32_t n, uint16_t *ret)

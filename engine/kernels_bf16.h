@@ -4,7 +4,8 @@
 
 #include "engine/kernels_avx512.h"
 
-void bf16_matmul(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void bf16_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
+void bf16_matmul_f16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 void bf16_from_f32(const float *x, uint32_t n, uint16_t *ret);
 
 #endif

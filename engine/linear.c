@@ -93,6 +93,7 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
             .n_x = n_x,
             .y = out[i].y,
             .y_stride = t->n_rows,
+            .ahead = k->ahead,
         };
         assert(t->n_cols == in->n_cols);
         j.fn[i] = k->matmul[t->type];

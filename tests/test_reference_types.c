@@ -26,7 +26,7 @@
  * gives 100 %. */
 #define FLOATS 1e-5
 #define INT8   0.05
-#define BF16   0.05 /* BF16 weights, where the kernels have products of bf16 */
+#define BF16   0.05 /* F16 and BF16 weights, where the kernels have products of bf16 */
 
 #define EACH(type) type, type, type, type, type
 
