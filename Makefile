@@ -75,7 +75,7 @@ CFLAGS_engine/quant.o := -ffp-contract=off
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(B)/gistd $(B)/gistctl $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
 # A change of flags rebuilds: the stamp's text is the flags. -Werror makes no other object.
 FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS)
@@ -122,6 +122,8 @@ $(B)/libgist.so: $(B)/libgist.so.0
 	$(Q)ln -sf libgist.so.0 $@
 $(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libengine.a
+	$(call link,$^ $(LIBS_engine))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 

@@ -236,6 +236,7 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
                                  .head_dim = hd,
                                  .n_keys = 512,
                                  .first_visible = 512,
+                                 .stride = 1,
                                  .pool = b->memory,
                                  .page_bytes = 2 * n_heads * t.tile };
     seconds = time_calls(b, attention_call, &t);

@@ -154,7 +154,7 @@ static void timed_attn(const struct kernels_attn *a)
 
     real->attn[kv](a);
     for (uint32_t i = 0; i < a->n_rows; i++) {
-        uint32_t sees = a->first_visible + i / a->group;
+        uint32_t sees = a->first_visible + i / a->group * a->stride;
 
         pairs += sees < a->n_keys ? sees : a->n_keys;
     }

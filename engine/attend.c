@@ -1,5 +1,7 @@
 #include "engine/attend.h"
 
+#include "engine/kv.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
@@ -20,6 +22,7 @@ struct desk {
     float *q, *o, *o2;      /* (rows, hd) */
     float *m, *l, *m2, *l2; /* (rows) */
     float *angles;          /* (hd) */
+    float *keys, *scores;   /* (hd, 16), (rows, 16): a page's, while they are weighed */
 };
 
 struct attend {
@@ -34,8 +37,9 @@ struct attend {
     size_t n_floats;
 };
 
-/* The pieces of one round, cut into items: a split piece has one for each KV head and segment,
- * another one for each KV head and block of tokens. */
+/* The pieces of one round, cut into items: a split piece has one for each KV head and segment, one with
+ * weights one for each KV head (whoever adds to them is alone), another one for each KV head and block
+ * of tokens. */
 struct cut {
     uint32_t first_item;
     uint32_t n_cols;     /* segments, or blocks: item = first_item + head * n_cols + col */
@@ -79,8 +83,9 @@ int attend_open(const struct model *m, const struct kernels *k, struct workers *
                           .group = group,
                           .hd = hd,
                           .block_tokens = block_tokens };
-    a->n_floats =
-        workers_n(w) * (3 * rows16 * hd + 4 * rows16 + hd + 16) + PARTIALS * (hd + 2) + 64;
+    a->n_floats = workers_n(w) * ((3 * rows16 + POOL_PAGE_TOKENS) * hd +
+                                  (4 + POOL_PAGE_TOKENS) * rows16 + hd + 16) +
+                  PARTIALS * (hd + 2) + 64;
     a->desks = calloc(workers_n(w), sizeof(*a->desks));
     a->floats = aligned_alloc(64, (a->n_floats * sizeof(float) + 63) & ~(size_t)63);
     if (!a->desks || !a->floats) {
@@ -99,6 +104,8 @@ int attend_open(const struct model *m, const struct kernels *k, struct workers *
         d->m2 = carve(&next, rows);
         d->l2 = carve(&next, rows);
         d->angles = carve(&next, hd);
+        d->keys = carve(&next, (size_t)hd * POOL_PAGE_TOKENS);
+        d->scores = carve(&next, rows * POOL_PAGE_TOKENS);
     }
     a->part_m = carve(&next, PARTIALS);
     a->part_l = carve(&next, PARTIALS);
@@ -135,7 +142,8 @@ static void load_queries(const struct round *r, const struct attend_piece *p, ui
                r->q + ((size_t)(p->row + t0 + t) * a->n_head + head * a->group) * a->hd,
                width * sizeof(float));
     if (segment != p->segment) {
-        uint32_t distance = (p->segment - segment) * p->seq->seg_len;
+        const struct seq_segment *g = p->seq->segments;
+        uint32_t distance = g[p->segment].base - g[segment].base;
 
         a->k->rope(d->q, n * a->group, a->hd, rotary_by(a->rotary, distance, d->angles));
     }
@@ -149,16 +157,19 @@ static void segment_partial(const struct round *r, const struct attend_piece *p,
     const struct attend *a = r->a;
     const struct seq *s = p->seq;
     bool own = segment == p->segment;
+    /* The first row's own key is one of the segment's, or stands beside it. */
+    uint32_t n_keys = s->segments[segment].n_keys, first = p->off + t0 * p->stride + !p->self_k;
     struct kernels_attn k = {
         .q = d->q,
         .n_rows = n * a->group,
         .group = a->group,
         .head_dim = a->hd,
-        .n_keys = own ? p->off + t0 + n : s->seg_len,
-        .first_visible = own ? p->off + t0 + 1 : s->seg_len,
+        .n_keys = own ? first + (n - 1) * p->stride : n_keys,
+        .first_visible = own ? first : n_keys,
+        .stride = p->stride,
         .pool = s->pool->mem,
         .page_bytes = s->pool->page_bytes,
-        .pages = s->pages + (size_t)segment * (s->seg_len / POOL_PAGE_TOKENS),
+        .pages = seq_pages(s, segment),
         .k_off = pool_k_off(s->pool, r->layer, head),
         .v_off = pool_v_off(s->pool, r->layer, head),
         .m = m,
@@ -166,8 +177,70 @@ static void segment_partial(const struct round *r, const struct attend_piece *p,
         .o = o,
     };
 
+    if (k.n_keys == 0) { /* forgotten */
+        for (uint32_t i = 0; i < k.n_rows; i++) {
+            m[i] = -INFINITY;
+            l[i] = 0;
+        }
+        memset(o, 0, (size_t)k.n_rows * a->hd * sizeof(*o));
+        return;
+    }
     load_queries(r, p, t0, n, head, segment, d);
     a->k->attn[s->pool->kv](&k);
+}
+
+/* The rows' keys of their own, after the segment's. */
+static void merge_self(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+                       uint32_t head, struct desk *d)
+{
+    const struct attend *a = r->a;
+
+    for (uint32_t i = 0; i < n * a->group; i++) {
+        size_t at = ((size_t)(t0 + i / a->group) * a->n_head_kv + head) * a->hd;
+        const float *q = d->q + (size_t)i * a->hd, *k = p->self_k + at;
+        float s = 0;
+
+        for (uint32_t c = 0; c < a->hd; c++)
+            s += q[c] * k[c];
+        a->k->attn_merge(&d->m[i], &d->l[i], d->o + (size_t)i * a->hd, s, 1, p->self_v + at, a->hd);
+    }
+}
+
+/* The attention that the keys of one page receive from d's rows of queries: the softmax is over all that
+ * they see, whose sums d->m and d->l are. Added row after row, so that it does not matter how a piece is
+ * cut. */
+static void weigh_page(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+                       uint32_t head, uint32_t page, struct desk *d)
+{
+    const struct attend *a = r->a;
+    const struct seq *s = p->seq;
+    const uint8_t *tile = s->pool->mem + seq_pages(s, p->segment)[page] * s->pool->page_bytes +
+                          pool_k_off(s->pool, r->layer, head);
+    uint32_t first = page * POOL_PAGE_TOKENS;
+    float *to = p->weights + ((size_t)r->layer * a->n_head_kv + head) * s->seg_len + first;
+    struct kernels_matmul dot = { .type = QUANT_F32, /* a K tile is a tile of 16 rows of weights */
+                                  .w = d->keys,
+                                  .tile_len = (size_t)a->hd * POOL_PAGE_TOKENS * sizeof(float),
+                                  .n_rows = POOL_PAGE_TOKENS,
+                                  .n_cols = a->hd,
+                                  .x = d->q,
+                                  .x_row_bytes = a->hd * sizeof(float),
+                                  .n_x = n * a->group,
+                                  .y = d->scores,
+                                  .y_stride = POOL_PAGE_TOKENS };
+
+    kv_read_keys(s->pool->kv, tile, a->hd, d->keys);
+    a->k->matmul[QUANT_F32](&dot, 0, POOL_PAGE_TOKENS);
+    for (uint32_t i = 0; i < n * a->group; i++) {
+        uint32_t seen = p->off + t0 + i / a->group + 1;
+        float *row = d->scores + (size_t)i * POOL_PAGE_TOKENS;
+
+        if (seen <= first)
+            continue;
+        seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
+        a->k->weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
+        a->k->add(to, row, seen);
+    }
 }
 
 /* o / l of one query row to its place in out. */
@@ -196,8 +269,17 @@ static void run_block(const struct round *r, const struct attend_piece *p, uint3
             a->k->attn_merge(&d->m[i], &d->l[i], d->o + (size_t)i * a->hd, d->m2[i], d->l2[i],
                              d->o2 + (size_t)i * a->hd, a->hd);
     }
+    if (p->self_k) /* d->q is turned to the own segment, the last one */
+        merge_self(r, p, t0, n, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
+    for (uint32_t page = 0; p->weights && page * POOL_PAGE_TOKENS < p->off + t0 + n; page++)
+        weigh_page(r, p, t0, n, head, page, d);
+}
+
+static uint32_t n_blocks(const struct attend *a, const struct attend_piece *p)
+{
+    return (p->n + a->block_tokens - 1) / a->block_tokens;
 }
 
 static void run_item(void *arg, uint32_t item, uint32_t worker)
@@ -215,6 +297,11 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     c = &r->cuts[i];
     head = (item - c->first_item) / c->n_cols;
     col = (item - c->first_item) % c->n_cols;
+    if (p->weights) {
+        for (uint32_t block = 0; block < n_blocks(a, p); block++)
+            run_block(r, p, head, block, d);
+        return;
+    }
     if (!c->split) {
         run_block(r, p, head, col, d);
         return;
@@ -265,12 +352,13 @@ static uint32_t cut_round(struct round *r, uint32_t n_left)
         uint64_t need = (uint64_t)p->n * a->n_head * (p->segment + 1);
 
         *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
-        c->split = p->segment > 0 && p->n <= SPLIT_TOKENS && need <= PARTIALS;
+        c->split =
+            p->segment > 0 && p->n <= SPLIT_TOKENS && need <= PARTIALS && !p->weights && !p->self_k;
         if (c->split && need > PARTIALS - n_part)
             break; /* the next round has room */
         if (c->split)
             n_part += (uint32_t)need;
-        c->n_cols = c->split ? p->segment + 1 : (p->n + a->block_tokens - 1) / a->block_tokens;
+        c->n_cols = c->split ? p->segment + 1 : p->weights ? 1 : n_blocks(a, p);
         r->n_items += a->n_head_kv * c->n_cols;
         r->n_pieces++;
     }

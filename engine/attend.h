@@ -9,6 +9,12 @@
  * segments, always: so a long context can be split over the workers by segments, or not, with
  * the same result to the bit.
  *
+ * A side piece (self_k) is rows that stand beside the segment, not in it: row i at offset off + i * stride
+ * sees the segment's keys before that offset, and a key and value of its own, and nobody sees it.
+ *
+ * A piece with weights is an observation: it also adds up the attention (the softmax over all that a query
+ * sees, summed over queries and heads) that each key of its segment receives; for compress.h's select.
+ *
  * Threads    attend_run: the owner of the workers.
  * Errors     attend_open: -ENOMEM.
  */
@@ -25,6 +31,9 @@ struct attend_piece {
     uint32_t segment;            /* index of the segment the tokens stand in */
     uint32_t off;                /* of the first token inside the segment */
     uint32_t row, n;             /* rows of q and out */
+    uint32_t stride;             /* token i stands at off + i * stride; 1 but for side pieces */
+    const float *self_k, *self_v;    /* (n, n_head_kv, head_dim), k rotated like q; NULL: no side piece */
+    float *weights;              /* (n_layer, n_head_kv, seg_len), added to; NULL: none are wanted */
 };
 
 struct attend;

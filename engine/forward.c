@@ -32,8 +32,11 @@ struct forward {
 
     /* The batch: T rows of tokens in the order of runs. */
     uint32_t n_rows, n_pieces, n_out;
-    struct attend_piece *pieces; /* (PIECES_MAX) */
-    uint32_t *out_rows;          /* (max_batch): rows that outputs are wanted of */
+    bool observes; /* one of the runs does */
+    bool has_gists;
+    struct attend_piece *pieces;     /* (PIECES_MAX) */
+    const struct forward_run **runs; /* (PIECES_MAX) that each piece is of */
+    uint32_t *out_rows;              /* (max_batch): rows that outputs are wanted of */
 
     /* Scratch, max_batch rows each. */
     void *mem;
@@ -84,6 +87,7 @@ static size_t lay_out(struct forward *f)
         { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
         { &f->out_rows, t * sizeof(uint32_t) },
         { &f->pieces, PIECES_MAX(t) * sizeof(struct attend_piece) },
+        { &f->runs, PIECES_MAX(t) * sizeof(*f->runs) },
     };
     size_t off = 0;
 
@@ -138,6 +142,11 @@ void forward_close(struct forward *f)
     if (f->mem)
         place_free(f->mem, f->mem_len);
     free(f);
+}
+
+const struct rotary *forward_rotary(const struct forward *f)
+{
+    return &f->rotary;
 }
 
 size_t forward_bytes(const struct forward *f)
@@ -228,6 +237,23 @@ static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
+/* Row i of a piece of gists: the embedding of its snippet's last token, if the adapter says so, and the
+ * gist's own. */
+static void embed_gist(const struct forward *f, const struct attend_piece *p,
+                       const struct forward_run *run, uint32_t i, float *x)
+{
+    const struct adapter *a = run->gists.adapter;
+    const struct model_tensor *e = &f->m->embd;
+    uint32_t gist = run->gists.first + i, n = f->m->n_embd;
+    uint32_t row = gist < a->n_gists ? gist : a->n_gists - 1;
+    size_t token = (size_t)p->segment * p->seq->seg_len + p->off + i * p->stride;
+
+    memset(x, 0, n * sizeof(*x));
+    if (a->embedding == ADAPTER_EMBED_LAST)
+        tile_dequantise_row(e->type, e->data, p->seq->tokens[token], e->n_cols, x);
+    f->k->add(x, a->embd + (size_t)row * n, n);
+}
+
 static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct forward *f = r->f;
@@ -237,39 +263,87 @@ static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
         const struct attend_piece *p = &f->pieces[i];
         const uint32_t *ids = p->seq->tokens + (size_t)p->segment * p->seq->seg_len + p->off;
 
-        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
-            tile_dequantise_row(e->type, e->data, ids[t - p->row], e->n_cols,
-                                f->x + (size_t)t * f->m->n_embd);
+        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++) {
+            float *x = f->x + (size_t)t * f->m->n_embd;
+
+            if (f->runs[i]->gists.adapter)
+                embed_gist(f, p, f->runs[i], t - p->row, x);
+            else
+                tile_dequantise_row(e->type, e->data, ids[t - p->row], e->n_cols, x);
+        }
     }
 }
 
-/* One token's q, k, v: biases, rotary by the offset inside the segment, k and v to their page. */
-static void place_token(const struct rows *r, const struct seq *s, uint32_t segment, uint32_t off,
-                        uint32_t t)
+/* Puts row t's k and v into a slot of a page's tiles of this layer. */
+static void store_kv(const struct rows *r, const struct pool *pool, uint32_t page, uint32_t slot,
+                     uint32_t t)
 {
     const struct forward *f = r->f;
-    const struct model *m = f->m;
-    const struct model_layer *l = r->layer;
-    uint32_t hd = m->head_dim, n_q = m->n_head * hd, n_kv = m->n_head_kv * hd;
-    const float *angles = rotary_by(&f->rotary, off, NULL);
-    uint8_t *page = s->pool->mem +
-                    s->pages[(segment * s->seg_len + off) / POOL_PAGE_TOKENS] * s->pool->page_bytes;
-    float *q = f->q + (size_t)t * n_q, *k = f->kk + (size_t)t * n_kv, *v = f->vv + (size_t)t * n_kv;
+    uint32_t hd = f->m->head_dim, n_kv = f->m->n_head_kv * hd;
+    const float *k = f->kk + (size_t)t * n_kv, *v = f->vv + (size_t)t * n_kv;
+    uint8_t *at = pool->mem + page * pool->page_bytes;
 
-    if (l->bq)
-        f->k->add(q, l->bq, n_q);
-    if (l->bk)
-        f->k->add(k, l->bk, n_kv);
-    if (l->bv)
-        f->k->add(v, l->bv, n_kv);
-    f->k->rope(q, m->n_head, hd, angles);
-    f->k->rope(k, m->n_head_kv, hd, angles);
+    for (uint32_t h = 0; h < f->m->n_head_kv; h++)
+        f->k->kv_store[pool->kv](k + (size_t)h * hd, v + (size_t)h * hd, hd, slot,
+                                 at + pool_k_off(pool, r->layer_index, h),
+                                 at + pool_v_off(pool, r->layer_index, h));
+}
+
+static void turn_keys(const struct rows *r, uint32_t by, uint32_t t)
+{
+    const struct forward *f = r->f;
+    uint32_t hd = f->m->head_dim;
+
+    f->k->rope(f->kk + (size_t)t * f->m->n_head_kv * hd, f->m->n_head_kv, hd,
+               rotary_by(&f->rotary, by, NULL));
+}
+
+/* q with rotary by the offset inside the segment and the scale of attention. */
+static void turn_query(const struct rows *r, uint32_t off, uint32_t t)
+{
+    const struct forward *f = r->f;
+    uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd;
+    float *q = f->q + (size_t)t * n_q;
+
+    f->k->rope(q, f->m->n_head, hd, rotary_by(&f->rotary, off, NULL));
     f->k->scale(q, n_q, 1.0f / sqrtf((float)hd));
-    for (uint32_t h = 0; h < m->n_head_kv; h++)
-        f->k->kv_store[s->pool->kv](k + (size_t)h * hd, v + (size_t)h * hd, hd,
-                                    off % POOL_PAGE_TOKENS,
-                                    page + pool_k_off(s->pool, r->layer_index, h),
-                                    page + pool_v_off(s->pool, r->layer_index, h));
+}
+
+/* Row t's biases: an adapter's, where it has its own, else the model's. */
+static void add_biases(const struct rows *r, const struct forward_run *run, uint32_t t)
+{
+    const struct forward *f = r->f;
+    const struct adapter *a = run->gists.adapter;
+    const struct adapter_layer *own = a ? &a->layers[r->layer_index] : NULL;
+    uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd, n_kv = f->m->n_head_kv * hd;
+    struct {
+        const float *bias, *own;
+        float *to;
+        uint32_t n;
+    } all[] = {
+        { r->layer->bq, own ? own->p[ADAPTER_Q].bias : NULL, f->q + (size_t)t * n_q, n_q },
+        { r->layer->bk, own ? own->p[ADAPTER_K].bias : NULL, f->kk + (size_t)t * n_kv, n_kv },
+        { r->layer->bv, own ? own->p[ADAPTER_V].bias : NULL, f->vv + (size_t)t * n_kv, n_kv },
+    };
+
+    for (unsigned i = 0; i < 3; i++)
+        if (all[i].own || all[i].bias)
+            f->k->add(all[i].to, all[i].own ? all[i].own : all[i].bias, all[i].n);
+}
+
+/* A gist's key is kept rotated by its place among the gists, and attends to itself from where it
+ * stands. */
+static void place_gist(const struct rows *r, const struct attend_piece *p,
+                       const struct forward_run *run, uint32_t i)
+{
+    uint32_t slot = run->gists.sinks + run->gists.first + i, off = p->off + i * p->stride;
+    uint32_t t = p->row + i;
+
+    turn_query(r, off, t);
+    turn_keys(r, slot, t);
+    store_kv(r, p->seq->pool, run->gists.pages[slot / POOL_PAGE_TOKENS], slot % POOL_PAGE_TOKENS,
+             t);
+    turn_keys(r, off - slot, t);
 }
 
 static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
@@ -278,9 +352,22 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 
     for (uint32_t i = 0; i < f->n_pieces; i++) {
         const struct attend_piece *p = &f->pieces[i];
+        const uint32_t *pages = seq_pages(p->seq, p->segment);
 
-        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
-            place_token(r, p->seq, p->segment, p->off + (t - p->row), t);
+        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++) {
+            uint32_t off = p->off + (t - p->row);
+
+            add_biases(r, f->runs[i], t);
+            if (p->self_k) {
+                place_gist(r, p, f->runs[i], t - p->row);
+                continue;
+            }
+            turn_query(r, off, t);
+            if (p->weights)
+                continue; /* an observer's K and V are there */
+            turn_keys(r, off, t);
+            store_kv(r, p->seq->pool, pages[off / POOL_PAGE_TOKENS], off % POOL_PAGE_TOKENS, t);
+        }
     }
 }
 
@@ -312,6 +399,60 @@ static void project(struct forward *f, float *x, uint32_t n_cols, uint32_t n_row
     linear_run(f->k, f->w, &in, n_rows, out, n_out);
 }
 
+/* The forms that adapters in the batch want of layer i's input. */
+static unsigned gist_forms(const struct forward *f, uint32_t layer)
+{
+    unsigned forms = 0;
+
+    for (uint32_t i = 0; f->has_gists && i < f->n_pieces; i++) {
+        const struct adapter *a = f->runs[i]->gists.adapter;
+
+        for (unsigned k = 0; a && k < ADAPTER_QKV__N; k++)
+            if (a->layers[layer].p[k].w.data)
+                forms |= 1u << f->k->form[a->layers[layer].p[k].w.type];
+    }
+    return forms;
+}
+
+/* One projection of a piece of gists: y (n, n_out) holds the base model's. */
+static void project_gists(struct forward *f, const struct adapter_projection *g,
+                          const struct attend_piece *p, float *y)
+{
+    uint32_t n_embd = f->m->n_embd;
+    struct linear_input in = { .n_cols = n_embd }, low = { .n_cols = g->a.n_rows };
+    struct linear_output own = { &g->w, y }, a = { &g->a, f->y }, b = { &g->b, f->att };
+
+    in.form[KERNELS_FORM_F32] = f->xn + (size_t)p->row * n_embd;
+    if (f->forms[KERNELS_FORM_BF16])
+        in.form[KERNELS_FORM_BF16] = (uint8_t *)f->forms[KERNELS_FORM_BF16] +
+                                     p->row * linear_row_bytes(KERNELS_FORM_BF16, n_embd);
+    if (g->w.data)
+        linear_run(f->k, f->w, &in, p->n, &own, 1);
+    if (!g->a.data)
+        return;
+    linear_run(f->k, f->w, &in, p->n, &a, 1); /* f->y was added to x, f->att comes later */
+    low.form[KERNELS_FORM_F32] = f->y;
+    linear_run(f->k, f->w, &low, p->n, &b, 1);
+    for (uint32_t t = 0; t < p->n; t++)
+        f->k->add(y + (size_t)t * g->b.n_rows, f->att + (size_t)t * g->b.n_rows, g->b.n_rows);
+}
+
+static void project_all_gists(struct forward *f, uint32_t layer)
+{
+    uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd, n_kv = f->m->n_head_kv * hd;
+
+    for (uint32_t i = 0; f->has_gists && i < f->n_pieces; i++) {
+        const struct adapter *a = f->runs[i]->gists.adapter;
+        const struct attend_piece *p = &f->pieces[i];
+
+        if (!a)
+            continue;
+        project_gists(f, &a->layers[layer].p[ADAPTER_Q], p, f->q + (size_t)p->row * n_q);
+        project_gists(f, &a->layers[layer].p[ADAPTER_K], p, f->kk + (size_t)p->row * n_kv);
+        project_gists(f, &a->layers[layer].p[ADAPTER_V], p, f->vv + (size_t)p->row * n_kv);
+    }
+}
+
 /* Attention of layer i: leaves its output, to be added to x, in y. n_rows in, n_left out. */
 static uint32_t run_attention(struct forward *f, uint32_t i)
 {
@@ -327,20 +468,23 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
                       .to = f->xn,
                       .norm = l->attn_norm,
                       .add = i > 0 ? f->y : NULL,
-                      .forms = linear_forms(f->k, qkv, 3),
+                      .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, i),
                       .from = f->att,
                       .n_cols = n_q };
     uint32_t n_left = f->n_rows;
 
     rows_run(&r, norm_rows);
     project(f, f->xn, m->n_embd, f->n_rows, qkv, 3);
+    project_all_gists(f, i);
     rows_run(&r, place_rows);
-    if (i + 1 == m->n_layer && f->n_out == 0)
+    if (i + 1 == m->n_layer && f->n_out == 0 && !f->observes)
         return 0; /* only K and V were wanted */
     attend_run(f->attend, f->pieces, f->n_pieces, i, f->q, f->att);
     if (i + 1 == m->n_layer) {
         keep_wanted(f);
         r.n_rows = n_left = f->n_out;
+        if (n_left == 0)
+            return 0;
     }
     r.forms = linear_forms(f->k, &wo, 1);
     if (r.forms & ~F32_ONLY)
@@ -399,12 +543,68 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
 
 /* --- the batch -------------------------------------------------------------------------------- */
 
+static void add_piece(struct forward *f, const struct forward_run *run, struct attend_piece p)
+{
+    f->runs[f->n_pieces] = run;
+    f->pieces[f->n_pieces++] = p;
+}
+
+static void take_observers(struct forward *f, const struct forward_run *run)
+{
+    const struct seq *s = run->seq;
+    uint32_t segment = run->observe.first / s->seg_len, off = run->observe.first % s->seg_len;
+
+    assert(run->observe.first + run->n_tokens <= s->n_tokens && off + run->n_tokens <= s->seg_len);
+    assert(!s->segments[segment].compressed && run->want == FORWARD_WANT_NONE);
+    add_piece(f, run,
+              (struct attend_piece){ .seq = s,
+                                     .segment = segment,
+                                     .off = off,
+                                     .row = f->n_rows,
+                                     .n = run->n_tokens,
+                                     .stride = 1,
+                                     .weights = run->observe.weights });
+    f->n_rows += run->n_tokens;
+    f->observes = true;
+}
+
+static void take_gists(struct forward *f, const struct forward_run *run)
+{
+    const struct seq *s = run->seq;
+    uint32_t segment = run->gists.segment, ratio = run->gists.ratio;
+    uint32_t off = run->gists.sinks + (run->gists.first + 1) * ratio - 1;
+    size_t at = (size_t)f->n_rows * f->m->n_head_kv * f->m->head_dim;
+
+    assert((segment + 1) * s->seg_len <= s->n_tokens && !s->segments[segment].compressed);
+    assert(off > 0 && off + (run->n_tokens - 1) * ratio < s->seg_len);
+    assert(run->want == FORWARD_WANT_NONE);
+    add_piece(f, run,
+              (struct attend_piece){ .seq = s,
+                                     .segment = segment,
+                                     .off = off,
+                                     .row = f->n_rows,
+                                     .n = run->n_tokens,
+                                     .stride = ratio,
+                                     .self_k = f->kk + at,
+                                     .self_v = f->vv + at });
+    f->n_rows += run->n_tokens;
+    f->has_gists = true;
+}
+
 /* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at
  * segment ends. */
 static int take_run(struct forward *f, const struct forward_run *run)
 {
     struct seq *s = run->seq;
 
+    if (run->observe.weights) {
+        take_observers(f, run);
+        return 0;
+    }
+    if (run->gists.adapter) {
+        take_gists(f, run);
+        return 0;
+    }
     assert(s->n_tokens + run->n_tokens <= s->n_reserved);
     for (uint32_t i = 0; i < run->n_tokens; i++) {
         if (run->tokens[i] >= f->m->n_vocab)
@@ -421,9 +621,13 @@ static int take_run(struct forward *f, const struct forward_run *run)
 
         if (n > run->n_tokens - done)
             n = run->n_tokens - done;
-        f->pieces[f->n_pieces++] = (struct attend_piece){
-            .seq = s, .segment = at / s->seg_len, .off = off, .row = f->n_rows + done, .n = n
-        };
+        add_piece(f, run,
+                  (struct attend_piece){ .seq = s,
+                                         .segment = at / s->seg_len,
+                                         .off = off,
+                                         .row = f->n_rows + done,
+                                         .n = n,
+                                         .stride = 1 });
         done += n;
     }
     f->n_rows += run->n_tokens;
@@ -445,6 +649,7 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
         return -E2BIG;
 
     f->n_rows = f->n_pieces = f->n_out = 0;
+    f->observes = f->has_gists = false;
     for (uint32_t i = 0; i < n_runs; i++) {
         r = take_run(f, &runs[i]);
         if (r < 0)
@@ -454,7 +659,8 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
     if (r < 0)
         return r;
     for (uint32_t i = 0; i < n_runs; i++)
-        runs[i].seq->n_tokens += runs[i].n_tokens;
+        if (!runs[i].observe.weights && !runs[i].gists.adapter)
+            runs[i].seq->n_tokens += runs[i].n_tokens;
     *ret_n_out = f->n_out;
     return 0;
 }

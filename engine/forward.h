@@ -3,6 +3,10 @@
  * A batch is a list of runs: some next tokens of one sequence each, a single one while it decodes, a
  * chunk while it reads a prompt. K and V go to the sequences' pages; the normed last hidden states
  * of the wanted tokens stay until the next step, and logits are computed from them on request.
+ * A run may also observe: tokens that were read go through the model once more, to see what they attend
+ * to. Or it makes gists of a raw segment by an adapter, beside it (mask rule memory-only): a gist stands
+ * at the offset of the last token of its snippet, sees what that token saw before itself, and its K and V go
+ * to pages of their own. Neither changes anything of the sequence.
  *
  * Source: Llama (RMSNorm, SwiGLU, rotary embedding, grouped-query attention) and Qwen2 (biases).
  *
@@ -15,8 +19,10 @@
 #ifndef ENGINE_FORWARD_H
 #define ENGINE_FORWARD_H
 
+#include "engine/adapter.h"
 #include "engine/kernels.h"
 #include "engine/model.h"
+#include "engine/rotary.h"
 #include "engine/seq.h"
 #include "engine/workers.h"
 
@@ -29,6 +35,18 @@ struct forward_run {
     const uint32_t *tokens;      /* they come after seq->n_tokens and are reserved for already */
     uint32_t n_tokens;
     enum forward_want want;
+    /* Both: tokens is not looked at, and want must be NONE. */
+    struct {
+        float *weights;          /* see engine/attend.h; NULL: does not observe */
+        uint32_t first;          /* the tokens [first, first + n_tokens) of one raw segment */
+    } observe;
+    struct {
+        const struct adapter *adapter;       /* NULL: makes no gists */
+        uint32_t segment;        /* a raw one, with all its tokens */
+        uint32_t first;          /* gists [first, first + n_tokens) of it: gist j stands at offset */
+        uint32_t sinks, ratio;   /* sinks + (j + 1) * ratio - 1 and becomes key sinks + j of */
+        const uint32_t *pages;
+    } gists;
 };
 
 struct forward_stop { bool (*fn)(void *arg); void *arg; };   /* asked between layers */
@@ -46,6 +64,9 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
 
 /* Logits of outputs [first, first + n) of the last step: ret is (n, n_vocab). */
 void forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret);
+
+/* Angles of this model's rotary embedding. */
+const struct rotary *forward_rotary(const struct forward *f);
 
 /* Bytes of scratch, for the memory account. */
 size_t forward_bytes(const struct forward *f);

@@ -66,8 +66,8 @@ static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
 
 /* Attention of some query rows over the keys of one segment and one KV head.
  *
- * Row i of q belongs to token i / group of the run and sees the first
- * min(n_keys, first_visible + i / group) keys. Writes the partial result of the segment:
+ * Row i of q belongs to token t = i / group of the run and sees the first
+ * min(n_keys, first_visible + t * stride) keys. Writes the partial result of the segment:
  *
  *     m[i] = max_j s_ij,  l[i] = sum_j exp(s_ij - m[i]),  o[i] = sum_j exp(s_ij - m[i]) v_j
  *
@@ -76,7 +76,7 @@ static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
 struct kernels_attn {
     const float *q;                  /* (n_rows, hd) */
     uint32_t n_rows, group, head_dim;
-    uint32_t n_keys, first_visible;
+    uint32_t n_keys, first_visible, stride;
     const uint8_t *pool;             /* base of the KV arena */
     const uint32_t *pages;           /* the segment's page ids */
     size_t page_bytes, k_off, v_off; /* tile of page p: pool + pages[p] * page_bytes + k_off */

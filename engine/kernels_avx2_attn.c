@@ -179,7 +179,7 @@ AVX2_ONCE void soften_row(float *s, uint32_t seen, float *m, float *l, float *o,
 /* Keys of the group that row r sees. */
 AVX2_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct group *g, uint32_t r)
 {
-    uint32_t seen = a->first_visible + r / a->group;
+    uint32_t seen = a->first_visible + r / a->group * a->stride;
 
     seen = seen < a->n_keys ? seen : a->n_keys;
     if (seen <= g->key0)
@@ -224,7 +224,7 @@ AVX2_INLINE void attend_group(enum kernels_kv kv, const struct kernels_attn *a,
 
     /* Rows that see nothing of the group come first. */
     if (g->key0 >= a->first_visible)
-        r = (g->key0 - a->first_visible + 1) * a->group;
+        r = ((g->key0 - a->first_visible) / a->stride + 1) * a->group;
     for (; r < a->n_rows; r += n) {
         uint32_t left = a->n_rows - r;
 

@@ -298,7 +298,7 @@ AVX512_INLINE void soften_row(float *s, uint32_t seen, float *m, float *sum, flo
 /* Keys of the group that row r sees. */
 AVX512_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct group *g, uint32_t r)
 {
-    uint32_t seen = a->first_visible + r / a->group;
+    uint32_t seen = a->first_visible + r / a->group * a->stride;
 
     seen = seen < a->n_keys ? seen : a->n_keys;
     if (seen <= g->key0)
@@ -347,7 +347,7 @@ AVX512_INLINE uint32_t rows_blind(const struct chunk *c, const struct group *g)
 
     if (g->key0 < c->a->first_visible)
         return c->r0;
-    blind = (g->key0 - c->a->first_visible + 1) * c->a->group;
+    blind = ((g->key0 - c->a->first_visible) / c->a->stride + 1) * c->a->group;
     return blind > c->r0 ? blind : c->r0;
 }
 
@@ -500,7 +500,7 @@ AVX512_INLINE void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd,
 /* The groups that some row of the chunk sees. */
 static uint32_t pages_seen(const struct chunk *c)
 {
-    uint32_t seen = c->a->first_visible + (c->r1 - 1) / c->a->group;
+    uint32_t seen = c->a->first_visible + (c->r1 - 1) / c->a->group * c->a->stride;
 
     return ((seen < c->a->n_keys ? seen : c->a->n_keys) + TOKENS - 1) / TOKENS;
 }

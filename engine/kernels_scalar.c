@@ -199,7 +199,7 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
 {
     const float *q = a->q + (size_t)row * a->head_dim;
     float *o = a->o + (size_t)row * a->head_dim, m = -INFINITY, l = 0;
-    uint32_t visible = a->first_visible + row / a->group;
+    uint32_t visible = a->first_visible + row / a->group * a->stride;
 
     if (visible > a->n_keys)
         visible = a->n_keys;

@@ -38,9 +38,12 @@ int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_
         n = UINT32_MAX / POOL_PAGE_TOKENS;
 
     p->free = malloc(n * sizeof(*p->free));
-    if (!p->free)
-        return why_set(why, -ENOMEM, "no memory for the table of %llu KV pages",
+    p->refs = calloc(n, sizeof(*p->refs));
+    if (!p->free || !p->refs) {
+        pool_close(p);
+        return why_set(why, -ENOMEM, "no memory for the tables of %llu KV pages",
                        (unsigned long long)n);
+    }
     p->mem_len = n * page;
     r = place_alloc(p->mem_len, lock, &mem, &p->place);
     if (r < 0) {
@@ -63,6 +66,7 @@ void pool_close(struct pool *p)
     if (p->mem)
         place_free(p->mem, p->mem_len);
     free(p->free);
+    free(p->refs);
     *p = (struct pool){ 0 };
 }
 
@@ -70,8 +74,10 @@ int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_
 {
     if (n > p->n_free || n > a->limit - a->used)
         return -ENOSPC;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         ret_pages[i] = p->free[--p->n_free];
+        p->refs[ret_pages[i]] = 1;
+    }
     a->used += n;
     assert(a->used <= a->limit); /* P2 */
     return 0;
@@ -79,10 +85,22 @@ int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_
 
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
-    assert(a->used >= n && p->n_free + n <= p->n_pages); /* P1 */
-    for (uint32_t i = n; i-- > 0;)
+    for (uint32_t i = n; i-- > 0;) {
+        assert(p->refs[pages[i]] > 0);
+        if (--p->refs[pages[i]] > 0)
+            continue;
+        assert(a->used > 0 && p->n_free < p->n_pages); /* P1 */
         p->free[p->n_free++] = pages[i];
-    a->used -= n;
+        a->used--;
+    }
+}
+
+void pool_share(struct pool *p, uint32_t n, const uint32_t *pages)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        assert(p->refs[pages[i]] > 0);
+        p->refs[pages[i]]++;
+    }
 }
 
 size_t pool_k_off(const struct pool *p, uint32_t layer, uint32_t head)

@@ -8,6 +8,9 @@
  *     +----------+----------+-- .. --+----------+-- .. --+--
  *     K tile (head_dim, 16), V tile (16, head_dim); f16, f32 or q8_0 (engine/kernels.h)
  *
+ * A page may stand in several tables of one account (a fork shares what it was made from): it counts its
+ * references and is charged once. Who writes to a shared page copies it first.
+ *
  * Invariants
  *   P1  Every page is free or charged to exactly one account: used + free == n_pages.
  *   P2  An account never holds more than its limit.
@@ -35,6 +38,7 @@ struct pool {
     uint32_t n_head_kv, head_dim;
     uint32_t n_pages, n_free;
     uint32_t *free;                  /* stack of n_free page ids */
+    uint32_t *refs;                  /* (n_pages) tables that a page stands in; 0: free */
     struct place_result place;
 };
 
@@ -47,7 +51,15 @@ void pool_close(struct pool *p);
 
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
+/* One table less: a page that stands in no other is free, and its account's charge ends. */
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
+/* One table more, of the same account. */
+void pool_share(struct pool *p, uint32_t n, const uint32_t *pages);
+
+static inline bool pool_shared(const struct pool *p, uint32_t page)
+{
+    return p->refs[page] > 1;
+}
 
 /* Offsets of a layer's and head's tiles inside a page. */
 size_t pool_k_off(const struct pool *p, uint32_t layer, uint32_t head);

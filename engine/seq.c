@@ -3,11 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-
-static uint32_t pages_for(uint32_t n_tokens)
-{
-    return (n_tokens + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
-}
+#include <string.h>
 
 int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
              uint32_t seg_len, uint32_t pos0)
@@ -20,8 +16,9 @@ int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uin
         return -EINVAL;
     /* Untouched pages of these tables cost address space, not memory. */
     s->tokens = malloc((size_t)max_tokens * sizeof(*s->tokens));
-    s->pages = malloc((size_t)pages_for(max_tokens) * sizeof(*s->pages));
-    if (!s->tokens || !s->pages) {
+    s->pages = malloc((size_t)seq_n_pages(max_tokens) * sizeof(*s->pages));
+    s->segments = malloc(((size_t)max_tokens / seg_len + 1) * sizeof(*s->segments));
+    if (!s->tokens || !s->pages || !s->segments) {
         seq_close(s);
         return -ENOMEM;
     }
@@ -32,39 +29,157 @@ void seq_close(struct seq *s)
 {
     if (!s)
         return;
-    if (s->n_pages)
-        pool_give(s->pool, s->account, s->n_pages, s->pages);
+    if (s->segments)
+        (void)seq_rewind(s, 0);
     free(s->tokens);
     free(s->pages);
+    free(s->segments);
     *s = (struct seq){ 0 };
+}
+
+static uint32_t n_segments(const struct seq *s)
+{
+    return (s->n_reserved + s->seg_len - 1) / s->seg_len;
+}
+
+/* Keys of a segment that has tokens, and the table of its pages is taken for them. */
+static uint32_t keys_reserved(const struct seq *s, uint32_t segment)
+{
+    const struct seq_segment *g = &s->segments[segment];
+    uint32_t behind = s->n_reserved - segment * s->seg_len;
+
+    return !g->compressed && behind < s->seg_len ? behind : g->n_keys;
+}
+
+int seq_fork(const struct seq *s, struct seq *dst)
+{
+    int r = seq_open(dst, s->pool, s->account, s->max_tokens, s->seg_len, s->pos0);
+
+    if (r < 0)
+        return r;
+    dst->n_tokens = dst->n_reserved = s->n_tokens;
+    memcpy(dst->tokens, s->tokens, (size_t)s->n_tokens * sizeof(*s->tokens));
+    for (uint32_t k = 0; k < n_segments(dst); k++) {
+        uint32_t n;
+
+        dst->segments[k] = s->segments[k];
+        n = seq_n_pages(keys_reserved(dst, k));
+        memcpy(seq_pages(dst, k), seq_pages(s, k), n * sizeof(*s->pages));
+        pool_share(s->pool, n, seq_pages(s, k));
+        dst->n_pages += n;
+    }
+    return 0;
+}
+
+/* A page of our own with the same bytes, in place of a shared one. */
+static int own_page(struct seq *s, uint32_t *page)
+{
+    struct pool *p = s->pool;
+    uint32_t copy;
+    int r;
+
+    if (!pool_shared(p, *page))
+        return 0;
+    r = pool_take(p, s->account, 1, &copy);
+    if (r < 0)
+        return r;
+    memcpy(p->mem + copy * p->page_bytes, p->mem + *page * p->page_bytes, p->page_bytes);
+    pool_give(p, s->account, 1, page);
+    *page = copy;
+    return 0;
+}
+
+int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < seq_n_pages(n_keys); i++)
+        r = own_page(s, seq_pages(s, segment) + i);
+    return r;
 }
 
 int seq_reserve(struct seq *s, uint32_t n)
 {
-    uint32_t want, have = s->n_pages;
+    uint32_t have = seq_n_pages(s->n_reserved), want, k = n_segments(s);
     int r;
 
     if (n > s->max_tokens - s->n_tokens)
         return -E2BIG;
-    want = pages_for(s->n_tokens + n);
-    if (want > have) {
-        r = pool_take(s->pool, s->account, want - have, s->pages + have);
-        if (r < 0)
-            return r;
-        s->n_pages = want;
+    /* Of pages that hold tokens only the last can get more. */
+    r = s->n_tokens % POOL_PAGE_TOKENS ? own_page(s, s->pages + s->n_tokens / POOL_PAGE_TOKENS) : 0;
+    if (r < 0 || s->n_tokens + n <= s->n_reserved)
+        return r;
+    /* What comes is raw, so its slots lie one after the other. */
+    want = seq_n_pages(s->n_tokens + n);
+    r = want > have ? pool_take(s->pool, s->account, want - have, s->pages + have) : 0;
+    if (r < 0)
+        return r;
+    s->n_pages += want - have;
+    s->n_reserved = s->n_tokens + n;
+    for (; k < n_segments(s); k++) {
+        const struct seq_segment *last = k ? &s->segments[k - 1] : NULL;
+
+        s->segments[k] = (struct seq_segment){ .base = last ? last->base + last->n_keys : s->pos0,
+                                               .n_keys = s->seg_len };
     }
-    if (s->n_tokens + n > s->n_reserved)
-        s->n_reserved = s->n_tokens + n;
     return 0;
 }
 
-void seq_rewind(struct seq *s, uint32_t n)
+/* Gives back the pages of a segment behind its first n_keys. */
+static void give_behind(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
-    uint32_t keep = pages_for(n);
+    uint32_t have = seq_n_pages(keys_reserved(s, segment)), keep = seq_n_pages(n_keys);
+
+    if (have > keep)
+        pool_give(s->pool, s->account, have - keep, seq_pages(s, segment) + keep);
+    s->n_pages -= have - keep;
+}
+
+uint32_t seq_rewind(struct seq *s, uint32_t n)
+{
+    uint32_t segment = n / s->seg_len, keep = n % s->seg_len;
 
     assert(n <= s->n_tokens);
-    if (s->n_pages > keep)
-        pool_give(s->pool, s->account, s->n_pages - keep, s->pages + keep);
-    s->n_pages = keep;
-    s->n_tokens = s->n_reserved = n;
+    if (keep && s->segments[segment].compressed)
+        keep = 0;
+    for (uint32_t k = n_segments(s); k-- > segment;)
+        give_behind(s, k, k == segment ? keep : 0);
+    s->n_tokens = s->n_reserved = segment * s->seg_len + keep;
+    return s->n_tokens;
+}
+
+uint32_t seq_position(const struct seq *s, uint32_t n)
+{
+    uint32_t segment = n / s->seg_len, off = n % s->seg_len;
+
+    assert(n <= s->n_tokens);
+    if (off)
+        return s->segments[segment].base + off;
+    return segment ? s->segments[segment - 1].base + s->segments[segment - 1].n_keys : s->pos0;
+}
+
+static void shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    struct seq_segment *g = &s->segments[segment];
+    uint32_t less = g->n_keys - n_keys;
+
+    assert((segment + 1) * s->seg_len <= s->n_tokens && !g->compressed && n_keys <= g->n_keys);
+    g->n_keys = n_keys;
+    g->compressed = true;
+    for (uint32_t k = segment + 1; k < n_segments(s); k++)
+        s->segments[k].base -= less;
+}
+
+void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    give_behind(s, segment, n_keys);
+    shorten(s, segment, n_keys);
+}
+
+void seq_replace(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
+{
+    give_behind(s, segment, 0);
+    memcpy(seq_pages(s, segment), pages, seq_n_pages(n_keys) * sizeof(*pages));
+    s->n_pages += seq_n_pages(n_keys);
+    shorten(s, segment, n_keys);
 }

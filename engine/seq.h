@@ -1,17 +1,26 @@
 /* engine/seq.h - one token sequence: its ids, its segments, its page table.
  *
- * Tokens stand in segments of seg_len; each segment begins a page and has a base, the position of its
- * first token. Keys are stored rotated by the offset inside their segment, and a query is rotated by
- * (its position - base): moving a segment moves its base and touches no key.
+ * Tokens stand in segments of seg_len. A segment has a base, the position of its first key; keys are
+ * stored rotated by their offset inside the segment, and a query is rotated by (its position - base):
+ * moving a segment moves its base and touches no key.
  *
- *     segment 0            segment 1            segment 2 (open)
- *     |p0|p1|p2|..         |p32|p33|..          |p64|p65|   pages in order, 16 tokens each
+ *     segment 0              segment 1                segment 2 (open)
+ *     |p0|p1|p2|..           |p32|p33|  |  |..        |p64|p65|      pages, 16 keys each
+ *      raw: seg_len keys      compressed: n_keys       raw, n_tokens % seg_len keys
+ *     base 0                 base seg_len             base seg_len + n_keys of segment 1
+ *
+ * A segment has its slots in the page table whether they hold pages or not. Compressing one shortens it
+ * and moves the bases behind it: positions stay without gaps, keys behind it stay as they are.
  *
  * Token ids are kept for the life of the sequence; a sequence that is dropped can be rebuilt.
  *
  * Invariants
- *   S1  n_tokens <= n_reserved <= max_tokens; pages cover [0, n_reserved) and are charged to account.
- *   S2  KV of tokens [0, n_tokens) is valid in every layer; the rest is never read.
+ *   S1  n_tokens <= n_reserved <= max_tokens; a raw segment's pages cover its reserved tokens, a compressed
+ *       one's its keys. All n_pages are charged to account, those that a fork shares once.
+ *   S2  KV of a raw segment's tokens and of a compressed one's keys is valid in every layer; the rest is
+ *       never read.
+ *   S3  Bases ascend: base[k + 1] = base[k] + keys of segment k. The open segment is raw.
+ *   S4  A page that will be written (of a reserved token, or by a compressor) stands in this table only.
  *
  * Threads    the scheduler's.
  * Ownership  borrows pool and account, owns its tables and pages.
@@ -26,6 +35,12 @@
 #define SEQ_SEGMENT_MAX     8192u
 #define SEQ_TOKENS_MAX      (1u << 23)     /* a distance that engine/rotary.h has angles for */
 
+struct seq_segment {
+    uint32_t base;                   /* position of its first key */
+    uint32_t n_keys;                 /* that are stored, or will be when it is full */
+    bool compressed;
+};
+
 struct seq {
     struct pool *pool;
     struct pool_account *account;
@@ -33,9 +48,10 @@ struct seq {
     uint32_t max_tokens;
     uint32_t pos0;                   /* position of the first token */
     uint32_t n_tokens, n_reserved;
-    uint32_t n_pages;
+    uint32_t n_pages;                /* held */
     uint32_t *tokens;                /* (max_tokens) */
-    uint32_t *pages;                 /* (max_tokens / 16, rounded up) */
+    uint32_t *pages;                 /* (max_tokens / 16, rounded up): token t of a raw segment is in t / 16 */
+    struct seq_segment *segments;    /* (max_tokens / seg_len, rounded up): valid up to n_reserved */
 };
 
 /* seg_len: SEQ_SEGMENT_MIN to SEQ_SEGMENT_MAX, a multiple of 16. -EINVAL, -ENOMEM. */
@@ -43,16 +59,41 @@ int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uin
              uint32_t seg_len, uint32_t pos0);
 void seq_close(struct seq *s);
 
+/* dst becomes a sequence of its own with the same tokens and the same pool, account and shape; pages are
+ * shared until one of the two writes to them. dst's max_tokens are s's. -ENOMEM. */
+int seq_fork(const struct seq *s, struct seq *dst);
+
 /* Takes pages so that n more tokens fit after n_tokens. -E2BIG: past max_tokens; -ENOSPC: the pool or
- * the account has too few pages. Nothing changes on an error. */
+ * the account has too few pages. Nothing that can be seen changes on an error. */
 int seq_reserve(struct seq *s, uint32_t n);
 
-/* Forgets tokens after the first n and gives back the pages behind them. */
-void seq_rewind(struct seq *s, uint32_t n);
+/* Forgets tokens after the first n and gives back the pages behind them. Inside a compressed segment there
+ * is nothing to go back to: that whole segment is forgotten. Returns how many tokens are left. */
+uint32_t seq_rewind(struct seq *s, uint32_t n);
 
-static inline uint32_t seq_n_segments(const struct seq *s, uint32_t n_tokens)
+/* Position of the token that comes after the first n, n <= n_tokens: also the number of keys before it. */
+uint32_t seq_position(const struct seq *s, uint32_t n);
+
+/* Before a compressor writes to the first n_keys keys of a segment. -ENOSPC: shared pages are to be copied,
+ * and there are none to copy them to. */
+int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys);
+
+/* A raw segment of all its tokens becomes a compressed one: its first n_keys keys were rewritten in place
+ * and the pages behind them go back. */
+void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys);
+/* The same by other pages that hold n_keys, taken for the same account: they are the sequence's now. */
+void seq_replace(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages);
+
+/* Pages of n_keys. */
+static inline uint32_t seq_n_pages(uint32_t n_keys)
 {
-    return (n_tokens + s->seg_len - 1) / s->seg_len;
+    return (n_keys + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+}
+
+/* Page table of a segment. */
+static inline uint32_t *seq_pages(const struct seq *s, uint32_t segment)
+{
+    return s->pages + (size_t)segment * (s->seg_len / POOL_PAGE_TOKENS);
 }
 
 #endif

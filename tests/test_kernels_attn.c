@@ -100,6 +100,7 @@ static void scene_init(struct scene *s, enum kernels_kv kv, uint32_t hd, uint32_
                                   .head_dim = hd,
                                   .n_keys = n_keys,
                                   .first_visible = first_visible,
+                                  .stride = 1,
                                   .page_bytes = 3 * tile + 64,
                                   .k_off = 64,
                                   .v_off = 64 + 2 * tile };
@@ -210,6 +211,31 @@ static void test_attn_prefill(void **state)
         check_attn(kv, 24, 2, 33, 95, 63, 0.5f);
         check_attn(kv, 248, 2, 33, 95, 63, 0.5f);
         check_attn(kv, 64, 3, 100, 512, 512, 0.5f);
+    }
+}
+
+/* Gists: each sees a snippet more than the one before. */
+static void test_attn_strides(void **state)
+{
+    static const uint32_t strides[] = { 2, 4, 7, 16, 32, 64 };
+
+    (void)state;
+    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+        for (size_t k = 0; k < sizeof(strides) / sizeof(strides[0]); k++) {
+            for (uint32_t n = 1; n <= 45; n += 11) {
+                uint32_t n_keys = (n - 1) * strides[k] + 5;
+                struct scene s;
+
+                if (n_keys > PAGES_MAX * KERNELS_PAGE_TOKENS)
+                    continue;
+                scene_init(&s, kv, 64, 1 + n % 3, n, n_keys, 5, 0.5f);
+                s.a.stride = strides[k];
+                scene_run(&s, plain, 0);
+                scene_run(&s, fast, 1);
+                check_scene(&s);
+                scene_fini(&s);
+            }
+        }
     }
 }
 
@@ -361,10 +387,15 @@ static void test_attn_merge_empty(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kv_store),     cmocka_unit_test(test_attn_decode),
-        cmocka_unit_test(test_attn_prefill), cmocka_unit_test(test_attn_sharp),
-        cmocka_unit_test(test_attn_split),   cmocka_unit_test(test_attn_hides_bad_keys),
-        cmocka_unit_test(test_attn_merge),   cmocka_unit_test(test_attn_merge_empty),
+        cmocka_unit_test(test_kv_store),
+        cmocka_unit_test(test_attn_decode),
+        cmocka_unit_test(test_attn_prefill),
+        cmocka_unit_test(test_attn_sharp),
+        cmocka_unit_test(test_attn_strides),
+        cmocka_unit_test(test_attn_split),
+        cmocka_unit_test(test_attn_hides_bad_keys),
+        cmocka_unit_test(test_attn_merge),
+        cmocka_unit_test(test_attn_merge_empty),
     };
 
     int failed = 0;

@@ -1,0 +1,80 @@
+/* engine/compress.h - compressors: the raw KV of a segment in, a shorter one in its place.
+ *
+ *     full       keeps all of it
+ *     none       keeps nothing: earlier segments are forgotten (the baseline of the paper's tables)
+ *     fine-kv    a gist for every snippet of r tokens: made by an adapter in a pass of its own
+ *                (engine/forward.h), or without one the KV of the snippet's last token, which is what an
+ *                untrained adapter makes
+ *     select     for each layer and KV head the keys that received most attention from the last tokens of
+ *                the segment (as SnapKV, arXiv 2404.14469, chooses)
+ *
+ * What a segment of L tokens becomes, with s sinks (in a sequence's first segment only, else 0):
+ *
+ *     | sinks | one key a snippet: (L - s) / r | remainder: (L - s) % r |     by position, ascending
+ *
+ * fine-kv keeps the remainder's tokens themselves, select as many more of its choice: the number of keys is
+ * the same. Keys get the positions 0, 1, ... of the shorter segment (engine/seq.h): they are turned back
+ * from where they stood.
+ *
+ * Source     paper 2.4 (snippets); positions and sinks: docs/memory.md.
+ *
+ * Threads    the scheduler's, the owner of the workers.
+ * Ownership  borrows model, kernels, workers and angles.
+ * Errors     compress_open: -ENOMEM. compress_check: -EINVAL.
+ */
+#ifndef ENGINE_COMPRESS_H
+#define ENGINE_COMPRESS_H
+
+#include "engine/adapter.h"
+#include "engine/rotary.h"
+#include "engine/seq.h"
+#include "engine/workers.h"
+
+#define COMPRESS_RATIO_MIN  2u
+#define COMPRESS_RATIO_MAX  64u
+#define COMPRESS_SINKS      4u     /* the default */
+#define COMPRESS_SINKS_MAX  16u
+#define COMPRESS_OBSERVERS  64u
+
+enum compress_method { COMPRESS_FULL, COMPRESS_NONE, COMPRESS_FINE_KV, COMPRESS_SELECT, COMPRESS__N };
+
+struct compress_spec {
+    enum compress_method method;
+    uint32_t ratio, sinks;
+    const struct adapter *adapter;   /* FINE_KV only; NULL: none */
+};
+
+/* "full", "none", "fine-kv", "select". */
+const char *compress_name(enum compress_method method);
+
+/* why says what is wrong with the spec for segments of seg_len tokens. */
+int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why);
+
+/* Keys that a segment is left with. */
+uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
+
+/* The last so many tokens of a segment have to observe it before it is compressed; 0: none. */
+uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len);
+
+/* Gists that an adapter has to make of a segment first, keys sinks to sinks + n of pages that hold
+ * compress_n_keys; 0: none. */
+uint32_t compress_n_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
+
+struct compressor;
+
+int compressor_open(const struct model *m, const struct kernels *k, struct workers *w,
+                    const struct rotary *rotary, struct compressor **ret);
+void compressor_close(struct compressor *c);
+
+/* A full raw segment of which gists were made becomes those pages, which the sequence takes over: sinks and
+ * the remainder join them. */
+void compressor_join(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                     uint32_t segment, const uint32_t *pages);
+
+/* Any other full raw segment becomes a compressed one in place, unless the method is FULL.
+ * weights (n_layer, n_head_kv, seg_len): what its observers saw, where there are any. -ENOSPC: see seq_own;
+ * nothing has happened. */
+int compressor_run(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                    uint32_t segment, const float *weights);
+
+#endif

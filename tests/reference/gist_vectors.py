@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""gist_vectors.py DATA - what the tiny models compute when old context is compressed: tests/data/gist_*.
+
+A plain implementation in f64 (numpy), written from docs/memory.md, docs/adapter.md and the paper, not from the
+engine: positions are absolute, keys are kept unrotated and rotated anew for every query, one softmax runs over
+all keys, segments are read whole. Weights are read by the `gguf` package.
+
+For each tiny model and policy: 320 ids in segments of 64, log-probabilities of all, some rows of logits
+(reffile.py's format). Adapters are random, one of each kind of tensor, and are written beside them.
+"""
+import json
+import struct
+import sys
+
+import gguf
+import numpy as np
+import reffile
+
+SEGMENT, N_TOKENS, OBSERVERS = 64, 320, 64
+MODELS = ("llama31", "smollm2", "qwen2", "qwen2_untied")
+# name, method, ratio, sinks, keep_tail, with an adapter
+POLICIES = (("none", "none", 1, 0, 0, False), ("fine", "fine-kv", 8, 4, 0, False),
+            ("tail", "fine-kv", 4, 3, 21, False), ("select", "select", 8, 4, 0, False),
+            ("gists", "fine-kv", 8, 4, 0, True), ("gists2", "fine-kv", 2, 0, 10, True))
+
+
+def field(reader, key, default=None):
+    f = reader.get_field(key)
+    return default if f is None else f.contents()
+
+
+class Model:
+    def __init__(self, path):
+        r = gguf.GGUFReader(path)
+        arch = field(r, "general.architecture")
+        hp = lambda key, default=None: field(r, f"{arch}.{key}", default)
+        self.n_head, self.n_kv = hp("attention.head_count"), hp("attention.head_count_kv")
+        self.n_layer, self.eps = hp("block_count"), hp("attention.layer_norm_rms_epsilon")
+        self.w, factors = {}, None
+        for t in r.tensors:
+            w = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float64)
+            w = w.reshape(tuple(int(n) for n in reversed(t.shape)))
+            if t.name == "rope_freqs.weight":
+                factors = w
+                continue
+            if arch == "llama" and (".attn_q." in t.name or ".attn_k." in t.name):
+                w = unpermute(w, self.n_head if ".attn_q." in t.name else self.n_kv)
+            self.w[t.name] = w
+        self.n_embd = self.w["token_embd.weight"].shape[1]
+        self.hd = self.w["blk.0.attn_q.weight"].shape[0] // self.n_head
+        base = hp("rope.freq_base", 10000.0)
+        self.freq = base ** (-2 * np.arange(self.hd // 2) / self.hd)
+        if factors is not None:
+            self.freq = self.freq / factors
+
+    def __getitem__(self, name):
+        return self.w.get(name)
+
+    def layer(self, i, name):
+        return self.w.get(f"blk.{i}.{name}")
+
+    def norm(self, x, w):
+        return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + self.eps) * w
+
+    def rotate(self, x, positions):
+        """x (n, heads, hd), positions (n) or (n, heads)"""
+        positions = np.asarray(positions, np.float64)
+        if positions.ndim == 1:
+            positions = positions[:, None]
+        angle = positions[:, :, None] * self.freq
+        c, s, half = np.cos(angle), np.sin(angle), self.hd // 2
+        a, b = x[:, :, :half], x[:, :, half:]
+        return np.concatenate((a * c - b * s, a * s + b * c), -1)
+
+    def logits(self, x):
+        x = self.norm(x, self["output_norm.weight"])
+        out = self["output.weight"]
+        return x @ (self["token_embd.weight"] if out is None else out).T
+
+    def ffn(self, i, x):
+        y = self.norm(x, self.layer(i, "ffn_norm.weight"))
+        gate = y @ self.layer(i, "ffn_gate.weight").T
+        up = y @ self.layer(i, "ffn_up.weight").T
+        return x + (gate / (1 + np.exp(-gate)) * up) @ self.layer(i, "ffn_down.weight").T
+
+    def qkv(self, i, x, adapter=None):
+        """(n, heads, hd) each, not rotated"""
+        y = self.norm(x, self.layer(i, "attn_norm.weight"))
+        out = []
+        for p, heads in (("q", self.n_head), ("k", self.n_kv), ("v", self.n_kv)):
+            own = {k: adapter.get(f"layers.{i}.{p}.{k}") if adapter else None
+                   for k in ("weight", "a", "b", "bias")}
+            w = own["weight"] if own["weight"] is not None else self.layer(i, f"attn_{p}.weight")
+            z = y @ w.T
+            if own["a"] is not None:
+                z = z + (y @ own["a"].T) @ own["b"].T
+            bias = own["bias"] if own["bias"] is not None else self.layer(i, f"attn_{p}.bias")
+            if bias is not None:
+                z = z + bias
+            out.append(z.reshape(len(x), heads, self.hd))
+        return out
+
+
+def unpermute(w, n_heads):
+    half = w.shape[0] // n_heads // 2
+    rows = [h * 2 * half + 2 * i + part
+            for h in range(n_heads) for part in (0, 1) for i in range(half)]
+    return w[rows]
+
+
+def attend(m, q, q_pos, k, k_pos, v, visible):
+    """q (n, n_head, hd); k, v (N, n_kv, hd), k_pos (N, n_kv); visible (n, N). Output and weights (n, n_head, N)."""
+    q = m.rotate(q, q_pos) / np.sqrt(m.hd)
+    k = m.rotate(k, k_pos)
+    group = m.n_head // m.n_kv
+    out = np.empty_like(q)
+    weights = np.empty((len(q), m.n_head, len(k)))
+    for h in range(m.n_head):
+        s = q[:, h] @ k[:, h // group].T
+        s = np.where(visible, s, -np.inf)
+        p = np.exp(s - s.max(-1, keepdims=True))
+        p /= p.sum(-1, keepdims=True)
+        weights[:, h] = p
+        out[:, h] = p @ v[:, h // group]
+    return out, weights
+
+
+class Session:
+    """Segments, each a list per layer of [k, v] with k unrotated; a compressed one has its own entries."""
+
+    def __init__(self, m, policy, adapter):
+        self.m, self.adapter = m, adapter
+        self.name, self.method, self.ratio, self.sinks, self.tail, _ = policy
+        self.segments, self.n_packed, self.ids = [], 0, []
+
+    def keys_before(self, segment, layer):
+        """k, v, positions of all entries of the segments before."""
+        k, v = [], []
+        for s in self.segments[:segment]:
+            k.append(s[layer][0])
+            v.append(s[layer][1])
+        if not k:
+            empty = np.zeros((0, self.m.n_kv, self.m.hd))
+            return empty, empty, 0
+        return np.concatenate(k), np.concatenate(v), sum(len(x) for x in k)
+
+    def rows(self, segment, offsets, x, side, count=False):
+        """Runs rows at offsets of a segment through the model. side: None: read them, they are the segment's
+        next tokens; "observe": their keys are there; an adapter: gists, seen by nobody. Returns x, what
+        each layer's keys of the segment receive, and the gists' k and v."""
+        m, received, made = self.m, [], []
+        for i in range(m.n_layer):
+            q, k, v = m.qkv(i, x, side if isinstance(side, dict) else None)
+            own = self.segments[segment][i]
+            if side is None:
+                own[0] = np.concatenate((own[0], k))
+                own[1] = np.concatenate((own[1], v))
+            mk, mv, base = self.keys_before(segment, i)
+            keys, values = np.concatenate((mk, own[0])), np.concatenate((mv, own[1]))
+            positions = np.concatenate((np.arange(base), base + np.arange(len(own[0]))))
+            visible = positions[None] <= base + np.asarray(offsets)[:, None]
+            if isinstance(side, dict):  # its own key in the place of its snippet's last token's
+                visible = positions[None] < base + np.asarray(offsets)[:, None]
+                visible = np.concatenate((visible, np.eye(len(x), dtype=bool)), 1)
+                keys, values = np.concatenate((keys, k)), np.concatenate((values, v))
+                positions = np.concatenate((positions, base + np.asarray(offsets)))
+                made.append([k, v])
+            o, w = attend(m, q, base + np.asarray(offsets), keys,
+                          np.repeat(positions[:, None], m.n_kv, 1), values, visible)
+            received.append(w.sum(0)[:, base:base + len(own[0])])
+            x = x + o.reshape(len(x), -1) @ m.layer(i, "attn_output.weight").T
+            x = m.ffn(i, x)
+        return x, received, made
+
+    def compress(self, segment):
+        m, sinks = self.m, self.sinks if segment == 0 else 0
+        n_snippets = (SEGMENT - sinks) // self.ratio
+        rest = list(range(sinks + n_snippets * self.ratio, SEGMENT))
+        ends = [sinks + (j + 1) * self.ratio - 1 for j in range(n_snippets)]
+        raw = self.segments[segment]
+        ids = self.ids[segment * SEGMENT:(segment + 1) * SEGMENT]
+        embd = m["token_embd.weight"]
+        if self.method == "none":
+            self.segments[segment] = [[k[:0], v[:0]] for k, v in raw]
+        elif self.method == "select":
+            offsets = range(SEGMENT - OBSERVERS, SEGMENT)
+            _, received, _ = self.rows(segment, offsets, embd[[ids[o] for o in offsets]], "observe")
+            n, group, packed = n_snippets + len(rest), m.n_head // m.n_kv, []
+            for (k, v), w in zip(raw, received):
+                w = w.reshape(m.n_kv, group, SEGMENT).sum(1)
+                kept = []
+                for h in range(m.n_kv):
+                    best = sorted(range(sinks, SEGMENT), key=lambda o: (-w[h, o], -o))[:n]
+                    kept.append(list(range(sinks)) + sorted(best))
+                kept = np.array(kept).T  # (n, n_kv)
+                heads = np.arange(m.n_kv)[None]
+                packed.append([k[kept, heads], v[kept, heads]])
+            self.segments[segment] = packed
+        elif self.adapter is None:
+            kept = list(range(sinks)) + ends + rest
+            self.segments[segment] = [[k[kept], v[kept]] for k, v in raw]
+        else:
+            g = self.adapter["gist.embedding"]
+            x = np.stack([g[min(j, len(g) - 1)] for j in range(n_snippets)])
+            if self.adapter["embedding"] == "last-token":
+                x = x + embd[[ids[o] for o in ends]]
+            _, _, made = self.rows(segment, ends, x, self.adapter)
+            self.segments[segment] = [
+                [np.concatenate((r[:sinks], g, r[rest])) for r, g in zip(layer, gists)]
+                for layer, gists in zip(raw, made)]
+
+    def read(self, ids):
+        """Logits after each."""
+        m, logits = self.m, []
+        for t in ids:  # one by one: what is due is compressed before
+            while len(self.ids) >= (self.n_packed + 1) * SEGMENT + self.tail:
+                self.compress(self.n_packed)
+                self.n_packed += 1
+            segment, off = divmod(len(self.ids), SEGMENT)
+            if off == 0:
+                empty = np.zeros((0, m.n_kv, m.hd))
+                self.segments.append([[empty, empty] for _ in range(m.n_layer)])
+            self.ids.append(int(t))
+            x, _, _ = self.rows(segment, [off], m["token_embd.weight"][[t]], None)
+            logits.append(m.logits(x)[0])
+        return np.array(logits)
+
+
+# --- adapters -------------------------------------------------------------------------------------
+
+DTYPES = {"F32": ("<f4", 4), "F16": ("<f2", 2), "BF16": (None, 2)}
+
+
+def rounded(x, dtype):
+    """(bytes, the values they stand for)"""
+    x = x.astype(np.float32)
+    if dtype == "BF16":
+        bits = x.view(np.uint32)
+        bits = ((bits + 0x7fff + (bits >> 16 & 1)) >> 16).astype("<u2")
+        return bits.tobytes(), (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    y = x.astype(DTYPES[dtype][0])
+    return y.tobytes(), y.astype(np.float64)
+
+
+def make_adapter(path, m, kind, digest, rng):
+    """Writes a file and returns what is in it."""
+    tensors, meta = {}, {"format": "gist-adapter", "version": "1", "base_model": digest,
+                         "base_name": "a tiny one", "method": "fine-kv", "mask": "memory-only",
+                         "segment": "64", "ratios": "2 8", "sinks": "4",
+                         "embedding": "own" if kind == "full" else "last-token"}
+    n_out = {"q": m.n_head * m.hd, "k": m.n_kv * m.hd, "v": m.n_kv * m.hd}
+
+    def base(i, p):
+        return m.layer(i, f"attn_{p}.weight")
+
+    embd_std = m["token_embd.weight"].std()
+    if kind != "untrained":
+        tensors["gist.embedding"] = ("F32", rng.normal(0, embd_std, (5 if kind == "full" else 1, m.n_embd)))
+    for i in range(m.n_layer):
+        for p in "qkv":
+            n, std = n_out[p], base(i, p).std()
+            if kind == "full" or (kind == "mixed" and p != "q"):
+                tensors[f"layers.{i}.{p}.weight"] = ("BF16" if kind == "mixed" else "F16",
+                                                     base(i, p) + rng.normal(0, std / 2, base(i, p).shape))
+            if kind in ("low", "mixed"):
+                tensors[f"layers.{i}.{p}.a"] = ("F32", rng.normal(0, 1, (3, m.n_embd)))
+                tensors[f"layers.{i}.{p}.b"] = ("F16", rng.normal(0, std / 2, (n, 3)))
+            if kind == "low" and p != "v":
+                tensors[f"layers.{i}.{p}.bias"] = ("F32", rng.normal(0, 1, n))
+    header, data, adapter = {"__metadata__": meta}, b"", {"embedding": meta["embedding"]}
+    for name, (dtype, x) in tensors.items():
+        raw, adapter[name] = rounded(x, dtype)
+        header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    adapter.setdefault("gist.embedding", np.zeros((1, m.n_embd)))
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+    return adapter
+
+
+def digest_of(path):
+    import xxhash
+    with open(path, "rb") as f:
+        return xxhash.xxh3_128_hexdigest(f.read())
+
+
+def main(data):
+    kinds = dict(zip(MODELS, ("mixed", "full", "low", "untrained")))
+    for name in MODELS:
+        m, rng = Model(f"{data}/tiny_{name}.gguf"), np.random.default_rng(5)
+        adapter = make_adapter(f"{data}/gist_{name}.safetensors", m, kinds[name],
+                               digest_of(f"{data}/tiny_{name}.gguf"), rng)
+        n_vocab = len(m["token_embd.weight"])
+        ids = rng.integers(0, n_vocab, N_TOKENS)
+        for policy in POLICIES:
+            logits = Session(m, policy, adapter if policy[5] else None).read(ids)
+            top = logits.max(-1)
+            log_sum = top + np.log(np.exp(logits - top[:, None]).sum(-1))
+            logprobs = np.full(N_TOKENS, np.nan)
+            logprobs[1:] = [logits[i, ids[i + 1]] - log_sum[i] for i in range(N_TOKENS - 1)]
+            rows = [SEGMENT - 1, SEGMENT, 2 * SEGMENT, 3 * SEGMENT + 30, N_TOKENS - 1]
+            reffile.write(f"{data}/gist_{name}_{policy[0]}.ref", ids, logprobs, N_TOKENS, n_vocab, rows,
+                          logits[rows])
+            print(f"{name} {policy[0]}: mean log-probability {np.nanmean(logprobs):.4f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

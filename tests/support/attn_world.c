@@ -1,0 +1,156 @@
+#include "tests/support/attn_world.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FREQ_BASE 500000.0
+
+const struct world_shape world_shapes[WORLD_SHAPES] = {
+    { "SmolLM2-135M", 9, 3, 64 }, { "Llama-3.1-8B", 32, 8, 128 }, { "Qwen2-7B", 28, 4, 128 },
+    { "no groups", 3, 3, 16 },    { "one KV head", 8, 1, 40 },
+};
+
+static float noise(uint64_t *state)
+{
+    *state = *state * 6364136223846793005ull + 1442695040888963407ull;
+    return (float)((double)(*state >> 33) / (double)(1u << 30) - 1.0);
+}
+
+static float *random_rows(uint64_t *seed, size_t n)
+{
+    float *x = malloc(n * sizeof(float));
+
+    for (size_t i = 0; x && i < n; i++)
+        x[i] = noise(seed);
+    return x;
+}
+
+int world_open(struct world *w, const struct world_shape *s, const struct kernels *k,
+               enum kernels_kv kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0)
+{
+    uint64_t seed = 11;
+    int r;
+
+    memset(w, 0, sizeof(*w));
+    w->m = (struct model){
+        .n_layer = 1, .n_head = s->n_head, .n_head_kv = s->n_head_kv, .head_dim = s->head_dim
+    };
+    w->k = k;
+    w->account.limit = UINT32_MAX;
+    for (uint32_t i = 0; i < s->head_dim / 2; i++)
+        w->freq[i] = (float)pow(FREQ_BASE, -2.0 * i / s->head_dim);
+    r = workers_open(n_workers, false, &w->w);
+    if (r == 0)
+        r = rotary_open(&w->rotary, w->freq, s->head_dim);
+    if (r == 0)
+        r = attend_open(&w->m, k, w->w, &w->rotary, &w->a);
+    if (r == 0)
+        r = pool_open(&w->pool, &w->m, kv, 32u << 20, false, NULL);
+    if (r == 0)
+        r = seq_open(&w->seq, &w->pool, &w->account, WORLD_CONTEXT, seg_len, pos0);
+    if (r == 0)
+        r = seq_reserve(&w->seq, WORLD_CONTEXT);
+    w->q = random_rows(&seed, (size_t)WORLD_CONTEXT * s->n_head * s->head_dim);
+    w->kk = random_rows(&seed, (size_t)WORLD_CONTEXT * s->n_head_kv * s->head_dim);
+    w->v = random_rows(&seed, (size_t)WORLD_CONTEXT * s->n_head_kv * s->head_dim);
+    return r;
+}
+
+void world_close(struct world *w)
+{
+    seq_close(&w->seq);
+    pool_close(&w->pool);
+    attend_close(w->a);
+    rotary_close(&w->rotary);
+    workers_close(w->w);
+    free(w->q);
+    free(w->kk);
+    free(w->v);
+}
+
+static void store(struct world *w, uint32_t t, const float *angles)
+{
+    uint32_t hd = w->m.head_dim, off = t % w->seq.seg_len;
+    uint8_t *page = w->pool.mem + seq_pages(&w->seq, t / w->seq.seg_len)[off / POOL_PAGE_TOKENS] *
+                                      w->pool.page_bytes;
+    float key[KERNELS_HEAD_DIM_MAX];
+
+    for (uint32_t h = 0; h < w->m.n_head_kv; h++) {
+        size_t at = ((size_t)t * w->m.n_head_kv + h) * hd;
+
+        memcpy(key, w->kk + at, hd * sizeof(float));
+        w->k->rope(key, 1, hd, angles);
+        w->k->kv_store[w->pool.kv](key, w->v + at, hd, off % POOL_PAGE_TOKENS,
+                                   page + pool_k_off(&w->pool, 0, h),
+                                   page + pool_v_off(&w->pool, 0, h));
+    }
+}
+
+void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, float *out)
+{
+    uint32_t hd = w->m.head_dim, width = w->m.n_head * hd, L = w->seq.seg_len, n_pieces = 0;
+    float *q = malloc((size_t)n * width * sizeof(float));
+    struct attend_piece pieces[WORLD_CONTEXT];
+
+    memcpy(q, w->q + (size_t)t0 * width, (size_t)n * width * sizeof(float));
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t t = t0 + i, off = t % L;
+        const float *angles = rotary_by(&w->rotary, off, NULL);
+
+        w->k->rope(q + (size_t)i * width, w->m.n_head, hd, angles);
+        w->k->scale(q + (size_t)i * width, width, 1.0f / sqrtf((float)hd));
+        store(w, t, angles);
+        if (i == 0 || off == 0)
+            pieces[n_pieces++] = (struct attend_piece){
+                .seq = &w->seq, .segment = t / L, .off = off, .row = i, .stride = 1
+            };
+        pieces[n_pieces - 1].n++;
+    }
+    pieces[n_pieces - 1].weights = weights;
+    attend_run(w->a, pieces, n_pieces, 0, q, out);
+    if (t0 + n > w->seq.n_tokens)
+        w->seq.n_tokens = t0 + n;
+    free(q);
+}
+
+void world_rotate(const struct world *w, const float *x, double pos, double *ret)
+{
+    uint32_t hd = w->m.head_dim;
+
+    for (uint32_t i = 0; i < hd / 2; i++) {
+        double c = cos(pos * (double)w->freq[i]), s = sin(pos * (double)w->freq[i]);
+
+        ret[i] = x[i] * c - x[hd / 2 + i] * s;
+        ret[hd / 2 + i] = x[i] * s + x[hd / 2 + i] * c;
+    }
+}
+
+void world_textbook(const struct world *w, uint32_t t, double pos, uint32_t head, uint32_t n,
+                    const uint32_t *keys, const double *positions, double *ret, double *ret_p)
+{
+    uint32_t hd = w->m.head_dim, kv = head / (w->m.n_head / w->m.n_head_kv);
+    double q[KERNELS_HEAD_DIM_MAX], k[KERNELS_HEAD_DIM_MAX], sum = 0, top = -INFINITY;
+    double *p = malloc(n * sizeof(*p));
+
+    world_rotate(w, w->q + ((size_t)t * w->m.n_head + head) * hd, pos, q);
+    for (uint32_t j = 0; j < n; j++) {
+        world_rotate(w, w->kk + ((size_t)keys[j] * w->m.n_head_kv + kv) * hd, positions[j], k);
+        p[j] = 0;
+        for (uint32_t i = 0; i < hd; i++)
+            p[j] += q[i] * k[i];
+        p[j] /= sqrt(hd);
+        top = fmax(top, p[j]);
+    }
+    memset(ret, 0, hd * sizeof(*ret));
+    for (uint32_t j = 0; j < n; j++)
+        sum += p[j] = exp(p[j] - top);
+    for (uint32_t j = 0; j < n; j++) {
+        p[j] /= sum;
+        for (uint32_t i = 0; i < hd; i++)
+            ret[i] += p[j] * w->v[((size_t)keys[j] * w->m.n_head_kv + kv) * hd + i];
+    }
+    if (ret_p)
+        memcpy(ret_p, p, n * sizeof(*p));
+    free(p);
+}

@@ -1,0 +1,60 @@
+#include "tests/support/memory_rig.h"
+
+int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct why *why)
+{
+    int r = rig_open(&m->rig, opts, why);
+
+    m->backend = (struct backend){ .model = NULL };
+    if (r < 0)
+        return r;
+    m->backend = (struct backend){ .kernels = m->rig.kernels,
+                                   .model = m->rig.model,
+                                   .workers = m->rig.workers,
+                                   .forward = m->rig.forward,
+                                   .context_max = m->rig.model->n_ctx_train };
+    r = compressor_open(m->rig.model, m->rig.kernels, m->rig.workers,
+                        forward_rotary(m->rig.forward), &m->backend.compressor);
+    if (r < 0)
+        memory_rig_close(m);
+    return r;
+}
+
+void memory_rig_close(struct memory_rig *m)
+{
+    compressor_close(m->backend.compressor);
+    rig_close(&m->rig);
+}
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t *ids, uint32_t n,
+                    uint32_t chunk, float *ret)
+{
+    uint32_t done = 0, n_out;
+
+    while (done < n) {
+        struct forward_run run = { .seq = memory->seq,
+                                   .tokens = ids + done,
+                                   .want = FORWARD_WANT_ALL };
+        bool behind;
+        int r;
+
+        memory_settle(memory);
+        behind = memory_behind(memory);
+        run.n_tokens = min_u32(min_u32(n - done, chunk), memory_room(memory));
+        r = behind ? memory_plan(memory, chunk, &run) : seq_reserve(memory->seq, run.n_tokens);
+        if (r == 0)
+            r = forward_step(m->rig.forward, &run, 1, NULL, &n_out);
+        if (r < 0)
+            return r;
+        memory_ran(memory, &run);
+        if (behind)
+            continue;
+        forward_logits(m->rig.forward, 0, n_out, ret + (size_t)done * m->rig.model->n_vocab);
+        done += run.n_tokens;
+    }
+    return 0;
+}

@@ -1,0 +1,204 @@
+/* tests/test_gists.c - would catch: a compressor that computes something else than its definition: gists with
+ * the wrong projections, embedding, bias or place, keys at the wrong positions, a token that sees what it
+ * should not, observers that count wrongly; and results that depend on chunks.
+ *
+ * The reference is a plain implementation in f64 by tests/reference/gist_vectors.py, on the tiny random models
+ * and random adapters. */
+#include "tests/support/memory_rig.h"
+#include "tests/support/ref.h"
+
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SEGMENT 64u
+#define BATCH   128u
+
+static const char *const models[] = { "llama31", "smollm2", "qwen2", "qwen2_untied" };
+
+static const struct {
+    const char *name;
+    struct memory_policy policy;
+    bool adapter;
+} cases[] = {
+    { "none", { { COMPRESS_NONE, 1, 0, NULL }, 0 }, false },
+    { "fine", { { COMPRESS_FINE_KV, 8, 4, NULL }, 0 }, false },
+    { "tail", { { COMPRESS_FINE_KV, 4, 3, NULL }, 21 }, false },
+    { "select", { { COMPRESS_SELECT, 8, 4, NULL }, 0 }, false },
+    { "gists", { { COMPRESS_FINE_KV, 8, 4, NULL }, 0 }, true },
+    { "gists2", { { COMPRESS_FINE_KV, 2, 0, NULL }, 10 }, true },
+};
+#define N_CASES (sizeof(cases) / sizeof(*cases))
+
+/* As in tests/test_reference.c; keys that are turned back are rounded once more, and a rounding may let
+ * select choose another key. */
+static const float tolerance[KERNELS_KV__N] = {
+    [KERNELS_KV_F16] = 8e-2f, [KERNELS_KV_F32] = 4e-4f, [KERNELS_KV_Q8_0] = 1.2f
+};
+
+struct bench {
+    struct memory_rig rig;
+    struct adapter *adapter;
+    char model[96], adapter_path[96];
+};
+
+static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kernels_kv kv)
+{
+    struct rig_opts opts = { .model = b->model,
+                             .cpu = cpu,
+                             .kv = kv,
+                             .threads = 2,
+                             .max_batch = BATCH,
+                             .max_tokens = 2048 };
+    struct why why = { "" };
+    int r;
+
+    (void)snprintf(b->model, sizeof(b->model), "tests/data/tiny_%s.gguf", model);
+    (void)snprintf(b->adapter_path, sizeof(b->adapter_path), "tests/data/gist_%s.safetensors",
+                   model);
+    r = memory_rig_open(&b->rig, &opts, &why);
+    if (r == -ENOTSUP)
+        return false;
+    if (r < 0 || adapter_open(b->adapter_path, b->rig.rig.model, &b->adapter, &why) < 0)
+        fail_msg("%s: %s", model, why.text);
+    return true;
+}
+
+static void close_bench(struct bench *b)
+{
+    adapter_close(b->adapter);
+    assert_int_equal(b->rig.rig.account.used, 0);
+    memory_rig_close(&b->rig);
+}
+
+/* All ids from nothing, in chunks. ret (n, n_vocab). */
+static void feed(struct bench *b, const struct memory_policy *policy, const struct ref *ref,
+                 uint32_t chunk, float *ret)
+{
+    struct memory_policy p = *policy;
+    struct memory memory;
+    struct seq seq;
+
+    assert_int_equal(rig_seq(&b->rig.rig, ref->n_tokens, SEGMENT, 0, &seq), 0);
+    assert_int_equal(memory_init(&memory, &p, &b->rig.backend, &seq), 0);
+    assert_int_equal(memory_rig_feed(&b->rig, &memory, ref->ids, ref->n_tokens, chunk, ret), 0);
+    memory_fini(&memory);
+    seq_close(&seq);
+}
+
+/* bf16 products round their activations to 8 bits: a gist of a half-precision adapter has a hundredth of
+ * that in its logits, as whole models of such weights have (tests/test_reference_types.c). */
+static float allowed(const struct bench *b, bool adapter, enum kernels_kv kv)
+{
+    bool rounds = adapter && b->rig.rig.kernels->to_bf16;
+
+    return rounds && tolerance[kv] < 1e-1f ? 1e-1f : tolerance[kv];
+}
+
+static float distance(const struct ref *ref, const float *logits)
+{
+    uint32_t n_vocab = ref->n_vocab;
+    float worst = 0;
+
+    for (uint32_t i = 0; i + 1 < ref->n_tokens; i++) {
+        double p = rig_logprob(logits + (size_t)i * n_vocab, n_vocab, ref->ids[i + 1]);
+
+        worst = fmaxf(worst, fabsf((float)p - ref->logprobs[i + 1]));
+    }
+    for (uint32_t r = 0; r < ref->n_rows; r++)
+        for (uint32_t v = 0; v < n_vocab; v++)
+            worst = fmaxf(worst, fabsf(logits[(size_t)ref->row_pos[r] * n_vocab + v] -
+                                       ref->rows[(size_t)r * n_vocab + v]));
+    return worst;
+}
+
+static void check_case(struct bench *b, const char *model, size_t i, enum kernels_kv kv)
+{
+    static const uint32_t chunks[] = { 100, 7, 1 };
+    struct memory_policy policy = cases[i].policy;
+    struct ref ref;
+    char path[96];
+    size_t len;
+    float *all, *other, worst;
+
+    (void)snprintf(path, sizeof(path), "tests/data/gist_%s_%s.ref", model, cases[i].name);
+    assert_int_equal(ref_open(path, &ref), 0);
+    assert_int_equal(ref.n_vocab, b->rig.rig.model->n_vocab);
+    policy.spec.adapter = cases[i].adapter ? b->adapter : NULL;
+    len = (size_t)ref.n_tokens * ref.n_vocab * sizeof(float);
+    all = malloc(len);
+    other = malloc(len);
+    feed(b, &policy, &ref, chunks[0], all);
+    worst = distance(&ref, all);
+    if (!(worst <= allowed(b, cases[i].adapter, kv)) &&
+        !(policy.spec.method == COMPRESS_SELECT && kv != KERNELS_KV_F32))
+        fail_msg("%s, %s, %s, KV %d: off by %g", model, cases[i].name, b->rig.rig.kernels->name, kv,
+                 worst);
+    for (size_t c = 1; kv == KERNELS_KV_F32 && c < sizeof(chunks) / sizeof(*chunks); c++) {
+        feed(b, &policy, &ref, chunks[c], other);
+        assert_memory_equal(other, all, len);
+    }
+    free(all);
+    free(other);
+    ref_close(&ref);
+}
+
+static void equals_the_reference(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < sizeof(models) / sizeof(*models); m++)
+        for (unsigned k = 0; kernels_name(k); k++)
+            for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+                struct bench b = { .adapter = NULL };
+
+                if (!open_bench(&b, models[m], kernels_name(k), kv))
+                    continue;
+                for (size_t i = 0; i < N_CASES; i++)
+                    check_case(&b, models[m], i, kv);
+                close_bench(&b);
+            }
+}
+
+/* An adapter without tensors is "keep every r-th token": only the last bit of its keys differs, which are
+ * computed once more. */
+static void untrained_keeps_every_rth(void **state)
+{
+    struct bench b = { .adapter = NULL };
+    struct ref ref;
+    float *with, *without, worst = 0;
+
+    (void)state;
+    assert_true(open_bench(&b, "qwen2_untied", "auto", KERNELS_KV_F32));
+    assert_int_equal(ref_open("tests/data/gist_qwen2_untied_fine.ref", &ref), 0);
+    with = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
+    without = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
+    for (uint32_t ratio = 2; ratio <= 64; ratio *= 2) {
+        struct memory_policy policy = { { COMPRESS_FINE_KV, ratio, 4, NULL }, 0 };
+
+        feed(&b, &policy, &ref, 100, without);
+        policy.spec.adapter = b.adapter;
+        feed(&b, &policy, &ref, 100, with);
+        for (size_t i = 0; i < (size_t)ref.n_tokens * ref.n_vocab; i++)
+            worst = fmaxf(worst, fabsf(with[i] - without[i]));
+    }
+    if (worst > 1e-4f)
+        fail_msg("off by %g", worst);
+    free(with);
+    free(without);
+    ref_close(&ref);
+    close_bench(&b);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(equals_the_reference),
+                                        cmocka_unit_test(untrained_keeps_every_rth) };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
