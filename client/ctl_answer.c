@@ -90,6 +90,9 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
     fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
             (double)(a->read_ns - a->asked_ns) / 1e9,
             rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
+    if (a->prompt.gist_tokens > 0)
+        fprintf(stderr, "; memory %u tokens as they are, %u as %u gists", a->prompt.raw_tokens,
+                a->prompt.gist_tokens, a->prompt.gists);
     if (a->n_tokens > 0)
         fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
     fprintf(stderr, "; wrote %u tokens", a->n_tokens);

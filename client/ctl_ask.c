@@ -1,6 +1,7 @@
 /* client/ctl_ask.c - gistctl ask: one question, one answer. */
 #include "client/ctl.h"
 #include "client/ctl_answer.h"
+#include "client/ctl_memory.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,8 @@ static const struct ctl_opt_usage usage = {
 
 struct ask {
     struct ctl_answer_opts answer;
+    struct ctl_memory_opts memory_opts;
+    struct gist_memory memory;
     struct ctl_opt_list files;
     bool no_stdin;
     struct ctl_text prompt;
@@ -90,7 +93,10 @@ static int read_prompt(struct ask *a, int argc, char **argv, int first)
 
 static int ask_question(const struct ask *a, gist_conn *c)
 {
-    struct gist_policy policy = { .size = sizeof(policy), .label = "ask" };
+    struct gist_policy policy = { .size = sizeof(policy),
+                                  .segment = a->memory_opts.segment,
+                                  .label = "ask",
+                                  .memory = &a->memory };
     struct gist_message msgs[2];
     size_t n = 0;
     gist_session *s;
@@ -113,16 +119,20 @@ int ctl_ask(int argc, char **argv)
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
           "a text to ask about; - is standard input; repeatable" },
         { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
+        CTL_MEMORY_OPTIONS(&a.memory_opts),
         CTL_ANSWER_OPTIONS(&a.answer),
     };
     gist_conn *c;
     int first, r;
 
     ctl_answer_defaults(&a.answer);
+    ctl_memory_defaults(&a.memory_opts);
     first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;
-    r = read_prompt(&a, argc, argv, first);
+    r = ctl_memory_read(&a.memory_opts, &a.memory);
+    if (r == 0)
+        r = read_prompt(&a, argc, argv, first);
     if (r == 0)
         r = ctl_connect(&c);
     if (r == 0) {

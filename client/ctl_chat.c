@@ -7,6 +7,7 @@
 #include "client/ctl.h"
 #include "client/ctl_answer.h"
 #include "client/ctl_line.h"
+#include "client/ctl_memory.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -24,6 +25,8 @@ static const struct ctl_opt_usage usage = {
 
 struct chat {
     struct ctl_answer_opts answer;
+    struct ctl_memory_opts memory_opts;
+    struct gist_memory memory;
     gist_conn *conn;
     gist_session *session;
     bool begun; /* the system message was sent */
@@ -61,7 +64,10 @@ static bool find_history(char ret[PATH_MAX])
 
 static int open_session(struct chat *chat)
 {
-    struct gist_policy policy = { .size = sizeof(policy), .label = "chat" };
+    struct gist_policy policy = { .size = sizeof(policy),
+                                  .segment = chat->memory_opts.segment,
+                                  .label = "chat",
+                                  .memory = &chat->memory };
     int r;
 
     gist_close(chat->session);
@@ -170,16 +176,21 @@ static int converse(struct chat *chat)
 int ctl_chat(int argc, char **argv)
 {
     struct chat chat = { 0 };
-    const struct ctl_opt opts[] = { CTL_ANSWER_OPTIONS(&chat.answer) };
+    const struct ctl_opt opts[] = { CTL_MEMORY_OPTIONS(&chat.memory_opts),
+                                    CTL_ANSWER_OPTIONS(&chat.answer) };
     char history[PATH_MAX];
     int first, r;
 
     ctl_answer_defaults(&chat.answer);
+    ctl_memory_defaults(&chat.memory_opts);
     first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;
     if (first < argc)
         return ctl_fail(CTL_USAGE, "chat takes no operand: '%s'; `gistctl ask` does.", argv[first]);
+    r = ctl_memory_read(&chat.memory_opts, &chat.memory);
+    if (r != 0)
+        return r;
     umask(077); /* what a person says is theirs alone, the history too */
     r = ctl_connect(&chat.conn);
     if (r != 0)

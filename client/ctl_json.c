@@ -146,5 +146,8 @@ void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage
     ctl_json_u64(j, "prompt_ns", u->prompt_ns);
     ctl_json_u64(j, "first_token_ns", u->first_token_ns);
     ctl_json_u64(j, "generate_ns", u->generate_ns);
+    ctl_json_u64(j, "raw_tokens", u->raw_tokens);
+    ctl_json_u64(j, "gist_tokens", u->gist_tokens);
+    ctl_json_u64(j, "gists", u->gists);
     ctl_json_close(j, '}');
 }

@@ -1,6 +1,7 @@
 /* client/ctl_score.c - gistctl score: how well the model foresees a text. */
 #include "client/ctl.h"
 #include "client/ctl_json.h"
+#include "client/ctl_memory.h"
 #include "client/ctl_opt.h"
 
 #include <math.h>
@@ -58,28 +59,38 @@ static void print_text(const struct gist_score *s)
     double nll = mean_nll(s, &scored);
 
     printf("tokens  %zu (%zu scored)\n", s->n, scored);
+    if (s->usage.gist_tokens > 0)
+        printf("memory  %u tokens as they are, %u as %u gists\n", s->usage.raw_tokens,
+               s->usage.gist_tokens, s->usage.gists);
     if (scored > 0)
         printf("nll     %.6f\nppl     %.4f\n", nll, exp(nll));
 }
 
 int ctl_score(int argc, char **argv)
 {
-    struct gist_score_opts o = { .size = sizeof(o) };
+    struct gist_memory memory;
+    struct gist_score_opts o = { .size = sizeof(o), .memory = &memory };
+    struct ctl_memory_opts m;
     bool json = false;
     const struct ctl_opt opts[] = {
         { "window", 'w', CTL_OPT_U32, "N", &o.window, 0, 4294967295.0,
           "tokens a window; 0: the model's context (0)" },
-        { "segment", 0, CTL_OPT_U32, "N", &o.segment, 0, 4294967295.0,
-          "tokens a segment; 0: the daemon's default (0)" },
+        CTL_MEMORY_OPTIONS(&m),
         { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0,
           "one object: tokens, logprobs, nll, ppl, usage" },
     };
     struct gist_score score = { 0 };
     struct ctl_text text = { 0 };
     gist_conn *c;
-    int r, first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
+    int r, first;
 
+    ctl_memory_defaults(&m);
+    first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
+        return r;
+    o.segment = m.segment;
+    r = ctl_memory_read(&m, &memory);
+    if (r != 0)
         return r;
     if (argc - first > 1)
         return ctl_fail(CTL_USAGE, "score takes one FILE, not %d.", argc - first);

@@ -66,8 +66,8 @@ static void print_client(const struct gist_stats_client *c)
 
 static void print_session(const struct gist_stats_session *s)
 {
-    printf("%8llu %8llu %8u %8u %8u  ", (unsigned long long)s->id, (unsigned long long)s->client,
-           s->n_tokens, s->pages, s->segment);
+    printf("%8llu %8llu %8u %8u %8u %8u  ", (unsigned long long)s->id,
+           (unsigned long long)s->client, s->n_tokens, s->pages, s->gist_pages, s->segment);
     ctl_text_show(stdout, s->label, strlen(s->label));
     fputs(s->busy ? " (busy)\n" : "\n", stdout);
 }
@@ -79,6 +79,8 @@ static void print_text(const struct gist_stats *s)
     printf("gistd       %s, up %s\n", s->version, human_time(s->uptime_ns, t));
     printf("model       %s (%s)\n", s->model, s->model_digest);
     printf("cpu         %s, %u threads\n", s->cpu, s->threads);
+    if (s->adapters[0])
+        printf("adapters    %s\n", s->adapters);
     print_memory(s);
     printf("requests    %llu served, %llu failed, %u running\n",
            (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,
@@ -93,8 +95,8 @@ static void print_text(const struct gist_stats *s)
     for (uint32_t i = 0; i < s->n_clients; i++)
         print_client(&s->clients[i]);
     if (s->n_sessions > 0)
-        printf("\n%8s %8s %8s %8s %8s  %s\n", "SESSION", "CLIENT", "TOKENS", "PAGES", "SEGMENT",
-               "LABEL");
+        printf("\n%8s %8s %8s %8s %8s %8s  %s\n", "SESSION", "CLIENT", "TOKENS", "PAGES",
+               "OF GISTS", "SEGMENT", "LABEL");
     for (uint32_t i = 0; i < s->n_sessions; i++)
         print_session(&s->sessions[i]);
 }
@@ -121,6 +123,7 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
         ctl_json_string(j, "label", s->sessions[i].label);
         ctl_json_u64(j, "n_tokens", s->sessions[i].n_tokens);
         ctl_json_u64(j, "pages", s->sessions[i].pages);
+        ctl_json_u64(j, "gist_pages", s->sessions[i].gist_pages);
         ctl_json_u64(j, "segment", s->sessions[i].segment);
         ctl_json_bool(j, "busy", s->sessions[i].busy);
         ctl_json_close(j, '}');
@@ -137,6 +140,8 @@ static void print_json(const struct gist_stats *s)
     ctl_json_string(&j, "model", s->model);
     ctl_json_string(&j, "model_digest", s->model_digest);
     ctl_json_string(&j, "cpu", s->cpu);
+    ctl_json_string(&j, "adapters", s->adapters);
+    ctl_json_u64(&j, "adapter_bytes", s->adapter_bytes);
     ctl_json_u64(&j, "threads", s->threads);
     ctl_json_u64(&j, "uptime_ns", s->uptime_ns);
     ctl_json_u64(&j, "weights_bytes", s->weights_bytes);

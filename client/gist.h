@@ -84,21 +84,54 @@ GIST_API int gist_ping(gist_conn *c);
 
 enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
 
+/* What becomes of old context. With any compressor but GIST_FULL a segment that is full and has keep_tail
+ * tokens behind it is compressed; memory stays bounded, and a session may be longer than the model's
+ * window. */
+enum gist_compressor {
+    GIST_FULL,                        /* all of it stays as it is */
+    GIST_NONE,                        /* it is forgotten */
+    GIST_FINE_KV,                     /* one key and value of every `ratio` tokens */
+    GIST_SELECT                       /* for each head those that the segment's end attends to */
+};
+
+#define GIST_NO_SINKS UINT32_MAX
+
+struct gist_memory {
+    size_t size;                      /* sizeof(struct gist_memory) */
+    enum gist_compressor compressor;
+    uint32_t ratio;                   /* 2 to 64, a divisor of the segment; 0: 8 */
+    uint32_t sinks;                   /* first tokens that always stay; 0: 4; GIST_NO_SINKS */
+    uint32_t keep_tail;               /* last tokens that are not compressed yet */
+    const char *adapter;              /* that makes the gists, of gist_stats.adapters; NULL: none */
+};
+
+/* "full", "none", "fine-kv", "select"; NULL past the last. */
+GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
+
 struct gist_policy {
     size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
     uint32_t segment;                 /* tokens; 0: the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
+    const struct gist_memory *memory; /* NULL: GIST_FULL */
 };
 
 struct gist_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
+    uint32_t raw_tokens, gist_tokens; /* of prompt_tokens: there as they are, there as gists */
+    uint32_t gists;                   /* keys that stand for gist_tokens */
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
 GIST_API void gist_close(gist_session *s);        /* does not wait; the daemon frees its pages */
 GIST_API uint64_t gist_session_id(const gist_session *s);
+
+/* A session that goes on from where s is: tokens, policy and logits are the same, memory is shared as long as
+ * both leave it as it is. label may be NULL. */
+GIST_API int gist_fork(gist_session *s, const char *label, gist_session **ret_session);
+/* Takes s back to its first n_tokens (of gist_usage.prompt_tokens), as if nothing had come behind them. */
+GIST_API int gist_rewind(gist_session *s, uint32_t n_tokens);
 
 struct gist_message { const char *role; const char *text; };
 
@@ -163,6 +196,7 @@ struct gist_score_opts {
     size_t size;
     uint32_t window;                  /* 0: the model's context */
     uint32_t segment;                 /* 0: default */
+    const struct gist_memory *memory; /* of a window's earlier segments; NULL: GIST_FULL */
 };
 GIST_API int gist_score_text(gist_conn *c, const char *text, size_t len,
                              const struct gist_score_opts *opts, struct gist_score *ret_score);
@@ -187,11 +221,13 @@ struct gist_stats_session {
     uint32_t n_tokens, pages, segment;
     int busy;
     const char *label;
+    uint32_t gist_pages;                          /* of pages: those of compressed segments */
 };
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;
+    const char *adapters;                         /* names, a space between them */
     uint32_t threads, page_bytes, page_tokens, pages, pages_free, n_clients, n_sessions, requests_running;
-    uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes;
+    uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total, steps_total;
     uint64_t client_errors_total;
     const struct gist_stats_client *clients;      /* (n_clients) */

@@ -136,6 +136,9 @@ int gist_set_errno(gist_conn *c, int err);
  * zeros. */
 int gist_copy_sized(void *dst, size_t dst_size, const void *src);
 
+/* -EINVAL for a compressor that we don't know. src may be NULL. */
+int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src);
+
 void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src);
 void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src);
 

@@ -49,15 +49,33 @@ static int keep_score(struct gist_request *r, const struct wire_rep *rep, const 
     return 0;
 }
 
-static struct gist_request make_score(gist_conn *c, const struct gist_score_opts *o,
+/* The caller's options; memory goes into a form that requests take. */
+struct score_opts {
+    struct gist_score_opts o;
+    struct wire_memory memory;
+};
+
+static int read_opts(gist_conn *c, const struct gist_score_opts *opts, struct score_opts *ret)
+{
+    int err;
+
+    ret->memory = (struct wire_memory){ 0 };
+    err = gist_copy_sized(&ret->o, sizeof(ret->o), opts);
+    if (err == 0)
+        err = gist_copy_memory(&ret->memory, ret->o.memory);
+    return err < 0 ? gist_set_errno(c, err) : 0;
+}
+
+static struct gist_request make_score(gist_conn *c, const struct score_opts *o,
                                       enum wire_score_kind kind, const void *bulk, size_t len)
 {
     struct gist_request r = gist_request_make(c, WIRE_SCORE);
 
     r.msg.u.score.kind = kind;
     r.msg.u.score.want = WIRE_SCORE_LOGPROBS;
-    r.msg.u.score.window = o->window;
-    r.msg.u.score.segment = o->segment;
+    r.msg.u.score.window = o->o.window;
+    r.msg.u.score.segment = o->o.segment;
+    r.msg.u.score.memory = o->memory;
     r.bulk = bulk;
     r.bulk_len = len;
     r.on_reply = keep_score;
@@ -81,12 +99,12 @@ static void hand_out(struct gist_request *r, struct gist_score *ret_score)
 int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gist_score_opts *opts,
                     struct gist_score *ret_score)
 {
-    struct gist_score_opts o;
+    struct score_opts o;
     struct gist_request r;
-    int err = gist_copy_sized(&o, sizeof(o), opts);
+    int err = read_opts(c, opts, &o);
 
     if (err < 0)
-        return gist_set_errno(c, err);
+        return err;
     r = make_score(c, &o, WIRE_SCORE_TEXT, text, len);
     r.part_max = gist_part_max(c);
     err = gist_run(&r, -1);
@@ -114,13 +132,13 @@ int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
                       const struct gist_score_opts *opts, struct gist_score *ret_score)
 {
     struct gist_request sum = { 0 };
-    struct gist_score_opts o;
+    struct score_opts o;
     size_t step, done = 0;
-    int err = gist_copy_sized(&o, sizeof(o), opts);
+    int err = read_opts(c, opts, &o);
 
     if (err < 0)
-        return gist_set_errno(c, err);
-    step = ids_at_once(c, o.window);
+        return err;
+    step = ids_at_once(c, o.o.window);
     do {
         size_t k = n - done < step ? n - done : step;
         struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));
@@ -143,13 +161,13 @@ int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
 int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
                       const struct gist_score_opts *opts, gist_rows_fn *on_rows, void *arg)
 {
-    struct gist_score_opts o;
+    struct score_opts o;
     size_t step, done = 0;
-    int err = gist_copy_sized(&o, sizeof(o), opts);
+    int err = on_rows ? read_opts(c, opts, &o) : gist_set_errno(c, -EINVAL);
 
-    if (err < 0 || !on_rows)
-        return gist_set_errno(c, -EINVAL);
-    step = ids_at_once(c, o.window);
+    if (err < 0)
+        return err;
+    step = ids_at_once(c, o.o.window);
     do {
         size_t k = n - done < step ? n - done : step;
         struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));

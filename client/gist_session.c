@@ -16,6 +16,13 @@ static int keep_session(struct gist_request *r, const struct wire_rep *rep, cons
     return 0;
 }
 
+static gist_session *keep(gist_session *s, gist_conn *c, uint64_t id)
+{
+    *s = (gist_session){ .next = c->sessions, .conn = c, .id = id };
+    c->sessions = s;
+    return s;
+}
+
 int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session)
 {
     struct gist_request r = gist_request_make(c, WIRE_OPEN_SESSION);
@@ -23,6 +30,8 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     gist_session *s;
     int err = gist_copy_sized(&p, sizeof(p), policy);
 
+    if (err == 0)
+        err = gist_copy_memory(&r.msg.u.open_session.memory, p.memory);
     if (err < 0)
         return gist_set_errno(c, err);
     s = calloc(1, sizeof(*s));
@@ -38,10 +47,47 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
         free(s);
         return err;
     }
-    *s = (gist_session){ .next = c->sessions, .conn = c, .id = r.session };
-    c->sessions = s;
-    *ret_session = s;
+    *ret_session = keep(s, c, r.session);
     return 0;
+}
+
+int gist_fork(gist_session *s, const char *label, gist_session **ret_session)
+{
+    struct gist_request r = gist_request_make(s->conn, WIRE_FORK);
+    gist_session *t = calloc(1, sizeof(*t));
+    int err;
+
+    if (!t)
+        return gist_set_errno(s->conn, -ENOMEM);
+    r.msg.u.fork.session = s->id;
+    r.msg.u.fork.label = label;
+    r.on_reply = keep_session;
+    err = gist_run(&r, -1);
+    if (err < 0) {
+        free(t);
+        return err;
+    }
+    *ret_session = keep(t, s->conn, r.session);
+    return 0;
+}
+
+static int check_rewound(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    return rep->kind == WIRE_REWOUND && rep->last &&
+                   rep->u.rewound.n_tokens == r->msg.u.rewind.n_tokens
+               ? 0
+               : -EPROTO;
+}
+
+int gist_rewind(gist_session *s, uint32_t n_tokens)
+{
+    struct gist_request r = gist_request_make(s->conn, WIRE_REWIND);
+
+    r.msg.u.rewind.session = s->id;
+    r.msg.u.rewind.n_tokens = n_tokens;
+    r.on_reply = check_rewound;
+    return gist_run(&r, -1);
 }
 
 void gist_close(gist_session *s)

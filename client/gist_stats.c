@@ -22,7 +22,8 @@ static void copy_lists(const struct wire_stats *w, struct gist_stats_client *cli
                                                    .pages = w->session[i].pages,
                                                    .segment = w->session[i].segment,
                                                    .busy = w->session[i].busy,
-                                                   .label = w->session[i].label };
+                                                   .label = w->session[i].label,
+                                                   .gist_pages = w->session[i].gist_pages };
 }
 
 static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
@@ -31,6 +32,7 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .model = w->model,
                               .model_digest = w->model_digest,
                               .cpu = w->cpu,
+                              .adapters = w->adapters,
                               .threads = w->threads,
                               .page_bytes = w->page_bytes,
                               .page_tokens = w->page_tokens,
@@ -41,6 +43,7 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .weights_bytes = w->weights_bytes,
                               .scratch_bytes = w->scratch_bytes,
                               .kv_bytes = w->kv_bytes,
+                              .adapter_bytes = w->adapter_bytes,
                               .requests_total = w->requests_total,
                               .requests_failed = w->requests_failed,
                               .prompt_tokens_total = w->prompt_tokens_total,

@@ -36,7 +36,10 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .generated_tokens = src->generated_tokens,
                                 .prompt_ns = src->prompt_ns,
                                 .first_token_ns = src->first_token_ns,
-                                .generate_ns = src->generate_ns };
+                                .generate_ns = src->generate_ns,
+                                .raw_tokens = src->raw_tokens,
+                                .gist_tokens = src->gist_tokens,
+                                .gists = src->gists };
 }
 
 void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
@@ -48,6 +51,34 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     if (dst->first_token_ns == 0)
         dst->first_token_ns = src->first_token_ns;
     dst->generate_ns += src->generate_ns;
+    dst->raw_tokens += src->raw_tokens;
+    dst->gist_tokens += src->gist_tokens;
+    dst->gists += src->gists;
+}
+
+static const char *const compressors[] = {
+    [GIST_FULL] = "full", [GIST_NONE] = "none", [GIST_FINE_KV] = "fine-kv", [GIST_SELECT] = "select"
+};
+#define N_COMPRESSORS (sizeof(compressors) / sizeof(compressors[0]))
+
+const char *gist_compressor_name(enum gist_compressor compressor)
+{
+    return (unsigned)compressor < N_COMPRESSORS ? compressors[compressor] : NULL;
+}
+
+int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
+{
+    struct gist_memory m;
+    int err = gist_copy_sized(&m, sizeof(m), src);
+
+    if (err < 0 || !gist_compressor_name(m.compressor))
+        return -EINVAL;
+    *dst = (struct wire_memory){ .compressor = (enum wire_compressor)m.compressor,
+                                 .ratio = m.ratio,
+                                 .sinks = m.sinks,
+                                 .keep_tail = m.keep_tail,
+                                 .adapter = m.adapter };
+    return 0;
 }
 
 int gist_array_add(struct gist_array *a, const void *src, size_t n, size_t elem)

@@ -3,6 +3,7 @@
 #include "daemon/log.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -66,6 +67,73 @@ static size_t longest_token(const struct vocab *v)
     return most;
 }
 
+const struct adapter *backend_adapter(const struct backend *b, const char *name)
+{
+    for (uint32_t i = 0; i < b->n_adapters; i++)
+        if (strcmp(b->adapters[i]->name, name) == 0)
+            return b->adapters[i];
+    return NULL;
+}
+
+size_t backend_adapter_bytes(const struct backend *b)
+{
+    size_t n = 0;
+
+    for (uint32_t i = 0; i < b->n_adapters; i++)
+        n += b->adapters[i]->mem_len;
+    return n;
+}
+
+static int open_adapter(struct backend *b, const char *path, struct why *why)
+{
+    struct adapter *a;
+    int r;
+
+    if (b->n_adapters == BACKEND_ADAPTERS_MAX)
+        return why_set(why, -EINVAL, "option adapter: found more than %u files",
+                       BACKEND_ADAPTERS_MAX);
+    r = adapter_open(path, b->model, &a, why);
+    if (r < 0)
+        return r;
+    if (a->method != ADAPTER_FINE_KV || a->mask != ADAPTER_MEMORY_ONLY)
+        r = why_set(why, -ENOTSUP,
+                    "%s: this is a %s adapter with the mask rule %s; fine-kv with "
+                    "memory-only is what runs here",
+                    path, adapter_method_name(a->method), adapter_mask_name(a->mask));
+    else if (backend_adapter(b, a->name) || strchr(a->name, ' '))
+        r = why_set(why, -EINVAL,
+                    "%s: found the name \"%s\", expected one without spaces that no other "
+                    "adapter has",
+                    path, a->name);
+    if (r < 0) {
+        adapter_close(a);
+        return r;
+    }
+    (void)snprintf(b->adapter_names + strlen(b->adapter_names),
+                   sizeof(b->adapter_names) - strlen(b->adapter_names), "%s%s",
+                   b->n_adapters ? " " : "", a->name);
+    b->adapters[b->n_adapters++] = a;
+    return 0;
+}
+
+static int open_adapters(struct backend *b, const char *paths, struct why *why)
+{
+    char path[PATH_MAX];
+    int r = 0;
+
+    while (r == 0 && *paths) {
+        size_t n = strcspn(paths, ":");
+
+        if (n >= sizeof(path))
+            return why_set(why, -ENAMETOOLONG, "option adapter: found a path of %zu bytes", n);
+        memcpy(path, paths, n);
+        path[n] = '\0';
+        r = n ? open_adapter(b, path, why) : 0;
+        paths += n + (paths[n] == ':');
+    }
+    return r;
+}
+
 int backend_load(struct backend *b, const struct config *c, const struct model_progress *progress,
                  struct why *why)
 {
@@ -77,6 +145,8 @@ int backend_load(struct backend *b, const struct config *c, const struct model_p
         r = open_workers(b, c, why);
     if (r == 0)
         r = model_open(c->model, b->workers, progress, &b->model, why);
+    if (r == 0)
+        r = open_adapters(b, c->adapters, why);
     if (r == 0)
         r = vocab_open(b->model->file, &b->vocab, why);
     if (r == 0 && vocab_size(b->vocab) > b->model->n_vocab)
@@ -107,6 +177,12 @@ int backend_start(struct backend *b, const struct config *c, struct why *why)
     int r;
 
     r = forward_open(b->model, b->kernels, b->workers, c->batch_tokens, &b->forward, why);
+    if (r == 0) {
+        r = compressor_open(b->model, b->kernels, b->workers, forward_rotary(b->forward),
+                            &b->compressor);
+        if (r < 0)
+            (void)why_set(why, r, "no memory for compressing");
+    }
     if (r == 0)
         r = pool_open(&b->pool, b->model, kv, c->kv_bytes, c->mlock, why);
     if (r < 0)
@@ -121,10 +197,13 @@ int backend_start(struct backend *b, const struct config *c, struct why *why)
 void backend_close(struct backend *b)
 {
     pool_close(&b->pool);
+    compressor_close(b->compressor);
     forward_close(b->forward);
     workers_close(b->workers);
     chat_close(b->chat);
     vocab_close(b->vocab);
+    for (uint32_t i = 0; i < b->n_adapters; i++)
+        adapter_close(b->adapters[i]);
     model_close(b->model);
     *b = (struct backend){ .model = NULL };
 }

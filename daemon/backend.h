@@ -3,19 +3,23 @@
  * backend_load makes threads and reads the file with them (long: it reports progress); backend_start
  * makes the memory to serve from. Both on the thread that will run the forward pass.
  *
- * Threads    see each part's header. workers, forward and pool are the scheduler's.
+ * Threads    see each part's header. workers, forward, compressor and pool are the scheduler's.
  * Ownership  owns all of it.
  */
 #ifndef DAEMON_BACKEND_H
 #define DAEMON_BACKEND_H
 
 #include "daemon/config.h"
+#include "engine/adapter.h"
 #include "engine/chat.h"
+#include "engine/compress.h"
 #include "engine/forward.h"
 #include "engine/model.h"
 #include "engine/pool.h"
 #include "engine/vocab.h"
 #include "engine/workers.h"
+
+#define BACKEND_ADAPTERS_MAX 16u
 
 struct backend {
     const struct kernels *kernels;
@@ -25,6 +29,10 @@ struct backend {
     struct why chat_why; /* then the reason */
     struct workers *workers;
     struct forward *forward;
+    struct compressor *compressor;
+    struct adapter *adapters[BACKEND_ADAPTERS_MAX];
+    uint32_t n_adapters;
+    char adapter_names[BACKEND_ADAPTERS_MAX * (ADAPTER_NAME_MAX + 1) + 1];
     struct pool pool;
     uint32_t context_max;  /* tokens a session may hold */
     uint32_t client_pages; /* pages a client may hold */
@@ -35,5 +43,9 @@ int backend_load(struct backend *b, const struct config *c, const struct model_p
                  struct why *why);
 int backend_start(struct backend *b, const struct config *c, struct why *why);
 void backend_close(struct backend *b);
+
+/* The adapter of that name, or NULL. */
+const struct adapter *backend_adapter(const struct backend *b, const char *name);
+size_t backend_adapter_bytes(const struct backend *b);
 
 #endif

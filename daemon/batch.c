@@ -11,17 +11,39 @@
 struct batch {
     struct forward_run runs[FORWARD_RUNS_MAX];
     struct request *requests[FORWARD_RUNS_MAX];
-    uint32_t n, n_decode; /* the first n_decode runs decode */
+    bool upkeep[FORWARD_RUNS_MAX]; /* the run is its memory's, not the request's own */
+    uint32_t n, n_decode;          /* the first n_decode runs decode */
     uint32_t n_tokens, max_tokens;
 };
+
+/* Something has to be done for the request's memory before it goes on. */
+static bool behind(const struct request *r)
+{
+    return r->memory && memory_behind(r->memory);
+}
+
+static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+{
+    if (r->cancelled)
+        return false;
+    *ret = (struct forward_run){ .seq = r->memory->seq };
+    if (memory_plan(r->memory, max, ret) == 0)
+        return true;
+    request_fail_pool(s, r, r->memory->seq, ret->n_tokens, 1 + ret->n_tokens / POOL_PAGE_TOKENS);
+    return false;
+}
 
 static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t max)
 {
     struct forward_run *run = &b->runs[b->n];
+    bool upkeep = behind(r);
 
-    if (b->n == FORWARD_RUNS_MAX || max == 0 || !r->ops->plan(s, r, max, run))
+    if (b->n == FORWARD_RUNS_MAX || max == 0)
+        return false;
+    if (!(upkeep ? plan_upkeep(s, r, max, run) : r->ops->plan(s, r, max, run)))
         return false;
     assert(run->n_tokens > 0 && run->n_tokens <= max);
+    b->upkeep[b->n] = upkeep;
     b->requests[b->n++] = r;
     b->n_tokens += run->n_tokens;
     return true;
@@ -34,7 +56,7 @@ static void add_decoding(struct sched *s, struct batch *b)
 
     for (r = TAILQ_FIRST(&s->active); r; r = next) {
         next = TAILQ_NEXT(r, link);
-        if (r->phase != REQUEST_RUN || !r->ops->decode)
+        if (r->phase != REQUEST_RUN || !r->ops->decode || behind(r))
             continue;
         if (!add(s, b, r, b->max_tokens - b->n_tokens))
             request_deliver(s, r);
@@ -44,7 +66,7 @@ static void add_decoding(struct sched *s, struct batch *b)
 
 static bool reads(const struct request *r, enum wire_priority p)
 {
-    return r->phase == REQUEST_RUN && !r->ops->decode && r->priority == p;
+    return r->phase == REQUEST_RUN && (!r->ops->decode || behind(r)) && r->priority == p;
 }
 
 /* Requests of one priority that read, within budget tokens. Returns what they left of it. */
@@ -77,8 +99,12 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
 
 static void compose(struct sched *s, struct batch *b)
 {
+    struct request *r;
     uint32_t budget;
 
+    TAILQ_FOREACH (r, &s->active, link)
+        if (r->phase == REQUEST_RUN && r->memory)
+            memory_settle(r->memory);
     b->n = b->n_tokens = 0;
     b->max_tokens = s->config->batch_tokens;
     add_decoding(s, b);
@@ -142,7 +168,8 @@ static void give_read(struct sched *s, struct batch *b)
             run->want == FORWARD_WANT_ALL ? run->n_tokens : run->want == FORWARD_WANT_LAST;
         struct request *r = b->requests[i];
 
-        r->ops->rows(s, r, out, n_out, run->n_tokens);
+        if (!b->upkeep[i])
+            r->ops->rows(s, r, out, n_out, run->n_tokens);
         out += n_out;
     }
 }
@@ -186,6 +213,9 @@ bool batch_run(struct sched *s)
         fail_all(s, &b, r);
     } else {
         s->totals.steps++;
+        for (uint32_t i = 0; i < b.n; i++)
+            if (b.requests[i]->memory)
+                memory_ran(b.requests[i]->memory, &b.runs[i]);
         give_decoded(s, &b);
         give_read(s, &b);
         pace_measured(&s->pace, b.n == b.n_decode ? 0 : b.n_tokens, clock_ns() - start);

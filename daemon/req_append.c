@@ -18,7 +18,7 @@
 struct append {
     struct encode encode; /* ids: the session's pending token, if any, comes first */
     uint32_t had;         /* tokens of the session before, session_len */
-    uint32_t n_seq;       /* seq.n_tokens before */
+    uint32_t n_ids;       /* of its memory before */
     bool reading;
     uint32_t done; /* ids that were read */
     bool special, text;
@@ -30,7 +30,7 @@ struct append {
 
 static bool text_fits(struct sched *s, struct request *r, uint64_t len)
 {
-    uint32_t had = session_len(r->session), limit = s->backend.context_max;
+    uint32_t had = session_len(r->session), limit = r->session->seq.max_tokens;
 
     if (len <= TEXT_MAX(limit))
         return true;
@@ -180,7 +180,7 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
     /* One more than can fit: enough to know that it doesn't. */
-    e = encode_init(&a->encode, s->backend.vocab, s->backend.context_max + 1u);
+    e = encode_init(&a->encode, s->backend.vocab, r->session->seq.max_tokens + 1u);
     if (e == 0)
         e = add_before(s, r, a, m);
     if (e < 0)
@@ -201,6 +201,7 @@ static void finish(struct sched *s, struct request *r)
     uint32_t n = session_len(r->session);
 
     r->usage.prompt_tokens = n;
+    memory_account(&r->session->memory, &r->usage);
     r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
     r->last.u.appended.n_tokens = n;
     r->last.u.appended.usage = r->usage;
@@ -234,25 +235,6 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
 
 /* --- work: encode, then take pages --------------------------------------------------------------- */
 
-static uint32_t n_pages(uint64_t tokens)
-{
-    return (uint32_t)((tokens + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS);
-}
-
-static void fail_pool(struct sched *s, struct request *r, uint32_t n_ids)
-{
-    const struct seq *q = &r->session->seq;
-    const struct pool_account *account = q->account;
-    uint32_t need = n_pages((uint64_t)q->n_tokens + n_ids) - q->n_pages;
-    uint32_t left = account->limit - account->used, n_free = s->backend.pool.n_free;
-
-    request_fail(s, r, WIRE_E_POOL_FULL,
-                 (struct request_numbers){ account->used, need, left < n_free ? left : n_free },
-                 "pool_full: %u more tokens need %u pages of %u tokens, %u are free%s", n_ids, need,
-                 POOL_PAGE_TOKENS, left < n_free ? left : n_free,
-                 left < n_free ? " for this client" : "");
-}
-
 /* A text that begins with the begin of text itself does not get a second one. */
 static void drop_second_bos(struct sched *s, struct append *a)
 {
@@ -266,10 +248,35 @@ static void drop_second_bos(struct sched *s, struct append *a)
     e->n_total--;
 }
 
+/* Whether n_new tokens more can be read, as far as can be known: what others take in the meantime may
+ * still be in the way of a session that gives and takes pages while it reads. */
+static bool fits(struct sched *s, struct request *r, uint64_t n_new)
+{
+    const struct session *session = r->session;
+    const struct memory *m = &session->memory;
+    const struct seq *q = &session->seq;
+    uint32_t had = session_len(session), left = q->account->limit - q->account->used;
+    uint64_t keys = memory_peak_keys(&m->policy, q->seg_len, had + n_new);
+    uint64_t pages = memory_peak_pages(&m->policy, q->seg_len, had + n_new);
+    uint64_t limit = keys > s->backend.context_max ? s->backend.context_max : q->max_tokens;
+
+    if (had + n_new > q->max_tokens || keys > s->backend.context_max)
+        request_fail(
+            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, n_new, limit },
+            "context_length_exceeded: the session has %u tokens and %" PRIu64
+            " more were asked for%s, the limit is %" PRIu64,
+            had, n_new, keys < had + n_new ? ", which compressed take more than the context" : "",
+            limit);
+    else if (pages > q->n_pages &&
+             (pages - q->n_pages > left || pages - q->n_pages > s->backend.pool.n_free))
+        request_fail_pool(s, r, q, n_new, pages - q->n_pages);
+    return r->phase != REQUEST_LAST;
+}
+
 static void prepare(struct sched *s, struct request *r, struct append *a)
 {
     struct session *session = r->session;
-    uint32_t limit = s->backend.context_max, n_ids;
+    uint32_t n_ids;
     uint64_t n_new;
 
     drop_second_bos(s, a);
@@ -278,23 +285,16 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
         finish(s, r);
         return;
     }
-    if (a->had + n_new > limit) {
-        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-                     (struct request_numbers){ a->had, n_new, limit },
-                     "context_length_exceeded: the session has %u tokens and %" PRIu64
-                     " more were asked for, the limit is %u",
-                     a->had, n_new, limit);
+    if (!fits(s, r, n_new))
         return;
-    }
     n_ids = (uint32_t)a->encode.n_ids;
-    if (seq_reserve(&session->seq, n_ids) < 0) {
-        fail_pool(s, r, n_ids);
-        return;
-    }
-    a->n_seq = session->seq.n_tokens;
+    a->n_ids = session->memory.n_ids;
     a->reading = true;
     a->reading_ns = clock_ns();
     r->phase = REQUEST_RUN;
+    /* Pages of a context that stays whole are taken now, others as they are wanted. */
+    if (memory_room(&session->memory) >= n_ids && seq_reserve(&session->seq, n_ids) < 0)
+        request_fail_pool(s, r, &session->seq, n_ids, n_ids / POOL_PAGE_TOKENS);
 }
 
 static bool append_work(struct sched *s, struct request *r)
@@ -314,16 +314,19 @@ static bool append_work(struct sched *s, struct request *r)
 static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
-    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
+    uint32_t left = (uint32_t)a->encode.n_ids - a->done, room = memory_room(r->memory);
 
-    (void)s;
     if (r->cancelled)
         return false;
+    max = max < room ? max : room;
     *ret = (struct forward_run){ .seq = &r->session->seq,
                                  .tokens = a->encode.ids + a->done,
                                  .n_tokens = left < max ? left : max };
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
-    return true;
+    if (seq_reserve(ret->seq, ret->n_tokens) == 0)
+        return true;
+    request_fail_pool(s, r, ret->seq, ret->n_tokens, 1 + ret->n_tokens / POOL_PAGE_TOKENS);
+    return false;
 }
 
 static void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out,
@@ -339,7 +342,7 @@ static void append_rows(struct sched *s, struct request *r, uint32_t first, uint
     forward_logits(s->backend.forward, first, 1, session->row);
     session->row_valid = true;
     session->has_pending = false;
-    session->chat_at = a->chat_after;
+    session_appended(session, a->chat_after);
     a->reading = false;
     r->usage.computed_tokens = a->done;
     r->usage.prompt_ns = clock_ns() - a->reading_ns;
@@ -355,7 +358,7 @@ static void append_undo(struct sched *s, struct request *r)
         return;
     encode_text_fini(&r->session->text);
     if (a && a->reading)
-        seq_rewind(&r->session->seq, a->n_seq);
+        memory_rewind(&r->session->memory, a->n_ids);
 }
 
 static void append_fini(struct request *r)

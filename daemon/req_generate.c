@@ -68,7 +68,7 @@ static bool check_stops(struct sched *s, struct request *r, const struct wire_re
 /* The repetition penalty also counts what stood in the session before. */
 static void push_recent(struct generate *g, const struct session *session)
 {
-    uint32_t n = session->seq.n_tokens, want = g->sampler.params.repeat_last_n;
+    uint32_t n = session->memory.n_ids, want = g->sampler.params.repeat_last_n;
 
     for (uint32_t i = n > want ? n - want : 0; i < n; i++)
         sampler_push(&g->sampler, session->seq.tokens[i]);
@@ -111,6 +111,7 @@ static int generate_start(struct sched *s, struct request *r, const struct wire_
     g->max_tokens = m->u.generate.max_tokens;
     g->ignore_eog = m->u.generate.ignore_eog;
     r->usage.prompt_tokens = session_len(r->session);
+    memory_account(&r->session->memory, &r->usage);
     if (!r->session->row_valid)
         r->phase = REQUEST_RUN; /* the pending token is read first */
     return 0;
@@ -175,10 +176,16 @@ static void sample(struct sched *s, struct request *r, float *logits)
     accept_token(s, r, id);
 }
 
+static bool context_full(const struct sched *s, const struct session *session)
+{
+    return memory_position(&session->memory) + session->has_pending >= s->backend.context_max ||
+           session_len(session) >= session->seq.max_tokens;
+}
+
 /* The first token, from the logits that the last append left. */
 static bool generate_work(struct sched *s, struct request *r)
 {
-    if (session_len(r->session) >= s->backend.context_max) {
+    if (context_full(s, r->session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return true;
     }
@@ -195,7 +202,7 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     (void)max;
     if (r->cancelled || !answer_has_room(&g->answer))
         return false;
-    if (session_len(session) >= s->backend.context_max) {
+    if (context_full(s, session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return false;
     }

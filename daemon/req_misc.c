@@ -1,4 +1,4 @@
-/* daemon/req_misc.c - the requests that are answered at once, and the life of a session. */
+/* daemon/req_misc.c - the requests that are answered at once. */
 
 #include "daemon/clock.h"
 #include "daemon/reply.h"
@@ -9,16 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
-static void copy_label(char *to, size_t cap, const char *from)
-{
-    size_t n = 0;
-
-    for (; from && *from && n + 1 < cap; from++)
-        to[n++] = (unsigned char)*from < ' ' || *from == 0x7f ? '?' : *from;
-    to[n] = '\0';
-}
-
 /* --- Hello, Ping, Cancel ------------------------------------------------------------------------ */
 
 static int hello_start(struct sched *s, struct request *r, const struct wire_req *m,
@@ -27,7 +17,7 @@ static int hello_start(struct sched *s, struct request *r, const struct wire_req
     const struct backend *b = &s->backend;
 
     (void)bulk;
-    copy_label(r->client->name, sizeof(r->client->name), m->u.hello.client);
+    request_label(r->client->name, sizeof(r->client->name), m->u.hello.client);
     r->client->greeted = true;
     r->last = (struct wire_rep){ .kind = WIRE_WELCOME };
     r->last.u.welcome.version = GISTD_VERSION;
@@ -67,91 +57,6 @@ static int cancel_start(struct sched *s, struct request *r, const struct wire_re
     return 0;
 }
 
-/* --- sessions ----------------------------------------------------------------------------------- */
-
-static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
-                      const uint8_t *bulk)
-{
-    uint32_t segment = m->u.open_session.segment ? m->u.open_session.segment : s->config->segment;
-    struct client *c = r->client;
-    struct session *session;
-    int e;
-
-    (void)bulk;
-    if (c->n_sessions >= s->config->max_sessions) {
-        request_fail(s, r, WIRE_E_LIMIT,
-                     (struct request_numbers){ c->n_sessions, 1, s->config->max_sessions },
-                     "this client has %u sessions open, which is the most", c->n_sessions);
-        return 0;
-    }
-    e = session_new(&s->backend, c, s->last_session + 1, segment, &session);
-    if (e == -EINVAL) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, segment, SEQ_SEGMENT_MAX },
-                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                     segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
-        return 0;
-    }
-    if (e < 0)
-        return e;
-    s->last_session++;
-    s->n_sessions++;
-    c->n_sessions++;
-    TAILQ_INSERT_TAIL(&c->sessions, session, link);
-    copy_label(session->label, sizeof(session->label), m->u.open_session.label);
-    session->priority = m->u.open_session.priority;
-    r->last = (struct wire_rep){ .kind = WIRE_SESSION_OPENED };
-    r->last.u.session_opened.session = session->id;
-    r->last.u.session_opened.context_max = s->backend.context_max;
-    request_finish(s, r);
-    return 0;
-}
-
-/* A session at work is closed when that work has ended, which is told to hurry. */
-static int close_start(struct sched *s, struct request *r, const struct wire_req *m,
-                       const uint8_t *bulk)
-{
-    struct session *session = client_find_session(r->client, m->u.close_session.session);
-
-    (void)bulk;
-    if (!session || session->closing) {
-        request_fail(s, r, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
-                     "this client has no session %" PRIu64, m->u.close_session.session);
-        return 0;
-    }
-    session->closing = true;
-    if (session->busy)
-        session->busy->cancelled = true;
-    r->state = session;
-    return 0;
-}
-
-static bool close_work(struct sched *s, struct request *r)
-{
-    struct session *session = r->state;
-
-    if (session->busy)
-        return false;
-    r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
-    r->last.u.session_closed.n_tokens = session_len(session);
-    TAILQ_REMOVE(&r->client->sessions, session, link);
-    r->client->n_sessions--;
-    s->n_sessions--;
-    session_free(session);
-    r->state = NULL;
-    request_finish(s, r);
-    return true;
-}
-
-static void close_undo(struct sched *s, struct request *r)
-{
-    struct session *session = r->state;
-
-    (void)s;
-    if (session)
-        session->closing = false;
-}
-
 /* --- Stats -------------------------------------------------------------------------------------- */
 
 struct stats {
@@ -173,13 +78,15 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
                                                       .sessions = c->n_sessions,
                                                       .pages = c->account.used };
         TAILQ_FOREACH (x, &c->sessions, link)
-            t->sessions[k++] = (struct wire_stats_session){ .id = x->id,
-                                                            .client = c->id,
-                                                            .label = x->label,
-                                                            .n_tokens = session_len(x),
-                                                            .pages = x->seq.n_pages,
-                                                            .segment = x->seq.seg_len,
-                                                            .busy = x->busy != NULL };
+            t->sessions[k++] =
+                (struct wire_stats_session){ .id = x->id,
+                                             .client = c->id,
+                                             .label = x->label,
+                                             .n_tokens = session_len(x),
+                                             .pages = x->seq.n_pages,
+                                             .segment = x->seq.seg_len,
+                                             .busy = x->busy != NULL,
+                                             .gist_pages = memory_gist_pages(&x->memory) };
     }
     ret->client = t->clients;
     ret->n_client = i;
@@ -201,6 +108,8 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .weights_bytes = b->model->weights_len,
         .scratch_bytes = forward_bytes(b->forward),
         .kv_bytes = b->pool.mem_len,
+        .adapter_bytes = backend_adapter_bytes(b),
+        .adapters = b->adapter_names,
         .page_bytes = (uint32_t)b->pool.page_bytes,
         .page_tokens = POOL_PAGE_TOKENS,
         .pages = b->pool.n_pages,
@@ -282,10 +191,6 @@ static void stats_fini(struct request *r)
 const struct request_ops request_hello = { .name = "hello", .start = hello_start };
 const struct request_ops request_ping = { .name = "ping", .start = ping_start };
 const struct request_ops request_cancel = { .name = "cancel", .start = cancel_start };
-const struct request_ops request_open = { .name = "open", .start = open_start };
-const struct request_ops request_close = {
-    .name = "close", .start = close_start, .work = close_work, .undo = close_undo
-};
 const struct request_ops request_stats = {
     .name = "stats", .start = stats_start, .flush = stats_flush, .fini = stats_fini
 };

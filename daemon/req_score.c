@@ -27,11 +27,13 @@
 struct score {
     struct encode encode;
     struct seq seq;
+    struct memory memory; /* of seq */
+    struct memory_policy policy;
     enum wire_score_want want;
     uint32_t window, segment;
     size_t n, pos, sent; /* ids in all, read, sent */
     float *logprobs;     /* (n) LOGPROBS only */
-    bool opened;         /* seq */
+    bool opened;         /* seq and memory */
     uint64_t reading_ns;
 };
 
@@ -62,17 +64,31 @@ static int read_ids(struct sched *s, struct request *r, struct score *sc, const 
     return 0;
 }
 
+static uint32_t segment_of(const struct sched *s, const struct wire_req *m)
+{
+    return m->u.score.segment ? m->u.score.segment : s->config->segment;
+}
+
 static bool check(struct sched *s, struct request *r, const struct wire_req *m)
 {
-    uint32_t limit = s->backend.context_max;
     size_t row = s->backend.model->n_vocab * sizeof(float);
+    struct memory_policy policy;
+    struct why why = { "" };
+    uint32_t limit;
 
+    if (memory_policy_read(&m->u.score.memory, segment_of(s, m), &s->backend, &policy, &why) < 0) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
+        return false;
+    }
+    limit = memory_tokens_max(&policy, &s->backend);
+    if (memory_peak_keys(&policy, segment_of(s, m), m->u.score.window) > s->backend.context_max)
+        limit = s->backend.context_max;
     if (m->u.score.window > limit)
         request_fail(
             s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
             (struct request_numbers){ 0, m->u.score.window, limit },
-            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u",
-            m->u.score.window, limit);
+            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u%s",
+            m->u.score.window, limit, policy.spec.method == COMPRESS_FULL ? "" : ", compressed");
     else if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
                      "a row of logits has %zu bytes, this connection's arena holds %u", row,
@@ -101,7 +117,9 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
         return -ENOMEM;
     sc->want = m->u.score.want;
     sc->window = m->u.score.window ? m->u.score.window : s->backend.context_max;
-    sc->segment = m->u.score.segment ? m->u.score.segment : s->config->segment;
+    sc->segment = segment_of(s, m);
+    (void)memory_policy_read(&m->u.score.memory, sc->segment, &s->backend, &sc->policy,
+                             NULL); /* was checked */
     e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
@@ -146,20 +164,16 @@ static size_t window_end(const struct score *sc)
     return end < sc->n ? end : sc->n;
 }
 
-/* Pages for the window that begins at pos. */
+/* Pages for the window that begins at pos, or for what may be read of it before something is
+ * compressed. */
 static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
 {
-    uint32_t n = (uint32_t)(window_end(sc) - sc->pos);
-    uint32_t need = (n + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
-    uint32_t left = sc->seq.account->limit - sc->seq.account->used;
-    uint32_t n_free = s->backend.pool.n_free < left ? s->backend.pool.n_free : left;
+    uint32_t n = (uint32_t)(window_end(sc) - sc->pos), room = memory_room(&sc->memory);
 
+    n = n < room ? n : room;
     if (seq_reserve(&sc->seq, n) == 0)
         return true;
-    request_fail(s, r, WIRE_E_POOL_FULL,
-                 (struct request_numbers){ sc->seq.account->used, need, n_free },
-                 "pool_full: a window of %u tokens needs %u pages of %u tokens, %u are free", n,
-                 need, POOL_PAGE_TOKENS, n_free);
+    request_fail_pool(s, r, &sc->seq, n, (n + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS);
     return false;
 }
 
@@ -180,7 +194,11 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
                      sc->segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
         return;
     }
-    sc->opened = e == 0;
+    if (e == 0) {
+        e = memory_init(&sc->memory, &sc->policy, &s->backend, &sc->seq);
+        sc->opened = true;
+        r->memory = &sc->memory;
+    }
     if (e == 0 && sc->want == WIRE_SCORE_LOGPROBS) {
         sc->logprobs = malloc(sc->n * sizeof(*sc->logprobs));
         if (sc->logprobs)
@@ -243,8 +261,10 @@ static bool score_plan(struct sched *s, struct request *r, uint32_t max, struct 
     size_t left = window_end(sc) - sc->pos;
     uint8_t *bulk;
 
-    if (r->cancelled)
+    if (r->cancelled || !reserve_window(s, r, sc))
         return false;
+    if (max > memory_room(&sc->memory))
+        max = memory_room(&sc->memory);
     /* Nobody looks at the cancels while logits of all these rows are made. */
     if (max > pace_budget(&s->pace, true))
         max = pace_budget(&s->pace, true);
@@ -307,16 +327,25 @@ static bool take_logits(struct sched *s, struct request *r, uint32_t first, uint
     uint8_t *bulk;
 
     if (begin_rows(s, r, n, &bulk) < 0) {
-        uint32_t keep = sc->seq.n_tokens - n, left = (uint32_t)(window_end(sc) - sc->pos);
-
-        seq_rewind(&sc->seq, keep);
-        (void)seq_reserve(&sc->seq, left); /* can't fail: these pages were just given back */
+        memory_rewind(&sc->memory, sc->seq.n_tokens - n);
+        (void)reserve_window(s, r, sc); /* can't fail: these pages were just given back */
         return false;
     }
     forward_logits(s->backend.forward, first, n, (float *)(void *)bulk);
     reply_commit(r);
     sc->pos += n;
     return true;
+}
+
+/* How the tokens of a window that has been read were kept. */
+static void add_account(struct request *r, const struct score *sc)
+{
+    struct wire_usage u = { .prompt_tokens = sc->memory.n_ids };
+
+    memory_account(&sc->memory, &u);
+    r->usage.raw_tokens += u.raw_tokens;
+    r->usage.gist_tokens += u.gist_tokens;
+    r->usage.gists += u.gists;
 }
 
 static void score_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out,
@@ -333,13 +362,15 @@ static void score_rows(struct sched *s, struct request *r, uint32_t first, uint3
     r->usage.computed_tokens += n;
     r->usage.prompt_tokens = (uint32_t)sc->n;
     r->usage.prompt_ns = clock_ns() - sc->reading_ns;
-    if (sc->pos == sc->n) {
-        seq_rewind(&sc->seq, 0); /* its pages are free before the reader has read all */
+    if (sc->pos < sc->n && sc->pos % sc->window)
+        return;
+    add_account(r, sc);
+    memory_rewind(&sc->memory,
+                  0); /* at the end too: pages are free before the reader has read all */
+    if (sc->pos == sc->n)
         finish(s, r);
-    } else if (sc->pos % sc->window == 0) {
-        seq_rewind(&sc->seq, 0);
+    else
         (void)reserve_window(s, r, sc);
-    }
 }
 
 /* --- sending ------------------------------------------------------------------------------------ */
@@ -382,16 +413,23 @@ static int score_flush(struct sched *s, struct request *r)
     return e;
 }
 
+static void close_seq(struct score *sc)
+{
+    if (sc->opened) {
+        memory_fini(&sc->memory);
+        seq_close(&sc->seq);
+    }
+    sc->opened = false;
+}
+
 static void score_undo(struct sched *s, struct request *r)
 {
     struct score *sc = r->state;
 
     (void)s;
     encode_text_fini(&r->client->parts[CLIENT_PARTS_SCORE]);
-    if (sc && sc->opened)
-        seq_close(&sc->seq);
     if (sc)
-        sc->opened = false;
+        close_seq(sc);
 }
 
 static void score_fini(struct request *r)
@@ -400,8 +438,7 @@ static void score_fini(struct request *r)
 
     if (!sc)
         return;
-    if (sc->opened)
-        seq_close(&sc->seq);
+    close_seq(sc);
     encode_fini(&sc->encode);
     free(sc->logprobs);
     free(sc);

@@ -23,6 +23,8 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_DETOKENIZE] = &request_detokenize,
     [WIRE_GET_STATS] = &request_stats,
     [WIRE_PING] = &request_ping,
+    [WIRE_FORK] = &request_fork,
+    [WIRE_REWIND] = &request_rewind,
 };
 
 /* What an unreadable frame becomes. */
@@ -86,6 +88,7 @@ static void release_session(struct request *r)
     if (r->session)
         r->session->busy = NULL;
     r->session = NULL;
+    r->memory = NULL;
 }
 
 void request_finish(struct sched *s, struct request *r)
@@ -131,6 +134,29 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     request_finish(s, r);
 }
 
+void request_label(char *to, size_t cap, const char *from)
+{
+    size_t n = 0;
+
+    for (; from && *from && n + 1 < cap; from++)
+        to[n++] = (unsigned char)*from < ' ' || *from == 0x7f ? '?' : *from;
+    to[n] = '\0';
+}
+
+void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
+                       uint64_t need)
+{
+    const struct pool_account *account = seq->account;
+    uint32_t left = account->limit - account->used, n_free = s->backend.pool.n_free;
+
+    request_fail(s, r, WIRE_E_POOL_FULL,
+                 (struct request_numbers){ account->used, need, left < n_free ? left : n_free },
+                 "pool_full: %" PRIu64 " more tokens need %" PRIu64
+                 " pages of %u tokens, %u are free%s",
+                 n_tokens, need, POOL_PAGE_TOKENS, left < n_free ? left : n_free,
+                 left < n_free ? " for this client" : "");
+}
+
 bool request_take_session(struct sched *s, struct request *r, uint64_t id)
 {
     struct session *session = client_find_session(r->client, id);
@@ -148,6 +174,7 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
     }
     session->busy = r;
     r->session = session;
+    r->memory = &session->memory;
     r->priority = session->priority;
     return true;
 }

@@ -23,6 +23,7 @@
 #include <sys/queue.h>
 
 struct client;
+struct memory;
 struct request;
 struct sched;
 struct session;
@@ -40,8 +41,8 @@ struct request_ops {
      * replies, another request) and did nothing. NULL: nothing to do. */
     bool (*work)(struct sched *s, struct request *r);
 
-    /* In phase RUN: the next run of at most max tokens; false: not now. decode: one token, goes first
-     * in every step. */
+    /* In phase RUN, when its memory is not behind: the next run of at most max tokens, and no more than
+     * memory_room; false: not now. decode: one token, goes first in every step. */
     bool decode;
     bool (*plan)(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret);
     /* After the step: its outputs [first, first + n_out) and how many tokens were read. */
@@ -62,6 +63,7 @@ struct request {
     TAILQ_ENTRY(request) link; /* of the scheduler's active ones */
     struct client *client;
     struct session *session; /* that it keeps busy; NULL: none */
+    struct memory *memory;   /* of the sequence that it reads into; NULL: none yet */
     const struct request_ops *ops;
     enum request_phase phase;
     enum wire_priority priority;
@@ -78,7 +80,7 @@ struct request {
 extern const struct request_ops *const request_ops_of[WIRE_REQ__N];
 extern const struct request_ops request_hello, request_open, request_append, request_generate,
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
-    request_stats, request_ping;
+    request_stats, request_ping, request_fork, request_rewind;
 
 /* A frame that was received: makes a request of it, or sends an error. */
 void request_receive(struct sched *s, struct client *c, const struct wire_req *m,
@@ -94,6 +96,13 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
                   struct request_numbers numbers, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 #define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
+
+/* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
+void request_label(char *to, size_t cap, const char *from);
+
+/* POOL_FULL, for lack of pages to read n_tokens more into seq, `need` in all. */
+void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
+                       uint64_t need);
 
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);

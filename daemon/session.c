@@ -6,9 +6,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segment,
-                struct session **ret)
+                const struct memory_policy *policy, struct session **ret)
 {
     struct session *s = calloc(1, sizeof(*s));
     int r;
@@ -19,7 +20,10 @@ int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segme
     s->id = id;
     s->chat_at = CHAT_AT_START;
     s->row = malloc(b->model->n_vocab * sizeof(float));
-    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, b->context_max, segment, 0) : -ENOMEM;
+    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, memory_tokens_max(policy, b), segment, 0)
+               : -ENOMEM;
+    if (r == 0)
+        r = memory_init(&s->memory, policy, b, &s->seq);
     if (r < 0) {
         session_free(s);
         return r;
@@ -32,15 +36,79 @@ void session_free(struct session *s)
 {
     if (!s)
         return;
+    memory_fini(&s->memory);
     seq_close(&s->seq);
     encode_text_fini(&s->text);
+    free(s->marks);
     free(s->row);
     free(s);
 }
 
 uint32_t session_len(const struct session *s)
 {
-    return s->seq.n_tokens + s->has_pending;
+    return s->memory.n_ids + s->has_pending;
+}
+
+/* A mark that finds no memory is missed only by who rewinds a conversation. */
+void session_appended(struct session *s, enum chat_at at)
+{
+    s->chat_at = at;
+    if (s->n_marks == s->cap_marks) {
+        size_t cap = s->cap_marks ? 2 * s->cap_marks : 16;
+        struct session_mark *marks = realloc(s->marks, cap * sizeof(*marks));
+
+        if (!marks)
+            return;
+        s->marks = marks;
+        s->cap_marks = cap;
+    }
+    s->marks[s->n_marks++] = (struct session_mark){ session_len(s), at };
+}
+
+void session_rewind(struct session *s, uint32_t n)
+{
+    session_truncate(s, n);
+    while (s->n_marks > 0 && s->marks[s->n_marks - 1].n_tokens > n)
+        s->n_marks--;
+    if (n == 0)
+        s->chat_at = CHAT_AT_START;
+    else
+        s->chat_at = s->n_marks > 0 ? s->marks[s->n_marks - 1].chat_at : CHAT_AT_NEXT;
+    encode_text_fini(&s->text);
+}
+
+int session_fork(struct backend *b, const struct session *s, uint64_t id, struct session **ret)
+{
+    struct session *t = calloc(1, sizeof(*t));
+    size_t row = b->model->n_vocab * sizeof(float);
+    int r;
+
+    if (!t)
+        return -ENOMEM;
+    t->client = s->client;
+    t->id = id;
+    t->priority = s->priority;
+    t->chat_at = s->chat_at;
+    t->has_pending = s->has_pending;
+    t->pending = s->pending;
+    t->row_valid = s->row_valid;
+    t->row = malloc(row);
+    t->marks = malloc((s->n_marks + 1) * sizeof(*t->marks));
+    r = t->row && t->marks ? seq_fork(&s->seq, &t->seq) : -ENOMEM;
+    if (r == 0)
+        r = memory_fork(&s->memory, &t->memory, &t->seq);
+    if (r < 0) {
+        session_free(t);
+        return r;
+    }
+    if (s->row_valid)
+        memcpy(t->row, s->row, row);
+    if (s->n_marks)
+        memcpy(t->marks, s->marks, s->n_marks * sizeof(*t->marks));
+    t->n_marks = s->n_marks;
+    t->cap_marks = s->n_marks + 1;
+    *ret = t;
+    return 0;
 }
 
 void session_truncate(struct session *s, uint32_t n)
@@ -52,5 +120,5 @@ void session_truncate(struct session *s, uint32_t n)
     s->has_pending = n > 0;
     if (n > 0)
         s->pending = s->seq.tokens[n - 1];
-    seq_rewind(&s->seq, n > 0 ? n - 1 : 0);
+    memory_rewind(&s->memory, n > 0 ? n - 1 : 0);
 }

@@ -3,21 +3,23 @@
  * What is in a session is what its client sent or saw. The last token of an answer was sampled but not
  * yet read by the model: it waits as `pending` and is read with whatever comes next.
  *
- *     seq.tokens [0, seq.n_tokens)          pending
+ *     seq.tokens [0, memory.n_ids)          pending
  *     +-----------------------------+      +-------+
- *     | read: their KV is in pages  |      |  0/1  |      session_len() = both
+ *     | read, or to be read again   |      |  0/1  |      session_len() = both
+ *     | (daemon/memory.h)           |      |       |
  *     +-----------------------------+      +-------+
  *
  * Invariant  A session that is not empty and not at work has either a pending token or, in `row`, the
  *            logits behind its last token: an answer can start from both.
  *
  * Threads    the scheduler's.
- * Ownership  owns seq, row and text; borrows its client.
+ * Ownership  owns seq, memory, row and text; borrows its client.
  */
 #ifndef DAEMON_SESSION_H
 #define DAEMON_SESSION_H
 
 #include "daemon/encode.h"
+#include "daemon/memory.h"
 #include "engine/chat.h"
 #include "engine/seq.h"
 #include "ipc/wire.h"
@@ -29,6 +31,11 @@
 struct client;
 struct request;
 
+struct session_mark {
+    uint32_t n_tokens;
+    enum chat_at chat_at;
+};
+
 struct session {
     TAILQ_ENTRY(session) link; /* of its client */
     struct client *client;
@@ -36,11 +43,14 @@ struct session {
     char label[SESSION_LABEL_MAX + 1];
     enum wire_priority priority;
     struct seq seq;
+    struct memory memory; /* of seq */
     bool has_pending;
     uint32_t pending;
     float *row; /* (n_vocab) */
     bool row_valid;
     enum chat_at chat_at;
+    struct session_mark *marks; /* where a conversation was after each append, ascending */
+    size_t n_marks, cap_marks;
     struct encode_text text; /* parts of an Append that goes on */
     struct request *busy;    /* the one request that works on it */
     bool closing;
@@ -48,11 +58,21 @@ struct session {
 
 struct backend;
 
+/* -EINVAL: no such segments. */
 int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segment,
-                struct session **ret);
+                const struct memory_policy *policy, struct session **ret);
 void session_free(struct session *s);
 
+/* A session of the same client with the same tokens, which goes on as s would; s is not at work. -ENOMEM. */
+int session_fork(struct backend *b, const struct session *s, uint64_t id, struct session **ret);
+
 uint32_t session_len(const struct session *s);
+
+/* An append is done: the conversation is there now. */
+void session_appended(struct session *s, enum chat_at at);
+
+/* Takes it back to its first n tokens, n <= session_len, and the conversation to where it was then. */
+void session_rewind(struct session *s, uint32_t n);
 
 /* Keeps the first n tokens, n <= session_len, and restores the invariant: the last of them becomes the
  * pending one, unless nothing is dropped and it holds already. */

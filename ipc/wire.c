@@ -21,10 +21,10 @@ _Static_assert((int)WIRE_E_NO_MEMORY == (int)GISTD__ERROR__CODE__NO_MEMORY, "enu
 #define BODY_BASE 10
 _Static_assert(WIRE_HELLO + BODY_BASE == (int)GISTD__REQUEST__BODY_HELLO, "kind");
 _Static_assert(WIRE_SCORE + BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE, "kind");
-_Static_assert(WIRE_PING + BODY_BASE == (int)GISTD__REQUEST__BODY_PING, "kind");
+_Static_assert(WIRE_REWIND + BODY_BASE == (int)GISTD__REQUEST__BODY_REWIND, "kind");
 _Static_assert(WIRE_WELCOME + BODY_BASE == (int)GISTD__REPLY__BODY_WELCOME, "kind");
 _Static_assert(WIRE_STATS + BODY_BASE == (int)GISTD__REPLY__BODY_STATS, "kind");
-_Static_assert(WIRE_SESSION_CLOSED + BODY_BASE == (int)GISTD__REPLY__BODY_SESSION_CLOSED, "kind");
+_Static_assert(WIRE_REWOUND + BODY_BASE == (int)GISTD__REPLY__BODY_REWOUND, "kind");
 
 /* --- scratch ---------------------------------------------------------------------------------- */
 
@@ -119,6 +119,8 @@ union req_body {
     Gistd__CloseSession close_session;
     Gistd__Score score;
     Gistd__Tokenize tokenize;
+    Gistd__Fork fork;
+    Gistd__Rewind rewind;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -179,7 +181,23 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
     return 0;
 }
 
-static int build_req_body(struct wire_scratch *s, const struct wire_req *r, union req_body *b)
+/* NULL for what an absent message says anyway. */
+static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory *m)
+{
+    if (from->compressor == WIRE_FULL && !from->ratio && !from->sinks && !from->keep_tail &&
+        !from->adapter)
+        return NULL;
+    gistd__memory__init(m);
+    m->compressor = (Gistd__Memory__Compressor)from->compressor;
+    m->ratio = from->ratio;
+    m->sinks = from->sinks;
+    m->keep_tail = from->keep_tail;
+    m->adapter = str(from->adapter);
+    return m;
+}
+
+static int build_req_body(struct wire_scratch *s, const struct wire_req *r, union req_body *b,
+                          Gistd__Memory *memory)
 {
     switch (r->kind) {
     case WIRE_HELLO:
@@ -191,6 +209,7 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->open_session.segment = r->u.open_session.segment;
         b->open_session.priority = (Gistd__OpenSession__Priority)r->u.open_session.priority;
         b->open_session.label = str(r->u.open_session.label);
+        b->open_session.memory = build_memory(&r->u.open_session.memory, memory);
         return 0;
     case WIRE_APPEND:
         return build_append(s, r, &b->append);
@@ -211,11 +230,22 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->score.segment = r->u.score.segment;
         b->score.want = (Gistd__Score__Want)r->u.score.want;
         b->score.more = r->u.score.more;
+        b->score.memory = build_memory(&r->u.score.memory, memory);
         return 0;
     case WIRE_TOKENIZE:
         gistd__tokenize__init(&b->tokenize);
         b->tokenize.special = r->u.tokenize.special;
         b->tokenize.more = r->u.tokenize.more;
+        return 0;
+    case WIRE_FORK:
+        gistd__fork__init(&b->fork);
+        b->fork.session = r->u.fork.session;
+        b->fork.label = str(r->u.fork.label);
+        return 0;
+    case WIRE_REWIND:
+        gistd__rewind__init(&b->rewind);
+        b->rewind.session = r->u.rewind.session;
+        b->rewind.n_tokens = r->u.rewind.n_tokens;
         return 0;
     case WIRE_DETOKENIZE:
     case WIRE_GET_STATS:
@@ -231,13 +261,14 @@ int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf
 {
     Gistd__Request m = GISTD__REQUEST__INIT;
     union req_body body;
+    Gistd__Memory memory;
     int err;
 
     if (plain_req(r->kind))
         return plain_pack(&(struct plain){ r->id, r->bulk_len, 0, body_tag(r->kind) }, buf, cap,
                           ret_len);
     s->used = 0;
-    err = build_req_body(s, r, &body);
+    err = build_req_body(s, r, &body, &memory);
     if (err < 0)
         return err;
     m.id = r->id;
@@ -259,6 +290,7 @@ union rep_body {
     Gistd__Error error;
     Gistd__Cancelled cancelled;
     Gistd__SessionClosed session_closed;
+    Gistd__Rewound rewound;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -270,6 +302,9 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->prompt_ns = u->prompt_ns;
     m->first_token_ns = u->first_token_ns;
     m->generate_ns = u->generate_ns;
+    m->raw_tokens = u->raw_tokens;
+    m->gist_tokens = u->gist_tokens;
+    m->gists = u->gists;
 }
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
@@ -315,6 +350,7 @@ static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats 
         one[i].pages = x->pages;
         one[i].segment = x->segment;
         one[i].busy = x->busy;
+        one[i].gist_pages = x->gist_pages;
         list[i] = &one[i];
     }
     m->session = list;
@@ -336,6 +372,8 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     m->weights_bytes = st->weights_bytes;
     m->scratch_bytes = st->scratch_bytes;
     m->kv_bytes = st->kv_bytes;
+    m->adapter_bytes = st->adapter_bytes;
+    m->adapters = str(st->adapters);
     m->page_bytes = st->page_bytes;
     m->page_tokens = st->page_tokens;
     m->pages = st->pages;
@@ -428,6 +466,10 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
     case WIRE_SESSION_CLOSED:
         gistd__session_closed__init(&b->session_closed);
         b->session_closed.n_tokens = r->u.session_closed.n_tokens;
+        return 0;
+    case WIRE_REWOUND:
+        gistd__rewound__init(&b->rewound);
+        b->rewound.n_tokens = r->u.rewound.n_tokens;
         return 0;
     case WIRE_PONG: /* a plain one */
     case WIRE_REP__N:
@@ -551,13 +593,28 @@ static int read_generate(struct wire_scratch *s, const Gistd__Generate *m, struc
     return 0;
 }
 
+static int read_memory(const Gistd__Memory *m, struct wire_memory *ret)
+{
+    if (!m)
+        return 0;
+    if (!enum_valid((int)m->compressor, WIRE_SELECT))
+        return -EBADMSG;
+    *ret = (struct wire_memory){ .compressor = (enum wire_compressor)m->compressor,
+                                 .ratio = m->ratio,
+                                 .sinks = m->sinks,
+                                 .keep_tail = m->keep_tail };
+    return take_string(m->adapter, &ret->adapter) ? 0 : -EMSGSIZE;
+}
+
 static int read_open_session(const Gistd__OpenSession *m, struct wire_req *r)
 {
     if (!enum_valid((int)m->priority, WIRE_BACKGROUND))
         return -EBADMSG;
     r->u.open_session.segment = m->segment;
     r->u.open_session.priority = (enum wire_priority)m->priority;
-    return take_string(m->label, &r->u.open_session.label) ? 0 : -EMSGSIZE;
+    if (!take_string(m->label, &r->u.open_session.label))
+        return -EMSGSIZE;
+    return read_memory(m->memory, &r->u.open_session.memory);
 }
 
 static int read_score(const Gistd__Score *m, struct wire_req *r)
@@ -570,7 +627,7 @@ static int read_score(const Gistd__Score *m, struct wire_req *r)
     r->u.score.segment = m->segment;
     r->u.score.want = (enum wire_score_want)m->want;
     r->u.score.more = m->more;
-    return 0;
+    return read_memory(m->memory, &r->u.score.memory);
 }
 
 static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct wire_req *r)
@@ -589,6 +646,13 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
         return 0;
     case WIRE_CLOSE_SESSION:
         r->u.close_session.session = m->close_session->session;
+        return 0;
+    case WIRE_FORK:
+        r->u.fork.session = m->fork->session;
+        return take_string(m->fork->label, &r->u.fork.label) ? 0 : -EMSGSIZE;
+    case WIRE_REWIND:
+        r->u.rewind.session = m->rewind->session;
+        r->u.rewind.n_tokens = m->rewind->n_tokens;
         return 0;
     case WIRE_SCORE:
         return read_score(m->score, r);
@@ -655,6 +719,9 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->prompt_ns = m->prompt_ns;
     u->first_token_ns = m->first_token_ns;
     u->generate_ns = m->generate_ns;
+    u->raw_tokens = m->raw_tokens;
+    u->gist_tokens = m->gist_tokens;
+    u->gists = m->gists;
 }
 
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
@@ -704,7 +771,8 @@ static int read_stats_sessions(struct wire_scratch *s, const Gistd__Stats *m, st
                                                .n_tokens = x->n_tokens,
                                                .pages = x->pages,
                                                .segment = x->segment,
-                                               .busy = x->busy };
+                                               .busy = x->busy,
+                                               .gist_pages = x->gist_pages };
         if (!take_string(x->label, &list[i].label))
             return -EMSGSIZE;
     }
@@ -718,13 +786,15 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
     int err;
 
     if (!take_string(m->version, &st->version) || !take_string(m->model, &st->model) ||
-        !take_string(m->model_digest, &st->model_digest) || !take_string(m->cpu, &st->cpu))
+        !take_string(m->model_digest, &st->model_digest) || !take_string(m->cpu, &st->cpu) ||
+        !take_string(m->adapters, &st->adapters))
         return -EMSGSIZE;
     st->threads = m->threads;
     st->uptime_ns = m->uptime_ns;
     st->weights_bytes = m->weights_bytes;
     st->scratch_bytes = m->scratch_bytes;
     st->kv_bytes = m->kv_bytes;
+    st->adapter_bytes = m->adapter_bytes;
     st->page_bytes = m->page_bytes;
     st->page_tokens = m->page_tokens;
     st->pages = m->pages;
@@ -802,6 +872,9 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_SESSION_CLOSED:
         r->u.session_closed.n_tokens = m->session_closed->n_tokens;
+        return 0;
+    case WIRE_REWOUND:
+        r->u.rewound.n_tokens = m->rewound->n_tokens;
         return 0;
     case WIRE_REP__N:
         break;

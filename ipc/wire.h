@@ -24,12 +24,20 @@
 
 enum wire_req_kind {
     WIRE_HELLO, WIRE_OPEN_SESSION, WIRE_APPEND, WIRE_GENERATE, WIRE_CANCEL, WIRE_CLOSE_SESSION,
-    WIRE_SCORE, WIRE_TOKENIZE, WIRE_DETOKENIZE, WIRE_GET_STATS, WIRE_PING, WIRE_REQ__N
+    WIRE_SCORE, WIRE_TOKENIZE, WIRE_DETOKENIZE, WIRE_GET_STATS, WIRE_PING, WIRE_FORK,
+    WIRE_REWIND, WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
 enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
 enum wire_score_want { WIRE_SCORE_LOGPROBS, WIRE_SCORE_LOGITS };
 enum wire_priority { WIRE_INTERACTIVE, WIRE_BACKGROUND };
+enum wire_compressor { WIRE_FULL, WIRE_NONE, WIRE_FINE_KV, WIRE_SELECT };
+
+struct wire_memory {
+    enum wire_compressor compressor;
+    uint32_t ratio, sinks, keep_tail;
+    const char *adapter;
+};
 
 struct wire_chat_message { const char *role; uint64_t text_len; };
 
@@ -38,7 +46,12 @@ struct wire_req {
     enum wire_req_kind kind;
     union {
         struct { const char *client; } hello;
-        struct { uint32_t segment; enum wire_priority priority; const char *label; } open_session;
+        struct {
+            uint32_t segment;
+            enum wire_priority priority;
+            const char *label;
+            struct wire_memory memory;
+        } open_session;
         struct {
             uint64_t session;
             enum wire_append_kind kind;
@@ -60,11 +73,14 @@ struct wire_req {
         } generate;
         struct { uint64_t request; } cancel;
         struct { uint64_t session; } close_session;
+        struct { uint64_t session; const char *label; } fork;
+        struct { uint64_t session; uint32_t n_tokens; } rewind;
         struct {
             enum wire_score_kind kind;
             uint32_t window, segment;
             enum wire_score_want want;
             bool more;
+            struct wire_memory memory;
         } score;
         struct { bool special, more; } tokenize;
     } u;
@@ -72,7 +88,8 @@ struct wire_req {
 
 enum wire_rep_kind {
     WIRE_WELCOME, WIRE_SESSION_OPENED, WIRE_APPENDED, WIRE_TEXT, WIRE_DONE, WIRE_SCORE_ROWS,
-    WIRE_TOKENS, WIRE_STATS, WIRE_PONG, WIRE_ERROR, WIRE_CANCELLED, WIRE_SESSION_CLOSED, WIRE_REP__N
+    WIRE_TOKENS, WIRE_STATS, WIRE_PONG, WIRE_ERROR, WIRE_CANCELLED, WIRE_SESSION_CLOSED, WIRE_REWOUND,
+    WIRE_REP__N
 };
 enum wire_reason {
     WIRE_REASON_END_OF_TEXT, WIRE_REASON_STOP, WIRE_REASON_LENGTH, WIRE_REASON_CONTEXT_FULL,
@@ -87,6 +104,7 @@ enum wire_error {
 struct wire_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
+    uint32_t raw_tokens, gist_tokens, gists;
 };
 
 struct wire_stats_client {
@@ -100,12 +118,13 @@ struct wire_stats_session {
     const char *label;
     uint32_t n_tokens, pages, segment;
     bool busy;
+    uint32_t gist_pages;
 };
 struct wire_stats {
-    const char *version, *model, *model_digest, *cpu;
+    const char *version, *model, *model_digest, *cpu, *adapters;
     uint32_t threads;
     uint64_t uptime_ns;
-    uint64_t weights_bytes, scratch_bytes, kv_bytes;
+    uint64_t weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint32_t page_bytes, page_tokens, pages, pages_free;
     uint32_t clients, sessions, requests_running;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
@@ -136,7 +155,7 @@ struct wire_rep {
         struct wire_stats stats;
         struct { enum wire_error code; const char *text; uint64_t had, asked, limit; } error;
         struct { bool found; } cancelled;
-        struct { uint32_t n_tokens; } session_closed;
+        struct { uint32_t n_tokens; } session_closed, rewound;
     } u;
 };
 

@@ -165,6 +165,11 @@ static void script_fields(struct fake_daemon *d, void *arg)
     FAKE_CHECK(d->req.u.open_session.segment == 128);
     FAKE_CHECK(d->req.u.open_session.priority == WIRE_BACKGROUND);
     FAKE_CHECK(strcmp(d->req.u.open_session.label, "mine") == 0);
+    FAKE_CHECK(d->req.u.open_session.memory.compressor == WIRE_SELECT);
+    FAKE_CHECK(d->req.u.open_session.memory.ratio == 16);
+    FAKE_CHECK(d->req.u.open_session.memory.sinks == UINT32_MAX);
+    FAKE_CHECK(d->req.u.open_session.memory.keep_tail == 33);
+    FAKE_CHECK(strcmp(d->req.u.open_session.memory.adapter, "one") == 0);
     answer_one(d);
     fake_expect(d, WIRE_APPEND);
     FAKE_CHECK(d->req.u.append.session == 77 && d->req.u.append.kind == WIRE_APPEND_CHAT);
@@ -194,7 +199,8 @@ static void script_fields(struct fake_daemon *d, void *arg)
 
 static void test_every_field_arrives(void **state)
 {
-    const struct gist_policy policy = { sizeof(policy), 128, GIST_BACKGROUND, "mine" };
+    const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16, GIST_NO_SINKS, 33, "one" };
+    const struct gist_policy policy = { sizeof(policy), 128, GIST_BACKGROUND, "mine", &memory };
     const struct gist_message chat[] = { { "system", "be " }, { "user", "shor?" } };
     const struct gist_sampling sampling = { sizeof(sampling),
                                             9,
@@ -877,7 +883,8 @@ static void script_stats(struct fake_daemon *d, void *arg)
 
     (void)arg;
     for (uint32_t i = 0; i < 500; i++)
-        sessions[i] = (struct wire_stats_session){ i, 1, "a session with a label", 5, 6, 7, i & 1 };
+        sessions[i] =
+            (struct wire_stats_session){ i, 1, "a session with a label", 5, 6, 7, i & 1, 2 };
     fake_expect(d, WIRE_GET_STATS);
     fake_last(d, (struct wire_rep){ .kind = WIRE_STATS, .u.stats = st });
     fake_drain(d);
@@ -898,6 +905,7 @@ static void test_stats(void **state)
     assert_int_equal(st.n_sessions, 500);
     assert_int_equal(st.sessions[499].id, 499);
     assert_int_equal(st.sessions[499].busy, 1);
+    assert_int_equal(st.sessions[499].gist_pages, 2);
     assert_string_equal(st.sessions[499].label, "a session with a label");
     end();
 }

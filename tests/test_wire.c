@@ -38,12 +38,14 @@ static const struct wire_chat_message chat[] = { { "system", 12 },
                                                  { "", 0 } };
 static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
 static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
-static const struct wire_usage usage = { 1, 22, 333, 1ull << 33, 2ull << 40, 3ull << 50 };
+static const struct wire_usage usage = {
+    1, 22, 333, 1ull << 33, 2ull << 40, 3ull << 50, 4, 55, 666
+};
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
-static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true },
-                                                      { 14, 15, "", 16, 17, 18, false },
-                                                      { 19, 20, "x", 21, 22, 23, true } };
+static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true, 3 },
+                                                      { 14, 15, "", 16, 17, 18, false, 0 },
+                                                      { 19, 20, "x", 21, 22, 23, true, 7 } };
 
 static struct wire_req full_req(enum wire_req_kind kind)
 {
@@ -57,6 +59,8 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.open_session.segment = 512;
         r.u.open_session.priority = WIRE_BACKGROUND;
         r.u.open_session.label = "label";
+        r.u.open_session.memory =
+            (struct wire_memory){ WIRE_SELECT, 8, UINT32_MAX, 17, "an adapter" };
         break;
     case WIRE_APPEND:
         r.u.append.session = 7;
@@ -85,6 +89,14 @@ static struct wire_req full_req(enum wire_req_kind kind)
     case WIRE_CLOSE_SESSION:
         r.u.close_session.session = 11;
         break;
+    case WIRE_FORK:
+        r.u.fork.session = 12;
+        r.u.fork.label = "another";
+        break;
+    case WIRE_REWIND:
+        r.u.rewind.session = 13;
+        r.u.rewind.n_tokens = 14;
+        break;
     case WIRE_SCORE:
         r.u.score.kind = WIRE_SCORE_TOKENS;
         r.u.score.window = 2048;
@@ -106,9 +118,10 @@ static struct wire_req full_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2", 1,       2,  3,        4,  5,
-                                6,       7,         8,        9,      10,      11, 12,       13, 14,
-                                15,      16,        17,       18,     clients, 2,  sessions, 3 };
+    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2",  "one two", 1,        2,
+                                3,       4,         5,        6,       7,         8,        9,
+                                10,      11,        12,       13,      14,        15,       16,
+                                17,      18,        19,       clients, 2,         sessions, 3 };
 }
 
 static struct wire_rep full_rep(enum wire_rep_kind kind)
@@ -167,6 +180,9 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
     case WIRE_SESSION_CLOSED:
         r.u.session_closed.n_tokens = 12;
         break;
+    case WIRE_REWOUND:
+        r.u.rewound.n_tokens = 13;
+        break;
     case WIRE_PONG:
     case WIRE_REP__N:
         break;
@@ -187,6 +203,8 @@ static void same_req(const struct wire_req *a, const struct wire_req *b)
     } else if (a->kind == WIRE_OPEN_SESSION) {
         assert_string_equal(a->u.open_session.label, b->u.open_session.label);
         x.u.open_session.label = y.u.open_session.label = NULL;
+        assert_string_equal(a->u.open_session.memory.adapter, b->u.open_session.memory.adapter);
+        x.u.open_session.memory.adapter = y.u.open_session.memory.adapter = NULL;
     } else if (a->kind == WIRE_APPEND) {
         assert_int_equal(a->u.append.n_messages, b->u.append.n_messages);
         for (uint32_t i = 0; i < a->u.append.n_messages; i++) {
@@ -199,6 +217,9 @@ static void same_req(const struct wire_req *a, const struct wire_req *b)
         for (uint32_t i = 0; i < a->u.generate.n_stops; i++)
             assert_string_equal(a->u.generate.stops[i], b->u.generate.stops[i]);
         x.u.generate.stops = y.u.generate.stops = NULL;
+    } else if (a->kind == WIRE_FORK) {
+        assert_string_equal(a->u.fork.label, b->u.fork.label);
+        x.u.fork.label = y.u.fork.label = NULL;
     }
     assert_memory_equal(&x, &y, sizeof(x));
 }
@@ -229,9 +250,11 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
         assert_int_equal(a->session[i].pages, b->session[i].pages);
         assert_int_equal(a->session[i].segment, b->session[i].segment);
         assert_int_equal(a->session[i].busy, b->session[i].busy);
+        assert_int_equal(a->session[i].gist_pages, b->session[i].gist_pages);
     }
     x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
-    x.cpu = y.cpu = NULL;
+    assert_string_equal(a->adapters, b->adapters);
+    x.cpu = y.cpu = x.adapters = y.adapters = NULL;
     x.client = y.client = NULL;
     x.session = y.session = NULL;
     assert_memory_equal(&x, &y, sizeof(x));

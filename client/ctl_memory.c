@@ -1,0 +1,47 @@
+#include "client/ctl_memory.h"
+
+#include "client/ctl.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define SINKS_DEFAULT 4u
+
+void ctl_memory_defaults(struct ctl_memory_opts *o)
+{
+    *o = (struct ctl_memory_opts){ .sinks = SINKS_DEFAULT };
+}
+
+static int bad_name(const char *name)
+{
+    char known[128];
+    size_t n = 0;
+
+    for (unsigned i = 0; gist_compressor_name(i) && n < sizeof(known); i++)
+        n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i ? ", " : "",
+                              gist_compressor_name(i));
+    return ctl_fail(CTL_USAGE, "there is no compressor '%s'; there are %s.", name, known);
+}
+
+int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
+{
+    unsigned i = GIST_FULL;
+
+    *ret = (struct gist_memory){ .size = sizeof(*ret),
+                                 .ratio = o->ratio,
+                                 .sinks = o->sinks ? o->sinks : GIST_NO_SINKS,
+                                 .keep_tail = o->keep_tail,
+                                 .adapter = o->adapter };
+    if (!o->compressor) {
+        if (!o->adapter && (o->ratio || o->keep_tail))
+            return ctl_fail(CTL_USAGE, "--%s says nothing without --compressor or --adapter.",
+                            o->ratio ? "ratio" : "keep-tail");
+        return 0;
+    }
+    while (gist_compressor_name(i) && strcmp(gist_compressor_name(i), o->compressor) != 0)
+        i++;
+    if (!gist_compressor_name(i))
+        return bad_name(o->compressor);
+    ret->compressor = i;
+    return 0;
+}

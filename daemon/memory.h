@@ -1,0 +1,87 @@
+/* daemon/memory.h - what is kept of a sequence's older context, by its policy.
+ *
+ * A segment that is full and has keep_tail tokens behind it is due: it is compressed before more is read.
+ * Some compressors want the segment's last tokens to observe it first, or an adapter to make its gists, which
+ * takes runs of the forward pass. And a sequence that was taken back into a compressed segment stands at that segment's start: what
+ * it should have behind that is read once more.
+ *
+ *     ids          [0 ............................................ n_ids)     what the session holds
+ *     in the seq   [ gists | gists | raw ........... n_tokens)                 the rest is read again
+ *
+ * The scheduler asks before each step, for every request that runs: memory_settle compresses what needs no
+ * run; memory_behind says whether a run is wanted first, memory_plan which, memory_ran that it is done.
+ *
+ * Threads    the scheduler's, between steps.
+ * Ownership  borrows seq and backend, owns the rest.
+ */
+#ifndef DAEMON_MEMORY_H
+#define DAEMON_MEMORY_H
+
+#include "daemon/backend.h"
+#include "engine/compress.h"
+#include "ipc/wire.h"
+
+/* Tokens of a sequence whose old context is compressed: 4 bytes each. */
+#define MEMORY_TOKENS_MAX (1u << 20)
+
+struct memory_policy {
+    struct compress_spec spec;
+    uint32_t keep_tail;
+};
+
+struct memory {
+    struct memory_policy policy;
+    struct seq *seq;
+    const struct backend *backend;
+    uint32_t n_ids;
+    uint32_t n_packed;   /* segments that were compressed, from the first on */
+    /* Of the next one, what its compressor wants first: */
+    float *weights;        /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
+    uint32_t *gist_pages;  /* n_gist_pages of them, for what an adapter makes; NULL: there is none */
+    uint32_t n_gist_pages;
+    uint32_t n_side;       /* observers or gists that have run */
+    bool observing;        /* observers were planned and have not been reported */
+};
+
+/* Reads what a client wants. -EINVAL: why says what is wrong with it. */
+int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const struct backend *b,
+                       struct memory_policy *ret, struct why *why);
+
+/* Tokens that a sequence with this policy may hold. */
+uint32_t memory_tokens_max(const struct memory_policy *p, const struct backend *b);
+
+int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
+                struct seq *seq); /* -ENOMEM */
+/* dst, of a sequence that was forked from ours, goes on as we would. -ENOMEM. */
+int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
+void memory_fini(struct memory *m);
+
+/* Takes the sequence back to its first n ids. What was compressed and stands before them stays so. */
+void memory_rewind(struct memory *m, uint32_t n);
+
+/* Before a step. */
+void memory_settle(struct memory *m);
+bool memory_behind(const struct memory *m);
+/* The run that it is behind with, of at most max tokens. -ENOSPC: there are no pages to go on with. */
+int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret);
+/* After a step with a run of this sequence, planned here or elsewhere. */
+void memory_ran(struct memory *m, const struct forward_run *run);
+
+/* Tokens that may be read until something is due. Never 0 after memory_settle, unless it is behind. */
+uint32_t memory_room(const struct memory *m);
+
+/* What reading n ids from nothing leads to at most, before the last segment is compressed or at the end:
+ * keys (which is the largest position, too) and pages. */
+uint64_t memory_peak_keys(const struct memory_policy *p, uint32_t seg_len, uint64_t n);
+uint64_t memory_peak_pages(const struct memory_policy *p, uint32_t seg_len, uint64_t n);
+
+/* Where the token after all ids will stand, when everything that is due is done. */
+uint32_t memory_position(const struct memory *m);
+
+/* Pages of compressed segments. */
+uint32_t memory_gist_pages(const struct memory *m);
+
+/* How the ids that are there were kept: raw_tokens, gist_tokens, gists. */
+void memory_account(const struct memory *m, struct wire_usage *u);
+
+#endif

@@ -1,0 +1,196 @@
+/* daemon/req_session.c - the life of a session: opened, forked, taken back, closed. */
+
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A Fork's own. */
+struct fork {
+    char label[SESSION_LABEL_MAX + 1];
+};
+
+/* --- Open, Close -------------------------------------------------------------------------------- */
+
+/* A client's new session, which the reply tells it of. */
+static void adopt(struct sched *s, struct request *r, struct session *session)
+{
+    s->last_session++;
+    s->n_sessions++;
+    r->client->n_sessions++;
+    TAILQ_INSERT_TAIL(&r->client->sessions, session, link);
+    r->last = (struct wire_rep){ .kind = WIRE_SESSION_OPENED };
+    r->last.u.session_opened.session = session->id;
+    r->last.u.session_opened.context_max = session->seq.max_tokens;
+    request_finish(s, r);
+}
+
+static bool has_room(struct sched *s, struct request *r)
+{
+    uint32_t n = r->client->n_sessions, most = s->config->max_sessions;
+
+    if (n < most)
+        return true;
+    request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ n, 1, most },
+                 "this client has %u sessions open, which is the most", n);
+    return false;
+}
+
+static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
+                      const uint8_t *bulk)
+{
+    uint32_t segment = m->u.open_session.segment ? m->u.open_session.segment : s->config->segment;
+    struct memory_policy policy;
+    struct why why = { "" };
+    struct session *session;
+    int e;
+
+    (void)bulk;
+    if (!has_room(s, r))
+        return 0;
+    if (memory_policy_read(&m->u.open_session.memory, segment, &s->backend, &policy, &why) < 0) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
+        return 0;
+    }
+    e = session_new(&s->backend, r->client, s->last_session + 1, segment, &policy, &session);
+    if (e == -EINVAL) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, segment, SEQ_SEGMENT_MAX },
+                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
+                     segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+        return 0;
+    }
+    if (e < 0)
+        return e;
+    request_label(session->label, sizeof(session->label), m->u.open_session.label);
+    session->priority = m->u.open_session.priority;
+    adopt(s, r, session);
+    return 0;
+}
+
+/* A session at work is closed when that work has ended, which is told to hurry. */
+static int close_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    struct session *session = client_find_session(r->client, m->u.close_session.session);
+
+    (void)bulk;
+    if (!session || session->closing) {
+        request_fail(s, r, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
+                     "this client has no session %" PRIu64, m->u.close_session.session);
+        return 0;
+    }
+    session->closing = true;
+    if (session->busy)
+        session->busy->cancelled = true;
+    r->state = session;
+    return 0;
+}
+
+static bool close_work(struct sched *s, struct request *r)
+{
+    struct session *session = r->state;
+
+    if (session->busy)
+        return false;
+    r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
+    r->last.u.session_closed.n_tokens = session_len(session);
+    TAILQ_REMOVE(&r->client->sessions, session, link);
+    r->client->n_sessions--;
+    s->n_sessions--;
+    session_free(session);
+    r->state = NULL;
+    request_finish(s, r);
+    return true;
+}
+
+static void close_undo(struct sched *s, struct request *r)
+{
+    struct session *session = r->state;
+
+    (void)s;
+    if (session)
+        session->closing = false;
+}
+
+/* --- Fork, Rewind ------------------------------------------------------------------------------- */
+
+static int fork_start(struct sched *s, struct request *r, const struct wire_req *m,
+                      const uint8_t *bulk)
+{
+    struct fork *f;
+
+    (void)bulk;
+    if (!request_take_session(s, r, m->u.fork.session))
+        return 0;
+    f = calloc(1, sizeof(*f));
+    r->state = f;
+    if (!f)
+        return -ENOMEM;
+    request_label(f->label, sizeof(f->label), m->u.fork.label);
+    return 0;
+}
+
+/* Pages change hands, so not in the middle of a step. */
+static bool fork_work(struct sched *s, struct request *r)
+{
+    const struct fork *f = r->state;
+    struct session *copy;
+
+    if (!has_room(s, r))
+        return true;
+    if (session_fork(&s->backend, r->session, s->last_session + 1, &copy) < 0) {
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for another session");
+        return true;
+    }
+    memcpy(copy->label, f->label, sizeof(copy->label));
+    adopt(s, r, copy);
+    return true;
+}
+
+static void fork_fini(struct request *r)
+{
+    free(r->state);
+}
+
+static int rewind_start(struct sched *s, struct request *r, const struct wire_req *m,
+                        const uint8_t *bulk)
+{
+    uint32_t n = m->u.rewind.n_tokens;
+
+    (void)bulk;
+    if (!request_take_session(s, r, m->u.rewind.session))
+        return 0;
+    if (n > session_len(r->session))
+        request_fail(
+            s, r, WIRE_E_BAD_REQUEST,
+            (struct request_numbers){ session_len(r->session), n, session_len(r->session) },
+            "found a wish to go back to %u tokens, the session has %u", n, session_len(r->session));
+    else
+        r->last.u.rewound.n_tokens = n; /* kept here for work() */
+    return 0;
+}
+
+static bool rewind_work(struct sched *s, struct request *r)
+{
+    uint32_t n = r->last.u.rewound.n_tokens;
+
+    session_rewind(r->session, n);
+    r->last = (struct wire_rep){ .kind = WIRE_REWOUND };
+    r->last.u.rewound.n_tokens = n;
+    request_finish(s, r);
+    return true;
+}
+
+const struct request_ops request_open = { .name = "open", .start = open_start };
+const struct request_ops request_close = {
+    .name = "close", .start = close_start, .work = close_work, .undo = close_undo
+};
+const struct request_ops request_fork = {
+    .name = "fork", .start = fork_start, .work = fork_work, .fini = fork_fini
+};
+const struct request_ops request_rewind = { .name = "rewind",
+                                            .start = rewind_start,
+                                            .work = rewind_work };

@@ -1,0 +1,509 @@
+/* tests/test_daemon_memory.c - sessions and scores whose old context is compressed, in the real daemon. Would
+ * catch: answers that depend on how a text was cut into appends or batches, a segment that is compressed
+ * twice, too early or never, a session that goes back into a compressed segment and is another one then,
+ * memory that grows with the text, usage that does not say what is there. */
+
+#include "tests/support/daemon_fixture.h"
+
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SEGMENT 64u
+#define BYTE_0  3u /* the model's id of byte 0 */
+
+static struct daemon_fixture d;
+
+static const struct gist_memory memories[] = {
+    { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 4, 0, 0, NULL },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 16, GIST_NO_SINKS, 37, NULL },
+    { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 0, NULL },
+    { sizeof(struct gist_memory), GIST_SELECT, 2, 3, 100, NULL },
+};
+#define N_MEMORIES (sizeof(memories) / sizeof(*memories))
+
+static void fill(uint32_t *ids, size_t n, unsigned seed)
+{
+    for (size_t i = 0; i < n; i++)
+        ids[i] = BYTE_0 + (uint32_t)rand_r(&seed) % 90 + 32;
+}
+
+static gist_session *open_session(gist_conn *c, const struct gist_memory *memory)
+{
+    struct gist_policy p = { .size = sizeof(p), .segment = SEGMENT, .memory = memory };
+    gist_session *s;
+
+    assert_int_equal(gist_open(c, &p, &s), 0);
+    return s;
+}
+
+struct answer {
+    uint32_t ids[512];
+    size_t n;
+};
+
+static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+{
+    struct answer *a = arg;
+
+    (void)text;
+    (void)len;
+    assert_true(a->n + n_ids <= 512);
+    if (n_ids)
+        memcpy(a->ids + a->n, ids, n_ids * sizeof(*ids));
+    a->n += n_ids;
+    return 0;
+}
+
+static void generate(gist_session *s, uint32_t n, struct answer *ret)
+{
+    struct gist_sampling p = { .size = sizeof(p), .max_tokens = n, .ignore_eog = 1 };
+    struct gist_result result;
+
+    ret->n = 0;
+    assert_int_equal(gist_generate(s, &p, on_text, ret, &result), 0);
+    assert_int_equal(result.reason, GIST_LENGTH);
+    assert_int_equal(ret->n, n);
+}
+
+static void score(gist_conn *c, const uint32_t *ids, size_t n, uint32_t window,
+                  const struct gist_memory *memory, struct gist_score *ret)
+{
+    struct gist_score_opts o = {
+        .size = sizeof(o), .window = window, .segment = SEGMENT, .memory = memory
+    };
+
+    if (gist_score_tokens(c, ids, n, &o, ret) < 0)
+        fail_msg("%s", gist_error(c));
+    assert_int_equal(ret->n, n);
+}
+
+static void free_score(struct gist_score *s)
+{
+    free(s->ids);
+    free(s->logprobs);
+}
+
+/* --- scores ------------------------------------------------------------------------------------- */
+
+static void full_is_nothing_special(void **state)
+{
+    static const struct gist_memory full = { .size = sizeof(full), .ratio = 8 };
+    gist_conn *c = daemon_fixture_connect(&d);
+    struct gist_score a, b;
+    uint32_t ids[500];
+
+    (void)state;
+    fill(ids, 500, 1);
+    score(c, ids, 500, 0, NULL, &a);
+    score(c, ids, 500, 0, &full, &b);
+    assert_memory_equal(a.logprobs + 1, b.logprobs + 1, 499 * sizeof(float));
+    assert_int_equal(b.usage.raw_tokens, 500);
+    assert_int_equal(b.usage.gist_tokens + b.usage.gists, 0);
+    free_score(&a);
+    free_score(&b);
+    gist_disconnect(c);
+}
+
+/* Where earlier segments are forgotten each scores as a window of its own. */
+static void none_is_each_segment_alone(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    struct gist_score a, b;
+    uint32_t ids[500];
+
+    (void)state;
+    fill(ids, 500, 2);
+    score(c, ids, 500, 500, &memories[0], &a);
+    score(c, ids, 500, SEGMENT, NULL, &b);
+    for (size_t i = 0; i < 500; i++) {
+        assert_int_equal(isnan(a.logprobs[i]) != 0, i == 0);
+        if (i % SEGMENT)
+            assert_memory_equal(&a.logprobs[i], &b.logprobs[i], sizeof(float));
+    }
+    assert_int_equal(a.usage.gist_tokens, 500 / SEGMENT * SEGMENT);
+    assert_int_equal(a.usage.gists, 0);
+    assert_int_equal(a.usage.raw_tokens, 500 % SEGMENT);
+    free_score(&a);
+    free_score(&b);
+    gist_disconnect(c);
+}
+
+/* The same bits whatever the batches: another daemon, whose steps are small. */
+static void scores_do_not_depend_on_batches(void **state)
+{
+    static const char *const small[] = { "--batch-tokens", "16", "--kv-type", "f32", NULL };
+    static const char *const large[] = { "--batch-tokens", "512", "--kv-type", "f32", NULL };
+    static struct gist_score a[N_MEMORIES], b[N_MEMORIES];
+    struct daemon_fixture other;
+    uint32_t ids[700];
+
+    (void)state;
+    fill(ids, 700, 3);
+    daemon_fixture_stop(&d);
+    for (int k = 0; k < 2; k++) {
+        gist_conn *c;
+
+        daemon_fixture_start(&other, DAEMON_FIXTURE_TINY, k ? large : small);
+        c = daemon_fixture_connect(&other);
+        for (size_t i = 0; i < N_MEMORIES; i++)
+            score(c, ids, 700, 0, &memories[i], k ? &b[i] : &a[i]);
+        gist_disconnect(c);
+        daemon_fixture_stop(&other);
+    }
+    for (size_t i = 0; i < N_MEMORIES; i++) {
+        assert_memory_equal(a[i].logprobs + 1, b[i].logprobs + 1, 699 * sizeof(float));
+        /* And the compressors do differ. */
+        for (size_t j = 0; j < i; j++)
+            assert_memory_not_equal(a[i].logprobs + 1, b[j].logprobs + 1, 699 * sizeof(float));
+        assert_memory_equal(a[i].logprobs + 1, a[0].logprobs + 1, (SEGMENT - 1) * sizeof(float));
+    }
+    for (size_t i = 0; i < N_MEMORIES; i++) {
+        free_score(&a[i]);
+        free_score(&b[i]);
+    }
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+}
+
+/* --- sessions ----------------------------------------------------------------------------------- */
+
+struct likeliest {
+    const uint32_t *ids;
+    size_t first, n; /* ids [first, n) must be the likeliest ones */
+};
+
+static int check_rows(void *arg, size_t first, size_t n, uint32_t n_vocab, const float *rows)
+{
+    const struct likeliest *l = arg;
+
+    for (size_t i = 0; i < n; i++) {
+        const float *row = rows + i * n_vocab;
+        uint32_t best = 0;
+
+        if (first + i + 1 < l->first || first + i + 1 >= l->n)
+            continue;
+        for (uint32_t v = 1; v < n_vocab; v++)
+            if (row[v] > row[best])
+                best = v;
+        assert_int_equal(best, l->ids[first + i + 1]);
+    }
+    return 0;
+}
+
+/* One append, appends of odd sizes and a score of the whole agree, across several segments that end in
+ * the prompt and in the answer. */
+static void session_is_its_score(void **state)
+{
+    static const size_t parts[] = { 1, 63, 64, 65, 7, 130, 20 };
+    gist_conn *c = daemon_fixture_connect(&d);
+    uint32_t ids[350 + 200];
+
+    (void)state;
+    for (size_t m = 0; m < N_MEMORIES; m++) {
+        struct gist_score_opts o = {
+            .size = sizeof(o), .window = 1000, .segment = SEGMENT, .memory = &memories[m]
+        };
+        gist_session *one = open_session(c, &memories[m]), *many = open_session(c, &memories[m]);
+        struct likeliest l = { ids, 350, 550 };
+        struct gist_usage usage;
+        static struct answer a, b;
+        size_t at = 0;
+
+        fill(ids, 350, 4 + (unsigned)m);
+        assert_int_equal(gist_append_tokens(one, ids, 350, &usage), 0);
+        assert_int_equal(usage.raw_tokens + usage.gist_tokens, 350);
+        generate(one, 200, &a);
+        for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); at += parts[i++])
+            assert_int_equal(gist_append_tokens(many, ids + at, parts[i], NULL), 0);
+        assert_int_equal(at, 350);
+        generate(many, 200, &b);
+        assert_memory_equal(a.ids, b.ids, sizeof(*a.ids) * 200);
+        memcpy(ids + 350, a.ids, 200 * sizeof(*ids));
+        o.window = 550;
+        assert_int_equal(gist_score_logits(c, ids, 550, &o, check_rows, &l), 0);
+        gist_close(one);
+        gist_close(many);
+    }
+    assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    gist_disconnect(c);
+}
+
+/* A stop string takes an answer back over segment ends; going on from there says the same again. */
+static void stops_go_back(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    uint32_t ids[100];
+    static struct answer whole, got;
+
+    (void)state;
+    fill(ids, 100, 20);
+    for (size_t m = 1; m < N_MEMORIES; m++) {
+        gist_session *s = open_session(c, &memories[m]);
+
+        assert_int_equal(gist_append_tokens(s, ids, 100, NULL), 0);
+        generate(s, 160, &whole);
+        gist_close(s);
+        for (size_t at = 5; at < 150; at += 9) {
+            struct gist_sampling p = { .size = sizeof(p), .max_tokens = 160, .ignore_eog = 1 };
+            struct gist_result result;
+            const char *stop;
+            char *text;
+            size_t len;
+
+            /* Ten tokens that end behind a segment's end, perhaps. */
+            assert_int_equal(gist_detokenize(c, whole.ids + at, 10, &text, &len), 0);
+            stop = text;
+            p.stop = &stop;
+            p.n_stop = len > 0;
+            s = open_session(c, &memories[m]);
+            assert_int_equal(gist_append_tokens(s, ids, 100, NULL), 0);
+            got.n = 0;
+            assert_int_equal(gist_generate(s, &p, on_text, &got, &result), 0);
+            if (result.reason == GIST_STOP && got.n < 150) {
+                static struct answer rest;
+                uint32_t n = (uint32_t)(150 - got.n);
+
+                assert_memory_equal(got.ids, whole.ids, got.n * sizeof(*got.ids));
+                generate(s, n, &rest);
+                if (memories[m].keep_tail ==
+                    0) /* else see docs/memory.md, "A session is its ids" */
+                    assert_memory_equal(rest.ids, whole.ids + got.n, n * sizeof(*rest.ids));
+            }
+            free(text);
+            gist_close(s);
+        }
+    }
+    gist_disconnect(c);
+}
+
+/* A cancelled append leaves the session that it found. */
+static void cancel_leaves_the_session(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    static uint32_t ids[3000];
+    static char text[200000];
+    static struct answer want, got;
+    gist_session *s;
+
+    (void)state;
+    fill(ids, 3000, 30);
+    memset(text, 'x', sizeof(text) - 1);
+    s = open_session(c, &memories[3]);
+    assert_int_equal(gist_append_tokens(s, ids, 250, NULL), 0);
+    generate(s, 50, &want);
+    gist_close(s);
+    for (int i = 0; i < 20; i++) {
+        uint64_t request;
+
+        s = open_session(c, &memories[3]);
+        assert_int_equal(gist_append_tokens(s, ids, 250, NULL), 0);
+        assert_int_equal(gist_append_text_start(s, text, 3000, 0, NULL, NULL, &request), 0);
+        for (int k = 0; k < i; k++)
+            assert_int_equal(gist_ping(c), 0); /* some steps later */
+        (void)gist_cancel(c, request);
+        while (gist_ping(c) == 0 && gist_append_tokens(s, ids, 0, NULL) == -EBUSY)
+            ;
+        got.n = 0;
+        struct gist_stats st;
+        assert_int_equal(gist_stats(c, &st), 0);
+        if (st.sessions[st.n_sessions - 1].n_tokens == 250) { /* it came in time */
+            generate(s, 50, &got);
+            assert_memory_equal(got.ids, want.ids, 50 * sizeof(*got.ids));
+        }
+        gist_close(s);
+    }
+    gist_disconnect(c);
+}
+
+/* --- fork, rewind ------------------------------------------------------------------------------- */
+
+/* A fork says what its origin says, costs the pages that it changes, and leaves the origin alone; going back
+ * and asking again gives the same answer. */
+static void forks_and_rewinds(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    static struct answer want, got;
+    struct gist_stats st;
+    uint32_t ids[600], all, used;
+
+    (void)state;
+    fill(ids, 600, 50);
+    for (size_t m = 0; m < N_MEMORIES; m++) {
+        gist_session *s = open_session(c, &memories[m]), *f[4];
+        struct gist_usage usage;
+
+        assert_int_equal(gist_append_tokens(s, ids, 500, &usage), 0);
+        assert_int_equal(gist_stats(c, &st), 0);
+        all = st.pages_free;
+        for (int i = 0; i < 4; i++)
+            assert_int_equal(gist_fork(s, "a fork", &f[i]), 0);
+        assert_int_equal(gist_stats(c, &st), 0);
+        assert_int_equal(st.n_sessions, 5);
+        assert_int_equal(st.pages_free, all);
+        assert_string_equal(st.sessions[4].label, "a fork");
+        assert_int_equal(st.sessions[4].n_tokens, 500);
+        generate(s, 60, &want);
+        for (int i = 0; i < 4; i++) {
+            generate(f[i], 60, &got);
+            assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
+        }
+        assert_int_equal(gist_stats(c, &st), 0);
+        used = all - st.pages_free;
+        assert_true(used <= 5 * (1 + 60 / 16 + 1 + 128 / 16));
+        /* Back to where it was, and into what was compressed. */
+        assert_int_equal(gist_rewind(f[0], 500), 0);
+        generate(f[0], 60, &got);
+        if (memories[m].keep_tail == 0) /* else see docs/memory.md, "A session is its ids" */
+            assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
+        assert_int_equal(gist_rewind(f[1], 150), 0);
+        assert_int_equal(gist_append_tokens(f[1], ids + 150, 350, &usage), 0);
+        assert_int_equal(usage.prompt_tokens, 500);
+        generate(f[1], 60, &got);
+        if (memories[m].keep_tail == 0)
+            assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
+        assert_int_equal(gist_rewind(f[2], 0), 0);
+        assert_int_equal(gist_append_tokens(f[2], ids, 500, NULL), 0);
+        generate(f[2], 60, &got);
+        assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
+        assert_int_equal(gist_rewind(f[3], 561), -EINVAL);
+        assert_non_null(strstr(gist_error(c), "561"));
+        assert_non_null(strstr(gist_error(c), "560"));
+        gist_close(s);
+        for (int i = 0; i < 4; i++)
+            gist_close(f[i]);
+        assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    }
+    gist_disconnect(c);
+}
+
+/* A conversation that is taken back is where it was then: the same turn gives the same answer. */
+static void conversation_goes_back(void **state)
+{
+    static const struct gist_message first = { "user", "Say something." };
+    static const struct gist_message second = { "user", "And now?" };
+    gist_conn *c = daemon_fixture_connect(&d);
+    gist_session *s = open_session(c, &memories[1]);
+    static struct answer want, got;
+    struct gist_usage at, usage;
+
+    (void)state;
+    assert_int_equal(gist_append_chat(s, &first, 1, GIST_OPEN_ANSWER, &at), 0);
+    generate(s, 30, &want);
+    assert_int_equal(gist_append_chat(s, &second, 1, GIST_OPEN_ANSWER, &usage), 0);
+    generate(s, 30, &want);
+    assert_int_equal(gist_rewind(s, at.prompt_tokens), 0);
+    generate(s, 30, &got);
+    assert_int_equal(gist_append_chat(s, &second, 1, GIST_OPEN_ANSWER, &at), 0);
+    assert_int_equal(at.prompt_tokens, usage.prompt_tokens);
+    generate(s, 30, &got);
+    assert_memory_equal(got.ids, want.ids, 30 * sizeof(*got.ids));
+    gist_disconnect(c);
+}
+
+/* --- bounds ------------------------------------------------------------------------------------- */
+
+static void longer_than_the_window(void **state)
+{
+    static const struct gist_memory m = { sizeof(m), GIST_FINE_KV, 32, 0, 0, NULL };
+    static uint32_t ids[16000];
+    gist_conn *c = daemon_fixture_connect(&d);
+    gist_session *s = open_session(c, &m);
+    struct gist_usage usage;
+    struct gist_stats st;
+    static struct answer a;
+    uint32_t done = 0;
+
+    (void)state;
+    fill(ids, 16000, 40);
+    for (size_t n = 1000; n <= 14000; n += 1000, done += 1000) {
+        assert_int_equal(gist_append_tokens(s, ids + done, 1000, &usage), 0);
+        assert_int_equal(usage.prompt_tokens, n);
+        /* A segment that has just become full waits for the next token. */
+        assert_int_equal(usage.gist_tokens, (n - 1) / SEGMENT * SEGMENT);
+        assert_int_equal(usage.gists,
+                         (n - 1) / SEGMENT * 2 + 31); /* 4 sinks, (64 - 4) % 32 left, 1 */
+        assert_int_equal(gist_stats(c, &st), 0);
+        assert_true(st.sessions[0].pages <= n / SEGMENT + 2 + 4);
+    }
+    generate(s, 100, &a);
+    /* 16,000 more tokens would take more positions than the model's 1024. */
+    assert_int_equal(gist_append_tokens(s, ids, 16000, &usage), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "context_length_exceeded"));
+    assert_non_null(strstr(gist_error(c), "14100"));
+    generate(s, 10, &a);
+    gist_close(s);
+    assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    gist_disconnect(c);
+}
+
+static void refuses_bad_memory(void **state)
+{
+    static const struct {
+        struct gist_memory m;
+        const char *says;
+    } bad[] = {
+        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL }, "ratio 7" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL }, "ratio 1" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL }, "17 sinks" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL }, "4294967295" },
+    };
+    gist_conn *c = daemon_fixture_connect(&d);
+    struct gist_memory unknown = { .size = sizeof(unknown), .compressor = 77 };
+    struct gist_policy p = { .size = sizeof(p), .segment = SEGMENT };
+    struct gist_score_opts o = { .size = sizeof(o), .segment = SEGMENT };
+    struct gist_score ret;
+    gist_session *s;
+    uint32_t id = 5;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        p.memory = o.memory = &bad[i].m;
+        assert_int_equal(gist_open(c, &p, &s), -EINVAL);
+        assert_non_null(strstr(gist_error(c), bad[i].says));
+        assert_int_equal(gist_score_tokens(c, &id, 1, &o, &ret), -EINVAL);
+        assert_non_null(strstr(gist_error(c), bad[i].says));
+    }
+    p.memory = &unknown;
+    assert_int_equal(gist_open(c, &p, &s), -EINVAL);
+    gist_disconnect(c);
+}
+
+static int start(void **state)
+{
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    return 0;
+}
+
+static int stop(void **state)
+{
+    (void)state;
+    daemon_fixture_stop(&d);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(full_is_nothing_special),
+        cmocka_unit_test(none_is_each_segment_alone),
+        cmocka_unit_test(scores_do_not_depend_on_batches),
+        cmocka_unit_test(session_is_its_score),
+        cmocka_unit_test(stops_go_back),
+        cmocka_unit_test(cancel_leaves_the_session),
+        cmocka_unit_test(forks_and_rewinds),
+        cmocka_unit_test(conversation_goes_back),
+        cmocka_unit_test(longer_than_the_window),
+        cmocka_unit_test(refuses_bad_memory),
+    };
+
+    return cmocka_run_group_tests(tests, start, stop);
+}

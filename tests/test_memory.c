@@ -1,0 +1,346 @@
+/* tests/test_memory.c - a model-based test of memory, sequences and pool. Would catch: a session that is not a
+ * function of its ids and policy, pages lost or shared by mistake, a write that another session sees, a
+ * budget that is passed, an abandoned step that leaves something behind.
+ *
+ * Sessions of several policies and two accounts are appended to, forked, rewound and closed at random, in
+ * batches of random size, some of which are abandoned between two layers. After every few moves one of them
+ * must give the logits, bit for bit, of a fresh sequence that is fed the same ids alone. */
+#include "tests/support/memory_rig.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define N       10u
+#define L       64u
+#define IDS_MAX 700u
+#define BATCH   96u
+#define STEPS   6000u
+#define ACCOUNT 50u /* pages: less than the sessions would like to have */
+#define MODEL   "tests/data/tiny_smollm2.gguf"
+#define ADAPTER "tests/data/gist_smollm2.safetensors"
+
+static struct memory_policy policies[] = {
+    { { COMPRESS_FULL, 1, 0, NULL }, 0 },    { { COMPRESS_NONE, 1, 0, NULL }, 5 },
+    { { COMPRESS_FINE_KV, 8, 4, NULL }, 0 }, { { COMPRESS_FINE_KV, 2, 0, NULL }, 100 },
+    { { COMPRESS_SELECT, 4, 4, NULL }, 0 },  { { COMPRESS_SELECT, 16, 16, NULL }, 33 },
+    { { COMPRESS_FINE_KV, 4, 4, NULL }, 0 }, { { COMPRESS_FINE_KV, 16, 0, NULL }, 50 },
+};
+#define FIRST_GISTS 6 /* the policies from here on have an adapter */
+#define N_POLICIES  (sizeof(policies) / sizeof(*policies))
+
+struct actor {
+    bool open;
+    struct seq seq;
+    struct memory memory;
+    uint32_t want[IDS_MAX], n_want; /* what it should hold: ids past memory.n_ids are to be read */
+    bool early; /* it was taken back, and has a segment compressed earlier than a fresh one would */
+};
+
+struct stage {
+    struct memory_rig rig;
+    struct pool_account accounts[2], spare;
+    struct actor actors[N];
+    float *got, *expected; /* (n_vocab) */
+    unsigned seed, stop_after, n_refused, n_stopped;
+};
+
+static uint32_t draw(struct stage *s, uint32_t n)
+{
+    return (uint32_t)rand_r(&s->seed) % n;
+}
+
+/* --- one step, as the scheduler's ---------------------------------------------------------------- */
+
+static bool stop(void *arg)
+{
+    struct stage *s = arg;
+
+    return s->stop_after && --s->stop_after == 0;
+}
+
+/* What an actor reads next: false when it holds all that it should, or there are no pages for it. */
+static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_run *ret)
+{
+    uint32_t n = a->n_want - a->memory.n_ids, room;
+
+    memory_settle(&a->memory);
+    if (memory_behind(&a->memory)) {
+        if (memory_plan(&a->memory, max, ret) == 0)
+            return true;
+        s->n_refused++;
+        return false;
+    }
+    room = memory_room(&a->memory);
+    n = n < max ? n : max;
+    n = n < room ? n : room;
+    *ret = (struct forward_run){ .seq = &a->seq,
+                                 .tokens = a->want + a->memory.n_ids,
+                                 .n_tokens = n,
+                                 .want = FORWARD_WANT_LAST };
+    if (n == 0)
+        return false;
+    if (seq_reserve(&a->seq, n) == 0)
+        return true;
+    s->n_refused++;
+    return false;
+}
+
+/* A batch of some actors; logits of the last token of `keep`, if it is in it, to ret. */
+static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool may_stop,
+                 const struct actor *keep, float *ret)
+{
+    struct forward_run runs[N];
+    struct actor *who[N];
+    struct forward_stop told = { stop, s };
+    uint32_t n_runs = 0, left = BATCH, n_out, out = 0;
+    int r;
+
+    for (uint32_t i = 0; i < n && left; i++)
+        if (plan(s, actors[i], 1 + draw(s, left), &runs[n_runs])) {
+            left -= runs[n_runs].n_tokens;
+            who[n_runs++] = actors[i];
+        }
+    if (n_runs == 0)
+        return false;
+    s->stop_after = may_stop && draw(s, 8) == 0 ? 1 + draw(s, 2) : 0;
+    r = forward_step(s->rig.rig.forward, runs, n_runs, &told, &n_out);
+    if (r == -ECANCELED) {
+        s->n_stopped++;
+        return true;
+    }
+    assert_int_equal(r, 0);
+    for (uint32_t i = 0; i < n_runs; i++) {
+        memory_ran(&who[i]->memory, &runs[i]);
+        if (runs[i].want == FORWARD_WANT_NONE)
+            continue;
+        if (who[i] == keep)
+            forward_logits(s->rig.rig.forward, out, 1, ret);
+        out++;
+    }
+    assert_int_equal(out, n_out);
+    return true;
+}
+
+/* --- moves ---------------------------------------------------------------------------------------- */
+
+static void open_actor(struct stage *s, struct actor *a, const struct memory_policy *p,
+                       struct pool_account *account)
+{
+    assert_int_equal(seq_open(&a->seq, &s->rig.rig.pool, account, IDS_MAX, L, 0), 0);
+    assert_int_equal(memory_init(&a->memory, p, &s->rig.backend, &a->seq), 0);
+    a->n_want = 0;
+    a->early = false;
+    a->open = true;
+}
+
+static void close_actor(struct actor *a)
+{
+    memory_fini(&a->memory);
+    seq_close(&a->seq);
+    a->open = false;
+}
+
+static void append(struct stage *s, struct actor *a)
+{
+    uint32_t n = 1 + draw(s, draw(s, 4) ? 20 : 200);
+
+    if (a->n_want + n > IDS_MAX)
+        n = IDS_MAX - a->n_want;
+    for (uint32_t i = 0; i < n; i++)
+        a->want[a->n_want++] = draw(s, s->rig.rig.model->n_vocab);
+}
+
+static void rewind_actor(struct stage *s, struct actor *a)
+{
+    uint32_t n = a->n_want ? draw(s, a->n_want + 1) : 0;
+
+    if (draw(s, 2) && a->n_want > 10)
+        n = a->n_want - draw(s, 10);
+    a->n_want = n;
+    if (n >= a->memory.n_ids)
+        return;
+    memory_rewind(&a->memory, n);
+    a->early = a->memory.policy.keep_tail && a->memory.n_packed &&
+               (a->early || a->memory.n_packed * L + a->memory.policy.keep_tail > a->seq.n_tokens);
+}
+
+static void fork_actor(const struct actor *a, struct actor *to)
+{
+    if (to->open)
+        close_actor(to);
+    assert_int_equal(seq_fork(&a->seq, &to->seq), 0);
+    assert_int_equal(memory_fork(&a->memory, &to->memory, &to->seq), 0);
+    memcpy(to->want, a->want, sizeof(a->want));
+    to->n_want = a->n_want;
+    to->early = a->early;
+    to->open = true;
+}
+
+static void move(struct stage *s)
+{
+    struct actor *a = &s->actors[draw(s, N)];
+
+    if (!a->open) {
+        open_actor(s, a, &policies[draw(s, N_POLICIES)], &s->accounts[draw(s, 2)]);
+        return;
+    }
+    switch (draw(s, 12)) {
+    case 0:
+        close_actor(a);
+        break;
+    case 1:
+    case 2:
+        rewind_actor(s, a);
+        break;
+    case 3: {
+        struct actor *to = &s->actors[draw(s, N)];
+
+        if (to != a)
+            fork_actor(a, to);
+        break;
+    }
+    default:
+        append(s, a);
+    }
+}
+
+/* --- what must hold ------------------------------------------------------------------------------- */
+
+/* Pages in tables are the pages that are not free, and each account pays for its own once. */
+static void check_pages(const struct stage *s)
+{
+    static uint32_t refs[1 << 16];
+    uint32_t used[2] = { 0, 0 };
+
+    memset(refs, 0, s->rig.rig.pool.n_pages * sizeof(*refs));
+    for (uint32_t i = 0; i < N; i++) {
+        const struct seq *q = &s->actors[i].seq;
+        uint32_t n = 0;
+
+        if (!s->actors[i].open)
+            continue;
+        for (uint32_t k = 0; k * L < q->n_reserved; k++) {
+            uint32_t keys = q->segments[k].n_keys, behind = q->n_reserved - k * L;
+
+            if (!q->segments[k].compressed && behind < keys)
+                keys = behind;
+            for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++)
+                if (refs[seq_pages(q, k)[p]]++ == 0)
+                    used[q->account - s->accounts]++;
+        }
+        assert_int_equal(n, q->n_pages);
+        for (uint32_t p = 0; p < s->actors[i].memory.n_gist_pages; p++)
+            if (refs[s->actors[i].memory.gist_pages[p]]++ == 0)
+                used[q->account - s->accounts]++;
+    }
+    for (uint32_t p = 0; p < s->rig.rig.pool.n_pages; p++)
+        assert_int_equal(refs[p], s->rig.rig.pool.refs[p]);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(used[i], s->accounts[i].used);
+        assert_true(used[i] <= s->accounts[i].limit);
+    }
+    assert_int_equal(used[0] + used[1] + s->rig.rig.pool.n_free, s->rig.rig.pool.n_pages);
+}
+
+/* One token more gives what it gives a fresh sequence that reads the same ids, alone and in batches of its
+ * own. */
+static void check_logits(struct stage *s, struct actor *a)
+{
+    struct actor *one[1] = { a }, *other[1];
+    struct actor *fresh = calloc(1, sizeof(*fresh));
+    size_t row = s->rig.rig.model->n_vocab * sizeof(float);
+
+    if (a->n_want == IDS_MAX)
+        rewind_actor(s, a);
+    a->want[a->n_want++] = draw(s, s->rig.rig.model->n_vocab);
+    while (step(s, one, 1, false, a, s->got))
+        ;
+    if (a->memory.n_ids == a->n_want && !a->early) { /* else there were no pages */
+        other[0] = fresh;
+        open_actor(s, fresh, &a->memory.policy, &s->spare);
+        memcpy(fresh->want, a->want, sizeof(a->want));
+        fresh->n_want = a->n_want;
+        while (step(s, other, 1, false, fresh, s->expected))
+            ;
+        assert_int_equal(fresh->memory.n_ids, fresh->n_want);
+        assert_int_equal(memory_position(&a->memory), memory_position(&fresh->memory));
+        if (memcmp(s->got, s->expected, row) != 0)
+            fail_msg("%s, ratio %u, sinks %u, tail %u, adapter %d: %u ids give other logits",
+                     compress_name(a->memory.policy.spec.method), a->memory.policy.spec.ratio,
+                     a->memory.policy.spec.sinks, a->memory.policy.keep_tail,
+                     a->memory.policy.spec.adapter != NULL, a->n_want);
+        close_actor(fresh);
+    }
+    free(fresh);
+}
+
+static void act(enum kernels_kv kv, unsigned seed)
+{
+    static struct stage s;
+    struct rig_opts opts = { .model = MODEL,
+                             .cpu = "auto",
+                             .kv = kv,
+                             .threads = 2,
+                             .max_batch = BATCH,
+                             .max_tokens =
+                                 (2 * ACCOUNT + 2 * (IDS_MAX / 16 + 1)) * POOL_PAGE_TOKENS };
+    struct adapter *adapter;
+    struct actor *all[N];
+    uint32_t n_checked = 0;
+
+    memset(&s, 0, sizeof(s));
+    s.seed = seed;
+    assert_int_equal(memory_rig_open(&s.rig, &opts, NULL), 0);
+    assert_int_equal(adapter_open(ADAPTER, s.rig.rig.model, &adapter, NULL), 0);
+    for (size_t i = FIRST_GISTS; i < N_POLICIES; i++)
+        policies[i].spec.adapter = adapter;
+    s.accounts[0].limit = s.accounts[1].limit = ACCOUNT;
+    s.spare.limit = UINT32_MAX;
+    s.got = malloc(s.rig.rig.model->n_vocab * sizeof(float));
+    s.expected = malloc(s.rig.rig.model->n_vocab * sizeof(float));
+    for (uint32_t i = 0; i < STEPS; i++) {
+        uint32_t n = 0;
+
+        move(&s);
+        for (uint32_t k = 0; k < N; k++)
+            if (s.actors[k].open && draw(&s, 2))
+                all[n++] = &s.actors[k];
+        (void)step(&s, all, n, true, NULL, NULL);
+        check_pages(&s);
+        if (i % 7 == 0 && n > 0) {
+            check_logits(&s, all[draw(&s, n)]);
+            n_checked++;
+        }
+    }
+    /* It was a play with everything in it. */
+    if (n_checked < 100 || s.n_refused < 10 || s.n_stopped < 10)
+        fail_msg("%u checked, %u refused, %u stopped", n_checked, s.n_refused, s.n_stopped);
+    for (uint32_t i = 0; i < N; i++)
+        if (s.actors[i].open)
+            close_actor(&s.actors[i]);
+    assert_int_equal(s.rig.rig.pool.n_free, s.rig.rig.pool.n_pages);
+    adapter_close(adapter);
+    memory_rig_close(&s.rig);
+    free(s.got);
+    free(s.expected);
+}
+
+static void sessions_are_their_ids(void **state)
+{
+    (void)state;
+    act(KERNELS_KV_F16, 1);
+    act(KERNELS_KV_F32, 2);
+    act(KERNELS_KV_Q8_0, 3);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(sessions_are_their_ids) };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
