@@ -41,6 +41,7 @@ class Daemon:
         self.start = time.monotonic()
         self.process = subprocess.Popen(
             [f"{BUILD}/gistd", "--model", model, "--socket", self.socket, "--kv-bytes", kv_bytes,
+             "--prefix-cache", "no",
              "--kv-type", kv_type, "--threads", str(THREADS), "--log-level", "warning"],
             env=dict(os.environ, NOTIFY_SOCKET=path), stdin=subprocess.DEVNULL)
         try:

@@ -90,6 +90,8 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
     fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
             (double)(a->read_ns - a->asked_ns) / 1e9,
             rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
+    if (a->prompt.shared_tokens > 0)
+        fprintf(stderr, "; %u were there", a->prompt.shared_tokens);
     if (a->prompt.gist_tokens > 0)
         fprintf(stderr, "; memory %u tokens as they are, %u as %u gists", a->prompt.raw_tokens,
                 a->prompt.gist_tokens, a->prompt.gists);

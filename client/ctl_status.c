@@ -43,16 +43,17 @@ static const char *human_time(uint64_t ns, char ret[32])
 
 static void print_memory(const struct gist_stats *s)
 {
-    uint32_t used = s->pages - s->pages_free;
-    char a[24], b[24], c[24];
+    uint32_t used = s->pages - s->pages_free - s->pages_cached;
+    char a[24], b[24], c[24], d[24];
 
     printf("weights     %s\n", human(s->weights_bytes, a));
     printf("scratch     %s\n", human(s->scratch_bytes, a));
-    printf(
-        "KV pool     %s: %u of %u pages used (%s), %u free (%s); %u tokens and %u bytes a page\n",
-        human(s->kv_bytes, a), used, s->pages, human((uint64_t)used * s->page_bytes, b),
-        s->pages_free, human((uint64_t)s->pages_free * s->page_bytes, c), s->page_tokens,
-        s->page_bytes);
+    printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u kept in case a session "
+           "begins alike "
+           "(%s); %u tokens and %u bytes a page\n",
+           human(s->kv_bytes, a), used, s->pages, human((uint64_t)used * s->page_bytes, b),
+           s->pages_free, human((uint64_t)s->pages_free * s->page_bytes, c), s->pages_cached,
+           human((uint64_t)s->pages_cached * s->page_bytes, d), s->page_tokens, s->page_bytes);
 }
 
 /* Names and labels are whatever their client sent. */
@@ -151,6 +152,7 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "page_tokens", s->page_tokens);
     ctl_json_u64(&j, "pages", s->pages);
     ctl_json_u64(&j, "pages_free", s->pages_free);
+    ctl_json_u64(&j, "pages_cached", s->pages_cached);
     ctl_json_u64(&j, "requests_running", s->requests_running);
     ctl_json_u64(&j, "requests_total", s->requests_total);
     ctl_json_u64(&j, "requests_failed", s->requests_failed);

@@ -121,6 +121,7 @@ struct gist_usage {
     uint64_t prompt_ns, first_token_ns, generate_ns;
     uint32_t raw_tokens, gist_tokens; /* of prompt_tokens: there as they are, there as gists */
     uint32_t gists;                   /* keys that stand for gist_tokens */
+    uint32_t shared_tokens;           /* not computed: an earlier session had read them */
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
@@ -226,7 +227,8 @@ struct gist_stats_session {
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;
     const char *adapters;                         /* names, a space between them */
-    uint32_t threads, page_bytes, page_tokens, pages, pages_free, n_clients, n_sessions, requests_running;
+    uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached,
+        n_clients, n_sessions, requests_running;
     uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total, steps_total;
     uint64_t client_errors_total;

@@ -38,6 +38,7 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .page_tokens = w->page_tokens,
                               .pages = w->pages,
                               .pages_free = w->pages_free,
+                              .pages_cached = w->pages_cached,
                               .requests_running = w->requests_running,
                               .uptime_ns = w->uptime_ns,
                               .weights_bytes = w->weights_bytes,

@@ -39,7 +39,8 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .generate_ns = src->generate_ns,
                                 .raw_tokens = src->raw_tokens,
                                 .gist_tokens = src->gist_tokens,
-                                .gists = src->gists };
+                                .gists = src->gists,
+                                .shared_tokens = src->shared_tokens };
 }
 
 void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
@@ -54,6 +55,7 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->raw_tokens += src->raw_tokens;
     dst->gist_tokens += src->gist_tokens;
     dst->gists += src->gists;
+    dst->shared_tokens += src->shared_tokens;
 }
 
 static const char *const compressors[] = {

@@ -1,6 +1,7 @@
 #include "daemon/backend.h"
 
 #include "daemon/log.h"
+#include "daemon/prefix.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -65,6 +66,11 @@ static size_t longest_token(const struct vocab *v)
             most = len;
     }
     return most;
+}
+
+uint32_t backend_pages_free(const struct backend *b)
+{
+    return b->pool.n_free + (b->prefix ? prefix_pages(b->prefix) : 0);
 }
 
 const struct adapter *backend_adapter(const struct backend *b, const char *name)
@@ -185,6 +191,8 @@ int backend_start(struct backend *b, const struct config *c, struct why *why)
     }
     if (r == 0)
         r = pool_open(&b->pool, b->model, kv, c->kv_bytes, c->mlock, why);
+    if (r == 0 && c->prefix_cache && prefix_open(&b->pool, &b->prefix) < 0)
+        r = why_set(why, -ENOMEM, "no memory for the prefixes of %u pages", b->pool.n_pages);
     if (r < 0)
         return r;
     if (c->mlock && !b->pool.place.locked)
@@ -196,6 +204,7 @@ int backend_start(struct backend *b, const struct config *c, struct why *why)
 
 void backend_close(struct backend *b)
 {
+    prefix_close(b->prefix);
     pool_close(&b->pool);
     compressor_close(b->compressor);
     forward_close(b->forward);

@@ -19,6 +19,8 @@
 #include "engine/vocab.h"
 #include "engine/workers.h"
 
+struct prefix;
+
 #define BACKEND_ADAPTERS_MAX 16u
 
 struct backend {
@@ -34,6 +36,7 @@ struct backend {
     uint32_t n_adapters;
     char adapter_names[BACKEND_ADAPTERS_MAX * (ADAPTER_NAME_MAX + 1) + 1];
     struct pool pool;
+    struct prefix *prefix; /* NULL: sessions share nothing */
     uint32_t context_max;  /* tokens a session may hold */
     uint32_t client_pages; /* pages a client may hold */
     size_t token_max;      /* bytes of the longest token */
@@ -43,6 +46,9 @@ int backend_load(struct backend *b, const struct config *c, const struct model_p
                  struct why *why);
 int backend_start(struct backend *b, const struct config *c, struct why *why);
 void backend_close(struct backend *b);
+
+/* Pages that can be had: free ones, and those that are only kept in case they are of use again. */
+uint32_t backend_pages_free(const struct backend *b);
 
 /* The adapter of that name, or NULL. */
 const struct adapter *backend_adapter(const struct backend *b, const char *name);

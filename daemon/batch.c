@@ -2,6 +2,7 @@
 
 #include "daemon/clock.h"
 #include "daemon/log.h"
+#include "daemon/prefix.h"
 #include "daemon/sched.h"
 
 #include <assert.h>
@@ -192,6 +193,13 @@ static void fail_all(struct sched *s, struct batch *b, int err)
                      "the model's step failed: %s", strerror(-err));
 }
 
+static void ran(struct memory *m, const struct forward_run *run)
+{
+    memory_ran(m, run);
+    if (m->prefix)
+        prefix_learn(m->prefix, m);
+}
+
 bool batch_run(struct sched *s)
 {
     struct batch b;
@@ -215,7 +223,7 @@ bool batch_run(struct sched *s)
         s->totals.steps++;
         for (uint32_t i = 0; i < b.n; i++)
             if (b.requests[i]->memory)
-                memory_ran(b.requests[i]->memory, &b.runs[i]);
+                ran(b.requests[i]->memory, &b.runs[i]);
         give_decoded(s, &b);
         give_read(s, &b);
         pace_measured(&s->pace, b.n == b.n_decode ? 0 : b.n_tokens, clock_ns() - start);

@@ -1,5 +1,7 @@
 #include "daemon/memory.h"
 
+#include "daemon/prefix.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -71,6 +73,12 @@ int memory_init(struct memory *m, const struct memory_policy *p, const struct ba
     return 0;
 }
 
+void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
+{
+    m->prefix = prefix;
+    m->owner = owner;
+}
+
 /* What was made of the next segment is forgotten. */
 static void drop_side(struct memory *m)
 {
@@ -84,6 +92,8 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     int r = memory_init(dst, &m->policy, m->backend, seq);
 
     memcpy(seq->tokens, m->seq->tokens, (size_t)m->n_ids * sizeof(*seq->tokens));
+    memory_share(dst, m->prefix, m->owner);
+    dst->early = m->early;
     dst->n_ids = m->n_ids;
     dst->n_packed = m->n_packed;
     return r;
@@ -131,6 +141,8 @@ static int compress_next(struct memory *m)
 {
     struct compressor *c = m->backend->compressor;
 
+    if (m->prefix)
+        prefix_supersede(m->prefix, m, m->n_packed);
     if (m->n_gist_pages == 0)
         return compressor_run(c, &m->policy.spec, m->seq, m->n_packed, m->weights);
     compressor_join(c, &m->policy.spec, m->seq, m->n_packed, m->gist_pages);
@@ -247,15 +259,17 @@ static uint64_t size_of(const struct memory_policy *p, uint32_t seg_len, uint64_
     return n_packed ? raw + first + (n_packed - 1) * other : raw;
 }
 
-/* Segments that n ids leave compressed. */
-static uint64_t packed_of(const struct memory_policy *p, uint32_t seg_len, uint64_t n)
+uint32_t memory_n_packed(const struct memory_policy *p, uint32_t seg_len, uint64_t n)
 {
-    return p->spec.method == COMPRESS_FULL || n < p->keep_tail ? 0 : (n - p->keep_tail) / seg_len;
+    if (p->spec.method == COMPRESS_FULL || n < p->keep_tail)
+        return 0;
+    return (uint32_t)((n - p->keep_tail) / seg_len);
 }
 
 static uint64_t peak(const struct memory_policy *p, uint32_t seg_len, uint64_t n, bool pages)
 {
-    uint64_t n_packed = packed_of(p, seg_len, n), end = size_of(p, seg_len, n, n_packed, pages);
+    uint64_t n_packed = memory_n_packed(p, seg_len, n),
+             end = size_of(p, seg_len, n, n_packed, pages);
     uint64_t before;
 
     if (n_packed == 0)
@@ -284,6 +298,9 @@ void memory_rewind(struct memory *m, uint32_t n)
     left = seq_rewind(m->seq, min_u32(n, m->seq->n_tokens));
     m->n_ids = n;
     m->n_packed = min_u32(m->n_packed, left / m->seq->seg_len);
+    m->early = m->n_packed > 0 &&
+               (m->early || m->n_packed > memory_n_packed(&m->policy, m->seq->seg_len, left));
+    m->n_learned = m->n_learned_packed = 0;
     drop_side(m);
 }
 
@@ -291,7 +308,7 @@ uint32_t memory_position(const struct memory *m)
 {
     const struct memory_policy *p = &m->policy;
     uint32_t seg_len = m->seq->seg_len;
-    uint64_t due = packed_of(p, seg_len, m->n_ids),
+    uint64_t due = memory_n_packed(p, seg_len, m->n_ids),
              n_packed = due > m->n_packed ? due : m->n_packed;
 
     return (uint32_t)size_of(p, seg_len, m->n_ids, n_packed, false);

@@ -24,6 +24,8 @@
 /* Tokens of a sequence whose old context is compressed: 4 bytes each. */
 #define MEMORY_TOKENS_MAX (1u << 20)
 
+struct prefix;
+
 struct memory_policy {
     struct compress_spec spec;
     uint32_t keep_tail;
@@ -35,6 +37,12 @@ struct memory {
     const struct backend *backend;
     uint32_t n_ids;
     uint32_t n_packed;   /* segments that were compressed, from the first on */
+    bool early;          /* taken back to where a fresh sequence would have one of them raw */
+
+    struct prefix *prefix; /* that it learns from and teaches; NULL: none */
+    uint32_t owner;        /* uid: the tree's own is not shared with others */
+    uint32_t n_learned, n_learned_packed;  /* pages, segments that prefix knows */
+
     /* Of the next one, what its compressor wants first: */
     float *weights;        /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
     uint32_t *gist_pages;  /* n_gist_pages of them, for what an adapter makes; NULL: there is none */
@@ -52,6 +60,8 @@ uint32_t memory_tokens_max(const struct memory_policy *p, const struct backend *
 
 int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
                 struct seq *seq); /* -ENOMEM */
+/* From now on what is read may be of use to other sessions of this owner, and the other way. */
+void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner);
 /* dst, of a sequence that was forked from ours, goes on as we would. -ENOMEM. */
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
 void memory_fini(struct memory *m);
@@ -69,6 +79,9 @@ void memory_ran(struct memory *m, const struct forward_run *run);
 
 /* Tokens that may be read until something is due. Never 0 after memory_settle, unless it is behind. */
 uint32_t memory_room(const struct memory *m);
+
+/* Segments that n ids leave compressed. */
+uint32_t memory_n_packed(const struct memory_policy *p, uint32_t seg_len, uint64_t n);
 
 /* What reading n ids from nothing leads to at most, before the last segment is compressed or at the end:
  * keys (which is the largest position, too) and pages. */

@@ -4,6 +4,7 @@
  * append that fails or is cancelled leaves the session as it was. */
 
 #include "daemon/clock.h"
+#include "daemon/prefix.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -20,7 +21,8 @@ struct append {
     uint32_t had;         /* tokens of the session before, session_len */
     uint32_t n_ids;       /* of its memory before */
     bool reading;
-    uint32_t done; /* ids that were read */
+    uint32_t done;   /* ids that were read */
+    uint32_t shared; /* of them by others before */
     bool special, text;
     enum chat_at chat_after;
     uint64_t reading_ns; /* since when */
@@ -248,36 +250,44 @@ static void drop_second_bos(struct sched *s, struct append *a)
     e->n_total--;
 }
 
-/* Whether n_new tokens more can be read, as far as can be known: what others take in the meantime may
- * still be in the way of a session that gives and takes pages while it reads. */
-static bool fits(struct sched *s, struct request *r, uint64_t n_new)
+static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint64_t n_new)
 {
-    const struct session *session = r->session;
-    const struct memory *m = &session->memory;
-    const struct seq *q = &session->seq;
-    uint32_t had = session_len(session), left = q->account->limit - q->account->used;
-    uint64_t keys = memory_peak_keys(&m->policy, q->seg_len, had + n_new);
-    uint64_t pages = memory_peak_pages(&m->policy, q->seg_len, had + n_new);
+    const struct seq *q = &r->session->seq;
+    uint64_t keys = memory_peak_keys(&r->memory->policy, q->seg_len, had + n_new);
     uint64_t limit = keys > s->backend.context_max ? s->backend.context_max : q->max_tokens;
 
-    if (had + n_new > q->max_tokens || keys > s->backend.context_max)
-        request_fail(
-            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, n_new, limit },
-            "context_length_exceeded: the session has %u tokens and %" PRIu64
-            " more were asked for%s, the limit is %" PRIu64,
-            had, n_new, keys < had + n_new ? ", which compressed take more than the context" : "",
-            limit);
-    else if (pages > q->n_pages &&
-             (pages - q->n_pages > left || pages - q->n_pages > s->backend.pool.n_free))
-        request_fail_pool(s, r, q, n_new, pages - q->n_pages);
-    return r->phase != REQUEST_LAST;
+    if (had + n_new <= q->max_tokens && keys <= s->backend.context_max)
+        return true;
+    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                 (struct request_numbers){ had, n_new, limit },
+                 "context_length_exceeded: the session has %u tokens and %" PRIu64
+                 " more were asked for%s, the limit is %" PRIu64,
+                 had, n_new,
+                 keys < had + n_new ? ", which compressed take more than the context" : "", limit);
+    return false;
+}
+
+/* Whether there are pages for n ids in all, as far as can be known: what others take in the meantime may
+ * still be in the way of a session that gives and takes pages while it reads. */
+static bool fits_pool(struct sched *s, struct request *r, uint32_t n, uint32_t n_new)
+{
+    const struct seq *q = &r->session->seq;
+    uint32_t left = q->account->limit - q->account->used, n_free = backend_pages_free(&s->backend);
+    uint64_t pages = memory_peak_pages(&r->memory->policy, q->seg_len, n);
+    uint64_t more = pages > q->n_pages ? pages - q->n_pages : 0;
+
+    if (more <= left && more <= n_free)
+        return true;
+    request_fail_pool(s, r, q, n_new, more);
+    return false;
 }
 
 static void prepare(struct sched *s, struct request *r, struct append *a)
 {
     struct session *session = r->session;
-    uint32_t n_ids;
+    struct memory *m = r->memory;
     uint64_t n_new;
+    uint32_t n;
 
     drop_second_bos(s, a);
     n_new = a->encode.n_total - session->has_pending;
@@ -285,16 +295,20 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
         finish(s, r);
         return;
     }
-    if (!fits(s, r, n_new))
+    if (!fits_context(s, r, a->had, n_new))
         return;
-    n_ids = (uint32_t)a->encode.n_ids;
-    a->n_ids = session->memory.n_ids;
+    a->n_ids = m->n_ids;
     a->reading = true;
+    if (m->prefix && m->n_ids == 0)
+        a->done = a->shared = prefix_adopt(m->prefix, m, a->encode.ids, (uint32_t)a->encode.n_ids);
+    n = (uint32_t)a->encode.n_ids - a->done;
+    if (!fits_pool(s, r, m->n_ids + n, n))
+        return;
     a->reading_ns = clock_ns();
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
-    if (memory_room(&session->memory) >= n_ids && seq_reserve(&session->seq, n_ids) < 0)
-        request_fail_pool(s, r, &session->seq, n_ids, n_ids / POOL_PAGE_TOKENS);
+    if (memory_room(m) >= n && seq_reserve(&session->seq, n) < 0)
+        request_fail_pool(s, r, &session->seq, n, n / POOL_PAGE_TOKENS);
 }
 
 static bool append_work(struct sched *s, struct request *r)
@@ -344,7 +358,8 @@ static void append_rows(struct sched *s, struct request *r, uint32_t first, uint
     session->has_pending = false;
     session_appended(session, a->chat_after);
     a->reading = false;
-    r->usage.computed_tokens = a->done;
+    r->usage.computed_tokens = a->done - a->shared;
+    r->usage.shared_tokens = a->shared;
     r->usage.prompt_ns = clock_ns() - a->reading_ns;
     finish(s, r);
 }

@@ -1,6 +1,7 @@
 /* daemon/req_misc.c - the requests that are answered at once. */
 
 #include "daemon/clock.h"
+#include "daemon/prefix.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -114,6 +115,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .page_tokens = POOL_PAGE_TOKENS,
         .pages = b->pool.n_pages,
         .pages_free = b->pool.n_free,
+        .pages_cached = b->prefix ? prefix_pages(b->prefix) : 0,
         .clients = s->n_clients,
         .sessions = s->n_sessions,
         .requests_running = s->n_active - 1, /* but this one */

@@ -138,10 +138,16 @@ static bool fork_work(struct sched *s, struct request *r)
 {
     const struct fork *f = r->state;
     struct session *copy;
+    int e;
 
     if (!has_room(s, r))
         return true;
-    if (session_fork(&s->backend, r->session, s->last_session + 1, &copy) < 0) {
+    e = session_fork(&s->backend, r->session, s->last_session + 1, &copy);
+    if (e == -ENOSPC) {
+        request_fail_pool(s, r, &r->session->seq, 0, r->session->seq.n_pages);
+        return true;
+    }
+    if (e < 0) {
         request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for another session");
         return true;
     }

@@ -147,7 +147,7 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
                        uint64_t need)
 {
     const struct pool_account *account = seq->account;
-    uint32_t left = account->limit - account->used, n_free = s->backend.pool.n_free;
+    uint32_t left = account->limit - account->used, n_free = backend_pages_free(&s->backend);
 
     request_fail(s, r, WIRE_E_POOL_FULL,
                  (struct request_numbers){ account->used, need, left < n_free ? left : n_free },

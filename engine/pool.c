@@ -70,14 +70,28 @@ void pool_close(struct pool *p)
     *p = (struct pool){ 0 };
 }
 
+/* Sees that n pages are free, if that can be. */
+static bool make_free(struct pool *p, uint32_t n)
+{
+    if (n > p->n_free && p->reclaim.fn)
+        p->reclaim.fn(p->reclaim.arg, n);
+    return n <= p->n_free;
+}
+
+static uint32_t pop_free(struct pool *p)
+{
+    uint32_t page = p->free[--p->n_free];
+
+    p->refs[page] = 1;
+    return page;
+}
+
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages)
 {
-    if (n > p->n_free || n > a->limit - a->used)
+    if (n > a->limit - a->used || !make_free(p, n))
         return -ENOSPC;
-    for (uint32_t i = 0; i < n; i++) {
-        ret_pages[i] = p->free[--p->n_free];
-        p->refs[ret_pages[i]] = 1;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        ret_pages[i] = pop_free(p);
     a->used += n;
     assert(a->used <= a->limit); /* P2 */
     return 0;
@@ -86,21 +100,42 @@ int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
     for (uint32_t i = n; i-- > 0;) {
-        assert(p->refs[pages[i]] > 0);
-        if (--p->refs[pages[i]] > 0)
-            continue;
-        assert(a->used > 0 && p->n_free < p->n_pages); /* P1 */
-        p->free[p->n_free++] = pages[i];
+        assert(p->refs[pages[i]] > 0 && a->used > 0); /* P1 */
         a->used--;
+        if (--p->refs[pages[i]] == 0)
+            p->free[p->n_free++] = pages[i];
     }
 }
 
-void pool_share(struct pool *p, uint32_t n, const uint32_t *pages)
+int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
+    if (n > a->limit - a->used)
+        return -ENOSPC;
+    a->used += n;
     for (uint32_t i = 0; i < n; i++) {
         assert(p->refs[pages[i]] > 0);
         p->refs[pages[i]]++;
     }
+    return 0;
+}
+
+int pool_own(struct pool *p, uint32_t *page)
+{
+    uint32_t copy;
+    bool room;
+
+    if (!pool_shared(p, *page))
+        return 0;
+    room = make_free(p, 1);
+    if (!pool_shared(p, *page))
+        return 0; /* the other table gave it up */
+    if (!room)
+        return -ENOSPC;
+    copy = pop_free(p);
+    memcpy(p->mem + copy * p->page_bytes, p->mem + *page * p->page_bytes, p->page_bytes);
+    p->refs[*page]--;
+    *page = copy;
+    return 0;
 }
 
 size_t pool_k_off(const struct pool *p, uint32_t layer, uint32_t head)

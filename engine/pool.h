@@ -8,16 +8,17 @@
  *     +----------+----------+-- .. --+----------+-- .. --+--
  *     K tile (head_dim, 16), V tile (16, head_dim); f16, f32 or q8_0 (engine/kernels.h)
  *
- * A page may stand in several tables of one account (a fork shares what it was made from): it counts its
- * references and is charged once. Who writes to a shared page copies it first.
+ * A page may stand in several tables (a fork shares what it was made from): it counts them, and each table's
+ * account is charged for it. Who writes to a shared page copies it first.
  *
  * Invariants
- *   P1  Every page is free or charged to exactly one account: used + free == n_pages.
+ *   P1  A page is free when it stands in no table, and only then. An account's used is the entries of its
+ *       tables.
  *   P2  An account never holds more than its limit.
  *   P3  Nothing is allocated after pool_open.
  *
  * Threads    one thread takes and gives pages; workers read and write the bytes of taken pages.
- * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take: -ENOSPC, all or nothing.
+ * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all or nothing.
  */
 #ifndef ENGINE_POOL_H
 #define ENGINE_POOL_H
@@ -39,6 +40,10 @@ struct pool {
     uint32_t n_pages, n_free;
     uint32_t *free;                  /* stack of n_free page ids */
     uint32_t *refs;                  /* (n_pages) tables that a page stands in; 0: free */
+    struct {
+        void (*fn)(void *arg, uint32_t n);       /* wants n_free to be n: gives pages if it can. NULL: none */
+        void *arg;
+    } reclaim;
     struct place_result place;
 };
 
@@ -51,10 +56,13 @@ void pool_close(struct pool *p);
 
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
-/* One table less: a page that stands in no other is free, and its account's charge ends. */
+/* One table less: a page that stands in no other is free. */
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
-/* One table more, of the same account. */
-void pool_share(struct pool *p, uint32_t n, const uint32_t *pages);
+/* One table more, of this account: all of them, or -ENOSPC. */
+int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
+
+/* Exchanges a page that stands in other tables too for a copy, in this table: nothing is charged. -ENOSPC. */
+int pool_own(struct pool *p, uint32_t *page);
 
 static inline bool pool_shared(const struct pool *p, uint32_t page)
 {

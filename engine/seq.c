@@ -57,36 +57,65 @@ int seq_fork(const struct seq *s, struct seq *dst)
 
     if (r < 0)
         return r;
-    dst->n_tokens = dst->n_reserved = s->n_tokens;
     memcpy(dst->tokens, s->tokens, (size_t)s->n_tokens * sizeof(*s->tokens));
-    for (uint32_t k = 0; k < n_segments(dst); k++) {
-        uint32_t n;
+    for (uint32_t k = 0; r == 0 && k * s->seg_len < s->n_tokens; k++) {
+        uint32_t end = (k + 1) * s->seg_len, n;
 
         dst->segments[k] = s->segments[k];
+        dst->n_reserved = end < s->n_tokens ? end : s->n_tokens;
         n = seq_n_pages(keys_reserved(dst, k));
         memcpy(seq_pages(dst, k), seq_pages(s, k), n * sizeof(*s->pages));
-        pool_share(s->pool, n, seq_pages(s, k));
-        dst->n_pages += n;
+        r = pool_share(s->pool, s->account, n, seq_pages(s, k));
+        if (r < 0)
+            dst->n_reserved = k * s->seg_len;
+        else
+            dst->n_pages += n;
     }
-    return 0;
+    dst->n_tokens = dst->n_reserved;
+    if (r < 0)
+        seq_close(dst);
+    return r;
 }
 
-/* A page of our own with the same bytes, in place of a shared one. */
-static int own_page(struct seq *s, uint32_t *page)
+/* Raw segments up to n_reserved are known; the new one begins where the one before ends. */
+static void open_segment(struct seq *s, uint32_t k)
 {
-    struct pool *p = s->pool;
-    uint32_t copy;
-    int r;
+    const struct seq_segment *last = k ? &s->segments[k - 1] : NULL;
 
-    if (!pool_shared(p, *page))
-        return 0;
-    r = pool_take(p, s->account, 1, &copy);
-    if (r < 0)
-        return r;
-    memcpy(p->mem + copy * p->page_bytes, p->mem + *page * p->page_bytes, p->page_bytes);
-    pool_give(p, s->account, 1, page);
-    *page = copy;
-    return 0;
+    s->segments[k] = (struct seq_segment){ .base = last ? last->base + last->n_keys : s->pos0,
+                                           .n_keys = s->seg_len };
+}
+
+/* The next n ids come with pages that stand in another table, too. */
+static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pages,
+                  const uint32_t *pages)
+{
+    int r = pool_share(s->pool, s->account, n_pages, pages);
+
+    assert(r == 0 && s->n_tokens == s->n_reserved && s->n_tokens + n <= s->max_tokens);
+    memcpy(s->tokens + s->n_tokens, ids, n * sizeof(*ids));
+    memcpy(s->pages + s->n_tokens / POOL_PAGE_TOKENS, pages, n_pages * sizeof(*pages));
+    if (s->n_tokens % s->seg_len == 0)
+        open_segment(s, s->n_tokens / s->seg_len);
+    s->n_pages += n_pages;
+    s->n_tokens = s->n_reserved = s->n_tokens + n;
+}
+
+void seq_adopt_page(struct seq *s, const uint32_t *ids, uint32_t page)
+{
+    assert(s->n_tokens % POOL_PAGE_TOKENS == 0);
+    adopt(s, ids, POOL_PAGE_TOKENS, 1, &page);
+}
+
+void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
+                          const uint32_t *pages)
+{
+    struct seq_segment *g = &s->segments[s->n_tokens / s->seg_len];
+
+    assert(s->n_tokens % s->seg_len == 0);
+    adopt(s, ids, s->seg_len, seq_n_pages(n_keys), pages);
+    g->n_keys = n_keys;
+    g->compressed = true;
 }
 
 int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
@@ -94,7 +123,7 @@ int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
     int r = 0;
 
     for (uint32_t i = 0; r == 0 && i < seq_n_pages(n_keys); i++)
-        r = own_page(s, seq_pages(s, segment) + i);
+        r = pool_own(s->pool, seq_pages(s, segment) + i);
     return r;
 }
 
@@ -106,7 +135,9 @@ int seq_reserve(struct seq *s, uint32_t n)
     if (n > s->max_tokens - s->n_tokens)
         return -E2BIG;
     /* Of pages that hold tokens only the last can get more. */
-    r = s->n_tokens % POOL_PAGE_TOKENS ? own_page(s, s->pages + s->n_tokens / POOL_PAGE_TOKENS) : 0;
+    r = s->n_tokens % POOL_PAGE_TOKENS
+            ? pool_own(s->pool, s->pages + s->n_tokens / POOL_PAGE_TOKENS)
+            : 0;
     if (r < 0 || s->n_tokens + n <= s->n_reserved)
         return r;
     /* What comes is raw, so its slots lie one after the other. */
@@ -116,12 +147,8 @@ int seq_reserve(struct seq *s, uint32_t n)
         return r;
     s->n_pages += want - have;
     s->n_reserved = s->n_tokens + n;
-    for (; k < n_segments(s); k++) {
-        const struct seq_segment *last = k ? &s->segments[k - 1] : NULL;
-
-        s->segments[k] = (struct seq_segment){ .base = last ? last->base + last->n_keys : s->pos0,
-                                               .n_keys = s->seg_len };
-    }
+    for (; k < n_segments(s); k++)
+        open_segment(s, k);
     return 0;
 }
 

@@ -16,7 +16,7 @@
  *
  * Invariants
  *   S1  n_tokens <= n_reserved <= max_tokens; a raw segment's pages cover its reserved tokens, a compressed
- *       one's its keys. All n_pages are charged to account, those that a fork shares once.
+ *       one's its keys. All n_pages are charged to account.
  *   S2  KV of a raw segment's tokens and of a compressed one's keys is valid in every layer; the rest is
  *       never read.
  *   S3  Bases ascend: base[k + 1] = base[k] + keys of segment k. The open segment is raw.
@@ -60,8 +60,14 @@ int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uin
 void seq_close(struct seq *s);
 
 /* dst becomes a sequence of its own with the same tokens and the same pool, account and shape; pages are
- * shared until one of the two writes to them. dst's max_tokens are s's. -ENOMEM. */
+ * shared until one of the two writes to them. dst's max_tokens are s's. -ENOMEM; -ENOSPC: the account. */
 int seq_fork(const struct seq *s, struct seq *dst);
+
+/* A sequence without reserved tokens, at the start of a page or a segment, goes on with what another one
+ * read: a page of raw keys of 16 ids, or a compressed segment of seg_len ids. Its account has room for
+ * them. */
+void seq_adopt_page(struct seq *s, const uint32_t *ids, uint32_t page);
+void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys, const uint32_t *pages);
 
 /* Takes pages so that n more tokens fit after n_tokens. -E2BIG: past max_tokens; -ENOSPC: the pool or
  * the account has too few pages. Nothing that can be seen changes on an error. */

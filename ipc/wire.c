@@ -305,6 +305,7 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->raw_tokens = u->raw_tokens;
     m->gist_tokens = u->gist_tokens;
     m->gists = u->gists;
+    m->shared_tokens = u->shared_tokens;
 }
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
@@ -378,6 +379,7 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     m->page_tokens = st->page_tokens;
     m->pages = st->pages;
     m->pages_free = st->pages_free;
+    m->pages_cached = st->pages_cached;
     m->clients = st->clients;
     m->sessions = st->sessions;
     m->requests_running = st->requests_running;
@@ -722,6 +724,7 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->raw_tokens = m->raw_tokens;
     u->gist_tokens = m->gist_tokens;
     u->gists = m->gists;
+    u->shared_tokens = m->shared_tokens;
 }
 
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
@@ -799,6 +802,7 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
     st->page_tokens = m->page_tokens;
     st->pages = m->pages;
     st->pages_free = m->pages_free;
+    st->pages_cached = m->pages_cached;
     st->clients = m->clients;
     st->sessions = m->sessions;
     st->requests_running = m->requests_running;

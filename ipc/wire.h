@@ -104,7 +104,7 @@ enum wire_error {
 struct wire_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
-    uint32_t raw_tokens, gist_tokens, gists;
+    uint32_t raw_tokens, gist_tokens, gists, shared_tokens;
 };
 
 struct wire_stats_client {
@@ -125,7 +125,7 @@ struct wire_stats {
     uint32_t threads;
     uint64_t uptime_ns;
     uint64_t weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
-    uint32_t page_bytes, page_tokens, pages, pages_free;
+    uint32_t page_bytes, page_tokens, pages, pages_free, pages_cached;
     uint32_t clients, sessions, requests_running;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
     uint64_t steps_total, client_errors_total;

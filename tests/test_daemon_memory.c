@@ -342,12 +342,12 @@ static void forks_and_rewinds(void **state)
 
         assert_int_equal(gist_append_tokens(s, ids, 500, &usage), 0);
         assert_int_equal(gist_stats(c, &st), 0);
-        all = st.pages_free;
+        all = st.pages_free + st.pages_cached;
         for (int i = 0; i < 4; i++)
             assert_int_equal(gist_fork(s, "a fork", &f[i]), 0);
         assert_int_equal(gist_stats(c, &st), 0);
         assert_int_equal(st.n_sessions, 5);
-        assert_int_equal(st.pages_free, all);
+        assert_int_equal(st.pages_free + st.pages_cached, all);
         assert_string_equal(st.sessions[4].label, "a fork");
         assert_int_equal(st.sessions[4].n_tokens, 500);
         generate(s, 60, &want);
@@ -356,7 +356,7 @@ static void forks_and_rewinds(void **state)
             assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
         }
         assert_int_equal(gist_stats(c, &st), 0);
-        used = all - st.pages_free;
+        used = all - st.pages_free - st.pages_cached;
         assert_true(used <= 5 * (1 + 60 / 16 + 1 + 128 / 16));
         /* Back to where it was, and into what was compressed. */
         assert_int_equal(gist_rewind(f[0], 500), 0);
@@ -406,6 +406,83 @@ static void conversation_goes_back(void **state)
     generate(s, 30, &got);
     assert_memory_equal(got.ids, want.ids, 30 * sizeof(*got.ids));
     gist_disconnect(c);
+}
+
+/* --- shared beginnings -------------------------------------------------------------------------- */
+
+/* What a session of the same policy read is not read again, also when that one is gone; the answer is the
+ * same. */
+static void beginnings_are_read_once(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d), *other = daemon_fixture_connect(&d);
+    static struct answer want, got;
+    uint32_t ids[400];
+
+    (void)state;
+    for (size_t m = 0; m < N_MEMORIES; m++) {
+        const struct gist_memory *next = &memories[(m + 1) % N_MEMORIES];
+        gist_session *s = open_session(c, &memories[m]);
+        struct gist_usage usage;
+        struct gist_stats st;
+
+        fill(ids, 400, 60 + (unsigned)m);
+        assert_int_equal(gist_append_tokens(s, ids, 400, &usage), 0);
+        assert_int_equal(usage.shared_tokens, 0);
+        assert_int_equal(usage.computed_tokens, 400);
+        generate(s, 30, &want);
+        gist_close(s);
+        assert_int_equal(gist_stats(c, &st), 0);
+        assert_true(st.pages_cached > 0);
+
+        s = open_session(other, &memories[m]);
+        assert_int_equal(gist_append_tokens(s, ids, 400, &usage), 0);
+        assert_int_equal(usage.shared_tokens, 399 / 16 * 16);
+        assert_int_equal(usage.computed_tokens, 400 - 399 / 16 * 16);
+        generate(s, 30, &got);
+        assert_memory_equal(got.ids, want.ids, 30 * sizeof(*got.ids));
+        gist_close(s);
+
+        s = open_session(other, next); /* another policy reads for itself */
+        assert_int_equal(gist_append_tokens(s, ids, 400, &usage), 0);
+        assert_int_equal(usage.shared_tokens, 0);
+        gist_close(s);
+        ids[392]++; /* as far as it is the same */
+        s = open_session(other, &memories[m]);
+        assert_int_equal(gist_append_tokens(s, ids, 395, &usage), 0);
+        assert_int_equal(usage.shared_tokens, 384);
+        assert_int_equal(gist_append_tokens(s, ids + 395, 5, &usage), 0);
+        assert_int_equal(usage.shared_tokens, 0);
+        gist_close(s);
+    }
+    gist_disconnect(c);
+    gist_disconnect(other);
+}
+
+static void nothing_is_kept_without_a_cache(void **state)
+{
+    static const char *const off[] = { "--prefix-cache", "no", NULL };
+    struct daemon_fixture alone;
+    struct gist_usage usage;
+    struct gist_stats st;
+    uint32_t ids[400];
+    gist_conn *c;
+
+    (void)state;
+    fill(ids, 400, 70);
+    daemon_fixture_start(&alone, DAEMON_FIXTURE_TINY, off);
+    c = daemon_fixture_connect(&alone);
+    for (int i = 0; i < 2; i++) {
+        gist_session *s = open_session(c, &memories[1]);
+
+        assert_int_equal(gist_append_tokens(s, ids, 400, &usage), 0);
+        assert_int_equal(usage.shared_tokens, 0);
+        gist_close(s);
+    }
+    assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    assert_int_equal(gist_stats(c, &st), 0);
+    assert_int_equal(st.pages_cached, 0);
+    gist_disconnect(c);
+    daemon_fixture_stop(&alone);
 }
 
 /* --- bounds ------------------------------------------------------------------------------------- */
@@ -501,6 +578,8 @@ int main(void)
         cmocka_unit_test(cancel_leaves_the_session),
         cmocka_unit_test(forks_and_rewinds),
         cmocka_unit_test(conversation_goes_back),
+        cmocka_unit_test(beginnings_are_read_once),
+        cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),
         cmocka_unit_test(refuses_bad_memory),
     };

@@ -5,6 +5,7 @@
  * Sessions of several policies and two accounts are appended to, forked, rewound and closed at random, in
  * batches of random size, some of which are abandoned between two layers. After every few moves one of them
  * must give the logits, bit for bit, of a fresh sequence that is fed the same ids alone. */
+#include "daemon/prefix.h"
 #include "tests/support/memory_rig.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@
 #define L       64u
 #define IDS_MAX 700u
 #define BATCH   96u
-#define STEPS   6000u
+#define STEPS   8000u
 #define ACCOUNT 50u /* pages: less than the sessions would like to have */
 #define MODEL   "tests/data/tiny_smollm2.gguf"
 #define ADAPTER "tests/data/gist_smollm2.safetensors"
@@ -38,15 +39,15 @@ struct actor {
     struct seq seq;
     struct memory memory;
     uint32_t want[IDS_MAX], n_want; /* what it should hold: ids past memory.n_ids are to be read */
-    bool early; /* it was taken back, and has a segment compressed earlier than a fresh one would */
 };
 
 struct stage {
     struct memory_rig rig;
+    struct prefix *prefix;
     struct pool_account accounts[2], spare;
     struct actor actors[N];
     float *got, *expected; /* (n_vocab) */
-    unsigned seed, stop_after, n_refused, n_stopped;
+    unsigned seed, stop_after, n_refused, n_stopped, n_adopted;
 };
 
 static uint32_t draw(struct stage *s, uint32_t n)
@@ -66,8 +67,11 @@ static bool stop(void *arg)
 /* What an actor reads next: false when it holds all that it should, or there are no pages for it. */
 static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_run *ret)
 {
-    uint32_t n = a->n_want - a->memory.n_ids, room;
+    uint32_t n, room;
 
+    if (a->memory.prefix && a->memory.n_ids == 0 && a->n_want > 0)
+        s->n_adopted += prefix_adopt(s->prefix, &a->memory, a->want, a->n_want) > 0;
+    n = a->n_want - a->memory.n_ids;
     memory_settle(&a->memory);
     if (memory_behind(&a->memory)) {
         if (memory_plan(&a->memory, max, ret) == 0)
@@ -116,6 +120,8 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
     assert_int_equal(r, 0);
     for (uint32_t i = 0; i < n_runs; i++) {
         memory_ran(&who[i]->memory, &runs[i]);
+        if (who[i]->memory.prefix)
+            prefix_learn(s->prefix, &who[i]->memory);
         if (runs[i].want == FORWARD_WANT_NONE)
             continue;
         if (who[i] == keep)
@@ -134,7 +140,6 @@ static void open_actor(struct stage *s, struct actor *a, const struct memory_pol
     assert_int_equal(seq_open(&a->seq, &s->rig.rig.pool, account, IDS_MAX, L, 0), 0);
     assert_int_equal(memory_init(&a->memory, p, &s->rig.backend, &a->seq), 0);
     a->n_want = 0;
-    a->early = false;
     a->open = true;
 }
 
@@ -165,20 +170,32 @@ static void rewind_actor(struct stage *s, struct actor *a)
     if (n >= a->memory.n_ids)
         return;
     memory_rewind(&a->memory, n);
-    a->early = a->memory.policy.keep_tail && a->memory.n_packed &&
-               (a->early || a->memory.n_packed * L + a->memory.policy.keep_tail > a->seq.n_tokens);
 }
 
-static void fork_actor(const struct actor *a, struct actor *to)
+static void fork_actor(struct stage *s, const struct actor *a, struct actor *to)
 {
+    int r;
+
     if (to->open)
         close_actor(to);
-    assert_int_equal(seq_fork(&a->seq, &to->seq), 0);
+    r = seq_fork(&a->seq, &to->seq);
+    if (r == -ENOSPC) { /* the account */
+        s->n_refused++;
+        return;
+    }
+    assert_int_equal(r, 0);
     assert_int_equal(memory_fork(&a->memory, &to->memory, &to->seq), 0);
     memcpy(to->want, a->want, sizeof(a->want));
     to->n_want = a->n_want;
-    to->early = a->early;
     to->open = true;
+}
+
+static void begin_like(struct actor *a, const struct actor *other)
+{
+    if (other->open) {
+        a->n_want = other->n_want;
+        memcpy(a->want, other->want, sizeof(a->want));
+    }
 }
 
 static void move(struct stage *s)
@@ -187,6 +204,9 @@ static void move(struct stage *s)
 
     if (!a->open) {
         open_actor(s, a, &policies[draw(s, N_POLICIES)], &s->accounts[draw(s, 2)]);
+        memory_share(&a->memory, s->prefix, draw(s, 2));
+        if (draw(s, 4)) /* begin like another one */
+            begin_like(a, &s->actors[draw(s, N)]);
         return;
     }
     switch (draw(s, 12)) {
@@ -201,7 +221,7 @@ static void move(struct stage *s)
         struct actor *to = &s->actors[draw(s, N)];
 
         if (to != a)
-            fork_actor(a, to);
+            fork_actor(s, a, to);
         break;
     }
     default:
@@ -211,11 +231,12 @@ static void move(struct stage *s)
 
 /* --- what must hold ------------------------------------------------------------------------------- */
 
-/* Pages in tables are the pages that are not free, and each account pays for its own once. */
+/* What stands in no table of a session is free, or only the prefixes have it; each account pays for its
+ * sessions' tables. */
 static void check_pages(const struct stage *s)
 {
     static uint32_t refs[1 << 16];
-    uint32_t used[2] = { 0, 0 };
+    uint32_t used[2] = { 0, 0 }, n_free = 0, n_cached = 0;
 
     memset(refs, 0, s->rig.rig.pool.n_pages * sizeof(*refs));
     for (uint32_t i = 0; i < N; i++) {
@@ -230,21 +251,24 @@ static void check_pages(const struct stage *s)
             if (!q->segments[k].compressed && behind < keys)
                 keys = behind;
             for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++)
-                if (refs[seq_pages(q, k)[p]]++ == 0)
-                    used[q->account - s->accounts]++;
+                refs[seq_pages(q, k)[p]]++;
         }
         assert_int_equal(n, q->n_pages);
-        for (uint32_t p = 0; p < s->actors[i].memory.n_gist_pages; p++)
-            if (refs[s->actors[i].memory.gist_pages[p]]++ == 0)
-                used[q->account - s->accounts]++;
+        for (uint32_t p = 0; p < s->actors[i].memory.n_gist_pages; p++, n++)
+            refs[s->actors[i].memory.gist_pages[p]]++;
+        used[q->account - s->accounts] += n;
     }
-    for (uint32_t p = 0; p < s->rig.rig.pool.n_pages; p++)
-        assert_int_equal(refs[p], s->rig.rig.pool.refs[p]);
+    for (uint32_t p = 0; p < s->rig.rig.pool.n_pages; p++) {
+        n_free += s->rig.rig.pool.refs[p] == 0;
+        n_cached += refs[p] == 0 && s->rig.rig.pool.refs[p] > 0;
+        assert_true(s->rig.rig.pool.refs[p] >= refs[p] && s->rig.rig.pool.refs[p] <= refs[p] + 1);
+    }
+    assert_int_equal(n_free, s->rig.rig.pool.n_free);
+    assert_int_equal(n_cached, prefix_pages(s->prefix));
     for (uint32_t i = 0; i < 2; i++) {
         assert_int_equal(used[i], s->accounts[i].used);
         assert_true(used[i] <= s->accounts[i].limit);
     }
-    assert_int_equal(used[0] + used[1] + s->rig.rig.pool.n_free, s->rig.rig.pool.n_pages);
 }
 
 /* One token more gives what it gives a fresh sequence that reads the same ids, alone and in batches of its
@@ -255,12 +279,12 @@ static void check_logits(struct stage *s, struct actor *a)
     struct actor *fresh = calloc(1, sizeof(*fresh));
     size_t row = s->rig.rig.model->n_vocab * sizeof(float);
 
-    if (a->n_want == IDS_MAX)
+    while (a->n_want == IDS_MAX)
         rewind_actor(s, a);
     a->want[a->n_want++] = draw(s, s->rig.rig.model->n_vocab);
     while (step(s, one, 1, false, a, s->got))
         ;
-    if (a->memory.n_ids == a->n_want && !a->early) { /* else there were no pages */
+    if (a->memory.n_ids == a->n_want && !a->memory.early) { /* else there were no pages */
         other[0] = fresh;
         open_actor(s, fresh, &a->memory.policy, &s->spare);
         memcpy(fresh->want, a->want, sizeof(a->want));
@@ -299,6 +323,7 @@ static void act(enum kernels_kv kv, unsigned seed)
     assert_int_equal(adapter_open(ADAPTER, s.rig.rig.model, &adapter, NULL), 0);
     for (size_t i = FIRST_GISTS; i < N_POLICIES; i++)
         policies[i].spec.adapter = adapter;
+    assert_int_equal(prefix_open(&s.rig.rig.pool, &s.prefix), 0);
     s.accounts[0].limit = s.accounts[1].limit = ACCOUNT;
     s.spare.limit = UINT32_MAX;
     s.got = malloc(s.rig.rig.model->n_vocab * sizeof(float));
@@ -318,11 +343,14 @@ static void act(enum kernels_kv kv, unsigned seed)
         }
     }
     /* It was a play with everything in it. */
-    if (n_checked < 100 || s.n_refused < 10 || s.n_stopped < 10)
-        fail_msg("%u checked, %u refused, %u stopped", n_checked, s.n_refused, s.n_stopped);
+    if (n_checked < 100 || s.n_refused < 10 || s.n_stopped < 10 || s.n_adopted < 10)
+        fail_msg("%u checked, %u refused, %u stopped, %u adopted", n_checked, s.n_refused,
+                 s.n_stopped, s.n_adopted);
     for (uint32_t i = 0; i < N; i++)
         if (s.actors[i].open)
             close_actor(&s.actors[i]);
+    assert_int_equal(s.rig.rig.pool.n_free + prefix_pages(s.prefix), s.rig.rig.pool.n_pages);
+    prefix_close(s.prefix);
     assert_int_equal(s.rig.rig.pool.n_free, s.rig.rig.pool.n_pages);
     adapter_close(adapter);
     memory_rig_close(&s.rig);

@@ -42,7 +42,7 @@ bool daemon_fixture_notified(struct daemon_fixture *d, const char *text, int tim
 
 gist_conn *daemon_fixture_connect(const struct daemon_fixture *d);
 
-/* True as soon as the daemon has all pages free (asked by conn), false after timeout_ms. */
+/* True as soon as no session of the daemon has a page (asked by conn), false after timeout_ms. */
 bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms);
 
 double daemon_fixture_ms(void); /* a clock */

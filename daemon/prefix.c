@@ -1,0 +1,472 @@
+#include "daemon/prefix.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define TOKENS       POOL_PAGE_TOKENS
+#define NONE         UINT32_MAX
+#define ROOTS_MAX    256u
+#define PATH_MAX_LEN (MEMORY_TOKENS_MAX / TOKENS)
+/* A compressed segment has a node for each 16 ids, and few pages. */
+#define NODES_A_PAGE 4u
+#define NODES_MIN    16384u
+#define RECLAIM_MORE 64u
+
+struct node {
+    uint32_t parent, n_children;
+    uint32_t hash_next;
+    uint32_t older, newer; /* by use */
+    uint32_t page;         /* raw; or NONE */
+    bool stale; /* its segment was compressed: only shorter beginnings want the raw page */
+    uint32_t
+        packed; /* first page of the compressed segment that ends here, or NONE; the rest by next */
+    uint32_t ids[TOKENS];
+};
+
+struct root {
+    bool used;
+    uint32_t owner, seg_len, keep_tail;
+    struct compress_spec spec;
+    uint32_t node;
+};
+
+struct prefix {
+    struct pool *pool;
+    struct pool_account account;
+    struct node *nodes;
+    uint32_t n_nodes, free; /* first free node; they hang on hash_next */
+    uint32_t *buckets, n_buckets;
+    uint32_t oldest, newest;
+    uint32_t n_stale;
+    uint32_t *next; /* (n_pages) of a compressed segment's pages the one behind it */
+    uint32_t *path; /* (PATH_MAX_LEN) of one walk */
+    struct root roots[ROOTS_MAX];
+};
+
+/* --- nodes -------------------------------------------------------------------------------------- */
+
+static uint32_t *bucket_of(const struct prefix *p, uint32_t parent, const uint32_t *ids)
+{
+    uint64_t h = XXH3_64bits_withSeed(ids, TOKENS * sizeof(*ids), parent);
+
+    return &p->buckets[h & (p->n_buckets - 1)];
+}
+
+static uint32_t find(const struct prefix *p, uint32_t parent, const uint32_t *ids)
+{
+    uint32_t i = *bucket_of(p, parent, ids);
+
+    while (i != NONE && (p->nodes[i].parent != parent ||
+                         memcmp(p->nodes[i].ids, ids, sizeof(p->nodes[i].ids)) != 0))
+        i = p->nodes[i].hash_next;
+    return i;
+}
+
+static void unlink_use(struct prefix *p, uint32_t i)
+{
+    const struct node *n = &p->nodes[i];
+
+    *(n->older == NONE ? &p->oldest : &p->nodes[n->older].newer) = n->newer;
+    *(n->newer == NONE ? &p->newest : &p->nodes[n->newer].older) = n->older;
+}
+
+static void link_newest(struct prefix *p, uint32_t i)
+{
+    p->nodes[i].older = p->newest;
+    p->nodes[i].newer = NONE;
+    *(p->newest == NONE ? &p->oldest : &p->nodes[p->newest].newer) = i;
+    p->newest = i;
+}
+
+/* The first n of the path were used: the last one first, so that T1 holds. */
+static void touch(struct prefix *p, uint32_t n)
+{
+    while (n-- > 0) {
+        unlink_use(p, p->path[n]);
+        link_newest(p, p->path[n]);
+    }
+}
+
+static void drop_raw(struct prefix *p, struct node *n)
+{
+    if (n->page == NONE)
+        return;
+    pool_give(p->pool, &p->account, 1, &n->page);
+    n->page = NONE;
+    p->n_stale -= n->stale;
+    n->stale = false;
+}
+
+static void drop_packed(struct prefix *p, struct node *n)
+{
+    for (uint32_t page = n->packed, next; page != NONE; page = next) {
+        next = p->next[page];
+        pool_give(p->pool, &p->account, 1, &page);
+    }
+    n->packed = NONE;
+}
+
+static void release_root(struct prefix *p, uint32_t node)
+{
+    for (uint32_t i = 0; i < ROOTS_MAX; i++)
+        if (p->roots[i].used && p->roots[i].node == node)
+            p->roots[i].used = false;
+}
+
+static void put_free(struct prefix *p, uint32_t i)
+{
+    p->nodes[i].hash_next = p->free;
+    p->free = i;
+}
+
+/* keep: a root that is wanted without children, too. */
+static void evict(struct prefix *p, uint32_t i, uint32_t keep)
+{
+    struct node *n = &p->nodes[i], *parent = &p->nodes[n->parent];
+    uint32_t *at = bucket_of(p, n->parent, n->ids);
+
+    assert(n->n_children == 0);
+    while (*at != i)
+        at = &p->nodes[*at].hash_next;
+    *at = n->hash_next;
+    unlink_use(p, i);
+    drop_raw(p, n);
+    drop_packed(p, n);
+    if (--parent->n_children == 0 && parent->parent == NONE && n->parent != keep) {
+        release_root(p, n->parent);
+        put_free(p, n->parent);
+    }
+    put_free(p, i);
+}
+
+/* Some page of it would be free without us, or it has none and is of no use. */
+static bool gives(const struct prefix *p, const struct node *n)
+{
+    if (n->page == NONE && n->packed == NONE)
+        return true;
+    if (n->page != NONE && !pool_shared(p->pool, n->page))
+        return true;
+    for (uint32_t page = n->packed; page != NONE; page = p->next[page])
+        if (!pool_shared(p->pool, page))
+            return true;
+    return false;
+}
+
+/* Raw pages of segments that were compressed since, the longest unused first. */
+static void reclaim_stale(struct prefix *p, uint32_t n)
+{
+    for (uint32_t i = p->oldest; i != NONE && p->n_stale && p->pool->n_free < n;
+         i = p->nodes[i].newer)
+        if (p->nodes[i].stale)
+            drop_raw(p, &p->nodes[i]);
+}
+
+/* The pool's reclaim: then ends of branches that nobody works on. */
+static void reclaim(void *arg, uint32_t n)
+{
+    struct prefix *p = arg;
+
+    n += p->pool->n_pages / RECLAIM_MORE; /* so that the next one does not walk as far again */
+    reclaim_stale(p, n);
+    for (uint32_t i = p->oldest, newer; i != NONE && p->pool->n_free < n; i = newer) {
+        newer = p->nodes[i].newer;
+        if (p->nodes[i].n_children == 0 && gives(p, &p->nodes[i]))
+            evict(p, i, NONE);
+    }
+}
+
+/* A node that is nobody's, but not keep. NONE: there is none. */
+static uint32_t take_node(struct prefix *p, uint32_t keep)
+{
+    uint32_t i = p->oldest;
+
+    while (p->free == NONE && i != NONE) {
+        uint32_t newer = p->nodes[i].newer;
+
+        if (p->nodes[i].n_children == 0 && i != keep)
+            evict(p, i, keep);
+        i = newer;
+    }
+    i = p->free;
+    if (i != NONE)
+        p->free = p->nodes[i].hash_next;
+    return i;
+}
+
+static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
+{
+    uint32_t i = take_node(p, parent), *bucket;
+
+    if (i == NONE)
+        return NONE;
+    bucket = bucket_of(p, parent, ids);
+    p->nodes[i] =
+        (struct node){ .parent = parent, .hash_next = *bucket, .page = NONE, .packed = NONE };
+    memcpy(p->nodes[i].ids, ids, sizeof(p->nodes[i].ids));
+    *bucket = i;
+    p->nodes[parent].n_children++;
+    link_newest(p, i);
+    return i;
+}
+
+/* --- roots -------------------------------------------------------------------------------------- */
+
+static bool same_spec(const struct compress_spec *a, const struct compress_spec *b)
+{
+    if (a->method != b->method)
+        return false;
+    return a->method == COMPRESS_FULL || a->method == COMPRESS_NONE ||
+           (a->ratio == b->ratio && a->sinks == b->sinks && a->adapter == b->adapter);
+}
+
+static uint32_t find_root(const struct prefix *p, const struct memory *m)
+{
+    for (uint32_t i = 0; i < ROOTS_MAX; i++) {
+        const struct root *r = &p->roots[i];
+
+        if (r->used && r->owner == m->owner && r->seg_len == m->seq->seg_len &&
+            r->keep_tail == m->policy.keep_tail && same_spec(&r->spec, &m->policy.spec))
+            return r->node;
+    }
+    return NONE;
+}
+
+static uint32_t add_root(struct prefix *p, const struct memory *m)
+{
+    for (uint32_t i = 0; i < ROOTS_MAX; i++) {
+        struct root *r = &p->roots[i];
+
+        if (r->used)
+            continue;
+        *r = (struct root){ .used = true,
+                            .owner = m->owner,
+                            .seg_len = m->seq->seg_len,
+                            .keep_tail = m->policy.keep_tail,
+                            .spec = m->policy.spec,
+                            .node = take_node(p, NONE) };
+        if (r->node == NONE)
+            r->used = false;
+        else
+            p->nodes[r->node] = (struct node){ .parent = NONE, .page = NONE, .packed = NONE };
+        return r->node;
+    }
+    return NONE;
+}
+
+/* --- learning ----------------------------------------------------------------------------------- */
+
+static void keep_raw(struct prefix *p, struct node *n, uint32_t page)
+{
+    if (n->page != NONE)
+        return;
+    if (pool_share(p->pool, &p->account, 1, &page) == 0)
+        n->page = page;
+}
+
+static void keep_packed(struct prefix *p, struct node *n, const uint32_t *pages, uint32_t n_pages)
+{
+    if (n->packed != NONE || n_pages == 0 || pool_share(p->pool, &p->account, n_pages, pages) < 0)
+        return;
+    for (uint32_t i = 0; i < n_pages; i++)
+        p->next[pages[i]] = i + 1 < n_pages ? pages[i + 1] : NONE;
+    n->packed = pages[0];
+}
+
+void prefix_learn(struct prefix *p, struct memory *m)
+{
+    const struct seq *s = m->seq;
+    uint32_t n = s->n_tokens / TOKENS, per_segment = s->seg_len / TOKENS, i, at;
+
+    if (m->early || n == 0 || n > PATH_MAX_LEN ||
+        (n == m->n_learned && m->n_packed == m->n_learned_packed))
+        return;
+    at = find_root(p, m);
+    if (at == NONE)
+        at = add_root(p, m);
+    for (i = 0; i < n && at != NONE; i++) {
+        uint32_t segment = i / per_segment, child = find(p, at, s->tokens + (size_t)i * TOKENS);
+
+        if (child == NONE)
+            child = add(p, at, s->tokens + (size_t)i * TOKENS);
+        if (child == NONE)
+            break;
+        p->path[i] = at = child;
+        if (segment >= m->n_packed)
+            keep_raw(p, &p->nodes[at], s->pages[i]);
+        else if ((i + 1) % per_segment == 0)
+            keep_packed(p, &p->nodes[at], seq_pages(s, segment),
+                        seq_n_pages(s->segments[segment].n_keys));
+    }
+    touch(p, i);
+    m->n_learned = n;
+    m->n_learned_packed = m->n_packed;
+}
+
+void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment)
+{
+    const struct seq *s = m->seq;
+    uint32_t per_segment = s->seg_len / TOKENS, at = find_root(p, m);
+
+    for (uint32_t i = 0; i < (segment + 1) * per_segment && at != NONE; i++) {
+        struct node *n;
+
+        at = find(p, at, s->tokens + (size_t)i * TOKENS);
+        n = at == NONE ? NULL : &p->nodes[at];
+        if (!n || i < segment * per_segment || n->page == NONE || n->stale)
+            continue;
+        n->stale = true;
+        p->n_stale++;
+    }
+}
+
+/* --- adopting ----------------------------------------------------------------------------------- */
+
+/* The nodes that ids lead to, in path: how many. */
+static uint32_t walk(struct prefix *p, const struct memory *m, const uint32_t *ids, uint32_t n)
+{
+    uint32_t at = find_root(p, m), i = 0;
+
+    for (; at != NONE && i < n && i < PATH_MAX_LEN; i++) {
+        at = find(p, at, ids + (size_t)i * TOKENS);
+        if (at == NONE)
+            break;
+        p->path[i] = at;
+    }
+    return i;
+}
+
+/* The longest part of the path, in pages, of which all is there that a sequence so long would hold. */
+static uint32_t usable(const struct prefix *p, const struct memory *m, uint32_t n)
+{
+    uint32_t per_segment = m->seq->seg_len / TOKENS, n_packed = 0, first = 0;
+    bool nothing = compress_n_keys(&m->policy.spec, m->seq->seg_len, 0) == 0;
+
+    while ((n_packed + 1) * per_segment <= n &&
+           (nothing || p->nodes[p->path[(n_packed + 1) * per_segment - 1]].packed != NONE))
+        n_packed++;
+    for (; n > 0; n--) {
+        uint32_t wants = memory_n_packed(&m->policy, m->seq->seg_len, n * TOKENS);
+
+        if (wants > n_packed)
+            continue;
+        for (first = n; first > wants * per_segment && p->nodes[p->path[first - 1]].page != NONE;)
+            first--;
+        if (first == wants * per_segment)
+            return n;
+        n = first; /* a longer part would have the same hole, this one ends before it */
+    }
+    return 0;
+}
+
+/* Pages that the first n of the path come to, n_packed segments of them compressed. */
+static uint32_t count_pages(const struct memory *m, uint32_t n, uint32_t n_packed)
+{
+    uint32_t pages = n - n_packed * (m->seq->seg_len / TOKENS);
+
+    for (uint32_t k = 0; k < n_packed; k++)
+        pages += seq_n_pages(compress_n_keys(&m->policy.spec, m->seq->seg_len, k));
+    return pages;
+}
+
+static void adopt_segment(const struct prefix *p, struct memory *m, uint32_t segment,
+                          const uint32_t *ids)
+{
+    struct seq *s = m->seq;
+    uint32_t n_keys = compress_n_keys(&m->policy.spec, s->seg_len, segment);
+    uint32_t pages[SEQ_SEGMENT_MAX / TOKENS], n = 0;
+    uint32_t last = p->path[(segment + 1) * (s->seg_len / TOKENS) - 1];
+
+    for (uint32_t page = p->nodes[last].packed; n < seq_n_pages(n_keys); page = p->next[page])
+        pages[n++] = page;
+    seq_adopt_compressed(s, ids, n_keys, pages);
+}
+
+uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, uint32_t n)
+{
+    struct seq *s = m->seq;
+    uint32_t n_pages, n_packed, per_segment = s->seg_len / TOKENS;
+
+    assert(s->n_tokens == 0 && m->n_ids == 0);
+    if (n < 2)
+        return 0;
+    n_pages = usable(p, m, walk(p, m, ids, (n - 1) / TOKENS));
+    n_packed = memory_n_packed(&m->policy, s->seg_len, n_pages * TOKENS);
+    if (n_pages == 0 || count_pages(m, n_pages, n_packed) > s->account->limit - s->account->used)
+        return 0;
+    (void)seq_rewind(s, 0); /* pages that were reserved for what is there already */
+    for (uint32_t k = 0; k < n_packed; k++)
+        adopt_segment(p, m, k, ids + (size_t)k * s->seg_len);
+    for (uint32_t i = n_packed * per_segment; i < n_pages; i++)
+        seq_adopt_page(s, ids + (size_t)i * TOKENS, p->nodes[p->path[i]].page);
+    touch(p, n_pages);
+    m->n_ids = s->n_tokens;
+    m->n_packed = m->n_learned_packed = n_packed;
+    m->n_learned = n_pages;
+    return s->n_tokens;
+}
+
+/* --- the whole ---------------------------------------------------------------------------------- */
+
+uint32_t prefix_pages(const struct prefix *p)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = p->oldest; i != NONE; i = p->nodes[i].newer) {
+        const struct node *x = &p->nodes[i];
+
+        n += x->page != NONE && !pool_shared(p->pool, x->page);
+        for (uint32_t page = x->packed; page != NONE; page = p->next[page])
+            n += !pool_shared(p->pool, page);
+    }
+    return n;
+}
+
+int prefix_open(struct pool *pool, struct prefix **ret)
+{
+    struct prefix *p = calloc(1, sizeof(*p));
+    uint64_t n = (uint64_t)pool->n_pages * NODES_A_PAGE;
+
+    if (!p)
+        return -ENOMEM;
+    p->pool = pool;
+    p->account.limit = UINT32_MAX;
+    p->oldest = p->newest = p->free = NONE;
+    p->n_nodes = n > UINT32_MAX / 2 ? UINT32_MAX / 2 : n < NODES_MIN ? NODES_MIN : (uint32_t)n;
+    for (p->n_buckets = 1024; p->n_buckets < p->n_nodes;)
+        p->n_buckets *= 2;
+    /* Untouched nodes cost address space, not memory. */
+    p->nodes = malloc(p->n_nodes * sizeof(*p->nodes));
+    p->buckets = malloc((size_t)p->n_buckets * sizeof(*p->buckets));
+    p->next = malloc(pool->n_pages * sizeof(*p->next));
+    p->path = malloc(PATH_MAX_LEN * sizeof(*p->path));
+    if (!p->nodes || !p->buckets || !p->next || !p->path) {
+        prefix_close(p);
+        return -ENOMEM;
+    }
+    memset(p->buckets, 0xff, (size_t)p->n_buckets * sizeof(*p->buckets));
+    for (uint32_t i = p->n_nodes; i-- > 0;)
+        put_free(p, i);
+    pool->reclaim.fn = reclaim;
+    pool->reclaim.arg = p;
+    *ret = p;
+    return 0;
+}
+
+void prefix_close(struct prefix *p)
+{
+    if (!p)
+        return;
+    p->pool->reclaim.fn = NULL;
+    for (uint32_t i = p->oldest; i != NONE && p->nodes; i = p->nodes[i].newer) {
+        drop_raw(p, &p->nodes[i]);
+        drop_packed(p, &p->nodes[i]);
+    }
+    free(p->nodes);
+    free(p->buckets);
+    free(p->next);
+    free(p->path);
+    free(p);
+}
