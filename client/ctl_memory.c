@@ -23,6 +23,16 @@ static int bad_name(const char *name)
     return ctl_fail(CTL_USAGE, "there is no compressor '%s'; there are %s.", name, known);
 }
 
+/* An option that only compressors look at. */
+static const char *says_nothing(const struct ctl_memory_opts *o)
+{
+    return o->ratio       ? "ratio"
+           : o->keep_tail ? "keep-tail"
+           : o->late      ? "late"
+           : o->fixed     ? "fixed-ratio"
+                          : NULL;
+}
+
 int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
 {
     unsigned i = GIST_FULL;
@@ -31,11 +41,15 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
                                  .ratio = o->ratio,
                                  .sinks = o->sinks ? o->sinks : GIST_NO_SINKS,
                                  .keep_tail = o->keep_tail,
-                                 .adapter = o->adapter };
+                                 .adapter = o->adapter,
+                                 .budget = o->budget,
+                                 .flags = (o->late ? GIST_LATE : 0) | (o->fixed ? GIST_FIXED : 0) };
     if (!o->compressor) {
-        if (!o->adapter && (o->ratio || o->keep_tail))
+        const char *name = says_nothing(o);
+
+        if (!o->adapter && name)
             return ctl_fail(CTL_USAGE, "--%s says nothing without --compressor or --adapter.",
-                            o->ratio ? "ratio" : "keep-tail");
+                            name);
         return 0;
     }
     while (gist_compressor_name(i) && strcmp(gist_compressor_name(i), o->compressor) != 0)

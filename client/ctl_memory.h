@@ -6,10 +6,13 @@
 #include "client/ctl_opt.h"
 #include "client/gist.h"
 
+#include <stdbool.h>
+
 struct ctl_memory_opts {
     const char *compressor;    /* NULL: full, or the adapter's */
     const char *adapter;       /* NULL: none */
-    uint32_t ratio, segment, sinks, keep_tail;
+    uint32_t ratio, segment, sinks, keep_tail, budget;
+    bool late, fixed;
 };
 
 /* The rows of the option table for them. */
@@ -23,7 +26,12 @@ struct ctl_memory_opts {
       "tokens a segment; 0: the daemon's default (0)" },                                               \
     { "sinks", 0, CTL_OPT_U32, "N", &(o)->sinks, 0, 16, "first tokens that always stay (4)" },         \
     { "keep-tail", 0, CTL_OPT_U32, "N", &(o)->keep_tail, 0, 8388608,                                   \
-      "last tokens that are not compressed yet (0)" }
+      "last tokens that are not compressed yet (0)" },                                                 \
+    { "budget", 0, CTL_OPT_U32, "N", &(o)->budget, 0, 8388608,                                         \
+      "keys to hold at most; older text is compressed further; 0: the window (0)" },                   \
+    { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0, "compress only when the budget is short" },     \
+    { "fixed-ratio", 0, CTL_OPT_FLAG, NULL, &(o)->fixed, 0, 0,                                         \
+      "all text at --ratio: an error when the budget is used up" }
 
 void ctl_memory_defaults(struct ctl_memory_opts *o);
 

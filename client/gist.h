@@ -85,8 +85,8 @@ GIST_API int gist_ping(gist_conn *c);
 enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
 
 /* What becomes of old context. With any compressor but GIST_FULL a segment that is full and has keep_tail
- * tokens behind it is compressed; memory stays bounded, and a session may be longer than the model's
- * window. */
+ * tokens behind it is compressed; when the budget is short older segments are compressed further, up to ratio 64: memory
+ * stays bounded, and a session may be longer than the model's window. */
 enum gist_compressor {
     GIST_FULL,                        /* all of it stays as it is */
     GIST_NONE,                        /* it is forgotten */
@@ -95,6 +95,8 @@ enum gist_compressor {
 };
 
 #define GIST_NO_SINKS UINT32_MAX
+#define GIST_LATE     1u              /* segments stay as they are until the budget is short */
+#define GIST_FIXED    2u              /* all segments keep one ratio: when the budget is used up, an error */
 
 struct gist_memory {
     size_t size;                      /* sizeof(struct gist_memory) */
@@ -103,6 +105,8 @@ struct gist_memory {
     uint32_t sinks;                   /* first tokens that always stay; 0: 4; GIST_NO_SINKS */
     uint32_t keep_tail;               /* last tokens that are not compressed yet */
     const char *adapter;              /* that makes the gists, of gist_stats.adapters; NULL: none */
+    uint32_t budget;                  /* keys that the session may hold; 0: as many as the model's window */
+    unsigned flags;                   /* GIST_LATE, GIST_FIXED */
 };
 
 /* "full", "none", "fine-kv", "select"; NULL past the last. */

@@ -73,13 +73,16 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
     struct gist_memory m;
     int err = gist_copy_sized(&m, sizeof(m), src);
 
-    if (err < 0 || !gist_compressor_name(m.compressor))
+    if (err < 0 || !gist_compressor_name(m.compressor) || m.flags & ~(GIST_LATE | GIST_FIXED))
         return -EINVAL;
     *dst = (struct wire_memory){ .compressor = (enum wire_compressor)m.compressor,
                                  .ratio = m.ratio,
                                  .sinks = m.sinks,
                                  .keep_tail = m.keep_tail,
-                                 .adapter = m.adapter };
+                                 .adapter = m.adapter,
+                                 .budget = m.budget,
+                                 .late = m.flags & GIST_LATE,
+                                 .fixed = m.flags & GIST_FIXED };
     return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,6 +29,18 @@ static int read_adapter(const struct wire_memory *m, const struct backend *b,
     return 0;
 }
 
+/* It has to hold the segment that is read, the one that is to be compressed and the tail. */
+static int check_budget(const struct memory_policy *p, const struct backend *b, struct why *why)
+{
+    uint64_t least = p->spec.method == COMPRESS_FULL ? 1 : 2ull * p->seg_len + p->keep_tail;
+
+    if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
+        return 0;
+    return why_set(why, -EINVAL,
+                   "found a budget of %u keys, allowed are %" PRIu64 " to the context of %u",
+                   p->budget, least, b->context_max);
+}
+
 int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const struct backend *b,
                        struct memory_policy *ret, struct why *why)
 {
@@ -35,7 +48,11 @@ int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const stru
                                                     [WIRE_NONE] = COMPRESS_NONE,
                                                     [WIRE_FINE_KV] = COMPRESS_FINE_KV,
                                                     [WIRE_SELECT] = COMPRESS_SELECT };
-    struct memory_policy p = { .keep_tail = m->keep_tail };
+    struct memory_policy p = { .seg_len = seg_len,
+                               .keep_tail = m->keep_tail,
+                               .budget = m->budget ? m->budget : b->context_max,
+                               .late = m->late,
+                               .fixed = m->fixed };
     int r;
 
     p.spec.method = methods[m->compressor];
@@ -48,12 +65,12 @@ int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const stru
     if (r == 0)
         r = compress_check(&p.spec, seg_len, why);
     *ret = p;
-    return r;
+    return r == 0 ? check_budget(&p, b, why) : r;
 }
 
-uint32_t memory_tokens_max(const struct memory_policy *p, const struct backend *b)
+uint32_t memory_tokens_max(const struct memory_policy *p)
 {
-    return p->spec.method == COMPRESS_FULL ? b->context_max : MEMORY_TOKENS_MAX;
+    return p->spec.method == COMPRESS_FULL ? p->budget : MEMORY_TOKENS_MAX;
 }
 
 int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
@@ -95,7 +112,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     memory_share(dst, m->prefix, m->owner);
     dst->early = m->early;
     dst->n_ids = m->n_ids;
-    dst->n_packed = m->n_packed;
+    dst->ladder = m->ladder;
     return r;
 }
 
@@ -115,51 +132,59 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* Tokens at which the next segment is due. */
-static uint64_t due_at(const struct memory *m)
-{
-    if (m->policy.spec.method == COMPRESS_FULL)
-        return UINT64_MAX;
-    return (m->n_packed + 1ull) * m->seq->seg_len + m->policy.keep_tail;
-}
-
 static bool is_due(const struct memory *m)
 {
-    return m->seq->n_tokens >= due_at(m);
+    return m->seq->n_tokens >= ladder_due_at(&m->policy, &m->ladder);
 }
 
-/* Rows that have to run beside the next segment before it is compressed: observers or gists. */
-static uint32_t side_left(const struct memory *m)
+/* The step that a check waits for. false: it has none, or none is due. */
+static bool next_step(const struct memory *m, struct ladder_step *ret)
+{
+    return ladder_next(&m->policy, &m->ladder, m->seq->n_tokens, ret);
+}
+
+/* Rows that have to run beside a segment before it goes to a rung: observers or gists. */
+static uint32_t side_left(const struct memory *m, const struct ladder_step *step)
 {
     const struct compress_spec *c = &m->policy.spec;
 
+    if (step->rung > 1)
+        return 0;
     return compress_n_observers(c, m->seq->seg_len) +
-           compress_n_gists(c, m->seq->seg_len, m->n_packed) - m->n_side;
+           compress_n_gists(c, m->seq->seg_len, step->segment) - m->n_side;
 }
 
-static int compress_next(struct memory *m)
+static int take_step(struct memory *m, const struct ladder_step *step)
 {
     struct compressor *c = m->backend->compressor;
 
+    if (step->rung > 1)
+        return compressor_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
     if (m->prefix)
-        prefix_supersede(m->prefix, m, m->n_packed);
+        prefix_supersede(m->prefix, m, step->segment);
     if (m->n_gist_pages == 0)
-        return compressor_run(c, &m->policy.spec, m->seq, m->n_packed, m->weights);
-    compressor_join(c, &m->policy.spec, m->seq, m->n_packed, m->gist_pages);
+        return compressor_run(c, &m->policy.spec, m->seq, step->segment, m->weights);
+    compressor_join(c, &m->policy.spec, m->seq, step->segment, m->gist_pages);
     m->n_gist_pages = 0;
     return 0;
 }
 
 void memory_settle(struct memory *m)
 {
+    struct ladder_step step;
+
     if (m->observing) { /* that step was abandoned: its weights are worth nothing */
         m->observing = false;
         m->n_side = 0;
     }
-    while (is_due(m) && side_left(m) == 0) {
-        if (compress_next(m) < 0)
+    while (is_due(m)) {
+        if (!next_step(m, &step)) {
+            ladder_check(&m->ladder);
+            continue;
+        }
+        if (side_left(m, &step) > 0 || take_step(m, &step) < 0)
             return; /* memory_plan says so */
-        m->n_packed++;
+        ladder_take(&m->ladder, &step);
         m->n_side = 0;
     }
 }
@@ -169,24 +194,25 @@ bool memory_behind(const struct memory *m)
     return is_due(m) || m->seq->n_tokens < m->n_ids;
 }
 
-static void plan_observers(struct memory *m, uint32_t n, struct forward_run *ret)
+static void plan_observers(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
 {
     const struct model *model = m->backend->model;
+    uint32_t n_observers = compress_n_observers(&m->policy.spec, m->seq->seg_len);
 
     if (m->n_side == 0)
         memset(m->weights, 0,
                (size_t)model->n_layer * model->n_head_kv * m->seq->seg_len * sizeof(*m->weights));
     ret->observe.weights = m->weights;
-    ret->observe.first = (m->n_packed + 1) * m->seq->seg_len - side_left(m);
+    ret->observe.first = (segment + 1) * m->seq->seg_len - n_observers + m->n_side;
     ret->n_tokens = n;
     m->observing = true;
 }
 
 /* Gists that a step did not finish are made once more over themselves. */
-static int plan_gists(struct memory *m, uint32_t n, struct forward_run *ret)
+static int plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
 {
     const struct compress_spec *c = &m->policy.spec;
-    uint32_t n_pages = seq_n_pages(compress_n_keys(c, m->seq->seg_len, m->n_packed));
+    uint32_t n_pages = seq_n_pages(ladder_segment_keys(&m->policy, segment, 1));
 
     if (m->n_gist_pages == 0) {
         int r = pool_take(m->seq->pool, m->seq->account, n_pages, m->gist_pages);
@@ -196,33 +222,39 @@ static int plan_gists(struct memory *m, uint32_t n, struct forward_run *ret)
         m->n_gist_pages = n_pages;
     }
     ret->gists.adapter = c->adapter;
-    ret->gists.segment = m->n_packed;
+    ret->gists.segment = segment;
     ret->gists.first = m->n_side;
-    ret->gists.sinks = m->n_packed == 0 ? c->sinks : 0;
+    ret->gists.sinks = segment == 0 ? c->sinks : 0;
     ret->gists.ratio = c->ratio;
     ret->gists.pages = m->gist_pages;
     ret->n_tokens = n;
     return 0;
 }
 
+static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret)
+{
+    struct ladder_step step;
+    uint32_t n;
+
+    if (!next_step(m, &step) || side_left(m, &step) == 0)
+        return -ENOSPC; /* memory_settle found no pages */
+    n = min_u32(side_left(m, &step), max);
+    if (m->policy.spec.adapter)
+        return plan_gists(m, step.segment, n, ret);
+    plan_observers(m, step.segment, n, ret);
+    return 0;
+}
+
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret)
 {
     struct seq *s = m->seq;
-    uint32_t n = min_u32(side_left(m), max);
 
     *ret = (struct forward_run){ .seq = s };
-    if (is_due(m)) {
-        if (n == 0)
-            return -ENOSPC; /* memory_settle found no pages */
-        if (m->policy.spec.adapter)
-            return plan_gists(m, n, ret);
-        plan_observers(m, n, ret);
-        return 0;
-    }
-    n = min_u32(min_u32(m->n_ids - s->n_tokens, max), memory_room(m));
+    if (is_due(m))
+        return plan_side(m, max, ret);
     ret->tokens = s->tokens + s->n_tokens;
-    ret->n_tokens = n;
-    return seq_reserve(s, n);
+    ret->n_tokens = min_u32(min_u32(m->n_ids - s->n_tokens, max), memory_room(m));
+    return ret->n_tokens ? seq_reserve(s, ret->n_tokens) : -ENOSPC;
 }
 
 void memory_ran(struct memory *m, const struct forward_run *run)
@@ -235,95 +267,71 @@ void memory_ran(struct memory *m, const struct forward_run *run)
     }
 }
 
-uint32_t memory_room(const struct memory *m)
-{
-    uint64_t room = due_at(m) - m->seq->n_tokens;
-
-    return is_due(m) ? 0 : room < UINT32_MAX ? (uint32_t)room : UINT32_MAX;
-}
-
-/* --- counts ------------------------------------------------------------------------------------- */
-
-/* Keys, or pages, of n ids when the first n_packed segments are compressed. */
-static uint64_t size_of(const struct memory_policy *p, uint32_t seg_len, uint64_t n,
-                        uint64_t n_packed, bool pages)
-{
-    uint64_t raw = n - n_packed * seg_len, first = compress_n_keys(&p->spec, seg_len, 0),
-             other = compress_n_keys(&p->spec, seg_len, 1);
-
-    if (pages) {
-        raw = (raw + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
-        first = seq_n_pages((uint32_t)first);
-        other = seq_n_pages((uint32_t)other);
-    }
-    return n_packed ? raw + first + (n_packed - 1) * other : raw;
-}
-
-uint32_t memory_n_packed(const struct memory_policy *p, uint32_t seg_len, uint64_t n)
-{
-    if (p->spec.method == COMPRESS_FULL || n < p->keep_tail)
-        return 0;
-    return (uint32_t)((n - p->keep_tail) / seg_len);
-}
-
-static uint64_t peak(const struct memory_policy *p, uint32_t seg_len, uint64_t n, bool pages)
-{
-    uint64_t n_packed = memory_n_packed(p, seg_len, n),
-             end = size_of(p, seg_len, n, n_packed, pages);
-    uint64_t before;
-
-    if (n_packed == 0)
-        return end;
-    before = size_of(p, seg_len, n_packed * seg_len + p->keep_tail, n_packed - 1, pages);
-    if (pages && p->spec.adapter) /* gists are made beside what they replace */
-        before += seq_n_pages(compress_n_keys(&p->spec, seg_len, (uint32_t)n_packed - 1));
-    return end > before ? end : before;
-}
-
-uint64_t memory_peak_keys(const struct memory_policy *p, uint32_t seg_len, uint64_t n)
-{
-    return peak(p, seg_len, n, false);
-}
-
-uint64_t memory_peak_pages(const struct memory_policy *p, uint32_t seg_len, uint64_t n)
-{
-    return peak(p, seg_len, n, true);
-}
-
 void memory_rewind(struct memory *m, uint32_t n)
 {
+    struct ladder fresh = { 0 };
     uint32_t left;
 
     assert(n <= m->n_ids);
     left = seq_rewind(m->seq, min_u32(n, m->seq->n_tokens));
     m->n_ids = n;
-    m->n_packed = min_u32(m->n_packed, left / m->seq->seg_len);
-    m->early = m->n_packed > 0 &&
-               (m->early || m->n_packed > memory_n_packed(&m->policy, m->seq->seg_len, left));
+    ladder_rewind(&m->policy, &m->ladder, left);
+    ladder_climb(&m->policy, &fresh, 0, left, NULL, NULL);
+    m->early = m->early || !ladder_equal(&m->ladder, &fresh);
+    if (m->ladder.n_at[1] == 0)
+        m->early = false;
     m->n_learned = m->n_learned_packed = 0;
     drop_side(m);
 }
 
-uint32_t memory_position(const struct memory *m)
-{
-    const struct memory_policy *p = &m->policy;
-    uint32_t seg_len = m->seq->seg_len;
-    uint64_t due = memory_n_packed(p, seg_len, m->n_ids),
-             n_packed = due > m->n_packed ? due : m->n_packed;
+/* --- counts ------------------------------------------------------------------------------------- */
 
-    return (uint32_t)size_of(p, seg_len, m->n_ids, n_packed, false);
+uint32_t memory_room(const struct memory *m)
+{
+    uint64_t due = ladder_due_at(&m->policy, &m->ladder), n = m->seq->n_tokens;
+    uint64_t keys = seq_position(m->seq, m->seq->n_tokens), room = m->policy.budget;
+
+    if (due <= n || keys >= room)
+        return 0;
+    room -= keys;
+    return (uint32_t)(due - n < room ? due - n : room);
+}
+
+void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_t *ret_pages)
+{
+    struct ladder l = m->ladder;
+
+    ladder_climb(&m->policy, &l, m->seq->n_tokens, m->n_ids + n, ret_keys, ret_pages);
+}
+
+bool memory_full(const struct memory *m, uint32_t n_more)
+{
+    struct ladder l = m->ladder;
+    uint64_t n = (uint64_t)m->n_ids + n_more;
+
+    ladder_climb(&m->policy, &l, m->seq->n_tokens, n, NULL, NULL);
+    return ladder_keys(&m->policy, &l, n) >= m->policy.budget;
+}
+
+/* Keys of the segments that were compressed. */
+static uint32_t n_gists(const struct memory *m)
+{
+    uint32_t n = m->ladder.n_at[1];
+    const struct seq_segment *last = m->seq->segments + n - 1;
+
+    return n ? last->base + last->n_keys - m->seq->pos0 : 0;
 }
 
 void memory_account(const struct memory *m, struct wire_usage *u)
 {
-    u->gist_tokens = m->n_packed * m->seq->seg_len;
+    u->gist_tokens = m->ladder.n_at[1] * m->seq->seg_len;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
-    u->gists = (uint32_t)size_of(&m->policy, m->seq->seg_len, u->gist_tokens, m->n_packed, false);
+    u->gists = n_gists(m);
 }
 
 uint32_t memory_gist_pages(const struct memory *m)
 {
-    uint64_t n = (uint64_t)m->n_packed * m->seq->seg_len;
+    uint64_t n = (uint64_t)m->ladder.n_at[1] * m->seq->seg_len;
 
-    return (uint32_t)size_of(&m->policy, m->seq->seg_len, n, m->n_packed, true);
+    return (uint32_t)ladder_pages(&m->policy, &m->ladder, n);
 }

@@ -1,7 +1,7 @@
 /* daemon/memory.h - what is kept of a sequence's older context, by its policy.
  *
- * A segment that is full and has keep_tail tokens behind it is due: it is compressed before more is read.
- * Some compressors want the segment's last tokens to observe it first, or an adapter to make its gists, which
+ * When keep_tail tokens stand behind a segment's end a check is due (daemon/ladder.h): segments are compressed
+ * or thinned before more is read. Some compressors want the segment's last tokens to observe it first, or an adapter to make its gists, which
  * takes runs of the forward pass. And a sequence that was taken back into a compressed segment stands at that segment's start: what
  * it should have behind that is read once more.
  *
@@ -18,7 +18,7 @@
 #define DAEMON_MEMORY_H
 
 #include "daemon/backend.h"
-#include "engine/compress.h"
+#include "daemon/ladder.h"
 #include "ipc/wire.h"
 
 /* Tokens of a sequence whose old context is compressed: 4 bytes each. */
@@ -26,24 +26,19 @@
 
 struct prefix;
 
-struct memory_policy {
-    struct compress_spec spec;
-    uint32_t keep_tail;
-};
-
 struct memory {
     struct memory_policy policy;
     struct seq *seq;
     const struct backend *backend;
     uint32_t n_ids;
-    uint32_t n_packed;   /* segments that were compressed, from the first on */
-    bool early;          /* taken back to where a fresh sequence would have one of them raw */
+    struct ladder ladder;
+    bool early;          /* taken back to where a fresh sequence's segments stand on lower rungs */
 
     struct prefix *prefix; /* that it learns from and teaches; NULL: none */
     uint32_t owner;        /* uid: the tree's own is not shared with others */
     uint32_t n_learned, n_learned_packed;  /* pages, segments that prefix knows */
 
-    /* Of the next one, what its compressor wants first: */
+    /* Of the next segment that is compressed, what its compressor wants first: */
     float *weights;        /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
     uint32_t *gist_pages;  /* n_gist_pages of them, for what an adapter makes; NULL: there is none */
     uint32_t n_gist_pages;
@@ -56,7 +51,7 @@ int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const stru
                        struct memory_policy *ret, struct why *why);
 
 /* Tokens that a sequence with this policy may hold. */
-uint32_t memory_tokens_max(const struct memory_policy *p, const struct backend *b);
+uint32_t memory_tokens_max(const struct memory_policy *p);
 
 int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
                 struct seq *seq); /* -ENOMEM */
@@ -77,19 +72,14 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret);
 /* After a step with a run of this sequence, planned here or elsewhere. */
 void memory_ran(struct memory *m, const struct forward_run *run);
 
-/* Tokens that may be read until something is due. Never 0 after memory_settle, unless it is behind. */
+/* Tokens that may be read until something is due or the budget is used up. */
 uint32_t memory_room(const struct memory *m);
 
-/* Segments that n ids leave compressed. */
-uint32_t memory_n_packed(const struct memory_policy *p, uint32_t seg_len, uint64_t n);
+/* What n more ids lead to at most on the way: keys, to be compared with the budget, and pages. */
+void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_t *ret_pages);
 
-/* What reading n ids from nothing leads to at most, before the last segment is compressed or at the end:
- * keys (which is the largest position, too) and pages. */
-uint64_t memory_peak_keys(const struct memory_policy *p, uint32_t seg_len, uint64_t n);
-uint64_t memory_peak_pages(const struct memory_policy *p, uint32_t seg_len, uint64_t n);
-
-/* Where the token after all ids will stand, when everything that is due is done. */
-uint32_t memory_position(const struct memory *m);
+/* No token fits the budget behind n_more ids, when everything that is due is done. */
+bool memory_full(const struct memory *m, uint32_t n_more);
 
 /* Pages of compressed segments. */
 uint32_t memory_gist_pages(const struct memory *m);

@@ -28,8 +28,8 @@ struct node {
 
 struct root {
     bool used;
-    uint32_t owner, seg_len, keep_tail;
-    struct compress_spec spec;
+    uint32_t owner;
+    struct memory_policy policy;
     uint32_t node;
 };
 
@@ -214,12 +214,16 @@ static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
 
 /* --- roots -------------------------------------------------------------------------------------- */
 
-static bool same_spec(const struct compress_spec *a, const struct compress_spec *b)
+static bool same_policy(const struct memory_policy *a, const struct memory_policy *b)
 {
-    if (a->method != b->method)
+    const struct compress_spec *x = &a->spec, *y = &b->spec;
+
+    if (x->method != y->method || a->seg_len != b->seg_len)
         return false;
-    return a->method == COMPRESS_FULL || a->method == COMPRESS_NONE ||
-           (a->ratio == b->ratio && a->sinks == b->sinks && a->adapter == b->adapter);
+    return x->method == COMPRESS_FULL ||
+           (x->ratio == y->ratio && x->sinks == y->sinks && x->adapter == y->adapter &&
+            a->keep_tail == b->keep_tail && a->budget == b->budget && a->late == b->late &&
+            a->fixed == b->fixed);
 }
 
 static uint32_t find_root(const struct prefix *p, const struct memory *m)
@@ -227,8 +231,7 @@ static uint32_t find_root(const struct prefix *p, const struct memory *m)
     for (uint32_t i = 0; i < ROOTS_MAX; i++) {
         const struct root *r = &p->roots[i];
 
-        if (r->used && r->owner == m->owner && r->seg_len == m->seq->seg_len &&
-            r->keep_tail == m->policy.keep_tail && same_spec(&r->spec, &m->policy.spec))
+        if (r->used && r->owner == m->owner && same_policy(&r->policy, &m->policy))
             return r->node;
     }
     return NONE;
@@ -241,12 +244,9 @@ static uint32_t add_root(struct prefix *p, const struct memory *m)
 
         if (r->used)
             continue;
-        *r = (struct root){ .used = true,
-                            .owner = m->owner,
-                            .seg_len = m->seq->seg_len,
-                            .keep_tail = m->policy.keep_tail,
-                            .spec = m->policy.spec,
-                            .node = take_node(p, NONE) };
+        *r = (struct root){
+            .used = true, .owner = m->owner, .policy = m->policy, .node = take_node(p, NONE)
+        };
         if (r->node == NONE)
             r->used = false;
         else
@@ -280,8 +280,8 @@ void prefix_learn(struct prefix *p, struct memory *m)
     const struct seq *s = m->seq;
     uint32_t n = s->n_tokens / TOKENS, per_segment = s->seg_len / TOKENS, i, at;
 
-    if (m->early || n == 0 || n > PATH_MAX_LEN ||
-        (n == m->n_learned && m->n_packed == m->n_learned_packed))
+    if (m->early || m->ladder.n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
+        (n == m->n_learned && m->ladder.n_at[1] == m->n_learned_packed))
         return;
     at = find_root(p, m);
     if (at == NONE)
@@ -294,7 +294,7 @@ void prefix_learn(struct prefix *p, struct memory *m)
         if (child == NONE)
             break;
         p->path[i] = at = child;
-        if (segment >= m->n_packed)
+        if (segment >= m->ladder.n_at[1])
             keep_raw(p, &p->nodes[at], s->pages[i]);
         else if ((i + 1) % per_segment == 0)
             keep_packed(p, &p->nodes[at], seq_pages(s, segment),
@@ -302,7 +302,7 @@ void prefix_learn(struct prefix *p, struct memory *m)
     }
     touch(p, i);
     m->n_learned = n;
-    m->n_learned_packed = m->n_packed;
+    m->n_learned_packed = m->ladder.n_at[1];
 }
 
 void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment)
@@ -338,17 +338,27 @@ static uint32_t walk(struct prefix *p, const struct memory *m, const uint32_t *i
     return i;
 }
 
+/* What a fresh sequence of n pages holds. */
+static struct ladder ladder_of(const struct memory *m, uint32_t n)
+{
+    struct ladder l = { 0 };
+
+    ladder_climb(&m->policy, &l, 0, (uint64_t)n * TOKENS, NULL, NULL);
+    return l;
+}
+
 /* The longest part of the path, in pages, of which all is there that a sequence so long would hold. */
 static uint32_t usable(const struct prefix *p, const struct memory *m, uint32_t n)
 {
     uint32_t per_segment = m->seq->seg_len / TOKENS, n_packed = 0, first = 0;
-    bool nothing = compress_n_keys(&m->policy.spec, m->seq->seg_len, 0) == 0;
+    bool nothing = ladder_segment_keys(&m->policy, 0, 1) == 0;
 
     while ((n_packed + 1) * per_segment <= n &&
            (nothing || p->nodes[p->path[(n_packed + 1) * per_segment - 1]].packed != NONE))
         n_packed++;
+    n = (uint32_t)(ladder_unthinned(&m->policy, (uint64_t)n * TOKENS) / TOKENS);
     for (; n > 0; n--) {
-        uint32_t wants = memory_n_packed(&m->policy, m->seq->seg_len, n * TOKENS);
+        uint32_t wants = ladder_of(m, n).n_at[1];
 
         if (wants > n_packed)
             continue;
@@ -361,21 +371,11 @@ static uint32_t usable(const struct prefix *p, const struct memory *m, uint32_t 
     return 0;
 }
 
-/* Pages that the first n of the path come to, n_packed segments of them compressed. */
-static uint32_t count_pages(const struct memory *m, uint32_t n, uint32_t n_packed)
-{
-    uint32_t pages = n - n_packed * (m->seq->seg_len / TOKENS);
-
-    for (uint32_t k = 0; k < n_packed; k++)
-        pages += seq_n_pages(compress_n_keys(&m->policy.spec, m->seq->seg_len, k));
-    return pages;
-}
-
 static void adopt_segment(const struct prefix *p, struct memory *m, uint32_t segment,
                           const uint32_t *ids)
 {
     struct seq *s = m->seq;
-    uint32_t n_keys = compress_n_keys(&m->policy.spec, s->seg_len, segment);
+    uint32_t n_keys = ladder_segment_keys(&m->policy, segment, 1);
     uint32_t pages[SEQ_SEGMENT_MAX / TOKENS], n = 0;
     uint32_t last = p->path[(segment + 1) * (s->seg_len / TOKENS) - 1];
 
@@ -388,13 +388,16 @@ uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, u
 {
     struct seq *s = m->seq;
     uint32_t n_pages, n_packed, per_segment = s->seg_len / TOKENS;
+    struct ladder l;
 
     assert(s->n_tokens == 0 && m->n_ids == 0);
     if (n < 2)
         return 0;
     n_pages = usable(p, m, walk(p, m, ids, (n - 1) / TOKENS));
-    n_packed = memory_n_packed(&m->policy, s->seg_len, n_pages * TOKENS);
-    if (n_pages == 0 || count_pages(m, n_pages, n_packed) > s->account->limit - s->account->used)
+    l = ladder_of(m, n_pages);
+    n_packed = l.n_at[1];
+    if (n_pages == 0 || ladder_pages(&m->policy, &l, (uint64_t)n_pages * TOKENS) >
+                            s->account->limit - s->account->used)
         return 0;
     (void)seq_rewind(s, 0); /* pages that were reserved for what is there already */
     for (uint32_t k = 0; k < n_packed; k++)
@@ -403,7 +406,8 @@ uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, u
         seq_adopt_page(s, ids + (size_t)i * TOKENS, p->nodes[p->path[i]].page);
     touch(p, n_pages);
     m->n_ids = s->n_tokens;
-    m->n_packed = m->n_learned_packed = n_packed;
+    m->ladder = l;
+    m->n_learned_packed = n_packed;
     m->n_learned = n_pages;
     return s->n_tokens;
 }

@@ -253,32 +253,41 @@ static void drop_second_bos(struct sched *s, struct append *a)
 static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint64_t n_new)
 {
     const struct seq *q = &r->session->seq;
-    uint64_t keys = memory_peak_keys(&r->memory->policy, q->seg_len, had + n_new);
-    uint64_t limit = keys > s->backend.context_max ? s->backend.context_max : q->max_tokens;
+    uint32_t budget = r->memory->policy.budget;
+    uint64_t keys;
 
-    if (had + n_new <= q->max_tokens && keys <= s->backend.context_max)
+    memory_peak(r->memory, n_new + r->session->has_pending, &keys, NULL);
+    if (had + n_new <= q->max_tokens && keys <= budget)
         return true;
-    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-                 (struct request_numbers){ had, n_new, limit },
-                 "context_length_exceeded: the session has %u tokens and %" PRIu64
-                 " more were asked for%s, the limit is %" PRIu64,
-                 had, n_new,
-                 keys < had + n_new ? ", which compressed take more than the context" : "", limit);
+    if (had + n_new > q->max_tokens || r->memory->policy.spec.method == COMPRESS_FULL)
+        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                     (struct request_numbers){ had, n_new, q->max_tokens },
+                     "context_length_exceeded: the session has %u tokens and %" PRIu64
+                     " more were asked for, the limit is %u",
+                     had, n_new, q->max_tokens);
+    else
+        request_fail(
+            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, n_new, budget },
+            "context_length_exceeded: the session has %u tokens and %" PRIu64
+            " more were asked for; compressed they take %" PRIu64 " keys, the budget is %u",
+            had, n_new, keys, budget);
     return false;
 }
 
-/* Whether there are pages for n ids in all, as far as can be known: what others take in the meantime may
+/* Whether there are pages for n ids more, as far as can be known: what others take in the meantime may
  * still be in the way of a session that gives and takes pages while it reads. */
-static bool fits_pool(struct sched *s, struct request *r, uint32_t n, uint32_t n_new)
+static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 {
     const struct seq *q = &r->session->seq;
     uint32_t left = q->account->limit - q->account->used, n_free = backend_pages_free(&s->backend);
-    uint64_t pages = memory_peak_pages(&r->memory->policy, q->seg_len, n);
-    uint64_t more = pages > q->n_pages ? pages - q->n_pages : 0;
+    uint64_t pages, more;
+
+    memory_peak(r->memory, n, NULL, &pages);
+    more = pages > q->n_pages ? pages - q->n_pages : 0;
 
     if (more <= left && more <= n_free)
         return true;
-    request_fail_pool(s, r, q, n_new, more);
+    request_fail_pool(s, r, q, n, more);
     return false;
 }
 
@@ -302,7 +311,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     if (m->prefix && m->n_ids == 0)
         a->done = a->shared = prefix_adopt(m->prefix, m, a->encode.ids, (uint32_t)a->encode.n_ids);
     n = (uint32_t)a->encode.n_ids - a->done;
-    if (!fits_pool(s, r, m->n_ids + n, n))
+    if (!fits_pool(s, r, n))
         return;
     a->reading_ns = clock_ns();
     r->phase = REQUEST_RUN;

@@ -176,16 +176,16 @@ static void sample(struct sched *s, struct request *r, float *logits)
     accept_token(s, r, id);
 }
 
-static bool context_full(const struct sched *s, const struct session *session)
+static bool context_full(const struct session *session)
 {
-    return memory_position(&session->memory) + session->has_pending >= s->backend.context_max ||
+    return memory_full(&session->memory, session->has_pending) ||
            session_len(session) >= session->seq.max_tokens;
 }
 
 /* The first token, from the logits that the last append left. */
 static bool generate_work(struct sched *s, struct request *r)
 {
-    if (context_full(s, r->session)) {
+    if (context_full(r->session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return true;
     }
@@ -202,7 +202,7 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     (void)max;
     if (r->cancelled || !answer_has_room(&g->answer))
         return false;
-    if (context_full(s, session)) {
+    if (context_full(session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return false;
     }

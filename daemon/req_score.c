@@ -73,16 +73,19 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
 {
     size_t row = s->backend.model->n_vocab * sizeof(float);
     struct memory_policy policy;
+    struct ladder l = { 0 };
     struct why why = { "" };
     uint32_t limit;
+    uint64_t keys;
 
     if (memory_policy_read(&m->u.score.memory, segment_of(s, m), &s->backend, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return false;
     }
-    limit = memory_tokens_max(&policy, &s->backend);
-    if (memory_peak_keys(&policy, segment_of(s, m), m->u.score.window) > s->backend.context_max)
-        limit = s->backend.context_max;
+    limit = memory_tokens_max(&policy);
+    ladder_climb(&policy, &l, 0, m->u.score.window, &keys, NULL);
+    if (keys > policy.budget)
+        limit = policy.budget;
     if (m->u.score.window > limit)
         request_fail(
             s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,

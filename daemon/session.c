@@ -20,7 +20,7 @@ int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segme
     s->id = id;
     s->chat_at = CHAT_AT_START;
     s->row = malloc(b->model->n_vocab * sizeof(float));
-    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, memory_tokens_max(policy, b), segment, 0)
+    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, memory_tokens_max(policy), segment, 0)
                : -ENOMEM;
     if (r == 0)
         r = memory_init(&s->memory, policy, b, &s->seq);

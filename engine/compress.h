@@ -16,6 +16,10 @@
  * the same. Keys get the positions 0, 1, ... of the shorter segment (engine/seq.h): they are turned back
  * from where they stood.
  *
+ * A compressed segment can be thinned: of every two neighbouring gists the later one stays (which is what the
+ * untrained fine-kv makes at twice the ratio), of select's keys the half with the smallest norm (keys that draw
+ * attention are short: arXiv 2406.11430), since what they received is not known any more.
+ *
  * Source     paper 2.4 (snippets); positions and sinks: docs/memory.md.
  *
  * Threads    the scheduler's, the owner of the workers.
@@ -50,8 +54,12 @@ const char *compress_name(enum compress_method method);
 /* why says what is wrong with the spec for segments of seg_len tokens. */
 int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why);
 
-/* Keys that a segment is left with. */
-uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
+/* Keys that a segment is left with when it was thinned so many times. */
+uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
+                         uint32_t thinned);
+
+/* How often a segment can be thinned, up to COMPRESS_RATIO_MAX. */
+uint32_t compress_max_thinned(const struct compress_spec *c);
 
 /* The last so many tokens of a segment have to observe it before it is compressed; 0: none. */
 uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len);
@@ -76,5 +84,10 @@ void compressor_join(struct compressor *c, const struct compress_spec *spec, str
  * nothing has happened. */
 int compressor_run(struct compressor *c, const struct compress_spec *spec, struct seq *s,
                     uint32_t segment, const float *weights);
+
+/* A compressed segment that was thinned so many times is thinned once more, in place. -ENOSPC: see seq_own;
+ * nothing has happened. */
+int compressor_thin(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                    uint32_t segment, uint32_t thinned);
 
 #endif

@@ -190,7 +190,7 @@ static void shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
     struct seq_segment *g = &s->segments[segment];
     uint32_t less = g->n_keys - n_keys;
 
-    assert((segment + 1) * s->seg_len <= s->n_tokens && !g->compressed && n_keys <= g->n_keys);
+    assert((segment + 1) * s->seg_len <= s->n_tokens && n_keys <= g->n_keys);
     g->n_keys = n_keys;
     g->compressed = true;
     for (uint32_t k = segment + 1; k < n_segments(s); k++)

@@ -84,10 +84,10 @@ uint32_t seq_position(const struct seq *s, uint32_t n);
  * and there are none to copy them to. */
 int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys);
 
-/* A raw segment of all its tokens becomes a compressed one: its first n_keys keys were rewritten in place
- * and the pages behind them go back. */
+/* A segment of all its tokens becomes a compressed one, or a shorter one: its first n_keys keys were rewritten
+ * in place and the pages behind them go back. */
 void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys);
-/* The same by other pages that hold n_keys, taken for the same account: they are the sequence's now. */
+/* A raw one becomes other pages that hold n_keys, taken for the same account: they are the sequence's now. */
 void seq_replace(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages);
 
 /* Pages of n_keys. */

@@ -185,7 +185,7 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
 static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory *m)
 {
     if (from->compressor == WIRE_FULL && !from->ratio && !from->sinks && !from->keep_tail &&
-        !from->adapter)
+        !from->adapter && !from->budget && !from->late && !from->fixed)
         return NULL;
     gistd__memory__init(m);
     m->compressor = (Gistd__Memory__Compressor)from->compressor;
@@ -193,6 +193,9 @@ static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory
     m->sinks = from->sinks;
     m->keep_tail = from->keep_tail;
     m->adapter = str(from->adapter);
+    m->budget = from->budget;
+    m->late = from->late;
+    m->fixed = from->fixed;
     return m;
 }
 
@@ -604,7 +607,10 @@ static int read_memory(const Gistd__Memory *m, struct wire_memory *ret)
     *ret = (struct wire_memory){ .compressor = (enum wire_compressor)m->compressor,
                                  .ratio = m->ratio,
                                  .sinks = m->sinks,
-                                 .keep_tail = m->keep_tail };
+                                 .keep_tail = m->keep_tail,
+                                 .budget = m->budget,
+                                 .late = m->late,
+                                 .fixed = m->fixed };
     return take_string(m->adapter, &ret->adapter) ? 0 : -EMSGSIZE;
 }
 

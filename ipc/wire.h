@@ -35,7 +35,8 @@ enum wire_compressor { WIRE_FULL, WIRE_NONE, WIRE_FINE_KV, WIRE_SELECT };
 
 struct wire_memory {
     enum wire_compressor compressor;
-    uint32_t ratio, sinks, keep_tail;
+    uint32_t ratio, sinks, keep_tail, budget;
+    bool late, fixed;
     const char *adapter;
 };
 

@@ -107,7 +107,7 @@ static void check(const struct kernels *k, const struct world_shape *shape, enum
     compress(&w, spec, 2, weights[2]);
     compress(&w, spec, 0, weights[0]);
     if (spec->method != COMPRESS_FULL) {
-        uint32_t left = compress_n_keys(spec, L, 0), left2 = compress_n_keys(spec, L, 2);
+        uint32_t left = compress_n_keys(spec, L, 0, 0), left2 = compress_n_keys(spec, L, 2, 0);
 
         assert_int_equal(seq_position(&w.seq, CONTEXT), 7 + CONTEXT - 2 * L + left + left2);
         assert_int_equal(w.seq.n_pages,

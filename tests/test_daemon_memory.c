@@ -9,6 +9,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,13 +23,21 @@
 static struct daemon_fixture d;
 
 static const struct gist_memory memories[] = {
-    { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL },
-    { sizeof(struct gist_memory), GIST_FINE_KV, 4, 0, 0, NULL },
-    { sizeof(struct gist_memory), GIST_FINE_KV, 16, GIST_NO_SINKS, 37, NULL },
-    { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 0, NULL },
-    { sizeof(struct gist_memory), GIST_SELECT, 2, 3, 100, NULL },
+    { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 0, 0 },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 4, 0, 0, NULL, 0, 0 },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 16, GIST_NO_SINKS, 37, NULL, 0, 0 },
+    { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 0, NULL, 0, 0 },
+    { sizeof(struct gist_memory), GIST_SELECT, 2, 3, 100, NULL, 0, 0 },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 2, 0, 0, NULL, 200, 0 },
+    { sizeof(struct gist_memory), GIST_SELECT, 4, 0, 0, NULL, 256, GIST_LATE },
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
+
+/* See docs/memory.md, "A session is its ids". */
+static bool goes_back(const struct gist_memory *m)
+{
+    return m->keep_tail == 0 && m->budget == 0;
+}
 
 static void fill(uint32_t *ids, size_t n, unsigned seed)
 {
@@ -273,8 +282,7 @@ static void stops_go_back(void **state)
 
                 assert_memory_equal(got.ids, whole.ids, got.n * sizeof(*got.ids));
                 generate(s, n, &rest);
-                if (memories[m].keep_tail ==
-                    0) /* else see docs/memory.md, "A session is its ids" */
+                if (goes_back(&memories[m]))
                     assert_memory_equal(rest.ids, whole.ids + got.n, n * sizeof(*rest.ids));
             }
             free(text);
@@ -361,13 +369,13 @@ static void forks_and_rewinds(void **state)
         /* Back to where it was, and into what was compressed. */
         assert_int_equal(gist_rewind(f[0], 500), 0);
         generate(f[0], 60, &got);
-        if (memories[m].keep_tail == 0) /* else see docs/memory.md, "A session is its ids" */
+        if (goes_back(&memories[m]))
             assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
         assert_int_equal(gist_rewind(f[1], 150), 0);
         assert_int_equal(gist_append_tokens(f[1], ids + 150, 350, &usage), 0);
         assert_int_equal(usage.prompt_tokens, 500);
         generate(f[1], 60, &got);
-        if (memories[m].keep_tail == 0)
+        if (goes_back(&memories[m]))
             assert_memory_equal(got.ids, want.ids, 60 * sizeof(*got.ids));
         assert_int_equal(gist_rewind(f[2], 0), 0);
         assert_int_equal(gist_append_tokens(f[2], ids, 500, NULL), 0);
@@ -436,8 +444,11 @@ static void beginnings_are_read_once(void **state)
 
         s = open_session(other, &memories[m]);
         assert_int_equal(gist_append_tokens(s, ids, 400, &usage), 0);
-        assert_int_equal(usage.shared_tokens, 399 / 16 * 16);
-        assert_int_equal(usage.computed_tokens, 400 - 399 / 16 * 16);
+        if (memories[m].budget) /* up to where segments were compressed further */
+            assert_true(usage.shared_tokens >= 2 * SEGMENT);
+        else
+            assert_int_equal(usage.shared_tokens, 399 / 16 * 16);
+        assert_int_equal(usage.computed_tokens, 400 - usage.shared_tokens);
         generate(s, 30, &got);
         assert_memory_equal(got.ids, want.ids, 30 * sizeof(*got.ids));
         gist_close(s);
@@ -446,6 +457,8 @@ static void beginnings_are_read_once(void **state)
         assert_int_equal(gist_append_tokens(s, ids, 400, &usage), 0);
         assert_int_equal(usage.shared_tokens, 0);
         gist_close(s);
+        if (memories[m].budget)
+            continue;
         ids[392]++; /* as far as it is the same */
         s = open_session(other, &memories[m]);
         assert_int_equal(gist_append_tokens(s, ids, 395, &usage), 0);
@@ -489,7 +502,9 @@ static void nothing_is_kept_without_a_cache(void **state)
 
 static void longer_than_the_window(void **state)
 {
-    static const struct gist_memory m = { sizeof(m), GIST_FINE_KV, 32, 0, 0, NULL };
+    static const struct gist_memory m = {
+        .size = sizeof(m), .compressor = GIST_FINE_KV, .ratio = 32, .flags = GIST_FIXED
+    };
     static uint32_t ids[16000];
     gist_conn *c = daemon_fixture_connect(&d);
     gist_session *s = open_session(c, &m);
@@ -511,7 +526,7 @@ static void longer_than_the_window(void **state)
         assert_true(st.sessions[0].pages <= n / SEGMENT + 2 + 4);
     }
     generate(s, 100, &a);
-    /* 16,000 more tokens would take more positions than the model's 1024. */
+    /* 16,000 more tokens would take more keys than the model's window of 1024. */
     assert_int_equal(gist_append_tokens(s, ids, 16000, &usage), -E2BIG);
     assert_non_null(strstr(gist_error(c), "context_length_exceeded"));
     assert_non_null(strstr(gist_error(c), "14100"));
@@ -521,16 +536,53 @@ static void longer_than_the_window(void **state)
     gist_disconnect(c);
 }
 
+/* What does not fit at one ratio fits when older text climbs, within the budget, to the end of the ladder. */
+static void older_text_climbs(void **state)
+{
+    static const struct gist_memory m = {
+        .size = sizeof(m), .compressor = GIST_SELECT, .ratio = 8, .budget = 300
+    };
+    static uint32_t ids[500];
+    gist_conn *c = daemon_fixture_connect(&d);
+    gist_session *s = open_session(c, &m);
+    struct gist_usage usage;
+    struct gist_stats st;
+    static struct answer a;
+    uint32_t n = 0;
+    int e;
+
+    (void)state;
+    fill(ids, 500, 41);
+    for (; (e = gist_append_tokens(s, ids, 500, &usage)) == 0; n += 500) {
+        assert_int_equal(usage.prompt_tokens, n + 500);
+        assert_int_equal(usage.raw_tokens + usage.gist_tokens, usage.prompt_tokens);
+        assert_true(usage.raw_tokens + usage.gists <= m.budget);
+        assert_int_equal(gist_stats(c, &st), 0);
+        /* Pages of short segments are not full. */
+        assert_true(st.sessions[0].pages <= (m.budget + 15) / 16 + (n + 500) / SEGMENT);
+        assert_true(n < 300 * 64);
+    }
+    assert_int_equal(e, -E2BIG);
+    assert_non_null(strstr(gist_error(c), "the budget is 300"));
+    assert_true(n >= 300 * 8 * 2); /* at ratio 8 alone it would have been half of it */
+    generate(s, 20, &a);
+    gist_close(s);
+    gist_disconnect(c);
+}
+
 static void refuses_bad_memory(void **state)
 {
     static const struct {
         struct gist_memory m;
         const char *says;
     } bad[] = {
-        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL }, "ratio 7" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL }, "ratio 1" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL }, "17 sinks" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL }, "4294967295" },
+        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL, 0, 0 }, "ratio 7" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL, 0, 0 }, "ratio 1" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL, 0, 0 }, "17 sinks" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL, 0, 0 }, "4294967295" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 10, NULL, 137, 0 },
+          "a budget of 137 keys, allowed are 138 to the context of 1024" },
+        { { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 1025, 0 }, "1025" },
     };
     gist_conn *c = daemon_fixture_connect(&d);
     struct gist_memory unknown = { .size = sizeof(unknown), .compressor = 77 };
@@ -581,6 +633,7 @@ int main(void)
         cmocka_unit_test(beginnings_are_read_once),
         cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),
+        cmocka_unit_test(older_text_climbs),
         cmocka_unit_test(refuses_bad_memory),
     };
 

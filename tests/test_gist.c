@@ -169,6 +169,8 @@ static void script_fields(struct fake_daemon *d, void *arg)
     FAKE_CHECK(d->req.u.open_session.memory.ratio == 16);
     FAKE_CHECK(d->req.u.open_session.memory.sinks == UINT32_MAX);
     FAKE_CHECK(d->req.u.open_session.memory.keep_tail == 33);
+    FAKE_CHECK(d->req.u.open_session.memory.budget == 4000);
+    FAKE_CHECK(d->req.u.open_session.memory.late && !d->req.u.open_session.memory.fixed);
     FAKE_CHECK(strcmp(d->req.u.open_session.memory.adapter, "one") == 0);
     answer_one(d);
     fake_expect(d, WIRE_APPEND);
@@ -199,7 +201,8 @@ static void script_fields(struct fake_daemon *d, void *arg)
 
 static void test_every_field_arrives(void **state)
 {
-    const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16, GIST_NO_SINKS, 33, "one" };
+    const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16,       GIST_NO_SINKS, 33,
+                                        "one",          4000,        GIST_LATE };
     const struct gist_policy policy = { sizeof(policy), 128, GIST_BACKGROUND, "mine", &memory };
     const struct gist_message chat[] = { { "system", "be " }, { "user", "shor?" } };
     const struct gist_sampling sampling = { sizeof(sampling),

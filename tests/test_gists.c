@@ -19,6 +19,7 @@
 
 #define SEGMENT 64u
 #define BATCH   128u
+#define BUDGET  4096u
 
 static const char *const models[] = { "llama31", "smollm2", "qwen2", "qwen2_untied" };
 
@@ -27,12 +28,12 @@ static const struct {
     struct memory_policy policy;
     bool adapter;
 } cases[] = {
-    { "none", { { COMPRESS_NONE, 1, 0, NULL }, 0 }, false },
-    { "fine", { { COMPRESS_FINE_KV, 8, 4, NULL }, 0 }, false },
-    { "tail", { { COMPRESS_FINE_KV, 4, 3, NULL }, 21 }, false },
-    { "select", { { COMPRESS_SELECT, 8, 4, NULL }, 0 }, false },
-    { "gists", { { COMPRESS_FINE_KV, 8, 4, NULL }, 0 }, true },
-    { "gists2", { { COMPRESS_FINE_KV, 2, 0, NULL }, 10 }, true },
+    { "none", { { COMPRESS_NONE, 1, 0, NULL }, SEGMENT, 0, BUDGET, false, false }, false },
+    { "fine", { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, false },
+    { "tail", { { COMPRESS_FINE_KV, 4, 3, NULL }, SEGMENT, 21, BUDGET, false, false }, false },
+    { "select", { { COMPRESS_SELECT, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, false },
+    { "gists", { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, true },
+    { "gists2", { { COMPRESS_FINE_KV, 2, 0, NULL }, SEGMENT, 10, BUDGET, false, false }, true },
 };
 #define N_CASES (sizeof(cases) / sizeof(*cases))
 
@@ -179,7 +180,9 @@ static void untrained_keeps_every_rth(void **state)
     with = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
     without = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
     for (uint32_t ratio = 2; ratio <= 64; ratio *= 2) {
-        struct memory_policy policy = { { COMPRESS_FINE_KV, ratio, 4, NULL }, 0 };
+        struct memory_policy policy = {
+            { COMPRESS_FINE_KV, ratio, 4, NULL }, SEGMENT, 0, BUDGET, false, false
+        };
 
         feed(&b, &policy, &ref, 100, without);
         policy.spec.adapter = b.adapter;

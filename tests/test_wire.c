@@ -59,7 +59,7 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.open_session.priority = WIRE_BACKGROUND;
         r.u.open_session.label = "label";
         r.u.open_session.memory =
-            (struct wire_memory){ WIRE_SELECT, 8, UINT32_MAX, 17, "an adapter" };
+            (struct wire_memory){ WIRE_SELECT, 8, UINT32_MAX, 17, 4000, true, true, "an adapter" };
         break;
     case WIRE_APPEND:
         r.u.append.session = 7;

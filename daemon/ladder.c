@@ -1,0 +1,191 @@
+#include "daemon/ladder.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* --- counts ------------------------------------------------------------------------------------- */
+
+static bool compresses(const struct memory_policy *p)
+{
+    return p->spec.method != COMPRESS_FULL;
+}
+
+static uint32_t max_rung(const struct memory_policy *p)
+{
+    uint32_t n = p->fixed ? 1 : 1 + compress_max_thinned(&p->spec);
+
+    return n < LADDER_RUNGS ? n : LADDER_RUNGS - 1;
+}
+
+uint32_t ladder_segment_keys(const struct memory_policy *p, uint32_t segment, uint32_t rung)
+{
+    return rung == 0 ? p->seg_len : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
+}
+
+uint32_t ladder_rung(const struct ladder *l, uint32_t segment)
+{
+    uint32_t rung = 0;
+
+    while (rung + 1 < LADDER_RUNGS && segment < l->n_at[rung + 1])
+        rung++;
+    return rung;
+}
+
+static uint64_t size_of(const struct memory_policy *p, uint32_t segment, uint32_t rung, bool pages)
+{
+    uint32_t keys = ladder_segment_keys(p, segment, rung);
+
+    return pages ? seq_n_pages(keys) : keys;
+}
+
+/* Keys or pages on a rung above the first: only segment 0 is not like the others. */
+static uint64_t rung_size(const struct memory_policy *p, const struct ladder *l, uint32_t rung,
+                          bool pages)
+{
+    uint32_t end = l->n_at[rung], first = rung + 1 < LADDER_RUNGS ? l->n_at[rung + 1] : 0;
+
+    if (end == first)
+        return 0;
+    return size_of(p, first, rung, pages) + (end - first - 1) * size_of(p, 1, rung, pages);
+}
+
+static uint64_t size_all(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens,
+                         bool pages)
+{
+    uint64_t size = n_tokens - (uint64_t)l->n_at[1] * p->seg_len;
+
+    if (pages)
+        size = (size + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+    for (uint32_t rung = 1; rung < LADDER_RUNGS; rung++)
+        size += rung_size(p, l, rung, pages);
+    return size;
+}
+
+uint64_t ladder_keys(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens)
+{
+    return size_all(p, l, n_tokens, false);
+}
+
+uint64_t ladder_pages(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens)
+{
+    return size_all(p, l, n_tokens, true);
+}
+
+/* --- checks ------------------------------------------------------------------------------------- */
+
+uint64_t ladder_due_at(const struct memory_policy *p, const struct ladder *l)
+{
+    return compresses(p) ? (l->n_checked + 1ull) * p->seg_len + p->keep_tail : UINT64_MAX;
+}
+
+/* The rung whose oldest segment climbs next; LADDER_RUNGS: none can. */
+static uint32_t fullest(const struct memory_policy *p, const struct ladder *l, uint32_t n_checked)
+{
+    uint64_t most = n_checked > l->n_at[1] ? (uint64_t)(n_checked - l->n_at[1]) * p->seg_len : 0;
+    uint32_t best = most ? 0 : LADDER_RUNGS;
+
+    for (uint32_t rung = 1; rung < max_rung(p); rung++) {
+        uint64_t size = rung_size(p, l, rung, false);
+
+        if (size > most) {
+            most = size;
+            best = rung;
+        }
+    }
+    return best;
+}
+
+bool ladder_next(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens,
+                 struct ladder_step *ret)
+{
+    uint32_t n_checked = l->n_checked + 1, rung;
+
+    if (n_tokens < ladder_due_at(p, l))
+        return false;
+    if (!p->late && l->n_at[1] < n_checked) {
+        *ret = (struct ladder_step){ l->n_at[1], 1 };
+        return true;
+    }
+    if (ladder_keys(p, l, n_tokens) + p->seg_len <= p->budget)
+        return false;
+    rung = fullest(p, l, n_checked);
+    if (rung == LADDER_RUNGS)
+        return false;
+    *ret = (struct ladder_step){ l->n_at[rung + 1], rung + 1 };
+    return true;
+}
+
+void ladder_take(struct ladder *l, const struct ladder_step *step)
+{
+    assert(step->segment == l->n_at[step->rung]);
+    l->n_at[step->rung]++;
+}
+
+void ladder_check(struct ladder *l)
+{
+    l->n_checked++;
+}
+
+bool ladder_equal(const struct ladder *a, const struct ladder *b)
+{
+    return a->n_checked == b->n_checked && memcmp(a->n_at, b->n_at, sizeof(a->n_at)) == 0;
+}
+
+void ladder_rewind(const struct memory_policy *p, struct ladder *l, uint64_t n_tokens)
+{
+    uint64_t full = n_tokens / p->seg_len, due;
+
+    due = n_tokens < p->keep_tail ? 0 : (n_tokens - p->keep_tail) / p->seg_len;
+    if (l->n_checked > due)
+        l->n_checked = (uint32_t)due;
+    for (uint32_t rung = 1; rung < LADDER_RUNGS; rung++)
+        if (l->n_at[rung] > full)
+            l->n_at[rung] = (uint32_t)full;
+}
+
+static void note(uint64_t *most, uint64_t n)
+{
+    if (most && *most < n)
+        *most = n;
+}
+
+void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_had,
+                  uint64_t n_tokens, uint64_t *ret_keys, uint64_t *ret_pages)
+{
+    struct ladder_step step;
+    uint64_t at;
+
+    if (ret_keys)
+        *ret_keys = ladder_keys(p, l, n_had);
+    if (ret_pages)
+        *ret_pages = ladder_pages(p, l, n_had);
+    while ((at = ladder_due_at(p, l)) <= n_tokens) {
+        if (at < n_had)
+            at = n_had;
+        note(ret_keys, ladder_keys(p, l, at));
+        while (ladder_next(p, l, at, &step)) {
+            /* An adapter makes gists beside what they replace. */
+            uint32_t beside =
+                p->spec.adapter && step.rung == 1 ? (uint32_t)size_of(p, step.segment, 1, true) : 0;
+
+            note(ret_pages, ladder_pages(p, l, at) + beside);
+            ladder_take(l, &step);
+        }
+        ladder_check(l);
+    }
+    note(ret_keys, ladder_keys(p, l, n_tokens));
+    note(ret_pages, ladder_pages(p, l, n_tokens));
+}
+
+uint64_t ladder_unthinned(const struct memory_policy *p, uint64_t n_tokens)
+{
+    struct ladder l = { 0 };
+    uint64_t at;
+
+    while ((at = ladder_due_at(p, &l)) <= n_tokens) {
+        ladder_climb(p, &l, at, at, NULL, NULL);
+        if (l.n_at[2] > 0)
+            return at - 1;
+    }
+    return n_tokens;
+}
