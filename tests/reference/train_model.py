@@ -1,0 +1,323 @@
+"""The trainer's model in torch: a frozen base model, an adapter, and a pass over segments with gists.
+
+Written from docs/memory.md and docs/adapter.md, not from the C sources; weights are read by the `gguf` package.
+Keys are kept unrotated, positions are absolute, and gradients are torch's own. train_vectors.py holds the
+forward pass to gist_vectors.py and to the recorded vectors.
+
+Words: a *row* is a token or a gist on its way through the layers. *Memory* is what is kept of the segments
+before: for each layer k and v, entry i stands at position i.
+"""
+import json
+import struct
+from dataclasses import dataclass
+
+import gguf
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+PROJECTIONS = ("q", "k", "v")
+POSITIONS = 32768                    # that there are angles for
+
+
+# --- safetensors ----------------------------------------------------------------------------------
+
+def write_tensors(path, tensors, meta):
+    """F32; arrays or torch tensors. The values of meta become strings."""
+    header, parts, at = {"__metadata__": {k: str(v) for k, v in meta.items()}}, [], 0
+    for name, x in tensors.items():
+        x = x.detach().cpu().double().numpy() if torch.is_tensor(x) else np.asarray(x)
+        raw = np.ascontiguousarray(x, "<f4").tobytes()
+        header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [at, at + len(raw)]}
+        at += len(raw)
+        parts.append(raw)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
+def read_tensors(path):
+    """({name: array of float64 or float32}, {metadata})"""
+    with open(path, "rb") as f:
+        data = f.read()
+    n = struct.unpack_from("<Q", data)[0]
+    header, out = json.loads(data[8:8 + n]), {}
+    meta = header.pop("__metadata__", {})
+    for name, t in header.items():
+        raw = data[8 + n + t["data_offsets"][0]:8 + n + t["data_offsets"][1]]
+        if t["dtype"] == "BF16":
+            x = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            x = np.frombuffer(raw, {"F32": "<f4", "F16": "<f2"}[t["dtype"]]).astype(np.float32)
+        out[name] = x.reshape(t["shape"])
+    return out, meta
+
+
+# --- the base model -------------------------------------------------------------------------------
+
+def unpermute(w, n_heads):
+    """Rows of q and k of `llama` files, from neighbours (2i, 2i + 1) to halves (i, i + d / 2)."""
+    half = w.shape[0] // n_heads // 2
+    return w.reshape(n_heads, half, 2, -1).transpose(0, 2, 1, 3).reshape(w.shape)
+
+
+class Base:
+    def __init__(self, path, dtype=torch.float32, device="cpu"):
+        reader = gguf.GGUFReader(path)
+
+        def field(key, default=None):
+            f = reader.get_field(key)
+            return default if f is None else f.contents()
+
+        arch = field("general.architecture")
+        if arch not in ("llama", "qwen2"):
+            raise SystemExit(f"{path}: found architecture {arch}, expected llama or qwen2")
+        self.path, self.dtype, self.device = path, dtype, device
+        self.name = field("general.name", "")
+        self.n_head, self.n_kv = field(f"{arch}.attention.head_count"), field(f"{arch}.attention.head_count_kv")
+        self.n_layer = field(f"{arch}.block_count")
+        self.eps = float(field(f"{arch}.attention.layer_norm_rms_epsilon"))
+        self.w, factors = {}, 1.0
+        for t in reader.tensors:
+            w = gguf.quants.dequantize(t.data, t.tensor_type).reshape([int(n) for n in reversed(t.shape)])
+            if t.name == "rope_freqs.weight":
+                factors = w.astype(np.float64)
+                continue
+            if arch == "llama" and (".attn_q." in t.name or ".attn_k." in t.name):
+                w = unpermute(w, self.n_head if ".attn_q." in t.name else self.n_kv)
+            self.w[t.name] = torch.from_numpy(np.array(w)).to(device, dtype)
+        self.embd, self.out_norm = self.w["token_embd.weight"], self.w["output_norm.weight"]
+        self.out = self.w.get("output.weight", self.embd)
+        self.n_vocab, self.n_embd = self.embd.shape
+        self.hd = self.w["blk.0.attn_q.weight"].shape[0] // self.n_head
+        freq = field(f"{arch}.rope.freq_base", 10000.0) ** (-2 * np.arange(self.hd // 2) / self.hd) / factors
+        angle = torch.arange(POSITIONS, dtype=torch.float64)[:, None] * torch.from_numpy(freq)
+        self.angles = [f(angle).to(device, dtype)[:, None] for f in (torch.cos, torch.sin)]
+
+    def layer(self, i, name):
+        return self.w.get(f"blk.{i}.{name}")
+
+    def digest(self):
+        import xxhash
+        h = xxhash.xxh3_128()
+        with open(self.path, "rb") as f:
+            while part := f.read(1 << 20):
+                h.update(part)
+        return h.hexdigest()
+
+    def norm(self, x, w):
+        x = x.to(self.dtype)
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * w
+
+    def rotate(self, x, positions):
+        """x (n, heads, hd), positions (n)"""
+        c, s = (t[positions] for t in self.angles)
+        a, b = x.chunk(2, -1)
+        return torch.cat((a * c - b * s, a * s + b * c), -1).to(x.dtype)
+
+    def ffn(self, x, w):
+        """w(name): weights of a layer."""
+        y = self.norm(x, w("ffn_norm.weight"))
+        return x + F.linear(F.silu(F.linear(y, w("ffn_gate.weight"))) * F.linear(y, w("ffn_up.weight")),
+                            w("ffn_down.weight"))
+
+    def attend(self, q, k, v, sees):
+        """q (n, n_head, hd), k and v (N, n_kv, hd), rotated; sees (n, N). Returns (n, n_head * hd)."""
+        group = self.n_head // self.n_kv
+        k, v = (x.transpose(0, 1).repeat_interleave(group, 0)[None] for x in (k, v))
+        out = F.scaled_dot_product_attention(q.transpose(0, 1)[None].to(v.dtype), k.to(v.dtype), v, attn_mask=sees)
+        return out[0].transpose(0, 1).reshape(len(q), -1)
+
+    def logits(self, x):
+        return F.linear(self.norm(x, self.out_norm), self.out)
+
+    def plain(self, ids):
+        """Last rows, not normed, of ids at positions 0, 1, ...: full attention, nothing trained."""
+        n = len(ids)
+        causal = torch.ones(n, n, dtype=torch.bool, device=self.device).tril()
+        return run(self, None, [Block(self.embd[ids], None, torch.arange(n, device=self.device), causal)],
+                   Memory(self))[0][0]
+
+
+# --- the adapter ----------------------------------------------------------------------------------
+
+class Adapter:
+    """Tensors of docs/adapter.md by their names there; a tensor that is absent is the base model's."""
+
+    def __init__(self, tensors, meta, base):
+        self.method, self.mask = meta.get("method", "fine-kv"), meta.get("mask", "memory-only")
+        self.embedding = meta.get("embedding", "last-token")
+        self.meta = dict(meta)
+        self.w = {name: torch.as_tensor(x).to(base.device, base.dtype).requires_grad_() for name, x in tensors.items()}
+        if "gist.embedding" not in self.w:
+            self.w["gist.embedding"] = torch.zeros(1, base.n_embd, dtype=base.dtype, device=base.device).requires_grad_()
+
+    def project(self, base, i, p, y):
+        own = lambda kind: self.w.get(f"layers.{i}.{p}.{kind}")
+        w, bias = own("weight"), own("bias")
+        z = F.linear(y, base.layer(i, f"attn_{p}.weight") if w is None else w,
+                     base.layer(i, f"attn_{p}.bias") if bias is None else bias)
+        if own("a") is not None:
+            z = z + F.linear(F.linear(y, own("a")), own("b"))
+        return z
+
+    def embed(self, base, last):
+        """Inputs of gists whose snippets end with the tokens `last`."""
+        g = self.w["gist.embedding"]
+        x = g[torch.arange(len(last), device=base.device).clamp(max=len(g) - 1)]
+        return x + base.embd[last] if self.embedding == "last-token" else x
+
+
+# --- a pass over segments -------------------------------------------------------------------------
+
+class Memory:
+    """For each layer k, unrotated, k rotated by its place, and v, each (n, n_kv, hd)."""
+
+    def __init__(self, base):
+        empty = torch.zeros(0, base.n_kv, base.hd, dtype=base.dtype, device=base.device)
+        self.layers = [(empty, empty, empty) for _ in range(base.n_layer)]
+
+    def __len__(self):
+        return len(self.layers[0][0])
+
+    def add(self, base, i, k, v):
+        n = len(self.layers[i][0])
+        rotated = base.rotate(k, torch.arange(n, n + len(k), device=k.device)) if len(k) else k
+        self.layers[i] = tuple(torch.cat((old, new)) if len(old) else new
+                               for old, new in zip(self.layers[i], (k, rotated, v)))
+
+
+@dataclass
+class Block:
+    """Rows that stand together: raw ones, which the base model projects, then gists, which the adapter does.
+    All see all of the memory before."""
+    raw: torch.Tensor                # inputs (n_raw, n_embd)
+    gists: torch.Tensor              # inputs (n_gists, n_embd), or None
+    at: torch.Tensor                 # positions of all rows, from the block's base
+    sees: torch.Tensor               # (rows, rows): which of the block's keys a row sees
+    keep: torch.Tensor = None        # rows that become memory, in order; None: none
+
+
+def run(base, adapter, blocks, memory):
+    """All blocks go through the layers together; what a block keeps is memory of those behind it. Returns the
+    last rows, not normed: [raw rows of a block], [gists of a block]."""
+    n_raw = [len(b.raw) for b in blocks]
+    n_gists = [0 if b.gists is None else len(b.gists) for b in blocks]
+    # Rows in up to three parts: raw ones that depend on nothing that is trained (autograd leaves them out),
+    # other raw ones, gists.
+    apart = len(memory) == 0 and not blocks[0].sees[:n_raw[0], n_raw[0]:].any()
+    parts = [[b.raw for b in blocks[:apart]], [b.raw for b in blocks[apart:]],
+             [b.gists for b, n in zip(blocks, n_gists) if n]]
+    xs = [torch.cat(p) if p else None for p in parts]
+    sizes = [n_raw[:apart], n_raw[apart:], n_gists]
+    bases, masks = [], []
+    n = len(memory)
+    for b in blocks:
+        bases.append(n)
+        masks.append(torch.cat((torch.ones(len(b.at), n, dtype=torch.bool, device=base.device), b.sees), 1))
+        n += 0 if b.keep is None else len(b.keep)
+
+    for i in range(base.n_layer):
+        qkv = [project(base, adapter if part == 2 else None, i, x) for part, x in enumerate(xs)]
+        by_block = []                       # [block][raw or gists][q, k, v]
+        cut = [[None if x is None else x.split(sizes[part]) for x in three] for part, three in enumerate(qkv)]
+        for j in range(len(blocks)):
+            raw = [c[j] for c in cut[0]] if j < apart else [c[j - apart] for c in cut[1]]
+            by_block.append((raw, [c[j] for c in cut[2]] if n_gists[j] else None))
+        outs = ([], [])
+        for j, b in enumerate(blocks):
+            raw, gists = by_block[j]
+            q, k, v = raw if gists is None else (torch.cat(two) for two in zip(raw, gists))
+            _, mem_k, mem_v = memory.layers[i]
+            k_all = torch.cat((mem_k, base.rotate(k, b.at + bases[j])))
+            out = base.attend(base.rotate(q, b.at + bases[j]), k_all, torch.cat((mem_v, v)), masks[j])
+            outs[0].append(out[:n_raw[j]])
+            outs[1].append(out[n_raw[j]:])
+            if b.keep is not None:
+                memory.add(base, i, k[b.keep], v[b.keep])
+        outs = (outs[0][:apart], outs[0][apart:], outs[1])
+        for part, x in enumerate(xs):
+            if x is not None:
+                x = x + F.linear(torch.cat(outs[part]), base.layer(i, "attn_output.weight"))
+                xs[part] = base.ffn(x, lambda name: base.layer(i, name))
+    raw = [r for part in (0, 1) if xs[part] is not None for r in xs[part].split(sizes[part])]
+    return raw, list(xs[2].split(n_gists)) if xs[2] is not None else [None] * len(blocks)
+
+
+def project(base, adapter, i, x):
+    """q, k and v (n, heads, hd) of rows, not rotated."""
+    if x is None:
+        return None, None, None
+    y = base.norm(x, base.layer(i, "attn_norm.weight"))
+    out = []
+    for p in PROJECTIONS:
+        z = (F.linear(y, base.layer(i, f"attn_{p}.weight"), base.layer(i, f"attn_{p}.bias")) if adapter is None
+             else adapter.project(base, i, p, y))
+        out.append(z.view(len(x), -1, base.hd))
+    return out
+
+
+@dataclass
+class Read:
+    """What read() makes of a sequence."""
+    x: torch.Tensor                  # (T, n_embd): the raw rows behind the last layer, not normed
+    memory: Memory
+    gists: list                      # for each segment that was compressed: (first entry of its gists in the
+                                     # memory, offsets in the sequence of each gist's snippet (n, ratio))
+
+
+def segment_block(base, adapter, ids, ratio, sinks, last):
+    """The rows of one segment and which of them are gists' snippets."""
+    n, dev = len(ids), base.device
+    raw = torch.arange(n, device=dev)
+    fine = adapter.method == "fine-kv"
+    if fine and adapter.mask == "memory-only":
+        n_gists = 0 if last else (n - sinks) // ratio
+        ends = sinks + (torch.arange(n_gists, device=dev) + 1) * ratio - 1
+        at = torch.cat((raw, ends))
+        is_raw = torch.arange(n + n_gists, device=dev) < n
+        sees = is_raw[None] & (at[None] < at[:, None]) | torch.eye(n + n_gists, dtype=torch.bool, device=dev)
+        rest = raw[sinks + n_gists * ratio:]
+    else:
+        # In-segment gists are there in the last segment, too: its tokens see them.
+        n_gists = 0 if last and not fine else n // ratio
+        j = torch.arange(n_gists, device=dev)
+        ends = (j + 1) * ratio - 1
+        at = torch.cat((raw + raw // ratio, ends + j + 1) if fine else (raw, n + j))
+        sees = at[None] <= at[:, None]
+        rest = raw[:0]
+    keep = [raw[:sinks]]
+    if adapter.method != "coarse-rec":
+        keep += [n + torch.arange(n_gists, device=dev), rest]
+    block = Block(base.embd[ids], adapter.embed(base, ids[ends]) if n_gists else None, at, sees,
+                  None if last else torch.cat(keep))
+    return block, ends[:, None] - ratio + 1 + torch.arange(ratio, device=dev)
+
+
+def read(base, adapter, ids, length, ratio, sinks):
+    """ids (T), in segments of `length`, each compressed before the next one is read; the last is not."""
+    segments = ids.split(length)
+    made = [segment_block(base, adapter, s, ratio, sinks if i == 0 else 0, i == len(segments) - 1)
+            for i, s in enumerate(segments)]
+    memory, gists, x, at = Memory(base), [], [], 0
+    for i, (block, snippets) in enumerate(made[:-1]):
+        n_sinks = sinks if i == 0 else 0
+        gists.append((at + n_sinks, snippets + i * length))
+        n_more = len(snippets) if adapter.method == "coarse-rec" else 0
+        at += len(block.keep) + n_more
+    if adapter.method != "coarse-rec":
+        x, _ = run(base, adapter, [b for b, _ in made], memory)
+        return Read(torch.cat(x), memory, gists)
+    for i, (block, snippets) in enumerate(made):
+        n = len(snippets)
+        if i > 0 or sinks == 0:
+            block.keep = None
+        raw, gist = run(base, adapter, [block], memory)
+        x.append(raw[0])
+        if block.gists is not None:
+            # Their hidden states are soft tokens in the segment's place.
+            at = torch.arange(n, device=base.device)
+            soft = Block(base.norm(gist[0], base.out_norm), None, at, at[None] <= at[:, None], at)
+            run(base, None, [soft], memory)
+    return Read(torch.cat(x), memory, gists)
