@@ -12,42 +12,51 @@ BLOCK = ("attn_norm.weight", "attn_q.weight", "attn_q.bias", "attn_k.weight", "a
          "ffn_down.weight")
 
 
-def loss_rows(n, length, loss_mask, from_first):
-    """Rows whose next token counts; those of the first segment only where they depend on what is trained."""
-    rows = torch.arange(0 if from_first else length, n - 1, device=loss_mask.device)
-    return rows[loss_mask[rows + 1] != 0]
-
-
 def depends_at_once(adapter):
+    """Tokens of the first segment depend on what is trained."""
     return adapter.method == "fine-kv" and adapter.mask == "in-segment"
 
 
-@torch.no_grad()
-def logprobs_of(base, x, rows, ids):
-    logp = base.logits(x[rows]).float() if base.dtype == torch.float32 else base.logits(x[rows])
-    return logp.gather(1, ids[rows + 1, None])[:, 0] - logp.logsumexp(-1)
+def loss_rows(loss_mask, first):
+    """(sequence, row) of all rows from `first` on whose next token counts, in order."""
+    which, row = torch.nonzero(loss_mask[:, first + 1:], as_tuple=True)
+    return which, row + first
+
+
+def logprobs(base, x, rows, ids):
+    """(n, n_vocab) of rows of x (b, T, n_embd), and that of the token after each (n)."""
+    logp = torch.log_softmax(base.logits(x[rows]), -1, base.dtype)
+    return logp, logp.gather(1, ids[rows[0], rows[1] + 1, None])[:, 0]
+
+
+def mean_of_means(x, which, n):
+    """Mean over n sequences of the mean over a sequence's rows; which: the sequence of each row. One without
+    rows counts as 0."""
+    counts = torch.bincount(which, minlength=n)
+    return (x / counts[which]).sum() / n
 
 
 @torch.no_grad()
-def tie_weights(base, ids, length, rows, gamma, full=None):
-    """w of each row: softmax over the rows of min(log P(full) - log P(segment only), gamma), times their number.
-    The segment is the row's, its first token the first that is seen. full: base.plain(ids), if it is there."""
-    full = base.plain(ids) if full is None else full
-    alone = torch.cat([base.plain(s) for s in ids.split(length)])
-    diff = (logprobs_of(base, full, rows, ids) - logprobs_of(base, alone, rows, ids)).clamp(max=gamma)
-    return torch.softmax(diff, 0) * len(rows)
+def tie_weights(base, ids, length, rows, gamma, full):
+    """w of each row: softmax over the sequence's rows of min(log P(full) - log P(segment only), gamma), times their
+    number. The segment is the row's, its first token the first that is seen. full: base.plain(ids)."""
+    alone = torch.cat([base.plain(s) for s in ids.split(length, 1)], 1)
+    diff = (logprobs(base, full, rows, ids)[1] - logprobs(base, alone, rows, ids)[1]).clamp(max=gamma)
+    parts = diff.split(torch.bincount(rows[0], minlength=len(ids)).tolist())
+    return torch.cat([torch.softmax(d, 0) * len(d) for d in parts])
 
 
 @torch.no_grad()
-def teacher_top(base, ids, rows, k, full=None):
-    """The k largest logits of full attention at each row: (values, ids), the largest first."""
-    return base.logits((base.plain(ids) if full is None else full)[rows]).topk(k, -1)
+def teacher_top(base, rows, k, full):
+    """The k largest logits of full attention at each row, the largest first: (values, ids)."""
+    values, ids = base.logits(full[rows]).topk(k, -1)
+    return values.to(base.dtype), ids
 
 
 def distill_loss(logp, values, ids):
-    """logp (rows, n_vocab): the student's log-softmax over the whole vocabulary."""
+    """Of each row; logp (rows, n_vocab): the student's log-softmax over the whole vocabulary."""
     p = torch.log_softmax(values, -1)
-    return (p.exp() * (p - logp.gather(1, ids))).sum(-1).mean()
+    return (p.exp() * (p - logp.gather(1, ids))).sum(-1)
 
 
 class Decoder:
@@ -70,54 +79,57 @@ class Decoder:
             w[name] = torch.as_tensor(x).to(base.device, base.dtype)
         self.w = {name: x.requires_grad_() for name, x in w.items()}
 
-    def loss(self, base, memory, gists, ids, ratio):
-        """Mean over all gists (first entry in the memory, offsets of snippets) and the tokens of their snippets."""
-        entries, targets = [], []
-        for first, snippets in gists:
-            n = len(snippets)
-            entries.append(torch.cat([x[first:first + n].reshape(n, -1) for k, _, v in memory.layers for x in (k, v)], 1))
-            targets.append(ids[snippets])
-        g, x = torch.cat(entries), torch.cat(targets)            # (N, n_layer * 2 * n_kv * hd), (N, ratio)
+    def loss(self, base, memory, gists, ids, ratio, choose=None):
+        """Mean over all gists (first entry in the memory, places of snippets) of all sequences and the tokens of their
+        snippets. choose: which of a sequence's gists, if not all."""
+        entries, snippets = [], []
+        for first, places in gists:
+            n = len(places)
+            entries.append(torch.cat([x[:, first:first + n].flatten(2) for k, _, v in memory.layers for x in (k, v)], 2))
+            snippets.append(ids[:, places])
+        g, x = torch.cat(entries, 1), torch.cat(snippets, 1)     # (b, N, n_layer * 2 * n_kv * hd), (b, N, ratio)
+        if choose is not None:
+            g, x = g[:, choose], x[:, choose]
+        g, x = g.flatten(0, 1), x.flatten(0, 1)
         n, w = len(x), lambda name: self.w.get(f"block.{name}")
         slot_k, slot_v = (F.linear(g, self.w[f"slot.{p}.weight"]).view(n, 1, base.n_kv, base.hd) for p in "kv")
         first = self.w["embedding"][self.ratios.index(ratio)].expand(n, 1, -1)
-        h = torch.cat((first, base.embd[x[:, :-1]]), 1)          # (N, ratio, n_embd): each row predicts the next token
+        h = torch.cat((first, base.embd[x[:, :-1]]), 1)          # (n, ratio, n_embd): each row predicts the next token
         y = base.norm(h, w("attn_norm.weight"))
-        q, k, v = (F.linear(y, w(f"attn_{p}.weight"), w(f"attn_{p}.bias")).view(n, ratio, -1, base.hd) for p in "qkv")
-        # The slot is the first key, at position 0: its key needs no turning.
+        q, k, v = (F.linear(y, w(f"attn_{p}.weight"), w(f"attn_{p}.bias")).unflatten(-1, (-1, base.hd)) for p in "qkv")
+        # The slot is the first key, at position 0: it needs no turning.
         at = 1 + torch.arange(ratio, device=base.device)
-        turn = lambda z: base.rotate(z.flatten(0, 1), at.repeat(n)).view(z.shape)
-        k, v = torch.cat((slot_k, turn(k)), 1), torch.cat((slot_v, v), 1)
-        group = base.n_head // base.n_kv
-        k, v = (z.transpose(1, 2).repeat_interleave(group, 1) for z in (k, v))
+        k, v = torch.cat((slot_k, base.rotate(k, at)), 1), torch.cat((slot_v, v), 1)
         sees = torch.ones(ratio, ratio + 1, dtype=torch.bool, device=base.device).tril(1)
-        o = F.scaled_dot_product_attention(turn(q).transpose(1, 2).to(v.dtype), k.to(v.dtype), v, attn_mask=sees)
-        h = h + F.linear(o.transpose(1, 2).reshape(n, ratio, -1), w("attn_output.weight"))
-        logp = torch.log_softmax(base.logits(base.ffn(h, w)), -1)
+        h = h + F.linear(base.attend(base.rotate(q, at), k, v, sees), w("attn_output.weight"))
+        logp = torch.log_softmax(base.logits(base.ffn(h, w)), -1, base.dtype)
         return -logp.gather(2, x[..., None]).mean()
 
 
-def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, tie_gamma=None, teacher=None,
-                  decoder=None):
-    """The loss of one sequence and its parts. weights: of "lm", "ae", "distill"; what is 0 is not computed.
-    teacher: (values, ids) for each row. Returns (loss, {name: value or tensor})."""
-    seq = read(base, adapter, ids, length, ratio, sinks)
-    rows = loss_rows(len(ids), length, loss_mask, depends_at_once(adapter))
-    out = {"rows": rows}
-    logp = torch.log_softmax(base.logits(seq.x[rows]), -1, torch.float32 if base.dtype == torch.float32 else None)
-    out["logprobs"] = logp.gather(1, ids[rows + 1, None])[:, 0]
-    loss = 0.0
-    if weights.get("lm", 0):
-        w = 1.0
+def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, tie_gamma=None, top=0, decoder=None,
+                  ae_choose=None, recompute=False):
+    """The loss of sequences (b, T) and its parts. weights: of "lm", "ae", "distill"; what is 0 is not computed.
+    tie_gamma: None for no token weights. top: of the teacher's tokens. Returns (loss, {name: value or tensor})."""
+    seq = read(base, adapter, ids, length, ratio, sinks, recompute)
+    rows = loss_rows(loss_mask, 0 if depends_at_once(adapter) else length)
+    logp, of_next = logprobs(base, seq.x, rows, ids)
+    out, loss, full = {"rows": rows[1], "logprobs": of_next}, 0.0, None
+    if tie_gamma is not None or weights.get("distill"):
+        with torch.no_grad():
+            full = base.plain(ids)
+    if weights.get("lm"):
+        nll = -of_next
         if tie_gamma is not None:
-            w = out["tie"] = tie_weights(base, ids, length, rows, tie_gamma)
-        out["lm"] = -(w * out["logprobs"]).mean()
+            out["tie"] = tie_weights(base, ids, length, rows, tie_gamma, full)
+            nll = nll * out["tie"]
+        out["lm"] = mean_of_means(nll, rows[0], len(ids))
         loss = loss + weights["lm"] * out["lm"]
-    if weights.get("distill", 0):
-        out["distill"] = distill_loss(logp, *teacher)
+    if weights.get("distill"):
+        values, best = out["teacher.logits"], out["teacher.ids"] = teacher_top(base, rows, top, full)
+        out["distill"] = mean_of_means(distill_loss(logp, values, best), rows[0], len(ids))
         loss = loss + weights["distill"] * out["distill"]
-    if weights.get("ae", 0):
-        out["ae"] = decoder.loss(base, seq.memory, seq.gists, ids, ratio)
+    if weights.get("ae"):
+        out["ae"] = decoder.loss(base, seq.memory, seq.gists, ids, ratio, ae_choose)
         loss = loss + weights["ae"] * out["ae"]
     return loss, out
 

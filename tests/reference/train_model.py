@@ -4,17 +4,19 @@ Written from docs/memory.md and docs/adapter.md, not from the C sources; weights
 Keys are kept unrotated, positions are absolute, and gradients are torch's own. train_vectors.py holds the
 forward pass to gist_vectors.py and to the recorded vectors.
 
-Words: a *row* is a token or a gist on its way through the layers. *Memory* is what is kept of the segments
+Everything has a batch of sequences as its first dimension, of one length and one ratio. Words: a *row* is a token or a gist on its way through the layers. *Memory* is what is kept of the segments
 before: for each layer k and v, entry i stands at position i.
 """
 import json
 import struct
 from dataclasses import dataclass
+from functools import partial
 
 import gguf
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 PROJECTIONS = ("q", "k", "v")
 POSITIONS = 32768                    # that there are angles for
@@ -54,7 +56,7 @@ def read_tensors(path):
     return out, meta
 
 
-# --- the base model -------------------------------------------------------------------------------
+# --- the base model ---------------------------------------------------------------------------------
 
 def unpermute(w, n_heads):
     """Rows of q and k of `llama` files, from neighbours (2i, 2i + 1) to halves (i, i + d / 2)."""
@@ -63,7 +65,9 @@ def unpermute(w, n_heads):
 
 
 class Base:
-    def __init__(self, path, dtype=torch.float32, device="cpu"):
+    """Norms, positions and the sum of the layers are of dtype, products of `products` (under torch.autocast)."""
+
+    def __init__(self, path, dtype=torch.float32, device="cpu", products=None):
         reader = gguf.GGUFReader(path)
 
         def field(key, default=None):
@@ -88,7 +92,10 @@ class Base:
                 w = unpermute(w, self.n_head if ".attn_q." in t.name else self.n_kv)
             self.w[t.name] = torch.from_numpy(np.array(w)).to(device, dtype)
         self.embd, self.out_norm = self.w["token_embd.weight"], self.w["output_norm.weight"]
-        self.out = self.w.get("output.weight", self.embd)
+        self.out = self.w.get("output.weight", self.embd).to(products or dtype)
+        for name, w in self.w.items():
+            if name.startswith("blk.") and w.dim() == 2:
+                self.w[name] = w.to(products or dtype)
         self.n_vocab, self.n_embd = self.embd.shape
         self.hd = self.w["blk.0.attn_q.weight"].shape[0] // self.n_head
         freq = field(f"{arch}.rope.freq_base", 10000.0) ** (-2 * np.arange(self.hd // 2) / self.hd) / factors
@@ -107,11 +114,10 @@ class Base:
         return h.hexdigest()
 
     def norm(self, x, w):
-        x = x.to(self.dtype)
-        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps) * w
+        return F.rms_norm(x.to(self.dtype), (x.shape[-1],), w, self.eps)
 
     def rotate(self, x, positions):
-        """x (n, heads, hd), positions (n)"""
+        """x (..., n, heads, hd), positions (n)"""
         c, s = (t[positions] for t in self.angles)
         a, b = x.chunk(2, -1)
         return torch.cat((a * c - b * s, a * s + b * c), -1).to(x.dtype)
@@ -123,24 +129,24 @@ class Base:
                             w("ffn_down.weight"))
 
     def attend(self, q, k, v, sees):
-        """q (n, n_head, hd), k and v (N, n_kv, hd), rotated; sees (n, N). Returns (n, n_head * hd)."""
+        """q (b, n, n_head, hd), k and v (b, N, n_kv, hd), rotated; sees (n, N). Returns (b, n, n_head * hd)."""
         group = self.n_head // self.n_kv
-        k, v = (x.transpose(0, 1).repeat_interleave(group, 0)[None] for x in (k, v))
-        out = F.scaled_dot_product_attention(q.transpose(0, 1)[None].to(v.dtype), k.to(v.dtype), v, attn_mask=sees)
-        return out[0].transpose(0, 1).reshape(len(q), -1)
+        k, v = (x.transpose(1, 2).repeat_interleave(group, 1) for x in (k, v))
+        out = F.scaled_dot_product_attention(q.transpose(1, 2).to(v.dtype), k.to(v.dtype), v, attn_mask=sees)
+        return out.transpose(1, 2).flatten(2)
 
     def logits(self, x):
         return F.linear(self.norm(x, self.out_norm), self.out)
 
     def plain(self, ids):
-        """Last rows, not normed, of ids at positions 0, 1, ...: full attention, nothing trained."""
-        n = len(ids)
+        """Last rows, not normed, of ids (b, n) at positions 0, 1, ...: full attention, nothing trained."""
+        n = ids.shape[1]
         causal = torch.ones(n, n, dtype=torch.bool, device=self.device).tril()
         return run(self, None, [Block(self.embd[ids], None, torch.arange(n, device=self.device), causal)],
                    Memory(self))[0][0]
 
 
-# --- the adapter ----------------------------------------------------------------------------------
+# --- the adapter ------------------------------------------------------------------------------------
 
 class Adapter:
     """Tensors of docs/adapter.md by their names there; a tensor that is absent is the base model's."""
@@ -163,113 +169,122 @@ class Adapter:
         return z
 
     def embed(self, base, last):
-        """Inputs of gists whose snippets end with the tokens `last`."""
+        """Inputs of gists whose snippets end with the tokens `last` (b, n)."""
         g = self.w["gist.embedding"]
-        x = g[torch.arange(len(last), device=base.device).clamp(max=len(g) - 1)]
-        return x + base.embd[last] if self.embedding == "last-token" else x
+        x = g[torch.arange(last.shape[1], device=base.device).clamp(max=len(g) - 1)]
+        return x + base.embd[last] if self.embedding == "last-token" else x.expand(len(last), -1, -1)
 
 
-# --- a pass over segments -------------------------------------------------------------------------
+# --- a pass over segments ---------------------------------------------------------------------------
 
 class Memory:
-    """For each layer k, unrotated, k rotated by its place, and v, each (n, n_kv, hd)."""
+    """For each layer k, unrotated, k rotated by its place, and v, each (b, n, n_kv, hd); None: nothing yet."""
 
     def __init__(self, base):
-        empty = torch.zeros(0, base.n_kv, base.hd, dtype=base.dtype, device=base.device)
-        self.layers = [(empty, empty, empty) for _ in range(base.n_layer)]
+        self.layers = [None] * base.n_layer
 
     def __len__(self):
-        return len(self.layers[0][0])
-
-    def add(self, base, i, k, v):
-        n = len(self.layers[i][0])
-        rotated = base.rotate(k, torch.arange(n, n + len(k), device=k.device)) if len(k) else k
-        self.layers[i] = tuple(torch.cat((old, new)) if len(old) else new
-                               for old, new in zip(self.layers[i], (k, rotated, v)))
+        return 0 if self.layers[0] is None else self.layers[0][0].shape[1]
 
 
 @dataclass
 class Block:
     """Rows that stand together: raw ones, which the base model projects, then gists, which the adapter does.
     All see all of the memory before."""
-    raw: torch.Tensor                # inputs (n_raw, n_embd)
-    gists: torch.Tensor              # inputs (n_gists, n_embd), or None
+    raw: torch.Tensor                # inputs (b, n_raw, n_embd)
+    gists: torch.Tensor              # inputs (b, n_gists, n_embd), or None
     at: torch.Tensor                 # positions of all rows, from the block's base
     sees: torch.Tensor               # (rows, rows): which of the block's keys a row sees
     keep: torch.Tensor = None        # rows that become memory, in order; None: none
 
+    def __post_init__(self):
+        self.n_raw, self.n_gists = self.raw.shape[1], 0 if self.gists is None else self.gists.shape[1]
 
-def run(base, adapter, blocks, memory):
+
+def run(base, adapter, blocks, memory, recompute=False):
     """All blocks go through the layers together; what a block keeps is memory of those behind it. Returns the
-    last rows, not normed: [raw rows of a block], [gists of a block]."""
-    n_raw = [len(b.raw) for b in blocks]
-    n_gists = [0 if b.gists is None else len(b.gists) for b in blocks]
+    last rows, not normed: [raw rows of a block], [gists of a block, or None]. recompute: keep only what goes
+    from layer to layer, and compute the rest again for the gradients."""
     # Rows in up to three parts: raw ones that depend on nothing that is trained (autograd leaves them out),
     # other raw ones, gists.
-    apart = len(memory) == 0 and not blocks[0].sees[:n_raw[0], n_raw[0]:].any()
-    parts = [[b.raw for b in blocks[:apart]], [b.raw for b in blocks[apart:]],
-             [b.gists for b, n in zip(blocks, n_gists) if n]]
-    xs = [torch.cat(p) if p else None for p in parts]
-    sizes = [n_raw[:apart], n_raw[apart:], n_gists]
-    bases, masks = [], []
-    n = len(memory)
+    apart = len(memory) == 0 and not blocks[0].sees[:blocks[0].n_raw, blocks[0].n_raw:].any()
+    parts = [[b.raw for b in blocks[:apart]], [b.raw for b in blocks[apart:]], [b.gists for b in blocks if b.n_gists]]
+    sizes = [[x.shape[1] for x in part] for part in parts]
+    bases, masks, n = [], [], len(memory)
     for b in blocks:
         bases.append(n)
         masks.append(torch.cat((torch.ones(len(b.at), n, dtype=torch.bool, device=base.device), b.sees), 1))
         n += 0 if b.keep is None else len(b.keep)
+    plan = (blocks, sizes, bases, masks)
 
+    xs = [torch.cat(part, 1) if part else None for part in parts]
     for i in range(base.n_layer):
-        qkv = [project(base, adapter if part == 2 else None, i, x) for part, x in enumerate(xs)]
-        by_block = []                       # [block][raw or gists][q, k, v]
-        cut = [[None if x is None else x.split(sizes[part]) for x in three] for part, three in enumerate(qkv)]
-        for j in range(len(blocks)):
-            raw = [c[j] for c in cut[0]] if j < apart else [c[j - apart] for c in cut[1]]
-            by_block.append((raw, [c[j] for c in cut[2]] if n_gists[j] else None))
-        outs = ([], [])
-        for j, b in enumerate(blocks):
-            raw, gists = by_block[j]
-            q, k, v = raw if gists is None else (torch.cat(two) for two in zip(raw, gists))
-            _, mem_k, mem_v = memory.layers[i]
-            k_all = torch.cat((mem_k, base.rotate(k, b.at + bases[j])))
-            out = base.attend(base.rotate(q, b.at + bases[j]), k_all, torch.cat((mem_v, v)), masks[j])
-            outs[0].append(out[:n_raw[j]])
-            outs[1].append(out[n_raw[j]:])
-            if b.keep is not None:
-                memory.add(base, i, k[b.keep], v[b.keep])
-        outs = (outs[0][:apart], outs[0][apart:], outs[1])
-        for part, x in enumerate(xs):
-            if x is not None:
-                x = x + F.linear(torch.cat(outs[part]), base.layer(i, "attn_output.weight"))
-                xs[part] = base.ffn(x, lambda name: base.layer(i, name))
-    raw = [r for part in (0, 1) if xs[part] is not None for r in xs[part].split(sizes[part])]
-    return raw, list(xs[2].split(n_gists)) if xs[2] is not None else [None] * len(blocks)
+        step = partial(layer, base, adapter, i, plan)
+        if recompute and torch.is_grad_enabled():
+            xs, memory.layers[i] = checkpoint(step, xs, memory.layers[i], use_reentrant=False)
+        else:
+            xs, memory.layers[i] = step(xs, memory.layers[i])
+    raw, still, gists = (iter(() if x is None else x.split(n, 1)) for x, n in zip((xs[1], xs[0], xs[2]), (sizes[1], sizes[0], sizes[2])))
+    return [next(still if j < apart else raw) for j in range(len(blocks))], [next(gists) if b.n_gists else None for b in blocks]
 
 
 def project(base, adapter, i, x):
-    """q, k and v (n, heads, hd) of rows, not rotated."""
-    if x is None:
-        return None, None, None
+    """q, k and v (b, n, heads, hd) of rows, not rotated."""
     y = base.norm(x, base.layer(i, "attn_norm.weight"))
     out = []
     for p in PROJECTIONS:
         z = (F.linear(y, base.layer(i, f"attn_{p}.weight"), base.layer(i, f"attn_{p}.bias")) if adapter is None
              else adapter.project(base, i, p, y))
-        out.append(z.view(len(x), -1, base.hd))
+        out.append(z.unflatten(-1, (-1, base.hd)))
     return out
+
+
+def layer(base, adapter, i, plan, xs, memory):
+    """All rows through layer i. Returns them and the layer's memory."""
+    blocks, sizes, bases, masks = plan
+    rows = []                                            # of each part, by block: [q, k, v]
+    for part, (x, n) in enumerate(zip(xs, sizes)):
+        qkv = [] if x is None else [z.split(n, 1) for z in project(base, adapter if part == 2 else None, i, x)]
+        rows.append(iter(zip(*qkv)))
+    outs = [[], [], []]
+    for j, b in enumerate(blocks):
+        part = 0 if j < len(sizes[0]) else 1
+        q, k, v = next(rows[part])
+        if b.n_gists:
+            q, k, v = (torch.cat(two, 1) for two in zip((q, k, v), next(rows[2])))
+        keys, values = base.rotate(k, b.at + bases[j]), v
+        if memory is not None:
+            keys, values = torch.cat((memory[1], keys), 1), torch.cat((memory[2], v), 1)
+        out = base.attend(base.rotate(q, b.at + bases[j]), keys, values, masks[j])
+        outs[part].append(out[:, :b.n_raw])
+        if b.n_gists:
+            outs[2].append(out[:, b.n_raw:])
+        if b.keep is not None:
+            k, v = k[:, b.keep], v[:, b.keep]
+            places = torch.arange(bases[j], bases[j] + len(b.keep), device=base.device)
+            new = (k, base.rotate(k, places), v)
+            memory = new if memory is None else tuple(torch.cat(two, 1) for two in zip(memory, new))
+    done = []
+    for x, out in zip(xs, outs):
+        if x is not None:
+            x = x + F.linear(torch.cat(out, 1), base.layer(i, "attn_output.weight"))
+            x = base.ffn(x, partial(base.layer, i))
+        done.append(x)
+    return done, memory
 
 
 @dataclass
 class Read:
-    """What read() makes of a sequence."""
-    x: torch.Tensor                  # (T, n_embd): the raw rows behind the last layer, not normed
+    """What read() makes of sequences."""
+    x: torch.Tensor                  # (b, T, n_embd): the raw rows behind the last layer, not normed
     memory: Memory
     gists: list                      # for each segment that was compressed: (first entry of its gists in the
-                                     # memory, offsets in the sequence of each gist's snippet (n, ratio))
+                                     # memory, places in the sequence of each gist's snippet (n, ratio))
 
 
 def segment_block(base, adapter, ids, ratio, sinks, last):
-    """The rows of one segment and which of them are gists' snippets."""
-    n, dev = len(ids), base.device
+    """The rows of one segment, and each gist's snippet as offsets (n_gists, ratio)."""
+    n, dev = ids.shape[1], base.device
     raw = torch.arange(n, device=dev)
     fine = adapter.method == "fine-kv"
     if fine and adapter.mask == "memory-only":
@@ -290,34 +305,31 @@ def segment_block(base, adapter, ids, ratio, sinks, last):
     keep = [raw[:sinks]]
     if adapter.method != "coarse-rec":
         keep += [n + torch.arange(n_gists, device=dev), rest]
-    block = Block(base.embd[ids], adapter.embed(base, ids[ends]) if n_gists else None, at, sees,
+    block = Block(base.embd[ids], adapter.embed(base, ids[:, ends]) if n_gists else None, at, sees,
                   None if last else torch.cat(keep))
     return block, ends[:, None] - ratio + 1 + torch.arange(ratio, device=dev)
 
 
-def read(base, adapter, ids, length, ratio, sinks):
-    """ids (T), in segments of `length`, each compressed before the next one is read; the last is not."""
-    segments = ids.split(length)
+def read(base, adapter, ids, length, ratio, sinks, recompute=False):
+    """ids (b, T), in segments of `length`, each compressed before the next one is read; the last is not."""
+    segments = ids.split(length, 1)
     made = [segment_block(base, adapter, s, ratio, sinks if i == 0 else 0, i == len(segments) - 1)
             for i, s in enumerate(segments)]
     memory, gists, x, at = Memory(base), [], [], 0
     for i, (block, snippets) in enumerate(made[:-1]):
-        n_sinks = sinks if i == 0 else 0
-        gists.append((at + n_sinks, snippets + i * length))
-        n_more = len(snippets) if adapter.method == "coarse-rec" else 0
-        at += len(block.keep) + n_more
+        gists.append((at + (sinks if i == 0 else 0), snippets + i * length))
+        at += len(block.keep) + (len(snippets) if adapter.method == "coarse-rec" else 0)
     if adapter.method != "coarse-rec":
-        x, _ = run(base, adapter, [b for b, _ in made], memory)
-        return Read(torch.cat(x), memory, gists)
+        x, _ = run(base, adapter, [b for b, _ in made], memory, recompute)
+        return Read(torch.cat(x, 1), memory, gists)
     for i, (block, snippets) in enumerate(made):
-        n = len(snippets)
         if i > 0 or sinks == 0:
             block.keep = None
-        raw, gist = run(base, adapter, [block], memory)
-        x.append(raw[0])
-        if block.gists is not None:
+        raw, last = run(base, adapter, [block], memory, recompute)
+        x += raw
+        if block.n_gists:
             # Their hidden states are soft tokens in the segment's place.
-            at = torch.arange(n, device=base.device)
-            soft = Block(base.norm(gist[0], base.out_norm), None, at, at[None] <= at[:, None], at)
-            run(base, None, [soft], memory)
-    return Read(torch.cat(x), memory, gists)
+            at = torch.arange(block.n_gists, device=base.device)
+            soft = Block(base.norm(last[0], base.out_norm), None, at, at[None] <= at[:, None], at)
+            run(base, None, [soft], memory, recompute)
+    return Read(torch.cat(x, 1), memory, gists)

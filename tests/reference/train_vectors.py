@@ -96,17 +96,9 @@ class Case:
         return adapter, decoder, trained
 
     def loss(self, adapter, decoder, sequence, ratio):
-        ids, mask = torch.from_numpy(self.ids[sequence]), torch.from_numpy(self.mask[sequence])
-        teacher = None
-        if self.weights.get("distill"):
-            rows = losses.loss_rows(len(ids), SEGMENT, mask, losses.depends_at_once(adapter))
-            values, top = losses.teacher_top(self.base, ids, rows, K)
-            teacher = values.float().to(values.dtype), top       # as a file has them
-        loss, out = losses.sequence_loss(self.base, adapter, ids, mask, SEGMENT, ratio, SINKS, self.weights,
-                                         self.gamma, teacher, decoder)
-        if teacher:
-            out["teacher.logits"], out["teacher.ids"] = teacher
-        return loss, out
+        ids, mask = (torch.from_numpy(x[sequence:sequence + 1]) for x in (self.ids, self.mask))
+        return losses.sequence_loss(self.base, adapter, ids, mask, SEGMENT, ratio, SINKS, self.weights, self.gamma, K,
+                                    decoder)
 
     def head(self):
         meta = {"format": "gist-train-vectors", "model": self.base.path.rsplit("/", 1)[-1], **self.meta,
@@ -187,9 +179,10 @@ def steps20(base, path, rng):
 @torch.no_grad()
 def compare(base, adapter, ref, ratio, sinks):
     ids, expected, *_ = reffile.read(ref)
-    ids = torch.from_numpy(ids.astype(np.int64))
-    rows = torch.arange(len(ids) - 1)
-    found = losses.logprobs_of(base, read(base, adapter, ids, SEGMENT, ratio, sinks).x, rows, ids).numpy()
+    ids = torch.from_numpy(ids.astype(np.int64))[None]
+    x = read(base, adapter, ids, SEGMENT, ratio, sinks).x
+    rows = losses.loss_rows(torch.ones(ids.shape), 0)
+    found = losses.logprobs(base, x, rows, ids)[1].numpy()
     worst = float(np.abs(found - expected[1:]).max())
     print(f"  {ref.rsplit('/', 1)[-1]}: {worst:.1e}")
     return worst
