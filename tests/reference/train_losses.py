@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from train_model import read
+from train_model import Block, Memory, read, run
 
 BLOCK = ("attn_norm.weight", "attn_q.weight", "attn_q.bias", "attn_k.weight", "attn_k.bias", "attn_v.weight",
          "attn_v.bias", "attn_output.weight", "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight",
@@ -37,10 +37,20 @@ def mean_of_means(x, which, n):
 
 
 @torch.no_grad()
-def tie_weights(base, ids, length, rows, gamma, full):
+def segments_alone(base, ids, length, sinks):
+    """base.plain, but segments see nothing of those before except the sequence's first `sinks` tokens."""
+    memory, blocks = Memory(base), []
+    for i, s in enumerate(ids.split(length, 1)):
+        at = torch.arange(s.shape[1], device=base.device)
+        blocks.append(Block(base.embd[s], None, at, at[None] <= at[:, None], at[:sinks] if i == 0 and sinks else None))
+    return torch.cat(run(base, None, blocks, memory)[0], 1)
+
+
+@torch.no_grad()
+def tie_weights(base, ids, length, rows, gamma, full, sinks=0):
     """w of each row: softmax over the sequence's rows of min(log P(full) - log P(segment only), gamma), times their
-    number. The segment is the row's, its first token the first that is seen. full: base.plain(ids)."""
-    alone = torch.cat([base.plain(s) for s in ids.split(length, 1)], 1)
+    number. The segment is the row's; nothing before it is seen but the sinks. full: base.plain(ids)."""
+    alone = segments_alone(base, ids, length, sinks)
     diff = (logprobs(base, full, rows, ids)[1] - logprobs(base, alone, rows, ids)[1]).clamp(max=gamma)
     parts = diff.split(torch.bincount(rows[0], minlength=len(ids)).tolist())
     return torch.cat([torch.softmax(d, 0) * len(d) for d in parts])
@@ -106,8 +116,8 @@ class Decoder:
         return -logp.gather(2, x[..., None]).mean()
 
 
-def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, tie_gamma=None, top=0, decoder=None,
-                  ae_choose=None, recompute=False):
+def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, tie_gamma=None, tie_sinks=0, top=0,
+                  decoder=None, ae_choose=None, recompute=False):
     """The loss of sequences (b, T) and its parts. weights: of "lm", "ae", "distill"; what is 0 is not computed.
     tie_gamma: None for no token weights. top: of the teacher's tokens. Returns (loss, {name: value or tensor})."""
     seq = read(base, adapter, ids, length, ratio, sinks, recompute)
@@ -120,7 +130,7 @@ def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, 
     if weights.get("lm"):
         nll = -of_next
         if tie_gamma is not None:
-            out["tie"] = tie_weights(base, ids, length, rows, tie_gamma, full)
+            out["tie"] = tie_weights(base, ids, length, rows, tie_gamma, full, tie_sinks)
             nll = nll * out["tie"]
         out["lm"] = mean_of_means(nll, rows[0], len(ids))
         loss = loss + weights["lm"] * out["lm"]
@@ -135,12 +145,14 @@ def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, 
 
 
 def learning_rate(step, steps, peak, warmup, floor):
-    """Of step 0, 1, ...: linear to the peak at the end of `warmup` steps, then a half cosine down to
-    floor * peak, which step `steps` would have."""
+    """Of step 0, 1, ...: linear from 0 in `warmup` steps, then a half cosine from the peak down to floor * peak,
+    which step number `steps` would have."""
     if step < warmup:
-        return peak * (step + 1) / warmup
-    t = (step - warmup) / max(1, steps - warmup)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(t, 1.0))))
+        return peak * (step + 1) / (warmup + 1)
+    if steps <= warmup:
+        return peak
+    t = min((step - warmup) / (steps - warmup), 1.0)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * t)))
 
 
 def optimiser(params, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01):
