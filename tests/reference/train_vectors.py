@@ -16,7 +16,8 @@ A .vec file is a safetensors file, all tensors F32 (ids and offsets too). Inputs
     ae.NAME              ae only: slot.k.weight, slot.v.weight, embedding (a row for each of `ratios`). The decoder's
                          block (ae.block.NAME in gradients) is the base's last layer
 
-and metadata: model (the GGUF file's name), method, mask, embedding (as docs/adapter.md), segment (L), sinks, ratios,
+Projections have the base model's biases, but in train_qwen2_bias.vec, where biases are trained too. Then there is
+metadata: model (the GGUF file's name), method, mask, embedding (as docs/adapter.md), segment (L), sinks, ratios,
 weight.lm, weight.ae, weight.distill, tie.gamma (absent: no token weights), tie.sinks (first tokens of the sequence
 that "segment only" sees, too), distill.k, runs (a number). Run N = 0, 1, ... of `runs` takes sequence
 `run.N.sequence` at ratio `run.N.ratio`, all from the same parameters; metadata
@@ -158,7 +159,7 @@ def steps20(base, path, rng):
     """20 steps of AdamW."""
     hyper = {"steps": 20, "lr": 2e-2, "warmup": 4, "floor": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8,
              "weight_decay": 0.05, "clip": 0.5}
-    case = Case(base, "steps20", (), rng, rank=3, bias=True, sequences=hyper["steps"], n=192, masked=True)
+    case = Case(base, "steps20", (), rng, rank=3, sequences=hyper["steps"], n=192, masked=True)
     ratios = [int(rng.choice(RATIOS)) for _ in range(hyper["steps"])]
     meta, tensors = case.head()
     meta.update(hyper)
@@ -228,12 +229,13 @@ def main():
         (llama, "full", (4, 16), dict(embedding="own", n=192)),
         (llama, "rank3", (8, 32), dict(rank=3)),
         (smol, "rank3", (4, 16), dict(rank=3, masked=True)),
-        (qwen, "full", (8, 32), dict(bias=True)),
-        (qwen, "rank3", (4, 8), dict(rank=3, bias=True)),
+        (qwen, "full", (8, 32), dict()),
+        (qwen, "rank3", (4, 8), dict(rank=3)),
+        (qwen, "bias", (4,), dict(rank=3, bias=True)),
         (smol, "in_segment", (4, 16), dict(rank=3, mask="in-segment")),
-        (qwen, "in_segment", (8, 8), dict(rank=3, bias=True, mask="in-segment", embedding="own", sequences=2)),
+        (qwen, "in_segment", (8, 8), dict(rank=3, mask="in-segment", embedding="own", sequences=2)),
         (smol, "coarse_kv", (4, 16), dict(rank=3, method="coarse-kv")),
-        (qwen, "coarse_kv", (8, 32), dict(rank=3, bias=True, method="coarse-kv", embedding="own")),
+        (qwen, "coarse_kv", (8, 32), dict(rank=3, method="coarse-kv", embedding="own")),
         (smol, "coarse_rec", (4, 16), dict(rank=3, method="coarse-rec")),
         (llama, "coarse_rec", (8, 32), dict(rank=3, method="coarse-rec")),
         (smol, "tie", (4, 16), dict(rank=3, gamma=2.0, masked=True)),
