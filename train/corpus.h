@@ -29,13 +29,15 @@
  *   S1  A plain document longer than the room left gives a window at a random place and ends the
  *       sequence; a shorter one is taken whole, with eos behind it, and the next one is drawn.
  *   S2  A conversation (a document of which a part carries loss) is taken whole or not at all; one
- *       that is longer than a whole sequence gives its beginning, if an answer begins there.
+ *       that is longer than a whole sequence gives its beginning, if an answer begins there. What
+ *       does not fit is drawn again, up to CORPUS_DRAWS times; then it is cut.
  *   S3  Where the model wants a begin-of-text token every sequence starts with it. It carries no
- *       loss; eos does, when its document is plain.
+ *       loss; eos does, when the token before it does.
  *
  * Threads    immutable after corpus_weigh; readable from any thread.
+ * Ownership  the file must stay as it is while it is open: a new build is a new file, and renamed.
  * Errors     corpus_open: -EINVAL with a sentence (file, found, expected), -ENOMEM, or the errno of
- * the I/O.
+ *            the I/O.
  */
 #ifndef TRAIN_CORPUS_H
 #define TRAIN_CORPUS_H
@@ -51,6 +53,7 @@ struct gguf;
 #define CORPUS_SOURCE_MAX 47u      /* bytes of a source's name */
 #define CORPUS_DIGEST_LEN 33       /* hex xxh3-128 and its NUL */
 #define CORPUS_NONE       UINT32_MAX
+#define CORPUS_DRAWS      64
 
 struct corpus;
 
@@ -89,8 +92,8 @@ void corpus_document(const struct corpus *c, uint64_t doc, struct corpus_documen
  * weight that is none, or nothing left to draw. Both with a sentence. */
 int corpus_weigh(struct corpus *c, const char *source, double weight, struct why *why);
 
-/* n tokens of a document from token `from` on, which must lie inside of it. ret_loss may be NULL.
- * */
+/* n tokens of a document from token `from` on, which must lie inside of it. ret_loss may
+ * be NULL. */
 void corpus_read(const struct corpus *c, uint64_t doc, uint64_t from, uint32_t n, uint32_t *ret_ids,
                  uint8_t *ret_loss);
 

@@ -4,10 +4,9 @@
  * out, empty ones too. What ends in .jsonl has one JSON object a line:
  *
  *     {"text": "..."}                                      loss on all of it
- *     {"messages": [{"role": "...", "content": "..."}]}    through the model's chat template, loss
- *                                                          on the assistant's answers and what ends
- *     them {"prompt": "...", "completion": "..."}               loss on the completion and the eos
- *     after it
+ *     {"messages": [{"role": "...", "content": "..."}]}    by the model's chat template, loss on the
+ *                                                          assistant's answers and what ends them
+ *     {"prompt": "...", "completion": "..."}               loss on the completion, and the eos after
  *
  * and other keys are left out; every other file is one document of plain text. All of it must be
  * UTF-8. Special tokens are not looked for in the texts.
@@ -32,8 +31,8 @@ struct corpus_build {
     const char *out;
     const char *const *inputs;
     size_t n_inputs;
-    uint32_t long_tokens;           /* documents of so many tokens or more have the weight long_weight */
-    float long_weight;              /* others have 1; 0 stands for 1 */
+    uint32_t long_tokens;           /* documents of so many tokens or more weigh long_weight, */
+    float long_weight;              /* all others 1; 0 stands for 1 */
     /* May be NULL. Called after a file, or now and then inside of one; non-zero ends the build. */
     int (*progress)(void *arg, const char *path, uint64_t n_documents, uint64_t n_tokens);
     void *arg;

@@ -1,7 +1,7 @@
 /* train/recipe.h - the options of a training run, gathered once at start.
  *
  * A flag comes before the recipe file, the file before the default. The table is train/recipe.def;
- * --recipe FILE and --help are flags only. The file has lines of `key = value`; empty lines and
+ * --config FILE and --help are flags only. The file has lines of `key = value`; empty lines and
  * lines that begin with # are left out.
  *
  * Ownership  a plain struct, no pointers: two of them can be compared by recipe_print's text.
