@@ -23,6 +23,7 @@ SRC_ipc     := $(sort $(wildcard ipc/*.c))
 SRC_client  := $(sort $(wildcard client/gist*.c))
 SRC_ctl     := $(sort $(wildcard client/ctl*.c))
 SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
+SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c)))
 SRC_support := $(sort $(wildcard tests/support/*.c))
 SRC_bench   := $(sort $(wildcard bench/*.c))
 SRC_tests   := $(sort $(wildcard tests/test_*.c))
@@ -47,6 +48,7 @@ LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8) -lm
 LIBS_ipc    := $(shell pkg-config --libs libprotobuf-c)
 LIBS_daemon := $(shell pkg-config --libs libsystemd)
 LIBS_ctl    := $(shell pkg-config --libs libedit)
+LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c)
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
@@ -70,12 +72,17 @@ CFLAGS_engine/kernels_scalar_matmul.o := -ffp-contract=off -O3
 CFLAGS_engine/sampler.o := -ffp-contract=off -O3
 CFLAGS_engine/quant.o := -ffp-contract=off
 
+# OpenMP, and loops that compilers may vectorise: each has clones for several sets (train/vec.c).
+CFLAGS_train := -fopenmp -Wno-unknown-pragmas
+$(foreach o,$(SRC_train:%.c=%.o) train/gist_train.o,$(eval CFLAGS_$(o) := $(CFLAGS_train)))
+CFLAGS_train/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
+
 .PHONY: all check bench fuzz install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
 # A change of flags rebuilds: the stamp's text is the flags. -Werror makes no other object.
 FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS)
@@ -111,6 +118,7 @@ $(eval $(call archive,libengine.a,$(call obj,$(SRC_engine))))
 $(eval $(call archive,libipc.a,$(call obj,$(SRC_ipc)) $(OBJ_gen)))
 $(eval $(call archive,libgist.a,$(call obj,$(SRC_client)) $(call obj,$(SRC_ipc)) $(OBJ_gen)))
 $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
+$(eval $(call archive,libtrain.a,$(call obj,$(SRC_train))))
 $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
 
 link = $(if $(Q),@echo "  LINK    $@";) $(CC) $(ALL_LDFLAGS) -o $@ $(1)
@@ -122,14 +130,16 @@ $(B)/libgist.so: $(B)/libgist.so.0
 	$(Q)ln -sf libgist.so.0 $@
 $(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libengine.a
-	$(call link,$^ $(LIBS_engine))
+$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libtrain.a $(B)/libengine.a
+	$(call link,$^ $(LIBS_engine) $(LIBS_train))
+$(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a
+	$(call link,$^ $(LIBS_engine) $(LIBS_train))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 
-$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
-	  $(LIBS_tests) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+	  $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))

@@ -1,0 +1,319 @@
+/* test_train_step.c - fails when the trainer's loss or one of its gradients is not what a torch implementation with automatic
+ * differentiation computes for the same adapter, tokens and ratio (tests/reference/train_vectors.py made tests/data/train_*.vec),
+ * for each architecture, mask rule, rank and kind of base model; with activation checkpointing too. And when 20 steps of AdamW
+ * end elsewhere. All in f32: sums in another order differ by 1e-5 of a gradient's norm, tolerances are ten times that. */
+#include "engine/safetensors.h"
+#include "train/step.h"
+
+#include <cmocka.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DATA "tests/data/"
+
+struct vec {
+    struct safetensors *s;
+    struct model *model;
+    struct base base;
+    struct gists gist;
+    struct step *step;
+    uint32_t n_tokens, n_sequences;
+    uint32_t *ids;
+    uint8_t *carries;
+};
+
+static float *tensor(const struct vec *v, const char *name, size_t *ret_n)
+{
+    const struct safetensors_tensor *t = safetensors_find(v->s, name);
+    struct why why = { "" };
+    float *x;
+
+    if (!t)
+        return NULL;
+    x = malloc(t->len);
+    assert_non_null(x);
+    assert_int_equal(safetensors_read(v->s, t, x, &why), 0);
+    *ret_n = t->len / sizeof(float);
+    return x;
+}
+
+static const char *meta(const struct vec *v, const char *key)
+{
+    const char *value = safetensors_meta(v->s, key);
+
+    if (!value)
+        fail_msg("no metadata %s", key);
+    return value;
+}
+
+static uint32_t number(const struct vec *v, const char *key)
+{
+    return (uint32_t)strtoul(meta(v, key), NULL, 10);
+}
+
+static struct gists_shape shape_of(const struct vec *v)
+{
+    struct gists_shape s = { .seg_len = number(v, "segment"), .sinks = number(v, "sinks") };
+    const struct safetensors_tensor *embd = safetensors_find(v->s, "adapter.gist.embedding"),
+                                    *a = safetensors_find(v->s, "adapter.layers.0.q.a");
+    char *end = (char *)meta(v, "ratios");
+
+    for (s.method = 0; strcmp(meta(v, "method"), adapter_method_name(s.method)) != 0; s.method++)
+        assert_true(s.method < ADAPTER_METHOD__N);
+    s.mask = strcmp(meta(v, "mask"), "memory-only") ? ADAPTER_IN_SEGMENT : ADAPTER_MEMORY_ONLY;
+    s.embedding = strcmp(meta(v, "embedding"), "own") ? ADAPTER_EMBED_LAST : ADAPTER_EMBED_OWN;
+    s.n_embds = (uint32_t)embd->dims[0];
+    s.rank = a ? (uint32_t)a->dims[0] : 0;
+    while (*end)
+        s.ratios[s.n_ratios++] = (uint32_t)strtoul(end, &end, 10);
+    return s;
+}
+
+/* Where the tensor of that name lies among parameters (or gradients) of a full or low-rank gist; NULL: nowhere. */
+static float *place(const struct vec *v, const char *name, bool gradient)
+{
+    const struct base *b = &v->base;
+    unsigned layer, part = 0;
+    char p, stacked[64];
+    size_t off = 0;
+
+    if (!v->gist.shape.rank && sscanf(name, "layers.%u.%c.weight", &layer, &p) == 2) {
+        part = p == 'q' ? 0 : p == 'k' ? b->n_q : b->n_q + b->n_kv;
+        snprintf(stacked, sizeof(stacked), "layers.%u.qkv", layer);
+        name = stacked;
+        off = (size_t)part * b->m->n_embd;
+    }
+    for (uint32_t i = 0; i < v->gist.params.n; i++)
+        if (strcmp(v->gist.params.t[i].name, name) == 0)
+            return (gradient ? v->gist.params.t[i].g : v->gist.params.t[i].p) + off;
+    return NULL;
+}
+
+/* Calls fn for each tensor of the file whose name starts with prefix. */
+static void each(struct vec *v, const char *prefix,
+                 void (*fn)(struct vec *, const char *, const float *, size_t))
+{
+    for (size_t i = 0; i < safetensors_n(v->s); i++) {
+        const struct safetensors_tensor *t = safetensors_at(v->s, i);
+        size_t n;
+        float *x;
+
+        if (strncmp(t->name, prefix, strlen(prefix)) != 0)
+            continue;
+        x = tensor(v, t->name, &n);
+        fn(v, t->name + strlen(prefix), x, n);
+        free(x);
+    }
+}
+
+static void put(struct vec *v, const char *name, const float *x, size_t n)
+{
+    float *to = place(v, name, false);
+
+    if (!to)
+        fail_msg("no parameter %s", name);
+    memcpy(to, x, n * sizeof(float));
+}
+
+static void vec_open(struct vec *v, const char *file, bool checkpointing)
+{
+    struct why why = { "" };
+    struct gists_shape shape;
+    char path[256];
+    size_t n;
+    float *x;
+
+    *v = (struct vec){ 0 };
+    snprintf(path, sizeof(path), DATA "%s", file);
+    if (safetensors_open(path, &v->s, &why) < 0)
+        fail_msg("%s", why.text);
+    snprintf(path, sizeof(path), DATA "%s", meta(v, "model"));
+    if (model_open(path, NULL, NULL, &v->model, &why) < 0)
+        fail_msg("%s", why.text);
+    v->n_sequences = (uint32_t)safetensors_find(v->s, "ids")->dims[0];
+    v->n_tokens = (uint32_t)safetensors_find(v->s, "ids")->dims[1];
+    x = tensor(v, "ids", &n);
+    v->ids = malloc(n * sizeof(*v->ids));
+    for (size_t i = 0; i < n; i++)
+        v->ids[i] = (uint32_t)x[i];
+    free(x);
+    x = tensor(v, "loss_mask", &n);
+    v->carries = malloc(n);
+    for (size_t i = 0; i < n; i++)
+        v->carries[i] = x[i] != 0;
+    free(x);
+    shape = shape_of(v);
+    assert_int_equal(base_open(&v->base, v->model, GEMM_F32, 2 * v->n_tokens), 0);
+    assert_int_equal(gists_open(&v->gist, &v->base, &shape), 0);
+    assert_int_equal(step_open(&v->gist, v->n_tokens, checkpointing, &v->step), 0);
+    each(v, "adapter.", put);
+    gists_refresh(&v->gist);
+}
+
+static void vec_close(struct vec *v)
+{
+    step_close(v->step);
+    gists_close(&v->gist);
+    base_close(&v->base);
+    model_close(v->model);
+    safetensors_close(v->s);
+    free(v->ids);
+    free(v->carries);
+}
+
+static void near(const char *name, const float *x, const float *expected, size_t n,
+                 double tolerance)
+{
+    double diff = 0, norm = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        diff += ((double)x[i] - expected[i]) * ((double)x[i] - expected[i]);
+        norm += (double)expected[i] * expected[i];
+    }
+    if (!(sqrt(diff) <= tolerance * sqrt(norm) + 1e-12))
+        fail_msg("%s: differs by %.3g of its norm, %.3g is allowed", name, sqrt(diff / norm),
+                 tolerance);
+}
+
+static void compare_gradient(struct vec *v, const char *name, const float *x, size_t n)
+{
+    const float *g = place(v, name, true);
+
+    if (!g)
+        fail_msg("no gradient %s", name);
+    near(name, g, x, n, 1e-4);
+}
+
+static void one_run(struct vec *v, uint32_t run)
+{
+    char key[64], value[64];
+    struct step_loss loss;
+    uint32_t sequence;
+    double expected;
+
+    snprintf(key, sizeof(key), "run.%u.loss", run);
+    expected = strtod(meta(v, key), NULL);
+    snprintf(key, sizeof(key), "run.%u.sequence", run);
+    sequence = number(v, key);
+    snprintf(key, sizeof(key), "run.%u.ratio", run);
+    gists_zero_gradients(&v->gist);
+    assert_int_equal(step_learn(v->step, v->ids + (size_t)sequence * v->n_tokens,
+                                v->carries + (size_t)sequence * v->n_tokens, number(v, key), 1.0f,
+                                &loss),
+                     0);
+    gists_collect(&v->gist, step_gemm(v->step));
+    if (fabs(loss.lm - expected) > 2e-5)
+        fail_msg("run %u: loss %.7f, expected %.7f", run, loss.lm, expected);
+    snprintf(value, sizeof(value), "run.%u.grad.", run);
+    each(v, value, compare_gradient);
+}
+
+static void check(const char *file, bool checkpointing)
+{
+    struct vec v;
+
+    vec_open(&v, file, checkpointing);
+    for (uint32_t run = 0; run < number(&v, "runs"); run++)
+        one_run(&v, run);
+    vec_close(&v);
+}
+
+static void test_full(void **state)
+{
+    (void)state;
+    check("train_llama31_full.vec", false);
+    check("train_qwen2_full.vec", false);
+}
+
+static void test_low_rank(void **state)
+{
+    (void)state;
+    check("train_llama31_rank3.vec", false);
+    check("train_smollm2_rank3.vec", false);
+    check("train_qwen2_rank3.vec", false);
+}
+
+static void test_in_segment(void **state)
+{
+    (void)state;
+    check("train_smollm2_in_segment.vec", false);
+    check("train_qwen2_in_segment.vec", false);
+}
+
+static void test_coarse_kv(void **state)
+{
+    (void)state;
+    check("train_smollm2_coarse_kv.vec", false);
+    check("train_qwen2_coarse_kv.vec", false);
+}
+
+static void test_checkpointing(void **state)
+{
+    (void)state;
+    check("train_smollm2_rank3.vec", true);
+    check("train_qwen2_in_segment.vec", true);
+}
+
+static void compare_final(struct vec *v, const char *name, const float *x, size_t n)
+{
+    near(name, place(v, name, false), x, n, 1e-4);
+}
+
+static double real(const struct vec *v, const char *key)
+{
+    return strtod(meta(v, key), NULL);
+}
+
+static void test_steps(void **state)
+{
+    struct vec v;
+    struct optim_rule rule;
+    uint32_t n_steps;
+
+    (void)state;
+    vec_open(&v, "train_smollm2_steps20.vec", false);
+    rule = (struct optim_rule){ real(&v, "beta1"), real(&v, "beta2"), real(&v, "eps"),
+                                real(&v, "weight_decay"), real(&v, "clip") };
+    n_steps = number(&v, "steps");
+    for (uint32_t i = 0; i < n_steps; i++) {
+        double lr = optim_lr(real(&v, "lr"), real(&v, "floor"), number(&v, "warmup"), n_steps, i),
+               norm;
+        struct step_loss loss;
+        char key[64];
+
+        snprintf(key, sizeof(key), "step.%u.ratio", i);
+        gists_zero_gradients(&v.gist);
+        assert_int_equal(step_learn(v.step, v.ids + (size_t)i * v.n_tokens,
+                                    v.carries + (size_t)i * v.n_tokens, number(&v, key), 1.0f,
+                                    &loss),
+                         0);
+        gists_collect(&v.gist, step_gemm(v.step));
+        norm = optim_step(&v.gist.params, &rule, lr, i + 1);
+        gists_refresh(&v.gist);
+        snprintf(key, sizeof(key), "step.%u.lr", i);
+        assert_true(fabs(lr - real(&v, key)) < 1e-9);
+        snprintf(key, sizeof(key), "step.%u.loss", i);
+        if (fabs(loss.lm - real(&v, key)) > 2e-4)
+            fail_msg("step %u: loss %.6f, expected %.6f", i, loss.lm, real(&v, key));
+        snprintf(key, sizeof(key), "step.%u.norm", i);
+        assert_true(fabs(norm / real(&v, key) - 1) < 1e-3);
+    }
+    each(&v, "final.", compare_final);
+    vec_close(&v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_full),          cmocka_unit_test(test_low_rank),
+        cmocka_unit_test(test_in_segment),    cmocka_unit_test(test_coarse_kv),
+        cmocka_unit_test(test_checkpointing), cmocka_unit_test(test_steps),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;
+}

@@ -1,0 +1,52 @@
+/* train/base.h - the frozen base model as plain matrices for the trainer's products.
+ *
+ * The engine's weights (engine/model.h) are taken out of their tiles once: bf16 or f32, row by row, q, k and v
+ * one below the other, gate and up likewise. A matrix (n_out, n_in) serves y = x W^T and dx = dy W alike.
+ *
+ * Threads    immutable after base_open.
+ * Ownership  borrows the model, owns the matrices.
+ * Errors     -ENOMEM.
+ */
+#ifndef TRAIN_BASE_H
+#define TRAIN_BASE_H
+
+#include "engine/model.h"
+#include "train/gemm.h"
+
+struct base_layer {
+    void *qkv;               /* (n_q + 2 n_kv, n_embd) */
+    void *o;                 /* (n_embd, n_q) */
+    void *gate_up;           /* (2 n_ff, n_embd) */
+    void *down;              /* (n_embd, n_ff) */
+    float *bias;             /* (n_q + 2 n_kv); NULL: none */
+    const float *attn_norm, *ffn_norm;
+};
+
+struct base {
+    const struct model *m;
+    enum gemm_type type;
+    uint32_t n_q, n_kv, n_qkv;               /* widths: heads times head_dim */
+    struct base_layer *layers;
+    float *embd;                             /* (n_vocab, n_embd), f32 */
+    void *output;                            /* (n_vocab, n_embd) */
+    float *angles;                           /* (max_pos, head_dim): cosines, sines */
+    uint32_t max_pos;
+};
+
+int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32_t max_pos);
+void base_close(struct base *b);
+
+/* A weight of the model as f32, (n_rows, n_cols). */
+void base_weight(const struct model_tensor *w, float *ret);
+
+static inline const float *base_angle(const struct base *b, uint32_t pos)
+{
+    return b->angles + (size_t)pos * b->m->head_dim;
+}
+
+static inline struct gemm_mat base_mat(const struct base *b, const void *w, uint32_t n_in, bool t)
+{
+    return (struct gemm_mat){ w, n_in, b->type, t };
+}
+
+#endif

@@ -1,0 +1,54 @@
+/* train/gists.h - the adapter that is trained: its parameters, as matrices for the forward pass, from and to its file.
+ *
+ *     full rank    W of q, k and v, one below the other: a parameter of each layer, at first the base model's
+ *     rank n       W = base + B A for each of q, k and v: A (n, n_embd) is random at first, B (n_out, n) zeros
+ *     embedding    one vector, at first zeros: with the last token's added it is the copy initialisation of
+ *                  docs/adapter.md, an untrained gist is its snippet's last token
+ *
+ * Threads    all of OpenMP's; one call at a time.
+ * Ownership  borrows base; owns parameters (optim), matrices and their derivatives.
+ * Errors     -ENOMEM; files: -EINVAL with a sentence, or the errno of the I/O.
+ */
+#ifndef TRAIN_GISTS_H
+#define TRAIN_GISTS_H
+
+#include "train/net.h"
+#include "train/optim.h"
+
+struct gists_shape {
+    enum adapter_method method;
+    enum adapter_mask mask;
+    enum adapter_embedding embedding;
+    uint32_t n_embds;                        /* 1, but for files that have more */
+    uint32_t rank;                           /* 0: full */
+    uint32_t seg_len, sinks;
+    uint32_t ratios[ADAPTER_RATIOS_MAX], n_ratios;
+    uint64_t seed;                           /* of A */
+};
+
+struct gists {
+    const struct base *b;
+    struct gists_shape shape;
+    struct optim params;                     /* first of all the embedding */
+    struct net_gist net;                     /* what net_forward and net_back take */
+    struct net_gist_layer *layers;
+    float *delta;                            /* (n_qkv, n_embd): a layer's W, or its derivative, on the way */
+    float *d_qkv;                            /* low rank: (n_layer, n_qkv, n_embd) */
+};
+
+int gists_open(struct gists *g, const struct base *b, const struct gists_shape *shape);
+void gists_close(struct gists *g);
+
+/* Starts from an adapter file. Its method, mask and embedding have to be the shape's; low-rank files only fit their own
+ * rank, or full rank. */
+int gists_load(struct gists *g, const char *path, struct why *why);
+/* bf16 matrices. */
+int gists_save(const struct gists *g, const char *path, const char *notes, struct why *why);
+
+/* After parameters changed: the matrices. */
+void gists_refresh(struct gists *g);
+/* Before net_back adds to the derivatives, and when all of a step are there: the parameters' gradients. */
+void gists_zero_gradients(struct gists *g);
+void gists_collect(struct gists *g, struct gemm *gemm);
+
+#endif

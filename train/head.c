@@ -1,0 +1,185 @@
+#include "train/head.h"
+
+#include "train/vec.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 256u /* rows whose logits stand in memory */
+#define ALIGN 64u
+
+struct head {
+    const struct base *b;
+    struct gemm *gemm;
+    void *xn, *dz;  /* typed (BLOCK, n_embd), (BLOCK, n_vocab) */
+    float *z, *dxn; /* (BLOCK, n_vocab), (BLOCK, n_embd) */
+    float r[BLOCK];
+    double loss[BLOCK];
+};
+
+static void *bytes(size_t n, size_t size)
+{
+    return aligned_alloc(ALIGN, (n * size + ALIGN - 1) / ALIGN * ALIGN);
+}
+
+int head_open(const struct base *b, struct gemm *g, struct head **ret)
+{
+    struct head *h = calloc(1, sizeof(*h));
+    size_t n_embd = (size_t)BLOCK * b->m->n_embd, n_vocab = (size_t)BLOCK * b->m->n_vocab;
+
+    if (!h)
+        return -ENOMEM;
+    h->b = b;
+    h->gemm = g;
+    h->xn = bytes(n_embd, gemm_size(b->type));
+    h->dz = bytes(n_vocab, gemm_size(b->type));
+    h->z = bytes(n_vocab, sizeof(float));
+    h->dxn = bytes(n_embd, sizeof(float));
+    if (!h->xn || !h->dz || !h->z || !h->dxn) {
+        head_close(h);
+        return -ENOMEM;
+    }
+    *ret = h;
+    return 0;
+}
+
+void head_close(struct head *h)
+{
+    if (!h)
+        return;
+    free(h->xn);
+    free(h->dz);
+    free(h->z);
+    free(h->dxn);
+    free(h);
+}
+
+static void logits(struct head *h, const float *x, const struct head_row *rows, uint32_t n)
+{
+    const struct base *b = h->b;
+    uint32_t n_embd = b->m->n_embd;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = 0; i < n; i++) {
+        float *y = h->dxn + (size_t)i * n_embd;
+
+        h->r[i] =
+            vec_norm(y, x + (size_t)rows[i].row * n_embd, b->m->output_norm, b->m->rms_eps, n_embd);
+        vec_put(b->type, (uint8_t *)h->xn + i * n_embd * gemm_size(b->type), y, n_embd);
+    }
+    gemm_run(h->gemm, n, b->m->n_vocab, n_embd, (struct gemm_mat){ h->xn, n_embd, b->type, false },
+             base_mat(b, b->output, n_embd, true),
+             (struct gemm_mat){ h->z, b->m->n_vocab, GEMM_F32, false }, false);
+}
+
+/* z (n_vocab) becomes the derivative by the logits; the row's loss. */
+static double row_loss(float *z, uint32_t n_vocab, const struct head_row *row, uint32_t n_teacher,
+                       float distill, float *ret_logp)
+{
+    float at = z[row->target], max = vec_max(z, n_vocab), picked[HEAD_TEACHER_MAX];
+    float lse, all = 1.0f;
+    double loss;
+
+    for (uint32_t k = 0; row->teacher_ids && k < n_teacher; k++)
+        picked[k] = z[row->teacher_ids[k]];
+    lse = vec_exp(z, max, n_vocab);
+    vec_scale(z, 1.0f / lse, n_vocab);
+    lse = max + logf(lse);
+    *ret_logp = at - lse;
+    loss = (double)lse - at;
+    if (row->teacher_ids && distill > 0)
+        all += distill;
+    vec_scale(z, all * row->weight, n_vocab);
+    z[row->target] -= row->weight;
+    for (uint32_t k = 0; all > 1.0f && k < n_teacher; k++) {
+        float p = row->teacher_p[k];
+
+        loss += p > 0 ? (double)distill * p * (logf(p) - (picked[k] - lse)) : 0;
+        z[row->teacher_ids[k]] -= distill * row->weight * p;
+    }
+    return loss * row->weight;
+}
+
+static void back(struct head *h, const float *x, const struct head_row *rows, uint32_t n, float *dx)
+{
+    const struct base *b = h->b;
+    uint32_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab;
+
+    gemm_run(h->gemm, n, n_embd, n_vocab, (struct gemm_mat){ h->dz, n_vocab, b->type, false },
+             base_mat(b, b->output, n_embd, false),
+             (struct gemm_mat){ h->dxn, n_embd, GEMM_F32, false }, false);
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = 0; i < n; i++)
+        vec_norm_back(dx + (size_t)rows[i].row * n_embd, h->dxn + (size_t)i * n_embd,
+                      x + (size_t)rows[i].row * n_embd, b->m->output_norm, h->r[i], n_embd);
+}
+
+int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n,
+             uint32_t n_teacher, float distill, float *ret_logp, float *dx, double *ret_loss)
+{
+    uint32_t n_vocab = h->b->m->n_vocab;
+    enum gemm_type type = h->b->type;
+
+    *ret_loss = 0;
+    for (uint32_t at = 0; at < n; at += BLOCK) {
+        uint32_t m = n - at < BLOCK ? n - at : BLOCK;
+
+        logits(h, x, rows + at, m);
+#pragma omp parallel for schedule(static)
+        for (uint32_t i = 0; i < m; i++) {
+            float *z = h->z + (size_t)i * n_vocab, logp;
+
+            h->loss[i] = row_loss(z, n_vocab, &rows[at + i], n_teacher, distill, &logp);
+            if (ret_logp)
+                ret_logp[at + i] = logp;
+            if (dx)
+                vec_put(type, (uint8_t *)h->dz + (size_t)i * n_vocab * gemm_size(type), z, n_vocab);
+        }
+        for (uint32_t i = 0; i < m; i++)
+            *ret_loss += h->loss[i];
+        if (dx)
+            back(h, x, rows + at, m, dx);
+    }
+    return gemm_error(h->gemm);
+}
+
+/* The n largest of z, by insertion: n is small. */
+static void top_of(const float *z, uint32_t n_vocab, uint32_t n, uint32_t *ids, float *p)
+{
+    uint32_t have = 0;
+    float sum = 0;
+
+    for (uint32_t i = 0; i < n_vocab; i++) {
+        uint32_t at;
+
+        if (have == n && z[i] <= p[n - 1])
+            continue;
+        at = have < n ? have++ : n - 1;
+        for (; at > 0 && p[at - 1] < z[i]; at--) {
+            p[at] = p[at - 1];
+            ids[at] = ids[at - 1];
+        }
+        p[at] = z[i];
+        ids[at] = i;
+    }
+    for (uint32_t k = n; k-- > 0;)
+        sum += p[k] = expf(p[k] - p[0]);
+    vec_scale(p, 1.0f / sum, n);
+}
+
+int head_top(struct head *h, const float *x, const struct head_row *rows, uint32_t n_rows,
+             uint32_t n, uint32_t *ret_ids, float *ret_p)
+{
+    for (uint32_t at = 0; at < n_rows; at += BLOCK) {
+        uint32_t m = n_rows - at < BLOCK ? n_rows - at : BLOCK;
+
+        logits(h, x, rows + at, m);
+#pragma omp parallel for schedule(static)
+        for (uint32_t i = 0; i < m; i++)
+            top_of(h->z + (size_t)i * h->b->m->n_vocab, h->b->m->n_vocab, n,
+                   ret_ids + (size_t)(at + i) * n, ret_p + (size_t)(at + i) * n);
+    }
+    return gemm_error(h->gemm);
+}

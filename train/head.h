@@ -1,0 +1,43 @@
+/* train/head.h - from last hidden states to the loss: the base's output norm and matrix, cross entropy, its derivative.
+ *
+ *     loss = sum over rows of weight * -log softmax(Wout norm(x))[target]
+ *
+ * A row may have a teacher too: the k most likely ids of the full-attention model with their probabilities p, softmax over
+ * these k. It adds distill * weight * sum_k p_k (log p_k - log q_k), q the softmax over the whole vocabulary.
+ * Rows go through in blocks, so that the logits of a sequence never stand in memory at once.
+ *
+ * Source     paper 3.1 (language modelling), 3.3 (weights); distillation is beyond the paper.
+ *
+ * Threads    all of OpenMP's; one call at a time.
+ * Ownership  borrows base and gemm, owns scratch.
+ * Errors     head_open: -ENOMEM. head_run: the products' -EIO, -ENOMEM.
+ */
+#ifndef TRAIN_HEAD_H
+#define TRAIN_HEAD_H
+
+#include "train/base.h"
+
+#define HEAD_TEACHER_MAX 256u
+
+struct head_row {
+    uint32_t row, target;
+    float weight;
+    const uint32_t *teacher_ids;             /* (n_teacher), up to HEAD_TEACHER_MAX; NULL: none */
+    const float *teacher_p;
+};
+
+struct head;
+
+int head_open(const struct base *b, struct gemm *g, struct head **ret);
+void head_close(struct head *h);
+
+/* x (., n_embd): rows are taken from it. ret_logp (n), may be NULL: log-probability of each target. dx, may be NULL: gets
+ * the derivatives of these rows added. *ret_loss: the weighted sum. */
+int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n, uint32_t n_teacher,
+             float distill, float *ret_logp, float *dx, double *ret_loss);
+
+/* The n most likely ids of each row, most likely first, with their probabilities among each other: (rows, n) each. */
+int head_top(struct head *h, const float *x, const struct head_row *rows, uint32_t n_rows, uint32_t n,
+             uint32_t *ret_ids, float *ret_p);
+
+#endif

@@ -1,0 +1,71 @@
+/* train/layout.h - how a training sequence falls into segments, gists and memory, for every architecture.
+ *
+ * A sequence of T raw tokens in segments of L has R = T + G rows that go through the model: all raw tokens, then all gists,
+ * each in order. The last segment makes none, but those that stand among its tokens.
+ *
+ *     row   0 ................ T - 1 | T ..................... T + G - 1
+ *           raw tokens               | gists of segment 0, of segment 1, ...
+ *
+ * What a row sees, for a segment's own keys in the order [raw | gists]: raw [0, raw_end) and gists
+ * [gist_first, gist_end), and of the memory everything that earlier segments left:
+ *
+ *     fine-kv, memory-only   raw: up to itself.             gist: raw before its snippet's last token, and itself
+ *     fine-kv, in-segment    raw: up to itself, the gists before it.    gist: likewise, and itself
+ *     coarse-kv              raw: up to itself.             gist: the segment, gists up to itself
+ *
+ * Memory is a list of (row, position), those of earlier segments first: sinks, gists, the remainder that no gist stands for.
+ * Positions are compact (docs/memory.md): own keys stand at base + offset, memory's are without gaps.
+ *
+ * Source     paper 2; docs/memory.md, engine/compress.h for what a segment becomes.
+ *
+ * Ownership  layout_make fills arrays of its own; layout_fini frees them.
+ * Errors     -EINVAL: the ratio does not suit; -ENOMEM.
+ */
+#ifndef TRAIN_LAYOUT_H
+#define TRAIN_LAYOUT_H
+
+#include "engine/adapter.h"
+
+/* What earlier segments leave. */
+enum layout_kind {
+    LAYOUT_GISTS,
+    LAYOUT_NONE,     /* nothing: every segment stands alone, behind the sinks of the first ("segment only") */
+    LAYOUT_FULL      /* one segment of all tokens: the base model's full attention */
+};
+
+struct layout_shape {
+    enum layout_kind kind;
+    enum adapter_method method;
+    enum adapter_mask mask;
+    uint32_t n_tokens, seg_len, ratio, sinks;
+};
+
+struct layout_row {
+    uint32_t segment, pos;                   /* pos: where it is rotated to, among its segment's keys */
+    uint32_t raw_end, gist_first, gist_end;
+    uint32_t last;                           /* gists: raw row of the last token of its snippet */
+};
+
+struct layout_memory { uint32_t row, pos; };
+
+struct layout_segment {
+    uint32_t raw, n_raw;                     /* first row and number */
+    uint32_t gist, n_gists;
+    uint32_t n_memory;                       /* entries of memory that its rows see */
+};
+
+struct layout {
+    struct layout_shape shape;
+    uint32_t n_rows, n_gists, n_segments, n_memory;
+    uint32_t n_frozen;                       /* first rows that depend on nothing that is trained beside the base */
+    uint32_t max_pos;                        /* above every pos */
+    uint32_t max_keys;                       /* that one row could see */
+    struct layout_row *rows;                 /* (n_rows) */
+    struct layout_memory *memory;
+    struct layout_segment *segments;
+};
+
+int layout_make(struct layout *l, const struct layout_shape *shape);
+void layout_fini(struct layout *l);
+
+#endif

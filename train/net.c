@@ -1,0 +1,468 @@
+#include "train/net.h"
+
+#include "train/attn.h"
+#include "train/vec.h"
+
+#include <errno.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN 64u
+
+/* What a layer's derivative needs. */
+struct kept {
+    float *x_in, *x_mid; /* (R, n_embd) */
+    float *r_in, *r_mid; /* (R): 1 / rms of the two */
+    float *qkv, *lse;    /* (R, n_qkv), (R, n_head) */
+    void *att, *gate_up; /* (R, n_q), (R, 2 n_ff), typed */
+};
+
+struct net {
+    const struct base *b;
+    struct attn *attn;
+    struct gemm *gemm;
+    uint32_t max_rows;
+    bool checkpointing;
+    struct kept *kept; /* (n_layer): with checkpointing they share all but x_in */
+    float *x, *dn, *dqkv;
+    float *lanes;                /* (threads, 3 n_ff) */
+    void *t_embd, *t_ff, *t_qkv; /* typed (R, n_embd), (R, n_ff), (R, n_qkv) */
+    void *t_q;                   /* typed (R, n_q) */
+    size_t bytes;
+};
+
+/* Rows [first, n_rows) of one pass. */
+struct pass {
+    struct net *n;
+    const struct net_gist *gist;
+    const struct layout *l;
+    uint32_t first;
+};
+
+/* --- memory ------------------------------------------------------------------------------------- */
+
+static bool take(struct net *n, void *ret_pointer, size_t cols, size_t size)
+{
+    size_t len = ((size_t)n->max_rows * cols * size + ALIGN - 1) / ALIGN * ALIGN;
+    void *p = aligned_alloc(ALIGN, len);
+
+    memcpy(ret_pointer, &p, sizeof(p));
+    n->bytes += len;
+    return p;
+}
+
+static bool take_kept(struct net *n, struct kept *k, const struct kept *shared)
+{
+    const struct base *b = n->b;
+    size_t typed = gemm_size(b->type);
+
+    if (shared)
+        *k = *shared;
+    k->x_in = NULL;
+    if (!take(n, &k->x_in, b->m->n_embd, sizeof(float)))
+        return false;
+    return shared ||
+           (take(n, &k->x_mid, b->m->n_embd, sizeof(float)) &&
+            take(n, &k->r_in, 1, sizeof(float)) && take(n, &k->r_mid, 1, sizeof(float)) &&
+            take(n, &k->qkv, b->n_qkv, sizeof(float)) &&
+            take(n, &k->lse, b->m->n_head, sizeof(float)) && take(n, &k->att, b->n_q, typed) &&
+            take(n, &k->gate_up, 2 * b->m->n_ff, typed));
+}
+
+static bool take_all(struct net *n)
+{
+    const struct base *b = n->b;
+    size_t typed = gemm_size(b->type);
+
+    n->kept = calloc(b->m->n_layer, sizeof(*n->kept));
+    n->lanes = malloc((size_t)omp_get_max_threads() * 3 * b->m->n_ff * sizeof(float));
+    if (!n->kept || !n->lanes)
+        return false;
+    for (uint32_t i = 0; i < b->m->n_layer; i++)
+        if (!take_kept(n, &n->kept[i], n->checkpointing && i > 0 ? &n->kept[0] : NULL))
+            return false;
+    return take(n, &n->x, b->m->n_embd, sizeof(float)) &&
+           take(n, &n->dn, b->m->n_embd, sizeof(float)) &&
+           take(n, &n->dqkv, b->n_qkv, sizeof(float)) && take(n, &n->t_embd, b->m->n_embd, typed) &&
+           take(n, &n->t_ff, b->m->n_ff, typed) && take(n, &n->t_qkv, b->n_qkv, typed) &&
+           take(n, &n->t_q, b->n_q, typed);
+}
+
+int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, struct net **ret)
+{
+    struct net *n = calloc(1, sizeof(*n));
+    int r;
+
+    if (!n)
+        return -ENOMEM;
+    n->b = b;
+    n->max_rows = max_rows;
+    n->checkpointing = checkpointing;
+    r = gemm_open(&n->gemm);
+    if (r == 0)
+        r = attn_open(b, &n->attn);
+    if (r == 0 && !take_all(n))
+        r = -ENOMEM;
+    if (r < 0) {
+        net_close(n);
+        return r;
+    }
+    *ret = n;
+    return 0;
+}
+
+static void free_kept(struct kept *k, bool shared)
+{
+    free(k->x_in);
+    if (shared)
+        return;
+    free(k->x_mid);
+    free(k->r_in);
+    free(k->r_mid);
+    free(k->qkv);
+    free(k->lse);
+    free(k->att);
+    free(k->gate_up);
+}
+
+void net_close(struct net *n)
+{
+    if (!n)
+        return;
+    for (uint32_t i = n->kept ? n->b->m->n_layer : 0; i-- > 0;)
+        free_kept(&n->kept[i], n->checkpointing && i > 0);
+    free(n->kept);
+    free(n->x);
+    free(n->dn);
+    free(n->dqkv);
+    free(n->lanes);
+    free(n->t_embd);
+    free(n->t_ff);
+    free(n->t_qkv);
+    free(n->t_q);
+    attn_close(n->attn);
+    gemm_close(n->gemm);
+    free(n);
+}
+
+size_t net_bytes(const struct net *n)
+{
+    return n->bytes;
+}
+
+struct gemm *net_gemm(struct net *n)
+{
+    return n->gemm;
+}
+
+const float *net_qkv(const struct net *n, uint32_t layer)
+{
+    return n->kept[layer].qkv;
+}
+
+/* --- rows ------------------------------------------------------------------------------------------ */
+
+static void *typed_row(const struct base *b, const void *p, size_t row, size_t cols)
+{
+    return (uint8_t *)p + row * cols * gemm_size(b->type);
+}
+
+static struct gemm_mat typed(const struct base *b, const void *p, size_t row, uint32_t cols, bool t)
+{
+    return (struct gemm_mat){ typed_row(b, p, row, cols), cols, b->type, t };
+}
+
+static struct gemm_mat floats(const float *p, size_t row, uint32_t cols)
+{
+    return (struct gemm_mat){ p + row * cols, cols, GEMM_F32, false };
+}
+
+static float *lane(const struct net *n)
+{
+    return n->lanes + (size_t)omp_get_thread_num() * 3 * n->b->m->n_ff;
+}
+
+/* t_embd gets the normed rows of x, r (may be NULL) their 1 / rms. */
+static void norm_rows(const struct pass *p, uint32_t first, const float *x, const float *w,
+                      float *ret_r)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = first; i < p->l->n_rows; i++) {
+        float *y = p->n->dn + (size_t)i * n, r;
+
+        r = vec_norm(y, x + (size_t)i * n, w, b->m->rms_eps, n);
+        if (ret_r)
+            ret_r[i] = r;
+        vec_put(b->type, typed_row(b, p->n->t_embd, i, n), y, n);
+    }
+}
+
+static void norm_rows_back(const struct pass *p, float *dx, const float *x, const float *w,
+                           const float *r)
+{
+    uint32_t n = p->n->b->m->n_embd;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->l->n_rows; i++)
+        vec_norm_back(dx + (size_t)i * n, p->n->dn + (size_t)i * n, x + (size_t)i * n, w, r[i], n);
+}
+
+/* dst (R, cols) typed gets src. */
+static void put_rows(const struct pass *p, void *dst, const float *src, uint32_t cols)
+{
+    const struct base *b = p->n->b;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->l->n_rows; i++)
+        vec_put(b->type, typed_row(b, dst, i, cols), src + (size_t)i * cols, cols);
+}
+
+static void add_bias(const struct base *b, float *qkv, uint32_t first, uint32_t end,
+                     const float *bias)
+{
+    if (!bias)
+        return;
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = first; i < end; i++)
+        vec_add(qkv + (size_t)i * b->n_qkv, bias, b->n_qkv);
+}
+
+/* --- a layer ----------------------------------------------------------------------------------------- */
+
+static void project(const struct pass *p, uint32_t layer, float *qkv)
+{
+    const struct base *b = p->n->b;
+    const struct base_layer *w = &b->layers[layer];
+    uint32_t n_embd = b->m->n_embd, n_raw = p->l->shape.n_tokens, n_gists = p->l->n_gists;
+
+    gemm_run(p->n->gemm, n_raw, b->n_qkv, n_embd, typed(b, p->n->t_embd, 0, n_embd, false),
+             base_mat(b, w->qkv, n_embd, true), floats(qkv, 0, b->n_qkv), false);
+    add_bias(b, qkv, 0, n_raw, w->bias);
+    if (n_gists == 0)
+        return;
+    gemm_run(p->n->gemm, n_gists, b->n_qkv, n_embd, typed(b, p->n->t_embd, n_raw, n_embd, false),
+             base_mat(b, p->gist->layers[layer].qkv, n_embd, true), floats(qkv, n_raw, b->n_qkv),
+             false);
+    add_bias(b, qkv, n_raw, p->l->n_rows, p->gist->layers[layer].bias);
+}
+
+/* t_ff = swiglu of gate_up */
+static void swiglu_rows(const struct pass *p, const void *gate_up)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_ff = b->m->n_ff;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = 0; i < p->l->n_rows; i++) {
+        float *g = lane(p->n);
+
+        vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
+        vec_swiglu(g, g, g + n_ff, n_ff);
+        vec_put(b->type, typed_row(b, p->n->t_ff, i, n_ff), g, n_ff);
+    }
+}
+
+static int forward_layer(const struct pass *p, uint32_t layer, float *x)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct base_layer *w = &b->layers[layer];
+    struct kept *k = &n->kept[layer];
+    uint32_t n_rows = p->l->n_rows, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    size_t x_len = (size_t)n_rows * n_embd * sizeof(*x);
+    int r;
+
+    memmove(k->x_in, x, x_len);
+    norm_rows(p, 0, x, w->attn_norm, k->r_in);
+    project(p, layer, k->qkv);
+    r = attn_forward(n->attn, p->l, k->qkv, k->att, k->lse);
+    if (r < 0)
+        return r;
+    gemm_run(n->gemm, n_rows, n_embd, b->n_q, typed(b, k->att, 0, b->n_q, false),
+             base_mat(b, w->o, b->n_q, true), floats(x, 0, n_embd), true);
+    memcpy(k->x_mid, x, x_len);
+    norm_rows(p, 0, x, w->ffn_norm, k->r_mid);
+    gemm_run(n->gemm, n_rows, 2 * n_ff, n_embd, typed(b, n->t_embd, 0, n_embd, false),
+             base_mat(b, w->gate_up, n_embd, true), typed(b, k->gate_up, 0, 2 * n_ff, false),
+             false);
+    swiglu_rows(p, k->gate_up);
+    gemm_run(n->gemm, n_rows, n_embd, n_ff, typed(b, n->t_ff, 0, n_ff, false),
+             base_mat(b, w->down, n_ff, true), floats(x, 0, n_embd), true);
+    return 0;
+}
+
+/* gate_up becomes the derivative by it, from the one of t_ff. */
+static void swiglu_rows_back(const struct pass *p, void *gate_up)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_ff = b->m->n_ff;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->l->n_rows; i++) {
+        float *g = lane(p->n);
+
+        vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
+        vec_get(b->type, typed_row(b, p->n->t_ff, i, n_ff), g + 2 * n_ff, n_ff);
+        vec_swiglu_back(g, g + n_ff, g + 2 * n_ff, n_ff);
+        vec_put(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
+    }
+}
+
+static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct base_layer *w = &b->layers[layer];
+    struct kept *k = &n->kept[layer];
+    uint32_t first = p->first, n_rows = p->l->n_rows - first, n_embd = b->m->n_embd,
+             n_ff = b->m->n_ff;
+
+    put_rows(p, n->t_embd, dx, n_embd);
+    gemm_run(n->gemm, n_rows, n_ff, n_embd, typed(b, n->t_embd, first, n_embd, false),
+             base_mat(b, w->down, n_ff, false), typed(b, n->t_ff, first, n_ff, false), false);
+    swiglu_rows_back(p, k->gate_up);
+    gemm_run(n->gemm, n_rows, n_embd, 2 * n_ff, typed(b, k->gate_up, first, 2 * n_ff, false),
+             base_mat(b, w->gate_up, n_embd, false), floats(n->dn, first, n_embd), false);
+    norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid);
+}
+
+/* The gists' own weights: t_qkv are derivatives by q, k and v, t_embd gets what was projected. */
+static void back_gists(const struct pass *p, uint32_t layer)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct net_gist_layer *g = &p->gist->layers[layer];
+    uint32_t n_raw = p->l->shape.n_tokens, n_gists = p->l->n_gists, n_embd = b->m->n_embd;
+
+    if (n_gists == 0)
+        return;
+    norm_rows(p, n_raw, n->kept[layer].x_in, b->layers[layer].attn_norm, NULL);
+    gemm_run(n->gemm, b->n_qkv, n_embd, n_gists, typed(b, n->t_qkv, n_raw, b->n_qkv, true),
+             typed(b, n->t_embd, n_raw, n_embd, false), floats(g->d_qkv, 0, n_embd), true);
+    for (uint32_t i = n_raw; g->d_bias && i < p->l->n_rows; i++)
+        vec_add(g->d_bias, n->dqkv + (size_t)i * b->n_qkv, b->n_qkv);
+}
+
+/* dn = derivatives by the normed rows */
+static void project_back(const struct pass *p, uint32_t layer)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    uint32_t n_raw = p->l->shape.n_tokens, n_embd = b->m->n_embd, first = p->first;
+
+    gemm_run(n->gemm, n_raw - first, n_embd, b->n_qkv, typed(b, n->t_qkv, first, b->n_qkv, false),
+             base_mat(b, b->layers[layer].qkv, n_embd, false), floats(n->dn, first, n_embd), false);
+    if (p->l->n_gists)
+        gemm_run(n->gemm, p->l->n_gists, n_embd, b->n_qkv,
+                 typed(b, n->t_qkv, n_raw, b->n_qkv, false),
+                 base_mat(b, p->gist->layers[layer].qkv, n_embd, false),
+                 floats(n->dn, n_raw, n_embd), false);
+}
+
+static void add_dkv(const struct pass *p, uint32_t layer, const float *dkv)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_raw = p->l->shape.n_tokens, n_gists = p->l->n_gists;
+
+    for (uint32_t j = 0; dkv && j < n_gists; j++)
+        vec_add(p->n->dqkv + (size_t)(n_raw + j) * b->n_qkv + b->n_q,
+                dkv + ((size_t)layer * n_gists + j) * 2 * b->n_kv, 2 * b->n_kv);
+}
+
+static int back_layer(const struct pass *p, uint32_t layer, float *dx, const float *dkv)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct base_layer *w = &b->layers[layer];
+    struct kept *k = &n->kept[layer];
+    uint32_t first = p->first, n_embd = b->m->n_embd;
+    int r;
+
+    back_ffn(p, layer, dx);
+    put_rows(p, n->t_embd, dx, n_embd);
+    gemm_run(n->gemm, p->l->n_rows - first, b->n_q, n_embd,
+             typed(b, n->t_embd, first, n_embd, false), base_mat(b, w->o, b->n_q, false),
+             typed(b, n->t_q, first, b->n_q, false), false);
+    r = attn_back(n->attn, p->l, k->qkv, k->att, k->lse, n->t_q, n->dqkv);
+    if (r < 0)
+        return r;
+    add_dkv(p, layer, dkv);
+    put_rows(p, n->t_qkv, n->dqkv, b->n_qkv);
+    back_gists(p, layer);
+    project_back(p, layer);
+    norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in);
+    return 0;
+}
+
+/* --- the whole ----------------------------------------------------------------------------------------- */
+
+/* Of a gist's row: where its embedding begins. */
+static size_t embd_of(const struct pass *p, uint32_t row)
+{
+    uint32_t j = p->l->rows[row].gist_end - 1, last = p->gist->n_embds - 1;
+
+    return (size_t)(j < last ? j : last) * p->n->b->m->n_embd;
+}
+
+static void embed(const struct pass *p, const uint32_t *ids)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd, n_raw = p->l->shape.n_tokens;
+
+    for (uint32_t i = 0; i < n_raw; i++)
+        memcpy(p->n->x + (size_t)i * n, b->embd + (size_t)ids[i] * n, n * sizeof(float));
+    for (uint32_t i = n_raw; i < p->l->n_rows; i++) {
+        float *x = p->n->x + (size_t)i * n;
+
+        memcpy(x, p->gist->embd + embd_of(p, i), n * sizeof(float));
+        if (p->gist->embedding == ADAPTER_EMBED_LAST)
+            vec_add(x, b->embd + (size_t)ids[p->l->rows[i].last] * n, n);
+    }
+}
+
+static int products(const struct net *n)
+{
+    return gemm_error(n->gemm) ? gemm_error(n->gemm) : attn_error(n->attn);
+}
+
+int net_forward(struct net *n, const struct net_gist *gist, const struct layout *l,
+                const uint32_t *ids, const float **ret_x)
+{
+    struct pass p = { n, gist, l, 0 };
+    int r;
+
+    if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos)
+        return -E2BIG;
+    embed(&p, ids);
+    for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
+        r = forward_layer(&p, i, n->x);
+        if (r < 0)
+            return r;
+    }
+    *ret_x = n->x;
+    return products(n);
+}
+
+int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, float *dx,
+             const float *dkv)
+{
+    struct pass p = { n, gist, l, l->n_frozen }, again = { n, gist, l, 0 };
+    uint32_t n_embd = n->b->m->n_embd;
+    int r = 0;
+
+    for (uint32_t i = n->b->m->n_layer; r == 0 && i-- > 0;) {
+        if (n->checkpointing) {
+            memcpy(n->x, n->kept[i].x_in, (size_t)l->n_rows * n_embd * sizeof(float));
+            r = forward_layer(&again, i, n->x);
+        }
+        if (r == 0)
+            r = back_layer(&p, i, dx, dkv);
+    }
+    for (uint32_t i = l->shape.n_tokens; r == 0 && i < l->n_rows; i++)
+        vec_add(gist->d_embd + embd_of(&p, i), dx + (size_t)i * n_embd, n_embd);
+    return r < 0 ? r : products(n);
+}

@@ -1,0 +1,36 @@
+/* train/step.h - one sequence through the model: its loss and what it adds to the gradients, or its log-probabilities.
+ *
+ * The loss of a sequence is the mean over its tokens that carry loss and that gists could have helped with: those whose row
+ * is not frozen (train/layout.h).
+ *
+ * Threads    all of OpenMP's; one call at a time.
+ * Ownership  borrows base and gist; owns net, head, layouts and buffers.
+ * Errors     -ENOMEM, -EIO (train/gemm.h), -EINVAL (a shape that train/layout.h refuses).
+ */
+#ifndef TRAIN_STEP_H
+#define TRAIN_STEP_H
+
+#include "train/gists.h"
+
+struct step_loss {
+    double lm;               /* mean over n_tokens */
+    uint32_t n_tokens;       /* that carried loss */
+};
+
+struct step;
+
+/* Sequences of n_tokens, ratios of the gist's shape. */
+int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, struct step **ret);
+void step_close(struct step *s);
+
+/* Gradients of scale * loss are added to the gist's. ids (n_tokens), carries (n_tokens): whether the token counts. */
+int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio, float scale,
+               struct step_loss *ret);
+
+/* ret_logp (n_tokens): of each token but the first, which gets 0. */
+int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, float *ret_logp);
+
+struct gemm *step_gemm(struct step *s);
+size_t step_bytes(const struct step *s);
+
+#endif
