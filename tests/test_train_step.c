@@ -5,7 +5,6 @@
 #include "engine/safetensors.h"
 #include "train/step.h"
 
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #define DATA "tests/data/"
 

@@ -72,6 +72,6 @@ const char *recipe_choice(const char *name, uint32_t value, char *ret, size_t ca
 
 void recipe_print(const struct recipe *r, FILE *f);  /* a recipe file that sets every option so */
 void recipe_print_help(FILE *f);
-void recipe_print_mdoc(FILE *f, bool flags);         /* the man page's list: of flags, or of keys */
+void recipe_print_mdoc(FILE *f);                      /* the list of a man page */
 
 #endif

@@ -4,6 +4,7 @@ import struct
 import numpy as np
 
 MASK64 = (1 << 64) - 1
+GOLDEN = 0x9e3779b97f4a7c15
 NONE = 0xffffffff
 DRAWS = 64
 DOCUMENT = np.dtype([("first", "<u8"), ("n_tokens", "<u8"), ("n_loss", "<u8"), ("source", "<u4"), ("weight", "<f4")])
@@ -19,14 +20,18 @@ def mix(x):
 
 class Stream:
     def __init__(self, seed, index):
-        self.state = mix((seed + 0x9e3779b97f4a7c15) & MASK64) ^ mix(~index & MASK64)
+        self.state = mix((seed + GOLDEN) & MASK64) ^ mix(~index & MASK64)
 
     def draw(self):
-        self.state = (self.state + 0x9e3779b97f4a7c15) & MASK64
+        self.state = (self.state + GOLDEN) & MASK64
         return mix(self.state)
 
     def below(self, n):
         return self.draw() * n >> 64
+
+    @staticmethod
+    def hash(x):
+        return mix((x + GOLDEN) & MASK64)
 
 
 class Corpus:

@@ -24,13 +24,17 @@ POSITIONS = 32768                    # that there are angles for
 
 # --- safetensors ----------------------------------------------------------------------------------
 
-def write_tensors(path, tensors, meta):
-    """F32; arrays or torch tensors. The values of meta become strings."""
+def write_tensors(path, tensors, meta, types=None):
+    """Arrays or torch tensors. The values of meta become strings; types: {name: "F32" or "BF16"}, F32 if not said."""
     header, parts, at = {"__metadata__": {k: str(v) for k, v in meta.items()}}, [], 0
     for name, x in tensors.items():
         x = x.detach().cpu().double().numpy() if torch.is_tensor(x) else np.asarray(x)
-        raw = np.ascontiguousarray(x, "<f4").tobytes()
-        header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": [at, at + len(raw)]}
+        kind, raw = (types or {}).get(name, "F32"), np.ascontiguousarray(x, "<f4")
+        if kind == "BF16":
+            bits = raw.view(np.uint32)
+            raw = ((bits + 0x7fff + (bits >> 16 & 1)) >> 16).astype("<u2")
+        raw = raw.tobytes()
+        header[name] = {"dtype": kind, "shape": list(x.shape), "data_offsets": [at, at + len(raw)]}
         at += len(raw)
         parts.append(raw)
     text = json.dumps(header).encode()
