@@ -28,7 +28,7 @@ int main(int argc, char **argv)
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
     struct why why = { "" };
 
-    if (recipe_load(&recipe, argc - 1, argv + 1, &why) < 0)
+    if (recipe_load(&recipe, argc, argv, &why) < 0)
         return fail(USAGE, &why);
     if (recipe.action == RECIPE_HELP) {
         recipe_print_help(stdout);
