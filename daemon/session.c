@@ -24,11 +24,11 @@ int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segme
                : -ENOMEM;
     if (r == 0)
         r = memory_init(&s->memory, policy, b, &s->seq);
-    memory_share(&s->memory, b->prefix, c->uid);
     if (r < 0) {
         session_free(s);
         return r;
     }
+    memory_share(&s->memory, b->prefix, c->uid);
     *ret = s;
     return 0;
 }
