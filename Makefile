@@ -22,6 +22,7 @@ SRC_engine  := $(sort $(wildcard engine/*.c))
 SRC_ipc     := $(sort $(wildcard ipc/*.c))
 SRC_client  := $(sort $(wildcard client/gist*.c))
 SRC_ctl     := $(sort $(wildcard client/ctl*.c))
+SRC_train   := $(filter-out train/gist_adapter.c,$(sort $(wildcard train/*.c)))
 SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
 SRC_support := $(sort $(wildcard tests/support/*.c))
 SRC_bench   := $(sort $(wildcard bench/*.c))
@@ -111,6 +112,7 @@ $(eval $(call archive,libengine.a,$(call obj,$(SRC_engine))))
 $(eval $(call archive,libipc.a,$(call obj,$(SRC_ipc)) $(OBJ_gen)))
 $(eval $(call archive,libgist.a,$(call obj,$(SRC_client)) $(call obj,$(SRC_ipc)) $(OBJ_gen)))
 $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
+$(eval $(call archive,libtrain.a,$(call obj,$(SRC_train))))
 $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
 
 link = $(if $(Q),@echo "  LINK    $@";) $(CC) $(ALL_LDFLAGS) -o $@ $(1)
@@ -122,12 +124,12 @@ $(B)/libgist.so: $(B)/libgist.so.0
 	$(Q)ln -sf libgist.so.0 $@
 $(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libengine.a
+$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libtrain.a $(B)/libengine.a
 	$(call link,$^ $(LIBS_engine))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 
-$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a
 	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  $(LIBS_tests) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a

@@ -2,12 +2,13 @@
 #include "engine/adapter.h"
 #include "engine/model.h"
 #include "engine/safetensors.h"
+#include "train/adapter_write.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -36,29 +37,12 @@ static int fail(int code, const char *sentence)
 
 struct init {
     const char *model, *out, *segment, *ratios;
-    int force;
+    bool force;
 };
 
-static void put_string(FILE *f, const char *s)
+static int write_init(const struct init *in, const struct model *m)
 {
-    fputc('"', f);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            fprintf(f, "\\%c", *s);
-        else if ((unsigned char)*s < ' ')
-            fprintf(f, "\\u%04x", *s);
-        else
-            fputc(*s, f);
-    }
-    fputc('"', f);
-}
-
-/* The header's JSON: metadata and no tensor. free() it. */
-static char *metadata(const struct init *in, const struct model *m, size_t *ret_len)
-{
-    const struct {
-        const char *key, *value;
-    } pairs[] = {
+    const struct adapter_write_pair pairs[] = {
         { "format", "gist-adapter" },
         { "version", "1" },
         { "base_model", m->digest },
@@ -70,49 +54,16 @@ static char *metadata(const struct init *in, const struct model *m, size_t *ret_
         { "ratios", in->ratios },
         { "sinks", "4" },
     };
-    char *text = NULL;
-    FILE *f = open_memstream(&text, ret_len);
+    struct adapter_write w = { .pairs = pairs,
+                               .n_pairs = sizeof(pairs) / sizeof(*pairs),
+                               .replace = in->force };
+    struct why why = { "" };
+    int r = adapter_write(in->out, &w, &why);
 
-    if (!f)
-        return NULL;
-    fputs("{\"__metadata__\":{", f);
-    for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++) {
-        if (i)
-            fputc(',', f);
-        put_string(f, pairs[i].key);
-        fputc(':', f);
-        put_string(f, pairs[i].value);
-    }
-    fputs("}}", f);
-    while (ftell(f) % 8) /* tensors are aligned by the header's length */
-        fputc(' ', f);
-    if (fclose(f) != 0) {
-        free(text);
-        return NULL;
-    }
-    return text;
-}
-
-static int write_file(const struct init *in, const char *text, size_t len)
-{
-    FILE *f = fopen(in->out, in->force ? "we" : "wxe");
-    uint8_t head[8];
-    int bad;
-
-    if (!f) {
-        fprintf(stderr, "gist-adapter: %s: %s%s\n", in->out, strerror(errno),
-                errno == EEXIST ? "; --force writes over it" : "");
-        return FAILED;
-    }
-    for (unsigned i = 0; i < sizeof(head); i++)
-        head[i] = (uint8_t)((uint64_t)len >> (8 * i));
-    bad = fwrite(head, sizeof(head), 1, f) != 1 || fwrite(text, len, 1, f) != 1;
-    if (fclose(f) != 0 || bad) {
-        fprintf(stderr, "gist-adapter: %s: %s\n", in->out, strerror(errno));
-        (void)unlink(in->out);
-        return FAILED;
-    }
-    return OK;
+    if (r < 0)
+        fprintf(stderr, "gist-adapter: %s%s\n", why.text,
+                r == -EEXIST ? "; --force writes over it" : "");
+    return r < 0 ? FAILED : OK;
 }
 
 /* What was written is read back as the daemon would read it. */
@@ -121,17 +72,13 @@ static int init_adapter(const struct init *in)
     struct adapter *a = NULL;
     struct why why = { "" };
     struct model *m;
-    size_t len;
-    char *text;
     int r;
 
     if (!in->model)
         return fail(USAGE, "init wants --model FILE.");
     if (model_open(in->model, NULL, NULL, &m, &why) < 0)
         return fail(FAILED, why.text);
-    text = metadata(in, m, &len);
-    r = text ? write_file(in, text, len) : fail(FAILED, "out of memory.");
-    free(text);
+    r = write_init(in, m);
     if (r == OK && adapter_open(in->out, m, &a, &why) < 0) {
         (void)unlink(in->out);
         r = fail(FAILED, why.text);
@@ -205,7 +152,7 @@ int main(int argc, char **argv)
             in.ratios = optarg;
             break;
         case 'f':
-            in.force = 1;
+            in.force = true;
             break;
         case 'h':
             fputs(help, stdout);
