@@ -106,7 +106,8 @@ struct gist_memory {
     size_t size;                      /* sizeof(struct gist_memory) */
     enum gist_compressor compressor;
     uint32_t ratio;                   /* 2 to 64, a divisor of the segment; 0: 8 */
-    uint32_t sinks;                   /* first tokens that always stay; 0: 4; GIST_NO_SINKS */
+    uint32_t sinks;                   /* first tokens that always stay; 0: the adapter's,
+                                       * without one 4; GIST_NO_SINKS: none */
     uint32_t keep_tail;               /* last tokens that are not compressed yet */
     const char *adapter;              /* that makes the gists, of gist_stats.adapters; NULL: none */
     uint32_t budget;                  /* keys that the session may hold; 0: as many as the model's window */
@@ -118,7 +119,7 @@ GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
 
 struct gist_policy {
     size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
-    uint32_t segment;                 /* tokens; 0: the daemon's default */
+    uint32_t segment;                 /* tokens; 0: the adapter's, or the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
@@ -206,7 +207,7 @@ struct gist_score { uint32_t *ids; float *logprobs; size_t n; struct gist_usage 
 struct gist_score_opts {
     size_t size;
     uint32_t window;                  /* 0: the model's context */
-    uint32_t segment;                 /* 0: default */
+    uint32_t segment;                 /* 0: as in gist_policy */
     const struct gist_memory *memory; /* of a window's earlier segments; NULL: GIST_FULL */
 };
 GIST_API int gist_score_text(gist_conn *c, const char *text, size_t len,

@@ -39,15 +39,15 @@ static int check_budget(const struct memory_policy *p, const struct backend *b, 
                    p->budget, least, b->context_max);
 }
 
-int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const struct backend *b,
-                       struct memory_policy *ret, struct why *why)
+int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+                       const struct backend *b, struct memory_policy *ret, struct why *why)
 {
     static const enum compress_method methods[] = {
         [WIRE_FULL] = COMPRESS_FULL,           [WIRE_NONE] = COMPRESS_NONE,
         [WIRE_FINE_KV] = COMPRESS_FINE_KV,     [WIRE_SELECT] = COMPRESS_SELECT,
         [WIRE_COARSE_KV] = COMPRESS_COARSE_KV, [WIRE_COARSE_REC] = COMPRESS_COARSE_REC
     };
-    struct memory_policy p = { .seg_len = seg_len,
+    struct memory_policy p = { .seg_len = segment ? segment : preset,
                                .keep_tail = m->keep_tail,
                                .budget = m->budget ? m->budget : b->context_max,
                                .late = m->late,
@@ -57,12 +57,17 @@ int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const stru
     p.spec.method = methods[m->compressor];
     p.spec.ratio = m->ratio ? m->ratio : RATIO_DEFAULT;
     p.spec.sinks = m->sinks == UINT32_MAX ? 0 : m->sinks ? m->sinks : COMPRESS_SINKS;
+    r = read_adapter(m, b, &p.spec, why);
+    if (r < 0)
+        return r;
+    if (p.spec.adapter && segment == 0)
+        p.seg_len = p.spec.adapter->segment;
+    if (p.spec.adapter && m->sinks == 0)
+        p.spec.sinks = p.spec.adapter->sinks;
     if (p.keep_tail > SEQ_TOKENS_MAX)
         return why_set(why, -EINVAL, "found a tail of %u tokens, allowed are up to %u", p.keep_tail,
                        SEQ_TOKENS_MAX);
-    r = read_adapter(m, b, &p.spec, why);
-    if (r == 0)
-        r = compress_check(&p.spec, seg_len, why);
+    r = compress_check(&p.spec, p.seg_len, why);
     *ret = p;
     return r == 0 ? check_budget(&p, b, why) : r;
 }

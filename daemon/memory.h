@@ -49,9 +49,10 @@ struct memory {
     bool observing;        /* observers were planned and have not been reported */
 };
 
-/* Reads what a client wants. -EINVAL: why says what is wrong with it. */
-int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const struct backend *b,
-                       struct memory_policy *ret, struct why *why);
+/* Reads what a client wants. segment 0: as its adapter was trained, without one the preset.
+ * -EINVAL: why says what is wrong with it. */
+int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+                       const struct backend *b, struct memory_policy *ret, struct why *why);
 
 /* Tokens that a sequence with this policy may hold. */
 uint32_t memory_tokens_max(const struct memory_policy *p);
