@@ -96,7 +96,11 @@ static void is_read_back(void **state)
         { "one", SAFETENSORS_BF16, 0, { 0 }, values },
         { "none", SAFETENSORS_F32, 2, { 0, 3 }, values },
     };
-    struct adapter_write w = { pairs, 2, t, sizeof(t) / sizeof(*t), fetch, NULL, false };
+    struct adapter_write w = { .pairs = pairs,
+                               .n_pairs = 2,
+                               .tensors = t,
+                               .n_tensors = sizeof(t) / sizeof(*t),
+                               .fetch = fetch };
     char path[SCRATCH_PATH_MAX];
     struct why why = { "" };
     struct safetensors *s;
@@ -163,13 +167,29 @@ static int fail_second(void *arg, size_t i, float *ret, struct why *why)
     return i == 1 ? why_set(why, -EBADMSG, "no second one") : 0;
 }
 
+/* Of a file that is there and whole. */
+static int dislike(void *arg, const char *path, struct why *why)
+{
+    struct safetensors *s;
+
+    (void)arg;
+    assert_int_equal(safetensors_open(path, &s, why), 0);
+    safetensors_close(s);
+    return -EDOM;
+}
+
 /* Whatever goes wrong, what was there before is there, and nothing else. */
 static void all_or_nothing(void **state)
 {
     struct adapter_write_tensor t[] = { { "a", SAFETENSORS_F32, 1, { N }, NULL },
                                         { "b", SAFETENSORS_F32, 1, { N }, NULL } };
-    struct adapter_write empty = { pairs, 2, NULL, 0, NULL, NULL, false };
-    struct adapter_write w = { pairs, 2, t, 2, fail_second, NULL, true };
+    struct adapter_write empty = { .pairs = pairs, .n_pairs = 2 };
+    struct adapter_write w = { .pairs = pairs,
+                               .n_pairs = 2,
+                               .tensors = t,
+                               .n_tensors = 2,
+                               .fetch = fail_second,
+                               .replace = true };
     struct rlimit had, small = { 50000, RLIM_INFINITY };
     char path[SCRATCH_PATH_MAX];
     struct why why = { "" };
@@ -187,6 +207,11 @@ static void all_or_nothing(void **state)
     why.text[0] = '\0';
     assert_int_equal(adapter_write(path, &w, &why), -EBADMSG);
     assert_string_equal(why.text, "no second one");
+    why.text[0] = '\0';
+    empty.check = dislike;
+    empty.replace = true;
+    assert_int_equal(adapter_write(path, &empty, &why), -EDOM);
+    empty.check = NULL;
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &had), 0);
     (void)signal(SIGXFSZ, SIG_IGN);
     small.rlim_max = had.rlim_max;

@@ -222,6 +222,8 @@ static int write_as(struct writer *o, char *temp)
         r = put_all(o);
         if (fclose(o->f) != 0 && r == 0)
             r = fail_io(o);
+        if (r == 0 && o->w->check)
+            r = o->w->check(o->w->arg, temp, o->why);
         if (r == 0)
             r = give_name(o, temp);
     }

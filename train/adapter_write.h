@@ -36,7 +36,9 @@ struct adapter_write {
     size_t n_tensors;
     /* The values of tensors[i], once, in the order of tensors; for those whose data is NULL. */
     int (*fetch)(void *arg, size_t i, float *ret, struct why *why);
-    void *arg;
+    /* Asked before the file gets its name: what is said to be wrong with it ends the write. NULL: nobody. */
+    int (*check)(void *arg, const char *path, struct why *why);
+    void *arg;                       /* of both */
     bool replace;                    /* a file of that name */
 };
 
