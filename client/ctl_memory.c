@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define SINKS_DEFAULT 4u
+#define NOT_SAID UINT32_MAX /* none of the option's values */
 
 void ctl_memory_defaults(struct ctl_memory_opts *o)
 {
-    *o = (struct ctl_memory_opts){ .sinks = SINKS_DEFAULT };
+    *o = (struct ctl_memory_opts){ .sinks = NOT_SAID };
 }
 
 static int bad_name(const char *name)
@@ -39,7 +39,9 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
 
     *ret = (struct gist_memory){ .size = sizeof(*ret),
                                  .ratio = o->ratio,
-                                 .sinks = o->sinks ? o->sinks : GIST_NO_SINKS,
+                                 .sinks = o->sinks == NOT_SAID ? 0
+                                          : o->sinks           ? o->sinks
+                                                               : GIST_NO_SINKS,
                                  .keep_tail = o->keep_tail,
                                  .adapter = o->adapter,
                                  .budget = o->budget,

@@ -18,13 +18,14 @@ struct ctl_memory_opts {
 /* The rows of the option table for them. */
 #define CTL_MEMORY_OPTIONS(o)                                                                          \
     { "compressor", 0, CTL_OPT_STRING, "NAME", &(o)->compressor, 0, 0,                                 \
-      "what old context becomes: full, none, fine-kv, select (full)" },                                \
+      "what old context becomes: full, none, fine-kv, select, coarse-kv, coarse-rec (full)" },         \
     { "adapter", 0, CTL_OPT_STRING, "NAME", &(o)->adapter, 0, 0,                                       \
       "the adapter that makes gists; `gistctl status` names them (none)" },                            \
     { "ratio", 0, CTL_OPT_U32, "N", &(o)->ratio, 2, 64, "tokens that a gist stands for (8)" },         \
     { "segment", 0, CTL_OPT_U32, "N", &(o)->segment, 0, 4294967295.0,                                  \
-      "tokens a segment; 0: the daemon's default (0)" },                                               \
-    { "sinks", 0, CTL_OPT_U32, "N", &(o)->sinks, 0, 16, "first tokens that always stay (4)" },         \
+      "tokens a segment; 0: the adapter's, or the daemon's default (0)" },                             \
+    { "sinks", 0, CTL_OPT_U32, "N", &(o)->sinks, 0, 16,                                                \
+      "first tokens that always stay (the adapter's, or 4)" },                                         \
     { "keep-tail", 0, CTL_OPT_U32, "N", &(o)->keep_tail, 0, 8388608,                                   \
       "last tokens that are not compressed yet (0)" },                                                 \
     { "budget", 0, CTL_OPT_U32, "N", &(o)->budget, 0, 8388608,                                         \

@@ -1,8 +1,8 @@
 /* gist.h - libgist, the client library of gistd.
  *
- * A gist_conn is a connection to the daemon, over shared memory. A gist_session is one growing token
- * sequence in the daemon's KV pool: append text to it, generate from it, append again. Nothing is
- * read twice.
+ * A gist_conn is a connection to the daemon, over shared memory. A gist_session is one growing
+ * token sequence in the daemon's KV pool: append text to it, generate from it, append again.
+ * Nothing is read twice.
  *
  *     gist_conn *c;  gist_session *s;
  *     if (gist_connect(NULL, "my-app", &c) < 0) ...gist_error(NULL)...
@@ -15,11 +15,12 @@
  * then wait until gist_fd() is readable, call gist_dispatch(), which calls the callbacks, until the
  * request's done callback came. Both styles may be mixed on one connection.
  *
- * Threads    one thread at a time a connection and its sessions; any number of connections. gist_cancel_async
- *            may be called from any thread and from a signal handler.
- * Ownership  open/close, connect/disconnect. Text and arrays given to callbacks live until they return;
- *            callbacks must not close the connection or make blocking calls on it.
- * Errors     0 or a negative errno; gist_error() has the sentence, gist_error_code() the daemon's code.
+ * Threads    one thread at a time a connection and its sessions; any number of connections.
+ *            gist_cancel_async may be called from any thread and from a signal handler.
+ * Ownership  open/close, connect/disconnect. Text and arrays given to callbacks live until they
+ *            return; callbacks must not close the connection or make blocking calls on it.
+ * Errors     0 or a negative errno; gist_error() has the sentence, gist_error_code() the daemon's
+ *            code.
  */
 #ifndef GIST_H
 #define GIST_H
@@ -55,8 +56,8 @@ enum gist_code {
 
 /* --- connection ------------------------------------------------------------------------------- */
 
-/* path NULL: $GISTD_SOCKET, $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock. name is shown by
- * `gistctl status`. */
+/* path NULL: $GISTD_SOCKET, $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock. name is shown
+ * by `gistctl status`. */
 GIST_API int gist_connect(const char *path, const char *name, gist_conn **ret_conn);
 GIST_API void gist_disconnect(gist_conn *c);      /* ends its sessions */
 
@@ -84,14 +85,17 @@ GIST_API int gist_ping(gist_conn *c);
 
 enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
 
-/* What becomes of old context. With any compressor but GIST_FULL a segment that is full and has keep_tail
- * tokens behind it is compressed; when the budget is short older segments are compressed further, up to ratio 64: memory
- * stays bounded, and a session may be longer than the model's window. */
+/* What becomes of old context. With any compressor but GIST_FULL a segment that is full and has
+ * keep_tail tokens behind it is compressed; when the budget is short older segments are compressed
+ * further, up to ratio 64: memory stays bounded, and a session may be longer than the model's
+ * window. */
 enum gist_compressor {
     GIST_FULL,                        /* all of it stays as it is */
     GIST_NONE,                        /* it is forgotten */
     GIST_FINE_KV,                     /* one key and value of every `ratio` tokens */
-    GIST_SELECT                       /* for each head those that the segment's end attends to */
+    GIST_SELECT,                      /* for each head those that the segment's end attends to */
+    GIST_COARSE_KV,                   /* an adapter's gists of the whole segment */
+    GIST_COARSE_REC                   /* the same, their last hidden states read as soft tokens */
 };
 
 #define GIST_NO_SINKS UINT32_MAX
@@ -102,19 +106,20 @@ struct gist_memory {
     size_t size;                      /* sizeof(struct gist_memory) */
     enum gist_compressor compressor;
     uint32_t ratio;                   /* 2 to 64, a divisor of the segment; 0: 8 */
-    uint32_t sinks;                   /* first tokens that always stay; 0: 4; GIST_NO_SINKS */
+    uint32_t sinks;                   /* first tokens that always stay; 0: the adapter's,
+                                       * without one 4; GIST_NO_SINKS: none */
     uint32_t keep_tail;               /* last tokens that are not compressed yet */
     const char *adapter;              /* that makes the gists, of gist_stats.adapters; NULL: none */
     uint32_t budget;                  /* keys that the session may hold; 0: as many as the model's window */
     unsigned flags;                   /* GIST_LATE, GIST_FIXED */
 };
 
-/* "full", "none", "fine-kv", "select"; NULL past the last. */
+/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec"; NULL past the last. */
 GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
 
 struct gist_policy {
     size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
-    uint32_t segment;                 /* tokens; 0: the daemon's default */
+    uint32_t segment;                 /* tokens; 0: the adapter's, or the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
@@ -132,10 +137,11 @@ GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_sess
 GIST_API void gist_close(gist_session *s);        /* does not wait; the daemon frees its pages */
 GIST_API uint64_t gist_session_id(const gist_session *s);
 
-/* A session that goes on from where s is: tokens, policy and logits are the same, memory is shared as long as
- * both leave it as it is. label may be NULL. */
+/* A session that goes on from where s is: tokens, policy and logits are the same, memory is shared
+ * as long as both leave it as it is. label may be NULL. */
 GIST_API int gist_fork(gist_session *s, const char *label, gist_session **ret_session);
-/* Takes s back to its first n_tokens (of gist_usage.prompt_tokens), as if nothing had come behind them. */
+/* Takes s back to its first n_tokens (of gist_usage.prompt_tokens), as if nothing had come behind
+ * them. */
 GIST_API int gist_rewind(gist_session *s, uint32_t n_tokens);
 
 struct gist_message { const char *role; const char *text; };
@@ -170,16 +176,17 @@ enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, 
 
 struct gist_result { enum gist_reason reason; struct gist_usage usage; };
 
-/* Called for each piece of the answer: whole UTF-8 characters and the ids they came from. A non-zero
- * return cancels the answer. */
+/* Called for each piece of the answer: whole UTF-8 characters and the ids they came from. A
+ * non-zero return cancels the answer. */
 typedef int gist_text_fn(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids);
 
-/* sampling NULL: greedy, until a stop. -ECANCELED after a cancel: what was said stays in the session. */
+/* sampling NULL: greedy, until a stop. -ECANCELED after a cancel: what was said stays in the
+ * session. */
 GIST_API int gist_generate(gist_session *s, const struct gist_sampling *sampling, gist_text_fn *on_text,
                            void *arg, struct gist_result *ret_result);
 
-/* The same without waiting. on_done: err 0 or a negative errno, once. *ret_request (may be NULL) is for
- * gist_cancel. */
+/* The same without waiting. on_done: err 0 or a negative errno, once. *ret_request (may be NULL) is
+ * for gist_cancel. */
 typedef void gist_done_fn(void *arg, int err, const struct gist_result *result);
 GIST_API int gist_append_text_start(gist_session *s, const char *text, size_t len, unsigned flags,
                                     gist_done_fn *on_done, void *arg, uint64_t *ret_request);
@@ -193,14 +200,14 @@ GIST_API void gist_cancel_async(gist_conn *c);
 
 /* --- without a session ------------------------------------------------------------------------ */
 
-/* Log-probabilities of a text's own tokens, in windows that do not overlap; each window is read from
- * nothing and its first token has none (NaN). Arrays are malloc'd: free() them. */
+/* Log-probabilities of a text's own tokens, in windows that do not overlap; each window is read
+ * from nothing and its first token has none (NaN). Arrays are malloc'd: free() them. */
 struct gist_score { uint32_t *ids; float *logprobs; size_t n; struct gist_usage usage; };
 
 struct gist_score_opts {
     size_t size;
     uint32_t window;                  /* 0: the model's context */
-    uint32_t segment;                 /* 0: default */
+    uint32_t segment;                 /* 0: as in gist_policy */
     const struct gist_memory *memory; /* of a window's earlier segments; NULL: GIST_FULL */
 };
 GIST_API int gist_score_text(gist_conn *c, const char *text, size_t len,

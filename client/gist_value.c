@@ -59,7 +59,8 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
 }
 
 static const char *const compressors[] = {
-    [GIST_FULL] = "full", [GIST_NONE] = "none", [GIST_FINE_KV] = "fine-kv", [GIST_SELECT] = "select"
+    [GIST_FULL] = "full",     [GIST_NONE] = "none",           [GIST_FINE_KV] = "fine-kv",
+    [GIST_SELECT] = "select", [GIST_COARSE_KV] = "coarse-kv", [GIST_COARSE_REC] = "coarse-rec"
 };
 #define N_COMPRESSORS (sizeof(compressors) / sizeof(compressors[0]))
 

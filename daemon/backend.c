@@ -101,12 +101,7 @@ static int open_adapter(struct backend *b, const char *path, struct why *why)
     r = adapter_open(path, b->model, &a, why);
     if (r < 0)
         return r;
-    if (a->method != ADAPTER_FINE_KV || a->mask != ADAPTER_MEMORY_ONLY)
-        r = why_set(why, -ENOTSUP,
-                    "%s: this is a %s adapter with the mask rule %s; fine-kv with "
-                    "memory-only is what runs here",
-                    path, adapter_method_name(a->method), adapter_mask_name(a->mask));
-    else if (backend_adapter(b, a->name) || strchr(a->name, ' '))
+    if (backend_adapter(b, a->name) || strchr(a->name, ' '))
         r = why_set(why, -EINVAL,
                     "%s: found the name \"%s\", expected one without spaces that no other "
                     "adapter has",

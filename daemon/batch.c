@@ -14,7 +14,7 @@ struct batch {
     struct request *requests[FORWARD_RUNS_MAX];
     bool upkeep[FORWARD_RUNS_MAX]; /* the run is its memory's, not the request's own */
     uint32_t n, n_decode;          /* the first n_decode runs decode */
-    uint32_t n_tokens, max_tokens;
+    uint32_t n_rows, max_rows;
 };
 
 /* Something has to be done for the request's memory before it goes on. */
@@ -34,11 +34,14 @@ static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct
     return false;
 }
 
+/* In at most max rows. */
 static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t max)
 {
     struct forward_run *run = &b->runs[b->n];
     bool upkeep = behind(r);
 
+    if (r->memory)
+        max = seq_tokens_of_rows(r->memory->seq, max);
     if (b->n == FORWARD_RUNS_MAX || max == 0)
         return false;
     if (!(upkeep ? plan_upkeep(s, r, max, run) : r->ops->plan(s, r, max, run)))
@@ -46,7 +49,7 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     assert(run->n_tokens > 0 && run->n_tokens <= max);
     b->upkeep[b->n] = upkeep;
     b->requests[b->n++] = r;
-    b->n_tokens += run->n_tokens;
+    b->n_rows += forward_run_rows(run);
     return true;
 }
 
@@ -59,7 +62,7 @@ static void add_decoding(struct sched *s, struct batch *b)
         next = TAILQ_NEXT(r, link);
         if (r->phase != REQUEST_RUN || !r->ops->decode || behind(r))
             continue;
-        if (!add(s, b, r, b->max_tokens - b->n_tokens))
+        if (!add(s, b, r, b->max_rows - b->n_rows))
             request_deliver(s, r);
     }
     b->n_decode = b->n;
@@ -79,7 +82,7 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
     TAILQ_FOREACH (r, &s->active, link)
         waiting += reads(r, p);
     for (r = TAILQ_FIRST(&s->active); r && waiting > 0; r = next) {
-        uint32_t before = b->n_tokens, share = budget / waiting;
+        uint32_t before = b->n_rows, share = budget / waiting;
 
         next = TAILQ_NEXT(r, link);
         if (!reads(r, p))
@@ -93,7 +96,7 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
             continue;
         }
         r->in_prefill = true;
-        budget -= b->n_tokens - before;
+        budget -= b->n_rows - before;
     }
     return budget;
 }
@@ -106,14 +109,14 @@ static void compose(struct sched *s, struct batch *b)
     TAILQ_FOREACH (r, &s->active, link)
         if (r->phase == REQUEST_RUN && r->memory)
             memory_settle(r->memory);
-    b->n = b->n_tokens = 0;
-    b->max_tokens = s->config->batch_tokens;
+    b->n = b->n_rows = 0;
+    b->max_rows = s->config->batch_tokens;
     add_decoding(s, b);
     if (s->decode_only && b->n_decode > 0)
         return;
     budget = pace_budget(&s->pace, b->n_decode > 0);
-    if (budget > b->max_tokens - b->n_tokens)
-        budget = b->max_tokens - b->n_tokens;
+    if (budget > b->max_rows - b->n_rows)
+        budget = b->max_rows - b->n_rows;
     budget = add_reading(s, b, WIRE_INTERACTIVE, budget);
     (void)add_reading(s, b, WIRE_BACKGROUND, budget);
 }
@@ -187,7 +190,7 @@ static void deliver(struct sched *s, struct batch *b)
 
 static void fail_all(struct sched *s, struct batch *b, int err)
 {
-    log_error("a step of %u tokens for %u requests failed: %s", b->n_tokens, b->n, strerror(-err));
+    log_error("a step of %u tokens for %u requests failed: %s", b->n_rows, b->n, strerror(-err));
     for (uint32_t i = 0; i < b->n; i++)
         request_fail(s, b->requests[i], WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
                      "the model's step failed: %s", strerror(-err));
@@ -226,7 +229,7 @@ bool batch_run(struct sched *s)
                 ran(b.requests[i]->memory, &b.runs[i]);
         give_decoded(s, &b);
         give_read(s, &b);
-        pace_measured(&s->pace, b.n == b.n_decode ? 0 : b.n_tokens, clock_ns() - start);
+        pace_measured(&s->pace, b.n == b.n_decode ? 0 : b.n_rows, clock_ns() - start);
     }
     deliver(s, &b);
     return true;

@@ -17,9 +17,18 @@ static uint32_t max_rung(const struct memory_policy *p)
     return n < LADDER_RUNGS ? n : LADDER_RUNGS - 1;
 }
 
+/* Keys of n raw tokens, with the gists that stand among them. */
+static uint64_t raw_keys(const struct memory_policy *p, uint64_t n)
+{
+    uint32_t every = compress_gist_every(&p->spec);
+
+    return every ? n + n / every : n;
+}
+
 uint32_t ladder_segment_keys(const struct memory_policy *p, uint32_t segment, uint32_t rung)
 {
-    return rung == 0 ? p->seg_len : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
+    return rung == 0 ? (uint32_t)raw_keys(p, p->seg_len)
+                     : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
 }
 
 uint32_t ladder_rung(const struct ladder *l, uint32_t segment)
@@ -52,10 +61,11 @@ static uint64_t rung_size(const struct memory_policy *p, const struct ladder *l,
 static uint64_t size_all(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens,
                          bool pages)
 {
-    uint64_t size = n_tokens - (uint64_t)l->n_at[1] * p->seg_len;
+    uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len;
+    uint64_t size = raw / p->seg_len * size_of(p, 0, 0, pages),
+             open = raw_keys(p, raw % p->seg_len);
 
-    if (pages)
-        size = (size + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+    size += pages ? seq_n_pages((uint32_t)open) : open;
     for (uint32_t rung = 1; rung < LADDER_RUNGS; rung++)
         size += rung_size(p, l, rung, pages);
     return size;
@@ -81,7 +91,8 @@ uint64_t ladder_due_at(const struct memory_policy *p, const struct ladder *l)
 /* The rung whose oldest segment climbs next; LADDER_RUNGS: none can. */
 static uint32_t fullest(const struct memory_policy *p, const struct ladder *l, uint32_t n_checked)
 {
-    uint64_t most = n_checked > l->n_at[1] ? (uint64_t)(n_checked - l->n_at[1]) * p->seg_len : 0;
+    uint64_t most =
+        n_checked > l->n_at[1] ? raw_keys(p, (uint64_t)(n_checked - l->n_at[1]) * p->seg_len) : 0;
     uint32_t best = most ? 0 : LADDER_RUNGS;
 
     for (uint32_t rung = 1; rung < max_rung(p); rung++) {
@@ -106,7 +117,7 @@ bool ladder_next(const struct memory_policy *p, const struct ladder *l, uint64_t
         *ret = (struct ladder_step){ l->n_at[1], 1 };
         return true;
     }
-    if (ladder_keys(p, l, n_tokens) + p->seg_len <= p->budget)
+    if (ladder_keys(p, l, n_tokens) + raw_keys(p, p->seg_len) <= p->budget)
         return false;
     rung = fullest(p, l, n_checked);
     if (rung == LADDER_RUNGS)
@@ -165,10 +176,10 @@ void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_ha
         note(ret_keys, ladder_keys(p, l, at));
         while (ladder_next(p, l, at, &step)) {
             /* An adapter makes gists beside what they replace. */
-            uint32_t beside =
-                p->spec.adapter && step.rung == 1 ? (uint32_t)size_of(p, step.segment, 1, true) : 0;
+            bool beside = step.rung == 1 && compress_n_gists(&p->spec, p->seg_len, step.segment);
 
-            note(ret_pages, ladder_pages(p, l, at) + beside);
+            note(ret_pages,
+                 ladder_pages(p, l, at) + (beside ? size_of(p, step.segment, 1, true) : 0));
             ladder_take(l, &step);
         }
         ladder_check(l);
@@ -188,4 +199,20 @@ uint64_t ladder_unthinned(const struct memory_policy *p, uint64_t n_tokens)
             return at - 1;
     }
     return n_tokens;
+}
+
+uint64_t ladder_room(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens)
+{
+    uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len, had = raw_keys(p, raw);
+    uint64_t keys = ladder_keys(p, l, n_tokens), n, every = compress_gist_every(&p->spec);
+
+    if (keys >= p->budget)
+        return 0;
+    n = had + p->budget - keys; /* keys that raw tokens may have */
+    if (every) {
+        uint64_t rest = n % (every + 1);
+
+        n = n / (every + 1) * every + (rest < every ? rest : every - 1);
+    }
+    return n - raw;
 }

@@ -1,15 +1,16 @@
 /* daemon/ladder.h - how far the past of a sequence is compressed, in counts: no KV, no pages.
  *
- * A full segment stands on a rung: 0 raw, 1 compressed at the policy's ratio, and each rung above thinned once
- * more, to half as many keys. Older segments never stand below younger ones:
+ * A full segment stands on a rung: 0 raw, 1 compressed at the policy's ratio, and each rung above
+ * thinned once more, to half as many keys. Older segments never stand below younger ones:
  *
  *     | segment 0 | 1 | 2 | 3 | 4 | 5 | open |
  *     rung  3       2   1   1   1   0   raw           n_at[1] = 5, n_at[2] = 2, n_at[3] = 1
  *
- * Segments climb at checks only, one check a segment: when keep_tail tokens stand behind its end. First it goes to rung 1
- * itself, unless the policy is late. Then, as long as another segment's tokens would not fit the budget, the rung with
- * the most keys gives its oldest segment to the next one: so all rungs hold about as many keys, and the
- * further back, the coarser. What a sequence holds follows from its number of tokens and its policy.
+ * Segments climb at checks only, one check a segment: when keep_tail tokens stand behind its end.
+ * First it goes to rung 1 itself, unless the policy is late. Then, as long as another segment's
+ * tokens would not fit the budget, the rung with the most keys gives its oldest segment to the next
+ * one: so all rungs hold about as many keys, and the further back, the coarser. What a sequence
+ * holds follows from its number of tokens and its policy.
  *
  * Threads    any; nothing is shared.
  * Errors     none: a budget that does not suffice shows in ladder_room.
@@ -34,7 +35,7 @@ struct ladder {
     uint32_t n_at[LADDER_RUNGS];         /* [j > 0]: segments on rung j or above */
 };
 
-struct ladder_step { uint32_t segment, rung; };          /* it goes to this rung, from the one below */
+struct ladder_step { uint32_t segment, rung; };     /* it goes to this rung, from the one below */
 
 /* Keys of a full segment. */
 uint32_t ladder_segment_keys(const struct memory_policy *p, uint32_t segment, uint32_t rung);
@@ -55,15 +56,18 @@ void ladder_check(struct ladder *l);
 uint64_t ladder_keys(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens);
 uint64_t ladder_pages(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens);
 
+/* Tokens that fit the budget behind n_tokens, whatever checks come. */
+uint64_t ladder_room(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens);
+
 bool ladder_equal(const struct ladder *a, const struct ladder *b);
 
 /* Segments that were compressed go back to being none of the first n tokens. */
 void ladder_rewind(const struct memory_policy *p, struct ladder *l, uint64_t n_tokens);
 
-/* Does all checks that are due with n_tokens, without any KV. ret_keys, ret_pages (may be NULL): the most that
- * there are on the way from n_had tokens, at the end included. */
-void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_had, uint64_t n_tokens,
-                  uint64_t *ret_keys, uint64_t *ret_pages);
+/* Does all checks that are due with n_tokens, without any KV. ret_keys, ret_pages (may be NULL):
+ * the most that there are on the way from n_had tokens, at the end included. */
+void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_had,
+                  uint64_t n_tokens, uint64_t *ret_keys, uint64_t *ret_pages);
 
 /* The most of the first n_tokens that leave no segment above rung 1. */
 uint64_t ladder_unthinned(const struct memory_policy *p, uint64_t n_tokens);

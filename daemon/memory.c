@@ -22,17 +22,15 @@ static int read_adapter(const struct wire_memory *m, const struct backend *b,
         return why_set(why, -EINVAL, "there is no adapter \"%.64s\"; there are: %.200s", m->adapter,
                        b->n_adapters ? b->adapter_names : "none");
     if (m->compressor == WIRE_FULL)
-        ret->method = COMPRESS_FINE_KV;
-    if (ret->method != COMPRESS_FINE_KV)
-        return why_set(why, -EINVAL, "adapter \"%s\" makes fine-kv gists, not %s",
-                       ret->adapter->name, compress_name(ret->method));
+        ret->method = compress_method_of(ret->adapter);
     return 0;
 }
 
 /* It has to hold the segment that is read, the one that is to be compressed and the tail. */
 static int check_budget(const struct memory_policy *p, const struct backend *b, struct why *why)
 {
-    uint64_t least = p->spec.method == COMPRESS_FULL ? 1 : 2ull * p->seg_len + p->keep_tail;
+    uint64_t least =
+        p->spec.method == COMPRESS_FULL ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
 
     if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
         return 0;
@@ -41,14 +39,15 @@ static int check_budget(const struct memory_policy *p, const struct backend *b, 
                    p->budget, least, b->context_max);
 }
 
-int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const struct backend *b,
-                       struct memory_policy *ret, struct why *why)
+int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+                       const struct backend *b, struct memory_policy *ret, struct why *why)
 {
-    static const enum compress_method methods[] = { [WIRE_FULL] = COMPRESS_FULL,
-                                                    [WIRE_NONE] = COMPRESS_NONE,
-                                                    [WIRE_FINE_KV] = COMPRESS_FINE_KV,
-                                                    [WIRE_SELECT] = COMPRESS_SELECT };
-    struct memory_policy p = { .seg_len = seg_len,
+    static const enum compress_method methods[] = {
+        [WIRE_FULL] = COMPRESS_FULL,           [WIRE_NONE] = COMPRESS_NONE,
+        [WIRE_FINE_KV] = COMPRESS_FINE_KV,     [WIRE_SELECT] = COMPRESS_SELECT,
+        [WIRE_COARSE_KV] = COMPRESS_COARSE_KV, [WIRE_COARSE_REC] = COMPRESS_COARSE_REC
+    };
+    struct memory_policy p = { .seg_len = segment ? segment : preset,
                                .keep_tail = m->keep_tail,
                                .budget = m->budget ? m->budget : b->context_max,
                                .late = m->late,
@@ -58,12 +57,17 @@ int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const stru
     p.spec.method = methods[m->compressor];
     p.spec.ratio = m->ratio ? m->ratio : RATIO_DEFAULT;
     p.spec.sinks = m->sinks == UINT32_MAX ? 0 : m->sinks ? m->sinks : COMPRESS_SINKS;
+    r = read_adapter(m, b, &p.spec, why);
+    if (r < 0)
+        return r;
+    if (p.spec.adapter && segment == 0)
+        p.seg_len = p.spec.adapter->segment;
+    if (p.spec.adapter && m->sinks == 0)
+        p.spec.sinks = p.spec.adapter->sinks;
     if (p.keep_tail > SEQ_TOKENS_MAX)
         return why_set(why, -EINVAL, "found a tail of %u tokens, allowed are up to %u", p.keep_tail,
                        SEQ_TOKENS_MAX);
-    r = read_adapter(m, b, &p.spec, why);
-    if (r == 0)
-        r = compress_check(&p.spec, seg_len, why);
+    r = compress_check(&p.spec, p.seg_len, why);
     *ret = p;
     return r == 0 ? check_budget(&p, b, why) : r;
 }
@@ -76,23 +80,27 @@ uint32_t memory_tokens_max(const struct memory_policy *p)
 int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
                 struct seq *seq)
 {
-    size_t n = (size_t)b->model->n_layer * b->model->n_head_kv * seq->seg_len;
+    const struct compress_spec *c = &p->spec;
+    size_t n_heads = (size_t)b->model->n_layer * b->model->n_head_kv;
+    uint32_t every = compress_gist_every(c);
+    bool bad = false;
 
     *m = (struct memory){ .policy = *p, .seq = seq, .backend = b };
-    if (compress_n_observers(&p->spec, seq->seg_len)) {
-        m->weights = malloc(n * sizeof(*m->weights));
-        return m->weights ? 0 : -ENOMEM;
-    }
-    if (p->spec.adapter) {
-        m->gist_pages = malloc(seq_n_pages(seq->seg_len) * sizeof(*m->gist_pages));
-        return m->gist_pages ? 0 : -ENOMEM;
-    }
-    return 0;
+    if (every && !seq->gist_every) /* a fork's sequence has them */
+        bad = seq_interleave(seq, every, c->adapter) < 0;
+    if (compress_n_observers(c, seq->seg_len))
+        bad |= !(m->weights = malloc(n_heads * seq->seg_len * sizeof(*m->weights)));
+    if (compress_n_gists(c, seq->seg_len, 1))
+        bad |= !(m->gist_pages = malloc(seq_n_pages(seq->seg_len) * sizeof(*m->gist_pages)));
+    if (c->method == COMPRESS_COARSE_REC)
+        bad |= !(m->hidden = malloc((size_t)compress_n_gists(c, seq->seg_len, 1) *
+                                    b->model->n_embd * sizeof(*m->hidden)));
+    return bad ? -ENOMEM : 0;
 }
 
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
 {
-    m->prefix = prefix;
+    m->prefix = m->seq->gist_every ? NULL : prefix; /* its pages are not of 16 tokens */
     m->owner = owner;
 }
 
@@ -122,6 +130,7 @@ void memory_fini(struct memory *m)
         drop_side(m);
     free(m->weights);
     free(m->gist_pages);
+    free(m->hidden);
     *m = (struct memory){ .seq = NULL };
 }
 
@@ -143,15 +152,20 @@ static bool next_step(const struct memory *m, struct ladder_step *ret)
     return ladder_next(&m->policy, &m->ladder, m->seq->n_tokens, ret);
 }
 
-/* Rows that have to run beside a segment before it goes to a rung: observers or gists. */
+/* Gists that an adapter has to make of a segment. */
+static uint32_t n_gists_of(const struct memory *m, uint32_t segment)
+{
+    return compress_n_gists(&m->policy.spec, m->seq->seg_len, segment);
+}
+
+/* Rows that have to run for a segment before it goes to a rung: observers or gists, these twice where
+ * their hidden states become soft tokens. */
 static uint32_t side_left(const struct memory *m, const struct ladder_step *step)
 {
-    const struct compress_spec *c = &m->policy.spec;
-
     if (step->rung > 1)
         return 0;
-    return compress_n_observers(c, m->seq->seg_len) +
-           compress_n_gists(c, m->seq->seg_len, step->segment) - m->n_side;
+    return compress_n_observers(&m->policy.spec, m->seq->seg_len) +
+           n_gists_of(m, step->segment) * (m->hidden ? 2 : 1) - m->n_side;
 }
 
 static int take_step(struct memory *m, const struct ladder_step *step)
@@ -213,6 +227,7 @@ static int plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct for
 {
     const struct compress_spec *c = &m->policy.spec;
     uint32_t n_pages = seq_n_pages(ladder_segment_keys(&m->policy, segment, 1));
+    uint32_t n_gists = n_gists_of(m, segment), first = m->n_side;
 
     if (m->n_gist_pages == 0) {
         int r = pool_take(m->seq->pool, m->seq->account, n_pages, m->gist_pages);
@@ -221,13 +236,24 @@ static int plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct for
             return r;
         m->n_gist_pages = n_pages;
     }
+    ret->gists.kind = c->method == COMPRESS_FINE_KV ? FORWARD_SIDE : FORWARD_BEHIND;
+    if (m->n_side >= n_gists) {
+        ret->gists.kind = FORWARD_SOFT;
+        first -= n_gists;
+        if (first == 0)
+            compressor_put_sinks(m->backend->compressor, c, m->seq, segment, m->gist_pages);
+    }
+    if (m->hidden)
+        ret->gists.hidden = m->hidden + (size_t)first * m->backend->model->n_embd;
+    if (m->hidden && ret->gists.kind == FORWARD_BEHIND)
+        ret->want = FORWARD_WANT_ALL;
     ret->gists.adapter = c->adapter;
     ret->gists.segment = segment;
-    ret->gists.first = m->n_side;
+    ret->gists.first = first;
     ret->gists.sinks = segment == 0 ? c->sinks : 0;
     ret->gists.ratio = c->ratio;
     ret->gists.pages = m->gist_pages;
-    ret->n_tokens = n;
+    ret->n_tokens = min_u32(n, n_gists - first);
     return 0;
 }
 
@@ -239,7 +265,7 @@ static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret)
     if (!next_step(m, &step) || side_left(m, &step) == 0)
         return -ENOSPC; /* memory_settle found no pages */
     n = min_u32(side_left(m, &step), max);
-    if (m->policy.spec.adapter)
+    if (m->gist_pages)
         return plan_gists(m, step.segment, n, ret);
     plan_observers(m, step.segment, n, ret);
     return 0;
@@ -259,7 +285,7 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret)
 
 void memory_ran(struct memory *m, const struct forward_run *run)
 {
-    if (run->observe.weights || run->gists.adapter) {
+    if (run->observe.weights || run->gists.kind != FORWARD_NO_GISTS) {
         m->n_side += run->n_tokens;
         m->observing = false;
     } else if (m->seq->n_tokens > m->n_ids) {
@@ -289,12 +315,9 @@ void memory_rewind(struct memory *m, uint32_t n)
 uint32_t memory_room(const struct memory *m)
 {
     uint64_t due = ladder_due_at(&m->policy, &m->ladder), n = m->seq->n_tokens;
-    uint64_t keys = seq_position(m->seq, m->seq->n_tokens), room = m->policy.budget;
+    uint64_t room = ladder_room(&m->policy, &m->ladder, n);
 
-    if (due <= n || keys >= room)
-        return 0;
-    room -= keys;
-    return (uint32_t)(due - n < room ? due - n : room);
+    return due <= n ? 0 : (uint32_t)(due - n < room ? due - n : room);
 }
 
 void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_t *ret_pages)
@@ -310,7 +333,7 @@ bool memory_full(const struct memory *m, uint32_t n_more)
     uint64_t n = (uint64_t)m->n_ids + n_more;
 
     ladder_climb(&m->policy, &l, m->seq->n_tokens, n, NULL, NULL);
-    return ladder_keys(&m->policy, &l, n) >= m->policy.budget;
+    return ladder_room(&m->policy, &l, n) == 0;
 }
 
 /* Keys of the segments that were compressed. */

@@ -1,15 +1,17 @@
 /* daemon/memory.h - what is kept of a sequence's older context, by its policy.
  *
- * When keep_tail tokens stand behind a segment's end a check is due (daemon/ladder.h): segments are compressed
- * or thinned before more is read. Some compressors want the segment's last tokens to observe it first, or an adapter to make its gists, which
- * takes runs of the forward pass. And a sequence that was taken back into a compressed segment stands at that segment's start: what
- * it should have behind that is read once more.
+ * When keep_tail tokens stand behind a segment's end a check is due (daemon/ladder.h): segments are
+ * compressed or thinned before more is read. Some compressors want the segment's last tokens to
+ * observe it first, or an adapter to make its gists, which takes runs of the forward pass. And a
+ * sequence that was taken back into a compressed segment stands at that segment's start: what it
+ * should have behind that is read once more.
  *
  *     ids          [0 ............................................ n_ids)     what the session holds
  *     in the seq   [ gists | gists | raw ........... n_tokens)                 the rest is read again
  *
- * The scheduler asks before each step, for every request that runs: memory_settle compresses what needs no
- * run; memory_behind says whether a run is wanted first, memory_plan which, memory_ran that it is done.
+ * The scheduler asks before each step, for every request that runs: memory_settle compresses what
+ * needs no run; memory_behind says whether a run is wanted first, memory_plan which, memory_ran
+ * that it is done.
  *
  * Threads    the scheduler's, between steps.
  * Ownership  borrows seq and backend, owns the rest.
@@ -40,15 +42,17 @@ struct memory {
 
     /* Of the next segment that is compressed, what its compressor wants first: */
     float *weights;        /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
-    uint32_t *gist_pages;  /* n_gist_pages of them, for what an adapter makes; NULL: there is none */
+    uint32_t *gist_pages;  /* n_gist_pages, for what an adapter makes; NULL: there is none */
     uint32_t n_gist_pages;
-    uint32_t n_side;       /* observers or gists that have run */
+    float *hidden;         /* (gists, n_embd), from coarse-rec's first pass to its second, or NULL */
+    uint32_t n_side;       /* observers or gists that have run, of both passes */
     bool observing;        /* observers were planned and have not been reported */
 };
 
-/* Reads what a client wants. -EINVAL: why says what is wrong with it. */
-int memory_policy_read(const struct wire_memory *m, uint32_t seg_len, const struct backend *b,
-                       struct memory_policy *ret, struct why *why);
+/* Reads what a client wants. segment 0: as its adapter was trained, without one the preset.
+ * -EINVAL: why says what is wrong with it. */
+int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+                       const struct backend *b, struct memory_policy *ret, struct why *why);
 
 /* Tokens that a sequence with this policy may hold. */
 uint32_t memory_tokens_max(const struct memory_policy *p);
@@ -61,13 +65,15 @@ void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner);
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
 void memory_fini(struct memory *m);
 
-/* Takes the sequence back to its first n ids. What was compressed and stands before them stays so. */
+/* Takes the sequence back to its first n ids. What was compressed and stands before them stays so.
+ * */
 void memory_rewind(struct memory *m, uint32_t n);
 
 /* Before a step. */
 void memory_settle(struct memory *m);
 bool memory_behind(const struct memory *m);
-/* The run that it is behind with, of at most max tokens. -ENOSPC: there are no pages to go on with. */
+/* The run that it is behind with, of at most max tokens. -ENOSPC: there are no pages to go on with.
+ * */
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret);
 /* After a step with a run of this sequence, planned here or elsewhere. */
 void memory_ran(struct memory *m, const struct forward_run *run);

@@ -30,7 +30,7 @@ struct score {
     struct memory memory; /* of seq */
     struct memory_policy policy;
     enum wire_score_want want;
-    uint32_t window, segment;
+    uint32_t window;
     size_t n, pos, sent; /* ids in all, read, sent */
     float *logprobs;     /* (n) LOGPROBS only */
     bool opened;         /* seq and memory */
@@ -64,9 +64,11 @@ static int read_ids(struct sched *s, struct request *r, struct score *sc, const 
     return 0;
 }
 
-static uint32_t segment_of(const struct sched *s, const struct wire_req *m)
+static int read_policy(const struct sched *s, const struct wire_req *m, struct memory_policy *ret,
+                       struct why *why)
 {
-    return m->u.score.segment ? m->u.score.segment : s->config->segment;
+    return memory_policy_read(&m->u.score.memory, m->u.score.segment, s->config->segment,
+                              &s->backend, ret, why);
 }
 
 static bool check(struct sched *s, struct request *r, const struct wire_req *m)
@@ -78,7 +80,7 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
     uint32_t limit;
     uint64_t keys;
 
-    if (memory_policy_read(&m->u.score.memory, segment_of(s, m), &s->backend, &policy, &why) < 0) {
+    if (read_policy(s, m, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return false;
     }
@@ -120,9 +122,7 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
         return -ENOMEM;
     sc->want = m->u.score.want;
     sc->window = m->u.score.window ? m->u.score.window : s->backend.context_max;
-    sc->segment = segment_of(s, m);
-    (void)memory_policy_read(&m->u.score.memory, sc->segment, &s->backend, &sc->policy,
-                             NULL); /* was checked */
+    (void)read_policy(s, m, &sc->policy, NULL); /* was checked */
     e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
@@ -189,12 +189,13 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
         finish(s, r);
         return;
     }
-    e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->segment, 0);
+    e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->policy.seg_len,
+                 0);
     if (e == -EINVAL) {
         request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, sc->segment, SEQ_SEGMENT_MAX },
+                     (struct request_numbers){ 0, sc->policy.seg_len, SEQ_SEGMENT_MAX },
                      "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                     sc->segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+                     sc->policy.seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
         return;
     }
     if (e == 0) {

@@ -41,7 +41,6 @@ static bool has_room(struct sched *s, struct request *r)
 static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
-    uint32_t segment = m->u.open_session.segment ? m->u.open_session.segment : s->config->segment;
     struct memory_policy policy;
     struct why why = { "" };
     struct session *session;
@@ -50,16 +49,17 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     (void)bulk;
     if (!has_room(s, r))
         return 0;
-    if (memory_policy_read(&m->u.open_session.memory, segment, &s->backend, &policy, &why) < 0) {
+    if (memory_policy_read(&m->u.open_session.memory, m->u.open_session.segment, s->config->segment,
+                           &s->backend, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return 0;
     }
-    e = session_new(&s->backend, r->client, s->last_session + 1, segment, &policy, &session);
+    e = session_new(&s->backend, r->client, s->last_session + 1, &policy, &session);
     if (e == -EINVAL) {
         request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, segment, SEQ_SEGMENT_MAX },
+                     (struct request_numbers){ 0, policy.seg_len, SEQ_SEGMENT_MAX },
                      "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                     segment, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+                     policy.seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
         return 0;
     }
     if (e < 0)

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segment,
+int session_new(struct backend *b, struct client *c, uint64_t id,
                 const struct memory_policy *policy, struct session **ret)
 {
     struct session *s = calloc(1, sizeof(*s));
@@ -20,15 +20,16 @@ int session_new(struct backend *b, struct client *c, uint64_t id, uint32_t segme
     s->id = id;
     s->chat_at = CHAT_AT_START;
     s->row = malloc(b->model->n_vocab * sizeof(float));
-    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, memory_tokens_max(policy), segment, 0)
+    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, memory_tokens_max(policy),
+                          policy->seg_len, 0)
                : -ENOMEM;
     if (r == 0)
         r = memory_init(&s->memory, policy, b, &s->seq);
-    memory_share(&s->memory, b->prefix, c->uid);
     if (r < 0) {
         session_free(s);
         return r;
     }
+    memory_share(&s->memory, b->prefix, c->uid);
     *ret = s;
     return 0;
 }

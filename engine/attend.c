@@ -142,8 +142,7 @@ static void load_queries(const struct round *r, const struct attend_piece *p, ui
                r->q + ((size_t)(p->row + t0 + t) * a->n_head + head * a->group) * a->hd,
                width * sizeof(float));
     if (segment != p->segment) {
-        const struct seq_segment *g = p->seq->segments;
-        uint32_t distance = g[p->segment].base - g[segment].base;
+        uint32_t distance = p->base - p->seq->segments[segment].base;
 
         a->k->rope(d->q, n * a->group, a->hd, rotary_by(a->rotary, distance, d->angles));
     }
@@ -158,7 +157,8 @@ static void segment_partial(const struct round *r, const struct attend_piece *p,
     const struct seq *s = p->seq;
     bool own = segment == p->segment;
     /* The first row's own key is one of the segment's, or stands beside it. */
-    uint32_t n_keys = s->segments[segment].n_keys, first = p->off + t0 * p->stride + !p->self_k;
+    uint32_t n_keys = own ? 0 : s->segments[segment].n_keys;
+    uint32_t first = p->off + t0 * p->stride + !p->self_k;
     struct kernels_attn k = {
         .q = d->q,
         .n_rows = n * a->group,
@@ -169,7 +169,7 @@ static void segment_partial(const struct round *r, const struct attend_piece *p,
         .stride = p->stride,
         .pool = s->pool->mem,
         .page_bytes = s->pool->page_bytes,
-        .pages = seq_pages(s, segment),
+        .pages = own ? p->pages : seq_pages(s, segment),
         .k_off = pool_k_off(s->pool, r->layer, head),
         .v_off = pool_v_off(s->pool, r->layer, head),
         .m = m,
@@ -214,8 +214,8 @@ static void weigh_page(const struct round *r, const struct attend_piece *p, uint
 {
     const struct attend *a = r->a;
     const struct seq *s = p->seq;
-    const uint8_t *tile = s->pool->mem + seq_pages(s, p->segment)[page] * s->pool->page_bytes +
-                          pool_k_off(s->pool, r->layer, head);
+    const uint8_t *tile =
+        s->pool->mem + p->pages[page] * s->pool->page_bytes + pool_k_off(s->pool, r->layer, head);
     uint32_t first = page * POOL_PAGE_TOKENS;
     float *to = p->weights + ((size_t)r->layer * a->n_head_kv + head) * s->seg_len + first;
     struct kernels_matmul dot = { .type = QUANT_F32, /* a K tile is a tile of 16 rows of weights */

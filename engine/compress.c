@@ -28,7 +28,7 @@ struct job {
     const struct compress_spec *spec;
     const struct seq *s;
     uint32_t segment, n_keys;
-    const uint32_t *to;             /* pages: the segment's own, or those with gists in them */
+    const uint32_t *from, *to;      /* pages: the segment's own, or those with gists in them */
     uint32_t gists_from, gists_end; /* keys that are there already */
     const float *weights;
     bool thin;
@@ -36,15 +36,52 @@ struct job {
 };
 
 static const char *const names[COMPRESS__N] = {
-    [COMPRESS_FULL] = "full",
-    [COMPRESS_NONE] = "none",
-    [COMPRESS_FINE_KV] = "fine-kv",
-    [COMPRESS_SELECT] = "select",
+    [COMPRESS_FULL] = "full",           [COMPRESS_NONE] = "none",
+    [COMPRESS_FINE_KV] = "fine-kv",     [COMPRESS_SELECT] = "select",
+    [COMPRESS_COARSE_KV] = "coarse-kv", [COMPRESS_COARSE_REC] = "coarse-rec",
 };
 
 const char *compress_name(enum compress_method method)
 {
     return names[method];
+}
+
+static bool is_coarse(const struct compress_spec *c)
+{
+    return c->method == COMPRESS_COARSE_KV || c->method == COMPRESS_COARSE_REC;
+}
+
+uint32_t compress_gist_every(const struct compress_spec *c)
+{
+    return c->method == COMPRESS_FINE_KV && c->adapter && c->adapter->mask == ADAPTER_IN_SEGMENT
+               ? c->ratio
+               : 0;
+}
+
+/* The gists stand for the whole segment. */
+static bool is_whole(const struct compress_spec *c)
+{
+    return is_coarse(c) || compress_gist_every(c) > 0;
+}
+
+enum compress_method compress_method_of(const struct adapter *a)
+{
+    return a->method == ADAPTER_COARSE_KV    ? COMPRESS_COARSE_KV
+           : a->method == ADAPTER_COARSE_REC ? COMPRESS_COARSE_REC
+                                             : COMPRESS_FINE_KV;
+}
+
+static int check_adapter(const struct compress_spec *c, struct why *why)
+{
+    if (!c->adapter && is_coarse(c))
+        return why_set(why, -EINVAL, "%s wants an adapter that makes its gists", names[c->method]);
+    if (c->adapter && compress_method_of(c->adapter) != c->method)
+        return why_set(why, -EINVAL, "adapter \"%s\" makes %s gists, not %s", c->adapter->name,
+                       adapter_method_name(c->adapter->method), names[c->method]);
+    if (compress_gist_every(c) && c->sinks > c->ratio)
+        return why_set(why, -EINVAL, "found %u sinks, allowed before the first gist are up to %u",
+                       c->sinks, c->ratio);
+    return 0;
 }
 
 int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
@@ -58,7 +95,7 @@ int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *
     if (c->sinks > COMPRESS_SINKS_MAX)
         return why_set(why, -EINVAL, "found %u sinks, allowed are up to %u", c->sinks,
                        COMPRESS_SINKS_MAX);
-    return 0;
+    return check_adapter(c, why);
 }
 
 static uint32_t n_sinks(const struct compress_spec *c, uint32_t segment)
@@ -66,19 +103,29 @@ static uint32_t n_sinks(const struct compress_spec *c, uint32_t segment)
     return segment == 0 ? c->sinks : 0;
 }
 
+/* Gists of a segment, and the tokens behind them that stay. */
+static uint32_t snippets(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    return (is_whole(c) ? seg_len : seg_len - n_sinks(c, segment)) / c->ratio;
+}
+
+static uint32_t remainder_of(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    return is_whole(c) ? 0 : (seg_len - n_sinks(c, segment)) % c->ratio;
+}
+
 uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
                          uint32_t thinned)
 {
-    uint32_t sinks = n_sinks(c, segment), rest = seg_len - sinks, gists;
+    uint32_t gists = snippets(c, seg_len, segment);
 
     if (c->method == COMPRESS_FULL)
         return seg_len;
     if (c->method == COMPRESS_NONE)
         return 0;
-    gists = rest / c->ratio;
     while (thinned-- > 0)
         gists = (gists + 1) / 2;
-    return sinks + gists + rest % c->ratio;
+    return n_sinks(c, segment) + gists + remainder_of(c, seg_len, segment);
 }
 
 uint32_t compress_max_thinned(const struct compress_spec *c)
@@ -101,16 +148,28 @@ uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len)
 
 uint32_t compress_n_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
-    return c->adapter ? (seg_len - n_sinks(c, segment)) / c->ratio : 0;
+    return c->adapter && !compress_gist_every(c) ? snippets(c, seg_len, segment) : 0;
 }
 
 /* --- which keys stay -------------------------------------------------------------------------- */
+
+/* Gists that stand among the tokens. */
+static void keep_gists(const struct job *j, uint32_t *ret)
+{
+    uint32_t sinks = n_sinks(j->spec, j->segment), r = j->spec->ratio, n = 0;
+
+    for (uint32_t i = 0; i < sinks; i++)
+        ret[n++] = i;
+    for (uint32_t i = 1; i <= j->s->seg_len / r; i++)
+        ret[n++] = i * (r + 1) - 1;
+    assert(n == j->n_keys);
+}
 
 /* The last token of every snippet, and the remainder. */
 static void keep_snippets(const struct job *j, uint32_t *ret)
 {
     uint32_t sinks = n_sinks(j->spec, j->segment), r = j->spec->ratio, n = 0;
-    uint32_t n_snippets = (j->s->seg_len - sinks) / r;
+    uint32_t n_snippets = snippets(j->spec, j->s->seg_len, j->segment);
 
     for (uint32_t i = 0; i < sinks; i++)
         ret[n++] = i;
@@ -191,7 +250,7 @@ static void keep_heaviest(const struct job *j, uint32_t head_of_all, struct desk
 static void keep_later(const struct job *j, uint32_t *ret)
 {
     uint32_t sinks = n_sinks(j->spec, j->segment), n = 0;
-    uint32_t rest = (j->s->seg_len - sinks) % j->spec->ratio, end = j->n_had - rest;
+    uint32_t end = j->n_had - remainder_of(j->spec, j->s->seg_len, j->segment);
 
     for (uint32_t i = 0; i < sinks; i++)
         ret[n++] = i;
@@ -202,24 +261,40 @@ static void keep_later(const struct job *j, uint32_t *ret)
     assert(n == j->n_keys);
 }
 
-static void read_key(const struct job *j, size_t k_off, size_t v_off, uint32_t i, struct desk *d)
-{
-    const struct pool *p = j->s->pool;
-    uint32_t page = seq_pages(j->s, j->segment)[i / POOL_PAGE_TOKENS];
-    const uint8_t *at = p->mem + page * p->page_bytes;
+/* Offsets of a layer's head in a page. */
+struct head {
+    size_t k, v;
+};
 
-    kv_read(p->kv, at + k_off, at + v_off, j->c->hd, i % POOL_PAGE_TOKENS, d->k, d->v);
+static struct head head_of(const struct job *j, uint32_t item)
+{
+    uint32_t n = j->c->n_head_kv;
+
+    return (struct head){ pool_k_off(j->s->pool, item / n, item % n),
+                          pool_v_off(j->s->pool, item / n, item % n) };
+}
+
+static uint8_t *page_of(const struct job *j, const uint32_t *pages, uint32_t i)
+{
+    return j->s->pool->mem + pages[i / POOL_PAGE_TOKENS] * j->s->pool->page_bytes;
+}
+
+static void read_key(const struct job *j, struct head h, uint32_t i, struct desk *d)
+{
+    const uint8_t *at = page_of(j, j->from, i);
+
+    kv_read(j->s->pool->kv, at + h.k, at + h.v, j->c->hd, i % POOL_PAGE_TOKENS, d->k, d->v);
 }
 
 /* The shortest keys of one head. */
-static void keep_shortest(const struct job *j, size_t k_off, size_t v_off, struct desk *d)
+static void keep_shortest(const struct job *j, struct head h, struct desk *d)
 {
     uint32_t sinks = n_sinks(j->spec, j->segment);
 
     for (uint32_t i = sinks; i < j->n_had; i++) {
         float sum = 0;
 
-        read_key(j, k_off, v_off, i, d);
+        read_key(j, h, i, d);
         for (uint32_t c = 0; c < j->c->hd; c++)
             sum += d->k[c] * d->k[c];
         d->weights[i - sinks] = sum >= 0 ? -sum : -INFINITY;
@@ -229,47 +304,68 @@ static void keep_shortest(const struct job *j, size_t k_off, size_t v_off, struc
 
 /* --- moving them ------------------------------------------------------------------------------ */
 
-/* The rotation by n positions, backwards. */
-static void turn_back(const struct compressor *c, uint32_t n, struct desk *d)
+/* d->k by so many positions, less than SEQ_SEGMENT_MAX. */
+static void turn_key(const struct compressor *c, int by, struct desk *d)
 {
     uint32_t hd = c->hd;
 
-    memcpy(d->angles, rotary_by(c->rotary, n, NULL), hd * sizeof(float)); /* n < SEQ_SEGMENT_MAX */
-    for (uint32_t i = hd / 2; i < hd; i++)
+    memcpy(d->angles, rotary_by(c->rotary, (uint32_t)abs(by), NULL), hd * sizeof(float));
+    for (uint32_t i = hd / 2; by < 0 && i < hd; i++)
         d->angles[i] = -d->angles[i];
     c->k->rope(d->k, 1, hd, d->angles);
+}
+
+/* A key is kept rotated by its place. */
+static void move_key(const struct job *j, struct head h, uint32_t from, uint32_t to, struct desk *d)
+{
+    uint8_t *at = page_of(j, j->to, to);
+
+    if (from == to && j->from == j->to)
+        return;
+    read_key(j, h, from, d);
+    turn_key(j->c, (int)to - (int)from, d);
+    j->c->k->kv_store[j->s->pool->kv](d->k, d->v, j->c->hd, to % POOL_PAGE_TOKENS, at + h.k,
+                                      at + h.v);
 }
 
 /* Kept offsets ascend, so that in place an entry never lies before its place: none is overwritten unread. */
 static void move_head(void *arg, uint32_t item, uint32_t worker)
 {
     const struct job *j = arg;
-    const struct compressor *c = j->c;
-    const struct pool *p = j->s->pool;
-    bool in_place = j->to == seq_pages(j->s, j->segment);
-    size_t k_off = pool_k_off(p, item / c->n_head_kv, item % c->n_head_kv);
-    size_t v_off = pool_v_off(p, item / c->n_head_kv, item % c->n_head_kv);
-    struct desk *d = &c->desks[worker];
+    struct head h = head_of(j, item);
+    struct desk *d = &j->c->desks[worker];
 
     if (j->spec->method == COMPRESS_SELECT && j->thin)
-        keep_shortest(j, k_off, v_off, d);
+        keep_shortest(j, h, d);
     else if (j->spec->method == COMPRESS_SELECT)
         keep_heaviest(j, item, d);
     else if (j->thin)
         keep_later(j, d->kept);
+    else if (j->s->gist_every)
+        keep_gists(j, d->kept);
     else
         keep_snippets(j, d->kept);
-    for (uint32_t to = 0; to < j->n_keys; to++) {
-        uint32_t from = d->kept[to];
-        uint8_t *target = p->mem + j->to[to / POOL_PAGE_TOKENS] * p->page_bytes;
+    for (uint32_t to = 0; to < j->n_keys; to++)
+        if (to < j->gists_from || to >= j->gists_end)
+            move_key(j, h, d->kept[to], to, d);
+}
 
-        if ((from == to && in_place) || (to >= j->gists_from && to < j->gists_end))
-            continue;
-        read_key(j, k_off, v_off, from, d);
-        turn_back(c, from - to, d);
-        c->k->kv_store[p->kv](d->k, d->v, c->hd, to % POOL_PAGE_TOKENS, target + k_off,
-                              target + v_off);
-    }
+static void copy_sinks(void *arg, uint32_t item, uint32_t worker)
+{
+    const struct job *j = arg;
+
+    for (uint32_t i = 0; i < n_sinks(j->spec, j->segment); i++)
+        move_key(j, head_of(j, item), i, i, &j->c->desks[worker]);
+}
+
+/* Gists in pages of their own make room for the sinks. */
+static void shift_gists(void *arg, uint32_t item, uint32_t worker)
+{
+    const struct job *j = arg;
+    uint32_t sinks = n_sinks(j->spec, j->segment);
+
+    for (uint32_t i = j->n_keys - sinks; i-- > 0;)
+        move_key(j, head_of(j, item), i, sinks + i, &j->c->desks[worker]);
 }
 
 static struct job make_job(struct compressor *c, const struct compress_spec *spec,
@@ -281,7 +377,13 @@ static struct job make_job(struct compressor *c, const struct compress_spec *spe
                          .s = s,
                          .segment = segment,
                          .n_keys = compress_n_keys(spec, s->seg_len, segment, 0),
+                         .from = seq_pages(s, segment),
                          .to = seq_pages(s, segment) };
+}
+
+static void run_job(struct job *j, void (*fn)(void *arg, uint32_t item, uint32_t worker))
+{
+    workers_run(j->c->w, fn, j, j->c->n_layer * j->c->n_head_kv);
 }
 
 /* In place. */
@@ -292,7 +394,7 @@ static int move_all(struct job *j, struct seq *s)
     if (r < 0)
         return r;
     if (j->n_keys)
-        workers_run(j->c->w, move_head, j, j->c->n_layer * j->c->n_head_kv);
+        run_job(j, move_head);
     seq_shorten(s, j->segment, j->n_keys);
     return 0;
 }
@@ -322,15 +424,30 @@ int compressor_thin(struct compressor *c, const struct compress_spec *spec, stru
     return move_all(&j, s);
 }
 
+void compressor_put_sinks(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                          uint32_t segment, const uint32_t *pages)
+{
+    struct job j = make_job(c, spec, s, segment);
+
+    j.to = pages;
+    run_job(&j, copy_sinks);
+}
+
 void compressor_join(struct compressor *c, const struct compress_spec *spec, struct seq *s,
                      uint32_t segment, const uint32_t *pages)
 {
     struct job j = make_job(c, spec, s, segment);
 
     j.to = pages;
-    j.gists_from = n_sinks(spec, segment);
-    j.gists_end = j.gists_from + compress_n_gists(spec, s->seg_len, segment);
-    workers_run(c->w, move_head, &j, c->n_layer * c->n_head_kv);
+    if (spec->method == COMPRESS_COARSE_KV && n_sinks(spec, segment)) {
+        j.from = pages;
+        run_job(&j, shift_gists);
+        compressor_put_sinks(c, spec, s, segment, pages);
+    } else if (spec->method == COMPRESS_FINE_KV) {
+        j.gists_from = n_sinks(spec, segment);
+        j.gists_end = j.gists_from + compress_n_gists(spec, s->seg_len, segment);
+        run_job(&j, move_head);
+    }
     seq_replace(s, segment, j.n_keys, pages);
 }
 

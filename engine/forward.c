@@ -22,6 +22,13 @@
 /* A piece may be as short as the shortest segment, and each run adds a ragged one at both ends. */
 #define PIECES_MAX(max_batch) ((max_batch) / SEQ_SEGMENT_MIN + 2 * FORWARD_RUNS_MAX)
 
+/* What a piece is of, and its rows that are gists: `first` and each step-th behind it. */
+struct source {
+    const struct forward_run *run;
+    const struct adapter *adapter;
+    uint32_t first, step, n;
+};
+
 struct forward {
     const struct model *m;
     const struct kernels *k;
@@ -34,9 +41,9 @@ struct forward {
     uint32_t n_rows, n_pieces, n_out;
     bool observes; /* one of the runs does */
     bool has_gists;
-    struct attend_piece *pieces;     /* (PIECES_MAX) */
-    const struct forward_run **runs; /* (PIECES_MAX) that each piece is of */
-    uint32_t *out_rows;              /* (max_batch): rows that outputs are wanted of */
+    struct attend_piece *pieces; /* (PIECES_MAX) */
+    struct source *sources;      /* (PIECES_MAX) */
+    uint32_t *out_rows;          /* (max_batch): rows that outputs are wanted of */
 
     /* Scratch, max_batch rows each. */
     void *mem;
@@ -77,8 +84,8 @@ static size_t lay_out(struct forward *f)
         { &f->att, t * n_q * sizeof(float) },
         { &f->kk, t * n_kv * sizeof(float) },
         { &f->vv, t * n_kv * sizeof(float) },
-        { &f->gate, t * m->n_ff * sizeof(float) },
-        { &f->up, t * m->n_ff * sizeof(float) },
+        { &f->gate, t * widest * sizeof(float) }, /* project_gists borrows both */
+        { &f->up, t * widest * sizeof(float) },
         { &f->out, t * m->n_embd * sizeof(float) },
         { &f->forms[KERNELS_FORM_Q8],
           max_u32(f->max_batch, 2 * HEAD_ROWS) * linear_row_bytes(KERNELS_FORM_Q8, widest) },
@@ -87,7 +94,7 @@ static size_t lay_out(struct forward *f)
         { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
         { &f->out_rows, t * sizeof(uint32_t) },
         { &f->pieces, PIECES_MAX(t) * sizeof(struct attend_piece) },
-        { &f->runs, PIECES_MAX(t) * sizeof(*f->runs) },
+        { &f->sources, PIECES_MAX(t) * sizeof(*f->sources) },
     };
     size_t off = 0;
 
@@ -237,40 +244,71 @@ static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
-/* Row i of a piece of gists: the embedding of its snippet's last token, if the adapter says so, and the
- * gist's own. */
-static void embed_gist(const struct forward *f, const struct attend_piece *p,
-                       const struct forward_run *run, uint32_t i, float *x)
+static void add_token(const struct forward *f, const struct seq *s, uint32_t segment, uint32_t off,
+                      float *x)
 {
-    const struct adapter *a = run->gists.adapter;
     const struct model_tensor *e = &f->m->embd;
-    uint32_t gist = run->gists.first + i, n = f->m->n_embd;
-    uint32_t row = gist < a->n_gists ? gist : a->n_gists - 1;
-    size_t token = (size_t)p->segment * p->seq->seg_len + p->off + i * p->stride;
+
+    tile_dequantise_row(e->type, e->data, s->tokens[(size_t)segment * s->seg_len + off], e->n_cols,
+                        x);
+}
+
+/* A gist whose snippet's last token stands at offset `last`: its own embedding, and that of the token
+ * if the adapter says so. */
+static void embed_gist(const struct forward *f, const struct adapter *a, const struct seq *s,
+                       uint32_t segment, uint32_t gist, uint32_t last, float *x)
+{
+    uint32_t row = gist < a->n_gists ? gist : a->n_gists - 1, n = f->m->n_embd;
 
     memset(x, 0, n * sizeof(*x));
     if (a->embedding == ADAPTER_EMBED_LAST)
-        tile_dequantise_row(e->type, e->data, p->seq->tokens[token], e->n_cols, x);
+        add_token(f, s, segment, last, x);
     f->k->add(x, a->embd + (size_t)row * n, n);
+}
+
+/* The key at offset `off` of a raw segment is a gist. */
+static bool is_gist(const struct seq *s, uint32_t off)
+{
+    return s->gist_every && off % (s->gist_every + 1) == s->gist_every;
+}
+
+/* Row i of a piece. */
+static void embed_row(const struct forward *f, const struct attend_piece *p,
+                      const struct forward_run *run, uint32_t i, float *x)
+{
+    const struct seq *s = p->seq;
+    uint32_t gist = run->gists.first + i, off = p->off + i;
+    uint32_t n_gists = s->gist_every ? off / (s->gist_every + 1) : 0; /* before it */
+
+    switch (run->gists.kind) {
+    case FORWARD_SIDE:
+        embed_gist(f, run->gists.adapter, s, p->segment, gist, p->off + i * p->stride, x);
+        return;
+    case FORWARD_BEHIND:
+        embed_gist(f, run->gists.adapter, s, run->gists.segment, gist,
+                   (gist + 1) * run->gists.ratio - 1, x);
+        return;
+    case FORWARD_SOFT:
+        memcpy(x, run->gists.hidden + (size_t)i * f->m->n_embd, f->m->n_embd * sizeof(*x));
+        return;
+    case FORWARD_NO_GISTS:
+        break;
+    }
+    if (is_gist(s, off))
+        embed_gist(f, s->adapter, s, p->segment, n_gists, off - n_gists - 1, x);
+    else
+        add_token(f, s, p->segment, off - n_gists, x);
 }
 
 static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct forward *f = r->f;
-    const struct model_tensor *e = &f->m->embd;
 
     for (uint32_t i = 0; i < f->n_pieces; i++) {
         const struct attend_piece *p = &f->pieces[i];
-        const uint32_t *ids = p->seq->tokens + (size_t)p->segment * p->seq->seg_len + p->off;
 
-        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++) {
-            float *x = f->x + (size_t)t * f->m->n_embd;
-
-            if (f->runs[i]->gists.adapter)
-                embed_gist(f, p, f->runs[i], t - p->row, x);
-            else
-                tile_dequantise_row(e->type, e->data, ids[t - p->row], e->n_cols, x);
-        }
+        for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
+            embed_row(f, p, f->sources[i].run, t - p->row, f->x + (size_t)t * f->m->n_embd);
     }
 }
 
@@ -309,11 +347,10 @@ static void turn_query(const struct rows *r, uint32_t off, uint32_t t)
     f->k->scale(q, n_q, 1.0f / sqrtf((float)hd));
 }
 
-/* Row t's biases: an adapter's, where it has its own, else the model's. */
-static void add_biases(const struct rows *r, const struct forward_run *run, uint32_t t)
+/* Row t's biases: those of the adapter that makes it, where that has its own, else the model's. */
+static void add_biases(const struct rows *r, const struct adapter *a, uint32_t t)
 {
     const struct forward *f = r->f;
-    const struct adapter *a = run->gists.adapter;
     const struct adapter_layer *own = a ? &a->layers[r->layer_index] : NULL;
     uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd, n_kv = f->m->n_head_kv * hd;
     struct {
@@ -331,9 +368,9 @@ static void add_biases(const struct rows *r, const struct forward_run *run, uint
             f->k->add(all[i].to, all[i].own ? all[i].own : all[i].bias, all[i].n);
 }
 
-/* A gist's key is kept rotated by its place among the gists, and attends to itself from where it
+/* A side gist's key is kept rotated by its place among the gists, and it attends to itself from where it
  * stands. */
-static void place_gist(const struct rows *r, const struct attend_piece *p,
+static void place_side(const struct rows *r, const struct attend_piece *p,
                        const struct forward_run *run, uint32_t i)
 {
     uint32_t slot = run->gists.sinks + run->gists.first + i, off = p->off + i * p->stride;
@@ -352,21 +389,22 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 
     for (uint32_t i = 0; i < f->n_pieces; i++) {
         const struct attend_piece *p = &f->pieces[i];
-        const uint32_t *pages = seq_pages(p->seq, p->segment);
+        const struct source *from = &f->sources[i];
 
         for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++) {
             uint32_t off = p->off + (t - p->row);
+            bool gist = from->n && t >= from->first && (t - from->first) % from->step == 0;
 
-            add_biases(r, f->runs[i], t);
+            add_biases(r, gist ? from->adapter : NULL, t);
             if (p->self_k) {
-                place_gist(r, p, f->runs[i], t - p->row);
+                place_side(r, p, from->run, t - p->row);
                 continue;
             }
             turn_query(r, off, t);
             if (p->weights)
                 continue; /* an observer's K and V are there */
             turn_keys(r, off, t);
-            store_kv(r, p->seq->pool, pages[off / POOL_PAGE_TOKENS], off % POOL_PAGE_TOKENS, t);
+            store_kv(r, p->seq->pool, p->pages[off / POOL_PAGE_TOKENS], off % POOL_PAGE_TOKENS, t);
         }
     }
 }
@@ -405,7 +443,7 @@ static unsigned gist_forms(const struct forward *f, uint32_t layer)
     unsigned forms = 0;
 
     for (uint32_t i = 0; f->has_gists && i < f->n_pieces; i++) {
-        const struct adapter *a = f->runs[i]->gists.adapter;
+        const struct adapter *a = f->sources[i].adapter;
 
         for (unsigned k = 0; a && k < ADAPTER_QKV__N; k++)
             if (a->layers[layer].p[k].w.data)
@@ -414,42 +452,72 @@ static unsigned gist_forms(const struct forward *f, uint32_t layer)
     return forms;
 }
 
-/* One projection of a piece of gists: y (n, n_out) holds the base model's. */
-static void project_gists(struct forward *f, const struct adapter_projection *g,
-                          const struct attend_piece *p, float *y)
+/* The inputs of a source's gists in one form, one after the other: where they lie, or in copy. */
+static const void *gather(const struct source *g, const void *rows, size_t row_bytes, void *copy)
 {
-    uint32_t n_embd = f->m->n_embd;
-    struct linear_input in = { .n_cols = n_embd }, low = { .n_cols = g->a.n_rows };
-    struct linear_output own = { &g->w, y }, a = { &g->a, f->y }, b = { &g->b, f->att };
+    const uint8_t *from = rows;
 
-    in.form[KERNELS_FORM_F32] = f->xn + (size_t)p->row * n_embd;
-    if (f->forms[KERNELS_FORM_BF16])
-        in.form[KERNELS_FORM_BF16] = (uint8_t *)f->forms[KERNELS_FORM_BF16] +
-                                     p->row * linear_row_bytes(KERNELS_FORM_BF16, n_embd);
-    if (g->w.data)
-        linear_run(f->k, f->w, &in, p->n, &own, 1);
+    if (!rows)
+        return NULL;
+    from += g->first * row_bytes;
+    for (uint32_t i = 0; g->step > 1 && i < g->n; i++)
+        memcpy((uint8_t *)copy + i * row_bytes, from + i * g->step * row_bytes, row_bytes);
+    return g->step > 1 ? copy : from;
+}
+
+/* y, of which a row is n wide, has the gists' rows replaced by x, or x added to them. */
+static void scatter(const struct forward *f, const struct source *g, const float *x, uint32_t n,
+                    bool add, float *y)
+{
+    for (uint32_t i = 0; i < g->n; i++) {
+        float *to = y + ((size_t)g->first + (size_t)i * g->step) * n;
+
+        if (add)
+            f->k->add(to, x + (size_t)i * n, n);
+        else
+            memcpy(to, x + (size_t)i * n, n * sizeof(*x));
+    }
+}
+
+/* One projection of a source's gists: y (T, n_out) holds the base model's. f->y was added to x, and f->att and
+ * f->up come later: they are free. */
+static void project_gists(struct forward *f, const struct adapter_projection *g,
+                          const struct source *from, const struct linear_input *in, float *y)
+{
+    struct linear_input low = { .n_cols = g->a.n_rows, .form[KERNELS_FORM_F32] = f->y };
+    struct linear_output own = { &g->w, f->up }, a = { &g->a, f->y }, b = { &g->b, f->att };
+
+    if (g->w.data) {
+        linear_run(f->k, f->w, in, from->n, &own, 1);
+        scatter(f, from, f->up, g->w.n_rows, false, y);
+    }
     if (!g->a.data)
         return;
-    linear_run(f->k, f->w, &in, p->n, &a, 1); /* f->y was added to x, f->att comes later */
-    low.form[KERNELS_FORM_F32] = f->y;
-    linear_run(f->k, f->w, &low, p->n, &b, 1);
-    for (uint32_t t = 0; t < p->n; t++)
-        f->k->add(y + (size_t)t * g->b.n_rows, f->att + (size_t)t * g->b.n_rows, g->b.n_rows);
+    linear_run(f->k, f->w, in, from->n, &a, 1);
+    linear_run(f->k, f->w, &low, from->n, &b, 1);
+    scatter(f, from, f->att, g->b.n_rows, true, y);
 }
 
 static void project_all_gists(struct forward *f, uint32_t layer)
 {
-    uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd, n_kv = f->m->n_head_kv * hd;
+    uint32_t n_embd = f->m->n_embd;
+    size_t n_bf16 = linear_row_bytes(KERNELS_FORM_BF16, n_embd);
 
     for (uint32_t i = 0; f->has_gists && i < f->n_pieces; i++) {
-        const struct adapter *a = f->runs[i]->gists.adapter;
-        const struct attend_piece *p = &f->pieces[i];
+        const struct source *g = &f->sources[i];
+        const struct adapter_projection *p;
+        struct linear_input in = { .n_cols = n_embd };
+        uint8_t *copy = (uint8_t *)f->gate; /* comes later, too */
 
-        if (!a)
+        if (g->n == 0)
             continue;
-        project_gists(f, &a->layers[layer].p[ADAPTER_Q], p, f->q + (size_t)p->row * n_q);
-        project_gists(f, &a->layers[layer].p[ADAPTER_K], p, f->kk + (size_t)p->row * n_kv);
-        project_gists(f, &a->layers[layer].p[ADAPTER_V], p, f->vv + (size_t)p->row * n_kv);
+        p = g->adapter->layers[layer].p;
+        in.form[KERNELS_FORM_F32] = gather(g, f->xn, n_embd * sizeof(float), copy);
+        copy += g->n * n_embd * sizeof(float);
+        in.form[KERNELS_FORM_BF16] = gather(g, f->forms[KERNELS_FORM_BF16], n_bf16, copy);
+        project_gists(f, &p[ADAPTER_Q], g, &in, f->q);
+        project_gists(f, &p[ADAPTER_K], g, &in, f->kk);
+        project_gists(f, &p[ADAPTER_V], g, &in, f->vv);
     }
 }
 
@@ -543,52 +611,120 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
 
 /* --- the batch -------------------------------------------------------------------------------- */
 
-static void add_piece(struct forward *f, const struct forward_run *run, struct attend_piece p)
+/* from->n rows of it, if any, are gists. */
+static void add_piece(struct forward *f, const struct source *from, const struct attend_piece *p)
 {
-    f->runs[f->n_pieces] = run;
-    f->pieces[f->n_pieces++] = p;
+    f->sources[f->n_pieces] = *from;
+    f->pieces[f->n_pieces++] = *p;
+    f->has_gists = f->has_gists || from->n;
 }
 
 static void take_observers(struct forward *f, const struct forward_run *run)
 {
     const struct seq *s = run->seq;
     uint32_t segment = run->observe.first / s->seg_len, off = run->observe.first % s->seg_len;
+    struct attend_piece p = { .seq = s,
+                              .segment = segment,
+                              .base = s->segments[segment].base,
+                              .pages = seq_pages(s, segment),
+                              .off = off,
+                              .row = f->n_rows,
+                              .n = run->n_tokens,
+                              .stride = 1,
+                              .weights = run->observe.weights };
+    struct source from = { .run = run };
 
     assert(run->observe.first + run->n_tokens <= s->n_tokens && off + run->n_tokens <= s->seg_len);
-    assert(!s->segments[segment].compressed && run->want == FORWARD_WANT_NONE);
-    add_piece(f, run,
-              (struct attend_piece){ .seq = s,
-                                     .segment = segment,
-                                     .off = off,
-                                     .row = f->n_rows,
-                                     .n = run->n_tokens,
-                                     .stride = 1,
-                                     .weights = run->observe.weights });
-    f->n_rows += run->n_tokens;
+    assert(!s->segments[segment].compressed && run->want == FORWARD_WANT_NONE && !s->gist_every);
+    add_piece(f, &from, &p);
     f->observes = true;
+}
+
+/* Outputs of n rows from row `first` on. */
+static void want_rows(struct forward *f, uint32_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        f->out_rows[f->n_out++] = first + i;
 }
 
 static void take_gists(struct forward *f, const struct forward_run *run)
 {
     const struct seq *s = run->seq;
-    uint32_t segment = run->gists.segment, ratio = run->gists.ratio;
-    uint32_t off = run->gists.sinks + (run->gists.first + 1) * ratio - 1;
+    uint32_t segment = run->gists.segment, first = run->gists.first, n = run->n_tokens;
+    uint32_t sinks = run->gists.sinks, ratio = run->gists.ratio;
     size_t at = (size_t)f->n_rows * f->m->n_head_kv * f->m->head_dim;
+    const struct seq_segment *g = &s->segments[segment];
+    struct attend_piece p = { .seq = s,
+                              .segment = segment,
+                              .base = g->base,
+                              .pages = run->gists.pages,
+                              .off = sinks + first,
+                              .row = f->n_rows,
+                              .n = n,
+                              .stride = 1 };
+    struct source from = { run, run->gists.adapter, f->n_rows, 1, n };
 
-    assert((segment + 1) * s->seg_len <= s->n_tokens && !s->segments[segment].compressed);
-    assert(off > 0 && off + (run->n_tokens - 1) * ratio < s->seg_len);
-    assert(run->want == FORWARD_WANT_NONE);
-    add_piece(f, run,
-              (struct attend_piece){ .seq = s,
-                                     .segment = segment,
-                                     .off = off,
-                                     .row = f->n_rows,
-                                     .n = run->n_tokens,
-                                     .stride = ratio,
-                                     .self_k = f->kk + at,
-                                     .self_v = f->vv + at });
-    f->n_rows += run->n_tokens;
-    f->has_gists = true;
+    assert((segment + 1) * s->seg_len <= s->n_tokens && !g->compressed);
+    if (run->gists.kind == FORWARD_SIDE) {
+        p.pages = seq_pages(s, segment);
+        p.off = sinks + (first + 1) * ratio - 1;
+        p.stride = ratio;
+        p.self_k = f->kk + at;
+        p.self_v = f->vv + at;
+        assert(p.off > 0 && p.off + (n - 1) * ratio < s->seg_len);
+    } else if (run->gists.kind == FORWARD_BEHIND) {
+        p.segment = segment + 1;
+        p.base += g->n_keys;
+        p.off = first;
+    } else {
+        from.adapter = NULL; /* soft tokens are the base model's */
+        from.n = 0;
+    }
+    assert((run->want == FORWARD_WANT_ALL) ==
+           (run->gists.kind == FORWARD_BEHIND && run->gists.hidden));
+    if (run->want == FORWARD_WANT_ALL)
+        want_rows(f, f->n_rows, n);
+    add_piece(f, &from, &p);
+}
+
+/* The run's tokens [done, done + n) of one segment, with the gists among them. */
+static void take_tokens(struct forward *f, const struct forward_run *run, uint32_t done, uint32_t n)
+{
+    const struct seq *s = run->seq;
+    uint32_t at = s->n_tokens + done, segment = at / s->seg_len, every = s->gist_every;
+    uint32_t off = seq_raw_keys(s, at % s->seg_len);
+    struct attend_piece p = { .seq = s,
+                              .segment = segment,
+                              .base = s->segments[segment].base,
+                              .pages = seq_pages(s, segment),
+                              .off = off,
+                              .row = f->n_rows + seq_raw_keys(s, at) - seq_raw_keys(s, s->n_tokens),
+                              .n = seq_raw_keys(s, at % s->seg_len + n) - off,
+                              .stride = 1 };
+    struct source from = { .run = run };
+
+    if (every) {
+        uint32_t skip = every - off % (every + 1); /* rows to the first gist */
+
+        from.adapter = s->adapter;
+        from.first = p.row + skip;
+        from.step = every + 1;
+        from.n = p.n > skip ? (p.n - skip - 1) / (every + 1) + 1 : 0;
+    }
+    add_piece(f, &from, &p);
+}
+
+static bool reads(const struct forward_run *run)
+{
+    return !run->observe.weights && run->gists.kind == FORWARD_NO_GISTS;
+}
+
+uint32_t forward_run_rows(const struct forward_run *r)
+{
+    const struct seq *s = r->seq;
+
+    return reads(r) ? seq_raw_keys(s, s->n_tokens + r->n_tokens) - seq_raw_keys(s, s->n_tokens)
+                    : r->n_tokens;
 }
 
 /* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at
@@ -596,12 +732,13 @@ static void take_gists(struct forward *f, const struct forward_run *run)
 static int take_run(struct forward *f, const struct forward_run *run)
 {
     struct seq *s = run->seq;
+    uint32_t wanted = run->want == FORWARD_WANT_ALL ? 0 : run->n_tokens - 1; /* from this one on */
 
     if (run->observe.weights) {
         take_observers(f, run);
         return 0;
     }
-    if (run->gists.adapter) {
+    if (!reads(run)) {
         take_gists(f, run);
         return 0;
     }
@@ -611,27 +748,27 @@ static int take_run(struct forward *f, const struct forward_run *run)
             return -EINVAL;
         s->tokens[s->n_tokens + i] = run->tokens[i];
     }
-    if (run->want != FORWARD_WANT_NONE)
-        for (uint32_t i = run->want == FORWARD_WANT_LAST ? run->n_tokens - 1 : 0; i < run->n_tokens;
-             i++)
-            f->out_rows[f->n_out++] = f->n_rows + i;
-    for (uint32_t done = 0; done < run->n_tokens;) {
-        uint32_t at = s->n_tokens + done, off = at % s->seg_len;
-        uint32_t n = s->seg_len - off;
-
+    for (uint32_t i = wanted; run->want != FORWARD_WANT_NONE && i < run->n_tokens; i++)
+        want_rows(f, f->n_rows + seq_raw_keys(s, s->n_tokens + i) - seq_raw_keys(s, s->n_tokens),
+                  1);
+    for (uint32_t done = 0, n; done < run->n_tokens; done += n) {
+        n = s->seg_len - (s->n_tokens + done) % s->seg_len;
         if (n > run->n_tokens - done)
             n = run->n_tokens - done;
-        add_piece(f, run,
-                  (struct attend_piece){ .seq = s,
-                                         .segment = at / s->seg_len,
-                                         .off = off,
-                                         .row = f->n_rows + done,
-                                         .n = n,
-                                         .stride = 1 });
-        done += n;
+        take_tokens(f, run, done, n);
     }
-    f->n_rows += run->n_tokens;
     return 0;
+}
+
+/* The step is done: sequences have their tokens, and who wanted them the hidden states. */
+static void finish_run(const struct forward *f, const struct forward_run *run, uint32_t out)
+{
+    size_t n_embd = f->m->n_embd;
+
+    if (reads(run))
+        run->seq->n_tokens += run->n_tokens;
+    else if (run->want == FORWARD_WANT_ALL)
+        memcpy(run->gists.hidden, f->out + out * n_embd, run->n_tokens * n_embd * sizeof(float));
 }
 
 int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_runs,
@@ -641,7 +778,7 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
     int r;
 
     for (uint32_t i = 0; i < n_runs; i++) {
-        all += runs[i].n_tokens;
+        all += forward_run_rows(&runs[i]);
         if (runs[i].n_tokens == 0)
             return -EINVAL;
     }
@@ -654,13 +791,16 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
         r = take_run(f, &runs[i]);
         if (r < 0)
             return r;
+        f->n_rows += forward_run_rows(&runs[i]);
     }
     r = run_layers(f, stop);
     if (r < 0)
         return r;
-    for (uint32_t i = 0; i < n_runs; i++)
-        if (!runs[i].observe.weights && !runs[i].gists.adapter)
-            runs[i].seq->n_tokens += runs[i].n_tokens;
+    for (uint32_t i = 0, out = 0; i < n_runs; i++) {
+        finish_run(f, &runs[i], out);
+        out +=
+            runs[i].want == FORWARD_WANT_ALL ? runs[i].n_tokens : runs[i].want != FORWARD_WANT_NONE;
+    }
     *ret_n_out = f->n_out;
     return 0;
 }

@@ -242,7 +242,7 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
     .attn = { [KERNELS_KV_F16] = avx2_attn_f16,                                                    \
               [KERNELS_KV_F32] = avx2_attn_f32,                                                    \
               [KERNELS_KV_Q8_0] = avx2_attn_q8_0 },                                                \
-    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,  \
+    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,       \
     .weights = weights
 
 #define FLOATS                                                                                     \

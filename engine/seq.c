@@ -16,12 +16,27 @@ int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uin
         return -EINVAL;
     /* Untouched pages of these tables cost address space, not memory. */
     s->tokens = malloc((size_t)max_tokens * sizeof(*s->tokens));
-    s->pages = malloc((size_t)seq_n_pages(max_tokens) * sizeof(*s->pages));
     s->segments = malloc(((size_t)max_tokens / seg_len + 1) * sizeof(*s->segments));
-    if (!s->tokens || !s->pages || !s->segments) {
+    if (!s->tokens || !s->segments || seq_interleave(s, 0, NULL) < 0) {
         seq_close(s);
         return -ENOMEM;
     }
+    return 0;
+}
+
+int seq_interleave(struct seq *s, uint32_t every, const struct adapter *adapter)
+{
+    uint32_t n_slots = seq_n_pages(s->seg_len + (every ? s->seg_len / every : 0));
+    uint32_t *pages = malloc(((size_t)s->max_tokens / s->seg_len + 1) * n_slots * sizeof(*pages));
+
+    if (!pages)
+        return -ENOMEM;
+    assert(s->n_reserved == 0 && (every == 0 || s->seg_len % every == 0));
+    free(s->pages);
+    s->pages = pages;
+    s->n_slots = n_slots;
+    s->gist_every = every;
+    s->adapter = adapter;
     return 0;
 }
 
@@ -48,15 +63,19 @@ static uint32_t keys_reserved(const struct seq *s, uint32_t segment)
     const struct seq_segment *g = &s->segments[segment];
     uint32_t behind = s->n_reserved - segment * s->seg_len;
 
-    return !g->compressed && behind < s->seg_len ? behind : g->n_keys;
+    return !g->compressed && behind < s->seg_len ? seq_raw_keys(s, behind) : g->n_keys;
 }
 
 int seq_fork(const struct seq *s, struct seq *dst)
 {
     int r = seq_open(dst, s->pool, s->account, s->max_tokens, s->seg_len, s->pos0);
 
-    if (r < 0)
+    if (r == 0 && s->gist_every)
+        r = seq_interleave(dst, s->gist_every, s->adapter);
+    if (r < 0) {
+        seq_close(dst);
         return r;
+    }
     memcpy(dst->tokens, s->tokens, (size_t)s->n_tokens * sizeof(*s->tokens));
     for (uint32_t k = 0; r == 0 && k * s->seg_len < s->n_tokens; k++) {
         uint32_t end = (k + 1) * s->seg_len, n;
@@ -83,7 +102,7 @@ static void open_segment(struct seq *s, uint32_t k)
     const struct seq_segment *last = k ? &s->segments[k - 1] : NULL;
 
     s->segments[k] = (struct seq_segment){ .base = last ? last->base + last->n_keys : s->pos0,
-                                           .n_keys = s->seg_len };
+                                           .n_keys = seq_raw_keys(s, s->seg_len) };
 }
 
 /* The next n ids come with pages that stand in another table, too. */
@@ -91,10 +110,13 @@ static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pag
                   const uint32_t *pages)
 {
     int r = pool_share(s->pool, s->account, n_pages, pages);
+    uint32_t off = s->n_tokens % s->seg_len;
 
     assert(r == 0 && s->n_tokens == s->n_reserved && s->n_tokens + n <= s->max_tokens);
+    assert(!s->gist_every);
     memcpy(s->tokens + s->n_tokens, ids, n * sizeof(*ids));
-    memcpy(s->pages + s->n_tokens / POOL_PAGE_TOKENS, pages, n_pages * sizeof(*pages));
+    memcpy(seq_pages(s, s->n_tokens / s->seg_len) + off / POOL_PAGE_TOKENS, pages,
+           n_pages * sizeof(*pages));
     if (s->n_tokens % s->seg_len == 0)
         open_segment(s, s->n_tokens / s->seg_len);
     s->n_pages += n_pages;
@@ -127,31 +149,6 @@ int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
     return r;
 }
 
-int seq_reserve(struct seq *s, uint32_t n)
-{
-    uint32_t have = seq_n_pages(s->n_reserved), want, k = n_segments(s);
-    int r;
-
-    if (n > s->max_tokens - s->n_tokens)
-        return -E2BIG;
-    /* Of pages that hold tokens only the last can get more. */
-    r = s->n_tokens % POOL_PAGE_TOKENS
-            ? pool_own(s->pool, s->pages + s->n_tokens / POOL_PAGE_TOKENS)
-            : 0;
-    if (r < 0 || s->n_tokens + n <= s->n_reserved)
-        return r;
-    /* What comes is raw, so its slots lie one after the other. */
-    want = seq_n_pages(s->n_tokens + n);
-    r = want > have ? pool_take(s->pool, s->account, want - have, s->pages + have) : 0;
-    if (r < 0)
-        return r;
-    s->n_pages += want - have;
-    s->n_reserved = s->n_tokens + n;
-    for (; k < n_segments(s); k++)
-        open_segment(s, k);
-    return 0;
-}
-
 /* Gives back the pages of a segment behind its first n_keys. */
 static void give_behind(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
@@ -162,17 +159,61 @@ static void give_behind(struct seq *s, uint32_t segment, uint32_t n_keys)
     s->n_pages -= have - keep;
 }
 
-uint32_t seq_rewind(struct seq *s, uint32_t n)
+/* Gives back all pages behind the first n tokens, which end in no compressed segment. */
+static void unreserve(struct seq *s, uint32_t n)
 {
-    uint32_t segment = n / s->seg_len, keep = n % s->seg_len;
+    uint32_t segment = n / s->seg_len, keep = seq_raw_keys(s, n % s->seg_len);
 
-    assert(n <= s->n_tokens);
-    if (keep && s->segments[segment].compressed)
-        keep = 0;
     for (uint32_t k = n_segments(s); k-- > segment;)
         give_behind(s, k, k == segment ? keep : 0);
-    s->n_tokens = s->n_reserved = segment * s->seg_len + keep;
-    return s->n_tokens;
+    s->n_reserved = n;
+}
+
+/* Takes pages of the segment that n_reserved ends in, up to n tokens or its end. */
+static int reserve_segment(struct seq *s, uint32_t n)
+{
+    uint32_t k = s->n_reserved / s->seg_len, first = k * s->seg_len, have, want;
+    uint32_t end = n - first < s->seg_len ? n : first + s->seg_len;
+    int r;
+
+    have = seq_n_pages(seq_raw_keys(s, s->n_reserved - first));
+    want = seq_n_pages(seq_raw_keys(s, end - first));
+    r = want > have ? pool_take(s->pool, s->account, want - have, seq_pages(s, k) + have) : 0;
+    if (r < 0)
+        return r;
+    if (s->n_reserved == first)
+        open_segment(s, k);
+    s->n_pages += want - have;
+    s->n_reserved = end;
+    return 0;
+}
+
+int seq_reserve(struct seq *s, uint32_t n)
+{
+    uint32_t had = s->n_reserved, segment = s->n_tokens / s->seg_len;
+    uint32_t keys = seq_raw_keys(s, s->n_tokens % s->seg_len);
+    int r = 0;
+
+    if (n > s->max_tokens - s->n_tokens)
+        return -E2BIG;
+    /* Of pages that hold keys only the last can get more. */
+    if (keys % POOL_PAGE_TOKENS)
+        r = pool_own(s->pool, seq_pages(s, segment) + keys / POOL_PAGE_TOKENS);
+    while (r == 0 && s->n_reserved < s->n_tokens + n)
+        r = reserve_segment(s, s->n_tokens + n);
+    if (r < 0)
+        unreserve(s, had);
+    return r;
+}
+
+uint32_t seq_rewind(struct seq *s, uint32_t n)
+{
+    assert(n <= s->n_tokens);
+    if (n % s->seg_len && s->segments[n / s->seg_len].compressed)
+        n -= n % s->seg_len;
+    unreserve(s, n);
+    s->n_tokens = n;
+    return n;
 }
 
 uint32_t seq_position(const struct seq *s, uint32_t n)
@@ -181,7 +222,7 @@ uint32_t seq_position(const struct seq *s, uint32_t n)
 
     assert(n <= s->n_tokens);
     if (off)
-        return s->segments[segment].base + off;
+        return s->segments[segment].base + seq_raw_keys(s, off);
     return segment ? s->segments[segment - 1].base + s->segments[segment - 1].n_keys : s->pos0;
 }
 

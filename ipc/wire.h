@@ -31,7 +31,14 @@ enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT }
 enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
 enum wire_score_want { WIRE_SCORE_LOGPROBS, WIRE_SCORE_LOGITS };
 enum wire_priority { WIRE_INTERACTIVE, WIRE_BACKGROUND };
-enum wire_compressor { WIRE_FULL, WIRE_NONE, WIRE_FINE_KV, WIRE_SELECT };
+enum wire_compressor {
+    WIRE_FULL,
+    WIRE_NONE,
+    WIRE_FINE_KV,
+    WIRE_SELECT,
+    WIRE_COARSE_KV,
+    WIRE_COARSE_REC
+};
 
 struct wire_memory {
     enum wire_compressor compressor;

@@ -113,9 +113,14 @@ static void batch_equals_alone(void **state)
         memcpy(q + i * width, w.q + t * width, width * sizeof(float));
         w.k->rope(q + i * width, w.m.n_head, w.m.head_dim, rotary_by(&w.rotary, off, NULL));
         w.k->scale(q + i * width, (uint32_t)width, 1.0f / sqrtf((float)w.m.head_dim));
-        pieces[i] = (struct attend_piece){
-            .seq = &w.seq, .segment = t / 64, .off = off, .row = i, .n = 1, .stride = 1
-        };
+        pieces[i] = (struct attend_piece){ .seq = &w.seq,
+                                           .segment = t / 64,
+                                           .base = w.seq.segments[t / 64].base,
+                                           .pages = seq_pages(&w.seq, t / 64),
+                                           .off = off,
+                                           .row = i,
+                                           .n = 1,
+                                           .stride = 1 };
     }
     attend_run(w.a, pieces, N, 0, q, out);
     assert_memory_equal(out, want + (CONTEXT - N) * width, N * width * sizeof(float));

@@ -1,30 +1,44 @@
-/* train/gist_adapter.c - gist-adapter: makes and shows adapter files (docs/adapter.md). */
+/* train/gist_adapter.c - gist-adapter: makes, imports and shows adapter files (docs/adapter.md). */
 #include "engine/adapter.h"
 #include "engine/model.h"
 #include "engine/safetensors.h"
+#include "train/adapter_write.h"
+#include "train/import.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { OK, FAILED, USAGE };
 
 static const char help[] =
     "usage: gist-adapter init [OPTIONS] -m MODEL.gguf FILE\n"
+    "       gist-adapter import [OPTIONS] -m MODEL.gguf CHECKPOINT FILE\n"
     "       gist-adapter show FILE\n\n"
     "init writes the untrained adapter of a model: its gists are the keys and values of the last\n"
-    "tokens of their snippets. show prints what is in an adapter file.\n\n"
+    "tokens of their snippets. import makes one of a published gist model, an Activation Beacon or "
+    "a\n"
+    "plain Fine-KV: CHECKPOINT is its folder, or a safetensors file with a config.json beside it. "
+    "show\n"
+    "prints what is in an adapter file.\n\n"
     "  -m, --model FILE           the GGUF file that the adapter is for\n"
-    "      --segment N            tokens of a segment that it will be trained with (512)\n"
-    "      --ratios \"N N ...\"     ratios that it was trained with (none)\n"
+    "      --segment N            tokens of a segment that it is trained with (512; import: as\n"
+    "                             config.json says)\n"
+    "      --ratios \"N N ...\"     ratios that it was trained with (none; import: as it says)\n"
+    "      --sinks N              first tokens that stay raw (4; import: as it says)\n"
     "  -f, --force                write over a file that is there\n"
     "  -h, --help                 this text\n"
     "  -V, --version              the version\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n";
+
+/* What the command line says; NULL where it says nothing. */
+struct wish {
+    const char *model, *segment, *ratios, *sinks;
+    bool force;
+};
 
 static int fail(int code, const char *sentence)
 {
@@ -32,33 +46,28 @@ static int fail(int code, const char *sentence)
     return code;
 }
 
-/* --- init --------------------------------------------------------------------------------------- */
-
-struct init {
-    const char *model, *out, *segment, *ratios;
-    int force;
-};
-
-static void put_string(FILE *f, const char *s)
+static int fail_write(int r, const struct why *why)
 {
-    fputc('"', f);
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            fprintf(f, "\\%c", *s);
-        else if ((unsigned char)*s < ' ')
-            fprintf(f, "\\u%04x", *s);
-        else
-            fputc(*s, f);
-    }
-    fputc('"', f);
+    fprintf(stderr, "gist-adapter: %s%s\n", why->text,
+            r == -EEXIST ? "; --force writes over it" : "");
+    return FAILED;
 }
 
-/* The header's JSON: metadata and no tensor. free() it. */
-static char *metadata(const struct init *in, const struct model *m, size_t *ret_len)
+/* What was written is read back as the daemon would read it. */
+static int check(void *arg, const char *path, struct why *why)
 {
-    const struct {
-        const char *key, *value;
-    } pairs[] = {
+    struct adapter *a = NULL;
+    int r = adapter_open(path, arg, &a, why);
+
+    adapter_close(a);
+    return r;
+}
+
+/* --- init, import ------------------------------------------------------------------------------- */
+
+static int init(const struct wish *w, struct model *m, const char *out)
+{
+    const struct adapter_write_pair pairs[] = {
         { "format", "gist-adapter" },
         { "version", "1" },
         { "base_model", m->digest },
@@ -66,85 +75,107 @@ static char *metadata(const struct init *in, const struct model *m, size_t *ret_
         { "method", adapter_method_name(ADAPTER_FINE_KV) },
         { "mask", adapter_mask_name(ADAPTER_MEMORY_ONLY) },
         { "embedding", "last-token" },
-        { "segment", in->segment },
-        { "ratios", in->ratios },
-        { "sinks", "4" },
+        { "segment", w->segment ? w->segment : "512" },
+        { "ratios", w->ratios ? w->ratios : "" },
+        { "sinks", w->sinks ? w->sinks : "4" },
     };
-    char *text = NULL;
-    FILE *f = open_memstream(&text, ret_len);
+    struct adapter_write file = { .pairs = pairs,
+                                  .n_pairs = sizeof(pairs) / sizeof(*pairs),
+                                  .check = check,
+                                  .arg = m,
+                                  .replace = w->force };
+    struct why why = { "" };
+    int r = adapter_write(out, &file, &why);
 
-    if (!f)
-        return NULL;
-    fputs("{\"__metadata__\":{", f);
-    for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++) {
-        if (i)
-            fputc(',', f);
-        put_string(f, pairs[i].key);
-        fputc(':', f);
-        put_string(f, pairs[i].value);
-    }
-    fputs("}}", f);
-    while (ftell(f) % 8) /* tensors are aligned by the header's length */
-        fputc(' ', f);
-    if (fclose(f) != 0) {
-        free(text);
-        return NULL;
-    }
-    return text;
-}
-
-static int write_file(const struct init *in, const char *text, size_t len)
-{
-    FILE *f = fopen(in->out, in->force ? "we" : "wxe");
-    uint8_t head[8];
-    int bad;
-
-    if (!f) {
-        fprintf(stderr, "gist-adapter: %s: %s%s\n", in->out, strerror(errno),
-                errno == EEXIST ? "; --force writes over it" : "");
-        return FAILED;
-    }
-    for (unsigned i = 0; i < sizeof(head); i++)
-        head[i] = (uint8_t)((uint64_t)len >> (8 * i));
-    bad = fwrite(head, sizeof(head), 1, f) != 1 || fwrite(text, len, 1, f) != 1;
-    if (fclose(f) != 0 || bad) {
-        fprintf(stderr, "gist-adapter: %s: %s\n", in->out, strerror(errno));
-        (void)unlink(in->out);
-        return FAILED;
-    }
+    if (r < 0)
+        return fail_write(r, &why);
+    printf("%s: an untrained fine-kv adapter of %s\n", out, m->name);
     return OK;
 }
 
-/* What was written is read back as the daemon would read it. */
-static int init_adapter(const struct init *in)
+static int import(const struct wish *w, struct model *m, const char *from, const char *out)
 {
-    struct adapter *a = NULL;
+    struct import in = { .from = from,
+                         .model = m,
+                         .out = out,
+                         .replace = w->force,
+                         .check = check,
+                         .arg = m,
+                         .segment = w->segment,
+                         .ratios = w->ratios,
+                         .sinks = w->sinks };
+    struct why why = { "" };
+    int r = import_run(&in, &why);
+
+    if (r < 0)
+        return fail_write(r, &why);
+    printf("%s: %s as a fine-kv adapter of %s\n", out, from, m->name);
+    return OK;
+}
+
+/* from NULL: init. */
+static int make(const struct wish *w, const char *from, const char *out)
+{
     struct why why = { "" };
     struct model *m;
-    size_t len;
-    char *text;
     int r;
 
-    if (!in->model)
-        return fail(USAGE, "init wants --model FILE.");
-    if (model_open(in->model, NULL, NULL, &m, &why) < 0)
+    if (!w->model)
+        return fail(USAGE, "wants --model FILE, the model that the adapter is for.");
+    if (model_open(w->model, NULL, NULL, &m, &why) < 0)
         return fail(FAILED, why.text);
-    text = metadata(in, m, &len);
-    r = text ? write_file(in, text, len) : fail(FAILED, "out of memory.");
-    free(text);
-    if (r == OK && adapter_open(in->out, m, &a, &why) < 0) {
-        (void)unlink(in->out);
-        r = fail(FAILED, why.text);
-    }
-    if (r == OK)
-        printf("%s: an untrained %s adapter of %s\n", in->out, adapter_method_name(a->method),
-               m->name);
-    adapter_close(a);
+    r = from ? import(w, m, from, out) : init(w, m, out);
     model_close(m);
     return r;
 }
 
 /* --- show --------------------------------------------------------------------------------------- */
+
+static uint64_t rows_of(const struct safetensors *s, unsigned layer, char p, const char *kind)
+{
+    char name[64];
+    const struct safetensors_tensor *t;
+
+    (void)snprintf(name, sizeof(name), "layers.%u.%c.%s", layer, p, kind);
+    t = safetensors_find(s, name);
+    return t ? t->dims[0] : 0;
+}
+
+/* What gists have of their own in place of a projection, in layers [first, end). */
+static void show_layers(const struct safetensors *s, char p, unsigned first, unsigned end)
+{
+    uint64_t rank = rows_of(s, first, p, "a"), full = rows_of(s, first, p, "weight");
+
+    printf("%c           layers %u to %u: ", p, first, end - 1);
+    fputs(full ? "a matrix of its own" : "the base model's matrix", stdout);
+    if (rank)
+        printf(" + rank %" PRIu64, rank);
+    puts(rows_of(s, first, p, "bias") ? ", a bias of its own" : "");
+}
+
+static bool same_kind(const struct safetensors *s, char p, unsigned a, unsigned b)
+{
+    return rows_of(s, a, p, "weight") == rows_of(s, b, p, "weight") &&
+           rows_of(s, a, p, "a") == rows_of(s, b, p, "a") &&
+           rows_of(s, a, p, "bias") == rows_of(s, b, p, "bias");
+}
+
+static void show_projections(const struct safetensors *s)
+{
+    unsigned n_layers = 0, layer;
+
+    for (size_t i = 0; i < safetensors_n(s); i++)
+        if (sscanf(safetensors_at(s, i)->name, "layers.%u.", &layer) == 1 && layer >= n_layers)
+            n_layers = layer + 1;
+    for (const char *p = "qkv"; n_layers && *p; p++)
+        for (unsigned first = 0, end; first < n_layers; first = end) {
+            for (end = first + 1; end < n_layers && same_kind(s, *p, first, end);)
+                end++;
+            show_layers(s, *p, first, end);
+        }
+    if (n_layers == 0)
+        puts("projections the base model's");
+}
 
 static int show(const char *path)
 {
@@ -153,7 +184,7 @@ static int show(const char *path)
     static const char *const types[] = { "F32", "F16", "BF16", "other" };
     struct safetensors *s;
     struct why why = { "" };
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, values = 0;
 
     if (safetensors_open(path, &s, &why) < 0)
         return fail(FAILED, why.text);
@@ -162,50 +193,68 @@ static int show(const char *path)
 
         printf("%-11s %s\n", keys[i], value ? value : "-");
     }
+    show_projections(s);
     for (size_t i = 0; i < safetensors_n(s); i++) {
         const struct safetensors_tensor *t = safetensors_at(s, i);
+        uint64_t n = 1;
 
         printf("%-24s %-5s", t->name, types[t->type]);
-        for (uint32_t d = 0; d < t->n_dims; d++)
+        for (uint32_t d = 0; d < t->n_dims; d++) {
             printf(" %" PRIu64, t->dims[d]);
+            n *= t->dims[d];
+        }
         putchar('\n');
         bytes += t->len;
+        values += n;
     }
-    printf("%zu tensors, %" PRIu64 " bytes\n", safetensors_n(s), bytes);
+    printf("%zu tensors, %" PRIu64 " values, %" PRIu64 " bytes\n", safetensors_n(s), values, bytes);
     safetensors_close(s);
     return OK;
 }
 
 /* --- the command line --------------------------------------------------------------------------- */
 
+static int run(const struct wish *w, int n, char *const *args)
+{
+    const char *command = n ? args[0] : "";
+
+    if (strcmp(command, "init") == 0 && n == 2)
+        return make(w, NULL, args[1]);
+    if (strcmp(command, "import") == 0 && n == 3)
+        return make(w, args[1], args[2]);
+    if (strcmp(command, "show") == 0 && n == 2)
+        return show(args[1]);
+    return fail(USAGE, "wants init FILE, import CHECKPOINT FILE or show FILE; see gist-adapter "
+                       "--help.");
+}
+
 int main(int argc, char **argv)
 {
     static const struct option longs[] = {
-        { "model", required_argument, NULL, 'm' },
-        { "segment", required_argument, NULL, 's' },
-        { "ratios", required_argument, NULL, 'r' },
-        { "force", no_argument, NULL, 'f' },
-        { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'V' },
-        { NULL, 0, NULL, 0 },
+        { "model", required_argument, NULL, 'm' },  { "segment", required_argument, NULL, 's' },
+        { "ratios", required_argument, NULL, 'r' }, { "sinks", required_argument, NULL, 'k' },
+        { "force", no_argument, NULL, 'f' },        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
     };
-    struct init in = { .segment = "512", .ratios = "" };
-    const char *command;
+    struct wish w = { .model = NULL };
     int c;
 
     while ((c = getopt_long(argc, argv, "m:fhV", longs, NULL)) != -1) {
         switch (c) {
         case 'm':
-            in.model = optarg;
+            w.model = optarg;
             break;
         case 's':
-            in.segment = optarg;
+            w.segment = optarg;
             break;
         case 'r':
-            in.ratios = optarg;
+            w.ratios = optarg;
+            break;
+        case 'k':
+            w.sinks = optarg;
             break;
         case 'f':
-            in.force = 1;
+            w.force = true;
             break;
         case 'h':
             fputs(help, stdout);
@@ -217,13 +266,5 @@ int main(int argc, char **argv)
             return USAGE;
         }
     }
-    command = optind < argc ? argv[optind] : "";
-    if (argc - optind != 2)
-        return fail(USAGE, "wants a command and a FILE; see gist-adapter --help.");
-    in.out = argv[optind + 1];
-    if (strcmp(command, "init") == 0)
-        return init_adapter(&in);
-    if (strcmp(command, "show") == 0)
-        return show(in.out);
-    return fail(USAGE, "there are the commands init and show; see gist-adapter --help.");
+    return run(&w, argc - optind, argv + optind);
 }

@@ -18,10 +18,18 @@ import reffile
 
 SEGMENT, N_TOKENS, OBSERVERS = 64, 320, 64
 MODELS = ("llama31", "smollm2", "qwen2", "qwen2_untied")
-# name, method, ratio, sinks, keep_tail, with an adapter
-POLICIES = (("none", "none", 1, 0, 0, False), ("fine", "fine-kv", 8, 4, 0, False),
-            ("tail", "fine-kv", 4, 3, 21, False), ("select", "select", 8, 4, 0, False),
-            ("gists", "fine-kv", 8, 4, 0, True), ("gists2", "fine-kv", 2, 0, 10, True))
+# name, method, ratio, sinks, keep_tail, adapter
+POLICIES = (("none", "none", 1, 0, 0, None), ("fine", "fine-kv", 8, 4, 0, None),
+            ("tail", "fine-kv", 4, 3, 21, None), ("select", "select", 8, 4, 0, None),
+            ("gists", "fine-kv", 8, 4, 0, ""), ("gists2", "fine-kv", 2, 0, 10, ""),
+            ("coarse", "coarse-kv", 8, 4, 0, "_coarse"), ("coarse4", "coarse-kv", 4, 0, 21, "_coarse"),
+            ("rec", "coarse-rec", 8, 4, 0, "_rec"), ("rec4", "coarse-rec", 4, 1, 33, "_rec"),
+            ("among", "fine-kv", 8, 4, 0, "_among"), ("among2", "fine-kv", 2, 2, 10, "_among"))
+# suffix of its file, method, mask, what it is made of for each of MODELS
+ADAPTERS = (("", "fine-kv", "memory-only", ("mixed", "full", "low", "untrained")),
+            ("_coarse", "coarse-kv", "memory-only", ("low", "mixed", "full", "mixed")),
+            ("_rec", "coarse-rec", "memory-only", ("full", "low", "mixed", "low")),
+            ("_among", "fine-kv", "in-segment", ("low", "mixed", "mixed", "full")))
 
 
 def field(reader, key, default=None):
@@ -132,6 +140,8 @@ class Session:
         self.m, self.adapter = m, adapter
         self.name, self.method, self.ratio, self.sinks, self.tail, _ = policy
         self.segments, self.n_packed, self.ids = [], 0, []
+        self.among = adapter is not None and adapter["mask"] == "in-segment"
+        self.soft = []  # coarse-rec: each segment's embeddings
 
     def keys_before(self, segment, layer):
         """k, v, positions of all entries of the segments before."""
@@ -172,8 +182,66 @@ class Session:
             x = m.ffn(i, x)
         return x, received, made
 
+    def behind(self, before, x, adapter):
+        """Runs rows at the positions behind `before`, a list per layer of [k, v], all of which they see, as they
+        see those of themselves that come earlier. Returns x, and per layer [k, v] of the rows."""
+        m, made = self.m, []
+        for i, (bk, bv) in enumerate(before):
+            q, k, v = m.qkv(i, x, adapter)
+            keys, values = np.concatenate((bk, k)), np.concatenate((bv, v))
+            positions = np.arange(len(keys))
+            o, _ = attend(m, q, positions[len(bk):], keys, np.repeat(positions[:, None], m.n_kv, 1), values,
+                          positions[None] <= positions[len(bk):, None])
+            made.append([k, v])
+            x = m.ffn(i, x + o.reshape(len(x), -1) @ m.layer(i, "attn_output.weight").T)
+        return x, made
+
+    def all_before(self, segment):
+        return [list(self.keys_before(segment, i)[:2]) for i in range(self.m.n_layer)]
+
+    def gist_rows(self, first, ends, ids):
+        """Embeddings of a segment's gists first, first + 1, ..., whose snippets end at ends."""
+        g = self.adapter["gist.embedding"]
+        x = np.stack([g[min(first + j, len(g) - 1)] for j in range(len(ends))])
+        if self.adapter["embedding"] == "last-token":
+            x = x + self.m["token_embd.weight"][[ids[o] for o in ends]]
+        return x
+
+    def compress_coarse(self, segment, sinks):
+        """The gists' keys and values; or the hidden states, which go through the base model in their place."""
+        m, raw = self.m, self.segments[segment]
+        ids = self.ids[segment * SEGMENT:(segment + 1) * SEGMENT]
+        ends = range(self.ratio - 1, SEGMENT, self.ratio)
+        x, made = self.behind(self.all_before(segment + 1), self.gist_rows(0, ends, ids), self.adapter)
+        first = [[k[:sinks], v[:sinks]] for k, v in raw]
+        if self.method == "coarse-rec":
+            x = m.norm(x, m["output_norm.weight"])
+            before = [[np.concatenate(both) for both in zip(*parts)]
+                      for parts in zip(self.all_before(segment), first)]
+            _, made = self.behind(before, x, None)
+            self.soft.append(x)
+        self.segments[segment] = [[np.concatenate(both) for both in zip(*parts)]
+                                  for parts in zip(first, made)]
+        if self.method == "coarse-rec":
+            self.check_recurrence(segment)
+
+    def check_recurrence(self, segment):
+        """As the paper has it: all soft tokens run from the start in every segment. Their keys are the same."""
+        x = np.concatenate([self.m["token_embd.weight"][self.ids[:self.sinks]], *self.soft])
+        empty = np.zeros((0, self.m.n_kv, self.m.hd))
+        _, made = self.behind([[empty, empty]] * self.m.n_layer, x, None)
+        for kept, again in zip(self.all_before(segment + 1), made):
+            assert all(np.abs(a - b).max() < 1e-9 for a, b in zip(kept, again))
+
     def compress(self, segment):
         m, sinks = self.m, self.sinks if segment == 0 else 0
+        if self.method in ("coarse-kv", "coarse-rec"):
+            self.compress_coarse(segment, sinks)
+            return
+        if self.among:
+            kept = [*range(sinks), *range(self.ratio, SEGMENT + SEGMENT // self.ratio, self.ratio + 1)]
+            self.segments[segment] = [[k[kept], v[kept]] for k, v in self.segments[segment]]
+            return
         n_snippets = (SEGMENT - sinks) // self.ratio
         rest = list(range(sinks + n_snippets * self.ratio, SEGMENT))
         ends = [sinks + (j + 1) * self.ratio - 1 for j in range(n_snippets)]
@@ -200,14 +268,19 @@ class Session:
             kept = list(range(sinks)) + ends + rest
             self.segments[segment] = [[k[kept], v[kept]] for k, v in raw]
         else:
-            g = self.adapter["gist.embedding"]
-            x = np.stack([g[min(j, len(g) - 1)] for j in range(n_snippets)])
-            if self.adapter["embedding"] == "last-token":
-                x = x + embd[[ids[o] for o in ends]]
-            _, _, made = self.rows(segment, ends, x, self.adapter)
+            _, _, made = self.rows(segment, ends, self.gist_rows(0, ends, ids), self.adapter)
             self.segments[segment] = [
                 [np.concatenate((r[:sinks], g, r[rest])) for r, g in zip(layer, gists)]
                 for layer, gists in zip(raw, made)]
+
+    def read_gist(self, segment, off):
+        """One that stands among the tokens, behind the one at offset off."""
+        ids = self.ids[segment * SEGMENT:]
+        x = self.gist_rows(off // self.ratio, [off], ids)
+        before = self.all_before(segment + 1)
+        _, made = self.behind(before, x, self.adapter)
+        self.segments[segment] = [[np.concatenate(both) for both in zip(*parts)]
+                                  for parts in zip(self.segments[segment], made)]
 
     def read(self, ids):
         """Logits after each."""
@@ -221,8 +294,11 @@ class Session:
                 empty = np.zeros((0, m.n_kv, m.hd))
                 self.segments.append([[empty, empty] for _ in range(m.n_layer)])
             self.ids.append(int(t))
-            x, _, _ = self.rows(segment, [off], m["token_embd.weight"][[t]], None)
+            place = len(self.segments[segment][0][0])
+            x, _, _ = self.rows(segment, [place], m["token_embd.weight"][[t]], None)
             logits.append(m.logits(x)[0])
+            if self.among and (off + 1) % self.ratio == 0:
+                self.read_gist(segment, off)
         return np.array(logits)
 
 
@@ -242,10 +318,10 @@ def rounded(x, dtype):
     return y.tobytes(), y.astype(np.float64)
 
 
-def make_adapter(path, m, kind, digest, rng):
+def make_adapter(path, m, kind, method, mask, digest, rng):
     """Writes a file and returns what is in it."""
     tensors, meta = {}, {"format": "gist-adapter", "version": "1", "base_model": digest,
-                         "base_name": "a tiny one", "method": "fine-kv", "mask": "memory-only",
+                         "base_name": "a tiny one", "method": method, "mask": mask,
                          "segment": "64", "ratios": "2 8", "sinks": "4",
                          "embedding": "own" if kind == "full" else "last-token"}
     n_out = {"q": m.n_head * m.hd, "k": m.n_kv * m.hd, "v": m.n_kv * m.hd}
@@ -267,7 +343,7 @@ def make_adapter(path, m, kind, digest, rng):
                 tensors[f"layers.{i}.{p}.b"] = ("F16", rng.normal(0, std / 2, (n, 3)))
             if kind == "low" and p != "v":
                 tensors[f"layers.{i}.{p}.bias"] = ("F32", rng.normal(0, 1, n))
-    header, data, adapter = {"__metadata__": meta}, b"", {"embedding": meta["embedding"]}
+    header, data, adapter = {"__metadata__": meta}, b"", {"embedding": meta["embedding"], "mask": mask}
     for name, (dtype, x) in tensors.items():
         raw, adapter[name] = rounded(x, dtype)
         header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [len(data), len(data) + len(raw)]}
@@ -287,15 +363,17 @@ def digest_of(path):
 
 
 def main(data):
-    kinds = dict(zip(MODELS, ("mixed", "full", "low", "untrained")))
-    for name in MODELS:
+    for number, name in enumerate(MODELS):
         m, rng = Model(f"{data}/tiny_{name}.gguf"), np.random.default_rng(5)
-        adapter = make_adapter(f"{data}/gist_{name}.safetensors", m, kinds[name],
-                               digest_of(f"{data}/tiny_{name}.gguf"), rng)
+        digest, adapters, ids = digest_of(f"{data}/tiny_{name}.gguf"), {None: None}, None
         n_vocab = len(m["token_embd.weight"])
-        ids = rng.integers(0, n_vocab, N_TOKENS)
+        for suffix, method, mask, kinds in ADAPTERS:
+            adapters[suffix] = make_adapter(f"{data}/gist_{name}{suffix}.safetensors", m, kinds[number], method,
+                                            mask, digest, rng)
+            if ids is None:
+                ids = rng.integers(0, n_vocab, N_TOKENS)
         for policy in POLICIES:
-            logits = Session(m, policy, adapter if policy[5] else None).read(ids)
+            logits = Session(m, policy, adapters[policy[5]]).read(ids)
             top = logits.max(-1)
             log_sum = top + np.log(np.exp(logits - top[:, None]).sum(-1))
             logprobs = np.full(N_TOKENS, np.nan)

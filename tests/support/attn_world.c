@@ -102,9 +102,13 @@ void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, floa
         w->k->scale(q + (size_t)i * width, width, 1.0f / sqrtf((float)hd));
         store(w, t, angles);
         if (i == 0 || off == 0)
-            pieces[n_pieces++] = (struct attend_piece){
-                .seq = &w->seq, .segment = t / L, .off = off, .row = i, .stride = 1
-            };
+            pieces[n_pieces++] = (struct attend_piece){ .seq = &w->seq,
+                                                        .segment = t / L,
+                                                        .base = w->seq.segments[t / L].base,
+                                                        .pages = seq_pages(&w->seq, t / L),
+                                                        .off = off,
+                                                        .row = i,
+                                                        .stride = 1 };
         pieces[n_pieces - 1].n++;
     }
     pieces[n_pieces - 1].weights = weights;
