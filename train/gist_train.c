@@ -1,12 +1,27 @@
-/* train/gist_train.c - gist-train: trains adapters (docs/training.md). */
+/* train/gist_train.c - gist-train: trains adapters, and makes the corpora for it (docs/training.md). */
+#include "train/corpus_build.h"
 #include "train/run.h"
 
 #include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { OK, FAILED, USAGE };
+
+static const char help_head[] =
+    "usage: gist-train [--config FILE] [--OPTION VALUE...]\n"
+    "       gist-train corpus --model FILE [--long TOKENS] [--long-weight N] OUT "
+    "INPUT...\n\n"
+    "Trains a gist adapter of a model on a corpus; Ctrl-C ends a run with a "
+    "checkpoint,\nand the same command goes on from it. corpus makes the corpus "
+    "file OUT of text files,\nfolders and JSONL files; an input is PATH or "
+    "SOURCE=PATH.\n\n"
+    "Options, also lines of the recipe FILE (key = value):\n\n";
+static const char help_tail[] = "\nExit codes: 0 done, 1 failed, 2 wrong usage.\n";
 
 static volatile sig_atomic_t stop;
 
@@ -22,25 +37,95 @@ static int fail(int code, const struct why *why)
     return code;
 }
 
-int main(int argc, char **argv)
+/* --- corpus --------------------------------------------------------------------------------------- */
+
+static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct why *why)
+{
+    static const struct option options[] = { { "model", required_argument, NULL, 'm' },
+                                             { "long", required_argument, NULL, 'l' },
+                                             { "long-weight", required_argument, NULL, 'w' },
+                                             { 0 } };
+    int c;
+
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "m:l:w:", options, NULL)) != -1) {
+        if (c == 'm')
+            b->model = optarg;
+        else if (c == 'l')
+            b->long_tokens = (uint32_t)strtoul(optarg, NULL, 10);
+        else if (c == 'w')
+            b->long_weight = strtof(optarg, NULL);
+        else
+            return why_set(why, -EINVAL, "corpus: there is no option %s, or it lacks a value",
+                           argv[optind - 1]);
+    }
+    if (!b->model || argc - optind < 2)
+        return why_set(why, -EINVAL,
+                       "corpus needs --model FILE, a file to write and something to read");
+    b->out = argv[optind];
+    b->inputs = (const char *const *)&argv[optind + 1];
+    b->n_inputs = (size_t)(argc - optind - 1);
+    return 0;
+}
+
+static int stopped(void *arg, const char *path, uint64_t n_documents, uint64_t n_tokens)
+{
+    (void)arg;
+    (void)path;
+    (void)n_documents;
+    (void)n_tokens;
+    return stop;
+}
+
+static int make_corpus(int argc, char **argv)
+{
+    struct corpus_build b = { .progress = stopped };
+    struct corpus_built built;
+    struct why why = { "" };
+
+    if (parse_corpus(argc, argv, &b, &why) < 0)
+        return fail(USAGE, &why);
+    if (corpus_build(&b, &built, &why) < 0)
+        return fail(FAILED, &why);
+    printf("%s: %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64
+           " of them with loss, from %" PRIu64 " bytes of text\n",
+           b.out, built.n_documents, built.n_tokens, built.n_loss, built.bytes_in);
+    if (built.bytes_lost)
+        printf("%" PRIu64 " bytes have no token in this model's vocabulary and were left out\n",
+               built.bytes_lost);
+    return OK;
+}
+
+/* --- training --------------------------------------------------------------------------------------- */
+
+static int train(int argc, char **argv)
 {
     static struct recipe recipe;
-    struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
     struct why why = { "" };
 
     if (recipe_load(&recipe, argc, argv, &why) < 0)
         return fail(USAGE, &why);
     if (recipe.action == RECIPE_HELP) {
+        fputs(help_head, stdout);
         recipe_print_help(stdout);
+        fputs(help_tail, stdout);
         return OK;
     }
     if (recipe.action == RECIPE_SHOW) {
         recipe_print(&recipe, stdout);
         return OK;
     }
+    return run_train(&recipe, &stop, &why) < 0 ? fail(FAILED, &why) : OK;
+}
+
+int main(int argc, char **argv)
+{
+    /* A second Ctrl-C ends the program at once. */
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    if (run_train(&recipe, &stop, &why) < 0)
-        return fail(FAILED, &why);
-    return OK;
+    if (argc > 1 && strcmp(argv[1], "corpus") == 0)
+        return make_corpus(argc - 1, argv + 1);
+    return train(argc, argv);
 }
