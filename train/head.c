@@ -16,7 +16,7 @@ struct head {
     void *xn, *dz;  /* typed (BLOCK, n_embd), (BLOCK, n_vocab) */
     float *z, *dxn; /* (BLOCK, n_vocab), (BLOCK, n_embd) */
     float r[BLOCK];
-    double loss[BLOCK];
+    struct head_loss loss[BLOCK];
 };
 
 static void *bytes(size_t n, size_t size)
@@ -74,32 +74,29 @@ static void logits(struct head *h, const float *x, const struct head_row *rows, 
              (struct gemm_mat){ h->z, b->m->n_vocab, GEMM_F32, false }, false);
 }
 
-/* z (n_vocab) becomes the derivative by the logits; the row's loss. */
-static double row_loss(float *z, uint32_t n_vocab, const struct head_row *row, uint32_t n_teacher,
-                       float distill, float *ret_logp)
+/* z (n_vocab) becomes the derivative by the logits. */
+static struct head_loss row_loss(float *z, uint32_t n_vocab, const struct head_row *row,
+                                 uint32_t n_teacher, float *ret_logp)
 {
-    float at = z[row->target], max = vec_max(z, n_vocab), picked[HEAD_TEACHER_MAX];
-    float lse, all = 1.0f;
-    double loss;
+    float at = z[row->target], max = vec_max(z, n_vocab), picked[HEAD_TEACHER_MAX], sum, lse;
+    float all = row->weight + (row->teacher_ids ? row->teacher_weight : 0);
+    struct head_loss loss = { 0 };
 
     for (uint32_t k = 0; row->teacher_ids && k < n_teacher; k++)
         picked[k] = z[row->teacher_ids[k]];
-    lse = vec_exp(z, max, n_vocab);
-    vec_scale(z, 1.0f / lse, n_vocab);
-    lse = max + logf(lse);
+    sum = vec_exp(z, max, n_vocab);
+    lse = max + logf(sum);
     *ret_logp = at - lse;
-    loss = (double)lse - at;
-    if (row->teacher_ids && distill > 0)
-        all += distill;
-    vec_scale(z, all * row->weight, n_vocab);
+    loss.targets = ((double)lse - at) * row->weight;
+    vec_scale(z, all / sum, n_vocab);
     z[row->target] -= row->weight;
-    for (uint32_t k = 0; all > 1.0f && k < n_teacher; k++) {
+    for (uint32_t k = 0; row->teacher_ids && k < n_teacher; k++) {
         float p = row->teacher_p[k];
 
-        loss += p > 0 ? (double)distill * p * (logf(p) - (picked[k] - lse)) : 0;
-        z[row->teacher_ids[k]] -= distill * row->weight * p;
+        loss.teacher += p > 0 ? (double)row->teacher_weight * p * (logf(p) - (picked[k] - lse)) : 0;
+        z[row->teacher_ids[k]] -= row->teacher_weight * p;
     }
-    return loss * row->weight;
+    return loss;
 }
 
 static void back(struct head *h, const float *x, const struct head_row *rows, uint32_t n, float *dx)
@@ -117,12 +114,12 @@ static void back(struct head *h, const float *x, const struct head_row *rows, ui
 }
 
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n,
-             uint32_t n_teacher, float distill, float *ret_logp, float *dx, double *ret_loss)
+             uint32_t n_teacher, float *ret_logp, float *dx, struct head_loss *ret_loss)
 {
     uint32_t n_vocab = h->b->m->n_vocab;
     enum gemm_type type = h->b->type;
+    struct head_loss sum = { 0 };
 
-    *ret_loss = 0;
     for (uint32_t at = 0; at < n; at += BLOCK) {
         uint32_t m = n - at < BLOCK ? n - at : BLOCK;
 
@@ -131,17 +128,21 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
         for (uint32_t i = 0; i < m; i++) {
             float *z = h->z + (size_t)i * n_vocab, logp;
 
-            h->loss[i] = row_loss(z, n_vocab, &rows[at + i], n_teacher, distill, &logp);
+            h->loss[i] = row_loss(z, n_vocab, &rows[at + i], n_teacher, &logp);
             if (ret_logp)
                 ret_logp[at + i] = logp;
             if (dx)
                 vec_put(type, (uint8_t *)h->dz + (size_t)i * n_vocab * gemm_size(type), z, n_vocab);
         }
-        for (uint32_t i = 0; i < m; i++)
-            *ret_loss += h->loss[i];
+        for (uint32_t i = 0; i < m; i++) {
+            sum.targets += h->loss[i].targets;
+            sum.teacher += h->loss[i].teacher;
+        }
         if (dx)
             back(h, x, rows + at, m, dx);
     }
+    if (ret_loss)
+        *ret_loss = sum;
     return gemm_error(h->gemm);
 }
 

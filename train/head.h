@@ -3,7 +3,7 @@
  *     loss = sum over rows of weight * -log softmax(Wout norm(x))[target]
  *
  * A row may have a teacher too: the k most likely ids of the full-attention model with their probabilities p, softmax over
- * these k. It adds distill * weight * sum_k p_k (log p_k - log q_k), q the softmax over the whole vocabulary.
+ * these k. It adds teacher_weight * sum_k p_k (log p_k - log q_k), q the softmax over the whole vocabulary.
  * Rows go through in blocks, so that the logits of a sequence never stand in memory at once.
  *
  * Source     paper 3.1 (language modelling), 3.3 (weights); distillation is beyond the paper.
@@ -24,17 +24,20 @@ struct head_row {
     float weight;
     const uint32_t *teacher_ids;             /* (n_teacher), up to HEAD_TEACHER_MAX; NULL: none */
     const float *teacher_p;
+    float teacher_weight;
 };
+
+struct head_loss { double targets, teacher; };           /* with the rows' weights */
 
 struct head;
 
 int head_open(const struct base *b, struct gemm *g, struct head **ret);
 void head_close(struct head *h);
 
-/* x (., n_embd): rows are taken from it. ret_logp (n), may be NULL: log-probability of each target. dx, may be NULL: gets
- * the derivatives of these rows added. *ret_loss: the weighted sum. */
+/* x (., n_embd): rows are taken from it. ret_logp (n): log-probability of each target. dx: gets the derivatives of these rows
+ * added. These and ret_loss may be NULL. */
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n, uint32_t n_teacher,
-             float distill, float *ret_logp, float *dx, double *ret_loss);
+             float *ret_logp, float *dx, struct head_loss *ret_loss);
 
 /* The n most likely ids of each row, most likely first, with their probabilities among each other: (rows, n) each. */
 int head_top(struct head *h, const float *x, const struct head_row *rows, uint32_t n_rows, uint32_t n,

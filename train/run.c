@@ -111,13 +111,15 @@ static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     struct gists_shape shape = shape_of(c);
+    struct step_rule rule = { c->loss_lm, c->loss_distill, c->distill_top, c->loss_tie,
+                              c->tie_gamma };
     bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
     int err = base_open(&r->base, r->model, bf16 ? GEMM_BF16 : GEMM_F32, 2 * c->sequence + 1);
 
     if (err == 0)
         err = gists_open(&r->gist, &r->base, &shape);
     if (err == 0)
-        err = step_open(&r->gist, c->sequence, c->checkpointing, &r->step);
+        err = step_open(&r->gist, c->sequence, c->checkpointing, &rule, &r->step);
     if (err < 0)
         return why_set(why, err, "the network could not be made: %s", strerror(-err));
     if (access(c->checkpoint, F_OK) == 0)
@@ -208,17 +210,17 @@ static int step_once(struct run *r, struct why *why)
         int err;
 
         corpus_sample(r->corpus, c->seed, index, c->sequence, r->ids, r->carries);
-        err = step_learn(r->step, r->ids, r->carries, ratio_of(c, index),
-                         (float)(c->loss_lm / c->batch), &l);
+        err =
+            step_learn(r->step, r->ids, r->carries, ratio_of(c, index), 1.0f / (float)c->batch, &l);
         if (err < 0)
             return why_set(why, err, "step %llu: %s", (unsigned long long)r->at.step,
                            strerror(-err));
-        if (!isfinite(l.lm))
+        if (!isfinite(l.all))
             return why_set(why, -EDOM,
                            "step %llu: the loss of sequence %llu of seed %llu is not finite",
                            (unsigned long long)r->at.step, (unsigned long long)index,
                            (unsigned long long)c->seed);
-        loss += l.lm * (l.n_tokens > 0);
+        loss += l.all;
         used += l.n_tokens > 0;
     }
     gists_collect(&r->gist, step_gemm(r->step));

@@ -3,6 +3,7 @@
 #include "train/head.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,9 +13,13 @@ struct step {
     struct net *net;
     struct head *head;
     struct layout layouts[ADAPTER_RATIOS_MAX]; /* of the ratios that are trained */
-    struct layout none, full;
+    struct layout none, full, alone;           /* alone: no sinks either */
+    struct step_rule rule;
     struct head_row *rows; /* (n_tokens) */
-    float *dx;             /* (max_rows, n_embd) */
+    float *logp, *other;   /* (n_tokens) */
+    uint32_t *teacher_ids; /* (n_tokens, distill_top) */
+    float *teacher_p;
+    float *dx; /* (max_rows, n_embd) */
 };
 
 static struct layout_shape shape_of(const struct step *s, enum layout_kind kind, uint32_t ratio)
@@ -28,9 +33,13 @@ static struct layout_shape shape_of(const struct step *s, enum layout_kind kind,
 static int make_layouts(struct step *s)
 {
     const struct gists_shape *g = &s->gist->shape;
-    struct layout_shape none = shape_of(s, LAYOUT_NONE, 0), full = shape_of(s, LAYOUT_FULL, 0);
+    struct layout_shape none = shape_of(s, LAYOUT_NONE, 0), full = shape_of(s, LAYOUT_FULL, 0),
+                        alone = none;
     int r = layout_make(&s->none, &none);
 
+    alone.sinks = 0;
+    if (r == 0)
+        r = layout_make(&s->alone, &alone);
     if (r == 0)
         r = layout_make(&s->full, &full);
     s->max_rows = s->n_tokens;
@@ -44,7 +53,25 @@ static int make_layouts(struct step *s)
     return r;
 }
 
-int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, struct step **ret)
+static int take_buffers(struct step *s)
+{
+    size_t n = s->n_tokens, n_teacher = s->rule.distill > 0 ? n * s->rule.distill_top : 0;
+
+    s->rows = calloc(n, sizeof(*s->rows));
+    s->dx = malloc((size_t)s->max_rows * s->gist->b->m->n_embd * sizeof(float));
+    s->logp = malloc(n * sizeof(float));
+    s->other = malloc(n * sizeof(float));
+    if (!s->rows || !s->dx || !s->logp || !s->other)
+        return -ENOMEM;
+    if (n_teacher == 0)
+        return 0;
+    s->teacher_ids = malloc(n_teacher * sizeof(*s->teacher_ids));
+    s->teacher_p = malloc(n_teacher * sizeof(*s->teacher_p));
+    return s->teacher_ids && s->teacher_p ? 0 : -ENOMEM;
+}
+
+int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const struct step_rule *rule,
+              struct step **ret)
 {
     struct step *s = calloc(1, sizeof(*s));
     int r;
@@ -53,16 +80,16 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, struct ste
         return -ENOMEM;
     s->gist = g;
     s->n_tokens = n_tokens;
+    s->rule = *rule;
+    if (rule->distill_top > HEAD_TEACHER_MAX)
+        s->rule.distill_top = HEAD_TEACHER_MAX;
     r = make_layouts(s);
     if (r == 0)
         r = net_open(g->b, s->max_rows, checkpointing, &s->net);
     if (r == 0)
         r = head_open(g->b, net_gemm(s->net), &s->head);
-    if (r == 0) {
-        s->rows = calloc(n_tokens, sizeof(*s->rows));
-        s->dx = malloc((size_t)s->max_rows * g->b->m->n_embd * sizeof(float));
-        r = s->rows && s->dx ? 0 : -ENOMEM;
-    }
+    if (r == 0)
+        r = take_buffers(s);
     if (r < 0) {
         step_close(s);
         return r;
@@ -79,10 +106,15 @@ void step_close(struct step *s)
         layout_fini(&s->layouts[i]);
     layout_fini(&s->none);
     layout_fini(&s->full);
+    layout_fini(&s->alone);
     head_close(s->head);
     net_close(s->net);
     free(s->rows);
     free(s->dx);
+    free(s->logp);
+    free(s->other);
+    free(s->teacher_ids);
+    free(s->teacher_p);
     free(s);
 }
 
@@ -118,31 +150,88 @@ static uint32_t list_rows(struct step *s, const struct layout *l, const uint32_t
     return n;
 }
 
+/* Last hidden states of the base alone. */
+static int base_forward(struct step *s, const struct layout *l, const uint32_t *ids,
+                        const float **ret_x)
+{
+    return net_forward(s->net, NULL, l, ids, ret_x);
+}
+
+/* Token weights and the teacher's words, from the base under full attention and with each segment alone. */
+static int ask_base(struct step *s, const uint32_t *ids, uint32_t n)
+{
+    const float *x;
+    double sum = 0;
+    int r = base_forward(s, &s->full, ids, &x);
+
+    if (r == 0 && s->rule.distill > 0)
+        r = head_top(s->head, x, s->rows, n, s->rule.distill_top, s->teacher_ids, s->teacher_p);
+    if (r < 0 || !s->rule.tie)
+        return r;
+    r = head_run(s->head, x, s->rows, n, 0, s->logp, NULL, NULL);
+    if (r == 0)
+        r = base_forward(s, &s->alone, ids, &x);
+    if (r == 0)
+        r = head_run(s->head, x, s->rows, n, 0, s->other, NULL, NULL);
+    if (r < 0)
+        return r;
+    for (uint32_t i = 0; i < n; i++) {
+        double diff = (double)s->logp[i] - s->other[i];
+
+        s->logp[i] = (float)exp(diff < s->rule.tie_gamma ? diff : s->rule.tie_gamma);
+        sum += s->logp[i];
+    }
+    for (uint32_t i = 0; i < n; i++)
+        s->logp[i] *= (float)(n / sum);
+    return 0;
+}
+
+/* The rows' weights by the rule; asked: ask_base has. */
+static void weigh_rows(struct step *s, uint32_t n, float scale)
+{
+    uint32_t top = s->rule.distill_top;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct head_row *row = &s->rows[i];
+
+        row->weight = (float)(scale * s->rule.lm / n) * (s->rule.tie ? s->logp[i] : 1.0f);
+        if (s->rule.distill <= 0)
+            continue;
+        row->teacher_weight = (float)(scale * s->rule.distill / n);
+        row->teacher_ids = s->teacher_ids + (size_t)i * top;
+        row->teacher_p = s->teacher_p + (size_t)i * top;
+    }
+}
+
 int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio,
                float scale, struct step_loss *ret)
 {
     const struct layout *l = layout_of(s, LAYOUT_GISTS, ratio);
+    struct head_loss loss;
     const float *x;
-    double loss = 0;
     uint32_t n;
-    int r;
+    int r = 0;
 
     if (!l)
         return -EINVAL;
     n = list_rows(s, l, ids, carries);
-    *ret = (struct step_loss){ 0, n };
+    *ret = (struct step_loss){ .n_tokens = n };
     if (n == 0)
         return 0;
-    for (uint32_t i = 0; i < n; i++)
-        s->rows[i].weight = scale / (float)n;
-    r = net_forward(s->net, &s->gist->net, l, ids, &x);
+    if (s->rule.tie || s->rule.distill > 0)
+        r = ask_base(s, ids, n);
+    if (r == 0)
+        r = net_forward(s->net, &s->gist->net, l, ids, &x);
     if (r < 0)
         return r;
+    weigh_rows(s, n, scale);
     memset(s->dx, 0, (size_t)l->n_rows * s->gist->b->m->n_embd * sizeof(float));
-    r = head_run(s->head, x, s->rows, n, 0, 0, NULL, s->dx, &loss);
+    r = head_run(s->head, x, s->rows, n, s->rule.distill_top, NULL, s->dx, &loss);
     if (r < 0)
         return r;
-    ret->lm = loss / scale;
+    ret->lm = s->rule.lm > 0 ? loss.targets / scale / s->rule.lm : 0;
+    ret->distill = s->rule.distill > 0 ? loss.teacher / scale / s->rule.distill : 0;
+    ret->all = (loss.targets + loss.teacher) / scale;
     return net_back(s->net, &s->gist->net, l, s->dx, NULL);
 }
 
@@ -151,7 +240,6 @@ int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint
 {
     const struct layout *l = layout_of(s, kind, ratio);
     const float *x;
-    double loss;
     int r;
 
     if (!l)
@@ -162,5 +250,5 @@ int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint
     for (uint32_t i = 0; i + 1 < s->n_tokens; i++)
         s->rows[i] = (struct head_row){ .row = i, .target = ids[i + 1] };
     ret_logp[0] = 0;
-    return head_run(s->head, x, s->rows, s->n_tokens - 1, 0, 0, ret_logp + 1, NULL, &loss);
+    return head_run(s->head, x, s->rows, s->n_tokens - 1, 0, ret_logp + 1, NULL, NULL);
 }

@@ -12,15 +12,28 @@
 
 #include "train/gists.h"
 
+/* What is minimised: the sum of these, each times its weight. */
+struct step_rule {
+    double lm;               /* language modelling */
+    double distill;          /* divergence from the base with full attention */
+    uint32_t distill_top;    /* over its so many most probable tokens */
+    bool tie;                /* paper 3.3: tokens of lm are weighed by exp(min(log P_full - log P_segment, gamma)), a softmax over
+                              * the sequence's tokens times their number. (The paper prints the fraction the other way
+                              * round, against its own words and LongPPL.) */
+    double tie_gamma;
+};
+
 struct step_loss {
-    double lm;               /* mean over n_tokens */
+    double all;              /* with weights */
+    double lm, distill;      /* means over n_tokens, without */
     uint32_t n_tokens;       /* that carried loss */
 };
 
 struct step;
 
 /* Sequences of n_tokens, ratios of the gist's shape. */
-int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, struct step **ret);
+int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const struct step_rule *rule,
+              struct step **ret);
 void step_close(struct step *s);
 
 /* Gradients of scale * loss are added to the gist's. ids (n_tokens), carries (n_tokens): whether the token counts. */
