@@ -1,7 +1,7 @@
 #include "engine/forward.h"
 
-#include "engine/attend.h"
 #include "engine/linear.h"
+#include "engine/pieces.h"
 #include "engine/rotary.h"
 
 #include <assert.h>
@@ -19,16 +19,6 @@
 
 #define F32_ONLY (1u << KERNELS_FORM_F32) /* of linear_forms */
 
-/* A piece may be as short as the shortest segment, and each run adds a ragged one at both ends. */
-#define PIECES_MAX(max_batch) ((max_batch) / SEQ_SEGMENT_MIN + 2 * FORWARD_RUNS_MAX)
-
-/* What a piece is of, and its rows that are gists: `first` and each step-th behind it. */
-struct source {
-    const struct forward_run *run;
-    const struct adapter *adapter;
-    uint32_t first, step, n;
-};
-
 struct forward {
     const struct model *m;
     const struct kernels *k;
@@ -37,13 +27,7 @@ struct forward {
     struct attend *attend;
     uint32_t max_batch;
 
-    /* The batch: T rows of tokens in the order of runs. */
-    uint32_t n_rows, n_pieces, n_out;
-    bool observes; /* one of the runs does */
-    bool has_gists;
-    struct attend_piece *pieces; /* (PIECES_MAX) */
-    struct source *sources;      /* (PIECES_MAX) */
-    uint32_t *out_rows;          /* (max_batch): rows that outputs are wanted of */
+    struct pieces batch; /* T rows */
 
     /* Scratch, max_batch rows each. */
     void *mem;
@@ -84,7 +68,7 @@ static size_t lay_out(struct forward *f)
         { &f->att, t * n_q * sizeof(float) },
         { &f->kk, t * n_kv * sizeof(float) },
         { &f->vv, t * n_kv * sizeof(float) },
-        { &f->gate, t * widest * sizeof(float) }, /* project_gists borrows both */
+        { &f->gate, t * widest * sizeof(float) }, /* project_gists borrows them, too */
         { &f->up, t * widest * sizeof(float) },
         { &f->out, t * m->n_embd * sizeof(float) },
         { &f->forms[KERNELS_FORM_Q8],
@@ -92,9 +76,9 @@ static size_t lay_out(struct forward *f)
         { &f->forms[KERNELS_FORM_BF16],
           f->k->to_bf16 ? t * linear_row_bytes(KERNELS_FORM_BF16, widest) : 0 },
         { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
-        { &f->out_rows, t * sizeof(uint32_t) },
-        { &f->pieces, PIECES_MAX(t) * sizeof(struct attend_piece) },
-        { &f->sources, PIECES_MAX(t) * sizeof(*f->sources) },
+        { &f->batch.out_rows, t * sizeof(uint32_t) },
+        { &f->batch.at, PIECES_MAX(t) * sizeof(struct attend_piece) },
+        { &f->batch.from, PIECES_MAX(t) * sizeof(struct piece_source) },
     };
     size_t off = 0;
 
@@ -124,6 +108,10 @@ int forward_open(const struct model *m, const struct kernels *k, struct workers 
     if (r < 0)
         goto fail;
     (void)lay_out(f);
+    f->batch.kk = f->kk;
+    f->batch.vv = f->vv;
+    f->batch.n_kv = m->n_head_kv * m->head_dim;
+    f->batch.n_vocab = m->n_vocab;
     r = rotary_open(&f->rotary, m->rope_freq, m->head_dim);
     if (r < 0)
         goto fail;
@@ -304,11 +292,11 @@ static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct forward *f = r->f;
 
-    for (uint32_t i = 0; i < f->n_pieces; i++) {
-        const struct attend_piece *p = &f->pieces[i];
+    for (uint32_t i = 0; i < f->batch.n; i++) {
+        const struct attend_piece *p = &f->batch.at[i];
 
         for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++)
-            embed_row(f, p, f->sources[i].run, t - p->row, f->x + (size_t)t * f->m->n_embd);
+            embed_row(f, p, f->batch.from[i].run, t - p->row, f->x + (size_t)t * f->m->n_embd);
     }
 }
 
@@ -387,17 +375,17 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct forward *f = r->f;
 
-    for (uint32_t i = 0; i < f->n_pieces; i++) {
-        const struct attend_piece *p = &f->pieces[i];
-        const struct source *from = &f->sources[i];
+    for (uint32_t i = 0; i < f->batch.n; i++) {
+        const struct attend_piece *p = &f->batch.at[i];
+        const struct gist_rows *g = &f->batch.from[i].gists;
 
         for (uint32_t t = max_u32(p->row, row0); t < p->row + p->n && t < row1; t++) {
             uint32_t off = p->off + (t - p->row);
-            bool gist = from->n && t >= from->first && (t - from->first) % from->step == 0;
+            bool gist = g->n && t >= g->first && (t - g->first) % g->step == 0;
 
-            add_biases(r, gist ? from->adapter : NULL, t);
+            add_biases(r, gist ? g->adapter : NULL, t);
             if (p->self_k) {
-                place_side(r, p, from->run, t - p->row);
+                place_side(r, p, f->batch.from[i].run, t - p->row);
                 continue;
             }
             turn_query(r, off, t);
@@ -417,8 +405,8 @@ static void keep_wanted(struct forward *f)
 {
     size_t n_q = (size_t)f->m->n_head * f->m->head_dim, n = f->m->n_embd;
 
-    for (uint32_t i = 0; i < f->n_out; i++) {
-        uint32_t row = f->out_rows[i];
+    for (uint32_t i = 0; i < f->batch.n_out; i++) {
+        uint32_t row = f->batch.out_rows[i];
 
         if (row == i)
             continue;
@@ -438,87 +426,26 @@ static void project(struct forward *f, float *x, uint32_t n_cols, uint32_t n_row
 }
 
 /* The forms that adapters in the batch want of layer i's input. */
-static unsigned gist_forms(const struct forward *f, uint32_t layer)
+static unsigned gist_forms(const struct forward *f, uint32_t i)
 {
     unsigned forms = 0;
 
-    for (uint32_t i = 0; f->has_gists && i < f->n_pieces; i++) {
-        const struct adapter *a = f->sources[i].adapter;
-
-        for (unsigned k = 0; a && k < ADAPTER_QKV__N; k++)
-            if (a->layers[layer].p[k].w.data)
-                forms |= 1u << f->k->form[a->layers[layer].p[k].w.type];
-    }
+    for (uint32_t p = 0; p < f->batch.n; p++)
+        forms |= gist_rows_forms(&f->batch.from[p].gists, f->k, i);
     return forms;
 }
 
-/* The inputs of a source's gists in one form, one after the other: where they lie, or in copy. */
-static const void *gather(const struct source *g, const void *rows, size_t row_bytes, void *copy)
+/* f->y was added to x, and what else is borrowed comes later. */
+static void project_gists(struct forward *f, uint32_t i)
 {
-    const uint8_t *from = rows;
+    struct linear_input in = { .n_cols = f->m->n_embd };
+    struct gist_scratch scratch = { .low = f->y, .own = f->up, .high = f->att, .copy = f->gate };
+    float *const y[ADAPTER_QKV__N] = { f->q, f->kk, f->vv };
 
-    if (!rows)
-        return NULL;
-    from += g->first * row_bytes;
-    for (uint32_t i = 0; g->step > 1 && i < g->n; i++)
-        memcpy((uint8_t *)copy + i * row_bytes, from + i * g->step * row_bytes, row_bytes);
-    return g->step > 1 ? copy : from;
-}
-
-/* y, of which a row is n wide, has the gists' rows replaced by x, or x added to them. */
-static void scatter(const struct forward *f, const struct source *g, const float *x, uint32_t n,
-                    bool add, float *y)
-{
-    for (uint32_t i = 0; i < g->n; i++) {
-        float *to = y + ((size_t)g->first + (size_t)i * g->step) * n;
-
-        if (add)
-            f->k->add(to, x + (size_t)i * n, n);
-        else
-            memcpy(to, x + (size_t)i * n, n * sizeof(*x));
-    }
-}
-
-/* One projection of a source's gists: y (T, n_out) holds the base model's. f->y was added to x, and f->att and
- * f->up come later: they are free. */
-static void project_gists(struct forward *f, const struct adapter_projection *g,
-                          const struct source *from, const struct linear_input *in, float *y)
-{
-    struct linear_input low = { .n_cols = g->a.n_rows, .form[KERNELS_FORM_F32] = f->y };
-    struct linear_output own = { &g->w, f->up }, a = { &g->a, f->y }, b = { &g->b, f->att };
-
-    if (g->w.data) {
-        linear_run(f->k, f->w, in, from->n, &own, 1);
-        scatter(f, from, f->up, g->w.n_rows, false, y);
-    }
-    if (!g->a.data)
-        return;
-    linear_run(f->k, f->w, in, from->n, &a, 1);
-    linear_run(f->k, f->w, &low, from->n, &b, 1);
-    scatter(f, from, f->att, g->b.n_rows, true, y);
-}
-
-static void project_all_gists(struct forward *f, uint32_t layer)
-{
-    uint32_t n_embd = f->m->n_embd;
-    size_t n_bf16 = linear_row_bytes(KERNELS_FORM_BF16, n_embd);
-
-    for (uint32_t i = 0; f->has_gists && i < f->n_pieces; i++) {
-        const struct source *g = &f->sources[i];
-        const struct adapter_projection *p;
-        struct linear_input in = { .n_cols = n_embd };
-        uint8_t *copy = (uint8_t *)f->gate; /* comes later, too */
-
-        if (g->n == 0)
-            continue;
-        p = g->adapter->layers[layer].p;
-        in.form[KERNELS_FORM_F32] = gather(g, f->xn, n_embd * sizeof(float), copy);
-        copy += g->n * n_embd * sizeof(float);
-        in.form[KERNELS_FORM_BF16] = gather(g, f->forms[KERNELS_FORM_BF16], n_bf16, copy);
-        project_gists(f, &p[ADAPTER_Q], g, &in, f->q);
-        project_gists(f, &p[ADAPTER_K], g, &in, f->kk);
-        project_gists(f, &p[ADAPTER_V], g, &in, f->vv);
-    }
+    memcpy(in.form, f->forms, sizeof(in.form));
+    in.form[KERNELS_FORM_F32] = f->xn;
+    for (uint32_t p = 0; p < f->batch.n; p++)
+        gist_rows_project(&f->batch.from[p].gists, f->k, f->w, i, &in, &scratch, y);
 }
 
 /* Attention of layer i: leaves its output, to be added to x, in y. n_rows in, n_left out. */
@@ -530,7 +457,7 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
     struct linear_output wo = { &l->wo, f->y };
     uint32_t n_q = m->n_head * m->head_dim;
     struct rows r = { .f = f,
-                      .n_rows = f->n_rows,
+                      .n_rows = f->batch.n_rows,
                       .layer = l,
                       .layer_index = i,
                       .to = f->xn,
@@ -539,18 +466,18 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
                       .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, i),
                       .from = f->att,
                       .n_cols = n_q };
-    uint32_t n_left = f->n_rows;
+    uint32_t n_left = f->batch.n_rows;
 
     rows_run(&r, norm_rows);
-    project(f, f->xn, m->n_embd, f->n_rows, qkv, 3);
-    project_all_gists(f, i);
+    project(f, f->xn, m->n_embd, f->batch.n_rows, qkv, 3);
+    project_gists(f, i);
     rows_run(&r, place_rows);
-    if (i + 1 == m->n_layer && f->n_out == 0 && !f->observes)
+    if (i + 1 == m->n_layer && f->batch.n_out == 0 && !f->batch.observes)
         return 0; /* only K and V were wanted */
-    attend_run(f->attend, f->pieces, f->n_pieces, i, f->q, f->att);
+    attend_run(f->attend, f->batch.at, f->batch.n, i, f->q, f->att);
     if (i + 1 == m->n_layer) {
         keep_wanted(f);
-        r.n_rows = n_left = f->n_out;
+        r.n_rows = n_left = f->batch.n_out;
         if (n_left == 0)
             return 0;
     }
@@ -588,7 +515,7 @@ static bool told_to_stop(const struct forward_stop *stop)
 
 static int run_layers(struct forward *f, const struct forward_stop *stop)
 {
-    struct rows r = { .f = f, .n_rows = f->n_rows };
+    struct rows r = { .f = f, .n_rows = f->batch.n_rows };
 
     rows_run(&r, embed_rows);
     for (uint32_t i = 0; i < f->m->n_layer; i++) {
@@ -600,9 +527,9 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
         if (n_left)
             run_ffn(f, i, n_left);
     }
-    if (f->n_out) {
+    if (f->batch.n_out) {
         r = (struct rows){
-            .f = f, .n_rows = f->n_out, .add = f->y, .norm = f->m->output_norm, .to = f->out
+            .f = f, .n_rows = f->batch.n_out, .add = f->y, .norm = f->m->output_norm, .to = f->out
         };
         rows_run(&r, norm_rows);
     }
@@ -611,153 +538,9 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
 
 /* --- the batch -------------------------------------------------------------------------------- */
 
-/* from->n rows of it, if any, are gists. */
-static void add_piece(struct forward *f, const struct source *from, const struct attend_piece *p)
-{
-    f->sources[f->n_pieces] = *from;
-    f->pieces[f->n_pieces++] = *p;
-    f->has_gists = f->has_gists || from->n;
-}
-
-static void take_observers(struct forward *f, const struct forward_run *run)
-{
-    const struct seq *s = run->seq;
-    uint32_t segment = run->observe.first / s->seg_len, off = run->observe.first % s->seg_len;
-    struct attend_piece p = { .seq = s,
-                              .segment = segment,
-                              .base = s->segments[segment].base,
-                              .pages = seq_pages(s, segment),
-                              .off = off,
-                              .row = f->n_rows,
-                              .n = run->n_tokens,
-                              .stride = 1,
-                              .weights = run->observe.weights };
-    struct source from = { .run = run };
-
-    assert(run->observe.first + run->n_tokens <= s->n_tokens && off + run->n_tokens <= s->seg_len);
-    assert(!s->segments[segment].compressed && run->want == FORWARD_WANT_NONE && !s->gist_every);
-    add_piece(f, &from, &p);
-    f->observes = true;
-}
-
-/* Outputs of n rows from row `first` on. */
-static void want_rows(struct forward *f, uint32_t first, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        f->out_rows[f->n_out++] = first + i;
-}
-
-static void take_gists(struct forward *f, const struct forward_run *run)
-{
-    const struct seq *s = run->seq;
-    uint32_t segment = run->gists.segment, first = run->gists.first, n = run->n_tokens;
-    uint32_t sinks = run->gists.sinks, ratio = run->gists.ratio;
-    size_t at = (size_t)f->n_rows * f->m->n_head_kv * f->m->head_dim;
-    const struct seq_segment *g = &s->segments[segment];
-    struct attend_piece p = { .seq = s,
-                              .segment = segment,
-                              .base = g->base,
-                              .pages = run->gists.pages,
-                              .off = sinks + first,
-                              .row = f->n_rows,
-                              .n = n,
-                              .stride = 1 };
-    struct source from = { run, run->gists.adapter, f->n_rows, 1, n };
-
-    assert((segment + 1) * s->seg_len <= s->n_tokens && !g->compressed);
-    if (run->gists.kind == FORWARD_SIDE) {
-        p.pages = seq_pages(s, segment);
-        p.off = sinks + (first + 1) * ratio - 1;
-        p.stride = ratio;
-        p.self_k = f->kk + at;
-        p.self_v = f->vv + at;
-        assert(p.off > 0 && p.off + (n - 1) * ratio < s->seg_len);
-    } else if (run->gists.kind == FORWARD_BEHIND) {
-        p.segment = segment + 1;
-        p.base += g->n_keys;
-        p.off = first;
-    } else {
-        from.adapter = NULL; /* soft tokens are the base model's */
-        from.n = 0;
-    }
-    assert((run->want == FORWARD_WANT_ALL) ==
-           (run->gists.kind == FORWARD_BEHIND && run->gists.hidden));
-    if (run->want == FORWARD_WANT_ALL)
-        want_rows(f, f->n_rows, n);
-    add_piece(f, &from, &p);
-}
-
-/* The run's tokens [done, done + n) of one segment, with the gists among them. */
-static void take_tokens(struct forward *f, const struct forward_run *run, uint32_t done, uint32_t n)
-{
-    const struct seq *s = run->seq;
-    uint32_t at = s->n_tokens + done, segment = at / s->seg_len, every = s->gist_every;
-    uint32_t off = seq_raw_keys(s, at % s->seg_len);
-    struct attend_piece p = { .seq = s,
-                              .segment = segment,
-                              .base = s->segments[segment].base,
-                              .pages = seq_pages(s, segment),
-                              .off = off,
-                              .row = f->n_rows + seq_raw_keys(s, at) - seq_raw_keys(s, s->n_tokens),
-                              .n = seq_raw_keys(s, at % s->seg_len + n) - off,
-                              .stride = 1 };
-    struct source from = { .run = run };
-
-    if (every) {
-        uint32_t skip = every - off % (every + 1); /* rows to the first gist */
-
-        from.adapter = s->adapter;
-        from.first = p.row + skip;
-        from.step = every + 1;
-        from.n = p.n > skip ? (p.n - skip - 1) / (every + 1) + 1 : 0;
-    }
-    add_piece(f, &from, &p);
-}
-
-static bool reads(const struct forward_run *run)
-{
-    return !run->observe.weights && run->gists.kind == FORWARD_NO_GISTS;
-}
-
 uint32_t forward_run_rows(const struct forward_run *r)
 {
-    const struct seq *s = r->seq;
-
-    return reads(r) ? seq_raw_keys(s, s->n_tokens + r->n_tokens) - seq_raw_keys(s, s->n_tokens)
-                    : r->n_tokens;
-}
-
-/* Copies a run's ids behind its sequence's (invisible until the step is done) and cuts it at
- * segment ends. */
-static int take_run(struct forward *f, const struct forward_run *run)
-{
-    struct seq *s = run->seq;
-    uint32_t wanted = run->want == FORWARD_WANT_ALL ? 0 : run->n_tokens - 1; /* from this one on */
-
-    if (run->observe.weights) {
-        take_observers(f, run);
-        return 0;
-    }
-    if (!reads(run)) {
-        take_gists(f, run);
-        return 0;
-    }
-    assert(s->n_tokens + run->n_tokens <= s->n_reserved);
-    for (uint32_t i = 0; i < run->n_tokens; i++) {
-        if (run->tokens[i] >= f->m->n_vocab)
-            return -EINVAL;
-        s->tokens[s->n_tokens + i] = run->tokens[i];
-    }
-    for (uint32_t i = wanted; run->want != FORWARD_WANT_NONE && i < run->n_tokens; i++)
-        want_rows(f, f->n_rows + seq_raw_keys(s, s->n_tokens + i) - seq_raw_keys(s, s->n_tokens),
-                  1);
-    for (uint32_t done = 0, n; done < run->n_tokens; done += n) {
-        n = s->seg_len - (s->n_tokens + done) % s->seg_len;
-        if (n > run->n_tokens - done)
-            n = run->n_tokens - done;
-        take_tokens(f, run, done, n);
-    }
-    return 0;
+    return pieces_rows(r);
 }
 
 /* The step is done: sequences have their tokens, and who wanted them the hidden states. */
@@ -765,7 +548,7 @@ static void finish_run(const struct forward *f, const struct forward_run *run, u
 {
     size_t n_embd = f->m->n_embd;
 
-    if (reads(run))
+    if (pieces_reads(run))
         run->seq->n_tokens += run->n_tokens;
     else if (run->want == FORWARD_WANT_ALL)
         memcpy(run->gists.hidden, f->out + out * n_embd, run->n_tokens * n_embd * sizeof(float));
@@ -785,13 +568,12 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
     if (all > f->max_batch || n_runs > FORWARD_RUNS_MAX)
         return -E2BIG;
 
-    f->n_rows = f->n_pieces = f->n_out = 0;
-    f->observes = f->has_gists = false;
+    f->batch.n_rows = f->batch.n = f->batch.n_out = 0;
+    f->batch.observes = false;
     for (uint32_t i = 0; i < n_runs; i++) {
-        r = take_run(f, &runs[i]);
+        r = pieces_add(&f->batch, &runs[i]);
         if (r < 0)
             return r;
-        f->n_rows += forward_run_rows(&runs[i]);
     }
     r = run_layers(f, stop);
     if (r < 0)
@@ -801,7 +583,7 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
         out +=
             runs[i].want == FORWARD_WANT_ALL ? runs[i].n_tokens : runs[i].want != FORWARD_WANT_NONE;
     }
-    *ret_n_out = f->n_out;
+    *ret_n_out = f->batch.n_out;
     return 0;
 }
 
@@ -856,7 +638,7 @@ void forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret)
     uint32_t step = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
     struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };
 
-    assert(first + n <= f->n_out);
+    assert(first + n <= f->batch.n_out);
     if (f->k->form[f->m->output.type] != KERNELS_FORM_Q8) {
         r.forms = linear_forms(f->k, &head, 1);
         rows_run(&r, convert_rows);
