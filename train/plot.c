@@ -9,9 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WIDTH      960.0
+#define WIDTH      980.0
 #define LEFT       70.0
-#define RIGHT      190.0 /* the legend's */
+#define RIGHT      210.0 /* the legend's */
 #define TOP        50.0
 #define PANEL      300.0
 #define GAP        70.0
@@ -154,20 +154,6 @@ static void draw_line(const struct panel *p, const struct run_log_data *d, const
     fprintf(p->f, "\"/>\n");
 }
 
-/* A mean that forgets over a fiftieth of the run, without the pull of where it began. */
-static void smooth(const struct run_log_data *d, double *ret)
-{
-    double keep = 1 - 1 / (1 + (double)d->n_steps / 50), sum = 0, weight = 0;
-
-    for (size_t i = 0; i < d->n_steps; i++) {
-        if (isfinite(d->steps[i].loss)) {
-            sum = keep * sum + (1 - keep) * d->steps[i].loss;
-            weight = keep * weight + (1 - keep);
-        }
-        ret[i] = weight > 0 ? sum / weight : NAN;
-    }
-}
-
 static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -175,24 +161,40 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The range without the highest and lowest hundredth: one wild step should not flatten the rest. */
-static void set_range(struct panel *p, double *sorted, size_t n, const double *smoothed)
+/* The range without the highest and lowest hundredth. Sorts v. */
+static void set_range(struct panel *p, double *v, size_t n)
 {
     size_t m = 0;
 
     p->y_min = INFINITY;
     p->y_max = -INFINITY;
-    for (size_t i = 0; i < n; i++) {
-        take(&p->y_min, &p->y_max, smoothed[i]);
-        if (isfinite(sorted[i]))
-            sorted[m++] = sorted[i];
-    }
-    qsort(sorted, m, sizeof(*sorted), compare);
+    for (size_t i = 0; i < n; i++)
+        if (isfinite(v[i]))
+            v[m++] = v[i];
+    qsort(v, m, sizeof(*v), compare);
     if (m > 0) {
-        take(&p->y_min, &p->y_max, sorted[m / 100]);
-        take(&p->y_min, &p->y_max, sorted[m - 1 - m / 100]);
+        take(&p->y_min, &p->y_max, v[m / 100]);
+        take(&p->y_min, &p->y_max, v[m - 1 - m / 100]);
     }
     widen(p);
+}
+
+/* A mean that forgets over a fiftieth of the run, without the pull of where it began; of values
+ * within the picture, as one wild step would hide many others. */
+static void smooth(const struct panel *p, const struct run_log_data *d, double *ret)
+{
+    double keep = 1 - 1 / (1 + (double)d->n_steps / 50), sum = 0, weight = 0;
+
+    for (size_t i = 0; i < d->n_steps; i++) {
+        double v = d->steps[i].loss;
+
+        if (isfinite(v)) {
+            v = v < p->y_min ? p->y_min : v > p->y_max ? p->y_max : v;
+            sum = keep * sum + (1 - keep) * v;
+            weight = keep * weight + (1 - keep);
+        }
+        ret[i] = weight > 0 ? sum / weight : NAN;
+    }
 }
 
 static int draw_training(struct panel *p, const struct run_log_data *d, bool x_labels)
@@ -204,8 +206,8 @@ static int draw_training(struct panel *p, const struct run_log_data *d, bool x_l
     if (r == 0) {
         for (size_t i = 0; i < d->n_steps; i++)
             sorted[i] = raw[i] = d->steps[i].loss;
-        smooth(d, smoothed);
-        set_range(p, sorted, d->n_steps, smoothed);
+        set_range(p, sorted, d->n_steps);
+        smooth(p, d, smoothed);
         draw_axes(p, "training loss", x_labels);
         draw_line(p, d, raw, "r");
         draw_line(p, d, smoothed, "s");
