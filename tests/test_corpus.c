@@ -1,7 +1,7 @@
-/* tests/test_corpus.c - corpus files: building, damage, sampling. Would catch: text that does not come back, loss
- * on the wrong tokens of a conversation, a damaged or foreign file that is taken or refused without a
- * reason, samples that depend on what was drawn before, that cut conversations, or that miss the
- * weights, a failed build that leaves a file. */
+/* tests/test_corpus.c - corpus files: building, damage, sampling. Would catch: text that does not
+ * come back, loss on the wrong tokens of a conversation, a damaged or foreign file that is taken or
+ * refused without a reason, samples that depend on what was drawn before, that cut conversations,
+ * or that miss the weights, a failed build that leaves a file. */
 
 #include "engine/vocab.h"
 #include "tests/support/file.h"
@@ -115,7 +115,8 @@ static char *document(const struct corpus *c, uint64_t doc, bool loss_only, char
     return decode(ids, loss_only ? loss : NULL, d.n_tokens, ret);
 }
 
-/* --- building ------------------------------------------------------------------------------------ */
+/* --- building ------------------------------------------------------------------------------------
+ * */
 
 static void test_texts(void **state)
 {
@@ -166,6 +167,9 @@ static void test_jsonl(void **state)
     static const char lines[] =
         "{\"text\": \"plain \\u00e9\", \"other\": [1, {}]}\n\n"
         "{\"prompt\": \"say yes\", \"completion\": \" yes\"}\r\n"
+        "{\"segments\": [{\"text\": \"a:\", \"label\": false}, {\"text\": \" b\", \"label\": "
+        "true}, "
+        "{\"text\": \", c:\", \"label\": false}, {\"text\": \" d\", \"label\": true}]}\n"
         "{\"messages\": [{\"role\": \"user\", \"content\": \"one?\"}, {\"role\": \"assistant\", "
         "\"content\": "
         "\"<|im_end|>1\"}, {\"role\": \"user\", \"content\": \"two?\"}, {\"role\": \"assistant\", "
@@ -182,19 +186,21 @@ static void test_jsonl(void **state)
     corpus_source(c, 0, &s);
     assert_string_equal(s.name, "chat");
     corpus_info(c, &info);
-    assert_int_equal(info.n_documents, 4);
+    assert_int_equal(info.n_documents, 5);
     assert_string_equal(document(c, 0, true, text), "plain \xc3\xa9");
     assert_string_equal(document(c, 1, false, text), "say yes yes");
     assert_string_equal(document(c, 1, true, text), " yes");
-    assert_string_equal(document(c, 2, true, text), "<|im_end|>1<|im_end|>2<|im_end|>");
-    document(c, 2, false, text);
+    assert_string_equal(document(c, 2, false, text), "a: b, c: d");
+    assert_string_equal(document(c, 2, true, text), " b d");
+    assert_string_equal(document(c, 3, true, text), "<|im_end|>1<|im_end|>2<|im_end|>");
+    document(c, 3, false, text);
     assert_non_null(strstr(text,
                            "<|im_start|>user\none?<|im_end|>\n<|im_start|>assistant\n<|im_end|>1"
                            "<|im_end|>\n<|im_start|>user\ntwo?<|im_end|>\n<|im_start|>assistant\n2"
                            "<|im_end|>\n"));
     assert_true(strncmp(text, "<|im_start|>system\n", 19) ==
                 0); /* the template's default message */
-    assert_string_equal(document(c, 3, true, text), "");
+    assert_string_equal(document(c, 4, true, text), "");
     corpus_close(c);
 }
 
@@ -246,6 +252,9 @@ static void test_bad_inputs(void **state)
           "g.jsonl:1: ", "message 1 has no" },
         { "h.jsonl", "{\"messages\": [{\"role\": \"u\", \"content\": \"\"}]}\n",
           "h.jsonl:1: ", "found a role" },
+        { "k.jsonl", "{\"segments\": []}\n", "k.jsonl:1: ", "\"segments\" without any" },
+        { "l.jsonl", "{\"segments\": [{\"text\": \"a\", \"label\": 1}]}\n",
+          "l.jsonl:1: ", "segment 1 has no" },
         { "i.jsonl", "{\"text\": \"\xff\"}\n", "i.jsonl:1: ", "not UTF-8" },
         { "j.jsonl", "{\"text\": \"\"}\n", "j.jsonl", "found no text" },
     };
@@ -266,7 +275,8 @@ static void test_bad_inputs(void **state)
     expect(build(&why, NULL, 0, inputs), -EINVAL, &why, out, "at least one input");
 }
 
-/* --- opening ------------------------------------------------------------------------------------- */
+/* --- opening -------------------------------------------------------------------------------------
+ * */
 
 /* Two sources, both of plain text; long documents are the numbers 0 to 249 as bytes could be. */
 static struct corpus *build_small(void)
@@ -434,13 +444,15 @@ static void test_wide_ids(void **state)
     memcpy(model, narrow, sizeof(model));
 }
 
-/* --- sampling ------------------------------------------------------------------------------------ */
+/* --- sampling ------------------------------------------------------------------------------------
+ * */
 
 #define N_TOKENS  64u
 #define N_SAMPLES 4000u
 
 /* Sources: "long" has one document of 3000 letters, "short" some of 20, "chat" conversations of 26
- * tokens of which 6 carry loss, and one that is longer than a sequence and has its answer at the end. */
+ * tokens of which 6 carry loss, and one that is longer than a sequence and has its answer at the
+ * end. */
 static struct corpus *build_mixture(void)
 {
     char path[4][SCRATCH_PATH_MAX], text[3001];

@@ -3,10 +3,11 @@
  * An input is a file or a folder, which is walked in the order of its names; hidden files are left
  * out, empty ones too. What ends in .jsonl has one JSON object a line:
  *
- *     {"text": "..."}                                      loss on all of it
- *     {"messages": [{"role": "...", "content": "..."}]}    by the model's chat template, loss on the
- *                                                          assistant's answers and what ends them
- *     {"prompt": "...", "completion": "..."}               loss on the completion, and the eos after
+ *     {"text": "..."}                                    loss on all of it
+ *     {"messages": [{"role": "...", "content": "..."}]}  by the model's chat template: loss on the
+ *                                                        assistant's answers and what ends them
+ *     {"prompt": "...", "completion": "..."}             loss on the completion
+ *     {"segments": [{"label": true, "text": "..."}]}     loss where label is true
  *
  * and other keys are left out; every other file is one document of plain text. All of it must be
  * UTF-8. Special tokens are not looked for in the texts.

@@ -317,6 +317,31 @@ static int line_messages(struct corpus_text *t, struct json_object *list, const 
     return r;
 }
 
+static int line_segments(struct corpus_text *t, struct json_object *list, const char *where,
+                         struct why *why)
+{
+    size_t n = json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+    int r = 0;
+
+    if (n == 0)
+        return why_set(why, -EINVAL, "%s: found \"segments\" without any, expected a list", where);
+    for (size_t i = 0; i < n && r == 0; i++) {
+        struct json_object *o = json_object_array_get_idx(list, i), *label;
+        const char *text;
+        size_t len;
+
+        if (!json_object_is_type(o, json_type_object) || !get_string(o, "text", &text, &len) ||
+            !json_object_object_get_ex(o, "label", &label) ||
+            !json_object_is_type(label, json_type_boolean))
+            return why_set(why, -EINVAL,
+                           "%s: segment %zu has no \"text\" that is a string and \"label\" that is "
+                           "true or false",
+                           where, i + 1);
+        r = encode(t, text, len, json_object_get_boolean(label));
+    }
+    return r;
+}
+
 static int line_object(struct corpus_text *t, struct json_object *o, const char *where,
                        struct why *why)
 {
@@ -335,8 +360,11 @@ static int line_object(struct corpus_text *t, struct json_object *o, const char 
     }
     if (json_object_object_get_ex(o, "messages", &list))
         return line_messages(t, list, where, why);
+    if (json_object_object_get_ex(o, "segments", &list))
+        return line_segments(t, list, where, why);
     return why_set(why, -EINVAL,
-                   "%s: found none of \"text\", \"messages\", \"prompt\" with \"completion\"",
+                   "%s: found none of \"text\", \"messages\", \"segments\", \"prompt\" with "
+                   "\"completion\"",
                    where);
 }
 

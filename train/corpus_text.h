@@ -1,8 +1,8 @@
 /* train/corpus_text.h - a text or a line of JSONL to token ids, each with its bit of loss.
  *
- * The forms of a line are in train/corpus_build.h. A conversation is encoded as it would be met when
- * serving: what stands before an answer up to the head of its turn, then the answer apart from it,
- * then the token that ends the turn. Answer and end carry loss.
+ * The forms of a line are in train/corpus_build.h. A conversation is encoded as it would be met
+ * when serving: what stands before an answer up to the head of its turn, then the answer apart from
+ * it, then the token that ends the turn. Answer and end carry loss.
  *
  * Threads    one at a time.
  * Ownership  ids and loss are the struct corpus_text's, until the next call.
@@ -21,7 +21,8 @@ int corpus_text_open(const struct gguf *g, struct corpus_text **ret, struct why 
 void corpus_text_close(struct corpus_text *t);
 
 /* What stands between documents: <|endoftext|> or <|end_of_text|> where the vocabulary has one (a
- * chat model's eos ends a turn), else eos. bos: CORPUS_NONE when the model wants none before a text. */
+ * chat model's eos ends a turn), else eos. bos: CORPUS_NONE when the model wants none before a
+ * text. */
 void corpus_text_marks(const struct corpus_text *t, uint32_t *ret_n_vocab, uint32_t *ret_eos,
                        uint32_t *ret_bos);
 

@@ -49,7 +49,9 @@ class Page(html.parser.HTMLParser):
         "p div section h1 h2 h3 h4 h5 h6 li dt dd ul ol dl tr table blockquote pre br hr title item note "
         "steps list figure media caption article main".split()
     )
-    SKIPPED = frozenset("script style nav footer head noscript svg form button info select iframe math".split())
+    SKIPPED = frozenset(
+        "script style nav footer head noscript svg form button info select iframe math".split()
+    )
     VOID = frozenset("br hr img input meta link area base col embed source wbr".split())
     AROUND = re.compile(
         r"sphinxsidebar|\brelated\b|headerlink|navheader|navfooter|\btoc\b|sidebar|navbar|footer|breadcrumb|"
@@ -65,7 +67,9 @@ class Page(html.parser.HTMLParser):
             self.depth += tag == self.skip
             return
         names = " ".join(v or "" for k, v in attrs if k in ("class", "id", "role"))
-        if tag in self.SKIPPED or (tag not in self.VOID and tag not in ("body", "html") and self.AROUND.search(names)):
+        if tag in self.SKIPPED or (
+            tag not in self.VOID and tag not in ("body", "html") and self.AROUND.search(names)
+        ):
             if tag not in self.VOID:
                 self.skip, self.depth = tag, 1
         elif tag == "pre" or tag == "code" and "block" in names:
@@ -108,7 +112,11 @@ def from_html(raw):
 
 def from_rst(raw):
     text = decode(raw)
-    text = re.sub(r"(?m)^\.\. (index|_[^\n]*:|highlight|SPDX|only|toctree|contents|module|currentmodule).*(\n[ \t]+.*)*\n", "", text)
+    text = re.sub(
+        r"(?m)^\.\. (index|_[^\n]*:|highlight|SPDX|only|toctree|contents|module|currentmodule).*(\n[ \t]+.*)*\n",
+        "",
+        text,
+    )
     text = re.sub(r"(?m)^\.\. [a-z+-]*include::.*\n", "", text)
     text = re.sub(r":[a-z:+]+:`~?!?([^`<]*?)(?:\s*<[^`]*>)?`", r"`\1`", text)
     return text
@@ -116,7 +124,10 @@ def from_rst(raw):
 
 def from_man(raw):
     done = subprocess.run(
-        ["mandoc", "-T", "utf8", "-O", "width=96"], input=raw, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ["mandoc", "-T", "utf8", "-O", "width=96"],
+        input=raw,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     text = re.sub(r".\x08", "", decode(done.stdout))
     lines = text.split("\n")
@@ -211,8 +222,17 @@ def from_md(raw):
 
 
 FORMATS = {
-    "html": from_html, "mallard": from_html, "rst": from_rst, "man": from_man, "info": from_info,
-    "dict": from_dict, "wml": from_wml, "rdb": from_rdb, "code": from_code, "text": from_text, "md": from_md,
+    "html": from_html,
+    "mallard": from_html,
+    "rst": from_rst,
+    "man": from_man,
+    "info": from_info,
+    "dict": from_dict,
+    "wml": from_wml,
+    "rdb": from_rdb,
+    "code": from_code,
+    "text": from_text,
+    "md": from_md,
 }
 
 
@@ -234,7 +254,11 @@ def tidy(text):
 
 
 def is_good(text, fmt):
-    if len(text) < SHORTEST or max(map(len, text.split("\n"))) > LONGEST_LINE and fmt not in ("html", "md", "wml"):
+    if (
+        len(text) < SHORTEST
+        or max(map(len, text.split("\n"))) > LONGEST_LINE
+        and fmt not in ("html", "md", "wml")
+    ):
         return False
     odd = sum(not c.isascii() for c in text)
     digits = sum(c.isdigit() for c in text)
@@ -360,7 +384,9 @@ def read_list(path):
 
 
 def find_deb(folder, package):
-    return next((os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.startswith(package + "_")), None)
+    return next(
+        (os.path.join(folder, n) for n in sorted(os.listdir(folder)) if n.startswith(package + "_")), None
+    )
 
 
 def write(folder, name, text):
@@ -380,11 +406,16 @@ def write_samples(out):
             if len(text) < SAMPLE or package in taken or len(taken) == SAMPLES:
                 continue
             taken.add(package)
-            write(os.path.join(out, "heldout-text"), f"{source}-{name}", text[:SAMPLE].rpartition("\n")[0] + "\n")
+            write(
+                os.path.join(out, "heldout-text"),
+                f"{source}-{name}",
+                text[:SAMPLE].rpartition("\n")[0] + "\n",
+            )
 
 
 def main():
     list_path, debs, out = sys.argv[1:]
+    os.makedirs(os.path.join(out, "heldout"))
     seen = Seen()
     sums = collections.Counter()
     for source, package, limit, fmt, patterns in read_list(list_path):
