@@ -86,7 +86,7 @@ class Decoder:
         w["embedding"] = (torch.randn(len(self.ratios), base.n_embd, generator=generator)
                           .to(base.device, base.dtype) * base.embd.std())
         for name, x in (tensors or {}).items():
-            w[name] = torch.as_tensor(x).to(base.device, base.dtype)
+            w[name] = torch.tensor(x, dtype=base.dtype, device=base.device)
         self.w = {name: x.requires_grad_() for name, x in w.items()}
 
     def loss(self, base, memory, gists, ids, ratio, choose=None):

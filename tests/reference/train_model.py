@@ -159,7 +159,8 @@ class Adapter:
         self.method, self.mask = meta.get("method", "fine-kv"), meta.get("mask", "memory-only")
         self.embedding = meta.get("embedding", "last-token")
         self.meta = dict(meta)
-        self.w = {name: torch.as_tensor(x).to(base.device, base.dtype).requires_grad_() for name, x in tensors.items()}
+        # Copies: a tensor may lie in the base's memory.
+        self.w = {name: torch.tensor(x, dtype=base.dtype, device=base.device).requires_grad_() for name, x in tensors.items()}
         if "gist.embedding" not in self.w:
             self.w["gist.embedding"] = torch.zeros(1, base.n_embd, dtype=base.dtype, device=base.device).requires_grad_()
 

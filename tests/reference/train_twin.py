@@ -176,7 +176,7 @@ class Evaluation:
     def of(self, adapter):
         r = self.recipe
         gists = lambda ratio: lambda ids: read(self.base, adapter, ids, r["segment"], ratio, r["sinks"]).x
-        return {**self.fixed, **{str(ratio): self.mean(gists(ratio)) for ratio in r["ratios"]}}
+        return {**self.fixed, "ratios": r["ratios"], "nll": [self.mean(gists(ratio)) for ratio in r["ratios"]]}
 
 
 # --- the loop ---------------------------------------------------------------------------------------
@@ -233,8 +233,8 @@ class Training:
         return torch.randperm(n, generator=gen)[:max(1, round(n * r["ae-share"]))].sort()[0].to(self.device)
 
     def one_step(self):
-        """Returns what the log says about it."""
-        r, seen = self.recipe, {}
+        """Returns what the log says about it (train/run_log.h)."""
+        r, seen, ratios = self.recipe, {}, set()
         weights = {"lm": r["loss-lm"], "ae": r["loss-ae"], "distill": r["loss-distill"]}
         for ratio, ids, mask in self.groups():
             with self.autocast():
@@ -242,6 +242,7 @@ class Training:
                     self.base, self.adapter, ids, mask, r["segment"], ratio, r["sinks"], weights,
                     r["tie-gamma"] if r["loss-tie"] else None, r["sinks"], r["distill-top"], self.decoder,
                     self.ae_choose(ratio) if r["loss-ae"] else None, r["checkpointing"])
+            ratios.add(ratio)
             share = len(ids) / r["batch"]
             if not torch.isfinite(loss):
                 torch.save({"ids": ids, "mask": mask, "ratio": ratio}, f"{r['out'] or 'twin'}.bad-batch")
@@ -255,7 +256,7 @@ class Training:
         self.step += 1
         self.tokens += r["batch"] * r["sequence"]
         return {"step": self.step, "tokens": self.tokens, **{k: float(v) for k, v in seen.items()}, "lr": lr,
-                "norm": norm}
+                "norm": norm, **({"ratio": ratios.pop()} if len(ratios) == 1 else {})}
 
     def save(self, path):
         torch.save({"recipe": recipe_text(self.recipe), "step": self.step, "tokens": self.tokens,
@@ -291,20 +292,21 @@ def train(run, log):
 
     def finish_part(evaluate):
         if evaluation and evaluate:
-            say({"step": run.step, "tokens": run.tokens, "heldout": evaluation.of(run.adapter)})
+            say({"eval": run.step, "tokens": run.tokens, **evaluation.of(run.adapter)})
         if r["checkpoint"]:
             run.save(r["checkpoint"])
         if r["out"]:
             save_adapter(run.adapter, r["out"], f"{run.step} steps, {run.tokens} tokens, seed {r['seed']}, torch on {run.device}")
 
     if evaluation and run.step == 0:
-        say({"step": 0, "tokens": 0, "heldout": evaluation.of(run.adapter)})
-    start, tokens = time.monotonic(), run.tokens
+        say({"eval": 0, "tokens": 0, **evaluation.of(run.adapter)})
+    start = time.monotonic()
     while run.step < r["steps"]:
+        before = time.monotonic()
         line = run.one_step()
-        spent = time.monotonic() - start
-        say({**line, "tokens_per_second": (run.tokens - tokens) / spent})
-        over = bool(r["minutes"]) and spent > 60 * r["minutes"]
+        now = time.monotonic()
+        say({**line, "seconds": now - before})
+        over = bool(r["minutes"]) and now - start > 60 * r["minutes"]
         every = lambda n: bool(n) and run.step % n == 0
         if over or run.step == r["steps"]:
             break
