@@ -326,7 +326,11 @@ def unpacked(path, raw):
 
 def members(stream, patterns):
     """(path, bytes) of the plain files of a tar stream that match."""
-    with tarfile.open(fileobj=stream, mode="r|*") as tar:
+    try:
+        tar = tarfile.open(fileobj=stream, mode="r|*")
+    except tarfile.ReadError:
+        return  # nothing at all
+    with tar:
         for m in tar:
             if m.isfile() and m.size and any(fnmatch.fnmatch("/" + m.name.lstrip("./"), p) for p in patterns):
                 yield m.name.lstrip("./"), tar.extractfile(m).read()
@@ -341,6 +345,9 @@ def package_files(deb, patterns):
                 yield from members(io.BytesIO(raw), ["*.c", "*.h"])
             else:
                 yield path, raw
+        p.stdout.read()  # what is behind the archive's end
+    if p.returncode:
+        sys.exit(f"extract.py: {deb} is no whole package")
 
 
 def documents(deb, fmt, limit, patterns):
