@@ -126,6 +126,14 @@ static void put(struct vec *v, const char *name, const float *x, size_t n)
     memcpy(to, x, n * sizeof(float));
 }
 
+static void put_decoder(struct vec *v, const char *name, const float *x, size_t n)
+{
+    char full[96];
+
+    snprintf(full, sizeof(full), "ae.%s", name);
+    put(v, full, x, n);
+}
+
 static void vec_open(struct vec *v, const char *file, bool checkpointing)
 {
     struct why why = { "" };
@@ -159,6 +167,8 @@ static void vec_open(struct vec *v, const char *file, bool checkpointing)
         rule = (struct step_rule){ .lm = real(v, "weight.lm"),
                                    .distill = real(v, "weight.distill"),
                                    .distill_top = number(v, "distill.k") };
+        rule.ae = real(v, "weight.ae");
+        rule.ae_share = 1;
         rule.tie = safetensors_meta(v->s, "tie.gamma");
         rule.tie_gamma = rule.tie ? real(v, "tie.gamma") : 0;
     }
@@ -166,7 +176,8 @@ static void vec_open(struct vec *v, const char *file, bool checkpointing)
     assert_int_equal(gists_open(&v->gist, &v->base, &shape), 0);
     assert_int_equal(step_open(&v->gist, v->n_tokens, checkpointing, &rule, &v->step), 0);
     each(v, "adapter.", put);
-    gists_refresh(&v->gist);
+    each(v, "ae.", put_decoder);
+    step_refresh(v->step);
 }
 
 static void vec_close(struct vec *v)
@@ -217,8 +228,8 @@ static void one_run(struct vec *v, uint32_t run)
     snprintf(key, sizeof(key), "run.%u.ratio", run);
     gists_zero_gradients(&v->gist);
     assert_int_equal(step_learn(v->step, v->ids + (size_t)sequence * v->n_tokens,
-                                v->carries + (size_t)sequence * v->n_tokens, number(v, key), 1.0f,
-                                &loss),
+                                v->carries + (size_t)sequence * v->n_tokens, number(v, key), 0,
+                                1.0f, &loss),
                      0);
     gists_collect(&v->gist, step_gemm(v->step));
     if (fabs(loss.all - expected) > 2e-5)
@@ -278,6 +289,12 @@ static void test_distill(void **state)
     check("train_qwen2_distill.vec", false);
 }
 
+static void test_ae(void **state)
+{
+    (void)state;
+    check("train_smollm2_ae.vec", false);
+}
+
 static void test_checkpointing(void **state)
 {
     (void)state;
@@ -310,12 +327,12 @@ static void test_steps(void **state)
         snprintf(key, sizeof(key), "step.%u.ratio", i);
         gists_zero_gradients(&v.gist);
         assert_int_equal(step_learn(v.step, v.ids + (size_t)i * v.n_tokens,
-                                    v.carries + (size_t)i * v.n_tokens, number(&v, key), 1.0f,
+                                    v.carries + (size_t)i * v.n_tokens, number(&v, key), 0, 1.0f,
                                     &loss),
                          0);
         gists_collect(&v.gist, step_gemm(v.step));
         norm = optim_step(&v.gist.params, &rule, lr, i + 1);
-        gists_refresh(&v.gist);
+        step_refresh(v.step);
         snprintf(key, sizeof(key), "step.%u.lr", i);
         assert_true(fabs(lr - real(&v, key)) < 1e-9);
         snprintf(key, sizeof(key), "step.%u.loss", i);
@@ -331,10 +348,11 @@ static void test_steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full),          cmocka_unit_test(test_low_rank),
-        cmocka_unit_test(test_in_segment),    cmocka_unit_test(test_coarse_kv),
-        cmocka_unit_test(test_tie),           cmocka_unit_test(test_distill),
-        cmocka_unit_test(test_checkpointing), cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_full),       cmocka_unit_test(test_low_rank),
+        cmocka_unit_test(test_in_segment), cmocka_unit_test(test_coarse_kv),
+        cmocka_unit_test(test_tie),        cmocka_unit_test(test_distill),
+        cmocka_unit_test(test_ae),         cmocka_unit_test(test_checkpointing),
+        cmocka_unit_test(test_steps),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -87,6 +87,7 @@ static struct head_loss row_loss(float *z, uint32_t n_vocab, const struct head_r
     sum = vec_exp(z, max, n_vocab);
     lse = max + logf(sum);
     *ret_logp = at - lse;
+    loss.n_right = at >= max;
     loss.targets = ((double)lse - at) * row->weight;
     vec_scale(z, all / sum, n_vocab);
     z[row->target] -= row->weight;
@@ -137,6 +138,7 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
         for (uint32_t i = 0; i < m; i++) {
             sum.targets += h->loss[i].targets;
             sum.teacher += h->loss[i].teacher;
+            sum.n_right += h->loss[i].n_right;
         }
         if (dx)
             back(h, x, rows + at, m, dx);

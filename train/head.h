@@ -27,7 +27,10 @@ struct head_row {
     float teacher_weight;
 };
 
-struct head_loss { double targets, teacher; };           /* with the rows' weights */
+struct head_loss {
+    double targets, teacher; /* with the rows' weights */
+    uint32_t n_right;        /* rows whose target is the most probable id */
+};
 
 struct head;
 

@@ -111,8 +111,8 @@ static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     struct gists_shape shape = shape_of(c);
-    struct step_rule rule = { c->loss_lm, c->loss_distill, c->distill_top, c->loss_tie,
-                              c->tie_gamma };
+    struct step_rule rule = { c->loss_lm,   c->loss_distill, c->distill_top, c->loss_tie,
+                              c->tie_gamma, c->loss_ae,      c->ae_share,    c->seed };
     bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
     int err = base_open(&r->base, r->model, bf16 ? GEMM_BF16 : GEMM_F32, 2 * c->sequence + 1);
 
@@ -140,7 +140,7 @@ static int open_rest(struct run *r, struct why *why)
         if (!r->log)
             return why_set(why, -errno, "%s: %s", c->log, strerror(errno));
     }
-    gists_refresh(&r->gist);
+    step_refresh(r->step);
     r->started = now();
     r->tokens_at_start = r->at.tokens;
     r->eval.step = r->step;
@@ -210,8 +210,8 @@ static int step_once(struct run *r, struct why *why)
         int err;
 
         corpus_sample(r->corpus, c->seed, index, c->sequence, r->ids, r->carries);
-        err =
-            step_learn(r->step, r->ids, r->carries, ratio_of(c, index), 1.0f / (float)c->batch, &l);
+        err = step_learn(r->step, r->ids, r->carries, ratio_of(c, index), index,
+                         1.0f / (float)c->batch, &l);
         if (err < 0)
             return why_set(why, err, "step %llu: %s", (unsigned long long)r->at.step,
                            strerror(-err));
@@ -230,7 +230,7 @@ static int step_once(struct run *r, struct why *why)
     if (!isfinite(r->last_norm))
         return why_set(why, -EDOM, "step %llu: the gradient is not finite",
                        (unsigned long long)r->at.step);
-    gists_refresh(&r->gist);
+    step_refresh(r->step);
     r->last_loss = used ? loss / used : 0;
     r->at.step++;
     r->at.tokens += (uint64_t)c->batch * c->sequence;

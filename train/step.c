@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include "train/ae.h"
 #include "train/head.h"
 
 #include <errno.h>
@@ -19,6 +20,9 @@ struct step {
     float *logp, *other;   /* (n_tokens) */
     uint32_t *teacher_ids; /* (n_tokens, distill_top) */
     float *teacher_p;
+    struct ae *ae; /* NULL: not wanted */
+    uint32_t *gists;
+    float *dkv;
     float *dx; /* (max_rows, n_embd) */
 };
 
@@ -70,6 +74,19 @@ static int take_buffers(struct step *s)
     return s->teacher_ids && s->teacher_p ? 0 : -ENOMEM;
 }
 
+static int open_ae(struct step *s)
+{
+    const struct gists_shape *g = &s->gist->shape;
+    struct ae_shape shape = { .n_ratios = g->n_ratios, .max_tokens = s->n_tokens, .seed = g->seed };
+    uint32_t n_gists = s->max_rows - s->n_tokens;
+    const struct base *b = s->gist->b;
+
+    memcpy(shape.ratios, g->ratios, sizeof(shape.ratios));
+    s->gists = malloc(n_gists * sizeof(*s->gists));
+    s->dkv = malloc((size_t)b->m->n_layer * n_gists * 2 * b->n_kv * sizeof(float));
+    return s->gists && s->dkv ? ae_open(b, &s->gist->params, &shape, &s->ae) : -ENOMEM;
+}
+
 int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const struct step_rule *rule,
               struct step **ret)
 {
@@ -90,6 +107,8 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
         r = head_open(g->b, net_gemm(s->net), &s->head);
     if (r == 0)
         r = take_buffers(s);
+    if (r == 0 && rule->ae > 0)
+        r = open_ae(s);
     if (r < 0) {
         step_close(s);
         return r;
@@ -107,6 +126,9 @@ void step_close(struct step *s)
     layout_fini(&s->none);
     layout_fini(&s->full);
     layout_fini(&s->alone);
+    ae_close(s->ae);
+    free(s->gists);
+    free(s->dkv);
     head_close(s->head);
     net_close(s->net);
     free(s->rows);
@@ -203,8 +225,41 @@ static void weigh_rows(struct step *s, uint32_t n, float scale)
     }
 }
 
+static uint64_t mix(uint64_t z)
+{
+    z += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* Gists that become memory, each with probability share (at least one). */
+static uint32_t draw_gists(struct step *s, const struct layout *l, double share, uint64_t index)
+{
+    uint32_t n = 0, end = l->segments[l->n_segments - 1].gist - l->shape.n_tokens;
+    uint64_t seed = mix(mix(s->rule.seed) ^ index);
+
+    for (uint32_t j = 0; j < end; j++)
+        if ((double)(mix(seed ^ j) >> 11) * 0x1p-53 < share)
+            s->gists[n++] = j;
+    if (n == 0 && end > 0)
+        s->gists[n++] = (uint32_t)(seed % end);
+    return n;
+}
+
+static int learn_to_rebuild(struct step *s, const struct layout *l, const uint32_t *ids,
+                            uint64_t index, float scale, struct step_loss *ret)
+{
+    const struct base *b = s->gist->b;
+    struct ae_job job = { s->net, l, ids, s->gists, 0, (float)(scale * s->rule.ae) };
+
+    job.n = draw_gists(s, l, s->rule.ae_share, index);
+    memset(s->dkv, 0, (size_t)b->m->n_layer * l->n_gists * 2 * b->n_kv * sizeof(float));
+    return ae_run(s->ae, s->head, &job, s->dkv, &ret->ae, NULL);
+}
+
 int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio,
-               float scale, struct step_loss *ret)
+               uint64_t index, float scale, struct step_loss *ret)
 {
     const struct layout *l = layout_of(s, LAYOUT_GISTS, ratio);
     struct head_loss loss;
@@ -227,12 +282,43 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     weigh_rows(s, n, scale);
     memset(s->dx, 0, (size_t)l->n_rows * s->gist->b->m->n_embd * sizeof(float));
     r = head_run(s->head, x, s->rows, n, s->rule.distill_top, NULL, s->dx, &loss);
+    if (r == 0 && s->ae)
+        r = learn_to_rebuild(s, l, ids, index, scale, ret);
     if (r < 0)
         return r;
     ret->lm = s->rule.lm > 0 ? loss.targets / scale / s->rule.lm : 0;
     ret->distill = s->rule.distill > 0 ? loss.teacher / scale / s->rule.distill : 0;
-    ret->all = (loss.targets + loss.teacher) / scale;
-    return net_back(s->net, &s->gist->net, l, s->dx, NULL);
+    ret->all = (loss.targets + loss.teacher) / scale + s->rule.ae * ret->ae;
+    return net_back(s->net, &s->gist->net, l, s->dx, s->ae ? s->dkv : NULL);
+}
+
+int step_rebuild(struct step *s, uint32_t ratio, const uint32_t *ids, double *ret)
+{
+    const struct layout *l = layout_of(s, LAYOUT_GISTS, ratio);
+    struct ae_job job = { s->net, l, ids, s->gists, 0, 1.0f };
+    const float *x;
+    double loss;
+    uint32_t right;
+    int r;
+
+    if (!s->ae)
+        return -ENOTSUP;
+    if (!l)
+        return -EINVAL;
+    r = net_forward(s->net, &s->gist->net, l, ids, &x);
+    job.n = draw_gists(s, l, 1.0, 0);
+    if (r == 0)
+        r = ae_run(s->ae, s->head, &job, NULL, &loss, &right);
+    if (r == 0)
+        *ret = (double)right / ((double)job.n * ratio);
+    return r;
+}
+
+void step_refresh(struct step *s)
+{
+    gists_refresh(s->gist);
+    if (s->ae)
+        ae_refresh(s->ae);
 }
 
 int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,

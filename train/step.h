@@ -21,11 +21,14 @@ struct step_rule {
                               * the sequence's tokens times their number. (The paper prints the fraction the other way
                               * round, against its own words and LongPPL.) */
     double tie_gamma;
+    double ae;               /* train/ae.h, for a share of the gists: drawn anew for each sequence */
+    double ae_share;
+    uint64_t seed;
 };
 
 struct step_loss {
     double all;              /* with weights */
-    double lm, distill;      /* means over n_tokens, without */
+    double lm, distill, ae;  /* means, without */
     uint32_t n_tokens;       /* that carried loss */
 };
 
@@ -36,12 +39,19 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
               struct step **ret);
 void step_close(struct step *s);
 
-/* Gradients of scale * loss are added to the gist's. ids (n_tokens), carries (n_tokens): whether the token counts. */
-int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio, float scale,
-               struct step_loss *ret);
+/* index: of the sequence, for what is drawn. Gradients of scale * loss are added to the gist's. ids (n_tokens), carries (n_tokens): whether the token counts. */
+int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio, uint64_t index,
+               float scale, struct step_loss *ret);
 
 /* ret_logp (n_tokens): of each token but the first, which gets 0. */
 int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, float *ret_logp);
+
+/* Tokens of snippets that the decoder of train/ae.h gets right, from all gists of a sequence: the share. -ENOTSUP: there is no
+ * decoder. */
+int step_rebuild(struct step *s, uint32_t ratio, const uint32_t *ids, double *ret);
+
+/* After the optimiser's step. */
+void step_refresh(struct step *s);
 
 struct gemm *step_gemm(struct step *s);
 size_t step_bytes(const struct step *s);

@@ -168,6 +168,12 @@ CLONES void vec_norm_back(float *dx, float *dy, const float *x, const float *w, 
         dx[i] += dy[i] * r - x[i] * c;
 }
 
+CLONES void vec_norm_back_weight(float *dw, const float *dy, const float *x, float r, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        dw[i] += dy[i] * x[i] * r;
+}
+
 CLONES void vec_swiglu(float *y, const float *g, const float *u, size_t n)
 {
     for (size_t i = 0; i < n; i++)

@@ -30,6 +30,9 @@ float vec_norm(float *y, const float *x, const float *w, float eps, size_t n);
 /* dx += the derivative by x; dy (n) is spoilt. */
 void vec_norm_back(float *dx, float *dy, const float *x, const float *w, float r, size_t n);
 
+/* dw += the derivative by w. Before vec_norm_back, which spoils dy. */
+void vec_norm_back_weight(float *dw, const float *dy, const float *x, float r, size_t n);
+
 /* y = silu(g) u */
 void vec_swiglu(float *y, const float *g, const float *u, size_t n);
 /* g and u become the derivatives by them. */

@@ -1,0 +1,97 @@
+/* tests/test_progress.c - the progress line. Would catch: a wrong rate or time left, a line for each step in a
+ * file, a bar that is wider than its terminal, which would not be written over. */
+
+#include "train/progress.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static unsigned count(const char *text, const char *what)
+{
+    unsigned n = 0;
+
+    for (const char *p = text; (p = strstr(p, what)); p++)
+        n++;
+    return n;
+}
+
+static char *run(bool tty, unsigned columns, double max)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *f = tmpfile();
+    struct progress p;
+
+    assert_non_null(f);
+    progress_start(&p, f, 10, 110, max, 1000);
+    assert_false(p.tty);
+    p.tty = tty;
+    p.columns = columns;
+    for (uint64_t i = 1; i <= 100; i++) {
+        progress_step(&p, 10 + i, 2048, 3, 1e-3, 1000 + 2.0 * (double)i);
+        if (i == 50)
+            progress_say(&p, "saved");
+    }
+    progress_end(&p);
+    len = (size_t)ftell(f);
+    text = calloc(1, len + 1);
+    rewind(f);
+    assert_int_equal(fread(text, 1, len, f), len);
+    (void)fclose(f);
+    return text;
+}
+
+static void test_progress_file(void **state)
+{
+    char *text = run(false, 80, 0);
+
+    (void)state;
+    assert_int_equal(count(text, "tokens/s"), 7); /* in 200 seconds, and the last step */
+    assert_non_null(strstr(text, "25/110  1024 tokens/s  loss 3.000  lr 1.0e-03  2:50 left\n"));
+    assert_non_null(strstr(text, "\nsaved\n"));
+    assert_non_null(strstr(text, "110/110"));
+    assert_null(strchr(text, '\r'));
+    free(text);
+    text = run(false, 80, 60);
+    assert_non_null(strstr(text, "25/110  1024 tokens/s  loss 3.000  lr 1.0e-03  0:30 left\n"));
+    assert_non_null(strstr(text, "0:00 left\n"));
+    free(text);
+}
+
+static void test_progress_tty(void **state)
+{
+    (void)state;
+    for (unsigned columns = 20; columns <= 120; columns += 10) {
+        char *text = run(true, columns, 0), *save = NULL;
+        unsigned n = 0;
+
+        assert_non_null(strstr(text, "\r\033[Ksaved\n"));
+        assert_int_equal(text[strlen(text) - 1], '\n');
+        for (char *line = strtok_r(text, "\r\n", &save); line;
+             line = strtok_r(NULL, "\r\n", &save)) {
+            char *end = strstr(line, "\033[K");
+
+            assert_true((end ? (size_t)(end - line) : strlen(line)) < columns);
+            n++;
+        }
+        assert_true(n > 100);
+        free(text);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_progress_file),
+        cmocka_unit_test(test_progress_tty),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,40 @@
+/* train/progress.h - how far a run is, in one line of a terminal.
+ *
+ *     [=======>            ]  380/1000  1210 tokens/s  loss 2.314  lr 8.1e-04  17:05 left
+ *
+ * On a terminal the line is written over, a few times a second; elsewhere it is a line every half
+ * minute, and one for the last step. The rate is that of the last steps; loss is smoothed likewise.
+ * Time left is what the steps need, or what is left of the time that the run may take.
+ *
+ * Threads    one at a time.
+ */
+#ifndef TRAIN_PROGRESS_H
+#define TRAIN_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct progress {
+    FILE *out;
+    bool tty, drawn;              /* drawn: a line is there to be written over */
+    unsigned columns;
+    uint64_t step, steps;
+    double seconds_max;           /* 0: no limit */
+    double start, before, shown;  /* times: of the run, of the last step, of the last line */
+    double seconds, tokens;       /* of a step, smoothed */
+    double loss, lr;
+    double weight;                /* of all steps so far in the smoothed values */
+};
+
+/* done: steps of runs before. now: in seconds, of any clock that does not jump. */
+void progress_start(struct progress *p, FILE *out, uint64_t done, uint64_t steps,
+                    double seconds_max, double now);
+/* After a step: how many tokens it read. */
+void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double loss, double lr,
+                   double now);
+/* A line of its own: an evaluation, a checkpoint. */
+void progress_say(struct progress *p, const char *line);
+void progress_end(struct progress *p);
+
+#endif
