@@ -95,7 +95,8 @@ enum gist_compressor {
     GIST_FINE_KV,                     /* one key and value of every `ratio` tokens */
     GIST_SELECT,                      /* for each head those that the segment's end attends to */
     GIST_COARSE_KV,                   /* an adapter's gists of the whole segment */
-    GIST_COARSE_REC                   /* the same, their last hidden states read as soft tokens */
+    GIST_COARSE_REC,                  /* the same, their last hidden states read as soft tokens */
+    GIST_SELECT_REREAD                /* for each head those that reading the segment again attends to */
 };
 
 #define GIST_NO_SINKS UINT32_MAX
@@ -114,7 +115,8 @@ struct gist_memory {
     unsigned flags;                   /* GIST_LATE, GIST_FIXED */
 };
 
-/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec"; NULL past the last. */
+/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec", "select-reread"; NULL past the
+ * last. */
 GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
 
 struct gist_policy {

@@ -602,7 +602,7 @@ static int read_memory(const Gistd__Memory *m, struct wire_memory *ret)
 {
     if (!m)
         return 0;
-    if (!enum_valid((int)m->compressor, WIRE_COARSE_REC))
+    if (!enum_valid((int)m->compressor, WIRE_SELECT_REREAD))
         return -EBADMSG;
     *ret = (struct wire_memory){ .compressor = (enum wire_compressor)m->compressor,
                                  .ratio = m->ratio,

@@ -37,7 +37,8 @@ enum wire_compressor {
     WIRE_FINE_KV,
     WIRE_SELECT,
     WIRE_COARSE_KV,
-    WIRE_COARSE_REC
+    WIRE_COARSE_REC,
+    WIRE_SELECT_REREAD
 };
 
 struct wire_memory {
