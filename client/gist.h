@@ -119,12 +119,17 @@ struct gist_memory {
  * last. */
 GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
 
+/* All that the session reads and writes is no secret: it takes over what sessions of any user with this flag
+ * have read, and they what it has. Without it sessions of one user do so among themselves. */
+#define GIST_PUBLIC 1u
+
 struct gist_policy {
     size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
     uint32_t segment;                 /* tokens; 0: the adapter's, or the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
+    unsigned flags;                   /* GIST_PUBLIC */
 };
 
 struct gist_usage {
@@ -237,16 +242,18 @@ struct gist_stats_session {
     const char *label;
     uint32_t gist_pages;                          /* of pages: those of compressed segments */
 };
+struct gist_stats_owner { uint32_t uid, clients, sessions, pages, gist_pages; };
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;
     const char *adapters;                         /* names, a space between them */
     uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached,
-        n_clients, n_sessions, requests_running;
+        n_clients, n_sessions, n_owners, requests_running;
     uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total, steps_total;
     uint64_t client_errors_total;
     const struct gist_stats_client *clients;      /* (n_clients) */
     const struct gist_stats_session *sessions;    /* (n_sessions) */
+    const struct gist_stats_owner *owners;        /* (n_owners): each user's clients together */
 };
 /* What it points to lives until the next call on the connection. */
 GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);

@@ -37,7 +37,7 @@ struct memory {
     bool early;          /* taken back to where a fresh sequence's segments stand on lower rungs */
 
     struct prefix *prefix; /* that it learns from and teaches; NULL: none */
-    uint32_t owner;        /* uid: the tree's own is not shared with others */
+    uint32_t owner;        /* a uid, or PREFIX_PUBLIC: not shared with others */
     uint32_t n_learned, n_learned_packed;  /* pages, segments that prefix knows */
 
     /* Of the next segment that is compressed, what its compressor wants first: */

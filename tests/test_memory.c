@@ -233,10 +233,15 @@ static void move(struct stage *s)
     struct actor *a = &s->actors[draw(s, N)];
 
     if (!a->open) {
-        open_actor(s, a, draw(s, N_POLICIES), &s->accounts[draw(s, 2)]);
-        memory_share(&a->memory, s->prefix, draw(s, 2));
-        if (draw(s, 4)) /* begin like another one */
-            begin_like(a, &s->actors[draw(s, N)]);
+        const struct actor *other = &s->actors[draw(s, N)];
+        size_t policy = draw(s, N_POLICIES);
+
+        if (other->open && draw(s, 2))
+            policy = other->policy;
+        open_actor(s, a, policy, &s->accounts[draw(s, 2)]);
+        memory_share(&a->memory, s->prefix, draw(s, 3) ? draw(s, 2) : PREFIX_PUBLIC);
+        if (draw(s, 4))
+            begin_like(a, other);
         return;
     }
     switch (draw(s, 12)) {
@@ -261,14 +266,24 @@ static void move(struct stage *s)
 
 /* --- what must hold ------------------------------------------------------------------------------- */
 
+/* Who shares a page is of one owner. */
+static void check_owner(const struct actor *a, uint32_t page, const struct actor **of)
+{
+    if (of[page])
+        assert_int_equal(of[page]->memory.owner, a->memory.owner);
+    of[page] = a;
+}
+
 /* What stands in no table of a session is free, or only the prefixes have it; each account pays for its
  * sessions' tables. */
 static void check_pages(const struct stage *s)
 {
     static uint32_t refs[1 << 16];
+    static const struct actor *of[1 << 16];
     uint32_t used[2] = { 0, 0 }, n_free = 0, n_cached = 0;
 
     memset(refs, 0, s->rig.rig.pool.n_pages * sizeof(*refs));
+    memset(of, 0, s->rig.rig.pool.n_pages * sizeof(*of));
     for (uint32_t i = 0; i < N; i++) {
         const struct seq *q = &s->actors[i].seq;
         uint32_t n = 0;
@@ -280,8 +295,10 @@ static void check_pages(const struct stage *s)
 
             if (!q->segments[k].compressed && behind < L)
                 keys = seq_raw_keys(q, behind);
-            for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++)
+            for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++) {
                 refs[seq_pages(q, k)[p]]++;
+                check_owner(&s->actors[i], seq_pages(q, k)[p], of);
+            }
         }
         assert_int_equal(n, q->n_pages);
         for (uint32_t p = 0; p < s->actors[i].memory.n_side_pages; p++, n++)
