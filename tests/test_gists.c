@@ -127,23 +127,6 @@ static float allowed(const struct bench *b, const struct compress_spec *c, enum 
     return c->method == COMPRESS_COARSE_REC && once > 1e-3f ? 4 * once : once;
 }
 
-static float distance(const struct ref *ref, const float *logits)
-{
-    uint32_t n_vocab = ref->n_vocab;
-    float worst = 0;
-
-    for (uint32_t i = 0; i + 1 < ref->n_tokens; i++) {
-        double p = rig_logprob(logits + (size_t)i * n_vocab, n_vocab, ref->ids[i + 1]);
-
-        worst = fmaxf(worst, fabsf((float)p - ref->logprobs[i + 1]));
-    }
-    for (uint32_t r = 0; r < ref->n_rows; r++)
-        for (uint32_t v = 0; v < n_vocab; v++)
-            worst = fmaxf(worst, fabsf(logits[(size_t)ref->row_pos[r] * n_vocab + v] -
-                                       ref->rows[(size_t)r * n_vocab + v]));
-    return worst;
-}
-
 /* A rounding may let these choose another key. */
 static bool chooses(const struct compress_spec *c)
 {
@@ -169,7 +152,7 @@ static void check_case(struct bench *b, const char *model, size_t i, enum kernel
     all = malloc(len);
     other = malloc(len);
     feed(b, &policy, &ref, chunks[0], all);
-    worst = distance(&ref, all);
+    worst = rig_distance(&ref, all);
     if (!(worst <= allowed(b, &policy.spec, kv)) &&
         !(chooses(&policy.spec) && kv != KERNELS_KV_F32))
         fail_msg("%s, %s, %s, KV %d: off by %g", model, cases[i].name, b->rig.rig.kernels->name, kv,
