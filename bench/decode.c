@@ -1,19 +1,21 @@
 /* bench/decode.c - reads and writes random tokens through the daemon, and prints how long it took.
  *
- *     decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N]
+ *     decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N] [-C NAME [-R N] [-A NAME]] [-L N]
  *
  * -p N: N tokens read into an empty session. -d N: -n tokens written behind a context of N tokens. -f N:
  * N tokens read and one written. -s N: N sessions write -n tokens each at the same time, each behind a
- * context of its own of -c tokens. -r: how often each. One JSON object a line:
+ * context of its own of -c tokens. -r: how often each. -C, -R, -A, -L: the sessions' compressor, ratio,
+ * adapter and segment. One JSON object a line:
  *
  *     {"kind": "prefill", "tokens": N, "ns": ...}
- *     {"kind": "decode", "depth": N, "tokens": ..., "ns": ...}
+ *     {"kind": "decode", "depth": N, "tokens": ..., "ns": ..., "kv_bytes": ..., "kv_bytes_end": ...}
  *     {"kind": "first", "tokens": N, "ns": ...}
  *     {"kind": "sessions", "sessions": N, "tokens": ..., "ns": ...}
  *
  * The daemon is that of $GISTD_SOCKET. Times are the client's: from the call to the answer, so rings,
  * scheduler and sampling are in them. Decoding counts from the first token's arrival to the last one's:
- * n tokens, n steps. Of sessions, the tokens of all count while all of them write.
+ * n tokens, n steps. Of sessions, the tokens of all count while all of them write. KV bytes are the pages
+ * that the daemon charges to the session: behind the context, and behind what was written too.
  */
 #include "client/gist.h"
 
@@ -22,6 +24,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define LIST_MAX     16
@@ -31,6 +34,8 @@ struct bench {
     gist_conn *conn;
     uint32_t n_vocab;
     uint64_t rng;
+    struct gist_memory memory;
+    struct gist_policy policy;
 };
 
 struct arrivals {
@@ -72,7 +77,7 @@ static gist_session *open_session(struct bench *b, uint32_t n, uint64_t *ret_ns)
         die("a context", "out of memory");
     for (uint32_t i = 0; i < n; i++)
         ids[i] = random_token(b);
-    if (gist_open(b->conn, NULL, &s) < 0)
+    if (gist_open(b->conn, &b->policy, &s) < 0)
         die("opening a session", gist_error(b->conn));
     start = now_ns();
     if (gist_append_tokens(s, ids, n, NULL) < 0)
@@ -80,6 +85,19 @@ static gist_session *open_session(struct bench *b, uint32_t n, uint64_t *ret_ns)
     *ret_ns = now_ns() - start;
     free(ids);
     return s;
+}
+
+static uint64_t kv_bytes(struct bench *b, const gist_session *s)
+{
+    struct gist_stats stats;
+
+    if (gist_stats(b->conn, &stats) < 0)
+        die("the daemon's state", gist_error(b->conn));
+    for (uint32_t i = 0; i < stats.n_sessions; i++)
+        if (stats.sessions[i].id == gist_session_id(s))
+            return (uint64_t)stats.sessions[i].pages * stats.page_bytes;
+    die("the daemon's state", "our session is not in it");
+    return 0;
 }
 
 static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
@@ -113,17 +131,21 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
                                       .max_tokens = n + 1,
                                       .ignore_eog = 1 };
     struct arrivals a = { 0 };
-    uint64_t ns;
+    uint64_t ns, before, after;
     /* An empty session has nothing to go on from. */
     gist_session *s = open_session(b, depth ? depth : 1, &ns);
 
+    before = kv_bytes(b, s);
     if (gist_generate(s, &sampling, on_text, &a, NULL) < 0)
         die("writing tokens", gist_error(b->conn));
+    after = kv_bytes(b, s);
     gist_close(s);
     if (a.n_after_first == 0)
         die("writing tokens", "they came all at once: nothing to time");
-    printf("{\"kind\": \"decode\", \"depth\": %u, \"tokens\": %u, \"ns\": %llu}\n", depth,
-           a.n_after_first, (unsigned long long)(a.last_ns - a.first_ns));
+    printf("{\"kind\": \"decode\", \"depth\": %u, \"tokens\": %u, \"ns\": %llu, \"kv_bytes\": %llu, "
+           "\"kv_bytes_end\": %llu}\n",
+           depth, a.n_after_first, (unsigned long long)(a.last_ns - a.first_ns),
+           (unsigned long long)before, (unsigned long long)after);
 }
 
 static void bench_first(struct bench *b, uint32_t n)
@@ -237,17 +259,44 @@ struct plan {
     uint32_t n, reps, n_sessions, sessions_depth;
 };
 
-static void read_options(int argc, char **argv, struct plan *p)
+static enum gist_compressor compressor_named(const char *name)
 {
-    static const char *const usage =
-        "decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N]";
+    for (int c = 0; gist_compressor_name((enum gist_compressor)c); c++)
+        if (strcmp(gist_compressor_name((enum gist_compressor)c), name) == 0)
+            return (enum gist_compressor)c;
+    die("there is no compressor of that name", name);
+    return GIST_FULL;
+}
+
+/* 'C', 'R', 'A' and 'L' are the sessions' policy; false for any other. */
+static bool read_policy(struct bench *b, int o)
+{
+    if (o == 'C')
+        b->memory.compressor = compressor_named(optarg);
+    else if (o == 'A')
+        b->memory.adapter = optarg;
+    else if (o == 'R')
+        b->memory.ratio = (uint32_t)strtoul(optarg, NULL, 10);
+    else if (o == 'L')
+        b->policy.segment = (uint32_t)strtoul(optarg, NULL, 10);
+    else
+        return false;
+    return true;
+}
+
+static void read_options(int argc, char **argv, struct plan *p, struct bench *b)
+{
+    static const char *const usage = "decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N] "
+                                     "[-C NAME [-R N] [-A NAME]] [-L N]";
     int o;
 
     *p = (struct plan){ .n = 32, .reps = 1, .sessions_depth = 128 };
-    while ((o = getopt(argc, argv, "p:d:f:s:c:n:r:")) != -1) {
+    while ((o = getopt(argc, argv, "p:d:f:s:c:n:r:C:R:A:L:")) != -1) {
         uint32_t v = o == '?' ? 0 : (uint32_t)strtoul(optarg, NULL, 10);
         struct list *l = o == 'p' ? &p->prefills : o == 'd' ? &p->depths : &p->firsts;
 
+        if (read_policy(b, o))
+            continue;
         if (o == 's' && v <= SESSIONS_MAX)
             p->n_sessions = v;
         else if (o == 'c')
@@ -269,7 +318,9 @@ int main(int argc, char **argv)
     struct gist_info info;
     struct plan p;
 
-    read_options(argc, argv, &p);
+    b.memory.size = sizeof(b.memory);
+    b.policy = (struct gist_policy){ .size = sizeof(b.policy), .memory = &b.memory };
+    read_options(argc, argv, &p, &b);
     if (gist_connect(NULL, "bench", &b.conn) < 0)
         die("no daemon", gist_error(NULL));
     gist_info(b.conn, &info);

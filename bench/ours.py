@@ -32,7 +32,7 @@ def has_kv_type(name):
 class Daemon:
     """ready_s is the time from its start to READY=1, start the moment of it."""
 
-    def __init__(self, model, folder, kv_bytes, kv_type="f16"):
+    def __init__(self, model, folder, kv_bytes, kv_type="f16", more=("--prefix-cache", "no")):
         self.socket = os.path.join(folder, "gistd.sock")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = os.path.join(folder, "notify")
@@ -41,8 +41,7 @@ class Daemon:
         self.start = time.monotonic()
         self.process = subprocess.Popen(
             [f"{BUILD}/gistd", "--model", model, "--socket", self.socket, "--kv-bytes", kv_bytes,
-             "--prefix-cache", "no",
-             "--kv-type", kv_type, "--threads", str(THREADS), "--log-level", "warning"],
+             "--kv-type", kv_type, "--threads", str(THREADS), "--log-level", "warning", *more],
             env=dict(os.environ, NOTIFY_SOCKET=path), stdin=subprocess.DEVNULL)
         try:
             while b"READY=1" not in notify.recv(4096).split(b"\n"):
@@ -58,10 +57,13 @@ class Daemon:
         return output_of(f"{BUILD}/{argv[0]}", *argv[1:],
                          env=dict(os.environ, GISTD_SOCKET=self.socket))
 
+    def measured(self, *args):
+        """What bench/decode says of each thing that it was asked for."""
+        return [json.loads(line) for line in self.run("bench/decode", *args).splitlines()]
+
     def decode(self, *args):
-        """Tokens a second of each thing that bench/decode was asked for."""
-        return [m["tokens"] * 1e9 / m["ns"]
-                for m in map(json.loads, self.run("bench/decode", *args).splitlines())]
+        """Tokens a second of each."""
+        return [m["tokens"] * 1e9 / m["ns"] for m in self.measured(*args)]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

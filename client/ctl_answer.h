@@ -18,6 +18,7 @@ struct ctl_answer_opts {
     struct ctl_opt_list stop;
     const char *system;        /* NULL: the model's own */
     bool stats;                /* print the times to stderr */
+    bool is_public;            /* the session's text is no secret */
 };
 
 #define CTL_ANSWER_MAX_TOKENS 1024u
@@ -42,6 +43,8 @@ struct ctl_answer_opts {
     { "seed", 0, CTL_OPT_U64, "N", &(o)->sampling.seed, 0, 18446744073709549568.0,                     \
       "same seed, same answer (random)" },                                                             \
     { "stop", 0, CTL_OPT_LIST, "TEXT", &(o)->stop, 0, 0, "end the answer before TEXT; repeatable" },   \
+    { "public", 0, CTL_OPT_FLAG, NULL, &(o)->is_public, 0, 0,                                          \
+      "the text is no secret: share its reading with public sessions of other users" },                \
     { "stats", 0, CTL_OPT_FLAG, NULL, &(o)->stats, 0, 0, "print times to stderr, terminal or not" }
 
 void ctl_answer_defaults(struct ctl_answer_opts *o);

@@ -96,7 +96,8 @@ static int ask_question(const struct ask *a, gist_conn *c)
     struct gist_policy policy = { .size = sizeof(policy),
                                   .segment = a->memory_opts.segment,
                                   .label = "ask",
-                                  .memory = &a->memory };
+                                  .memory = &a->memory,
+                                  .flags = a->answer.is_public ? GIST_PUBLIC : 0 };
     struct gist_message msgs[2];
     size_t n = 0;
     gist_session *s;

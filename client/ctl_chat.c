@@ -67,7 +67,8 @@ static int open_session(struct chat *chat)
     struct gist_policy policy = { .size = sizeof(policy),
                                   .segment = chat->memory_opts.segment,
                                   .label = "chat",
-                                  .memory = &chat->memory };
+                                  .memory = &chat->memory,
+                                  .flags = chat->answer.is_public ? GIST_PUBLIC : 0 };
     int r;
 
     gist_close(chat->session);

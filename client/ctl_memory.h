@@ -18,7 +18,8 @@ struct ctl_memory_opts {
 /* The rows of the option table for them. */
 #define CTL_MEMORY_OPTIONS(o)                                                                          \
     { "compressor", 0, CTL_OPT_STRING, "NAME", &(o)->compressor, 0, 0,                                 \
-      "what old context becomes: full, none, fine-kv, select, coarse-kv, coarse-rec (full)" },         \
+      "what old context becomes: full, none, fine-kv, select, coarse-kv, coarse-rec, "                 \
+      "select-reread (full)" },                                                                        \
     { "adapter", 0, CTL_OPT_STRING, "NAME", &(o)->adapter, 0, 0,                                       \
       "the adapter that makes gists; `gistctl status` names them (none)" },                            \
     { "ratio", 0, CTL_OPT_U32, "N", &(o)->ratio, 2, 64, "tokens that a gist stands for (8)" },         \

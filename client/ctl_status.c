@@ -65,12 +65,30 @@ static void print_client(const struct gist_stats_client *c)
     fputc('\n', stdout);
 }
 
-static void print_session(const struct gist_stats_session *s)
+/* Pages of raw tokens and of gists, in bytes. */
+static void print_kinds(const struct gist_stats *s, uint32_t pages, uint32_t gist_pages)
 {
-    printf("%8llu %8llu %8u %8u %8u %8u  ", (unsigned long long)s->id,
-           (unsigned long long)s->client, s->n_tokens, s->pages, s->gist_pages, s->segment);
-    ctl_text_show(stdout, s->label, strlen(s->label));
-    fputs(s->busy ? " (busy)\n" : "\n", stdout);
+    char raw[24], gists[24];
+
+    printf(" %10s %10s", human((uint64_t)(pages - gist_pages) * s->page_bytes, raw),
+           human((uint64_t)gist_pages * s->page_bytes, gists));
+}
+
+static void print_owner(const struct gist_stats *s, const struct gist_stats_owner *o)
+{
+    printf("%8u %8u %8u %8u", o->uid, o->clients, o->sessions, o->pages);
+    print_kinds(s, o->pages, o->gist_pages);
+    fputc('\n', stdout);
+}
+
+static void print_session(const struct gist_stats *s, const struct gist_stats_session *x)
+{
+    printf("%8llu %8llu %8u %8u", (unsigned long long)x->id, (unsigned long long)x->client,
+           x->n_tokens, x->pages);
+    print_kinds(s, x->pages, x->gist_pages);
+    printf(" %8u  ", x->segment);
+    ctl_text_show(stdout, x->label, strlen(x->label));
+    fputs(x->busy ? " (busy)\n" : "\n", stdout);
 }
 
 static void print_text(const struct gist_stats *s)
@@ -95,11 +113,23 @@ static void print_text(const struct gist_stats *s)
     printf("\n%8s %8s %8s %8s %8s  %s\n", "CLIENT", "PID", "UID", "SESSIONS", "PAGES", "NAME");
     for (uint32_t i = 0; i < s->n_clients; i++)
         print_client(&s->clients[i]);
+    printf("\n%8s %8s %8s %8s %10s %10s\n", "UID", "CLIENTS", "SESSIONS", "PAGES", "RAW", "GISTS");
+    for (uint32_t i = 0; i < s->n_owners; i++)
+        print_owner(s, &s->owners[i]);
     if (s->n_sessions > 0)
-        printf("\n%8s %8s %8s %8s %8s %8s  %s\n", "SESSION", "CLIENT", "TOKENS", "PAGES",
-               "OF GISTS", "SEGMENT", "LABEL");
+        printf("\n%8s %8s %8s %8s %10s %10s %8s  %s\n", "SESSION", "CLIENT", "TOKENS", "PAGES",
+               "RAW", "GISTS", "SEGMENT", "LABEL");
     for (uint32_t i = 0; i < s->n_sessions; i++)
-        print_session(&s->sessions[i]);
+        print_session(s, &s->sessions[i]);
+}
+
+static void json_kinds(struct ctl_json *j, const struct gist_stats *s, uint32_t pages,
+                       uint32_t gist_pages)
+{
+    ctl_json_u64(j, "pages", pages);
+    ctl_json_u64(j, "gist_pages", gist_pages);
+    ctl_json_u64(j, "raw_bytes", (uint64_t)(pages - gist_pages) * s->page_bytes);
+    ctl_json_u64(j, "gist_bytes", (uint64_t)gist_pages * s->page_bytes);
 }
 
 static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
@@ -116,6 +146,16 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
         ctl_json_close(j, '}');
     }
     ctl_json_close(j, ']');
+    ctl_json_open(j, "owners", '[');
+    for (uint32_t i = 0; i < s->n_owners; i++) {
+        ctl_json_open(j, NULL, '{');
+        ctl_json_u64(j, "uid", s->owners[i].uid);
+        ctl_json_u64(j, "clients", s->owners[i].clients);
+        ctl_json_u64(j, "sessions", s->owners[i].sessions);
+        json_kinds(j, s, s->owners[i].pages, s->owners[i].gist_pages);
+        ctl_json_close(j, '}');
+    }
+    ctl_json_close(j, ']');
     ctl_json_open(j, "sessions", '[');
     for (uint32_t i = 0; i < s->n_sessions; i++) {
         ctl_json_open(j, NULL, '{');
@@ -123,8 +163,7 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
         ctl_json_u64(j, "client", s->sessions[i].client);
         ctl_json_string(j, "label", s->sessions[i].label);
         ctl_json_u64(j, "n_tokens", s->sessions[i].n_tokens);
-        ctl_json_u64(j, "pages", s->sessions[i].pages);
-        ctl_json_u64(j, "gist_pages", s->sessions[i].gist_pages);
+        json_kinds(j, s, s->sessions[i].pages, s->sessions[i].gist_pages);
         ctl_json_u64(j, "segment", s->sessions[i].segment);
         ctl_json_bool(j, "busy", s->sessions[i].busy);
         ctl_json_close(j, '}');

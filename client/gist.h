@@ -95,7 +95,8 @@ enum gist_compressor {
     GIST_FINE_KV,                     /* one key and value of every `ratio` tokens */
     GIST_SELECT,                      /* for each head those that the segment's end attends to */
     GIST_COARSE_KV,                   /* an adapter's gists of the whole segment */
-    GIST_COARSE_REC                   /* the same, their last hidden states read as soft tokens */
+    GIST_COARSE_REC,                  /* the same, their last hidden states read as soft tokens */
+    GIST_SELECT_REREAD                /* for each head those that reading the segment again attends to */
 };
 
 #define GIST_NO_SINKS UINT32_MAX
@@ -114,8 +115,13 @@ struct gist_memory {
     unsigned flags;                   /* GIST_LATE, GIST_FIXED */
 };
 
-/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec"; NULL past the last. */
+/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec", "select-reread"; NULL past the
+ * last. */
 GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
+
+/* All that the session reads and writes is no secret: it takes over what sessions of any user with this flag
+ * have read, and they what it has. Without it sessions of one user do so among themselves. */
+#define GIST_PUBLIC 1u
 
 struct gist_policy {
     size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
@@ -123,6 +129,7 @@ struct gist_policy {
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
+    unsigned flags;                   /* GIST_PUBLIC */
 };
 
 struct gist_usage {
@@ -235,16 +242,18 @@ struct gist_stats_session {
     const char *label;
     uint32_t gist_pages;                          /* of pages: those of compressed segments */
 };
+struct gist_stats_owner { uint32_t uid, clients, sessions, pages, gist_pages; };
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;
     const char *adapters;                         /* names, a space between them */
     uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached,
-        n_clients, n_sessions, requests_running;
+        n_clients, n_sessions, n_owners, requests_running;
     uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total, steps_total;
     uint64_t client_errors_total;
     const struct gist_stats_client *clients;      /* (n_clients) */
     const struct gist_stats_session *sessions;    /* (n_sessions) */
+    const struct gist_stats_owner *owners;        /* (n_owners): each user's clients together */
 };
 /* What it points to lives until the next call on the connection. */
 GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);

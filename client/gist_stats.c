@@ -4,10 +4,19 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* The lists of a reply, in one piece of memory. */
+struct lists {
+    struct gist_stats_client *clients;
+    struct gist_stats_session *sessions;
+    struct gist_stats_owner *owners;
+};
+
 /* The strings stay in the scratch of the last reply, which the next call uses again. */
-static void copy_lists(const struct wire_stats *w, struct gist_stats_client *clients,
-                       struct gist_stats_session *sessions)
+static void copy_lists(const struct wire_stats *w, const struct lists *to)
 {
+    struct gist_stats_client *clients = to->clients;
+    struct gist_stats_session *sessions = to->sessions;
+
     for (uint32_t i = 0; i < w->n_client; i++)
         clients[i] = (struct gist_stats_client){ .id = w->client[i].id,
                                                  .pid = w->client[i].pid,
@@ -24,6 +33,12 @@ static void copy_lists(const struct wire_stats *w, struct gist_stats_client *cli
                                                    .busy = w->session[i].busy,
                                                    .label = w->session[i].label,
                                                    .gist_pages = w->session[i].gist_pages };
+    for (uint32_t i = 0; i < w->n_owner; i++)
+        to->owners[i] = (struct gist_stats_owner){ .uid = w->owner[i].uid,
+                                                   .clients = w->owner[i].clients,
+                                                   .sessions = w->owner[i].sessions,
+                                                   .pages = w->owner[i].pages,
+                                                   .gist_pages = w->owner[i].gist_pages };
 }
 
 static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
@@ -56,29 +71,32 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
 static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_stats *w = &rep->u.stats;
-    struct gist_stats_client *clients;
-    struct gist_stats_session *sessions;
+    struct lists to;
     size_t n_bytes;
 
     (void)bulk;
     if (rep->kind != WIRE_STATS || !rep->last)
         return -EPROTO;
-    n_bytes = w->n_client * sizeof(*clients) + w->n_session * sizeof(*sessions);
-    clients = malloc(n_bytes ? n_bytes : 1);
-    if (!clients) {
+    n_bytes = w->n_client * sizeof(*to.clients) + w->n_session * sizeof(*to.sessions) +
+              w->n_owner * sizeof(*to.owners);
+    to.clients = malloc(n_bytes ? n_bytes : 1);
+    if (!to.clients) {
         r->err = gist_set_errno(r->conn, -ENOMEM);
         return 0;
     }
-    sessions = (struct gist_stats_session *)(void *)(clients + w->n_client);
+    to.sessions = (struct gist_stats_session *)(void *)(to.clients + w->n_client);
+    to.owners = (struct gist_stats_owner *)(void *)(to.sessions + w->n_session);
     copy_numbers(w, r->stats);
-    copy_lists(w, clients, sessions);
+    copy_lists(w, &to);
     /* The lists may be cut to what a frame holds; these count what the lists have. */
     r->stats->n_clients = w->n_client;
     r->stats->n_sessions = w->n_session;
-    r->stats->clients = clients;
-    r->stats->sessions = sessions;
+    r->stats->n_owners = w->n_owner;
+    r->stats->clients = to.clients;
+    r->stats->sessions = to.sessions;
+    r->stats->owners = to.owners;
     free(r->conn->stats_mem);
-    r->conn->stats_mem = clients;
+    r->conn->stats_mem = to.clients;
     return 0;
 }
 

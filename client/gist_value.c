@@ -58,10 +58,13 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->shared_tokens += src->shared_tokens;
 }
 
-static const char *const compressors[] = {
-    [GIST_FULL] = "full",     [GIST_NONE] = "none",           [GIST_FINE_KV] = "fine-kv",
-    [GIST_SELECT] = "select", [GIST_COARSE_KV] = "coarse-kv", [GIST_COARSE_REC] = "coarse-rec"
-};
+static const char *const compressors[] = { [GIST_FULL] = "full",
+                                           [GIST_NONE] = "none",
+                                           [GIST_FINE_KV] = "fine-kv",
+                                           [GIST_SELECT] = "select",
+                                           [GIST_COARSE_KV] = "coarse-kv",
+                                           [GIST_COARSE_REC] = "coarse-rec",
+                                           [GIST_SELECT_REREAD] = "select-reread" };
 #define N_COMPRESSORS (sizeof(compressors) / sizeof(compressors[0]))
 
 const char *gist_compressor_name(enum gist_compressor compressor)

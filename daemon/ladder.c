@@ -175,11 +175,11 @@ void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_ha
             at = n_had;
         note(ret_keys, ladder_keys(p, l, at));
         while (ladder_next(p, l, at, &step)) {
-            /* An adapter makes gists beside what they replace. */
-            bool beside = step.rung == 1 && compress_n_gists(&p->spec, p->seg_len, step.segment);
+            uint32_t beside = 0;
 
-            note(ret_pages,
-                 ladder_pages(p, l, at) + (beside ? size_of(p, step.segment, 1, true) : 0));
+            if (step.rung == 1)
+                beside = seq_n_pages(compress_n_beside(&p->spec, p->seg_len, step.segment));
+            note(ret_pages, ladder_pages(p, l, at) + beside);
             ladder_take(l, &step);
         }
         ladder_check(l);

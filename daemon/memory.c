@@ -42,11 +42,13 @@ static int check_budget(const struct memory_policy *p, const struct backend *b, 
 int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
                        const struct backend *b, struct memory_policy *ret, struct why *why)
 {
-    static const enum compress_method methods[] = {
-        [WIRE_FULL] = COMPRESS_FULL,           [WIRE_NONE] = COMPRESS_NONE,
-        [WIRE_FINE_KV] = COMPRESS_FINE_KV,     [WIRE_SELECT] = COMPRESS_SELECT,
-        [WIRE_COARSE_KV] = COMPRESS_COARSE_KV, [WIRE_COARSE_REC] = COMPRESS_COARSE_REC
-    };
+    static const enum compress_method methods[] = { [WIRE_FULL] = COMPRESS_FULL,
+                                                    [WIRE_NONE] = COMPRESS_NONE,
+                                                    [WIRE_FINE_KV] = COMPRESS_FINE_KV,
+                                                    [WIRE_SELECT] = COMPRESS_SELECT,
+                                                    [WIRE_COARSE_KV] = COMPRESS_COARSE_KV,
+                                                    [WIRE_COARSE_REC] = COMPRESS_COARSE_REC,
+                                                    [WIRE_SELECT_REREAD] = COMPRESS_SELECT_REREAD };
     struct memory_policy p = { .seg_len = segment ? segment : preset,
                                .keep_tail = m->keep_tail,
                                .budget = m->budget ? m->budget : b->context_max,
@@ -90,8 +92,8 @@ int memory_init(struct memory *m, const struct memory_policy *p, const struct ba
         bad = seq_interleave(seq, every, c->adapter) < 0;
     if (compress_n_observers(c, seq->seg_len))
         bad |= !(m->weights = malloc(n_heads * seq->seg_len * sizeof(*m->weights)));
-    if (compress_n_gists(c, seq->seg_len, 1))
-        bad |= !(m->gist_pages = malloc(seq_n_pages(seq->seg_len) * sizeof(*m->gist_pages)));
+    if (compress_n_beside(c, seq->seg_len, 1))
+        bad |= !(m->side_pages = malloc(seq_n_pages(seq->seg_len) * sizeof(*m->side_pages)));
     if (c->method == COMPRESS_COARSE_REC)
         bad |= !(m->hidden = malloc((size_t)compress_n_gists(c, seq->seg_len, 1) *
                                     b->model->n_embd * sizeof(*m->hidden)));
@@ -107,9 +109,9 @@ void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
 /* What was made of the next segment is forgotten. */
 static void drop_side(struct memory *m)
 {
-    if (m->n_gist_pages)
-        pool_give(m->seq->pool, m->seq->account, m->n_gist_pages, m->gist_pages);
-    m->n_gist_pages = m->n_side = 0;
+    if (m->n_side_pages)
+        pool_give(m->seq->pool, m->seq->account, m->n_side_pages, m->side_pages);
+    m->n_side_pages = m->n_side = 0;
 }
 
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
@@ -129,7 +131,7 @@ void memory_fini(struct memory *m)
     if (m->seq)
         drop_side(m);
     free(m->weights);
-    free(m->gist_pages);
+    free(m->side_pages);
     free(m->hidden);
     *m = (struct memory){ .seq = NULL };
 }
@@ -176,10 +178,10 @@ static int take_step(struct memory *m, const struct ladder_step *step)
         return compressor_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
     if (m->prefix)
         prefix_supersede(m->prefix, m, step->segment);
-    if (m->n_gist_pages == 0)
+    if (n_gists_of(m, step->segment) == 0)
         return compressor_run(c, &m->policy.spec, m->seq, step->segment, m->weights);
-    compressor_join(c, &m->policy.spec, m->seq, step->segment, m->gist_pages);
-    m->n_gist_pages = 0;
+    compressor_join(c, &m->policy.spec, m->seq, step->segment, m->side_pages);
+    m->n_side_pages = 0; /* they are the sequence's */
     return 0;
 }
 
@@ -199,7 +201,7 @@ void memory_settle(struct memory *m)
         if (side_left(m, &step) > 0 || take_step(m, &step) < 0)
             return; /* memory_plan says so */
         ladder_take(&m->ladder, &step);
-        m->n_side = 0;
+        drop_side(m);
     }
 }
 
@@ -217,31 +219,25 @@ static void plan_observers(struct memory *m, uint32_t segment, uint32_t n, struc
         memset(m->weights, 0,
                (size_t)model->n_layer * model->n_head_kv * m->seq->seg_len * sizeof(*m->weights));
     ret->observe.weights = m->weights;
+    if (m->n_side_pages)
+        ret->observe.pages = m->side_pages;
     ret->observe.first = (segment + 1) * m->seq->seg_len - n_observers + m->n_side;
     ret->n_tokens = n;
     m->observing = true;
 }
 
 /* Gists that a step did not finish are made once more over themselves. */
-static int plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
+static void plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
 {
     const struct compress_spec *c = &m->policy.spec;
-    uint32_t n_pages = seq_n_pages(ladder_segment_keys(&m->policy, segment, 1));
     uint32_t n_gists = n_gists_of(m, segment), first = m->n_side;
 
-    if (m->n_gist_pages == 0) {
-        int r = pool_take(m->seq->pool, m->seq->account, n_pages, m->gist_pages);
-
-        if (r < 0)
-            return r;
-        m->n_gist_pages = n_pages;
-    }
     ret->gists.kind = c->method == COMPRESS_FINE_KV ? FORWARD_SIDE : FORWARD_BEHIND;
     if (m->n_side >= n_gists) {
         ret->gists.kind = FORWARD_SOFT;
         first -= n_gists;
         if (first == 0)
-            compressor_put_sinks(m->backend->compressor, c, m->seq, segment, m->gist_pages);
+            compressor_put_sinks(m->backend->compressor, c, m->seq, segment, m->side_pages);
     }
     if (m->hidden)
         ret->gists.hidden = m->hidden + (size_t)first * m->backend->model->n_embd;
@@ -252,22 +248,39 @@ static int plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct for
     ret->gists.first = first;
     ret->gists.sinks = segment == 0 ? c->sinks : 0;
     ret->gists.ratio = c->ratio;
-    ret->gists.pages = m->gist_pages;
+    ret->gists.pages = m->side_pages;
     ret->n_tokens = min_u32(n, n_gists - first);
-    return 0;
+}
+
+/* Pages for keys beside the segment, if it wants any. */
+static int take_side(struct memory *m, uint32_t segment)
+{
+    uint32_t n = seq_n_pages(compress_n_beside(&m->policy.spec, m->seq->seg_len, segment));
+    int r = 0;
+
+    if (m->n_side_pages == 0 && n) {
+        r = pool_take(m->seq->pool, m->seq->account, n, m->side_pages);
+        m->n_side_pages = r == 0 ? n : 0;
+    }
+    return r;
 }
 
 static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret)
 {
     struct ladder_step step;
     uint32_t n;
+    int r;
 
     if (!next_step(m, &step) || side_left(m, &step) == 0)
         return -ENOSPC; /* memory_settle found no pages */
     n = min_u32(side_left(m, &step), max);
-    if (m->gist_pages)
-        return plan_gists(m, step.segment, n, ret);
-    plan_observers(m, step.segment, n, ret);
+    r = take_side(m, step.segment);
+    if (r < 0)
+        return r;
+    if (n_gists_of(m, step.segment))
+        plan_gists(m, step.segment, n, ret);
+    else
+        plan_observers(m, step.segment, n, ret);
     return 0;
 }
 

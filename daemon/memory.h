@@ -37,13 +37,13 @@ struct memory {
     bool early;          /* taken back to where a fresh sequence's segments stand on lower rungs */
 
     struct prefix *prefix; /* that it learns from and teaches; NULL: none */
-    uint32_t owner;        /* uid: the tree's own is not shared with others */
+    uint32_t owner;        /* a uid, or PREFIX_PUBLIC: not shared with others */
     uint32_t n_learned, n_learned_packed;  /* pages, segments that prefix knows */
 
     /* Of the next segment that is compressed, what its compressor wants first: */
     float *weights;        /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
-    uint32_t *gist_pages;  /* n_gist_pages, for what an adapter makes; NULL: there is none */
-    uint32_t n_gist_pages;
+    uint32_t *side_pages;  /* n_side_pages, for keys beside the segment; NULL: there are none */
+    uint32_t n_side_pages;
     float *hidden;         /* (gists, n_embd), from coarse-rec's first pass to its second, or NULL */
     uint32_t n_side;       /* observers or gists that have run, of both passes */
     bool observing;        /* observers were planned and have not been reported */

@@ -14,7 +14,8 @@
  *
  * Invariants
  *   T1  A node is used no later than its parent: the least recently used one has no children.
- *   T2  A root's pages were all computed for one owner: nobody's text reaches another owner.
+ *   T2  A root's pages were all computed for one owner: nobody's text reaches another owner. What
+ *       sessions read that are marked public belongs to PREFIX_PUBLIC, and only to that.
  *
  * Threads    the scheduler's.
  * Ownership  owns its nodes and page references; borrows the pool. Allocates at prefix_open only.
@@ -24,6 +25,8 @@
 #define DAEMON_PREFIX_H
 
 #include "daemon/memory.h"
+
+#define PREFIX_PUBLIC UINT32_MAX     /* an owner that is no uid */
 
 struct prefix;
 

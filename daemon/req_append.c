@@ -317,7 +317,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
     if (memory_room(m) >= n && seq_reserve(&session->seq, n) < 0)
-        request_fail_pool(s, r, &session->seq, n, n / POOL_PAGE_TOKENS);
+        request_fail_pool(s, r, &session->seq, n, seq_n_pages(seq_raw_keys(&session->seq, n)));
 }
 
 static bool append_work(struct sched *s, struct request *r)
@@ -348,7 +348,8 @@ static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
-    request_fail_pool(s, r, ret->seq, ret->n_tokens, 1 + ret->n_tokens / POOL_PAGE_TOKENS);
+    request_fail_pool(s, r, ret->seq, ret->n_tokens,
+                      seq_n_pages(seq_raw_keys(ret->seq, ret->n_tokens)));
     return false;
 }
 

@@ -63,7 +63,25 @@ static int cancel_start(struct sched *s, struct request *r, const struct wire_re
 struct stats {
     struct wire_stats_client *clients;
     struct wire_stats_session *sessions;
+    struct wire_stats_owner *owners;
 };
+
+/* A client's to its user's. */
+static void add_owner(struct stats *t, uint32_t *n, const struct client *c)
+{
+    const struct session *x;
+    uint32_t i = 0;
+
+    while (i < *n && t->owners[i].uid != c->uid)
+        i++;
+    if (i == *n)
+        t->owners[(*n)++] = (struct wire_stats_owner){ .uid = c->uid };
+    t->owners[i].clients++;
+    t->owners[i].sessions += c->n_sessions;
+    t->owners[i].pages += c->account.used;
+    TAILQ_FOREACH (x, &c->sessions, link)
+        t->owners[i].gist_pages += memory_gist_pages(&x->memory);
+}
 
 static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
 {
@@ -71,7 +89,9 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
     struct session *x;
     uint32_t i = 0, k = 0;
 
+    ret->n_owner = 0;
     TAILQ_FOREACH (c, &s->clients, link) {
+        add_owner(t, &ret->n_owner, c);
         t->clients[i++] = (struct wire_stats_client){ .id = c->id,
                                                       .pid = (uint32_t)c->pid,
                                                       .uid = c->uid,
@@ -93,6 +113,7 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
     ret->n_client = i;
     ret->session = t->sessions;
     ret->n_session = k;
+    ret->owner = t->owners;
 }
 
 static void fill_stats(struct sched *s, struct wire_stats *ret)
@@ -132,7 +153,8 @@ static void free_lists(struct stats *t)
 {
     free(t->clients);
     free(t->sessions);
-    *t = (struct stats){ NULL, NULL };
+    free(t->owners);
+    *t = (struct stats){ .clients = NULL };
 }
 
 /* Of lists that don't fit into a frame the first part is sent: the totals are of all. */
@@ -142,11 +164,13 @@ static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
     size_t len;
 
     while ((wire_rep_pack(&s->packed, rep, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX) &&
-           t->n_client + t->n_session > 0) {
-        if (t->n_session >= t->n_client)
+           t->n_client + t->n_session + t->n_owner > 0) {
+        if (t->n_session > 0 && t->n_session >= t->n_client)
             t->n_session /= 2;
-        else
+        else if (t->n_client >= t->n_owner)
             t->n_client /= 2;
+        else
+            t->n_owner /= 2;
     }
 }
 
@@ -160,8 +184,9 @@ static int stats_flush(struct sched *s, struct request *r)
     free_lists(t);
     t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
     t->sessions = calloc(s->n_sessions + 1, sizeof(*t->sessions));
+    t->owners = calloc(s->n_clients + 1, sizeof(*t->owners));
     r->last = (struct wire_rep){ .id = r->id, .last = true, .kind = WIRE_STATS };
-    if (t->clients && t->sessions) {
+    if (t->clients && t->sessions && t->owners) {
         fill_stats(s, &r->last.u.stats);
         list_all(s, t, &r->last.u.stats);
         shrink_to_frame(s, &r->last);

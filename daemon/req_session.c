@@ -54,7 +54,8 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return 0;
     }
-    e = session_new(&s->backend, r->client, s->last_session + 1, &policy, &session);
+    e = session_new(&s->backend, r->client, s->last_session + 1, m->u.open_session.public_prefix,
+                    &policy, &session);
     if (e == -EINVAL) {
         request_fail(s, r, WIRE_E_BAD_REQUEST,
                      (struct request_numbers){ 0, policy.seg_len, SEQ_SEGMENT_MAX },

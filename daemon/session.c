@@ -2,13 +2,14 @@
 
 #include "daemon/backend.h"
 #include "daemon/client.h"
+#include "daemon/prefix.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-int session_new(struct backend *b, struct client *c, uint64_t id,
+int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public,
                 const struct memory_policy *policy, struct session **ret)
 {
     struct session *s = calloc(1, sizeof(*s));
@@ -29,7 +30,7 @@ int session_new(struct backend *b, struct client *c, uint64_t id,
         session_free(s);
         return r;
     }
-    memory_share(&s->memory, b->prefix, c->uid);
+    memory_share(&s->memory, b->prefix, is_public ? PREFIX_PUBLIC : c->uid);
     *ret = s;
     return 0;
 }

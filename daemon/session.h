@@ -59,7 +59,7 @@ struct session {
 struct backend;
 
 /* -EINVAL: no such segments. */
-int session_new(struct backend *b, struct client *c, uint64_t id,
+int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public,
                 const struct memory_policy *policy, struct session **ret);
 void session_free(struct session *s);
 

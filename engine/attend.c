@@ -206,16 +206,22 @@ static void merge_self(const struct round *r, const struct attend_piece *p, uint
     }
 }
 
+static void keep_larger(float *to, const float *x, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        to[i] = x[i] > to[i] ? x[i] : to[i];
+}
+
 /* The attention that the keys of one page receive from d's rows of queries: the softmax is over all that
- * they see, whose sums d->m and d->l are. Added row after row, so that it does not matter how a piece is
- * cut. */
+ * they see, whose sums d->m and d->l are. Row after row, so that it does not matter how a piece is cut. */
 static void weigh_page(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
                        uint32_t head, uint32_t page, struct desk *d)
 {
     const struct attend *a = r->a;
     const struct seq *s = p->seq;
+    const uint32_t *pages = p->again ? seq_pages(s, p->segment - 1) : p->pages;
     const uint8_t *tile =
-        s->pool->mem + p->pages[page] * s->pool->page_bytes + pool_k_off(s->pool, r->layer, head);
+        s->pool->mem + pages[page] * s->pool->page_bytes + pool_k_off(s->pool, r->layer, head);
     uint32_t first = page * POOL_PAGE_TOKENS;
     float *to = p->weights + ((size_t)r->layer * a->n_head_kv + head) * s->seg_len + first;
     struct kernels_matmul dot = { .type = QUANT_F32, /* a K tile is a tile of 16 rows of weights */
@@ -232,15 +238,30 @@ static void weigh_page(const struct round *r, const struct attend_piece *p, uint
     kv_read_keys(s->pool->kv, tile, a->hd, d->keys);
     a->k->matmul[QUANT_F32](&dot, 0, POOL_PAGE_TOKENS);
     for (uint32_t i = 0; i < n * a->group; i++) {
-        uint32_t seen = p->off + t0 + i / a->group + 1;
+        uint32_t seen = p->again ? s->seg_len : p->off + t0 + i / a->group + 1;
         float *row = d->scores + (size_t)i * POOL_PAGE_TOKENS;
 
         if (seen <= first)
             continue;
         seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
         a->k->weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
-        a->k->add(to, row, seen);
+        if (p->again)
+            keep_larger(to, row, seen);
+        else
+            a->k->add(to, row, seen);
     }
+}
+
+/* d->q is turned to the own segment. */
+static void weigh(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+                  uint32_t head, struct desk *d)
+{
+    uint32_t n_keys = p->again ? p->seq->seg_len : p->off + t0 + n;
+
+    if (p->again)
+        load_queries(r, p, t0, n, head, p->segment - 1, d);
+    for (uint32_t page = 0; page < seq_n_pages(n_keys); page++)
+        weigh_page(r, p, t0, n, head, page, d);
 }
 
 /* o / l of one query row to its place in out. */
@@ -273,8 +294,8 @@ static void run_block(const struct round *r, const struct attend_piece *p, uint3
         merge_self(r, p, t0, n, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
-    for (uint32_t page = 0; p->weights && page * POOL_PAGE_TOKENS < p->off + t0 + n; page++)
-        weigh_page(r, p, t0, n, head, page, d);
+    if (p->weights)
+        weigh(r, p, t0, n, head, d);
 }
 
 static uint32_t n_blocks(const struct attend *a, const struct attend_piece *p)

@@ -13,9 +13,10 @@
  * stride sees the segment's keys before that offset, and a key and value of its own, and nobody
  * sees it.
  *
- * A piece with weights is an observation: it also adds up the attention (the softmax over all that
- * a query sees, summed over queries and heads) that each key of its segment receives; for
- * compress.h's select.
+ * A piece with weights is an observation: it also adds up the attention (the softmax over all that a
+ * query sees, summed over queries and heads) that each key of its segment receives. When a segment is
+ * read again behind itself, it is the largest that each of the segment's own keys receives; for
+ * compress.h's selections.
  *
  * Threads    attend_run: the owner of the workers.
  * Errors     attend_open: -ENOMEM.
@@ -39,6 +40,7 @@ struct attend_piece {
     const float *self_k, *self_v;    /* (n, n_head_kv, head_dim), k rotated like q; NULL: no side
                                       * piece */
     float *weights;              /* (n_layer, n_head_kv, seg_len), added to; NULL: not wanted */
+    bool again;                  /* weights are the largest that any row gives the segment before */
 };
 
 struct attend;

@@ -36,9 +36,13 @@ struct job {
 };
 
 static const char *const names[COMPRESS__N] = {
-    [COMPRESS_FULL] = "full",           [COMPRESS_NONE] = "none",
-    [COMPRESS_FINE_KV] = "fine-kv",     [COMPRESS_SELECT] = "select",
-    [COMPRESS_COARSE_KV] = "coarse-kv", [COMPRESS_COARSE_REC] = "coarse-rec",
+    [COMPRESS_FULL] = "full",
+    [COMPRESS_NONE] = "none",
+    [COMPRESS_FINE_KV] = "fine-kv",
+    [COMPRESS_SELECT] = "select",
+    [COMPRESS_COARSE_KV] = "coarse-kv",
+    [COMPRESS_COARSE_REC] = "coarse-rec",
+    [COMPRESS_SELECT_REREAD] = "select-reread",
 };
 
 const char *compress_name(enum compress_method method)
@@ -49,6 +53,11 @@ const char *compress_name(enum compress_method method)
 static bool is_coarse(const struct compress_spec *c)
 {
     return c->method == COMPRESS_COARSE_KV || c->method == COMPRESS_COARSE_REC;
+}
+
+static bool is_select(const struct compress_spec *c)
+{
+    return c->method == COMPRESS_SELECT || c->method == COMPRESS_SELECT_REREAD;
 }
 
 uint32_t compress_gist_every(const struct compress_spec *c)
@@ -141,9 +150,18 @@ uint32_t compress_max_thinned(const struct compress_spec *c)
 
 uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len)
 {
-    if (c->method != COMPRESS_SELECT)
+    if (!is_select(c))
         return 0;
+    if (c->method == COMPRESS_SELECT_REREAD)
+        return seg_len;
     return seg_len < COMPRESS_OBSERVERS ? seg_len : COMPRESS_OBSERVERS;
+}
+
+uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    if (c->method == COMPRESS_SELECT_REREAD)
+        return seg_len;
+    return compress_n_gists(c, seg_len, segment) ? compress_n_keys(c, seg_len, segment, 0) : 0;
 }
 
 uint32_t compress_n_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
@@ -335,9 +353,9 @@ static void move_head(void *arg, uint32_t item, uint32_t worker)
     struct head h = head_of(j, item);
     struct desk *d = &j->c->desks[worker];
 
-    if (j->spec->method == COMPRESS_SELECT && j->thin)
+    if (is_select(j->spec) && j->thin)
         keep_shortest(j, h, d);
-    else if (j->spec->method == COMPRESS_SELECT)
+    else if (is_select(j->spec))
         keep_heaviest(j, item, d);
     else if (j->thin)
         keep_later(j, d->kept);

@@ -7,6 +7,9 @@
  *                what an untrained adapter makes
  *     select     for each layer and KV head the keys that received most attention from the last
  *                tokens of the segment (as SnapKV, arXiv 2404.14469, chooses)
+ *     select-reread
+ *                those that received most from some token of the segment when it is read again
+ *                behind itself (as KVzip, arXiv 2505.23416, chooses): what rebuilding the text needs
  *     coarse-kv  L / r gists behind the segment, made by an adapter in a pass of its own
  *     coarse-rec their last hidden states, which then go through the model as soft tokens in the
  *                segment's place. (The paper runs them again in every later segment; what they see
@@ -58,6 +61,7 @@ enum compress_method {
     COMPRESS_SELECT,
     COMPRESS_COARSE_KV,
     COMPRESS_COARSE_REC,
+    COMPRESS_SELECT_REREAD,
     COMPRESS__N
 };
 
@@ -67,7 +71,7 @@ struct compress_spec {
     const struct adapter *adapter;   /* FINE_KV may have one, COARSE_* need one; else NULL */
 };
 
-/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec". */
+/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec", "select-reread". */
 const char *compress_name(enum compress_method method);
 
 /* That of an adapter's gists. */
@@ -85,6 +89,9 @@ uint32_t compress_max_thinned(const struct compress_spec *c);
 
 /* The last so many tokens of a segment have to observe it before it is compressed; 0: none. */
 uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len);
+
+/* Keys that the segment's observers or gists have beside it, in pages of their own. */
+uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
 
 /* A gist stands behind so many tokens while they are read; 0: none. */
 uint32_t compress_gist_every(const struct compress_spec *c);

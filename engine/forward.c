@@ -282,7 +282,9 @@ static void embed_row(const struct forward *f, const struct attend_piece *p,
     case FORWARD_NO_GISTS:
         break;
     }
-    if (is_gist(s, off))
+    if (run->observe.weights)
+        add_token(f, s, 0, run->observe.first + i, x);
+    else if (is_gist(s, off))
         embed_gist(f, s->adapter, s, p->segment, n_gists, off - n_gists - 1, x);
     else
         add_token(f, s, p->segment, off - n_gists, x);
@@ -389,7 +391,7 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
                 continue;
             }
             turn_query(r, off, t);
-            if (p->weights)
+            if (p->weights && !p->again)
                 continue; /* an observer's K and V are there */
             turn_keys(r, off, t);
             store_kv(r, p->seq->pool, p->pages[off / POOL_PAGE_TOKENS], off % POOL_PAGE_TOKENS, t);

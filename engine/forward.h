@@ -47,6 +47,9 @@ struct forward_run {
     struct {
         float *weights;          /* see engine/attend.h; NULL: does not observe */
         uint32_t first;          /* the tokens [first, first + n_tokens) of one raw segment */
+        const uint32_t *pages;   /* NULL: they look from where they stand. Else they are read again
+                                  * behind the segment: K and V go to these pages, as of a segment
+                                  * that follows it */
     } observe;
     struct {
         enum forward_gists kind;

@@ -35,6 +35,12 @@ static void add_observers(struct pieces *b, const struct forward_run *run)
 
     assert(run->observe.first + run->n_tokens <= s->n_tokens && off + run->n_tokens <= s->seg_len);
     assert(!s->segments[segment].compressed && run->want == FORWARD_WANT_NONE && !s->gist_every);
+    if (run->observe.pages) {
+        p.segment = segment + 1;
+        p.base += s->seg_len;
+        p.pages = run->observe.pages;
+        p.again = true;
+    }
     add_piece(b, &from, &p);
     b->observes = true;
 }

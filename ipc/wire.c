@@ -213,6 +213,7 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->open_session.priority = (Gistd__OpenSession__Priority)r->u.open_session.priority;
         b->open_session.label = str(r->u.open_session.label);
         b->open_session.memory = build_memory(&r->u.open_session.memory, memory);
+        b->open_session.public_prefix = r->u.open_session.public_prefix;
         return 0;
     case WIRE_APPEND:
         return build_append(s, r, &b->append);
@@ -362,6 +363,29 @@ static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats 
     return 0;
 }
 
+static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    Gistd__Stats__Owner *one = scratch_array(s, st->n_owner, sizeof(*one));
+    Gistd__Stats__Owner **list = scratch_array(s, st->n_owner, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_owner; i++) {
+        const struct wire_stats_owner *o = &st->owner[i];
+
+        gistd__stats__owner__init(&one[i]);
+        one[i].uid = o->uid;
+        one[i].clients = o->clients;
+        one[i].sessions = o->sessions;
+        one[i].pages = o->pages;
+        one[i].gist_pages = o->gist_pages;
+        list[i] = &one[i];
+    }
+    m->owner = list;
+    m->n_owner = st->n_owner;
+    return 0;
+}
+
 static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
     int err;
@@ -393,7 +417,9 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     m->steps_total = st->steps_total;
     m->client_errors_total = st->client_errors_total;
     err = build_stats_clients(s, st, m);
-    return err < 0 ? err : build_stats_sessions(s, st, m);
+    if (err == 0)
+        err = build_stats_sessions(s, st, m);
+    return err < 0 ? err : build_stats_owners(s, st, m);
 }
 
 static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
@@ -602,7 +628,7 @@ static int read_memory(const Gistd__Memory *m, struct wire_memory *ret)
 {
     if (!m)
         return 0;
-    if (!enum_valid((int)m->compressor, WIRE_COARSE_REC))
+    if (!enum_valid((int)m->compressor, WIRE_SELECT_REREAD))
         return -EBADMSG;
     *ret = (struct wire_memory){ .compressor = (enum wire_compressor)m->compressor,
                                  .ratio = m->ratio,
@@ -620,6 +646,7 @@ static int read_open_session(const Gistd__OpenSession *m, struct wire_req *r)
         return -EBADMSG;
     r->u.open_session.segment = m->segment;
     r->u.open_session.priority = (enum wire_priority)m->priority;
+    r->u.open_session.public_prefix = m->public_prefix;
     if (!take_string(m->label, &r->u.open_session.label))
         return -EMSGSIZE;
     return read_memory(m->memory, &r->u.open_session.memory);
@@ -790,6 +817,23 @@ static int read_stats_sessions(struct wire_scratch *s, const Gistd__Stats *m, st
     return 0;
 }
 
+static int read_stats_owners(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_owner *list = scratch_array(s, m->n_owner, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_owner; i++) {
+        const Gistd__Stats__Owner *o = m->owner[i];
+
+        list[i] =
+            (struct wire_stats_owner){ o->uid, o->clients, o->sessions, o->pages, o->gist_pages };
+    }
+    st->owner = list;
+    st->n_owner = (uint32_t)m->n_owner;
+    return 0;
+}
+
 static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
 {
     int err;
@@ -819,7 +863,9 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
     st->steps_total = m->steps_total;
     st->client_errors_total = m->client_errors_total;
     err = read_stats_clients(s, m, st);
-    return err < 0 ? err : read_stats_sessions(s, m, st);
+    if (err == 0)
+        err = read_stats_sessions(s, m, st);
+    return err < 0 ? err : read_stats_owners(s, m, st);
 }
 
 static int read_error(const Gistd__Error *m, struct wire_rep *r)

@@ -37,7 +37,8 @@ enum wire_compressor {
     WIRE_FINE_KV,
     WIRE_SELECT,
     WIRE_COARSE_KV,
-    WIRE_COARSE_REC
+    WIRE_COARSE_REC,
+    WIRE_SELECT_REREAD
 };
 
 struct wire_memory {
@@ -59,6 +60,7 @@ struct wire_req {
             enum wire_priority priority;
             const char *label;
             struct wire_memory memory;
+            bool public_prefix;
         } open_session;
         struct {
             uint64_t session;
@@ -128,6 +130,7 @@ struct wire_stats_session {
     bool busy;
     uint32_t gist_pages;
 };
+struct wire_stats_owner { uint32_t uid, clients, sessions, pages, gist_pages; };
 struct wire_stats {
     const char *version, *model, *model_digest, *cpu, *adapters;
     uint32_t threads;
@@ -141,6 +144,8 @@ struct wire_stats {
     uint32_t n_client;
     const struct wire_stats_session *session;
     uint32_t n_session;
+    const struct wire_stats_owner *owner;
+    uint32_t n_owner;
 };
 
 struct wire_rep {

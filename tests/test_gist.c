@@ -164,6 +164,7 @@ static void script_fields(struct fake_daemon *d, void *arg)
     fake_expect(d, WIRE_OPEN_SESSION);
     FAKE_CHECK(d->req.u.open_session.segment == 128);
     FAKE_CHECK(d->req.u.open_session.priority == WIRE_BACKGROUND);
+    FAKE_CHECK(d->req.u.open_session.public_prefix);
     FAKE_CHECK(strcmp(d->req.u.open_session.label, "mine") == 0);
     FAKE_CHECK(d->req.u.open_session.memory.compressor == WIRE_SELECT);
     FAKE_CHECK(d->req.u.open_session.memory.ratio == 16);
@@ -203,7 +204,8 @@ static void test_every_field_arrives(void **state)
 {
     const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16,       GIST_NO_SINKS, 33,
                                         "one",          4000,        GIST_LATE };
-    const struct gist_policy policy = { sizeof(policy), 128, GIST_BACKGROUND, "mine", &memory };
+    const struct gist_policy policy = { sizeof(policy), 128,     GIST_BACKGROUND,
+                                        "mine",         &memory, GIST_PUBLIC };
     const struct gist_message chat[] = { { "system", "be " }, { "user", "shor?" } };
     const struct gist_sampling sampling = { sizeof(sampling),
                                             9,
@@ -244,6 +246,9 @@ static void test_sized_structs(void **state)
     newer.later = 1;
     assert_int_equal(gist_open(conn, &newer.p, &s), -EINVAL);
     assert_int_equal(gist_error_code(conn), GIST_E_BAD_REQUEST);
+    newer.later = 0;
+    newer.p.flags = 2;
+    assert_int_equal(gist_open(conn, &newer.p, &s), -EINVAL);
     assert_int_equal(gist_open(conn, &none, &s), -EINVAL);
     none.size = sizeof(size_t) + sizeof(uint32_t); /* an older caller */
     assert_int_equal(gist_open(conn, &none, &s), 0);
@@ -874,6 +879,7 @@ static void script_stats(struct fake_daemon *d, void *arg)
 {
     static struct wire_stats_session sessions[500];
     static const struct wire_stats_client clients[] = { { 1, 10, 1000, "one", 2, 3 } };
+    static const struct wire_stats_owner owners[] = { { 1000, 1, 2, 3, 4 }, { 9, 0, 0, 6, 5 } };
     struct wire_stats st = { .version = "v",
                              .model = "m",
                              .cpu = "avx2",
@@ -882,7 +888,9 @@ static void script_stats(struct fake_daemon *d, void *arg)
                              .client = clients,
                              .n_client = 1,
                              .session = sessions,
-                             .n_session = 500 };
+                             .n_session = 500,
+                             .owner = owners,
+                             .n_owner = 2 };
 
     (void)arg;
     for (uint32_t i = 0; i < 500; i++)
@@ -909,6 +917,9 @@ static void test_stats(void **state)
     assert_int_equal(st.sessions[499].id, 499);
     assert_int_equal(st.sessions[499].busy, 1);
     assert_int_equal(st.sessions[499].gist_pages, 2);
+    assert_int_equal(st.n_owners, 2);
+    assert_int_equal(st.owners[1].uid, 9);
+    assert_int_equal(st.owners[1].gist_pages, 5);
     assert_string_equal(st.sessions[499].label, "a session with a label");
     end();
 }

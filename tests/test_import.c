@@ -120,23 +120,6 @@ static void feed(struct bench *b, uint32_t ratio, uint32_t sinks, const struct r
     seq_close(&seq);
 }
 
-static float distance(const struct ref *ref, const float *logits)
-{
-    uint32_t n_vocab = ref->n_vocab;
-    float worst = 0;
-
-    for (uint32_t i = 0; i + 1 < ref->n_tokens; i++) {
-        double p = rig_logprob(logits + (size_t)i * n_vocab, n_vocab, ref->ids[i + 1]);
-
-        worst = fmaxf(worst, fabsf((float)p - ref->logprobs[i + 1]));
-    }
-    for (uint32_t r = 0; r < ref->n_rows; r++)
-        for (uint32_t v = 0; v < n_vocab; v++)
-            worst = fmaxf(worst, fabsf(logits[(size_t)ref->row_pos[r] * n_vocab + v] -
-                                       ref->rows[(size_t)r * n_vocab + v]));
-    return worst;
-}
-
 static void check_run(struct bench *b, const char *model, uint32_t ratio, uint32_t sinks)
 {
     static const uint32_t chunks[] = { 128, 63, 7, 1 };
@@ -153,7 +136,7 @@ static void check_run(struct bench *b, const char *model, uint32_t ratio, uint32
     all = malloc(len);
     other = malloc(len);
     feed(b, ratio, sinks, &ref, chunks[0], all);
-    worst = distance(&ref, all);
+    worst = rig_distance(&ref, all);
     if (!(worst <= allowed))
         fail_msg("%s, %s, ratio %u, %u sinks: off by %g", model, k->name, ratio, sinks, worst);
     for (size_t c = 1; c < sizeof(chunks) / sizeof(*chunks); c++) {

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@
 #define STEPS   8000u
 #define ACCOUNT 50u /* pages: less than the sessions would like to have */
 #define MODEL   "tests/data/tiny_smollm2.gguf"
-#define ADAPTER "tests/data/gist_smollm2.safetensors"
+#define ADAPTER "tests/data/gist_smollm2"
 
 #define NO_BUDGET 4096u
 static struct memory_policy policies[] = {
@@ -35,16 +36,30 @@ static struct memory_policy policies[] = {
     { { COMPRESS_SELECT, 16, 16, NULL }, L, 33, NO_BUDGET, false, true },
     { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false },
     { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 300, true, false },
+    { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, NO_BUDGET, false, false },
     { { COMPRESS_FINE_KV, 16, 0, NULL }, L, 50, NO_BUDGET, false, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false },
     { { COMPRESS_FINE_KV, 8, 0, NULL }, L, 20, 256, true, true },
+    { { COMPRESS_COARSE_KV, 8, 4, NULL }, L, 0, NO_BUDGET, false, false },
+    { { COMPRESS_COARSE_KV, 4, 1, NULL }, L, 30, 190, true, false },
+    { { COMPRESS_COARSE_REC, 8, 2, NULL }, L, 0, NO_BUDGET, false, false },
+    { { COMPRESS_COARSE_REC, 2, 0, NULL }, L, 40, 230, false, false },
+    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, NO_BUDGET, false, false },
+    { { COMPRESS_FINE_KV, 2, 1, NULL }, L, 12, 256, false, false },
 };
-#define FIRST_GISTS 8 /* the policies from here on have an adapter */
-#define N_POLICIES  (sizeof(policies) / sizeof(*policies))
+#define N_POLICIES (sizeof(policies) / sizeof(*policies))
+
+/* The adapters, and the first of the policies that have each. */
+static const struct {
+    const char *suffix;
+    size_t first;
+} gists[] = { { "", 9 }, { "_coarse", 13 }, { "_rec", 15 }, { "_among", 17 } };
+#define N_GISTS (sizeof(gists) / sizeof(*gists))
 
 struct actor {
     bool open;
+    size_t policy;
     struct seq seq;
     struct memory memory;
     uint32_t want[IDS_MAX], n_want; /* what it should hold: ids past memory.n_ids are to be read */
@@ -57,6 +72,7 @@ struct stage {
     struct actor actors[N];
     float *got, *expected; /* (n_vocab) */
     unsigned seed, stop_after, n_refused, n_stopped, n_adopted, n_thinned;
+    unsigned n_packed[N_POLICIES]; /* comparisons with a compressed segment in them */
 };
 
 static uint32_t draw(struct stage *s, uint32_t n)
@@ -78,6 +94,7 @@ static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_
 {
     uint32_t n, room;
 
+    max = seq_tokens_of_rows(&a->seq, max); /* as daemon/batch.c */
     if (a->memory.prefix && a->memory.n_ids == 0 && a->n_want > 0)
         s->n_adopted += prefix_adopt(s->prefix, &a->memory, a->want, a->n_want) > 0;
     n = a->n_want - a->memory.n_ids;
@@ -113,9 +130,10 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
     uint32_t n_runs = 0, left = BATCH, n_out, out = 0;
     int r;
 
-    for (uint32_t i = 0; i < n && left; i++)
-        if (plan(s, actors[i], 1 + draw(s, left), &runs[n_runs])) {
-            left -= runs[n_runs].n_tokens;
+    /* A token with the gist behind it takes two rows. */
+    for (uint32_t i = 0; i < n && left > 1; i++)
+        if (plan(s, actors[i], 2 + draw(s, left - 1), &runs[n_runs])) {
+            left -= forward_run_rows(&runs[n_runs]);
             who[n_runs++] = actors[i];
         }
     if (n_runs == 0)
@@ -131,11 +149,10 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
         memory_ran(&who[i]->memory, &runs[i]);
         if (who[i]->memory.prefix)
             prefix_learn(s->prefix, &who[i]->memory);
-        if (runs[i].want == FORWARD_WANT_NONE)
-            continue;
-        if (who[i] == keep)
+        if (who[i] == keep && runs[i].want == FORWARD_WANT_LAST)
             forward_logits(s->rig.rig.forward, out, 1, ret);
-        out++;
+        out +=
+            runs[i].want == FORWARD_WANT_ALL ? runs[i].n_tokens : runs[i].want == FORWARD_WANT_LAST;
     }
     assert_int_equal(out, n_out);
     return true;
@@ -143,11 +160,14 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
 
 /* --- moves ---------------------------------------------------------------------------------------- */
 
-static void open_actor(struct stage *s, struct actor *a, const struct memory_policy *p,
+static void open_actor(struct stage *s, struct actor *a, size_t policy,
                        struct pool_account *account)
 {
+    const struct memory_policy *p = &policies[policy];
+
     assert_int_equal(seq_open(&a->seq, &s->rig.rig.pool, account, IDS_MAX, L, 0), 0);
     assert_int_equal(memory_init(&a->memory, p, &s->rig.backend, &a->seq), 0);
+    a->policy = policy;
     a->n_want = 0;
     a->open = true;
 }
@@ -196,6 +216,7 @@ static void fork_actor(struct stage *s, const struct actor *a, struct actor *to)
     assert_int_equal(memory_fork(&a->memory, &to->memory, &to->seq), 0);
     memcpy(to->want, a->want, sizeof(a->want));
     to->n_want = a->n_want;
+    to->policy = a->policy;
     to->open = true;
 }
 
@@ -212,10 +233,15 @@ static void move(struct stage *s)
     struct actor *a = &s->actors[draw(s, N)];
 
     if (!a->open) {
-        open_actor(s, a, &policies[draw(s, N_POLICIES)], &s->accounts[draw(s, 2)]);
-        memory_share(&a->memory, s->prefix, draw(s, 2));
-        if (draw(s, 4)) /* begin like another one */
-            begin_like(a, &s->actors[draw(s, N)]);
+        const struct actor *other = &s->actors[draw(s, N)];
+        size_t policy = draw(s, N_POLICIES);
+
+        if (other->open && draw(s, 2))
+            policy = other->policy;
+        open_actor(s, a, policy, &s->accounts[draw(s, 2)]);
+        memory_share(&a->memory, s->prefix, draw(s, 3) ? draw(s, 2) : PREFIX_PUBLIC);
+        if (draw(s, 4))
+            begin_like(a, other);
         return;
     }
     switch (draw(s, 12)) {
@@ -240,14 +266,24 @@ static void move(struct stage *s)
 
 /* --- what must hold ------------------------------------------------------------------------------- */
 
+/* Who shares a page is of one owner. */
+static void check_owner(const struct actor *a, uint32_t page, const struct actor **of)
+{
+    if (of[page])
+        assert_int_equal(of[page]->memory.owner, a->memory.owner);
+    of[page] = a;
+}
+
 /* What stands in no table of a session is free, or only the prefixes have it; each account pays for its
  * sessions' tables. */
 static void check_pages(const struct stage *s)
 {
     static uint32_t refs[1 << 16];
+    static const struct actor *of[1 << 16];
     uint32_t used[2] = { 0, 0 }, n_free = 0, n_cached = 0;
 
     memset(refs, 0, s->rig.rig.pool.n_pages * sizeof(*refs));
+    memset(of, 0, s->rig.rig.pool.n_pages * sizeof(*of));
     for (uint32_t i = 0; i < N; i++) {
         const struct seq *q = &s->actors[i].seq;
         uint32_t n = 0;
@@ -257,14 +293,16 @@ static void check_pages(const struct stage *s)
         for (uint32_t k = 0; k * L < q->n_reserved; k++) {
             uint32_t keys = q->segments[k].n_keys, behind = q->n_reserved - k * L;
 
-            if (!q->segments[k].compressed && behind < keys)
-                keys = behind;
-            for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++)
+            if (!q->segments[k].compressed && behind < L)
+                keys = seq_raw_keys(q, behind);
+            for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++) {
                 refs[seq_pages(q, k)[p]]++;
+                check_owner(&s->actors[i], seq_pages(q, k)[p], of);
+            }
         }
         assert_int_equal(n, q->n_pages);
-        for (uint32_t p = 0; p < s->actors[i].memory.n_gist_pages; p++, n++)
-            refs[s->actors[i].memory.gist_pages[p]]++;
+        for (uint32_t p = 0; p < s->actors[i].memory.n_side_pages; p++, n++)
+            refs[s->actors[i].memory.side_pages[p]]++;
         used[q->account - s->accounts] += n;
     }
     for (uint32_t p = 0; p < s->rig.rig.pool.n_pages; p++) {
@@ -295,7 +333,7 @@ static void check_logits(struct stage *s, struct actor *a)
         ;
     if (a->memory.n_ids == a->n_want && !a->memory.early) { /* else there were no pages */
         other[0] = fresh;
-        open_actor(s, fresh, &a->memory.policy, &s->spare);
+        open_actor(s, fresh, a->policy, &s->spare);
         memcpy(fresh->want, a->want, sizeof(a->want));
         fresh->n_want = a->n_want;
         while (step(s, other, 1, false, fresh, s->expected))
@@ -307,6 +345,7 @@ static void check_logits(struct stage *s, struct actor *a)
                              seq_position(&fresh->seq, a->n_want));
         }
         s->n_thinned += a->memory.ladder.n_at[2] > 0;
+        s->n_packed[a->policy] += a->memory.ladder.n_at[1] > 0;
         if (memcmp(s->got, s->expected, row) != 0)
             fail_msg("%s, ratio %u, sinks %u, tail %u, adapter %d: %u ids give other logits",
                      compress_name(a->memory.policy.spec.method), a->memory.policy.spec.ratio,
@@ -315,6 +354,21 @@ static void check_logits(struct stage *s, struct actor *a)
         close_actor(fresh);
     }
     free(fresh);
+}
+
+static void open_adapters(const struct model *m, struct adapter *ret[N_GISTS])
+{
+    for (size_t g = 0; g < N_GISTS; g++) {
+        size_t end = g + 1 < N_GISTS ? gists[g + 1].first : N_POLICIES;
+        char path[96];
+
+        (void)snprintf(path, sizeof(path), ADAPTER "%s.safetensors", gists[g].suffix);
+        assert_int_equal(adapter_open(path, m, &ret[g], NULL), 0);
+        for (size_t i = gists[g].first; i < end; i++) {
+            policies[i].spec.adapter = ret[g];
+            assert_int_equal(compress_check(&policies[i].spec, L, NULL), 0);
+        }
+    }
 }
 
 static void act(enum kernels_kv kv, unsigned seed)
@@ -327,16 +381,14 @@ static void act(enum kernels_kv kv, unsigned seed)
                              .max_batch = BATCH,
                              .max_tokens =
                                  (2 * ACCOUNT + 2 * (IDS_MAX / 16 + 1)) * POOL_PAGE_TOKENS };
-    struct adapter *adapter;
+    struct adapter *adapters[N_GISTS];
     struct actor *all[N];
     uint32_t n_checked = 0;
 
     memset(&s, 0, sizeof(s));
     s.seed = seed;
     assert_int_equal(memory_rig_open(&s.rig, &opts, NULL), 0);
-    assert_int_equal(adapter_open(ADAPTER, s.rig.rig.model, &adapter, NULL), 0);
-    for (size_t i = FIRST_GISTS; i < N_POLICIES; i++)
-        policies[i].spec.adapter = adapter;
+    open_adapters(s.rig.rig.model, adapters);
     assert_int_equal(prefix_open(&s.rig.rig.pool, &s.prefix), 0);
     s.accounts[0].limit = s.accounts[1].limit = ACCOUNT;
     s.spare.limit = UINT32_MAX;
@@ -357,16 +409,21 @@ static void act(enum kernels_kv kv, unsigned seed)
         }
     }
     /* It was a play with everything in it. */
-    if (n_checked < 100 || s.n_refused < 10 || s.n_stopped < 10 || s.n_adopted < 10)
-        fail_msg("%u checked, %u refused, %u stopped, %u adopted", n_checked, s.n_refused,
-                 s.n_stopped, s.n_adopted);
+    if (n_checked < 100 || s.n_refused < 10 || s.n_stopped < 10 || s.n_adopted < 10 ||
+        s.n_thinned < 10)
+        fail_msg("%u checked, %u refused, %u stopped, %u adopted, %u thinned", n_checked,
+                 s.n_refused, s.n_stopped, s.n_adopted, s.n_thinned);
+    for (size_t i = 1; i < N_POLICIES; i++) /* the first keeps all */
+        if (s.n_packed[i] == 0)
+            fail_msg("policy %zu was never compared", i);
     for (uint32_t i = 0; i < N; i++)
         if (s.actors[i].open)
             close_actor(&s.actors[i]);
     assert_int_equal(s.rig.rig.pool.n_free + prefix_pages(s.prefix), s.rig.rig.pool.n_pages);
     prefix_close(s.prefix);
     assert_int_equal(s.rig.rig.pool.n_free, s.rig.rig.pool.n_pages);
-    adapter_close(adapter);
+    for (size_t g = 0; g < N_GISTS; g++)
+        adapter_close(adapters[g]);
     memory_rig_close(&s.rig);
     free(s.got);
     free(s.expected);

@@ -46,6 +46,8 @@ static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 1
                                                       { 14, 15, "", 16, 17, 18, false, 0 },
                                                       { 19, 20, "x", 21, 22, 23, true, 7 } };
 
+static const struct wire_stats_owner owners[] = { { 1, 2, 3, 4, 5 }, { UINT32_MAX, 0, 0, 0, 6 } };
+
 static struct wire_req full_req(enum wire_req_kind kind)
 {
     struct wire_req r = { .id = 0x1122334455667788u, .bulk_len = 99, .kind = kind };
@@ -58,6 +60,7 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.open_session.segment = 512;
         r.u.open_session.priority = WIRE_BACKGROUND;
         r.u.open_session.label = "label";
+        r.u.open_session.public_prefix = true;
         r.u.open_session.memory =
             (struct wire_memory){ WIRE_SELECT, 8, UINT32_MAX, 17, 4000, true, true, "an adapter" };
         break;
@@ -117,10 +120,10 @@ static struct wire_req full_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2",   "one two", 1,  2,  3,
-                                4,       5,         6,        7,        8,         9,  10, 11,
-                                12,      13,        14,       15,       16,        17, 18, 19,
-                                20,      clients,   2,        sessions, 3 };
+    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2",   "one two", 1,      2,  3,
+                                4,       5,         6,        7,        8,         9,      10, 11,
+                                12,      13,        14,       15,       16,        17,     18, 19,
+                                20,      clients,   2,        sessions, 3,         owners, 2 };
 }
 
 static struct wire_rep full_rep(enum wire_rep_kind kind)
@@ -256,6 +259,9 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
     x.cpu = y.cpu = x.adapters = y.adapters = NULL;
     x.client = y.client = NULL;
     x.session = y.session = NULL;
+    assert_int_equal(a->n_owner, b->n_owner);
+    assert_memory_equal(a->owner, b->owner, a->n_owner * sizeof(*a->owner));
+    x.owner = y.owner = NULL;
     assert_memory_equal(&x, &y, sizeof(x));
 }
 

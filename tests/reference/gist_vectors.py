@@ -24,7 +24,8 @@ POLICIES = (("none", "none", 1, 0, 0, None), ("fine", "fine-kv", 8, 4, 0, None),
             ("gists", "fine-kv", 8, 4, 0, ""), ("gists2", "fine-kv", 2, 0, 10, ""),
             ("coarse", "coarse-kv", 8, 4, 0, "_coarse"), ("coarse4", "coarse-kv", 4, 0, 21, "_coarse"),
             ("rec", "coarse-rec", 8, 4, 0, "_rec"), ("rec4", "coarse-rec", 4, 1, 33, "_rec"),
-            ("among", "fine-kv", 8, 4, 0, "_among"), ("among2", "fine-kv", 2, 2, 10, "_among"))
+            ("among", "fine-kv", 8, 4, 0, "_among"), ("among2", "fine-kv", 2, 2, 10, "_among"),
+            ("reread", "select-reread", 8, 4, 0, None), ("reread4", "select-reread", 4, 3, 21, None))
 # suffix of its file, method, mask, what it is made of for each of MODELS
 ADAPTERS = (("", "fine-kv", "memory-only", ("mixed", "full", "low", "untrained")),
             ("_coarse", "coarse-kv", "memory-only", ("low", "mixed", "full", "mixed")),
@@ -182,17 +183,20 @@ class Session:
             x = m.ffn(i, x)
         return x, received, made
 
-    def behind(self, before, x, adapter):
+    def behind(self, before, x, adapter, received=None):
         """Runs rows at the positions behind `before`, a list per layer of [k, v], all of which they see, as they
-        see those of themselves that come earlier. Returns x, and per layer [k, v] of the rows."""
+        see those of themselves that come earlier. Returns x, and per layer [k, v] of the rows; received gets the
+        weights (rows, n_head, keys) of each layer."""
         m, made = self.m, []
         for i, (bk, bv) in enumerate(before):
             q, k, v = m.qkv(i, x, adapter)
             keys, values = np.concatenate((bk, k)), np.concatenate((bv, v))
             positions = np.arange(len(keys))
-            o, _ = attend(m, q, positions[len(bk):], keys, np.repeat(positions[:, None], m.n_kv, 1), values,
+            o, w = attend(m, q, positions[len(bk):], keys, np.repeat(positions[:, None], m.n_kv, 1), values,
                           positions[None] <= positions[len(bk):, None])
             made.append([k, v])
+            if received is not None:
+                received.append(w)
             x = m.ffn(i, x + o.reshape(len(x), -1) @ m.layer(i, "attn_output.weight").T)
         return x, made
 
@@ -250,12 +254,18 @@ class Session:
         embd = m["token_embd.weight"]
         if self.method == "none":
             self.segments[segment] = [[k[:0], v[:0]] for k, v in raw]
-        elif self.method == "select":
-            offsets = range(SEGMENT - OBSERVERS, SEGMENT)
-            _, received, _ = self.rows(segment, offsets, embd[[ids[o] for o in offsets]], "observe")
+        elif self.method in ("select", "select-reread"):
             n, group, packed = n_snippets + len(rest), m.n_head // m.n_kv, []
+            if self.method == "select":
+                offsets = range(SEGMENT - OBSERVERS, SEGMENT)
+                _, received, _ = self.rows(segment, offsets, embd[[ids[o] for o in offsets]], "observe")
+                received = [w.reshape(m.n_kv, group, SEGMENT).sum(1) for w in received]
+            else:
+                again, base = [], self.keys_before(segment, 0)[2]
+                self.behind(self.all_before(segment + 1), embd[ids], None, again)
+                received = [w.max(0)[:, base:base + SEGMENT].reshape(m.n_kv, group, SEGMENT).max(1)
+                            for w in again]
             for (k, v), w in zip(raw, received):
-                w = w.reshape(m.n_kv, group, SEGMENT).sum(1)
                 kept = []
                 for h in range(m.n_kv):
                     best = sorted(range(sinks, SEGMENT), key=lambda o: (-w[h, o], -o))[:n]

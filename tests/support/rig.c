@@ -87,3 +87,20 @@ double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id)
         sum += exp(row[i] - max);
     return row[id] - max - log(sum);
 }
+
+float rig_distance(const struct ref *ref, const float *logits)
+{
+    uint32_t n_vocab = ref->n_vocab;
+    float worst = 0;
+
+    for (uint32_t i = 0; i + 1 < ref->n_tokens; i++) {
+        double p = rig_logprob(logits + (size_t)i * n_vocab, n_vocab, ref->ids[i + 1]);
+
+        worst = fmaxf(worst, fabsf((float)p - ref->logprobs[i + 1]));
+    }
+    for (uint32_t r = 0; r < ref->n_rows; r++)
+        for (uint32_t v = 0; v < n_vocab; v++)
+            worst = fmaxf(worst, fabsf(logits[(size_t)ref->row_pos[r] * n_vocab + v] -
+                                       ref->rows[(size_t)r * n_vocab + v]));
+    return worst;
+}

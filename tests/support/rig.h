@@ -6,6 +6,7 @@
 #define TESTS_SUPPORT_RIG_H
 
 #include "engine/forward.h"
+#include "tests/support/ref.h"
 
 struct rig {
     struct model *model;
@@ -42,5 +43,8 @@ int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint
 /* log p(id) under a row of logits. In double: a vocabulary's sum in float would be an error of its
  * own. */
 double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id);
+
+/* The most that log-probabilities, and the rows that ref has, differ by. logits after each of its ids. */
+float rig_distance(const struct ref *ref, const float *logits);
 
 #endif

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""bench/gap.py - what of its memory a compressor keeps: perplexity from outside, by `gistctl score`.
+
+    bench/gap.py [--ratios 4,8,16] [--methods select,fine-kv] [--adapter NAME]... FILE...
+
+Asks the daemon that GISTD_SOCKET names. Texts are read in windows of 4 segments of 512 tokens, up to
+--windows of each file, from its start; segments 2 to 4 are scored, what came before in the window is there as
+the compressor keeps it. A row's share is that of the gap between remembering nothing (--compressor none) and
+full attention which it closes. An adapter's row has the method that it was made for; adapters are
+loaded by the daemon (gistd --adapter).
+
+Shares vary between texts more than between compressors: compare rows of one run only. "lowest to highest"
+are the files' own shares.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SEGMENT, SEGMENTS = 512, 4
+WINDOW = SEGMENT * SEGMENTS
+# Of UTF-8 text in any language that the tokenizer knows at all; a longer file is cut before it is sent.
+BYTES_PER_TOKEN = 8
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0],
+                                formatter_class=argparse.RawDescriptionHelpFormatter,
+                                epilog=__doc__.split("\n", 2)[2])
+    p.add_argument("--ratios", default="4,8,16", help="tokens a gist stands for (%(default)s)")
+    p.add_argument("--methods", default="select,fine-kv", help="without an adapter (%(default)s)")
+    p.add_argument("--adapter", action="append", default=[], metavar="NAME",
+                   help="of those that the daemon has loaded; again for more")
+    p.add_argument("--windows", type=int, default=4, help="of each file, at most (%(default)s)")
+    p.add_argument("--skip", type=int, default=0, help="windows of each file to leave out first")
+    p.add_argument("--gistctl", default=os.path.join(ROOT, "build/release/gistctl"))
+    p.add_argument("--json", action="store_true", help="one object a row instead of a table")
+    p.add_argument("files", nargs="+", metavar="FILE")
+    return p.parse_args()
+
+
+def cut(path, n_bytes):
+    with open(path, "rb") as f:
+        return f.read(n_bytes).decode("utf-8", "ignore").encode()
+
+
+def window_nlls(o, path, memory):
+    """The mean over segments 2 to 4 of each whole window."""
+    n_windows = o.skip + o.windows
+    with tempfile.NamedTemporaryFile() as text:
+        text.write(cut(path, n_windows * WINDOW * BYTES_PER_TOKEN))
+        text.flush()
+        done = subprocess.run([o.gistctl, "score", *memory, "--segment", str(SEGMENT), "--window",
+                               str(WINDOW), text.name, "--json"], stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"bench/gap.py: gistctl score {' '.join(memory)} failed on {path}")
+    logprobs = json.loads(done.stdout)["logprobs"]
+    n_windows = min(n_windows, len(logprobs) // WINDOW)
+    if n_windows <= o.skip:
+        raise SystemExit(f"bench/gap.py: {path} has no window of {WINDOW} tokens to score")
+    starts = range(o.skip * WINDOW, n_windows * WINDOW, WINDOW)
+    return [-statistics.fmean(logprobs[at + SEGMENT:at + WINDOW]) for at in starts]
+
+
+def rows_of(o):
+    """(name, ratio, options of gistctl): both ends of the gap come first."""
+    rows = [("segment only", None, ["--compressor", "none"]), ("full", None, ["--compressor", "full"])]
+    ratios = [r for r in o.ratios.split(",") if r]
+    for method in filter(None, o.methods.split(",")):
+        rows += [(method, r, ["--compressor", method, "--ratio", r]) for r in ratios]
+    for adapter in o.adapter:
+        rows += [(f"adapter {adapter}", r, ["--adapter", adapter, "--ratio", r]) for r in ratios]
+    return rows
+
+
+def pooled(files):
+    return statistics.fmean(x for windows in files for x in windows)
+
+
+def share(x, none, full):
+    return (none - x) / (none - full) if none != full else float("nan")
+
+
+def print_row(o, row, nlls, ends):
+    """nlls, and both ends': (files, windows)."""
+    name, ratio, _ = row
+    mine, none, full = pooled(nlls), *map(pooled, ends)
+    closed = share(mine, none, full)
+    each = sorted(share(*map(statistics.fmean, three)) for three in zip(nlls, *ends))
+    if o.json:
+        print(json.dumps({"method": name, "ratio": ratio and int(ratio), "nll": mine, "share": closed,
+                          "share_of_files": each}), flush=True)
+    else:
+        print(f"| {name} | {ratio or '-'} | {mine:.4f} | {closed:.1%} | {each[0]:.0%} to {each[-1]:.0%} |",
+              flush=True)
+
+
+def print_head(o, n_windows):
+    if not o.json:
+        print(f"{len(o.files)} files, {n_windows} windows of {SEGMENTS} segments of {SEGMENT} tokens, "
+              f"segments 2 to {SEGMENTS} scored.\n\n"
+              "| memory of earlier segments | ratio | nll | of the gap | lowest to highest file |\n"
+              "|---|---|---|---|---|", flush=True)
+
+
+def main():
+    o = options()
+    rows = rows_of(o)
+
+    def measured(row):
+        return [window_nlls(o, path, row[2]) for path in o.files]
+
+    ends = [measured(row) for row in rows[:2]]
+    print_head(o, sum(map(len, ends[0])))
+    for row, nlls in zip(rows, ends):
+        print_row(o, row, nlls, ends)
+    for row in rows[2:]:
+        print_row(o, row, measured(row), ends)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
