@@ -48,7 +48,9 @@ LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8) -lm
 LIBS_ipc    := $(shell pkg-config --libs libprotobuf-c)
 LIBS_daemon := $(shell pkg-config --libs libsystemd)
 LIBS_ctl    := $(shell pkg-config --libs libedit)
-LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c)
+# Several processes on one training run, if Open MPI is here (libopenmpi-dev); else gist-train has one.
+MPI         := $(shell pkg-config --exists ompi-c && echo 1)
+LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
@@ -75,6 +77,7 @@ CFLAGS_engine/quant.o := -ffp-contract=off
 # OpenMP, and loops that compilers may vectorise: each has clones for several sets (train/vec.c).
 CFLAGS_train := -fopenmp -Wno-unknown-pragmas
 $(foreach o,$(SRC_train:%.c=%.o) train/gist_train.o,$(eval CFLAGS_$(o) := $(CFLAGS_train)))
+CFLAGS_train/ranks.o := $(if $(MPI),-DRANKS_MPI=1 $(shell pkg-config --cflags ompi-c))
 CFLAGS_train/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 
 .PHONY: all check bench fuzz install clean help
@@ -85,7 +88,7 @@ CFLAGS_train/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
 # A change of flags rebuilds: the stamp's text is the flags. -Werror makes no other object.
-FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS)
+FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $(if $(MPI),mpi)
 $(B)/flags: FORCE
 	$(Q)mkdir -p $(B)
 	$(Q)echo '$(subst ','\'',$(FLAGS_NOW))' | cmp -s - $@ || echo '$(subst ','\'',$(FLAGS_NOW))' > $@

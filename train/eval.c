@@ -1,8 +1,17 @@
 #include "train/eval.h"
 
 #include <errno.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static const uint32_t *document(const struct eval *e, uint32_t d)
+{
+    return e->ids + (size_t)d * e->n_tokens;
+}
+
+/* --- plain documents --------------------------------------------------------------------------------- */
 
 static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret)
 {
@@ -10,7 +19,7 @@ static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     uint64_t n = 0;
 
     for (uint32_t d = 0; d < e->n_docs; d++) {
-        int r = step_score(e->step, kind, ratio, e->ids + (size_t)d * e->n_tokens, e->logp);
+        int r = step_score(e->step, kind, ratio, document(e, d), e->logp);
 
         if (r < 0)
             return r;
@@ -21,12 +30,102 @@ static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     return 0;
 }
 
-/* Documents that are long enough, spread over the corpus: its order has kinds of text beside each other. */
-static uint32_t take_documents(struct eval *e)
+/* Each segment behind the first of each document, behind the beginning of the next document. */
+static int other_nll(struct eval *e, uint32_t ratio, double *ret)
+{
+    double sum = 0;
+    uint64_t n = 0;
+
+    for (uint32_t d = 0; d < e->n_docs; d++)
+        for (uint32_t at = e->seg_len; at + e->seg_len <= e->n_tokens; at += e->seg_len) {
+            int r;
+
+            memcpy(e->mixed, document(e, d), e->n_tokens * sizeof(*e->mixed));
+            memcpy(e->mixed, document(e, (d + 1) % e->n_docs), at * sizeof(*e->mixed));
+            r = step_score(e->step, LAYOUT_GISTS, ratio, e->mixed, e->logp);
+            if (r < 0)
+                return r;
+            for (uint32_t i = at; i < at + e->seg_len; i++, n++)
+                sum -= e->logp[i];
+        }
+    *ret = sum / (double)n;
+    return 0;
+}
+
+/* --- recall ----------------------------------------------------------------------------------------------- */
+
+static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret)
+{
+    uint32_t n = 0;
+
+    *ret = NAN;
+    for (uint32_t d = 0; d < e->n_recall; d++) {
+        size_t at = (size_t)d * e->n_tokens;
+        bool right;
+        int r =
+            step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at, &right);
+
+        if (r < 0)
+            return r;
+        n += right;
+    }
+    if (e->n_recall)
+        *ret = (double)n / e->n_recall;
+    return 0;
+}
+
+static int rebuilt(struct eval *e, uint32_t ratio, double *ret)
+{
+    double sum = 0;
+
+    for (uint32_t d = 0; d < e->n_docs; d++) {
+        double share;
+        int r = step_rebuild(e->step, ratio, document(e, d), &share);
+
+        if (r < 0)
+            return r == -ENOTSUP ? 0 : r;
+        sum += share;
+    }
+    *ret = sum / e->n_docs;
+    return 0;
+}
+
+/* --- open ---------------------------------------------------------------------------------------------------- */
+
+static bool is_plain(const struct eval *e, const struct corpus_document *doc)
+{
+    return doc->n_loss == doc->n_tokens && doc->n_tokens >= e->n_tokens;
+}
+
+static bool is_recall(const struct eval *e, const struct corpus_document *doc)
+{
+    return doc->n_loss < doc->n_tokens && doc->n_loss > 0 && doc->n_tokens <= e->n_tokens &&
+           doc->n_tokens > 2 * e->seg_len;
+}
+
+static void take(struct eval *e, uint64_t d, const struct corpus_document *doc, uint32_t eos,
+                 bool recall, uint32_t at)
+{
+    size_t off = (size_t)at * e->n_tokens;
+
+    if (!recall) {
+        corpus_read(e->corpus, d, 0, e->n_tokens, e->ids + off, NULL);
+        return;
+    }
+    corpus_read(e->corpus, d, 0, (uint32_t)doc->n_tokens, e->recall_ids + off,
+                e->recall_carries + off);
+    for (uint32_t i = (uint32_t)doc->n_tokens; i < e->n_tokens; i++) {
+        e->recall_ids[off + i] = eos;
+        e->recall_carries[off + i] = 0;
+    }
+}
+
+/* At most n of those that fit, spread over the corpus: its order has kinds of text beside each other. */
+static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
 {
     struct corpus_info info;
-    uint64_t n_long = 0, seen = 0;
-    uint32_t n = 0;
+    uint64_t n_fit = 0, seen = 0;
+    uint32_t taken = 0;
 
     corpus_info(e->corpus, &info);
     for (int pass = 0; pass < 2; pass++)
@@ -34,69 +133,104 @@ static uint32_t take_documents(struct eval *e)
             struct corpus_document doc;
 
             corpus_document(e->corpus, d, &doc);
-            if (doc.n_tokens < e->n_tokens || doc.n_loss < doc.n_tokens)
+            if (!(recall ? is_recall(e, &doc) : is_plain(e, &doc)))
                 continue;
             if (pass == 0)
-                n_long++;
-            else if (seen++ * e->n_docs / n_long >= n && n < e->n_docs)
-                corpus_read(e->corpus, d, 0, e->n_tokens, e->ids + (size_t)n++ * e->n_tokens, NULL);
+                n_fit++;
+            else if (seen++ * n / n_fit >= taken && taken < n)
+                take(e, d, &doc, info.eos, recall, taken++);
         }
-    return n;
+    return taken;
+}
+
+static int baselines(struct eval *e)
+{
+    int r = mean_nll(e, LAYOUT_FULL, 0, &e->last.full);
+
+    if (r == 0)
+        r = mean_nll(e, LAYOUT_NONE, 0, &e->last.none);
+    if (r == 0)
+        r = recalled(e, LAYOUT_FULL, 0, &e->recalled_full);
+    if (r == 0)
+        r = recalled(e, LAYOUT_NONE, 0, &e->recalled_none);
+    for (uint32_t i = 0; r == 0 && i < e->n_ratios; i++)
+        r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &e->last.untrained[i]);
+    return r;
 }
 
 int eval_open(struct eval *e, struct why *why)
 {
     int r;
 
+    run_log_eval_init(&e->last);
+    e->last.n_ratios = e->n_ratios;
+    memcpy(e->last.ratios, e->ratios, e->n_ratios * sizeof(*e->ratios));
     e->ids = malloc((size_t)e->n_docs * e->n_tokens * sizeof(*e->ids));
+    e->recall_ids = malloc(((size_t)e->n_recall + 1) * e->n_tokens * sizeof(*e->recall_ids));
+    e->recall_carries = malloc(((size_t)e->n_recall + 1) * e->n_tokens);
+    e->mixed = malloc(e->n_tokens * sizeof(*e->mixed));
     e->logp = malloc(e->n_tokens * sizeof(*e->logp));
-    if (!e->ids || !e->logp)
+    if (!e->ids || !e->recall_ids || !e->recall_carries || !e->mixed || !e->logp)
         return why_set(why, -ENOMEM, "no memory");
-    e->n_docs = take_documents(e);
+    e->n_docs = take_documents(e, false, e->n_docs);
+    e->n_recall = take_documents(e, true, e->n_recall);
     if (e->n_docs == 0)
         return why_set(why, -EINVAL, "no held-out document has the %u tokens of a sequence",
                        e->n_tokens);
-    r = mean_nll(e, LAYOUT_FULL, 0, &e->full);
-    if (r == 0)
-        r = mean_nll(e, LAYOUT_NONE, 0, &e->none);
+    r = baselines(e);
     return r < 0 ? why_set(why, r, "the evaluation failed: %s", strerror(-r)) : 0;
 }
 
 void eval_close(struct eval *e)
 {
     free(e->ids);
+    free(e->recall_ids);
+    free(e->recall_carries);
+    free(e->mixed);
     free(e->logp);
-    e->ids = NULL;
+    e->ids = e->recall_ids = e->mixed = NULL;
+    e->recall_carries = NULL;
     e->logp = NULL;
 }
 
-int eval_run(struct eval *e)
+int eval_run(struct eval *e, bool thorough)
 {
     int r = 0;
 
-    for (uint32_t i = 0; r == 0 && i < e->n_ratios; i++)
-        r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &e->nll[i]);
+    for (uint32_t i = 0; r == 0 && i < e->n_ratios; i++) {
+        r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &e->last.nll[i]);
+        if (r == 0)
+            r = recalled(e, LAYOUT_GISTS, e->ratios[i], &e->last.recalled[i]);
+        if (r == 0)
+            r = rebuilt(e, e->ratios[i], &e->last.rebuilt[i]);
+        if (r == 0 && thorough && e->n_docs > 1)
+            r = other_nll(e, e->ratios[i], &e->last.other[i]);
+    }
     return r;
 }
 
-static double closed(const struct eval *e, uint32_t i)
+static double closed(const struct run_log_eval *v, double nll)
 {
-    return e->none > e->full ? (e->none - e->nll[i]) / (e->none - e->full) : 0;
+    return v->none > v->full ? 100 * (v->none - nll) / (v->none - v->full) : 0;
 }
 
-void eval_print(const struct eval *e, FILE *f)
+void eval_print(const struct eval *e, char *ret, size_t cap)
 {
-    fprintf(f, "held out, %u documents: full %.4f, none %.4f;", e->n_docs, e->full, e->none);
-    for (uint32_t i = 0; i < e->n_ratios; i++)
-        fprintf(f, " %u: %.4f (%.1f %%)", e->ratios[i], e->nll[i], 100 * closed(e, i));
-    fputc('\n', f);
-}
+    const struct run_log_eval *v = &e->last;
+    FILE *f = fmemopen(ret, cap, "w");
 
-void eval_print_json(const struct eval *e, uint64_t step, uint64_t tokens, FILE *f)
-{
-    fprintf(f, "{\"step\":%llu,\"tokens\":%llu,\"heldout\":{\"full\":%.6f,\"none\":%.6f",
-            (unsigned long long)step, (unsigned long long)tokens, e->full, e->none);
-    for (uint32_t i = 0; i < e->n_ratios; i++)
-        fprintf(f, ",\"%u\":%.6f", e->ratios[i], e->nll[i]);
-    fprintf(f, "}}\n");
+    if (!f)
+        return;
+    fprintf(f, "held out (%u): full %.3f, none %.3f", e->n_docs, v->full, v->none);
+    for (uint32_t i = 0; i < v->n_ratios; i++) {
+        fprintf(f, "; %u: %.3f, %.1f %%", v->ratios[i], v->nll[i], closed(v, v->nll[i]));
+        if (!isnan(v->recalled[i]))
+            fprintf(f, ", recall %.0f %%", 100 * v->recalled[i]);
+        if (!isnan(v->rebuilt[i]))
+            fprintf(f, ", rebuilt %.0f %%", 100 * v->rebuilt[i]);
+    }
+    if (e->n_recall)
+        fprintf(f, "; recall (%u): full %.0f %%, none %.0f %%", e->n_recall, 100 * e->recalled_full,
+                100 * e->recalled_none);
+    fclose(f);
 }

@@ -1,8 +1,12 @@
 /* train/eval.h - how well gists stand in for what they replace, on documents that were never trained on.
  *
- * The beginnings of the longest held-out documents, one sequence each: the mean negative log-likelihood of the tokens behind the
- * first segment, under full attention, with no memory of earlier segments but the sinks ("none"), and by gists at each
- * ratio. The share of the gap between none and full that a ratio closes is what runs are compared by.
+ * Plain documents: the beginning of each, a sequence: the mean negative log-likelihood of the tokens behind the first segment,
+ * under full attention, with no memory of earlier segments but the sinks ("none"), and by gists at each ratio, trained and
+ * untrained. The share of the gap between none and full that a ratio closes is what runs are compared by. A control
+ * has the segments before of another document in memory: what is better than none there is not memory of the text.
+ *
+ * Recall tasks (documents of which only answers carry loss): the share whose answers are right, each token the most probable one
+ * given those before it. Snippets: the share of tokens that the decoder of train/ae.h rebuilds from one gist each.
  *
  * Threads    the trainer's.
  * Ownership  borrows step and corpus; owns its tokens.
@@ -12,29 +16,35 @@
 #define TRAIN_EVAL_H
 
 #include "train/corpus.h"
+#include "train/run_log.h"
 #include "train/step.h"
-
-#include <stdio.h>
 
 struct eval {
     /* the caller's */
     struct step *step;
     struct corpus *corpus;
-    uint32_t n_docs, n_tokens, seg_len;
+    uint32_t n_docs, n_recall;               /* wanted, then had */
+    uint32_t n_tokens, seg_len;              /* of a sequence */
     const uint32_t *ratios;
     uint32_t n_ratios;
     /* its own */
     uint32_t *ids;                           /* (n_docs, n_tokens) */
+    uint32_t *recall_ids;                    /* (n_recall, n_tokens), behind the end eos */
+    uint8_t *recall_carries;
+    uint32_t *mixed;                         /* (n_tokens) */
     float *logp;
-    double full, none;                       /* once, at eval_open */
-    double nll[ADAPTER_RATIOS_MAX];
+    struct run_log_eval last;                /* full, none and untrained from eval_open on */
+    double recalled_full, recalled_none;
 };
 
+/* The gists of step have to be the untrained ones. */
 int eval_open(struct eval *e, struct why *why);
 void eval_close(struct eval *e);
-int eval_run(struct eval *e);
 
-void eval_print(const struct eval *e, FILE *f);
-void eval_print_json(const struct eval *e, uint64_t step, uint64_t tokens, FILE *f);
+/* Into last. thorough: with the control, which takes as long as everything else. */
+int eval_run(struct eval *e, bool thorough);
+
+/* One line. */
+void eval_print(const struct eval *e, char *ret, size_t cap);
 
 #endif

@@ -1,6 +1,8 @@
 /* train/gist_train.c - gist-train: trains adapters, and makes the corpora for it (docs/training.md). */
 #include "train/corpus_build.h"
+#include "train/plot.h"
 #include "train/run.h"
+#include "train/run_log.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -9,17 +11,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { OK, FAILED, USAGE };
 
 static const char help_head[] =
     "usage: gist-train [--config FILE] [--OPTION VALUE...]\n"
     "       gist-train corpus --model FILE [--long TOKENS] [--long-weight N] OUT "
-    "INPUT...\n\n"
+    "INPUT...\n"
+    "       gist-train plot LOG OUT.svg\n\n"
     "Trains a gist adapter of a model on a corpus; Ctrl-C ends a run with a "
     "checkpoint,\nand the same command goes on from it. corpus makes the corpus "
     "file OUT of text files,\nfolders and JSONL files; an input is PATH or "
-    "SOURCE=PATH.\n\n"
+    "SOURCE=PATH. plot draws a run's log.\n\n"
     "Options, also lines of the recipe FILE (key = value):\n\n";
 static const char help_tail[] = "\nExit codes: 0 done, 1 failed, 2 wrong usage.\n";
 
@@ -96,6 +100,24 @@ static int make_corpus(int argc, char **argv)
     return OK;
 }
 
+static int draw(int argc, char **argv)
+{
+    struct run_log_data data = { 0 };
+    struct why why = { "" };
+    int r;
+
+    if (argc != 3) {
+        why_set(&why, -EINVAL,
+                "plot takes a log and the picture to write: gist-train plot LOG OUT.svg");
+        return fail(USAGE, &why);
+    }
+    r = run_log_read(argv[1], &data, &why);
+    if (r == 0)
+        r = plot_write(&data, argv[1], argv[2], &why);
+    run_log_data_fini(&data);
+    return r < 0 ? fail(FAILED, &why) : OK;
+}
+
 /* --- training --------------------------------------------------------------------------------------- */
 
 static int train(int argc, char **argv)
@@ -118,14 +140,28 @@ static int train(int argc, char **argv)
     return run_train(&recipe, &stop, &why) < 0 ? fail(FAILED, &why) : OK;
 }
 
+/* OpenMP's threads spin for milliseconds at each barrier, as they think that they are alone on the machine: on one
+ * that others use, a step takes ten times as long. Its run time reads how long to spin from the environment, and only
+ * before main: so the program starts again, once. */
+static void spin_briefly(char **argv)
+{
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
+        return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
+        execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv)
 {
     /* A second Ctrl-C ends the program at once. */
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
 
+    spin_briefly(argv);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     if (argc > 1 && strcmp(argv[1], "corpus") == 0)
         return make_corpus(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "plot") == 0)
+        return draw(argc - 1, argv + 1);
     return train(argc, argv);
 }

@@ -2,6 +2,9 @@
 
 #include "train/corpus.h"
 #include "train/eval.h"
+#include "train/progress.h"
+#include "train/ranks.h"
+#include "train/run_log.h"
 #include "train/step.h"
 
 #include <errno.h>
@@ -15,6 +18,7 @@
 struct run {
     const struct recipe *recipe;
     const volatile sig_atomic_t *stop;
+    struct ranks ranks;
     struct model *model;
     struct base base;
     struct gists gist;
@@ -25,10 +29,9 @@ struct run {
     char *text; /* of the recipe, as checkpoints have it */
     uint32_t *ids;
     uint8_t *carries;
-    FILE *log;
+    struct run_log *log;
+    struct progress progress;
     double started;
-    uint64_t tokens_at_start;
-    double last_loss, last_norm;
 };
 
 static double now(void)
@@ -63,7 +66,7 @@ static char *text_of(const struct recipe *c)
     if (!f)
         return NULL;
     plain.minutes = 0;
-    plain.threads = plain.eval_every = plain.save_every = 0;
+    plain.threads = plain.eval_every = plain.eval_recall = plain.save_every = 0;
     plain.eval_docs = 1;
     plain.out[0] = plain.log[0] = plain.checkpoint[0] = plain.heldout[0] = '\0';
     recipe_print(&plain, f);
@@ -102,7 +105,7 @@ static int open_data(struct run *r, struct why *why)
 
     for (uint32_t i = 0; err == 0 && i < c->weights.n; i++)
         err = corpus_weigh(r->corpus, c->weights.v[i].name, c->weights.v[i].weight, why);
-    if (err == 0 && c->heldout[0])
+    if (err == 0 && c->heldout[0] && r->ranks.rank == 0)
         err = open_corpus(r, c->heldout, &r->eval.corpus, why);
     return err;
 }
@@ -120,67 +123,94 @@ static int open_net(struct run *r, struct why *why)
         err = gists_open(&r->gist, &r->base, &shape);
     if (err == 0)
         err = step_open(&r->gist, c->sequence, c->checkpointing, &rule, &r->step);
-    if (err < 0)
-        return why_set(why, err, "the network could not be made: %s", strerror(-err));
-    if (access(c->checkpoint, F_OK) == 0)
-        return optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
-    return c->init[0] ? gists_load(&r->gist, c->init, why) : 0;
+    return err < 0 ? why_set(why, err, "the network could not be made: %s", strerror(-err)) : 0;
 }
 
-static int open_rest(struct run *r, struct why *why)
+/* The first process alone evaluates, while gists are still untrained. */
+static int open_eval(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
 
-    r->ids = malloc(c->sequence * sizeof(*r->ids));
-    r->carries = malloc(c->sequence);
-    if (!r->ids || !r->carries)
-        return why_set(why, -ENOMEM, "no memory");
-    if (c->log[0]) {
-        r->log = fopen(c->log, r->at.step ? "ae" : "we");
-        if (!r->log)
-            return why_set(why, -errno, "%s: %s", c->log, strerror(errno));
-    }
-    step_refresh(r->step);
-    r->started = now();
-    r->tokens_at_start = r->at.tokens;
+    if (!r->eval.corpus)
+        return 0;
     r->eval.step = r->step;
     r->eval.n_docs = c->eval_docs;
+    r->eval.n_recall = c->eval_recall;
     r->eval.n_tokens = c->sequence;
     r->eval.seg_len = c->segment;
     r->eval.n_ratios = c->ratios.n;
     r->eval.ratios = c->ratios.v;
-    return c->heldout[0] ? eval_open(&r->eval, why) : 0;
+    return eval_open(&r->eval, why);
+}
+
+static int open_start(struct run *r, struct why *why)
+{
+    const struct recipe *c = r->recipe;
+    int err = 0;
+
+    if (c->checkpoint[0] && access(c->checkpoint, F_OK) == 0)
+        err = optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
+    else if (c->init[0])
+        err = gists_load(&r->gist, c->init, why);
+    if (err < 0)
+        return err;
+    step_refresh(r->step);
+    r->ids = malloc(c->sequence * sizeof(*r->ids));
+    r->carries = malloc(c->sequence);
+    if (!r->ids || !r->carries)
+        return why_set(why, -ENOMEM, "no memory");
+    if (c->log[0] && r->ranks.rank == 0)
+        err = run_log_open(c->log, r->at.step, &r->log, why);
+    r->started = now();
+    progress_start(&r->progress, stderr, r->at.step, c->steps, 60 * c->minutes, r->started);
+    return err;
+}
+
+static int check(const struct run *r, struct why *why)
+{
+    const struct recipe *c = r->recipe;
+
+    if (!c->model[0] || !c->corpus[0])
+        return why_set(why, -EINVAL,
+                       "a run needs a model and a corpus (--model FILE, --corpus FILE)");
+    if (c->batch % r->ranks.n != 0)
+        return why_set(why, -EINVAL, "batch is %u: a multiple of the %u processes was expected",
+                       c->batch, r->ranks.n);
+    if (c->loss_ae > 0 && c->checkpointing)
+        return why_set(why, -EINVAL,
+                       "loss-ae needs what checkpointing throws away: one of the two");
+    if (c->method == ADAPTER_COARSE_REC)
+        return why_set(why, -ENOTSUP, "coarse-rec can't be trained yet; fine-kv and coarse-kv can");
+    return 0;
 }
 
 static int run_open(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    int err;
+    int err = ranks_open(&r->ranks);
 
+    if (err < 0)
+        return why_set(why, err, "MPI does not start");
     if (c->threads)
         omp_set_num_threads((int)c->threads);
-    if (!c->model[0] || !c->corpus[0])
-        return why_set(why, -EINVAL, "a run needs a model and a corpus");
-    if (c->sequence % c->segment != 0 || c->sequence < 2 * c->segment)
-        return why_set(
-            why, -EINVAL,
-            "sequence is %u: a multiple of segment (%u), at least two of them, was expected",
-            c->sequence, c->segment);
+    err = check(r, why);
     r->text = text_of(c);
-    if (!r->text)
-        return why_set(why, -ENOMEM, "no memory");
-    err = model_open(c->model, NULL, NULL, &r->model, why);
+    if (err == 0 && !r->text)
+        err = why_set(why, -ENOMEM, "no memory");
+    if (err == 0)
+        err = model_open(c->model, NULL, NULL, &r->model, why);
     if (err == 0)
         err = open_data(r, why);
     if (err == 0)
         err = open_net(r, why);
-    return err < 0 ? err : open_rest(r, why);
+    if (err == 0)
+        err = open_eval(r, why);
+    return err < 0 ? err : open_start(r, why);
 }
 
 static void run_close(struct run *r)
 {
-    if (r->log)
-        fclose(r->log);
+    run_log_close(r->log);
     eval_close(&r->eval);
     step_close(r->step);
     gists_close(&r->gist);
@@ -194,17 +224,14 @@ static void run_close(struct run *r)
     free(r->text);
 }
 
-/* --- steps ------------------------------------------------------------------------------------------------ */
+/* --- steps ------------------------------------------------------------------------------------------- */
 
-static int step_once(struct run *r, struct why *why)
+/* This process' sequences of the step. Sums over them: losses, how many had one, the ratio if all had the same. */
+static int learn(struct run *r, double sums[5], struct why *why)
 {
     const struct recipe *c = r->recipe;
-    const struct optim_rule rule = { c->beta1, c->beta2, c->eps, c->weight_decay, c->clip };
-    double loss = 0;
-    uint32_t used = 0;
 
-    gists_zero_gradients(&r->gist);
-    for (uint32_t i = 0; i < c->batch; i++) {
+    for (uint32_t i = r->ranks.rank; i < c->batch; i += r->ranks.n) {
         uint64_t index = r->at.step * c->batch + i;
         struct step_loss l;
         int err;
@@ -216,62 +243,96 @@ static int step_once(struct run *r, struct why *why)
             return why_set(why, err, "step %llu: %s", (unsigned long long)r->at.step,
                            strerror(-err));
         if (!isfinite(l.all))
-            return why_set(why, -EDOM,
-                           "step %llu: the loss of sequence %llu of seed %llu is not finite",
-                           (unsigned long long)r->at.step, (unsigned long long)index,
-                           (unsigned long long)c->seed);
-        loss += l.all;
-        used += l.n_tokens > 0;
+            return why_set(
+                why, -EDOM,
+                "step %llu: the loss of sequence %llu of seed %llu (ratio %u) is not finite",
+                (unsigned long long)r->at.step, (unsigned long long)index,
+                (unsigned long long)c->seed, ratio_of(c, index));
+        sums[0] += l.all;
+        sums[1] += l.lm;
+        sums[2] += l.ae;
+        sums[3] += l.distill;
+        sums[4] += l.n_tokens > 0;
     }
-    gists_collect(&r->gist, step_gemm(r->step));
-    r->last_norm =
-        optim_step(&r->gist.params, &rule,
-                   optim_lr(c->lr, c->lr_floor, c->warmup, c->steps, r->at.step), r->at.step + 1);
-    if (!isfinite(r->last_norm))
-        return why_set(why, -EDOM, "step %llu: the gradient is not finite",
-                       (unsigned long long)r->at.step);
-    step_refresh(r->step);
-    r->last_loss = used ? loss / used : 0;
-    r->at.step++;
-    r->at.tokens += (uint64_t)c->batch * c->sequence;
     return 0;
 }
 
-static void report(const struct run *r)
+static uint32_t common_ratio(const struct run *r)
 {
     const struct recipe *c = r->recipe;
-    double spent = now() - r->started,
-           rate = (double)(r->at.tokens - r->tokens_at_start) / (spent > 0 ? spent : 1);
-    double lr = optim_lr(c->lr, c->lr_floor, c->warmup, c->steps, r->at.step - 1);
+    uint32_t first = ratio_of(c, r->at.step * c->batch);
 
-    if (r->log) {
-        fprintf(r->log,
-                "{\"step\":%llu,\"tokens\":%llu,\"loss\":%.6f,\"norm\":%.4f,\"lr\":%.3e,\"tokens_"
-                "per_second\":%.1f}\n",
-                (unsigned long long)r->at.step, (unsigned long long)r->at.tokens, r->last_loss,
-                r->last_norm, lr, rate);
-        fflush(r->log);
-    }
-    if (isatty(STDERR_FILENO) || r->at.step % 20 == 0)
-        fprintf(stderr, "step %llu/%u  loss %.4f  norm %.3f  lr %.2e  %.0f tokens/s\n",
-                (unsigned long long)r->at.step, c->steps, r->last_loss, r->last_norm, lr, rate);
+    for (uint32_t i = 1; i < c->batch; i++)
+        if (ratio_of(c, r->at.step * c->batch + i) != first)
+            return 0;
+    return first;
 }
 
-static int evaluate(struct run *r, struct why *why)
+static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
 {
+    const struct recipe *c = r->recipe;
+    const struct optim_rule rule = { c->beta1, c->beta2, c->eps, c->weight_decay, c->clip };
+    double sums[5] = { 0 }, before = now();
+    int err;
+
+    gists_zero_gradients(&r->gist);
+    err = learn(r, sums, why);
+    if (err < 0)
+        return err;
+    gists_collect(&r->gist, step_gemm(r->step));
+    for (uint32_t i = 0; i < r->gist.params.n; i++)
+        ranks_sum(&r->ranks, r->gist.params.t[i].g, r->gist.params.t[i].n);
+    ranks_sum_double(&r->ranks, sums, 5);
+    run_log_step_init(ret);
+    ret->ratio = common_ratio(r);
+    ret->lr = optim_lr(c->lr, c->lr_floor, c->warmup, c->steps, r->at.step);
+    ret->norm = optim_step(&r->gist.params, &rule, ret->lr, r->at.step + 1);
+    if (!isfinite(ret->norm))
+        return why_set(why, -EDOM, "step %llu: the gradient is not finite",
+                       (unsigned long long)r->at.step);
+    step_refresh(r->step);
+    r->at.step++;
+    r->at.tokens += (uint64_t)c->batch * c->sequence;
+    ret->step = r->at.step;
+    ret->tokens = r->at.tokens;
+    ret->loss = sums[4] > 0 ? sums[0] / sums[4] : NAN;
+    ret->lm = sums[4] > 0 ? sums[1] / sums[4] : NAN;
+    ret->ae = c->loss_ae > 0 && sums[4] > 0 ? sums[2] / sums[4] : NAN;
+    ret->distill = c->loss_distill > 0 && sums[4] > 0 ? sums[3] / sums[4] : NAN;
+    ret->seconds = now() - before;
+    return 0;
+}
+
+static int report(struct run *r, const struct run_log_step *s, struct why *why)
+{
+    int err = r->log ? run_log_step(r->log, s) : 0;
+
+    if (err < 0)
+        return why_set(why, err, "%s: %s", r->recipe->log, strerror(-err));
+    if (r->ranks.rank == 0)
+        progress_step(&r->progress, s->step, (uint64_t)r->recipe->batch * r->recipe->sequence,
+                      s->loss, s->lr, now());
+    return 0;
+}
+
+static int evaluate(struct run *r, bool thorough, struct why *why)
+{
+    double before = now();
+    char line[1024] = "";
     int err;
 
     if (!r->eval.corpus)
         return 0;
-    err = eval_run(&r->eval);
+    err = eval_run(&r->eval, thorough);
     if (err < 0)
         return why_set(why, err, "the evaluation failed: %s", strerror(-err));
-    if (r->log) {
-        eval_print_json(&r->eval, r->at.step, r->at.tokens, r->log);
-        fflush(r->log);
-    }
-    eval_print(&r->eval, stderr);
-    return 0;
+    r->eval.last.step = r->at.step;
+    r->eval.last.tokens = r->at.tokens;
+    r->eval.last.seconds = now() - before;
+    eval_print(&r->eval, line, sizeof(line));
+    progress_say(&r->progress, line);
+    err = r->log ? run_log_eval(r->log, &r->eval.last) : 0;
+    return err < 0 ? why_set(why, err, "%s: %s", r->recipe->log, strerror(-err)) : 0;
 }
 
 static int save(struct run *r, struct why *why)
@@ -280,6 +341,8 @@ static int save(struct run *r, struct why *why)
     char notes[128];
     int err = 0;
 
+    if (r->ranks.rank > 0)
+        return 0;
     snprintf(notes, sizeof(notes), "%llu steps, %llu tokens, seed %llu",
              (unsigned long long)r->at.step, (unsigned long long)r->at.tokens,
              (unsigned long long)c->seed);
@@ -295,28 +358,36 @@ static bool due(uint32_t every, uint64_t step)
     return every && step % every == 0;
 }
 
+/* All processes stop together. */
+static bool ends(const struct run *r)
+{
+    const struct recipe *c = r->recipe;
+    double stop = *r->stop || (c->minutes > 0 && now() - r->started >= 60 * c->minutes);
+
+    ranks_sum_double(&r->ranks, &stop, 1);
+    return stop > 0 || r->at.step >= c->steps;
+}
+
 static int go(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    int err = r->at.step == 0 ? evaluate(r, why) : 0;
-    bool evaluated = err == 0;
+    struct run_log_step s;
+    int err = r->at.step == 0 ? evaluate(r, false, why) : 0;
 
-    while (err == 0 && r->at.step < c->steps && !*r->stop &&
-           (c->minutes <= 0 || now() - r->started < 60 * c->minutes)) {
-        err = step_once(r, why);
-        if (err < 0)
-            break;
-        report(r);
-        evaluated = due(c->eval_every, r->at.step);
-        if (evaluated)
-            err = evaluate(r, why);
+    while (err == 0 && !ends(r)) {
+        err = step_once(r, &s, why);
+        if (err == 0)
+            err = report(r, &s, why);
+        if (err == 0 && due(c->eval_every, r->at.step) && r->at.step < c->steps)
+            err = evaluate(r, false, why);
         if (err == 0 && due(c->save_every, r->at.step))
             err = save(r, why);
     }
     if (err == 0)
         err = save(r, why);
-    if (err == 0 && !evaluated && !*r->stop)
-        err = evaluate(r, why);
+    if (err == 0 && !*r->stop)
+        err = evaluate(r, r->at.step >= c->steps, why);
+    progress_end(&r->progress);
     return err;
 }
 
@@ -328,5 +399,7 @@ int run_train(const struct recipe *recipe, const volatile sig_atomic_t *stop, st
     if (err == 0)
         err = go(&r, why);
     run_close(&r);
+    if (err == 0) /* else other processes may wait for this one: MPI ends them when it exits */
+        ranks_close(&r.ranks);
     return err;
 }

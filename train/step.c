@@ -160,13 +160,13 @@ static const struct layout *layout_of(const struct step *s, enum layout_kind kin
     return NULL;
 }
 
-/* Rows that are not frozen and whose next token carries loss. */
-static uint32_t list_rows(struct step *s, const struct layout *l, const uint32_t *ids,
+/* Rows from `first` on whose next token carries loss. */
+static uint32_t list_rows(struct step *s, uint32_t first, const uint32_t *ids,
                           const uint8_t *carries)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = l->n_frozen; i + 1 < s->n_tokens; i++)
+    for (uint32_t i = first; i + 1 < s->n_tokens; i++)
         if (carries[i + 1])
             s->rows[n++] = (struct head_row){ .row = i, .target = ids[i + 1] };
     return n;
@@ -269,7 +269,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 
     if (!l)
         return -EINVAL;
-    n = list_rows(s, l, ids, carries);
+    n = list_rows(s, l->n_frozen, ids, carries);
     *ret = (struct step_loss){ .n_tokens = n };
     if (n == 0)
         return 0;
@@ -290,6 +290,26 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     ret->distill = s->rule.distill > 0 ? loss.teacher / scale / s->rule.distill : 0;
     ret->all = (loss.targets + loss.teacher) / scale + s->rule.ae * ret->ae;
     return net_back(s->net, &s->gist->net, l, s->dx, s->ae ? s->dkv : NULL);
+}
+
+int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,
+                const uint8_t *carries, bool *ret)
+{
+    const struct layout *l = layout_of(s, kind, ratio);
+    struct head_loss loss;
+    const float *x;
+    uint32_t n;
+    int r;
+
+    if (!l)
+        return -EINVAL;
+    n = list_rows(s, 0, ids, carries);
+    r = net_forward(s->net, &s->gist->net, l, ids, &x);
+    if (r == 0)
+        r = head_run(s->head, x, s->rows, n, 0, NULL, NULL, &loss);
+    if (r == 0)
+        *ret = n > 0 && loss.n_right == n;
+    return r;
 }
 
 int step_rebuild(struct step *s, uint32_t ratio, const uint32_t *ids, double *ret)

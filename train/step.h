@@ -46,6 +46,9 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 /* ret_logp (n_tokens): of each token but the first, which gets 0. */
 int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, float *ret_logp);
 
+/* Whether each token that carries loss is the most probable one after those before it. */
+int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, const uint8_t *carries, bool *ret);
+
 /* Tokens of snippets that the decoder of train/ae.h gets right, from all gists of a sequence: the share. -ENOTSUP: there is no
  * decoder. */
 int step_rebuild(struct step *s, uint32_t ratio, const uint32_t *ids, double *ret);

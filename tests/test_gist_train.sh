@@ -1,0 +1,112 @@
+#!/bin/sh
+# tests/test_gist_train.sh - gist-train as a person uses it. Would catch: a run that goes on from a checkpoint and is not the run
+# that was not interrupted, two processes that train something else than one, an adapter that the daemon does not
+# read or that scores otherwise there, held-out loss that does not fall, bad input without a clear sentence.
+set -eu
+case $BUILD in
+*/release*) ;;
+*)
+    echo 'minutes under sanitizers; test_train_step runs the same code there'
+    exit 77
+    ;;
+esac
+if [ -z "${GISTD_TEST_MODEL:-}" ]; then
+    echo 'GISTD_TEST_MODEL is not set'
+    exit 77
+fi
+. tests/support/daemon.sh
+here=$PWD
+train=$here/$BUILD/gist-train gistctl=$here/$gistctl
+cd "$tmp"
+
+# --- corpora ------------------------------------------------------------------------------------
+mkdir text
+cp "$here"/docs/*.md "$here"/docs/man/gistctl.1 text
+code 'a corpus' 0 "$train" corpus --model "$GISTD_TEST_MODEL" train.corpus text
+check 'it says what it read' grep -q tokens "$tmp/out"
+code 'held-out text' 0 "$train" corpus --model "$GISTD_TEST_MODEL" heldout.corpus "$here/README.md"
+: >empty.txt
+code 'an empty text' 1 "$train" corpus --model "$GISTD_TEST_MODEL" x.corpus empty.txt
+says 'empty.txt'
+printf 'caf\351\n' >latin1.txt
+code 'not UTF-8' 1 "$train" corpus --model "$GISTD_TEST_MODEL" x.corpus latin1.txt
+says 'UTF-8'
+check 'a corpus that failed leaves no file' [ ! -e x.corpus ]
+
+# --- a run, and the same one cut in two -------------------------------------------------------
+cat >recipe.conf <<'END'
+segment = 64
+sequence = 256
+ratios = 4 8
+steps = 8
+warmup = 2
+batch = 2
+rank = 4
+lr = 3e-3
+precision = f32
+eval-docs = 1
+eval-every = 0
+save-every = 0
+END
+run() { "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus "$@"; }
+code 'a run' 0 run --heldout heldout.corpus --out whole.safetensors --log whole.jsonl
+code 'its first part' 0 run --out parts.safetensors --checkpoint parts.ckpt --log parts.jsonl --minutes 0.0001
+check 'the first part is cut short' [ "$(grep -c '"step"' parts.jsonl)" -lt 8 ]
+code 'the rest' 0 run --out parts.safetensors --checkpoint parts.ckpt --log parts.jsonl
+check 'a run in two parts is the same run' cmp whole.safetensors parts.safetensors
+
+cat >logs.py <<'END'
+import json, sys
+whole, parts = ([json.loads(x) for x in open(f)] for f in sys.argv[1:])
+loss = lambda log: [x["loss"] for x in log if "step" in x]
+assert loss(whole) == loss(parts) and len(loss(whole)) == 8, (loss(whole), loss(parts))
+evals = [x for x in whole if "eval" in x]
+assert evals[-1]["eval"] == 8
+assert sum(evals[-1]["nll"]) < sum(evals[-1]["untrained"]), "held-out loss did not fall"
+END
+check 'the logs' python3 logs.py whole.jsonl parts.jsonl
+
+code 'another recipe' 1 run --out parts.safetensors --checkpoint parts.ckpt --lr 1e-4
+says 'another recipe'
+head -c 100000 parts.ckpt >cut.ckpt
+code 'a cut checkpoint' 1 run --checkpoint cut.ckpt
+says 'cut.ckpt'
+head -c 5000 train.corpus >cut.corpus
+code 'a cut corpus' 1 run --corpus cut.corpus
+says 'cut.corpus'
+code 'an unknown option' 2 run --bogus 1
+says 'bogus'
+code 'a ratio that does not divide' 2 run --ratios 7
+
+# --- two processes -----------------------------------------------------------------------------
+if command -v mpirun >/dev/null; then
+    root=
+    [ "$(id -u)" -ne 0 ] || root=--allow-run-as-root
+    code 'two processes' 0 mpirun $root --oversubscribe -n 2 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" \
+        --corpus train.corpus --log two.jsonl --threads 1
+    cat >two.py <<'END'
+import json, sys
+one, two = ([json.loads(x)["loss"] for x in open(f) if '"step"' in x] for f in sys.argv[1:])
+assert len(one) == len(two) == 8 and all(abs(a - b) < 1e-3 for a, b in zip(one, two)), (one, two)
+END
+    check 'two processes train what one does' python3 two.py whole.jsonl two.jsonl
+fi
+
+# --- what the daemon makes of it ------------------------------------------------------------------
+cd "$here"
+daemon_start "$GISTD_TEST_MODEL" --adapter "$tmp/whole.safetensors"
+code 'score' 0 "$gistctl" score --compressor fine-kv --adapter whole --ratio 4 --segment 64 --window 256 --json README.md
+cat >"$tmp/score.py" <<'END'
+import json, sys
+score, log = json.load(open(sys.argv[1])), [json.loads(x) for x in open(sys.argv[2])]
+nll = -sum(score["logprobs"][64:256]) / 192  # behind the first segment
+trained = [x for x in log if "eval" in x][-1]["nll"][0]
+print(nll, trained)
+assert abs(nll - trained) < 0.02, (nll, trained)  # the daemon multiplies in int8
+END
+check 'the daemon scores as the trainer' python3 "$tmp/score.py" "$tmp/out" "$tmp/whole.jsonl"
+daemon_stop
+
+code 'a picture' 0 "$train" plot "$tmp/whole.jsonl" "$tmp/whole.svg"
+check 'the picture is whole' grep -q '</svg>' "$tmp/whole.svg"
+done_testing

@@ -1,0 +1,72 @@
+#include "train/ranks.h"
+
+#include <errno.h>
+
+#if RANKS_MPI
+
+#include <limits.h>
+#include <mpi.h>
+
+int ranks_open(struct ranks *r)
+{
+    int rank, n;
+
+    /* Products run on OpenMP's threads, which call nothing of MPI's. */
+    if (MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &n) != MPI_SUCCESS ||
+        MPI_Comm_rank(MPI_COMM_WORLD, &rank) != MPI_SUCCESS ||
+        MPI_Comm_size(MPI_COMM_WORLD, &n) != MPI_SUCCESS)
+        return -EIO;
+    *r = (struct ranks){ (uint32_t)rank, (uint32_t)n };
+    return 0;
+}
+
+void ranks_close(struct ranks *r)
+{
+    if (r->n)
+        MPI_Finalize();
+    *r = (struct ranks){ 0 };
+}
+
+void ranks_sum(const struct ranks *r, float *x, size_t n)
+{
+    for (size_t at = 0; r->n > 1 && at < n; at += INT_MAX / 2) {
+        size_t m = n - at < INT_MAX / 2 ? n - at : INT_MAX / 2;
+
+        MPI_Allreduce(MPI_IN_PLACE, x + at, (int)m, MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
+    }
+}
+
+void ranks_sum_double(const struct ranks *r, double *x, size_t n)
+{
+    if (r->n > 1)
+        MPI_Allreduce(MPI_IN_PLACE, x, (int)n, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
+}
+
+#else
+
+int ranks_open(struct ranks *r)
+{
+    *r = (struct ranks){ 0, 1 };
+    return 0;
+}
+
+void ranks_close(struct ranks *r)
+{
+    *r = (struct ranks){ 0 };
+}
+
+void ranks_sum(const struct ranks *r, float *x, size_t n)
+{
+    (void)r;
+    (void)x;
+    (void)n;
+}
+
+void ranks_sum_double(const struct ranks *r, double *x, size_t n)
+{
+    (void)r;
+    (void)x;
+    (void)n;
+}
+
+#endif
