@@ -174,6 +174,8 @@ static void equals_the_reference(void **state)
             for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
                 struct bench b = { .model = "" };
 
+                if (kv != KERNELS_KV_F32 && (m + k) % 2) /* each has two of the models */
+                    continue;
                 if (!open_bench(&b, models[m], kernels_name(k), kv))
                     continue;
                 for (size_t i = 0; i < N_CASES; i++)

@@ -180,6 +180,7 @@ static void computes_what_their_code_does(void **state)
 struct shard {
     const struct checkpoint *from;
     const struct adapter_write_tensor *tensors;
+    const char *names[32]; /* in the checkpoint */
 };
 
 static int fetch(void *arg, size_t i, float *ret, struct why *why)
@@ -187,16 +188,31 @@ static int fetch(void *arg, size_t i, float *ret, struct why *why)
     const struct shard *s = arg;
     const struct adapter_write_tensor *t = &s->tensors[i];
 
-    return checkpoint_read(s->from, t->name, t->dims[0], t->dims[1], NULL, ret, why);
+    return checkpoint_read(s->from, s->names[i], t->dims[0], t->dims[1], NULL, ret, why);
 }
 
-/* Every third tensor of a file, from the first-th on. */
-static void write_shard(const char *file, const char *folder, unsigned first)
+/* text with every `from` in it replaced, in ret. */
+static void replace_all(const char *text, const char *from, const char *to, char *ret, size_t size)
+{
+    size_t n = 0;
+
+    while (*text) {
+        bool at = strncmp(text, from, strlen(from)) == 0;
+
+        assert_true(n + strlen(to) + 1 < size);
+        n += (size_t)snprintf(ret + n, size - n, "%.*s", at ? (int)strlen(to) : 1, at ? to : text);
+        text += at ? strlen(from) : 1;
+    }
+    ret[n] = '\0';
+}
+
+/* Every third tensor of a file, from the first-th on, with another word for "beacon" in its name. */
+static void write_shard(const char *file, const char *folder, unsigned first, const char *word)
 {
     char path[SCRATCH_PATH_MAX + 64];
     struct adapter_write_tensor t[32];
     struct shard s = { .tensors = t };
-    struct adapter_write w = { .tensors = t, .fetch = fetch, .arg = &s };
+    struct adapter_write w = { .tensors = t, .fetch = fetch, .arg = &s, .replace = true };
     struct checkpoint *from;
     struct safetensors *all;
     struct why why = { "" };
@@ -210,7 +226,8 @@ static void write_shard(const char *file, const char *folder, unsigned first)
         t[w.n_tensors] = (struct adapter_write_tensor){ .type = a->type,
                                                         .n_dims = a->n_dims,
                                                         .dims = { a->dims[0], a->dims[1] } };
-        (void)snprintf(t[w.n_tensors++].name, sizeof(t->name), "%s", a->name);
+        s.names[w.n_tensors] = a->name;
+        replace_all(a->name, "beacon", word, t[w.n_tensors++].name, sizeof(t->name));
     }
     (void)snprintf(path, sizeof(path), "%s/model-%05u-of-00003.safetensors", folder, first + 1);
     if (adapter_write(path, &w, &why) < 0)
@@ -219,12 +236,26 @@ static void write_shard(const char *file, const char *folder, unsigned first)
     safetensors_close(all);
 }
 
-/* One file or three, a folder or a file's path: the same adapter. */
+/* "gist" for "beacon", as a plain Fine-KV has it. */
+static void rename_config(const char *folder)
+{
+    char path[SCRATCH_PATH_MAX + 32], changed[4096];
+    size_t len;
+    char *text;
+
+    (void)snprintf(path, sizeof(path), "%s/config.json", folder);
+    text = (char *)file_read(path, &len);
+    replace_all(text, "beacon", "gist", changed, sizeof(changed));
+    put_text(path, changed);
+    free(text);
+}
+
+/* One file or three, a folder or a file's path, an Activation Beacon or a plain Fine-KV: the same adapter. */
 static void shards_are_the_same(void **state)
 {
-    char folder[SCRATCH_PATH_MAX], file[SCRATCH_PATH_MAX + 32], out[3][SCRATCH_PATH_MAX];
-    uint8_t *bytes[3];
-    size_t len[3];
+    char folder[SCRATCH_PATH_MAX], file[SCRATCH_PATH_MAX + 32], out[4][SCRATCH_PATH_MAX];
+    uint8_t *bytes[4];
+    size_t len[4];
     struct model *m;
     struct why why = { "" };
 
@@ -232,25 +263,27 @@ static void shards_are_the_same(void **state)
     assert_int_equal(model_open("tests/data/tiny_qwen2.gguf", NULL, NULL, &m, &why), 0);
     make_folder("qwen2", "sharded", folder);
     (void)snprintf(file, sizeof(file), "%s/model.safetensors", folder);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         static const char *const names[] = { "one.safetensors", "two.safetensors",
-                                             "three.safetensors" };
+                                             "three.safetensors", "four.safetensors" };
         struct import in = { .from = i == 1 ? file : folder,
                              .model = m,
                              .out = scratch_path(out[i], names[i]) };
 
-        if (i == 2) {
-            for (unsigned k = 0; k < 3; k++)
-                write_shard(file, folder, k);
+        for (unsigned k = 0; i >= 2 && k < 3; k++)
+            write_shard("tests/data/beacon_qwen2.safetensors", folder, k,
+                        i == 2 ? "beacon" : "gist");
+        if (i == 2)
             assert_int_equal(remove(file), 0);
-        }
+        if (i == 3)
+            rename_config(folder);
         if (import_run(&in, &why) < 0)
             fail_msg("%s", why.text);
         bytes[i] = file_read(out[i], &len[i]);
         assert_int_equal(len[i], len[0]);
         assert_memory_equal(bytes[i], bytes[0], len[0]);
     }
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         free(bytes[i]);
     model_close(m);
 }
@@ -323,9 +356,11 @@ static void refuses_what_it_cannot_do(void **state)
     refuse(folder, m, NULL, -ENOENT, "config.json");
     put_text(path, text);
     (void)snprintf(path, sizeof(path), "%s/model.safetensors", folder);
-    write_shard(path, folder, 1);
+    write_shard(path, folder, 1, "beacon");
     assert_int_equal(remove(path), 0);
     refuse(folder, m, NULL, -EINVAL, "there is no tensor model.");
+    write_shard("tests/data/beacon_qwen2.safetensors", folder, 0, "x.lora_A");
+    refuse(folder, m, NULL, -EINVAL, "is a LoRA's");
     free(text);
     model_close(m);
     model_close(other);
