@@ -15,13 +15,13 @@ TRAIN_PYTHON    a Python that has tests/requirements-train.txt; this one
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 
-sys.dont_write_bytecode = True
+sys.dont_write_bytecode = True  # the module beside this file
 from common import BUILD, ROOT, THREADS, add, quietly, say, spread
-import statistics
 
 TWIN = f"{ROOT}/tests/reference/train_twin.py"
 
@@ -55,6 +55,7 @@ def measure(a, folder, recipe, argv, who, precision, samples):
     for s in seconds:
         add(samples, (who, precision), a.sequence / s)
     add(samples, (who, precision, "memory"), memory)
+    samples[who, precision, "losses"] = losses
     say(f"{who} {precision}: {a.sequence / statistics.median(seconds):.0f} tokens/s, {memory:.0f} MiB, "
         f"losses {' '.join(f'{x:.3f}' for x in losses)}")
 
@@ -66,22 +67,27 @@ def write_recipe(a, folder):
         quietly(f"{BUILD}/gist-train", "corpus", "--model", a.model, corpus, f"{ROOT}/engine", f"{ROOT}/docs")
     path = os.path.join(folder, "recipe")
     with open(path, "w") as f:
-        print(f"model = {os.path.abspath(a.model)}\ncorpus = {os.path.abspath(corpus)}\nsequence = {a.sequence}\nsegment = {a.segment}\n"
-              f"ratios = {a.ratio}\nsteps = {a.steps}\nbatch = 1\nwarmup = 1\nthreads = {a.threads}\neval-every = 0\n"
-              f"save-every = 0", file=f)
+        print(f"model = {os.path.abspath(a.model)}\ncorpus = {os.path.abspath(corpus)}\nsequence = {a.sequence}\n"
+              f"segment = {a.segment}\nratios = {a.ratio}\nsteps = {a.steps}\nbatch = 1\nwarmup = 1\n"
+              f"threads = {a.threads}\neval-every = 0\nsave-every = 0", file=f)
         print("\n".join(a.options), file=f)
     return path
 
 
+def differ(samples, precision):
+    """The most that the two losses of a step do: that both took the same steps."""
+    return max(abs(x - y) for x, y in zip(*(samples[who, precision, "losses"] for who in ("gist-train", "torch"))))
+
+
 def table(a, samples):
-    lines = ["| products | gist-train, tokens/s | torch, tokens/s | ratio | gist-train, MiB | torch, MiB |",
-             "|---|---|---|---|---|---|"]
+    lines = ["| products | gist-train, tokens/s | torch, tokens/s | ratio | gist-train, MiB | torch, MiB | "
+             "losses differ by |", "|---|---|---|---|---|---|---|"]
     for precision in a.precision:
         ours, theirs = (samples[who, precision] for who in ("gist-train", "torch"))
         lines.append(f"| {precision} | {spread(ours, 0)} | {spread(theirs, 0)} | "
                      f"{statistics.median(ours) / statistics.median(theirs):.2f}x | "
                      f"{max(samples['gist-train', precision, 'memory']):.0f} | "
-                     f"{max(samples['torch', precision, 'memory']):.0f} |")
+                     f"{max(samples['torch', precision, 'memory']):.0f} | {differ(samples, precision):.1e} |")
     return lines
 
 
@@ -108,8 +114,8 @@ def main():
             for precision in a.precision:
                 measure(a, folder, recipe, [f"{BUILD}/gist-train"], "gist-train", precision, samples)
                 measure(a, folder, recipe, [python, TWIN], "torch", precision, samples)
-    print(f"Sequences of {a.sequence} tokens in segments of {a.segment}, ratio {a.ratio}, {a.threads} threads; {a.rounds} rounds of "
-          f"{a.steps} steps.\n")
+    print(f"Sequences of {a.sequence} tokens in segments of {a.segment}, ratio {a.ratio}, {a.threads} threads; "
+          f"{a.rounds} rounds of {a.steps} steps.\n")
     print("\n".join(table(a, samples)))
 
 

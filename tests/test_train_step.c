@@ -277,6 +277,14 @@ static void test_coarse_kv(void **state)
     check("train_qwen2_coarse_kv.vec", false);
 }
 
+static void test_coarse_rec(void **state)
+{
+    (void)state;
+    check("train_smollm2_coarse_rec.vec", false);
+    check("train_llama31_coarse_rec.vec", false);
+    check("train_qwen2_coarse_rec_ae.vec", false);
+}
+
 static void test_tie(void **state)
 {
     (void)state;
@@ -348,11 +356,11 @@ static void test_steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full),       cmocka_unit_test(test_low_rank),
-        cmocka_unit_test(test_in_segment), cmocka_unit_test(test_coarse_kv),
-        cmocka_unit_test(test_tie),        cmocka_unit_test(test_distill),
-        cmocka_unit_test(test_ae),         cmocka_unit_test(test_checkpointing),
-        cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_full),          cmocka_unit_test(test_low_rank),
+        cmocka_unit_test(test_in_segment),    cmocka_unit_test(test_coarse_kv),
+        cmocka_unit_test(test_coarse_rec),    cmocka_unit_test(test_tie),
+        cmocka_unit_test(test_distill),       cmocka_unit_test(test_ae),
+        cmocka_unit_test(test_checkpointing), cmocka_unit_test(test_steps),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

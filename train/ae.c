@@ -427,11 +427,12 @@ static void attend_back(const struct snippet *s)
 static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
     const struct base *b = a->b;
-    uint32_t n_embd = b->m->n_embd, n_raw = job->l->shape.n_tokens;
+    uint32_t n_embd = b->m->n_embd;
     size_t pair = 2 * (size_t)b->n_kv;
 
     for (uint32_t i = 0; i < job->n * r; i++) {
-        uint32_t gist = job->gists[i / r], at = job->l->rows[n_raw + gist].last + 1 - r + i % r;
+        const struct layout_gist *gist = &job->l->gists[job->gists[i / r]];
+        uint32_t at = job->l->rows[gist->row].token + 1 - r + i % r;
         const float *x = b->embd + (size_t)job->ids[i % r ? at - 1 : at] * n_embd;
 
         if (i % r == 0)
@@ -447,7 +448,8 @@ static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
         for (uint32_t j = 0; j < job->n; j++)
             vec_put(b->type,
                     (uint8_t *)a->g + ((size_t)j * a->n_slot + layer * pair) * gemm_size(b->type),
-                    net_qkv(job->net, layer) + (size_t)(n_raw + job->gists[j]) * b->n_qkv + b->n_q,
+                    net_qkv(job->net, layer) + (size_t)job->l->gists[job->gists[j]].kv * b->n_qkv +
+                        b->n_q,
                     pair);
 }
 

@@ -32,6 +32,7 @@ struct attn {
 struct task {
     struct attn *a;
     const struct layout *l;
+    const struct layout_stage *stage;
     const struct layout_segment *g;
     struct lane *lane;
     uint32_t head; /* KV head */
@@ -426,14 +427,15 @@ static void each_block(const struct task *t, uint32_t first,
 
 static void each_task(const struct task *all, void (*fn)(struct task *))
 {
-    uint32_t n_heads = all->a->b->m->n_head_kv, n = all->l->n_segments * n_heads;
+    uint32_t n_heads = all->a->b->m->n_head_kv;
+    uint32_t n = (all->stage->end_segment - all->stage->first_segment) * n_heads;
 
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t i = 0; i < n; i++) {
         struct task t = *all;
 
         t.lane = &t.a->lanes[omp_get_thread_num()];
-        t.g = &t.l->segments[t.l->n_segments - 1 - i / n_heads]; /* the longest first */
+        t.g = &t.l->segments[t.stage->end_segment - 1 - i / n_heads]; /* the longest first */
         t.head = i % n_heads;
         t.n_keys = keys_of(t.g);
         fn(&t);
@@ -446,9 +448,10 @@ static void forward_task(struct task *t)
     each_block(t, 0, forward_block);
 }
 
-int attn_forward(struct attn *a, const struct layout *l, const float *qkv, void *out, float *lse)
+int attn_forward(struct attn *a, const struct layout *l, const struct layout_stage *stage,
+                 const float *qkv, void *out, float *lse)
 {
-    struct task t = { .a = a, .l = l, .qkv = qkv, .out = out, .lse = lse };
+    struct task t = { .a = a, .l = l, .stage = stage, .qkv = qkv, .out = out, .lse = lse };
     int r = make_room(a, l, false);
 
     if (r == 0)
@@ -484,7 +487,7 @@ static void gather_back(struct task *t)
     const struct base *b = t->a->b;
     uint32_t hd = b->m->head_dim;
 
-    for (uint32_t i = 0; i < t->l->n_segments; i++) {
+    for (uint32_t i = t->stage->first_segment; i < t->stage->end_segment; i++) {
         t->g = &t->l->segments[i];
         t->n_keys = keys_of(t->g);
         t->dk = dkv_of(t);
@@ -500,11 +503,12 @@ static void gather_back(struct task *t)
     }
 }
 
-int attn_back(struct attn *a, const struct layout *l, const float *qkv, const void *out,
-              const float *lse, const void *dout, float *dqkv)
+int attn_back(struct attn *a, const struct layout *l, const struct layout_stage *stage,
+              const float *qkv, const void *out, const float *lse, const void *dout, float *dqkv)
 {
     struct task t = { .a = a,
                       .l = l,
+                      .stage = stage,
                       .qkv = qkv,
                       .out = (void *)out,
                       .lse = (float *)lse,
@@ -514,7 +518,6 @@ int attn_back(struct attn *a, const struct layout *l, const float *qkv, const vo
 
     if (r < 0)
         return r;
-    memset(dqkv, 0, (size_t)l->n_rows * a->b->n_qkv * sizeof(*dqkv));
     each_task(&t, back_task);
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t h = 0; h < a->b->m->n_head_kv; h++) {

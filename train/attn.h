@@ -22,11 +22,13 @@ int attn_open(const struct base *b, struct attn **ret);
 void attn_close(struct attn *a);
 int attn_error(const struct attn *a);
 
-/* qkv (R, n_qkv) f32; out (R, n_q) of the base's type; lse (R, n_head). -ENOMEM. */
-int attn_forward(struct attn *a, const struct layout *l, const float *qkv, void *out, float *lse);
+/* Of a stage's rows. qkv (R, n_qkv) f32; out (R, n_q) of the base's type; lse (R, n_head). -ENOMEM. */
+int attn_forward(struct attn *a, const struct layout *l, const struct layout_stage *stage, const float *qkv, void *out,
+                 float *lse);
 
-/* dout (R, n_q) of the base's type; dqkv (R, n_qkv) is written. Queries of the layout's frozen rows are left out. -ENOMEM. */
-int attn_back(struct attn *a, const struct layout *l, const float *qkv, const void *out, const float *lse,
-              const void *dout, float *dqkv);
+/* dout (R, n_q) of the base's type. dqkv (R, n_qkv): q's are written, k's and v's, also of rows in memory, are added to.
+ * Queries of the layout's frozen rows are left out. -ENOMEM. */
+int attn_back(struct attn *a, const struct layout *l, const struct layout_stage *stage, const float *qkv,
+              const void *out, const float *lse, const void *dout, float *dqkv);
 
 #endif

@@ -6,7 +6,7 @@
 /* Gists stand among the tokens and count them from the segment's start. */
 static bool in_segment(const struct layout_shape *s)
 {
-    return s->method == ADAPTER_FINE_KV && s->mask == ADAPTER_IN_SEGMENT;
+    return s->kind == LAYOUT_GISTS && s->method == ADAPTER_FINE_KV && s->mask == ADAPTER_IN_SEGMENT;
 }
 
 static bool coarse(const struct layout_shape *s)
@@ -14,48 +14,94 @@ static bool coarse(const struct layout_shape *s)
     return s->method != ADAPTER_FINE_KV;
 }
 
-static uint32_t sinks_of(const struct layout_shape *s, uint32_t segment)
+static bool soft(const struct layout_shape *s)
 {
-    return segment == 0 ? s->sinks : 0;
+    return s->kind == LAYOUT_GISTS && s->method == ADAPTER_COARSE_REC;
 }
 
-/* Tokens of the segment that no gist stands for before the first snippet. */
-static uint32_t lead(const struct layout_shape *s, uint32_t segment)
+static uint32_t sinks_of(const struct layout_shape *s, uint32_t text)
 {
-    return in_segment(s) || coarse(s) ? 0 : sinks_of(s, segment);
+    return text == 0 ? s->sinks : 0;
 }
 
-static uint32_t gists_of(const struct layout *l, uint32_t segment)
+/* Tokens of a segment of text that no gist stands for before the first snippet. */
+static uint32_t lead(const struct layout_shape *s, uint32_t text)
 {
-    const struct layout_shape *s = &l->shape;
+    return in_segment(s) || coarse(s) ? 0 : sinks_of(s, text);
+}
 
-    if (s->kind != LAYOUT_GISTS || (segment + 1 == l->n_segments && !in_segment(s)))
+static uint32_t n_texts(const struct layout_shape *s)
+{
+    return (s->n_tokens + s->seg_len - 1) / s->seg_len;
+}
+
+static uint32_t text_len(const struct layout_shape *s, uint32_t text)
+{
+    uint32_t left = s->n_tokens - text * s->seg_len;
+
+    return left < s->seg_len ? left : s->seg_len;
+}
+
+static uint32_t gists_of(const struct layout_shape *s, uint32_t text)
+{
+    if (s->kind != LAYOUT_GISTS || (text + 1 == n_texts(s) && !in_segment(s)))
         return 0;
-    return (l->segments[segment].n_raw - lead(s, segment)) / s->ratio;
+    return (text_len(s, text) - lead(s, text)) / s->ratio;
 }
 
-static void place_raw(struct layout *l, uint32_t segment, uint32_t base)
+static bool suits(const struct layout_shape *s)
+{
+    return s->n_tokens > 0 && s->seg_len > 0 && s->sinks < s->seg_len &&
+           (s->kind != LAYOUT_GISTS || (s->ratio >= 2 && s->seg_len % s->ratio == 0));
+}
+
+static int allocate(struct layout *l)
 {
     const struct layout_shape *s = &l->shape;
-    const struct layout_segment *g = &l->segments[segment];
+    size_t n = n_texts(s), n_segments = soft(s) ? 2 * n : n;
+
+    for (uint32_t i = 0; i < n; i++)
+        l->n_gists += gists_of(s, i);
+    l->n_rows = s->n_tokens + (soft(s) ? 2 : 1) * l->n_gists;
+    l->rows = calloc(l->n_rows, sizeof(*l->rows));
+    l->memory = calloc(l->n_rows, sizeof(*l->memory));
+    l->segments = calloc(n_segments, sizeof(*l->segments));
+    l->stages = calloc(n_segments, sizeof(*l->stages));
+    l->gists = calloc((size_t)l->n_gists + 1, sizeof(*l->gists));
+    l->tokens = calloc(s->n_tokens, sizeof(*l->tokens));
+    return l->rows && l->memory && l->segments && l->stages && l->gists && l->tokens ? 0 : -ENOMEM;
+}
+
+/* --- rows ----------------------------------------------------------------------------------------- */
+
+static void place_raw(struct layout *l, const struct layout_segment *g, uint32_t text,
+                      uint32_t base)
+{
+    const struct layout_shape *s = &l->shape;
 
     for (uint32_t o = 0; o < g->n_raw; o++) {
-        uint32_t before = in_segment(s) && g->n_gists ? o / s->ratio : 0;
+        uint32_t token = text * s->seg_len + o, before = in_segment(s) ? o / s->ratio : 0;
 
-        l->rows[g->raw + o] = (struct layout_row){
-            .segment = segment, .pos = base + o + before, .raw_end = o + 1, .gist_end = before
-        };
+        l->tokens[token] = g->raw + o;
+        l->rows[g->raw + o] = (struct layout_row){ .pos = base + o + before,
+                                                   .raw_end = o + 1,
+                                                   .gist_end = before,
+                                                   .token = token,
+                                                   .from = LAYOUT_NO_ROW };
     }
 }
 
-static void place_gists(struct layout *l, uint32_t segment, uint32_t base)
+/* first: number of the segment's first gist. */
+static void place_gists(struct layout *l, const struct layout_segment *g, uint32_t text,
+                        uint32_t base, uint32_t first)
 {
     const struct layout_shape *s = &l->shape;
-    const struct layout_segment *g = &l->segments[segment];
 
     for (uint32_t j = 0; j < g->n_gists; j++) {
-        uint32_t end = lead(s, segment) + (j + 1) * s->ratio;
-        struct layout_row r = { .segment = segment, .gist_end = j + 1, .last = g->raw + end - 1 };
+        uint32_t end = lead(s, text) + (j + 1) * s->ratio;
+        struct layout_row r = { .gist_end = j + 1,
+                                .token = text * s->seg_len + end - 1,
+                                .from = LAYOUT_NO_ROW };
 
         if (coarse(s)) {
             r.pos = base + g->n_raw + j;
@@ -69,62 +115,102 @@ static void place_gists(struct layout *l, uint32_t segment, uint32_t base)
             r.gist_first = j;
         }
         l->rows[g->gist + j] = r;
+        l->gists[first + j] = (struct layout_gist){ g->gist + j, g->gist + j, j };
     }
 }
 
-/* The segment's sinks, gists and remainder, from position `pos` on; returns the position behind them. */
-static uint32_t remember(struct layout *l, uint32_t segment, uint32_t pos)
+static void place_soft(struct layout *l, const struct layout_segment *g, uint32_t base,
+                       uint32_t first)
 {
-    const struct layout_shape *s = &l->shape;
-    const struct layout_segment *g = &l->segments[segment];
-    uint32_t sinks = sinks_of(s, segment), rest = lead(s, segment) + g->n_gists * s->ratio;
+    for (uint32_t j = 0; j < g->n_raw; j++) {
+        struct layout_gist *gist = &l->gists[first + j];
 
-    if (s->kind == LAYOUT_NONE)
-        rest = g->n_raw;
-    for (uint32_t i = 0; i < sinks; i++)
-        l->memory[l->n_memory++] = (struct layout_memory){ g->raw + i, pos++ };
-    for (uint32_t j = 0; j < g->n_gists; j++)
-        l->memory[l->n_memory++] = (struct layout_memory){ g->gist + j, pos++ };
-    for (uint32_t o = rest; o < g->n_raw; o++)
-        l->memory[l->n_memory++] = (struct layout_memory){ g->raw + o, pos++ };
+        gist->kv = g->raw + j;
+        l->rows[g->raw + j] =
+            (struct layout_row){ .pos = base + j, .raw_end = j + 1, .from = gist->row };
+    }
+}
+
+static uint32_t keep(struct layout *l, uint32_t row, uint32_t pos)
+{
+    l->memory[l->n_memory++] = (struct layout_memory){ row, pos };
+    return pos + 1;
+}
+
+/* --- segments --------------------------------------------------------------------------------------- */
+
+static void add_stage(struct layout *l, uint32_t first, uint32_t end, uint32_t gists,
+                      uint32_t segment)
+{
+    l->stages[l->n_stages++] = (struct layout_stage){ first, end, gists, segment, segment + 1 };
+}
+
+/* Soft tokens of a segment of text at `row`: a segment, a stage, and memory. */
+static uint32_t add_soft(struct layout *l, uint32_t row, uint32_t pos, uint32_t first, uint32_t n)
+{
+    struct layout_segment *g = &l->segments[l->n_segments];
+
+    *g = (struct layout_segment){ row, n, row + n, 0, l->n_memory };
+    place_soft(l, g, pos, first);
+    add_stage(l, row, row + n, row + n, l->n_segments++);
+    for (uint32_t j = 0; j < n; j++)
+        pos = keep(l, row + j, pos);
     return pos;
 }
 
-static bool suits(const struct layout_shape *s)
+/* What the segment of text leaves, from position `pos` on; returns the position behind it. */
+static uint32_t remember(struct layout *l, const struct layout_segment *g, uint32_t text,
+                         uint32_t pos, uint32_t first)
 {
-    return s->n_tokens > 0 && s->seg_len > 0 && s->sinks < s->seg_len &&
-           (s->kind != LAYOUT_GISTS ||
-            (s->ratio >= 2 && s->seg_len % s->ratio == 0 && s->method != ADAPTER_COARSE_REC));
+    const struct layout_shape *s = &l->shape;
+    uint32_t rest = s->kind == LAYOUT_NONE ? g->n_raw : lead(s, text) + g->n_gists * s->ratio;
+
+    for (uint32_t i = 0; i < sinks_of(s, text); i++)
+        pos = keep(l, g->raw + i, pos);
+    if (soft(s))
+        return add_soft(l, g->gist + g->n_gists, pos, first, g->n_gists);
+    for (uint32_t j = 0; j < g->n_gists; j++)
+        pos = keep(l, g->gist + j, pos);
+    for (uint32_t o = rest; o < g->n_raw; o++)
+        pos = keep(l, g->raw + o, pos);
+    return pos;
 }
 
-static int allocate(struct layout *l)
+static void fill(struct layout *l)
 {
-    uint32_t seg_len = l->shape.seg_len, row;
+    const struct layout_shape *s = &l->shape;
+    uint32_t n = n_texts(s), base = 0, row = 0, gist_row = s->n_tokens, first = 0;
 
-    l->n_segments = (l->shape.n_tokens + seg_len - 1) / seg_len;
-    l->segments = calloc(l->n_segments, sizeof(*l->segments));
-    if (!l->segments)
-        return -ENOMEM;
-    for (uint32_t i = 0, at = 0; i < l->n_segments; i++, at += seg_len) {
-        uint32_t left = l->shape.n_tokens - at;
+    for (uint32_t text = 0; text < n; text++) {
+        struct layout_segment g = { .n_raw = text_len(s, text),
+                                    .n_gists = gists_of(s, text),
+                                    .n_memory = l->n_memory };
 
-        l->segments[i] =
-            (struct layout_segment){ .raw = at, .n_raw = left < seg_len ? left : seg_len };
-        l->segments[i].n_gists = gists_of(l, i);
-        l->n_gists += l->segments[i].n_gists;
+        g.raw = soft(s) ? row : text * s->seg_len;
+        g.gist = soft(s) ? row + g.n_raw : gist_row;
+        place_raw(l, &g, text, base);
+        place_gists(l, &g, text, base, first);
+        if (base + g.n_raw + g.n_gists > l->max_pos)
+            l->max_pos = base + g.n_raw + g.n_gists;
+        if (g.n_memory + g.n_raw + g.n_gists > l->max_keys)
+            l->max_keys = g.n_memory + g.n_raw + g.n_gists;
+        if (soft(s))
+            add_stage(l, g.raw, g.gist + g.n_gists, g.gist, l->n_segments);
+        l->segments[l->n_segments++] = g;
+        if (text + 1 < n)
+            base = remember(l, &g, text, base, first);
+        row = g.gist + 2 * g.n_gists;
+        gist_row += g.n_gists;
+        first += g.n_gists;
     }
-    row = l->shape.n_tokens;
-    for (uint32_t i = 0; i < l->n_segments; row += l->segments[i++].n_gists)
-        l->segments[i].gist = row;
-    l->n_rows = row;
-    l->rows = calloc(l->n_rows, sizeof(*l->rows));
-    l->memory = calloc(l->n_rows, sizeof(*l->memory));
-    return l->rows && l->memory ? 0 : -ENOMEM;
+    l->n_kept = l->n_gists - gists_of(s, n - 1);
+    if (!soft(s))
+        l->stages[l->n_stages++] =
+            (struct layout_stage){ 0, l->n_rows, s->n_tokens, 0, l->n_segments };
 }
 
 int layout_make(struct layout *l, const struct layout_shape *shape)
 {
-    uint32_t base = 0;
     int r;
 
     *l = (struct layout){ .shape = *shape };
@@ -137,20 +223,8 @@ int layout_make(struct layout *l, const struct layout_shape *shape)
         layout_fini(l);
         return r;
     }
+    fill(l);
     l->n_frozen = in_segment(&l->shape) && l->n_gists ? 0 : l->segments[0].n_raw;
-    for (uint32_t i = 0; i < l->n_segments; i++) {
-        struct layout_segment *g = &l->segments[i];
-
-        g->n_memory = l->n_memory;
-        place_raw(l, i, base);
-        place_gists(l, i, base);
-        if (base + g->n_raw + g->n_gists > l->max_pos)
-            l->max_pos = base + g->n_raw + g->n_gists;
-        if (g->n_memory + g->n_raw + g->n_gists > l->max_keys)
-            l->max_keys = g->n_memory + g->n_raw + g->n_gists;
-        if (i + 1 < l->n_segments)
-            base = remember(l, i, base);
-    }
     return 0;
 }
 
@@ -159,5 +233,8 @@ void layout_fini(struct layout *l)
     free(l->rows);
     free(l->memory);
     free(l->segments);
+    free(l->stages);
+    free(l->gists);
+    free(l->tokens);
     *l = (struct layout){ 0 };
 }

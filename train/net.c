@@ -23,21 +23,25 @@ struct net {
     struct attn *attn;
     struct gemm *gemm;
     uint32_t max_rows;
-    bool checkpointing;
+    bool checkpointing, staged;
     struct kept *kept; /* (n_layer): with checkpointing they share all but x_in */
-    float *x, *dn, *dqkv;
-    float *lanes;                /* (threads, 3 n_ff) */
+    float *x, *dn;
+    float *dqkv;   /* (R, n_qkv); with several stages (n_layer, R, n_qkv): later ones add to it */
+    float *again;  /* checkpointing: x of a layer that is computed once more */
+    float *r_soft; /* (R): 1 / rms of the hidden states that soft tokens read */
+    float *lanes;  /* (threads, 3 n_ff) */
     void *t_embd, *t_ff, *t_qkv; /* typed (R, n_embd), (R, n_ff), (R, n_qkv) */
     void *t_q;                   /* typed (R, n_q) */
     size_t bytes;
 };
 
-/* Rows [first, n_rows) of one pass. */
+/* Rows [first, end) of a stage. */
 struct pass {
     struct net *n;
     const struct net_gist *gist;
     const struct layout *l;
-    uint32_t first;
+    const struct layout_stage *stage;
+    uint32_t first, end;
 };
 
 /* --- memory ------------------------------------------------------------------------------------- */
@@ -84,21 +88,27 @@ static bool take_all(struct net *n)
             return false;
     return take(n, &n->x, b->m->n_embd, sizeof(float)) &&
            take(n, &n->dn, b->m->n_embd, sizeof(float)) &&
-           take(n, &n->dqkv, b->n_qkv, sizeof(float)) && take(n, &n->t_embd, b->m->n_embd, typed) &&
-           take(n, &n->t_ff, b->m->n_ff, typed) && take(n, &n->t_qkv, b->n_qkv, typed) &&
-           take(n, &n->t_q, b->n_q, typed);
+           take(n, &n->dqkv, (size_t)(n->staged ? b->m->n_layer : 1) * b->n_qkv, sizeof(float)) &&
+           take(n, &n->r_soft, 1, sizeof(float)) &&
+           (!n->checkpointing || take(n, &n->again, b->m->n_embd, sizeof(float))) &&
+           take(n, &n->t_embd, b->m->n_embd, typed) && take(n, &n->t_ff, b->m->n_ff, typed) &&
+           take(n, &n->t_qkv, b->n_qkv, typed) && take(n, &n->t_q, b->n_q, typed);
 }
 
-int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, struct net **ret)
+int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
+             struct net **ret)
 {
     struct net *n = calloc(1, sizeof(*n));
     int r;
 
-    if (!n)
-        return -ENOMEM;
+    if (!n || (checkpointing && staged)) {
+        free(n);
+        return n ? -EINVAL : -ENOMEM;
+    }
     n->b = b;
     n->max_rows = max_rows;
     n->checkpointing = checkpointing;
+    n->staged = staged;
     r = gemm_open(&n->gemm);
     if (r == 0)
         r = attn_open(b, &n->attn);
@@ -136,6 +146,8 @@ void net_close(struct net *n)
     free(n->x);
     free(n->dn);
     free(n->dqkv);
+    free(n->again);
+    free(n->r_soft);
     free(n->lanes);
     free(n->t_embd);
     free(n->t_ff);
@@ -191,7 +203,7 @@ static void norm_rows(const struct pass *p, uint32_t first, const float *x, cons
     uint32_t n = b->m->n_embd;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = first; i < p->l->n_rows; i++) {
+    for (uint32_t i = first; i < p->end; i++) {
         float *y = p->n->dn + (size_t)i * n, r;
 
         r = vec_norm(y, x + (size_t)i * n, w, b->m->rms_eps, n);
@@ -207,7 +219,7 @@ static void norm_rows_back(const struct pass *p, float *dx, const float *x, cons
     uint32_t n = p->n->b->m->n_embd;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->l->n_rows; i++)
+    for (uint32_t i = p->first; i < p->end; i++)
         vec_norm_back(dx + (size_t)i * n, p->n->dn + (size_t)i * n, x + (size_t)i * n, w, r[i], n);
 }
 
@@ -217,7 +229,7 @@ static void put_rows(const struct pass *p, void *dst, const float *src, uint32_t
     const struct base *b = p->n->b;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->l->n_rows; i++)
+    for (uint32_t i = p->first; i < p->end; i++)
         vec_put(b->type, typed_row(b, dst, i, cols), src + (size_t)i * cols, cols);
 }
 
@@ -233,21 +245,28 @@ static void add_bias(const struct base *b, float *qkv, uint32_t first, uint32_t 
 
 /* --- a layer ----------------------------------------------------------------------------------------- */
 
+/* Where the stage's gists begin: at its end when it has none. */
+static uint32_t gists_at(const struct pass *p)
+{
+    return p->stage->gists > p->first ? p->stage->gists : p->first;
+}
+
 static void project(const struct pass *p, uint32_t layer, float *qkv)
 {
     const struct base *b = p->n->b;
     const struct base_layer *w = &b->layers[layer];
-    uint32_t n_embd = b->m->n_embd, n_raw = p->l->shape.n_tokens, n_gists = p->l->n_gists;
+    uint32_t n_embd = b->m->n_embd, first = p->first, gists = gists_at(p);
 
-    gemm_run(p->n->gemm, n_raw, b->n_qkv, n_embd, typed(b, p->n->t_embd, 0, n_embd, false),
-             base_mat(b, w->qkv, n_embd, true), floats(qkv, 0, b->n_qkv), false);
-    add_bias(b, qkv, 0, n_raw, w->bias);
-    if (n_gists == 0)
+    gemm_run(p->n->gemm, gists - first, b->n_qkv, n_embd,
+             typed(b, p->n->t_embd, first, n_embd, false), base_mat(b, w->qkv, n_embd, true),
+             floats(qkv, first, b->n_qkv), false);
+    add_bias(b, qkv, first, gists, w->bias);
+    if (gists == p->end)
         return;
-    gemm_run(p->n->gemm, n_gists, b->n_qkv, n_embd, typed(b, p->n->t_embd, n_raw, n_embd, false),
-             base_mat(b, p->gist->layers[layer].qkv, n_embd, true), floats(qkv, n_raw, b->n_qkv),
-             false);
-    add_bias(b, qkv, n_raw, p->l->n_rows, p->gist->layers[layer].bias);
+    gemm_run(
+        p->n->gemm, p->end - gists, b->n_qkv, n_embd, typed(b, p->n->t_embd, gists, n_embd, false),
+        base_mat(b, p->gist->layers[layer].qkv, n_embd, true), floats(qkv, gists, b->n_qkv), false);
+    add_bias(b, qkv, gists, p->end, p->gist->layers[layer].bias);
 }
 
 /* t_ff = swiglu of gate_up */
@@ -257,7 +276,7 @@ static void swiglu_rows(const struct pass *p, const void *gate_up)
     uint32_t n_ff = b->m->n_ff;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = 0; i < p->l->n_rows; i++) {
+    for (uint32_t i = p->first; i < p->end; i++) {
         float *g = lane(p->n);
 
         vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
@@ -272,26 +291,26 @@ static int forward_layer(const struct pass *p, uint32_t layer, float *x)
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t n_rows = p->l->n_rows, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
-    size_t x_len = (size_t)n_rows * n_embd * sizeof(*x);
+    uint32_t first = p->first, rows = p->end - first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    size_t at = (size_t)first * n_embd, x_len = (size_t)rows * n_embd * sizeof(*x);
     int r;
 
-    memmove(k->x_in, x, x_len);
-    norm_rows(p, 0, x, w->attn_norm, k->r_in);
+    memmove(k->x_in + at, x + at, x_len);
+    norm_rows(p, first, x, w->attn_norm, k->r_in);
     project(p, layer, k->qkv);
-    r = attn_forward(n->attn, p->l, k->qkv, k->att, k->lse);
+    r = attn_forward(n->attn, p->l, p->stage, k->qkv, k->att, k->lse);
     if (r < 0)
         return r;
-    gemm_run(n->gemm, n_rows, n_embd, b->n_q, typed(b, k->att, 0, b->n_q, false),
-             base_mat(b, w->o, b->n_q, true), floats(x, 0, n_embd), true);
-    memcpy(k->x_mid, x, x_len);
-    norm_rows(p, 0, x, w->ffn_norm, k->r_mid);
-    gemm_run(n->gemm, n_rows, 2 * n_ff, n_embd, typed(b, n->t_embd, 0, n_embd, false),
-             base_mat(b, w->gate_up, n_embd, true), typed(b, k->gate_up, 0, 2 * n_ff, false),
+    gemm_run(n->gemm, rows, n_embd, b->n_q, typed(b, k->att, first, b->n_q, false),
+             base_mat(b, w->o, b->n_q, true), floats(x, first, n_embd), true);
+    memcpy(k->x_mid + at, x + at, x_len);
+    norm_rows(p, first, x, w->ffn_norm, k->r_mid);
+    gemm_run(n->gemm, rows, 2 * n_ff, n_embd, typed(b, n->t_embd, first, n_embd, false),
+             base_mat(b, w->gate_up, n_embd, true), typed(b, k->gate_up, first, 2 * n_ff, false),
              false);
     swiglu_rows(p, k->gate_up);
-    gemm_run(n->gemm, n_rows, n_embd, n_ff, typed(b, n->t_ff, 0, n_ff, false),
-             base_mat(b, w->down, n_ff, true), floats(x, 0, n_embd), true);
+    gemm_run(n->gemm, rows, n_embd, n_ff, typed(b, n->t_ff, first, n_ff, false),
+             base_mat(b, w->down, n_ff, true), floats(x, first, n_embd), true);
     return 0;
 }
 
@@ -302,7 +321,7 @@ static void swiglu_rows_back(const struct pass *p, void *gate_up)
     uint32_t n_ff = b->m->n_ff;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->l->n_rows; i++) {
+    for (uint32_t i = p->first; i < p->end; i++) {
         float *g = lane(p->n);
 
         vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
@@ -331,20 +350,21 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
 }
 
 /* The gists' own weights: t_qkv are derivatives by q, k and v, t_embd gets what was projected. */
-static void back_gists(const struct pass *p, uint32_t layer)
+static void back_gists(const struct pass *p, uint32_t layer, const float *dqkv)
 {
     struct net *n = p->n;
     const struct base *b = n->b;
-    const struct net_gist_layer *g = &p->gist->layers[layer];
-    uint32_t n_raw = p->l->shape.n_tokens, n_gists = p->l->n_gists, n_embd = b->m->n_embd;
+    uint32_t gists = gists_at(p), n_embd = b->m->n_embd;
+    const struct net_gist_layer *g;
 
-    if (n_gists == 0)
+    if (gists == p->end)
         return;
-    norm_rows(p, n_raw, n->kept[layer].x_in, b->layers[layer].attn_norm, NULL);
-    gemm_run(n->gemm, b->n_qkv, n_embd, n_gists, typed(b, n->t_qkv, n_raw, b->n_qkv, true),
-             typed(b, n->t_embd, n_raw, n_embd, false), floats(g->d_qkv, 0, n_embd), true);
-    for (uint32_t i = n_raw; g->d_bias && i < p->l->n_rows; i++)
-        vec_add(g->d_bias, n->dqkv + (size_t)i * b->n_qkv, b->n_qkv);
+    g = &p->gist->layers[layer];
+    norm_rows(p, gists, n->kept[layer].x_in, b->layers[layer].attn_norm, NULL);
+    gemm_run(n->gemm, b->n_qkv, n_embd, p->end - gists, typed(b, n->t_qkv, gists, b->n_qkv, true),
+             typed(b, n->t_embd, gists, n_embd, false), floats(g->d_qkv, 0, n_embd), true);
+    for (uint32_t i = gists; g->d_bias && i < p->end; i++)
+        vec_add(g->d_bias, dqkv + (size_t)i * b->n_qkv, b->n_qkv);
 }
 
 /* dn = derivatives by the normed rows */
@@ -352,25 +372,30 @@ static void project_back(const struct pass *p, uint32_t layer)
 {
     struct net *n = p->n;
     const struct base *b = n->b;
-    uint32_t n_raw = p->l->shape.n_tokens, n_embd = b->m->n_embd, first = p->first;
+    uint32_t gists = gists_at(p), n_embd = b->m->n_embd, first = p->first;
 
-    gemm_run(n->gemm, n_raw - first, n_embd, b->n_qkv, typed(b, n->t_qkv, first, b->n_qkv, false),
+    gemm_run(n->gemm, gists - first, n_embd, b->n_qkv, typed(b, n->t_qkv, first, b->n_qkv, false),
              base_mat(b, b->layers[layer].qkv, n_embd, false), floats(n->dn, first, n_embd), false);
-    if (p->l->n_gists)
-        gemm_run(n->gemm, p->l->n_gists, n_embd, b->n_qkv,
-                 typed(b, n->t_qkv, n_raw, b->n_qkv, false),
+    if (gists < p->end)
+        gemm_run(n->gemm, p->end - gists, n_embd, b->n_qkv,
+                 typed(b, n->t_qkv, gists, b->n_qkv, false),
                  base_mat(b, p->gist->layers[layer].qkv, n_embd, false),
-                 floats(n->dn, n_raw, n_embd), false);
+                 floats(n->dn, gists, n_embd), false);
 }
 
-static void add_dkv(const struct pass *p, uint32_t layer, const float *dkv)
+/* The caller's derivatives by what gists leave in memory. */
+static void add_dkv(const struct pass *p, uint32_t layer, const float *dkv, float *dqkv)
 {
     const struct base *b = p->n->b;
-    uint32_t n_raw = p->l->shape.n_tokens, n_gists = p->l->n_gists;
+    uint32_t n = p->l->n_gists;
 
-    for (uint32_t j = 0; dkv && j < n_gists; j++)
-        vec_add(p->n->dqkv + (size_t)(n_raw + j) * b->n_qkv + b->n_q,
-                dkv + ((size_t)layer * n_gists + j) * 2 * b->n_kv, 2 * b->n_kv);
+    for (uint32_t j = 0; dkv && j < n; j++) {
+        uint32_t row = p->l->gists[j].kv;
+
+        if (row >= p->first && row < p->end)
+            vec_add(dqkv + (size_t)row * b->n_qkv + b->n_q,
+                    dkv + ((size_t)layer * n + j) * 2 * b->n_kv, 2 * b->n_kv);
+    }
 }
 
 static int back_layer(const struct pass *p, uint32_t layer, float *dx, const float *dkv)
@@ -380,19 +405,22 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
     uint32_t first = p->first, n_embd = b->m->n_embd;
+    size_t dqkv_len = (size_t)n->max_rows * b->n_qkv;
+    float *dqkv = n->dqkv + (n->staged ? layer * dqkv_len : 0);
     int r;
 
+    if (!n->staged)
+        memset(dqkv, 0, dqkv_len * sizeof(*dqkv));
     back_ffn(p, layer, dx);
     put_rows(p, n->t_embd, dx, n_embd);
-    gemm_run(n->gemm, p->l->n_rows - first, b->n_q, n_embd,
-             typed(b, n->t_embd, first, n_embd, false), base_mat(b, w->o, b->n_q, false),
-             typed(b, n->t_q, first, b->n_q, false), false);
-    r = attn_back(n->attn, p->l, k->qkv, k->att, k->lse, n->t_q, n->dqkv);
+    gemm_run(n->gemm, p->end - first, b->n_q, n_embd, typed(b, n->t_embd, first, n_embd, false),
+             base_mat(b, w->o, b->n_q, false), typed(b, n->t_q, first, b->n_q, false), false);
+    r = attn_back(n->attn, p->l, p->stage, k->qkv, k->att, k->lse, n->t_q, dqkv);
     if (r < 0)
         return r;
-    add_dkv(p, layer, dkv);
-    put_rows(p, n->t_qkv, n->dqkv, b->n_qkv);
-    back_gists(p, layer);
+    add_dkv(p, layer, dkv, dqkv);
+    put_rows(p, n->t_qkv, dqkv, b->n_qkv);
+    back_gists(p, layer, dqkv);
     project_back(p, layer);
     norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in);
     return 0;
@@ -400,27 +428,59 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
 
 /* --- the whole ----------------------------------------------------------------------------------------- */
 
-/* Of a gist's row: where its embedding begins. */
-static size_t embd_of(const struct pass *p, uint32_t row)
+/* Of gist j: where its embedding begins. */
+static size_t embd_of(const struct pass *p, uint32_t j)
 {
-    uint32_t j = p->l->rows[row].gist_end - 1, last = p->gist->n_embds - 1;
+    uint32_t index = p->l->gists[j].index, last = p->gist->n_embds - 1;
 
-    return (size_t)(j < last ? j : last) * p->n->b->m->n_embd;
+    return (size_t)(index < last ? index : last) * p->n->b->m->n_embd;
 }
 
 static void embed(const struct pass *p, const uint32_t *ids)
 {
     const struct base *b = p->n->b;
-    uint32_t n = b->m->n_embd, n_raw = p->l->shape.n_tokens;
+    uint32_t n = b->m->n_embd;
+    float *x = p->n->x;
 
-    for (uint32_t i = 0; i < n_raw; i++)
-        memcpy(p->n->x + (size_t)i * n, b->embd + (size_t)ids[i] * n, n * sizeof(float));
-    for (uint32_t i = n_raw; i < p->l->n_rows; i++) {
-        float *x = p->n->x + (size_t)i * n;
+    for (uint32_t i = p->first; i < p->end; i++) {
+        const struct layout_row *row = &p->l->rows[i];
 
-        memcpy(x, p->gist->embd + embd_of(p, i), n * sizeof(float));
+        if (row->from == LAYOUT_NO_ROW)
+            memcpy(x + (size_t)i * n, b->embd + (size_t)ids[row->token] * n, n * sizeof(float));
+        else
+            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n,
+                                       b->m->output_norm, b->m->rms_eps, n);
+    }
+    for (uint32_t j = 0; j < p->l->n_gists; j++) {
+        uint32_t i = p->l->gists[j].row;
+
+        if (i < p->first || i >= p->end)
+            continue;
         if (p->gist->embedding == ADAPTER_EMBED_LAST)
-            vec_add(x, b->embd + (size_t)ids[p->l->rows[i].last] * n, n);
+            vec_add(x + (size_t)i * n, p->gist->embd + embd_of(p, j), n);
+        else
+            memcpy(x + (size_t)i * n, p->gist->embd + embd_of(p, j), n * sizeof(float));
+    }
+}
+
+/* dx of soft tokens goes on to the hidden states that they read, that of gists to their embedding. */
+static void embed_back(const struct pass *p, float *dx)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
+    for (uint32_t i = p->first; i < p->end; i++) {
+        uint32_t from = p->l->rows[i].from;
+
+        if (from != LAYOUT_NO_ROW)
+            vec_norm_back(dx + (size_t)from * n, dx + (size_t)i * n, p->n->x + (size_t)from * n,
+                          b->m->output_norm, p->n->r_soft[i], n);
+    }
+    for (uint32_t j = 0; j < p->l->n_gists; j++) {
+        uint32_t i = p->l->gists[j].row;
+
+        if (i >= p->first && i < p->end)
+            vec_add(p->gist->d_embd + embd_of(p, j), dx + (size_t)i * n, n);
     }
 }
 
@@ -432,37 +492,51 @@ static int products(const struct net *n)
 int net_forward(struct net *n, const struct net_gist *gist, const struct layout *l,
                 const uint32_t *ids, const float **ret_x)
 {
-    struct pass p = { n, gist, l, 0 };
-    int r;
-
-    if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos)
+    if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos || (l->n_stages > 1 && !n->staged))
         return -E2BIG;
-    embed(&p, ids);
-    for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
-        r = forward_layer(&p, i, n->x);
-        if (r < 0)
-            return r;
+    for (const struct layout_stage *s = l->stages; s < l->stages + l->n_stages; s++) {
+        struct pass p = { n, gist, l, s, s->first, s->end };
+
+        embed(&p, ids);
+        for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
+            int r = forward_layer(&p, i, n->x);
+
+            if (r < 0)
+                return r;
+        }
     }
     *ret_x = n->x;
     return products(n);
 }
 
-int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, float *dx,
-             const float *dkv)
+static int back_stage(struct net *n, const struct net_gist *gist, const struct layout *l,
+                      const struct layout_stage *s, float *dx, const float *dkv)
 {
-    struct pass p = { n, gist, l, l->n_frozen }, again = { n, gist, l, 0 };
-    uint32_t n_embd = n->b->m->n_embd;
+    struct pass p = { n, gist, l, s, s->first > l->n_frozen ? s->first : l->n_frozen, s->end };
+    struct pass again = { n, gist, l, s, s->first, s->end };
     int r = 0;
 
     for (uint32_t i = n->b->m->n_layer; r == 0 && i-- > 0;) {
         if (n->checkpointing) {
-            memcpy(n->x, n->kept[i].x_in, (size_t)l->n_rows * n_embd * sizeof(float));
-            r = forward_layer(&again, i, n->x);
+            memcpy(n->again, n->kept[i].x_in, (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
+            r = forward_layer(&again, i, n->again);
         }
         if (r == 0)
             r = back_layer(&p, i, dx, dkv);
     }
-    for (uint32_t i = l->shape.n_tokens; r == 0 && i < l->n_rows; i++)
-        vec_add(gist->d_embd + embd_of(&p, i), dx + (size_t)i * n_embd, n_embd);
+    if (r == 0)
+        embed_back(&p, dx);
+    return r;
+}
+
+int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, float *dx,
+             const float *dkv)
+{
+    int r = 0;
+
+    if (n->staged)
+        memset(n->dqkv, 0, (size_t)n->b->m->n_layer * n->max_rows * n->b->n_qkv * sizeof(float));
+    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;)
+        r = back_stage(n, gist, l, &l->stages[i], dx, dkv);
     return r < 0 ? r : products(n);
 }

@@ -37,8 +37,8 @@ struct net_gist {
 
 struct net;
 
-/* Room for sequences of max_rows rows. */
-int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, struct net **ret);
+/* Room for sequences of max_rows rows; staged: also of layouts with several stages. -EINVAL: both staged and checkpointing. */
+int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged, struct net **ret);
 void net_close(struct net *n);
 
 /* ids (n_tokens). gist may be NULL where the layout has no gists. *ret_x (R, n_embd): the last layer's output, before the

@@ -176,11 +176,9 @@ static int check(const struct run *r, struct why *why)
     if (c->batch % r->ranks.n != 0)
         return why_set(why, -EINVAL, "batch is %u: a multiple of the %u processes was expected",
                        c->batch, r->ranks.n);
-    if (c->loss_ae > 0 && c->checkpointing)
+    if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL,
-                       "loss-ae needs what checkpointing throws away: one of the two");
-    if (c->method == ADAPTER_COARSE_REC)
-        return why_set(why, -ENOTSUP, "coarse-rec can't be trained yet; fine-kv and coarse-kv can");
+                       "checkpointing throws away what loss-ae and coarse-rec need: one of them");
     return 0;
 }
 

@@ -102,7 +102,8 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
         s->rule.distill_top = HEAD_TEACHER_MAX;
     r = make_layouts(s);
     if (r == 0)
-        r = net_open(g->b, s->max_rows, checkpointing, &s->net);
+        r = net_open(g->b, s->max_rows, checkpointing, g->shape.method == ADAPTER_COARSE_REC,
+                     &s->net);
     if (r == 0)
         r = head_open(g->b, net_gemm(s->net), &s->head);
     if (r == 0)
@@ -160,15 +161,15 @@ static const struct layout *layout_of(const struct step *s, enum layout_kind kin
     return NULL;
 }
 
-/* Rows from `first` on whose next token carries loss. */
-static uint32_t list_rows(struct step *s, uint32_t first, const uint32_t *ids,
-                          const uint8_t *carries)
+/* Rows of tokens from `first` on whose next token carries loss. */
+static uint32_t list_rows(struct step *s, const struct layout *l, uint32_t first,
+                          const uint32_t *ids, const uint8_t *carries)
 {
     uint32_t n = 0;
 
     for (uint32_t i = first; i + 1 < s->n_tokens; i++)
         if (carries[i + 1])
-            s->rows[n++] = (struct head_row){ .row = i, .target = ids[i + 1] };
+            s->rows[n++] = (struct head_row){ .row = l->tokens[i], .target = ids[i + 1] };
     return n;
 }
 
@@ -236,7 +237,7 @@ static uint64_t mix(uint64_t z)
 /* Gists that become memory, each with probability share (at least one). */
 static uint32_t draw_gists(struct step *s, const struct layout *l, double share, uint64_t index)
 {
-    uint32_t n = 0, end = l->segments[l->n_segments - 1].gist - l->shape.n_tokens;
+    uint32_t n = 0, end = l->n_kept;
     uint64_t seed = mix(mix(s->rule.seed) ^ index);
 
     for (uint32_t j = 0; j < end; j++)
@@ -269,7 +270,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 
     if (!l)
         return -EINVAL;
-    n = list_rows(s, l->n_frozen, ids, carries);
+    n = list_rows(s, l, l->n_frozen, ids, carries);
     *ret = (struct step_loss){ .n_tokens = n };
     if (n == 0)
         return 0;
@@ -303,7 +304,7 @@ int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uin
 
     if (!l)
         return -EINVAL;
-    n = list_rows(s, 0, ids, carries);
+    n = list_rows(s, l, 0, ids, carries);
     r = net_forward(s->net, &s->gist->net, l, ids, &x);
     if (r == 0)
         r = head_run(s->head, x, s->rows, n, 0, NULL, NULL, &loss);
@@ -354,7 +355,7 @@ int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint
     if (r < 0)
         return r;
     for (uint32_t i = 0; i + 1 < s->n_tokens; i++)
-        s->rows[i] = (struct head_row){ .row = i, .target = ids[i + 1] };
+        s->rows[i] = (struct head_row){ .row = l->tokens[i], .target = ids[i + 1] };
     ret_logp[0] = 0;
     return head_run(s->head, x, s->rows, s->n_tokens - 1, 0, ret_logp + 1, NULL, NULL);
 }

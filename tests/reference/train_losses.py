@@ -95,7 +95,8 @@ class Decoder:
         entries, snippets = [], []
         for first, places in gists:
             n = len(places)
-            entries.append(torch.cat([x[:, first:first + n].flatten(2) for k, _, v in memory.layers for x in (k, v)], 2))
+            of_layers = [x[:, first:first + n].flatten(2) for k, _, v in memory.layers for x in (k, v)]
+            entries.append(torch.cat(of_layers, 2))
             snippets.append(ids[:, places])
         g, x = torch.cat(entries, 1), torch.cat(snippets, 1)     # (b, N, n_layer * 2 * n_kv * hd), (b, N, ratio)
         if choose is not None:

@@ -2,10 +2,11 @@
 
 Written from docs/memory.md and docs/adapter.md, not from the C sources; weights are read by the `gguf` package.
 Keys are kept unrotated, positions are absolute, and gradients are torch's own. train_vectors.py holds the
-forward pass to gist_vectors.py and to the recorded vectors.
+forward pass to what gist_vectors.py and Activation Beacon's code compute.
 
-Everything has a batch of sequences as its first dimension, of one length and one ratio. Words: a *row* is a token or a gist on its way through the layers. *Memory* is what is kept of the segments
-before: for each layer k and v, entry i stands at position i.
+Everything has a batch of sequences, of one length and one ratio, as its first dimension. Words: a *row* is a token
+or a gist on its way through the layers. *Memory* is what is kept of the segments before: for each layer k and v,
+entry i stands at position i.
 """
 import json
 import struct
@@ -160,9 +161,9 @@ class Adapter:
         self.embedding = meta.get("embedding", "last-token")
         self.meta = dict(meta)
         # Copies: a tensor may lie in the base's memory.
-        self.w = {name: torch.tensor(x, dtype=base.dtype, device=base.device).requires_grad_() for name, x in tensors.items()}
-        if "gist.embedding" not in self.w:
-            self.w["gist.embedding"] = torch.zeros(1, base.n_embd, dtype=base.dtype, device=base.device).requires_grad_()
+        tensors = {"gist.embedding": np.zeros((1, base.n_embd)), **tensors}
+        self.w = {name: torch.tensor(x, dtype=base.dtype, device=base.device).requires_grad_()
+                  for name, x in tensors.items()}
 
     def project(self, base, i, p, y):
         own = lambda kind: self.w.get(f"layers.{i}.{p}.{kind}")
@@ -229,8 +230,9 @@ def run(base, adapter, blocks, memory, recompute=False):
             xs, memory.layers[i] = checkpoint(step, xs, memory.layers[i], use_reentrant=False)
         else:
             xs, memory.layers[i] = step(xs, memory.layers[i])
-    raw, still, gists = (iter(() if x is None else x.split(n, 1)) for x, n in zip((xs[1], xs[0], xs[2]), (sizes[1], sizes[0], sizes[2])))
-    return [next(still if j < apart else raw) for j in range(len(blocks))], [next(gists) if b.n_gists else None for b in blocks]
+    still, raw, gists = (iter(() if x is None else x.split(n, 1)) for x, n in zip(xs, sizes))
+    return ([next(still if j < apart else raw) for j in range(len(blocks))],
+            [next(gists) if b.n_gists else None for b in blocks])
 
 
 def project(base, adapter, i, x):

@@ -14,19 +14,21 @@ the paper; gradients are autograd's. Packages: tests/requirements-train.txt.
 
 One step, for a sequence of T tokens x in S segments of L tokens, ratio r, s sinks:
 
-    rows     raw tokens go through the frozen base. Gists' q, k and v are the adapter's; their input is its embedding, with
-             embedding last-token added to that of the last token of the snippet. What they see: docs/memory.md
-    memory   of each segment but the last: sinks (segment 0), gists, tokens that no gist stands for. Positions compact
-    LM       mean of -w_t log P(x_{t+1} | ...) over the rows t that carry loss: t + 1 < T, loss_mask[t + 1], and t >= L, but
-             for gists that stand in the segment (in-segment), where tokens of the first segment depend on them too
-    TIE      w = n softmax(min(log P(x_{t+1} | all before) - log P(x_{t+1} | its segment), gamma)) over these n rows, by the
-             base; a row's segment is the row's own. Without: w = 1
-    distill  mean over these rows of sum_k p_k (log p_k - log q_k): p the softmax of the base's k largest logits with full
-             attention, q the gist model's over the whole vocabulary
-    AE       mean over gists and tokens of their snippets of -log P(x_j | g, [ae]_r, x_<j): one block of the base's shape,
-             at first its last layer. Rows are [ae]_r, x_1, ..., x_{r-1} at positions 1, ..., r. The slot at position 0 is a
-             key and a value only: linear maps of the memory entry's [k, v of layer 0, k, v of layer 1, ...], k unrotated,
-             at first those of the last layer. Output by the base's norm and matrix. Not part of the adapter
+    rows     raw tokens go through the frozen base. Gists' q, k and v are the adapter's; their input is its
+             embedding, with embedding last-token added to that of the last token of the snippet. What they see:
+             docs/memory.md
+    memory   of each segment but the last: sinks (segment 0), gists, tokens that no gist stands for
+    LM       mean of -w_t log P(x_{t+1} | ...) over the rows t that carry loss: t + 1 < T, loss_mask[t + 1], and
+             t >= L, but for gists that stand in the segment (in-segment): the first segment depends on them too
+    TIE      w = n softmax(min(log P(x_{t+1} | all before) - log P(x_{t+1} | its segment), gamma)) over these n
+             rows, by the base; a row's segment is the row's own, behind the sinks. Without: w = 1
+    distill  mean over these rows of sum_k p_k (log p_k - log q_k): p the softmax of the base's k largest logits
+             with full attention, q the gist model's over the whole vocabulary
+    AE       mean over gists and tokens of their snippets of -log P(x_j | g, [ae]_r, x_<j): one block of the base's
+             shape, at first its last layer. Rows are [ae]_r, x_1, ..., x_{r-1} at positions 1, ..., r. The slot at
+             position 0 is a key and a value only: linear maps of the memory entry's [k, v of layer 0, k, v of
+             layer 1, ...], k unrotated, at first those of the last layer. Output by the base's norm and matrix.
+             Not part of the adapter
     loss     the sum of loss-lm LM, loss-distill distill and loss-ae AE; of a batch the mean over its sequences
     step     the gradient clipped to norm `clip`, AdamW with all tensors decaying
 
@@ -157,7 +159,8 @@ class Evaluation:
         for seen, i in enumerate(long):  # spread over the corpus
             if seen * n_docs // len(long) >= len(self.documents) and len(self.documents) < n_docs:
                 first = corpus.document(i)[0]
-                self.documents.append(torch.from_numpy(corpus.ids[first:first + n].astype(np.int64))[None].to(base.device))
+                ids = torch.from_numpy(corpus.ids[first:first + n].astype(np.int64))
+                self.documents.append(ids[None].to(base.device))
         if not self.documents:
             raise SystemExit(f"{recipe['heldout']}: no document has {n} tokens")
         segment, sinks = recipe["segment"], recipe["sinks"]
@@ -201,7 +204,8 @@ class Training:
         self.trained = {f"adapter.{name}": x for name, x in self.adapter.w.items()}
         self.decoder = None
         if recipe["loss-ae"]:
-            self.decoder = losses.Decoder(self.base, recipe["ratios"], generator=torch.Generator().manual_seed(recipe["seed"]))
+            self.decoder = losses.Decoder(self.base, recipe["ratios"],
+                                          generator=torch.Generator().manual_seed(recipe["seed"]))
             self.trained.update({f"ae.{name}": x for name, x in self.decoder.w.items()})
         self.opt = losses.optimiser(list(self.trained.values()), recipe["beta1"], recipe["beta2"], recipe["eps"],
                                     recipe["weight-decay"])
@@ -219,7 +223,8 @@ class Training:
             by_ratio.setdefault(ratio_of(r, index), []).append(index)
         for ratio, indices in by_ratio.items():
             for i in range(0, len(indices), self.at_once):
-                drawn = [self.corpus.sample(r["seed"], index, r["sequence"]) for index in indices[i:i + self.at_once]]
+                some = indices[i:i + self.at_once]
+                drawn = [self.corpus.sample(r["seed"], index, r["sequence"]) for index in some]
                 ids, mask = (torch.from_numpy(np.stack(x)).to(self.device) for x in zip(*drawn))
                 yield ratio, ids, mask
 
@@ -245,8 +250,9 @@ class Training:
             ratios.add(ratio)
             share = len(ids) / r["batch"]
             if not torch.isfinite(loss):
-                torch.save({"ids": ids, "mask": mask, "ratio": ratio}, f"{r['out'] or 'twin'}.bad-batch")
-                raise SystemExit(f"step {self.step + 1}: the loss is {float(loss)}; its batch is in {r['out'] or 'twin'}.bad-batch")
+                path = f"{r['out'] or 'twin'}.bad-batch"
+                torch.save({"ids": ids, "mask": mask, "ratio": ratio}, path)
+                raise SystemExit(f"step {self.step + 1}: the loss is {float(loss)}; its batch is in {path}")
             (loss * share).backward()
             for name, x in (("loss", loss), ("lm", out.get("lm")), ("ae", out.get("ae")), ("distill", out.get("distill"))):
                 if x is not None:
@@ -279,7 +285,7 @@ def has_bf16(device):
     """Products in bf16 are faster than in f32."""
     if device != "cpu":
         return True
-    return any(getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile"))
 
 
 def train(run, log):
@@ -296,7 +302,8 @@ def train(run, log):
         if r["checkpoint"]:
             run.save(r["checkpoint"])
         if r["out"]:
-            save_adapter(run.adapter, r["out"], f"{run.step} steps, {run.tokens} tokens, seed {r['seed']}, torch on {run.device}")
+            notes = f"{run.step} steps, {run.tokens} tokens, seed {r['seed']}, torch on {run.device}"
+            save_adapter(run.adapter, r["out"], notes)
 
     if evaluation and run.step == 0:
         say({"eval": 0, "tokens": 0, **evaluation.of(run.adapter)})
