@@ -254,8 +254,8 @@ class Training:
                 torch.save({"ids": ids, "mask": mask, "ratio": ratio}, path)
                 raise SystemExit(f"step {self.step + 1}: the loss is {float(loss)}; its batch is in {path}")
             (loss * share).backward()
-            for name, x in (("loss", loss), ("lm", out.get("lm")), ("ae", out.get("ae")), ("distill", out.get("distill"))):
-                if x is not None:
+            for name, x in {**out, "loss": loss}.items():
+                if name in ("loss", "lm", "ae", "distill"):
                     seen[name] = seen.get(name, 0.0) + x.detach() * share
         lr = losses.learning_rate(self.step, r["steps"], r["lr"], r["warmup"], r["lr-floor"])
         norm = losses.adamw_step(self.opt, list(self.trained.values()), lr, r["clip"])
