@@ -78,6 +78,21 @@ code 'an unknown option' 2 run --bogus 1
 says 'bogus'
 code 'a ratio that does not divide' 2 run --ratios 7
 
+# --- the teacher is asked once -----------------------------------------------------------------
+distill() { run --steps 3 --loss-distill 0.5 --distill-top 16 --distill-cache teacher "$@"; }
+code 'distillation' 0 distill --log first.jsonl
+code 'from the cache' 0 distill --log second.jsonl
+cat >cached.py <<'END'
+import json, sys
+first, second = ([json.loads(x) for x in open(f) if '"step"' in x] for f in sys.argv[1:])
+keys = "loss", "lm", "distill", "norm"
+assert [[x[k] for k in keys] for x in first] == [[x[k] for k in keys] for x in second], (first, second)
+assert all(x["distill"] > 0 for x in first)
+END
+check 'the cache says what the teacher said' python3 cached.py first.jsonl second.jsonl
+code "another run's cache" 1 distill --seed 9
+says 'teacher'
+
 # --- two processes -----------------------------------------------------------------------------
 if command -v mpirun >/dev/null; then
     root=

@@ -92,7 +92,6 @@ static void test_choices(void **state)
         assert_string_equal(recipe_choice("mask", i, name, sizeof(name)),
                             adapter_mask_name((enum adapter_mask)i));
     assert_string_equal(recipe_choice("precision", RECIPE_BF16, name, sizeof(name)), "bf16");
-    assert_string_equal(recipe_choice("train", RECIPE_TRAIN_ALL, name, sizeof(name)), "all");
     assert_string_equal(recipe_choice("precision", 3, name, sizeof(name)), "");
 }
 

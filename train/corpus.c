@@ -326,7 +326,8 @@ void corpus_info(const struct corpus *c, struct corpus_info *ret)
                                  .bos = h->bos,
                                  .n_sources = h->n_sources,
                                  .n_documents = h->n_documents,
-                                 .n_tokens = h->n_tokens };
+                                 .n_tokens = h->n_tokens,
+                                 .hash = h->payload_hash };
     memcpy(ret->digest, h->digest, sizeof(h->digest));
     for (uint32_t i = 0; i < h->n_sources; i++)
         ret->n_loss += c->sources[i].n_loss;

@@ -69,6 +69,7 @@ struct corpus_info {
     uint32_t n_vocab, eos, bos;    /* bos: CORPUS_NONE when sequences don't start with one */
     uint32_t n_sources;
     uint64_t n_documents, n_tokens, n_loss;
+    uint64_t hash;                 /* of all that is in the file */
     char digest[CORPUS_DIGEST_LEN];
 };
 

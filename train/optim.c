@@ -80,7 +80,8 @@ static double norm_of(const struct optim *o)
     double all = 0;
 
     for (uint32_t i = 0; i < o->n; i++)
-        all += vec_sum_squares(o->t[i].g, o->t[i].n);
+        if (!o->t[i].fixed)
+            all += vec_sum_squares(o->t[i].g, o->t[i].n);
     return sqrt(all);
 }
 
@@ -111,7 +112,8 @@ double optim_step(struct optim *o, const struct optim_rule *rule, double lr, uin
     if (!isfinite(norm))
         return norm;
     for (uint32_t i = 0; i < o->n; i++)
-        adamw(&o->t[i], rule, lr, step, scale);
+        if (!o->t[i].fixed)
+            adamw(&o->t[i], rule, lr, step, scale);
     return norm;
 }
 

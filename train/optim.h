@@ -27,7 +27,7 @@
 struct optim_tensor {
     char name[OPTIM_NAME_MAX + 1];
     size_t n;
-    bool decays;
+    bool decays, fixed;      /* fixed: no step changes it */
     float *p, *g, *m, *v;    /* (n) each */
 };
 

@@ -27,7 +27,6 @@ enum recipe_action { RECIPE_RUN, RECIPE_HELP, RECIPE_SHOW };
 
 /* In the order of the choices in recipe.def; method and mask as enum adapter_method and
  * adapter_mask. */
-enum recipe_train { RECIPE_TRAIN_GIST, RECIPE_TRAIN_ALL };
 enum recipe_precision { RECIPE_AUTO, RECIPE_F32, RECIPE_BF16 };
 
 struct recipe_list {

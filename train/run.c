@@ -6,6 +6,7 @@
 #include "train/ranks.h"
 #include "train/run_log.h"
 #include "train/step.h"
+#include "train/teacher.h"
 
 #include <errno.h>
 #include <math.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 struct run {
     const struct recipe *recipe;
@@ -24,6 +26,7 @@ struct run {
     struct gists gist;
     struct step *step;
     struct corpus *corpus;
+    struct teacher *teacher;
     struct eval eval;
     struct optim_progress at;
     char *text; /* of the recipe, as checkpoints have it */
@@ -68,7 +71,8 @@ static char *text_of(const struct recipe *c)
     plain.minutes = 0;
     plain.threads = plain.eval_every = plain.eval_recall = plain.save_every = 0;
     plain.eval_docs = 1;
-    plain.out[0] = plain.log[0] = plain.checkpoint[0] = plain.heldout[0] = '\0';
+    plain.distill_cache[0] = plain.out[0] = plain.log[0] = plain.checkpoint[0] = plain.heldout[0] =
+        '\0';
     recipe_print(&plain, f);
     fclose(f);
     return text;
@@ -110,19 +114,56 @@ static int open_data(struct run *r, struct why *why)
     return err;
 }
 
+/* What the teacher says follows from these. */
+static uint64_t teacher_key(const struct run *r, enum gemm_type type)
+{
+    const struct recipe *c = r->recipe;
+    struct corpus_info info;
+    char text[2048];
+    int n;
+
+    corpus_info(r->corpus, &info);
+    n = snprintf(text, sizeof(text), "%s %016llx %llu %u %u %d %d", r->model->digest,
+                 (unsigned long long)info.hash, (unsigned long long)c->seed, c->sequence,
+                 c->segment, (int)type, c->mask == ADAPTER_IN_SEGMENT);
+    for (uint32_t i = 0; i < c->weights.n && n < (int)sizeof(text) - 96; i++)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, " %s=%.9g", c->weights.v[i].name,
+                      c->weights.v[i].weight);
+    return XXH3_64bits(text, (size_t)n);
+}
+
+static int open_teacher(struct run *r, enum gemm_type type, struct why *why)
+{
+    const struct recipe *c = r->recipe;
+
+    if (!c->distill_cache[0] || c->loss_distill <= 0)
+        return 0;
+    return teacher_open(c->distill_cache, teacher_key(r, type), c->sequence, c->distill_top,
+                        &r->teacher, why);
+}
+
 static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     struct gists_shape shape = shape_of(c);
-    struct step_rule rule = { c->loss_lm,   c->loss_distill, c->distill_top, c->loss_tie,
-                              c->tie_gamma, c->loss_ae,      c->ae_share,    c->seed };
+    struct step_rule rule = { c->loss_lm,  c->loss_distill, c->distill_top,
+                              c->loss_tie, c->tie_gamma,    c->loss_ae,
+                              c->ae_share, c->seed,         NULL };
     bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
-    int err = base_open(&r->base, r->model, bf16 ? GEMM_BF16 : GEMM_F32, 2 * c->sequence + 1);
+    enum gemm_type type = bf16 ? GEMM_BF16 : GEMM_F32;
+    int err = open_teacher(r, type, why);
+
+    if (err < 0)
+        return err;
+    rule.teacher = r->teacher;
+    err = base_open(&r->base, r->model, type, 2 * c->sequence + 1);
 
     if (err == 0)
         err = gists_open(&r->gist, &r->base, &shape);
     if (err == 0)
         err = step_open(&r->gist, c->sequence, c->checkpointing, &rule, &r->step);
+    for (uint32_t i = 0; err == 0 && c->probe && i < r->gist.params.n; i++)
+        r->gist.params.t[i].fixed = strncmp(r->gist.params.t[i].name, "ae.", 3) != 0;
     return err < 0 ? why_set(why, err, "the network could not be made: %s", strerror(-err)) : 0;
 }
 
@@ -176,6 +217,8 @@ static int check(const struct run *r, struct why *why)
     if (c->batch % r->ranks.n != 0)
         return why_set(why, -EINVAL, "batch is %u: a multiple of the %u processes was expected",
                        c->batch, r->ranks.n);
+    if (c->probe && c->loss_ae <= 0)
+        return why_set(why, -EINVAL, "probe trains the decoder of loss-ae, which is 0");
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL,
                        "checkpointing throws away what loss-ae and coarse-rec need: one of them");
@@ -214,6 +257,7 @@ static void run_close(struct run *r)
     gists_close(&r->gist);
     if (r->base.m)
         base_close(&r->base);
+    teacher_close(r->teacher);
     corpus_close(r->corpus);
     corpus_close(r->eval.corpus);
     model_close(r->model);

@@ -2,6 +2,7 @@
 
 #include "train/ae.h"
 #include "train/head.h"
+#include "train/teacher.h"
 
 #include <errno.h>
 #include <math.h>
@@ -180,15 +181,31 @@ static int base_forward(struct step *s, const struct layout *l, const uint32_t *
     return net_forward(s->net, NULL, l, ids, ret_x);
 }
 
-/* Token weights and the teacher's words, from the base under full attention and with each segment alone. */
-static int ask_base(struct step *s, const uint32_t *ids, uint32_t n)
+/* The teacher's words, kept or from x: the base's last hidden states under full attention. A cache that can't be written to is
+ * as none: the words are there. */
+static int ask_teacher(struct step *s, const float *x, uint32_t n, uint64_t index)
 {
+    int r = head_top(s->head, x, s->rows, n, s->rule.distill_top, s->teacher_ids, s->teacher_p);
+
+    if (r == 0 && s->rule.teacher)
+        (void)teacher_put(s->rule.teacher, index, n, s->teacher_ids, s->teacher_p);
+    return r;
+}
+
+/* Token weights and the teacher's words, from the base under full attention and with each segment alone. */
+static int ask_base(struct step *s, const uint32_t *ids, uint32_t n, uint64_t index)
+{
+    bool known = s->rule.distill > 0 && s->rule.teacher &&
+                 teacher_get(s->rule.teacher, index, n, s->teacher_ids, s->teacher_p);
     const float *x;
     double sum = 0;
-    int r = base_forward(s, &s->full, ids, &x);
+    int r;
 
-    if (r == 0 && s->rule.distill > 0)
-        r = head_top(s->head, x, s->rows, n, s->rule.distill_top, s->teacher_ids, s->teacher_p);
+    if (known && !s->rule.tie)
+        return 0;
+    r = base_forward(s, &s->full, ids, &x);
+    if (r == 0 && s->rule.distill > 0 && !known)
+        r = ask_teacher(s, x, n, index);
     if (r < 0 || !s->rule.tie)
         return r;
     r = head_run(s->head, x, s->rows, n, 0, s->logp, NULL, NULL);
@@ -275,7 +292,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     if (n == 0)
         return 0;
     if (s->rule.tie || s->rule.distill > 0)
-        r = ask_base(s, ids, n);
+        r = ask_base(s, ids, n, index);
     if (r == 0)
         r = net_forward(s->net, &s->gist->net, l, ids, &x);
     if (r < 0)

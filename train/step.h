@@ -12,6 +12,8 @@
 
 #include "train/gists.h"
 
+struct teacher;
+
 /* What is minimised: the sum of these, each times its weight. */
 struct step_rule {
     double lm;               /* language modelling */
@@ -24,6 +26,7 @@ struct step_rule {
     double ae;               /* train/ae.h, for a share of the gists: drawn anew for each sequence */
     double ae_share;
     uint64_t seed;
+    struct teacher *teacher; /* train/teacher.h: what distill and its rows are asked first; NULL: none */
 };
 
 struct step_loss {
