@@ -130,14 +130,14 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
     struct gist_sampling sampling = { .size = sizeof(sampling),
                                       .max_tokens = n + 1,
                                       .ignore_eog = 1 };
-    struct gist_sampling one = { .size = sizeof(one), .max_tokens = 1, .ignore_eog = 1 };
+    struct gist_sampling two = { .size = sizeof(two), .max_tokens = 2, .ignore_eog = 1 };
     struct arrivals a = { 0 };
     uint64_t ns, before, after;
     /* An empty session has nothing to go on from. */
     gist_session *s = open_session(b, depth ? depth : 1, &ns);
 
-    /* A last segment that is full is compressed when more is read: by the first token written. */
-    if (gist_generate(s, &one, NULL, NULL, NULL) < 0)
+    /* A last segment that is full is compressed when more is read: the first token written, for a second. */
+    if (gist_generate(s, &two, NULL, NULL, NULL) < 0)
         die("writing a token", gist_error(b->conn));
     before = kv_bytes(b, s);
     if (gist_generate(s, &sampling, on_text, &a, NULL) < 0)
