@@ -23,8 +23,9 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SEGMENT, SEGMENTS = 512, 4
 WINDOW = SEGMENT * SEGMENTS
-# Of UTF-8 text in any language that the tokenizer knows at all; a longer file is cut before it is sent.
+# More than text of any language that the tokenizer knows has.
 BYTES_PER_TOKEN = 8
+MARGIN = 16
 
 
 def options():
@@ -36,33 +37,39 @@ def options():
     p.add_argument("--adapter", action="append", default=[], metavar="NAME",
                    help="of those that the daemon has loaded; again for more")
     p.add_argument("--windows", type=int, default=4, help="of each file, at most (%(default)s)")
-    p.add_argument("--skip", type=int, default=0, help="windows of each file to leave out first")
+    p.add_argument("--skip", type=int, default=0, help="bytes of each file to leave out first (%(default)s)")
     p.add_argument("--gistctl", default=os.path.join(ROOT, "build/release/gistctl"))
     p.add_argument("--json", action="store_true", help="one object a row instead of a table")
     p.add_argument("files", nargs="+", metavar="FILE")
     return p.parse_args()
 
 
-def cut(path, n_bytes):
-    with open(path, "rb") as f:
-        return f.read(n_bytes).decode("utf-8", "ignore").encode()
-
-
-def window_nlls(o, path, memory):
-    """The mean over segments 2 to 4 of each whole window."""
-    n_windows = o.skip + o.windows
-    with tempfile.NamedTemporaryFile() as text:
-        text.write(cut(path, n_windows * WINDOW * BYTES_PER_TOKEN))
-        text.flush()
-        done = subprocess.run([o.gistctl, "score", *memory, "--segment", str(SEGMENT), "--window",
-                               str(WINDOW), text.name, "--json"], stdout=subprocess.PIPE, check=False)
+def gistctl(o, *args, stdin=None):
+    done = subprocess.run([o.gistctl, *args], input=stdin, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"bench/gap.py: gistctl score {' '.join(memory)} failed on {path}")
-    logprobs = json.loads(done.stdout)["logprobs"]
-    n_windows = min(n_windows, len(logprobs) // WINDOW)
-    if n_windows <= o.skip:
+        raise SystemExit(f"bench/gap.py: gistctl {' '.join(args)} failed")
+    return done.stdout
+
+
+def cut(o, path, ret_path):
+    """Its windows as a text of their own, with a few tokens more: the last of a text may be cut otherwise."""
+    with open(path, "rb") as f:
+        f.seek(o.skip)
+        text = f.read(o.windows * WINDOW * BYTES_PER_TOKEN).decode("utf-8", "ignore").encode()
+    ids = gistctl(o, "tokenize", stdin=text).split()
+    n_windows = min(o.windows, len(ids) // WINDOW)
+    if n_windows == 0:
         raise SystemExit(f"bench/gap.py: {path} has no window of {WINDOW} tokens to score")
-    starts = range(o.skip * WINDOW, n_windows * WINDOW, WINDOW)
+    with open(ret_path, "wb") as f:
+        f.write(gistctl(o, "detokenize", stdin=b" ".join(ids[:n_windows * WINDOW + MARGIN])))
+    return n_windows
+
+
+def window_nlls(o, path, n_windows, memory):
+    """The mean over segments 2 to 4 of each window."""
+    scored = gistctl(o, "score", *memory, "--segment", str(SEGMENT), "--window", str(WINDOW), path, "--json")
+    logprobs = json.loads(scored)["logprobs"]
+    starts = range(0, n_windows * WINDOW, WINDOW)
     return [-statistics.fmean(logprobs[at + SEGMENT:at + WINDOW]) for at in starts]
 
 
@@ -107,19 +114,26 @@ def print_head(o, n_windows):
               "|---|---|---|---|---|", flush=True)
 
 
-def main():
-    o = options()
+def measure(o, folder):
+    texts = [os.path.join(folder, str(i)) for i in range(len(o.files))]
+    counts = [cut(o, path, text) for path, text in zip(o.files, texts)]
     rows = rows_of(o)
 
     def measured(row):
-        return [window_nlls(o, path, row[2]) for path in o.files]
+        return [window_nlls(o, text, n, row[2]) for text, n in zip(texts, counts)]
 
     ends = [measured(row) for row in rows[:2]]
-    print_head(o, sum(map(len, ends[0])))
+    print_head(o, sum(counts))
     for row, nlls in zip(rows, ends):
         print_row(o, row, nlls, ends)
     for row in rows[2:]:
         print_row(o, row, measured(row), ends)
+
+
+def main():
+    o = options()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(o, folder)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ REPS = 2                # a peer's samples of each context that it reads
 CHOOSE = 2048           # what is the peer's best setting here is its setting behind longer contexts
 MIB = 1 << 20
 KV_BYTES = "1G"
-PLOT = "docs/memory.svg"
+PLOT = "docs/memory_bench.svg"
 
 # title, compressor and ratio, with an adapter or not: what reading costs, (1 + 1 / ratio) of the first row
 READS = (("full", "full", 0, False), ("select, ratio 8", "select", 8, False),
@@ -197,14 +197,20 @@ def reading_lines(samples):
     return lines
 
 
+def without_amx():
+    with open("/proc/cpuinfo") as f:
+        return " This CPU has AMX, which llama.cpp is built without (bench/build-llama)." if "amx_tile" in f.read() else ""
+
+
 def notes(peer):
     chosen = peer.best(("f16", CHOOSE))[2]
     return [f"Bold is not reached. Segments of 512, 4 sinks, no tail, random tokens, {N_GEN} written behind each context. "
             f"Behind whole segments the open one is empty: it takes up to 512 raw keys more (11.3 MiB in f16) until it is "
             f"compressed. Full rows at 8K stand at {WINDOW - ROOM} tokens, which leaves the window room for the answer. "
             f"llama.cpp: f16 with flash attention or without, whichever is faster (behind more than {CHOOSE} tokens as at "
-            f"{CHOOSE}: {chosen}); q8_0 with it. KV bytes: the pages that Stats charges to the session behind the "
-            f"context; of llama.cpp what it says a cell takes, times tokens. The share of 1/8 lacks the page for sinks.",
+            f"{CHOOSE}: {chosen}); q8_0 with it.{without_amx()} KV bytes: the pages that Stats charges to the session behind the "
+            f"context and one token; of llama.cpp what it says a cell takes, times tokens. At 6K and ratio 8 these are 48 pages "
+            f"of gists, one more for sinks, and the open segment's first, where 6144 tokens take 384.",
             f"Reading: no prefix cache; plain is --compressor full, the adapter that of gist-adapter init, asked for is "
             f"1 + 1/r and {READ_OVER:.0%}."]
 
