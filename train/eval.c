@@ -19,7 +19,7 @@ static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     uint64_t n = 0;
 
     for (uint32_t d = 0; d < e->n_docs; d++) {
-        int r = step_score(e->step, kind, ratio, document(e, d), e->logp);
+        int r = step_score(e->step, kind, ratio, document(e, d), e->seg_len, e->logp);
 
         if (r < 0)
             return r;
@@ -42,7 +42,7 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
 
             memcpy(e->mixed, document(e, d), e->n_tokens * sizeof(*e->mixed));
             memcpy(e->mixed, document(e, (d + 1) % e->n_docs), at * sizeof(*e->mixed));
-            r = step_score(e->step, LAYOUT_GISTS, ratio, e->mixed, e->logp);
+            r = step_score(e->step, LAYOUT_GISTS, ratio, e->mixed, at, e->logp);
             if (r < 0)
                 return r;
             for (uint32_t i = at; i < at + e->seg_len; i++, n++)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 256u /* rows whose logits stand in memory */
+#define BLOCK 1024u /* rows whose logits stand in memory: for each block the output matrix is packed anew */
 #define ALIGN 64u
 
 struct head {

@@ -360,10 +360,11 @@ void step_refresh(struct step *s)
 }
 
 int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,
-               float *ret_logp)
+               uint32_t first, float *ret_logp)
 {
     const struct layout *l = layout_of(s, kind, ratio);
     const float *x;
+    uint32_t n = 0;
     int r;
 
     if (!l)
@@ -371,8 +372,7 @@ int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint
     r = net_forward(s->net, &s->gist->net, l, ids, &x);
     if (r < 0)
         return r;
-    for (uint32_t i = 0; i + 1 < s->n_tokens; i++)
-        s->rows[i] = (struct head_row){ .row = l->tokens[i], .target = ids[i + 1] };
-    ret_logp[0] = 0;
-    return head_run(s->head, x, s->rows, s->n_tokens - 1, 0, ret_logp + 1, NULL, NULL);
+    for (uint32_t i = first; i < s->n_tokens; i++)
+        s->rows[n++] = (struct head_row){ .row = l->tokens[i - 1], .target = ids[i] };
+    return head_run(s->head, x, s->rows, n, 0, ret_logp + first, NULL, NULL);
 }

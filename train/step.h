@@ -46,8 +46,9 @@ void step_close(struct step *s);
 int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint32_t ratio, uint64_t index,
                float scale, struct step_loss *ret);
 
-/* ret_logp (n_tokens): of each token but the first, which gets 0. */
-int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, float *ret_logp);
+/* ret_logp (n_tokens): log-probabilities of tokens [first, n_tokens), first > 0; the others' are not written. */
+int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, uint32_t first,
+               float *ret_logp);
 
 /* Whether each token that carries loss is the most probable one after those before it. */
 int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, const uint8_t *carries, bool *ret);
