@@ -11,6 +11,11 @@ static const uint32_t *document(const struct eval *e, uint32_t d)
     return e->ids + (size_t)d * e->n_tokens;
 }
 
+static int stopped(const struct eval *e)
+{
+    return e->stop && *e->stop ? -ECANCELED : 0;
+}
+
 /* --- plain documents --------------------------------------------------------------------------------- */
 
 static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret)
@@ -19,8 +24,10 @@ static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     uint64_t n = 0;
 
     for (uint32_t d = 0; d < e->n_docs; d++) {
-        int r = step_score(e->step, kind, ratio, document(e, d), e->seg_len, e->logp);
+        int r = stopped(e);
 
+        if (r == 0)
+            r = step_score(e->step, kind, ratio, document(e, d), e->seg_len, e->logp);
         if (r < 0)
             return r;
         for (uint32_t i = e->seg_len; i < e->n_tokens; i++, n++)
@@ -38,11 +45,12 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
 
     for (uint32_t d = 0; d < e->n_docs; d++)
         for (uint32_t at = e->seg_len; at + e->seg_len <= e->n_tokens; at += e->seg_len) {
-            int r;
+            int r = stopped(e);
 
             memcpy(e->mixed, document(e, d), e->n_tokens * sizeof(*e->mixed));
             memcpy(e->mixed, document(e, (d + 1) % e->n_docs), at * sizeof(*e->mixed));
-            r = step_score(e->step, LAYOUT_GISTS, ratio, e->mixed, at, e->logp);
+            if (r == 0)
+                r = step_score(e->step, LAYOUT_GISTS, ratio, e->mixed, at, e->logp);
             if (r < 0)
                 return r;
             for (uint32_t i = at; i < at + e->seg_len; i++, n++)
@@ -62,9 +70,11 @@ static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     for (uint32_t d = 0; d < e->n_recall; d++) {
         size_t at = (size_t)d * e->n_tokens;
         bool right;
-        int r =
-            step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at, &right);
+        int r = stopped(e);
 
+        if (r == 0)
+            r = step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at,
+                            &right);
         if (r < 0)
             return r;
         n += right;
@@ -178,6 +188,8 @@ int eval_open(struct eval *e, struct why *why)
         return why_set(why, -EINVAL, "no held-out document has the %u tokens of a sequence",
                        e->n_tokens);
     r = baselines(e);
+    if (r == -ECANCELED)
+        return why_set(why, r, "interrupted before the first step");
     return r < 0 ? why_set(why, r, "the evaluation failed: %s", strerror(-r)) : 0;
 }
 

@@ -10,7 +10,7 @@
  *
  * Threads    the trainer's.
  * Ownership  borrows step and corpus; owns its tokens.
- * Errors     -ENOMEM, or train/step.h's; eval_open: -EINVAL with a sentence.
+ * Errors     -ENOMEM, -ECANCELED (stop said so), or train/step.h's; eval_open: -EINVAL with a sentence.
  */
 #ifndef TRAIN_EVAL_H
 #define TRAIN_EVAL_H
@@ -18,6 +18,8 @@
 #include "train/corpus.h"
 #include "train/run_log.h"
 #include "train/step.h"
+
+#include <signal.h>
 
 struct eval {
     /* the caller's */
@@ -27,6 +29,7 @@ struct eval {
     uint32_t n_tokens, seg_len;              /* of a sequence */
     const uint32_t *ratios;
     uint32_t n_ratios;
+    const volatile sig_atomic_t *stop;       /* asked between sequences; NULL: nobody */
     /* its own */
     uint32_t *ids;                           /* (n_docs, n_tokens) */
     uint32_t *recall_ids;                    /* (n_recall, n_tokens), behind the end eos */

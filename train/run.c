@@ -181,6 +181,7 @@ static int open_eval(struct run *r, struct why *why)
     r->eval.seg_len = c->segment;
     r->eval.n_ratios = c->ratios.n;
     r->eval.ratios = c->ratios.v;
+    r->eval.stop = r->stop;
     return eval_open(&r->eval, why);
 }
 
@@ -366,6 +367,8 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
     if (!r->eval.corpus)
         return 0;
     err = eval_run(&r->eval, thorough);
+    if (err == -ECANCELED)
+        return 0; /* the run ends, and saves */
     if (err < 0)
         return why_set(why, err, "the evaluation failed: %s", strerror(-err));
     r->eval.last.step = r->at.step;
