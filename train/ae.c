@@ -1,5 +1,6 @@
 #include "train/ae.h"
 
+#include "train/draw.h"
 #include "train/vec.h"
 
 #include <errno.h>
@@ -92,16 +93,9 @@ static void set_shapes(struct ae *a)
 
 static float normal(uint64_t *state)
 {
-    double u[2];
+    double u = draw_unit(draw_next(state)) + 0x1p-54, v = draw_unit(draw_next(state));
 
-    for (int i = 0; i < 2; i++) {
-        uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-        u[i] = ((double)((z ^ z >> 31) >> 11) + 0.5) * 0x1p-53;
-    }
-    return (float)(sqrt(-2 * log(u[0])) * cos(2 * M_PI * u[1]));
+    return (float)(sqrt(-2 * log(u)) * cos(2 * M_PI * v));
 }
 
 static void init_slots(struct ae *a)

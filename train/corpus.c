@@ -1,4 +1,5 @@
 #include "train/corpus_file.h"
+#include "train/draw.h"
 
 #include "engine/gguf.h"
 
@@ -390,28 +391,15 @@ int corpus_weigh(struct corpus *c, const char *source, double weight, struct why
 
 /* --- sampling ----------------------------------------------------------------------------------- */
 
-/* splitmix64: a counter and a mixer, so that a stream needs no state from sequence to sequence. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebull;
-    return x ^ x >> 31;
-}
-
-static uint64_t draw(uint64_t *state)
-{
-    return mix(*state += 0x9e3779b97f4a7c15ull);
-}
-
 static uint64_t draw_below(uint64_t *state, uint64_t n)
 {
-    return (uint64_t)((unsigned __int128)draw(state) * n >> 64);
+    return (uint64_t)((unsigned __int128)draw_next(state) * n >> 64);
 }
 
 static uint64_t draw_document(const struct corpus *c, uint64_t *state)
 {
     uint64_t lo = 0, hi = c->head.n_documents - 1;
-    double x = (double)(draw(state) >> 11) * 0x1p-53 * c->below[hi];
+    double x = (double)(draw_next(state) >> 11) * 0x1p-53 * c->below[hi];
 
     while (lo < hi) { /* the first whose sum is above x; a document of weight 0 adds nothing */
         uint64_t mid = lo + (hi - lo) / 2;
@@ -454,7 +442,7 @@ static const struct corpus_file_document *draw_fitting(const struct corpus *c, u
 void corpus_sample(const struct corpus *c, uint64_t seed, uint64_t index, uint32_t n_tokens,
                    uint32_t *ret_ids, uint8_t *ret_loss)
 {
-    uint64_t state = mix(seed + 0x9e3779b97f4a7c15ull) ^ mix(~index);
+    uint64_t state = draw_mix(seed + DRAW_GAMMA) ^ draw_mix(~index);
     uint32_t at = 0, start;
 
     assert(n_tokens > 1);

@@ -2,6 +2,7 @@
 
 #include "engine/adapter.h"
 #include "train/adapter_write.h"
+#include "train/draw.h"
 #include "train/vec.h"
 
 #include <errno.h>
@@ -47,16 +48,6 @@ static void base_qkv(const struct base *b, uint32_t layer, float *ret)
     base_weight(&l->wv, ret + (size_t)(b->n_q + b->n_kv) * b->m->n_embd);
 }
 
-/* A splitmix64 stream, uniform on (-1, 1). */
-static float draw(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (float)((double)((z ^ z >> 31) >> 11) * 0x1p-52 - 1.0);
-}
-
 static int add_low_rank(struct gists *g, uint32_t layer, uint64_t *state)
 {
     uint32_t n_embd = g->b->m->n_embd, rank = g->shape.rank;
@@ -71,7 +62,7 @@ static int add_low_rank(struct gists *g, uint32_t layer, uint64_t *state)
         if (at < 0)
             return at;
         for (size_t i = 0; i < (size_t)rank * n_embd; i++)
-            g->params.t[at].p[i] = draw(state) * bound;
+            g->params.t[at].p[i] = (float)(2 * draw_unit(draw_next(state)) - 1) * bound;
         snprintf(name, sizeof(name), "layers.%u.%c.b", layer, projections[p]);
         at = optim_add(&g->params, name, (size_t)rows_of(g->b, p) * rank, true);
         if (at < 0)

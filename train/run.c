@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include "train/corpus.h"
+#include "train/draw.h"
 #include "train/eval.h"
 #include "train/progress.h"
 #include "train/ranks.h"
@@ -45,17 +46,9 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static uint64_t mix(uint64_t z)
-{
-    z += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 static uint32_t ratio_of(const struct recipe *c, uint64_t index)
 {
-    return c->ratios.v[mix(mix(c->seed) ^ index) % c->ratios.n];
+    return c->ratios.v[draw_at(c->seed, index) % c->ratios.n];
 }
 
 /* What a run computes does not depend on these. */

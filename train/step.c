@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include "train/ae.h"
+#include "train/draw.h"
 #include "train/head.h"
 #include "train/teacher.h"
 
@@ -243,22 +244,14 @@ static void weigh_rows(struct step *s, uint32_t n, float scale)
     }
 }
 
-static uint64_t mix(uint64_t z)
-{
-    z += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Gists that become memory, each with probability share (at least one). */
 static uint32_t draw_gists(struct step *s, const struct layout *l, double share, uint64_t index)
 {
     uint32_t n = 0, end = l->n_kept;
-    uint64_t seed = mix(mix(s->rule.seed) ^ index);
+    uint64_t seed = draw_at(s->rule.seed, index);
 
     for (uint32_t j = 0; j < end; j++)
-        if ((double)(mix(seed ^ j) >> 11) * 0x1p-53 < share)
+        if (draw_unit(draw_at(seed, j)) < share)
             s->gists[n++] = j;
     if (n == 0 && end > 0)
         s->gists[n++] = (uint32_t)(seed % end);
