@@ -92,9 +92,12 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
             rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
     if (a->prompt.shared_tokens > 0)
         fprintf(stderr, "; %u were there", a->prompt.shared_tokens);
-    if (a->prompt.gist_tokens > 0)
+    if (a->prompt.gist_tokens > 0 && a->prompt.gists > 0)
         fprintf(stderr, "; memory %u tokens as they are, %u as %u gists", a->prompt.raw_tokens,
                 a->prompt.gist_tokens, a->prompt.gists);
+    else if (a->prompt.gist_tokens > 0)
+        fprintf(stderr, "; memory %u tokens as they are, %u forgotten", a->prompt.raw_tokens,
+                a->prompt.gist_tokens);
     if (a->n_tokens > 0)
         fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
     fprintf(stderr, "; wrote %u tokens", a->n_tokens);

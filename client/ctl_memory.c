@@ -58,6 +58,10 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
         i++;
     if (!gist_compressor_name(i))
         return bad_name(o->compressor);
+    if (i == GIST_FULL && !o->adapter && says_nothing(o))
+        return ctl_fail(CTL_USAGE,
+                        "--%s says nothing with --compressor full, which keeps everything.",
+                        says_nothing(o));
     ret->compressor = i;
     return 0;
 }

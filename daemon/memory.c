@@ -32,6 +32,10 @@ static int check_budget(const struct memory_policy *p, const struct backend *b, 
     uint64_t least =
         p->spec.method == COMPRESS_FULL ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
 
+    if (p->keep_tail >= p->budget)
+        return why_set(why, -EINVAL,
+                       "found a tail of %u tokens, the session may hold %u keys in all",
+                       p->keep_tail, p->budget);
     if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
         return 0;
     return why_set(why, -EINVAL,
@@ -66,11 +70,11 @@ int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t p
         p.seg_len = p.spec.adapter->segment;
     if (p.spec.adapter && m->sinks == 0)
         p.spec.sinks = p.spec.adapter->sinks;
-    if (p.keep_tail > SEQ_TOKENS_MAX)
-        return why_set(why, -EINVAL, "found a tail of %u tokens, allowed are up to %u", p.keep_tail,
-                       SEQ_TOKENS_MAX);
-    r = compress_check(&p.spec, p.seg_len, why);
     *ret = p;
+    if (p.seg_len %
+        POOL_PAGE_TOKENS) /* seq_open refuses it; a ratio that does not divide it is not the point */
+        return 0;
+    r = compress_check(&p.spec, p.seg_len, why);
     return r == 0 ? check_budget(&p, b, why) : r;
 }
 

@@ -86,14 +86,18 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
     }
     limit = memory_tokens_max(&policy);
     ladder_climb(&policy, &l, 0, m->u.score.window, &keys, NULL);
-    if (keys > policy.budget)
-        limit = policy.budget;
     if (m->u.score.window > limit)
         request_fail(
             s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
             (struct request_numbers){ 0, m->u.score.window, limit },
-            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u%s",
-            m->u.score.window, limit, policy.spec.method == COMPRESS_FULL ? "" : ", compressed");
+            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u",
+            m->u.score.window, limit);
+    else if (keys > policy.budget)
+        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                     (struct request_numbers){ 0, keys, policy.budget },
+                     "context_length_exceeded: windows of %u tokens hold %" PRIu64
+                     " keys when they are compressed so, the budget is %u",
+                     m->u.score.window, keys, policy.budget);
     else if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
                      "a row of logits has %zu bytes, this connection's arena holds %u", row,

@@ -24,6 +24,8 @@ code 'an unknown letter' 2 "$gistctl" score -q
 says 'no option -q'
 code 'an option without its value' 2 "$gistctl" ask --top-k
 says '--top-k wants a value'
+code 'a ratio that full has no use for' 2 "$gistctl" ask --compressor full --ratio 8 x
+says '--ratio says nothing with --compressor full'
 code 'a number out of range' 2 "$gistctl" ask --temperature -1 x
 says 'from 0 to 100'
 code 'no number' 2 "$gistctl" ask --max-tokens many x
@@ -47,6 +49,12 @@ done
 
 # --- with one, and a model that knows nothing -----------------------------------------------------
 daemon_start tests/data/tiny_smollm2.gguf
+code 'segments that are no multiple of a page' 1 "$gistctl" ask --compressor fine-kv --segment 500 x
+says 'multiples of 16'
+code 'a tail as long as the session' 1 "$gistctl" ask --compressor fine-kv --segment 64 --keep-tail 5000 x
+says 'found a tail of 5000 tokens'
+code 'a window that does not fit' 1 "$gistctl" score --compressor fine-kv --fixed-ratio --window 100000 README.md
+says 'the budget is'
 
 code 'status' 0 "$gistctl" status
 check 'status names the model' grep -q 'tiny random smollm2' "$tmp/out"
