@@ -1,7 +1,7 @@
 /* tests/test_recipe.c - options of a training run from flags and file. Would catch: a flag that
  * does not come before the file, a value that is taken though it is not allowed, a sentence that
  * does not say where the value came from, a printed recipe that does not read back as itself,
- * choices out of step with the engine's enums. */
+ * choices out of step with the engine's enums, a man page that lacks an option. */
 
 #include "engine/adapter.h"
 #include "tests/support/scratch.h"
@@ -205,12 +205,47 @@ static void test_lists(void **state)
     free(mdoc);
 }
 
+#define PAGE  "docs/man/gist-train.1"
+#define BEGIN ".\\\" begin of the options, made from train/recipe.def\n"
+#define END   ".\\\" end of the options\n"
+
+/* With UPDATE in the environment the page gets the list. */
+static void test_man_page(void **state)
+{
+    char *page = calloc(1, 1 << 18), *list = NULL, *begin, *end;
+    size_t len;
+    FILE *f = fopen(PAGE, "r");
+
+    (void)state;
+    assert_true(page && f && fread(page, 1, (1 << 18) - 1, f) > 0);
+    (void)fclose(f);
+    f = open_memstream(&list, &len);
+    recipe_print_mdoc(f);
+    assert_int_equal(fclose(f), 0);
+    begin = strstr(page, BEGIN);
+    end = strstr(page, END);
+    assert_true(begin && end && begin < end);
+    begin += strlen(BEGIN);
+    if (getenv("UPDATE")) {
+        f = fopen(PAGE, "w");
+        assert_non_null(f);
+        (void)fprintf(f, "%.*s%s%s", (int)(begin - page), page, list, end);
+        assert_int_equal(fclose(f), 0);
+    } else if ((size_t)(end - begin) != len || memcmp(begin, list, len) != 0) {
+        fail_msg(PAGE
+                 " does not have the options of train/recipe.def: run this test with UPDATE=1");
+    }
+    free(list);
+    free(page);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_precedence_and_kinds),
         cmocka_unit_test(test_choices),  cmocka_unit_test(test_sentences),
         cmocka_unit_test(test_print),    cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_man_page),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
