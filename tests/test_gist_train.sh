@@ -23,7 +23,7 @@ cd "$tmp"
 mkdir text
 cp "$here"/docs/*.md "$here"/docs/man/gistctl.1 text
 code 'a corpus' 0 "$train" corpus --model "$GISTD_TEST_MODEL" train.corpus text
-check 'it says what it read' grep -q tokens "$tmp/out"
+check 'it says what it read' grep -q '^  text  *[0-9]* documents' "$tmp/out"
 code 'held-out text' 0 "$train" corpus --model "$GISTD_TEST_MODEL" heldout.corpus "$here/README.md"
 : >empty.txt
 code 'an empty text' 1 "$train" corpus --model "$GISTD_TEST_MODEL" x.corpus empty.txt

@@ -1,4 +1,5 @@
 /* train/gist_train.c - gist-train: trains adapters, and makes the corpora for it (docs/training.md). */
+#include "train/corpus.h"
 #include "train/corpus_build.h"
 #include "train/plot.h"
 #include "train/run.h"
@@ -81,6 +82,27 @@ static int stopped(void *arg, const char *path, uint64_t n_documents, uint64_t n
     return stop;
 }
 
+/* What it is made of: the names that --weights takes. */
+static int print_sources(const char *path, struct why *why)
+{
+    struct corpus_info info;
+    struct corpus *c;
+    int r = corpus_open(path, NULL, &c, why);
+
+    if (r < 0)
+        return r;
+    corpus_info(c, &info);
+    for (uint32_t i = 0; i < info.n_sources; i++) {
+        struct corpus_source s;
+
+        corpus_source(c, i, &s);
+        printf("  %-16s %8" PRIu64 " documents %10" PRIu64 " tokens %10" PRIu64 " with loss\n",
+               s.name, s.n_documents, s.n_tokens, s.n_loss);
+    }
+    corpus_close(c);
+    return 0;
+}
+
 static int make_corpus(int argc, char **argv)
 {
     struct corpus_build b = { .progress = stopped };
@@ -97,7 +119,7 @@ static int make_corpus(int argc, char **argv)
     if (built.bytes_lost)
         printf("%" PRIu64 " bytes have no token in this model's vocabulary and were left out\n",
                built.bytes_lost);
-    return OK;
+    return print_sources(b.out, &why) < 0 ? fail(FAILED, &why) : OK;
 }
 
 static int draw(int argc, char **argv)
