@@ -1,6 +1,7 @@
 #include "train/gists.h"
 
 #include "engine/adapter.h"
+#include "engine/safetensors.h"
 #include "train/adapter_write.h"
 #include "train/draw.h"
 #include "train/vec.h"
@@ -280,6 +281,19 @@ int gists_load(struct gists *g, const char *path, struct why *why)
     if (r == 0)
         gists_refresh(g);
     return r;
+}
+
+int gists_notes(const char *path, char *ret, size_t cap, struct why *why)
+{
+    struct safetensors *s;
+    int r = safetensors_open(path, &s, why);
+
+    if (r < 0)
+        return r;
+    snprintf(ret, cap, "%s",
+             safetensors_meta(s, "training") ? safetensors_meta(s, "training") : "");
+    safetensors_close(s);
+    return 0;
 }
 
 static void add_tensor(struct adapter_write_tensor *t, const char *name, enum safetensors_type type,

@@ -42,6 +42,8 @@ void gists_close(struct gists *g);
 /* Starts from an adapter file. Its method, mask and embedding have to be the shape's; low-rank files only fit their own
  * rank, or full rank. */
 int gists_load(struct gists *g, const char *path, struct why *why);
+/* What the file says about its training: an empty string when it says nothing. -EINVAL: not such a file. */
+int gists_notes(const char *path, char *ret, size_t cap, struct why *why);
 /* bf16 matrices. */
 int gists_save(const struct gists *g, const char *path, const char *notes, struct why *why);
 

@@ -36,6 +36,7 @@ struct run {
     struct run_log *log;
     struct progress progress;
     double started;
+    char before[512]; /* what the adapter that the run begins with says about its training */
 };
 
 static double now(void)
@@ -181,8 +182,10 @@ static int open_eval(struct run *r, struct why *why)
 static int open_start(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    int err = 0;
+    int err = c->init[0] ? gists_notes(c->init, r->before, sizeof(r->before), why) : 0;
 
+    if (err < 0)
+        return err;
     if (c->checkpoint[0] && access(c->checkpoint, F_OK) == 0)
         err = optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
     else if (c->init[0])
@@ -376,14 +379,14 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
 static int save(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    char notes[128];
+    char notes[640];
     int err = 0;
 
     if (r->ranks.rank > 0)
         return 0;
-    snprintf(notes, sizeof(notes), "%llu steps, %llu tokens, seed %llu",
-             (unsigned long long)r->at.step, (unsigned long long)r->at.tokens,
-             (unsigned long long)c->seed);
+    snprintf(notes, sizeof(notes), "%s%s%llu steps, %llu tokens, seed %llu", r->before,
+             r->before[0] ? "; " : "", (unsigned long long)r->at.step,
+             (unsigned long long)r->at.tokens, (unsigned long long)c->seed);
     if (c->checkpoint[0])
         err = optim_save(&r->gist.params, c->checkpoint, &r->at, r->text, why);
     if (err == 0 && c->out[0])
