@@ -179,8 +179,9 @@ static void show_projections(const struct safetensors *s)
 
 static int show(const char *path)
 {
-    static const char *const keys[] = { "format", "version",   "base_model", "base_name", "method",
-                                        "mask",   "embedding", "segment",    "ratios",    "sinks" };
+    static const char *const keys[] = { "format", "version", "base_model", "base_name",
+                                        "method", "mask",    "embedding",  "segment",
+                                        "ratios", "sinks",   "training" };
     static const char *const types[] = { "F32", "F16", "BF16", "other" };
     struct safetensors *s;
     struct why why = { "" };
