@@ -62,25 +62,31 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
 
 /* --- recall ----------------------------------------------------------------------------------------------- */
 
-static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret)
+/* Shares of tasks and of answers' tokens. */
+static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret_tasks,
+                    double *ret_tokens)
 {
-    uint32_t n = 0;
+    uint32_t n_tasks = 0, n = 0, n_right = 0;
 
-    *ret = NAN;
+    *ret_tasks = *ret_tokens = NAN;
     for (uint32_t d = 0; d < e->n_recall; d++) {
         size_t at = (size_t)d * e->n_tokens;
-        bool right;
+        struct step_recalled one;
         int r = stopped(e);
 
         if (r == 0)
             r = step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at,
-                            &right);
+                            &one);
         if (r < 0)
             return r;
-        n += right;
+        n_tasks += one.n > 0 && one.n_right == one.n;
+        n_right += one.n_right;
+        n += one.n;
     }
-    if (e->n_recall)
-        *ret = (double)n / e->n_recall;
+    if (n > 0) {
+        *ret_tasks = (double)n_tasks / e->n_recall;
+        *ret_tokens = (double)n_right / n;
+    }
     return 0;
 }
 
@@ -155,16 +161,17 @@ static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
 
 static int baselines(struct eval *e)
 {
-    int r = mean_nll(e, LAYOUT_FULL, 0, &e->last.full);
+    struct run_log_eval *v = &e->last;
+    int r = mean_nll(e, LAYOUT_FULL, 0, &v->full);
 
     if (r == 0)
-        r = mean_nll(e, LAYOUT_NONE, 0, &e->last.none);
+        r = mean_nll(e, LAYOUT_NONE, 0, &v->none);
     if (r == 0)
-        r = recalled(e, LAYOUT_FULL, 0, &e->recalled_full);
+        r = recalled(e, LAYOUT_FULL, 0, &v->recalled_full, &v->recalled_tokens_full);
     if (r == 0)
-        r = recalled(e, LAYOUT_NONE, 0, &e->recalled_none);
+        r = recalled(e, LAYOUT_NONE, 0, &v->recalled_none, &v->recalled_tokens_none);
     for (uint32_t i = 0; r == 0 && i < e->n_ratios; i++)
-        r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &e->last.untrained[i]);
+        r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &v->untrained[i]);
     return r;
 }
 
@@ -212,7 +219,8 @@ int eval_run(struct eval *e, bool thorough)
     for (uint32_t i = 0; r == 0 && i < e->n_ratios; i++) {
         r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &e->last.nll[i]);
         if (r == 0)
-            r = recalled(e, LAYOUT_GISTS, e->ratios[i], &e->last.recalled[i]);
+            r = recalled(e, LAYOUT_GISTS, e->ratios[i], &e->last.recalled[i],
+                         &e->last.recalled_tokens[i]);
         if (r == 0)
             r = rebuilt(e, e->ratios[i], &e->last.rebuilt[i]);
         if (r == 0 && thorough && e->n_docs > 1)
@@ -237,12 +245,14 @@ void eval_print(const struct eval *e, char *ret, size_t cap)
     for (uint32_t i = 0; i < v->n_ratios; i++) {
         fprintf(f, "; %u: %.3f, %.1f %%", v->ratios[i], v->nll[i], closed(v, v->nll[i]));
         if (!isnan(v->recalled[i]))
-            fprintf(f, ", recall %.0f %%", 100 * v->recalled[i]);
+            fprintf(f, ", recall %.0f %% (tokens %.0f %%)", 100 * v->recalled[i],
+                    100 * v->recalled_tokens[i]);
         if (!isnan(v->rebuilt[i]))
             fprintf(f, ", rebuilt %.0f %%", 100 * v->rebuilt[i]);
     }
     if (e->n_recall)
-        fprintf(f, "; recall (%u): full %.0f %%, none %.0f %%", e->n_recall, 100 * e->recalled_full,
-                100 * e->recalled_none);
+        fprintf(f, "; recall (%u): full %.0f %% (tokens %.0f %%), none %.0f %% (tokens %.0f %%)",
+                e->n_recall, 100 * v->recalled_full, 100 * v->recalled_tokens_full,
+                100 * v->recalled_none, 100 * v->recalled_tokens_none);
     fclose(f);
 }

@@ -5,8 +5,8 @@
  * untrained. The share of the gap between none and full that a ratio closes is what runs are compared by. A control
  * has the segments before of another document in memory: what is better than none there is not memory of the text.
  *
- * Recall tasks (documents of which only answers carry loss): the share whose answers are right, each token the most probable one
- * given those before it. Snippets: the share of tokens that the decoder of train/ae.h rebuilds from one gist each.
+ * Recall tasks (documents of which only answers carry loss): the share of their answers' tokens that are the most probable ones
+ * given those before them, and of tasks all of whose tokens are. Snippets: the share of tokens that the decoder of train/ae.h rebuilds from one gist each.
  *
  * Threads    the trainer's.
  * Ownership  borrows step and corpus; owns its tokens.
@@ -37,7 +37,6 @@ struct eval {
     uint32_t *mixed;                         /* (n_tokens) */
     float *logp;
     struct run_log_eval last;                /* full, none and untrained from eval_open on */
-    double recalled_full, recalled_none;
 };
 
 /* The gists of step have to be the untrained ones. */

@@ -29,6 +29,10 @@ static const struct field step_fields[] = {
 static const struct field eval_fields[] = {
     { "full", offsetof(struct run_log_eval, full) },
     { "none", offsetof(struct run_log_eval, none) },
+    { "recalled_full", offsetof(struct run_log_eval, recalled_full) },
+    { "recalled_none", offsetof(struct run_log_eval, recalled_none) },
+    { "recalled_tokens_full", offsetof(struct run_log_eval, recalled_tokens_full) },
+    { "recalled_tokens_none", offsetof(struct run_log_eval, recalled_tokens_none) },
     { "seconds", offsetof(struct run_log_eval, seconds) },
 };
 static const struct field eval_lists[] = {
@@ -37,6 +41,7 @@ static const struct field eval_lists[] = {
     { "other", offsetof(struct run_log_eval, other) },
     { "rebuilt", offsetof(struct run_log_eval, rebuilt) },
     { "recalled", offsetof(struct run_log_eval, recalled) },
+    { "recalled_tokens", offsetof(struct run_log_eval, recalled_tokens) },
 };
 #define N_OF(a) (sizeof(a) / sizeof(*(a)))
 

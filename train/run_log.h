@@ -38,10 +38,13 @@ struct run_log_eval {
     double full, none;                    /* full attention; the segment alone */
     uint32_t n_ratios, ratios[RUN_LOG_RATIOS_MAX];
     double nll[RUN_LOG_RATIOS_MAX];
-    double untrained[RUN_LOG_RATIOS_MAX]; /* nll of the adapter that the run began with */
+    double untrained[RUN_LOG_RATIOS_MAX]; /* nll of the copy initialisation */
     double other[RUN_LOG_RATIOS_MAX];     /* nll with the memory of another document */
     double rebuilt[RUN_LOG_RATIOS_MAX];   /* tokens right, rebuilt from one gist each */
-    double recalled[RUN_LOG_RATIOS_MAX];  /* answers right of recall tasks */
+    double recalled[RUN_LOG_RATIOS_MAX];  /* recall tasks answered right */
+    double recalled_tokens[RUN_LOG_RATIOS_MAX]; /* tokens of their answers right */
+    double recalled_full, recalled_none;  /* the same without gists, as full and none */
+    double recalled_tokens_full, recalled_tokens_none;
     double seconds;
 };
 

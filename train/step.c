@@ -304,7 +304,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 }
 
 int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,
-                const uint8_t *carries, bool *ret)
+                const uint8_t *carries, struct step_recalled *ret)
 {
     const struct layout *l = layout_of(s, kind, ratio);
     struct head_loss loss;
@@ -319,7 +319,7 @@ int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uin
     if (r == 0)
         r = head_run(s->head, x, s->rows, n, 0, NULL, NULL, &loss);
     if (r == 0)
-        *ret = n > 0 && loss.n_right == n;
+        *ret = (struct step_recalled){ n, loss.n_right };
     return r;
 }
 

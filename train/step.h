@@ -50,8 +50,10 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 int step_score(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, uint32_t first,
                float *ret_logp);
 
-/* Whether each token that carries loss is the most probable one after those before it. */
-int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, const uint8_t *carries, bool *ret);
+/* Tokens that carry loss, and those of them that are the most probable ones after those before them. */
+struct step_recalled { uint32_t n, n_right; };
+int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids, const uint8_t *carries,
+                struct step_recalled *ret);
 
 /* Tokens of snippets that the decoder of train/ae.h gets right, from all gists of a sequence: the share. -ENOTSUP: there is no
  * decoder. */
