@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK 1024u /* rows whose logits stand in memory: for each block the output matrix is packed anew */
-#define ALIGN 64u
+#define BLOCK                                                                                      \
+    1024u /* rows whose logits stand in memory: for each block the output matrix is packed anew */
+#define ALIGN    64u
+#define REST_MIN 1e-6f /* a rest below it is rounding */
 
 struct head {
     const struct base *b;
@@ -74,12 +76,35 @@ static void logits(struct head *h, const float *x, const struct head_row *rows, 
              (struct gemm_mat){ h->z, b->m->n_vocab, GEMM_F32, false }, false);
 }
 
+/* The teacher's part of a row, before its weight. exps (n_vocab): exp(z - max), with this sum; picked: z of the teacher's ids.
+ * *ret_others: the derivative by the logit of any other id, as a factor of its q. */
+static double teacher_loss(const float *exps, double sum, float lse, const struct head_row *row,
+                           uint32_t n, const float *picked, float *ret_others)
+{
+    double loss = 0, p_rest = 1, q_rest = sum;
+
+    for (uint32_t k = 0; k < n; k++) {
+        double p = row->teacher_p[k];
+
+        loss += p > 0 ? p * (log(p) - ((double)picked[k] - lse)) : 0;
+        p_rest -= p;
+        q_rest -= exps[row->teacher_ids[k]];
+    }
+    q_rest = fmax(q_rest / sum, REST_MIN);
+    if (p_rest > REST_MIN)
+        loss += p_rest * log(p_rest / q_rest);
+    else
+        p_rest = 0;
+    *ret_others = (float)(1 - p_rest / q_rest);
+    return loss;
+}
+
 /* z (n_vocab) becomes the derivative by the logits. */
 static struct head_loss row_loss(float *z, uint32_t n_vocab, const struct head_row *row,
                                  uint32_t n_teacher, float *ret_logp)
 {
     float at = z[row->target], max = vec_max(z, n_vocab), picked[HEAD_TEACHER_MAX], sum, lse;
-    float all = row->weight + (row->teacher_ids ? row->teacher_weight : 0);
+    float teacher = row->teacher_ids ? row->teacher_weight : 0, others = 0;
     struct head_loss loss = { 0 };
 
     for (uint32_t k = 0; row->teacher_ids && k < n_teacher; k++)
@@ -89,14 +114,15 @@ static struct head_loss row_loss(float *z, uint32_t n_vocab, const struct head_r
     *ret_logp = at - lse;
     loss.n_right = at >= max;
     loss.targets = ((double)lse - at) * row->weight;
-    vec_scale(z, all / sum, n_vocab);
-    z[row->target] -= row->weight;
+    if (row->teacher_ids)
+        loss.teacher = teacher * teacher_loss(z, sum, lse, row, n_teacher, picked, &others);
+    vec_scale(z, (row->weight + teacher * others) / sum, n_vocab);
     for (uint32_t k = 0; row->teacher_ids && k < n_teacher; k++) {
-        float p = row->teacher_p[k];
+        float q = expf(picked[k] - lse);
 
-        loss.teacher += p > 0 ? (double)row->teacher_weight * p * (logf(p) - (picked[k] - lse)) : 0;
-        z[row->teacher_ids[k]] -= row->teacher_weight * p;
+        z[row->teacher_ids[k]] = row->weight * q + teacher * (q - row->teacher_p[k]);
     }
+    z[row->target] -= row->weight;
     return loss;
 }
 
@@ -148,11 +174,11 @@ int head_run(struct head *h, const float *x, const struct head_row *rows, uint32
     return gemm_error(h->gemm);
 }
 
-/* The n largest of z, by insertion: n is small. */
-static void top_of(const float *z, uint32_t n_vocab, uint32_t n, uint32_t *ids, float *p)
+/* The n largest of z, by insertion: n is small. z becomes something else. */
+static void top_of(float *z, uint32_t n_vocab, uint32_t n, uint32_t *ids, float *p)
 {
     uint32_t have = 0;
-    float sum = 0;
+    float max, sum;
 
     for (uint32_t i = 0; i < n_vocab; i++) {
         uint32_t at;
@@ -167,9 +193,10 @@ static void top_of(const float *z, uint32_t n_vocab, uint32_t n, uint32_t *ids, 
         p[at] = z[i];
         ids[at] = i;
     }
-    for (uint32_t k = n; k-- > 0;)
-        sum += p[k] = expf(p[k] - p[0]);
-    vec_scale(p, 1.0f / sum, n);
+    max = p[0];
+    sum = vec_exp(z, max, n_vocab);
+    for (uint32_t k = 0; k < n; k++)
+        p[k] = expf(p[k] - max) / sum;
 }
 
 int head_top(struct head *h, const float *x, const struct head_row *rows, uint32_t n_rows,

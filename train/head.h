@@ -2,8 +2,9 @@
  *
  *     loss = sum over rows of weight * -log softmax(Wout norm(x))[target]
  *
- * A row may have a teacher too: the k most likely ids of the full-attention model with their probabilities p, softmax over
- * these k. It adds teacher_weight * sum_k p_k (log p_k - log q_k), q the softmax over the whole vocabulary.
+ * A row may have a teacher too: the k most likely ids of the full-attention model with their probabilities p. It adds
+ * teacher_weight * (sum_k p_k (log p_k - log q_k) + p_rest (log p_rest - log q_rest)), q the softmax of this row, rest all other
+ * ids together: without the rest q would learn that they don't occur.
  * Rows go through in blocks, so that the logits of a sequence never stand in memory at once.
  *
  * Source     paper 3.1 (language modelling), 3.3 (weights); distillation is beyond the paper.
@@ -42,7 +43,7 @@ void head_close(struct head *h);
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n, uint32_t n_teacher,
              float *ret_logp, float *dx, struct head_loss *ret_loss);
 
-/* The n most likely ids of each row, most likely first, with their probabilities among each other: (rows, n) each. */
+/* The n most likely ids of each row, most likely first, with their probabilities: (rows, n) each. */
 int head_top(struct head *h, const float *x, const struct head_row *rows, uint32_t n_rows, uint32_t n,
              uint32_t *ret_ids, float *ret_p);
 

@@ -100,8 +100,6 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
     s->gist = g;
     s->n_tokens = n_tokens;
     s->rule = *rule;
-    if (rule->distill_top > HEAD_TEACHER_MAX)
-        s->rule.distill_top = HEAD_TEACHER_MAX;
     r = make_layouts(s);
     if (r == 0)
         r = net_open(g->b, s->max_rows, checkpointing, g->shape.method == ADAPTER_COARSE_REC,

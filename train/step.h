@@ -18,7 +18,7 @@ struct teacher;
 struct step_rule {
     double lm;               /* language modelling */
     double distill;          /* divergence from the base with full attention */
-    uint32_t distill_top;    /* over its so many most probable tokens */
+    uint32_t distill_top;    /* over its so many most probable tokens, up to HEAD_TEACHER_MAX */
     bool tie;                /* paper 3.3: tokens of lm are weighed by exp(min(log P_full - log P_segment, gamma)), a softmax over
                               * the sequence's tokens times their number. (The paper prints the fraction the other way
                               * round, against its own words and LongPPL.) */

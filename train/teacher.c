@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 #define MAGIC   "gist-teacher"
-#define VERSION 1u
+#define VERSION 2u
 
 struct file_head {
     char magic[16];

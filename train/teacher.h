@@ -1,7 +1,7 @@
 /* train/teacher.h - what the base model said about each sequence, on disk, so that it is asked once.
  *
  * For every row of a sequence that carries loss, in order: the base's most probable ids under full attention, and their
- * probabilities among each other (train/head.h). A record a sequence, at a place that its number gives; the file is sparse.
+ * probabilities (train/head.h). A record a sequence, at a place that its number gives; the file is sparse.
  *
  *     0         16         24      32          64                                            64 + n record_len
  *     | magic   | version  | key   | n_rows, top, zeros | record 0 | record 1 | ...

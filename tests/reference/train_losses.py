@@ -58,15 +58,17 @@ def tie_weights(base, ids, length, rows, gamma, full, sinks=0):
 
 @torch.no_grad()
 def teacher_top(base, rows, k, full):
-    """The k largest logits of full attention at each row, the largest first: (values, ids)."""
-    values, ids = base.logits(full[rows]).topk(k, -1)
-    return values.to(base.dtype), ids
+    """The k largest log-probabilities under full attention at each row, the largest first: (values, ids)."""
+    return torch.log_softmax(base.logits(full[rows]).to(base.dtype), -1).topk(k, -1)
 
 
 def distill_loss(logp, values, ids):
-    """Of each row; logp (rows, n_vocab): the student's log-softmax over the whole vocabulary."""
-    p = torch.log_softmax(values, -1)
-    return (p.exp() * (p - logp.gather(1, ids))).sum(-1)
+    """Of each row; logp (rows, n_vocab): the student's log-softmax. All ids that are not the teacher's are one event."""
+    q = logp.gather(1, ids)
+    p_rest = (1 - values.exp().sum(-1)).clamp(min=0)
+    q_rest = (1 - q.exp().sum(-1)).clamp(min=1e-6)
+    rest = torch.where(p_rest > 1e-6, p_rest * (p_rest.clamp(min=1e-30) / q_rest).log(), torch.zeros_like(p_rest))
+    return (values.exp() * (values - q)).sum(-1) + rest
 
 
 class Decoder:
@@ -136,7 +138,7 @@ def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, 
         out["lm"] = mean_of_means(nll, rows[0], len(ids))
         loss = loss + weights["lm"] * out["lm"]
     if weights.get("distill"):
-        values, best = out["teacher.logits"], out["teacher.ids"] = teacher_top(base, rows, top, full)
+        values, best = out["teacher.logp"], out["teacher.ids"] = teacher_top(base, rows, top, full)
         out["distill"] = mean_of_means(distill_loss(logp, values, best), rows[0], len(ids))
         loss = loss + weights["distill"] * out["distill"]
     if weights.get("ae"):

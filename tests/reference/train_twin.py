@@ -22,8 +22,8 @@ One step, for a sequence of T tokens x in S segments of L tokens, ratio r, s sin
              t >= L, but for gists that stand in the segment (in-segment): the first segment depends on them too
     TIE      w = n softmax(min(log P(x_{t+1} | all before) - log P(x_{t+1} | its segment), gamma)) over these n
              rows, by the base; a row's segment is the row's own, behind the sinks. Without: w = 1
-    distill  mean over these rows of sum_k p_k (log p_k - log q_k): p the softmax of the base's k largest logits
-             with full attention, q the gist model's over the whole vocabulary
+    distill  mean over these rows of sum_k p_k (log p_k - log q_k): p and q the probabilities of the base's k most
+             probable tokens, by the base with full attention and by the gist model, and of all other tokens together
     AE       mean over gists and tokens of their snippets of -log P(x_j | g, [ae]_r, x_<j): one block of the base's
              shape, at first its last layer. Rows are [ae]_r, x_1, ..., x_{r-1} at positions 1, ..., r. The slot at
              position 0 is a key and a value only: linear maps of the memory entry's [k, v of layer 0, k, v of

@@ -30,7 +30,7 @@ and tensors
     run.N.rows           (n) rows (positions of raw tokens) that carry loss, ascending
     run.N.logprobs       (n) log P of the token after each
     run.N.tie            (n) token weights, where they are
-    run.N.teacher.ids, run.N.teacher.logits   (n, k) the teacher's, largest first, where they are
+    run.N.teacher.ids, run.N.teacher.logp   (n, k) the teacher's, largest first, where they are
     run.N.grad.NAME      d loss / d adapter.NAME, of every trained tensor; run.N.grad.ae.NAME of the decoder's
 
 train_smollm2_steps20.vec instead has 20 steps, a sequence each (batch of one): metadata steps, lr (peak), warmup,
