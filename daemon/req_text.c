@@ -56,22 +56,6 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     return e < 0 ? e : encode_take_text(&t->encode, parts, m->u.tokenize.special);
 }
 
-static bool tokenize_work(struct sched *s, struct request *r)
-{
-    struct tokenize *t = r->state;
-    int e;
-
-    /* A reader that is behind is not run further ahead of. */
-    if (t->encode.n_ids - t->n_sent >= 64 * ENCODE_SLICE_IDS)
-        return false;
-    e = encode_step(&t->encode);
-    if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
-    else if (e == 1)
-        finish_tokens(s, r);
-    return true;
-}
-
 static int tokenize_flush(struct sched *s, struct request *r)
 {
     struct tokenize *t = r->state;
@@ -94,6 +78,23 @@ static int tokenize_flush(struct sched *s, struct request *r)
         t->n_sent += n;
     }
     return 0;
+}
+
+static bool tokenize_work(struct sched *s, struct request *r)
+{
+    struct tokenize *t = r->state;
+    int e;
+
+    /* A reader that is behind is not run further ahead of. Whether it still is shows when we send, and
+     * only then is the daemon woken when there is room. */
+    if (t->encode.n_ids - t->n_sent >= 64 * ENCODE_SLICE_IDS && tokenize_flush(s, r) < 0)
+        return false;
+    e = encode_step(&t->encode);
+    if (e < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+    else if (e == 1)
+        finish_tokens(s, r);
+    return true;
 }
 
 static void tokenize_fini(struct request *r)
