@@ -4,6 +4,7 @@
  * memory that grows with the text, usage that does not say what is there. */
 
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/nasty.h"
 
 #include <errno.h>
 #include <math.h>
@@ -536,6 +537,72 @@ static void longer_than_the_window(void **state)
     gist_disconnect(c);
 }
 
+static gist_session *open_long(gist_conn *c)
+{
+    struct gist_policy p = { .size = sizeof(p), .segment = 512, .memory = &memories[0] };
+    gist_session *s;
+
+    assert_int_equal(gist_open(c, &p, &s), 0);
+    return s;
+}
+
+/* The session has the n ids of the first one: shared tokens are those that were found to be the same, up to the
+ * page that the last one stands in. */
+static void expect_same(gist_session *s, int err, const struct gist_usage *u, size_t n, bool first,
+                        struct answer *want)
+{
+    struct answer got;
+
+    assert_int_equal(err, 0);
+    assert_int_equal(u->prompt_tokens, n);
+    assert_int_equal(u->shared_tokens, first ? 0 : (n - 1) / 16 * 16);
+    assert_int_equal(u->computed_tokens + u->shared_tokens, n);
+    generate(s, 20, first ? want : &got);
+    if (!first)
+        assert_memory_equal(got.ids, want->ids, 20 * sizeof(*got.ids));
+    gist_close(s);
+}
+
+/* A text of several of the channel's arenas has the ids of the whole, wherever its parts were cut: as
+ * text, as ids, and as a message in the model's template. */
+static void text_in_parts(void **state)
+{
+    static const char *const args[] = { "--arena-bytes", "256K", "--kv-bytes", "256M", NULL };
+    static const char head[] = "<|im_start|>system\nYou are a test.<|im_end|>\n<|im_start|>user\n";
+    static const char end[] = "<|im_end|>\n<|im_start|>assistant\n";
+    char *message = nasty_text(300000, 5), *text;
+    struct gist_message msg = { "user", message };
+    struct daemon_fixture small;
+    struct gist_usage usage;
+    struct answer want;
+    gist_session *s;
+    gist_conn *c;
+    uint32_t *ids;
+    size_t n;
+    int e;
+
+    (void)state;
+    assert_true(asprintf(&text, "%s%s%s", head, message, end) > 0);
+    daemon_fixture_start(&small, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(&small);
+    assert_int_equal(gist_tokenize(c, text, strlen(text), GIST_SPECIAL, &ids, &n), 0);
+    s = open_long(c);
+    e = gist_append_tokens(s, ids, n, &usage);
+    expect_same(s, e, &usage, n, true, &want);
+    s = open_long(c);
+    e = gist_append_text(s, text, strlen(text), GIST_SPECIAL, &usage);
+    expect_same(s, e, &usage, n, false, &want);
+    s = open_long(c);
+    e = gist_append_chat(s, &msg, 1, GIST_OPEN_ANSWER, &usage);
+    expect_same(s, e, &usage, n, false, &want);
+    assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    gist_disconnect(c);
+    daemon_fixture_stop(&small);
+    free(ids);
+    free(message);
+    free(text);
+}
+
 /* What does not fit at one ratio fits when older text climbs, within the budget, to the end of the ladder. */
 static void older_text_climbs(void **state)
 {
@@ -633,6 +700,7 @@ int main(void)
         cmocka_unit_test(beginnings_are_read_once),
         cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),
+        cmocka_unit_test(text_in_parts),
         cmocka_unit_test(older_text_climbs),
         cmocka_unit_test(refuses_bad_memory),
     };
