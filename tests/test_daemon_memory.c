@@ -519,10 +519,11 @@ static void longer_than_the_window(void **state)
     for (size_t n = 1000; n <= 14000; n += 1000, done += 1000) {
         assert_int_equal(gist_append_tokens(s, ids + done, 1000, &usage), 0);
         assert_int_equal(usage.prompt_tokens, n);
-        /* A segment that has just become full waits for the next token. */
-        assert_int_equal(usage.gist_tokens, (n - 1) / SEGMENT * SEGMENT);
-        assert_int_equal(usage.gists,
-                         (n - 1) / SEGMENT * 2 + 31); /* 4 sinks, (64 - 4) % 32 left, 1 */
+        /* A segment that has just become full waits for the next token. Of the first one 4 sinks and
+         * (64 - 4) % 32 tokens stay as they are, and one gist stands for the rest. */
+        assert_int_equal(usage.gist_tokens, (n - 1) / SEGMENT * SEGMENT - 32);
+        assert_int_equal(usage.gists, (n - 1) / SEGMENT * 2 - 1);
+        assert_int_equal(usage.raw_tokens, n - usage.gist_tokens);
         assert_int_equal(gist_stats(c, &st), 0);
         assert_true(st.sessions[0].pages <= n / SEGMENT + 2 + 4);
     }
@@ -601,6 +602,39 @@ static void text_in_parts(void **state)
     free(ids);
     free(message);
     free(text);
+}
+
+/* How usage counts what stays raw of the first segment, by the compressor; others have no such tokens. */
+static void usage_says_what_is_raw(void **state)
+{
+    static const struct {
+        size_t memory;
+        uint32_t raw, first; /* tokens and gists of the first segment */
+        uint32_t gists;      /* of each other */
+    } cases[] = {
+        { 0, 0, 0, 0 },       /* none */
+        { 1, 4, 15, 16 },     /* fine-kv 4: 4 sinks, 60 / 4 */
+        { 2, 0, 4, 4 },       /* fine-kv 16, no sinks */
+        { 3, 4, 7 + 4, 8 },   /* select 8: 4 sinks, 60 / 8, and 60 % 8 more of its choice */
+        { 4, 3, 30 + 1, 32 }, /* select 2: 3 sinks, 61 / 2, 61 % 2 */
+    };
+    gist_conn *c = daemon_fixture_connect(&d);
+    uint32_t ids[500];
+
+    (void)state;
+    fill(ids, 500, 80);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        gist_session *s = open_session(c, &memories[cases[i].memory]);
+        uint32_t n = (500 - memories[cases[i].memory].keep_tail) / SEGMENT;
+        struct gist_usage usage;
+
+        assert_int_equal(gist_append_tokens(s, ids, 500, &usage), 0);
+        assert_int_equal(usage.raw_tokens, 500 - n * SEGMENT + cases[i].raw);
+        assert_int_equal(usage.gist_tokens, n * SEGMENT - cases[i].raw);
+        assert_int_equal(usage.gists, cases[i].first + (n - 1) * cases[i].gists);
+        gist_close(s);
+    }
+    gist_disconnect(c);
 }
 
 /* What does not fit at one ratio fits when older text climbs, within the budget, to the end of the ladder. */
@@ -701,6 +735,7 @@ int main(void)
         cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),
         cmocka_unit_test(text_in_parts),
+        cmocka_unit_test(usage_says_what_is_raw),
         cmocka_unit_test(older_text_climbs),
         cmocka_unit_test(refuses_bad_memory),
     };
