@@ -156,7 +156,8 @@ struct gist_message { const char *role; const char *text; };
 #define GIST_SPECIAL     1u           /* special tokens in the text are special */
 #define GIST_OPEN_ANSWER 2u           /* chat: end with the head of an assistant's turn */
 
-/* Reads text into the session. Long text is sent in parts; it is tokenised as one. */
+/* Read into the session all that is given, or nothing, if they fail. Texts and lists of any length are
+ * sent in parts and read as one: the tokens are those of the whole. */
 GIST_API int gist_append_text(gist_session *s, const char *text, size_t len, unsigned flags,
                               struct gist_usage *ret_usage);
 GIST_API int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n,

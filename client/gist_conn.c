@@ -54,7 +54,9 @@ int gist_set_errno(gist_conn *c, int err)
         return gist_set_error(c, GIST_E_BAD_REQUEST, err,
                               "an argument is wrong, or a struct's size is not set");
     case -EMSGSIZE:
-        return gist_set_error(c, GIST_E_BAD_REQUEST, err, "the request is too large");
+        return gist_set_error(c, GIST_E_BAD_REQUEST, err,
+                              "the request has more than %u bytes beside its text and ids",
+                              CHAN_FRAME_MAX);
     default:
         return gist_set_error(c, GIST_E_INTERNAL, err, "%s", strerror(-err));
     }

@@ -7,13 +7,14 @@
  *     (new) ---------------> QUEUED ---------> IN FLIGHT -----------------------> DONE
  *                              ^                  |      gist_fail(): all of them   |
  *                              +------------------+                                 v
- *                                 a part of a long text was               on_done, and freed if
+ *                                 a part of long bulk was                 on_done, and freed if
  *                                 answered: the next one                  nobody waits for it
  *
- * Long texts go in parts of a quarter of the arena, each a request of its own on the wire, sent
- * when the one before it was answered: an error then leaves no part behind in the daemon that
- * would become the beginning of the next text. The queue is first in, first out, but Cancel goes
- * to its front.
+ * Bulk (text, token ids) of any length goes in parts of a quarter of the arena, each a request of
+ * its own on the wire, sent when the one before it was answered: an error then leaves no part behind
+ * in the daemon that would become the beginning of the next text. The daemon reads nothing before it
+ * has the last part, and then all as one: where the cuts are is of no consequence. The queue is first
+ * in, first out, but Cancel goes to its front.
  *
  * A reply is handled with the channel's message still held, and callbacks run from there. They may
  * submit, so sending must not wait; they may not wait, so gist_run refuses. What ends a connection
@@ -51,7 +52,7 @@ struct gist_request {
     uint64_t handle;                  /* id of the first part: what the caller knows it by */
     struct wire_req msg;              /* its id is that of the part in flight */
     const uint8_t *bulk;
-    size_t bulk_len, sent, part_max;  /* part_max 0: goes in one piece or not at all */
+    size_t bulk_len, sent;
     void *owned;                      /* bulk, or what msg points to, if that is a copy of ours */
     bool queued, in_flight, waited_for, done;
     bool cancel;                      /* wanted; sent as soon as the last part is in flight */
@@ -112,7 +113,7 @@ int gist_submit(const struct gist_request *r, uint64_t *ret_request);
 /* Ends the connection and every request. Returns err. */
 int gist_fail(gist_conn *c, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Bytes of a long text that go at once: a quarter of the arena. */
+/* Bytes of bulk that go at once: a quarter of the arena. */
 size_t gist_part_max(const gist_conn *c);
 
 /* Asks the daemon to cancel r. */

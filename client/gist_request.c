@@ -140,20 +140,20 @@ static void set_more(struct wire_req *m, bool more)
         m->u.score.more = more;
     else if (m->kind == WIRE_TOKENIZE)
         m->u.tokenize.more = more;
+    else if (m->kind == WIRE_DETOKENIZE)
+        m->u.detokenize.more = more;
 }
 
 /* Sends the next part of r. -EAGAIN: no room. */
 static int send_part(struct gist_request *r)
 {
     gist_conn *c = r->conn;
-    size_t len, n = r->bulk_len - r->sent;
+    size_t len, n = r->bulk_len - r->sent, most = gist_part_max(c);
     uint8_t *frame, *bulk;
     int err;
 
-    if (r->part_max && n > r->part_max)
-        n = r->part_max;
-    if (n > UINT32_MAX)
-        return -EMSGSIZE;
+    if (n > most)
+        n = most;
     r->msg.bulk_len = n;
     set_more(&r->msg, r->sent + n < r->bulk_len);
     /* Packed in private memory: packing reads back what it wrote, which in the arena could be
@@ -177,16 +177,6 @@ static bool all_sent(const struct gist_request *r)
     return !r->queued;
 }
 
-static void set_send_error(const struct gist_request *r, int err)
-{
-    if (err == -EMSGSIZE)
-        gist_set_error(r->conn, GIST_E_BAD_REQUEST, err,
-                       "the request has %zu bytes and goes in one piece; the channel takes %u",
-                       r->bulk_len, chan_bulk_max(r->conn->chan, 256));
-    else
-        gist_set_errno(r->conn, err);
-}
-
 static void send_cancel(struct gist_request *r);
 
 /* Sends what the channel has room for. */
@@ -207,7 +197,7 @@ static void pump(gist_conn *c)
         if (err == -EPROTO) {
             gist_fail(c, err, "gistd broke the protocol: a ring's head is out of bounds");
         } else if (err < 0) {
-            set_send_error(r, err);
+            gist_set_errno(c, err);
             finish(r, err);
         } else if (r->sent == r->bulk_len) {
             unqueue(r);

@@ -106,7 +106,6 @@ int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gis
     if (err < 0)
         return err;
     r = make_score(c, &o, WIRE_SCORE_TEXT, text, len);
-    r.part_max = gist_part_max(c);
     err = gist_run(&r, -1);
     if (err < 0)
         free_arrays(&r);
@@ -116,7 +115,7 @@ int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gis
 }
 
 /* How many ids go in one request. Windows are read each from nothing, so that a list may be cut
- * between two of them without a change of its scores. */
+ * between two of them without a change of its scores, and the daemon need not keep all of it. */
 static size_t ids_at_once(gist_conn *c, uint32_t window)
 {
     size_t most = gist_part_max(c) / sizeof(uint32_t);
@@ -206,7 +205,6 @@ int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags, ui
     r.msg.u.tokenize.special = flags & GIST_SPECIAL;
     r.bulk = (const uint8_t *)text;
     r.bulk_len = len;
-    r.part_max = gist_part_max(c);
     r.on_reply = keep_tokens;
     err = gist_run(&r, -1);
     if (err < 0) {
@@ -233,8 +231,6 @@ int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text
     struct gist_request r = gist_request_make(c, WIRE_DETOKENIZE);
     int err;
 
-    if (n > UINT32_MAX / sizeof(*ids))
-        return gist_set_errno(c, -EMSGSIZE);
     r.bulk = (const uint8_t *)ids;
     r.bulk_len = n * sizeof(*ids);
     r.on_reply = keep_text;

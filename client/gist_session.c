@@ -154,7 +154,6 @@ static struct gist_request make_append_text(gist_session *s, const char *text, s
     struct gist_request r = make_append(s, WIRE_APPEND_TEXT, text, len);
 
     r.msg.u.append.special = flags & GIST_SPECIAL;
-    r.part_max = gist_part_max(s->conn);
     return r;
 }
 
@@ -183,11 +182,8 @@ int gist_append_text_start(gist_session *s, const char *text, size_t len, unsign
 
 int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n, struct gist_usage *ret_usage)
 {
-    struct gist_request r;
+    struct gist_request r = make_append(s, WIRE_APPEND_TOKENS, ids, n * sizeof(*ids));
 
-    if (n > UINT32_MAX / sizeof(*ids))
-        return gist_set_errno(s->conn, -EMSGSIZE);
-    r = make_append(s, WIRE_APPEND_TOKENS, ids, n * sizeof(*ids));
     return run_append(&r, ret_usage);
 }
 

@@ -21,7 +21,12 @@
 
 TAILQ_HEAD(session_list, session);
 
-enum client_parts { CLIENT_PARTS_SCORE, CLIENT_PARTS_TOKENIZE, CLIENT_PARTS__N };
+enum client_parts {
+    CLIENT_PARTS_SCORE,
+    CLIENT_PARTS_TOKENIZE,
+    CLIENT_PARTS_DETOKENIZE,
+    CLIENT_PARTS__N
+};
 
 struct client {
     TAILQ_ENTRY(client) link;
@@ -36,7 +41,7 @@ struct client {
     struct pool_account account; /* of all its sessions */
     struct session_list sessions;
     uint32_t n_sessions, n_requests;
-    struct encode_text parts[CLIENT_PARTS__N]; /* of texts that go on in the next request */
+    struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */
     struct request requests[CLIENT_REQUESTS_ALL];
 };
 

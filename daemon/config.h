@@ -1,12 +1,11 @@
 /* daemon/config.h - the options of a daemon, gathered once at start.
  *
  * A flag comes before the environment, the environment before the config file, the file before the
- * default. The table is daemon/options.def; --config, --check-config, --print-config, --help and
- * --version are flags only.
+ * default. The table is daemon/options.def, its reader engine/options.h; --config, --check-config,
+ * --print-config, --help and --version are flags only.
  *
- * The config file has lines of `key = value`; empty lines and lines that begin with # are left out. Without
- * --config it is $XDG_CONFIG_HOME/gistd/gistd.conf (~/.config when that is not set) if it is there,
- * else /etc/gistd/gistd.conf if that is there. Only one file is read.
+ * Without --config the config file is $XDG_CONFIG_HOME/gistd/gistd.conf (~/.config when that is not set)
+ * if it is there, else /etc/gistd/gistd.conf if that is there. Only one file is read.
  *
  * Ownership  a plain struct, no pointers.
  * Errors     -EINVAL (a bad value or flag), or the errno of the config file; why has one sentence:
@@ -15,14 +14,9 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
-#include "engine/why.h"
+#include "engine/options.h"
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-
-#define CONFIG_TEXT_MAX   1023
+#define CONFIG_TEXT_MAX   OPTIONS_TEXT_MAX
 #define CONFIG_SOCKET_MAX 107 /* sun_path with its NUL */
 
 enum config_action { CONFIG_SERVE, CONFIG_HELP, CONFIG_VERSION, CONFIG_CHECK, CONFIG_PRINT };
@@ -32,13 +26,7 @@ enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_F32, CONFIG_KV_Q8_0 };
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 
 struct config {
-#define CONFIG_FIELD_TEXT(f)           char f[CONFIG_TEXT_MAX + 1];
-#define CONFIG_FIELD_SIZE(f)           uint64_t f;
-#define CONFIG_FIELD_COUNT(f)          uint32_t f;
-#define CONFIG_FIELD_CHOICE(f)         uint32_t f;
-#define CONFIG_FIELD_YES(f)            bool f;
-#define CONFIG_FIELD_MODE(f)           uint32_t f;
-#define OPTION(field, name, kind, ...) CONFIG_FIELD_##kind(field)
+#define OPTION(field, name, kind, ...) OPTIONS_FIELD_##kind(field)
 #include "daemon/options.def"
 #undef OPTION
     enum config_action action;

@@ -353,20 +353,20 @@ bool memory_full(const struct memory *m, uint32_t n_more)
     return ladder_room(&m->policy, &l, n) == 0;
 }
 
-/* Keys of the segments that were compressed. */
-static uint32_t n_gists(const struct memory *m)
-{
-    uint32_t n = m->ladder.n_at[1];
-    const struct seq_segment *last = m->seq->segments + n - 1;
-
-    return n ? last->base + last->n_keys - m->seq->pos0 : 0;
-}
-
 void memory_account(const struct memory *m, struct wire_usage *u)
 {
-    u->gist_tokens = m->ladder.n_at[1] * m->seq->seg_len;
+    uint32_t n = m->ladder.n_at[1], seg_len = m->seq->seg_len, n_raw = 0, n_keys = 0;
+
+    if (n) {
+        const struct seq_segment *last = &m->seq->segments[n - 1];
+
+        n_raw = compress_n_raw(&m->policy.spec, seg_len, 0) +
+                (n - 1) * compress_n_raw(&m->policy.spec, seg_len, 1);
+        n_keys = last->base + last->n_keys - m->seq->pos0;
+    }
+    u->gist_tokens = n * seg_len - n_raw;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
-    u->gists = n_gists(m);
+    u->gists = n_keys - n_raw;
 }
 
 uint32_t memory_gist_pages(const struct memory *m)

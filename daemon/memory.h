@@ -90,7 +90,8 @@ bool memory_full(const struct memory *m, uint32_t n_more);
 /* Pages of compressed segments. */
 uint32_t memory_gist_pages(const struct memory *m);
 
-/* How the ids that are there were kept: raw_tokens, gist_tokens, gists. */
+/* How the ids that are there were kept: raw_tokens (with those of compressed segments that stay raw),
+ * gist_tokens, gists. */
 void memory_account(const struct memory *m, struct wire_usage *u);
 
 #endif

@@ -12,9 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of text that can't be too long yet: tokens of more than 32 bytes are rare. What is longer is
+/* Bytes of bulk that can't be too much yet: tokens of more than 32 bytes are rare. What is longer is
  * refused before it is encoded. */
-#define TEXT_MAX(context) (32 * (size_t)(context) + 65536)
+#define BULK_MAX(context) (32 * (size_t)(context) + 65536)
 
 struct append {
     struct encode encode; /* ids: the session's pending token, if any, comes first */
@@ -23,53 +23,51 @@ struct append {
     bool reading;
     uint32_t done;   /* ids that were read */
     uint32_t shared; /* of them by others before */
-    bool special, text;
+    bool special;
     enum chat_at chat_after;
     uint64_t reading_ns; /* since when */
 };
 
 /* --- start -------------------------------------------------------------------------------------- */
 
-static bool text_fits(struct sched *s, struct request *r, uint64_t len)
+static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req *m)
 {
     uint32_t had = session_len(r->session), limit = r->session->seq.max_tokens;
+    uint64_t len = r->session->parts.len + m->bulk_len;
+    bool ids = m->u.append.kind == WIRE_APPEND_TOKENS;
 
-    if (len <= TEXT_MAX(limit))
+    if (len <= BULK_MAX(limit))
         return true;
     request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-                 (struct request_numbers){ had, len / 32, limit },
-                 "context_length_exceeded: the session has %u tokens, this text has %" PRIu64
+                 (struct request_numbers){ had, len / (ids ? 4 : 32), limit },
+                 "context_length_exceeded: the session has %u tokens, %s %" PRIu64
                  " bytes, more than %u tokens can hold",
-                 had, len, limit);
+                 had, ids ? "these ids have" : "this text has", len, limit);
     return false;
 }
 
-static int add_text(struct request *r, struct append *a, const struct wire_req *m,
-                    const uint8_t *bulk)
+static int add_text(struct append *a, const struct wire_req *m, struct encode_text *parts)
 {
-    struct encode_text *parts = &r->session->text;
-    int e = encode_text_add(parts, bulk, m->bulk_len);
-
     a->special = m->u.append.special;
-    a->text = true;
     if (a->chat_after == CHAT_AT_START)
         a->chat_after = CHAT_AT_NEXT;
-    return e < 0 ? e : encode_take_text(&a->encode, parts, a->special);
+    return encode_take_text(&a->encode, parts, a->special);
 }
 
 static int add_tokens(struct sched *s, struct request *r, struct append *a,
-                      const struct wire_req *m, const uint8_t *bulk)
+                      struct encode_text *parts)
 {
     struct encode *en = &a->encode;
     size_t first = en->n_ids;
     int e;
 
-    if (m->bulk_len % 4) {
+    if (parts->len % 4) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found %" PRIu64 " bytes of token ids, expected a multiple of 4", m->bulk_len);
+                     "found %zu bytes of token ids, expected a multiple of 4", parts->len);
         return 0;
     }
-    e = encode_ids(en, bulk, m->bulk_len / 4);
+    e = encode_ids(en, parts->s, parts->len / 4);
+    encode_text_fini(parts);
     if (e < 0)
         return e;
     for (size_t i = first; i < en->n_ids; i++) {
@@ -93,45 +91,42 @@ static int emit_piece(void *arg, const struct chat_piece *p)
     return encode_add(&a->encode, p->text, p->len, p->special);
 }
 
-/* The messages' texts lie one after the other in copy. -EBADMSG: they don't fill it. */
-static int split_messages(const struct wire_req *m, const char *copy, struct chat_message *ret)
+/* The messages' texts lie one after the other. -EBADMSG: they don't fill it. */
+static int split_messages(const struct wire_req *m, const struct encode_text *texts,
+                          struct chat_message *ret)
 {
+    const char *s = texts->s ? texts->s : "";
     uint64_t off = 0;
 
     for (uint32_t i = 0; i < m->u.append.n_messages; i++) {
         uint64_t len = m->u.append.messages[i].text_len;
 
-        if (len > m->bulk_len - off)
+        if (len > texts->len - off)
             return -EBADMSG;
-        ret[i] = (struct chat_message){ m->u.append.messages[i].role, copy + off, len };
+        ret[i] = (struct chat_message){ m->u.append.messages[i].role, s + off, len };
         off += len;
     }
-    return off == m->bulk_len ? 0 : -EBADMSG;
+    return off == texts->len ? 0 : -EBADMSG;
 }
 
-static int render(struct sched *s, struct append *a, const struct wire_req *m, const uint8_t *bulk)
+static int render(struct sched *s, struct append *a, const struct wire_req *m,
+                  const struct encode_text *texts)
 {
     uint32_t n = m->u.append.n_messages;
     struct chat_message *msgs = calloc(n + 1, sizeof(*msgs));
-    char *copy = malloc(m->bulk_len + 1); /* the client may change its bytes at any time */
-    int e = msgs && copy ? 0 : -ENOMEM;
+    int e = msgs ? split_messages(m, texts, msgs) : -ENOMEM;
 
-    if (e == 0) {
-        if (m->bulk_len)
-            memcpy(copy, bulk, m->bulk_len);
-        e = split_messages(m, copy, msgs);
-    }
     if (e == 0)
         e = chat_render(s->backend.chat, msgs, n, a->chat_after, m->u.append.open_answer,
                         emit_piece, a);
-    free(copy);
     free(msgs);
     return e;
 }
 
 static int add_chat(struct sched *s, struct request *r, struct append *a, const struct wire_req *m,
-                    const uint8_t *bulk)
+                    struct encode_text *parts)
 {
+    size_t len = parts->len;
     int e;
 
     if (!s->backend.chat) {
@@ -139,7 +134,8 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
                      "%.300s; send plain text instead", s->backend.chat_why.text);
         return 0;
     }
-    e = render(s, a, m, bulk);
+    e = render(s, a, m, parts);
+    encode_text_fini(parts);
     a->chat_after = m->u.append.open_answer ? CHAT_AT_OPEN_TURN : CHAT_AT_NEXT;
     if (e == -EINVAL)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
@@ -147,8 +143,7 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
                      "system, user and assistant");
     else if (e == -EBADMSG)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "the messages' lengths don't add up to the %" PRIu64 " bytes of text",
-                     m->bulk_len);
+                     "the messages' lengths don't add up to the %zu bytes of text", len);
     else
         return e;
     return 0;
@@ -170,9 +165,9 @@ static int add_before(struct sched *s, struct request *r, struct append *a,
     return 0;
 }
 
-static int start_whole(struct sched *s, struct request *r, const struct wire_req *m,
-                       const uint8_t *bulk)
+static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
 {
+    struct encode_text *parts = &r->session->parts;
     struct append *a = calloc(1, sizeof(*a));
     int e;
 
@@ -189,13 +184,13 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
         return e;
     switch (m->u.append.kind) {
     case WIRE_APPEND_TOKENS:
-        return add_tokens(s, r, a, m, bulk);
+        return add_tokens(s, r, a, parts);
     case WIRE_APPEND_CHAT:
-        return add_chat(s, r, a, m, bulk);
+        return add_chat(s, r, a, m, parts);
     case WIRE_APPEND_TEXT:
         break;
     }
-    return add_text(r, a, m, bulk);
+    return add_text(a, m, parts);
 }
 
 static void finish(struct sched *s, struct request *r)
@@ -213,23 +208,13 @@ static void finish(struct sched *s, struct request *r)
 static int append_start(struct sched *s, struct request *r, const struct wire_req *m,
                         const uint8_t *bulk)
 {
-    struct encode_text *parts;
-    bool text = m->u.append.kind == WIRE_APPEND_TEXT;
     int e;
 
-    if (!request_take_session(s, r, m->u.append.session))
+    if (!request_take_session(s, r, m->u.append.session) || !bulk_fits(s, r, m))
         return 0;
-    parts = &r->session->text;
-    if (!text && (parts->len || m->u.append.more)) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "only text comes in parts, and the last part is text too");
-        return 0;
-    }
-    if (m->u.append.kind != WIRE_APPEND_TOKENS && !text_fits(s, r, parts->len + m->bulk_len))
-        return 0;
-    if (!m->u.append.more)
-        return start_whole(s, r, m, bulk);
-    e = encode_text_add(parts, bulk, m->bulk_len);
+    e = encode_text_add(&r->session->parts, bulk, m->bulk_len);
+    if (e == 0 && !m->u.append.more)
+        return start_whole(s, r, m);
     if (e == 0)
         finish(s, r);
     return e;
@@ -381,7 +366,7 @@ static void append_undo(struct sched *s, struct request *r)
     (void)s;
     if (!r->session)
         return;
-    encode_text_fini(&r->session->text);
+    encode_text_fini(&r->session->parts);
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
 }

@@ -39,18 +39,18 @@ struct score {
 
 /* --- start and work: as Append's, with windows ---------------------------------------------------- */
 
-static int read_ids(struct sched *s, struct request *r, struct score *sc, const struct wire_req *m,
-                    const uint8_t *bulk)
+static int read_ids(struct sched *s, struct request *r, struct score *sc, struct encode_text *parts)
 {
     uint32_t n_vocab = s->backend.model->n_vocab;
     int e;
 
-    if (m->bulk_len % sizeof(uint32_t)) {
+    if (parts->len % sizeof(uint32_t)) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found %" PRIu64 " bytes of token ids, expected a multiple of 4", m->bulk_len);
+                     "found %zu bytes of token ids, expected a multiple of 4", parts->len);
         return 0;
     }
-    e = encode_ids(&sc->encode, bulk, m->bulk_len / sizeof(uint32_t));
+    e = encode_ids(&sc->encode, parts->s, parts->len / sizeof(uint32_t));
+    encode_text_fini(parts);
     if (e < 0)
         return e;
     for (size_t i = 0; i < sc->encode.n_ids; i++) {
@@ -114,9 +114,8 @@ static void finish(struct sched *s, struct request *r)
 }
 
 static int start_whole(struct sched *s, struct request *r, const struct wire_req *m,
-                       const uint8_t *bulk)
+                       struct encode_text *parts)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_SCORE];
     struct score *sc = calloc(1, sizeof(*sc));
     int e;
 
@@ -130,38 +129,21 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
-    if (m->u.score.kind == WIRE_SCORE_TOKENS)
-        return read_ids(s, r, sc, m, bulk);
-    e = encode_text_add(parts, bulk, m->bulk_len);
-    return e < 0 ? e : encode_take_text(&sc->encode, parts, false);
+    return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc, parts)
+                                                : encode_take_text(&sc->encode, parts, false);
 }
 
 static int score_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
     struct encode_text *parts = &r->client->parts[CLIENT_PARTS_SCORE];
-    int e;
 
-    if (m->u.score.kind == WIRE_SCORE_TOKENS && (parts->len || m->u.score.more)) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "only text comes in parts, and the last part is text too");
-        return 0;
-    }
-    if (parts->len + m->bulk_len > s->config->max_text) {
-        request_fail(s, r, WIRE_E_LIMIT,
-                     (struct request_numbers){ parts->len, m->bulk_len, s->config->max_text },
-                     "found a text of more than %" PRIu64 " bytes, which is the most",
-                     s->config->max_text);
-        return 0;
-    }
-    if (!check(s, r, m))
+    if (!check(s, r, m) || !request_collect(s, r, parts, bulk, m->bulk_len))
         return 0;
     if (!m->u.score.more)
-        return start_whole(s, r, m, bulk);
-    e = encode_text_add(parts, bulk, m->bulk_len);
-    if (e == 0)
-        finish(s, r);
-    return e;
+        return start_whole(s, r, m, parts);
+    finish(s, r);
+    return 0;
 }
 
 static size_t window_end(const struct score *sc)

@@ -16,7 +16,7 @@ struct tokenize {
     size_t n_sent;
 };
 
-static void forget_parts(struct sched *s, struct request *r)
+static void tokenize_undo(struct sched *s, struct request *r)
 {
     (void)s;
     encode_text_fini(&r->client->parts[CLIENT_PARTS_TOKENIZE]);
@@ -36,16 +36,8 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     struct tokenize *t;
     int e;
 
-    if (parts->len + m->bulk_len > s->config->max_text) {
-        request_fail(s, r, WIRE_E_LIMIT,
-                     (struct request_numbers){ parts->len, m->bulk_len, s->config->max_text },
-                     "found a text of more than %" PRIu64 " bytes, which is the most",
-                     s->config->max_text);
+    if (!request_collect(s, r, parts, bulk, m->bulk_len))
         return 0;
-    }
-    e = encode_text_add(parts, bulk, m->bulk_len);
-    if (e < 0)
-        return e;
     if (m->u.tokenize.more) {
         finish_tokens(s, r);
         return 0;
@@ -54,22 +46,6 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     r->state = t;
     e = t ? encode_init(&t->encode, s->backend.vocab, SIZE_MAX) : -ENOMEM;
     return e < 0 ? e : encode_take_text(&t->encode, parts, m->u.tokenize.special);
-}
-
-static bool tokenize_work(struct sched *s, struct request *r)
-{
-    struct tokenize *t = r->state;
-    int e;
-
-    /* A reader that is behind is not run further ahead of. */
-    if (t->encode.n_ids - t->n_sent >= 64 * ENCODE_SLICE_IDS)
-        return false;
-    e = encode_step(&t->encode);
-    if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
-    else if (e == 1)
-        finish_tokens(s, r);
-    return true;
 }
 
 static int tokenize_flush(struct sched *s, struct request *r)
@@ -94,6 +70,23 @@ static int tokenize_flush(struct sched *s, struct request *r)
         t->n_sent += n;
     }
     return 0;
+}
+
+static bool tokenize_work(struct sched *s, struct request *r)
+{
+    struct tokenize *t = r->state;
+    int e;
+
+    /* A reader that is behind is not run further ahead of. Whether it still is shows when we send, and
+     * only then is the daemon woken when there is room. */
+    if (t->encode.n_ids - t->n_sent >= 64 * ENCODE_SLICE_IDS && tokenize_flush(s, r) < 0)
+        return false;
+    e = encode_step(&t->encode);
+    if (e < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+    else if (e == 1)
+        finish_tokens(s, r);
+    return true;
 }
 
 static void tokenize_fini(struct request *r)
@@ -132,29 +125,47 @@ static int check_ids(struct sched *s, struct request *r, const struct detokenize
     return 0;
 }
 
+static void detokenize_undo(struct sched *s, struct request *r)
+{
+    (void)s;
+    encode_text_fini(&r->client->parts[CLIENT_PARTS_DETOKENIZE]);
+}
+
+/* The last of the text, or none when only a part of the ids came. */
+static void finish_text(struct sched *s, struct request *r)
+{
+    r->last = (struct wire_rep){ .kind = WIRE_TEXT };
+    r->last.u.text.text = "";
+    request_finish(s, r);
+}
+
 static int detokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
                             const uint8_t *bulk)
 {
+    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_DETOKENIZE];
     struct detokenize *d;
 
-    if (m->bulk_len % sizeof(uint32_t)) {
+    if (!request_collect(s, r, parts, bulk, m->bulk_len))
+        return 0;
+    if (m->u.detokenize.more) {
+        finish_text(s, r);
+        return 0;
+    }
+    if (parts->len % sizeof(uint32_t)) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found %" PRIu64 " bytes of token ids, expected a multiple of 4", m->bulk_len);
+                     "found %zu bytes of token ids, expected a multiple of 4", parts->len);
         return 0;
     }
     d = calloc(1, sizeof(*d));
     r->state = d;
     if (!d)
         return -ENOMEM;
-    d->n = m->bulk_len / sizeof(uint32_t);
+    d->n = parts->len / sizeof(uint32_t);
+    d->ids = (uint32_t *)(void *)parts->s;
+    *parts = (struct encode_text){ .s = NULL };
     d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->backend.token_max);
-    d->ids = malloc(m->bulk_len + 1);
     d->text = malloc(d->cap_text);
-    if (!d->ids || !d->text)
-        return -ENOMEM;
-    if (m->bulk_len)
-        memcpy(d->ids, bulk, m->bulk_len);
-    return check_ids(s, r, d);
+    return d->text ? check_ids(s, r, d) : -ENOMEM;
 }
 
 /* Decodes until a chunk is full or all is decoded. */
@@ -206,9 +217,7 @@ static bool detokenize_work(struct sched *s, struct request *r)
         return false;
     if (!d->ended || d->n_text > 0)
         return true;
-    r->last = (struct wire_rep){ .kind = WIRE_TEXT };
-    r->last.u.text.text = "";
-    request_finish(s, r);
+    finish_text(s, r);
     return true;
 }
 
@@ -228,12 +237,13 @@ const struct request_ops request_tokenize = {
     .start = tokenize_start,
     .work = tokenize_work,
     .flush = tokenize_flush,
-    .undo = forget_parts,
+    .undo = tokenize_undo,
     .fini = tokenize_fini,
 };
 const struct request_ops request_detokenize = {
     .name = "detokenize",
     .start = detokenize_start,
     .work = detokenize_work,
+    .undo = detokenize_undo,
     .fini = detokenize_fini,
 };

@@ -179,6 +179,21 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
     return true;
 }
 
+bool request_collect(struct sched *s, struct request *r, struct encode_text *parts,
+                     const uint8_t *bulk, uint64_t n)
+{
+    uint64_t most = s->config->max_text;
+
+    if (parts->len + n > most)
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ parts->len, n, most },
+                     "found more than %" PRIu64 " bytes of text or ids in one request, which is "
+                     "the most (--max-text)",
+                     most);
+    else if (encode_text_add(parts, bulk, n) < 0)
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+    return r->phase == REQUEST_WORK;
+}
+
 void request_drop(struct sched *s, struct request *r)
 {
     release_session(r);

@@ -23,6 +23,7 @@
 #include <sys/queue.h>
 
 struct client;
+struct encode_text;
 struct memory;
 struct request;
 struct sched;
@@ -106,6 +107,11 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
 
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
+
+/* Adds bulk (shared memory) to what came of it in earlier parts. LIMIT and NO_MEMORY are answered. False: it
+ * was. */
+bool request_collect(struct sched *s, struct request *r, struct encode_text *parts,
+                     const uint8_t *bulk, uint64_t n);
 
 /* Sends what is ready; the request is freed when its last reply is out. */
 void request_deliver(struct sched *s, struct request *r);

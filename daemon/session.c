@@ -41,7 +41,7 @@ void session_free(struct session *s)
         return;
     memory_fini(&s->memory);
     seq_close(&s->seq);
-    encode_text_fini(&s->text);
+    encode_text_fini(&s->parts);
     free(s->marks);
     free(s->row);
     free(s);
@@ -77,7 +77,7 @@ void session_rewind(struct session *s, uint32_t n)
         s->chat_at = CHAT_AT_START;
     else
         s->chat_at = s->n_marks > 0 ? s->marks[s->n_marks - 1].chat_at : CHAT_AT_NEXT;
-    encode_text_fini(&s->text);
+    encode_text_fini(&s->parts);
 }
 
 int session_fork(struct backend *b, const struct session *s, uint64_t id, struct session **ret)

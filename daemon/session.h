@@ -13,7 +13,7 @@
  *            logits behind its last token: an answer can start from both.
  *
  * Threads    the scheduler's.
- * Ownership  owns seq, memory, row and text; borrows its client.
+ * Ownership  owns seq, memory, row and parts; borrows its client.
  */
 #ifndef DAEMON_SESSION_H
 #define DAEMON_SESSION_H
@@ -51,8 +51,8 @@ struct session {
     enum chat_at chat_at;
     struct session_mark *marks; /* where a conversation was after each append, ascending */
     size_t n_marks, cap_marks;
-    struct encode_text text; /* parts of an Append that goes on */
-    struct request *busy;    /* the one request that works on it */
+    struct encode_text parts; /* bulk of an Append that goes on */
+    struct request *busy;     /* the one request that works on it */
     bool closing;
 };
 

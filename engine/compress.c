@@ -137,6 +137,15 @@ uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32
     return n_sinks(c, segment) + gists + remainder_of(c, seg_len, segment);
 }
 
+uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    if (c->method == COMPRESS_FULL)
+        return seg_len;
+    if (c->method == COMPRESS_NONE)
+        return 0;
+    return n_sinks(c, segment) + (is_select(c) ? 0 : remainder_of(c, seg_len, segment));
+}
+
 uint32_t compress_max_thinned(const struct compress_spec *c)
 {
     uint32_t n = 0;

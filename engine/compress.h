@@ -84,6 +84,10 @@ int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *
 uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
                          uint32_t thinned);
 
+/* Tokens of a compressed segment that are there as they are, a key each: its sinks and, by fine-kv, the
+ * remainder. (What select keeps differs from head to head: no token is there as a whole.) */
+uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
+
 /* How often a segment can be thinned, up to COMPRESS_RATIO_MAX. */
 uint32_t compress_max_thinned(const struct compress_spec *c);
 

@@ -1,4 +1,4 @@
-/* ipc/plain.h - frames whose body has no field: Ping, Pong, GetStats, Detokenize.
+/* ipc/plain.h - frames whose body has no field: Ping, Pong, GetStats.
  *
  * Such a frame is a few numbers, written and read here. protobuf-c takes 150 to 200 ns each way for
  * what takes 10, and an empty request is the least that any request costs. The bytes are protobuf's

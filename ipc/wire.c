@@ -107,7 +107,7 @@ static uint64_t body_tag(unsigned kind)
 
 static bool plain_req(enum wire_req_kind kind)
 {
-    return kind == WIRE_PING || kind == WIRE_GET_STATS || kind == WIRE_DETOKENIZE;
+    return kind == WIRE_PING || kind == WIRE_GET_STATS;
 }
 
 union req_body {
@@ -119,6 +119,7 @@ union req_body {
     Gistd__CloseSession close_session;
     Gistd__Score score;
     Gistd__Tokenize tokenize;
+    Gistd__Detokenize detokenize;
     Gistd__Fork fork;
     Gistd__Rewind rewind;
 };
@@ -241,6 +242,10 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->tokenize.special = r->u.tokenize.special;
         b->tokenize.more = r->u.tokenize.more;
         return 0;
+    case WIRE_DETOKENIZE:
+        gistd__detokenize__init(&b->detokenize);
+        b->detokenize.more = r->u.detokenize.more;
+        return 0;
     case WIRE_FORK:
         gistd__fork__init(&b->fork);
         b->fork.session = r->u.fork.session;
@@ -251,7 +256,6 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->rewind.session = r->u.rewind.session;
         b->rewind.n_tokens = r->u.rewind.n_tokens;
         return 0;
-    case WIRE_DETOKENIZE:
     case WIRE_GET_STATS:
     case WIRE_PING: /* plain ones */
     case WIRE_REQ__N:
@@ -696,6 +700,8 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
         r->u.tokenize.more = m->tokenize->more;
         return 0;
     case WIRE_DETOKENIZE:
+        r->u.detokenize.more = m->detokenize->more;
+        return 0;
     case WIRE_GET_STATS:
     case WIRE_PING:
         return 0;
@@ -707,12 +713,12 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
 
 static bool read_plain_req(const uint8_t *frame, size_t len, struct wire_req *ret)
 {
-    static const enum wire_req_kind kinds[] = { WIRE_PING, WIRE_GET_STATS, WIRE_DETOKENIZE };
+    static const enum wire_req_kind kinds[] = { WIRE_PING, WIRE_GET_STATS };
     struct plain m;
 
     if (!plain_unpack(frame, len, &m) || m.last)
         return false;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 2; i++) {
         if (m.tag != body_tag(kinds[i]))
             continue;
         *ret = (struct wire_req){ .id = m.id, .bulk_len = m.bulk_len, .kind = kinds[i] };

@@ -93,6 +93,7 @@ struct wire_req {
             struct wire_memory memory;
         } score;
         struct { bool special, more; } tokenize;
+        struct { bool more; } detokenize;
     } u;
 };
 

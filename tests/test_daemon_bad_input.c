@@ -183,11 +183,13 @@ static void test_too_long(void **state)
     struct gist_stats st;
     gist_session *s;
     gist_conn *c;
-    char *text = malloc(1 << 20);
-    uint32_t n, pool_tokens;
+    char *text = malloc((1 << 20) + 1);
+    struct gist_message msg = { "user", text };
+    uint32_t n, pool_tokens, *many = calloc(1 << 20, sizeof(*many));
 
     (void)state;
     memset(text, 'q', 1 << 20);
+    text[1 << 20] = '\0';
     for (size_t i = 0; i < 1 << 20; i += 3)
         text[i] = ' ';
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
@@ -201,9 +203,17 @@ static void test_too_long(void **state)
     assert_non_null(strstr(gist_error(c), "1024"));
     assert_int_equal(gist_append_text(s, text, 1 << 20, 0, NULL), -E2BIG);
     assert_non_null(strstr(gist_error(c), "context_length_exceeded"));
+    /* Ids and messages come in parts, too; those that came are forgotten. */
+    assert_int_equal(gist_append_chat(s, &msg, 1, 0, NULL), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "this text has"));
+    assert_int_equal(gist_append_tokens(s, many, 1 << 20, NULL), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "these ids have"));
+    assert_int_equal(gist_append_tokens(s, many, 20000, NULL), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "20000 more were asked for"));
     assert_int_equal(session_tokens(c), n);
     /* What fits still does. */
     assert_int_equal(gist_append_text(s, text, 300, 0, NULL), 0);
+    assert_int_equal(session_tokens(c), n + 300);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 
@@ -223,6 +233,7 @@ static void test_too_long(void **state)
     assert_true(st.pages_free + st.pages_cached >= st.pages - 1);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
+    free(many);
     free(text);
 }
 

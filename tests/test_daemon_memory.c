@@ -4,6 +4,7 @@
  * memory that grows with the text, usage that does not say what is there. */
 
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/nasty.h"
 
 #include <errno.h>
 #include <math.h>
@@ -518,10 +519,11 @@ static void longer_than_the_window(void **state)
     for (size_t n = 1000; n <= 14000; n += 1000, done += 1000) {
         assert_int_equal(gist_append_tokens(s, ids + done, 1000, &usage), 0);
         assert_int_equal(usage.prompt_tokens, n);
-        /* A segment that has just become full waits for the next token. */
-        assert_int_equal(usage.gist_tokens, (n - 1) / SEGMENT * SEGMENT);
-        assert_int_equal(usage.gists,
-                         (n - 1) / SEGMENT * 2 + 31); /* 4 sinks, (64 - 4) % 32 left, 1 */
+        /* A segment that has just become full waits for the next token. Of the first one 4 sinks and
+         * (64 - 4) % 32 tokens stay as they are, and one gist stands for the rest. */
+        assert_int_equal(usage.gist_tokens, (n - 1) / SEGMENT * SEGMENT - 32);
+        assert_int_equal(usage.gists, (n - 1) / SEGMENT * 2 - 1);
+        assert_int_equal(usage.raw_tokens, n - usage.gist_tokens);
         assert_int_equal(gist_stats(c, &st), 0);
         assert_true(st.sessions[0].pages <= n / SEGMENT + 2 + 4);
     }
@@ -533,6 +535,105 @@ static void longer_than_the_window(void **state)
     generate(s, 10, &a);
     gist_close(s);
     assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    gist_disconnect(c);
+}
+
+static gist_session *open_long(gist_conn *c)
+{
+    struct gist_policy p = { .size = sizeof(p), .segment = 512, .memory = &memories[0] };
+    gist_session *s;
+
+    assert_int_equal(gist_open(c, &p, &s), 0);
+    return s;
+}
+
+/* The session has the n ids of the first one: shared tokens are those that were found to be the same, up to the
+ * page that the last one stands in. */
+static void expect_same(gist_session *s, int err, const struct gist_usage *u, size_t n, bool first,
+                        struct answer *want)
+{
+    struct answer got;
+
+    assert_int_equal(err, 0);
+    assert_int_equal(u->prompt_tokens, n);
+    assert_int_equal(u->shared_tokens, first ? 0 : (n - 1) / 16 * 16);
+    assert_int_equal(u->computed_tokens + u->shared_tokens, n);
+    generate(s, 20, first ? want : &got);
+    if (!first)
+        assert_memory_equal(got.ids, want->ids, 20 * sizeof(*got.ids));
+    gist_close(s);
+}
+
+/* A text of several of the channel's arenas has the ids of the whole, wherever its parts were cut: as
+ * text, as ids, and as a message in the model's template. */
+static void text_in_parts(void **state)
+{
+    static const char *const args[] = { "--arena-bytes", "256K", "--kv-bytes", "256M", NULL };
+    static const char head[] = "<|im_start|>system\nYou are a test.<|im_end|>\n<|im_start|>user\n";
+    static const char end[] = "<|im_end|>\n<|im_start|>assistant\n";
+    char *message = nasty_text(300000, 5), *text;
+    struct gist_message msg = { "user", message };
+    struct daemon_fixture small;
+    struct gist_usage usage;
+    struct answer want;
+    gist_session *s;
+    gist_conn *c;
+    uint32_t *ids;
+    size_t n;
+    int e;
+
+    (void)state;
+    assert_true(asprintf(&text, "%s%s%s", head, message, end) > 0);
+    daemon_fixture_start(&small, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(&small);
+    assert_int_equal(gist_tokenize(c, text, strlen(text), GIST_SPECIAL, &ids, &n), 0);
+    s = open_long(c);
+    e = gist_append_tokens(s, ids, n, &usage);
+    expect_same(s, e, &usage, n, true, &want);
+    s = open_long(c);
+    e = gist_append_text(s, text, strlen(text), GIST_SPECIAL, &usage);
+    expect_same(s, e, &usage, n, false, &want);
+    s = open_long(c);
+    e = gist_append_chat(s, &msg, 1, GIST_OPEN_ANSWER, &usage);
+    expect_same(s, e, &usage, n, false, &want);
+    assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
+    gist_disconnect(c);
+    daemon_fixture_stop(&small);
+    free(ids);
+    free(message);
+    free(text);
+}
+
+/* How usage counts what stays raw of the first segment, by the compressor; others have no such tokens. */
+static void usage_says_what_is_raw(void **state)
+{
+    static const struct {
+        size_t memory;
+        uint32_t raw, first; /* tokens and gists of the first segment */
+        uint32_t gists;      /* of each other */
+    } cases[] = {
+        { 0, 0, 0, 0 },       /* none */
+        { 1, 4, 15, 16 },     /* fine-kv 4: 4 sinks, 60 / 4 */
+        { 2, 0, 4, 4 },       /* fine-kv 16, no sinks */
+        { 3, 4, 7 + 4, 8 },   /* select 8: 4 sinks, 60 / 8, and 60 % 8 more of its choice */
+        { 4, 3, 30 + 1, 32 }, /* select 2: 3 sinks, 61 / 2, 61 % 2 */
+    };
+    gist_conn *c = daemon_fixture_connect(&d);
+    uint32_t ids[500];
+
+    (void)state;
+    fill(ids, 500, 80);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        gist_session *s = open_session(c, &memories[cases[i].memory]);
+        uint32_t n = (500 - memories[cases[i].memory].keep_tail) / SEGMENT;
+        struct gist_usage usage;
+
+        assert_int_equal(gist_append_tokens(s, ids, 500, &usage), 0);
+        assert_int_equal(usage.raw_tokens, 500 - n * SEGMENT + cases[i].raw);
+        assert_int_equal(usage.gist_tokens, n * SEGMENT - cases[i].raw);
+        assert_int_equal(usage.gists, cases[i].first + (n - 1) * cases[i].gists);
+        gist_close(s);
+    }
     gist_disconnect(c);
 }
 
@@ -633,6 +734,8 @@ int main(void)
         cmocka_unit_test(beginnings_are_read_once),
         cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),
+        cmocka_unit_test(text_in_parts),
+        cmocka_unit_test(usage_says_what_is_raw),
         cmocka_unit_test(older_text_climbs),
         cmocka_unit_test(refuses_bad_memory),
     };

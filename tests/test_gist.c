@@ -261,36 +261,65 @@ static void test_sized_structs(void **state)
 
 #define LONG_LEN (1536u * 1024) /* six arenas */
 
+/* Any bytes, but none is zero. */
 static char *make_long_text(void)
 {
-    char *text = malloc(LONG_LEN);
+    char *text = malloc(LONG_LEN + 1);
     uint64_t seed = 3;
 
     for (size_t i = 0; i < LONG_LEN; i++)
-        text[i] = (char)hostile_random(&seed);
+        text[i] = (char)(hostile_random(&seed) % 255 + 1);
+    text[LONG_LEN] = '\0';
     return text;
 }
 
-static void script_long(struct fake_daemon *d, void *arg)
+/* A part's answer that says nothing. */
+static void answer_part(struct fake_daemon *d)
+{
+    if (d->req.kind == WIRE_SCORE)
+        fake_done(d, 0, WIRE_REASON_END_OF_TEXT);
+    else if (d->req.kind == WIRE_DETOKENIZE)
+        fake_last(d, (struct wire_rep){ .kind = WIRE_TEXT, .u.text.text = "" });
+    else
+        answer_one(d);
+}
+
+static bool has_more(const struct wire_req *m)
+{
+    return m->kind == WIRE_APPEND     ? m->u.append.more
+           : m->kind == WIRE_SCORE    ? m->u.score.more
+           : m->kind == WIRE_TOKENIZE ? m->u.tokenize.more
+                                      : m->u.detokenize.more;
+}
+
+/* The long text, or its first len bytes, as the bulk of a request in parts; the last is not answered. */
+static void take_long(struct fake_daemon *d, enum wire_req_kind kind, size_t len)
 {
     char *want = make_long_text();
     uint64_t at = 0, last_id = 0;
 
+    for (bool more = true; more;) {
+        fake_expect(d, kind);
+        more = has_more(&d->req);
+        FAKE_CHECK(d->req.id > last_id); /* each part is a request of its own */
+        last_id = d->req.id;
+        FAKE_CHECK(d->req.bulk_len <= CHAN_ARENA_MIN / 4 && at + d->req.bulk_len <= len);
+        FAKE_CHECK(memcmp(d->bulk, want + at, d->req.bulk_len) == 0);
+        at += d->req.bulk_len;
+        if (more)
+            answer_part(d);
+    }
+    FAKE_CHECK(at == len);
+    free(want);
+}
+
+static void script_long(struct fake_daemon *d, void *arg)
+{
     (void)arg;
     fake_expect(d, WIRE_OPEN_SESSION);
     answer_one(d);
-    for (bool more = true; more;) {
-        fake_expect(d, WIRE_APPEND);
-        more = d->req.u.append.more;
-        FAKE_CHECK(d->req.id > last_id); /* each part is a request of its own */
-        last_id = d->req.id;
-        FAKE_CHECK(d->req.bulk_len <= CHAN_ARENA_MIN / 4 && at + d->req.bulk_len <= LONG_LEN);
-        FAKE_CHECK(memcmp(d->bulk, want + at, d->req.bulk_len) == 0);
-        at += d->req.bulk_len;
-        answer_one(d);
-    }
-    FAKE_CHECK(at == LONG_LEN);
-    free(want);
+    take_long(d, WIRE_APPEND, LONG_LEN);
+    answer_one(d);
     fake_drain(d);
 }
 
@@ -356,21 +385,91 @@ static void test_a_part_is_refused(void **state)
     free(text);
 }
 
-static void test_what_goes_in_one_piece(void **state)
+static void script_long_ids(struct fake_daemon *d, void *arg)
 {
-    static uint32_t ids[CHAN_ARENA_MIN / 4 + 1];
-    static char text[CHAN_ARENA_MIN + 2];
-    gist_session *s;
+    (void)arg;
+    fake_expect(d, WIRE_OPEN_SESSION);
+    answer_one(d);
+    take_long(d, WIRE_APPEND, LONG_LEN);
+    FAKE_CHECK(d->req.u.append.kind == WIRE_APPEND_TOKENS);
+    answer_one(d);
+    take_long(d, WIRE_SCORE, LONG_LEN);
+    FAKE_CHECK(d->req.u.score.kind == WIRE_SCORE_TOKENS);
+    fake_done(d, 0, WIRE_REASON_END_OF_TEXT);
+    take_long(d, WIRE_DETOKENIZE, LONG_LEN);
+    fake_text(d, 0, "long ");
+    fake_last(d, (struct wire_rep){ .kind = WIRE_TEXT, .u.text.text = "text" });
+    fake_drain(d);
+}
+
+/* Ids, scored in one window so that they can't be cut before they are sent. */
+static void test_long_ids(void **state)
+{
+    struct gist_score_opts opts = { .size = sizeof(opts), .window = LONG_LEN };
+    char *bytes = make_long_text(), *text;
+    const uint32_t *ids = (const uint32_t *)(const void *)bytes;
+    struct gist_score score;
+    size_t len;
 
     (void)state;
-    memset(text, 'x', sizeof(text) - 1);
+    begin(script_long_ids, NULL);
+    assert_int_equal(gist_append_tokens(open_session(), ids, LONG_LEN / 4, NULL), 0);
+    assert_int_equal(gist_score_tokens(conn, ids, LONG_LEN / 4, &opts, &score), 0);
+    assert_int_equal(score.n, 0);
+    free(score.ids);
+    free(score.logprobs);
+    assert_int_equal(gist_detokenize(conn, ids, LONG_LEN / 4, &text, &len), 0);
+    assert_string_equal(text, "long text");
+    free(text);
+    end();
+    free(bytes);
+}
+
+static void script_long_messages(struct fake_daemon *d, void *arg)
+{
+    const struct wire_chat_message *m;
+
+    (void)arg;
+    fake_expect(d, WIRE_OPEN_SESSION);
+    answer_one(d);
+    take_long(d, WIRE_APPEND, LONG_LEN);
+    FAKE_CHECK(d->req.u.append.kind == WIRE_APPEND_CHAT && d->req.u.append.n_messages == 2);
+    m = d->req.u.append.messages;
+    FAKE_CHECK(strcmp(m[0].role, "system") == 0 && m[0].text_len == 700000);
+    FAKE_CHECK(strcmp(m[1].role, "user") == 0 && m[1].text_len == LONG_LEN - 700000);
+    FAKE_CHECK(d->req.u.append.open_answer);
+    answer_one(d);
+    fake_drain(d);
+}
+
+static void test_long_messages(void **state)
+{
+    char *text = make_long_text(), *head = strndup(text, 700000);
+    const struct gist_message msgs[] = { { "system", head }, { "user", text + 700000 } };
+
+    (void)state;
+    begin(script_long_messages, NULL);
+    assert_int_equal(gist_append_chat(open_session(), msgs, 2, GIST_OPEN_ANSWER, NULL), 0);
+    end();
+    free(head);
+    free(text);
+}
+
+/* What stands beside the bulk must fit into one frame. */
+static void test_large_frame(void **state)
+{
+    static struct gist_message msgs[1000];
+    char role[200];
+
+    (void)state;
+    memset(role, 'r', sizeof(role) - 1);
+    role[sizeof(role) - 1] = '\0';
+    for (size_t i = 0; i < 1000; i++)
+        msgs[i] = (struct gist_message){ role, "text" };
     begin(script_plain, NULL);
-    s = open_session();
-    assert_int_equal(gist_append_tokens(s, ids, CHAN_ARENA_MIN / 4 + 1, NULL), -EMSGSIZE);
-    assert_non_null(strstr(gist_error(conn), "262148 bytes"));
-    assert_int_equal(gist_append_chat(s, &(struct gist_message){ "user", text }, 1, 0, NULL),
-                     -EMSGSIZE);
-    assert_int_equal(gist_append_tokens(s, ids, CHAN_ARENA_MIN / 4, NULL), 0);
+    assert_int_equal(gist_append_chat(open_session(), msgs, 1000, 0, NULL), -EMSGSIZE);
+    assert_non_null(strstr(gist_error(conn), "65536 bytes beside its text"));
+    assert_int_equal(gist_ping(conn), 0);
     end();
 }
 
@@ -749,23 +848,14 @@ static void reply_rows(struct fake_daemon *d, uint32_t first, uint32_t n)
 
 static void script_score(struct fake_daemon *d, void *arg)
 {
-    char *want = make_long_text();
     uint64_t at = 0;
 
     (void)arg;
-    do { /* a text in parts */
-        fake_expect(d, WIRE_SCORE);
-        FAKE_CHECK(d->req.u.score.kind == WIRE_SCORE_TEXT && d->req.u.score.window == 100);
-        FAKE_CHECK(memcmp(d->bulk, want + at, d->req.bulk_len) == 0);
-        at += d->req.bulk_len;
-        if (d->req.u.score.more)
-            fake_done(d, 0, WIRE_REASON_END_OF_TEXT);
-    } while (d->req.u.score.more);
-    free(want);
+    take_long(d, WIRE_SCORE, LONG_LEN);
+    FAKE_CHECK(d->req.u.score.kind == WIRE_SCORE_TEXT && d->req.u.score.window == 100);
     reply_rows(d, 0, 5);
     reply_rows(d, 5, 2);
     fake_done(d, 0, WIRE_REASON_END_OF_TEXT);
-    at = 0;
     while (at < 40000) { /* ids, cut between windows of 1000 */
         fake_expect(d, WIRE_SCORE);
         FAKE_CHECK(d->req.u.score.kind == WIRE_SCORE_TOKENS);
@@ -1196,7 +1286,9 @@ int main(void)
         cmocka_unit_test(test_long_text),
         cmocka_unit_test(test_long_text_without_waiting),
         cmocka_unit_test(test_a_part_is_refused),
-        cmocka_unit_test(test_what_goes_in_one_piece),
+        cmocka_unit_test(test_long_ids),
+        cmocka_unit_test(test_long_messages),
+        cmocka_unit_test(test_large_frame),
         cmocka_unit_test(test_flood),
         cmocka_unit_test(test_flood_by_descriptor),
         cmocka_unit_test(test_descriptor),

@@ -115,6 +115,11 @@ code 'ask --file' 0 "$gistctl" ask -n 1 --stats -f "$tmp/numbers" Why
 check 'the file was read' sh -c "[ \$(sed -n 's/.*read \([0-9]*\) tokens.*/\1/p' '$tmp/err') -gt 400 ]"
 code 'ask --no-stdin' 0 sh -c "'$gistctl' ask -n 1 --stats --no-stdin Why <'$tmp/numbers'"
 check 'stdin was left alone' sh -c "[ \$(sed -n 's/.*read \([0-9]*\) tokens.*/\1/p' '$tmp/err') -lt 400 ]"
+seq 1 400000 >"$tmp/numbers"
+code 'a prompt of megabytes' 1 "$gistctl" ask -f "$tmp/numbers" Why
+says 'context_length_exceeded'
+code 'a text of megabytes' 0 sh -c "'$gistctl' tokenize '$tmp/numbers' | '$gistctl' detokenize"
+check 'comes back' cmp "$tmp/out" "$tmp/numbers"
 seq 1 4000 >"$tmp/numbers"
 code 'a prompt above the context' 1 "$gistctl" ask -f "$tmp/numbers" Why
 says '2048'

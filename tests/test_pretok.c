@@ -4,7 +4,9 @@
 #include "engine/pretok.h"
 #include "engine/utf8.h"
 #include "tests/support/file.h"
+#include "tests/support/nasty.h"
 
+#include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -195,6 +197,51 @@ static void line_feed_and_letter_part(void **state)
     }
 }
 
+/* Where the pre-tokens of text[0..len) begin, as flags[0..len). */
+static void mark(const struct pretok *pre, struct pretok_scratch *s, const char *text, size_t len,
+                 bool *flags)
+{
+    memset(flags, 0, len);
+    for (size_t at = 0, n; at < len; at += n) {
+        flags[at] = true;
+        assert_int_equal(pretok_next(pre, s, (const uint8_t *)text + at, len - at, &n), 0);
+    }
+}
+
+/* The same of text in many languages, at each such place: both sides, the first one with the letter, are what
+ * they are in the whole. */
+static void halves_are_the_whole(void **state)
+{
+    enum { ROUNDS = 60, LEN = 1500 };
+    static bool whole[LEN + 64], half[LEN + 64];
+    size_t n_cuts = 0;
+
+    (void)state;
+    for (int round = 0; round < ROUNDS * PRETOK__N; round++) {
+        char *text = nasty_text(LEN, (uint64_t)round);
+        size_t len = strlen(text);
+        struct pretok_scratch *s;
+        struct pretok *pre;
+
+        assert_int_equal(pretok_new((enum pretok_kind)(round % PRETOK__N), true, &pre), 0);
+        assert_int_equal(pretok_scratch_new(pre, &s), 0);
+        mark(pre, s, text, len, whole);
+        for (size_t at = 1; at < len; at++) {
+            if (text[at - 1] != '\n' || !isascii(text[at]) || !isalpha(text[at]))
+                continue;
+            n_cuts++;
+            mark(pre, s, text, at + 1, half);
+            assert_memory_equal(half, whole, (at + 1) * sizeof(*half));
+            mark(pre, s, text + at, len - at, half);
+            assert_memory_equal(half, whole + at, (len - at) * sizeof(*half));
+        }
+        pretok_scratch_free(s);
+        pretok_free(pre);
+        free(text);
+    }
+    assert_true(n_cuts > (size_t)ROUNDS * PRETOK__N * 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +249,7 @@ int main(void)
         cmocka_unit_test(as_recorded),
         cmocka_unit_test(long_runs),
         cmocka_unit_test(line_feed_and_letter_part),
+        cmocka_unit_test(halves_are_the_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,9 @@
 #include "engine/vocab.h"
 #include "tests/support/file.h"
 #include "tests/support/gguf_build.h"
+#include "tests/support/nasty.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -240,6 +242,39 @@ static void long_texts(void **state)
     }
     free(text);
     vocab_close(v);
+}
+
+/* The same with megabytes of text in many languages, for each of the pre-tokenizers. */
+static void long_nasty_texts(void **state)
+{
+    static const char *const paths[] = { "tests/data/tiny_smollm2.gguf",
+                                         "tests/data/tiny_llama31.gguf",
+                                         "tests/data/tiny_qwen2.gguf" };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+        struct vocab *v = open_path(paths[i]);
+        char *text = nasty_text(3000000, i);
+        size_t len = strlen(text), from = 0, at = 0, n, n_line;
+        uint32_t *ids = encode(v, text, len, i & 1, 4096, &n, NULL), *line;
+
+        for (size_t to = 2; to <= len; to++) {
+            /* Of several spaces at an end the last one would go with the others. */
+            if (to < len && !(ispunct((unsigned char)text[to - 2]) && text[to - 1] == '\n' &&
+                              isalpha((unsigned char)text[to])))
+                continue;
+            line = encode(v, text + from, to - from, i & 1, 4096, &n_line, NULL);
+            assert_true(n_line <= n - at);
+            assert_memory_equal(line, ids + at, n_line * sizeof(*ids));
+            at += n_line;
+            from = to;
+            free(line);
+        }
+        assert_int_equal(at, n);
+        free(ids);
+        free(text);
+        vocab_close(v);
+    }
 }
 
 /* A word of more than BPE_MAX bytes: every byte is there, and a character across the cut too. */
@@ -555,6 +590,7 @@ int main(void)
         cmocka_unit_test(by_hand),
         cmocka_unit_test(random_bytes),
         cmocka_unit_test(long_texts),
+        cmocka_unit_test(long_nasty_texts),
         cmocka_unit_test(a_word_without_end),
         cmocka_unit_test(special_only_when_asked),
         cmocka_unit_test(special_across_a_look_ahead),

@@ -110,6 +110,8 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.tokenize.special = r.u.tokenize.more = true;
         break;
     case WIRE_DETOKENIZE:
+        r.u.detokenize.more = true;
+        break;
     case WIRE_GET_STATS:
     case WIRE_PING:
     case WIRE_REQ__N:

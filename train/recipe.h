@@ -1,8 +1,7 @@
 /* train/recipe.h - the options of a training run, gathered once at start.
  *
- * A flag comes before the recipe file, the file before the default. The table is train/recipe.def;
- * --config FILE and --help are flags only. The file has lines of `key = value`; empty lines and
- * lines that begin with # are left out.
+ * A flag comes before the recipe file, the file before the default. The table is train/recipe.def, its reader
+ * engine/options.h; --config FILE, --show and --help are flags only.
  *
  * Ownership  a plain struct, no pointers: two of them can be compared by recipe_print's text.
  * Errors     -EINVAL (a bad value or flag), or the errno of the recipe file; why has one sentence:
@@ -11,17 +10,9 @@
 #ifndef TRAIN_RECIPE_H
 #define TRAIN_RECIPE_H
 
-#include "engine/why.h"
+#include "engine/options.h"
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-
-#define RECIPE_TEXT_MAX    1023
-#define RECIPE_LIST_MAX    8
-#define RECIPE_WEIGHTS_MAX 16
-#define RECIPE_NAME_MAX    47
+#define RECIPE_TEXT_MAX OPTIONS_TEXT_MAX
 
 enum recipe_action { RECIPE_RUN, RECIPE_HELP, RECIPE_SHOW };
 
@@ -29,29 +20,8 @@ enum recipe_action { RECIPE_RUN, RECIPE_HELP, RECIPE_SHOW };
  * adapter_mask. */
 enum recipe_precision { RECIPE_AUTO, RECIPE_F32, RECIPE_BF16 };
 
-struct recipe_list {
-    uint32_t n, v[RECIPE_LIST_MAX];     /* ascending */
-};
-
-struct recipe_weights {
-    uint32_t n;
-    struct {
-        char name[RECIPE_NAME_MAX + 1];
-        double weight;
-    } v[RECIPE_WEIGHTS_MAX];
-};
-
 struct recipe {
-#define RECIPE_FIELD_TEXT(f)           char f[RECIPE_TEXT_MAX + 1];
-#define RECIPE_FIELD_SIZE(f)           uint64_t f;
-#define RECIPE_FIELD_COUNT(f)          uint32_t f;
-#define RECIPE_FIELD_BIG(f)            uint64_t f;
-#define RECIPE_FIELD_REAL(f)           double f;
-#define RECIPE_FIELD_CHOICE(f)         uint32_t f;
-#define RECIPE_FIELD_YES(f)            bool f;
-#define RECIPE_FIELD_LIST(f)           struct recipe_list f;
-#define RECIPE_FIELD_WEIGHTS(f)        struct recipe_weights f;
-#define OPTION(field, name, kind, ...) RECIPE_FIELD_##kind(field)
+#define OPTION(field, name, kind, ...) OPTIONS_FIELD_##kind(field)
 #include "train/recipe.def"
 #undef OPTION
     enum recipe_action action;
