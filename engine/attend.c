@@ -5,15 +5,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Query rows of a block: more of them share the cost of making a group of keys f32 (64 are 6 % slower),
  * fewer leave more blocks to the workers. */
 #define BLOCK_ROWS 128u
-/* Pages that segments are joined up to: fewer cost more calls and merges, more leave fewer items to the
- * workers. */
-#define JOIN_PAGES 16u
+/* Pages that segments are joined up to, those of a raw segment of the default length: fewer cost more
+ * calls and merges, more leave fewer items to the workers. */
+#define JOIN_PAGES 32u
 /* Split pieces of so few tokens only: a longer one has blocks enough for all workers. */
 #define SPLIT_TOKENS 4u
 /* Partial results held at a time when contexts are split, and pieces cut into items at a time. */
@@ -41,6 +42,8 @@ struct attend {
     float *floats;                   /* all of the above */
     size_t n_floats;
     uint32_t *part_first; /* (PARTIALS) see cut */
+    _Atomic uint32_t
+        *n_left; /* (ROUND_PIECES, n_head_kv) stretches of split pieces to be computed */
 };
 
 /* The pieces of one round, cut into items: a split piece has one for each KV head and stretch of
@@ -48,8 +51,9 @@ struct attend {
  * KV head and block of tokens. */
 struct cut {
     uint32_t first_item;
-    uint32_t n_cols;     /* stretches, or blocks: item = first_item + head * n_cols + col */
-    uint32_t first_part; /* split: partial of (head, stretch, row), row fastest; stretch i begins with
+    uint32_t n_cols; /* stretches, or blocks: item = first_item + col * n_head_kv + head */
+    uint32_t
+        first_part; /* split: partial of (head, stretch, row), row fastest; stretch i begins with
                           * segment part_first[first_part + i] */
     bool split;
 };
@@ -96,7 +100,8 @@ int attend_open(const struct model *m, const struct kernels *k, struct workers *
     a->desks = calloc(workers_n(w), sizeof(*a->desks));
     a->floats = aligned_alloc(64, (a->n_floats * sizeof(float) + 63) & ~(size_t)63);
     a->part_first = malloc(PARTIALS * sizeof(*a->part_first));
-    if (!a->desks || !a->floats || !a->part_first) {
+    a->n_left = malloc((size_t)ROUND_PIECES * m->n_head_kv * sizeof(*a->n_left));
+    if (!a->desks || !a->floats || !a->part_first || !a->n_left) {
         attend_close(a);
         return -ENOMEM;
     }
@@ -130,6 +135,7 @@ void attend_close(struct attend *a)
     free(a->desks);
     free(a->floats);
     free(a->part_first);
+    free(a->n_left);
     free(a);
 }
 
@@ -203,6 +209,8 @@ static void see_joined(const struct attend *a, const struct attend_piece *p, uin
         uint32_t left = p->seq->segments[i].n_keys;
         const float *cs = left ? angles_to(a, p, i, d->angles + (size_t)page * a->hd) : NULL;
 
+        for (uint32_t c = 0; cs && c < a->hd; c += 16)
+            __builtin_prefetch(cs + c);
         for (const uint32_t *from = seq_pages(p->seq, i); left > 0; from++, page++) {
             uint32_t n = left < POOL_PAGE_TOKENS ? left : POOL_PAGE_TOKENS;
 
@@ -233,6 +241,7 @@ static void stretch_partial(const struct round *r, const struct attend_piece *p,
                               .page_bytes = pool->page_bytes,
                               .k_off = pool_k_off(pool, r->layer, head),
                               .v_off = pool_v_off(pool, r->layer, head),
+                              .next_k_off = pool_k_off(pool, r->layer, (head + 1) % a->n_head_kv),
                               .m = m,
                               .l = l,
                               .o = o };
@@ -372,6 +381,28 @@ static uint32_t n_blocks(const struct attend *a, const struct attend_piece *p)
     return (p->n + a->block_tokens - 1) / a->block_tokens;
 }
 
+/* Merges a head's partials of a split piece, stretch after stretch as run_block does. */
+static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
+{
+    const struct attend *a = r->a;
+    const struct attend_piece *p = &r->pieces[piece];
+    const struct cut *c = &r->cuts[piece];
+    uint32_t n_rows = p->n * a->group;
+
+    for (uint32_t row = 0; row < n_rows; row++) {
+        uint32_t to = c->first_part + head * c->n_cols * n_rows + row;
+        float *o = a->part_o + (size_t)to * a->hd;
+
+        for (uint32_t s = 1; s < c->n_cols; s++) {
+            uint32_t from = to + s * n_rows;
+
+            a->k->attn_merge(&a->part_m[to], &a->part_l[to], o, a->part_m[from], a->part_l[from],
+                             a->part_o + (size_t)from * a->hd, a->hd);
+        }
+        store_row(r, p, row / a->group, head, row % a->group, o, a->part_l[to]);
+    }
+}
+
 static void run_item(void *arg, uint32_t item, uint32_t worker)
 {
     const struct round *r = arg;
@@ -385,8 +416,8 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
         i++;
     p = &r->pieces[i];
     c = &r->cuts[i];
-    head = (item - c->first_item) / c->n_cols;
-    col = (item - c->first_item) % c->n_cols;
+    col = (item - c->first_item) / a->n_head_kv;
+    head = (item - c->first_item) % a->n_head_kv;
     if (p->weights) {
         for (uint32_t block = 0; block < n_blocks(a, p); block++)
             run_block(r, p, head, block, d);
@@ -399,34 +430,10 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     part = c->first_part + (head * c->n_cols + col) * p->n * a->group;
     stretch_partial(r, p, 0, p->n, head, a->part_first[c->first_part + col], d, a->part_m + part,
                     a->part_l + part, a->part_o + (size_t)part * a->hd);
-}
-
-/* Merges the partials of a split piece, stretch after stretch as run_block does. */
-static void merge_piece(void *arg, uint32_t i, uint32_t worker)
-{
-    const struct round *r = arg;
-    const struct attend *a = r->a;
-    const struct attend_piece *p = &r->pieces[i];
-    const struct cut *c = &r->cuts[i];
-    uint32_t n_rows = p->n * a->group;
-
-    (void)worker;
-    if (!c->split)
-        return;
-    for (uint32_t head = 0; head < a->n_head_kv; head++) {
-        for (uint32_t row = 0; row < n_rows; row++) {
-            uint32_t to = c->first_part + head * c->n_cols * n_rows + row;
-            float *o = a->part_o + (size_t)to * a->hd;
-
-            for (uint32_t s = 1; s < c->n_cols; s++) {
-                uint32_t from = to + s * n_rows;
-
-                a->k->attn_merge(&a->part_m[to], &a->part_l[to], o, a->part_m[from],
-                                 a->part_l[from], a->part_o + (size_t)from * a->hd, a->hd);
-            }
-            store_row(r, p, row / a->group, head, row % a->group, o, a->part_l[to]);
-        }
-    }
+    /* The last to come finds what the others wrote. */
+    if (atomic_fetch_sub_explicit(&a->n_left[i * a->n_head_kv + head], 1, memory_order_acq_rel) ==
+        1)
+        merge_head(r, i, head);
 }
 
 /* The first segments of all stretches, the own one's last. Returns how many: 0 if they are more than
@@ -443,8 +450,8 @@ static uint32_t list_stretches(const struct attend_piece *p, uint32_t most, uint
     return n;
 }
 
-/* Cuts as many pieces as one round holds; returns the partials they need. */
-static uint32_t cut_round(struct round *r, uint32_t n_left)
+/* Cuts as many pieces as one round holds. */
+static void cut_round(struct round *r, uint32_t n_left)
 {
     const struct attend *a = r->a;
     uint32_t n_part = 0;
@@ -457,19 +464,20 @@ static uint32_t cut_round(struct round *r, uint32_t n_left)
 
         *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
         if (p->segment > 0 && p->n <= SPLIT_TOKENS && !p->weights && !p->self_k) {
-            c->n_cols =
-                list_stretches(p, (PARTIALS - n_part) / n_rows, a->part_first + n_part);
+            c->n_cols = list_stretches(p, (PARTIALS - n_part) / n_rows, a->part_first + n_part);
             if (c->n_cols == 0 && n_part > 0)
                 break; /* the next round has room */
             n_part += c->n_cols * n_rows;
         }
         c->split = c->n_cols > 0;
+        for (uint32_t h = 0; c->split && h < a->n_head_kv; h++)
+            atomic_store_explicit(&a->n_left[r->n_pieces * a->n_head_kv + h], c->n_cols,
+                                  memory_order_relaxed);
         if (!c->split)
             c->n_cols = p->weights ? 1 : n_blocks(a, p);
         r->n_items += a->n_head_kv * c->n_cols;
         r->n_pieces++;
     }
-    return n_part;
 }
 
 void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_pieces,
@@ -478,12 +486,8 @@ void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_
     struct round r = { .a = a, .layer = layer, .q = q, .out = out };
 
     for (uint32_t done = 0; done < n_pieces; done += r.n_pieces) {
-        uint32_t n_part;
-
         r.pieces = pieces + done;
-        n_part = cut_round(&r, n_pieces - done);
+        cut_round(&r, n_pieces - done);
         workers_run(a->w, run_item, &r, r.n_items);
-        if (n_part)
-            workers_run(a->w, merge_piece, &r, r.n_pieces);
     }
 }

@@ -64,7 +64,7 @@ static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
     return n * (kv == KERNELS_KV_F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
-/* Attention of some query rows over the keys of one segment and one KV head.
+/* Attention of some query rows over the keys of one segment, or of some, and one KV head.
  *
  * Row i of q belongs to token t = i / group of the run and sees the first
  * min(n_keys, first_visible + t * stride) keys. Writes the partial result of the segment:
@@ -90,6 +90,7 @@ struct kernels_attn {
     const uint32_t *pages;           /* page ids */
     const struct kernels_joined *joined;     /* (pages) NULL: all of one segment */
     size_t page_bytes, k_off, v_off; /* tile of page p: pool + pages[p] * page_bytes + k_off */
+    size_t next_k_off;               /* K of the same pages that probably is wanted next, to be fetched */
     float *m, *l, *o;                /* (n_rows), (n_rows), (n_rows, hd) */
 };
 

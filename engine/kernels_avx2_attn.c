@@ -28,7 +28,8 @@ struct group {
     uint32_t n_keys[GROUP_PAGES]; /* joined: of each page; 0 if it is missing */
 };
 
-/* q of some rows for the pages of a group: element i of row r is q[i + r * row + page * page]. */
+/* q of some rows for the pages of a group, in floats from one row and page to the next; page 0: q is
+ * the same for all. */
 struct turned {
     const float *q;
     size_t row, page;
@@ -321,22 +322,25 @@ AVX2_ONCE void attend_group_f32(const struct kernels_attn *a, const struct group
         attend_group(KERNELS_KV_F32, a, g);
 }
 
-/* The tiles of group g, and of the next one (or the last one again). */
+/* The tiles of the group at first_page, and of the next one; after the last group they are those that
+ * the caller names. */
 AVX2_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
 {
     uint32_t last = (a->n_keys - 1) / TOKENS;
+    bool is_last = first_page + GROUP_PAGES > last;
     struct group g = { .key0 = first_page * TOKENS };
 
     for (uint32_t i = 0; i < GROUP_PAGES; i++) {
         uint32_t p = first_page + i < last ? first_page + i : last;
-        uint32_t next = p + GROUP_PAGES < last ? p + GROUP_PAGES : last;
+        uint32_t next = is_last ? i : first_page + GROUP_PAGES + i;
         const uint8_t *page = a->pool + a->pages[p] * a->page_bytes;
-        const uint8_t *next_page = a->pool + a->pages[next] * a->page_bytes;
 
+        next = next < last ? next : last;
         g.k[i] = page + a->k_off;
         g.v[i] = page + a->v_off;
-        g.k_next[i] = next_page + a->k_off;
-        g.v_next[i] = next_page + a->v_off;
+        g.k_next[i] =
+            a->pool + a->pages[next] * a->page_bytes + (is_last ? a->next_k_off : a->k_off);
+        g.v_next[i] = g.k_next[i] + (a->v_off - a->k_off);
         if (a->joined) {
             g.cs[i] = a->joined[p].cs;
             g.n_keys[i] = first_page + i == p ? a->joined[p].n_keys : 0;

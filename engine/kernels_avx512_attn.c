@@ -37,8 +37,8 @@ struct group {
     uint32_t n_keys[GROUP_PAGES]; /* joined: of each page; 0 if it is missing */
 };
 
-/* q of some rows for the pages of a group: element i of row r is q[i * step + r * row + page * page].
- * The steps are constants. */
+/* q of some rows for the pages of a group, in floats from one element, row and page to the next: always
+ * constants; page 0: q is the same for all. */
 struct turned {
     const float *q;
     size_t step, row, page;
@@ -84,7 +84,8 @@ AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n,
  * Pointers step and rows are constants: what a loop spends on addresses, it takes from the two
  * ports that multiply. */
 
-/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
+/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). t begins at page
+ * p. */
 AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t p,
                                uint32_t n_pages, struct turned t, uint32_t hd, uint32_t n_rows,
                                float *s)
@@ -441,6 +442,17 @@ AVX512_ONCE void attend_narrow_f32(struct chunk *c, const struct group *g)
 
 /* --- rows by groups of joined segments ----------------------------------------------------------- */
 
+/* The first bytes of a group's tiles are called for before q is turned and before the softmax: memory
+ * would wait for them to end. */
+#define AHEAD 512u
+
+AVX512_INLINE void call_tiles(const uint8_t *const tiles[GROUP_PAGES], size_t len)
+{
+    for (size_t at = 0; at < len; at += 64)
+        for (uint32_t p = 0; p < GROUP_PAGES; p++)
+            _mm_prefetch(tiles[p] + at, _MM_HINT_T1);
+}
+
 /* The keys that pages of the group do not have. */
 AVX512_INLINE void hide_gaps(const struct group *g, float *s)
 {
@@ -462,10 +474,12 @@ AVX512_INLINE void attend_joined_block(enum kernels_kv kv, struct chunk *c, cons
     struct turned t = { .q = q, .step = 1, .row = ROW, .page = JOINED_ROWS * ROW };
     float *o = a->o + (size_t)r * hd;
 
+    call_tiles(g->v, AHEAD);
     for (uint32_t p = 0; p < GROUP_PAGES; p++)
         for (uint32_t i = 0; i < n_rows; i++)
             avx512_turn(a->q + (size_t)(r + i) * hd, g->cs[p], hd, q + p * t.page + i * ROW);
     score_pages(kv, g, 0, GROUP_PAGES, t, hd, n_rows, s);
+    call_tiles(g->k_next, AHEAD);
     for (uint32_t i = 0; i < n_rows; i++) {
         hide_gaps(g, s + i * GROUP_KEYS);
         soften_row(s + i * GROUP_KEYS, GROUP_KEYS, &a->m[r + i], c->sum[r + i - c->r0], o + i * hd,
@@ -517,20 +531,24 @@ AVX512_ONCE void attend_joined_f32(struct chunk *c, const struct group *g)
 
 /* --- all keys of a call -------------------------------------------------------------------------- */
 
-/* The tiles of the group at first_page, and the K tiles of the next one (or the last one again). */
+/* The tiles of the group at first_page, and the K tiles of the next one; after the last group they are
+ * those that the caller names. */
 AVX512_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
 {
     uint32_t last = (a->n_keys - 1) / TOKENS;
+    bool is_last = first_page + GROUP_PAGES > last;
     struct group g = { .key0 = first_page * TOKENS };
 
     for (uint32_t i = 0; i < GROUP_PAGES; i++) {
         uint32_t p = first_page + i < last ? first_page + i : last;
-        uint32_t next = p + GROUP_PAGES < last ? p + GROUP_PAGES : last;
+        uint32_t next = is_last ? i : first_page + GROUP_PAGES + i;
         const uint8_t *page = a->pool + a->pages[p] * a->page_bytes;
 
+        next = next < last ? next : last;
         g.k[i] = page + a->k_off;
         g.v[i] = page + a->v_off;
-        g.k_next[i] = a->pool + a->pages[next] * a->page_bytes + a->k_off;
+        g.k_next[i] =
+            a->pool + a->pages[next] * a->page_bytes + (is_last ? a->next_k_off : a->k_off);
         if (a->joined) {
             g.cs[i] = a->joined[p].cs;
             g.n_keys[i] = first_page + i == p ? a->joined[p].n_keys : 0;
@@ -641,24 +659,15 @@ AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pa
     }
 }
 
-/* Calls for the first group's K: no group before it did. */
-AVX512_INLINE void call_keys(const struct kernels_attn *a, size_t len)
-{
-    struct group g = open_group(a, 0);
-
-    for (size_t at = 0; at < len; at += 64)
-        for (uint32_t p = 0; p < GROUP_PAGES; p++)
-            _mm_prefetch(g.k[p] + at, _MM_HINT_T1);
-}
-
 AVX512_ONCE void attend_joined(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
 {
     uint32_t hd = c->a->head_dim;
 
-    call_keys(c->a, hd * TOKENS * element_bytes(kv));
     for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
         struct group g = open_group(c->a, p);
 
+        if (p == 0) /* no group before it did */
+            call_tiles(g.k, hd * TOKENS * element_bytes(kv));
         if (kv == KERNELS_KV_F16) {
             attend_joined_f16(c, &g);
         } else if (kv == KERNELS_KV_F32) {
