@@ -42,8 +42,7 @@ struct attend {
     float *floats;                   /* all of the above */
     size_t n_floats;
     uint32_t *part_first; /* (PARTIALS) see cut */
-    _Atomic uint32_t
-        *n_left; /* (ROUND_PIECES, n_head_kv) stretches of split pieces to be computed */
+    _Atomic uint32_t *n_left; /* (ROUND_PIECES, n_head_kv) stretches of split pieces to do */
 };
 
 /* The pieces of one round, cut into items: a split piece has one for each KV head and stretch of
@@ -52,9 +51,9 @@ struct attend {
 struct cut {
     uint32_t first_item;
     uint32_t n_cols; /* stretches, or blocks: item = first_item + col * n_head_kv + head */
-    uint32_t
-        first_part; /* split: partial of (head, stretch, row), row fastest; stretch i begins with
-                          * segment part_first[first_part + i] */
+    /* split: partial of (head, stretch, row), row fastest; stretch i begins with segment
+     * part_first[first_part + i] */
+    uint32_t first_part;
     bool split;
 };
 
@@ -209,6 +208,7 @@ static void see_joined(const struct attend *a, const struct attend_piece *p, uin
         uint32_t left = p->seq->segments[i].n_keys;
         const float *cs = left ? angles_to(a, p, i, d->angles + (size_t)page * a->hd) : NULL;
 
+        /* Rows of a table of megabytes, of which each segment has another. */
         for (uint32_t c = 0; cs && c < a->hd; c += 16)
             __builtin_prefetch(cs + c);
         for (const uint32_t *from = seq_pages(p->seq, i); left > 0; from++, page++) {
