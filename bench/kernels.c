@@ -177,6 +177,7 @@ struct attention {
     enum kernels_kv kv;
     uint32_t n_segments, n_heads;
     uint32_t *pages;
+    struct kernels_joined joined[SEGMENT_PAGES];
     size_t tile;
 };
 
@@ -191,6 +192,7 @@ static void attention_slice(void *arg, uint32_t slice, uint32_t worker)
     a.pages = t->pages + segment * SEGMENT_PAGES;
     a.k_off = 2 * head * t->tile;
     a.v_off = a.k_off + t->tile;
+    a.next_k_off = a.k_off;
     a.o = t->b->y + row0 * (a.head_dim + 2);
     a.m = a.o + a.n_rows * a.head_dim;
     a.l = a.m + a.n_rows;
@@ -210,9 +212,9 @@ static const char *const kv_names[KERNELS_KV__N] = {
     [KERNELS_KV_Q8_0] = "q8_0",
 };
 
-/* n_heads: KV heads of all layers. */
+/* n_heads: KV heads of all layers. joined: a segment of 512 keys is 32 of a page each. */
 static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, uint32_t group,
-                            uint32_t n_heads, uint32_t n_keys, uint32_t n_tokens)
+                            uint32_t n_heads, uint32_t n_keys, uint32_t n_tokens, bool joined)
 {
     struct attention t = { .b = b, .kv = kv, .n_segments = n_keys / 512, .n_heads = n_heads };
     uint32_t n_pages = n_keys / KERNELS_PAGE_TOKENS;
@@ -221,8 +223,9 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
 
     t.tile = kernels_kv_tile_bytes(kv, hd);
     (void)snprintf(line, sizeof(line),
-                   "%-10s x%u attn %s hd %u group %u heads %u keys %u tokens %u", b->k->name,
-                   workers_n(b->w), kv_names[kv], hd, group, n_heads, n_keys, n_tokens);
+                   "%-10s x%u attn %s hd %u group %u heads %u keys %u tokens %u%s", b->k->name,
+                   workers_n(b->w), kv_names[kv], hd, group, n_heads, n_keys, n_tokens,
+                   joined ? " joined" : "");
     if ((b->word && !strstr(line, b->word)) || n_pages * n_heads * 2 * t.tile > MEMORY)
         return;
     t.pages = malloc(n_pages * sizeof(*t.pages));
@@ -238,7 +241,11 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
                                  .first_visible = 512,
                                  .stride = 1,
                                  .pool = b->memory,
-                                 .page_bytes = 2 * n_heads * t.tile };
+                                 .page_bytes = 2 * n_heads * t.tile,
+                                 .joined = joined ? t.joined : NULL };
+    for (uint32_t i = 0; i < SEGMENT_PAGES; i++) /* rows of a table of angles, 16 apart */
+        t.joined[i] =
+            (struct kernels_joined){ .cs = b->x + 16 * i * hd, .n_keys = KERNELS_PAGE_TOKENS };
     seconds = time_calls(b, attention_call, &t);
     macs = 2.0 * n_keys * n_heads * group * n_tokens * hd;
     bytes = 2.0 * (double)(n_pages * n_heads) * (double)t.tile;
@@ -251,18 +258,22 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
 static void bench_attentions(struct bench *b)
 {
     if (b->k == &kernels_scalar) {
-        bench_attention(b, KERNELS_KV_F16, 64, 3, 3, 1024, 1);
-        bench_attention(b, KERNELS_KV_F32, 64, 3, 3, 1024, 1);
+        bench_attention(b, KERNELS_KV_F16, 64, 3, 3, 1024, 1, false);
+        bench_attention(b, KERNELS_KV_F32, 64, 3, 3, 1024, 1, false);
         return;
     }
     for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
-        bench_attention(b, kv, 64, 3, 90, 2048, 1); /* SmolLM2-135M, a decode step */
-        bench_attention(b, kv, 64, 3, 90, 6144, 1);
-        bench_attention(b, kv, 64, 3, 3, 2048, 21);  /* a block of a prompt's tokens, one layer */
-        bench_attention(b, kv, 128, 4, 64, 2048, 1); /* Llama 3 8B, 8 of 32 layers */
-        bench_attention(b, kv, 128, 4, 8, 2048, 16);
-        bench_attention(b, kv, 128, 7, 28, 2048, 1); /* Qwen2 7B, 7 of 28 layers */
-        bench_attention(b, kv, 80, 1, 32, 2048, 1);  /* one query row */
+        bench_attention(b, kv, 64, 3, 90, 2048, 1, false); /* SmolLM2-135M, a decode step */
+        bench_attention(b, kv, 64, 3, 90, 6144, 1, false);
+        bench_attention(b, kv, 64, 3, 90, 1024, 1, true); /* gists of many segments */
+        bench_attention(b, kv, 64, 3, 90, 6144, 1, true);
+        bench_attention(b, kv, 64, 3, 3, 2048, 21, true);
+        bench_attention(b, kv, 64, 3, 3, 2048, 21,
+                        false); /* a block of a prompt's tokens, one layer */
+        bench_attention(b, kv, 128, 4, 64, 2048, 1, false); /* Llama 3 8B, 8 of 32 layers */
+        bench_attention(b, kv, 128, 4, 8, 2048, 16, false);
+        bench_attention(b, kv, 128, 7, 28, 2048, 1, false); /* Qwen2 7B, 7 of 28 layers */
+        bench_attention(b, kv, 80, 1, 32, 2048, 1, false);  /* one query row */
     }
 }
 

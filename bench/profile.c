@@ -1,7 +1,10 @@
 /* bench/profile.c - where the time of one decode step and of one prefill batch goes, kernel by kernel.
  *
- *     profile [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-n TOKENS] MODEL
+ *     profile [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] MODEL
  *     profile -b MODEL        only the bytes of weights that a decode step reads
+ *
+ * With -r full segments of the context keep their first keys only, as many as a compressor of that ratio
+ * leaves: what they say is of no matter here.
  *
  * The engine runs as it is, on a table of kernels whose entries take the time and call the real ones.
  * Prints one JSON object; "us" of a kind is its time summed over the threads, divided by their number,
@@ -271,7 +274,7 @@ struct bench {
     struct sampler_candidate *candidates;
     float *logits;
     uint32_t *ids;
-    uint32_t n_ids, depth, n_prefill;
+    uint32_t n_ids, depth, ratio, n_prefill;
 };
 
 struct step {
@@ -342,11 +345,15 @@ static void feed(struct bench *b, uint32_t n, enum forward_want want)
         die("a step failed");
 }
 
-/* Reads n tokens, in batches as the daemon does. */
+/* Reads n tokens, in batches as the daemon does: a segment each. */
 static void read_tokens(struct bench *b, uint32_t n)
 {
-    for (uint32_t at = 0; at < n; at += BATCH)
+    _Static_assert(BATCH == SEQ_SEGMENT_DEFAULT, "full segments are shortened one by one");
+    for (uint32_t at = 0; at < n; at += BATCH) {
         feed(b, n - at < BATCH ? n - at : BATCH, FORWARD_WANT_LAST);
+        if (n - at >= BATCH && b->ratio > 1)
+            seq_shorten(&b->seq, at / BATCH, BATCH / b->ratio);
+    }
 }
 
 static void decode_step(struct bench *b)
@@ -478,7 +485,7 @@ int main(int argc, char **argv)
     bool bytes_only = false;
     int o;
 
-    while ((o = getopt(argc, argv, "bc:k:t:d:n:")) != -1) {
+    while ((o = getopt(argc, argv, "bc:k:t:d:r:n:")) != -1) {
         if (o == 'b')
             bytes_only = true;
         else if (o == 'c')
@@ -489,13 +496,15 @@ int main(int argc, char **argv)
             threads = (uint32_t)strtoul(optarg, NULL, 10);
         else if (o == 'd')
             b.depth = (uint32_t)strtoul(optarg, NULL, 10);
+        else if (o == 'r')
+            b.ratio = (uint32_t)strtoul(optarg, NULL, 10);
         else if (o == 'n')
             b.n_prefill = (uint32_t)strtoul(optarg, NULL, 10);
         else
             optind = argc;
     }
-    if (optind != argc - 1 || b.n_prefill == 0)
-        die("[-b] [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-n TOKENS] MODEL");
+    if (optind != argc - 1 || b.n_prefill == 0 || b.ratio > BATCH)
+        die("[-b] [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] MODEL");
     if (bytes_only)
         return print_step_bytes(argv[optind]);
     bench_open(&b, argv[optind], cpu, threads);

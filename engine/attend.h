@@ -5,8 +5,10 @@
  * their own segment and scaled; here they are rotated once more per earlier segment, by the
  * distance of the two bases, so that stored keys never change (engine/seq.h).
  *
- * A segment's partial result (m, l, o) is computed alone and the partials are merged in the order
- * of segments, always: so a long context can be split over the workers by segments, or not, with
+ * Earlier segments of few pages are joined into stretches, whose pages one kernel call takes side by
+ * side; a longer segment is a stretch, and so is the own one. Where stretches end depends on the
+ * sequence's layout only. A stretch's partial result (m, l, o) is computed alone and the partials are
+ * merged in order, always: so a long context can be split over the workers by stretches, or not, with
  * the same result to the bit.
  *
  * A side piece (self_k) is rows that stand beside the segment, not in it: row i at offset off + i *

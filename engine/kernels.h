@@ -64,7 +64,7 @@ static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
     return n * (kv == KERNELS_KV_F32 ? sizeof(float) : sizeof(uint16_t));
 }
 
-/* Attention of some query rows over the keys of one segment and one KV head.
+/* Attention of some query rows over the keys of one segment, or of some, and one KV head.
  *
  * Row i of q belongs to token t = i / group of the run and sees the first
  * min(n_keys, first_visible + t * stride) keys. Writes the partial result of the segment:
@@ -72,14 +72,25 @@ static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
  *     m[i] = max_j s_ij,  l[i] = sum_j exp(s_ij - m[i]),  o[i] = sum_j exp(s_ij - m[i]) v_j
  *
  * with s_ij = q_i . k_j; q is rotated to the segment's base and scaled already. Every row sees at
- * least one key. Elements of the last tiles past n_keys are never used. */
+ * least one key. Elements of the last tiles past n_keys are never used.
+ *
+ * A joined call is over pages of several segments, whose keys all rows see. A page says how many keys it
+ * holds, from its first slot on, and what q is still to be rotated by for them; n_keys and first_visible
+ * are 16 a page. */
+struct kernels_joined {
+    const float *cs;                 /* as rope takes it */
+    uint32_t n_keys;                 /* 1 to 16 */
+};
+
 struct kernels_attn {
     const float *q;                  /* (n_rows, hd) */
     uint32_t n_rows, group, head_dim;
     uint32_t n_keys, first_visible, stride;
     const uint8_t *pool;             /* base of the KV arena */
-    const uint32_t *pages;           /* the segment's page ids */
+    const uint32_t *pages;           /* page ids */
+    const struct kernels_joined *joined;     /* (pages) NULL: all of one segment */
     size_t page_bytes, k_off, v_off; /* tile of page p: pool + pages[p] * page_bytes + k_off */
+    size_t next_k_off;               /* K of the same pages that probably is wanted next, to be fetched */
     float *m, *l, *o;                /* (n_rows), (n_rows), (n_rows, hd) */
 };
 

@@ -108,20 +108,24 @@ static void swiglu(float *gate, const float *up, uint32_t n)
     }
 }
 
-static void rope(float *x, uint32_t n_heads, uint32_t hd, const float *cs)
+void avx2_turn(const float *x, const float *cs, uint32_t hd, float *ret)
 {
     uint32_t half = hd / 2;
 
-    for (uint32_t h = 0; h < n_heads; h++, x += hd) {
-        for (uint32_t i = 0; i < half; i += 8) {
-            uint32_t left = half - i;
-            __m256 x0 = load_some(x + i, left), x1 = load_some(x + half + i, left);
-            __m256 c = load_some(cs + i, left), s = load_some(cs + half + i, left);
+    for (uint32_t i = 0; i < half; i += 8) {
+        uint32_t left = half - i;
+        __m256 x0 = load_some(x + i, left), x1 = load_some(x + half + i, left);
+        __m256 c = load_some(cs + i, left), s = load_some(cs + half + i, left);
 
-            store_some(x + i, left, _mm256_fmsub_ps(x0, c, _mm256_mul_ps(x1, s)));
-            store_some(x + half + i, left, _mm256_fmadd_ps(x0, s, _mm256_mul_ps(x1, c)));
-        }
+        store_some(ret + i, left, _mm256_fmsub_ps(x0, c, _mm256_mul_ps(x1, s)));
+        store_some(ret + half + i, left, _mm256_fmadd_ps(x0, s, _mm256_mul_ps(x1, c)));
     }
+}
+
+static void rope(float *x, uint32_t n_heads, uint32_t hd, const float *cs)
+{
+    for (uint32_t h = 0; h < n_heads; h++, x += hd)
+        avx2_turn(x, cs, hd, x);
 }
 
 static void scale(float *x, uint32_t n, float by)

@@ -39,6 +39,8 @@ void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slo
                        void *v_tile);
 void avx2_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                         void *v_tile);
+/* rope for one head; ret may be x. */
+void avx2_turn(const float *x, const float *cs, uint32_t hd, float *ret);
 void avx2_attn_f16(const struct kernels_attn *a);
 void avx2_attn_f32(const struct kernels_attn *a);
 void avx2_attn_q8_0(const struct kernels_attn *a);

@@ -1,4 +1,4 @@
-/* Attention over one segment: keys go by in groups of four pages (64 keys), and each row keeps its
+/* Attention over one segment, or several that are joined: keys go by in groups of four pages (64 keys), and each row keeps its
  * running maximum, sum and output, which are rescaled when a group raises the maximum.
  *
  * Groups begin at fixed keys and every chain of additions runs over keys in order, one element an
@@ -7,7 +7,7 @@
  *
  * Scores: a K tile is (hd, 16), so 16 keys are two vectors and an element of q is broadcast to them.
  * Few rows take f16 tiles as they are; for many, and of int8 for any, a group's tiles are made f32
- * once, on the stack.
+ * once, on the stack. Joined segments are one row of groups, too, in which each page has q of its own.
  */
 #include "engine/kernels_avx2.h"
 
@@ -17,12 +17,22 @@
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
 #define BLOCK_ROWS  6u /* rows at a time, at most: 12 accumulators of 16 registers */
+#define JOINED_ROWS 3u /* the same where segments are joined, by two pages */
 
 /* One group of pages. Missing pages repeat the last one, and their scores are masked. */
 struct group {
     const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
     const uint8_t *k_next[GROUP_PAGES], *v_next[GROUP_PAGES]; /* to be fetched meanwhile */
     uint32_t key0;
+    const float *cs[GROUP_PAGES]; /* joined: what q is turned by */
+    uint32_t n_keys[GROUP_PAGES]; /* joined: of each page; 0 if it is missing */
+};
+
+/* q of some rows for the pages of a group, in floats from one row and page to the next; page 0: q is
+ * the same for all. */
+struct turned {
+    const float *q;
+    size_t row, page;
 };
 
 struct wide {
@@ -44,7 +54,7 @@ AVX2_INLINE size_t element_bytes(enum kernels_kv kv)
 
 /* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
 AVX2_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t p,
-                             uint32_t n_pages, const float *q, uint32_t hd, uint32_t n_rows,
+                             uint32_t n_pages, struct turned t, uint32_t hd, uint32_t n_rows,
                              float *s)
 {
     __m256 acc[BLOCK_ROWS][2 * GROUP_PAGES];
@@ -64,7 +74,7 @@ AVX2_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t
             _mm_prefetch(g->k_next[p + j] + i * TOKENS * element_bytes(kv), _MM_HINT_T1);
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < n_rows; r++) {
-                __m256 qi = _mm256_broadcast_ss(q + r * hd + i);
+                __m256 qi = _mm256_broadcast_ss(t.q + i + r * t.row + (p + j) * t.page);
 
                 acc[r][2 * j] = _mm256_fmadd_ps(qi, k0, acc[r][2 * j]);
                 acc[r][2 * j + 1] = _mm256_fmadd_ps(qi, k1, acc[r][2 * j + 1]);
@@ -194,10 +204,11 @@ AVX2_INLINE void attend_tile(enum kernels_kv kv, const struct kernels_attn *a,
 {
     uint32_t hd = a->head_dim, least = keys_seen(a, g, r), most = keys_seen(a, g, r + n_rows - 1);
     _Alignas(32) float s[BLOCK_ROWS * GROUP_KEYS];
+    struct turned t = { .q = a->q + (size_t)r * hd, .row = hd };
     float *o = a->o + (size_t)r * hd;
 
     for (uint32_t p = 0; p * TOKENS < most; p += n_pages)
-        score_pages(kv, g, p, n_pages, a->q + (size_t)r * hd, hd, n_rows, s);
+        score_pages(kv, g, p, n_pages, t, hd, n_rows, s);
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t seen = keys_seen(a, g, r + i);
 
@@ -213,6 +224,53 @@ AVX2_INLINE void attend_tile(enum kernels_kv kv, const struct kernels_attn *a,
         if (least < seen)
             (kv == KERNELS_KV_F16 ? add_own_f16 : add_own_f32)(g, least, seen, s + i * GROUP_KEYS,
                                                                o + i * hd, hd);
+    }
+}
+
+/* Rows [r, r + n_rows), at most JOINED_ROWS, over one group of joined segments. */
+AVX2_INLINE void attend_joined_tile(enum kernels_kv kv, const struct kernels_attn *a,
+                                    const struct group *g, uint32_t r, uint32_t n_rows)
+{
+    enum { ROW = KERNELS_HEAD_DIM_MAX + 16 }; /* so that rows lie in different sets of the cache */
+    uint32_t hd = a->head_dim;
+    _Alignas(32) float q[GROUP_PAGES * JOINED_ROWS * ROW], s[JOINED_ROWS * GROUP_KEYS];
+    struct turned t = { .q = q, .row = ROW, .page = JOINED_ROWS * ROW };
+    float *o = a->o + (size_t)r * hd;
+
+    for (uint32_t p = 0; p < GROUP_PAGES; p++)
+        for (uint32_t i = 0; i < n_rows; i++)
+            avx2_turn(a->q + (size_t)(r + i) * hd, g->cs[p], hd, q + p * t.page + i * ROW);
+    for (uint32_t p = 0; p < GROUP_PAGES; p += 2)
+        score_pages(kv, g, p, 2, t, hd, n_rows, s);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        for (uint32_t p = 0; p < GROUP_PAGES; p++)
+            for (uint32_t j = g->n_keys[p]; j < TOKENS; j++)
+                s[i * GROUP_KEYS + p * TOKENS + j] = -INFINITY;
+        soften_row(s + i * GROUP_KEYS, GROUP_KEYS, &a->m[r + i], &a->l[r + i], o + i * hd, hd);
+    }
+    for (uint32_t p = 0, last; p < GROUP_PAGES && g->n_keys[p]; p = last + 1) {
+        last = p; /* of the pages without a gap between their keys */
+        while (last + 1 < GROUP_PAGES && g->n_keys[last] == TOKENS && g->n_keys[last + 1])
+            last++;
+        add_values_rows(kv, g, p * TOKENS, last * TOKENS + g->n_keys[last], s, o, hd, n_rows, 4);
+    }
+}
+
+AVX2_INLINE void attend_joined_group(enum kernels_kv kv, const struct kernels_attn *a,
+                                     const struct group *g)
+{
+    for (uint32_t r = 0, n; r < a->n_rows; r += n) {
+        n = a->n_rows - r < JOINED_ROWS ? a->n_rows - r : JOINED_ROWS;
+        switch (n) {
+        case 3:
+            attend_joined_tile(kv, a, g, r, 3);
+            break;
+        case 2:
+            attend_joined_tile(kv, a, g, r, 2);
+            break;
+        default:
+            attend_joined_tile(kv, a, g, r, 1);
+        }
     }
 }
 
@@ -250,30 +308,43 @@ AVX2_INLINE void attend_group(enum kernels_kv kv, const struct kernels_attn *a,
 
 AVX2_ONCE void attend_group_f16(const struct kernels_attn *a, const struct group *g)
 {
-    attend_group(KERNELS_KV_F16, a, g);
+    if (a->joined)
+        attend_joined_group(KERNELS_KV_F16, a, g);
+    else
+        attend_group(KERNELS_KV_F16, a, g);
 }
 
 AVX2_ONCE void attend_group_f32(const struct kernels_attn *a, const struct group *g)
 {
-    attend_group(KERNELS_KV_F32, a, g);
+    if (a->joined)
+        attend_joined_group(KERNELS_KV_F32, a, g);
+    else
+        attend_group(KERNELS_KV_F32, a, g);
 }
 
-/* The tiles of group g, and of the next one (or the last one again). */
+/* The tiles of the group at first_page, and of the next one; after the last group they are those that
+ * the caller names. */
 AVX2_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
 {
     uint32_t last = (a->n_keys - 1) / TOKENS;
+    bool is_last = first_page + GROUP_PAGES > last;
     struct group g = { .key0 = first_page * TOKENS };
 
     for (uint32_t i = 0; i < GROUP_PAGES; i++) {
         uint32_t p = first_page + i < last ? first_page + i : last;
-        uint32_t next = p + GROUP_PAGES < last ? p + GROUP_PAGES : last;
+        uint32_t next = is_last ? i : first_page + GROUP_PAGES + i;
         const uint8_t *page = a->pool + a->pages[p] * a->page_bytes;
-        const uint8_t *next_page = a->pool + a->pages[next] * a->page_bytes;
 
+        next = next < last ? next : last;
         g.k[i] = page + a->k_off;
         g.v[i] = page + a->v_off;
-        g.k_next[i] = next_page + a->k_off;
-        g.v_next[i] = next_page + a->v_off;
+        g.k_next[i] =
+            a->pool + a->pages[next] * a->page_bytes + (is_last ? a->next_k_off : a->k_off);
+        g.v_next[i] = g.k_next[i] + (a->v_off - a->k_off);
+        if (a->joined) {
+            g.cs[i] = a->joined[p].cs;
+            g.n_keys[i] = first_page + i == p ? a->joined[p].n_keys : 0;
+        }
     }
     return g;
 }

@@ -37,6 +37,8 @@ void avx512_kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
                          void *v_tile);
 void avx512_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                           void *v_tile);
+/* rope for one head; ret may be x. */
+void avx512_turn(const float *x, const float *cs, uint32_t hd, float *ret);
 void avx512_attn_f16(const struct kernels_attn *a);
 void avx512_attn_f32(const struct kernels_attn *a);
 void avx512_attn_q8_0(const struct kernels_attn *a);

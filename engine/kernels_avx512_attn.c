@@ -1,4 +1,4 @@
-/* Attention over one segment: keys go by in groups of four pages (64 keys), and each row keeps its
+/* Attention over one segment, or several that are joined: keys go by in groups of four pages (64 keys), and each row keeps its
  * running maximum, sum and output, which are rescaled when a group raises the maximum.
  *
  * Groups begin at fixed keys and every chain of additions runs over keys in order, one element an
@@ -9,6 +9,9 @@
  * Up to 8 rows take tiles as they are, at the speed of memory: tiles are called into the second-level
  * cache one step ahead, V while K is multiplied and the next K while V is. For more rows, a group's tiles are
  * made f32 once, on the stack, where 6 rows by 4 vectors need 10 loads for 24 multiply-adds.
+ *
+ * Joined segments are one row of groups, too: each page has q of its own, so that an element of q is
+ * broadcast to one page and not to four, and tiles are taken as they are for any number of rows.
  */
 #include "engine/kernels_avx512.h"
 
@@ -18,6 +21,7 @@
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
 #define BLOCK_ROWS  8u   /* rows at a time, at most */
+#define JOINED_ROWS 4u   /* the same where segments are joined */
 #define CHUNK_ROWS  128u /* rows that pass over all keys together, at most */
 #define HD_MAX      KERNELS_HEAD_DIM_MAX
 #define BLOCKS_MAX  (HD_MAX / 32)
@@ -29,6 +33,15 @@ struct group {
     const struct wide *wide;            /* NULL: tiles are taken as they are */
     const float *k_d, *v_d;             /* scales of int8 tiles (blocks, 64) */
     uint32_t key0;
+    const float *cs[GROUP_PAGES]; /* joined: what q is turned by */
+    uint32_t n_keys[GROUP_PAGES]; /* joined: of each page; 0 if it is missing */
+};
+
+/* q of some rows for the pages of a group, in floats from one element, row and page to the next: always
+ * constants; page 0: q is the same for all. */
+struct turned {
+    const float *q;
+    size_t step, row, page;
 };
 
 /* A group's tiles in f32, as the registers of a block of rows want them. */
@@ -71,9 +84,10 @@ AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n,
  * Pointers step and rows are constants: what a loop spends on addresses, it takes from the two
  * ports that multiply. */
 
-/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
+/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). t begins at page
+ * p. */
 AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t p,
-                               uint32_t n_pages, const float *turned, uint32_t hd, uint32_t n_rows,
+                               uint32_t n_pages, struct turned t, uint32_t hd, uint32_t n_rows,
                                float *s)
 {
     const size_t step = TOKENS * element_bytes(kv); /* from one element of q to the next */
@@ -91,7 +105,7 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32
     }
     for (size_t at = 0; at < hd * step; at += 4 * step) {
 #pragma GCC unroll 8
-        for (size_t u = 0; u < 4; u++, turned += n_rows) {
+        for (size_t u = 0; u < 4; u++, t.q += t.step) {
 #pragma GCC unroll 8
             for (uint32_t j = 0; j < n_pages; j++) {
                 __m512 d = one;
@@ -104,11 +118,10 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32
             }
 #pragma GCC unroll 8
             for (uint32_t r = 0; r < n_rows; r++) {
-                __m512 q = _mm512_set1_ps(turned[r]);
-
 #pragma GCC unroll 8
                 for (uint32_t j = 0; j < n_pages; j++)
-                    acc[r][j] = _mm512_fmadd_ps(q, key[j], acc[r][j]);
+                    acc[r][j] = _mm512_fmadd_ps(_mm512_set1_ps(t.q[r * t.row + j * t.page]), key[j],
+                                                acc[r][j]);
             }
         }
     }
@@ -314,6 +327,7 @@ AVX512_INLINE void attend_block(enum kernels_kv kv, bool wide, struct chunk *c,
     const struct kernels_attn *a = c->a;
     uint32_t hd = a->head_dim, least = keys_seen(a, g, r), most = keys_seen(a, g, r + n_rows - 1);
     _Alignas(64) float s[BLOCK_ROWS * GROUP_KEYS];
+    struct turned t = { .q = c->turned + (size_t)(r - c->r0) * hd, .step = n_rows, .row = 1 };
     float *o = a->o + (size_t)r * hd;
 
     if (wide && most <= GROUP_KEYS / 2)
@@ -321,7 +335,7 @@ AVX512_INLINE void attend_block(enum kernels_kv kv, bool wide, struct chunk *c,
     else if (wide)
         score_wide(g->wide, GROUP_PAGES, a->q + (size_t)r * hd, hd, n_rows, s);
     for (uint32_t p = 0; !wide && p * TOKENS < most; p += n_pages)
-        score_pages(kv, g, p, n_pages, c->turned + (size_t)(r - c->r0) * hd, hd, n_rows, s);
+        score_pages(kv, g, p, n_pages, t, hd, n_rows, s);
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t seen = keys_seen(a, g, r + i);
 
@@ -426,20 +440,119 @@ AVX512_ONCE void attend_narrow_f32(struct chunk *c, const struct group *g)
     attend_narrow(KERNELS_KV_F32, c, g);
 }
 
-/* The tiles of the group at first_page, and the K tiles of the next one (or the last one again). */
+/* --- rows by groups of joined segments ----------------------------------------------------------- */
+
+/* The first bytes of a group's tiles are called for before q is turned and before the softmax: memory
+ * would wait for them to end. */
+#define AHEAD 512u
+
+AVX512_INLINE void call_tiles(const uint8_t *const tiles[GROUP_PAGES], size_t len)
+{
+    for (size_t at = 0; at < len; at += 64)
+        for (uint32_t p = 0; p < GROUP_PAGES; p++)
+            _mm_prefetch(tiles[p] + at, _MM_HINT_T1);
+}
+
+/* The keys that pages of the group do not have. */
+AVX512_INLINE void hide_gaps(const struct group *g, float *s)
+{
+    for (uint32_t p = 0; p < GROUP_PAGES; p++) {
+        if (g->n_keys[p] < TOKENS)
+            _mm512_mask_storeu_ps(s + p * TOKENS, (__mmask16)~avx512_first(g->n_keys[p]),
+                                  _mm512_set1_ps(-INFINITY));
+    }
+}
+
+/* Rows [r, r + n_rows), at most JOINED_ROWS, over one group. */
+AVX512_INLINE void attend_joined_block(enum kernels_kv kv, struct chunk *c, const struct group *g,
+                                       uint32_t r, uint32_t n_rows)
+{
+    enum { ROW = HD_MAX + 16 }; /* so that rows lie in different sets of the cache */
+    const struct kernels_attn *a = c->a;
+    uint32_t hd = a->head_dim;
+    _Alignas(64) float q[GROUP_PAGES * JOINED_ROWS * ROW], s[JOINED_ROWS * GROUP_KEYS];
+    struct turned t = { .q = q, .step = 1, .row = ROW, .page = JOINED_ROWS * ROW };
+    float *o = a->o + (size_t)r * hd;
+
+    call_tiles(g->v, AHEAD);
+    for (uint32_t p = 0; p < GROUP_PAGES; p++)
+        for (uint32_t i = 0; i < n_rows; i++)
+            avx512_turn(a->q + (size_t)(r + i) * hd, g->cs[p], hd, q + p * t.page + i * ROW);
+    score_pages(kv, g, 0, GROUP_PAGES, t, hd, n_rows, s);
+    call_tiles(g->k_next, AHEAD);
+    for (uint32_t i = 0; i < n_rows; i++) {
+        hide_gaps(g, s + i * GROUP_KEYS);
+        soften_row(s + i * GROUP_KEYS, GROUP_KEYS, &a->m[r + i], c->sum[r + i - c->r0], o + i * hd,
+                   hd);
+    }
+    for (uint32_t p = 0, last; p < GROUP_PAGES && g->n_keys[p]; p = last + 1) {
+        last = p; /* of the pages without a gap between their keys */
+        while (last + 1 < GROUP_PAGES && g->n_keys[last] == TOKENS && g->n_keys[last + 1])
+            last++;
+        add_values_rows(kv, true, g, p * TOKENS, last * TOKENS + g->n_keys[last], s, o, hd, n_rows,
+                        4);
+    }
+}
+
+AVX512_INLINE void attend_joined_rows(enum kernels_kv kv, struct chunk *c, const struct group *g)
+{
+    for (uint32_t r = c->r0, n; r < c->r1; r += n) {
+        n = c->r1 - r < JOINED_ROWS ? c->r1 - r : JOINED_ROWS;
+        switch (n) {
+        case 4:
+            attend_joined_block(kv, c, g, r, 4);
+            break;
+        case 3:
+            attend_joined_block(kv, c, g, r, 3);
+            break;
+        case 2:
+            attend_joined_block(kv, c, g, r, 2);
+            break;
+        default:
+            attend_joined_block(kv, c, g, r, 1);
+        }
+    }
+}
+
+AVX512_ONCE void attend_joined_f16(struct chunk *c, const struct group *g)
+{
+    attend_joined_rows(KERNELS_KV_F16, c, g);
+}
+
+AVX512_ONCE void attend_joined_q8_0(struct chunk *c, const struct group *g)
+{
+    attend_joined_rows(KERNELS_KV_Q8_0, c, g);
+}
+
+AVX512_ONCE void attend_joined_f32(struct chunk *c, const struct group *g)
+{
+    attend_joined_rows(KERNELS_KV_F32, c, g);
+}
+
+/* --- all keys of a call -------------------------------------------------------------------------- */
+
+/* The tiles of the group at first_page, and the K tiles of the next one; after the last group they are
+ * those that the caller names. */
 AVX512_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
 {
     uint32_t last = (a->n_keys - 1) / TOKENS;
+    bool is_last = first_page + GROUP_PAGES > last;
     struct group g = { .key0 = first_page * TOKENS };
 
     for (uint32_t i = 0; i < GROUP_PAGES; i++) {
         uint32_t p = first_page + i < last ? first_page + i : last;
-        uint32_t next = p + GROUP_PAGES < last ? p + GROUP_PAGES : last;
+        uint32_t next = is_last ? i : first_page + GROUP_PAGES + i;
         const uint8_t *page = a->pool + a->pages[p] * a->page_bytes;
 
+        next = next < last ? next : last;
         g.k[i] = page + a->k_off;
         g.v[i] = page + a->v_off;
-        g.k_next[i] = a->pool + a->pages[next] * a->page_bytes + a->k_off;
+        g.k_next[i] =
+            a->pool + a->pages[next] * a->page_bytes + (is_last ? a->next_k_off : a->k_off);
+        if (a->joined) {
+            g.cs[i] = a->joined[p].cs;
+            g.n_keys[i] = first_page + i == p ? a->joined[p].n_keys : 0;
+        }
     }
     return g;
 }
@@ -546,6 +659,26 @@ AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pa
     }
 }
 
+AVX512_ONCE void attend_joined(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
+{
+    uint32_t hd = c->a->head_dim;
+
+    for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
+        struct group g = open_group(c->a, p);
+
+        if (p == 0) /* no group before it did */
+            call_tiles(g.k, hd * TOKENS * element_bytes(kv));
+        if (kv == KERNELS_KV_F16) {
+            attend_joined_f16(c, &g);
+        } else if (kv == KERNELS_KV_F32) {
+            attend_joined_f32(c, &g);
+        } else {
+            widen_scales(&g, c->a->v_off - c->a->k_off, hd, c->k_d, c->v_d);
+            attend_joined_q8_0(c, &g);
+        }
+    }
+}
+
 static void attend_chunk(enum kernels_kv kv, bool wide, struct chunk *c)
 {
     size_t hd = c->a->head_dim;
@@ -556,7 +689,7 @@ static void attend_chunk(enum kernels_kv kv, bool wide, struct chunk *c)
     }
     for (size_t i = c->r0 * hd; i < c->r1 * hd; i += 8)
         _mm256_storeu_ps(c->a->o + i, _mm256_setzero_ps());
-    (wide ? attend_widened : attend_as_is)(kv, c, pages_seen(c));
+    (c->a->joined ? attend_joined : wide ? attend_widened : attend_as_is)(kv, c, pages_seen(c));
     for (uint32_t r = c->r0; r < c->r1; r++)
         c->a->l[r] = avx512_sum(_mm512_load_ps(c->sum[r - c->r0]));
 }

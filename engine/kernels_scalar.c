@@ -181,13 +181,25 @@ static float tile_at(enum kernels_kv kv, const uint8_t *tile, uint32_t hd, uint3
     return quant_f16_to_f32(d[dim / 32 * KERNELS_PAGE_TOKENS + slot]) * ((const int8_t *)tile)[i];
 }
 
+static bool sees_key(const struct kernels_attn *a, uint32_t row, uint32_t key)
+{
+    if (a->joined)
+        return key % KERNELS_PAGE_TOKENS < a->joined[key / KERNELS_PAGE_TOKENS].n_keys;
+    return key < a->first_visible + row / a->group * a->stride;
+}
+
 static float score_key(const struct kernels_attn *a, enum kernels_kv kv, const float *q,
                        uint32_t key)
 {
     const uint8_t *page = a->pool + a->pages[key / KERNELS_PAGE_TOKENS] * a->page_bytes;
     uint32_t slot = key % KERNELS_PAGE_TOKENS;
-    float sum = 0;
+    float sum = 0, turned[KERNELS_HEAD_DIM_MAX];
 
+    if (a->joined) {
+        memcpy(turned, q, a->head_dim * sizeof(*q));
+        rope(turned, 1, a->head_dim, a->joined[key / KERNELS_PAGE_TOKENS].cs);
+        q = turned;
+    }
     for (uint32_t i = 0; i < a->head_dim; i++)
         sum += q[i] *
                tile_at(kv, page + a->k_off, a->head_dim, i * KERNELS_PAGE_TOKENS + slot, i, slot);
@@ -199,20 +211,21 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
 {
     const float *q = a->q + (size_t)row * a->head_dim;
     float *o = a->o + (size_t)row * a->head_dim, m = -INFINITY, l = 0;
-    uint32_t visible = a->first_visible + row / a->group * a->stride;
 
-    if (visible > a->n_keys)
-        visible = a->n_keys;
-    for (uint32_t j = 0; j < visible; j++)
-        m = fmaxf(m, score_key(a, kv, q, j));
+    for (uint32_t j = 0; j < a->n_keys; j++)
+        if (sees_key(a, row, j))
+            m = fmaxf(m, score_key(a, kv, q, j));
     for (uint32_t i = 0; i < a->head_dim; i++)
         o[i] = 0;
 
-    for (uint32_t j = 0; j < visible; j++) {
+    for (uint32_t j = 0; j < a->n_keys; j++) {
         const uint8_t *page = a->pool + a->pages[j / KERNELS_PAGE_TOKENS] * a->page_bytes;
-        float p = expf(score_key(a, kv, q, j) - m);
         uint32_t slot = j % KERNELS_PAGE_TOKENS;
+        float p;
 
+        if (!sees_key(a, row, j))
+            continue;
+        p = expf(score_key(a, kv, q, j) - m);
         l += p;
         for (uint32_t i = 0; i < a->head_dim; i++)
             o[i] += p * tile_at(kv, page + a->v_off, a->head_dim, slot * a->head_dim + i, i, slot);

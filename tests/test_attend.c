@@ -130,6 +130,76 @@ static void batch_equals_alone(void **state)
     world_close(&w);
 }
 
+/* Sixty short segments of all sorts, some forgotten: more pages than one call takes. Their keys are
+ * those of the world's first segments, again and again. */
+static void joins_short_segments(void **state)
+{
+    enum { N = 60, ROWS = 5, FIRST = 246, L = 64, HD = 64 };
+    static const uint32_t lengths[] = { 64, 16, 0, 17, 1, 33, 16, 16 };
+    const struct world_shape *shape = &world_shapes[0];
+    uint32_t keys[N * L], n = 0, pages[(N + 1) * (L / POOL_PAGE_TOKENS)];
+    size_t width = (size_t)shape->n_head * HD;
+    float *q = malloc(ROWS * width * sizeof(float)),
+          *at_once = malloc(ROWS * width * sizeof(float)),
+          *alone = malloc(ROWS * width * sizeof(float)),
+          *read = malloc(CONTEXT * width * sizeof(float));
+    struct seq_segment segments[N + 1] = { 0 };
+    double positions[N * L], want[HD];
+    struct world w;
+    struct seq s;
+
+    open_world(&w, shape, *state, KERNELS_KV_F32, 3, L);
+    world_attend(&w, 0, CONTEXT, NULL, read);
+    s = w.seq;
+    s.segments = segments;
+    s.pages = pages;
+    for (uint32_t k = 0; k <= N; k++) {
+        uint32_t from = k < N ? k % 4 : 3;
+
+        memcpy(seq_pages(&s, k), seq_pages(&w.seq, from), L / POOL_PAGE_TOKENS * sizeof(*pages));
+        segments[k] = (struct seq_segment){ .base = n, .n_keys = lengths[k % 8] };
+        for (uint32_t j = 0; j < (k < N ? lengths[k % 8] : L); j++, n++) {
+            keys[n] = from * L + j;
+            positions[n] = n;
+        }
+    }
+    memcpy(q, w.q + FIRST * width, ROWS * width * sizeof(float));
+    for (uint32_t i = 0; i < ROWS; i++) {
+        w.k->rope(q + i * width, shape->n_head, HD, rotary_by(&w.rotary, FIRST % L + i, NULL));
+        w.k->scale(q + i * width, (uint32_t)width, 1.0f / sqrtf(HD));
+    }
+    for (uint32_t i = 0; i <= ROWS; i++) { /* each alone is split over the workers, all are not */
+        struct attend_piece p = { .seq = &s,
+                                  .segment = N,
+                                  .base = segments[N].base,
+                                  .pages = seq_pages(&s, N),
+                                  .off = FIRST % L,
+                                  .n = ROWS,
+                                  .stride = 1 };
+
+        if (i < ROWS) {
+            p.off += i;
+            p.n = 1;
+        }
+        attend_run(w.a, &p, 1, 0, i < ROWS ? q + i * width : q,
+                   i < ROWS ? alone + i * width : at_once);
+    }
+    assert_memory_equal(alone, at_once, ROWS * width * sizeof(float));
+    for (uint32_t i = 0; i < ROWS; i++)
+        for (uint32_t h = 0; h < shape->n_head; h++) {
+            uint32_t pos = segments[N].base + FIRST % L + i;
+
+            world_textbook(&w, FIRST + i, pos, h, pos + 1, keys, positions, want, NULL);
+            for (uint32_t c = 0; c < HD; c++)
+                assert_true(fabs(want[c] - alone[i * width + h * HD + c]) < 1e-5);
+        }
+    free(q);
+    free(at_once);
+    free(alone);
+    free(read);
+    world_close(&w);
+}
+
 static void far_rotations(void **state)
 {
     static const uint32_t distances[] = { 0,      1,       511,
@@ -165,6 +235,7 @@ int main(void)
             cmocka_unit_test_prestate(equals_the_textbook, (void *)k),
             cmocka_unit_test_prestate(split_changes_no_bit, (void *)k),
             cmocka_unit_test_prestate(batch_equals_alone, (void *)k),
+            cmocka_unit_test_prestate(joins_short_segments, (void *)k),
             cmocka_unit_test(far_rotations),
         };
 

@@ -306,6 +306,78 @@ static void test_attn_hides_bad_keys(void **state)
     scene_fini(&s);
 }
 
+/* Pages of several segments: what a page does not hold is NaN. */
+static void spoil_gaps(struct scene *s, const struct kernels_joined *joined, uint32_t n_pages)
+{
+    for (uint32_t p = 0; p < n_pages; p++) {
+        uint8_t *page = s->pool + s->pages[p] * s->a.page_bytes;
+
+        for (uint32_t slot = joined[p].n_keys; slot < KERNELS_PAGE_TOKENS; slot++)
+            for (uint32_t i = 0; i < s->hd; i++) {
+                ((float *)(page + s->a.k_off))[i * KERNELS_PAGE_TOKENS + slot] = NAN;
+                ((float *)(page + s->a.v_off))[slot * s->hd + i] = NAN;
+            }
+    }
+}
+
+static void check_joined(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32_t n_tokens,
+                         uint32_t n_pages, uint32_t n_keys)
+{
+    struct kernels_joined joined[PAGES_MAX];
+    float *cs = malloc(n_pages * hd * sizeof(*cs));
+    size_t o_len = (size_t)group * hd * sizeof(float);
+    struct scene s;
+
+    scene_init(&s, kv, hd, group, n_tokens, n_pages * KERNELS_PAGE_TOKENS,
+               n_pages * KERNELS_PAGE_TOKENS, 0.5f);
+    for (uint32_t p = 0; p < n_pages; p++) {
+        for (uint32_t i = 0; i < hd / 2; i++) {
+            float angle = random_f32(3);
+
+            cs[p * hd + i] = cosf(angle);
+            cs[p * hd + hd / 2 + i] = sinf(angle);
+        }
+        joined[p].cs = cs + p * hd;
+        joined[p].n_keys = n_keys ? n_keys : 1 + random_u32() % KERNELS_PAGE_TOKENS;
+    }
+    if (kv == KERNELS_KV_F32)
+        spoil_gaps(&s, joined, n_pages);
+    s.a.joined = joined;
+    scene_run(&s, plain, 0);
+    scene_run(&s, fast, 1);
+    check_scene(&s);
+
+    /* Each token alone: the same bits. */
+    s.a.n_rows = group;
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        s.a.q = s.q + t * group * hd;
+        scene_run(&s, fast, 0);
+        assert_memory_equal(s.o[0], s.o[1] + t * group * hd, o_len);
+        assert_memory_equal(s.l[0], s.l[1] + t * group, group * sizeof(float));
+    }
+    scene_fini(&s);
+    free(cs);
+}
+
+static void test_attn_joined(void **state)
+{
+    static const uint32_t dims[] = { 8, 24, 64, 80, 128, 256 };
+
+    (void)state;
+    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+        for (size_t k = 0; k < sizeof(dims) / sizeof(dims[0]); k++)
+            for (uint32_t group = 1; group <= 9; group++)
+                check_joined(kv, dims[k], group, 2, 7, 0);
+        for (uint32_t n_pages = 1; n_pages <= 9; n_pages++) {
+            check_joined(kv, 64, 3, 1, n_pages, KERNELS_PAGE_TOKENS);
+            check_joined(kv, 64, 3, 1, n_pages, 0);
+            check_joined(kv, 64, 3, 45, n_pages, 0);
+        }
+        check_joined(kv, 64, 3, 1, PAGES_MAX, 0);
+        check_joined(kv, 128, 4, 33, 16, 1);
+    }
+}
+
 static void test_kv_store(void **state)
 {
     static const uint32_t dims[] = { 8, 64, 80, 128, 256 };
@@ -387,15 +459,11 @@ static void test_attn_merge_empty(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kv_store),
-        cmocka_unit_test(test_attn_decode),
-        cmocka_unit_test(test_attn_prefill),
-        cmocka_unit_test(test_attn_sharp),
-        cmocka_unit_test(test_attn_strides),
-        cmocka_unit_test(test_attn_split),
-        cmocka_unit_test(test_attn_hides_bad_keys),
-        cmocka_unit_test(test_attn_merge),
-        cmocka_unit_test(test_attn_merge_empty),
+        cmocka_unit_test(test_kv_store),     cmocka_unit_test(test_attn_decode),
+        cmocka_unit_test(test_attn_prefill), cmocka_unit_test(test_attn_sharp),
+        cmocka_unit_test(test_attn_strides), cmocka_unit_test(test_attn_joined),
+        cmocka_unit_test(test_attn_split),   cmocka_unit_test(test_attn_hides_bad_keys),
+        cmocka_unit_test(test_attn_merge),   cmocka_unit_test(test_attn_merge_empty),
     };
 
     int failed = 0;
