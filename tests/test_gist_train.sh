@@ -78,6 +78,14 @@ code 'an unknown option' 2 run --bogus 1
 says 'bogus'
 code 'a ratio that does not divide' 2 run --ratios 7
 
+# --- more projections --------------------------------------------------------------------------
+code 'gists with all matrices' 0 run --projections all --heldout heldout.corpus --out all.safetensors --log all.jsonl
+code 'an adapter with more than the recipe' 1 run --init all.safetensors
+says 'for o in layer 0'
+code 'from a smaller one' 0 run --projections all --steps 1 --init whole.safetensors --out larger.safetensors
+code 'whole matrices' 0 run --projections qkvo --rank 0 --steps 1 --out full.safetensors
+check 'of attention only' sh -c "'$here/$BUILD/gist-adapter' show full.safetensors | grep -q \"^up *layers 0 to 29: the base model's matrix\$\""
+
 # --- the teacher is asked once -----------------------------------------------------------------
 distill() { run --steps 3 --loss-distill 0.5 --distill-top 16 --distill-cache teacher "$@"; }
 code 'distillation' 0 distill --log first.jsonl
@@ -109,8 +117,6 @@ fi
 
 # --- what the daemon makes of it ------------------------------------------------------------------
 cd "$here"
-daemon_start "$GISTD_TEST_MODEL" --adapter "$tmp/whole.safetensors"
-code 'score' 0 "$gistctl" score --compressor fine-kv --adapter whole --ratio 4 --segment 64 --window 256 --json README.md
 cat >"$tmp/score.py" <<'END'
 import json, sys
 score, log = json.load(open(sys.argv[1])), [json.loads(x) for x in open(sys.argv[2])]
@@ -119,7 +125,11 @@ trained = [x for x in log if "eval" in x][-1]["nll"][0]
 print(nll, trained)
 assert abs(nll - trained) < 0.02, (nll, trained)  # the daemon multiplies in int8
 END
-check 'the daemon scores as the trainer' python3 "$tmp/score.py" "$tmp/out" "$tmp/whole.jsonl"
+daemon_start "$GISTD_TEST_MODEL" --adapter "$tmp/whole.safetensors:$tmp/all.safetensors"
+for adapter in whole all; do
+    code 'score' 0 "$gistctl" score --compressor fine-kv --adapter $adapter --ratio 4 --segment 64 --window 256 --json README.md
+    check "the daemon scores as the trainer: $adapter" python3 "$tmp/score.py" "$tmp/out" "$tmp/$adapter.jsonl"
+done
 daemon_stop
 
 code 'a picture' 0 "$train" plot "$tmp/whole.jsonl" "$tmp/whole.svg"

@@ -62,6 +62,15 @@ static double real(const struct vec *v, const char *key)
     return strtod(meta(v, key), NULL);
 }
 
+static uint32_t n_projections(const struct vec *v)
+{
+    const char *what = safetensors_meta(v->s, "projections");
+
+    if (!what)
+        return ADAPTER_QKV__N;
+    return strcmp(what, "all") ? ADAPTER_O + 1 : ADAPTER_PROJECTION__N;
+}
+
 static struct gists_shape shape_of(const struct vec *v)
 {
     struct gists_shape s = { .seg_len = number(v, "segment"), .sinks = number(v, "sinks") };
@@ -75,27 +84,42 @@ static struct gists_shape shape_of(const struct vec *v)
     s.embedding = strcmp(meta(v, "embedding"), "own") ? ADAPTER_EMBED_LAST : ADAPTER_EMBED_OWN;
     s.n_embds = (uint32_t)embd->dims[0];
     s.rank = a ? (uint32_t)a->dims[0] : 0;
+    s.n_projections = n_projections(v);
     while (*end)
         s.ratios[s.n_ratios++] = (uint32_t)strtoul(end, &end, 10);
     return s;
 }
 
+/* Of layers.N.q.weight and so on: the parameter that it is part of, and where it begins there. */
+static size_t find_part(const struct vec *v, unsigned layer, const char *kind, char ret_name[64])
+{
+    static const char *const names[BASE_MATRIX__N] = { "qkv", "o", "gate_up", "down" };
+
+    for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++) {
+        const char *name = adapter_projection_name(p);
+        uint32_t row;
+        enum base_matrix w = base_part(&v->base, p, &row);
+
+        if (strncmp(kind, name, strlen(name)) != 0 || strcmp(kind + strlen(name), ".weight") != 0)
+            continue;
+        snprintf(ret_name, 64, "layers.%u.%s", layer, names[w]);
+        return (size_t)row * base_n_in(&v->base, w);
+    }
+    return 0;
+}
+
 /* Where the tensor of that name lies among parameters (or gradients) of a full or low-rank gist; NULL: nowhere. */
 static float *place(const struct vec *v, const char *name, bool gradient)
 {
-    const struct base *b = &v->base;
-    unsigned layer, part = 0;
-    char p, stacked[64];
+    char kind[64], stacked[64];
+    unsigned layer;
     size_t off = 0;
 
-    if (!v->gist.shape.rank && sscanf(name, "layers.%u.%c.weight", &layer, &p) == 2) {
-        part = p == 'q' ? 0 : p == 'k' ? b->n_q : b->n_q + b->n_kv;
-        snprintf(stacked, sizeof(stacked), "layers.%u.qkv", layer);
-        name = stacked;
-        off = (size_t)part * b->m->n_embd;
-    }
+    snprintf(stacked, sizeof(stacked), "%s", name);
+    if (!v->gist.shape.rank && sscanf(name, "layers.%u.%63s", &layer, kind) == 2)
+        off = find_part(v, layer, kind, stacked);
     for (uint32_t i = 0; i < v->gist.params.n; i++)
-        if (strcmp(v->gist.params.t[i].name, name) == 0)
+        if (strcmp(v->gist.params.t[i].name, stacked) == 0)
             return (gradient ? v->gist.params.t[i].g : v->gist.params.t[i].p) + off;
     return NULL;
 }
@@ -263,6 +287,18 @@ static void test_low_rank(void **state)
     check("train_qwen2_rank3.vec", false);
 }
 
+/* Of all matrices, or of o too. */
+static void test_projections(void **state)
+{
+    (void)state;
+    check("train_smollm2_all_full.vec", false);
+    check("train_llama31_all_rank3.vec", false);
+    check("train_llama31_all_rank3.vec", true);
+    check("train_qwen2_all_in_segment.vec", false);
+    check("train_smollm2_all_coarse_rec.vec", false);
+    check("train_qwen2_qkvo_coarse_kv.vec", false);
+}
+
 static void test_in_segment(void **state)
 {
     (void)state;
@@ -356,11 +392,12 @@ static void test_steps(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full),          cmocka_unit_test(test_low_rank),
-        cmocka_unit_test(test_in_segment),    cmocka_unit_test(test_coarse_kv),
-        cmocka_unit_test(test_coarse_rec),    cmocka_unit_test(test_tie),
-        cmocka_unit_test(test_distill),       cmocka_unit_test(test_ae),
-        cmocka_unit_test(test_checkpointing), cmocka_unit_test(test_steps),
+        cmocka_unit_test(test_full),        cmocka_unit_test(test_low_rank),
+        cmocka_unit_test(test_projections), cmocka_unit_test(test_in_segment),
+        cmocka_unit_test(test_coarse_kv),   cmocka_unit_test(test_coarse_rec),
+        cmocka_unit_test(test_tie),         cmocka_unit_test(test_distill),
+        cmocka_unit_test(test_ae),          cmocka_unit_test(test_checkpointing),
+        cmocka_unit_test(test_steps),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -18,6 +18,52 @@ void base_weight(const struct model_tensor *w, float *ret)
         tile_dequantise_row(w->type, w->data, i, w->n_cols, ret + (size_t)i * w->n_cols);
 }
 
+uint32_t base_n_out(const struct base *b, enum base_matrix w)
+{
+    const uint32_t n[BASE_MATRIX__N] = { b->n_qkv, b->m->n_embd, 2 * b->m->n_ff, b->m->n_embd };
+
+    return n[w];
+}
+
+uint32_t base_n_in(const struct base *b, enum base_matrix w)
+{
+    const uint32_t n[BASE_MATRIX__N] = { b->m->n_embd, b->n_q, b->m->n_embd, b->m->n_ff };
+
+    return n[w];
+}
+
+enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row)
+{
+    static const enum base_matrix matrices[ADAPTER_PROJECTION__N] = {
+        BASE_QKV, BASE_QKV, BASE_QKV, BASE_O, BASE_GATE_UP, BASE_GATE_UP, BASE_DOWN
+    };
+    const uint32_t rows[ADAPTER_PROJECTION__N] = {
+        0, b->n_q, b->n_q + b->n_kv, 0, 0, b->m->n_ff, 0
+    };
+
+    *ret_row = rows[projection];
+    return matrices[projection];
+}
+
+/* The weights of a layer in the order of ADAPTER_Q, ... */
+static void list_weights(const struct model_layer *l,
+                         const struct model_tensor *ret[ADAPTER_PROJECTION__N])
+{
+    const struct model_tensor *all[ADAPTER_PROJECTION__N] = { &l->wq,    &l->wk,     &l->wv,
+                                                              &l->wo,    &l->w_gate, &l->w_up,
+                                                              &l->w_down };
+
+    memcpy(ret, all, sizeof(all));
+}
+
+void base_projection(const struct base *b, uint32_t layer, unsigned projection, float *ret)
+{
+    const struct model_tensor *w[ADAPTER_PROJECTION__N];
+
+    list_weights(&b->m->layers[layer], w);
+    base_weight(w[projection], ret);
+}
+
 static void *new_matrix(const struct base *b, size_t n_rows, size_t n_cols)
 {
     return aligned_alloc(ALIGN, (n_rows * n_cols * gemm_size(b->type) + ALIGN - 1) / ALIGN * ALIGN);
@@ -66,16 +112,15 @@ static void *stack(const struct base *b, const struct model_tensor *const *w, ui
 
 static int take_layer(struct base *b, const struct model_layer *from, struct base_layer *to)
 {
-    const struct model_tensor *qkv[] = { &from->wq, &from->wk, &from->wv }, *o[] = { &from->wo },
-                              *gate_up[] = { &from->w_gate, &from->w_up },
-                              *down[] = { &from->w_down };
+    const struct model_tensor *w[ADAPTER_PROJECTION__N];
 
+    list_weights(from, w);
     to->attn_norm = from->attn_norm;
     to->ffn_norm = from->ffn_norm;
-    to->qkv = stack(b, qkv, 3);
-    to->o = stack(b, o, 1);
-    to->gate_up = stack(b, gate_up, 2);
-    to->down = stack(b, down, 1);
+    to->w[BASE_QKV] = stack(b, &w[ADAPTER_Q], 3);
+    to->w[BASE_O] = stack(b, &w[ADAPTER_O], 1);
+    to->w[BASE_GATE_UP] = stack(b, &w[ADAPTER_GATE], 2);
+    to->w[BASE_DOWN] = stack(b, &w[ADAPTER_DOWN], 1);
     if (from->bq) {
         to->bias = malloc(b->n_qkv * sizeof(float));
         if (!to->bias)
@@ -84,7 +129,10 @@ static int take_layer(struct base *b, const struct model_layer *from, struct bas
         memcpy(to->bias + b->n_q, from->bk, b->n_kv * sizeof(float));
         memcpy(to->bias + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
     }
-    return to->qkv && to->o && to->gate_up && to->down ? 0 : -ENOMEM;
+    for (enum base_matrix i = 0; i < BASE_MATRIX__N; i++)
+        if (!to->w[i])
+            return -ENOMEM;
+    return 0;
 }
 
 static void fill_angles(struct base *b)
@@ -129,10 +177,8 @@ int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32
 void base_close(struct base *b)
 {
     for (uint32_t i = 0; b->layers && i < b->m->n_layer; i++) {
-        free(b->layers[i].qkv);
-        free(b->layers[i].o);
-        free(b->layers[i].gate_up);
-        free(b->layers[i].down);
+        for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
+            free(b->layers[i].w[w]);
         free(b->layers[i].bias);
     }
     free(b->layers);

@@ -10,14 +10,20 @@
 #ifndef TRAIN_BASE_H
 #define TRAIN_BASE_H
 
+#include "engine/adapter.h"
 #include "engine/model.h"
 #include "train/gemm.h"
 
+enum base_matrix {
+    BASE_QKV,                /* (n_q + 2 n_kv, n_embd) */
+    BASE_O,                  /* (n_embd, n_q) */
+    BASE_GATE_UP,            /* (2 n_ff, n_embd) */
+    BASE_DOWN,               /* (n_embd, n_ff) */
+    BASE_MATRIX__N
+};
+
 struct base_layer {
-    void *qkv;               /* (n_q + 2 n_kv, n_embd) */
-    void *o;                 /* (n_embd, n_q) */
-    void *gate_up;           /* (2 n_ff, n_embd) */
-    void *down;              /* (n_embd, n_ff) */
+    void *w[BASE_MATRIX__N]; /* (n_out, n_in) of the base's type */
     float *bias;             /* (n_q + 2 n_kv); NULL: none */
     const float *attn_norm, *ffn_norm;
 };
@@ -36,8 +42,16 @@ struct base {
 int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32_t max_pos);
 void base_close(struct base *b);
 
-/* A weight of the model as f32, (n_rows, n_cols). */
+/* Rows and columns of a matrix. */
+uint32_t base_n_out(const struct base *b, enum base_matrix w);
+uint32_t base_n_in(const struct base *b, enum base_matrix w);
+
+/* Of a projection (ADAPTER_Q and so on): the matrix that it is part of, and its first row there. */
+enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row);
+
+/* A weight of the model as f32, (n_rows, n_cols); that of a projection. */
 void base_weight(const struct model_tensor *w, float *ret);
+void base_projection(const struct base *b, uint32_t layer, unsigned projection, float *ret);
 
 static inline const float *base_angle(const struct base *b, uint32_t pos)
 {

@@ -180,14 +180,14 @@ static void *typed_row(const struct base *b, const void *p, size_t row, size_t c
     return (uint8_t *)p + row * cols * gemm_size(b->type);
 }
 
-static struct gemm_mat typed(const struct base *b, const void *p, size_t row, uint32_t cols, bool t)
+static struct gemm_mat typed(const struct base *b, const void *p, uint32_t cols)
 {
-    return (struct gemm_mat){ typed_row(b, p, row, cols), cols, b->type, t };
+    return (struct gemm_mat){ p, cols, b->type, false };
 }
 
-static struct gemm_mat floats(const float *p, size_t row, uint32_t cols)
+static struct gemm_mat floats(const float *p, uint32_t cols)
 {
-    return (struct gemm_mat){ p + row * cols, cols, GEMM_F32, false };
+    return (struct gemm_mat){ p, cols, GEMM_F32, false };
 }
 
 static float *lane(const struct net *n)
@@ -233,13 +233,14 @@ static void put_rows(const struct pass *p, void *dst, const float *src, uint32_t
         vec_put(b->type, typed_row(b, dst, i, cols), src + (size_t)i * cols, cols);
 }
 
-static void add_bias(const struct base *b, float *qkv, uint32_t first, uint32_t end,
-                     const float *bias)
+static void add_bias(const struct pass *p, float *qkv, const float *bias)
 {
+    const struct base *b = p->n->b;
+
     if (!bias)
         return;
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = first; i < end; i++)
+    for (uint32_t i = p->first; i < p->end; i++)
         vec_add(qkv + (size_t)i * b->n_qkv, bias, b->n_qkv);
 }
 
@@ -251,32 +252,56 @@ static uint32_t gists_at(const struct pass *p)
     return p->stage->gists > p->first ? p->stage->gists : p->first;
 }
 
-static void project(const struct pass *p, uint32_t layer, float *qkv)
+/* Gists have a matrix of their own, and there are some. */
+static bool gists_own(const struct pass *p, uint32_t layer, enum base_matrix w)
+{
+    return gists_at(p) < p->end && p->gist->layers[layer].w[w];
+}
+
+static struct gemm_mat from_row(struct gemm_mat m, uint32_t row)
+{
+    m.p = (const uint8_t *)m.p + (size_t)row * m.ld * gemm_size(m.type);
+    return m;
+}
+
+/* y (R, n_out) (+)= x (R, n_in) W^T; back: (R, n_in) of (R, n_out) by W. Gists' rows by their own W. */
+static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bool back,
+                    struct gemm_mat x, struct gemm_mat y, bool add)
 {
     const struct base *b = p->n->b;
-    const struct base_layer *w = &b->layers[layer];
-    uint32_t n_embd = b->m->n_embd, first = p->first, gists = gists_at(p);
+    uint32_t n_out = base_n_out(b, w), n_in = base_n_in(b, w);
+    uint32_t gists = gists_own(p, layer, w) ? gists_at(p) : p->end;
+    uint32_t to = back ? n_in : n_out, from = back ? n_out : n_in;
 
-    gemm_run(p->n->gemm, gists - first, b->n_qkv, n_embd,
-             typed(b, p->n->t_embd, first, n_embd, false), base_mat(b, w->qkv, n_embd, true),
-             floats(qkv, first, b->n_qkv), false);
-    add_bias(b, qkv, first, gists, w->bias);
-    if (gists == p->end)
-        return;
-    gemm_run(
-        p->n->gemm, p->end - gists, b->n_qkv, n_embd, typed(b, p->n->t_embd, gists, n_embd, false),
-        base_mat(b, p->gist->layers[layer].qkv, n_embd, true), floats(qkv, gists, b->n_qkv), false);
-    add_bias(b, qkv, gists, p->end, p->gist->layers[layer].bias);
+    if (gists > p->first)
+        gemm_run(p->n->gemm, gists - p->first, to, from, from_row(x, p->first),
+                 base_mat(b, b->layers[layer].w[w], n_in, !back), from_row(y, p->first), add);
+    if (gists < p->end)
+        gemm_run(p->n->gemm, p->end - gists, to, from, from_row(x, gists),
+                 base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
+}
+
+/* The derivative of the gists' own W: += dy^T x, dy (R, n_out), x (R, n_in). */
+static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w,
+                        struct gemm_mat dy, struct gemm_mat x)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_in = base_n_in(b, w), gists = gists_at(p);
+
+    dy = from_row(dy, gists);
+    dy.t = true;
+    gemm_run(p->n->gemm, base_n_out(b, w), n_in, p->end - gists, dy, from_row(x, gists),
+             floats(p->gist->layers[layer].d[w], n_in), true);
 }
 
 /* t_ff = swiglu of gate_up */
-static void swiglu_rows(const struct pass *p, const void *gate_up)
+static void swiglu_rows(const struct pass *p, uint32_t first, const void *gate_up)
 {
     const struct base *b = p->n->b;
     uint32_t n_ff = b->m->n_ff;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->end; i++) {
+    for (uint32_t i = first; i < p->end; i++) {
         float *g = lane(p->n);
 
         vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
@@ -291,26 +316,25 @@ static int forward_layer(const struct pass *p, uint32_t layer, float *x)
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t first = p->first, rows = p->end - first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
-    size_t at = (size_t)first * n_embd, x_len = (size_t)rows * n_embd * sizeof(*x);
+    uint32_t first = p->first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    size_t at = (size_t)first * n_embd, x_len = (size_t)(p->end - first) * n_embd * sizeof(*x);
     int r;
 
     memmove(k->x_in + at, x + at, x_len);
     norm_rows(p, first, x, w->attn_norm, k->r_in);
-    project(p, layer, k->qkv);
+    product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), floats(k->qkv, b->n_qkv),
+            false);
+    add_bias(p, k->qkv, w->bias);
     r = attn_forward(n->attn, p->l, p->stage, k->qkv, k->att, k->lse);
     if (r < 0)
         return r;
-    gemm_run(n->gemm, rows, n_embd, b->n_q, typed(b, k->att, first, b->n_q, false),
-             base_mat(b, w->o, b->n_q, true), floats(x, first, n_embd), true);
+    product(p, layer, BASE_O, false, typed(b, k->att, b->n_q), floats(x, n_embd), true);
     memcpy(k->x_mid + at, x + at, x_len);
     norm_rows(p, first, x, w->ffn_norm, k->r_mid);
-    gemm_run(n->gemm, rows, 2 * n_ff, n_embd, typed(b, n->t_embd, first, n_embd, false),
-             base_mat(b, w->gate_up, n_embd, true), typed(b, k->gate_up, first, 2 * n_ff, false),
-             false);
-    swiglu_rows(p, k->gate_up);
-    gemm_run(n->gemm, rows, n_embd, n_ff, typed(b, n->t_ff, first, n_ff, false),
-             base_mat(b, w->down, n_ff, true), floats(x, first, n_embd), true);
+    product(p, layer, BASE_GATE_UP, false, typed(b, n->t_embd, n_embd),
+            typed(b, k->gate_up, 2 * n_ff), false);
+    swiglu_rows(p, first, k->gate_up);
+    product(p, layer, BASE_DOWN, false, typed(b, n->t_ff, n_ff), floats(x, n_embd), true);
     return 0;
 }
 
@@ -337,50 +361,23 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t first = p->first, n_rows = p->l->n_rows - first, n_embd = b->m->n_embd,
-             n_ff = b->m->n_ff;
+    uint32_t n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    struct gemm_mat dy = typed(b, n->t_embd, n_embd), ff = typed(b, n->t_ff, n_ff),
+                    d_gate_up = typed(b, k->gate_up, 2 * n_ff);
 
     put_rows(p, n->t_embd, dx, n_embd);
-    gemm_run(n->gemm, n_rows, n_ff, n_embd, typed(b, n->t_embd, first, n_embd, false),
-             base_mat(b, w->down, n_ff, false), typed(b, n->t_ff, first, n_ff, false), false);
+    if (gists_own(p, layer, BASE_DOWN)) {
+        swiglu_rows(p, gists_at(p), k->gate_up);
+        weight_back(p, layer, BASE_DOWN, dy, ff);
+    }
+    product(p, layer, BASE_DOWN, true, dy, ff, false);
     swiglu_rows_back(p, k->gate_up);
-    gemm_run(n->gemm, n_rows, n_embd, 2 * n_ff, typed(b, k->gate_up, first, 2 * n_ff, false),
-             base_mat(b, w->gate_up, n_embd, false), floats(n->dn, first, n_embd), false);
+    if (gists_own(p, layer, BASE_GATE_UP)) {
+        norm_rows(p, gists_at(p), k->x_mid, w->ffn_norm, NULL);
+        weight_back(p, layer, BASE_GATE_UP, d_gate_up, typed(b, n->t_embd, n_embd));
+    }
+    product(p, layer, BASE_GATE_UP, true, d_gate_up, floats(n->dn, n_embd), false);
     norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid);
-}
-
-/* The gists' own weights: t_qkv are derivatives by q, k and v, t_embd gets what was projected. */
-static void back_gists(const struct pass *p, uint32_t layer, const float *dqkv)
-{
-    struct net *n = p->n;
-    const struct base *b = n->b;
-    uint32_t gists = gists_at(p), n_embd = b->m->n_embd;
-    const struct net_gist_layer *g;
-
-    if (gists == p->end)
-        return;
-    g = &p->gist->layers[layer];
-    norm_rows(p, gists, n->kept[layer].x_in, b->layers[layer].attn_norm, NULL);
-    gemm_run(n->gemm, b->n_qkv, n_embd, p->end - gists, typed(b, n->t_qkv, gists, b->n_qkv, true),
-             typed(b, n->t_embd, gists, n_embd, false), floats(g->d_qkv, 0, n_embd), true);
-    for (uint32_t i = gists; g->d_bias && i < p->end; i++)
-        vec_add(g->d_bias, dqkv + (size_t)i * b->n_qkv, b->n_qkv);
-}
-
-/* dn = derivatives by the normed rows */
-static void project_back(const struct pass *p, uint32_t layer)
-{
-    struct net *n = p->n;
-    const struct base *b = n->b;
-    uint32_t gists = gists_at(p), n_embd = b->m->n_embd, first = p->first;
-
-    gemm_run(n->gemm, gists - first, n_embd, b->n_qkv, typed(b, n->t_qkv, first, b->n_qkv, false),
-             base_mat(b, b->layers[layer].qkv, n_embd, false), floats(n->dn, first, n_embd), false);
-    if (gists < p->end)
-        gemm_run(n->gemm, p->end - gists, n_embd, b->n_qkv,
-                 typed(b, n->t_qkv, gists, b->n_qkv, false),
-                 base_mat(b, p->gist->layers[layer].qkv, n_embd, false),
-                 floats(n->dn, gists, n_embd), false);
 }
 
 /* The caller's derivatives by what gists leave in memory. */
@@ -404,7 +401,8 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t first = p->first, n_embd = b->m->n_embd;
+    uint32_t n_embd = b->m->n_embd;
+    struct gemm_mat dy = typed(b, n->t_embd, n_embd), d_qkv = typed(b, n->t_qkv, b->n_qkv);
     size_t dqkv_len = (size_t)n->max_rows * b->n_qkv;
     float *dqkv = n->dqkv + (n->staged ? layer * dqkv_len : 0);
     int r;
@@ -413,15 +411,19 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
         memset(dqkv, 0, dqkv_len * sizeof(*dqkv));
     back_ffn(p, layer, dx);
     put_rows(p, n->t_embd, dx, n_embd);
-    gemm_run(n->gemm, p->end - first, b->n_q, n_embd, typed(b, n->t_embd, first, n_embd, false),
-             base_mat(b, w->o, b->n_q, false), typed(b, n->t_q, first, b->n_q, false), false);
+    if (gists_own(p, layer, BASE_O))
+        weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
+    product(p, layer, BASE_O, true, dy, typed(b, n->t_q, b->n_q), false);
     r = attn_back(n->attn, p->l, p->stage, k->qkv, k->att, k->lse, n->t_q, dqkv);
     if (r < 0)
         return r;
     add_dkv(p, layer, dkv, dqkv);
     put_rows(p, n->t_qkv, dqkv, b->n_qkv);
-    back_gists(p, layer, dqkv);
-    project_back(p, layer);
+    if (gists_own(p, layer, BASE_QKV)) {
+        norm_rows(p, gists_at(p), k->x_in, w->attn_norm, NULL);
+        weight_back(p, layer, BASE_QKV, d_qkv, typed(b, n->t_embd, n_embd));
+    }
+    product(p, layer, BASE_QKV, true, d_qkv, floats(n->dn, n_embd), false);
     norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in);
     return 0;
 }

@@ -2,11 +2,11 @@
  *
  *     x = embeddings                        gists: their own, plus their last token's (adapter_embedding)
  *     for each layer                        x (R, n_embd) f32, R rows of the layout
- *         x += Wo attention(Wqkv norm(x))   gist rows by the gist's Wqkv, all else is the base's
+ *         x += Wo attention(Wqkv norm(x))   each W: the base's, but for gist rows the gist's where it has one
  *         x += Wdown swiglu(Wgate,up norm(x))
  *
- * The base is frozen. What is trained is the gist's q, k and v of every layer and its embedding; here they are always
- * whole matrices (train/gists.h makes them of low-rank ones).
+ * The base is frozen. What is trained is the gist's matrices of every layer and its embedding; here they are always
+ * whole (train/gists.h makes them of low-rank ones).
  *
  * Memory    per row and layer 16 n_embd + 4 n_qkv + ... bytes stay from net_forward to net_back; with checkpointing
  *           4 n_embd do, and each layer is computed once more.
@@ -22,9 +22,8 @@
 #include "train/layout.h"
 
 struct net_gist_layer {
-    const void *qkv;         /* (n_qkv, n_embd) of the base's type */
-    const float *bias;       /* (n_qkv); NULL: none */
-    float *d_qkv, *d_bias;   /* added to; d_bias NULL: not wanted */
+    void *w[BASE_MATRIX__N];         /* of the base's type; NULL: the base's own */
+    float *d[BASE_MATRIX__N];        /* f32 where w is the gist's own: its derivative is added */
 };
 
 struct net_gist {

@@ -74,10 +74,15 @@ static char *text_of(const struct recipe *c)
 
 static struct gists_shape shape_of(const struct recipe *c)
 {
+    static const uint32_t n_projections[] = { [RECIPE_NONE] = 0,
+                                              [RECIPE_QKV] = ADAPTER_QKV__N,
+                                              [RECIPE_QKVO] = ADAPTER_O + 1,
+                                              [RECIPE_ALL] = ADAPTER_PROJECTION__N };
     struct gists_shape s = { .method = (enum adapter_method)c->method,
                              .mask = (enum adapter_mask)c->mask,
                              .embedding = ADAPTER_EMBED_LAST,
                              .n_embds = 1,
+                             .n_projections = n_projections[c->projections],
                              .rank = c->rank,
                              .seg_len = c->segment,
                              .sinks = c->sinks,

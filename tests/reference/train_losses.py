@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from train_model import Block, Memory, read, run
+from train_model import PROJECTIONS, Block, Memory, read, run
 
 BLOCK = ("attn_norm.weight", "attn_q.weight", "attn_q.bias", "attn_k.weight", "attn_k.bias", "attn_v.weight",
          "attn_v.bias", "attn_output.weight", "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight",
@@ -103,17 +103,18 @@ class Decoder:
             g, x = g[:, choose], x[:, choose]
         g, x = g.flatten(0, 1), x.flatten(0, 1)
         n, w = len(x), lambda name: self.w.get(f"block.{name}")
+        project = lambda p, y: F.linear(y, w(f"{PROJECTIONS[p]}.weight"), w(f"{PROJECTIONS[p]}.bias"))
         slot_k, slot_v = (F.linear(g, self.w[f"slot.{p}.weight"]).view(n, 1, base.n_kv, base.hd) for p in "kv")
         first = self.w["embedding"][self.ratios.index(ratio)].expand(n, 1, -1)
         h = torch.cat((first, base.embd[x[:, :-1]]), 1)          # (n, ratio, n_embd): each row predicts the next token
         y = base.norm(h, w("attn_norm.weight"))
-        q, k, v = (F.linear(y, w(f"attn_{p}.weight"), w(f"attn_{p}.bias")).unflatten(-1, (-1, base.hd)) for p in "qkv")
+        q, k, v = (project(p, y).unflatten(-1, (-1, base.hd)) for p in "qkv")
         # The slot is the first key, at position 0: it needs no turning.
         at = 1 + torch.arange(ratio, device=base.device)
         k, v = torch.cat((slot_k, base.rotate(k, at)), 1), torch.cat((slot_v, v), 1)
         sees = torch.ones(ratio, ratio + 1, dtype=torch.bool, device=base.device).tril(1)
-        h = h + F.linear(base.attend(base.rotate(q, at), k, v, sees), w("attn_output.weight"))
-        logp = torch.log_softmax(base.logits(base.ffn(h, w)), -1, base.dtype)
+        h = base.ffn(h + project("o", base.attend(base.rotate(q, at), k, v, sees)), w("ffn_norm.weight"), project)
+        logp = torch.log_softmax(base.logits(h), -1, base.dtype)
         return -logp.gather(2, x[..., None]).mean()
 
 

@@ -16,8 +16,10 @@ A .vec file is a safetensors file, all tensors F32 (ids and offsets too). Inputs
     ae.NAME              ae only: slot.k.weight, slot.v.weight, embedding (a row for each of `ratios`). The decoder's
                          block (ae.block.NAME in gradients) is the base's last layer
 
-Projections have the base model's biases, but in train_qwen2_bias.vec, where biases are trained too. Then there is
-metadata: model (the GGUF file's name), method, mask, embedding (as docs/adapter.md), segment (L), sinks, ratios,
+What is not there is the base model's at first: in train_smollm2_all_full.vec o, gate, up and down, whose gradients of
+layer 0 are recorded. Projections have the base model's biases, but in train_qwen2_bias.vec, where biases are trained too. Then there is
+metadata: model (the GGUF file's name), method, mask, embedding (as docs/adapter.md), projections (those of
+train/recipe.def that are trained; absent: qkv), segment (L), sinks, ratios,
 weight.lm, weight.ae, weight.distill, tie.gamma (absent: no token weights), tie.sinks (first tokens of the sequence
 that "segment only" sees, too), distill.k, runs (a number). Run N = 0, 1, ... of `runs` takes sequence
 `run.N.sequence` at ratio `run.N.ratio`, all from the same parameters; metadata
@@ -57,12 +59,12 @@ def f32(x):
     return np.asarray(x, np.float32)
 
 
-def make_adapter(base, rng, rank=0, bias=False):
+def make_adapter(base, rng, rank=0, bias=False, own="qkv"):
     """rank 0: whole projections. Random, but near the base model's."""
     w = {"gist.embedding": rng.normal(0, float(base.embd.std()), (1, base.n_embd))}
     for i in range(base.n_layer):
-        for p in PROJECTIONS:
-            m = base.layer(i, f"attn_{p}.weight").numpy()
+        for p in own:
+            m = base.layer(i, f"{PROJECTIONS[p]}.weight").numpy()
             if rank:
                 w[f"layers.{i}.{p}.a"] = rng.normal(0, 1, (rank, m.shape[1])) / np.sqrt(m.shape[1])
                 w[f"layers.{i}.{p}.b"] = rng.normal(0, m.std() * 3, (m.shape[0], rank))
@@ -84,17 +86,19 @@ class Case:
     """What a file's runs have in common."""
 
     def __init__(self, base, name, ratios, rng, method="fine-kv", mask="memory-only", embedding="last-token",
-                 n=256, sequences=1, weights=None, gamma=None, tie_sinks=0, masked=False, ae=False, **how):
+                 n=256, sequences=1, weights=None, gamma=None, tie_sinks=0, masked=False, ae=False, copies="", **how):
         self.base, self.name, self.ratios, self.gamma = base, name, ratios, gamma
         self.tie_sinks, self.weights = tie_sinks, weights or {"lm": 1.0}
         self.meta = {"method": method, "mask": mask, "embedding": embedding}
         self.tensors = make_adapter(base, rng, **how)
+        self.copies = {f"layers.{i}.{p}.weight": base.layer(i, f"{PROJECTIONS[p]}.weight").numpy()
+                       for i in range(base.n_layer) for p in copies}
         self.ids = rng.integers(0, base.n_vocab, (sequences, n))
         self.mask = (rng.random((sequences, n)) < 0.6) if masked else np.ones((sequences, n))
         self.ae = make_decoder(base, rng) if ae else None
 
     def start(self):
-        adapter = Adapter(self.tensors, self.meta, self.base)
+        adapter = Adapter({**self.tensors, **self.copies}, self.meta, self.base)
         decoder = losses.Decoder(self.base, RATIOS, self.ae) if self.ae else None
         trained = {f"adapter.{name}": x for name, x in adapter.w.items()}
         trained.update({f"ae.{name}": x for name, x in decoder.w.items()} if decoder else {})
@@ -108,6 +112,9 @@ class Case:
     def head(self):
         meta = {"format": "gist-train-vectors", "model": self.base.path.rsplit("/", 1)[-1], **self.meta,
                 "segment": SEGMENT, "sinks": SINKS, "ratios": " ".join(map(str, RATIOS)), "distill.k": K}
+        n_own = len({name.split(".")[2] for name in [*self.tensors, *self.copies] if name.startswith("layers.")})
+        if n_own > 3:
+            meta["projections"] = "all" if n_own == 7 else "qkvo"
         meta.update({f"weight.{name}": self.weights.get(name, 0.0) for name in ("lm", "ae", "distill")})
         if self.gamma is not None:
             meta.update({"tie.gamma": self.gamma, "tie.sinks": self.tie_sinks})
@@ -123,6 +130,8 @@ class Case:
             adapter, decoder, trained = self.start()
             loss, out = self.loss(adapter, decoder, i % len(self.ids), ratio)
             loss.backward()
+            for x in trained.values():  # nothing depends on what gists are behind the last layer's attention
+                x.grad = torch.zeros_like(x) if x.grad is None else x.grad
             check_gradients(self, i, ratio, trained, adapter, decoder)
             meta.update({f"run.{i}.ratio": ratio, f"run.{i}.sequence": i % len(self.ids),
                          f"run.{i}.loss": f"{float(loss.detach()):.17g}"})
@@ -132,7 +141,9 @@ class Case:
                 else:
                     tensors[f"run.{i}.{name}"] = x
             for name, x in trained.items():
-                tensors[f"run.{i}.grad.{name.removeprefix('adapter.')}"] = x.grad
+                name = name.removeprefix("adapter.")
+                if not (name in self.copies and name.startswith("layers.1.")):
+                    tensors[f"run.{i}.grad.{name}"] = x.grad
             print(f"  {self.name} ratio {ratio}: loss {float(loss.detach()):.6f}, {len(trained)} tensors")
         write_tensors(path, tensors, meta)
 
@@ -244,6 +255,14 @@ def main():
         (smol, "ae", (4, 16), dict(rank=3, weights={"lm": 1.0, "ae": 0.5}, ae=True, n=192)),
         (qwen, "coarse_rec_ae", (8,), dict(rank=3, weights={"lm": 1.0, "ae": 0.5}, ae=True, n=192,
                                            method="coarse-rec")),
+    ]
+    everything = tuple(PROJECTIONS)
+    cases += [
+        (smol, "all_full", (8,), dict(n=192, copies=everything[3:])),
+        (llama, "all_rank3", (4,), dict(rank=3, own=everything, masked=True)),
+        (qwen, "all_in_segment", (4,), dict(rank=3, own=everything, mask="in-segment", embedding="own", n=192)),
+        (smol, "all_coarse_rec", (8,), dict(rank=3, own=everything, method="coarse-rec", n=192)),
+        (qwen, "qkvo_coarse_kv", (8,), dict(rank=3, own=everything[:4], method="coarse-kv", n=192)),
     ]
     for i, (base, name, ratios, how) in enumerate(cases):
         model = [m for m, b in bases.items() if b is base][0]
