@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,9 +60,17 @@ static void list_weights(const struct model_layer *l,
 void base_projection(const struct base *b, uint32_t layer, unsigned projection, float *ret)
 {
     const struct model_tensor *w[ADAPTER_PROJECTION__N];
+    const float *p;
+    uint32_t row;
+    enum base_matrix part = base_part(b, projection, &row);
 
     list_weights(&b->m->layers[layer], w);
-    base_weight(w[projection], ret);
+    p = b->layers[layer].p[part];
+    if (p)
+        memcpy(ret, p + (size_t)row * w[projection]->n_cols,
+               (size_t)w[projection]->n_rows * w[projection]->n_cols * sizeof(*ret));
+    else
+        base_weight(w[projection], ret);
 }
 
 static void *new_matrix(const struct base *b, size_t n_rows, size_t n_cols)
@@ -110,7 +119,9 @@ static void *stack(const struct base *b, const struct model_tensor *const *w, ui
     return ret;
 }
 
-static int take_layer(struct base *b, const struct model_layer *from, struct base_layer *to)
+/* bias: room for it. */
+static int take_layer(struct base *b, const struct model_layer *from, float *bias,
+                      struct base_layer *to)
 {
     const struct model_tensor *w[ADAPTER_PROJECTION__N];
 
@@ -122,12 +133,10 @@ static int take_layer(struct base *b, const struct model_layer *from, struct bas
     to->w[BASE_GATE_UP] = stack(b, &w[ADAPTER_GATE], 2);
     to->w[BASE_DOWN] = stack(b, &w[ADAPTER_DOWN], 1);
     if (from->bq) {
-        to->bias = malloc(b->n_qkv * sizeof(float));
-        if (!to->bias)
-            return -ENOMEM;
-        memcpy(to->bias, from->bq, b->n_q * sizeof(float));
-        memcpy(to->bias + b->n_q, from->bk, b->n_kv * sizeof(float));
-        memcpy(to->bias + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
+        memcpy(bias, from->bq, b->n_q * sizeof(float));
+        memcpy(bias + b->n_q, from->bk, b->n_kv * sizeof(float));
+        memcpy(bias + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
+        to->bias = bias;
     }
     for (enum base_matrix i = 0; i < BASE_MATRIX__N; i++)
         if (!to->w[i])
@@ -158,32 +167,168 @@ int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32
     b->n_kv = m->n_head_kv * m->head_dim;
     b->n_qkv = b->n_q + 2 * b->n_kv;
     b->layers = calloc(m->n_layer, sizeof(*b->layers));
-    b->embd = malloc((size_t)m->n_vocab * m->n_embd * sizeof(float));
+    b->embd = b->own_embd = malloc((size_t)m->n_vocab * m->n_embd * sizeof(float));
+    b->own_biases = malloc((size_t)m->n_layer * b->n_qkv * sizeof(float));
+    b->output_norm = m->output_norm;
     b->output = stack(b, output, 1);
     b->angles = malloc((size_t)max_pos * m->head_dim * sizeof(float));
-    if (!b->layers || !b->embd || !b->output || !b->angles)
+    if (!b->layers || !b->embd || !b->own_biases || !b->output || !b->angles)
         r = -ENOMEM;
     for (uint32_t i = 0; r == 0 && i < m->n_layer; i++)
-        r = take_layer(b, &m->layers[i], &b->layers[i]);
+        r = take_layer(b, &m->layers[i], b->own_biases + (size_t)i * b->n_qkv, &b->layers[i]);
     if (r < 0) {
         base_close(b);
         return r;
     }
-    base_weight(&m->embd, b->embd);
+    base_weight(&m->embd, b->own_embd);
     fill_angles(b);
     return 0;
 }
 
 void base_close(struct base *b)
 {
-    for (uint32_t i = 0; b->layers && i < b->m->n_layer; i++) {
+    for (uint32_t i = 0; b->layers && i < b->m->n_layer; i++)
         for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
             free(b->layers[i].w[w]);
-        free(b->layers[i].bias);
-    }
     free(b->layers);
-    free(b->embd);
+    free(b->own_embd);
+    free(b->own_biases);
     free(b->output);
     free(b->angles);
     *b = (struct base){ 0 };
+}
+
+/* --- trained ------------------------------------------------------------------------------------------ */
+
+static size_t matrix_len(const struct base *b, enum base_matrix w)
+{
+    return (size_t)base_n_out(b, w) * base_n_in(b, w);
+}
+
+/* A parameter of these values, or NULL. */
+static struct optim_tensor *add_param(struct optim *params, const char *name, const float *values,
+                                      size_t n, bool decays)
+{
+    int at = optim_add(params, name, n, decays);
+
+    if (at < 0)
+        return NULL;
+    if (values)
+        memcpy(params->t[at].p, values, n * sizeof(*values));
+    return &params->t[at];
+}
+
+/* *p becomes the parameter of its values; NULL: there is none. */
+static bool train_vector(struct optim *params, const char *name, const float **p, size_t n,
+                         bool decays, float **ret_d)
+{
+    struct optim_tensor *t;
+
+    if (!*p)
+        return true;
+    t = add_param(params, name, *p, n, decays);
+    if (!t)
+        return false;
+    *p = t->p;
+    *ret_d = t->g;
+    return true;
+}
+
+static bool train_matrix(struct base *b, struct optim *params, const char *name, uint32_t layer,
+                         enum base_matrix w)
+{
+    struct optim_tensor *t = add_param(params, name, NULL, matrix_len(b, w), true);
+    uint32_t row;
+
+    if (!t)
+        return false;
+    for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++)
+        if (base_part(b, p, &row) == w)
+            base_projection(b, layer, p, t->p + (size_t)row * base_n_in(b, w));
+    b->layers[layer].p[w] = t->p;
+    b->layers[layer].d[w] = t->g;
+    return true;
+}
+
+static bool train_layer(struct base *b, struct optim *params, uint32_t layer)
+{
+    static const char *const names[BASE_MATRIX__N] = {
+        [BASE_QKV] = "qkv", [BASE_O] = "o", [BASE_GATE_UP] = "gate_up", [BASE_DOWN] = "down"
+    };
+    struct base_layer *l = &b->layers[layer];
+    const struct {
+        const char *name;
+        const float **p;
+        float **d;
+        size_t n;
+    } vectors[] = { { "bias", &l->bias, &l->d_bias, b->n_qkv },
+                    { "attn_norm", &l->attn_norm, &l->d_attn_norm, b->m->n_embd },
+                    { "ffn_norm", &l->ffn_norm, &l->d_ffn_norm, b->m->n_embd } };
+    char name[OPTIM_NAME_MAX + 1];
+
+    for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++) {
+        snprintf(name, sizeof(name), "base.layers.%u.%s", layer, names[w]);
+        if (!train_matrix(b, params, name, layer, w))
+            return false;
+    }
+    for (size_t i = 0; i < sizeof(vectors) / sizeof(*vectors); i++) {
+        snprintf(name, sizeof(name), "base.layers.%u.%s", layer, vectors[i].name);
+        if (!train_vector(params, name, vectors[i].p, vectors[i].n, false, vectors[i].d))
+            return false;
+    }
+    return true;
+}
+
+static bool train_output(struct base *b, struct optim *params)
+{
+    const struct model *m = b->m;
+    struct optim_tensor *t;
+
+    b->p_output = b->embd;
+    b->d_output = b->d_embd;
+    if (m->output.data == m->embd.data)
+        return true;
+    t = add_param(params, "base.output", NULL, (size_t)m->n_vocab * m->n_embd, true);
+    if (!t)
+        return false;
+    base_weight(&m->output, t->p);
+    b->p_output = t->p;
+    b->d_output = t->g;
+    return true;
+}
+
+int base_train(struct base *b, struct optim *params)
+{
+    const struct model *m = b->m;
+
+    for (uint32_t i = 0; i < m->n_layer; i++)
+        if (!train_layer(b, params, i))
+            return -ENOMEM;
+    if (!train_vector(params, "base.embd", &b->embd, (size_t)m->n_vocab * m->n_embd, true,
+                      &b->d_embd) ||
+        !train_vector(params, "base.output_norm", &b->output_norm, m->n_embd, false,
+                      &b->d_output_norm) ||
+        !train_output(b, params))
+        return -ENOMEM;
+    free(b->own_embd);
+    b->own_embd = NULL;
+    return 0;
+}
+
+static void refresh_matrix(const struct base *b, void *w, const float *p, size_t n_rows,
+                           size_t n_cols)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < n_rows; r++)
+        vec_put(b->type, (uint8_t *)w + r * n_cols * gemm_size(b->type), p + r * n_cols, n_cols);
+}
+
+void base_refresh(struct base *b)
+{
+    for (uint32_t i = 0; b->p_output && i < b->m->n_layer; i++)
+        for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
+            refresh_matrix(b, b->layers[i].w[w], b->layers[i].p[w], base_n_out(b, w),
+                           base_n_in(b, w));
+    if (b->p_output)
+        refresh_matrix(b, b->output, b->p_output, b->m->n_vocab, b->m->n_embd);
 }

@@ -1,10 +1,13 @@
-/* train/base.h - the frozen base model as plain matrices for the trainer's products.
+/* train/base.h - the base model as plain matrices for the trainer's products.
  *
  * The engine's weights (engine/model.h) are taken out of their tiles once: bf16 or f32, row by row, q, k and v
  * one below the other, gate and up likewise. A matrix (n_out, n_in) serves y = x W^T and dx = dy W alike.
  *
- * Threads    immutable after base_open.
- * Ownership  borrows the model, owns the matrices.
+ * It is frozen, or base_train made its weights parameters: then these are f32 beside the matrices, which base_refresh makes of
+ * them, and products add derivatives by them. Matrices decay, norms and biases do not.
+ *
+ * Threads    immutable but for base_train, base_refresh and derivatives: one at a time.
+ * Ownership  borrows the model and the optimiser's tensors, owns the matrices.
  * Errors     -ENOMEM.
  */
 #ifndef TRAIN_BASE_H
@@ -13,6 +16,7 @@
 #include "engine/adapter.h"
 #include "engine/model.h"
 #include "train/gemm.h"
+#include "train/optim.h"
 
 enum base_matrix {
     BASE_QKV,                /* (n_q + 2 n_kv, n_embd) */
@@ -24,8 +28,12 @@ enum base_matrix {
 
 struct base_layer {
     void *w[BASE_MATRIX__N]; /* (n_out, n_in) of the base's type */
-    float *bias;             /* (n_q + 2 n_kv); NULL: none */
+    const float *bias;       /* (n_q + 2 n_kv); NULL: none */
     const float *attn_norm, *ffn_norm;
+
+    /* NULL: frozen. What w is made of, and where derivatives are added. */
+    const float *p[BASE_MATRIX__N];
+    float *d[BASE_MATRIX__N], *d_bias, *d_attn_norm, *d_ffn_norm;
 };
 
 struct base {
@@ -33,14 +41,23 @@ struct base {
     enum gemm_type type;
     uint32_t n_q, n_kv, n_qkv;               /* widths: heads times head_dim */
     struct base_layer *layers;
-    float *embd;                             /* (n_vocab, n_embd), f32 */
+    const float *embd;                       /* (n_vocab, n_embd), f32 */
     void *output;                            /* (n_vocab, n_embd) */
+    const float *output_norm;
+    const float *p_output;                   /* as of the layers; a tied output's are the embeddings' */
+    float *d_embd, *d_output, *d_output_norm;
+    float *own_embd, *own_biases;            /* of a frozen one; (n_layer, n_qkv) */
     float *angles;                           /* (max_pos, head_dim): cosines, sines */
     uint32_t max_pos;
 };
 
 int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32_t max_pos);
 void base_close(struct base *b);
+
+/* All weights become parameters, named base.*, with the values that they have. -ENOMEM. */
+int base_train(struct base *b, struct optim *params);
+/* After parameters changed. */
+void base_refresh(struct base *b);
 
 /* Rows and columns of a matrix. */
 uint32_t base_n_out(const struct base *b, enum base_matrix w);
@@ -49,7 +66,7 @@ uint32_t base_n_in(const struct base *b, enum base_matrix w);
 /* Of a projection (ADAPTER_Q and so on): the matrix that it is part of, and its first row there. */
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row);
 
-/* A weight of the model as f32, (n_rows, n_cols); that of a projection. */
+/* A weight of the model as f32, (n_rows, n_cols); what a projection's weight is now. */
 void base_weight(const struct model_tensor *w, float *ret);
 void base_projection(const struct base *b, uint32_t layer, unsigned projection, float *ret);
 

@@ -241,7 +241,7 @@ void gists_zero_gradients(struct gists *g)
         memset(g->d_whole, 0, g->n_d_whole * sizeof(float));
 }
 
-/* dA = B^T dW, dB = dW A^T */
+/* dA = B^T dW, dB = dW A^T; the base's matrix is part of W, too */
 static void collect(struct gists *g, struct gemm *gemm, uint32_t layer, unsigned p)
 {
     struct optim_tensor *a = param(g, layer, 2 * p), *b = param(g, layer, 2 * p + 1);
@@ -258,9 +258,13 @@ static void collect(struct gists *g, struct gemm *gemm, uint32_t layer, unsigned
 
 void gists_collect(struct gists *g, struct gemm *gemm)
 {
-    for (uint32_t i = 0; g->shape.rank && i < g->b->m->n_layer; i++)
+    for (uint32_t i = 0; g->shape.rank && i < g->b->m->n_layer; i++) {
         for (unsigned p = 0; p < g->shape.n_projections; p++)
             collect(g, gemm, i, p);
+        for (enum base_matrix w = 0; w < g->n_matrices; w++)
+            if (g->b->layers[i].d[w])
+                vec_add(g->b->layers[i].d[w], g->layers[i].d[w], matrix_len(g, w));
+    }
 }
 
 /* --- files ------------------------------------------------------------------------------------------------- */
@@ -392,14 +396,15 @@ static size_t list_tensors(const struct gists *g, struct adapter_write_tensor *t
     return n;
 }
 
-int gists_save(const struct gists *g, const char *path, const char *notes, struct why *why)
+int gists_save(const struct gists *g, const char *path, const char *digest, const char *notes,
+               struct why *why)
 {
     const struct gists_shape *s = &g->shape;
     char ratios[64] = "", segment[16], sinks[16];
     const struct adapter_write_pair pairs[] = {
         { "format", "gist-adapter" },
         { "version", "1" },
-        { "base_model", g->b->m->digest },
+        { "base_model", digest },
         { "base_name", g->b->m->name },
         { "method", adapter_method_name(s->method) },
         { "mask", adapter_mask_name(s->mask) },

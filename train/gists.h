@@ -48,8 +48,9 @@ void gists_close(struct gists *g);
 int gists_load(struct gists *g, const char *path, struct why *why);
 /* What the file says about its training: an empty string when it says nothing. -EINVAL: not such a file. */
 int gists_notes(const char *path, char *ret, size_t cap, struct why *why);
-/* bf16 matrices. */
-int gists_save(const struct gists *g, const char *path, const char *notes, struct why *why);
+/* bf16 matrices. digest: of the model that they belong to. */
+int gists_save(const struct gists *g, const char *path, const char *digest, const char *notes,
+               struct why *why);
 
 /* After parameters changed: the matrices. */
 void gists_refresh(struct gists *g);

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 64u
+#define ALIGN    64u
+#define SUM_COLS 64u /* of sums over rows, by one thread: their order does not depend on threads */
 
 /* What a layer's derivative needs. */
 struct kept {
@@ -40,6 +41,7 @@ struct pass {
     struct net *n;
     const struct net_gist *gist;
     const struct layout *l;
+    const uint32_t *ids;
     const struct layout_stage *stage;
     uint32_t first, end;
 };
@@ -158,6 +160,11 @@ void net_close(struct net *n)
     free(n);
 }
 
+void net_set_base(struct net *n, const struct base *b)
+{
+    n->b = b;
+}
+
 size_t net_bytes(const struct net *n)
 {
     return n->bytes;
@@ -213,11 +220,18 @@ static void norm_rows(const struct pass *p, uint32_t first, const float *x, cons
     }
 }
 
+/* dx += the derivative by x, dw (may be NULL) that by w, of dn. */
 static void norm_rows_back(const struct pass *p, float *dx, const float *x, const float *w,
-                           const float *r)
+                           const float *r, float *dw)
 {
+    const float *dn = p->n->dn;
     uint32_t n = p->n->b->m->n_embd;
 
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < (dw ? n : 0); c += SUM_COLS)
+        for (uint32_t i = p->first; i < p->end; i++)
+            vec_norm_back_weight(dw + c, dn + (size_t)i * n + c, x + (size_t)i * n + c, r[i],
+                                 n - c < SUM_COLS ? n - c : SUM_COLS);
 #pragma omp parallel for schedule(static)
     for (uint32_t i = p->first; i < p->end; i++)
         vec_norm_back(dx + (size_t)i * n, p->n->dn + (size_t)i * n, x + (size_t)i * n, w, r[i], n);
@@ -281,17 +295,49 @@ static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bo
                  base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
 }
 
-/* The derivative of the gists' own W: += dy^T x, dy (R, n_out), x (R, n_in). */
+/* The first row whose W is trained; the pass's end: none is. Rows behind it are trained too. */
+static uint32_t trained_at(const struct pass *p, uint32_t layer, enum base_matrix w)
+{
+    if (p->n->b->layers[layer].d[w])
+        return p->first;
+    return gists_own(p, layer, w) ? gists_at(p) : p->end;
+}
+
+/* Derivatives of the W of rows [first, end): += dy^T x, dy (R, n_out), x (R, n_in). */
+static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t first, uint32_t end,
+                             struct gemm_mat dy, struct gemm_mat x, float *d)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_in = base_n_in(b, w);
+
+    if (first == end || !d)
+        return;
+    dy = from_row(dy, first);
+    dy.t = true;
+    gemm_run(p->n->gemm, base_n_out(b, w), n_in, end - first, dy, from_row(x, first),
+             floats(d, n_in), true);
+}
+
 static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w,
                         struct gemm_mat dy, struct gemm_mat x)
 {
-    const struct base *b = p->n->b;
-    uint32_t n_in = base_n_in(b, w), gists = gists_at(p);
+    bool own = gists_own(p, layer, w);
+    uint32_t gists = own ? gists_at(p) : p->end;
 
-    dy = from_row(dy, gists);
-    dy.t = true;
-    gemm_run(p->n->gemm, base_n_out(b, w), n_in, p->end - gists, dy, from_row(x, gists),
-             floats(p->gist->layers[layer].d[w], n_in), true);
+    weight_rows_back(p, w, p->first, gists, dy, x, p->n->b->layers[layer].d[w]);
+    if (own)
+        weight_rows_back(p, w, gists, p->end, dy, x, p->gist->layers[layer].d[w]);
+}
+
+/* d (n_qkv) += the sum of the rows. */
+static void bias_back(const struct pass *p, const float *dqkv, float *d)
+{
+    uint32_t n = p->n->b->n_qkv;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < (d ? n : 0); c += SUM_COLS)
+        for (uint32_t i = p->first; i < p->end; i++)
+            vec_add(d + c, dqkv + (size_t)i * n + c, n - c < SUM_COLS ? n - c : SUM_COLS);
 }
 
 /* t_ff = swiglu of gate_up */
@@ -366,18 +412,18 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
                     d_gate_up = typed(b, k->gate_up, 2 * n_ff);
 
     put_rows(p, n->t_embd, dx, n_embd);
-    if (gists_own(p, layer, BASE_DOWN)) {
-        swiglu_rows(p, gists_at(p), k->gate_up);
+    if (trained_at(p, layer, BASE_DOWN) < p->end) {
+        swiglu_rows(p, trained_at(p, layer, BASE_DOWN), k->gate_up);
         weight_back(p, layer, BASE_DOWN, dy, ff);
     }
     product(p, layer, BASE_DOWN, true, dy, ff, false);
     swiglu_rows_back(p, k->gate_up);
-    if (gists_own(p, layer, BASE_GATE_UP)) {
-        norm_rows(p, gists_at(p), k->x_mid, w->ffn_norm, NULL);
+    if (trained_at(p, layer, BASE_GATE_UP) < p->end) {
+        norm_rows(p, trained_at(p, layer, BASE_GATE_UP), k->x_mid, w->ffn_norm, NULL);
         weight_back(p, layer, BASE_GATE_UP, d_gate_up, typed(b, n->t_embd, n_embd));
     }
     product(p, layer, BASE_GATE_UP, true, d_gate_up, floats(n->dn, n_embd), false);
-    norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid);
+    norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid, w->d_ffn_norm);
 }
 
 /* The caller's derivatives by what gists leave in memory. */
@@ -411,20 +457,20 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
         memset(dqkv, 0, dqkv_len * sizeof(*dqkv));
     back_ffn(p, layer, dx);
     put_rows(p, n->t_embd, dx, n_embd);
-    if (gists_own(p, layer, BASE_O))
-        weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
+    weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
     product(p, layer, BASE_O, true, dy, typed(b, n->t_q, b->n_q), false);
     r = attn_back(n->attn, p->l, p->stage, k->qkv, k->att, k->lse, n->t_q, dqkv);
     if (r < 0)
         return r;
     add_dkv(p, layer, dkv, dqkv);
     put_rows(p, n->t_qkv, dqkv, b->n_qkv);
-    if (gists_own(p, layer, BASE_QKV)) {
-        norm_rows(p, gists_at(p), k->x_in, w->attn_norm, NULL);
+    bias_back(p, dqkv, w->d_bias);
+    if (trained_at(p, layer, BASE_QKV) < p->end) {
+        norm_rows(p, trained_at(p, layer, BASE_QKV), k->x_in, w->attn_norm, NULL);
         weight_back(p, layer, BASE_QKV, d_qkv, typed(b, n->t_embd, n_embd));
     }
     product(p, layer, BASE_QKV, true, d_qkv, floats(n->dn, n_embd), false);
-    norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in);
+    norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in, w->d_attn_norm);
     return 0;
 }
 
@@ -438,7 +484,7 @@ static size_t embd_of(const struct pass *p, uint32_t j)
     return (size_t)(index < last ? index : last) * p->n->b->m->n_embd;
 }
 
-static void embed(const struct pass *p, const uint32_t *ids)
+static void embed(const struct pass *p)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
@@ -448,10 +494,10 @@ static void embed(const struct pass *p, const uint32_t *ids)
         const struct layout_row *row = &p->l->rows[i];
 
         if (row->from == LAYOUT_NO_ROW)
-            memcpy(x + (size_t)i * n, b->embd + (size_t)ids[row->token] * n, n * sizeof(float));
+            memcpy(x + (size_t)i * n, b->embd + (size_t)p->ids[row->token] * n, n * sizeof(float));
         else
-            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n,
-                                       b->m->output_norm, b->m->rms_eps, n);
+            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n, b->output_norm,
+                                       b->m->rms_eps, n);
     }
     for (uint32_t j = 0; j < p->l->n_gists; j++) {
         uint32_t i = p->l->gists[j].row;
@@ -465,24 +511,43 @@ static void embed(const struct pass *p, const uint32_t *ids)
     }
 }
 
-/* dx of soft tokens goes on to the hidden states that they read, that of gists to their embedding. */
-static void embed_back(const struct pass *p, float *dx)
+/* dx of soft tokens goes on to the hidden states that they read. */
+static void soft_back(const struct pass *p, float *dx)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
 
     for (uint32_t i = p->first; i < p->end; i++) {
         uint32_t from = p->l->rows[i].from;
+        const float *x = p->n->x + (size_t)from * n;
+        float *dy = dx + (size_t)i * n;
 
-        if (from != LAYOUT_NO_ROW)
-            vec_norm_back(dx + (size_t)from * n, dx + (size_t)i * n, p->n->x + (size_t)from * n,
-                          b->m->output_norm, p->n->r_soft[i], n);
+        if (from == LAYOUT_NO_ROW)
+            continue;
+        if (b->d_output_norm)
+            vec_norm_back_weight(b->d_output_norm, dy, x, p->n->r_soft[i], n);
+        vec_norm_back(dx + (size_t)from * n, dy, x, b->output_norm, p->n->r_soft[i], n);
     }
+}
+
+/* That of gists to their embedding, and of tokens to theirs. */
+static void embed_back(const struct pass *p, const float *dx)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
     for (uint32_t j = 0; j < p->l->n_gists; j++) {
         uint32_t i = p->l->gists[j].row;
 
         if (i >= p->first && i < p->end)
             vec_add(p->gist->d_embd + embd_of(p, j), dx + (size_t)i * n, n);
+    }
+    for (uint32_t i = p->first; b->d_embd && i < p->end; i++) {
+        const struct layout_row *row = &p->l->rows[i];
+        bool own = i >= gists_at(p) && p->gist->embedding == ADAPTER_EMBED_OWN;
+
+        if (row->from == LAYOUT_NO_ROW && !own)
+            vec_add(b->d_embd + (size_t)p->ids[row->token] * n, dx + (size_t)i * n, n);
     }
 }
 
@@ -497,9 +562,9 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
     if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos || (l->n_stages > 1 && !n->staged))
         return -E2BIG;
     for (const struct layout_stage *s = l->stages; s < l->stages + l->n_stages; s++) {
-        struct pass p = { n, gist, l, s, s->first, s->end };
+        struct pass p = { n, gist, l, ids, s, s->first, s->end };
 
-        embed(&p, ids);
+        embed(&p);
         for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
             int r = forward_layer(&p, i, n->x);
 
@@ -511,34 +576,42 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
     return products(n);
 }
 
-static int back_stage(struct net *n, const struct net_gist *gist, const struct layout *l,
-                      const struct layout_stage *s, float *dx, const float *dkv)
+/* again: all rows of a stage. */
+static int back_stage(const struct pass *again, float *dx, const float *dkv)
 {
-    struct pass p = { n, gist, l, s, s->first > l->n_frozen ? s->first : l->n_frozen, s->end };
-    struct pass again = { n, gist, l, s, s->first, s->end };
+    struct net *n = again->n;
+    const struct layout *l = again->l;
+    struct pass p = *again;
     int r = 0;
 
+    p.first = again->first > l->n_frozen ? again->first : l->n_frozen;
     for (uint32_t i = n->b->m->n_layer; r == 0 && i-- > 0;) {
         if (n->checkpointing) {
             memcpy(n->again, n->kept[i].x_in, (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
-            r = forward_layer(&again, i, n->again);
+            r = forward_layer(again, i, n->again);
         }
         if (r == 0)
             r = back_layer(&p, i, dx, dkv);
     }
-    if (r == 0)
+    if (r == 0) {
+        soft_back(&p, dx);
         embed_back(&p, dx);
+    }
     return r;
 }
 
-int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, float *dx,
-             const float *dkv)
+int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
+             const uint32_t *ids, float *dx, const float *dkv)
 {
     int r = 0;
 
     if (n->staged)
         memset(n->dqkv, 0, (size_t)n->b->m->n_layer * n->max_rows * n->b->n_qkv * sizeof(float));
-    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;)
-        r = back_stage(n, gist, l, &l->stages[i], dx, dkv);
+    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;) {
+        const struct layout_stage *s = &l->stages[i];
+        struct pass p = { n, gist, l, ids, s, s->first, s->end };
+
+        r = back_stage(&p, dx, dkv);
+    }
     return r < 0 ? r : products(n);
 }

@@ -79,7 +79,7 @@ class Decoder:
 
     def __init__(self, base, ratios, tensors=None, generator=None):
         self.ratios, n, last = list(ratios), base.n_kv * base.hd, base.n_layer - 1
-        w = {f"block.{name}": base.layer(last, name).clone() for name in BLOCK if base.layer(last, name) is not None}
+        w = {f"block.{name}": base.layer(last, name).detach().clone() for name in BLOCK if base.layer(last, name) is not None}
         for j, p in enumerate(("k", "v")):  # those of the last layer, at first
             w[f"slot.{p}.weight"] = torch.zeros(n, base.n_layer * 2 * n, dtype=base.dtype, device=base.device)
             w[f"slot.{p}.weight"][:, (2 * last + j) * n:(2 * last + j + 1) * n] = torch.eye(n)
@@ -119,25 +119,27 @@ class Decoder:
 
 
 def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, tie_gamma=None, tie_sinks=0, top=0,
-                  decoder=None, ae_choose=None, recompute=False):
+                  decoder=None, ae_choose=None, recompute=False, original=None):
     """The loss of sequences (b, T) and its parts. weights: of "lm", "ae", "distill"; what is 0 is not computed.
-    tie_gamma: None for no token weights. top: of the teacher's tokens. Returns (loss, {name: value or tensor})."""
+    tie_gamma: None for no token weights. top: of the teacher's tokens. original: the base model before it was
+    trained, which token weights and teacher are of; None: base. Returns (loss, {name: value or tensor})."""
     seq = read(base, adapter, ids, length, ratio, sinks, recompute)
-    rows = loss_rows(loss_mask, 0 if depends_at_once(adapter) else length)
+    rows = loss_rows(loss_mask, 0 if base.trains or depends_at_once(adapter) else length)
+    original = original or base
     logp, of_next = logprobs(base, seq.x, rows, ids)
     out, loss, full = {"rows": rows[1], "logprobs": of_next}, 0.0, None
     if tie_gamma is not None or weights.get("distill"):
         with torch.no_grad():
-            full = base.plain(ids)
+            full = original.plain(ids)
     if weights.get("lm"):
         nll = -of_next
         if tie_gamma is not None:
-            out["tie"] = tie_weights(base, ids, length, rows, tie_gamma, full, tie_sinks)
+            out["tie"] = tie_weights(original, ids, length, rows, tie_gamma, full, tie_sinks)
             nll = nll * out["tie"]
         out["lm"] = mean_of_means(nll, rows[0], len(ids))
         loss = loss + weights["lm"] * out["lm"]
     if weights.get("distill"):
-        values, best = out["teacher.logits"], out["teacher.ids"] = teacher_top(base, rows, top, full)
+        values, best = out["teacher.logits"], out["teacher.ids"] = teacher_top(original, rows, top, full)
         out["distill"] = mean_of_means(distill_loss(logp, values, best), rows[0], len(ids))
         loss = loss + weights["distill"] * out["distill"]
     if weights.get("ae"):

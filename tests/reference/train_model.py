@@ -84,7 +84,7 @@ class Base:
         arch = field("general.architecture")
         if arch not in ("llama", "qwen2"):
             raise SystemExit(f"{path}: found architecture {arch}, expected llama or qwen2")
-        self.path, self.dtype, self.device = path, dtype, device
+        self.path, self.dtype, self.device, self.trains = path, dtype, device, False
         self.name = field("general.name", "")
         self.n_head, self.n_kv = field(f"{arch}.attention.head_count"), field(f"{arch}.attention.head_count_kv")
         self.n_layer = field(f"{arch}.block_count")
@@ -111,6 +111,13 @@ class Base:
 
     def layer(self, i, name):
         return self.w.get(f"blk.{i}.{name}")
+
+    def train(self, yes=True):
+        """From now on the weights are trained, too; dtype and products are one."""
+        self.trains = yes
+        for w in self.w.values():
+            w.requires_grad_(yes)
+            w.grad = None
 
     def digest(self):
         import xxhash

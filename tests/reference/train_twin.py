@@ -193,6 +193,8 @@ def ratio_of(recipe, index):
 class Training:
     def __init__(self, recipe, device, at_once):
         self.recipe, self.device, self.at_once = recipe, device, at_once
+        if recipe["train-base"]:
+            raise SystemExit("train-base: here the base model is frozen; train_vectors.py has its gradients")
         for key in ("model", "corpus"):
             if not recipe[key]:
                 raise SystemExit(f"{key} is missing")

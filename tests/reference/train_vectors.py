@@ -34,6 +34,9 @@ and tensors
     run.N.tie            (n) token weights, where they are
     run.N.teacher.ids, run.N.teacher.logits   (n, k) the teacher's, largest first, where they are
     run.N.grad.NAME      d loss / d adapter.NAME, of every trained tensor; run.N.grad.ae.NAME of the decoder's
+    run.N.grad.base.NAME where metadata has train-base: of the base's weight of that name in the GGUF file, rows of q and k
+                         as docs/adapter.md has them. Of a matrix G (n_out, n_in) it is .u, G u with u_j = cos(j), and
+                         .v, v G with v_i = cos(i + 1)
 
 train_smollm2_steps20.vec instead has 20 steps, a sequence each (batch of one): metadata steps, lr (peak), warmup,
 floor, beta1, beta2, eps, weight_decay, clip, and step.N.ratio, step.N.loss, step.N.lr, step.N.norm (of the gradient,
@@ -86,8 +89,9 @@ class Case:
     """What a file's runs have in common."""
 
     def __init__(self, base, name, ratios, rng, method="fine-kv", mask="memory-only", embedding="last-token",
-                 n=256, sequences=1, weights=None, gamma=None, tie_sinks=0, masked=False, ae=False, copies="", **how):
+                 n=256, sequences=1, weights=None, gamma=None, tie_sinks=0, masked=False, ae=False, copies="", train_base=False, **how):
         self.base, self.name, self.ratios, self.gamma = base, name, ratios, gamma
+        self.original = Base(base.path, torch.float64) if train_base else None
         self.tie_sinks, self.weights = tie_sinks, weights or {"lm": 1.0}
         self.meta = {"method": method, "mask": mask, "embedding": embedding}
         self.tensors = make_adapter(base, rng, **how)
@@ -102,19 +106,24 @@ class Case:
         decoder = losses.Decoder(self.base, RATIOS, self.ae) if self.ae else None
         trained = {f"adapter.{name}": x for name, x in adapter.w.items()}
         trained.update({f"ae.{name}": x for name, x in decoder.w.items()} if decoder else {})
+        if self.original:
+            self.base.train()
+            trained.update({f"base.{name}": x for name, x in self.base.w.items()})
         return adapter, decoder, trained
 
     def loss(self, adapter, decoder, sequence, ratio):
         ids, mask = (torch.from_numpy(x[sequence:sequence + 1]) for x in (self.ids, self.mask))
         return losses.sequence_loss(self.base, adapter, ids, mask, SEGMENT, ratio, SINKS, self.weights, self.gamma,
-                                    self.tie_sinks, K, decoder)
+                                    self.tie_sinks, K, decoder, original=self.original)
 
     def head(self):
         meta = {"format": "gist-train-vectors", "model": self.base.path.rsplit("/", 1)[-1], **self.meta,
                 "segment": SEGMENT, "sinks": SINKS, "ratios": " ".join(map(str, RATIOS)), "distill.k": K}
         n_own = len({name.split(".")[2] for name in [*self.tensors, *self.copies] if name.startswith("layers.")})
-        if n_own > 3:
-            meta["projections"] = "all" if n_own == 7 else "qkvo"
+        if n_own != 3:
+            meta["projections"] = {0: "none", 4: "qkvo", 7: "all"}[n_own]
+        if self.original:
+            meta["train-base"] = "yes"
         meta.update({f"weight.{name}": self.weights.get(name, 0.0) for name in ("lm", "ae", "distill")})
         if self.gamma is not None:
             meta.update({"tie.gamma": self.gamma, "tie.sinks": self.tie_sinks})
@@ -142,9 +151,14 @@ class Case:
                     tensors[f"run.{i}.{name}"] = x
             for name, x in trained.items():
                 name = name.removeprefix("adapter.")
-                if not (name in self.copies and name.startswith("layers.1.")):
+                if name.startswith("base.") and x.dim() == 2:
+                    n_out, n_in = x.shape
+                    tensors[f"run.{i}.grad.{name}.u"] = x.grad @ torch.cos(torch.arange(n_in, dtype=x.dtype))
+                    tensors[f"run.{i}.grad.{name}.v"] = torch.cos(1 + torch.arange(n_out, dtype=x.dtype)) @ x.grad
+                elif not (name in self.copies and name.startswith("layers.1.")):
                     tensors[f"run.{i}.grad.{name}"] = x.grad
             print(f"  {self.name} ratio {ratio}: loss {float(loss.detach()):.6f}, {len(trained)} tensors")
+        self.base.train(False)
         write_tensors(path, tensors, meta)
 
 
@@ -227,6 +241,7 @@ def check_forward(data, base, name):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--check", action="store_true")
+    a.add_argument("--only", default="", metavar="PART", help="of a file's name: no other one is written")
     a.add_argument("data")
     a = a.parse_args()
     torch.set_num_threads(1)
@@ -263,12 +278,20 @@ def main():
         (qwen, "all_in_segment", (4,), dict(rank=3, own=everything, mask="in-segment", embedding="own", n=192)),
         (smol, "all_coarse_rec", (8,), dict(rank=3, own=everything, method="coarse-rec", n=192)),
         (qwen, "qkvo_coarse_kv", (8,), dict(rank=3, own=everything[:4], method="coarse-kv", n=192)),
+        (smol, "base_fine", (4,), dict(rank=3, train_base=True, masked=True, n=192)),
+        (llama, "base_in_segment", (8,), dict(rank=3, own=everything, train_base=True, mask="in-segment", n=192)),
+        (qwen, "base_coarse_rec", (8,), dict(own="", train_base=True, method="coarse-rec", embedding="own", n=192)),
+        (qwen, "base_losses", (8,), dict(rank=3, train_base=True, gamma=2.0, ae=True, n=192,
+                                         weights={"lm": 0.6, "distill": 0.7, "ae": 0.5})),
     ]
     for i, (base, name, ratios, how) in enumerate(cases):
+        if a.only and a.only not in name:
+            continue
         model = [m for m, b in bases.items() if b is base][0]
         print(f"train_{model}_{name}.vec")
         Case(base, name, ratios, np.random.default_rng(100 + i), **how).write(f"{a.data}/train_{model}_{name}.vec")
-    steps20(smol, f"{a.data}/train_smollm2_steps20.vec", np.random.default_rng(99))
+    if a.only in "steps20":
+        steps20(smol, f"{a.data}/train_smollm2_steps20.vec", np.random.default_rng(99))
 
 
 if __name__ == "__main__":
