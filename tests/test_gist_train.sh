@@ -86,6 +86,18 @@ code 'from a smaller one' 0 run --projections all --steps 1 --init whole.safeten
 code 'whole matrices' 0 run --projections qkvo --rank 0 --steps 1 --out full.safetensors
 check 'of attention only' sh -c "'$here/$BUILD/gist-adapter' show full.safetensors | grep -q \"^up *layers 0 to 29: the base model's matrix\$\""
 
+# --- all weights ---------------------------------------------------------------------------------
+base() { run --train-base yes --lr 1e-4 --steps 3 --batch 1 "$@"; }
+code 'the base too' 0 base --heldout heldout.corpus --out base.safetensors --model-out base.gguf --log base.jsonl
+code 'its first part' 0 base --out base2.safetensors --model-out base2.gguf --checkpoint base.ckpt --minutes 0.0001
+code 'the rest' 0 base --out base2.safetensors --model-out base2.gguf --checkpoint base.ckpt
+check 'adapters of a run in two parts' cmp base.safetensors base2.safetensors
+check 'models of a run in two parts' cmp base.gguf base2.gguf
+rm -f base2.gguf base.ckpt
+code 'no model to write' 1 base --out x.safetensors
+says 'model-out'
+code 'the base as it was is the teacher' 0 base --steps 1 --loss-tie yes --loss-distill 1
+
 # --- the teacher is asked once -----------------------------------------------------------------
 distill() { run --steps 3 --loss-distill 0.5 --distill-top 16 --distill-cache teacher "$@"; }
 code 'distillation' 0 distill --log first.jsonl
@@ -130,6 +142,10 @@ for adapter in whole all; do
     code 'score' 0 "$gistctl" score --compressor fine-kv --adapter $adapter --ratio 4 --segment 64 --window 256 --json README.md
     check "the daemon scores as the trainer: $adapter" python3 "$tmp/score.py" "$tmp/out" "$tmp/$adapter.jsonl"
 done
+daemon_stop
+daemon_start "$tmp/base.gguf" --adapter "$tmp/base.safetensors"
+code 'score' 0 "$gistctl" score --compressor fine-kv --adapter base --ratio 4 --segment 64 --window 256 --json README.md
+check "the daemon scores as the trainer: its own base" python3 "$tmp/score.py" "$tmp/out" "$tmp/base.jsonl"
 daemon_stop
 
 code 'a picture' 0 "$train" plot "$tmp/whole.jsonl" "$tmp/whole.svg"

@@ -95,8 +95,6 @@ static struct gists_shape shape_of(const struct vec *v)
 /* Of layers.N.q.weight and so on: the parameter that it is part of, and where it begins there. */
 static size_t find_part(const struct vec *v, unsigned layer, const char *kind, char ret_name[64])
 {
-    static const char *const names[BASE_MATRIX__N] = { "qkv", "o", "gate_up", "down" };
-
     for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++) {
         const char *name = adapter_projection_name(p);
         uint32_t row;
@@ -104,7 +102,7 @@ static size_t find_part(const struct vec *v, unsigned layer, const char *kind, c
 
         if (strncmp(kind, name, strlen(name)) != 0 || strcmp(kind + strlen(name), ".weight") != 0)
             continue;
-        snprintf(ret_name, 64, "layers.%u.%s", layer, names[w]);
+        snprintf(ret_name, 64, "layers.%u.%s", layer, base_matrix_name(w));
         return (size_t)row * base_n_in(&v->base, w);
     }
     return 0;

@@ -33,6 +33,34 @@ uint32_t base_n_in(const struct base *b, enum base_matrix w)
     return n[w];
 }
 
+size_t base_len(const struct base *b, enum base_matrix w)
+{
+    return (size_t)base_n_out(b, w) * base_n_in(b, w);
+}
+
+const char *base_matrix_name(enum base_matrix w)
+{
+    static const char *const names[BASE_MATRIX__N] = {
+        [BASE_QKV] = "qkv", [BASE_O] = "o", [BASE_GATE_UP] = "gate_up", [BASE_DOWN] = "down"
+    };
+
+    return names[w];
+}
+
+static void put_values(const struct base *b, const float *values, size_t n_rows, size_t n_cols,
+                       void *ret)
+{
+#pragma omp parallel for schedule(static)
+    for (size_t r = 0; r < n_rows; r++)
+        vec_put(b->type, (uint8_t *)ret + r * n_cols * gemm_size(b->type), values + r * n_cols,
+                n_cols);
+}
+
+void base_put(const struct base *b, enum base_matrix w, const float *values, void *ret)
+{
+    put_values(b, values, base_n_out(b, w), base_n_in(b, w), ret);
+}
+
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row)
 {
     static const enum base_matrix matrices[ADAPTER_PROJECTION__N] = {
@@ -57,20 +85,18 @@ static void list_weights(const struct model_layer *l,
     memcpy(ret, all, sizeof(all));
 }
 
-void base_projection(const struct base *b, uint32_t layer, unsigned projection, float *ret)
+void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
-    const struct model_tensor *w[ADAPTER_PROJECTION__N];
-    const float *p;
+    const struct model_tensor *all[ADAPTER_PROJECTION__N];
+    const float *p = b->layers[layer].p[w];
     uint32_t row;
-    enum base_matrix part = base_part(b, projection, &row);
 
-    list_weights(&b->m->layers[layer], w);
-    p = b->layers[layer].p[part];
+    list_weights(&b->m->layers[layer], all);
     if (p)
-        memcpy(ret, p + (size_t)row * w[projection]->n_cols,
-               (size_t)w[projection]->n_rows * w[projection]->n_cols * sizeof(*ret));
-    else
-        base_weight(w[projection], ret);
+        memcpy(ret, p, base_len(b, w) * sizeof(*ret));
+    for (unsigned i = 0; !p && i < ADAPTER_PROJECTION__N; i++)
+        if (base_part(b, i, &row) == w)
+            base_weight(all[i], ret + (size_t)row * base_n_in(b, w));
 }
 
 static void *new_matrix(const struct base *b, size_t n_rows, size_t n_cols)
@@ -200,11 +226,6 @@ void base_close(struct base *b)
 
 /* --- trained ------------------------------------------------------------------------------------------ */
 
-static size_t matrix_len(const struct base *b, enum base_matrix w)
-{
-    return (size_t)base_n_out(b, w) * base_n_in(b, w);
-}
-
 /* A parameter of these values, or NULL. */
 static struct optim_tensor *add_param(struct optim *params, const char *name, const float *values,
                                       size_t n, bool decays)
@@ -237,14 +258,11 @@ static bool train_vector(struct optim *params, const char *name, const float **p
 static bool train_matrix(struct base *b, struct optim *params, const char *name, uint32_t layer,
                          enum base_matrix w)
 {
-    struct optim_tensor *t = add_param(params, name, NULL, matrix_len(b, w), true);
-    uint32_t row;
+    struct optim_tensor *t = add_param(params, name, NULL, base_len(b, w), true);
 
     if (!t)
         return false;
-    for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++)
-        if (base_part(b, p, &row) == w)
-            base_projection(b, layer, p, t->p + (size_t)row * base_n_in(b, w));
+    base_values(b, layer, w, t->p);
     b->layers[layer].p[w] = t->p;
     b->layers[layer].d[w] = t->g;
     return true;
@@ -252,9 +270,6 @@ static bool train_matrix(struct base *b, struct optim *params, const char *name,
 
 static bool train_layer(struct base *b, struct optim *params, uint32_t layer)
 {
-    static const char *const names[BASE_MATRIX__N] = {
-        [BASE_QKV] = "qkv", [BASE_O] = "o", [BASE_GATE_UP] = "gate_up", [BASE_DOWN] = "down"
-    };
     struct base_layer *l = &b->layers[layer];
     const struct {
         const char *name;
@@ -267,7 +282,7 @@ static bool train_layer(struct base *b, struct optim *params, uint32_t layer)
     char name[OPTIM_NAME_MAX + 1];
 
     for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++) {
-        snprintf(name, sizeof(name), "base.layers.%u.%s", layer, names[w]);
+        snprintf(name, sizeof(name), "base.layers.%u.%s", layer, base_matrix_name(w));
         if (!train_matrix(b, params, name, layer, w))
             return false;
     }
@@ -315,20 +330,11 @@ int base_train(struct base *b, struct optim *params)
     return 0;
 }
 
-static void refresh_matrix(const struct base *b, void *w, const float *p, size_t n_rows,
-                           size_t n_cols)
-{
-#pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < n_rows; r++)
-        vec_put(b->type, (uint8_t *)w + r * n_cols * gemm_size(b->type), p + r * n_cols, n_cols);
-}
-
 void base_refresh(struct base *b)
 {
     for (uint32_t i = 0; b->p_output && i < b->m->n_layer; i++)
         for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
-            refresh_matrix(b, b->layers[i].w[w], b->layers[i].p[w], base_n_out(b, w),
-                           base_n_in(b, w));
+            base_put(b, w, b->layers[i].p[w], b->layers[i].w[w]);
     if (b->p_output)
-        refresh_matrix(b, b->output, b->p_output, b->m->n_vocab, b->m->n_embd);
+        put_values(b, b->p_output, b->m->n_vocab, b->m->n_embd, b->output);
 }

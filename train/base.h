@@ -59,16 +59,21 @@ int base_train(struct base *b, struct optim *params);
 /* After parameters changed. */
 void base_refresh(struct base *b);
 
-/* Rows and columns of a matrix. */
+/* Rows and columns of a matrix, all its values; "qkv". */
 uint32_t base_n_out(const struct base *b, enum base_matrix w);
 uint32_t base_n_in(const struct base *b, enum base_matrix w);
+size_t base_len(const struct base *b, enum base_matrix w);
+const char *base_matrix_name(enum base_matrix w);
+
+/* A matrix of the base's type from its f32 values. */
+void base_put(const struct base *b, enum base_matrix w, const float *values, void *ret);
 
 /* Of a projection (ADAPTER_Q and so on): the matrix that it is part of, and its first row there. */
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row);
 
-/* A weight of the model as f32, (n_rows, n_cols); what a projection's weight is now. */
+/* A weight of the model as f32, (n_rows, n_cols); a matrix as it is now. */
 void base_weight(const struct model_tensor *w, float *ret);
-void base_projection(const struct base *b, uint32_t layer, unsigned projection, float *ret);
+void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float *ret);
 
 static inline const float *base_angle(const struct base *b, uint32_t pos)
 {

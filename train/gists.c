@@ -42,22 +42,6 @@ static struct projection projection(const struct gists *g, unsigned p)
     return ret;
 }
 
-static size_t matrix_len(const struct gists *g, enum base_matrix w)
-{
-    return (size_t)base_n_out(g->b, w) * base_n_in(g->b, w);
-}
-
-/* The base model's matrix. */
-static void base_whole(const struct gists *g, uint32_t layer, enum base_matrix w, float *ret)
-{
-    for (unsigned p = 0; p < g->shape.n_projections; p++) {
-        struct projection q = projection(g, p);
-
-        if (q.matrix == w)
-            base_projection(g->b, layer, p, ret + (size_t)q.row * q.n_in);
-    }
-}
-
 /* --- open --------------------------------------------------------------------------------------------- */
 
 static int add_low_rank(struct gists *g, uint32_t layer, uint64_t *state)
@@ -86,19 +70,16 @@ static int add_low_rank(struct gists *g, uint32_t layer, uint64_t *state)
 
 static int add_full(struct gists *g, uint32_t layer)
 {
-    static const char *const names[BASE_MATRIX__N] = {
-        [BASE_QKV] = "qkv", [BASE_O] = "o", [BASE_GATE_UP] = "gate_up", [BASE_DOWN] = "down"
-    };
     char name[OPTIM_NAME_MAX + 1];
 
     for (enum base_matrix w = 0; w < g->n_matrices; w++) {
         int at;
 
-        snprintf(name, sizeof(name), "layers.%u.%s", layer, names[w]);
-        at = optim_add(&g->params, name, matrix_len(g, w), true);
+        snprintf(name, sizeof(name), "layers.%u.%s", layer, base_matrix_name(w));
+        at = optim_add(&g->params, name, base_len(g->b, w), true);
         if (at < 0)
             return at;
-        base_whole(g, layer, w, g->params.t[at].p);
+        base_values(g->b, layer, w, g->params.t[at].p);
     }
     return 0;
 }
@@ -120,8 +101,8 @@ static int make_layer(struct gists *g, uint32_t layer, float *d)
     struct net_gist_layer *l = &g->layers[layer];
     size_t off = 0;
 
-    for (enum base_matrix w = 0; w < g->n_matrices; off += matrix_len(g, w++)) {
-        size_t bytes = matrix_len(g, w) * gemm_size(g->b->type);
+    for (enum base_matrix w = 0; w < g->n_matrices; off += base_len(g->b, w++)) {
+        size_t bytes = base_len(g->b, w) * gemm_size(g->b->type);
 
         l->w[w] = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
         if (!l->w[w])
@@ -138,8 +119,8 @@ static int make_layers(struct gists *g)
     int r = 0;
 
     for (enum base_matrix w = 0; w < g->n_matrices; w++) {
-        all += matrix_len(g, w);
-        largest = matrix_len(g, w) > largest ? matrix_len(g, w) : largest;
+        all += base_len(g->b, w);
+        largest = base_len(g->b, w) > largest ? base_len(g->b, w) : largest;
     }
     g->layers = calloc(n_layer, sizeof(*g->layers));
     if (!g->layers)
@@ -206,7 +187,7 @@ static const float *whole_matrix(struct gists *g, uint32_t layer, enum base_matr
 {
     if (g->shape.rank == 0)
         return param(g, layer, w)->p;
-    base_whole(g, layer, w, g->whole);
+    base_values(g->b, layer, w, g->whole);
     for (unsigned p = 0; p < g->shape.n_projections; p++) {
         struct projection q = projection(g, p);
 
@@ -219,19 +200,9 @@ static const float *whole_matrix(struct gists *g, uint32_t layer, enum base_matr
 
 void gists_refresh(struct gists *g)
 {
-    const struct base *b = g->b;
-
-    for (uint32_t i = 0; i < b->m->n_layer; i++)
-        for (enum base_matrix m = 0; m < g->n_matrices; m++) {
-            const float *from = whole_matrix(g, i, m);
-            uint8_t *to = g->layers[i].w[m];
-            uint32_t n_in = base_n_in(b, m);
-
-#pragma omp parallel for schedule(static)
-            for (uint32_t r = 0; r < base_n_out(b, m); r++)
-                vec_put(b->type, to + (size_t)r * n_in * gemm_size(b->type),
-                        from + (size_t)r * n_in, n_in);
-        }
+    for (uint32_t i = 0; i < g->b->m->n_layer; i++)
+        for (enum base_matrix w = 0; w < g->n_matrices; w++)
+            base_put(g->b, w, whole_matrix(g, i, w), g->layers[i].w[w]);
 }
 
 void gists_zero_gradients(struct gists *g)
@@ -263,7 +234,7 @@ void gists_collect(struct gists *g, struct gemm *gemm)
             collect(g, gemm, i, p);
         for (enum base_matrix w = 0; w < g->n_matrices; w++)
             if (g->b->layers[i].d[w])
-                vec_add(g->b->layers[i].d[w], g->layers[i].d[w], matrix_len(g, w));
+                vec_add(g->b->layers[i].d[w], g->layers[i].d[w], base_len(g->b, w));
     }
 }
 

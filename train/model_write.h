@@ -1,7 +1,7 @@
 /* train/model_write.h - a base model that was trained, as a GGUF file: its own file with other values.
  *
- *     0                      metadata           records                           data
- *     | magic, version, counts, all pairs as they are | one a tensor, new types, offsets | values, each at a multiple of the alignment |
+ *     magic "GGUF" | version | counts | all pairs as they are | a record for each tensor, in their order | padding |
+ *     values, each tensor's at a multiple of the alignment
  *
  * Metadata and tokenizer are the bytes of the file that it was read from, but for general.file_type. Matrices become F16, vectors
  * F32; rows of q and k of `llama` files stay permuted (engine/weights.h). Tensors that are not trained (rope_freqs) are copied.

@@ -15,6 +15,7 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -224,6 +225,28 @@ static int open_start(struct run *r, struct why *why)
     return err;
 }
 
+/* Of a run that trains the model, or says so. */
+static int check_base(const struct recipe *c, struct why *why)
+{
+    struct stat from, to;
+
+    if (c->probe)
+        return why_set(why, -EINVAL,
+                       "probe leaves all as it is, train-base trains it: one of them");
+    if (!c->train_base)
+        return why_set(why, -EINVAL, "model-out is %s, but without train-base no model is trained",
+                       c->model_out);
+    if (c->out[0] && !c->model_out[0])
+        return why_set(why, -EINVAL,
+                       "train-base wants model-out beside out: an adapter is of the model that was "
+                       "trained with it");
+    if (c->model_out[0] && stat(c->model, &from) == 0 && stat(c->model_out, &to) == 0 &&
+        from.st_dev == to.st_dev && from.st_ino == to.st_ino)
+        return why_set(why, -EINVAL, "model-out is the model itself, another file was expected: %s",
+                       c->model_out);
+    return 0;
+}
+
 static int check(const struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -236,19 +259,10 @@ static int check(const struct run *r, struct why *why)
                        c->batch, r->ranks.n);
     if (c->probe && c->loss_ae <= 0)
         return why_set(why, -EINVAL, "probe trains the decoder of loss-ae, which is 0");
-    if (c->probe && c->train_base)
-        return why_set(why, -EINVAL,
-                       "probe leaves all as it is, train-base trains it: one of them");
-    if (c->train_base ? c->out[0] && !c->model_out[0] : c->model_out[0] != '\0')
-        return why_set(why, -EINVAL,
-                       "found %s: model-out and train-base belong together, an adapter is of the "
-                       "model that was trained with it",
-                       c->train_base ? "train-base without model-out"
-                                     : "model-out without train-base");
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL,
                        "checkpointing throws away what loss-ae and coarse-rec need: one of them");
-    return 0;
+    return c->train_base || c->model_out[0] ? check_base(c, why) : 0;
 }
 
 static int run_open(struct run *r, struct why *why)
