@@ -79,7 +79,7 @@ says 'bogus'
 code 'a ratio that does not divide' 2 run --ratios 7
 
 # --- more projections --------------------------------------------------------------------------
-code 'gists with all matrices' 0 run --projections all --heldout heldout.corpus --out all.safetensors --log all.jsonl
+code 'gists with all matrices' 0 run --projections all --steps 4 --batch 1 --heldout heldout.corpus --out all.safetensors --log all.jsonl
 code 'an adapter with more than the recipe' 1 run --init all.safetensors
 says 'for o in layer 0'
 code 'from a smaller one' 0 run --projections all --steps 1 --init whole.safetensors --out larger.safetensors
@@ -87,7 +87,7 @@ code 'whole matrices' 0 run --projections qkvo --rank 0 --steps 1 --out full.saf
 check 'of attention only' sh -c "'$here/$BUILD/gist-adapter' show full.safetensors | grep -q \"^up *layers 0 to 29: the base model's matrix\$\""
 
 # --- all weights ---------------------------------------------------------------------------------
-base() { run --train-base yes --lr 1e-4 --steps 3 --batch 1 "$@"; }
+base() { run --train-base yes --lr 1e-4 --steps 2 --batch 1 "$@"; }
 code 'the base too' 0 base --heldout heldout.corpus --out base.safetensors --model-out base.gguf --log base.jsonl
 code 'its first part' 0 base --out base2.safetensors --model-out base2.gguf --checkpoint base.ckpt --minutes 0.0001
 code 'the rest' 0 base --out base2.safetensors --model-out base2.gguf --checkpoint base.ckpt
