@@ -26,7 +26,10 @@ static const char *const masks[ADAPTER_MASK__N] = {
 static const char *const embeddings[] = {
     [ADAPTER_EMBED_OWN] = "own", [ADAPTER_EMBED_LAST] = "last-token"
 };
-static const char *const projections[ADAPTER_QKV__N] = { "q", "k", "v" };
+static const char *const projections[ADAPTER_PROJECTION__N] = {
+    [ADAPTER_Q] = "q",       [ADAPTER_K] = "k",   [ADAPTER_V] = "v",      [ADAPTER_O] = "o",
+    [ADAPTER_GATE] = "gate", [ADAPTER_UP] = "up", [ADAPTER_DOWN] = "down"
+};
 
 const char *adapter_method_name(enum adapter_method m)
 {
@@ -36,6 +39,24 @@ const char *adapter_method_name(enum adapter_method m)
 const char *adapter_mask_name(enum adapter_mask m)
 {
     return masks[m];
+}
+
+const char *adapter_projection_name(unsigned p)
+{
+    return projections[p];
+}
+
+void adapter_projection_shape(const struct model *m, unsigned p, uint32_t *ret_n_out,
+                              uint32_t *ret_n_in)
+{
+    uint32_t n_q = m->n_head * m->head_dim, n_kv = m->n_head_kv * m->head_dim;
+    const uint32_t n_out[ADAPTER_PROJECTION__N] = { n_q,     n_kv,    n_kv,     m->n_embd,
+                                                    m->n_ff, m->n_ff, m->n_embd };
+    const uint32_t n_in[ADAPTER_PROJECTION__N] = { m->n_embd, m->n_embd, m->n_embd, n_q,
+                                                   m->n_embd, m->n_embd, m->n_ff };
+
+    *ret_n_out = n_out[p];
+    *ret_n_in = n_in[p];
 }
 
 struct loader {
@@ -263,38 +284,50 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
     return 0;
 }
 
-static int load_projection(struct loader *l, uint32_t layer, unsigned which,
-                           struct adapter_projection *ret)
+/* The tensors of a projection in the file; NULL: it has none. */
+struct found {
+    const struct safetensors_tensor *w, *a, *b, *bias;
+};
+
+static int find_projection(struct loader *l, uint32_t layer, unsigned which, struct found *ret)
 {
-    uint32_t n_head = which == ADAPTER_Q ? l->m->n_head : l->m->n_head_kv;
-    uint32_t n_out = n_head * l->m->head_dim, n_embd = l->m->n_embd;
-    const struct safetensors_tensor *w, *a, *b = NULL, *bias;
+    uint32_t n_out, n_in, most = l->m->n_embd < ADAPTER_RANK_MAX ? l->m->n_embd : ADAPTER_RANK_MAX;
     char name[NAME_BYTES], other[NAME_BYTES];
     int r;
 
+    adapter_projection_shape(l->m, which, &n_out, &n_in);
+    *ret = (struct found){ NULL };
     (void)snprintf(name, sizeof(name), "layers.%u.%s.weight", layer, projections[which]);
-    r = find(l, name, n_out, 0, n_embd, &w);
-    if (r == 0 && w)
-        r = load_matrix(l, w, false, &ret->w);
+    r = find(l, name, n_out, 0, n_in, &ret->w);
     if (r < 0)
         return r;
     (void)snprintf(name, sizeof(name), "layers.%u.%s.a", layer, projections[which]);
     (void)snprintf(other, sizeof(other), "layers.%u.%s.b", layer, projections[which]);
-    r = find(l, name, 0, n_embd < ADAPTER_RANK_MAX ? n_embd : ADAPTER_RANK_MAX, n_embd, &a);
+    r = find(l, name, 0, most, n_in, &ret->a);
     if (r == 0)
-        r = find(l, other, n_out, 0, a ? (uint32_t)a->dims[0] : 1, &b);
-    if (r == 0 && !a != !b)
+        r = find(l, other, n_out, 0, ret->a ? (uint32_t)ret->a->dims[0] : 1, &ret->b);
+    if (r == 0 && !ret->a != !ret->b)
         return why_set(l->why, -EINVAL, "%s: there is a tensor %s but no %s", l->path,
-                       a ? name : other, a ? other : name);
-    if (r == 0 && a)
-        r = load_matrix(l, a, true, &ret->a);
-    if (r == 0 && b)
-        r = load_matrix(l, b, true, &ret->b);
-    if (r < 0)
+                       ret->a ? name : other, ret->a ? other : name);
+    if (r < 0 || which >= ADAPTER_QKV__N)
         return r;
     (void)snprintf(name, sizeof(name), "layers.%u.%s.bias", layer, projections[which]);
-    r = find(l, name, n_out, 0, 1, &bias);
-    return r == 0 && bias ? load_floats(l, bias, &ret->bias) : r;
+    return find(l, name, n_out, 0, 1, &ret->bias);
+}
+
+static int load_projection(struct loader *l, uint32_t layer, unsigned which,
+                           struct adapter_projection *ret)
+{
+    struct found t;
+    int r = find_projection(l, layer, which, &t);
+
+    if (r == 0 && t.w)
+        r = load_matrix(l, t.w, false, &ret->w);
+    if (r == 0 && t.a)
+        r = load_matrix(l, t.a, true, &ret->a);
+    if (r == 0 && t.b)
+        r = load_matrix(l, t.b, true, &ret->b);
+    return r == 0 && t.bias ? load_floats(l, t.bias, &ret->bias) : r;
 }
 
 /* One walk over all tensors: the first, without memory, checks and counts. */
@@ -314,9 +347,24 @@ static int load(struct loader *l)
     else
         a->embd = take(l, l->m->n_embd * sizeof(float)); /* zeros */
     for (uint32_t i = 0; r == 0 && i < a->n_layer; i++)
-        for (unsigned p = 0; r == 0 && p < ADAPTER_QKV__N; p++)
+        for (unsigned p = 0; r == 0 && p < ADAPTER_PROJECTION__N; p++)
             r = load_projection(l, i, p, &a->layers[i].p[p]);
     return r;
+}
+
+/* "q.weight", "down.a": what find_projection asks for. */
+static bool is_projection(const char *name)
+{
+    static const char *const kinds[] = { ".weight", ".a", ".b", ".bias" };
+
+    for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++) {
+        size_t len = strlen(projections[p]);
+
+        for (unsigned k = 0; k < (p < ADAPTER_QKV__N ? 4 : 3); k++)
+            if (strncmp(name, projections[p], len) == 0 && strcmp(name + len, kinds[k]) == 0)
+                return true;
+    }
+    return false;
 }
 
 /* A name that was not asked for is a mistake, or of a version that we don't know. */
@@ -332,9 +380,7 @@ static int check_unknown(const struct loader *l)
         if (strcmp(name, "gist.embedding") == 0)
             continue;
         if (sscanf(name, "layers.%u.%15s", &layer, rest) == 2 && layer < l->a->n_layer &&
-            strchr("qkv", rest[0]) && rest[1] == '.' &&
-            (strcmp(rest + 2, "weight") == 0 || strcmp(rest + 2, "a") == 0 ||
-             strcmp(rest + 2, "b") == 0 || strcmp(rest + 2, "bias") == 0))
+            is_projection(rest))
             continue;
         return why_set(l->why, -EINVAL,
                        "%s: a tensor %.60s means nothing in an adapter of %u layers", l->path, name,

@@ -4,9 +4,9 @@
  * model: digest, shapes, names that are not known. Tensors that a file leaves out are the base model's,
  * so an adapter without any is the untrained one.
  *
- * A gist is a token of its own: an embedding, and per layer projections to q, k and v; all else of the
- * forward pass is the base model's. With projections of its own y = W x + b, with low-rank ones
- * y = (base W) x + B (A x) + b.
+ * A gist is a token of its own: an embedding, and per layer matrices in the place of the base model's, some or all
+ * of them; norms are the base model's. With a matrix of its own y = W x + b, with a low-rank one
+ * y = (base W) x + B (A x) + b. Only q, k and v have a b.
  *
  * Threads    immutable after adapter_open.
  * Ownership  owns its memory; tensors point into it.
@@ -29,14 +29,20 @@ enum adapter_embedding {
 };
 
 struct adapter_projection {
-    struct model_tensor w;       /* (n_out, n_embd); no data: the base model's */
-    struct model_tensor a, b;    /* (rank, n_embd), (n_out, rank), f32; no data: none */
+    struct model_tensor w;       /* (n_out, n_in); no data: the base model's */
+    struct model_tensor a, b;    /* (rank, n_in), (n_out, rank), f32; no data: none */
     const float *bias;           /* (n_out); NULL: the base model's */
 };
 
-enum { ADAPTER_Q, ADAPTER_K, ADAPTER_V, ADAPTER_QKV__N };
+enum {
+    ADAPTER_Q, ADAPTER_K, ADAPTER_V,
+    ADAPTER_O,                   /* of attention's output */
+    ADAPTER_GATE, ADAPTER_UP, ADAPTER_DOWN,
+    ADAPTER_PROJECTION__N,
+    ADAPTER_QKV__N = ADAPTER_O   /* those with biases */
+};
 
-struct adapter_layer { struct adapter_projection p[ADAPTER_QKV__N]; };
+struct adapter_layer { struct adapter_projection p[ADAPTER_PROJECTION__N]; };
 
 struct adapter {
     char name[ADAPTER_NAME_MAX + 1];         /* the file's, without folder and .safetensors */
@@ -60,5 +66,9 @@ void adapter_close(struct adapter *a);
 
 const char *adapter_method_name(enum adapter_method m);      /* "fine-kv" */
 const char *adapter_mask_name(enum adapter_mask m);          /* "memory-only" */
+const char *adapter_projection_name(unsigned p);             /* "q", "gate" */
+
+/* Its matrix is (n_out, n_in). */
+void adapter_projection_shape(const struct model *m, unsigned p, uint32_t *ret_n_out, uint32_t *ret_n_in);
 
 #endif

@@ -50,6 +50,14 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
     return a > b ? a : b;
 }
 
+/* Floats of att: gists borrow it for at least a row of a feed-forward product. */
+static size_t n_att(const struct forward *f)
+{
+    size_t n = (size_t)f->max_batch * f->m->n_head * f->m->head_dim;
+
+    return n > f->m->n_ff ? n : f->m->n_ff;
+}
+
 /* Gives every buffer its place; with f->mem NULL only counts. Returns the bytes. */
 static size_t lay_out(struct forward *f)
 {
@@ -65,10 +73,10 @@ static size_t lay_out(struct forward *f)
         { &f->xn, t * m->n_embd * sizeof(float) },
         { &f->y, t * m->n_embd * sizeof(float) },
         { &f->q, t * n_q * sizeof(float) },
-        { &f->att, t * n_q * sizeof(float) },
+        { &f->att, n_att(f) * sizeof(float) },
         { &f->kk, t * n_kv * sizeof(float) },
         { &f->vv, t * n_kv * sizeof(float) },
-        { &f->gate, t * widest * sizeof(float) }, /* project_gists borrows them, too */
+        { &f->gate, t * widest * sizeof(float) }, /* gists borrow them, too */
         { &f->up, t * widest * sizeof(float) },
         { &f->out, t * m->n_embd * sizeof(float) },
         { &f->forms[KERNELS_FORM_Q8],
@@ -427,27 +435,80 @@ static void project(struct forward *f, float *x, uint32_t n_cols, uint32_t n_row
     linear_run(f->k, f->w, &in, n_rows, out, n_out);
 }
 
-/* The forms that adapters in the batch want of layer i's input. */
-static unsigned gist_forms(const struct forward *f, uint32_t i)
+/* A product of a layer: what gists have of their own in the place of the model's weights. */
+struct gist_product {
+    uint32_t layer;
+    bool wanted; /* rows are those that outputs are wanted of */
+    struct gist_output out[3];
+    uint32_t n_out;
+    struct gist_scratch scratch;
+};
+
+static const struct gist_rows *gists_of(const struct forward *f, const struct gist_product *g,
+                                        uint32_t piece)
+{
+    return g->wanted ? &f->batch.from[piece].wanted : &f->batch.from[piece].gists;
+}
+
+/* The forms that adapters in the batch want of the input. */
+static unsigned gist_forms(const struct forward *f, const struct gist_product *g)
 {
     unsigned forms = 0;
 
     for (uint32_t p = 0; p < f->batch.n; p++)
-        forms |= gist_rows_forms(&f->batch.from[p].gists, f->k, i);
+        forms |= gist_rows_forms(gists_of(f, g, p), f->k, g->layer, g->out, g->n_out);
     return forms;
 }
 
-/* f->y was added to x, and what else is borrowed comes later. */
-static void project_gists(struct forward *f, uint32_t i)
+static void project_gists(struct forward *f, const struct gist_product *g, const float *x,
+                          uint32_t n_cols)
 {
-    struct linear_input in = { .n_cols = f->m->n_embd };
-    struct gist_scratch scratch = { .low = f->y, .own = f->up, .high = f->att, .copy = f->gate };
-    float *const y[ADAPTER_QKV__N] = { f->q, f->kk, f->vv };
+    struct linear_input in = { .n_cols = n_cols };
 
     memcpy(in.form, f->forms, sizeof(in.form));
-    in.form[KERNELS_FORM_F32] = f->xn;
+    in.form[KERNELS_FORM_F32] = x;
     for (uint32_t p = 0; p < f->batch.n; p++)
-        gist_rows_project(&f->batch.from[p].gists, f->k, f->w, i, &in, &scratch, y);
+        gist_rows_project(gists_of(f, g, p), f->k, f->w, g->layer, &in, &g->scratch, g->out,
+                          g->n_out);
+}
+
+/* The products of layer i. What they borrow was added to x, or comes later, or is done with. */
+static struct gist_product gists_qkv(const struct forward *f, uint32_t i)
+{
+    return (struct gist_product){
+        .layer = i,
+        .out = { { ADAPTER_Q, f->q }, { ADAPTER_K, f->kk }, { ADAPTER_V, f->vv } },
+        .n_out = 3,
+        .scratch = { f->y, f->att, n_att(f) }
+    };
+}
+
+static struct gist_product gists_o(const struct forward *f, uint32_t i)
+{
+    return (
+        struct gist_product){ .layer = i,
+                              .wanted = i + 1 == f->m->n_layer,
+                              .out = { { ADAPTER_O, f->y } },
+                              .n_out = 1,
+                              .scratch = { f->xn, f->gate, (size_t)f->max_batch * f->m->n_embd } };
+}
+
+static struct gist_product gists_gate_up(const struct forward *f, uint32_t i)
+{
+    return (struct gist_product){ .layer = i,
+                                  .wanted = i + 1 == f->m->n_layer,
+                                  .out = { { ADAPTER_GATE, f->gate }, { ADAPTER_UP, f->up } },
+                                  .n_out = 2,
+                                  .scratch = { f->y, f->att, n_att(f) } };
+}
+
+static struct gist_product gists_down(const struct forward *f, uint32_t i)
+{
+    return (struct gist_product){ .layer = i,
+                                  .wanted = i + 1 == f->m->n_layer,
+                                  .out = { { ADAPTER_DOWN, f->y } },
+                                  .n_out = 1,
+                                  .scratch = { f->xn, f->up, (size_t)f->max_batch * f->m->n_ff } };
 }
 
 /* Attention of layer i: leaves its output, to be added to x, in y. n_rows in, n_left out. */
@@ -455,8 +516,11 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
 {
     const struct model *m = f->m;
     const struct model_layer *l = &m->layers[i];
-    struct linear_output qkv[] = { { &l->wq, f->q }, { &l->wk, f->kk }, { &l->wv, f->vv } };
-    struct linear_output wo = { &l->wo, f->y };
+    struct linear_output qkv[] = { { &l->wq, f->q, 0 },
+                                   { &l->wk, f->kk, 0 },
+                                   { &l->wv, f->vv, 0 } };
+    struct linear_output wo = { &l->wo, f->y, 0 };
+    struct gist_product own_qkv = gists_qkv(f, i), own_o = gists_o(f, i);
     uint32_t n_q = m->n_head * m->head_dim;
     struct rows r = { .f = f,
                       .n_rows = f->batch.n_rows,
@@ -465,14 +529,14 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
                       .to = f->xn,
                       .norm = l->attn_norm,
                       .add = i > 0 ? f->y : NULL,
-                      .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, i),
+                      .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, &own_qkv),
                       .from = f->att,
                       .n_cols = n_q };
     uint32_t n_left = f->batch.n_rows;
 
     rows_run(&r, norm_rows);
     project(f, f->xn, m->n_embd, f->batch.n_rows, qkv, 3);
-    project_gists(f, i);
+    project_gists(f, &own_qkv, f->xn, m->n_embd);
     rows_run(&r, place_rows);
     if (i + 1 == m->n_layer && f->batch.n_out == 0 && !f->batch.observes)
         return 0; /* only K and V were wanted */
@@ -483,10 +547,11 @@ static uint32_t run_attention(struct forward *f, uint32_t i)
         if (n_left == 0)
             return 0;
     }
-    r.forms = linear_forms(f->k, &wo, 1);
+    r.forms = linear_forms(f->k, &wo, 1) | gist_forms(f, &own_o);
     if (r.forms & ~F32_ONLY)
         rows_run(&r, convert_rows);
     project(f, f->att, n_q, n_left, &wo, 1);
+    project_gists(f, &own_o, f->att, n_q);
     return n_left;
 }
 
@@ -494,20 +559,23 @@ static void run_ffn(struct forward *f, uint32_t i, uint32_t n_rows)
 {
     const struct model *m = f->m;
     const struct model_layer *l = &m->layers[i];
-    struct linear_output gate_up[] = { { &l->w_gate, f->gate }, { &l->w_up, f->up } };
-    struct linear_output down = { &l->w_down, f->y };
+    struct linear_output gate_up[] = { { &l->w_gate, f->gate, 0 }, { &l->w_up, f->up, 0 } };
+    struct linear_output down = { &l->w_down, f->y, 0 };
+    struct gist_product own_gate_up = gists_gate_up(f, i), own_down = gists_down(f, i);
     struct rows r = { .f = f,
                       .n_rows = n_rows,
                       .to = f->xn,
                       .norm = l->ffn_norm,
                       .add = f->y,
-                      .forms = linear_forms(f->k, gate_up, 2) };
+                      .forms = linear_forms(f->k, gate_up, 2) | gist_forms(f, &own_gate_up) };
 
     rows_run(&r, norm_rows);
     project(f, f->xn, m->n_embd, n_rows, gate_up, 2);
-    r.forms = linear_forms(f->k, &down, 1);
+    project_gists(f, &own_gate_up, f->xn, m->n_embd);
+    r.forms = linear_forms(f->k, &down, 1) | gist_forms(f, &own_down);
     rows_run(&r, swiglu_rows);
     project(f, f->gate, m->n_ff, n_rows, &down, 1);
+    project_gists(f, &own_down, f->gate, m->n_ff);
 }
 
 static bool told_to_stop(const struct forward_stop *stop)
@@ -625,7 +693,7 @@ static void add_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 
 static void fine_logits(struct forward *f, float *x, uint32_t n, float *ret)
 {
-    struct linear_output head = { &f->m->output, f->head };
+    struct linear_output head = { &f->m->output, f->head, 0 };
     struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd, .to = ret };
 
     rows_run(&r, quantise_fine_rows);
@@ -635,7 +703,7 @@ static void fine_logits(struct forward *f, float *x, uint32_t n, float *ret)
 
 void forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret)
 {
-    struct linear_output head = { &f->m->output, ret };
+    struct linear_output head = { &f->m->output, ret, 0 };
     float *x = f->out + (size_t)first * f->m->n_embd;
     uint32_t step = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
     struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };

@@ -1,13 +1,12 @@
 #include "engine/gist_rows.h"
 
-#include <string.h>
-
-unsigned gist_rows_forms(const struct gist_rows *g, const struct kernels *k, uint32_t layer)
+unsigned gist_rows_forms(const struct gist_rows *g, const struct kernels *k, uint32_t layer,
+                         const struct gist_output *out, uint32_t n_out)
 {
     unsigned forms = 0;
 
-    for (unsigned i = 0; g->n && i < ADAPTER_QKV__N; i++) {
-        const struct model_tensor *w = &g->adapter->layers[layer].p[i].w;
+    for (uint32_t i = 0; g->n && i < n_out; i++) {
+        const struct model_tensor *w = &g->adapter->layers[layer].p[out[i].projection].w;
 
         if (w->data)
             forms |= 1u << k->form[w->type];
@@ -15,65 +14,63 @@ unsigned gist_rows_forms(const struct gist_rows *g, const struct kernels *k, uin
     return forms;
 }
 
-/* The inputs of gists in one form, one after the other: where they lie, or in copy. */
-static const void *gather(const struct gist_rows *g, const void *rows, size_t row_bytes, void *copy)
+/* The gists' rows of the batch's input. */
+static struct linear_input input_of(const struct gist_rows *g, const struct linear_input *in)
 {
-    const uint8_t *from = rows;
+    struct linear_input ret = { .n_cols = in->n_cols, .skip = g->step - 1 };
 
-    if (!rows)
-        return NULL;
-    from += g->first * row_bytes;
-    for (uint32_t i = 0; g->step > 1 && i < g->n; i++)
-        memcpy((uint8_t *)copy + i * row_bytes, from + i * g->step * row_bytes, row_bytes);
-    return g->step > 1 ? copy : from;
+    for (enum kernels_form i = 0; i < KERNELS_FORM__N; i++)
+        if (in->form[i])
+            ret.form[i] = (const uint8_t *)in->form[i] + g->first * linear_row_bytes(i, in->n_cols);
+    return ret;
 }
 
-/* y, of which a row is n wide, has the gists' rows replaced by x, or x added to them. */
-static void scatter(const struct gist_rows *g, const struct kernels *k, const float *x, uint32_t n,
-                    bool add, float *y)
+/* y (., n) has x (n_rows, n) added to gists [first, first + n_rows). */
+static void add_rows(const struct gist_rows *g, const struct kernels *k, const float *x, uint32_t n,
+                     uint32_t first, uint32_t n_rows, float *y)
 {
-    for (uint32_t i = 0; i < g->n; i++) {
-        float *to = y + ((size_t)g->first + (size_t)i * g->step) * n;
-
-        if (add)
-            k->add(to, x + (size_t)i * n, n);
-        else
-            memcpy(to, x + (size_t)i * n, n * sizeof(*x));
-    }
+    for (uint32_t i = 0; i < n_rows; i++)
+        k->add(y + (g->first + (size_t)(first + i) * g->step) * n, x + (size_t)i * n, n);
 }
 
-static void project(const struct gist_rows *g, const struct kernels *k, struct workers *w,
-                    const struct adapter_projection *p, const struct linear_input *in,
-                    const struct gist_scratch *scratch, float *y)
+/* y += B (A x), of so many gists at a time as there is room for. */
+static void add_low_rank(const struct gist_rows *g, const struct kernels *k, struct workers *w,
+                         const struct adapter_projection *p, const struct linear_input *in,
+                         const struct gist_scratch *scratch, float *y)
 {
-    struct linear_input low = { .n_cols = p->a.n_rows, .form[KERNELS_FORM_F32] = scratch->low };
-    struct linear_output own = { &p->w, scratch->own }, a = { &p->a, scratch->low },
-                         b = { &p->b, scratch->high };
+    struct linear_output a = { &p->a, scratch->low, 0 }, b = { &p->b, scratch->high, 0 };
+    uint32_t rank = p->a.n_rows, n_out = p->b.n_rows, n;
+    size_t room = scratch->n_high / n_out;
 
-    if (p->w.data) {
-        linear_run(k, w, in, g->n, &own, 1);
-        scatter(g, k, scratch->own, p->w.n_rows, false, y);
-    }
-    if (!p->a.data)
-        return;
     linear_run(k, w, in, g->n, &a, 1);
-    linear_run(k, w, &low, g->n, &b, 1);
-    scatter(g, k, scratch->high, p->b.n_rows, true, y);
+    for (uint32_t done = 0; done < g->n; done += n) {
+        struct linear_input low = { .n_cols = rank,
+                                    .form[KERNELS_FORM_F32] = scratch->low + (size_t)done * rank };
+
+        n = g->n - done < room ? g->n - done : (uint32_t)room;
+        linear_run(k, w, &low, n, &b, 1);
+        add_rows(g, k, scratch->high, n_out, done, n, y);
+    }
 }
 
 void gist_rows_project(const struct gist_rows *g, const struct kernels *k, struct workers *w,
                        uint32_t layer, const struct linear_input *in,
-                       const struct gist_scratch *scratch, float *const y[ADAPTER_QKV__N])
+                       const struct gist_scratch *scratch, const struct gist_output *out,
+                       uint32_t n_out)
 {
-    size_t f32_bytes = linear_row_bytes(KERNELS_FORM_F32, in->n_cols);
-    struct linear_input own = { .n_cols = in->n_cols };
+    struct linear_input rows;
 
     if (g->n == 0)
         return;
-    own.form[KERNELS_FORM_F32] = gather(g, in->form[KERNELS_FORM_F32], f32_bytes, scratch->copy);
-    own.form[KERNELS_FORM_BF16] =
-        gather(g, in->form[KERNELS_FORM_BF16], linear_row_bytes(KERNELS_FORM_BF16, in->n_cols),
-               (uint8_t *)scratch->copy + g->n * f32_bytes);
-    for (unsigned i = 0; i < ADAPTER_QKV__N; i++)
-        project(g, k, w, &g->adapter->layers[layer].p[i], &own, scratch, y[i]);
+    rows = input_of(g, in);
+    for (uint32_t i = 0; i < n_out; i++) {
+        const struct adapter_projection *p = &g->adapter->layers[layer].p[out[i].projection];
+        struct linear_output own = { &p->w, out[i].y + (size_t)g->first * p->w.n_rows,
+                                     g->step - 1 };
+
+        if (p->w.data)
+            linear_run(k, w, &rows, g->n, &own, 1);
+        if (p->a.data)
+            add_low_rank(g, k, w, p, &rows, scratch, out[i].y);
+    }
 }

@@ -1,7 +1,7 @@
-/* engine/gist_rows.h - rows of a batch that are an adapter's gists: their q, k and v.
+/* engine/gist_rows.h - rows of a batch that are an adapter's gists: their products.
  *
  * Of a piece of the batch every step-th row is one: all of them where gists run by themselves, one behind
- * every r tokens where they stand among those. The base model's projections of all rows come first; gists'
+ * every r tokens where they stand among those. The base model's products of all rows come first; gists'
  * are put over them, or added to them.
  *
  * Threads    the owner of the workers.
@@ -19,18 +19,24 @@ struct gist_rows {
     uint32_t first, step, n;         /* rows first, first + step, ...; n 0: none, and no adapter */
 };
 
-/* Forms of the input that a layer's projections want, a bit each. */
-unsigned gist_rows_forms(const struct gist_rows *g, const struct kernels *k, uint32_t layer);
+/* A projection (ADAPTER_Q and so on) of a layer, and what it leaves for all rows of the batch: (T, n_out), without
+ * bias. */
+struct gist_output { unsigned projection; float *y; };
+
+/* Forms of the input that gists' own matrices want, a bit each. */
+unsigned gist_rows_forms(const struct gist_rows *g, const struct kernels *k, uint32_t layer,
+                         const struct gist_output *out, uint32_t n_out);
 
 struct gist_scratch {
     float *low;                      /* (n, rank) */
-    float *own, *high;               /* (n, widest output) each */
-    void *copy;                      /* of inputs where step > 1, in two forms */
+    float *high;
+    size_t n_high;                   /* floats, of one row of an output at least */
 };
 
-/* in: all rows of the batch, normed. y (T, outputs): q, k and v without biases. */
+/* in: all rows of the batch. */
 void gist_rows_project(const struct gist_rows *g, const struct kernels *k, struct workers *w,
                        uint32_t layer, const struct linear_input *in,
-                       const struct gist_scratch *scratch, float *const y[ADAPTER_QKV__N]);
+                       const struct gist_scratch *scratch, const struct gist_output *out,
+                       uint32_t n_out);
 
 #endif

@@ -60,13 +60,13 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
 }
 
 static uint32_t slice_rows(const struct model_tensor *w, const struct kernels_matmul *a,
-                           uint32_t n_workers)
+                           size_t x_bytes, uint32_t n_workers)
 {
     uint32_t tiles = (uint32_t)(SLICE_BYTES / w->tile_len);
     uint32_t fair = tile_count(w->n_rows) / (4 * n_workers); /* some slices for each worker */
 
     if (a->n_x >= MANY_ROWS)
-        tiles = a->n_x * a->x_row_bytes > MANY_BYTES ? SLICE_TILES_LONG : SLICE_TILES;
+        tiles = x_bytes > MANY_BYTES ? SLICE_TILES_LONG : SLICE_TILES;
     if (tiles > fair)
         tiles = fair;
     return (tiles > 0 ? tiles : 1) * TILE_ROWS;
@@ -81,6 +81,7 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
     for (uint32_t i = 0; i < n_out; i++) {
         const struct model_tensor *t = out[i].w;
         enum kernels_form form = k->form[t->type];
+        size_t row_bytes = linear_row_bytes(form, in->n_cols);
 
         j.a[i] = (struct kernels_matmul){
             .type = t->type,
@@ -89,15 +90,15 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
             .n_rows = t->n_rows,
             .n_cols = t->n_cols,
             .x = in->form[form],
-            .x_row_bytes = linear_row_bytes(form, in->n_cols),
+            .x_row_bytes = row_bytes * (1 + in->skip),
             .n_x = n_x,
             .y = out[i].y,
-            .y_stride = t->n_rows,
+            .y_stride = (size_t)t->n_rows * (1 + out[i].skip),
             .ahead = k->ahead,
         };
         assert(t->n_cols == in->n_cols);
         j.fn[i] = k->matmul[t->type];
-        j.slice_rows[i] = slice_rows(t, &j.a[i], workers_n(w));
+        j.slice_rows[i] = slice_rows(t, &j.a[i], n_x * row_bytes, workers_n(w));
         j.first_slice[i + 1] =
             j.first_slice[i] + (t->n_rows + j.slice_rows[i] - 1) / j.slice_rows[i];
     }

@@ -15,9 +15,14 @@
 struct linear_input {
     const void *form[KERNELS_FORM__N];       /* (T, n_cols); those that are needed */
     uint32_t n_cols;
+    uint32_t skip;                           /* rows left out between one and the next */
 };
 
-struct linear_output { const struct model_tensor *w; float *y; };     /* y (T, w->n_rows) */
+struct linear_output {
+    const struct model_tensor *w;
+    float *y;                                /* (T, w->n_rows) */
+    uint32_t skip;                           /* as of the input */
+};
 
 /* Bytes of a row of n_cols activations in a form. */
 size_t linear_row_bytes(enum kernels_form form, uint32_t n_cols);

@@ -60,7 +60,7 @@ static void add_gists(struct pieces *b, const struct forward_run *run)
                               .row = b->n_rows,
                               .n = n,
                               .stride = 1 };
-    struct piece_source from = { run, { run->gists.adapter, b->n_rows, 1, n } };
+    struct piece_source from = { .run = run, .gists = { run->gists.adapter, b->n_rows, 1, n } };
 
     assert((segment + 1) * s->seg_len <= s->n_tokens && !g->compressed);
     if (run->gists.kind == FORWARD_SIDE) {
@@ -79,8 +79,10 @@ static void add_gists(struct pieces *b, const struct forward_run *run)
     }
     assert((run->want == FORWARD_WANT_ALL) ==
            (run->gists.kind == FORWARD_BEHIND && run->gists.hidden));
-    if (run->want == FORWARD_WANT_ALL)
+    if (run->want == FORWARD_WANT_ALL) {
+        from.wanted = (struct gist_rows){ run->gists.adapter, b->n_out, 1, n };
         want_rows(b, b->n_rows, n);
+    }
     add_piece(b, &from, &p);
 }
 

@@ -20,6 +20,7 @@
 struct piece_source {
     const struct forward_run *run;
     struct gist_rows gists;          /* of its rows */
+    struct gist_rows wanted;         /* likewise, among the rows that outputs are wanted of */
 };
 
 struct pieces {

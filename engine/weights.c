@@ -352,9 +352,8 @@ static int pass_over(struct pass *p, uint8_t *to, uint64_t n)
     return 0;
 }
 
-/* The row of the file that is row r of the weight. The converter wrote row j * hd/2 + i of a head as
- * its row 2 i + j. */
-static uint32_t file_row(uint32_t r, uint32_t head_dim)
+/* The converter wrote row j * hd/2 + i of a head as its row 2 i + j. */
+uint32_t weights_file_row(uint32_t r, uint32_t head_dim)
 {
     uint32_t at = head_dim ? r % head_dim : 0;
 
@@ -380,7 +379,7 @@ static void pack_tile(void *arg, uint32_t tile, uint32_t worker)
 
     (void)worker;
     for (uint32_t i = 0; i < TILE_ROWS && first + i < end; i++)
-        lanes[i] = p->rows + (file_row(first + i, item->head_dim) - p->r0) * row_bytes;
+        lanes[i] = p->rows + (weights_file_row(first + i, item->head_dim) - p->r0) * row_bytes;
     tile_pack(item->type, lanes, m->n_cols, p->tiles + first / TILE_ROWS * m->tile_len);
 }
 
@@ -432,8 +431,8 @@ static int read_vector(struct pass *p, const struct weights_item *item, float *t
         return -ENOMEM;
     e = pass_over(p, file, item->from->len);
     for (size_t i = 0; i < n && e == 0; i++)
-        quant_dequantise_row(item->type, file + file_row((uint32_t)i, item->head_dim) * value, 1,
-                             to + i);
+        quant_dequantise_row(
+            item->type, file + weights_file_row((uint32_t)i, item->head_dim) * value, 1, to + i);
     free(file);
     return e;
 }

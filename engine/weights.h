@@ -54,4 +54,7 @@ int weights_read(struct weights *w, void *mem, struct workers *workers,
 
 void weights_fini(struct weights *w);
 
+/* The row of the file that is row r of a weight whose rows are permuted by heads of head_dim; 0: they are not. */
+uint32_t weights_file_row(uint32_t r, uint32_t head_dim);
+
 #endif

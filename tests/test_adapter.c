@@ -225,6 +225,13 @@ static void opens_an_adapter(void **state)
     assert_int_equal(a->layers[0].p[ADAPTER_Q].b.n_cols, 3);
     assert_non_null(a->layers[1].p[ADAPTER_K].bias);
     assert_null(a->layers[1].p[ADAPTER_V].bias);
+    assert_null(a->layers[1].p[ADAPTER_O].w.data);
+    adapter_close(a);
+    assert_int_equal(adapter_open("tests/data/gist_qwen2_all.safetensors", model, &a, &why), 0);
+    assert_int_equal(a->layers[0].p[ADAPTER_UP].w.n_rows, model->n_ff);
+    assert_int_equal(a->layers[0].p[ADAPTER_DOWN].a.n_cols, model->n_ff);
+    assert_int_equal(a->layers[1].p[ADAPTER_DOWN].w.n_cols, model->n_ff);
+    assert_int_equal(a->layers[1].p[ADAPTER_O].b.n_rows, model->n_embd);
     adapter_close(a);
 }
 
@@ -250,6 +257,13 @@ static void refuses_bad_adapters(void **state)
           NULL, NULL, "neither F32" },
         { ",\"layers.0.q.a\":{\"dtype\":\"F32\",\"shape\":[1,96],\"data_offsets\":[0,384]}", 384,
           NULL, NULL, "no layers.0.q.b" },
+        { ",\"layers.0.down.weight\":{\"dtype\":\"F16\",\"shape\":[96,95],\"data_offsets\":[0,"
+          "18240]}",
+          18240, NULL, NULL, "layers.0.down.weight has shape (96, 95), expected (96, 96)" },
+        { ",\"layers.0.o.a\":{\"dtype\":\"F32\",\"shape\":[1,96],\"data_offsets\":[0,384]}", 384,
+          NULL, NULL, "no layers.0.o.b" },
+        { ",\"layers.0.gates.a\":{\"dtype\":\"F32\",\"shape\":[1,96],\"data_offsets\":[0,384]}",
+          384, NULL, NULL, "layers.0.gates.a means nothing" },
         { ",\"layers.2.q.bias\":{\"dtype\":\"F32\",\"shape\":[96],\"data_offsets\":[0,384]}", 384,
           NULL, NULL, "layers.2.q.bias means nothing" },
         { ",\"layers.0.o.bias\":{\"dtype\":\"F32\",\"shape\":[96],\"data_offsets\":[0,384]}", 384,

@@ -50,6 +50,10 @@ code 'import of nothing' 1 "$tool" import -m $model "$tmp/empty" "$tmp/x"
 says "$tmp/empty"
 code 'ranks' 0 "$tool" show tests/data/gist_llama31.safetensors
 check 'ranks' grep -q "^q *layers 0 to 1: the base model's matrix + rank 3$" "$tmp/out"
+check 'not of the feed-forward part' grep -q "^down *layers 0 to 1: the base model's matrix$" "$tmp/out"
+code 'all projections' 0 "$tool" show tests/data/gist_smollm2_all.safetensors
+check 'o' grep -q '^o *layers 0 to 0: a matrix of its own$' "$tmp/out"
+check 'down' grep -q "^down *layers 0 to 0: the base model's matrix + rank 3$" "$tmp/out"
 check 'nothing is left behind' [ -z "$(find "$tmp" -name '*.tmp*' -o -name x)" ]
 
 # --- served -------------------------------------------------------------------------------------

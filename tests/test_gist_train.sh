@@ -78,6 +78,26 @@ code 'an unknown option' 2 run --bogus 1
 says 'bogus'
 code 'a ratio that does not divide' 2 run --ratios 7
 
+# --- more projections --------------------------------------------------------------------------
+code 'gists with all matrices' 0 run --projections all --steps 4 --batch 1 --heldout heldout.corpus --out all.safetensors --log all.jsonl
+code 'an adapter with more than the recipe' 1 run --init all.safetensors
+says 'for o in layer 0'
+code 'from a smaller one' 0 run --projections all --steps 1 --init whole.safetensors --out larger.safetensors
+code 'whole matrices' 0 run --projections qkvo --rank 0 --steps 1 --out full.safetensors
+check 'of attention only' sh -c "'$here/$BUILD/gist-adapter' show full.safetensors | grep -q \"^up *layers 0 to 29: the base model's matrix\$\""
+
+# --- all weights ---------------------------------------------------------------------------------
+base() { run --train-base yes --lr 1e-4 --steps 2 --batch 1 "$@"; }
+code 'the base too' 0 base --heldout heldout.corpus --out base.safetensors --model-out base.gguf --log base.jsonl
+code 'its first part' 0 base --out base2.safetensors --model-out base2.gguf --checkpoint base.ckpt --minutes 0.0001
+code 'the rest' 0 base --out base2.safetensors --model-out base2.gguf --checkpoint base.ckpt
+check 'adapters of a run in two parts' cmp base.safetensors base2.safetensors
+check 'models of a run in two parts' cmp base.gguf base2.gguf
+rm -f base2.gguf base.ckpt
+code 'no model to write' 1 base --out x.safetensors
+says 'model-out'
+code 'the base as it was is the teacher' 0 base --steps 1 --loss-tie yes --loss-distill 1
+
 # --- the teacher is asked once -----------------------------------------------------------------
 distill() { run --steps 3 --loss-distill 0.5 --distill-top 16 --distill-cache teacher "$@"; }
 code 'distillation' 0 distill --log first.jsonl
@@ -109,8 +129,6 @@ fi
 
 # --- what the daemon makes of it ------------------------------------------------------------------
 cd "$here"
-daemon_start "$GISTD_TEST_MODEL" --adapter "$tmp/whole.safetensors"
-code 'score' 0 "$gistctl" score --compressor fine-kv --adapter whole --ratio 4 --segment 64 --window 256 --json README.md
 cat >"$tmp/score.py" <<'END'
 import json, sys
 score, log = json.load(open(sys.argv[1])), [json.loads(x) for x in open(sys.argv[2])]
@@ -119,7 +137,15 @@ trained = [x for x in log if "eval" in x][-1]["nll"][0]
 print(nll, trained)
 assert abs(nll - trained) < 0.02, (nll, trained)  # the daemon multiplies in int8
 END
-check 'the daemon scores as the trainer' python3 "$tmp/score.py" "$tmp/out" "$tmp/whole.jsonl"
+daemon_start "$GISTD_TEST_MODEL" --adapter "$tmp/whole.safetensors:$tmp/all.safetensors"
+for adapter in whole all; do
+    code 'score' 0 "$gistctl" score --compressor fine-kv --adapter $adapter --ratio 4 --segment 64 --window 256 --json README.md
+    check "the daemon scores as the trainer: $adapter" python3 "$tmp/score.py" "$tmp/out" "$tmp/$adapter.jsonl"
+done
+daemon_stop
+daemon_start "$tmp/base.gguf" --adapter "$tmp/base.safetensors"
+code 'score' 0 "$gistctl" score --compressor fine-kv --adapter base --ratio 4 --segment 64 --window 256 --json README.md
+check "the daemon scores as the trainer: its own base" python3 "$tmp/score.py" "$tmp/out" "$tmp/base.jsonl"
 daemon_stop
 
 code 'a picture' 0 "$train" plot "$tmp/whole.jsonl" "$tmp/whole.svg"

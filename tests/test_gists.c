@@ -24,34 +24,81 @@
 static const char *const models[] = { "llama31", "smollm2", "qwen2", "qwen2_untied" };
 
 /* The random adapters of a model, and how their files end. */
-enum adapters { FINE, COARSE, REC, AMONG, N_ADAPTERS, NO_ADAPTER = N_ADAPTERS };
-static const char *const suffixes[N_ADAPTERS] = { "", "_coarse", "_rec", "_among" };
+enum adapters { FINE, COARSE, REC, AMONG, ALL, N_ADAPTERS, NO_ADAPTER = N_ADAPTERS };
+static const char *const suffixes[N_ADAPTERS] = { "", "_coarse", "_rec", "_among", "_all" };
 
 static const struct {
     const char *name;
     struct memory_policy policy;
     enum adapters adapter;
+    const char *model; /* of which it is the only one; NULL: of each */
 } cases[] = {
-    { "none", { { COMPRESS_NONE, 1, 0, NULL }, SEGMENT, 0, BUDGET, false, false }, NO_ADAPTER },
-    { "fine", { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, NO_ADAPTER },
-    { "tail", { { COMPRESS_FINE_KV, 4, 3, NULL }, SEGMENT, 21, BUDGET, false, false }, NO_ADAPTER },
-    { "select", { { COMPRESS_SELECT, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, NO_ADAPTER },
-    { "gists", { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, FINE },
-    { "gists2", { { COMPRESS_FINE_KV, 2, 0, NULL }, SEGMENT, 10, BUDGET, false, false }, FINE },
-    { "coarse", { { COMPRESS_COARSE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, COARSE },
+    { "none",
+      { { COMPRESS_NONE, 1, 0, NULL }, SEGMENT, 0, BUDGET, false, false },
+      NO_ADAPTER,
+      NULL },
+    { "fine",
+      { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
+      NO_ADAPTER,
+      NULL },
+    { "tail",
+      { { COMPRESS_FINE_KV, 4, 3, NULL }, SEGMENT, 21, BUDGET, false, false },
+      NO_ADAPTER,
+      NULL },
+    { "select",
+      { { COMPRESS_SELECT, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
+      NO_ADAPTER,
+      NULL },
+    { "gists", { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, FINE, NULL },
+    { "gists2",
+      { { COMPRESS_FINE_KV, 2, 0, NULL }, SEGMENT, 10, BUDGET, false, false },
+      FINE,
+      NULL },
+    { "coarse",
+      { { COMPRESS_COARSE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
+      COARSE,
+      NULL },
     { "coarse4",
       { { COMPRESS_COARSE_KV, 4, 0, NULL }, SEGMENT, 21, BUDGET, false, false },
-      COARSE },
-    { "rec", { { COMPRESS_COARSE_REC, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, REC },
-    { "rec4", { { COMPRESS_COARSE_REC, 4, 1, NULL }, SEGMENT, 33, BUDGET, false, false }, REC },
-    { "among", { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, AMONG },
+      COARSE,
+      NULL },
+    { "rec", { { COMPRESS_COARSE_REC, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false }, REC, NULL },
+    { "rec4",
+      { { COMPRESS_COARSE_REC, 4, 1, NULL }, SEGMENT, 33, BUDGET, false, false },
+      REC,
+      NULL },
+    { "among",
+      { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
+      AMONG,
+      NULL },
     { "reread",
       { { COMPRESS_SELECT_REREAD, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
-      NO_ADAPTER },
+      NO_ADAPTER,
+      NULL },
     { "reread4",
       { { COMPRESS_SELECT_REREAD, 4, 3, NULL }, SEGMENT, 21, BUDGET, false, false },
-      NO_ADAPTER },
-    { "among2", { { COMPRESS_FINE_KV, 2, 2, NULL }, SEGMENT, 10, BUDGET, false, false }, AMONG },
+      NO_ADAPTER,
+      NULL },
+    { "among2",
+      { { COMPRESS_FINE_KV, 2, 2, NULL }, SEGMENT, 10, BUDGET, false, false },
+      AMONG,
+      NULL },
+    { "all",
+      { { COMPRESS_COARSE_REC, 4, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
+      ALL,
+      "llama31" },
+    { "all",
+      { { COMPRESS_FINE_KV, 4, 3, NULL }, SEGMENT, 21, BUDGET, false, false },
+      ALL,
+      "smollm2" },
+    { "all",
+      { { COMPRESS_FINE_KV, 4, 4, NULL }, SEGMENT, 10, BUDGET, false, false },
+      ALL,
+      "qwen2" },
+    { "all",
+      { { COMPRESS_COARSE_KV, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false },
+      ALL,
+      "qwen2_untied" },
 };
 #define N_CASES (sizeof(cases) / sizeof(*cases))
 
@@ -67,13 +114,14 @@ struct bench {
     char model[96];
 };
 
-static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kernels_kv kv)
+static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kernels_kv kv,
+                       uint32_t max_batch)
 {
     struct rig_opts opts = { .model = b->model,
                              .cpu = cpu,
                              .kv = kv,
                              .threads = 2,
-                             .max_batch = BATCH,
+                             .max_batch = max_batch,
                              .max_tokens = 2048 };
     struct why why = { "" };
     int r;
@@ -176,10 +224,11 @@ static void equals_the_reference(void **state)
 
                 if (kv != KERNELS_KV_F32 && (m + k) % 2) /* each has two of the models */
                     continue;
-                if (!open_bench(&b, models[m], kernels_name(k), kv))
+                if (!open_bench(&b, models[m], kernels_name(k), kv, BATCH))
                     continue;
                 for (size_t i = 0; i < N_CASES; i++)
-                    check_case(&b, models[m], i, kv, kv == KERNELS_KV_F32 && (m + k) % 2 == 0);
+                    if (!cases[i].model || strcmp(cases[i].model, models[m]) == 0)
+                        check_case(&b, models[m], i, kv, kv == KERNELS_KV_F32 && (m + k) % 2 == 0);
                 close_bench(&b);
             }
 }
@@ -193,7 +242,7 @@ static void untrained_keeps_every_rth(void **state)
     float *with, *without, worst = 0;
 
     (void)state;
-    assert_true(open_bench(&b, "qwen2_untied", "auto", KERNELS_KV_F32));
+    assert_true(open_bench(&b, "qwen2_untied", "auto", KERNELS_KV_F32, BATCH));
     assert_int_equal(ref_open("tests/data/gist_qwen2_untied_fine.ref", &ref), 0);
     with = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
     without = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
@@ -216,10 +265,45 @@ static void untrained_keeps_every_rth(void **state)
     close_bench(&b);
 }
 
+/* Gists that take all of a small batch go through low-rank matrices some at a time. */
+static void batches_say_the_same(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_CASES; i++) {
+        struct memory_policy policy = cases[i].policy;
+        struct bench large = { .model = "" }, small = { .model = "" };
+        struct ref ref;
+        char path[96];
+        float *one, *other;
+        size_t len;
+
+        if (cases[i].adapter != ALL)
+            continue;
+        assert_true(open_bench(&large, cases[i].model, "auto", KERNELS_KV_F32, BATCH));
+        assert_true(open_bench(&small, cases[i].model, "auto", KERNELS_KV_F32, 16));
+        (void)snprintf(path, sizeof(path), "tests/data/gist_%s_all.ref", cases[i].model);
+        assert_int_equal(ref_open(path, &ref), 0);
+        len = (size_t)ref.n_tokens * ref.n_vocab * sizeof(float);
+        one = malloc(len);
+        other = malloc(len);
+        policy.spec.adapter = large.adapters[ALL];
+        feed(&large, &policy, &ref, 100, one);
+        policy.spec.adapter = small.adapters[ALL];
+        feed(&small, &policy, &ref, 8, other);
+        assert_memory_equal(one, other, len);
+        free(one);
+        free(other);
+        ref_close(&ref);
+        close_bench(&large);
+        close_bench(&small);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(equals_the_reference),
-                                        cmocka_unit_test(untrained_keeps_every_rth) };
+                                        cmocka_unit_test(untrained_keeps_every_rth),
+                                        cmocka_unit_test(batches_say_the_same) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

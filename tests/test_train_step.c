@@ -20,7 +20,7 @@
 struct vec {
     struct safetensors *s;
     struct model *model;
-    struct base base;
+    struct base base, original;
     struct gists gist;
     struct step *step;
     uint32_t n_tokens, n_sequences;
@@ -62,6 +62,17 @@ static double real(const struct vec *v, const char *key)
     return strtod(meta(v, key), NULL);
 }
 
+static uint32_t n_projections(const struct vec *v)
+{
+    const char *what = safetensors_meta(v->s, "projections");
+
+    if (!what)
+        return ADAPTER_QKV__N;
+    if (strcmp(what, "none") == 0)
+        return 0;
+    return strcmp(what, "all") ? ADAPTER_O + 1 : ADAPTER_PROJECTION__N;
+}
+
 static struct gists_shape shape_of(const struct vec *v)
 {
     struct gists_shape s = { .seg_len = number(v, "segment"), .sinks = number(v, "sinks") };
@@ -75,27 +86,40 @@ static struct gists_shape shape_of(const struct vec *v)
     s.embedding = strcmp(meta(v, "embedding"), "own") ? ADAPTER_EMBED_LAST : ADAPTER_EMBED_OWN;
     s.n_embds = (uint32_t)embd->dims[0];
     s.rank = a ? (uint32_t)a->dims[0] : 0;
+    s.n_projections = n_projections(v);
     while (*end)
         s.ratios[s.n_ratios++] = (uint32_t)strtoul(end, &end, 10);
     return s;
 }
 
+/* Of layers.N.q.weight and so on: the parameter that it is part of, and where it begins there. */
+static size_t find_part(const struct vec *v, unsigned layer, const char *kind, char ret_name[64])
+{
+    for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++) {
+        const char *name = adapter_projection_name(p);
+        uint32_t row;
+        enum base_matrix w = base_part(&v->base, p, &row);
+
+        if (strncmp(kind, name, strlen(name)) != 0 || strcmp(kind + strlen(name), ".weight") != 0)
+            continue;
+        snprintf(ret_name, 64, "layers.%u.%s", layer, base_matrix_name(w));
+        return (size_t)row * base_n_in(&v->base, w);
+    }
+    return 0;
+}
+
 /* Where the tensor of that name lies among parameters (or gradients) of a full or low-rank gist; NULL: nowhere. */
 static float *place(const struct vec *v, const char *name, bool gradient)
 {
-    const struct base *b = &v->base;
-    unsigned layer, part = 0;
-    char p, stacked[64];
+    char kind[64], stacked[64];
+    unsigned layer;
     size_t off = 0;
 
-    if (!v->gist.shape.rank && sscanf(name, "layers.%u.%c.weight", &layer, &p) == 2) {
-        part = p == 'q' ? 0 : p == 'k' ? b->n_q : b->n_q + b->n_kv;
-        snprintf(stacked, sizeof(stacked), "layers.%u.qkv", layer);
-        name = stacked;
-        off = (size_t)part * b->m->n_embd;
-    }
+    snprintf(stacked, sizeof(stacked), "%s", name);
+    if (!v->gist.shape.rank && sscanf(name, "layers.%u.%63s", &layer, kind) == 2)
+        off = find_part(v, layer, kind, stacked);
     for (uint32_t i = 0; i < v->gist.params.n; i++)
-        if (strcmp(v->gist.params.t[i].name, name) == 0)
+        if (strcmp(v->gist.params.t[i].name, stacked) == 0)
             return (gradient ? v->gist.params.t[i].g : v->gist.params.t[i].p) + off;
     return NULL;
 }
@@ -174,6 +198,11 @@ static void vec_open(struct vec *v, const char *file, bool checkpointing)
     }
     assert_int_equal(base_open(&v->base, v->model, GEMM_F32, 2 * v->n_tokens), 0);
     assert_int_equal(gists_open(&v->gist, &v->base, &shape), 0);
+    if (safetensors_meta(v->s, "train-base")) {
+        assert_int_equal(base_train(&v->base, &v->gist.params), 0);
+        assert_int_equal(base_open(&v->original, v->model, GEMM_F32, 2 * v->n_tokens), 0);
+        rule.original = &v->original;
+    }
     assert_int_equal(step_open(&v->gist, v->n_tokens, checkpointing, &rule, &v->step), 0);
     each(v, "adapter.", put);
     each(v, "ae.", put_decoder);
@@ -185,6 +214,8 @@ static void vec_close(struct vec *v)
     step_close(v->step);
     gists_close(&v->gist);
     base_close(&v->base);
+    if (v->original.m)
+        base_close(&v->original);
     model_close(v->model);
     safetensors_close(v->s);
     free(v->ids);
@@ -205,10 +236,99 @@ static void near(const char *name, const float *x, const float *expected, size_t
                  tolerance);
 }
 
+struct matrix {
+    const float *g;
+    uint32_t n_rows, n_cols;
+};
+
+static bool starts(const char *name, const char *with)
+{
+    return strncmp(name, with, strlen(with)) == 0;
+}
+
+/* The gradient of the base's weight that a GGUF file calls blk.N.NAME; g NULL: there is none. */
+static struct matrix layer_gradient(const struct vec *v, unsigned layer, const char *name)
+{
+    static const char *const names[ADAPTER_PROJECTION__N] = {
+        "attn_q.", "attn_k.", "attn_v.", "attn_output.", "ffn_gate.", "ffn_up.", "ffn_down."
+    };
+    const struct base *b = &v->base;
+    const struct base_layer *l = &b->layers[layer];
+
+    if (starts(name, "attn_norm."))
+        return (struct matrix){ l->d_attn_norm, 1, b->m->n_embd };
+    if (starts(name, "ffn_norm."))
+        return (struct matrix){ l->d_ffn_norm, 1, b->m->n_embd };
+    for (unsigned p = 0; p < ADAPTER_PROJECTION__N; p++) {
+        uint32_t row, n_out, n_in;
+        enum base_matrix w = base_part(b, p, &row);
+
+        adapter_projection_shape(b->m, p, &n_out, &n_in);
+        if (starts(name, names[p]))
+            return starts(name + strlen(names[p]), "bias")
+                       ? (struct matrix){ l->d_bias + row, 1, n_out }
+                       : (struct matrix){ l->d[w] + (size_t)row * n_in, n_out, n_in };
+    }
+    return (struct matrix){ NULL, 0, 0 };
+}
+
+static struct matrix base_gradient(const struct vec *v, const char *name)
+{
+    const struct base *b = &v->base;
+    uint32_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab;
+    unsigned layer;
+    char rest[64];
+
+    if (starts(name, "token_embd."))
+        return (struct matrix){ b->d_embd, n_vocab, n_embd };
+    if (starts(name, "output."))
+        return (struct matrix){ b->d_output, n_vocab, n_embd };
+    if (starts(name, "output_norm."))
+        return (struct matrix){ b->d_output_norm, 1, n_embd };
+    assert_int_equal(sscanf(name, "blk.%u.%63s", &layer, rest), 2);
+    return layer_gradient(v, layer, rest);
+}
+
+/* By the sum over columns weighed by cos(j), or over rows by cos(i + 1). */
+static void compare_product(const char *name, struct matrix m, bool by_columns, const float *x,
+                            size_t n)
+{
+    float *sums = calloc(n, sizeof(*sums));
+
+    assert_int_equal(n, by_columns ? m.n_rows : m.n_cols);
+    for (size_t k = 0; k < n; k++) {
+        double sum = 0;
+
+        for (uint32_t i = 0; i < (by_columns ? m.n_cols : m.n_rows); i++)
+            sum += by_columns ? cos(i) * m.g[k * m.n_cols + i]
+                              : cos(i + 1.0) * m.g[(size_t)i * m.n_cols + k];
+        sums[k] = (float)sum;
+    }
+    near(name, sums, x, n, 1e-4);
+    free(sums);
+}
+
+static void compare_base(const struct vec *v, const char *name, const float *x, size_t n)
+{
+    struct matrix m = base_gradient(v, name);
+
+    if (!m.g)
+        fail_msg("no gradient of the base's %s", name);
+    if (name[strlen(name) - 2] == '.')
+        compare_product(name, m, name[strlen(name) - 1] == 'u', x, n);
+    else
+        near(name, m.g, x, n, 1e-4);
+}
+
 static void compare_gradient(struct vec *v, const char *name, const float *x, size_t n)
 {
-    const float *g = place(v, name, true);
+    const float *g;
 
+    if (starts(name, "base.")) {
+        compare_base(v, name + 5, x, n);
+        return;
+    }
+    g = place(v, name, true);
     if (!g)
         fail_msg("no gradient %s", name);
     near(name, g, x, n, 1e-4);
@@ -261,6 +381,29 @@ static void test_low_rank(void **state)
     check("train_llama31_rank3.vec", false);
     check("train_smollm2_rank3.vec", false);
     check("train_qwen2_rank3.vec", false);
+}
+
+/* Of all matrices, or of o too. */
+static void test_projections(void **state)
+{
+    (void)state;
+    check("train_smollm2_all_full.vec", false);
+    check("train_llama31_all_rank3.vec", false);
+    check("train_llama31_all_rank3.vec", true);
+    check("train_qwen2_all_in_segment.vec", false);
+    check("train_smollm2_all_coarse_rec.vec", false);
+    check("train_qwen2_qkvo_coarse_kv.vec", false);
+}
+
+/* All weights. */
+static void test_base(void **state)
+{
+    (void)state;
+    check("train_smollm2_base_fine.vec", false);
+    check("train_smollm2_base_fine.vec", true);
+    check("train_llama31_base_in_segment.vec", false);
+    check("train_qwen2_base_coarse_rec.vec", false);
+    check("train_qwen2_base_losses.vec", false);
 }
 
 static void test_in_segment(void **state)
@@ -357,6 +500,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_full),          cmocka_unit_test(test_low_rank),
+        cmocka_unit_test(test_projections),   cmocka_unit_test(test_base),
         cmocka_unit_test(test_in_segment),    cmocka_unit_test(test_coarse_kv),
         cmocka_unit_test(test_coarse_rec),    cmocka_unit_test(test_tie),
         cmocka_unit_test(test_distill),       cmocka_unit_test(test_ae),

@@ -417,6 +417,14 @@ static void attend_back(const struct snippet *s)
 
 /* --- one call ---------------------------------------------------------------------------------------------- */
 
+/* The place in the text that row i of the decoder rebuilds. */
+static uint32_t place_of(const struct ae_job *job, uint32_t r, uint32_t i)
+{
+    const struct layout_gist *gist = &job->l->gists[job->gists[i / r]];
+
+    return job->l->rows[gist->row].token + 1 - r + i % r;
+}
+
 /* h0, g and the targets. */
 static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
 {
@@ -425,8 +433,7 @@ static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
     size_t pair = 2 * (size_t)b->n_kv;
 
     for (uint32_t i = 0; i < job->n * r; i++) {
-        const struct layout_gist *gist = &job->l->gists[job->gists[i / r]];
-        uint32_t at = job->l->rows[gist->row].token + 1 - r + i % r;
+        uint32_t at = place_of(job, r, i);
         const float *x = b->embd + (size_t)job->ids[i % r ? at - 1 : at] * n_embd;
 
         if (i % r == 0)
@@ -539,6 +546,18 @@ static void back_attention(const struct ae *a, struct gemm *g, uint32_t n, uint3
     norm_rows_back(a, NORM, rows, a->h0, a->r0);
 }
 
+/* dx of inputs that are tokens' embeddings. */
+static void embed_back(const struct ae *a, const struct ae_job *job, uint32_t r)
+{
+    const struct base *b = a->b;
+    uint32_t n = b->m->n_embd;
+
+    for (uint32_t i = 0; b->d_embd && i < job->n * r; i++)
+        if (i % r)
+            vec_add(b->d_embd + (size_t)job->ids[place_of(job, r, i) - 1] * n,
+                    a->dx + (size_t)i * n, n);
+}
+
 /* From dx (h2) to all gradients, and dkv. */
 static void decode_back(const struct ae *a, struct gemm *g, const struct ae_job *job, uint32_t r,
                         float *dkv)
@@ -548,6 +567,7 @@ static void decode_back(const struct ae *a, struct gemm *g, const struct ae_job 
 
     back_ffn(a, g, job->n * r);
     back_attention(a, g, job->n, r);
+    embed_back(a, job, r);
     for (uint32_t k = 0; k < a->shape.n_ratios; k++)
         for (uint32_t j = 0; a->shape.ratios[k] == r && j < job->n; j++)
             vec_add(gradient(a, EMBD) + (size_t)k * b->m->n_embd,

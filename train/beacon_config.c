@@ -103,10 +103,11 @@ static int read_params(const struct reader *r, struct beacon_config *ret)
         const char *at = p && p[0] && !p[1] ? strchr(letters, p[0]) : NULL;
 
         if (!at)
-            return why_set(r->why, -EINVAL,
-                           "%s: %s_param has \"%.20s\", gists of an adapter have projections of "
-                           "their own to q, k and v only",
-                           r->path, r->prefix, p ? p : "");
+            return why_set(
+                r->why, -EINVAL,
+                "%s: %s_param has \"%.20s\", gists are imported that have projections of "
+                "their own to q, k and v only",
+                r->path, r->prefix, p ? p : "");
         ret->has[at - letters] = true;
     }
     return 0;

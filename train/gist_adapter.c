@@ -131,29 +131,30 @@ static int make(const struct wish *w, const char *from, const char *out)
 
 /* --- show --------------------------------------------------------------------------------------- */
 
-static uint64_t rows_of(const struct safetensors *s, unsigned layer, char p, const char *kind)
+static uint64_t rows_of(const struct safetensors *s, unsigned layer, const char *p,
+                        const char *kind)
 {
     char name[64];
     const struct safetensors_tensor *t;
 
-    (void)snprintf(name, sizeof(name), "layers.%u.%c.%s", layer, p, kind);
+    (void)snprintf(name, sizeof(name), "layers.%u.%s.%s", layer, p, kind);
     t = safetensors_find(s, name);
     return t ? t->dims[0] : 0;
 }
 
 /* What gists have of their own in place of a projection, in layers [first, end). */
-static void show_layers(const struct safetensors *s, char p, unsigned first, unsigned end)
+static void show_layers(const struct safetensors *s, const char *p, unsigned first, unsigned end)
 {
     uint64_t rank = rows_of(s, first, p, "a"), full = rows_of(s, first, p, "weight");
 
-    printf("%c           layers %u to %u: ", p, first, end - 1);
+    printf("%-11s layers %u to %u: ", p, first, end - 1);
     fputs(full ? "a matrix of its own" : "the base model's matrix", stdout);
     if (rank)
         printf(" + rank %" PRIu64, rank);
     puts(rows_of(s, first, p, "bias") ? ", a bias of its own" : "");
 }
 
-static bool same_kind(const struct safetensors *s, char p, unsigned a, unsigned b)
+static bool same_kind(const struct safetensors *s, const char *p, unsigned a, unsigned b)
 {
     return rows_of(s, a, p, "weight") == rows_of(s, b, p, "weight") &&
            rows_of(s, a, p, "a") == rows_of(s, b, p, "a") &&
@@ -167,12 +168,15 @@ static void show_projections(const struct safetensors *s)
     for (size_t i = 0; i < safetensors_n(s); i++)
         if (sscanf(safetensors_at(s, i)->name, "layers.%u.", &layer) == 1 && layer >= n_layers)
             n_layers = layer + 1;
-    for (const char *p = "qkv"; n_layers && *p; p++)
+    for (unsigned i = 0; n_layers && i < ADAPTER_PROJECTION__N; i++) {
+        const char *p = adapter_projection_name(i);
+
         for (unsigned first = 0, end; first < n_layers; first = end) {
-            for (end = first + 1; end < n_layers && same_kind(s, *p, first, end);)
+            for (end = first + 1; end < n_layers && same_kind(s, p, first, end);)
                 end++;
-            show_layers(s, *p, first, end);
+            show_layers(s, p, first, end);
         }
+    }
     if (n_layers == 0)
         puts("projections the base model's");
 }

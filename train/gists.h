@@ -1,7 +1,7 @@
 /* train/gists.h - the adapter that is trained: its parameters, as matrices for the forward pass, from and to its file.
  *
- *     full rank    W of q, k and v, one below the other: a parameter of each layer, at first the base model's
- *     rank n       W = base + B A for each of q, k and v: A (n, n_embd) is random at first, B (n_out, n) zeros
+ *     full rank    each matrix of train/base.h is a parameter of each layer, at first the base model's
+ *     rank n       W = base + B A for each projection: A (n, n_in) is random at first, B (n_out, n) zeros
  *     embedding    one vector, at first zeros: with the last token's added it is the copy initialisation of
  *                  docs/adapter.md, an untrained gist is its snippet's last token
  *
@@ -20,6 +20,8 @@ struct gists_shape {
     enum adapter_mask mask;
     enum adapter_embedding embedding;
     uint32_t n_embds;                        /* 1, but for files that have more */
+    uint32_t n_projections;                  /* gists have so many of their own, in the order of ADAPTER_Q, ...: all parts
+                                              * of a matrix of train/base.h or none; the others are the base model's */
     uint32_t rank;                           /* 0: full */
     uint32_t seg_len, sinks;
     uint32_t ratios[ADAPTER_RATIOS_MAX], n_ratios;
@@ -32,8 +34,10 @@ struct gists {
     struct optim params;                     /* first of all the embedding */
     struct net_gist net;                     /* what net_forward and net_back take */
     struct net_gist_layer *layers;
-    float *delta;                            /* (n_qkv, n_embd): a layer's W, or its derivative, on the way */
-    float *d_qkv;                            /* low rank: (n_layer, n_qkv, n_embd) */
+    uint32_t n_matrices;                     /* of train/base.h's: gists' own */
+    float *whole;                            /* low rank: a matrix, on the way */
+    float *d_whole;                          /* low rank: derivatives of all matrices */
+    size_t n_d_whole;
 };
 
 int gists_open(struct gists *g, const struct base *b, const struct gists_shape *shape);
@@ -44,8 +48,9 @@ void gists_close(struct gists *g);
 int gists_load(struct gists *g, const char *path, struct why *why);
 /* What the file says about its training: an empty string when it says nothing. -EINVAL: not such a file. */
 int gists_notes(const char *path, char *ret, size_t cap, struct why *why);
-/* bf16 matrices. */
-int gists_save(const struct gists *g, const char *path, const char *notes, struct why *why);
+/* bf16 matrices. digest: of the model that they belong to. */
+int gists_save(const struct gists *g, const char *path, const char *digest, const char *notes,
+               struct why *why);
 
 /* After parameters changed: the matrices. */
 void gists_refresh(struct gists *g);

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BLOCK                                                                                      \
-    1024u /* rows whose logits stand in memory: for each block the output matrix is packed anew */
+/* Rows whose logits stand in memory: for each block the output matrix is packed anew. */
+#define BLOCK    1024u
 #define ALIGN    64u
 #define REST_MIN 1e-6f /* a rest below it is rounding */
 
@@ -58,6 +58,11 @@ void head_close(struct head *h)
     free(h);
 }
 
+void head_set_base(struct head *h, const struct base *b)
+{
+    h->b = b;
+}
+
 static void logits(struct head *h, const float *x, const struct head_row *rows, uint32_t n)
 {
     const struct base *b = h->b;
@@ -68,7 +73,7 @@ static void logits(struct head *h, const float *x, const struct head_row *rows, 
         float *y = h->dxn + (size_t)i * n_embd;
 
         h->r[i] =
-            vec_norm(y, x + (size_t)rows[i].row * n_embd, b->m->output_norm, b->m->rms_eps, n_embd);
+            vec_norm(y, x + (size_t)rows[i].row * n_embd, b->output_norm, b->m->rms_eps, n_embd);
         vec_put(b->type, (uint8_t *)h->xn + i * n_embd * gemm_size(b->type), y, n_embd);
     }
     gemm_run(h->gemm, n, b->m->n_vocab, n_embd, (struct gemm_mat){ h->xn, n_embd, b->type, false },
@@ -130,14 +135,22 @@ static void back(struct head *h, const float *x, const struct head_row *rows, ui
 {
     const struct base *b = h->b;
     uint32_t n_embd = b->m->n_embd, n_vocab = b->m->n_vocab;
+    struct gemm_mat dz = { h->dz, n_vocab, b->type, false };
 
-    gemm_run(h->gemm, n, n_embd, n_vocab, (struct gemm_mat){ h->dz, n_vocab, b->type, false },
-             base_mat(b, b->output, n_embd, false),
+    gemm_run(h->gemm, n, n_embd, n_vocab, dz, base_mat(b, b->output, n_embd, false),
              (struct gemm_mat){ h->dxn, n_embd, GEMM_F32, false }, false);
+    dz.t = true;
+    if (b->d_output)
+        gemm_run(h->gemm, n_vocab, n_embd, n, dz,
+                 (struct gemm_mat){ h->xn, n_embd, b->type, false },
+                 (struct gemm_mat){ b->d_output, n_embd, GEMM_F32, false }, true);
+    for (uint32_t i = 0; b->d_output_norm && i < n; i++)
+        vec_norm_back_weight(b->d_output_norm, h->dxn + (size_t)i * n_embd,
+                             x + (size_t)rows[i].row * n_embd, h->r[i], n_embd);
 #pragma omp parallel for schedule(static)
     for (uint32_t i = 0; i < n; i++)
         vec_norm_back(dx + (size_t)rows[i].row * n_embd, h->dxn + (size_t)i * n_embd,
-                      x + (size_t)rows[i].row * n_embd, b->m->output_norm, h->r[i], n_embd);
+                      x + (size_t)rows[i].row * n_embd, b->output_norm, h->r[i], n_embd);
 }
 
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n,

@@ -38,8 +38,11 @@ struct head;
 int head_open(const struct base *b, struct gemm *g, struct head **ret);
 void head_close(struct head *h);
 
+/* Another base of the same shape from now on. */
+void head_set_base(struct head *h, const struct base *b);
+
 /* x (., n_embd): rows are taken from it. ret_logp (n): log-probability of each target. dx: gets the derivatives of these rows
- * added. These and ret_loss may be NULL. */
+ * added, as the base's output norm and matrix do where they are trained. These and ret_loss may be NULL. */
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n, uint32_t n_teacher,
              float *ret_logp, float *dx, struct head_loss *ret_loss);
 

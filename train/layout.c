@@ -224,7 +224,8 @@ int layout_make(struct layout *l, const struct layout_shape *shape)
         return r;
     }
     fill(l);
-    l->n_frozen = in_segment(&l->shape) && l->n_gists ? 0 : l->segments[0].n_raw;
+    l->n_frozen =
+        l->shape.base_trains || (in_segment(&l->shape) && l->n_gists) ? 0 : l->segments[0].n_raw;
     return 0;
 }
 

@@ -29,6 +29,8 @@
 
 #include "engine/adapter.h"
 
+#include <stdbool.h>
+
 #define LAYOUT_NO_ROW UINT32_MAX
 
 /* What earlier segments leave. */
@@ -43,6 +45,7 @@ struct layout_shape {
     enum adapter_method method;
     enum adapter_mask mask;
     uint32_t n_tokens, seg_len, ratio, sinks;
+    bool base_trains;                        /* not only gists do */
 };
 
 struct layout_row {
@@ -74,7 +77,7 @@ struct layout {
     struct layout_shape shape;
     uint32_t n_rows, n_gists, n_segments, n_memory, n_stages;
     uint32_t n_kept;                         /* first gists, those that become memory */
-    uint32_t n_frozen;                       /* first rows that depend on nothing that is trained beside the base */
+    uint32_t n_frozen;                       /* first rows that depend on nothing that is trained */
     uint32_t max_pos;                        /* above every pos */
     uint32_t max_keys;                       /* that one row could see */
     struct layout_row *rows;                 /* (n_rows) */

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 64u
+#define ALIGN    64u
+#define SUM_COLS 64u /* of sums over rows, by one thread: their order does not depend on threads */
 
 /* What a layer's derivative needs. */
 struct kept {
@@ -40,6 +41,7 @@ struct pass {
     struct net *n;
     const struct net_gist *gist;
     const struct layout *l;
+    const uint32_t *ids;
     const struct layout_stage *stage;
     uint32_t first, end;
 };
@@ -158,6 +160,11 @@ void net_close(struct net *n)
     free(n);
 }
 
+void net_set_base(struct net *n, const struct base *b)
+{
+    n->b = b;
+}
+
 size_t net_bytes(const struct net *n)
 {
     return n->bytes;
@@ -180,14 +187,14 @@ static void *typed_row(const struct base *b, const void *p, size_t row, size_t c
     return (uint8_t *)p + row * cols * gemm_size(b->type);
 }
 
-static struct gemm_mat typed(const struct base *b, const void *p, size_t row, uint32_t cols, bool t)
+static struct gemm_mat typed(const struct base *b, const void *p, uint32_t cols)
 {
-    return (struct gemm_mat){ typed_row(b, p, row, cols), cols, b->type, t };
+    return (struct gemm_mat){ p, cols, b->type, false };
 }
 
-static struct gemm_mat floats(const float *p, size_t row, uint32_t cols)
+static struct gemm_mat floats(const float *p, uint32_t cols)
 {
-    return (struct gemm_mat){ p + row * cols, cols, GEMM_F32, false };
+    return (struct gemm_mat){ p, cols, GEMM_F32, false };
 }
 
 static float *lane(const struct net *n)
@@ -213,11 +220,18 @@ static void norm_rows(const struct pass *p, uint32_t first, const float *x, cons
     }
 }
 
+/* dx += the derivative by x, dw (may be NULL) that by w, of dn. */
 static void norm_rows_back(const struct pass *p, float *dx, const float *x, const float *w,
-                           const float *r)
+                           const float *r, float *dw)
 {
+    const float *dn = p->n->dn;
     uint32_t n = p->n->b->m->n_embd;
 
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < (dw ? n : 0); c += SUM_COLS)
+        for (uint32_t i = p->first; i < p->end; i++)
+            vec_norm_back_weight(dw + c, dn + (size_t)i * n + c, x + (size_t)i * n + c, r[i],
+                                 n - c < SUM_COLS ? n - c : SUM_COLS);
 #pragma omp parallel for schedule(static)
     for (uint32_t i = p->first; i < p->end; i++)
         vec_norm_back(dx + (size_t)i * n, p->n->dn + (size_t)i * n, x + (size_t)i * n, w, r[i], n);
@@ -233,13 +247,14 @@ static void put_rows(const struct pass *p, void *dst, const float *src, uint32_t
         vec_put(b->type, typed_row(b, dst, i, cols), src + (size_t)i * cols, cols);
 }
 
-static void add_bias(const struct base *b, float *qkv, uint32_t first, uint32_t end,
-                     const float *bias)
+static void add_bias(const struct pass *p, float *qkv, const float *bias)
 {
+    const struct base *b = p->n->b;
+
     if (!bias)
         return;
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = first; i < end; i++)
+    for (uint32_t i = p->first; i < p->end; i++)
         vec_add(qkv + (size_t)i * b->n_qkv, bias, b->n_qkv);
 }
 
@@ -251,32 +266,88 @@ static uint32_t gists_at(const struct pass *p)
     return p->stage->gists > p->first ? p->stage->gists : p->first;
 }
 
-static void project(const struct pass *p, uint32_t layer, float *qkv)
+/* Gists have a matrix of their own, and there are some. */
+static bool gists_own(const struct pass *p, uint32_t layer, enum base_matrix w)
+{
+    return gists_at(p) < p->end && p->gist->layers[layer].w[w];
+}
+
+static struct gemm_mat from_row(struct gemm_mat m, uint32_t row)
+{
+    m.p = (const uint8_t *)m.p + (size_t)row * m.ld * gemm_size(m.type);
+    return m;
+}
+
+/* y (R, n_out) (+)= x (R, n_in) W^T; back: (R, n_in) of (R, n_out) by W. Gists' rows by their own W. */
+static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bool back,
+                    struct gemm_mat x, struct gemm_mat y, bool add)
 {
     const struct base *b = p->n->b;
-    const struct base_layer *w = &b->layers[layer];
-    uint32_t n_embd = b->m->n_embd, first = p->first, gists = gists_at(p);
+    uint32_t n_out = base_n_out(b, w), n_in = base_n_in(b, w);
+    uint32_t gists = gists_own(p, layer, w) ? gists_at(p) : p->end;
+    uint32_t to = back ? n_in : n_out, from = back ? n_out : n_in;
 
-    gemm_run(p->n->gemm, gists - first, b->n_qkv, n_embd,
-             typed(b, p->n->t_embd, first, n_embd, false), base_mat(b, w->qkv, n_embd, true),
-             floats(qkv, first, b->n_qkv), false);
-    add_bias(b, qkv, first, gists, w->bias);
-    if (gists == p->end)
+    if (gists > p->first)
+        gemm_run(p->n->gemm, gists - p->first, to, from, from_row(x, p->first),
+                 base_mat(b, b->layers[layer].w[w], n_in, !back), from_row(y, p->first), add);
+    if (gists < p->end)
+        gemm_run(p->n->gemm, p->end - gists, to, from, from_row(x, gists),
+                 base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
+}
+
+/* The first row whose W is trained; the pass's end: none is. Rows behind it are trained too. */
+static uint32_t trained_at(const struct pass *p, uint32_t layer, enum base_matrix w)
+{
+    if (p->n->b->layers[layer].d[w])
+        return p->first;
+    return gists_own(p, layer, w) ? gists_at(p) : p->end;
+}
+
+/* Derivatives of the W of rows [first, end): += dy^T x, dy (R, n_out), x (R, n_in). */
+static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t first, uint32_t end,
+                             struct gemm_mat dy, struct gemm_mat x, float *d)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_in = base_n_in(b, w);
+
+    if (first == end || !d)
         return;
-    gemm_run(
-        p->n->gemm, p->end - gists, b->n_qkv, n_embd, typed(b, p->n->t_embd, gists, n_embd, false),
-        base_mat(b, p->gist->layers[layer].qkv, n_embd, true), floats(qkv, gists, b->n_qkv), false);
-    add_bias(b, qkv, gists, p->end, p->gist->layers[layer].bias);
+    dy = from_row(dy, first);
+    dy.t = true;
+    gemm_run(p->n->gemm, base_n_out(b, w), n_in, end - first, dy, from_row(x, first),
+             floats(d, n_in), true);
+}
+
+static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w,
+                        struct gemm_mat dy, struct gemm_mat x)
+{
+    bool own = gists_own(p, layer, w);
+    uint32_t gists = own ? gists_at(p) : p->end;
+
+    weight_rows_back(p, w, p->first, gists, dy, x, p->n->b->layers[layer].d[w]);
+    if (own)
+        weight_rows_back(p, w, gists, p->end, dy, x, p->gist->layers[layer].d[w]);
+}
+
+/* d (n_qkv) += the sum of the rows. */
+static void bias_back(const struct pass *p, const float *dqkv, float *d)
+{
+    uint32_t n = p->n->b->n_qkv;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < (d ? n : 0); c += SUM_COLS)
+        for (uint32_t i = p->first; i < p->end; i++)
+            vec_add(d + c, dqkv + (size_t)i * n + c, n - c < SUM_COLS ? n - c : SUM_COLS);
 }
 
 /* t_ff = swiglu of gate_up */
-static void swiglu_rows(const struct pass *p, const void *gate_up)
+static void swiglu_rows(const struct pass *p, uint32_t first, const void *gate_up)
 {
     const struct base *b = p->n->b;
     uint32_t n_ff = b->m->n_ff;
 
 #pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->end; i++) {
+    for (uint32_t i = first; i < p->end; i++) {
         float *g = lane(p->n);
 
         vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
@@ -291,26 +362,25 @@ static int forward_layer(const struct pass *p, uint32_t layer, float *x)
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t first = p->first, rows = p->end - first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
-    size_t at = (size_t)first * n_embd, x_len = (size_t)rows * n_embd * sizeof(*x);
+    uint32_t first = p->first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    size_t at = (size_t)first * n_embd, x_len = (size_t)(p->end - first) * n_embd * sizeof(*x);
     int r;
 
     memmove(k->x_in + at, x + at, x_len);
     norm_rows(p, first, x, w->attn_norm, k->r_in);
-    project(p, layer, k->qkv);
+    product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), floats(k->qkv, b->n_qkv),
+            false);
+    add_bias(p, k->qkv, w->bias);
     r = attn_forward(n->attn, p->l, p->stage, k->qkv, k->att, k->lse);
     if (r < 0)
         return r;
-    gemm_run(n->gemm, rows, n_embd, b->n_q, typed(b, k->att, first, b->n_q, false),
-             base_mat(b, w->o, b->n_q, true), floats(x, first, n_embd), true);
+    product(p, layer, BASE_O, false, typed(b, k->att, b->n_q), floats(x, n_embd), true);
     memcpy(k->x_mid + at, x + at, x_len);
     norm_rows(p, first, x, w->ffn_norm, k->r_mid);
-    gemm_run(n->gemm, rows, 2 * n_ff, n_embd, typed(b, n->t_embd, first, n_embd, false),
-             base_mat(b, w->gate_up, n_embd, true), typed(b, k->gate_up, first, 2 * n_ff, false),
-             false);
-    swiglu_rows(p, k->gate_up);
-    gemm_run(n->gemm, rows, n_embd, n_ff, typed(b, n->t_ff, first, n_ff, false),
-             base_mat(b, w->down, n_ff, true), floats(x, first, n_embd), true);
+    product(p, layer, BASE_GATE_UP, false, typed(b, n->t_embd, n_embd),
+            typed(b, k->gate_up, 2 * n_ff), false);
+    swiglu_rows(p, first, k->gate_up);
+    product(p, layer, BASE_DOWN, false, typed(b, n->t_ff, n_ff), floats(x, n_embd), true);
     return 0;
 }
 
@@ -337,50 +407,23 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t first = p->first, n_rows = p->l->n_rows - first, n_embd = b->m->n_embd,
-             n_ff = b->m->n_ff;
+    uint32_t n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    struct gemm_mat dy = typed(b, n->t_embd, n_embd), ff = typed(b, n->t_ff, n_ff),
+                    d_gate_up = typed(b, k->gate_up, 2 * n_ff);
 
     put_rows(p, n->t_embd, dx, n_embd);
-    gemm_run(n->gemm, n_rows, n_ff, n_embd, typed(b, n->t_embd, first, n_embd, false),
-             base_mat(b, w->down, n_ff, false), typed(b, n->t_ff, first, n_ff, false), false);
+    if (trained_at(p, layer, BASE_DOWN) < p->end) {
+        swiglu_rows(p, trained_at(p, layer, BASE_DOWN), k->gate_up);
+        weight_back(p, layer, BASE_DOWN, dy, ff);
+    }
+    product(p, layer, BASE_DOWN, true, dy, ff, false);
     swiglu_rows_back(p, k->gate_up);
-    gemm_run(n->gemm, n_rows, n_embd, 2 * n_ff, typed(b, k->gate_up, first, 2 * n_ff, false),
-             base_mat(b, w->gate_up, n_embd, false), floats(n->dn, first, n_embd), false);
-    norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid);
-}
-
-/* The gists' own weights: t_qkv are derivatives by q, k and v, t_embd gets what was projected. */
-static void back_gists(const struct pass *p, uint32_t layer, const float *dqkv)
-{
-    struct net *n = p->n;
-    const struct base *b = n->b;
-    uint32_t gists = gists_at(p), n_embd = b->m->n_embd;
-    const struct net_gist_layer *g;
-
-    if (gists == p->end)
-        return;
-    g = &p->gist->layers[layer];
-    norm_rows(p, gists, n->kept[layer].x_in, b->layers[layer].attn_norm, NULL);
-    gemm_run(n->gemm, b->n_qkv, n_embd, p->end - gists, typed(b, n->t_qkv, gists, b->n_qkv, true),
-             typed(b, n->t_embd, gists, n_embd, false), floats(g->d_qkv, 0, n_embd), true);
-    for (uint32_t i = gists; g->d_bias && i < p->end; i++)
-        vec_add(g->d_bias, dqkv + (size_t)i * b->n_qkv, b->n_qkv);
-}
-
-/* dn = derivatives by the normed rows */
-static void project_back(const struct pass *p, uint32_t layer)
-{
-    struct net *n = p->n;
-    const struct base *b = n->b;
-    uint32_t gists = gists_at(p), n_embd = b->m->n_embd, first = p->first;
-
-    gemm_run(n->gemm, gists - first, n_embd, b->n_qkv, typed(b, n->t_qkv, first, b->n_qkv, false),
-             base_mat(b, b->layers[layer].qkv, n_embd, false), floats(n->dn, first, n_embd), false);
-    if (gists < p->end)
-        gemm_run(n->gemm, p->end - gists, n_embd, b->n_qkv,
-                 typed(b, n->t_qkv, gists, b->n_qkv, false),
-                 base_mat(b, p->gist->layers[layer].qkv, n_embd, false),
-                 floats(n->dn, gists, n_embd), false);
+    if (trained_at(p, layer, BASE_GATE_UP) < p->end) {
+        norm_rows(p, trained_at(p, layer, BASE_GATE_UP), k->x_mid, w->ffn_norm, NULL);
+        weight_back(p, layer, BASE_GATE_UP, d_gate_up, typed(b, n->t_embd, n_embd));
+    }
+    product(p, layer, BASE_GATE_UP, true, d_gate_up, floats(n->dn, n_embd), false);
+    norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid, w->d_ffn_norm);
 }
 
 /* The caller's derivatives by what gists leave in memory. */
@@ -404,7 +447,8 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
-    uint32_t first = p->first, n_embd = b->m->n_embd;
+    uint32_t n_embd = b->m->n_embd;
+    struct gemm_mat dy = typed(b, n->t_embd, n_embd), d_qkv = typed(b, n->t_qkv, b->n_qkv);
     size_t dqkv_len = (size_t)n->max_rows * b->n_qkv;
     float *dqkv = n->dqkv + (n->staged ? layer * dqkv_len : 0);
     int r;
@@ -413,16 +457,20 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
         memset(dqkv, 0, dqkv_len * sizeof(*dqkv));
     back_ffn(p, layer, dx);
     put_rows(p, n->t_embd, dx, n_embd);
-    gemm_run(n->gemm, p->end - first, b->n_q, n_embd, typed(b, n->t_embd, first, n_embd, false),
-             base_mat(b, w->o, b->n_q, false), typed(b, n->t_q, first, b->n_q, false), false);
+    weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
+    product(p, layer, BASE_O, true, dy, typed(b, n->t_q, b->n_q), false);
     r = attn_back(n->attn, p->l, p->stage, k->qkv, k->att, k->lse, n->t_q, dqkv);
     if (r < 0)
         return r;
     add_dkv(p, layer, dkv, dqkv);
     put_rows(p, n->t_qkv, dqkv, b->n_qkv);
-    back_gists(p, layer, dqkv);
-    project_back(p, layer);
-    norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in);
+    bias_back(p, dqkv, w->d_bias);
+    if (trained_at(p, layer, BASE_QKV) < p->end) {
+        norm_rows(p, trained_at(p, layer, BASE_QKV), k->x_in, w->attn_norm, NULL);
+        weight_back(p, layer, BASE_QKV, d_qkv, typed(b, n->t_embd, n_embd));
+    }
+    product(p, layer, BASE_QKV, true, d_qkv, floats(n->dn, n_embd), false);
+    norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in, w->d_attn_norm);
     return 0;
 }
 
@@ -436,7 +484,7 @@ static size_t embd_of(const struct pass *p, uint32_t j)
     return (size_t)(index < last ? index : last) * p->n->b->m->n_embd;
 }
 
-static void embed(const struct pass *p, const uint32_t *ids)
+static void embed(const struct pass *p)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
@@ -446,10 +494,10 @@ static void embed(const struct pass *p, const uint32_t *ids)
         const struct layout_row *row = &p->l->rows[i];
 
         if (row->from == LAYOUT_NO_ROW)
-            memcpy(x + (size_t)i * n, b->embd + (size_t)ids[row->token] * n, n * sizeof(float));
+            memcpy(x + (size_t)i * n, b->embd + (size_t)p->ids[row->token] * n, n * sizeof(float));
         else
-            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n,
-                                       b->m->output_norm, b->m->rms_eps, n);
+            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n, b->output_norm,
+                                       b->m->rms_eps, n);
     }
     for (uint32_t j = 0; j < p->l->n_gists; j++) {
         uint32_t i = p->l->gists[j].row;
@@ -463,24 +511,43 @@ static void embed(const struct pass *p, const uint32_t *ids)
     }
 }
 
-/* dx of soft tokens goes on to the hidden states that they read, that of gists to their embedding. */
-static void embed_back(const struct pass *p, float *dx)
+/* dx of soft tokens goes on to the hidden states that they read. */
+static void soft_back(const struct pass *p, float *dx)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
 
     for (uint32_t i = p->first; i < p->end; i++) {
         uint32_t from = p->l->rows[i].from;
+        const float *x = p->n->x + (size_t)from * n;
+        float *dy = dx + (size_t)i * n;
 
-        if (from != LAYOUT_NO_ROW)
-            vec_norm_back(dx + (size_t)from * n, dx + (size_t)i * n, p->n->x + (size_t)from * n,
-                          b->m->output_norm, p->n->r_soft[i], n);
+        if (from == LAYOUT_NO_ROW)
+            continue;
+        if (b->d_output_norm)
+            vec_norm_back_weight(b->d_output_norm, dy, x, p->n->r_soft[i], n);
+        vec_norm_back(dx + (size_t)from * n, dy, x, b->output_norm, p->n->r_soft[i], n);
     }
+}
+
+/* That of gists to their embedding, and of tokens to theirs. */
+static void embed_back(const struct pass *p, const float *dx)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
     for (uint32_t j = 0; j < p->l->n_gists; j++) {
         uint32_t i = p->l->gists[j].row;
 
         if (i >= p->first && i < p->end)
             vec_add(p->gist->d_embd + embd_of(p, j), dx + (size_t)i * n, n);
+    }
+    for (uint32_t i = p->first; b->d_embd && i < p->end; i++) {
+        const struct layout_row *row = &p->l->rows[i];
+        bool own = i >= gists_at(p) && p->gist->embedding == ADAPTER_EMBED_OWN;
+
+        if (row->from == LAYOUT_NO_ROW && !own)
+            vec_add(b->d_embd + (size_t)p->ids[row->token] * n, dx + (size_t)i * n, n);
     }
 }
 
@@ -495,9 +562,9 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
     if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos || (l->n_stages > 1 && !n->staged))
         return -E2BIG;
     for (const struct layout_stage *s = l->stages; s < l->stages + l->n_stages; s++) {
-        struct pass p = { n, gist, l, s, s->first, s->end };
+        struct pass p = { n, gist, l, ids, s, s->first, s->end };
 
-        embed(&p, ids);
+        embed(&p);
         for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
             int r = forward_layer(&p, i, n->x);
 
@@ -509,34 +576,42 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
     return products(n);
 }
 
-static int back_stage(struct net *n, const struct net_gist *gist, const struct layout *l,
-                      const struct layout_stage *s, float *dx, const float *dkv)
+/* again: all rows of a stage. */
+static int back_stage(const struct pass *again, float *dx, const float *dkv)
 {
-    struct pass p = { n, gist, l, s, s->first > l->n_frozen ? s->first : l->n_frozen, s->end };
-    struct pass again = { n, gist, l, s, s->first, s->end };
+    struct net *n = again->n;
+    const struct layout *l = again->l;
+    struct pass p = *again;
     int r = 0;
 
+    p.first = again->first > l->n_frozen ? again->first : l->n_frozen;
     for (uint32_t i = n->b->m->n_layer; r == 0 && i-- > 0;) {
         if (n->checkpointing) {
             memcpy(n->again, n->kept[i].x_in, (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
-            r = forward_layer(&again, i, n->again);
+            r = forward_layer(again, i, n->again);
         }
         if (r == 0)
             r = back_layer(&p, i, dx, dkv);
     }
-    if (r == 0)
+    if (r == 0) {
+        soft_back(&p, dx);
         embed_back(&p, dx);
+    }
     return r;
 }
 
-int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, float *dx,
-             const float *dkv)
+int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
+             const uint32_t *ids, float *dx, const float *dkv)
 {
     int r = 0;
 
     if (n->staged)
         memset(n->dqkv, 0, (size_t)n->b->m->n_layer * n->max_rows * n->b->n_qkv * sizeof(float));
-    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;)
-        r = back_stage(n, gist, l, &l->stages[i], dx, dkv);
+    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;) {
+        const struct layout_stage *s = &l->stages[i];
+        struct pass p = { n, gist, l, ids, s, s->first, s->end };
+
+        r = back_stage(&p, dx, dkv);
+    }
     return r < 0 ? r : products(n);
 }

@@ -2,11 +2,11 @@
  *
  *     x = embeddings                        gists: their own, plus their last token's (adapter_embedding)
  *     for each layer                        x (R, n_embd) f32, R rows of the layout
- *         x += Wo attention(Wqkv norm(x))   gist rows by the gist's Wqkv, all else is the base's
+ *         x += Wo attention(Wqkv norm(x))   each W: the base's, but for gist rows the gist's where it has one
  *         x += Wdown swiglu(Wgate,up norm(x))
  *
- * The base is frozen. What is trained is the gist's q, k and v of every layer and its embedding; here they are always
- * whole matrices (train/gists.h makes them of low-rank ones).
+ * What is trained is the gist's matrices of every layer and its embedding, here always whole (train/gists.h makes them
+ * of low-rank ones), and the base's weights, where train/base.h has derivatives of them.
  *
  * Memory    per row and layer 16 n_embd + 4 n_qkv + ... bytes stay from net_forward to net_back; with checkpointing
  *           4 n_embd do, and each layer is computed once more.
@@ -22,9 +22,8 @@
 #include "train/layout.h"
 
 struct net_gist_layer {
-    const void *qkv;         /* (n_qkv, n_embd) of the base's type */
-    const float *bias;       /* (n_qkv); NULL: none */
-    float *d_qkv, *d_bias;   /* added to; d_bias NULL: not wanted */
+    void *w[BASE_MATRIX__N];         /* of the base's type; NULL: the base's own */
+    float *d[BASE_MATRIX__N];        /* f32 where w is the gist's own: its derivative is added */
 };
 
 struct net_gist {
@@ -48,9 +47,13 @@ int net_forward(struct net *n, const struct net_gist *gist, const struct layout 
 /* Unrotated k and v of the rows of a layer, after net_forward without checkpointing: (R, n_qkv). */
 const float *net_qkv(const struct net *n, uint32_t layer);
 
-/* After net_forward of the same layout: dx (R, n_embd) is spoilt. dkv (n_layer, n_gists, 2 n_kv), may be NULL: more
+/* After net_forward of the same layout and ids: dx (R, n_embd) is spoilt. dkv (n_layer, n_gists, 2 n_kv), may be NULL: more
  * derivatives by the gists' k and v. */
-int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, float *dx, const float *dkv);
+int net_back(struct net *n, const struct net_gist *gist, const struct layout *l, const uint32_t *ids, float *dx,
+             const float *dkv);
+
+/* Another base of the same shape from now on. */
+void net_set_base(struct net *n, const struct base *b);
 
 /* Products of the caller's, between calls. */
 struct gemm *net_gemm(struct net *n);

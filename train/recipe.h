@@ -19,6 +19,7 @@ enum recipe_action { RECIPE_RUN, RECIPE_HELP, RECIPE_SHOW };
 /* In the order of the choices in recipe.def; method and mask as enum adapter_method and
  * adapter_mask. */
 enum recipe_precision { RECIPE_AUTO, RECIPE_F32, RECIPE_BF16 };
+enum recipe_projections { RECIPE_NONE, RECIPE_QKV, RECIPE_QKVO, RECIPE_ALL };
 
 struct recipe {
 #define OPTION(field, name, kind, ...) OPTIONS_FIELD_##kind(field)

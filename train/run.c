@@ -3,6 +3,7 @@
 #include "train/corpus.h"
 #include "train/draw.h"
 #include "train/eval.h"
+#include "train/model_write.h"
 #include "train/progress.h"
 #include "train/ranks.h"
 #include "train/run_log.h"
@@ -14,6 +15,7 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -24,6 +26,7 @@ struct run {
     struct ranks ranks;
     struct model *model;
     struct base base;
+    struct base original; /* train-base: what the losses that ask the base model ask */
     struct gists gist;
     struct step *step;
     struct corpus *corpus;
@@ -65,8 +68,8 @@ static char *text_of(const struct recipe *c)
     plain.minutes = 0;
     plain.threads = plain.eval_every = plain.eval_recall = plain.save_every = 0;
     plain.eval_docs = 1;
-    plain.distill_cache[0] = plain.out[0] = plain.log[0] = plain.checkpoint[0] = plain.heldout[0] =
-        '\0';
+    plain.distill_cache[0] = plain.out[0] = plain.model_out[0] = plain.log[0] =
+        plain.checkpoint[0] = plain.heldout[0] = '\0';
     recipe_print(&plain, f);
     fclose(f);
     return text;
@@ -74,10 +77,15 @@ static char *text_of(const struct recipe *c)
 
 static struct gists_shape shape_of(const struct recipe *c)
 {
+    static const uint32_t n_projections[] = { [RECIPE_NONE] = 0,
+                                              [RECIPE_QKV] = ADAPTER_QKV__N,
+                                              [RECIPE_QKVO] = ADAPTER_O + 1,
+                                              [RECIPE_ALL] = ADAPTER_PROJECTION__N };
     struct gists_shape s = { .method = (enum adapter_method)c->method,
                              .mask = (enum adapter_mask)c->mask,
                              .embedding = ADAPTER_EMBED_LAST,
                              .n_embds = 1,
+                             .n_projections = n_projections[c->projections],
                              .rank = c->rank,
                              .seg_len = c->segment,
                              .sinks = c->sinks,
@@ -119,7 +127,7 @@ static uint64_t teacher_key(const struct run *r, enum gemm_type type)
     corpus_info(r->corpus, &info);
     n = snprintf(text, sizeof(text), "%s %016llx %llu %u %u %d %d", r->model->digest,
                  (unsigned long long)info.hash, (unsigned long long)c->seed, c->sequence,
-                 c->segment, (int)type, c->mask == ADAPTER_IN_SEGMENT);
+                 c->segment, (int)type, c->mask == ADAPTER_IN_SEGMENT || c->train_base);
     for (uint32_t i = 0; i < c->weights.n && n < (int)sizeof(text) - 96; i++)
         n += snprintf(text + n, sizeof(text) - (size_t)n, " %s=%.9g", c->weights.v[i].name,
                       c->weights.v[i].weight);
@@ -142,7 +150,8 @@ static int open_net(struct run *r, struct why *why)
     struct gists_shape shape = shape_of(c);
     struct step_rule rule = { c->loss_lm,  c->loss_distill, c->distill_top,
                               c->loss_tie, c->tie_gamma,    c->loss_ae,
-                              c->ae_share, c->seed,         NULL };
+                              c->ae_share, c->seed,         NULL,
+                              NULL };
     bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
     enum gemm_type type = bf16 ? GEMM_BF16 : GEMM_F32;
     int err = open_teacher(r, type, why);
@@ -151,9 +160,14 @@ static int open_net(struct run *r, struct why *why)
         return err;
     rule.teacher = r->teacher;
     err = base_open(&r->base, r->model, type, 2 * c->sequence + 1);
-
+    if (err == 0 && c->train_base && (c->loss_tie || c->loss_distill > 0)) {
+        err = base_open(&r->original, r->model, type, 2 * c->sequence + 1);
+        rule.original = &r->original;
+    }
     if (err == 0)
         err = gists_open(&r->gist, &r->base, &shape);
+    if (err == 0 && c->train_base)
+        err = base_train(&r->base, &r->gist.params);
     if (err == 0)
         err = step_open(&r->gist, c->sequence, c->checkpointing, &rule, &r->step);
     for (uint32_t i = 0; err == 0 && c->probe && i < r->gist.params.n; i++)
@@ -179,6 +193,13 @@ static int open_eval(struct run *r, struct why *why)
     return eval_open(&r->eval, why);
 }
 
+/* After parameters changed. */
+static void refresh(struct run *r)
+{
+    base_refresh(&r->base);
+    step_refresh(r->step);
+}
+
 static int open_start(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -192,7 +213,7 @@ static int open_start(struct run *r, struct why *why)
         err = gists_load(&r->gist, c->init, why);
     if (err < 0)
         return err;
-    step_refresh(r->step);
+    refresh(r);
     r->ids = malloc(c->sequence * sizeof(*r->ids));
     r->carries = malloc(c->sequence);
     if (!r->ids || !r->carries)
@@ -202,6 +223,28 @@ static int open_start(struct run *r, struct why *why)
     r->started = now();
     progress_start(&r->progress, stderr, r->at.step, c->steps, 60 * c->minutes, r->started);
     return err;
+}
+
+/* Of a run that trains the model, or says so. */
+static int check_base(const struct recipe *c, struct why *why)
+{
+    struct stat from, to;
+
+    if (c->probe)
+        return why_set(why, -EINVAL,
+                       "probe leaves all as it is, train-base trains it: one of them");
+    if (!c->train_base)
+        return why_set(why, -EINVAL, "model-out is %s, but without train-base no model is trained",
+                       c->model_out);
+    if (c->out[0] && !c->model_out[0])
+        return why_set(why, -EINVAL,
+                       "train-base wants model-out beside out: an adapter is of the model that was "
+                       "trained with it");
+    if (c->model_out[0] && stat(c->model, &from) == 0 && stat(c->model_out, &to) == 0 &&
+        from.st_dev == to.st_dev && from.st_ino == to.st_ino)
+        return why_set(why, -EINVAL, "model-out is the model itself, another file was expected: %s",
+                       c->model_out);
+    return 0;
 }
 
 static int check(const struct run *r, struct why *why)
@@ -219,7 +262,7 @@ static int check(const struct run *r, struct why *why)
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL,
                        "checkpointing throws away what loss-ae and coarse-rec need: one of them");
-    return 0;
+    return c->train_base || c->model_out[0] ? check_base(c, why) : 0;
 }
 
 static int run_open(struct run *r, struct why *why)
@@ -254,6 +297,8 @@ static void run_close(struct run *r)
     gists_close(&r->gist);
     if (r->base.m)
         base_close(&r->base);
+    if (r->original.m)
+        base_close(&r->original);
     teacher_close(r->teacher);
     corpus_close(r->corpus);
     corpus_close(r->eval.corpus);
@@ -329,7 +374,7 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     if (!isfinite(ret->norm))
         return why_set(why, -EDOM, "step %llu: the gradient is not finite",
                        (unsigned long long)r->at.step);
-    step_refresh(r->step);
+    refresh(r);
     r->at.step++;
     r->at.tokens += (uint64_t)c->batch * c->sequence;
     ret->step = r->at.step;
@@ -379,7 +424,7 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
 static int save(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    char notes[640];
+    char notes[640], digest[33];
     int err = 0;
 
     if (r->ranks.rank > 0)
@@ -389,8 +434,11 @@ static int save(struct run *r, struct why *why)
              (unsigned long long)r->at.tokens, (unsigned long long)c->seed);
     if (c->checkpoint[0])
         err = optim_save(&r->gist.params, c->checkpoint, &r->at, r->text, why);
+    snprintf(digest, sizeof(digest), "%s", r->model->digest);
+    if (err == 0 && c->model_out[0])
+        err = model_write(c->model_out, &r->base, digest, why);
     if (err == 0 && c->out[0])
-        err = gists_save(&r->gist, c->out, notes, why);
+        err = gists_save(&r->gist, c->out, digest, notes, why);
     return err;
 }
 

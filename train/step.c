@@ -32,8 +32,8 @@ static struct layout_shape shape_of(const struct step *s, enum layout_kind kind,
 {
     const struct gists_shape *g = &s->gist->shape;
 
-    return (
-        struct layout_shape){ kind, g->method, g->mask, s->n_tokens, g->seg_len, ratio, g->sinks };
+    return (struct layout_shape){ kind,       g->method, g->mask,  s->n_tokens,
+                                  g->seg_len, ratio,     g->sinks, s->gist->b->d_embd != NULL };
 }
 
 static int make_layouts(struct step *s)
@@ -173,13 +173,6 @@ static uint32_t list_rows(struct step *s, const struct layout *l, uint32_t first
     return n;
 }
 
-/* Last hidden states of the base alone. */
-static int base_forward(struct step *s, const struct layout *l, const uint32_t *ids,
-                        const float **ret_x)
-{
-    return net_forward(s->net, NULL, l, ids, ret_x);
-}
-
 /* The teacher's words, kept or from x: the base's last hidden states under full attention. A cache that can't be written to is
  * as none: the words are there. */
 static int ask_teacher(struct step *s, const float *x, uint32_t n, uint64_t index)
@@ -202,14 +195,14 @@ static int ask_base(struct step *s, const uint32_t *ids, uint32_t n, uint64_t in
 
     if (known && !s->rule.tie)
         return 0;
-    r = base_forward(s, &s->full, ids, &x);
+    r = net_forward(s->net, NULL, &s->full, ids, &x);
     if (r == 0 && s->rule.distill > 0 && !known)
         r = ask_teacher(s, x, n, index);
     if (r < 0 || !s->rule.tie)
         return r;
     r = head_run(s->head, x, s->rows, n, 0, s->logp, NULL, NULL);
     if (r == 0)
-        r = base_forward(s, &s->alone, ids, &x);
+        r = net_forward(s->net, NULL, &s->alone, ids, &x);
     if (r == 0)
         r = head_run(s->head, x, s->rows, n, 0, s->other, NULL, NULL);
     if (r < 0)
@@ -223,6 +216,21 @@ static int ask_base(struct step *s, const uint32_t *ids, uint32_t n, uint64_t in
     for (uint32_t i = 0; i < n; i++)
         s->logp[i] *= (float)(n / sum);
     return 0;
+}
+
+/* Likewise, of the base as it was. */
+static int ask_original(struct step *s, const uint32_t *ids, uint32_t n, uint64_t index)
+{
+    int r;
+
+    if (s->rule.original) {
+        net_set_base(s->net, s->rule.original);
+        head_set_base(s->head, s->rule.original);
+    }
+    r = ask_base(s, ids, n, index);
+    net_set_base(s->net, s->gist->b);
+    head_set_base(s->head, s->gist->b);
+    return r;
 }
 
 /* The rows' weights by the rule; asked: ask_base has. */
@@ -283,7 +291,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     if (n == 0)
         return 0;
     if (s->rule.tie || s->rule.distill > 0)
-        r = ask_base(s, ids, n, index);
+        r = ask_original(s, ids, n, index);
     if (r == 0)
         r = net_forward(s->net, &s->gist->net, l, ids, &x);
     if (r < 0)
@@ -298,7 +306,7 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     ret->lm = s->rule.lm > 0 ? loss.targets / scale / s->rule.lm : 0;
     ret->distill = s->rule.distill > 0 ? loss.teacher / scale / s->rule.distill : 0;
     ret->all = (loss.targets + loss.teacher) / scale + s->rule.ae * ret->ae;
-    return net_back(s->net, &s->gist->net, l, s->dx, s->ae ? s->dkv : NULL);
+    return net_back(s->net, &s->gist->net, l, ids, s->dx, s->ae ? s->dkv : NULL);
 }
 
 int step_recall(struct step *s, enum layout_kind kind, uint32_t ratio, const uint32_t *ids,

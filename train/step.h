@@ -27,6 +27,7 @@ struct step_rule {
     double ae_share;
     uint64_t seed;
     struct teacher *teacher; /* train/teacher.h: what distill and its rows are asked first; NULL: none */
+    const struct base *original;     /* the base that tie and distill ask; NULL: the gist's, which does not train */
 };
 
 struct step_loss {

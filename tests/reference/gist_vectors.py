@@ -26,6 +26,10 @@ POLICIES = (("none", "none", 1, 0, 0, None), ("fine", "fine-kv", 8, 4, 0, None),
             ("rec", "coarse-rec", 8, 4, 0, "_rec"), ("rec4", "coarse-rec", 4, 1, 33, "_rec"),
             ("among", "fine-kv", 8, 4, 0, "_among"), ("among2", "fine-kv", 2, 2, 10, "_among"),
             ("reread", "select-reread", 8, 4, 0, None), ("reread4", "select-reread", 4, 3, 21, None))
+# of one model each, by adapters that have something of each matrix: model, the rest as above
+ALL = (("llama31", ("all", "coarse-rec", 4, 4, 0, "_all")), ("smollm2", ("all", "fine-kv", 4, 3, 21, "_all")),
+       ("qwen2", ("all", "fine-kv", 4, 4, 10, "_all")), ("qwen2_untied", ("all", "coarse-kv", 8, 4, 0, "_all")))
+ALL_MASKS = {"qwen2": "in-segment"}
 # suffix of its file, method, mask, what it is made of for each of MODELS
 ADAPTERS = (("", "fine-kv", "memory-only", ("mixed", "full", "low", "untrained")),
             ("_coarse", "coarse-kv", "memory-only", ("low", "mixed", "full", "mixed")),
@@ -86,28 +90,32 @@ class Model:
         out = self["output.weight"]
         return x @ (self["token_embd.weight"] if out is None else out).T
 
-    def ffn(self, i, x):
+    def project(self, i, p, name, y, adapter):
+        """y by a matrix, and its bias: the model's (called `name`), or what the adapter has of its own."""
+        own = {k: adapter.get(f"layers.{i}.{p}.{k}") if adapter else None for k in ("weight", "a", "b", "bias")}
+        w = own["weight"] if own["weight"] is not None else self.layer(i, f"{name}.weight")
+        z = y @ w.T
+        if own["a"] is not None:
+            z = z + (y @ own["a"].T) @ own["b"].T
+        bias = own["bias"] if own["bias"] is not None else self.layer(i, f"{name}.bias")
+        return z if bias is None else z + bias
+
+    def ffn(self, i, x, adapter=None):
         y = self.norm(x, self.layer(i, "ffn_norm.weight"))
-        gate = y @ self.layer(i, "ffn_gate.weight").T
-        up = y @ self.layer(i, "ffn_up.weight").T
-        return x + (gate / (1 + np.exp(-gate)) * up) @ self.layer(i, "ffn_down.weight").T
+        gate = self.project(i, "gate", "ffn_gate", y, adapter)
+        up = self.project(i, "up", "ffn_up", y, adapter)
+        return x + self.project(i, "down", "ffn_down", gate / (1 + np.exp(-gate)) * up, adapter)
+
+    def behind_attention(self, i, x, o, adapter=None):
+        """The rest of layer i, o (n, n_head, hd) what attention gives."""
+        x = x + self.project(i, "o", "attn_output", o.reshape(len(x), -1), adapter)
+        return self.ffn(i, x, adapter)
 
     def qkv(self, i, x, adapter=None):
         """(n, heads, hd) each, not rotated"""
         y = self.norm(x, self.layer(i, "attn_norm.weight"))
-        out = []
-        for p, heads in (("q", self.n_head), ("k", self.n_kv), ("v", self.n_kv)):
-            own = {k: adapter.get(f"layers.{i}.{p}.{k}") if adapter else None
-                   for k in ("weight", "a", "b", "bias")}
-            w = own["weight"] if own["weight"] is not None else self.layer(i, f"attn_{p}.weight")
-            z = y @ w.T
-            if own["a"] is not None:
-                z = z + (y @ own["a"].T) @ own["b"].T
-            bias = own["bias"] if own["bias"] is not None else self.layer(i, f"attn_{p}.bias")
-            if bias is not None:
-                z = z + bias
-            out.append(z.reshape(len(x), heads, self.hd))
-        return out
+        return [self.project(i, p, f"attn_{p}", y, adapter).reshape(len(x), heads, self.hd)
+                for p, heads in (("q", self.n_head), ("k", self.n_kv), ("v", self.n_kv))]
 
 
 def unpermute(w, n_heads):
@@ -161,7 +169,8 @@ class Session:
         each layer's keys of the segment receive, and the gists' k and v."""
         m, received, made = self.m, [], []
         for i in range(m.n_layer):
-            q, k, v = m.qkv(i, x, side if isinstance(side, dict) else None)
+            adapter = side if isinstance(side, dict) else None
+            q, k, v = m.qkv(i, x, adapter)
             own = self.segments[segment][i]
             if side is None:
                 own[0] = np.concatenate((own[0], k))
@@ -170,7 +179,7 @@ class Session:
             keys, values = np.concatenate((mk, own[0])), np.concatenate((mv, own[1]))
             positions = np.concatenate((np.arange(base), base + np.arange(len(own[0]))))
             visible = positions[None] <= base + np.asarray(offsets)[:, None]
-            if isinstance(side, dict):  # its own key in the place of its snippet's last token's
+            if adapter:  # its own key in the place of its snippet's last token's
                 visible = positions[None] < base + np.asarray(offsets)[:, None]
                 visible = np.concatenate((visible, np.eye(len(x), dtype=bool)), 1)
                 keys, values = np.concatenate((keys, k)), np.concatenate((values, v))
@@ -179,8 +188,7 @@ class Session:
             o, w = attend(m, q, base + np.asarray(offsets), keys,
                           np.repeat(positions[:, None], m.n_kv, 1), values, visible)
             received.append(w.sum(0)[:, base:base + len(own[0])])
-            x = x + o.reshape(len(x), -1) @ m.layer(i, "attn_output.weight").T
-            x = m.ffn(i, x)
+            x = m.behind_attention(i, x, o, adapter)
         return x, received, made
 
     def behind(self, before, x, adapter, received=None):
@@ -197,7 +205,7 @@ class Session:
             made.append([k, v])
             if received is not None:
                 received.append(w)
-            x = m.ffn(i, x + o.reshape(len(x), -1) @ m.layer(i, "attn_output.weight").T)
+            x = m.behind_attention(i, x, o, adapter)
         return x, made
 
     def all_before(self, segment):
@@ -328,13 +336,30 @@ def rounded(x, dtype):
     return y.tobytes(), y.astype(np.float64)
 
 
+def write_adapter(path, tensors, meta):
+    """tensors: {name: (type, array)}. Returns what is in the file."""
+    header, data = {"__metadata__": meta}, b""
+    adapter = {"embedding": meta["embedding"], "mask": meta["mask"]}
+    for name, (dtype, x) in tensors.items():
+        raw, adapter[name] = rounded(x, dtype)
+        header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+    return adapter
+
+
+def metadata(kind, method, mask, digest):
+    return {"format": "gist-adapter", "version": "1", "base_model": digest, "base_name": "a tiny one",
+            "method": method, "mask": mask, "segment": "64", "ratios": "2 8", "sinks": "4",
+            "embedding": "own" if kind == "full" else "last-token"}
+
+
 def make_adapter(path, m, kind, method, mask, digest, rng):
     """Writes a file and returns what is in it."""
-    tensors, meta = {}, {"format": "gist-adapter", "version": "1", "base_model": digest,
-                         "base_name": "a tiny one", "method": method, "mask": mask,
-                         "segment": "64", "ratios": "2 8", "sinks": "4",
-                         "embedding": "own" if kind == "full" else "last-token"}
-    n_out = {"q": m.n_head * m.hd, "k": m.n_kv * m.hd, "v": m.n_kv * m.hd}
+    tensors, n_out = {}, {"q": m.n_head * m.hd, "k": m.n_kv * m.hd, "v": m.n_kv * m.hd}
 
     def base(i, p):
         return m.layer(i, f"attn_{p}.weight")
@@ -353,23 +378,43 @@ def make_adapter(path, m, kind, method, mask, digest, rng):
                 tensors[f"layers.{i}.{p}.b"] = ("F16", rng.normal(0, std / 2, (n, 3)))
             if kind == "low" and p != "v":
                 tensors[f"layers.{i}.{p}.bias"] = ("F32", rng.normal(0, 1, n))
-    header, data, adapter = {"__metadata__": meta}, b"", {"embedding": meta["embedding"], "mask": mask}
-    for name, (dtype, x) in tensors.items():
-        raw, adapter[name] = rounded(x, dtype)
-        header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
+    adapter = write_adapter(path, tensors, metadata(kind, method, mask, digest))
     adapter.setdefault("gist.embedding", np.zeros((1, m.n_embd)))
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + data)
     return adapter
+
+
+def make_all(path, m, method, mask, digest, rng):
+    """Likewise, with something beside each matrix; o, gate, up and down have whole ones in turn."""
+    tensors = {"gist.embedding": ("F32", rng.normal(0, m["token_embd.weight"].std(), (1, m.n_embd)))}
+    names = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up",
+             "down": "ffn_down"}
+    whole = ({"o": "BF16", "up": "F16"}, {"gate": "F32", "down": "BF16"})
+    for i in range(m.n_layer):
+        for p, name in names.items():
+            w = m.layer(i, f"{name}.weight")
+            if p in whole[i % 2]:
+                tensors[f"layers.{i}.{p}.weight"] = (whole[i % 2][p], w + rng.normal(0, w.std() / 2, w.shape))
+            if p not in ("o", "down") or p not in whole[i % 2]:
+                tensors[f"layers.{i}.{p}.a"] = ("F16", rng.normal(0, 1, (3, w.shape[1])))
+                tensors[f"layers.{i}.{p}.b"] = ("F16", rng.normal(0, w.std() / 2, (w.shape[0], 3)))
+    return write_adapter(path, tensors, metadata("all", method, mask, digest))
 
 
 def digest_of(path):
     import xxhash
     with open(path, "rb") as f:
         return xxhash.xxh3_128_hexdigest(f.read())
+
+
+def write_policy(data, name, m, policy, adapter, ids):
+    n_vocab, logits = len(m["token_embd.weight"]), Session(m, policy, adapter).read(ids)
+    top = logits.max(-1)
+    log_sum = top + np.log(np.exp(logits - top[:, None]).sum(-1))
+    logprobs = np.full(N_TOKENS, np.nan)
+    logprobs[1:] = [logits[i, ids[i + 1]] - log_sum[i] for i in range(N_TOKENS - 1)]
+    rows = [SEGMENT - 1, SEGMENT, 2 * SEGMENT, 3 * SEGMENT + 30, N_TOKENS - 1]
+    reffile.write(f"{data}/gist_{name}_{policy[0]}.ref", ids, logprobs, N_TOKENS, n_vocab, rows, logits[rows])
+    print(f"{name} {policy[0]}: mean log-probability {np.nanmean(logprobs):.4f}")
 
 
 def main(data):
@@ -383,15 +428,13 @@ def main(data):
             if ids is None:
                 ids = rng.integers(0, n_vocab, N_TOKENS)
         for policy in POLICIES:
-            logits = Session(m, policy, adapters[policy[5]]).read(ids)
-            top = logits.max(-1)
-            log_sum = top + np.log(np.exp(logits - top[:, None]).sum(-1))
-            logprobs = np.full(N_TOKENS, np.nan)
-            logprobs[1:] = [logits[i, ids[i + 1]] - log_sum[i] for i in range(N_TOKENS - 1)]
-            rows = [SEGMENT - 1, SEGMENT, 2 * SEGMENT, 3 * SEGMENT + 30, N_TOKENS - 1]
-            reffile.write(f"{data}/gist_{name}_{policy[0]}.ref", ids, logprobs, N_TOKENS, n_vocab, rows,
-                          logits[rows])
-            print(f"{name} {policy[0]}: mean log-probability {np.nanmean(logprobs):.4f}")
+            write_policy(data, name, m, policy, adapters[policy[5]], ids)
+    for number, (name, policy) in enumerate(ALL):
+        path, rng = f"{data}/tiny_{name}.gguf", np.random.default_rng(50 + number)
+        m = Model(path)
+        adapter = make_all(f"{data}/gist_{name}_all.safetensors", m, policy[1], ALL_MASKS.get(name, "memory-only"),
+                           digest_of(path), rng)
+        write_policy(data, name, m, policy, adapter, rng.integers(0, len(m["token_embd.weight"]), N_TOKENS))
 
 
 if __name__ == "__main__":

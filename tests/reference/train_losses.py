@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from train_model import Block, Memory, read, run
+from train_model import PROJECTIONS, Block, Memory, read, run
 
 BLOCK = ("attn_norm.weight", "attn_q.weight", "attn_q.bias", "attn_k.weight", "attn_k.bias", "attn_v.weight",
          "attn_v.bias", "attn_output.weight", "ffn_norm.weight", "ffn_gate.weight", "ffn_up.weight",
@@ -81,7 +81,7 @@ class Decoder:
 
     def __init__(self, base, ratios, tensors=None, generator=None):
         self.ratios, n, last = list(ratios), base.n_kv * base.hd, base.n_layer - 1
-        w = {f"block.{name}": base.layer(last, name).clone() for name in BLOCK if base.layer(last, name) is not None}
+        w = {f"block.{name}": base.layer(last, name).detach().clone() for name in BLOCK if base.layer(last, name) is not None}
         for j, p in enumerate(("k", "v")):  # those of the last layer, at first
             w[f"slot.{p}.weight"] = torch.zeros(n, base.n_layer * 2 * n, dtype=base.dtype, device=base.device)
             w[f"slot.{p}.weight"][:, (2 * last + j) * n:(2 * last + j + 1) * n] = torch.eye(n)
@@ -105,40 +105,43 @@ class Decoder:
             g, x = g[:, choose], x[:, choose]
         g, x = g.flatten(0, 1), x.flatten(0, 1)
         n, w = len(x), lambda name: self.w.get(f"block.{name}")
+        project = lambda p, y: F.linear(y, w(f"{PROJECTIONS[p]}.weight"), w(f"{PROJECTIONS[p]}.bias"))
         slot_k, slot_v = (F.linear(g, self.w[f"slot.{p}.weight"]).view(n, 1, base.n_kv, base.hd) for p in "kv")
         first = self.w["embedding"][self.ratios.index(ratio)].expand(n, 1, -1)
         h = torch.cat((first, base.embd[x[:, :-1]]), 1)          # (n, ratio, n_embd): each row predicts the next token
         y = base.norm(h, w("attn_norm.weight"))
-        q, k, v = (F.linear(y, w(f"attn_{p}.weight"), w(f"attn_{p}.bias")).unflatten(-1, (-1, base.hd)) for p in "qkv")
+        q, k, v = (project(p, y).unflatten(-1, (-1, base.hd)) for p in "qkv")
         # The slot is the first key, at position 0: it needs no turning.
         at = 1 + torch.arange(ratio, device=base.device)
         k, v = torch.cat((slot_k, base.rotate(k, at)), 1), torch.cat((slot_v, v), 1)
         sees = torch.ones(ratio, ratio + 1, dtype=torch.bool, device=base.device).tril(1)
-        h = h + F.linear(base.attend(base.rotate(q, at), k, v, sees), w("attn_output.weight"))
-        logp = torch.log_softmax(base.logits(base.ffn(h, w)), -1, base.dtype)
+        h = base.ffn(h + project("o", base.attend(base.rotate(q, at), k, v, sees)), w("ffn_norm.weight"), project)
+        logp = torch.log_softmax(base.logits(h), -1, base.dtype)
         return -logp.gather(2, x[..., None]).mean()
 
 
 def sequence_loss(base, adapter, ids, loss_mask, length, ratio, sinks, weights, tie_gamma=None, tie_sinks=0, top=0,
-                  decoder=None, ae_choose=None, recompute=False):
+                  decoder=None, ae_choose=None, recompute=False, original=None):
     """The loss of sequences (b, T) and its parts. weights: of "lm", "ae", "distill"; what is 0 is not computed.
-    tie_gamma: None for no token weights. top: of the teacher's tokens. Returns (loss, {name: value or tensor})."""
+    tie_gamma: None for no token weights. top: of the teacher's tokens. original: the base model before it was
+    trained, which token weights and teacher are of; None: base. Returns (loss, {name: value or tensor})."""
     seq = read(base, adapter, ids, length, ratio, sinks, recompute)
-    rows = loss_rows(loss_mask, 0 if depends_at_once(adapter) else length)
+    rows = loss_rows(loss_mask, 0 if base.trains or depends_at_once(adapter) else length)
+    original = original or base
     logp, of_next = logprobs(base, seq.x, rows, ids)
     out, loss, full = {"rows": rows[1], "logprobs": of_next}, 0.0, None
     if tie_gamma is not None or weights.get("distill"):
         with torch.no_grad():
-            full = base.plain(ids)
+            full = original.plain(ids)
     if weights.get("lm"):
         nll = -of_next
         if tie_gamma is not None:
-            out["tie"] = tie_weights(base, ids, length, rows, tie_gamma, full, tie_sinks)
+            out["tie"] = tie_weights(original, ids, length, rows, tie_gamma, full, tie_sinks)
             nll = nll * out["tie"]
         out["lm"] = mean_of_means(nll, rows[0], len(ids))
         loss = loss + weights["lm"] * out["lm"]
     if weights.get("distill"):
-        values, best = out["teacher.logp"], out["teacher.ids"] = teacher_top(base, rows, top, full)
+        values, best = out["teacher.logp"], out["teacher.ids"] = teacher_top(original, rows, top, full)
         out["distill"] = mean_of_means(distill_loss(logp, values, best), rows[0], len(ids))
         loss = loss + weights["distill"] * out["distill"]
     if weights.get("ae"):

@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-PROJECTIONS = ("q", "k", "v")
+# What gists may have of their own (docs/adapter.md), and the model's names for it.
+PROJECTIONS = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up",
+               "down": "ffn_down"}
 POSITIONS = 32768                    # that there are angles for
 
 
@@ -82,7 +84,7 @@ class Base:
         arch = field("general.architecture")
         if arch not in ("llama", "qwen2"):
             raise SystemExit(f"{path}: found architecture {arch}, expected llama or qwen2")
-        self.path, self.dtype, self.device = path, dtype, device
+        self.path, self.dtype, self.device, self.trains = path, dtype, device, False
         self.name = field("general.name", "")
         self.n_head, self.n_kv = field(f"{arch}.attention.head_count"), field(f"{arch}.attention.head_count_kv")
         self.n_layer = field(f"{arch}.block_count")
@@ -110,6 +112,13 @@ class Base:
     def layer(self, i, name):
         return self.w.get(f"blk.{i}.{name}")
 
+    def train(self, yes=True):
+        """From now on the weights are trained, too; dtype and products are one."""
+        self.trains = yes
+        for w in self.w.values():
+            w.requires_grad_(yes)
+            w.grad = None
+
     def digest(self):
         import xxhash
         h = xxhash.xxh3_128()
@@ -127,11 +136,14 @@ class Base:
         a, b = x.chunk(2, -1)
         return torch.cat((a * c - b * s, a * s + b * c), -1).to(x.dtype)
 
-    def ffn(self, x, w):
-        """w(name): weights of a layer."""
-        y = self.norm(x, w("ffn_norm.weight"))
-        return x + F.linear(F.silu(F.linear(y, w("ffn_gate.weight"))) * F.linear(y, w("ffn_up.weight")),
-                            w("ffn_down.weight"))
+    def project(self, i, p, y):
+        name = PROJECTIONS[p]
+        return F.linear(y, self.layer(i, f"{name}.weight"), self.layer(i, f"{name}.bias"))
+
+    def ffn(self, x, norm, project):
+        """project(p, y): y by the gate, up or down of a layer."""
+        y = self.norm(x, norm)
+        return x + project("down", F.silu(project("gate", y)) * project("up", y))
 
     def attend(self, q, k, v, sees):
         """q (b, n, n_head, hd), k and v (b, N, n_kv, hd), rotated; sees (n, N). Returns (b, n, n_head * hd)."""
@@ -167,9 +179,9 @@ class Adapter:
 
     def project(self, base, i, p, y):
         own = lambda kind: self.w.get(f"layers.{i}.{p}.{kind}")
-        w, bias = own("weight"), own("bias")
-        z = F.linear(y, base.layer(i, f"attn_{p}.weight") if w is None else w,
-                     base.layer(i, f"attn_{p}.bias") if bias is None else bias)
+        w, bias, name = own("weight"), own("bias"), PROJECTIONS[p]
+        z = F.linear(y, base.layer(i, f"{name}.weight") if w is None else w,
+                     base.layer(i, f"{name}.bias") if bias is None else bias)
         if own("a") is not None:
             z = z + F.linear(F.linear(y, own("a")), own("b"))
         return z
@@ -235,23 +247,21 @@ def run(base, adapter, blocks, memory, recompute=False):
             [next(gists) if b.n_gists else None for b in blocks])
 
 
-def project(base, adapter, i, x):
-    """q, k and v (b, n, heads, hd) of rows, not rotated."""
-    y = base.norm(x, base.layer(i, "attn_norm.weight"))
-    out = []
-    for p in PROJECTIONS:
-        z = (F.linear(y, base.layer(i, f"attn_{p}.weight"), base.layer(i, f"attn_{p}.bias")) if adapter is None
-             else adapter.project(base, i, p, y))
-        out.append(z.unflatten(-1, (-1, base.hd)))
-    return out
+def projector(base, adapter, i):
+    """project(p, y) of layer i: gists' by their adapter, raw rows' by the base model (adapter None)."""
+    return partial(base.project, i) if adapter is None else partial(adapter.project, base, i)
 
 
 def layer(base, adapter, i, plan, xs, memory):
     """All rows through layer i. Returns them and the layer's memory."""
     blocks, sizes, bases, masks = plan
+    ways = [projector(base, None, i), projector(base, None, i), projector(base, adapter, i)]
     rows = []                                            # of each part, by block: [q, k, v]
-    for part, (x, n) in enumerate(zip(xs, sizes)):
-        qkv = [] if x is None else [z.split(n, 1) for z in project(base, adapter if part == 2 else None, i, x)]
+    for x, n, way in zip(xs, sizes, ways):
+        qkv = []
+        if x is not None:
+            y = base.norm(x, base.layer(i, "attn_norm.weight"))
+            qkv = [way(p, y).unflatten(-1, (-1, base.hd)).split(n, 1) for p in "qkv"]
         rows.append(iter(zip(*qkv)))
     outs = [[], [], []]
     for j, b in enumerate(blocks):
@@ -272,10 +282,9 @@ def layer(base, adapter, i, plan, xs, memory):
             new = (k, base.rotate(k, places), v)
             memory = new if memory is None else tuple(torch.cat(two, 1) for two in zip(memory, new))
     done = []
-    for x, out in zip(xs, outs):
+    for x, out, way in zip(xs, outs, ways):
         if x is not None:
-            x = x + F.linear(torch.cat(out, 1), base.layer(i, "attn_output.weight"))
-            x = base.ffn(x, partial(base.layer, i))
+            x = base.ffn(x + way("o", torch.cat(out, 1)), base.layer(i, "ffn_norm.weight"), way)
         done.append(x)
     return done, memory
 

@@ -14,9 +14,9 @@ the paper; gradients are autograd's. Packages: tests/requirements-train.txt.
 
 One step, for a sequence of T tokens x in S segments of L tokens, ratio r, s sinks:
 
-    rows     raw tokens go through the frozen base. Gists' q, k and v are the adapter's; their input is its
-             embedding, with embedding last-token added to that of the last token of the snippet. What they see:
-             docs/memory.md
+    rows     raw tokens go through the frozen base. Gists' projections are the adapter's, those of `projections`; their
+             input is its embedding, with embedding last-token added to that of the last token of the snippet. What they
+             see: docs/memory.md
     memory   of each segment but the last: sinks (segment 0), gists, tokens that no gist stands for
     LM       mean of -w_t log P(x_{t+1} | ...) over the rows t that carry loss: t + 1 < T, loss_mask[t + 1], and
              t >= L, but for gists that stand in the segment (in-segment): the first segment depends on them too
@@ -104,13 +104,14 @@ def recipe_text(recipe):
 
 # --- adapters ---------------------------------------------------------------------------------------
 
-def new_tensors(base, rank, seed):
-    """A copy of the base's projections, or B A beside it: A uniform in +-1 / sqrt(n_embd) (as torch initialises a
+def new_tensors(base, projections, rank, seed):
+    """A copy of the base's projections, or B A beside it: A uniform in +-1 / sqrt(n_in) (as torch initialises a
     linear layer), B zeros; the draws are gist-train's."""
     state, w = seed, {"gist.embedding": np.zeros((1, base.n_embd), np.float32)}
+    own = list(PROJECTIONS)[:{"none": 0, "qkv": 3, "qkvo": 4, "all": 7}[projections]]
     for i in range(base.n_layer):
-        for p in PROJECTIONS:
-            m = base.layer(i, f"attn_{p}.weight").float().cpu().numpy()
+        for p in own:
+            m = base.layer(i, f"{PROJECTIONS[p]}.weight").float().cpu().numpy()
             if not rank:
                 w[f"layers.{i}.{p}.weight"] = m
                 continue
@@ -127,7 +128,7 @@ def open_adapter(base, recipe):
     meta = {"format": "gist-adapter", "version": "1", "base_model": base.digest(), "base_name": base.name,
             "method": recipe["method"], "mask": recipe["mask"], "embedding": "last-token",
             "segment": recipe["segment"], "ratios": " ".join(map(str, recipe["ratios"])), "sinks": recipe["sinks"]}
-    tensors = new_tensors(base, recipe["rank"], recipe["seed"])
+    tensors = new_tensors(base, recipe["projections"], recipe["rank"], recipe["seed"])
     if recipe["init"]:
         found, theirs = read_tensors(recipe["init"])
         for key in ("method", "mask"):
@@ -192,8 +193,8 @@ def ratio_of(recipe, index):
 class Training:
     def __init__(self, recipe, device, at_once):
         self.recipe, self.device, self.at_once = recipe, device, at_once
-        if recipe["train"] != "gist":
-            raise SystemExit("train: only `gist` is known here")
+        if recipe["train-base"]:
+            raise SystemExit("train-base: here the base model is frozen; train_vectors.py has its gradients")
         for key in ("model", "corpus"):
             if not recipe[key]:
                 raise SystemExit(f"{key} is missing")

@@ -16,8 +16,10 @@ A .vec file is a safetensors file, all tensors F32 (ids and offsets too). Inputs
     ae.NAME              ae only: slot.k.weight, slot.v.weight, embedding (a row for each of `ratios`). The decoder's
                          block (ae.block.NAME in gradients) is the base's last layer
 
-Projections have the base model's biases, but in train_qwen2_bias.vec, where biases are trained too. Then there is
-metadata: model (the GGUF file's name), method, mask, embedding (as docs/adapter.md), segment (L), sinks, ratios,
+What is not there is the base model's at first: in train_smollm2_all_full.vec o, gate, up and down, whose gradients of
+layer 0 are recorded. Projections have the base model's biases, but in train_qwen2_bias.vec, where biases are trained too. Then there is
+metadata: model (the GGUF file's name), method, mask, embedding (as docs/adapter.md), projections (those of
+train/recipe.def that are trained; absent: qkv), segment (L), sinks, ratios,
 weight.lm, weight.ae, weight.distill, tie.gamma (absent: no token weights), tie.sinks (first tokens of the sequence
 that "segment only" sees, too), distill.k, runs (a number). Run N = 0, 1, ... of `runs` takes sequence
 `run.N.sequence` at ratio `run.N.ratio`, all from the same parameters; metadata
@@ -32,6 +34,9 @@ and tensors
     run.N.tie            (n) token weights, where they are
     run.N.teacher.ids, run.N.teacher.logp   (n, k) the teacher's, largest first, where they are
     run.N.grad.NAME      d loss / d adapter.NAME, of every trained tensor; run.N.grad.ae.NAME of the decoder's
+    run.N.grad.base.NAME where metadata has train-base: of the base's weight of that name in the GGUF file, rows of q and k
+                         as docs/adapter.md has them. Of a matrix G (n_out, n_in) it is .u, G u with u_j = cos(j), and
+                         .v, v G with v_i = cos(i + 1)
 
 train_smollm2_steps20.vec instead has 20 steps, a sequence each (batch of one): metadata steps, lr (peak), warmup,
 floor, beta1, beta2, eps, weight_decay, clip, and step.N.ratio, step.N.loss, step.N.lr, step.N.norm (of the gradient,
@@ -57,12 +62,12 @@ def f32(x):
     return np.asarray(x, np.float32)
 
 
-def make_adapter(base, rng, rank=0, bias=False):
+def make_adapter(base, rng, rank=0, bias=False, own="qkv"):
     """rank 0: whole projections. Random, but near the base model's."""
     w = {"gist.embedding": rng.normal(0, float(base.embd.std()), (1, base.n_embd))}
     for i in range(base.n_layer):
-        for p in PROJECTIONS:
-            m = base.layer(i, f"attn_{p}.weight").numpy()
+        for p in own:
+            m = base.layer(i, f"{PROJECTIONS[p]}.weight").numpy()
             if rank:
                 w[f"layers.{i}.{p}.a"] = rng.normal(0, 1, (rank, m.shape[1])) / np.sqrt(m.shape[1])
                 w[f"layers.{i}.{p}.b"] = rng.normal(0, m.std() * 3, (m.shape[0], rank))
@@ -84,30 +89,41 @@ class Case:
     """What a file's runs have in common."""
 
     def __init__(self, base, name, ratios, rng, method="fine-kv", mask="memory-only", embedding="last-token",
-                 n=256, sequences=1, weights=None, gamma=None, tie_sinks=0, masked=False, ae=False, **how):
+                 n=256, sequences=1, weights=None, gamma=None, tie_sinks=0, masked=False, ae=False, copies="", train_base=False, **how):
         self.base, self.name, self.ratios, self.gamma = base, name, ratios, gamma
+        self.original = Base(base.path, torch.float64) if train_base else None
         self.tie_sinks, self.weights = tie_sinks, weights or {"lm": 1.0}
         self.meta = {"method": method, "mask": mask, "embedding": embedding}
         self.tensors = make_adapter(base, rng, **how)
+        self.copies = {f"layers.{i}.{p}.weight": base.layer(i, f"{PROJECTIONS[p]}.weight").numpy()
+                       for i in range(base.n_layer) for p in copies}
         self.ids = rng.integers(0, base.n_vocab, (sequences, n))
         self.mask = (rng.random((sequences, n)) < 0.6) if masked else np.ones((sequences, n))
         self.ae = make_decoder(base, rng) if ae else None
 
     def start(self):
-        adapter = Adapter(self.tensors, self.meta, self.base)
+        adapter = Adapter({**self.tensors, **self.copies}, self.meta, self.base)
         decoder = losses.Decoder(self.base, RATIOS, self.ae) if self.ae else None
         trained = {f"adapter.{name}": x for name, x in adapter.w.items()}
         trained.update({f"ae.{name}": x for name, x in decoder.w.items()} if decoder else {})
+        if self.original:
+            self.base.train()
+            trained.update({f"base.{name}": x for name, x in self.base.w.items()})
         return adapter, decoder, trained
 
     def loss(self, adapter, decoder, sequence, ratio):
         ids, mask = (torch.from_numpy(x[sequence:sequence + 1]) for x in (self.ids, self.mask))
         return losses.sequence_loss(self.base, adapter, ids, mask, SEGMENT, ratio, SINKS, self.weights, self.gamma,
-                                    self.tie_sinks, K, decoder)
+                                    self.tie_sinks, K, decoder, original=self.original)
 
     def head(self):
         meta = {"format": "gist-train-vectors", "model": self.base.path.rsplit("/", 1)[-1], **self.meta,
                 "segment": SEGMENT, "sinks": SINKS, "ratios": " ".join(map(str, RATIOS)), "distill.k": K}
+        n_own = len({name.split(".")[2] for name in [*self.tensors, *self.copies] if name.startswith("layers.")})
+        if n_own != 3:
+            meta["projections"] = {0: "none", 4: "qkvo", 7: "all"}[n_own]
+        if self.original:
+            meta["train-base"] = "yes"
         meta.update({f"weight.{name}": self.weights.get(name, 0.0) for name in ("lm", "ae", "distill")})
         if self.gamma is not None:
             meta.update({"tie.gamma": self.gamma, "tie.sinks": self.tie_sinks})
@@ -123,6 +139,8 @@ class Case:
             adapter, decoder, trained = self.start()
             loss, out = self.loss(adapter, decoder, i % len(self.ids), ratio)
             loss.backward()
+            for x in trained.values():  # nothing depends on what gists are behind the last layer's attention
+                x.grad = torch.zeros_like(x) if x.grad is None else x.grad
             check_gradients(self, i, ratio, trained, adapter, decoder)
             meta.update({f"run.{i}.ratio": ratio, f"run.{i}.sequence": i % len(self.ids),
                          f"run.{i}.loss": f"{float(loss.detach()):.17g}"})
@@ -132,8 +150,15 @@ class Case:
                 else:
                     tensors[f"run.{i}.{name}"] = x
             for name, x in trained.items():
-                tensors[f"run.{i}.grad.{name.removeprefix('adapter.')}"] = x.grad
+                name = name.removeprefix("adapter.")
+                if name.startswith("base.") and x.dim() == 2:
+                    n_out, n_in = x.shape
+                    tensors[f"run.{i}.grad.{name}.u"] = x.grad @ torch.cos(torch.arange(n_in, dtype=x.dtype))
+                    tensors[f"run.{i}.grad.{name}.v"] = torch.cos(1 + torch.arange(n_out, dtype=x.dtype)) @ x.grad
+                elif not (name in self.copies and name.startswith("layers.1.")):
+                    tensors[f"run.{i}.grad.{name}"] = x.grad
             print(f"  {self.name} ratio {ratio}: loss {float(loss.detach()):.6f}, {len(trained)} tensors")
+        self.base.train(False)
         write_tensors(path, tensors, meta)
 
 
@@ -216,6 +241,7 @@ def check_forward(data, base, name):
 def main():
     a = argparse.ArgumentParser()
     a.add_argument("--check", action="store_true")
+    a.add_argument("--only", default="", metavar="PART", help="of a file's name: no other one is written")
     a.add_argument("data")
     a = a.parse_args()
     torch.set_num_threads(1)
@@ -245,11 +271,27 @@ def main():
         (qwen, "coarse_rec_ae", (8,), dict(rank=3, weights={"lm": 1.0, "ae": 0.5}, ae=True, n=192,
                                            method="coarse-rec")),
     ]
+    everything = tuple(PROJECTIONS)
+    cases += [
+        (smol, "all_full", (8,), dict(n=192, copies=everything[3:])),
+        (llama, "all_rank3", (4,), dict(rank=3, own=everything, masked=True)),
+        (qwen, "all_in_segment", (4,), dict(rank=3, own=everything, mask="in-segment", embedding="own", n=192)),
+        (smol, "all_coarse_rec", (8,), dict(rank=3, own=everything, method="coarse-rec", n=192)),
+        (qwen, "qkvo_coarse_kv", (8,), dict(rank=3, own=everything[:4], method="coarse-kv", n=192)),
+        (smol, "base_fine", (4,), dict(rank=3, train_base=True, masked=True, n=192)),
+        (llama, "base_in_segment", (8,), dict(rank=3, own=everything, train_base=True, mask="in-segment", n=192)),
+        (qwen, "base_coarse_rec", (8,), dict(own="", train_base=True, method="coarse-rec", embedding="own", n=192)),
+        (qwen, "base_losses", (8,), dict(rank=3, train_base=True, gamma=2.0, ae=True, n=192,
+                                         weights={"lm": 0.6, "distill": 0.7, "ae": 0.5})),
+    ]
     for i, (base, name, ratios, how) in enumerate(cases):
+        if a.only and a.only not in name:
+            continue
         model = [m for m, b in bases.items() if b is base][0]
         print(f"train_{model}_{name}.vec")
         Case(base, name, ratios, np.random.default_rng(100 + i), **how).write(f"{a.data}/train_{model}_{name}.vec")
-    steps20(smol, f"{a.data}/train_smollm2_steps20.vec", np.random.default_rng(99))
+    if a.only in "steps20":
+        steps20(smol, f"{a.data}/train_smollm2_steps20.vec", np.random.default_rng(99))
 
 
 if __name__ == "__main__":
