@@ -83,6 +83,7 @@ code 'gists with all matrices' 0 run --projections all --steps 4 --batch 1 --hel
 code 'an adapter with more than the recipe' 1 run --init all.safetensors
 says 'for o in layer 0'
 code 'from a smaller one' 0 run --projections all --steps 1 --init whole.safetensors --out larger.safetensors
+check 'it says how both were trained' sh -c "'$here/$BUILD/gist-adapter' show larger.safetensors | grep -q '^training *8 steps.*; 1 steps'"
 code 'whole matrices' 0 run --projections qkvo --rank 0 --steps 1 --out full.safetensors
 check 'of attention only' sh -c "'$here/$BUILD/gist-adapter' show full.safetensors | grep -q \"^up *layers 0 to 29: the base model's matrix\$\""
 
@@ -125,6 +126,17 @@ one, two = ([json.loads(x)["loss"] for x in open(f) if '"step"' in x] for f in s
 assert len(one) == len(two) == 8 and all(abs(a - b) < 1e-3 for a, b in zip(one, two)), (one, two)
 END
     check 'two processes train what one does' python3 two.py whole.jsonl two.jsonl
+
+    mpirun $root --oversubscribe -n 2 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus \
+        --steps 10000 --log long.jsonl --checkpoint long.ckpt --threads 1 >long.out 2>&1 &
+    tries=600
+    until [ -s long.jsonl ] || [ $tries -eq 0 ]; do
+        sleep 0.1
+        tries=$((tries - 1))
+    done
+    kill -USR1 $!
+    code 'a signal ends both' 0 wait $!
+    check 'with a checkpoint' [ -s long.ckpt ]
 fi
 
 # --- what the daemon makes of it ------------------------------------------------------------------

@@ -175,12 +175,13 @@ static void spin_briefly(char **argv)
 
 int main(int argc, char **argv)
 {
-    /* A second Ctrl-C ends the program at once. */
+    /* A second Ctrl-C ends the program at once. mpirun passes SIGUSR1 on, while at the others it kills us a second later. */
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
 
     spin_briefly(argv);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
     if (argc > 1 && strcmp(argv[1], "corpus") == 0)
         return make_corpus(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "plot") == 0)
