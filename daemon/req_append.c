@@ -61,24 +61,14 @@ static int add_tokens(struct sched *s, struct request *r, struct append *a,
     size_t first = en->n_ids;
     int e;
 
-    if (parts->len % 4) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found %zu bytes of token ids, expected a multiple of 4", parts->len);
+    if (!request_whole_ids(s, r, parts->len))
         return 0;
-    }
     e = encode_ids(en, parts->s, parts->len / 4);
     encode_text_fini(parts);
     if (e < 0)
         return e;
-    for (size_t i = first; i < en->n_ids; i++) {
-        if (en->ids[i] < s->backend.model->n_vocab)
-            continue;
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, en->ids[i], s->backend.model->n_vocab },
-                     "token id %u is past the vocabulary of %u", en->ids[i],
-                     s->backend.model->n_vocab);
+    if (!request_known_ids(s, r, en->ids + first, en->n_ids - first))
         return 0;
-    }
     if (a->chat_after == CHAT_AT_START)
         a->chat_after = CHAT_AT_NEXT;
     return 0;

@@ -41,27 +41,15 @@ struct score {
 
 static int read_ids(struct sched *s, struct request *r, struct score *sc, struct encode_text *parts)
 {
-    uint32_t n_vocab = s->backend.model->n_vocab;
     int e;
 
-    if (parts->len % sizeof(uint32_t)) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found %zu bytes of token ids, expected a multiple of 4", parts->len);
+    if (!request_whole_ids(s, r, parts->len))
         return 0;
-    }
     e = encode_ids(&sc->encode, parts->s, parts->len / sizeof(uint32_t));
     encode_text_fini(parts);
-    if (e < 0)
-        return e;
-    for (size_t i = 0; i < sc->encode.n_ids; i++) {
-        if (sc->encode.ids[i] < n_vocab)
-            continue;
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, sc->encode.ids[i], n_vocab },
-                     "token id %u is past the vocabulary of %u", sc->encode.ids[i], n_vocab);
-        return 0;
-    }
-    return 0;
+    if (e == 0)
+        (void)request_known_ids(s, r, sc->encode.ids, sc->encode.n_ids);
+    return e;
 }
 
 static int read_policy(const struct sched *s, const struct wire_req *m, struct memory_policy *ret,

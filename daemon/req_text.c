@@ -111,20 +111,6 @@ struct detokenize {
     bool ended;
 };
 
-static int check_ids(struct sched *s, struct request *r, const struct detokenize *d)
-{
-    for (size_t i = 0; i < d->n; i++) {
-        if (d->ids[i] < vocab_size(s->backend.vocab))
-            continue;
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, d->ids[i], vocab_size(s->backend.vocab) },
-                     "token id %u is past the vocabulary of %u", d->ids[i],
-                     vocab_size(s->backend.vocab));
-        return 0;
-    }
-    return 0;
-}
-
 static void detokenize_undo(struct sched *s, struct request *r)
 {
     (void)s;
@@ -151,11 +137,8 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
         finish_text(s, r);
         return 0;
     }
-    if (parts->len % sizeof(uint32_t)) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found %zu bytes of token ids, expected a multiple of 4", parts->len);
+    if (!request_whole_ids(s, r, parts->len))
         return 0;
-    }
     d = calloc(1, sizeof(*d));
     r->state = d;
     if (!d)
@@ -165,7 +148,10 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
     *parts = (struct encode_text){ .s = NULL };
     d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->backend.token_max);
     d->text = malloc(d->cap_text);
-    return d->text ? check_ids(s, r, d) : -ENOMEM;
+    if (!d->text)
+        return -ENOMEM;
+    (void)request_known_ids(s, r, d->ids, d->n);
+    return 0;
 }
 
 /* Decodes until a chunk is full or all is decoded. */

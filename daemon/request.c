@@ -194,6 +194,29 @@ bool request_collect(struct sched *s, struct request *r, struct encode_text *par
     return r->phase == REQUEST_WORK;
 }
 
+bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes)
+{
+    if (n_bytes % sizeof(uint32_t) == 0)
+        return true;
+    request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                 "found %zu bytes of token ids, expected a multiple of 4", n_bytes);
+    return false;
+}
+
+bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n)
+{
+    uint32_t n_vocab = s->backend.model->n_vocab;
+
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < n_vocab)
+            continue;
+        request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, ids[i], n_vocab },
+                     "token id %u is past the vocabulary of %u", ids[i], n_vocab);
+        return false;
+    }
+    return true;
+}
+
 void request_drop(struct sched *s, struct request *r)
 {
     release_session(r);

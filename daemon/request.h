@@ -113,6 +113,11 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 bool request_collect(struct sched *s, struct request *r, struct encode_text *parts,
                      const uint8_t *bulk, uint64_t n);
 
+/* Whether bytes of token ids are whole ids, and whether ids are the vocabulary's. BAD_REQUEST is answered. False: it
+ * was. */
+bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes);
+bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n);
+
 /* Sends what is ready; the request is freed when its last reply is out. */
 void request_deliver(struct sched *s, struct request *r);
 

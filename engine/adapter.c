@@ -1,5 +1,6 @@
 #include "engine/adapter.h"
 
+#include "engine/digest.h"
 #include "engine/safetensors.h"
 #include "engine/tile.h"
 
@@ -10,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define ALIGN      64u
 #define NAME_BYTES 64 /* of a tensor, ours are shorter */
@@ -408,7 +408,6 @@ static int hash_file(const char *path, char ret_digest[33], struct why *why)
     XXH3_state_t *hash = XXH3_createState();
     uint8_t *buf = malloc(HASH_BYTES);
     int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
-    XXH128_canonical_t c;
     ssize_t n = 1;
 
     if (!hash || !buf)
@@ -424,11 +423,8 @@ static int hash_file(const char *path, char ret_digest[33], struct why *why)
         if (n > 0)
             (void)XXH3_128bits_update(hash, buf, (size_t)n);
     }
-    if (r == 0) {
-        XXH128_canonicalFromHash(&c, XXH3_128bits_digest(hash));
-        for (unsigned i = 0; i < sizeof(c.digest); i++)
-            (void)snprintf(ret_digest + 2 * (size_t)i, 3, "%02x", c.digest[i]);
-    }
+    if (r == 0)
+        digest_put(hash, ret_digest);
     if (fd >= 0)
         (void)close(fd);
     free(buf);

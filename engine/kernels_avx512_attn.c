@@ -1,5 +1,6 @@
-/* Attention over one segment, or several that are joined: keys go by in groups of four pages (64 keys), and each row keeps its
- * running maximum, sum and output, which are rescaled when a group raises the maximum.
+/* Attention over one segment, or several that are joined: keys go by in groups of four pages (64
+ * keys), and each row keeps its running maximum, sum and output, which are rescaled when a group raises
+ * the maximum.
  *
  * Groups begin at fixed keys and every chain of additions runs over keys in order, one element an
  * accumulator: a row's result does not depend on the rows beside it. A group in which a row sees

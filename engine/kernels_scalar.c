@@ -188,18 +188,26 @@ static bool sees_key(const struct kernels_attn *a, uint32_t row, uint32_t key)
     return key < a->first_visible + row / a->group * a->stride;
 }
 
+/* The row's q for a key: keys come in order, so that it is turned once a page, at the first of its keys. */
+static const float *turned_for(const struct kernels_attn *a, const float *q, uint32_t key,
+                               float *turned)
+{
+    if (!a->joined)
+        return q;
+    if (key % KERNELS_PAGE_TOKENS == 0) {
+        memcpy(turned, q, a->head_dim * sizeof(*q));
+        rope(turned, 1, a->head_dim, a->joined[key / KERNELS_PAGE_TOKENS].cs);
+    }
+    return turned;
+}
+
 static float score_key(const struct kernels_attn *a, enum kernels_kv kv, const float *q,
                        uint32_t key)
 {
     const uint8_t *page = a->pool + a->pages[key / KERNELS_PAGE_TOKENS] * a->page_bytes;
     uint32_t slot = key % KERNELS_PAGE_TOKENS;
-    float sum = 0, turned[KERNELS_HEAD_DIM_MAX];
+    float sum = 0;
 
-    if (a->joined) {
-        memcpy(turned, q, a->head_dim * sizeof(*q));
-        rope(turned, 1, a->head_dim, a->joined[key / KERNELS_PAGE_TOKENS].cs);
-        q = turned;
-    }
     for (uint32_t i = 0; i < a->head_dim; i++)
         sum += q[i] *
                tile_at(kv, page + a->k_off, a->head_dim, i * KERNELS_PAGE_TOKENS + slot, i, slot);
@@ -211,10 +219,11 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
 {
     const float *q = a->q + (size_t)row * a->head_dim;
     float *o = a->o + (size_t)row * a->head_dim, m = -INFINITY, l = 0;
+    float turned[KERNELS_HEAD_DIM_MAX];
 
     for (uint32_t j = 0; j < a->n_keys; j++)
         if (sees_key(a, row, j))
-            m = fmaxf(m, score_key(a, kv, q, j));
+            m = fmaxf(m, score_key(a, kv, turned_for(a, q, j, turned), j));
     for (uint32_t i = 0; i < a->head_dim; i++)
         o[i] = 0;
 
@@ -225,7 +234,7 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
 
         if (!sees_key(a, row, j))
             continue;
-        p = expf(score_key(a, kv, q, j) - m);
+        p = expf(score_key(a, kv, turned_for(a, q, j, turned), j) - m);
         l += p;
         for (uint32_t i = 0; i < a->head_dim; i++)
             o[i] += p * tile_at(kv, page + a->v_off, a->head_dim, slot * a->head_dim + i, i, slot);

@@ -1,5 +1,6 @@
 #include "engine/weights.h"
 
+#include "engine/digest.h"
 #include "engine/hparams.h"
 #include "engine/tile.h"
 
@@ -11,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define READ_BYTES  ((size_t)1 << 20) /* hashed while it is still in the cache */
 #define AHEAD_BYTES ((off_t)16 << 20) /* asked from the disk before it is needed */
@@ -452,15 +452,6 @@ static int read_item(struct pass *p, const struct weights_item *item, uint8_t *t
     return 0;
 }
 
-static void put_digest(const XXH3_state_t *hash, char ret[33])
-{
-    XXH128_canonical_t c;
-
-    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(hash));
-    for (size_t i = 0; i < sizeof(c.digest); i++)
-        (void)snprintf(ret + 2 * i, 3, "%02x", c.digest[i]);
-}
-
 int weights_read(struct weights *w, void *mem, struct workers *workers,
                  const struct model_progress *progress, char ret_digest[33])
 {
@@ -491,7 +482,7 @@ int weights_read(struct weights *w, void *mem, struct workers *workers,
     if (e == 0)
         e = pass_over(&p, NULL, p.all - p.pos);
     if (e == 0)
-        put_digest(p.hash, ret_digest);
+        digest_put(p.hash, ret_digest);
 out:
     free(p.scratch);
     (void)XXH3_freeState(p.hash);

@@ -1,6 +1,7 @@
 #include "train/corpus_file.h"
 #include "train/draw.h"
 
+#include "engine/digest.h"
 #include "engine/gguf.h"
 
 #include <assert.h>
@@ -56,7 +57,6 @@ int corpus_digest(const struct gguf *g, char ret[CORPUS_DIGEST_LEN], struct why 
     static const char *const numbers[] = { "tokenizer.ggml.eos_token_id",
                                            "tokenizer.ggml.bos_token_id" };
     XXH3_state_t *h = XXH3_createState();
-    XXH128_canonical_t sum;
     int r;
 
     if (!h)
@@ -74,13 +74,10 @@ int corpus_digest(const struct gguf *g, char ret[CORPUS_DIGEST_LEN], struct why 
     r = hash_strings(h, g, "tokenizer.ggml.tokens", why);
     if (r == 0)
         r = hash_strings(h, g, "tokenizer.ggml.merges", why);
-    XXH128_canonicalFromHash(&sum, XXH3_128bits_digest(h));
+    ret[0] = '\0';
+    if (r == 0)
+        digest_put(h, ret);
     (void)XXH3_freeState(h);
-    for (size_t i = 0; r == 0 && i < sizeof(sum.digest); i++) {
-        ret[2 * i] = "0123456789abcdef"[sum.digest[i] >> 4];
-        ret[2 * i + 1] = "0123456789abcdef"[sum.digest[i] & 15];
-    }
-    ret[CORPUS_DIGEST_LEN - 1] = '\0';
     return r;
 }
 

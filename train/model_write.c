@@ -1,5 +1,6 @@
 #include "train/model_write.h"
 
+#include "engine/digest.h"
 #include "engine/gguf.h"
 #include "engine/weights.h"
 
@@ -9,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define ALIGNMENT  32u /* of tensor data, where general.alignment does not say it */
 #define PAIRS_OFF  24u /* of the metadata: behind magic, version, two counts */
@@ -260,7 +260,6 @@ static int put_all(struct writer *w)
 
 static int write_as(struct writer *w, const char *beside, char ret_digest[33])
 {
-    XXH128_canonical_t c;
     int r;
 
     w->f = fopen(beside, "we");
@@ -276,9 +275,7 @@ static int write_as(struct writer *w, const char *beside, char ret_digest[33])
         unlink(beside);
         return r;
     }
-    XXH128_canonicalFromHash(&c, XXH3_128bits_digest(w->hash));
-    for (size_t i = 0; i < sizeof(c.digest); i++)
-        snprintf(ret_digest + 2 * i, 3, "%02x", c.digest[i]);
+    digest_put(w->hash, ret_digest);
     return 0;
 }
 

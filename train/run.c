@@ -148,10 +148,14 @@ static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     struct gists_shape shape = shape_of(c);
-    struct step_rule rule = { c->loss_lm,  c->loss_distill, c->distill_top,
-                              c->loss_tie, c->tie_gamma,    c->loss_ae,
-                              c->ae_share, c->seed,         NULL,
-                              NULL };
+    struct step_rule rule = { .lm = c->loss_lm,
+                              .distill = c->loss_distill,
+                              .distill_top = c->distill_top,
+                              .tie = c->loss_tie,
+                              .tie_gamma = c->tie_gamma,
+                              .ae = c->loss_ae,
+                              .ae_share = c->ae_share,
+                              .seed = c->seed };
     bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
     enum gemm_type type = bf16 ? GEMM_BF16 : GEMM_F32;
     int err = open_teacher(r, type, why);

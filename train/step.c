@@ -32,8 +32,14 @@ static struct layout_shape shape_of(const struct step *s, enum layout_kind kind,
 {
     const struct gists_shape *g = &s->gist->shape;
 
-    return (struct layout_shape){ kind,       g->method, g->mask,  s->n_tokens,
-                                  g->seg_len, ratio,     g->sinks, s->gist->b->d_embd != NULL };
+    return (struct layout_shape){ .kind = kind,
+                                  .method = g->method,
+                                  .mask = g->mask,
+                                  .n_tokens = s->n_tokens,
+                                  .seg_len = g->seg_len,
+                                  .ratio = ratio,
+                                  .sinks = g->sinks,
+                                  .base_trains = s->gist->b->d_embd != NULL };
 }
 
 static int make_layouts(struct step *s)
