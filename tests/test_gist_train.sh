@@ -66,6 +66,16 @@ assert sum(evals[-1]["nll"]) < sum(evals[-1]["untrained"]), "held-out loss did n
 END
 check 'the logs' python3 logs.py whole.jsonl parts.jsonl
 
+# --- what is measured before anything is trained is measured once ------------------------------
+measured() { run --steps 3 --heldout heldout.corpus --checkpoint once.ckpt --log once.jsonl "$@"; }
+code 'a first part with evaluations' 0 measured --minutes 0.0001
+sed -i 's/"full":[0-9.]*/"full":1.25/' once.jsonl
+code 'its rest' 0 measured
+check 'takes full attention from the log' [ "$(grep -c '"full":1.25,' once.jsonl)" -ge 2 ]
+check 'and has no line twice' [ "$(grep -c '"eval":0,' once.jsonl)" -eq 1 ]
+code 'the same of more documents' 0 measured --eval-docs 2 --eval-recall 1
+check 'measures anew' sh -c "! tail -n 1 once.jsonl | grep -q '"'"full":1.25,'"'"
+
 code 'another recipe' 1 run --out parts.safetensors --checkpoint parts.ckpt --lr 1e-4
 says 'another recipe'
 head -c 100000 parts.ckpt >cut.ckpt

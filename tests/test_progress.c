@@ -22,10 +22,21 @@ static unsigned count(const char *text, const char *what)
     return n;
 }
 
+/* What is in f, which is closed. free() it. */
+static char *take(FILE *f)
+{
+    size_t len = (size_t)ftell(f);
+    char *text = calloc(1, len + 1);
+
+    assert_non_null(text);
+    rewind(f);
+    assert_int_equal(fread(text, 1, len, f), len);
+    (void)fclose(f);
+    return text;
+}
+
 static char *run(bool tty, unsigned columns, double max)
 {
-    char *text = NULL;
-    size_t len;
     FILE *f = tmpfile();
     struct progress p;
 
@@ -40,12 +51,36 @@ static char *run(bool tty, unsigned columns, double max)
             progress_say(&p, "saved");
     }
     progress_end(&p);
-    len = (size_t)ftell(f);
-    text = calloc(1, len + 1);
-    rewind(f);
-    assert_int_equal(fread(text, 1, len, f), len);
-    (void)fclose(f);
-    return text;
+    return take(f);
+}
+
+static char *evaluate(bool tty)
+{
+    FILE *f = tmpfile();
+    struct progress p;
+
+    assert_non_null(f);
+    progress_start(&p, f, 0, 10, 0, 1000);
+    p.tty = tty;
+    for (int i = 0; i < 100; i++)
+        progress_beside(&p, "evaluation", i / 100.0, 1000 + i);
+    progress_say(&p, "held out");
+    progress_end(&p);
+    return take(f);
+}
+
+static void test_evaluation(void **state)
+{
+    char *text = evaluate(false);
+
+    (void)state;
+    assert_string_equal(text, "evaluation  30 %\nevaluation  60 %\nevaluation  90 %\nheld out\n");
+    free(text);
+    text = evaluate(true);
+    assert_int_equal(count(text, "\revaluation  "), 99); /* not at the start itself */
+    assert_int_equal(count(text, "\n"), 1);
+    assert_non_null(strstr(text, "\revaluation  99 %\033[K\r\033[Kheld out\n"));
+    free(text);
 }
 
 static void test_progress_file(void **state)
@@ -91,6 +126,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_progress_file),
         cmocka_unit_test(test_progress_tty),
+        cmocka_unit_test(test_evaluation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,6 +39,7 @@ static struct run_log_eval make_eval(uint64_t i)
     run_log_eval_init(&e);
     e.step = i;
     e.tokens = 2048 * i;
+    e.asked = 0xfedcba9876543210;
     e.full = 2.25;
     e.none = 2.625;
     e.n_ratios = 2;
@@ -88,10 +89,20 @@ static void test_round_trip(void **state)
         assert_true(isnan(s->ae) && isnan(s->seconds));
     }
     assert_true(d.evals[9].step == 100 && d.evals[9].full == 2.25 && d.evals[9].n_ratios == 2);
+    assert_true(d.evals[9].asked == make_eval(100).asked);
     assert_true(d.evals[9].ratios[1] == 32 && d.evals[9].nll[0] == make_eval(100).nll[0]);
     assert_true(isnan(d.evals[9].nll[1]) && d.evals[9].recalled[1] == 0.125);
     assert_true(isnan(d.evals[9].recalled[0]) && isnan(d.evals[9].rebuilt[0]));
     run_log_data_fini(&d);
+}
+
+static void append(const char *text)
+{
+    FILE *f = fopen(path, "a");
+
+    assert_non_null(f);
+    assert_true(fputs(text, f) >= 0);
+    assert_int_equal(fclose(f), 0);
 }
 
 /* A run that was killed after step 37, inside of a line, and goes on from its checkpoint of 30, is
@@ -112,17 +123,13 @@ static void test_resume(void **state)
     again = file_read(path, &again_len);
     assert_int_equal(again_len, whole_len);
     assert_memory_equal(again, whole, whole_len);
+    free(again);
+    append("{\"eval\":0,\"full\":1}\n"); /* of a run that begins, even that goes */
+    write_log(0, 1, 50);
+    again = file_read(path, &again_len);
+    assert_int_equal(again_len, whole_len);
     free(whole);
     free(again);
-}
-
-static void append(const char *text)
-{
-    FILE *f = fopen(path, "a");
-
-    assert_non_null(f);
-    assert_true(fputs(text, f) >= 0);
-    assert_int_equal(fclose(f), 0);
 }
 
 static void test_broken(void **state)

@@ -11,8 +11,12 @@ static const uint32_t *document(const struct eval *e, uint32_t d)
     return e->ids + (size_t)d * e->n_tokens;
 }
 
-static int stopped(const struct eval *e)
+/* Before each sequence. */
+static int next(struct eval *e)
 {
+    if (e->tell)
+        e->tell(e->arg, e->n_done, e->n_to_do);
+    e->n_done++;
     return e->stop && *e->stop ? -ECANCELED : 0;
 }
 
@@ -24,7 +28,7 @@ static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     uint64_t n = 0;
 
     for (uint32_t d = 0; d < e->n_docs; d++) {
-        int r = stopped(e);
+        int r = next(e);
 
         if (r == 0)
             r = step_score(e->step, kind, ratio, document(e, d), e->seg_len, e->logp);
@@ -45,7 +49,7 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
 
     for (uint32_t d = 0; d < e->n_docs; d++)
         for (uint32_t at = e->seg_len; at + e->seg_len <= e->n_tokens; at += e->seg_len) {
-            int r = stopped(e);
+            int r = next(e);
 
             memcpy(e->mixed, document(e, d), e->n_tokens * sizeof(*e->mixed));
             memcpy(e->mixed, document(e, (d + 1) % e->n_docs), at * sizeof(*e->mixed));
@@ -72,7 +76,7 @@ static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
     for (uint32_t d = 0; d < e->n_recall; d++) {
         size_t at = (size_t)d * e->n_tokens;
         struct step_recalled one;
-        int r = stopped(e);
+        int r = next(e);
 
         if (r == 0)
             r = step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at,
@@ -96,10 +100,12 @@ static int rebuilt(struct eval *e, uint32_t ratio, double *ret)
 
     for (uint32_t d = 0; d < e->n_docs; d++) {
         double share;
-        int r = step_rebuild(e->step, ratio, document(e, d), &share);
+        int r = next(e);
 
+        if (r == 0)
+            r = step_rebuild(e->step, ratio, document(e, d), &share);
         if (r < 0)
-            return r == -ENOTSUP ? 0 : r;
+            return r;
         sum += share;
     }
     *ret = sum / e->n_docs;
@@ -162,8 +168,11 @@ static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
 static int baselines(struct eval *e)
 {
     struct run_log_eval *v = &e->last;
-    int r = mean_nll(e, LAYOUT_FULL, 0, &v->full);
+    int r;
 
+    e->n_done = 0;
+    e->n_to_do = (2 + e->n_ratios) * e->n_docs + 2 * e->n_recall;
+    r = mean_nll(e, LAYOUT_FULL, 0, &v->full);
     if (r == 0)
         r = mean_nll(e, LAYOUT_NONE, 0, &v->none);
     if (r == 0)
@@ -175,11 +184,23 @@ static int baselines(struct eval *e)
     return r;
 }
 
-int eval_open(struct eval *e, struct why *why)
+static void copy_baselines(struct run_log_eval *v, const struct run_log_eval *known)
+{
+    v->full = known->full;
+    v->none = known->none;
+    v->recalled_full = known->recalled_full;
+    v->recalled_none = known->recalled_none;
+    v->recalled_tokens_full = known->recalled_tokens_full;
+    v->recalled_tokens_none = known->recalled_tokens_none;
+    memcpy(v->untrained, known->untrained, sizeof(v->untrained));
+}
+
+int eval_open(struct eval *e, const struct run_log_eval *known, struct why *why)
 {
     int r;
 
     run_log_eval_init(&e->last);
+    e->last.asked = e->asked;
     e->last.n_ratios = e->n_ratios;
     memcpy(e->last.ratios, e->ratios, e->n_ratios * sizeof(*e->ratios));
     e->ids = malloc((size_t)e->n_docs * e->n_tokens * sizeof(*e->ids));
@@ -194,6 +215,10 @@ int eval_open(struct eval *e, struct why *why)
     if (e->n_docs == 0)
         return why_set(why, -EINVAL, "no held-out document has the %u tokens of a sequence",
                        e->n_tokens);
+    if (known) {
+        copy_baselines(&e->last, known);
+        return 0;
+    }
     r = baselines(e);
     if (r == -ECANCELED)
         return why_set(why, r, "interrupted before the first step");
@@ -214,16 +239,22 @@ void eval_close(struct eval *e)
 
 int eval_run(struct eval *e, bool thorough)
 {
+    uint32_t n_each = e->n_docs * (1 + e->rebuilds) + e->n_recall;
     int r = 0;
 
+    thorough = thorough && e->n_docs > 1;
+    if (thorough)
+        n_each += e->n_docs * (e->n_tokens / e->seg_len - 1);
+    e->n_done = 0;
+    e->n_to_do = e->n_ratios * n_each;
     for (uint32_t i = 0; r == 0 && i < e->n_ratios; i++) {
         r = mean_nll(e, LAYOUT_GISTS, e->ratios[i], &e->last.nll[i]);
         if (r == 0)
             r = recalled(e, LAYOUT_GISTS, e->ratios[i], &e->last.recalled[i],
                          &e->last.recalled_tokens[i]);
-        if (r == 0)
+        if (r == 0 && e->rebuilds)
             r = rebuilt(e, e->ratios[i], &e->last.rebuilt[i]);
-        if (r == 0 && thorough && e->n_docs > 1)
+        if (r == 0 && thorough)
             r = other_nll(e, e->ratios[i], &e->last.other[i]);
     }
     return r;

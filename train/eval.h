@@ -29,18 +29,25 @@ struct eval {
     uint32_t n_tokens, seg_len;              /* of a sequence */
     const uint32_t *ratios;
     uint32_t n_ratios;
+    bool rebuilds;                           /* step has a decoder of snippets */
     const volatile sig_atomic_t *stop;       /* asked between sequences; NULL: nobody */
+    /* Told between sequences how many of how many are behind; NULL: nobody. */
+    void (*tell)(void *arg, uint32_t done, uint32_t n);
+    void *arg;
+    uint64_t asked;                          /* a digest of all that full, none and untrained follow from */
     /* its own */
     uint32_t *ids;                           /* (n_docs, n_tokens) */
     uint32_t *recall_ids;                    /* (n_recall, n_tokens), behind the end eos */
     uint8_t *recall_carries;
     uint32_t *mixed;                         /* (n_tokens) */
     float *logp;
+    uint32_t n_done, n_to_do;
     struct run_log_eval last;                /* full, none and untrained from eval_open on */
 };
 
-/* The gists of step have to be the untrained ones. */
-int eval_open(struct eval *e, struct why *why);
+/* known: an evaluation of before that asked the same; NULL: there is none, full, none and untrained are computed, and the gists
+ * of step have to be the untrained ones. */
+int eval_open(struct eval *e, const struct run_log_eval *known, struct why *why);
 void eval_close(struct eval *e);
 
 /* Into last. thorough: with the control, which takes as long as everything else. */

@@ -81,6 +81,23 @@ static void draw(struct progress *p)
     (void)fflush(p->out);
 }
 
+static bool too_soon(struct progress *p, double now)
+{
+    if (now - p->shown < (p->tty ? TTY_EVERY_S : FILE_EVERY_S))
+        return true;
+    p->shown = now;
+    return false;
+}
+
+void progress_beside(struct progress *p, const char *what, double share, double now)
+{
+    if (too_soon(p, now))
+        return;
+    (void)fprintf(p->out, p->tty ? "\r%s  %.0f %%\033[K" : "%s  %.0f %%\n", what, 100 * share);
+    p->drawn = p->tty;
+    (void)fflush(p->out);
+}
+
 void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double loss, double lr,
                    double now)
 {
@@ -93,10 +110,8 @@ void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double lo
     p->before = now;
     p->step = step;
     p->lr = lr;
-    if (now - p->shown < (p->tty ? TTY_EVERY_S : FILE_EVERY_S) && step < p->steps)
-        return;
-    p->shown = now;
-    draw(p);
+    if (!too_soon(p, now) || step == p->steps)
+        draw(p);
 }
 
 void progress_say(struct progress *p, const char *line)

@@ -33,6 +33,8 @@ void progress_start(struct progress *p, FILE *out, uint64_t done, uint64_t steps
 /* After a step: how many tokens it read. */
 void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double loss, double lr,
                    double now);
+/* What takes long beside the steps, and which share of it is done; shown no more often than they are. */
+void progress_beside(struct progress *p, const char *what, double share, double now);
 /* A line of its own: an evaluation, a checkpoint. */
 void progress_say(struct progress *p, const char *line);
 void progress_end(struct progress *p);

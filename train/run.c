@@ -179,13 +179,66 @@ static int open_net(struct run *r, struct why *why)
     return err < 0 ? why_set(why, err, "the network could not be made: %s", strerror(-err)) : 0;
 }
 
+/* What evaluations give before anything is trained follows from these. */
+static uint64_t eval_key(const struct run *r)
+{
+    const struct recipe *c = r->recipe;
+    struct corpus_info info;
+    char text[512];
+    int n;
+
+    corpus_info(r->eval.corpus, &info);
+    n = snprintf(text, sizeof(text), "%s %016llx %u %u %u %u %u %d %d %d", r->model->digest,
+                 (unsigned long long)info.hash, c->eval_docs, c->eval_recall, c->sequence,
+                 c->segment, c->sinks, (int)c->method, (int)c->mask, (int)r->base.type);
+    for (uint32_t i = 0; i < c->ratios.n; i++)
+        n += snprintf(text + n, sizeof(text) - (size_t)n, " %u", c->ratios.v[i]);
+    return XXH3_64bits(text, (size_t)n);
+}
+
+static bool goes_on(const struct run *r)
+{
+    return r->recipe->checkpoint[0] && access(r->recipe->checkpoint, F_OK) == 0;
+}
+
+/* A run that goes on has measured that once: its log's last line about it. */
+static bool find_known(const struct run *r, struct run_log_eval *ret)
+{
+    struct run_log_data d;
+    struct why ignored;
+    bool found = false;
+
+    if (!goes_on(r) || !r->recipe->log[0] || run_log_read(r->recipe->log, &d, &ignored) < 0)
+        return false;
+    for (size_t i = 0; i < d.n_evals; i++)
+        if (d.evals[i].asked == r->eval.asked) {
+            *ret = d.evals[i];
+            found = true;
+        }
+    run_log_data_fini(&d);
+    return found;
+}
+
+static void tell_eval(void *arg, uint32_t done, uint32_t n)
+{
+    struct run *r = arg;
+
+    progress_beside(&r->progress, "evaluation", (double)done / n, now());
+}
+
 /* The first process alone evaluates, while gists are still untrained. */
 static int open_eval(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
+    struct run_log_eval known;
 
+    progress_start(&r->progress, stderr, 0, c->steps, 0, now());
     if (!r->eval.corpus)
         return 0;
+    r->eval.asked = eval_key(r);
+    r->eval.tell = tell_eval;
+    r->eval.arg = r;
+    r->eval.rebuilds = c->loss_ae > 0;
     r->eval.step = r->step;
     r->eval.n_docs = c->eval_docs;
     r->eval.n_recall = c->eval_recall;
@@ -194,7 +247,7 @@ static int open_eval(struct run *r, struct why *why)
     r->eval.n_ratios = c->ratios.n;
     r->eval.ratios = c->ratios.v;
     r->eval.stop = r->stop;
-    return eval_open(&r->eval, why);
+    return eval_open(&r->eval, find_known(r, &known) ? &known : NULL, why);
 }
 
 /* After parameters changed. */
@@ -211,7 +264,7 @@ static int open_start(struct run *r, struct why *why)
 
     if (err < 0)
         return err;
-    if (c->checkpoint[0] && access(c->checkpoint, F_OK) == 0)
+    if (goes_on(r))
         err = optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
     else if (c->init[0])
         err = gists_load(&r->gist, c->init, why);

@@ -122,13 +122,15 @@ static bool read_step(struct json_object *o, struct run_log_step *ret)
 
 static bool read_eval(struct json_object *o, struct run_log_eval *ret)
 {
-    struct json_object *list;
+    struct json_object *list, *asked;
     size_t n;
 
     run_log_eval_init(ret);
     if (!get_count(o, "eval", &ret->step))
         return false;
     (void)get_count(o, "tokens", &ret->tokens);
+    if (json_object_object_get_ex(o, "asked", &asked))
+        ret->asked = strtoull(json_object_get_string(asked), NULL, 16);
     for (size_t i = 0; i < N_OF(eval_fields); i++)
         get_number(o, eval_fields[i].name, at(ret, &eval_fields[i]));
     list = get_list(o, "ratios", &n);
@@ -197,7 +199,7 @@ static int add_line(struct run_log_data *d, const struct line *line)
     return 0;
 }
 
-/* Lines up to one of a step after `last`; *ret_end is where that begins, or the file's end. */
+/* Lines up to one of a step after `last`, none if that is 0; *ret_end is where the rest begins, or the file's end. */
 static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_data *ret,
                      long *ret_end, struct why *why)
 {
@@ -215,7 +217,7 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
         if (!read_line(text, &line))
             r = why_set(why, -EINVAL, "%s:%u: found \"%.60s\", expected a line of a training log",
                         path, number, text);
-        else if ((line.is_eval ? line.eval.step : line.step.step) > last)
+        else if (last == 0 || (line.is_eval ? line.eval.step : line.step.step) > last)
             break;
         else if (ret && add_line(ret, &line) < 0)
             r = why_set(why, -ENOMEM, "%s: no memory", path);
@@ -398,6 +400,8 @@ int run_log_eval(struct run_log *l, const struct run_log_eval *e)
         return -ENOMEM;
     (void)fprintf(f, "{\"eval\":%llu,\"tokens\":%llu", (unsigned long long)e->step,
                   (unsigned long long)e->tokens);
+    if (e->asked)
+        (void)fprintf(f, ",\"asked\":\"%016llx\"", (unsigned long long)e->asked);
     for (size_t i = 0; i < N_OF(eval_fields); i++)
         put_field(f, e, &eval_fields[i]);
     (void)fputs(",\"ratios\":[", f);
