@@ -79,8 +79,7 @@ static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, doubl
         int r = next(e);
 
         if (r == 0)
-            r = step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at,
-                            &one);
+            r = step_recall(e->step, kind, ratio, e->recall_ids + at, e->recall_carries + at, &one);
         if (r < 0)
             return r;
         n_tasks += one.n > 0 && one.n_right == one.n;
