@@ -3,9 +3,9 @@
 
     bench/gap.py [--ratios 4,8,16] [--methods select,fine-kv] [--adapter NAME]... FILE...
 
-Asks the daemon that GISTD_SOCKET names. Texts are read in windows of 4 segments of 512 tokens, up to
---windows of each file, from its start; segments 2 to 4 are scored, what came before in the window is there as
-the compressor keeps it. A row's share is that of the gap between remembering nothing (--compressor none) and
+Asks the daemon that GISTD_SOCKET names. Texts are read in windows of --segments segments of 512 tokens, up to
+--windows of each file, from its start; all segments but the first are scored, what came before in the window is
+there as the compressor keeps it. A row's share is that of the gap between remembering nothing (--compressor none) and
 full attention which it closes. An adapter's row has the method that it was made for; adapters are
 loaded by the daemon (gistd --adapter).
 
@@ -21,8 +21,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SEGMENT, SEGMENTS = 512, 4
-WINDOW = SEGMENT * SEGMENTS
+SEGMENT = 512
 # More than text of any language that the tokenizer knows has.
 BYTES_PER_TOKEN = 8
 MARGIN = 16
@@ -37,11 +36,19 @@ def options():
     p.add_argument("--adapter", action="append", default=[], metavar="NAME",
                    help="of those that the daemon has loaded; again for more")
     p.add_argument("--windows", type=int, default=4, help="of each file, at most (%(default)s)")
+    p.add_argument("--segments", type=int, default=4, help="of a window (%(default)s)")
     p.add_argument("--skip", type=int, default=0, help="bytes of each file to leave out first (%(default)s)")
     p.add_argument("--gistctl", default=os.path.join(ROOT, "build/release/gistctl"))
     p.add_argument("--json", action="store_true", help="one object a row instead of a table")
     p.add_argument("files", nargs="+", metavar="FILE")
-    return p.parse_args()
+    o = p.parse_args()
+    if o.segments < 2:
+        p.error(f"--segments: found {o.segments}, expected 2 or more: the first is not scored")
+    return o
+
+
+def window(o):
+    return SEGMENT * o.segments
 
 
 def gistctl(o, *args, stdin=None):
@@ -55,22 +62,23 @@ def cut(o, path, ret_path):
     """Its windows as a text of their own, with a few tokens more: the last of a text may be cut otherwise."""
     with open(path, "rb") as f:
         f.seek(o.skip)
-        text = f.read(o.windows * WINDOW * BYTES_PER_TOKEN).decode("utf-8", "ignore").encode()
+        text = f.read(o.windows * window(o) * BYTES_PER_TOKEN).decode("utf-8", "ignore").encode()
     ids = gistctl(o, "tokenize", stdin=text).split()
-    n_windows = min(o.windows, len(ids) // WINDOW)
+    n_windows = min(o.windows, len(ids) // window(o))
     if n_windows == 0:
-        raise SystemExit(f"bench/gap.py: {path} has no window of {WINDOW} tokens to score")
+        raise SystemExit(f"bench/gap.py: {path} has no window of {window(o)} tokens to score")
     with open(ret_path, "wb") as f:
-        f.write(gistctl(o, "detokenize", stdin=b" ".join(ids[:n_windows * WINDOW + MARGIN])))
+        f.write(gistctl(o, "detokenize", stdin=b" ".join(ids[:n_windows * window(o) + MARGIN])))
     return n_windows
 
 
 def window_nlls(o, path, n_windows, memory):
-    """The mean over segments 2 to 4 of each window."""
-    scored = gistctl(o, "score", *memory, "--segment", str(SEGMENT), "--window", str(WINDOW), path, "--json")
+    """The mean over what is scored of each window."""
+    size = window(o)
+    scored = gistctl(o, "score", *memory, "--segment", str(SEGMENT), "--window", str(size), path, "--json")
     logprobs = json.loads(scored)["logprobs"]
-    starts = range(0, n_windows * WINDOW, WINDOW)
-    return [-statistics.fmean(logprobs[at + SEGMENT:at + WINDOW]) for at in starts]
+    starts = range(0, n_windows * size, size)
+    return [-statistics.fmean(logprobs[at + SEGMENT:at + size]) for at in starts]
 
 
 def rows_of(o):
@@ -108,8 +116,8 @@ def print_row(o, row, nlls, ends):
 
 def print_head(o, n_windows):
     if not o.json:
-        print(f"{len(o.files)} files, {n_windows} windows of {SEGMENTS} segments of {SEGMENT} tokens, "
-              f"segments 2 to {SEGMENTS} scored.\n\n"
+        print(f"{len(o.files)} files, {n_windows} windows of {o.segments} segments of {SEGMENT} tokens, "
+              f"segments 2 to {o.segments} scored.\n\n"
               "| memory of earlier segments | ratio | nll | of the gap | lowest to highest file |\n"
               "|---|---|---|---|---|", flush=True)
 
