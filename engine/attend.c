@@ -41,7 +41,7 @@ struct attend {
     float *part_m, *part_l, *part_o; /* (PARTIALS), (PARTIALS), (PARTIALS, hd) */
     float *floats;                   /* all of the above */
     size_t n_floats;
-    uint32_t *part_first; /* (PARTIALS) see cut */
+    uint32_t *part_first;     /* (PARTIALS) see cut */
     _Atomic uint32_t *n_left; /* (ROUND_PIECES, n_head_kv) stretches of split pieces to do */
 };
 
@@ -463,7 +463,8 @@ static void cut_round(struct round *r, uint32_t n_left)
         uint32_t n_rows = p->n * a->n_head; /* of a stretch */
 
         *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
-        if (p->segment > 0 && p->n <= SPLIT_TOKENS && !p->weights && !p->self_k) {
+        if (p->segment > 0 && p->n <= SPLIT_TOKENS && p->n <= a->block_tokens && !p->weights &&
+            !p->self_k) {
             c->n_cols = list_stretches(p, (PARTIALS - n_part) / n_rows, a->part_first + n_part);
             if (c->n_cols == 0 && n_part > 0)
                 break; /* the next round has room */

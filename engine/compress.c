@@ -55,6 +55,11 @@ static bool is_coarse(const struct compress_spec *c)
     return c->method == COMPRESS_COARSE_KV || c->method == COMPRESS_COARSE_REC;
 }
 
+static bool keeps_no_gists(const struct compress_spec *c)
+{
+    return c->method == COMPRESS_FULL || c->method == COMPRESS_NONE;
+}
+
 static bool is_select(const struct compress_spec *c)
 {
     return c->method == COMPRESS_SELECT || c->method == COMPRESS_SELECT_REREAD;
@@ -80,7 +85,7 @@ enum compress_method compress_method_of(const struct adapter *a)
                                              : COMPRESS_FINE_KV;
 }
 
-static int check_adapter(const struct compress_spec *c, struct why *why)
+static int check_adapter(const struct compress_spec *c, uint32_t seg_len, struct why *why)
 {
     if (!c->adapter && is_coarse(c))
         return why_set(why, -EINVAL, "%s wants an adapter that makes its gists", names[c->method]);
@@ -90,13 +95,21 @@ static int check_adapter(const struct compress_spec *c, struct why *why)
     if (compress_gist_every(c) && c->sinks > c->ratio)
         return why_set(why, -EINVAL, "found %u sinks, allowed before the first gist are up to %u",
                        c->sinks, c->ratio);
+    /* Offsets inside a segment are turned by one table's rows. */
+    if (compress_gist_every(c) && seg_len + seg_len / c->ratio > ROTARY_FINE)
+        return why_set(why, -EINVAL,
+                       "found segments of %u tokens and %u gists among them, allowed are up to "
+                       "%u in all",
+                       seg_len, seg_len / c->ratio, ROTARY_FINE);
     return 0;
 }
 
 int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
 {
-    if (c->method == COMPRESS_FULL || c->method == COMPRESS_NONE)
-        return 0;
+    if (keeps_no_gists(c))
+        return c->adapter ? why_set(why, -EINVAL, "adapter \"%s\" makes gists, %s keeps none",
+                                    c->adapter->name, names[c->method])
+                          : 0;
     if (c->ratio < COMPRESS_RATIO_MIN || c->ratio > COMPRESS_RATIO_MAX || seg_len % c->ratio)
         return why_set(why, -EINVAL,
                        "found ratio %u, allowed are %u to %u that divide segments of %u tokens",
@@ -104,7 +117,7 @@ int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *
     if (c->sinks > COMPRESS_SINKS_MAX)
         return why_set(why, -EINVAL, "found %u sinks, allowed are up to %u", c->sinks,
                        COMPRESS_SINKS_MAX);
-    return check_adapter(c, why);
+    return check_adapter(c, seg_len, why);
 }
 
 static uint32_t n_sinks(const struct compress_spec *c, uint32_t segment)
@@ -150,7 +163,7 @@ uint32_t compress_max_thinned(const struct compress_spec *c)
 {
     uint32_t n = 0;
 
-    if (c->method == COMPRESS_FULL || c->method == COMPRESS_NONE)
+    if (keeps_no_gists(c))
         return 0;
     while (c->ratio << (n + 1) <= COMPRESS_RATIO_MAX)
         n++;
@@ -175,7 +188,9 @@ uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint
 
 uint32_t compress_n_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
-    return c->adapter && !compress_gist_every(c) ? snippets(c, seg_len, segment) : 0;
+    if (!c->adapter || keeps_no_gists(c) || compress_gist_every(c))
+        return 0;
+    return snippets(c, seg_len, segment);
 }
 
 /* --- which keys stay -------------------------------------------------------------------------- */

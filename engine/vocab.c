@@ -622,22 +622,34 @@ static size_t last_parting(const struct vocab_encoder *e, size_t from)
     return from;
 }
 
+/* The first place up to limit, or behind the character there, where plain text ends: a special token, or what is not UTF-8. */
+static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
+{
+    size_t len;
+
+    for (; at < limit; at += len)
+        if (match_special(e->v, e->text + at, e->len - at) != VOCAB_NONE ||
+            utf8_check(e->text + at, e->len - at, &len) != UTF8_OK)
+            break;
+    return at;
+}
+
 /* Looks at more of the text. The window doubles while it holds no sure pre-token, so that a line
  * without end is gone over twice in all and not once for each window. */
 static void scan_plain(struct vocab_encoder *e)
 {
-    size_t at = e->scanned, limit, stop, len;
+    size_t at = e->scanned, limit, len;
 
     limit = e->len - at < e->window ? e->len : at + e->window;
-    stop = limit;
-    if (e->parse_special)
-        for (stop = at; stop < limit; stop++)
-            if (match_special(e->v, e->text + stop, e->len - stop) != VOCAB_NONE)
-                break;
-    at += utf8_span(e->text + at, stop - at);
-    /* A character that goes on behind the window is taken whole. */
-    if (at < stop && utf8_check(e->text + at, e->len - at, &len) == UTF8_OK && at + len > limit)
-        at += len;
+    if (e->parse_special) {
+        at = plain_end(e, at, limit);
+    } else {
+        at += utf8_span(e->text + at, limit - at);
+        /* A character that goes on behind the window is taken whole. */
+        if (at < limit && utf8_check(e->text + at, e->len - at, &len) == UTF8_OK &&
+            at + len > limit)
+            at += len;
+    }
     e->ended = at < limit || at == e->len;
     e->scanned = at;
     e->sure = e->ended ? at : last_parting(e, e->sure);
@@ -668,6 +680,21 @@ static void give_id(struct vocab_encoder *e, uint32_t id, size_t len)
     e->pos += len;
 }
 
+/* The byte at pos, and those behind it that have no token either. */
+static void drop_bytes(struct vocab_encoder *e)
+{
+    const struct vocab *v = e->v;
+    size_t len;
+
+    do {
+        e->lost++;
+        e->pos++;
+    } while (
+        e->pos < e->len && v->byte_id[e->text[e->pos]] == VOCAB_NONE &&
+        utf8_check(e->text + e->pos, e->len - e->pos, &len) != UTF8_OK &&
+        (!e->parse_special || match_special(v, e->text + e->pos, e->len - e->pos) == VOCAB_NONE));
+}
+
 /* What stands where plain text ended: a special token, or a byte that is not UTF-8. */
 static void encode_break(struct vocab_encoder *e)
 {
@@ -681,8 +708,7 @@ static void encode_break(struct vocab_encoder *e)
     else if (v->byte_id[e->text[e->pos]] != VOCAB_NONE)
         give_id(e, v->byte_id[e->text[e->pos]], 1);
     else {
-        e->lost++;
-        e->pos++;
+        drop_bytes(e);
     }
     e->word_end = e->sure = e->scanned = e->pos;
     e->window = SCAN_WINDOW;

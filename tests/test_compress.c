@@ -217,6 +217,9 @@ static void rewind_and_read_again(void **state)
 
 static void refuses_bad_specs(void **state)
 {
+    static const struct adapter among = { .name = "among",
+                                          .method = ADAPTER_FINE_KV,
+                                          .mask = ADAPTER_IN_SEGMENT };
     struct why why = { "" };
 
     (void)state;
@@ -234,6 +237,17 @@ static void refuses_bad_specs(void **state)
         -EINVAL);
     assert_int_equal(
         compress_check(&(struct compress_spec){ COMPRESS_NONE, 0, 0, NULL }, 512, NULL), 0);
+    why.text[0] = '\0';
+    assert_int_equal(
+        compress_check(&(struct compress_spec){ COMPRESS_NONE, 8, 0, &among }, 512, &why), -EINVAL);
+    assert_non_null(strstr(why.text, "adapter \"among\" makes gists, none keeps none"));
+    why.text[0] = '\0';
+    assert_int_equal(
+        compress_check(&(struct compress_spec){ COMPRESS_FINE_KV, 8, 4, &among }, 8192, &why),
+        -EINVAL);
+    assert_non_null(strstr(why.text, "found segments of 8192 tokens and 1024 gists among them"));
+    assert_int_equal(
+        compress_check(&(struct compress_spec){ COMPRESS_FINE_KV, 8, 4, &among }, 4096, NULL), 0);
 }
 
 int main(void)

@@ -434,6 +434,37 @@ static void missing_bytes_are_counted(void **state)
     gguf_build_free(b);
 }
 
+/* Special tokens are looked for once at every place, whatever stands between them. */
+static void special_among_bad_bytes(void **state)
+{
+    static const char *const specials[] = { "<x>" };
+    struct gguf_build *b = small(abc, 7, specials, 1, 3, abc_merges, 2);
+    const size_t len = 8u << 20;
+    uint8_t *text = malloc(len);
+    struct vocab *v;
+    size_t n, lost;
+    uint32_t *ids;
+
+    (void)state;
+    assert_non_null(text);
+    assert_int_equal(open_built(b, &v, NULL), 0);
+    EXPECT(v,
+           "\xff\xff<x>\xff"
+           "abc\xff<x><x>\xe4\xb8",
+           true, 7, 3, 2, 7, 7);
+    EXPECT(v, "\xff<x>", false, 6);
+    memset(text, 0xff, len);
+    memcpy(text + len - 3, "<x>", 3);
+    ids = encode(v, text, len, true, 1024, &n, &lost);
+    assert_int_equal(n, 1);
+    assert_int_equal(ids[0], 7);
+    assert_int_equal(lost, len - 3);
+    free(ids);
+    free(text);
+    vocab_close(v);
+    gguf_build_free(b);
+}
+
 /* --- what the file says ----------------------------------------------------------------------- */
 
 static void ids_of_the_file(void **state)
@@ -597,6 +628,7 @@ int main(void)
         cmocka_unit_test(longest_special_wins),
         cmocka_unit_test(whole_words),
         cmocka_unit_test(missing_bytes_are_counted),
+        cmocka_unit_test(special_among_bad_bytes),
         cmocka_unit_test(ids_of_the_file),
         cmocka_unit_test(kinds_we_do_not_have),
         cmocka_unit_test(files_that_lie),
