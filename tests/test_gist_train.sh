@@ -71,7 +71,7 @@ measured() { run --steps 3 --heldout heldout.corpus --checkpoint once.ckpt --log
 code 'a first part with evaluations' 0 measured --minutes 0.0001
 sed -i 's/"full":[0-9.]*/"full":1.25/' once.jsonl
 code 'its rest' 0 measured
-check 'takes full attention from the log' [ "$(grep -c '"full":1.25,' once.jsonl)" -ge 2 ]
+check 'takes full attention from the log' [ "$(grep -c '"full":1.25,' once.jsonl)" -ge 3 ]
 check 'and has no line twice' [ "$(grep -c '"eval":0,' once.jsonl)" -eq 1 ]
 code 'the same of more documents' 0 measured --eval-docs 2 --eval-recall 1
 check 'measures anew' sh -c "! tail -n 1 once.jsonl | grep -q '"'"full":1.25,'"'"
@@ -87,6 +87,23 @@ says 'cut.corpus'
 code 'an unknown option' 2 run --bogus 1
 says 'bogus'
 code 'a ratio that does not divide' 2 run --ratios 7
+code 'a rank above the width' 1 run --rank 1000
+says 'option rank: found 1000, allowed is up to the model'"'"'s width, which is 576'
+
+# --- what can't be written ---------------------------------------------------------------------
+code 'no folder for the adapter' 1 run --out none/x.safetensors --log none.jsonl
+says 'be written: none/x.safetensors'
+check 'is found before the first step' [ ! -e none.jsonl ]
+cp whole.safetensors kept.safetensors
+code 'one file twice' 1 run --out kept.safetensors --checkpoint ./kept.safetensors
+says 'out and checkpoint are one file'
+code 'onto what it begins with' 1 run --init kept.safetensors --out kept.safetensors
+says 'out and init are one file'
+check 'and nothing is lost' cmp whole.safetensors kept.safetensors
+mkdir room.ckpt.part
+code 'no room for the checkpoint' 1 run --steps 1 --out room.safetensors --checkpoint room.ckpt
+says 'room.ckpt: the checkpoint could not be written'
+check 'the adapter is written' [ -s room.safetensors ]
 
 # --- more projections --------------------------------------------------------------------------
 code 'gists with all matrices' 0 run --projections all --steps 4 --batch 1 --heldout heldout.corpus --out all.safetensors --log all.jsonl
@@ -136,6 +153,17 @@ one, two = ([json.loads(x)["loss"] for x in open(f) if '"step"' in x] for f in s
 assert len(one) == len(two) == 8 and all(abs(a - b) < 1e-3 for a, b in zip(one, two)), (one, two)
 END
     check 'two processes train what one does' python3 two.py whole.jsonl two.jsonl
+
+    # Of two machines one has the checkpoint.
+    two() { mpirun $root --oversubscribe -n 1 "$@" --checkpoint mine.ckpt : -n 1 "$@" --checkpoint none.ckpt; }
+    code 'a first part' 0 two "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus --threads 1 \
+        --log shared.jsonl --minutes 0.0001
+    code 'goes on by the first one' 0 two "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus --threads 1 \
+        --log shared.jsonl
+    check 'and is the same run' python3 two.py two.jsonl shared.jsonl
+    code 'different corpora' 1 mpirun $root --oversubscribe -n 1 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" \
+        --corpus train.corpus --threads 1 : -n 1 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus heldout.corpus --threads 1
+    says 'process 1 has another recipe, model or corpus'
 
     mpirun $root --oversubscribe -n 2 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus \
         --steps 10000 --log long.jsonl --checkpoint long.ckpt --threads 1 >long.out 2>&1 &

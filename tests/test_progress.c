@@ -3,6 +3,7 @@
 
 #include "train/progress.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -46,7 +47,7 @@ static char *run(bool tty, unsigned columns, double max)
     p.tty = tty;
     p.columns = columns;
     for (uint64_t i = 1; i <= 100; i++) {
-        progress_step(&p, 10 + i, 2048, 3, 1e-3, 1000 + 2.0 * (double)i);
+        progress_step(&p, 10 + i, 2048, i % 7 ? 3 : NAN, 1e-3, 1000 + 2.0 * (double)i);
         if (i == 50)
             progress_say(&p, "saved");
     }

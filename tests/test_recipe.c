@@ -125,8 +125,8 @@ static void test_sentences(void **state)
         { "segment = 100\n", "option segment: found 100, allowed is a multiple of 16" },
         { "sequence = 512\n", "option sequence: found 512, allowed is two or more times segment" },
         { "sequence = 1100\n", "option sequence: found 1100" },
-        { "segment = 32\nsinks = 32\nsequence = 64\n",
-          "option sinks: found 32, allowed is below segment" },
+        { "segment = 48\n", "allowed is 64 to 8192" },
+        { "sinks = 17\n", "allowed is 0 to 16" },
         { "loss-lm = 0\n", "found 0, allowed is a sum above 0" },
         { "loss-lm = 0\nloss-ae = 1\nloss-tie = yes\n", "option loss-tie: found yes" },
     };

@@ -57,8 +57,9 @@ struct gguf;
 
 struct corpus;
 
-/* The digest of a model's tokenizer: its tokens, merges, pre-tokenizer, eos and chat template.
- * Files that differ in their weights only (another quantisation) have the same. */
+/* The digest of a model's tokenizer: its tokens, merges, pre-tokenizer, eos and bos. Files that differ in their weights only
+ * (another quantisation) have the same, and models with another chat template: a corpus keeps conversations as the
+ * template of the model that it was made with wrote them. */
 int corpus_digest(const struct gguf *g, char ret[CORPUS_DIGEST_LEN], struct why *why);
 
 /* digest: what the corpus has to be made for; NULL: whatever it is. */

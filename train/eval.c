@@ -113,31 +113,42 @@ static int rebuilt(struct eval *e, uint32_t ratio, double *ret)
 
 /* --- open ---------------------------------------------------------------------------------------------------- */
 
-static bool is_plain(const struct eval *e, const struct corpus_document *doc)
+/* Room in a sequence: all but the begin-of-text token, where the model wants one. */
+static uint32_t room(const struct eval *e, const struct corpus_info *info)
 {
-    return doc->n_loss == doc->n_tokens && doc->n_tokens >= e->n_tokens;
+    return e->n_tokens - (info->bos != CORPUS_NONE);
 }
 
-static bool is_recall(const struct eval *e, const struct corpus_document *doc)
+static bool is_plain(const struct corpus_document *doc, uint32_t n)
 {
-    return doc->n_loss < doc->n_tokens && doc->n_loss > 0 && doc->n_tokens <= e->n_tokens &&
+    return doc->n_loss == doc->n_tokens && doc->n_tokens >= n;
+}
+
+static bool is_recall(const struct eval *e, const struct corpus_document *doc, uint32_t n)
+{
+    return doc->n_loss < doc->n_tokens && doc->n_loss > 0 && doc->n_tokens <= n &&
            doc->n_tokens > 2 * e->seg_len;
 }
 
-static void take(struct eval *e, uint64_t d, const struct corpus_document *doc, uint32_t eos,
-                 bool recall, uint32_t at)
+/* As sequences that are trained on begin (train/corpus.h, S3). carries may be NULL; what is behind the document's end is eos. */
+static void take(struct eval *e, uint64_t d, const struct corpus_info *info, uint32_t *ids,
+                 uint8_t *carries)
 {
-    size_t off = (size_t)at * e->n_tokens;
+    uint32_t at = e->n_tokens - room(e, info), n = room(e, info);
+    struct corpus_document doc;
 
-    if (!recall) {
-        corpus_read(e->corpus, d, 0, e->n_tokens, e->ids + off, NULL);
-        return;
-    }
-    corpus_read(e->corpus, d, 0, (uint32_t)doc->n_tokens, e->recall_ids + off,
-                e->recall_carries + off);
-    for (uint32_t i = (uint32_t)doc->n_tokens; i < e->n_tokens; i++) {
-        e->recall_ids[off + i] = eos;
-        e->recall_carries[off + i] = 0;
+    corpus_document(e->corpus, d, &doc);
+    if (doc.n_tokens < n)
+        n = (uint32_t)doc.n_tokens;
+    if (at)
+        ids[0] = info->bos;
+    if (at && carries)
+        carries[0] = 0;
+    corpus_read(e->corpus, d, 0, n, ids + at, carries ? carries + at : NULL);
+    for (uint32_t i = at + n; i < e->n_tokens; i++) {
+        ids[i] = info->eos;
+        if (carries)
+            carries[i] = 0;
     }
 }
 
@@ -151,15 +162,19 @@ static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
     corpus_info(e->corpus, &info);
     for (int pass = 0; pass < 2; pass++)
         for (uint64_t d = 0; d < info.n_documents; d++) {
+            size_t off = (size_t)taken * e->n_tokens;
             struct corpus_document doc;
 
             corpus_document(e->corpus, d, &doc);
-            if (!(recall ? is_recall(e, &doc) : is_plain(e, &doc)))
+            if (!(recall ? is_recall(e, &doc, room(e, &info)) : is_plain(&doc, room(e, &info))))
                 continue;
-            if (pass == 0)
+            if (pass == 0) {
                 n_fit++;
-            else if (seen++ * n / n_fit >= taken && taken < n)
-                take(e, d, &doc, info.eos, recall, taken++);
+            } else if (seen++ * n / n_fit >= taken && taken < n) {
+                take(e, d, &info, recall ? e->recall_ids + off : e->ids + off,
+                     recall ? e->recall_carries + off : NULL);
+                taken++;
+            }
         }
     return taken;
 }

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,29 +45,46 @@ static int fail(int code, const struct why *why)
 
 /* --- corpus --------------------------------------------------------------------------------------- */
 
+static bool read_number(const char *text, double min, double max, double *ret)
+{
+    char *end;
+
+    *ret = strtod(text, &end);
+    return end != text && !*end && *ret >= min && *ret <= max;
+}
+
 static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct why *why)
 {
     static const struct option options[] = { { "model", required_argument, NULL, 'm' },
                                              { "long", required_argument, NULL, 'l' },
                                              { "long-weight", required_argument, NULL, 'w' },
                                              { 0 } };
+    double long_tokens = 0, long_weight = NAN;
     int c;
 
     opterr = 0;
     while ((c = getopt_long(argc, argv, "m:l:w:", options, NULL)) != -1) {
         if (c == 'm')
             b->model = optarg;
-        else if (c == 'l')
-            b->long_tokens = (uint32_t)strtoul(optarg, NULL, 10);
-        else if (c == 'w')
-            b->long_weight = strtof(optarg, NULL);
-        else
+        else if (c == 'l' && !read_number(optarg, 1, UINT32_MAX, &long_tokens))
+            return why_set(why, -EINVAL,
+                           "corpus: --long: found \"%s\", expected a number of tokens", optarg);
+        else if (c == 'w' && !read_number(optarg, 1e-6, 1e6, &long_weight))
+            return why_set(
+                why, -EINVAL,
+                "corpus: --long-weight: found \"%s\", expected a number from 1e-6 to 1e6", optarg);
+        else if (c != 'l' && c != 'w')
             return why_set(why, -EINVAL, "corpus: there is no option %s, or it lacks a value",
                            argv[optind - 1]);
     }
     if (!b->model || argc - optind < 2)
         return why_set(why, -EINVAL,
                        "corpus needs --model FILE, a file to write and something to read");
+    if (isnan(long_weight) != (long_tokens == 0))
+        return why_set(why, -EINVAL,
+                       "corpus: --long says which documents --long-weight weighs: both or none");
+    b->long_tokens = (uint32_t)long_tokens;
+    b->long_weight = isnan(long_weight) ? 1 : (float)long_weight;
     b->out = argv[optind];
     b->inputs = (const char *const *)&argv[optind + 1];
     b->n_inputs = (size_t)(argc - optind - 1);

@@ -60,7 +60,8 @@ static void draw(struct progress *p)
     format_time(seconds_left(p), left, sizeof(left));
     (void)snprintf(text, sizeof(text), "%llu/%llu  %.0f tokens/s  loss %.3f  lr %.1e  %s left",
                    (unsigned long long)p->step, (unsigned long long)p->steps,
-                   p->seconds > 0 ? p->tokens / p->seconds : 0, p->loss / p->weight, p->lr, left);
+                   p->seconds > 0 ? p->tokens / p->seconds : 0, p->loss / p->loss_weight, p->lr,
+                   left);
     if (!p->tty) {
         (void)fprintf(p->out, "%s\n", text);
         return;
@@ -105,7 +106,10 @@ void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double lo
 
     p->seconds = KEEP * p->seconds + gain * (now - p->before);
     p->tokens = KEEP * p->tokens + gain * (double)tokens;
-    p->loss = KEEP * p->loss + gain * loss;
+    if (!isnan(loss)) {
+        p->loss = KEEP * p->loss + gain * loss;
+        p->loss_weight = KEEP * p->loss_weight + gain;
+    }
     p->weight = KEEP * p->weight + gain;
     p->before = now;
     p->step = step;

@@ -25,12 +25,13 @@ struct progress {
     double seconds, tokens;       /* of a step, smoothed */
     double loss, lr;
     double weight;                /* of all steps so far in the smoothed values */
+    double loss_weight;           /* of those that had a loss, in loss */
 };
 
 /* done: steps of runs before. now: in seconds, of any clock that does not jump. */
 void progress_start(struct progress *p, FILE *out, uint64_t done, uint64_t steps,
                     double seconds_max, double now);
-/* After a step: how many tokens it read. */
+/* After a step: how many tokens it read, its loss, or NAN when no token carried one. */
 void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double loss, double lr,
                    double now);
 /* What takes long beside the steps, and which share of it is done; shown no more often than they are. */

@@ -42,6 +42,15 @@ void ranks_sum_double(const struct ranks *r, double *x, size_t n)
         MPI_Allreduce(MPI_IN_PLACE, x, (int)n, MPI_DOUBLE, MPI_SUM, MPI_COMM_WORLD);
 }
 
+void ranks_share(const struct ranks *r, void *x, size_t n)
+{
+    for (size_t at = 0; r->n > 1 && at < n; at += INT_MAX / 2) {
+        size_t m = n - at < INT_MAX / 2 ? n - at : INT_MAX / 2;
+
+        MPI_Bcast((char *)x + at, (int)m, MPI_BYTE, 0, MPI_COMM_WORLD);
+    }
+}
+
 #else
 
 int ranks_open(struct ranks *r)
@@ -63,6 +72,13 @@ void ranks_sum(const struct ranks *r, float *x, size_t n)
 }
 
 void ranks_sum_double(const struct ranks *r, double *x, size_t n)
+{
+    (void)r;
+    (void)x;
+    (void)n;
+}
+
+void ranks_share(const struct ranks *r, void *x, size_t n)
 {
     (void)r;
     (void)x;

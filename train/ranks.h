@@ -21,4 +21,7 @@ void ranks_close(struct ranks *r);
 void ranks_sum(const struct ranks *r, float *x, size_t n);
 void ranks_sum_double(const struct ranks *r, double *x, size_t n);
 
+/* n bytes of the first process, to all. */
+void ranks_share(const struct ranks *r, void *x, size_t n);
+
 #endif

@@ -1,5 +1,8 @@
 #include "train/recipe.h"
 
+#include "engine/compress.h"
+#include "engine/seq.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -53,10 +56,6 @@ static int check_together(const struct recipe *r, struct why *why)
             why, -EINVAL,
             "option sequence: found %u, allowed is two or more times segment, which is %u",
             r->sequence, r->segment);
-    if (r->sinks >= r->segment)
-        return why_set(why, -EINVAL,
-                       "option sinks: found %u, allowed is below segment, which is %u", r->sinks,
-                       r->segment);
     for (uint32_t i = 0; i < r->ratios.n; i++)
         if (r->segment % r->ratios.v[i])
             return why_set(why, -EINVAL,

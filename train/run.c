@@ -11,8 +11,10 @@
 #include "train/teacher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -32,8 +34,10 @@ struct run {
     struct corpus *corpus;
     struct teacher *teacher;
     struct eval eval;
+    bool goes_on; /* from its checkpoint */
     struct optim_progress at;
-    char *text; /* of the recipe, as checkpoints have it */
+    uint64_t saved, evaluated; /* at these steps; UINT64_MAX: not yet */
+    char *text;                /* of the recipe, as checkpoints have it */
     uint32_t *ids;
     uint8_t *carries;
     struct run_log *log;
@@ -55,24 +59,29 @@ static uint32_t ratio_of(const struct recipe *c, uint64_t index)
     return c->ratios.v[draw_at(c->seed, index) % c->ratios.n];
 }
 
-/* What a run computes does not depend on these. */
-static char *text_of(const struct recipe *c)
+/* The recipe without what a run's numbers don't depend on, and what model and corpus hold in the place of their names. */
+static char *text_of(const struct run *r)
 {
-    struct recipe plain = *c;
+    struct recipe plain = *r->recipe;
+    struct corpus_info info;
     char *text = NULL;
     size_t len;
     FILE *f = open_memstream(&text, &len);
 
     if (!f)
         return NULL;
+    corpus_info(r->corpus, &info);
     plain.minutes = 0;
     plain.threads = plain.eval_every = plain.eval_recall = plain.save_every = 0;
     plain.eval_docs = 1;
     plain.distill_cache[0] = plain.out[0] = plain.model_out[0] = plain.log[0] =
-        plain.checkpoint[0] = plain.heldout[0] = '\0';
+        plain.checkpoint[0] = plain.heldout[0] = plain.model[0] = plain.corpus[0] = '\0';
     recipe_print(&plain, f);
-    fclose(f);
-    return text;
+    fprintf(f, "# model %s, corpus %016llx\n", r->model->digest, (unsigned long long)info.hash);
+    if (fclose(f) == 0)
+        return text;
+    free(text);
+    return NULL;
 }
 
 static struct gists_shape shape_of(const struct recipe *c)
@@ -196,19 +205,13 @@ static uint64_t eval_key(const struct run *r)
     return XXH3_64bits(text, (size_t)n);
 }
 
-static bool goes_on(const struct run *r)
-{
-    return r->recipe->checkpoint[0] && access(r->recipe->checkpoint, F_OK) == 0;
-}
-
 /* A run that goes on has measured that once: its log's last line about it. */
 static bool find_known(const struct run *r, struct run_log_eval *ret)
 {
     struct run_log_data d;
-    struct why ignored;
     bool found = false;
 
-    if (!goes_on(r) || !r->recipe->log[0] || run_log_read(r->recipe->log, &d, &ignored) < 0)
+    if (!r->goes_on || !r->recipe->log[0] || run_log_read(r->recipe->log, &d, NULL) < 0)
         return false;
     for (size_t i = 0; i < d.n_evals; i++)
         if (d.evals[i].asked == r->eval.asked) {
@@ -232,7 +235,6 @@ static int open_eval(struct run *r, struct why *why)
     const struct recipe *c = r->recipe;
     struct run_log_eval known;
 
-    progress_start(&r->progress, stderr, 0, c->steps, 0, now());
     if (!r->eval.corpus)
         return 0;
     r->eval.asked = eval_key(r);
@@ -257,36 +259,52 @@ static void refresh(struct run *r)
     step_refresh(r->step);
 }
 
-static int open_start(struct run *r, struct why *why)
+/* The first process has read it. */
+static void share_state(struct run *r)
+{
+    struct optim *o = &r->gist.params;
+
+    ranks_share(&r->ranks, &r->at, sizeof(r->at));
+    for (uint32_t i = 0; i < o->n; i++) {
+        ranks_share(&r->ranks, o->t[i].p, o->t[i].n * sizeof(float));
+        ranks_share(&r->ranks, o->t[i].m, o->t[i].n * sizeof(float));
+        ranks_share(&r->ranks, o->t[i].v, o->t[i].n * sizeof(float));
+    }
+}
+
+static int read_state(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     int err = c->init[0] ? gists_notes(c->init, r->before, sizeof(r->before), why) : 0;
 
+    if (r->goes_on) /* all but that note is in the checkpoint */
+        return optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
+    return err == 0 && c->init[0] ? gists_load(&r->gist, c->init, why) : err;
+}
+
+static int open_start(struct run *r, struct why *why)
+{
+    const struct recipe *c = r->recipe;
+    int err = r->ranks.rank == 0 ? read_state(r, why) : 0;
+
     if (err < 0)
         return err;
-    if (goes_on(r))
-        err = optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
-    else if (c->init[0])
-        err = gists_load(&r->gist, c->init, why);
-    if (err < 0)
-        return err;
+    share_state(r);
     refresh(r);
     r->ids = malloc(c->sequence * sizeof(*r->ids));
     r->carries = malloc(c->sequence);
     if (!r->ids || !r->carries)
         return why_set(why, -ENOMEM, "no memory");
+    if (*r->stop)
+        return why_set(why, -ECANCELED, "interrupted before the first step");
     if (c->log[0] && r->ranks.rank == 0)
         err = run_log_open(c->log, r->at.step, &r->log, why);
-    r->started = now();
-    progress_start(&r->progress, stderr, r->at.step, c->steps, 60 * c->minutes, r->started);
     return err;
 }
 
 /* Of a run that trains the model, or says so. */
 static int check_base(const struct recipe *c, struct why *why)
 {
-    struct stat from, to;
-
     if (c->probe)
         return why_set(why, -EINVAL,
                        "probe leaves all as it is, train-base trains it: one of them");
@@ -297,11 +315,65 @@ static int check_base(const struct recipe *c, struct why *why)
         return why_set(why, -EINVAL,
                        "train-base wants model-out beside out: an adapter is of the model that was "
                        "trained with it");
-    if (c->model_out[0] && stat(c->model, &from) == 0 && stat(c->model_out, &to) == 0 &&
-        from.st_dev == to.st_dev && from.st_ino == to.st_ino)
-        return why_set(why, -EINVAL, "model-out is the model itself, another file was expected: %s",
-                       c->model_out);
     return 0;
+}
+
+static bool same_file(const char *a, const char *b)
+{
+    struct stat one, other;
+
+    if (!a[0] || !b[0])
+        return false;
+    return strcmp(a, b) == 0 || (stat(a, &one) == 0 && stat(b, &other) == 0 &&
+                                 one.st_dev == other.st_dev && one.st_ino == other.st_ino);
+}
+
+/* Hours before it is written: whether there can be a new file beside it. */
+static int check_writable(const char *name, const char *path, struct why *why)
+{
+    char *temp;
+    int fd, r = 0;
+
+    if (!path[0])
+        return 0;
+    if (asprintf(&temp, "%s.%ld.tmp", path, (long)getpid()) < 0)
+        return why_set(why, -ENOMEM, "no memory");
+    fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        r = why_set(why, -errno, "%s can't be written: %s: %s", name, path, strerror(errno));
+    } else {
+        (void)close(fd);
+        (void)unlink(temp);
+    }
+    free(temp);
+    return r;
+}
+
+/* What is written is its own file each. */
+static int check_files(const struct recipe *c, struct why *why)
+{
+    const struct {
+        const char *name, *path;
+    } files[] = { { "out", c->out },
+                  { "model-out", c->model_out },
+                  { "checkpoint", c->checkpoint },
+                  { "log", c->log },
+                  { "distill-cache", c->distill_cache },
+                  { "init", c->init },
+                  { "model", c->model },
+                  { "corpus", c->corpus },
+                  { "heldout", c->heldout } };
+    const size_t n = sizeof(files) / sizeof(*files), n_written = 5, n_renamed = 3;
+    int r = 0;
+
+    for (size_t i = 0; i < n_written; i++)
+        for (size_t j = i + 1; j < n; j++)
+            if (same_file(files[i].path, files[j].path))
+                return why_set(why, -EINVAL, "%s and %s are one file, two were expected: %s",
+                               files[i].name, files[j].name, files[i].path);
+    for (size_t i = 0; r == 0 && i < n_renamed; i++)
+        r = check_writable(files[i].name, files[i].path, why);
+    return r;
 }
 
 static int check(const struct run *r, struct why *why)
@@ -319,7 +391,45 @@ static int check(const struct run *r, struct why *why)
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL,
                        "checkpointing throws away what loss-ae and coarse-rec need: one of them");
-    return c->train_base || c->model_out[0] ? check_base(c, why) : 0;
+    if ((c->train_base || c->model_out[0]) && check_base(c, why) < 0)
+        return -EINVAL;
+    return r->ranks.rank == 0 ? check_files(c, why) : 0;
+}
+
+static int open_model(struct run *r, struct why *why)
+{
+    const struct recipe *c = r->recipe;
+    int err = model_open(c->model, NULL, NULL, &r->model, why);
+
+    if (err == 0 && c->rank > r->model->n_embd)
+        return why_set(why, -EINVAL,
+                       "option rank: found %u, allowed is up to the model's width, which is %u",
+                       c->rank, r->model->n_embd);
+    return err;
+}
+
+/* The first process looks for the checkpoint, all begin from what it holds. */
+static int agree(struct run *r, struct why *why)
+{
+    const char *path = r->recipe->checkpoint;
+    uint64_t key, first;
+
+    r->text = text_of(r);
+    if (!r->text)
+        return why_set(why, -ENOMEM, "no memory");
+    first = key = XXH3_64bits(r->text, strlen(r->text));
+    ranks_share(&r->ranks, &first, sizeof(first));
+    if (key != first)
+        return why_set(why, -EINVAL,
+                       "process %u has another recipe, model or corpus than process 0",
+                       r->ranks.rank);
+    if (r->ranks.rank == 0 && path[0]) {
+        r->goes_on = access(path, F_OK) == 0;
+        if (!r->goes_on && errno != ENOENT)
+            return why_set(why, -errno, "%s: %s", path, strerror(errno));
+    }
+    ranks_share(&r->ranks, &r->goes_on, sizeof(r->goes_on));
+    return 0;
 }
 
 static int run_open(struct run *r, struct why *why)
@@ -331,14 +441,14 @@ static int run_open(struct run *r, struct why *why)
         return why_set(why, err, "MPI does not start");
     if (c->threads)
         omp_set_num_threads((int)c->threads);
+    progress_start(&r->progress, stderr, 0, c->steps, 0, now());
     err = check(r, why);
-    r->text = text_of(c);
-    if (err == 0 && !r->text)
-        err = why_set(why, -ENOMEM, "no memory");
     if (err == 0)
-        err = model_open(c->model, NULL, NULL, &r->model, why);
+        err = open_model(r, why);
     if (err == 0)
         err = open_data(r, why);
+    if (err == 0)
+        err = agree(r, why);
     if (err == 0)
         err = open_net(r, why);
     if (err == 0)
@@ -472,19 +582,21 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
     r->eval.last.step = r->at.step;
     r->eval.last.tokens = r->at.tokens;
     r->eval.last.seconds = now() - before;
+    r->evaluated = r->at.step;
     eval_print(&r->eval, line, sizeof(line));
     progress_say(&r->progress, line);
     err = r->log ? run_log_eval(r->log, &r->eval.last) : 0;
     return err < 0 ? why_set(why, err, "%s: %s", r->recipe->log, strerror(-err)) : 0;
 }
 
+/* All that can be written is, whatever else can't. */
 static int save(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     char notes[640], digest[33];
-    int err = 0;
+    int err = 0, err_out = 0;
 
-    if (r->ranks.rank > 0)
+    if (r->ranks.rank > 0 || r->at.step == 0 || r->at.step == r->saved)
         return 0;
     snprintf(notes, sizeof(notes), "%s%s%llu steps, %llu tokens, seed %llu", r->before,
              r->before[0] ? "; " : "", (unsigned long long)r->at.step,
@@ -492,10 +604,14 @@ static int save(struct run *r, struct why *why)
     if (c->checkpoint[0])
         err = optim_save(&r->gist.params, c->checkpoint, &r->at, r->text, why);
     snprintf(digest, sizeof(digest), "%s", r->model->digest);
-    if (err == 0 && c->model_out[0])
-        err = model_write(c->model_out, &r->base, digest, why);
-    if (err == 0 && c->out[0])
-        err = gists_save(&r->gist, c->out, digest, notes, why);
+    if (c->model_out[0])
+        err_out = model_write(c->model_out, &r->base, digest, why);
+    if (err_out == 0 && c->out[0])
+        err_out = gists_save(&r->gist, c->out, digest, notes, why);
+    if (err == 0)
+        err = err_out;
+    if (err == 0)
+        r->saved = r->at.step;
     return err;
 }
 
@@ -518,32 +634,36 @@ static int go(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     struct run_log_step s;
-    int err = r->at.step == 0 ? evaluate(r, false, why) : 0;
+    int err = r->at.step == 0 ? evaluate(r, false, why) : 0, saved;
 
+    r->started = now();
+    progress_start(&r->progress, stderr, r->at.step, c->steps, 60 * c->minutes, r->started);
     while (err == 0 && !ends(r)) {
         err = step_once(r, &s, why);
-        if (err == 0)
-            err = report(r, &s, why);
+        if (err < 0)
+            return err; /* what gave such a step is not to take a good checkpoint's place */
+        err = report(r, &s, why);
         if (err == 0 && due(c->eval_every, r->at.step) && r->at.step < c->steps)
             err = evaluate(r, false, why);
         if (err == 0 && due(c->save_every, r->at.step))
             err = save(r, why);
     }
+    saved = save(r, why);
     if (err == 0)
-        err = save(r, why);
-    if (err == 0 && !*r->stop)
+        err = saved;
+    if (err == 0 && !*r->stop && (r->at.step >= c->steps || r->evaluated != r->at.step))
         err = evaluate(r, r->at.step >= c->steps, why);
-    progress_end(&r->progress);
     return err;
 }
 
 int run_train(const struct recipe *recipe, const volatile sig_atomic_t *stop, struct why *why)
 {
-    struct run r = { .recipe = recipe, .stop = stop };
+    struct run r = { .recipe = recipe, .stop = stop, .saved = UINT64_MAX, .evaluated = UINT64_MAX };
     int err = run_open(&r, why);
 
     if (err == 0)
         err = go(&r, why);
+    progress_end(&r.progress);
     run_close(&r);
     if (err == 0) /* else other processes may wait for this one: MPI ends them when it exits */
         ranks_close(&r.ranks);

@@ -8,8 +8,8 @@
  * measured (NAN, or 0 for ratio) is not written, and null in a list.
  *
  * A run that goes on from a checkpoint cuts the lines of later steps, and one that was half
- * written, so that the log is the same as without the interruption but for `seconds`. One that begins
- * cuts all lines.
+ * written, so that the log is the same as without the interruption but for `seconds` and an evaluation
+ * where it was. One that begins cuts all lines.
  *
  * Threads    one at a time.
  * Errors     -EINVAL (a line that is none) with a sentence, -ENOMEM, or the errno of the I/O.

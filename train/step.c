@@ -292,12 +292,14 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
 
     if (!l)
         return -EINVAL;
+    if (s->rule.tie || s->rule.distill > 0) {
+        n = list_rows(s, &s->full, l->n_frozen, ids, carries); /* as alone has them */
+        r = n ? ask_original(s, ids, n, index) : 0;
+    }
     n = list_rows(s, l, l->n_frozen, ids, carries);
     *ret = (struct step_loss){ .n_tokens = n };
     if (n == 0)
         return 0;
-    if (s->rule.tie || s->rule.distill > 0)
-        r = ask_original(s, ids, n, index);
     if (r == 0)
         r = net_forward(s->net, &s->gist->net, l, ids, &x);
     if (r < 0)

@@ -8,7 +8,7 @@
 #include <xxhash.h>
 
 #define MAGIC   "gist-teacher"
-#define VERSION 2u
+#define VERSION 3u
 
 struct file_head {
     char magic[16];

@@ -283,6 +283,8 @@ def main():
         (qwen, "base_coarse_rec", (8,), dict(own="", train_base=True, method="coarse-rec", embedding="own", n=192)),
         (qwen, "base_losses", (8,), dict(rank=3, train_base=True, gamma=2.0, ae=True, n=192,
                                          weights={"lm": 0.6, "distill": 0.7, "ae": 0.5})),
+        (smol, "coarse_rec_losses", (8,), dict(rank=3, method="coarse-rec", gamma=2.0, n=192,
+                                               weights={"lm": 0.6, "distill": 0.7})),
     ]
     for i, (base, name, ratios, how) in enumerate(cases):
         if a.only and a.only not in name:
