@@ -95,6 +95,8 @@ code 'no folder for the adapter' 1 run --out none/x.safetensors --log none.jsonl
 says 'be written: none/x.safetensors'
 check 'is found before the first step' [ ! -e none.jsonl ]
 cp whole.safetensors kept.safetensors
+code 'one new file twice' 1 run --out new.safetensors --checkpoint ./new.safetensors
+says 'out and checkpoint are one file'
 code 'one file twice' 1 run --out kept.safetensors --checkpoint ./kept.safetensors
 says 'out and checkpoint are one file'
 code 'onto what it begins with' 1 run --init kept.safetensors --out kept.safetensors

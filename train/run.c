@@ -6,18 +6,17 @@
 #include "train/model_write.h"
 #include "train/progress.h"
 #include "train/ranks.h"
+#include "train/run_check.h"
 #include "train/run_log.h"
 #include "train/step.h"
 #include "train/teacher.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -275,9 +274,12 @@ static void share_state(struct run *r)
 static int read_state(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
-    int err = c->init[0] ? gists_notes(c->init, r->before, sizeof(r->before), why) : 0;
+    /* A run that goes on needs no more than that note of the file. */
+    int err = c->init[0]
+                  ? gists_notes(c->init, r->before, sizeof(r->before), r->goes_on ? NULL : why)
+                  : 0;
 
-    if (r->goes_on) /* all but that note is in the checkpoint */
+    if (r->goes_on)
         return optim_load(&r->gist.params, c->checkpoint, r->text, &r->at, why);
     return err == 0 && c->init[0] ? gists_load(&r->gist, c->init, why) : err;
 }
@@ -300,100 +302,6 @@ static int open_start(struct run *r, struct why *why)
     if (c->log[0] && r->ranks.rank == 0)
         err = run_log_open(c->log, r->at.step, &r->log, why);
     return err;
-}
-
-/* Of a run that trains the model, or says so. */
-static int check_base(const struct recipe *c, struct why *why)
-{
-    if (c->probe)
-        return why_set(why, -EINVAL,
-                       "probe leaves all as it is, train-base trains it: one of them");
-    if (!c->train_base)
-        return why_set(why, -EINVAL, "model-out is %s, but without train-base no model is trained",
-                       c->model_out);
-    if (c->out[0] && !c->model_out[0])
-        return why_set(why, -EINVAL,
-                       "train-base wants model-out beside out: an adapter is of the model that was "
-                       "trained with it");
-    return 0;
-}
-
-static bool same_file(const char *a, const char *b)
-{
-    struct stat one, other;
-
-    if (!a[0] || !b[0])
-        return false;
-    return strcmp(a, b) == 0 || (stat(a, &one) == 0 && stat(b, &other) == 0 &&
-                                 one.st_dev == other.st_dev && one.st_ino == other.st_ino);
-}
-
-/* Hours before it is written: whether there can be a new file beside it. */
-static int check_writable(const char *name, const char *path, struct why *why)
-{
-    char *temp;
-    int fd, r = 0;
-
-    if (!path[0])
-        return 0;
-    if (asprintf(&temp, "%s.%ld.tmp", path, (long)getpid()) < 0)
-        return why_set(why, -ENOMEM, "no memory");
-    fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        r = why_set(why, -errno, "%s can't be written: %s: %s", name, path, strerror(errno));
-    } else {
-        (void)close(fd);
-        (void)unlink(temp);
-    }
-    free(temp);
-    return r;
-}
-
-/* What is written is its own file each. */
-static int check_files(const struct recipe *c, struct why *why)
-{
-    const struct {
-        const char *name, *path;
-    } files[] = { { "out", c->out },
-                  { "model-out", c->model_out },
-                  { "checkpoint", c->checkpoint },
-                  { "log", c->log },
-                  { "distill-cache", c->distill_cache },
-                  { "init", c->init },
-                  { "model", c->model },
-                  { "corpus", c->corpus },
-                  { "heldout", c->heldout } };
-    const size_t n = sizeof(files) / sizeof(*files), n_written = 5, n_renamed = 3;
-    int r = 0;
-
-    for (size_t i = 0; i < n_written; i++)
-        for (size_t j = i + 1; j < n; j++)
-            if (same_file(files[i].path, files[j].path))
-                return why_set(why, -EINVAL, "%s and %s are one file, two were expected: %s",
-                               files[i].name, files[j].name, files[i].path);
-    for (size_t i = 0; r == 0 && i < n_renamed; i++)
-        r = check_writable(files[i].name, files[i].path, why);
-    return r;
-}
-
-static int check(const struct run *r, struct why *why)
-{
-    const struct recipe *c = r->recipe;
-
-    if (!c->model[0] || !c->corpus[0])
-        return why_set(why, -EINVAL,
-                       "a run needs a model and a corpus (--model FILE, --corpus FILE)");
-    if (c->batch % r->ranks.n != 0)
-        return why_set(why, -EINVAL, "batch is %u: a multiple of the %u processes was expected",
-                       c->batch, r->ranks.n);
-    if (c->probe && c->loss_ae <= 0)
-        return why_set(why, -EINVAL, "probe trains the decoder of loss-ae, which is 0");
-    if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
-        return why_set(why, -EINVAL,
-                       "checkpointing throws away what loss-ae and coarse-rec need: one of them");
-    if ((c->train_base || c->model_out[0]) && check_base(c, why) < 0)
-        return -EINVAL;
-    return r->ranks.rank == 0 ? check_files(c, why) : 0;
 }
 
 static int open_model(struct run *r, struct why *why)
@@ -442,7 +350,7 @@ static int run_open(struct run *r, struct why *why)
     if (c->threads)
         omp_set_num_threads((int)c->threads);
     progress_start(&r->progress, stderr, 0, c->steps, 0, now());
-    err = check(r, why);
+    err = run_check(c, &r->ranks, why);
     if (err == 0)
         err = open_model(r, why);
     if (err == 0)
