@@ -312,11 +312,10 @@ static bool append_work(struct sched *s, struct request *r)
 static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
-    uint32_t left = (uint32_t)a->encode.n_ids - a->done, room = memory_room(r->memory);
+    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
 
-    if (r->cancelled)
+    if (r->cancelled || !request_room(s, r, &max))
         return false;
-    max = max < room ? max : room;
     *ret = (struct forward_run){ .seq = &r->session->seq,
                                  .tokens = a->encode.ids + a->done,
                                  .n_tokens = left < max ? left : max };

@@ -59,34 +59,57 @@ static int read_policy(const struct sched *s, const struct wire_req *m, struct m
                               &s->backend, ret, why);
 }
 
+/* The window that was asked for. Without one: the context, or what of it a budget that compresses nothing
+ * holds. */
+static uint32_t window_of(const struct sched *s, const struct wire_req *m,
+                          const struct memory_policy *policy)
+{
+    uint32_t most = memory_tokens_max(policy), context = s->backend.context_max;
+
+    if (m->u.score.window)
+        return m->u.score.window;
+    return context < most ? context : most;
+}
+
+static bool check_window(struct sched *s, struct request *r, uint32_t window,
+                         const struct memory_policy *policy)
+{
+    uint32_t limit = memory_tokens_max(policy);
+    struct ladder l = { 0 };
+    uint64_t keys;
+
+    if (window > limit) {
+        request_fail(
+            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ 0, window, limit },
+            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u", window,
+            limit);
+        return false;
+    }
+    ladder_climb(policy, &l, 0, window, &keys, NULL);
+    if (keys <= policy->budget)
+        return true;
+    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                 (struct request_numbers){ 0, keys, policy->budget },
+                 "context_length_exceeded: windows of %u tokens hold %" PRIu64
+                 " keys when they are compressed so, the budget is %u",
+                 window, keys, policy->budget);
+    return false;
+}
+
 static bool check(struct sched *s, struct request *r, const struct wire_req *m)
 {
     size_t row = s->backend.model->n_vocab * sizeof(float);
     struct memory_policy policy;
-    struct ladder l = { 0 };
     struct why why = { "" };
-    uint32_t limit;
-    uint64_t keys;
 
     if (read_policy(s, m, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return false;
     }
-    limit = memory_tokens_max(&policy);
-    ladder_climb(&policy, &l, 0, m->u.score.window, &keys, NULL);
-    if (m->u.score.window > limit)
-        request_fail(
-            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-            (struct request_numbers){ 0, m->u.score.window, limit },
-            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u",
-            m->u.score.window, limit);
-    else if (keys > policy.budget)
-        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-                     (struct request_numbers){ 0, keys, policy.budget },
-                     "context_length_exceeded: windows of %u tokens hold %" PRIu64
-                     " keys when they are compressed so, the budget is %u",
-                     m->u.score.window, keys, policy.budget);
-    else if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
+    /* The one that is not named is checked when it is known how much of it there is. */
+    if (m->u.score.window && !check_window(s, r, m->u.score.window, &policy))
+        return false;
+    if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
                      "a row of logits has %zu bytes, this connection's arena holds %u", row,
                      reply_bulk_max(r));
@@ -112,8 +135,8 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     if (!sc)
         return -ENOMEM;
     sc->want = m->u.score.want;
-    sc->window = m->u.score.window ? m->u.score.window : s->backend.context_max;
     (void)read_policy(s, m, &sc->policy, NULL); /* was checked */
+    sc->window = window_of(s, m, &sc->policy);
     e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
@@ -156,6 +179,7 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
 
 static void prepare(struct sched *s, struct request *r, struct score *sc)
 {
+    uint32_t longest;
     int e;
 
     sc->n = sc->encode.n_ids;
@@ -163,6 +187,9 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
         finish(s, r);
         return;
     }
+    longest = sc->n < sc->window ? (uint32_t)sc->n : sc->window;
+    if (!check_window(s, r, longest, &sc->policy))
+        return;
     e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->policy.seg_len,
                  0);
     if (e == -EINVAL) {
@@ -239,10 +266,8 @@ static bool score_plan(struct sched *s, struct request *r, uint32_t max, struct 
     size_t left = window_end(sc) - sc->pos;
     uint8_t *bulk;
 
-    if (r->cancelled || !reserve_window(s, r, sc))
+    if (r->cancelled || !request_room(s, r, &max) || !reserve_window(s, r, sc))
         return false;
-    if (max > memory_room(&sc->memory))
-        max = memory_room(&sc->memory);
     /* Nobody looks at the cancels while logits of all these rows are made. */
     if (max > pace_budget(&s->pace, true))
         max = pace_budget(&s->pace, true);

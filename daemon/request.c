@@ -157,6 +157,23 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
                  left < n_free ? " for this client" : "");
 }
 
+/* What is read was found to fit when it began: no room is a mistake of ours, which costs one request. */
+bool request_room(struct sched *s, struct request *r, uint32_t *max)
+{
+    uint32_t room = memory_room(r->memory), had = r->memory->seq->n_tokens,
+             budget = r->memory->policy.budget;
+
+    if (*max > room)
+        *max = room;
+    if (room > 0)
+        return true;
+    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, 1, budget },
+                 "context_length_exceeded: behind %u tokens there is no room for one more in the "
+                 "budget of %u keys",
+                 had, budget);
+    return false;
+}
+
 bool request_take_session(struct sched *s, struct request *r, uint64_t id)
 {
     struct session *session = client_find_session(r->client, id);

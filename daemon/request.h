@@ -105,6 +105,10 @@ void request_label(char *to, size_t cap, const char *from);
 void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
                        uint64_t need);
 
+/* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is answered, and
+ * false. */
+bool request_room(struct sched *s, struct request *r, uint32_t *max);
+
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 
