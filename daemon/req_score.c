@@ -192,13 +192,6 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
         return;
     e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->policy.seg_len,
                  0);
-    if (e == -EINVAL) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, sc->policy.seg_len, SEQ_SEGMENT_MAX },
-                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                     sc->policy.seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
-        return;
-    }
     if (e == 0) {
         e = memory_init(&sc->memory, &sc->policy, &s->backend, &sc->seq);
         sc->opened = true;

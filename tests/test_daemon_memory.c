@@ -706,7 +706,8 @@ static void refuses_bad_memory(void **state)
     gist_disconnect(c);
 }
 
-/* Without a window it is what the budget holds. */
+/* Without a window it is what the budget holds. Windows and segments that can't be are refused before anything
+ * is counted in them. */
 static void scores_fit_their_budget(void **state)
 {
     static const struct gist_memory full = { .size = sizeof(full), .budget = 100 };
@@ -735,6 +736,13 @@ static void scores_fit_their_budget(void **state)
     free_score(&a);
     assert_int_equal(gist_score_tokens(c, ids, 1000, &o, &a), -E2BIG);
     assert_non_null(strstr(gist_error(c), "the budget is 150"));
+    o.memory = &memories[0];
+    o.window = UINT32_MAX;
+    assert_int_equal(gist_score_tokens(c, ids, 1000, &o, &a), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "4294967295"));
+    o.segment = 1;
+    assert_int_equal(gist_score_tokens(c, ids, 1000, &o, &a), -EINVAL);
+    assert_non_null(strstr(gist_error(c), "segments of 1 tokens"));
     gist_disconnect(c);
 }
 
