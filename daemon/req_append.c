@@ -33,7 +33,7 @@ struct append {
 static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req *m)
 {
     uint32_t had = session_len(r->session), limit = r->session->seq.max_tokens;
-    uint64_t len = r->session->parts.len + m->bulk_len;
+    uint64_t len = r->parts->len + m->bulk_len;
     bool ids = m->u.append.kind == WIRE_APPEND_TOKENS;
 
     if (len <= BULK_MAX(limit))
@@ -157,7 +157,7 @@ static int add_before(struct sched *s, struct request *r, struct append *a,
 
 static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
 {
-    struct encode_text *parts = &r->session->parts;
+    struct encode_text *parts = r->parts;
     struct append *a = calloc(1, sizeof(*a));
     int e;
 
@@ -202,7 +202,7 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
 
     if (!request_take_session(s, r, m->u.append.session) || !bulk_fits(s, r, m))
         return 0;
-    e = encode_text_add(&r->session->parts, bulk, m->bulk_len);
+    e = encode_text_add(r->parts, bulk, m->bulk_len);
     if (e == 0 && !m->u.append.more)
         return start_whole(s, r, m);
     if (e == 0)
@@ -353,9 +353,6 @@ static void append_undo(struct sched *s, struct request *r)
     struct append *a = r->state;
 
     (void)s;
-    if (!r->session)
-        return;
-    encode_text_fini(&r->session->parts);
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
 }

@@ -39,8 +39,9 @@ struct score {
 
 /* --- start and work: as Append's, with windows ---------------------------------------------------- */
 
-static int read_ids(struct sched *s, struct request *r, struct score *sc, struct encode_text *parts)
+static int read_ids(struct sched *s, struct request *r, struct score *sc)
 {
+    struct encode_text *parts = r->parts;
     int e;
 
     if (!request_whole_ids(s, r, parts->len))
@@ -124,8 +125,7 @@ static void finish(struct sched *s, struct request *r)
     request_finish(s, r);
 }
 
-static int start_whole(struct sched *s, struct request *r, const struct wire_req *m,
-                       struct encode_text *parts)
+static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
 {
     struct score *sc = calloc(1, sizeof(*sc));
     int e;
@@ -140,19 +140,17 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
-    return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc, parts)
-                                                : encode_take_text(&sc->encode, parts, false);
+    return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc)
+                                                : encode_take_text(&sc->encode, r->parts, false);
 }
 
 static int score_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_SCORE];
-
-    if (!check(s, r, m) || !request_collect(s, r, parts, bulk, m->bulk_len))
+    if (!check(s, r, m) || !request_collect(s, r, bulk, m->bulk_len))
         return 0;
     if (!m->u.score.more)
-        return start_whole(s, r, m, parts);
+        return start_whole(s, r, m);
     finish(s, r);
     return 0;
 }
@@ -423,7 +421,6 @@ static void score_undo(struct sched *s, struct request *r)
     struct score *sc = r->state;
 
     (void)s;
-    encode_text_fini(&r->client->parts[CLIENT_PARTS_SCORE]);
     if (sc)
         close_seq(sc);
 }

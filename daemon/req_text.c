@@ -16,12 +16,6 @@ struct tokenize {
     size_t n_sent;
 };
 
-static void tokenize_undo(struct sched *s, struct request *r)
-{
-    (void)s;
-    encode_text_fini(&r->client->parts[CLIENT_PARTS_TOKENIZE]);
-}
-
 /* The last of the ids, or none when only a part came. */
 static void finish_tokens(struct sched *s, struct request *r)
 {
@@ -32,11 +26,10 @@ static void finish_tokens(struct sched *s, struct request *r)
 static int tokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
                           const uint8_t *bulk)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_TOKENIZE];
     struct tokenize *t;
     int e;
 
-    if (!request_collect(s, r, parts, bulk, m->bulk_len))
+    if (!request_collect(s, r, bulk, m->bulk_len))
         return 0;
     if (m->u.tokenize.more) {
         finish_tokens(s, r);
@@ -45,7 +38,7 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     t = calloc(1, sizeof(*t));
     r->state = t;
     e = t ? encode_init(&t->encode, s->backend.vocab, SIZE_MAX) : -ENOMEM;
-    return e < 0 ? e : encode_take_text(&t->encode, parts, m->u.tokenize.special);
+    return e < 0 ? e : encode_take_text(&t->encode, r->parts, m->u.tokenize.special);
 }
 
 static int tokenize_flush(struct sched *s, struct request *r)
@@ -111,12 +104,6 @@ struct detokenize {
     bool ended;
 };
 
-static void detokenize_undo(struct sched *s, struct request *r)
-{
-    (void)s;
-    encode_text_fini(&r->client->parts[CLIENT_PARTS_DETOKENIZE]);
-}
-
 /* The last of the text, or none when only a part of the ids came. */
 static void finish_text(struct sched *s, struct request *r)
 {
@@ -128,10 +115,10 @@ static void finish_text(struct sched *s, struct request *r)
 static int detokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
                             const uint8_t *bulk)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_DETOKENIZE];
+    struct encode_text *parts = r->parts;
     struct detokenize *d;
 
-    if (!request_collect(s, r, parts, bulk, m->bulk_len))
+    if (!request_collect(s, r, bulk, m->bulk_len))
         return 0;
     if (m->u.detokenize.more) {
         finish_text(s, r);
@@ -223,13 +210,11 @@ const struct request_ops request_tokenize = {
     .start = tokenize_start,
     .work = tokenize_work,
     .flush = tokenize_flush,
-    .undo = tokenize_undo,
     .fini = tokenize_fini,
 };
 const struct request_ops request_detokenize = {
     .name = "detokenize",
     .start = detokenize_start,
     .work = detokenize_work,
-    .undo = detokenize_undo,
     .fini = detokenize_fini,
 };

@@ -53,7 +53,8 @@ struct request_ops {
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
 
-    /* It failed or was cancelled: leaves the session as the client may expect it. */
+    /* It failed or was cancelled: leaves the session as the client may expect it. (Parts are forgotten by
+     * request_fail, when it is a part that fails.) */
     void (*undo)(struct sched *s, struct request *r);
     void (*fini)(struct request *r);
 };
@@ -75,6 +76,7 @@ struct request {
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
     void *state;
+    struct encode_text *parts; /* in start(): bulk of the parts before this one; NULL: it has no such */
 };
 
 /* The table of kinds, indexed by enum wire_req_kind. */
@@ -112,10 +114,8 @@ bool request_room(struct sched *s, struct request *r, uint32_t *max);
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 
-/* Adds bulk (shared memory) to what came of it in earlier parts. LIMIT and NO_MEMORY are answered. False: it
- * was. */
-bool request_collect(struct sched *s, struct request *r, struct encode_text *parts,
-                     const uint8_t *bulk, uint64_t n);
+/* Adds bulk (shared memory) to r->parts. LIMIT and NO_MEMORY are answered. False: it was. */
+bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n);
 
 /* Whether bytes of token ids are whole ids, and whether ids are the vocabulary's. BAD_REQUEST is answered. False: it
  * was. */
