@@ -167,7 +167,8 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
     /* One more than can fit: enough to know that it doesn't. */
-    e = encode_init(&a->encode, s->backend.vocab, r->session->seq.max_tokens + 1u);
+    e = encode_init(&a->encode, &r->client->held, s->backend.vocab,
+                    r->session->seq.max_tokens + 1u);
     if (e == 0)
         e = add_before(s, r, a, m);
     if (e < 0)
@@ -301,7 +302,7 @@ static bool append_work(struct sched *s, struct request *r)
     int e = encode_step(&a->encode);
 
     if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+        request_fail_memory(s, r, e);
     else if (e == 1)
         prepare(s, r, a);
     return true;

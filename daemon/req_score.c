@@ -33,7 +33,8 @@ struct score {
     uint32_t window;
     size_t n, pos, sent; /* ids in all, read, sent */
     float *logprobs;     /* (n) LOGPROBS only */
-    bool opened;         /* seq and memory */
+    size_t logprobs_len;
+    bool opened; /* seq and memory */
     uint64_t reading_ns;
 };
 
@@ -137,7 +138,7 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     sc->want = m->u.score.want;
     (void)read_policy(s, m, &sc->policy, NULL); /* was checked */
     sc->window = window_of(s, m, &sc->policy);
-    e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
+    e = encode_init(&sc->encode, &r->client->held, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
     return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc)
@@ -178,6 +179,7 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
 static void prepare(struct sched *s, struct request *r, struct score *sc)
 {
     uint32_t longest;
+    void *p = NULL;
     int e;
 
     sc->n = sc->encode.n_ids;
@@ -196,16 +198,15 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
         r->memory = &sc->memory;
     }
     if (e == 0 && sc->want == WIRE_SCORE_LOGPROBS) {
-        sc->logprobs = malloc(sc->n * sizeof(*sc->logprobs));
-        if (sc->logprobs)
-            sc->logprobs[0] = NAN;
-        else
-            e = -ENOMEM;
+        e = held_resize(&r->client->held, &p, &sc->logprobs_len, sc->n * sizeof(*sc->logprobs));
+        sc->logprobs = p;
     }
     if (e < 0) {
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for %zu tokens", sc->n);
+        request_fail_memory(s, r, e);
         return;
     }
+    if (sc->logprobs)
+        sc->logprobs[0] = NAN;
     sc->reading_ns = clock_ns();
     r->phase = REQUEST_RUN;
     (void)reserve_window(s, r, sc);
@@ -217,7 +218,7 @@ static bool score_work(struct sched *s, struct request *r)
     int e = encode_step(&sc->encode);
 
     if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+        request_fail_memory(s, r, e);
     else if (e == 1)
         prepare(s, r, sc);
     return true;
@@ -428,12 +429,14 @@ static void score_undo(struct sched *s, struct request *r)
 static void score_fini(struct request *r)
 {
     struct score *sc = r->state;
+    void *p;
 
     if (!sc)
         return;
     close_seq(sc);
     encode_fini(&sc->encode);
-    free(sc->logprobs);
+    p = sc->logprobs;
+    (void)held_resize(&r->client->held, &p, &sc->logprobs_len, 0);
     free(sc);
 }
 

@@ -37,7 +37,7 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     }
     t = calloc(1, sizeof(*t));
     r->state = t;
-    e = t ? encode_init(&t->encode, s->backend.vocab, SIZE_MAX) : -ENOMEM;
+    e = t ? encode_init(&t->encode, &r->client->held, s->backend.vocab, SIZE_MAX) : -ENOMEM;
     return e < 0 ? e : encode_take_text(&t->encode, r->parts, m->u.tokenize.special);
 }
 
@@ -76,7 +76,7 @@ static bool tokenize_work(struct sched *s, struct request *r)
         return false;
     e = encode_step(&t->encode);
     if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+        request_fail_memory(s, r, e);
     else if (e == 1)
         finish_tokens(s, r);
     return true;
@@ -99,7 +99,8 @@ struct detokenize {
     struct detok detok;
     char *text; /* decoded, not yet sent */
     size_t n_text, cap_text;
-    uint32_t *ids;
+    struct encode_text bulk;
+    const uint32_t *ids;    /* that lie in it */
     size_t n, done, n_sent; /* ids in all, decoded, told of */
     bool ended;
 };
@@ -130,9 +131,9 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
     r->state = d;
     if (!d)
         return -ENOMEM;
-    d->n = parts->len / sizeof(uint32_t);
-    d->ids = (uint32_t *)(void *)parts->s;
-    *parts = (struct encode_text){ .s = NULL };
+    d->bulk = encode_text_take(parts);
+    d->n = d->bulk.len / sizeof(uint32_t);
+    d->ids = (const uint32_t *)(const void *)d->bulk.s;
     d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->backend.token_max);
     d->text = malloc(d->cap_text);
     if (!d->text)
@@ -199,7 +200,7 @@ static void detokenize_fini(struct request *r)
     struct detokenize *d = r->state;
 
     if (d) {
-        free(d->ids);
+        encode_text_fini(&d->bulk);
         free(d->text);
     }
     free(d);

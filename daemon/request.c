@@ -95,13 +95,16 @@ void request_receive(struct sched *s, struct client *c, const struct wire_req *m
 {
     bool id_taken = m && client_find_request(c, m->id);
     struct request *r = begin(s, c, m ? m->id : 0, m ? request_ops_of[m->kind] : &request_bad);
+    int e = 0;
 
     r->parts = m ? parts_of(c, m) : NULL;
     if (!m)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the frame is not a request that this daemon knows");
-    else if (admit(s, r, id_taken) && r->ops->start(s, r, m, bulk) < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+    else if (admit(s, r, id_taken))
+        e = r->ops->start(s, r, m, bulk);
+    if (e < 0)
+        request_fail_memory(s, r, e);
     r->parts = NULL; /* it took them, or they wait for the next part, which may be another's text */
     request_deliver(s, r);
 }
@@ -157,6 +160,20 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     r->last.u.error.asked = numbers.asked;
     r->last.u.error.limit = numbers.limit;
     request_finish(s, r);
+}
+
+void request_fail_memory(struct sched *s, struct request *r, int e)
+{
+    const struct held_account *a = &r->client->held;
+
+    if (e == -EDQUOT)
+        request_fail(
+            s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, a->refused, a->limit },
+            "this client's texts, ids and scores take %zu bytes and %zu more were asked for, "
+            "the limit is %zu (--client-text-bytes)",
+            a->used, a->refused, a->limit);
+    else
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
 }
 
 void request_label(char *to, size_t cap, const char *from)
@@ -224,14 +241,15 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
 bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n)
 {
     uint64_t most = s->config->max_text, had = r->parts->len;
+    int e;
 
     if (had + n > most)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ had, n, most },
                      "found more than %" PRIu64 " bytes of text or ids in one request, which is "
                      "the most (--max-text)",
                      most);
-    else if (encode_text_add(r->parts, bulk, n) < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+    else if ((e = encode_text_add(r->parts, bulk, n)) < 0)
+        request_fail_memory(s, r, e);
     return r->phase == REQUEST_WORK;
 }
 

@@ -35,7 +35,7 @@ struct request_ops {
     const char *name;
 
     /* Reads the message (bulk is shared memory: copy, then check). Must leave FREE unless it returns an
-     * error: -ENOMEM, or -EBADMSG after why was written. */
+     * error: -ENOMEM or -EDQUOT. */
     int (*start)(struct sched *s, struct request *r, const struct wire_req *m, const uint8_t *bulk);
 
     /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
@@ -99,6 +99,9 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
                   struct request_numbers numbers, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 #define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
+
+/* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
+void request_fail_memory(struct sched *s, struct request *r, int e);
 
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);

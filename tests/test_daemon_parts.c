@@ -1,6 +1,7 @@
 /* tests/test_daemon_parts.c - the real daemon and requests whose bulk comes in parts. Would catch: a request
  * that fails and takes with it parts that another one waits for, a part that is refused and leaves those
- * before it behind, to be read twice. */
+ * before it behind, to be read twice, a client whose texts and scores fill the host's memory, bytes that
+ * stay counted. */
 
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
@@ -86,6 +87,52 @@ static void refused_part_forgets_the_others(void **state)
     assert_int_equal(rep->u.appended.n_tokens, n + 200);
 }
 
+static bool can_tokenize(struct raw_client *client)
+{
+    struct wire_req tokenize = { .kind = WIRE_TOKENIZE };
+
+    return raw_client_ask(client, tokenize, "x", 1, NULL)->kind == WIRE_TOKENS;
+}
+
+/* What a client has sent is counted in one place, whatever request it came with, and refused past the limit. */
+static void texts_have_a_limit(void **state)
+{
+    static const char *const args[] = { "--client-text-bytes", "1M", NULL };
+    static char text[128 << 10];
+    struct wire_req tokenize = { .kind = WIRE_TOKENIZE }, cancel = { .kind = WIRE_CANCEL };
+    struct raw_client full, other;
+    const struct wire_rep *rep;
+    struct daemon_fixture small;
+
+    (void)state;
+    memset(text, 'x', sizeof(text));
+    daemon_fixture_start(&small, DAEMON_FIXTURE_TINY, args);
+    raw_client_open(&full, small.socket);
+    raw_client_open(&other, small.socket);
+    for (int i = 0; i < 5; i++)
+        expect(raw_client_ask(&full, score(true), text, sizeof(text), NULL), WIRE_DONE);
+    rep = raw_client_ask(&full, tokenize, "x", 1, NULL);
+    expect_error(rep, WIRE_E_LIMIT);
+    assert_non_null(strstr(rep->u.error.text, "--client-text-bytes"));
+    assert_int_equal(rep->u.error.had, 1 << 20);
+    assert_int_equal(rep->u.error.asked, 64);
+    assert_int_equal(rep->u.error.limit, 1 << 20);
+    assert_true(can_tokenize(&other));
+    /* Its ids find no room either, and then it is given up as a whole. */
+    expect_error(raw_client_ask(&full, score(false), "x", 1, NULL), WIRE_E_LIMIT);
+    assert_true(can_tokenize(&full));
+    for (int i = 0; i < 20; i++) {
+        cancel.u.cancel.request = raw_client_send(&full, score(false), text, 100000);
+        (void)raw_client_send(&full, cancel, NULL, 0);
+        expect_error(raw_client_wait(&full, cancel.u.cancel.request, NULL), WIRE_E_CANCELLED);
+    }
+    for (int i = 0; i < 5; i++)
+        expect(raw_client_ask(&full, score(true), text, sizeof(text), NULL), WIRE_DONE);
+    raw_client_close(&full);
+    raw_client_close(&other);
+    daemon_fixture_stop(&small); /* it asserts that nothing of a client that left is counted */
+}
+
 static int start(void **state)
 {
     static const char *const args[] = { "--cpu", "scalar", "--kv-bytes", "64M", NULL };
@@ -109,6 +156,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(failure_leaves_the_parts_of_others),
         cmocka_unit_test(refused_part_forgets_the_others),
+        cmocka_unit_test(texts_have_a_limit),
     };
 
     return cmocka_run_group_tests(tests, start, stop);
