@@ -214,7 +214,7 @@ struct gist_score { uint32_t *ids; float *logprobs; size_t n; struct gist_usage 
 
 struct gist_score_opts {
     size_t size;
-    uint32_t window;                  /* 0: the model's context */
+    uint32_t window;                  /* 0: the model's context, or the budget of GIST_FULL */
     uint32_t segment;                 /* 0: as in gist_policy */
     const struct gist_memory *memory; /* of a window's earlier segments; NULL: GIST_FULL */
 };

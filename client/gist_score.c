@@ -116,12 +116,18 @@ int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gis
 
 /* How many ids go in one request. Windows are read each from nothing, so that a list may be cut
  * between two of them without a change of its scores, and the daemon need not keep all of it. */
-static size_t ids_at_once(gist_conn *c, uint32_t window)
+static size_t ids_at_once(gist_conn *c, const struct score_opts *o)
 {
     size_t most = gist_part_max(c) / sizeof(uint32_t);
+    const struct wire_memory *m = &o->memory;
+    uint32_t window = o->o.window;
 
     if (window == 0)
         window = c->info.context_max;
+    /* As the daemon does: a context that stays whole has as many tokens as keys. */
+    if (o->o.window == 0 && m->compressor == WIRE_FULL && !(m->adapter && m->adapter[0]) &&
+        m->budget > 0 && m->budget < window)
+        window = m->budget;
     if (window == 0 || window > most)
         return window ? window : most;
     return most - most % window;
@@ -137,7 +143,7 @@ int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
 
     if (err < 0)
         return err;
-    step = ids_at_once(c, o.o.window);
+    step = ids_at_once(c, &o);
     do {
         size_t k = n - done < step ? n - done : step;
         struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));
@@ -166,7 +172,7 @@ int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
 
     if (err < 0)
         return err;
-    step = ids_at_once(c, o.o.window);
+    step = ids_at_once(c, &o);
     do {
         size_t k = n - done < step ? n - done : step;
         struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));

@@ -9,16 +9,24 @@
 
 int answer_init(struct answer *a, size_t token_max, const char *const *stops, uint32_t n_stops)
 {
-    size_t len = 0;
+    size_t len = 0, longest = 0;
     char *p;
 
     *a = (struct answer){ .room = DETOK_OUT_MAX(token_max), .n_stops = n_stops };
-    for (uint32_t i = 0; i < n_stops; i++)
-        len += strlen(stops[i]) + 1;
+    for (uint32_t i = 0; i < n_stops; i++) {
+        size_t n = strlen(stops[i]);
+
+        len += n + 1;
+        longest = n > longest ? n : longest;
+    }
     a->cap_text = ANSWER_STOP_MAX + SLACK + 2 * a->room;
+    a->cap_ids = (uint32_t)longest + ANSWER_IDS_MAX;
     a->text = malloc(a->cap_text);
+    a->ids = malloc(a->cap_ids * sizeof(*a->ids));
+    a->starts = malloc(a->cap_ids * sizeof(*a->starts));
+    a->ends = malloc(a->cap_ids * sizeof(*a->ends));
     a->stop_mem = malloc(len ? len : 1);
-    if (!a->text || !a->stop_mem) {
+    if (!a->text || !a->ids || !a->starts || !a->ends || !a->stop_mem) {
         answer_fini(a);
         return -ENOMEM;
     }
@@ -36,14 +44,17 @@ void answer_fini(struct answer *a)
     if (!a)
         return;
     free(a->text);
+    free(a->ids);
+    free(a->starts);
+    free(a->ends);
     free(a->stop_mem);
-    a->text = a->stop_mem = NULL;
+    *a = (struct answer){ .text = NULL };
 }
 
 /* Twice: answer_end writes once more. */
 bool answer_has_room(const struct answer *a)
 {
-    return a->n_ids < ANSWER_IDS_MAX && a->n_text + 2 * a->room <= a->cap_text;
+    return a->n_ids < a->cap_ids && a->n_text + 2 * a->room <= a->cap_text;
 }
 
 /* The first place where a stop string is complete, looking only where the new text can end one. */

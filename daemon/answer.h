@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ANSWER_IDS_MAX   256u
+#define ANSWER_IDS_MAX   256u  /* that a reader may be behind, beside those of a stop string */
 #define ANSWER_STOPS_MAX 16u
 #define ANSWER_STOP_MAX  4096u /* bytes of one stop string */
 
@@ -30,10 +30,10 @@ struct answer {
     char *text;
     size_t n_text, cap_text;
     size_t room; /* free bytes of text that one more token may need */
-    uint32_t ids[ANSWER_IDS_MAX];
-    ptrdiff_t starts[ANSWER_IDS_MAX]; /* offset in text; negative: its beginning went out already */
-    size_t ends[ANSWER_IDS_MAX];      /* offset in text; n_text + 1: half a character is in detok */
-    uint32_t n_ids;
+    uint32_t *ids;
+    ptrdiff_t *starts; /* offset in text; negative: its beginning went out already */
+    size_t *ends;      /* offset in text; n_text + 1: half a character is in detok */
+    uint32_t n_ids, cap_ids; /* a token of each byte of the longest stop string, and ANSWER_IDS_MAX */
     char *stop_mem;
     const char *stops[ANSWER_STOPS_MAX];
     size_t stop_len[ANSWER_STOPS_MAX];

@@ -150,8 +150,9 @@ int backend_load(struct backend *b, const struct config *c, const struct model_p
         r = open_adapters(b, c->adapters, why);
     if (r == 0)
         r = vocab_open(b->model->file, &b->vocab, why);
-    if (r == 0 && vocab_size(b->vocab) > b->model->n_vocab)
-        r = why_set(why, -EINVAL, "%s: found %u tokens in the vocabulary, the embedding has %u",
+    if (r == 0 && vocab_size(b->vocab) != b->model->n_vocab)
+        r = why_set(why, -EINVAL,
+                    "%s: found %u tokens in the vocabulary, expected the %u of the embedding",
                     c->model, vocab_size(b->vocab), b->model->n_vocab);
     if (r == 0)
         r = choose_context(b, c, why);

@@ -15,6 +15,8 @@ int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct cl
     c->uid = adopt->uid;
     c->chan = adopt->chan;
     c->account.limit = max_pages;
+    for (int i = 0; i < CLIENT_PARTS__N; i++)
+        c->parts[i].account = &c->held;
     TAILQ_INIT(&c->sessions);
     *ret = c;
     return 0;
@@ -34,6 +36,7 @@ void client_free(struct client *c)
     assert(c->account.used == 0);
     for (int i = 0; i < CLIENT_PARTS__N; i++)
         encode_text_fini(&c->parts[i]);
+    assert(c->held.used == 0);
     chan_close(c->chan);
     free(c);
 }

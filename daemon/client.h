@@ -39,6 +39,7 @@ struct client {
     bool dead;                   /* its socket ended, or it broke the protocol */
     bool blocked;                /* a reply found no room */
     struct pool_account account; /* of all its sessions */
+    struct held_account held;    /* of all its requests, and of parts; limit: the scheduler sets it */
     struct session_list sessions;
     uint32_t n_sessions, n_requests;
     struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */

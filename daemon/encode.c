@@ -1,31 +1,34 @@
 #include "daemon/encode.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* Makes room for one more element of an array that doubles. */
-static int grow(void **array, size_t *cap, size_t need, size_t elem)
+/* Makes room for `need` elements in an array that doubles. */
+static int grow(struct held_account *a, void **array, size_t *cap, size_t need, size_t elem)
 {
-    size_t n = *cap ? *cap : 64;
-    void *p;
+    size_t n = *cap ? *cap : 64, len = *cap * elem;
+    int r;
 
     if (need <= *cap)
         return 0;
     while (n < need)
         n *= 2;
-    p = realloc(*array, n * elem);
-    if (!p)
-        return -ENOMEM;
-    *array = p;
-    *cap = n;
-    return 0;
+    r = held_resize(a, array, &len, n * elem);
+    *cap = len / elem;
+    return r;
+}
+
+static void drop(struct held_account *a, void *array, size_t cap, size_t elem)
+{
+    size_t len = cap * elem;
+
+    if (array)
+        (void)held_resize(a, &array, &len, 0);
 }
 
 int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
 {
     void *p = t->s;
-    int r = grow(&p, &t->cap, t->len + n, 1);
+    int r = grow(t->account, &p, &t->cap, t->len + n, 1);
 
     if (r < 0)
         return r;
@@ -36,16 +39,33 @@ int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
     return 0;
 }
 
-void encode_text_fini(struct encode_text *t)
+struct encode_text encode_text_take(struct encode_text *t)
 {
-    free(t->s);
-    *t = (struct encode_text){ .s = NULL };
+    struct encode_text all = *t;
+
+    *t = (struct encode_text){ .account = t->account };
+    return all;
 }
 
-int encode_init(struct encode *e, const struct vocab *v, size_t max_ids)
+void encode_text_fini(struct encode_text *t)
 {
-    *e = (struct encode){ .max_ids = max_ids };
+    drop(t->account, t->s, t->cap, 1);
+    *t = (struct encode_text){ .account = t->account };
+}
+
+int encode_init(struct encode *e, struct held_account *a, const struct vocab *v, size_t max_ids)
+{
+    *e = (struct encode){ .account = a, .text.account = a, .max_ids = max_ids };
     return vocab_encoder_new(v, &e->encoder);
+}
+
+/* Nothing is left to encode. */
+static void drop_text(struct encode *e)
+{
+    encode_text_fini(&e->text);
+    drop(e->account, e->pieces, e->cap_pieces, sizeof(*e->pieces));
+    e->pieces = NULL;
+    e->n_pieces = e->cap_pieces = e->piece = 0;
 }
 
 void encode_fini(struct encode *e)
@@ -53,16 +73,15 @@ void encode_fini(struct encode *e)
     if (!e)
         return;
     vocab_encoder_free(e->encoder);
-    encode_text_fini(&e->text);
-    free(e->pieces);
-    free(e->ids);
+    drop_text(e);
+    drop(e->account, e->ids, e->cap_ids, sizeof(*e->ids));
     *e = (struct encode){ .encoder = NULL };
 }
 
 static int add_piece(struct encode *e, size_t off, size_t len, bool special)
 {
     void *p = e->pieces;
-    int r = grow(&p, &e->cap_pieces, e->n_pieces + 1, sizeof(*e->pieces));
+    int r = grow(e->account, &p, &e->cap_pieces, e->n_pieces + 1, sizeof(*e->pieces));
 
     if (r < 0)
         return r;
@@ -89,8 +108,7 @@ int encode_add(struct encode *e, const void *bytes, size_t n, bool special)
 int encode_take_text(struct encode *e, struct encode_text *text, bool special)
 {
     encode_text_fini(&e->text);
-    e->text = *text;
-    *text = (struct encode_text){ .s = NULL };
+    e->text = encode_text_take(text);
     return add_piece(e, 0, e->text.len, special);
 }
 
@@ -98,7 +116,7 @@ int encode_take_text(struct encode *e, struct encode_text *text, bool special)
 static int reserve_ids(struct encode *e, size_t n)
 {
     void *p = e->ids;
-    int r = grow(&p, &e->cap_ids, e->n_ids + n, sizeof(*e->ids));
+    int r = grow(e->account, &p, &e->cap_ids, e->n_ids + n, sizeof(*e->ids));
 
     e->ids = p;
     return r;
@@ -107,9 +125,10 @@ static int reserve_ids(struct encode *e, size_t n)
 int encode_ids(struct encode *e, const void *bytes, size_t n)
 {
     size_t keep = e->max_ids - e->n_ids < n ? e->max_ids - e->n_ids : n;
+    int r = reserve_ids(e, keep);
 
-    if (reserve_ids(e, keep) < 0)
-        return -ENOMEM;
+    if (r < 0)
+        return r;
     if (keep)
         memcpy(e->ids + e->n_ids, bytes, keep * sizeof(*e->ids));
     e->n_ids += keep;
@@ -141,8 +160,10 @@ int encode_step(struct encode *e)
 
     /* Pieces of a chat are short: go on until there are enough ids for one slice. */
     for (size_t done = 0; done < ENCODE_SLICE_IDS; done += n) {
-        if (e->piece == e->n_pieces)
+        if (e->piece == e->n_pieces) {
+            drop_text(e);
             return 1;
+        }
         r = next_slice(e, slice, &n);
         if (r < 0)
             return r;
@@ -151,8 +172,9 @@ int encode_step(struct encode *e)
             e->started = false;
             continue;
         }
-        if (encode_ids(e, slice, n) < 0)
-            return -ENOMEM;
+        r = encode_ids(e, slice, n);
+        if (r < 0)
+            return r;
     }
     return 0;
 }

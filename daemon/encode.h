@@ -6,23 +6,29 @@
  * there were.
  *
  * Threads    one, the scheduler's.
- * Ownership  init/fini. The text is copied; encode_take_text takes a client's collected one.
+ * Ownership  init/fini. The text is copied; encode_take_text takes a client's collected one. Borrows the
+ *            account that all of it is charged to.
+ * Errors     -ENOMEM and -EDQUOT of daemon/held.h, where nothing else is said.
  */
 #ifndef DAEMON_ENCODE_H
 #define DAEMON_ENCODE_H
 
+#include "daemon/held.h"
 #include "engine/vocab.h"
 
 #define ENCODE_SLICE_IDS 1024u
 
-/* Bytes that grow, up to a limit. */
+/* Bytes that grow. */
 struct encode_text {
+    struct held_account *account;
     char *s;
     size_t len, cap;
 };
 
-int encode_text_add(struct encode_text *t, const void *bytes, size_t n); /* -ENOMEM */
-void encode_text_fini(struct encode_text *t);
+int encode_text_add(struct encode_text *t, const void *bytes, size_t n);
+/* The bytes move out: t is empty. */
+struct encode_text encode_text_take(struct encode_text *t);
+void encode_text_fini(struct encode_text *t); /* empty, too: it may be added to again */
 
 struct encode_piece {
     size_t off, len;
@@ -30,6 +36,7 @@ struct encode_piece {
 };
 
 struct encode {
+    struct held_account *account;
     struct vocab_encoder *encoder;
     struct encode_text text;
     struct encode_piece *pieces;
@@ -40,18 +47,18 @@ struct encode {
     uint64_t n_total; /* ids so far, kept or not */
 };
 
-int encode_init(struct encode *e, const struct vocab *v, size_t max_ids);
+int encode_init(struct encode *e, struct held_account *a, const struct vocab *v, size_t max_ids);
 void encode_fini(struct encode *e);
 
 /* Neighbouring pieces that are not special become one: their ids are those of the whole text. */
-int encode_add(struct encode *e, const void *bytes, size_t n, bool special); /* -ENOMEM */
+int encode_add(struct encode *e, const void *bytes, size_t n, bool special);
 /* Moves a collected text in as the only piece. */
 int encode_take_text(struct encode *e, struct encode_text *text, bool special);
 /* Ids as they are, after those so far. bytes: little-endian, shared memory is fine: read once. */
 int encode_id(struct encode *e, uint32_t id);
 int encode_ids(struct encode *e, const void *bytes, size_t n);
 
-/* Encodes a slice. 1: done, 0: call again, -ENOMEM. */
+/* Encodes a slice. 1: done, and the text is freed; 0: call again. */
 int encode_step(struct encode *e);
 
 #endif

@@ -26,6 +26,16 @@ static int read_adapter(const struct wire_memory *m, const struct backend *b,
     return 0;
 }
 
+/* What seq_open takes. */
+static int check_segment(uint32_t seg_len, struct why *why)
+{
+    if (seg_len >= SEQ_SEGMENT_MIN && seg_len <= SEQ_SEGMENT_MAX && seg_len % POOL_PAGE_TOKENS == 0)
+        return 0;
+    return why_set(why, -EINVAL,
+                   "found segments of %u tokens, allowed are multiples of %u from %u to %u",
+                   seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+}
+
 /* It has to hold the segment that is read, the one that is to be compressed and the tail. */
 static int check_budget(const struct memory_policy *p, const struct backend *b, struct why *why)
 {
@@ -70,12 +80,14 @@ int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t p
         p.seg_len = p.spec.adapter->segment;
     if (p.spec.adapter && m->sinks == 0)
         p.spec.sinks = p.spec.adapter->sinks;
-    *ret = p;
-    if (p.seg_len %
-        POOL_PAGE_TOKENS) /* seq_open refuses it; a ratio that does not divide it is not the point */
-        return 0;
-    r = compress_check(&p.spec, p.seg_len, why);
-    return r == 0 ? check_budget(&p, b, why) : r;
+    r = check_segment(p.seg_len, why);
+    if (r == 0)
+        r = compress_check(&p.spec, p.seg_len, why);
+    if (r == 0)
+        r = check_budget(&p, b, why);
+    if (r == 0)
+        *ret = p;
+    return r;
 }
 
 uint32_t memory_tokens_max(const struct memory_policy *p)

@@ -33,7 +33,7 @@ struct append {
 static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req *m)
 {
     uint32_t had = session_len(r->session), limit = r->session->seq.max_tokens;
-    uint64_t len = r->session->parts.len + m->bulk_len;
+    uint64_t len = r->parts->len + m->bulk_len;
     bool ids = m->u.append.kind == WIRE_APPEND_TOKENS;
 
     if (len <= BULK_MAX(limit))
@@ -157,7 +157,7 @@ static int add_before(struct sched *s, struct request *r, struct append *a,
 
 static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
 {
-    struct encode_text *parts = &r->session->parts;
+    struct encode_text *parts = r->parts;
     struct append *a = calloc(1, sizeof(*a));
     int e;
 
@@ -167,7 +167,8 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
     /* One more than can fit: enough to know that it doesn't. */
-    e = encode_init(&a->encode, s->backend.vocab, r->session->seq.max_tokens + 1u);
+    e = encode_init(&a->encode, &r->client->held, s->backend.vocab,
+                    r->session->seq.max_tokens + 1u);
     if (e == 0)
         e = add_before(s, r, a, m);
     if (e < 0)
@@ -202,7 +203,7 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
 
     if (!request_take_session(s, r, m->u.append.session) || !bulk_fits(s, r, m))
         return 0;
-    e = encode_text_add(&r->session->parts, bulk, m->bulk_len);
+    e = encode_text_add(r->parts, bulk, m->bulk_len);
     if (e == 0 && !m->u.append.more)
         return start_whole(s, r, m);
     if (e == 0)
@@ -301,7 +302,7 @@ static bool append_work(struct sched *s, struct request *r)
     int e = encode_step(&a->encode);
 
     if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+        request_fail_memory(s, r, e);
     else if (e == 1)
         prepare(s, r, a);
     return true;
@@ -312,11 +313,10 @@ static bool append_work(struct sched *s, struct request *r)
 static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
-    uint32_t left = (uint32_t)a->encode.n_ids - a->done, room = memory_room(r->memory);
+    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
 
-    if (r->cancelled)
+    if (r->cancelled || !request_room(s, r, &max))
         return false;
-    max = max < room ? max : room;
     *ret = (struct forward_run){ .seq = &r->session->seq,
                                  .tokens = a->encode.ids + a->done,
                                  .n_tokens = left < max ? left : max };
@@ -354,9 +354,6 @@ static void append_undo(struct sched *s, struct request *r)
     struct append *a = r->state;
 
     (void)s;
-    if (!r->session)
-        return;
-    encode_text_fini(&r->session->parts);
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
 }

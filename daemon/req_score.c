@@ -33,14 +33,16 @@ struct score {
     uint32_t window;
     size_t n, pos, sent; /* ids in all, read, sent */
     float *logprobs;     /* (n) LOGPROBS only */
-    bool opened;         /* seq and memory */
+    size_t logprobs_len;
+    bool opened; /* seq and memory */
     uint64_t reading_ns;
 };
 
 /* --- start and work: as Append's, with windows ---------------------------------------------------- */
 
-static int read_ids(struct sched *s, struct request *r, struct score *sc, struct encode_text *parts)
+static int read_ids(struct sched *s, struct request *r, struct score *sc)
 {
+    struct encode_text *parts = r->parts;
     int e;
 
     if (!request_whole_ids(s, r, parts->len))
@@ -59,34 +61,57 @@ static int read_policy(const struct sched *s, const struct wire_req *m, struct m
                               &s->backend, ret, why);
 }
 
+/* The window that was asked for. Without one: the context, or what of it a budget that compresses nothing
+ * holds. */
+static uint32_t window_of(const struct sched *s, const struct wire_req *m,
+                          const struct memory_policy *policy)
+{
+    uint32_t most = memory_tokens_max(policy), context = s->backend.context_max;
+
+    if (m->u.score.window)
+        return m->u.score.window;
+    return context < most ? context : most;
+}
+
+static bool check_window(struct sched *s, struct request *r, uint32_t window,
+                         const struct memory_policy *policy)
+{
+    uint32_t limit = memory_tokens_max(policy);
+    struct ladder l = { 0 };
+    uint64_t keys;
+
+    if (window > limit) {
+        request_fail(
+            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ 0, window, limit },
+            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u", window,
+            limit);
+        return false;
+    }
+    ladder_climb(policy, &l, 0, window, &keys, NULL);
+    if (keys <= policy->budget)
+        return true;
+    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                 (struct request_numbers){ 0, keys, policy->budget },
+                 "context_length_exceeded: windows of %u tokens hold %" PRIu64
+                 " keys when they are compressed so, the budget is %u",
+                 window, keys, policy->budget);
+    return false;
+}
+
 static bool check(struct sched *s, struct request *r, const struct wire_req *m)
 {
     size_t row = s->backend.model->n_vocab * sizeof(float);
     struct memory_policy policy;
-    struct ladder l = { 0 };
     struct why why = { "" };
-    uint32_t limit;
-    uint64_t keys;
 
     if (read_policy(s, m, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return false;
     }
-    limit = memory_tokens_max(&policy);
-    ladder_climb(&policy, &l, 0, m->u.score.window, &keys, NULL);
-    if (m->u.score.window > limit)
-        request_fail(
-            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-            (struct request_numbers){ 0, m->u.score.window, limit },
-            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u",
-            m->u.score.window, limit);
-    else if (keys > policy.budget)
-        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-                     (struct request_numbers){ 0, keys, policy.budget },
-                     "context_length_exceeded: windows of %u tokens hold %" PRIu64
-                     " keys when they are compressed so, the budget is %u",
-                     m->u.score.window, keys, policy.budget);
-    else if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
+    /* The one that is not named is checked when it is known how much of it there is. */
+    if (m->u.score.window && !check_window(s, r, m->u.score.window, &policy))
+        return false;
+    if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
                      "a row of logits has %zu bytes, this connection's arena holds %u", row,
                      reply_bulk_max(r));
@@ -101,8 +126,7 @@ static void finish(struct sched *s, struct request *r)
     request_finish(s, r);
 }
 
-static int start_whole(struct sched *s, struct request *r, const struct wire_req *m,
-                       struct encode_text *parts)
+static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
 {
     struct score *sc = calloc(1, sizeof(*sc));
     int e;
@@ -112,24 +136,22 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     if (!sc)
         return -ENOMEM;
     sc->want = m->u.score.want;
-    sc->window = m->u.score.window ? m->u.score.window : s->backend.context_max;
     (void)read_policy(s, m, &sc->policy, NULL); /* was checked */
-    e = encode_init(&sc->encode, s->backend.vocab, SIZE_MAX);
+    sc->window = window_of(s, m, &sc->policy);
+    e = encode_init(&sc->encode, &r->client->held, s->backend.vocab, SIZE_MAX);
     if (e < 0)
         return e;
-    return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc, parts)
-                                                : encode_take_text(&sc->encode, parts, false);
+    return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc)
+                                                : encode_take_text(&sc->encode, r->parts, false);
 }
 
 static int score_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_SCORE];
-
-    if (!check(s, r, m) || !request_collect(s, r, parts, bulk, m->bulk_len))
+    if (!check(s, r, m) || !request_collect(s, r, bulk, m->bulk_len))
         return 0;
     if (!m->u.score.more)
-        return start_whole(s, r, m, parts);
+        return start_whole(s, r, m);
     finish(s, r);
     return 0;
 }
@@ -156,6 +178,8 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
 
 static void prepare(struct sched *s, struct request *r, struct score *sc)
 {
+    uint32_t longest;
+    void *p = NULL;
     int e;
 
     sc->n = sc->encode.n_ids;
@@ -163,31 +187,26 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
         finish(s, r);
         return;
     }
+    longest = sc->n < sc->window ? (uint32_t)sc->n : sc->window;
+    if (!check_window(s, r, longest, &sc->policy))
+        return;
     e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->policy.seg_len,
                  0);
-    if (e == -EINVAL) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, sc->policy.seg_len, SEQ_SEGMENT_MAX },
-                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                     sc->policy.seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
-        return;
-    }
     if (e == 0) {
         e = memory_init(&sc->memory, &sc->policy, &s->backend, &sc->seq);
         sc->opened = true;
         r->memory = &sc->memory;
     }
     if (e == 0 && sc->want == WIRE_SCORE_LOGPROBS) {
-        sc->logprobs = malloc(sc->n * sizeof(*sc->logprobs));
-        if (sc->logprobs)
-            sc->logprobs[0] = NAN;
-        else
-            e = -ENOMEM;
+        e = held_resize(&r->client->held, &p, &sc->logprobs_len, sc->n * sizeof(*sc->logprobs));
+        sc->logprobs = p;
     }
     if (e < 0) {
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for %zu tokens", sc->n);
+        request_fail_memory(s, r, e);
         return;
     }
+    if (sc->logprobs)
+        sc->logprobs[0] = NAN;
     sc->reading_ns = clock_ns();
     r->phase = REQUEST_RUN;
     (void)reserve_window(s, r, sc);
@@ -199,7 +218,7 @@ static bool score_work(struct sched *s, struct request *r)
     int e = encode_step(&sc->encode);
 
     if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+        request_fail_memory(s, r, e);
     else if (e == 1)
         prepare(s, r, sc);
     return true;
@@ -239,10 +258,8 @@ static bool score_plan(struct sched *s, struct request *r, uint32_t max, struct 
     size_t left = window_end(sc) - sc->pos;
     uint8_t *bulk;
 
-    if (r->cancelled || !reserve_window(s, r, sc))
+    if (r->cancelled || !request_room(s, r, &max) || !reserve_window(s, r, sc))
         return false;
-    if (max > memory_room(&sc->memory))
-        max = memory_room(&sc->memory);
     /* Nobody looks at the cancels while logits of all these rows are made. */
     if (max > pace_budget(&s->pace, true))
         max = pace_budget(&s->pace, true);
@@ -405,7 +422,6 @@ static void score_undo(struct sched *s, struct request *r)
     struct score *sc = r->state;
 
     (void)s;
-    encode_text_fini(&r->client->parts[CLIENT_PARTS_SCORE]);
     if (sc)
         close_seq(sc);
 }
@@ -413,12 +429,14 @@ static void score_undo(struct sched *s, struct request *r)
 static void score_fini(struct request *r)
 {
     struct score *sc = r->state;
+    void *p;
 
     if (!sc)
         return;
     close_seq(sc);
     encode_fini(&sc->encode);
-    free(sc->logprobs);
+    p = sc->logprobs;
+    (void)held_resize(&r->client->held, &p, &sc->logprobs_len, 0);
     free(sc);
 }
 

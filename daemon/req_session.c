@@ -56,13 +56,6 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     }
     e = session_new(&s->backend, r->client, s->last_session + 1, m->u.open_session.public_prefix,
                     &policy, &session);
-    if (e == -EINVAL) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, policy.seg_len, SEQ_SEGMENT_MAX },
-                     "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                     policy.seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
-        return 0;
-    }
     if (e < 0)
         return e;
     request_label(session->label, sizeof(session->label), m->u.open_session.label);

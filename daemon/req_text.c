@@ -16,12 +16,6 @@ struct tokenize {
     size_t n_sent;
 };
 
-static void tokenize_undo(struct sched *s, struct request *r)
-{
-    (void)s;
-    encode_text_fini(&r->client->parts[CLIENT_PARTS_TOKENIZE]);
-}
-
 /* The last of the ids, or none when only a part came. */
 static void finish_tokens(struct sched *s, struct request *r)
 {
@@ -32,11 +26,10 @@ static void finish_tokens(struct sched *s, struct request *r)
 static int tokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
                           const uint8_t *bulk)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_TOKENIZE];
     struct tokenize *t;
     int e;
 
-    if (!request_collect(s, r, parts, bulk, m->bulk_len))
+    if (!request_collect(s, r, bulk, m->bulk_len))
         return 0;
     if (m->u.tokenize.more) {
         finish_tokens(s, r);
@@ -44,8 +37,8 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     }
     t = calloc(1, sizeof(*t));
     r->state = t;
-    e = t ? encode_init(&t->encode, s->backend.vocab, SIZE_MAX) : -ENOMEM;
-    return e < 0 ? e : encode_take_text(&t->encode, parts, m->u.tokenize.special);
+    e = t ? encode_init(&t->encode, &r->client->held, s->backend.vocab, SIZE_MAX) : -ENOMEM;
+    return e < 0 ? e : encode_take_text(&t->encode, r->parts, m->u.tokenize.special);
 }
 
 static int tokenize_flush(struct sched *s, struct request *r)
@@ -83,7 +76,7 @@ static bool tokenize_work(struct sched *s, struct request *r)
         return false;
     e = encode_step(&t->encode);
     if (e < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for the token ids");
+        request_fail_memory(s, r, e);
     else if (e == 1)
         finish_tokens(s, r);
     return true;
@@ -106,16 +99,11 @@ struct detokenize {
     struct detok detok;
     char *text; /* decoded, not yet sent */
     size_t n_text, cap_text;
-    uint32_t *ids;
+    struct encode_text bulk;
+    const uint32_t *ids;    /* that lie in it */
     size_t n, done, n_sent; /* ids in all, decoded, told of */
     bool ended;
 };
-
-static void detokenize_undo(struct sched *s, struct request *r)
-{
-    (void)s;
-    encode_text_fini(&r->client->parts[CLIENT_PARTS_DETOKENIZE]);
-}
 
 /* The last of the text, or none when only a part of the ids came. */
 static void finish_text(struct sched *s, struct request *r)
@@ -128,10 +116,10 @@ static void finish_text(struct sched *s, struct request *r)
 static int detokenize_start(struct sched *s, struct request *r, const struct wire_req *m,
                             const uint8_t *bulk)
 {
-    struct encode_text *parts = &r->client->parts[CLIENT_PARTS_DETOKENIZE];
+    struct encode_text *parts = r->parts;
     struct detokenize *d;
 
-    if (!request_collect(s, r, parts, bulk, m->bulk_len))
+    if (!request_collect(s, r, bulk, m->bulk_len))
         return 0;
     if (m->u.detokenize.more) {
         finish_text(s, r);
@@ -143,9 +131,9 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
     r->state = d;
     if (!d)
         return -ENOMEM;
-    d->n = parts->len / sizeof(uint32_t);
-    d->ids = (uint32_t *)(void *)parts->s;
-    *parts = (struct encode_text){ .s = NULL };
+    d->bulk = encode_text_take(parts);
+    d->n = d->bulk.len / sizeof(uint32_t);
+    d->ids = (const uint32_t *)(const void *)d->bulk.s;
     d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->backend.token_max);
     d->text = malloc(d->cap_text);
     if (!d->text)
@@ -212,7 +200,7 @@ static void detokenize_fini(struct request *r)
     struct detokenize *d = r->state;
 
     if (d) {
-        free(d->ids);
+        encode_text_fini(&d->bulk);
         free(d->text);
     }
     free(d);
@@ -223,13 +211,11 @@ const struct request_ops request_tokenize = {
     .start = tokenize_start,
     .work = tokenize_work,
     .flush = tokenize_flush,
-    .undo = tokenize_undo,
     .fini = tokenize_fini,
 };
 const struct request_ops request_detokenize = {
     .name = "detokenize",
     .start = detokenize_start,
     .work = detokenize_work,
-    .undo = detokenize_undo,
     .fini = detokenize_fini,
 };

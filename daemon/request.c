@@ -69,17 +69,43 @@ static bool admit(struct sched *s, struct request *r, bool id_taken)
     return r->phase == REQUEST_WORK;
 }
 
+/* Where the bulk of earlier parts lies: in the session that is appended to, or in the client. It is looked
+ * up before the request is let in, since a part that is refused forgets it, too. */
+static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
+{
+    struct session *session;
+
+    switch (m->kind) {
+    case WIRE_APPEND:
+        session = client_find_session(c, m->u.append.session);
+        return session ? &session->parts : NULL;
+    case WIRE_SCORE:
+        return &c->parts[CLIENT_PARTS_SCORE];
+    case WIRE_TOKENIZE:
+        return &c->parts[CLIENT_PARTS_TOKENIZE];
+    case WIRE_DETOKENIZE:
+        return &c->parts[CLIENT_PARTS_DETOKENIZE];
+    default:
+        return NULL;
+    }
+}
+
 void request_receive(struct sched *s, struct client *c, const struct wire_req *m,
                      const uint8_t *bulk)
 {
     bool id_taken = m && client_find_request(c, m->id);
     struct request *r = begin(s, c, m ? m->id : 0, m ? request_ops_of[m->kind] : &request_bad);
+    int e = 0;
 
+    r->parts = m ? parts_of(c, m) : NULL;
     if (!m)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the frame is not a request that this daemon knows");
-    else if (admit(s, r, id_taken) && r->ops->start(s, r, m, bulk) < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+    else if (admit(s, r, id_taken))
+        e = r->ops->start(s, r, m, bulk);
+    if (e < 0)
+        request_fail_memory(s, r, e);
+    r->parts = NULL; /* it took them, or they wait for the next part, which may be another's text */
     request_deliver(s, r);
 }
 
@@ -120,6 +146,8 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
 
     if (r->ops->undo)
         r->ops->undo(s, r);
+    if (r->parts)
+        encode_text_fini(r->parts);
     va_start(ap, fmt);
     (void)vsnprintf(r->text, sizeof(r->text), fmt, ap);
     va_end(ap);
@@ -132,6 +160,20 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     r->last.u.error.asked = numbers.asked;
     r->last.u.error.limit = numbers.limit;
     request_finish(s, r);
+}
+
+void request_fail_memory(struct sched *s, struct request *r, int e)
+{
+    const struct held_account *a = &r->client->held;
+
+    if (e == -EDQUOT)
+        request_fail(
+            s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, a->refused, a->limit },
+            "this client's texts, ids and scores take %zu bytes and %zu more were asked for, "
+            "the limit is %zu (--client-text-bytes)",
+            a->used, a->refused, a->limit);
+    else
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
 }
 
 void request_label(char *to, size_t cap, const char *from)
@@ -157,6 +199,23 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
                  left < n_free ? " for this client" : "");
 }
 
+/* What is read was found to fit when it began: no room is a mistake of ours, which costs one request. */
+bool request_room(struct sched *s, struct request *r, uint32_t *max)
+{
+    uint32_t room = memory_room(r->memory), had = r->memory->seq->n_tokens,
+             budget = r->memory->policy.budget;
+
+    if (*max > room)
+        *max = room;
+    if (room > 0)
+        return true;
+    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, 1, budget },
+                 "context_length_exceeded: behind %u tokens there is no room for one more in the "
+                 "budget of %u keys",
+                 had, budget);
+    return false;
+}
+
 bool request_take_session(struct sched *s, struct request *r, uint64_t id)
 {
     struct session *session = client_find_session(r->client, id);
@@ -179,18 +238,18 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
     return true;
 }
 
-bool request_collect(struct sched *s, struct request *r, struct encode_text *parts,
-                     const uint8_t *bulk, uint64_t n)
+bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n)
 {
-    uint64_t most = s->config->max_text;
+    uint64_t most = s->config->max_text, had = r->parts->len;
+    int e;
 
-    if (parts->len + n > most)
-        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ parts->len, n, most },
+    if (had + n > most)
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ had, n, most },
                      "found more than %" PRIu64 " bytes of text or ids in one request, which is "
                      "the most (--max-text)",
                      most);
-    else if (encode_text_add(parts, bulk, n) < 0)
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+    else if ((e = encode_text_add(r->parts, bulk, n)) < 0)
+        request_fail_memory(s, r, e);
     return r->phase == REQUEST_WORK;
 }
 

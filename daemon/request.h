@@ -35,7 +35,7 @@ struct request_ops {
     const char *name;
 
     /* Reads the message (bulk is shared memory: copy, then check). Must leave FREE unless it returns an
-     * error: -ENOMEM, or -EBADMSG after why was written. */
+     * error: -ENOMEM or -EDQUOT. */
     int (*start)(struct sched *s, struct request *r, const struct wire_req *m, const uint8_t *bulk);
 
     /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
@@ -53,7 +53,8 @@ struct request_ops {
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
 
-    /* It failed or was cancelled: leaves the session as the client may expect it. */
+    /* It failed or was cancelled: leaves the session as the client may expect it. (Parts are forgotten by
+     * request_fail, when it is a part that fails.) */
     void (*undo)(struct sched *s, struct request *r);
     void (*fini)(struct request *r);
 };
@@ -75,6 +76,7 @@ struct request {
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
     void *state;
+    struct encode_text *parts; /* in start(): bulk of the parts before this one; NULL: it has no such */
 };
 
 /* The table of kinds, indexed by enum wire_req_kind. */
@@ -98,6 +100,9 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     __attribute__((format(printf, 5, 6)));
 #define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
 
+/* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
+void request_fail_memory(struct sched *s, struct request *r, int e);
+
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);
 
@@ -105,13 +110,15 @@ void request_label(char *to, size_t cap, const char *from);
 void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
                        uint64_t need);
 
+/* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is answered, and
+ * false. */
+bool request_room(struct sched *s, struct request *r, uint32_t *max);
+
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 
-/* Adds bulk (shared memory) to what came of it in earlier parts. LIMIT and NO_MEMORY are answered. False: it
- * was. */
-bool request_collect(struct sched *s, struct request *r, struct encode_text *parts,
-                     const uint8_t *bulk, uint64_t n);
+/* Adds bulk (shared memory) to r->parts. LIMIT and NO_MEMORY are answered. False: it was. */
+bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n);
 
 /* Whether bytes of token ids are whole ids, and whether ids are the vocabulary's. BAD_REQUEST is answered. False: it
  * was. */

@@ -50,6 +50,7 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
     }
     TAILQ_INSERT_TAIL(&s->clients, c, link);
     s->n_clients++;
+    c->held.limit = s->config->client_text_bytes;
     log_debug("client %" PRIu64 " (pid %d, uid %u) connected", c->id, (int)c->pid,
               (unsigned)c->uid);
 }

@@ -18,6 +18,7 @@ int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public
     if (!s)
         return -ENOMEM;
     s->client = c;
+    s->parts.account = &c->held;
     s->id = id;
     s->chat_at = CHAT_AT_START;
     s->row = malloc(b->model->n_vocab * sizeof(float));
@@ -89,6 +90,7 @@ int session_fork(struct backend *b, const struct session *s, uint64_t id, struct
     if (!t)
         return -ENOMEM;
     t->client = s->client;
+    t->parts.account = s->parts.account;
     t->id = id;
     t->priority = s->priority;
     t->chat_at = s->chat_at;

@@ -58,7 +58,7 @@ struct session {
 
 struct backend;
 
-/* -EINVAL: no such segments. */
+/* policy: of memory_policy_read. -ENOMEM. */
 int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public,
                 const struct memory_policy *policy, struct session **ret);
 void session_free(struct session *s);

@@ -1,7 +1,7 @@
 /* tests/test_daemon_memory.c - sessions and scores whose old context is compressed, in the real daemon. Would
  * catch: answers that depend on how a text was cut into appends or batches, a segment that is compressed
  * twice, too early or never, a session that goes back into a compressed segment and is another one then,
- * memory that grows with the text, usage that does not say what is there. */
+ * memory that grows with the text, usage that does not say what is there, a score that its budget can't hold. */
 
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/nasty.h"
@@ -706,6 +706,46 @@ static void refuses_bad_memory(void **state)
     gist_disconnect(c);
 }
 
+/* Without a window it is what the budget holds. Windows and segments that can't be are refused before anything
+ * is counted in them. */
+static void scores_fit_their_budget(void **state)
+{
+    static const struct gist_memory full = { .size = sizeof(full), .budget = 100 };
+    static const struct gist_memory fixed = { .size = sizeof(fixed),
+                                              .compressor = GIST_SELECT,
+                                              .ratio = 8,
+                                              .budget = 150,
+                                              .flags = GIST_FIXED };
+    gist_conn *c = daemon_fixture_connect(&d);
+    struct gist_score_opts o = { .size = sizeof(o), .segment = SEGMENT, .memory = &fixed };
+    struct gist_score a, b;
+    uint32_t ids[1000];
+
+    (void)state;
+    fill(ids, 1000, 42);
+    score(c, ids, 500, 0, &full, &a);
+    score(c, ids, 500, 100, NULL, &b);
+    for (size_t i = 0; i < 500; i++) {
+        assert_int_equal(isnan(a.logprobs[i]) != 0, i % 100 == 0);
+        if (i % 100)
+            assert_memory_equal(&a.logprobs[i], &b.logprobs[i], sizeof(float));
+    }
+    free_score(&a);
+    free_score(&b);
+    score(c, ids, 500, 0, &fixed, &a);
+    free_score(&a);
+    assert_int_equal(gist_score_tokens(c, ids, 1000, &o, &a), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "the budget is 150"));
+    o.memory = &memories[0];
+    o.window = UINT32_MAX;
+    assert_int_equal(gist_score_tokens(c, ids, 1000, &o, &a), -E2BIG);
+    assert_non_null(strstr(gist_error(c), "4294967295"));
+    o.segment = 1;
+    assert_int_equal(gist_score_tokens(c, ids, 1000, &o, &a), -EINVAL);
+    assert_non_null(strstr(gist_error(c), "segments of 1 tokens"));
+    gist_disconnect(c);
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -738,6 +778,7 @@ int main(void)
         cmocka_unit_test(usage_says_what_is_raw),
         cmocka_unit_test(older_text_climbs),
         cmocka_unit_test(refuses_bad_memory),
+        cmocka_unit_test(scores_fit_their_budget),
     };
 
     return cmocka_run_group_tests(tests, start, stop);

@@ -1,6 +1,6 @@
 /* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would catch: a
  * malloc in the loop that makes tokens, a budget that lets a step last too long, a stop string that is
- * found late or sent, text that is cut inside a character. */
+ * found late or sent or holds its answer up for ever, text that is cut inside a character. */
 
 #include "daemon/answer.h"
 #include "daemon/config.h"
@@ -282,11 +282,31 @@ static void test_answer(void **state)
     }
 }
 
+/* All of it may be held back, a token a byte. */
+static void test_long_stop_string(void **state)
+{
+    static char stop[ANSWER_STOP_MAX + 1], text[ANSWER_STOP_MAX + 8], got[sizeof(text)];
+    const char *const stops[] = { "x", stop };
+    uint32_t ids;
+
+    (void)state;
+    memset(stop, 'a', ANSWER_STOP_MAX);
+    (void)snprintf(text, sizeof(text), "be%s", stop);
+    assert_true(feed(text, 1, stops, 2, got, &ids));
+    assert_string_equal(got, "be");
+    assert_int_equal(ids, 2);
+    text[ANSWER_STOP_MAX + 1] = 'b'; /* its last byte */
+    assert_false(feed(text, 1, stops, 2, got, &ids));
+    assert_string_equal(got, text);
+    assert_int_equal(ids, ANSWER_STOP_MAX + 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pace),
         cmocka_unit_test(test_answer),
+        cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
     };
 
