@@ -35,16 +35,30 @@ void sched_client_broke(struct sched *s, struct client *c, const char *what)
     c->dead = true;
 }
 
-static void adopt(struct sched *s, const struct mailbox_letter *l)
+/* NULL: there is no memory for it. The channel is taken in either case. */
+static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
 {
-    struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
     struct epoll_event ev = { .events = EPOLLIN };
     struct client *c;
 
-    if (client_new(l, s->backend.client_pages, &c) < 0 ||
-        epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
-        log_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
+    if (client_new(l, s->backend.client_pages, &c) < 0) {
         chan_close(l->chan);
+        return NULL;
+    }
+    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
+        client_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+static void adopt(struct sched *s, const struct mailbox_letter *l)
+{
+    struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
+    struct client *c = welcome(s, l);
+
+    if (!c) {
+        log_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
         mailbox_put(s->outbox, &gone);
         return;
     }
@@ -67,7 +81,10 @@ static void bury(struct sched *s, struct client *c)
     TAILQ_REMOVE(&s->clients, c, link);
     s->n_clients--;
     s->n_sessions -= c->n_sessions;
-    client_free(c); /* closing the doorbell takes it out of the epoll set */
+    /* The peer may keep its duplicate of the doorbell, and with it the entry in the epoll set, which
+     * would wake us for ever when it rings. */
+    (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
+    client_free(c);
     mailbox_put(s->outbox, &gone);
 }
 

@@ -1,7 +1,7 @@
 /* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an index,
  * span or frame from shared memory that is believed, a client that takes others with it, pages that
  * stay behind a killed client, a cancel that waits for the whole prompt, a silent peer that keeps a
- * place, system calls of an idle daemon. */
+ * place, a daemon that is kept awake, system calls of an idle one. */
 
 #include "ipc/handshake.h"
 #include "ipc/ring.h"
@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -333,6 +334,59 @@ static void test_ping_beside_prompt(void **state)
 
 /* --- idle ------------------------------------------------------------------------------------------------ */
 
+/* CPU time of all its threads so far. */
+static double daemon_cpu_ms(void)
+{
+    struct timespec t;
+    clockid_t clock;
+
+    assert_int_equal(clock_getcpuclockid(d.pid, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &t), 0);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* It uses less than a millisecond of CPU in some second soon; one that spins never does. */
+static bool comes_to_rest(void)
+{
+    double end = daemon_fixture_ms() + 10000, before;
+
+    do {
+        before = daemon_cpu_ms();
+        (void)usleep(1000 * 1000);
+        if (daemon_cpu_ms() - before < 1)
+            return true;
+    } while (daemon_fixture_ms() < end);
+    return false;
+}
+
+static void wait_for_clients(uint32_t n)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    struct gist_stats st;
+
+    do
+        assert_int_equal(gist_stats(honest, &st), 0);
+    while (st.n_clients != n && daemon_fixture_ms() < end);
+    assert_int_equal(st.n_clients, n);
+}
+
+/* Who ended the connection and kept the doorbell rings it. */
+static void test_ring_after_the_end(void **state)
+{
+    struct hostile h;
+
+    (void)state;
+    assert_int_equal(hostile_connect(&h, d.socket), 0);
+    wait_for_clients(2);
+    assert_int_equal(shutdown(h.sock, SHUT_RDWR), 0);
+    wait_for_clients(1);
+    hostile_ring(&h);
+    if (!THREAD_SANITIZER)
+        assert_true(comes_to_rest());
+    hostile_close(&h);
+    still_serves();
+}
+
 /* strace of all threads for two seconds sees nothing begin. */
 static void test_idle(void **state)
 {
@@ -388,15 +442,11 @@ static int stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_handshakes),
-        cmocka_unit_test(test_ring_fields),
-        cmocka_unit_test(test_descriptors),
-        cmocka_unit_test(test_frames),
-        cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_cancel_in_prompt),
-        cmocka_unit_test(test_ping_beside_prompt),
-        cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_handshakes),         cmocka_unit_test(test_ring_fields),
+        cmocka_unit_test(test_descriptors),        cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_everything),         cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_cancel_in_prompt),   cmocka_unit_test(test_ping_beside_prompt),
+        cmocka_unit_test(test_ring_after_the_end), cmocka_unit_test(test_idle),
     };
 
     return cmocka_run_group_tests(tests, start, stop);
