@@ -105,7 +105,6 @@ static bool take_letters(struct sched *s)
 
     if (!mailbox_pending(s->inbox))
         return false;
-    mailbox_drain(s->inbox);
     while (mailbox_take(s->inbox, &l)) {
         switch (l.kind) {
         case MAILBOX_ADOPT:
@@ -313,6 +312,8 @@ static bool arm(struct sched *s, bool *ret_stuck)
     struct client *c;
     bool ready = false;
 
+    /* Not when letters are taken: one may be taken before its bell is rung, which would then ring on. */
+    mailbox_drain(s->inbox);
     *ret_stuck = false;
     TAILQ_FOREACH (c, &s->clients, link) {
         if (!takes_frames(c))

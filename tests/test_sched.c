@@ -1,6 +1,6 @@
 /* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would catch: a
  * malloc in the loop that makes tokens, a budget that lets a step last too long, a stop string that is
- * found late or sent, text that is cut inside a character. */
+ * found late or sent, text that is cut inside a character, a bell that keeps the scheduler awake. */
 
 #include "daemon/answer.h"
 #include "daemon/config.h"
@@ -9,6 +9,7 @@
 #include "tests/support/daemon_fixture.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -138,36 +139,60 @@ static uint64_t open_session(const char *text)
     return session;
 }
 
+/* A scheduler without a control thread: the mailboxes' other ends are ours. */
+struct alone {
+    struct mailbox to, from;
+    struct config config;
+    struct sched *sched;
+    pthread_t thread;
+};
+
+static void start_alone(struct alone *a)
+{
+    const char *model = daemon_fixture_model(DAEMON_FIXTURE_TINY);
+    struct why why;
+
+    config_defaults(&a->config);
+    assert_int_equal(config_set(&a->config, "model", model, "test", &why), 0);
+    a->config.kv_bytes = 16 << 20;
+    a->config.threads = 2;
+    assert_int_equal(mailbox_open(&a->to, 4), 0);
+    assert_int_equal(mailbox_open(&a->from, 4), 0);
+    a->sched = calloc(1, sizeof(*a->sched));
+    assert_non_null(a->sched);
+    a->sched->config = &a->config;
+    a->sched->inbox = &a->to;
+    a->sched->outbox = &a->from;
+    assert_int_equal(pthread_create(&a->thread, NULL, sched_main, a->sched), 0);
+    wait_letter(&a->from, MAILBOX_READY);
+    assert_int_equal(a->sched->result, 0);
+}
+
+static void stop_alone(struct alone *a)
+{
+    struct mailbox_letter letter = { .kind = MAILBOX_STOP };
+
+    mailbox_put(&a->to, &letter);
+    wait_letter(&a->from, MAILBOX_STOPPED);
+    assert_int_equal(pthread_join(a->thread, NULL), 0);
+    mailbox_close(&a->to);
+    mailbox_close(&a->from);
+    free(a->sched);
+}
+
 /* Allocations of scheduler and workers from the fifth token of an answer to its end. */
 static void test_no_malloc_in_the_token_loop(void **state)
 {
-    struct mailbox to, from;
-    struct mailbox_letter letter = { .kind = MAILBOX_STOP };
-    struct sched *s = calloc(1, sizeof(*s));
     struct wire_req m = { .id = 4, .kind = WIRE_GENERATE };
-    struct config config;
     struct wire_rep rep;
-    struct why why;
-    pthread_t thread;
+    struct alone a;
     unsigned n_text = 0;
 
     (void)state;
     is_test = true;
-    config_defaults(&config);
-    assert_int_equal(
-        config_set(&config, "model", daemon_fixture_model(DAEMON_FIXTURE_TINY), "test", &why), 0);
-    config.kv_bytes = 16 << 20;
-    config.threads = 2;
-    assert_int_equal(mailbox_open(&to, 4), 0);
-    assert_int_equal(mailbox_open(&from, 4), 0);
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
-    s->config = &config;
-    s->inbox = &to;
-    s->outbox = &from;
-    assert_int_equal(pthread_create(&thread, NULL, sched_main, s), 0);
-    wait_letter(&from, MAILBOX_READY);
-    assert_int_equal(s->result, 0);
-    adopt(&to);
+    start_alone(&a);
+    adopt(&a.to);
     atomic_store(&counting, true); /* a session is allocated: the counter counts */
     m.u.generate.session = open_session("count the allocations");
     atomic_store(&counting, false);
@@ -187,17 +212,30 @@ static void test_no_malloc_in_the_token_loop(void **state)
     assert_int_equal(rep.u.done.usage.generated_tokens, 300);
     assert_true(n_text > 20);
 
-    mailbox_put(&to, &letter);
-    wait_letter(&from, MAILBOX_STOPPED);
-    assert_int_equal(pthread_join(thread, NULL), 0);
+    stop_alone(&a);
     chan_close(chan);
     wire_scratch_close(&scratch);
-    mailbox_close(&to);
-    mailbox_close(&from);
-    free(s);
     assert_int_equal(atomic_load(&n_allocations), 0);
     if (!COUNTING)
         (void)printf("built with a sanitizer: allocations were not counted\n");
+}
+
+/* The writer of a letter rings after the letter can be seen: a scheduler that was awake has taken it by then. */
+static void test_late_bell(void **state)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    const uint64_t one = 1;
+    struct pollfd p;
+    struct alone a;
+
+    (void)state;
+    start_alone(&a);
+    p = (struct pollfd){ .fd = a.to.bell, .events = POLLIN };
+    assert_int_equal(write(a.to.bell, &one, sizeof(one)), sizeof(one));
+    while (poll(&p, 1, 0) == 1 && daemon_fixture_ms() < end)
+        (void)usleep(1000);
+    assert_int_equal(poll(&p, 1, 0), 0); /* it would end every sleep */
+    stop_alone(&a);
 }
 
 /* --- pace ------------------------------------------------------------------------------------------- */
@@ -288,6 +326,7 @@ int main(void)
         cmocka_unit_test(test_pace),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
+        cmocka_unit_test(test_late_bell),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
