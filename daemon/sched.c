@@ -169,18 +169,31 @@ static bool take_frames(struct sched *s)
     return any;
 }
 
+/* Whether to give up the step that runs. One that reads for others too is not given up twice in a row, or who
+ * reads and cancels in turns would keep their prompts from being read. */
+static bool unwanted(const struct sched *s)
+{
+    bool some = false, all = true;
+    struct request *r;
+
+    TAILQ_FOREACH (r, &s->active, link) {
+        if (!r->in_prefill)
+            continue;
+        if (request_unwanted(r))
+            some = true;
+        else
+            all = false;
+    }
+    return some && (all || !s->spare);
+}
+
 bool sched_attend(struct sched *s)
 {
-    struct request *r;
     bool any = take_letters(s);
 
     any |= take_frames(s);
-    if (any && s->in_step && !s->abandon) {
-        s->abandon = s->stopping;
-        TAILQ_FOREACH (r, &s->active, link)
-            if (r->in_prefill && (r->cancelled || r->client->dead))
-                s->abandon = true;
-    }
+    if (any && s->in_step && !s->abandon)
+        s->abandon = s->stopping || unwanted(s);
     return any;
 }
 

@@ -1,7 +1,8 @@
 /* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an index,
  * span or frame from shared memory that is believed, a client that takes others with it, pages that
  * stay behind a killed client, a cancel that waits for the whole prompt, a silent peer that keeps a
- * place, a daemon that is kept awake, system calls of an idle one. */
+ * place, prompts that are never read beside those of a client that cancels, a daemon that is kept awake, system
+ * calls of an idle one. */
 
 #include "ipc/handshake.h"
 #include "ipc/ring.h"
@@ -332,6 +333,52 @@ static void test_ping_beside_prompt(void **state)
     assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
 }
 
+/* Goes on until *err is no longer 1, or for as long. */
+static void dispatch(gist_conn *c, const int *err, double ms)
+{
+    for (double start = daemon_fixture_ms(); *err == 1 && daemon_fixture_ms() < start + ms;) {
+        assert_true(gist_dispatch(c) >= 0);
+        (void)usleep(1000);
+    }
+}
+
+/* Two prompts of one client, cancelled in turns, so that there is always one in the step: another client's
+ * prompt is read all the same. */
+static void test_cancels_beside_prompt(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d), *other = daemon_fixture_connect(&d);
+    int err[2] = { 0, 0 }, other_err = 1, cancels = 0;
+    gist_session *s[2], *prompt;
+    uint64_t request[2];
+    char text[900]; /* is encoded in one go, and the next step reads it */
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(gist_open(c, NULL, &s[i]), 0);
+    assert_int_equal(gist_open(other, NULL, &prompt), 0);
+    memset(text, 'v', sizeof(text));
+    assert_int_equal(
+        gist_append_text_start(prompt, text, sizeof(text), 0, on_done, &other_err, NULL), 0);
+    for (int i = 0; other_err == 1 && cancels < 200; i ^= 1) {
+        if (err[i] == 1) {
+            assert_int_equal(gist_cancel(c, request[i]), 0);
+            dispatch(c, &err[i], DAEMON_FIXTURE_PATIENCE_MS);
+            cancels++;
+        }
+        err[i] = 1;
+        memset(text, 'A' + cancels % 26, sizeof(text)); /* what was read before is not read again */
+        assert_int_equal(
+            gist_append_text_start(s[i], text, sizeof(text), 0, on_done, &err[i], &request[i]), 0);
+        dispatch(other, &other_err, 30);
+    }
+    (void)printf("a prompt beside others that are cancelled: %d cancels\n", cancels);
+    assert_int_equal(other_err, 0);
+    assert_true(cancels > 0);
+    gist_disconnect(c);
+    gist_disconnect(other);
+    assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
+}
+
 /* --- idle ------------------------------------------------------------------------------------------------ */
 
 /* CPU time of all its threads so far. */
@@ -442,11 +489,17 @@ static int stop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_handshakes),         cmocka_unit_test(test_ring_fields),
-        cmocka_unit_test(test_descriptors),        cmocka_unit_test(test_frames),
-        cmocka_unit_test(test_everything),         cmocka_unit_test(test_kill),
-        cmocka_unit_test(test_cancel_in_prompt),   cmocka_unit_test(test_ping_beside_prompt),
-        cmocka_unit_test(test_ring_after_the_end), cmocka_unit_test(test_idle),
+        cmocka_unit_test(test_handshakes),
+        cmocka_unit_test(test_ring_fields),
+        cmocka_unit_test(test_descriptors),
+        cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_cancel_in_prompt),
+        cmocka_unit_test(test_ping_beside_prompt),
+        cmocka_unit_test(test_cancels_beside_prompt),
+        cmocka_unit_test(test_ring_after_the_end),
+        cmocka_unit_test(test_idle),
     };
 
     return cmocka_run_group_tests(tests, start, stop);
