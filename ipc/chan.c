@@ -330,6 +330,11 @@ void chan_commit(struct chan *c)
         ring_doorbell(c);
 }
 
+uint32_t chan_came_back(const struct chan *c)
+{
+    return ring_head(&c->tx);
+}
+
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
 {
     return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - bulk_off(frame_len);
