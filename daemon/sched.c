@@ -20,9 +20,6 @@
 /* Time for encoding and the like in one step, while others wait for the model. */
 #define WORK_NS (5 * CLOCK_MS)
 
-/* How long a client whose requests are all blocked is left alone when nothing else happens. */
-#define STUCK_MS 10
-
 /* --- clients come and go ------------------------------------------------------------------------ */
 
 void sched_client_broke(struct sched *s, struct client *c, const char *what)
@@ -318,22 +315,25 @@ static bool spin(struct sched *s)
     return false;
 }
 
-/* Says to every client that we are about to sleep. True: one of them has something. *ret_stuck: one
- * has frames that we can't take and no room for replies, so that its doorbell means nothing. */
-static bool arm(struct sched *s, bool *ret_stuck)
+/* Says to a client that we are about to sleep. True: it has something. */
+static bool arm_client(struct client *c)
+{
+    if (c->dead) /* only found out when its replies were sent: to be buried */
+        return true;
+    if (takes_frames(c))
+        return chan_arm(c->chan, c->blocked);
+    return c->blocked && chan_arm_room(c->chan);
+}
+
+static bool arm(struct sched *s)
 {
     struct client *c;
     bool ready = false;
 
     /* Not when letters are taken: one may be taken before its bell is rung, which would then ring on. */
     mailbox_drain(s->inbox);
-    *ret_stuck = false;
-    TAILQ_FOREACH (c, &s->clients, link) {
-        if (!takes_frames(c))
-            *ret_stuck = true;
-        else if (chan_arm(c->chan, c->blocked))
-            ready = true;
-    }
+    TAILQ_FOREACH (c, &s->clients, link)
+        ready |= arm_client(c);
     return ready || mailbox_pending(s->inbox);
 }
 
@@ -349,17 +349,16 @@ static void disarm(struct sched *s)
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
-    bool stuck;
     int n;
 
     if (spin(s))
         return;
     workers_rest(s->backend.workers);
-    if (!arm(s, &stuck)) {
+    if (!arm(s)) {
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
         /* Again at once when a tracer came or went: nothing has happened. */
         do
-            n = epoll_wait(s->epoll, ev, 16, stuck ? STUCK_MS : -1);
+            n = epoll_wait(s->epoll, ev, 16, -1);
         while (n < 0 && errno == EINTR);
         atomic_store_explicit(&s->asleep, false, memory_order_relaxed);
     }

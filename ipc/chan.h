@@ -94,6 +94,7 @@ bool chan_readable(const struct chan *c);                /* a message is there; 
  * chan_disarm after either. The doorbell is drained by the next chan_arm, or by chan_disarm when
  * the channel was not armed: it stays readable from waking until then. */
 bool chan_arm(struct chan *c, bool for_room);
+bool chan_arm_room(struct chan *c);                      /* only for room: messages may wait */
 void chan_disarm(struct chan *c);
 int chan_doorbell(const struct chan *c);                 /* what this side sleeps on */
 

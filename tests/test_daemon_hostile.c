@@ -434,6 +434,70 @@ static void test_ring_after_the_end(void **state)
     still_serves();
 }
 
+static bool send_request(struct chan *c, struct wire_scratch *scratch, const struct wire_req *m)
+{
+    uint8_t *frame, *bulk;
+    size_t len;
+
+    assert_int_equal(wire_req_pack(scratch, m, NULL, 0, &len), 0);
+    if (chan_reserve(c, (uint32_t)len, 0, &frame, &bulk) < 0)
+        return false;
+    assert_int_equal(wire_req_pack(scratch, m, frame, len, &len), 0);
+    chan_commit(c);
+    return true;
+}
+
+/* Pings until nothing more is taken: the rings are full, and all the requests that a client may have open wait
+ * for room. */
+static unsigned ping_and_read_nothing(struct chan *c)
+{
+    struct wire_req m = { .kind = WIRE_HELLO };
+    double last = daemon_fixture_ms();
+    struct wire_scratch scratch;
+
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    m.u.hello.client = "reads nothing";
+    while (daemon_fixture_ms() < last + 1000) {
+        if (!send_request(c, &scratch, &m)) {
+            (void)usleep(1000);
+            continue;
+        }
+        last = daemon_fixture_ms();
+        m = (struct wire_req){ .id = m.id + 1, .kind = WIRE_PING };
+    }
+    wire_scratch_close(&scratch);
+    return (unsigned)m.id;
+}
+
+static void test_rest_beside_unread(void **state)
+{
+    struct chan_msg msg;
+    struct hostile h;
+    struct chan *c;
+    unsigned n, got = 0;
+
+    (void)state;
+    assert_int_equal(hostile_connect(&h, d.socket), 0);
+    assert_int_equal(chan_attach(&h.g,
+                                 (struct chan_fds){ dup(h.fds.memfd), dup(h.fds.to_server),
+                                                    dup(h.fds.to_client) },
+                                 &c),
+                     0);
+    n = ping_and_read_nothing(c);
+    assert_true(n > 2 * h.g.slots);
+    if (!THREAD_SANITIZER)
+        assert_true(comes_to_rest());
+    still_serves();
+    /* It goes on as soon as there is room, and all are answered. */
+    while (got < n && chan_wait(c, false, h.sock, -1, 0, DAEMON_FIXTURE_PATIENCE_MS) == 0) {
+        for (; chan_recv(c, &msg) == 0; got++)
+            chan_release(c);
+    }
+    assert_int_equal(got, n);
+    chan_close(c);
+    hostile_close(&h);
+}
+
 /* strace of all threads for two seconds sees nothing begin. */
 static void test_idle(void **state)
 {
@@ -499,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_ping_beside_prompt),
         cmocka_unit_test(test_cancels_beside_prompt),
         cmocka_unit_test(test_ring_after_the_end),
+        cmocka_unit_test(test_rest_beside_unread),
         cmocka_unit_test(test_idle),
     };
 
