@@ -70,7 +70,7 @@ static size_t longest_token(const struct vocab *v)
 
 uint32_t backend_pages_free(const struct backend *b)
 {
-    return b->pool.n_free + (b->prefix ? prefix_pages(b->prefix) : 0);
+    return b->pool.n_free + b->pool.n_cached;
 }
 
 const struct adapter *backend_adapter(const struct backend *b, const char *name)

@@ -203,6 +203,15 @@ static void ran(struct memory *m, const struct forward_run *run)
         prefix_learn(m->prefix, m);
 }
 
+/* The step was given up: the next one only decodes, and the next that reads is spared if this one read for
+ * others than who gave it up. */
+static void abandoned(struct sched *s, const struct batch *b)
+{
+    s->decode_only = true;
+    for (uint32_t i = b->n_decode; i < b->n; i++)
+        s->spare |= !request_unwanted(b->requests[i]);
+}
+
 bool batch_run(struct sched *s)
 {
     struct batch b;
@@ -217,9 +226,11 @@ bool batch_run(struct sched *s)
     start = clock_ns();
     r = run(s, &b, &n_out);
     if (r == -ECANCELED) {
-        s->decode_only = true; /* or a client that reads and cancels would stop the others */
+        abandoned(s, &b);
         return true;
     }
+    if (b.n > b.n_decode)
+        s->spare = false;
     if (r < 0) {
         fail_all(s, &b, r);
     } else {

@@ -38,6 +38,8 @@ struct client {
     bool greeted;                /* said Hello */
     bool dead;                   /* its socket ended, or it broke the protocol */
     bool blocked;                /* a reply found no room */
+    bool stats_blocked;          /* a Stats did, when stats_back spans had come back */
+    uint32_t stats_back;
     struct pool_account account; /* of all its sessions */
     struct held_account held;    /* of all its requests, and of parts; limit: the scheduler sets it */
     struct session_list sessions;

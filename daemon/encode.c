@@ -141,7 +141,7 @@ int encode_id(struct encode *e, uint32_t id)
     return encode_ids(e, &id, 1);
 }
 
-/* The next slice of the current piece into ret (ENCODE_SLICE_IDS). 0 ids: it has ended. */
+/* The next slice of the current piece into ret (ENCODE_SLICE_IDS). 1: it has ended, 0: not yet. */
 static int next_slice(struct encode *e, uint32_t *ret, size_t *ret_n)
 {
     const struct encode_piece *p = &e->pieces[e->piece];
@@ -155,26 +155,23 @@ static int next_slice(struct encode *e, uint32_t *ret, size_t *ret_n)
 int encode_step(struct encode *e)
 {
     uint32_t slice[ENCODE_SLICE_IDS];
-    size_t n;
-    int r;
+    size_t n, n_bytes = 0;
+    int ended, r;
 
-    /* Pieces of a chat are short: go on until there are enough ids for one slice. */
-    for (size_t done = 0; done < ENCODE_SLICE_IDS; done += n) {
+    /* Pieces of a chat are short: go on until there is enough for one slice. */
+    for (size_t done = 0; done < ENCODE_SLICE_IDS && n_bytes < VOCAB_SLICE_BYTES; done += n) {
         if (e->piece == e->n_pieces) {
             drop_text(e);
             return 1;
         }
-        r = next_slice(e, slice, &n);
+        ended = next_slice(e, slice, &n);
+        r = ended < 0 ? ended : encode_ids(e, slice, n);
         if (r < 0)
             return r;
-        if (n == 0) {
-            e->piece++;
-            e->started = false;
-            continue;
-        }
-        r = encode_ids(e, slice, n);
-        if (r < 0)
-            return r;
+        if (!ended)
+            return 0;
+        n_bytes += e->pieces[e->piece++].len;
+        e->started = false;
     }
     return 0;
 }

@@ -53,6 +53,8 @@ void mailbox_close(struct mailbox *m);
 void mailbox_put(struct mailbox *m, const struct mailbox_letter *l);
 bool mailbox_pending(struct mailbox *m);
 bool mailbox_take(struct mailbox *m, struct mailbox_letter *ret); /* false: empty */
-void mailbox_drain(struct mailbox *m); /* silences the bell; before the takes, not after */
+/* Silences the bell: before the last look for letters ahead of a sleep, not after it. A bell that is rung
+ * late, for a letter that was taken already, ends one sleep for nothing. */
+void mailbox_drain(struct mailbox *m);
 
 #endif

@@ -414,20 +414,6 @@ uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, u
 
 /* --- the whole ---------------------------------------------------------------------------------- */
 
-uint32_t prefix_pages(const struct prefix *p)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = p->oldest; i != NONE; i = p->nodes[i].newer) {
-        const struct node *x = &p->nodes[i];
-
-        n += x->page != NONE && !pool_shared(p->pool, x->page);
-        for (uint32_t page = x->packed; page != NONE; page = p->next[page])
-            n += !pool_shared(p->pool, page);
-    }
-    return n;
-}
-
 int prefix_open(struct pool *pool, struct prefix **ret)
 {
     struct prefix *p = calloc(1, sizeof(*p));
@@ -455,6 +441,7 @@ int prefix_open(struct pool *pool, struct prefix **ret)
         put_free(p, i);
     pool->reclaim.fn = reclaim;
     pool->reclaim.arg = p;
+    pool->reclaim.account = &p->account;
     *ret = p;
     return 0;
 }
@@ -468,6 +455,7 @@ void prefix_close(struct prefix *p)
         drop_raw(p, &p->nodes[i]);
         drop_packed(p, &p->nodes[i]);
     }
+    p->pool->reclaim.account = NULL;
     free(p->nodes);
     free(p->buckets);
     free(p->next);

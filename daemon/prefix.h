@@ -30,7 +30,7 @@
 
 struct prefix;
 
-/* Becomes the pool's reclaim. */
+/* Becomes the pool's reclaim: the pages that only the tree holds are the pool's n_cached. */
 int prefix_open(struct pool *pool, struct prefix **ret);
 void prefix_close(struct prefix *p);
 
@@ -44,8 +44,5 @@ void prefix_learn(struct prefix *p, struct memory *m);
 /* Before a segment is compressed: its raw pages, of which the sequence copies what it rewrites, are the first
  * that are given up. */
 void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment);
-
-/* Pages that only the tree holds. */
-uint32_t prefix_pages(const struct prefix *p);
 
 #endif

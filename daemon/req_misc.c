@@ -1,7 +1,6 @@
 /* daemon/req_misc.c - the requests that are answered at once. */
 
 #include "daemon/clock.h"
-#include "daemon/prefix.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -136,7 +135,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .page_tokens = POOL_PAGE_TOKENS,
         .pages = b->pool.n_pages,
         .pages_free = b->pool.n_free,
-        .pages_cached = b->prefix ? prefix_pages(b->prefix) : 0,
+        .pages_cached = b->pool.n_cached,
         .clients = s->n_clients,
         .sessions = s->n_sessions,
         .requests_running = s->n_active - 1, /* but this one */
@@ -174,6 +173,20 @@ static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
     }
 }
 
+/* The client's last Stats found no room, and none came back since: this one would find none either. */
+static bool waits_for_room(struct client *c)
+{
+    uint32_t back = chan_came_back(c->chan);
+
+    if (c->stats_blocked && back == c->stats_back) {
+        c->blocked = true;
+        return true;
+    }
+    c->stats_blocked = true; /* until it is sent, and freed */
+    c->stats_back = back;
+    return false;
+}
+
 /* Makes the reply anew each time that it is tried: the lists point to names that may have gone. */
 static int stats_flush(struct sched *s, struct request *r)
 {
@@ -181,6 +194,8 @@ static int stats_flush(struct sched *s, struct request *r)
 
     if (!t || r->last.kind == WIRE_ERROR)
         return 0;
+    if (waits_for_room(r->client))
+        return -EAGAIN;
     free_lists(t);
     t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
     t->sessions = calloc(s->n_sessions + 1, sizeof(*t->sessions));
@@ -210,6 +225,7 @@ static void stats_fini(struct request *r)
 {
     struct stats *t = r->state;
 
+    r->client->stats_blocked = false;
     if (t)
         free_lists(t);
     free(t);

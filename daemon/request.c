@@ -276,6 +276,11 @@ bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, 
     return true;
 }
 
+bool request_unwanted(const struct request *r)
+{
+    return r->cancelled || r->client->dead;
+}
+
 void request_drop(struct sched *s, struct request *r)
 {
     release_session(r);

@@ -128,6 +128,9 @@ bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, 
 /* Sends what is ready; the request is freed when its last reply is out. */
 void request_deliver(struct sched *s, struct request *r);
 
+/* Nobody waits for what it makes: cancelled, or its client is dead. */
+bool request_unwanted(const struct request *r);
+
 /* Forgets it without a word (its client is dead). */
 void request_drop(struct sched *s, struct request *r);
 

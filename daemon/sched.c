@@ -20,9 +20,6 @@
 /* Time for encoding and the like in one step, while others wait for the model. */
 #define WORK_NS (5 * CLOCK_MS)
 
-/* How long a client whose requests are all blocked is left alone when nothing else happens. */
-#define STUCK_MS 10
-
 /* --- clients come and go ------------------------------------------------------------------------ */
 
 void sched_client_broke(struct sched *s, struct client *c, const char *what)
@@ -35,16 +32,30 @@ void sched_client_broke(struct sched *s, struct client *c, const char *what)
     c->dead = true;
 }
 
-static void adopt(struct sched *s, const struct mailbox_letter *l)
+/* NULL: there is no memory for it. The channel is taken in either case. */
+static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
 {
-    struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
     struct epoll_event ev = { .events = EPOLLIN };
     struct client *c;
 
-    if (client_new(l, s->backend.client_pages, &c) < 0 ||
-        epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
-        log_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
+    if (client_new(l, s->backend.client_pages, &c) < 0) {
         chan_close(l->chan);
+        return NULL;
+    }
+    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
+        client_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+static void adopt(struct sched *s, const struct mailbox_letter *l)
+{
+    struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
+    struct client *c = welcome(s, l);
+
+    if (!c) {
+        log_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
         mailbox_put(s->outbox, &gone);
         return;
     }
@@ -68,7 +79,10 @@ static void bury(struct sched *s, struct client *c)
     TAILQ_REMOVE(&s->clients, c, link);
     s->n_clients--;
     s->n_sessions -= c->n_sessions;
-    client_free(c); /* closing the doorbell takes it out of the epoll set */
+    /* The peer may keep its duplicate of the doorbell, and with it the entry in the epoll set, which
+     * would wake us for ever when it rings. */
+    (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
+    client_free(c);
     mailbox_put(s->outbox, &gone);
 }
 
@@ -89,7 +103,6 @@ static bool take_letters(struct sched *s)
 
     if (!mailbox_pending(s->inbox))
         return false;
-    mailbox_drain(s->inbox);
     while (mailbox_take(s->inbox, &l)) {
         switch (l.kind) {
         case MAILBOX_ADOPT:
@@ -154,18 +167,31 @@ static bool take_frames(struct sched *s)
     return any;
 }
 
+/* Whether to give up the step that runs. One that reads for others too is not given up twice in a row, or who
+ * reads and cancels in turns would keep their prompts from being read. */
+static bool unwanted(const struct sched *s)
+{
+    bool some = false, all = true;
+    struct request *r;
+
+    TAILQ_FOREACH (r, &s->active, link) {
+        if (!r->in_prefill)
+            continue;
+        if (request_unwanted(r))
+            some = true;
+        else
+            all = false;
+    }
+    return some && (all || !s->spare);
+}
+
 bool sched_attend(struct sched *s)
 {
-    struct request *r;
     bool any = take_letters(s);
 
     any |= take_frames(s);
-    if (any && s->in_step && !s->abandon) {
-        s->abandon = s->stopping;
-        TAILQ_FOREACH (r, &s->active, link)
-            if (r->in_prefill && (r->cancelled || r->client->dead))
-                s->abandon = true;
-    }
+    if (any && s->in_step && !s->abandon)
+        s->abandon = s->stopping || unwanted(s);
     return any;
 }
 
@@ -290,20 +316,25 @@ static bool spin(struct sched *s)
     return false;
 }
 
-/* Says to every client that we are about to sleep. True: one of them has something. *ret_stuck: one
- * has frames that we can't take and no room for replies, so that its doorbell means nothing. */
-static bool arm(struct sched *s, bool *ret_stuck)
+/* Says to a client that we are about to sleep. True: it has something. */
+static bool arm_client(struct client *c)
+{
+    if (c->dead) /* only found out when its replies were sent: to be buried */
+        return true;
+    if (takes_frames(c))
+        return chan_arm(c->chan, c->blocked);
+    return c->blocked && chan_arm_room(c->chan);
+}
+
+static bool arm(struct sched *s)
 {
     struct client *c;
     bool ready = false;
 
-    *ret_stuck = false;
-    TAILQ_FOREACH (c, &s->clients, link) {
-        if (!takes_frames(c))
-            *ret_stuck = true;
-        else if (chan_arm(c->chan, c->blocked))
-            ready = true;
-    }
+    /* Not when letters are taken: one may be taken before its bell is rung, which would then ring on. */
+    mailbox_drain(s->inbox);
+    TAILQ_FOREACH (c, &s->clients, link)
+        ready |= arm_client(c);
     return ready || mailbox_pending(s->inbox);
 }
 
@@ -319,17 +350,16 @@ static void disarm(struct sched *s)
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
-    bool stuck;
     int n;
 
     if (spin(s))
         return;
     workers_rest(s->backend.workers);
-    if (!arm(s, &stuck)) {
+    if (!arm(s)) {
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
         /* Again at once when a tracer came or went: nothing has happened. */
         do
-            n = epoll_wait(s->epoll, ev, 16, stuck ? STUCK_MS : -1);
+            n = epoll_wait(s->epoll, ev, 16, -1);
         while (n < 0 && errno == EINTR);
         atomic_store_explicit(&s->asleep, false, memory_order_relaxed);
     }

@@ -51,6 +51,7 @@ struct sched {
     bool in_step;     /* inside forward_step: sequences and pages must not change */
     bool abandon;     /* what the step reads is not wanted any more */
     bool decode_only; /* the last step was abandoned: the decoding ones go first now */
+    bool spare;       /* one that read for others too was: the next such step is not */
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;

@@ -2,7 +2,7 @@
  *
  * The definition: while any neighbours have a rule, apply the rule of the lowest rank, at the
  * leftmost place that has it. A short list is searched for it again after each merge; a long one
- * keeps its candidates in a heap, so that a megabyte of one letter takes a second and not a day.
+ * keeps its candidates in a heap, so that the time of one does not grow by its square.
  * Both give the same ids.
  *
  * Layout    rules lie in an open-addressing table keyed by the pair, at most half full.
@@ -22,7 +22,7 @@
 #include <stdint.h>
 
 #define BPE_SHORT  32u            /* up to this many symbols are merged by searching */
-#define BPE_MAX    (1u << 20)     /* symbols of one word; 28 bytes of scratch each */
+#define BPE_MAX    (16u << 10)    /* symbols of one word, some milliseconds; 28 bytes of scratch each */
 
 struct bpe_rule { uint32_t left, right, rank, result; };
 

@@ -39,7 +39,8 @@ int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_
 
     p->free = malloc(n * sizeof(*p->free));
     p->refs = calloc(n, sizeof(*p->refs));
-    if (!p->free || !p->refs) {
+    p->kept = calloc(n, sizeof(*p->kept));
+    if (!p->free || !p->refs || !p->kept) {
         pool_close(p);
         return why_set(why, -ENOMEM, "no memory for the tables of %llu KV pages",
                        (unsigned long long)n);
@@ -67,6 +68,7 @@ void pool_close(struct pool *p)
         place_free(p->mem, p->mem_len);
     free(p->free);
     free(p->refs);
+    free(p->kept);
     *p = (struct pool){ 0 };
 }
 
@@ -78,11 +80,26 @@ static bool make_free(struct pool *p, uint32_t n)
     return n <= p->n_free;
 }
 
+static bool is_cached(const struct pool *p, uint32_t page)
+{
+    return p->refs[page] > 0 && p->refs[page] == p->kept[page];
+}
+
+/* by tables more that hold the page; kept: they are the reclaim's. */
+static void count(struct pool *p, uint32_t page, uint32_t by, bool kept)
+{
+    p->n_cached -= is_cached(p, page);
+    p->refs[page] += by;
+    if (kept)
+        p->kept[page] += by;
+    p->n_cached += is_cached(p, page);
+}
+
 static uint32_t pop_free(struct pool *p)
 {
     uint32_t page = p->free[--p->n_free];
 
-    p->refs[page] = 1;
+    count(p, page, 1, false);
     return page;
 }
 
@@ -102,7 +119,8 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     for (uint32_t i = n; i-- > 0;) {
         assert(p->refs[pages[i]] > 0 && a->used > 0); /* P1 */
         a->used--;
-        if (--p->refs[pages[i]] == 0)
+        count(p, pages[i], -1u, a == p->reclaim.account);
+        if (p->refs[pages[i]] == 0)
             p->free[p->n_free++] = pages[i];
     }
 }
@@ -114,7 +132,7 @@ int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     a->used += n;
     for (uint32_t i = 0; i < n; i++) {
         assert(p->refs[pages[i]] > 0);
-        p->refs[pages[i]]++;
+        count(p, pages[i], 1, a == p->reclaim.account);
     }
     return 0;
 }
@@ -133,7 +151,7 @@ int pool_own(struct pool *p, uint32_t *page)
         return -ENOSPC;
     copy = pop_free(p);
     memcpy(p->mem + copy * p->page_bytes, p->mem + *page * p->page_bytes, p->page_bytes);
-    p->refs[*page]--;
+    count(p, *page, -1u, false);
     *page = copy;
     return 0;
 }

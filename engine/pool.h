@@ -16,6 +16,7 @@
  *       tables.
  *   P2  An account never holds more than its limit.
  *   P3  Nothing is allocated after pool_open.
+ *   P4  n_cached counts the pages with refs == kept > 0: with n_free it is what can be had.
  *
  * Threads    one thread takes and gives pages; workers read and write the bytes of taken pages.
  * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all or nothing.
@@ -43,7 +44,10 @@ struct pool {
     struct {
         void (*fn)(void *arg, uint32_t n);       /* wants n_free to be n: gives pages if it can. NULL: none */
         void *arg;
+        const struct pool_account *account;      /* of its tables */
     } reclaim;
+    uint32_t *kept;                  /* (n_pages) of refs, those of the reclaim's account */
+    uint32_t n_cached;               /* pages that only the reclaim's tables hold, see P4 */
     struct place_result place;
 };
 

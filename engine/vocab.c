@@ -14,8 +14,7 @@
 
 #define TOKENS_MAX    (1u << 24)
 #define TOKEN_LEN_MAX 65535u
-#define SCAN_WINDOW   (64u << 10) /* bytes of text that one look ahead takes in */
-#define WORD_KEPT     (64u << 10) /* an encoder's buffers for longer words go with their text */
+#define SCAN_WINDOW   (16u << 10) /* bytes of text that one look ahead takes in */
 
 enum token_kind { /* numbers of the file */
                   TOKEN_UNDEFINED,
@@ -407,14 +406,14 @@ static int merge_bytes(const struct vocab *v, struct bpe_scratch *s, const uint8
 static int mark_words(struct vocab *v)
 {
     struct bpe_scratch scratch = { 0 };
-    uint32_t *ids = malloc(TOKEN_LEN_MAX * sizeof(*ids)), i;
+    uint32_t *ids = malloc(BPE_MAX * sizeof(*ids)), i;
     size_t n, lost;
     int r = ids ? 0 : -ENOMEM;
 
     for (i = 0; i < v->n_tokens && r == 0; i++) {
         struct token *t = &v->tokens[i];
 
-        if (t->len == 0 || strmap_find(&v->normal, t->bytes, t->len) != i)
+        if (t->len == 0 || t->len > BPE_MAX || strmap_find(&v->normal, t->bytes, t->len) != i)
             continue;
         if (v->ignore_merges) {
             t->word = true;
@@ -518,11 +517,12 @@ const uint8_t *vocab_bytes(const struct vocab *v, uint32_t id, size_t *ret_len)
 
 /* --- encoding --------------------------------------------------------------------------------- */
 
-/* The text is read in three steps, each ahead of the next:
+/* The text is read in two steps, one ahead of the other:
  *
- *     0 ...... pos ........... word_end ............... sure .......... scanned ......... len
- *     encoded  a pre-token, cut   its pre-tokens don't depend  plain text,     not looked
- *              off and merged     on what follows              looked at       at yet
+ *     0 ...... pos ......................... sure .......... scanned ......... len
+ *     encoded  its pre-tokens don't depend   plain text,     not looked
+ *              on what follows: they are     looked at       at yet
+ *              cut off and merged in turn
  *
  * Plain text is well-formed UTF-8 without special tokens. It ends (`ended`) at a special token, at
  * a byte that is not UTF-8, or with the text; then all of it is sure. Until then only what lies
@@ -532,8 +532,7 @@ struct vocab_encoder {
     struct pretok_scratch *pretok;
     struct bpe_scratch bpe;
     const uint8_t *text;
-    size_t len, pos, word_end, sure, scanned;
-    size_t window; /* bytes that the next scan takes in */
+    size_t len, pos, sure, scanned;
     bool ended, parse_special;
     uint32_t *ids;                /* (cap_ids) of what was encoded last */
     size_t cap_ids, n_ids, at_id; /* ids[at_id..n_ids) were not given out yet */
@@ -567,17 +566,10 @@ void vocab_encoder_free(struct vocab_encoder *e)
 
 void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, bool parse_special)
 {
-    if (e->cap_ids > WORD_KEPT) {
-        bpe_scratch_fini(&e->bpe);
-        free(e->ids);
-        e->ids = NULL;
-        e->cap_ids = 0;
-    }
     e->text = text;
     e->len = len;
     e->parse_special = parse_special;
-    e->pos = e->word_end = e->sure = e->scanned = 0;
-    e->window = SCAN_WINDOW;
+    e->pos = e->sure = e->scanned = 0;
     e->ended = false;
     e->n_ids = e->at_id = 0;
     e->lost = 0;
@@ -634,13 +626,14 @@ static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
     return at;
 }
 
-/* Looks at more of the text. The window doubles while it holds no sure pre-token, so that a line
- * without end is gone over twice in all and not once for each window. */
+/* Looks at more of the text. */
 static void scan_plain(struct vocab_encoder *e)
 {
-    size_t at = e->scanned, limit, len;
+    size_t at = e->scanned, from, limit, len;
 
-    limit = e->len - at < e->window ? e->len : at + e->window;
+    /* A place by which pre-tokens part was looked for in all that was scanned before, but for its last byte. */
+    from = e->sure < at ? at - 1 : at;
+    limit = e->len - at < SCAN_WINDOW ? e->len : at + SCAN_WINDOW;
     if (e->parse_special) {
         at = plain_end(e, at, limit);
     } else {
@@ -652,8 +645,9 @@ static void scan_plain(struct vocab_encoder *e)
     }
     e->ended = at < limit || at == e->len;
     e->scanned = at;
-    e->sure = e->ended ? at : last_parting(e, e->sure);
-    e->window = e->sure > e->pos ? SCAN_WINDOW : 2 * e->window;
+    at = e->ended ? at : last_parting(e, from);
+    if (at > from)
+        e->sure = at;
 }
 
 static int reserve_ids(struct vocab_encoder *e, size_t n)
@@ -680,21 +674,6 @@ static void give_id(struct vocab_encoder *e, uint32_t id, size_t len)
     e->pos += len;
 }
 
-/* The byte at pos, and those behind it that have no token either. */
-static void drop_bytes(struct vocab_encoder *e)
-{
-    const struct vocab *v = e->v;
-    size_t len;
-
-    do {
-        e->lost++;
-        e->pos++;
-    } while (
-        e->pos < e->len && v->byte_id[e->text[e->pos]] == VOCAB_NONE &&
-        utf8_check(e->text + e->pos, e->len - e->pos, &len) != UTF8_OK &&
-        (!e->parse_special || match_special(v, e->text + e->pos, e->len - e->pos) == VOCAB_NONE));
-}
-
 /* What stands where plain text ended: a special token, or a byte that is not UTF-8. */
 static void encode_break(struct vocab_encoder *e)
 {
@@ -708,30 +687,24 @@ static void encode_break(struct vocab_encoder *e)
     else if (v->byte_id[e->text[e->pos]] != VOCAB_NONE)
         give_id(e, v->byte_id[e->text[e->pos]], 1);
     else {
-        drop_bytes(e);
+        e->lost++;
+        e->pos++;
     }
-    e->word_end = e->sure = e->scanned = e->pos;
-    e->window = SCAN_WINDOW;
+    e->sure = e->scanned = e->pos;
     e->ended = false;
 }
 
-/* Merges the pre-token at pos. One of more than BPE_MAX bytes is merged in parts of that: it bounds
- * the memory and the time that a text of one letter can take. */
-static int encode_word(struct vocab_encoder *e)
+/* Merges the pre-token at pos. */
+static int encode_word(struct vocab_encoder *e, size_t len)
 {
     const uint8_t *p = e->text + e->pos;
-    size_t len = e->word_end - e->pos;
-    uint32_t id = VOCAB_NONE;
+    uint32_t id = strmap_find(&e->v->normal, p, len);
     int r;
 
-    if (len <= TOKEN_LEN_MAX)
-        id = strmap_find(&e->v->normal, p, len);
     if (id != VOCAB_NONE && e->v->tokens[id].word) {
         give_id(e, id, len);
         return 0;
     }
-    if (len > BPE_MAX)
-        len = BPE_MAX;
     r = reserve_ids(e, len);
     if (r < 0)
         return r;
@@ -739,6 +712,19 @@ static int encode_word(struct vocab_encoder *e)
     if (r == 0)
         e->pos += len;
     return r;
+}
+
+/* Cuts off the pre-token at pos. It is looked for in at most BPE_MAX bytes, whole characters: that bounds
+ * the time and memory that a text of one letter can take. */
+static int cut_word(struct vocab_encoder *e, size_t *ret_len)
+{
+    const uint8_t *p = e->text + e->pos;
+    size_t len = e->scanned - e->pos;
+
+    if (len > BPE_MAX)
+        for (len = BPE_MAX; (p[len] & 0xc0) == 0x80;)
+            len--;
+    return pretok_next(e->v->pretok, e->pretok, p, len, ret_len);
 }
 
 /* Encodes the next bit of text into ids, or looks further ahead. */
@@ -750,8 +736,6 @@ static int encode_some(struct vocab_encoder *e)
     if (r < 0)
         return r;
     e->n_ids = e->at_id = 0;
-    if (e->pos < e->word_end)
-        return encode_word(e);
     if (e->pos == e->scanned && e->ended) {
         encode_break(e);
         return 0;
@@ -760,16 +744,13 @@ static int encode_some(struct vocab_encoder *e)
         scan_plain(e);
         return 0;
     }
-    r = pretok_next(e->v->pretok, e->pretok, e->text + e->pos, e->scanned - e->pos, &len);
-    if (r < 0)
-        return r;
-    e->word_end = e->pos + len;
-    return encode_word(e);
+    r = cut_word(e, &len);
+    return r < 0 ? r : encode_word(e, len);
 }
 
 int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n)
 {
-    size_t n = 0;
+    size_t n = 0, start = e->pos + e->scanned;
     int r;
 
     while (n < cap) {
@@ -777,12 +758,12 @@ int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_
             ids[n++] = e->ids[e->at_id++];
             continue;
         }
-        if (e->pos == e->len)
+        if (e->pos == e->len || e->pos + e->scanned - start >= VOCAB_SLICE_BYTES)
             break;
         r = encode_some(e);
         if (r < 0)
             return r;
     }
     *ret_n = n;
-    return 0;
+    return e->pos == e->len && e->at_id == e->n_ids;
 }

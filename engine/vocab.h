@@ -45,10 +45,13 @@ int vocab_encoder_new(const struct vocab *v, struct vocab_encoder **ret);
 void vocab_encoder_free(struct vocab_encoder *e);
 void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, bool parse_special);
 
-/* Writes up to cap ids and goes on where it stopped. *ret_n == 0 means the end. -ENOMEM.
+/* Writes up to cap ids (*ret_n, perhaps none) and goes on where it stopped. Some VOCAB_SLICE_BYTES of the
+ * text are enough for one call, however many ids come of them. 1: that was the end, 0: call again,
+ * -ENOMEM.
  *
- * A pre-token is merged in one go. One of more than a megabyte (a line of one letter, say) is
- * merged in parts of a megabyte, which takes some tenths of a second and 32 MB each. */
+ * A pre-token of more than BPE_MAX bytes, 16 KB (a line of one letter, say), is cut into parts of at most that
+ * many. Its ids are those of the parts, where a published tokenizer merges it as a whole. */
+#define VOCAB_SLICE_BYTES (16u << 10)
 int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n);
 
 /* Bytes since the start that the model has no token for. */

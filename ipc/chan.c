@@ -330,6 +330,11 @@ void chan_commit(struct chan *c)
         ring_doorbell(c);
 }
 
+uint32_t chan_came_back(const struct chan *c)
+{
+    return ring_head(&c->tx);
+}
+
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
 {
     return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - bulk_off(frame_len);
@@ -387,20 +392,31 @@ bool chan_readable(const struct chan *c)
 
 /* --- sleeping --------------------------------------------------------------------------------- */
 
-bool chan_arm(struct chan *c, bool for_room)
+static void begin_arm(struct chan *c)
 {
-    bool there;
-
     /* What rang for the last sleep. Here and not on waking: then somebody waits for us to go on,
      * now it is we who wait. */
     if (c->rung)
         drain_doorbell(c);
     c->rung = false;
     c->armed = true;
+}
+
+bool chan_arm(struct chan *c, bool for_room)
+{
+    bool there;
+
+    begin_arm(c);
     there = ring_rx_sleep(&c->rx);
     if (for_room && ring_tx_sleep(&c->tx))
         there = true;
     return there;
+}
+
+bool chan_arm_room(struct chan *c)
+{
+    begin_arm(c);
+    return ring_tx_sleep(&c->tx);
 }
 
 void chan_disarm(struct chan *c)

@@ -76,6 +76,10 @@ int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t 
                  uint8_t **ret_bulk);
 void chan_commit(struct chan *c);
 
+/* A count of the messages whose spans came back, modulo 2^32, as the peer has it: what did not fit need not be
+ * tried again while it stays the same. */
+uint32_t chan_came_back(const struct chan *c);
+
 /* The largest bulk that can go out with a frame of frame_len at best (an empty arena). */
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len);
 
@@ -90,6 +94,7 @@ bool chan_readable(const struct chan *c);                /* a message is there; 
  * chan_disarm after either. The doorbell is drained by the next chan_arm, or by chan_disarm when
  * the channel was not armed: it stays readable from waking until then. */
 bool chan_arm(struct chan *c, bool for_room);
+bool chan_arm_room(struct chan *c);                      /* only for room: messages may wait */
 void chan_disarm(struct chan *c);
 int chan_doorbell(const struct chan *c);                 /* what this side sleeps on */
 

@@ -92,9 +92,14 @@ int ring_look(struct ring_tx *r, uint32_t *ret_back)
     return 0;
 }
 
+uint32_t ring_head(const struct ring_tx *r)
+{
+    return atomic_load_explicit(&r->shm->head, memory_order_relaxed);
+}
+
 bool ring_came_back(const struct ring_tx *r)
 {
-    return atomic_load_explicit(&r->shm->head, memory_order_relaxed) != r->head;
+    return ring_head(r) != r->head;
 }
 
 bool ring_tx_sleep(struct ring_tx *r)

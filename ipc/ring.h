@@ -74,6 +74,7 @@ int ring_put(struct ring_tx *r, const struct ring_desc *d);
 int ring_look(struct ring_tx *r, uint32_t *ret_back);
 bool ring_full(const struct ring_tx *r);
 bool ring_came_back(const struct ring_tx *r);        /* would ring_look find anything? */
+uint32_t ring_head(const struct ring_tx *r);         /* unchecked: good for comparing only */
 
 /* The consumer. ring_peek copies the oldest descriptor; *ret_small is where its small frame is,
  * shared memory still. Slot and span stay the consumer's until ring_release. ring_readable is true

@@ -65,15 +65,15 @@ static size_t encode(struct vocab_encoder *e, const uint8_t *text, size_t len, b
                      size_t slice, uint32_t *ids)
 {
     size_t n = 0, got;
+    int ended;
 
     vocab_encoder_start(e, text, len, special);
     do {
-        int r = vocab_encoder_next(e, ids + n, slice, &got);
-
-        assert(r == 0);
+        ended = vocab_encoder_next(e, ids + n, slice, &got);
+        assert(ended >= 0);
         n += got;
         assert(n <= len);
-    } while (got > 0);
+    } while (!ended);
     assert(vocab_encoder_lost(e) == 0);
     return n;
 }

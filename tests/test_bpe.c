@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -121,14 +122,14 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* One letter, doubled up to 64: a megabyte of it is what a quadratic loop takes hours for. The
- * bound is wide, for sanitizers and slow machines. */
-static void a_megabyte_of_one_letter(void **state)
+/* One letter, doubled up to 64. The bound is wide, for sanitizers and slow machines, but a quadratic loop takes
+ * longer. */
+static void the_longest_word(void **state)
 {
     struct bpe_scratch s = { .cap = 0 };
     uint32_t *ids = malloc(BPE_MAX * sizeof(*ids));
+    double t0, took, best = 1e9;
     struct bpe b;
-    double t0;
     size_t n;
 
     (void)state;
@@ -136,10 +137,15 @@ static void a_megabyte_of_one_letter(void **state)
     assert_int_equal(bpe_init(&b, 6), 0);
     for (uint32_t i = 0; i < 6; i++)
         assert_int_equal(bpe_add(&b, i, i, i, i + 1), 0);
-    memset(ids, 0, BPE_MAX * sizeof(*ids));
-    t0 = cpu_seconds();
-    assert_int_equal(bpe_merge(&b, &s, ids, BPE_MAX - 1, &n), 0);
-    assert_true(cpu_seconds() - t0 < 20);
+    for (int i = 0; i < 5; i++) {
+        memset(ids, 0, BPE_MAX * sizeof(*ids));
+        t0 = cpu_seconds();
+        assert_int_equal(bpe_merge(&b, &s, ids, BPE_MAX - 1, &n), 0);
+        took = cpu_seconds() - t0;
+        best = took < best ? took : best;
+    }
+    (void)printf("%u letters: %.2f ms\n", BPE_MAX - 1, best * 1e3);
+    assert_true(best < 0.1);
     assert_int_equal(n, BPE_MAX / 64 + 5); /* 63 letters are left at the end: 32 16 8 4 2 1 */
     for (size_t i = 0; i < BPE_MAX / 64 - 1; i++)
         assert_int_equal(ids[i], 6);
@@ -154,7 +160,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_defined),
         cmocka_unit_test(ranks_before_places),
-        cmocka_unit_test(a_megabyte_of_one_letter),
+        cmocka_unit_test(the_longest_word),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -212,6 +212,30 @@ static void test_doorbells(void **state)
     close_ends(&e);
 }
 
+/* Who sleeps for room only is not woken by messages, neither by those that are there nor by new ones. */
+static void test_sleep_for_room(void **state)
+{
+    struct ends e = open_ends(&geometry);
+    struct pollfd p = { chan_doorbell(e.server), POLLIN, 0 };
+
+    (void)state;
+    assert_int_equal(send_text(e.client, "waits", ""), 0);
+    assert_int_equal(send_text(e.server, "reply", ""), 0);
+    assert_int_equal(chan_came_back(e.server), 0);
+    assert_false(chan_arm_room(e.server));
+    assert_int_equal(send_text(e.client, "waits too", ""), 0);
+    assert_int_equal(poll(&p, 1, 0), 0);
+    expect_text(e.client, "reply", "");
+    assert_int_equal(poll(&p, 1, 1000), 1);
+    chan_disarm(e.server);
+    assert_int_equal(chan_came_back(e.server), 1);
+    assert_true(chan_arm_room(e.server)); /* it did not look for it yet */
+    chan_disarm(e.server);
+    expect_text(e.server, "waits", "");
+    expect_text(e.server, "waits too", "");
+    close_ends(&e);
+}
+
 static void test_bad_geometry(void **state)
 {
     const struct chan_geometry bad[] = {
@@ -668,6 +692,7 @@ int main(void)
         cmocka_unit_test(test_a_reservation_can_be_forgotten),
         cmocka_unit_test(test_full_then_room),
         cmocka_unit_test(test_doorbells),
+        cmocka_unit_test(test_sleep_for_room),
         cmocka_unit_test(test_bad_geometry),
         cmocka_unit_test(test_attach_checks_the_memory),
         cmocka_unit_test(test_nobody_can_resize_it),

@@ -1,7 +1,8 @@
 /* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an index,
  * span or frame from shared memory that is believed, a client that takes others with it, pages that
  * stay behind a killed client, a cancel that waits for the whole prompt, a silent peer that keeps a
- * place, system calls of an idle daemon. */
+ * place, prompts that are never read beside those of a client that cancels, a daemon that is kept awake, system
+ * calls of an idle one. */
 
 #include "ipc/handshake.h"
 #include "ipc/ring.h"
@@ -21,6 +22,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -331,7 +333,170 @@ static void test_ping_beside_prompt(void **state)
     assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
 }
 
+/* Goes on until *err is no longer 1, or for as long. */
+static void dispatch(gist_conn *c, const int *err, double ms)
+{
+    for (double start = daemon_fixture_ms(); *err == 1 && daemon_fixture_ms() < start + ms;) {
+        assert_true(gist_dispatch(c) >= 0);
+        (void)usleep(1000);
+    }
+}
+
+/* Two prompts of one client, cancelled in turns, so that there is always one in the step: another client's
+ * prompt is read all the same. */
+static void test_cancels_beside_prompt(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d), *other = daemon_fixture_connect(&d);
+    int err[2] = { 0, 0 }, other_err = 1, cancels = 0;
+    gist_session *s[2], *prompt;
+    uint64_t request[2];
+    char text[900]; /* is encoded in one go, and the next step reads it */
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(gist_open(c, NULL, &s[i]), 0);
+    assert_int_equal(gist_open(other, NULL, &prompt), 0);
+    memset(text, 'v', sizeof(text));
+    assert_int_equal(
+        gist_append_text_start(prompt, text, sizeof(text), 0, on_done, &other_err, NULL), 0);
+    for (int i = 0; other_err == 1 && cancels < 200; i ^= 1) {
+        if (err[i] == 1) {
+            assert_int_equal(gist_cancel(c, request[i]), 0);
+            dispatch(c, &err[i], DAEMON_FIXTURE_PATIENCE_MS);
+            cancels++;
+        }
+        err[i] = 1;
+        memset(text, 'A' + cancels % 26, sizeof(text)); /* what was read before is not read again */
+        assert_int_equal(
+            gist_append_text_start(s[i], text, sizeof(text), 0, on_done, &err[i], &request[i]), 0);
+        dispatch(other, &other_err, 30);
+    }
+    (void)printf("a prompt beside others that are cancelled: %d cancels\n", cancels);
+    assert_int_equal(other_err, 0);
+    assert_true(cancels > 0);
+    gist_disconnect(c);
+    gist_disconnect(other);
+    assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
+}
+
 /* --- idle ------------------------------------------------------------------------------------------------ */
+
+/* CPU time of all its threads so far. */
+static double daemon_cpu_ms(void)
+{
+    struct timespec t;
+    clockid_t clock;
+
+    assert_int_equal(clock_getcpuclockid(d.pid, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &t), 0);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+/* It uses less than a millisecond of CPU in some second soon; one that spins never does. */
+static bool comes_to_rest(void)
+{
+    double end = daemon_fixture_ms() + 10000, before;
+
+    do {
+        before = daemon_cpu_ms();
+        (void)usleep(1000 * 1000);
+        if (daemon_cpu_ms() - before < 1)
+            return true;
+    } while (daemon_fixture_ms() < end);
+    return false;
+}
+
+static void wait_for_clients(uint32_t n)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    struct gist_stats st;
+
+    do
+        assert_int_equal(gist_stats(honest, &st), 0);
+    while (st.n_clients != n && daemon_fixture_ms() < end);
+    assert_int_equal(st.n_clients, n);
+}
+
+/* Who ended the connection and kept the doorbell rings it. */
+static void test_ring_after_the_end(void **state)
+{
+    struct hostile h;
+
+    (void)state;
+    assert_int_equal(hostile_connect(&h, d.socket), 0);
+    wait_for_clients(2);
+    assert_int_equal(shutdown(h.sock, SHUT_RDWR), 0);
+    wait_for_clients(1);
+    hostile_ring(&h);
+    if (!THREAD_SANITIZER)
+        assert_true(comes_to_rest());
+    hostile_close(&h);
+    still_serves();
+}
+
+static bool send_request(struct chan *c, struct wire_scratch *scratch, const struct wire_req *m)
+{
+    uint8_t *frame, *bulk;
+    size_t len;
+
+    assert_int_equal(wire_req_pack(scratch, m, NULL, 0, &len), 0);
+    if (chan_reserve(c, (uint32_t)len, 0, &frame, &bulk) < 0)
+        return false;
+    assert_int_equal(wire_req_pack(scratch, m, frame, len, &len), 0);
+    chan_commit(c);
+    return true;
+}
+
+/* Pings until nothing more is taken: the rings are full, and all the requests that a client may have open wait
+ * for room. */
+static unsigned ping_and_read_nothing(struct chan *c)
+{
+    struct wire_req m = { .kind = WIRE_HELLO };
+    double last = daemon_fixture_ms();
+    struct wire_scratch scratch;
+
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    m.u.hello.client = "reads nothing";
+    while (daemon_fixture_ms() < last + 1000) {
+        if (!send_request(c, &scratch, &m)) {
+            (void)usleep(1000);
+            continue;
+        }
+        last = daemon_fixture_ms();
+        m = (struct wire_req){ .id = m.id + 1, .kind = WIRE_PING };
+    }
+    wire_scratch_close(&scratch);
+    return (unsigned)m.id;
+}
+
+static void test_rest_beside_unread(void **state)
+{
+    struct chan_msg msg;
+    struct hostile h;
+    struct chan *c;
+    unsigned n, got = 0;
+
+    (void)state;
+    assert_int_equal(hostile_connect(&h, d.socket), 0);
+    assert_int_equal(chan_attach(&h.g,
+                                 (struct chan_fds){ dup(h.fds.memfd), dup(h.fds.to_server),
+                                                    dup(h.fds.to_client) },
+                                 &c),
+                     0);
+    n = ping_and_read_nothing(c);
+    assert_true(n > 2 * h.g.slots);
+    if (!THREAD_SANITIZER)
+        assert_true(comes_to_rest());
+    still_serves();
+    /* It goes on as soon as there is room, and all are answered. */
+    while (got < n && chan_wait(c, false, h.sock, -1, 0, DAEMON_FIXTURE_PATIENCE_MS) == 0) {
+        for (; chan_recv(c, &msg) == 0; got++)
+            chan_release(c);
+    }
+    assert_int_equal(got, n);
+    chan_close(c);
+    hostile_close(&h);
+}
 
 /* strace of all threads for two seconds sees nothing begin. */
 static void test_idle(void **state)
@@ -396,6 +561,9 @@ int main(void)
         cmocka_unit_test(test_kill),
         cmocka_unit_test(test_cancel_in_prompt),
         cmocka_unit_test(test_ping_beside_prompt),
+        cmocka_unit_test(test_cancels_beside_prompt),
+        cmocka_unit_test(test_ring_after_the_end),
+        cmocka_unit_test(test_rest_beside_unread),
         cmocka_unit_test(test_idle),
     };
 

@@ -74,6 +74,7 @@ static void ids_equal(void **state)
     struct gguf *g;
     struct ref ref;
     size_t len, n = 0, part;
+    int ended;
     char *text = read_text(&len);
     uint32_t *ids;
 
@@ -87,9 +88,10 @@ static void ids_equal(void **state)
     assert_int_equal(vocab_encoder_new(v, &e), 0);
     vocab_encoder_start(e, text, len, false);
     do {
-        assert_int_equal(vocab_encoder_next(e, ids + n, ref.n_tokens + 1 - n, &part), 0);
+        ended = vocab_encoder_next(e, ids + n, ref.n_tokens + 1 - n, &part);
+        assert_true(ended >= 0);
         n += part;
-    } while (part > 0 && n <= ref.n_tokens);
+    } while (!ended && n <= ref.n_tokens);
     assert_int_equal(n, ref.n_tokens);
     assert_memory_equal(ids, ref.ids, n * sizeof(*ids));
 

@@ -1,6 +1,7 @@
 /* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would catch: a
- * malloc in the loop that makes tokens, a budget that lets a step last too long, a stop string that is
- * found late or sent or holds its answer up for ever, text that is cut inside a character. */
+ * malloc in the loop that makes tokens, replies that are made anew for a client that does not read, a budget
+ * that lets a step last too long, a stop string that is found late or sent or holds its answer up for ever, text
+ * that is cut inside a character, a bell that keeps the scheduler awake. */
 
 #include "daemon/answer.h"
 #include "daemon/config.h"
@@ -9,6 +10,7 @@
 #include "tests/support/daemon_fixture.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -70,11 +72,16 @@ static struct wire_scratch scratch;
 
 static void send_req(const struct wire_req *m, const void *bulk)
 {
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
     uint8_t *frame, *to;
     size_t len;
+    int r;
 
     assert_int_equal(wire_req_pack(&scratch, m, NULL, 0, &len), 0);
-    assert_int_equal(chan_reserve(chan, (uint32_t)len, (uint32_t)m->bulk_len, &frame, &to), 0);
+    while ((r = chan_reserve(chan, (uint32_t)len, (uint32_t)m->bulk_len, &frame, &to)) == -EAGAIN &&
+           daemon_fixture_ms() < end)
+        ;
+    assert_int_equal(r, 0);
     assert_int_equal(wire_req_pack(&scratch, m, frame, len, &len), 0);
     if (bulk)
         memcpy(to, bulk, m->bulk_len);
@@ -95,10 +102,12 @@ static enum wire_rep_kind next_reply(struct wire_rep *ret)
     return ret->kind;
 }
 
-static void adopt(struct mailbox *to)
+#define SLOTS 64u
+
+static void adopt(struct mailbox *to, uint64_t client)
 {
-    struct chan_geometry g = { 64, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
-    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = 1, .pid = getpid() };
+    struct chan_geometry g = { SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
+    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = client, .pid = getpid() };
     struct chan_fds fds;
 
     assert_int_equal(chan_create(&g, &l.chan), 0);
@@ -117,15 +126,23 @@ static void wait_letter(struct mailbox *m, enum mailbox_kind kind)
             (void)usleep(1000);
 }
 
-static uint64_t open_session(const char *text)
+static void say_hello(void)
 {
     struct wire_req m = { .id = 1, .kind = WIRE_HELLO };
     struct wire_rep rep;
-    uint64_t session;
 
     m.u.hello.client = "by hand";
     send_req(&m, NULL);
     assert_int_equal(next_reply(&rep), WIRE_WELCOME);
+}
+
+static uint64_t open_session(const char *text)
+{
+    struct wire_req m;
+    struct wire_rep rep;
+    uint64_t session;
+
+    say_hello();
     m = (struct wire_req){ .id = 2, .kind = WIRE_OPEN_SESSION };
     m.u.open_session.label = "";
     send_req(&m, NULL);
@@ -138,36 +155,90 @@ static uint64_t open_session(const char *text)
     return session;
 }
 
-/* Allocations of scheduler and workers from the fifth token of an answer to its end. */
+/* More Stats than there is room for replies. */
+#define N_STATS (SLOTS + 40)
+
+static struct chan *ask_and_read_nothing(struct mailbox *to)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+
+    adopt(to, 2);
+    say_hello();
+    for (uint32_t i = 0; i < N_STATS; i++)
+        send_req(&(struct wire_req){ .id = 2 + i, .kind = WIRE_GET_STATS }, NULL);
+    while (chan_came_back(chan) < 1 + N_STATS && daemon_fixture_ms() < end)
+        ;
+    assert_int_equal(chan_came_back(chan), 1 + N_STATS); /* they are all taken */
+    return chan;
+}
+
+static void read_stats(struct chan *from)
+{
+    struct wire_rep rep;
+
+    chan = from;
+    for (uint32_t i = 0; i < N_STATS; i++)
+        assert_int_equal(next_reply(&rep), WIRE_STATS);
+    chan_close(chan);
+}
+
+/* A scheduler without a control thread: the mailboxes' other ends are ours. */
+struct alone {
+    struct mailbox to, from;
+    struct config config;
+    struct sched *sched;
+    pthread_t thread;
+};
+
+static void start_alone(struct alone *a)
+{
+    const char *model = daemon_fixture_model(DAEMON_FIXTURE_TINY);
+    struct why why;
+
+    config_defaults(&a->config);
+    assert_int_equal(config_set(&a->config, "model", model, "test", &why), 0);
+    a->config.kv_bytes = 16 << 20;
+    a->config.threads = 2;
+    assert_int_equal(mailbox_open(&a->to, 4), 0);
+    assert_int_equal(mailbox_open(&a->from, 4), 0);
+    a->sched = calloc(1, sizeof(*a->sched));
+    assert_non_null(a->sched);
+    a->sched->config = &a->config;
+    a->sched->inbox = &a->to;
+    a->sched->outbox = &a->from;
+    assert_int_equal(pthread_create(&a->thread, NULL, sched_main, a->sched), 0);
+    wait_letter(&a->from, MAILBOX_READY);
+    assert_int_equal(a->sched->result, 0);
+}
+
+static void stop_alone(struct alone *a)
+{
+    struct mailbox_letter letter = { .kind = MAILBOX_STOP };
+
+    mailbox_put(&a->to, &letter);
+    wait_letter(&a->from, MAILBOX_STOPPED);
+    assert_int_equal(pthread_join(a->thread, NULL), 0);
+    mailbox_close(&a->to);
+    mailbox_close(&a->from);
+    free(a->sched);
+}
+
+/* Allocations of scheduler and workers from the fifth token of an answer to its end, while another client does
+ * not read what it asked for. */
 static void test_no_malloc_in_the_token_loop(void **state)
 {
-    struct mailbox to, from;
-    struct mailbox_letter letter = { .kind = MAILBOX_STOP };
-    struct sched *s = calloc(1, sizeof(*s));
     struct wire_req m = { .id = 4, .kind = WIRE_GENERATE };
-    struct config config;
     struct wire_rep rep;
-    struct why why;
-    pthread_t thread;
+    struct chan *silent;
+    struct alone a;
     unsigned n_text = 0;
 
     (void)state;
     is_test = true;
-    config_defaults(&config);
-    assert_int_equal(
-        config_set(&config, "model", daemon_fixture_model(DAEMON_FIXTURE_TINY), "test", &why), 0);
-    config.kv_bytes = 16 << 20;
-    config.threads = 2;
-    assert_int_equal(mailbox_open(&to, 4), 0);
-    assert_int_equal(mailbox_open(&from, 4), 0);
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
-    s->config = &config;
-    s->inbox = &to;
-    s->outbox = &from;
-    assert_int_equal(pthread_create(&thread, NULL, sched_main, s), 0);
-    wait_letter(&from, MAILBOX_READY);
-    assert_int_equal(s->result, 0);
-    adopt(&to);
+    start_alone(&a);
+    silent = ask_and_read_nothing(&a.to);
+    adopt(&a.to, 1);
     atomic_store(&counting, true); /* a session is allocated: the counter counts */
     m.u.generate.session = open_session("count the allocations");
     atomic_store(&counting, false);
@@ -187,17 +258,31 @@ static void test_no_malloc_in_the_token_loop(void **state)
     assert_int_equal(rep.u.done.usage.generated_tokens, 300);
     assert_true(n_text > 20);
 
-    mailbox_put(&to, &letter);
-    wait_letter(&from, MAILBOX_STOPPED);
-    assert_int_equal(pthread_join(thread, NULL), 0);
     chan_close(chan);
+    read_stats(silent);
+    stop_alone(&a);
     wire_scratch_close(&scratch);
-    mailbox_close(&to);
-    mailbox_close(&from);
-    free(s);
     assert_int_equal(atomic_load(&n_allocations), 0);
     if (!COUNTING)
         (void)printf("built with a sanitizer: allocations were not counted\n");
+}
+
+/* The writer of a letter rings after the letter can be seen: a scheduler that was awake has taken it by then. */
+static void test_late_bell(void **state)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    const uint64_t one = 1;
+    struct pollfd p;
+    struct alone a;
+
+    (void)state;
+    start_alone(&a);
+    p = (struct pollfd){ .fd = a.to.bell, .events = POLLIN };
+    assert_int_equal(write(a.to.bell, &one, sizeof(one)), sizeof(one));
+    while (poll(&p, 1, 0) == 1 && daemon_fixture_ms() < end)
+        (void)usleep(1000);
+    assert_int_equal(poll(&p, 1, 0), 0); /* it would end every sleep */
+    stop_alone(&a);
 }
 
 /* --- pace ------------------------------------------------------------------------------------------- */
@@ -308,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
+        cmocka_unit_test(test_late_bell),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /* tests/test_vocab.c - would catch: ids that differ from the recorded ones of Hugging Face
- * tokenizers, ids that depend on slices or on where a look-ahead ends, lost bytes, a document's
- * text that becomes a special token, and a file's lies about its tokens that are believed. */
+ * tokenizers, ids that depend on slices or on where a look-ahead ends, lost bytes, a slice that takes in
+ * megabytes, a document's text that becomes a special token, and a file's lies about its tokens that are believed. */
 #include "engine/bpe.h"
 #include "engine/vocab.h"
 #include "tests/support/file.h"
@@ -68,6 +68,7 @@ static uint32_t *encode(const struct vocab *v, const void *text, size_t len, boo
     uint32_t *ids = malloc((len + 1) * sizeof(*ids));
     struct vocab_encoder *e;
     size_t n = 0, got;
+    int ended;
 
     assert_non_null(ids);
     assert_int_equal(vocab_encoder_new(v, &e), 0);
@@ -75,9 +76,10 @@ static uint32_t *encode(const struct vocab *v, const void *text, size_t len, boo
     do {
         size_t room = len + 1 - n;
 
-        assert_int_equal(vocab_encoder_next(e, ids + n, slice < room ? slice : room, &got), 0);
+        ended = vocab_encoder_next(e, ids + n, slice < room ? slice : room, &got);
+        assert_true(ended >= 0);
         n += got;
-    } while (got > 0);
+    } while (!ended);
     if (ret_lost)
         *ret_lost = vocab_encoder_lost(e);
     vocab_encoder_free(e);
@@ -301,6 +303,48 @@ static void a_word_without_end(void **state)
     free(ids);
     free(text);
     vocab_close(v);
+}
+
+/* Calls of vocab_encoder_next that a text takes with room for all of its ids. */
+static size_t calls_for(const struct vocab *v, const uint8_t *text, size_t len, bool special)
+{
+    uint32_t *ids = malloc(len * sizeof(*ids));
+    struct vocab_encoder *e;
+    size_t n = 0, got, calls = 0;
+    int ended = 0;
+
+    assert_non_null(ids);
+    assert_int_equal(vocab_encoder_new(v, &e), 0);
+    vocab_encoder_start(e, text, len, special);
+    for (; !ended; n += got, calls++) {
+        ended = vocab_encoder_next(e, ids + n, len - n, &got);
+        assert_true(ended >= 0 && (ended || n + got < len));
+    }
+    vocab_encoder_free(e);
+    free(ids);
+    return calls;
+}
+
+/* No call takes in more than a slice and the step that passes its end, whatever the text: words and lines
+ * without end, beginnings of special tokens, bytes that give no ids. */
+static void a_bounded_call(void **state)
+{
+    static const char *const texts[] = { "he", "x ", "<|im", " ", "\n", "\xe4\xb8\xad", "\xff" };
+    const size_t len = 1 << 20;
+    struct vocab *v = open_tiny(), *published = open_path("tests/data/tiny_smollm2.gguf");
+    uint8_t *text = malloc(len);
+
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+        for (size_t k = 0; k < len; k++)
+            text[k] = (uint8_t)texts[i][k % strlen(texts[i])];
+        assert_true(calls_for(v, text, len, true) >= len / VOCAB_SLICE_BYTES);
+        assert_true(calls_for(published, text, len, false) >= len / VOCAB_SLICE_BYTES);
+    }
+    free(text);
+    vocab_close(v);
+    vocab_close(published);
 }
 
 /* --- special tokens --------------------------------------------------------------------------- */
@@ -623,6 +667,7 @@ int main(void)
         cmocka_unit_test(long_texts),
         cmocka_unit_test(long_nasty_texts),
         cmocka_unit_test(a_word_without_end),
+        cmocka_unit_test(a_bounded_call),
         cmocka_unit_test(special_only_when_asked),
         cmocka_unit_test(special_across_a_look_ahead),
         cmocka_unit_test(longest_special_wins),

@@ -72,6 +72,7 @@ int main(int argc, char **argv)
     uint32_t *ids;
     double t0, seconds;
     char *text;
+    int ended;
     FILE *out;
 
     if (argc < 4) {
@@ -89,13 +90,14 @@ int main(int argc, char **argv)
     t0 = cpu_seconds();
     vocab_encoder_start(e, text, len, false);
     do {
-        if (vocab_encoder_next(e, ids + n_ids, slice < len + 1 - n_ids ? slice : len + 1 - n_ids,
-                               &n) < 0) {
+        ended = vocab_encoder_next(e, ids + n_ids,
+                                   slice < len + 1 - n_ids ? slice : len + 1 - n_ids, &n);
+        if (ended < 0) {
             fprintf(stderr, "no memory\n");
             return 1;
         }
         n_ids += n;
-    } while (n > 0);
+    } while (!ended);
     seconds = cpu_seconds() - t0;
     if (!decodes_back(v, ids, n_ids, text, len, vocab_encoder_lost(e))) {
         fprintf(stderr, "the ids do not decode to the text\n");

@@ -144,7 +144,7 @@ static int encode(struct corpus_text *t, const char *text, size_t len, bool loss
             return r;
         memset(t->loss + t->n, loss, n);
         t->n += n;
-    } while (n > 0);
+    } while (r == 0);
     t->lost += vocab_encoder_lost(t->encoder);
     return 0;
 }
