@@ -114,20 +114,25 @@ int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gis
     return err;
 }
 
+/* What the daemon takes for a window that is not named: a context that stays whole has as many keys as tokens. */
+static uint32_t window_of(const gist_conn *c, const struct score_opts *o)
+{
+    const struct wire_memory *m = &o->memory;
+    uint32_t context = c->info.context_max;
+    bool whole = m->compressor == WIRE_FULL && !(m->adapter && m->adapter[0]);
+
+    if (o->o.window)
+        return o->o.window;
+    return whole && m->budget > 0 && m->budget < context ? m->budget : context;
+}
+
 /* How many ids go in one request. Windows are read each from nothing, so that a list may be cut
  * between two of them without a change of its scores, and the daemon need not keep all of it. */
 static size_t ids_at_once(gist_conn *c, const struct score_opts *o)
 {
     size_t most = gist_part_max(c) / sizeof(uint32_t);
-    const struct wire_memory *m = &o->memory;
-    uint32_t window = o->o.window;
+    uint32_t window = window_of(c, o);
 
-    if (window == 0)
-        window = c->info.context_max;
-    /* As the daemon does: a context that stays whole has as many tokens as keys. */
-    if (o->o.window == 0 && m->compressor == WIRE_FULL && !(m->adapter && m->adapter[0]) &&
-        m->budget > 0 && m->budget < window)
-        window = m->budget;
     if (window == 0 || window > most)
         return window ? window : most;
     return most - most % window;

@@ -26,10 +26,9 @@ static int read_adapter(const struct wire_memory *m, const struct backend *b,
     return 0;
 }
 
-/* What seq_open takes. */
 static int check_segment(uint32_t seg_len, struct why *why)
 {
-    if (seg_len >= SEQ_SEGMENT_MIN && seg_len <= SEQ_SEGMENT_MAX && seg_len % POOL_PAGE_TOKENS == 0)
+    if (seq_takes_segments(seg_len))
         return 0;
     return why_set(why, -EINVAL,
                    "found segments of %u tokens, allowed are multiples of %u from %u to %u",

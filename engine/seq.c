@@ -5,14 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool seq_takes_segments(uint32_t seg_len)
+{
+    return seg_len >= SEQ_SEGMENT_MIN && seg_len <= SEQ_SEGMENT_MAX &&
+           seg_len % POOL_PAGE_TOKENS == 0;
+}
+
 int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
              uint32_t seg_len, uint32_t pos0)
 {
     *s = (struct seq){
         .pool = pool, .account = account, .seg_len = seg_len, .max_tokens = max_tokens, .pos0 = pos0
     };
-    if (seg_len < SEQ_SEGMENT_MIN || seg_len > SEQ_SEGMENT_MAX || seg_len % POOL_PAGE_TOKENS ||
-        max_tokens == 0 || max_tokens > SEQ_TOKENS_MAX)
+    if (!seq_takes_segments(seg_len) || max_tokens == 0 || max_tokens > SEQ_TOKENS_MAX)
         return -EINVAL;
     /* Untouched pages of these tables cost address space, not memory. */
     s->tokens = malloc((size_t)max_tokens * sizeof(*s->tokens));

@@ -64,7 +64,10 @@ struct seq {
     struct seq_segment *segments;    /* (max_tokens / seg_len + 1): valid up to n_reserved */
 };
 
-/* seg_len: SEQ_SEGMENT_MIN to SEQ_SEGMENT_MAX, a multiple of 16. -EINVAL, -ENOMEM. */
+/* SEQ_SEGMENT_MIN to SEQ_SEGMENT_MAX, a multiple of POOL_PAGE_TOKENS. */
+bool seq_takes_segments(uint32_t seg_len);
+
+/* -EINVAL: no such segments, or tokens; -ENOMEM. */
 int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
              uint32_t seg_len, uint32_t pos0);
 /* An empty sequence gets gist_every and, borrowed, the adapter. -ENOMEM. */

@@ -9,6 +9,7 @@
 #include "ipc/wire.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/hostile.h"
+#include "tests/support/raw_client.h"
 #include "tests/support/scratch.h"
 
 #include <errno.h>
@@ -434,19 +435,6 @@ static void test_ring_after_the_end(void **state)
     still_serves();
 }
 
-static bool send_request(struct chan *c, struct wire_scratch *scratch, const struct wire_req *m)
-{
-    uint8_t *frame, *bulk;
-    size_t len;
-
-    assert_int_equal(wire_req_pack(scratch, m, NULL, 0, &len), 0);
-    if (chan_reserve(c, (uint32_t)len, 0, &frame, &bulk) < 0)
-        return false;
-    assert_int_equal(wire_req_pack(scratch, m, frame, len, &len), 0);
-    chan_commit(c);
-    return true;
-}
-
 /* Pings until nothing more is taken: the rings are full, and all the requests that a client may have open wait
  * for room. */
 static unsigned ping_and_read_nothing(struct chan *c)
@@ -458,7 +446,7 @@ static unsigned ping_and_read_nothing(struct chan *c)
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     m.u.hello.client = "reads nothing";
     while (daemon_fixture_ms() < last + 1000) {
-        if (!send_request(c, &scratch, &m)) {
+        if (raw_client_put(c, &scratch, &m, NULL) < 0) {
             (void)usleep(1000);
             continue;
         }

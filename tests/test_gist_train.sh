@@ -147,8 +147,13 @@ says 'teacher'
 if command -v mpirun >/dev/null; then
     root=
     [ "$(id -u)" -ne 0 ] || root=--allow-run-as-root
-    code 'two processes' 0 mpirun $root --oversubscribe -n 2 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" \
-        --corpus train.corpus --log two.jsonl --threads 1
+    cat >one <<END
+#!/bin/sh
+exec "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --threads 1 "\$@"
+END
+    chmod +x one
+    mpi() { mpirun $root --oversubscribe "$@"; }
+    code 'two processes' 0 mpi -n 2 ./one --corpus train.corpus --log two.jsonl
     cat >two.py <<'END'
 import json, sys
 one, two = ([json.loads(x)["loss"] for x in open(f) if '"step"' in x] for f in sys.argv[1:])
@@ -157,18 +162,15 @@ END
     check 'two processes train what one does' python3 two.py whole.jsonl two.jsonl
 
     # Of two machines one has the checkpoint.
-    two() { mpirun $root --oversubscribe -n 1 "$@" --checkpoint mine.ckpt : -n 1 "$@" --checkpoint none.ckpt; }
-    code 'a first part' 0 two "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus --threads 1 \
-        --log shared.jsonl --minutes 0.0001
-    code 'goes on by the first one' 0 two "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus --threads 1 \
-        --log shared.jsonl
+    two() { mpi -n 1 "$@" --checkpoint mine.ckpt : -n 1 "$@" --checkpoint none.ckpt; }
+    code 'a first part' 0 two ./one --corpus train.corpus --log shared.jsonl --minutes 0.0001
+    code 'goes on by the first one' 0 two ./one --corpus train.corpus --log shared.jsonl
     check 'and is the same run' python3 two.py two.jsonl shared.jsonl
-    code 'different corpora' 1 mpirun $root --oversubscribe -n 1 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" \
-        --corpus train.corpus --threads 1 : -n 1 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus heldout.corpus --threads 1
+    code 'different corpora' 1 mpi -n 1 ./one --corpus train.corpus : -n 1 ./one --corpus heldout.corpus
     says 'process 1 has another recipe, model or corpus'
 
-    mpirun $root --oversubscribe -n 2 "$train" --config recipe.conf --model "$GISTD_TEST_MODEL" --corpus train.corpus \
-        --steps 10000 --log long.jsonl --checkpoint long.ckpt --threads 1 >long.out 2>&1 &
+    mpirun $root --oversubscribe -n 2 ./one --corpus train.corpus --steps 10000 --log long.jsonl --checkpoint long.ckpt \
+        >long.out 2>&1 &
     tries=600
     until [ -s long.jsonl ] || [ $tries -eq 0 ]; do
         sleep 0.1

@@ -8,6 +8,7 @@
 #include "daemon/pace.h"
 #include "daemon/sched.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/raw_client.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -73,19 +74,11 @@ static struct wire_scratch scratch;
 static void send_req(const struct wire_req *m, const void *bulk)
 {
     double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
-    uint8_t *frame, *to;
-    size_t len;
     int r;
 
-    assert_int_equal(wire_req_pack(&scratch, m, NULL, 0, &len), 0);
-    while ((r = chan_reserve(chan, (uint32_t)len, (uint32_t)m->bulk_len, &frame, &to)) == -EAGAIN &&
-           daemon_fixture_ms() < end)
+    while ((r = raw_client_put(chan, &scratch, m, bulk)) == -EAGAIN && daemon_fixture_ms() < end)
         ;
     assert_int_equal(r, 0);
-    assert_int_equal(wire_req_pack(&scratch, m, frame, len, &len), 0);
-    if (bulk)
-        memcpy(to, bulk, m->bulk_len);
-    chan_commit(chan);
 }
 
 static enum wire_rep_kind next_reply(struct wire_rep *ret)

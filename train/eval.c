@@ -214,7 +214,6 @@ int eval_open(struct eval *e, const struct run_log_eval *known, struct why *why)
     int r;
 
     run_log_eval_init(&e->last);
-    e->last.asked = e->asked;
     e->last.n_ratios = e->n_ratios;
     memcpy(e->last.ratios, e->ratios, e->n_ratios * sizeof(*e->ratios));
     e->ids = malloc((size_t)e->n_docs * e->n_tokens * sizeof(*e->ids));

@@ -34,7 +34,6 @@ struct eval {
     /* Told between sequences how many of how many are behind; NULL: nobody. */
     void (*tell)(void *arg, uint32_t done, uint32_t n);
     void *arg;
-    uint64_t asked;                          /* a digest of all that full, none and untrained follow from */
     /* its own */
     uint32_t *ids;                           /* (n_docs, n_tokens) */
     uint32_t *recall_ids;                    /* (n_recall, n_tokens), behind the end eos */

@@ -1,4 +1,5 @@
 /* train/gist_train.c - gist-train: trains adapters, and makes the corpora for it (docs/training.md). */
+#include "engine/options.h"
 #include "train/corpus.h"
 #include "train/corpus_build.h"
 #include "train/plot.h"
@@ -8,7 +9,6 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,13 +45,20 @@ static int fail(int code, const struct why *why)
 
 /* --- corpus --------------------------------------------------------------------------------------- */
 
-static bool read_number(const char *text, double min, double max, double *ret)
-{
-    char *end;
+/* Zeros: not given. */
+struct corpus_opts {
+    uint32_t long_tokens;
+    double long_weight;
+};
 
-    *ret = strtod(text, &end);
-    return end != text && !*end && *ret >= min && *ret <= max;
-}
+static const struct options_item corpus_items[] = {
+    OPTIONS_ITEM(struct corpus_opts, long_tokens, "long", COUNT, "TOKENS", "", 1, UINT32_MAX, "",
+                 ""),
+    OPTIONS_ITEM(struct corpus_opts, long_weight, "long-weight", REAL, "N", "", 1e-6, 1e6, "", ""),
+};
+static const struct options corpus_options = { .items = corpus_items,
+                                               .n_items =
+                                                   sizeof(corpus_items) / sizeof(corpus_items[0]) };
 
 static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct why *why)
 {
@@ -59,32 +66,32 @@ static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct wh
                                              { "long", required_argument, NULL, 'l' },
                                              { "long-weight", required_argument, NULL, 'w' },
                                              { 0 } };
-    double long_tokens = 0, long_weight = NAN;
-    int c;
+    struct corpus_opts opts = { 0 };
+    int c, r = 0;
 
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "m:l:w:", options, NULL)) != -1) {
+    while (r == 0 && (c = getopt_long(argc, argv, "m:l:w:", options, NULL)) != -1) {
         if (c == 'm')
             b->model = optarg;
-        else if (c == 'l' && !read_number(optarg, 1, UINT32_MAX, &long_tokens))
-            return why_set(why, -EINVAL,
-                           "corpus: --long: found \"%s\", expected a number of tokens", optarg);
-        else if (c == 'w' && !read_number(optarg, 1e-6, 1e6, &long_weight))
-            return why_set(
-                why, -EINVAL,
-                "corpus: --long-weight: found \"%s\", expected a number from 1e-6 to 1e6", optarg);
-        else if (c != 'l' && c != 'w')
+        else if (c == 'l')
+            r = options_set(&corpus_options, &opts, "long", optarg, "the flag --long", why);
+        else if (c == 'w')
+            r = options_set(&corpus_options, &opts, "long-weight", optarg, "the flag --long-weight",
+                            why);
+        else
             return why_set(why, -EINVAL, "corpus: there is no option %s, or it lacks a value",
                            argv[optind - 1]);
     }
+    if (r < 0)
+        return r;
     if (!b->model || argc - optind < 2)
         return why_set(why, -EINVAL,
                        "corpus needs --model FILE, a file to write and something to read");
-    if (isnan(long_weight) != (long_tokens == 0))
+    if ((opts.long_tokens == 0) != (opts.long_weight == 0))
         return why_set(why, -EINVAL,
                        "corpus: --long says which documents --long-weight weighs: both or none");
-    b->long_tokens = (uint32_t)long_tokens;
-    b->long_weight = isnan(long_weight) ? 1 : (float)long_weight;
+    b->long_tokens = opts.long_tokens;
+    b->long_weight = (float)opts.long_weight;
     b->out = argv[optind];
     b->inputs = (const char *const *)&argv[optind + 1];
     b->n_inputs = (size_t)(argc - optind - 1);

@@ -33,6 +33,7 @@ struct run {
     struct corpus *corpus;
     struct teacher *teacher;
     struct eval eval;
+    uint64_t eval_key;
     bool goes_on; /* from its checkpoint */
     struct optim_progress at;
     uint64_t saved, evaluated; /* at these steps; UINT64_MAX: not yet */
@@ -213,7 +214,7 @@ static bool find_known(const struct run *r, struct run_log_eval *ret)
     if (!r->goes_on || !r->recipe->log[0] || run_log_read(r->recipe->log, &d, NULL) < 0)
         return false;
     for (size_t i = 0; i < d.n_evals; i++)
-        if (d.evals[i].asked == r->eval.asked) {
+        if (d.evals[i].asked == r->eval_key) {
             *ret = d.evals[i];
             found = true;
         }
@@ -236,7 +237,7 @@ static int open_eval(struct run *r, struct why *why)
 
     if (!r->eval.corpus)
         return 0;
-    r->eval.asked = eval_key(r);
+    r->eval_key = eval_key(r);
     r->eval.tell = tell_eval;
     r->eval.arg = r;
     r->eval.rebuilds = c->loss_ae > 0;
@@ -487,6 +488,7 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
         return 0; /* the run ends, and saves */
     if (err < 0)
         return why_set(why, err, "the evaluation failed: %s", strerror(-err));
+    r->eval.last.asked = r->eval_key;
     r->eval.last.step = r->at.step;
     r->eval.last.tokens = r->at.tokens;
     r->eval.last.seconds = now() - before;

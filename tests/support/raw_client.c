@@ -43,24 +43,34 @@ void raw_client_close(struct raw_client *c)
     *c = (struct raw_client){ .sock = -1 };
 }
 
+int raw_client_put(struct chan *c, struct wire_scratch *scratch, const struct wire_req *req,
+                   const void *bulk)
+{
+    uint8_t *frame, *to;
+    size_t len;
+    int r = wire_req_pack(scratch, req, NULL, 0, &len);
+
+    assert(r == 0);
+    r = chan_reserve(c, (uint32_t)len, (uint32_t)req->bulk_len, &frame, &to);
+    if (r < 0)
+        return r;
+    r = wire_req_pack(scratch, req, frame, len, &len);
+    assert(r == 0);
+    if (bulk)
+        memcpy(to, bulk, req->bulk_len);
+    chan_commit(c);
+    return 0;
+}
+
 uint64_t raw_client_send(struct raw_client *c, struct wire_req req, const void *bulk, uint32_t len)
 {
-    static uint8_t frame[CHAN_FRAME_MAX];
-    uint8_t *f, *b;
-    size_t n;
     int r;
 
     req.id = ++c->last_id;
     req.bulk_len = len;
-    r = wire_req_pack(&c->out, &req, frame, sizeof(frame), &n);
-    assert(r == 0);
-    while ((r = chan_reserve(c->chan, (uint32_t)n, len, &f, &b)) == -EAGAIN)
+    while ((r = raw_client_put(c->chan, &c->out, &req, bulk)) == -EAGAIN)
         wait_for(c, true);
     assert(r == 0);
-    memcpy(f, frame, n);
-    if (len > 0)
-        memcpy(b, bulk, len);
-    chan_commit(c->chan);
     return req.id;
 }
 

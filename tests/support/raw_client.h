@@ -23,6 +23,9 @@ struct raw_client {
 void raw_client_open(struct raw_client *c, const char *socket);   /* says Hello */
 void raw_client_close(struct raw_client *c);
 
+/* One frame with bulk_len bytes of bulk, over any channel: 0, or chan_reserve's error. */
+int raw_client_put(struct chan *c, struct wire_scratch *scratch, const struct wire_req *req, const void *bulk);
+
 /* Sets id and bulk_len; returns the id. */
 uint64_t raw_client_send(struct raw_client *c, struct wire_req req, const void *bulk, uint32_t len);
 
