@@ -18,12 +18,13 @@ Q       := $(if $(filter 1,$(V)),,@)
 
 # --- what is built -------------------------------------------------------------------------------
 
-SRC_engine  := $(sort $(wildcard engine/*.c))
+SRC_base    := $(sort $(wildcard base/*.c))
+SRC_engine  := $(sort $(wildcard engine/*.c engine/*/*.c))
 SRC_ipc     := $(sort $(wildcard ipc/*.c))
-SRC_client  := $(sort $(wildcard client/gist*.c))
-SRC_ctl     := $(sort $(wildcard client/ctl*.c))
+SRC_client  := $(sort $(wildcard client/*.c))
+SRC_ctl     := $(sort $(wildcard ctl/*.c))
 SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
-SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c)))
+SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c train/*/*.c)))
 SRC_support := $(sort $(wildcard tests/support/*.c))
 SRC_bench   := $(sort $(wildcard bench/*.c))
 SRC_tests   := $(sort $(wildcard tests/test_*.c))
@@ -53,7 +54,7 @@ MPI         := $(shell pkg-config --exists ompi-c && echo 1)
 LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
-# Kernels of one instruction set each; the table is picked at run time (engine/cpu.c).
+# Kernels of one instruction set each; the table is picked at run time (engine/cpu/cpu.c).
 # No contraction: whether a product is fused must not depend on how the compiler unrolled a loop.
 CFLAGS_avx2    := -mavx2 -mfma -mf16c
 CFLAGS_avxvnni := $(CFLAGS_avx2) -mavxvnni
@@ -64,21 +65,21 @@ CFLAGS_bf16    := $(CFLAGS_avx512) -mavx512bf16
 CFLAGS_wide := -ffp-contract=off -O3 \
                $(if $(filter 1,$(FUZZ)),-fno-sanitize=fuzzer-no-link$(comma)address$(comma)undefined,\
                  $(if $(SAN),-fno-sanitize=all))
-wide = $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/kernels_$(1)*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_$(1)) $(CFLAGS_wide)))
+wide = $(foreach o,$(patsubst %.c,%.o,$(wildcard engine/cpu/kernels_$(1)*.c)),$(eval CFLAGS_$(o) := $(CFLAGS_$(1)) $(CFLAGS_wide)))
 $(call wide,avx2)
 $(call wide,avxvnni)
 $(call wide,avx512)
 $(call wide,bf16)
-CFLAGS_engine/kernels_scalar.o := -ffp-contract=off
-CFLAGS_engine/kernels_scalar_matmul.o := -ffp-contract=off -O3
+CFLAGS_engine/cpu/kernels_scalar.o := -ffp-contract=off
+CFLAGS_engine/cpu/kernels_scalar_matmul.o := -ffp-contract=off -O3
 CFLAGS_engine/sampler.o := -ffp-contract=off -O3
-CFLAGS_engine/quant.o := -ffp-contract=off
+CFLAGS_engine/file/quant.o := -ffp-contract=off
 
-# OpenMP, and loops that compilers may vectorise: each has clones for several sets (train/vec.c).
+# OpenMP, and loops that compilers may vectorise: each has clones for several sets (train/net/vec.c).
 CFLAGS_train := -fopenmp -Wno-unknown-pragmas
 $(foreach o,$(SRC_train:%.c=%.o) train/gist_train.o,$(eval CFLAGS_$(o) := $(CFLAGS_train)))
 CFLAGS_train/ranks.o := $(if $(MPI),-DRANKS_MPI=1 $(shell pkg-config --cflags ompi-c))
-CFLAGS_train/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
+CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 
 .PHONY: all check bench fuzz install clean help
 .DEFAULT_GOAL := all
@@ -117,9 +118,10 @@ $(B)/$(1): $(2)
 	$$(if $$(Q),@echo "  AR      $$@")
 	$$(Q)rm -f $$@ && $$(AR) rcs $$@ $$^
 endef
+$(eval $(call archive,libbase.a,$(call obj,$(SRC_base))))
 $(eval $(call archive,libengine.a,$(call obj,$(SRC_engine))))
 $(eval $(call archive,libipc.a,$(call obj,$(SRC_ipc)) $(OBJ_gen)))
-$(eval $(call archive,libgist.a,$(call obj,$(SRC_client)) $(call obj,$(SRC_ipc)) $(OBJ_gen)))
+$(eval $(call archive,libgist.a,$(call obj,$(SRC_client) $(SRC_ipc) $(SRC_base)) $(OBJ_gen)))
 $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
 $(eval $(call archive,libtrain.a,$(call obj,$(SRC_train))))
 $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
@@ -131,27 +133,27 @@ $(B)/libgist.so.0: $(B)/libgist.a
 	  -Wl$(comma)--no-whole-archive -Wl$(comma)--exclude-libs$(comma)libprotobuf-c.a $(LIBS_ipc))
 $(B)/libgist.so: $(B)/libgist.so.0
 	$(Q)ln -sf libgist.so.0 $@
-$(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+$(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libtrain.a $(B)/libengine.a
+$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libtrain.a $(B)/libengine.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_train))
-$(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a
+$(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_train))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 
-$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a
+$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Of the trainer only what reads its files: clang has no OpenMP without a package of its own.
-$(B)/tests/fuzz_corpus: $(B)/train/corpus.o $(B)/train/corpus_file.o
+$(B)/tests/fuzz_corpus: $(B)/train/data/corpus.o $(B)/train/data/corpus_file.o
 # Programs that test tools of other languages run.
-$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a
+$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine))
-$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a
+$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
 
 $(B)/gist.pc: client/gist.pc.in Makefile

@@ -1,13 +1,15 @@
-/* bench/big_model.c - writes a GGUF file of Llama 3.1 8B's shape with random weights, to measure with.
+/* bench/big_model.c - writes a GGUF file of Llama 3.1 8B's shape with random weights, to measure
+ * with.
  *
  *     big_model FILE
  *
- * Types as in a Q4_K file: all matrices Q4_K, the output Q6_K; 4.6 GB. Weights have a deviation of 0.02,
- * so that activations stay finite. The tokenizer has the bytes and a few merges; the rest of the
- * vocabulary are unused tokens. Nothing it says means anything.
+ * Types as in a Q4_K file: all matrices Q4_K, the output Q6_K; 4.6 GB. Weights have a deviation of
+ * 0.02, so that activations stay finite. The tokenizer has the bytes and a few merges; the rest of
+ * the vocabulary are unused tokens. Nothing it says means anything.
  *
- * The file is written piece by piece: memory holds a MiB of it at a time. */
-#include "engine/gguf.h"
+ * The file is written piece by piece: memory holds a MiB of it at a time.
+ */
+#include "engine/file/gguf.h"
 #include "tests/support/gguf_build.h"
 
 #include <fcntl.h>

@@ -1,21 +1,24 @@
 /* bench/decode.c - reads and writes random tokens through the daemon, and prints how long it took.
  *
- *     decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N] [-C NAME [-R N] [-A NAME]] [-L N]
+ *     decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N]
+ *            [-C NAME [-R N] [-A NAME]] [-L N]
  *
- * -p N: N tokens read into an empty session. -d N: -n tokens written behind a context of N tokens. -f N:
- * N tokens read and one written. -s N: N sessions write -n tokens each at the same time, each behind a
- * context of its own of -c tokens. -r: how often each. -C, -R, -A, -L: the sessions' compressor, ratio,
- * adapter and segment. One JSON object a line:
+ * -p N: N tokens read into an empty session. -d N: -n tokens written behind a context of N tokens.
+ * -f N: N tokens read and one written. -s N: N sessions write -n tokens each at the same time, each
+ * behind a context of its own of -c tokens. -r: how often each. -C, -R, -A, -L: the sessions'
+ * compressor, ratio, adapter and segment. One JSON object a line:
  *
  *     {"kind": "prefill", "tokens": N, "ns": ...}
- *     {"kind": "decode", "depth": N, "tokens": ..., "ns": ..., "kv_bytes": ..., "kv_bytes_end": ...}
+ *     {"kind": "decode", "depth": N, "tokens": ..., "ns": ..., "kv_bytes": ...,
+ *      "kv_bytes_end": ...}
  *     {"kind": "first", "tokens": N, "ns": ...}
  *     {"kind": "sessions", "sessions": N, "tokens": ..., "ns": ...}
  *
- * The daemon is that of $GISTD_SOCKET. Times are the client's: from the call to the answer, so rings,
- * scheduler and sampling are in them. Decoding counts from the first token's arrival to the last one's:
- * n tokens, n steps. Of sessions, the tokens of all count while all of them write. KV bytes are the pages
- * that the daemon charges to the session: behind the context and one token, and behind all that was written.
+ * The daemon is that of $GISTD_SOCKET. Times are the client's: from the call to the answer, so
+ * rings, scheduler and sampling are in them. Decoding counts from the first token's arrival to the
+ * last one's: n tokens, n steps. Of sessions, the tokens of all count while all of them write. KV
+ * bytes are the pages that the daemon charges to the session: behind the context and one token, and
+ * behind all that was written.
  */
 #include "client/gist.h"
 
@@ -136,7 +139,8 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
     /* An empty session has nothing to go on from. */
     gist_session *s = open_session(b, depth ? depth : 1, &ns);
 
-    /* A last segment that is full is compressed when more is read: the first token written, for a second. */
+    /* A last segment that is full is compressed when more is read: the first token written, for a
+     * second. */
     if (gist_generate(s, &two, NULL, NULL, NULL) < 0)
         die("writing a token", gist_error(b->conn));
     before = kv_bytes(b, s);
@@ -146,10 +150,11 @@ static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
     gist_close(s);
     if (a.n_after_first == 0)
         die("writing tokens", "they came all at once: nothing to time");
-    printf("{\"kind\": \"decode\", \"depth\": %u, \"tokens\": %u, \"ns\": %llu, \"kv_bytes\": %llu, "
-           "\"kv_bytes_end\": %llu}\n",
-           depth, a.n_after_first, (unsigned long long)(a.last_ns - a.first_ns),
-           (unsigned long long)before, (unsigned long long)after);
+    printf(
+        "{\"kind\": \"decode\", \"depth\": %u, \"tokens\": %u, \"ns\": %llu, \"kv_bytes\": %llu, "
+        "\"kv_bytes_end\": %llu}\n",
+        depth, a.n_after_first, (unsigned long long)(a.last_ns - a.first_ns),
+        (unsigned long long)before, (unsigned long long)after);
 }
 
 static void bench_first(struct bench *b, uint32_t n)
@@ -169,7 +174,7 @@ static void bench_first(struct bench *b, uint32_t n)
            (unsigned long long)(read_ns + a.first_ns - start));
 }
 
-/* --- several sessions at once -------------------------------------------------------------------- */
+/* --- several sessions at once ----------------------------------------------------------------- */
 
 struct crowd {
     uint32_t n_sessions, n_begun, n_ended;
@@ -251,7 +256,7 @@ static void bench_sessions(struct bench *b, uint32_t n_sessions, uint32_t depth,
            c.n_tokens, (unsigned long long)(c.ended_ns - c.begun_ns));
 }
 
-/* --- the command line ---------------------------------------------------------------------------- */
+/* --- the command line ------------------------------------------------------------------------- */
 
 struct list {
     uint32_t v[LIST_MAX];
@@ -290,8 +295,9 @@ static bool read_policy(struct bench *b, int o)
 
 static void read_options(int argc, char **argv, struct plan *p, struct bench *b)
 {
-    static const char *const usage = "decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N] "
-                                     "[-C NAME [-R N] [-A NAME]] [-L N]";
+    static const char *const usage =
+        "decode [-p N]... [-d N]... [-f N]... [-s N [-c N]] [-n N] [-r N] "
+        "[-C NAME [-R N] [-A NAME]] [-L N]";
     int o;
 
     *p = (struct plan){ .n = 32, .reps = 1, .sessions_depth = 128 };

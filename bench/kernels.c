@@ -3,14 +3,15 @@
  *
  *     kernels [THREADS [WORD]]    THREADS: default all CPUs; WORD: only lines that contain it
  *
- * A product's line: billions of multiply-adds a second, and gigabytes of weights a second. With up to
- * eight rows of activations the weights are 256 MB, so that they come from memory; with more, a
- * matrix stays where it is. Others use the machine too: times are the best of several runs, and on one thread
- * they are the thread's CPU time. */
-#include "engine/kernels.h"
-#include "engine/linear.h"
-#include "engine/place.h"
-#include "engine/workers.h"
+ * A product's line: billions of multiply-adds a second, and gigabytes of weights a second. With up
+ * to eight rows of activations the weights are 256 MB, so that they come from memory; with more, a
+ * matrix stays where it is. Others use the machine too: times are the best of several runs, and on
+ * one thread they are the thread's CPU time.
+ */
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/linear.h"
+#include "engine/cpu/place.h"
+#include "engine/cpu/workers.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -46,7 +47,8 @@ static double now(clockid_t clock)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Random bytes whose every f16 is small: no infinities, no denormal products to slow things down. */
+/* Random bytes whose every f16 is small: no infinities, no denormal products to slow things down.
+ */
 static void fill_memory(uint8_t *mem, size_t len)
 {
     uint64_t s = 88172645463325252u;
@@ -83,7 +85,7 @@ static double time_calls(const struct bench *b, void (*fn)(void *arg), void *arg
     return best;
 }
 
-/* --- products ------------------------------------------------------------------------------------ */
+/* --- products --------------------------------------------------------------------------------- */
 
 struct product {
     struct bench *b;
@@ -167,7 +169,7 @@ static void bench_products(struct bench *b)
     }
 }
 
-/* --- attention ----------------------------------------------------------------------------------- */
+/* --- attention -------------------------------------------------------------------------------- */
 
 #define SEGMENT_PAGES 32u /* 512 keys */
 
@@ -277,7 +279,7 @@ static void bench_attentions(struct bench *b)
     }
 }
 
-/* --- vectors ------------------------------------------------------------------------------------- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static void call_quantise(void *arg)
 {

@@ -1,13 +1,14 @@
 /* bench/peaks.c - what this machine can do at most: memory read, f32 and int8 and bf16 arithmetic.
  *
- *     peaks         one JSON object: each with 1 thread and with all, each instruction set this CPU has
+ *     peaks         one JSON object: with 1 thread and with all, each instruction set of this CPU
  *     peaks -m N    {"gb_s": ...}: memory read by N threads only
  *
  * Memory is read by plain sums over 512 MB, arithmetic is chains of independent instructions on
- * registers. A multiply and an add are two operations. Each figure is the best of some runs: others use
- * the machine too, and it is a ceiling that is looked for. */
-#include "engine/place.h"
-#include "engine/workers.h"
+ * registers. A multiply and an add are two operations. Each figure is the best of some runs: others
+ * use the machine too, and it is a ceiling that is looked for.
+ */
+#include "engine/cpu/place.h"
+#include "engine/cpu/workers.h"
 
 #include <immintrin.h>
 #include <stdio.h>
@@ -33,7 +34,7 @@ static double now(void)
 /* Keeps v from being known, so that nothing with it moves out of its loop. */
 #define OPAQUE(v) __asm__ volatile("" : "+v"(v))
 
-/* --- arithmetic: LOOPS times CHAINS instructions ------------------------------------------------- */
+/* --- arithmetic: LOOPS times CHAINS instructions ---------------------------------------------- */
 
 __attribute__((target("avx2,fma"))) static void fma_avx2(void)
 {
@@ -162,7 +163,7 @@ static double run_arithmetic(struct arithmetic *a, struct workers *w)
     return best;
 }
 
-/* --- memory -------------------------------------------------------------------------------------- */
+/* --- memory ----------------------------------------------------------------------------------- */
 
 struct memory {
     const uint8_t *mem;
@@ -199,7 +200,7 @@ static double run_memory(struct memory *m, struct workers *w)
     return best;
 }
 
-/* --- all of it ----------------------------------------------------------------------------------- */
+/* --- all of it -------------------------------------------------------------------------------- */
 
 static void print_all(struct memory *m, uint32_t n)
 {

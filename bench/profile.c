@@ -1,18 +1,21 @@
-/* bench/profile.c - where the time of one decode step and of one prefill batch goes, kernel by kernel.
+/* bench/profile.c - where the time of one decode step and of one prefill batch goes, kernel by
+ * kernel.
  *
  *     profile [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] MODEL
  *     profile -b MODEL        only the bytes of weights that a decode step reads
  *
- * With -r full segments of the context keep their first keys only, as many as a compressor of that ratio
- * leaves: what they say is of no matter here.
+ * With -r full segments of the context keep their first keys only, as many as a compressor of that
+ * ratio leaves: what they say is of no matter here.
  *
- * The engine runs as it is, on a table of kernels whose entries take the time and call the real ones.
- * Prints one JSON object; "us" of a kind is its time summed over the threads, divided by their number,
- * so that all kinds and "waiting" (barriers, embedding, what no kernel does) add up to the step. The
- * fastest of some steps is shown. bench/profile_table.py sets it beside the machine's peaks. */
+ * The engine runs as it is, on a table of kernels whose entries take the time and call the real
+ * ones. Prints one JSON object; "us" of a kind is its time summed over the threads, divided by
+ * their number, so that all kinds and "waiting" (barriers, embedding, what no kernel does) add up
+ * to the step. The fastest of some steps is shown. bench/profile_table.py sets it beside the
+ * machine's peaks.
+ */
+#include "engine/cpu/place.h"
+#include "engine/file/gguf.h"
 #include "engine/forward.h"
-#include "engine/gguf.h"
-#include "engine/place.h"
 #include "engine/sampler.h"
 
 #include <getopt.h>
@@ -74,10 +77,10 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* --- the tallies --------------------------------------------------------------------------------- */
+/* --- the tallies ------------------------------------------------------------------------------ */
 
-/* Kernels get no argument of ours: who calls and for what has to be found in static variables. A thread
- * writes its own tally only; they are read between steps. */
+/* Kernels get no argument of ours: who calls and for what has to be found in static variables. A
+ * thread writes its own tally only; they are read between steps. */
 struct tally {
     _Alignas(64) uint64_t ticks[KIND__N];
     uint64_t bytes[KIND__N], macs[KIND__N];
@@ -133,7 +136,7 @@ static void find_roles(const struct model *m)
     qsort(roles, n_roles, sizeof(*roles), compare_roles);
 }
 
-/* --- the table ----------------------------------------------------------------------------------- */
+/* --- the table -------------------------------------------------------------------------------- */
 
 static const struct kernels *real;
 static enum kernels_kv kv;
@@ -260,7 +263,7 @@ static struct kernels timed_table(void)
     return k;
 }
 
-/* --- steps --------------------------------------------------------------------------------------- */
+/* --- steps ------------------------------------------------------------------------------------ */
 
 struct bench {
     struct model *model;

@@ -40,18 +40,18 @@ typedef struct gist_session gist_session;
 /* Codes of gist_error_code(). Negative errnos returned with them in brackets. */
 enum gist_code {
     GIST_OK = 0,
-    GIST_E_TRANSPORT,                 /* no daemon, it died, or it broke the protocol (-EPIPE...) */
-    GIST_E_INTERNAL,                  /* (-EIO) */
-    GIST_E_BAD_REQUEST,               /* (-EINVAL) */
-    GIST_E_NOT_FOUND,                 /* (-ENOENT) */
-    GIST_E_BUSY,                      /* (-EBUSY) the session is at work */
-    GIST_E_CONTEXT_LENGTH_EXCEEDED,   /* (-E2BIG) */
-    GIST_E_POOL_FULL,                 /* (-ENOSPC) */
-    GIST_E_LIMIT,                     /* (-EDQUOT) a limit of the daemon */
-    GIST_E_CANCELLED,                 /* (-ECANCELED) */
-    GIST_E_UNSUPPORTED,               /* (-ENOTSUP) */
-    GIST_E_SHUTTING_DOWN,             /* (-ESHUTDOWN) */
-    GIST_E_NO_MEMORY                  /* (-ENOMEM) */
+    GIST_E_TRANSPORT,               /* no daemon, it died, or it broke the protocol (-EPIPE...) */
+    GIST_E_INTERNAL,                /* (-EIO) */
+    GIST_E_BAD_REQUEST,             /* (-EINVAL) */
+    GIST_E_NOT_FOUND,               /* (-ENOENT) */
+    GIST_E_BUSY,                    /* (-EBUSY) the session is at work */
+    GIST_E_CONTEXT_LENGTH_EXCEEDED, /* (-E2BIG) */
+    GIST_E_POOL_FULL,               /* (-ENOSPC) */
+    GIST_E_LIMIT,                   /* (-EDQUOT) a limit of the daemon */
+    GIST_E_CANCELLED,               /* (-ECANCELED) */
+    GIST_E_UNSUPPORTED,             /* (-ENOTSUP) */
+    GIST_E_SHUTTING_DOWN,           /* (-ESHUTDOWN) */
+    GIST_E_NO_MEMORY                /* (-ENOMEM) */
 };
 
 /* --- connection ------------------------------------------------------------------------------- */
@@ -59,16 +59,16 @@ enum gist_code {
 /* path NULL: $GISTD_SOCKET, $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock. name is shown
  * by `gistctl status`. */
 GIST_API int gist_connect(const char *path, const char *name, gist_conn **ret_conn);
-GIST_API void gist_disconnect(gist_conn *c);      /* ends its sessions */
+GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions */
 
 /* The last error of this connection; NULL: of the last failed gist_connect of this thread. */
 GIST_API const char *gist_error(const gist_conn *c);
 GIST_API enum gist_code gist_error_code(const gist_conn *c);
 
 struct gist_info {
-    const char *version, *model, *model_digest;   /* live as long as the connection */
+    const char *version, *model, *model_digest; /* live as long as the connection */
     uint32_t n_vocab, context_max, segment_default;
-    int chat;                                     /* a known chat template */
+    int chat; /* a known chat template */
 };
 GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
 
@@ -90,42 +90,43 @@ enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
  * further, up to ratio 64: memory stays bounded, and a session may be longer than the model's
  * window. */
 enum gist_compressor {
-    GIST_FULL,                        /* all of it stays as it is */
-    GIST_NONE,                        /* it is forgotten */
-    GIST_FINE_KV,                     /* one key and value of every `ratio` tokens */
-    GIST_SELECT,                      /* for each head those that the segment's end attends to */
-    GIST_COARSE_KV,                   /* an adapter's gists of the whole segment */
-    GIST_COARSE_REC,                  /* the same, their last hidden states read as soft tokens */
-    GIST_SELECT_REREAD                /* for each head those that reading the segment again attends to */
+    GIST_FULL,         /* all of it stays as it is */
+    GIST_NONE,         /* it is forgotten */
+    GIST_FINE_KV,      /* one key and value of every `ratio` tokens */
+    GIST_SELECT,       /* for each head those that the segment's end attends to */
+    GIST_COARSE_KV,    /* an adapter's gists of the whole segment */
+    GIST_COARSE_REC,   /* the same, their last hidden states read as soft tokens */
+    GIST_SELECT_REREAD /* for each head those that reading the segment again attends to */
 };
 
 #define GIST_NO_SINKS UINT32_MAX
-#define GIST_LATE     1u              /* segments stay as they are until the budget is short */
-#define GIST_FIXED    2u              /* all segments keep one ratio: when the budget is used up, an error */
+#define GIST_LATE     1u /* segments stay as they are until the budget is short */
+#define GIST_FIXED    2u /* all segments keep one ratio: when the budget is used up, an error */
 
 struct gist_memory {
-    size_t size;                      /* sizeof(struct gist_memory) */
+    size_t size; /* sizeof(struct gist_memory) */
     enum gist_compressor compressor;
-    uint32_t ratio;                   /* 2 to 64, a divisor of the segment; 0: 8 */
-    uint32_t sinks;                   /* first tokens that always stay; 0: the adapter's,
-                                       * without one 4; GIST_NO_SINKS: none */
-    uint32_t keep_tail;               /* last tokens that are not compressed yet */
-    const char *adapter;              /* that makes the gists, of gist_stats.adapters; NULL: none */
-    uint32_t budget;                  /* keys that the session may hold; 0: as many as the model's window */
-    unsigned flags;                   /* GIST_LATE, GIST_FIXED */
+    uint32_t ratio;      /* 2 to 64, a divisor of the segment; 0: 8 */
+    uint32_t sinks;      /* first tokens that always stay; 0: the adapter's,
+                          * without one 4; GIST_NO_SINKS: none */
+    uint32_t keep_tail;  /* last tokens that are not compressed yet */
+    const char *adapter; /* that makes the gists, of gist_stats.adapters; NULL: none */
+    uint32_t budget;     /* keys that the session may hold; 0: as many as the model's window */
+    unsigned flags;      /* GIST_LATE, GIST_FIXED */
 };
 
 /* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec", "select-reread"; NULL past the
  * last. */
 GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
 
-/* All that the session reads and writes is no secret: it takes over what sessions of any user with this flag
- * have read, and they what it has. Without it sessions of one user do so among themselves. */
+/* All that the session reads and writes is no secret: it takes over what sessions of any user with
+ * this flag have read, and they what it has. Without it sessions of one user do so among
+ * themselves. */
 #define GIST_PUBLIC 1u
 
 struct gist_policy {
-    size_t size;                      /* sizeof(struct gist_policy): later versions may grow it */
-    uint32_t segment;                 /* tokens; 0: the adapter's, or the daemon's default */
+    size_t size;      /* sizeof(struct gist_policy): later versions may grow it */
+    uint32_t segment; /* tokens; 0: the adapter's, or the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
@@ -141,7 +142,7 @@ struct gist_usage {
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
-GIST_API void gist_close(gist_session *s);        /* does not wait; the daemon frees its pages */
+GIST_API void gist_close(gist_session *s); /* does not wait; the daemon frees its pages */
 GIST_API uint64_t gist_session_id(const gist_session *s);
 
 /* A session that goes on from where s is: tokens, policy and logits are the same, memory is shared
@@ -151,13 +152,16 @@ GIST_API int gist_fork(gist_session *s, const char *label, gist_session **ret_se
  * them. */
 GIST_API int gist_rewind(gist_session *s, uint32_t n_tokens);
 
-struct gist_message { const char *role; const char *text; };
+struct gist_message {
+    const char *role;
+    const char *text;
+};
 
-#define GIST_SPECIAL     1u           /* special tokens in the text are special */
-#define GIST_OPEN_ANSWER 2u           /* chat: end with the head of an assistant's turn */
+#define GIST_SPECIAL     1u /* special tokens in the text are special */
+#define GIST_OPEN_ANSWER 2u /* chat: end with the head of an assistant's turn */
 
-/* Read into the session all that is given, or nothing, if they fail. Texts and lists of any length are
- * sent in parts and read as one: the tokens are those of the whole. */
+/* Read into the session all that is given, or nothing, if they fail. Texts and lists of any length
+ * are sent in parts and read as one: the tokens are those of the whole. */
 GIST_API int gist_append_text(gist_session *s, const char *text, size_t len, unsigned flags,
                               struct gist_usage *ret_usage);
 GIST_API int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n,
@@ -166,13 +170,13 @@ GIST_API int gist_append_chat(gist_session *s, const struct gist_message *msgs, 
                               unsigned flags, struct gist_usage *ret_usage);
 
 struct gist_sampling {
-    size_t size;                      /* sizeof(struct gist_sampling) */
-    uint32_t max_tokens;              /* 0: until a stop or the end of the context */
-    float temperature;                /* 0: greedy */
-    uint32_t top_k;                   /* 0: all */
-    float top_p;                      /* 0 or 1: all */
+    size_t size;         /* sizeof(struct gist_sampling) */
+    uint32_t max_tokens; /* 0: until a stop or the end of the context */
+    float temperature;   /* 0: greedy */
+    uint32_t top_k;      /* 0: all */
+    float top_p;         /* 0 or 1: all */
     float min_p;
-    float repeat_penalty;             /* 0 or 1: none */
+    float repeat_penalty; /* 0 or 1: none */
     uint32_t repeat_last_n;
     uint64_t seed;
     const char *const *stop;
@@ -182,16 +186,20 @@ struct gist_sampling {
 
 enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, GIST_POOL_FULL };
 
-struct gist_result { enum gist_reason reason; struct gist_usage usage; };
+struct gist_result {
+    enum gist_reason reason;
+    struct gist_usage usage;
+};
 
 /* Called for each piece of the answer: whole UTF-8 characters and the ids they came from. A
  * non-zero return cancels the answer. */
-typedef int gist_text_fn(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids);
+typedef int gist_text_fn(void *arg, const char *text, size_t len, const uint32_t *ids,
+                         size_t n_ids);
 
 /* sampling NULL: greedy, until a stop. -ECANCELED after a cancel: what was said stays in the
  * session. */
-GIST_API int gist_generate(gist_session *s, const struct gist_sampling *sampling, gist_text_fn *on_text,
-                           void *arg, struct gist_result *ret_result);
+GIST_API int gist_generate(gist_session *s, const struct gist_sampling *sampling,
+                           gist_text_fn *on_text, void *arg, struct gist_result *ret_result);
 
 /* The same without waiting. on_done: err 0 or a negative errno, once. *ret_request (may be NULL) is
  * for gist_cancel. */
@@ -210,7 +218,12 @@ GIST_API void gist_cancel_async(gist_conn *c);
 
 /* Log-probabilities of a text's own tokens, in windows that do not overlap; each window is read
  * from nothing and its first token has none (NaN). Arrays are malloc'd: free() them. */
-struct gist_score { uint32_t *ids; float *logprobs; size_t n; struct gist_usage usage; };
+struct gist_score {
+    uint32_t *ids;
+    float *logprobs;
+    size_t n;
+    struct gist_usage usage;
+};
 
 struct gist_score_opts {
     size_t size;
@@ -226,7 +239,8 @@ GIST_API int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
 /* Whole rows: logits after token i, for every i. rows lie in shared memory: no copy is made. */
 typedef int gist_rows_fn(void *arg, size_t first, size_t n, uint32_t n_vocab, const float *rows);
 GIST_API int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
-                               const struct gist_score_opts *opts, gist_rows_fn *on_rows, void *arg);
+                               const struct gist_score_opts *opts, gist_rows_fn *on_rows,
+                               void *arg);
 
 GIST_API int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags,
                            uint32_t **ret_ids, size_t *ret_n);
@@ -235,26 +249,33 @@ GIST_API int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char *
 
 /* --- the daemon ------------------------------------------------------------------------------- */
 
-struct gist_stats_client { uint64_t id; uint32_t pid, uid, sessions, pages; const char *name; };
+struct gist_stats_client {
+    uint64_t id;
+    uint32_t pid, uid, sessions, pages;
+    const char *name;
+};
 struct gist_stats_session {
     uint64_t id, client;
     uint32_t n_tokens, pages, segment;
     int busy;
     const char *label;
-    uint32_t gist_pages;                          /* of pages: those of compressed segments */
+    uint32_t gist_pages; /* of pages: those of compressed segments */
 };
-struct gist_stats_owner { uint32_t uid, clients, sessions, pages, gist_pages; };
+struct gist_stats_owner {
+    uint32_t uid, clients, sessions, pages, gist_pages;
+};
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;
-    const char *adapters;                         /* names, a space between them */
-    uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached,
-        n_clients, n_sessions, n_owners, requests_running;
+    const char *adapters; /* names, a space between them */
+    uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached, n_clients,
+        n_sessions, n_owners, requests_running;
     uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
-    uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total, steps_total;
+    uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total,
+        steps_total;
     uint64_t client_errors_total;
-    const struct gist_stats_client *clients;      /* (n_clients) */
-    const struct gist_stats_session *sessions;    /* (n_sessions) */
-    const struct gist_stats_owner *owners;        /* (n_owners): each user's clients together */
+    const struct gist_stats_client *clients;   /* (n_clients) */
+    const struct gist_stats_session *sessions; /* (n_sessions) */
+    const struct gist_stats_owner *owners;     /* (n_owners): each user's clients together */
 };
 /* What it points to lives until the next call on the connection. */
 GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);

@@ -11,10 +11,10 @@
  *                                 answered: the next one                  nobody waits for it
  *
  * Bulk (text, token ids) of any length goes in parts of a quarter of the arena, each a request of
- * its own on the wire, sent when the one before it was answered: an error then leaves no part behind
- * in the daemon that would become the beginning of the next text. The daemon reads nothing before it
- * has the last part, and then all as one: where the cuts are is of no consequence. The queue is first
- * in, first out, but Cancel goes to its front.
+ * its own on the wire, sent when the one before it was answered: an error then leaves no part
+ * behind in the daemon that would become the beginning of the next text. The daemon reads nothing
+ * before it has the last part, and then all as one: where the cuts are is of no consequence. The
+ * queue is first in, first out, but Cancel goes to its front.
  *
  * A reply is handled with the channel's message still held, and callbacks run from there. They may
  * submit, so sending must not wait; they may not wait, so gist_run refuses. What ends a connection
@@ -33,9 +33,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define GIST_ERROR_CAP 512
-#define GIST_SPIN_NS   20000u
-#define GIST_CONNECT_MS 60000         /* a daemon that systemd just started loads its model first */
+#define GIST_ERROR_CAP  512
+#define GIST_SPIN_NS    20000u
+#define GIST_CONNECT_MS 60000 /* a daemon that systemd just started loads its model first */
 
 struct gist_request;
 
@@ -44,20 +44,23 @@ struct gist_request;
 typedef int gist_reply_fn(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk);
 
 /* Ids or bytes that grow. */
-struct gist_array { void *mem; size_t n, cap; };
+struct gist_array {
+    void *mem;
+    size_t n, cap;
+};
 
 struct gist_request {
-    struct gist_request *next;        /* of the connection's open ones, oldest first */
+    struct gist_request *next; /* of the connection's open ones, oldest first */
     gist_conn *conn;
-    uint64_t handle;                  /* id of the first part: what the caller knows it by */
-    struct wire_req msg;              /* its id is that of the part in flight */
+    uint64_t handle;     /* id of the first part: what the caller knows it by */
+    struct wire_req msg; /* its id is that of the part in flight */
     const uint8_t *bulk;
     size_t bulk_len, sent;
-    void *owned;                      /* bulk, or what msg points to, if that is a copy of ours */
+    void *owned; /* bulk, or what msg points to, if that is a copy of ours */
     bool queued, in_flight, waited_for, done;
-    bool cancel;                      /* wanted; sent as soon as the last part is in flight */
+    bool cancel; /* wanted; sent as soon as the last part is in flight */
     int err;
-    gist_reply_fn *on_reply;          /* NULL: any reply will do */
+    gist_reply_fn *on_reply; /* NULL: any reply will do */
     gist_text_fn *on_text;
     gist_rows_fn *on_rows;
     gist_done_fn *on_done;
@@ -67,26 +70,30 @@ struct gist_request {
     struct gist_result result;
     uint64_t session;
     struct gist_array ids, logprobs, text;
-    size_t first;                     /* of rows: where this request's begin */
+    size_t first; /* of rows: where this request's begin */
     struct gist_stats *stats;
 };
 
-struct gist_session { gist_session *next; gist_conn *conn; uint64_t id; };
+struct gist_session {
+    gist_session *next;
+    gist_conn *conn;
+    uint64_t id;
+};
 
 struct gist_conn {
     struct chan *chan;
     int sock;
     uint64_t spin_ns, next_id;
     struct gist_request *open;
-    struct gist_request **queue;      /* (n_queue) of cap_queue */
+    struct gist_request **queue; /* (n_queue) of cap_queue */
     size_t n_queue, cap_queue;
     gist_session *sessions;
-    bool want_room;                   /* the queue's first waits for room */
-    bool dispatching;                 /* a callback may be running */
-    int dead;                         /* 0, or what every call returns from now on */
+    bool want_room;   /* the queue's first waits for room */
+    bool dispatching; /* a callback may be running */
+    int dead;         /* 0, or what every call returns from now on */
 
-    int epoll, kick;                  /* gist_fd(); -1 until it is asked for */
-    atomic_int cancel;                /* set by gist_cancel_async */
+    int epoll, kick;   /* gist_fd(); -1 until it is asked for */
+    atomic_int cancel; /* set by gist_cancel_async */
     int cancel_fd;
 
     struct wire_scratch in, out;

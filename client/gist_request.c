@@ -353,7 +353,7 @@ int gist_run(struct gist_request *r, int timeout_ms)
     if (enqueue(r, false) < 0)
         return gist_set_errno(c, -ENOMEM);
     if (c->epoll >= 0)
-        chan_disarm(c->chan);         /* no rings for gist_fd() while we look ourselves */
+        chan_disarm(c->chan); /* no rings for gist_fd() while we look ourselves */
     for (;;) {
         pump(c);
         receive(c, r);

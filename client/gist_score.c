@@ -114,7 +114,8 @@ int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gis
     return err;
 }
 
-/* What the daemon takes for a window that is not named: a context that stays whole has as many keys as tokens. */
+/* What the daemon takes for a window that is not named: a context that stays whole has as many keys
+ * as tokens. */
 static uint32_t window_of(const gist_conn *c, const struct score_opts *o)
 {
     const struct wire_memory *m = &o->memory;

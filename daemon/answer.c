@@ -74,7 +74,8 @@ static bool find_stop(const struct answer *a, size_t old_len, size_t *ret_at)
     return at != SIZE_MAX;
 }
 
-/* Ends the text at `at`. The ids whose text begins there or later go; so does the half character. */
+/* Ends the text at `at`. The ids whose text begins there or later go; so does the half character.
+ */
 static uint32_t cut(struct answer *a, size_t at)
 {
     uint32_t n = a->n_ids;

@@ -1,6 +1,6 @@
 #include "daemon/batch.h"
 
-#include "daemon/clock.h"
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
 #include "daemon/sched.h"
@@ -137,7 +137,7 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
 
     s->in_step = true;
     s->abandon = false;
-    r = forward_step(s->backend.forward, b->runs, b->n, &stop, ret_n_out);
+    r = forward_step(s->served.forward, b->runs, b->n, &stop, ret_n_out);
     s->in_step = false;
     for (uint32_t i = b->n_decode; i < b->n; i++)
         b->requests[i]->in_prefill = false;
@@ -146,14 +146,14 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
 
 static void give_decoded(struct sched *s, struct batch *b)
 {
-    size_t n_vocab = s->backend.model->n_vocab;
+    size_t n_vocab = s->served.model->n_vocab;
 
     for (uint32_t first = 0; first < b->n_decode; first += SCHED_LOGITS_ROWS) {
         uint32_t n = b->n_decode - first;
 
         if (n > SCHED_LOGITS_ROWS)
             n = SCHED_LOGITS_ROWS;
-        forward_logits(s->backend.forward, first, n, s->logits);
+        forward_logits(s->served.forward, first, n, s->logits);
         for (uint32_t i = 0; i < n; i++) {
             struct request *r = b->requests[first + i];
 
@@ -203,8 +203,8 @@ static void ran(struct memory *m, const struct forward_run *run)
         prefix_learn(m->prefix, m);
 }
 
-/* The step was given up: the next one only decodes, and the next that reads is spared if this one read for
- * others than who gave it up. */
+/* The step was given up: the next one only decodes, and the next that reads is spared if this one
+ * read for others than who gave it up. */
 static void abandoned(struct sched *s, const struct batch *b)
 {
     s->decode_only = true;

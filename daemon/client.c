@@ -1,7 +1,10 @@
 #include "daemon/client.h"
 
+#include "daemon/log.h"
+
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret)
@@ -39,6 +42,15 @@ void client_free(struct client *c)
     assert(c->held.used == 0);
     chan_close(c->chan);
     free(c);
+}
+
+void client_broke(struct client *c, const char *what)
+{
+    if (c->dead)
+        return;
+    log_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
+                (int)c->pid, c->name, what);
+    c->dead = c->broke = true;
 }
 
 struct session *client_find_session(struct client *c, uint64_t id)

@@ -13,8 +13,8 @@
 
 #define CLIENT_NAME_MAX 63u
 
-/* Open requests of a client. The spare ones are for those that end at once (a Cancel, a refusal) when
- * the others are all at work; without a free one the client's ring waits. */
+/* Open requests of a client. The spare ones are for those that end at once (a Cancel, a refusal)
+ * when the others are all at work; without a free one the client's ring waits. */
 #define CLIENT_REQUESTS_MAX   64u
 #define CLIENT_REQUESTS_SPARE 4u
 #define CLIENT_REQUESTS_ALL   (CLIENT_REQUESTS_MAX + CLIENT_REQUESTS_SPARE)
@@ -35,13 +35,14 @@ struct client {
     uid_t uid;
     char name[CLIENT_NAME_MAX + 1];
     struct chan *chan;
-    bool greeted;                /* said Hello */
-    bool dead;                   /* its socket ended, or it broke the protocol */
-    bool blocked;                /* a reply found no room */
-    bool stats_blocked;          /* a Stats did, when stats_back spans had come back */
+    bool greeted;       /* said Hello */
+    bool dead;          /* its socket ended, or it broke the protocol */
+    bool broke;         /* it did */
+    bool blocked;       /* a reply found no room */
+    bool stats_blocked; /* a Stats did, when stats_back spans had come back */
     uint32_t stats_back;
     struct pool_account account; /* of all its sessions */
-    struct held_account held;    /* of all its requests, and of parts; limit: the scheduler sets it */
+    struct held_account held; /* of all its requests, and of parts; limit: the scheduler sets it */
     struct session_list sessions;
     uint32_t n_sessions, n_requests;
     struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */
@@ -50,6 +51,9 @@ struct client {
 
 int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret);
 void client_free(struct client *c); /* its requests were dropped */
+
+/* It broke the protocol: that is logged, and it is gone at the end of the step. */
+void client_broke(struct client *c, const char *what);
 
 struct session *client_find_session(struct client *c, uint64_t id); /* or NULL */
 struct request *client_find_request(struct client *c, uint64_t id); /* or NULL */

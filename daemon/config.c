@@ -141,7 +141,7 @@ int config_load(struct config *c, int argc, char *const *argv, char *const *env,
     return r < 0 ? r : check_together(c, why);
 }
 
-/* --- what is printed from the table ------------------------------------------------------------ */
+/* --- what is printed from the table ----------------------------------------------------------- */
 
 void config_print_help(FILE *f)
 {

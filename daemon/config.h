@@ -1,11 +1,11 @@
 /* daemon/config.h - the options of a daemon, gathered once at start.
  *
  * A flag comes before the environment, the environment before the config file, the file before the
- * default. The table is daemon/options.def, its reader engine/options.h; --config, --check-config,
+ * default. The table is daemon/options.def, its reader base/options.h; --config, --check-config,
  * --print-config, --help and --version are flags only.
  *
- * Without --config the config file is $XDG_CONFIG_HOME/gistd/gistd.conf (~/.config when that is not set)
- * if it is there, else /etc/gistd/gistd.conf if that is there. Only one file is read.
+ * Without --config the config file is $XDG_CONFIG_HOME/gistd/gistd.conf (~/.config when that is not
+ * set) if it is there, else /etc/gistd/gistd.conf if that is there. Only one file is read.
  *
  * Ownership  a plain struct, no pointers.
  * Errors     -EINVAL (a bad value or flag), or the errno of the config file; why has one sentence:
@@ -14,7 +14,7 @@
 #ifndef DAEMON_CONFIG_H
 #define DAEMON_CONFIG_H
 
-#include "engine/options.h"
+#include "base/options.h"
 
 #define CONFIG_TEXT_MAX   OPTIONS_TEXT_MAX
 #define CONFIG_SOCKET_MAX 107 /* sun_path with its NUL */
@@ -36,7 +36,8 @@ struct config {
 /* env is environ or what a test wants. */
 int config_load(struct config *c, int argc, char *const *argv, char *const *env, struct why *why);
 
-/* One option by its name, as the file would set it; where is what the sentence says ("--threads"). */
+/* One option by its name, as the file would set it; where is what the sentence says ("--threads").
+ */
 int config_set(struct config *c, const char *name, const char *value, const char *where,
                struct why *why);
 void config_defaults(struct config *c);

@@ -1,6 +1,6 @@
 #include "daemon/control.h"
 
-#include "daemon/clock.h"
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/sched.h"
@@ -49,7 +49,7 @@ static void unwatch(struct control *c, int fd)
     (void)epoll_ctl(c->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
-/* --- slots -------------------------------------------------------------------------------------- */
+/* --- slots ------------------------------------------------------------------------------------ */
 
 static void close_slot(struct control *c, struct control_slot *s)
 {
@@ -89,7 +89,7 @@ static struct control_slot *new_slot(struct control *c)
     return oldest;
 }
 
-/* --- connections -------------------------------------------------------------------------------- */
+/* --- connections ------------------------------------------------------------------------------ */
 
 /* Out of descriptors: a listener that stays readable would keep us awake for nothing. */
 static void pause_accepting(struct control *c, int err)
@@ -215,11 +215,11 @@ static void close_late(struct control *c, uint64_t now)
     }
 }
 
-/* --- letters, signals, service manager ---------------------------------------------------------- */
+/* --- letters, signals, service manager -------------------------------------------------------- */
 
 static void start_serving(struct control *c)
 {
-    const struct backend *b = &c->sched->backend;
+    const struct served *b = &c->sched->served;
     uint64_t tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
     char status[512];
 
@@ -280,7 +280,8 @@ static void on_signal(struct control *c)
         stop(c, si.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
-/* A sign of life only while the scheduler gives one: it sleeps, or it made a step since the last. */
+/* A sign of life only while the scheduler gives one: it sleeps, or it made a step since the last.
+ */
 static void feed_watchdog(struct control *c, uint64_t now)
 {
     uint64_t beat = atomic_load_explicit(&c->sched->heartbeat, memory_order_relaxed);
@@ -292,7 +293,7 @@ static void feed_watchdog(struct control *c, uint64_t now)
     c->watchdog_next_ns = now + c->watchdog_ns / 2;
 }
 
-/* --- the loop ----------------------------------------------------------------------------------- */
+/* --- the loop --------------------------------------------------------------------------------- */
 
 /* Milliseconds until something has to be done without an event; -1: nothing, which is so as long as
  * nobody shakes hands. */

@@ -7,8 +7,8 @@
  *                          |                              +------------> DYING ----+ GONE
  *                          +--> (closed): no hello in time, a bad one, or too many clients
  *
- * It never waits for the scheduler, and the scheduler never for it: letters only. The scheduler owns
- * all that a client has but the socket.
+ * It never waits for the scheduler, and the scheduler never for it: letters only. The scheduler
+ * owns all that a client has but the socket.
  *
  * Threads    control_run is the thread's; it starts no other.
  * Ownership  owns the clients' sockets; borrows listener and mailboxes.

@@ -1,20 +1,20 @@
 /* daemon/encode.h - text to token ids in slices, for texts that come in pieces.
  *
- * First the pieces are added (each says whether special tokens in it are special), then encode_step is
- * called until it says that it is done: a slice a scheduler step, so that a long document does not
- * stop the others. No more than cap ids are kept, but all are counted: an error can say how many
- * there were.
+ * First the pieces are added (each says whether special tokens in it are special), then encode_step
+ * is called until it says that it is done: a slice a scheduler step, so that a long document does
+ * not stop the others. No more than cap ids are kept, but all are counted: an error can say how
+ * many there were.
  *
  * Threads    one, the scheduler's.
- * Ownership  init/fini. The text is copied; encode_take_text takes a client's collected one. Borrows the
- *            account that all of it is charged to.
+ * Ownership  init/fini. The text is copied; encode_take_text takes a client's collected one.
+ *            Borrows the account that all of it is charged to.
  * Errors     -ENOMEM and -EDQUOT of daemon/held.h, where nothing else is said.
  */
 #ifndef DAEMON_ENCODE_H
 #define DAEMON_ENCODE_H
 
 #include "daemon/held.h"
-#include "engine/vocab.h"
+#include "engine/text/vocab.h"
 
 #define ENCODE_SLICE_IDS 1024u
 

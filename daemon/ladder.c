@@ -3,14 +3,14 @@
 #include <assert.h>
 #include <string.h>
 
-/* --- counts ------------------------------------------------------------------------------------- */
+/* --- counts ----------------------------------------------------------------------------------- */
 
-static bool compresses(const struct memory_policy *p)
+static bool compresses(const struct policy *p)
 {
     return p->spec.method != COMPRESS_FULL;
 }
 
-static uint32_t max_rung(const struct memory_policy *p)
+static uint32_t max_rung(const struct policy *p)
 {
     uint32_t n = p->fixed ? 1 : 1 + compress_max_thinned(&p->spec);
 
@@ -18,14 +18,14 @@ static uint32_t max_rung(const struct memory_policy *p)
 }
 
 /* Keys of n raw tokens, with the gists that stand among them. */
-static uint64_t raw_keys(const struct memory_policy *p, uint64_t n)
+static uint64_t raw_keys(const struct policy *p, uint64_t n)
 {
     uint32_t every = compress_gist_every(&p->spec);
 
     return every ? n + n / every : n;
 }
 
-uint32_t ladder_segment_keys(const struct memory_policy *p, uint32_t segment, uint32_t rung)
+uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t rung)
 {
     return rung == 0 ? (uint32_t)raw_keys(p, p->seg_len)
                      : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
@@ -40,7 +40,7 @@ uint32_t ladder_rung(const struct ladder *l, uint32_t segment)
     return rung;
 }
 
-static uint64_t size_of(const struct memory_policy *p, uint32_t segment, uint32_t rung, bool pages)
+static uint64_t size_of(const struct policy *p, uint32_t segment, uint32_t rung, bool pages)
 {
     uint32_t keys = ladder_segment_keys(p, segment, rung);
 
@@ -48,8 +48,7 @@ static uint64_t size_of(const struct memory_policy *p, uint32_t segment, uint32_
 }
 
 /* Keys or pages on a rung above the first: only segment 0 is not like the others. */
-static uint64_t rung_size(const struct memory_policy *p, const struct ladder *l, uint32_t rung,
-                          bool pages)
+static uint64_t rung_size(const struct policy *p, const struct ladder *l, uint32_t rung, bool pages)
 {
     uint32_t end = l->n_at[rung], first = rung + 1 < LADDER_RUNGS ? l->n_at[rung + 1] : 0;
 
@@ -58,7 +57,7 @@ static uint64_t rung_size(const struct memory_policy *p, const struct ladder *l,
     return size_of(p, first, rung, pages) + (end - first - 1) * size_of(p, 1, rung, pages);
 }
 
-static uint64_t size_all(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens,
+static uint64_t size_all(const struct policy *p, const struct ladder *l, uint64_t n_tokens,
                          bool pages)
 {
     uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len;
@@ -71,25 +70,25 @@ static uint64_t size_all(const struct memory_policy *p, const struct ladder *l, 
     return size;
 }
 
-uint64_t ladder_keys(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens)
+uint64_t ladder_keys(const struct policy *p, const struct ladder *l, uint64_t n_tokens)
 {
     return size_all(p, l, n_tokens, false);
 }
 
-uint64_t ladder_pages(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens)
+uint64_t ladder_pages(const struct policy *p, const struct ladder *l, uint64_t n_tokens)
 {
     return size_all(p, l, n_tokens, true);
 }
 
-/* --- checks ------------------------------------------------------------------------------------- */
+/* --- checks ----------------------------------------------------------------------------------- */
 
-uint64_t ladder_due_at(const struct memory_policy *p, const struct ladder *l)
+uint64_t ladder_due_at(const struct policy *p, const struct ladder *l)
 {
     return compresses(p) ? (l->n_checked + 1ull) * p->seg_len + p->keep_tail : UINT64_MAX;
 }
 
 /* The rung whose oldest segment climbs next; LADDER_RUNGS: none can. */
-static uint32_t fullest(const struct memory_policy *p, const struct ladder *l, uint32_t n_checked)
+static uint32_t fullest(const struct policy *p, const struct ladder *l, uint32_t n_checked)
 {
     uint64_t most =
         n_checked > l->n_at[1] ? raw_keys(p, (uint64_t)(n_checked - l->n_at[1]) * p->seg_len) : 0;
@@ -106,7 +105,7 @@ static uint32_t fullest(const struct memory_policy *p, const struct ladder *l, u
     return best;
 }
 
-bool ladder_next(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens,
+bool ladder_next(const struct policy *p, const struct ladder *l, uint64_t n_tokens,
                  struct ladder_step *ret)
 {
     uint32_t n_checked = l->n_checked + 1, rung;
@@ -142,7 +141,7 @@ bool ladder_equal(const struct ladder *a, const struct ladder *b)
     return a->n_checked == b->n_checked && memcmp(a->n_at, b->n_at, sizeof(a->n_at)) == 0;
 }
 
-void ladder_rewind(const struct memory_policy *p, struct ladder *l, uint64_t n_tokens)
+void ladder_rewind(const struct policy *p, struct ladder *l, uint64_t n_tokens)
 {
     uint64_t full = n_tokens / p->seg_len, due;
 
@@ -160,8 +159,8 @@ static void note(uint64_t *most, uint64_t n)
         *most = n;
 }
 
-void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_had,
-                  uint64_t n_tokens, uint64_t *ret_keys, uint64_t *ret_pages)
+void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint64_t n_tokens,
+                  uint64_t *ret_keys, uint64_t *ret_pages)
 {
     struct ladder_step step;
     uint64_t at;
@@ -188,7 +187,7 @@ void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_ha
     note(ret_pages, ladder_pages(p, l, n_tokens));
 }
 
-uint64_t ladder_unthinned(const struct memory_policy *p, uint64_t n_tokens)
+uint64_t ladder_unthinned(const struct policy *p, uint64_t n_tokens)
 {
     struct ladder l = { 0 };
     uint64_t at;
@@ -201,7 +200,7 @@ uint64_t ladder_unthinned(const struct memory_policy *p, uint64_t n_tokens)
     return n_tokens;
 }
 
-uint64_t ladder_room(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens)
+uint64_t ladder_room(const struct policy *p, const struct ladder *l, uint64_t n_tokens)
 {
     uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len, had = raw_keys(p, raw);
     uint64_t keys = ladder_keys(p, l, n_tokens), n, every = compress_gist_every(&p->spec);

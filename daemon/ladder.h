@@ -18,58 +18,52 @@
 #ifndef DAEMON_LADDER_H
 #define DAEMON_LADDER_H
 
-#include "engine/compress.h"
+#include "daemon/policy.h"
 
-#define LADDER_RUNGS 7u                  /* raw, ratio 2 and its halves up to COMPRESS_RATIO_MAX */
-
-struct memory_policy {
-    struct compress_spec spec;
-    uint32_t seg_len, keep_tail;
-    uint32_t budget;                     /* keys: the largest position, too */
-    bool late;                           /* raw until the budget is short */
-    bool fixed;                          /* no rung above the first */
-};
+#define LADDER_RUNGS 7u /* raw, ratio 2 and its halves up to COMPRESS_RATIO_MAX */
 
 struct ladder {
-    uint32_t n_checked;                  /* checks that are done */
-    uint32_t n_at[LADDER_RUNGS];         /* [j > 0]: segments on rung j or above */
+    uint32_t n_checked;          /* checks that are done */
+    uint32_t n_at[LADDER_RUNGS]; /* [j > 0]: segments on rung j or above */
 };
 
-struct ladder_step { uint32_t segment, rung; };     /* it goes to this rung, from the one below */
+struct ladder_step {
+    uint32_t segment, rung;
+}; /* it goes to this rung, from the one below */
 
 /* Keys of a full segment. */
-uint32_t ladder_segment_keys(const struct memory_policy *p, uint32_t segment, uint32_t rung);
+uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t rung);
 
 /* The rung that a segment stands on. */
 uint32_t ladder_rung(const struct ladder *l, uint32_t segment);
 
 /* Tokens at which the next check is due; UINT64_MAX: never. */
-uint64_t ladder_due_at(const struct memory_policy *p, const struct ladder *l);
+uint64_t ladder_due_at(const struct policy *p, const struct ladder *l);
 
 /* The next step of a check that is due. false: there is none, ladder_check ends it. */
-bool ladder_next(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens,
+bool ladder_next(const struct policy *p, const struct ladder *l, uint64_t n_tokens,
                  struct ladder_step *ret);
 void ladder_take(struct ladder *l, const struct ladder_step *step);
 void ladder_check(struct ladder *l);
 
 /* Keys and pages of n_tokens. */
-uint64_t ladder_keys(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens);
-uint64_t ladder_pages(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens);
+uint64_t ladder_keys(const struct policy *p, const struct ladder *l, uint64_t n_tokens);
+uint64_t ladder_pages(const struct policy *p, const struct ladder *l, uint64_t n_tokens);
 
 /* Tokens that fit the budget behind n_tokens, whatever checks come. */
-uint64_t ladder_room(const struct memory_policy *p, const struct ladder *l, uint64_t n_tokens);
+uint64_t ladder_room(const struct policy *p, const struct ladder *l, uint64_t n_tokens);
 
 bool ladder_equal(const struct ladder *a, const struct ladder *b);
 
 /* Segments that were compressed go back to being none of the first n tokens. */
-void ladder_rewind(const struct memory_policy *p, struct ladder *l, uint64_t n_tokens);
+void ladder_rewind(const struct policy *p, struct ladder *l, uint64_t n_tokens);
 
 /* Does all checks that are due with n_tokens, without any KV. ret_keys, ret_pages (may be NULL):
  * the most that there are on the way from n_had tokens, at the end included. */
-void ladder_climb(const struct memory_policy *p, struct ladder *l, uint64_t n_had,
-                  uint64_t n_tokens, uint64_t *ret_keys, uint64_t *ret_pages);
+void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint64_t n_tokens,
+                  uint64_t *ret_keys, uint64_t *ret_pages);
 
 /* The most of the first n_tokens that leave no segment above rung 1. */
-uint64_t ladder_unthinned(const struct memory_policy *p, uint64_t n_tokens);
+uint64_t ladder_unthinned(const struct policy *p, uint64_t n_tokens);
 
 #endif

@@ -1,8 +1,8 @@
 /* daemon/listener.h - the listening socket: made here, or handed over by the service manager.
  *
  * A socket file outlives a daemon that was killed, so what is found at the path has to be judged.
- * PATH.lock is held (flock) as long as a daemon serves the path; the file itself stays for ever, since
- * removing it would let two daemons hold two locks of one name.
+ * PATH.lock is held (flock) as long as a daemon serves the path; the file itself stays for ever,
+ * since removing it would let two daemons hold two locks of one name.
  *
  *     another daemon holds the lock, or answers at the path   -> refused, with its pid
  *     a socket that nobody answers at                          -> replaced
@@ -10,7 +10,8 @@
  *
  * Threads    one.
  * Ownership  open/close. close removes the socket file, but not one that was handed over.
- * Errors     -EADDRINUSE (another daemon), -EEXIST (not a socket), or the errno; why has the sentence.
+ * Errors     -EADDRINUSE (another daemon), -EEXIST (not a socket), or the errno; why has the
+ *            sentence.
  */
 #ifndef DAEMON_LISTENER_H
 #define DAEMON_LISTENER_H

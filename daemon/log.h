@@ -1,7 +1,8 @@
 /* daemon/log.h - lines to stderr, with a level.
  *
- * When stderr is the journal ($JOURNAL_STREAM names it) a line begins with journald's "<N>"; else with
- * "gistd: warning: ". A line is one write, so that threads don't mix theirs. Never text of a client.
+ * When stderr is the journal ($JOURNAL_STREAM names it) a line begins with journald's "<N>"; else
+ * with "gistd: warning: ". A line is one write, so that threads don't mix theirs. Never text of a
+ * client.
  *
  * Threads    log_open before there are any; the rest from every thread.
  */

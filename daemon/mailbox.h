@@ -1,7 +1,8 @@
 /* daemon/mailbox.h - one-way letters between the control thread and the scheduler.
  *
- * A bounded queue with one writer and one reader, and an eventfd for a reader that sleeps. The reader
- * can look for letters with one load, so the scheduler does that between the layers of a step.
+ * A bounded queue with one writer and one reader, and an eventfd for a reader that sleeps. The
+ * reader can look for letters with one load, so the scheduler does that between the layers of a
+ * step.
  *
  * It never overflows: in each direction a client has at most two letters under way (see enum
  * mailbox_kind), clients are bounded, and STOP is sent once. mailbox_put asserts it.
@@ -53,8 +54,8 @@ void mailbox_close(struct mailbox *m);
 void mailbox_put(struct mailbox *m, const struct mailbox_letter *l);
 bool mailbox_pending(struct mailbox *m);
 bool mailbox_take(struct mailbox *m, struct mailbox_letter *ret); /* false: empty */
-/* Silences the bell: before the last look for letters ahead of a sleep, not after it. A bell that is rung
- * late, for a letter that was taken already, ends one sleep for nothing. */
+/* Silences the bell: before the last look for letters ahead of a sleep, not after it. A bell that
+ * is rung late, for a letter that was taken already, ends one sleep for nothing. */
 void mailbox_drain(struct mailbox *m);
 
 #endif

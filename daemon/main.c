@@ -1,8 +1,9 @@
 /* gistd - serves a language model to local programs over shared memory.
  *
- * Start: options, log, signals, socket (so that a second daemon ends before it reads a model), then the
- * scheduler's thread, which loads the model; this one becomes the control thread and says READY
- * when the other does. Stop: the scheduler answers what is open and frees all, the socket goes last.
+ * Start: options, log, signals, socket (so that a second daemon ends before it reads a model), then
+ * the scheduler's thread, which loads the model; this one becomes the control thread and says READY
+ * when the other does. Stop: the scheduler answers what is open and frees all, the socket goes
+ * last.
  *
  * Exit status: 0 stopped by a signal, 1 failed, 2 a bad option, 3 another daemon serves the socket.
  */

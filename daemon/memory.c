@@ -8,101 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RATIO_DEFAULT 8u
-
-/* --- policy ------------------------------------------------------------------------------------- */
-
-static int read_adapter(const struct wire_memory *m, const struct backend *b,
-                        struct compress_spec *ret, struct why *why)
-{
-    if (!m->adapter || !m->adapter[0])
-        return 0;
-    ret->adapter = backend_adapter(b, m->adapter);
-    if (!ret->adapter)
-        return why_set(why, -EINVAL, "there is no adapter \"%.64s\"; there are: %.200s", m->adapter,
-                       b->n_adapters ? b->adapter_names : "none");
-    if (m->compressor == WIRE_FULL)
-        ret->method = compress_method_of(ret->adapter);
-    return 0;
-}
-
-static int check_segment(uint32_t seg_len, struct why *why)
-{
-    if (seq_takes_segments(seg_len))
-        return 0;
-    return why_set(why, -EINVAL,
-                   "found segments of %u tokens, allowed are multiples of %u from %u to %u",
-                   seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
-}
-
-/* It has to hold the segment that is read, the one that is to be compressed and the tail. */
-static int check_budget(const struct memory_policy *p, const struct backend *b, struct why *why)
-{
-    uint64_t least =
-        p->spec.method == COMPRESS_FULL ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
-
-    if (p->keep_tail >= p->budget)
-        return why_set(why, -EINVAL,
-                       "found a tail of %u tokens, the session may hold %u keys in all",
-                       p->keep_tail, p->budget);
-    if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
-        return 0;
-    return why_set(why, -EINVAL,
-                   "found a budget of %u keys, allowed are %" PRIu64 " to the context of %u",
-                   p->budget, least, b->context_max);
-}
-
-int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
-                       const struct backend *b, struct memory_policy *ret, struct why *why)
-{
-    static const enum compress_method methods[] = { [WIRE_FULL] = COMPRESS_FULL,
-                                                    [WIRE_NONE] = COMPRESS_NONE,
-                                                    [WIRE_FINE_KV] = COMPRESS_FINE_KV,
-                                                    [WIRE_SELECT] = COMPRESS_SELECT,
-                                                    [WIRE_COARSE_KV] = COMPRESS_COARSE_KV,
-                                                    [WIRE_COARSE_REC] = COMPRESS_COARSE_REC,
-                                                    [WIRE_SELECT_REREAD] = COMPRESS_SELECT_REREAD };
-    struct memory_policy p = { .seg_len = segment ? segment : preset,
-                               .keep_tail = m->keep_tail,
-                               .budget = m->budget ? m->budget : b->context_max,
-                               .late = m->late,
-                               .fixed = m->fixed };
-    int r;
-
-    p.spec.method = methods[m->compressor];
-    p.spec.ratio = m->ratio ? m->ratio : RATIO_DEFAULT;
-    p.spec.sinks = m->sinks == UINT32_MAX ? 0 : m->sinks ? m->sinks : COMPRESS_SINKS;
-    r = read_adapter(m, b, &p.spec, why);
-    if (r < 0)
-        return r;
-    if (p.spec.adapter && segment == 0)
-        p.seg_len = p.spec.adapter->segment;
-    if (p.spec.adapter && m->sinks == 0)
-        p.spec.sinks = p.spec.adapter->sinks;
-    r = check_segment(p.seg_len, why);
-    if (r == 0)
-        r = compress_check(&p.spec, p.seg_len, why);
-    if (r == 0)
-        r = check_budget(&p, b, why);
-    if (r == 0)
-        *ret = p;
-    return r;
-}
-
-uint32_t memory_tokens_max(const struct memory_policy *p)
-{
-    return p->spec.method == COMPRESS_FULL ? p->budget : MEMORY_TOKENS_MAX;
-}
-
-int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
-                struct seq *seq)
+int memory_init(struct memory *m, const struct policy *p, const struct served *b, struct seq *seq)
 {
     const struct compress_spec *c = &p->spec;
     size_t n_heads = (size_t)b->model->n_layer * b->model->n_head_kv;
     uint32_t every = compress_gist_every(c);
     bool bad = false;
 
-    *m = (struct memory){ .policy = *p, .seq = seq, .backend = b };
+    *m = (struct memory){ .policy = *p, .seq = seq, .served = b };
     if (every && !seq->gist_every) /* a fork's sequence has them */
         bad = seq_interleave(seq, every, c->adapter) < 0;
     if (compress_n_observers(c, seq->seg_len))
@@ -131,7 +44,7 @@ static void drop_side(struct memory *m)
 
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
 {
-    int r = memory_init(dst, &m->policy, m->backend, seq);
+    int r = memory_init(dst, &m->policy, m->served, seq);
 
     memcpy(seq->tokens, m->seq->tokens, (size_t)m->n_ids * sizeof(*seq->tokens));
     memory_share(dst, m->prefix, m->owner);
@@ -151,7 +64,7 @@ void memory_fini(struct memory *m)
     *m = (struct memory){ .seq = NULL };
 }
 
-/* --- what is due -------------------------------------------------------------------------------- */
+/* --- what is due ------------------------------------------------------------------------------ */
 
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
@@ -175,8 +88,8 @@ static uint32_t n_gists_of(const struct memory *m, uint32_t segment)
     return compress_n_gists(&m->policy.spec, m->seq->seg_len, segment);
 }
 
-/* Rows that have to run for a segment before it goes to a rung: observers or gists, these twice where
- * their hidden states become soft tokens. */
+/* Rows that have to run for a segment before it goes to a rung: observers or gists, these twice
+ * where their hidden states become soft tokens. */
 static uint32_t side_left(const struct memory *m, const struct ladder_step *step)
 {
     if (step->rung > 1)
@@ -187,7 +100,7 @@ static uint32_t side_left(const struct memory *m, const struct ladder_step *step
 
 static int take_step(struct memory *m, const struct ladder_step *step)
 {
-    struct compressor *c = m->backend->compressor;
+    struct compressor *c = m->served->compressor;
 
     if (step->rung > 1)
         return compressor_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
@@ -227,7 +140,7 @@ bool memory_behind(const struct memory *m)
 
 static void plan_observers(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
 {
-    const struct model *model = m->backend->model;
+    const struct model *model = m->served->model;
     uint32_t n_observers = compress_n_observers(&m->policy.spec, m->seq->seg_len);
 
     if (m->n_side == 0)
@@ -252,10 +165,10 @@ static void plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct fo
         ret->gists.kind = FORWARD_SOFT;
         first -= n_gists;
         if (first == 0)
-            compressor_put_sinks(m->backend->compressor, c, m->seq, segment, m->side_pages);
+            compressor_put_sinks(m->served->compressor, c, m->seq, segment, m->side_pages);
     }
     if (m->hidden)
-        ret->gists.hidden = m->hidden + (size_t)first * m->backend->model->n_embd;
+        ret->gists.hidden = m->hidden + (size_t)first * m->served->model->n_embd;
     if (m->hidden && ret->gists.kind == FORWARD_BEHIND)
         ret->want = FORWARD_WANT_ALL;
     ret->gists.adapter = c->adapter;
@@ -338,7 +251,7 @@ void memory_rewind(struct memory *m, uint32_t n)
     drop_side(m);
 }
 
-/* --- counts ------------------------------------------------------------------------------------- */
+/* --- counts ----------------------------------------------------------------------------------- */
 
 uint32_t memory_room(const struct memory *m)
 {

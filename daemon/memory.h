@@ -6,58 +6,47 @@
  * sequence that was taken back into a compressed segment stands at that segment's start: what it
  * should have behind that is read once more.
  *
- *     ids          [0 ............................................ n_ids)     what the session holds
- *     in the seq   [ gists | gists | raw ........... n_tokens)                 the rest is read again
+ *     ids          [0 ...................................... n_ids)     what the session holds
+ *     in the seq   [ gists | gists | raw ........... n_tokens)           the rest is read again
  *
  * The scheduler asks before each step, for every request that runs: memory_settle compresses what
  * needs no run; memory_behind says whether a run is wanted first, memory_plan which, memory_ran
  * that it is done.
  *
  * Threads    the scheduler's, between steps.
- * Ownership  borrows seq and backend, owns the rest.
+ * Ownership  borrows seq and served, owns the rest.
  */
 #ifndef DAEMON_MEMORY_H
 #define DAEMON_MEMORY_H
 
-#include "daemon/backend.h"
 #include "daemon/ladder.h"
+#include "daemon/served.h"
 #include "ipc/wire.h"
-
-/* Tokens of a sequence whose old context is compressed: 4 bytes each. */
-#define MEMORY_TOKENS_MAX (1u << 20)
 
 struct prefix;
 
 struct memory {
-    struct memory_policy policy;
+    struct policy policy;
     struct seq *seq;
-    const struct backend *backend;
+    const struct served *served;
     uint32_t n_ids;
     struct ladder ladder;
-    bool early;          /* taken back to where a fresh sequence's segments stand on lower rungs */
+    bool early; /* taken back to where a fresh sequence's segments stand on lower rungs */
 
-    struct prefix *prefix; /* that it learns from and teaches; NULL: none */
-    uint32_t owner;        /* a uid, or PREFIX_PUBLIC: not shared with others */
-    uint32_t n_learned, n_learned_packed;  /* pages, segments that prefix knows */
+    struct prefix *prefix;                /* that it learns from and teaches; NULL: none */
+    uint32_t owner;                       /* a uid, or PREFIX_PUBLIC: not shared with others */
+    uint32_t n_learned, n_learned_packed; /* pages, segments that prefix knows */
 
     /* Of the next segment that is compressed, what its compressor wants first: */
-    float *weights;        /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
-    uint32_t *side_pages;  /* n_side_pages, for keys beside the segment; NULL: there are none */
+    float *weights;       /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
+    uint32_t *side_pages; /* n_side_pages, for keys beside the segment; NULL: there are none */
     uint32_t n_side_pages;
-    float *hidden;         /* (gists, n_embd), from coarse-rec's first pass to its second, or NULL */
-    uint32_t n_side;       /* observers or gists that have run, of both passes */
-    bool observing;        /* observers were planned and have not been reported */
+    float *hidden;   /* (gists, n_embd), from coarse-rec's first pass to its second, or NULL */
+    uint32_t n_side; /* observers or gists that have run, of both passes */
+    bool observing;  /* observers were planned and have not been reported */
 };
 
-/* Reads what a client wants. segment 0: as its adapter was trained, without one the preset.
- * -EINVAL: why says what is wrong with it. */
-int memory_policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
-                       const struct backend *b, struct memory_policy *ret, struct why *why);
-
-/* Tokens that a sequence with this policy may hold. */
-uint32_t memory_tokens_max(const struct memory_policy *p);
-
-int memory_init(struct memory *m, const struct memory_policy *p, const struct backend *b,
+int memory_init(struct memory *m, const struct policy *p, const struct served *b,
                 struct seq *seq); /* -ENOMEM */
 /* From now on what is read may be of use to other sessions of this owner, and the other way. */
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner);
@@ -90,8 +79,8 @@ bool memory_full(const struct memory *m, uint32_t n_more);
 /* Pages of compressed segments. */
 uint32_t memory_gist_pages(const struct memory *m);
 
-/* How the ids that are there were kept: raw_tokens (with those of compressed segments that stay raw),
- * gist_tokens, gists. */
+/* How the ids that are there were kept: raw_tokens (with those of compressed segments that stay
+ * raw), gist_tokens, gists. */
 void memory_account(const struct memory *m, struct wire_usage *u);
 
 #endif

@@ -1,8 +1,8 @@
 /* daemon/pace.h - how many tokens a step may read, so that nobody waits long.
  *
- * Two times are held: from one look at the cancels to the next (a layer), and, while somebody's answer
- * is being written, of the whole step. Both follow from the measured speed, a moving average, since
- * machines, models and context lengths differ by orders of magnitude.
+ * Two times are held: from one look at the cancels to the next (a layer), and, while somebody's
+ * answer is being written, of the whole step. Both follow from the measured speed, a moving
+ * average, since machines, models and context lengths differ by orders of magnitude.
  *
  * Threads    none; a plain struct.
  */

@@ -9,7 +9,7 @@
 #define TOKENS       POOL_PAGE_TOKENS
 #define NONE         UINT32_MAX
 #define ROOTS_MAX    256u
-#define PATH_MAX_LEN (MEMORY_TOKENS_MAX / TOKENS)
+#define PATH_MAX_LEN (POLICY_TOKENS_MAX / TOKENS)
 /* A compressed segment has a node for each 16 ids, and few pages. */
 #define NODES_A_PAGE 4u
 #define NODES_MIN    16384u
@@ -29,7 +29,7 @@ struct node {
 struct root {
     bool used;
     uint32_t owner;
-    struct memory_policy policy;
+    struct policy policy;
     uint32_t node;
 };
 
@@ -46,7 +46,7 @@ struct prefix {
     struct root roots[ROOTS_MAX];
 };
 
-/* --- nodes -------------------------------------------------------------------------------------- */
+/* --- nodes ------------------------------------------------------------------------------------ */
 
 static uint32_t *bucket_of(const struct prefix *p, uint32_t parent, const uint32_t *ids)
 {
@@ -212,9 +212,9 @@ static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
     return i;
 }
 
-/* --- roots -------------------------------------------------------------------------------------- */
+/* --- roots ------------------------------------------------------------------------------------ */
 
-static bool same_policy(const struct memory_policy *a, const struct memory_policy *b)
+static bool same_policy(const struct policy *a, const struct policy *b)
 {
     const struct compress_spec *x = &a->spec, *y = &b->spec;
 
@@ -256,7 +256,7 @@ static uint32_t add_root(struct prefix *p, const struct memory *m)
     return NONE;
 }
 
-/* --- learning ----------------------------------------------------------------------------------- */
+/* --- learning --------------------------------------------------------------------------------- */
 
 static void keep_raw(struct prefix *p, struct node *n, uint32_t page)
 {
@@ -322,7 +322,7 @@ void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment
     }
 }
 
-/* --- adopting ----------------------------------------------------------------------------------- */
+/* --- adopting --------------------------------------------------------------------------------- */
 
 /* The nodes that ids lead to, in path: how many. */
 static uint32_t walk(struct prefix *p, const struct memory *m, const uint32_t *ids, uint32_t n)
@@ -347,7 +347,8 @@ static struct ladder ladder_of(const struct memory *m, uint32_t n)
     return l;
 }
 
-/* The longest part of the path, in pages, of which all is there that a sequence so long would hold. */
+/* The longest part of the path, in pages, of which all is there that a sequence so long would hold.
+ */
 static uint32_t usable(const struct prefix *p, const struct memory *m, uint32_t n)
 {
     uint32_t per_segment = m->seq->seg_len / TOKENS, n_packed = 0, first = 0;
@@ -412,7 +413,7 @@ uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, u
     return s->n_tokens;
 }
 
-/* --- the whole ---------------------------------------------------------------------------------- */
+/* --- the whole -------------------------------------------------------------------------------- */
 
 int prefix_open(struct pool *pool, struct prefix **ret)
 {

@@ -25,7 +25,7 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
     if (e == -EAGAIN)
         c->blocked = true;
     else if (e == -EPROTO)
-        sched_client_broke(s, c, "it gave back more replies than it got");
+        client_broke(c, "it gave back more replies than it got");
     return e < 0 ? e : wire_rep_pack(&s->packed, rep, frame, len, &again);
 }
 

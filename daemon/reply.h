@@ -1,8 +1,8 @@
 /* daemon/reply.h - replies into a client's channel.
  *
- * A reply that finds no room marks the client as blocked and comes back as -EAGAIN: its request keeps
- * it and is tried again when the client has read something. A client whose channel is broken is
- * closed (-EPROTO), and nobody else notices.
+ * A reply that finds no room marks the client as blocked and comes back as -EAGAIN: its request
+ * keeps it and is tried again when the client has read something. A client whose channel is broken
+ * is closed (-EPROTO), and nobody else notices.
  *
  * Threads    the scheduler's.
  */
@@ -20,12 +20,13 @@ struct sched;
 int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, const void *bulk);
 
 /* In two steps, to write the bulk where the client will read it: after reply_begin write
- * rep->bulk_len bytes to *ret_bulk, then reply_commit. A reply that is not committed was not sent. */
+ * rep->bulk_len bytes to *ret_bulk, then reply_commit. A reply that is not committed was not sent.
+ */
 int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, uint8_t **ret_bulk);
 void reply_commit(struct request *r);
 
-/* Sends Text of n bytes (whole characters, at most REPLY_TEXT_MAX) and ids. n_tokens: what they came
- * from. The field is a protobuf string, so a zero byte goes out as U+FFFD. */
+/* Sends Text of n bytes (whole characters, at most REPLY_TEXT_MAX) and ids. n_tokens: what they
+ * came from. The field is a protobuf string, so a zero byte goes out as U+FFFD. */
 #define REPLY_TEXT_MAX 16384u
 int reply_text(struct sched *s, struct request *r, const char *text, size_t n, const uint32_t *ids,
                uint32_t n_ids, uint32_t n_tokens);

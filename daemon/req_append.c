@@ -1,9 +1,10 @@
 /* daemon/req_append.c - Append: text, ids or chat messages into a session.
  *
- * Encoded in slices, checked against the context and the pool, and only then read, chunk by chunk. An
- * append that fails or is cancelled leaves the session as it was. */
+ * Encoded in slices, checked against the context and the pool, and only then read, chunk by chunk.
+ * An append that fails or is cancelled leaves the session as it was.
+ */
 
-#include "daemon/clock.h"
+#include "base/clock.h"
 #include "daemon/prefix.h"
 #include "daemon/sched.h"
 
@@ -12,8 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes of bulk that can't be too much yet: tokens of more than 32 bytes are rare. What is longer is
- * refused before it is encoded. */
+/* Bytes of bulk that can't be too much yet: tokens of more than 32 bytes are rare. What is longer
+ * is refused before it is encoded. */
 #define BULK_MAX(context) (32 * (size_t)(context) + 65536)
 
 struct append {
@@ -28,7 +29,7 @@ struct append {
     uint64_t reading_ns; /* since when */
 };
 
-/* --- start -------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req *m)
 {
@@ -107,8 +108,8 @@ static int render(struct sched *s, struct append *a, const struct wire_req *m,
     int e = msgs ? split_messages(m, texts, msgs) : -ENOMEM;
 
     if (e == 0)
-        e = chat_render(s->backend.chat, msgs, n, a->chat_after, m->u.append.open_answer,
-                        emit_piece, a);
+        e = chat_render(s->served.chat, msgs, n, a->chat_after, m->u.append.open_answer, emit_piece,
+                        a);
     free(msgs);
     return e;
 }
@@ -119,9 +120,9 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
     size_t len = parts->len;
     int e;
 
-    if (!s->backend.chat) {
+    if (!s->served.chat) {
         request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
-                     "%.300s; send plain text instead", s->backend.chat_why.text);
+                     "%.300s; send plain text instead", s->served.chat_why.text);
         return 0;
     }
     e = render(s, a, m, parts);
@@ -139,12 +140,12 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
     return 0;
 }
 
-/* What stands before the new text: a pending token that the model has not read yet, and the begin of
- * text of a model that wants one. */
+/* What stands before the new text: a pending token that the model has not read yet, and the begin
+ * of text of a model that wants one. */
 static int add_before(struct sched *s, struct request *r, struct append *a,
                       const struct wire_req *m)
 {
-    const struct vocab *v = s->backend.vocab;
+    const struct vocab *v = s->served.vocab;
     const struct session *session = r->session;
 
     if (session->has_pending)
@@ -167,8 +168,7 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
     /* One more than can fit: enough to know that it doesn't. */
-    e = encode_init(&a->encode, &r->client->held, s->backend.vocab,
-                    r->session->seq.max_tokens + 1u);
+    e = encode_init(&a->encode, &r->client->held, s->served.vocab, r->session->seq.max_tokens + 1u);
     if (e == 0)
         e = add_before(s, r, a, m);
     if (e < 0)
@@ -211,15 +211,15 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
     return e;
 }
 
-/* --- work: encode, then take pages --------------------------------------------------------------- */
+/* --- work: encode, then take pages ------------------------------------------------------------ */
 
 /* A text that begins with the begin of text itself does not get a second one. */
 static void drop_second_bos(struct sched *s, struct append *a)
 {
     struct encode *e = &a->encode;
-    uint32_t bos = vocab_bos(s->backend.vocab);
+    uint32_t bos = vocab_bos(s->served.vocab);
 
-    if (a->had > 0 || !a->special || !vocab_add_bos(s->backend.vocab) || e->n_ids < 2 ||
+    if (a->had > 0 || !a->special || !vocab_add_bos(s->served.vocab) || e->n_ids < 2 ||
         e->ids[0] != bos || e->ids[1] != bos)
         return;
     memmove(e->ids, e->ids + 1, --e->n_ids * sizeof(*e->ids));
@@ -250,12 +250,12 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
     return false;
 }
 
-/* Whether there are pages for n ids more, as far as can be known: what others take in the meantime may
- * still be in the way of a session that gives and takes pages while it reads. */
+/* Whether there are pages for n ids more, as far as can be known: what others take in the meantime
+ * may still be in the way of a session that gives and takes pages while it reads. */
 static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 {
     const struct seq *q = &r->session->seq;
-    uint32_t left = q->account->limit - q->account->used, n_free = backend_pages_free(&s->backend);
+    uint32_t left = q->account->limit - q->account->used, n_free = served_pages_free(&s->served);
     uint64_t pages, more;
 
     memory_peak(r->memory, n, NULL, &pages);
@@ -308,7 +308,7 @@ static bool append_work(struct sched *s, struct request *r)
     return true;
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
@@ -338,7 +338,7 @@ static void append_rows(struct sched *s, struct request *r, uint32_t first, uint
     s->totals.prompt_tokens += n;
     if (n_out == 0)
         return;
-    forward_logits(s->backend.forward, first, 1, session->row);
+    forward_logits(s->served.forward, first, 1, session->row);
     session->row_valid = true;
     session->has_pending = false;
     session_appended(session, a->chat_after);

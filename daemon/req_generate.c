@@ -14,8 +14,8 @@
  * What the client saw is in the session, tokens of a stop string are not (but for one that begins
  * before it). After a cancel too. */
 
+#include "base/clock.h"
 #include "daemon/answer.h"
-#include "daemon/clock.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -31,7 +31,7 @@ struct generate {
     uint64_t first_ns; /* when the first token was there; 0: not yet */
 };
 
-/* --- start -------------------------------------------------------------------------------------- */
+/* --- start ------------------------------------------------------------------------------------ */
 
 static void read_params(const struct wire_req *m, struct sampler_params *ret)
 {
@@ -101,8 +101,7 @@ static int generate_start(struct sched *s, struct request *r, const struct wire_
         return 0;
     g = calloc(1, sizeof(*g));
     r->state = g;
-    e = g ? answer_init(&g->answer, s->backend.token_max, m->u.generate.stops,
-                        m->u.generate.n_stops)
+    e = g ? answer_init(&g->answer, s->served.token_max, m->u.generate.stops, m->u.generate.n_stops)
           : -ENOMEM;
     if (e < 0)
         return e;
@@ -117,7 +116,7 @@ static int generate_start(struct sched *s, struct request *r, const struct wire_
     return 0;
 }
 
-/* --- tokens ------------------------------------------------------------------------------------- */
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 static void done(struct sched *s, struct request *r, enum wire_reason reason)
 {
@@ -146,7 +145,7 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
     r->usage.generated_tokens++;
     s->totals.generated_tokens++;
     sampler_push(&g->sampler, id);
-    bytes = vocab_bytes(s->backend.vocab, id, &len);
+    bytes = vocab_bytes(s->served.vocab, id, &len);
     dropped = answer_push(&g->answer, id, bytes, len);
     if (g->answer.stopped) {
         session_truncate(session, session_len(session) - dropped);
@@ -161,14 +160,14 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
 static void sample(struct sched *s, struct request *r, float *logits)
 {
     struct generate *g = r->state;
-    uint32_t id = sampler_pick(&g->sampler, s->backend.kernels, logits, s->backend.model->n_vocab,
+    uint32_t id = sampler_pick(&g->sampler, s->served.kernels, logits, s->served.model->n_vocab,
                                s->candidates);
 
     if (!g->first_ns) {
         g->first_ns = clock_ns();
         r->usage.first_token_ns = g->first_ns - r->arrived_ns;
     }
-    if (vocab_is_eog(s->backend.vocab, id) && !g->ignore_eog) {
+    if (vocab_is_eog(s->served.vocab, id) && !g->ignore_eog) {
         session_truncate(r->session, session_len(r->session));
         done(s, r, WIRE_REASON_END_OF_TEXT);
         return;
@@ -189,7 +188,7 @@ static bool generate_work(struct sched *s, struct request *r)
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return true;
     }
-    memcpy(s->logits, r->session->row, s->backend.model->n_vocab * sizeof(*s->logits));
+    memcpy(s->logits, r->session->row, s->served.model->n_vocab * sizeof(*s->logits));
     sample(s, r, s->logits);
     return true;
 }
@@ -223,7 +222,7 @@ static void generate_token(struct sched *s, struct request *r, float *logits)
     sample(s, r, logits);
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static int generate_flush(struct sched *s, struct request *r)
 {

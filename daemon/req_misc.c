@@ -1,6 +1,6 @@
 /* daemon/req_misc.c - the requests that are answered at once. */
 
-#include "daemon/clock.h"
+#include "base/clock.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Hello, Ping, Cancel ------------------------------------------------------------------------ */
+/* --- Hello, Ping, Cancel ---------------------------------------------------------------------- */
 
 static int hello_start(struct sched *s, struct request *r, const struct wire_req *m,
                        const uint8_t *bulk)
 {
-    const struct backend *b = &s->backend;
+    const struct served *b = &s->served;
 
     (void)bulk;
     request_label(r->client->name, sizeof(r->client->name), m->u.hello.client);
@@ -57,7 +57,7 @@ static int cancel_start(struct sched *s, struct request *r, const struct wire_re
     return 0;
 }
 
-/* --- Stats -------------------------------------------------------------------------------------- */
+/* --- Stats ------------------------------------------------------------------------------------ */
 
 struct stats {
     struct wire_stats_client *clients;
@@ -117,7 +117,7 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
 
 static void fill_stats(struct sched *s, struct wire_stats *ret)
 {
-    const struct backend *b = &s->backend;
+    const struct served *b = &s->served;
 
     *ret = (struct wire_stats){
         .version = GISTD_VERSION,
@@ -129,7 +129,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .weights_bytes = b->model->weights_len,
         .scratch_bytes = forward_bytes(b->forward),
         .kv_bytes = b->pool.mem_len,
-        .adapter_bytes = backend_adapter_bytes(b),
+        .adapter_bytes = served_adapter_bytes(b),
         .adapters = b->adapter_names,
         .page_bytes = (uint32_t)b->pool.page_bytes,
         .page_tokens = POOL_PAGE_TOKENS,
@@ -173,7 +173,8 @@ static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
     }
 }
 
-/* The client's last Stats found no room, and none came back since: this one would find none either. */
+/* The client's last Stats found no room, and none came back since: this one would find none either.
+ */
 static bool waits_for_room(struct client *c)
 {
     uint32_t back = chan_came_back(c->chan);

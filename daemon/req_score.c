@@ -1,17 +1,18 @@
 /* daemon/req_score.c - Score: log-probabilities of a text's own tokens, or whole rows of logits.
  *
- * The ids are cut into windows that do not overlap, and each is read from nothing into a sequence of
- * the request's own, as part of the batches. It runs in the background of everybody's sessions.
+ * The ids are cut into windows that do not overlap, and each is read from nothing into a sequence
+ * of the request's own, as part of the batches. It runs in the background of everybody's sessions.
  *
  *     ids    |------ window 0 ------|------ window 1 ------|--- window 2 ---|
  *                                    ^ pos: read up to here; logprobs up to and with pos are known
  *            |--- sent ---|
  *
  * LOGPROBS are kept in an array and go out when there is room. LOGITS are written straight into the
- * arena; when there is no room for a row it is not kept: the sequence is taken back to before it, and
- * it is computed again later. */
+ * arena; when there is no room for a row it is not kept: the sequence is taken back to before it,
+ * and it is computed again later.
+ */
 
-#include "daemon/clock.h"
+#include "base/clock.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -28,7 +29,7 @@ struct score {
     struct encode encode;
     struct seq seq;
     struct memory memory; /* of seq */
-    struct memory_policy policy;
+    struct policy policy;
     enum wire_score_want want;
     uint32_t window;
     size_t n, pos, sent; /* ids in all, read, sent */
@@ -38,7 +39,7 @@ struct score {
     uint64_t reading_ns;
 };
 
-/* --- start and work: as Append's, with windows ---------------------------------------------------- */
+/* --- start and work: as Append's, with windows ------------------------------------------------ */
 
 static int read_ids(struct sched *s, struct request *r, struct score *sc)
 {
@@ -54,19 +55,19 @@ static int read_ids(struct sched *s, struct request *r, struct score *sc)
     return e;
 }
 
-static int read_policy(const struct sched *s, const struct wire_req *m, struct memory_policy *ret,
+static int read_policy(const struct sched *s, const struct wire_req *m, struct policy *ret,
                        struct why *why)
 {
-    return memory_policy_read(&m->u.score.memory, m->u.score.segment, s->config->segment,
-                              &s->backend, ret, why);
+    return policy_read(&m->u.score.memory, m->u.score.segment, s->config->segment, &s->served, ret,
+                       why);
 }
 
-/* The window that was asked for. Without one: the context, or what of it a budget that compresses nothing
- * holds. */
+/* The window that was asked for. Without one: the context, or what of it a budget that compresses
+ * nothing holds. */
 static uint32_t window_of(const struct sched *s, const struct wire_req *m,
-                          const struct memory_policy *policy)
+                          const struct policy *policy)
 {
-    uint32_t most = memory_tokens_max(policy), context = s->backend.context_max;
+    uint32_t most = policy_tokens_max(policy), context = s->served.context_max;
 
     if (m->u.score.window)
         return m->u.score.window;
@@ -74,9 +75,9 @@ static uint32_t window_of(const struct sched *s, const struct wire_req *m,
 }
 
 static bool check_window(struct sched *s, struct request *r, uint32_t window,
-                         const struct memory_policy *policy)
+                         const struct policy *policy)
 {
-    uint32_t limit = memory_tokens_max(policy);
+    uint32_t limit = policy_tokens_max(policy);
     struct ladder l = { 0 };
     uint64_t keys;
 
@@ -100,8 +101,8 @@ static bool check_window(struct sched *s, struct request *r, uint32_t window,
 
 static bool check(struct sched *s, struct request *r, const struct wire_req *m)
 {
-    size_t row = s->backend.model->n_vocab * sizeof(float);
-    struct memory_policy policy;
+    size_t row = s->served.model->n_vocab * sizeof(float);
+    struct policy policy;
     struct why why = { "" };
 
     if (read_policy(s, m, &policy, &why) < 0) {
@@ -138,7 +139,7 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     sc->want = m->u.score.want;
     (void)read_policy(s, m, &sc->policy, NULL); /* was checked */
     sc->window = window_of(s, m, &sc->policy);
-    e = encode_init(&sc->encode, &r->client->held, s->backend.vocab, SIZE_MAX);
+    e = encode_init(&sc->encode, &r->client->held, s->served.vocab, SIZE_MAX);
     if (e < 0)
         return e;
     return m->u.score.kind == WIRE_SCORE_TOKENS ? read_ids(s, r, sc)
@@ -190,10 +191,9 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
     longest = sc->n < sc->window ? (uint32_t)sc->n : sc->window;
     if (!check_window(s, r, longest, &sc->policy))
         return;
-    e = seq_open(&sc->seq, &s->backend.pool, &r->client->account, sc->window, sc->policy.seg_len,
-                 0);
+    e = seq_open(&sc->seq, &s->served.pool, &r->client->account, sc->window, sc->policy.seg_len, 0);
     if (e == 0) {
-        e = memory_init(&sc->memory, &sc->policy, &s->backend, &sc->seq);
+        e = memory_init(&sc->memory, &sc->policy, &s->served, &sc->seq);
         sc->opened = true;
         r->memory = &sc->memory;
     }
@@ -224,13 +224,13 @@ static bool score_work(struct sched *s, struct request *r)
     return true;
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 /* A reply for n rows of logits: room for it in the arena, or not. */
 static int begin_rows(struct sched *s, struct request *r, uint32_t n, uint8_t **ret_bulk)
 {
     struct score *sc = r->state;
-    uint32_t n_vocab = s->backend.model->n_vocab;
+    uint32_t n_vocab = s->served.model->n_vocab;
     struct wire_rep rep = { .id = r->id,
                             .kind = WIRE_SCORE_ROWS,
                             .bulk_len = (uint64_t)n * n_vocab * sizeof(float) };
@@ -245,7 +245,7 @@ static int begin_rows(struct sched *s, struct request *r, uint32_t n, uint8_t **
  * other is filled; one row at least. */
 static uint32_t rows_at_once(struct sched *s, const struct request *r)
 {
-    size_t row = s->backend.model->n_vocab * sizeof(float), n = reply_bulk_max(r) / 2 / row;
+    size_t row = s->served.model->n_vocab * sizeof(float), n = reply_bulk_max(r) / 2 / row;
 
     if (n > SCHED_LOGITS_ROWS)
         n = SCHED_LOGITS_ROWS;
@@ -298,17 +298,17 @@ static void logprob_slice(void *arg, uint32_t i, uint32_t worker)
 /* Of the n tokens from pos on, which have just been read. */
 static void take_logprobs(struct sched *s, struct score *sc, uint32_t first, uint32_t n)
 {
-    uint32_t n_vocab = s->backend.model->n_vocab;
+    uint32_t n_vocab = s->served.model->n_vocab;
     /* The row behind a window's last token speaks of none. */
     uint32_t known = sc->pos + n == window_end(sc) ? n - 1 : n;
 
     for (uint32_t i = 0, k; i < known; i += k) {
-        struct logprob_job j = { s->backend.kernels, s->logits, sc->encode.ids + sc->pos + i + 1,
+        struct logprob_job j = { s->served.kernels, s->logits, sc->encode.ids + sc->pos + i + 1,
                                  sc->logprobs + sc->pos + i + 1, n_vocab };
 
         k = known - i < SCHED_LOGITS_ROWS ? known - i : SCHED_LOGITS_ROWS;
-        forward_logits(s->backend.forward, first + i, k, s->logits);
-        workers_run(s->backend.workers, logprob_slice, &j, k);
+        forward_logits(s->served.forward, first + i, k, s->logits);
+        workers_run(s->served.workers, logprob_slice, &j, k);
     }
     sc->pos += n;
     if (sc->pos < sc->n && known < n)
@@ -326,7 +326,7 @@ static bool take_logits(struct sched *s, struct request *r, uint32_t first, uint
         (void)reserve_window(s, r, sc); /* can't fail: these pages were just given back */
         return false;
     }
-    forward_logits(s->backend.forward, first, n, (float *)(void *)bulk);
+    forward_logits(s->served.forward, first, n, (float *)(void *)bulk);
     reply_commit(r);
     sc->pos += n;
     return true;
@@ -368,7 +368,7 @@ static void score_rows(struct sched *s, struct request *r, uint32_t first, uint3
         (void)reserve_window(s, r, sc);
 }
 
-/* --- sending ------------------------------------------------------------------------------------ */
+/* --- sending ---------------------------------------------------------------------------------- */
 
 static int send_logprobs(struct sched *s, struct request *r, struct score *sc, uint32_t n)
 {
@@ -378,7 +378,7 @@ static int send_logprobs(struct sched *s, struct request *r, struct score *sc, u
 
     rep.u.score_rows.first = (uint32_t)sc->sent;
     rep.u.score_rows.n = n;
-    rep.u.score_rows.n_vocab = s->backend.model->n_vocab;
+    rep.u.score_rows.n_vocab = s->served.model->n_vocab;
     e = reply_begin(s, r, &rep, &bulk);
     if (e < 0)
         return e;

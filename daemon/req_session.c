@@ -12,7 +12,7 @@ struct fork {
     char label[SESSION_LABEL_MAX + 1];
 };
 
-/* --- Open, Close -------------------------------------------------------------------------------- */
+/* --- Open, Close ------------------------------------------------------------------------------ */
 
 /* A client's new session, which the reply tells it of. */
 static void adopt(struct sched *s, struct request *r, struct session *session)
@@ -41,7 +41,7 @@ static bool has_room(struct sched *s, struct request *r)
 static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
-    struct memory_policy policy;
+    struct policy policy;
     struct why why = { "" };
     struct session *session;
     int e;
@@ -49,12 +49,12 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     (void)bulk;
     if (!has_room(s, r))
         return 0;
-    if (memory_policy_read(&m->u.open_session.memory, m->u.open_session.segment, s->config->segment,
-                           &s->backend, &policy, &why) < 0) {
+    if (policy_read(&m->u.open_session.memory, m->u.open_session.segment, s->config->segment,
+                    &s->served, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return 0;
     }
-    e = session_new(&s->backend, r->client, s->last_session + 1, m->u.open_session.public_prefix,
+    e = session_new(&s->served, r->client, s->last_session + 1, m->u.open_session.public_prefix,
                     &policy, &session);
     if (e < 0)
         return e;
@@ -109,7 +109,7 @@ static void close_undo(struct sched *s, struct request *r)
         session->closing = false;
 }
 
-/* --- Fork, Rewind ------------------------------------------------------------------------------- */
+/* --- Fork, Rewind ----------------------------------------------------------------------------- */
 
 static int fork_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
@@ -136,7 +136,7 @@ static bool fork_work(struct sched *s, struct request *r)
 
     if (!has_room(s, r))
         return true;
-    e = session_fork(&s->backend, r->session, s->last_session + 1, &copy);
+    e = session_fork(&s->served, r->session, s->last_session + 1, &copy);
     if (e == -ENOSPC) {
         request_fail_pool(s, r, &r->session->seq, 0, r->session->seq.n_pages);
         return true;

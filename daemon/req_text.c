@@ -2,14 +2,14 @@
 
 #include "daemon/reply.h"
 #include "daemon/sched.h"
-#include "engine/detok.h"
+#include "engine/text/detok.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* --- Tokenize ----------------------------------------------------------------------------------- */
+/* --- Tokenize --------------------------------------------------------------------------------- */
 
 struct tokenize {
     struct encode encode;
@@ -37,7 +37,7 @@ static int tokenize_start(struct sched *s, struct request *r, const struct wire_
     }
     t = calloc(1, sizeof(*t));
     r->state = t;
-    e = t ? encode_init(&t->encode, &r->client->held, s->backend.vocab, SIZE_MAX) : -ENOMEM;
+    e = t ? encode_init(&t->encode, &r->client->held, s->served.vocab, SIZE_MAX) : -ENOMEM;
     return e < 0 ? e : encode_take_text(&t->encode, r->parts, m->u.tokenize.special);
 }
 
@@ -70,8 +70,8 @@ static bool tokenize_work(struct sched *s, struct request *r)
     struct tokenize *t = r->state;
     int e;
 
-    /* A reader that is behind is not run further ahead of. Whether it still is shows when we send, and
-     * only then is the daemon woken when there is room. */
+    /* A reader that is behind is not run further ahead of. Whether it still is shows when we send,
+     * and only then is the daemon woken when there is room. */
     if (t->encode.n_ids - t->n_sent >= 64 * ENCODE_SLICE_IDS && tokenize_flush(s, r) < 0)
         return false;
     e = encode_step(&t->encode);
@@ -91,7 +91,7 @@ static void tokenize_fini(struct request *r)
     free(t);
 }
 
-/* --- Detokenize --------------------------------------------------------------------------------- */
+/* --- Detokenize ------------------------------------------------------------------------------- */
 
 #define DETOKENIZE_CHUNK 4096u /* bytes of text a reply, about */
 
@@ -134,7 +134,7 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
     d->bulk = encode_text_take(parts);
     d->n = d->bulk.len / sizeof(uint32_t);
     d->ids = (const uint32_t *)(const void *)d->bulk.s;
-    d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->backend.token_max);
+    d->cap_text = DETOKENIZE_CHUNK + 2 * DETOK_OUT_MAX(s->served.token_max);
     d->text = malloc(d->cap_text);
     if (!d->text)
         return -ENOMEM;
@@ -149,7 +149,7 @@ static void decode_chunk(struct sched *s, struct detokenize *d)
     size_t len;
 
     while (d->done < d->n && d->n_text < DETOKENIZE_CHUNK) {
-        bytes = vocab_bytes(s->backend.vocab, d->ids[d->done++], &len);
+        bytes = vocab_bytes(s->served.vocab, d->ids[d->done++], &len);
         d->n_text += detok_push(&d->detok, bytes, len, d->text + d->n_text);
     }
     if (d->done == d->n && !d->ended) {

@@ -1,6 +1,6 @@
 #include "daemon/request.h"
 
-#include "daemon/clock.h"
+#include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
@@ -69,8 +69,8 @@ static bool admit(struct sched *s, struct request *r, bool id_taken)
     return r->phase == REQUEST_WORK;
 }
 
-/* Where the bulk of earlier parts lies: in the session that is appended to, or in the client. It is looked
- * up before the request is let in, since a part that is refused forgets it, too. */
+/* Where the bulk of earlier parts lies: in the session that is appended to, or in the client. It is
+ * looked up before the request is let in, since a part that is refused forgets it, too. */
 static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
 {
     struct session *session;
@@ -189,7 +189,7 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
                        uint64_t need)
 {
     const struct pool_account *account = seq->account;
-    uint32_t left = account->limit - account->used, n_free = backend_pages_free(&s->backend);
+    uint32_t left = account->limit - account->used, n_free = served_pages_free(&s->served);
 
     request_fail(s, r, WIRE_E_POOL_FULL,
                  (struct request_numbers){ account->used, need, left < n_free ? left : n_free },
@@ -199,7 +199,8 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
                  left < n_free ? " for this client" : "");
 }
 
-/* What is read was found to fit when it began: no room is a mistake of ours, which costs one request. */
+/* What is read was found to fit when it began: no room is a mistake of ours, which costs one
+ * request. */
 bool request_room(struct sched *s, struct request *r, uint32_t *max)
 {
     uint32_t room = memory_room(r->memory), had = r->memory->seq->n_tokens,
@@ -264,7 +265,7 @@ bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes)
 
 bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n)
 {
-    uint32_t n_vocab = s->backend.model->n_vocab;
+    uint32_t n_vocab = s->served.model->n_vocab;
 
     for (size_t i = 0; i < n; i++) {
         if (ids[i] < n_vocab)

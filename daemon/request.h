@@ -1,11 +1,11 @@
 /* daemon/request.h - one open request of a client, from its frame to its last reply.
  *
  *             start()                 work()                    rows(), token()
- *     FREE -----------> WORK ---------------------> RUN -----------------------> LAST ----> FREE
- *               |         |    (text is encoded,     |   (the model reads or       ^   |
- *               |         |     pages are taken)     |    writes tokens)           | request_deliver():
- *               +---------+--------------------------+-----------------------------+ all was sent
- *                 request_finish(), request_fail()
+ *     FREE -----------> WORK -------------------> RUN ----------------------> LAST ----> FREE
+ *               |         |    (text is encoded,   |   (the model reads or      ^   |
+ *               |         |     pages are taken)   |    writes tokens)          | request_deliver()
+ *               +---------+------------------------+----------------------------+
+ *                 request_finish(), request_fail()                        when all was sent
  *
  * Each kind of request is a table of functions. start() may run between two layers of a step, so it
  * touches no sequence and no page; the others run between steps. A reply that finds no room in the
@@ -34,16 +34,16 @@ enum request_phase { REQUEST_FREE, REQUEST_WORK, REQUEST_RUN, REQUEST_LAST };
 struct request_ops {
     const char *name;
 
-    /* Reads the message (bulk is shared memory: copy, then check). Must leave FREE unless it returns an
-     * error: -ENOMEM or -EDQUOT. */
+    /* Reads the message (bulk is shared memory: copy, then check). Must leave FREE unless it
+     * returns an error: -ENOMEM or -EDQUOT. */
     int (*start)(struct sched *s, struct request *r, const struct wire_req *m, const uint8_t *bulk);
 
     /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
      * replies, another request) and did nothing. NULL: nothing to do. */
     bool (*work)(struct sched *s, struct request *r);
 
-    /* In phase RUN, when its memory is not behind: the next run of at most max tokens, and no more than
-     * memory_room; false: not now. decode: one token, goes first in every step. */
+    /* In phase RUN, when its memory is not behind: the next run of at most max tokens, and no more
+     * than memory_room; false: not now. decode: one token, goes first in every step. */
     bool decode;
     bool (*plan)(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret);
     /* After the step: its outputs [first, first + n_out) and how many tokens were read. */
@@ -53,8 +53,8 @@ struct request_ops {
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
 
-    /* It failed or was cancelled: leaves the session as the client may expect it. (Parts are forgotten by
-     * request_fail, when it is a part that fails.) */
+    /* It failed or was cancelled: leaves the session as the client may expect it. (Parts are
+     * forgotten by request_fail, when it is a part that fails.) */
     void (*undo)(struct sched *s, struct request *r);
     void (*fini)(struct request *r);
 };
@@ -76,7 +76,8 @@ struct request {
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
     void *state;
-    struct encode_text *parts; /* in start(): bulk of the parts before this one; NULL: it has no such */
+    struct encode_text
+        *parts; /* in start(): bulk of the parts before this one; NULL: it has no such */
 };
 
 /* The table of kinds, indexed by enum wire_req_kind. */
@@ -110,8 +111,8 @@ void request_label(char *to, size_t cap, const char *from);
 void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
                        uint64_t need);
 
-/* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is answered, and
- * false. */
+/* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is
+ * answered, and false. */
 bool request_room(struct sched *s, struct request *r, uint32_t *max);
 
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
@@ -120,8 +121,8 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 /* Adds bulk (shared memory) to r->parts. LIMIT and NO_MEMORY are answered. False: it was. */
 bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n);
 
-/* Whether bytes of token ids are whole ids, and whether ids are the vocabulary's. BAD_REQUEST is answered. False: it
- * was. */
+/* Whether bytes of token ids are whole ids, and whether ids are the vocabulary's. BAD_REQUEST is
+ * answered. False: it was. */
 bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes);
 bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n);
 

@@ -1,7 +1,7 @@
 #include "daemon/sched.h"
 
+#include "base/clock.h"
 #include "daemon/batch.h"
-#include "daemon/clock.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 
@@ -20,17 +20,7 @@
 /* Time for encoding and the like in one step, while others wait for the model. */
 #define WORK_NS (5 * CLOCK_MS)
 
-/* --- clients come and go ------------------------------------------------------------------------ */
-
-void sched_client_broke(struct sched *s, struct client *c, const char *what)
-{
-    if (c->dead)
-        return;
-    log_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
-                (int)c->pid, c->name, what);
-    s->totals.client_errors++;
-    c->dead = true;
-}
+/* --- clients come and go ---------------------------------------------------------------------- */
 
 /* NULL: there is no memory for it. The channel is taken in either case. */
 static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
@@ -38,7 +28,7 @@ static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
     struct epoll_event ev = { .events = EPOLLIN };
     struct client *c;
 
-    if (client_new(l, s->backend.client_pages, &c) < 0) {
+    if (client_new(l, s->served.client_pages, &c) < 0) {
         chan_close(l->chan);
         return NULL;
     }
@@ -79,8 +69,8 @@ static void bury(struct sched *s, struct client *c)
     TAILQ_REMOVE(&s->clients, c, link);
     s->n_clients--;
     s->n_sessions -= c->n_sessions;
-    /* The peer may keep its duplicate of the doorbell, and with it the entry in the epoll set, which
-     * would wake us for ever when it rings. */
+    /* The peer may keep its duplicate of the doorbell, and with it the entry in the epoll set,
+     * which would wake us for ever when it rings. */
     (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
     client_free(c);
     mailbox_put(s->outbox, &gone);
@@ -123,7 +113,7 @@ static bool take_letters(struct sched *s)
     return true;
 }
 
-/* --- frames ------------------------------------------------------------------------------------- */
+/* --- frames ----------------------------------------------------------------------------------- */
 
 /* With every request at work nothing more is taken: what is in the ring waits there. */
 static bool takes_frames(const struct client *c)
@@ -140,7 +130,7 @@ static bool receive_one(struct sched *s, struct client *c)
     if (r == -EAGAIN)
         return false;
     if (r < 0) {
-        sched_client_broke(s, c, "a ring or a descriptor is out of bounds");
+        client_broke(c, "a ring or a descriptor is out of bounds");
         return false;
     }
     r = wire_req_unpack(&s->unpacked, msg.frame, msg.frame_len, &m);
@@ -167,8 +157,8 @@ static bool take_frames(struct sched *s)
     return any;
 }
 
-/* Whether to give up the step that runs. One that reads for others too is not given up twice in a row, or who
- * reads and cancels in turns would keep their prompts from being read. */
+/* Whether to give up the step that runs. One that reads for others too is not given up twice in a
+ * row, or who reads and cancels in turns would keep their prompts from being read. */
 static bool unwanted(const struct sched *s)
 {
     bool some = false, all = true;
@@ -195,7 +185,7 @@ bool sched_attend(struct sched *s)
     return any;
 }
 
-/* --- what happens between steps ----------------------------------------------------------------- */
+/* --- what happens between steps --------------------------------------------------------------- */
 
 static bool reap(struct sched *s)
 {
@@ -206,6 +196,7 @@ static bool reap(struct sched *s)
     for (c = TAILQ_FIRST(&s->clients); c; c = next_c) {
         next_c = TAILQ_NEXT(c, link);
         if (c->dead) {
+            s->totals.client_errors += c->broke;
             bury(s, c);
             any = true;
         }
@@ -278,7 +269,7 @@ static bool step(struct sched *s)
     return any;
 }
 
-/* --- sleeping ----------------------------------------------------------------------------------- */
+/* --- sleeping --------------------------------------------------------------------------------- */
 
 static bool something_came(struct sched *s)
 {
@@ -292,15 +283,6 @@ static bool something_came(struct sched *s)
     return false;
 }
 
-static void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static bool spin(struct sched *s)
 {
     uint64_t end = clock_ns() + (uint64_t)s->config->spin_us * 1000;
@@ -309,7 +291,7 @@ static bool spin(struct sched *s)
         for (int i = 0; i < 16; i++) {
             if (something_came(s))
                 return true;
-            cpu_pause();
+            clock_pause();
         }
         (void)sched_yield(); /* a client may wait for this very CPU */
     } while (clock_ns() < end);
@@ -331,7 +313,8 @@ static bool arm(struct sched *s)
     struct client *c;
     bool ready = false;
 
-    /* Not when letters are taken: one may be taken before its bell is rung, which would then ring on. */
+    /* Not when letters are taken: one may be taken before its bell is rung, which would then ring
+     * on. */
     mailbox_drain(s->inbox);
     TAILQ_FOREACH (c, &s->clients, link)
         ready |= arm_client(c);
@@ -354,7 +337,7 @@ static void idle(struct sched *s)
 
     if (spin(s))
         return;
-    workers_rest(s->backend.workers);
+    workers_rest(s->served.workers);
     if (!arm(s)) {
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
         /* Again at once when a tracer came or went: nothing has happened. */
@@ -366,12 +349,12 @@ static void idle(struct sched *s)
     disarm(s);
 }
 
-/* --- the thread --------------------------------------------------------------------------------- */
+/* --- the thread ------------------------------------------------------------------------------- */
 
 static int open_scratch(struct sched *s)
 {
     struct epoll_event ev = { .events = EPOLLIN };
-    size_t n = s->backend.model->n_vocab;
+    size_t n = s->served.model->n_vocab;
     int r;
 
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -384,7 +367,7 @@ static int open_scratch(struct sched *s)
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
         r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
-    pace_init(&s->pace, s->backend.model->n_layer, s->config->batch_tokens);
+    pace_init(&s->pace, s->served.model->n_layer, s->config->batch_tokens);
     return r;
 }
 
@@ -400,10 +383,10 @@ static int on_progress(void *arg, uint64_t done, uint64_t all)
 static int open_all(struct sched *s)
 {
     struct model_progress progress = { on_progress, s };
-    int r = backend_load(&s->backend, s->config, &progress, &s->why);
+    int r = served_load(&s->served, s->config, &progress, &s->why);
 
     if (r == 0)
-        r = backend_start(&s->backend, s->config, &s->why);
+        r = served_start(&s->served, s->config, &s->why);
     if (r == 0)
         r = open_scratch(s);
     return r < 0 ? why_set(&s->why, r, "starting to serve: %s", strerror(-r)) : 0;
@@ -424,7 +407,7 @@ static void close_all(struct sched *s)
     free(s->candidates);
     if (s->epoll >= 0)
         (void)close(s->epoll);
-    backend_close(&s->backend);
+    served_close(&s->served);
 }
 
 void *sched_main(void *arg)

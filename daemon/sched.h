@@ -1,10 +1,10 @@
 /* daemon/sched.h - the scheduler: every client's requests, one step after the other.
  *
- * A step: letters of the control thread, frames of the clients (a bounded number of each), cancelled
- * and dead ones, slices of work (encoding, taking pages, sending), then one batch through the model.
- * Between the layers of a batch it looks at letters and frames again: a ping is answered, and a
- * cancel of something that is being read ends the step at once. Without anything to do it spins for
- * spin_us and then sleeps in one epoll_wait without a timeout.
+ * A step: letters of the control thread, frames of the clients (a bounded number of each),
+ * cancelled and dead ones, slices of work (encoding, taking pages, sending), then one batch through
+ * the model. Between the layers of a batch it looks at letters and frames again: a ping is
+ * answered, and a cancel of something that is being read ends the step at once. Without anything to
+ * do it spins for spin_us and then sleeps in one epoll_wait without a timeout.
  *
  * Threads    sched_main is the scheduler's thread; all below it is called there only, but for
  *            sched_alive. Letters are the only way in and out.
@@ -13,11 +13,11 @@
 #ifndef DAEMON_SCHED_H
 #define DAEMON_SCHED_H
 
-#include "daemon/backend.h"
 #include "daemon/client.h"
 #include "daemon/config.h"
 #include "daemon/mailbox.h"
 #include "daemon/pace.h"
+#include "daemon/served.h"
 #include "engine/sampler.h"
 
 #include <stdatomic.h>
@@ -38,7 +38,7 @@ struct sched {
     struct mailbox *inbox, *outbox;
 
     /* The scheduler's. */
-    struct backend backend;
+    struct served served;
     int epoll;
     struct client_list clients;
     struct request_list active; /* every open request; served ones move to the end */
@@ -65,12 +65,9 @@ struct sched {
     struct why why;
 };
 
-/* The thread: loads the model, says READY, serves until STOP, frees everything, says STOPPED. arg is
- * a struct sched, zeroed but for what the control thread sets. */
+/* The thread: loads the model, says READY, serves until STOP, frees everything, says STOPPED. arg
+ * is a struct sched, zeroed but for what the control thread sets. */
 void *sched_main(void *arg);
-
-/* A client broke the protocol: it is logged, counted, and gone at the end of the step. */
-void sched_client_broke(struct sched *s, struct client *c, const char *what);
 
 /* Letters and frames, also in the middle of a step. True: there were any. */
 bool sched_attend(struct sched *s);

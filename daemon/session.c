@@ -1,16 +1,16 @@
 #include "daemon/session.h"
 
-#include "daemon/backend.h"
 #include "daemon/client.h"
 #include "daemon/prefix.h"
+#include "daemon/served.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public,
-                const struct memory_policy *policy, struct session **ret)
+int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
+                const struct policy *policy, struct session **ret)
 {
     struct session *s = calloc(1, sizeof(*s));
     int r;
@@ -22,7 +22,7 @@ int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public
     s->id = id;
     s->chat_at = CHAT_AT_START;
     s->row = malloc(b->model->n_vocab * sizeof(float));
-    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, memory_tokens_max(policy),
+    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, policy_tokens_max(policy),
                           policy->seg_len, 0)
                : -ENOMEM;
     if (r == 0)
@@ -81,7 +81,7 @@ void session_rewind(struct session *s, uint32_t n)
     encode_text_fini(&s->parts);
 }
 
-int session_fork(struct backend *b, const struct session *s, uint64_t id, struct session **ret)
+int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret)
 {
     struct session *t = calloc(1, sizeof(*t));
     size_t row = b->model->n_vocab * sizeof(float);

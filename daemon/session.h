@@ -1,7 +1,7 @@
 /* daemon/session.h - one growing token sequence of one client.
  *
- * What is in a session is what its client sent or saw. The last token of an answer was sampled but not
- * yet read by the model: it waits as `pending` and is read with whatever comes next.
+ * What is in a session is what its client sent or saw. The last token of an answer was sampled but
+ * not yet read by the model: it waits as `pending` and is read with whatever comes next.
  *
  *     seq.tokens [0, memory.n_ids)          pending
  *     +-----------------------------+      +-------+
@@ -9,8 +9,8 @@
  *     | (daemon/memory.h)           |      |       |
  *     +-----------------------------+      +-------+
  *
- * Invariant  A session that is not empty and not at work has either a pending token or, in `row`, the
- *            logits behind its last token: an answer can start from both.
+ * Invariant  A session that is not empty and not at work has either a pending token or, in `row`,
+ *            the logits behind its last token: an answer can start from both.
  *
  * Threads    the scheduler's.
  * Ownership  owns seq, memory, row and parts; borrows its client.
@@ -20,8 +20,8 @@
 
 #include "daemon/encode.h"
 #include "daemon/memory.h"
-#include "engine/chat.h"
-#include "engine/seq.h"
+#include "engine/kv/seq.h"
+#include "engine/text/chat.h"
 #include "ipc/wire.h"
 
 #include <sys/queue.h>
@@ -56,26 +56,28 @@ struct session {
     bool closing;
 };
 
-struct backend;
+struct served;
 
-/* policy: of memory_policy_read. -ENOMEM. */
-int session_new(struct backend *b, struct client *c, uint64_t id, bool is_public,
-                const struct memory_policy *policy, struct session **ret);
+/* policy: of policy_read. -ENOMEM. */
+int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
+                const struct policy *policy, struct session **ret);
 void session_free(struct session *s);
 
-/* A session of the same client with the same tokens, which goes on as s would; s is not at work. -ENOMEM. */
-int session_fork(struct backend *b, const struct session *s, uint64_t id, struct session **ret);
+/* A session of the same client with the same tokens, which goes on as s would; s is not at work.
+ * -ENOMEM. */
+int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret);
 
 uint32_t session_len(const struct session *s);
 
 /* An append is done: the conversation is there now. */
 void session_appended(struct session *s, enum chat_at at);
 
-/* Takes it back to its first n tokens, n <= session_len, and the conversation to where it was then. */
+/* Takes it back to its first n tokens, n <= session_len, and the conversation to where it was then.
+ */
 void session_rewind(struct session *s, uint32_t n);
 
-/* Keeps the first n tokens, n <= session_len, and restores the invariant: the last of them becomes the
- * pending one, unless nothing is dropped and it holds already. */
+/* Keeps the first n tokens, n <= session_len, and restores the invariant: the last of them becomes
+ * the pending one, unless nothing is dropped and it holds already. */
 void session_truncate(struct session *s, uint32_t n);
 
 #endif

@@ -1,8 +1,8 @@
 #include "engine/forward.h"
 
-#include "engine/linear.h"
+#include "engine/cpu/linear.h"
+#include "engine/kv/rotary.h"
 #include "engine/pieces.h"
-#include "engine/rotary.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -249,8 +249,8 @@ static void add_token(const struct forward *f, const struct seq *s, uint32_t seg
                         x);
 }
 
-/* A gist whose snippet's last token stands at offset `last`: its own embedding, and that of the token
- * if the adapter says so. */
+/* A gist whose snippet's last token stands at offset `last`: its own embedding, and that of the
+ * token if the adapter says so. */
 static void embed_gist(const struct forward *f, const struct adapter *a, const struct seq *s,
                        uint32_t segment, uint32_t gist, uint32_t last, float *x)
 {
@@ -366,8 +366,8 @@ static void add_biases(const struct rows *r, const struct adapter *a, uint32_t t
             f->k->add(all[i].to, all[i].own ? all[i].own : all[i].bias, all[i].n);
 }
 
-/* A side gist's key is kept rotated by its place among the gists, and it attends to itself from where it
- * stands. */
+/* A side gist's key is kept rotated by its place among the gists, and it attends to itself from
+ * where it stands. */
 static void place_side(const struct rows *r, const struct attend_piece *p,
                        const struct forward_run *run, uint32_t i)
 {
@@ -608,17 +608,12 @@ static int run_layers(struct forward *f, const struct forward_stop *stop)
 
 /* --- the batch -------------------------------------------------------------------------------- */
 
-uint32_t forward_run_rows(const struct forward_run *r)
-{
-    return pieces_rows(r);
-}
-
 /* The step is done: sequences have their tokens, and who wanted them the hidden states. */
 static void finish_run(const struct forward *f, const struct forward_run *run, uint32_t out)
 {
     size_t n_embd = f->m->n_embd;
 
-    if (pieces_reads(run))
+    if (forward_run_reads(run))
         run->seq->n_tokens += run->n_tokens;
     else if (run->want == FORWARD_WANT_ALL)
         memcpy(run->gists.hidden, f->out + out * n_embd, run->n_tokens * n_embd * sizeof(float));
@@ -659,9 +654,9 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
 
 /* --- logits ----------------------------------------------------------------------------------- */
 
-/* The input of the output matrix in int8, twice: row 2 t is x to 8 bits, row 2 t + 1 what those leave
- * over. Other roundings pass through norms and sums; this one went straight into the logits and was a
- * third of the whole error (docs/results.md). The weights are read once for both rows. */
+/* The input of the output matrix in int8, twice: row 2 t is x to 8 bits, row 2 t + 1 what those
+ * leave over. Other roundings pass through norms and sums; this one went straight into the logits
+ * and was a third of the whole error (docs/results.md). The weights are read once for both rows. */
 static void quantise_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct kernels *k = r->f->k;

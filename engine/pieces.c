@@ -109,20 +109,6 @@ static void add_tokens(struct pieces *b, const struct forward_run *run, uint32_t
     add_piece(b, &from, &p);
 }
 
-bool pieces_reads(const struct forward_run *run)
-{
-    return !run->observe.weights && run->gists.kind == FORWARD_NO_GISTS;
-}
-
-uint32_t pieces_rows(const struct forward_run *run)
-{
-    const struct seq *s = run->seq;
-
-    return pieces_reads(run)
-               ? seq_raw_keys(s, s->n_tokens + run->n_tokens) - seq_raw_keys(s, s->n_tokens)
-               : run->n_tokens;
-}
-
 /* Cut at segment ends. */
 static int add_reading(struct pieces *b, const struct forward_run *run)
 {
@@ -151,13 +137,13 @@ int pieces_add(struct pieces *b, const struct forward_run *run)
 {
     int r = 0;
 
-    if (pieces_reads(run))
+    if (forward_run_reads(run))
         r = add_reading(b, run);
     else if (run->observe.weights)
         add_observers(b, run);
     else
         add_gists(b, run);
     if (r == 0)
-        b->n_rows += pieces_rows(run);
+        b->n_rows += forward_run_rows(run);
     return r;
 }

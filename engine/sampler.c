@@ -94,9 +94,10 @@ static void penalise(const struct sampler *s, float *logits, uint32_t n_vocab)
     }
 }
 
-/* --- cuts ---------------------------------------------------------------------------------------- */
+/* --- cuts ------------------------------------------------------------------------------------- */
 
-/* Weights are added up in f64, in one order on every CPU: four sums in a block, then block by block. */
+/* Weights are added up in f64, in one order on every CPU: four sums in a block, then block by
+ * block. */
 #define BLOCK 64u
 
 static double mass_of_block(const struct sampler_candidate *c, uint32_t n)
@@ -122,8 +123,8 @@ static double mass_of(const struct sampler_candidate *c, uint32_t n)
     return sum;
 }
 
-/* The mass of all weights, and with top_p the least that one of its tokens can have: all tokens that
- * weigh less make up less than 1 - top_p together. A thousandth less, for roundings. */
+/* The mass of all weights, and with top_p the least that one of its tokens can have: all tokens
+ * that weigh less make up less than 1 - top_p together. A thousandth less, for roundings. */
 static double least_weight(const struct sampler_params *p, const float *w, uint32_t n,
                            double *ret_mass)
 {
@@ -155,8 +156,8 @@ static uint32_t gather(const float *w, uint32_t n_vocab, float least, struct sam
     return n;
 }
 
-/* How far below 1 a weight is, in steps of its last bit: the bits of floats are in their order. Less
- * than 2^30, as no weight is below 2^-64. */
+/* How far below 1 a weight is, in steps of its last bit: the bits of floats are in their order.
+ * Less than 2^30, as no weight is below 2^-64. */
 static uint32_t depth_of(float weight)
 {
     const float one = 1;
@@ -182,8 +183,8 @@ struct search {
 #define DEPTH_BITS      30u
 #define SEARCH_BITS_MAX 10u
 
-/* One step: sorts the candidates that are left by the next bits of their depth, and finds the bucket in
- * which the run ends. False: it ends nowhere, all are in it. */
+/* One step: sorts the candidates that are left by the next bits of their depth, and finds the
+ * bucket in which the run ends. False: it ends nowhere, all are in it. */
 static bool narrow_search(const struct sampler_candidate *c, uint32_t n, uint32_t shift,
                           uint32_t bits, struct search *s)
 {
@@ -211,10 +212,10 @@ static bool narrow_search(const struct sampler_candidate *c, uint32_t n, uint32_
     return false;
 }
 
-/* Keeps the shortest run of most likely candidates that has k of them or the mass, in the order of their
- * ids; of equal weights, the smaller ids. Linear, where sorting a vocabulary would take longer than
- * a layer: three times the candidates are counted by 10 bits of their weight, from the upper ones on;
- * or six times by 5, when they are fewer than the buckets would be. */
+/* Keeps the shortest run of most likely candidates that has k of them or the mass, in the order of
+ * their ids; of equal weights, the smaller ids. Linear, where sorting a vocabulary would take
+ * longer than a layer: three times the candidates are counted by 10 bits of their weight, from the
+ * upper ones on; or six times by 5, when they are fewer than the buckets would be. */
 static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t k, double mass)
 {
     struct search s = { .k = k, .mass = mass };
@@ -239,7 +240,7 @@ static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t k, 
     return kept;
 }
 
-/* --- drawing ------------------------------------------------------------------------------------- */
+/* --- drawing ---------------------------------------------------------------------------------- */
 
 static uint32_t draw(uint64_t rng[4], const struct sampler_candidate *c, uint32_t n)
 {
@@ -273,8 +274,8 @@ uint32_t sampler_pick(struct sampler *s, const struct kernels *k, float *logits,
     if (p->temperature == 0 || !isfinite(logits[best]))
         return best;
     k->weights(logits, n_vocab, logits[best], p->temperature, logits);
-    /* All cuts keep the most likely ones, so they can be made one after another; but they are counted
-     * on the whole distribution, whose mass this is. */
+    /* All cuts keep the most likely ones, so they can be made one after another; but they are
+     * counted on the whole distribution, whose mass this is. */
     least = least_weight(p, logits, n_vocab, &mass);
     n = gather(logits, n_vocab, (float)least, scratch);
     top_k = p->top_k ? p->top_k : n;

@@ -12,33 +12,36 @@
 #ifndef ENGINE_SAMPLER_H
 #define ENGINE_SAMPLER_H
 
-#include "engine/kernels.h"
-#include "engine/why.h"
+#include "base/why.h"
+#include "engine/cpu/kernels.h"
 
 struct sampler_params {
-    float temperature;       /* 0 to 100; 0: greedy */
-    uint32_t top_k;          /* 0: all */
-    float top_p;             /* (0, 1]; 1: all */
-    float min_p;             /* [0, 1); 0: all */
-    float repeat_penalty;    /* (0, 10]; 1: none */
-    uint32_t repeat_last_n;  /* up to SAMPLER_REPEAT_MAX */
+    float temperature;      /* 0 to 100; 0: greedy */
+    uint32_t top_k;         /* 0: all */
+    float top_p;            /* (0, 1]; 1: all */
+    float min_p;            /* [0, 1); 0: all */
+    float repeat_penalty;   /* (0, 10]; 1: none */
+    uint32_t repeat_last_n; /* up to SAMPLER_REPEAT_MAX */
     uint64_t seed;
 };
 
 #define SAMPLER_REPEAT_MAX 1024u
 
-struct sampler_candidate { float weight; uint32_t id; };      /* 1 for the most likely */
+struct sampler_candidate {
+    float weight;
+    uint32_t id;
+}; /* 1 for the most likely */
 
 struct sampler {
     struct sampler_params params;
-    uint64_t rng[4];                             /* xoshiro256** state */
-    uint32_t recent[SAMPLER_REPEAT_MAX];         /* ring of the last tokens */
-    uint32_t n_recent;                           /* tokens pushed so far */
+    uint64_t rng[4];                     /* xoshiro256** state */
+    uint32_t recent[SAMPLER_REPEAT_MAX]; /* ring of the last tokens */
+    uint32_t n_recent;                   /* tokens pushed so far */
 };
 
 int sampler_check(const struct sampler_params *p, struct why *why);
-void sampler_init(struct sampler *s, const struct sampler_params *p);      /* p was checked */
-void sampler_push(struct sampler *s, uint32_t token);    /* a token of the context, oldest first */
+void sampler_init(struct sampler *s, const struct sampler_params *p); /* p was checked */
+void sampler_push(struct sampler *s, uint32_t token); /* a token of the context, oldest first */
 
 /* logits (n_vocab) is changed in place. scratch holds n_vocab candidates. */
 uint32_t sampler_pick(struct sampler *s, const struct kernels *k, float *logits, uint32_t n_vocab,

@@ -32,10 +32,10 @@
 #define ARENA_ALIGN 64u
 
 struct arena {
-    uint32_t size, mask;          /* bytes; slots - 1 */
+    uint32_t size, mask; /* bytes; slots - 1 */
     uint64_t freed, lent;
-    uint32_t first, n_out;        /* oldest slot that is out; how many are */
-    uint64_t *end;                /* (slots) */
+    uint32_t first, n_out; /* oldest slot that is out; how many are */
+    uint64_t *end;         /* (slots) */
 };
 
 int arena_init(struct arena *a, uint32_t size, uint32_t slots);

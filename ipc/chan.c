@@ -1,5 +1,7 @@
 #include "ipc/chan.h"
 
+#include "base/clock.h"
+
 #include "ipc/arena.h"
 
 #include <assert.h>
@@ -431,23 +433,6 @@ void chan_disarm(struct chan *c)
     c->rung = true;
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static bool ready(const struct chan *c, bool for_room)
 {
     return ring_readable(&c->rx) || (for_room && ring_came_back(&c->tx));
@@ -464,10 +449,10 @@ static bool spin(const struct chan *c, bool for_room, uint64_t spin_ns)
         for (int i = 0; i < 64; i++) {
             if (ready(c, for_room))
                 return true;
-            cpu_pause();
+            clock_pause();
         }
         (void)sched_yield(); /* the peer may wait for this very CPU, else until the next tick */
-        now = now_ns();
+        now = clock_ns();
         if (end == 0)
             end = now + spin_ns;
     } while (now < end);
@@ -499,14 +484,14 @@ int chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint64_t spi
     struct pollfd p[] = { { .fd = chan_doorbell(c), .events = POLLIN },
                           { .fd = sock, .events = POLLIN },
                           { .fd = stop_fd, .events = POLLIN } };
-    uint64_t end = timeout_ms > 0 ? now_ns() + (uint64_t)timeout_ms * 1000000u : 0;
+    uint64_t end = timeout_ms > 0 ? clock_ns() + (uint64_t)timeout_ms * 1000000u : 0;
     int r;
 
     if (spin(c, for_room, spin_ns))
         return 0;
     do {
         if (timeout_ms > 0) {
-            uint64_t now = now_ns();
+            uint64_t now = clock_ns();
 
             timeout_ms = now < end ? (int)((end - now + 999999) / 1000000) : 0;
         }

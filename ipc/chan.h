@@ -38,24 +38,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CHAN_FRAME_MAX   (64u * 1024)         /* bytes of a packed frame */
-#define CHAN_ARENA_MIN   (256u * 1024)
-#define CHAN_ARENA_MAX   (64u * 1024 * 1024)
-#define CHAN_SLOTS_MIN   16u
+#define CHAN_FRAME_MAX (64u * 1024) /* bytes of a packed frame */
+#define CHAN_ARENA_MIN (256u * 1024)
+#define CHAN_ARENA_MAX (64u * 1024 * 1024)
+#define CHAN_SLOTS_MIN 16u
 
 enum chan_side { CHAN_CLIENT, CHAN_SERVER };
 
 struct chan_geometry {
-    uint32_t slots;              /* of each ring; a power of two */
-    uint32_t arena_c2s, arena_s2c;   /* bytes, multiples of 64 */
+    uint32_t slots;                /* of each ring; a power of two */
+    uint32_t arena_c2s, arena_s2c; /* bytes, multiples of 64 */
 };
 
-struct chan_fds { int memfd, to_server, to_client; };    /* to_x: what x sleeps on */
+struct chan_fds {
+    int memfd, to_server, to_client;
+}; /* to_x: what x sleeps on */
 
 struct chan_msg {
-    const uint8_t *frame;        /* private copy */
+    const uint8_t *frame; /* private copy */
     uint32_t frame_len;
-    const uint8_t *bulk;         /* in shared memory; bulk_len may be 0 */
+    const uint8_t *bulk; /* in shared memory; bulk_len may be 0 */
     uint32_t bulk_len;
 };
 
@@ -66,7 +68,7 @@ struct chan;
 int chan_create(const struct chan_geometry *g, struct chan **ret);
 int chan_attach(const struct chan_geometry *g, struct chan_fds fds, struct chan **ret);
 void chan_close(struct chan *c);
-struct chan_fds chan_fds(const struct chan *c);          /* to send them on; still the chan's */
+struct chan_fds chan_fds(const struct chan *c); /* to send them on; still the chan's */
 
 /* Sending, in two steps so that a frame is packed where it will lie. chan_reserve gives pointers to
  * write to; chan_commit publishes and rings the peer's doorbell if it sleeps. A reservation that
@@ -76,8 +78,8 @@ int chan_reserve(struct chan *c, uint32_t frame_len, uint32_t bulk_len, uint8_t 
                  uint8_t **ret_bulk);
 void chan_commit(struct chan *c);
 
-/* A count of the messages whose spans came back, modulo 2^32, as the peer has it: what did not fit need not be
- * tried again while it stays the same. */
+/* A count of the messages whose spans came back, modulo 2^32, as the peer has it: what did not fit
+ * need not be tried again while it stays the same. */
 uint32_t chan_came_back(const struct chan *c);
 
 /* The largest bulk that can go out with a frame of frame_len at best (an empty arena). */
@@ -86,7 +88,7 @@ uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len);
 /* Receiving: one message at a time, then release it. Until then it counts as one to read. */
 int chan_recv(struct chan *c, struct chan_msg *ret_msg);
 void chan_release(struct chan *c);
-bool chan_readable(const struct chan *c);                /* a message is there; no side effect */
+bool chan_readable(const struct chan *c); /* a message is there; no side effect */
 
 /* Sleeping. chan_arm says "I am about to sleep" and returns true when there is something to do
  * already (a message to read or, when for_room, spans that came back since the last chan_reserve):
@@ -94,9 +96,9 @@ bool chan_readable(const struct chan *c);                /* a message is there; 
  * chan_disarm after either. The doorbell is drained by the next chan_arm, or by chan_disarm when
  * the channel was not armed: it stays readable from waking until then. */
 bool chan_arm(struct chan *c, bool for_room);
-bool chan_arm_room(struct chan *c);                      /* only for room: messages may wait */
+bool chan_arm_room(struct chan *c); /* only for room: messages may wait */
 void chan_disarm(struct chan *c);
-int chan_doorbell(const struct chan *c);                 /* what this side sleeps on */
+int chan_doorbell(const struct chan *c); /* what this side sleeps on */
 
 /* Client side convenience: spins for spin_ns, then sleeps on the doorbell, on sock (the connection,
  * whose end is the peer's death) and on stop_fd (-1: none) for timeout_ms (-1: for ever). 0:

@@ -5,13 +5,13 @@
  *     daemon -> client   one struct handshake_answer, with three descriptors (memfd, to_server,
  *                        to_client) by SCM_RIGHTS when status is 0
  *
- * Nothing else is ever sent on the socket; its end is the peer's death. All numbers little-endian. A
- * version that the daemon does not speak gets status HANDSHAKE_BAD_VERSION, the versions it does
+ * Nothing else is ever sent on the socket; its end is the peer's death. All numbers little-endian.
+ * A version that the daemon does not speak gets status HANDSHAKE_BAD_VERSION, the versions it does
  * speak, and a sentence.
  *
  * Threads    any; no state.
- * Errors     -EPROTO (not our protocol), -EPROTONOSUPPORT (version), -ECONNREFUSED (refused: see text),
- *            -EPIPE (the peer closed), -ETIMEDOUT, -errno.
+ * Errors     -EPROTO (not our protocol), -EPROTONOSUPPORT (version), -ECONNREFUSED (refused: see
+ *            text), -EPIPE (the peer closed), -ETIMEDOUT, -errno.
  */
 #ifndef IPC_HANDSHAKE_H
 #define IPC_HANDSHAKE_H
@@ -20,31 +20,36 @@
 
 #include <sys/types.h>
 
-#define HANDSHAKE_VERSION  1u
-#define HANDSHAKE_MAGIC    "gistd\r\n\x1a"
+#define HANDSHAKE_VERSION 1u
+#define HANDSHAKE_MAGIC   "gistd\r\n\x1a"
 
-enum handshake_status { HANDSHAKE_OK, HANDSHAKE_BAD_VERSION, HANDSHAKE_BAD_REQUEST, HANDSHAKE_FULL,
-                        HANDSHAKE_STOPPING };
+enum handshake_status {
+    HANDSHAKE_OK,
+    HANDSHAKE_BAD_VERSION,
+    HANDSHAKE_BAD_REQUEST,
+    HANDSHAKE_FULL,
+    HANDSHAKE_STOPPING
+};
 
 struct handshake_hello {
     char magic[8];
     uint32_t version;
-    uint32_t slots, arena_c2s, arena_s2c;    /* wanted; 0: the daemon's default */
+    uint32_t slots, arena_c2s, arena_s2c; /* wanted; 0: the daemon's default */
 };
 
 struct handshake_answer {
     char magic[8];
-    uint32_t version;                        /* of the daemon */
+    uint32_t version; /* of the daemon */
     uint32_t status;
-    uint32_t slots, arena_c2s, arena_s2c;    /* granted */
+    uint32_t slots, arena_c2s, arena_s2c; /* granted */
     uint32_t pad;
-    char text[224];                          /* a sentence when status is not 0 */
+    char text[224]; /* a sentence when status is not 0 */
 };
 
 /* Client: connects to path, shakes hands, gives socket and channel. text (256 bytes) gets the
  * sentence for the reader on any error. */
-int handshake_connect(const char *path, const struct chan_geometry *want, int timeout_ms, int *ret_sock,
-                      struct chan **ret_chan, char text[256]);
+int handshake_connect(const char *path, const struct chan_geometry *want, int timeout_ms,
+                      int *ret_sock, struct chan **ret_chan, char text[256]);
 
 /* Daemon: reads the hello that is there (the socket is non-blocking) and bounds the geometry.
  * -EAGAIN: not yet. On -EPROTONOSUPPORT or -EPROTO an answer was sent; close. */
@@ -55,8 +60,9 @@ int handshake_refuse(int sock, enum handshake_status status, const char *text);
 /* SO_PEERCRED. */
 int handshake_peer(int sock, pid_t *ret_pid, uid_t *ret_uid);
 
-/* The socket's path: override if not NULL, else $GISTD_SOCKET, else $XDG_RUNTIME_DIR/gistd/gistd.sock
- * when XDG_RUNTIME_DIR is set and (for a client) the socket exists there, else /run/gistd/gistd.sock. */
+/* The socket's path: override if not NULL, else $GISTD_SOCKET, else
+ * $XDG_RUNTIME_DIR/gistd/gistd.sock when XDG_RUNTIME_DIR is set and (for a client) the socket
+ * exists there, else /run/gistd/gistd.sock. */
 int handshake_path(const char *override, bool client, char *ret, size_t cap);
 
 #endif

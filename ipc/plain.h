@@ -17,9 +17,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PLAIN_TAG(field) ((uint64_t)(field) << 3 | 2)      /* 2: bytes with a length, here 0 */
+#define PLAIN_TAG(field) ((uint64_t)(field) << 3 | 2) /* 2: bytes with a length, here 0 */
 
-struct plain { uint64_t id, bulk_len, last, tag; };
+struct plain {
+    uint64_t id, bulk_len, last, tag;
+};
 
 /* buf NULL: the size only. */
 int plain_pack(const struct plain *m, uint8_t *buf, size_t cap, size_t *ret_len);

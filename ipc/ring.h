@@ -37,9 +37,9 @@
  *   I4  n and a side's own count are kept in private memory and never read from the mapping. Of the
  *       other's the producer keeps the last value it checked.
  *   I5  No wake-up is lost: who sleeps sets its flag and then looks at the turn (or head) once
- *       more; who moves that then looks at the flag. All four accesses are seq_cst, so that in their
- *       one total order either the sleeper sees the move or the mover sees the flag. (Release and
- *       acquire would not do: a store may still be on its way when the load behind it is done.)
+ *       more; who moves that then looks at the flag. All four accesses are seq_cst, so that in
+ *       their one total order either the sleeper sees the move or the mover sees the flag. (Release
+ *       and acquire would not do: a store may still be on its way when the load behind it is done.)
  *
  * Threads    struct ring_tx: the producer's thread only. struct ring_rx: the consumer's only.
  * Ownership  both borrow the mapping, which outlives them. A new connection gets a new one.
@@ -56,11 +56,21 @@
 #define RING_SMALL     48u
 #define RING_BYTES(n)  (192u + 64u * (size_t)(n))
 
-struct ring_desc { uint32_t frame_len, len, off; };
+struct ring_desc {
+    uint32_t frame_len, len, off;
+};
 
 struct ring_shm;
-struct ring_tx { struct ring_shm *shm; uint32_t mask, shift, head; uint64_t tail; };   /* I4 */
-struct ring_rx { struct ring_shm *shm; uint32_t mask, shift; uint64_t head; };
+struct ring_tx {
+    struct ring_shm *shm;
+    uint32_t mask, shift, head;
+    uint64_t tail;
+}; /* I4 */
+struct ring_rx {
+    struct ring_shm *shm;
+    uint32_t mask, shift;
+    uint64_t head;
+};
 
 /* mem: 64-byte aligned, all zeros, at least RING_BYTES(n). */
 int ring_tx_init(struct ring_tx *r, void *mem, size_t len, uint32_t n);
@@ -73,8 +83,8 @@ uint8_t *ring_small(const struct ring_tx *r);
 int ring_put(struct ring_tx *r, const struct ring_desc *d);
 int ring_look(struct ring_tx *r, uint32_t *ret_back);
 bool ring_full(const struct ring_tx *r);
-bool ring_came_back(const struct ring_tx *r);        /* would ring_look find anything? */
-uint32_t ring_head(const struct ring_tx *r);         /* unchecked: good for comparing only */
+bool ring_came_back(const struct ring_tx *r); /* would ring_look find anything? */
+uint32_t ring_head(const struct ring_tx *r);  /* unchecked: good for comparing only */
 
 /* The consumer. ring_peek copies the oldest descriptor; *ret_small is where its small frame is,
  * shared memory still. Slot and span stay the consumer's until ring_release. ring_readable is true

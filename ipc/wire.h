@@ -3,8 +3,8 @@
  * The one door to protobuf-c. The meaning of every field is in proto/gistd.proto; this header has
  * the same names. Strings are NUL-terminated.
  *
- * Unpacking takes its memory from a struct wire_scratch that the caller keeps: no malloc a frame, and a
- * frame that would need more than the scratch is refused.
+ * Unpacking takes its memory from a struct wire_scratch that the caller keeps: no malloc a frame,
+ * and a frame that would need more than the scratch is refused.
  *
  * Threads    pure, but for the scratch: one thread a scratch.
  * Ownership  what an unpacked message points to lives in the scratch until its next use.
@@ -18,14 +18,25 @@
 #include <stdint.h>
 
 #define WIRE_SCRATCH_BYTES (256u * 1024)
-#define WIRE_MESSAGES_MAX  1024u     /* chat messages an Append */
-#define WIRE_STOPS_MAX     16u       /* stop strings a Generate */
-#define WIRE_STRING_MAX    4096u     /* bytes of a string field but Text.text */
+#define WIRE_MESSAGES_MAX  1024u /* chat messages an Append */
+#define WIRE_STOPS_MAX     16u   /* stop strings a Generate */
+#define WIRE_STRING_MAX    4096u /* bytes of a string field but Text.text */
 
 enum wire_req_kind {
-    WIRE_HELLO, WIRE_OPEN_SESSION, WIRE_APPEND, WIRE_GENERATE, WIRE_CANCEL, WIRE_CLOSE_SESSION,
-    WIRE_SCORE, WIRE_TOKENIZE, WIRE_DETOKENIZE, WIRE_GET_STATS, WIRE_PING, WIRE_FORK,
-    WIRE_REWIND, WIRE_REQ__N
+    WIRE_HELLO,
+    WIRE_OPEN_SESSION,
+    WIRE_APPEND,
+    WIRE_GENERATE,
+    WIRE_CANCEL,
+    WIRE_CLOSE_SESSION,
+    WIRE_SCORE,
+    WIRE_TOKENIZE,
+    WIRE_DETOKENIZE,
+    WIRE_GET_STATS,
+    WIRE_PING,
+    WIRE_FORK,
+    WIRE_REWIND,
+    WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
 enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
@@ -48,13 +59,18 @@ struct wire_memory {
     const char *adapter;
 };
 
-struct wire_chat_message { const char *role; uint64_t text_len; };
+struct wire_chat_message {
+    const char *role;
+    uint64_t text_len;
+};
 
 struct wire_req {
     uint64_t id, bulk_len;
     enum wire_req_kind kind;
     union {
-        struct { const char *client; } hello;
+        struct {
+            const char *client;
+        } hello;
         struct {
             uint32_t segment;
             enum wire_priority priority;
@@ -81,10 +97,20 @@ struct wire_req {
             uint32_t n_stops;
             bool ignore_eog;
         } generate;
-        struct { uint64_t request; } cancel;
-        struct { uint64_t session; } close_session;
-        struct { uint64_t session; const char *label; } fork;
-        struct { uint64_t session; uint32_t n_tokens; } rewind;
+        struct {
+            uint64_t request;
+        } cancel;
+        struct {
+            uint64_t session;
+        } close_session;
+        struct {
+            uint64_t session;
+            const char *label;
+        } fork;
+        struct {
+            uint64_t session;
+            uint32_t n_tokens;
+        } rewind;
         struct {
             enum wire_score_kind kind;
             uint32_t window, segment;
@@ -92,24 +118,51 @@ struct wire_req {
             bool more;
             struct wire_memory memory;
         } score;
-        struct { bool special, more; } tokenize;
-        struct { bool more; } detokenize;
+        struct {
+            bool special, more;
+        } tokenize;
+        struct {
+            bool more;
+        } detokenize;
     } u;
 };
 
 enum wire_rep_kind {
-    WIRE_WELCOME, WIRE_SESSION_OPENED, WIRE_APPENDED, WIRE_TEXT, WIRE_DONE, WIRE_SCORE_ROWS,
-    WIRE_TOKENS, WIRE_STATS, WIRE_PONG, WIRE_ERROR, WIRE_CANCELLED, WIRE_SESSION_CLOSED, WIRE_REWOUND,
+    WIRE_WELCOME,
+    WIRE_SESSION_OPENED,
+    WIRE_APPENDED,
+    WIRE_TEXT,
+    WIRE_DONE,
+    WIRE_SCORE_ROWS,
+    WIRE_TOKENS,
+    WIRE_STATS,
+    WIRE_PONG,
+    WIRE_ERROR,
+    WIRE_CANCELLED,
+    WIRE_SESSION_CLOSED,
+    WIRE_REWOUND,
     WIRE_REP__N
 };
 enum wire_reason {
-    WIRE_REASON_END_OF_TEXT, WIRE_REASON_STOP, WIRE_REASON_LENGTH, WIRE_REASON_CONTEXT_FULL,
+    WIRE_REASON_END_OF_TEXT,
+    WIRE_REASON_STOP,
+    WIRE_REASON_LENGTH,
+    WIRE_REASON_CONTEXT_FULL,
     WIRE_REASON_POOL_FULL
 };
 enum wire_error {
-    WIRE_E_INTERNAL, WIRE_E_BAD_REQUEST, WIRE_E_NOT_FOUND, WIRE_E_BUSY, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-    WIRE_E_POOL_FULL, WIRE_E_LIMIT, WIRE_E_CANCELLED, WIRE_E_UNSUPPORTED, WIRE_E_SHUTTING_DOWN,
-    WIRE_E_NO_MEMORY, WIRE_E__N
+    WIRE_E_INTERNAL,
+    WIRE_E_BAD_REQUEST,
+    WIRE_E_NOT_FOUND,
+    WIRE_E_BUSY,
+    WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+    WIRE_E_POOL_FULL,
+    WIRE_E_LIMIT,
+    WIRE_E_CANCELLED,
+    WIRE_E_UNSUPPORTED,
+    WIRE_E_SHUTTING_DOWN,
+    WIRE_E_NO_MEMORY,
+    WIRE_E__N
 };
 
 struct wire_usage {
@@ -131,7 +184,9 @@ struct wire_stats_session {
     bool busy;
     uint32_t gist_pages;
 };
-struct wire_stats_owner { uint32_t uid, clients, sessions, pages, gist_pages; };
+struct wire_stats_owner {
+    uint32_t uid, clients, sessions, pages, gist_pages;
+};
 struct wire_stats {
     const char *version, *model, *model_digest, *cpu, *adapters;
     uint32_t threads;
@@ -160,20 +215,49 @@ struct wire_rep {
             bool chat;
             uint32_t segment_default;
         } welcome;
-        struct { uint64_t session; uint32_t context_max; } session_opened;
-        struct { uint32_t n_tokens; struct wire_usage usage; } appended;
-        struct { uint32_t n_tokens; const char *text; const uint32_t *tokens; uint32_t n_ids; } text;
-        struct { enum wire_reason reason; struct wire_usage usage; } done;
-        struct { uint32_t first, n, n_vocab; } score_rows;
-        struct { uint32_t n; } tokens;
+        struct {
+            uint64_t session;
+            uint32_t context_max;
+        } session_opened;
+        struct {
+            uint32_t n_tokens;
+            struct wire_usage usage;
+        } appended;
+        struct {
+            uint32_t n_tokens;
+            const char *text;
+            const uint32_t *tokens;
+            uint32_t n_ids;
+        } text;
+        struct {
+            enum wire_reason reason;
+            struct wire_usage usage;
+        } done;
+        struct {
+            uint32_t first, n, n_vocab;
+        } score_rows;
+        struct {
+            uint32_t n;
+        } tokens;
         struct wire_stats stats;
-        struct { enum wire_error code; const char *text; uint64_t had, asked, limit; } error;
-        struct { bool found; } cancelled;
-        struct { uint32_t n_tokens; } session_closed, rewound;
+        struct {
+            enum wire_error code;
+            const char *text;
+            uint64_t had, asked, limit;
+        } error;
+        struct {
+            bool found;
+        } cancelled;
+        struct {
+            uint32_t n_tokens;
+        } session_closed, rewound;
     } u;
 };
 
-struct wire_scratch { uint8_t *mem; size_t len, used; };
+struct wire_scratch {
+    uint8_t *mem;
+    size_t len, used;
+};
 
 int wire_scratch_open(struct wire_scratch *s, size_t len);
 void wire_scratch_close(struct wire_scratch *s);
@@ -181,14 +265,14 @@ void wire_scratch_close(struct wire_scratch *s);
 /* Packing: ask the size, reserve it in the channel, pack there. The scratch holds the generated
  * structs for a moment. */
 int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf, size_t cap,
-                  size_t *ret_len);       /* buf NULL: the size only */
+                  size_t *ret_len); /* buf NULL: the size only */
 int wire_rep_pack(struct wire_scratch *s, const struct wire_rep *r, uint8_t *buf, size_t cap,
                   size_t *ret_len);
 
 int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_req *ret);
 int wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_rep *ret);
 
-const char *wire_error_name(enum wire_error e);      /* "context_length_exceeded" */
-const char *wire_reason_name(enum wire_reason r);    /* "end_of_text", "stop", "length", ... */
+const char *wire_error_name(enum wire_error e);   /* "context_length_exceeded" */
+const char *wire_reason_name(enum wire_reason r); /* "end_of_text", "stop", "length", ... */
 
 #endif

@@ -1,10 +1,12 @@
-/* Fuzzes corpus files: any bytes are refused with a sentence, or are a corpus whose documents and sources add up, whose
- * ids are all in the vocabulary and of which any number of sequences can be drawn. Run by tests/run-fuzz.
+/* Fuzzes corpus files: any bytes are refused with a sentence, or are a corpus whose documents and
+ * sources add up, whose ids are all in the vocabulary and of which any number of sequences can be
+ * drawn. Run by tests/run-fuzz.
  *
- * Each input is opened as it is and once more with a header that is put right as far as a checksum or the file's
- * length can refuse it, so that the fuzzer meets the checks behind those. */
+ * Each input is opened as it is and once more with a header that is put right as far as a checksum
+ * or the file's length can refuse it, so that the fuzzer meets the checks behind those.
+ */
 #include "tests/support/fuzz_seeds.h"
-#include "train/corpus_file.h"
+#include "train/data/corpus_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +28,7 @@ static void require(int yes, const char *what)
     }
 }
 
-/* --- seeds: what the writer writes ---------------------------------------------------------------- */
+/* --- seeds: what the writer writes ------------------------------------------------------------ */
 
 static void put_seed(const char *dir, const char *name, uint32_t n_vocab, uint32_t bos)
 {
@@ -62,7 +64,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     return 0;
 }
 
-/* --- what an opened corpus says -------------------------------------------------------------------- */
+/* --- what an opened corpus says --------------------------------------------------------------- */
 
 static uint64_t read_document(const struct corpus *c, uint64_t doc, uint64_t n, uint32_t n_vocab)
 {
@@ -143,9 +145,10 @@ static void try_file(int fd)
     corpus_close(c);
 }
 
-/* --- inputs ------------------------------------------------------------------------------------------ */
+/* --- inputs ----------------------------------------------------------------------------------- */
 
-/* Few sources and documents, as many tokens as there are bytes for, the rest by that. Returns the file's length. */
+/* Few sources and documents, as many tokens as there are bytes for, the rest by that. Returns the
+ * file's length. */
 static size_t mend_counts(struct corpus_file_header *h, size_t len)
 {
     struct corpus_file_layout at;

@@ -1,11 +1,12 @@
-/* Fuzzes the model file's header: any bytes are refused with a sentence, or are a header all of whose
- * strings, arrays and tensors lie inside the file and whose hyperparameters were checked.
- * Run by tests/run-fuzz.
+/* Fuzzes the model file's header: any bytes are refused with a sentence, or are a header all of
+ * whose strings, arrays and tensors lie inside the file and whose hyperparameters were checked. Run
+ * by tests/run-fuzz.
  *
  * Each input is tried as it is, in a block of exactly its size, and with zeros behind it, so that
- * tensors have bytes to lie in while inputs stay small. */
-#include "engine/gguf.h"
-#include "engine/model.h"
+ * tensors have bytes to lie in while inputs stay small.
+ */
+#include "engine/file/gguf.h"
+#include "engine/file/model.h"
 #include "tests/support/fuzz_seeds.h"
 #include "tests/support/gguf_build.h"
 
@@ -26,8 +27,8 @@ static void require(int yes, const char *what)
     }
 }
 
-/* The weights are left away: the zeros stand for them. A seed gets as far as it should, or the fuzzer
- * would start from nothing without our noticing. */
+/* The weights are left away: the zeros stand for them. A seed gets as far as it should, or the
+ * fuzzer would start from nothing without our noticing. */
 static void put_seed(const char *dir, const char *name, struct gguf_build *b, bool is_model)
 {
     struct why why = { "" };

@@ -1,9 +1,11 @@
-/* Fuzzes the header of safetensors files: any bytes are refused with a sentence, or are a header all of whose
- * tensors lie inside the file, one after the other, each found by its name. Run by tests/run-fuzz.
+/* Fuzzes the header of safetensors files: any bytes are refused with a sentence, or are a header
+ * all of whose tensors lie inside the file, one after the other, each found by its name. Run by
+ * tests/run-fuzz.
  *
- * An input is the header alone: its length and its data, of as many bytes as the first byte says, are put
- * around it, so that the fuzzer need not find out how long it is. */
-#include "engine/safetensors.h"
+ * An input is the header alone: its length and its data, of as many bytes as the first byte says,
+ * are put around it, so that the fuzzer need not find out how long it is.
+ */
+#include "engine/file/safetensors.h"
 #include "tests/support/fuzz_seeds.h"
 
 #include <stdio.h>

@@ -2,9 +2,9 @@
  * one as in slices of 4096; the decoded text comes out of the detokenizer as UTF-8 however it is
  * cut. The first byte of an input picks the pre-tokenizer and whether special tokens are looked
  * for. Run by tests/run-fuzz. */
-#include "engine/detok.h"
-#include "engine/utf8.h"
-#include "engine/vocab.h"
+#include "base/utf8.h"
+#include "engine/text/detok.h"
+#include "engine/text/vocab.h"
 #include "tests/support/fuzz_seeds.h"
 #include "tests/support/gguf_build.h"
 

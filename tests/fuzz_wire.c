@@ -1,5 +1,6 @@
-/* Fuzzes the decoders: any bytes are refused or are a message that packs again and comes back with the
- * same bytes. Build with `make CC=clang FUZZ=1 SAN=fuzzer-no-link,address fuzz`. */
+/* Fuzzes the decoders: any bytes are refused or are a message that packs again and comes back with
+ * the same bytes. Build with `make CC=clang FUZZ=1 SAN=fuzzer-no-link,address fuzz`.
+ */
 #include "ipc/chan.h"
 #include "ipc/wire.h"
 

@@ -1,9 +1,10 @@
-/* tests/test_adapter.c - safetensors headers and adapter files. Would catch: a file that is cut, has a tensor
- * outside of it, twice, of another shape or for another model, and is taken all the same; a refusal that
- * does not say what was found. What an adapter computes: tests/test_gists.c. */
-#include "engine/adapter.h"
-#include "engine/model.h"
-#include "engine/safetensors.h"
+/* tests/test_adapter.c - safetensors headers and adapter files. Would catch: a file that is cut,
+ * has a tensor outside of it, twice, of another shape or for another model, and is taken all the
+ * same; a refusal that does not say what was found. What an adapter computes: tests/test_gists.c.
+ */
+#include "engine/file/adapter.h"
+#include "engine/file/model.h"
+#include "engine/file/safetensors.h"
 #include "tests/support/file.h"
 #include "tests/support/scratch.h"
 
@@ -43,7 +44,7 @@ static void file_write(const char *path, const void *bytes, size_t n)
     assert_int_equal(fclose(f), 0);
 }
 
-/* --- headers ------------------------------------------------------------------------------------- */
+/* --- headers ---------------------------------------------------------------------------------- */
 
 static void reads_a_header(void **state)
 {
@@ -167,14 +168,15 @@ static void refuses_cut_files(void **state)
     free(bytes);
 }
 
-/* --- adapters ------------------------------------------------------------------------------------ */
+/* --- adapters --------------------------------------------------------------------------------- */
 
 #define META                                                                                       \
     "{\"__metadata__\":{\"format\":\"gist-adapter\",\"version\":\"1\",\"base_model\":\"%s\","      \
     "\"base_name\":\"a name\",\"method\":\"fine-kv\",\"mask\":\"memory-only\","                    \
     "\"embedding\":\"last-token\",\"segment\":\"512\",\"ratios\":\"4 8\",\"sinks\":\"4\"}"
 
-/* Writes META with the model's digest, `more` and n bytes of data; one text in it replaced by another. */
+/* Writes META with the model's digest, `more` and n bytes of data; one text in it replaced by
+ * another. */
 static int open_with(const char *more, size_t n, const char *from, const char *to,
                      struct adapter **ret, struct why *why)
 {

@@ -1,9 +1,10 @@
-/* tests/test_adapter_write.c - would catch: a file that our reader refuses or reads as something else, values
- * that are rounded another way than the daemon's own, a file left behind by a write that failed, one that
- * was there and is gone. */
-#include "train/adapter_write.h"
+/* tests/test_adapter_write.c - would catch: a file that our reader refuses or reads as something
+ * else, values that are rounded another way than the daemon's own, a file left behind by a write
+ * that failed, one that was there and is gone.
+ */
+#include "train/file/adapter_write.h"
 
-#include "engine/quant.h"
+#include "engine/file/quant.h"
 #include "tests/support/file.h"
 #include "tests/support/scratch.h"
 
@@ -27,8 +28,8 @@ static uint16_t half[N];
 
 static const struct adapter_write_pair pairs[] = { { "format", "x\"y\\z\n" }, { "b", "" } };
 
-/* Numbers of all sizes, and those where roundings go wrong: ties, the largest, what becomes infinite,
- * subnormal ones, none. */
+/* Numbers of all sizes, and those where roundings go wrong: ties, the largest, what becomes
+ * infinite, subnormal ones, none. */
 static void fill(void)
 {
     static const float special[] = { 0.0f,     -0.0f,    1.00390625f, 1.01171875f, 65504.0f,
@@ -51,8 +52,8 @@ static float of_bits(uint32_t bits)
     return x;
 }
 
-/* Of the two bf16 numbers around x the nearer one, of equally near ones the even one; past the largest
- * one counts infinity as the next power of two. */
+/* Of the two bf16 numbers around x the nearer one, of equally near ones the even one; past the
+ * largest one counts infinity as the next power of two. */
 static float nearest_bf16(float x)
 {
     uint32_t bits;

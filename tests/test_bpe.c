@@ -1,6 +1,6 @@
 /* tests/test_bpe.c - would catch: an order of merges that differs from the definition, short and
  * long words merged by different rules, a long word that takes time by its square. */
-#include "engine/bpe.h"
+#include "engine/text/bpe.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -122,8 +122,8 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* One letter, doubled up to 64. The bound is wide, for sanitizers and slow machines, but a quadratic loop takes
- * longer. */
+/* One letter, doubled up to 64. The bound is wide, for sanitizers and slow machines, but a
+ * quadratic loop takes longer. */
 static void the_longest_word(void **state)
 {
     struct bpe_scratch s = { .cap = 0 };

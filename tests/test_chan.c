@@ -212,7 +212,8 @@ static void test_doorbells(void **state)
     close_ends(&e);
 }
 
-/* Who sleeps for room only is not woken by messages, neither by those that are there nor by new ones. */
+/* Who sleeps for room only is not woken by messages, neither by those that are there nor by new
+ * ones. */
 static void test_sleep_for_room(void **state)
 {
     struct ends e = open_ends(&geometry);

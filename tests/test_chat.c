@@ -1,8 +1,8 @@
 /* tests/test_chat.c - would catch: a rendering that differs from the model's own template by a
  * byte, at the start of a conversation or in its middle; a client's text that passes as a special
  * token; a template we don't know that is taken for one we do. */
-#include "engine/chat.h"
-#include "engine/template.h"
+#include "engine/text/chat.h"
+#include "engine/text/template.h"
 #include "tests/support/file.h"
 #include "tests/support/gguf_build.h"
 

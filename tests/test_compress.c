@@ -1,10 +1,11 @@
-/* tests/test_compress.c - would catch: a key kept at the wrong place or turned by the wrong angle, a
- * snippet's first token instead of its last, a remainder or a sink that is lost, weights of the wrong
- * head, a base that does not move, pages that are not given back.
+/* tests/test_compress.c - would catch: a key kept at the wrong place or turned by the wrong angle,
+ * a snippet's first token instead of its last, a remainder or a sink that is lost, weights of the
+ * wrong head, a base that does not move, pages that are not given back.
  *
- * The reference is attention as the textbook has it over the keys that should be there, at the positions
- * where they should stand, in double. */
-#include "engine/compress.h"
+ * The reference is attention as the textbook has it over the keys that should be there, at the
+ * positions where they should stand, in double.
+ */
+#include "engine/kv/compress.h"
 
 #include "tests/support/attn_world.h"
 
@@ -22,8 +23,8 @@
 
 /* --- what should be there --------------------------------------------------------------------- */
 
-/* The keys that head h sees before token t when segments of `packed` (a bit each) were compressed; their
- * positions are 0, 1, ... Selected heads of segment k are those with the largest weights. */
+/* The keys that head h sees before token t when segments of `packed` (a bit each) were compressed;
+ * their positions are 0, 1, ... Selected heads of segment k are those with the largest weights. */
 static uint32_t keys_of(const struct compress_spec *c, unsigned packed, const float *const *weights,
                         uint32_t h, uint32_t t, uint32_t *ret)
 {

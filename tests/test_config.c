@@ -1,7 +1,8 @@
-/* tests/test_config.c - options from flags, environment and file. Would catch: a wrong order of precedence, a
- * value that is taken though it is not allowed, a sentence that does not say where the value came from,
- * an option of the table that --help, the example file or a man page does not have. With UPDATE=1 it
- * writes the lists of the man pages anew. */
+/* tests/test_config.c - options from flags, environment and file. Would catch: a wrong order of
+ * precedence, a value that is taken though it is not allowed, a sentence that does not say where
+ * the value came from, an option of the table that --help, the example file or a man page does not
+ * have. With UPDATE=1 it writes the lists of the man pages anew.
+ */
 
 #include "daemon/config.h"
 #include "tests/support/scratch.h"
@@ -86,7 +87,8 @@ static void test_sentences(void **state)
         { "threads = 2\nkv-bytes = lots\n", ":2: found \"lots\", allowed is 64K or more" },
         { "threads\n", ":1: found \"threads\", expected key = value" },
         { "thread = 2\n", ":1: there is no option \"thread\"" },
-        { "cpu = sse\n", "found \"sse\", allowed is one of scalar|avx2|avxvnni|avx512|avx512bf16|auto" },
+        { "cpu = sse\n",
+          "found \"sse\", allowed is one of scalar|avx2|avxvnni|avx512|avx512bf16|auto" },
         { "pin = 1\n", "allowed is yes or no" },
         { "threads = -1\n", "allowed is 0 to 256" },
         { "threads = 18446744073709551617\n", "allowed is 0 to 256" },
@@ -147,7 +149,7 @@ static void test_example(void **state)
     assert_memory_equal(&c, &defaults, sizeof(c));
 }
 
-/* --- man pages ----------------------------------------------------------------------------------- */
+/* --- man pages -------------------------------------------------------------------------------- */
 
 #define BEGIN ".\\\" begin of the options, made from daemon/options.def\n"
 #define END   ".\\\" end of the options\n"

@@ -3,12 +3,12 @@
  * refused without a reason, samples that depend on what was drawn before, that cut conversations,
  * or that miss the weights, a failed build that leaves a file. */
 
-#include "engine/vocab.h"
+#include "engine/text/vocab.h"
 #include "tests/support/file.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
-#include "train/corpus_build.h"
-#include "train/corpus_file.h"
+#include "train/data/corpus_build.h"
+#include "train/data/corpus_file.h"
 
 #include <errno.h>
 #include <setjmp.h>

@@ -1,7 +1,8 @@
-/* tests/test_daemon_bad_input.c - the real daemon, asked for what can't be. Would catch: a start that fails
- * without a sentence or with a wrong exit code, a second daemon that takes the socket, a file that is
- * removed though it is no socket, a prompt that is cut instead of refused, a refusal that changes the
- * session, silence at SIGTERM. */
+/* tests/test_daemon_bad_input.c - the real daemon, asked for what can't be. Would catch: a start
+ * that fails without a sentence or with a wrong exit code, a second daemon that takes the socket, a
+ * file that is removed though it is no socket, a prompt that is cut instead of refused, a refusal
+ * that changes the session, silence at SIGTERM.
+ */
 
 #include "ipc/handshake.h"
 #include "tests/support/daemon_fixture.h"
@@ -24,7 +25,8 @@
 
 #include <cmocka.h>
 
-/* Runs gistd with args until it ends by itself: the exit status, and text must be in what it said. */
+/* Runs gistd with args until it ends by itself: the exit status, and text must be in what it said.
+ */
 static void fails(const char *const *args, int status, const char *text)
 {
     struct daemon_fixture d;
@@ -165,7 +167,7 @@ static void test_no_permission(void **state)
     daemon_fixture_stop(&d);
 }
 
-/* --- prompts that don't fit ------------------------------------------------------------------------ */
+/* --- prompts that don't fit ------------------------------------------------------------------- */
 
 static uint32_t session_tokens(gist_conn *c)
 {
@@ -309,7 +311,7 @@ static void test_limits(void **state)
     daemon_fixture_stop(&d);
 }
 
-/* --- SIGTERM ---------------------------------------------------------------------------------------- */
+/* --- SIGTERM ---------------------------------------------------------------------------------- */
 
 static void on_done(void *arg, int err, const struct gist_result *result)
 {

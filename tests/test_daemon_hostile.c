@@ -1,8 +1,9 @@
-/* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an index,
- * span or frame from shared memory that is believed, a client that takes others with it, pages that
- * stay behind a killed client, a cancel that waits for the whole prompt, a silent peer that keeps a
- * place, prompts that are never read beside those of a client that cancels, a daemon that is kept awake, system
- * calls of an idle one. */
+/* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an
+ * index, span or frame from shared memory that is believed, a client that takes others with it,
+ * pages that stay behind a killed client, a cancel that waits for the whole prompt, a silent peer
+ * that keeps a place, prompts that are never read beside those of a client that cancels, a daemon
+ * that is kept awake, system calls of an idle one.
+ */
 
 #include "ipc/handshake.h"
 #include "ipc/ring.h"
@@ -28,7 +29,8 @@
 
 #include <cmocka.h>
 
-/* It makes plain C a hundred times slower, and has a thread of its own that wakes up all the time. */
+/* It makes plain C a hundred times slower, and has a thread of its own that wakes up all the time.
+ */
 #ifdef __SANITIZE_THREAD__
 #define THREAD_SANITIZER 1
 #else
@@ -43,7 +45,7 @@ static void still_serves(void)
     assert_int_equal(gist_ping(honest), 0);
 }
 
-/* --- handshake --------------------------------------------------------------------------------------- */
+/* --- handshake -------------------------------------------------------------------------------- */
 
 static int raw_connect(void)
 {
@@ -83,7 +85,7 @@ static void test_handshakes(void **state)
     still_serves();
 }
 
-/* --- garbage in shared memory ------------------------------------------------------------------------- */
+/* --- garbage in shared memory ----------------------------------------------------------------- */
 
 static uint64_t errors_counted(void)
 {
@@ -112,7 +114,8 @@ static void test_ring_fields(void **state)
                 *hostile_word(&h, ring, words[w]) = values[v];
                 hostile_ring(&h);
                 still_serves();
-                /* 1 publishes a slot of zeros, all else can't be right: the client is thrown out. */
+                /* 1 publishes a slot of zeros, all else can't be right: the client is thrown out.
+                 */
                 if (ring == HOSTILE_C2S && words[w] == HOSTILE_TURN) {
                     assert_true(hostile_was_closed(&h, DAEMON_FIXTURE_PATIENCE_MS));
                     closed++;
@@ -213,7 +216,7 @@ static void test_everything(void **state)
     }
 }
 
-/* --- death and cancel ----------------------------------------------------------------------------------- */
+/* --- death and cancel ------------------------------------------------------------------------- */
 
 static void on_done(void *arg, int err, const struct gist_result *result)
 {
@@ -343,8 +346,8 @@ static void dispatch(gist_conn *c, const int *err, double ms)
     }
 }
 
-/* Two prompts of one client, cancelled in turns, so that there is always one in the step: another client's
- * prompt is read all the same. */
+/* Two prompts of one client, cancelled in turns, so that there is always one in the step: another
+ * client's prompt is read all the same. */
 static void test_cancels_beside_prompt(void **state)
 {
     gist_conn *c = daemon_fixture_connect(&d), *other = daemon_fixture_connect(&d);
@@ -380,7 +383,7 @@ static void test_cancels_beside_prompt(void **state)
     assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
 }
 
-/* --- idle ------------------------------------------------------------------------------------------------ */
+/* --- idle ------------------------------------------------------------------------------------- */
 
 /* CPU time of all its threads so far. */
 static double daemon_cpu_ms(void)
@@ -435,8 +438,8 @@ static void test_ring_after_the_end(void **state)
     still_serves();
 }
 
-/* Pings until nothing more is taken: the rings are full, and all the requests that a client may have open wait
- * for room. */
+/* Pings until nothing more is taken: the rings are full, and all the requests that a client may
+ * have open wait for room. */
 static unsigned ping_and_read_nothing(struct chan *c)
 {
     struct wire_req m = { .kind = WIRE_HELLO };

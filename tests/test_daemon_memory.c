@@ -1,7 +1,9 @@
-/* tests/test_daemon_memory.c - sessions and scores whose old context is compressed, in the real daemon. Would
- * catch: answers that depend on how a text was cut into appends or batches, a segment that is compressed
- * twice, too early or never, a session that goes back into a compressed segment and is another one then,
- * memory that grows with the text, usage that does not say what is there, a score that its budget can't hold. */
+/* tests/test_daemon_memory.c - sessions and scores whose old context is compressed, in the real
+ * daemon. Would catch: answers that depend on how a text was cut into appends or batches, a segment
+ * that is compressed twice, too early or never, a session that goes back into a compressed segment
+ * and is another one then, memory that grows with the text, usage that does not say what is there,
+ * a score that its budget can't hold.
+ */
 
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/nasty.h"
@@ -102,7 +104,7 @@ static void free_score(struct gist_score *s)
     free(s->logprobs);
 }
 
-/* --- scores ------------------------------------------------------------------------------------- */
+/* --- scores ----------------------------------------------------------------------------------- */
 
 static void full_is_nothing_special(void **state)
 {
@@ -183,7 +185,7 @@ static void scores_do_not_depend_on_batches(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
 }
 
-/* --- sessions ----------------------------------------------------------------------------------- */
+/* --- sessions --------------------------------------------------------------------------------- */
 
 struct likeliest {
     const uint32_t *ids;
@@ -208,8 +210,8 @@ static int check_rows(void *arg, size_t first, size_t n, uint32_t n_vocab, const
     return 0;
 }
 
-/* One append, appends of odd sizes and a score of the whole agree, across several segments that end in
- * the prompt and in the answer. */
+/* One append, appends of odd sizes and a score of the whole agree, across several segments that end
+ * in the prompt and in the answer. */
 static void session_is_its_score(void **state)
 {
     static const size_t parts[] = { 1, 63, 64, 65, 7, 130, 20 };
@@ -332,10 +334,10 @@ static void cancel_leaves_the_session(void **state)
     gist_disconnect(c);
 }
 
-/* --- fork, rewind ------------------------------------------------------------------------------- */
+/* --- fork, rewind ----------------------------------------------------------------------------- */
 
-/* A fork says what its origin says, costs the pages that it changes, and leaves the origin alone; going back
- * and asking again gives the same answer. */
+/* A fork says what its origin says, costs the pages that it changes, and leaves the origin alone;
+ * going back and asking again gives the same answer. */
 static void forks_and_rewinds(void **state)
 {
     gist_conn *c = daemon_fixture_connect(&d);
@@ -417,10 +419,10 @@ static void conversation_goes_back(void **state)
     gist_disconnect(c);
 }
 
-/* --- shared beginnings -------------------------------------------------------------------------- */
+/* --- shared beginnings ------------------------------------------------------------------------ */
 
-/* What a session of the same policy read is not read again, also when that one is gone; the answer is the
- * same. */
+/* What a session of the same policy read is not read again, also when that one is gone; the answer
+ * is the same. */
 static void beginnings_are_read_once(void **state)
 {
     gist_conn *c = daemon_fixture_connect(&d), *other = daemon_fixture_connect(&d);
@@ -499,7 +501,7 @@ static void nothing_is_kept_without_a_cache(void **state)
     daemon_fixture_stop(&alone);
 }
 
-/* --- bounds ------------------------------------------------------------------------------------- */
+/* --- bounds ----------------------------------------------------------------------------------- */
 
 static void longer_than_the_window(void **state)
 {
@@ -519,8 +521,8 @@ static void longer_than_the_window(void **state)
     for (size_t n = 1000; n <= 14000; n += 1000, done += 1000) {
         assert_int_equal(gist_append_tokens(s, ids + done, 1000, &usage), 0);
         assert_int_equal(usage.prompt_tokens, n);
-        /* A segment that has just become full waits for the next token. Of the first one 4 sinks and
-         * (64 - 4) % 32 tokens stay as they are, and one gist stands for the rest. */
+        /* A segment that has just become full waits for the next token. Of the first one 4 sinks
+         * and (64 - 4) % 32 tokens stay as they are, and one gist stands for the rest. */
         assert_int_equal(usage.gist_tokens, (n - 1) / SEGMENT * SEGMENT - 32);
         assert_int_equal(usage.gists, (n - 1) / SEGMENT * 2 - 1);
         assert_int_equal(usage.raw_tokens, n - usage.gist_tokens);
@@ -547,8 +549,8 @@ static gist_session *open_long(gist_conn *c)
     return s;
 }
 
-/* The session has the n ids of the first one: shared tokens are those that were found to be the same, up to the
- * page that the last one stands in. */
+/* The session has the n ids of the first one: shared tokens are those that were found to be the
+ * same, up to the page that the last one stands in. */
 static void expect_same(gist_session *s, int err, const struct gist_usage *u, size_t n, bool first,
                         struct answer *want)
 {
@@ -564,8 +566,8 @@ static void expect_same(gist_session *s, int err, const struct gist_usage *u, si
     gist_close(s);
 }
 
-/* A text of several of the channel's arenas has the ids of the whole, wherever its parts were cut: as
- * text, as ids, and as a message in the model's template. */
+/* A text of several of the channel's arenas has the ids of the whole, wherever its parts were cut:
+ * as text, as ids, and as a message in the model's template. */
 static void text_in_parts(void **state)
 {
     static const char *const args[] = { "--arena-bytes", "256K", "--kv-bytes", "256M", NULL };
@@ -604,7 +606,8 @@ static void text_in_parts(void **state)
     free(text);
 }
 
-/* How usage counts what stays raw of the first segment, by the compressor; others have no such tokens. */
+/* How usage counts what stays raw of the first segment, by the compressor; others have no such
+ * tokens. */
 static void usage_says_what_is_raw(void **state)
 {
     static const struct {
@@ -637,7 +640,8 @@ static void usage_says_what_is_raw(void **state)
     gist_disconnect(c);
 }
 
-/* What does not fit at one ratio fits when older text climbs, within the budget, to the end of the ladder. */
+/* What does not fit at one ratio fits when older text climbs, within the budget, to the end of the
+ * ladder. */
 static void older_text_climbs(void **state)
 {
     static const struct gist_memory m = {
@@ -706,8 +710,8 @@ static void refuses_bad_memory(void **state)
     gist_disconnect(c);
 }
 
-/* Without a window it is what the budget holds. Windows and segments that can't be are refused before anything
- * is counted in them. */
+/* Without a window it is what the budget holds. Windows and segments that can't be are refused
+ * before anything is counted in them. */
 static void scores_fit_their_budget(void **state)
 {
     static const struct gist_memory full = { .size = sizeof(full), .budget = 100 };

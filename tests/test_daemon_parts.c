@@ -1,7 +1,8 @@
-/* tests/test_daemon_parts.c - the real daemon and requests whose bulk comes in parts. Would catch: a request
- * that fails and takes with it parts that another one waits for, a part that is refused and leaves those
- * before it behind, to be read twice, a client whose texts and scores fill the host's memory, bytes that
- * stay counted. */
+/* tests/test_daemon_parts.c - the real daemon and requests whose bulk comes in parts. Would catch:
+ * a request that fails and takes with it parts that another one waits for, a part that is refused
+ * and leaves those before it behind, to be read twice, a client whose texts and scores fill the
+ * host's memory, bytes that stay counted.
+ */
 
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
@@ -103,7 +104,8 @@ static bool can_tokenize(struct raw_client *client)
     return raw_client_ask(client, tokenize, "x", 1, NULL)->kind == WIRE_TOKENS;
 }
 
-/* What a client has sent is counted in one place, whatever request it came with, and refused past the limit. */
+/* What a client has sent is counted in one place, whatever request it came with, and refused past
+ * the limit. */
 static void texts_have_a_limit(void **state)
 {
     static const char *const args[] = { "--client-text-bytes", "1M", NULL };

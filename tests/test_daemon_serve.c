@@ -1,7 +1,8 @@
-/* tests/test_daemon_serve.c - the real daemon and clients that behave. Would catch: answers that depend on
- * who else is served or on the size of a chunk, a cancel that is late or loses tokens, stop strings across
- * tokens, sessions that are not what their client saw, scores that differ from the logits, a slow reader
- * that holds up others, pages that are not given back. */
+/* tests/test_daemon_serve.c - the real daemon and clients that behave. Would catch: answers that
+ * depend on who else is served or on the size of a chunk, a cancel that is late or loses tokens,
+ * stop strings across tokens, sessions that are not what their client saw, scores that differ from
+ * the logits, a slow reader that holds up others, pages that are not given back.
+ */
 
 #include "tests/support/daemon_fixture.h"
 
@@ -173,8 +174,8 @@ static void test_session_is_what_was_seen(void **state)
     gist_disconnect(c);
 }
 
-/* Every text that occurs in an answer, of 1 to 6 bytes, ends it just before itself; what follows is as if
- * the stop string's tokens had never been. */
+/* Every text that occurs in an answer, of 1 to 6 bytes, ends it just before itself; what follows is
+ * as if the stop string's tokens had never been. */
 static void test_stop_strings(void **state)
 {
     static struct got whole, got;
@@ -232,8 +233,8 @@ static void test_cancel_in_answer(void **state)
     assert_int_equal(gist_generate(s, &p, on_text, &got, &result), -ECANCELED);
     assert_int_equal(gist_error_code(c), GIST_E_CANCELLED);
     assert_true(got.n_ids >= 5 && got.n_ids < 900);
-    /* What was said stays (some of it was on its way when the cancel came), and the answer goes on from
-     * there. */
+    /* What was said stays (some of it was on its way when the cancel came), and the answer goes on
+     * from there. */
     assert_int_equal(gist_stats(c, &st), 0);
     kept = st.sessions[0].n_tokens - n;
     assert_true(kept >= got.n_ids && kept < 800);
@@ -250,7 +251,7 @@ static void test_cancel_in_answer(void **state)
     gist_disconnect(c);
 }
 
-/* --- score --------------------------------------------------------------------------------------- */
+/* --- score ------------------------------------------------------------------------------------ */
 
 struct rows {
     float *logprobs;
@@ -346,10 +347,10 @@ static void test_score_is_the_answers_model(void **state)
     gist_disconnect(c);
 }
 
-/* --- others are not held up ----------------------------------------------------------------------- */
+/* --- others are not held up ------------------------------------------------------------------- */
 
-/* A client that asks for more than its channel holds and does not read: another is served meanwhile, and
- * it gets everything when it reads at last. */
+/* A client that asks for more than its channel holds and does not read: another is served
+ * meanwhile, and it gets everything when it reads at last. */
 static void test_slow_reader(void **state)
 {
     static struct got got, other;
@@ -444,7 +445,7 @@ static void test_text_and_back(void **state)
     gist_disconnect(c);
 }
 
-/* --- another daemon, other chunks ----------------------------------------------------------------- */
+/* --- another daemon, other chunks ------------------------------------------------------------- */
 
 static void test_chunks(void **state)
 {

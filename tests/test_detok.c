@@ -1,7 +1,7 @@
 /* tests/test_detok.c - would catch: half a character in the output, a byte lost or held for ever,
  * output that depends on where tokens end, or that is not UTF-8. */
-#include "engine/detok.h"
-#include "engine/utf8.h"
+#include "base/utf8.h"
+#include "engine/text/detok.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,10 +1,11 @@
-/* Catches: a header that makes us read past its end, allocate what the file can't hold, or believe a
- * lie; a refusal that does not say what was found and what was expected.
+/* Catches: a header that makes us read past its end, allocate what the file can't hold, or believe
+ * a lie; a refusal that does not say what was found and what was expected.
  *
  * Files in memory are copied to a block of exactly their size, so that AddressSanitizer sees a read
- * one byte too far. */
-#include "engine/gguf.h"
-#include "engine/model.h"
+ * one byte too far.
+ */
+#include "engine/file/gguf.h"
+#include "engine/file/model.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
 
@@ -79,7 +80,7 @@ static struct gguf_build *new_raw(uint32_t kind, const void *v, size_t len)
     return b;
 }
 
-/* --- what is right ------------------------------------------------------------------------- */
+/* --- what is right ---------------------------------------------------------------------------- */
 
 static void add_numbers(struct gguf_build *b)
 {
@@ -237,7 +238,7 @@ static void test_tensors(void **state)
     }
 }
 
-/* --- what is wrong ------------------------------------------------------------------------- */
+/* --- what is wrong ---------------------------------------------------------------------------- */
 
 static void test_magic_and_version(void **state)
 {
@@ -415,7 +416,7 @@ static void test_unknown_type(void **state)
     gguf_build_free(b);
 }
 
-/* --- damage -------------------------------------------------------------------------------- */
+/* --- damage ----------------------------------------------------------------------------------- */
 
 static void *tiny_bytes(size_t *ret_len, size_t *ret_data_off)
 {
@@ -544,7 +545,7 @@ static void test_bit_flips_to_model(void **state)
     free(data);
 }
 
-/* --- files --------------------------------------------------------------------------------- */
+/* --- files ------------------------------------------------------------------------------------ */
 
 static void expect_no_file(const char *path, int e, const char *words)
 {

@@ -1,5 +1,6 @@
 /* Would catch: libgist that loses an answer, mixes up two, hangs, crashes, or says nothing of use
- * when the daemon refuses, lies, stalls or dies. The daemon is a scripted one; see fake_daemon.h. */
+ * when the daemon refuses, lies, stalls or dies. The daemon is a scripted one; see fake_daemon.h.
+ */
 #include "client/gist.h"
 #include "tests/support/fake_daemon.h"
 #include "tests/support/hostile.h"
@@ -292,7 +293,8 @@ static bool has_more(const struct wire_req *m)
                                       : m->u.detokenize.more;
 }
 
-/* The long text, or its first len bytes, as the bulk of a request in parts; the last is not answered. */
+/* The long text, or its first len bytes, as the bulk of a request in parts; the last is not
+ * answered. */
 static void take_long(struct fake_daemon *d, enum wire_req_kind kind, size_t len)
 {
     char *want = make_long_text();

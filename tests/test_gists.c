@@ -1,9 +1,10 @@
-/* tests/test_gists.c - would catch: a compressor that computes something else than its definition: gists with
- * the wrong projections, embedding, bias or place, keys at the wrong positions, a token that sees what it
- * should not, observers that count wrongly; and results that depend on chunks.
+/* tests/test_gists.c - would catch: a compressor that computes something else than its definition:
+ * gists with the wrong projections, embedding, bias or place, keys at the wrong positions, a token
+ * that sees what it should not, observers that count wrongly; and results that depend on chunks.
  *
- * The reference is a plain implementation in f64 by tests/reference/gist_vectors.py, on the tiny random models
- * and random adapters. */
+ * The reference is a plain implementation in f64 by tests/reference/gist_vectors.py, on the tiny
+ * random models and random adapters.
+ */
 #include "tests/support/memory_rig.h"
 #include "tests/support/ref.h"
 
@@ -29,7 +30,7 @@ static const char *const suffixes[N_ADAPTERS] = { "", "_coarse", "_rec", "_among
 
 static const struct {
     const char *name;
-    struct memory_policy policy;
+    struct policy policy;
     enum adapters adapter;
     const char *model; /* of which it is the only one; NULL: of each */
 } cases[] = {
@@ -102,8 +103,8 @@ static const struct {
 };
 #define N_CASES (sizeof(cases) / sizeof(*cases))
 
-/* As in tests/test_reference.c; keys that are turned back are rounded once more, and a rounding may let
- * select choose another key. */
+/* As in tests/test_reference.c; keys that are turned back are rounded once more, and a rounding may
+ * let select choose another key. */
 static const float tolerance[KERNELS_KV__N] = {
     [KERNELS_KV_F16] = 8e-2f, [KERNELS_KV_F32] = 4e-4f, [KERNELS_KV_Q8_0] = 1.2f
 };
@@ -150,23 +151,24 @@ static void close_bench(struct bench *b)
 }
 
 /* All ids from nothing, in chunks. ret (n, n_vocab). */
-static void feed(struct bench *b, const struct memory_policy *policy, const struct ref *ref,
+static void feed(struct bench *b, const struct policy *policy, const struct ref *ref,
                  uint32_t chunk, float *ret)
 {
-    struct memory_policy p = *policy;
+    struct policy p = *policy;
     struct memory memory;
     struct seq seq;
 
     assert_int_equal(rig_seq(&b->rig.rig, ref->n_tokens, SEGMENT, 0, &seq), 0);
-    assert_int_equal(memory_init(&memory, &p, &b->rig.backend, &seq), 0);
+    assert_int_equal(memory_init(&memory, &p, &b->rig.served, &seq), 0);
     assert_int_equal(memory_rig_feed(&b->rig, &memory, ref->ids, ref->n_tokens, chunk, ret), 0);
     memory_fini(&memory);
     seq_close(&seq);
 }
 
-/* bf16 products round their activations to 8 bits: a gist of a half-precision adapter has a hundredth of
- * that in its logits, as whole models of such weights have (tests/test_reference_types.c). What is
- * rounded in coarse-rec's first pass goes through the model a second time. */
+/* bf16 products round their activations to 8 bits: a gist of a half-precision adapter has a
+ * hundredth of that in its logits, as whole models of such weights have
+ * (tests/test_reference_types.c). What is rounded in coarse-rec's first pass goes through the model
+ * a second time. */
 static float allowed(const struct bench *b, const struct compress_spec *c, enum kernels_kv kv)
 {
     bool rounds = c->adapter && b->rig.rig.kernels->to_bf16;
@@ -186,7 +188,7 @@ static void check_case(struct bench *b, const char *model, size_t i, enum kernel
                        bool chunked)
 {
     static const uint32_t chunks[] = { 100, 7, 1 };
-    struct memory_policy policy = cases[i].policy;
+    struct policy policy = cases[i].policy;
     struct ref ref;
     char path[96];
     size_t len;
@@ -233,8 +235,8 @@ static void equals_the_reference(void **state)
             }
 }
 
-/* An adapter without tensors is "keep every r-th token": only the last bit of its keys differs, which are
- * computed once more. */
+/* An adapter without tensors is "keep every r-th token": only the last bit of its keys differs,
+ * which are computed once more. */
 static void untrained_keeps_every_rth(void **state)
 {
     struct bench b = { .model = "" };
@@ -247,7 +249,7 @@ static void untrained_keeps_every_rth(void **state)
     with = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
     without = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
     for (uint32_t ratio = 2; ratio <= 64; ratio *= 2) {
-        struct memory_policy policy = {
+        struct policy policy = {
             { COMPRESS_FINE_KV, ratio, 4, NULL }, SEGMENT, 0, BUDGET, false, false
         };
 
@@ -270,7 +272,7 @@ static void batches_say_the_same(void **state)
 {
     (void)state;
     for (size_t i = 0; i < N_CASES; i++) {
-        struct memory_policy policy = cases[i].policy;
+        struct policy policy = cases[i].policy;
         struct bench large = { .model = "" }, small = { .model = "" };
         struct ref ref;
         char path[96];

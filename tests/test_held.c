@@ -1,5 +1,6 @@
-/* tests/test_held.c - memory that is charged to a client. Would catch: bytes that are granted past the limit,
- * that stay charged when they are freed, or that a refusal charges or takes away. */
+/* tests/test_held.c - memory that is charged to a client. Would catch: bytes that are granted past
+ * the limit, that stay charged when they are freed, or that a refusal charges or takes away.
+ */
 
 #include "daemon/held.h"
 

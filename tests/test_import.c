@@ -1,17 +1,19 @@
-/* tests/test_import.c - checkpoints of Activation Beacon. Would catch: an import that computes something else
- * than that project's own code does (another place, position or projection of a gist, a bias that is lost,
- * a value that is rounded), a checkpoint of another model or kind that is taken all the same.
+/* tests/test_import.c - checkpoints of Activation Beacon. Would catch: an import that computes
+ * something else than that project's own code does (another place, position or projection of a
+ * gist, a bias that is lost, a value that is rounded), a checkpoint of another model or kind that
+ * is taken all the same.
  *
- * The reference is that code itself, run by tests/reference/beacon_vectors.py. */
-#include "train/import.h"
+ * The reference is that code itself, run by tests/reference/beacon_vectors.py.
+ */
+#include "train/file/import.h"
 
-#include "engine/safetensors.h"
+#include "engine/file/safetensors.h"
 #include "tests/support/file.h"
 #include "tests/support/memory_rig.h"
 #include "tests/support/ref.h"
 #include "tests/support/scratch.h"
-#include "train/adapter_write.h"
-#include "train/checkpoint.h"
+#include "train/file/adapter_write.h"
+#include "train/file/published.h"
 
 #include <errno.h>
 #include <math.h>
@@ -67,7 +69,7 @@ static void make_folder(const char *model, const char *name, char path[SCRATCH_P
     free(bytes);
 }
 
-/* --- what it computes --------------------------------------------------------------------------- */
+/* --- what it computes ------------------------------------------------------------------------- */
 
 struct bench {
     struct memory_rig rig;
@@ -106,7 +108,7 @@ static bool open_bench(struct bench *b, const char *model, const char *from, con
 static void feed(struct bench *b, uint32_t ratio, uint32_t sinks, const struct ref *ref,
                  uint32_t chunk, float *ret)
 {
-    struct memory_policy p = {
+    struct policy p = {
         { COMPRESS_FINE_KV, ratio, sinks, b->adapter }, WINDOW, 0, 2048, false, false
     };
     struct memory memory;
@@ -114,7 +116,7 @@ static void feed(struct bench *b, uint32_t ratio, uint32_t sinks, const struct r
 
     assert_int_equal(compress_check(&p.spec, WINDOW, NULL), 0);
     assert_int_equal(rig_seq(&b->rig.rig, ref->n_tokens, WINDOW, 0, &seq), 0);
-    assert_int_equal(memory_init(&memory, &p, &b->rig.backend, &seq), 0);
+    assert_int_equal(memory_init(&memory, &p, &b->rig.served, &seq), 0);
     assert_int_equal(memory_rig_feed(&b->rig, &memory, ref->ids, ref->n_tokens, chunk, ret), 0);
     memory_fini(&memory);
     seq_close(&seq);
@@ -175,10 +177,10 @@ static void computes_what_their_code_does(void **state)
     }
 }
 
-/* --- where it lies ------------------------------------------------------------------------------ */
+/* --- where it lies ---------------------------------------------------------------------------- */
 
 struct shard {
-    const struct checkpoint *from;
+    const struct published *from;
     const struct adapter_write_tensor *tensors;
     const char *names[32]; /* in the checkpoint */
 };
@@ -188,7 +190,7 @@ static int fetch(void *arg, size_t i, float *ret, struct why *why)
     const struct shard *s = arg;
     const struct adapter_write_tensor *t = &s->tensors[i];
 
-    return checkpoint_read(s->from, s->names[i], t->dims[0], t->dims[1], NULL, ret, why);
+    return published_read(s->from, s->names[i], t->dims[0], t->dims[1], NULL, ret, why);
 }
 
 /* text with every `from` in it replaced, in ret. */
@@ -206,19 +208,20 @@ static void replace_all(const char *text, const char *from, const char *to, char
     ret[n] = '\0';
 }
 
-/* Every third tensor of a file, from the first-th on, with another word for "beacon" in its name. */
+/* Every third tensor of a file, from the first-th on, with another word for "beacon" in its name.
+ */
 static void write_shard(const char *file, const char *folder, unsigned first, const char *word)
 {
     char path[SCRATCH_PATH_MAX + 64];
     struct adapter_write_tensor t[32];
     struct shard s = { .tensors = t };
     struct adapter_write w = { .tensors = t, .fetch = fetch, .arg = &s, .replace = true };
-    struct checkpoint *from;
+    struct published *from;
     struct safetensors *all;
     struct why why = { "" };
 
     assert_int_equal(safetensors_open(file, &all, &why), 0);
-    assert_int_equal(checkpoint_open(file, &from, &why), 0);
+    assert_int_equal(published_open(file, &from, &why), 0);
     s.from = from;
     for (size_t i = first; i < safetensors_n(all); i += 3) {
         const struct safetensors_tensor *a = safetensors_at(all, i);
@@ -232,7 +235,7 @@ static void write_shard(const char *file, const char *folder, unsigned first, co
     (void)snprintf(path, sizeof(path), "%s/model-%05u-of-00003.safetensors", folder, first + 1);
     if (adapter_write(path, &w, &why) < 0)
         fail_msg("%s", why.text);
-    checkpoint_close(from);
+    published_close(from);
     safetensors_close(all);
 }
 
@@ -250,7 +253,8 @@ static void rename_config(const char *folder)
     free(text);
 }
 
-/* One file or three, a folder or a file's path, an Activation Beacon or a plain Fine-KV: the same adapter. */
+/* One file or three, a folder or a file's path, an Activation Beacon or a plain Fine-KV: the same
+ * adapter. */
 static void shards_are_the_same(void **state)
 {
     char folder[SCRATCH_PATH_MAX], file[SCRATCH_PATH_MAX + 32], out[4][SCRATCH_PATH_MAX];
@@ -288,7 +292,7 @@ static void shards_are_the_same(void **state)
     model_close(m);
 }
 
-/* --- what is refused ---------------------------------------------------------------------------- */
+/* --- what is refused -------------------------------------------------------------------------- */
 
 static void refuse(const char *folder, const struct model *m, const char *segment, int err,
                    const char *says)

@@ -1,13 +1,15 @@
-/* Would catch: a fast product that differs from its plain twin, or from the definition of the weight
- * format; one that reads past its rows, writes outside its range, or whose result depends on how the
- * work was cut; vector kernels that are wrong at odd lengths or at the ends of the number range.
+/* Would catch: a fast product that differs from its plain twin, or from the definition of the
+ * weight format; one that reads past its rows, writes outside its range, or whose result depends on
+ * how the work was cut; vector kernels that are wrong at odd lengths or at the ends of the number
+ * range.
  *
  * Tolerances. A product adds the same exact integers of the same blocks in another order: each of
  * the n additions is off by at most 2^-24 of the running sum, which is at most the largest weight
  * times the sum of |x|. Bound used: (n + 8) * 2^-23 of that, n the number of terms. Activations are
- * such that their bf16 form is exact. */
-#include "engine/kernels.h"
-#include "engine/linear.h"
+ * such that their bf16 form is exact.
+ */
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/linear.h"
 #include "tests/support/fenced.h"
 
 #include <errno.h>
@@ -39,7 +41,7 @@ static float random_f32(float by)
     return ((float)random_u32() / 2147483648.0f - 1) * by;
 }
 
-/* --- weights ------------------------------------------------------------------------------------- */
+/* --- weights ---------------------------------------------------------------------------------- */
 
 enum fill { FILL_RANDOM, FILL_ZERO, FILL_DENORMAL, FILL_HUGE, FILL_EXTREME_BYTES, FILL__N };
 
@@ -114,7 +116,7 @@ static void fill_block(enum quant type, enum fill fill, uint8_t *b)
     }
 }
 
-/* --- a product, with everything fenced ----------------------------------------------------------- */
+/* --- a product, with everything fenced -------------------------------------------------------- */
 
 struct product {
     enum quant type;
@@ -531,7 +533,7 @@ static void test_quantise(void **state)
     }
 }
 
-/* --- vectors ------------------------------------------------------------------------------------- */
+/* --- vectors ---------------------------------------------------------------------------------- */
 
 static const uint32_t lengths[] = { 1, 2, 7, 8, 9, 31, 32, 33, 64, 100, 576, 1536, 4096 };
 
@@ -593,7 +595,8 @@ static void test_elementwise(void **state)
     }
 }
 
-/* Tolerance: a sum of n squares, in another order: n / 2 ulp at the very worst, some in practice. */
+/* Tolerance: a sum of n squares, in another order: n / 2 ulp at the very worst, some in practice.
+ */
 static void test_rmsnorm(void **state)
 {
     static const float by[] = { 1, 1e-3f, 1e-15f, 1e15f, 0 };

@@ -1,11 +1,12 @@
-/* Would catch: fast attention that differs from its plain twin; that looks at a key it must not see,
- * or at what lies in a tile past the last key; that leaves its buffers; whose row depends on the rows
- * beside it; tiles stored the wrong way round; partial results that do not merge to the result of
- * the whole.
+/* Would catch: fast attention that differs from its plain twin; that looks at a key it must not
+ * see, or at what lies in a tile past the last key; that leaves its buffers; whose row depends on
+ * the rows beside it; tiles stored the wrong way round; partial results that do not merge to the
+ * result of the whole.
  *
  * Tolerances. A score is a sum of head_dim products of about unit size, off by some 1e-6; exp of it
- * is off by as much, relative; weights are averages of that. 2e-5 leaves room for head_dim 256. */
-#include "engine/kernels.h"
+ * is off by as much, relative; weights are averages of that. 2e-5 leaves room for head_dim 256.
+ */
+#include "engine/cpu/kernels.h"
 #include "tests/support/fenced.h"
 
 #include <assert.h>
@@ -37,7 +38,7 @@ static float random_f32(float by)
     return ((float)random_u32() / 2147483648.0f - 1) * by;
 }
 
-/* --- a pool with one sequence in it -------------------------------------------------------------- */
+/* --- a pool with one sequence in it ----------------------------------------------------------- */
 
 #define PAGES_MAX 64u
 
@@ -136,8 +137,8 @@ static void scene_run(struct scene *s, const struct kernels *k, int to)
     k->attn[s->kv](&s->a);
 }
 
-/* sum |v| weighs at most 3 an element. Averages o / l are compared, as m may differ in its last bits
- * and shifts both. */
+/* sum |v| weighs at most 3 an element. Averages o / l are compared, as m may differ in its last
+ * bits and shifts both. */
 static void check_scene(const struct scene *s)
 {
     for (uint32_t r = 0; r < s->n_rows; r++) {
@@ -170,7 +171,7 @@ static void check_attn(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32_t
     scene_fini(&s);
 }
 
-/* --- tests --------------------------------------------------------------------------------------- */
+/* --- tests ------------------------------------------------------------------------------------ */
 
 /* A decoding token: group rows, all keys of the segment. */
 static void test_attn_decode(void **state)

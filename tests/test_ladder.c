@@ -1,6 +1,7 @@
-/* tests/test_ladder.c - how far old context is compressed. Would catch: a budget that is passed although something
- * could still be compressed, younger segments compressed further than older ones, a prediction that is not what
- * happens, a state that depends on how the tokens came. */
+/* tests/test_ladder.c - how far old context is compressed. Would catch: a budget that is passed
+ * although something could still be compressed, younger segments compressed further than older
+ * ones, a prediction that is not what happens, a state that depends on how the tokens came.
+ */
 #include "daemon/ladder.h"
 
 #include <setjmp.h>
@@ -13,7 +14,7 @@
 
 #define TOKENS 6000u
 
-static struct ladder climbed(const struct memory_policy *p, uint64_t n)
+static struct ladder climbed(const struct policy *p, uint64_t n)
 {
     struct ladder l = { 0 };
 
@@ -24,11 +25,11 @@ static struct ladder climbed(const struct memory_policy *p, uint64_t n)
 /* Segments of 64 at ratio 8, no sinks, 256 keys: 8, 4, 2, 1 keys on rungs 1 to 4. */
 static void climbs_as_said(void **state)
 {
-    static const struct memory_policy p = { .spec = { COMPRESS_FINE_KV, 8, 0, NULL },
-                                            .seg_len = 64,
-                                            .budget = 256 };
-    /* 24 segments take 192 keys, and another 64 fit. With the 25th there are 200 and not enough room: the
-     * rung with most keys, the first, gives one (196), and one more (192). */
+    static const struct policy p = { .spec = { COMPRESS_FINE_KV, 8, 0, NULL },
+                                     .seg_len = 64,
+                                     .budget = 256 };
+    /* 24 segments take 192 keys, and another 64 fit. With the 25th there are 200 and not enough
+     * room: the rung with most keys, the first, gives one (196), and one more (192). */
     static const struct {
         uint32_t segments, n_at[4];
         uint64_t keys;
@@ -50,13 +51,13 @@ static void climbs_as_said(void **state)
     }
 }
 
-static const struct memory_policy *draw_policy(struct memory_policy *p, unsigned *seed)
+static const struct policy *draw_policy(struct policy *p, unsigned *seed)
 {
     static const enum compress_method methods[] = { COMPRESS_NONE, COMPRESS_FINE_KV,
                                                     COMPRESS_SELECT };
     uint32_t least;
 
-    *p = (struct memory_policy){ .spec.method = methods[rand_r(seed) % 3] };
+    *p = (struct policy){ .spec.method = methods[rand_r(seed) % 3] };
     p->spec.ratio = 2u << rand_r(seed) % 6;
     p->spec.sinks = (uint32_t)rand_r(seed) % 17;
     p->seg_len = 64u << rand_r(seed) % 3;
@@ -69,7 +70,7 @@ static const struct memory_policy *draw_policy(struct memory_policy *p, unsigned
 }
 
 /* No segment could go on: what is behind the checks is on the last rung. */
-static bool exhausted(const struct memory_policy *p, const struct ladder *l)
+static bool exhausted(const struct policy *p, const struct ladder *l)
 {
     uint32_t last = p->fixed ? 1 : 1 + compress_max_thinned(&p->spec);
 
@@ -82,7 +83,7 @@ static void is_what_was_predicted(void **state)
     (void)state;
     for (unsigned seed = 1; seed <= 60; seed++) {
         struct ladder l = { 0 };
-        struct memory_policy p;
+        struct policy p;
         unsigned draws = seed;
         uint64_t keys, pages, most = 0, most_pages = 0, unthinned = 0;
 
@@ -131,7 +132,7 @@ static void rewinds_keep_what_is_compressed(void **state)
 {
     (void)state;
     for (unsigned seed = 1; seed <= 60; seed++) {
-        struct memory_policy p;
+        struct policy p;
         unsigned draws = seed;
 
         draw_policy(&p, &draws);

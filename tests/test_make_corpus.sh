@@ -90,7 +90,7 @@ prose texts 1 1000 text */txt/fine.txt
 manuals texts 1 1000 text */txt/[a-eg-z]*.txt
 END
 extract() {
-    python3 train/extract.py "$dir/list" "$dir/deb" "$1" 2>"$dir/log" || fail "extract.py: $(cat "$dir/log")"
+    python3 train/data/extract.py "$dir/list" "$dir/deb" "$1" 2>"$dir/log" || fail "extract.py: $(cat "$dir/log")"
 }
 extract "$dir/a"
 extract "$dir/b"
@@ -127,8 +127,8 @@ for part in train heldout; do
     mkdir -p "$dir/again/$part"
     cp -r "$dir/$part/prose" "$dir/again/$part"
 done
-python3 train/recall.py "$dir" 250000 2>"$dir/log" || fail "recall.py: $(cat "$dir/log")"
-python3 train/recall.py "$dir/again" 250000 2>/dev/null
+python3 train/data/recall.py "$dir" 250000 2>"$dir/log" || fail "recall.py: $(cat "$dir/log")"
+python3 train/data/recall.py "$dir/again" 250000 2>/dev/null
 for part in train heldout; do
     diff -r "$dir/$part" "$dir/again/$part" || fail "two runs over the same texts differ"
 done

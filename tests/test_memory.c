@@ -1,10 +1,12 @@
-/* tests/test_memory.c - a model-based test of memory, sequences and pool. Would catch: a session that is not a
- * function of its ids and policy, pages lost or shared by mistake, a write that another session sees, a
- * budget that is passed, an abandoned step that leaves something behind.
+/* tests/test_memory.c - a model-based test of memory, sequences and pool. Would catch: a session
+ * that is not a function of its ids and policy, pages lost or shared by mistake, a write that
+ * another session sees, a budget that is passed, an abandoned step that leaves something behind.
  *
- * Sessions of several policies and two accounts are appended to, forked, rewound and closed at random, in
- * batches of random size, some of which are abandoned between two layers. After every few moves one of them
- * must give the logits, bit for bit, of a fresh sequence that is fed the same ids alone. */
+ * Sessions of several policies and two accounts are appended to, forked, rewound and closed at
+ * random, in batches of random size, some of which are abandoned between two layers. After every
+ * few moves one of them must give the logits, bit for bit, of a fresh sequence that is fed the same
+ * ids alone.
+ */
 #include "daemon/prefix.h"
 #include "tests/support/memory_rig.h"
 
@@ -27,7 +29,7 @@
 #define ADAPTER "tests/data/gist_smollm2"
 
 #define NO_BUDGET 4096u
-static struct memory_policy policies[] = {
+static struct policy policies[] = {
     { { COMPRESS_FULL, 1, 0, NULL }, L, 0, NO_BUDGET, false, false },
     { { COMPRESS_NONE, 1, 0, NULL }, L, 5, NO_BUDGET, false, false },
     { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, NO_BUDGET, false, false },
@@ -80,7 +82,7 @@ static uint32_t draw(struct stage *s, uint32_t n)
     return (uint32_t)rand_r(&s->seed) % n;
 }
 
-/* --- one step, as the scheduler's ---------------------------------------------------------------- */
+/* --- one step, as the scheduler's ------------------------------------------------------------- */
 
 static bool stop(void *arg)
 {
@@ -89,7 +91,8 @@ static bool stop(void *arg)
     return s->stop_after && --s->stop_after == 0;
 }
 
-/* What an actor reads next: false when it holds all that it should, or there are no pages for it. */
+/* What an actor reads next: false when it holds all that it should, or there are no pages for it.
+ */
 static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_run *ret)
 {
     uint32_t n, room;
@@ -158,15 +161,15 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
     return true;
 }
 
-/* --- moves ---------------------------------------------------------------------------------------- */
+/* --- moves ------------------------------------------------------------------------------------ */
 
 static void open_actor(struct stage *s, struct actor *a, size_t policy,
                        struct pool_account *account)
 {
-    const struct memory_policy *p = &policies[policy];
+    const struct policy *p = &policies[policy];
 
     assert_int_equal(seq_open(&a->seq, &s->rig.rig.pool, account, IDS_MAX, L, 0), 0);
-    assert_int_equal(memory_init(&a->memory, p, &s->rig.backend, &a->seq), 0);
+    assert_int_equal(memory_init(&a->memory, p, &s->rig.served, &a->seq), 0);
     a->policy = policy;
     a->n_want = 0;
     a->open = true;
@@ -264,7 +267,7 @@ static void move(struct stage *s)
     }
 }
 
-/* --- what must hold ------------------------------------------------------------------------------- */
+/* --- what must hold --------------------------------------------------------------------------- */
 
 /* Who shares a page is of one owner. */
 static void check_owner(const struct actor *a, uint32_t page, const struct actor **of)
@@ -274,8 +277,8 @@ static void check_owner(const struct actor *a, uint32_t page, const struct actor
     of[page] = a;
 }
 
-/* What stands in no table of a session is free, or only the prefixes have it; each account pays for its
- * sessions' tables. */
+/* What stands in no table of a session is free, or only the prefixes have it; each account pays for
+ * its sessions' tables. */
 static void check_pages(const struct stage *s)
 {
     static uint32_t refs[1 << 16];
@@ -318,8 +321,8 @@ static void check_pages(const struct stage *s)
     }
 }
 
-/* One token more gives what it gives a fresh sequence that reads the same ids, alone and in batches of its
- * own. */
+/* One token more gives what it gives a fresh sequence that reads the same ids, alone and in batches
+ * of its own. */
 static void check_logits(struct stage *s, struct actor *a)
 {
     struct actor *one[1] = { a }, *other[1];

@@ -1,12 +1,13 @@
 /* Catches: a tensor in the wrong place, rows of q and k left in the file's order, a model that we
- * would compute wrongly and load all the same, a refusal that does not say why, a load that can't be
- * cancelled or leaks.
+ * would compute wrongly and load all the same, a refusal that does not say why, a load that can't
+ * be cancelled or leaks.
  *
- * What a tensor should hold is read from the file's own bytes at the record's offset, not through the
- * loader. */
-#include "engine/gguf.h"
-#include "engine/model.h"
-#include "engine/tile.h"
+ * What a tensor should hold is read from the file's own bytes at the record's offset, not through
+ * the loader.
+ */
+#include "engine/cpu/tile.h"
+#include "engine/file/gguf.h"
+#include "engine/file/model.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
 
@@ -68,7 +69,8 @@ static const uint8_t *bytes_of(const struct both *t, const char *name)
     return t->file + r->off;
 }
 
-/* The file has row r of the weight as this one: in the converter's order, by heads of hd (0: as is). */
+/* The file has row r of the weight as this one: in the converter's order, by heads of hd (0: as
+ * is). */
 static uint32_t row_in_file(uint32_t r, uint32_t hd)
 {
     return hd ? r / hd * hd + 2 * (r % (hd / 2)) + r % hd / (hd / 2) : r;
@@ -348,7 +350,7 @@ static void test_rope(void **state)
     assert_rope(gguf_build_model(&s), 500000, 1, factors);
 }
 
-/* --- refusals ------------------------------------------------------------------------------ */
+/* --- refusals --------------------------------------------------------------------------------- */
 
 /* Takes b. Through both doors: model_open and model_check. */
 static void expect_refused(struct gguf_build *b, int e, const char *words)
@@ -650,7 +652,7 @@ static void test_refused_rope_factors(void **state)
     }
 }
 
-/* --- loading ------------------------------------------------------------------------------- */
+/* --- loading ---------------------------------------------------------------------------------- */
 
 struct watch {
     const char *path;
@@ -756,7 +758,7 @@ static void test_cut_file(void **state)
     gguf_build_free(b);
 }
 
-/* --- sizes of real models ------------------------------------------------------------------ */
+/* --- sizes of real models --------------------------------------------------------------------- */
 
 /* All of a model of gigabytes but its weights, which are a hole. */
 static void assert_large(const struct gguf_build_shape *s, uint64_t at_least)
@@ -837,7 +839,7 @@ static void test_qwen2_7b(void **state)
     assert_large(&s, (uint64_t)7 << 30);
 }
 
-/* --- a file that nobody here made ---------------------------------------------------------- */
+/* --- a file that nobody here made ------------------------------------------------------------- */
 
 static void test_default_model(void **state)
 {

@@ -1,9 +1,11 @@
-/* tests/test_model_write.c - a base model as it is written when it was trained. Would catch: a weight that comes back as another
- * one, rows of q and k in another order, metadata or a tensor that is not trained lost on the way, a digest that is not the
- * file's, a file that is left behind when it could not be written. */
-#include "engine/gguf.h"
+/* tests/test_model_write.c - a base model as it is written when it was trained. Would catch: a
+ * weight that comes back as another one, rows of q and k in another order, metadata or a tensor
+ * that is not trained lost on the way, a digest that is not the file's, a file that is left behind
+ * when it could not be written.
+ */
+#include "engine/file/gguf.h"
 #include "tests/support/scratch.h"
-#include "train/model_write.h"
+#include "train/file/model_write.h"
 
 #include <errno.h>
 #include <math.h>

@@ -1,8 +1,10 @@
-/* tests/test_options.c - a program's options, from a table of every kind. Would catch: a value that is taken
- * though it is not allowed, a sentence that does not say where the value came from, a flag that is misread,
- * what is printed and does not read back as itself, an option or an action that a list lacks. */
+/* tests/test_options.c - a program's options, from a table of every kind. Would catch: a value that
+ * is taken though it is not allowed, a sentence that does not say where the value came from, a flag
+ * that is misread, what is printed and does not read back as itself, an option or an action that a
+ * list lacks.
+ */
 
-#include "engine/options.h"
+#include "base/options.h"
 #include "tests/support/scratch.h"
 
 #include <errno.h>

@@ -1,13 +1,14 @@
-/* tests/test_owners.c - sessions of several users in one daemon whose memory is short. Would catch: text that
- * reaches another user's answers or is shared with them, an answer that depends on who else was there, on
- * what was shared or given up; a pool that grows past its bytes, a refusal that does not say what was
- * wanted and what there was, a refused request that changes its session.
+/* tests/test_owners.c - sessions of several users in one daemon whose memory is short. Would catch:
+ * text that reaches another user's answers or is shared with them, an answer that depends on who
+ * else was there, on what was shared or given up; a pool that grows past its bytes, a refusal that
+ * does not say what was wanted and what there was, a refused request that changes its session.
  *
- * All compressors take part; adapters are untrained ones of each kind. */
-#include "engine/model.h"
+ * All compressors take part; adapters are untrained ones of each kind.
+ */
+#include "engine/file/model.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/scratch.h"
-#include "train/adapter_write.h"
+#include "train/file/adapter_write.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -159,7 +160,7 @@ static const struct gist_sampling greedy = { .size = sizeof(greedy),
                                              .max_tokens = 40,
                                              .ignore_eog = 1 };
 
-/* --- what is shared ----------------------------------------------------------------------------- */
+/* --- what is shared --------------------------------------------------------------------------- */
 
 static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uint32_t *ids)
 {
@@ -172,7 +173,8 @@ static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uin
     return usage.shared_tokens;
 }
 
-/* Who reads the same text again is given it if it was the same user's, or if both said that it is public. */
+/* Who reads the same text again is given it if it was the same user's, or if both said that it is
+ * public. */
 static void only_what_is_public(void **state)
 {
     static const struct {
@@ -214,7 +216,7 @@ static void only_what_is_public(void **state)
     daemon_fixture_stop(&d);
 }
 
-/* --- nothing bleeds ----------------------------------------------------------------------------- */
+/* --- nothing bleeds --------------------------------------------------------------------------- */
 
 #define N_SESSIONS  (3 * N_MEMORIES)
 #define N_TEXT      330u
@@ -287,8 +289,8 @@ static void read_all(gist_conn *const c[3], gist_session *const s[N_SESSIONS], u
     }
 }
 
-/* Sessions of three users, some of them public, all at once in a pool that they fill, so that what others
- * have read before is given up: each says what it says alone. */
+/* Sessions of three users, some of them public, all at once in a pool that they fill, so that what
+ * others have read before is given up: each says what it says alone. */
 static void nothing_bleeds(void **state)
 {
     static struct answer want[N_SESSIONS], got[N_SESSIONS];
@@ -330,7 +332,7 @@ static void nothing_bleeds(void **state)
     daemon_fixture_stop(&d);
 }
 
-/* --- bounds ------------------------------------------------------------------------------------- */
+/* --- bounds ----------------------------------------------------------------------------------- */
 
 #define N_OPEN     12
 #define POOL_SIZE  "384K"

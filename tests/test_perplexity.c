@@ -1,13 +1,14 @@
 /* tests/test_perplexity.c - would catch: a loss of precision that no small test shows: in the
- * quantised kernels, in f16 KV, over 30 layers and 2048 tokens of context; or another tokenizer than
- * the model was trained with.
+ * quantised kernels, in f16 KV, over 30 layers and 2048 tokens of context; or another tokenizer
+ * than the model was trained with.
  *
- * The reference: transformers in f32 on the dequantised weights of the same file, over 22,359 tokens
- * of tests/data/score.txt (tests/reference/README.md). All of it on the kernels that this CPU gets, its
- * beginning on each of the others that it has. */
-#include "engine/gguf.h"
-#include "engine/place.h"
-#include "engine/vocab.h"
+ * The reference: transformers in f32 on the dequantised weights of the same file, over 22,359
+ * tokens of tests/data/score.txt (tests/reference/README.md). All of it on the kernels that this
+ * CPU gets, its beginning on each of the others that it has.
+ */
+#include "engine/cpu/place.h"
+#include "engine/file/gguf.h"
+#include "engine/text/vocab.h"
 #include "tests/support/ref.h"
 #include "tests/support/rig.h"
 

@@ -1,6 +1,8 @@
-/* Would catch: memory that is not aligned or not zero; a refused lock or an absurd size taken for a crash
- * or a success; a CPU handed out that the process may not use, or one twice while others are free. */
-#include "engine/place.h"
+/* Would catch: memory that is not aligned or not zero; a refused lock or an absurd size taken for a
+ * crash or a success; a CPU handed out that the process may not use, or one twice while others are
+ * free.
+ */
+#include "engine/cpu/place.h"
 
 #include <errno.h>
 #include <sched.h>

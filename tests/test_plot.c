@@ -1,5 +1,6 @@
-/* tests/test_plot.c - the picture of a run's log. Would catch: a file that is no XML, a curve or a level that is
- * not drawn, a scale that one wild step sets, a picture as large as its log. */
+/* tests/test_plot.c - the picture of a run's log. Would catch: a file that is no XML, a curve or a
+ * level that is not drawn, a scale that one wild step sets, a picture as large as its log.
+ */
 
 #include "tests/support/file.h"
 #include "tests/support/scratch.h"

@@ -1,8 +1,8 @@
 /* tests/test_pretok.c - would catch: text cut at other places than the published tokenizers cut it;
  * the interpreter cutting otherwise than compiled code; a text that makes either fail or go
  * quadratic. */
-#include "engine/pretok.h"
-#include "engine/utf8.h"
+#include "base/utf8.h"
+#include "engine/text/pretok.h"
 #include "tests/support/file.h"
 #include "tests/support/nasty.h"
 
@@ -208,8 +208,8 @@ static void mark(const struct pretok *pre, struct pretok_scratch *s, const char 
     }
 }
 
-/* The same of text in many languages, at each such place: both sides, the first one with the letter, are what
- * they are in the whole. */
+/* The same of text in many languages, at each such place: both sides, the first one with the
+ * letter, are what they are in the whole. */
 static void halves_are_the_whole(void **state)
 {
     enum { ROUNDS = 60, LEN = 1500 };

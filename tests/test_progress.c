@@ -1,5 +1,6 @@
-/* tests/test_progress.c - the progress line. Would catch: a wrong rate or time left, a line for each step in a
- * file, a bar that is wider than its terminal, which would not be written over. */
+/* tests/test_progress.c - the progress line. Would catch: a wrong rate or time left, a line for
+ * each step in a file, a bar that is wider than its terminal, which would not be written over.
+ */
 
 #include "train/progress.h"
 

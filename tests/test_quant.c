@@ -1,8 +1,9 @@
 /* Catches: a block format read differently from how the rest of the world writes it, a half that
  * rounds wrongly, a layout that the compiler padded.
  *
- * The vectors are not ours: tests/reference/quant_vectors.py made them with the PyPI package gguf. */
-#include "engine/quant.h"
+ * The vectors are not ours: tests/reference/quant_vectors.py made them with the PyPI package gguf.
+ */
+#include "engine/file/quant.h"
 #include "tests/support/gguf_build.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
  * does not say where the value came from, a printed recipe that does not read back as itself,
  * choices out of step with the engine's enums, a man page that lacks an option. */
 
-#include "engine/adapter.h"
+#include "engine/file/adapter.h"
 #include "tests/support/scratch.h"
 #include "train/recipe.h"
 

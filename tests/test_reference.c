@@ -1,10 +1,11 @@
-/* tests/test_reference.c - would catch: anything that the engine computes otherwise than the rest of
- * the world does: a wrong pair or angle of the rotary embedding, Llama 3.1's scaling of it, a bias or
- * norm left out, heads in the wrong groups, the wrong epsilon; and results that depend on how the
- * tokens were fed, on where the sequence begins, on its segments, on its neighbours in a batch, or on
- * the number of threads.
+/* tests/test_reference.c - would catch: anything that the engine computes otherwise than the rest
+ * of the world does: a wrong pair or angle of the rotary embedding, Llama 3.1's scaling of it, a
+ * bias or norm left out, heads in the wrong groups, the wrong epsilon; and results that depend on
+ * how the tokens were fed, on where the sequence begins, on its segments, on its neighbours in a
+ * batch, or on the number of threads.
  *
- * The reference is transformers in f32 on tiny random models (tests/reference/README.md). */
+ * The reference is transformers in f32 on tiny random models (tests/reference/README.md).
+ */
 #include "tests/support/ref.h"
 #include "tests/support/rig.h"
 
@@ -23,12 +24,12 @@
 
 static const char *const models[] = { "llama31", "smollm2", "qwen2", "qwen2_untied" };
 
-/* Logits here have a standard deviation of 3 and are up to 14. transformers in f32 is up to 3e-5 from
- * itself in f64, llama.cpp up to 5e-5 from transformers, we up to 8e-5. With f16 KV, K and V have 11
- * bits and a score of 8 moves by up to 4e-3: up to 2e-2 in the logits. The smallest of the mistakes
- * that tests/reference/check_tiny.py makes on purpose moves them by 8e-2. q8_0 rounds to 1/254 of the
- * greatest of 32 elements, 16 times as coarse as f16 for that one, so 16 times f16's tolerance: it
- * would let mistakes pass that the other two then find. */
+/* Logits here have a standard deviation of 3 and are up to 14. transformers in f32 is up to 3e-5
+ * from itself in f64, llama.cpp up to 5e-5 from transformers, we up to 8e-5. With f16 KV, K and V
+ * have 11 bits and a score of 8 moves by up to 4e-3: up to 2e-2 in the logits. The smallest of the
+ * mistakes that tests/reference/check_tiny.py makes on purpose moves them by 8e-2. q8_0 rounds to
+ * 1/254 of the greatest of 32 elements, 16 times as coarse as f16 for that one, so 16 times f16's
+ * tolerance: it would let mistakes pass that the other two then find. */
 static const float tolerance[KERNELS_KV__N] = {
     [KERNELS_KV_F16] = 3e-2f, [KERNELS_KV_F32] = 2e-4f, [KERNELS_KV_Q8_0] = 48e-2f
 };

@@ -1,10 +1,11 @@
-/* tests/test_reference_types.c - would catch: a weight type that is read or multiplied wrongly somewhere
- * between the file and the logits (as an embedding, a rotated weight, a bias's neighbour, the output),
- * and results of int8 activations that depend on the size of the batch.
+/* tests/test_reference_types.c - would catch: a weight type that is read or multiplied wrongly
+ * somewhere between the file and the logits (as an embedding, a rotated weight, a bias's neighbour,
+ * the output), and results of int8 activations that depend on the size of the batch.
  *
  * The reference of a quantised model is the same model with its weights dequantised into F32, which
- * test_reference.c holds to transformers; the dequantisation is test_quant.c's. */
-#include "engine/gguf.h"
+ * test_reference.c holds to transformers; the dequantisation is test_quant.c's.
+ */
+#include "engine/file/gguf.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/rig.h"
 
@@ -20,18 +21,18 @@
 
 #define N_TOKENS 96u
 
-/* Root of the mean squared error of the logits, over their standard deviation. Where weights meet f32
- * activations only the order of sums differs. Rounding activations to int8, about 0.5 % a product,
- * grows to 0.5 to 2.6 % on its way through random layers; bf16 is no coarser. A wrong nibble or scale
- * gives 100 %. */
+/* Root of the mean squared error of the logits, over their standard deviation. Where weights meet
+ * f32 activations only the order of sums differs. Rounding activations to int8, about 0.5 % a
+ * product, grows to 0.5 to 2.6 % on its way through random layers; bf16 is no coarser. A wrong
+ * nibble or scale gives 100 %. */
 #define FLOATS 1e-5
 #define INT8   0.05
 #define BF16   0.05 /* F16 and BF16 weights, where the kernels have products of bf16 */
 
 #define EACH(type) type, type, type, type, type
 
-/* The mixes are what llama-quantize makes of "Q4_K_M": of a Llama, and of a SmolLM2, whose width is no
- * multiple of 256. first_v, first_down: types of the first layer's attn_v and ffn_down. */
+/* The mixes are what llama-quantize makes of "Q4_K_M": of a Llama, and of a SmolLM2, whose width is
+ * no multiple of 256. first_v, first_down: types of the first layer's attn_v and ffn_down. */
 static const struct kind {
     const char *name;
     enum quant embd, attn, ffn, first_v, first_down;

@@ -1,5 +1,6 @@
-/* tests/test_run_log.c - a run's log. Would catch: numbers that do not come back, lines of lost steps
- * that stay after a resume, a half-written line that spoils the rest. */
+/* tests/test_run_log.c - a run's log. Would catch: numbers that do not come back, lines of lost
+ * steps that stay after a resume, a half-written line that spoils the rest.
+ */
 
 #include "tests/support/file.h"
 #include "tests/support/scratch.h"

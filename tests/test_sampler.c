@@ -1,10 +1,11 @@
-/* Would catch: tokens drawn with the wrong probabilities; a cut that keeps too many or too few, or that
- * counts after another cut; a penalty that is applied twice or past its window; a seed that does not
- * repeat, or gives other tokens under another table of kernels; a parameter out of range that gets
- * through; logits that are not numbers ending in a crash.
+/* Would catch: tokens drawn with the wrong probabilities; a cut that keeps too many or too few, or
+ * that counts after another cut; a penalty that is applied twice or past its window; a seed that
+ * does not repeat, or gives other tokens under another table of kernels; a parameter out of range
+ * that gets through; logits that are not numbers ending in a crash.
  *
  * Distributions are tested by chi-square with fixed seeds: the limits are the 99.99 % points, so a
- * wrong sampler fails and a right one passes every time. */
+ * wrong sampler fails and a right one passes every time.
+ */
 #include "engine/sampler.h"
 #include "tests/support/fenced.h"
 
@@ -246,8 +247,9 @@ static void test_penalty_full_window(void **state)
     free(logits);
 }
 
-/* The values are part of the promise: the same on every machine. Recorded from a few lines of Python that
- * do splitmix64, xoshiro256** and the draw over exp(l - 3) by the algorithms' descriptions. */
+/* The values are part of the promise: the same on every machine. Recorded from a few lines of
+ * Python that do splitmix64, xoshiro256** and the draw over exp(l - 3) by the algorithms'
+ * descriptions. */
 static void test_seed(void **state)
 {
     static const uint32_t want[24] = { 1, 4, 8, 14, 14, 8,  8, 11, 8, 7, 8, 4,
@@ -399,8 +401,8 @@ static uint32_t expected_run(const struct sampler_params *p, const float *w, uin
     return kept;
 }
 
-/* Cuts of a vocabulary whose weights are flat, steep, or in steps of many equal ones: no token is drawn
- * that sorting would not leave, and of few that are left, each is. */
+/* Cuts of a vocabulary whose weights are flat, steep, or in steps of many equal ones: no token is
+ * drawn that sorting would not leave, and of few that are left, each is. */
 static void test_cuts_of_many(void **state)
 {
     enum { VOCAB = 5003 };

@@ -1,7 +1,9 @@
-/* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would catch: a
- * malloc in the loop that makes tokens, replies that are made anew for a client that does not read, a budget
- * that lets a step last too long, a stop string that is found late or sent or holds its answer up for ever, text
- * that is cut inside a character, a bell that keeps the scheduler awake. */
+/* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would
+ * catch: a malloc in the loop that makes tokens, replies that are made anew for a client that does
+ * not read, a budget that lets a step last too long, a stop string that is found late or sent or
+ * holds its answer up for ever, text that is cut inside a character, a bell that keeps the
+ * scheduler awake.
+ */
 
 #include "daemon/answer.h"
 #include "daemon/config.h"
@@ -24,7 +26,7 @@
 
 #include <cmocka.h>
 
-/* --- counting ------------------------------------------------------------------------------------- */
+/* --- counting --------------------------------------------------------------------------------- */
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define COUNTING 0 /* the sanitizer's own malloc is in the way */
@@ -66,7 +68,7 @@ void *realloc(void *p, size_t n)
 }
 #endif
 
-/* --- a client by hand ------------------------------------------------------------------------------ */
+/* --- a client by hand ------------------------------------------------------------------------- */
 
 static struct chan *chan;
 static struct wire_scratch scratch;
@@ -216,8 +218,8 @@ static void stop_alone(struct alone *a)
     free(a->sched);
 }
 
-/* Allocations of scheduler and workers from the fifth token of an answer to its end, while another client does
- * not read what it asked for. */
+/* Allocations of scheduler and workers from the fifth token of an answer to its end, while another
+ * client does not read what it asked for. */
 static void test_no_malloc_in_the_token_loop(void **state)
 {
     struct wire_req m = { .id = 4, .kind = WIRE_GENERATE };
@@ -260,7 +262,8 @@ static void test_no_malloc_in_the_token_loop(void **state)
         (void)printf("built with a sanitizer: allocations were not counted\n");
 }
 
-/* The writer of a letter rings after the letter can be seen: a scheduler that was awake has taken it by then. */
+/* The writer of a letter rings after the letter can be seen: a scheduler that was awake has taken
+ * it by then. */
 static void test_late_bell(void **state)
 {
     double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
@@ -278,7 +281,7 @@ static void test_late_bell(void **state)
     stop_alone(&a);
 }
 
-/* --- pace ------------------------------------------------------------------------------------------- */
+/* --- pace ------------------------------------------------------------------------------------- */
 
 static void test_pace(void **state)
 {
@@ -301,7 +304,7 @@ static void test_pace(void **state)
     assert_int_equal(pace_budget(&p, false), PACE_TOKENS_MIN);
 }
 
-/* --- answer ------------------------------------------------------------------------------------------ */
+/* --- answer ----------------------------------------------------------------------------------- */
 
 /* Feeds text in tokens of `by` bytes; sends what is ready after each. ret: what was sent. */
 static bool feed(const char *text, size_t by, const char *const *stops, uint32_t n_stops, char *ret,

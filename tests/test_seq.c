@@ -1,6 +1,6 @@
 /* tests/test_seq.c - would catch: pages leaked or charged twice, a budget passed, a refused
  * reservation that leaves something behind, 32-bit overflow of page offsets at 8B sizes. */
-#include "engine/seq.h"
+#include "engine/kv/seq.h"
 
 #include <errno.h>
 #include <setjmp.h>

@@ -1,8 +1,11 @@
-/* test_train_step.c - fails when the trainer's loss or one of its gradients is not what a torch implementation with automatic
- * differentiation computes for the same adapter, tokens and ratio (tests/reference/train_vectors.py made tests/data/train_*.vec),
- * for each architecture, mask rule, rank and kind of base model; with activation checkpointing too. And when 20 steps of AdamW
- * end elsewhere. All in f32: sums in another order differ by 1e-5 of a gradient's norm, tolerances are ten times that. */
-#include "engine/safetensors.h"
+/* test_train_step.c - fails when the trainer's loss or one of its gradients is not what a torch
+ * implementation with automatic differentiation computes for the same adapter, tokens and ratio
+ * (tests/reference/train_vectors.py made tests/data/train_*.vec), for each architecture, mask rule,
+ * rank and kind of base model; with activation checkpointing too. And when 20 steps of AdamW end
+ * elsewhere. All in f32: sums in another order differ by 1e-5 of a gradient's norm, tolerances are
+ * ten times that.
+ */
+#include "engine/file/safetensors.h"
 #include "train/step.h"
 
 #include <math.h>
@@ -108,7 +111,8 @@ static size_t find_part(const struct vec *v, unsigned layer, const char *kind, c
     return 0;
 }
 
-/* Where the tensor of that name lies among parameters (or gradients) of a full or low-rank gist; NULL: nowhere. */
+/* Where the tensor of that name lies among parameters (or gradients) of a full or low-rank gist;
+ * NULL: nowhere. */
 static float *place(const struct vec *v, const char *name, bool gradient)
 {
     char kind[64], stacked[64];

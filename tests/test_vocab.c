@@ -1,8 +1,10 @@
 /* tests/test_vocab.c - would catch: ids that differ from the recorded ones of Hugging Face
- * tokenizers, ids that depend on slices or on where a look-ahead ends, lost bytes, a slice that takes in
- * megabytes, a document's text that becomes a special token, and a file's lies about its tokens that are believed. */
-#include "engine/bpe.h"
-#include "engine/vocab.h"
+ * tokenizers, ids that depend on slices or on where a look-ahead ends, lost bytes, a slice that
+ * takes in megabytes, a document's text that becomes a special token, and a file's lies about its
+ * tokens that are believed.
+ */
+#include "engine/text/bpe.h"
+#include "engine/text/vocab.h"
 #include "tests/support/file.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/nasty.h"
@@ -325,8 +327,8 @@ static size_t calls_for(const struct vocab *v, const uint8_t *text, size_t len, 
     return calls;
 }
 
-/* No call takes in more than a slice and the step that passes its end, whatever the text: words and lines
- * without end, beginnings of special tokens, bytes that give no ids. */
+/* No call takes in more than a slice and the step that passes its end, whatever the text: words and
+ * lines without end, beginnings of special tokens, bytes that give no ids. */
 static void a_bounded_call(void **state)
 {
     static const char *const texts[] = { "he", "x ", "<|im", " ", "\n", "\xe4\xb8\xad", "\xff" };

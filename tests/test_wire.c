@@ -435,7 +435,8 @@ static uint8_t *put_bytes(uint8_t *p, unsigned field, const void *data, size_t l
 
 static void test_unknown_enum_values(void **state)
 {
-    /* Append { kind = 3 }, Append { kind = -1 }, Score { want = 2 }, OpenSession { priority = 9 } */
+    /* Append { kind = 3 }, Append { kind = -1 }, Score { want = 2 }, OpenSession { priority = 9 }
+     */
     static const struct {
         const char *bytes;
         size_t len;

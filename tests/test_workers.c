@@ -1,9 +1,10 @@
-/* Would catch: a slice that runs twice or never; a job that returns before its slices are done; a late
- * worker that takes a slice of the next job with the last one's arguments; a wake-up that is lost
- * (the test then hangs and is killed); an idle pool that uses CPU. */
-#include "engine/workers.h"
+/* Would catch: a slice that runs twice or never; a job that returns before its slices are done; a
+ * late worker that takes a slice of the next job with the last one's arguments; a wake-up that is
+ * lost (the test then hangs and is killed); an idle pool that uses CPU.
+ */
+#include "engine/cpu/workers.h"
 
-#include "engine/place.h"
+#include "engine/cpu/place.h"
 
 #include <errno.h>
 #include <setjmp.h>

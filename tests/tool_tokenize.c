@@ -1,11 +1,12 @@
 /* tests/tool_tokenize.c - MODEL TEXT IDS [SLICE]: writes the ids of a text file as 32-bit integers.
  *
- * For tests/reference/tokenizer_equal.py. Special tokens in the text are text. Decodes the ids again
- * and exits 1 when that does not give the text (bytes that the vocabulary lacks left out). Prints
+ * For tests/reference/tokenizer_equal.py. Special tokens in the text are text. Decodes the ids
+ * again and exits 1 when that does not give the text (bytes that the vocabulary lacks left out).
+ * Prints
  *
  *     bytes N  tokens N  lost N  MB/s X          (of processor time)
  */
-#include "engine/vocab.h"
+#include "engine/text/vocab.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -20,7 +20,7 @@ static int next(struct eval *e)
     return e->stop && *e->stop ? -ECANCELED : 0;
 }
 
-/* --- plain documents --------------------------------------------------------------------------------- */
+/* --- plain documents -------------------------------------------------------------------------- */
 
 static int mean_nll(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret)
 {
@@ -64,7 +64,7 @@ static int other_nll(struct eval *e, uint32_t ratio, double *ret)
     return 0;
 }
 
-/* --- recall ----------------------------------------------------------------------------------------------- */
+/* --- recall ----------------------------------------------------------------------------------- */
 
 /* Shares of tasks and of answers' tokens. */
 static int recalled(struct eval *e, enum layout_kind kind, uint32_t ratio, double *ret_tasks,
@@ -111,7 +111,7 @@ static int rebuilt(struct eval *e, uint32_t ratio, double *ret)
     return 0;
 }
 
-/* --- open ---------------------------------------------------------------------------------------------------- */
+/* --- open ------------------------------------------------------------------------------------- */
 
 /* Room in a sequence: all but the begin-of-text token, where the model wants one. */
 static uint32_t room(const struct eval *e, const struct corpus_info *info)
@@ -130,7 +130,8 @@ static bool is_recall(const struct eval *e, const struct corpus_document *doc, u
            doc->n_tokens > 2 * e->seg_len;
 }
 
-/* As sequences that are trained on begin (train/corpus.h, S3). carries may be NULL; what is behind the document's end is eos. */
+/* As sequences that are trained on begin (train/data/corpus.h, S3). carries may be NULL; what is
+ * behind the document's end is eos. */
 static void take(struct eval *e, uint64_t d, const struct corpus_info *info, uint32_t *ids,
                  uint8_t *carries)
 {
@@ -152,7 +153,8 @@ static void take(struct eval *e, uint64_t d, const struct corpus_info *info, uin
     }
 }
 
-/* At most n of those that fit, spread over the corpus: its order has kinds of text beside each other. */
+/* At most n of those that fit, spread over the corpus: its order has kinds of text beside each
+ * other. */
 static uint32_t take_documents(struct eval *e, bool recall, uint32_t n)
 {
     struct corpus_info info;

@@ -1,9 +1,9 @@
 /* train/gist_adapter.c - gist-adapter: makes, imports and shows adapter files (docs/adapter.md). */
-#include "engine/adapter.h"
-#include "engine/model.h"
-#include "engine/safetensors.h"
-#include "train/adapter_write.h"
-#include "train/import.h"
+#include "engine/file/adapter.h"
+#include "engine/file/model.h"
+#include "engine/file/safetensors.h"
+#include "train/file/adapter_write.h"
+#include "train/file/import.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -63,7 +63,7 @@ static int check(void *arg, const char *path, struct why *why)
     return r;
 }
 
-/* --- init, import ------------------------------------------------------------------------------- */
+/* --- init, import ----------------------------------------------------------------------------- */
 
 static int init(const struct wish *w, struct model *m, const char *out)
 {
@@ -129,7 +129,7 @@ static int make(const struct wish *w, const char *from, const char *out)
     return r;
 }
 
-/* --- show --------------------------------------------------------------------------------------- */
+/* --- show ------------------------------------------------------------------------------------- */
 
 static uint64_t rows_of(const struct safetensors *s, unsigned layer, const char *p,
                         const char *kind)
@@ -217,7 +217,7 @@ static int show(const char *path)
     return OK;
 }
 
-/* --- the command line --------------------------------------------------------------------------- */
+/* --- the command line ------------------------------------------------------------------------- */
 
 static int run(const struct wish *w, int n, char *const *args)
 {

@@ -1,7 +1,9 @@
-/* train/gist_train.c - gist-train: trains adapters, and makes the corpora for it (docs/training.md). */
-#include "engine/options.h"
-#include "train/corpus.h"
-#include "train/corpus_build.h"
+/* train/gist_train.c - gist-train: trains adapters, and makes the corpora for it
+ * (docs/training.md).
+ */
+#include "base/options.h"
+#include "train/data/corpus.h"
+#include "train/data/corpus_build.h"
 #include "train/plot.h"
 #include "train/run.h"
 #include "train/run_log.h"
@@ -43,7 +45,7 @@ static int fail(int code, const struct why *why)
     return code;
 }
 
-/* --- corpus --------------------------------------------------------------------------------------- */
+/* --- corpus ----------------------------------------------------------------------------------- */
 
 /* Zeros: not given. */
 struct corpus_opts {
@@ -165,7 +167,7 @@ static int draw(int argc, char **argv)
     return r < 0 ? fail(FAILED, &why) : OK;
 }
 
-/* --- training --------------------------------------------------------------------------------------- */
+/* --- training --------------------------------------------------------------------------------- */
 
 static int train(int argc, char **argv)
 {
@@ -187,9 +189,9 @@ static int train(int argc, char **argv)
     return run_train(&recipe, &stop, &why) < 0 ? fail(FAILED, &why) : OK;
 }
 
-/* OpenMP's threads spin for milliseconds at each barrier, as they think that they are alone on the machine: on one
- * that others use, a step takes ten times as long. Its run time reads how long to spin from the environment, and only
- * before main: so the program starts again, once. */
+/* OpenMP's threads spin for milliseconds at each barrier, as they think that they are alone on the
+ * machine: on one that others use, a step takes ten times as long. Its run time reads how long to
+ * spin from the environment, and only before main: so the program starts again, once. */
 static void spin_briefly(char **argv)
 {
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
@@ -200,7 +202,8 @@ static void spin_briefly(char **argv)
 
 int main(int argc, char **argv)
 {
-    /* A second Ctrl-C ends the program at once. mpirun passes SIGUSR1 on, while at the others it kills us a second later. */
+    /* A second Ctrl-C ends the program at once. mpirun passes SIGUSR1 on, while at the others it
+     * kills us a second later. */
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
 
     spin_briefly(argv);

@@ -55,7 +55,7 @@ static double y_at(const struct panel *p, double y)
     return p->top + PANEL * (1 - share);
 }
 
-/* --- axes --------------------------------------------------------------------------------------- */
+/* --- axes ------------------------------------------------------------------------------------- */
 
 /* A step of 1, 2 or 5 times a power of ten that makes about n of a range. */
 static double nice_step(double range, int n)
@@ -128,7 +128,7 @@ static void draw_legend(struct panel *p, const char *class, const char *colour, 
     p->legend += 20;
 }
 
-/* --- training loss ------------------------------------------------------------------------------ */
+/* --- training loss ---------------------------------------------------------------------------- */
 
 /* One point for each step, or of some hundred equal parts of them the mean. */
 static void draw_line(const struct panel *p, const struct run_log_data *d, const double *y,
@@ -220,7 +220,7 @@ static int draw_training(struct panel *p, const struct run_log_data *d, bool x_l
     return r;
 }
 
-/* --- held-out text ------------------------------------------------------------------------------ */
+/* --- held-out text ---------------------------------------------------------------------------- */
 
 static double ratio_nll(const struct run_log_eval *e, uint32_t ratio)
 {
@@ -289,7 +289,7 @@ static void draw_heldout(struct panel *p, const struct run_log_data *d)
         draw_ratio(p, d, last->ratios[k], colours[k]);
 }
 
-/* --- the file ----------------------------------------------------------------------------------- */
+/* --- the file --------------------------------------------------------------------------------- */
 
 static void put_escaped(FILE *f, const char *s)
 {

@@ -11,7 +11,7 @@
 #ifndef TRAIN_PLOT_H
 #define TRAIN_PLOT_H
 
-#include "engine/why.h"
+#include "base/why.h"
 
 #include <stdio.h>
 

@@ -17,15 +17,15 @@
 
 struct progress {
     FILE *out;
-    bool tty, drawn;              /* drawn: a line is there to be written over */
+    bool tty, drawn; /* drawn: a line is there to be written over */
     unsigned columns;
     uint64_t step, steps;
-    double seconds_max;           /* 0: no limit */
-    double start, before, shown;  /* times: of the run, of the last step, of the last line */
-    double seconds, tokens;       /* of a step, smoothed */
+    double seconds_max;          /* 0: no limit */
+    double start, before, shown; /* times: of the run, of the last step, of the last line */
+    double seconds, tokens;      /* of a step, smoothed */
     double loss, lr;
-    double weight;                /* of all steps so far in the smoothed values */
-    double loss_weight;           /* of those that had a loss, in loss */
+    double weight;      /* of all steps so far in the smoothed values */
+    double loss_weight; /* of those that had a loss, in loss */
 };
 
 /* done: steps of runs before. now: in seconds, of any clock that does not jump. */
@@ -34,7 +34,8 @@ void progress_start(struct progress *p, FILE *out, uint64_t done, uint64_t steps
 /* After a step: how many tokens it read, its loss, or NAN when no token carried one. */
 void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double loss, double lr,
                    double now);
-/* What takes long beside the steps, and which share of it is done; shown no more often than they are. */
+/* What takes long beside the steps, and which share of it is done; shown no more often than they
+ * are. */
 void progress_beside(struct progress *p, const char *what, double share, double now);
 /* A line of its own: an evaluation, a checkpoint. */
 void progress_say(struct progress *p, const char *line);

@@ -1,7 +1,8 @@
 /* train/ranks.h - one training run on several processes or machines: the trainer's door to MPI.
  *
- * Every process computes some of a step's sequences; gradients are summed, and each makes the same step. Started without mpirun,
- * or built without MPI, there is one process and nothing here costs anything.
+ * Every process computes some of a step's sequences; gradients are summed, and each makes the same
+ * step. Started without mpirun, or built without MPI, there is one process and nothing here costs
+ * anything.
  *
  * Threads    the main thread.
  * Errors     ranks_open: -EIO. A process that dies ends the others (MPI's own rule).
@@ -12,7 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct ranks { uint32_t rank, n; };
+struct ranks {
+    uint32_t rank, n;
+};
 
 int ranks_open(struct ranks *r);
 void ranks_close(struct ranks *r);

@@ -1,7 +1,7 @@
 #include "train/recipe.h"
 
-#include "engine/compress.h"
-#include "engine/seq.h"
+#include "engine/kv/compress.h"
+#include "engine/kv/seq.h"
 
 #include <errno.h>
 #include <string.h>

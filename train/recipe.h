@@ -1,7 +1,7 @@
 /* train/recipe.h - the options of a training run, gathered once at start.
  *
- * A flag comes before the recipe file, the file before the default. The table is train/recipe.def, its reader
- * engine/options.h; --config FILE, --show and --help are flags only.
+ * A flag comes before the recipe file, the file before the default. The table is train/recipe.def,
+ * its reader base/options.h; --config FILE, --show and --help are flags only.
  *
  * Ownership  a plain struct, no pointers: two of them can be compared by recipe_print's text.
  * Errors     -EINVAL (a bad value or flag), or the errno of the recipe file; why has one sentence:
@@ -10,7 +10,7 @@
 #ifndef TRAIN_RECIPE_H
 #define TRAIN_RECIPE_H
 
-#include "engine/options.h"
+#include "base/options.h"
 
 #define RECIPE_TEXT_MAX OPTIONS_TEXT_MAX
 
@@ -40,8 +40,8 @@ void recipe_defaults(struct recipe *r);
 /* The name of a CHOICE option's value: recipe_choice("precision", 1) is "f32". */
 const char *recipe_choice(const char *name, uint32_t value, char *ret, size_t cap);
 
-void recipe_print(const struct recipe *r, FILE *f);  /* a recipe file that sets every option so */
+void recipe_print(const struct recipe *r, FILE *f); /* a recipe file that sets every option so */
 void recipe_print_help(FILE *f);
-void recipe_print_mdoc(FILE *f);                      /* the list of a man page */
+void recipe_print_mdoc(FILE *f); /* the list of a man page */
 
 #endif

@@ -1,9 +1,9 @@
 #include "train/run.h"
 
-#include "train/corpus.h"
-#include "train/draw.h"
+#include "train/data/corpus.h"
+#include "train/data/draw.h"
 #include "train/eval.h"
-#include "train/model_write.h"
+#include "train/file/model_write.h"
 #include "train/progress.h"
 #include "train/ranks.h"
 #include "train/run_check.h"
@@ -59,7 +59,8 @@ static uint32_t ratio_of(const struct recipe *c, uint64_t index)
     return c->ratios.v[draw_at(c->seed, index) % c->ratios.n];
 }
 
-/* The recipe without what a run's numbers don't depend on, and what model and corpus hold in the place of their names. */
+/* The recipe without what a run's numbers don't depend on, and what model and corpus hold in the
+ * place of their names. */
 static char *text_of(const struct run *r)
 {
     struct recipe plain = *r->recipe;
@@ -384,9 +385,10 @@ static void run_close(struct run *r)
     free(r->text);
 }
 
-/* --- steps ------------------------------------------------------------------------------------------- */
+/* --- steps ------------------------------------------------------------------------------------ */
 
-/* This process' sequences of the step. Sums over them: losses, how many had one, the ratio if all had the same. */
+/* This process' sequences of the step. Sums over them: losses, how many had one, the ratio if all
+ * had the same. */
 static int learn(struct run *r, double sums[5], struct why *why)
 {
     const struct recipe *c = r->recipe;

@@ -1,10 +1,13 @@
-/* train/run.h - a training run from its recipe: opens everything, goes on from a checkpoint, steps, evaluates, saves.
+/* train/run.h - a training run from its recipe: opens everything, goes on from a checkpoint, steps,
+ * evaluates, saves.
  *
- * Sequence number step * batch + i of the corpus' stream and its ratio follow from the seed alone, so that a
- * run that goes on does what an uninterrupted one does.
+ * Sequence number step * batch + i of the corpus' stream and its ratio follow from the seed alone,
+ * so that a run that goes on does what an uninterrupted one does.
  *
- * Threads    the main thread; *stop may be set by a signal handler: the step is finished, all is saved.
- * Errors     a negative errno with a sentence. A loss that is not finite is -EDOM: what led to it is in the sentence.
+ * Threads    the main thread; *stop may be set by a signal handler: the step is finished, all is
+ *            saved.
+ * Errors     a negative errno with a sentence. A loss that is not finite is -EDOM: what led to it
+ *            is in the sentence.
  */
 #ifndef TRAIN_RUN_H
 #define TRAIN_RUN_H

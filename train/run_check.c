@@ -1,6 +1,6 @@
 #include "train/run_check.h"
 
-#include "engine/adapter.h"
+#include "engine/file/adapter.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* train/run_check.h - what can be known of a run before anything is opened: options that don't go together, and files that could
- * not be written when it is done.
+/* train/run_check.h - what can be known of a run before anything is opened: options that don't go
+ * together, and files that could not be written when it is done.
  *
  * Threads    the main thread.
  * Errors     -EINVAL, -ENOMEM, or the errno of a file's folder, with a sentence.

@@ -72,7 +72,7 @@ void run_log_eval_init(struct run_log_eval *e)
             at(e, &eval_lists[i])[k] = NAN;
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------- */
 
 static void get_number(struct json_object *o, const char *name, double *ret)
 {
@@ -199,7 +199,8 @@ static int add_line(struct run_log_data *d, const struct line *line)
     return 0;
 }
 
-/* Lines up to one of a step after `last`, none if that is 0; *ret_end is where the rest begins, or the file's end. */
+/* Lines up to one of a step after `last`, none if that is 0; *ret_end is where the rest begins, or
+ * the file's end. */
 static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_data *ret,
                      long *ret_end, struct why *why)
 {
@@ -256,7 +257,7 @@ void run_log_data_fini(struct run_log_data *d)
     *d = (struct run_log_data){ 0 };
 }
 
-/* --- writing ------------------------------------------------------------------------------------ */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 struct run_log {
     int fd;

@@ -1,8 +1,8 @@
 #include "train/step.h"
 
-#include "train/ae.h"
-#include "train/draw.h"
-#include "train/head.h"
+#include "train/data/draw.h"
+#include "train/net/ae.h"
+#include "train/net/head.h"
 #include "train/teacher.h"
 
 #include <errno.h>
@@ -179,8 +179,8 @@ static uint32_t list_rows(struct step *s, const struct layout *l, uint32_t first
     return n;
 }
 
-/* The teacher's words, kept or from x: the base's last hidden states under full attention. A cache that can't be written to is
- * as none: the words are there. */
+/* The teacher's words, kept or from x: the base's last hidden states under full attention. A cache
+ * that can't be written to is as none: the words are there. */
 static int ask_teacher(struct step *s, const float *x, uint32_t n, uint64_t index)
 {
     int r = head_top(s->head, x, s->rows, n, s->rule.distill_top, s->teacher_ids, s->teacher_p);
@@ -190,7 +190,8 @@ static int ask_teacher(struct step *s, const float *x, uint32_t n, uint64_t inde
     return r;
 }
 
-/* Token weights and the teacher's words, from the base under full attention and with each segment alone. */
+/* Token weights and the teacher's words, from the base under full attention and with each segment
+ * alone. */
 static int ask_base(struct step *s, const uint32_t *ids, uint32_t n, uint64_t index)
 {
     bool known = s->rule.distill > 0 && s->rule.teacher &&

@@ -14,7 +14,7 @@ to be assigned, by block and mixed; emoji sequences; digits; runs of spaces; con
 contractions; words of one letter; prose and code of the repository and, when there, of
 /usr/share/common-licenses; and, between them, bytes that are not UTF-8. `tokenizers` only takes
 Unicode, so it gets the maximal well-formed stretches one by one, and each byte between them stands
-for itself (engine/vocab.h).
+for itself (engine/text/vocab.h).
 
 Prints one line for each tokenizer, `equal: N bytes, M tokens (NAME)`, and exits 1 with the first
 difference otherwise.

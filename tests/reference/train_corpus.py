@@ -1,4 +1,4 @@
-"""Reads a corpus file (train/corpus.h, train/corpus_file.h) and draws the same sequences from it as corpus_sample."""
+"""Reads a corpus file (train/data/corpus.h, train/data/corpus_file.h) and draws the same sequences from it as corpus_sample."""
 import struct
 
 import numpy as np

@@ -7,11 +7,14 @@
 #ifndef TESTS_SUPPORT_ATTN_WORLD_H
 #define TESTS_SUPPORT_ATTN_WORLD_H
 
-#include "engine/attend.h"
+#include "engine/cpu/attend.h"
 
 #define WORLD_CONTEXT 300u
 
-struct world_shape { const char *name; uint32_t n_head, n_head_kv, head_dim; };
+struct world_shape {
+    const char *name;
+    uint32_t n_head, n_head_kv, head_dim;
+};
 
 #define WORLD_SHAPES 5u
 extern const struct world_shape world_shapes[WORLD_SHAPES];
@@ -26,23 +29,23 @@ struct world {
     struct pool_account account;
     struct seq seq;
     float freq[KERNELS_HEAD_DIM_MAX / 2];
-    float *q, *kk, *v;               /* (WORLD_CONTEXT, heads, hd), not rotated */
+    float *q, *kk, *v; /* (WORLD_CONTEXT, heads, hd), not rotated */
 };
 
 /* Negative: no memory. */
-int world_open(struct world *w, const struct world_shape *s, const struct kernels *k, enum kernels_kv kv,
-               uint32_t n_workers, uint32_t seg_len, uint32_t pos0);
+int world_open(struct world *w, const struct world_shape *s, const struct kernels *k,
+               enum kernels_kv kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0);
 void world_close(struct world *w);
 
-/* Stores K and V of tokens [t0, t0 + n), which stand in raw segments, and attends to them: out (n, n_head,
- * hd). With weights (n_head_kv, seg_len) the last piece observes. */
+/* Stores K and V of tokens [t0, t0 + n), which stand in raw segments, and attends to them: out (n,
+ * n_head, hd). With weights (n_head_kv, seg_len) the last piece observes. */
 void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, float *out);
 
 /* x (hd) turned by pos positions, in double. */
 void world_rotate(const struct world *w, const float *x, double pos, double *ret);
 
-/* What the textbook says of one query: softmax over n keys at any positions. keys: token ids; ret (hd);
- * ret_p (n) may be NULL. */
+/* What the textbook says of one query: softmax over n keys at any positions. keys: token ids; ret
+ * (hd); ret_p (n) may be NULL. */
 void world_textbook(const struct world *w, uint32_t t, double pos, uint32_t head, uint32_t n,
                     const uint32_t *keys, const double *positions, double *ret, double *ret_p);
 

@@ -25,7 +25,8 @@ enum daemon_fixture_model {
 };
 const char *daemon_fixture_model(enum daemon_fixture_model m);
 
-/* Starts gistd with --model, --socket and args (NULL at the end, or NULL), waits until it is ready. */
+/* Starts gistd with --model, --socket and args (NULL at the end, or NULL), waits until it is ready.
+ */
 void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
                           const char *const *args);
 /* The same without waiting and without any flags but args. */

@@ -26,7 +26,7 @@ struct fake_daemon {
     struct chan_geometry g;
     struct wire_scratch in, out;
     bool held;
-    struct wire_req req;             /* the last one; its memory lives until the next fake_take */
+    struct wire_req req; /* the last one; its memory lives until the next fake_take */
     const uint8_t *bulk;
 };
 
@@ -42,7 +42,7 @@ int fake_stop(struct fake_daemon *d);
 
 /* The next request: true, with d->req and d->bulk; false: the client is gone. */
 bool fake_take(struct fake_daemon *d);
-void fake_release(struct fake_daemon *d);        /* gives it back before the next fake_take */
+void fake_release(struct fake_daemon *d); /* gives it back before the next fake_take */
 void fake_expect(struct fake_daemon *d, enum wire_req_kind kind);
 
 /* A reply, its id is set if it is 0; waits for room. */

@@ -1,7 +1,7 @@
 /* tests/support/fenced.h - memory that ends where a page nobody may touch begins.
  *
- * A kernel that reads or writes past its buffer dies by SIGSEGV, in every flavour: the sanitizers do
- * not instrument AVX2 kernels.
+ * A kernel that reads or writes past its buffer dies by SIGSEGV, in every flavour: the sanitizers
+ * do not instrument AVX2 kernels.
  */
 #ifndef TESTS_SUPPORT_FENCED_H
 #define TESTS_SUPPORT_FENCED_H

@@ -1,8 +1,8 @@
 /* tests/support/fuzz_seeds.h - the inputs a fuzzer starts from, made by the fuzzer itself.
  *
- * tests/run-fuzz gives every fuzzer --seeds=DIR before the corpus folders; libFuzzer leaves out what
- * begins with two dashes. A fuzzer that has seeds writes them from LLVMFuzzerInitialize, which comes
- * before the corpus is read:
+ * tests/run-fuzz gives every fuzzer --seeds=DIR before the corpus folders; libFuzzer leaves out
+ * what begins with two dashes. A fuzzer that has seeds writes them from LLVMFuzzerInitialize, which
+ * comes before the corpus is read:
  *
  *     int LLVMFuzzerInitialize(int *argc, char ***argv)
  *     {

@@ -95,7 +95,7 @@ void gguf_build_free(struct gguf_build *b)
     free(b);
 }
 
-/* --- keys ---------------------------------------------------------------------------------- */
+/* --- keys ------------------------------------------------------------------------------------- */
 
 static struct pair *find_pair(struct gguf_build *b, const char *key)
 {
@@ -191,7 +191,7 @@ void gguf_build_drop(struct gguf_build *b, const char *key)
     memmove(p, p + 1, (size_t)(b->pairs + b->n_pairs - p) * sizeof(*p));
 }
 
-/* --- tensors ------------------------------------------------------------------------------- */
+/* --- tensors ---------------------------------------------------------------------------------- */
 
 static struct record *find_record(struct gguf_build *b, const char *name)
 {
@@ -304,7 +304,7 @@ void gguf_build_align(struct gguf_build *b, uint32_t align)
     b->align = align;
 }
 
-/* --- the file ------------------------------------------------------------------------------ */
+/* --- the file --------------------------------------------------------------------------------- */
 
 /* Gives every tensor its offset in the data part; returns the part's length. */
 static uint64_t place_tensors(struct gguf_build *b)
@@ -400,7 +400,7 @@ void gguf_build_write(struct gguf_build *b, const char *path)
     free(h.p);
 }
 
-/* --- random values ------------------------------------------------------------------------- */
+/* --- random values ---------------------------------------------------------------------------- */
 
 static uint64_t next_random(uint64_t *seed) /* splitmix64 */
 {
@@ -435,7 +435,8 @@ static float random_float(uint64_t *seed, float mean, float std)
     return mean + (u - 0.5f) * sqrtf(12.0f) * std;
 }
 
-/* Nibbles that are uniform have a deviation of 4.6, five bits 9.2, six bits 18.5, signed bytes 73.6. */
+/* Nibbles that are uniform have a deviation of 4.6, five bits 9.2, six bits 18.5, signed
+ * bytes 73.6. */
 static void random_q4_0(uint64_t *seed, float std, struct quant_q4_0 *ret)
 {
     random_bytes(seed, ret->q, sizeof(ret->q));
@@ -575,7 +576,7 @@ void gguf_build_values(enum quant type, size_t n, float mean, float std, uint64_
     }
 }
 
-/* --- a whole model ------------------------------------------------------------------------- */
+/* --- a whole model ---------------------------------------------------------------------------- */
 
 struct gguf_build_shape gguf_build_tiny(void)
 {

@@ -20,7 +20,10 @@ enum hostile_word {
     HOSTILE_TURN = 192
 };
 
-struct hostile_slot { uint32_t turn, frame_len, len, off; uint8_t small[48]; };
+struct hostile_slot {
+    uint32_t turn, frame_len, len, off;
+    uint8_t small[48];
+};
 
 struct hostile {
     int sock;
@@ -28,7 +31,7 @@ struct hostile {
     struct chan_geometry g;
     uint8_t *mem;
     size_t len;
-    uint32_t sent;               /* messages of hostile_send */
+    uint32_t sent; /* messages of hostile_send */
 };
 
 /* 0 or -errno; -ECONNREFUSED: the daemon's answer was a refusal. */

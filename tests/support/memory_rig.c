@@ -4,16 +4,16 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
 {
     int r = rig_open(&m->rig, opts, why);
 
-    m->backend = (struct backend){ .model = NULL };
+    m->served = (struct served){ .model = NULL };
     if (r < 0)
         return r;
-    m->backend = (struct backend){ .kernels = m->rig.kernels,
-                                   .model = m->rig.model,
-                                   .workers = m->rig.workers,
-                                   .forward = m->rig.forward,
-                                   .context_max = m->rig.model->n_ctx_train };
+    m->served = (struct served){ .kernels = m->rig.kernels,
+                                 .model = m->rig.model,
+                                 .workers = m->rig.workers,
+                                 .forward = m->rig.forward,
+                                 .context_max = m->rig.model->n_ctx_train };
     r = compressor_open(m->rig.model, m->rig.kernels, m->rig.workers,
-                        forward_rotary(m->rig.forward), &m->backend.compressor);
+                        forward_rotary(m->rig.forward), &m->served.compressor);
     if (r < 0)
         memory_rig_close(m);
     return r;
@@ -21,7 +21,7 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
 
 void memory_rig_close(struct memory_rig *m)
 {
-    compressor_close(m->backend.compressor);
+    compressor_close(m->served.compressor);
     rig_close(&m->rig);
 }
 

@@ -1,5 +1,6 @@
-/* tests/support/nasty.h - random text of what pre-tokenizers join and part by: line ends of all sorts,
- * runs of spaces, digits, contractions, CJK, emoji, and the beginning of a special token's name.
+/* tests/support/nasty.h - random text of what pre-tokenizers join and part by: line ends of all
+ * sorts, runs of spaces, digits, contractions, CJK, emoji, and the beginning of a special token's
+ * name.
  *
  * Ownership  the text is the caller's: free() it.
  * Errors     a test's helper: what can't go wrong in a test is asserted.

@@ -1,5 +1,5 @@
-/* tests/support/raw_client.h - a client that sends one frame at a time, which libgist does not: parts of
- * several requests in any order, ids of its own.
+/* tests/support/raw_client.h - a client that sends one frame at a time, which libgist does not:
+ * parts of several requests in any order, ids of its own.
  *
  * Replies are taken by who waits for one; those of other requests that come before it are dropped.
  *
@@ -20,11 +20,12 @@ struct raw_client {
     struct wire_rep rep;
 };
 
-void raw_client_open(struct raw_client *c, const char *socket);   /* says Hello */
+void raw_client_open(struct raw_client *c, const char *socket); /* says Hello */
 void raw_client_close(struct raw_client *c);
 
 /* One frame with bulk_len bytes of bulk, over any channel: 0, or chan_reserve's error. */
-int raw_client_put(struct chan *c, struct wire_scratch *scratch, const struct wire_req *req, const void *bulk);
+int raw_client_put(struct chan *c, struct wire_scratch *scratch, const struct wire_req *req,
+                   const void *bulk);
 
 /* Sets id and bulk_len; returns the id. */
 uint64_t raw_client_send(struct raw_client *c, struct wire_req req, const void *bulk, uint32_t len);

@@ -16,12 +16,12 @@
 
 struct ref {
     uint32_t n_tokens, n_vocab;
-    uint32_t window;             /* each is read from nothing */
+    uint32_t window; /* each is read from nothing */
     uint32_t n_rows;
-    const uint32_t *ids;         /* (n_tokens) */
-    const float *logprobs;       /* (n_tokens); the first of a window is NaN */
-    const uint32_t *row_pos;     /* (n_rows): a row is the logits after this token */
-    const float *rows;           /* (n_rows, n_vocab) */
+    const uint32_t *ids;     /* (n_tokens) */
+    const float *logprobs;   /* (n_tokens); the first of a window is NaN */
+    const uint32_t *row_pos; /* (n_rows): a row is the logits after this token */
+    const float *rows;       /* (n_rows, n_vocab) */
     void *mem;
 };
 

@@ -19,11 +19,11 @@ struct rig {
 };
 
 struct rig_opts {
-    const char *model;           /* path */
-    const char *cpu;             /* a name for kernels_pick; "auto" is what rig_cpu() says */
+    const char *model; /* path */
+    const char *cpu;   /* a name for kernels_pick; "auto" is what rig_cpu() says */
     enum kernels_kv kv;
     uint32_t threads;
-    uint32_t max_batch, max_tokens;      /* a step's; the pool's */
+    uint32_t max_batch, max_tokens; /* a step's; the pool's */
 };
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
@@ -44,7 +44,8 @@ int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint
  * own. */
 double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id);
 
-/* The most that log-probabilities, and the rows that ref has, differ by. logits after each of its ids. */
+/* The most that log-probabilities, and the rows that ref has, differ by. logits after each of its
+ * ids. */
 float rig_distance(const struct ref *ref, const float *logits);
 
 #endif

@@ -1,0 +1,78 @@
+/* ctl/ctl.h - what the commands of gistctl share: exit codes, errors, reading text, interrupts.
+ *
+ * gistctl uses libgist's public header and nothing below it. A command is one file with one
+ * function, which gets its own argv (argv[0] is the command's name) and returns the exit code.
+ *
+ * Errors     a function that printed a sentence on stderr returns the exit code; others a negative
+ *            errno.
+ * Threads    one; the signal handler touches only the two variables of ctl_interrupt.c.
+ */
+#ifndef CTL_CTL_H
+#define CTL_CTL_H
+
+#include "client/gist.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Documented in gistctl(1). */
+enum ctl_exit {
+    CTL_OK = 0,
+    CTL_FAILED = 1, /* the daemon refused the request, or a file could not be read */
+    CTL_USAGE = 2,
+    CTL_NO_DAEMON = 3,    /* none there, or the connection was lost */
+    CTL_INTERRUPTED = 130 /* 128 + SIGINT, as shells count it */
+};
+
+int ctl_ask(int argc, char **argv);
+int ctl_chat(int argc, char **argv);
+int ctl_score(int argc, char **argv);
+int ctl_tokenize(int argc, char **argv);
+int ctl_detokenize(int argc, char **argv);
+int ctl_status(int argc, char **argv);
+int ctl_bench_ring(int argc, char **argv);
+
+/* Prints "gistctl: sentence" and returns code. */
+__attribute__((format(printf, 2, 3))) int ctl_fail(enum ctl_exit code, const char *fmt, ...);
+
+/* The exit code of a failed libgist call, which is explained on stderr. */
+int ctl_fail_gist(const gist_conn *c, int err);
+
+/* Connects to $GISTD_SOCKET or the usual places; 0 or the exit code. */
+int ctl_connect(gist_conn **ret_conn);
+
+/* --- text (ctl_text.c) ------------------------------------------------------------------------ */
+
+struct ctl_text {
+    char *bytes; /* NUL-terminated for convenience; the NUL is not counted */
+    size_t len, cap;
+};
+
+void ctl_text_fini(struct ctl_text *t);
+int ctl_text_add(struct ctl_text *t, const char *bytes, size_t len);
+/* Adds the whole of a file; path "-" is standard input. -EINTR when Ctrl-C ended the reading. */
+int ctl_text_add_file(struct ctl_text *t, const char *path);
+
+/* The same for a command's one optional FILE operand: prints what failed; 0 or the exit code. */
+int ctl_text_read(struct ctl_text *t, const char *path);
+
+/* Writes text that someone else chose (a model, another client) to what may be a terminal: control
+ * characters but newline and tab come out as U+FFFD, because a terminal obeys escape sequences. */
+void ctl_text_show(FILE *out, const char *text, size_t len);
+
+/* --- Ctrl-C (ctl_interrupt.c) ----------------------------------------------------------------- */
+
+/* From here on SIGINT cancels the call that c is in, instead of ending the program. With leave, a
+ * second SIGINT ends it: a daemon that does not answer must not hold the user. */
+void ctl_interrupt_catch(gist_conn *c, bool leave);
+bool ctl_interrupt_came(void);
+bool ctl_interrupt_wait(int fd); /* until fd is readable: true, or Ctrl-C came: false */
+void ctl_interrupt_forget(void);
+
+/* --- small things ----------------------------------------------------------------------------- */
+
+uint64_t ctl_now_ns(void);
+
+#endif

@@ -1,0 +1,155 @@
+/* ctl/ctl_answer.c - one answer, streamed. */
+#include "ctl/ctl_answer.h"
+
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+/* The times of one answer, by this side's clock. */
+struct answer {
+    uint64_t asked_ns, read_ns, first_ns, last_ns; /* read: the prompt was in the session */
+    struct gist_usage prompt;
+    uint32_t n_tokens;
+    bool line_open; /* what was said does not end with a newline */
+    struct gist_result result;
+};
+
+void ctl_answer_defaults(struct ctl_answer_opts *o)
+{
+    *o = (struct ctl_answer_opts){
+        .sampling = { .size = sizeof(o->sampling),
+                      .max_tokens = CTL_ANSWER_MAX_TOKENS,
+                      /* Without it small models, greedy, say the same line for ever. */
+                      .repeat_penalty = 1.1f,
+                      .repeat_last_n = 256 },
+        .stats = isatty(STDERR_FILENO),
+    };
+    /* Within the range that --seed takes back: it is printed with the times. */
+    if (getrandom(&o->sampling.seed, sizeof(o->sampling.seed), GRND_NONBLOCK) < 0)
+        o->sampling.seed = ctl_now_ns();
+    o->sampling.seed >>= 32;
+}
+
+static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+{
+    struct answer *a = arg;
+
+    (void)ids;
+    a->last_ns = ctl_now_ns();
+    if (a->first_ns == 0)
+        a->first_ns = a->last_ns;
+    a->n_tokens += (uint32_t)n_ids;
+    if (isatty(STDOUT_FILENO))
+        ctl_text_show(stdout, text, len);
+    else
+        fwrite(text, 1, len, stdout);
+    fflush(stdout);
+    if (len > 0)
+        a->line_open = text[len - 1] != '\n';
+    return ctl_interrupt_came() || ferror(stdout);
+}
+
+/* A model without a chat template goes on with text: messages are paragraphs. */
+static int append_plain(gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+                        struct gist_usage *ret_usage)
+{
+    struct ctl_text t = { 0 };
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < n_msgs; i++) {
+        if (i > 0)
+            r = ctl_text_add(&t, "\n\n", 2);
+        if (r == 0)
+            r = ctl_text_add(&t, msgs[i].text, strlen(msgs[i].text));
+    }
+    if (r == 0)
+        r = gist_append_text(s, t.bytes, t.len, 0, ret_usage);
+    ctl_text_fini(&t);
+    return r;
+}
+
+static double rate(uint64_t n, uint64_t ns)
+{
+    return ns ? (double)n * 1e9 / (double)ns : 0;
+}
+
+/* first token: what the user waited for, from the question's way out. The rate leaves the first
+ * token out, which belongs to the reading. */
+static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
+{
+    static const char *const reasons[] = { [GIST_END_OF_TEXT] = "end of text",
+                                           [GIST_STOP] = "stop text",
+                                           [GIST_LENGTH] = "--max-tokens reached",
+                                           [GIST_CONTEXT_FULL] = "context full",
+                                           [GIST_POOL_FULL] = "KV pool full" };
+
+    fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
+            (double)(a->read_ns - a->asked_ns) / 1e9,
+            rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
+    if (a->prompt.shared_tokens > 0)
+        fprintf(stderr, "; %u were there", a->prompt.shared_tokens);
+    if (a->prompt.gist_tokens > 0 && a->prompt.gists > 0)
+        fprintf(stderr, "; memory %u tokens as they are, %u as %u gists", a->prompt.raw_tokens,
+                a->prompt.gist_tokens, a->prompt.gists);
+    else if (a->prompt.gist_tokens > 0)
+        fprintf(stderr, "; memory %u tokens as they are, %u forgotten", a->prompt.raw_tokens,
+                a->prompt.gist_tokens);
+    if (a->n_tokens > 0)
+        fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
+    fprintf(stderr, "; wrote %u tokens", a->n_tokens);
+    if (a->n_tokens > 1)
+        fprintf(stderr, ", %.1f tokens/s", rate(a->n_tokens - 1, a->last_ns - a->first_ns));
+    fprintf(stderr, "; %s", ctl_interrupt_came() ? "interrupted" : reasons[a->result.reason]);
+    if (o->sampling.temperature > 0)
+        fprintf(stderr, "; seed %llu", (unsigned long long)o->sampling.seed);
+    fputs("]\n", stderr);
+}
+
+/* An answer that was cut must not pass for a whole one, also when nobody asked for times. */
+static void print_cut(const struct answer *a)
+{
+    if (a->result.reason == GIST_LENGTH)
+        ctl_fail(0, "the answer was cut after %u tokens (--max-tokens).", a->n_tokens);
+    else if (a->result.reason == GIST_CONTEXT_FULL)
+        ctl_fail(0, "the answer was cut: the model's context is full.");
+    else if (a->result.reason == GIST_POOL_FULL)
+        ctl_fail(0, "the answer was cut: the daemon's KV pool is full.");
+}
+
+int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+                   const struct ctl_answer_opts *o)
+{
+    struct gist_sampling sampling = o->sampling;
+    struct answer a = { .asked_ns = ctl_now_ns() };
+    struct gist_info info;
+    int r;
+
+    sampling.stop = o->stop.v;
+    sampling.n_stop = (uint32_t)o->stop.n;
+    gist_info(c, &info);
+    if (info.chat)
+        r = gist_append_chat(s, msgs, n_msgs, GIST_OPEN_ANSWER, &a.prompt);
+    else
+        r = append_plain(s, msgs, n_msgs, &a.prompt);
+    a.read_ns = ctl_now_ns();
+    if (r == 0 && ctl_interrupt_came())
+        r = -ECANCELED;
+    if (r == 0)
+        r = gist_generate(s, &sampling, on_text, &a, &a.result);
+    if (a.line_open)
+        fputc('\n', stdout);
+    if (ferror(stdout))
+        return CTL_FAILED; /* main says why */
+    if (r < 0 && !(r == -ECANCELED && ctl_interrupt_came()))
+        return ctl_fail_gist(c, r);
+    fflush(stdout);
+    if (o->stats)
+        print_stats(&a, o);
+    else if (r == 0)
+        print_cut(&a);
+    return r < 0 ? CTL_INTERRUPTED : CTL_OK;
+}

@@ -1,0 +1,122 @@
+/* ctl/ctl_answer.h - one answer of the model: reads a prompt, streams to standard output, keeps
+ * the times.
+ *
+ * On a terminal control characters of the answer are shown as U+FFFD: a model can be talked into
+ * writing escape sequences, and a terminal obeys them.
+ */
+#ifndef CTL_CTL_ANSWER_H
+#define CTL_CTL_ANSWER_H
+
+#include "client/gist.h"
+#include "ctl/ctl_opt.h"
+
+#include <stdbool.h>
+
+/* What `ask` and `chat` let the user choose. */
+struct ctl_answer_opts {
+    struct gist_sampling sampling;
+    struct ctl_opt_list stop;
+    const char *system; /* NULL: the model's own */
+    bool stats;         /* print the times to stderr */
+    bool is_public;     /* the session's text is no secret */
+};
+
+#define CTL_ANSWER_MAX_TOKENS 1024u
+
+/* The rows of the option table for them. */
+#define CTL_ANSWER_OPTIONS(o)                                                                      \
+    { "system", 's', CTL_OPT_STRING, "TEXT", &(o)->system, 0, 0, "a system message" },             \
+        { "max-tokens",                                                                            \
+          'n',                                                                                     \
+          CTL_OPT_U32,                                                                             \
+          "N",                                                                                     \
+          &(o)->sampling.max_tokens,                                                               \
+          0,                                                                                       \
+          1e9,                                                                                     \
+          "end the answer after N tokens; 0: no limit (1024)" },                                   \
+        { "temperature",                                                                           \
+          't',                                                                                     \
+          CTL_OPT_FLOAT,                                                                           \
+          "T",                                                                                     \
+          &(o)->sampling.temperature,                                                              \
+          0,                                                                                       \
+          100,                                                                                     \
+          "0: always the likeliest token (0)" },                                                   \
+        { "top-k",                                                                                 \
+          0,                                                                                       \
+          CTL_OPT_U32,                                                                             \
+          "N",                                                                                     \
+          &(o)->sampling.top_k,                                                                    \
+          0,                                                                                       \
+          4294967295.0,                                                                            \
+          "choose among the N likeliest; 0: all (0)" },                                            \
+        { "top-p",                                                                                 \
+          0,                                                                                       \
+          CTL_OPT_FLOAT,                                                                           \
+          "P",                                                                                     \
+          &(o)->sampling.top_p,                                                                    \
+          0,                                                                                       \
+          1,                                                                                       \
+          "choose among the likeliest that sum to P (1)" },                                        \
+        { "min-p",                                                                                 \
+          0,                                                                                       \
+          CTL_OPT_FLOAT,                                                                           \
+          "P",                                                                                     \
+          &(o)->sampling.min_p,                                                                    \
+          0,                                                                                       \
+          0.999999,                                                                                \
+          "leave out what is below P of the likeliest (0)" },                                      \
+        { "repeat-penalty",                                                                        \
+          0,                                                                                       \
+          CTL_OPT_FLOAT,                                                                           \
+          "X",                                                                                     \
+          &(o)->sampling.repeat_penalty,                                                           \
+          0,                                                                                       \
+          10,                                                                                      \
+          "make recent tokens less likely; 1: off (1.1)" },                                        \
+        { "repeat-last-n",                                                                         \
+          0,                                                                                       \
+          CTL_OPT_U32,                                                                             \
+          "N",                                                                                     \
+          &(o)->sampling.repeat_last_n,                                                            \
+          0,                                                                                       \
+          1024,                                                                                    \
+          "how many tokens are recent (256)" },                                                    \
+        { "seed",                                                                                  \
+          0,                                                                                       \
+          CTL_OPT_U64,                                                                             \
+          "N",                                                                                     \
+          &(o)->sampling.seed,                                                                     \
+          0,                                                                                       \
+          18446744073709549568.0,                                                                  \
+          "same seed, same answer (random)" },                                                     \
+        { "stop",                                                                                  \
+          0,                                                                                       \
+          CTL_OPT_LIST,                                                                            \
+          "TEXT",                                                                                  \
+          &(o)->stop,                                                                              \
+          0,                                                                                       \
+          0,                                                                                       \
+          "end the answer before TEXT; repeatable" },                                              \
+        { "public",                                                                                \
+          0,                                                                                       \
+          CTL_OPT_FLAG,                                                                            \
+          NULL,                                                                                    \
+          &(o)->is_public,                                                                         \
+          0,                                                                                       \
+          0,                                                                                       \
+          "the text is no secret: share its reading with public sessions of other users" },        \
+    {                                                                                              \
+        "stats", 0, CTL_OPT_FLAG, NULL, &(o)->stats, 0, 0,                                         \
+            "print times to stderr, terminal or not"                                               \
+    }
+
+void ctl_answer_defaults(struct ctl_answer_opts *o);
+
+/* Reads messages (a chat model) or their texts (any other) into the session, says the answer, on
+ * lines of its own, and what it took. CTL_INTERRUPTED after a Ctrl-C, also when that came before
+ * the first word. */
+int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+                   const struct ctl_answer_opts *o);
+
+#endif

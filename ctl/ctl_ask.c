@@ -1,0 +1,147 @@
+/* ctl/ctl_ask.c - gistctl ask: one question, one answer. */
+#include "ctl/ctl.h"
+#include "ctl/ctl_answer.h"
+#include "ctl/ctl_memory.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct ctl_opt_usage usage = {
+    "ask [OPTIONS] [QUESTION]",
+    "Asks the model one question and prints its answer as it comes. Files and standard input\n"
+    "(when it is not a terminal) go before the question. Ctrl-C ends the answer.\n"
+};
+
+struct ask {
+    struct ctl_answer_opts answer;
+    struct ctl_memory_opts memory_opts;
+    struct gist_memory memory;
+    struct ctl_opt_list files;
+    bool no_stdin;
+    struct ctl_text prompt;
+};
+
+/* One part of the prompt, an empty line between parts. */
+static int add_part(struct ctl_text *prompt, const struct ctl_text *part)
+{
+    size_t len = part->len;
+    int r = 0;
+
+    while (len > 0 && part->bytes[len - 1] == '\n')
+        len--;
+    if (len > 0 && prompt->len > 0)
+        r = ctl_text_add(prompt, "\n\n", 2);
+    if (r == 0)
+        r = ctl_text_add(prompt, part->bytes, len);
+    return r;
+}
+
+static int add_file(struct ask *a, const char *path)
+{
+    struct ctl_text t = { 0 };
+    int r = ctl_text_read(&t, path);
+
+    /* A message is a C string in libgist: what stands behind a NUL would be lost without a word. */
+    if (r == 0 && t.len > 0 && memchr(t.bytes, '\0', t.len))
+        r = ctl_fail(CTL_FAILED, "%s is not a text: it has a NUL byte.",
+                     strcmp(path, "-") == 0 ? "standard input" : path);
+    if (r == 0 && add_part(&a->prompt, &t) < 0)
+        r = ctl_fail(CTL_FAILED, "out of memory.");
+    ctl_text_fini(&t);
+    return r;
+}
+
+static int add_question(struct ask *a, int argc, char **argv, int first)
+{
+    struct ctl_text t = { 0 };
+    int r = 0;
+
+    for (int i = first; r == 0 && i < argc; i++) {
+        if (i > first)
+            r = ctl_text_add(&t, " ", 1);
+        if (r == 0)
+            r = ctl_text_add(&t, argv[i], strlen(argv[i]));
+    }
+    if (r == 0)
+        r = add_part(&a->prompt, &t);
+    ctl_text_fini(&t);
+    return r < 0 ? ctl_fail(CTL_FAILED, "out of memory.") : 0;
+}
+
+/* Files, standard input, question: the question last, where a model attends to it best. */
+static int read_prompt(struct ask *a, int argc, char **argv, int first)
+{
+    bool dash = first < argc && strcmp(argv[first], "-") == 0;
+    bool use_stdin = dash || (!a->no_stdin && !isatty(STDIN_FILENO));
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < a->files.n; i++) {
+        r = add_file(a, a->files.v[i]);
+        if (strcmp(a->files.v[i], "-") == 0)
+            use_stdin = false; /* it was read */
+    }
+    if (r == 0 && use_stdin)
+        r = add_file(a, "-");
+    if (r == 0)
+        r = add_question(a, argc, argv, first + dash);
+    if (r == 0 && a->prompt.len == 0)
+        r = ctl_fail(CTL_USAGE, "there is no question; see `gistctl ask --help`.");
+    return r;
+}
+
+static int ask_question(const struct ask *a, gist_conn *c)
+{
+    struct gist_policy policy = { .size = sizeof(policy),
+                                  .segment = a->memory_opts.segment,
+                                  .label = "ask",
+                                  .memory = &a->memory,
+                                  .flags = a->answer.is_public ? GIST_PUBLIC : 0 };
+    struct gist_message msgs[2];
+    size_t n = 0;
+    gist_session *s;
+    int r = gist_open(c, &policy, &s);
+
+    if (r < 0)
+        return ctl_fail_gist(c, r);
+    if (a->answer.system)
+        msgs[n++] = (struct gist_message){ "system", a->answer.system };
+    msgs[n++] = (struct gist_message){ "user", a->prompt.bytes };
+    r = ctl_answer_run(c, s, msgs, n, &a->answer);
+    gist_close(s);
+    return r;
+}
+
+int ctl_ask(int argc, char **argv)
+{
+    struct ask a = { 0 };
+    const struct ctl_opt opts[] = {
+        { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
+          "a text to ask about; - is standard input; repeatable" },
+        { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
+        CTL_MEMORY_OPTIONS(&a.memory_opts),
+        CTL_ANSWER_OPTIONS(&a.answer),
+    };
+    gist_conn *c;
+    int first, r;
+
+    ctl_answer_defaults(&a.answer);
+    ctl_memory_defaults(&a.memory_opts);
+    first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
+    if (first < 0)
+        return r;
+    r = ctl_memory_read(&a.memory_opts, &a.memory);
+    if (r == 0)
+        r = read_prompt(&a, argc, argv, first);
+    if (r == 0)
+        r = ctl_connect(&c);
+    if (r == 0) {
+        ctl_interrupt_catch(c, true);
+        r = ask_question(&a, c);
+        ctl_interrupt_catch(NULL, false);
+        gist_disconnect(c);
+    }
+    ctl_text_fini(&a.prompt);
+    return r;
+}

@@ -1,0 +1,213 @@
+/* ctl/ctl_chat.c - gistctl chat: a conversation in one session of the daemon.
+ *
+ * Each turn appends to the session's KV, so nothing is read twice. Ctrl-C ends an answer; what was
+ * said of it stays part of the conversation. Without a terminal every line of standard input is a
+ * turn.
+ */
+#include "ctl/ctl.h"
+#include "ctl/ctl_answer.h"
+#include "ctl/ctl_line.h"
+#include "ctl/ctl_memory.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const struct ctl_opt_usage usage = {
+    "chat [OPTIONS]",
+    "A conversation with the model. Ctrl-C ends an answer, Ctrl-D the conversation; a line that\n"
+    "ends with \\ goes on in the next. /new starts anew, /help lists more.\n"
+};
+
+struct chat {
+    struct ctl_answer_opts answer;
+    struct ctl_memory_opts memory_opts;
+    struct gist_memory memory;
+    gist_conn *conn;
+    gist_session *session;
+    bool begun; /* the system message was sent */
+    struct ctl_line *lines;
+};
+
+/* Makes every folder of path but its last part, for this user alone. */
+static int make_folders(char *path)
+{
+    for (char *p = path + 1; (p = strchr(p, '/')); p++) {
+        *p = '\0';
+        if (mkdir(path, 0700) < 0 && errno != EEXIST) {
+            *p = '/';
+            return -errno;
+        }
+        *p = '/';
+    }
+    return 0;
+}
+
+/* $XDG_STATE_HOME/gistd/chat_history. A history that can't be kept is no reason not to talk. */
+static bool find_history(char ret[PATH_MAX])
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    int n;
+
+    if (state && state[0] == '/')
+        n = snprintf(ret, PATH_MAX, "%s/gistd/chat_history", state);
+    else if (home && home[0] == '/')
+        n = snprintf(ret, PATH_MAX, "%s/.local/state/gistd/chat_history", home);
+    else
+        return false;
+    return n > 0 && n < PATH_MAX && make_folders(ret) == 0;
+}
+
+static int open_session(struct chat *chat)
+{
+    struct gist_policy policy = { .size = sizeof(policy),
+                                  .segment = chat->memory_opts.segment,
+                                  .label = "chat",
+                                  .memory = &chat->memory,
+                                  .flags = chat->answer.is_public ? GIST_PUBLIC : 0 };
+    int r;
+
+    gist_close(chat->session);
+    chat->session = NULL;
+    chat->begun = false;
+    r = gist_open(chat->conn, &policy, &chat->session);
+    return r < 0 ? ctl_fail_gist(chat->conn, r) : 0;
+}
+
+/* A turn: lines as long as they end with a backslash. -ENODATA, -EINTR as ctl_line_read. */
+static int read_turn(struct chat *chat, struct ctl_text *t)
+{
+    const char *line;
+    int r;
+
+    for (;;) {
+        size_t len;
+        bool more;
+
+        r = ctl_line_read(chat->lines, t->len ? ". " : "> ", &line);
+        if (r < 0)
+            return r;
+        len = strlen(line);
+        more = len > 0 && line[len - 1] == '\\';
+        r = ctl_text_add(t, line, len - more);
+        if (r == 0 && more)
+            r = ctl_text_add(t, "\n", 1);
+        if (r < 0 || !more)
+            return r;
+    }
+}
+
+static int say_turn(struct chat *chat, const char *text)
+{
+    struct gist_message msgs[2];
+    size_t n = 0;
+    int r;
+
+    if (chat->answer.system && !chat->begun)
+        msgs[n++] = (struct gist_message){ "system", chat->answer.system };
+    msgs[n++] = (struct gist_message){ "user", text };
+    ctl_interrupt_forget();
+    r = ctl_answer_run(chat->conn, chat->session, msgs, n, &chat->answer);
+    ctl_interrupt_forget();
+    if (r == CTL_OK || r == CTL_INTERRUPTED) {
+        chat->begun = true;
+        return CTL_OK;
+    }
+    if (gist_error_code(chat->conn) == GIST_E_CONTEXT_LENGTH_EXCEEDED)
+        fputs("gistctl: /new starts a new conversation.\n", stderr);
+    return r;
+}
+
+/* Lines that begin with / are for us. Sets *ret_end for the last one. */
+static int run_command(struct chat *chat, const char *text, bool *ret_end)
+{
+    if (strcmp(text, "/new") == 0)
+        return open_session(chat);
+    if (strcmp(text, "/quit") == 0 || strcmp(text, "/exit") == 0)
+        *ret_end = true;
+    else if (strcmp(text, "/stats") == 0)
+        chat->answer.stats = !chat->answer.stats;
+    else
+        fputs("/new     start a new conversation\n"
+              "/stats   times after each answer, on or off\n"
+              "/quit    the end, as Ctrl-D\n",
+              stderr);
+    return CTL_OK;
+}
+
+/* A failed turn ends a conversation that nobody watches; a person may go on unless the daemon is
+ * gone. */
+static int converse(struct chat *chat)
+{
+    bool person = isatty(STDIN_FILENO), end = false;
+    struct ctl_text turn = { 0 };
+    int r = CTL_OK;
+
+    while (!end && r != CTL_NO_DAEMON && (r == CTL_OK || person)) {
+        int got;
+
+        turn.len = 0;
+        ctl_interrupt_forget();
+        got = read_turn(chat, &turn);
+        if (got == -EINTR && !person) {
+            r = CTL_INTERRUPTED;
+        } else if (got == -EINTR) {
+            fputc('\n', stdout);
+        } else if (got == -ENODATA) {
+            end = true;
+            r = CTL_OK;
+        } else if (got < 0) {
+            r = ctl_fail(CTL_FAILED, "%s", strerror(-got));
+        } else if (turn.len > 0) {
+            ctl_line_remember(chat->lines, turn.bytes);
+            r = turn.bytes[0] == '/' ? run_command(chat, turn.bytes, &end)
+                                     : say_turn(chat, turn.bytes);
+        }
+    }
+    if (person)
+        fputc('\n', stdout);
+    ctl_text_fini(&turn);
+    return r;
+}
+
+int ctl_chat(int argc, char **argv)
+{
+    struct chat chat = { 0 };
+    const struct ctl_opt opts[] = { CTL_MEMORY_OPTIONS(&chat.memory_opts),
+                                    CTL_ANSWER_OPTIONS(&chat.answer) };
+    char history[PATH_MAX];
+    int first, r;
+
+    ctl_answer_defaults(&chat.answer);
+    ctl_memory_defaults(&chat.memory_opts);
+    first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
+    if (first < 0)
+        return r;
+    if (first < argc)
+        return ctl_fail(CTL_USAGE, "chat takes no operand: '%s'; `gistctl ask` does.", argv[first]);
+    r = ctl_memory_read(&chat.memory_opts, &chat.memory);
+    if (r != 0)
+        return r;
+    umask(077); /* what a person says is theirs alone, the history too */
+    r = ctl_connect(&chat.conn);
+    if (r != 0)
+        return r;
+    r = ctl_line_open(find_history(history) ? history : NULL, &chat.lines);
+    if (r < 0) {
+        r = ctl_fail(CTL_FAILED, "cannot edit lines: %s", strerror(-r));
+    } else {
+        ctl_interrupt_catch(chat.conn, false);
+        r = open_session(&chat);
+        if (r == 0)
+            r = converse(&chat);
+        gist_close(chat.session);
+        ctl_interrupt_catch(NULL, false);
+    }
+    ctl_line_close(chat.lines);
+    gist_disconnect(chat.conn);
+    return r;
+}

@@ -1,0 +1,63 @@
+/* ctl/ctl_interrupt.c - Ctrl-C ends an answer, not the program. */
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+/* Written by the handler, read everywhere. */
+static atomic_int n_came;
+/* Written before the handler is installed, read by it. */
+static _Atomic(gist_conn *) conn;
+static atomic_bool leave_on_second;
+
+static void on_sigint(int sig)
+{
+    gist_conn *c = atomic_load(&conn);
+
+    (void)sig;
+    if (atomic_fetch_add(&n_came, 1) > 0 && atomic_load(&leave_on_second))
+        _exit(CTL_INTERRUPTED);
+    if (c)
+        gist_cancel_async(c);
+}
+
+void ctl_interrupt_catch(gist_conn *c, bool leave)
+{
+    /* No SA_RESTART: a read of the keyboard ends too. */
+    struct sigaction sa = { .sa_handler = c ? on_sigint : SIG_DFL };
+
+    atomic_store(&conn, c);
+    atomic_store(&leave_on_second, leave);
+    sigaction(SIGINT, &sa, NULL);
+}
+
+bool ctl_interrupt_came(void)
+{
+    return atomic_load(&n_came) > 0;
+}
+
+void ctl_interrupt_forget(void)
+{
+    atomic_store(&n_came, 0);
+}
+
+bool ctl_interrupt_wait(int fd)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    sigset_t sigint, old;
+    int n;
+
+    /* Blocked but inside ppoll: one that comes after the look and before the sleep ends the sleep.
+     */
+    sigemptyset(&sigint);
+    sigaddset(&sigint, SIGINT);
+    sigprocmask(SIG_BLOCK, &sigint, &old);
+    do
+        n = ctl_interrupt_came() ? 0 : ppoll(&p, 1, NULL, &old);
+    while (n < 0 && errno == EINTR && !ctl_interrupt_came());
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    return !ctl_interrupt_came();
+}

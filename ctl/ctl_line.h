@@ -1,0 +1,22 @@
+/* ctl/ctl_line.h - lines from a person (edited, with a history) or from a pipe.
+ *
+ * The one door to libedit. Without a terminal on standard input lines are read as they are, and no
+ * prompt is printed.
+ */
+#ifndef CTL_CTL_LINE_H
+#define CTL_CTL_LINE_H
+
+struct ctl_line;
+
+/* history: a file, read now and written after each line; NULL: none. */
+int ctl_line_open(const char *history, struct ctl_line **ret);
+void ctl_line_close(struct ctl_line *l);
+
+/* The next line without its newline; it lives until the next call. -ENODATA: the end (Ctrl-D),
+ * -EINTR: Ctrl-C, the line is dropped. */
+int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text);
+
+/* Puts a text into the history. */
+void ctl_line_remember(struct ctl_line *l, const char *text);
+
+#endif

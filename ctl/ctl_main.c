@@ -1,0 +1,138 @@
+/* ctl/ctl_main.c - gistctl: finds the command, and what all commands share. */
+#include "ctl/ctl.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <locale.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+} commands[] = {
+    { "ask", ctl_ask, "answer one question, about files if you like" },
+    { "chat", ctl_chat, "talk with the model" },
+    { "score", ctl_score, "log-probabilities and perplexity of a text" },
+    { "tokenize", ctl_tokenize, "text to token ids" },
+    { "detokenize", ctl_detokenize, "token ids to text" },
+    { "status", ctl_status, "the daemon's model, memory, clients and sessions" },
+    { "bench-ring", ctl_bench_ring, "round trips over shared memory, against a Unix socket" },
+};
+#define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+int ctl_fail(enum ctl_exit code, const char *fmt, ...)
+{
+    va_list ap;
+
+    fflush(stdout); /* so that the sentence comes after what was said before it */
+    fputs("gistctl: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    return code;
+}
+
+/* -ECANCELED without a Ctrl-C is an answer that the daemon ended: a failure as any other. */
+int ctl_fail_gist(const gist_conn *c, int err)
+{
+    const char *text = gist_error(c);
+
+    if (err == -ECANCELED && ctl_interrupt_came())
+        return CTL_INTERRUPTED;
+    ctl_fail(CTL_FAILED, "%s", text && *text ? text : strerror(-err));
+    return gist_error_code(c) == GIST_E_TRANSPORT ? CTL_NO_DAEMON : CTL_FAILED;
+}
+
+int ctl_connect(gist_conn **ret_conn)
+{
+    int r = gist_connect(NULL, "gistctl", ret_conn);
+
+    if (r == 0)
+        return 0;
+    ctl_fail_gist(NULL, r);
+    return r == -ENOMEM ? CTL_FAILED : CTL_NO_DAEMON;
+}
+
+uint64_t ctl_now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void print_help(FILE *out)
+{
+    fputs("usage: gistctl [--socket PATH] COMMAND [OPTIONS] ...\n\n"
+          "Asks gistd, the local language model daemon.\n\n",
+          out);
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].help);
+    fputs("\n"
+          "  -S, --socket PATH   the daemon's socket; else $GISTD_SOCKET,\n"
+          "                      $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock\n"
+          "  -h, --help          this, or a command's own: gistctl COMMAND --help\n"
+          "  -V, --version\n\n"
+          "Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 no daemon or connection\n"
+          "lost, 130 interrupted. More in gistctl(1).\n",
+          out);
+}
+
+static int run_command(int argc, char **argv)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(argv[0], commands[i].name) == 0)
+            return commands[i].run(argc, argv);
+    return ctl_fail(CTL_USAGE, "there is no command '%s'; `gistctl --help` lists them.", argv[0]);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = { { "socket", required_argument, NULL, 'S' },
+                                             { "help", no_argument, NULL, 'h' },
+                                             { "version", no_argument, NULL, 'V' },
+                                             { 0 } };
+    int o, r;
+
+    /* For line editing. The model speaks UTF-8 and so do we, also where no locale was set. Numbers
+     * stay in the C locale. */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
+    while ((o = getopt_long(argc, argv, "+:S:hV", options, NULL)) != -1) {
+        switch (o) {
+        case 'S': /* by the environment, so that a command need not be told */
+            if (setenv("GISTD_SOCKET", optarg, 1) < 0)
+                return ctl_fail(CTL_FAILED, "%s", strerror(errno));
+            break;
+        case 'h':
+            print_help(stdout);
+            return CTL_OK;
+        case 'V':
+            puts("gistctl " GISTD_VERSION);
+            return CTL_OK;
+        case ':':
+            return ctl_fail(CTL_USAGE, "%s wants a value; see `gistctl --help`.", argv[optind - 1]);
+        default:
+            return ctl_fail(CTL_USAGE,
+                            "there is no option %s before a command; see `gistctl --help`.",
+                            argv[optind - 1]);
+        }
+    }
+    if (optind == argc) {
+        print_help(stderr);
+        return CTL_USAGE;
+    }
+    argc -= optind;
+    argv += optind;
+    optind = 0; /* getopt_long starts anew for the command's own options */
+    r = run_command(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return ctl_fail(CTL_FAILED, "cannot write the output: %s", strerror(errno));
+    return r;
+}

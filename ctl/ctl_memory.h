@@ -1,0 +1,45 @@
+/* ctl/ctl_memory.h - the options that say what becomes of old context.
+ */
+#ifndef CTL_CTL_MEMORY_H
+#define CTL_CTL_MEMORY_H
+
+#include "client/gist.h"
+#include "ctl/ctl_opt.h"
+
+#include <stdbool.h>
+
+struct ctl_memory_opts {
+    const char *compressor; /* NULL: full, or the adapter's */
+    const char *adapter;    /* NULL: none */
+    uint32_t ratio, segment, sinks, keep_tail, budget;
+    bool late, fixed;
+};
+
+/* The rows of the option table for them. */
+/* clang-format off */
+#define CTL_MEMORY_OPTIONS(o)                                                                   \
+    { "compressor", 0, CTL_OPT_STRING, "NAME", &(o)->compressor, 0, 0,                          \
+      "what old context becomes: full, none, fine-kv, select, coarse-kv, coarse-rec, "          \
+      "select-reread (full)" },                                                                 \
+    { "adapter", 0, CTL_OPT_STRING, "NAME", &(o)->adapter, 0, 0,                                \
+      "the adapter that makes gists; `gistctl status` names them (none)" },                     \
+    { "ratio", 0, CTL_OPT_U32, "N", &(o)->ratio, 2, 64, "tokens that a gist stands for (8)" },  \
+    { "segment", 0, CTL_OPT_U32, "N", &(o)->segment, 0, 4294967295.0,                           \
+      "tokens a segment; 0: the adapter's, or the daemon's default (0)" },                      \
+    { "sinks", 0, CTL_OPT_U32, "N", &(o)->sinks, 0, 16,                                         \
+      "first tokens that always stay (the adapter's, or 4)" },                                  \
+    { "keep-tail", 0, CTL_OPT_U32, "N", &(o)->keep_tail, 0, 8388608,                            \
+      "last tokens that are not compressed yet (0)" },                                          \
+    { "budget", 0, CTL_OPT_U32, "N", &(o)->budget, 0, 8388608,                                  \
+      "keys to hold at most; older text is compressed further; 0: the window (0)" },            \
+    { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0, "compress only when the budget is short" },\
+    { "fixed-ratio", 0, CTL_OPT_FLAG, NULL, &(o)->fixed, 0, 0,                                  \
+      "all text at --ratio: an error when the budget is used up" }
+/* clang-format on */
+
+void ctl_memory_defaults(struct ctl_memory_opts *o);
+
+/* 0, or the exit code of a mistake, which was said. */
+int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret);
+
+#endif

@@ -1,0 +1,233 @@
+/* ctl/ctl_status.c - gistctl status: what the daemon holds, for whom. */
+#include "ctl/ctl.h"
+#include "ctl/ctl_json.h"
+#include "ctl/ctl_opt.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct ctl_opt_usage usage = {
+    "status [OPTIONS]",
+    "Prints the daemon's model, memory, clients and sessions. Exit code 3: there is no daemon.\n"
+};
+
+/* Binary units, three digits or so: "87.6 MiB". */
+static const char *human(uint64_t bytes, char ret[24])
+{
+    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
+    double v = (double)bytes;
+    size_t u = 0;
+
+    while (v >= 1024 && u + 1 < sizeof(units) / sizeof(units[0])) {
+        v /= 1024;
+        u++;
+    }
+    snprintf(ret, 24, "%.*f %s", u > 0 && v < 100 ? 1 : 0, v, units[u]);
+    return ret;
+}
+
+static const char *human_time(uint64_t ns, char ret[32])
+{
+    unsigned long long s = ns / 1000000000u;
+
+    if (s < 60)
+        snprintf(ret, 32, "%llu s", s);
+    else if (s < 3600)
+        snprintf(ret, 32, "%llu min %llu s", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(ret, 32, "%llu h %llu min", s / 3600, s / 60 % 60);
+    else
+        snprintf(ret, 32, "%llu days %llu h", s / 86400, s / 3600 % 24);
+    return ret;
+}
+
+static void print_memory(const struct gist_stats *s)
+{
+    uint32_t used = s->pages - s->pages_free - s->pages_cached;
+    char a[24], b[24], c[24], d[24];
+
+    printf("weights     %s\n", human(s->weights_bytes, a));
+    printf("scratch     %s\n", human(s->scratch_bytes, a));
+    printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u kept in case a session "
+           "begins alike "
+           "(%s); %u tokens and %u bytes a page\n",
+           human(s->kv_bytes, a), used, s->pages, human((uint64_t)used * s->page_bytes, b),
+           s->pages_free, human((uint64_t)s->pages_free * s->page_bytes, c), s->pages_cached,
+           human((uint64_t)s->pages_cached * s->page_bytes, d), s->page_tokens, s->page_bytes);
+}
+
+/* Names and labels are whatever their client sent. */
+static void print_client(const struct gist_stats_client *c)
+{
+    printf("%8llu %8u %8u %8u %8u  ", (unsigned long long)c->id, c->pid, c->uid, c->sessions,
+           c->pages);
+    ctl_text_show(stdout, c->name, strlen(c->name));
+    fputc('\n', stdout);
+}
+
+/* Pages of raw tokens and of gists, in bytes. */
+static void print_kinds(const struct gist_stats *s, uint32_t pages, uint32_t gist_pages)
+{
+    char raw[24], gists[24];
+
+    printf(" %10s %10s", human((uint64_t)(pages - gist_pages) * s->page_bytes, raw),
+           human((uint64_t)gist_pages * s->page_bytes, gists));
+}
+
+static void print_owner(const struct gist_stats *s, const struct gist_stats_owner *o)
+{
+    printf("%8u %8u %8u %8u", o->uid, o->clients, o->sessions, o->pages);
+    print_kinds(s, o->pages, o->gist_pages);
+    fputc('\n', stdout);
+}
+
+static void print_session(const struct gist_stats *s, const struct gist_stats_session *x)
+{
+    printf("%8llu %8llu %8u %8u", (unsigned long long)x->id, (unsigned long long)x->client,
+           x->n_tokens, x->pages);
+    print_kinds(s, x->pages, x->gist_pages);
+    printf(" %8u  ", x->segment);
+    ctl_text_show(stdout, x->label, strlen(x->label));
+    fputs(x->busy ? " (busy)\n" : "\n", stdout);
+}
+
+static void print_text(const struct gist_stats *s)
+{
+    char t[32];
+
+    printf("gistd       %s, up %s\n", s->version, human_time(s->uptime_ns, t));
+    printf("model       %s (%s)\n", s->model, s->model_digest);
+    printf("cpu         %s, %u threads\n", s->cpu, s->threads);
+    if (s->adapters[0])
+        printf("adapters    %s\n", s->adapters);
+    print_memory(s);
+    printf("requests    %llu served, %llu failed, %u running\n",
+           (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,
+           s->requests_running);
+    printf("tokens      %llu read, %llu written, in %llu steps\n",
+           (unsigned long long)s->prompt_tokens_total,
+           (unsigned long long)s->generated_tokens_total, (unsigned long long)s->steps_total);
+    if (s->client_errors_total > 0)
+        printf("clients     %llu broke the protocol and were cut off\n",
+               (unsigned long long)s->client_errors_total);
+    printf("\n%8s %8s %8s %8s %8s  %s\n", "CLIENT", "PID", "UID", "SESSIONS", "PAGES", "NAME");
+    for (uint32_t i = 0; i < s->n_clients; i++)
+        print_client(&s->clients[i]);
+    printf("\n%8s %8s %8s %8s %10s %10s\n", "UID", "CLIENTS", "SESSIONS", "PAGES", "RAW", "GISTS");
+    for (uint32_t i = 0; i < s->n_owners; i++)
+        print_owner(s, &s->owners[i]);
+    if (s->n_sessions > 0)
+        printf("\n%8s %8s %8s %8s %10s %10s %8s  %s\n", "SESSION", "CLIENT", "TOKENS", "PAGES",
+               "RAW", "GISTS", "SEGMENT", "LABEL");
+    for (uint32_t i = 0; i < s->n_sessions; i++)
+        print_session(s, &s->sessions[i]);
+}
+
+static void json_kinds(struct ctl_json *j, const struct gist_stats *s, uint32_t pages,
+                       uint32_t gist_pages)
+{
+    ctl_json_u64(j, "pages", pages);
+    ctl_json_u64(j, "gist_pages", gist_pages);
+    ctl_json_u64(j, "raw_bytes", (uint64_t)(pages - gist_pages) * s->page_bytes);
+    ctl_json_u64(j, "gist_bytes", (uint64_t)gist_pages * s->page_bytes);
+}
+
+static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
+{
+    ctl_json_open(j, "clients", '[');
+    for (uint32_t i = 0; i < s->n_clients; i++) {
+        ctl_json_open(j, NULL, '{');
+        ctl_json_u64(j, "id", s->clients[i].id);
+        ctl_json_u64(j, "pid", s->clients[i].pid);
+        ctl_json_u64(j, "uid", s->clients[i].uid);
+        ctl_json_string(j, "name", s->clients[i].name);
+        ctl_json_u64(j, "sessions", s->clients[i].sessions);
+        ctl_json_u64(j, "pages", s->clients[i].pages);
+        ctl_json_close(j, '}');
+    }
+    ctl_json_close(j, ']');
+    ctl_json_open(j, "owners", '[');
+    for (uint32_t i = 0; i < s->n_owners; i++) {
+        ctl_json_open(j, NULL, '{');
+        ctl_json_u64(j, "uid", s->owners[i].uid);
+        ctl_json_u64(j, "clients", s->owners[i].clients);
+        ctl_json_u64(j, "sessions", s->owners[i].sessions);
+        json_kinds(j, s, s->owners[i].pages, s->owners[i].gist_pages);
+        ctl_json_close(j, '}');
+    }
+    ctl_json_close(j, ']');
+    ctl_json_open(j, "sessions", '[');
+    for (uint32_t i = 0; i < s->n_sessions; i++) {
+        ctl_json_open(j, NULL, '{');
+        ctl_json_u64(j, "id", s->sessions[i].id);
+        ctl_json_u64(j, "client", s->sessions[i].client);
+        ctl_json_string(j, "label", s->sessions[i].label);
+        ctl_json_u64(j, "n_tokens", s->sessions[i].n_tokens);
+        json_kinds(j, s, s->sessions[i].pages, s->sessions[i].gist_pages);
+        ctl_json_u64(j, "segment", s->sessions[i].segment);
+        ctl_json_bool(j, "busy", s->sessions[i].busy);
+        ctl_json_close(j, '}');
+    }
+    ctl_json_close(j, ']');
+}
+
+static void print_json(const struct gist_stats *s)
+{
+    struct ctl_json j = { .out = stdout };
+
+    ctl_json_open(&j, NULL, '{');
+    ctl_json_string(&j, "version", s->version);
+    ctl_json_string(&j, "model", s->model);
+    ctl_json_string(&j, "model_digest", s->model_digest);
+    ctl_json_string(&j, "cpu", s->cpu);
+    ctl_json_string(&j, "adapters", s->adapters);
+    ctl_json_u64(&j, "adapter_bytes", s->adapter_bytes);
+    ctl_json_u64(&j, "threads", s->threads);
+    ctl_json_u64(&j, "uptime_ns", s->uptime_ns);
+    ctl_json_u64(&j, "weights_bytes", s->weights_bytes);
+    ctl_json_u64(&j, "scratch_bytes", s->scratch_bytes);
+    ctl_json_u64(&j, "kv_bytes", s->kv_bytes);
+    ctl_json_u64(&j, "page_bytes", s->page_bytes);
+    ctl_json_u64(&j, "page_tokens", s->page_tokens);
+    ctl_json_u64(&j, "pages", s->pages);
+    ctl_json_u64(&j, "pages_free", s->pages_free);
+    ctl_json_u64(&j, "pages_cached", s->pages_cached);
+    ctl_json_u64(&j, "requests_running", s->requests_running);
+    ctl_json_u64(&j, "requests_total", s->requests_total);
+    ctl_json_u64(&j, "requests_failed", s->requests_failed);
+    ctl_json_u64(&j, "prompt_tokens_total", s->prompt_tokens_total);
+    ctl_json_u64(&j, "generated_tokens_total", s->generated_tokens_total);
+    ctl_json_u64(&j, "steps_total", s->steps_total);
+    ctl_json_u64(&j, "client_errors_total", s->client_errors_total);
+    print_json_lists(&j, s);
+    ctl_json_close(&j, '}');
+    fputc('\n', stdout);
+}
+
+int ctl_status(int argc, char **argv)
+{
+    bool json = false;
+    const struct ctl_opt opts[] = {
+        { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one object, all numbers in bytes and ns" },
+    };
+    struct gist_stats stats;
+    gist_conn *c;
+    int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
+
+    if (first < 0)
+        return r;
+    if (first < argc)
+        return ctl_fail(CTL_USAGE, "status takes no operand: '%s'.", argv[first]);
+    r = ctl_connect(&c);
+    if (r != 0)
+        return r;
+    r = gist_stats(c, &stats);
+    if (r < 0)
+        r = ctl_fail_gist(c, r);
+    else if (json)
+        print_json(&stats);
+    else
+        print_text(&stats);
+    gist_disconnect(c);
+    return r;
+}

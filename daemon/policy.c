@@ -1,0 +1,92 @@
+#include "daemon/policy.h"
+
+#include "daemon/ladder.h"
+#include "daemon/served.h"
+#include "ipc/wire.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#define RATIO_DEFAULT 8u
+
+static int read_adapter(const struct wire_memory *m, const struct served *b,
+                        struct compress_spec *ret, struct why *why)
+{
+    if (!m->adapter || !m->adapter[0])
+        return 0;
+    ret->adapter = served_adapter(b, m->adapter);
+    if (!ret->adapter)
+        return why_set(why, -EINVAL, "there is no adapter \"%.64s\"; there are: %.200s", m->adapter,
+                       b->n_adapters ? b->adapter_names : "none");
+    if (m->compressor == WIRE_FULL)
+        ret->method = compress_method_of(ret->adapter);
+    return 0;
+}
+
+static int check_segment(uint32_t seg_len, struct why *why)
+{
+    if (seq_takes_segments(seg_len))
+        return 0;
+    return why_set(why, -EINVAL,
+                   "found segments of %u tokens, allowed are multiples of %u from %u to %u",
+                   seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
+}
+
+/* It has to hold the segment that is read, the one that is to be compressed and the tail. */
+static int check_budget(const struct policy *p, const struct served *b, struct why *why)
+{
+    uint64_t least =
+        p->spec.method == COMPRESS_FULL ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
+
+    if (p->keep_tail >= p->budget)
+        return why_set(why, -EINVAL,
+                       "found a tail of %u tokens, the session may hold %u keys in all",
+                       p->keep_tail, p->budget);
+    if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
+        return 0;
+    return why_set(why, -EINVAL,
+                   "found a budget of %u keys, allowed are %" PRIu64 " to the context of %u",
+                   p->budget, least, b->context_max);
+}
+
+int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+                const struct served *b, struct policy *ret, struct why *why)
+{
+    static const enum compress_method methods[] = { [WIRE_FULL] = COMPRESS_FULL,
+                                                    [WIRE_NONE] = COMPRESS_NONE,
+                                                    [WIRE_FINE_KV] = COMPRESS_FINE_KV,
+                                                    [WIRE_SELECT] = COMPRESS_SELECT,
+                                                    [WIRE_COARSE_KV] = COMPRESS_COARSE_KV,
+                                                    [WIRE_COARSE_REC] = COMPRESS_COARSE_REC,
+                                                    [WIRE_SELECT_REREAD] = COMPRESS_SELECT_REREAD };
+    struct policy p = { .seg_len = segment ? segment : preset,
+                        .keep_tail = m->keep_tail,
+                        .budget = m->budget ? m->budget : b->context_max,
+                        .late = m->late,
+                        .fixed = m->fixed };
+    int r;
+
+    p.spec.method = methods[m->compressor];
+    p.spec.ratio = m->ratio ? m->ratio : RATIO_DEFAULT;
+    p.spec.sinks = m->sinks == UINT32_MAX ? 0 : m->sinks ? m->sinks : COMPRESS_SINKS;
+    r = read_adapter(m, b, &p.spec, why);
+    if (r < 0)
+        return r;
+    if (p.spec.adapter && segment == 0)
+        p.seg_len = p.spec.adapter->segment;
+    if (p.spec.adapter && m->sinks == 0)
+        p.spec.sinks = p.spec.adapter->sinks;
+    r = check_segment(p.seg_len, why);
+    if (r == 0)
+        r = compress_check(&p.spec, p.seg_len, why);
+    if (r == 0)
+        r = check_budget(&p, b, why);
+    if (r == 0)
+        *ret = p;
+    return r;
+}
+
+uint32_t policy_tokens_max(const struct policy *p)
+{
+    return p->spec.method == COMPRESS_FULL ? p->budget : POLICY_TOKENS_MAX;
+}

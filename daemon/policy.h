@@ -1,0 +1,35 @@
+/* daemon/policy.h - what a session wants to be kept of its older context.
+ *
+ * Comes from a client and is checked once, here: what is behind it takes a policy as it is.
+ *
+ * Threads    any; a policy never changes.
+ * Ownership  borrows the adapter in spec.
+ */
+#ifndef DAEMON_POLICY_H
+#define DAEMON_POLICY_H
+
+#include "engine/kv/compress.h"
+
+struct served;
+struct wire_memory;
+
+/* Tokens of a sequence whose old context is compressed: 4 bytes each. */
+#define POLICY_TOKENS_MAX (1u << 20)
+
+struct policy {
+    struct compress_spec spec;
+    uint32_t seg_len, keep_tail;
+    uint32_t budget; /* keys: the largest position, too */
+    bool late;       /* raw until the budget is short */
+    bool fixed;      /* no rung above the first */
+};
+
+/* Reads what a client wants. segment 0: as its adapter was trained, without one the preset.
+ * -EINVAL: why says what is wrong with it. */
+int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+                const struct served *b, struct policy *ret, struct why *why);
+
+/* Tokens that a sequence with this policy may hold. */
+uint32_t policy_tokens_max(const struct policy *p);
+
+#endif

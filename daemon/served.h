@@ -1,0 +1,57 @@
+/* daemon/served.h - the engine's parts that serve one model, opened in two steps.
+ *
+ * backend_load makes threads and reads the file with them (long: it reports progress);
+ * backend_start makes the memory to serve from. Both on the thread that will run the forward pass.
+ *
+ * Threads    see each part's header. workers, forward, compressor and pool are the scheduler's.
+ * Ownership  owns all of it.
+ */
+#ifndef DAEMON_SERVED_H
+#define DAEMON_SERVED_H
+
+#include "daemon/config.h"
+#include "engine/cpu/workers.h"
+#include "engine/file/adapter.h"
+#include "engine/file/model.h"
+#include "engine/forward.h"
+#include "engine/kv/compress.h"
+#include "engine/kv/pool.h"
+#include "engine/text/chat.h"
+#include "engine/text/vocab.h"
+
+struct prefix;
+
+#define SERVED_ADAPTERS_MAX 16u
+
+struct served {
+    const struct kernels *kernels;
+    struct model *model;
+    struct vocab *vocab;
+    struct chat *chat;   /* NULL: no template, or one we don't know */
+    struct why chat_why; /* then the reason */
+    struct workers *workers;
+    struct forward *forward;
+    struct compressor *compressor;
+    struct adapter *adapters[SERVED_ADAPTERS_MAX];
+    uint32_t n_adapters;
+    char adapter_names[SERVED_ADAPTERS_MAX * (ADAPTER_NAME_MAX + 1) + 1];
+    struct pool pool;
+    struct prefix *prefix; /* NULL: sessions share nothing */
+    uint32_t context_max;  /* tokens a session may hold */
+    uint32_t client_pages; /* pages a client may hold */
+    size_t token_max;      /* bytes of the longest token */
+};
+
+int served_load(struct served *b, const struct config *c, const struct model_progress *progress,
+                struct why *why);
+int served_start(struct served *b, const struct config *c, struct why *why);
+void served_close(struct served *b);
+
+/* Pages that can be had: free ones, and those that are only kept in case they are of use again. */
+uint32_t served_pages_free(const struct served *b);
+
+/* The adapter of that name, or NULL. */
+const struct adapter *served_adapter(const struct served *b, const char *name);
+size_t served_adapter_bytes(const struct served *b);
+
+#endif

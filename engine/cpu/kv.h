@@ -1,0 +1,18 @@
+/* engine/cpu/kv.h - reading what kernels' kv_store put into K and V tiles.
+ *
+ * Layout     engine/cpu/kernels.h.
+ * Threads    pure functions.
+ */
+#ifndef ENGINE_CPU_KV_H
+#define ENGINE_CPU_KV_H
+
+#include "engine/cpu/kernels.h"
+
+/* K of a whole page, as it lies: ret (hd, 16). */
+void kv_read_keys(enum kernels_kv kv, const void *k_tile, uint32_t hd, float *ret);
+
+/* K and V of the token in one slot: ret_k (hd), ret_v (hd). */
+void kv_read(enum kernels_kv kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
+             float *ret_k, float *ret_v);
+
+#endif

@@ -1,0 +1,171 @@
+#include "engine/cpu/place.h"
+
+#include <errno.h>
+#include <numa.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PLACE_HUGE     ((size_t)2 << 20)
+#define PLACE_CPUS_MAX 4096u
+
+/* The order in which workers take a CPU: cores before their second hardware threads, and within
+ * these the nodes in turn. */
+struct place_slot {
+    uint32_t sibling; /* 0: the first hardware thread of its core */
+    uint32_t turn;    /* CPUs of this node and sibling that come before it */
+    int node;
+    uint32_t cpu;
+};
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* A mapping of len bytes whose start is a multiple of align: maps more and cuts the ends off. */
+static void *map_aligned(size_t len, size_t align)
+{
+    size_t room = len + align;
+    uint8_t *mem, *start;
+
+    if (room < len)
+        return NULL;
+    mem = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return NULL;
+    start = (uint8_t *)round_up((size_t)mem, align);
+    if (start > mem)
+        (void)munmap(mem, (size_t)(start - mem));
+    if (start + len < mem + room)
+        (void)munmap(start + len, (size_t)(mem + room - (start + len)));
+    return start;
+}
+
+/* Weights and KV are read by workers of every node, so no node is the right one for a page:
+ * interleaving at least uses the bandwidth of all. Must come before the first touch. */
+static void interleave(void *mem, size_t len)
+{
+    struct bitmask *nodes;
+
+    if (numa_available() < 0)
+        return;
+    nodes = numa_get_mems_allowed();
+    if (!nodes)
+        return;
+    if (numa_bitmask_weight(nodes) > 1)
+        numa_interleave_memory(mem, len, nodes);
+    numa_bitmask_free(nodes);
+}
+
+int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_result)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct place_result result = { 0 };
+    void *mem;
+
+    if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
+        return -ENOMEM;
+    len = round_up(len, page);
+    mem = map_aligned(len, len >= PLACE_HUGE ? PLACE_HUGE : page);
+    if (!mem)
+        return -ENOMEM;
+
+    interleave(mem, len);
+    if (len >= PLACE_HUGE)
+        result.huge = madvise(mem, len, MADV_HUGEPAGE) == 0;
+    if (lock)
+        result.locked = mlock(mem, len) == 0;
+
+    *ret = mem;
+    *ret_result = result;
+    return 0;
+}
+
+void place_free(void *mem, size_t len)
+{
+    if (mem)
+        (void)munmap(mem, round_up(len, (size_t)sysconf(_SC_PAGESIZE)));
+}
+
+/* A mask by hand: the kernel refuses one smaller than its own, and cpu_set_t ends at 1024 CPUs. */
+static uint32_t allowed_cpus(cpu_set_t *mask, size_t len)
+{
+    CPU_ZERO_S(len, mask);
+    if (sched_getaffinity(0, len, mask) < 0) {
+        CPU_ZERO_S(len, mask);
+        CPU_SET_S(0, len, mask);
+    }
+    return (uint32_t)CPU_COUNT_S(len, mask);
+}
+
+/* 0 when the CPU comes first in its core's list of hardware threads, or when there is no list. */
+static uint32_t sibling_of(uint32_t cpu)
+{
+    char path[96];
+    uint32_t first = cpu;
+    FILE *f;
+
+    (void)snprintf(path, sizeof(path),
+                   "/sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", cpu);
+    f = fopen(path, "re");
+    if (!f)
+        return 0;
+    if (fscanf(f, "%u", &first) != 1)
+        first = cpu;
+    (void)fclose(f);
+    return first != cpu;
+}
+
+static int compare_slots(const void *a, const void *b)
+{
+    const struct place_slot *x = a, *y = b;
+
+    if (x->sibling != y->sibling)
+        return x->sibling < y->sibling ? -1 : 1;
+    if (x->turn != y->turn)
+        return x->turn < y->turn ? -1 : 1;
+    if (x->node != y->node)
+        return x->node < y->node ? -1 : 1;
+    return x->cpu < y->cpu ? -1 : 1;
+}
+
+static void order_slots(struct place_slot *slots, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        for (uint32_t j = 0; j < i; j++)
+            slots[i].turn += slots[j].node == slots[i].node && slots[j].sibling == slots[i].sibling;
+    }
+    qsort(slots, n, sizeof(*slots), compare_slots);
+}
+
+uint32_t place_n_cpus(void)
+{
+    unsigned long mask[PLACE_CPUS_MAX / 8 / sizeof(unsigned long)];
+
+    return allowed_cpus((cpu_set_t *)mask, sizeof(mask));
+}
+
+uint32_t place_cpu(uint32_t i)
+{
+    unsigned long mask[PLACE_CPUS_MAX / 8 / sizeof(unsigned long)];
+    uint32_t n_cpus = allowed_cpus((cpu_set_t *)mask, sizeof(mask)), n = 0, cpu = 0;
+    struct place_slot *slots = calloc(n_cpus, sizeof(*slots));
+    bool numa = numa_available() >= 0;
+
+    if (!slots)
+        return 0;
+    for (uint32_t c = 0; c < PLACE_CPUS_MAX && n < n_cpus; c++) {
+        if (!CPU_ISSET_S(c, sizeof(mask), (cpu_set_t *)mask))
+            continue;
+        slots[n++] = (struct place_slot){ .sibling = sibling_of(c),
+                                          .node = numa ? numa_node_of_cpu((int)c) : 0,
+                                          .cpu = c };
+    }
+    order_slots(slots, n);
+    cpu = slots[i % n].cpu;
+    free(slots);
+    return cpu;
+}

@@ -1,0 +1,83 @@
+/* engine/file/model.h - the weights of one GGUF file, checked and resident.
+ *
+ * Architectures: `llama` (Llama 3, 3.1, 3.2 with their rope scaling; SmolLM2) and `qwen2` (biases
+ * on q, k, v); tied and untied output. Everything that later code relies on is checked here, once:
+ * every tensor exists, has the shape the hyperparameters ask for and lies inside the file; head
+ * counts divide; sizes fit the types below. Inner loops check nothing.
+ *
+ * Layout    A weight is (n_rows, n_cols): y = W x, x of n_cols values. Rows of wq and wk of `llama`
+ *           files come permuted for interleaved rotary pairs; the loader puts them back, so that
+ *           rotary embedding always pairs element i of a head with element i + head_dim / 2.
+ *
+ * Threads    immutable after model_open; readable from any thread.
+ * Ownership  the model owns its memory; tensors and strings point into it.
+ * Errors     -EINVAL (bad file), -ENOTSUP (a model we can't run), -ENOMEM, or the errno of the I/O.
+ */
+#ifndef ENGINE_FILE_MODEL_H
+#define ENGINE_FILE_MODEL_H
+
+#include "base/why.h"
+#include "engine/file/quant.h"
+
+struct gguf;
+struct workers;
+
+enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
+
+struct model_tensor {
+    const void *data; /* tiles (engine/cpu/tile.h); NULL: the model has none */
+    enum quant type;
+    uint32_t n_rows, n_cols;
+    size_t tile_len;
+};
+
+struct model_layer {
+    const float *attn_norm;           /* (n_embd) */
+    const float *ffn_norm;            /* (n_embd) */
+    struct model_tensor wq;           /* (n_head * head_dim, n_embd) */
+    struct model_tensor wk, wv;       /* (n_head_kv * head_dim, n_embd) */
+    struct model_tensor wo;           /* (n_embd, n_head * head_dim) */
+    struct model_tensor w_gate, w_up; /* (n_ff, n_embd) */
+    struct model_tensor w_down;       /* (n_embd, n_ff) */
+    const float *bq, *bk, *bv;        /* rows of wq, wk, wv; NULL when the model has none */
+};
+
+struct model {
+    enum model_arch arch;
+    char name[128];  /* general.name, else the file's name */
+    char digest[33]; /* hex xxh3-128 of the whole file */
+    uint32_t n_layer, n_embd, n_ff, n_vocab;
+    uint32_t n_head, n_head_kv, head_dim; /* n_head % n_head_kv == 0, head_dim % 8 == 0;
+                                           * n_embd, n_ff, n_head * head_dim: % 32 == 0 */
+    uint32_t n_ctx_train;                 /* the window it was trained for */
+    float rms_eps;
+    double rope_base;
+    float *rope_freq; /* (head_dim / 2) radians a position, scaling applied */
+
+    struct model_tensor embd;   /* (n_vocab, n_embd) */
+    struct model_tensor output; /* (n_vocab, n_embd); embd itself when tied */
+    const float *output_norm;   /* (n_embd) */
+    struct model_layer *layers; /* (n_layer) */
+
+    struct gguf *file; /* metadata, for the tokenizer and chat template */
+    void *mem;         /* weights; see engine/cpu/place.h */
+    size_t mem_len;
+    size_t weights_len; /* bytes of tensor data */
+};
+
+/* Reads the file at path; workers (may be NULL) are the calling thread's, and help. progress (may
+ * be NULL) is called now and then with bytes done and in all, from the calling thread; a non-zero
+ * return ends the load with -ECANCELED. */
+struct model_progress {
+    int (*fn)(void *arg, uint64_t done, uint64_t all);
+    void *arg;
+};
+
+int model_open(const char *path, struct workers *workers, const struct model_progress *progress,
+               struct model **ret_model, struct why *why);
+void model_close(struct model *m);
+
+/* Everything that model_open checks before it reads weights: 0, or why not. */
+int model_check(const struct gguf *g, struct why *why);
+
+#endif

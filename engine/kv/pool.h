@@ -1,0 +1,85 @@
+/* engine/kv/pool.h - the paged KV pool: one arena of equal pages, fixed at start.
+ *
+ * A page holds 16 tokens of K and V of all layers and KV heads of one model:
+ *
+ *     layer 0                                            layer 1
+ *     +----------+----------+-- .. --+----------+-- .. --+--
+ *     | K head 0 | V head 0 | K head 1  V head 1 | ...    |
+ *     +----------+----------+-- .. --+----------+-- .. --+--
+ *     K tile (head_dim, 16), V tile (16, head_dim); f16, f32 or q8_0 (engine/cpu/kernels.h)
+ *
+ * A page may stand in several tables (a fork shares what it was made from): it counts them, and
+ * each table's account is charged for it. Who writes to a shared page copies it first.
+ *
+ * Invariants
+ *   P1  A page is free when it stands in no table, and only then. An account's used is the entries
+ *       of its tables.
+ *   P2  An account never holds more than its limit.
+ *   P3  Nothing is allocated after pool_open.
+ *   P4  n_cached counts the pages with refs == kept > 0: with n_free it is what can be had.
+ *
+ * Threads    one thread takes and gives pages; workers read and write the bytes of taken pages.
+ * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all
+ *            or nothing.
+ */
+#ifndef ENGINE_KV_POOL_H
+#define ENGINE_KV_POOL_H
+
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/place.h"
+#include "engine/file/model.h"
+
+#define POOL_PAGE_TOKENS KERNELS_PAGE_TOKENS
+
+struct pool_account {
+    uint32_t used, limit;
+}; /* pages */
+
+struct pool {
+    uint8_t *mem;
+    size_t mem_len, page_bytes;
+    size_t head_bytes; /* K and V tile of one head of one layer */
+    enum kernels_kv kv;
+    uint32_t n_head_kv, head_dim;
+    uint32_t n_pages, n_free;
+    uint32_t *free; /* stack of n_free page ids */
+    uint32_t *refs; /* (n_pages) tables that a page stands in; 0: free */
+    struct {
+        void (*fn)(void *arg,
+                   uint32_t n); /* wants n_free to be n: gives pages if it can. NULL: none */
+        void *arg;
+        const struct pool_account *account; /* of its tables */
+    } reclaim;
+    uint32_t *kept;    /* (n_pages) of refs, those of the reclaim's account */
+    uint32_t n_cached; /* pages that only the reclaim's tables hold, see P4 */
+    struct place_result place;
+};
+
+/* Bytes of one page of this model. */
+size_t pool_page_bytes(const struct model *m, enum kernels_kv kv);
+
+int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_t bytes, bool lock,
+              struct why *why);
+void pool_close(struct pool *p);
+
+/* Takes n pages for the account, or none. */
+int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
+/* One table less: a page that stands in no other is free. */
+void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
+/* One table more, of this account: all of them, or -ENOSPC. */
+int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
+
+/* Exchanges a page that stands in other tables too for a copy, in this table: nothing is charged.
+ * -ENOSPC. */
+int pool_own(struct pool *p, uint32_t *page);
+
+static inline bool pool_shared(const struct pool *p, uint32_t page)
+{
+    return p->refs[page] > 1;
+}
+
+/* Offsets of a layer's and head's tiles inside a page. */
+size_t pool_k_off(const struct pool *p, uint32_t layer, uint32_t head);
+size_t pool_v_off(const struct pool *p, uint32_t layer, uint32_t head);
+
+#endif

@@ -1,0 +1,258 @@
+#include "engine/kv/seq.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool seq_takes_segments(uint32_t seg_len)
+{
+    return seg_len >= SEQ_SEGMENT_MIN && seg_len <= SEQ_SEGMENT_MAX &&
+           seg_len % POOL_PAGE_TOKENS == 0;
+}
+
+int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uint32_t max_tokens,
+             uint32_t seg_len, uint32_t pos0)
+{
+    *s = (struct seq){
+        .pool = pool, .account = account, .seg_len = seg_len, .max_tokens = max_tokens, .pos0 = pos0
+    };
+    if (!seq_takes_segments(seg_len) || max_tokens == 0 || max_tokens > SEQ_TOKENS_MAX)
+        return -EINVAL;
+    /* Untouched pages of these tables cost address space, not memory. */
+    s->tokens = malloc((size_t)max_tokens * sizeof(*s->tokens));
+    s->segments = malloc(((size_t)max_tokens / seg_len + 1) * sizeof(*s->segments));
+    if (!s->tokens || !s->segments || seq_interleave(s, 0, NULL) < 0) {
+        seq_close(s);
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+int seq_interleave(struct seq *s, uint32_t every, const struct adapter *adapter)
+{
+    uint32_t n_slots = seq_n_pages(s->seg_len + (every ? s->seg_len / every : 0));
+    uint32_t *pages = malloc(((size_t)s->max_tokens / s->seg_len + 1) * n_slots * sizeof(*pages));
+
+    if (!pages)
+        return -ENOMEM;
+    assert(s->n_reserved == 0 && (every == 0 || s->seg_len % every == 0));
+    free(s->pages);
+    s->pages = pages;
+    s->n_slots = n_slots;
+    s->gist_every = every;
+    s->adapter = adapter;
+    return 0;
+}
+
+void seq_close(struct seq *s)
+{
+    if (!s)
+        return;
+    if (s->segments)
+        (void)seq_rewind(s, 0);
+    free(s->tokens);
+    free(s->pages);
+    free(s->segments);
+    *s = (struct seq){ 0 };
+}
+
+static uint32_t n_segments(const struct seq *s)
+{
+    return (s->n_reserved + s->seg_len - 1) / s->seg_len;
+}
+
+/* Keys of a segment that has tokens, and the table of its pages is taken for them. */
+static uint32_t keys_reserved(const struct seq *s, uint32_t segment)
+{
+    const struct seq_segment *g = &s->segments[segment];
+    uint32_t behind = s->n_reserved - segment * s->seg_len;
+
+    return !g->compressed && behind < s->seg_len ? seq_raw_keys(s, behind) : g->n_keys;
+}
+
+int seq_fork(const struct seq *s, struct seq *dst)
+{
+    int r = seq_open(dst, s->pool, s->account, s->max_tokens, s->seg_len, s->pos0);
+
+    if (r == 0 && s->gist_every)
+        r = seq_interleave(dst, s->gist_every, s->adapter);
+    if (r < 0) {
+        seq_close(dst);
+        return r;
+    }
+    memcpy(dst->tokens, s->tokens, (size_t)s->n_tokens * sizeof(*s->tokens));
+    for (uint32_t k = 0; r == 0 && k * s->seg_len < s->n_tokens; k++) {
+        uint32_t end = (k + 1) * s->seg_len, n;
+
+        dst->segments[k] = s->segments[k];
+        dst->n_reserved = end < s->n_tokens ? end : s->n_tokens;
+        n = seq_n_pages(keys_reserved(dst, k));
+        memcpy(seq_pages(dst, k), seq_pages(s, k), n * sizeof(*s->pages));
+        r = pool_share(s->pool, s->account, n, seq_pages(s, k));
+        if (r < 0)
+            dst->n_reserved = k * s->seg_len;
+        else
+            dst->n_pages += n;
+    }
+    dst->n_tokens = dst->n_reserved;
+    if (r < 0)
+        seq_close(dst);
+    return r;
+}
+
+/* Raw segments up to n_reserved are known; the new one begins where the one before ends. */
+static void open_segment(struct seq *s, uint32_t k)
+{
+    const struct seq_segment *last = k ? &s->segments[k - 1] : NULL;
+
+    s->segments[k] = (struct seq_segment){ .base = last ? last->base + last->n_keys : s->pos0,
+                                           .n_keys = seq_raw_keys(s, s->seg_len) };
+}
+
+/* The next n ids come with pages that stand in another table, too. */
+static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pages,
+                  const uint32_t *pages)
+{
+    int r = pool_share(s->pool, s->account, n_pages, pages);
+    uint32_t off = s->n_tokens % s->seg_len;
+
+    assert(r == 0 && s->n_tokens == s->n_reserved && s->n_tokens + n <= s->max_tokens);
+    assert(!s->gist_every);
+    memcpy(s->tokens + s->n_tokens, ids, n * sizeof(*ids));
+    memcpy(seq_pages(s, s->n_tokens / s->seg_len) + off / POOL_PAGE_TOKENS, pages,
+           n_pages * sizeof(*pages));
+    if (s->n_tokens % s->seg_len == 0)
+        open_segment(s, s->n_tokens / s->seg_len);
+    s->n_pages += n_pages;
+    s->n_tokens = s->n_reserved = s->n_tokens + n;
+}
+
+void seq_adopt_page(struct seq *s, const uint32_t *ids, uint32_t page)
+{
+    assert(s->n_tokens % POOL_PAGE_TOKENS == 0);
+    adopt(s, ids, POOL_PAGE_TOKENS, 1, &page);
+}
+
+void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
+                          const uint32_t *pages)
+{
+    struct seq_segment *g = &s->segments[s->n_tokens / s->seg_len];
+
+    assert(s->n_tokens % s->seg_len == 0);
+    adopt(s, ids, s->seg_len, seq_n_pages(n_keys), pages);
+    g->n_keys = n_keys;
+    g->compressed = true;
+}
+
+int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < seq_n_pages(n_keys); i++)
+        r = pool_own(s->pool, seq_pages(s, segment) + i);
+    return r;
+}
+
+/* Gives back the pages of a segment behind its first n_keys. */
+static void give_behind(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    uint32_t have = seq_n_pages(keys_reserved(s, segment)), keep = seq_n_pages(n_keys);
+
+    if (have > keep)
+        pool_give(s->pool, s->account, have - keep, seq_pages(s, segment) + keep);
+    s->n_pages -= have - keep;
+}
+
+/* Gives back all pages behind the first n tokens, which end in no compressed segment. */
+static void unreserve(struct seq *s, uint32_t n)
+{
+    uint32_t segment = n / s->seg_len, keep = seq_raw_keys(s, n % s->seg_len);
+
+    for (uint32_t k = n_segments(s); k-- > segment;)
+        give_behind(s, k, k == segment ? keep : 0);
+    s->n_reserved = n;
+}
+
+/* Takes pages of the segment that n_reserved ends in, up to n tokens or its end. */
+static int reserve_segment(struct seq *s, uint32_t n)
+{
+    uint32_t k = s->n_reserved / s->seg_len, first = k * s->seg_len, have, want;
+    uint32_t end = n - first < s->seg_len ? n : first + s->seg_len;
+    int r;
+
+    have = seq_n_pages(seq_raw_keys(s, s->n_reserved - first));
+    want = seq_n_pages(seq_raw_keys(s, end - first));
+    r = want > have ? pool_take(s->pool, s->account, want - have, seq_pages(s, k) + have) : 0;
+    if (r < 0)
+        return r;
+    if (s->n_reserved == first)
+        open_segment(s, k);
+    s->n_pages += want - have;
+    s->n_reserved = end;
+    return 0;
+}
+
+int seq_reserve(struct seq *s, uint32_t n)
+{
+    uint32_t had = s->n_reserved, segment = s->n_tokens / s->seg_len;
+    uint32_t keys = seq_raw_keys(s, s->n_tokens % s->seg_len);
+    int r = 0;
+
+    if (n > s->max_tokens - s->n_tokens)
+        return -E2BIG;
+    /* Of pages that hold keys only the last can get more. */
+    if (keys % POOL_PAGE_TOKENS)
+        r = pool_own(s->pool, seq_pages(s, segment) + keys / POOL_PAGE_TOKENS);
+    while (r == 0 && s->n_reserved < s->n_tokens + n)
+        r = reserve_segment(s, s->n_tokens + n);
+    if (r < 0)
+        unreserve(s, had);
+    return r;
+}
+
+uint32_t seq_rewind(struct seq *s, uint32_t n)
+{
+    assert(n <= s->n_tokens);
+    if (n % s->seg_len && s->segments[n / s->seg_len].compressed)
+        n -= n % s->seg_len;
+    unreserve(s, n);
+    s->n_tokens = n;
+    return n;
+}
+
+uint32_t seq_position(const struct seq *s, uint32_t n)
+{
+    uint32_t segment = n / s->seg_len, off = n % s->seg_len;
+
+    assert(n <= s->n_tokens);
+    if (off)
+        return s->segments[segment].base + seq_raw_keys(s, off);
+    return segment ? s->segments[segment - 1].base + s->segments[segment - 1].n_keys : s->pos0;
+}
+
+static void shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    struct seq_segment *g = &s->segments[segment];
+    uint32_t less = g->n_keys - n_keys;
+
+    assert((segment + 1) * s->seg_len <= s->n_tokens && n_keys <= g->n_keys);
+    g->n_keys = n_keys;
+    g->compressed = true;
+    for (uint32_t k = segment + 1; k < n_segments(s); k++)
+        s->segments[k].base -= less;
+}
+
+void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
+{
+    give_behind(s, segment, n_keys);
+    shorten(s, segment, n_keys);
+}
+
+void seq_replace(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
+{
+    give_behind(s, segment, 0);
+    memcpy(seq_pages(s, segment), pages, seq_n_pages(n_keys) * sizeof(*pages));
+    s->n_pages += seq_n_pages(n_keys);
+    shorten(s, segment, n_keys);
+}

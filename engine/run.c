@@ -1,0 +1,15 @@
+#include "engine/run.h"
+
+bool forward_run_reads(const struct forward_run *run)
+{
+    return !run->observe.weights && run->gists.kind == FORWARD_NO_GISTS;
+}
+
+uint32_t forward_run_rows(const struct forward_run *run)
+{
+    const struct seq *s = run->seq;
+
+    return forward_run_reads(run)
+               ? seq_raw_keys(s, s->n_tokens + run->n_tokens) - seq_raw_keys(s, s->n_tokens)
+               : run->n_tokens;
+}

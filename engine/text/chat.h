@@ -1,0 +1,61 @@
+/* engine/text/chat.h - chat messages to text by the model's own template.
+ *
+ * A GGUF carries a Jinja template. We run none: the template's text decides which of three known
+ * families it is (ChatML as SmolLM2 and Qwen2 use it, Llama 3 headers), and what the family leaves
+ * open (the default system message) is taken from the template. Any other is refused: the client
+ * may send plain text instead.
+ *
+ * The text is rendered in pieces, because what a client wrote must never be read as a special
+ * token and what the template wrote must: each piece says which it is.
+ *
+ * Llama 3.1 and 3.2 write a date into the system message: the template's own default, always the
+ * same, so that a conversation's tokens do not depend on the day. Messages that call tools are not
+ * rendered; results of tools are, by role tool, where the template has them.
+ *
+ * Threads    immutable after chat_open.
+ */
+#ifndef ENGINE_TEXT_CHAT_H
+#define ENGINE_TEXT_CHAT_H
+
+#include "engine/file/gguf.h"
+
+enum chat_family { CHAT_NONE, CHAT_CHATML, CHAT_LLAMA3 };
+
+struct chat;
+
+struct chat_message {
+    const char *role;
+    const char *text;
+    size_t text_len;
+};
+
+/* special: a special token's text, to be read as that token. All else is plain, the client's text
+ * and what the template puts beside it: neighbours that are plain are one text, and should be
+ * encoded as one, as they would be in the whole rendered string. text is there only while emit is
+ * called. */
+struct chat_piece {
+    const char *text;
+    size_t len;
+    bool special;
+};
+
+/* -ENOENT: the file has no template; -ENOTSUP: one that we don't know, with a sentence. */
+int chat_open(const struct gguf *g, struct chat **ret, struct why *why);
+void chat_close(struct chat *c);
+enum chat_family chat_family(const struct chat *c);
+
+/* Where in the conversation the messages come. */
+enum chat_at {
+    CHAT_AT_START,    /* nothing before: begin-of-text and a default system message may come */
+    CHAT_AT_NEXT,     /* after a finished turn */
+    CHAT_AT_OPEN_TURN /* after a generated answer whose end-of-turn token was not kept */
+};
+
+/* Calls emit for each piece, in order. open_answer: end with the head of an assistant turn. Roles
+ * are system, user, assistant (and tool for families that have it); others are -EINVAL. A non-zero
+ * return of emit ends the rendering and is returned. */
+int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
+                enum chat_at at, bool open_answer,
+                int (*emit)(void *arg, const struct chat_piece *p), void *arg);
+
+#endif

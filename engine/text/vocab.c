@@ -1,0 +1,771 @@
+#include "engine/text/vocab.h"
+
+#include "base/utf8.h"
+#include "engine/text/bpe.h"
+#include "engine/text/pretok.h"
+#include "engine/text/strmap.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TOKENS_MAX    (1u << 24)
+#define TOKEN_LEN_MAX 65535u
+#define SCAN_WINDOW   (16u << 10) /* bytes of text that one look ahead takes in */
+
+enum token_kind { /* numbers of the file */
+                  TOKEN_UNDEFINED,
+                  TOKEN_NORMAL,
+                  TOKEN_UNKNOWN,
+                  TOKEN_CONTROL,
+                  TOKEN_USER_DEFINED,
+                  TOKEN_UNUSED,
+                  TOKEN_BYTE,
+                  TOKEN__N
+};
+
+struct token {
+    const uint8_t *bytes; /* in struct vocab's text */
+    uint32_t len;
+    uint8_t kind;
+    bool literal; /* its text is not in byte-level letters: no text is encoded to it */
+    bool word;    /* a pre-token of just these bytes is this token, no need to merge */
+    bool eog;
+};
+
+struct vocab {
+    struct token *tokens;
+    uint32_t n_tokens;
+    uint8_t *text;         /* the bytes of all tokens, one after the other */
+    struct strmap normal;  /* what merges can make */
+    struct strmap special; /* what is found in text only when asked for */
+    struct bpe bpe;
+    struct pretok *pretok;
+    bool ignore_merges;      /* Llama 3: a pre-token in the vocabulary needs no merges to be one */
+    uint32_t byte_id[256];   /* NONE: the model has no token for the byte */
+    bool special_first[256]; /* a special token begins with this byte */
+    uint16_t *special_lens;  /* (n_special_lens), longest first */
+    uint32_t n_special_lens;
+    uint32_t bos;
+    bool add_bos;
+};
+
+static bool kind_is_special(enum token_kind kind)
+{
+    return kind == TOKEN_UNKNOWN || kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED;
+}
+
+/* --- reading the file ------------------------------------------------------------------------- */
+
+static int check_kind(struct vocab *v, const struct gguf *g, enum pretok_kind *ret_pre,
+                      struct why *why)
+{
+    struct gguf_str model, pre;
+    const char *path = gguf_path(g);
+    enum pretok_kind kind;
+
+    if (gguf_get_str(g, "tokenizer.ggml.model", &model) < 0)
+        return why_set(why, -EINVAL, "%s: no tokenizer.ggml.model, or it is no string", path);
+    if (model.len != 4 || memcmp(model.s, "gpt2", 4) != 0)
+        return why_set(why, -ENOTSUP, "%s: tokenizer kind is \"%.*s\"; supported: gpt2", path,
+                       (int)(model.len < 64 ? model.len : 64), model.s);
+    if (gguf_get_str(g, "tokenizer.ggml.pre", &pre) < 0)
+        return why_set(why, -ENOTSUP,
+                       "%s: no tokenizer.ggml.pre; supported: smollm, llama-bpe, qwen2", path);
+    for (kind = 0; kind < PRETOK__N; kind++)
+        if (strlen(pretok_name(kind)) == pre.len && memcmp(pretok_name(kind), pre.s, pre.len) == 0)
+            break;
+    if (kind == PRETOK__N)
+        return why_set(why, -ENOTSUP,
+                       "%s: pre-tokenizer is \"%.*s\"; supported: smollm, llama-bpe, qwen2", path,
+                       (int)(pre.len < 64 ? pre.len : 64), pre.s);
+    v->ignore_merges = kind == PRETOK_LLAMA3;
+    *ret_pre = kind;
+    return 0;
+}
+
+/* The byte that code point c stands for in GPT-2's alphabet, which writes every byte as a visible
+ * letter: printable Latin-1 as itself, the others as U+0100 and on, in order. -1: not a letter. */
+static int letter_byte(uint32_t c)
+{
+    if ((c >= 0x21 && c <= 0x7e) || (c >= 0xa1 && c <= 0xac) || (c >= 0xae && c <= 0xff))
+        return (int)c;
+    if (c < 0x100)
+        return -1;
+    c -= 0x100;
+    if (c < 0x21)
+        return (int)c; /* 00..20 */
+    c -= 0x21;
+    if (c < 0x22)
+        return (int)c + 0x7f; /* 7F..A0 */
+    return c == 0x22 ? 0xad : -1;
+}
+
+/* Text in GPT-2's alphabet to bytes; ret has room for text.len. false: not in the alphabet. */
+static bool decode_letters(struct gguf_str text, uint8_t *ret, size_t *ret_len)
+{
+    const uint8_t *p = (const uint8_t *)text.s;
+    size_t at = 0, n = 0, len;
+    int byte;
+
+    while (at < text.len) {
+        if (utf8_check(p + at, text.len - at, &len) != UTF8_OK)
+            return false;
+        byte = letter_byte(utf8_get(p + at, len));
+        if (byte < 0)
+            return false;
+        ret[n++] = (uint8_t)byte;
+        at += len;
+    }
+    *ret_len = n;
+    return true;
+}
+
+static int get_array(const struct gguf *g, const char *key, enum gguf_kind kind,
+                     struct gguf_array *ret, struct why *why)
+{
+    int r = gguf_get_array(g, key, ret);
+
+    if (r == -ENOENT)
+        return why_set(why, -EINVAL, "%s: no %s", gguf_path(g), key);
+    if (r < 0 || ret->kind != kind)
+        return why_set(why, -EINVAL, "%s: %s is no array of %s", gguf_path(g), key,
+                       kind == GGUF_STRING ? "strings" : "32-bit integers");
+    return 0;
+}
+
+static int check_counts(const struct gguf *g, const struct gguf_array *texts,
+                        const struct gguf_array *kinds, struct why *why)
+{
+    const char *path = gguf_path(g);
+    struct gguf_str arch;
+    uint32_t n_vocab;
+    char key[64];
+
+    if (texts->n == 0 || texts->n > TOKENS_MAX)
+        return why_set(why, -EINVAL, "%s: %llu tokens; supported: 1 to %u", path,
+                       (unsigned long long)texts->n, TOKENS_MAX);
+    if (kinds->n != texts->n)
+        return why_set(why, -EINVAL, "%s: %llu tokens, but tokenizer.ggml.token_type has %llu",
+                       path, (unsigned long long)texts->n, (unsigned long long)kinds->n);
+    if (gguf_get_str(g, "general.architecture", &arch) < 0)
+        return 0; /* a file of a tokenizer alone */
+    (void)snprintf(key, sizeof(key), "%.*s.vocab_size", (int)(arch.len < 32 ? arch.len : 32),
+                   arch.s);
+    if (gguf_get_u32(g, key, &n_vocab) == 0 && n_vocab != texts->n)
+        return why_set(why, -EINVAL, "%s: %s is %u, but there are %llu tokens", path, key, n_vocab,
+                       (unsigned long long)texts->n);
+    return 0;
+}
+
+static int add_token(struct vocab *v, uint32_t id, int32_t kind, struct gguf_str text,
+                     uint8_t *bytes, struct why *why, const char *path)
+{
+    struct token *t = &v->tokens[id];
+    size_t len;
+
+    if (kind < 0 || kind >= TOKEN__N)
+        return why_set(why, -EINVAL, "%s: token %u has type %d; known are 0 to %d", path, id, kind,
+                       TOKEN__N - 1);
+    if (text.len > TOKEN_LEN_MAX)
+        return why_set(why, -EINVAL, "%s: token %u has %zu bytes; supported are %u", path, id,
+                       text.len, TOKEN_LEN_MAX);
+    t->kind = (uint8_t)kind;
+    t->literal = kind != TOKEN_NORMAL || !decode_letters(text, bytes, &len);
+    if (t->literal) {
+        len = text.len;
+        memcpy(bytes, text.s, len);
+    }
+    t->bytes = bytes;
+    t->len = (uint32_t)len;
+    if (len == 0)
+        return 0;
+    /* Of equal tokens the first counts, here and in byte_id. */
+    if (kind_is_special(t->kind))
+        (void)strmap_add(&v->special, bytes, len, id);
+    else if (!t->literal)
+        (void)strmap_add(&v->normal, bytes, len, id);
+    return 0;
+}
+
+static int read_tokens(struct vocab *v, const struct gguf *g, struct why *why)
+{
+    struct gguf_array texts, kinds;
+    struct gguf_str text;
+    size_t pos = 0, n_text = 0;
+    int32_t kind;
+    uint32_t i;
+    int r;
+
+    r = get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &texts, why);
+    if (r < 0)
+        return r;
+    r = get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &kinds, why);
+    if (r < 0)
+        return r;
+    r = check_counts(g, &texts, &kinds, why);
+    if (r < 0)
+        return r;
+
+    for (i = 0; i < texts.n; i++)
+        n_text += gguf_next_str(&texts, &pos).len;
+    v->n_tokens = (uint32_t)texts.n;
+    v->tokens = calloc(v->n_tokens, sizeof(*v->tokens));
+    v->text = malloc(n_text + 1); /* a token's bytes are never more than its text's */
+    if (!v->tokens || !v->text || strmap_init(&v->normal, v->n_tokens) < 0 ||
+        strmap_init(&v->special, v->n_tokens) < 0)
+        return -ENOMEM;
+
+    for (i = 0, pos = 0, n_text = 0; i < v->n_tokens; i++) {
+        text = gguf_next_str(&texts, &pos);
+        memcpy(&kind, kinds.data + i * sizeof(kind), sizeof(kind));
+        r = add_token(v, i, kind, text, v->text + n_text, why, gguf_path(g));
+        if (r < 0)
+            return r;
+        n_text += v->tokens[i].len;
+    }
+    for (i = 0; i < 256; i++)
+        v->byte_id[i] = strmap_find(&v->normal, &(uint8_t){ (uint8_t)i }, 1);
+    return 0;
+}
+
+/* "left right" in GPT-2's alphabet, which has no space. buf has room for the text. */
+static int add_merge(struct vocab *v, uint32_t rank, struct gguf_str text, uint8_t *buf)
+{
+    const char *space = text.len ? memchr(text.s + 1, ' ', text.len - 1) : NULL;
+    struct gguf_str left, right;
+    size_t n_left, n_right;
+    uint32_t a, b, both;
+
+    if (!space)
+        return -EINVAL;
+    left = (struct gguf_str){ text.s, (size_t)(space - text.s) };
+    right = (struct gguf_str){ space + 1, text.len - left.len - 1 };
+    if (!decode_letters(left, buf, &n_left) || !decode_letters(right, buf + n_left, &n_right))
+        return -EINVAL;
+    a = strmap_find(&v->normal, buf, n_left);
+    b = strmap_find(&v->normal, buf + n_left, n_right);
+    both = strmap_find(&v->normal, buf, n_left + n_right);
+    if (a == VOCAB_NONE || b == VOCAB_NONE || both == VOCAB_NONE)
+        return -ENOENT;
+    (void)bpe_add(&v->bpe, a, b, rank, both); /* a pair that comes twice keeps its first rank */
+    return 0;
+}
+
+/* buf has room for twice the longest token. */
+static int add_merges(struct vocab *v, const struct gguf *g, const struct gguf_array *merges,
+                      uint8_t *buf, struct why *why)
+{
+    struct gguf_str text;
+    size_t pos = 0;
+    uint32_t i;
+    int r;
+
+    for (i = 0; i < merges->n; i++) {
+        text = gguf_next_str(merges, &pos);
+        r = text.len <= 2 * TOKEN_LEN_MAX ? add_merge(v, i, text, buf) : -EINVAL;
+        if (r < 0)
+            return why_set(why, -EINVAL, "%s: merge %u, \"%.*s\", %s", gguf_path(g), i,
+                           (int)(text.len < 80 ? text.len : 80), text.s,
+                           r == -ENOENT ? "names or makes a token that is not in the vocabulary"
+                                        : "is not two tokens with a space between");
+    }
+    return 0;
+}
+
+static int read_merges(struct vocab *v, const struct gguf *g, struct why *why)
+{
+    struct gguf_array merges;
+    uint8_t *buf;
+    int r;
+
+    r = get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, why);
+    if (r < 0)
+        return r;
+    if (merges.n > TOKENS_MAX)
+        return why_set(why, -EINVAL, "%s: %llu merges; supported: up to %u", gguf_path(g),
+                       (unsigned long long)merges.n, TOKENS_MAX);
+    buf = malloc(2 * TOKEN_LEN_MAX);
+    if (!buf || bpe_init(&v->bpe, (uint32_t)merges.n) < 0) {
+        free(buf);
+        return -ENOMEM;
+    }
+    r = add_merges(v, g, &merges, buf, why);
+    free(buf);
+    return r;
+}
+
+static int get_id(const struct vocab *v, const struct gguf *g, const char *key, uint32_t *ret,
+                  struct why *why)
+{
+    int r = gguf_get_u32(g, key, ret);
+
+    if (r == -ENOENT) {
+        *ret = VOCAB_NONE;
+        return 0;
+    }
+    if (r < 0)
+        return why_set(why, -EINVAL, "%s: %s is no token id", gguf_path(g), key);
+    if (*ret >= v->n_tokens)
+        return why_set(why, -EINVAL, "%s: %s is %u, but there are %u tokens", gguf_path(g), key,
+                       *ret, v->n_tokens);
+    return 0;
+}
+
+/* What ends an answer. Files name one or two ids; models end turns by others besides, which are
+ * known by their text (and only as control tokens: a normal token of this text is text). */
+static int read_ids(struct vocab *v, const struct gguf *g, struct why *why)
+{
+    static const char *const eog_keys[] = { "tokenizer.ggml.eos_token_id",
+                                            "tokenizer.ggml.eot_token_id",
+                                            "tokenizer.ggml.eom_token_id" };
+    static const char *const eog_texts[] = { "<|im_end|>", "<|eot_id|>", "<|end_of_text|>",
+                                             "<|endoftext|>", "<|eom_id|>" };
+    uint32_t id;
+    size_t i;
+    int r;
+
+    for (i = 0; i < sizeof(eog_keys) / sizeof(*eog_keys); i++) {
+        r = get_id(v, g, eog_keys[i], &id, why);
+        if (r < 0)
+            return r;
+        if (id != VOCAB_NONE)
+            v->tokens[id].eog = true;
+    }
+    for (i = 0; i < sizeof(eog_texts) / sizeof(*eog_texts); i++) {
+        id = strmap_find(&v->special, (const uint8_t *)eog_texts[i], strlen(eog_texts[i]));
+        if (id != VOCAB_NONE && v->tokens[id].kind == TOKEN_CONTROL)
+            v->tokens[id].eog = true;
+    }
+    return get_id(v, g, "tokenizer.ggml.bos_token_id", &v->bos, why);
+}
+
+static int read_add_bos(struct vocab *v, const struct gguf *g, enum pretok_kind pre,
+                        struct why *why)
+{
+    int r = gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &v->add_bos);
+
+    /* Early Llama 3 files lack the key, and their models want it. */
+    if (r == -ENOENT)
+        v->add_bos = pre == PRETOK_LLAMA3;
+    else if (r < 0)
+        return why_set(why, -EINVAL, "%s: tokenizer.ggml.add_bos_token is no bool", gguf_path(g));
+    v->add_bos = v->add_bos && v->bos != VOCAB_NONE;
+    return 0;
+}
+
+/* --- tables made from it ---------------------------------------------------------------------- */
+
+static int compare_lens(const void *a, const void *b)
+{
+    return *(const uint16_t *)b - *(const uint16_t *)a;
+}
+
+/* A special token at a place is found by one table look-up for each length there is. */
+static int index_specials(struct vocab *v)
+{
+    const struct token *t;
+    uint32_t i, n = 0;
+
+    v->special_lens = malloc((v->special.n + 1) * sizeof(*v->special_lens));
+    if (!v->special_lens)
+        return -ENOMEM;
+    for (i = 0; i < v->n_tokens; i++) {
+        t = &v->tokens[i];
+        if (!kind_is_special(t->kind) || strmap_find(&v->special, t->bytes, t->len) != i)
+            continue;
+        v->special_first[t->bytes[0]] = true;
+        v->special_lens[n++] = (uint16_t)t->len;
+    }
+    qsort(v->special_lens, n, sizeof(*v->special_lens), compare_lens);
+    for (i = 0; i < n; i++)
+        if (i == 0 || v->special_lens[i] != v->special_lens[i - 1])
+            v->special_lens[v->n_special_lens++] = v->special_lens[i];
+    return 0;
+}
+
+/* The ids of one pre-token's bytes; ids has room for len of them. Bytes that have no token are left
+ * out and counted, as the published tokenizers leave them out. */
+static int merge_bytes(const struct vocab *v, struct bpe_scratch *s, const uint8_t *p, size_t len,
+                       uint32_t *ids, size_t *ret_n, size_t *lost)
+{
+    size_t i, n = 0;
+
+    for (i = 0; i < len; i++)
+        if (v->byte_id[p[i]] != VOCAB_NONE)
+            ids[n++] = v->byte_id[p[i]];
+    *lost += len - n;
+    return bpe_merge(&v->bpe, s, ids, n, ret_n);
+}
+
+/* Most pre-tokens of a text are one token. Which tokens the merges make out of their own bytes is
+ * found out here, once, so that such a pre-token costs one look-up. */
+static int mark_words(struct vocab *v)
+{
+    struct bpe_scratch scratch = { 0 };
+    uint32_t *ids = malloc(BPE_MAX * sizeof(*ids)), i;
+    size_t n, lost;
+    int r = ids ? 0 : -ENOMEM;
+
+    for (i = 0; i < v->n_tokens && r == 0; i++) {
+        struct token *t = &v->tokens[i];
+
+        if (t->len == 0 || t->len > BPE_MAX || strmap_find(&v->normal, t->bytes, t->len) != i)
+            continue;
+        if (v->ignore_merges) {
+            t->word = true;
+            continue;
+        }
+        lost = 0;
+        r = merge_bytes(v, &scratch, t->bytes, t->len, ids, &n, &lost);
+        t->word = r == 0 && lost == 0 && n == 1 && ids[0] == i;
+    }
+    bpe_scratch_fini(&scratch);
+    free(ids);
+    return r;
+}
+
+int vocab_open(const struct gguf *g, struct vocab **ret, struct why *why)
+{
+    struct vocab *v = calloc(1, sizeof(*v));
+    enum pretok_kind pre = PRETOK__N;
+    int r;
+
+    if (!v)
+        return why_set(why, -ENOMEM, "%s: no memory for the vocabulary", gguf_path(g));
+    r = check_kind(v, g, &pre, why);
+    if (r == 0)
+        r = read_tokens(v, g, why);
+    if (r == 0)
+        r = read_merges(v, g, why);
+    if (r == 0)
+        r = read_ids(v, g, why);
+    if (r == 0)
+        r = read_add_bos(v, g, pre, why);
+    if (r == 0)
+        r = index_specials(v);
+    if (r == 0)
+        r = mark_words(v);
+    if (r == 0)
+        r = pretok_new(pre, true, &v->pretok);
+    if (r < 0) {
+        vocab_close(v);
+        return why_set(why, r, "%s: no memory for the vocabulary", gguf_path(g));
+    }
+    *ret = v;
+    return 0;
+}
+
+void vocab_close(struct vocab *v)
+{
+    if (!v)
+        return;
+    pretok_free(v->pretok);
+    bpe_fini(&v->bpe);
+    strmap_fini(&v->normal);
+    strmap_fini(&v->special);
+    free(v->special_lens);
+    free(v->tokens);
+    free(v->text);
+    free(v);
+}
+
+/* --- looking at it ---------------------------------------------------------------------------- */
+
+uint32_t vocab_size(const struct vocab *v)
+{
+    return v->n_tokens;
+}
+
+uint32_t vocab_bos(const struct vocab *v)
+{
+    return v->bos;
+}
+
+bool vocab_add_bos(const struct vocab *v)
+{
+    return v->add_bos;
+}
+
+bool vocab_is_eog(const struct vocab *v, uint32_t id)
+{
+    return id < v->n_tokens && v->tokens[id].eog;
+}
+
+bool vocab_is_special(const struct vocab *v, uint32_t id)
+{
+    return id < v->n_tokens && kind_is_special(v->tokens[id].kind);
+}
+
+uint32_t vocab_find(const struct vocab *v, const char *text, size_t len)
+{
+    const uint8_t *p = (const uint8_t *)text;
+    uint32_t id = strmap_find(&v->special, p, len);
+
+    return id != VOCAB_NONE ? id : strmap_find(&v->normal, p, len);
+}
+
+const uint8_t *vocab_bytes(const struct vocab *v, uint32_t id, size_t *ret_len)
+{
+    assert(id < v->n_tokens);
+    *ret_len = v->tokens[id].len;
+    return v->tokens[id].bytes;
+}
+
+/* --- encoding --------------------------------------------------------------------------------- */
+
+/* The text is read in two steps, one ahead of the other:
+ *
+ *     0 ...... pos ......................... sure .......... scanned ......... len
+ *     encoded  its pre-tokens don't depend   plain text,     not looked
+ *              on what follows: they are     looked at       at yet
+ *              cut off and merged in turn
+ *
+ * Plain text is well-formed UTF-8 without special tokens. It ends (`ended`) at a special token, at
+ * a byte that is not UTF-8, or with the text; then all of it is sure. Until then only what lies
+ * before a place by which pre-tokens always part (pretok.h, P2) is. */
+struct vocab_encoder {
+    const struct vocab *v;
+    struct pretok_scratch *pretok;
+    struct bpe_scratch bpe;
+    const uint8_t *text;
+    size_t len, pos, sure, scanned;
+    bool ended, parse_special;
+    uint32_t *ids;                /* (cap_ids) of what was encoded last */
+    size_t cap_ids, n_ids, at_id; /* ids[at_id..n_ids) were not given out yet */
+    size_t lost;
+};
+
+int vocab_encoder_new(const struct vocab *v, struct vocab_encoder **ret)
+{
+    struct vocab_encoder *e = calloc(1, sizeof(*e));
+
+    if (!e)
+        return -ENOMEM;
+    e->v = v;
+    if (pretok_scratch_new(v->pretok, &e->pretok) < 0) {
+        vocab_encoder_free(e);
+        return -ENOMEM;
+    }
+    *ret = e;
+    return 0;
+}
+
+void vocab_encoder_free(struct vocab_encoder *e)
+{
+    if (!e)
+        return;
+    pretok_scratch_free(e->pretok);
+    bpe_scratch_fini(&e->bpe);
+    free(e->ids);
+    free(e);
+}
+
+void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, bool parse_special)
+{
+    e->text = text;
+    e->len = len;
+    e->parse_special = parse_special;
+    e->pos = e->sure = e->scanned = 0;
+    e->ended = false;
+    e->n_ids = e->at_id = 0;
+    e->lost = 0;
+}
+
+size_t vocab_encoder_lost(const struct vocab_encoder *e)
+{
+    return e->lost;
+}
+
+/* The longest special token at p[0..n), or NONE. */
+static uint32_t match_special(const struct vocab *v, const uint8_t *p, size_t n)
+{
+    uint32_t i, id;
+
+    if (!v->special_first[p[0]])
+        return VOCAB_NONE;
+    for (i = 0; i < v->n_special_lens; i++) {
+        if (v->special_lens[i] > n)
+            continue;
+        id = strmap_find(&v->special, p, v->special_lens[i]);
+        if (id != VOCAB_NONE)
+            return id;
+    }
+    return VOCAB_NONE;
+}
+
+/* The last place after `from` in the plain text by which pre-tokens part, or from. */
+static size_t last_parting(const struct vocab_encoder *e, size_t from)
+{
+    const uint8_t *p;
+    size_t end = e->scanned;
+
+    while (end > from + 1) {
+        p = memrchr(e->text + from, '\n', end - 1 - from);
+        if (!p)
+            break;
+        end = (size_t)(p - e->text) + 1;
+        if (e->text[end] < 0x80 && isalpha(e->text[end]))
+            return end;
+    }
+    return from;
+}
+
+/* The first place up to limit, or behind the character there, where plain text ends: a special
+ * token, or what is not UTF-8. */
+static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
+{
+    size_t len;
+
+    for (; at < limit; at += len)
+        if (match_special(e->v, e->text + at, e->len - at) != VOCAB_NONE ||
+            utf8_check(e->text + at, e->len - at, &len) != UTF8_OK)
+            break;
+    return at;
+}
+
+/* Looks at more of the text. */
+static void scan_plain(struct vocab_encoder *e)
+{
+    size_t at = e->scanned, from, limit, len;
+
+    /* A place by which pre-tokens part was looked for in all that was scanned before, but for its
+     * last byte. */
+    from = e->sure < at ? at - 1 : at;
+    limit = e->len - at < SCAN_WINDOW ? e->len : at + SCAN_WINDOW;
+    if (e->parse_special) {
+        at = plain_end(e, at, limit);
+    } else {
+        at += utf8_span(e->text + at, limit - at);
+        /* A character that goes on behind the window is taken whole. */
+        if (at < limit && utf8_check(e->text + at, e->len - at, &len) == UTF8_OK &&
+            at + len > limit)
+            at += len;
+    }
+    e->ended = at < limit || at == e->len;
+    e->scanned = at;
+    at = e->ended ? at : last_parting(e, from);
+    if (at > from)
+        e->sure = at;
+}
+
+static int reserve_ids(struct vocab_encoder *e, size_t n)
+{
+    uint32_t *ids;
+
+    if (n <= e->cap_ids)
+        return 0;
+    n = n < 64 ? 64 : n;
+    ids = malloc(n * sizeof(*ids));
+    if (!ids)
+        return -ENOMEM;
+    free(e->ids);
+    e->ids = ids;
+    e->cap_ids = n;
+    return 0;
+}
+
+/* One id for one token's worth of text. */
+static void give_id(struct vocab_encoder *e, uint32_t id, size_t len)
+{
+    e->ids[0] = id;
+    e->n_ids = 1;
+    e->pos += len;
+}
+
+/* What stands where plain text ended: a special token, or a byte that is not UTF-8. */
+static void encode_break(struct vocab_encoder *e)
+{
+    const struct vocab *v = e->v;
+    uint32_t id = VOCAB_NONE;
+
+    if (e->parse_special)
+        id = match_special(v, e->text + e->pos, e->len - e->pos);
+    if (id != VOCAB_NONE)
+        give_id(e, id, v->tokens[id].len);
+    else if (v->byte_id[e->text[e->pos]] != VOCAB_NONE)
+        give_id(e, v->byte_id[e->text[e->pos]], 1);
+    else {
+        e->lost++;
+        e->pos++;
+    }
+    e->sure = e->scanned = e->pos;
+    e->ended = false;
+}
+
+/* Merges the pre-token at pos. */
+static int encode_word(struct vocab_encoder *e, size_t len)
+{
+    const uint8_t *p = e->text + e->pos;
+    uint32_t id = strmap_find(&e->v->normal, p, len);
+    int r;
+
+    if (id != VOCAB_NONE && e->v->tokens[id].word) {
+        give_id(e, id, len);
+        return 0;
+    }
+    r = reserve_ids(e, len);
+    if (r < 0)
+        return r;
+    r = merge_bytes(e->v, &e->bpe, p, len, e->ids, &e->n_ids, &e->lost);
+    if (r == 0)
+        e->pos += len;
+    return r;
+}
+
+/* Cuts off the pre-token at pos. It is looked for in at most BPE_MAX bytes, whole characters: that
+ * bounds the time and memory that a text of one letter can take. */
+static int cut_word(struct vocab_encoder *e, size_t *ret_len)
+{
+    const uint8_t *p = e->text + e->pos;
+    size_t len = e->scanned - e->pos;
+
+    if (len > BPE_MAX)
+        for (len = BPE_MAX; (p[len] & 0xc0) == 0x80;)
+            len--;
+    return pretok_next(e->v->pretok, e->pretok, p, len, ret_len);
+}
+
+/* Encodes the next bit of text into ids, or looks further ahead. */
+static int encode_some(struct vocab_encoder *e)
+{
+    size_t len;
+    int r = reserve_ids(e, 1);
+
+    if (r < 0)
+        return r;
+    e->n_ids = e->at_id = 0;
+    if (e->pos == e->scanned && e->ended) {
+        encode_break(e);
+        return 0;
+    }
+    if (e->pos == e->sure) {
+        scan_plain(e);
+        return 0;
+    }
+    r = cut_word(e, &len);
+    return r < 0 ? r : encode_word(e, len);
+}
+
+int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n)
+{
+    size_t n = 0, start = e->pos + e->scanned;
+    int r;
+
+    while (n < cap) {
+        if (e->at_id < e->n_ids) {
+            ids[n++] = e->ids[e->at_id++];
+            continue;
+        }
+        if (e->pos == e->len || e->pos + e->scanned - start >= VOCAB_SLICE_BYTES)
+            break;
+        r = encode_some(e);
+        if (r < 0)
+            return r;
+    }
+    *ret_n = n;
+    return e->pos == e->len && e->at_id == e->n_ids;
+}

@@ -1,0 +1,530 @@
+#include "train/net/attn.h"
+
+#include "train/net/vec.h"
+
+#include <errno.h>
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK 128u /* query rows of each head that meet their keys together */
+#define ALIGN 64u
+
+/* What one thread works in. Sizes: g query heads a KV head, K keys. */
+struct lane {
+    struct gemm *gemm;
+    void *k, *v;          /* (K, hd) typed, k rotated */
+    void *q, *o, *p, *ds; /* (g BLOCK, hd), the same, (g BLOCK, K), the same; typed */
+    float *s, *dp;        /* (g BLOCK, K) */
+    float *x, *y, *row;   /* (g BLOCK, hd), the same, (hd) */
+};
+
+struct attn {
+    const struct base *b;
+    uint32_t n_lanes, n_keys; /* that lanes have room for */
+    struct lane *lanes;
+    float *dkv; /* per segment and KV head: (K, hd) of k, then of v */
+    size_t dkv_len;
+    int err;
+};
+
+struct task {
+    struct attn *a;
+    const struct layout *l;
+    const struct layout_stage *stage;
+    const struct layout_segment *g;
+    struct lane *lane;
+    uint32_t head; /* KV head */
+    uint32_t n_keys;
+    const float *qkv;
+    void *out;
+    float *lse;
+    const void *dout;
+    float *dqkv, *dk, *dv;
+};
+
+/* Query rows [row, row + n) of all heads of the group, against the first n_keys keys. */
+struct block {
+    uint32_t row, n, n_keys;
+};
+
+static uint32_t group(const struct base *b)
+{
+    return b->m->n_head / b->m->n_head_kv;
+}
+
+/* --- scratch ---------------------------------------------------------------------------------- */
+
+static void lane_free_keys(struct lane *w)
+{
+    free(w->k);
+    free(w->v);
+    free(w->p);
+    free(w->ds);
+    free(w->s);
+    free(w->dp);
+    w->k = w->v = w->p = w->ds = NULL;
+    w->s = w->dp = NULL;
+}
+
+static void lane_close(struct lane *w)
+{
+    gemm_close(w->gemm);
+    lane_free_keys(w);
+    free(w->q);
+    free(w->o);
+    free(w->x);
+    free(w->y);
+    free(w->row);
+}
+
+static void *bytes(size_t n, size_t size)
+{
+    return aligned_alloc(ALIGN, (n * size + ALIGN - 1) / ALIGN * ALIGN);
+}
+
+static bool lane_open(struct lane *w, const struct base *b)
+{
+    size_t n = (size_t)group(b) * BLOCK * b->m->head_dim;
+
+    w->q = bytes(n, gemm_size(b->type));
+    w->o = bytes(n, gemm_size(b->type));
+    w->x = bytes(n, sizeof(float));
+    w->y = bytes(n, sizeof(float));
+    w->row = bytes(b->m->head_dim, sizeof(float));
+    return w->q && w->o && w->x && w->y && w->row && gemm_open(&w->gemm) == 0;
+}
+
+static bool lane_keys(struct lane *w, const struct base *b, size_t n_keys)
+{
+    size_t n = (size_t)group(b) * BLOCK * n_keys, size = gemm_size(b->type);
+
+    lane_free_keys(w);
+    w->k = bytes(n_keys * b->m->head_dim, size);
+    w->v = bytes(n_keys * b->m->head_dim, size);
+    w->p = bytes(n, size);
+    w->ds = bytes(n, size);
+    w->s = bytes(n, sizeof(float));
+    w->dp = bytes(n, sizeof(float));
+    return w->k && w->v && w->p && w->ds && w->s && w->dp;
+}
+
+int attn_open(const struct base *b, struct attn **ret)
+{
+    struct attn *a = calloc(1, sizeof(*a));
+    bool ok = true;
+
+    if (!a)
+        return -ENOMEM;
+    a->b = b;
+    a->n_lanes = (uint32_t)omp_get_max_threads();
+    a->lanes = calloc(a->n_lanes, sizeof(*a->lanes));
+    /* Inside a parallel region, so that a lane's products use its own thread only. */
+#pragma omp parallel num_threads(a->n_lanes) reduction(&& : ok)
+    ok = a->lanes && lane_open(&a->lanes[omp_get_thread_num()], b);
+    if (!ok) {
+        attn_close(a);
+        return -ENOMEM;
+    }
+    *ret = a;
+    return 0;
+}
+
+void attn_close(struct attn *a)
+{
+    if (!a)
+        return;
+    for (uint32_t i = 0; a->lanes && i < a->n_lanes; i++)
+        lane_close(&a->lanes[i]);
+    free(a->lanes);
+    free(a->dkv);
+    free(a);
+}
+
+int attn_error(const struct attn *a)
+{
+    for (uint32_t i = 0; i < a->n_lanes; i++)
+        if (gemm_error(a->lanes[i].gemm))
+            return gemm_error(a->lanes[i].gemm);
+    return a->err;
+}
+
+static uint32_t keys_of(const struct layout_segment *g)
+{
+    return g->n_memory + g->n_raw + g->n_gists;
+}
+
+static int make_room(struct attn *a, const struct layout *l, bool back)
+{
+    size_t all = 0;
+
+    if (l->max_keys > a->n_keys) {
+        a->n_keys = 0;
+        for (uint32_t i = 0; i < a->n_lanes; i++)
+            if (!lane_keys(&a->lanes[i], a->b, l->max_keys))
+                return -ENOMEM;
+        a->n_keys = l->max_keys;
+    }
+    for (uint32_t i = 0; back && i < l->n_segments; i++)
+        all += (size_t)keys_of(&l->segments[i]) * 2 * a->b->n_kv;
+    if (all > a->dkv_len) {
+        free(a->dkv);
+        a->dkv = bytes(all, sizeof(float));
+        a->dkv_len = a->dkv ? all : 0;
+        if (!a->dkv)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+/* --- one segment, one KV head ----------------------------------------------------------------- */
+
+/* Key i of the task: the row it comes from and the position it stands at. */
+static struct layout_memory key_at(const struct task *t, uint32_t i)
+{
+    const struct layout_segment *g = t->g;
+    uint32_t row;
+
+    if (i < g->n_memory)
+        return t->l->memory[i];
+    i -= g->n_memory;
+    row = i < g->n_raw ? g->raw + i : g->gist + i - g->n_raw;
+    return (struct layout_memory){ row, t->l->rows[row].pos };
+}
+
+static void load_keys(const struct task *t)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim;
+    size_t row_bytes = hd * gemm_size(b->type);
+
+    for (uint32_t i = 0; i < t->n_keys; i++) {
+        struct layout_memory key = key_at(t, i);
+        const float *k = t->qkv + (size_t)key.row * b->n_qkv + b->n_q + t->head * hd;
+
+        memcpy(t->lane->row, k, hd * sizeof(float));
+        vec_rotate(t->lane->row, base_angle(b, key.pos), hd, false);
+        vec_put(b->type, (uint8_t *)t->lane->k + i * row_bytes, t->lane->row, hd);
+        vec_put(b->type, (uint8_t *)t->lane->v + i * row_bytes, k + b->n_kv, hd);
+    }
+}
+
+static void load_queries(const struct task *t, const struct block *k)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim, n = group(b);
+    float scale = 1.0f / sqrtf((float)hd);
+
+    for (uint32_t h = 0; h < n; h++)
+        for (uint32_t i = 0; i < k->n; i++) {
+            uint32_t row = k->row + i;
+
+            memcpy(t->lane->row, t->qkv + (size_t)row * b->n_qkv + (t->head * n + h) * hd,
+                   hd * sizeof(float));
+            vec_rotate(t->lane->row, base_angle(b, t->l->rows[row].pos), hd, false);
+            vec_scale(t->lane->row, scale, hd);
+            vec_put(b->type,
+                    (uint8_t *)t->lane->q + ((size_t)h * k->n + i) * hd * gemm_size(b->type),
+                    t->lane->row, hd);
+        }
+}
+
+static struct gemm_mat typed(const struct task *t, const void *p, uint32_t ld, bool transposed)
+{
+    return (struct gemm_mat){ p, ld, t->a->b->type, transposed };
+}
+
+static struct gemm_mat floats(const float *p, uint32_t ld)
+{
+    return (struct gemm_mat){ p, ld, GEMM_F32, false };
+}
+
+/* s = q k^T */
+static void scores(const struct task *t, const struct block *k)
+{
+    uint32_t hd = t->a->b->m->head_dim;
+
+    gemm_run(t->lane->gemm, group(t->a->b) * k->n, k->n_keys, hd, typed(t, t->lane->q, hd, false),
+             typed(t, t->lane->k, hd, true), floats(t->lane->s, k->n_keys), false);
+}
+
+/* The two spans of keys that a row sees. */
+struct sight {
+    uint32_t end, from, to;
+};
+
+static struct sight sight_of(const struct task *t, uint32_t row)
+{
+    const struct layout_row *r = &t->l->rows[row];
+    uint32_t gists = t->g->n_memory + t->g->n_raw;
+
+    return (struct sight){ t->g->n_memory + r->raw_end, gists + r->gist_first,
+                           gists + r->gist_end };
+}
+
+/* What is not seen becomes zero. */
+static void blind(float *s, const struct sight *v, uint32_t n)
+{
+    uint32_t from = v->from < n ? v->from : n;
+
+    if (v->from >= v->to) {
+        memset(s + v->end, 0, (n - v->end) * sizeof(*s));
+        return;
+    }
+    memset(s + v->end, 0, (from - v->end) * sizeof(*s));
+    memset(s + v->to, 0, (n - v->to) * sizeof(*s));
+}
+
+static float softmax(float *s, const struct sight *v, uint32_t n)
+{
+    float max = vec_max(s, v->end), sum;
+
+    if (v->from < v->to) {
+        float other = vec_max(s + v->from, v->to - v->from);
+
+        max = other > max ? other : max;
+    }
+    sum = vec_exp(s, max, v->end);
+    if (v->from < v->to)
+        sum += vec_exp(s + v->from, max, v->to - v->from);
+    blind(s, v, n);
+    vec_scale(s, 1.0f / sum, n);
+    return max + logf(sum);
+}
+
+static size_t lse_at(const struct task *t, uint32_t row, uint32_t h)
+{
+    return (size_t)row * t->a->b->m->n_head + t->head * group(t->a->b) + h;
+}
+
+/* Where a row's output of query head h of the group lies. */
+static size_t out_at(const struct task *t, uint32_t row, uint32_t h)
+{
+    const struct base *b = t->a->b;
+
+    return ((size_t)row * b->n_q + (t->head * group(b) + h) * b->m->head_dim) * gemm_size(b->type);
+}
+
+static void forward_block(const struct task *t, const struct block *k)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim, n = group(b), n_keys = k->n_keys;
+    struct lane *w = t->lane;
+
+    load_queries(t, k);
+    scores(t, k);
+    for (uint32_t h = 0; h < n; h++)
+        for (uint32_t i = 0; i < k->n; i++) {
+            size_t at = (size_t)h * k->n + i;
+            struct sight v = sight_of(t, k->row + i);
+
+            t->lse[lse_at(t, k->row + i, h)] = softmax(w->s + at * n_keys, &v, n_keys);
+        }
+    vec_put(b->type, w->p, w->s, (size_t)n * k->n * n_keys);
+    gemm_run(w->gemm, n * k->n, hd, n_keys, typed(t, w->p, n_keys, false),
+             typed(t, w->v, hd, false), floats(w->x, hd), false);
+    for (uint32_t h = 0; h < n; h++)
+        for (uint32_t i = 0; i < k->n; i++)
+            vec_put(b->type, (uint8_t *)t->out + out_at(t, k->row + i, h),
+                    w->x + ((size_t)h * k->n + i) * hd, hd);
+}
+
+/* Probabilities again, and from dp the derivative by the scores. */
+static void back_rows(const struct task *t, const struct block *k)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim, n_keys = k->n_keys;
+    struct lane *w = t->lane;
+
+    for (uint32_t h = 0; h < group(b); h++)
+        for (uint32_t i = 0; i < k->n; i++) {
+            size_t at = (size_t)h * k->n + i;
+            float *s = w->s + at * n_keys, lse = t->lse[lse_at(t, k->row + i, h)];
+            struct sight v = sight_of(t, k->row + i);
+
+            vec_exp(s, lse, v.end);
+            if (v.from < v.to)
+                vec_exp(s + v.from, lse, v.to - v.from);
+            blind(s, &v, n_keys);
+            vec_get(b->type, (const uint8_t *)t->out + out_at(t, k->row + i, h), w->row, hd);
+            vec_softmax_back(w->dp + at * n_keys, s, vec_dot(w->row, w->x + at * hd, hd), n_keys);
+        }
+}
+
+static void load_dout(const struct task *t, const struct block *k)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim, size = (uint32_t)gemm_size(b->type);
+
+    for (uint32_t h = 0; h < group(b); h++)
+        for (uint32_t i = 0; i < k->n; i++)
+            memcpy((uint8_t *)t->lane->o + ((size_t)h * k->n + i) * hd * size,
+                   (const uint8_t *)t->dout + out_at(t, k->row + i, h), hd * size);
+    vec_get(b->type, t->lane->o, t->lane->x, (size_t)group(b) * k->n * hd);
+}
+
+static void store_dq(const struct task *t, const struct block *k)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim, n = group(b);
+    float scale = 1.0f / sqrtf((float)hd);
+
+    for (uint32_t h = 0; h < n; h++)
+        for (uint32_t i = 0; i < k->n; i++) {
+            float *dq = t->lane->y + ((size_t)h * k->n + i) * hd;
+
+            vec_rotate(dq, base_angle(b, t->l->rows[k->row + i].pos), hd, true);
+            vec_scale(dq, scale, hd);
+            memcpy(t->dqkv + (size_t)(k->row + i) * b->n_qkv + (t->head * n + h) * hd, dq,
+                   hd * sizeof(float));
+        }
+}
+
+static void back_block(const struct task *t, const struct block *k)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim, n = group(b) * k->n, n_keys = k->n_keys;
+    struct lane *w = t->lane;
+
+    load_queries(t, k);
+    load_dout(t, k);
+    scores(t, k);
+    gemm_run(w->gemm, n, n_keys, hd, typed(t, w->o, hd, false), typed(t, w->v, hd, true),
+             floats(w->dp, n_keys), false);
+    back_rows(t, k);
+    vec_put(b->type, w->p, w->s, (size_t)n * n_keys);
+    vec_put(b->type, w->ds, w->dp, (size_t)n * n_keys);
+    gemm_run(w->gemm, n, hd, n_keys, typed(t, w->ds, n_keys, false), typed(t, w->k, hd, false),
+             floats(w->y, hd), false);
+    gemm_run(w->gemm, n_keys, hd, n, typed(t, w->ds, n_keys, true), typed(t, w->q, hd, false),
+             floats(t->dk, hd), true);
+    gemm_run(w->gemm, n_keys, hd, n, typed(t, w->p, n_keys, true), typed(t, w->o, hd, false),
+             floats(t->dv, hd), true);
+    store_dq(t, k);
+}
+
+/* Rows from `first` on. Raw rows need no keys behind themselves, unless gists stand among them. */
+static void each_block(const struct task *t, uint32_t first,
+                       void (*fn)(const struct task *, const struct block *))
+{
+    const struct layout_segment *g = t->g;
+
+    for (uint32_t i = g->raw < first ? g->n_raw : 0; i < g->n_raw; i += BLOCK) {
+        struct block k = { g->raw + i, g->n_raw - i < BLOCK ? g->n_raw - i : BLOCK, 0 };
+        uint32_t last = k.row + k.n - 1;
+
+        k.n_keys = t->l->rows[last].gist_end ? t->n_keys : g->n_memory + i + k.n;
+        fn(t, &k);
+    }
+    for (uint32_t i = 0; i < g->n_gists; i += BLOCK) {
+        struct block k = { g->gist + i, g->n_gists - i < BLOCK ? g->n_gists - i : BLOCK,
+                           t->n_keys };
+
+        fn(t, &k);
+    }
+}
+
+static void each_task(const struct task *all, void (*fn)(struct task *))
+{
+    uint32_t n_heads = all->a->b->m->n_head_kv;
+    uint32_t n = (all->stage->end_segment - all->stage->first_segment) * n_heads;
+
+#pragma omp parallel for schedule(dynamic, 1)
+    for (uint32_t i = 0; i < n; i++) {
+        struct task t = *all;
+
+        t.lane = &t.a->lanes[omp_get_thread_num()];
+        t.g = &t.l->segments[t.stage->end_segment - 1 - i / n_heads]; /* the longest first */
+        t.head = i % n_heads;
+        t.n_keys = keys_of(t.g);
+        fn(&t);
+    }
+}
+
+static void forward_task(struct task *t)
+{
+    load_keys(t);
+    each_block(t, 0, forward_block);
+}
+
+int attn_forward(struct attn *a, const struct layout *l, const struct layout_stage *stage,
+                 const float *qkv, void *out, float *lse)
+{
+    struct task t = { .a = a, .l = l, .stage = stage, .qkv = qkv, .out = out, .lse = lse };
+    int r = make_room(a, l, false);
+
+    if (r == 0)
+        each_task(&t, forward_task);
+    return r;
+}
+
+/* The task's derivatives by keys and values stand behind those of earlier segments and heads. */
+static float *dkv_of(const struct task *t)
+{
+    const struct base *b = t->a->b;
+    size_t at = 0;
+
+    for (const struct layout_segment *g = t->l->segments; g < t->g; g++)
+        at += (size_t)keys_of(g) * 2 * b->n_kv;
+    return t->a->dkv + at + (size_t)t->head * t->n_keys * 2 * b->m->head_dim;
+}
+
+static void back_task(struct task *t)
+{
+    size_t n = (size_t)t->n_keys * t->a->b->m->head_dim;
+
+    t->dk = dkv_of(t);
+    t->dv = t->dk + n;
+    memset(t->dk, 0, 2 * n * sizeof(float));
+    load_keys(t);
+    each_block(t, t->l->n_frozen, back_block);
+}
+
+/* A row's key stands in its own segment and in the memory of all later ones. */
+static void gather_back(struct task *t)
+{
+    const struct base *b = t->a->b;
+    uint32_t hd = b->m->head_dim;
+
+    for (uint32_t i = t->stage->first_segment; i < t->stage->end_segment; i++) {
+        t->g = &t->l->segments[i];
+        t->n_keys = keys_of(t->g);
+        t->dk = dkv_of(t);
+        t->dv = t->dk + (size_t)t->n_keys * hd;
+        for (uint32_t j = 0; j < t->n_keys; j++) {
+            struct layout_memory key = key_at(t, j);
+            float *to = t->dqkv + (size_t)key.row * b->n_qkv + b->n_q + t->head * hd;
+
+            vec_rotate(t->dk + (size_t)j * hd, base_angle(b, key.pos), hd, true);
+            vec_add(to, t->dk + (size_t)j * hd, hd);
+            vec_add(to + b->n_kv, t->dv + (size_t)j * hd, hd);
+        }
+    }
+}
+
+int attn_back(struct attn *a, const struct layout *l, const struct layout_stage *stage,
+              const float *qkv, const void *out, const float *lse, const void *dout, float *dqkv)
+{
+    struct task t = { .a = a,
+                      .l = l,
+                      .stage = stage,
+                      .qkv = qkv,
+                      .out = (void *)out,
+                      .lse = (float *)lse,
+                      .dout = dout,
+                      .dqkv = dqkv };
+    int r = make_room(a, l, true);
+
+    if (r < 0)
+        return r;
+    each_task(&t, back_task);
+#pragma omp parallel for schedule(dynamic, 1)
+    for (uint32_t h = 0; h < a->b->m->n_head_kv; h++) {
+        struct task own = t;
+
+        own.head = h;
+        gather_back(&own);
+    }
+    return 0;
+}

@@ -1,0 +1,241 @@
+#include "train/net/layout.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* Gists stand among the tokens and count them from the segment's start. */
+static bool in_segment(const struct layout_shape *s)
+{
+    return s->kind == LAYOUT_GISTS && s->method == ADAPTER_FINE_KV && s->mask == ADAPTER_IN_SEGMENT;
+}
+
+static bool coarse(const struct layout_shape *s)
+{
+    return s->method != ADAPTER_FINE_KV;
+}
+
+static bool soft(const struct layout_shape *s)
+{
+    return s->kind == LAYOUT_GISTS && s->method == ADAPTER_COARSE_REC;
+}
+
+static uint32_t sinks_of(const struct layout_shape *s, uint32_t text)
+{
+    return text == 0 ? s->sinks : 0;
+}
+
+/* Tokens of a segment of text that no gist stands for before the first snippet. */
+static uint32_t lead(const struct layout_shape *s, uint32_t text)
+{
+    return in_segment(s) || coarse(s) ? 0 : sinks_of(s, text);
+}
+
+static uint32_t n_texts(const struct layout_shape *s)
+{
+    return (s->n_tokens + s->seg_len - 1) / s->seg_len;
+}
+
+static uint32_t text_len(const struct layout_shape *s, uint32_t text)
+{
+    uint32_t left = s->n_tokens - text * s->seg_len;
+
+    return left < s->seg_len ? left : s->seg_len;
+}
+
+static uint32_t gists_of(const struct layout_shape *s, uint32_t text)
+{
+    if (s->kind != LAYOUT_GISTS || (text + 1 == n_texts(s) && !in_segment(s)))
+        return 0;
+    return (text_len(s, text) - lead(s, text)) / s->ratio;
+}
+
+static bool suits(const struct layout_shape *s)
+{
+    return s->n_tokens > 0 && s->seg_len > 0 && s->sinks < s->seg_len &&
+           (s->kind != LAYOUT_GISTS || (s->ratio >= 2 && s->seg_len % s->ratio == 0));
+}
+
+static int allocate(struct layout *l)
+{
+    const struct layout_shape *s = &l->shape;
+    size_t n = n_texts(s), n_segments = soft(s) ? 2 * n : n;
+
+    for (uint32_t i = 0; i < n; i++)
+        l->n_gists += gists_of(s, i);
+    l->n_rows = s->n_tokens + (soft(s) ? 2 : 1) * l->n_gists;
+    l->rows = calloc(l->n_rows, sizeof(*l->rows));
+    l->memory = calloc(l->n_rows, sizeof(*l->memory));
+    l->segments = calloc(n_segments, sizeof(*l->segments));
+    l->stages = calloc(n_segments, sizeof(*l->stages));
+    l->gists = calloc((size_t)l->n_gists + 1, sizeof(*l->gists));
+    l->tokens = calloc(s->n_tokens, sizeof(*l->tokens));
+    return l->rows && l->memory && l->segments && l->stages && l->gists && l->tokens ? 0 : -ENOMEM;
+}
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+static void place_raw(struct layout *l, const struct layout_segment *g, uint32_t text,
+                      uint32_t base)
+{
+    const struct layout_shape *s = &l->shape;
+
+    for (uint32_t o = 0; o < g->n_raw; o++) {
+        uint32_t token = text * s->seg_len + o, before = in_segment(s) ? o / s->ratio : 0;
+
+        l->tokens[token] = g->raw + o;
+        l->rows[g->raw + o] = (struct layout_row){ .pos = base + o + before,
+                                                   .raw_end = o + 1,
+                                                   .gist_end = before,
+                                                   .token = token,
+                                                   .from = LAYOUT_NO_ROW };
+    }
+}
+
+/* first: number of the segment's first gist. */
+static void place_gists(struct layout *l, const struct layout_segment *g, uint32_t text,
+                        uint32_t base, uint32_t first)
+{
+    const struct layout_shape *s = &l->shape;
+
+    for (uint32_t j = 0; j < g->n_gists; j++) {
+        uint32_t end = lead(s, text) + (j + 1) * s->ratio;
+        struct layout_row r = { .gist_end = j + 1,
+                                .token = text * s->seg_len + end - 1,
+                                .from = LAYOUT_NO_ROW };
+
+        if (coarse(s)) {
+            r.pos = base + g->n_raw + j;
+            r.raw_end = g->n_raw;
+        } else if (in_segment(s)) {
+            r.pos = base + end + j;
+            r.raw_end = end;
+        } else {
+            r.pos = base + end - 1;
+            r.raw_end = end - 1;
+            r.gist_first = j;
+        }
+        l->rows[g->gist + j] = r;
+        l->gists[first + j] = (struct layout_gist){ g->gist + j, g->gist + j, j };
+    }
+}
+
+static void place_soft(struct layout *l, const struct layout_segment *g, uint32_t base,
+                       uint32_t first)
+{
+    for (uint32_t j = 0; j < g->n_raw; j++) {
+        struct layout_gist *gist = &l->gists[first + j];
+
+        gist->kv = g->raw + j;
+        l->rows[g->raw + j] =
+            (struct layout_row){ .pos = base + j, .raw_end = j + 1, .from = gist->row };
+    }
+}
+
+static uint32_t keep(struct layout *l, uint32_t row, uint32_t pos)
+{
+    l->memory[l->n_memory++] = (struct layout_memory){ row, pos };
+    return pos + 1;
+}
+
+/* --- segments --------------------------------------------------------------------------------- */
+
+static void add_stage(struct layout *l, uint32_t first, uint32_t end, uint32_t gists,
+                      uint32_t segment)
+{
+    l->stages[l->n_stages++] = (struct layout_stage){ first, end, gists, segment, segment + 1 };
+}
+
+/* Soft tokens of a segment of text at `row`: a segment, a stage, and memory. */
+static uint32_t add_soft(struct layout *l, uint32_t row, uint32_t pos, uint32_t first, uint32_t n)
+{
+    struct layout_segment *g = &l->segments[l->n_segments];
+
+    *g = (struct layout_segment){ row, n, row + n, 0, l->n_memory };
+    place_soft(l, g, pos, first);
+    add_stage(l, row, row + n, row + n, l->n_segments++);
+    for (uint32_t j = 0; j < n; j++)
+        pos = keep(l, row + j, pos);
+    return pos;
+}
+
+/* What the segment of text leaves, from position `pos` on; returns the position behind it. */
+static uint32_t remember(struct layout *l, const struct layout_segment *g, uint32_t text,
+                         uint32_t pos, uint32_t first)
+{
+    const struct layout_shape *s = &l->shape;
+    uint32_t rest = s->kind == LAYOUT_NONE ? g->n_raw : lead(s, text) + g->n_gists * s->ratio;
+
+    for (uint32_t i = 0; i < sinks_of(s, text); i++)
+        pos = keep(l, g->raw + i, pos);
+    if (soft(s))
+        return add_soft(l, g->gist + g->n_gists, pos, first, g->n_gists);
+    for (uint32_t j = 0; j < g->n_gists; j++)
+        pos = keep(l, g->gist + j, pos);
+    for (uint32_t o = rest; o < g->n_raw; o++)
+        pos = keep(l, g->raw + o, pos);
+    return pos;
+}
+
+static void fill(struct layout *l)
+{
+    const struct layout_shape *s = &l->shape;
+    uint32_t n = n_texts(s), base = 0, row = 0, gist_row = s->n_tokens, first = 0;
+
+    for (uint32_t text = 0; text < n; text++) {
+        struct layout_segment g = { .n_raw = text_len(s, text),
+                                    .n_gists = gists_of(s, text),
+                                    .n_memory = l->n_memory };
+
+        g.raw = soft(s) ? row : text * s->seg_len;
+        g.gist = soft(s) ? row + g.n_raw : gist_row;
+        place_raw(l, &g, text, base);
+        place_gists(l, &g, text, base, first);
+        if (base + g.n_raw + g.n_gists > l->max_pos)
+            l->max_pos = base + g.n_raw + g.n_gists;
+        if (g.n_memory + g.n_raw + g.n_gists > l->max_keys)
+            l->max_keys = g.n_memory + g.n_raw + g.n_gists;
+        if (soft(s))
+            add_stage(l, g.raw, g.gist + g.n_gists, g.gist, l->n_segments);
+        l->segments[l->n_segments++] = g;
+        if (text + 1 < n)
+            base = remember(l, &g, text, base, first);
+        row = g.gist + 2 * g.n_gists;
+        gist_row += g.n_gists;
+        first += g.n_gists;
+    }
+    l->n_kept = l->n_gists - gists_of(s, n - 1);
+    if (!soft(s))
+        l->stages[l->n_stages++] =
+            (struct layout_stage){ 0, l->n_rows, s->n_tokens, 0, l->n_segments };
+}
+
+int layout_make(struct layout *l, const struct layout_shape *shape)
+{
+    int r;
+
+    *l = (struct layout){ .shape = *shape };
+    if (shape->kind == LAYOUT_FULL)
+        l->shape.seg_len = shape->n_tokens;
+    if (!suits(&l->shape))
+        return -EINVAL;
+    r = allocate(l);
+    if (r < 0) {
+        layout_fini(l);
+        return r;
+    }
+    fill(l);
+    l->n_frozen =
+        l->shape.base_trains || (in_segment(&l->shape) && l->n_gists) ? 0 : l->segments[0].n_raw;
+    return 0;
+}
+
+void layout_fini(struct layout *l)
+{
+    free(l->rows);
+    free(l->memory);
+    free(l->segments);
+    free(l->stages);
+    free(l->gists);
+    free(l->tokens);
+    *l = (struct layout){ 0 };
+}

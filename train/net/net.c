@@ -1,0 +1,620 @@
+#include "train/net/net.h"
+
+#include "train/net/attn.h"
+#include "train/net/vec.h"
+
+#include <errno.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN 64u
+#define SUM_COLS                                                                                   \
+    64u /* of sums over rows, by one thread: their order does not depend on threads                \
+         */
+
+/* What a layer's derivative needs. */
+struct kept {
+    float *x_in, *x_mid; /* (R, n_embd) */
+    float *r_in, *r_mid; /* (R): 1 / rms of the two */
+    float *qkv, *lse;    /* (R, n_qkv), (R, n_head) */
+    void *att, *gate_up; /* (R, n_q), (R, 2 n_ff), typed */
+};
+
+struct net {
+    const struct base *b;
+    struct attn *attn;
+    struct gemm *gemm;
+    uint32_t max_rows;
+    bool checkpointing, staged;
+    struct kept *kept; /* (n_layer): with checkpointing they share all but x_in */
+    float *x, *dn;
+    float *dqkv;   /* (R, n_qkv); with several stages (n_layer, R, n_qkv): later ones add to it */
+    float *again;  /* checkpointing: x of a layer that is computed once more */
+    float *r_soft; /* (R): 1 / rms of the hidden states that soft tokens read */
+    float *lanes;  /* (threads, 3 n_ff) */
+    void *t_embd, *t_ff, *t_qkv; /* typed (R, n_embd), (R, n_ff), (R, n_qkv) */
+    void *t_q;                   /* typed (R, n_q) */
+    size_t bytes;
+};
+
+/* Rows [first, end) of a stage. */
+struct pass {
+    struct net *n;
+    const struct net_gist *gist;
+    const struct layout *l;
+    const uint32_t *ids;
+    const struct layout_stage *stage;
+    uint32_t first, end;
+};
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static bool take(struct net *n, void *ret_pointer, size_t cols, size_t size)
+{
+    size_t len = ((size_t)n->max_rows * cols * size + ALIGN - 1) / ALIGN * ALIGN;
+    void *p = aligned_alloc(ALIGN, len);
+
+    memcpy(ret_pointer, &p, sizeof(p));
+    n->bytes += len;
+    return p;
+}
+
+static bool take_kept(struct net *n, struct kept *k, const struct kept *shared)
+{
+    const struct base *b = n->b;
+    size_t typed = gemm_size(b->type);
+
+    if (shared)
+        *k = *shared;
+    k->x_in = NULL;
+    if (!take(n, &k->x_in, b->m->n_embd, sizeof(float)))
+        return false;
+    return shared ||
+           (take(n, &k->x_mid, b->m->n_embd, sizeof(float)) &&
+            take(n, &k->r_in, 1, sizeof(float)) && take(n, &k->r_mid, 1, sizeof(float)) &&
+            take(n, &k->qkv, b->n_qkv, sizeof(float)) &&
+            take(n, &k->lse, b->m->n_head, sizeof(float)) && take(n, &k->att, b->n_q, typed) &&
+            take(n, &k->gate_up, 2 * b->m->n_ff, typed));
+}
+
+static bool take_all(struct net *n)
+{
+    const struct base *b = n->b;
+    size_t typed = gemm_size(b->type);
+
+    n->kept = calloc(b->m->n_layer, sizeof(*n->kept));
+    n->lanes = malloc((size_t)omp_get_max_threads() * 3 * b->m->n_ff * sizeof(float));
+    if (!n->kept || !n->lanes)
+        return false;
+    for (uint32_t i = 0; i < b->m->n_layer; i++)
+        if (!take_kept(n, &n->kept[i], n->checkpointing && i > 0 ? &n->kept[0] : NULL))
+            return false;
+    return take(n, &n->x, b->m->n_embd, sizeof(float)) &&
+           take(n, &n->dn, b->m->n_embd, sizeof(float)) &&
+           take(n, &n->dqkv, (size_t)(n->staged ? b->m->n_layer : 1) * b->n_qkv, sizeof(float)) &&
+           take(n, &n->r_soft, 1, sizeof(float)) &&
+           (!n->checkpointing || take(n, &n->again, b->m->n_embd, sizeof(float))) &&
+           take(n, &n->t_embd, b->m->n_embd, typed) && take(n, &n->t_ff, b->m->n_ff, typed) &&
+           take(n, &n->t_qkv, b->n_qkv, typed) && take(n, &n->t_q, b->n_q, typed);
+}
+
+int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
+             struct net **ret)
+{
+    struct net *n = calloc(1, sizeof(*n));
+    int r;
+
+    if (!n || (checkpointing && staged)) {
+        free(n);
+        return n ? -EINVAL : -ENOMEM;
+    }
+    n->b = b;
+    n->max_rows = max_rows;
+    n->checkpointing = checkpointing;
+    n->staged = staged;
+    r = gemm_open(&n->gemm);
+    if (r == 0)
+        r = attn_open(b, &n->attn);
+    if (r == 0 && !take_all(n))
+        r = -ENOMEM;
+    if (r < 0) {
+        net_close(n);
+        return r;
+    }
+    *ret = n;
+    return 0;
+}
+
+static void free_kept(struct kept *k, bool shared)
+{
+    free(k->x_in);
+    if (shared)
+        return;
+    free(k->x_mid);
+    free(k->r_in);
+    free(k->r_mid);
+    free(k->qkv);
+    free(k->lse);
+    free(k->att);
+    free(k->gate_up);
+}
+
+void net_close(struct net *n)
+{
+    if (!n)
+        return;
+    for (uint32_t i = n->kept ? n->b->m->n_layer : 0; i-- > 0;)
+        free_kept(&n->kept[i], n->checkpointing && i > 0);
+    free(n->kept);
+    free(n->x);
+    free(n->dn);
+    free(n->dqkv);
+    free(n->again);
+    free(n->r_soft);
+    free(n->lanes);
+    free(n->t_embd);
+    free(n->t_ff);
+    free(n->t_qkv);
+    free(n->t_q);
+    attn_close(n->attn);
+    gemm_close(n->gemm);
+    free(n);
+}
+
+void net_set_base(struct net *n, const struct base *b)
+{
+    n->b = b;
+}
+
+size_t net_bytes(const struct net *n)
+{
+    return n->bytes;
+}
+
+struct gemm *net_gemm(struct net *n)
+{
+    return n->gemm;
+}
+
+const float *net_qkv(const struct net *n, uint32_t layer)
+{
+    return n->kept[layer].qkv;
+}
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+static void *typed_row(const struct base *b, const void *p, size_t row, size_t cols)
+{
+    return (uint8_t *)p + row * cols * gemm_size(b->type);
+}
+
+static struct gemm_mat typed(const struct base *b, const void *p, uint32_t cols)
+{
+    return (struct gemm_mat){ p, cols, b->type, false };
+}
+
+static struct gemm_mat floats(const float *p, uint32_t cols)
+{
+    return (struct gemm_mat){ p, cols, GEMM_F32, false };
+}
+
+static float *lane(const struct net *n)
+{
+    return n->lanes + (size_t)omp_get_thread_num() * 3 * n->b->m->n_ff;
+}
+
+/* t_embd gets the normed rows of x, r (may be NULL) their 1 / rms. */
+static void norm_rows(const struct pass *p, uint32_t first, const float *x, const float *w,
+                      float *ret_r)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = first; i < p->end; i++) {
+        float *y = p->n->dn + (size_t)i * n, r;
+
+        r = vec_norm(y, x + (size_t)i * n, w, b->m->rms_eps, n);
+        if (ret_r)
+            ret_r[i] = r;
+        vec_put(b->type, typed_row(b, p->n->t_embd, i, n), y, n);
+    }
+}
+
+/* dx += the derivative by x, dw (may be NULL) that by w, of dn. */
+static void norm_rows_back(const struct pass *p, float *dx, const float *x, const float *w,
+                           const float *r, float *dw)
+{
+    const float *dn = p->n->dn;
+    uint32_t n = p->n->b->m->n_embd;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < (dw ? n : 0); c += SUM_COLS)
+        for (uint32_t i = p->first; i < p->end; i++)
+            vec_norm_back_weight(dw + c, dn + (size_t)i * n + c, x + (size_t)i * n + c, r[i],
+                                 n - c < SUM_COLS ? n - c : SUM_COLS);
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->end; i++)
+        vec_norm_back(dx + (size_t)i * n, p->n->dn + (size_t)i * n, x + (size_t)i * n, w, r[i], n);
+}
+
+/* dst (R, cols) typed gets src. */
+static void put_rows(const struct pass *p, void *dst, const float *src, uint32_t cols)
+{
+    const struct base *b = p->n->b;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->end; i++)
+        vec_put(b->type, typed_row(b, dst, i, cols), src + (size_t)i * cols, cols);
+}
+
+static void add_bias(const struct pass *p, float *qkv, const float *bias)
+{
+    const struct base *b = p->n->b;
+
+    if (!bias)
+        return;
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->end; i++)
+        vec_add(qkv + (size_t)i * b->n_qkv, bias, b->n_qkv);
+}
+
+/* --- a layer ---------------------------------------------------------------------------------- */
+
+/* Where the stage's gists begin: at its end when it has none. */
+static uint32_t gists_at(const struct pass *p)
+{
+    return p->stage->gists > p->first ? p->stage->gists : p->first;
+}
+
+/* Gists have a matrix of their own, and there are some. */
+static bool gists_own(const struct pass *p, uint32_t layer, enum base_matrix w)
+{
+    return gists_at(p) < p->end && p->gist->layers[layer].w[w];
+}
+
+static struct gemm_mat from_row(struct gemm_mat m, uint32_t row)
+{
+    m.p = (const uint8_t *)m.p + (size_t)row * m.ld * gemm_size(m.type);
+    return m;
+}
+
+/* y (R, n_out) (+)= x (R, n_in) W^T; back: (R, n_in) of (R, n_out) by W. Gists' rows by their own
+ * W. */
+static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bool back,
+                    struct gemm_mat x, struct gemm_mat y, bool add)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_out = base_n_out(b, w), n_in = base_n_in(b, w);
+    uint32_t gists = gists_own(p, layer, w) ? gists_at(p) : p->end;
+    uint32_t to = back ? n_in : n_out, from = back ? n_out : n_in;
+
+    if (gists > p->first)
+        gemm_run(p->n->gemm, gists - p->first, to, from, from_row(x, p->first),
+                 base_mat(b, b->layers[layer].w[w], n_in, !back), from_row(y, p->first), add);
+    if (gists < p->end)
+        gemm_run(p->n->gemm, p->end - gists, to, from, from_row(x, gists),
+                 base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
+}
+
+/* The first row whose W is trained; the pass's end: none is. Rows behind it are trained too. */
+static uint32_t trained_at(const struct pass *p, uint32_t layer, enum base_matrix w)
+{
+    if (p->n->b->layers[layer].d[w])
+        return p->first;
+    return gists_own(p, layer, w) ? gists_at(p) : p->end;
+}
+
+/* Derivatives of the W of rows [first, end): += dy^T x, dy (R, n_out), x (R, n_in). */
+static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t first, uint32_t end,
+                             struct gemm_mat dy, struct gemm_mat x, float *d)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_in = base_n_in(b, w);
+
+    if (first == end || !d)
+        return;
+    dy = from_row(dy, first);
+    dy.t = true;
+    gemm_run(p->n->gemm, base_n_out(b, w), n_in, end - first, dy, from_row(x, first),
+             floats(d, n_in), true);
+}
+
+static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w,
+                        struct gemm_mat dy, struct gemm_mat x)
+{
+    bool own = gists_own(p, layer, w);
+    uint32_t gists = own ? gists_at(p) : p->end;
+
+    weight_rows_back(p, w, p->first, gists, dy, x, p->n->b->layers[layer].d[w]);
+    if (own)
+        weight_rows_back(p, w, gists, p->end, dy, x, p->gist->layers[layer].d[w]);
+}
+
+/* d (n_qkv) += the sum of the rows. */
+static void bias_back(const struct pass *p, const float *dqkv, float *d)
+{
+    uint32_t n = p->n->b->n_qkv;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t c = 0; c < (d ? n : 0); c += SUM_COLS)
+        for (uint32_t i = p->first; i < p->end; i++)
+            vec_add(d + c, dqkv + (size_t)i * n + c, n - c < SUM_COLS ? n - c : SUM_COLS);
+}
+
+/* t_ff = swiglu of gate_up */
+static void swiglu_rows(const struct pass *p, uint32_t first, const void *gate_up)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_ff = b->m->n_ff;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = first; i < p->end; i++) {
+        float *g = lane(p->n);
+
+        vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
+        vec_swiglu(g, g, g + n_ff, n_ff);
+        vec_put(b->type, typed_row(b, p->n->t_ff, i, n_ff), g, n_ff);
+    }
+}
+
+static int forward_layer(const struct pass *p, uint32_t layer, float *x)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct base_layer *w = &b->layers[layer];
+    struct kept *k = &n->kept[layer];
+    uint32_t first = p->first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    size_t at = (size_t)first * n_embd, x_len = (size_t)(p->end - first) * n_embd * sizeof(*x);
+    int r;
+
+    memmove(k->x_in + at, x + at, x_len);
+    norm_rows(p, first, x, w->attn_norm, k->r_in);
+    product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), floats(k->qkv, b->n_qkv),
+            false);
+    add_bias(p, k->qkv, w->bias);
+    r = attn_forward(n->attn, p->l, p->stage, k->qkv, k->att, k->lse);
+    if (r < 0)
+        return r;
+    product(p, layer, BASE_O, false, typed(b, k->att, b->n_q), floats(x, n_embd), true);
+    memcpy(k->x_mid + at, x + at, x_len);
+    norm_rows(p, first, x, w->ffn_norm, k->r_mid);
+    product(p, layer, BASE_GATE_UP, false, typed(b, n->t_embd, n_embd),
+            typed(b, k->gate_up, 2 * n_ff), false);
+    swiglu_rows(p, first, k->gate_up);
+    product(p, layer, BASE_DOWN, false, typed(b, n->t_ff, n_ff), floats(x, n_embd), true);
+    return 0;
+}
+
+/* gate_up becomes the derivative by it, from the one of t_ff. */
+static void swiglu_rows_back(const struct pass *p, void *gate_up)
+{
+    const struct base *b = p->n->b;
+    uint32_t n_ff = b->m->n_ff;
+
+#pragma omp parallel for schedule(static)
+    for (uint32_t i = p->first; i < p->end; i++) {
+        float *g = lane(p->n);
+
+        vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
+        vec_get(b->type, typed_row(b, p->n->t_ff, i, n_ff), g + 2 * n_ff, n_ff);
+        vec_swiglu_back(g, g + n_ff, g + 2 * n_ff, n_ff);
+        vec_put(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
+    }
+}
+
+static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct base_layer *w = &b->layers[layer];
+    struct kept *k = &n->kept[layer];
+    uint32_t n_embd = b->m->n_embd, n_ff = b->m->n_ff;
+    struct gemm_mat dy = typed(b, n->t_embd, n_embd), ff = typed(b, n->t_ff, n_ff),
+                    d_gate_up = typed(b, k->gate_up, 2 * n_ff);
+
+    put_rows(p, n->t_embd, dx, n_embd);
+    if (trained_at(p, layer, BASE_DOWN) < p->end) {
+        swiglu_rows(p, trained_at(p, layer, BASE_DOWN), k->gate_up);
+        weight_back(p, layer, BASE_DOWN, dy, ff);
+    }
+    product(p, layer, BASE_DOWN, true, dy, ff, false);
+    swiglu_rows_back(p, k->gate_up);
+    if (trained_at(p, layer, BASE_GATE_UP) < p->end) {
+        norm_rows(p, trained_at(p, layer, BASE_GATE_UP), k->x_mid, w->ffn_norm, NULL);
+        weight_back(p, layer, BASE_GATE_UP, d_gate_up, typed(b, n->t_embd, n_embd));
+    }
+    product(p, layer, BASE_GATE_UP, true, d_gate_up, floats(n->dn, n_embd), false);
+    norm_rows_back(p, dx, k->x_mid, w->ffn_norm, k->r_mid, w->d_ffn_norm);
+}
+
+/* The caller's derivatives by what gists leave in memory. */
+static void add_dkv(const struct pass *p, uint32_t layer, const float *dkv, float *dqkv)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = p->l->n_gists;
+
+    for (uint32_t j = 0; dkv && j < n; j++) {
+        uint32_t row = p->l->gists[j].kv;
+
+        if (row >= p->first && row < p->end)
+            vec_add(dqkv + (size_t)row * b->n_qkv + b->n_q,
+                    dkv + ((size_t)layer * n + j) * 2 * b->n_kv, 2 * b->n_kv);
+    }
+}
+
+static int back_layer(const struct pass *p, uint32_t layer, float *dx, const float *dkv)
+{
+    struct net *n = p->n;
+    const struct base *b = n->b;
+    const struct base_layer *w = &b->layers[layer];
+    struct kept *k = &n->kept[layer];
+    uint32_t n_embd = b->m->n_embd;
+    struct gemm_mat dy = typed(b, n->t_embd, n_embd), d_qkv = typed(b, n->t_qkv, b->n_qkv);
+    size_t dqkv_len = (size_t)n->max_rows * b->n_qkv;
+    float *dqkv = n->dqkv + (n->staged ? layer * dqkv_len : 0);
+    int r;
+
+    if (!n->staged)
+        memset(dqkv, 0, dqkv_len * sizeof(*dqkv));
+    back_ffn(p, layer, dx);
+    put_rows(p, n->t_embd, dx, n_embd);
+    weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
+    product(p, layer, BASE_O, true, dy, typed(b, n->t_q, b->n_q), false);
+    r = attn_back(n->attn, p->l, p->stage, k->qkv, k->att, k->lse, n->t_q, dqkv);
+    if (r < 0)
+        return r;
+    add_dkv(p, layer, dkv, dqkv);
+    put_rows(p, n->t_qkv, dqkv, b->n_qkv);
+    bias_back(p, dqkv, w->d_bias);
+    if (trained_at(p, layer, BASE_QKV) < p->end) {
+        norm_rows(p, trained_at(p, layer, BASE_QKV), k->x_in, w->attn_norm, NULL);
+        weight_back(p, layer, BASE_QKV, d_qkv, typed(b, n->t_embd, n_embd));
+    }
+    product(p, layer, BASE_QKV, true, d_qkv, floats(n->dn, n_embd), false);
+    norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in, w->d_attn_norm);
+    return 0;
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+/* Of gist j: where its embedding begins. */
+static size_t embd_of(const struct pass *p, uint32_t j)
+{
+    uint32_t index = p->l->gists[j].index, last = p->gist->n_embds - 1;
+
+    return (size_t)(index < last ? index : last) * p->n->b->m->n_embd;
+}
+
+static void embed(const struct pass *p)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+    float *x = p->n->x;
+
+    for (uint32_t i = p->first; i < p->end; i++) {
+        const struct layout_row *row = &p->l->rows[i];
+
+        if (row->from == LAYOUT_NO_ROW)
+            memcpy(x + (size_t)i * n, b->embd + (size_t)p->ids[row->token] * n, n * sizeof(float));
+        else
+            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n, b->output_norm,
+                                       b->m->rms_eps, n);
+    }
+    for (uint32_t j = 0; j < p->l->n_gists; j++) {
+        uint32_t i = p->l->gists[j].row;
+
+        if (i < p->first || i >= p->end)
+            continue;
+        if (p->gist->embedding == ADAPTER_EMBED_LAST)
+            vec_add(x + (size_t)i * n, p->gist->embd + embd_of(p, j), n);
+        else
+            memcpy(x + (size_t)i * n, p->gist->embd + embd_of(p, j), n * sizeof(float));
+    }
+}
+
+/* dx of soft tokens goes on to the hidden states that they read. */
+static void soft_back(const struct pass *p, float *dx)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
+    for (uint32_t i = p->first; i < p->end; i++) {
+        uint32_t from = p->l->rows[i].from;
+        const float *x = p->n->x + (size_t)from * n;
+        float *dy = dx + (size_t)i * n;
+
+        if (from == LAYOUT_NO_ROW)
+            continue;
+        if (b->d_output_norm)
+            vec_norm_back_weight(b->d_output_norm, dy, x, p->n->r_soft[i], n);
+        vec_norm_back(dx + (size_t)from * n, dy, x, b->output_norm, p->n->r_soft[i], n);
+    }
+}
+
+/* That of gists to their embedding, and of tokens to theirs. */
+static void embed_back(const struct pass *p, const float *dx)
+{
+    const struct base *b = p->n->b;
+    uint32_t n = b->m->n_embd;
+
+    for (uint32_t j = 0; j < p->l->n_gists; j++) {
+        uint32_t i = p->l->gists[j].row;
+
+        if (i >= p->first && i < p->end)
+            vec_add(p->gist->d_embd + embd_of(p, j), dx + (size_t)i * n, n);
+    }
+    for (uint32_t i = p->first; b->d_embd && i < p->end; i++) {
+        const struct layout_row *row = &p->l->rows[i];
+        bool own = i >= gists_at(p) && p->gist->embedding == ADAPTER_EMBED_OWN;
+
+        if (row->from == LAYOUT_NO_ROW && !own)
+            vec_add(b->d_embd + (size_t)p->ids[row->token] * n, dx + (size_t)i * n, n);
+    }
+}
+
+static int products(const struct net *n)
+{
+    return gemm_error(n->gemm) ? gemm_error(n->gemm) : attn_error(n->attn);
+}
+
+int net_forward(struct net *n, const struct net_gist *gist, const struct layout *l,
+                const uint32_t *ids, const float **ret_x)
+{
+    if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos || (l->n_stages > 1 && !n->staged))
+        return -E2BIG;
+    for (const struct layout_stage *s = l->stages; s < l->stages + l->n_stages; s++) {
+        struct pass p = { n, gist, l, ids, s, s->first, s->end };
+
+        embed(&p);
+        for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
+            int r = forward_layer(&p, i, n->x);
+
+            if (r < 0)
+                return r;
+        }
+    }
+    *ret_x = n->x;
+    return products(n);
+}
+
+/* again: all rows of a stage. */
+static int back_stage(const struct pass *again, float *dx, const float *dkv)
+{
+    struct net *n = again->n;
+    const struct layout *l = again->l;
+    struct pass p = *again;
+    int r = 0;
+
+    p.first = again->first > l->n_frozen ? again->first : l->n_frozen;
+    for (uint32_t i = n->b->m->n_layer; r == 0 && i-- > 0;) {
+        if (n->checkpointing) {
+            memcpy(n->again, n->kept[i].x_in, (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
+            r = forward_layer(again, i, n->again);
+        }
+        if (r == 0)
+            r = back_layer(&p, i, dx, dkv);
+    }
+    if (r == 0) {
+        soft_back(&p, dx);
+        embed_back(&p, dx);
+    }
+    return r;
+}
+
+int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
+             const uint32_t *ids, float *dx, const float *dkv)
+{
+    int r = 0;
+
+    if (n->staged)
+        memset(n->dqkv, 0, (size_t)n->b->m->n_layer * n->max_rows * n->b->n_qkv * sizeof(float));
+    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;) {
+        const struct layout_stage *s = &l->stages[i];
+        struct pass p = { n, gist, l, ids, s, s->first, s->end };
+
+        r = back_stage(&p, dx, dkv);
+    }
+    return r < 0 ? r : products(n);
+}

@@ -1,0 +1,299 @@
+#include "train/net/optim.h"
+
+#include "train/net/vec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define MAGIC   "gist-checkpoint"
+#define VERSION 1u
+#define ALIGN   64u
+#define CHUNK   (1u << 16) /* values that one thread takes at a time */
+
+struct file_head {
+    char magic[16];
+    uint32_t version, n_tensors;
+    uint64_t step, tokens, recipe_len;
+};
+_Static_assert(sizeof(struct file_head) == 48, "layout");
+
+static float *zeros(size_t n)
+{
+    size_t len = (n * sizeof(float) + ALIGN - 1) / ALIGN * ALIGN;
+    float *p = aligned_alloc(ALIGN, len);
+
+    if (p)
+        memset(p, 0, len);
+    return p;
+}
+
+int optim_add(struct optim *o, const char *name, size_t n, bool decays)
+{
+    struct optim_tensor *t;
+
+    if (o->n == o->cap) {
+        uint32_t cap = o->cap ? 2 * o->cap : 64;
+
+        t = realloc(o->t, cap * sizeof(*t));
+        if (!t)
+            return -ENOMEM;
+        o->t = t;
+        o->cap = cap;
+    }
+    t = &o->t[o->n++];
+    *t = (struct optim_tensor){ .n = n, .decays = decays };
+    snprintf(t->name, sizeof(t->name), "%s", name);
+    t->p = zeros(n);
+    t->g = zeros(n);
+    t->m = zeros(n);
+    t->v = zeros(n);
+    return t->p && t->g && t->m && t->v ? (int)o->n - 1 : -ENOMEM;
+}
+
+void optim_fini(struct optim *o)
+{
+    for (uint32_t i = 0; i < o->n; i++) {
+        free(o->t[i].p);
+        free(o->t[i].g);
+        free(o->t[i].m);
+        free(o->t[i].v);
+    }
+    free(o->t);
+    *o = (struct optim){ 0 };
+}
+
+void optim_zero_gradients(struct optim *o)
+{
+    for (uint32_t i = 0; i < o->n; i++)
+        memset(o->t[i].g, 0, o->t[i].n * sizeof(float));
+}
+
+/* In an order that does not depend on the number of threads. */
+static double norm_of(const struct optim *o)
+{
+    double all = 0;
+
+    for (uint32_t i = 0; i < o->n; i++)
+        if (!o->t[i].fixed)
+            all += vec_sum_squares(o->t[i].g, o->t[i].n);
+    return sqrt(all);
+}
+
+static void adamw(struct optim_tensor *t, const struct optim_rule *rule, double lr, uint64_t step,
+                  double scale)
+{
+    float b1 = (float)rule->beta1, b2 = (float)rule->beta2, eps = (float)rule->eps;
+    float keep = (float)(1.0 - lr * (t->decays ? rule->weight_decay : 0));
+    float rate = (float)(lr / (1.0 - pow(rule->beta1, (double)step)));
+    float root = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, (double)step)));
+    float s = (float)scale;
+
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < t->n; i++) {
+        float g = t->g[i] * s;
+
+        t->m[i] = b1 * t->m[i] + (1.0f - b1) * g;
+        t->v[i] = b2 * t->v[i] + (1.0f - b2) * g * g;
+        t->p[i] = t->p[i] * keep - rate * t->m[i] / (sqrtf(t->v[i]) * root + eps);
+    }
+}
+
+double optim_step(struct optim *o, const struct optim_rule *rule, double lr, uint64_t step)
+{
+    double norm = norm_of(o);
+    double scale = rule->clip > 0 && norm + 1e-6 > rule->clip ? rule->clip / (norm + 1e-6) : 1.0;
+
+    if (!isfinite(norm))
+        return norm;
+    for (uint32_t i = 0; i < o->n; i++)
+        if (!o->t[i].fixed)
+            adamw(&o->t[i], rule, lr, step, scale);
+    return norm;
+}
+
+double optim_lr(double lr, double floor, uint64_t warmup, uint64_t n_steps, uint64_t step)
+{
+    double done;
+
+    if (step < warmup)
+        return lr * (double)(step + 1) / (double)(warmup + 1);
+    if (n_steps <= warmup)
+        return lr;
+    done = (double)(step - warmup) / (double)(n_steps - warmup);
+    if (done > 1)
+        done = 1;
+    return lr * (floor + (1 - floor) * 0.5 * (1 + cos(M_PI * done)));
+}
+
+/* --- checkpoints ------------------------------------------------------------------------------ */
+
+struct stream {
+    FILE *f;
+    XXH3_state_t *hash;
+    bool ok;
+};
+
+static void put(struct stream *s, const void *p, size_t n)
+{
+    s->ok = s->ok && fwrite(p, 1, n, s->f) == n;
+    if (s->ok)
+        XXH3_128bits_update(s->hash, p, n);
+}
+
+static void get(struct stream *s, void *p, size_t n)
+{
+    s->ok = s->ok && fread(p, 1, n, s->f) == n;
+    if (s->ok)
+        XXH3_128bits_update(s->hash, p, n);
+}
+
+static bool stream_open(struct stream *s, const char *path, const char *mode)
+{
+    *s = (struct stream){ .f = fopen(path, mode), .hash = XXH3_createState(), .ok = true };
+    if (s->hash)
+        XXH3_128bits_reset(s->hash);
+    return s->f && s->hash;
+}
+
+static void stream_close(struct stream *s)
+{
+    if (s->f)
+        fclose(s->f);
+    XXH3_freeState(s->hash);
+    s->f = NULL;
+    s->hash = NULL;
+}
+
+static int write_all(const struct optim *o, const char *path, const struct optim_progress *at,
+                     const char *recipe)
+{
+    struct file_head head = { MAGIC, VERSION, o->n, at->step, at->tokens, strlen(recipe) };
+    struct stream s;
+    XXH128_hash_t sum;
+    int r = 0;
+
+    errno = ENOMEM;
+    if (stream_open(&s, path, "we")) {
+        put(&s, &head, sizeof(head));
+        put(&s, recipe, head.recipe_len);
+        for (uint32_t i = 0; i < o->n; i++) {
+            const struct optim_tensor *t = &o->t[i];
+            uint64_t n = t->n;
+
+            put(&s, t->name, sizeof(t->name));
+            put(&s, &n, sizeof(n));
+            put(&s, t->p, n * sizeof(float));
+            put(&s, t->m, n * sizeof(float));
+            put(&s, t->v, n * sizeof(float));
+        }
+        sum = XXH3_128bits_digest(s.hash);
+        put(&s, &sum, sizeof(sum));
+        if (!s.ok || fflush(s.f) != 0 || fsync(fileno(s.f)) < 0)
+            r = -(errno ? errno : EIO);
+    } else {
+        r = -errno;
+    }
+    stream_close(&s);
+    return r;
+}
+
+int optim_save(const struct optim *o, const char *path, const struct optim_progress *at,
+               const char *recipe, struct why *why)
+{
+    char *beside = NULL;
+    int r;
+
+    if (asprintf(&beside, "%s.part", path) < 0)
+        return why_set(why, -ENOMEM, "%s: no memory", path);
+    r = write_all(o, beside, at, recipe);
+    if (r == 0 && rename(beside, path) < 0)
+        r = -errno;
+    if (r < 0) {
+        unlink(beside);
+        why_set(why, r, "%s: the checkpoint could not be written: %s", path, strerror(-r));
+    }
+    free(beside);
+    return r;
+}
+
+static int read_tensor(struct stream *s, struct optim_tensor *t, const char *path, struct why *why)
+{
+    char name[OPTIM_NAME_MAX + 1] = "";
+    uint64_t n = 0;
+
+    get(s, name, sizeof(name));
+    get(s, &n, sizeof(n));
+    name[OPTIM_NAME_MAX] = '\0';
+    if (s->ok && (strcmp(name, t->name) != 0 || n != t->n))
+        return why_set(why, -EINVAL,
+                       "%s: found tensor %s of %llu values where %s of %zu was expected", path,
+                       name, (unsigned long long)n, t->name, t->n);
+    get(s, t->p, t->n * sizeof(float));
+    get(s, t->m, t->n * sizeof(float));
+    get(s, t->v, t->n * sizeof(float));
+    return 0;
+}
+
+static int read_recipe(struct stream *s, const struct file_head *head, const char *path,
+                       const char *recipe, struct why *why)
+{
+    size_t n = strlen(recipe);
+    char *found;
+    bool same;
+
+    if (head->recipe_len != n)
+        return why_set(why, -EINVAL, "%s: it belongs to another recipe", path);
+    found = calloc(1, n + 1);
+    if (!found)
+        return why_set(why, -ENOMEM, "%s: no memory", path);
+    get(s, found, n);
+    same = strcmp(found, recipe) == 0;
+    free(found);
+    return same ? 0 : why_set(why, -EINVAL, "%s: it belongs to another recipe", path);
+}
+
+static int read_all(struct optim *o, struct stream *s, const char *path, const char *recipe,
+                    struct optim_progress *ret, struct why *why)
+{
+    struct file_head head = { 0 };
+    XXH128_hash_t sum, found;
+    int r;
+
+    get(s, &head, sizeof(head));
+    if (!s->ok || memcmp(head.magic, MAGIC, sizeof(head.magic)) != 0 || head.version != VERSION ||
+        head.n_tensors != o->n)
+        return why_set(why, -EINVAL, "%s: not a checkpoint of version %u with %u tensors", path,
+                       VERSION, o->n);
+    r = read_recipe(s, &head, path, recipe, why);
+    for (uint32_t i = 0; r == 0 && i < o->n; i++)
+        r = read_tensor(s, &o->t[i], path, why);
+    if (r < 0)
+        return r;
+    sum = XXH3_128bits_digest(s->hash);
+    get(s, &found, sizeof(found));
+    if (!s->ok || !XXH128_isEqual(sum, found))
+        return why_set(why, -EINVAL, "%s: the checkpoint is truncated or damaged", path);
+    *ret = (struct optim_progress){ head.step, head.tokens };
+    return 0;
+}
+
+int optim_load(struct optim *o, const char *path, const char *recipe, struct optim_progress *ret,
+               struct why *why)
+{
+    struct stream s;
+    int r;
+
+    errno = ENOMEM;
+    if (stream_open(&s, path, "re"))
+        r = read_all(o, &s, path, recipe, ret, why);
+    else
+        r = why_set(why, -errno, "%s: %s", path, strerror(errno));
+    stream_close(&s);
+    return r;
+}
