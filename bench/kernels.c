@@ -176,7 +176,7 @@ static void bench_products(struct bench *b)
 struct attention {
     struct bench *b;
     struct kernels_attn a;
-    enum kernels_kv kv;
+    enum kv_type kv;
     uint32_t n_segments, n_heads;
     uint32_t *pages;
     struct kernels_joined joined[SEGMENT_PAGES];
@@ -208,22 +208,22 @@ static void attention_call(void *arg)
     workers_run(t->b->w, attention_slice, t, t->n_segments * t->n_heads);
 }
 
-static const char *const kv_names[KERNELS_KV__N] = {
-    [KERNELS_KV_F16] = "f16",
-    [KERNELS_KV_F32] = "f32",
-    [KERNELS_KV_Q8_0] = "q8_0",
+static const char *const kv_names[KV__N] = {
+    [KV_F16] = "f16",
+    [KV_F32] = "f32",
+    [KV_Q8_0] = "q8_0",
 };
 
 /* n_heads: KV heads of all layers. joined: a segment of 512 keys is 32 of a page each. */
-static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, uint32_t group,
+static void bench_attention(struct bench *b, enum kv_type kv, uint32_t hd, uint32_t group,
                             uint32_t n_heads, uint32_t n_keys, uint32_t n_tokens, bool joined)
 {
     struct attention t = { .b = b, .kv = kv, .n_segments = n_keys / 512, .n_heads = n_heads };
-    uint32_t n_pages = n_keys / KERNELS_PAGE_TOKENS;
+    uint32_t n_pages = n_keys / PAGE_TOKENS;
     double seconds, macs, bytes;
     char line[128];
 
-    t.tile = kernels_kv_tile_bytes(kv, hd);
+    t.tile = kv_tile_bytes(kv, hd);
     (void)snprintf(line, sizeof(line),
                    "%-10s x%u attn %s hd %u group %u heads %u keys %u tokens %u%s", b->k->name,
                    workers_n(b->w), kv_names[kv], hd, group, n_heads, n_keys, n_tokens,
@@ -246,8 +246,7 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
                                  .page_bytes = 2 * n_heads * t.tile,
                                  .joined = joined ? t.joined : NULL };
     for (uint32_t i = 0; i < SEGMENT_PAGES; i++) /* rows of a table of angles, 16 apart */
-        t.joined[i] =
-            (struct kernels_joined){ .cs = b->x + 16 * i * hd, .n_keys = KERNELS_PAGE_TOKENS };
+        t.joined[i] = (struct kernels_joined){ .cs = b->x + 16 * i * hd, .n_keys = PAGE_TOKENS };
     seconds = time_calls(b, attention_call, &t);
     macs = 2.0 * n_keys * n_heads * group * n_tokens * hd;
     bytes = 2.0 * (double)(n_pages * n_heads) * (double)t.tile;
@@ -260,11 +259,11 @@ static void bench_attention(struct bench *b, enum kernels_kv kv, uint32_t hd, ui
 static void bench_attentions(struct bench *b)
 {
     if (b->k == &kernels_scalar) {
-        bench_attention(b, KERNELS_KV_F16, 64, 3, 3, 1024, 1, false);
-        bench_attention(b, KERNELS_KV_F32, 64, 3, 3, 1024, 1, false);
+        bench_attention(b, KV_F16, 64, 3, 3, 1024, 1, false);
+        bench_attention(b, KV_F32, 64, 3, 3, 1024, 1, false);
         return;
     }
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         bench_attention(b, kv, 64, 3, 90, 2048, 1, false); /* SmolLM2-135M, a decode step */
         bench_attention(b, kv, 64, 3, 90, 6144, 1, false);
         bench_attention(b, kv, 64, 3, 90, 1024, 1, true); /* gists of many segments */

@@ -139,7 +139,7 @@ static void find_roles(const struct model *m)
 /* --- the table -------------------------------------------------------------------------------- */
 
 static const struct kernels *real;
-static enum kernels_kv kv;
+static enum kv_type kv;
 
 static void timed_matmul(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
@@ -164,8 +164,7 @@ static void timed_attn(const struct kernels_attn *a)
 
         pairs += sees < a->n_keys ? sees : a->n_keys;
     }
-    count(KIND_ATTENTION, start,
-          2 * kernels_kv_tile_bytes(kv, a->head_dim) * a->n_keys / KERNELS_PAGE_TOKENS,
+    count(KIND_ATTENTION, start, 2 * kv_tile_bytes(kv, a->head_dim) * a->n_keys / PAGE_TOKENS,
           2 * pairs * a->head_dim);
 }
 
@@ -366,7 +365,7 @@ static void decode_step(struct bench *b)
     feed(b, 1, FORWARD_WANT_LAST);
     forward_logits(b->forward, 0, 1, b->logits);
     start = __rdtsc();
-    (void)sampler_pick(&b->sampler, real, b->logits, b->model->n_vocab, b->candidates);
+    (void)sampler_pick(&b->sampler, &real->sampling, b->logits, b->model->n_vocab, b->candidates);
     count(KIND_SAMPLE, start, 0, 0);
 }
 
@@ -465,14 +464,14 @@ static int print_step_bytes(const char *path)
     return 0;
 }
 
-static enum kernels_kv kv_of(const char *name)
+static enum kv_type kv_of(const char *name)
 {
-    static const char *const names[KERNELS_KV__N] = {
-        [KERNELS_KV_F16] = "f16", [KERNELS_KV_F32] = "f32", [KERNELS_KV_Q8_0] = "q8_0"
+    static const char *const names[KV__N] = {
+        [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0"
     };
-    enum kernels_kv k;
+    enum kv_type k;
 
-    for (k = 0; k < KERNELS_KV__N; k++)
+    for (k = 0; k < KV__N; k++)
         if (strcmp(names[k], name) == 0)
             return k;
     die("KV is f16, f32 or q8_0");

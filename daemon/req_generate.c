@@ -160,8 +160,8 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
 static void sample(struct sched *s, struct request *r, float *logits)
 {
     struct generate *g = r->state;
-    uint32_t id = sampler_pick(&g->sampler, s->served.kernels, logits, s->served.model->n_vocab,
-                               s->candidates);
+    uint32_t id = sampler_pick(&g->sampler, &s->served.kernels->sampling, logits,
+                               s->served.model->n_vocab, s->candidates);
 
     if (!g->first_ns) {
         g->first_ns = clock_ns();

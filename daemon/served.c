@@ -171,10 +171,10 @@ int served_load(struct served *b, const struct config *c, const struct model_pro
 
 int served_start(struct served *b, const struct config *c, struct why *why)
 {
-    static const enum kernels_kv kinds[] = { [CONFIG_KV_F16] = KERNELS_KV_F16,
-                                             [CONFIG_KV_F32] = KERNELS_KV_F32,
-                                             [CONFIG_KV_Q8_0] = KERNELS_KV_Q8_0 };
-    enum kernels_kv kv = kinds[c->kv_type];
+    static const enum kv_type kinds[] = {
+        [CONFIG_KV_F16] = KV_F16, [CONFIG_KV_F32] = KV_F32, [CONFIG_KV_Q8_0] = KV_Q8_0
+    };
+    enum kv_type kv = kinds[c->kv_type];
     uint64_t pages;
     int r;
 

@@ -261,19 +261,19 @@ static uint32_t draw(uint64_t rng[4], const struct sampler_candidate *c, uint32_
     return c[n - 1].id;
 }
 
-uint32_t sampler_pick(struct sampler *s, const struct kernels *k, float *logits, uint32_t n_vocab,
-                      struct sampler_candidate *scratch)
+uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float *logits,
+                      uint32_t n_vocab, struct sampler_candidate *scratch)
 {
     const struct sampler_params *p = &s->params;
     uint32_t best, n, top_k;
     double least, mass;
 
     penalise(s, logits, n_vocab);
-    best = k->argmax(logits, n_vocab);
+    best = math->argmax(logits, n_vocab);
     /* An infinite or missing maximum has no distribution around it. */
     if (p->temperature == 0 || !isfinite(logits[best]))
         return best;
-    k->weights(logits, n_vocab, logits[best], p->temperature, logits);
+    math->weights(logits, n_vocab, logits[best], p->temperature, logits);
     /* All cuts keep the most likely ones, so they can be made one after another; but they are
      * counted on the whole distribution, whose mass this is. */
     least = least_weight(p, logits, n_vocab, &mass);

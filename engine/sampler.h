@@ -13,7 +13,8 @@
 #define ENGINE_SAMPLER_H
 
 #include "base/why.h"
-#include "engine/cpu/kernels.h"
+
+#include <stdint.h>
 
 struct sampler_params {
     float temperature;      /* 0 to 100; 0: greedy */
@@ -39,12 +40,26 @@ struct sampler {
     uint32_t n_recent;                   /* tokens pushed so far */
 };
 
+/* What sampling does with whole rows of logits, by whoever has fast loops here
+ * (engine/cpu/kernels.h). Every implementation gives the same bits, so that a seed gives the same
+ * tokens on every machine. argmax: the smallest index among the largest; NaN is never the largest;
+ * 0 when there is no number. weights: e^((x - max) / temperature) to 2e-7, where that is more than
+ * e^SAMPLER_WEIGHT_LOG_MIN, and 0 where not or where x is NaN. x <= max, a number. ret may be x. */
+struct sampler_math {
+    uint32_t (*argmax)(const float *x, uint32_t n);
+    void (*weights)(const float *x, uint32_t n, float max, float temperature, float *ret);
+};
+
+/* Tokens of less than e^-44 of the largest weight are left out: all of a vocabulary of them would
+ * weigh less than the last bit of the 53 that a draw has. */
+#define SAMPLER_WEIGHT_LOG_MIN (-44.0f)
+
 int sampler_check(const struct sampler_params *p, struct why *why);
 void sampler_init(struct sampler *s, const struct sampler_params *p); /* p was checked */
 void sampler_push(struct sampler *s, uint32_t token); /* a token of the context, oldest first */
 
 /* logits (n_vocab) is changed in place. scratch holds n_vocab candidates. */
-uint32_t sampler_pick(struct sampler *s, const struct kernels *k, float *logits, uint32_t n_vocab,
-                      struct sampler_candidate *scratch);
+uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float *logits,
+                      uint32_t n_vocab, struct sampler_candidate *scratch);
 
 #endif

@@ -17,7 +17,7 @@
 #define CONTEXT WORLD_CONTEXT
 
 static void open_world(struct world *w, const struct world_shape *s, const struct kernels *k,
-                       enum kernels_kv kv, uint32_t n_workers, uint32_t seg_len)
+                       enum kv_type kv, uint32_t n_workers, uint32_t seg_len)
 {
     assert_int_equal(world_open(w, s, k, kv, n_workers, seg_len, 0), 0);
 }
@@ -45,7 +45,7 @@ static void equals_the_textbook(void **state)
         float *out = malloc(CONTEXT * width * sizeof(float));
         double want[256], worst = 0;
 
-        open_world(&w, &world_shapes[s], k, KERNELS_KV_F32, 2, 64);
+        open_world(&w, &world_shapes[s], k, KV_F32, 2, 64);
         world_attend(&w, 0, 213, NULL, out);
         for (uint32_t t = 213; t < CONTEXT; t++) /* one by one: split by segments */
             world_attend(&w, t, 1, NULL, out + t * width);
@@ -65,7 +65,7 @@ static void equals_the_textbook(void **state)
 }
 
 /* Chunks of any size, one worker or three: the same bits. */
-static void check_split(const struct kernels *k, enum kernels_kv kv)
+static void check_split(const struct kernels *k, enum kv_type kv)
 {
     static const uint32_t chunks[] = { 1, 2, 3, 5, 16, 37, 64, 100, 300 };
     const struct world_shape *s = &world_shapes[0];
@@ -89,7 +89,7 @@ static void check_split(const struct kernels *k, enum kernels_kv kv)
 
 static void split_changes_no_bit(void **state)
 {
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++)
+    for (enum kv_type kv = 0; kv < KV__N; kv++)
         check_split(*state, kv);
 }
 
@@ -104,7 +104,7 @@ static void batch_equals_alone(void **state)
     float *want = malloc(CONTEXT * width * sizeof(float)), *q,
           *out = malloc(N * width * sizeof(float));
 
-    open_world(&w, &world_shapes[0], k, KERNELS_KV_F32, 2, 64);
+    open_world(&w, &world_shapes[0], k, KV_F32, 2, 64);
     world_attend(&w, 0, CONTEXT, NULL, want);
     q = malloc(N * width * sizeof(float));
     for (uint32_t i = 0; i < N; i++) { /* token i of the same sequence, N times over */
@@ -148,7 +148,7 @@ static void joins_short_segments(void **state)
     struct world w;
     struct seq s;
 
-    open_world(&w, shape, *state, KERNELS_KV_F32, 3, L);
+    open_world(&w, shape, *state, KV_F32, 3, L);
     world_attend(&w, 0, CONTEXT, NULL, read);
     s = w.seq;
     s.segments = segments;

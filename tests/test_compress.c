@@ -82,13 +82,11 @@ static void compress(struct world *w, const struct compress_spec *spec, uint32_t
 }
 
 /* f32 keys are turned back with an error of the last bit; f16 and q8_0 are rounded again. */
-static const double tolerance[KERNELS_KV__N] = {
-    [KERNELS_KV_F32] = 1e-5, [KERNELS_KV_F16] = 4e-3, [KERNELS_KV_Q8_0] = 4e-2
-};
+static const double tolerance[KV__N] = { [KV_F32] = 1e-5, [KV_F16] = 4e-3, [KV_Q8_0] = 4e-2 };
 
 /* Segments are compressed when all tokens were read, the later one first; then a token of the last
  * segment, which stays raw, sees what is left. */
-static void check(const struct kernels *k, const struct world_shape *shape, enum kernels_kv kv,
+static void check(const struct kernels *k, const struct world_shape *shape, enum kv_type kv,
                   const struct compress_spec *spec)
 {
     struct world w;
@@ -138,8 +136,8 @@ static void keys_stand_where_they_should(void **state)
 
     for (uint32_t s = 0; s < WORLD_SHAPES; s++)
         for (size_t i = 0; i < sizeof(specs) / sizeof(*specs); i++)
-            for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++)
-                if (kv == KERNELS_KV_F32 || s == 0)
+            for (enum kv_type kv = 0; kv < KV__N; kv++)
+                if (kv == KV_F32 || s == 0)
                     check(*state, &world_shapes[s], kv, &specs[i]);
 }
 
@@ -157,7 +155,7 @@ static void weights_are_attention(void **state)
     float *got[3], *out = malloc(CONTEXT * (size_t)shape->n_head * shape->head_dim * sizeof(*out));
     struct world w;
 
-    assert_int_equal(world_open(&w, shape, *state, KERNELS_KV_F32, 2, L, 0), 0);
+    assert_int_equal(world_open(&w, shape, *state, KV_F32, 2, L, 0), 0);
     world_attend(&w, 0, 2 * L, NULL, out);
     for (uint32_t i = 0; i < 2 * L; i++) {
         keys[i] = i;
@@ -193,7 +191,7 @@ static void rewind_and_read_again(void **state)
     float *out = malloc(CONTEXT * (size_t)9 * 64 * sizeof(*out));
     struct world w;
 
-    assert_int_equal(world_open(&w, &world_shapes[0], *state, KERNELS_KV_F32, 1, L, 0), 0);
+    assert_int_equal(world_open(&w, &world_shapes[0], *state, KV_F32, 1, L, 0), 0);
     world_attend(&w, 0, CONTEXT, NULL, out);
     compress(&w, &spec, 0, NULL);
     compress(&w, &spec, 1, NULL);

@@ -105,9 +105,7 @@ static const struct {
 
 /* As in tests/test_reference.c; keys that are turned back are rounded once more, and a rounding may
  * let select choose another key. */
-static const float tolerance[KERNELS_KV__N] = {
-    [KERNELS_KV_F16] = 8e-2f, [KERNELS_KV_F32] = 4e-4f, [KERNELS_KV_Q8_0] = 1.2f
-};
+static const float tolerance[KV__N] = { [KV_F16] = 8e-2f, [KV_F32] = 4e-4f, [KV_Q8_0] = 1.2f };
 
 struct bench {
     struct memory_rig rig;
@@ -115,7 +113,7 @@ struct bench {
     char model[96];
 };
 
-static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kernels_kv kv,
+static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kv_type kv,
                        uint32_t max_batch)
 {
     struct rig_opts opts = { .model = b->model,
@@ -169,7 +167,7 @@ static void feed(struct bench *b, const struct policy *policy, const struct ref 
  * hundredth of that in its logits, as whole models of such weights have
  * (tests/test_reference_types.c). What is rounded in coarse-rec's first pass goes through the model
  * a second time. */
-static float allowed(const struct bench *b, const struct compress_spec *c, enum kernels_kv kv)
+static float allowed(const struct bench *b, const struct compress_spec *c, enum kv_type kv)
 {
     bool rounds = c->adapter && b->rig.rig.kernels->to_bf16;
     float once = rounds && tolerance[kv] < 1e-1f ? 1e-1f : tolerance[kv];
@@ -184,8 +182,7 @@ static bool chooses(const struct compress_spec *c)
 }
 
 /* chunked: the same ids in other chunks, too. */
-static void check_case(struct bench *b, const char *model, size_t i, enum kernels_kv kv,
-                       bool chunked)
+static void check_case(struct bench *b, const char *model, size_t i, enum kv_type kv, bool chunked)
 {
     static const uint32_t chunks[] = { 100, 7, 1 };
     struct policy policy = cases[i].policy;
@@ -203,8 +200,7 @@ static void check_case(struct bench *b, const char *model, size_t i, enum kernel
     other = malloc(len);
     feed(b, &policy, &ref, chunks[0], all);
     worst = rig_distance(&ref, all);
-    if (!(worst <= allowed(b, &policy.spec, kv)) &&
-        !(chooses(&policy.spec) && kv != KERNELS_KV_F32))
+    if (!(worst <= allowed(b, &policy.spec, kv)) && !(chooses(&policy.spec) && kv != KV_F32))
         fail_msg("%s, %s, %s, KV %d: off by %g", model, cases[i].name, b->rig.rig.kernels->name, kv,
                  worst);
     for (size_t c = 1; chunked && c < sizeof(chunks) / sizeof(*chunks); c++) {
@@ -221,16 +217,16 @@ static void equals_the_reference(void **state)
     (void)state;
     for (size_t m = 0; m < sizeof(models) / sizeof(*models); m++)
         for (unsigned k = 0; kernels_name(k); k++)
-            for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+            for (enum kv_type kv = 0; kv < KV__N; kv++) {
                 struct bench b = { .model = "" };
 
-                if (kv != KERNELS_KV_F32 && (m + k) % 2) /* each has two of the models */
+                if (kv != KV_F32 && (m + k) % 2) /* each has two of the models */
                     continue;
                 if (!open_bench(&b, models[m], kernels_name(k), kv, BATCH))
                     continue;
                 for (size_t i = 0; i < N_CASES; i++)
                     if (!cases[i].model || strcmp(cases[i].model, models[m]) == 0)
-                        check_case(&b, models[m], i, kv, kv == KERNELS_KV_F32 && (m + k) % 2 == 0);
+                        check_case(&b, models[m], i, kv, kv == KV_F32 && (m + k) % 2 == 0);
                 close_bench(&b);
             }
 }
@@ -244,7 +240,7 @@ static void untrained_keeps_every_rth(void **state)
     float *with, *without, worst = 0;
 
     (void)state;
-    assert_true(open_bench(&b, "qwen2_untied", "auto", KERNELS_KV_F32, BATCH));
+    assert_true(open_bench(&b, "qwen2_untied", "auto", KV_F32, BATCH));
     assert_int_equal(ref_open("tests/data/gist_qwen2_untied_fine.ref", &ref), 0);
     with = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
     without = malloc((size_t)ref.n_tokens * ref.n_vocab * sizeof(float));
@@ -281,8 +277,8 @@ static void batches_say_the_same(void **state)
 
         if (cases[i].adapter != ALL)
             continue;
-        assert_true(open_bench(&large, cases[i].model, "auto", KERNELS_KV_F32, BATCH));
-        assert_true(open_bench(&small, cases[i].model, "auto", KERNELS_KV_F32, 16));
+        assert_true(open_bench(&large, cases[i].model, "auto", KV_F32, BATCH));
+        assert_true(open_bench(&small, cases[i].model, "auto", KV_F32, 16));
         (void)snprintf(path, sizeof(path), "tests/data/gist_%s_all.ref", cases[i].model);
         assert_int_equal(ref_open(path, &ref), 0);
         len = (size_t)ref.n_tokens * ref.n_vocab * sizeof(float);

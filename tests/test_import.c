@@ -81,7 +81,7 @@ static bool open_bench(struct bench *b, const char *model, const char *from, con
     char path[96], out[SCRATCH_PATH_MAX];
     struct rig_opts opts = { .model = path,
                              .cpu = cpu,
-                             .kv = KERNELS_KV_F32,
+                             .kv = KV_F32,
                              .threads = 2,
                              .max_batch = BATCH,
                              .max_tokens = 2048 };

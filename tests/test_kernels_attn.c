@@ -43,7 +43,7 @@ static float random_f32(float by)
 #define PAGES_MAX 64u
 
 struct scene {
-    enum kernels_kv kv;
+    enum kv_type kv;
     uint32_t hd, n_rows;
     uint32_t pages[PAGES_MAX];
     uint8_t *pool;
@@ -70,14 +70,13 @@ static void fill_keys(struct scene *s, uint32_t n_keys)
     float k[512], v[512];
 
     for (uint32_t j = 0; j < n_keys; j++) {
-        uint8_t *page = s->pool + s->pages[j / KERNELS_PAGE_TOKENS] * s->a.page_bytes;
+        uint8_t *page = s->pool + s->pages[j / PAGE_TOKENS] * s->a.page_bytes;
 
         for (uint32_t i = 0; i < s->hd; i++) {
             k[i] = random_f32(2);
             v[i] = random_f32(3);
         }
-        plain->kv_store[s->kv](k, v, s->hd, j % KERNELS_PAGE_TOKENS, page + s->a.k_off,
-                               page + s->a.v_off);
+        plain->kv_store[s->kv](k, v, s->hd, j % PAGE_TOKENS, page + s->a.k_off, page + s->a.v_off);
     }
 }
 
@@ -89,10 +88,10 @@ static void *scene_buffer(struct scene *s, size_t len)
     return f->p;
 }
 
-static void scene_init(struct scene *s, enum kernels_kv kv, uint32_t hd, uint32_t group,
+static void scene_init(struct scene *s, enum kv_type kv, uint32_t hd, uint32_t group,
                        uint32_t n_tokens, uint32_t n_keys, uint32_t first_visible, float q_by)
 {
-    size_t tile = kernels_kv_tile_bytes(kv, hd);
+    size_t tile = kv_tile_bytes(kv, hd);
     uint32_t n_rows = n_tokens * group;
 
     *s = (struct scene){ .kv = kv, .hd = hd, .n_rows = n_rows };
@@ -159,7 +158,7 @@ static void check_scene(const struct scene *s)
     }
 }
 
-static void check_attn(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32_t n_tokens,
+static void check_attn(enum kv_type kv, uint32_t hd, uint32_t group, uint32_t n_tokens,
                        uint32_t n_keys, uint32_t first_visible, float q_by)
 {
     struct scene s;
@@ -179,7 +178,7 @@ static void test_attn_decode(void **state)
     static const uint32_t dims[] = { 8, 16, 24, 64, 72, 80, 96, 120, 128, 248, 256 };
 
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         for (size_t k = 0; k < sizeof(dims) / sizeof(dims[0]); k++) {
             for (uint32_t group = 1; group <= 13; group++)
                 check_attn(kv, dims[k], group, 1, 75, 75, 0.5f);
@@ -196,7 +195,7 @@ static void test_attn_prefill(void **state)
     static const uint32_t groups[] = { 1, 2, 3, 4, 7, 8 };
 
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         for (size_t k = 0; k < sizeof(groups) / sizeof(groups[0]); k++) {
             for (uint32_t first = 1; first <= 131; first += 13) {
                 uint32_t n = 1 + first % 37;
@@ -221,13 +220,13 @@ static void test_attn_strides(void **state)
     static const uint32_t strides[] = { 2, 4, 7, 16, 32, 64 };
 
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         for (size_t k = 0; k < sizeof(strides) / sizeof(strides[0]); k++) {
             for (uint32_t n = 1; n <= 45; n += 11) {
                 uint32_t n_keys = (n - 1) * strides[k] + 5;
                 struct scene s;
 
-                if (n_keys > PAGES_MAX * KERNELS_PAGE_TOKENS)
+                if (n_keys > PAGES_MAX * PAGE_TOKENS)
                     continue;
                 scene_init(&s, kv, 64, 1 + n % 3, n, n_keys, 5, 0.5f);
                 s.a.stride = strides[k];
@@ -244,7 +243,7 @@ static void test_attn_strides(void **state)
 static void test_attn_sharp(void **state)
 {
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         check_attn(kv, 64, 3, 1, 500, 500, 6);
         check_attn(kv, 64, 3, 40, 500, 461, 6);
         check_attn(kv, 64, 3, 40, 500, 461, 0);
@@ -259,7 +258,7 @@ static void test_attn_split(void **state)
     const uint32_t n_tokens = 41, first = 23, n_keys = first + n_tokens - 1;
 
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         for (uint32_t group = 1; group <= 8; group++) {
             for (size_t k = 0; k < sizeof(steps) / sizeof(steps[0]); k++) {
                 struct scene s;
@@ -295,11 +294,11 @@ static void test_attn_hides_bad_keys(void **state)
     uint8_t *page;
 
     (void)state;
-    scene_init(&s, KERNELS_KV_F32, 64, 1, 30, 60, 31, 0.5f);
+    scene_init(&s, KV_F32, 64, 1, 30, 60, 31, 0.5f);
     scene_run(&s, fast, 0);
-    page = s.pool + s.pages[50 / KERNELS_PAGE_TOKENS] * s.a.page_bytes;
-    ((float *)(page + s.a.v_off))[50 % KERNELS_PAGE_TOKENS * 64] = NAN;
-    ((float *)(page + s.a.k_off))[50 % KERNELS_PAGE_TOKENS] = NAN;
+    page = s.pool + s.pages[50 / PAGE_TOKENS] * s.a.page_bytes;
+    ((float *)(page + s.a.v_off))[50 % PAGE_TOKENS * 64] = NAN;
+    ((float *)(page + s.a.k_off))[50 % PAGE_TOKENS] = NAN;
     scene_run(&s, fast, 1);
     assert_memory_equal(s.o[0], s.o[1], 20 * 64 * sizeof(float)); /* these see 31 to 50 keys */
     assert_memory_equal(s.l[0], s.l[1], 20 * sizeof(float));
@@ -313,15 +312,15 @@ static void spoil_gaps(struct scene *s, const struct kernels_joined *joined, uin
     for (uint32_t p = 0; p < n_pages; p++) {
         uint8_t *page = s->pool + s->pages[p] * s->a.page_bytes;
 
-        for (uint32_t slot = joined[p].n_keys; slot < KERNELS_PAGE_TOKENS; slot++)
+        for (uint32_t slot = joined[p].n_keys; slot < PAGE_TOKENS; slot++)
             for (uint32_t i = 0; i < s->hd; i++) {
-                ((float *)(page + s->a.k_off))[i * KERNELS_PAGE_TOKENS + slot] = NAN;
+                ((float *)(page + s->a.k_off))[i * PAGE_TOKENS + slot] = NAN;
                 ((float *)(page + s->a.v_off))[slot * s->hd + i] = NAN;
             }
     }
 }
 
-static void check_joined(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32_t n_tokens,
+static void check_joined(enum kv_type kv, uint32_t hd, uint32_t group, uint32_t n_tokens,
                          uint32_t n_pages, uint32_t n_keys)
 {
     struct kernels_joined joined[PAGES_MAX];
@@ -329,8 +328,7 @@ static void check_joined(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32
     size_t o_len = (size_t)group * hd * sizeof(float);
     struct scene s;
 
-    scene_init(&s, kv, hd, group, n_tokens, n_pages * KERNELS_PAGE_TOKENS,
-               n_pages * KERNELS_PAGE_TOKENS, 0.5f);
+    scene_init(&s, kv, hd, group, n_tokens, n_pages * PAGE_TOKENS, n_pages * PAGE_TOKENS, 0.5f);
     for (uint32_t p = 0; p < n_pages; p++) {
         for (uint32_t i = 0; i < hd / 2; i++) {
             float angle = random_f32(3);
@@ -339,9 +337,9 @@ static void check_joined(enum kernels_kv kv, uint32_t hd, uint32_t group, uint32
             cs[p * hd + hd / 2 + i] = sinf(angle);
         }
         joined[p].cs = cs + p * hd;
-        joined[p].n_keys = n_keys ? n_keys : 1 + random_u32() % KERNELS_PAGE_TOKENS;
+        joined[p].n_keys = n_keys ? n_keys : 1 + random_u32() % PAGE_TOKENS;
     }
-    if (kv == KERNELS_KV_F32)
+    if (kv == KV_F32)
         spoil_gaps(&s, joined, n_pages);
     s.a.joined = joined;
     scene_run(&s, plain, 0);
@@ -365,12 +363,12 @@ static void test_attn_joined(void **state)
     static const uint32_t dims[] = { 8, 24, 64, 80, 128, 256 };
 
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         for (size_t k = 0; k < sizeof(dims) / sizeof(dims[0]); k++)
             for (uint32_t group = 1; group <= 9; group++)
                 check_joined(kv, dims[k], group, 2, 7, 0);
         for (uint32_t n_pages = 1; n_pages <= 9; n_pages++) {
-            check_joined(kv, 64, 3, 1, n_pages, KERNELS_PAGE_TOKENS);
+            check_joined(kv, 64, 3, 1, n_pages, PAGE_TOKENS);
             check_joined(kv, 64, 3, 1, n_pages, 0);
             check_joined(kv, 64, 3, 45, n_pages, 0);
         }
@@ -383,13 +381,13 @@ static void test_kv_store(void **state)
 {
     static const uint32_t dims[] = { 8, 64, 80, 128, 256 };
     float k[256], v[256];
-    uint8_t tiles[4][256 * KERNELS_PAGE_TOKENS * 4];
+    uint8_t tiles[4][256 * PAGE_TOKENS * 4];
 
     (void)state;
-    for (enum kernels_kv kv = 0; kv < KERNELS_KV__N; kv++) {
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
         for (size_t d = 0; d < sizeof(dims) / sizeof(dims[0]); d++) {
             memset(tiles, 0, sizeof(tiles));
-            for (uint32_t slot = 0; slot < KERNELS_PAGE_TOKENS; slot += 1 + slot % 3) {
+            for (uint32_t slot = 0; slot < PAGE_TOKENS; slot += 1 + slot % 3) {
                 for (uint32_t i = 0; i < dims[d]; i++) {
                     k[i] = random_f32(slot % 2 ? 3 : 1e-5f);
                     v[i] = random_f32(i % 9 ? 3 : 70000);
@@ -413,7 +411,7 @@ static void test_attn_merge(void **state)
             struct scene s;
             struct kernels_attn a, b;
 
-            scene_init(&s, KERNELS_KV_F32, 64, 3, 1, 120, 120, 1);
+            scene_init(&s, KV_F32, 64, 3, 1, 120, 120, 1);
             scene_run(&s, plain, 0);
             a = b = s.a;
             a.m = s.m[1];
@@ -421,12 +419,12 @@ static void test_attn_merge(void **state)
             a.o = s.o[1];
             a.n_keys = a.first_visible = cut;
             b.n_keys = b.first_visible = 120 - cut;
-            b.pages += cut / KERNELS_PAGE_TOKENS;
+            b.pages += cut / PAGE_TOKENS;
             b.m = malloc(3 * sizeof(float));
             b.l = malloc(3 * sizeof(float));
             b.o = malloc(3 * 64 * sizeof(float));
-            k->attn[KERNELS_KV_F32](&a);
-            k->attn[KERNELS_KV_F32](&b);
+            k->attn[KV_F32](&a);
+            k->attn[KV_F32](&b);
             for (uint32_t r = 0; r < 3; r++)
                 k->attn_merge(&a.m[r], &a.l[r], a.o + r * 64, b.m[r], b.l[r], b.o + r * 64, 64);
             check_scene(&s);

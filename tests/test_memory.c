@@ -374,7 +374,7 @@ static void open_adapters(const struct model *m, struct adapter *ret[N_GISTS])
     }
 }
 
-static void act(enum kernels_kv kv, unsigned seed)
+static void act(enum kv_type kv, unsigned seed)
 {
     static struct stage s;
     struct rig_opts opts = { .model = MODEL,
@@ -435,9 +435,9 @@ static void act(enum kernels_kv kv, unsigned seed)
 static void sessions_are_their_ids(void **state)
 {
     (void)state;
-    act(KERNELS_KV_F16, 1);
-    act(KERNELS_KV_F32, 2);
-    act(KERNELS_KV_Q8_0, 3);
+    act(KV_F16, 1);
+    act(KV_F32, 2);
+    act(KV_Q8_0, 3);
 }
 
 int main(void)

@@ -5,9 +5,9 @@
  * What a tensor should hold is read from the file's own bytes at the record's offset, not through
  * the loader.
  */
-#include "engine/cpu/tile.h"
 #include "engine/file/gguf.h"
 #include "engine/file/model.h"
+#include "engine/file/tile.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
 

@@ -158,9 +158,7 @@ static void compare(const struct ref *ref, const char *cpu, const float *logprob
 static void run(const char *cpu, uint32_t n_tokens)
 {
     struct why why = { 0 };
-    struct rig_opts opts = {
-        .model = model_path, .cpu = cpu, .kv = KERNELS_KV_F16, .max_batch = STEP
-    };
+    struct rig_opts opts = { .model = model_path, .cpu = cpu, .kv = KV_F16, .max_batch = STEP };
     struct rig r;
     struct ref ref;
     float *logits, *logprobs;

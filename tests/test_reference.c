@@ -30,10 +30,8 @@ static const char *const models[] = { "llama31", "smollm2", "qwen2", "qwen2_unti
  * mistakes that tests/reference/check_tiny.py makes on purpose moves them by 8e-2. q8_0 rounds to
  * 1/254 of the greatest of 32 elements, 16 times as coarse as f16 for that one, so 16 times f16's
  * tolerance: it would let mistakes pass that the other two then find. */
-static const float tolerance[KERNELS_KV__N] = {
-    [KERNELS_KV_F16] = 3e-2f, [KERNELS_KV_F32] = 2e-4f, [KERNELS_KV_Q8_0] = 48e-2f
-};
-static const char *const kv_name[KERNELS_KV__N] = { "f16", "f32", "q8_0" };
+static const float tolerance[KV__N] = { [KV_F16] = 3e-2f, [KV_F32] = 2e-4f, [KV_Q8_0] = 48e-2f };
+static const char *const kv_name[KV__N] = { "f16", "f32", "q8_0" };
 
 struct bench { /* a tiny model under one choice of kernels and KV, and its vectors */
     struct rig rig;
@@ -56,7 +54,7 @@ static void feed(struct bench *b, uint32_t seg_len, uint32_t pos0, uint32_t chun
     seq_close(&s);
 }
 
-static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kernels_kv kv,
+static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kv_type kv,
                        uint32_t threads)
 {
     struct why why = { 0 };
@@ -106,10 +104,10 @@ static void for_each(check_fn *check)
 {
     for (size_t m = 0; m < sizeof(models) / sizeof(*models); m++) {
         for (unsigned c = 0; kernels_name(c); c++) {
-            for (int kv = 0; kv < KERNELS_KV__N; kv++) {
+            for (int kv = 0; kv < KV__N; kv++) {
                 struct bench b = { 0 };
 
-                if (!open_bench(&b, models[m], kernels_name(c), (enum kernels_kv)kv, 1))
+                if (!open_bench(&b, models[m], kernels_name(c), (enum kv_type)kv, 1))
                     break;
                 check(&b);
                 close_bench(&b);
@@ -223,7 +221,7 @@ static void check_segments(struct bench *b)
     for (size_t i = 0; i < sizeof(lens) / sizeof(*lens); i++) {
         float d;
         /* q8_0 by its tolerance twice: each side is off by its own roundings. */
-        float bound = tolerance[b->rig.pool.kv] * (b->rig.pool.kv == KERNELS_KV_Q8_0 ? 2 : 1);
+        float bound = tolerance[b->rig.pool.kv] * (b->rig.pool.kv == KV_Q8_0 ? 2 : 1);
 
         feed(b, lens[i], 0, b->ref.n_tokens, b->other);
         d = max_diff(b->all, b->other, (size_t)b->ref.n_tokens * b->ref.n_vocab);
@@ -317,8 +315,8 @@ static void threads_change_nothing(void **state)
     struct bench one = { 0 }, three = { 0 };
 
     (void)state;
-    assert_true(open_bench(&one, "smollm2", "auto", KERNELS_KV_F16, 1));
-    assert_true(open_bench(&three, "smollm2", "auto", KERNELS_KV_F16, 3));
+    assert_true(open_bench(&one, "smollm2", "auto", KV_F16, 1));
+    assert_true(open_bench(&three, "smollm2", "auto", KV_F16, 3));
     memcpy(three.other, one.all, (size_t)one.ref.n_tokens * one.ref.n_vocab * sizeof(*one.all));
     same_bits(&three, "three threads against one");
     close_bench(&one);

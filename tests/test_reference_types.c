@@ -140,11 +140,9 @@ static void make_files(size_t i)
 static float *run(const struct kind *kind, const char *what, const char *cpu, uint32_t chunk,
                   uint32_t *ret_n_vocab)
 {
-    struct rig_opts opts = { .cpu = cpu,
-                             .kv = KERNELS_KV_F32,
-                             .threads = 2,
-                             .max_batch = N_TOKENS,
-                             .max_tokens = N_TOKENS };
+    struct rig_opts opts = {
+        .cpu = cpu, .kv = KV_F32, .threads = 2, .max_batch = N_TOKENS, .max_tokens = N_TOKENS
+    };
     struct why why = { 0 };
     struct rig r;
     struct seq s;

@@ -6,6 +6,7 @@
  * Distributions are tested by chi-square with fixed seeds: the limits are the 99.99 % points, so a
  * wrong sampler fails and a right one passes every time.
  */
+#include "engine/cpu/kernels.h"
 #include "engine/sampler.h"
 #include "tests/support/fenced.h"
 
@@ -87,7 +88,7 @@ static void check_distribution(const struct sampler_params *p)
     sampler_init(&s, p);
     for (uint32_t i = 0; i < n_draws; i++) {
         fill_logits(logits);
-        seen[sampler_pick(&s, kernels, logits, N, scratch)]++;
+        seen[sampler_pick(&s, &kernels->sampling, logits, N, scratch)]++;
     }
     for (uint32_t i = 0; i < N; i++) {
         double want = share[i] * n_draws;
@@ -159,7 +160,7 @@ static void test_ties(void **state)
         float logits[N] = { 0 };
 
         logits[5] = -1;
-        seen |= 1u << sampler_pick(&s, kernels, logits, N, scratch);
+        seen |= 1u << sampler_pick(&s, &kernels->sampling, logits, N, scratch);
     }
     assert_int_equal(seen, 7);
 }
@@ -175,11 +176,11 @@ static void test_greedy(void **state)
     p.temperature = 0;
     sampler_init(&s, &p);
     fill_logits(logits);
-    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4);
+    assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch), 4);
     logits[9] = logits[4];
-    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4);
+    assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch), 4);
     logits[1] = logits[4];
-    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 1);
+    assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch), 1);
 }
 
 static void test_penalty(void **state)
@@ -195,7 +196,8 @@ static void test_penalty(void **state)
     p.repeat_last_n = 3;
     sampler_init(&s, &p);
     fill_logits(logits);
-    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4); /* nothing pushed yet */
+    assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch),
+                     4); /* nothing pushed yet */
 
     sampler_push(&s, 8); /* pushed out of the window */
     sampler_push(&s, 4);
@@ -203,19 +205,19 @@ static void test_penalty(void **state)
     sampler_push(&s, 9);
     sampler_push(&s, 4);
     fill_logits(logits);
-    assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 8);
+    assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch), 8);
     assert_true(logits[4] == 1.5f); /* 3 / 2 */
     assert_true(logits[9] == -6);   /* -3 * 2: down as well */
     assert_true(logits[8] == 2.5f);
 
     sampler_push(&s, 1u << 31); /* no token of this vocabulary */
     fill_logits(logits);
-    sampler_pick(&s, kernels, logits, N, scratch);
+    sampler_pick(&s, &kernels->sampling, logits, N, scratch);
     p.repeat_penalty = 0.5f; /* a reward */
     sampler_init(&s, &p);
     sampler_push(&s, 7);
     fill_logits(logits);
-    sampler_pick(&s, kernels, logits, N, scratch);
+    sampler_pick(&s, &kernels->sampling, logits, N, scratch);
     assert_true(logits[7] == 3);
 }
 
@@ -237,7 +239,7 @@ static void test_penalty_full_window(void **state)
         sampler_push(&s, i * 61 % 199999);
     for (uint32_t i = 0; i < VOCAB; i++)
         logits[i] = 1;
-    sampler_pick(&s, kernels, logits, VOCAB, scratch);
+    sampler_pick(&s, &kernels->sampling, logits, VOCAB, scratch);
     for (uint32_t i = 0; i < 3 * SAMPLER_REPEAT_MAX; i++) {
         float want = i < 2 * SAMPLER_REPEAT_MAX ? 1 : 0.5f;
 
@@ -266,7 +268,7 @@ static void test_seed(void **state)
         float logits[N];
 
         fill_logits(logits);
-        assert_int_equal(sampler_pick(&a, kernels, logits, N, scratch), want[i]);
+        assert_int_equal(sampler_pick(&a, &kernels->sampling, logits, N, scratch), want[i]);
     }
     p.seed = 43;
     sampler_init(&a, &p);
@@ -277,8 +279,8 @@ static void test_seed(void **state)
 
         fill_logits(logits);
         fill_logits(again);
-        differ += sampler_pick(&a, kernels, logits, N, scratch) !=
-                  sampler_pick(&b, kernels, again, N, scratch);
+        differ += sampler_pick(&a, &kernels->sampling, logits, N, scratch) !=
+                  sampler_pick(&b, &kernels->sampling, again, N, scratch);
     }
     assert_true(differ > 50);
 }
@@ -304,7 +306,7 @@ static void test_large(void **state)
 
             for (uint32_t j = 0; j < VOCAB; j++)
                 logits[j] = i % 2 ? 0 : (float)(j * 2654435761u >> 8) * 0x1p-22f;
-            id = sampler_pick(&s, kernels, logits, VOCAB, scratch);
+            id = sampler_pick(&s, &kernels->sampling, logits, VOCAB, scratch);
             assert_true(id < VOCAB);
             if (way & 1 && i % 2)
                 assert_true(id < 40);
@@ -338,9 +340,9 @@ static void test_same_bits(void **state)
                 if (way == 8)
                     v[i] = i % 2 ? NAN : -INFINITY;
             }
-            assert_int_equal(kernels->argmax(v, n), kernels_scalar.argmax(v, n));
-            kernels->weights(v, n, 20, way % 2 ? 0.7f : 1.3f, a.p);
-            kernels_scalar.weights(v, n, 20, way % 2 ? 0.7f : 1.3f, b.p);
+            assert_int_equal(kernels->sampling.argmax(v, n), kernels_scalar.sampling.argmax(v, n));
+            kernels->sampling.weights(v, n, 20, way % 2 ? 0.7f : 1.3f, a.p);
+            kernels_scalar.sampling.weights(v, n, 20, way % 2 ? 0.7f : 1.3f, b.p);
             if (way % 4 != 3) /* there, some are above the maximum */
                 assert_memory_equal(a.p, b.p, n * sizeof(float));
         }
@@ -357,8 +359,8 @@ static void test_weights(void **state)
     for (int i = 0; i <= 44000; i++) {
         float x = (float)-i / 1000, w;
 
-        kernels->weights(&x, 1, 0, 1, &w);
-        if (x <= KERNELS_WEIGHT_LOG_MIN)
+        kernels->sampling.weights(&x, 1, 0, 1, &w);
+        if (x <= SAMPLER_WEIGHT_LOG_MIN)
             assert_true(w == 0);
         else if (!(fabs(w / exp((double)x) - 1) <= 2e-7) || w > 1)
             fail_msg("e^%g is %.9g", (double)x, (double)w);
@@ -366,7 +368,7 @@ static void test_weights(void **state)
     for (int way = 0; way < 3; way++) {
         float x[] = { 0, NAN, -INFINITY, -44, -45, -1e30f, 0, 0, -1 }, w[9];
 
-        kernels->weights(x, 9, 0, way ? 1 : 1e-30f, w);
+        kernels->sampling.weights(x, 9, 0, way ? 1 : 1e-30f, w);
         assert_true(w[0] == 1 && w[6] == 1 && w[1] == 0 && w[2] == 0 && w[3] == 0 && w[5] == 0);
     }
 }
@@ -429,7 +431,8 @@ static void test_cuts_of_many(void **state)
 
             logits[i] = span > 0 ? u * span : floorf(u * 7) * span / 7;
         }
-        kernels_scalar.weights(logits, VOCAB, logits[kernels_scalar.argmax(logits, VOCAB)], 1, w);
+        kernels_scalar.sampling.weights(
+            logits, VOCAB, logits[kernels_scalar.sampling.argmax(logits, VOCAB)], 1, w);
         n_kept = expected_run(&p, w, VOCAB, order);
         for (uint32_t i = 0; i < VOCAB; i++) {
             rank[order[i]] = i;
@@ -441,7 +444,7 @@ static void test_cuts_of_many(void **state)
             uint32_t id;
 
             memcpy(again, logits, sizeof(again));
-            id = sampler_pick(&s, kernels, again, VOCAB, scratch);
+            id = sampler_pick(&s, &kernels->sampling, again, VOCAB, scratch);
             if (rank[id] >= n_kept)
                 fail_msg("way %d: token %u is at place %u of %u", way, id, rank[id], n_kept);
             n_seen += seen[id]++ == 0;
@@ -473,7 +476,7 @@ static void test_no_numbers(void **state)
         fill_logits(logits);
         for (uint32_t i = 0; i < (way & 8 ? N : 7); i++)
             logits[i] = bad[way / 16];
-        id = sampler_pick(&s, kernels, logits, N, scratch);
+        id = sampler_pick(&s, &kernels->sampling, logits, N, scratch);
         assert_true(id < N);
         if (!(way & 8) && bad[way / 16] != INFINITY)
             assert_true(id >= 7);
@@ -498,9 +501,9 @@ static void test_extreme(void **state)
         fill_logits(logits);
         logits[0] = 1e30f;
         logits[3] = -3e38f;
-        assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 0);
+        assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch), 0);
         fill_logits(logits);
-        assert_int_equal(sampler_pick(&s, kernels, logits, N, scratch), 4);
+        assert_int_equal(sampler_pick(&s, &kernels->sampling, logits, N, scratch), 4);
     }
 }
 

@@ -18,9 +18,8 @@ static const struct model tiny = { .n_layer = 2, .n_head = 4, .n_head_kv = 2, .h
 
 static void open_pool(struct pool *p, uint32_t n_pages)
 {
-    assert_int_equal(pool_open(p, &tiny, KERNELS_KV_F16,
-                               (uint64_t)n_pages * pool_page_bytes(&tiny, KERNELS_KV_F16), false,
-                               NULL),
+    assert_int_equal(pool_open(p, &tiny, KV_F16, (uint64_t)n_pages * pool_page_bytes(&tiny, KV_F16),
+                               false, NULL),
                      0);
     assert_int_equal(p->n_pages, n_pages);
 }
@@ -28,14 +27,14 @@ static void open_pool(struct pool *p, uint32_t n_pages)
 static void page_sizes(void **state)
 {
     (void)state;
-    assert_int_equal(pool_page_bytes(&smol, KERNELS_KV_F16), 16u * 30 * 2 * 3 * 64 * 2);
-    assert_int_equal(pool_page_bytes(&smol, KERNELS_KV_F32), 16u * 30 * 2 * 3 * 64 * 4);
-    assert_int_equal(pool_page_bytes(&llama8b, KERNELS_KV_F16), 2u << 20);
+    assert_int_equal(pool_page_bytes(&smol, KV_F16), 16u * 30 * 2 * 3 * 64 * 2);
+    assert_int_equal(pool_page_bytes(&smol, KV_F32), 16u * 30 * 2 * 3 * 64 * 4);
+    assert_int_equal(pool_page_bytes(&llama8b, KV_F16), 2u << 20);
 }
 
 static void tiles_do_not_overlap(void **state)
 {
-    struct pool p = { .kv = KERNELS_KV_F32,
+    struct pool p = { .kv = KV_F32,
                       .n_head_kv = 8,
                       .head_dim = 128,
                       .head_bytes = 2 * 128 * 16 * 4,
@@ -59,7 +58,7 @@ static void pool_too_small(void **state)
     struct why why = { "" };
 
     (void)state;
-    assert_int_equal(pool_open(&p, &llama8b, KERNELS_KV_F16, 1 << 20, false, &why), -EINVAL);
+    assert_int_equal(pool_open(&p, &llama8b, KV_F16, 1 << 20, false, &why), -EINVAL);
     assert_non_null(strstr(why.text, "holds no page"));
     assert_non_null(strstr(why.text, "2097152"));
     pool_close(&p);

@@ -64,7 +64,7 @@ static double now(void)
 
 int main(int argc, char **argv)
 {
-    struct rig_opts opts = { .cpu = "auto", .kv = KERNELS_KV_F16, .threads = 2, .max_batch = STEP };
+    struct rig_opts opts = { .cpu = "auto", .kv = KV_F16, .threads = 2, .max_batch = STEP };
     uint32_t window, n, seg_len = SEQ_SEGMENT_DEFAULT;
     struct why why = { 0 };
     struct rig r;
@@ -81,7 +81,7 @@ int main(int argc, char **argv)
     opts.max_tokens = window = (uint32_t)strtoul(argv[3], NULL, 10);
     opts.cpu = argc > 4 ? argv[4] : opts.cpu;
     if (argc > 5 && strcmp(argv[5], "f16") != 0)
-        opts.kv = strcmp(argv[5], "f32") == 0 ? KERNELS_KV_F32 : KERNELS_KV_Q8_0;
+        opts.kv = strcmp(argv[5], "f32") == 0 ? KV_F32 : KV_Q8_0;
     seg_len = argc > 6 ? (uint32_t)strtoul(argv[6], NULL, 10) : seg_len;
     opts.threads = argc > 7 ? (uint32_t)strtoul(argv[7], NULL, 10) : opts.threads;
     if (window == 0 || rig_open(&r, &opts, &why) < 0) {

@@ -1,6 +1,7 @@
 #include "engine/cpu/attend.h"
 
 #include "engine/cpu/kv.h"
+#include "engine/file/hparams.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -8,6 +9,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+_Static_assert(HPARAMS_HEAD_DIM_MAX <= KERNELS_HEAD_DIM_MAX, "a head that no kernel takes");
 
 /* Query rows of a block: more of them share the cost of making a group of keys f32 (64 are 6 %
  * slower), fewer leave more blocks to the workers. */
@@ -320,7 +323,7 @@ static void weigh_page(const struct round *r, const struct attend_piece *p, uint
         if (seen <= first)
             continue;
         seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
-        a->k->weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
+        a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
         if (p->again)
             keep_larger(to, row, seen);
         else

@@ -13,7 +13,9 @@
 #ifndef ENGINE_CPU_KERNELS_H
 #define ENGINE_CPU_KERNELS_H
 
-#include "engine/cpu/tile.h"
+#include "engine/file/tile.h"
+#include "engine/kv/page.h"
+#include "engine/sampler.h"
 
 /* A block of 32 activations: x[i] ~ d * q[i]; s = d * (q[0] + ... + q[31]). The same rounding as
  * ggml's Q8_1 (d = max|x| / 127), with d and s in f32. sum: of q[0 to 15] and of q[16 to 31], for
@@ -29,7 +31,7 @@ enum kernels_form { KERNELS_FORM_F32, KERNELS_FORM_Q8, KERNELS_FORM_BF16, KERNEL
 
 struct kernels_matmul {
     enum quant type; /* of w */
-    const void *w;   /* tiles (engine/cpu/tile.h) */
+    const void *w;   /* tiles (engine/file/tile.h) */
     size_t tile_len;
     uint32_t n_rows, n_cols;
     const void *x;      /* (T, n_cols) in the form that form[type] says: float, kernels_q8 blocks,
@@ -42,32 +44,7 @@ struct kernels_matmul {
                          * turn, in bytes; 0: the CPU's own prefetchers do better alone */
 };
 
-enum kernels_kv { KERNELS_KV_F16, KERNELS_KV_F32, KERNELS_KV_Q8_0, KERNELS_KV__N };
-
-#define KERNELS_PAGE_TOKENS  16u
 #define KERNELS_HEAD_DIM_MAX 256u /* and a multiple of 8 */
-
-/* A page holds, for a layer and KV head, a K tile (hd, 16), transposed so that 16 keys are one
- * vector, and a V tile (16, hd). In Q8_0 a tile's int8 are followed by f16 scales, one for each
- * token and 32 elements (the last may have fewer), in both tiles as (blocks, 16):
- *
- *     0                    16 hd                16 hd + 32 blocks
- *     +--------------------+--------------------+
- *     | int8 q (hd, 16)    | f16 d (blocks, 16) |     K; V has q (16, hd)
- *     +--------------------+--------------------+
- *
- * An element is d * q, exactly, as f32 has room for the 18 bits. d = max|x| / 127 in f16, 65504 at
- * most, and q = x / d, to nearest, ties to even, within +-127: with the d that is stored, not the
- * one before rounding, which the largest elements would show. A tile's bytes are a multiple of 32.
- */
-static inline size_t kernels_kv_tile_bytes(enum kernels_kv kv, uint32_t hd)
-{
-    size_t n = (size_t)hd * KERNELS_PAGE_TOKENS;
-
-    if (kv == KERNELS_KV_Q8_0)
-        return n + (hd + 31) / 32 * KERNELS_PAGE_TOKENS * sizeof(uint16_t);
-    return n * (kv == KERNELS_KV_F32 ? sizeof(float) : sizeof(uint16_t));
-}
 
 /* Attention of some query rows over the keys of one segment, or of some, and one KV head.
  *
@@ -119,9 +96,9 @@ struct kernels {
     void (*rope)(float *x, uint32_t n_heads, uint32_t hd, const float *cs);
 
     /* Puts one token's K and V of one KV head into slot (0 to 15) of its tiles. */
-    void (*kv_store[KERNELS_KV__N])(const float *k, const float *v, uint32_t hd, uint32_t slot,
-                                    void *k_tile, void *v_tile);
-    void (*attn[KERNELS_KV__N])(const struct kernels_attn *a);
+    void (*kv_store[KV__N])(const float *k, const float *v, uint32_t hd, uint32_t slot,
+                            void *k_tile, void *v_tile);
+    void (*attn[KV__N])(const struct kernels_attn *a);
     /* (m, l, o) += (m2, l2, o2) for one row: both become partial results of the union of keys. */
     void (*attn_merge)(float *m, float *l, float *o, float m2, float l2, const float *o2,
                        uint32_t hd);
@@ -130,18 +107,8 @@ struct kernels {
     /* log(sum exp(x)), for log-probabilities. */
     float (*logsumexp)(const float *x, uint32_t n);
 
-    /* For sampling; every table gives the same bits, so that a seed gives the same tokens on every
-     * CPU. argmax: the smallest index among the largest; NaN is never the largest; 0 when there is
-     * no number. weights: e^((x - max) / temperature) to 2e-7, where that is more than
-     * e^KERNELS_WEIGHT_LOG_MIN, and 0 where not or where x is NaN. x <= max, a number. ret may be
-     * x. */
-    uint32_t (*argmax)(const float *x, uint32_t n);
-    void (*weights)(const float *x, uint32_t n, float max, float temperature, float *ret);
+    struct sampler_math sampling;
 };
-
-/* Tokens of less than e^-44 of the largest weight are left out: all of a vocabulary of them would
- * weigh less than the last bit of the 53 that a draw has. */
-#define KERNELS_WEIGHT_LOG_MIN (-44.0f)
 
 /* The forms of the scalar table, and of all others but for BF16 weights. */
 #define KERNELS_FORMS                                                                              \

@@ -180,7 +180,7 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     float *kt = k_tile;
 
     for (uint32_t i = 0; i < hd; i++)
-        kt[i * KERNELS_PAGE_TOKENS + slot] = k[i];
+        kt[i * PAGE_TOKENS + slot] = k[i];
     memcpy((float *)v_tile + (size_t)slot * hd, v, hd * sizeof(float));
 }
 
@@ -225,7 +225,7 @@ static __m256 weigh(__m256 x)
 static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
 {
     const __m256 shift = _mm256_set1_ps(max), by = _mm256_set1_ps(temperature),
-                 low = _mm256_set1_ps(KERNELS_WEIGHT_LOG_MIN);
+                 low = _mm256_set1_ps(SAMPLER_WEIGHT_LOG_MIN);
 
     for (uint32_t i = 0; i < n; i += 8) {
         __m256 v = _mm256_div_ps(_mm256_sub_ps(load_some(x + i, n - i), shift), by);
@@ -241,14 +241,12 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
 /* All that the tables have in common. */
 #define VECTORS                                                                                    \
     .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
-    .kv_store = { [KERNELS_KV_F16] = avx2_kv_store_f16,                                            \
-                  [KERNELS_KV_F32] = kv_store_f32,                                                 \
-                  [KERNELS_KV_Q8_0] = avx2_kv_store_q8_0 },                                        \
-    .attn = { [KERNELS_KV_F16] = avx2_attn_f16,                                                    \
-              [KERNELS_KV_F32] = avx2_attn_f32,                                                    \
-              [KERNELS_KV_Q8_0] = avx2_attn_q8_0 },                                                \
-    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,       \
-    .weights = weights
+    .kv_store = { [KV_F16] = avx2_kv_store_f16,                                                    \
+                  [KV_F32] = kv_store_f32,                                                         \
+                  [KV_Q8_0] = avx2_kv_store_q8_0 },                                                \
+    .attn = { [KV_F16] = avx2_attn_f16, [KV_F32] = avx2_attn_f32, [KV_Q8_0] = avx2_attn_q8_0 },    \
+    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp,                         \
+    .sampling.argmax = argmax, .sampling.weights = weights
 
 #define FLOATS                                                                                     \
     [QUANT_F32] = avx2_matmul_f32, [QUANT_F16] = avx2_matmul_f16, [QUANT_BF16] = avx2_matmul_bf16

@@ -15,7 +15,7 @@
 
 #include <math.h>
 
-#define TOKENS      KERNELS_PAGE_TOKENS
+#define TOKENS      PAGE_TOKENS
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
 #define BLOCK_ROWS  6u /* rows at a time, at most: 12 accumulators of 16 registers */
@@ -42,22 +42,21 @@ struct wide {
     _Alignas(64) float v[GROUP_PAGES][KERNELS_HEAD_DIM_MAX * TOKENS];
 };
 
-AVX2_INLINE __m256 load8(enum kernels_kv kv, const uint8_t *tile, size_t i)
+AVX2_INLINE __m256 load8(enum kv_type kv, const uint8_t *tile, size_t i)
 {
-    if (kv == KERNELS_KV_F32)
+    if (kv == KV_F32)
         return _mm256_loadu_ps((const float *)tile + i);
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(tile + 2 * i)));
 }
 
-AVX2_INLINE size_t element_bytes(enum kernels_kv kv)
+AVX2_INLINE size_t element_bytes(enum kv_type kv)
 {
-    return kv == KERNELS_KV_F32 ? 4 : 2;
+    return kv == KV_F32 ? 4 : 2;
 }
 
 /* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
-AVX2_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t p,
-                             uint32_t n_pages, struct turned t, uint32_t hd, uint32_t n_rows,
-                             float *s)
+AVX2_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t p, uint32_t n_pages,
+                             struct turned t, uint32_t hd, uint32_t n_rows, float *s)
 {
     __m256 acc[BLOCK_ROWS][2 * GROUP_PAGES];
 
@@ -92,7 +91,7 @@ AVX2_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t
 
 /* o += weights times values over keys [j0, j1) of the group, for n_rows rows and n_vec vectors from
  * element c on. */
-AVX2_INLINE void add_values(enum kernels_kv kv, const struct group *g, uint32_t j0, uint32_t j1,
+AVX2_INLINE void add_values(enum kv_type kv, const struct group *g, uint32_t j0, uint32_t j1,
                             const float *w, float *o, uint32_t hd, uint32_t c, uint32_t n_rows,
                             uint32_t n_vec)
 {
@@ -131,9 +130,9 @@ AVX2_INLINE void add_values(enum kernels_kv kv, const struct group *g, uint32_t 
             _mm256_storeu_ps(o + r * hd + c + 8 * i, acc[r][i]);
 }
 
-AVX2_INLINE void add_values_rows(enum kernels_kv kv, const struct group *g, uint32_t j0,
-                                 uint32_t j1, const float *w, float *o, uint32_t hd,
-                                 uint32_t n_rows, uint32_t n_vec)
+AVX2_INLINE void add_values_rows(enum kv_type kv, const struct group *g, uint32_t j0, uint32_t j1,
+                                 const float *w, float *o, uint32_t hd, uint32_t n_rows,
+                                 uint32_t n_vec)
 {
     uint32_t c = 0;
 
@@ -147,13 +146,13 @@ AVX2_INLINE void add_values_rows(enum kernels_kv kv, const struct group *g, uint
 AVX2_ONCE void add_own_f16(const struct group *g, uint32_t j0, uint32_t j1, const float *w,
                            float *o, uint32_t hd)
 {
-    add_values_rows(KERNELS_KV_F16, g, j0, j1, w, o, hd, 1, 8);
+    add_values_rows(KV_F16, g, j0, j1, w, o, hd, 1, 8);
 }
 
 AVX2_ONCE void add_own_f32(const struct group *g, uint32_t j0, uint32_t j1, const float *w,
                            float *o, uint32_t hd)
 {
-    add_values_rows(KERNELS_KV_F32, g, j0, j1, w, o, hd, 1, 8);
+    add_values_rows(KV_F32, g, j0, j1, w, o, hd, 1, 8);
 }
 
 /* One row's scores s become weights against the new maximum; keys from `seen` on get none. What was
@@ -201,9 +200,8 @@ AVX2_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct group 
 
 /* Rows [r, r + n_rows) over one group; n_pages pages and n_vec vectors at a time fill the
  * registers. */
-AVX2_INLINE void attend_tile(enum kernels_kv kv, const struct kernels_attn *a,
-                             const struct group *g, uint32_t r, uint32_t n_rows, uint32_t n_pages,
-                             uint32_t n_vec)
+AVX2_INLINE void attend_tile(enum kv_type kv, const struct kernels_attn *a, const struct group *g,
+                             uint32_t r, uint32_t n_rows, uint32_t n_pages, uint32_t n_vec)
 {
     uint32_t hd = a->head_dim, least = keys_seen(a, g, r), most = keys_seen(a, g, r + n_rows - 1);
     _Alignas(32) float s[BLOCK_ROWS * GROUP_KEYS];
@@ -225,13 +223,13 @@ AVX2_INLINE void attend_tile(enum kernels_kv kv, const struct kernels_attn *a,
         uint32_t seen = keys_seen(a, g, r + i);
 
         if (least < seen)
-            (kv == KERNELS_KV_F16 ? add_own_f16 : add_own_f32)(g, least, seen, s + i * GROUP_KEYS,
-                                                               o + i * hd, hd);
+            (kv == KV_F16 ? add_own_f16 : add_own_f32)(g, least, seen, s + i * GROUP_KEYS,
+                                                       o + i * hd, hd);
     }
 }
 
 /* Rows [r, r + n_rows), at most JOINED_ROWS, over one group of joined segments. */
-AVX2_INLINE void attend_joined_tile(enum kernels_kv kv, const struct kernels_attn *a,
+AVX2_INLINE void attend_joined_tile(enum kv_type kv, const struct kernels_attn *a,
                                     const struct group *g, uint32_t r, uint32_t n_rows)
 {
     enum { ROW = KERNELS_HEAD_DIM_MAX + 16 }; /* so that rows lie in different sets of the cache */
@@ -259,7 +257,7 @@ AVX2_INLINE void attend_joined_tile(enum kernels_kv kv, const struct kernels_att
     }
 }
 
-AVX2_INLINE void attend_joined_group(enum kernels_kv kv, const struct kernels_attn *a,
+AVX2_INLINE void attend_joined_group(enum kv_type kv, const struct kernels_attn *a,
                                      const struct group *g)
 {
     for (uint32_t r = 0, n; r < a->n_rows; r += n) {
@@ -278,8 +276,7 @@ AVX2_INLINE void attend_joined_group(enum kernels_kv kv, const struct kernels_at
 }
 
 /* All rows over one group, in tiles of 6; the rest so that no tile of one row is left over. */
-AVX2_INLINE void attend_group(enum kernels_kv kv, const struct kernels_attn *a,
-                              const struct group *g)
+AVX2_INLINE void attend_group(enum kv_type kv, const struct kernels_attn *a, const struct group *g)
 {
     uint32_t r = 0, n;
 
@@ -312,17 +309,17 @@ AVX2_INLINE void attend_group(enum kernels_kv kv, const struct kernels_attn *a,
 AVX2_ONCE void attend_group_f16(const struct kernels_attn *a, const struct group *g)
 {
     if (a->joined)
-        attend_joined_group(KERNELS_KV_F16, a, g);
+        attend_joined_group(KV_F16, a, g);
     else
-        attend_group(KERNELS_KV_F16, a, g);
+        attend_group(KV_F16, a, g);
 }
 
 AVX2_ONCE void attend_group_f32(const struct kernels_attn *a, const struct group *g)
 {
     if (a->joined)
-        attend_joined_group(KERNELS_KV_F32, a, g);
+        attend_joined_group(KV_F32, a, g);
     else
-        attend_group(KERNELS_KV_F32, a, g);
+        attend_group(KV_F32, a, g);
 }
 
 /* The tiles of the group at first_page, and of the next one; after the last group they are those
@@ -363,8 +360,8 @@ AVX2_INLINE __m256 dequantise8(const int8_t *q, __m256 d)
 static void widen_f16(const uint8_t *k, const uint8_t *v, uint32_t hd, float *ret_k, float *ret_v)
 {
     for (uint32_t i = 0; i < hd * TOKENS; i += 8) {
-        _mm256_store_ps(&ret_k[i], load8(KERNELS_KV_F16, k, i));
-        _mm256_store_ps(&ret_v[i], load8(KERNELS_KV_F16, v, i));
+        _mm256_store_ps(&ret_k[i], load8(KV_F16, k, i));
+        _mm256_store_ps(&ret_v[i], load8(KV_F16, v, i));
     }
 }
 
@@ -375,14 +372,14 @@ static void widen_q8_0(const uint8_t *k, const uint8_t *v, uint32_t hd, float *r
 
     for (uint32_t i = 0; i < hd; i++) {
         for (uint32_t j = 0; j < TOKENS; j += 8) {
-            __m256 by = load8(KERNELS_KV_F16, kd, i / 32 * TOKENS + j);
+            __m256 by = load8(KV_F16, kd, i / 32 * TOKENS + j);
             uint32_t at = i * TOKENS + j;
 
             _mm256_store_ps(&ret_k[at], dequantise8((const int8_t *)k + at, by));
         }
     }
     for (uint32_t i = 0; i < (hd + 31) / 32 * TOKENS; i += 8)
-        _mm256_storeu_ps(&d[i], load8(KERNELS_KV_F16, vd, i));
+        _mm256_storeu_ps(&d[i], load8(KV_F16, vd, i));
     for (uint32_t t = 0; t < TOKENS; t++) {
         for (uint32_t i = 0; i < hd; i += 8) {
             uint32_t at = t * hd + i;
@@ -394,10 +391,10 @@ static void widen_q8_0(const uint8_t *k, const uint8_t *v, uint32_t hd, float *r
 }
 
 /* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
-static void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd, struct wide *w)
+static void widen_group(enum kv_type kv, struct group *g, uint32_t hd, struct wide *w)
 {
     for (uint32_t p = 0; p < GROUP_PAGES; p++) {
-        (kv == KERNELS_KV_F16 ? widen_f16 : widen_q8_0)(g->k[p], g->v[p], hd, w->k[p], w->v[p]);
+        (kv == KV_F16 ? widen_f16 : widen_q8_0)(g->k[p], g->v[p], hd, w->k[p], w->v[p]);
         g->k[p] = g->k_next[p] = (const uint8_t *)w->k[p];
         g->v[p] = g->v_next[p] = (const uint8_t *)w->v[p];
     }
@@ -413,7 +410,7 @@ static void clear_rows(const struct kernels_attn *a)
         _mm256_storeu_ps(a->o + i, _mm256_setzero_ps());
 }
 
-static void attend_widened(enum kernels_kv kv, const struct kernels_attn *a)
+static void attend_widened(enum kv_type kv, const struct kernels_attn *a)
 {
     struct wide w;
 
@@ -429,7 +426,7 @@ void avx2_attn_f16(const struct kernels_attn *a)
 {
     clear_rows(a);
     if (a->n_rows > BLOCK_ROWS) {
-        attend_widened(KERNELS_KV_F16, a);
+        attend_widened(KV_F16, a);
         return;
     }
     for (uint32_t p = 0; p * TOKENS < a->n_keys; p += GROUP_PAGES) {
@@ -452,7 +449,7 @@ void avx2_attn_f32(const struct kernels_attn *a)
 void avx2_attn_q8_0(const struct kernels_attn *a)
 {
     clear_rows(a);
-    attend_widened(KERNELS_KV_Q8_0, a);
+    attend_widened(KV_Q8_0, a);
 }
 
 void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2, uint32_t hd)

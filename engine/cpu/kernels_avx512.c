@@ -245,7 +245,7 @@ static __m512 weigh(__m512 x)
 static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
 {
     const __m512 shift = _mm512_set1_ps(max), by = _mm512_set1_ps(temperature),
-                 low = _mm512_set1_ps(KERNELS_WEIGHT_LOG_MIN);
+                 low = _mm512_set1_ps(SAMPLER_WEIGHT_LOG_MIN);
 
     for (uint32_t i = 0; i < n; i += 16) {
         __m512 v = _mm512_div_ps(_mm512_sub_ps(load_some(x + i, n - i), shift), by);
@@ -261,14 +261,14 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
 /* All that the tables have in common. */
 #define VECTORS                                                                                    \
     .quantise = quantise, .rmsnorm = rmsnorm, .add = add, .swiglu = swiglu, .rope = rope,          \
-    .kv_store = { [KERNELS_KV_F16] = avx512_kv_store_f16,                                          \
-                  [KERNELS_KV_F32] = avx512_kv_store_f32,                                          \
-                  [KERNELS_KV_Q8_0] = avx512_kv_store_q8_0 },                                      \
-    .attn = { [KERNELS_KV_F16] = avx512_attn_f16,                                                  \
-              [KERNELS_KV_F32] = avx512_attn_f32,                                                  \
-              [KERNELS_KV_Q8_0] = avx512_attn_q8_0 },                                              \
-    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp, .argmax = argmax,     \
-    .weights = weights
+    .kv_store = { [KV_F16] = avx512_kv_store_f16,                                                  \
+                  [KV_F32] = avx512_kv_store_f32,                                                  \
+                  [KV_Q8_0] = avx512_kv_store_q8_0 },                                              \
+    .attn = { [KV_F16] = avx512_attn_f16,                                                          \
+              [KV_F32] = avx512_attn_f32,                                                          \
+              [KV_Q8_0] = avx512_attn_q8_0 },                                                      \
+    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp,                       \
+    .sampling.argmax = argmax, .sampling.weights = weights
 
 #define PRODUCTS                                                                                   \
     [QUANT_F32] = avx512_matmul_f32, [QUANT_Q4_0] = avx512_matmul_q4_0,                            \

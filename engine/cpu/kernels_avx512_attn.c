@@ -19,7 +19,7 @@
 
 #include <math.h>
 
-#define TOKENS      KERNELS_PAGE_TOKENS
+#define TOKENS      PAGE_TOKENS
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
 #define BLOCK_ROWS  8u   /* rows at a time, at most */
@@ -62,17 +62,17 @@ struct chunk {
     _Alignas(64) float k_d[BLOCKS_MAX * GROUP_KEYS], v_d[BLOCKS_MAX * GROUP_KEYS];
 };
 
-AVX512_INLINE size_t element_bytes(enum kernels_kv kv)
+AVX512_INLINE size_t element_bytes(enum kv_type kv)
 {
-    return kv == KERNELS_KV_F32 ? 4 : kv == KERNELS_KV_F16 ? 2 : 1;
+    return kv == KV_F32 ? 4 : kv == KV_F16 ? 2 : 1;
 }
 
 /* n is 16, or 8 at the end of a row of V; d: the scales of int8. */
-AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n, __m512 d)
+AVX512_INLINE __m512 load_some(enum kv_type kv, const uint8_t *p, uint32_t n, __m512 d)
 {
-    if (kv == KERNELS_KV_F32)
+    if (kv == KV_F32)
         return n == 16 ? _mm512_loadu_ps(p) : _mm512_maskz_loadu_ps(0xff, p);
-    if (kv == KERNELS_KV_F16)
+    if (kv == KV_F16)
         return n == 16 ? _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p))
                        : _mm512_zextps256_ps512(_mm256_cvtph_ps(_mm_loadu_si128((const void *)p)));
     return _mm512_mul_ps(
@@ -88,9 +88,8 @@ AVX512_INLINE __m512 load_some(enum kernels_kv kv, const uint8_t *p, uint32_t n,
 
 /* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). t begins at
  * page p. */
-AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32_t p,
-                               uint32_t n_pages, struct turned t, uint32_t hd, uint32_t n_rows,
-                               float *s)
+AVX512_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t p, uint32_t n_pages,
+                               struct turned t, uint32_t hd, uint32_t n_rows, float *s)
 {
     const size_t step = TOKENS * element_bytes(kv); /* from one element of q to the next */
     const __m512 one = _mm512_set1_ps(1);
@@ -112,7 +111,7 @@ AVX512_INLINE void score_pages(enum kernels_kv kv, const struct group *g, uint32
             for (uint32_t j = 0; j < n_pages; j++) {
                 __m512 d = one;
 
-                if (kv == KERNELS_KV_Q8_0)
+                if (kv == KV_Q8_0)
                     d = _mm512_load_ps(g->k_d + at / (32 * step) * GROUP_KEYS + (p + j) * TOKENS);
                 key[j] = load_some(kv, k[j] + at + u * step, 16, d);
                 if (u * step % 64 == 0)
@@ -173,7 +172,7 @@ AVX512_INLINE void score_wide(const struct wide *w, uint32_t n_pages, const floa
 
 /* o += weights times values over keys [j0, j1) of the group, for n_rows rows and n_vec vectors from
  * element c on; the last vector has n_last elements. `ahead`: calls for the next K. */
-AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group *g, uint32_t j0,
+AVX512_INLINE void add_values(enum kv_type kv, bool ahead, const struct group *g, uint32_t j0,
                               uint32_t j1, const float *w, float *o, uint32_t hd, uint32_t c,
                               uint32_t n_rows, uint32_t n_vec, uint32_t n_last)
 {
@@ -200,7 +199,7 @@ AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group
 #pragma GCC unroll 8
             for (uint32_t i = 0; i < n_vec; i++)
                 value[i] = load_some(kv, v + 16 * len * i, i + 1 < n_vec ? 16 : n_last,
-                                     kv == KERNELS_KV_Q8_0
+                                     kv == KV_Q8_0
                                          ? _mm512_set1_ps(d[(size_t)(wj - w) + i / 2 * GROUP_KEYS])
                                          : acc[0][0]);
             for (size_t i = 0; ahead && i < n_vec * 16 * len; i += 64)
@@ -223,8 +222,8 @@ AVX512_INLINE void add_values(enum kernels_kv kv, bool ahead, const struct group
                                   acc[r][i]);
 }
 
-AVX512_INLINE void add_values_rows(enum kernels_kv kv, bool ahead, const struct group *g,
-                                   uint32_t j0, uint32_t j1, const float *w, float *o, uint32_t hd,
+AVX512_INLINE void add_values_rows(enum kv_type kv, bool ahead, const struct group *g, uint32_t j0,
+                                   uint32_t j1, const float *w, float *o, uint32_t hd,
                                    uint32_t n_rows, uint32_t n_vec)
 {
     uint32_t c = 0;
@@ -238,15 +237,15 @@ AVX512_INLINE void add_values_rows(enum kernels_kv kv, bool ahead, const struct 
 }
 
 /* One row, over keys that rows beside it do not see. */
-AVX512_ONCE void add_own(enum kernels_kv kv, const struct group *g, uint32_t j0, uint32_t j1,
+AVX512_ONCE void add_own(enum kv_type kv, const struct group *g, uint32_t j0, uint32_t j1,
                          const float *w, float *o, uint32_t hd)
 {
-    if (kv == KERNELS_KV_F16)
-        add_values_rows(KERNELS_KV_F16, false, g, j0, j1, w, o, hd, 1, 4);
-    else if (kv == KERNELS_KV_Q8_0)
-        add_values_rows(KERNELS_KV_Q8_0, false, g, j0, j1, w, o, hd, 1, 4);
+    if (kv == KV_F16)
+        add_values_rows(KV_F16, false, g, j0, j1, w, o, hd, 1, 4);
+    else if (kv == KV_Q8_0)
+        add_values_rows(KV_Q8_0, false, g, j0, j1, w, o, hd, 1, 4);
     else
-        add_values_rows(KERNELS_KV_F32, false, g, j0, j1, w, o, hd, 1, 4);
+        add_values_rows(KV_F32, false, g, j0, j1, w, o, hd, 1, 4);
 }
 
 /* --- softmax ---------------------------------------------------------------------------------- */
@@ -323,9 +322,8 @@ AVX512_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct grou
 
 /* Rows [r, r + n_rows) over one group; n_pages pages and n_vec vectors at a time fill the
  * registers. */
-AVX512_INLINE void attend_block(enum kernels_kv kv, bool wide, struct chunk *c,
-                                const struct group *g, uint32_t r, uint32_t n_rows,
-                                uint32_t n_pages, uint32_t n_vec)
+AVX512_INLINE void attend_block(enum kv_type kv, bool wide, struct chunk *c, const struct group *g,
+                                uint32_t r, uint32_t n_rows, uint32_t n_pages, uint32_t n_vec)
 {
     const struct kernels_attn *a = c->a;
     uint32_t hd = a->head_dim, least = keys_seen(a, g, r), most = keys_seen(a, g, r + n_rows - 1);
@@ -377,29 +375,29 @@ AVX512_ONCE void attend_wide(struct chunk *c, const struct group *g)
         n = left > 7 ? 6 : left == 7 ? 4 : left;
         switch (n) {
         case 6:
-            attend_block(KERNELS_KV_F32, true, c, g, r, 6, 4, 4);
+            attend_block(KV_F32, true, c, g, r, 6, 4, 4);
             break;
         case 5:
-            attend_block(KERNELS_KV_F32, true, c, g, r, 5, 4, 4);
+            attend_block(KV_F32, true, c, g, r, 5, 4, 4);
             break;
         case 4:
-            attend_block(KERNELS_KV_F32, true, c, g, r, 4, 4, 4);
+            attend_block(KV_F32, true, c, g, r, 4, 4, 4);
             break;
         case 3:
-            attend_block(KERNELS_KV_F32, true, c, g, r, 3, 4, 4);
+            attend_block(KV_F32, true, c, g, r, 3, 4, 4);
             break;
         case 2:
-            attend_block(KERNELS_KV_F32, true, c, g, r, 2, 4, 4);
+            attend_block(KV_F32, true, c, g, r, 2, 4, 4);
             break;
         default:
-            attend_block(KERNELS_KV_F32, true, c, g, r, 1, 4, 4);
+            attend_block(KV_F32, true, c, g, r, 1, 4, 4);
         }
     }
 }
 
 /* A chunk of up to 8 rows over one group, tiles as they are. Rows that see nothing only come first
  * when the chunk is narrow for the size of its heads, so they are left to their turn. */
-AVX512_INLINE void attend_narrow(enum kernels_kv kv, struct chunk *c, const struct group *g)
+AVX512_INLINE void attend_narrow(enum kv_type kv, struct chunk *c, const struct group *g)
 {
     switch (c->r1 - c->r0) {
     case 8:
@@ -430,17 +428,17 @@ AVX512_INLINE void attend_narrow(enum kernels_kv kv, struct chunk *c, const stru
 
 AVX512_ONCE void attend_narrow_f16(struct chunk *c, const struct group *g)
 {
-    attend_narrow(KERNELS_KV_F16, c, g);
+    attend_narrow(KV_F16, c, g);
 }
 
 AVX512_ONCE void attend_narrow_q8_0(struct chunk *c, const struct group *g)
 {
-    attend_narrow(KERNELS_KV_Q8_0, c, g);
+    attend_narrow(KV_Q8_0, c, g);
 }
 
 AVX512_ONCE void attend_narrow_f32(struct chunk *c, const struct group *g)
 {
-    attend_narrow(KERNELS_KV_F32, c, g);
+    attend_narrow(KV_F32, c, g);
 }
 
 /* --- rows by groups of joined segments -------------------------------------------------------- */
@@ -467,7 +465,7 @@ AVX512_INLINE void hide_gaps(const struct group *g, float *s)
 }
 
 /* Rows [r, r + n_rows), at most JOINED_ROWS, over one group. */
-AVX512_INLINE void attend_joined_block(enum kernels_kv kv, struct chunk *c, const struct group *g,
+AVX512_INLINE void attend_joined_block(enum kv_type kv, struct chunk *c, const struct group *g,
                                        uint32_t r, uint32_t n_rows)
 {
     enum { ROW = HD_MAX + 16 }; /* so that rows lie in different sets of the cache */
@@ -497,7 +495,7 @@ AVX512_INLINE void attend_joined_block(enum kernels_kv kv, struct chunk *c, cons
     }
 }
 
-AVX512_INLINE void attend_joined_rows(enum kernels_kv kv, struct chunk *c, const struct group *g)
+AVX512_INLINE void attend_joined_rows(enum kv_type kv, struct chunk *c, const struct group *g)
 {
     for (uint32_t r = c->r0, n; r < c->r1; r += n) {
         n = c->r1 - r < JOINED_ROWS ? c->r1 - r : JOINED_ROWS;
@@ -519,17 +517,17 @@ AVX512_INLINE void attend_joined_rows(enum kernels_kv kv, struct chunk *c, const
 
 AVX512_ONCE void attend_joined_f16(struct chunk *c, const struct group *g)
 {
-    attend_joined_rows(KERNELS_KV_F16, c, g);
+    attend_joined_rows(KV_F16, c, g);
 }
 
 AVX512_ONCE void attend_joined_q8_0(struct chunk *c, const struct group *g)
 {
-    attend_joined_rows(KERNELS_KV_Q8_0, c, g);
+    attend_joined_rows(KV_Q8_0, c, g);
 }
 
 AVX512_ONCE void attend_joined_f32(struct chunk *c, const struct group *g)
 {
-    attend_joined_rows(KERNELS_KV_F32, c, g);
+    attend_joined_rows(KV_F32, c, g);
 }
 
 /* --- all keys of a call ----------------------------------------------------------------------- */
@@ -583,7 +581,7 @@ AVX512_INLINE void widen_scales(struct group *g, size_t v_off, uint32_t hd, floa
 }
 
 /* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
-AVX512_INLINE void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd, struct wide *w)
+AVX512_INLINE void widen_group(enum kv_type kv, struct group *g, uint32_t hd, struct wide *w)
 {
     const size_t len = element_bytes(kv);
     __m512 d = _mm512_setzero_ps();
@@ -592,7 +590,7 @@ AVX512_INLINE void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd,
         float *k = w->k + p * TOKENS, *v = w->v + (size_t)p * TOKENS * hd;
 
         for (uint32_t i = 0; i < hd; i++) {
-            if (kv == KERNELS_KV_Q8_0)
+            if (kv == KV_Q8_0)
                 d = _mm512_load_ps(g->k_d + i / 32 * GROUP_KEYS + p * TOKENS);
             _mm512_store_ps(k + i * GROUP_KEYS, load_some(kv, g->k[p] + i * TOKENS * len, 16, d));
         }
@@ -600,7 +598,7 @@ AVX512_INLINE void widen_group(enum kernels_kv kv, struct group *g, uint32_t hd,
             for (uint32_t i = 0; i < hd; i += 16) {
                 size_t at = (size_t)t * hd + i;
 
-                if (kv == KERNELS_KV_Q8_0)
+                if (kv == KV_Q8_0)
                     d = _mm512_set1_ps(g->v_d[i / 32 * GROUP_KEYS + p * TOKENS + t]);
                 if (i + 16 <= hd)
                     _mm512_storeu_ps(v + at, load_some(kv, g->v[p] + at * len, 16, d));
@@ -621,7 +619,7 @@ static uint32_t pages_seen(const struct chunk *c)
     return ((seen < c->a->n_keys ? seen : c->a->n_keys) + TOKENS - 1) / TOKENS;
 }
 
-AVX512_ONCE void attend_widened(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
+AVX512_ONCE void attend_widened(enum kv_type kv, struct chunk *c, uint32_t n_pages)
 {
     uint32_t hd = c->a->head_dim;
     struct wide w;
@@ -629,19 +627,19 @@ AVX512_ONCE void attend_widened(enum kernels_kv kv, struct chunk *c, uint32_t n_
     for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
         struct group g = open_group(c->a, p);
 
-        if (kv == KERNELS_KV_F16) {
-            widen_group(KERNELS_KV_F16, &g, hd, &w);
-        } else if (kv == KERNELS_KV_F32) {
-            widen_group(KERNELS_KV_F32, &g, hd, &w);
+        if (kv == KV_F16) {
+            widen_group(KV_F16, &g, hd, &w);
+        } else if (kv == KV_F32) {
+            widen_group(KV_F32, &g, hd, &w);
         } else {
             widen_scales(&g, c->a->v_off - c->a->k_off, hd, w.k_d, w.v_d);
-            widen_group(KERNELS_KV_Q8_0, &g, hd, &w);
+            widen_group(KV_Q8_0, &g, hd, &w);
         }
         attend_wide(c, &g);
     }
 }
 
-AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
+AVX512_ONCE void attend_as_is(enum kv_type kv, struct chunk *c, uint32_t n_pages)
 {
     uint32_t hd = c->a->head_dim, n_rows = c->r1 - c->r0;
 
@@ -651,9 +649,9 @@ AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pa
     for (uint32_t p = 0; p < n_pages; p += GROUP_PAGES) {
         struct group g = open_group(c->a, p);
 
-        if (kv == KERNELS_KV_F16) {
+        if (kv == KV_F16) {
             attend_narrow_f16(c, &g);
-        } else if (kv == KERNELS_KV_F32) {
+        } else if (kv == KV_F32) {
             attend_narrow_f32(c, &g);
         } else {
             widen_scales(&g, c->a->v_off - c->a->k_off, hd, c->k_d, c->v_d);
@@ -662,7 +660,7 @@ AVX512_ONCE void attend_as_is(enum kernels_kv kv, struct chunk *c, uint32_t n_pa
     }
 }
 
-AVX512_ONCE void attend_joined(enum kernels_kv kv, struct chunk *c, uint32_t n_pages)
+AVX512_ONCE void attend_joined(enum kv_type kv, struct chunk *c, uint32_t n_pages)
 {
     uint32_t hd = c->a->head_dim;
 
@@ -671,9 +669,9 @@ AVX512_ONCE void attend_joined(enum kernels_kv kv, struct chunk *c, uint32_t n_p
 
         if (p == 0) /* no group before it did */
             call_tiles(g.k, hd * TOKENS * element_bytes(kv));
-        if (kv == KERNELS_KV_F16) {
+        if (kv == KV_F16) {
             attend_joined_f16(c, &g);
-        } else if (kv == KERNELS_KV_F32) {
+        } else if (kv == KV_F32) {
             attend_joined_f32(c, &g);
         } else {
             widen_scales(&g, c->a->v_off - c->a->k_off, hd, c->k_d, c->v_d);
@@ -682,7 +680,7 @@ AVX512_ONCE void attend_joined(enum kernels_kv kv, struct chunk *c, uint32_t n_p
     }
 }
 
-static void attend_chunk(enum kernels_kv kv, bool wide, struct chunk *c)
+static void attend_chunk(enum kv_type kv, bool wide, struct chunk *c)
 {
     size_t hd = c->a->head_dim;
 
@@ -697,7 +695,7 @@ static void attend_chunk(enum kernels_kv kv, bool wide, struct chunk *c)
         c->a->l[r] = avx512_sum(_mm512_load_ps(c->sum[r - c->r0]));
 }
 
-static void attend(enum kernels_kv kv, const struct kernels_attn *a)
+static void attend(enum kv_type kv, const struct kernels_attn *a)
 {
     bool wide = a->n_rows > BLOCK_ROWS;
     uint32_t n = wide ? CHUNK_ROWS : BLOCK_ROWS;
@@ -712,17 +710,17 @@ static void attend(enum kernels_kv kv, const struct kernels_attn *a)
 
 void avx512_attn_f16(const struct kernels_attn *a)
 {
-    attend(KERNELS_KV_F16, a);
+    attend(KV_F16, a);
 }
 
 void avx512_attn_f32(const struct kernels_attn *a)
 {
-    attend(KERNELS_KV_F32, a);
+    attend(KV_F32, a);
 }
 
 void avx512_attn_q8_0(const struct kernels_attn *a)
 {
-    attend(KERNELS_KV_Q8_0, a);
+    attend(KV_Q8_0, a);
 }
 
 void avx512_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2,

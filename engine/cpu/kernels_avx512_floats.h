@@ -3,7 +3,7 @@
  * Included by kernels_avx512_float.c, whose activations are f32, and by kernels_bf16.c, whose are
  * bf16.
  *
- * A lane is a weight row (engine/cpu/tile.h), and an element of y one lane of one accumulator,
+ * A lane is a weight row (engine/file/tile.h), and an element of y one lane of one accumulator,
  * columns in order, one fma each; or two columns an instruction where both sides are bf16, the
  * second column's product first, denormals taken for zeros. Some tiles by some activation rows at a
  * time fill the registers and leave no instruction waiting for the last: two by eight or four, four

@@ -1,8 +1,8 @@
 /* Products of quantised weights and kernels_q8 activations, by AVX-512 VNNI.
  *
- * A lane is a weight row (engine/cpu/tile.h): four columns of 16 rows against four activations that
- * are broadcast is one instruction, no sum across lanes is ever needed, and an element of y is one
- * lane of one accumulator: blocks in order, one fma for d * q and, where a type has minima, one
+ * A lane is a weight row (engine/file/tile.h): four columns of 16 rows against four activations
+ * that are broadcast is one instruction, no sum across lanes is ever needed, and an element of y is
+ * one lane of one accumulator: blocks in order, one fma for d * q and, where a type has minima, one
  * before it. The same chain for any number of activation rows and any range of weight rows.
  *
  * VNNI multiplies unsigned by signed bytes: weights are the unsigned ones, as the file's nibbles

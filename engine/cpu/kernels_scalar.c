@@ -107,7 +107,7 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
     for (uint32_t i = 0; i < n; i++) {
         float v = (x[i] - max) / temperature;
 
-        ret[i] = v > KERNELS_WEIGHT_LOG_MIN ? weight_of(v) : 0;
+        ret[i] = v > SAMPLER_WEIGHT_LOG_MIN ? weight_of(v) : 0;
     }
 }
 
@@ -119,7 +119,7 @@ static void kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t s
     uint16_t *kt = k_tile, *vt = v_tile;
 
     for (uint32_t i = 0; i < hd; i++) {
-        kt[i * KERNELS_PAGE_TOKENS + slot] = quant_f32_to_f16(k[i]);
+        kt[i * PAGE_TOKENS + slot] = quant_f32_to_f16(k[i]);
         vt[slot * hd + i] = quant_f32_to_f16(v[i]);
     }
 }
@@ -130,7 +130,7 @@ static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t s
     float *kt = k_tile, *vt = v_tile;
 
     for (uint32_t i = 0; i < hd; i++) {
-        kt[i * KERNELS_PAGE_TOKENS + slot] = k[i];
+        kt[i * PAGE_TOKENS + slot] = k[i];
         vt[slot * hd + i] = v[i];
     }
 }
@@ -157,34 +157,34 @@ static void kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t 
                           void *v_tile)
 {
     int8_t *kt = k_tile, *vt = v_tile;
-    uint16_t *kd = (void *)(kt + (size_t)hd * KERNELS_PAGE_TOKENS),
-             *vd = (void *)(vt + (size_t)hd * KERNELS_PAGE_TOKENS);
+    uint16_t *kd = (void *)(kt + (size_t)hd * PAGE_TOKENS),
+             *vd = (void *)(vt + (size_t)hd * PAGE_TOKENS);
 
     for (uint32_t i = 0; i < hd; i += 32) {
-        uint32_t n = hd - i < 32 ? hd - i : 32, d = i / 32 * KERNELS_PAGE_TOKENS + slot;
+        uint32_t n = hd - i < 32 ? hd - i : 32, d = i / 32 * PAGE_TOKENS + slot;
 
-        quantise_block(k + i, n, kt + i * KERNELS_PAGE_TOKENS + slot, KERNELS_PAGE_TOKENS, &kd[d]);
+        quantise_block(k + i, n, kt + i * PAGE_TOKENS + slot, PAGE_TOKENS, &kd[d]);
         quantise_block(v + i, n, vt + slot * hd + i, 1, &vd[d]);
     }
 }
 
 /* Element i of a tile, which is element `dim` of the token in `slot`. */
-static float tile_at(enum kernels_kv kv, const uint8_t *tile, uint32_t hd, uint32_t i, uint32_t dim,
+static float tile_at(enum kv_type kv, const uint8_t *tile, uint32_t hd, uint32_t i, uint32_t dim,
                      uint32_t slot)
 {
-    const uint16_t *d = (const void *)(tile + (size_t)hd * KERNELS_PAGE_TOKENS);
+    const uint16_t *d = (const void *)(tile + (size_t)hd * PAGE_TOKENS);
 
-    if (kv == KERNELS_KV_F32)
+    if (kv == KV_F32)
         return ((const float *)tile)[i];
-    if (kv == KERNELS_KV_F16)
+    if (kv == KV_F16)
         return quant_f16_to_f32(((const uint16_t *)tile)[i]);
-    return quant_f16_to_f32(d[dim / 32 * KERNELS_PAGE_TOKENS + slot]) * ((const int8_t *)tile)[i];
+    return quant_f16_to_f32(d[dim / 32 * PAGE_TOKENS + slot]) * ((const int8_t *)tile)[i];
 }
 
 static bool sees_key(const struct kernels_attn *a, uint32_t row, uint32_t key)
 {
     if (a->joined)
-        return key % KERNELS_PAGE_TOKENS < a->joined[key / KERNELS_PAGE_TOKENS].n_keys;
+        return key % PAGE_TOKENS < a->joined[key / PAGE_TOKENS].n_keys;
     return key < a->first_visible + row / a->group * a->stride;
 }
 
@@ -195,28 +195,26 @@ static const float *turned_for(const struct kernels_attn *a, const float *q, uin
 {
     if (!a->joined)
         return q;
-    if (key % KERNELS_PAGE_TOKENS == 0) {
+    if (key % PAGE_TOKENS == 0) {
         memcpy(turned, q, a->head_dim * sizeof(*q));
-        rope(turned, 1, a->head_dim, a->joined[key / KERNELS_PAGE_TOKENS].cs);
+        rope(turned, 1, a->head_dim, a->joined[key / PAGE_TOKENS].cs);
     }
     return turned;
 }
 
-static float score_key(const struct kernels_attn *a, enum kernels_kv kv, const float *q,
-                       uint32_t key)
+static float score_key(const struct kernels_attn *a, enum kv_type kv, const float *q, uint32_t key)
 {
-    const uint8_t *page = a->pool + a->pages[key / KERNELS_PAGE_TOKENS] * a->page_bytes;
-    uint32_t slot = key % KERNELS_PAGE_TOKENS;
+    const uint8_t *page = a->pool + a->pages[key / PAGE_TOKENS] * a->page_bytes;
+    uint32_t slot = key % PAGE_TOKENS;
     float sum = 0;
 
     for (uint32_t i = 0; i < a->head_dim; i++)
-        sum += q[i] *
-               tile_at(kv, page + a->k_off, a->head_dim, i * KERNELS_PAGE_TOKENS + slot, i, slot);
+        sum += q[i] * tile_at(kv, page + a->k_off, a->head_dim, i * PAGE_TOKENS + slot, i, slot);
     return sum;
 }
 
 /* Two passes, so that no score needs to be kept: first the maximum, then the sums. */
-static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_t row)
+static void attend_row(const struct kernels_attn *a, enum kv_type kv, uint32_t row)
 {
     const float *q = a->q + (size_t)row * a->head_dim;
     float *o = a->o + (size_t)row * a->head_dim, m = -INFINITY, l = 0;
@@ -229,8 +227,8 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
         o[i] = 0;
 
     for (uint32_t j = 0; j < a->n_keys; j++) {
-        const uint8_t *page = a->pool + a->pages[j / KERNELS_PAGE_TOKENS] * a->page_bytes;
-        uint32_t slot = j % KERNELS_PAGE_TOKENS;
+        const uint8_t *page = a->pool + a->pages[j / PAGE_TOKENS] * a->page_bytes;
+        uint32_t slot = j % PAGE_TOKENS;
         float p;
 
         if (!sees_key(a, row, j))
@@ -247,19 +245,19 @@ static void attend_row(const struct kernels_attn *a, enum kernels_kv kv, uint32_
 static void attn_f16(const struct kernels_attn *a)
 {
     for (uint32_t row = 0; row < a->n_rows; row++)
-        attend_row(a, KERNELS_KV_F16, row);
+        attend_row(a, KV_F16, row);
 }
 
 static void attn_f32(const struct kernels_attn *a)
 {
     for (uint32_t row = 0; row < a->n_rows; row++)
-        attend_row(a, KERNELS_KV_F32, row);
+        attend_row(a, KV_F32, row);
 }
 
 static void attn_q8_0(const struct kernels_attn *a)
 {
     for (uint32_t row = 0; row < a->n_rows; row++)
-        attend_row(a, KERNELS_KV_Q8_0, row);
+        attend_row(a, KV_Q8_0, row);
 }
 
 /* With l == 0 a side is the empty set of keys (m = -inf) and adds nothing. */
@@ -294,15 +292,11 @@ const struct kernels kernels_scalar = {
     .add = add,
     .swiglu = swiglu,
     .rope = rope,
-    .kv_store = { [KERNELS_KV_F16] = kv_store_f16,
-                  [KERNELS_KV_F32] = kv_store_f32,
-                  [KERNELS_KV_Q8_0] = kv_store_q8_0 },
-    .attn = { [KERNELS_KV_F16] = attn_f16,
-              [KERNELS_KV_F32] = attn_f32,
-              [KERNELS_KV_Q8_0] = attn_q8_0 },
+    .kv_store = { [KV_F16] = kv_store_f16, [KV_F32] = kv_store_f32, [KV_Q8_0] = kv_store_q8_0 },
+    .attn = { [KV_F16] = attn_f16, [KV_F32] = attn_f32, [KV_Q8_0] = attn_q8_0 },
     .attn_merge = attn_merge,
     .scale = scale,
     .logsumexp = logsumexp,
-    .argmax = argmax,
-    .weights = weights,
+    .sampling.argmax = argmax,
+    .sampling.weights = weights,
 };

@@ -2,27 +2,27 @@
 
 #include <string.h>
 
-#define TOKENS KERNELS_PAGE_TOKENS
+#define TOKENS PAGE_TOKENS
 
 /* Element i of a tile, which is element `dim` of the token in `slot`. */
-static float at(enum kernels_kv kv, const uint8_t *tile, uint32_t hd, uint32_t i, uint32_t dim,
+static float at(enum kv_type kv, const uint8_t *tile, uint32_t hd, uint32_t i, uint32_t dim,
                 uint32_t slot)
 {
     const uint16_t *d = (const void *)(tile + (size_t)hd * TOKENS);
 
     switch (kv) {
-    case KERNELS_KV_F16:
+    case KV_F16:
         return quant_f16_to_f32(((const uint16_t *)(const void *)tile)[i]);
-    case KERNELS_KV_Q8_0:
+    case KV_Q8_0:
         return quant_f16_to_f32(d[dim / 32 * TOKENS + slot]) * (float)((const int8_t *)tile)[i];
     default:
         return ((const float *)(const void *)tile)[i];
     }
 }
 
-void kv_read_keys(enum kernels_kv kv, const void *k_tile, uint32_t hd, float *ret)
+void kv_read_keys(enum kv_type kv, const void *k_tile, uint32_t hd, float *ret)
 {
-    if (kv == KERNELS_KV_F32) {
+    if (kv == KV_F32) {
         memcpy(ret, k_tile, (size_t)hd * TOKENS * sizeof(*ret));
         return;
     }
@@ -31,7 +31,7 @@ void kv_read_keys(enum kernels_kv kv, const void *k_tile, uint32_t hd, float *re
             ret[dim * TOKENS + slot] = at(kv, k_tile, hd, dim * TOKENS + slot, dim, slot);
 }
 
-void kv_read(enum kernels_kv kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
+void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
              float *ret_k, float *ret_v)
 {
     for (uint32_t dim = 0; dim < hd; dim++) {

@@ -9,10 +9,10 @@
 #include "engine/cpu/kernels.h"
 
 /* K of a whole page, as it lies: ret (hd, 16). */
-void kv_read_keys(enum kernels_kv kv, const void *k_tile, uint32_t hd, float *ret);
+void kv_read_keys(enum kv_type kv, const void *k_tile, uint32_t hd, float *ret);
 
 /* K and V of the token in one slot: ret_k (hd), ret_v (hd). */
-void kv_read(enum kernels_kv kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
+void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
              float *ret_k, float *ret_v);
 
 #endif

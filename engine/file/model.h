@@ -25,7 +25,7 @@ struct workers;
 enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
 
 struct model_tensor {
-    const void *data; /* tiles (engine/cpu/tile.h); NULL: the model has none */
+    const void *data; /* tiles (engine/file/tile.h); NULL: the model has none */
     enum quant type;
     uint32_t n_rows, n_cols;
     size_t tile_len;

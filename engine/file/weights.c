@@ -1,8 +1,8 @@
 #include "engine/file/weights.h"
 
 #include "base/digest.h"
-#include "engine/cpu/tile.h"
 #include "engine/file/hparams.h"
+#include "engine/file/tile.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -43,6 +43,7 @@
 #ifndef ENGINE_KV_COMPRESS_H
 #define ENGINE_KV_COMPRESS_H
 
+#include "engine/cpu/kernels.h"
 #include "engine/cpu/workers.h"
 #include "engine/file/adapter.h"
 #include "engine/kv/rotary.h"

@@ -1,26 +1,22 @@
 #include "engine/kv/pool.h"
 
-#include "engine/file/hparams.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(HPARAMS_HEAD_DIM_MAX <= KERNELS_HEAD_DIM_MAX, "a head that no kernel takes");
-
 /* One head of one layer: a K and a V tile. */
-static size_t tile_pair_bytes(const struct model *m, enum kernels_kv kv)
+static size_t tile_pair_bytes(const struct model *m, enum kv_type kv)
 {
-    return 2 * kernels_kv_tile_bytes(kv, m->head_dim);
+    return 2 * kv_tile_bytes(kv, m->head_dim);
 }
 
-size_t pool_page_bytes(const struct model *m, enum kernels_kv kv)
+size_t pool_page_bytes(const struct model *m, enum kv_type kv)
 {
     return tile_pair_bytes(m, kv) * m->n_head_kv * m->n_layer;
 }
 
-int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_t bytes, bool lock,
+int pool_open(struct pool *p, const struct model *m, enum kv_type kv, uint64_t bytes, bool lock,
               struct why *why)
 {
     size_t page = pool_page_bytes(m, kv);

@@ -25,11 +25,11 @@
 #ifndef ENGINE_KV_POOL_H
 #define ENGINE_KV_POOL_H
 
-#include "engine/cpu/kernels.h"
 #include "engine/cpu/place.h"
 #include "engine/file/model.h"
+#include "engine/kv/page.h"
 
-#define POOL_PAGE_TOKENS KERNELS_PAGE_TOKENS
+#define POOL_PAGE_TOKENS PAGE_TOKENS
 
 struct pool_account {
     uint32_t used, limit;
@@ -39,7 +39,7 @@ struct pool {
     uint8_t *mem;
     size_t mem_len, page_bytes;
     size_t head_bytes; /* K and V tile of one head of one layer */
-    enum kernels_kv kv;
+    enum kv_type kv;
     uint32_t n_head_kv, head_dim;
     uint32_t n_pages, n_free;
     uint32_t *free; /* stack of n_free page ids */
@@ -56,9 +56,9 @@ struct pool {
 };
 
 /* Bytes of one page of this model. */
-size_t pool_page_bytes(const struct model *m, enum kernels_kv kv);
+size_t pool_page_bytes(const struct model *m, enum kv_type kv);
 
-int pool_open(struct pool *p, const struct model *m, enum kernels_kv kv, uint64_t bytes, bool lock,
+int pool_open(struct pool *p, const struct model *m, enum kv_type kv, uint64_t bytes, bool lock,
               struct why *why);
 void pool_close(struct pool *p);
 

@@ -27,7 +27,7 @@ static float *random_rows(uint64_t *seed, size_t n)
 }
 
 int world_open(struct world *w, const struct world_shape *s, const struct kernels *k,
-               enum kernels_kv kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0)
+               enum kv_type kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0)
 {
     uint64_t seed = 11;
     int r;

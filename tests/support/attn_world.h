@@ -34,7 +34,7 @@ struct world {
 
 /* Negative: no memory. */
 int world_open(struct world *w, const struct world_shape *s, const struct kernels *k,
-               enum kernels_kv kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0);
+               enum kv_type kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0);
 void world_close(struct world *w);
 
 /* Stores K and V of tokens [t0, t0 + n), which stand in raw segments, and attends to them: out (n,

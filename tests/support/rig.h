@@ -21,7 +21,7 @@ struct rig {
 struct rig_opts {
     const char *model; /* path */
     const char *cpu;   /* a name for kernels_pick; "auto" is what rig_cpu() says */
-    enum kernels_kv kv;
+    enum kv_type kv;
     uint32_t threads;
     uint32_t max_batch, max_tokens; /* a step's; the pool's */
 };

@@ -1,6 +1,6 @@
 #include "train/net/base.h"
 
-#include "engine/cpu/tile.h"
+#include "engine/file/tile.h"
 #include "train/net/vec.h"
 
 #include <errno.h>

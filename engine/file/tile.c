@@ -1,4 +1,4 @@
-#include "engine/cpu/tile.h"
+#include "engine/file/tile.h"
 
 #include <string.h>
 

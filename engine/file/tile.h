@@ -1,4 +1,4 @@
-/* engine/cpu/tile.h - the layout that weights are kept in: tiles of 16 rows, a row a vector lane.
+/* engine/file/tile.h - the layout that weights are kept in: tiles of 16 rows, a row a vector lane.
  *
  * A weight (n_rows, n_cols) of a file is rows of blocks (engine/file/quant.h). Here 16 rows lie
  * side by side, so that a kernel broadcasts activations against whole vectors of rows, never adds
@@ -21,8 +21,8 @@
  *
  * Threads    pure functions.
  */
-#ifndef ENGINE_CPU_TILE_H
-#define ENGINE_CPU_TILE_H
+#ifndef ENGINE_FILE_TILE_H
+#define ENGINE_FILE_TILE_H
 
 #include "engine/file/quant.h"
 
