@@ -89,14 +89,15 @@ enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
  * keep_tail tokens behind it is compressed; when the budget is short older segments are compressed
  * further, up to ratio 64: memory stays bounded, and a session may be longer than the model's
  * window. */
-enum gist_compressor {
-    GIST_FULL,         /* all of it stays as it is */
-    GIST_NONE,         /* it is forgotten */
-    GIST_FINE_KV,      /* one key and value of every `ratio` tokens */
-    GIST_SELECT,       /* for each head those that the segment's end attends to */
-    GIST_COARSE_KV,    /* an adapter's gists of the whole segment */
-    GIST_COARSE_REC,   /* the same, their last hidden states read as soft tokens */
-    GIST_SELECT_REREAD /* for each head those that reading the segment again attends to */
+enum gist_compressor { /* those of this version; gist_compressor_name has a later library's, too */
+                       GIST_FULL,       /* all of it stays as it is */
+                       GIST_NONE,       /* it is forgotten */
+                       GIST_FINE_KV,    /* one key and value of every `ratio` tokens */
+                       GIST_SELECT,     /* for each head those that the segment's end attends to */
+                       GIST_COARSE_KV,  /* an adapter's gists of the whole segment */
+                       GIST_COARSE_REC, /* the same, their last hidden states read as soft tokens */
+                       GIST_SELECT_REREAD /* for each head those that reading the segment again
+                                             attends to */
 };
 
 #define GIST_NO_SINKS UINT32_MAX
@@ -115,9 +116,10 @@ struct gist_memory {
     unsigned flags;      /* GIST_LATE, GIST_FIXED */
 };
 
-/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec", "select-reread"; NULL past the
+/* "full" for GIST_FULL and so on, and a sentence that says what old context becomes; NULL past the
  * last. */
 GIST_API const char *gist_compressor_name(enum gist_compressor compressor);
+GIST_API const char *gist_compressor_help(enum gist_compressor compressor);
 
 /* All that the session reads and writes is no secret: it takes over what sessions of any user with
  * this flag have read, and they what it has. Without it sessions of one user do so among

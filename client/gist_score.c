@@ -120,7 +120,7 @@ static uint32_t window_of(const gist_conn *c, const struct score_opts *o)
 {
     const struct wire_memory *m = &o->memory;
     uint32_t context = c->info.context_max;
-    bool whole = m->compressor == WIRE_FULL && !(m->adapter && m->adapter[0]);
+    bool whole = m->compressor == WIRE_COMPRESSOR_UNSAID && !(m->adapter && m->adapter[0]);
 
     if (o->o.window)
         return o->o.window;

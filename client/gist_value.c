@@ -58,18 +58,23 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->shared_tokens += src->shared_tokens;
 }
 
-static const char *const compressors[] = { [GIST_FULL] = "full",
-                                           [GIST_NONE] = "none",
-                                           [GIST_FINE_KV] = "fine-kv",
-                                           [GIST_SELECT] = "select",
-                                           [GIST_COARSE_KV] = "coarse-kv",
-                                           [GIST_COARSE_REC] = "coarse-rec",
-                                           [GIST_SELECT_REREAD] = "select-reread" };
+static const struct {
+    const char *name, *help;
+} compressors[] = {
+#define COMPRESSOR(number, ID, id, name, help) [number] = { name, help },
+#include "base/compressors.def"
+#undef COMPRESSOR
+};
 #define N_COMPRESSORS (sizeof(compressors) / sizeof(compressors[0]))
 
 const char *gist_compressor_name(enum gist_compressor compressor)
 {
-    return (unsigned)compressor < N_COMPRESSORS ? compressors[compressor] : NULL;
+    return (unsigned)compressor < N_COMPRESSORS ? compressors[compressor].name : NULL;
+}
+
+const char *gist_compressor_help(enum gist_compressor compressor)
+{
+    return (unsigned)compressor < N_COMPRESSORS ? compressors[compressor].help : NULL;
 }
 
 int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)

@@ -7,24 +7,36 @@
 
 #define NOT_SAID UINT32_MAX /* none of the option's values */
 
+/* All names, with commas between them, behind what ret has. */
+static void add_names(char *ret, size_t cap)
+{
+    size_t n = strlen(ret);
+
+    for (unsigned i = 0; gist_compressor_name(i) && n < cap; i++)
+        n += (size_t)snprintf(ret + n, cap - n, "%s%s", i ? ", " : "", gist_compressor_name(i));
+}
+
 void ctl_memory_defaults(struct ctl_memory_opts *o)
 {
-    *o = (struct ctl_memory_opts){ .sinks = NOT_SAID };
+    size_t cap = sizeof(o->compressor_help);
+
+    *o = (struct ctl_memory_opts){ .sinks = NOT_SAID,
+                                   .compressor_help = "what old context becomes: " };
+    add_names(o->compressor_help, cap);
+    (void)snprintf(o->compressor_help + strlen(o->compressor_help),
+                   cap - strlen(o->compressor_help), " (%s)", gist_compressor_name(GIST_FULL));
 }
 
 static int bad_name(const char *name)
 {
-    char known[128];
-    size_t n = 0;
+    char known[160] = "";
 
-    for (unsigned i = 0; gist_compressor_name(i) && n < sizeof(known); i++)
-        n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i ? ", " : "",
-                              gist_compressor_name(i));
+    add_names(known, sizeof(known));
     return ctl_fail(CTL_USAGE, "there is no compressor '%s'; there are %s.", name, known);
 }
 
 /* An option that only compressors look at. */
-static const char *says_nothing(const struct ctl_memory_opts *o)
+static const char *without_effect(const struct ctl_memory_opts *o)
 {
     return o->ratio       ? "ratio"
            : o->keep_tail ? "keep-tail"
@@ -47,10 +59,10 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
                                  .budget = o->budget,
                                  .flags = (o->late ? GIST_LATE : 0) | (o->fixed ? GIST_FIXED : 0) };
     if (!o->compressor) {
-        const char *name = says_nothing(o);
+        const char *name = without_effect(o);
 
         if (!o->adapter && name)
-            return ctl_fail(CTL_USAGE, "--%s says nothing without --compressor or --adapter.",
+            return ctl_fail(CTL_USAGE, "--%s has no effect without --compressor or --adapter.",
                             name);
         return 0;
     }
@@ -58,10 +70,10 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
         i++;
     if (!gist_compressor_name(i))
         return bad_name(o->compressor);
-    if (i == GIST_FULL && !o->adapter && says_nothing(o))
+    if (i == GIST_FULL && !o->adapter && without_effect(o))
         return ctl_fail(CTL_USAGE,
-                        "--%s says nothing with --compressor full, which keeps everything.",
-                        says_nothing(o));
+                        "--%s has no effect with --compressor full, which keeps everything.",
+                        without_effect(o));
     ret->compressor = i;
     return 0;
 }

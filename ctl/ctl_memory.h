@@ -10,7 +10,8 @@
 
 struct ctl_memory_opts {
     const char *compressor; /* NULL: full, or the adapter's */
-    const char *adapter;    /* NULL: none */
+    char compressor_help[192];
+    const char *adapter; /* NULL: none */
     uint32_t ratio, segment, sinks, keep_tail, budget;
     bool late, fixed;
 };
@@ -18,9 +19,7 @@ struct ctl_memory_opts {
 /* The rows of the option table for them. */
 /* clang-format off */
 #define CTL_MEMORY_OPTIONS(o)                                                                   \
-    { "compressor", 0, CTL_OPT_STRING, "NAME", &(o)->compressor, 0, 0,                          \
-      "what old context becomes: full, none, fine-kv, select, coarse-kv, coarse-rec, "          \
-      "select-reread (full)" },                                                                 \
+    { "compressor", 0, CTL_OPT_STRING, "NAME", &(o)->compressor, 0, 0, (o)->compressor_help },  \
     { "adapter", 0, CTL_OPT_STRING, "NAME", &(o)->adapter, 0, 0,                                \
       "the adapter that makes gists; `gistctl status` names them (none)" },                     \
     { "ratio", 0, CTL_OPT_U32, "N", &(o)->ratio, 2, 64, "tokens that a gist stands for (8)" },  \
@@ -37,6 +36,7 @@ struct ctl_memory_opts {
       "all text at --ratio: an error when the budget is used up" }
 /* clang-format on */
 
+/* Before the options are parsed: help names the compressors. */
 void ctl_memory_defaults(struct ctl_memory_opts *o);
 
 /* 0, or the exit code of a mistake, which was said. */

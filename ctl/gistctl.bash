@@ -1,8 +1,13 @@
-# Completion of gistctl for bash. Commands and options are read from --help, so this file names none.
+# Completion of gistctl for bash. Commands, options and compressors are read from --help, so this file names none.
 
 _gistctl_commands()
 {
     gistctl --help 2>/dev/null | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'
+}
+
+_gistctl_compressors()
+{
+    gistctl ask --help 2>/dev/null | sed -n 's/.*--compressor NAME *[^:]*: \(.*\) (.*/\1/p' | tr -d ,
 }
 
 _gistctl()
@@ -13,6 +18,10 @@ _gistctl()
     case $prev in
     -f | --file | -S | --socket)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
+    --compressor)
+        mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_compressors)" -- "$cur")
         return
         ;;
     esac

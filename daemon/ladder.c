@@ -7,7 +7,7 @@
 
 static bool compresses(const struct policy *p)
 {
-    return p->spec.method != COMPRESS_FULL;
+    return !compress_keeps_all(&p->spec);
 }
 
 static uint32_t max_rung(const struct policy *p)

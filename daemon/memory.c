@@ -5,27 +5,16 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
 int memory_init(struct memory *m, const struct policy *p, const struct served *b, struct seq *seq)
 {
-    const struct compress_spec *c = &p->spec;
-    size_t n_heads = (size_t)b->model->n_layer * b->model->n_head_kv;
-    uint32_t every = compress_gist_every(c);
-    bool bad = false;
+    uint32_t every = compress_gist_every(&p->spec);
 
     *m = (struct memory){ .policy = *p, .seq = seq, .served = b };
     if (every && !seq->gist_every) /* a fork's sequence has them */
-        bad = seq_interleave(seq, every, c->adapter) < 0;
-    if (compress_n_observers(c, seq->seg_len))
-        bad |= !(m->weights = malloc(n_heads * seq->seg_len * sizeof(*m->weights)));
-    if (compress_n_beside(c, seq->seg_len, 1))
-        bad |= !(m->side_pages = malloc(seq_n_pages(seq->seg_len) * sizeof(*m->side_pages)));
-    if (c->method == COMPRESS_COARSE_REC)
-        bad |= !(m->hidden = malloc((size_t)compress_n_gists(c, seq->seg_len, 1) *
-                                    b->model->n_embd * sizeof(*m->hidden)));
-    return bad ? -ENOMEM : 0;
+        return seq_interleave(seq, every, p->spec.adapter);
+    return 0;
 }
 
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
@@ -37,9 +26,7 @@ void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
 /* What was made of the next segment is forgotten. */
 static void drop_side(struct memory *m)
 {
-    if (m->n_side_pages)
-        pool_give(m->seq->pool, m->seq->account, m->n_side_pages, m->side_pages);
-    m->n_side_pages = m->n_side = 0;
+    compress_drop(m->served->compressor, m->seq, &m->side);
 }
 
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
@@ -58,9 +45,6 @@ void memory_fini(struct memory *m)
 {
     if (m->seq)
         drop_side(m);
-    free(m->weights);
-    free(m->side_pages);
-    free(m->hidden);
     *m = (struct memory){ .seq = NULL };
 }
 
@@ -82,20 +66,12 @@ static bool next_step(const struct memory *m, struct ladder_step *ret)
     return ladder_next(&m->policy, &m->ladder, m->seq->n_tokens, ret);
 }
 
-/* Gists that an adapter has to make of a segment. */
-static uint32_t n_gists_of(const struct memory *m, uint32_t segment)
-{
-    return compress_n_gists(&m->policy.spec, m->seq->seg_len, segment);
-}
-
-/* Rows that have to run for a segment before it goes to a rung: observers or gists, these twice
- * where their hidden states become soft tokens. */
+/* Rows that have to run for a segment before it goes to a rung. */
 static uint32_t side_left(const struct memory *m, const struct ladder_step *step)
 {
     if (step->rung > 1)
         return 0;
-    return compress_n_observers(&m->policy.spec, m->seq->seg_len) +
-           n_gists_of(m, step->segment) * (m->hidden ? 2 : 1) - m->n_side;
+    return compress_rows_left(&m->policy.spec, m->seq, step->segment, &m->side);
 }
 
 static int take_step(struct memory *m, const struct ladder_step *step)
@@ -103,24 +79,16 @@ static int take_step(struct memory *m, const struct ladder_step *step)
     struct compressor *c = m->served->compressor;
 
     if (step->rung > 1)
-        return compressor_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
+        return compress_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
     if (m->prefix)
         prefix_supersede(m->prefix, m, step->segment);
-    if (n_gists_of(m, step->segment) == 0)
-        return compressor_run(c, &m->policy.spec, m->seq, step->segment, m->weights);
-    compressor_join(c, &m->policy.spec, m->seq, step->segment, m->side_pages);
-    m->n_side_pages = 0; /* they are the sequence's */
-    return 0;
+    return compress_finish(c, &m->policy.spec, m->seq, step->segment, &m->side);
 }
 
 void memory_settle(struct memory *m)
 {
     struct ladder_step step;
 
-    if (m->observing) { /* that step was abandoned: its weights are worth nothing */
-        m->observing = false;
-        m->n_side = 0;
-    }
     while (is_due(m)) {
         if (!next_step(m, &step)) {
             ladder_check(&m->ladder);
@@ -138,78 +106,14 @@ bool memory_behind(const struct memory *m)
     return is_due(m) || m->seq->n_tokens < m->n_ids;
 }
 
-static void plan_observers(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
-{
-    const struct model *model = m->served->model;
-    uint32_t n_observers = compress_n_observers(&m->policy.spec, m->seq->seg_len);
-
-    if (m->n_side == 0)
-        memset(m->weights, 0,
-               (size_t)model->n_layer * model->n_head_kv * m->seq->seg_len * sizeof(*m->weights));
-    ret->observe.weights = m->weights;
-    if (m->n_side_pages)
-        ret->observe.pages = m->side_pages;
-    ret->observe.first = (segment + 1) * m->seq->seg_len - n_observers + m->n_side;
-    ret->n_tokens = n;
-    m->observing = true;
-}
-
-/* Gists that a step did not finish are made once more over themselves. */
-static void plan_gists(struct memory *m, uint32_t segment, uint32_t n, struct forward_run *ret)
-{
-    const struct compress_spec *c = &m->policy.spec;
-    uint32_t n_gists = n_gists_of(m, segment), first = m->n_side;
-
-    ret->gists.kind = c->method == COMPRESS_FINE_KV ? FORWARD_SIDE : FORWARD_BEHIND;
-    if (m->n_side >= n_gists) {
-        ret->gists.kind = FORWARD_SOFT;
-        first -= n_gists;
-        if (first == 0)
-            compressor_put_sinks(m->served->compressor, c, m->seq, segment, m->side_pages);
-    }
-    if (m->hidden)
-        ret->gists.hidden = m->hidden + (size_t)first * m->served->model->n_embd;
-    if (m->hidden && ret->gists.kind == FORWARD_BEHIND)
-        ret->want = FORWARD_WANT_ALL;
-    ret->gists.adapter = c->adapter;
-    ret->gists.segment = segment;
-    ret->gists.first = first;
-    ret->gists.sinks = segment == 0 ? c->sinks : 0;
-    ret->gists.ratio = c->ratio;
-    ret->gists.pages = m->side_pages;
-    ret->n_tokens = min_u32(n, n_gists - first);
-}
-
-/* Pages for keys beside the segment, if it wants any. */
-static int take_side(struct memory *m, uint32_t segment)
-{
-    uint32_t n = seq_n_pages(compress_n_beside(&m->policy.spec, m->seq->seg_len, segment));
-    int r = 0;
-
-    if (m->n_side_pages == 0 && n) {
-        r = pool_take(m->seq->pool, m->seq->account, n, m->side_pages);
-        m->n_side_pages = r == 0 ? n : 0;
-    }
-    return r;
-}
-
 static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret)
 {
     struct ladder_step step;
-    uint32_t n;
-    int r;
 
     if (!next_step(m, &step) || side_left(m, &step) == 0)
         return -ENOSPC; /* memory_settle found no pages */
-    n = min_u32(side_left(m, &step), max);
-    r = take_side(m, step.segment);
-    if (r < 0)
-        return r;
-    if (n_gists_of(m, step.segment))
-        plan_gists(m, step.segment, n, ret);
-    else
-        plan_observers(m, step.segment, n, ret);
-    return 0;
+    return compress_plan(m->served->compressor, &m->policy.spec, m->seq, step.segment, &m->side,
+                         max, ret);
 }
 
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret)
@@ -226,12 +130,16 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret)
 
 void memory_ran(struct memory *m, const struct forward_run *run)
 {
-    if (run->observe.weights || run->gists.kind != FORWARD_NO_GISTS) {
-        m->n_side += run->n_tokens;
-        m->observing = false;
-    } else if (m->seq->n_tokens > m->n_ids) {
+    if (!forward_run_reads(run))
+        compress_ran(&m->side, run);
+    else if (m->seq->n_tokens > m->n_ids)
         m->n_ids = m->seq->n_tokens;
-    }
+}
+
+void memory_rest(struct memory *m)
+{
+    if (m->seq)
+        drop_side(m);
 }
 
 void memory_rewind(struct memory *m, uint32_t n)

@@ -1,10 +1,10 @@
 /* daemon/memory.h - what is kept of a sequence's older context, by its policy.
  *
  * When keep_tail tokens stand behind a segment's end a check is due (daemon/ladder.h): segments are
- * compressed or thinned before more is read. Some compressors want the segment's last tokens to
- * observe it first, or an adapter to make its gists, which takes runs of the forward pass. And a
- * sequence that was taken back into a compressed segment stands at that segment's start: what it
- * should have behind that is read once more.
+ * compressed or thinned before more is read. Some compressors want runs of the model first, over
+ * the segment's tokens or for its gists (engine/kv/compress.h). And a sequence that was rewound
+ * into a compressed segment stands at that segment's start: what it should have behind that is read
+ * once more.
  *
  *     ids          [0 ...................................... n_ids)     what the session holds
  *     in the seq   [ gists | gists | raw ........... n_tokens)           the rest is read again
@@ -31,19 +31,14 @@ struct memory {
     const struct served *served;
     uint32_t n_ids;
     struct ladder ladder;
-    bool early; /* taken back to where a fresh sequence's segments stand on lower rungs */
+    bool early; /* rewound past a compression: more compressed than a fresh sequence of this length
+                 */
 
     struct prefix *prefix;                /* that it learns from and teaches; NULL: none */
     uint32_t owner;                       /* a uid, or PREFIX_PUBLIC: not shared with others */
     uint32_t n_learned, n_learned_packed; /* pages, segments that prefix knows */
 
-    /* Of the next segment that is compressed, what its compressor wants first: */
-    float *weights;       /* (n_layer, n_head_kv, seg_len), from its observers; NULL: not wanted */
-    uint32_t *side_pages; /* n_side_pages, for keys beside the segment; NULL: there are none */
-    uint32_t n_side_pages;
-    float *hidden;   /* (gists, n_embd), from coarse-rec's first pass to its second, or NULL */
-    uint32_t n_side; /* observers or gists that have run, of both passes */
-    bool observing;  /* observers were planned and have not been reported */
+    struct compress_side side; /* what the next segment's compressor has made until now */
 };
 
 int memory_init(struct memory *m, const struct policy *p, const struct served *b,
@@ -61,11 +56,15 @@ void memory_rewind(struct memory *m, uint32_t n);
 /* Before a step. */
 void memory_settle(struct memory *m);
 bool memory_behind(const struct memory *m);
-/* The run that it is behind with, of at most max tokens. -ENOSPC: there are no pages to go on with.
- * */
+/* The run that it is behind with, of at most max tokens. -ENOSPC: there are no pages to go on with;
+ * -EAGAIN: not in this step, others are being compressed. */
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret);
 /* After a step with a run of this sequence, planned here or elsewhere. */
 void memory_ran(struct memory *m, const struct forward_run *run);
+
+/* Nobody works on the session for now: what was made of its next segment is given up, so that an
+ * idle one keeps nothing from others. */
+void memory_rest(struct memory *m);
 
 /* Tokens that may be read until something is due or the budget is used up. */
 uint32_t memory_room(const struct memory *m);

@@ -18,7 +18,7 @@ static int read_adapter(const struct wire_memory *m, const struct served *b,
     if (!ret->adapter)
         return why_set(why, -EINVAL, "there is no adapter \"%.64s\"; there are: %.200s", m->adapter,
                        b->n_adapters ? b->adapter_names : "none");
-    if (m->compressor == WIRE_FULL)
+    if (m->compressor == WIRE_COMPRESSOR_UNSAID)
         ret->method = compress_method_of(ret->adapter);
     return 0;
 }
@@ -36,7 +36,7 @@ static int check_segment(uint32_t seg_len, struct why *why)
 static int check_budget(const struct policy *p, const struct served *b, struct why *why)
 {
     uint64_t least =
-        p->spec.method == COMPRESS_FULL ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
+        compress_keeps_all(&p->spec) ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
 
     if (p->keep_tail >= p->budget)
         return why_set(why, -EINVAL,
@@ -52,13 +52,6 @@ static int check_budget(const struct policy *p, const struct served *b, struct w
 int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
                 const struct served *b, struct policy *ret, struct why *why)
 {
-    static const enum compress_method methods[] = { [WIRE_FULL] = COMPRESS_FULL,
-                                                    [WIRE_NONE] = COMPRESS_NONE,
-                                                    [WIRE_FINE_KV] = COMPRESS_FINE_KV,
-                                                    [WIRE_SELECT] = COMPRESS_SELECT,
-                                                    [WIRE_COARSE_KV] = COMPRESS_COARSE_KV,
-                                                    [WIRE_COARSE_REC] = COMPRESS_COARSE_REC,
-                                                    [WIRE_SELECT_REREAD] = COMPRESS_SELECT_REREAD };
     struct policy p = { .seg_len = segment ? segment : preset,
                         .keep_tail = m->keep_tail,
                         .budget = m->budget ? m->budget : b->context_max,
@@ -66,7 +59,7 @@ int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
                         .fixed = m->fixed };
     int r;
 
-    p.spec.method = methods[m->compressor];
+    p.spec.method = (enum compress_method)m->compressor; /* one table, base/compressors.def */
     p.spec.ratio = m->ratio ? m->ratio : RATIO_DEFAULT;
     p.spec.sinks = m->sinks == UINT32_MAX ? 0 : m->sinks ? m->sinks : COMPRESS_SINKS;
     r = read_adapter(m, b, &p.spec, why);
@@ -88,5 +81,5 @@ int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
 
 uint32_t policy_tokens_max(const struct policy *p)
 {
-    return p->spec.method == COMPRESS_FULL ? p->budget : POLICY_TOKENS_MAX;
+    return compress_keeps_all(&p->spec) ? p->budget : POLICY_TOKENS_MAX;
 }

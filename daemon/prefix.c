@@ -220,7 +220,7 @@ static bool same_policy(const struct policy *a, const struct policy *b)
 
     if (x->method != y->method || a->seg_len != b->seg_len)
         return false;
-    return x->method == COMPRESS_FULL ||
+    return compress_keeps_all(x) ||
            (x->ratio == y->ratio && x->sinks == y->sinks && x->adapter == y->adapter &&
             a->keep_tail == b->keep_tail && a->budget == b->budget && a->late == b->late &&
             a->fixed == b->fixed);

@@ -235,7 +235,7 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
     memory_peak(r->memory, n_new + r->session->has_pending, &keys, NULL);
     if (had + n_new <= q->max_tokens && keys <= budget)
         return true;
-    if (had + n_new > q->max_tokens || r->memory->policy.spec.method == COMPRESS_FULL)
+    if (had + n_new > q->max_tokens || compress_keeps_all(&r->memory->policy.spec))
         request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                      (struct request_numbers){ had, n_new, q->max_tokens },
                      "context_length_exceeded: the session has %u tokens and %" PRIu64

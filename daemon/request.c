@@ -111,6 +111,8 @@ void request_receive(struct sched *s, struct client *c, const struct wire_req *m
 
 static void release_session(struct request *r)
 {
+    if (r->memory)
+        memory_rest(r->memory);
     if (r->session)
         r->session->busy = NULL;
     r->session = NULL;

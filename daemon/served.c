@@ -169,6 +169,17 @@ int served_load(struct served *b, const struct config *c, const struct model_pro
     return 0;
 }
 
+static int open_compressor(struct served *b)
+{
+    int r = move_open(b->model, b->kernels, b->workers, forward_rotary(b->forward), &b->move);
+    struct mover mover;
+
+    if (r < 0)
+        return r;
+    mover = move_mover(b->move);
+    return compress_open(b->model, &mover, &b->compressor);
+}
+
 int served_start(struct served *b, const struct config *c, struct why *why)
 {
     static const enum kv_type kinds[] = {
@@ -180,8 +191,7 @@ int served_start(struct served *b, const struct config *c, struct why *why)
 
     r = forward_open(b->model, b->kernels, b->workers, c->batch_tokens, &b->forward, why);
     if (r == 0) {
-        r = compressor_open(b->model, b->kernels, b->workers, forward_rotary(b->forward),
-                            &b->compressor);
+        r = open_compressor(b);
         if (r < 0)
             (void)why_set(why, r, "no memory for compressing");
     }
@@ -202,7 +212,8 @@ void served_close(struct served *b)
 {
     prefix_close(b->prefix);
     pool_close(&b->pool);
-    compressor_close(b->compressor);
+    compress_close(b->compressor);
+    move_close(b->move);
     forward_close(b->forward);
     workers_close(b->workers);
     chat_close(b->chat);

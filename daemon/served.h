@@ -10,6 +10,7 @@
 #define DAEMON_SERVED_H
 
 #include "daemon/config.h"
+#include "engine/cpu/move.h"
 #include "engine/cpu/workers.h"
 #include "engine/file/adapter.h"
 #include "engine/file/model.h"
@@ -31,6 +32,7 @@ struct served {
     struct why chat_why; /* then the reason */
     struct workers *workers;
     struct forward *forward;
+    struct move *move;
     struct compressor *compressor;
     struct adapter *adapters[SERVED_ADAPTERS_MAX];
     uint32_t n_adapters;

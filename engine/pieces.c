@@ -34,7 +34,8 @@ static void add_observers(struct pieces *b, const struct forward_run *run)
     struct piece_source from = { .run = run };
 
     assert(run->observe.first + run->n_tokens <= s->n_tokens && off + run->n_tokens <= s->seg_len);
-    assert(!s->segments[segment].compressed && run->want == FORWARD_WANT_NONE && !s->gist_every);
+    assert(s->segments[segment].state == SEQ_RAW && run->want == FORWARD_WANT_NONE &&
+           !s->gist_every);
     if (run->observe.pages) {
         p.segment = segment + 1;
         p.base += s->seg_len;
@@ -62,7 +63,7 @@ static void add_gists(struct pieces *b, const struct forward_run *run)
                               .stride = 1 };
     struct piece_source from = { .run = run, .gists = { run->gists.adapter, b->n_rows, 1, n } };
 
-    assert((segment + 1) * s->seg_len <= s->n_tokens && !g->compressed);
+    assert((segment + 1) * s->seg_len <= s->n_tokens && g->state == SEQ_RAW);
     if (run->gists.kind == FORWARD_SIDE) {
         p.pages = seq_pages(s, segment);
         p.off = sinks + (first + 1) * ratio - 1;

@@ -185,11 +185,11 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
 /* NULL for what an absent message says anyway. */
 static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory *m)
 {
-    if (from->compressor == WIRE_FULL && !from->ratio && !from->sinks && !from->keep_tail &&
-        !from->adapter && !from->budget && !from->late && !from->fixed)
+    if (from->compressor == WIRE_COMPRESSOR_UNSAID && !from->ratio && !from->sinks &&
+        !from->keep_tail && !from->adapter && !from->budget && !from->late && !from->fixed)
         return NULL;
     gistd__memory__init(m);
-    m->compressor = (Gistd__Memory__Compressor)from->compressor;
+    m->compressor = from->compressor;
     m->ratio = from->ratio;
     m->sinks = from->sinks;
     m->keep_tail = from->keep_tail;
@@ -632,7 +632,7 @@ static int read_memory(const Gistd__Memory *m, struct wire_memory *ret)
 {
     if (!m)
         return 0;
-    if (!enum_valid((int)m->compressor, WIRE_SELECT_REREAD))
+    if (m->compressor >= WIRE_COMPRESSOR__N)
         return -EBADMSG;
     *ret = (struct wire_memory){ .compressor = (enum wire_compressor)m->compressor,
                                  .ratio = m->ratio,

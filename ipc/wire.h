@@ -43,14 +43,13 @@ enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
 enum wire_score_want { WIRE_SCORE_LOGPROBS, WIRE_SCORE_LOGITS };
 enum wire_priority { WIRE_INTERACTIVE, WIRE_BACKGROUND };
 enum wire_compressor {
-    WIRE_FULL,
-    WIRE_NONE,
-    WIRE_FINE_KV,
-    WIRE_SELECT,
-    WIRE_COARSE_KV,
-    WIRE_COARSE_REC,
-    WIRE_SELECT_REREAD
+#define COMPRESSOR(number, ID, id, name, help) WIRE_##ID = (number),
+#include "base/compressors.def"
+#undef COMPRESSOR
+    WIRE_COMPRESSOR__N
 };
+/* Of a client that names none: keep all, or with an adapter what that is for. */
+#define WIRE_COMPRESSOR_UNSAID ((enum wire_compressor)0)
 
 struct wire_memory {
     enum wire_compressor compressor;

@@ -25,7 +25,7 @@ says 'no option -q'
 code 'an option without its value' 2 "$gistctl" ask --top-k
 says '--top-k wants a value'
 code 'a ratio that full has no use for' 2 "$gistctl" ask --compressor full --ratio 8 x
-says '--ratio says nothing with --compressor full'
+says '--ratio has no effect with --compressor full'
 code 'a number out of range' 2 "$gistctl" ask --temperature -1 x
 says 'from 0 to 100'
 code 'no number' 2 "$gistctl" ask --max-tokens many x

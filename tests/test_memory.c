@@ -296,7 +296,7 @@ static void check_pages(const struct stage *s)
         for (uint32_t k = 0; k * L < q->n_reserved; k++) {
             uint32_t keys = q->segments[k].n_keys, behind = q->n_reserved - k * L;
 
-            if (!q->segments[k].compressed && behind < L)
+            if (q->segments[k].state == SEQ_RAW && behind < L)
                 keys = seq_raw_keys(q, behind);
             for (uint32_t p = 0; p * POOL_PAGE_TOKENS < keys; p++, n++) {
                 refs[seq_pages(q, k)[p]]++;
@@ -304,8 +304,8 @@ static void check_pages(const struct stage *s)
             }
         }
         assert_int_equal(n, q->n_pages);
-        for (uint32_t p = 0; p < s->actors[i].memory.n_side_pages; p++, n++)
-            refs[s->actors[i].memory.side_pages[p]]++;
+        for (uint32_t p = 0; p < s->actors[i].memory.side.n_pages; p++, n++)
+            refs[s->actors[i].memory.side.pages[p]]++;
         used[q->account - s->accounts] += n;
     }
     for (uint32_t p = 0; p < s->rig.rig.pool.n_pages; p++) {

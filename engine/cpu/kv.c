@@ -39,3 +39,30 @@ void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t h
         ret_v[dim] = at(kv, v_tile, hd, slot * hd + dim, dim, slot);
     }
 }
+
+/* Column `slot` of rows of one element a token. */
+static void copy_column(const uint8_t *from, uint8_t *to, uint32_t n_rows, size_t elem,
+                        uint32_t slot)
+{
+    for (uint32_t i = 0; i < n_rows; i++) {
+        size_t at = (i * (size_t)TOKENS + slot) * elem;
+
+        memcpy(to + at, from + at, elem);
+    }
+}
+
+void kv_copy(enum kv_type kv, const void *k_from, const void *v_from, void *k_to, void *v_to,
+             uint32_t hd, uint32_t slot)
+{
+    size_t elem = kv == KV_F32 ? sizeof(float) : kv == KV_F16 ? sizeof(uint16_t) : sizeof(int8_t);
+    size_t off = slot * (size_t)hd * elem, scales = (size_t)hd * TOKENS;
+
+    copy_column(k_from, k_to, hd, elem, slot);
+    memcpy((uint8_t *)v_to + off, (const uint8_t *)v_from + off, hd * elem);
+    if (kv != KV_Q8_0)
+        return;
+    copy_column((const uint8_t *)k_from + scales, (uint8_t *)k_to + scales, (hd + 31) / 32,
+                sizeof(uint16_t), slot);
+    copy_column((const uint8_t *)v_from + scales, (uint8_t *)v_to + scales, (hd + 31) / 32,
+                sizeof(uint16_t), slot);
+}

@@ -1,48 +1,25 @@
-#include "engine/kv/compress.h"
-
-#include "engine/cpu/kv.h"
+#include "engine/kv/compress_ops.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* What one worker computes in. */
-struct desk {
-    float k[KERNELS_HEAD_DIM_MAX], v[KERNELS_HEAD_DIM_MAX], angles[KERNELS_HEAD_DIM_MAX];
-    float weights[SEQ_SEGMENT_MAX], order[SEQ_SEGMENT_MAX];
-    uint32_t kept[SEQ_SEGMENT_MAX]; /* offsets, ascending */
-};
-
-struct compressor {
-    const struct kernels *k;
-    struct workers *w;
-    const struct rotary *rotary;
-    uint32_t n_layer, n_head_kv, hd;
-    struct desk *desks; /* one a worker */
-};
-
-struct job {
-    struct compressor *c;
-    const struct compress_spec *spec;
-    const struct seq *s;
-    uint32_t segment, n_keys;
-    const uint32_t *from, *to;      /* pages: the segment's own, or those with gists in them */
-    uint32_t gists_from, gists_end; /* keys that are there already */
-    const float *weights;
-    bool thin;
-    uint32_t n_had; /* thin: keys before */
-};
+/* What sides may take together, if one of this model doesn't take more: some hundred segments of
+ * the default length. Sequences that find it full wait for a few steps, so more of it buys nothing.
+ */
+#define SIDES_BYTES ((size_t)32 << 20)
 
 static const char *const names[COMPRESS__N] = {
-    [COMPRESS_FULL] = "full",
-    [COMPRESS_NONE] = "none",
-    [COMPRESS_FINE_KV] = "fine-kv",
-    [COMPRESS_SELECT] = "select",
-    [COMPRESS_COARSE_KV] = "coarse-kv",
-    [COMPRESS_COARSE_REC] = "coarse-rec",
-    [COMPRESS_SELECT_REREAD] = "select-reread",
+#define COMPRESSOR(number, ID, id, name, help) [number] = name,
+#include "base/compressors.def"
+#undef COMPRESSOR
+};
+
+static const struct compress_ops *const table[COMPRESS__N] = {
+#define COMPRESSOR(number, ID, id, name, help) [number] = &compress_##id,
+#include "base/compressors.def"
+#undef COMPRESSOR
 };
 
 const char *compress_name(enum compress_method method)
@@ -50,66 +27,82 @@ const char *compress_name(enum compress_method method)
     return names[method];
 }
 
-static bool is_coarse(const struct compress_spec *c)
+const struct compress_ops *compress_ops_of(const struct compress_spec *c)
 {
-    return c->method == COMPRESS_COARSE_KV || c->method == COMPRESS_COARSE_REC;
+    return table[c->method];
 }
 
-static bool keeps_no_gists(const struct compress_spec *c)
+/* An adapter names its method as compressors are named; each that files may have is one. */
+enum compress_method compress_method_of(const struct adapter *a)
 {
-    return c->method == COMPRESS_FULL || c->method == COMPRESS_NONE;
+    const char *name = adapter_method_name(a->method);
+    enum compress_method i = 0;
+
+    while (strcmp(names[i], name) != 0) {
+        i++;
+        assert(i < COMPRESS__N);
+    }
+    return i;
 }
 
-static bool is_select(const struct compress_spec *c)
+/* --- counts ----------------------------------------------------------------------------------- */
+
+int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
 {
-    return c->method == COMPRESS_SELECT || c->method == COMPRESS_SELECT_REREAD;
+    return table[c->method]->check(c, seg_len, why);
+}
+
+bool compress_keeps_all(const struct compress_spec *c)
+{
+    return table[c->method]->keeps_all;
+}
+
+uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
+                         uint32_t thinned)
+{
+    const struct compress_ops *ops = table[c->method];
+
+    return ops->keeps_all ? seg_len : ops->n_keys(c, seg_len, segment, thinned);
+}
+
+uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    const struct compress_ops *ops = table[c->method];
+
+    if (ops->keeps_all)
+        return seg_len;
+    return ops->n_raw ? ops->n_raw(c, seg_len, segment) : 0;
+}
+
+uint32_t compress_max_thinned(const struct compress_spec *c)
+{
+    uint32_t n = 0;
+
+    if (!table[c->method]->thin)
+        return 0;
+    while (c->ratio << (n + 1) <= COMPRESS_RATIO_MAX)
+        n++;
+    return n;
 }
 
 uint32_t compress_gist_every(const struct compress_spec *c)
 {
-    return c->method == COMPRESS_FINE_KV && c->adapter && c->adapter->mask == ADAPTER_IN_SEGMENT
-               ? c->ratio
-               : 0;
+    const struct compress_ops *ops = table[c->method];
+
+    return ops->gist_every ? ops->gist_every(c) : 0;
 }
 
-/* The gists stand for the whole segment. */
-static bool is_whole(const struct compress_spec *c)
+uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
-    return is_coarse(c) || compress_gist_every(c) > 0;
+    const struct compress_ops *ops = table[c->method];
+
+    return ops->n_beside ? ops->n_beside(c, seg_len, segment) : 0;
 }
 
-enum compress_method compress_method_of(const struct adapter *a)
-{
-    return a->method == ADAPTER_COARSE_KV    ? COMPRESS_COARSE_KV
-           : a->method == ADAPTER_COARSE_REC ? COMPRESS_COARSE_REC
-                                             : COMPRESS_FINE_KV;
-}
+/* --- what most of them want ------------------------------------------------------------------- */
 
-static int check_adapter(const struct compress_spec *c, uint32_t seg_len, struct why *why)
+int compress_check_ratio(const struct compress_spec *c, uint32_t seg_len, struct why *why)
 {
-    if (!c->adapter && is_coarse(c))
-        return why_set(why, -EINVAL, "%s wants an adapter that makes its gists", names[c->method]);
-    if (c->adapter && compress_method_of(c->adapter) != c->method)
-        return why_set(why, -EINVAL, "adapter \"%s\" makes %s gists, not %s", c->adapter->name,
-                       adapter_method_name(c->adapter->method), names[c->method]);
-    if (compress_gist_every(c) && c->sinks > c->ratio)
-        return why_set(why, -EINVAL, "found %u sinks, allowed before the first gist are up to %u",
-                       c->sinks, c->ratio);
-    /* Offsets inside a segment are turned by one table's rows. */
-    if (compress_gist_every(c) && seg_len + seg_len / c->ratio > ROTARY_FINE)
-        return why_set(why, -EINVAL,
-                       "found segments of %u tokens and %u gists among them, allowed are up to "
-                       "%u in all",
-                       seg_len, seg_len / c->ratio, ROTARY_FINE);
-    return 0;
-}
-
-int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
-{
-    if (keeps_no_gists(c))
-        return c->adapter ? why_set(why, -EINVAL, "adapter \"%s\" makes gists, %s keeps none",
-                                    c->adapter->name, names[c->method])
-                          : 0;
     if (c->ratio < COMPRESS_RATIO_MIN || c->ratio > COMPRESS_RATIO_MAX || seg_len % c->ratio)
         return why_set(why, -EINVAL,
                        "found ratio %u, allowed are %u to %u that divide segments of %u tokens",
@@ -117,411 +110,273 @@ int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *
     if (c->sinks > COMPRESS_SINKS_MAX)
         return why_set(why, -EINVAL, "found %u sinks, allowed are up to %u", c->sinks,
                        COMPRESS_SINKS_MAX);
-    return check_adapter(c, seg_len, why);
+    return 0;
 }
 
-static uint32_t n_sinks(const struct compress_spec *c, uint32_t segment)
+int compress_check_adapter(const struct compress_spec *c, struct why *why)
+{
+    if (!c->adapter || compress_method_of(c->adapter) == c->method)
+        return 0;
+    return why_set(why, -EINVAL, "adapter \"%s\" makes %s gists, not %s", c->adapter->name,
+                   adapter_method_name(c->adapter->method), names[c->method]);
+}
+
+int compress_check_no_adapter(const struct compress_spec *c, struct why *why)
+{
+    return c->adapter ? why_set(why, -EINVAL, "adapter \"%s\" makes gists, %s keeps none",
+                                c->adapter->name, names[c->method])
+                      : 0;
+}
+
+uint32_t compress_n_sinks(const struct compress_spec *c, uint32_t segment)
 {
     return segment == 0 ? c->sinks : 0;
 }
 
-/* Gists of a segment, and the tokens behind them that stay. */
-static uint32_t snippets(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+uint32_t compress_n_snippets(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
-    return (is_whole(c) ? seg_len : seg_len - n_sinks(c, segment)) / c->ratio;
+    return (seg_len - compress_n_sinks(c, segment)) / c->ratio;
 }
 
-static uint32_t remainder_of(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+uint32_t compress_n_rest(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
-    return is_whole(c) ? 0 : (seg_len - n_sinks(c, segment)) % c->ratio;
+    return (seg_len - compress_n_sinks(c, segment)) % c->ratio;
 }
 
-uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
-                         uint32_t thinned)
+uint32_t compress_halved(uint32_t n_gists, uint32_t thinned)
 {
-    uint32_t gists = snippets(c, seg_len, segment);
-
-    if (c->method == COMPRESS_FULL)
-        return seg_len;
-    if (c->method == COMPRESS_NONE)
-        return 0;
     while (thinned-- > 0)
-        gists = (gists + 1) / 2;
-    return n_sinks(c, segment) + gists + remainder_of(c, seg_len, segment);
+        n_gists = (n_gists + 1) / 2;
+    return n_gists;
 }
 
-uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+uint32_t compress_snippet_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
+                               uint32_t thinned)
 {
-    if (c->method == COMPRESS_FULL)
-        return seg_len;
-    if (c->method == COMPRESS_NONE)
-        return 0;
-    return n_sinks(c, segment) + (is_select(c) ? 0 : remainder_of(c, seg_len, segment));
+    return compress_n_sinks(c, segment) +
+           compress_halved(compress_n_snippets(c, seg_len, segment), thinned) +
+           compress_n_rest(c, seg_len, segment);
 }
 
-uint32_t compress_max_thinned(const struct compress_spec *c)
+void *compress_list(const struct compress_work *w, bool per_head, uint32_t n_keys)
 {
-    uint32_t n = 0;
+    size_t n = (per_head ? (size_t)w->c->n_lists : 1) * (n_keys ? n_keys : 1);
+    void *p = scratch_take(&w->c->desk, n * sizeof(uint32_t));
 
-    if (keeps_no_gists(c))
-        return 0;
-    while (c->ratio << (n + 1) <= COMPRESS_RATIO_MAX)
-        n++;
-    return n;
+    assert(p);
+    return p;
 }
 
-uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len)
+/* Pages for n keys if they cost nobody anything: nothing that is only cached is given up for them,
+ * since in place does as well. */
+static bool take_fresh(const struct seq *s, uint32_t n, uint32_t *ret_pages)
 {
-    if (!is_select(c))
-        return 0;
-    if (c->method == COMPRESS_SELECT_REREAD)
-        return seg_len;
-    return seg_len < COMPRESS_OBSERVERS ? seg_len : COMPRESS_OBSERVERS;
+    return n <= s->pool->n_free && pool_take(s->pool, s->account, n, ret_pages) == 0;
 }
 
-uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, uint32_t n_keys)
 {
-    if (c->method == COMPRESS_SELECT_REREAD)
-        return seg_len;
-    return compress_n_gists(c, seg_len, segment) ? compress_n_keys(c, seg_len, segment, 0) : 0;
+    struct seq *s = w->seq;
+    uint32_t *fresh = compress_list(w, false, seq_n_pages(n_keys));
+    struct backend_move m = { .pool = s->pool,
+                              .from = seq_pages(s, w->segment),
+                              .to = fresh,
+                              .kept = kept,
+                              .per_head = per_head,
+                              .n_keys = n_keys };
+    bool has_fresh = take_fresh(s, seq_n_pages(n_keys), fresh);
+    int r = has_fresh ? 0 : seq_own(s, w->segment, n_keys);
+
+    if (!has_fresh)
+        m.to = m.from;
+    if (r == 0 && n_keys)
+        w->c->mover.move(w->c->mover.arg, &m);
+    if (r == 0 && has_fresh)
+        seq_replace(s, w->segment, n_keys, fresh);
+    else if (r == 0)
+        seq_shorten(s, w->segment, n_keys);
+    scratch_give(&w->c->desk, fresh);
+    scratch_give(&w->c->desk, kept);
+    return r;
 }
 
-uint32_t compress_n_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+int compress_keep_later(const struct compress_work *w, uint32_t n_rest, uint32_t n_keys)
 {
-    if (!c->adapter || keeps_no_gists(c) || compress_gist_every(c))
-        return 0;
-    return snippets(c, seg_len, segment);
-}
-
-/* --- which keys stay -------------------------------------------------------------------------- */
-
-/* Gists that stand among the tokens. */
-static void keep_gists(const struct job *j, uint32_t *ret)
-{
-    uint32_t sinks = n_sinks(j->spec, j->segment), r = j->spec->ratio, n = 0;
+    uint32_t sinks = compress_n_sinks(w->spec, w->segment), n = 0;
+    uint32_t had = w->seq->segments[w->segment].n_keys, end = had - n_rest;
+    uint32_t *kept = compress_list(w, false, n_keys);
 
     for (uint32_t i = 0; i < sinks; i++)
-        ret[n++] = i;
-    for (uint32_t i = 1; i <= j->s->seg_len / r; i++)
-        ret[n++] = i * (r + 1) - 1;
-    assert(n == j->n_keys);
-}
-
-/* The last token of every snippet, and the remainder. */
-static void keep_snippets(const struct job *j, uint32_t *ret)
-{
-    uint32_t sinks = n_sinks(j->spec, j->segment), r = j->spec->ratio, n = 0;
-    uint32_t n_snippets = snippets(j->spec, j->s->seg_len, j->segment);
-
-    for (uint32_t i = 0; i < sinks; i++)
-        ret[n++] = i;
-    for (uint32_t i = 1; i <= n_snippets; i++)
-        ret[n++] = sinks + i * r - 1;
-    for (uint32_t i = sinks + n_snippets * r; i < j->s->seg_len; i++)
-        ret[n++] = i;
-    assert(n == j->n_keys);
-}
-
-/* The n-th largest of len numbers, n >= 1; x is put into another order. (qsort may call malloc.) */
-static float nth_largest(float *x, uint32_t len, uint32_t n)
-{
-    uint32_t lo = 0, hi = len; /* it is in [lo, hi), and what stands before is larger */
-
-    for (;;) {
-        float pivot = x[lo + (hi - lo) / 2];
-        uint32_t more = lo, i = lo, less = hi;
-
-        while (i < less) {
-            float v = x[i];
-
-            if (v > pivot) {
-                x[i++] = x[more];
-                x[more++] = v;
-            } else if (v < pivot) {
-                x[i] = x[--less];
-                x[less] = v;
-            } else {
-                i++;
-            }
-        }
-        if (n <= more)
-            hi = more;
-        else if (n > less)
-            lo = less;
-        else
-            return pivot;
-    }
-}
-
-/* The sinks, and of the len numbers in d->weights, one for each key behind them, the largest; of
- * equals the later ones, which are nearer to what comes. */
-static void keep_largest(const struct job *j, uint32_t len, struct desk *d)
-{
-    uint32_t sinks = n_sinks(j->spec, j->segment), n = j->n_keys - sinks, more = 0, at = j->n_keys;
-    float least;
-
-    for (uint32_t i = 0; i < sinks; i++)
-        d->kept[i] = i;
-    memcpy(d->order, d->weights, len * sizeof(*d->order));
-    least = nth_largest(d->order, len, n);
-    for (uint32_t i = 0; i < len; i++)
-        more += d->weights[i] > least;
-    for (uint32_t i = len; i-- > 0;) {
-        bool equal = d->weights[i] == least && n > more;
-
-        if (equal)
-            n--;
-        if (equal || d->weights[i] > least)
-            d->kept[--at] = sinks + i;
-    }
-    assert(at == sinks);
-}
-
-/* The keys of one head that received most attention. */
-static void keep_heaviest(const struct job *j, uint32_t head_of_all, struct desk *d)
-{
-    const float *weights = j->weights + (size_t)head_of_all * j->s->seg_len;
-    uint32_t sinks = n_sinks(j->spec, j->segment), len = j->s->seg_len - sinks;
-
-    for (uint32_t i = 0; i < len; i++) /* also a weight that is no number has to have an order */
-        d->weights[i] = weights[sinks + i] > 0 ? weights[sinks + i] : 0;
-    keep_largest(j, len, d);
-}
-
-/* Of every two neighbouring gists the later one, and all else. */
-static void keep_later(const struct job *j, uint32_t *ret)
-{
-    uint32_t sinks = n_sinks(j->spec, j->segment), n = 0;
-    uint32_t end = j->n_had - remainder_of(j->spec, j->s->seg_len, j->segment);
-
-    for (uint32_t i = 0; i < sinks; i++)
-        ret[n++] = i;
+        kept[n++] = i;
     for (uint32_t i = sinks; i < end; i += 2)
-        ret[n++] = i + 1 < end ? i + 1 : i;
-    for (uint32_t i = end; i < j->n_had; i++)
-        ret[n++] = i;
-    assert(n == j->n_keys);
+        kept[n++] = i + 1 < end ? i + 1 : i;
+    for (uint32_t i = end; i < had; i++)
+        kept[n++] = i;
+    assert(n == n_keys);
+    return compress_keep(w, kept, false, n_keys);
 }
 
-/* Offsets of a layer's head in a page. */
-struct head {
-    size_t k, v;
-};
+/* --- segments --------------------------------------------------------------------------------- */
 
-static struct head head_of(const struct job *j, uint32_t item)
+static uint32_t n_rows(const struct compress_spec *spec, const struct seq *s, uint32_t segment)
 {
-    uint32_t n = j->c->n_head_kv;
+    const struct compress_ops *ops = table[spec->method];
 
-    return (struct head){ pool_k_off(j->s->pool, item / n, item % n),
-                          pool_v_off(j->s->pool, item / n, item % n) };
+    return ops->n_rows ? ops->n_rows(spec, s->seg_len, segment) : 0;
 }
 
-static uint8_t *page_of(const struct job *j, const uint32_t *pages, uint32_t i)
+static size_t n_floats(const struct compressor *c, const struct compress_spec *spec,
+                       uint32_t seg_len, uint32_t segment)
 {
-    return j->s->pool->mem + pages[i / POOL_PAGE_TOKENS] * j->s->pool->page_bytes;
+    const struct compress_ops *ops = table[spec->method];
+
+    return ops->n_floats ? ops->n_floats(c, spec, seg_len, segment) : 0;
 }
 
-static void read_key(const struct job *j, struct head h, uint32_t i, struct desk *d)
+uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *s, uint32_t segment,
+                            const struct compress_side *side)
 {
-    const uint8_t *at = page_of(j, j->from, i);
-
-    kv_read(j->s->pool->kv, at + h.k, at + h.v, j->c->hd, i % POOL_PAGE_TOKENS, d->k, d->v);
+    return n_rows(spec, s, segment) - side->n_done;
 }
 
-/* The shortest keys of one head. */
-static void keep_shortest(const struct job *j, struct head h, struct desk *d)
+/* Scratch and pages, both or none: who waits for one holds none of the other, so that somebody can
+ * always go on. The page ids lie behind the floats. */
+static int begin(const struct compress_work *w)
 {
-    uint32_t sinks = n_sinks(j->spec, j->segment);
+    struct compress_side *side = w->side;
+    uint32_t seg_len = w->seq->seg_len;
+    uint32_t n = seq_n_pages(compress_n_beside(w->spec, seg_len, w->segment));
+    size_t floats = n_floats(w->c, w->spec, seg_len, w->segment);
+    float *mem = NULL;
+    int r;
 
-    for (uint32_t i = sinks; i < j->n_had; i++) {
-        float sum = 0;
-
-        read_key(j, h, i, d);
-        for (uint32_t c = 0; c < j->c->hd; c++)
-            sum += d->k[c] * d->k[c];
-        d->weights[i - sinks] = sum >= 0 ? -sum : -INFINITY;
-    }
-    keep_largest(j, j->n_had - sinks, d);
-}
-
-/* --- moving them ------------------------------------------------------------------------------ */
-
-/* d->k by so many positions, less than SEQ_SEGMENT_MAX. */
-static void turn_key(const struct compressor *c, int by, struct desk *d)
-{
-    uint32_t hd = c->hd;
-
-    memcpy(d->angles, rotary_by(c->rotary, (uint32_t)abs(by), NULL), hd * sizeof(float));
-    for (uint32_t i = hd / 2; by < 0 && i < hd; i++)
-        d->angles[i] = -d->angles[i];
-    c->k->rope(d->k, 1, hd, d->angles);
-}
-
-/* A key is kept rotated by its place. */
-static void move_key(const struct job *j, struct head h, uint32_t from, uint32_t to, struct desk *d)
-{
-    uint8_t *at = page_of(j, j->to, to);
-
-    if (from == to && j->from == j->to)
-        return;
-    read_key(j, h, from, d);
-    turn_key(j->c, (int)to - (int)from, d);
-    j->c->k->kv_store[j->s->pool->kv](d->k, d->v, j->c->hd, to % POOL_PAGE_TOKENS, at + h.k,
-                                      at + h.v);
-}
-
-/* Kept offsets ascend, so that in place an entry never lies before its place: none is overwritten
- * unread. */
-static void move_head(void *arg, uint32_t item, uint32_t worker)
-{
-    const struct job *j = arg;
-    struct head h = head_of(j, item);
-    struct desk *d = &j->c->desks[worker];
-
-    if (is_select(j->spec) && j->thin)
-        keep_shortest(j, h, d);
-    else if (is_select(j->spec))
-        keep_heaviest(j, item, d);
-    else if (j->thin)
-        keep_later(j, d->kept);
-    else if (j->s->gist_every)
-        keep_gists(j, d->kept);
-    else
-        keep_snippets(j, d->kept);
-    for (uint32_t to = 0; to < j->n_keys; to++)
-        if (to < j->gists_from || to >= j->gists_end)
-            move_key(j, h, d->kept[to], to, d);
-}
-
-static void copy_sinks(void *arg, uint32_t item, uint32_t worker)
-{
-    const struct job *j = arg;
-
-    for (uint32_t i = 0; i < n_sinks(j->spec, j->segment); i++)
-        move_key(j, head_of(j, item), i, i, &j->c->desks[worker]);
-}
-
-/* Gists in pages of their own make room for the sinks. */
-static void shift_gists(void *arg, uint32_t item, uint32_t worker)
-{
-    const struct job *j = arg;
-    uint32_t sinks = n_sinks(j->spec, j->segment);
-
-    for (uint32_t i = j->n_keys - sinks; i-- > 0;)
-        move_key(j, head_of(j, item), i, sinks + i, &j->c->desks[worker]);
-}
-
-static struct job make_job(struct compressor *c, const struct compress_spec *spec,
-                           const struct seq *s, uint32_t segment)
-{
-    assert((segment + 1) * s->seg_len <= s->n_tokens);
-    return (struct job){ .c = c,
-                         .spec = spec,
-                         .s = s,
-                         .segment = segment,
-                         .n_keys = compress_n_keys(spec, s->seg_len, segment, 0),
-                         .from = seq_pages(s, segment),
-                         .to = seq_pages(s, segment) };
-}
-
-static void run_job(struct job *j, void (*fn)(void *arg, uint32_t item, uint32_t worker))
-{
-    workers_run(j->c->w, fn, j, j->c->n_layer * j->c->n_head_kv);
-}
-
-/* In place. */
-static int move_all(struct job *j, struct seq *s)
-{
-    int r = seq_own(s, j->segment, j->n_keys);
-
-    if (r < 0)
+    if (floats + n > 0)
+        mem = scratch_take(&w->c->sides, (floats + n) * sizeof(*mem));
+    if (floats + n > 0 && !mem)
+        return -EAGAIN;
+    side->scratch = mem;
+    side->floats = floats ? mem : NULL;
+    side->pages = n ? (uint32_t *)(void *)(mem + floats) : NULL;
+    r = n ? pool_take(w->seq->pool, w->seq->account, n, side->pages) : 0;
+    if (r < 0) {
+        scratch_give(&w->c->sides, mem);
+        *side = (struct compress_side){ 0 };
         return r;
-    if (j->n_keys)
-        run_job(j, move_head);
-    seq_shorten(s, j->segment, j->n_keys);
+    }
+    side->n_pages = n;
+    side->begun = true;
     return 0;
 }
 
-int compressor_run(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                   uint32_t segment, const float *weights)
+int compress_plan(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                  uint32_t segment, struct compress_side *side, uint32_t max,
+                  struct forward_run *ret)
 {
-    struct job j = make_job(c, spec, s, segment);
+    struct compress_work w = { c, spec, s, segment, side };
+    uint32_t left;
+    int r = side->begun ? 0 : begin(&w);
 
-    assert(!s->segments[segment].compressed);
-    assert(weights || compress_n_observers(spec, s->seg_len) == 0);
-    if (spec->method == COMPRESS_FULL)
-        return 0;
-    j.weights = weights;
-    return move_all(&j, s);
+    if (r < 0)
+        return r;
+    if (side->observing) /* added to by a part of a step that was given up */
+        side->n_done = 0;
+    if (side->n_done == 0 && side->floats)
+        memset(side->floats, 0, n_floats(c, spec, s->seg_len, segment) * sizeof(*side->floats));
+    left = compress_rows_left(spec, s, segment, side);
+    assert(left > 0 && max > 0);
+    *ret = (struct forward_run){ .seq = s };
+    table[spec->method]->next_pass(&w, max < left ? max : left, ret);
+    side->observing = ret->observe.weights != NULL;
+    return 0;
 }
 
-int compressor_thin(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                    uint32_t segment, uint32_t thinned)
+void compress_ran(struct compress_side *side, const struct forward_run *run)
 {
-    struct job j = make_job(c, spec, s, segment);
-
-    assert(s->segments[segment].compressed && thinned < compress_max_thinned(spec));
-    j.thin = true;
-    j.n_had = s->segments[segment].n_keys;
-    j.n_keys = compress_n_keys(spec, s->seg_len, segment, thinned + 1);
-    return move_all(&j, s);
+    side->n_done += run->n_tokens;
+    side->observing = false;
 }
 
-void compressor_put_sinks(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                          uint32_t segment, const uint32_t *pages)
+void compress_drop(struct compressor *c, struct seq *s, struct compress_side *side)
 {
-    struct job j = make_job(c, spec, s, segment);
-
-    j.to = pages;
-    run_job(&j, copy_sinks);
+    if (side->n_pages)
+        pool_give(s->pool, s->account, side->n_pages, side->pages);
+    scratch_give(&c->sides, side->scratch);
+    *side = (struct compress_side){ 0 };
 }
 
-void compressor_join(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                     uint32_t segment, const uint32_t *pages)
+int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                    uint32_t segment, struct compress_side *side)
 {
-    struct job j = make_job(c, spec, s, segment);
+    struct compress_work w = { c, spec, s, segment, side };
 
-    j.to = pages;
-    if (spec->method == COMPRESS_COARSE_KV && n_sinks(spec, segment)) {
-        j.from = pages;
-        run_job(&j, shift_gists);
-        compressor_put_sinks(c, spec, s, segment, pages);
-    } else if (spec->method == COMPRESS_FINE_KV) {
-        j.gists_from = n_sinks(spec, segment);
-        j.gists_end = j.gists_from + compress_n_gists(spec, s->seg_len, segment);
-        run_job(&j, move_head);
-    }
-    seq_replace(s, segment, j.n_keys, pages);
+    assert((segment + 1) * s->seg_len <= s->n_tokens && s->segments[segment].state == SEQ_RAW);
+    assert(compress_rows_left(spec, s, segment, side) == 0);
+    return table[spec->method]->finish(&w);
+}
+
+int compress_thin(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                  uint32_t segment, uint32_t thinned)
+{
+    struct compress_work w = { c, spec, s, segment, NULL };
+
+    assert(s->segments[segment].state == SEQ_PACKED && thinned < compress_max_thinned(spec));
+    return table[spec->method]->thin(&w, thinned);
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-int compressor_open(const struct model *m, const struct kernels *k, struct workers *w,
-                    const struct rotary *rotary, struct compressor **ret)
+/* The longest segments at the lowest ratio, by the compressor that has most to remember. */
+static size_t largest_side(const struct compressor *c)
 {
-    struct compressor *c = malloc(sizeof(*c));
+    size_t most = 0;
+
+    for (enum compress_method i = 0; i < COMPRESS__N; i++) {
+        struct compress_spec spec = { .method = i, .ratio = COMPRESS_RATIO_MIN };
+        size_t n = n_floats(c, &spec, SEQ_SEGMENT_MAX, 0);
+
+        most = n > most ? n : most;
+    }
+    return (most + seq_n_pages(2 * SEQ_SEGMENT_MAX)) * sizeof(float);
+}
+
+int compress_open(const struct model *m, const struct mover *mover, struct compressor **ret)
+{
+    struct compressor *c = calloc(1, sizeof(*c));
+    size_t most;
 
     if (!c)
         return -ENOMEM;
-    *c = (struct compressor){ .k = k,
-                              .w = w,
-                              .rotary = rotary,
-                              .n_layer = m->n_layer,
-                              .n_head_kv = m->n_head_kv,
-                              .hd = m->head_dim };
-    c->desks = malloc(workers_n(w) * sizeof(*c->desks));
-    if (!c->desks) {
-        compressor_close(c);
+    *c = (struct compressor){ .mover = *mover,
+                              .n_lists = m->n_layer * m->n_head_kv,
+                              .n_embd = m->n_embd };
+    most = largest_side(c);
+    /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
+     * and two lists of one head. */
+    if (scratch_open(&c->sides, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
+        scratch_open(&c->desk, (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) <
+            0) {
+        compress_close(c);
         return -ENOMEM;
     }
     *ret = c;
     return 0;
 }
 
-void compressor_close(struct compressor *c)
+void compress_close(struct compressor *c)
 {
     if (!c)
         return;
-    free(c->desks);
+    scratch_close(&c->sides);
+    scratch_close(&c->desk);
     free(c);
+}
+
+size_t compress_scratch_used(const struct compressor *c)
+{
+    return c->sides.used;
+}
+
+size_t compress_scratch_len(const struct compressor *c)
+{
+    return c->sides.len;
 }

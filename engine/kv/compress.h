@@ -15,6 +15,9 @@
  *                segment's place. (The paper runs them again in every later segment; what they see
  *                never changes, so once is the same.)
  *
+ * Each is a struct compress_ops (engine/kv/compress_ops.h) in the file of its family; who calls the
+ * functions below never asks which one it has.
+ *
  * What a segment of L tokens becomes, with s sinks (in a sequence's first segment only, else 0):
  *
  *     | sinks | one key a snippet: (L - s) / r | remainder: (L - s) % r |  by position
@@ -34,52 +37,65 @@
  * smallest norm (keys that draw attention are short: arXiv 2406.11430), since what they received is
  * not known any more.
  *
+ * Steps      compress_plan gives a run of the model that the compressor wants first (observers,
+ *            gists), compress_ran says that it was done, and so on until compress_rows_left is 0;
+ *            compress_finish then does the rest. Until then the segment is as it was.
+ *
+ * Pages      Where the pool and the account have pages to spare, the shorter segment is written to
+ *            fresh ones and the raw ones go back untouched, so that something else may still hold
+ *            them. Where they have not, it is written over the segment's own first pages, a key
+ *            after the other from the front: a kept key never lies before its new place. Both give
+ *            the same bits. No page is taken from the pool's cache for this.
+ *
  * Source     paper 2.4 (snippets); positions and sinks: docs/memory.md.
  *
- * Threads    the scheduler's, the owner of the workers.
- * Ownership  borrows model, kernels, workers and angles.
- * Errors     compress_open: -ENOMEM. compress_check: -EINVAL.
+ * Threads    the scheduler's.
+ * Ownership  borrows the model and what mover has. Its two scratches are all the memory that
+ *            compression takes beside pages: they are shared by all sequences, and bounded.
+ * Errors     compress_open: -ENOMEM. compress_check: -EINVAL. compress_plan: -EAGAIN, others have
+ *            the scratch, and one of them will be done with it; -ENOSPC, no pages. compress_finish,
+ *            compress_thin: -ENOSPC, shared pages would have to be copied (seq_own) and there are
+ *            none to copy them to; nothing has happened.
  */
 #ifndef ENGINE_KV_COMPRESS_H
 #define ENGINE_KV_COMPRESS_H
 
-#include "engine/cpu/kernels.h"
-#include "engine/cpu/workers.h"
 #include "engine/file/adapter.h"
-#include "engine/kv/rotary.h"
+#include "engine/kv/mover.h"
 #include "engine/kv/seq.h"
+#include "engine/run.h"
 
 #define COMPRESS_RATIO_MIN 2u
 #define COMPRESS_RATIO_MAX 64u
 #define COMPRESS_SINKS     4u /* the default */
 #define COMPRESS_SINKS_MAX 16u
-#define COMPRESS_OBSERVERS 64u
 
 enum compress_method {
-    COMPRESS_FULL,
-    COMPRESS_NONE,
-    COMPRESS_FINE_KV,
-    COMPRESS_SELECT,
-    COMPRESS_COARSE_KV,
-    COMPRESS_COARSE_REC,
-    COMPRESS_SELECT_REREAD,
+#define COMPRESSOR(number, ID, id, name, help) COMPRESS_##ID = (number),
+#include "base/compressors.def"
+#undef COMPRESSOR
     COMPRESS__N
 };
 
 struct compress_spec {
     enum compress_method method;
     uint32_t ratio, sinks;
-    const struct adapter *adapter; /* FINE_KV may have one, COARSE_* need one; else NULL */
+    const struct adapter *adapter; /* fine-kv may have one, coarse ones need one; else NULL */
 };
 
-/* "full", "none", "fine-kv", "select", "coarse-kv", "coarse-rec", "select-reread". */
+/* "full" and so on, as base/compressors.def has them. */
 const char *compress_name(enum compress_method method);
 
-/* That of an adapter's gists. */
+/* The one that makes an adapter's gists. */
 enum compress_method compress_method_of(const struct adapter *a);
+
+/* --- counts: pure functions ------------------------------------------------------------------- */
 
 /* why says what is wrong with the spec for segments of seg_len tokens. */
 int compress_check(const struct compress_spec *c, uint32_t seg_len, struct why *why);
+
+/* It leaves segments as they are: none of the functions below is called. */
+bool compress_keeps_all(const struct compress_spec *c);
 
 /* Keys that a segment is left with when it was thinned so many times. */
 uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
@@ -92,43 +108,55 @@ uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_
 /* How often a segment can be thinned, up to COMPRESS_RATIO_MAX. */
 uint32_t compress_max_thinned(const struct compress_spec *c);
 
-/* The last so many tokens of a segment have to observe it before it is compressed; 0: none. */
-uint32_t compress_n_observers(const struct compress_spec *c, uint32_t seg_len);
-
 /* Keys that the segment's observers or gists have beside it, in pages of their own. */
 uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
 
 /* A gist stands behind so many tokens while they are read; 0: none. */
 uint32_t compress_gist_every(const struct compress_spec *c);
 
-/* Gists that an adapter has to make of a segment first, into pages that hold compress_n_keys; 0:
- * none. */
-uint32_t compress_n_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment);
+/* --- segments --------------------------------------------------------------------------------- */
 
 struct compressor;
 
-int compressor_open(const struct model *m, const struct kernels *k, struct workers *w,
-                    const struct rotary *rotary, struct compressor **ret);
-void compressor_close(struct compressor *c);
+int compress_open(const struct model *m, const struct mover *mover, struct compressor **ret);
+void compress_close(struct compressor *c);
 
-/* The segment's sinks, where they stand, go to pages before soft tokens are run behind them. */
-void compressor_put_sinks(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                          uint32_t segment, const uint32_t *pages);
+/* Bytes of the scratch that unfinished segments have now, and at most. */
+size_t compress_scratch_used(const struct compressor *c);
+size_t compress_scratch_len(const struct compressor *c);
 
-/* A full raw segment of which gists were made becomes those pages, which the sequence takes over:
- * sinks and the remainder join them. */
-void compressor_join(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                     uint32_t segment, const uint32_t *pages);
+/* What was made for one segment that is not finished yet. All zero: nothing was. */
+struct compress_side {
+    uint32_t n_done; /* rows that have run, of all passes */
+    bool observing;  /* a run that adds to floats was planned and has not been reported */
+    bool begun;      /* scratch and pages were taken */
+    void *scratch;   /* where pages and floats are */
+    uint32_t n_pages;
+    uint32_t *pages; /* n_pages, for keys beside the segment: the sequence's account pays */
+    float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, or
+                      * hidden states (gists, n_embd); NULL: nothing */
+};
 
-/* Any other full raw segment becomes a compressed one in place, unless the method is FULL. weights
- * (n_layer, n_head_kv, seg_len): what its observers saw, where there are any. -ENOSPC: see seq_own;
- * nothing has happened. */
-int compressor_run(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                   uint32_t segment, const float *weights);
+/* Rows that are to run before compress_finish. */
+uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *s, uint32_t segment,
+                            const struct compress_side *side);
 
-/* A compressed segment that was thinned so many times is thinned once more, in place. -ENOSPC: see
- * seq_own; nothing has happened. */
-int compressor_thin(struct compressor *c, const struct compress_spec *spec, struct seq *s,
-                    uint32_t segment, uint32_t thinned);
+/* The next run, of at most max rows. Observers whose run was planned and not reported (its step was
+ * given up) begin anew. */
+int compress_plan(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                  uint32_t segment, struct compress_side *side, uint32_t max,
+                  struct forward_run *ret);
+void compress_ran(struct compress_side *side, const struct forward_run *run);
+
+/* Gives back what the side has; what was made is lost. */
+void compress_drop(struct compressor *c, struct seq *s, struct compress_side *side);
+
+/* A full raw segment of which no rows are left becomes a compressed one. */
+int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                    uint32_t segment, struct compress_side *side);
+
+/* A compressed segment that was thinned so many times is thinned once more. */
+int compress_thin(struct compressor *c, const struct compress_spec *spec, struct seq *s,
+                  uint32_t segment, uint32_t thinned);
 
 #endif

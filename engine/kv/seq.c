@@ -62,13 +62,15 @@ static uint32_t n_segments(const struct seq *s)
     return (s->n_reserved + s->seg_len - 1) / s->seg_len;
 }
 
-/* Keys of a segment that has tokens, and the table of its pages is taken for them. */
+/* Keys of a segment that has tokens for which its pages are taken. */
 static uint32_t keys_reserved(const struct seq *s, uint32_t segment)
 {
     const struct seq_segment *g = &s->segments[segment];
     uint32_t behind = s->n_reserved - segment * s->seg_len;
 
-    return !g->compressed && behind < s->seg_len ? seq_raw_keys(s, behind) : g->n_keys;
+    if (!seq_resident(s, segment))
+        return 0;
+    return g->state == SEQ_RAW && behind < s->seg_len ? seq_raw_keys(s, behind) : g->n_keys;
 }
 
 int seq_fork(const struct seq *s, struct seq *dst)
@@ -142,7 +144,7 @@ void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
     assert(s->n_tokens % s->seg_len == 0);
     adopt(s, ids, s->seg_len, seq_n_pages(n_keys), pages);
     g->n_keys = n_keys;
-    g->compressed = true;
+    g->state = SEQ_PACKED;
 }
 
 int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
@@ -214,7 +216,7 @@ int seq_reserve(struct seq *s, uint32_t n)
 uint32_t seq_rewind(struct seq *s, uint32_t n)
 {
     assert(n <= s->n_tokens);
-    if (n % s->seg_len && s->segments[n / s->seg_len].compressed)
+    if (n % s->seg_len && s->segments[n / s->seg_len].state != SEQ_RAW)
         n -= n % s->seg_len;
     unreserve(s, n);
     s->n_tokens = n;
@@ -231,28 +233,68 @@ uint32_t seq_position(const struct seq *s, uint32_t n)
     return segment ? s->segments[segment - 1].base + s->segments[segment - 1].n_keys : s->pos0;
 }
 
-static void shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
+/* From now on the segment has n_keys. Those behind it keep their keys as they are: keys are rotated
+ * by their place in the segment alone, so only the numbers that the bases are have to move. */
+static void resize(struct seq *s, uint32_t segment, uint32_t n_keys, enum seq_state state)
 {
     struct seq_segment *g = &s->segments[segment];
-    uint32_t less = g->n_keys - n_keys;
+    uint32_t more = n_keys - g->n_keys; /* modulo 2^32 */
 
-    assert((segment + 1) * s->seg_len <= s->n_tokens && n_keys <= g->n_keys);
+    assert((segment + 1) * s->seg_len <= s->n_tokens);
     g->n_keys = n_keys;
-    g->compressed = true;
+    g->state = state;
     for (uint32_t k = segment + 1; k < n_segments(s); k++)
-        s->segments[k].base -= less;
+        s->segments[k].base += more;
+}
+
+/* Pages of n_keys become the table of a segment that has none. */
+static void put_pages(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
+{
+    memcpy(seq_pages(s, segment), pages, seq_n_pages(n_keys) * sizeof(*pages));
+    s->n_pages += seq_n_pages(n_keys);
 }
 
 void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
+    assert(seq_resident(s, segment) && n_keys <= s->segments[segment].n_keys);
     give_behind(s, segment, n_keys);
-    shorten(s, segment, n_keys);
+    resize(s, segment, n_keys, SEQ_PACKED);
 }
 
 void seq_replace(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
 {
+    assert(seq_resident(s, segment) && n_keys <= s->segments[segment].n_keys);
     give_behind(s, segment, 0);
-    memcpy(seq_pages(s, segment), pages, seq_n_pages(n_keys) * sizeof(*pages));
-    s->n_pages += seq_n_pages(n_keys);
-    shorten(s, segment, n_keys);
+    put_pages(s, segment, n_keys, pages);
+    resize(s, segment, n_keys, SEQ_PACKED);
+}
+
+void seq_lengthen(struct seq *s, uint32_t segment, const uint32_t *pages)
+{
+    uint32_t n_keys = seq_raw_keys(s, s->seg_len);
+
+    assert(s->segments[segment].state == SEQ_PACKED);
+    give_behind(s, segment, 0);
+    put_pages(s, segment, n_keys, pages);
+    resize(s, segment, n_keys, SEQ_RAW);
+}
+
+void seq_evict(struct seq *s, uint32_t segment)
+{
+    assert(seq_resident(s, segment));
+    give_behind(s, segment, 0);
+    resize(s, segment, s->segments[segment].n_keys, SEQ_STORED);
+}
+
+void seq_lose(struct seq *s, uint32_t segment)
+{
+    assert(s->segments[segment].state == SEQ_STORED);
+    s->segments[segment].state = SEQ_LOST;
+}
+
+void seq_restore(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
+{
+    assert(!seq_resident(s, segment));
+    put_pages(s, segment, n_keys, pages);
+    resize(s, segment, n_keys, n_keys == seq_raw_keys(s, s->seg_len) ? SEQ_RAW : SEQ_PACKED);
 }

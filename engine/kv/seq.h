@@ -13,6 +13,25 @@
  * shortens it and moves the bases behind it: positions stay without gaps, keys behind it stay as
  * they are.
  *
+ * States of a segment, and what makes each arrow. The open one is RAW, and so is every new one.
+ *
+ *                       seq_shorten (in place)
+ *                       seq_replace (other pages)              seq_shorten: thinned
+ *     seq_reserve         ------------------->                   --
+ *     seq_adopt_page RAW                        PACKED          |  | PACKED
+ *                     |   <-------------------    |              ->
+ *                     |       seq_lengthen        |
+ *                     |                           |            A new sequence gets packed ones by
+ *                     +--- seq_evict --> STORED <-+            seq_adopt_compressed, a fork has
+ *                                          |                   what it was made from, a rewind
+ *                RAW, PACKED <-------------+----> LOST         forgets segments in any state.
+ *                          seq_restore       seq_lose
+ *                                                |
+ *                RAW <---------------------------+  seq_restore, when it was read again
+ *
+ * A STORED or LOST one has no pages: nothing may attend to it, and the sequence has to wait for it
+ * before it is read on. It keeps its number of keys, so that positions behind it stay.
+ *
  * In a sequence with gist_every r a gist stands behind every r tokens of a segment, a key of its
  * own: what follows sees it (mask rule in-segment). Then a raw segment has more keys than tokens,
  * and n_tokens, seg_len and all numbers of tokens are without gists.
@@ -21,8 +40,8 @@
  *
  * Invariants
  *   S1  n_tokens <= n_reserved <= max_tokens; a raw segment's pages cover its reserved tokens, a
- *       compressed one's its keys. All n_pages are charged to account.
- *   S2  KV of a raw segment's tokens and of a compressed one's keys is valid in every layer; the
+ *       packed one's its keys, others have none. All n_pages are charged to account.
+ *   S2  KV of a raw segment's tokens and of a packed one's keys is valid in every layer; the
  *       rest is never read.
  *   S3  Bases ascend: base[k + 1] = base[k] + keys of segment k. The open segment is raw.
  *   S4  A page that will be written (of a reserved token, or by a compressor) stands in this table
@@ -42,10 +61,17 @@
 #define SEQ_SEGMENT_MAX     8192u
 #define SEQ_TOKENS_MAX      (1u << 23) /* a distance that engine/kv/rotary.h has angles for */
 
+enum seq_state {
+    SEQ_RAW,    /* a key for each token */
+    SEQ_PACKED, /* compressed: n_keys */
+    SEQ_STORED, /* its pages are elsewhere */
+    SEQ_LOST    /* only its ids are left */
+};
+
 struct seq_segment {
     uint32_t base;   /* position of its first key */
-    uint32_t n_keys; /* that are stored, or will be when it is full */
-    bool compressed;
+    uint32_t n_keys; /* that it has, or will have when it is full or restored */
+    enum seq_state state;
 };
 
 struct seq {
@@ -90,9 +116,9 @@ void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
  * or the account has too few pages. Nothing that can be seen changes on an error. */
 int seq_reserve(struct seq *s, uint32_t n);
 
-/* Forgets tokens after the first n and gives back the pages behind them. Inside a compressed
- * segment there is nothing to go back to: that whole segment is forgotten. Returns how many tokens
- * are left. */
+/* Forgets tokens after the first n and gives back the pages behind them. Inside a segment that is
+ * not raw there is nothing to go back to: all of it is forgotten. Returns how many tokens are left.
+ */
 uint32_t seq_rewind(struct seq *s, uint32_t n);
 
 /* Position of the token that comes after the first n, n <= n_tokens: also the number of keys before
@@ -103,12 +129,29 @@ uint32_t seq_position(const struct seq *s, uint32_t n);
  * copied, and there are none to copy them to. */
 int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys);
 
-/* A segment of all its tokens becomes a compressed one, or a shorter one: its first n_keys keys
- * were rewritten in place and the pages behind them go back. */
+/* A full segment, raw or packed, becomes a packed one: its first n_keys keys were rewritten in
+ * place and the pages behind them go back. */
 void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys);
-/* A raw one becomes other pages that hold n_keys, taken for the same account: they are the
- * sequence's now. */
+/* The same with other pages, which hold n_keys and were taken for the same account: they are the
+ * sequence's now, and the segment's own go back as they are. */
 void seq_replace(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages);
+/* The way back: a packed one becomes raw again. pages, taken for the same account, hold all of its
+ * seq_raw_keys(seg_len) keys. */
+void seq_lengthen(struct seq *s, uint32_t segment, const uint32_t *pages);
+
+/* A full segment gives its pages back and is STORED: whoever asks has a copy of them. */
+void seq_evict(struct seq *s, uint32_t segment);
+/* The copy of a stored one is gone, too. */
+void seq_lose(struct seq *s, uint32_t segment);
+/* A stored or lost one has n_keys in pages again, taken for the same account: it is RAW with a key
+ * for each token, else PACKED. */
+void seq_restore(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages);
+
+/* It has pages: what attends may see it. */
+static inline bool seq_resident(const struct seq *s, uint32_t segment)
+{
+    return s->segments[segment].state <= SEQ_PACKED;
+}
 
 /* Pages of n_keys. */
 static inline uint32_t seq_n_pages(uint32_t n_keys)

@@ -12,8 +12,13 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
                                  .workers = m->rig.workers,
                                  .forward = m->rig.forward,
                                  .context_max = m->rig.model->n_ctx_train };
-    r = compressor_open(m->rig.model, m->rig.kernels, m->rig.workers,
-                        forward_rotary(m->rig.forward), &m->served.compressor);
+    r = move_open(m->rig.model, m->rig.kernels, m->rig.workers, forward_rotary(m->rig.forward),
+                  &m->served.move);
+    if (r == 0) {
+        struct mover mover = move_mover(m->served.move);
+
+        r = compress_open(m->rig.model, &mover, &m->served.compressor);
+    }
     if (r < 0)
         memory_rig_close(m);
     return r;
@@ -21,7 +26,8 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
 
 void memory_rig_close(struct memory_rig *m)
 {
-    compressor_close(m->served.compressor);
+    compress_close(m->served.compressor);
+    move_close(m->served.move);
     rig_close(&m->rig);
 }
 

@@ -1,0 +1,164 @@
+#include "engine/cpu/move.h"
+
+#include "engine/cpu/kv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What one worker computes in. */
+struct desk {
+    float k[KERNELS_HEAD_DIM_MAX], v[KERNELS_HEAD_DIM_MAX], angles[KERNELS_HEAD_DIM_MAX];
+};
+
+struct move {
+    const struct kernels *k;
+    struct workers *w;
+    const struct rotary *rotary;
+    uint32_t n_layer, n_head_kv, hd;
+    struct desk *desks; /* one a worker */
+};
+
+/* A slice of either job is one layer's KV head: nobody else writes to its tiles. */
+struct move_job {
+    struct move *v;
+    const struct backend_move *m;
+};
+
+struct norms_job {
+    struct move *v;
+    const struct pool *pool;
+    const uint32_t *pages;
+    uint32_t n_keys;
+    float *ret;
+};
+
+/* Tiles of a layer's head in the page of key i. */
+struct tiles {
+    uint8_t *k, *v;
+    uint32_t slot;
+};
+
+static struct tiles tiles_of(const struct pool *p, const uint32_t *pages, uint32_t i, uint32_t list)
+{
+    uint8_t *page = p->mem + pages[i / POOL_PAGE_TOKENS] * p->page_bytes;
+    uint32_t layer = list / p->n_head_kv, head = list % p->n_head_kv;
+
+    return (struct tiles){ page + pool_k_off(p, layer, head), page + pool_v_off(p, layer, head),
+                           i % POOL_PAGE_TOKENS };
+}
+
+/* by: less than SEQ_SEGMENT_MAX, to either side. */
+static void turn_key(const struct move *v, int by, struct desk *d)
+{
+    memcpy(d->angles, rotary_by(v->rotary, (uint32_t)abs(by), NULL), v->hd * sizeof(float));
+    for (uint32_t i = v->hd / 2; by < 0 && i < v->hd; i++)
+        d->angles[i] = -d->angles[i];
+    v->k->rope(d->k, 1, v->hd, d->angles);
+}
+
+/* A key that keeps its place is copied bit for bit: rounding it once more could change it, and then
+ * a segment that was written to fresh pages would differ from one that was packed in place. */
+static void move_key(const struct move *v, const struct backend_move *m, uint32_t list,
+                     uint32_t from, uint32_t to, struct desk *d)
+{
+    enum kv_type kv = m->pool->kv;
+    struct tiles a = tiles_of(m->pool, m->from, from, list);
+    struct tiles b = tiles_of(m->pool, m->to, to, list);
+
+    if (from == to) {
+        if (a.k != b.k)
+            kv_copy(kv, a.k, a.v, b.k, b.v, v->hd, a.slot);
+        return;
+    }
+    kv_read(kv, a.k, a.v, v->hd, a.slot, d->k, d->v);
+    turn_key(v, (int)to - (int)from, d);
+    v->k->kv_store[kv](d->k, d->v, v->hd, b.slot, b.k, b.v);
+}
+
+/* In the same pages the order matters: towards lower places from the front, towards higher ones
+ * from the end, so that no key is written over before it was read. */
+static void move_list(void *arg, uint32_t list, uint32_t worker)
+{
+    const struct move_job *j = arg;
+    const struct backend_move *m = j->m;
+    const uint32_t *kept = m->kept + (m->per_head ? (size_t)list * m->n_keys : 0);
+    struct desk *d = &j->v->desks[worker];
+
+    if (kept[m->n_keys - 1] < m->n_keys - 1)
+        for (uint32_t i = m->n_keys; i-- > m->first;)
+            move_key(j->v, m, list, kept[i], i, d);
+    else
+        for (uint32_t i = m->first; i < m->n_keys; i++)
+            move_key(j->v, m, list, kept[i], i, d);
+}
+
+static void move_run(void *arg, const struct backend_move *m)
+{
+    struct move *v = arg;
+    struct move_job j = { v, m };
+
+    if (m->first < m->n_keys)
+        workers_run(v->w, move_list, &j, v->n_layer * v->n_head_kv);
+}
+
+static void norms_list(void *arg, uint32_t list, uint32_t worker)
+{
+    const struct norms_job *j = arg;
+    struct desk *d = &j->v->desks[worker];
+    float *ret = j->ret + (size_t)list * j->n_keys;
+
+    for (uint32_t i = 0; i < j->n_keys; i++) {
+        struct tiles t = tiles_of(j->pool, j->pages, i, list);
+
+        kv_read(j->pool->kv, t.k, t.v, j->v->hd, t.slot, d->k, d->v);
+        ret[i] = 0;
+        for (uint32_t c = 0; c < j->v->hd; c++)
+            ret[i] += d->k[c] * d->k[c];
+    }
+}
+
+static void move_norms(void *arg, const struct pool *pool, const uint32_t *pages, uint32_t n_keys,
+                       float *ret)
+{
+    struct move *v = arg;
+    struct norms_job j = { v, pool, pages, n_keys, ret };
+
+    if (n_keys)
+        workers_run(v->w, norms_list, &j, v->n_layer * v->n_head_kv);
+}
+
+int move_open(const struct model *m, const struct kernels *k, struct workers *w,
+              const struct rotary *rotary, struct move **ret)
+{
+    struct move *v = malloc(sizeof(*v));
+
+    if (!v)
+        return -ENOMEM;
+    *v = (struct move){ .k = k,
+                        .w = w,
+                        .rotary = rotary,
+                        .n_layer = m->n_layer,
+                        .n_head_kv = m->n_head_kv,
+                        .hd = m->head_dim };
+    v->desks = malloc(workers_n(w) * sizeof(*v->desks));
+    if (!v->desks) {
+        move_close(v);
+        return -ENOMEM;
+    }
+    *ret = v;
+    return 0;
+}
+
+void move_close(struct move *v)
+{
+    if (!v)
+        return;
+    free(v->desks);
+    free(v);
+}
+
+struct mover move_mover(struct move *v)
+{
+    return (struct mover){ .arg = v, .move = move_run, .norms = move_norms };
+}

@@ -1,0 +1,189 @@
+/* engine/kv/compress_select.c - select and select-reread: for each layer and head the keys that
+ * received most attention.
+ *
+ * Attention is not recorded while tokens are read, which would cost every token and a table beside
+ * the KV, and would depend on how they came in. Instead some tokens of the segment go through the
+ * model once more when it is due, as observers, and the step adds up what they look at
+ * (engine/cpu/attend.h): 64 of 512 tokens, an eighth of the reading. The two differ only in who
+ * observes.
+ */
+
+#include "engine/kv/compress_ops.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#define OBSERVERS 64u
+
+static int check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
+{
+    int r = compress_check_ratio(c, seg_len, why);
+
+    return r < 0 ? r : compress_check_adapter(c, why);
+}
+
+/* --- who observes ----------------------------------------------------------------------------- */
+
+static uint32_t last_ones(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    (void)c, (void)segment;
+    return seg_len < OBSERVERS ? seg_len : OBSERVERS;
+}
+
+static uint32_t all(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    (void)c, (void)segment;
+    return seg_len;
+}
+
+static size_t n_weights(const struct compressor *c, const struct compress_spec *spec,
+                        uint32_t seg_len, uint32_t segment)
+{
+    (void)spec, (void)segment;
+    return (size_t)c->n_lists * seg_len;
+}
+
+/* Observers are the last tokens of the segment, as many as there are rows. Those with pages beside
+ * the segment stand behind it, where the whole of it is in their sight. */
+static void observe(const struct compress_work *w, uint32_t max, struct forward_run *ret)
+{
+    uint32_t end = (w->segment + 1) * w->seq->seg_len;
+
+    ret->observe.weights = w->side->floats;
+    ret->observe.pages = w->side->pages;
+    ret->observe.first = end - compress_rows_left(w->spec, w->seq, w->segment, w->side);
+    ret->n_tokens = max;
+}
+
+/* --- which keys stay -------------------------------------------------------------------------- */
+
+/* The n-th largest of len numbers, n >= 1; x is put into another order. (qsort may call malloc.) */
+static float nth_largest(float *x, uint32_t len, uint32_t n)
+{
+    uint32_t lo = 0, hi = len; /* it is in [lo, hi), and what stands before is larger */
+
+    for (;;) {
+        float pivot = x[lo + (hi - lo) / 2];
+        uint32_t more = lo, i = lo, less = hi;
+
+        while (i < less) {
+            float v = x[i];
+
+            if (v > pivot) {
+                x[i++] = x[more];
+                x[more++] = v;
+            } else if (v < pivot) {
+                x[i] = x[--less];
+                x[less] = v;
+            } else {
+                i++;
+            }
+        }
+        if (n <= more)
+            hi = more;
+        else if (n > less)
+            lo = less;
+        else
+            return pivot;
+    }
+}
+
+/* One head's numbers, and room to sort them. */
+struct ranking {
+    uint32_t sinks, len; /* keys that stay anyway, and those behind them */
+    float *weights;      /* (len) */
+    float *order;        /* (len) */
+};
+
+/* Places of the sinks, and of the largest; of equals the later ones, which are nearer to what
+ * comes. Ascending, n_keys in all. */
+static void keep_largest(const struct ranking *k, uint32_t n_keys, uint32_t *ret)
+{
+    uint32_t n = n_keys - k->sinks, more = 0, at = n_keys;
+    float least;
+
+    for (uint32_t i = 0; i < k->sinks; i++)
+        ret[i] = i;
+    memcpy(k->order, k->weights, k->len * sizeof(*k->order));
+    least = nth_largest(k->order, k->len, n);
+    for (uint32_t i = 0; i < k->len; i++)
+        more += k->weights[i] > least;
+    for (uint32_t i = k->len; i-- > 0;) {
+        bool equal = k->weights[i] == least && n > more;
+
+        if (equal)
+            n--;
+        if (equal || k->weights[i] > least)
+            ret[--at] = k->sinks + i;
+    }
+    assert(at == k->sinks);
+}
+
+/* Of each head's had numbers (n_lists, had) the largest, or the smallest. One that is no number
+ * must have a place in the order, too: the last. */
+static int keep(const struct compress_work *w, const float *numbers, uint32_t had, bool smallest,
+                uint32_t n_keys)
+{
+    uint32_t sinks = compress_n_sinks(w->spec, w->segment);
+    struct ranking k = { sinks, had - sinks, compress_list(w, false, had),
+                         compress_list(w, false, had) };
+    uint32_t *kept = compress_list(w, true, n_keys);
+
+    for (uint32_t list = 0; list < w->c->n_lists; list++) {
+        const float *x = numbers + (size_t)list * had + sinks;
+
+        for (uint32_t i = 0; i < k.len; i++)
+            k.weights[i] = isnan(x[i]) ? -INFINITY : smallest ? -x[i] : x[i];
+        keep_largest(&k, n_keys, kept + (size_t)list * n_keys);
+    }
+    scratch_give(&w->c->desk, k.weights);
+    scratch_give(&w->c->desk, k.order);
+    return compress_keep(w, kept, true, n_keys);
+}
+
+static int finish(const struct compress_work *w)
+{
+    uint32_t seg_len = w->seq->seg_len;
+
+    return keep(w, w->side->floats, seg_len, false,
+                compress_snippet_keys(w->spec, seg_len, w->segment, 0));
+}
+
+static int thin(const struct compress_work *w, uint32_t thinned)
+{
+    struct seq *s = w->seq;
+    uint32_t had = s->segments[w->segment].n_keys;
+    float *norms = compress_list(w, true, had);
+    int r;
+
+    w->c->mover.norms(w->c->mover.arg, s->pool, seq_pages(s, w->segment), had, norms);
+    r = keep(w, norms, had, true,
+             compress_snippet_keys(w->spec, s->seg_len, w->segment, thinned + 1));
+    scratch_give(&w->c->desk, norms);
+    return r;
+}
+
+static uint32_t sinks(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    (void)seg_len;
+    return compress_n_sinks(c, segment);
+}
+
+const struct compress_ops compress_select = { .check = check,
+                                              .n_keys = compress_snippet_keys,
+                                              .n_raw = sinks,
+                                              .n_rows = last_ones,
+                                              .n_floats = n_weights,
+                                              .next_pass = observe,
+                                              .finish = finish,
+                                              .thin = thin };
+const struct compress_ops compress_select_reread = { .check = check,
+                                                     .n_keys = compress_snippet_keys,
+                                                     .n_raw = sinks,
+                                                     .n_rows = all,
+                                                     .n_beside = all,
+                                                     .n_floats = n_weights,
+                                                     .next_pass = observe,
+                                                     .finish = finish,
+                                                     .thin = thin };

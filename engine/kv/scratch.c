@@ -1,0 +1,79 @@
+#include "engine/kv/scratch.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define ALIGN 64u
+/* What is used for every segment should not fault its pages in anew each time: a segment of the
+ * default length needs about 200 KiB. */
+#define KEEP ((size_t)1 << 20)
+
+int scratch_open(struct scratch *s, size_t len)
+{
+    void *p;
+
+    *s = (struct scratch){ .len = (len + ALIGN - 1) / ALIGN * ALIGN };
+    p = mmap(NULL, s->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+             0);
+    if (p == MAP_FAILED)
+        return -ENOMEM;
+    s->mem = p;
+    return 0;
+}
+
+void scratch_close(struct scratch *s)
+{
+    if (!s || !s->mem)
+        return;
+    (void)munmap(s->mem, s->len);
+    *s = (struct scratch){ 0 };
+}
+
+void *scratch_take(struct scratch *s, size_t len)
+{
+    size_t off = 0;
+    uint32_t i = 0;
+
+    len = (len + ALIGN - 1) / ALIGN * ALIGN;
+    assert(len > 0);
+    if (s->n == SCRATCH_SPANS_MAX)
+        return NULL;
+    while (i < s->n && s->spans[i].off - off < len) {
+        off = s->spans[i].off + s->spans[i].len;
+        i++;
+    }
+    if (len > s->len - off)
+        return NULL;
+    memmove(&s->spans[i + 1], &s->spans[i], (s->n - i) * sizeof(*s->spans));
+    s->spans[i].off = off;
+    s->spans[i].len = len;
+    s->n++;
+    s->used += len;
+    if (s->touched < off + len)
+        s->touched = off + len;
+    return s->mem + off;
+}
+
+void scratch_give(struct scratch *s, void *p)
+{
+    size_t end;
+    uint32_t i = 0;
+
+    if (!p)
+        return;
+    while (i < s->n && s->mem + s->spans[i].off != p)
+        i++;
+    assert(i < s->n);
+    s->used -= s->spans[i].len;
+    s->n--;
+    memmove(&s->spans[i], &s->spans[i + 1], (s->n - i) * sizeof(*s->spans));
+    end = s->n ? s->spans[s->n - 1].off + s->spans[s->n - 1].len : 0;
+    /* All behind the last span, not this one alone: neighbours share system pages. */
+    end = end < KEEP ? KEEP : (end + 4095) & ~(size_t)4095;
+    if (end < s->touched) {
+        (void)madvise(s->mem + end, s->touched - end, MADV_DONTNEED);
+        s->touched = end;
+    }
+}

@@ -1,0 +1,36 @@
+/* engine/kv/scratch.h - a bounded piece of memory that is lent out for a while.
+ *
+ *     | span | span |      | span |            |     handed out front to back, first fit
+ *
+ * It is reserved once; what was touched goes back to the system when a span does, but for the first
+ * part, which small spans live in. So it costs what is in use, and never more than its length.
+ *
+ * Threads    one at a time.
+ * Errors     scratch_open: -ENOMEM. scratch_take: NULL, when no gap is as long now.
+ */
+#ifndef ENGINE_KV_SCRATCH_H
+#define ENGINE_KV_SCRATCH_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SCRATCH_SPANS_MAX 32u
+
+struct scratch {
+    uint8_t *mem;
+    size_t len, used; /* bytes; used is the sum of the spans' */
+    size_t touched;   /* nothing from here on has memory */
+    uint32_t n;
+    struct {
+        size_t off, len;
+    } spans[SCRATCH_SPANS_MAX]; /* ascending */
+};
+
+int scratch_open(struct scratch *s, size_t len);
+void scratch_close(struct scratch *s);
+
+/* len bytes, aligned to 64, whatever was in them. */
+void *scratch_take(struct scratch *s, size_t len);
+void scratch_give(struct scratch *s, void *p); /* NULL: nothing */
+
+#endif
