@@ -100,8 +100,18 @@ enum gist_compressor { /* those of this version; gist_compressor_name has a late
                                              attends to */
 };
 
-#define GIST_NO_SINKS UINT32_MAX
-#define GIST_LATE     1u /* segments stay as they are until the budget is short */
+/* A struct of zeros asks for the defaults. A field whose 0 means "the default" is 0 itself when
+ * flags of its struct say so; any other number needs no flag. */
+#define GIST_SET_SEGMENT        0x100u
+#define GIST_SET_RATIO          0x200u
+#define GIST_SET_SINKS          0x400u
+#define GIST_SET_BUDGET         0x800u
+#define GIST_SET_WINDOW         0x1000u
+#define GIST_SET_TOP_P          0x2000u
+#define GIST_SET_REPEAT_PENALTY 0x4000u
+
+#define GIST_NO_SINKS UINT32_MAX /* 0 with GIST_SET_SINKS */
+#define GIST_LATE     1u         /* segments stay as they are until the budget is short */
 #define GIST_FIXED    2u /* all segments keep one ratio: when the budget is used up, an error */
 
 struct gist_memory {
@@ -113,7 +123,7 @@ struct gist_memory {
     uint32_t keep_tail;  /* last tokens that are not compressed yet */
     const char *adapter; /* that makes the gists, of gist_stats.adapters; NULL: none */
     uint32_t budget;     /* keys that the session may hold; 0: as many as the model's window */
-    unsigned flags;      /* GIST_LATE, GIST_FIXED */
+    unsigned flags;      /* GIST_LATE, GIST_FIXED, GIST_SET_RATIO, _SINKS, _BUDGET */
 };
 
 /* "full" for GIST_FULL and so on, and a sentence that says what old context becomes; NULL past the
@@ -132,7 +142,7 @@ struct gist_policy {
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
-    unsigned flags;                   /* GIST_PUBLIC */
+    unsigned flags;                   /* GIST_PUBLIC, GIST_SET_SEGMENT */
 };
 
 struct gist_usage {
@@ -176,7 +186,7 @@ struct gist_sampling {
     uint32_t max_tokens; /* 0: until a stop or the end of the context */
     float temperature;   /* 0: greedy */
     uint32_t top_k;      /* 0: all */
-    float top_p;         /* 0 or 1: all */
+    float top_p;         /* 0 or 1: all; 0 with GIST_SET_TOP_P: only the likeliest token */
     float min_p;
     float repeat_penalty; /* 0 or 1: none */
     uint32_t repeat_last_n;
@@ -184,6 +194,7 @@ struct gist_sampling {
     const char *const *stop;
     uint32_t n_stop;
     int ignore_eog;
+    unsigned flags; /* GIST_SET_TOP_P, GIST_SET_REPEAT_PENALTY */
 };
 
 enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, GIST_POOL_FULL };
@@ -232,6 +243,7 @@ struct gist_score_opts {
     uint32_t window;                  /* 0: the model's context, or the budget of GIST_FULL */
     uint32_t segment;                 /* 0: as in gist_policy */
     const struct gist_memory *memory; /* of a window's earlier segments; NULL: GIST_FULL */
+    unsigned flags;                   /* GIST_SET_WINDOW, GIST_SET_SEGMENT */
 };
 GIST_API int gist_score_text(gist_conn *c, const char *text, size_t len,
                              const struct gist_score_opts *opts, struct gist_score *ret_score);

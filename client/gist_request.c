@@ -17,7 +17,7 @@ struct gist_request gist_request_make(gist_conn *c, enum wire_req_kind kind)
 
 size_t gist_part_max(const gist_conn *c)
 {
-    return (chan_bulk_max(c->chan, 256) / 4) & ~(size_t)63;
+    return (wire_bulk_max(c->chan) / 4) & ~(size_t)63;
 }
 
 /* --- the lists -------------------------------------------------------------------------------- */
@@ -179,6 +179,16 @@ static bool all_sent(const struct gist_request *r)
 
 static void send_cancel(struct gist_request *r);
 
+/* A request that breaks a limit of the wire is never sent: the daemon would refuse it, and here we
+ * know what is wrong with it. */
+static void set_send_error(gist_conn *c, int err)
+{
+    if (c->out.why.text[0])
+        gist_set_error(c, GIST_E_BAD_REQUEST, err, "%s", c->out.why.text);
+    else
+        gist_set_errno(c, err);
+}
+
 /* Sends what the channel has room for. */
 static void pump(gist_conn *c)
 {
@@ -197,7 +207,7 @@ static void pump(gist_conn *c)
         if (err == -EPROTO) {
             gist_fail(c, err, "gistd broke the protocol: a ring's head is out of bounds");
         } else if (err < 0) {
-            gist_set_errno(c, err);
+            set_send_error(c, err);
             finish(r, err);
         } else if (r->sent == r->bulk_len) {
             unqueue(r);

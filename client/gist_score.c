@@ -61,6 +61,8 @@ static int read_opts(gist_conn *c, const struct gist_score_opts *opts, struct sc
 
     ret->memory = (struct wire_memory){ 0 };
     err = gist_copy_sized(&ret->o, sizeof(ret->o), opts);
+    if (err == 0 && ret->o.flags & ~(GIST_SET_WINDOW | GIST_SET_SEGMENT))
+        err = -EINVAL;
     if (err == 0)
         err = gist_copy_memory(&ret->memory, ret->o.memory);
     return err < 0 ? gist_set_errno(c, err) : 0;
@@ -74,7 +76,9 @@ static struct gist_request make_score(gist_conn *c, const struct score_opts *o,
     r.msg.u.score.kind = kind;
     r.msg.u.score.want = WIRE_SCORE_LOGPROBS;
     r.msg.u.score.window = o->o.window;
+    r.msg.u.score.has_window = o->o.window || o->o.flags & GIST_SET_WINDOW;
     r.msg.u.score.segment = o->o.segment;
+    r.msg.u.score.has_segment = o->o.segment || o->o.flags & GIST_SET_SEGMENT;
     r.msg.u.score.memory = o->memory;
     r.bulk = bulk;
     r.bulk_len = len;

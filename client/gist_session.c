@@ -30,7 +30,7 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     gist_session *s;
     int err = gist_copy_sized(&p, sizeof(p), policy);
 
-    if (err == 0 && p.flags & ~GIST_PUBLIC)
+    if (err == 0 && p.flags & ~(GIST_PUBLIC | GIST_SET_SEGMENT))
         err = -EINVAL;
     if (err == 0)
         err = gist_copy_memory(&r.msg.u.open_session.memory, p.memory);
@@ -40,6 +40,7 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     if (!s)
         return gist_set_errno(c, -ENOMEM);
     r.msg.u.open_session.segment = p.segment;
+    r.msg.u.open_session.has_segment = p.segment || p.flags & GIST_SET_SEGMENT;
     r.msg.u.open_session.priority =
         p.priority == GIST_BACKGROUND ? WIRE_BACKGROUND : WIRE_INTERACTIVE;
     r.msg.u.open_session.label = p.label;
@@ -288,6 +289,8 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
     struct gist_sampling p;
     int err = gist_copy_sized(&p, sizeof(p), sampling);
 
+    if (err == 0 && p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY))
+        err = -EINVAL;
     if (err < 0)
         return gist_set_errno(s->conn, err);
     if (p.n_stop > WIRE_STOPS_MAX)
@@ -298,8 +301,11 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
     r.msg.u.generate.temperature = p.temperature;
     r.msg.u.generate.top_k = p.top_k;
     r.msg.u.generate.top_p = p.top_p;
+    r.msg.u.generate.has_top_p = p.top_p != 0 || p.flags & GIST_SET_TOP_P;
     r.msg.u.generate.min_p = p.min_p;
     r.msg.u.generate.repeat_penalty = p.repeat_penalty;
+    r.msg.u.generate.has_repeat_penalty =
+        p.repeat_penalty != 0 || p.flags & GIST_SET_REPEAT_PENALTY;
     r.msg.u.generate.repeat_last_n = p.repeat_last_n;
     r.msg.u.generate.seed = p.seed;
     r.msg.u.generate.stops = p.stop;

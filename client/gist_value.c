@@ -82,13 +82,17 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
     struct gist_memory m;
     int err = gist_copy_sized(&m, sizeof(m), src);
 
-    if (err < 0 || !gist_compressor_name(m.compressor) || m.flags & ~(GIST_LATE | GIST_FIXED))
+    if (err < 0 || !gist_compressor_name(m.compressor) ||
+        m.flags & ~(GIST_LATE | GIST_FIXED | GIST_SET_RATIO | GIST_SET_SINKS | GIST_SET_BUDGET))
         return -EINVAL;
     *dst = (struct wire_memory){ .compressor = (enum wire_compressor)m.compressor,
+                                 .has_ratio = m.ratio || m.flags & GIST_SET_RATIO,
                                  .ratio = m.ratio,
+                                 .has_sinks = m.sinks || m.flags & GIST_SET_SINKS,
                                  .sinks = m.sinks,
                                  .keep_tail = m.keep_tail,
                                  .adapter = m.adapter,
+                                 .has_budget = m.budget || m.flags & GIST_SET_BUDGET,
                                  .budget = m.budget,
                                  .late = m.flags & GIST_LATE,
                                  .fixed = m.flags & GIST_FIXED };

@@ -25,7 +25,10 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
                       .max_tokens = CTL_ANSWER_MAX_TOKENS,
                       /* Without it small models, greedy, say the same line for ever. */
                       .repeat_penalty = 1.1f,
-                      .repeat_last_n = 256 },
+                      .repeat_last_n = 256,
+                      .top_p = 1,
+                      /* What the options say is what they mean, also a 0. */
+                      .flags = GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY },
         .stats = isatty(STDERR_FILENO),
     };
     /* Within the range that --seed takes back: it is printed with the times. */

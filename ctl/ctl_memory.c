@@ -51,13 +51,12 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
 
     *ret = (struct gist_memory){ .size = sizeof(*ret),
                                  .ratio = o->ratio,
-                                 .sinks = o->sinks == NOT_SAID ? 0
-                                          : o->sinks           ? o->sinks
-                                                               : GIST_NO_SINKS,
+                                 .sinks = o->sinks == NOT_SAID ? 0 : o->sinks,
                                  .keep_tail = o->keep_tail,
                                  .adapter = o->adapter,
                                  .budget = o->budget,
-                                 .flags = (o->late ? GIST_LATE : 0) | (o->fixed ? GIST_FIXED : 0) };
+                                 .flags = (o->late ? GIST_LATE : 0) | (o->fixed ? GIST_FIXED : 0) |
+                                          (o->sinks == NOT_SAID ? 0 : GIST_SET_SINKS) };
     if (!o->compressor) {
         const char *name = without_effect(o);
 

@@ -49,26 +49,36 @@ static int check_budget(const struct policy *p, const struct served *b, struct w
                    p->budget, least, b->context_max);
 }
 
-int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+/* UINT32_MAX is how clients said 0 when 0 was not to be told from nothing. */
+static uint32_t sinks_of(const struct wire_memory *m, const struct adapter *adapter)
+{
+    if (!m->has_sinks)
+        return adapter ? adapter->sinks : COMPRESS_SINKS;
+    return m->sinks == UINT32_MAX ? 0 : m->sinks;
+}
+
+int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t preset,
                 const struct served *b, struct policy *ret, struct why *why)
 {
-    struct policy p = { .seg_len = segment ? segment : preset,
+    struct policy p = { .seg_len = segment ? *segment : preset,
                         .keep_tail = m->keep_tail,
-                        .budget = m->budget ? m->budget : b->context_max,
+                        .budget = m->has_budget ? m->budget : b->context_max,
                         .late = m->late,
                         .fixed = m->fixed };
     int r;
 
     p.spec.method = (enum compress_method)m->compressor; /* one table, base/compressors.def */
-    p.spec.ratio = m->ratio ? m->ratio : RATIO_DEFAULT;
-    p.spec.sinks = m->sinks == UINT32_MAX ? 0 : m->sinks ? m->sinks : COMPRESS_SINKS;
+    p.spec.ratio = m->has_ratio ? m->ratio : RATIO_DEFAULT;
+    /* Also where no compressor asks for it: counts are divided by it. */
+    if (p.spec.ratio == 0)
+        return why_set(why, -EINVAL, "the ratio is 0; %u to %u are allowed", COMPRESS_RATIO_MIN,
+                       COMPRESS_RATIO_MAX);
     r = read_adapter(m, b, &p.spec, why);
     if (r < 0)
         return r;
-    if (p.spec.adapter && segment == 0)
+    if (p.spec.adapter && !segment)
         p.seg_len = p.spec.adapter->segment;
-    if (p.spec.adapter && m->sinks == 0)
-        p.spec.sinks = p.spec.adapter->sinks;
+    p.spec.sinks = sinks_of(m, p.spec.adapter);
     r = check_segment(p.seg_len, why);
     if (r == 0)
         r = compress_check(&p.spec, p.seg_len, why);

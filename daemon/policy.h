@@ -24,9 +24,9 @@ struct policy {
     bool fixed;      /* no rung above the first */
 };
 
-/* Reads what a client wants. segment 0: as its adapter was trained, without one the preset.
+/* Reads what a client wants. segment NULL: as its adapter was trained, without one the preset.
  * -EINVAL: why says what is wrong with it. */
-int policy_read(const struct wire_memory *m, uint32_t segment, uint32_t preset,
+int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t preset,
                 const struct served *b, struct policy *ret, struct why *why);
 
 /* Tokens that a sequence with this policy may hold. */

@@ -6,9 +6,6 @@
 #include <errno.h>
 #include <string.h>
 
-/* More than any frame with bulk takes: those are a few numbers. */
-#define BULK_FRAME_MAX 256u
-
 int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, uint8_t **ret_bulk)
 {
     struct client *c = r->client;
@@ -70,5 +67,5 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
 
 uint32_t reply_bulk_max(const struct request *r)
 {
-    return chan_bulk_max(r->client->chan, BULK_FRAME_MAX);
+    return wire_bulk_max(r->client->chan);
 }

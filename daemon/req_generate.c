@@ -38,9 +38,9 @@ static void read_params(const struct wire_req *m, struct sampler_params *ret)
     *ret = (struct sampler_params){
         .temperature = m->u.generate.temperature,
         .top_k = m->u.generate.top_k,
-        .top_p = m->u.generate.top_p == 0 ? 1 : m->u.generate.top_p,
+        .top_p = m->u.generate.has_top_p ? m->u.generate.top_p : 1,
         .min_p = m->u.generate.min_p,
-        .repeat_penalty = m->u.generate.repeat_penalty == 0 ? 1 : m->u.generate.repeat_penalty,
+        .repeat_penalty = m->u.generate.has_repeat_penalty ? m->u.generate.repeat_penalty : 1,
         .repeat_last_n = m->u.generate.repeat_last_n,
         .seed = m->u.generate.seed,
     };

@@ -58,8 +58,8 @@ static int read_ids(struct sched *s, struct request *r, struct score *sc)
 static int read_policy(const struct sched *s, const struct wire_req *m, struct policy *ret,
                        struct why *why)
 {
-    return policy_read(&m->u.score.memory, m->u.score.segment, s->config->segment, &s->served, ret,
-                       why);
+    return policy_read(&m->u.score.memory, m->u.score.has_segment ? &m->u.score.segment : NULL,
+                       s->config->segment, &s->served, ret, why);
 }
 
 /* The window that was asked for. Without one: the context, or what of it a budget that compresses
@@ -69,7 +69,7 @@ static uint32_t window_of(const struct sched *s, const struct wire_req *m,
 {
     uint32_t most = policy_tokens_max(policy), context = s->served.context_max;
 
-    if (m->u.score.window)
+    if (m->u.score.has_window)
         return m->u.score.window;
     return context < most ? context : most;
 }
@@ -81,6 +81,11 @@ static bool check_window(struct sched *s, struct request *r, uint32_t window,
     struct ladder l = { 0 };
     uint64_t keys;
 
+    if (window == 0) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, 0, limit },
+                     "the window is 0 tokens; 1 to %u are allowed", limit);
+        return false;
+    }
     if (window > limit) {
         request_fail(
             s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ 0, window, limit },
@@ -110,7 +115,7 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
         return false;
     }
     /* The one that is not named is checked when it is known how much of it there is. */
-    if (m->u.score.window && !check_window(s, r, m->u.score.window, &policy))
+    if (m->u.score.has_window && !check_window(s, r, m->u.score.window, &policy))
         return false;
     if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },

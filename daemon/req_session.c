@@ -49,8 +49,9 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     (void)bulk;
     if (!has_room(s, r))
         return 0;
-    if (policy_read(&m->u.open_session.memory, m->u.open_session.segment, s->config->segment,
-                    &s->served, &policy, &why) < 0) {
+    if (policy_read(&m->u.open_session.memory,
+                    m->u.open_session.has_segment ? &m->u.open_session.segment : NULL,
+                    s->config->segment, &s->served, &policy, &why) < 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return 0;
     }

@@ -27,8 +27,8 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_REWIND] = &request_rewind,
 };
 
-/* What an unreadable frame becomes. */
-static const struct request_ops request_bad = { .name = "unreadable request" };
+/* What a frame becomes that can't be read, or breaks a limit of the wire. */
+static const struct request_ops request_refused = { .name = "refused request" };
 
 static struct request *begin(struct sched *s, struct client *c, uint64_t id,
                              const struct request_ops *ops)
@@ -90,23 +90,51 @@ static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
     }
 }
 
-void request_receive(struct sched *s, struct client *c, const struct wire_req *m,
-                     const uint8_t *bulk)
+static void start(struct sched *s, struct client *c, const struct wire_req *m, const uint8_t *bulk)
 {
-    bool id_taken = m && client_find_request(c, m->id);
-    struct request *r = begin(s, c, m ? m->id : 0, m ? request_ops_of[m->kind] : &request_bad);
+    bool id_taken = client_find_request(c, m->id);
+    struct request *r = begin(s, c, m->id, request_ops_of[m->kind]);
     int e = 0;
 
-    r->parts = m ? parts_of(c, m) : NULL;
-    if (!m)
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "the frame is not a request that this daemon knows");
-    else if (admit(s, r, id_taken))
+    r->parts = parts_of(c, m);
+    if (admit(s, r, id_taken))
         e = r->ops->start(s, r, m, bulk);
     if (e < 0)
         request_fail_memory(s, r, e);
     r->parts = NULL; /* it took them, or they wait for the next part, which may be another's text */
     request_deliver(s, r);
+}
+
+/* Its sender waits for this id, and may have sent parts before it. */
+static void refuse(struct sched *s, struct client *c, const struct wire_req *head,
+                   enum wire_error code, const char *why)
+{
+    struct request *r = begin(s, c, head->id, &request_refused);
+
+    r->parts = parts_of(c, head);
+    request_fail(s, r, code, REQUEST_NO_NUMBERS, "%s", why);
+    r->parts = NULL;
+    request_deliver(s, r);
+}
+
+void request_receive(struct sched *s, struct client *c, const struct chan_msg *msg)
+{
+    struct wire_req m;
+    struct why why = { "" };
+    int e = wire_req_unpack(&s->unpacked, msg->frame, msg->frame_len, &m);
+
+    if (e < 0) {
+        wire_req_head(msg->frame, msg->frame_len, &m);
+        refuse(s, c, &m, e == -ENOTSUP ? WIRE_E_UNSUPPORTED : WIRE_E_BAD_REQUEST,
+               s->unpacked.why.text);
+    } else if (m.bulk_len != msg->bulk_len) {
+        (void)why_set(&why, 0,
+                      "the frame says that %" PRIu64 " bytes come with it, its slot says %u",
+                      m.bulk_len, msg->bulk_len);
+        refuse(s, c, &m, WIRE_E_BAD_REQUEST, why.text);
+    } else {
+        start(s, c, &m, msg->bulk);
+    }
 }
 
 static void release_session(struct request *r)

@@ -86,9 +86,10 @@ extern const struct request_ops request_hello, request_open, request_append, req
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
     request_stats, request_ping, request_fork, request_rewind;
 
-/* A frame that was received: makes a request of it, or sends an error. */
-void request_receive(struct sched *s, struct client *c, const struct wire_req *m,
-                     const uint8_t *bulk);
+/* A message that was received: makes a request of it, or sends an error with the id that it has.
+ */
+struct chan_msg;
+void request_receive(struct sched *s, struct client *c, const struct chan_msg *msg);
 
 /* The last reply: r->last filled but for id and last. */
 void request_finish(struct sched *s, struct request *r);

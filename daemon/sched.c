@@ -124,7 +124,6 @@ static bool takes_frames(const struct client *c)
 static bool receive_one(struct sched *s, struct client *c)
 {
     struct chan_msg msg;
-    struct wire_req m;
     int r = chan_recv(c->chan, &msg);
 
     if (r == -EAGAIN)
@@ -133,11 +132,7 @@ static bool receive_one(struct sched *s, struct client *c)
         client_broke(c, "a ring or a descriptor is out of bounds");
         return false;
     }
-    r = wire_req_unpack(&s->unpacked, msg.frame, msg.frame_len, &m);
-    if (r < 0 || m.bulk_len != msg.bulk_len)
-        request_receive(s, c, NULL, NULL);
-    else
-        request_receive(s, c, &m, msg.bulk);
+    request_receive(s, c, &msg);
     chan_release(c->chan);
     return true;
 }

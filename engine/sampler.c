@@ -10,8 +10,8 @@ int sampler_check(const struct sampler_params *p, struct why *why)
     /* Written so that NaN fails. */
     if (!(p->temperature >= 0 && p->temperature <= 100))
         return why_set(why, -EINVAL, "temperature is %g; 0 to 100 is allowed", p->temperature);
-    if (!(p->top_p > 0 && p->top_p <= 1))
-        return why_set(why, -EINVAL, "top_p is %g; more than 0 and up to 1 is allowed", p->top_p);
+    if (!(p->top_p >= 0 && p->top_p <= 1))
+        return why_set(why, -EINVAL, "top_p is %g; 0 to 1 is allowed", p->top_p);
     if (!(p->min_p >= 0 && p->min_p < 1))
         return why_set(why, -EINVAL, "min_p is %g; 0 to less than 1 is allowed", p->min_p);
     if (!(p->repeat_penalty > 0 && p->repeat_penalty <= 10))

@@ -19,7 +19,7 @@
 struct sampler_params {
     float temperature;      /* 0 to 100; 0: greedy */
     uint32_t top_k;         /* 0: all */
-    float top_p;            /* (0, 1]; 1: all */
+    float top_p;            /* 0 to 1; 1: all; 0: the most likely one alone */
     float min_p;            /* [0, 1); 0: all */
     float repeat_penalty;   /* (0, 10]; 1: none */
     uint32_t repeat_last_n; /* up to SAMPLER_REPEAT_MAX */

@@ -8,10 +8,14 @@
  *
  * Threads    pure, but for the scratch: one thread a scratch.
  * Ownership  what an unpacked message points to lives in the scratch until its next use.
- * Errors     -EBADMSG (not such a message), -EMSGSIZE (scratch or frame limit), -ENOMEM.
+ * Errors     -EBADMSG (not such a message), -EMSGSIZE (a limit: of a string, a list, the frame or
+ * the scratch), -ENOTSUP (a request, or a value of an enum, that this version does not know),
+ *            -ENOMEM. Of a request that was refused the scratch has the sentence.
  */
 #ifndef IPC_WIRE_H
 #define IPC_WIRE_H
+
+#include "base/why.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -51,8 +55,10 @@ enum wire_compressor {
 /* Of a client that names none: keep all, or with an adapter what that is for. */
 #define WIRE_COMPRESSOR_UNSAID ((enum wire_compressor)0)
 
+/* A number that has a has_x is 0 where it is absent; a 0 that is meant has has_x set. */
 struct wire_memory {
     enum wire_compressor compressor;
+    bool has_ratio, has_sinks, has_budget;
     uint32_t ratio, sinks, keep_tail, budget;
     bool late, fixed;
     const char *adapter;
@@ -71,6 +77,7 @@ struct wire_req {
             const char *client;
         } hello;
         struct {
+            bool has_segment;
             uint32_t segment;
             enum wire_priority priority;
             const char *label;
@@ -89,6 +96,7 @@ struct wire_req {
             uint32_t max_tokens;
             float temperature;
             uint32_t top_k;
+            bool has_top_p, has_repeat_penalty;
             float top_p, min_p, repeat_penalty;
             uint32_t repeat_last_n;
             uint64_t seed;
@@ -112,6 +120,7 @@ struct wire_req {
         } rewind;
         struct {
             enum wire_score_kind kind;
+            bool has_window, has_segment;
             uint32_t window, segment;
             enum wire_score_want want;
             bool more;
@@ -256,6 +265,7 @@ struct wire_rep {
 struct wire_scratch {
     uint8_t *mem;
     size_t len, used;
+    struct why why; /* what is wrong with the last request that was refused, packing or unpacking */
 };
 
 int wire_scratch_open(struct wire_scratch *s, size_t len);
@@ -269,7 +279,16 @@ int wire_rep_pack(struct wire_scratch *s, const struct wire_rep *r, uint8_t *buf
                   size_t *ret_len);
 
 int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_req *ret);
+
+/* Of a frame that was refused, what an answer needs, as far as it can be read: id, bulk_len, kind
+ * (WIRE_REQ__N: none that we know) and the session of an Append. All else is 0. */
+void wire_req_head(const uint8_t *frame, size_t len, struct wire_req *ret);
+
 int wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_rep *ret);
+
+/* Bytes of bulk that fit beside a frame of a few numbers, at best: what one message carries. */
+struct chan;
+uint32_t wire_bulk_max(const struct chan *c);
 
 const char *wire_error_name(enum wire_error e);   /* "context_length_exceeded" */
 const char *wire_reason_name(enum wire_reason r); /* "end_of_text", "stop", "length", ... */

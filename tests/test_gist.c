@@ -219,7 +219,8 @@ static void test_every_field_arrives(void **state)
                                             1234567890123u,
                                             (const char *const[]){ "a", "b" },
                                             2,
-                                            1 };
+                                            1,
+                                            0 };
     gist_session *s;
 
     (void)state;

@@ -126,7 +126,7 @@ static void test_plain(void **state)
 static void test_cuts(void **state)
 {
     static const uint32_t top_k[] = { 0, 1, 2, 5, 15, 16, 17, 1000 };
-    static const float top_p[] = { 1, 0.999f, 0.9f, 0.5f, 0.1f, 1e-6f };
+    static const float top_p[] = { 1, 0.999f, 0.9f, 0.5f, 0.1f, 1e-6f, 0 };
     static const float min_p[] = { 0, 0.01f, 0.1f, 0.5f, 0.99f };
 
     (void)state;
@@ -398,7 +398,8 @@ static uint32_t expected_run(const struct sampler_params *p, const float *w, uin
     sort_by = w;
     qsort(order, n, sizeof(*order), by_weight);
     while (kept < n && w[order[kept]] > 0 && w[order[kept]] >= p->min_p &&
-           (p->top_k == 0 || kept < p->top_k) && (p->top_p == 1 || mass < (double)p->top_p * sum))
+           (p->top_k == 0 || kept < p->top_k) &&
+           (kept == 0 || p->top_p == 1 || mass < (double)p->top_p * sum))
         mass += (double)w[order[kept++]];
     return kept;
 }
@@ -409,22 +410,22 @@ static void test_cuts_of_many(void **state)
 {
     enum { VOCAB = 5003 };
     static const uint32_t top_ks[] = { 0, 1, 3, 40, 4000, 6000 };
-    static const float top_ps[] = { 1, 0.999f, 0.9f, 0.5f, 1e-6f }, min_ps[] = { 0, 0.05f };
+    static const float top_ps[] = { 1, 0.999f, 0.9f, 0.5f, 1e-6f, 0 }, min_ps[] = { 0, 0.05f };
     static float logits[VOCAB], w[VOCAB];
     static struct sampler_candidate scratch[VOCAB];
     static uint32_t order[VOCAB], rank[VOCAB], seen[VOCAB];
     static const float spans[] = { 0.3f, 12, 60, -5 };
 
     (void)state;
-    for (int way = 0; way < 6 * 5 * 2 * 4; way++) {
+    for (int way = 0; way < 6 * 6 * 2 * 4; way++) {
         struct sampler_params p = neutral;
-        float span = spans[way / 60];
+        float span = spans[way / 72];
         struct sampler s;
         uint32_t n_kept, n_seen = 0;
 
         p.top_k = top_ks[way % 6];
-        p.top_p = top_ps[way / 6 % 5];
-        p.min_p = min_ps[way / 30 % 2];
+        p.top_p = top_ps[way / 6 % 6];
+        p.min_p = min_ps[way / 36 % 2];
         p.seed = (uint64_t)way;
         for (uint32_t i = 0; i < VOCAB; i++) {
             float u = (float)(i * 2654435761u >> 8) * 0x1p-24f;
@@ -530,7 +531,7 @@ static void test_check(void **state)
     REFUSED(temperature, 101, "101");
     REFUSED(temperature, NAN, "nan");
     REFUSED(temperature, INFINITY, "inf");
-    REFUSED(top_p, 0, "0");
+    REFUSED(top_p, -0.5f, "-0.5");
     REFUSED(top_p, 1.5f, "1.5");
     REFUSED(top_p, NAN, "nan");
     REFUSED(min_p, -1, "-1");

@@ -1,0 +1,43 @@
+/* ipc/wire_pb.h - what the two halves of ipc/wire.h share: the scratch as protobuf-c's memory.
+ *
+ * Included by wire*.c alone, and with it the generated header: nobody else sees a protobuf-c type.
+ */
+#ifndef IPC_WIRE_PB_H
+#define IPC_WIRE_PB_H
+
+#include "gistd.pb-c.h"
+#include "ipc/plain.h"
+#include "ipc/wire.h"
+
+/* Kinds of enum wire_req_kind and wire_rep_kind are the schema's field numbers from here on. */
+#define WIRE_BODY_BASE 10u
+
+static inline uint64_t wire_body_tag(unsigned kind)
+{
+    return PLAIN_TAG(kind + WIRE_BODY_BASE);
+}
+
+/* protobuf-c's structs have no const; packing only reads. */
+static inline char *wire_str(const char *s)
+{
+    return (char *)(uintptr_t)(s ? s : "");
+}
+
+/* The scratch is empty again, and has no sentence. */
+void wire_scratch_reset(struct wire_scratch *s);
+
+/* NULL: it does not fit, now or ever. */
+void *wire_scratch_array(struct wire_scratch *s, size_t n, size_t size);
+
+/* Strings of WIRE_STRING_MAX bytes and values of enums, in m and all that hangs on it: -EMSGSIZE,
+ * -ENOTSUP. */
+int wire_check(const ProtobufCMessage *m, struct why *why);
+
+/* buf NULL: the size only. */
+int wire_pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, size_t *ret_len);
+
+/* In the scratch; NULL: *ret_err says why. */
+ProtobufCMessage *wire_unpack_message(const ProtobufCMessageDescriptor *d, struct wire_scratch *s,
+                                      const uint8_t *frame, size_t len, int *ret_err);
+
+#endif

@@ -1,0 +1,499 @@
+#include "ipc/wire_pb.h"
+
+#include <errno.h>
+#include <string.h>
+
+_Static_assert(WIRE_WELCOME + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_WELCOME, "kind");
+_Static_assert(WIRE_STATS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_STATS, "kind");
+_Static_assert(WIRE_REWOUND + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_REWOUND, "kind");
+
+/* --- packing ---------------------------------------------------------------------------------- */
+
+union rep_body {
+    Gistd__Welcome welcome;
+    Gistd__SessionOpened session_opened;
+    Gistd__Appended appended;
+    Gistd__Text text;
+    Gistd__Done done;
+    Gistd__ScoreRows score_rows;
+    Gistd__Tokens tokens;
+    Gistd__Stats stats;
+    Gistd__Error error;
+    Gistd__Cancelled cancelled;
+    Gistd__SessionClosed session_closed;
+    Gistd__Rewound rewound;
+};
+
+static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
+{
+    gistd__usage__init(m);
+    m->prompt_tokens = u->prompt_tokens;
+    m->computed_tokens = u->computed_tokens;
+    m->generated_tokens = u->generated_tokens;
+    m->prompt_ns = u->prompt_ns;
+    m->first_token_ns = u->first_token_ns;
+    m->generate_ns = u->generate_ns;
+    m->raw_tokens = u->raw_tokens;
+    m->gist_tokens = u->gist_tokens;
+    m->gists = u->gists;
+    m->shared_tokens = u->shared_tokens;
+}
+
+static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    Gistd__Stats__Client *one = wire_scratch_array(s, st->n_client, sizeof(*one));
+    Gistd__Stats__Client **list = wire_scratch_array(s, st->n_client, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_client; i++) {
+        const struct wire_stats_client *c = &st->client[i];
+
+        gistd__stats__client__init(&one[i]);
+        one[i].id = c->id;
+        one[i].pid = c->pid;
+        one[i].uid = c->uid;
+        one[i].name = wire_str(c->name);
+        one[i].sessions = c->sessions;
+        one[i].pages = c->pages;
+        list[i] = &one[i];
+    }
+    m->client = list;
+    m->n_client = st->n_client;
+    return 0;
+}
+
+static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats *st,
+                                Gistd__Stats *m)
+{
+    Gistd__Stats__Session *one = wire_scratch_array(s, st->n_session, sizeof(*one));
+    Gistd__Stats__Session **list = wire_scratch_array(s, st->n_session, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_session; i++) {
+        const struct wire_stats_session *x = &st->session[i];
+
+        gistd__stats__session__init(&one[i]);
+        one[i].id = x->id;
+        one[i].client = x->client;
+        one[i].label = wire_str(x->label);
+        one[i].n_tokens = x->n_tokens;
+        one[i].pages = x->pages;
+        one[i].segment = x->segment;
+        one[i].busy = x->busy;
+        one[i].gist_pages = x->gist_pages;
+        list[i] = &one[i];
+    }
+    m->session = list;
+    m->n_session = st->n_session;
+    return 0;
+}
+
+static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    Gistd__Stats__Owner *one = wire_scratch_array(s, st->n_owner, sizeof(*one));
+    Gistd__Stats__Owner **list = wire_scratch_array(s, st->n_owner, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_owner; i++) {
+        const struct wire_stats_owner *o = &st->owner[i];
+
+        gistd__stats__owner__init(&one[i]);
+        one[i].uid = o->uid;
+        one[i].clients = o->clients;
+        one[i].sessions = o->sessions;
+        one[i].pages = o->pages;
+        one[i].gist_pages = o->gist_pages;
+        list[i] = &one[i];
+    }
+    m->owner = list;
+    m->n_owner = st->n_owner;
+    return 0;
+}
+
+static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    int err;
+
+    gistd__stats__init(m);
+    m->version = wire_str(st->version);
+    m->model = wire_str(st->model);
+    m->model_digest = wire_str(st->model_digest);
+    m->cpu = wire_str(st->cpu);
+    m->threads = st->threads;
+    m->uptime_ns = st->uptime_ns;
+    m->weights_bytes = st->weights_bytes;
+    m->scratch_bytes = st->scratch_bytes;
+    m->kv_bytes = st->kv_bytes;
+    m->adapter_bytes = st->adapter_bytes;
+    m->adapters = wire_str(st->adapters);
+    m->page_bytes = st->page_bytes;
+    m->page_tokens = st->page_tokens;
+    m->pages = st->pages;
+    m->pages_free = st->pages_free;
+    m->pages_cached = st->pages_cached;
+    m->clients = st->clients;
+    m->sessions = st->sessions;
+    m->requests_running = st->requests_running;
+    m->requests_total = st->requests_total;
+    m->requests_failed = st->requests_failed;
+    m->prompt_tokens_total = st->prompt_tokens_total;
+    m->generated_tokens_total = st->generated_tokens_total;
+    m->steps_total = st->steps_total;
+    m->client_errors_total = st->client_errors_total;
+    err = build_stats_clients(s, st, m);
+    if (err == 0)
+        err = build_stats_sessions(s, st, m);
+    return err < 0 ? err : build_stats_owners(s, st, m);
+}
+
+static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
+{
+    gistd__welcome__init(m);
+    m->version = wire_str(r->u.welcome.version);
+    m->model = wire_str(r->u.welcome.model);
+    m->model_digest = wire_str(r->u.welcome.model_digest);
+    m->n_vocab = r->u.welcome.n_vocab;
+    m->context_max = r->u.welcome.context_max;
+    m->chat = r->u.welcome.chat;
+    m->segment_default = r->u.welcome.segment_default;
+}
+
+static void build_error(const struct wire_rep *r, Gistd__Error *m)
+{
+    gistd__error__init(m);
+    m->code = (Gistd__Error__Code)r->u.error.code;
+    m->text = wire_str(r->u.error.text);
+    m->had = r->u.error.had;
+    m->asked = r->u.error.asked;
+    m->limit = r->u.error.limit;
+}
+
+static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, union rep_body *b,
+                          Gistd__Usage *usage)
+{
+    switch (r->kind) {
+    case WIRE_WELCOME:
+        build_welcome(r, &b->welcome);
+        return 0;
+    case WIRE_SESSION_OPENED:
+        gistd__session_opened__init(&b->session_opened);
+        b->session_opened.session = r->u.session_opened.session;
+        b->session_opened.context_max = r->u.session_opened.context_max;
+        return 0;
+    case WIRE_APPENDED:
+        gistd__appended__init(&b->appended);
+        build_usage(&r->u.appended.usage, usage);
+        b->appended.n_tokens = r->u.appended.n_tokens;
+        b->appended.usage = usage;
+        return 0;
+    case WIRE_TEXT:
+        gistd__text__init(&b->text);
+        b->text.n_tokens = r->u.text.n_tokens;
+        b->text.text = wire_str(r->u.text.text);
+        b->text.ids = (uint32_t *)(uintptr_t)r->u.text.tokens;
+        b->text.n_ids = r->u.text.n_ids;
+        return 0;
+    case WIRE_DONE:
+        gistd__done__init(&b->done);
+        build_usage(&r->u.done.usage, usage);
+        b->done.reason = (Gistd__Done__Reason)r->u.done.reason;
+        b->done.usage = usage;
+        return 0;
+    case WIRE_SCORE_ROWS:
+        gistd__score_rows__init(&b->score_rows);
+        b->score_rows.first = r->u.score_rows.first;
+        b->score_rows.n = r->u.score_rows.n;
+        b->score_rows.n_vocab = r->u.score_rows.n_vocab;
+        return 0;
+    case WIRE_TOKENS:
+        gistd__tokens__init(&b->tokens);
+        b->tokens.n = r->u.tokens.n;
+        return 0;
+    case WIRE_STATS:
+        return build_stats(s, &r->u.stats, &b->stats);
+    case WIRE_ERROR:
+        build_error(r, &b->error);
+        return 0;
+    case WIRE_CANCELLED:
+        gistd__cancelled__init(&b->cancelled);
+        b->cancelled.found = r->u.cancelled.found;
+        return 0;
+    case WIRE_SESSION_CLOSED:
+        gistd__session_closed__init(&b->session_closed);
+        b->session_closed.n_tokens = r->u.session_closed.n_tokens;
+        return 0;
+    case WIRE_REWOUND:
+        gistd__rewound__init(&b->rewound);
+        b->rewound.n_tokens = r->u.rewound.n_tokens;
+        return 0;
+    case WIRE_PONG: /* a plain one */
+    case WIRE_REP__N:
+        break;
+    }
+    return -EBADMSG;
+}
+
+int wire_rep_pack(struct wire_scratch *s, const struct wire_rep *r, uint8_t *buf, size_t cap,
+                  size_t *ret_len)
+{
+    Gistd__Reply m = GISTD__REPLY__INIT;
+    union rep_body body;
+    Gistd__Usage usage;
+    int err;
+
+    if (r->kind == WIRE_PONG)
+        return plain_pack(&(struct plain){ r->id, r->bulk_len, r->last, wire_body_tag(WIRE_PONG) },
+                          buf, cap, ret_len);
+    wire_scratch_reset(s);
+    err = build_rep_body(s, r, &body, &usage);
+    if (err < 0)
+        return err;
+    m.id = r->id;
+    m.bulk_len = r->bulk_len;
+    m.last = r->last;
+    m.body_case = (Gistd__Reply__BodyCase)(r->kind + WIRE_BODY_BASE);
+    m.welcome = &body.welcome;
+    return wire_pack_message(&m.base, buf, cap, ret_len);
+}
+
+/* --- unpacking -------------------------------------------------------------------------------- */
+
+static bool take_string(const char *s, const char **ret)
+{
+    if (strnlen(s, WIRE_STRING_MAX + 1) > WIRE_STRING_MAX)
+        return false;
+    *ret = s;
+    return true;
+}
+
+/* proto3 keeps a value that the schema does not know; we do not. */
+static bool enum_valid(int value, int last)
+{
+    return value >= 0 && value <= last;
+}
+
+static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
+{
+    if (!m)
+        return;
+    u->prompt_tokens = m->prompt_tokens;
+    u->computed_tokens = m->computed_tokens;
+    u->generated_tokens = m->generated_tokens;
+    u->prompt_ns = m->prompt_ns;
+    u->first_token_ns = m->first_token_ns;
+    u->generate_ns = m->generate_ns;
+    u->raw_tokens = m->raw_tokens;
+    u->gist_tokens = m->gist_tokens;
+    u->gists = m->gists;
+    u->shared_tokens = m->shared_tokens;
+}
+
+static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
+{
+    r->u.welcome.n_vocab = m->n_vocab;
+    r->u.welcome.context_max = m->context_max;
+    r->u.welcome.chat = m->chat;
+    r->u.welcome.segment_default = m->segment_default;
+    return take_string(m->version, &r->u.welcome.version) &&
+                   take_string(m->model, &r->u.welcome.model) &&
+                   take_string(m->model_digest, &r->u.welcome.model_digest)
+               ? 0
+               : -EMSGSIZE;
+}
+
+static int read_stats_clients(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_client *list = wire_scratch_array(s, m->n_client, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_client; i++) {
+        const Gistd__Stats__Client *c = m->client[i];
+
+        list[i] = (struct wire_stats_client){
+            .id = c->id, .pid = c->pid, .uid = c->uid, .sessions = c->sessions, .pages = c->pages
+        };
+        if (!take_string(c->name, &list[i].name))
+            return -EMSGSIZE;
+    }
+    st->client = list;
+    st->n_client = (uint32_t)m->n_client;
+    return 0;
+}
+
+static int read_stats_sessions(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_session *list = wire_scratch_array(s, m->n_session, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_session; i++) {
+        const Gistd__Stats__Session *x = m->session[i];
+
+        list[i] = (struct wire_stats_session){ .id = x->id,
+                                               .client = x->client,
+                                               .n_tokens = x->n_tokens,
+                                               .pages = x->pages,
+                                               .segment = x->segment,
+                                               .busy = x->busy,
+                                               .gist_pages = x->gist_pages };
+        if (!take_string(x->label, &list[i].label))
+            return -EMSGSIZE;
+    }
+    st->session = list;
+    st->n_session = (uint32_t)m->n_session;
+    return 0;
+}
+
+static int read_stats_owners(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_owner *list = wire_scratch_array(s, m->n_owner, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_owner; i++) {
+        const Gistd__Stats__Owner *o = m->owner[i];
+
+        list[i] =
+            (struct wire_stats_owner){ o->uid, o->clients, o->sessions, o->pages, o->gist_pages };
+    }
+    st->owner = list;
+    st->n_owner = (uint32_t)m->n_owner;
+    return 0;
+}
+
+static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    int err;
+
+    if (!take_string(m->version, &st->version) || !take_string(m->model, &st->model) ||
+        !take_string(m->model_digest, &st->model_digest) || !take_string(m->cpu, &st->cpu) ||
+        !take_string(m->adapters, &st->adapters))
+        return -EMSGSIZE;
+    st->threads = m->threads;
+    st->uptime_ns = m->uptime_ns;
+    st->weights_bytes = m->weights_bytes;
+    st->scratch_bytes = m->scratch_bytes;
+    st->kv_bytes = m->kv_bytes;
+    st->adapter_bytes = m->adapter_bytes;
+    st->page_bytes = m->page_bytes;
+    st->page_tokens = m->page_tokens;
+    st->pages = m->pages;
+    st->pages_free = m->pages_free;
+    st->pages_cached = m->pages_cached;
+    st->clients = m->clients;
+    st->sessions = m->sessions;
+    st->requests_running = m->requests_running;
+    st->requests_total = m->requests_total;
+    st->requests_failed = m->requests_failed;
+    st->prompt_tokens_total = m->prompt_tokens_total;
+    st->generated_tokens_total = m->generated_tokens_total;
+    st->steps_total = m->steps_total;
+    st->client_errors_total = m->client_errors_total;
+    err = read_stats_clients(s, m, st);
+    if (err == 0)
+        err = read_stats_sessions(s, m, st);
+    return err < 0 ? err : read_stats_owners(s, m, st);
+}
+
+static int read_error(const Gistd__Error *m, struct wire_rep *r)
+{
+    if (!enum_valid((int)m->code, WIRE_E__N - 1))
+        return -EBADMSG;
+    r->u.error.code = (enum wire_error)m->code;
+    r->u.error.had = m->had;
+    r->u.error.asked = m->asked;
+    r->u.error.limit = m->limit;
+    return take_string(m->text, &r->u.error.text) ? 0 : -EMSGSIZE;
+}
+
+static int read_done(const Gistd__Done *m, struct wire_rep *r)
+{
+    if (!enum_valid((int)m->reason, WIRE_REASON_POOL_FULL))
+        return -EBADMSG;
+    r->u.done.reason = (enum wire_reason)m->reason;
+    read_usage(m->usage, &r->u.done.usage);
+    return 0;
+}
+
+static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct wire_rep *r)
+{
+    switch (r->kind) {
+    case WIRE_WELCOME:
+        return read_welcome(m->welcome, r);
+    case WIRE_SESSION_OPENED:
+        r->u.session_opened.session = m->session_opened->session;
+        r->u.session_opened.context_max = m->session_opened->context_max;
+        return 0;
+    case WIRE_APPENDED:
+        r->u.appended.n_tokens = m->appended->n_tokens;
+        read_usage(m->appended->usage, &r->u.appended.usage);
+        return 0;
+    case WIRE_TEXT:
+        r->u.text.n_tokens = m->text->n_tokens;
+        r->u.text.text = m->text->text;
+        r->u.text.tokens = m->text->ids;
+        r->u.text.n_ids = (uint32_t)m->text->n_ids;
+        return 0;
+    case WIRE_DONE:
+        return read_done(m->done, r);
+    case WIRE_SCORE_ROWS:
+        r->u.score_rows.first = m->score_rows->first;
+        r->u.score_rows.n = m->score_rows->n;
+        r->u.score_rows.n_vocab = m->score_rows->n_vocab;
+        return 0;
+    case WIRE_TOKENS:
+        r->u.tokens.n = m->tokens->n;
+        return 0;
+    case WIRE_STATS:
+        return read_stats(s, m->stats, &r->u.stats);
+    case WIRE_PONG:
+        return 0;
+    case WIRE_ERROR:
+        return read_error(m->error, r);
+    case WIRE_CANCELLED:
+        r->u.cancelled.found = m->cancelled->found;
+        return 0;
+    case WIRE_SESSION_CLOSED:
+        r->u.session_closed.n_tokens = m->session_closed->n_tokens;
+        return 0;
+    case WIRE_REWOUND:
+        r->u.rewound.n_tokens = m->rewound->n_tokens;
+        return 0;
+    case WIRE_REP__N:
+        break;
+    }
+    return -EBADMSG;
+}
+
+int wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_rep *ret)
+{
+    struct wire_rep r = { 0 };
+    const Gistd__Reply *m;
+    struct plain plain;
+    int err = 0;
+
+    if (plain_unpack(frame, len, &plain) && plain.tag == wire_body_tag(WIRE_PONG)) {
+        *ret = (struct wire_rep){
+            .id = plain.id, .bulk_len = plain.bulk_len, .last = plain.last, .kind = WIRE_PONG
+        };
+        return 0;
+    }
+    m = (const Gistd__Reply *)wire_unpack_message(&gistd__reply__descriptor, s, frame, len, &err);
+    if (!m)
+        return err;
+    if (m->body_case == GISTD__REPLY__BODY__NOT_SET)
+        return -EBADMSG;
+    r.id = m->id;
+    r.bulk_len = m->bulk_len;
+    r.last = m->last;
+    r.kind = (enum wire_rep_kind)(m->body_case - WIRE_BODY_BASE);
+    err = read_rep_body(s, m, &r);
+    if (err < 0)
+        return err;
+    *ret = r;
+    return 0;
+}

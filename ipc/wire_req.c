@@ -1,0 +1,441 @@
+#include "ipc/scan.h"
+#include "ipc/wire_pb.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Our enums are the schema's, so that a value is a cast once its range was checked. */
+_Static_assert((int)WIRE_APPEND_CHAT == (int)GISTD__APPEND__KIND__CHAT, "enum");
+_Static_assert((int)WIRE_SCORE_TOKENS == (int)GISTD__SCORE__KIND__TOKENS, "enum");
+_Static_assert((int)WIRE_SCORE_LOGITS == (int)GISTD__SCORE__WANT__LOGITS, "enum");
+_Static_assert((int)WIRE_BACKGROUND == (int)GISTD__OPEN_SESSION__PRIORITY__BACKGROUND, "enum");
+/* And the kinds are the schema's field numbers. */
+_Static_assert(WIRE_HELLO + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_HELLO, "kind");
+_Static_assert(WIRE_SCORE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE, "kind");
+_Static_assert(WIRE_REWIND + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_REWIND, "kind");
+
+static int too_many(struct wire_scratch *s, size_t n, const char *what, unsigned most)
+{
+    return why_set(&s->why, -EMSGSIZE, "%zu %s in one request; %u are allowed", n, what, most);
+}
+
+/* Numbers that may be absent: a oneof of one field in the schema, a has_x beside it in our structs.
+ * A number other than 0 is there in any case. */
+#define PUT(m, from, x, tag)                                                                       \
+    do {                                                                                           \
+        (m)->has_##x##_case = (from).has_##x || (from).x != 0 ? (tag) : 0;                         \
+        (m)->x = (from).x;                                                                         \
+    } while (0)
+#define GET(to, m, x, tag)                                                                         \
+    do {                                                                                           \
+        (to).has_##x = (m)->has_##x##_case == (tag);                                               \
+        (to).x = (to).has_##x ? (m)->x : 0;                                                        \
+    } while (0)
+
+/* --- packing ---------------------------------------------------------------------------------- */
+
+static bool plain_req(enum wire_req_kind kind)
+{
+    return kind == WIRE_PING || kind == WIRE_GET_STATS;
+}
+
+union req_body {
+    Gistd__Hello hello;
+    Gistd__OpenSession open_session;
+    Gistd__Append append;
+    Gistd__Generate generate;
+    Gistd__Cancel cancel;
+    Gistd__CloseSession close_session;
+    Gistd__Score score;
+    Gistd__Tokenize tokenize;
+    Gistd__Detokenize detokenize;
+    Gistd__Fork fork;
+    Gistd__Rewind rewind;
+};
+
+static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
+{
+    uint32_t n = r->u.append.n_messages;
+    Gistd__Append__Message *one, **list;
+
+    gistd__append__init(m);
+    m->session = r->u.append.session;
+    m->kind = (Gistd__Append__Kind)r->u.append.kind;
+    m->special = r->u.append.special;
+    m->more = r->u.append.more;
+    m->open_answer = r->u.append.open_answer;
+    if (n == 0)
+        return 0;
+    if (n > WIRE_MESSAGES_MAX)
+        return too_many(s, n, "chat messages", WIRE_MESSAGES_MAX);
+    one = wire_scratch_array(s, n, sizeof(*one));
+    list = wire_scratch_array(s, n, sizeof(*list));
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < n; i++) {
+        gistd__append__message__init(&one[i]);
+        one[i].role = wire_str(r->u.append.messages[i].role);
+        one[i].text_len = r->u.append.messages[i].text_len;
+        list[i] = &one[i];
+    }
+    m->messages = list;
+    m->n_messages = n;
+    return 0;
+}
+
+static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gistd__Generate *m)
+{
+    uint32_t n = r->u.generate.n_stops;
+
+    gistd__generate__init(m);
+    m->session = r->u.generate.session;
+    m->max_tokens = r->u.generate.max_tokens;
+    m->temperature = r->u.generate.temperature;
+    m->top_k = r->u.generate.top_k;
+    m->min_p = r->u.generate.min_p;
+    m->repeat_last_n = r->u.generate.repeat_last_n;
+    m->seed = r->u.generate.seed;
+    m->ignore_eog = r->u.generate.ignore_eog;
+    PUT(m, r->u.generate, top_p, GISTD__GENERATE__HAS_TOP_P_TOP_P);
+    PUT(m, r->u.generate, repeat_penalty, GISTD__GENERATE__HAS_REPEAT_PENALTY_REPEAT_PENALTY);
+    if (n == 0)
+        return 0;
+    if (n > WIRE_STOPS_MAX)
+        return too_many(s, n, "stop strings", WIRE_STOPS_MAX);
+    m->stop = wire_scratch_array(s, n, sizeof(*m->stop));
+    if (!m->stop)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < n; i++)
+        m->stop[i] = wire_str(r->u.generate.stops[i]);
+    m->n_stop = n;
+    return 0;
+}
+
+/* NULL for what an absent message says anyway. */
+static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory *m)
+{
+    bool numbers = from->has_ratio || from->ratio || from->has_sinks || from->sinks ||
+                   from->has_budget || from->budget || from->keep_tail;
+
+    if (from->compressor == WIRE_COMPRESSOR_UNSAID && !numbers && !from->adapter && !from->late &&
+        !from->fixed)
+        return NULL;
+    gistd__memory__init(m);
+    m->compressor = from->compressor;
+    PUT(m, *from, ratio, GISTD__MEMORY__HAS_RATIO_RATIO);
+    PUT(m, *from, sinks, GISTD__MEMORY__HAS_SINKS_SINKS);
+    PUT(m, *from, budget, GISTD__MEMORY__HAS_BUDGET_BUDGET);
+    m->keep_tail = from->keep_tail;
+    m->adapter = wire_str(from->adapter);
+    m->late = from->late;
+    m->fixed = from->fixed;
+    return m;
+}
+
+static int build_req_body(struct wire_scratch *s, const struct wire_req *r, union req_body *b,
+                          Gistd__Memory *memory)
+{
+    switch (r->kind) {
+    case WIRE_HELLO:
+        gistd__hello__init(&b->hello);
+        b->hello.client = wire_str(r->u.hello.client);
+        return 0;
+    case WIRE_OPEN_SESSION:
+        gistd__open_session__init(&b->open_session);
+        PUT(&b->open_session, r->u.open_session, segment, GISTD__OPEN_SESSION__HAS_SEGMENT_SEGMENT);
+        b->open_session.priority = (Gistd__OpenSession__Priority)r->u.open_session.priority;
+        b->open_session.label = wire_str(r->u.open_session.label);
+        b->open_session.memory = build_memory(&r->u.open_session.memory, memory);
+        b->open_session.public_prefix = r->u.open_session.public_prefix;
+        return 0;
+    case WIRE_APPEND:
+        return build_append(s, r, &b->append);
+    case WIRE_GENERATE:
+        return build_generate(s, r, &b->generate);
+    case WIRE_CANCEL:
+        gistd__cancel__init(&b->cancel);
+        b->cancel.request = r->u.cancel.request;
+        return 0;
+    case WIRE_CLOSE_SESSION:
+        gistd__close_session__init(&b->close_session);
+        b->close_session.session = r->u.close_session.session;
+        return 0;
+    case WIRE_SCORE:
+        gistd__score__init(&b->score);
+        b->score.kind = (Gistd__Score__Kind)r->u.score.kind;
+        PUT(&b->score, r->u.score, window, GISTD__SCORE__HAS_WINDOW_WINDOW);
+        PUT(&b->score, r->u.score, segment, GISTD__SCORE__HAS_SEGMENT_SEGMENT);
+        b->score.want = (Gistd__Score__Want)r->u.score.want;
+        b->score.more = r->u.score.more;
+        b->score.memory = build_memory(&r->u.score.memory, memory);
+        return 0;
+    case WIRE_TOKENIZE:
+        gistd__tokenize__init(&b->tokenize);
+        b->tokenize.special = r->u.tokenize.special;
+        b->tokenize.more = r->u.tokenize.more;
+        return 0;
+    case WIRE_DETOKENIZE:
+        gistd__detokenize__init(&b->detokenize);
+        b->detokenize.more = r->u.detokenize.more;
+        return 0;
+    case WIRE_FORK:
+        gistd__fork__init(&b->fork);
+        b->fork.session = r->u.fork.session;
+        b->fork.label = wire_str(r->u.fork.label);
+        return 0;
+    case WIRE_REWIND:
+        gistd__rewind__init(&b->rewind);
+        b->rewind.session = r->u.rewind.session;
+        b->rewind.n_tokens = r->u.rewind.n_tokens;
+        return 0;
+    case WIRE_GET_STATS:
+    case WIRE_PING: /* plain ones */
+    case WIRE_REQ__N:
+        break;
+    }
+    return -EBADMSG;
+}
+
+int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf, size_t cap,
+                  size_t *ret_len)
+{
+    Gistd__Request m = GISTD__REQUEST__INIT;
+    union req_body body;
+    Gistd__Memory memory;
+    int err;
+
+    if (plain_req(r->kind))
+        return plain_pack(&(struct plain){ r->id, r->bulk_len, 0, wire_body_tag(r->kind) }, buf,
+                          cap, ret_len);
+    wire_scratch_reset(s);
+    err = build_req_body(s, r, &body, &memory);
+    if (err < 0)
+        return err;
+    m.id = r->id;
+    m.bulk_len = r->bulk_len;
+    m.body_case = (Gistd__Request__BodyCase)(r->kind + WIRE_BODY_BASE);
+    m.hello = &body.hello; /* the oneof's pointers share their place */
+    err = wire_check(&m.base, &s->why);
+    return err < 0 ? err : wire_pack_message(&m.base, buf, cap, ret_len);
+}
+
+/* --- unpacking -------------------------------------------------------------------------------- */
+
+/* Behind wire_check: strings are not too long, and values of enums are ours. */
+
+static int read_append(struct wire_scratch *s, const Gistd__Append *m, struct wire_req *r)
+{
+    struct wire_chat_message *list = NULL;
+
+    if (m->n_messages > WIRE_MESSAGES_MAX)
+        return too_many(s, m->n_messages, "chat messages", WIRE_MESSAGES_MAX);
+    if (m->n_messages > 0) {
+        list = wire_scratch_array(s, m->n_messages, sizeof(*list));
+        if (!list)
+            return -EMSGSIZE;
+    }
+    for (size_t i = 0; i < m->n_messages; i++) {
+        list[i].role = m->messages[i]->role;
+        list[i].text_len = m->messages[i]->text_len;
+    }
+    r->u.append.session = m->session;
+    r->u.append.kind = (enum wire_append_kind)m->kind;
+    r->u.append.messages = list;
+    r->u.append.n_messages = (uint32_t)m->n_messages;
+    r->u.append.special = m->special;
+    r->u.append.more = m->more;
+    r->u.append.open_answer = m->open_answer;
+    return 0;
+}
+
+static int read_generate(struct wire_scratch *s, const Gistd__Generate *m, struct wire_req *r)
+{
+    const char **list = NULL;
+
+    if (m->n_stop > WIRE_STOPS_MAX)
+        return too_many(s, m->n_stop, "stop strings", WIRE_STOPS_MAX);
+    if (m->n_stop > 0) {
+        list = wire_scratch_array(s, m->n_stop, sizeof(*list));
+        if (!list)
+            return -EMSGSIZE;
+    }
+    for (size_t i = 0; i < m->n_stop; i++)
+        list[i] = m->stop[i];
+    r->u.generate.session = m->session;
+    r->u.generate.max_tokens = m->max_tokens;
+    r->u.generate.temperature = m->temperature;
+    r->u.generate.top_k = m->top_k;
+    GET(r->u.generate, m, top_p, GISTD__GENERATE__HAS_TOP_P_TOP_P);
+    r->u.generate.min_p = m->min_p;
+    GET(r->u.generate, m, repeat_penalty, GISTD__GENERATE__HAS_REPEAT_PENALTY_REPEAT_PENALTY);
+    r->u.generate.repeat_last_n = m->repeat_last_n;
+    r->u.generate.seed = m->seed;
+    r->u.generate.stops = list;
+    r->u.generate.n_stops = (uint32_t)m->n_stop;
+    r->u.generate.ignore_eog = m->ignore_eog;
+    return 0;
+}
+
+/* A compressor is a number in the schema, since their table is not there. */
+static int read_memory(struct wire_scratch *s, const Gistd__Memory *m, struct wire_memory *ret)
+{
+    if (!m)
+        return 0;
+    if (m->compressor >= WIRE_COMPRESSOR__N)
+        return why_set(&s->why, -ENOTSUP,
+                       "the field compressor of Memory is %u, a number that this version of gistd "
+                       "does not know",
+                       m->compressor);
+    *ret = (struct wire_memory){ .compressor = (enum wire_compressor)m->compressor,
+                                 .keep_tail = m->keep_tail,
+                                 .late = m->late,
+                                 .fixed = m->fixed,
+                                 .adapter = m->adapter };
+    GET(*ret, m, ratio, GISTD__MEMORY__HAS_RATIO_RATIO);
+    GET(*ret, m, sinks, GISTD__MEMORY__HAS_SINKS_SINKS);
+    GET(*ret, m, budget, GISTD__MEMORY__HAS_BUDGET_BUDGET);
+    return 0;
+}
+
+static int read_open_session(struct wire_scratch *s, const Gistd__OpenSession *m,
+                             struct wire_req *r)
+{
+    GET(r->u.open_session, m, segment, GISTD__OPEN_SESSION__HAS_SEGMENT_SEGMENT);
+    r->u.open_session.priority = (enum wire_priority)m->priority;
+    r->u.open_session.label = m->label;
+    r->u.open_session.public_prefix = m->public_prefix;
+    return read_memory(s, m->memory, &r->u.open_session.memory);
+}
+
+static int read_score(struct wire_scratch *s, const Gistd__Score *m, struct wire_req *r)
+{
+    r->u.score.kind = (enum wire_score_kind)m->kind;
+    GET(r->u.score, m, window, GISTD__SCORE__HAS_WINDOW_WINDOW);
+    GET(r->u.score, m, segment, GISTD__SCORE__HAS_SEGMENT_SEGMENT);
+    r->u.score.want = (enum wire_score_want)m->want;
+    r->u.score.more = m->more;
+    return read_memory(s, m->memory, &r->u.score.memory);
+}
+
+static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct wire_req *r)
+{
+    switch (r->kind) {
+    case WIRE_HELLO:
+        r->u.hello.client = m->hello->client;
+        return 0;
+    case WIRE_OPEN_SESSION:
+        return read_open_session(s, m->open_session, r);
+    case WIRE_APPEND:
+        return read_append(s, m->append, r);
+    case WIRE_GENERATE:
+        return read_generate(s, m->generate, r);
+    case WIRE_CANCEL:
+        r->u.cancel.request = m->cancel->request;
+        return 0;
+    case WIRE_CLOSE_SESSION:
+        r->u.close_session.session = m->close_session->session;
+        return 0;
+    case WIRE_FORK:
+        r->u.fork.session = m->fork->session;
+        r->u.fork.label = m->fork->label;
+        return 0;
+    case WIRE_REWIND:
+        r->u.rewind.session = m->rewind->session;
+        r->u.rewind.n_tokens = m->rewind->n_tokens;
+        return 0;
+    case WIRE_SCORE:
+        return read_score(s, m->score, r);
+    case WIRE_TOKENIZE:
+        r->u.tokenize.special = m->tokenize->special;
+        r->u.tokenize.more = m->tokenize->more;
+        return 0;
+    case WIRE_DETOKENIZE:
+        r->u.detokenize.more = m->detokenize->more;
+        return 0;
+    case WIRE_GET_STATS:
+    case WIRE_PING:
+        return 0;
+    case WIRE_REQ__N:
+        break;
+    }
+    return -EBADMSG;
+}
+
+static bool read_plain_req(const uint8_t *frame, size_t len, struct wire_req *ret)
+{
+    static const enum wire_req_kind kinds[] = { WIRE_PING, WIRE_GET_STATS };
+    struct plain m;
+
+    if (!plain_unpack(frame, len, &m) || m.last)
+        return false;
+    for (int i = 0; i < 2; i++) {
+        if (m.tag != wire_body_tag(kinds[i]))
+            continue;
+        *ret = (struct wire_req){ .id = m.id, .bulk_len = m.bulk_len, .kind = kinds[i] };
+        return true;
+    }
+    return false;
+}
+
+/* A body that a later version has is an unknown field to protobuf-c, and its bytes are kept. */
+static int no_body(const Gistd__Request *m, struct why *why)
+{
+    if (m->base.n_unknown_fields == 0)
+        return why_set(why, -EBADMSG, "the frame has no request in it");
+    return why_set(why, -ENOTSUP,
+                   "gistd " GISTD_VERSION " does not know this request (field %u): "
+                   "the client may be newer",
+                   m->base.unknown_fields[0].tag);
+}
+
+int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_req *ret)
+{
+    struct wire_req r = { 0 };
+    const Gistd__Request *m;
+    int err = 0;
+
+    if (read_plain_req(frame, len, ret))
+        return 0;
+    m = (const Gistd__Request *)wire_unpack_message(&gistd__request__descriptor, s, frame, len,
+                                                    &err);
+    if (!m)
+        return why_set(&s->why, err,
+                       err == -EMSGSIZE ? "the request has too many fields"
+                                        : "the frame can't be read as a request");
+    if (m->body_case == GISTD__REQUEST__BODY__NOT_SET)
+        return no_body(m, &s->why);
+    err = wire_check(&m->base, &s->why);
+    if (err < 0)
+        return err;
+    r.id = m->id;
+    r.bulk_len = m->bulk_len;
+    r.kind = (enum wire_req_kind)(m->body_case - WIRE_BODY_BASE);
+    err = read_req_body(s, m, &r);
+    if (err < 0)
+        return why_set(&s->why, err, "the request has too many fields");
+    *ret = r;
+    return 0;
+}
+
+/* The numbers of the outer message, and of an Append the session, which is its first field. */
+void wire_req_head(const uint8_t *frame, size_t len, struct wire_req *ret)
+{
+    struct scan s = { frame, frame + len }, body;
+    struct scan_field f, inner;
+
+    *ret = (struct wire_req){ .kind = WIRE_REQ__N };
+    while (scan_next(&s, &f)) {
+        if (f.number == 1 && !f.bytes)
+            ret->id = f.value;
+        else if (f.number == 2 && !f.bytes)
+            ret->bulk_len = f.value;
+        else if (f.bytes && f.number >= WIRE_BODY_BASE && f.number - WIRE_BODY_BASE < WIRE_REQ__N)
+            ret->kind = (enum wire_req_kind)(f.number - WIRE_BODY_BASE);
+        if (f.number != GISTD__REQUEST__BODY_APPEND || !f.bytes)
+            continue;
+        body = (struct scan){ f.bytes, f.bytes + f.len };
+        while (scan_next(&body, &inner))
+            if (inner.number == 1 && !inner.bytes)
+                ret->u.append.session = inner.value;
+    }
+}
