@@ -35,15 +35,6 @@ static uint8_t *build(const char *json, size_t n, size_t *ret_len)
     return file;
 }
 
-static void file_write(const char *path, const void *bytes, size_t n)
-{
-    FILE *f = fopen(path, "we");
-
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
 /* --- headers ---------------------------------------------------------------------------------- */
 
 static void reads_a_header(void **state)

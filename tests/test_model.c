@@ -648,7 +648,8 @@ static void test_refused_rope_factors(void **state)
         gguf_build_free(b);
         assert_int_equal(model_open(path, NULL, NULL, &m, &why), -EINVAL);
         assert_null(m);
-        assert_says(&why, "at 3, expected finite factors above 0");
+        assert_says(&why, isfinite(bad[i]) ? "at 3, expected factors above 0"
+                                           : "has a NaN or an infinity in element 3");
     }
 }
 

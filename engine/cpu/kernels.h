@@ -19,7 +19,8 @@
 
 /* A block of 32 activations: x[i] ~ d * q[i]; s = d * (q[0] + ... + q[31]). The same rounding as
  * ggml's Q8_1 (d = max|x| / 127), with d and s in f32. sum: of q[0 to 15] and of q[16 to 31], for
- * weights that have an offset. */
+ * weights that have an offset. A block with a NaN or an infinity in it has a d that is one, so that
+ * all its products are. */
 struct kernels_q8 {
     float d, s;
     int16_t sum[2];
@@ -87,6 +88,7 @@ struct kernels {
     void (*to_bf16)(const float *x, uint32_t n, uint16_t *ret); /* to nearest, ties to even; NULL
                                                                  * when no product takes it */
 
+    /* NaN everywhere when the sum of squares is not finite. */
     void (*rmsnorm)(const float *x, const float *w, uint32_t n, float eps, float *ret);
     void (*add)(float *x, const float *y, uint32_t n);        /* x += y */
     void (*swiglu)(float *gate, const float *up, uint32_t n); /* gate = silu(gate) * up */

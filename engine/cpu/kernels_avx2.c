@@ -10,26 +10,28 @@ static __m128i add_halves(__m256i v)
 }
 
 /* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are
- * equal. */
+ * equal. The maximum is that of bits, as integers: vmaxps would lose a NaN. */
 static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
 
     for (uint32_t b = 0; b < n / 32; b++, x += 32) {
-        __m256 v[4], amax = _mm256_setzero_ps();
-        __m256i q[4], bytes;
+        __m256 v[4];
+        __m256i q[4], bytes, amax = _mm256_setzero_si256();
         __m128i sum;
         float most, inverse;
 
         for (int i = 0; i < 4; i++) {
             v[i] = _mm256_loadu_ps(x + 8 * i);
-            amax = _mm256_max_ps(_mm256_andnot_ps(sign, v[i]), amax);
+            amax = _mm256_max_epi32(amax, _mm256_castps_si256(_mm256_andnot_ps(sign, v[i])));
         }
-        most = avx2_max(amax);
+        most = avx2_max_bits(amax);
         inverse = 127 / most;
-        if (!isfinite(inverse)) {
+        if (!(inverse > 0 && inverse < INFINITY)) {
             ret[b] = (struct kernels_q8){ 0 };
+            if (!isfinite(most))
+                ret[b].d = ret[b].s = NAN;
             continue;
         }
         for (int i = 0; i < 4; i++)
@@ -65,6 +67,7 @@ static void store_some(float *x, uint32_t n, __m256 v)
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
 {
     __m256 sum[4], by;
+    float squares;
     uint32_t i = 0;
 
     for (int k = 0; k < 4; k++)
@@ -82,7 +85,8 @@ static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float
         sum[0] = _mm256_fmadd_ps(v, v, sum[0]);
     }
     sum[0] = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
-    by = _mm256_set1_ps(1 / sqrtf(avx2_sum(sum[0]) / (float)n + eps));
+    squares = avx2_sum(sum[0]);
+    by = _mm256_set1_ps(1 / sqrtf(squares / (float)n + eps) + (squares - squares));
     for (i = 0; i < n; i += 8) {
         __m256 v = _mm256_mul_ps(load_some(x + i, n - i), by);
 
@@ -177,11 +181,16 @@ static float logsumexp(const float *x, uint32_t n)
 static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile)
 {
-    float *kt = k_tile;
+    float *kt = k_tile, *vt = (float *)v_tile + (size_t)slot * hd;
+    bool bad = false;
 
-    for (uint32_t i = 0; i < hd; i++)
+    for (uint32_t i = 0; i < hd; i++) {
         kt[i * PAGE_TOKENS + slot] = k[i];
-    memcpy((float *)v_tile + (size_t)slot * hd, v, hd * sizeof(float));
+        bad |= !isfinite(k[i]);
+    }
+    memcpy(vt, v, hd * sizeof(float));
+    if (bad)
+        vt[0] = NAN;
 }
 
 /* --- sampling --------------------------------------------------------------------------------- */

@@ -76,6 +76,17 @@ AVX2_INLINE float avx2_max(__m256 v)
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
+/* The float whose bits, as an integer, are the largest: of floats above 0 the largest one, but NaN
+ * before all. */
+AVX2_INLINE float avx2_max_bits(__m256i v)
+{
+    __m128i s = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+
+    s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return _mm_cvtss_f32(_mm_castsi128_ps(s));
+}
+
 /* A mask of the first n lanes (0 to 8; more is 8). */
 AVX2_INLINE __m256i avx2_first(uint32_t n)
 {

@@ -475,29 +475,38 @@ void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slo
                        void *v_tile)
 {
     uint16_t *kt = (uint16_t *)k_tile + slot, *vt = (uint16_t *)v_tile + (size_t)slot * hd;
+    const __m128i exponent = _mm_set1_epi16(0x7c00);
+    __m128i bad = _mm_setzero_si128();
 
     for (uint32_t i = 0; i < hd; i += 8) {
+        __m128i half = _mm256_cvtps_ph(_mm256_loadu_ps(k + i), 0);
         uint16_t k16[8];
 
-        _mm_storeu_si128((void *)k16, _mm256_cvtps_ph(_mm256_loadu_ps(k + i), 0));
+        bad = _mm_or_si128(bad, _mm_cmpeq_epi16(_mm_and_si128(half, exponent), exponent));
+        _mm_storeu_si128((void *)k16, half);
         _mm_storeu_si128((void *)(vt + i), _mm256_cvtps_ph(_mm256_loadu_ps(v + i), 0));
         for (uint32_t j = 0; j < 8; j++)
             kt[(i + j) * TOKENS] = k16[j];
     }
+    if (_mm_movemask_epi8(bad))
+        vt[0] = KV_F16_NAN;
 }
 
 /* n values, 8 to 32, a multiple of 8. Steps and roundings are the scalar twin's; vmaxps gives its
- * second operand when the first is no number. */
+ * second operand when the first is no number. The largest is found by bits, among which NaN is the
+ * largest. */
 static void quantise_block(const float *x, uint32_t n, int8_t *ret_q, uint16_t *ret_d)
 {
     const __m256 sign = _mm256_set1_ps(-0.0f), low = _mm256_set1_ps(-127);
-    __m256 amax = _mm256_setzero_ps(), by;
-    float d;
+    __m256i amax = _mm256_setzero_si256();
+    __m256 by;
 
-    for (uint32_t i = 0; i < n; i += 8)
-        amax = _mm256_max_ps(_mm256_andnot_ps(sign, _mm256_loadu_ps(x + i)), amax);
-    d = avx2_max(amax) / 127;
-    *ret_d = _cvtss_sh(d < 65504 ? d : 65504, 0);
+    for (uint32_t i = 0; i < n; i += 8) {
+        __m256 v = _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i));
+
+        amax = _mm256_max_epi32(amax, _mm256_castps_si256(v));
+    }
+    *ret_d = _cvtss_sh(avx2_max_bits(amax) / 127, 0);
     by = _mm256_set1_ps(*ret_d ? 1 / _cvtsh_ss(*ret_d) : 0);
     for (uint32_t i = 0; i < n; i += 8) {
         __m256 v = _mm256_max_ps(_mm256_mul_ps(_mm256_loadu_ps(x + i), by), low);
@@ -512,16 +521,20 @@ void avx2_kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t sl
                         void *v_tile)
 {
     int8_t *kt = (int8_t *)k_tile + slot, *vt = (int8_t *)v_tile + (size_t)slot * hd;
-    uint8_t *kd = (uint8_t *)k_tile + (size_t)hd * TOKENS,
-            *vd = (uint8_t *)v_tile + (size_t)hd * TOKENS;
+    uint16_t *kd = (void *)((uint8_t *)k_tile + (size_t)hd * TOKENS),
+             *vd = (void *)((uint8_t *)v_tile + (size_t)hd * TOKENS);
+    bool bad = false;
 
     for (uint32_t i = 0; i < hd; i += 32) {
         uint32_t n = hd - i < 32 ? hd - i : 32, at = i / 32 * TOKENS + slot;
         int8_t q[32];
 
-        quantise_block(k + i, n, q, (uint16_t *)(void *)kd + at);
+        quantise_block(k + i, n, q, &kd[at]);
         for (uint32_t j = 0; j < n; j++)
             kt[(i + j) * TOKENS] = q[j];
-        quantise_block(v + i, n, vt + i, (uint16_t *)(void *)vd + at);
+        quantise_block(v + i, n, vt + i, &vd[at]);
+        bad |= (kd[at] & 0x7c00) == 0x7c00;
     }
+    if (bad)
+        vd[slot] = KV_F16_NAN;
 }

@@ -29,19 +29,24 @@ AVX512_INLINE struct pair load_pair(const float *x, bool both)
     return p;
 }
 
-/* The largest |x| of the first block in the lower four lanes, of the second in the upper ones. */
+/* The largest |x| of the first block in the lower four lanes, of the second in the upper ones. By
+ * their bits, as integers: vmaxps would lose a NaN. */
 AVX512_INLINE __m256 pair_max(const struct pair *p)
 {
     const __m512 sign = _mm512_set1_ps(-0.0f);
-    __m512 a = _mm512_max_ps(_mm512_andnot_ps(sign, p->v[0]), _mm512_andnot_ps(sign, p->v[1]));
-    __m512 b = _mm512_max_ps(_mm512_andnot_ps(sign, p->v[2]), _mm512_andnot_ps(sign, p->v[3]));
-    __m256 a2 = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-    __m256 b2 = _mm256_max_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
-    __m256 m =
-        _mm256_max_ps(_mm256_permute2f128_ps(a2, b2, 0x20), _mm256_permute2f128_ps(a2, b2, 0x31));
+    __m512i u[4], a, b;
+    __m256i a2, b2, m;
 
-    m = _mm256_max_ps(m, _mm256_permute_ps(m, 0x4e));
-    return _mm256_max_ps(m, _mm256_permute_ps(m, 0xb1));
+    for (int i = 0; i < 4; i++)
+        u[i] = _mm512_castps_si512(_mm512_andnot_ps(sign, p->v[i]));
+    a = _mm512_max_epi32(u[0], u[1]);
+    b = _mm512_max_epi32(u[2], u[3]);
+    a2 = _mm256_max_epi32(_mm512_castsi512_si256(a), _mm512_extracti32x8_epi32(a, 1));
+    b2 = _mm256_max_epi32(_mm512_castsi512_si256(b), _mm512_extracti32x8_epi32(b, 1));
+    m = _mm256_max_epi32(_mm256_permute2x128_si256(a2, b2, 0x20),
+                         _mm256_permute2x128_si256(a2, b2, 0x31));
+    m = _mm256_max_epi32(m, _mm256_shuffle_epi32(m, 0x4e));
+    return _mm256_castsi256_ps(_mm256_max_epi32(m, _mm256_shuffle_epi32(m, 0xb1)));
 }
 
 /* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are
@@ -52,8 +57,9 @@ AVX512_INLINE void quantise_pair(const float *x, bool both, struct kernels_q8 *r
     const __m256 most_int = _mm256_set1_ps(127);
     struct pair p = load_pair(x, both);
     __m256 most = pair_max(&p), inverse = _mm256_div_ps(most_int, most), d;
-    /* Infinite for zeros and what is too close to them, which are zeros then. */
-    __mmask8 some = _mm256_cmp_ps_mask(inverse, _mm256_set1_ps(INFINITY), _CMP_NEQ_OQ);
+    /* Infinite for zeros and what is too close to them, which are zeros then. Not so NaN, which
+     * goes on to d, nor an infinite maximum, whose d is infinite. */
+    __mmask8 some = _mm256_cmp_ps_mask(inverse, _mm256_set1_ps(INFINITY), _CMP_NEQ_UQ);
     __m512 by[2];
     __m512i q[4], bytes, sum;
     __m128i halves;
@@ -99,6 +105,7 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
 {
     __m512 sum[4], by;
+    float squares;
     uint32_t i = 0;
 
     for (int k = 0; k < 4; k++)
@@ -116,7 +123,8 @@ static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float
         sum[0] = _mm512_fmadd_ps(v, v, sum[0]);
     }
     sum[0] = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
-    by = _mm512_set1_ps(1 / sqrtf(avx512_sum(sum[0]) / (float)n + eps));
+    squares = avx512_sum(sum[0]);
+    by = _mm512_set1_ps(1 / sqrtf(squares / (float)n + eps) + (squares - squares));
     for (i = 0; i < n; i += 16) {
         __m512 v = _mm512_mul_ps(load_some(x + i, n - i), by);
 

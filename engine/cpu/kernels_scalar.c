@@ -14,7 +14,7 @@ static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float
 
     for (uint32_t i = 0; i < n; i++)
         sum += x[i] * x[i];
-    by = 1 / sqrtf(sum / (float)n + eps);
+    by = 1 / sqrtf(sum / (float)n + eps) + (sum - sum); /* an infinite sum would make it 0 */
     for (uint32_t i = 0; i < n; i++)
         ret[i] = x[i] * by * w[i];
 }
@@ -117,32 +117,40 @@ static void kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t s
                          void *v_tile)
 {
     uint16_t *kt = k_tile, *vt = v_tile;
+    bool bad = false;
 
     for (uint32_t i = 0; i < hd; i++) {
-        kt[i * PAGE_TOKENS + slot] = quant_f32_to_f16(k[i]);
+        uint16_t k16 = quant_f32_to_f16(k[i]);
+
+        kt[i * PAGE_TOKENS + slot] = k16;
         vt[slot * hd + i] = quant_f32_to_f16(v[i]);
+        bad |= (k16 & 0x7c00) == 0x7c00;
     }
+    if (bad)
+        vt[slot * hd] = KV_F16_NAN;
 }
 
 static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile)
 {
     float *kt = k_tile, *vt = v_tile;
+    bool bad = false;
 
     for (uint32_t i = 0; i < hd; i++) {
         kt[i * PAGE_TOKENS + slot] = k[i];
         vt[slot * hd + i] = v[i];
+        bad |= !isfinite(k[i]);
     }
+    if (bad)
+        vt[slot * hd] = NAN;
 }
 
 /* n values, 1 to 32, to q[0], q[stride]...; a value that is no number becomes -127. */
 static void quantise_block(const float *x, uint32_t n, int8_t *q, size_t stride, uint16_t *ret_d)
 {
-    float most = 0, inverse;
+    float inverse;
 
-    for (uint32_t i = 0; i < n; i++)
-        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-    *ret_d = quant_f32_to_f16(most / 127 < 65504 ? most / 127 : 65504);
+    *ret_d = quant_f32_to_f16(scalar_most(x, n) / 127);
     inverse = *ret_d ? 1 / quant_f16_to_f32(*ret_d) : 0;
     for (uint32_t i = 0; i < n; i++) {
         float v = x[i] * inverse;
@@ -159,13 +167,17 @@ static void kv_store_q8_0(const float *k, const float *v, uint32_t hd, uint32_t 
     int8_t *kt = k_tile, *vt = v_tile;
     uint16_t *kd = (void *)(kt + (size_t)hd * PAGE_TOKENS),
              *vd = (void *)(vt + (size_t)hd * PAGE_TOKENS);
+    bool bad = false;
 
     for (uint32_t i = 0; i < hd; i += 32) {
         uint32_t n = hd - i < 32 ? hd - i : 32, d = i / 32 * PAGE_TOKENS + slot;
 
         quantise_block(k + i, n, kt + i * PAGE_TOKENS + slot, PAGE_TOKENS, &kd[d]);
         quantise_block(v + i, n, vt + slot * hd + i, 1, &vd[d]);
+        bad |= (kd[d] & 0x7c00) == 0x7c00;
     }
+    if (bad)
+        vd[slot] = KV_F16_NAN;
 }
 
 /* Element i of a tile, which is element `dim` of the token in `slot`. */

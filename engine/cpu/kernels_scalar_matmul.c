@@ -5,6 +5,7 @@
 #include "engine/cpu/kernels_scalar.h"
 
 #include <math.h>
+#include <string.h>
 
 static const void *x_row(const struct kernels_matmul *a, uint32_t t)
 {
@@ -66,18 +67,33 @@ void scalar_matmul(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
     }
 }
 
+float scalar_most(const float *x, uint32_t n)
+{
+    uint32_t most = 0;
+    float ret;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, x + i, sizeof(bits));
+        bits &= 0x7fffffff;
+        most = bits > most ? bits : most;
+    }
+    memcpy(&ret, &most, sizeof(ret));
+    return ret;
+}
+
 /* A maximum so small that 127 / amax is infinite makes the block zero, as amax == 0 does: no value
  * of it could be told from zero in the product. */
 void scalar_quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
 {
     for (uint32_t b = 0; b < n / 32; b++, x += 32) {
-        float amax = 0, inverse;
+        float amax = scalar_most(x, 32), inverse = 127 / amax;
 
-        for (int i = 0; i < 32; i++)
-            amax = fmaxf(amax, fabsf(x[i]));
-        inverse = 127 / amax;
         ret[b] = (struct kernels_q8){ 0 };
-        if (!isfinite(inverse))
+        if (!isfinite(amax))
+            ret[b].d = ret[b].s = NAN;
+        if (!isfinite(amax) || !isfinite(inverse))
             continue;
         ret[b].d = amax / 127;
         for (int i = 0; i < 32; i++) {

@@ -207,13 +207,18 @@ static void *take(struct loader *l, size_t bytes)
     return p;
 }
 
-/* Rows as the file has them. free() it. */
+/* Rows as the file has them, all of them numbers. free() it. */
 static int read_rows(struct loader *l, const struct safetensors_tensor *t, void **ret)
 {
     void *rows = malloc(t->len ? t->len : 1);
     int r = rows ? safetensors_read(l->s, t, rows, l->why)
                  : why_set(l->why, -ENOMEM, "%s: no memory", l->path);
 
+    if (r == 0 && !quant_finite(quant_of[t->type], rows, t->dims[0] * t->dims[1]))
+        r = why_set(l->why, -EINVAL,
+                    "%s: tensor %s has a NaN or an infinity, expected finite weights: the file is "
+                    "damaged, or its training diverged",
+                    l->path, t->name);
     if (r < 0) {
         free(rows);
         return r;

@@ -29,10 +29,9 @@ static int set_rope(struct model *m, float scale, const float *factors, struct w
         double f = pow(m->rope_base, -2.0 * i / m->head_dim) / (double)scale;
 
         if (factors) {
-            if (!(factors[i] > 0 && isfinite(factors[i])))
+            if (!(factors[i] > 0))
                 return why_set(why, -EINVAL,
-                               "%s: rope_freqs.weight has %g at %u, expected finite factors "
-                               "above 0",
+                               "%s: rope_freqs.weight has %g at %u, expected factors above 0",
                                gguf_label(m->file), (double)factors[i], i);
             f /= (double)factors[i];
         }

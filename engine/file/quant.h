@@ -98,6 +98,10 @@ size_t quant_row_bytes(enum quant type, size_t n_cols);
 /* Writes n_cols floats. src needs no alignment. */
 void quant_dequantise_row(enum quant type, const void *src, size_t n_cols, float *ret);
 
+/* No value of n_cols is NaN or infinite: of a quantised type its scales and minima are looked at,
+ * as all else are integers. src needs no alignment. */
+bool quant_finite(enum quant type, const void *src, size_t n_cols);
+
 float quant_f16_to_f32(uint16_t h);
 uint16_t quant_f32_to_f16(float f); /* round to nearest even */
 

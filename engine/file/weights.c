@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -366,11 +367,12 @@ struct pack {
     const uint8_t *rows;
     uint32_t r0, n;
     uint8_t *tiles;
+    atomic_bool bad; /* a worker met a NaN or an infinity */
 };
 
 static void pack_tile(void *arg, uint32_t tile, uint32_t worker)
 {
-    const struct pack *p = arg;
+    struct pack *p = arg;
     const struct weights_item *item = p->item;
     const struct model_tensor *m = item->matrix;
     size_t row_bytes = quant_row_bytes(item->type, m->n_cols);
@@ -378,21 +380,44 @@ static void pack_tile(void *arg, uint32_t tile, uint32_t worker)
     const void *lanes[TILE_ROWS] = { NULL };
 
     (void)worker;
-    for (uint32_t i = 0; i < TILE_ROWS && first + i < end; i++)
+    for (uint32_t i = 0; i < TILE_ROWS && first + i < end; i++) {
         lanes[i] = p->rows + (weights_file_row(first + i, item->head_dim) - p->r0) * row_bytes;
+        /* Here, where the row comes to the cache anyway and all workers share the work. */
+        if (!quant_finite(item->type, lanes[i], m->n_cols))
+            atomic_store_explicit(&p->bad, true, memory_order_relaxed);
+    }
     tile_pack(item->type, lanes, m->n_cols, p->tiles + first / TILE_ROWS * m->tile_len);
 }
 
-static void pack_rows(const struct pass *pass, struct pack *p)
+/* Products by NaN are NaN, but a block of int8 activations, a maximum or a softmax can lose it on
+ * the way: such a model would answer, and nobody would know that it does not compute. */
+static int refuse_value(const struct pass *pass, const struct weights_item *item, uint32_t at)
 {
-    uint32_t n_tiles = tile_count(p->n);
+    char shown[GGUF_SHOW_MAX];
+
+    return why_set(pass->w->why, -EINVAL,
+                   "%s: tensor %s has a NaN or an infinity in %s %u, expected finite weights: the "
+                   "file is damaged or badly converted",
+                   gguf_label(pass->w->g), gguf_show(item->from->name, shown),
+                   item->matrix ? "row" : "element", at);
+}
+
+static int pack_rows(const struct pass *pass, struct pack *p)
+{
+    uint32_t n_tiles = tile_count(p->n), n_cols = p->item->matrix->n_cols, r = 0;
+    size_t row_bytes = quant_row_bytes(p->item->type, n_cols);
 
     if (pass->workers) {
         workers_run(pass->workers, pack_tile, p, n_tiles);
-        return;
+    } else {
+        for (uint32_t t = 0; t < n_tiles; t++)
+            pack_tile(p, t, 0);
     }
-    for (uint32_t t = 0; t < n_tiles; t++)
-        pack_tile(p, t, 0);
+    if (!atomic_load_explicit(&p->bad, memory_order_relaxed)) /* workers_run has ordered them */
+        return 0;
+    while (r + 1 < p->n && quant_finite(p->item->type, p->rows + r * row_bytes, n_cols))
+        r++;
+    return refuse_value(pass, p->item, p->r0 + r);
 }
 
 /* Some rows at a time, whole tiles and whole heads, by way of a buffer that stays in the cache. */
@@ -415,7 +440,8 @@ static int read_matrix(struct pass *p, const struct weights_item *item, uint8_t 
 
         e = pass_over(p, rows, n * row_bytes);
         if (e == 0)
-            pack_rows(p, &(struct pack){ item, rows, r, n, to });
+            e = pack_rows(
+                p, &(struct pack){ .item = item, .rows = rows, .r0 = r, .n = n, .tiles = to });
     }
     free(rows);
     return e;
@@ -430,6 +456,9 @@ static int read_vector(struct pass *p, const struct weights_item *item, float *t
     if (!file)
         return -ENOMEM;
     e = pass_over(p, file, item->from->len);
+    for (size_t i = 0; i < n && e == 0; i++)
+        if (!quant_finite(item->type, file + i * value, 1))
+            e = refuse_value(p, item, (uint32_t)i);
     for (size_t i = 0; i < n && e == 0; i++)
         quant_dequantise_row(
             item->type, file + weights_file_row((uint32_t)i, item->head_dim) * value, 1, to + i);

@@ -9,9 +9,14 @@
  *     | int8 q (hd, 16)    | f16 d (blocks, 16) |     K; V has q (16, hd)
  *     +--------------------+--------------------+
  *
- * An element is d * q, exactly, as f32 has room for the 18 bits. d = max|x| / 127 in f16, 65504 at
- * most, and q = x / d, to nearest, ties to even, within +-127: with the d that is stored, not the
- * one before rounding, which the largest elements would show. A tile's bytes are a multiple of 32.
+ * An element is d * q, exactly, as f32 has room for the 18 bits. d = max|x| / 127 in f16, and q = x
+ * / d, to nearest, ties to even, within +-127: with the d that is stored, not the one before
+ * rounding, which the largest elements would show. A tile's bytes are a multiple of 32.
+ *
+ * A token whose K is not finite as it is stored (it overflows f16, or comes as NaN) gets a V that
+ * is not either, its first element or scale KV_F16_NAN: a softmax may lose a score that is no
+ * number, but nobody who sees the key can take its V without noticing. So what goes wrong in one
+ * token ends in logits that are NaN, and those are looked at.
  *
  * Threads    pure functions.
  */
@@ -22,6 +27,8 @@
 #include <stdint.h>
 
 #define PAGE_TOKENS 16u
+
+#define KV_F16_NAN 0x7e00u
 
 enum kv_type { KV_F16, KV_F32, KV_Q8_0, KV__N };
 

@@ -23,3 +23,13 @@ fail:
     perror(path);
     abort();
 }
+
+void file_write(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+
+    if (f && fwrite(bytes, 1, n, f) == n && fclose(f) == 0)
+        return;
+    perror(path);
+    abort();
+}

@@ -7,5 +7,7 @@
 
 /* free() it; a NUL stands behind it. Aborts with the path when it can't be read. */
 uint8_t *file_read(const char *path, size_t *ret_len);
+/* Writes one, in the place of what was there; aborts too. */
+void file_write(const char *path, const void *bytes, size_t n);
 
 #endif
