@@ -130,8 +130,11 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
     a->chat_after = m->u.append.open_answer ? CHAT_AT_OPEN_TURN : CHAT_AT_NEXT;
     if (e == -EINVAL)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "found a role that this model's chat template does not have; allowed are "
-                     "system, user and assistant");
+                     "a message has a role that this model's chat template does not know; use "
+                     "system, user or assistant");
+    else if (e == -ENODATA)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "this model's chat template can't begin a conversation without a message");
     else if (e == -EBADMSG)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the messages' lengths don't add up to the %zu bytes of text", len);

@@ -132,6 +132,8 @@ static enum chat_at at_of(const struct vector *v)
 {
     if (strcmp(v->at, "start") == 0)
         return CHAT_AT_START;
+    if (strcmp(v->at, "none") == 0)
+        return CHAT_AT_START;
     return strcmp(v->at, "next") == 0 ? CHAT_AT_NEXT : CHAT_AT_OPEN_TURN;
 }
 
@@ -153,7 +155,8 @@ static void as_the_templates_render(void **state)
             strcpy(open, v.name);
         }
         out = (struct rendered){ .len = 0 };
-        assert_int_equal(chat_render(c, v.msgs, v.n, at_of(&v), v.open_answer, collect, &out), 0);
+        assert_int_equal(chat_render(c, v.msgs, v.n, at_of(&v), v.open_answer, collect, &out),
+                         strcmp(v.at, "none") == 0 ? -ENODATA : 0);
         if (out.len != v.expect_len || memcmp(out.text, v.expect, out.len) != 0)
             fail_msg("case %zu (%s, %s)\nexpected \"%.*s\"\nfound    \"%.*s\"", n, v.name, v.at,
                      (int)v.expect_len, v.expect, (int)out.len, out.text);

@@ -419,6 +419,28 @@ static void conversation_goes_back(void **state)
     gist_disconnect(c);
 }
 
+/* No messages are no beginning: nothing is written but the answer's head, and the first message
+ * that comes has before it what a conversation begins with. */
+static void conversation_of_no_messages(void **state)
+{
+    static const struct gist_message first = { "user", "Say something." };
+    gist_conn *c = daemon_fixture_connect(&d);
+    gist_session *s = open_session(c, &memories[1]), *t = open_session(c, &memories[1]);
+    struct gist_usage none, head, want, got;
+
+    (void)state;
+    assert_int_equal(gist_append_chat(t, &first, 1, 0, &want), 0);
+    assert_int_equal(gist_append_chat(s, NULL, 0, 0, &none), 0);
+    assert_int_equal(none.prompt_tokens, 0);
+    assert_int_equal(gist_append_chat(s, &first, 1, 0, &got), 0);
+    assert_int_equal(got.prompt_tokens, want.prompt_tokens);
+    assert_int_equal(gist_rewind(s, 0), 0);
+    assert_int_equal(gist_append_chat(s, NULL, 0, GIST_OPEN_ANSWER, &head), 0);
+    assert_int_equal(gist_append_chat(t, NULL, 0, GIST_OPEN_ANSWER, &got), 0);
+    assert_int_equal(head.prompt_tokens, got.prompt_tokens - want.prompt_tokens);
+    gist_disconnect(c);
+}
+
 /* --- shared beginnings ------------------------------------------------------------------------ */
 
 /* What a session of the same policy read is not read again, also when that one is gone; the answer
@@ -775,6 +797,7 @@ int main(void)
         cmocka_unit_test(cancel_leaves_the_session),
         cmocka_unit_test(forks_and_rewinds),
         cmocka_unit_test(conversation_goes_back),
+        cmocka_unit_test(conversation_of_no_messages),
         cmocka_unit_test(beginnings_are_read_once),
         cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),

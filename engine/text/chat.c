@@ -30,6 +30,8 @@ struct chat {
     char *system; /* ChatML: the default system message; Llama 3.1: what a system message begins
                         with, which is written even when there is none; or NULL */
     bool has_tool;
+    bool bos_first; /* bos comes also when there is no message */
+    bool wants_one; /* it fails when there is none */
 };
 
 /* --- knowing a template ----------------------------------------------------------------------- */
@@ -153,6 +155,16 @@ static int read_bos(struct chat *c, const struct gguf *g, struct why *why)
     return c->bos ? 0 : -ENOMEM;
 }
 
+/* Jinja renders nothing of a loop over no messages, and fails at a look at the first of none. */
+static void know_of_none(struct chat *c, const char *t)
+{
+    const char *loop = strstr(t, "formessagein"), *first = strstr(t, "messages[0]"),
+               *bos = strstr(t, "bos_token");
+
+    c->wants_one = first && (!loop || first < loop);
+    c->bos_first = bos && (!loop || bos < loop);
+}
+
 static int know(struct chat *c, const struct gguf *g, struct gguf_str source, struct why *why)
 {
     char *t = NULL;
@@ -165,6 +177,8 @@ static int know(struct chat *c, const struct gguf *g, struct gguf_str source, st
                       "%s: unknown chat template, beginning \"%.*s\"; known are ChatML as SmolLM2 "
                       "and Qwen2 write it, and Llama 3, 3.1 and 3.2; plain text works",
                       gguf_path(g), (int)(source.len < 80 ? source.len : 80), source.s);
+    if (r == 0)
+        know_of_none(c, t);
     if (r == 0 && has(t, "bos_token"))
         r = read_bos(c, g, why);
     free(t);
@@ -372,9 +386,9 @@ static size_t put_start(const struct chat *c, struct out *o, const struct chat_m
 {
     bool given = n_msgs > 0 && is_role(&msgs[0], "system");
 
-    if (c->bos)
+    if (c->bos && (n_msgs > 0 || c->bos_first))
         put_special(o, c->bos);
-    if (!c->system || (c->family == CHAT_CHATML && given))
+    if (n_msgs == 0 || !c->system || (c->family == CHAT_CHATML && given))
         return 0;
     put_head(c, o, "system");
     put_text(o, c->system);
@@ -400,6 +414,8 @@ int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_
     for (i = 0; i < n_msgs; i++)
         if (!role_is_known(c, &msgs[i]))
             return -EINVAL;
+    if (at == CHAT_AT_START && n_msgs == 0 && c->wants_one)
+        return -ENODATA;
     i = 0;
     if (at == CHAT_AT_START)
         i = put_start(c, &o, msgs, n_msgs);

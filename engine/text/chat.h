@@ -52,8 +52,10 @@ enum chat_at {
 };
 
 /* Calls emit for each piece, in order. open_answer: end with the head of an assistant turn. Roles
- * are system, user, assistant (and tool for families that have it); others are -EINVAL. A non-zero
- * return of emit ends the rendering and is returned. */
+ * are system, user, assistant (and tool for families that have it); others are -EINVAL. No messages
+ * at the start are -ENODATA for a template that looks at the first one; others write what they
+ * write around their messages, without a default system message. A non-zero return of emit ends the
+ * rendering and is returned. */
 int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
                 enum chat_at at, bool open_answer,
                 int (*emit)(void *arg, const struct chat_piece *p), void *arg);

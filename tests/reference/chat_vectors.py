@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """chat_vectors.py - what the published chat templates render, by Jinja2: tests/data/chat_vectors.txt.
 
-Three kinds of case. `start`: a conversation from its beginning. `next`: messages after a finished turn;
+Four kinds of case. `start`: a conversation from its beginning. `next`: messages after a finished turn;
 expected is what the whole conversation's text has more than the text up to there. `open`: messages
 after an answer that was generated behind the head of an assistant's turn; expected is what the whole
-text has more than that prompt and the answer.
+text has more than that prompt and the answer. `none`: no messages, of which the template makes an error.
 
 Format, all lengths in bytes:
 
-    case TEMPLATE start|next|open OPEN_ANSWER N_MESSAGES
+    case TEMPLATE start|next|open|none OPEN_ANSWER N_MESSAGES
     role LENGTH
     TEXT
     ...
@@ -20,6 +20,7 @@ import json
 import sys
 from pathlib import Path
 
+from jinja2.exceptions import UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 TEMPLATES = Path(__file__).resolve().parents[1] / "data" / "chat"
@@ -85,6 +86,11 @@ def cases(name):
             sys.exit(f"{name}: {whole!r} does not begin with {before!r}")
         return whole[len(before):]
 
+    for open_answer in (False, True):
+        try:
+            write(name, "start", open_answer, [], render([], open_answer))
+        except UndefinedError:
+            write(name, "none", open_answer, [], "")
     conversations = CONVERSATIONS + (TOOLS if name in ("qwen2.5", "llama-3.1", "llama-3.2") else [])
     for messages in conversations:
         for open_answer in (False, True):
