@@ -46,6 +46,9 @@ struct client {
     struct session_list sessions;
     uint32_t n_sessions, n_requests;
     struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */
+    struct chan_msg msg;       /* the message that was received and not released yet */
+    struct request *receiving; /* whose bulk, msg's, is copied in pieces; NULL: none */
+    uint64_t received;         /* bytes of it so far */
     struct request requests[CLIENT_REQUESTS_ALL];
 };
 

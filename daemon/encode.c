@@ -1,5 +1,6 @@
 #include "daemon/encode.h"
 
+#include <assert.h>
 #include <string.h>
 
 /* Makes room for `need` elements in an array that doubles. */
@@ -25,14 +26,21 @@ static void drop(struct held_account *a, void *array, size_t cap, size_t elem)
         (void)held_resize(a, &array, &len, 0);
 }
 
-int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
+int encode_text_reserve(struct encode_text *t, size_t n)
 {
     void *p = t->s;
     int r = grow(t->account, &p, &t->cap, t->len + n, 1);
 
+    t->s = p;
+    return r;
+}
+
+int encode_text_add(struct encode_text *t, const void *bytes, size_t n)
+{
+    int r = encode_text_reserve(t, n);
+
     if (r < 0)
         return r;
-    t->s = p;
     if (n)
         memcpy(t->s + t->len, bytes, n);
     t->len += n;
@@ -134,6 +142,18 @@ int encode_ids(struct encode *e, const void *bytes, size_t n)
     e->n_ids += keep;
     e->n_total += n;
     return 0;
+}
+
+/* Capacities of texts are powers of two from 64 on: as many ids, nothing is lost. */
+void encode_take_ids(struct encode *e, struct encode_text *bytes)
+{
+    struct encode_text all = encode_text_take(bytes);
+
+    drop(e->account, e->ids, e->cap_ids, sizeof(*e->ids));
+    e->ids = (uint32_t *)(void *)all.s;
+    e->cap_ids = all.cap / sizeof(*e->ids);
+    e->n_ids = e->n_total = all.len / sizeof(*e->ids);
+    assert(e->n_ids <= e->max_ids && all.cap % sizeof(*e->ids) == 0);
 }
 
 int encode_id(struct encode *e, uint32_t id)

@@ -25,6 +25,7 @@ struct encode_text {
     size_t len, cap;
 };
 
+int encode_text_reserve(struct encode_text *t, size_t n); /* room to add n more */
 int encode_text_add(struct encode_text *t, const void *bytes, size_t n);
 /* The bytes move out: t is empty. */
 struct encode_text encode_text_take(struct encode_text *t);
@@ -57,6 +58,8 @@ int encode_take_text(struct encode *e, struct encode_text *text, bool special);
 /* Ids as they are, after those so far. bytes: little-endian, shared memory is fine: read once. */
 int encode_id(struct encode *e, uint32_t id);
 int encode_ids(struct encode *e, const void *bytes, size_t n);
+/* Moves collected ids in as the only ones: whole ids, no more than max_ids. */
+void encode_take_ids(struct encode *e, struct encode_text *bytes);
 
 /* Encodes a slice. 1: done, and the text is freed; 0: call again. */
 int encode_step(struct encode *e);

@@ -35,3 +35,28 @@ void pace_measured(struct pace *p, uint32_t n_tokens, uint64_t ns)
     now = (double)ns / n_tokens;
     p->ns_per_token = p->ns_per_token > 0 ? (1 - WEIGHT) * p->ns_per_token + WEIGHT * now : now;
 }
+
+bool pace_earned(struct pace *p, uint64_t now_ns)
+{
+    uint64_t more = (now_ns - p->frames_at) / PACE_FRAMES_PART;
+    uint64_t room = (uint64_t)(PACE_FRAMES_NS_MAX - p->frames_ns);
+
+    p->frames_ns += (int64_t)(more < room ? more : room);
+    p->frames_at = now_ns;
+    return p->frames_ns > 0;
+}
+
+bool pace_spent(struct pace *p, uint64_t now_ns)
+{
+    uint64_t less = now_ns - p->frames_at;
+    uint64_t room = (uint64_t)(p->frames_ns + PACE_FRAMES_DEBT_NS);
+
+    p->frames_ns -= (int64_t)(less < room ? less : room);
+    p->frames_at = now_ns;
+    return p->frames_ns > 0;
+}
+
+void pace_idle(struct pace *p)
+{
+    p->frames_ns = PACE_FRAMES_NS_MAX;
+}

@@ -31,6 +31,16 @@ struct append {
 
 /* --- start ------------------------------------------------------------------------------------ */
 
+static bool append_takes_bulk(const struct sched *s, const struct request *r,
+                              const struct wire_req *m)
+{
+    const struct session *x = client_find_session(r->client, m->u.append.session);
+
+    (void)s;
+    return x && !x->closing && !x->busy &&
+           r->parts->len + m->bulk_len <= BULK_MAX(x->seq.max_tokens);
+}
+
 static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req *m)
 {
     uint32_t had = session_len(r->session), limit = r->session->seq.max_tokens;
@@ -372,6 +382,7 @@ static void append_fini(struct request *r)
 
 const struct request_ops request_append = {
     .name = "append",
+    .takes_bulk = append_takes_bulk,
     .start = append_start,
     .work = append_work,
     .plan = append_plan,

@@ -59,6 +59,11 @@ static int cancel_start(struct sched *s, struct request *r, const struct wire_re
 
 /* --- Stats ------------------------------------------------------------------------------------ */
 
+/* A session's entry takes at least so many bytes of the frame, and more than fit are not listed: a
+ * daemon with ten thousand sessions must not take ten times as long to say so. */
+#define SESSION_BYTES_MIN 16u
+#define SESSIONS_LISTED   (CHAN_FRAME_MAX / SESSION_BYTES_MIN)
+
 struct stats {
     struct wire_stats_client *clients;
     struct wire_stats_session *sessions;
@@ -97,7 +102,9 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
                                                       .name = c->name,
                                                       .sessions = c->n_sessions,
                                                       .pages = c->account.used };
-        TAILQ_FOREACH (x, &c->sessions, link)
+        TAILQ_FOREACH (x, &c->sessions, link) {
+            if (k == SESSIONS_LISTED)
+                break;
             t->sessions[k++] =
                 (struct wire_stats_session){ .id = x->id,
                                              .client = c->id,
@@ -107,6 +114,7 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
                                              .segment = x->seq.seg_len,
                                              .busy = x->busy != NULL,
                                              .gist_pages = memory_gist_pages(&x->memory) };
+        }
     }
     ret->client = t->clients;
     ret->n_client = i;
@@ -192,6 +200,7 @@ static bool waits_for_room(struct client *c)
 static int stats_flush(struct sched *s, struct request *r)
 {
     struct stats *t = r->state;
+    uint32_t n_sessions = s->n_sessions < SESSIONS_LISTED ? s->n_sessions : SESSIONS_LISTED;
 
     if (!t || r->last.kind == WIRE_ERROR)
         return 0;
@@ -199,7 +208,7 @@ static int stats_flush(struct sched *s, struct request *r)
         return -EAGAIN;
     free_lists(t);
     t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
-    t->sessions = calloc(s->n_sessions + 1, sizeof(*t->sessions));
+    t->sessions = calloc(n_sessions + 1, sizeof(*t->sessions));
     t->owners = calloc(s->n_clients + 1, sizeof(*t->owners));
     r->last = (struct wire_rep){ .id = r->id, .last = true, .kind = WIRE_STATS };
     if (t->clients && t->sessions && t->owners) {

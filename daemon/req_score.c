@@ -32,6 +32,7 @@ struct score {
     struct policy policy;
     enum wire_score_want want;
     uint32_t window;
+    size_t unknown;      /* ids that may not be the vocabulary's: the last ones */
     size_t n, pos, sent; /* ids in all, read, sent */
     float *logprobs;     /* (n) LOGPROBS only */
     size_t logprobs_len;
@@ -43,16 +44,11 @@ struct score {
 
 static int read_ids(struct sched *s, struct request *r, struct score *sc)
 {
-    struct encode_text *parts = r->parts;
-    int e;
-
-    if (!request_whole_ids(s, r, parts->len))
+    if (!request_whole_ids(s, r, r->parts->len))
         return 0;
-    e = encode_ids(&sc->encode, parts->s, parts->len / sizeof(uint32_t));
-    encode_text_fini(parts);
-    if (e == 0)
-        (void)request_known_ids(s, r, sc->encode.ids, sc->encode.n_ids);
-    return e;
+    encode_take_ids(&sc->encode, r->parts);
+    sc->unknown = sc->encode.n_ids;
+    return 0;
 }
 
 static int read_policy(const struct sched *s, const struct wire_req *m, struct policy *ret,
@@ -220,8 +216,12 @@ static void prepare(struct sched *s, struct request *r, struct score *sc)
 static bool score_work(struct sched *s, struct request *r)
 {
     struct score *sc = r->state;
-    int e = encode_step(&sc->encode);
+    int e;
 
+    if (sc->unknown > 0 &&
+        !request_known_slice(s, r, sc->encode.ids, sc->encode.n_ids, &sc->unknown))
+        return true;
+    e = encode_step(&sc->encode);
     if (e < 0)
         request_fail_memory(s, r, e);
     else if (e == 1)
@@ -447,6 +447,7 @@ static void score_fini(struct request *r)
 
 const struct request_ops request_score = {
     .name = "score",
+    .takes_bulk = request_collects,
     .start = score_start,
     .work = score_work,
     .plan = score_plan,

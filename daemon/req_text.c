@@ -102,6 +102,7 @@ struct detokenize {
     struct encode_text bulk;
     const uint32_t *ids;    /* that lie in it */
     size_t n, done, n_sent; /* ids in all, decoded, told of */
+    size_t unknown;         /* that may not be the vocabulary's: the last ones */
     bool ended;
 };
 
@@ -138,7 +139,7 @@ static int detokenize_start(struct sched *s, struct request *r, const struct wir
     d->text = malloc(d->cap_text);
     if (!d->text)
         return -ENOMEM;
-    (void)request_known_ids(s, r, d->ids, d->n);
+    d->unknown = d->n;
     return 0;
 }
 
@@ -185,6 +186,8 @@ static bool detokenize_work(struct sched *s, struct request *r)
 {
     struct detokenize *d = r->state;
 
+    if (d->unknown > 0 && !request_known_slice(s, r, d->ids, d->n, &d->unknown))
+        return true;
     if (d->n_text < DETOKENIZE_CHUNK)
         decode_chunk(s, d);
     if (d->n_text > 0 && send_chunk(s, r, d) < 0)
@@ -208,6 +211,7 @@ static void detokenize_fini(struct request *r)
 
 const struct request_ops request_tokenize = {
     .name = "tokenize",
+    .takes_bulk = request_collects,
     .start = tokenize_start,
     .work = tokenize_work,
     .flush = tokenize_flush,
@@ -215,6 +219,7 @@ const struct request_ops request_tokenize = {
 };
 const struct request_ops request_detokenize = {
     .name = "detokenize",
+    .takes_bulk = request_collects,
     .start = detokenize_start,
     .work = detokenize_work,
     .fini = detokenize_fini,

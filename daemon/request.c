@@ -11,6 +11,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+/* Ids that are compared with the vocabulary's size in one slice. */
+#define KNOWN_SLICE 65536u
+
 const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_HELLO] = &request_hello,
     [WIRE_OPEN_SESSION] = &request_open,
@@ -90,6 +93,34 @@ static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
     }
 }
 
+/* Copying megabytes between two layers would hold up everybody's answers. */
+static bool in_pieces(const struct sched *s, const struct request *r, const struct wire_req *m)
+{
+    return m->bulk_len > REQUEST_PIECE_BYTES && r->parts && r->ops->takes_bulk &&
+           r->ops->takes_bulk(s, r, m);
+}
+
+/* After start(): the parts are taken, or wait for the next one, which may be another's text. */
+static void started(struct sched *s, struct request *r)
+{
+    r->parts = NULL;
+    request_deliver(s, r);
+}
+
+/* Takes the room for all of a long bulk at once: a client that has none for it hears so before
+ * anything is copied. -ENOMEM, -EDQUOT. */
+static int begin_pieces(struct client *c, struct request *r, const struct wire_req *m)
+{
+    int e = encode_text_reserve(r->parts, m->bulk_len);
+
+    if (e < 0)
+        return e;
+    r->phase = REQUEST_RECEIVE;
+    c->receiving = r;
+    c->received = 0;
+    return 0;
+}
+
 static void start(struct sched *s, struct client *c, const struct wire_req *m, const uint8_t *bulk)
 {
     bool id_taken = client_find_request(c, m->id);
@@ -98,11 +129,35 @@ static void start(struct sched *s, struct client *c, const struct wire_req *m, c
 
     r->parts = parts_of(c, m);
     if (admit(s, r, id_taken))
-        e = r->ops->start(s, r, m, bulk);
+        e = in_pieces(s, r, m) ? begin_pieces(c, r, m) : r->ops->start(s, r, m, bulk);
     if (e < 0)
         request_fail_memory(s, r, e);
-    r->parts = NULL; /* it took them, or they wait for the next part, which may be another's text */
-    request_deliver(s, r);
+    if (r->phase != REQUEST_RECEIVE)
+        started(s, r);
+}
+
+/* One more piece of it; behind the last one the request starts. */
+static void go_on(struct sched *s, struct client *c, const struct wire_req *m, const uint8_t *bulk)
+{
+    struct request *r = c->receiving;
+    uint64_t n = m->bulk_len - c->received;
+    struct wire_req rest = *m;
+    int e;
+
+    if (n > REQUEST_PIECE_BYTES)
+        n = REQUEST_PIECE_BYTES;
+    e = encode_text_add(r->parts, bulk + c->received, n);
+    assert(e == 0); /* begin_pieces took the room */
+    c->received += n;
+    if (c->received < m->bulk_len)
+        return;
+    c->receiving = NULL;
+    r->phase = REQUEST_WORK;
+    rest.bulk_len = 0;
+    e = r->ops->start(s, r, &rest, NULL);
+    if (e < 0)
+        request_fail_memory(s, r, e);
+    started(s, r);
 }
 
 /* Its sender waits for this id, and may have sent parts before it. */
@@ -132,6 +187,8 @@ void request_receive(struct sched *s, struct client *c, const struct chan_msg *m
                       "the frame says that %" PRIu64 " bytes come with it, its slot says %u",
                       m.bulk_len, msg->bulk_len);
         refuse(s, c, &m, WIRE_E_BAD_REQUEST, why.text);
+    } else if (c->receiving) {
+        go_on(s, c, &m, msg->bulk);
     } else {
         start(s, c, &m, msg->bulk);
     }
@@ -154,6 +211,8 @@ void request_finish(struct sched *s, struct request *r)
     r->last.id = r->id;
     r->last.last = true;
     r->phase = REQUEST_LAST;
+    if (r->client->receiving == r)
+        r->client->receiving = NULL;
     release_session(r);
 }
 
@@ -269,6 +328,11 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
     return true;
 }
 
+bool request_collects(const struct sched *s, const struct request *r, const struct wire_req *m)
+{
+    return r->parts->len + m->bulk_len <= s->config->max_text;
+}
+
 bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n)
 {
     uint64_t most = s->config->max_text, had = r->parts->len;
@@ -307,6 +371,16 @@ bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, 
     return true;
 }
 
+bool request_known_slice(struct sched *s, struct request *r, const uint32_t *ids, size_t n,
+                         size_t *left)
+{
+    size_t k = *left < KNOWN_SLICE ? *left : KNOWN_SLICE;
+    bool known = request_known_ids(s, r, ids + (n - *left), k);
+
+    *left -= k;
+    return known && *left == 0;
+}
+
 bool request_unwanted(const struct request *r)
 {
     return r->cancelled || r->client->dead;
@@ -320,6 +394,8 @@ void request_drop(struct sched *s, struct request *r)
     TAILQ_REMOVE(&s->active, r, link);
     s->n_active--;
     r->client->n_requests--;
+    if (r->client->receiving == r)
+        r->client->receiving = NULL;
     r->phase = REQUEST_FREE;
 }
 

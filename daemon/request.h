@@ -1,11 +1,12 @@
 /* daemon/request.h - one open request of a client, from its frame to its last reply.
  *
- *             start()                 work()                    rows(), token()
- *     FREE -----------> WORK -------------------> RUN ----------------------> LAST ----> FREE
- *               |         |    (text is encoded,   |   (the model reads or      ^   |
- *               |         |     pages are taken)   |    writes tokens)          | request_deliver()
- *               +---------+------------------------+----------------------------+
- *                 request_finish(), request_fail()                        when all was sent
+ *              start()                 work()                    rows(), token()
+ *     FREE ---> . ------> WORK -------------------> RUN ----------------------> LAST ----> FREE
+ *       |       ^ |         |    (text is encoded,   |   (the model reads or      ^   |
+ *       v       | |         |     pages are taken)   |    writes tokens)          |
+ * request_deliver() RECEIVE | +---------+------------------------+----------------------------+
+ *       (large bulk   request_finish(), request_fail()                      when all was sent
+ *       is copied, request_receive() again)
  *
  * Each kind of request is a table of functions. start() may run between two layers of a step, so it
  * touches no sequence and no page; the others run between steps. A reply that finds no room in the
@@ -29,13 +30,18 @@ struct request;
 struct sched;
 struct session;
 
-enum request_phase { REQUEST_FREE, REQUEST_WORK, REQUEST_RUN, REQUEST_LAST };
+enum request_phase { REQUEST_FREE, REQUEST_RECEIVE, REQUEST_WORK, REQUEST_RUN, REQUEST_LAST };
 
 struct request_ops {
     const char *name;
 
-    /* Reads the message (bulk is shared memory: copy, then check). Must leave FREE unless it
-     * returns an error: -ENOMEM or -EDQUOT. */
+    /* Whether start() would take the message's bulk: what it is going to refuse is not copied.
+     * NULL: it has no use for bulk. */
+    bool (*takes_bulk)(const struct sched *s, const struct request *r, const struct wire_req *m);
+
+    /* Reads the message (bulk is shared memory: copy, then check). Bulk that came in pieces is in
+     * r->parts already, and bulk_len is 0. Must leave FREE unless it returns an error: -ENOMEM or
+     * -EDQUOT. */
     int (*start)(struct sched *s, struct request *r, const struct wire_req *m, const uint8_t *bulk);
 
     /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
@@ -76,8 +82,7 @@ struct request {
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
     void *state;
-    struct encode_text
-        *parts; /* in start(): bulk of the parts before this one; NULL: it has no such */
+    struct encode_text *parts; /* RECEIVE, start(): bulk of earlier parts; NULL: it has no such */
 };
 
 /* The table of kinds, indexed by enum wire_req_kind. */
@@ -86,8 +91,13 @@ extern const struct request_ops request_hello, request_open, request_append, req
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
     request_stats, request_ping, request_fork, request_rewind;
 
-/* A message that was received: makes a request of it, or sends an error with the id that it has.
- */
+/* Bytes of bulk that are copied at once. */
+#define REQUEST_PIECE_BYTES (64u * 1024)
+
+/* A message that was received: makes a request of it, or sends an error with the id that it has. Of
+ * bulk that is longer than a piece only the room is taken at first. Then the client's `receiving`
+ * is that request, and the message is to be kept and given here again and again until it is NULL:
+ * each call copies a piece. */
 struct chan_msg;
 void request_receive(struct sched *s, struct client *c, const struct chan_msg *msg);
 
@@ -119,6 +129,9 @@ bool request_room(struct sched *s, struct request *r, uint32_t *max);
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 
+/* A takes_bulk: what request_collect would take. */
+bool request_collects(const struct sched *s, const struct request *r, const struct wire_req *m);
+
 /* Adds bulk (shared memory) to r->parts. LIMIT and NO_MEMORY are answered. False: it was. */
 bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n);
 
@@ -126,6 +139,10 @@ bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, ui
  * answered. False: it was. */
 bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes);
 bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n);
+/* The same for the last *left of n ids, a slice a call, in work(): millions take milliseconds.
+ * False: it was answered, or there are more to look at. */
+bool request_known_slice(struct sched *s, struct request *r, const uint32_t *ids, size_t n,
+                         size_t *left);
 
 /* Sends what is ready; the request is freed when its last reply is out. */
 void request_deliver(struct sched *s, struct request *r);

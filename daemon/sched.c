@@ -66,6 +66,8 @@ static void bury(struct sched *s, struct client *c)
             request_drop(s, &c->requests[i]);
     log_debug("client %" PRIu64 " (pid %d, %s) is gone: %u sessions, %u pages are free again",
               c->id, (int)c->pid, c->name, c->n_sessions, c->account.used);
+    if (s->turn == c)
+        s->turn = TAILQ_NEXT(c, link);
     TAILQ_REMOVE(&s->clients, c, link);
     s->n_clients--;
     s->n_sessions -= c->n_sessions;
@@ -115,16 +117,18 @@ static bool take_letters(struct sched *s)
 
 /* --- frames ----------------------------------------------------------------------------------- */
 
-/* With every request at work nothing more is taken: what is in the ring waits there. */
+/* With every request at work nothing more is taken: what is in the ring waits there. But what has
+ * begun to come in is one of them, and goes on. */
 static bool takes_frames(const struct client *c)
 {
-    return !c->dead && c->n_requests < CLIENT_REQUESTS_ALL;
+    return !c->dead && (c->receiving || c->n_requests < CLIENT_REQUESTS_ALL);
 }
 
+/* One frame, or one piece of its bulk. The frame is a private copy and is unpacked anew for each
+ * piece: what an unpacked message points to lives in a scratch that all clients share. */
 static bool receive_one(struct sched *s, struct client *c)
 {
-    struct chan_msg msg;
-    int r = chan_recv(c->chan, &msg);
+    int r = c->receiving ? 0 : chan_recv(c->chan, &c->msg);
 
     if (r == -EAGAIN)
         return false;
@@ -132,23 +136,54 @@ static bool receive_one(struct sched *s, struct client *c)
         client_broke(c, "a ring or a descriptor is out of bounds");
         return false;
     }
-    request_receive(s, c, &msg);
-    chan_release(c->chan);
+    request_receive(s, c, &c->msg);
+    if (!c->receiving)
+        chan_release(c->chan);
+    return true;
+}
+
+/* Whether one more frame may be taken now; *began: this look has taken some, or tried to. Without
+ * any request at work nobody waits for the model, and the clock is not looked at: reading it takes
+ * a noticeable part of the time that a ping does. */
+static bool has_time(struct sched *s, bool *began)
+{
+    bool first = !*began;
+
+    if (s->n_active == 0)
+        return true;
+    *began = true;
+    return first ? pace_earned(&s->pace, clock_ns()) : pace_spent(&s->pace, clock_ns());
+}
+
+/* Of one client. False: there is no time for more, and s->turn says who is next. */
+static bool take_turn(struct sched *s, struct client *c, bool *began, bool *any)
+{
+    for (uint32_t i = 0; i < FRAMES_A_ROUND && takes_frames(c) && chan_readable(c->chan); i++) {
+        if (!has_time(s, began)) {
+            s->turn = i > 0 ? TAILQ_NEXT(c, link) : c;
+            return false;
+        }
+        if (!receive_one(s, c))
+            break;
+        *any = true;
+    }
     return true;
 }
 
 static bool take_frames(struct sched *s)
 {
-    struct client *c;
-    bool any = false;
+    struct client *c = s->turn;
+    bool began = false, any = false;
 
-    TAILQ_FOREACH (c, &s->clients, link) {
-        for (uint32_t i = 0; i < FRAMES_A_ROUND && takes_frames(c); i++) {
-            if (!chan_readable(c->chan) || !receive_one(s, c))
-                break;
-            any = true;
-        }
+    for (uint32_t n = s->n_clients; n > 0; n--) {
+        if (!c)
+            c = TAILQ_FIRST(&s->clients);
+        if (!take_turn(s, c, &began, &any))
+            break;
+        c = TAILQ_NEXT(c, link);
     }
+    if (began)
+        (void)pace_spent(&s->pace, clock_ns());
     return any;
 }
 
@@ -174,6 +209,11 @@ bool sched_attend(struct sched *s)
 {
     bool any = take_letters(s);
 
+    /* Here and not once a step, which may be long: who asks whether this thread is alive would take
+     * a slow model for a dead one. One writer: no locked instruction. */
+    atomic_store_explicit(&s->heartbeat,
+                          atomic_load_explicit(&s->heartbeat, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
     any |= take_frames(s);
     if (any && s->in_step && !s->abandon)
         s->abandon = s->stopping || unwanted(s);
@@ -207,7 +247,8 @@ static bool reap(struct sched *s)
     return any;
 }
 
-/* A slice for each request, as long as there is time; who had one goes to the end of the line. */
+/* A slice for each request, as long as there is time; who had one goes to the end of the line. So
+ * does who only has something to say (a Stats that found no room): making it takes time, too. */
 static bool work(struct sched *s)
 {
     uint64_t end = clock_ns() + WORK_NS;
@@ -216,7 +257,7 @@ static bool work(struct sched *s)
 
     r = TAILQ_FIRST(&s->active);
     for (uint32_t n = s->n_active; n > 0 && r; n--, r = next) {
-        bool worked = r->phase == REQUEST_WORK && r->ops->work;
+        bool worked = r->phase == REQUEST_WORK;
 
         next = TAILQ_NEXT(r, link);
         if (worked) {
@@ -224,7 +265,8 @@ static bool work(struct sched *s)
             TAILQ_INSERT_TAIL(&s->active, r, link);
             if (!next)
                 next = r;
-            any |= r->ops->work(s, r);
+            if (r->ops->work)
+                any |= r->ops->work(s, r);
         }
         request_deliver(s, r);
         if (worked && clock_ns() > end)
@@ -249,7 +291,7 @@ static void fail_everything(struct sched *s)
 static bool step(struct sched *s)
 {
     struct client *c;
-    bool any = sched_attend(s);
+    bool any = sched_attend(s), ran = false;
 
     TAILQ_FOREACH (c, &s->clients, link)
         c->blocked = false;
@@ -258,10 +300,11 @@ static bool step(struct sched *s)
     if (s->n_active > 0) {
         any |= work(s);
         if (!s->stopping)
-            any |= batch_run(s);
+            ran = batch_run(s);
     }
-    atomic_fetch_add_explicit(&s->heartbeat, 1, memory_order_relaxed);
-    return any;
+    if (!ran)
+        pace_idle(&s->pace);
+    return any || ran;
 }
 
 /* --- sleeping --------------------------------------------------------------------------------- */

@@ -1,10 +1,10 @@
 /* daemon/sched.h - the scheduler: every client's requests, one step after the other.
  *
- * A step: letters of the control thread, frames of the clients (a bounded number of each),
- * cancelled and dead ones, slices of work (encoding, taking pages, sending), then one batch through
- * the model. Between the layers of a batch it looks at letters and frames again: a ping is
- * answered, and a cancel of something that is being read ends the step at once. Without anything to
- * do it spins for spin_us and then sleeps in one epoll_wait without a timeout.
+ * A step: letters of the control thread, frames of the clients (within a share of the time, see
+ * daemon/pace.h), cancelled and dead ones, slices of work (encoding, taking pages, sending), then
+ * one batch through the model. Between the layers of a batch it looks at letters and frames again:
+ * a ping is answered, and a cancel of something that is being read ends the step at once. Without
+ * anything to do it spins for spin_us and then sleeps in one epoll_wait without a timeout.
  *
  * Threads    sched_main is the scheduler's thread; all below it is called there only, but for
  *            sched_alive. Letters are the only way in and out.
@@ -41,6 +41,7 @@ struct sched {
     struct served served;
     int epoll;
     struct client_list clients;
+    struct client *turn;        /* whose frames are taken next; NULL: the first one's */
     struct request_list active; /* every open request; served ones move to the end */
     uint32_t n_clients, n_active, n_sessions;
     uint64_t last_session;

@@ -1,7 +1,8 @@
 /* tests/test_daemon_parts.c - the real daemon and requests whose bulk comes in parts. Would catch:
  * a request that fails and takes with it parts that another one waits for, a part that is refused
  * and leaves those before it behind, to be read twice, a client whose texts and scores fill the
- * host's memory, bytes that stay counted.
+ * host's memory, bytes that stay counted, long bulk that is cut or mixed up where it is copied in
+ * pieces.
  */
 
 #include "tests/support/daemon_fixture.h"
@@ -144,6 +145,56 @@ static void texts_have_a_limit(void **state)
     daemon_fixture_stop(&small); /* it asserts that nothing of a client that left is counted */
 }
 
+/* Bulk of many pieces in one frame: nothing is lost, nothing is read twice, and what is refused is
+ * refused as if it were short. Other requests of the client wait behind it, in order. */
+static void long_bulk_comes_whole(void **state)
+{
+    static char text[700000];
+    static uint32_t ids[100000];
+    struct wire_req tokenize = { .kind = WIRE_TOKENIZE }, open = { .kind = WIRE_OPEN_SESSION };
+    struct wire_req detokenize = { .kind = WIRE_DETOKENIZE }, ping = { .kind = WIRE_PING };
+    struct wire_req generate = { .kind = WIRE_GENERATE, .u.generate.ignore_eog = true };
+    struct wire_req cancel = { .kind = WIRE_CANCEL };
+    uint64_t whole, parts, session, id;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)(i % 61 ? 'a' + i % 23 : ' ');
+    expect(raw_client_ask(&c, tokenize, text, sizeof(text), &whole), WIRE_TOKENS);
+    assert_true(whole >= sizeof(text)); /* four bytes an id, a few bytes of text each */
+    tokenize.u.tokenize.more = true;
+    expect(raw_client_ask(&c, tokenize, text, 300001, NULL), WIRE_TOKENS);
+    tokenize.u.tokenize.more = false;
+    expect(raw_client_ask(&c, tokenize, text + 300001, sizeof(text) - 300001, &parts), WIRE_TOKENS);
+    assert_int_equal(parts, whole);
+
+    id = raw_client_send(&c, tokenize, text, sizeof(text));
+    expect(raw_client_ask(&c, ping, NULL, 0, NULL), WIRE_PONG);
+    assert_int_equal(id + 1, c.last_id);
+
+    ids[sizeof(ids) / sizeof(*ids) - 1] = 1u << 30;
+    expect_error(raw_client_ask(&c, detokenize, ids, sizeof(ids), NULL), WIRE_E_BAD_REQUEST);
+    ids[sizeof(ids) / sizeof(*ids) - 1] = 0;
+    expect(raw_client_ask(&c, detokenize, ids, sizeof(ids), NULL), WIRE_TEXT);
+
+    expect_error(raw_client_ask(&c, append(99, false), text, 100000, NULL), WIRE_E_NOT_FOUND);
+    session = raw_client_ask(&c, open, NULL, 0, NULL)->u.session_opened.session;
+    expect_error(raw_client_ask(&c, append(session, false), text, sizeof(text), NULL),
+                 WIRE_E_CONTEXT_LENGTH_EXCEEDED);
+    expect(raw_client_ask(&c, append(session, false), "x", 1, NULL), WIRE_APPENDED);
+    generate.u.generate.session = session;
+    cancel.u.cancel.request = raw_client_send(&c, generate, NULL, 0);
+    expect_error(raw_client_ask(&c, append(session, true), text, 100000, NULL), WIRE_E_BUSY);
+    (void)raw_client_send(&c, cancel, NULL, 0);
+    expect_error(raw_client_wait(&c, cancel.u.cancel.request, NULL), WIRE_E_CANCELLED);
+    /* 100,000 bytes of parts, and a client that leaves in the middle of the next. */
+    expect(raw_client_ask(&c, append(session, true), text, 100000, NULL), WIRE_APPENDED);
+    (void)raw_client_send(&c, append(session, true), text, 30000);
+    raw_client_close(&c);
+    raw_client_open(&c, d.socket);
+    expect(raw_client_ask(&c, tokenize, text, 70000, NULL), WIRE_TOKENS);
+}
+
 static int start(void **state)
 {
     static const char *const args[] = { "--cpu", "scalar", "--kv-bytes", "64M", NULL };
@@ -168,6 +219,7 @@ int main(void)
         cmocka_unit_test(failure_leaves_the_parts_of_others),
         cmocka_unit_test(refused_part_forgets_the_others),
         cmocka_unit_test(texts_have_a_limit),
+        cmocka_unit_test(long_bulk_comes_whole),
     };
 
     return cmocka_run_group_tests(tests, start, stop);

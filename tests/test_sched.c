@@ -1,8 +1,8 @@
 /* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would
  * catch: a malloc in the loop that makes tokens, replies that are made anew for a client that does
- * not read, a budget that lets a step last too long, a stop string that is found late or sent or
- * holds its answer up for ever, text that is cut inside a character, a bell that keeps the
- * scheduler awake.
+ * not read, a budget that lets a step last too long, frames that take more than their share of it,
+ * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
+ * a character, a bell that keeps the scheduler awake.
  */
 
 #include "daemon/answer.h"
@@ -183,6 +183,7 @@ struct alone {
     struct config config;
     struct sched *sched;
     pthread_t thread;
+    uint64_t beats, steps; /* when it has stopped */
 };
 
 static void start_alone(struct alone *a)
@@ -215,6 +216,8 @@ static void stop_alone(struct alone *a)
     assert_int_equal(pthread_join(a->thread, NULL), 0);
     mailbox_close(&a->to);
     mailbox_close(&a->from);
+    a->beats = atomic_load(&a->sched->heartbeat);
+    a->steps = a->sched->totals.steps;
     free(a->sched);
 }
 
@@ -257,6 +260,8 @@ static void test_no_malloc_in_the_token_loop(void **state)
     read_stats(silent);
     stop_alone(&a);
     wire_scratch_close(&scratch);
+    /* A sign of life between the layers too, however long a step is. The Stats make 200 at most. */
+    assert_true(a.beats > 2 * a.steps + 200);
     assert_int_equal(atomic_load(&n_allocations), 0);
     if (!COUNTING)
         (void)printf("built with a sanitizer: allocations were not counted\n");
@@ -302,6 +307,38 @@ static void test_pace(void **state)
     assert_int_equal(pace_budget(&p, false), PACE_TOKENS_MIN); /* a slow one still moves */
     pace_measured(&p, 1, 1);                                   /* too few to tell */
     assert_int_equal(pace_budget(&p, false), PACE_TOKENS_MIN);
+}
+
+/* A client sends without end, while a step's layers take a millisecond each. */
+static void test_share_of_frames(void **state)
+{
+    static const uint64_t costs[] = { 1000, 40000, 1000000, 3000000 };
+    uint64_t now = 1000000000000;
+    struct pace p;
+
+    (void)state;
+    pace_init(&p, 30, 512);
+    for (size_t i = 0; i < sizeof(costs) / sizeof(*costs); i++) {
+        uint64_t frames = 0, start = now, n = 0;
+
+        for (int layer = 0; layer < 10000; layer++) {
+            bool more = pace_earned(&p, now += 1000000);
+
+            for (; more; n++) {
+                frames += costs[i];
+                more = pace_spent(&p, now += costs[i]);
+            }
+        }
+        assert_true(n > 0); /* they do come in */
+        assert_true((double)frames / (double)(now - start) < 0.13);
+        assert_true((double)frames / (double)(now - start) > 0.08); /* and are not starved */
+    }
+    /* Stopped for an hour in the middle of one: that is not held against the next. */
+    assert_false(pace_spent(&p, now += 3600 * 1000000000ull));
+    assert_true(pace_earned(&p, now += 50 * 1000000));
+    assert_false(pace_spent(&p, now += 50 * 1000000));
+    pace_idle(&p);
+    assert_true(pace_spent(&p, now));
 }
 
 /* --- answer ----------------------------------------------------------------------------------- */
@@ -386,6 +423,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pace),
+        cmocka_unit_test(test_share_of_frames),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),

@@ -18,12 +18,18 @@ static void wait_for(struct raw_client *c, bool for_room)
 
 void raw_client_open(struct raw_client *c, const char *socket)
 {
+    raw_client_open_with(c, socket, NULL);
+}
+
+void raw_client_open_with(struct raw_client *c, const char *socket,
+                          const struct chan_geometry *want)
+{
     struct wire_req hello = { .kind = WIRE_HELLO, .u.hello.client = "raw" };
     char text[256];
     int r;
 
     *c = (struct raw_client){ .sock = -1 };
-    r = handshake_connect(socket, NULL, PATIENCE_MS, &c->sock, &c->chan, text);
+    r = handshake_connect(socket, want, PATIENCE_MS, &c->sock, &c->chan, text);
     assert(r == 0);
     r = wire_scratch_open(&c->out, WIRE_SCRATCH_BYTES);
     assert(r == 0);

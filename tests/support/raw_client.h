@@ -21,6 +21,9 @@ struct raw_client {
 };
 
 void raw_client_open(struct raw_client *c, const char *socket); /* says Hello */
+/* With rings and arenas of this size (NULL: the daemon's defaults). */
+void raw_client_open_with(struct raw_client *c, const char *socket,
+                          const struct chan_geometry *want);
 void raw_client_close(struct raw_client *c);
 
 /* One frame with bulk_len bytes of bulk, over any channel: 0, or chan_reserve's error. */
