@@ -57,7 +57,7 @@ struct ctl_answer_opts {
           &(o)->sampling.top_p,                                                                    \
           0,                                                                                       \
           1,                                                                                       \
-          "choose among the likeliest that sum to P; 0: the likeliest alone (1)" },                                        \
+          "choose among the likeliest that sum to P; 0: the likeliest alone (1)" },                \
         { "min-p",                                                                                 \
           0,                                                                                       \
           CTL_OPT_FLOAT,                                                                           \
