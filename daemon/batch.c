@@ -25,16 +25,15 @@ static bool behind(const struct request *r)
 
 static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
+    struct memory_need need;
     int e;
 
     if (r->cancelled)
         return false;
-    *ret = (struct forward_run){ .seq = r->memory->seq };
-    e = memory_plan(r->memory, max, ret);
-    if (e == 0 || e == -EAGAIN)
-        return e == 0; /* not yet: it takes part in a later step */
-    request_fail_pool(s, r, r->memory->seq, ret->n_tokens, 1 + ret->n_tokens / POOL_PAGE_TOKENS);
-    return false;
+    e = memory_plan(r->memory, max, ret, &need);
+    if (e < 0 && e != -EAGAIN) /* else it takes part in a later step */
+        request_fail_need(s, r, &need);
+    return e == 0;
 }
 
 /* In at most max rows. */

@@ -38,6 +38,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->early = m->early;
     dst->n_ids = m->n_ids;
     dst->ladder = m->ladder;
+    dst->overlay = m->overlay;
     return r;
 }
 
@@ -78,6 +79,8 @@ static int take_step(struct memory *m, const struct ladder_step *step)
 {
     struct compressor *c = m->served->compressor;
 
+    if (overlay_has(&m->overlay, step->segment))
+        return 0; /* the ladder's counts climb, its keys stay raw */
     if (step->rung > 1)
         return compress_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
     if (m->prefix)
@@ -106,26 +109,84 @@ bool memory_behind(const struct memory *m)
     return is_due(m) || m->seq->n_tokens < m->n_ids;
 }
 
-static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret)
+/* Keys that it has, hydrated ones included, and would have with one token more. */
+static uint64_t keys_with_one_more(const struct memory *m)
 {
-    struct ladder_step step;
+    const struct seq *s = m->seq;
+    uint32_t off = s->n_tokens % s->seg_len;
 
-    if (!next_step(m, &step) || side_left(m, &step) == 0)
-        return -ENOSPC; /* memory_settle found no pages */
-    return compress_plan(m->served->compressor, &m->policy.spec, m->seq, step.segment, &m->side,
-                         max, ret);
+    return ladder_keys(&m->policy, &m->ladder, s->n_tokens) +
+           overlay_keys(&m->overlay, &m->policy, &m->ladder) + seq_raw_keys(s, off + 1) -
+           seq_raw_keys(s, off);
 }
 
-int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret)
+/* Pages are short: of which of the two accounts. */
+static int lacks(const struct memory *m, uint32_t wanted, struct memory_need *ret)
+{
+    const struct pool_account *a = m->seq->account;
+    uint32_t left = a->limit - a->used, n_free = m->seq->pool->n_free + m->seq->pool->n_cached;
+
+    *ret = wanted > left ? (struct memory_need){ MEMORY_CLIENT, wanted, left }
+                         : (struct memory_need){ MEMORY_POOL, wanted, n_free };
+    return -ENOSPC;
+}
+
+/* A step that memory_settle could not take: of the pages that it would have written to some stand
+ * in other tables, too, and their copies cost the pool pages, but the account nothing. */
+static int lacks_copies(const struct memory *m, const struct ladder_step *step,
+                        struct memory_need *ret)
+{
+    const struct seq *s = m->seq;
+    uint32_t n = seq_n_pages(ladder_segment_keys(&m->policy, step->segment, step->rung));
+    uint32_t n_shared = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        n_shared += pool_shared(s->pool, seq_pages(s, step->segment)[i]);
+    *ret = (struct memory_need){ MEMORY_POOL, n_shared, s->pool->n_free + s->pool->n_cached };
+    if (n_shared <= s->pool->n_free + s->pool->n_cached) { /* somebody has just given some back */
+        ret->cause = MEMORY_WAITING;
+        return -EAGAIN;
+    }
+    return -ENOSPC;
+}
+
+static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret,
+                     struct memory_need *ret_need)
+{
+    const struct compress_spec *c = &m->policy.spec;
+    struct ladder_step step;
+    bool due;
+    int r;
+
+    due = next_step(m, &step);
+    assert(due); /* memory_settle ends checks that have no step */
+    if (side_left(m, &step) == 0)
+        return lacks_copies(m, &step, ret_need);
+    r = compress_plan(m->served->compressor, c, m->seq, step.segment, &m->side, max, ret);
+    if (r == -EAGAIN)
+        *ret_need = (struct memory_need){ .cause = MEMORY_WAITING };
+    else if (r < 0)
+        (void)lacks(m, seq_n_pages(compress_n_beside(c, m->seq->seg_len, step.segment)), ret_need);
+    return r;
+}
+
+int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
+                struct memory_need *ret_need)
 {
     struct seq *s = m->seq;
 
     *ret = (struct forward_run){ .seq = s };
     if (is_due(m))
-        return plan_side(m, max, ret);
+        return plan_side(m, max, ret, ret_need);
     ret->tokens = s->tokens + s->n_tokens;
     ret->n_tokens = min_u32(min_u32(m->n_ids - s->n_tokens, max), memory_room(m));
-    return ret->n_tokens ? seq_reserve(s, ret->n_tokens) : -ENOSPC;
+    if (ret->n_tokens == 0) {
+        *ret_need = (struct memory_need){ MEMORY_BUDGET, keys_with_one_more(m), m->policy.budget };
+        return -ENOSPC;
+    }
+    if (seq_reserve(s, ret->n_tokens) == 0)
+        return 0;
+    return lacks(m, seq_wants(s, ret->n_tokens), ret_need);
 }
 
 void memory_ran(struct memory *m, const struct forward_run *run)
@@ -151,6 +212,7 @@ void memory_rewind(struct memory *m, uint32_t n)
     left = seq_rewind(m->seq, min_u32(n, m->seq->n_tokens));
     m->n_ids = n;
     ladder_rewind(&m->policy, &m->ladder, left);
+    overlay_cut(&m->overlay, m->ladder.n_at[1]);
     ladder_climb(&m->policy, &fresh, 0, left, NULL, NULL);
     m->early = m->early || !ladder_equal(&m->ladder, &fresh);
     if (m->ladder.n_at[1] == 0)
@@ -161,28 +223,47 @@ void memory_rewind(struct memory *m, uint32_t n)
 
 /* --- counts ----------------------------------------------------------------------------------- */
 
+/* What the budget leaves to the ladder. */
+static struct policy ladders_part(const struct memory *m, const struct ladder *l)
+{
+    struct policy p = m->policy;
+    uint64_t more = overlay_keys(&m->overlay, &p, l);
+
+    p.budget = more < p.budget ? p.budget - (uint32_t)more : 0;
+    return p;
+}
+
 uint32_t memory_room(const struct memory *m)
 {
     uint64_t due = ladder_due_at(&m->policy, &m->ladder), n = m->seq->n_tokens;
-    uint64_t room = ladder_room(&m->policy, &m->ladder, n);
+    struct policy p = ladders_part(m, &m->ladder);
+    uint64_t room = ladder_room(&p, &m->ladder, n);
 
     return due <= n ? 0 : (uint32_t)(due - n < room ? due - n : room);
 }
 
+/* A hydrated segment stays as it is while the ladder's counts of it shrink: so its difference is
+ * the largest at the end. */
 void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_t *ret_pages)
 {
     struct ladder l = m->ladder;
 
     ladder_climb(&m->policy, &l, m->seq->n_tokens, m->n_ids + n, ret_keys, ret_pages);
+    if (ret_keys)
+        *ret_keys += overlay_keys(&m->overlay, &m->policy, &l);
+    if (ret_pages)
+        *ret_pages += overlay_pages(&m->overlay, &m->policy, &l);
 }
 
 bool memory_full(const struct memory *m, uint32_t n_more)
 {
     struct ladder l = m->ladder;
     uint64_t n = (uint64_t)m->n_ids + n_more;
+    struct policy p;
 
     ladder_climb(&m->policy, &l, m->seq->n_tokens, n, NULL, NULL);
-    return ladder_room(&m->policy, &l, n) == 0;
+    p = ladders_part(m, &l);
+    return ladder_room(&p, &l, n) == 0;
 }
 
 void memory_account(const struct memory *m, struct wire_usage *u)
@@ -196,7 +277,11 @@ void memory_account(const struct memory *m, struct wire_usage *u)
                 (n - 1) * compress_n_raw(&m->policy.spec, seg_len, 1);
         n_keys = last->base + last->n_keys - m->seq->pos0;
     }
-    u->gist_tokens = n * seg_len - n_raw;
+    for (uint32_t i = 0; i < m->overlay.n; i++) { /* all of these is raw */
+        n_raw -= compress_n_raw(&m->policy.spec, seg_len, m->overlay.segments[i]);
+        n_keys -= m->seq->segments[m->overlay.segments[i]].n_keys;
+    }
+    u->gist_tokens = (n - m->overlay.n) * seg_len - n_raw;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
     u->gists = n_keys - n_raw;
 }
@@ -204,6 +289,12 @@ void memory_account(const struct memory *m, struct wire_usage *u)
 uint32_t memory_gist_pages(const struct memory *m)
 {
     uint64_t n = (uint64_t)m->ladder.n_at[1] * m->seq->seg_len;
+    uint64_t pages = ladder_pages(&m->policy, &m->ladder, n);
 
-    return (uint32_t)ladder_pages(&m->policy, &m->ladder, n);
+    for (uint32_t i = 0; i < m->overlay.n; i++) {
+        uint32_t k = m->overlay.segments[i];
+
+        pages -= seq_n_pages(ladder_segment_keys(&m->policy, k, ladder_rung(&m->ladder, k)));
+    }
+    return (uint32_t)pages;
 }

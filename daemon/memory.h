@@ -20,6 +20,7 @@
 #define DAEMON_MEMORY_H
 
 #include "daemon/ladder.h"
+#include "daemon/overlay.h"
 #include "daemon/served.h"
 #include "ipc/wire.h"
 
@@ -31,6 +32,7 @@ struct memory {
     const struct served *served;
     uint32_t n_ids;
     struct ladder ladder;
+    struct overlay overlay; /* segments that are raw although the ladder has them compressed */
     bool early; /* rewound past a compression: more compressed than a fresh sequence of this length
                  */
 
@@ -56,9 +58,24 @@ void memory_rewind(struct memory *m, uint32_t n);
 /* Before a step. */
 void memory_settle(struct memory *m);
 bool memory_behind(const struct memory *m);
-/* The run that it is behind with, of at most max tokens. -ENOSPC: there are no pages to go on with;
- * -EAGAIN: not in this step, others are being compressed. */
-int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret);
+/* Why a sequence can't go on, or not yet. */
+enum memory_cause {
+    MEMORY_BUDGET, /* its policy's budget has no room for another key */
+    MEMORY_CLIENT, /* its client may hold no more pages */
+    MEMORY_POOL,   /* there are no more pages */
+    MEMORY_WAITING /* others are being compressed, and one of them will be done */
+};
+
+struct memory_need {
+    enum memory_cause cause;
+    uint64_t wanted, had; /* BUDGET: keys held and one more, and the budget; CLIENT, POOL: pages
+                           * wanted, and those that can be had */
+};
+
+/* The run that it is behind with, of at most max tokens. -ENOSPC: it can't go on; -EAGAIN: not in
+ * this step. need says why. */
+int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
+                struct memory_need *ret_need);
 /* After a step with a run of this sequence, planned here or elsewhere. */
 void memory_ran(struct memory *m, const struct forward_run *run);
 
@@ -69,7 +86,8 @@ void memory_rest(struct memory *m);
 /* Tokens that may be read until something is due or the budget is used up. */
 uint32_t memory_room(const struct memory *m);
 
-/* What n more ids lead to at most on the way: keys, to be compared with the budget, and pages. */
+/* What n more ids lead to at most on the way: keys, to be compared with the budget, and pages.
+ * Hydrated segments are counted as if they stayed so. */
 void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_t *ret_pages);
 
 /* No token fits the budget behind n_more ids, when everything that is due is done. */

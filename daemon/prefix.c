@@ -280,7 +280,7 @@ void prefix_learn(struct prefix *p, struct memory *m)
     const struct seq *s = m->seq;
     uint32_t n = s->n_tokens / TOKENS, per_segment = s->seg_len / TOKENS, i, at;
 
-    if (m->early || m->ladder.n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
+    if (m->early || m->overlay.n > 0 || m->ladder.n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
         (n == m->n_learned && m->ladder.n_at[1] == m->n_learned_packed))
         return;
     at = find_root(p, m);

@@ -288,21 +288,38 @@ void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq
                  left < n_free ? " for this client" : "");
 }
 
+void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need)
+{
+    uint32_t had = r->memory->seq->n_tokens;
+
+    if (need->cause == MEMORY_BUDGET)
+        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                     (struct request_numbers){ had, 1, need->had },
+                     "context_length_exceeded: behind %u tokens there is no room for one more in "
+                     "the budget of %" PRIu64 " keys",
+                     had, need->had);
+    else
+        request_fail(
+            s, r, WIRE_E_POOL_FULL,
+            (struct request_numbers){ r->memory->seq->account->used, need->wanted, need->had },
+            "pool_full: to go on behind %u tokens the session needs %" PRIu64
+            " more pages of %u tokens, %" PRIu64 " are free%s",
+            had, need->wanted, POOL_PAGE_TOKENS, need->had,
+            need->cause == MEMORY_CLIENT ? " for this client" : "");
+}
+
 /* What is read was found to fit when it began: no room is a mistake of ours, which costs one
  * request. */
 bool request_room(struct sched *s, struct request *r, uint32_t *max)
 {
-    uint32_t room = memory_room(r->memory), had = r->memory->seq->n_tokens,
-             budget = r->memory->policy.budget;
+    uint32_t room = memory_room(r->memory);
 
     if (*max > room)
         *max = room;
     if (room > 0)
         return true;
-    request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, 1, budget },
-                 "context_length_exceeded: behind %u tokens there is no room for one more in the "
-                 "budget of %u keys",
-                 had, budget);
+    request_fail_need(
+        s, r, &(struct memory_need){ .cause = MEMORY_BUDGET, .had = r->memory->policy.budget });
     return false;
 }
 

@@ -122,6 +122,10 @@ void request_label(char *to, size_t cap, const char *from);
 void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
                        uint64_t need);
 
+/* CONTEXT_LENGTH_EXCEEDED or POOL_FULL: what its session is to be read on with is not there. */
+struct memory_need;
+void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need);
+
 /* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is
  * answered, and false. */
 bool request_room(struct sched *s, struct request *r, uint32_t *max);

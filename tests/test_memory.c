@@ -91,10 +91,26 @@ static bool stop(void *arg)
     return s->stop_after && --s->stop_after == 0;
 }
 
+/* It wants more than there is, of what it says is short. */
+static void check_need(const struct actor *a, const struct memory_need *need)
+{
+    const struct pool *p = a->seq.pool;
+
+    assert_true(need->wanted > need->had);
+    if (need->cause == MEMORY_BUDGET)
+        assert_int_equal(need->had, a->memory.policy.budget);
+    else if (need->cause == MEMORY_CLIENT)
+        assert_int_equal(need->had, a->seq.account->limit - a->seq.account->used);
+    else
+        assert_int_equal(need->had, p->n_free + p->n_cached);
+    assert_int_not_equal(need->cause, MEMORY_WAITING);
+}
+
 /* What an actor reads next: false when it holds all that it should, or there are no pages for it.
  */
 static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_run *ret)
 {
+    struct memory_need need;
     uint32_t n, room;
 
     max = seq_tokens_of_rows(&a->seq, max); /* as daemon/batch.c */
@@ -103,10 +119,12 @@ static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_
     n = a->n_want - a->memory.n_ids;
     memory_settle(&a->memory);
     if (memory_behind(&a->memory)) {
-        if (memory_plan(&a->memory, max, ret) == 0)
-            return true;
-        s->n_refused++;
-        return false;
+        int r = memory_plan(&a->memory, max, ret, &need);
+
+        if (r == -ENOSPC)
+            check_need(a, &need);
+        s->n_refused += r == -ENOSPC;
+        return r == 0;
     }
     room = memory_room(&a->memory);
     n = n < max ? n : max;

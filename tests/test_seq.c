@@ -1,5 +1,6 @@
 /* tests/test_seq.c - would catch: pages leaked or charged twice, a budget passed, a refused
- * reservation that leaves something behind, 32-bit overflow of page offsets at 8B sizes. */
+ * reservation that leaves something behind, 32-bit overflow of page offsets at 8B sizes, a
+ * segment's state that leaves pages, keys or bases of another one. */
 #include "engine/kv/seq.h"
 
 #include <errno.h>
@@ -136,6 +137,116 @@ static void reserve_and_rewind(void **state)
     pool_close(&p);
 }
 
+/* Each arrow of a segment's states, with the keys, bases and pages that it leaves. */
+static void states(void **state)
+{
+    struct pool p;
+    struct pool_account a = { .limit = UINT32_MAX };
+    struct seq s, fork;
+    uint32_t pages[4];
+
+    (void)state;
+    open_pool(&p, 40);
+    assert_int_equal(seq_open(&s, &p, &a, 300, 64, 5), 0);
+    assert_int_equal(seq_reserve(&s, 200), 0);
+    s.n_tokens = 200;
+    assert_int_equal(s.n_pages, 13);
+    assert_int_equal(s.segments[1].state, SEQ_RAW);
+
+    seq_shorten(&s, 0, 20); /* in place */
+    assert_int_equal(pool_take(&p, &a, 1, pages), 0);
+    seq_replace(&s, 1, 16, pages); /* other pages */
+    assert_int_equal(s.segments[0].state, SEQ_PACKED);
+    assert_int_equal(s.segments[1].state, SEQ_PACKED);
+    assert_int_equal(s.segments[1].base, 5 + 20);
+    assert_int_equal(s.segments[3].base, 5 + 20 + 16 + 64);
+    assert_int_equal(seq_pages(&s, 1)[0], pages[0]);
+    assert_int_equal(s.n_pages, 2 + 1 + 4 + 1);
+    seq_shorten(&s, 0, 10); /* thinned */
+    assert_int_equal(s.segments[0].state, SEQ_PACKED);
+    assert_int_equal(seq_position(&s, 200), 5 + 10 + 16 + 64 + 8);
+
+    assert_int_equal(pool_take(&p, &a, 4, pages), 0);
+    seq_lengthen(&s, 1, pages);
+    assert_int_equal(s.segments[1].state, SEQ_RAW);
+    assert_int_equal(s.segments[1].n_keys, 64);
+    assert_int_equal(s.segments[1].base, 5 + 10);
+    assert_int_equal(s.segments[2].base, 5 + 10 + 64);
+    assert_memory_equal(seq_pages(&s, 1), pages, sizeof(pages));
+    assert_int_equal(s.n_pages, 1 + 4 + 4 + 1);
+
+    seq_evict(&s, 0);
+    seq_evict(&s, 2);
+    assert_int_equal(s.segments[0].state, SEQ_STORED);
+    assert_false(seq_resident(&s, 0));
+    assert_int_equal(s.n_pages, 4 + 1);
+    assert_int_equal(a.used, 5);
+    assert_int_equal(seq_position(&s, 200), 5 + 10 + 64 + 64 + 8); /* nothing moved */
+    assert_int_equal(seq_fork(&s, &fork), 0);
+    assert_int_equal(fork.segments[2].state, SEQ_STORED);
+    assert_int_equal(fork.n_pages, 5);
+    seq_close(&fork);
+    assert_int_equal(a.used, 5);
+
+    seq_lose(&s, 2);
+    assert_int_equal(s.segments[2].state, SEQ_LOST);
+    assert_int_equal(pool_take(&p, &a, 4, pages), 0);
+    seq_restore(&s, 2, 64, pages);
+    assert_int_equal(s.segments[2].state, SEQ_RAW);
+    assert_int_equal(pool_take(&p, &a, 1, pages), 0);
+    seq_restore(&s, 0, 10, pages);
+    assert_int_equal(s.segments[0].state, SEQ_PACKED);
+    assert_int_equal(s.n_pages, 1 + 4 + 4 + 1);
+    assert_int_equal(a.used, s.n_pages);
+
+    seq_evict(&s, 1);
+    assert_int_equal(seq_rewind(&s, 70), 64); /* into one that is not there */
+    assert_int_equal(s.n_pages, 1);
+    assert_int_equal(seq_reserve(&s, 64), 0);
+    assert_int_equal(s.segments[1].state, SEQ_RAW);
+    seq_close(&s);
+    assert_int_equal(a.used, 0);
+    assert_int_equal(p.n_free, 40);
+    pool_close(&p);
+}
+
+/* What seq_wants says is what seq_reserve takes, page by page and with gists among the tokens. */
+static void wants_what_it_takes(void **state)
+{
+    struct pool p;
+    struct pool_account a = { .limit = UINT32_MAX };
+
+    (void)state;
+    open_pool(&p, 200);
+    for (uint32_t every = 0; every <= 8; every += 4)
+        for (uint32_t n = 1; n < 300; n += 7) {
+            struct seq s, fork;
+            uint32_t wants;
+
+            assert_int_equal(seq_open(&s, &p, &a, 1000, 64, 0), 0);
+            if (every)
+                assert_int_equal(seq_interleave(&s, every, NULL), 0);
+            for (uint32_t k = 0; k < 3; k++) {
+                wants = seq_wants(&s, n);
+                a.limit = a.used + wants;
+                assert_int_equal(seq_reserve(&s, n), 0);
+                assert_int_equal(a.used, a.limit);
+                a.limit = UINT32_MAX;
+                s.n_tokens += n;
+            }
+            assert_int_equal(seq_fork(&s, &fork), 0);
+            wants = p.n_free;
+            assert_int_equal(seq_reserve(&fork, 5), 0);
+            wants -= p.n_free;
+            seq_close(&fork);
+            assert_int_equal(seq_fork(&s, &fork), 0);
+            assert_int_equal(seq_wants(&fork, 5), wants); /* with the copy of the last page */
+            seq_close(&fork);
+            seq_close(&s);
+        }
+    pool_close(&p);
+}
+
 /* Thousands of random moves of many sequences: P1 and P2 hold after each. */
 static void random_moves(void **state)
 {
@@ -175,10 +286,11 @@ static void random_moves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(page_sizes),     cmocka_unit_test(tiles_do_not_overlap),
-        cmocka_unit_test(pool_too_small), cmocka_unit_test(take_is_all_or_nothing),
-        cmocka_unit_test(bad_shapes),     cmocka_unit_test(reserve_and_rewind),
-        cmocka_unit_test(random_moves),
+        cmocka_unit_test(page_sizes),          cmocka_unit_test(tiles_do_not_overlap),
+        cmocka_unit_test(pool_too_small),      cmocka_unit_test(take_is_all_or_nothing),
+        cmocka_unit_test(bad_shapes),          cmocka_unit_test(reserve_and_rewind),
+        cmocka_unit_test(random_moves),        cmocka_unit_test(states),
+        cmocka_unit_test(wants_what_it_takes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

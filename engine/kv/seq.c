@@ -213,6 +213,24 @@ int seq_reserve(struct seq *s, uint32_t n)
     return r;
 }
 
+uint32_t seq_wants(const struct seq *s, uint32_t n)
+{
+    uint32_t keys = seq_raw_keys(s, s->n_tokens % s->seg_len), end = s->n_tokens + n, wants = 0;
+
+    if (keys % POOL_PAGE_TOKENS) /* its copy, if others have it, too */
+        wants +=
+            pool_shared(s->pool, seq_pages(s, s->n_tokens / s->seg_len)[keys / POOL_PAGE_TOKENS]);
+    for (uint32_t at = s->n_reserved, first; at < end; at = first + s->seg_len) {
+        uint32_t have, upto;
+
+        first = at - at % s->seg_len;
+        upto = end - first < s->seg_len ? end - first : s->seg_len;
+        have = seq_n_pages(seq_raw_keys(s, at - first));
+        wants += seq_n_pages(seq_raw_keys(s, upto)) - have;
+    }
+    return wants;
+}
+
 uint32_t seq_rewind(struct seq *s, uint32_t n)
 {
     assert(n <= s->n_tokens);

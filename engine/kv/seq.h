@@ -13,24 +13,21 @@
  * shortens it and moves the bases behind it: positions stay without gaps, keys behind it stay as
  * they are.
  *
- * States of a segment, and what makes each arrow. The open one is RAW, and so is every new one.
+ * States of a segment; seq_x makes the arrow x. The open segment is RAW, and so is every new one.
  *
- *                       seq_shorten (in place)
- *                       seq_replace (other pages)              seq_shorten: thinned
- *     seq_reserve         ------------------->                   --
- *     seq_adopt_page RAW                        PACKED          |  | PACKED
- *                     |   <-------------------    |              ->
- *                     |       seq_lengthen        |
- *                     |                           |            A new sequence gets packed ones by
- *                     +--- seq_evict --> STORED <-+            seq_adopt_compressed, a fork has
- *                                          |                   what it was made from, a rewind
- *                RAW, PACKED <-------------+----> LOST         forgets segments in any state.
- *                          seq_restore       seq_lose
- *                                                |
- *                RAW <---------------------------+  seq_restore, when it was read again
+ *            shorten, replace             shorten, replace
+ *       RAW ------------------> PACKED ------------------> PACKED, thinned
+ *        ^ <------------------    ^
+ *        |        lengthen        |
+ *        |                        |
+ *        +-------- evict ---------+--------> STORED --- lose ---> LOST
+ *        +<------ restore --------+<------------+                   |
+ *        +<------ restore --------+<--------------------------------+  (its tokens were read again)
  *
- * A STORED or LOST one has no pages: nothing may attend to it, and the sequence has to wait for it
- * before it is read on. It keeps its number of keys, so that positions behind it stay.
+ * shorten is in place, replace by other pages. A STORED or LOST segment has no pages: nothing may
+ * attend to it, so its sequence waits until it is restored. It keeps its number of keys, and
+ * positions behind it stay. Forks have segments in the states that they were in; a rewind forgets
+ * segments in any state.
  *
  * In a sequence with gist_every r a gist stands behind every r tokens of a segment, a key of its
  * own: what follows sees it (mask rule in-segment). Then a raw segment has more keys than tokens,
@@ -115,6 +112,9 @@ void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
 /* Takes pages so that n more tokens fit after n_tokens. -E2BIG: past max_tokens; -ENOSPC: the pool
  * or the account has too few pages. Nothing that can be seen changes on an error. */
 int seq_reserve(struct seq *s, uint32_t n);
+
+/* Pages that seq_reserve has to have for n more tokens. */
+uint32_t seq_wants(const struct seq *s, uint32_t n);
 
 /* Forgets tokens after the first n and gives back the pages behind them. Inside a segment that is
  * not raw there is nothing to go back to: all of it is forgotten. Returns how many tokens are left.

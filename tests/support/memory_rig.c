@@ -45,13 +45,15 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
         struct forward_run run = { .seq = memory->seq,
                                    .tokens = ids + done,
                                    .want = FORWARD_WANT_ALL };
+        struct memory_need need;
         bool behind;
         int r;
 
         memory_settle(memory);
         behind = memory_behind(memory);
         run.n_tokens = min_u32(min_u32(n - done, chunk), memory_room(memory));
-        r = behind ? memory_plan(memory, chunk, &run) : seq_reserve(memory->seq, run.n_tokens);
+        r = behind ? memory_plan(memory, chunk, &run, &need)
+                   : seq_reserve(memory->seq, run.n_tokens);
         if (r == 0)
             r = forward_step(m->rig.forward, &run, 1, NULL, &n_out);
         if (r < 0)

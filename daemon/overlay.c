@@ -1,0 +1,73 @@
+#include "daemon/overlay.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+/* Where it stands, or would stand. */
+static uint32_t place_of(const struct overlay *o, uint32_t segment)
+{
+    uint32_t i = 0;
+
+    while (i < o->n && o->segments[i] < segment)
+        i++;
+    return i;
+}
+
+bool overlay_has(const struct overlay *o, uint32_t segment)
+{
+    uint32_t i = place_of(o, segment);
+
+    return i < o->n && o->segments[i] == segment;
+}
+
+int overlay_add(struct overlay *o, uint32_t segment)
+{
+    uint32_t i = place_of(o, segment);
+
+    assert(!overlay_has(o, segment));
+    if (o->n == OVERLAY_MAX)
+        return -ENOSPC;
+    memmove(&o->segments[i + 1], &o->segments[i], (o->n - i) * sizeof(*o->segments));
+    o->segments[i] = segment;
+    o->n++;
+    return 0;
+}
+
+void overlay_remove(struct overlay *o, uint32_t segment)
+{
+    uint32_t i = place_of(o, segment);
+
+    if (!overlay_has(o, segment))
+        return;
+    o->n--;
+    memmove(&o->segments[i], &o->segments[i + 1], (o->n - i) * sizeof(*o->segments));
+}
+
+void overlay_cut(struct overlay *o, uint32_t first)
+{
+    o->n = place_of(o, first);
+}
+
+uint64_t overlay_keys(const struct overlay *o, const struct policy *p, const struct ladder *l)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < o->n; i++)
+        n += ladder_segment_keys(p, o->segments[i], 0) -
+             ladder_segment_keys(p, o->segments[i], ladder_rung(l, o->segments[i]));
+    return n;
+}
+
+uint64_t overlay_pages(const struct overlay *o, const struct policy *p, const struct ladder *l)
+{
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < o->n; i++) {
+        uint32_t rung = ladder_rung(l, o->segments[i]);
+
+        n += seq_n_pages(ladder_segment_keys(p, o->segments[i], 0)) -
+             seq_n_pages(ladder_segment_keys(p, o->segments[i], rung));
+    }
+    return n;
+}
