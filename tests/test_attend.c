@@ -4,6 +4,7 @@
  *
  * The reference is attention as the textbook has it: absolute positions, one softmax, double. */
 #include "tests/support/attn_world.h"
+#include "tests/support/near.h"
 
 #include <errno.h>
 #include <math.h>
@@ -53,11 +54,11 @@ static void equals_the_textbook(void **state)
             for (uint32_t h = 0; h < world_shapes[s].n_head; h++) {
                 textbook(&w, t, h, want);
                 for (uint32_t i = 0; i < world_shapes[s].head_dim; i++)
-                    worst = fmax(worst,
-                                 fabs(want[i] - out[t * width + h * world_shapes[s].head_dim + i]));
+                    worst = near_worse(worst, want[i],
+                                       (double)out[t * width + h * world_shapes[s].head_dim + i]);
             }
         /* f32 sums of 300 terms of size 1: some 1e-6; a wrong key would be off by 1e-2. */
-        if (worst > 1e-5)
+        if (!(worst <= 1e-5))
             fail_msg("%s: off by %g", world_shapes[s].name, worst);
         free(out);
         world_close(&w);
@@ -191,7 +192,7 @@ static void joins_short_segments(void **state)
 
             world_textbook(&w, FIRST + i, pos, h, pos + 1, keys, positions, want, NULL);
             for (uint32_t c = 0; c < HD; c++)
-                assert_true(fabs(want[c] - alone[i * width + h * HD + c]) < 1e-5);
+                assert_true(near_within(want[c], (double)alone[i * width + h * HD + c], 1e-5));
         }
     free(q);
     free(at_once);

@@ -6,6 +6,7 @@
  * random models and random adapters.
  */
 #include "tests/support/memory_rig.h"
+#include "tests/support/near.h"
 #include "tests/support/ref.h"
 
 #include <errno.h>
@@ -103,14 +104,14 @@ static const struct {
 };
 #define N_CASES (sizeof(cases) / sizeof(*cases))
 
-/* As in tests/test_reference.c; keys that are turned back are rounded once more, and a rounding may
- * let select choose another key. */
+/* As in tests/test_reference.c; keys that are turned back are rounded once more. */
 static const float tolerance[KV__N] = { [KV_F16] = 8e-2f, [KV_F32] = 4e-4f, [KV_Q8_0] = 1.2f };
 
 struct bench {
     struct memory_rig rig;
     struct adapter *adapters[N_ADAPTERS + 1]; /* the last: none */
     char model[96];
+    uint32_t n_near, n_chosen; /* tokens behind a choice: within the tolerance, all */
 };
 
 static bool open_bench(struct bench *b, const char *model, const char *cpu, enum kv_type kv,
@@ -175,10 +176,39 @@ static float allowed(const struct bench *b, const struct compress_spec *c, enum 
     return c->method == COMPRESS_COARSE_REC && once > 1e-3f ? 4 * once : once;
 }
 
-/* A rounding may let these choose another key. */
 static bool chooses(const struct compress_spec *c)
 {
     return c->method == COMPRESS_SELECT || c->method == COMPRESS_SELECT_REREAD;
+}
+
+/* A rounding of KV may let select choose another key than the reference's, and what follows differs
+ * then. Nothing was chosen before the end of the first segment, so there it has to be equal. */
+static void count_near(struct bench *b, size_t i, const struct ref *ref, const float *logits)
+{
+    float allowed = tolerance[b->rig.rig.pool.kv];
+
+    for (uint32_t t = 0; t + 1 < ref->n_tokens; t++) {
+        double p = rig_logprob(logits + (size_t)t * ref->n_vocab, ref->n_vocab, ref->ids[t + 1]);
+        bool near = near_within(p, (double)ref->logprobs[t + 1], (double)allowed);
+
+        if (t < SEGMENT && !near)
+            fail_msg("%s, %s: token %u is off by %g before a key was chosen", b->model,
+                     cases[i].name, t, near_distance(p, (double)ref->logprobs[t + 1]));
+        b->n_near += near && t >= SEGMENT;
+        b->n_chosen += t >= SEGMENT;
+    }
+}
+
+/* Measured: behind the first choice f16 is near in 78 tokens of 100 or more and q8_0 in 88; with
+ * fine-kv's keys in the place of the chosen ones they are in 8 and in 63. */
+static void check_choices(const struct bench *b)
+{
+    uint32_t percent = b->rig.rig.pool.kv == KV_Q8_0 ? 77 : 45;
+
+    assert_int_equal(b->n_chosen > 0, b->rig.rig.pool.kv != KV_F32);
+    if (b->n_near * 100 < b->n_chosen * percent)
+        fail_msg("%s, %s: %u of %u tokens are near the reference, %u %% should be", b->model,
+                 b->rig.rig.kernels->name, b->n_near, b->n_chosen, percent);
 }
 
 /* chunked: the same ids in other chunks, too. */
@@ -189,7 +219,8 @@ static void check_case(struct bench *b, const char *model, size_t i, enum kv_typ
     struct ref ref;
     char path[96];
     size_t len;
-    float *all, *other, worst;
+    float *all, *other;
+    double worst;
 
     (void)snprintf(path, sizeof(path), "tests/data/gist_%s_%s.ref", model, cases[i].name);
     assert_int_equal(ref_open(path, &ref), 0);
@@ -200,7 +231,9 @@ static void check_case(struct bench *b, const char *model, size_t i, enum kv_typ
     other = malloc(len);
     feed(b, &policy, &ref, chunks[0], all);
     worst = rig_distance(&ref, all);
-    if (!(worst <= allowed(b, &policy.spec, kv)) && !(chooses(&policy.spec) && kv != KV_F32))
+    if (chooses(&policy.spec) && kv != KV_F32)
+        count_near(b, i, &ref, all);
+    else if (!(worst <= allowed(b, &policy.spec, kv)))
         fail_msg("%s, %s, %s, KV %d: off by %g", model, cases[i].name, b->rig.rig.kernels->name, kv,
                  worst);
     for (size_t c = 1; chunked && c < sizeof(chunks) / sizeof(*chunks); c++) {
@@ -227,6 +260,7 @@ static void equals_the_reference(void **state)
                 for (size_t i = 0; i < N_CASES; i++)
                     if (!cases[i].model || strcmp(cases[i].model, models[m]) == 0)
                         check_case(&b, models[m], i, kv, kv == KV_F32 && (m + k) % 2 == 0);
+                check_choices(&b);
                 close_bench(&b);
             }
 }
@@ -237,7 +271,8 @@ static void untrained_keeps_every_rth(void **state)
 {
     struct bench b = { .model = "" };
     struct ref ref;
-    float *with, *without, worst = 0;
+    float *with, *without;
+    double worst = 0;
 
     (void)state;
     assert_true(open_bench(&b, "qwen2_untied", "auto", KV_F32, BATCH));
@@ -252,10 +287,9 @@ static void untrained_keeps_every_rth(void **state)
         feed(&b, &policy, &ref, 100, without);
         policy.spec.adapter = b.adapters[FINE];
         feed(&b, &policy, &ref, 100, with);
-        for (size_t i = 0; i < (size_t)ref.n_tokens * ref.n_vocab; i++)
-            worst = fmaxf(worst, fabsf(with[i] - without[i]));
+        worst = near_worst(worst, with, without, (size_t)ref.n_tokens * ref.n_vocab);
     }
-    if (worst > 1e-4f)
+    if (!(worst <= 1e-4))
         fail_msg("off by %g", worst);
     free(with);
     free(without);

@@ -10,6 +10,7 @@
 #include "engine/file/safetensors.h"
 #include "tests/support/file.h"
 #include "tests/support/memory_rig.h"
+#include "tests/support/near.h"
 #include "tests/support/ref.h"
 #include "tests/support/scratch.h"
 #include "train/file/adapter_write.h"
@@ -126,7 +127,8 @@ static void check_run(struct bench *b, const char *model, uint32_t ratio, uint32
 {
     static const uint32_t chunks[] = { 128, 63, 7, 1 };
     const struct kernels *k = b->rig.rig.kernels;
-    float allowed = k->to_bf16 ? TOLERANCE_BF16 : TOLERANCE, *all, *other, worst;
+    float allowed = k->to_bf16 ? TOLERANCE_BF16 : TOLERANCE, *all, *other;
+    double worst;
     char path[96];
     struct ref ref;
     size_t len;

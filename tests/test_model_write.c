@@ -4,6 +4,7 @@
  * when it could not be written.
  */
 #include "engine/file/gguf.h"
+#include "tests/support/near.h"
 #include "tests/support/scratch.h"
 #include "train/file/model_write.h"
 
@@ -56,7 +57,8 @@ static void train_close(struct trained *t)
 static void same(const char *what, const float *x, const float *expected, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (fabsf(x[i] - expected[i]) > fabsf(expected[i]) / 2048 + 1e-7f)
+        if (!near_within((double)x[i], (double)expected[i],
+                         fabs((double)expected[i]) / 2048 + 1e-7))
             fail_msg("%s: value %zu is %g, expected %g", what, i, x[i], expected[i]);
 }
 

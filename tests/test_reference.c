@@ -6,6 +6,7 @@
  *
  * The reference is transformers in f32 on tiny random models (tests/reference/README.md).
  */
+#include "tests/support/near.h"
 #include "tests/support/ref.h"
 #include "tests/support/rig.h"
 
@@ -116,19 +117,6 @@ static void for_each(check_fn *check)
     }
 }
 
-static float max_diff(const float *a, const float *b, size_t n)
-{
-    float max = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        float d = fabsf(a[i] - b[i]);
-
-        /* Not fmaxf: it would pass over a NaN. */
-        max = d <= max ? max : d;
-    }
-    return max;
-}
-
 /* The bits of other are those of all; says where not. */
 static void same_bits(const struct bench *b, const char *what)
 {
@@ -137,7 +125,7 @@ static void same_bits(const struct bench *b, const char *what)
     for (uint32_t t = 0; t < b->ref.n_tokens; t++) {
         if (memcmp(b->all + t * n_vocab, b->other + t * n_vocab, n_vocab * sizeof(float)))
             fail_msg("%s: %s: logits after token %u differ by %g", b->name, what, t,
-                     (double)max_diff(b->all + t * n_vocab, b->other + t * n_vocab, n_vocab));
+                     near_worst(0, b->all + t * n_vocab, b->other + t * n_vocab, n_vocab));
     }
 }
 
@@ -146,26 +134,21 @@ static void same_bits(const struct bench *b, const char *what)
 static void check_agrees(struct bench *b)
 {
     const struct ref *ref = &b->ref;
-    float rows = 0, logprobs = 0;
+    double rows = 0, logprobs = 0;
 
-    for (uint32_t i = 0; i < ref->n_rows; i++) {
-        float d = max_diff(b->all + (size_t)ref->row_pos[i] * ref->n_vocab,
-                           ref->rows + (size_t)i * ref->n_vocab, ref->n_vocab);
-
-        rows = d <= rows ? rows : d;
-    }
-    for (uint32_t t = 1; t < ref->n_tokens; t++) {
-        float ours =
-            (float)rig_logprob(b->all + (size_t)(t - 1) * ref->n_vocab, ref->n_vocab, ref->ids[t]);
-        float d = max_diff(&ours, &ref->logprobs[t], 1);
-
-        logprobs = d <= logprobs ? logprobs : d;
-    }
-    print_message("%-30s logits within %.1e, log-probabilities within %.1e\n", b->name,
-                  (double)rows, (double)logprobs);
+    for (uint32_t i = 0; i < ref->n_rows; i++)
+        rows = near_worst(rows, b->all + (size_t)ref->row_pos[i] * ref->n_vocab,
+                          ref->rows + (size_t)i * ref->n_vocab, ref->n_vocab);
+    for (uint32_t t = 1; t < ref->n_tokens; t++)
+        logprobs = near_worse(
+            logprobs,
+            rig_logprob(b->all + (size_t)(t - 1) * ref->n_vocab, ref->n_vocab, ref->ids[t]),
+            (double)ref->logprobs[t]);
+    print_message("%-30s logits within %.1e, log-probabilities within %.1e\n", b->name, rows,
+                  logprobs);
     if (!(rows <= tolerance[b->rig.pool.kv]) || !(logprobs <= tolerance[b->rig.pool.kv]))
-        fail_msg("%s: logits %g, log-probabilities %g from transformers, %g allowed", b->name,
-                 (double)rows, (double)logprobs, (double)tolerance[b->rig.pool.kv]);
+        fail_msg("%s: logits %g, log-probabilities %g from transformers, %g allowed", b->name, rows,
+                 logprobs, (double)tolerance[b->rig.pool.kv]);
 }
 
 static void agrees_with_transformers(void **state)
@@ -219,14 +202,14 @@ static void check_segments(struct bench *b)
     static const uint32_t lens[] = { 64, 80 };
 
     for (size_t i = 0; i < sizeof(lens) / sizeof(*lens); i++) {
-        float d;
+        double d;
         /* q8_0 by its tolerance twice: each side is off by its own roundings. */
         float bound = tolerance[b->rig.pool.kv] * (b->rig.pool.kv == KV_Q8_0 ? 2 : 1);
 
         feed(b, lens[i], 0, b->ref.n_tokens, b->other);
-        d = max_diff(b->all, b->other, (size_t)b->ref.n_tokens * b->ref.n_vocab);
+        d = near_worst(0, b->all, b->other, (size_t)b->ref.n_tokens * b->ref.n_vocab);
         if (!(d <= bound))
-            fail_msg("%s: segments of %u: %g from segments of %u", b->name, lens[i], (double)d,
+            fail_msg("%s: segments of %u: %g from segments of %u", b->name, lens[i], d,
                      SEQ_SEGMENT_DEFAULT);
     }
 }

@@ -138,11 +138,11 @@ static void reserve_and_rewind(void **state)
 }
 
 /* Each arrow of a segment's states, with the keys, bases and pages that it leaves. */
-static void states(void **state)
+static void states_with_pages(void **state)
 {
     struct pool p;
     struct pool_account a = { .limit = UINT32_MAX };
-    struct seq s, fork;
+    struct seq s;
     uint32_t pages[4];
 
     (void)state;
@@ -175,6 +175,24 @@ static void states(void **state)
     assert_memory_equal(seq_pages(&s, 1), pages, sizeof(pages));
     assert_int_equal(s.n_pages, 1 + 4 + 4 + 1);
 
+    assert_int_equal(a.used, s.n_pages);
+    seq_close(&s);
+    pool_close(&p);
+}
+
+static void states_without_pages(void **state)
+{
+    struct pool p;
+    struct pool_account a = { .limit = UINT32_MAX };
+    struct seq s, fork;
+    uint32_t pages[4];
+
+    (void)state;
+    open_pool(&p, 40);
+    assert_int_equal(seq_open(&s, &p, &a, 300, 64, 5), 0);
+    assert_int_equal(seq_reserve(&s, 200), 0);
+    s.n_tokens = 200;
+    seq_shorten(&s, 0, 10);
     seq_evict(&s, 0);
     seq_evict(&s, 2);
     assert_int_equal(s.segments[0].state, SEQ_STORED);
@@ -286,11 +304,11 @@ static void random_moves(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(page_sizes),          cmocka_unit_test(tiles_do_not_overlap),
-        cmocka_unit_test(pool_too_small),      cmocka_unit_test(take_is_all_or_nothing),
-        cmocka_unit_test(bad_shapes),          cmocka_unit_test(reserve_and_rewind),
-        cmocka_unit_test(random_moves),        cmocka_unit_test(states),
-        cmocka_unit_test(wants_what_it_takes),
+        cmocka_unit_test(page_sizes),           cmocka_unit_test(tiles_do_not_overlap),
+        cmocka_unit_test(pool_too_small),       cmocka_unit_test(take_is_all_or_nothing),
+        cmocka_unit_test(bad_shapes),           cmocka_unit_test(reserve_and_rewind),
+        cmocka_unit_test(random_moves),         cmocka_unit_test(states_with_pages),
+        cmocka_unit_test(states_without_pages), cmocka_unit_test(wants_what_it_takes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,6 +6,7 @@
  * ten times that.
  */
 #include "engine/file/safetensors.h"
+#include "tests/support/near.h"
 #include "train/step.h"
 
 #include <math.h>
@@ -356,7 +357,7 @@ static void one_run(struct vec *v, uint32_t run)
                                 1.0f, &loss),
                      0);
     gists_collect(&v->gist, step_gemm(v->step));
-    if (fabs(loss.all - expected) > 2e-5)
+    if (!near_within(loss.all, expected, 2e-5))
         fail_msg("run %u: loss %.7f, expected %.7f", run, loss.all, expected);
     snprintf(value, sizeof(value), "run.%u.grad.", run);
     each(v, value, compare_gradient);
@@ -491,7 +492,7 @@ static void test_steps(void **state)
         snprintf(key, sizeof(key), "step.%u.lr", i);
         assert_true(fabs(lr - real(&v, key)) < 1e-9);
         snprintf(key, sizeof(key), "step.%u.loss", i);
-        if (fabs(loss.lm - real(&v, key)) > 2e-4)
+        if (!near_within(loss.lm, real(&v, key), 2e-4))
             fail_msg("step %u: loss %.6f, expected %.6f", i, loss.lm, real(&v, key));
         snprintf(key, sizeof(key), "step.%u.norm", i);
         assert_true(fabs(norm / real(&v, key) - 1) < 1e-3);

@@ -1,4 +1,5 @@
 #include "tests/support/rig.h"
+#include "tests/support/near.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -88,19 +89,18 @@ double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id)
     return row[id] - max - log(sum);
 }
 
-float rig_distance(const struct ref *ref, const float *logits)
+double rig_distance(const struct ref *ref, const float *logits)
 {
     uint32_t n_vocab = ref->n_vocab;
-    float worst = 0;
+    double worst = 0;
 
     for (uint32_t i = 0; i + 1 < ref->n_tokens; i++) {
         double p = rig_logprob(logits + (size_t)i * n_vocab, n_vocab, ref->ids[i + 1]);
 
-        worst = fmaxf(worst, fabsf((float)p - ref->logprobs[i + 1]));
+        worst = near_worse(worst, p, (double)ref->logprobs[i + 1]);
     }
     for (uint32_t r = 0; r < ref->n_rows; r++)
-        for (uint32_t v = 0; v < n_vocab; v++)
-            worst = fmaxf(worst, fabsf(logits[(size_t)ref->row_pos[r] * n_vocab + v] -
-                                       ref->rows[(size_t)r * n_vocab + v]));
+        worst = near_worst(worst, logits + (size_t)ref->row_pos[r] * n_vocab,
+                           ref->rows + (size_t)r * n_vocab, n_vocab);
     return worst;
 }

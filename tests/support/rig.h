@@ -44,8 +44,8 @@ int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint
  * own. */
 double rig_logprob(const float *row, uint32_t n_vocab, uint32_t id);
 
-/* The most that log-probabilities, and the rows that ref has, differ by. logits after each of its
- * ids. */
-float rig_distance(const struct ref *ref, const float *logits);
+/* The most that log-probabilities, and the rows that ref has, differ by; infinite where one is no
+ * number. logits after each of its ids. */
+double rig_distance(const struct ref *ref, const float *logits);
 
 #endif
