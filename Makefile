@@ -142,8 +142,11 @@ $(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/l
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 
+# Hand-overs between the daemon's threads that a test delays.
+LDFLAGS_test_letters := $(foreach f,mailbox_put mailbox_take served_load,-Wl$(comma)--wrap=$(f))
+
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
-	$(call link,$< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
+	$(call link,$(LDFLAGS_$(@F)) $< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \

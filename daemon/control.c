@@ -219,16 +219,15 @@ static void close_late(struct control *c, uint64_t now)
 
 static void start_serving(struct control *c)
 {
-    const struct served *b = &c->sched->served;
-    uint64_t tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
+    const struct sched_serving *v = &c->sched->serving;
     char status[512];
 
-    (void)snprintf(status, sizeof(status),
-                   "Serving %.128s on %.128s: %u threads, %s, context for %" PRIu64 " tokens",
-                   b->model->name, c->listener->path, workers_n(b->workers), b->kernels->name,
-                   tokens);
+    /* READY crossed STOP: the scheduler may have freed all by now. */
     if (c->stopping)
         return;
+    (void)snprintf(status, sizeof(status),
+                   "Serving %s on %.128s: %u threads, %s, context for %" PRIu64 " tokens", v->model,
+                   c->listener->path, v->threads, v->kernels, v->tokens);
     c->serving = true;
     log_info("%s", status);
     (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);

@@ -4,11 +4,25 @@
  * reader can look for letters with one load, so the scheduler does that between the layers of a
  * step.
  *
- * It never overflows: in each direction a client has at most two letters under way (see enum
- * mailbox_kind), clients are bounded, and STOP is sent once. mailbox_put asserts it.
- *
  *     control -> scheduler   ADOPT (a client shook hands)  DEAD (its socket ended)   STOP
  *     scheduler -> control   GONE (all it had is freed; the socket may go too)  READY  STOPPED
+ *
+ * Letters cross: what a letter says was so when it was written. So a letter names a client by an
+ * id that is never used again, both sides take one for a client that they no longer know, and who
+ * reads a letter touches nothing that its writer may free in the meantime.
+ *
+ * Invariants
+ *   M1  The control thread counts a client against max-clients from its ADOPT until it has taken
+ *       its GONE. Let that be a place: there are max-clients of them.
+ *   M2  A client has one ADOPT, then at most one DEAD. It has one GONE, behind the taking of its
+ *       ADOPT but perhaps ahead of its DEAD (the scheduler closes who breaks the protocol).
+ *   M3  To the scheduler a place has at most three letters waiting: its client's ADOPT and DEAD,
+ *       and the DEAD of the client before. Not more: by M1 the next ADOPT needs this client's
+ *       GONE, which by M2 follows the taking of its ADOPT, and letters are taken in order, so
+ *       that the DEAD before it was taken too. With STOP, which is sent once: 3 max-clients + 1.
+ *   M4  To the control thread a place has one letter waiting at most: the next GONE is that of a
+ *       client adopted after this one was taken. With READY and STOPPED: max-clients + 2.
+ * mailbox_open makes room for the larger of the two, and mailbox_put asserts that there is some.
  *
  * Threads    mailbox_put: the writer's thread only. mailbox_take, mailbox_drain: the reader's only.
  * Ownership  ADOPT carries a channel, which is the reader's from then on.

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -430,6 +431,16 @@ static int open_all(struct sched *s)
     return r < 0 ? why_set(&s->why, r, "starting to serve: %s", strerror(-r)) : 0;
 }
 
+static void describe(struct sched *s)
+{
+    const struct served *b = &s->served;
+
+    (void)snprintf(s->serving.model, sizeof(s->serving.model), "%s", b->model->name);
+    s->serving.kernels = b->kernels->name;
+    s->serving.threads = workers_n(b->workers);
+    s->serving.tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
+}
+
 static void close_all(struct sched *s)
 {
     struct client *c, *next;
@@ -459,6 +470,7 @@ void *sched_main(void *arg)
     s->started_ns = clock_ns();
     s->result = open_all(s);
     if (s->result == 0) {
+        describe(s);
         mailbox_put(s->outbox, &letter);
         while (!s->stopping)
             if (!step(s))

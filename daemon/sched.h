@@ -28,6 +28,15 @@ TAILQ_HEAD(request_list, request);
 /* Rows of logits made at once: one pass over the output matrix for so many. */
 #define SCHED_LOGITS_ROWS 32u
 
+/* What the control thread says of the model: a copy, since the model itself may be freed while
+ * READY is under way. */
+struct sched_serving {
+    char model[129];
+    const char *kernels; /* a name that is never freed */
+    uint32_t threads;
+    uint64_t tokens;
+};
+
 struct sched_totals {
     uint64_t requests, requests_failed, prompt_tokens, generated_tokens, steps, client_errors;
 };
@@ -62,6 +71,7 @@ struct sched {
     _Atomic bool asleep;
 
     /* Written before MAILBOX_READY or MAILBOX_STOPPED is sent. */
+    struct sched_serving serving;
     int result;
     struct why why;
 };
