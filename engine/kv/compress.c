@@ -71,7 +71,7 @@ uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_
 
     if (ops->keeps_all)
         return seg_len;
-    return ops->n_raw ? ops->n_raw(c, seg_len, segment) : 0;
+    return ops->n_raw ? ops->n_raw(c, seg_len, segment) : compress_n_sinks(c, segment);
 }
 
 uint32_t compress_max_thinned(const struct compress_spec *c)

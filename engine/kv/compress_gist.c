@@ -212,12 +212,6 @@ static uint32_t coarse_keys(const struct compress_spec *c, uint32_t seg_len, uin
     return compress_n_sinks(c, segment) + compress_halved(seg_len / c->ratio, thinned);
 }
 
-static uint32_t coarse_raw(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
-{
-    (void)seg_len;
-    return compress_n_sinks(c, segment);
-}
-
 static uint32_t coarse_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
     return coarse_keys(c, seg_len, segment, 0);
@@ -296,7 +290,6 @@ const struct compress_ops compress_fine_kv = { .check = fine_check,
                                                .thin = fine_thin };
 const struct compress_ops compress_coarse_kv = { .check = coarse_check,
                                                  .n_keys = coarse_keys,
-                                                 .n_raw = coarse_raw,
                                                  .n_rows = coarse_gists,
                                                  .n_beside = coarse_beside,
                                                  .next_pass = coarse_pass,
@@ -304,7 +297,6 @@ const struct compress_ops compress_coarse_kv = { .check = coarse_check,
                                                  .thin = coarse_thin };
 const struct compress_ops compress_coarse_rec = { .check = coarse_check,
                                                   .n_keys = coarse_keys,
-                                                  .n_raw = coarse_raw,
                                                   .n_rows = rec_rows,
                                                   .n_beside = coarse_beside,
                                                   .n_floats = rec_hidden,

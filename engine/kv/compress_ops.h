@@ -34,7 +34,7 @@ struct compress_work {
 struct compress_ops {
     bool keeps_all; /* and nothing else is looked at but check */
 
-    /* --- counts. NULL: 0, but n_keys has to be there where not all is kept --- */
+    /* Counts. NULL is 0, n_raw's is the sinks; n_keys has to be there where not all is kept. */
     int (*check)(const struct compress_spec *c, uint32_t seg_len, struct why *why);
     uint32_t (*n_keys)(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
                        uint32_t thinned);
@@ -48,7 +48,7 @@ struct compress_ops {
     size_t (*n_floats)(const struct compressor *c, const struct compress_spec *spec,
                        uint32_t seg_len, uint32_t segment);
 
-    /* Side state to a run: at most max rows of the pass that side->n_done is in. */
+    /* Work. Side state to a run: at most max rows of the pass that side->n_done is in. */
     void (*next_pass)(const struct compress_work *w, uint32_t max, struct forward_run *ret);
     int (*finish)(const struct compress_work *w);
     /* NULL: it can't be thinned. */

@@ -164,15 +164,8 @@ static int thin(const struct compress_work *w, uint32_t thinned)
     return r;
 }
 
-static uint32_t sinks(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
-{
-    (void)seg_len;
-    return compress_n_sinks(c, segment);
-}
-
 const struct compress_ops compress_select = { .check = check,
                                               .n_keys = compress_snippet_keys,
-                                              .n_raw = sinks,
                                               .n_rows = last_ones,
                                               .n_floats = n_weights,
                                               .next_pass = observe,
@@ -180,7 +173,6 @@ const struct compress_ops compress_select = { .check = check,
                                               .thin = thin };
 const struct compress_ops compress_select_reread = { .check = check,
                                                      .n_keys = compress_snippet_keys,
-                                                     .n_raw = sinks,
                                                      .n_rows = all,
                                                      .n_beside = all,
                                                      .n_floats = n_weights,

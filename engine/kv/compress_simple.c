@@ -17,10 +17,17 @@ static uint32_t no_keys(const struct compress_spec *c, uint32_t seg_len, uint32_
     return 0;
 }
 
+static uint32_t no_tokens(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
+{
+    return no_keys(c, seg_len, segment, 0);
+}
+
 static int forget(const struct compress_work *w)
 {
     return compress_keep(w, compress_list(w, false, 0), false, 0);
 }
 
 const struct compress_ops compress_full = { .keeps_all = true, .check = check };
-const struct compress_ops compress_none = { .check = check, .n_keys = no_keys, .finish = forget };
+const struct compress_ops compress_none = {
+    .check = check, .n_keys = no_keys, .n_raw = no_tokens, .finish = forget
+};
