@@ -46,8 +46,8 @@ enum gist_code {
     GIST_E_NOT_FOUND,               /* (-ENOENT) */
     GIST_E_BUSY,                    /* (-EBUSY) the session is at work */
     GIST_E_CONTEXT_LENGTH_EXCEEDED, /* (-E2BIG) */
-    GIST_E_POOL_FULL,               /* (-ENOSPC) */
-    GIST_E_LIMIT,                   /* (-EDQUOT) a limit of the daemon */
+    GIST_E_POOL_FULL,               /* (-ENOSPC) the daemon has no page left */
+    GIST_E_LIMIT,                   /* (-EDQUOT) a limit that the daemon sets each client */
     GIST_E_CANCELLED,               /* (-ECANCELED) */
     GIST_E_UNSUPPORTED,             /* (-ENOTSUP) */
     GIST_E_SHUTTING_DOWN,           /* (-ESHUTDOWN) */

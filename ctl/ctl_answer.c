@@ -88,7 +88,8 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
                                            [GIST_STOP] = "stop text",
                                            [GIST_LENGTH] = "--max-tokens reached",
                                            [GIST_CONTEXT_FULL] = "context full",
-                                           [GIST_POOL_FULL] = "KV pool full" };
+                                           [GIST_POOL_FULL] =
+                                               "no page left in the KV pool, or for this client" };
 
     fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
             (double)(a->read_ns - a->asked_ns) / 1e9,
@@ -120,7 +121,8 @@ static void print_cut(const struct answer *a)
     else if (a->result.reason == GIST_CONTEXT_FULL)
         ctl_fail(0, "the answer was cut: the model's context is full.");
     else if (a->result.reason == GIST_POOL_FULL)
-        ctl_fail(0, "the answer was cut: the daemon's KV pool is full.");
+        ctl_fail(0,
+                 "the answer was cut: the daemon's KV pool is full, or this client's part of it.");
 }
 
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,

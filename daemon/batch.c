@@ -32,7 +32,7 @@ static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct
         return false;
     e = memory_plan(r->memory, max, ret, &need);
     if (e < 0 && e != -EAGAIN) /* else it takes part in a later step */
-        request_fail_need(s, r, &need);
+        request_fail_need(s, r, &need, ret);
     return e == 0;
 }
 

@@ -243,8 +243,9 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
 {
     const struct seq *q = &r->session->seq;
     uint32_t budget = r->memory->policy.budget;
-    uint64_t keys;
+    uint64_t keys, now;
 
+    memory_peak(r->memory, 0, &now, NULL);
     memory_peak(r->memory, n_new + r->session->has_pending, &keys, NULL);
     if (had + n_new <= q->max_tokens && keys <= budget)
         return true;
@@ -255,11 +256,12 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
                      " more were asked for, the limit is %u",
                      had, n_new, q->max_tokens);
     else
-        request_fail(
-            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ had, n_new, budget },
-            "context_length_exceeded: the session has %u tokens and %" PRIu64
-            " more were asked for; compressed they take %" PRIu64 " keys, the budget is %u",
-            had, n_new, keys, budget);
+        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+                     (struct request_numbers){ now, keys - now, budget },
+                     "context_length_exceeded: the session has %u tokens and %" PRIu64
+                     " more were asked for; compressed they take %" PRIu64 " keys, the session's "
+                     "budget is %u",
+                     had, n_new, keys, budget);
     return false;
 }
 
@@ -268,15 +270,13 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
 static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 {
     const struct seq *q = &r->session->seq;
-    uint32_t left = q->account->limit - q->account->used, n_free = served_pages_free(&s->served);
     uint64_t pages, more;
 
     memory_peak(r->memory, n, NULL, &pages);
     more = pages > q->n_pages ? pages - q->n_pages : 0;
-
-    if (more <= left && more <= n_free)
+    if (more <= q->account->limit - q->account->used && more <= served_pages_free(&s->served))
         return true;
-    request_fail_pool(s, r, q, n, more);
+    request_fail_pages(s, r, q->account, more, "reading %u more tokens", n);
     return false;
 }
 
@@ -306,7 +306,8 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
     if (memory_room(m) >= n && seq_reserve(&session->seq, n) < 0)
-        request_fail_pool(s, r, &session->seq, n, seq_n_pages(seq_raw_keys(&session->seq, n)));
+        request_fail_pages(s, r, session->seq.account, seq_wants(&session->seq, n),
+                           "reading %u more tokens", n);
 }
 
 static bool append_work(struct sched *s, struct request *r)
@@ -336,8 +337,8 @@ static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
-    request_fail_pool(s, r, ret->seq, ret->n_tokens,
-                      seq_n_pages(seq_raw_keys(ret->seq, ret->n_tokens)));
+    request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
+                       "reading %u more tokens", ret->n_tokens);
     return false;
 }
 

@@ -174,7 +174,8 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
     n = n < room ? n : room;
     if (seq_reserve(&sc->seq, n) == 0)
         return true;
-    request_fail_pool(s, r, &sc->seq, n, (n + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS);
+    request_fail_pages(s, r, sc->seq.account, seq_wants(&sc->seq, n), "a window's next %u tokens",
+                       n);
     return false;
 }
 

@@ -139,7 +139,8 @@ static bool fork_work(struct sched *s, struct request *r)
         return true;
     e = session_fork(&s->served, r->session, s->last_session + 1, &copy);
     if (e == -ENOSPC) {
-        request_fail_pool(s, r, &r->session->seq, 0, r->session->seq.n_pages);
+        request_fail_pages(s, r, r->session->seq.account, r->session->seq.n_pages,
+                           "a fork of %u tokens", session_len(r->session));
         return true;
     }
     if (e < 0) {

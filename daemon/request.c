@@ -274,38 +274,57 @@ void request_label(char *to, size_t cap, const char *from)
     to[n] = '\0';
 }
 
-void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
-                       uint64_t need)
+/* A limit that is no less than the pool is nobody's wish: then it is the pool that is full. */
+void request_fail_pages(struct sched *s, struct request *r, const struct pool_account *account,
+                        uint64_t need, const char *what, ...)
 {
-    const struct pool_account *account = seq->account;
-    uint32_t left = account->limit - account->used, n_free = served_pages_free(&s->served);
+    uint32_t n_free = served_pages_free(&s->served), n_pages = s->served.pool.n_pages;
+    bool own = account->limit < n_pages && need > account->limit - account->used;
+    const char *plural = need == 1 ? "" : "s";
+    char begin[96];
+    va_list ap;
 
-    request_fail(s, r, WIRE_E_POOL_FULL,
-                 (struct request_numbers){ account->used, need, left < n_free ? left : n_free },
-                 "pool_full: %" PRIu64 " more tokens need %" PRIu64
-                 " pages of %u tokens, %u are free%s",
-                 n_tokens, need, POOL_PAGE_TOKENS, left < n_free ? left : n_free,
-                 left < n_free ? " for this client" : "");
-}
-
-void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need)
-{
-    uint32_t had = r->memory->seq->n_tokens;
-
-    if (need->cause == MEMORY_BUDGET)
-        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-                     (struct request_numbers){ had, 1, need->had },
-                     "context_length_exceeded: behind %u tokens there is no room for one more in "
-                     "the budget of %" PRIu64 " keys",
-                     had, need->had);
+    va_start(ap, what);
+    (void)vsnprintf(begin, sizeof(begin), what, ap);
+    va_end(ap);
+    if (own)
+        request_fail(s, r, WIRE_E_LIMIT,
+                     (struct request_numbers){ account->used, need, account->limit },
+                     "%s takes %" PRIu64 " more page%s of %u tokens; this client has %u of the %u "
+                     "that it may have (--client-kv-bytes)",
+                     begin, need, plural, POOL_PAGE_TOKENS, account->used, account->limit);
     else
         request_fail(
-            s, r, WIRE_E_POOL_FULL,
-            (struct request_numbers){ r->memory->seq->account->used, need->wanted, need->had },
-            "pool_full: to go on behind %u tokens the session needs %" PRIu64
-            " more pages of %u tokens, %" PRIu64 " are free%s",
-            had, need->wanted, POOL_PAGE_TOKENS, need->had,
-            need->cause == MEMORY_CLIENT ? " for this client" : "");
+            s, r, WIRE_E_POOL_FULL, (struct request_numbers){ n_pages - n_free, need, n_pages },
+            "pool_full: %s takes %" PRIu64 " more page%s of %u tokens; %u of the pool's %u "
+            "are free (--kv-bytes)",
+            begin, need, plural, POOL_PAGE_TOKENS, n_free, n_pages);
+}
+
+/* Keys are counted as a whole here: what one more token takes depends on the gists among them. */
+static void fail_budget(struct sched *s, struct request *r, uint64_t n_keys)
+{
+    const struct memory *m = r->memory;
+
+    request_fail(
+        s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+        (struct request_numbers){ 0, n_keys, m->policy.budget },
+        "context_length_exceeded: behind %u tokens the session has no room for one more: it "
+        "would hold %" PRIu64 " keys, its budget is %u",
+        m->seq->n_tokens, n_keys, m->policy.budget);
+}
+
+void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need,
+                       const struct forward_run *run)
+{
+    const struct pool_account *account = r->memory->seq->account;
+
+    if (need->cause == MEMORY_BUDGET)
+        fail_budget(s, r, need->wanted);
+    else if (run->n_tokens > 0)
+        request_fail_pages(s, r, account, need->wanted, "reading %u tokens again", run->n_tokens);
+    else
+        request_fail_pages(s, r, account, need->wanted, "compressing a segment");
 }
 
 /* What is read was found to fit when it began: no room is a mistake of ours, which costs one
@@ -313,13 +332,14 @@ void request_fail_need(struct sched *s, struct request *r, const struct memory_n
 bool request_room(struct sched *s, struct request *r, uint32_t *max)
 {
     uint32_t room = memory_room(r->memory);
+    uint64_t keys;
 
     if (*max > room)
         *max = room;
     if (room > 0)
         return true;
-    request_fail_need(
-        s, r, &(struct memory_need){ .cause = MEMORY_BUDGET, .had = r->memory->policy.budget });
+    memory_peak(r->memory, 1, &keys, NULL);
+    fail_budget(s, r, keys);
     return false;
 }
 

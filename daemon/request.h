@@ -118,13 +118,15 @@ void request_fail_memory(struct sched *s, struct request *r, int e);
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);
 
-/* POOL_FULL, for lack of pages to read n_tokens more into seq, `need` in all. */
-void request_fail_pool(struct sched *s, struct request *r, const struct seq *seq, uint64_t n_tokens,
-                       uint64_t need);
+/* For lack of `need` pages: LIMIT where the client's own limit stands against them, else POOL_FULL.
+ * what wants them: "reading 5 more tokens". */
+void request_fail_pages(struct sched *s, struct request *r, const struct pool_account *account,
+                        uint64_t need, const char *what, ...) __attribute__((format(printf, 5, 6)));
 
-/* CONTEXT_LENGTH_EXCEEDED or POOL_FULL: what its session is to be read on with is not there. */
+/* What memory_plan said of a run that it could not plan: the same, or CONTEXT_LENGTH_EXCEEDED. */
 struct memory_need;
-void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need);
+void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need,
+                       const struct forward_run *run);
 
 /* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is
  * answered, and false. */
