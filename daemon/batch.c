@@ -192,7 +192,8 @@ static void deliver(struct sched *s, struct batch *b)
 
 static void fail_all(struct sched *s, struct batch *b, int err)
 {
-    log_error("a step of %u tokens for %u requests failed: %s", b->n_rows, b->n, strerror(-err));
+    log_peer_error("a step of %u tokens for %u requests failed: %s", b->n_rows, b->n,
+                   strerror(-err));
     for (uint32_t i = 0; i < b->n; i++)
         request_fail(s, b->requests[i], WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
                      "the model's step failed: %s", strerror(-err));

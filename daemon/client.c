@@ -48,8 +48,8 @@ void client_broke(struct client *c, const char *what)
 {
     if (c->dead)
         return;
-    log_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
-                (int)c->pid, c->name, what);
+    log_peer_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
+                     (int)c->pid, c->name, what);
     c->dead = c->broke = true;
 }
 

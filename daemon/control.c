@@ -6,7 +6,9 @@
 #include "daemon/sched.h"
 #include "ipc/handshake.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -91,27 +94,93 @@ static struct control_slot *new_slot(struct control *c)
 
 /* --- connections ------------------------------------------------------------------------------ */
 
-/* Out of descriptors: a listener that stays readable would keep us awake for nothing. */
+/* Who is refused hears why, and nobody is hung up on without a word: a client that retries, or its
+ * user, has to know what would help. */
+static void refuse(int sock, const char *text)
+{
+    (void)handshake_refuse(sock, HANDSHAKE_FULL, text);
+    log_peer_warning("a client was refused: %s", text);
+}
+
+/* Why there is no channel or no connection. Descriptors are the likely reason, since a client takes
+ * five, and the one that an administrator can do something about. */
+static void describe_shortage(int err, char *ret, size_t cap)
+{
+    struct rlimit l = { 0, 0 };
+
+    (void)getrlimit(RLIMIT_NOFILE, &l);
+    if (err == -EMFILE || err == -ETOOMANYREFS)
+        (void)snprintf(ret, cap,
+                       "all of the daemon's %llu file descriptors are in use, and a client takes "
+                       "five: disconnect one, or raise the limit (LimitNOFILE= of its unit)",
+                       (unsigned long long)l.rlim_cur);
+    else if (err == -ENFILE)
+        (void)snprintf(ret, cap, "this machine has no file descriptors left (fs.file-max)");
+    else
+        (void)snprintf(ret, cap, "no channel could be made: %s", strerror(-err));
+}
+
+/* A listener that stays readable would keep us awake for nothing. */
 static void pause_accepting(struct control *c, int err)
 {
-    log_warning("no new clients for a moment: accept: %s", strerror(err));
+    log_peer_warning("no new clients for a moment: accept: %s", strerror(err));
     unwatch(c, c->listener->fd);
     c->paused = true;
     c->resume_ns = clock_ns() + RESUME_NS;
 }
 
+static int take_connection(const struct control *c)
+{
+    return accept4(c->listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+static void open_reserve(struct control *c)
+{
+    if (c->reserve < 0)
+        c->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+/* Who waits at the listener while there are no descriptors would wait for ever. The reserve makes
+ * room for a connection, which is told so and closed, and is then opened anew. */
+static void accept_by_reserve(struct control *c, int err)
+{
+    char text[160];
+    int sock = -1;
+
+    if (c->reserve >= 0) {
+        (void)close(c->reserve);
+        c->reserve = -1;
+        sock = take_connection(c);
+    }
+    if (sock >= 0) {
+        describe_shortage(-err, text, sizeof(text));
+        refuse(sock, text);
+        (void)close(sock);
+    }
+    open_reserve(c);
+    if (c->reserve < 0)
+        pause_accepting(c, err);
+}
+
 static void accept_one(struct control *c)
 {
-    int sock = accept4(c->listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int sock = take_connection(c), r;
     struct control_slot *s;
+    char text[160];
 
     if (sock < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+        if (errno == EMFILE || errno == ENFILE)
+            accept_by_reserve(c, errno);
+        else if (errno == ENOMEM || errno == ENOBUFS)
             pause_accepting(c, errno);
         return;
     }
     s = new_slot(c);
-    if (!s || watch(c, sock, s - c->slots, EPOLLIN | EPOLLRDHUP) < 0) {
+    assert(s); /* there are SHAKING_MAX slots more than clients, or somebody shakes hands */
+    r = watch(c, sock, s - c->slots, EPOLLIN | EPOLLRDHUP);
+    if (r < 0) {
+        describe_shortage(r, text, sizeof(text));
+        refuse(sock, text);
         (void)close(sock);
         return;
     }
@@ -142,14 +211,13 @@ static int make_channel(struct control *c, struct control_slot *s, struct chan_g
 static void admit(struct control *c, struct control_slot *s, struct chan_geometry *g)
 {
     struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = s->id };
-    char text[96];
+    char text[160];
     int r;
 
     if (c->n_clients >= c->config->max_clients) {
         (void)snprintf(text, sizeof(text), "%u clients are connected, which is the most",
                        c->n_clients);
-        log_warning("a client was refused: %s", text);
-        (void)handshake_refuse(s->sock, HANDSHAKE_FULL, text);
+        refuse(s->sock, text);
         close_slot(c, s);
         return;
     }
@@ -157,9 +225,9 @@ static void admit(struct control *c, struct control_slot *s, struct chan_geometr
     if (r == 0)
         r = make_channel(c, s, g, &l.chan);
     if (r < 0) {
-        if (r != -EPIPE)
-            log_error("client %" PRIu64 " (pid %d): no channel: %s", s->id, (int)l.pid,
-                      strerror(-r));
+        describe_shortage(r, text, sizeof(text));
+        if (r != -EPIPE) /* it left: nobody to be told */
+            refuse(s->sock, text);
         close_slot(c, s);
         return;
     }
@@ -179,8 +247,8 @@ static void on_shaking(struct control *c, struct control_slot *s)
         return;
     if (r < 0) {
         if (r == -EPROTO || r == -EPROTONOSUPPORT)
-            log_warning("a peer was refused: %s",
-                        r == -EPROTO ? "its hello is not gistd's" : "it speaks another version");
+            log_peer_warning("a peer was refused: %s", r == -EPROTO ? "its hello is not gistd's"
+                                                                    : "it speaks another version");
         close_slot(c, s);
     } else if (c->stopping) {
         (void)handshake_refuse(s->sock, HANDSHAKE_STOPPING, "the daemon is shutting down");
@@ -197,7 +265,7 @@ static void on_open(struct control *c, struct control_slot *s)
     char byte;
 
     if (recv(s->sock, &byte, 1, MSG_DONTWAIT) > 0)
-        log_warning("client %" PRIu64 " is closed: it sent something behind its hello", s->id);
+        log_peer_warning("client %" PRIu64 " is closed: it sent something behind its hello", s->id);
     unwatch(c, s->sock);
     s->state = SLOT_DYING;
     mailbox_put(c->to_sched, &l);
@@ -298,7 +366,7 @@ static void feed_watchdog(struct control *c, uint64_t now)
  * nobody shakes hands. */
 static int next_timeout(const struct control *c)
 {
-    uint64_t now = clock_ns(), next = UINT64_MAX;
+    uint64_t now = clock_ns(), next = UINT64_MAX, log_due = log_peer_due_ns();
 
     for (uint32_t i = 0; i < c->n_slots && c->n_shaking > 0; i++)
         if (c->slots[i].state == SLOT_SHAKING && c->slots[i].deadline_ns < next)
@@ -307,6 +375,8 @@ static int next_timeout(const struct control *c)
         next = c->watchdog_next_ns;
     if (c->paused && c->resume_ns < next)
         next = c->resume_ns;
+    if (log_due && log_due < next)
+        next = log_due;
     if (next == UINT64_MAX)
         return -1;
     return next <= now ? 0 : (int)((next - now) / CLOCK_MS) + 1;
@@ -314,16 +384,19 @@ static int next_timeout(const struct control *c)
 
 static void on_time(struct control *c)
 {
-    uint64_t now;
+    uint64_t now, log_due = log_peer_due_ns();
 
-    if (c->n_shaking == 0 && !c->watchdog_ns && !c->paused)
+    if (c->n_shaking == 0 && !c->watchdog_ns && !c->paused && !log_due)
         return;
     now = clock_ns();
+    if (log_due && log_due <= now)
+        log_peer_left_out();
     close_late(c, now);
     if (c->watchdog_ns && c->watchdog_next_ns <= now)
         feed_watchdog(c, now);
     if (c->paused && c->resume_ns <= now) {
         c->paused = false;
+        open_reserve(c);
         (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
     }
 }
@@ -390,7 +463,8 @@ int control_open(struct control *c)
     sigset_t set;
     int r;
 
-    c->epoll = c->signals = -1;
+    c->epoll = c->signals = c->reserve = -1;
+    open_reserve(c);
     c->n_slots = c->config->max_clients + SHAKING_MAX;
     c->slots = calloc(c->n_slots, sizeof(*c->slots));
     if (!c->slots)
@@ -423,5 +497,7 @@ void control_close(struct control *c)
         (void)close(c->epoll);
     if (c->signals >= 0)
         (void)close(c->signals);
-    c->epoll = c->signals = -1;
+    if (c->reserve >= 0)
+        (void)close(c->reserve);
+    c->epoll = c->signals = c->reserve = -1;
 }

@@ -5,7 +5,8 @@
  *     (nothing) ------> SHAKING ----------------------> OPEN -----------------> (closed)
  *                          |      channel sent, ADOPT     |  socket ended: DEAD    ^
  *                          |                              +------------> DYING ----+ GONE
- *                          +--> (closed): no hello in time, a bad one, or too many clients
+ *                          +--> (closed): no hello in time, a bad one, too many clients, or no
+ *                                         descriptors; the client is told which
  *
  * It never waits for the scheduler, and the scheduler never for it: letters only. The scheduler
  * owns all that a client has but the socket.
@@ -30,11 +31,12 @@ struct control {
     struct sched *sched; /* its letters' result, heartbeat and name of the model */
     struct mailbox *to_sched, *from_sched;
     int epoll, signals;
+    int reserve; /* a descriptor to do without, so that a client can be told there are none */
     struct control_slot *slots;
     uint32_t n_slots, n_shaking, n_clients; /* n_clients: OPEN and DYING */
     uint64_t last_id;
     bool serving, stopping, stopped;
-    bool paused; /* not accepting: no descriptors left */
+    bool paused; /* not accepting: no memory, or no descriptor even for a refusal */
     uint64_t resume_ns;
     uint64_t watchdog_ns, watchdog_next_ns, last_heartbeat;
 };

@@ -1,6 +1,10 @@
 #include "daemon/log.h"
 
+#include "base/clock.h"
+
+#include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +12,11 @@
 #include <unistd.h>
 
 #define LOG_LINE_MAX 1024
+
+/* When the limit would be used up by the lines so far, at one every LOG_PEER_NS; it may lie as far
+ * ahead as a burst lasts. One number, so that two threads need no lock. */
+static _Atomic uint64_t peer_until;
+static _Atomic uint64_t peer_left_out;
 
 static enum log_level log_max = LOG_LEVEL_INFO;
 static bool log_journal;
@@ -29,22 +38,17 @@ void log_open(enum log_level max)
     log_journal = stderr_is_journal();
 }
 
-void log_at(enum log_level level, const char *fmt, ...)
+static void put_line(enum log_level level, const char *fmt, va_list ap)
 {
     static const char *const journal[] = { "<3>", "<4>", "<6>", "<7>" };
     static const char *const plain[] = { "gistd: error: ", "gistd: warning: ", "gistd: ",
                                          "gistd: debug: " };
     char line[LOG_LINE_MAX];
-    va_list ap;
     size_t n;
     int r;
 
-    if (level > log_max)
-        return;
     n = (size_t)snprintf(line, sizeof(line), "%s", log_journal ? journal[level] : plain[level]);
-    va_start(ap, fmt);
     r = vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
-    va_end(ap);
     if (r < 0)
         return;
     n = n + (size_t)r < sizeof(line) - 1 ? n + (size_t)r : sizeof(line) - 2;
@@ -54,4 +58,59 @@ void log_at(enum log_level level, const char *fmt, ...)
             line[i] = '?';
     line[n++] = '\n';
     (void)!write(STDERR_FILENO, line, n);
+}
+
+void log_at(enum log_level level, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (level > log_max)
+        return;
+    va_start(ap, fmt);
+    put_line(level, fmt, ap);
+    va_end(ap);
+}
+
+/* Takes one line of what the limit allows now. */
+static bool take_line(void)
+{
+    uint64_t until = atomic_load(&peer_until), now = clock_ns(), next;
+
+    do {
+        next = (until > now ? until : now) + LOG_PEER_NS;
+        if (next > now + LOG_PEER_BURST * LOG_PEER_NS)
+            return false;
+    } while (!atomic_compare_exchange_weak(&peer_until, &until, next));
+    return true;
+}
+
+void log_peer_left_out(void)
+{
+    uint64_t n = atomic_exchange(&peer_left_out, 0);
+
+    if (n > 0)
+        log_warning("%" PRIu64 " more lines about clients were left out: too many at once", n);
+}
+
+uint64_t log_peer_due_ns(void)
+{
+    if (atomic_load(&peer_left_out) == 0)
+        return 0;
+    return atomic_load(&peer_until) - (LOG_PEER_BURST - 1) * LOG_PEER_NS;
+}
+
+void log_peer(enum log_level level, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (level > log_max)
+        return;
+    if (!take_line()) {
+        atomic_fetch_add(&peer_left_out, 1);
+        return;
+    }
+    log_peer_left_out();
+    va_start(ap, fmt);
+    put_line(level, fmt, ap);
+    va_end(ap);
 }

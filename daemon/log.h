@@ -4,16 +4,35 @@
  * with "gistd: warning: ". A line is one write, so that threads don't mix theirs. Never text of a
  * client.
  *
+ * Lines that a peer can cause (log_peer_*) have one limit for all peers: LOG_PEER_BURST at once,
+ * then one every LOG_PEER_NS. What is left out is counted, and the count is the next line that may
+ * be written. Without it one process that says bad hellos filled the disk with 790 kB a second.
+ * Debug lines have no limit: who asks for them wants all.
+ *
  * Threads    log_open before there are any; the rest from every thread.
  */
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
+
+#include <stdint.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 void log_open(enum log_level max);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* For what a peer can cause. */
+#define LOG_PEER_BURST 20u
+#define LOG_PEER_NS    UINT64_C(2000000000)
+void log_peer(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define log_peer_error(...)   log_peer(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_peer_warning(...) log_peer(LOG_LEVEL_WARNING, __VA_ARGS__)
+
+/* Says how many lines were left out, if any were. log_peer_due_ns: when that may be said (of
+ * clock_ns); 0: none were. */
+void log_peer_left_out(void);
+uint64_t log_peer_due_ns(void);
 
 #define log_error(...)   log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_warning(...) log_at(LOG_LEVEL_WARNING, __VA_ARGS__)

@@ -15,6 +15,7 @@
 #include "daemon/sched.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,15 +30,28 @@ static int exit_code(int err)
     return err == -EADDRINUSE ? EXIT_TAKEN : err < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* Five descriptors a client: the usual soft limit would stop at two hundred clients. */
-static void raise_descriptors(void)
+/* Of a client: its socket, and four of its channel. Beside them the daemon's own, and those of
+ * peers that shake hands. */
+#define DESCRIPTORS_A_CLIENT 5u
+#define DESCRIPTORS_BESIDE   64u
+
+/* The usual soft limit would stop at two hundred clients. What is too low all the same is said now,
+ * and not only when a client is refused for it. */
+static void raise_descriptors(const struct config *config)
 {
+    uint64_t need = (uint64_t)config->max_clients * DESCRIPTORS_A_CLIENT + DESCRIPTORS_BESIDE;
     struct rlimit l;
 
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+        return;
+    if (l.rlim_cur < l.rlim_max) {
         l.rlim_cur = l.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &l);
     }
+    if (l.rlim_max < need)
+        log_warning("--max-clients %u needs %" PRIu64 " file descriptors, but the limit is %" PRIu64
+                    ": raise it (LimitNOFILE= of the unit), or some clients will be refused",
+                    config->max_clients, need, (uint64_t)l.rlim_max);
 }
 
 /* Both threads, until the scheduler has stopped. */
@@ -74,6 +88,7 @@ static int run(const struct config *config, struct listener *listener, struct sc
     }
     (void)pthread_join(thread, NULL);
     control_close(&control);
+    log_peer_left_out();
     if (sched->result < 0 && sched->result != -ECANCELED)
         log_error("%s", sched->why.text);
     return sched->result == -ECANCELED ? 0 : sched->result;
@@ -87,7 +102,7 @@ static int serve(const struct config *config)
     struct listener listener;
     int r;
 
-    raise_descriptors();
+    raise_descriptors(config);
     r = sched ? control_block_signals() : -ENOMEM;
     if (r == 0)
         r = mailbox_open(&to_sched, config->max_clients);

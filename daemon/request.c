@@ -216,13 +216,14 @@ void request_finish(struct sched *s, struct request *r)
     release_session(r);
 }
 
-/* A failure that is ours is logged; one that is the client's is told to the client, and only there,
- * or any client could fill the log. */
+/* A failure that is ours is logged; one that is the client's is told to the client, and only there.
+ */
 static void log_failure(const struct request *r, enum wire_error code)
 {
     if (code == WIRE_E_INTERNAL || code == WIRE_E_NO_MEMORY)
-        log_error("client %" PRIu64 " (pid %d, %s), request %" PRIu64 " (%s): %s", r->client->id,
-                  (int)r->client->pid, r->client->name, r->id, r->ops->name, r->text);
+        log_peer_error("client %" PRIu64 " (pid %d, %s), request %" PRIu64 " (%s): %s",
+                       r->client->id, (int)r->client->pid, r->client->name, r->id, r->ops->name,
+                       r->text);
     else
         log_debug("client %" PRIu64 ", request %" PRIu64 " (%s): %s", r->client->id, r->id,
                   r->ops->name, r->text);
@@ -452,8 +453,8 @@ void request_deliver(struct sched *s, struct request *r)
     /* No reply of ours is too large or malformed; if one is all the same, its client must not wait
      * for it for ever. */
     if (e < 0 && e != -EAGAIN && !r->client->dead) {
-        log_error("client %" PRIu64 ", request %" PRIu64 " (%s): a reply can't be sent: %d",
-                  r->client->id, r->id, r->ops->name, e);
+        log_peer_error("client %" PRIu64 ", request %" PRIu64 " (%s): a reply can't be sent: %d",
+                       r->client->id, r->id, r->ops->name, e);
         r->client->dead = true;
     }
 }

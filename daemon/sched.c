@@ -46,7 +46,7 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
     struct client *c = welcome(s, l);
 
     if (!c) {
-        log_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
+        log_peer_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
         mailbox_put(s->outbox, &gone);
         return;
     }

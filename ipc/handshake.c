@@ -174,6 +174,9 @@ static ssize_t read_answer(int sock, struct handshake_answer *ret, int fds[N_FDS
     };
     ssize_t n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
 
+    /* It refused before it saw our hello. The error is told once; behind it lies the answer. */
+    if (n < 0 && errno == ECONNRESET)
+        n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
     if (n < 0)
         return -errno;
     *ret_n = take_fds(&mh, fds);
@@ -354,7 +357,11 @@ int handshake_refuse(int sock, enum handshake_status status, const char *text)
     struct handshake_answer a = { .magic = HANDSHAKE_MAGIC,
                                   .version = HANDSHAKE_VERSION,
                                   .status = status };
+    uint8_t rest[sizeof(struct handshake_hello)];
 
+    /* A socket that is closed with something unread in it resets the connection, and the peer would
+     * hear of that instead of the sentence. */
+    (void)!recv(sock, rest, sizeof(rest), MSG_DONTWAIT);
     (void)snprintf(a.text, sizeof(a.text), "%s", text);
     return send(sock, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
