@@ -142,12 +142,20 @@ $(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/l
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 
+# Test programs have their assertions counted (tests/support/counted.h), and can make calls of ours
+# fail (tests/support/fault.h).
+FAULTS := malloc calloc realloc reallocarray aligned_alloc strdup strndup asprintf open_memstream \
+          XXH3_createState mmap munmap open fcntl fopen fdopen fclose eventfd epoll_create1 memfd_create \
+          signalfd socket socketpair accept4 read pread preadv2 write pwrite fwrite fflush fsync ftruncate \
+          fstat rename renameat2 epoll_ctl bind listen connect sendmsg send recvmsg recv pthread_create
+WRAP := $(FAULTS) $(foreach a,true return_code int_equal int_not_equal string_equal string_not_equal memory_equal \
+          memory_not_equal in_range not_in_range,_assert_$(a)) _cmocka_run_group_tests
 # Hand-overs between the daemon's threads that a test delays.
-LDFLAGS_test_letters := $(foreach f,mailbox_put mailbox_take served_load,-Wl$(comma)--wrap=$(f))
+WRAP_test_letters := mailbox_put mailbox_take served_load
 
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
-	$(call link,$(LDFLAGS_$(@F)) $< -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
-	  $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
+	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))

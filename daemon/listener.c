@@ -70,8 +70,10 @@ static int take_lock(struct listener *l, struct why *why)
         return refuse_second(why, l->path, strtol(pid, NULL, 10));
     }
     n = snprintf(pid, sizeof(pid), "%ld\n", (long)getpid());
+    errno = 0; /* a short write has none */
     if (ftruncate(l->lock, 0) < 0 || pwrite(l->lock, pid, (size_t)n, 0) != n)
-        return why_set(why, -EIO, "%s: can't be written: %s", path, strerror(errno));
+        return why_set(why, errno ? -errno : -EIO, "%s: can't be written: %s", path,
+                       strerror(errno ? errno : EIO));
     return 0;
 }
 

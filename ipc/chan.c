@@ -169,7 +169,9 @@ static int check_memfd(int fd, size_t len)
     struct stat st;
     int seals = fcntl(fd, F_GET_SEALS);
 
-    if (seals < 0 || (seals & SEALS) != SEALS)
+    if (seals < 0) /* EINVAL: what the peer sent has none */
+        return errno == EINVAL || errno == EBADF ? -EPROTO : -errno;
+    if ((seals & SEALS) != SEALS)
         return -EPROTO;
     if (fstat(fd, &st) < 0)
         return -errno;

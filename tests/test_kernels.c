@@ -10,6 +10,7 @@
  */
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/linear.h"
+#include "tests/support/counted.h"
 #include "tests/support/fenced.h"
 
 #include <errno.h>
@@ -264,11 +265,10 @@ static void check_element(const struct product *p, const struct kernels *k, cons
     bound = (n_terms + 8) * 0x1p-23 * most * sum_x + 1e-38;
     if (k->form[p->type] == KERNELS_FORM_BF16) /* denormal weights and products are zeros there */
         bound += 0x1p-126 * (sum_x + n_terms);
-    if (fabs((double)y - truth) <= bound)
-        return;
-    fail_msg("%s, %s (%u x %u, %u rows of x): row %u, x %u: %.9g instead of %.9g, bound %.3g",
-             k->name, quant_info(p->type)->name, p->n_rows, p->n_cols, p->n_x, r, t, y, truth,
-             bound);
+    expect_that(fabs((double)y - truth) <= bound,
+                "%s, %s (%u x %u, %u rows of x): row %u, x %u: %.9g instead of %.9g, bound %.3g",
+                k->name, quant_info(p->type)->name, p->n_rows, p->n_cols, p->n_x, r, t, y, truth,
+                bound);
 }
 
 /* The values of row r as table k has them: to the nearest bf16 where it makes f16 that. */
@@ -487,7 +487,7 @@ static void test_to_bf16(void **state)
 
     (void)state;
     if (!fast->to_bf16)
-        return;
+        skip();
     for (size_t k = 0; k < sizeof(lengths) / sizeof(lengths[0]); k++) {
         uint32_t n = lengths[k], width = (n + 1) / 2 * 2;
         struct fenced x = fenced_new(n * 4), y = fenced_new(width * 2);
@@ -544,8 +544,8 @@ static void assert_near(const char *what, const float *a, const float *b, uint32
                         float relative, float absolute)
 {
     for (uint32_t i = 0; i < n; i++) {
-        if (!(fabsf(a[i] - b[i]) <= relative * fabsf(a[i]) + absolute))
-            fail_msg("%s: element %u of %u: plain %.9g, fast %.9g", what, i, n, a[i], b[i]);
+        expect_that(fabsf(a[i] - b[i]) <= relative * fabsf(a[i]) + absolute,
+                    "%s: element %u of %u: plain %.9g, fast %.9g", what, i, n, a[i], b[i]);
     }
 }
 

@@ -7,6 +7,7 @@
  * is off by as much, relative; weights are averages of that. 2e-5 leaves room for head_dim 256.
  */
 #include "engine/cpu/kernels.h"
+#include "tests/support/counted.h"
 #include "tests/support/fenced.h"
 
 #include <assert.h>
@@ -143,17 +144,16 @@ static void check_scene(const struct scene *s)
     for (uint32_t r = 0; r < s->n_rows; r++) {
         float m0 = s->m[0][r], m1 = s->m[1][r], l0 = s->l[0][r], l1 = s->l[1][r];
 
-        if (!(fabsf(m0 - m1) <= 2e-6f * (1 + fabsf(m0)) * 4))
-            fail_msg("hd %u, row %u: m plain %.9g, fast %.9g", s->hd, r, m0, m1);
-        if (!(fabsf(l0 - l1) <= 2e-5f * l0 * (1 + fabsf(m0))))
-            fail_msg("hd %u, row %u: l plain %.9g, fast %.9g", s->hd, r, l0, l1);
+        expect_that(fabsf(m0 - m1) <= 2e-6f * (1 + fabsf(m0)) * 4,
+                    "hd %u, row %u: m plain %.9g, fast %.9g", s->hd, r, m0, m1);
+        expect_that(fabsf(l0 - l1) <= 2e-5f * l0 * (1 + fabsf(m0)),
+                    "hd %u, row %u: l plain %.9g, fast %.9g", s->hd, r, l0, l1);
         for (uint32_t i = 0; i < s->hd; i++) {
             float a = s->o[0][r * s->hd + i] / l0, b = s->o[1][r * s->hd + i] / l1;
 
-            if (!(fabsf(a - b) <= 2e-5f * 3 * (1 + fabsf(m0) / 8)))
-                fail_msg(
-                    "hd %u, group %u, keys %u, row %u of %u, element %u: plain %.9g, fast %.9g",
-                    s->hd, s->a.group, s->a.n_keys, r, s->n_rows, i, a, b);
+            expect_that(fabsf(a - b) <= 2e-5f * 3 * (1 + fabsf(m0) / 8),
+                        "hd %u, group %u, keys %u, row %u of %u, element %u: plain %.9g, fast %.9g",
+                        s->hd, s->a.group, s->a.n_keys, r, s->n_rows, i, a, b);
         }
     }
 }
