@@ -1,6 +1,6 @@
 /* tests/test_daemon_hostile.c - the real daemon and clients that lie, stall or die. Would catch: an
  * index, span or frame from shared memory that is believed, a client that takes others with it,
- * pages that stay behind a killed client, a cancel that waits for the whole prompt, a silent peer
+ * pages that stay behind a killed client, a cancel or a ping that waits for a step, a silent peer
  * that keeps a place, prompts that are never read beside those of a client that cancels, a daemon
  * that is kept awake, system calls of an idle one.
  */
@@ -225,6 +225,7 @@ static void on_done(void *arg, int err, const struct gist_result *result)
 }
 
 #define LONG_TEXT 3500
+#define PINGS     50
 
 /* A child that reads a long prompt (answer: that has an answer written) until it is killed. */
 static pid_t victim(bool answer)
@@ -245,6 +246,23 @@ static pid_t victim(bool answer)
     _exit(0);
 }
 
+static struct gist_stats stats(void)
+{
+    struct gist_stats st;
+
+    assert_int_equal(gist_stats(honest, &st), 0);
+    return st;
+}
+
+/* Tokens that the daemon has read and written so far: how far it came with something that is not
+ * wanted any more, in numbers that do not depend on the machine's speed. */
+static uint64_t tokens_made(void)
+{
+    struct gist_stats st = stats();
+
+    return st.prompt_tokens_total + st.generated_tokens_total;
+}
+
 static bool pages_are_taken(uint32_t more_than)
 {
     struct gist_stats st;
@@ -259,19 +277,20 @@ static void test_kill(void **state)
     for (int answer = 0; answer < 2; answer++) {
         pid_t pid = victim(answer);
         double start, end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+        uint64_t before;
 
         /* In the middle of it: all pages of the prompt, or one more than the prompt's. */
         while (!pages_are_taken(answer ? 7 : LONG_TEXT / 16 - 2) && daemon_fixture_ms() < end)
             (void)usleep(1000);
-        (void)usleep(20000);
         assert_true(pages_are_taken(0));
         start = daemon_fixture_ms();
+        before = tokens_made();
         (void)kill(pid, SIGKILL);
         assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
         (void)printf("killed in its %s: pages back after %.1f ms\n", answer ? "answer" : "prompt",
                      daemon_fixture_ms() - start);
-        if (!THREAD_SANITIZER)
-            assert_true(daemon_fixture_ms() - start < 1000);
+        /* Neither would have ended before the context is full. */
+        assert_true(tokens_made() - before < LONG_TEXT / 2);
         assert_int_equal(waitpid(pid, NULL, 0), pid);
     }
 }
@@ -282,7 +301,7 @@ static void test_cancel_in_prompt(void **state)
     struct gist_stats st;
     gist_session *s;
     char text[LONG_TEXT];
-    uint64_t request;
+    uint64_t request, before;
     uint32_t n;
     double start;
     int err = 1;
@@ -298,11 +317,13 @@ static void test_cancel_in_prompt(void **state)
         assert_true(gist_dispatch(c) >= 0);
     assert_int_equal(err, 1); /* it is still at it */
     start = daemon_fixture_ms();
+    before = tokens_made();
     assert_int_equal(gist_cancel(c, request), 0);
     while (err == 1)
         assert_true(gist_dispatch(c) >= 0);
     (void)printf("cancelled in its prompt after %.1f ms\n", daemon_fixture_ms() - start);
     assert_int_equal(err, -ECANCELED);
+    assert_true(tokens_made() - before < 3000 / 2);
     /* As it was before. */
     assert_int_equal(gist_stats(honest, &st), 0);
     assert_int_equal(st.n_sessions, 1);
@@ -312,26 +333,33 @@ static void test_cancel_in_prompt(void **state)
     assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
 }
 
-/* A ping is answered between layers, not after the prompt. */
+/* A ping is answered between layers: more of them than there are steps, and before the prompt ends.
+ */
 static void test_ping_beside_prompt(void **state)
 {
     gist_conn *c = daemon_fixture_connect(&d);
     gist_session *s;
     char text[LONG_TEXT];
     double worst = 0, start;
+    uint64_t steps;
     int err = 1;
 
     (void)state;
     memset(text, 'y', sizeof(text));
     assert_int_equal(gist_open(c, NULL, &s), 0);
     assert_int_equal(gist_append_text_start(s, text, sizeof(text), 0, on_done, &err, NULL), 0);
-    for (int i = 0; i < 50; i++) {
+    steps = stats().steps_total;
+    for (int i = 0; i < PINGS; i++) {
         start = daemon_fixture_ms();
         still_serves();
         if (daemon_fixture_ms() - start > worst)
             worst = daemon_fixture_ms() - start;
     }
-    (void)printf("a ping beside a long prompt: at most %.1f ms\n", worst);
+    steps = stats().steps_total - steps;
+    (void)printf("%d pings beside %u steps of a long prompt: at most %.1f ms\n", PINGS,
+                 (unsigned)steps, worst);
+    assert_true(steps < PINGS / 2);
+    assert_int_equal(gist_dispatch(c), 0);
     assert_int_equal(err, 1);
     gist_disconnect(c);
     assert_true(daemon_fixture_all_free(honest, DAEMON_FIXTURE_PATIENCE_MS));
@@ -346,6 +374,24 @@ static void dispatch(gist_conn *c, const int *err, double ms)
     }
 }
 
+/* Tokens that are read in about half a second, or a few steps of the fewest tokens: the thread
+ * sanitizer takes a hundred times as long for each, and a busy machine a few times. */
+static size_t prompt_len(size_t most)
+{
+    gist_session *s;
+    char text[64];
+    double start;
+    size_t n;
+
+    memset(text, 'u', sizeof(text));
+    assert_int_equal(gist_open(honest, NULL, &s), 0);
+    start = daemon_fixture_ms();
+    assert_int_equal(gist_append_text(s, text, sizeof(text), 0, NULL), 0);
+    n = (size_t)(sizeof(text) * 500 / (daemon_fixture_ms() - start + 1));
+    gist_close(s);
+    return n < sizeof(text) ? sizeof(text) : n < most ? n : most;
+}
+
 /* Two prompts of one client, cancelled in turns, so that there is always one in the step: another
  * client's prompt is read all the same. */
 static void test_cancels_beside_prompt(void **state)
@@ -355,14 +401,14 @@ static void test_cancels_beside_prompt(void **state)
     gist_session *s[2], *prompt;
     uint64_t request[2];
     char text[900]; /* is encoded in one go, and the next step reads it */
+    size_t len = prompt_len(sizeof(text));
 
     (void)state;
     for (int i = 0; i < 2; i++)
         assert_int_equal(gist_open(c, NULL, &s[i]), 0);
     assert_int_equal(gist_open(other, NULL, &prompt), 0);
     memset(text, 'v', sizeof(text));
-    assert_int_equal(
-        gist_append_text_start(prompt, text, sizeof(text), 0, on_done, &other_err, NULL), 0);
+    assert_int_equal(gist_append_text_start(prompt, text, len, 0, on_done, &other_err, NULL), 0);
     for (int i = 0; other_err == 1 && cancels < 200; i ^= 1) {
         if (err[i] == 1) {
             assert_int_equal(gist_cancel(c, request[i]), 0);
@@ -371,8 +417,8 @@ static void test_cancels_beside_prompt(void **state)
         }
         err[i] = 1;
         memset(text, 'A' + cancels % 26, sizeof(text)); /* what was read before is not read again */
-        assert_int_equal(
-            gist_append_text_start(s[i], text, sizeof(text), 0, on_done, &err[i], &request[i]), 0);
+        assert_int_equal(gist_append_text_start(s[i], text, len, 0, on_done, &err[i], &request[i]),
+                         0);
         dispatch(other, &other_err, 30);
     }
     (void)printf("a prompt beside others that are cancelled: %d cancels\n", cancels);
