@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "daemon/log.h"
-#include "daemon/prefix.h"
 #include "daemon/sched.h"
 
 #include <assert.h>
@@ -199,13 +198,6 @@ static void fail_all(struct sched *s, struct batch *b, int err)
                      "the model's step failed: %s", strerror(-err));
 }
 
-static void ran(struct memory *m, const struct forward_run *run)
-{
-    memory_ran(m, run);
-    if (m->prefix)
-        prefix_learn(m->prefix, m);
-}
-
 /* The step was given up: the next one only decodes, and the next that reads is spared if this one
  * read for others than who gave it up. */
 static void abandoned(struct sched *s, const struct batch *b)
@@ -240,7 +232,7 @@ bool batch_run(struct sched *s)
         s->totals.steps++;
         for (uint32_t i = 0; i < b.n; i++)
             if (b.requests[i]->memory)
-                ran(b.requests[i]->memory, &b.runs[i]);
+                memory_ran(b.requests[i]->memory, &b.runs[i]);
         give_decoded(s, &b);
         give_read(s, &b);
         pace_measured(&s->pace, b.n == b.n_decode ? 0 : b.n_rows, clock_ns() - start);

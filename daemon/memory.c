@@ -19,8 +19,16 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
 
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
 {
-    m->prefix = m->seq->gist_every ? NULL : prefix; /* its pages are not of 16 tokens */
-    m->owner = owner;
+    /* With gists among its tokens pages are not of 16 tokens. */
+    m->shared =
+        (struct prefix_user){ .prefix = m->seq->gist_every ? NULL : prefix, .owner = owner };
+}
+
+uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
+{
+    assert(m->n_ids == 0);
+    m->n_ids = prefix_adopt(&m->shared, m->seq, &m->ladder, &m->policy, ids, n);
+    return m->n_ids;
 }
 
 /* What was made of the next segment is forgotten. */
@@ -34,7 +42,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     int r = memory_init(dst, &m->policy, m->served, seq);
 
     memcpy(seq->tokens, m->seq->tokens, (size_t)m->n_ids * sizeof(*seq->tokens));
-    memory_share(dst, m->prefix, m->owner);
+    memory_share(dst, m->shared.prefix, m->shared.owner);
     dst->early = m->early;
     dst->n_ids = m->n_ids;
     dst->ladder = m->ladder;
@@ -83,8 +91,7 @@ static int take_step(struct memory *m, const struct ladder_step *step)
         return 0; /* the ladder's counts climb, its keys stay raw */
     if (step->rung > 1)
         return compress_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
-    if (m->prefix)
-        prefix_supersede(m->prefix, m, step->segment);
+    prefix_supersede(&m->shared, m->seq, &m->policy, step->segment);
     return compress_finish(c, &m->policy.spec, m->seq, step->segment, &m->side);
 }
 
@@ -195,6 +202,9 @@ void memory_ran(struct memory *m, const struct forward_run *run)
         compress_ran(&m->side, run);
     else if (m->seq->n_tokens > m->n_ids)
         m->n_ids = m->seq->n_tokens;
+    /* Only what a fresh sequence of these ids would hold is of use to others. */
+    if (!m->early && m->overlay.n == 0)
+        prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
 }
 
 void memory_rest(struct memory *m)
@@ -217,7 +227,7 @@ void memory_rewind(struct memory *m, uint32_t n)
     m->early = m->early || !ladder_equal(&m->ladder, &fresh);
     if (m->ladder.n_at[1] == 0)
         m->early = false;
-    m->n_learned = m->n_learned_packed = 0;
+    prefix_unlearn(&m->shared);
     drop_side(m);
 }
 

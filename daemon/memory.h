@@ -21,10 +21,9 @@
 
 #include "daemon/ladder.h"
 #include "daemon/overlay.h"
+#include "daemon/prefix.h"
 #include "daemon/served.h"
 #include "ipc/wire.h"
-
-struct prefix;
 
 struct memory {
     struct policy policy;
@@ -36,9 +35,7 @@ struct memory {
     bool early; /* rewound past a compression: more compressed than a fresh sequence of this length
                  */
 
-    struct prefix *prefix;                /* that it learns from and teaches; NULL: none */
-    uint32_t owner;                       /* a uid, or PREFIX_PUBLIC: not shared with others */
-    uint32_t n_learned, n_learned_packed; /* pages, segments that prefix knows */
+    struct prefix_user shared; /* what it takes over from other sequences, and gives them */
 
     struct compress_side side; /* what the next segment's compressor has made until now */
 };
@@ -47,6 +44,8 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
                 struct seq *seq); /* -ENOMEM */
 /* From now on what is read may be of use to other sessions of this owner, and the other way. */
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner);
+/* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
+uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
 /* dst, of a sequence that was forked from ours, goes on as we would. -ENOMEM. */
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
 void memory_fini(struct memory *m);
@@ -76,7 +75,8 @@ struct memory_need {
  * this step. need says why. */
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
                 struct memory_need *ret_need);
-/* After a step with a run of this sequence, planned here or elsewhere. */
+/* After a step with a run of this sequence, planned here or elsewhere. What it holds more now is
+ * shared. */
 void memory_ran(struct memory *m, const struct forward_run *run);
 
 /* Nobody works on the session for now: what was made of its next segment is given up, so that an

@@ -8,7 +8,6 @@
 
 #define TOKENS       POOL_PAGE_TOKENS
 #define NONE         UINT32_MAX
-#define ROOTS_MAX    256u
 #define PATH_MAX_LEN (POLICY_TOKENS_MAX / TOKENS)
 /* A compressed segment has a node for each 16 ids, and few pages. */
 #define NODES_A_PAGE 4u
@@ -23,6 +22,7 @@ struct node {
     bool stale; /* its segment was compressed: only shorter beginnings want the raw page */
     uint32_t
         packed; /* first page of the compressed segment that ends here, or NONE; the rest by next */
+    uint64_t hash; /* of a node that ends a segment, see prefix_roll; else 0 */
     uint32_t ids[TOKENS];
 };
 
@@ -31,6 +31,7 @@ struct root {
     uint32_t owner;
     struct policy policy;
     uint32_t node;
+    uint64_t used_at; /* the tree's clock */
 };
 
 struct prefix {
@@ -43,7 +44,8 @@ struct prefix {
     uint32_t n_stale;
     uint32_t *next; /* (n_pages) of a compressed segment's pages the one behind it */
     uint32_t *path; /* (PATH_MAX_LEN) of one walk */
-    struct root roots[ROOTS_MAX];
+    struct root roots[PREFIX_ROOTS];
+    uint64_t clock; /* uses of roots */
 };
 
 /* --- nodes ------------------------------------------------------------------------------------ */
@@ -111,7 +113,7 @@ static void drop_packed(struct prefix *p, struct node *n)
 
 static void release_root(struct prefix *p, uint32_t node)
 {
-    for (uint32_t i = 0; i < ROOTS_MAX; i++)
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++)
         if (p->roots[i].used && p->roots[i].node == node)
             p->roots[i].used = false;
 }
@@ -226,34 +228,82 @@ static bool same_policy(const struct policy *a, const struct policy *b)
             a->fixed == b->fixed);
 }
 
-static uint32_t find_root(const struct prefix *p, const struct memory *m)
+static uint32_t find_root(struct prefix *p, uint32_t owner, const struct policy *policy)
 {
-    for (uint32_t i = 0; i < ROOTS_MAX; i++) {
-        const struct root *r = &p->roots[i];
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++) {
+        struct root *r = &p->roots[i];
 
-        if (r->used && r->owner == m->owner && same_policy(&r->policy, &m->policy))
-            return r->node;
+        if (!r->used || r->owner != owner || !same_policy(&r->policy, policy))
+            continue;
+        r->used_at = ++p->clock;
+        return r->node;
     }
     return NONE;
 }
 
-static uint32_t add_root(struct prefix *p, const struct memory *m)
+static uint32_t n_roots_of(const struct prefix *p, uint32_t owner)
 {
-    for (uint32_t i = 0; i < ROOTS_MAX; i++) {
-        struct root *r = &p->roots[i];
+    uint32_t n = 0;
 
-        if (r->used)
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++)
+        n += p->roots[i].used && p->roots[i].owner == owner;
+    return n;
+}
+
+/* The one to give up: of an owner who has most of them, the longest unused. Quadratic, and only
+ * when a policy is seen for the first time with all places taken. */
+static struct root *least_used_root(struct prefix *p)
+{
+    struct root *best = &p->roots[0];
+    uint32_t most = 0;
+
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++) {
+        struct root *r = &p->roots[i];
+        uint32_t n = n_roots_of(p, r->owner);
+
+        if (n < most || (n == most && r->used_at >= best->used_at))
             continue;
-        *r = (struct root){
-            .used = true, .owner = m->owner, .policy = m->policy, .node = take_node(p, NONE)
-        };
-        if (r->node == NONE)
-            r->used = false;
-        else
-            p->nodes[r->node] = (struct node){ .parent = NONE, .page = NONE, .packed = NONE };
-        return r->node;
+        most = n;
+        best = r;
     }
-    return NONE;
+    return best;
+}
+
+/* Its nodes are not looked up any more, so nothing makes them younger: sooner or later they are
+ * what is evicted next, and the last of them frees the root's own (evict). To free them here would
+ * be a walk over all nodes, which a client could ask for with each session that it opens. */
+static void retire(struct prefix *p, struct root *r)
+{
+    r->used = false;
+    if (p->nodes[r->node].n_children == 0)
+        put_free(p, r->node);
+}
+
+static struct root *free_root(struct prefix *p)
+{
+    struct root *r;
+
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++)
+        if (!p->roots[i].used)
+            return &p->roots[i];
+    r = least_used_root(p);
+    retire(p, r);
+    return r;
+}
+
+static uint32_t add_root(struct prefix *p, uint32_t owner, const struct policy *policy)
+{
+    uint32_t node = take_node(p, NONE);
+    struct root *r;
+
+    if (node == NONE)
+        return NONE;
+    p->nodes[node] = (struct node){ .parent = NONE, .page = NONE, .packed = NONE };
+    r = free_root(p);
+    *r = (struct root){
+        .used = true, .owner = owner, .policy = *policy, .node = node, .used_at = ++p->clock
+    };
+    return node;
 }
 
 /* --- learning --------------------------------------------------------------------------------- */
@@ -275,40 +325,76 @@ static void keep_packed(struct prefix *p, struct node *n, const uint32_t *pages,
     n->packed = pages[0];
 }
 
-void prefix_learn(struct prefix *p, struct memory *m)
+uint64_t prefix_roll(uint64_t before, const uint32_t *ids, uint32_t n)
 {
-    const struct seq *s = m->seq;
+    return XXH3_64bits_withSeed(ids, n * sizeof(*ids), before);
+}
+
+/* The i-th page of the path ends a segment: its hash, from that of the segment before. */
+static void hash_segment(struct prefix *p, const struct seq *s, uint32_t i)
+{
+    struct node *n = &p->nodes[p->path[i]];
+    uint32_t per_segment = s->seg_len / TOKENS;
+    uint64_t before = i < per_segment ? 0 : p->nodes[p->path[i - per_segment]].hash;
+
+    if (!n->hash)
+        n->hash =
+            prefix_roll(before, s->tokens + (size_t)(i + 1) * TOKENS - s->seg_len, s->seg_len);
+}
+
+/* A page of raw keys, or the pages of the compressed segment that ends here. */
+static void keep(struct prefix *p, struct node *n, const struct seq *s, const struct ladder *l,
+                 uint32_t i)
+{
+    uint32_t per_segment = s->seg_len / TOKENS, segment = i / per_segment;
+
+    if (!seq_resident(s, segment))
+        return;
+    if (segment >= l->n_at[1])
+        keep_raw(p, n, seq_pages(s, segment)[i % per_segment]);
+    else if ((i + 1) % per_segment == 0)
+        keep_packed(p, n, seq_pages(s, segment), seq_n_pages(s->segments[segment].n_keys));
+}
+
+void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladder *l,
+                  const struct policy *policy)
+{
+    struct prefix *p = u->prefix;
     uint32_t n = s->n_tokens / TOKENS, per_segment = s->seg_len / TOKENS, i, at;
 
-    if (m->early || m->overlay.n > 0 || m->ladder.n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
-        (n == m->n_learned && m->ladder.n_at[1] == m->n_learned_packed))
+    if (!p || l->n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
+        (n == u->n_pages && l->n_at[1] == u->n_packed))
         return;
-    at = find_root(p, m);
+    at = find_root(p, u->owner, policy);
     if (at == NONE)
-        at = add_root(p, m);
+        at = add_root(p, u->owner, policy);
     for (i = 0; i < n && at != NONE; i++) {
-        uint32_t segment = i / per_segment, child = find(p, at, s->tokens + (size_t)i * TOKENS);
+        uint32_t child = find(p, at, s->tokens + (size_t)i * TOKENS);
 
         if (child == NONE)
             child = add(p, at, s->tokens + (size_t)i * TOKENS);
         if (child == NONE)
             break;
         p->path[i] = at = child;
-        if (segment >= m->ladder.n_at[1])
-            keep_raw(p, &p->nodes[at], s->pages[i]);
-        else if ((i + 1) % per_segment == 0)
-            keep_packed(p, &p->nodes[at], seq_pages(s, segment),
-                        seq_n_pages(s->segments[segment].n_keys));
+        if ((i + 1) % per_segment == 0)
+            hash_segment(p, s, i);
+        keep(p, &p->nodes[at], s, l, i);
     }
     touch(p, i);
-    m->n_learned = n;
-    m->n_learned_packed = m->ladder.n_at[1];
+    u->n_pages = n;
+    u->n_packed = l->n_at[1];
 }
 
-void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment)
+void prefix_unlearn(struct prefix_user *u)
 {
-    const struct seq *s = m->seq;
-    uint32_t per_segment = s->seg_len / TOKENS, at = find_root(p, m);
+    u->n_pages = u->n_packed = 0;
+}
+
+void prefix_supersede(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
+                      uint32_t segment)
+{
+    struct prefix *p = u->prefix;
+    uint32_t per_segment = s->seg_len / TOKENS, at = p ? find_root(p, u->owner, policy) : NONE;
 
     for (uint32_t i = 0; i < (segment + 1) * per_segment && at != NONE; i++) {
         struct node *n;
@@ -322,12 +408,29 @@ void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment
     }
 }
 
+bool prefix_hash(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
+                 uint32_t segment, uint64_t *ret)
+{
+    struct prefix *p = u->prefix;
+    uint32_t n = (segment + 1) * (s->seg_len / TOKENS), i = 0;
+    uint32_t at = p ? find_root(p, u->owner, policy) : NONE;
+
+    for (; i < n && at != NONE; i++)
+        at = find(p, at, s->tokens + (size_t)i * TOKENS);
+    if (at == NONE)
+        return false;
+    *ret = p->nodes[at].hash;
+    return true;
+}
+
 /* --- adopting --------------------------------------------------------------------------------- */
 
 /* The nodes that ids lead to, in path: how many. */
-static uint32_t walk(struct prefix *p, const struct memory *m, const uint32_t *ids, uint32_t n)
+static uint32_t walk(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
+                     uint32_t n)
 {
-    uint32_t at = find_root(p, m), i = 0;
+    struct prefix *p = u->prefix;
+    uint32_t at = find_root(p, u->owner, policy), i = 0;
 
     for (; at != NONE && i < n && i < PATH_MAX_LEN; i++) {
         at = find(p, at, ids + (size_t)i * TOKENS);
@@ -339,27 +442,27 @@ static uint32_t walk(struct prefix *p, const struct memory *m, const uint32_t *i
 }
 
 /* What a fresh sequence of n pages holds. */
-static struct ladder ladder_of(const struct memory *m, uint32_t n)
+static struct ladder ladder_of(const struct policy *policy, uint32_t n)
 {
     struct ladder l = { 0 };
 
-    ladder_climb(&m->policy, &l, 0, (uint64_t)n * TOKENS, NULL, NULL);
+    ladder_climb(policy, &l, 0, (uint64_t)n * TOKENS, NULL, NULL);
     return l;
 }
 
 /* The longest part of the path, in pages, of which all is there that a sequence so long would hold.
  */
-static uint32_t usable(const struct prefix *p, const struct memory *m, uint32_t n)
+static uint32_t usable(const struct prefix *p, const struct policy *policy, uint32_t n)
 {
-    uint32_t per_segment = m->seq->seg_len / TOKENS, n_packed = 0, first = 0;
-    bool nothing = ladder_segment_keys(&m->policy, 0, 1) == 0;
+    uint32_t per_segment = policy->seg_len / TOKENS, n_packed = 0, first = 0;
+    bool nothing = ladder_segment_keys(policy, 0, 1) == 0;
 
     while ((n_packed + 1) * per_segment <= n &&
            (nothing || p->nodes[p->path[(n_packed + 1) * per_segment - 1]].packed != NONE))
         n_packed++;
-    n = (uint32_t)(ladder_unthinned(&m->policy, (uint64_t)n * TOKENS) / TOKENS);
+    n = (uint32_t)(ladder_unthinned(policy, (uint64_t)n * TOKENS) / TOKENS);
     for (; n > 0; n--) {
-        uint32_t wants = ladder_of(m, n).n_at[1];
+        uint32_t wants = ladder_of(policy, n).n_at[1];
 
         if (wants > n_packed)
             continue;
@@ -372,11 +475,10 @@ static uint32_t usable(const struct prefix *p, const struct memory *m, uint32_t 
     return 0;
 }
 
-static void adopt_segment(const struct prefix *p, struct memory *m, uint32_t segment,
-                          const uint32_t *ids)
+static void adopt_segment(const struct prefix *p, struct seq *s, const struct policy *policy,
+                          uint32_t segment, const uint32_t *ids)
 {
-    struct seq *s = m->seq;
-    uint32_t n_keys = ladder_segment_keys(&m->policy, segment, 1);
+    uint32_t n_keys = ladder_segment_keys(policy, segment, 1);
     uint32_t pages[SEQ_SEGMENT_MAX / TOKENS], n = 0;
     uint32_t last = p->path[(segment + 1) * (s->seg_len / TOKENS) - 1];
 
@@ -385,31 +487,30 @@ static void adopt_segment(const struct prefix *p, struct memory *m, uint32_t seg
     seq_adopt_compressed(s, ids, n_keys, pages);
 }
 
-uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, uint32_t n)
+uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
+                      const struct policy *policy, const uint32_t *ids, uint32_t n)
 {
-    struct seq *s = m->seq;
-    uint32_t n_pages, n_packed, per_segment = s->seg_len / TOKENS;
-    struct ladder l;
+    struct prefix *p = u->prefix;
+    uint32_t n_pages, per_segment = s->seg_len / TOKENS;
+    struct ladder there;
 
-    assert(s->n_tokens == 0 && m->n_ids == 0);
-    if (n < 2)
+    assert(s->n_tokens == 0);
+    if (!p || n < 2)
         return 0;
-    n_pages = usable(p, m, walk(p, m, ids, (n - 1) / TOKENS));
-    l = ladder_of(m, n_pages);
-    n_packed = l.n_at[1];
-    if (n_pages == 0 || ladder_pages(&m->policy, &l, (uint64_t)n_pages * TOKENS) >
+    n_pages = usable(p, policy, walk(u, policy, ids, (n - 1) / TOKENS));
+    there = ladder_of(policy, n_pages);
+    if (n_pages == 0 || ladder_pages(policy, &there, (uint64_t)n_pages * TOKENS) >
                             s->account->limit - s->account->used)
         return 0;
     (void)seq_rewind(s, 0); /* pages that were reserved for what is there already */
-    for (uint32_t k = 0; k < n_packed; k++)
-        adopt_segment(p, m, k, ids + (size_t)k * s->seg_len);
-    for (uint32_t i = n_packed * per_segment; i < n_pages; i++)
+    for (uint32_t k = 0; k < there.n_at[1]; k++)
+        adopt_segment(p, s, policy, k, ids + (size_t)k * s->seg_len);
+    for (uint32_t i = there.n_at[1] * per_segment; i < n_pages; i++)
         seq_adopt_page(s, ids + (size_t)i * TOKENS, p->nodes[p->path[i]].page);
     touch(p, n_pages);
-    m->n_ids = s->n_tokens;
-    m->ladder = l;
-    m->n_learned_packed = n_packed;
-    m->n_learned = n_pages;
+    *l = there;
+    u->n_packed = there.n_at[1];
+    u->n_pages = n_pages;
     return s->n_tokens;
 }
 

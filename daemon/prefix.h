@@ -1,7 +1,7 @@
 /* daemon/prefix.h - what was read before: pages, by the token ids that led to them.
  *
  * A session is its ids (docs/memory.md), so a session that begins with the ids of an earlier one of
- * the same owner and policy can take over that one's pages. Known prefixes are a tree: a node
+ * the same owner and policy can take over that one's pages. Known prefixes are trees: a node
  * stands for a page's 16 ids behind its parent's, and is found by comparing ids, never by a hash
  * alone:
  *
@@ -9,6 +9,15 @@
  *                                   raw page   raw page   raw page
  *                                                         + the compressed pages of the segment
  *                                                           that ends here
+ *
+ * Where a node ends a segment it has a hash of all ids up to there, rolled from segment to segment:
+ * what is kept of a segment elsewhere can be found by that (and by model, adapter, layout and
+ * owner; ids are compared in any case).
+ *
+ * A client chooses its policy, and with it its root. There are PREFIX_ROOTS of them: when all are
+ * taken, the owner who has most of them gives up the one that it has not used for the longest, so
+ * that no owner keeps another from sharing. What stood below that root is not found any more, and
+ * goes as what is not used goes.
  *
  * The tree holds references of its own, so that pages outlive their sessions; when the pool has no
  * page left, raw pages of segments that were compressed since go first, then the longest unused
@@ -26,25 +35,49 @@
 #ifndef DAEMON_PREFIX_H
 #define DAEMON_PREFIX_H
 
-#include "daemon/memory.h"
+#include "daemon/ladder.h"
+#include "engine/kv/seq.h"
 
 #define PREFIX_PUBLIC UINT32_MAX /* an owner that is no uid */
+#define PREFIX_ROOTS  256u
 
 struct prefix;
+
+/* What a sequence has to do with the tree. */
+struct prefix_user {
+    struct prefix *prefix;      /* NULL: it shares nothing */
+    uint32_t owner;             /* a uid, or PREFIX_PUBLIC */
+    uint32_t n_pages, n_packed; /* that the tree knows of it; pages of ids, compressed segments */
+};
 
 /* Becomes the pool's reclaim: the pages that only the tree holds are the pool's n_cached. */
 int prefix_open(struct pool *pool, struct prefix **ret);
 void prefix_close(struct prefix *p);
 
-/* Gives the empty sequence of m the longest known beginning of ids that leaves at least one to be
- * read: its length. 0 also when its account has no room for it. */
-uint32_t prefix_adopt(struct prefix *p, struct memory *m, const uint32_t *ids, uint32_t n);
+/* Gives the empty sequence the longest known beginning of ids that leaves at least one to be read:
+ * its length, and in l how far that is compressed. 0 also when its account has no room for it. */
+uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
+                      const struct policy *policy, const uint32_t *ids, uint32_t n);
 
-/* After a step: remembers the pages that became full, and the segments that were compressed. */
-void prefix_learn(struct prefix *p, struct memory *m);
+/* After a step: remembers the pages that became full, and the segments that were compressed. Not of
+ * a sequence that holds other than what a fresh one of its ids would. */
+void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladder *l,
+                  const struct policy *policy);
 
 /* Before a segment is compressed: its raw pages, of which the sequence copies what it rewrites, are
  * the first that are given up. */
-void prefix_supersede(struct prefix *p, const struct memory *m, uint32_t segment);
+void prefix_supersede(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
+                      uint32_t segment);
+
+/* What was learned is to be learned anew: the sequence was taken back. */
+void prefix_unlearn(struct prefix_user *u);
+
+/* The hash of all ids up to a segment's end, from that of the segment before it (0: there is none)
+ * and its own. */
+uint64_t prefix_roll(uint64_t before, const uint32_t *ids, uint32_t n);
+
+/* That of the sequence's segment. false: the tree does not know it. */
+bool prefix_hash(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
+                 uint32_t segment, uint64_t *ret);
 
 #endif

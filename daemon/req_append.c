@@ -5,7 +5,6 @@
  */
 
 #include "base/clock.h"
-#include "daemon/prefix.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -297,8 +296,8 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
         return;
     a->n_ids = m->n_ids;
     a->reading = true;
-    if (m->prefix && m->n_ids == 0)
-        a->done = a->shared = prefix_adopt(m->prefix, m, a->encode.ids, (uint32_t)a->encode.n_ids);
+    if (m->n_ids == 0)
+        a->done = a->shared = memory_adopt(m, a->encode.ids, (uint32_t)a->encode.n_ids);
     n = (uint32_t)a->encode.n_ids - a->done;
     if (!fits_pool(s, r, n))
         return;

@@ -443,6 +443,27 @@ static void conversation_of_no_messages(void **state)
 
 /* --- shared beginnings ------------------------------------------------------------------------ */
 
+/* A client that opens sessions of every policy there is does not end that for itself and others. */
+static void policies_end_no_sharing(void **state)
+{
+    gist_conn *c = daemon_fixture_connect(&d);
+    struct gist_usage usage;
+    uint32_t ids[40];
+
+    (void)state;
+    fill(ids, 40, 59);
+    for (uint32_t i = 0; i < 300 + 2; i++) {
+        struct gist_policy p = { .size = sizeof(p), .segment = 64 + 16 * (i < 300 ? i : 300) };
+        gist_session *s;
+
+        assert_int_equal(gist_open(c, &p, &s), 0);
+        assert_int_equal(gist_append_tokens(s, ids, 40, &usage), 0);
+        assert_int_equal(usage.shared_tokens, i < 301 ? 0 : 32);
+        gist_close(s);
+    }
+    gist_disconnect(c);
+}
+
 /* What a session of the same policy read is not read again, also when that one is gone; the answer
  * is the same. */
 static void beginnings_are_read_once(void **state)
@@ -690,7 +711,7 @@ static void older_text_climbs(void **state)
         assert_true(n < 300 * 64);
     }
     assert_int_equal(e, -E2BIG);
-    assert_non_null(strstr(gist_error(c), "the budget is 300"));
+    assert_non_null(strstr(gist_error(c), "the session's budget is 300"));
     assert_true(n >= 300 * 8 * 2); /* at ratio 8 alone it would have been half of it */
     generate(s, 20, &a);
     gist_close(s);
@@ -798,6 +819,7 @@ int main(void)
         cmocka_unit_test(forks_and_rewinds),
         cmocka_unit_test(conversation_goes_back),
         cmocka_unit_test(conversation_of_no_messages),
+        cmocka_unit_test(policies_end_no_sharing),
         cmocka_unit_test(beginnings_are_read_once),
         cmocka_unit_test(nothing_is_kept_without_a_cache),
         cmocka_unit_test(longer_than_the_window),

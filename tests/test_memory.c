@@ -114,8 +114,8 @@ static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_
     uint32_t n, room;
 
     max = seq_tokens_of_rows(&a->seq, max); /* as daemon/batch.c */
-    if (a->memory.prefix && a->memory.n_ids == 0 && a->n_want > 0)
-        s->n_adopted += prefix_adopt(s->prefix, &a->memory, a->want, a->n_want) > 0;
+    if (a->memory.n_ids == 0 && a->n_want > 0)
+        s->n_adopted += memory_adopt(&a->memory, a->want, a->n_want) > 0;
     n = a->n_want - a->memory.n_ids;
     memory_settle(&a->memory);
     if (memory_behind(&a->memory)) {
@@ -168,8 +168,6 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
     assert_int_equal(r, 0);
     for (uint32_t i = 0; i < n_runs; i++) {
         memory_ran(&who[i]->memory, &runs[i]);
-        if (who[i]->memory.prefix)
-            prefix_learn(s->prefix, &who[i]->memory);
         if (who[i] == keep && runs[i].want == FORWARD_WANT_LAST)
             forward_logits(s->rig.rig.forward, out, 1, ret);
         out +=
@@ -291,7 +289,7 @@ static void move(struct stage *s)
 static void check_owner(const struct actor *a, uint32_t page, const struct actor **of)
 {
     if (of[page])
-        assert_int_equal(of[page]->memory.owner, a->memory.owner);
+        assert_int_equal(of[page]->memory.shared.owner, a->memory.shared.owner);
     of[page] = a;
 }
 

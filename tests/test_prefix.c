@@ -1,0 +1,233 @@
+/* tests/test_prefix.c - would catch: a client that keeps others, or itself, from sharing by the
+ * policies that it chooses; a root that is given up with what it held still counted as in use; a
+ * segment's hash that does not tell its ids, or what stood before them; pages of another place than
+ * the segment's. Which pages are taken over, and that logits stay the same, is test_memory's.
+ */
+#include "daemon/prefix.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const struct model tiny = { .n_layer = 2, .n_head = 4, .n_head_kv = 2, .head_dim = 8 };
+
+#define PAGES  8192u
+#define ALICE  1000u
+#define BOB    1001u
+#define CAROL  1002u
+#define TOKENS 96u
+
+static struct pool pool;
+static struct prefix *prefix;
+static struct pool_account account = { .limit = UINT32_MAX };
+
+static int open_all(void **state)
+{
+    (void)state;
+    assert_int_equal(pool_open(&pool, &tiny, KV_F16,
+                               (uint64_t)PAGES * pool_page_bytes(&tiny, KV_F16), false, NULL),
+                     0);
+    return prefix_open(&pool, &prefix);
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    prefix_close(prefix);
+    assert_int_equal(pool.n_free, pool.n_pages);
+    pool_close(&pool);
+    return 0;
+}
+
+/* A policy for each seg_len: nothing else of one that keeps all makes another root. */
+static struct policy policy_of(uint32_t seg_len)
+{
+    return (struct policy){ .spec = { .method = COMPRESS_FULL, .ratio = 8 },
+                            .seg_len = seg_len,
+                            .budget = 100000 };
+}
+
+static void fill_ids(uint32_t *ids, uint32_t n, uint32_t seed)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = seed * 1000 + i;
+}
+
+/* What a session that reads n ids with this policy finds; then it is gone, and has taught. */
+static uint32_t read_by(uint32_t owner, const struct policy *policy, const uint32_t *ids,
+                        uint32_t n)
+{
+    struct prefix_user u = { .prefix = prefix, .owner = owner };
+    struct ladder l = { 0 };
+    struct seq s;
+    uint32_t found;
+
+    assert_int_equal(seq_open(&s, &pool, &account, 4096, policy->seg_len, 0), 0);
+    found = prefix_adopt(&u, &s, &l, policy, ids, n);
+    assert_int_equal(seq_reserve(&s, n - found), 0);
+    memcpy(s.tokens + found, ids + found, (n - found) * sizeof(*ids));
+    s.n_tokens = n;
+    prefix_learn(&u, &s, &l, policy);
+    seq_close(&s);
+    return found;
+}
+
+/* --- roots ------------------------------------------------------------------------------------ */
+
+/* One user opens sessions of more policies than there are roots. Who shared before goes on sharing,
+ * who comes now shares, and so does the first user itself. */
+static void no_owner_has_all_roots(void **state)
+{
+    struct policy usual = policy_of(512);
+    uint32_t ids[TOKENS], other[TOKENS];
+
+    (void)state;
+    fill_ids(ids, TOKENS, 1);
+    fill_ids(other, TOKENS, 2);
+    assert_int_equal(read_by(BOB, &usual, ids, TOKENS), 0);
+    for (uint32_t i = 0; i < PREFIX_ROOTS + 40; i++) {
+        struct policy p = policy_of(1024 + 16 * i);
+
+        assert_int_equal(read_by(ALICE, &p, ids, TOKENS), 0);
+    }
+    assert_int_equal(read_by(BOB, &usual, ids, TOKENS), TOKENS - 16);
+    assert_int_equal(read_by(CAROL, &usual, other, TOKENS), 0);
+    assert_int_equal(read_by(CAROL, &usual, other, TOKENS), TOKENS - 16);
+    assert_int_equal(read_by(ALICE, &usual, other, TOKENS), 0);
+    assert_int_equal(read_by(ALICE, &usual, other, TOKENS), TOKENS - 16);
+}
+
+/* Of one owner the longest unused goes first. */
+static void the_longest_unused_goes(void **state)
+{
+    uint32_t ids[TOKENS];
+    struct policy p = policy_of(64), first, later;
+
+    (void)state;
+    fill_ids(ids, TOKENS, 3);
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++) {
+        p.seg_len = 64 + 16 * i;
+        (void)read_by(ALICE, &p, ids, TOKENS);
+    }
+    first = policy_of(64);
+    later = policy_of(64 + 16);
+    assert_true(read_by(ALICE, &first, ids, TOKENS) > 0); /* used now */
+    p = policy_of(64 + 16 * PREFIX_ROOTS);
+    assert_int_equal(read_by(ALICE, &p, ids, TOKENS), 0);
+    assert_true(read_by(ALICE, &first, ids, TOKENS) > 0);
+    assert_int_equal(read_by(ALICE, &later, ids, TOKENS), 0);
+}
+
+/* What stood below roots that were given up is had by who wants pages: all of them. */
+static void pages_of_old_roots_come_back(void **state)
+{
+    uint32_t ids[TOKENS], *pages = malloc(PAGES * sizeof(*pages));
+
+    (void)state;
+    for (uint32_t i = 0; i < 3 * PREFIX_ROOTS; i++) {
+        struct policy p = policy_of(64 + 16 * (i % 400));
+
+        fill_ids(ids, TOKENS, 10 + i);
+        (void)read_by(i % 5 ? ALICE : BOB, &p, ids, TOKENS);
+    }
+    assert_true(pool.n_cached > PREFIX_ROOTS);
+    assert_int_equal(pool.n_cached + pool.n_free, pool.n_pages);
+    assert_int_equal(pool_take(&pool, &account, PAGES, pages), 0);
+    pool_give(&pool, &account, PAGES, pages);
+    assert_int_equal(pool.n_free, PAGES);
+    free(pages);
+}
+
+/* --- hashes ----------------------------------------------------------------------------------- */
+
+#define L 64u
+
+/* A sequence that has read ids, and stays. */
+static void read_and_stay(struct seq *s, struct prefix_user *u, const uint32_t *ids, uint32_t n)
+{
+    struct policy p = policy_of(L);
+    struct ladder l = { 0 };
+
+    *u = (struct prefix_user){ .prefix = prefix, .owner = BOB };
+    assert_int_equal(seq_open(s, &pool, &account, 1024, L, 0), 0);
+    assert_int_equal(seq_reserve(s, n), 0);
+    memcpy(s->tokens, ids, n * sizeof(*ids));
+    s->n_tokens = n;
+    prefix_learn(u, s, &l, &p);
+}
+
+static void a_hash_tells_all_ids_before(void **state)
+{
+    uint32_t ids[4 * L], other[4 * L];
+    struct prefix_user u, v;
+    struct policy p = policy_of(L);
+    struct seq s, t;
+    uint64_t want = 0, got, again;
+
+    (void)state;
+    fill_ids(ids, 4 * L, 5);
+    memcpy(other, ids, sizeof(ids));
+    other[0]++; /* only the first id differs */
+    read_and_stay(&s, &u, ids, 3 * L + 20);
+    read_and_stay(&t, &v, other, 3 * L + 20);
+    for (uint32_t k = 0; k < 3; k++) {
+        want = prefix_roll(want, ids + k * L, L);
+        assert_true(prefix_hash(&u, &s, &p, k, &got));
+        assert_int_equal(got, want);
+        assert_int_not_equal(got, 0);
+        assert_true(prefix_hash(&v, &t, &p, k, &again));
+        assert_int_not_equal(got, again);
+    }
+    assert_int_not_equal(prefix_roll(1, ids, L), prefix_roll(2, ids, L));
+    /* The open segment has none, and what the tree has not seen neither. */
+    memcpy(s.tokens, ids, sizeof(ids));
+    assert_false(prefix_hash(&u, &s, &p, 3, &got));
+    u.owner = CAROL;
+    assert_false(prefix_hash(&u, &s, &p, 0, &got));
+    seq_close(&s);
+    seq_close(&t);
+}
+
+/* --- pages ------------------------------------------------------------------------------------ */
+
+/* Segments whose length is no power of two, so that a page's place in its segment is not its place
+ * in the sequence: who takes over has the very pages that were read. */
+static void pages_are_the_segments_own(void **state)
+{
+    uint32_t ids[300];
+    struct policy p = policy_of(80);
+    struct prefix_user u = { .prefix = prefix, .owner = ALICE }, v = u;
+    struct ladder l = { 0 }, m = { 0 };
+    struct seq s, t;
+
+    (void)state;
+    fill_ids(ids, 300, 6);
+    assert_int_equal(seq_open(&s, &pool, &account, 1024, 80, 0), 0);
+    assert_int_equal(seq_open(&t, &pool, &account, 1024, 80, 0), 0);
+    assert_int_equal(seq_reserve(&s, 300), 0);
+    memcpy(s.tokens, ids, sizeof(ids));
+    s.n_tokens = 300;
+    prefix_learn(&u, &s, &l, &p);
+    assert_int_equal(prefix_adopt(&v, &t, &m, &p, ids, 300), 288);
+    for (uint32_t i = 0; i < 288 / 16; i++)
+        assert_int_equal(seq_pages(&t, i / 5)[i % 5], seq_pages(&s, i / 5)[i % 5]);
+    seq_close(&s);
+    seq_close(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(no_owner_has_all_roots, open_all, close_all),
+        cmocka_unit_test_setup_teardown(the_longest_unused_goes, open_all, close_all),
+        cmocka_unit_test_setup_teardown(pages_of_old_roots_come_back, open_all, close_all),
+        cmocka_unit_test_setup_teardown(a_hash_tells_all_ids_before, open_all, close_all),
+        cmocka_unit_test_setup_teardown(pages_are_the_segments_own, open_all, close_all),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
