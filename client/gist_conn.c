@@ -52,10 +52,10 @@ int gist_set_errno(gist_conn *c, int err)
         return gist_set_error(c, GIST_E_NO_MEMORY, err, "this program is out of memory");
     case -EINVAL:
         return gist_set_error(c, GIST_E_BAD_REQUEST, err,
-                              "an argument is wrong, or a struct's size is not set");
+                              "an argument is invalid, or the size field of a struct is not set");
     case -EMSGSIZE:
         return gist_set_error(c, GIST_E_BAD_REQUEST, err,
-                              "the request has more than %u bytes beside its text and ids",
+                              "the request takes more than %u bytes besides its text and ids",
                               CHAN_FRAME_MAX);
     default:
         return gist_set_error(c, GIST_E_INTERNAL, err, "%s", strerror(-err));
@@ -111,7 +111,7 @@ static int say_hello(gist_conn *c, const char *name)
     r.on_reply = keep_welcome;
     err = gist_run(&r, GIST_CONNECT_MS);
     if (err == 0 && !c->info_mem)
-        err = gist_fail(c, -EPROTO, "gistd answered the greeting with nothing");
+        err = gist_fail(c, -EPROTO, "gistd did not answer the greeting");
     return err;
 }
 

@@ -265,8 +265,8 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     if (err < 0)
         return gist_fail(c, -EPROTO, "gistd sent a reply that can't be read: %s", strerror(-err));
     if (rep.bulk_len != msg->bulk_len)
-        return gist_fail(c, -EPROTO, "gistd sent a reply of %u bytes and said %llu", msg->bulk_len,
-                         (unsigned long long)rep.bulk_len);
+        return gist_fail(c, -EPROTO, "gistd sent a reply with %u bytes of data and announced %llu",
+                         msg->bulk_len, (unsigned long long)rep.bulk_len);
     r = find_in_flight(c, rep.id);
     if (!r)
         return gist_fail(c, -EPROTO, "gistd answered a request (%llu) that is not open",
@@ -277,14 +277,14 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     }
     if (!all_sent(r)) { /* a part; pump() sends the next one */
         if (!rep.last)
-            return gist_fail(c, -EPROTO, "gistd answered before it had all of a text");
+            return gist_fail(c, -EPROTO, "gistd answered before it had received the whole text");
         r->in_flight = false;
         r->msg.id = c->next_id++;
         return 0;
     }
     err = r->on_reply ? r->on_reply(r, &rep, msg->bulk) : 0;
     if (err < 0)
-        return gist_fail(c, err, "gistd sent a reply that does not fit its request (%d to %d)",
+        return gist_fail(c, err, "gistd sent the wrong kind of reply (%d) to a request (%d)",
                          (int)rep.kind, (int)r->msg.kind);
     if (rep.last)
         finish(r, r->err);
@@ -355,7 +355,7 @@ int gist_run(struct gist_request *r, int timeout_ms)
         return c->dead;
     if (c->dispatching)
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
-                              "a callback of this connection can't wait on it");
+                              "cannot wait inside a callback of the same connection");
     /* A cancel that came too late for the last call is not meant for this one. */
     if (take_cancel(c))
         drain_cancel_fd(c);
@@ -459,7 +459,7 @@ int gist_dispatch(gist_conn *c)
 
     if (c->dispatching)
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
-                              "a callback of this connection can't dispatch it");
+                              "cannot dispatch inside a callback of the same connection");
     if (c->dead)
         return c->dead;
     if (c->epoll >= 0) {

@@ -33,7 +33,7 @@ static int give_rows(struct gist_request *r, const struct wire_rep *rep, const u
     if (r->on_rows(r->arg, r->first + rep->u.score_rows.first, n, n_vocab,
                    (const float *)(const void *)bulk) != 0) {
         r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
-                                "the scoring was cancelled by its reader");
+                                "the scoring was cancelled: its callback returned non-zero");
         gist_request_cancel(r);
     }
     return 0;

@@ -230,7 +230,8 @@ int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
         return gist_set_errno(s->conn, -EINVAL);
     if (n > WIRE_MESSAGES_MAX)
         return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EMSGSIZE,
-                              "%zu chat messages at once; %u are the most", n, WIRE_MESSAGES_MAX);
+                              "%zu chat messages in one request; %u are allowed", n,
+                              WIRE_MESSAGES_MAX);
     err = gather_chat(msgs, n, &list, &text, &len);
     if (err < 0)
         return gist_set_errno(s->conn, err);
@@ -256,7 +257,7 @@ static int give_text(struct gist_request *r, const struct wire_rep *rep)
         return 0;
     if (r->on_text(r->arg, text, strlen(text), rep->u.text.tokens, rep->u.text.n_ids) != 0) {
         r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
-                                "the answer was cancelled by its reader");
+                                "the answer was cancelled: its callback returned non-zero");
         gist_request_cancel(r);
     }
     return 0;
@@ -295,7 +296,8 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
         return gist_set_errno(s->conn, err);
     if (p.n_stop > WIRE_STOPS_MAX)
         return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EINVAL,
-                              "%u stop strings; %u are the most", p.n_stop, WIRE_STOPS_MAX);
+                              "%u stop strings in one request; %u are allowed", p.n_stop,
+                              WIRE_STOPS_MAX);
     r.msg.u.generate.session = s->id;
     r.msg.u.generate.max_tokens = p.max_tokens;
     r.msg.u.generate.temperature = p.temperature;

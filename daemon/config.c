@@ -13,7 +13,7 @@ static const struct options_item items[] = {
 
 /* Flags that only a command line can have. */
 static const struct options_action actions[] = {
-    { "check-config", CONFIG_CHECK, "Read all options, say what is wrong with them and end." },
+    { "check-config", CONFIG_CHECK, "Validate the options and exit." },
     { "print-config", CONFIG_PRINT, "Print a config file with every option and its default." },
     { "help", CONFIG_HELP, "Print this text." },
     { "version", CONFIG_VERSION, "Print the version." },

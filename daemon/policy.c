@@ -16,8 +16,8 @@ static int read_adapter(const struct wire_memory *m, const struct served *b,
         return 0;
     ret->adapter = served_adapter(b, m->adapter);
     if (!ret->adapter)
-        return why_set(why, -EINVAL, "there is no adapter \"%.64s\"; there are: %.200s", m->adapter,
-                       b->n_adapters ? b->adapter_names : "none");
+        return why_set(why, -EINVAL, "this daemon has no adapter \"%.64s\"; it has: %.200s",
+                       m->adapter, b->n_adapters ? b->adapter_names : "none");
     if (m->compressor == WIRE_COMPRESSOR_UNSAID)
         ret->method = compress_method_of(ret->adapter);
     return 0;
@@ -28,7 +28,7 @@ static int check_segment(uint32_t seg_len, struct why *why)
     if (seq_takes_segments(seg_len))
         return 0;
     return why_set(why, -EINVAL,
-                   "found segments of %u tokens, allowed are multiples of %u from %u to %u",
+                   "segments of %u tokens are not possible: multiples of %u from %u to %u are",
                    seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
 }
 
@@ -40,12 +40,12 @@ static int check_budget(const struct policy *p, const struct served *b, struct w
 
     if (p->keep_tail >= p->budget)
         return why_set(why, -EINVAL,
-                       "found a tail of %u tokens, the session may hold %u keys in all",
+                       "a tail of %u tokens is too long: the session may hold %u keys in all",
                        p->keep_tail, p->budget);
     if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
         return 0;
     return why_set(why, -EINVAL,
-                   "found a budget of %u keys, allowed are %" PRIu64 " to the context of %u",
+                   "a budget of %u keys is not possible: %" PRIu64 " to %u (the context) are",
                    p->budget, least, b->context_max);
 }
 

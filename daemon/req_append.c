@@ -50,9 +50,9 @@ static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req 
         return true;
     request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                  (struct request_numbers){ had, len / (ids ? 4 : 32), limit },
-                 "context_length_exceeded: the session has %u tokens, %s %" PRIu64
-                 " bytes, more than %u tokens can hold",
-                 had, ids ? "these ids have" : "this text has", len, limit);
+                 "context_length_exceeded: %s %" PRIu64
+                 " bytes, which cannot fit: the session has %u tokens of at most %u",
+                 ids ? "these ids have" : "this text has", len, had, limit);
     return false;
 }
 
@@ -146,7 +146,7 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
                      "this model's chat template can't begin a conversation without a message");
     else if (e == -EBADMSG)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "the messages' lengths don't add up to the %zu bytes of text", len);
+                     "the lengths of the messages do not add up to the %zu bytes of text", len);
     else
         return e;
     return 0;
@@ -252,14 +252,14 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
         request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                      (struct request_numbers){ had, n_new, q->max_tokens },
                      "context_length_exceeded: the session has %u tokens and %" PRIu64
-                     " more were asked for, the limit is %u",
+                     " more were asked for; the limit is %u",
                      had, n_new, q->max_tokens);
     else
         request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                      (struct request_numbers){ now, keys - now, budget },
                      "context_length_exceeded: the session has %u tokens and %" PRIu64
-                     " more were asked for; compressed they take %" PRIu64 " keys, the session's "
-                     "budget is %u",
+                     " more were asked for; compressed they take %" PRIu64 " keys, but the "
+                     "session's budget is %u",
                      had, n_new, keys, budget);
     return false;
 }

@@ -54,14 +54,15 @@ static bool check_stops(struct sched *s, struct request *r, const struct wire_re
         if (len >= 1 && len <= ANSWER_STOP_MAX)
             continue;
         request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, len, ANSWER_STOP_MAX },
-                     "found a stop string of %zu bytes, allowed are 1 to %u", len, ANSWER_STOP_MAX);
+                     "a stop string has %zu bytes; 1 to %u are allowed", len, ANSWER_STOP_MAX);
         return false;
     }
     if (m->u.generate.n_stops <= ANSWER_STOPS_MAX)
         return true;
     request_fail(s, r, WIRE_E_BAD_REQUEST,
                  (struct request_numbers){ 0, m->u.generate.n_stops, ANSWER_STOPS_MAX },
-                 "found %u stop strings, allowed are %u", m->u.generate.n_stops, ANSWER_STOPS_MAX);
+                 "%u stop strings in one request; %u are allowed", m->u.generate.n_stops,
+                 ANSWER_STOPS_MAX);
     return false;
 }
 

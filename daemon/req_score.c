@@ -85,7 +85,7 @@ static bool check_window(struct sched *s, struct request *r, uint32_t window,
     if (window > limit) {
         request_fail(
             s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ 0, window, limit },
-            "context_length_exceeded: windows of %u tokens were asked for, the limit is %u", window,
+            "context_length_exceeded: windows of %u tokens were asked for; the limit is %u", window,
             limit);
         return false;
     }
@@ -95,7 +95,7 @@ static bool check_window(struct sched *s, struct request *r, uint32_t window,
     request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                  (struct request_numbers){ 0, keys, policy->budget },
                  "context_length_exceeded: windows of %u tokens hold %" PRIu64
-                 " keys when they are compressed so, the budget is %u",
+                 " keys when compressed this way; the budget is %u",
                  window, keys, policy->budget);
     return false;
 }
@@ -114,9 +114,10 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
     if (m->u.score.has_window && !check_window(s, r, m->u.score.window, &policy))
         return false;
     if (m->u.score.want == WIRE_SCORE_LOGITS && reply_bulk_max(r) < row)
-        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
-                     "a row of logits has %zu bytes, this connection's arena holds %u", row,
-                     reply_bulk_max(r));
+        request_fail(
+            s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, row, reply_bulk_max(r) },
+            "a row of logits has %zu bytes, but this connection's arena holds %u (--arena-bytes)",
+            row, reply_bulk_max(r));
     return r->phase != REQUEST_LAST;
 }
 

@@ -34,7 +34,7 @@ static bool has_room(struct sched *s, struct request *r)
     if (n < most)
         return true;
     request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ n, 1, most },
-                 "this client has %u sessions open, which is the most", n);
+                 "this client has %u sessions open, the most that it may have (--max-sessions)", n);
     return false;
 }
 
@@ -144,7 +144,8 @@ static bool fork_work(struct sched *s, struct request *r)
         return true;
     }
     if (e < 0) {
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for another session");
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS,
+                     "out of memory for another session");
         return true;
     }
     memcpy(copy->label, f->label, sizeof(copy->label));
@@ -169,7 +170,7 @@ static int rewind_start(struct sched *s, struct request *r, const struct wire_re
         request_fail(
             s, r, WIRE_E_BAD_REQUEST,
             (struct request_numbers){ session_len(r->session), n, session_len(r->session) },
-            "found a wish to go back to %u tokens, the session has %u", n, session_len(r->session));
+            "cannot rewind to %u tokens: the session has only %u", n, session_len(r->session));
     else
         r->last.u.rewound.n_tokens = n; /* kept here for work() */
     return 0;

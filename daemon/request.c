@@ -68,7 +68,8 @@ static bool admit(struct sched *s, struct request *r, bool id_taken)
     else if (c->n_requests > CLIENT_REQUESTS_MAX && !ends_at_once(r->ops))
         request_fail(s, r, WIRE_E_LIMIT,
                      (struct request_numbers){ CLIENT_REQUESTS_MAX, 1, CLIENT_REQUESTS_MAX },
-                     "%u requests of this client are open, which is the most", CLIENT_REQUESTS_MAX);
+                     "this client has %u requests open, the most that it may have",
+                     CLIENT_REQUESTS_MAX);
     return r->phase == REQUEST_WORK;
 }
 
@@ -183,8 +184,7 @@ void request_receive(struct sched *s, struct client *c, const struct chan_msg *m
         refuse(s, c, &m, e == -ENOTSUP ? WIRE_E_UNSUPPORTED : WIRE_E_BAD_REQUEST,
                s->unpacked.why.text);
     } else if (m.bulk_len != msg->bulk_len) {
-        (void)why_set(&why, 0,
-                      "the frame says that %" PRIu64 " bytes come with it, its slot says %u",
+        (void)why_set(&why, 0, "the frame announces %" PRIu64 " bytes of data, but its slot has %u",
                       m.bulk_len, msg->bulk_len);
         refuse(s, c, &m, WIRE_E_BAD_REQUEST, why.text);
     } else if (c->receiving) {
@@ -259,11 +259,11 @@ void request_fail_memory(struct sched *s, struct request *r, int e)
     if (e == -EDQUOT)
         request_fail(
             s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, a->refused, a->limit },
-            "this client's texts, ids and scores take %zu bytes and %zu more were asked for, "
+            "this client's texts, ids and scores take %zu bytes and %zu more were asked for; "
             "the limit is %zu (--client-text-bytes)",
             a->used, a->refused, a->limit);
     else
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "no memory for this request");
+        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "out of memory for this request");
 }
 
 void request_label(char *to, size_t cap, const char *from)
@@ -378,8 +378,9 @@ bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, ui
 
     if (had + n > most)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ had, n, most },
-                     "found more than %" PRIu64 " bytes of text or ids in one request, which is "
-                     "the most (--max-text)",
+                     "the request has more than %" PRIu64
+                     " bytes of text or ids, which is the limit "
+                     "(--max-text)",
                      most);
     else if ((e = encode_text_add(r->parts, bulk, n)) < 0)
         request_fail_memory(s, r, e);
@@ -391,7 +392,7 @@ bool request_whole_ids(struct sched *s, struct request *r, size_t n_bytes)
     if (n_bytes % sizeof(uint32_t) == 0)
         return true;
     request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                 "found %zu bytes of token ids, expected a multiple of 4", n_bytes);
+                 "the token ids take %zu bytes, which is not a multiple of 4", n_bytes);
     return false;
 }
 
@@ -403,7 +404,7 @@ bool request_known_ids(struct sched *s, struct request *r, const uint32_t *ids, 
         if (ids[i] < n_vocab)
             continue;
         request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, ids[i], n_vocab },
-                     "token id %u is past the vocabulary of %u", ids[i], n_vocab);
+                     "token id %u does not exist: the vocabulary has %u tokens", ids[i], n_vocab);
         return false;
     }
     return true;

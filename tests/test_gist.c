@@ -471,7 +471,7 @@ static void test_large_frame(void **state)
         msgs[i] = (struct gist_message){ role, "text" };
     begin(script_plain, NULL);
     assert_int_equal(gist_append_chat(open_session(), msgs, 1000, 0, NULL), -EMSGSIZE);
-    assert_non_null(strstr(gist_error(conn), "65536 bytes beside its text"));
+    assert_non_null(strstr(gist_error(conn), "65536 bytes besides its text"));
     assert_int_equal(gist_ping(conn), 0);
     end();
 }

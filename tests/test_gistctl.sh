@@ -52,7 +52,7 @@ daemon_start tests/data/tiny_smollm2.gguf
 code 'segments that are no multiple of a page' 1 "$gistctl" ask --compressor fine-kv --segment 500 x
 says 'multiples of 16'
 code 'a tail as long as the session' 1 "$gistctl" ask --compressor fine-kv --segment 64 --keep-tail 5000 x
-says 'found a tail of 5000 tokens'
+says 'a tail of 5000 tokens is too long'
 code 'a window that does not fit' 1 "$gistctl" score --compressor fine-kv --fixed-ratio --window 100000 README.md
 says 'the budget is'
 
