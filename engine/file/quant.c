@@ -318,49 +318,62 @@ void quant_dequantise_row(enum quant type, const void *src, size_t n_cols, float
 
 /* --- numbers or not --------------------------------------------------------------------------- */
 
-/* An exponent of ones is what NaN and infinity have in common. Loops without a branch, so that they
- * become vectors: a loader asks for every value of a file. */
+/* An exponent of ones is what NaN and infinity have in common: one more carries into the sign's
+ * place. Loops without a branch, so that they become vectors: a loader asks for every value of a
+ * file. */
 static bool finite_32(const uint8_t *p, size_t n)
 {
-    uint32_t bad = 0;
+    uint32_t carries = 0;
 
     for (size_t i = 0; i < n; i++) {
         uint32_t v;
 
         memcpy(&v, p + 4 * i, sizeof(v));
-        bad |= (v & 0x7f800000) == 0x7f800000;
+        carries |= (v & 0x7fffffff) + 0x00800000;
     }
-    return !bad;
+    return !(carries >> 31);
 }
 
-static bool finite_16(const uint8_t *p, size_t n, uint16_t exponent)
+/* one: the last place of the exponent. */
+static bool finite_16(const uint8_t *p, size_t n, uint16_t one)
 {
-    uint16_t bad = 0;
+    uint16_t carries = 0;
 
     for (size_t i = 0; i < n; i++) {
         uint16_t v;
 
         memcpy(&v, p + 2 * i, sizeof(v));
-        bad |= (v & exponent) == exponent;
+        carries |= (uint16_t)((v & 0x7fff) + one);
     }
+    return !(carries >> 15);
+}
+
+/* The halves of a block: the first one's place, and how many there are. */
+static const struct {
+    uint8_t off, n;
+} halves[QUANT__N] = {
+    [QUANT_Q4_0] = { offsetof(struct quant_q4_0, d), 1 },
+    [QUANT_Q4_1] = { offsetof(struct quant_q4_1, d), 2 },
+    [QUANT_Q8_0] = { offsetof(struct quant_q8_0, d), 1 },
+    [QUANT_Q4_K] = { offsetof(struct quant_q4_k, d), 2 },
+    [QUANT_Q6_K] = { offsetof(struct quant_q6_k, d), 1 },
+    [QUANT_Q5_0] = { offsetof(struct quant_q5_0, d), 1 },
+    [QUANT_Q5_1] = { offsetof(struct quant_q5_1, d), 2 },
+    [QUANT_Q5_K] = { offsetof(struct quant_q5_k, d), 2 },
+};
+
+/* p: the half of the first of n_blocks blocks, of len bytes each. */
+static bool finite_halves(const uint8_t *p, size_t n_blocks, size_t len)
+{
+    uint32_t bad = 0;
+
+    for (size_t i = 0; i < n_blocks; i++, p += len)
+        bad |= ((uint32_t)p[1] & 0x7c) == 0x7c; /* its upper byte has the exponent */
     return !bad;
 }
 
 bool quant_finite(enum quant type, const void *src, size_t n_cols)
 {
-    /* The halves of a block: the first one's place, and how many there are. */
-    static const struct {
-        uint8_t off, n;
-    } halves[QUANT__N] = {
-        [QUANT_Q4_0] = { offsetof(struct quant_q4_0, d), 1 },
-        [QUANT_Q4_1] = { offsetof(struct quant_q4_1, d), 2 },
-        [QUANT_Q8_0] = { offsetof(struct quant_q8_0, d), 1 },
-        [QUANT_Q4_K] = { offsetof(struct quant_q4_k, d), 2 },
-        [QUANT_Q6_K] = { offsetof(struct quant_q6_k, d), 1 },
-        [QUANT_Q5_0] = { offsetof(struct quant_q5_0, d), 1 },
-        [QUANT_Q5_1] = { offsetof(struct quant_q5_1, d), 2 },
-        [QUANT_Q5_K] = { offsetof(struct quant_q5_k, d), 2 },
-    };
     const struct quant_info *info = &infos[type];
     const uint8_t *p = src;
     bool good = true;
@@ -368,8 +381,9 @@ bool quant_finite(enum quant type, const void *src, size_t n_cols)
     if (type == QUANT_F32)
         return finite_32(p, n_cols);
     if (info->block_cols == 1)
-        return finite_16(p, n_cols, type == QUANT_F16 ? 0x7c00 : 0x7f80);
-    for (size_t i = 0; i < n_cols; i += info->block_cols, p += info->block_bytes)
-        good &= finite_16(p + halves[type].off, halves[type].n, 0x7c00);
+        return finite_16(p, n_cols, type == QUANT_F16 ? 0x0400 : 0x0080);
+    for (size_t i = 0; i < halves[type].n; i++)
+        good &= finite_halves(p + halves[type].off + 2 * i, n_cols / info->block_cols,
+                              info->block_bytes);
     return good;
 }
