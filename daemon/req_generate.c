@@ -161,8 +161,12 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
 static void sample(struct sched *s, struct request *r, float *logits)
 {
     struct generate *g = r->state;
-    uint32_t id = sampler_pick(&g->sampler, &s->served.kernels->sampling, logits,
-                               s->served.model->n_vocab, s->candidates);
+    uint32_t id;
+
+    if (!request_logits(s, r, logits, 1))
+        return;
+    id = sampler_pick(&g->sampler, &s->served.kernels->sampling, logits, s->served.model->n_vocab,
+                      s->candidates);
 
     if (!g->first_ns) {
         g->first_ns = clock_ns();
@@ -252,6 +256,9 @@ static void generate_undo(struct sched *s, struct request *r)
     (void)s;
     if (g && g->answer.text)
         answer_end(&g->answer);
+    /* A token that was read, but whose logits are of no use, is to be read again by who goes on. */
+    if (g && r->session)
+        session_truncate(r->session, session_len(r->session));
 }
 
 static void generate_fini(struct request *r)

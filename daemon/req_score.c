@@ -299,12 +299,17 @@ static void logprob_slice(void *arg, uint32_t i, uint32_t worker)
     const float *row = j->logits + (size_t)i * j->n_vocab;
 
     (void)worker;
-    j->ret[i] = row[j->next[i]] - j->kernels->logsumexp(row, j->n_vocab);
+    /* Looked at here, where the row comes to this worker's cache anyway. A sum of exponentials can
+     * lose a NaN. */
+    j->ret[i] = quant_finite(QUANT_F32, row, j->n_vocab)
+                    ? row[j->next[i]] - j->kernels->logsumexp(row, j->n_vocab)
+                    : NAN;
 }
 
-/* Of the n tokens from pos on, which have just been read. */
-static void take_logprobs(struct sched *s, struct score *sc, uint32_t first, uint32_t n)
+/* Of the n tokens from pos on, which have just been read. False: the request has failed. */
+static bool take_logprobs(struct sched *s, struct request *r, uint32_t first, uint32_t n)
 {
+    struct score *sc = r->state;
     uint32_t n_vocab = s->served.model->n_vocab;
     /* The row behind a window's last token speaks of none. */
     uint32_t known = sc->pos + n == window_end(sc) ? n - 1 : n;
@@ -316,13 +321,18 @@ static void take_logprobs(struct sched *s, struct score *sc, uint32_t first, uin
         k = known - i < SCHED_LOGITS_ROWS ? known - i : SCHED_LOGITS_ROWS;
         forward_logits(s->served.forward, first + i, k, s->logits);
         workers_run(s->served.workers, logprob_slice, &j, k);
+        for (uint32_t t = 0; t < k; t++)
+            if (isnan(j.ret[t]) && !request_logits(s, r, s->logits + (size_t)t * n_vocab, 1))
+                return false;
     }
     sc->pos += n;
     if (sc->pos < sc->n && known < n)
         sc->logprobs[sc->pos] = NAN;
+    return true;
 }
 
-/* False: another reply of this client took the room. The step's tokens are read again later. */
+/* False: another reply of this client took the room, and the step's tokens are read again later; or
+ * the request has failed. */
 static bool take_logits(struct sched *s, struct request *r, uint32_t first, uint32_t n)
 {
     struct score *sc = r->state;
@@ -334,6 +344,8 @@ static bool take_logits(struct sched *s, struct request *r, uint32_t first, uint
         return false;
     }
     forward_logits(s->served.forward, first, n, (float *)(void *)bulk);
+    if (!request_logits(s, r, (const float *)(const void *)bulk, n))
+        return false; /* what stands in the arena was not committed */
     reply_commit(r);
     sc->pos += n;
     return true;
@@ -356,9 +368,7 @@ static void score_rows(struct sched *s, struct request *r, uint32_t first, uint3
     struct score *sc = r->state;
 
     (void)n_out;
-    if (sc->want == WIRE_SCORE_LOGPROBS)
-        take_logprobs(s, sc, first, n);
-    else if (!take_logits(s, r, first, n))
+    if (!(sc->want == WIRE_SCORE_LOGPROBS ? take_logprobs : take_logits)(s, r, first, n))
         return;
     s->totals.prompt_tokens += n;
     r->usage.computed_tokens += n;

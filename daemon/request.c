@@ -266,6 +266,25 @@ void request_fail_memory(struct sched *s, struct request *r, int e)
         request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "out of memory for this request");
 }
 
+/* Weights were numbers when they were loaded (engine/file/weights.c), so something has overflowed
+ * on the way, and the kernels hand a NaN on to the logits (engine/kv/page.h). Where the narrow type
+ * of the context memory is to blame, and nothing else can be done by who runs the daemon, it says
+ * so. */
+bool request_logits(struct sched *s, struct request *r, const float *logits, size_t n)
+{
+    char kv[16];
+
+    if (quant_finite(QUANT_F32, logits, n * s->served.model->n_vocab))
+        return true;
+    (void)config_choice("kv-type", s->config->kv_type, kv, sizeof(kv));
+    request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
+                 "the model's output is not finite: its values overflow behind this text%s%s%s",
+                 s->config->kv_type == CONFIG_KV_F32 ? "" : ", perhaps in context memory of type ",
+                 s->config->kv_type == CONFIG_KV_F32 ? "" : kv,
+                 s->config->kv_type == CONFIG_KV_F32 ? "" : " (try --kv-type f32)");
+    return false;
+}
+
 void request_label(char *to, size_t cap, const char *from)
 {
     size_t n = 0;

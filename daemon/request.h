@@ -115,6 +115,10 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
 /* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
 void request_fail_memory(struct sched *s, struct request *r, int e);
 
+/* n rows of logits are numbers. If one is not the request fails with a sentence, and false: nothing
+ * may be sampled, scored or kept from them. */
+bool request_logits(struct sched *s, struct request *r, const float *logits, size_t n);
+
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);
 
