@@ -1,7 +1,8 @@
 /* daemon/held.h - memory that grows with what a client sends, charged to that client.
  *
- * Texts, ids and scores of its open requests, and parts that wait for the next one. KV has an
- * account of its own (engine/kv/pool.h).
+ * Texts, ids and scores of its open requests, parts that wait for the next one, and of its sessions
+ * the logits behind the last append and where a conversation was. KV has an account of its own
+ * (engine/kv/pool.h).
  *
  * Invariant  used is the sum of the lengths of an account's arrays and at most limit: held_resize
  *            is the only function that changes it, and it changes a length with it.

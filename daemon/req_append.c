@@ -182,6 +182,8 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
     /* One more than can fit: enough to know that it doesn't. */
     e = encode_init(&a->encode, &r->client->held, s->served.vocab, r->session->seq.max_tokens + 1u);
     if (e == 0)
+        e = session_take_row(r->session, s->served.model->n_vocab);
+    if (e == 0)
         e = add_before(s, r, a, m);
     if (e < 0)
         return e;
@@ -200,6 +202,8 @@ static void finish(struct sched *s, struct request *r)
 {
     uint32_t n = session_len(r->session);
 
+    if (!r->session->row_valid) /* nothing was read */
+        session_drop_row(r->session);
     r->usage.prompt_tokens = n;
     memory_account(&r->session->memory, &r->usage);
     r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
@@ -372,6 +376,8 @@ static void append_undo(struct sched *s, struct request *r)
     (void)s;
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
+    if (r->session && !r->session->row_valid)
+        session_drop_row(r->session);
 }
 
 static void append_fini(struct request *r)

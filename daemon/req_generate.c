@@ -142,7 +142,7 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
 
     session->has_pending = true;
     session->pending = id;
-    session->row_valid = false;
+    session_drop_row(session);
     r->usage.generated_tokens++;
     s->totals.generated_tokens++;
     sampler_push(&g->sampler, id);

@@ -144,8 +144,7 @@ static bool fork_work(struct sched *s, struct request *r)
         return true;
     }
     if (e < 0) {
-        request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS,
-                     "out of memory for another session");
+        request_fail_memory(s, r, e);
         return true;
     }
     memcpy(copy->label, f->label, sizeof(copy->label));

@@ -259,7 +259,8 @@ void request_fail_memory(struct sched *s, struct request *r, int e)
     if (e == -EDQUOT)
         request_fail(
             s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, a->refused, a->limit },
-            "this client's texts, ids and scores take %zu bytes and %zu more were asked for; "
+            "this client's texts, ids, scores and logits take %zu bytes and %zu more were asked "
+            "for; "
             "the limit is %zu (--client-text-bytes)",
             a->used, a->refused, a->limit);
     else

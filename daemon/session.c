@@ -21,10 +21,7 @@ int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
     s->parts.account = &c->held;
     s->id = id;
     s->chat_at = CHAT_AT_START;
-    s->row = malloc(b->model->n_vocab * sizeof(float));
-    r = s->row ? seq_open(&s->seq, &b->pool, &c->account, policy_tokens_max(policy),
-                          policy->seg_len, 0)
-               : -ENOMEM;
+    r = seq_open(&s->seq, &b->pool, &c->account, policy_tokens_max(policy), policy->seg_len, 0);
     if (r == 0)
         r = memory_init(&s->memory, policy, b, &s->seq);
     if (r < 0) {
@@ -36,15 +33,42 @@ int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
     return 0;
 }
 
+int session_take_row(struct session *s, uint32_t n_vocab)
+{
+    void *p = s->row;
+    int r = held_resize(s->parts.account, &p, &s->row_len, n_vocab * sizeof(*s->row));
+
+    s->row = p;
+    return r;
+}
+
+void session_drop_row(struct session *s)
+{
+    void *p = s->row;
+
+    (void)held_resize(s->parts.account, &p, &s->row_len, 0);
+    s->row = NULL;
+    s->row_valid = false;
+}
+
+static int take_marks(struct session *s, size_t n)
+{
+    void *p = s->marks;
+    int r = held_resize(s->parts.account, &p, &s->marks_len, n * sizeof(*s->marks));
+
+    s->marks = p;
+    return r;
+}
+
 void session_free(struct session *s)
 {
     if (!s)
         return;
+    session_drop_row(s);
+    (void)take_marks(s, 0);
     memory_fini(&s->memory);
     seq_close(&s->seq);
     encode_text_fini(&s->parts);
-    free(s->marks);
-    free(s->row);
     free(s);
 }
 
@@ -57,15 +81,9 @@ uint32_t session_len(const struct session *s)
 void session_appended(struct session *s, enum chat_at at)
 {
     s->chat_at = at;
-    if (s->n_marks == s->cap_marks) {
-        size_t cap = s->cap_marks ? 2 * s->cap_marks : 16;
-        struct session_mark *marks = realloc(s->marks, cap * sizeof(*marks));
-
-        if (!marks)
-            return;
-        s->marks = marks;
-        s->cap_marks = cap;
-    }
+    if (s->n_marks == s->marks_len / sizeof(*s->marks) &&
+        take_marks(s, s->n_marks ? 2 * s->n_marks : 16) < 0)
+        return;
     s->marks[s->n_marks++] = (struct session_mark){ session_len(s), at };
 }
 
@@ -84,7 +102,6 @@ void session_rewind(struct session *s, uint32_t n)
 int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret)
 {
     struct session *t = calloc(1, sizeof(*t));
-    size_t row = b->model->n_vocab * sizeof(float);
     int r;
 
     if (!t)
@@ -96,10 +113,11 @@ int session_fork(struct served *b, const struct session *s, uint64_t id, struct 
     t->chat_at = s->chat_at;
     t->has_pending = s->has_pending;
     t->pending = s->pending;
-    t->row_valid = s->row_valid;
-    t->row = malloc(row);
-    t->marks = malloc((s->n_marks + 1) * sizeof(*t->marks));
-    r = t->row && t->marks ? seq_fork(&s->seq, &t->seq) : -ENOMEM;
+    r = take_marks(t, s->n_marks);
+    if (r == 0 && s->row_valid)
+        r = session_take_row(t, b->model->n_vocab);
+    if (r == 0)
+        r = seq_fork(&s->seq, &t->seq);
     if (r == 0)
         r = memory_fork(&s->memory, &t->memory, &t->seq);
     if (r < 0) {
@@ -107,11 +125,11 @@ int session_fork(struct served *b, const struct session *s, uint64_t id, struct 
         return r;
     }
     if (s->row_valid)
-        memcpy(t->row, s->row, row);
+        memcpy(t->row, s->row, s->row_len);
+    t->row_valid = s->row_valid;
     if (s->n_marks)
         memcpy(t->marks, s->marks, s->n_marks * sizeof(*t->marks));
     t->n_marks = s->n_marks;
-    t->cap_marks = s->n_marks + 1;
     *ret = t;
     return 0;
 }
@@ -121,7 +139,7 @@ void session_truncate(struct session *s, uint32_t n)
     assert(n <= session_len(s));
     if (n == session_len(s) && (s->has_pending || s->row_valid))
         return;
-    s->row_valid = false;
+    session_drop_row(s);
     s->has_pending = n > 0;
     if (n > 0)
         s->pending = s->seq.tokens[n - 1];

@@ -13,7 +13,8 @@
  *            the logits behind its last token: an answer can start from both.
  *
  * Threads    the scheduler's.
- * Ownership  owns seq, memory, row and parts; borrows its client.
+ * Ownership  owns seq, memory, row, marks and parts; borrows its client, whose held account is
+ *            charged for the last three.
  */
 #ifndef DAEMON_SESSION_H
 #define DAEMON_SESSION_H
@@ -46,13 +47,14 @@ struct session {
     struct memory memory; /* of seq */
     bool has_pending;
     uint32_t pending;
-    float *row; /* (n_vocab) */
+    float *row; /* (n_vocab), from the start of an append until its logits are used; NULL: none */
+    size_t row_len;
     bool row_valid;
     enum chat_at chat_at;
     struct session_mark *marks; /* where a conversation was after each append, ascending */
-    size_t n_marks, cap_marks;
-    struct encode_text parts; /* bulk of an Append that goes on */
-    struct request *busy;     /* the one request that works on it */
+    size_t n_marks, marks_len;  /* bytes of marks */
+    struct encode_text parts;   /* bulk of an Append that goes on */
+    struct request *busy;       /* the one request that works on it */
     bool closing;
 };
 
@@ -64,10 +66,15 @@ int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
 void session_free(struct session *s);
 
 /* A session of the same client with the same tokens, which goes on as s would; s is not at work.
- * -ENOMEM. */
+ * -ENOMEM; -ENOSPC: pages; -EDQUOT: row and marks. */
 int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret);
 
 uint32_t session_len(const struct session *s);
+
+/* Has room for n_vocab logits before they are made. -ENOMEM, -EDQUOT: daemon/held.h. */
+int session_take_row(struct session *s, uint32_t n_vocab);
+/* The logits are used, or will not be made: the session is to have a pending token instead. */
+void session_drop_row(struct session *s);
 
 /* An append is done: the conversation is there now. */
 void session_appended(struct session *s, enum chat_at at);
