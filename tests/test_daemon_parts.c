@@ -53,14 +53,14 @@ static void failure_leaves_the_parts_of_others(void **state)
 
     (void)state;
     memset(text, 'x', sizeof(text));
-    expect(raw_client_ask(&c, score(false), text, 200, &whole), WIRE_DONE);
+    expect(raw_client_ask(&c, score(false), text, 20, &whole), WIRE_DONE);
     assert_true(whole > 0);
     first = raw_client_send(&c, score(false), text, sizeof(text));
-    expect(raw_client_ask(&c, score(true), text, 120, NULL), WIRE_DONE);
+    expect(raw_client_ask(&c, score(true), text, 12, NULL), WIRE_DONE);
     cancel.u.cancel.request = first;
     (void)raw_client_send(&c, cancel, NULL, 0);
     expect_error(raw_client_wait(&c, first, NULL), WIRE_E_CANCELLED);
-    expect(raw_client_ask(&c, score(false), text, 80, &parts), WIRE_DONE);
+    expect(raw_client_ask(&c, score(false), text, 8, &parts), WIRE_DONE);
     assert_int_equal(parts, whole);
 }
 
@@ -149,8 +149,8 @@ static void texts_have_a_limit(void **state)
  * refused as if it were short. Other requests of the client wait behind it, in order. */
 static void long_bulk_comes_whole(void **state)
 {
-    static char text[700000];
-    static uint32_t ids[100000];
+    static char text[200000];
+    static uint32_t ids[20000];
     struct wire_req tokenize = { .kind = WIRE_TOKENIZE }, open = { .kind = WIRE_OPEN_SESSION };
     struct wire_req detokenize = { .kind = WIRE_DETOKENIZE }, ping = { .kind = WIRE_PING };
     struct wire_req generate = { .kind = WIRE_GENERATE, .u.generate.ignore_eog = true };
@@ -163,9 +163,9 @@ static void long_bulk_comes_whole(void **state)
     expect(raw_client_ask(&c, tokenize, text, sizeof(text), &whole), WIRE_TOKENS);
     assert_true(whole >= sizeof(text)); /* four bytes an id, a few bytes of text each */
     tokenize.u.tokenize.more = true;
-    expect(raw_client_ask(&c, tokenize, text, 300001, NULL), WIRE_TOKENS);
+    expect(raw_client_ask(&c, tokenize, text, 70001, NULL), WIRE_TOKENS);
     tokenize.u.tokenize.more = false;
-    expect(raw_client_ask(&c, tokenize, text + 300001, sizeof(text) - 300001, &parts), WIRE_TOKENS);
+    expect(raw_client_ask(&c, tokenize, text + 70001, sizeof(text) - 70001, &parts), WIRE_TOKENS);
     assert_int_equal(parts, whole);
 
     id = raw_client_send(&c, tokenize, text, sizeof(text));
