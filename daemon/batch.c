@@ -1,3 +1,8 @@
+/* Continuous batching: who decodes and who reads share each pass over the weights,which costs
+ * nearly the same for a few rows as for one. A row is a token, or a gist that is read for one. Who
+ * takes part is decided anew in every step from the line of active requests, so that a request
+ * which begins, ends or is cancelled needs no place in a plan to be made or unmade.
+ */
 #include "daemon/batch.h"
 
 #include "base/clock.h"
@@ -16,7 +21,8 @@ struct batch {
     uint32_t n_rows, max_rows;
 };
 
-/* Something has to be done for the request's memory before it goes on. */
+/* Something has to be done for the request's memory before it goes on: a segment is to be
+ * compressed, say, and its gists are read by the model like any other tokens. */
 static bool behind(const struct request *r)
 {
     return r->memory && memory_behind(r->memory);
@@ -27,7 +33,7 @@ static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct
     struct memory_need need;
     int e;
 
-    if (r->cancelled)
+    if (r->cancelled) /* reap ends it before the next step */
         return false;
     e = memory_plan(r->memory, max, ret, &need);
     if (e < 0 && e != -EAGAIN) /* else it takes part in a later step */
@@ -35,7 +41,8 @@ static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct
     return e == 0;
 }
 
-/* In at most max rows. */
+/* In at most max rows. False: it has no part in this step, or it was failed. The next in line is
+ * asked all the same: one that waits for pages, or for its reader, holds up nobody. */
 static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t max)
 {
     struct forward_run *run = &b->runs[b->n];
@@ -54,7 +61,9 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     return true;
 }
 
-/* plan() may end a request (the context is full, say), and then it can be freed here. */
+/* All that decode, before anybody reads: each adds one row to a pass that is made anyway, while a
+ * token that is late is seen by the person who reads the answer. plan() may end a request (the
+ * context is full, say), and then it can be freed here. */
 static void add_decoding(struct sched *s, struct batch *b)
 {
     struct request *r, *next;
@@ -69,12 +78,17 @@ static void add_decoding(struct sched *s, struct batch *b)
     b->n_decode = b->n;
 }
 
+/* An answer whose memory has to be compressed reads for a while, in the class of its own priority.
+ */
 static bool reads(const struct request *r, enum wire_priority p)
 {
     return r->phase == REQUEST_RUN && (!r->ops->decode || behind(r)) && r->priority == p;
 }
 
-/* Requests of one priority that read, within budget tokens. Returns what they left of it. */
+/* Requests of one priority that read, within budget tokens. Returns what they left of it. Even
+ * shares and not one after the other: a short question behind somebody's long document is answered
+ * after a few steps. But none below a page's tokens, where a step costs more than it brings: then
+ * those at the end of the line wait, and are at its head in a later step. */
 static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority p, uint32_t budget)
 {
     struct request *r, *next;
@@ -102,6 +116,8 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
     return budget;
 }
 
+/* Background gets what interactive reading leaves, which may be nothing for as long as prompts keep
+ * coming: it was asked for so. */
 static void compose(struct sched *s, struct batch *b)
 {
     struct request *r;
@@ -113,6 +129,8 @@ static void compose(struct sched *s, struct batch *b)
     b->n = b->n_rows = 0;
     b->max_rows = s->config->batch_tokens;
     add_decoding(s, b);
+    /* The last step was given up, and with it a token of each of these: that must not happen twice
+     * in a row, however fast somebody sends prompts and cancels them. */
     if (s->decode_only && b->n_decode > 0)
         return;
     budget = pace_budget(&s->pace, b->n_decode > 0);
@@ -122,7 +140,7 @@ static void compose(struct sched *s, struct batch *b)
     (void)add_reading(s, b, WIRE_BACKGROUND, budget);
 }
 
-/* Between two layers. */
+/* Between two layers. True: the step ends there, and all sequences are as they were before it. */
 static bool stop_step(void *arg)
 {
     struct sched *s = arg;
@@ -136,6 +154,8 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
     struct forward_stop stop = { stop_step, s };
     int r;
 
+    /* From here on requests may come, but none may touch a sequence or a page: the step has
+     * addresses of both (request.h, start). */
     s->in_step = true;
     s->abandon = false;
     r = forward_step(s->served.forward, b->runs, b->n, &stop, ret_n_out);
@@ -145,6 +165,8 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
     return r;
 }
 
+/* The output matrix is a fifth and more of a small model's weights: one pass over it makes the
+ * logits of as many answers as there are rows of scratch. */
 static void give_decoded(struct sched *s, struct batch *b)
 {
     size_t n_vocab = s->served.model->n_vocab;
@@ -163,6 +185,8 @@ static void give_decoded(struct sched *s, struct batch *b)
     }
 }
 
+/* Outputs lie in the order of the runs.What was read for a memory's own upkeep is the memory's
+ * (memory_ran), and the request hears nothing of it. */
 static void give_read(struct sched *s, struct batch *b)
 {
     uint32_t out = b->n_decode; /* every decoding run has one output */
@@ -189,6 +213,8 @@ static void deliver(struct sched *s, struct batch *b)
     }
 }
 
+/* The computation failed as a whole, and whose fault it was can't be told: those who took part are
+ * failed, and the daemon serves on. */
 static void fail_all(struct sched *s, struct batch *b, int err)
 {
     log_peer_error("a step of %u tokens for %u requests failed: %s", b->n_rows, b->n,
@@ -215,11 +241,13 @@ bool batch_run(struct sched *s)
     int r;
 
     compose(s, &b);
-    s->decode_only = false;
+    s->decode_only = false; /* once: the step that is composed here was spared */
     if (b.n == 0)
         return false;
     start = clock_ns();
     r = run(s, &b, &n_out);
+    /* Nobody moves in the line, and nothing is delivered: for all but who gave it up it never was.
+     */
     if (r == -ECANCELED) {
         abandoned(s, &b);
         return true;
@@ -230,6 +258,7 @@ bool batch_run(struct sched *s)
         fail_all(s, &b, r);
     } else {
         s->totals.steps++;
+        /* Before any request hears of its outputs: it may ask its memory how long it is. */
         for (uint32_t i = 0; i < b.n; i++)
             if (b.requests[i]->memory)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);

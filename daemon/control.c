@@ -1,3 +1,8 @@
+/* A second thread, so that a handshake, a signal or a sign of life never waits for a step of the
+ * model, and so that no system call of theirs is made on the thread that makes tokens. It knows of
+ * a client only its socket and its number. All that can go wrong with a peer before it is a client
+ * ends here; behind ADOPT it is the scheduler's.
+ */
 #include "daemon/control.h"
 
 #include "base/clock.h"
@@ -21,14 +26,21 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Peers that have connected and not said hello: so many, for so long. */
+/* Peers that have connected and not said hello: so many, for so long. They are counted apart from
+ * the clients: silent ones can't take the places of those who speak. A client of ours says hello
+ * with its connect(), so that even a machine that swaps needs no more than a second or two. */
 #define SHAKING_MAX 32u
 #define SHAKING_NS  (5 * CLOCK_S)
 
+/* Several times the requests that a client may have open: a ring is full only when its reader has
+ * stopped. 64 bytes each, so that more would cost cache and gain nothing. */
 #define CHANNEL_SLOTS 256u
-#define RESUME_NS     (CLOCK_S / 2)
 
-/* What an epoll event is about: a slot's index, or one of these. */
+/* Until accept() is tried again that failed for a reason which no event tells the end of. */
+#define RESUME_NS (CLOCK_S / 2)
+
+/* What an epoll event is about: a slot's index, or one of these. Not a pointer: an event that was
+ * fetched before its slot was closed is then told by the slot's state. */
 enum { ABOUT_LISTENER = -1, ABOUT_SIGNALS = -2, ABOUT_LETTERS = -3 };
 
 enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_OPEN, SLOT_DYING };
@@ -54,6 +66,7 @@ static void unwatch(struct control *c, int fd)
 
 /* --- slots ------------------------------------------------------------------------------------ */
 
+/* The one way out of every state but FREE, so that the counts follow the states. */
 static void close_slot(struct control *c, struct control_slot *s)
 {
     c->n_shaking -= s->state == SLOT_SHAKING;
@@ -62,6 +75,8 @@ static void close_slot(struct control *c, struct control_slot *s)
     *s = (struct control_slot){ .state = SLOT_FREE, .sock = -1 };
 }
 
+/* By the id and not by an index: a letter may be about a client whose slot another one has by now.
+ */
 static struct control_slot *find_slot(struct control *c, uint64_t id)
 {
     for (uint32_t i = 0; i < c->n_slots; i++)
@@ -70,7 +85,8 @@ static struct control_slot *find_slot(struct control *c, uint64_t id)
     return NULL;
 }
 
-/* A free one; when too many peers are silent, that of the most silent. */
+/* A free one; when too many peers are silent, that of the most silent. To refuse the new one would
+ * let 32 processes that connect and say nothing keep everybody out. */
 static struct control_slot *new_slot(struct control *c)
 {
     struct control_slot *oldest = NULL, *unused = NULL;
@@ -120,7 +136,8 @@ static void describe_shortage(int err, char *ret, size_t cap)
         (void)snprintf(ret, cap, "no channel could be made: %s", strerror(-err));
 }
 
-/* A listener that stays readable would keep us awake for nothing. */
+/* A listener that stays readable would keep us awake for nothing: no event says that memory is
+ * there again, so it is left alone for a while. */
 static void pause_accepting(struct control *c, int err)
 {
     log_peer_warning("no new clients for a moment: accept: %s", strerror(err));
@@ -191,6 +208,8 @@ static void accept_one(struct control *c)
     c->n_shaking++;
 }
 
+/* What a client asks for is bounded here, since the memory is charged to nobody: a client that
+ * wants more than max-arena-bytes gets that much and is told so in the answer. */
 static int make_channel(struct control *c, struct control_slot *s, struct chan_geometry *g,
                         struct chan **ret)
 {
@@ -202,18 +221,22 @@ static int make_channel(struct control *c, struct control_slot *s, struct chan_g
     r = chan_create(g, ret);
     if (r < 0)
         return r;
+    /* The descriptors are copied by the kernel: ours may be closed as soon as it is sent. */
     r = handshake_accept(s->sock, g, *ret);
     if (r < 0)
         chan_close(*ret);
     return r;
 }
 
+/* The channel is the client's before the scheduler has heard of it: it may send at once, and its
+ * frames wait in the ring until the letter is read. */
 static void admit(struct control *c, struct control_slot *s, struct chan_geometry *g)
 {
     struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = s->id };
     char text[160];
     int r;
 
+    /* Only now, and not at accept(): a hello of another version should hear of that. */
     if (c->n_clients >= c->config->max_clients) {
         (void)snprintf(text, sizeof(text), "%u clients are connected, which is the most",
                        c->n_clients);
@@ -237,6 +260,7 @@ static void admit(struct control *c, struct control_slot *s, struct chan_geometr
     mailbox_put(c->to_sched, &l);
 }
 
+/* One packet, whole or not there, as SEQPACKET has it: a handshake has no state but the slot's. */
 static void on_shaking(struct control *c, struct control_slot *s)
 {
     uint32_t arena = (uint32_t)c->config->arena_bytes;
@@ -246,6 +270,7 @@ static void on_shaking(struct control *c, struct control_slot *s)
     if (r == -EAGAIN)
         return;
     if (r < 0) {
+        /* It was answered by handshake_read_hello, and the rest just left. */
         if (r == -EPROTO || r == -EPROTONOSUPPORT)
             log_peer_warning("a peer was refused: %s", r == -EPROTO ? "its hello is not gistd's"
                                                                     : "it speaks another version");
@@ -258,7 +283,9 @@ static void on_shaking(struct control *c, struct control_slot *s)
     }
 }
 
-/* Nothing is ever sent on the socket: its end is the client's, and so is anything else. */
+/* Nothing is ever sent on the socket: its end is the client's, and so is anything else. The socket
+ * stays open until the scheduler has let go of the client, so that who sees it closed knows that
+ * all is freed. Out of the set, or its hang-up would be told again and again until then. */
 static void on_open(struct control *c, struct control_slot *s)
 {
     struct mailbox_letter l = { .kind = MAILBOX_DEAD, .client = s->id };
@@ -271,6 +298,7 @@ static void on_open(struct control *c, struct control_slot *s)
     mailbox_put(c->to_sched, &l);
 }
 
+/* The deadline is the slot's own, and they are few: no heap of timers for 32 of them. */
 static void close_late(struct control *c, uint64_t now)
 {
     for (uint32_t i = 0; i < c->n_slots && c->n_shaking > 0; i++) {
@@ -285,6 +313,8 @@ static void close_late(struct control *c, uint64_t now)
 
 /* --- letters, signals, service manager -------------------------------------------------------- */
 
+/* The listener is watched from now on only. Who connects earlier waits in its backlog and is let in
+ * as soon as the model is there, which is what a socket of the service manager is good for. */
 static void start_serving(struct control *c)
 {
     const struct sched_serving *v = &c->sched->serving;
@@ -299,7 +329,7 @@ static void start_serving(struct control *c)
     c->serving = true;
     log_info("%s", status);
     (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
-    notify_ready(status);
+    notify_ready(status); /* last: who is started after us finds us serving */
 }
 
 static void on_letters(struct control *c)
@@ -307,6 +337,7 @@ static void on_letters(struct control *c)
     struct mailbox_letter l;
     struct control_slot *s;
 
+    /* Before the letters: what is put behind the last look rings anew. */
     mailbox_drain(c->from_sched);
     while (mailbox_take(c->from_sched, &l)) {
         switch (l.kind) {
@@ -327,6 +358,8 @@ static void on_letters(struct control *c)
     }
 }
 
+/* Once: a second SIGTERM of an impatient user changes nothing, and the mailbox has room for one
+ * STOP. While the model loads the scheduler looks for it between two parts of the file. */
 static void stop(struct control *c, const char *reason)
 {
     struct mailbox_letter l = { .kind = MAILBOX_STOP };
@@ -335,7 +368,7 @@ static void stop(struct control *c, const char *reason)
         return;
     c->stopping = true;
     log_info("stopping: %s", reason);
-    notify_stopping();
+    notify_stopping(); /* first: freeing gigabytes takes a while */
     mailbox_put(c->to_sched, &l);
 }
 
@@ -347,8 +380,10 @@ static void on_signal(struct control *c)
         stop(c, si.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
 }
 
-/* A sign of life only while the scheduler gives one: it sleeps, or it made a step since the last.
- */
+/* A sign of life only while the scheduler gives one: it sleeps, or it looked at its clients since
+ * the last. This thread hardly ever hangs, and to tell the manager of its own health would hide
+ * that of * the other. While the model loads there is no beat to look for, and TimeoutStartSec= is
+ * the limit. */
 static void feed_watchdog(struct control *c, uint64_t now)
 {
     uint64_t beat = atomic_load_explicit(&c->sched->heartbeat, memory_order_relaxed);
@@ -357,7 +392,7 @@ static void feed_watchdog(struct control *c, uint64_t now)
         atomic_load_explicit(&c->sched->asleep, memory_order_relaxed))
         notify_watchdog();
     c->last_heartbeat = beat;
-    c->watchdog_next_ns = now + c->watchdog_ns / 2;
+    c->watchdog_next_ns = now + c->watchdog_ns / 2; /* as sd_watchdog_enabled(3) advises */
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
@@ -382,6 +417,8 @@ static int next_timeout(const struct control *c)
     return next <= now ? 0 : (int)((next - now) / CLOCK_MS) + 1;
 }
 
+/* After every round of events, so it has to be cheap when there is nothing: the clock is read only
+ * when something has a time. */
 static void on_time(struct control *c)
 {
     uint64_t now, log_due = log_peer_due_ns();
@@ -416,7 +453,9 @@ static void on_event(struct control *c, int64_t about)
         on_letters(c);
         return;
     }
-    /* The slot may have been closed by an earlier event of the same round. */
+    /* The slot may have been closed by an earlier event of the same round, and taken by a new peer
+     * by another: that one has sent nothing yet, or its hello, and either is as if it was its own
+     * event. */
     s = &c->slots[about];
     if (s->state == SLOT_SHAKING)
         on_shaking(c, s);
@@ -424,6 +463,8 @@ static void on_event(struct control *c, int64_t about)
         on_open(c, s);
 }
 
+/* Until STOPPED and not until STOP was sent: clients are told GONE meanwhile, and whoever connects
+ * hears that the daemon is shutting down. */
 int control_run(struct control *c)
 {
     struct epoll_event ev[32];
@@ -440,6 +481,7 @@ int control_run(struct control *c)
     return 0;
 }
 
+/* Those that end the daemon. All else has its default, a crash dump included. */
 static void signal_set(sigset_t *ret)
 {
     (void)sigemptyset(ret);
@@ -458,6 +500,8 @@ int control_block_signals(void)
     return -pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
+/* Signals come as events like all else, so that none interrupts a half-made state: they were
+ * blocked before there was a second thread. */
 int control_open(struct control *c)
 {
     sigset_t set;

@@ -1,3 +1,9 @@
+/* One thread owns all that clients share: pages, sequences, the model's scratch. So there is no
+ * lock between two clients, and none between a client's death and what the model does for it; the
+ * price is that nothing here may take long. Each thing a client can ask for is therefore either
+ * short, or cut into slices, or part of a batch, and the time for each of the three is bounded
+ * below.
+ */
 #include "daemon/sched.h"
 
 #include "base/clock.h"
@@ -15,15 +21,20 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-/* Frames of one client a round: the next client's turn comes soon, however fast this one sends. */
+/* Frames of one client a round: the next client's turn comes soon, however fast this one sends. A
+ * count does when the model has nothing to do; while it has, the time that frames take is limited
+ * as well (has_time). */
 #define FRAMES_A_ROUND 16u
 
-/* Time for encoding and the like in one step, while others wait for the model. */
+/* Time for encoding and the like in one step, while others wait for the model. Slices are short (16
+ * KB of text), so that several requests have one; who has none yet is first in the next step. */
 #define WORK_NS (5 * CLOCK_MS)
 
 /* --- clients come and go ---------------------------------------------------------------------- */
 
-/* NULL: there is no memory for it. The channel is taken in either case. */
+/* NULL: there is no memory for it. The channel is taken in either case: who was told by the control
+ * thread that it is connected must see the channel's end, or it would wait for an answer for ever.
+ */
 static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
 {
     struct epoll_event ev = { .events = EPOLLIN };
@@ -45,6 +56,7 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
     struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
     struct client *c = welcome(s, l);
 
+    /* GONE all the same: the control thread counts it among the clients until it hears that. */
     if (!c) {
         log_peer_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
         mailbox_put(s->outbox, &gone);
@@ -57,7 +69,9 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
               (unsigned)c->uid);
 }
 
-/* Its requests, sessions, pages and channel are free after this. */
+/* Its requests, sessions, pages and channel are free after this. Requests first, since they point
+ * to sessions and charge the client's accounts, which assert that they are empty in the end. Never
+ * in the middle of a step: the model may be writing to its pages (reap is called between steps). */
 static void bury(struct sched *s, struct client *c)
 {
     struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = c->id };
@@ -67,6 +81,8 @@ static void bury(struct sched *s, struct client *c)
             request_drop(s, &c->requests[i]);
     log_debug("client %" PRIu64 " (pid %d, %s) is gone: %u sessions, %u pages are free again",
               c->id, (int)c->pid, c->name, c->n_sessions, c->account.used);
+    /* The turn passes to the next and not to the first: a client that comes and goes would else
+     * give those at the head of the list the turns of all behind it. */
     if (s->turn == c)
         s->turn = TAILQ_NEXT(c, link);
     TAILQ_REMOVE(&s->clients, c, link);
@@ -76,9 +92,11 @@ static void bury(struct sched *s, struct client *c)
      * which would wake us for ever when it rings. */
     (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
     client_free(c);
+    /* Last: when the control thread has it, another client may take this one's place. */
     mailbox_put(s->outbox, &gone);
 }
 
+/* A list of at most max-clients, looked through once in a client's life: no table is worth it. */
 static struct client *find_client(struct sched *s, uint64_t id)
 {
     struct client *c;
@@ -89,6 +107,8 @@ static struct client *find_client(struct sched *s, uint64_t id)
     return NULL; /* buried already: the two letters crossed */
 }
 
+/* Called between two layers, so nothing is done here but to note it: who is dead is buried, and who
+ * wants to stop is obeyed, when the step is over or given up. */
 static bool take_letters(struct sched *s)
 {
     struct mailbox_letter l;
@@ -118,8 +138,9 @@ static bool take_letters(struct sched *s)
 
 /* --- frames ----------------------------------------------------------------------------------- */
 
-/* With every request at work nothing more is taken: what is in the ring waits there. But what has
- * begun to come in is one of them, and goes on. */
+/* With every request at work nothing more is taken: what is in the ring waits there, and its sender
+ * waits for room in it, which is all the back pressure that is needed. What has begun to come in is
+ * one of the requests, and goes on. */
 static bool takes_frames(const struct client *c)
 {
     return !c->dead && (c->receiving || c->n_requests < CLIENT_REQUESTS_ALL);
@@ -133,6 +154,7 @@ static bool receive_one(struct sched *s, struct client *c)
 
     if (r == -EAGAIN)
         return false;
+    /* Nothing in the ring can be believed from here on, so that not even an error can be sent. */
     if (r < 0) {
         client_broke(c, "a ring or a descriptor is out of bounds");
         return false;
@@ -171,6 +193,8 @@ static bool take_turn(struct sched *s, struct client *c, bool *began, bool *any)
     return true;
 }
 
+/* A round that ran out of time goes on with the next client and not with the first again, or those
+ * at the head of the list would be the only ones that are heard beside a busy model. */
 static bool take_frames(struct sched *s)
 {
     struct client *c = s->turn;
@@ -183,13 +207,16 @@ static bool take_frames(struct sched *s)
             break;
         c = TAILQ_NEXT(c, link);
     }
+    /* The last one's cost, which may be more than there was: it is owed then. */
     if (began)
         (void)pace_spent(&s->pace, clock_ns());
     return any;
 }
 
-/* Whether to give up the step that runs. One that reads for others too is not given up twice in a
- * row, or who reads and cancels in turns would keep their prompts from being read. */
+/* Whether to give up the step that runs:a prompt may take most of a second a step, which nobody
+ * waits for any more. One that reads for others too is not given up twice in a row, or who reads
+ * and cancels in turns would keep their prompts from being read. What decodes loses its token
+ * either way, and has it in the next step, which only decodes (batch.c). */
 static bool unwanted(const struct sched *s)
 {
     bool some = false, all = true;
@@ -223,6 +250,8 @@ bool sched_attend(struct sched *s)
 
 /* --- what happens between steps --------------------------------------------------------------- */
 
+/* Who is gone, and what is not wanted any more. Between steps only: a step that read for them has
+ * ended or was given up, so their sequences are whole and can be freed or taken back. */
 static bool reap(struct sched *s)
 {
     struct client *c, *next_c;
@@ -239,6 +268,7 @@ static bool reap(struct sched *s)
     }
     for (r = TAILQ_FIRST(&s->active); r; r = next_r) {
         next_r = TAILQ_NEXT(r, link);
+        /* One whose last reply is made was done before it was cancelled: the reply stands. */
         if (!r->cancelled || r->phase == REQUEST_LAST)
             continue;
         request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "the request was cancelled");
@@ -249,7 +279,9 @@ static bool reap(struct sched *s)
 }
 
 /* A slice for each request, as long as there is time; who had one goes to the end of the line. So
- * does who only has something to say (a Stats that found no room): making it takes time, too. */
+ * does who only has something to say (a Stats that found no room): making it takes time, too. What
+ * was sent is tried for all, working or not: a reader may have made room since the last step, and
+ * nobody tells us whose. */
 static bool work(struct sched *s)
 {
     uint64_t end = clock_ns() + WORK_NS;
@@ -264,7 +296,7 @@ static bool work(struct sched *s)
         if (worked) {
             TAILQ_REMOVE(&s->active, r, link);
             TAILQ_INSERT_TAIL(&s->active, r, link);
-            if (!next)
+            if (!next) /* it was the last, and is again: its neighbours have been moved before it */
                 next = r;
             if (r->ops->work)
                 any |= r->ops->work(s, r);
@@ -276,6 +308,9 @@ static bool work(struct sched *s)
     return any;
 }
 
+/* Each open request gets its one last reply, also now: a client that waits for it learns that the
+ * daemon went on purpose, and need not guess from a closed socket. Tried once, since a client that
+ * does not read must not keep the daemon from ending. */
 static void fail_everything(struct sched *s)
 {
     struct request *r, *next;
@@ -289,11 +324,16 @@ static void fail_everything(struct sched *s)
     }
 }
 
+/* True: something was done, so that there may be more to do. The order is that of haste: what only
+ * needs an answer, then what frees memory, then preparing, then the model, which takes most of the
+ * time and looks at the first of these again between its layers. */
 static bool step(struct sched *s)
 {
     struct client *c;
     bool any = sched_attend(s), ran = false;
 
+    /* Found out anew in each step by trying to send: a flag that is kept would need somebody to
+     * clear it, and a client that was forgotten so would wait for ever. */
     TAILQ_FOREACH (c, &s->clients, link)
         c->blocked = false;
     any |= reap(s);
@@ -303,6 +343,7 @@ static bool step(struct sched *s)
         if (!s->stopping)
             ran = batch_run(s);
     }
+    /* Without a batch nobody's answer is held up by frames: the next look may take its time. */
     if (!ran)
         pace_idle(&s->pace);
     return any || ran;
@@ -310,6 +351,7 @@ static bool step(struct sched *s)
 
 /* --- sleeping --------------------------------------------------------------------------------- */
 
+/* Without a side effect, in contrast to arm: nobody has to ring while we look by ourselves. */
 static bool something_came(struct sched *s)
 {
     struct client *c;
@@ -322,6 +364,8 @@ static bool something_came(struct sched *s)
     return false;
 }
 
+/* A client that works with one answer sends its next request some microseconds later. To be woken
+ * for it costs both sides a system call and the time that the scheduler of the machine takes. */
 static bool spin(struct sched *s)
 {
     uint64_t end = clock_ns() + (uint64_t)s->config->spin_us * 1000;
@@ -332,12 +376,15 @@ static bool spin(struct sched *s)
                 return true;
             clock_pause();
         }
-        (void)sched_yield(); /* a client may wait for this very CPU */
+        /* A client may wait for this very CPU, and would wait until the next tick. */
+        (void)sched_yield();
     } while (clock_ns() < end);
     return false;
 }
 
-/* Says to a client that we are about to sleep. True: it has something. */
+/* Says to a client that we are about to sleep. True: it has something. One whose frames are not
+ * taken anyway is asked to ring for room only: its full ring would look like something to do, and
+ * the loop would go round without end. */
 static bool arm_client(struct client *c)
 {
     if (c->dead) /* only found out when its replies were sent: to be buried */
@@ -347,6 +394,8 @@ static bool arm_client(struct client *c)
     return c->blocked && chan_arm_room(c->chan);
 }
 
+/* Every channel is armed before any is trusted to be quiet, and letters are looked at last: what
+ * comes between the look and the sleep finds the flag set, and rings. True: don't sleep. */
 static bool arm(struct sched *s)
 {
     struct client *c;
@@ -369,6 +418,8 @@ static void disarm(struct sched *s)
         chan_disarm(c->chan);
 }
 
+/* Sleeps without a timeout: an idle daemon makes no system call at all. What the scheduler waits
+ * for always rings, a letter's bell or a client's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
@@ -376,8 +427,10 @@ static void idle(struct sched *s)
 
     if (spin(s))
         return;
+    /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     workers_rest(s->served.workers);
     if (!arm(s)) {
+        /* For the watchdog: a thread that sleeps gives no sign of life, and is well. */
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
         /* Again at once when a tracer came or went: nothing has happened. */
         do
@@ -390,6 +443,8 @@ static void idle(struct sched *s)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
+/* All that serving needs beside the model, so that the loop below allocates nothing: there is no
+ * request that fails for want of memory because the daemon has run for a week. */
 static int open_scratch(struct sched *s)
 {
     struct epoll_event ev = { .events = EPOLLIN };
@@ -410,7 +465,8 @@ static int open_scratch(struct sched *s)
     return r;
 }
 
-/* Told by the loader; the first letter can only be STOP. */
+/* Told by the loader. The first letter can only be STOP, since clients are let in when READY was
+ * taken: it is left where it is, and not 0 makes the loader give up. */
 static int on_progress(void *arg, uint64_t done, uint64_t all)
 {
     struct sched *s = arg;
@@ -431,6 +487,7 @@ static int open_all(struct sched *s)
     return r < 0 ? why_set(&s->why, r, "starting to serve: %s", strerror(-r)) : 0;
 }
 
+/* For the control thread, which must not look at the model: see struct sched_serving. */
 static void describe(struct sched *s)
 {
     const struct served *b = &s->served;
@@ -441,11 +498,14 @@ static void describe(struct sched *s)
     s->serving.tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
 }
 
+/* Also of what was only half opened. Clients first: their sequences give back pages to the pool. */
 static void close_all(struct sched *s)
 {
     struct client *c, *next;
 
     fail_everything(s);
+    /* GONE for each, ahead of STOPPED: the control thread closes the sockets behind the last word.
+     */
     for (c = TAILQ_FIRST(&s->clients); c; c = next) {
         next = TAILQ_NEXT(c, link);
         bury(s, c);
@@ -464,7 +524,7 @@ void *sched_main(void *arg)
     struct sched *s = arg;
     struct mailbox_letter letter = { .kind = MAILBOX_READY };
 
-    s->epoll = -1;
+    s->epoll = -1; /* here and not by the control thread: close_all takes what was half opened */
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);
     s->started_ns = clock_ns();
@@ -477,6 +537,8 @@ void *sched_main(void *arg)
                 idle(s);
     }
     close_all(s);
+    /* The last thing: behind it the process may end. After a failed start, too, with result and
+     * why. */
     letter.kind = MAILBOX_STOPPED;
     mailbox_put(s->outbox, &letter);
     return NULL;
