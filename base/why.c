@@ -1,16 +1,23 @@
 #include "base/why.h"
 
+#include "base/shown.h"
+
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 int why_set(struct why *why, int err, const char *fmt, ...)
 {
+    char text[WHY_MAX];
     va_list ap;
+    size_t n;
 
     if (!why || why->text[0])
         return err;
     va_start(ap, fmt);
-    (void)vsnprintf(why->text, sizeof(why->text), fmt, ap);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    n = shown_put(SHOWN_LINE, text, strlen(text), why->text, sizeof(why->text) - 1);
+    why->text[n] = '\0';
     return err;
 }

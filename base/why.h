@@ -2,6 +2,7 @@
  *
  * Loaders return a negative errno for the program and fill a struct why for the reader: the file,
  * what was found, what was expected. The first writer wins, so that the innermost cause stays.
+ * What it quotes may be anything: the sentence is fit for a terminal (base/shown.h).
  *
  * Ownership  the caller's storage; nothing to release.
  */

@@ -1,7 +1,7 @@
 /* ctl/ctl.h - what the commands of gistctl share: exit codes, errors, reading text, interrupts.
  *
- * gistctl uses libgist's public header and nothing below it. A command is one file with one
- * function, which gets its own argv (argv[0] is the command's name) and returns the exit code.
+ * gistctl uses libgist's public header, and base/, and nothing between. A command is one file with
+ * one function, which gets its own argv (argv[0] is the command's name) and returns the exit code.
  *
  * Errors     a function that printed a sentence on stderr returns the exit code; others a negative
  *            errno.
@@ -58,9 +58,8 @@ int ctl_text_add_file(struct ctl_text *t, const char *path);
 /* The same for a command's one optional FILE operand: prints what failed; 0 or the exit code. */
 int ctl_text_read(struct ctl_text *t, const char *path);
 
-/* Writes text that someone else chose (a model, another client) to what may be a terminal: control
- * characters but newline and tab come out as U+FFFD, because a terminal obeys escape sequences. */
-void ctl_text_show(FILE *out, const char *text, size_t len);
+/* Text of a model to standard output: as it is into a file or a pipe, fit for a terminal on one. */
+void ctl_text_print(const char *text, size_t len);
 
 /* --- Ctrl-C (ctl_interrupt.c) ----------------------------------------------------------------- */
 

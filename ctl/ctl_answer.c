@@ -46,10 +46,7 @@ static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids,
     if (a->first_ns == 0)
         a->first_ns = a->last_ns;
     a->n_tokens += (uint32_t)n_ids;
-    if (isatty(STDOUT_FILENO))
-        ctl_text_show(stdout, text, len);
-    else
-        fwrite(text, 1, len, stdout);
+    ctl_text_print(text, len);
     fflush(stdout);
     if (len > 0)
         a->line_open = text[len - 1] != '\n';

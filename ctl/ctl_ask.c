@@ -1,4 +1,5 @@
 /* ctl/ctl_ask.c - gistctl ask: one question, one answer. */
+#include "base/std.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_answer.h"
 #include "ctl/ctl_memory.h"
@@ -29,7 +30,7 @@ static int add_part(struct ctl_text *prompt, const struct ctl_text *part)
     size_t len = part->len;
     int r = 0;
 
-    while (len > 0 && part->bytes[len - 1] == '\n')
+    while (len > 0 && (part->bytes[len - 1] == '\n' || part->bytes[len - 1] == '\r'))
         len--;
     if (len > 0 && prompt->len > 0)
         r = ctl_text_add(prompt, "\n\n", 2);
@@ -45,7 +46,7 @@ static int add_file(struct ask *a, const char *path)
 
     /* A message is a C string in libgist: what stands behind a NUL would be lost without a word. */
     if (r == 0 && t.len > 0 && memchr(t.bytes, '\0', t.len))
-        r = ctl_fail(CTL_FAILED, "%s is not a text: it has a NUL byte.",
+        r = ctl_fail(CTL_FAILED, "%s is not text: it has a NUL byte.",
                      strcmp(path, "-") == 0 ? "standard input" : path);
     if (r == 0 && add_part(&a->prompt, &t) < 0)
         r = ctl_fail(CTL_FAILED, "out of memory.");
@@ -74,7 +75,8 @@ static int add_question(struct ask *a, int argc, char **argv, int first)
 static int read_prompt(struct ask *a, int argc, char **argv, int first)
 {
     bool dash = first < argc && strcmp(argv[first], "-") == 0;
-    bool use_stdin = dash || (!a->no_stdin && !isatty(STDIN_FILENO));
+    /* Closed, it holds no text: unless it was asked for, that is no reason to fail. */
+    bool use_stdin = dash || (!a->no_stdin && std_in_is_readable() && !isatty(STDIN_FILENO));
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < a->files.n; i++) {

@@ -78,7 +78,8 @@ static int open_session(struct chat *chat)
     return r < 0 ? ctl_fail_gist(chat->conn, r) : 0;
 }
 
-/* A turn: lines as long as they end with a backslash. -ENODATA, -EINTR as ctl_line_read. */
+/* A turn: lines as long as they end with a backslash. Errors of ctl_line_read, and -EILSEQ: a NUL,
+ * behind which a message, a C string in libgist, would be lost without a word. */
 static int read_turn(struct chat *chat, struct ctl_text *t)
 {
     const char *line;
@@ -88,10 +89,11 @@ static int read_turn(struct chat *chat, struct ctl_text *t)
         size_t len;
         bool more;
 
-        r = ctl_line_read(chat->lines, t->len ? ". " : "> ", &line);
+        r = ctl_line_read(chat->lines, t->len ? ". " : "> ", &line, &len);
         if (r < 0)
             return r;
-        len = strlen(line);
+        if (memchr(line, '\0', len))
+            return -EILSEQ;
         more = len > 0 && line[len - 1] == '\\';
         r = ctl_text_add(t, line, len - more);
         if (r == 0 && more)
@@ -139,6 +141,13 @@ static int run_command(struct chat *chat, const char *text, bool *ret_end)
     return CTL_OK;
 }
 
+static int fail_read(int err)
+{
+    if (err == -EILSEQ)
+        return ctl_fail(CTL_FAILED, "standard input is not text: a line has a NUL byte.");
+    return ctl_fail(CTL_FAILED, "cannot read standard input: %s", strerror(-err));
+}
+
 /* A failed turn ends a conversation that nobody watches; a person may go on unless the daemon is
  * gone. */
 static int converse(struct chat *chat)
@@ -161,7 +170,7 @@ static int converse(struct chat *chat)
             end = true;
             r = CTL_OK;
         } else if (got < 0) {
-            r = ctl_fail(CTL_FAILED, "%s", strerror(-got));
+            r = fail_read(got);
         } else if (turn.len > 0) {
             ctl_line_remember(chat->lines, turn.bytes);
             r = turn.bytes[0] == '/' ? run_command(chat, turn.bytes, &end)

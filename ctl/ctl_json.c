@@ -1,33 +1,13 @@
 /* ctl/ctl_json.c - a JSON writer. */
 #include "ctl/ctl_json.h"
 
+#include "base/utf8.h"
 #include "client/gist.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Length of the UTF-8 character at p (1 to 4), 0 when the bytes there are none: continuation bytes
- * missing, overlong, a surrogate, or above U+10FFFF. */
-static size_t utf8_len(const unsigned char *p, size_t left)
-{
-    static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-    size_t n = p[0] < 0x80 ? 1 : p[0] >> 5 == 6 ? 2 : p[0] >> 4 == 14 ? 3 : p[0] >> 3 == 30 ? 4 : 0;
-    uint32_t c;
-
-    if (n <= 1)
-        return n;
-    if (n > left)
-        return 0;
-    c = p[0] & (0xffu >> (n + 1));
-    for (size_t i = 1; i < n; i++) {
-        if (p[i] >> 6 != 2)
-            return 0;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
-}
-
-static void put_control(FILE *out, unsigned char c)
+static void put_control(FILE *out, uint32_t c)
 {
     switch (c) {
     case '\n':
@@ -44,25 +24,33 @@ static void put_control(FILE *out, unsigned char c)
     }
 }
 
+/* JSON escapes C0 alone. C1 controls are obeyed by terminals too, and so is what turns the writing or
+ * ends a line by Unicode: the same set as base/shown.h has. */
+static void put_character(FILE *out, const uint8_t *p, size_t len)
+{
+    uint32_t c = utf8_get(p, len);
+
+    if (c < 0x20 || (c >= 0x7f && c < 0xa0) || (c >= 0x2028 && c <= 0x202e) ||
+        (c >= 0x2066 && c <= 0x2069)) {
+        put_control(out, c);
+        return;
+    }
+    if (c == '"' || c == '\\')
+        fputc('\\', out);
+    fwrite(p, 1, len, out);
+}
+
 static void put_string(FILE *out, const char *text, size_t len)
 {
-    const unsigned char *p = (const unsigned char *)text, *end = p + len;
+    const uint8_t *p = (const uint8_t *)text;
+    size_t at = 0, n;
 
     fputc('"', out);
-    while (p < end) {
-        size_t n = utf8_len(p, (size_t)(end - p));
-
-        if (n == 0) {
+    for (; at < len; at += n) {
+        if (utf8_check(p + at, len - at, &n) == UTF8_OK)
+            put_character(out, p + at, n);
+        else
             fputs("\xef\xbf\xbd", out);
-            n = 1;
-        } else if (*p < 0x20 || *p == 0x7f) {
-            put_control(out, *p);
-        } else {
-            if (*p == '"' || *p == '\\')
-                fputc('\\', out);
-            fwrite(p, 1, n, out);
-        }
-        p += n;
     }
     fputc('"', out);
 }

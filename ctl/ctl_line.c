@@ -114,26 +114,30 @@ void ctl_line_close(struct ctl_line *l)
     free(l);
 }
 
-static int read_plain(struct ctl_line *l, const char **ret_text)
+static int read_plain(struct ctl_line *l, const char **ret_text, size_t *ret_len)
 {
-    ssize_t n = getline(&l->text, &l->cap, stdin);
+    ssize_t n;
 
+    errno = 0;
+    n = getline(&l->text, &l->cap, stdin);
     if (n < 0)
-        return ferror(stdin) && errno == EINTR ? -EINTR : -ENODATA;
+        return ferror(stdin) || errno == ENOMEM ? -errno : -ENODATA;
     if (n > 0 && l->text[n - 1] == '\n')
-        l->text[n - 1] = '\0';
+        n -= n > 1 && l->text[n - 2] == '\r' ? 2 : 1;
+    l->text[n] = '\0';
     *ret_text = l->text;
+    *ret_len = (size_t)n;
     return 0;
 }
 
-int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text)
+int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text, size_t *ret_len)
 {
     const char *line;
     char *copy;
     int n;
 
     if (!l->edit)
-        return read_plain(l, ret_text);
+        return read_plain(l, ret_text, ret_len);
     l->prompt = prompt;
     errno = 0;
     line = el_gets(l->edit, &n);
@@ -148,6 +152,7 @@ int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text)
     free(l->text);
     l->text = copy;
     *ret_text = copy;
+    *ret_len = strlen(copy);
     return 0;
 }
 

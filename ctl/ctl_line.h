@@ -6,15 +6,18 @@
 #ifndef CTL_CTL_LINE_H
 #define CTL_CTL_LINE_H
 
+#include <stddef.h>
+
 struct ctl_line;
 
 /* history: a file, read now and written after each line; NULL: none. */
 int ctl_line_open(const char *history, struct ctl_line **ret);
 void ctl_line_close(struct ctl_line *l);
 
-/* The next line without its newline; it lives until the next call. -ENODATA: the end (Ctrl-D),
- * -EINTR: Ctrl-C, the line is dropped. */
-int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text);
+/* The next line without its end, LF or CRLF; it lives until the next call. From a pipe any byte may
+ * be in it, NUL too: its length is what counts. -ENODATA: the end (Ctrl-D), -EINTR: Ctrl-C, the
+ * line is dropped; or the errno of a failed read. */
+int ctl_line_read(struct ctl_line *l, const char *prompt, const char **ret_text, size_t *ret_len);
 
 /* Puts a text into the history. */
 void ctl_line_remember(struct ctl_line *l, const char *text);

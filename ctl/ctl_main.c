@@ -1,6 +1,9 @@
 /* ctl/ctl_main.c - gistctl: finds the command, and what all commands share. */
 #include "ctl/ctl.h"
 
+#include "base/shown.h"
+#include "base/std.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <locale.h>
@@ -32,9 +35,8 @@ int ctl_fail(enum ctl_exit code, const char *fmt, ...)
     fflush(stdout); /* so that the sentence comes after what was said before it */
     fputs("gistctl: ", stderr);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    shown_vline(stderr, fmt, ap); /* a path, a daemon's word, a file's text: anything is quoted */
     va_end(ap);
-    fputc('\n', stderr);
     return code;
 }
 
@@ -92,18 +94,15 @@ static int run_command(int argc, char **argv)
     return ctl_fail(CTL_USAGE, "there is no command '%s'; `gistctl --help` lists them.", argv[0]);
 }
 
-int main(int argc, char **argv)
+/* Options before a command, then the command. */
+static int run(int argc, char **argv)
 {
     static const struct option options[] = { { "socket", required_argument, NULL, 'S' },
                                              { "help", no_argument, NULL, 'h' },
                                              { "version", no_argument, NULL, 'V' },
                                              { 0 } };
-    int o, r;
+    int o;
 
-    /* For line editing. The model speaks UTF-8 and so do we, also where no locale was set. Numbers
-     * stay in the C locale. */
-    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
-        setlocale(LC_CTYPE, "C.UTF-8");
     while ((o = getopt_long(argc, argv, "+:S:hV", options, NULL)) != -1) {
         switch (o) {
         case 'S': /* by the environment, so that a command need not be told */
@@ -117,7 +116,7 @@ int main(int argc, char **argv)
             puts("gistctl " GISTD_VERSION);
             return CTL_OK;
         case ':':
-            return ctl_fail(CTL_USAGE, "%s wants a value; see `gistctl --help`.", argv[optind - 1]);
+            return ctl_fail(CTL_USAGE, "%s needs a value; see `gistctl --help`.", argv[optind - 1]);
         default:
             return ctl_fail(CTL_USAGE,
                             "there is no option %s before a command; see `gistctl --help`.",
@@ -131,8 +130,21 @@ int main(int argc, char **argv)
     argc -= optind;
     argv += optind;
     optind = 0; /* getopt_long starts anew for the command's own options */
-    r = run_command(argc, argv);
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return ctl_fail(CTL_FAILED, "cannot write the output: %s", strerror(errno));
+    return run_command(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    int r, err;
+
+    std_open();
+    /* For line editing. The model speaks UTF-8 and so do we, also where no locale was set. Numbers
+     * stay in the C locale. */
+    if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1)
+        setlocale(LC_CTYPE, "C.UTF-8");
+    r = run(argc, argv);
+    err = std_flush();
+    if (err < 0)
+        return ctl_fail(CTL_FAILED, "cannot write the output: %s", strerror(-err));
     return r;
 }

@@ -1,4 +1,5 @@
 /* ctl/ctl_status.c - gistctl status: what the daemon holds, for whom. */
+#include "base/shown.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_opt.h"
@@ -56,12 +57,12 @@ static void print_memory(const struct gist_stats *s)
            human((uint64_t)s->pages_cached * s->page_bytes, d), s->page_tokens, s->page_bytes);
 }
 
-/* Names and labels are whatever their client sent. */
+/* Names and labels are whatever their client sent, a model's name whatever its file says. */
 static void print_client(const struct gist_stats_client *c)
 {
     printf("%8llu %8u %8u %8u %8u  ", (unsigned long long)c->id, c->pid, c->uid, c->sessions,
            c->pages);
-    ctl_text_show(stdout, c->name, strlen(c->name));
+    shown_write(stdout, SHOWN_LINE, c->name, strlen(c->name));
     fputc('\n', stdout);
 }
 
@@ -87,7 +88,7 @@ static void print_session(const struct gist_stats *s, const struct gist_stats_se
            x->n_tokens, x->pages);
     print_kinds(s, x->pages, x->gist_pages);
     printf(" %8u  ", x->segment);
-    ctl_text_show(stdout, x->label, strlen(x->label));
+    shown_write(stdout, SHOWN_LINE, x->label, strlen(x->label));
     fputs(x->busy ? " (busy)\n" : "\n", stdout);
 }
 
@@ -95,11 +96,11 @@ static void print_text(const struct gist_stats *s)
 {
     char t[32];
 
-    printf("gistd       %s, up %s\n", s->version, human_time(s->uptime_ns, t));
-    printf("model       %s (%s)\n", s->model, s->model_digest);
-    printf("cpu         %s, %u threads\n", s->cpu, s->threads);
+    shown_line(stdout, "gistd       %s, up %s", s->version, human_time(s->uptime_ns, t));
+    shown_line(stdout, "model       %s (%s)", s->model, s->model_digest);
+    shown_line(stdout, "cpu         %s, %u threads", s->cpu, s->threads);
     if (s->adapters[0])
-        printf("adapters    %s\n", s->adapters);
+        shown_line(stdout, "adapters    %s", s->adapters);
     print_memory(s);
     printf("requests    %llu served, %llu failed, %u running\n",
            (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,

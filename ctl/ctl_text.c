@@ -1,6 +1,8 @@
 /* ctl/ctl_text.c - growing text, files and standard input. */
 #include "ctl/ctl.h"
 
+#include "base/shown.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -95,30 +97,10 @@ int ctl_text_read(struct ctl_text *t, const char *path)
                     strcmp(path, "-") == 0 ? "standard input" : path, strerror(-r));
 }
 
-/* Bytes of a control character at p, 0 when there is none: C0 but newline and tab, DEL, and C1
- * (U+0080 to U+009F, two bytes). */
-static size_t control_len(const unsigned char *p, size_t left)
+void ctl_text_print(const char *text, size_t len)
 {
-    if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f)
-        return 1;
-    return left > 1 && p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f ? 2 : 0;
-}
-
-void ctl_text_show(FILE *out, const char *text, size_t len)
-{
-    const unsigned char *p = (const unsigned char *)text, *end = p + len, *from = p;
-
-    while (p < end) {
-        size_t n = control_len(p, (size_t)(end - p));
-
-        if (n == 0) {
-            p++;
-            continue;
-        }
-        fwrite(from, 1, (size_t)(p - from), out);
-        fputs("\xef\xbf\xbd", out);
-        p += n;
-        from = p;
-    }
-    fwrite(from, 1, (size_t)(end - from), out);
+    if (isatty(STDOUT_FILENO))
+        shown_write(stdout, SHOWN_TEXT, text, len);
+    else
+        fwrite(text, 1, len, stdout);
 }

@@ -87,6 +87,10 @@ static int read_ids(const struct ctl_text *t, uint32_t **ret_ids, size_t *ret_n)
         p += strspn(p, between);
         if (p == end)
             break;
+        if (*p == '\0') {
+            free(ids);
+            return ctl_fail(CTL_USAGE, "not token ids: there is a NUL byte among them.");
+        }
         errno = 0;
         v = *p >= '0' && *p <= '9' ? strtoull(p, &after, 10) : UINT64_MAX;
         if (errno || v > UINT32_MAX || (*after && !strchr(between, *after))) {
@@ -116,7 +120,7 @@ static int print_detokenized(gist_conn *c, const uint32_t *ids, size_t n, bool j
         ctl_json_close(&j, '}');
         fputc('\n', stdout);
     } else {
-        fwrite(text, 1, len, stdout); /* no newline of ours */
+        ctl_text_print(text, len); /* no newline of ours */
     }
     free(text);
     return 0;

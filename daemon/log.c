@@ -1,6 +1,7 @@
 #include "daemon/log.h"
 
 #include "base/clock.h"
+#include "base/shown.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,19 +45,16 @@ static void put_line(enum log_level level, const char *fmt, va_list ap)
     static const char *const journal[] = { "<3>", "<4>", "<6>", "<7>" };
     static const char *const plain[] = { "gistd: error: ", "gistd: warning: ", "gistd: ",
                                          "gistd: debug: " };
-    char line[LOG_LINE_MAX];
+    char text[LOG_LINE_MAX], line[LOG_LINE_MAX];
     size_t n;
     int r;
 
     n = (size_t)snprintf(line, sizeof(line), "%s", log_journal ? journal[level] : plain[level]);
-    r = vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
+    r = vsnprintf(text, sizeof(text), fmt, ap);
     if (r < 0)
         return;
-    n = n + (size_t)r < sizeof(line) - 1 ? n + (size_t)r : sizeof(line) - 2;
-    /* Names come from clients: a line break in one would forge a line of the log. */
-    for (size_t i = 0; i < n; i++)
-        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
-            line[i] = '?';
+    /* Names come from clients and models: a line break in one would forge a line of the log. */
+    n += shown_put(SHOWN_LINE, text, strlen(text), line + n, sizeof(line) - n - 1);
     line[n++] = '\n';
     (void)!write(STDERR_FILENO, line, n);
 }

@@ -8,6 +8,8 @@
  * Exit status: 0 stopped by a signal, 1 failed, 2 a bad option, 3 another daemon serves the socket.
  */
 
+#include "base/shown.h"
+#include "base/std.h"
 #include "daemon/config.h"
 #include "daemon/control.h"
 #include "daemon/listener.h"
@@ -125,11 +127,21 @@ static int serve(const struct config *config)
     return exit_code(r);
 }
 
+/* What was asked for is on standard output, or an error. */
+static int printed(void)
+{
+    int r = std_flush();
+
+    if (r < 0)
+        log_error("cannot write the output: %s", strerror(-r));
+    return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 static int check(const struct config *config)
 {
-    (void)printf("the options are valid%s%s\n", config->file[0] ? "; config file: " : "",
-                 config->file);
-    return EXIT_SUCCESS;
+    shown_line(stdout, "the options are valid%s%s", config->file[0] ? "; config file: " : "",
+               config->file);
+    return printed();
 }
 
 int main(int argc, char **argv)
@@ -137,6 +149,7 @@ int main(int argc, char **argv)
     struct why why = { "" };
     struct config config;
 
+    std_open();
     log_open(LOG_LEVEL_INFO);
     if (config_load(&config, argc, argv, environ, &why) < 0) {
         log_error("%s", why.text);
@@ -146,13 +159,13 @@ int main(int argc, char **argv)
     switch (config.action) {
     case CONFIG_HELP:
         config_print_help(stdout);
-        return EXIT_SUCCESS;
+        return printed();
     case CONFIG_VERSION:
         (void)puts("gistd " GISTD_VERSION);
-        return EXIT_SUCCESS;
+        return printed();
     case CONFIG_PRINT:
         config_print_example(stdout);
-        return EXIT_SUCCESS;
+        return printed();
     case CONFIG_CHECK:
         return check(&config);
     case CONFIG_SERVE:

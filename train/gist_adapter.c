@@ -1,4 +1,6 @@
 /* train/gist_adapter.c - gist-adapter: makes, imports and shows adapter files (docs/adapter.md). */
+#include "base/shown.h"
+#include "base/std.h"
 #include "engine/file/adapter.h"
 #include "engine/file/model.h"
 #include "engine/file/safetensors.h"
@@ -42,14 +44,14 @@ struct wish {
 
 static int fail(int code, const char *sentence)
 {
-    fprintf(stderr, "gist-adapter: %s\n", sentence);
+    shown_line(stderr, "gist-adapter: %s", sentence);
     return code;
 }
 
 static int fail_write(int r, const struct why *why)
 {
-    fprintf(stderr, "gist-adapter: %s%s\n", why->text,
-            r == -EEXIST ? "; --force writes over it" : "");
+    shown_line(stderr, "gist-adapter: %s%s", why->text,
+               r == -EEXIST ? "; --force overwrites it" : "");
     return FAILED;
 }
 
@@ -89,7 +91,7 @@ static int init(const struct wish *w, struct model *m, const char *out)
 
     if (r < 0)
         return fail_write(r, &why);
-    printf("%s: an untrained fine-kv adapter of %s\n", out, m->name);
+    shown_line(stdout, "%s: an untrained fine-kv adapter of %s", out, m->name);
     return OK;
 }
 
@@ -109,7 +111,7 @@ static int import(const struct wish *w, struct model *m, const char *from, const
 
     if (r < 0)
         return fail_write(r, &why);
-    printf("%s: %s as a fine-kv adapter of %s\n", out, from, m->name);
+    shown_line(stdout, "%s: %s as a fine-kv adapter of %s", out, from, m->name);
     return OK;
 }
 
@@ -196,14 +198,16 @@ static int show(const char *path)
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         const char *value = safetensors_meta(s, keys[i]);
 
-        printf("%-11s %s\n", keys[i], value ? value : "-");
+        shown_line(stdout, "%-11s %s", keys[i], value ? value : "-");
     }
     show_projections(s);
     for (size_t i = 0; i < safetensors_n(s); i++) {
         const struct safetensors_tensor *t = safetensors_at(s, i);
         uint64_t n = 1;
 
-        printf("%-24s %-5s", t->name, types[t->type]);
+        shown_write(stdout, SHOWN_LINE, t->name, strlen(t->name));
+        printf("%*s %-5s", strlen(t->name) < 24 ? (int)(24 - strlen(t->name)) : 0, "",
+               types[t->type]);
         for (uint32_t d = 0; d < t->n_dims; d++) {
             printf(" %" PRIu64, t->dims[d]);
             n *= t->dims[d];
@@ -233,7 +237,8 @@ static int run(const struct wish *w, int n, char *const *args)
                        "--help.");
 }
 
-int main(int argc, char **argv)
+/* -1: run the command; else the exit code. */
+static int parse(int argc, char **argv, struct wish *w)
 {
     static const struct option longs[] = {
         { "model", required_argument, NULL, 'm' },  { "segment", required_argument, NULL, 's' },
@@ -241,25 +246,25 @@ int main(int argc, char **argv)
         { "force", no_argument, NULL, 'f' },        { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
     };
-    struct wish w = { .model = NULL };
     int c;
 
-    while ((c = getopt_long(argc, argv, "m:fhV", longs, NULL)) != -1) {
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":m:fhV", longs, NULL)) != -1) {
         switch (c) {
         case 'm':
-            w.model = optarg;
+            w->model = optarg;
             break;
         case 's':
-            w.segment = optarg;
+            w->segment = optarg;
             break;
         case 'r':
-            w.ratios = optarg;
+            w->ratios = optarg;
             break;
         case 'k':
-            w.sinks = optarg;
+            w->sinks = optarg;
             break;
         case 'f':
-            w.force = true;
+            w->force = true;
             break;
         case 'h':
             fputs(help, stdout);
@@ -268,8 +273,27 @@ int main(int argc, char **argv)
             puts("gist-adapter " GISTD_VERSION);
             return OK;
         default:
+            shown_line(stderr,
+                       c == ':' ? "gist-adapter: option %s needs a value."
+                                : "gist-adapter: unknown option %s; see gist-adapter --help.",
+                       argv[optind - 1]);
             return USAGE;
         }
     }
-    return run(&w, argc - optind, argv + optind);
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct wish w = { .model = NULL };
+    int r, err;
+
+    std_open();
+    r = parse(argc, argv, &w);
+    if (r < 0)
+        r = run(&w, argc - optind, argv + optind);
+    err = std_flush();
+    if (err < 0)
+        shown_line(stderr, "gist-adapter: cannot write the output: %s", strerror(-err));
+    return err < 0 && r == OK ? FAILED : r;
 }

@@ -2,6 +2,8 @@
  * (docs/training.md).
  */
 #include "base/options.h"
+#include "base/shown.h"
+#include "base/std.h"
 #include "train/data/corpus.h"
 #include "train/data/corpus_build.h"
 #include "train/plot.h"
@@ -41,7 +43,7 @@ static void on_signal(int sig)
 
 static int fail(int code, const struct why *why)
 {
-    fprintf(stderr, "gist-train: %s\n", why->text);
+    shown_line(stderr, "gist-train: %s", why->text);
     return code;
 }
 
@@ -123,8 +125,9 @@ static int print_sources(const char *path, struct why *why)
         struct corpus_source s;
 
         corpus_source(c, i, &s);
-        printf("  %-16s %8" PRIu64 " documents %10" PRIu64 " tokens %10" PRIu64 " with loss\n",
-               s.name, s.n_documents, s.n_tokens, s.n_loss);
+        shown_line(stdout,
+                   "  %-16s %8" PRIu64 " documents %10" PRIu64 " tokens %10" PRIu64 " with loss",
+                   s.name, s.n_documents, s.n_tokens, s.n_loss);
     }
     corpus_close(c);
     return 0;
@@ -140,9 +143,10 @@ static int make_corpus(int argc, char **argv)
         return fail(USAGE, &why);
     if (corpus_build(&b, &built, &why) < 0)
         return fail(FAILED, &why);
-    printf("%s: %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64
-           " of them with loss, from %" PRIu64 " bytes of text\n",
-           b.out, built.n_documents, built.n_tokens, built.n_loss, built.bytes_in);
+    shown_line(stdout,
+               "%s: %" PRIu64 " documents, %" PRIu64 " tokens, %" PRIu64
+               " of them with loss, from %" PRIu64 " bytes of text",
+               b.out, built.n_documents, built.n_tokens, built.n_loss, built.bytes_in);
     if (built.bytes_lost)
         printf("%" PRIu64 " bytes have no token in this model's vocabulary and were left out\n",
                built.bytes_lost);
@@ -200,19 +204,30 @@ static void spin_briefly(char **argv)
         execv("/proc/self/exe", argv);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-    /* A second Ctrl-C ends the program at once. mpirun passes SIGUSR1 on, while at the others it
-     * kills us a second later. */
-    struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
-
-    spin_briefly(argv);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
     if (argc > 1 && strcmp(argv[1], "corpus") == 0)
         return make_corpus(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "plot") == 0)
         return draw(argc - 1, argv + 1);
     return train(argc, argv);
+}
+
+int main(int argc, char **argv)
+{
+    /* A second Ctrl-C ends the program at once. mpirun passes SIGUSR1 on, while at the others it
+     * kills us a second later. */
+    struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+    int r, err;
+
+    std_open();
+    spin_briefly(argv);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGUSR1, &action, NULL);
+    r = run(argc, argv);
+    err = std_flush();
+    if (err < 0)
+        shown_line(stderr, "gist-train: cannot write the output: %s", strerror(-err));
+    return err < 0 && r == OK ? FAILED : r;
 }

@@ -1,5 +1,7 @@
 #include "train/progress.h"
 
+#include "base/shown.h"
+
 #include <math.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -120,7 +122,8 @@ void progress_step(struct progress *p, uint64_t step, uint64_t tokens, double lo
 
 void progress_say(struct progress *p, const char *line)
 {
-    (void)fprintf(p->out, "%s%s\n", p->drawn ? "\r\033[K" : "", line);
+    (void)fputs(p->drawn ? "\r\033[K" : "", p->out);
+    shown_line(p->out, "%s", line);
     p->drawn = false;
     (void)fflush(p->out);
 }
