@@ -79,7 +79,7 @@ says 'found 3 sinks'
 code 'another method' 1 "$gistctl" score --adapter beacon --compressor coarse-kv "$tmp/text"
 says 'makes fine-kv gists, not coarse-kv'
 code 'no adapter for coarse gists' 1 "$gistctl" score --compressor coarse-rec "$tmp/text"
-says 'wants an adapter'
+says 'needs an adapter'
 daemon_stop
 
 done_testing
