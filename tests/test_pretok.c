@@ -4,9 +4,7 @@
 #include "base/utf8.h"
 #include "engine/text/pretok.h"
 #include "tests/support/file.h"
-#include "tests/support/nasty.h"
 
-#include <ctype.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -169,87 +167,12 @@ static void long_runs(void **state)
     free(text);
 }
 
-/* P2, on which reading in parts stands: random text of the characters that could break it. */
-static void line_feed_and_letter_part(void **state)
-{
-    static const char alphabet[] = "\n\n\n\r \tab'sS1-.\"";
-    uint64_t seed = 3;
-    char text[24], whole[64], head[64];
-
-    (void)state;
-    for (int round = 0; round < 3000; round++) {
-        enum pretok_kind kind = (enum pretok_kind)(round % PRETOK__N);
-        size_t cut_at = 2 + (size_t)round % 16, n;
-
-        for (size_t i = 0; i < sizeof(text); i++) {
-            seed = seed * 6364136223846793005u + 1442695040888963407u;
-            text[i] = alphabet[(seed >> 33) % (sizeof(alphabet) - 1)];
-        }
-        text[sizeof(text) - 1] = '\0';
-        text[cut_at] = '\n';
-        text[cut_at + 1] = 'x';
-        cut(kind, true, text, whole);
-        text[cut_at + 2] = '\0';
-        cut(kind, true, text, head);
-        n = strlen(head);
-        assert_true(n >= 2 && head[n - 1] == 'x' && head[n - 2] == '|');
-        assert_memory_equal(whole, head, n);
-    }
-}
-
-/* Where the pre-tokens of text[0..len) begin, as flags[0..len). */
-static void mark(const struct pretok *pre, struct pretok_scratch *s, const char *text, size_t len,
-                 bool *flags)
-{
-    memset(flags, 0, len);
-    for (size_t at = 0, n; at < len; at += n) {
-        flags[at] = true;
-        assert_int_equal(pretok_next(pre, s, (const uint8_t *)text + at, len - at, &n), 0);
-    }
-}
-
-/* The same of text in many languages, at each such place: both sides, the first one with the
- * letter, are what they are in the whole. */
-static void halves_are_the_whole(void **state)
-{
-    enum { ROUNDS = 60, LEN = 1500 };
-    static bool whole[LEN + 64], half[LEN + 64];
-    size_t n_cuts = 0;
-
-    (void)state;
-    for (int round = 0; round < ROUNDS * PRETOK__N; round++) {
-        char *text = nasty_text(LEN, (uint64_t)round);
-        size_t len = strlen(text);
-        struct pretok_scratch *s;
-        struct pretok *pre;
-
-        assert_int_equal(pretok_new((enum pretok_kind)(round % PRETOK__N), true, &pre), 0);
-        assert_int_equal(pretok_scratch_new(pre, &s), 0);
-        mark(pre, s, text, len, whole);
-        for (size_t at = 1; at < len; at++) {
-            if (text[at - 1] != '\n' || !isascii(text[at]) || !isalpha(text[at]))
-                continue;
-            n_cuts++;
-            mark(pre, s, text, at + 1, half);
-            assert_memory_equal(half, whole, (at + 1) * sizeof(*half));
-            mark(pre, s, text + at, len - at, half);
-            assert_memory_equal(half, whole + at, (len - at) * sizeof(*half));
-        }
-        pretok_scratch_free(s);
-        pretok_free(pre);
-        free(text);
-    }
-    assert_true(n_cuts > (size_t)ROUNDS * PRETOK__N * 10);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(by_hand),
         cmocka_unit_test(as_recorded),
         cmocka_unit_test(long_runs),
-        cmocka_unit_test(line_feed_and_letter_part),
-        cmocka_unit_test(halves_are_the_whole),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

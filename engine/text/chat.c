@@ -147,7 +147,7 @@ static int read_bos(struct chat *c, const struct gguf *g, struct why *why)
         return 0; /* bos_token is empty, then */
     if (gguf_get_array(g, "tokenizer.ggml.tokens", &tokens) < 0 || tokens.kind != GGUF_STRING ||
         id >= tokens.n)
-        return why_set(why, -EINVAL, "%s: tokenizer.ggml.bos_token_id is %u, which is no token",
+        return why_set(why, -EINVAL, "%s: tokenizer.ggml.bos_token_id is %u, which is not a token",
                        gguf_path(g), id);
     for (i = 0; i <= id; i++)
         text = gguf_next_str(&tokens, &pos);
@@ -173,10 +173,11 @@ static int know(struct chat *c, const struct gguf *g, struct gguf_str source, st
     if (r == 0)
         r = has(t, "<|im_start|>") ? know_chatml(c, t) : know_llama3(c, t);
     if (r == -ENOTSUP)
-        (void)why_set(why, r,
-                      "%s: unknown chat template, beginning \"%.*s\"; known are ChatML as SmolLM2 "
-                      "and Qwen2 write it, and Llama 3, 3.1 and 3.2; plain text works",
-                      gguf_path(g), (int)(source.len < 80 ? source.len : 80), source.s);
+        (void)why_set(
+            why, r,
+            "%s: unknown chat template, beginning \"%.*s\"; supported: ChatML as written by "
+            "SmolLM2 and Qwen2, and Llama 3, 3.1 and 3.2; plain text still works",
+            gguf_path(g), (int)(source.len < 80 ? source.len : 80), source.s);
     if (r == 0)
         know_of_none(c, t);
     if (r == 0 && has(t, "bos_token"))
@@ -193,16 +194,16 @@ int chat_open(const struct gguf *g, struct chat **ret, struct why *why)
 
     r = gguf_get_str(g, "tokenizer.chat_template", &source);
     if (r == -ENOENT)
-        return why_set(why, r, "%s: no tokenizer.chat_template", gguf_path(g));
+        return why_set(why, r, "%s: tokenizer.chat_template is missing", gguf_path(g));
     if (r < 0)
-        return why_set(why, r, "%s: tokenizer.chat_template is no string", gguf_path(g));
+        return why_set(why, r, "%s: tokenizer.chat_template is not a string", gguf_path(g));
     c = calloc(1, sizeof(*c));
     if (!c)
-        return why_set(why, -ENOMEM, "%s: no memory for the chat template", gguf_path(g));
+        return why_set(why, -ENOMEM, "%s: not enough memory for the chat template", gguf_path(g));
     r = know(c, g, source, why);
     if (r < 0) {
         chat_close(c);
-        return why_set(why, r, "%s: no memory for the chat template", gguf_path(g));
+        return why_set(why, r, "%s: not enough memory for the chat template", gguf_path(g));
     }
     *ret = c;
     return 0;

@@ -11,14 +11,10 @@
  *           character that a later Unicode assigned counts as neither, so that its ids may differ
  *           from those of a tokenizer with newer tables; no byte is lost by it. Space is the
  *           White_Space property, spelled out: PCRE2's own \s has U+180E besides.
- * Normal form  none is applied. Qwen2's published tokenizer brings text to NFC before it cuts; a
- *           GGUF file does not say so, and ids must decode to the bytes that came in.
+ * Normal form  none is applied here: engine/text/vocab.h.
  *
  * Invariants
  *   P1  Every position begins a pre-token of at least one character.
- *   P2  Between a line feed and an ASCII letter there is always a boundary, and the pre-tokens
- *       before it do not depend on what follows that letter. (By it the encoder reads long texts
- *       in parts.)
  *
  * Threads    struct pretok is immutable; a struct pretok_scratch belongs to one thread at a time.
  * Errors     -ENOMEM; no other.

@@ -2,11 +2,11 @@
 
 #include "base/utf8.h"
 #include "engine/text/bpe.h"
+#include "engine/text/normal.h"
 #include "engine/text/pretok.h"
 #include "engine/text/strmap.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +15,8 @@
 #define TOKENS_MAX    (1u << 24)
 #define TOKEN_LEN_MAX 65535u
 #define SCAN_WINDOW   (16u << 10) /* bytes of text that one look ahead takes in */
+/* Normalised text: what was not cut into words yet, and what a look ahead adds to it. */
+#define WINDOW_BYTES (BPE_MAX + NORMAL_MAX(SCAN_WINDOW + NORMAL_RUN_MAX + 16))
 
 enum token_kind { /* numbers of the file */
                   TOKEN_UNDEFINED,
@@ -44,6 +46,7 @@ struct vocab {
     struct strmap special; /* what is found in text only when asked for */
     struct bpe bpe;
     struct pretok *pretok;
+    bool nfc;                /* the published tokenizer brings text to NFC */
     bool ignore_merges;      /* Llama 3: a pre-token in the vocabulary needs no merges to be one */
     uint32_t byte_id[256];   /* NONE: the model has no token for the byte */
     bool special_first[256]; /* a special token begins with this byte */
@@ -68,13 +71,16 @@ static int check_kind(struct vocab *v, const struct gguf *g, enum pretok_kind *r
     enum pretok_kind kind;
 
     if (gguf_get_str(g, "tokenizer.ggml.model", &model) < 0)
-        return why_set(why, -EINVAL, "%s: no tokenizer.ggml.model, or it is no string", path);
+        return why_set(why, -EINVAL, "%s: tokenizer.ggml.model is missing or not a string", path);
     if (model.len != 4 || memcmp(model.s, "gpt2", 4) != 0)
         return why_set(why, -ENOTSUP, "%s: tokenizer kind is \"%.*s\"; supported: gpt2", path,
                        (int)(model.len < 64 ? model.len : 64), model.s);
     if (gguf_get_str(g, "tokenizer.ggml.pre", &pre) < 0)
-        return why_set(why, -ENOTSUP,
-                       "%s: no tokenizer.ggml.pre; supported: smollm, llama-bpe, qwen2", path);
+        return why_set(
+            why, -ENOTSUP,
+            "%s: tokenizer.ggml.pre is missing or not a string; supported: smollm, llama-bpe, "
+            "qwen2",
+            path);
     for (kind = 0; kind < PRETOK__N; kind++)
         if (strlen(pretok_name(kind)) == pre.len && memcmp(pretok_name(kind), pre.s, pre.len) == 0)
             break;
@@ -83,6 +89,7 @@ static int check_kind(struct vocab *v, const struct gguf *g, enum pretok_kind *r
                        "%s: pre-tokenizer is \"%.*s\"; supported: smollm, llama-bpe, qwen2", path,
                        (int)(pre.len < 64 ? pre.len : 64), pre.s);
     v->ignore_merges = kind == PRETOK_LLAMA3;
+    v->nfc = kind == PRETOK_QWEN2; /* a GGUF file has no key for it */
     *ret_pre = kind;
     return 0;
 }
@@ -124,16 +131,18 @@ static bool decode_letters(struct gguf_str text, uint8_t *ret, size_t *ret_len)
     return true;
 }
 
-static int get_array(const struct gguf *g, const char *key, enum gguf_kind kind,
-                     struct gguf_array *ret, struct why *why)
+/* An array of strings, or of 32-bit integers: files have them with and without a sign. */
+static int get_array(const struct gguf *g, const char *key, bool strings, struct gguf_array *ret,
+                     struct why *why)
 {
     int r = gguf_get_array(g, key, ret);
 
     if (r == -ENOENT)
-        return why_set(why, -EINVAL, "%s: no %s", gguf_path(g), key);
-    if (r < 0 || ret->kind != kind)
-        return why_set(why, -EINVAL, "%s: %s is no array of %s", gguf_path(g), key,
-                       kind == GGUF_STRING ? "strings" : "32-bit integers");
+        return why_set(why, -EINVAL, "%s: %s is missing", gguf_path(g), key);
+    if (r < 0 ||
+        (strings ? ret->kind != GGUF_STRING : ret->kind != GGUF_I32 && ret->kind != GGUF_U32))
+        return why_set(why, -EINVAL, "%s: %s is not an array of %s", gguf_path(g), key,
+                       strings ? "strings" : "32-bit integers");
     return 0;
 }
 
@@ -168,10 +177,10 @@ static int add_token(struct vocab *v, uint32_t id, int32_t kind, struct gguf_str
     size_t len;
 
     if (kind < 0 || kind >= TOKEN__N)
-        return why_set(why, -EINVAL, "%s: token %u has type %d; known are 0 to %d", path, id, kind,
-                       TOKEN__N - 1);
+        return why_set(why, -EINVAL, "%s: token %u has type %d; known types: 0 to %d", path, id,
+                       kind, TOKEN__N - 1);
     if (text.len > TOKEN_LEN_MAX)
-        return why_set(why, -EINVAL, "%s: token %u has %zu bytes; supported are %u", path, id,
+        return why_set(why, -EINVAL, "%s: token %u has %zu bytes; supported: up to %u", path, id,
                        text.len, TOKEN_LEN_MAX);
     t->kind = (uint8_t)kind;
     t->literal = kind != TOKEN_NORMAL || !decode_letters(text, bytes, &len);
@@ -200,10 +209,10 @@ static int read_tokens(struct vocab *v, const struct gguf *g, struct why *why)
     uint32_t i;
     int r;
 
-    r = get_array(g, "tokenizer.ggml.tokens", GGUF_STRING, &texts, why);
+    r = get_array(g, "tokenizer.ggml.tokens", true, &texts, why);
     if (r < 0)
         return r;
-    r = get_array(g, "tokenizer.ggml.token_type", GGUF_I32, &kinds, why);
+    r = get_array(g, "tokenizer.ggml.token_type", false, &kinds, why);
     if (r < 0)
         return r;
     r = check_counts(g, &texts, &kinds, why);
@@ -270,8 +279,8 @@ static int add_merges(struct vocab *v, const struct gguf *g, const struct gguf_a
         if (r < 0)
             return why_set(why, -EINVAL, "%s: merge %u, \"%.*s\", %s", gguf_path(g), i,
                            (int)(text.len < 80 ? text.len : 80), text.s,
-                           r == -ENOENT ? "names or makes a token that is not in the vocabulary"
-                                        : "is not two tokens with a space between");
+                           r == -ENOENT ? "uses or makes a token that is not in the vocabulary"
+                                        : "is not two tokens separated by a space");
     }
     return 0;
 }
@@ -282,7 +291,7 @@ static int read_merges(struct vocab *v, const struct gguf *g, struct why *why)
     uint8_t *buf;
     int r;
 
-    r = get_array(g, "tokenizer.ggml.merges", GGUF_STRING, &merges, why);
+    r = get_array(g, "tokenizer.ggml.merges", true, &merges, why);
     if (r < 0)
         return r;
     if (merges.n > TOKENS_MAX)
@@ -308,7 +317,7 @@ static int get_id(const struct vocab *v, const struct gguf *g, const char *key, 
         return 0;
     }
     if (r < 0)
-        return why_set(why, -EINVAL, "%s: %s is no token id", gguf_path(g), key);
+        return why_set(why, -EINVAL, "%s: %s is not a token id", gguf_path(g), key);
     if (*ret >= v->n_tokens)
         return why_set(why, -EINVAL, "%s: %s is %u, but there are %u tokens", gguf_path(g), key,
                        *ret, v->n_tokens);
@@ -352,7 +361,8 @@ static int read_add_bos(struct vocab *v, const struct gguf *g, enum pretok_kind 
     if (r == -ENOENT)
         v->add_bos = pre == PRETOK_LLAMA3;
     else if (r < 0)
-        return why_set(why, -EINVAL, "%s: tokenizer.ggml.add_bos_token is no bool", gguf_path(g));
+        return why_set(why, -EINVAL, "%s: tokenizer.ggml.add_bos_token is not a boolean",
+                       gguf_path(g));
     v->add_bos = v->add_bos && v->bos != VOCAB_NONE;
     return 0;
 }
@@ -435,7 +445,7 @@ int vocab_open(const struct gguf *g, struct vocab **ret, struct why *why)
     int r;
 
     if (!v)
-        return why_set(why, -ENOMEM, "%s: no memory for the vocabulary", gguf_path(g));
+        return why_set(why, -ENOMEM, "%s: not enough memory for the vocabulary", gguf_path(g));
     r = check_kind(v, g, &pre, why);
     if (r == 0)
         r = read_tokens(v, g, why);
@@ -453,7 +463,7 @@ int vocab_open(const struct gguf *g, struct vocab **ret, struct why *why)
         r = pretok_new(pre, true, &v->pretok);
     if (r < 0) {
         vocab_close(v);
-        return why_set(why, r, "%s: no memory for the vocabulary", gguf_path(g));
+        return why_set(why, r, "%s: not enough memory for the vocabulary", gguf_path(g));
     }
     *ret = v;
     return 0;
@@ -490,6 +500,11 @@ bool vocab_add_bos(const struct vocab *v)
     return v->add_bos;
 }
 
+bool vocab_is_nfc(const struct vocab *v)
+{
+    return v->nfc;
+}
+
 bool vocab_is_eog(const struct vocab *v, uint32_t id)
 {
     return id < v->n_tokens && v->tokens[id].eog;
@@ -519,20 +534,29 @@ const uint8_t *vocab_bytes(const struct vocab *v, uint32_t id, size_t *ret_len)
 
 /* The text is read in two steps, one ahead of the other:
  *
- *     0 ...... pos ......................... sure .......... scanned ......... len
- *     encoded  its pre-tokens don't depend   plain text,     not looked
- *              on what follows: they are     looked at       at yet
- *              cut off and merged in turn
+ *     text    0 .............. taken ........ read ............ len
+ *                              plain, not     looked at         not looked at yet
+ *                              in `plain`     so far
+ *     plain   .... pos ...................... scanned
+ *             done: cut off   to be cut into
+ *             and merged      words
  *
- * Plain text is well-formed UTF-8 without special tokens. It ends (`ended`) at a special token, at
- * a byte that is not UTF-8, or with the text; then all of it is sure. Until then only what lies
- * before a place by which pre-tokens always part (pretok.h, P2) is. */
+ * A stretch of plain text is well-formed UTF-8 without special tokens. It ends (`ended`) at a
+ * special token, at a byte that is not UTF-8, or with the text. Words are looked for in no more
+ * than BPE_MAX bytes: they are cut when so many lie ahead, or all that there will be.
+ *
+ * For most models `plain` is the text itself, and taken, pos and scanned are places in it. For one
+ * with NFC it is `window`, which holds the normal form of what lies ahead and begins anew with each
+ * look ahead; taken lags behind read by what may still join what follows. */
 struct vocab_encoder {
     const struct vocab *v;
     struct pretok_scratch *pretok;
     struct bpe_scratch bpe;
-    const uint8_t *text;
-    size_t len, pos, sure, scanned;
+    struct normal normal;
+    const uint8_t *text, *plain;
+    uint8_t *window; /* WINDOW_BYTES, while a text is encoded */
+    size_t len, read, taken, pos, scanned;
+    size_t work; /* bytes looked at and bytes cut off in this call */
     bool ended, parse_special;
     uint32_t *ids;                /* (cap_ids) of what was encoded last */
     size_t cap_ids, n_ids, at_id; /* ids[at_id..n_ids) were not given out yet */
@@ -560,16 +584,18 @@ void vocab_encoder_free(struct vocab_encoder *e)
         return;
     pretok_scratch_free(e->pretok);
     bpe_scratch_fini(&e->bpe);
+    normal_fini(&e->normal);
+    free(e->window);
     free(e->ids);
     free(e);
 }
 
 void vocab_encoder_start(struct vocab_encoder *e, const void *text, size_t len, bool parse_special)
 {
-    e->text = text;
+    e->text = e->plain = text;
     e->len = len;
     e->parse_special = parse_special;
-    e->pos = e->sure = e->scanned = 0;
+    e->read = e->taken = e->pos = e->scanned = 0;
     e->ended = false;
     e->n_ids = e->at_id = 0;
     e->lost = 0;
@@ -597,23 +623,6 @@ static uint32_t match_special(const struct vocab *v, const uint8_t *p, size_t n)
     return VOCAB_NONE;
 }
 
-/* The last place after `from` in the plain text by which pre-tokens part, or from. */
-static size_t last_parting(const struct vocab_encoder *e, size_t from)
-{
-    const uint8_t *p;
-    size_t end = e->scanned;
-
-    while (end > from + 1) {
-        p = memrchr(e->text + from, '\n', end - 1 - from);
-        if (!p)
-            break;
-        end = (size_t)(p - e->text) + 1;
-        if (e->text[end] < 0x80 && isalpha(e->text[end]))
-            return end;
-    }
-    return from;
-}
-
 /* The first place up to limit, or behind the character there, where plain text ends: a special
  * token, or what is not UTF-8. */
 static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
@@ -627,14 +636,36 @@ static size_t plain_end(const struct vocab_encoder *e, size_t at, size_t limit)
     return at;
 }
 
-/* Looks at more of the text. */
-static void scan_plain(struct vocab_encoder *e)
+/* Moves what lies ahead to the window's front, and puts the normal form of what was read behind it.
+ */
+static int fill_window(struct vocab_encoder *e)
 {
-    size_t at = e->scanned, from, limit, len;
+    size_t left = e->scanned - e->pos, n_read, n;
+    int r;
 
-    /* A place by which pre-tokens part was looked for in all that was scanned before, but for its
-     * last byte. */
-    from = e->sure < at ? at - 1 : at;
+    if (!e->window)
+        e->window = malloc(WINDOW_BYTES);
+    if (!e->window)
+        return -ENOMEM;
+    memmove(e->window, e->window + e->pos, left);
+    e->plain = e->window;
+    e->pos = 0;
+    e->scanned = left;
+    r = normal_put(&e->normal, e->text + e->taken, e->read - e->taken, e->ended, e->window + left,
+                   &n_read, &n);
+    if (r < 0)
+        return r;
+    e->taken += n_read;
+    e->scanned += n;
+    assert(e->scanned <= WINDOW_BYTES);
+    return 0;
+}
+
+/* Looks at more of the text. */
+static int scan_plain(struct vocab_encoder *e)
+{
+    size_t at = e->read, limit, len;
+
     limit = e->len - at < SCAN_WINDOW ? e->len : at + SCAN_WINDOW;
     if (e->parse_special) {
         at = plain_end(e, at, limit);
@@ -646,10 +677,12 @@ static void scan_plain(struct vocab_encoder *e)
             at += len;
     }
     e->ended = at < limit || at == e->len;
-    e->scanned = at;
-    at = e->ended ? at : last_parting(e, from);
-    if (at > from)
-        e->sure = at;
+    e->work += at - e->read;
+    e->read = at;
+    if (e->v->nfc)
+        return fill_window(e);
+    e->taken = e->scanned = at;
+    return 0;
 }
 
 static int reserve_ids(struct vocab_encoder *e, size_t n)
@@ -668,59 +701,63 @@ static int reserve_ids(struct vocab_encoder *e, size_t n)
     return 0;
 }
 
-/* One id for one token's worth of text. */
-static void give_id(struct vocab_encoder *e, uint32_t id, size_t len)
+static void give_id(struct vocab_encoder *e, uint32_t id)
 {
     e->ids[0] = id;
     e->n_ids = 1;
-    e->pos += len;
 }
 
 /* What stands where plain text ended: a special token, or a byte that is not UTF-8. */
 static void encode_break(struct vocab_encoder *e)
 {
     const struct vocab *v = e->v;
+    const uint8_t *p = e->text + e->read;
     uint32_t id = VOCAB_NONE;
+    size_t len = 1;
 
     if (e->parse_special)
-        id = match_special(v, e->text + e->pos, e->len - e->pos);
+        id = match_special(v, p, e->len - e->read);
     if (id != VOCAB_NONE)
-        give_id(e, id, v->tokens[id].len);
-    else if (v->byte_id[e->text[e->pos]] != VOCAB_NONE)
-        give_id(e, v->byte_id[e->text[e->pos]], 1);
-    else {
+        len = v->tokens[id].len;
+    else
+        id = v->byte_id[*p];
+    if (id != VOCAB_NONE)
+        give_id(e, id);
+    else
         e->lost++;
-        e->pos++;
-    }
-    e->sure = e->scanned = e->pos;
+    e->work += len;
+    e->read += len;
+    e->taken = e->read;
+    e->pos = e->scanned = v->nfc ? 0 : e->read;
     e->ended = false;
 }
 
 /* Merges the pre-token at pos. */
 static int encode_word(struct vocab_encoder *e, size_t len)
 {
-    const uint8_t *p = e->text + e->pos;
+    const uint8_t *p = e->plain + e->pos;
     uint32_t id = strmap_find(&e->v->normal, p, len);
-    int r;
+    int r = 0;
 
     if (id != VOCAB_NONE && e->v->tokens[id].word) {
-        give_id(e, id, len);
-        return 0;
+        give_id(e, id);
+    } else {
+        r = reserve_ids(e, len);
+        if (r == 0)
+            r = merge_bytes(e->v, &e->bpe, p, len, e->ids, &e->n_ids, &e->lost);
     }
-    r = reserve_ids(e, len);
     if (r < 0)
         return r;
-    r = merge_bytes(e->v, &e->bpe, p, len, e->ids, &e->n_ids, &e->lost);
-    if (r == 0)
-        e->pos += len;
-    return r;
+    e->pos += len;
+    e->work += len;
+    return 0;
 }
 
 /* Cuts off the pre-token at pos. It is looked for in at most BPE_MAX bytes, whole characters: that
  * bounds the time and memory that a text of one letter can take. */
 static int cut_word(struct vocab_encoder *e, size_t *ret_len)
 {
-    const uint8_t *p = e->text + e->pos;
+    const uint8_t *p = e->plain + e->pos;
     size_t len = e->scanned - e->pos;
 
     if (len > BPE_MAX)
@@ -742,30 +779,38 @@ static int encode_some(struct vocab_encoder *e)
         encode_break(e);
         return 0;
     }
-    if (e->pos == e->sure) {
-        scan_plain(e);
-        return 0;
-    }
+    if (!e->ended && e->scanned - e->pos <= BPE_MAX)
+        return scan_plain(e);
     r = cut_word(e, &len);
     return r < 0 ? r : encode_word(e, len);
 }
 
+static bool is_at_end(const struct vocab_encoder *e)
+{
+    return e->pos == e->scanned && e->read == e->len && e->at_id == e->n_ids;
+}
+
 int vocab_encoder_next(struct vocab_encoder *e, uint32_t *ids, size_t cap, size_t *ret_n)
 {
-    size_t n = 0, start = e->pos + e->scanned;
+    size_t n = 0;
     int r;
 
-    while (n < cap) {
+    e->work = 0;
+    while (n < cap && !is_at_end(e)) {
         if (e->at_id < e->n_ids) {
             ids[n++] = e->ids[e->at_id++];
             continue;
         }
-        if (e->pos == e->len || e->pos + e->scanned - start >= VOCAB_SLICE_BYTES)
+        if (e->work >= VOCAB_SLICE_BYTES)
             break;
         r = encode_some(e);
         if (r < 0)
             return r;
     }
     *ret_n = n;
-    return e->pos == e->len && e->at_id == e->n_ids;
+    if (!is_at_end(e))
+        return 0;
+    free(e->window); /* an encoder may live long after its text */
+    e->window = NULL;
+    return 1;
 }

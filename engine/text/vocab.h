@@ -2,8 +2,13 @@
  *
  * Source: tokenizer.ggml.* of the GGUF file, kind `gpt2`, pre-tokenizers smollm, llama-bpe, qwen2.
  * Text is bytes. Valid UTF-8 is split by the model's pre-tokenizer; bytes that are not UTF-8
- * are encoded as themselves, one by one, so that every input has ids and decodes to itself. Text is
- * taken as it is: no normal form, no prefix space.
+ * are encoded as themselves, one by one, so that every input has ids and decodes to itself: no
+ * prefix space, and a normal form only where the published tokenizer has one.
+ *
+ * Normal form  Qwen2's brings each stretch between special tokens, or between bytes that are not
+ * UTF-8, to NFC. A GGUF file does not say so; the pre-tokenizer's name stands for it. There ids
+ * decode to the normal form of the text. Special tokens are looked for before, in the text as it
+ * is.
  *
  * One exception that is the model's: a vocabulary may lack single bytes (SmolLM2's has no token for
  * seven control characters nor for bytes that hardly any text has). The published tokenizers leave
@@ -30,6 +35,7 @@ void vocab_close(struct vocab *v);
 uint32_t vocab_size(const struct vocab *v);
 uint32_t vocab_bos(const struct vocab *v);             /* VOCAB_NONE: the model has none */
 bool vocab_add_bos(const struct vocab *v);             /* the model wants it before a text */
+bool vocab_is_nfc(const struct vocab *v);              /* text is brought to NFC */
 bool vocab_is_eog(const struct vocab *v, uint32_t id); /* ends an answer: eos, eot, im_end... */
 bool vocab_is_special(const struct vocab *v, uint32_t id);
 uint32_t vocab_find(const struct vocab *v, const char *text, size_t len); /* whole token or NONE */
@@ -38,7 +44,9 @@ uint32_t vocab_find(const struct vocab *v, const char *text, size_t len); /* who
 const uint8_t *vocab_bytes(const struct vocab *v, uint32_t id, size_t *ret_len);
 
 /* Encoding in slices, so that a long document does not stop a thread for long. The text must stay
- * as it is until the end. Slices end between pre-tokens: the ids do not depend on the slicing. */
+ * as it is until the end. Slices end between pre-tokens: the ids do not depend on the slicing. A
+ * text's ids are no more than its bytes, or, with NFC, than the bytes of its normal form. */
+#define VOCAB_IDS_MAX(len) (3 * (size_t)(len))
 struct vocab_encoder;
 
 int vocab_encoder_new(const struct vocab *v, struct vocab_encoder **ret);

@@ -33,7 +33,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -172,11 +172,17 @@ class Subject:
         self.bytes = [b"" if kinds[i] != 1 else bytes(BYTE[c] for c in t) for i, t in enumerate(tokens)]
         self.hf = Tokenizer(models.BPE(vocab=normal, merges=merges, ignore_merges=pre == "llama-bpe"))
         self.hf.pre_tokenizer = pre_tokenizer(pre)
+        if pre == "qwen2":  # as in its tokenizer.json
+            self.hf.normalizer = normalizers.NFC()
 
     def encode(self, text):
-        """Ids of `tokenizers`, and the text without the bytes that the vocabulary lacks."""
+        """Ids of `tokenizers`, and what they decode to: the text, in its normal form where the tokenizer has one,
+        without the bytes that the vocabulary lacks."""
         good = stretches(text)
         good, bad = good[::2], good[1::2]
+        if self.hf.normalizer:
+            forms = [self.hf.normalizer.normalize_str(g) for g in good]
+            text = "".join(a + b for a, b in zip(forms, bad + [""])).encode("utf-8", "surrogateescape")
         ids = []
         for i, encoding in enumerate(self.hf.encode_batch_fast(good, add_special_tokens=False)):
             ids += encoding.ids
