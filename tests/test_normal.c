@@ -77,9 +77,11 @@ static void all_characters(void **state)
     uint8_t text[16], *out, *whole;
 
     (void)state;
-    for (uint32_t c = 1; c < 0x110000; c++) {
+    for (uint32_t c = 1; c < 0xe0200; c++) {
         size_t len = 0, n;
 
+        if (c == 0x33480) /* from here to the marks of plane 14 there is nothing yet */
+            c = 0xe0000;
         if ((c >= 0xd800 && c < 0xe000) || normal_is_younger(c))
             continue;
         len += utf8_put('a', text + len);

@@ -1,6 +1,6 @@
-"""cut_index.py PORTFILE WHEEL CUTS - a package index with one package, whose first CUTS downloads break off.
+"""cut_index.py PORTFILE CUTS WHEEL... - a package index of these wheels, whose first CUTS downloads break off.
 
-Speaks just enough HTTP for pip: the list of the package's files, and the file, whole or from an offset.
+Speaks just enough HTTP for pip: the list of a package's files, and the file, whole or from an offset.
 Writes its port to PORTFILE; prints a line for each download.
 """
 import http.server
@@ -8,9 +8,9 @@ import os
 import re
 import sys
 
-portfile, wheel, cuts = sys.argv[1], sys.argv[2], int(sys.argv[3])
-name = os.path.basename(wheel)
-project = name.split("-")[0].replace("_", "-")
+portfile, cuts = sys.argv[1], int(sys.argv[2])
+wheels = {os.path.basename(w): w for w in sys.argv[3:]}
+projects = {name.split("-")[0].replace("_", "-"): name for name in wheels}
 
 
 class Index(http.server.BaseHTTPRequestHandler):
@@ -24,7 +24,7 @@ class Index(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def send_wheel(self):
+    def send_wheel(self, wheel):
         global cuts
         size = os.path.getsize(wheel)
         wanted = re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")
@@ -48,9 +48,11 @@ class Index(http.server.BaseHTTPRequestHandler):
         cuts -= 1
 
     def do_GET(self):
-        if self.path.endswith(".whl"):
-            self.send_wheel()
-        elif project in self.path:
+        last = self.path.rstrip("/").split("/")[-1]
+        if last in wheels:
+            self.send_wheel(wheels[last])
+        elif last in projects:
+            name = projects[last]
             self.reply(200, f'<a href="/{name}">{name}</a>'.encode(), Content_Type="text/html")
         else:
             self.reply(404, b"")
