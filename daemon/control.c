@@ -382,7 +382,7 @@ static void on_signal(struct control *c)
 
 /* A sign of life only while the scheduler gives one: it sleeps, or it looked at its clients since
  * the last. This thread hardly ever hangs, and to tell the manager of its own health would hide
- * that of * the other. While the model loads there is no beat to look for, and TimeoutStartSec= is
+ * that of the other. While the model loads there is no beat to look for, and TimeoutStartSec= is
  * the limit. */
 static void feed_watchdog(struct control *c, uint64_t now)
 {
@@ -463,8 +463,8 @@ static void on_event(struct control *c, int64_t about)
         on_open(c, s);
 }
 
-/* Until STOPPED and not until STOP was sent: clients are told GONE meanwhile, and whoever connects
- * hears that the daemon is shutting down. */
+/* Until STOPPED and not until STOP was sent: the clients' sockets are closed meanwhile, and whoever
+ * connects hears that the daemon is shutting down. */
 int control_run(struct control *c)
 {
     struct epoll_event ev[32];

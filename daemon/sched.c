@@ -213,7 +213,7 @@ static bool take_frames(struct sched *s)
     return any;
 }
 
-/* Whether to give up the step that runs:a prompt may take most of a second a step, which nobody
+/* Whether to give up the step that runs: a prompt may take most of a second a step, which nobody
  * waits for any more. One that reads for others too is not given up twice in a row, or who reads
  * and cancels in turns would keep their prompts from being read. What decodes loses its token
  * either way, and has it in the next step, which only decodes (batch.c). */
@@ -296,8 +296,6 @@ static bool work(struct sched *s)
         if (worked) {
             TAILQ_REMOVE(&s->active, r, link);
             TAILQ_INSERT_TAIL(&s->active, r, link);
-            if (!next) /* it was the last, and is again: its neighbours have been moved before it */
-                next = r;
             if (r->ops->work)
                 any |= r->ops->work(s, r);
         }
@@ -443,8 +441,8 @@ static void idle(struct sched *s)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-/* All that serving needs beside the model, so that the loop below allocates nothing: there is no
- * request that fails for want of memory because the daemon has run for a week. */
+/* All that serving needs beside the model, so that making tokens allocates nothing: an answer that
+ * has begun does not fail for want of memory. */
 static int open_scratch(struct sched *s)
 {
     struct epoll_event ev = { .events = EPOLLIN };
