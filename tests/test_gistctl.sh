@@ -103,6 +103,12 @@ cp "$tmp/out" "$tmp/first"
 says 'tokens/s'
 code 'ask again' 0 "$gistctl" ask -n 12 Why
 check 'greedy answers are the same' cmp "$tmp/out" "$tmp/first"
+code 'ask, sampled from the likeliest' 0 "$gistctl" ask -n 12 -t 50 --top-p 0 --seed 7 Why
+check 'a top-p of 0 leaves the likeliest alone' cmp "$tmp/out" "$tmp/first"
+code 'ask, sampled from all' 0 "$gistctl" ask -n 12 -t 50 --seed 7 Why
+check 'and no top-p leaves all' sh -c "! cmp -s '$tmp/out' '$tmp/first'"
+code 'a penalty of 0' 1 "$gistctl" ask --repeat-penalty 0 Why
+says 'repeat_penalty is 0'
 code 'ask, sampled' 0 "$gistctl" ask -n 12 -t 1 --seed 7 Why
 cp "$tmp/out" "$tmp/first"
 code 'ask, sampled again' 0 "$gistctl" ask -n 12 -t 1 --seed 7 Why
