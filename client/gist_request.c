@@ -45,6 +45,8 @@ static void unqueue(struct gist_request *r)
     r->queued = false;
 }
 
+/* From here on the caller's id of it is fixed, also if it has to wait for room: a cancel may come
+ * before it was sent. */
 static int enqueue(struct gist_request *r, bool front)
 {
     gist_conn *c = r->conn;
@@ -267,6 +269,10 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     if (rep.bulk_len != msg->bulk_len)
         return gist_fail(c, -EPROTO, "gistd sent a reply with %u bytes of data and announced %llu",
                          msg->bulk_len, (unsigned long long)rep.bulk_len);
+    /* Only what has no id that could be found is answered so, and we send no such frame: memory was
+     * overwritten, here or there. */
+    if (rep.id == 0 && rep.kind == WIRE_ERROR)
+        return gist_fail(c, -EPROTO, "gistd could not read a request: %s", rep.u.error.text);
     r = find_in_flight(c, rep.id);
     if (!r)
         return gist_fail(c, -EPROTO, "gistd answered a request (%llu) that is not open",
@@ -433,6 +439,7 @@ int gist_submit(const struct gist_request *r, uint64_t *ret_request)
     x->waited_for = true;
     pump(c);
     x->waited_for = false;
+    /* What could be sent at once, which is nearly all, is never copied. */
     if (!x->done && x->queued && own_memory(x) < 0) {
         gist_set_errno(c, -ENOMEM);
         finish(x, -ENOMEM);

@@ -36,6 +36,7 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
         err = gist_copy_memory(&r.msg.u.open_session.memory, p.memory);
     if (err < 0)
         return gist_set_errno(c, err);
+    /* Before the request: a session that the daemon has and we could not keep would be lost. */
     s = calloc(1, sizeof(*s));
     if (!s)
         return gist_set_errno(c, -ENOMEM);
@@ -247,6 +248,8 @@ int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
 
 /* --- generating ------------------------------------------------------------------------------- */
 
+/* Text that comes behind a callback's refusal is what the daemon had sent before it saw the cancel:
+ * it is read and dropped, until the last reply ends the request. */
 static int give_text(struct gist_request *r, const struct wire_rep *rep)
 {
     const char *text = rep->u.text.text;

@@ -43,6 +43,7 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .shared_tokens = src->shared_tokens };
 }
 
+/* Of a list that went as several requests: what the user waited for is the first one's. */
 void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
 {
     dst->prompt_tokens += src->prompt_tokens;
@@ -140,6 +141,7 @@ static const struct {
 };
 _Static_assert(sizeof(codes) / sizeof(codes[0]) == WIRE_E__N, "a code without an errno");
 
+/* wire_rep_unpack has seen that e is one of them. */
 enum gist_code gist_code_of(enum wire_error e)
 {
     return codes[e].code;

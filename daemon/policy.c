@@ -23,6 +23,7 @@ static int read_adapter(const struct wire_memory *m, const struct served *b,
     return 0;
 }
 
+/* What is behind these checks divides by the numbers and sizes arrays with them. */
 static int check_segment(uint32_t seg_len, struct why *why)
 {
     if (seq_takes_segments(seg_len))

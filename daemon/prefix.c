@@ -50,6 +50,7 @@ struct prefix {
 
 /* --- nodes ------------------------------------------------------------------------------------ */
 
+/* The parent is hashed too: equal ids behind other beginnings have other keys and values. */
 static uint32_t *bucket_of(const struct prefix *p, uint32_t parent, const uint32_t *ids)
 {
     uint64_t h = XXH3_64bits_withSeed(ids, TOKENS * sizeof(*ids), parent);
@@ -144,7 +145,8 @@ static void evict(struct prefix *p, uint32_t i, uint32_t keep)
     put_free(p, i);
 }
 
-/* Some page of it would be free without us, or it has none and is of no use. */
+/* Some page of it would be free without us, or it has none and is of no use. To evict one that a
+ * session holds too would free nothing, and cost who comes next its sharing. */
 static bool gives(const struct prefix *p, const struct node *n)
 {
     if (n->page == NONE && n->packed == NONE)
@@ -308,6 +310,7 @@ static uint32_t add_root(struct prefix *p, uint32_t owner, const struct policy *
 
 /* --- learning --------------------------------------------------------------------------------- */
 
+/* Who read the same at the same time has other pages with the same keys: the first ones stay. */
 static void keep_raw(struct prefix *p, struct node *n, uint32_t page)
 {
     if (n->page != NONE)

@@ -13,6 +13,8 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
     size_t len, again;
     int e;
 
+    /* The size first, so that the frame is packed where the client reads it. What a hostile client
+     * writes over it meanwhile is its own loss. */
     e = wire_rep_pack(&s->packed, rep, NULL, 0, &len);
     if (e < 0)
         return e;

@@ -20,9 +20,9 @@ struct append {
     struct encode encode; /* ids: the session's pending token, if any, comes first */
     uint32_t had;         /* tokens of the session before, session_len */
     uint32_t n_ids;       /* of its memory before */
-    bool reading;
-    uint32_t done;   /* ids that were read */
-    uint32_t shared; /* of them by others before */
+    bool reading;         /* undo takes the session back only from here on */
+    uint32_t done;        /* ids that were read */
+    uint32_t shared;      /* of them by others before */
     bool special;
     enum chat_at chat_after;
     uint64_t reading_ns; /* since when */
@@ -56,6 +56,8 @@ static bool bulk_fits(struct sched *s, struct request *r, const struct wire_req 
     return false;
 }
 
+/* Plain text breaks into a conversation: what follows is a turn of its own, not the beginning with
+ * its system message. */
 static int add_text(struct append *a, const struct wire_req *m, struct encode_text *parts)
 {
     a->special = m->u.append.special;
@@ -242,6 +244,8 @@ static void drop_second_bos(struct sched *s, struct append *a)
     e->n_total--;
 }
 
+/* Before anything is read: an append happens as a whole or not at all, and to find out in the
+ * middle would cost the time of what was read, and a rewind. */
 static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint64_t n_new)
 {
     const struct seq *q = &r->session->seq;
@@ -298,6 +302,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     }
     if (!fits_context(s, r, a->had, n_new))
         return;
+    /* From here on the session changes: what an undo goes back to. */
     a->n_ids = m->n_ids;
     a->reading = true;
     if (m->n_ids == 0)

@@ -66,7 +66,8 @@ static bool check_stops(struct sched *s, struct request *r, const struct wire_re
     return false;
 }
 
-/* The repetition penalty also counts what stood in the session before. */
+/* The repetition penalty also counts what stood in the session before: a prompt's own words are the
+ * first that a model repeats. */
 static void push_recent(struct generate *g, const struct session *session)
 {
     uint32_t n = session->memory.n_ids, want = g->sampler.params.repeat_last_n;
@@ -140,6 +141,8 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
     uint32_t dropped;
     size_t len;
 
+    /* Part of the session at once, though the model has not read it: whatever ends the answer from
+     * here on, the client has seen this token. */
     session->has_pending = true;
     session->pending = id;
     session_drop_row(session);
@@ -193,6 +196,8 @@ static bool generate_work(struct sched *s, struct request *r)
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return true;
     }
+    /* A copy: sampling changes logits in place, and an answer that ends with its first token leaves
+     * the row for the next one. */
     memcpy(s->logits, r->session->row, s->served.model->n_vocab * sizeof(*s->logits));
     sample(s, r, s->logits);
     return true;
@@ -210,6 +215,7 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return false;
     }
+    /* An end and no error: what was said is whole, and more of it can be had once there is room. */
     if (seq_reserve(&session->seq, 1) < 0) {
         done(s, r, WIRE_REASON_POOL_FULL);
         return false;

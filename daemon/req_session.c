@@ -14,7 +14,8 @@ struct fork {
 
 /* --- Open, Close ------------------------------------------------------------------------------ */
 
-/* A client's new session, which the reply tells it of. */
+/* A client's new session, which the reply tells it of. Ids are never used again: a late request for
+ * a closed session must not meet another one. */
 static void adopt(struct sched *s, struct request *r, struct session *session)
 {
     s->last_session++;
@@ -170,8 +171,8 @@ static int rewind_start(struct sched *s, struct request *r, const struct wire_re
             s, r, WIRE_E_BAD_REQUEST,
             (struct request_numbers){ session_len(r->session), n, session_len(r->session) },
             "cannot rewind to %u tokens: the session has only %u", n, session_len(r->session));
-    else
-        r->last.u.rewound.n_tokens = n; /* kept here for work() */
+    else /* not done here: start() may run between two layers of a step that reads the session */
+        r->last.u.rewound.n_tokens = n; /* kept for work() */
     return 0;
 }
 

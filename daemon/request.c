@@ -49,7 +49,8 @@ static struct request *begin(struct sched *s, struct client *c, uint64_t id,
     return r;
 }
 
-/* Requests that end at once are let in when the table is full but for the spare ones. */
+/* Such requests are let in when the table is full but for the spare places: a Cancel may be what
+ * frees the others. */
 static bool ends_at_once(const struct request_ops *ops)
 {
     return !ops->work && !ops->plan;
@@ -204,6 +205,8 @@ static void release_session(struct request *r)
     r->memory = NULL;
 }
 
+/* The session is free before the reply is out: who reads slowly must not keep it from another
+ * request of its own, and the reply has copies of what it says. */
 void request_finish(struct sched *s, struct request *r)
 {
     (void)s;
@@ -234,6 +237,7 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
 {
     va_list ap;
 
+    /* First, while the request still has its session: undo takes that back to where it was. */
     if (r->ops->undo)
         r->ops->undo(s, r);
     if (r->parts)
@@ -373,6 +377,8 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
                      "this client has no session %" PRIu64, id);
         return false;
     }
+    /* Refused instead of queued: the order of two requests of one client on one session is its own
+     * to choose, and a queue would be memory that it makes us hold. */
     if (session->busy) {
         request_fail(s, r, WIRE_E_BUSY, REQUEST_NO_NUMBERS,
                      "session %" PRIu64 " is busy with request %" PRIu64 " (%s)", id,
@@ -391,6 +397,7 @@ bool request_collects(const struct sched *s, const struct request *r, const stru
     return r->parts->len + m->bulk_len <= s->config->max_text;
 }
 
+/* Checked at each part: a client could else have us hold any amount before it says "last". */
 bool request_collect(struct sched *s, struct request *r, const uint8_t *bulk, uint64_t n)
 {
     uint64_t most = s->config->max_text, had = r->parts->len;

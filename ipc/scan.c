@@ -33,7 +33,8 @@ bool scan_next(struct scan *s, struct scan_field *ret)
     struct scan_field f = { .bytes = NULL };
     uint64_t tag, n;
 
-    if (!get_varint(s, &tag) || tag >> 3 == 0 || tag >> 3 > UINT32_MAX)
+    /* A number 0 is no field, but protobuf-c skips it, and both have to see the same frame. */
+    if (!get_varint(s, &tag) || tag >> 3 > UINT32_MAX)
         return false;
     f.number = (uint32_t)(tag >> 3);
     switch (tag & 7) {

@@ -304,6 +304,8 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
                : -EMSGSIZE;
 }
 
+/* Lists are as long as the daemon found room for in its frame; ours may be too long for the
+ * scratch, which is the caller's choice. */
 static int read_stats_clients(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
 {
     struct wire_stats_client *list = wire_scratch_array(s, m->n_client, sizeof(*list));

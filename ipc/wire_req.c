@@ -234,6 +234,7 @@ static int read_append(struct wire_scratch *s, const Gistd__Append *m, struct wi
         if (!list)
             return -EMSGSIZE;
     }
+    /* Texts stay in the arena: the frame only says where each of them ends. */
     for (size_t i = 0; i < m->n_messages; i++) {
         list[i].role = m->messages[i]->role;
         list[i].text_len = m->messages[i]->text_len;
@@ -361,6 +362,8 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
     return -EBADMSG;
 }
 
+/* The short way for frames that are a few numbers (ipc/plain.h); what is not exactly so goes on by
+ * protobuf-c, which decides what it is. */
 static bool read_plain_req(const uint8_t *frame, size_t len, struct wire_req *ret)
 {
     static const enum wire_req_kind kinds[] = { WIRE_PING, WIRE_GET_STATS };

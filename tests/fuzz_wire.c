@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static uint8_t one[CHAN_FRAME_MAX], two[CHAN_FRAME_MAX];
     static struct wire_scratch in, out;
-    struct wire_req req;
+    struct wire_req req, head;
     struct wire_rep rep;
     size_t n, m;
 
@@ -28,6 +28,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
                     wire_scratch_open(&out, WIRE_SCRATCH_BYTES) < 0))
         abort();
     /* Packing a message that came in may need a little more than the scratch; then it says so. */
+    wire_req_head(data, len, &head);
+    if (wire_req_unpack(&in, data, len, &req) == 0) /* both see the same in what can be read */
+        if (head.id != req.id || head.bulk_len != req.bulk_len || head.kind != req.kind)
+            abort();
     if (wire_req_unpack(&in, data, len, &req) == 0 &&
         wire_req_pack(&out, &req, one, sizeof(one), &n) == 0) {
         if (wire_req_unpack(&in, one, n, &req) < 0 ||
