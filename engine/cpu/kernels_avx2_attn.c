@@ -7,9 +7,10 @@
  * nothing leaves that row alone.
  *
  * Scores: a K tile is (hd, 16), so 16 keys are two vectors and an element of q is broadcast to
- * them. Few rows take f16 tiles as they are; for many, and of int8 for any, a group's tiles are
- * made f32 once, on the stack. Joined segments are one row of groups, too, in which each page has q
- * of its own.
+ * them. Few rows take f16 and int8 tiles as they are: what they cost is reading, and the next
+ * group's tiles are on their way meanwhile. For many rows a group's tiles are made f32 once, on the
+ * stack. Either way an element is the same f32, so that it makes no difference to a result. Joined
+ * segments are one row of groups, too, in which each page has q of its own.
  */
 #include "engine/cpu/kernels_avx2.h"
 
@@ -19,12 +20,14 @@
 #define GROUP_PAGES 4u
 #define GROUP_KEYS  (GROUP_PAGES * TOKENS)
 #define BLOCK_ROWS  6u /* rows at a time, at most: 12 accumulators of 16 registers */
+#define FEW_ROWS    3u /* by four vectors of keys or values: 12 as well */
 #define JOINED_ROWS 3u /* the same where segments are joined, by two pages */
 
 /* One group of pages. Missing pages repeat the last one, and their scores are masked. */
 struct group {
     const uint8_t *k[GROUP_PAGES], *v[GROUP_PAGES];
     const uint8_t *k_next[GROUP_PAGES], *v_next[GROUP_PAGES]; /* to be fetched meanwhile */
+    const float *kd[GROUP_PAGES], *vd[GROUP_PAGES];           /* q8_0: scales (blocks, 16) */
     uint32_t key0;
     const float *cs[GROUP_PAGES]; /* joined: what q is turned by */
     uint32_t n_keys[GROUP_PAGES]; /* joined: of each page; 0 if it is missing */
@@ -42,6 +45,14 @@ struct wide {
     _Alignas(64) float v[GROUP_PAGES][KERNELS_HEAD_DIM_MAX * TOKENS];
 };
 
+/* The scales of a group, made f32: 4 KB, while all of its tiles made f32 would fill the first-level
+ * cache. */
+struct scales {
+    _Alignas(64) float k[GROUP_PAGES][KERNELS_HEAD_DIM_MAX / 32 * TOKENS];
+    _Alignas(64) float v[GROUP_PAGES][KERNELS_HEAD_DIM_MAX / 32 * TOKENS];
+};
+
+/* 8 elements of an f16 or f32 tile. */
 AVX2_INLINE __m256 load8(enum kv_type kv, const uint8_t *tile, size_t i)
 {
     if (kv == KV_F32)
@@ -49,15 +60,85 @@ AVX2_INLINE __m256 load8(enum kv_type kv, const uint8_t *tile, size_t i)
     return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(tile + 2 * i)));
 }
 
+/* 8 int8 as f32, times their scales. */
+AVX2_INLINE __m256 dequantise8(const uint8_t *q, __m256 d)
+{
+    __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)q));
+
+    return _mm256_mul_ps(_mm256_cvtepi32_ps(v), d);
+}
+
+/* Element i of keys j to j + 7 of page p. */
+AVX2_INLINE __m256 load_keys(enum kv_type kv, const struct group *g, uint32_t p, uint32_t i,
+                             uint32_t j)
+{
+    size_t at = (size_t)i * TOKENS + j;
+
+    if (kv == KV_Q8_0)
+        return dequantise8(g->k[p] + at, _mm256_load_ps(g->kd[p] + i / 32 * TOKENS + j));
+    return load8(kv, g->k[p], at);
+}
+
+/* Elements i to i + 7 of a value tile; d: q8_0's scale of them. */
+AVX2_INLINE __m256 load_values(enum kv_type kv, const uint8_t *tile, size_t i, const float *d)
+{
+    if (kv == KV_Q8_0)
+        return dequantise8(tile + i, _mm256_broadcast_ss(d));
+    return load8(kv, tile, i);
+}
+
 AVX2_INLINE size_t element_bytes(enum kv_type kv)
 {
-    return kv == KV_F32 ? 4 : 2;
+    return kv == KV_F32 ? 4 : kv == KV_F16 ? 2 : 1;
+}
+
+/* acc += x * y, in this order and in a register: left alone GCC loads all factors first, runs out
+ * of registers and keeps accumulators on the stack, which takes twice the time. */
+AVX2_INLINE void add_product(__m256 *acc, __m256 x, __m256 y)
+{
+    *acc = _mm256_fmadd_ps(x, y, *acc);
+    __asm__("" : "+x"(*acc));
+}
+
+/* Element i of q by 16 keys of page p, to accumulators acc[r][at] and acc[r][at + 1]; q: of the
+ * first row. Few rows' elements rest in registers while the keys pass, or the keys while rows do.
+ */
+AVX2_INLINE void score_element(enum kv_type kv, const struct group *g, uint32_t p, uint32_t i,
+                               const float *q, size_t row, uint32_t n_rows,
+                               __m256 acc[BLOCK_ROWS][2 * GROUP_PAGES], uint32_t at)
+{
+    if (n_rows <= FEW_ROWS) {
+        __m256 qi[FEW_ROWS];
+
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++)
+            qi[r] = _mm256_broadcast_ss(q + r * row);
+#pragma GCC unroll 8
+        for (uint32_t h = 0; h < 2; h++) {
+            __m256 k = load_keys(kv, g, p, i, 8 * h);
+
+#pragma GCC unroll 8
+            for (uint32_t r = 0; r < n_rows; r++)
+                add_product(&acc[r][at + h], qi[r], k);
+        }
+    } else {
+        __m256 k0 = load_keys(kv, g, p, i, 0), k1 = load_keys(kv, g, p, i, 8);
+
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++) {
+            __m256 qi = _mm256_broadcast_ss(q + r * row);
+
+            add_product(&acc[r][at], qi, k0);
+            add_product(&acc[r][at + 1], qi, k1);
+        }
+    }
 }
 
 /* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
 AVX2_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t p, uint32_t n_pages,
                              struct turned t, uint32_t hd, uint32_t n_rows, float *s)
 {
+    const uint32_t step = 64 / (TOKENS * (uint32_t)element_bytes(kv)); /* elements a cache line */
     __m256 acc[BLOCK_ROWS][2 * GROUP_PAGES];
 
 #pragma GCC unroll 8
@@ -66,27 +147,58 @@ AVX2_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t p,
         for (uint32_t j = 0; j < 2 * n_pages; j++)
             acc[r][j] = _mm256_setzero_ps();
 
-    for (uint32_t i = 0; i < hd; i++) {
+    for (uint32_t at = 0; at < hd; at += step) {
 #pragma GCC unroll 8
-        for (uint32_t j = 0; j < n_pages; j++) {
-            __m256 k0 = load8(kv, g->k[p + j], i * TOKENS),
-                   k1 = load8(kv, g->k[p + j], i * TOKENS + 8);
-
-            _mm_prefetch(g->k_next[p + j] + i * TOKENS * element_bytes(kv), _MM_HINT_T1);
+        for (uint32_t j = 0; j < n_pages; j++)
+            _mm_prefetch(g->k_next[p + j] + at * TOKENS * element_bytes(kv), _MM_HINT_T1);
+        for (uint32_t i = 0; i < step; i++)
 #pragma GCC unroll 8
-            for (uint32_t r = 0; r < n_rows; r++) {
-                __m256 qi = _mm256_broadcast_ss(t.q + i + r * t.row + (p + j) * t.page);
-
-                acc[r][2 * j] = _mm256_fmadd_ps(qi, k0, acc[r][2 * j]);
-                acc[r][2 * j + 1] = _mm256_fmadd_ps(qi, k1, acc[r][2 * j + 1]);
-            }
-        }
+            for (uint32_t j = 0; j < n_pages; j++)
+                score_element(kv, g, p + j, at + i, t.q + at + i + (p + j) * t.page, t.row, n_rows,
+                              acc, 2 * j);
     }
 #pragma GCC unroll 8
     for (uint32_t r = 0; r < n_rows; r++)
 #pragma GCC unroll 8
         for (uint32_t j = 0; j < 2 * n_pages; j++)
             _mm256_storeu_ps(s + r * GROUP_KEYS + p * TOKENS + j * 8, acc[r][j]);
+}
+
+/* acc += weights times n_vec vectors of a value, from element `at` of the tile on; w: of the first
+ * row; d: q8_0's scale of the first element, whose block the vectors fill or are within. */
+AVX2_INLINE void add_value(enum kv_type kv, const uint8_t *tile, size_t at, const float *d,
+                           const float *w, uint32_t n_rows, uint32_t n_vec,
+                           __m256 acc[BLOCK_ROWS][8])
+{
+    if (n_rows <= FEW_ROWS) {
+        __m256 wj[FEW_ROWS];
+
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++)
+            wj[r] = _mm256_broadcast_ss(w + r * GROUP_KEYS);
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < n_vec; i++) {
+            __m256 value = load_values(kv, tile, at + 8 * i, d + i / 4 * TOKENS);
+
+#pragma GCC unroll 8
+            for (uint32_t r = 0; r < n_rows; r++)
+                add_product(&acc[r][i], wj[r], value);
+        }
+    } else {
+        __m256 value[8];
+
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < n_vec; i++)
+            value[i] = load_values(kv, tile, at + 8 * i, d + i / 4 * TOKENS);
+#pragma GCC unroll 8
+        for (uint32_t r = 0; r < n_rows; r++) {
+            __m256 wj = _mm256_broadcast_ss(w + r * GROUP_KEYS);
+
+#pragma GCC unroll 8
+            for (uint32_t i = 0; i < n_vec; i++)
+                add_product(&acc[r][i], wj, value[i]);
+        }
+    }
 }
 
 /* o += weights times values over keys [j0, j1) of the group, for n_rows rows and n_vec vectors from
@@ -103,24 +215,19 @@ AVX2_INLINE void add_values(enum kv_type kv, const struct group *g, uint32_t j0,
         for (uint32_t i = 0; i < n_vec; i++)
             acc[r][i] = _mm256_loadu_ps(o + r * hd + c + 8 * i);
 
-    for (uint32_t j = j0; j < j1; j++) {
-        size_t at = (size_t)(j % TOKENS) * hd + c;
-        const uint8_t *v = g->v[j / TOKENS];
-        __m256 value[8];
+    for (uint32_t j = j0, end; j < j1; j = end) {
+        uint32_t p = j / TOKENS, first = p * TOKENS;
+        const uint8_t *v = g->v[p], *next = g->v_next[p];
+        const float *d = kv == KV_Q8_0 ? g->vd[p] + c / 32 * TOKENS : NULL;
+
+        end = j1 < first + TOKENS ? j1 : first + TOKENS;
+        for (uint32_t t = j - first; t < end - first; t++) {
+            size_t at = (size_t)t * hd + c;
 
 #pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_vec; i++)
-            value[i] = load8(kv, v, at + 8 * i);
-#pragma GCC unroll 8
-        for (uint32_t i = 0; i < n_vec * 8 * element_bytes(kv); i += 64)
-            _mm_prefetch(g->v_next[j / TOKENS] + at * element_bytes(kv) + i, _MM_HINT_T1);
-#pragma GCC unroll 8
-        for (uint32_t r = 0; r < n_rows; r++) {
-            __m256 wj = _mm256_broadcast_ss(w + r * GROUP_KEYS + j);
-
-#pragma GCC unroll 8
-            for (uint32_t i = 0; i < n_vec; i++)
-                acc[r][i] = _mm256_fmadd_ps(wj, value[i], acc[r][i]);
+            for (uint32_t i = 0; i < n_vec * 8 * element_bytes(kv); i += 64)
+                _mm_prefetch(next + at * element_bytes(kv) + i, _MM_HINT_T1);
+            add_value(kv, v, at, d + t, w + first + t, n_rows, n_vec, acc);
         }
     }
 #pragma GCC unroll 8
@@ -153,6 +260,18 @@ AVX2_ONCE void add_own_f32(const struct group *g, uint32_t j0, uint32_t j1, cons
                            float *o, uint32_t hd)
 {
     add_values_rows(KV_F32, g, j0, j1, w, o, hd, 1, 8);
+}
+
+AVX2_ONCE void add_own_q8_0(const struct group *g, uint32_t j0, uint32_t j1, const float *w,
+                            float *o, uint32_t hd)
+{
+    add_values_rows(KV_Q8_0, g, j0, j1, w, o, hd, 1, 8);
+}
+
+AVX2_INLINE void add_own(enum kv_type kv, const struct group *g, uint32_t j0, uint32_t j1,
+                         const float *w, float *o, uint32_t hd)
+{
+    (kv == KV_F16 ? add_own_f16 : kv == KV_F32 ? add_own_f32 : add_own_q8_0)(g, j0, j1, w, o, hd);
 }
 
 /* One row's scores s become weights against the new maximum; keys from `seen` on get none. What was
@@ -223,8 +342,7 @@ AVX2_INLINE void attend_tile(enum kv_type kv, const struct kernels_attn *a, cons
         uint32_t seen = keys_seen(a, g, r + i);
 
         if (least < seen)
-            (kv == KV_F16 ? add_own_f16 : add_own_f32)(g, least, seen, s + i * GROUP_KEYS,
-                                                       o + i * hd, hd);
+            add_own(kv, g, least, seen, s + i * GROUP_KEYS, o + i * hd, hd);
     }
 }
 
@@ -322,6 +440,14 @@ AVX2_ONCE void attend_group_f32(const struct kernels_attn *a, const struct group
         attend_group(KV_F32, a, g);
 }
 
+AVX2_ONCE void attend_group_q8_0(const struct kernels_attn *a, const struct group *g)
+{
+    if (a->joined)
+        attend_joined_group(KV_Q8_0, a, g);
+    else
+        attend_group(KV_Q8_0, a, g);
+}
+
 /* The tiles of the group at first_page, and of the next one; after the last group they are those
  * that the caller names. */
 AVX2_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
@@ -349,14 +475,6 @@ AVX2_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first
     return g;
 }
 
-/* 8 int8 as f32, times their scales. */
-AVX2_INLINE __m256 dequantise8(const int8_t *q, __m256 d)
-{
-    __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)q));
-
-    return _mm256_mul_ps(_mm256_cvtepi32_ps(v), d);
-}
-
 static void widen_f16(const uint8_t *k, const uint8_t *v, uint32_t hd, float *ret_k, float *ret_v)
 {
     for (uint32_t i = 0; i < hd * TOKENS; i += 8) {
@@ -365,29 +483,30 @@ static void widen_f16(const uint8_t *k, const uint8_t *v, uint32_t hd, float *re
     }
 }
 
+/* The scales of a q8_0 tile. */
+AVX2_INLINE void widen_scales(const uint8_t *tile, uint32_t hd, float *ret)
+{
+    const uint8_t *d = tile + (size_t)hd * TOKENS;
+
+    for (uint32_t i = 0; i < (hd + 31) / 32 * TOKENS; i += 8)
+        _mm256_store_ps(&ret[i], load8(KV_F16, d, i));
+}
+
 static void widen_q8_0(const uint8_t *k, const uint8_t *v, uint32_t hd, float *ret_k, float *ret_v)
 {
-    const uint8_t *kd = k + (size_t)hd * TOKENS, *vd = v + (size_t)hd * TOKENS;
-    float d[KERNELS_HEAD_DIM_MAX / 32 * TOKENS]; /* of V */
+    _Alignas(32) float kd[KERNELS_HEAD_DIM_MAX / 32 * TOKENS],
+        vd[KERNELS_HEAD_DIM_MAX / 32 * TOKENS];
+    struct group g = { .k = { k }, .kd = { kd } };
 
-    for (uint32_t i = 0; i < hd; i++) {
-        for (uint32_t j = 0; j < TOKENS; j += 8) {
-            __m256 by = load8(KV_F16, kd, i / 32 * TOKENS + j);
-            uint32_t at = i * TOKENS + j;
-
-            _mm256_store_ps(&ret_k[at], dequantise8((const int8_t *)k + at, by));
-        }
-    }
-    for (uint32_t i = 0; i < (hd + 31) / 32 * TOKENS; i += 8)
-        _mm256_storeu_ps(&d[i], load8(KV_F16, vd, i));
-    for (uint32_t t = 0; t < TOKENS; t++) {
-        for (uint32_t i = 0; i < hd; i += 8) {
-            uint32_t at = t * hd + i;
-
-            _mm256_store_ps(&ret_v[at], dequantise8((const int8_t *)v + at,
-                                                    _mm256_set1_ps(d[i / 32 * TOKENS + t])));
-        }
-    }
+    widen_scales(k, hd, kd);
+    widen_scales(v, hd, vd);
+    for (uint32_t i = 0; i < hd; i++)
+        for (uint32_t j = 0; j < TOKENS; j += 8)
+            _mm256_store_ps(&ret_k[i * TOKENS + j], load_keys(KV_Q8_0, &g, 0, i, j));
+    for (uint32_t t = 0; t < TOKENS; t++)
+        for (uint32_t i = 0; i < hd; i += 8)
+            _mm256_store_ps(&ret_v[t * hd + i],
+                            load_values(KV_Q8_0, v, t * hd + i, vd + i / 32 * TOKENS + t));
 }
 
 /* Makes the group's tiles f32. Tokens past the last key come along; nobody looks at them. */
@@ -448,8 +567,26 @@ void avx2_attn_f32(const struct kernels_attn *a)
 
 void avx2_attn_q8_0(const struct kernels_attn *a)
 {
+    struct scales d;
+
     clear_rows(a);
-    attend_widened(KV_Q8_0, a);
+    if (a->n_rows > BLOCK_ROWS) {
+        attend_widened(KV_Q8_0, a);
+        return;
+    }
+    for (uint32_t p = 0; p * TOKENS < a->n_keys; p += GROUP_PAGES) {
+        struct group g = open_group(a, p);
+
+        for (uint32_t i = 0; i < GROUP_PAGES; i++) {
+            widen_scales(g.k[i], a->head_dim, d.k[i]);
+            widen_scales(g.v[i], a->head_dim, d.v[i]);
+            g.kd[i] = d.k[i];
+            g.vd[i] = d.v[i];
+            _mm_prefetch(g.k_next[i] + a->head_dim * TOKENS, _MM_HINT_T1);
+            _mm_prefetch(g.v_next[i] + a->head_dim * TOKENS, _MM_HINT_T1);
+        }
+        attend_group_q8_0(a, &g);
+    }
 }
 
 void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2, uint32_t hd)
