@@ -9,6 +9,7 @@
  * one thread they are the thread's CPU time.
  */
 #include "engine/cpu/kernels.h"
+#include "base/seat.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/place.h"
 #include "engine/cpu/workers.h"
@@ -358,6 +359,7 @@ int main(int argc, char **argv)
 {
     struct bench b = { .word = argc > 2 ? argv[2] : NULL };
     uint32_t n = argc > 1 ? (uint32_t)atoi(argv[1]) : place_n_cpus();
+    struct seat seat;
     const char *name;
 
     if (bench_open(&b) < 0) {
@@ -370,10 +372,13 @@ int main(int argc, char **argv)
         for (uint32_t threads = 1; threads <= n; threads = threads < n ? n : n + 1) {
             if (workers_open(threads, true, &b.w) < 0)
                 return 1;
+            seat_init(&seat, workers_owner_cpu(b.w), true);
+            seat_home(&seat);
             bench_products(&b);
             bench_attentions(&b);
             if (threads == 1)
                 bench_vectors(&b);
+            seat_free(&seat); /* the next workers look at this thread's CPUs */
             workers_close(b.w);
         }
     }

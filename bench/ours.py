@@ -32,7 +32,8 @@ def has_kv_type(name):
 class Daemon:
     """ready_s is the time from its start to READY=1, start the moment of it."""
 
-    def __init__(self, model, folder, kv_bytes, kv_type="f16", more=("--prefix-cache", "no")):
+    def __init__(self, model, folder, kv_bytes, kv_type="f16", more=("--prefix-cache", "no"), build=BUILD):
+        self.build = build
         self.socket = os.path.join(folder, "gistd.sock")
         notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = os.path.join(folder, "notify")
@@ -40,7 +41,7 @@ class Daemon:
         notify.settimeout(READY_S)
         self.start = time.monotonic()
         self.process = subprocess.Popen(
-            [f"{BUILD}/gistd", "--model", model, "--socket", self.socket, "--kv-bytes", kv_bytes,
+            [f"{build}/gistd", "--model", model, "--socket", self.socket, "--kv-bytes", kv_bytes,
              "--kv-type", kv_type, "--threads", str(THREADS), "--log-level", "warning", *more],
             env=dict(os.environ, NOTIFY_SOCKET=path), stdin=subprocess.DEVNULL)
         try:
@@ -54,7 +55,7 @@ class Daemon:
         os.unlink(path)
 
     def run(self, *argv):
-        return output_of(f"{BUILD}/{argv[0]}", *argv[1:],
+        return output_of(f"{self.build}/{argv[0]}", *argv[1:],
                          env=dict(os.environ, GISTD_SOCKET=self.socket))
 
     def measured(self, *args):

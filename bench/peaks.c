@@ -7,6 +7,7 @@
  * registers. A multiply and an add are two operations. Each figure is the best of some runs: others
  * use the machine too, and it is a ceiling that is looked for.
  */
+#include "base/seat.h"
 #include "engine/cpu/place.h"
 #include "engine/cpu/workers.h"
 
@@ -213,6 +214,7 @@ static void print_all(struct memory *m, uint32_t n)
         { "bf16", "avx512", bf16_avx512, 64, __builtin_cpu_supports("avx512bf16") },
     };
     const char *comma = "";
+    struct seat seat;
 
     printf("{\"peaks\": [");
     for (uint32_t threads = 1; threads <= n; threads = threads < n ? n : n + 1) {
@@ -220,6 +222,8 @@ static void print_all(struct memory *m, uint32_t n)
 
         if (workers_open(threads, true, &w) < 0)
             exit(1);
+        seat_init(&seat, workers_owner_cpu(w), true);
+        seat_home(&seat);
         printf("%s\n{\"kind\": \"memory\", \"isa\": \"\", \"threads\": %u, \"gb_s\": %.2f}", comma,
                threads, run_memory(m, w));
         comma = ",";
@@ -227,6 +231,7 @@ static void print_all(struct memory *m, uint32_t n)
             if (all[i].here)
                 printf(",\n{\"kind\": \"%s\", \"isa\": \"%s\", \"threads\": %u, \"gop_s\": %.1f}",
                        all[i].kind, all[i].isa, threads, run_arithmetic(&all[i], w));
+        seat_free(&seat); /* the next workers look at this thread's CPUs */
         workers_close(w);
     }
     printf("]}\n");
@@ -238,6 +243,7 @@ int main(int argc, char **argv)
     struct place_result placed;
     struct memory m = { 0 };
     struct workers *w;
+    struct seat seat;
     void *mem;
 
     if ((argc != 1 && !memory_only) || place_alloc(MEMORY, false, &mem, &placed) < 0) {
@@ -249,6 +255,8 @@ int main(int argc, char **argv)
     if (memory_only) {
         if (workers_open((uint32_t)atoi(argv[2]), true, &w) < 0)
             return 1;
+        seat_init(&seat, workers_owner_cpu(w), true);
+        seat_home(&seat);
         printf("{\"gb_s\": %.2f}\n", run_memory(&m, w));
         workers_close(w);
     } else {

@@ -13,6 +13,7 @@
  * to the step. The fastest of some steps is shown. bench/profile_table.py sets it beside the
  * machine's peaks.
  */
+#include "base/seat.h"
 #include "engine/cpu/place.h"
 #include "engine/file/gguf.h"
 #include "engine/forward.h"
@@ -290,6 +291,7 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
         .temperature = 0.8f, .top_p = 0.95f, .repeat_penalty = 1, .seed = 1
     };
     struct why why = { 0 };
+    struct seat seat;
     uint64_t pages;
 
     b->n_ids = b->depth + DECODE_STEPS + 1;
@@ -299,6 +301,8 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
         die("no such kernels here");
     if (workers_open(threads, true, &b->workers) < 0)
         die("no threads");
+    seat_init(&seat, workers_owner_cpu(b->workers), true);
+    seat_home(&seat); /* as the daemon does */
     if (model_open(path, b->workers, NULL, &b->model, &why) < 0)
         die(why.text);
     find_roles(b->model);

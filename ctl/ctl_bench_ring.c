@@ -1,35 +1,42 @@
 /* ctl/ctl_bench_ring.c - gistctl bench-ring: an empty request over shared memory, against the
- * same exchange over a Unix socket.
+ * same exchange over a Unix socket, and against what the machine takes for the crossing alone.
  *
- * The peer of the socket is a child that sends back the 64 bytes it gets. Both are measured in the
- * same run, in turns, so that what else the machine does hits both. Two ways of waiting:
+ * The peer of the socket is a child that sends back the 64 bytes it gets. All are measured in the
+ * same run, in turns, so that what else the machine does hits all. Two ways of waiting:
  *
  *     spinning   one exchange follows the other; both ends of the ring look for the answer for a
  *                while before they sleep. The socket has no such thing: its ends block.
  *     sleeping   a pause before each exchange, long enough for everyone to be asleep: what it costs
  *                to wake the other side and be woken.
+ *
+ * The bare crossing is two processes on two CPUs that spin on a word of shared memory each: no
+ * exchange between processes is faster, and machines differ by a factor of ten in it. Child and
+ * parent are kept on different CPUs for it, or it would measure the scheduler.
  */
+#include "base/clock.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_opt.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <signal.h>
-
 static const struct ctl_opt_usage usage = {
     "bench-ring [OPTIONS]",
     "Measures the round trip of an empty request to the daemon and of 64 bytes over a Unix\n"
     "SEQPACKET socket, in turns: spinning (one after the other) and sleeping (with a pause\n"
-    "before each). Needs a daemon that does nothing else.\n"
+    "before each); and that of a word of memory between two processes that spin on two CPUs,\n"
+    "which nothing can beat. Needs a daemon that does nothing else.\n"
 };
 
 #define TURN      100u /* exchanges of one kind before the other kind's turn */
@@ -38,12 +45,21 @@ static const struct ctl_opt_usage usage = {
 #define SETTLE_NS 1000000l /* between turns: the daemon must not spin into the socket's */
 #define SLEEPERS  10u      /* one sleeping exchange for that many spinning ones */
 
-enum kind { RING_SPINNING, SOCKET_BUSY, RING_SLEEPING, SOCKET_SLEEPING, KIND__N };
+enum kind { RING_SPINNING, SOCKET_BUSY, BARE, RING_SLEEPING, SOCKET_SLEEPING, KIND__N };
+
+/* A line for each direction, so that a crossing is one line's travel each way. */
+struct crossing {
+    _Alignas(64) _Atomic uint32_t there;
+    _Alignas(64) _Atomic uint32_t back;
+};
 
 struct bench {
     gist_conn *conn;
     int sock;
     pid_t child;
+    struct crossing *cross; /* shared with the child */
+    uint32_t crossed;
+    cpu_set_t cpus; /* that this process may use */
     uint32_t n[KIND__N];
     uint64_t *ns[KIND__N]; /* (n) round trips */
 };
@@ -54,15 +70,31 @@ struct summary {
 
 /* --- the socket's other end ------------------------------------------------------------------- */
 
-static void echo(int sock)
+/* Answers TURN crossings and the one that begins the turn. */
+static void cross_back(struct crossing *c)
+{
+    for (uint32_t i = 0; i <= TURN; i++) {
+        uint32_t last = atomic_load_explicit(&c->back, memory_order_relaxed), there;
+
+        while ((there = atomic_load_explicit(&c->there, memory_order_acquire)) == last)
+            clock_pause();
+        atomic_store_explicit(&c->back, there, memory_order_release);
+    }
+}
+
+/* A byte alone asks for a turn of crossings: the child must not spin beside the others. */
+static void echo(int sock, struct crossing *c)
 {
     char buf[BYTES];
     ssize_t n;
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    while ((n = recv(sock, buf, sizeof(buf), 0)) > 0)
-        if (send(sock, buf, (size_t)n, MSG_NOSIGNAL) < 0)
+    while ((n = recv(sock, buf, sizeof(buf), 0)) > 0) {
+        if (n == 1)
+            cross_back(c);
+        else if (send(sock, buf, (size_t)n, MSG_NOSIGNAL) < 0)
             break;
+    }
     _exit(0);
 }
 
@@ -70,6 +102,12 @@ static int start_child(struct bench *b)
 {
     int pair[2];
 
+    void *mem =
+        mmap(NULL, sizeof(*b->cross), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (mem == MAP_FAILED)
+        return -errno;
+    b->cross = mem;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
     b->child = fork();
@@ -82,7 +120,7 @@ static int start_child(struct bench *b)
     }
     if (b->child == 0) {
         close(pair[0]);
-        echo(pair[1]);
+        echo(pair[1], b->cross);
     }
     close(pair[1]);
     b->sock = pair[0];
@@ -97,6 +135,73 @@ static int exchange_by_socket(struct bench *b)
         recv(b->sock, buf, sizeof(buf), 0) != (ssize_t)sizeof(buf))
         return ctl_fail(CTL_FAILED, "the echo process is gone.");
     return 0;
+}
+
+/* --- the bare crossing ------------------------------------------------------------------------ */
+
+/* This process on the CPU it is on, the child on any other. */
+static int part(struct bench *b)
+{
+    cpu_set_t here, others = b->cpus;
+    int cpu = sched_getcpu();
+
+    CPU_ZERO(&here);
+    if (cpu < 0 || cpu >= CPU_SETSIZE)
+        return -EINVAL;
+    CPU_SET((size_t)cpu, &here);
+    CPU_CLR((size_t)cpu, &others);
+    if (sched_setaffinity(0, sizeof(here), &here) < 0 ||
+        sched_setaffinity(b->child, sizeof(others), &others) < 0)
+        return -errno;
+    return 0;
+}
+
+/* The socket's exchanges want the kernel's own placement. */
+static void mingle(struct bench *b)
+{
+    (void)sched_setaffinity(0, sizeof(b->cpus), &b->cpus);
+    (void)sched_setaffinity(b->child, sizeof(b->cpus), &b->cpus);
+}
+
+static int cross(struct bench *b)
+{
+    struct crossing *c = b->cross;
+    uint32_t n = ++b->crossed;
+    uint64_t end = 0;
+
+    atomic_store_explicit(&c->there, n, memory_order_release);
+    for (uint32_t i = 1; atomic_load_explicit(&c->back, memory_order_acquire) != n; i++) {
+        clock_pause();
+        if (i % 1048576 != 0)
+            continue;
+        if (end == 0)
+            end = clock_ns() + 10 * CLOCK_S;
+        else if (clock_ns() > end)
+            return ctl_fail(CTL_FAILED, "the echo process does not answer.");
+    }
+    return 0;
+}
+
+/* TURN crossings from `at` on, or as many as fill the turn without being counted. */
+static int take_bare_turn(struct bench *b, uint32_t at)
+{
+    int r = part(b);
+
+    if (r < 0)
+        r = ctl_fail(CTL_FAILED, "can't keep two processes on two CPUs: %s.", strerror(-r));
+    else if (send(b->sock, "", 1, MSG_NOSIGNAL) != 1)
+        r = ctl_fail(CTL_FAILED, "the echo process is gone.");
+    else
+        r = cross(b); /* the child is awake and there */
+    for (uint32_t i = at; r == 0 && i < at + TURN; i++) {
+        uint64_t t0 = clock_ns();
+
+        r = cross(b);
+        if (i < b->n[BARE])
+            b->ns[BARE][i] = clock_ns() - t0;
+    }
+    mingle(b);
+    return r;
 }
 
 /* --- measuring -------------------------------------------------------------------------------- */
@@ -122,6 +227,8 @@ static int take_turn(struct bench *b, enum kind kind, uint32_t at)
     bool sleeping = kind == RING_SLEEPING || kind == SOCKET_SLEEPING;
 
     pause_ns(SETTLE_NS);
+    if (kind == BARE)
+        return take_bare_turn(b, at);
     gist_set_spin(b->conn, sleeping ? 0 : SPIN_NS);
     if (!sleeping && exchange(b, kind) != 0) /* wakes the other side; not counted */
         return CTL_FAILED;
@@ -169,6 +276,8 @@ static double percentile(const uint64_t *sorted, uint32_t n, double p)
 
 static struct summary summarise(uint64_t *ns, uint32_t n)
 {
+    if (n == 0)
+        return (struct summary){ 0, 0, 0 };
     qsort(ns, n, sizeof(*ns), compare);
     return (struct summary){ percentile(ns, n, 0.5), percentile(ns, n, 0.99),
                              percentile(ns, n, 0.999) };
@@ -192,8 +301,12 @@ static void print_text(const struct summary s[KIND__N])
     printf("%-28s %10s %10s %10s\n", "round trip, microseconds", "p50", "p99", "p99.9");
     print_row("ring, spinning", &s[RING_SPINNING]);
     print_row("socket, one after the other", &s[SOCKET_BUSY]);
+    if (s[BARE].p50 > 0)
+        print_row("bare crossing, two CPUs", &s[BARE]);
     print_row("ring, sleeping", &s[RING_SLEEPING]);
     print_row("socket, after a pause", &s[SOCKET_SLEEPING]);
+    if (s[BARE].p50 > 0)
+        print_ratio("bare crossings in a ring's", &s[BARE], &s[RING_SPINNING]);
     print_ratio("ring is faster, spinning", &s[RING_SPINNING], &s[SOCKET_BUSY]);
     print_ratio("ring is faster, sleeping", &s[RING_SLEEPING], &s[SOCKET_SLEEPING]);
 }
@@ -226,6 +339,10 @@ static void print_json(const struct bench *b, const struct summary s[KIND__N])
     ctl_json_u64(&j, "n_sleeping", b->n[RING_SLEEPING]);
     put_summary(&j, "ring_spinning", &s[RING_SPINNING]);
     put_summary(&j, "socket", &s[SOCKET_BUSY]);
+    if (s[BARE].p50 > 0) {
+        put_summary(&j, "bare", &s[BARE]);
+        put_ratio(&j, "bare_crossings", &s[BARE], &s[RING_SPINNING]);
+    }
     put_summary(&j, "ring_sleeping", &s[RING_SLEEPING]);
     put_summary(&j, "socket_sleeping", &s[SOCKET_SLEEPING]);
     put_ratio(&j, "ratio_spinning", &s[RING_SPINNING], &s[SOCKET_BUSY]);
@@ -240,8 +357,15 @@ static int open_bench(struct bench *b, uint32_t n)
 {
     int r;
 
+    /* More CPUs than the set has room for are no reason to measure nothing. */
+    if (sched_getaffinity(0, sizeof(b->cpus), &b->cpus) < 0)
+        CPU_ZERO(&b->cpus);
     for (enum kind k = 0; k < KIND__N; k++) {
         b->n[k] = k == RING_SLEEPING || k == SOCKET_SLEEPING ? (n + SLEEPERS - 1) / SLEEPERS : n;
+        if (k == BARE && CPU_COUNT(&b->cpus) < 2)
+            b->n[k] = 0;
+        if (b->n[k] == 0)
+            continue;
         b->ns[k] = calloc(b->n[k], sizeof(*b->ns[k]));
         if (!b->ns[k])
             return ctl_fail(CTL_FAILED, "out of memory.");
@@ -260,6 +384,8 @@ static void close_bench(struct bench *b)
         close(b->sock);
     if (b->child > 0)
         (void)waitpid(b->child, NULL, 0);
+    if (b->cross)
+        (void)munmap(b->cross, sizeof(*b->cross));
     for (enum kind k = 0; k < KIND__N; k++)
         free(b->ns[k]);
 }

@@ -85,6 +85,8 @@ static void bury(struct sched *s, struct client *c)
      * give those at the head of the list the turns of all behind it. */
     if (s->turn == c)
         s->turn = TAILQ_NEXT(c, link);
+    if (s->latest == c)
+        s->latest = NULL;
     TAILQ_REMOVE(&s->clients, c, link);
     s->n_clients--;
     s->n_sessions -= c->n_sessions;
@@ -159,6 +161,9 @@ static bool receive_one(struct sched *s, struct client *c)
         client_broke(c, "a ring or a descriptor is out of bounds");
         return false;
     }
+    s->latest = c;
+    if (!s->in_step)
+        seat_met(&s->seat, chan_shares_cpu(c->chan));
     request_receive(s, c, &c->msg);
     if (!c->receiving)
         chan_release(c->chan);
@@ -338,8 +343,10 @@ static bool step(struct sched *s)
     /* What ends at once was answered above: back to the rings, where the next one may be. */
     if (s->n_active > 0) {
         any |= work(s);
-        if (!s->stopping)
+        if (!s->stopping) {
+            seat_home(&s->seat);
             ran = batch_run(s);
+        }
     }
     /* Without a batch nobody's answer is held up by frames: the next look may take its time. */
     if (!ran)
@@ -369,7 +376,13 @@ static bool spin(struct sched *s)
     uint64_t end = clock_ns() + (uint64_t)s->config->spin_us * 1000;
 
     do {
-        for (int i = 0; i < 16; i++) {
+        /* Of the one who spoke last: others may have slept since they said where they are. */
+        if (s->latest && chan_shares_cpu(s->latest->chan)) {
+            if (!something_came(s))
+                (void)sched_yield(); /* enough where it is of our scheduling group; else sleep is */
+            return something_came(s);
+        }
+        for (int i = 0; i < CHAN_SPIN_LOOKS; i++) {
             if (something_came(s))
                 return true;
             clock_pause();
@@ -427,6 +440,7 @@ static void idle(struct sched *s)
         return;
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     workers_rest(s->served.workers);
+    seat_free(&s->seat);
     if (!arm(s)) {
         /* For the watchdog: a thread that sleeps gives no sign of life, and is well. */
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
@@ -459,6 +473,7 @@ static int open_scratch(struct sched *s)
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
         r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
+    seat_init(&s->seat, workers_owner_cpu(s->served.workers), s->config->pin);
     pace_init(&s->pace, s->served.model->n_layer, s->config->batch_tokens);
     return r;
 }

@@ -13,6 +13,7 @@
 #ifndef DAEMON_SCHED_H
 #define DAEMON_SCHED_H
 
+#include "base/seat.h"
 #include "daemon/client.h"
 #include "daemon/config.h"
 #include "daemon/mailbox.h"
@@ -50,6 +51,8 @@ struct sched {
     struct served served;
     int epoll;
     struct client_list clients;
+    struct seat seat;
+    struct client *latest;      /* who sent the last frame; NULL: it is gone */
     struct client *turn;        /* whose frames are taken next; NULL: the first one's */
     struct request_list active; /* every open request; served ones move to the end */
     uint32_t n_clients, n_active, n_sessions;

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -20,18 +21,28 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HEAD_BYTES 64u
+#define HEAD_BYTES 64u /* struct head, and reserved */
 #define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008u
 #endif
 
+/* The first bytes of the memory. Both sides read both words all the time and write their own only
+ * when they find themselves elsewhere, so that the line stays in both caches. */
+struct head {
+    _Atomic uint32_t cpu[2]; /* of each enum chan_side: 1 + where it runs */
+};
+_Static_assert(CHAN_CLIENT == 0 && CHAN_SERVER == 1, "layout");
+_Static_assert(sizeof(struct head) == 8 && sizeof(struct head) <= HEAD_BYTES, "layout");
+
 /* One thread at a time. */
 struct chan {
     enum chan_side side;
     bool reserved, held; /* a span waits for its commit; a message for its release */
     bool armed, rung;    /* asleep; the doorbell may hold rings of the last sleep */
+    uint32_t cpu;        /* what we said last in the head */
+    struct head *head;
     struct ring_tx tx;
     struct ring_rx rx;
     uint8_t *out, *in; /* the two arenas, as this side sees them */
@@ -96,6 +107,7 @@ static int map_parts(struct chan *c, const struct chan_geometry *g)
     if (mem == MAP_FAILED)
         return -errno;
     c->mem = mem;
+    c->head = mem;
     c2s = c->mem + HEAD_BYTES;
     s2c = c2s + ring;
     arena_c2s = s2c + ring;
@@ -265,6 +277,33 @@ int chan_doorbell(const struct chan *c)
     return c->side == CHAN_SERVER ? c->fds.to_server : c->fds.to_client;
 }
 
+/* --- where the sides run ---------------------------------------------------------------------- */
+
+/* sched_getcpu is no system call: it reads what the kernel keeps up to date in this thread's
+ * memory, in a nanosecond. Relaxed: nothing hangs on when the other side sees it. */
+static void say_cpu(struct chan *c)
+{
+    uint32_t cpu = (uint32_t)(sched_getcpu() + 1);
+
+    if (cpu == c->cpu)
+        return;
+    c->cpu = cpu;
+    atomic_store_explicit(&c->head->cpu[c->side], cpu, memory_order_relaxed);
+}
+
+int chan_peer_cpu(const struct chan *c)
+{
+    uint32_t cpu = atomic_load_explicit(&c->head->cpu[!c->side], memory_order_relaxed);
+
+    return cpu > 0 && cpu <= INT_MAX ? (int)cpu - 1 : -1;
+}
+
+bool chan_shares_cpu(struct chan *c)
+{
+    say_cpu(c);
+    return c->cpu > 0 && chan_peer_cpu(c) == (int)c->cpu - 1;
+}
+
 /* --- sending ---------------------------------------------------------------------------------- */
 
 static int look_for_room(struct chan *c)
@@ -326,6 +365,7 @@ void chan_commit(struct chan *c)
 
     assert(c->reserved);
     c->reserved = false;
+    say_cpu(c); /* before the message is there: who has it knows */
     arena_lend(&c->lent, c->pending.off, c->pending.len);
     r = ring_put(&c->tx, &c->pending);
     assert(r == 0); /* chan_reserve saw a free slot, and only we fill them */
@@ -431,6 +471,7 @@ void chan_disarm(struct chan *c)
     }
     ring_rx_wake(&c->rx);
     ring_tx_wake(&c->tx);
+    say_cpu(c); /* the kernel may have woken us anywhere */
     c->armed = false;
     c->rung = true;
 }
@@ -440,20 +481,32 @@ static bool ready(const struct chan *c, bool for_room)
     return ring_readable(&c->rx) || (for_room && ring_came_back(&c->tx));
 }
 
-/* Looks at the clock only now and then: reading it takes longer than a message does. */
-static bool spin(const struct chan *c, bool for_room, uint64_t spin_ns)
+/* Looks at the clock only now and then: reading it takes longer than a message does.
+ *
+ * Who wakes a thread often gets it on its own CPU: the kernel puts the two together because one is
+ * about to sleep, and a side that spins doesn't. While they share a CPU, and others may be idle,
+ * each holds up the answer that it spins for. Giving the CPU away by a yield is enough where both
+ * are of one scheduling group. In two (a service and a user's session, two terminals) it is not: a
+ * yield makes way inside its group only, and the peer waits until the slice is used up. So there is
+ * one yield, and then sleep, which makes way for anybody. */
+static bool spin(struct chan *c, bool for_room, uint64_t spin_ns)
 {
     uint64_t end = 0, now;
 
     if (spin_ns == 0)
         return ready(c, for_room);
     do {
-        for (int i = 0; i < 64; i++) {
+        if (chan_shares_cpu(c)) {
+            if (!ready(c, for_room))
+                (void)sched_yield();
+            return ready(c, for_room);
+        }
+        for (int i = 0; i < CHAN_SPIN_LOOKS; i++) {
             if (ready(c, for_room))
                 return true;
             clock_pause();
         }
-        (void)sched_yield(); /* the peer may wait for this very CPU, else until the next tick */
+        (void)sched_yield();
         now = clock_ns();
         if (end == 0)
             end = now + spin_ns;

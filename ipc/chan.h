@@ -5,9 +5,18 @@
  *
  *     0            ring c2s            ring s2c            arena c2s          arena s2c
  *     +------------+-------------------+-------------------+------------------+-----------------+
- *     | reserved   | RING_BYTES(slots) | RING_BYTES(slots) | arena_c2s bytes  | arena_s2c bytes |
+ *     | CPUs       | RING_BYTES(slots) | RING_BYTES(slots) | arena_c2s bytes  | arena_s2c bytes |
  *     +------------+-------------------+-------------------+------------------+-----------------+
  *     64                                                    64-byte aligned, so are all spans
+ *
+ *     CPUs        0        4        8          64
+ *                 +--------+--------+----------+
+ *                 | client | server | reserved |      1 + the CPU it runs on; 0: it has not said
+ *                 +--------+--------+----------+
+ *
+ * Two sides on one CPU can't answer each other while one of them spins: who waits must give the
+ * CPU away. So each says where it runs when it sends or wakes. It is a hint, and may be old or a
+ * lie: it decides whether a side spins before it sleeps, and nothing else.
  *
  * A message is a frame (packed protobuf) and bulk bytes. A small frame lies in the ring's slot; a
  * larger one and the bulk behind it lie in one contiguous span of the sender's arena, which the
@@ -99,6 +108,17 @@ bool chan_arm(struct chan *c, bool for_room);
 bool chan_arm_room(struct chan *c); /* only for room: messages may wait */
 void chan_disarm(struct chan *c);
 int chan_doorbell(const struct chan *c); /* what this side sleeps on */
+
+/* Whether the other side said last that it runs on this thread's CPU: then don't spin for it. */
+bool chan_shares_cpu(struct chan *c);
+
+/* The CPU that the other side said last that it runs on; -1: none. */
+int chan_peer_cpu(const struct chan *c);
+
+/* Looks between two yields of a side that spins: the other may be on this CPU and not have said so.
+ * With pauses in between they take a few microseconds, more than an answer does; a yield takes as
+ * long as an answer, and hides one that comes meanwhile. */
+#define CHAN_SPIN_LOOKS 64
 
 /* Client side convenience: spins for spin_ns, then sleeps on the doorbell, on sock (the connection,
  * whose end is the peer's death) and on stop_fd (-1: none) for timeout_ms (-1: for ever). 0:

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -86,7 +87,61 @@ static uint64_t now_ms(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+static void pin_to(int cpu)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET((size_t)cpu, &set);
+    assert_int_equal(sched_setaffinity(0, sizeof(set), &set), 0);
+}
+
 /* --- one process ------------------------------------------------------------------------------ */
+
+/* On which CPU they are decides how long they spin; a lie about it must do no more than that. */
+static void test_sides_say_where_they_run(void **state)
+{
+    static const uint32_t lies[] = { 1, 4096, INT_MAX, UINT32_MAX };
+    struct ends e = open_ends(&geometry);
+    cpu_set_t all;
+    uint32_t *said;
+    int here, there;
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+    for (here = 0; !CPU_ISSET((size_t)here, &all); here++)
+        ;
+    for (there = CPU_SETSIZE - 1; !CPU_ISSET((size_t)there, &all); there--)
+        ;
+    pin_to(here);
+    assert_int_equal(chan_peer_cpu(e.server), -1); /* an old client never says */
+    assert_false(chan_shares_cpu(e.server));
+    assert_int_equal(send_text(e.client, "here", ""), 0);
+    assert_int_equal(chan_peer_cpu(e.server), here);
+    assert_true(chan_shares_cpu(e.server));
+    pin_to(there);
+    assert_int_equal(chan_shares_cpu(e.server), there == here);
+    assert_int_equal(chan_arm(e.client, false), false);
+    chan_disarm(e.client); /* woken on the other CPU */
+    assert_int_equal(chan_peer_cpu(e.server), there);
+    assert_true(chan_shares_cpu(e.server));
+    assert_int_equal(chan_peer_cpu(e.client), there);
+
+    said = mmap(NULL, 64, PROT_READ | PROT_WRITE, MAP_SHARED, chan_fds(e.client).memfd, 0);
+    assert_ptr_not_equal(said, MAP_FAILED);
+    assert_int_equal(said[0], there + 1);
+    assert_int_equal(said[1], there + 1);
+    for (size_t i = 0; i < sizeof(lies) / sizeof(lies[0]); i++) {
+        said[0] = lies[i];
+        assert_in_range(chan_peer_cpu(e.server) + 1, 0, INT_MAX);
+        (void)chan_shares_cpu(e.server);
+        expect_text(e.server, "here", "");
+        assert_int_equal(send_text(e.client, "here", ""), 0);
+    }
+    assert_int_equal(munmap(said, 64), 0);
+    assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+    close_ends(&e);
+}
 
 static void test_both_ways(void **state)
 {
@@ -689,6 +744,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_both_ways),
+        cmocka_unit_test(test_sides_say_where_they_run),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_a_reservation_can_be_forgotten),
         cmocka_unit_test(test_full_then_room),

@@ -51,7 +51,8 @@ struct workers {
     void *arg;
 
     uint32_t n;
-    bool crowded; /* more threads than CPUs: a spinning one would keep a working one off */
+    int owner_cpu; /* see workers_owner_cpu */
+    bool crowded;  /* more threads than CPUs: a spinning one would keep a working one off */
 
     _Alignas(64) _Atomic uint32_t done; /* slices that ran; futex of the owner */
     _Atomic bool owner_sleeps;
@@ -226,6 +227,11 @@ uint32_t workers_n(const struct workers *w)
     return w->n;
 }
 
+int workers_owner_cpu(const struct workers *w)
+{
+    return w->owner_cpu;
+}
+
 static void pin_thread(pthread_t thread, uint32_t cpu)
 {
     size_t len = CPU_ALLOC_SIZE(cpu + 1);
@@ -277,9 +283,11 @@ int workers_open(uint32_t n, bool pin, struct workers **ret)
     w->n = n;
     n_cpus = place_n_cpus();
     w->crowded = n > n_cpus;
+    w->owner_cpu = pin && !w->crowded && n > 1 ? (int)place_cpu(0) : -1;
 
-    /* The owner's thread is left where it is: it was not made here, and threads that it makes later
-     * would inherit the mask. With more threads than CPUs a pin could only do harm. */
+    /* The owner's thread is left where it is: it was not made here, threads that it makes later
+     * would inherit the mask, and between steps it may be better off elsewhere. With more threads
+     * than CPUs a pin could only do harm. */
     for (uint32_t i = 1; i < n; i++) {
         r = start_worker(w, i, pin && !w->crowded);
         if (r < 0) {

@@ -25,6 +25,10 @@ int workers_open(uint32_t n, bool pin, struct workers **ret);
 void workers_close(struct workers *w);
 uint32_t workers_n(const struct workers *w);
 
+/* The CPU that pinned workers leave for the owner, who may go there (base/seat.h); -1 when
+ * there are none or they are not pinned. */
+int workers_owner_cpu(const struct workers *w);
+
 /* Runs fn(arg, slice, worker) for every slice of [0, n_slices), in any order, on any worker, and
  * returns when all are done. What the caller wrote before is visible in fn, and the other way. */
 typedef void workers_fn(void *arg, uint32_t slice, uint32_t worker);

@@ -1,0 +1,93 @@
+#include "base/seat.h"
+
+#include "base/clock.h"
+
+#include <sched.h>
+#include <string.h>
+
+/* Messages from one CPU before it is left, and the time between two of them that makes them a
+ * burst: what comes alone is answered sooner than a thread moves, and its sender sleeps anyway. */
+#define TOGETHER_MAX 4u
+#define TOGETHER_NS  (CLOCK_MS / 10)
+
+/* Two clients on two CPUs would have it jump between them with every message. */
+#define AWAY_NS (10 * CLOCK_MS)
+
+static cpu_set_t *set_of(unsigned long *mask)
+{
+    return (cpu_set_t *)(void *)mask;
+}
+
+void seat_init(struct seat *s, int home, bool pin)
+{
+    size_t len = sizeof(s->all);
+
+    *s = (struct seat){ .home = pin ? home : -1 };
+    CPU_ZERO_S(len, set_of(s->all));
+    s->moves = pin && sched_getaffinity(0, len, set_of(s->all)) == 0 &&
+               CPU_COUNT_S(len, set_of(s->all)) > 1;
+}
+
+static void stay_on(int cpu)
+{
+    unsigned long mask[SEAT_CPUS_MAX / 8 / sizeof(unsigned long)];
+
+    CPU_ZERO_S(sizeof(mask), set_of(mask));
+    CPU_SET_S((size_t)cpu, sizeof(mask), set_of(mask));
+    (void)sched_setaffinity(0, sizeof(mask), set_of(mask));
+}
+
+void seat_home(struct seat *s)
+{
+    if (s->at == SEAT_HOME || s->home < 0 || !s->moves)
+        return;
+    stay_on(s->home);
+    s->at = SEAT_HOME;
+    s->together = 0;
+}
+
+void seat_free(struct seat *s)
+{
+    if (s->at == SEAT_FREE)
+        return;
+    (void)sched_setaffinity(0, sizeof(s->all), set_of(s->all));
+    s->at = SEAT_FREE;
+    s->together = 0;
+}
+
+/* Home, when that is another CPU: no worker runs there. */
+static void go_away(struct seat *s, int from)
+{
+    unsigned long mask[SEAT_CPUS_MAX / 8 / sizeof(unsigned long)];
+
+    if (s->home >= 0 && s->home != from) {
+        stay_on(s->home);
+    } else {
+        memcpy(mask, s->all, sizeof(mask));
+        CPU_CLR_S((size_t)from, sizeof(mask), set_of(mask));
+        (void)sched_setaffinity(0, sizeof(mask), set_of(mask));
+    }
+    s->at = SEAT_AWAY;
+}
+
+void seat_met(struct seat *s, bool shared)
+{
+    uint64_t now;
+    int cpu;
+
+    if (!shared || !s->moves) {
+        s->together = 0;
+        return;
+    }
+    now = clock_ns();
+    s->together = now < s->met_ns + TOGETHER_NS ? s->together + 1 : 1;
+    s->met_ns = now;
+    if (s->together < TOGETHER_MAX || now < s->moved_ns + AWAY_NS)
+        return;
+    s->together = 0;
+    cpu = sched_getcpu();
+    if (cpu < 0)
+        return;
+    s->moved_ns = now;
+    go_away(s, cpu);
+}
