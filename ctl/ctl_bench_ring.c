@@ -10,8 +10,9 @@
  *                to wake the other side and be woken.
  *
  * The bare crossing is two processes on two CPUs that spin on a word of shared memory each: no
- * exchange between processes is faster, and machines differ by a factor of ten in it. Child and
- * parent are kept on different CPUs for it, or it would measure the scheduler.
+ * exchange between processes is faster, and machines differ by a factor of ten in it. It has a
+ * child of its own, which is kept off the parent's CPU, or it would measure the scheduler; the
+ * socket's child stays where the kernel puts it.
  */
 #include "base/clock.h"
 #include "ctl/ctl.h"
@@ -53,11 +54,15 @@ struct crossing {
     _Alignas(64) _Atomic uint32_t back;
 };
 
+struct child {
+    pid_t pid;
+    int sock;
+};
+
 struct bench {
     gist_conn *conn;
-    int sock;
-    pid_t child;
-    struct crossing *cross; /* shared with the child */
+    struct child echo, cross;
+    struct crossing *line; /* shared with the child that crosses */
     uint32_t crossed;
     cpu_set_t cpus; /* that this process may use */
     uint32_t n[KIND__N];
@@ -68,71 +73,91 @@ struct summary {
     double p50, p99, p999;
 };
 
-/* --- the socket's other end ------------------------------------------------------------------- */
+/* --- the other ends --------------------------------------------------------------------------- */
 
-/* Answers TURN crossings and the one that begins the turn. */
-static void cross_back(struct crossing *c)
-{
-    for (uint32_t i = 0; i <= TURN; i++) {
-        uint32_t last = atomic_load_explicit(&c->back, memory_order_relaxed), there;
-
-        while ((there = atomic_load_explicit(&c->there, memory_order_acquire)) == last)
-            clock_pause();
-        atomic_store_explicit(&c->back, there, memory_order_release);
-    }
-}
-
-/* A byte alone asks for a turn of crossings: the child must not spin beside the others. */
-static void echo(int sock, struct crossing *c)
+static void echo(struct bench *b, int sock)
 {
     char buf[BYTES];
     ssize_t n;
 
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-    while ((n = recv(sock, buf, sizeof(buf), 0)) > 0) {
-        if (n == 1)
-            cross_back(c);
-        else if (send(sock, buf, (size_t)n, MSG_NOSIGNAL) < 0)
+    (void)b;
+    while ((n = recv(sock, buf, sizeof(buf), 0)) > 0)
+        if (send(sock, buf, (size_t)n, MSG_NOSIGNAL) < 0)
             break;
-    }
-    _exit(0);
 }
 
-static int start_child(struct bench *b)
+/* Answers a turn of crossings and the one that begins it, and sleeps until the next turn: it must
+ * not spin beside the others. */
+static void cross_back(struct bench *b, int sock)
+{
+    struct crossing *c = b->line;
+    char byte;
+
+    while (recv(sock, &byte, 1, 0) > 0) {
+        for (uint32_t i = 0; i <= TURN; i++) {
+            uint32_t last = atomic_load_explicit(&c->back, memory_order_relaxed), there;
+
+            while ((there = atomic_load_explicit(&c->there, memory_order_acquire)) == last)
+                clock_pause();
+            atomic_store_explicit(&c->back, there, memory_order_release);
+        }
+    }
+}
+
+static int start_child(struct bench *b, void (*run)(struct bench *b, int sock), struct child *ret)
 {
     int pair[2];
 
-    void *mem =
-        mmap(NULL, sizeof(*b->cross), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-    if (mem == MAP_FAILED)
-        return -errno;
-    b->cross = mem;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
         return -errno;
-    b->child = fork();
-    if (b->child < 0) {
+    ret->pid = fork();
+    if (ret->pid < 0) {
         int err = -errno;
 
         close(pair[0]);
         close(pair[1]);
         return err;
     }
-    if (b->child == 0) {
+    if (ret->pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(pair[0]);
-        echo(pair[1], b->cross);
+        run(b, pair[1]);
+        _exit(0);
     }
     close(pair[1]);
-    b->sock = pair[0];
+    ret->sock = pair[0];
     return 0;
+}
+
+static void end_child(struct child *c)
+{
+    if (c->sock >= 0)
+        close(c->sock);
+    if (c->pid > 0)
+        (void)waitpid(c->pid, NULL, 0);
+}
+
+/* Not the child that crosses where there is one CPU. */
+static int start_children(struct bench *b)
+{
+    void *mem;
+    int r = start_child(b, echo, &b->echo);
+
+    if (r < 0 || CPU_COUNT(&b->cpus) < 2)
+        return r;
+    mem = mmap(NULL, sizeof(*b->line), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return -errno;
+    b->line = mem;
+    return start_child(b, cross_back, &b->cross);
 }
 
 static int exchange_by_socket(struct bench *b)
 {
     char buf[BYTES] = { 0 };
 
-    if (send(b->sock, buf, sizeof(buf), MSG_NOSIGNAL) != (ssize_t)sizeof(buf) ||
-        recv(b->sock, buf, sizeof(buf), 0) != (ssize_t)sizeof(buf))
+    if (send(b->echo.sock, buf, sizeof(buf), MSG_NOSIGNAL) != (ssize_t)sizeof(buf) ||
+        recv(b->echo.sock, buf, sizeof(buf), 0) != (ssize_t)sizeof(buf))
         return ctl_fail(CTL_FAILED, "the echo process is gone.");
     return 0;
 }
@@ -151,21 +176,14 @@ static int part(struct bench *b)
     CPU_SET((size_t)cpu, &here);
     CPU_CLR((size_t)cpu, &others);
     if (sched_setaffinity(0, sizeof(here), &here) < 0 ||
-        sched_setaffinity(b->child, sizeof(others), &others) < 0)
+        sched_setaffinity(b->cross.pid, sizeof(others), &others) < 0)
         return -errno;
     return 0;
 }
 
-/* The socket's exchanges want the kernel's own placement. */
-static void mingle(struct bench *b)
-{
-    (void)sched_setaffinity(0, sizeof(b->cpus), &b->cpus);
-    (void)sched_setaffinity(b->child, sizeof(b->cpus), &b->cpus);
-}
-
 static int cross(struct bench *b)
 {
-    struct crossing *c = b->cross;
+    struct crossing *c = b->line;
     uint32_t n = ++b->crossed;
     uint64_t end = 0;
 
@@ -177,7 +195,7 @@ static int cross(struct bench *b)
         if (end == 0)
             end = clock_ns() + 10 * CLOCK_S;
         else if (clock_ns() > end)
-            return ctl_fail(CTL_FAILED, "the echo process does not answer.");
+            return ctl_fail(CTL_FAILED, "the crossing process does not answer.");
     }
     return 0;
 }
@@ -189,8 +207,8 @@ static int take_bare_turn(struct bench *b, uint32_t at)
 
     if (r < 0)
         r = ctl_fail(CTL_FAILED, "can't keep two processes on two CPUs: %s.", strerror(-r));
-    else if (send(b->sock, "", 1, MSG_NOSIGNAL) != 1)
-        r = ctl_fail(CTL_FAILED, "the echo process is gone.");
+    else if (send(b->cross.sock, "", 1, MSG_NOSIGNAL) != 1)
+        r = ctl_fail(CTL_FAILED, "the crossing process is gone.");
     else
         r = cross(b); /* the child is awake and there */
     for (uint32_t i = at; r == 0 && i < at + TURN; i++) {
@@ -200,7 +218,7 @@ static int take_bare_turn(struct bench *b, uint32_t at)
         if (i < b->n[BARE])
             b->ns[BARE][i] = clock_ns() - t0;
     }
-    mingle(b);
+    (void)sched_setaffinity(0, sizeof(b->cpus), &b->cpus);
     return r;
 }
 
@@ -370,22 +388,20 @@ static int open_bench(struct bench *b, uint32_t n)
         if (!b->ns[k])
             return ctl_fail(CTL_FAILED, "out of memory.");
     }
-    /* The child before the connection, so that it does not hold a copy of it. */
-    r = start_child(b);
+    /* The children before the connection, so that they do not hold a copy of it. */
+    r = start_children(b);
     if (r < 0)
-        return ctl_fail(CTL_FAILED, "can't start the echo process: %s.", strerror(-r));
+        return ctl_fail(CTL_FAILED, "can't start the other ends: %s.", strerror(-r));
     return ctl_connect(&b->conn);
 }
 
 static void close_bench(struct bench *b)
 {
     gist_disconnect(b->conn);
-    if (b->sock >= 0)
-        close(b->sock);
-    if (b->child > 0)
-        (void)waitpid(b->child, NULL, 0);
-    if (b->cross)
-        (void)munmap(b->cross, sizeof(*b->cross));
+    end_child(&b->cross); /* first: it has a copy of the other's socket */
+    end_child(&b->echo);
+    if (b->line)
+        (void)munmap(b->line, sizeof(*b->line));
     for (enum kind k = 0; k < KIND__N; k++)
         free(b->ns[k]);
 }
@@ -399,7 +415,7 @@ int ctl_bench_ring(int argc, char **argv)
           "spinning exchanges of each kind; a tenth as many sleeping (20000)" },
         { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one object, in nanoseconds" },
     };
-    struct bench b = { .sock = -1 };
+    struct bench b = { .echo.sock = -1, .cross.sock = -1 };
     struct summary s[KIND__N];
     int r, first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
 
