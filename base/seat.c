@@ -10,8 +10,11 @@
 #define TOGETHER_MAX 4u
 #define TOGETHER_NS  (CLOCK_MS / 10)
 
-/* Two clients on two CPUs would have it jump between them with every message. */
-#define AWAY_NS (10 * CLOCK_MS)
+/* Between two moves away, and between two to whoever it waits for: of two clients on two CPUs each
+ * message would call it to another one. A move takes some 20 us, so this is 4 % of the time at
+ * most. */
+#define AWAY_NS CLOCK_MS
+#define JOIN_NS CLOCK_MS
 
 static cpu_set_t *set_of(unsigned long *mask)
 {
@@ -46,11 +49,29 @@ void seat_home(struct seat *s)
     s->together = 0;
 }
 
-void seat_free(struct seat *s)
+/* May it go to sleep there? Not back and forth between clients on two CPUs. */
+static bool may_join(struct seat *s, int beside)
 {
-    if (s->at == SEAT_FREE)
-        return;
-    (void)sched_setaffinity(0, sizeof(s->all), set_of(s->all));
+    uint64_t now;
+
+    if (!s->moves || beside < 0 || (uint32_t)beside >= SEAT_CPUS_MAX || beside == sched_getcpu() ||
+        !CPU_ISSET_S((size_t)beside, sizeof(s->all), set_of(s->all)))
+        return false;
+    now = clock_ns();
+    if (now < s->joined_ns + JOIN_NS)
+        return false;
+    s->joined_ns = now;
+    return true;
+}
+
+void seat_free(struct seat *s, int beside)
+{
+    bool join = may_join(s, beside);
+
+    if (join)
+        stay_on(beside);
+    if (join || s->at != SEAT_FREE)
+        (void)sched_setaffinity(0, sizeof(s->all), set_of(s->all));
     s->at = SEAT_FREE;
     s->together = 0;
 }

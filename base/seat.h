@@ -10,7 +10,7 @@
  *     FREE ----------------------> HOME    FREE, HOME ------------------------------------> AWAY
  *                                 AWAY ------------------> HOME    by seat_home as well
  *     HOME, AWAY ----------------> FREE    by seat_free, before it sleeps: the kernel wakes it
- *                                          where it likes
+ *                                          where it likes, which is where it slept if that is idle
  *
  * A move costs a few microseconds and happens at most once in a burst of messages or a burst of
  * steps; all other calls look at one field.
@@ -28,18 +28,23 @@
 
 struct seat {
     enum seat_at { SEAT_FREE, SEAT_HOME, SEAT_AWAY } at;
-    bool moves;        /* workers are pinned and there is more than one CPU */
-    int home;          /* -1: workers leave none */
-    uint32_t together; /* messages of a burst, all from this CPU */
-    uint64_t met_ns;   /* the last of them */
-    uint64_t moved_ns; /* when it last went away */
+    bool moves;         /* workers are pinned and there is more than one CPU */
+    int home;           /* -1: workers leave none */
+    uint32_t together;  /* messages of a burst, all from this CPU */
+    uint64_t met_ns;    /* the last of them */
+    uint64_t moved_ns;  /* when it last went away */
+    uint64_t joined_ns; /* when it last went beside somebody */
     unsigned long all[SEAT_CPUS_MAX / 8 / sizeof(unsigned long)]; /* CPUs it may use */
 };
 
 /* home: what workers_owner_cpu says, -1 if it is none. pin: whether threads are pinned at all. */
 void seat_init(struct seat *s, int home, bool pin);
 void seat_home(struct seat *s);
-void seat_free(struct seat *s);
+
+/* Before sleep. beside: the CPU of whoever will probably wake this thread, -1 if it isn't known. It
+ * moves there, if it wasn't moved a moment ago, and is free: to be woken on another CPU takes an
+ * interrupt from one to the other, which in a virtual machine costs more than all the rest. */
+void seat_free(struct seat *s, int beside);
 
 /* A message came; shared: from somebody who runs on this CPU. */
 void seat_met(struct seat *s, bool shared);

@@ -378,7 +378,7 @@ int main(int argc, char **argv)
             bench_attentions(&b);
             if (threads == 1)
                 bench_vectors(&b);
-            seat_free(&seat); /* the next workers look at this thread's CPUs */
+            seat_free(&seat, -1); /* the next workers look at this thread's CPUs */
             workers_close(b.w);
         }
     }

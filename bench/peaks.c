@@ -231,7 +231,7 @@ static void print_all(struct memory *m, uint32_t n)
             if (all[i].here)
                 printf(",\n{\"kind\": \"%s\", \"isa\": \"%s\", \"threads\": %u, \"gop_s\": %.1f}",
                        all[i].kind, all[i].isa, threads, run_arithmetic(&all[i], w));
-        seat_free(&seat); /* the next workers look at this thread's CPUs */
+        seat_free(&seat, -1); /* the next workers look at this thread's CPUs */
         workers_close(w);
     }
     printf("]}\n");

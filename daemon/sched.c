@@ -440,7 +440,7 @@ static void idle(struct sched *s)
         return;
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     workers_rest(s->served.workers);
-    seat_free(&s->seat);
+    seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);
     if (!arm(s)) {
         /* For the watchdog: a thread that sleeps gives no sign of life, and is well. */
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);

@@ -1,5 +1,6 @@
 /* Would catch: an owner of the workers that computes on a worker's CPU, one that stays pinned while
- * it sleeps, and one that never leaves, or leaves with every message, the CPU of who spins for it.
+ * it sleeps or sleeps far from who wakes it, and one that never leaves, or leaves with every
+ * message, the CPU of who spins for it.
  */
 #include "base/seat.h"
 
@@ -57,7 +58,7 @@ static void test_steps_are_computed_at_home(void **state)
         seat_home(&s);
         assert_int_equal(sched_getcpu(), s.home);
         assert_int_equal(n_allowed(), 1);
-        seat_free(&s);
+        seat_free(&s, -1);
         assert_int_equal(n_allowed(), n);
     }
     workers_close(w);
@@ -96,7 +97,35 @@ static void test_who_spins_beside_us_is_left(void **state)
         for (uint32_t i = 0; i < 100; i++)
             seat_met(&s, true);
         assert_int_equal(sched_getcpu(), here);
-        seat_free(&s);
+        seat_free(&s, -1);
+    }
+    workers_close(w);
+}
+
+/* To sleep beside who will wake it, but not back and forth between two of them. */
+static void test_sleeps_beside_who_wakes_it(void **state)
+{
+    struct workers *w;
+    struct seat s;
+    unsigned n = n_allowed();
+
+    (void)state;
+    assert_int_equal(workers_open(2, true, &w), 0);
+    for (uint32_t i = 0; i < 20; i++) {
+        uint32_t there = place_cpu(i % 2), here = place_cpu(1 - i % 2);
+
+        seat_init(&s, workers_owner_cpu(w), true);
+        pin_to(here); /* nobody but seat_free can move this thread now */
+        seat_free(&s, -1);
+        seat_free(&s, 1 << 20);
+        s.joined_ns = UINT64_MAX / 2; /* a moment ago */
+        seat_free(&s, (int)there);
+        assert_int_equal(sched_getcpu(), here);
+        assert_int_equal(n_allowed(), 1);
+        s.joined_ns = 0;
+        seat_free(&s, (int)there);
+        assert_true(s.joined_ns > 0);
+        assert_int_equal(n_allowed(), n); /* it went, and is free */
     }
     workers_close(w);
 }
@@ -129,6 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_steps_are_computed_at_home),
         cmocka_unit_test(test_who_spins_beside_us_is_left),
+        cmocka_unit_test(test_sleeps_beside_who_wakes_it),
         cmocka_unit_test(test_not_pinned_is_not_moved),
     };
 
