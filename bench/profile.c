@@ -14,6 +14,7 @@
  * machine's peaks.
  */
 #include "base/seat.h"
+#include "engine/cpu/backend_cpu.h"
 #include "engine/cpu/place.h"
 #include "engine/file/gguf.h"
 #include "engine/forward.h"
@@ -268,10 +269,11 @@ static struct kernels timed_table(void)
 struct bench {
     struct model *model;
     struct kernels table;
+    struct backend *backend;
     struct workers *workers;
     struct pool pool;
     struct pool_account account;
-    struct forward *forward;
+    struct forward forward;
     struct seq seq;
     struct sampler sampler;
     struct sampler_candidate *candidates;
@@ -303,14 +305,20 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
         die("no threads");
     seat_init(&seat, workers_owner_cpu(b->workers), true);
     seat_home(&seat); /* as the daemon does */
-    if (model_open(path, b->workers, NULL, &b->model, &why) < 0)
+    if (backend_cpu_open(&b->table, b->workers, BATCH, &b->backend) < 0)
+        die("out of memory");
+    b->table = *real;
+    if (model_open(path, b->backend, NULL, &b->model, &why) < 0)
         die(why.text);
     find_roles(b->model);
     b->table = timed_table();
     pages = (b->n_ids + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
-    if (pool_open(&b->pool, b->model, kv, pages * pool_page_bytes(b->model, kv), false, &why) < 0 ||
-        forward_open(b->model, &b->table, b->workers, BATCH, &b->forward, &why) < 0)
+    if (b->backend->ops->set_model(b->backend, b->model, &why) < 0 ||
+        pool_open(&b->pool, b->backend, b->model, kv, pages * pool_page_bytes(b->model, kv), &why) <
+            0)
         die(why.text);
+    if (forward_open(&b->forward, b->model, b->backend, BATCH, b->pool.n_pages) < 0)
+        die("out of memory");
     b->account.limit = b->pool.n_pages;
     b->logits = malloc(b->model->n_vocab * sizeof(*b->logits));
     b->candidates = malloc(b->model->n_vocab * sizeof(*b->candidates));
@@ -324,10 +332,10 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
 
 static void bench_close(struct bench *b)
 {
-    forward_close(b->forward);
+    forward_close(&b->forward);
     pool_close(&b->pool);
-    workers_close(b->workers);
     model_close(b->model);
+    backend_close(b->backend);
     free(b->logits);
     free(b->candidates);
     free(b->ids);
@@ -347,7 +355,7 @@ static void feed(struct bench *b, uint32_t n, enum forward_want want)
     };
     uint32_t n_out;
 
-    if (seq_reserve(&b->seq, n) < 0 || forward_step(b->forward, &run, 1, NULL, &n_out) < 0)
+    if (seq_reserve(&b->seq, n) < 0 || forward_step(&b->forward, &run, 1, NULL, &n_out) < 0)
         die("a step failed");
 }
 
@@ -367,7 +375,7 @@ static void decode_step(struct bench *b)
     uint64_t start;
 
     feed(b, 1, FORWARD_WANT_LAST);
-    forward_logits(b->forward, 0, 1, b->logits);
+    (void)forward_logits(&b->forward, 0, 1, b->logits);
     start = __rdtsc();
     (void)sampler_pick(&b->sampler, &real->sampling, b->logits, b->model->n_vocab, b->candidates);
     count(KIND_SAMPLE, start, 0, 0);

@@ -24,8 +24,8 @@ static void put_control(FILE *out, uint32_t c)
     }
 }
 
-/* JSON escapes C0 alone. C1 controls are obeyed by terminals too, and so is what turns the writing or
- * ends a line by Unicode: the same set as base/shown.h has. */
+/* JSON escapes C0 alone. C1 controls are obeyed by terminals too, and so is what turns the writing
+ * or ends a line by Unicode: the same set as base/shown.h has. */
 static void put_character(FILE *out, const uint8_t *p, size_t len)
 {
     uint32_t c = utf8_get(p, len);

@@ -19,6 +19,7 @@ struct batch {
     bool upkeep[FORWARD_RUNS_MAX]; /* the run is its memory's, not the request's own */
     uint32_t n, n_decode;          /* the first n_decode runs decode */
     uint32_t n_rows, max_rows;
+    uint32_t n_pages; /* that the runs look at */
 };
 
 /* Something has to be done for the request's memory before it goes on: a segment is to be
@@ -50,7 +51,9 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
 
     if (r->memory)
         max = seq_tokens_of_rows(r->memory->seq, max);
-    if (b->n == FORWARD_RUNS_MAX || max == 0)
+    /* Forks of one long context list its pages for each of them: a plan has room for the pool's
+     * pages and one run more. Who is left out is among the first of the next step. */
+    if (b->n == FORWARD_RUNS_MAX || max == 0 || b->n_pages >= s->served.pool.n_pages)
         return false;
     if (!(upkeep ? plan_upkeep(s, r, max, run) : r->ops->plan(s, r, max, run)))
         return false;
@@ -58,6 +61,7 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     b->upkeep[b->n] = upkeep;
     b->requests[b->n++] = r;
     b->n_rows += forward_run_rows(run);
+    b->n_pages += plan_run_pages(run);
     return true;
 }
 
@@ -126,7 +130,7 @@ static void compose(struct sched *s, struct batch *b)
     TAILQ_FOREACH (r, &s->active, link)
         if (r->phase == REQUEST_RUN && r->memory)
             memory_settle(r->memory);
-    b->n = b->n_rows = 0;
+    b->n = b->n_rows = b->n_pages = 0;
     b->max_rows = s->config->batch_tokens;
     add_decoding(s, b);
     /* The last step was given up, and with it a token of each of these: that must not happen twice
@@ -158,7 +162,7 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
      * addresses of both (request.h, start). */
     s->in_step = true;
     s->abandon = false;
-    r = forward_step(s->served.forward, b->runs, b->n, &stop, ret_n_out);
+    r = forward_step(&s->served.forward, b->runs, b->n, &stop, ret_n_out);
     s->in_step = false;
     for (uint32_t i = b->n_decode; i < b->n; i++)
         b->requests[i]->in_prefill = false;
@@ -173,14 +177,18 @@ static void give_decoded(struct sched *s, struct batch *b)
 
     for (uint32_t first = 0; first < b->n_decode; first += SCHED_LOGITS_ROWS) {
         uint32_t n = b->n_decode - first;
+        int r;
 
         if (n > SCHED_LOGITS_ROWS)
             n = SCHED_LOGITS_ROWS;
-        forward_logits(s->served.forward, first, n, s->logits);
+        r = forward_logits(&s->served.forward, first, n, s->logits);
         for (uint32_t i = 0; i < n; i++) {
-            struct request *r = b->requests[first + i];
+            struct request *q = b->requests[first + i];
 
-            r->ops->token(s, r, s->logits + i * n_vocab);
+            if (r < 0)
+                request_fail_step(s, q, r);
+            else
+                q->ops->token(s, q, s->logits + i * n_vocab);
         }
     }
 }
@@ -193,8 +201,7 @@ static void give_read(struct sched *s, struct batch *b)
 
     for (uint32_t i = b->n_decode; i < b->n; i++) {
         const struct forward_run *run = &b->runs[i];
-        uint32_t n_out =
-            run->want == FORWARD_WANT_ALL ? run->n_tokens : run->want == FORWARD_WANT_LAST;
+        uint32_t n_out = forward_n_out(run);
         struct request *r = b->requests[i];
 
         if (!b->upkeep[i])
@@ -220,8 +227,7 @@ static void fail_all(struct sched *s, struct batch *b, int err)
     log_peer_error("a step of %u tokens for %u requests failed: %s", b->n_rows, b->n,
                    strerror(-err));
     for (uint32_t i = 0; i < b->n; i++)
-        request_fail(s, b->requests[i], WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
-                     "the model's step failed: %s", strerror(-err));
+        request_fail_step(s, b->requests[i], err);
 }
 
 /* The step was given up: the next one only decodes, and the next that reads is spared if this one

@@ -360,8 +360,7 @@ static void append_rows(struct sched *s, struct request *r, uint32_t first, uint
     s->totals.prompt_tokens += n;
     if (n_out == 0)
         return;
-    forward_logits(s->served.forward, first, 1, s->logits);
-    if (!request_logits(s, r, s->logits, 1))
+    if (!request_take_logits(s, r, first, 1, s->logits))
         return; /* the session's row is still that of where it goes back to */
     memcpy(session->row, s->logits, s->served.model->n_vocab * sizeof(*session->row));
     session->row_valid = true;

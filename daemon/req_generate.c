@@ -166,9 +166,9 @@ static void sample(struct sched *s, struct request *r, float *logits)
     struct generate *g = r->state;
     uint32_t id;
 
-    if (!request_logits(s, r, logits, 1))
+    if (!request_finite(s, r, logits, s->served.model->n_vocab))
         return;
-    id = sampler_pick(&g->sampler, &s->served.kernels->sampling, logits, s->served.model->n_vocab,
+    id = sampler_pick(&g->sampler, s->served.info.sampling, logits, s->served.model->n_vocab,
                       s->candidates);
 
     if (!g->first_ns) {

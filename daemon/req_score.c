@@ -285,46 +285,21 @@ static bool score_plan(struct sched *s, struct request *r, uint32_t max, struct 
     return true;
 }
 
-struct logprob_job {
-    const struct kernels *kernels;
-    const float *logits;  /* (n, n_vocab) */
-    const uint32_t *next; /* (n) the token after each row */
-    float *ret;           /* (n) */
-    uint32_t n_vocab;
-};
-
-static void logprob_slice(void *arg, uint32_t i, uint32_t worker)
-{
-    const struct logprob_job *j = arg;
-    const float *row = j->logits + (size_t)i * j->n_vocab;
-
-    (void)worker;
-    /* Looked at here, where the row comes to this worker's cache anyway. A sum of exponentials can
-     * lose a NaN. */
-    j->ret[i] = quant_finite(QUANT_F32, row, j->n_vocab)
-                    ? row[j->next[i]] - j->kernels->logsumexp(row, j->n_vocab)
-                    : NAN;
-}
-
 /* Of the n tokens from pos on, which have just been read. False: the request has failed. */
 static bool take_logprobs(struct sched *s, struct request *r, uint32_t first, uint32_t n)
 {
     struct score *sc = r->state;
-    uint32_t n_vocab = s->served.model->n_vocab;
+    float *to = sc->logprobs + sc->pos + 1;
     /* The row behind a window's last token speaks of none. */
     uint32_t known = sc->pos + n == window_end(sc) ? n - 1 : n;
+    int e = forward_logprobs(&s->served.forward, first, known, sc->encode.ids + sc->pos + 1, to);
 
-    for (uint32_t i = 0, k; i < known; i += k) {
-        struct logprob_job j = { s->served.kernels, s->logits, sc->encode.ids + sc->pos + i + 1,
-                                 sc->logprobs + sc->pos + i + 1, n_vocab };
-
-        k = known - i < SCHED_LOGITS_ROWS ? known - i : SCHED_LOGITS_ROWS;
-        forward_logits(s->served.forward, first + i, k, s->logits);
-        workers_run(s->served.workers, logprob_slice, &j, k);
-        for (uint32_t t = 0; t < k; t++)
-            if (isnan(j.ret[t]) && !request_logits(s, r, s->logits + (size_t)t * n_vocab, 1))
-                return false;
+    if (e < 0) {
+        request_fail_step(s, r, e);
+        return false;
     }
+    if (!request_finite(s, r, to, known))
+        return false;
     sc->pos += n;
     if (sc->pos < sc->n && known < n)
         sc->logprobs[sc->pos] = NAN;
@@ -343,8 +318,7 @@ static bool take_logits(struct sched *s, struct request *r, uint32_t first, uint
         (void)reserve_window(s, r, sc); /* can't fail: these pages were just given back */
         return false;
     }
-    forward_logits(s->served.forward, first, n, (float *)(void *)bulk);
-    if (!request_logits(s, r, (const float *)(const void *)bulk, n))
+    if (!request_take_logits(s, r, first, n, (float *)(void *)bulk))
         return false; /* what stands in the arena was not committed */
     reply_commit(r);
     sc->pos += n;

@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Ids that are compared with the vocabulary's size in one slice. */
 #define KNOWN_SLICE 65536u
@@ -275,11 +276,11 @@ void request_fail_memory(struct sched *s, struct request *r, int e)
  * on the way, and the kernels hand a NaN on to the logits (engine/kv/page.h). Where the narrow type
  * of the context memory is to blame, and nothing else can be done by who runs the daemon, it says
  * so. */
-bool request_logits(struct sched *s, struct request *r, const float *logits, size_t n)
+bool request_finite(struct sched *s, struct request *r, const float *x, size_t n)
 {
     char kv[16];
 
-    if (quant_finite(QUANT_F32, logits, n * s->served.model->n_vocab))
+    if (quant_finite(QUANT_F32, x, n))
         return true;
     (void)config_choice("kv-type", s->config->kv_type, kv, sizeof(kv));
     request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
@@ -288,6 +289,23 @@ bool request_logits(struct sched *s, struct request *r, const float *logits, siz
                  s->config->kv_type == CONFIG_KV_F32 ? "" : kv,
                  s->config->kv_type == CONFIG_KV_F32 ? "" : " (try --kv-type f32)");
     return false;
+}
+
+bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uint32_t n, float *ret)
+{
+    int e = forward_logits(&s->served.forward, first, n, ret);
+
+    if (e < 0) {
+        request_fail_step(s, r, e);
+        return false;
+    }
+    return request_finite(s, r, ret, (size_t)n * s->served.model->n_vocab);
+}
+
+void request_fail_step(struct sched *s, struct request *r, int e)
+{
+    request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS, "the model's step failed: %s",
+                 strerror(-e));
 }
 
 void request_label(char *to, size_t cap, const char *from)

@@ -115,9 +115,16 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
 /* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
 void request_fail_memory(struct sched *s, struct request *r, int e);
 
-/* n rows of logits are numbers. If one is not the request fails with a sentence, and false: nothing
- * may be sampled, scored or kept from them. */
-bool request_logits(struct sched *s, struct request *r, const float *logits, size_t n);
+/* Who computes could not: -EIO and the like. */
+void request_fail_step(struct sched *s, struct request *r, int e);
+
+/* Log-probabilities or logits are numbers. If one is not the request fails with a sentence, and
+ * false: nothing may be sampled, scored or kept from them. */
+bool request_finite(struct sched *s, struct request *r, const float *x, size_t n);
+/* Logits of outputs [first, first + n) of the last step, to ret, all of them numbers. False:
+ * likewise. */
+bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uint32_t n,
+                         float *ret);
 
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);

@@ -439,7 +439,7 @@ static void idle(struct sched *s)
     if (spin(s))
         return;
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
-    workers_rest(s->served.workers);
+    s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);
     if (!arm(s)) {
         /* For the watchdog: a thread that sleeps gives no sign of life, and is well. */
@@ -473,7 +473,7 @@ static int open_scratch(struct sched *s)
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
         r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
-    seat_init(&s->seat, workers_owner_cpu(s->served.workers), s->config->pin);
+    seat_init(&s->seat, s->served.info.owner_cpu, s->config->pin);
     pace_init(&s->pace, s->served.model->n_layer, s->config->batch_tokens);
     return r;
 }
@@ -506,8 +506,8 @@ static void describe(struct sched *s)
     const struct served *b = &s->served;
 
     (void)snprintf(s->serving.model, sizeof(s->serving.model), "%s", b->model->name);
-    s->serving.kernels = b->kernels->name;
-    s->serving.threads = workers_n(b->workers);
+    s->serving.kernels = b->info.cpu;
+    s->serving.threads = b->info.threads;
     s->serving.tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
 }
 

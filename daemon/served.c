@@ -7,39 +7,18 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
-/* The names that this CPU has, with commas between them. */
-static const char *kernels_here(char *ret, size_t cap)
+static int open_backend(struct served *b, const struct config *c, struct why *why)
 {
-    size_t n = 0;
+    const struct backend_ops *ops;
+    char cpu[16];
+    struct backend_options o = { .cpu = config_choice("cpu", c->cpu, cpu, sizeof(cpu)),
+                                 .threads = c->threads,
+                                 .pin = c->pin,
+                                 .max_rows = c->batch_tokens };
+    int r = backend_find("cpu", &ops, &o.device, why);
 
-    ret[0] = '\0';
-    for (unsigned i = 0; kernels_name(i) && n < cap; i++)
-        n += (size_t)snprintf(ret + n, cap - n, "%s%s", i ? ", " : "", kernels_name(i));
-    return ret;
-}
-
-static int pick_kernels(struct served *b, const struct config *c, struct why *why)
-{
-    char name[16], here[64];
-    int r = kernels_pick(config_choice("cpu", c->cpu, name, sizeof(name)), &b->kernels);
-
-    if (r == -ENOTSUP)
-        return why_set(why, r, "option cpu: this CPU has no %s; it has %s", name,
-                       kernels_here(here, sizeof(here)));
-    return r < 0 ? why_set(why, r, "option cpu: there are no kernels %s", name) : 0;
-}
-
-static int open_workers(struct served *b, const struct config *c, struct why *why)
-{
-    uint32_t n = c->threads ? c->threads : place_n_cpus();
-    int r;
-
-    if (n > WORKERS_MAX)
-        n = WORKERS_MAX;
-    r = workers_open(n, c->pin, &b->workers);
-    return r < 0 ? why_set(why, r, "%u computing threads: %s", n, strerror(-r)) : 0;
+    return r < 0 ? r : backend_open(ops, &o, &b->backend, why);
 }
 
 static int choose_context(struct served *b, const struct config *c, struct why *why)
@@ -141,11 +120,9 @@ int served_load(struct served *b, const struct config *c, const struct model_pro
     int r;
 
     *b = (struct served){ .model = NULL };
-    r = pick_kernels(b, c, why);
+    r = open_backend(b, c, why);
     if (r == 0)
-        r = open_workers(b, c, why);
-    if (r == 0)
-        r = model_open(c->model, b->workers, progress, &b->model, why);
+        r = model_open(c->model, b->backend, progress, &b->model, why);
     if (r == 0)
         r = open_adapters(b, c->adapters, why);
     if (r == 0)
@@ -164,20 +141,12 @@ int served_load(struct served *b, const struct config *c, const struct model_pro
     r = chat_open(b->model->file, &b->chat, &b->chat_why);
     if (r == -ENOENT)
         (void)why_set(&b->chat_why, r, "the model has no chat template");
-    if (c->mlock && mlock(b->model->mem, b->model->mem_len) < 0)
-        log_warning("weights are not locked in memory: %s", strerror(errno));
+    if (c->mlock) {
+        r = b->backend->ops->lock(b->backend, b->model->mem, b->model->mem_len);
+        if (r < 0)
+            log_warning("weights are not locked in memory: %s", strerror(-r));
+    }
     return 0;
-}
-
-static int open_compressor(struct served *b)
-{
-    int r = move_open(b->model, b->kernels, b->workers, forward_rotary(b->forward), &b->move);
-    struct mover mover;
-
-    if (r < 0)
-        return r;
-    mover = move_mover(b->move);
-    return compress_open(b->model, &mover, &b->compressor);
 }
 
 int served_start(struct served *b, const struct config *c, struct why *why)
@@ -189,20 +158,21 @@ int served_start(struct served *b, const struct config *c, struct why *why)
     uint64_t pages;
     int r;
 
-    r = forward_open(b->model, b->kernels, b->workers, c->batch_tokens, &b->forward, why);
-    if (r == 0) {
-        r = open_compressor(b);
-        if (r < 0)
-            (void)why_set(why, r, "no memory for compressing");
-    }
+    r = b->backend->ops->set_model(b->backend, b->model, why);
     if (r == 0)
-        r = pool_open(&b->pool, b->model, kv, c->kv_bytes, c->mlock, why);
+        r = pool_open(&b->pool, b->backend, b->model, kv, c->kv_bytes, why);
+    if (r == 0 &&
+        forward_open(&b->forward, b->model, b->backend, c->batch_tokens, b->pool.n_pages) < 0)
+        r = why_set(why, -ENOMEM, "no memory for batches of %u tokens", c->batch_tokens);
+    if (r == 0 && compress_open(b->model, b->backend, &b->compressor) < 0)
+        r = why_set(why, -ENOMEM, "no memory for compressing");
     if (r == 0 && c->prefix_cache && prefix_open(&b->pool, &b->prefix) < 0)
         r = why_set(why, -ENOMEM, "no memory for the prefixes of %u pages", b->pool.n_pages);
     if (r < 0)
         return r;
-    if (c->mlock && !b->pool.place.locked)
+    if (c->mlock && b->backend->ops->lock(b->backend, b->pool.mem, b->pool.mem_len) < 0)
         log_warning("context memory is not locked: the limit of locked memory is too low");
+    b->backend->ops->info(b->backend, &b->info);
     pages = c->client_kv_bytes ? c->client_kv_bytes / b->pool.page_bytes : b->pool.n_pages;
     b->client_pages = pages < b->pool.n_pages ? (uint32_t)pages : b->pool.n_pages;
     return 0;
@@ -213,13 +183,12 @@ void served_close(struct served *b)
     prefix_close(b->prefix);
     pool_close(&b->pool);
     compress_close(b->compressor);
-    move_close(b->move);
-    forward_close(b->forward);
-    workers_close(b->workers);
+    forward_close(&b->forward);
     chat_close(b->chat);
     vocab_close(b->vocab);
     for (uint32_t i = 0; i < b->n_adapters; i++)
         adapter_close(b->adapters[i]);
     model_close(b->model);
+    backend_close(b->backend);
     *b = (struct served){ .model = NULL };
 }

@@ -3,15 +3,14 @@
  * backend_load makes threads and reads the file with them (long: it reports progress);
  * backend_start makes the memory to serve from. Both on the thread that will run the forward pass.
  *
- * Threads    see each part's header. workers, forward, compressor and pool are the scheduler's.
+ * Threads    see each part's header. backend, forward, compressor and pool are the scheduler's.
  * Ownership  owns all of it.
  */
 #ifndef DAEMON_SERVED_H
 #define DAEMON_SERVED_H
 
 #include "daemon/config.h"
-#include "engine/cpu/move.h"
-#include "engine/cpu/workers.h"
+#include "engine/backend.h"
 #include "engine/file/adapter.h"
 #include "engine/file/model.h"
 #include "engine/forward.h"
@@ -25,14 +24,13 @@ struct prefix;
 #define SERVED_ADAPTERS_MAX 16u
 
 struct served {
-    const struct kernels *kernels;
+    struct backend *backend;
+    struct backend_info info; /* when all is open */
     struct model *model;
     struct vocab *vocab;
     struct chat *chat;   /* NULL: no template, or one we don't know */
     struct why chat_why; /* then the reason */
-    struct workers *workers;
-    struct forward *forward;
-    struct move *move;
+    struct forward forward;
     struct compressor *compressor;
     struct adapter *adapters[SERVED_ADAPTERS_MAX];
     uint32_t n_adapters;

@@ -100,7 +100,6 @@ static void batch_equals_alone(void **state)
     enum { N = 150 };
     const struct kernels *k = *state;
     struct world w;
-    struct attend_piece pieces[N];
     size_t width = (size_t)world_shapes[0].n_head * world_shapes[0].head_dim;
     float *want = malloc(CONTEXT * width * sizeof(float)), *q,
           *out = malloc(N * width * sizeof(float));
@@ -109,21 +108,12 @@ static void batch_equals_alone(void **state)
     world_attend(&w, 0, CONTEXT, NULL, want);
     q = malloc(N * width * sizeof(float));
     for (uint32_t i = 0; i < N; i++) { /* token i of the same sequence, N times over */
-        uint32_t t = CONTEXT - N + i, off = t % 64;
+        uint32_t t = CONTEXT - N + i;
 
-        memcpy(q + i * width, w.q + t * width, width * sizeof(float));
-        w.k->rope(q + i * width, w.m.n_head, w.m.head_dim, rotary_by(&w.rotary, off, NULL));
-        w.k->scale(q + i * width, (uint32_t)width, 1.0f / sqrtf((float)w.m.head_dim));
-        pieces[i] = (struct attend_piece){ .seq = &w.seq,
-                                           .segment = t / 64,
-                                           .base = w.seq.segments[t / 64].base,
-                                           .pages = seq_pages(&w.seq, t / 64),
-                                           .off = off,
-                                           .row = i,
-                                           .n = 1,
-                                           .stride = 1 };
+        world_queries(&w, t, 1, t % 64, q + i * width);
+        world_look(&w, &w.seq, t, 1);
     }
-    attend_run(w.a, pieces, N, 0, q, out);
+    world_run(&w, q, out);
     assert_memory_equal(out, want + (CONTEXT - N) * width, N * width * sizeof(float));
     free(q);
     free(out);
@@ -146,6 +136,7 @@ static void joins_short_segments(void **state)
           *read = malloc(CONTEXT * width * sizeof(float));
     struct seq_segment segments[N + 1] = { 0 };
     double positions[N * L], want[HD];
+    uint32_t *ids = calloc((N + 1) * L, sizeof(*ids));
     struct world w;
     struct seq s;
 
@@ -154,6 +145,7 @@ static void joins_short_segments(void **state)
     s = w.seq;
     s.segments = segments;
     s.pages = pages;
+    s.tokens = ids;
     for (uint32_t k = 0; k <= N; k++) {
         uint32_t from = k < N ? k % 4 : 3;
 
@@ -164,27 +156,13 @@ static void joins_short_segments(void **state)
             positions[n] = n;
         }
     }
-    memcpy(q, w.q + FIRST * width, ROWS * width * sizeof(float));
-    for (uint32_t i = 0; i < ROWS; i++) {
-        w.k->rope(q + i * width, shape->n_head, HD, rotary_by(&w.rotary, FIRST % L + i, NULL));
-        w.k->scale(q + i * width, (uint32_t)width, 1.0f / sqrtf(HD));
+    world_queries(&w, FIRST, ROWS, FIRST, q);
+    for (uint32_t i = 0; i < ROWS; i++) { /* each alone is split over the workers, all are not */
+        world_look(&w, &s, N * L + FIRST % L + i, 1);
+        world_run(&w, q + i * width, alone + i * width);
     }
-    for (uint32_t i = 0; i <= ROWS; i++) { /* each alone is split over the workers, all are not */
-        struct attend_piece p = { .seq = &s,
-                                  .segment = N,
-                                  .base = segments[N].base,
-                                  .pages = seq_pages(&s, N),
-                                  .off = FIRST % L,
-                                  .n = ROWS,
-                                  .stride = 1 };
-
-        if (i < ROWS) {
-            p.off += i;
-            p.n = 1;
-        }
-        attend_run(w.a, &p, 1, 0, i < ROWS ? q + i * width : q,
-                   i < ROWS ? alone + i * width : at_once);
-    }
+    world_look(&w, &s, N * L + FIRST % L, ROWS);
+    world_run(&w, q, at_once);
     assert_memory_equal(alone, at_once, ROWS * width * sizeof(float));
     for (uint32_t i = 0; i < ROWS; i++)
         for (uint32_t h = 0; h < shape->n_head; h++) {
@@ -195,6 +173,7 @@ static void joins_short_segments(void **state)
                 assert_true(near_within(want[c], (double)alone[i * width + h * HD + c], 1e-5));
         }
     free(q);
+    free(ids);
     free(at_once);
     free(alone);
     free(read);

@@ -9,7 +9,6 @@
 #include "engine/kv/compress.h"
 
 #include "engine/cpu/kv.h"
-#include "engine/cpu/move.h"
 #include "tests/support/attn_world.h"
 #include "tests/support/near.h"
 
@@ -79,19 +78,14 @@ static void compress(struct world *w, const struct compress_spec *spec, uint32_t
 {
     struct compress_side side = { .n_done = 0 };
     struct compressor *c;
-    struct mover mover;
-    struct move *v;
 
-    assert_int_equal(move_open(&w->m, w->k, w->w, &w->rotary, &v), 0);
-    mover = move_mover(v);
-    assert_int_equal(compress_open(&w->m, &mover, &c), 0);
+    assert_int_equal(compress_open(&w->m, w->backend, &c), 0);
     assert_int_equal(compress_check(spec, L, NULL), 0);
     side.n_done = compress_rows_left(spec, &w->seq, segment, &side);
     side.floats = (float *)weights; /* as if its observers had run */
     if (!compress_keeps_all(spec))
         assert_int_equal(compress_finish(c, spec, &w->seq, segment, &side), 0);
     compress_close(c);
-    move_close(v);
 }
 
 /* f32 keys are turned back with an error of the last bit; f16 and q8_0 are rounded again. */

@@ -9,6 +9,7 @@
 #include "daemon/listener.h"
 #include "daemon/mailbox.h"
 #include "daemon/prefix.h"
+#include "engine/cpu/workers.h"
 #include "engine/file/safetensors.h"
 #include "engine/text/bpe.h"
 #include "engine/text/chat.h"
@@ -103,7 +104,7 @@ static int live_safetensors(void *arg, struct why *why)
 static int live_model(void *arg, struct why *why)
 {
     struct model *m = NULL;
-    int r = model_open(MODEL, rig.rig.workers, NULL, &m, why);
+    int r = model_open(MODEL, rig.rig.backend, NULL, &m, why);
 
     (void)arg;
     model_close(m);
@@ -218,8 +219,8 @@ static int live_workers(void *arg, struct why *why)
 static int live_pool(void *arg, struct why *why)
 {
     struct pool p = { .mem = NULL };
-    int r = pool_open(&p, rig.rig.model, KV_Q8_0, 64 * pool_page_bytes(rig.rig.model, KV_Q8_0),
-                      false, why);
+    int r = pool_open(&p, rig.rig.backend, rig.rig.model, KV_Q8_0,
+                      64 * pool_page_bytes(rig.rig.model, KV_Q8_0), why);
 
     (void)arg;
     pool_close(&p);
@@ -228,11 +229,13 @@ static int live_pool(void *arg, struct why *why)
 
 static int live_forward(void *arg, struct why *why)
 {
-    struct forward *f = NULL;
-    int r = forward_open(rig.rig.model, rig.rig.kernels, rig.rig.workers, 32, &f, why);
+    struct forward f;
+    int r = forward_open(&f, rig.rig.model, rig.rig.backend, 32, 64);
 
     (void)arg;
-    forward_close(f);
+    (void)why;
+    if (r == 0)
+        forward_close(&f);
     return r;
 }
 
@@ -252,22 +255,20 @@ static int live_seq(void *arg, struct why *why)
     return r;
 }
 
-static int live_mover(void *arg, struct why *why)
+static int live_backend(void *arg, struct why *why)
 {
-    struct move *v = NULL;
+    const struct backend_options o = { .cpu = "auto", .threads = 2, .max_rows = 32 };
+    struct backend *b = NULL;
     struct compressor *c = NULL;
-    int r = move_open(rig.rig.model, rig.rig.kernels, rig.rig.workers,
-                      forward_rotary(rig.rig.forward), &v);
+    int r = backend_open(&backend_cpu, &o, &b, why);
 
     (void)arg;
-    (void)why;
-    if (r == 0) {
-        struct mover mover = move_mover(v);
-
-        r = compress_open(rig.rig.model, &mover, &c);
-    }
+    if (r == 0)
+        r = b->ops->set_model(b, rig.rig.model, why);
+    if (r == 0 && compress_open(rig.rig.model, b, &c) < 0)
+        r = why_set(why, -ENOMEM, "no memory for compressing");
     compress_close(c);
-    move_close(v);
+    backend_close(b);
     return r;
 }
 
@@ -296,7 +297,7 @@ static int live_memory(void *arg, struct why *why)
         r = memory_rig_feed(&rig, &m, ids, 200, 50, logits);
     }
     if (r == 0) {
-        prefix_learn(prefix, &m);
+        prefix_learn(&m.shared, m.seq, &m.ladder, &m.policy);
         r = seq_fork(&s, &s2);
     }
     if (r == 0)
@@ -316,9 +317,10 @@ static void keys(void **state)
     (void)state;
     fault_life(&(struct fault_life){ .name = "workers", .live = live_workers });
     fault_life(&(struct fault_life){ .name = "pool", .live = live_pool, .says = true });
-    fault_life(&(struct fault_life){ .name = "forward", .live = live_forward, .says = true });
+    fault_life(&(struct fault_life){ .name = "forward", .live = live_forward });
     fault_life(&(struct fault_life){ .name = "seq", .live = live_seq });
-    fault_life(&(struct fault_life){ .name = "mover, compressor", .live = live_mover });
+    fault_life(
+        &(struct fault_life){ .name = "backend, compressor", .live = live_backend, .says = true });
     fault_life(&(struct fault_life){ .name = "memory, prefix", .live = live_memory });
     assert_int_equal(rig.rig.pool.n_free, n_free);
     assert_int_equal(rig.rig.account.used, 0);

@@ -2,8 +2,8 @@
  * same; a computation that turns into one and goes on as if it were none: the next int8 block, a
  * maximum or a softmax lose it, and an answer comes out that nothing stands behind (issue 16).
  */
+#include "engine/backend.h"
 #include "engine/cpu/kernels.h"
-#include "engine/cpu/workers.h"
 #include "engine/file/adapter.h"
 #include "engine/file/model.h"
 #include "engine/file/safetensors.h"
@@ -121,7 +121,7 @@ static struct gguf_build_shape wide_shape(void)
 }
 
 /* Takes b. */
-static void refused(struct gguf_build *b, struct workers *w, const char *words)
+static void refused(struct gguf_build *b, struct backend *by, const char *words)
 {
     char path[SCRATCH_PATH_MAX];
     struct why why = { "" };
@@ -129,7 +129,7 @@ static void refused(struct gguf_build *b, struct workers *w, const char *words)
 
     gguf_build_write(b, scratch_path(path, "bad.gguf"));
     gguf_build_free(b);
-    assert_int_equal(model_open(path, w, NULL, &m, &why), -EINVAL);
+    assert_int_equal(model_open(path, by, NULL, &m, &why), -EINVAL);
     if (!strstr(why.text, words))
         fail_msg("said \"%s\", expected \"%s\" in it", why.text, words);
 }
@@ -138,10 +138,11 @@ static void refused(struct gguf_build *b, struct workers *w, const char *words)
 static void refuses_matrices(void **state)
 {
     const uint64_t dims[] = { N_COLS, 2 * N_COLS };
-    struct workers *w;
+    const struct backend_options two = { .cpu = "auto", .threads = 2, .max_rows = 1 };
+    struct backend *by;
 
     (void)state;
-    assert_int_equal(workers_open(2, false, &w), 0);
+    assert_int_equal(backend_open(&backend_cpu, &two, &by, NULL), 0);
     for (size_t i = 0; i < N_SPOTS; i++) {
         size_t row_bytes = quant_row_bytes(spots[i].type, N_COLS);
         uint8_t *data = malloc(row_bytes * dims[1]);
@@ -161,11 +162,11 @@ static void refuses_matrices(void **state)
                 "bad.gguf: tensor \"blk.1.ffn_up.weight\" has a NaN or an infinity in row "
                 "%u,",
                 row);
-            refused(b, k % 2 ? w : NULL, words);
+            refused(b, k % 2 ? by : NULL, words);
         }
         free(data);
     }
-    workers_close(w);
+    backend_close(by);
 }
 
 /* What the issue showed: a norm all NaN made a model of equal probabilities. */

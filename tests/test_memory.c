@@ -160,7 +160,7 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
     if (n_runs == 0)
         return false;
     s->stop_after = may_stop && draw(s, 8) == 0 ? 1 + draw(s, 2) : 0;
-    r = forward_step(s->rig.rig.forward, runs, n_runs, &told, &n_out);
+    r = forward_step(&s->rig.rig.forward, runs, n_runs, &told, &n_out);
     if (r == -ECANCELED) {
         s->n_stopped++;
         return true;
@@ -169,7 +169,7 @@ static bool step(struct stage *s, struct actor *const *actors, uint32_t n, bool 
     for (uint32_t i = 0; i < n_runs; i++) {
         memory_ran(&who[i]->memory, &runs[i]);
         if (who[i] == keep && runs[i].want == FORWARD_WANT_LAST)
-            forward_logits(s->rig.rig.forward, out, 1, ret);
+            (void)forward_logits(&s->rig.rig.forward, out, 1, ret);
         out +=
             runs[i].want == FORWARD_WANT_ALL ? runs[i].n_tokens : runs[i].want == FORWARD_WANT_LAST;
     }

@@ -241,7 +241,7 @@ static void waits_for_scratch(void **state)
     scratch_give(&c->sides, others);
     assert_int_equal(memory_plan(&s.memory, 10, &run, &need), 0);
     assert_int_equal(run.n_tokens, 10);
-    assert_int_equal(forward_step(s.rig.rig.forward, &run, 1, NULL, &n_out), 0);
+    assert_int_equal(forward_step(&s.rig.rig.forward, &run, 1, NULL, &n_out), 0);
     memory_ran(&s.memory, &run);
     assert_true(compress_scratch_used(c) > 0);
     memory_rest(&s.memory); /* nobody works on it: others can have the scratch */

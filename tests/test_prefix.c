@@ -28,8 +28,8 @@ static struct pool_account account = { .limit = UINT32_MAX };
 static int open_all(void **state)
 {
     (void)state;
-    assert_int_equal(pool_open(&pool, &tiny, KV_F16,
-                               (uint64_t)PAGES * pool_page_bytes(&tiny, KV_F16), false, NULL),
+    assert_int_equal(pool_open(&pool, NULL, &tiny, KV_F16,
+                               (uint64_t)PAGES * pool_page_bytes(&tiny, KV_F16), NULL),
                      0);
     return prefix_open(&pool, &prefix);
 }

@@ -259,10 +259,10 @@ static uint32_t feed_company(struct bench *b, struct seq *seqs, uint32_t step, u
                              : FORWARD_WANT_NONE,
         };
     }
-    assert_int_equal(forward_step(b->rig.forward, runs, n_runs, NULL, &n_out), 0);
+    assert_int_equal(forward_step(&b->rig.forward, runs, n_runs, NULL, &n_out), 0);
     assert_true(n_out >= first);
-    forward_logits(b->rig.forward, n_out - first, first,
-                   b->other + (size_t)(seqs[0].n_tokens - first) * b->ref.n_vocab);
+    (void)forward_logits(&b->rig.forward, n_out - first, first,
+                         b->other + (size_t)(seqs[0].n_tokens - first) * b->ref.n_vocab);
     return first;
 }
 

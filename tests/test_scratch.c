@@ -36,7 +36,7 @@ static void spans_are_apart(void **state)
     unsigned seed = 3;
 
     (void)state;
-    assert_int_equal(scratch_open(&s, LEN), 0);
+    assert_int_equal(scratch_open(&s, NULL, LEN), 0);
     for (unsigned step = 0; step < 4000; step++) {
         unsigned i = (unsigned)rand_r(&seed) % (sizeof(held) / sizeof(*held));
 
@@ -68,7 +68,7 @@ static void the_whole_is_there(void **state)
     void *a, *b, *c;
 
     (void)state;
-    assert_int_equal(scratch_open(&s, LEN), 0);
+    assert_int_equal(scratch_open(&s, NULL, LEN), 0);
     a = scratch_take(&s, LEN / 2);
     b = scratch_take(&s, LEN / 4);
     c = scratch_take(&s, LEN / 4);
@@ -92,7 +92,7 @@ static void memory_goes_back(void **state)
     void *a, *b;
 
     (void)state;
-    assert_int_equal(scratch_open(&s, LEN), 0);
+    assert_int_equal(scratch_open(&s, NULL, LEN), 0);
     assert_int_equal(n_resident(&s), 0);
     a = scratch_take(&s, LEN / 2);
     b = scratch_take(&s, LEN / 2);

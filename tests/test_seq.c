@@ -19,9 +19,9 @@ static const struct model tiny = { .n_layer = 2, .n_head = 4, .n_head_kv = 2, .h
 
 static void open_pool(struct pool *p, uint32_t n_pages)
 {
-    assert_int_equal(pool_open(p, &tiny, KV_F16, (uint64_t)n_pages * pool_page_bytes(&tiny, KV_F16),
-                               false, NULL),
-                     0);
+    assert_int_equal(
+        pool_open(p, NULL, &tiny, KV_F16, (uint64_t)n_pages * pool_page_bytes(&tiny, KV_F16), NULL),
+        0);
     assert_int_equal(p->n_pages, n_pages);
 }
 
@@ -59,7 +59,7 @@ static void pool_too_small(void **state)
     struct why why = { "" };
 
     (void)state;
-    assert_int_equal(pool_open(&p, &llama8b, KV_F16, 1 << 20, false, &why), -EINVAL);
+    assert_int_equal(pool_open(&p, NULL, &llama8b, KV_F16, 1 << 20, &why), -EINVAL);
     assert_non_null(strstr(why.text, "holds no page"));
     assert_non_null(strstr(why.text, "2097152"));
     pool_close(&p);

@@ -30,7 +30,6 @@ struct desk {
     float *m, *l, *m2, *l2; /* (rows) */
     float *angles;          /* (JOIN_PAGES, hd) */
     float *keys, *scores;   /* (hd, 16), (rows, 16): a page's, while they are weighed */
-    uint32_t pages[JOIN_PAGES];
     struct kernels_joined joined[JOIN_PAGES];
 };
 
@@ -62,10 +61,11 @@ struct cut {
 
 struct round {
     struct attend *a;
-    const struct attend_piece *pieces;
+    const struct plan *plan;
+    const struct plan_piece *pieces;
     struct cut cuts[ROUND_PIECES];
     uint32_t n_pieces, n_items, layer;
-    const float *q;
+    const float *q, *kk, *vv;
     float *out;
 };
 
@@ -146,26 +146,26 @@ size_t attend_bytes(const struct attend *a)
     return a->n_floats * sizeof(float);
 }
 
-/* Where the stretch of segments that begins with `first` ends: the own segment is one, and those
- * before it are taken from the front, as many as have JOIN_PAGES pages together, or one. So it
- * depends on what is behind the token, and on nothing else. */
-static uint32_t stretch_end(const struct attend_piece *p, uint32_t first)
+/* Where the stretch of segments that begins with `first` ends: the own segment, number n_segments,
+ * is one, and those before it are taken from the front, as many as have JOIN_PAGES pages together,
+ * or one. So it depends on what is behind the token, and on nothing else. */
+static uint32_t stretch_end(const struct plan *plan, const struct plan_piece *p, uint32_t first)
 {
-    const struct seq_segment *segments = p->seq->segments;
+    const struct plan_segment *segments = plan->segments + p->first_segment;
     uint32_t n_pages, end = first + 1;
 
-    if (first == p->segment)
+    if (first == p->n_segments)
         return end;
     n_pages = seq_n_pages(segments[first].n_keys);
-    while (end < p->segment && n_pages + seq_n_pages(segments[end].n_keys) <= JOIN_PAGES)
+    while (end < p->n_segments && n_pages + seq_n_pages(segments[end].n_keys) <= JOIN_PAGES)
         n_pages += seq_n_pages(segments[end++].n_keys);
     return end;
 }
 
 /* Copies the queries of tokens [t0, t0 + n) and one KV head, as one token's heads of the group
  * after another. */
-static void load_queries(const struct round *r, const struct attend_piece *p, uint32_t t0,
-                         uint32_t n, uint32_t head, struct desk *d)
+static void load_queries(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
+                         uint32_t head, struct desk *d)
 {
     const struct attend *a = r->a;
     size_t width = (size_t)a->group * a->hd;
@@ -177,64 +177,70 @@ static void load_queries(const struct round *r, const struct attend_piece *p, ui
 }
 
 /* What turns queries to the base of an earlier segment. */
-static const float *angles_to(const struct attend *a, const struct attend_piece *p,
-                              uint32_t segment, float *scratch)
+static const float *angles_to(const struct attend *a, const struct plan_piece *p,
+                              const struct plan_segment *to, float *scratch)
 {
-    return rotary_by(a->rotary, p->base - p->seq->segments[segment].base, scratch);
+    return rotary_by(a->rotary, p->base - to->base, scratch);
 }
 
 /* The own segment, of which each row sees what is before it. */
-static void see_own(const struct attend_piece *p, uint32_t t0, uint32_t n, struct kernels_attn *k)
+static void see_own(const struct plan *plan, const struct plan_piece *p, uint32_t t0, uint32_t n,
+                    struct kernels_attn *k)
 {
     /* The first row's own key is one of the segment's, or stands beside it. */
-    k->first_visible = p->off + t0 * p->stride + !p->self_k;
+    k->first_visible = p->off + t0 * p->stride + !p->side;
     k->n_keys = k->first_visible + (n - 1) * p->stride;
     k->stride = p->stride;
-    k->pages = p->pages;
+    k->pages = plan->pages + p->first_page;
 }
 
-static void see_earlier(const struct attend *a, const struct attend_piece *p, uint32_t segment,
+static void see_earlier(const struct round *r, const struct plan_piece *p, uint32_t segment,
                         struct desk *d, struct kernels_attn *k)
 {
-    k->n_keys = k->first_visible = p->seq->segments[segment].n_keys;
-    k->pages = seq_pages(p->seq, segment);
-    a->k->rope(d->q, k->n_rows, a->hd, angles_to(a, p, segment, d->angles));
+    const struct attend *a = r->a;
+    const struct plan_segment *g = &r->plan->segments[p->first_segment + segment];
+
+    k->n_keys = k->first_visible = g->n_keys;
+    k->pages = r->plan->pages + g->first_page;
+    a->k->rope(d->q, k->n_rows, a->hd, angles_to(a, p, g, d->angles));
 }
 
 /* Earlier segments [first, end), whose pages go side by side. */
-static void see_joined(const struct attend *a, const struct attend_piece *p, uint32_t first,
+static void see_joined(const struct round *r, const struct plan_piece *p, uint32_t first,
                        uint32_t end, struct desk *d, struct kernels_attn *k)
 {
+    const struct attend *a = r->a;
+    const struct plan_segment *segments = r->plan->segments + p->first_segment;
     uint32_t page = 0;
 
     for (uint32_t i = first; i < end; i++) {
-        uint32_t left = p->seq->segments[i].n_keys;
-        const float *cs = left ? angles_to(a, p, i, d->angles + (size_t)page * a->hd) : NULL;
+        uint32_t left = segments[i].n_keys;
+        const float *cs = angles_to(a, p, &segments[i], d->angles + (size_t)page * a->hd);
 
         /* Rows of a table of megabytes, of which each segment has another. */
-        for (uint32_t c = 0; cs && c < a->hd; c += 16)
+        for (uint32_t c = 0; c < a->hd; c += 16)
             __builtin_prefetch(cs + c);
-        for (const uint32_t *from = seq_pages(p->seq, i); left > 0; from++, page++) {
+        for (; left > 0; page++) {
             uint32_t n = left < POOL_PAGE_TOKENS ? left : POOL_PAGE_TOKENS;
 
-            d->pages[page] = *from;
             d->joined[page] = (struct kernels_joined){ .cs = cs, .n_keys = n };
             left -= n;
         }
     }
     k->n_keys = k->first_visible = page * POOL_PAGE_TOKENS;
-    k->pages = d->pages;
+    /* Pages of a plan's segments stand one behind the other. */
+    k->pages = r->plan->pages + segments[first].first_page;
     k->joined = d->joined;
 }
 
 /* The partial result of tokens [t0, t0 + n) over the stretch that begins with segment `first`. */
-static void stretch_partial(const struct round *r, const struct attend_piece *p, uint32_t t0,
+static void stretch_partial(const struct round *r, const struct plan_piece *p, uint32_t t0,
                             uint32_t n, uint32_t head, uint32_t first, struct desk *d, float *m,
                             float *l, float *o)
 {
     const struct attend *a = r->a;
-    const struct pool *pool = p->seq->pool;
-    uint32_t end = stretch_end(p, first);
+    const struct pool *pool = r->plan->pool;
+    uint32_t end = stretch_end(r->plan, p, first);
     struct kernels_attn k = { .q = d->q,
                               .n_rows = n * a->group,
                               .group = a->group,
@@ -250,37 +256,29 @@ static void stretch_partial(const struct round *r, const struct attend_piece *p,
                               .o = o };
 
     load_queries(r, p, t0, n, head, d);
-    if (first == p->segment)
-        see_own(p, t0, n, &k);
+    if (first == p->n_segments)
+        see_own(r->plan, p, t0, n, &k);
     else if (end == first + 1)
-        see_earlier(a, p, first, d, &k);
+        see_earlier(r, p, first, d, &k);
     else
-        see_joined(a, p, first, end, d, &k);
-    if (k.n_keys > 0) {
-        a->k->attn[pool->kv](&k);
-        return;
-    }
-    for (uint32_t i = 0; i < k.n_rows; i++) { /* forgotten */
-        m[i] = -INFINITY;
-        l[i] = 0;
-    }
-    memset(o, 0, (size_t)k.n_rows * a->hd * sizeof(*o));
+        see_joined(r, p, first, end, d, &k);
+    a->k->attn[pool->kv](&k);
 }
 
 /* The rows' keys of their own, after the segment's. */
-static void merge_self(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+static void merge_self(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
                        uint32_t head, struct desk *d)
 {
     const struct attend *a = r->a;
 
     for (uint32_t i = 0; i < n * a->group; i++) {
-        size_t at = ((size_t)(t0 + i / a->group) * a->n_head_kv + head) * a->hd;
-        const float *q = d->q + (size_t)i * a->hd, *k = p->self_k + at;
+        size_t at = ((size_t)(p->row + t0 + i / a->group) * a->n_head_kv + head) * a->hd;
+        const float *q = d->q + (size_t)i * a->hd, *k = r->kk + at;
         float s = 0;
 
         for (uint32_t c = 0; c < a->hd; c++)
             s += q[c] * k[c];
-        a->k->attn_merge(&d->m[i], &d->l[i], d->o + (size_t)i * a->hd, s, 1, p->self_v + at, a->hd);
+        a->k->attn_merge(&d->m[i], &d->l[i], d->o + (size_t)i * a->hd, s, 1, r->vv + at, a->hd);
     }
 }
 
@@ -290,19 +288,25 @@ static void keep_larger(float *to, const float *x, uint32_t n)
         to[i] = x[i] > to[i] ? x[i] : to[i];
 }
 
+/* The segment that was read again. */
+static const struct plan_segment *weighed(const struct round *r, const struct plan_piece *p)
+{
+    return &r->plan->segments[p->first_segment + p->n_segments - 1];
+}
+
 /* The attention that the keys of one page receive from d's rows of queries: the softmax is over all
  * that they see, whose sums d->m and d->l are. Row after row, so that it does not matter how a
  * piece is cut. */
-static void weigh_page(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+static void weigh_page(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
                        uint32_t head, uint32_t page, struct desk *d)
 {
     const struct attend *a = r->a;
-    const struct seq *s = p->seq;
-    const uint32_t *pages = p->again ? seq_pages(s, p->segment - 1) : p->pages;
+    const struct pool *pool = r->plan->pool;
+    uint32_t of = p->again ? weighed(r, p)->first_page : p->first_page;
     const uint8_t *tile =
-        s->pool->mem + pages[page] * s->pool->page_bytes + pool_k_off(s->pool, r->layer, head);
+        pool->mem + r->plan->pages[of + page] * pool->page_bytes + pool_k_off(pool, r->layer, head);
     uint32_t first = page * POOL_PAGE_TOKENS;
-    float *to = p->weights + ((size_t)r->layer * a->n_head_kv + head) * s->seg_len + first;
+    float *to = p->weights + ((size_t)r->layer * a->n_head_kv + head) * p->seg_len + first;
     struct kernels_matmul dot = { .type = QUANT_F32, /* a K tile is a tile of 16 rows of weights */
                                   .w = d->keys,
                                   .tile_len = (size_t)a->hd * POOL_PAGE_TOKENS * sizeof(float),
@@ -314,10 +318,10 @@ static void weigh_page(const struct round *r, const struct attend_piece *p, uint
                                   .y = d->scores,
                                   .y_stride = POOL_PAGE_TOKENS };
 
-    kv_read_keys(s->pool->kv, tile, a->hd, d->keys);
+    kv_read_keys(pool->kv, tile, a->hd, d->keys);
     a->k->matmul[QUANT_F32](&dot, 0, POOL_PAGE_TOKENS);
     for (uint32_t i = 0; i < n * a->group; i++) {
-        uint32_t seen = p->again ? s->seg_len : p->off + t0 + i / a->group + 1;
+        uint32_t seen = p->again ? p->seg_len : p->off + t0 + i / a->group + 1;
         float *row = d->scores + (size_t)i * POOL_PAGE_TOKENS;
 
         if (seen <= first)
@@ -332,23 +336,23 @@ static void weigh_page(const struct round *r, const struct attend_piece *p, uint
 }
 
 /* d->q is turned to the own segment. */
-static void weigh(const struct round *r, const struct attend_piece *p, uint32_t t0, uint32_t n,
+static void weigh(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
                   uint32_t head, struct desk *d)
 {
     const struct attend *a = r->a;
-    uint32_t n_keys = p->again ? p->seq->seg_len : p->off + t0 + n;
+    uint32_t n_keys = p->again ? p->seg_len : p->off + t0 + n;
 
     if (p->again) {
         load_queries(r, p, t0, n, head, d);
-        a->k->rope(d->q, n * a->group, a->hd, angles_to(a, p, p->segment - 1, d->angles));
+        a->k->rope(d->q, n * a->group, a->hd, angles_to(a, p, weighed(r, p), d->angles));
     }
     for (uint32_t page = 0; page < seq_n_pages(n_keys); page++)
         weigh_page(r, p, t0, n, head, page, d);
 }
 
 /* o / l of one query row to its place in out. */
-static void store_row(const struct round *r, const struct attend_piece *p, uint32_t t,
-                      uint32_t head, uint32_t g, const float *o, float l)
+static void store_row(const struct round *r, const struct plan_piece *p, uint32_t t, uint32_t head,
+                      uint32_t g, const float *o, float l)
 {
     const struct attend *a = r->a;
     float *out = r->out + ((size_t)(p->row + t) * a->n_head + head * a->group + g) * a->hd;
@@ -357,7 +361,7 @@ static void store_row(const struct round *r, const struct attend_piece *p, uint3
     a->k->scale(out, a->hd, 1.0f / l);
 }
 
-static void run_block(const struct round *r, const struct attend_piece *p, uint32_t head,
+static void run_block(const struct round *r, const struct plan_piece *p, uint32_t head,
                       uint32_t block, struct desk *d)
 {
     const struct attend *a = r->a;
@@ -366,13 +370,14 @@ static void run_block(const struct round *r, const struct attend_piece *p, uint3
     uint32_t n_rows = n * a->group;
 
     stretch_partial(r, p, t0, n, head, 0, d, d->m, d->l, d->o);
-    for (uint32_t s = stretch_end(p, 0); s <= p->segment; s = stretch_end(p, s)) {
+    for (uint32_t s = stretch_end(r->plan, p, 0); s <= p->n_segments;
+         s = stretch_end(r->plan, p, s)) {
         stretch_partial(r, p, t0, n, head, s, d, d->m2, d->l2, d->o2);
         for (uint32_t i = 0; i < n_rows; i++)
             a->k->attn_merge(&d->m[i], &d->l[i], d->o + (size_t)i * a->hd, d->m2[i], d->l2[i],
                              d->o2 + (size_t)i * a->hd, a->hd);
     }
-    if (p->self_k) /* d->q is turned to the own segment, the last one */
+    if (p->side) /* d->q is turned to the own segment, the last one */
         merge_self(r, p, t0, n, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
@@ -380,7 +385,7 @@ static void run_block(const struct round *r, const struct attend_piece *p, uint3
         weigh(r, p, t0, n, head, d);
 }
 
-static uint32_t n_blocks(const struct attend *a, const struct attend_piece *p)
+static uint32_t n_blocks(const struct attend *a, const struct plan_piece *p)
 {
     return (p->n + a->block_tokens - 1) / a->block_tokens;
 }
@@ -389,7 +394,7 @@ static uint32_t n_blocks(const struct attend *a, const struct attend_piece *p)
 static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
 {
     const struct attend *a = r->a;
-    const struct attend_piece *p = &r->pieces[piece];
+    const struct plan_piece *p = &r->pieces[piece];
     const struct cut *c = &r->cuts[piece];
     uint32_t n_rows = p->n * a->group;
 
@@ -412,7 +417,7 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     const struct round *r = arg;
     const struct attend *a = r->a;
     struct desk *d = &a->desks[worker];
-    const struct attend_piece *p;
+    const struct plan_piece *p;
     const struct cut *c;
     uint32_t i = 0, head, col, part;
 
@@ -442,11 +447,12 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
 
 /* The first segments of all stretches, the own one's last. Returns how many: 0 if they are more
  * than `most`. */
-static uint32_t list_stretches(const struct attend_piece *p, uint32_t most, uint32_t *ret)
+static uint32_t list_stretches(const struct plan *plan, const struct plan_piece *p, uint32_t most,
+                               uint32_t *ret)
 {
     uint32_t n = 0;
 
-    for (uint32_t first = 0; first <= p->segment; first = stretch_end(p, first)) {
+    for (uint32_t first = 0; first <= p->n_segments; first = stretch_end(plan, p, first)) {
         if (n == most)
             return 0;
         ret[n++] = first;
@@ -462,14 +468,15 @@ static void cut_round(struct round *r, uint32_t n_left)
 
     r->n_pieces = r->n_items = 0;
     while (r->n_pieces < n_left && r->n_pieces < ROUND_PIECES) {
-        const struct attend_piece *p = &r->pieces[r->n_pieces];
+        const struct plan_piece *p = &r->pieces[r->n_pieces];
         struct cut *c = &r->cuts[r->n_pieces];
         uint32_t n_rows = p->n * a->n_head; /* of a stretch */
 
         *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
-        if (p->segment > 0 && p->n <= SPLIT_TOKENS && p->n <= a->block_tokens && !p->weights &&
-            !p->self_k) {
-            c->n_cols = list_stretches(p, (PARTIALS - n_part) / n_rows, a->part_first + n_part);
+        if (p->n_segments > 0 && p->n <= SPLIT_TOKENS && p->n <= a->block_tokens && !p->weights &&
+            !p->side) {
+            c->n_cols =
+                list_stretches(r->plan, p, (PARTIALS - n_part) / n_rows, a->part_first + n_part);
             if (c->n_cols == 0 && n_part > 0)
                 break; /* the next round has room */
             n_part += c->n_cols * n_rows;
@@ -485,14 +492,16 @@ static void cut_round(struct round *r, uint32_t n_left)
     }
 }
 
-void attend_run(struct attend *a, const struct attend_piece *pieces, uint32_t n_pieces,
-                uint32_t layer, const float *q, float *out)
+void attend_run(struct attend *a, const struct plan *plan, uint32_t layer,
+                const struct attend_rows *rows, float *out)
 {
-    struct round r = { .a = a, .layer = layer, .q = q, .out = out };
+    struct round r = {
+        .a = a, .plan = plan, .layer = layer, .q = rows->q, .kk = rows->k, .vv = rows->v, .out = out
+    };
 
-    for (uint32_t done = 0; done < n_pieces; done += r.n_pieces) {
-        r.pieces = pieces + done;
-        cut_round(&r, n_pieces - done);
+    for (uint32_t done = 0; done < plan->n_pieces; done += r.n_pieces) {
+        r.pieces = plan->pieces + done;
+        cut_round(&r, plan->n_pieces - done);
         workers_run(a->w, run_item, &r, r.n_items);
     }
 }

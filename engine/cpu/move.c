@@ -93,9 +93,8 @@ static void move_list(void *arg, uint32_t list, uint32_t worker)
             move_key(j->v, m, list, kept[i], i, d);
 }
 
-static void move_run(void *arg, const struct backend_move *m)
+void move_run(struct move *v, const struct backend_move *m)
 {
-    struct move *v = arg;
     struct move_job j = { v, m };
 
     if (m->first < m->n_keys)
@@ -118,10 +117,9 @@ static void norms_list(void *arg, uint32_t list, uint32_t worker)
     }
 }
 
-static void move_norms(void *arg, const struct pool *pool, const uint32_t *pages, uint32_t n_keys,
-                       float *ret)
+void move_norms(struct move *v, const struct pool *pool, const uint32_t *pages, uint32_t n_keys,
+                float *ret)
 {
-    struct move *v = arg;
     struct norms_job j = { v, pool, pages, n_keys, ret };
 
     if (n_keys)
@@ -156,9 +154,4 @@ void move_close(struct move *v)
         return;
     free(v->desks);
     free(v);
-}
-
-struct mover move_mover(struct move *v)
-{
-    return (struct mover){ .arg = v, .move = move_run, .norms = move_norms };
 }

@@ -1,4 +1,4 @@
-/* engine/cpu/move.h - moves keys and values in pages of this machine's memory (engine/kv/mover.h).
+/* engine/cpu/move.h - moves keys and values in pages of this machine's memory (engine/backend.h).
  *
  * Threads    the owner of the workers.
  * Ownership  borrows kernels, workers and angles.
@@ -7,9 +7,11 @@
 #ifndef ENGINE_CPU_MOVE_H
 #define ENGINE_CPU_MOVE_H
 
+#include "engine/backend.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/workers.h"
-#include "engine/kv/mover.h"
+#include "engine/file/model.h"
+#include "engine/kv/pool.h"
 #include "engine/kv/rotary.h"
 
 struct move;
@@ -18,7 +20,9 @@ int move_open(const struct model *m, const struct kernels *k, struct workers *w,
               const struct rotary *rotary, struct move **ret);
 void move_close(struct move *v);
 
-/* For a compressor. */
-struct mover move_mover(struct move *v);
+void move_run(struct move *v, const struct backend_move *m);
+/* ret (n_layer * n_head_kv, n_keys): the sum of squares of each key in those pages. */
+void move_norms(struct move *v, const struct pool *pool, const uint32_t *pages, uint32_t n_keys,
+                float *ret);
 
 #endif

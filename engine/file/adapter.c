@@ -1,6 +1,7 @@
 #include "engine/file/adapter.h"
 
 #include "base/digest.h"
+#include "engine/backend.h"
 #include "engine/file/safetensors.h"
 #include "engine/file/tile.h"
 
@@ -207,6 +208,13 @@ static void *take(struct loader *l, size_t bytes)
     return p;
 }
 
+static int put(const struct loader *l, void *to, const void *from, size_t n)
+{
+    int r = backend_put(l->m->backend, to, from, n);
+
+    return r < 0 ? why_set(l->why, r, "%s: can't be copied to the device", l->path) : 0;
+}
+
 /* Rows as the file has them, all of them numbers. free() it. */
 static int read_rows(struct loader *l, const struct safetensors_tensor *t, void **ret)
 {
@@ -230,7 +238,7 @@ static int read_rows(struct loader *l, const struct safetensors_tensor *t, void 
 static int load_floats(struct loader *l, const struct safetensors_tensor *t, const float **ret)
 {
     size_t n = t->dims[0] * t->dims[1];
-    float *to = take(l, n * sizeof(float));
+    float *to = take(l, n * sizeof(float)), *floats;
     void *rows;
     int r;
 
@@ -239,10 +247,17 @@ static int load_floats(struct loader *l, const struct safetensors_tensor *t, con
     r = read_rows(l, t, &rows);
     if (r < 0)
         return r;
-    quant_dequantise_row(quant_of[t->type], rows, n, to);
+    floats = malloc(n * sizeof(*floats));
+    if (floats) {
+        quant_dequantise_row(quant_of[t->type], rows, n, floats);
+        r = put(l, to, floats, n * sizeof(*floats));
+    } else {
+        r = why_set(l->why, -ENOMEM, "%s: no memory", l->path);
+    }
+    free(floats);
     free(rows);
     *ret = to;
-    return 0;
+    return r;
 }
 
 /* Into tiles; as_f32: whatever it is in the file. */
@@ -252,7 +267,7 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
     uint32_t n_rows = (uint32_t)t->dims[0], n_cols = (uint32_t)t->dims[1];
     enum quant type = quant_of[t->type], as = as_f32 ? QUANT_F32 : type;
     size_t from_bytes = quant_row_bytes(type, n_cols), len = tile_len(as, n_cols);
-    uint8_t *to = take(l, tile_count(n_rows) * len);
+    uint8_t *to = take(l, tile_count(n_rows) * len), *tiles = NULL;
     float *floats = NULL;
     void *rows;
     int r;
@@ -264,9 +279,10 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
         return r;
     if (as != type)
         floats = malloc((size_t)n_rows * n_cols * sizeof(*floats));
-    if (as != type && !floats) {
-        free(rows);
-        return why_set(l->why, -ENOMEM, "%s: no memory", l->path);
+    tiles = malloc(tile_count(n_rows) * len);
+    if (!tiles || (as != type && !floats)) {
+        r = why_set(l->why, -ENOMEM, "%s: no memory", l->path);
+        goto out;
     }
     if (floats)
         quant_dequantise_row(type, rows, (size_t)n_rows * n_cols, floats);
@@ -279,14 +295,17 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
             lanes[k] = floats ? (const void *)(floats + row * n_cols)
                               : (const uint8_t *)rows + row * from_bytes;
         }
-        tile_pack(as, lanes, n_cols, to + i * len);
+        tile_pack(as, lanes, n_cols, tiles + i * len);
     }
-    free(floats);
-    free(rows);
+    r = put(l, to, tiles, tile_count(n_rows) * len);
     *ret = (struct model_tensor){
         .data = to, .type = as, .n_rows = n_rows, .n_cols = n_cols, .tile_len = len
     };
-    return 0;
+out:
+    free(tiles);
+    free(floats);
+    free(rows);
+    return r;
 }
 
 /* The tensors of a projection in the file; NULL: it has none. */
@@ -454,10 +473,10 @@ static int load_all(struct loader *l)
     if (r < 0)
         return r;
     a->mem_len = l->used;
-    a->mem = aligned_alloc(ALIGN, a->mem_len);
-    if (!a->mem)
-        return why_set(l->why, -ENOMEM, "%s: no memory for %zu bytes", l->path, a->mem_len);
-    memset(a->mem, 0, a->mem_len);
+    a->backend = l->m->backend;
+    r = backend_alloc(a->backend, a->mem_len, &a->mem);
+    if (r < 0)
+        return why_set(l->why, r, "%s: no memory for %zu bytes", l->path, a->mem_len);
     return load(l);
 }
 
@@ -492,6 +511,6 @@ void adapter_close(struct adapter *a)
     if (!a)
         return;
     free(a->layers);
-    free(a->mem);
+    backend_free(a->backend, a->mem, a->mem_len);
     free(a);
 }

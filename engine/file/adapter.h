@@ -9,7 +9,7 @@
  * with a low-rank one y = (base W) x + B (A x) + b. Only q, k and v have a b.
  *
  * Threads    immutable after adapter_open.
- * Ownership  owns its memory; tensors point into it.
+ * Ownership  owns its memory, which is of the model's backend; tensors point into it.
  * Errors     -EINVAL (with a sentence), -ENOMEM, or the errno of the I/O.
  */
 #ifndef ENGINE_FILE_ADAPTER_H
@@ -63,6 +63,7 @@ struct adapter {
     const float *embd; /* (n_gists, n_embd) */
     uint32_t n_layer;
     struct adapter_layer *layers;
+    struct backend *backend; /* whose memory has the tensors: the model's */
     void *mem;
     size_t mem_len;
 };

@@ -1,6 +1,6 @@
 #include "engine/file/model.h"
 
-#include "engine/cpu/place.h"
+#include "engine/backend.h"
 #include "engine/file/gguf.h"
 #include "engine/file/hparams.h"
 #include "engine/file/weights.h"
@@ -20,15 +20,20 @@ static int plan(const struct gguf *g, struct model *m, float *ret_rope_scale,
 
 /* freq[i] = base^(-2 i / head_dim), divided by the linear scale and Llama 3.1's factor i. In double
  * and rounded once: a position of thousands multiplies the error. */
-static int set_rope(struct model *m, float scale, const float *factors, struct why *why)
+static int set_rope(struct model *m, float scale, const float *stored, struct why *why)
 {
+    float factors[HPARAMS_HEAD_DIM_MAX / 2];
+
+    if (stored && backend_get(m->backend, factors, stored, m->head_dim / 2 * sizeof(*factors)) < 0)
+        return why_set(why, -EIO, "%s: rope_freqs.weight can't be read back from the device",
+                       gguf_label(m->file));
     m->rope_freq = calloc(m->head_dim / 2, sizeof(*m->rope_freq));
     if (!m->rope_freq)
         return why_set(why, -ENOMEM, "%s: no memory", gguf_label(m->file));
     for (uint32_t i = 0; i < m->head_dim / 2; i++) {
         double f = pow(m->rope_base, -2.0 * i / m->head_dim) / (double)scale;
 
-        if (factors) {
+        if (stored) {
             if (!(factors[i] > 0))
                 return why_set(why, -EINVAL,
                                "%s: rope_freqs.weight has %g at %u, expected factors above 0",
@@ -40,31 +45,31 @@ static int set_rope(struct model *m, float scale, const float *factors, struct w
     return 0;
 }
 
-int model_open(const char *path, struct workers *workers, const struct model_progress *progress,
+int model_open(const char *path, struct backend *b, const struct model_progress *progress,
                struct model **ret_model, struct why *why)
 {
     struct model *m = calloc(1, sizeof(*m));
     struct weights w = { 0 };
-    struct place_result placed;
     const float *factors = NULL;
     float scale = 1;
     int e;
 
     if (!m)
         return why_set(why, -ENOMEM, "%s: no memory", path);
+    m->backend = b;
     e = gguf_open(path, &m->file, why);
     if (e == 0)
         e = plan(m->file, m, &scale, &factors, &w, why);
     if (e != 0)
         goto fail;
-    e = place_alloc(w.mem_len, false, &m->mem, &placed);
+    e = backend_alloc(b, w.mem_len, &m->mem);
     if (e != 0) {
         (void)why_set(why, e, "%s: no memory for %zu bytes of weights", path, w.mem_len);
         goto fail;
     }
     m->mem_len = w.mem_len;
     m->weights_len = w.data_len;
-    e = weights_read(&w, m->mem, workers, progress, m->digest);
+    e = weights_read(&w, b, m->mem, progress, m->digest);
     if (e == 0)
         e = set_rope(m, scale, factors, why);
     if (e != 0)
@@ -98,8 +103,7 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
-    if (m->mem)
-        place_free(m->mem, m->mem_len);
+    backend_free(m->backend, m->mem, m->mem_len);
     free(m->rope_freq);
     free(m->layers);
     gguf_close(m->file);

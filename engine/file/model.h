@@ -19,13 +19,14 @@
 #include "base/why.h"
 #include "engine/file/quant.h"
 
+struct backend;
 struct gguf;
-struct workers;
 
 enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
 
 struct model_tensor {
-    const void *data; /* tiles (engine/file/tile.h); NULL: the model has none */
+    const void
+        *data; /* tiles (engine/file/tile.h), in the backend's memory; NULL: the model has none */
     enum quant type;
     uint32_t n_rows, n_cols;
     size_t tile_len;
@@ -59,21 +60,23 @@ struct model {
     const float *output_norm;   /* (n_embd) */
     struct model_layer *layers; /* (n_layer) */
 
-    struct gguf *file; /* metadata, for the tokenizer and chat template */
-    void *mem;         /* weights; see engine/cpu/place.h */
+    struct gguf *file;       /* metadata, for the tokenizer and chat template */
+    struct backend *backend; /* whose memory has the weights; NULL: the process's own */
+    void *mem;
     size_t mem_len;
     size_t weights_len; /* bytes of tensor data */
 };
 
-/* Reads the file at path; workers (may be NULL) are the calling thread's, and help. progress (may
- * be NULL) is called now and then with bytes done and in all, from the calling thread; a non-zero
- * return ends the load with -ECANCELED. */
+/* Called now and then while a file is read, with bytes done and in all, from the calling thread; a
+ * non-zero return ends the load with -ECANCELED. */
 struct model_progress {
     int (*fn)(void *arg, uint64_t done, uint64_t all);
     void *arg;
 };
 
-int model_open(const char *path, struct workers *workers, const struct model_progress *progress,
+/* Reads the file at path into memory of b (engine/backend.h), which is borrowed. progress may be
+ * NULL. */
+int model_open(const char *path, struct backend *b, const struct model_progress *progress,
                struct model **ret_model, struct why *why);
 void model_close(struct model *m);
 

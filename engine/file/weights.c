@@ -283,7 +283,8 @@ void weights_fini(struct weights *w)
 
 struct pass {
     struct weights *w;
-    struct workers *workers;
+    struct backend *backend;
+    uint8_t *mem, *host; /* the arena, and where the host may write it; host NULL: nowhere */
     const struct model_progress *progress;
     XXH3_state_t *hash;
     uint8_t *scratch;  /* READ_BYTES: what lies between the tensors */
@@ -366,7 +367,7 @@ struct pack {
     const struct weights_item *item;
     const uint8_t *rows;
     uint32_t r0, n;
-    uint8_t *tiles;
+    uint8_t *tiles;  /* the first is that of row r0 */
     atomic_bool bad; /* a worker met a NaN or an infinity */
 };
 
@@ -386,7 +387,7 @@ static void pack_tile(void *arg, uint32_t tile, uint32_t worker)
         if (!quant_finite(item->type, lanes[i], m->n_cols))
             atomic_store_explicit(&p->bad, true, memory_order_relaxed);
     }
-    tile_pack(item->type, lanes, m->n_cols, p->tiles + first / TILE_ROWS * m->tile_len);
+    tile_pack(item->type, lanes, m->n_cols, p->tiles + tile * m->tile_len);
 }
 
 /* Products by NaN are NaN, but a block of int8 activations, a maximum or a softmax can lose it on
@@ -404,71 +405,86 @@ static int refuse_value(const struct pass *pass, const struct weights_item *item
 
 static int pack_rows(const struct pass *pass, struct pack *p)
 {
-    uint32_t n_tiles = tile_count(p->n), n_cols = p->item->matrix->n_cols, r = 0;
+    uint32_t n_cols = p->item->matrix->n_cols, r = 0;
     size_t row_bytes = quant_row_bytes(p->item->type, n_cols);
 
-    if (pass->workers) {
-        workers_run(pass->workers, pack_tile, p, n_tiles);
-    } else {
-        for (uint32_t t = 0; t < n_tiles; t++)
-            pack_tile(p, t, 0);
-    }
-    if (!atomic_load_explicit(&p->bad, memory_order_relaxed)) /* workers_run has ordered them */
+    backend_run(pass->backend, pack_tile, p, tile_count(p->n));
+    if (!atomic_load_explicit(&p->bad, memory_order_relaxed)) /* the run's end has ordered them */
         return 0;
     while (r + 1 < p->n && quant_finite(p->item->type, p->rows + r * row_bytes, n_cols))
         r++;
     return refuse_value(pass, p->item, p->r0 + r);
 }
 
+/* Packs rows into the matrix' tiles, which stand at off in the arena; staging: room for them, where
+ * the host can't write those. */
+static int pack_to(const struct pass *pass, struct pack *p, size_t off, uint8_t *staging)
+{
+    size_t tile_len = p->item->matrix->tile_len;
+    int e;
+
+    off += p->r0 / TILE_ROWS * tile_len;
+    p->tiles = staging ? staging : pass->host + off;
+    e = pack_rows(pass, p);
+    return e == 0 && staging
+               ? backend_put(pass->backend, pass->mem + off, staging, tile_count(p->n) * tile_len)
+               : e;
+}
+
 /* Some rows at a time, whole tiles and whole heads, by way of a buffer that stays in the cache. */
-static int read_matrix(struct pass *p, const struct weights_item *item, uint8_t *to)
+static int read_matrix(struct pass *p, const struct weights_item *item)
 {
     const struct model_tensor *m = item->matrix;
     size_t row_bytes = quant_row_bytes(item->type, m->n_cols);
     uint32_t unit = item->head_dim ? 2 * item->head_dim : TILE_ROWS; /* head_dim % 8 == 0 */
     uint32_t step = (uint32_t)(READ_BYTES / (unit * row_bytes)) * unit;
-    uint8_t *rows;
+    uint8_t *rows, *staging = NULL;
     int e = 0;
 
     if (step == 0)
         step = unit;
     rows = malloc(step * row_bytes);
-    if (!rows)
-        return -ENOMEM;
+    if (!p->host)
+        staging = malloc(tile_count(step) * m->tile_len);
+    if (!rows || (!p->host && !staging))
+        e = -ENOMEM;
     for (uint32_t r = 0; r < m->n_rows && e == 0; r += step) {
         uint32_t n = m->n_rows - r < step ? m->n_rows - r : step;
 
         e = pass_over(p, rows, n * row_bytes);
         if (e == 0)
-            e = pack_rows(
-                p, &(struct pack){ .item = item, .rows = rows, .r0 = r, .n = n, .tiles = to });
+            e = pack_to(p, &(struct pack){ .item = item, .rows = rows, .r0 = r, .n = n },
+                        item->mem_off, staging);
     }
+    free(staging);
     free(rows);
     return e;
 }
 
-static int read_vector(struct pass *p, const struct weights_item *item, float *to)
+static int read_vector(struct pass *p, const struct weights_item *item)
 {
     size_t n = (size_t)item->from->dims[0], value = quant_row_bytes(item->type, 1);
     uint8_t *file = malloc((size_t)item->from->len);
-    int e;
+    float *to = malloc(n * sizeof(*to));
+    int e = file && to ? pass_over(p, file, item->from->len) : -ENOMEM;
 
-    if (!file)
-        return -ENOMEM;
-    e = pass_over(p, file, item->from->len);
     for (size_t i = 0; i < n && e == 0; i++)
         if (!quant_finite(item->type, file + i * value, 1))
             e = refuse_value(p, item, (uint32_t)i);
     for (size_t i = 0; i < n && e == 0; i++)
         quant_dequantise_row(
             item->type, file + weights_file_row((uint32_t)i, item->head_dim) * value, 1, to + i);
+    if (e == 0)
+        e = backend_put(p->backend, p->mem + item->mem_off, to, n * sizeof(*to));
+    free(to);
     free(file);
     return e;
 }
 
-static int read_item(struct pass *p, const struct weights_item *item, uint8_t *to)
+static int read_item(struct pass *p, const struct weights_item *item)
 {
-    int e = item->matrix ? read_matrix(p, item, to) : read_vector(p, item, (float *)(void *)to);
+    uint8_t *to = p->mem + item->mem_off;
+    int e = item->matrix ? read_matrix(p, item) : read_vector(p, item);
 
     if (e == -ENOMEM)
         return why_set(p->w->why, e, "%s: no memory to load a tensor", gguf_label(p->w->g));
@@ -481,10 +497,15 @@ static int read_item(struct pass *p, const struct weights_item *item, uint8_t *t
     return 0;
 }
 
-int weights_read(struct weights *w, void *mem, struct workers *workers,
+int weights_read(struct weights *w, struct backend *b, void *mem,
                  const struct model_progress *progress, char ret_digest[33])
 {
-    struct pass p = { .w = w, .workers = workers, .progress = progress, .all = gguf_len(w->g) };
+    struct pass p = { .w = w,
+                      .backend = b,
+                      .mem = mem,
+                      .host = backend_host(b, mem),
+                      .progress = progress,
+                      .all = gguf_len(w->g) };
     size_t header_len;
     const uint8_t *header = gguf_header(w->g, &header_len);
     int e = 0;
@@ -506,7 +527,7 @@ int weights_read(struct weights *w, void *mem, struct workers *workers,
         assert(item->from->off >= p.pos); /* sorted, and without overlap */
         e = pass_over(&p, NULL, item->from->off - p.pos);
         if (e == 0)
-            e = read_item(&p, item, (uint8_t *)mem + item->mem_off);
+            e = read_item(&p, item);
     }
     if (e == 0)
         e = pass_over(&p, NULL, p.all - p.pos);

@@ -8,17 +8,18 @@
  *                              |            |                       |
  *     arena   | token_embd . | blk.0.attn_norm . | ... | output_norm . |      . to 64 bytes
  *
- * Reads go straight to where the weights stay. The rows of wq and wk of `llama` files are put back
- * in their order (see engine/file/model.h), vectors that are F16 or BF16 become F32.
+ * Rows are packed into tiles straight to where they stay, if the host can write there, else by way
+ * of a buffer. The rows of wq and wk of `llama` files are put back in their order (see
+ * engine/file/model.h), vectors that are F16 or BF16 become F32.
  *
- * Threads    one thread, which owns the workers: they pack what it reads.
+ * Threads    one thread, the backend's, whose host threads pack what it reads.
  * Ownership  a plan borrows gguf and model; weights_read sets the model's pointers into `mem`.
  * Errors     -EINVAL, -ENOTSUP, -ENOMEM, -ECANCELED, or the errno of the I/O.
  */
 #ifndef ENGINE_FILE_WEIGHTS_H
 #define ENGINE_FILE_WEIGHTS_H
 
-#include "engine/cpu/workers.h"
+#include "engine/backend.h"
 #include "engine/file/gguf.h"
 #include "engine/file/model.h"
 
@@ -47,9 +48,9 @@ struct weights {
 int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_factors,
                  struct weights *ret, struct why *why);
 
-/* Fills mem (w->mem_len bytes) and the model's pointers; ret_digest as model.digest. workers: NULL
- * for this thread alone. */
-int weights_read(struct weights *w, void *mem, struct workers *workers,
+/* Fills mem (w->mem_len bytes of b's) and the model's pointers; ret_digest as model.digest. b: NULL
+ * for memory of the process, and this thread alone. */
+int weights_read(struct weights *w, struct backend *b, void *mem,
                  const struct model_progress *progress, char ret_digest[33]);
 
 void weights_fini(struct weights *w);

@@ -9,6 +9,8 @@
  * the default length. Sequences that find it full wait for a few steps, so more of it buys nothing.
  */
 #define SIDES_BYTES ((size_t)32 << 20)
+/* Ids of the pages beside one segment: no more keys than the segment and its sinks have. */
+#define PAGE_LIST_BYTES ((2 * SEQ_SEGMENT_MAX / PAGE_TOKENS) * sizeof(uint32_t))
 
 static const char *const names[COMPRESS__N] = {
 #define COMPRESSOR(number, ID, id, name, help) [number] = name,
@@ -174,6 +176,19 @@ static bool take_fresh(const struct seq *s, uint32_t n, uint32_t *ret_pages)
     return n <= s->pool->n_free && pool_take(s->pool, s->account, n, ret_pages) == 0;
 }
 
+int compress_observed(const struct compress_work *w, float **ret)
+{
+    size_t n = (size_t)w->c->n_lists * w->seq->seg_len;
+    float *weights = compress_list(w, true, w->seq->seg_len);
+    int r = backend_get(w->c->backend, weights, w->side->floats, n * sizeof(*weights));
+
+    if (r < 0)
+        scratch_give(&w->c->desk, weights);
+    else
+        *ret = weights;
+    return r;
+}
+
 int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, uint32_t n_keys)
 {
     struct seq *s = w->seq;
@@ -190,7 +205,7 @@ int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, 
     if (!has_fresh)
         m.to = m.from;
     if (r == 0 && n_keys)
-        w->c->mover.move(w->c->mover.arg, &m);
+        r = w->c->backend->ops->move(w->c->backend, &m);
     if (r == 0 && has_fresh)
         seq_replace(s, w->segment, n_keys, fresh);
     else if (r == 0)
@@ -239,33 +254,38 @@ uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *
     return n_rows(spec, s, segment) - side->n_done;
 }
 
+static void give_scratch(struct compressor *c, struct compress_side *side)
+{
+    scratch_give(&c->sides, side->floats);
+    scratch_give(&c->page_lists, side->pages);
+    *side = (struct compress_side){ 0 };
+}
+
 /* Scratch and pages, both or none: who waits for one holds none of the other, so that somebody can
- * always go on. The page ids lie behind the floats. */
+ * always go on. */
 static int begin(const struct compress_work *w)
 {
     struct compress_side *side = w->side;
     uint32_t seg_len = w->seq->seg_len;
     uint32_t n = seq_n_pages(compress_n_beside(w->spec, seg_len, w->segment));
     size_t floats = n_floats(w->c, w->spec, seg_len, w->segment);
-    float *mem = NULL;
-    int r;
+    int r = 0;
 
-    if (floats + n > 0)
-        mem = scratch_take(&w->c->sides, (floats + n) * sizeof(*mem));
-    if (floats + n > 0 && !mem)
-        return -EAGAIN;
-    side->scratch = mem;
-    side->floats = floats ? mem : NULL;
-    side->pages = n ? (uint32_t *)(void *)(mem + floats) : NULL;
-    r = n ? pool_take(w->seq->pool, w->seq->account, n, side->pages) : 0;
-    if (r < 0) {
-        scratch_give(&w->c->sides, mem);
-        *side = (struct compress_side){ 0 };
-        return r;
+    if (floats)
+        side->floats = scratch_take(&w->c->sides, floats * sizeof(*side->floats));
+    if (n)
+        side->pages = scratch_take(&w->c->page_lists, n * sizeof(*side->pages));
+    if ((floats && !side->floats) || (n && !side->pages))
+        r = -EAGAIN;
+    else if (n)
+        r = pool_take(w->seq->pool, w->seq->account, n, side->pages);
+    if (r == 0) {
+        side->n_pages = n;
+        side->begun = true;
+    } else {
+        give_scratch(w->c, side);
     }
-    side->n_pages = n;
-    side->begun = true;
-    return 0;
+    return r;
 }
 
 int compress_plan(struct compressor *c, const struct compress_spec *spec, struct seq *s,
@@ -281,13 +301,16 @@ int compress_plan(struct compressor *c, const struct compress_spec *spec, struct
     if (side->observing) /* added to by a part of a step that was given up */
         side->n_done = 0;
     if (side->n_done == 0 && side->floats)
-        memset(side->floats, 0, n_floats(c, spec, s->seg_len, segment) * sizeof(*side->floats));
+        r = backend_clear(c->backend, side->floats,
+                          n_floats(c, spec, s->seg_len, segment) * sizeof(*side->floats));
+    if (r < 0)
+        return r;
     left = compress_rows_left(spec, s, segment, side);
     assert(left > 0 && max > 0);
     *ret = (struct forward_run){ .seq = s };
-    table[spec->method]->next_pass(&w, max < left ? max : left, ret);
+    r = table[spec->method]->next_pass(&w, max < left ? max : left, ret);
     side->observing = ret->observe.weights != NULL;
-    return 0;
+    return r;
 }
 
 void compress_ran(struct compress_side *side, const struct forward_run *run)
@@ -300,8 +323,7 @@ void compress_drop(struct compressor *c, struct seq *s, struct compress_side *si
 {
     if (side->n_pages)
         pool_give(s->pool, s->account, side->n_pages, side->pages);
-    scratch_give(&c->sides, side->scratch);
-    *side = (struct compress_side){ 0 };
+    give_scratch(c, side);
 }
 
 int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
@@ -336,25 +358,26 @@ static size_t largest_side(const struct compressor *c)
 
         most = n > most ? n : most;
     }
-    return (most + seq_n_pages(2 * SEQ_SEGMENT_MAX)) * sizeof(float);
+    return most * sizeof(float);
 }
 
-int compress_open(const struct model *m, const struct mover *mover, struct compressor **ret)
+int compress_open(const struct model *m, struct backend *b, struct compressor **ret)
 {
     struct compressor *c = calloc(1, sizeof(*c));
     size_t most;
 
     if (!c)
         return -ENOMEM;
-    *c = (struct compressor){ .mover = *mover,
+    *c = (struct compressor){ .backend = b,
                               .n_lists = m->n_layer * m->n_head_kv,
                               .n_embd = m->n_embd };
     most = largest_side(c);
     /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
      * and two lists of one head. */
-    if (scratch_open(&c->sides, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
-        scratch_open(&c->desk, (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) <
-            0) {
+    if (scratch_open(&c->sides, b, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
+        scratch_open(&c->page_lists, NULL, SCRATCH_SPANS_MAX * PAGE_LIST_BYTES) < 0 ||
+        scratch_open(&c->desk, NULL,
+                     (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) < 0) {
         compress_close(c);
         return -ENOMEM;
     }
@@ -367,6 +390,7 @@ void compress_close(struct compressor *c)
     if (!c)
         return;
     scratch_close(&c->sides);
+    scratch_close(&c->page_lists);
     scratch_close(&c->desk);
     free(c);
 }

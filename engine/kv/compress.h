@@ -50,7 +50,7 @@
  * Source     paper 2.4 (snippets); positions and sinks: docs/memory.md.
  *
  * Threads    the scheduler's.
- * Ownership  borrows the model and what mover has. Its two scratches are all the memory that
+ * Ownership  borrows model and backend. Its two scratches are all the memory that
  *            compression takes beside pages: they are shared by all sequences, and bounded.
  * Errors     compress_open: -ENOMEM. compress_check: -EINVAL. compress_plan: -EAGAIN, others have
  *            the scratch, and one of them will be done with it; -ENOSPC, no pages. compress_finish,
@@ -60,8 +60,8 @@
 #ifndef ENGINE_KV_COMPRESS_H
 #define ENGINE_KV_COMPRESS_H
 
+#include "engine/backend.h"
 #include "engine/file/adapter.h"
-#include "engine/kv/mover.h"
 #include "engine/kv/seq.h"
 #include "engine/run.h"
 
@@ -118,7 +118,7 @@ uint32_t compress_gist_every(const struct compress_spec *c);
 
 struct compressor;
 
-int compress_open(const struct model *m, const struct mover *mover, struct compressor **ret);
+int compress_open(const struct model *m, struct backend *b, struct compressor **ret);
 void compress_close(struct compressor *c);
 
 /* Bytes of the scratch that unfinished segments have now, and at most. */
@@ -130,7 +130,6 @@ struct compress_side {
     uint32_t n_done; /* rows that have run, of all passes */
     bool observing;  /* a run that adds to floats was planned and has not been reported */
     bool begun;      /* scratch and pages were taken */
-    void *scratch;   /* where pages and floats are */
     uint32_t n_pages;
     uint32_t *pages; /* n_pages, for keys beside the segment: the sequence's account pays */
     float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, or

@@ -37,8 +37,8 @@ static uint32_t *first_places(const struct compress_work *w, uint32_t n_keys)
 }
 
 /* Keys [first, n_keys) of the pages beside the segment get what stands at kept in other pages. */
-static void move_beside(const struct compress_work *w, const uint32_t *from, const uint32_t *kept,
-                        uint32_t first, uint32_t n_keys)
+static int move_beside(const struct compress_work *w, const uint32_t *from, const uint32_t *kept,
+                       uint32_t first, uint32_t n_keys)
 {
     const struct backend_move m = { .pool = w->seq->pool,
                                     .from = from,
@@ -47,24 +47,27 @@ static void move_beside(const struct compress_work *w, const uint32_t *from, con
                                     .first = first,
                                     .n_keys = n_keys };
 
-    if (first < n_keys)
-        w->c->mover.move(w->c->mover.arg, &m);
+    return first < n_keys ? w->c->backend->ops->move(w->c->backend, &m) : 0;
 }
 
-static void copy_sinks(const struct compress_work *w)
+static int copy_sinks(const struct compress_work *w)
 {
     uint32_t n = compress_n_sinks(w->spec, w->segment);
     uint32_t *kept = first_places(w, n);
+    int r = move_beside(w, seq_pages(w->seq, w->segment), kept, 0, n);
 
-    move_beside(w, seq_pages(w->seq, w->segment), kept, 0, n);
     scratch_give(&w->c->desk, kept);
+    return r;
 }
 
-/* The pages beside the segment become it. */
-static void take_over(const struct compress_work *w, uint32_t n_keys)
+/* The pages beside the segment become it, if all is well. */
+static int take_over(const struct compress_work *w, int r, uint32_t n_keys)
 {
+    if (r < 0)
+        return r;
     seq_replace(w->seq, w->segment, n_keys, w->side->pages);
     w->side->n_pages = 0;
+    return 0;
 }
 
 /* --- fine ------------------------------------------------------------------------------------- */
@@ -144,9 +147,10 @@ static void plan_gists(const struct compress_work *w, enum forward_gists kind, u
         ret->gists.hidden = w->side->floats + (size_t)first * w->c->n_embd;
 }
 
-static void fine_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
+static int fine_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
     plan_gists(w, FORWARD_SIDE, w->side->n_done, max, ret);
+    return 0;
 }
 
 /* Sinks, each gist where it stands among the raw keys (or the last token of each snippet), rest. */
@@ -170,14 +174,15 @@ static int fine_finish(const struct compress_work *w)
     uint32_t seg_len = w->seq->seg_len, n = fine_keys(w->spec, seg_len, w->segment, 0);
     const uint32_t *raw = seq_pages(w->seq, w->segment);
     uint32_t *kept = fine_places(w, n);
+    int r;
 
     if (w->side->n_pages == 0)
         return compress_keep(w, kept, false, n);
-    move_beside(w, raw, kept, 0, compress_n_sinks(w->spec, w->segment));
-    move_beside(w, raw, kept, n - fine_rest(w->spec, seg_len, w->segment), n);
+    r = move_beside(w, raw, kept, 0, compress_n_sinks(w->spec, w->segment));
+    if (r == 0)
+        r = move_beside(w, raw, kept, n - fine_rest(w->spec, seg_len, w->segment), n);
     scratch_give(&w->c->desk, kept);
-    take_over(w, n);
-    return 0;
+    return take_over(w, r, n);
 }
 
 static int fine_thin(const struct compress_work *w, uint32_t thinned)
@@ -217,9 +222,10 @@ static uint32_t coarse_beside(const struct compress_spec *c, uint32_t seg_len, u
     return coarse_keys(c, seg_len, segment, 0);
 }
 
-static void coarse_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
+static int coarse_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
     plan_gists(w, FORWARD_BEHIND, w->side->n_done, max, ret);
+    return 0;
 }
 
 static int coarse_finish(const struct compress_work *w)
@@ -227,16 +233,16 @@ static int coarse_finish(const struct compress_work *w)
     uint32_t sinks = compress_n_sinks(w->spec, w->segment);
     uint32_t n = coarse_keys(w->spec, w->seq->seg_len, w->segment, 0);
     uint32_t *kept = first_places(w, n);
+    int r = 0;
 
     for (uint32_t i = sinks; i < n; i++)
         kept[i] = i - sinks;
-    if (sinks) {
-        move_beside(w, w->side->pages, kept, sinks, n);
-        copy_sinks(w);
-    }
+    if (sinks)
+        r = move_beside(w, w->side->pages, kept, sinks, n);
+    if (r == 0)
+        r = copy_sinks(w);
     scratch_give(&w->c->desk, kept);
-    take_over(w, n);
-    return 0;
+    return take_over(w, r, n);
 }
 
 static int coarse_thin(const struct compress_work *w, uint32_t thinned)
@@ -259,24 +265,23 @@ static size_t rec_hidden(const struct compressor *c, const struct compress_spec 
 }
 
 /* The first half of the rows are gists, the second their hidden states. */
-static void rec_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
+static int rec_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
     uint32_t n = coarse_gists(w->spec, w->seq->seg_len, w->segment), done = w->side->n_done;
 
     if (done < n) {
         plan_gists(w, FORWARD_BEHIND, done, min_u32(max, n - done), ret);
         ret->want = FORWARD_WANT_ALL;
-        return;
+        return 0;
     }
-    if (done == n)
-        copy_sinks(w); /* soft tokens see them in the segment that they make */
     plan_gists(w, FORWARD_SOFT, done - n, max, ret);
+    /* Soft tokens see the sinks in the segment that they make. */
+    return done == n ? copy_sinks(w) : 0;
 }
 
 static int rec_finish(const struct compress_work *w)
 {
-    take_over(w, coarse_keys(w->spec, w->seq->seg_len, w->segment, 0));
-    return 0;
+    return take_over(w, 0, coarse_keys(w->spec, w->seq->seg_len, w->segment, 0));
 }
 
 const struct compress_ops compress_fine_kv = { .check = fine_check,

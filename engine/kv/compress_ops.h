@@ -4,7 +4,7 @@
  * docs/extending.md. What is asked before a segment is touched are counts, pure functions of spec,
  * segment length and segment number: the ladder (daemon/ladder.h) tells from them alone what a
  * session will hold. What works on a segment gets a struct compress_work, decides which keys stay,
- * as lists of their places, and has them moved by compress_keep or compress_move; it sees no page.
+ * as lists of their places, and has them moved by compress_keep or the backend; it sees no page.
  *
  * Threads    the scheduler's; compressors have no state of their own.
  */
@@ -15,11 +15,12 @@
 #include "engine/kv/scratch.h"
 
 struct compressor {
-    struct mover mover;
+    struct backend *backend;
     uint32_t n_lists; /* layers times KV heads */
     uint32_t n_embd;
-    struct scratch sides; /* of segments that are not finished */
-    struct scratch desk;  /* within one call: always has room for the lists of a segment */
+    struct scratch sides;      /* floats of segments that are not finished: the backend's memory */
+    struct scratch page_lists; /* ids of their pages */
+    struct scratch desk;       /* within one call: always has room for the lists of a segment */
 };
 
 /* A segment that is being worked on. */
@@ -49,7 +50,7 @@ struct compress_ops {
                        uint32_t seg_len, uint32_t segment);
 
     /* Work. Side state to a run: at most max rows of the pass that side->n_done is in. */
-    void (*next_pass)(const struct compress_work *w, uint32_t max, struct forward_run *ret);
+    int (*next_pass)(const struct compress_work *w, uint32_t max, struct forward_run *ret);
     int (*finish)(const struct compress_work *w);
     /* NULL: it can't be thinned. */
     int (*thin)(const struct compress_work *w, uint32_t thinned);
@@ -84,6 +85,9 @@ uint32_t compress_snippet_keys(const struct compress_spec *c, uint32_t seg_len, 
 /* Room for places or numbers: (n_keys) of one list, or (n_lists, n_keys). From the desk, which has
  * it always; compress_keep takes it back, else scratch_give does. */
 void *compress_list(const struct compress_work *w, bool per_head, uint32_t n_keys);
+
+/* What observers saw, brought to the host: (n_lists, seg_len), of the desk. The backend's error. */
+int compress_observed(const struct compress_work *w, float **ret);
 
 /* The segment's keys at these places, ascending, become the segment: in fresh pages, or in place
  * (engine/kv/compress.h). kept is a compress_list, which it takes. -ENOSPC: as compress_finish. */

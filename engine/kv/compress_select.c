@@ -46,7 +46,7 @@ static size_t n_weights(const struct compressor *c, const struct compress_spec *
 
 /* Observers are the last tokens of the segment, as many as there are rows. Those with pages beside
  * the segment stand behind it, where the whole of it is in their sight. */
-static void observe(const struct compress_work *w, uint32_t max, struct forward_run *ret)
+static int observe(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
     uint32_t end = (w->segment + 1) * w->seq->seg_len;
 
@@ -54,6 +54,7 @@ static void observe(const struct compress_work *w, uint32_t max, struct forward_
     ret->observe.pages = w->side->pages;
     ret->observe.first = end - compress_rows_left(w->spec, w->seq, w->segment, w->side);
     ret->n_tokens = max;
+    return 0;
 }
 
 /* --- which keys stay -------------------------------------------------------------------------- */
@@ -145,9 +146,14 @@ static int keep(const struct compress_work *w, const float *numbers, uint32_t ha
 static int finish(const struct compress_work *w)
 {
     uint32_t seg_len = w->seq->seg_len;
+    float *weights;
+    int r = compress_observed(w, &weights);
 
-    return keep(w, w->side->floats, seg_len, false,
-                compress_snippet_keys(w->spec, seg_len, w->segment, 0));
+    if (r < 0)
+        return r;
+    r = keep(w, weights, seg_len, false, compress_snippet_keys(w->spec, seg_len, w->segment, 0));
+    scratch_give(&w->c->desk, weights);
+    return r;
 }
 
 static int thin(const struct compress_work *w, uint32_t thinned)
@@ -157,9 +163,10 @@ static int thin(const struct compress_work *w, uint32_t thinned)
     float *norms = compress_list(w, true, had);
     int r;
 
-    w->c->mover.norms(w->c->mover.arg, s->pool, seq_pages(s, w->segment), had, norms);
-    r = keep(w, norms, had, true,
-             compress_snippet_keys(w->spec, s->seg_len, w->segment, thinned + 1));
+    r = w->c->backend->ops->norms(w->c->backend, s->pool, seq_pages(s, w->segment), had, norms);
+    if (r == 0)
+        r = keep(w, norms, had, true,
+                 compress_snippet_keys(w->spec, s->seg_len, w->segment, thinned + 1));
     scratch_give(&w->c->desk, norms);
     return r;
 }

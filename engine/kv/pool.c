@@ -16,15 +16,17 @@ size_t pool_page_bytes(const struct model *m, enum kv_type kv)
     return tile_pair_bytes(m, kv) * m->n_head_kv * m->n_layer;
 }
 
-int pool_open(struct pool *p, const struct model *m, enum kv_type kv, uint64_t bytes, bool lock,
-              struct why *why)
+int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
+              uint64_t bytes, struct why *why)
 {
     size_t page = pool_page_bytes(m, kv);
     uint64_t n = bytes / page;
     void *mem;
     int r;
 
-    *p = (struct pool){ .kv = kv, .page_bytes = page, .head_bytes = tile_pair_bytes(m, kv) };
+    *p = (struct pool){
+        .backend = b, .kv = kv, .page_bytes = page, .head_bytes = tile_pair_bytes(m, kv)
+    };
     if (n == 0)
         return why_set(why, -EINVAL,
                        "a KV pool of %llu bytes holds no page: one page of %u tokens of this "
@@ -42,7 +44,7 @@ int pool_open(struct pool *p, const struct model *m, enum kv_type kv, uint64_t b
                        (unsigned long long)n);
     }
     p->mem_len = n * page;
-    r = place_alloc(p->mem_len, lock, &mem, &p->place);
+    r = backend_alloc(b, p->mem_len, &mem);
     if (r < 0) {
         pool_close(p);
         return why_set(why, r, "no memory for a KV pool of %llu bytes", (unsigned long long)bytes);
@@ -60,8 +62,7 @@ void pool_close(struct pool *p)
 {
     if (!p)
         return;
-    if (p->mem)
-        place_free(p->mem, p->mem_len);
+    backend_free(p->backend, p->mem, p->mem_len);
     free(p->free);
     free(p->refs);
     free(p->kept);
@@ -137,6 +138,7 @@ int pool_own(struct pool *p, uint32_t *page)
 {
     uint32_t copy;
     bool room;
+    int r;
 
     if (!pool_shared(p, *page))
         return 0;
@@ -146,7 +148,12 @@ int pool_own(struct pool *p, uint32_t *page)
     if (!room)
         return -ENOSPC;
     copy = pop_free(p);
-    memcpy(p->mem + copy * p->page_bytes, p->mem + *page * p->page_bytes, p->page_bytes);
+    r = backend_copy_page(p->backend, p, *page, copy);
+    if (r < 0) {
+        count(p, copy, -1u, false);
+        p->free[p->n_free++] = copy;
+        return r;
+    }
     count(p, *page, -1u, false);
     *page = copy;
     return 0;

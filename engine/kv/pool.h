@@ -18,14 +18,14 @@
  *   P3  Nothing is allocated after pool_open.
  *   P4  n_cached counts the pages with refs == kept > 0: with n_free it is what can be had.
  *
- * Threads    one thread takes and gives pages; workers read and write the bytes of taken pages.
+ * Threads    one thread takes and gives pages; only the backend reads and writes their bytes.
  * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all
  *            or nothing.
  */
 #ifndef ENGINE_KV_POOL_H
 #define ENGINE_KV_POOL_H
 
-#include "engine/cpu/place.h"
+#include "engine/backend.h"
 #include "engine/file/model.h"
 #include "engine/kv/page.h"
 
@@ -36,7 +36,8 @@ struct pool_account {
 }; /* pages */
 
 struct pool {
-    uint8_t *mem;
+    struct backend *backend;
+    uint8_t *mem; /* the backend's */
     size_t mem_len, page_bytes;
     size_t head_bytes; /* K and V tile of one head of one layer */
     enum kv_type kv;
@@ -52,14 +53,14 @@ struct pool {
     } reclaim;
     uint32_t *kept;    /* (n_pages) of refs, those of the reclaim's account */
     uint32_t n_cached; /* pages that only the reclaim's tables hold, see P4 */
-    struct place_result place;
 };
 
 /* Bytes of one page of this model. */
 size_t pool_page_bytes(const struct model *m, enum kv_type kv);
 
-int pool_open(struct pool *p, const struct model *m, enum kv_type kv, uint64_t bytes, bool lock,
-              struct why *why);
+/* In memory of b, which is borrowed; NULL: of the process. */
+int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
+              uint64_t bytes, struct why *why);
 void pool_close(struct pool *p);
 
 /* Takes n pages for the account, or none. */

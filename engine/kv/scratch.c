@@ -1,7 +1,8 @@
 #include "engine/kv/scratch.h"
 
+#include "engine/backend.h"
+
 #include <assert.h>
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -10,24 +11,23 @@
  * default length needs about 200 KiB. */
 #define KEEP ((size_t)1 << 20)
 
-int scratch_open(struct scratch *s, size_t len)
+int scratch_open(struct scratch *s, struct backend *b, size_t len)
 {
     void *p;
+    int r;
 
-    *s = (struct scratch){ .len = (len + ALIGN - 1) / ALIGN * ALIGN };
-    p = mmap(NULL, s->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-             0);
-    if (p == MAP_FAILED)
-        return -ENOMEM;
-    s->mem = p;
-    return 0;
+    *s = (struct scratch){ .backend = b, .len = (len + ALIGN - 1) / ALIGN * ALIGN };
+    r = backend_alloc(b, s->len, &p);
+    if (r == 0)
+        s->mem = p;
+    return r;
 }
 
 void scratch_close(struct scratch *s)
 {
     if (!s || !s->mem)
         return;
-    (void)munmap(s->mem, s->len);
+    backend_free(s->backend, s->mem, s->len);
     *s = (struct scratch){ 0 };
 }
 
@@ -73,7 +73,10 @@ void scratch_give(struct scratch *s, void *p)
     /* All behind the last span, not this one alone: neighbours share system pages. */
     end = end < KEEP ? KEEP : (end + 4095) & ~(size_t)4095;
     if (end < s->touched) {
-        (void)madvise(s->mem + end, s->touched - end, MADV_DONTNEED);
+        void *host = backend_host(s->backend, s->mem);
+
+        if (host)
+            (void)madvise((uint8_t *)host + end, s->touched - end, MADV_DONTNEED);
         s->touched = end;
     }
 }

@@ -2,8 +2,9 @@
  *
  *     | span | span |      | span |            |     handed out front to back, first fit
  *
- * It is reserved once; what was touched goes back to the system when a span does, but for the first
- * part, which small spans live in. So it costs what is in use, and never more than its length.
+ * It is reserved once, in memory of a backend (engine/backend.h) or of the process. Where the host
+ * may write it, what was touched goes back to the system when a span does, but for the first part,
+ * which small spans live in: it costs what is in use, and never more than its length.
  *
  * Threads    one at a time.
  * Errors     scratch_open: -ENOMEM. scratch_take: NULL, when no gap is as long now.
@@ -16,7 +17,10 @@
 
 #define SCRATCH_SPANS_MAX 32u
 
+struct backend;
+
 struct scratch {
+    struct backend *backend; /* NULL: the process's memory */
     uint8_t *mem;
     size_t len, used; /* bytes; used is the sum of the spans' */
     size_t touched;   /* nothing from here on has memory */
@@ -26,7 +30,7 @@ struct scratch {
     } spans[SCRATCH_SPANS_MAX]; /* ascending */
 };
 
-int scratch_open(struct scratch *s, size_t len);
+int scratch_open(struct scratch *s, struct backend *b, size_t len);
 void scratch_close(struct scratch *s);
 
 /* len bytes, aligned to 64, whatever was in them. */

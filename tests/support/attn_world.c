@@ -40,17 +40,24 @@ int world_open(struct world *w, const struct world_shape *s, const struct kernel
     w->account.limit = UINT32_MAX;
     for (uint32_t i = 0; i < s->head_dim / 2; i++)
         w->freq[i] = (float)pow(FREQ_BASE, -2.0 * i / s->head_dim);
+    w->m.rope_freq = w->freq;
     r = workers_open(n_workers, false, &w->w);
+    if (r == 0)
+        r = backend_cpu_open(k, w->w, WORLD_CONTEXT, &w->backend);
+    if (r == 0)
+        r = w->backend->ops->set_model(w->backend, &w->m, NULL);
     if (r == 0)
         r = rotary_open(&w->rotary, w->freq, s->head_dim);
     if (r == 0)
         r = attend_open(&w->m, k, w->w, &w->rotary, &w->a);
     if (r == 0)
-        r = pool_open(&w->pool, &w->m, kv, 32u << 20, false, NULL);
+        r = pool_open(&w->pool, NULL, &w->m, kv, 32u << 20, NULL);
     if (r == 0)
         r = seq_open(&w->seq, &w->pool, &w->account, WORLD_CONTEXT, seg_len, pos0);
     if (r == 0)
         r = seq_reserve(&w->seq, WORLD_CONTEXT);
+    if (r == 0)
+        r = plan_open(&w->plan, WORLD_CONTEXT, 4 * w->pool.n_pages);
     w->q = random_rows(&seed, (size_t)WORLD_CONTEXT * s->n_head * s->head_dim);
     w->kk = random_rows(&seed, (size_t)WORLD_CONTEXT * s->n_head_kv * s->head_dim);
     w->v = random_rows(&seed, (size_t)WORLD_CONTEXT * s->n_head_kv * s->head_dim);
@@ -59,11 +66,12 @@ int world_open(struct world *w, const struct world_shape *s, const struct kernel
 
 void world_close(struct world *w)
 {
+    plan_close(&w->plan);
     seq_close(&w->seq);
     pool_close(&w->pool);
     attend_close(w->a);
     rotary_close(&w->rotary);
-    workers_close(w->w);
+    backend_close(w->backend);
     free(w->q);
     free(w->kk);
     free(w->v);
@@ -87,32 +95,48 @@ static void store(struct world *w, uint32_t t, const float *angles)
     }
 }
 
+void world_look(struct world *w, const struct seq *seq, uint32_t t0, uint32_t n)
+{
+    static const uint32_t ids[WORLD_CONTEXT]; /* nobody asks which */
+    struct seq s = *seq;
+    struct forward_run run = { .seq = &s, .tokens = ids, .n_tokens = n };
+
+    s.n_tokens = t0;
+    s.n_reserved = t0 + n;
+    if (plan_add(&w->plan, &run, 1) < 0)
+        abort();
+}
+
+void world_run(struct world *w, const float *q, float *out)
+{
+    attend_run(w->a, &w->plan, 0, &(struct attend_rows){ .q = q }, out);
+    plan_clear(&w->plan);
+}
+
+void world_queries(const struct world *w, uint32_t t0, uint32_t n, uint32_t off, float *ret)
+{
+    uint32_t width = w->m.n_head * w->m.head_dim;
+
+    memcpy(ret, w->q + (size_t)t0 * width, (size_t)n * width * sizeof(float));
+    for (uint32_t i = 0; i < n; i++) {
+        w->k->rope(ret + (size_t)i * width, w->m.n_head, w->m.head_dim,
+                   rotary_by(&w->rotary, (off + i) % w->seq.seg_len, NULL));
+        w->k->scale(ret + (size_t)i * width, width, 1.0f / sqrtf((float)w->m.head_dim));
+    }
+}
+
 void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, float *out)
 {
-    uint32_t hd = w->m.head_dim, width = w->m.n_head * hd, L = w->seq.seg_len, n_pieces = 0;
+    uint32_t width = w->m.n_head * w->m.head_dim, L = w->seq.seg_len;
     float *q = malloc((size_t)n * width * sizeof(float));
-    struct attend_piece pieces[WORLD_CONTEXT];
 
-    memcpy(q, w->q + (size_t)t0 * width, (size_t)n * width * sizeof(float));
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t t = t0 + i, off = t % L;
-        const float *angles = rotary_by(&w->rotary, off, NULL);
-
-        w->k->rope(q + (size_t)i * width, w->m.n_head, hd, angles);
-        w->k->scale(q + (size_t)i * width, width, 1.0f / sqrtf((float)hd));
-        store(w, t, angles);
-        if (i == 0 || off == 0)
-            pieces[n_pieces++] = (struct attend_piece){ .seq = &w->seq,
-                                                        .segment = t / L,
-                                                        .base = w->seq.segments[t / L].base,
-                                                        .pages = seq_pages(&w->seq, t / L),
-                                                        .off = off,
-                                                        .row = i,
-                                                        .stride = 1 };
-        pieces[n_pieces - 1].n++;
-    }
-    pieces[n_pieces - 1].weights = weights;
-    attend_run(w->a, pieces, n_pieces, 0, q, out);
+    world_queries(w, t0, n, t0 % L, q);
+    for (uint32_t t = t0; t < t0 + n; t++)
+        store(w, t, rotary_by(&w->rotary, t % L, NULL));
+    world_look(w, &w->seq, t0, n);
+    w->plan.pieces[w->plan.n_pieces - 1].weights = weights;
+    w->plan.pieces[w->plan.n_pieces - 1].seg_len = L;
+    world_run(w, q, out);
     if (t0 + n > w->seq.n_tokens)
         w->seq.n_tokens = t0 + n;
     free(q);

@@ -8,6 +8,7 @@
 #define TESTS_SUPPORT_ATTN_WORLD_H
 
 #include "engine/cpu/attend.h"
+#include "engine/cpu/backend_cpu.h"
 
 #define WORLD_CONTEXT 300u
 
@@ -23,8 +24,10 @@ struct world {
     struct model m;
     const struct kernels *k;
     struct workers *w;
+    struct backend *backend; /* over these workers, with m as its model */
     struct rotary rotary;
     struct attend *a;
+    struct plan plan; /* empty but within a test */
     struct pool pool;
     struct pool_account account;
     struct seq seq;
@@ -40,6 +43,13 @@ void world_close(struct world *w);
 /* Stores K and V of tokens [t0, t0 + n), which stand in raw segments, and attends to them: out (n,
  * n_head, hd). With weights (n_head_kv, seg_len) the last piece observes. */
 void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, float *out);
+
+/* The same by hand: n queries of tokens from t0 on, rotated by off, off + 1, ... inside their
+ * segment; pieces of tokens [t0, t0 + n) of a sequence, behind those that are planned; and all of
+ * them attended to. */
+void world_queries(const struct world *w, uint32_t t0, uint32_t n, uint32_t off, float *ret);
+void world_look(struct world *w, const struct seq *s, uint32_t t0, uint32_t n);
+void world_run(struct world *w, const float *q, float *out);
 
 /* x (hd) turned by pos positions, in double. */
 void world_rotate(const struct world *w, const float *x, double pos, double *ret);

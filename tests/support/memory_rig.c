@@ -7,18 +7,10 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
     m->served = (struct served){ .model = NULL };
     if (r < 0)
         return r;
-    m->served = (struct served){ .kernels = m->rig.kernels,
+    m->served = (struct served){ .backend = m->rig.backend,
                                  .model = m->rig.model,
-                                 .workers = m->rig.workers,
-                                 .forward = m->rig.forward,
                                  .context_max = m->rig.model->n_ctx_train };
-    r = move_open(m->rig.model, m->rig.kernels, m->rig.workers, forward_rotary(m->rig.forward),
-                  &m->served.move);
-    if (r == 0) {
-        struct mover mover = move_mover(m->served.move);
-
-        r = compress_open(m->rig.model, &mover, &m->served.compressor);
-    }
+    r = compress_open(m->rig.model, m->rig.backend, &m->served.compressor);
     if (r < 0)
         memory_rig_close(m);
     return r;
@@ -27,7 +19,6 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
 void memory_rig_close(struct memory_rig *m)
 {
     compress_close(m->served.compressor);
-    move_close(m->served.move);
     rig_close(&m->rig);
 }
 
@@ -55,13 +46,13 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
         r = behind ? memory_plan(memory, chunk, &run, &need)
                    : seq_reserve(memory->seq, run.n_tokens);
         if (r == 0)
-            r = forward_step(m->rig.forward, &run, 1, NULL, &n_out);
+            r = forward_step(&m->rig.forward, &run, 1, NULL, &n_out);
         if (r < 0)
             return r;
         memory_ran(memory, &run);
         if (behind)
             continue;
-        forward_logits(m->rig.forward, 0, n_out, ret + (size_t)done * m->rig.model->n_vocab);
+        (void)forward_logits(&m->rig.forward, 0, n_out, ret + (size_t)done * m->rig.model->n_vocab);
         done += run.n_tokens;
     }
     return 0;

@@ -1,6 +1,8 @@
 #include "tests/support/rig.h"
 #include "tests/support/near.h"
 
+#include "tests/support/backend_fenced.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,29 +14,42 @@ const char *rig_cpu(void)
     return cpu && *cpu ? cpu : "auto";
 }
 
+const struct backend_ops *rig_backend(void)
+{
+    const char *name = getenv("GISTD_TEST_BACKEND");
+
+    return name && strcmp(name, "fenced") == 0 ? &backend_fenced : &backend_cpu;
+}
+
 int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
 {
-    const char *cpu = strcmp(opts->cpu, "auto") == 0 ? rig_cpu() : opts->cpu;
+    struct backend_options o = { .cpu = strcmp(opts->cpu, "auto") == 0 ? rig_cpu() : opts->cpu,
+                                 .threads = opts->threads,
+                                 .max_rows = opts->max_batch };
+    struct backend_info info;
     uint64_t pages;
     int err;
 
     *r = (struct rig){ .max_batch = opts->max_batch };
-    err = kernels_pick(cpu, &r->kernels);
+    err = backend_open(rig_backend(), &o, &r->backend, why);
     if (err < 0)
-        return why_set(why, err, "no kernels \"%s\" here", cpu);
-    err = workers_open(opts->threads, false, &r->workers);
+        return err;
+    r->backend->ops->info(r->backend, &info);
+    err = kernels_pick(info.cpu, &r->kernels);
+    if (err == 0)
+        err = model_open(opts->model, r->backend, NULL, &r->model, why);
     if (err < 0)
         goto fail;
-    err = model_open(opts->model, r->workers, NULL, &r->model, why);
+    err = r->backend->ops->set_model(r->backend, r->model, why);
     if (err < 0)
         goto fail;
     pages = (opts->max_tokens + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
-    err = pool_open(&r->pool, r->model, opts->kv, pages * pool_page_bytes(r->model, opts->kv),
-                    false, why);
+    err = pool_open(&r->pool, r->backend, r->model, opts->kv,
+                    pages * pool_page_bytes(r->model, opts->kv), why);
     if (err < 0)
         goto fail;
     r->account.limit = r->pool.n_pages;
-    err = forward_open(r->model, r->kernels, r->workers, opts->max_batch, &r->forward, why);
+    err = forward_open(&r->forward, r->model, r->backend, opts->max_batch, r->pool.n_pages);
     if (err < 0)
         goto fail;
     return 0;
@@ -46,10 +61,10 @@ fail:
 
 void rig_close(struct rig *r)
 {
-    forward_close(r->forward);
+    forward_close(&r->forward);
     pool_close(&r->pool);
-    workers_close(r->workers);
     model_close(r->model);
+    backend_close(r->backend);
     *r = (struct rig){ 0 };
 }
 
@@ -70,10 +85,10 @@ int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint
         err = seq_reserve(s, run.n_tokens);
         if (err < 0)
             return err;
-        err = forward_step(r->forward, &run, 1, NULL, &n_out);
+        err = forward_step(&r->forward, &run, 1, NULL, &n_out);
         if (err < 0)
             return err;
-        forward_logits(r->forward, 0, n_out, ret + (size_t)at * r->model->n_vocab);
+        (void)forward_logits(&r->forward, 0, n_out, ret + (size_t)at * r->model->n_vocab);
     }
     return 0;
 }

@@ -5,16 +5,17 @@
 #ifndef TESTS_SUPPORT_RIG_H
 #define TESTS_SUPPORT_RIG_H
 
+#include "engine/cpu/kernels.h"
 #include "engine/forward.h"
 #include "tests/support/ref.h"
 
 struct rig {
+    struct backend *backend;
     struct model *model;
-    const struct kernels *kernels;
-    struct workers *workers;
+    const struct kernels *kernels; /* that the backend uses */
     struct pool pool;
     struct pool_account account;
-    struct forward *forward;
+    struct forward forward;
     uint32_t max_batch;
 };
 
@@ -28,6 +29,8 @@ struct rig_opts {
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
 const char *rig_cpu(void);
+/* What $GISTD_TEST_BACKEND says, "cpu" or "fenced" (tests/support/backend_fenced.h): the CPU's. */
+const struct backend_ops *rig_backend(void);
 
 /* -ENOTSUP: this CPU lacks the table, or the model can't run. */
 int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why);

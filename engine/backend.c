@@ -1,0 +1,107 @@
+#include "engine/backend.h"
+
+#include "engine/kv/pool.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                 struct why *why)
+{
+    if (strcmp(name, backend_cpu.name) != 0)
+        return why_set(why, -EINVAL, "there is no device %s; there is: %s", name, backend_cpu.name);
+    *ret = &backend_cpu;
+    *ret_device = 0;
+    return 0;
+}
+
+int backend_open(const struct backend_ops *ops, const struct backend_options *o,
+                 struct backend **ret, struct why *why)
+{
+    /* A plug-in may be of another version than we are. */
+    if (ops->abi != BACKEND_ABI || ops->size != sizeof(*ops))
+        return why_set(
+            why, -EINVAL,
+            "backend %s: found interface %u of %u bytes, expected %u of %zu: it was built for "
+            "another version of gistd",
+            ops->name, ops->abi, ops->size, BACKEND_ABI, sizeof(*ops));
+    return ops->open(o, ret, why);
+}
+
+void backend_close(struct backend *b)
+{
+    if (b)
+        b->ops->close(b);
+}
+
+int backend_alloc(struct backend *b, size_t n, void **ret)
+{
+    void *mem;
+
+    if (b)
+        return b->ops->alloc(b, n, ret);
+    mem = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+               -1, 0);
+    if (mem == MAP_FAILED)
+        return -ENOMEM;
+    *ret = mem;
+    return 0;
+}
+
+void backend_free(struct backend *b, void *mem, size_t n)
+{
+    if (!mem)
+        return;
+    if (b)
+        b->ops->free(b, mem, n);
+    else
+        (void)munmap(mem, n ? n : 1);
+}
+
+void *backend_host(struct backend *b, void *mem)
+{
+    return b ? b->ops->host(b, mem) : mem;
+}
+
+int backend_put(struct backend *b, void *to, const void *host, size_t n)
+{
+    if (b)
+        return b->ops->put(b, to, host, n, NULL);
+    memcpy(to, host, n);
+    return 0;
+}
+
+int backend_get(struct backend *b, void *host, const void *from, size_t n)
+{
+    if (b)
+        return b->ops->get(b, host, from, n, NULL);
+    memcpy(host, from, n);
+    return 0;
+}
+
+int backend_clear(struct backend *b, void *mem, size_t n)
+{
+    if (b)
+        return b->ops->clear(b, mem, n);
+    memset(mem, 0, n);
+    return 0;
+}
+
+int backend_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to)
+{
+    if (b)
+        return b->ops->copy_page(b, p, from, to);
+    memcpy(p->mem + to * p->page_bytes, p->mem + from * p->page_bytes, p->page_bytes);
+    return 0;
+}
+
+void backend_run(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n)
+{
+    if (b) {
+        b->ops->run(b, fn, arg, n);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        fn(arg, i, 0);
+}

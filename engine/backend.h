@@ -1,0 +1,154 @@
+/* engine/backend.h - who computes: the CPU, or a device that has the weights and the pool in its
+ * own memory.
+ *
+ * The cut is the whole step. Above it, and on the host for every backend: tokenizer, sequences,
+ * page tables, the pool's accounts, which keys a compressor keeps, what sampling does with logits.
+ * Below it: all that reads a weight or a key.
+ *
+ *     host      runs -> plan (rows, segments, pages)     logits -> sampler     kept lists
+ *     ------------------|-----------------------------------^---------------------|--------
+ *     backend   put -> weights, pool pages;  step(plan) -> outputs;  copy_page, move, norms
+ *
+ * A pointer to a backend's memory is an address there: tensors of a model, an adapter's matrices,
+ * the pool, weights of observers, hidden states. Only put, get, clear and the backend itself may
+ * look behind it, also where the CPU could: tests run on a backend whose memory the host may not
+ * touch. A backend that is NULL stands for memory of the process, for programs that compute by
+ * themselves, as the trainer does: alloc, put, get, clear, free, run work on it.
+ *
+ * A ticket counts asynchronous copies, upwards from 1: work that is queued later sees the copy, and
+ * host memory may be reused when done says so. Without a place for a ticket the call waits.
+ *
+ * Threads    one, the scheduler's, which may be the backend's worker too. run's slices run on any.
+ * Ownership  backend_open's caller closes; memory is freed before that. set_model borrows the
+ * model. Errors     -ENOMEM, -ECANCELED, -EIO (the device is lost: nothing of it can be used any
+ * more).
+ */
+#ifndef ENGINE_BACKEND_H
+#define ENGINE_BACKEND_H
+
+#include "base/why.h"
+#include "engine/kv/page.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BACKEND_ABI 1u
+
+struct backend;
+struct forward_stop;
+struct model;
+struct plan;
+struct pool;
+struct sampler_math;
+
+struct backend_options {
+    unsigned device;   /* of several */
+    const char *cpu;   /* kernels of the CPU: a name, or "auto" */
+    uint32_t threads;  /* 0: one a CPU */
+    bool pin;          /* each thread to a CPU */
+    uint32_t max_rows; /* of a step */
+};
+
+struct backend_info {
+    char name[64];    /* "cpu (avx2)" */
+    const char *cpu;  /* the table of kernels that the host's part uses */
+    uint32_t threads; /* of the host */
+    int owner_cpu;    /* that the others leave to the thread that opened it, who may go there
+                       * (base/seat.h); -1: there is none */
+    size_t scratch_bytes;
+    const struct sampler_math *sampling;
+};
+
+/* Keys of one segment, as a compressor has them moved. It decides on the host which keys stay, as
+ * lists of their places. A key is stored rotated by its place in its segment, so a move turns it by
+ * the way that it goes. Values are copied, and so is a key that keeps its place: the same bits,
+ * from page to page.
+ *
+ *     from   | 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7 |        kept = 0, 3, 7
+ *              |           |               |
+ *     to     | 0 | 1 | 2 |     place 1 holds key 3, turned back by 2
+ */
+struct backend_move {
+    const struct pool *pool;
+    const uint32_t *from, *to; /* pages. The same ones: kept ascends, and of the keys that move all
+                                * go to lower places, or all to higher ones */
+    const uint32_t *kept;      /* (lists, n_keys): key i comes from place kept[i] */
+    bool per_head;             /* lists: n_layer * n_head_kv, else 1 */
+    uint32_t first, n_keys;    /* keys [first, n_keys) are moved */
+};
+
+typedef void backend_slice_fn(void *arg, uint32_t slice, uint32_t worker);
+
+struct backend_ops {
+    uint32_t abi, size; /* BACKEND_ABI and sizeof(struct backend_ops): of a plug-in, checked */
+    const char *name;
+
+    int (*open)(const struct backend_options *o, struct backend **ret, struct why *why);
+    void (*close)(struct backend *b);
+    void (*info)(const struct backend *b, struct backend_info *ret);
+
+    /* Zeroed, at a multiple of 4096. lock: sees that it can't be swapped out; -errno when that is
+     * not allowed. host: where the host may write it itself, or NULL: put is the only way. */
+    int (*alloc)(struct backend *b, size_t n, void **ret);
+    void (*free)(struct backend *b, void *mem, size_t n);
+    int (*lock)(struct backend *b, void *mem, size_t n);
+    void *(*host)(struct backend *b, void *mem);
+    int (*put)(struct backend *b, void *to, const void *host, size_t n, uint64_t *ret_ticket);
+    int (*get)(struct backend *b, void *host, const void *from, size_t n, uint64_t *ret_ticket);
+    int (*clear)(struct backend *b, void *mem, size_t n);
+    bool (*done)(struct backend *b, uint64_t ticket);
+    int (*eventfd)(struct backend *b); /* readable when a ticket is done; -1: all is done at once */
+
+    /* The model is what weights_read put there, and stays. Opens scratch for steps. */
+    int (*set_model)(struct backend *b, const struct model *m, struct why *why);
+
+    /* One forward pass. Outputs, the normed last hidden states of the rows that are wanted, stay
+     * until the next. stop (may be NULL) is asked between layers. The plan is looked at until then,
+     * too. */
+    int (*step)(struct backend *b, const struct plan *plan, const struct forward_stop *stop);
+    /* Of outputs [first, first + n): logits (n, n_vocab); log p(ids[i]) of output first + i, NaN
+     * where some logit of the row is no number; and the outputs, to memory of the backend's (n,
+     * n_embd). */
+    int (*logits)(struct backend *b, uint32_t first, uint32_t n, float *host);
+    int (*logprobs)(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
+                    float *host);
+    int (*hidden)(struct backend *b, uint32_t first, uint32_t n, float *to);
+
+    int (*copy_page)(struct backend *b, const struct pool *p, uint32_t from, uint32_t to);
+    int (*move)(struct backend *b, const struct backend_move *m);
+    /* host (n_layer * n_head_kv, n_keys): the sum of squares of each key in those pages. */
+    int (*norms)(struct backend *b, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
+                 float *host);
+
+    /* Host work by the backend's host threads: fn(arg, slice, worker) for every slice of [0, n), in
+     * any order; worker < threads. rest: no work is expected soon. */
+    void (*run)(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n);
+    void (*rest)(struct backend *b);
+};
+
+/* Every backend begins with this. */
+struct backend {
+    const struct backend_ops *ops;
+};
+
+extern const struct backend_ops backend_cpu;
+
+/* "cpu": and so far no other. -EINVAL. */
+int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                 struct why *why);
+int backend_open(const struct backend_ops *ops, const struct backend_options *o,
+                 struct backend **ret, struct why *why);
+void backend_close(struct backend *b);
+
+/* b may be NULL: memory of the process. */
+int backend_alloc(struct backend *b, size_t n, void **ret);
+void backend_free(struct backend *b, void *mem, size_t n);
+void *backend_host(struct backend *b, void *mem);
+int backend_put(struct backend *b, void *to, const void *host, size_t n);
+int backend_get(struct backend *b, void *host, const void *from, size_t n);
+int backend_clear(struct backend *b, void *mem, size_t n);
+int backend_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to);
+void backend_run(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n);
+
+#endif

@@ -1,0 +1,668 @@
+#include "engine/cpu/layers.h"
+
+#include "engine/cpu/attend.h"
+#include "engine/cpu/gist_rows.h"
+#include "engine/cpu/linear.h"
+#include "engine/cpu/place.h"
+#include "engine/kv/rotary.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows of a slice of row-wise work (norms, rotary, SwiGLU): one slice, so no hand-over, for a token
+ * or two. */
+#define ROW_SLICE 8u
+
+/* Outputs whose logits are made at a time. */
+#define HEAD_ROWS 8u
+
+#define F32_ONLY (1u << KERNELS_FORM_F32) /* of linear_forms */
+
+struct layers {
+    const struct model *m;
+    const struct kernels *k;
+    struct workers *w;
+    struct rotary rotary;
+    struct attend *attend;
+    uint32_t max_batch;
+
+    const struct plan *plan; /* of the step that runs, or was the last: T rows */
+    uint32_t n_out;          /* rows of out */
+
+    /* Scratch, max_batch rows each. */
+    void *mem;
+    size_t mem_len;
+    float *x;                     /* (T, n_embd) the residual stream */
+    float *xn;                    /* (T, n_embd) normed */
+    float *y;                     /* (T, n_embd) what is added to x next */
+    float *q, *att;               /* (T, n_head * head_dim) */
+    float *kk, *vv;               /* (T, n_head_kv * head_dim) */
+    float *gate, *up;             /* (T, n_ff) */
+    float *out;                   /* (T, n_embd) normed outputs, kept until the next step */
+    void *forms[KERNELS_FORM__N]; /* (T, widest) the input of the next matmul in other forms */
+    float *head;                  /* (2 HEAD_ROWS, n_vocab), see fine_logits */
+    float *logits; /* (HEAD_ROWS, n_vocab) of which only log-probabilities are wanted */
+};
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Floats of att: gists borrow it for at least a row of a feed-forward product. */
+static size_t n_att(const struct layers *f)
+{
+    size_t n = (size_t)f->max_batch * f->m->n_head * f->m->head_dim;
+
+    return n > f->m->n_ff ? n : f->m->n_ff;
+}
+
+/* Gives every buffer its place; with f->mem NULL only counts. Returns the bytes. */
+static size_t lay_out(struct layers *f)
+{
+    const struct model *m = f->m;
+    size_t t = f->max_batch, n_q = (size_t)m->n_head * m->head_dim;
+    size_t n_kv = (size_t)m->n_head_kv * m->head_dim;
+    uint32_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
+    struct {
+        void *at;
+        size_t bytes;
+    } parts[] = {
+        { &f->x, t * m->n_embd * sizeof(float) },
+        { &f->xn, t * m->n_embd * sizeof(float) },
+        { &f->y, t * m->n_embd * sizeof(float) },
+        { &f->q, t * n_q * sizeof(float) },
+        { &f->att, n_att(f) * sizeof(float) },
+        { &f->kk, t * n_kv * sizeof(float) },
+        { &f->vv, t * n_kv * sizeof(float) },
+        { &f->gate, t * widest * sizeof(float) }, /* gists borrow them, too */
+        { &f->up, t * widest * sizeof(float) },
+        { &f->out, t * m->n_embd * sizeof(float) },
+        { &f->forms[KERNELS_FORM_Q8],
+          max_u32(f->max_batch, 2 * HEAD_ROWS) * linear_row_bytes(KERNELS_FORM_Q8, widest) },
+        { &f->forms[KERNELS_FORM_BF16],
+          f->k->to_bf16 ? t * linear_row_bytes(KERNELS_FORM_BF16, widest) : 0 },
+        { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
+        { &f->logits, HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
+    };
+    size_t off = 0;
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+        if (f->mem) {
+            void *p = (uint8_t *)f->mem + off;
+
+            memcpy(parts[i].at, &p, sizeof(p));
+        }
+        off += (parts[i].bytes + 63) & ~(size_t)63;
+    }
+    return off;
+}
+
+int layers_open(const struct model *m, const struct kernels *k, struct workers *w,
+                uint32_t max_batch, struct layers **ret, struct why *why)
+{
+    struct layers *f = calloc(1, sizeof(*f));
+    struct place_result placed;
+    int r;
+
+    if (!f)
+        return why_set(why, -ENOMEM, "no memory for the forward pass");
+    *f = (struct layers){ .m = m, .k = k, .w = w, .max_batch = max_batch };
+    f->mem_len = lay_out(f);
+    r = place_alloc(f->mem_len, false, &f->mem, &placed);
+    if (r < 0)
+        goto fail;
+    (void)lay_out(f);
+    r = rotary_open(&f->rotary, m->rope_freq, m->head_dim);
+    if (r < 0)
+        goto fail;
+    r = attend_open(m, k, w, &f->rotary, &f->attend);
+    if (r < 0)
+        goto fail;
+    *ret = f;
+    return 0;
+
+fail:
+    why_set(why, r, "no memory for the forward pass: %zu bytes for batches of %u tokens",
+            f->mem_len, max_batch);
+    layers_close(f);
+    return r;
+}
+
+void layers_close(struct layers *f)
+{
+    if (!f)
+        return;
+    attend_close(f->attend);
+    rotary_close(&f->rotary);
+    if (f->mem)
+        place_free(f->mem, f->mem_len);
+    free(f);
+}
+
+const struct rotary *layers_rotary(const struct layers *f)
+{
+    return &f->rotary;
+}
+
+size_t layers_bytes(const struct layers *f)
+{
+    return f->mem_len + attend_bytes(f->attend);
+}
+
+/* --- row-wise work, by slices of rows --------------------------------------------------------- */
+
+struct rows {
+    struct layers *f;
+    uint32_t n_rows;
+    const struct model_layer *layer;
+    uint32_t layer_index;
+    const float *add, *norm; /* norm_rows */
+    float *to;
+    unsigned forms;    /* that the next matmul wants beside f32 */
+    const float *from; /* convert_rows */
+    uint32_t n_cols;
+};
+
+/* A row of the next matmul's input, in the other forms that it wants. */
+static void convert_row(const struct rows *r, uint32_t t, const float *x, uint32_t n)
+{
+    const struct layers *f = r->f;
+
+    if (r->forms & 1u << KERNELS_FORM_Q8)
+        f->k->quantise(x, n, (struct kernels_q8 *)f->forms[KERNELS_FORM_Q8] + (size_t)t * (n / 32));
+    if (r->forms & 1u << KERNELS_FORM_BF16)
+        f->k->to_bf16(x, n, (uint16_t *)f->forms[KERNELS_FORM_BF16] + (size_t)t * n);
+}
+
+typedef void rows_fn(const struct rows *r, uint32_t row0, uint32_t row1);
+struct rows_job {
+    const struct rows *rows;
+    rows_fn *fn;
+};
+
+static void rows_slice(void *arg, uint32_t slice, uint32_t worker)
+{
+    const struct rows_job *j = arg;
+    uint32_t row0 = slice * ROW_SLICE, row1 = row0 + ROW_SLICE;
+
+    (void)worker;
+    j->fn(j->rows, row0, row1 < j->rows->n_rows ? row1 : j->rows->n_rows);
+}
+
+static void rows_run(const struct rows *r, rows_fn *fn)
+{
+    struct rows_job j = { r, fn };
+
+    workers_run(r->f->w, rows_slice, &j, (r->n_rows + ROW_SLICE - 1) / ROW_SLICE);
+}
+
+/* x += add (if any); to = norm(x) * weight; and in the forms that the next matmul wants. */
+static void norm_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct layers *f = r->f;
+    uint32_t n = f->m->n_embd;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        float *x = f->x + (size_t)t * n, *to = r->to + (size_t)t * n;
+
+        if (r->add)
+            f->k->add(x, r->add + (size_t)t * n, n);
+        f->k->rmsnorm(x, r->norm, n, f->m->rms_eps, to);
+        convert_row(r, t, to, n);
+    }
+}
+
+/* The input of a matmul that no norm comes before. */
+static void convert_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    for (uint32_t t = row0; t < row1; t++)
+        convert_row(r, t, r->from + (size_t)t * r->n_cols, r->n_cols);
+}
+
+static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct layers *f = r->f;
+    uint32_t n = f->m->n_ff;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        float *gate = f->gate + (size_t)t * n;
+
+        f->k->swiglu(gate, f->up + (size_t)t * n, n);
+        convert_row(r, t, gate, n);
+    }
+}
+
+static void embed_token(const struct layers *f, uint32_t id, float *x)
+{
+    const struct model_tensor *e = &f->m->embd;
+
+    tile_dequantise_row(e->type, e->data, id, e->n_cols, x);
+}
+
+/* A gist's own embedding, and that of its snippet's last token where the plan names one. */
+static void embed_gist(const struct layers *f, const struct plan_row *row, float *x)
+{
+    const struct adapter *a = f->plan->pieces[row->piece].adapter;
+    uint32_t n = f->m->n_embd;
+
+    if (row->id == PLAN_NONE)
+        memset(x, 0, n * sizeof(*x));
+    else
+        embed_token(f, row->id, x);
+    f->k->add(x, a->embd + (size_t)row->gist * n, n);
+}
+
+static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct layers *f = r->f;
+    uint32_t n = f->m->n_embd;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        const struct plan_row *row = &f->plan->rows[t];
+        float *x = f->x + (size_t)t * n;
+
+        if (row->kind == PLAN_TOKEN)
+            embed_token(f, row->id, x);
+        else if (row->kind == PLAN_GIST)
+            embed_gist(f, row, x);
+        else
+            memcpy(x, f->plan->pieces[row->piece].soft + (size_t)row->id * n, n * sizeof(*x));
+    }
+}
+
+/* Puts row t's k and v where they stay, into the tiles of this layer. */
+static void store_kv(const struct rows *r, uint32_t t)
+{
+    const struct layers *f = r->f;
+    const struct plan_row *row = &f->plan->rows[t];
+    const struct pool *pool = f->plan->pool;
+    uint32_t hd = f->m->head_dim, n_kv = f->m->n_head_kv * hd;
+    const float *k = f->kk + (size_t)t * n_kv, *v = f->vv + (size_t)t * n_kv;
+    uint8_t *at = pool->mem + row->page * pool->page_bytes;
+
+    for (uint32_t h = 0; h < f->m->n_head_kv; h++)
+        f->k->kv_store[pool->kv](k + (size_t)h * hd, v + (size_t)h * hd, hd, row->slot,
+                                 at + pool_k_off(pool, r->layer_index, h),
+                                 at + pool_v_off(pool, r->layer_index, h));
+}
+
+static void turn_keys(const struct rows *r, uint32_t by, uint32_t t)
+{
+    const struct layers *f = r->f;
+    uint32_t hd = f->m->head_dim;
+
+    f->k->rope(f->kk + (size_t)t * f->m->n_head_kv * hd, f->m->n_head_kv, hd,
+               rotary_by(&f->rotary, by, NULL));
+}
+
+/* q with rotary by the offset inside the segment and the scale of attention. */
+static void turn_query(const struct rows *r, uint32_t off, uint32_t t)
+{
+    const struct layers *f = r->f;
+    uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd;
+    float *q = f->q + (size_t)t * n_q;
+
+    f->k->rope(q, f->m->n_head, hd, rotary_by(&f->rotary, off, NULL));
+    f->k->scale(q, n_q, 1.0f / sqrtf((float)hd));
+}
+
+/* Row t's biases: those of the adapter that makes it, where that has its own, else the model's. */
+static void add_biases(const struct rows *r, const struct adapter *a, uint32_t t)
+{
+    const struct layers *f = r->f;
+    const struct adapter_layer *own = a ? &a->layers[r->layer_index] : NULL;
+    uint32_t hd = f->m->head_dim, n_q = f->m->n_head * hd, n_kv = f->m->n_head_kv * hd;
+    struct {
+        const float *bias, *own;
+        float *to;
+        uint32_t n;
+    } all[] = {
+        { r->layer->bq, own ? own->p[ADAPTER_Q].bias : NULL, f->q + (size_t)t * n_q, n_q },
+        { r->layer->bk, own ? own->p[ADAPTER_K].bias : NULL, f->kk + (size_t)t * n_kv, n_kv },
+        { r->layer->bv, own ? own->p[ADAPTER_V].bias : NULL, f->vv + (size_t)t * n_kv, n_kv },
+    };
+
+    for (unsigned i = 0; i < 3; i++)
+        if (all[i].own || all[i].bias)
+            f->k->add(all[i].to, all[i].own ? all[i].own : all[i].bias, all[i].n);
+}
+
+/* Biases and rotary, and K and V into their pages. A side gist attends to itself from where it
+ * stands, which is not where its key is kept. */
+static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct plan *plan = r->f->plan;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        const struct plan_row *row = &plan->rows[t];
+        const struct plan_piece *p = &plan->pieces[row->piece];
+
+        add_biases(r, row->kind == PLAN_GIST ? p->adapter : NULL, t);
+        turn_query(r, row->q_off, t);
+        if (row->page == PLAN_NONE)
+            continue;
+        turn_keys(r, row->k_off, t);
+        store_kv(r, t);
+        if (p->side)
+            turn_keys(r, row->q_off - row->k_off, t);
+    }
+}
+
+/* --- the layers ------------------------------------------------------------------------------- */
+
+/* Keeps only the rows that outputs are wanted of: all that follows the last layer's attention is a
+ * row's own business. out_rows ascend, so nothing is overwritten before it is read. */
+static void keep_wanted(struct layers *f)
+{
+    size_t n_q = (size_t)f->m->n_head * f->m->head_dim, n = f->m->n_embd;
+
+    for (uint32_t i = 0; i < f->plan->n_out; i++) {
+        uint32_t row = f->plan->out_rows[i];
+
+        if (row == i)
+            continue;
+        memcpy(f->x + i * n, f->x + row * n, n * sizeof(float));
+        memcpy(f->att + i * n_q, f->att + row * n_q, n_q * sizeof(float));
+    }
+}
+
+static void project(struct layers *f, float *x, uint32_t n_cols, uint32_t n_rows,
+                    const struct linear_output *out, uint32_t n_out)
+{
+    struct linear_input in = { .n_cols = n_cols };
+
+    memcpy(in.form, f->forms, sizeof(in.form));
+    in.form[KERNELS_FORM_F32] = x;
+    linear_run(f->k, f->w, &in, n_rows, out, n_out);
+}
+
+/* A product of a layer: what gists have of their own in the place of the model's weights. */
+struct gist_product {
+    uint32_t layer;
+    bool wanted; /* rows are those that outputs are wanted of */
+    struct gist_output out[3];
+    uint32_t n_out;
+    struct gist_scratch scratch;
+};
+
+static struct gist_rows gists_of(const struct layers *f, const struct gist_product *g,
+                                 uint32_t piece)
+{
+    const struct plan_piece *p = &f->plan->pieces[piece];
+    const struct plan_gists *rows = g->wanted ? &p->wanted : &p->gists;
+
+    return (struct gist_rows){ p->adapter, rows->first, rows->step, rows->n };
+}
+
+/* The forms that adapters in the batch want of the input. */
+static unsigned gist_forms(const struct layers *f, const struct gist_product *g)
+{
+    unsigned forms = 0;
+
+    for (uint32_t p = 0; p < f->plan->n_pieces; p++) {
+        struct gist_rows rows = gists_of(f, g, p);
+
+        forms |= gist_rows_forms(&rows, f->k, g->layer, g->out, g->n_out);
+    }
+    return forms;
+}
+
+static void project_gists(struct layers *f, const struct gist_product *g, const float *x,
+                          uint32_t n_cols)
+{
+    struct linear_input in = { .n_cols = n_cols };
+
+    memcpy(in.form, f->forms, sizeof(in.form));
+    in.form[KERNELS_FORM_F32] = x;
+    for (uint32_t p = 0; p < f->plan->n_pieces; p++) {
+        struct gist_rows rows = gists_of(f, g, p);
+
+        gist_rows_project(&rows, f->k, f->w, g->layer, &in, &g->scratch, g->out, g->n_out);
+    }
+}
+
+/* The products of layer i. What they borrow was added to x, or comes later, or is done with. */
+static struct gist_product gists_qkv(const struct layers *f, uint32_t i)
+{
+    return (struct gist_product){
+        .layer = i,
+        .out = { { ADAPTER_Q, f->q }, { ADAPTER_K, f->kk }, { ADAPTER_V, f->vv } },
+        .n_out = 3,
+        .scratch = { f->y, f->att, n_att(f) }
+    };
+}
+
+static struct gist_product gists_o(const struct layers *f, uint32_t i)
+{
+    return (
+        struct gist_product){ .layer = i,
+                              .wanted = i + 1 == f->m->n_layer,
+                              .out = { { ADAPTER_O, f->y } },
+                              .n_out = 1,
+                              .scratch = { f->xn, f->gate, (size_t)f->max_batch * f->m->n_embd } };
+}
+
+static struct gist_product gists_gate_up(const struct layers *f, uint32_t i)
+{
+    return (struct gist_product){ .layer = i,
+                                  .wanted = i + 1 == f->m->n_layer,
+                                  .out = { { ADAPTER_GATE, f->gate }, { ADAPTER_UP, f->up } },
+                                  .n_out = 2,
+                                  .scratch = { f->y, f->att, n_att(f) } };
+}
+
+static struct gist_product gists_down(const struct layers *f, uint32_t i)
+{
+    return (struct gist_product){ .layer = i,
+                                  .wanted = i + 1 == f->m->n_layer,
+                                  .out = { { ADAPTER_DOWN, f->y } },
+                                  .n_out = 1,
+                                  .scratch = { f->xn, f->up, (size_t)f->max_batch * f->m->n_ff } };
+}
+
+/* Attention of layer i: leaves its output, to be added to x, in y. n_rows in, n_left out. */
+static uint32_t run_attention(struct layers *f, uint32_t i)
+{
+    const struct model *m = f->m;
+    const struct model_layer *l = &m->layers[i];
+    struct linear_output qkv[] = { { &l->wq, f->q, 0 },
+                                   { &l->wk, f->kk, 0 },
+                                   { &l->wv, f->vv, 0 } };
+    struct linear_output wo = { &l->wo, f->y, 0 };
+    struct gist_product own_qkv = gists_qkv(f, i), own_o = gists_o(f, i);
+    uint32_t n_q = m->n_head * m->head_dim;
+    struct rows r = { .f = f,
+                      .n_rows = f->plan->n_rows,
+                      .layer = l,
+                      .layer_index = i,
+                      .to = f->xn,
+                      .norm = l->attn_norm,
+                      .add = i > 0 ? f->y : NULL,
+                      .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, &own_qkv),
+                      .from = f->att,
+                      .n_cols = n_q };
+    uint32_t n_left = f->plan->n_rows;
+
+    rows_run(&r, norm_rows);
+    project(f, f->xn, m->n_embd, f->plan->n_rows, qkv, 3);
+    project_gists(f, &own_qkv, f->xn, m->n_embd);
+    rows_run(&r, place_rows);
+    if (i + 1 == m->n_layer && f->plan->n_out == 0 && !f->plan->observes)
+        return 0; /* only K and V were wanted */
+    attend_run(f->attend, f->plan, i, &(struct attend_rows){ f->q, f->kk, f->vv }, f->att);
+    if (i + 1 == m->n_layer) {
+        keep_wanted(f);
+        r.n_rows = n_left = f->plan->n_out;
+        if (n_left == 0)
+            return 0;
+    }
+    r.forms = linear_forms(f->k, &wo, 1) | gist_forms(f, &own_o);
+    if (r.forms & ~F32_ONLY)
+        rows_run(&r, convert_rows);
+    project(f, f->att, n_q, n_left, &wo, 1);
+    project_gists(f, &own_o, f->att, n_q);
+    return n_left;
+}
+
+static void run_ffn(struct layers *f, uint32_t i, uint32_t n_rows)
+{
+    const struct model *m = f->m;
+    const struct model_layer *l = &m->layers[i];
+    struct linear_output gate_up[] = { { &l->w_gate, f->gate, 0 }, { &l->w_up, f->up, 0 } };
+    struct linear_output down = { &l->w_down, f->y, 0 };
+    struct gist_product own_gate_up = gists_gate_up(f, i), own_down = gists_down(f, i);
+    struct rows r = { .f = f,
+                      .n_rows = n_rows,
+                      .to = f->xn,
+                      .norm = l->ffn_norm,
+                      .add = f->y,
+                      .forms = linear_forms(f->k, gate_up, 2) | gist_forms(f, &own_gate_up) };
+
+    rows_run(&r, norm_rows);
+    project(f, f->xn, m->n_embd, n_rows, gate_up, 2);
+    project_gists(f, &own_gate_up, f->xn, m->n_embd);
+    r.forms = linear_forms(f->k, &down, 1) | gist_forms(f, &own_down);
+    rows_run(&r, swiglu_rows);
+    project(f, f->gate, m->n_ff, n_rows, &down, 1);
+    project_gists(f, &own_down, f->gate, m->n_ff);
+}
+
+static bool told_to_stop(const struct forward_stop *stop)
+{
+    return stop && stop->fn(stop->arg);
+}
+
+int layers_run(struct layers *f, const struct plan *plan, const struct forward_stop *stop)
+{
+    struct rows r = { .f = f, .n_rows = plan->n_rows };
+
+    assert(plan->n_rows <= f->max_batch);
+    f->plan = plan;
+    f->n_out = 0;
+    rows_run(&r, embed_rows);
+    for (uint32_t i = 0; i < f->m->n_layer; i++) {
+        uint32_t n_left;
+
+        if (told_to_stop(stop))
+            return -ECANCELED;
+        n_left = run_attention(f, i);
+        if (n_left)
+            run_ffn(f, i, n_left);
+    }
+    f->n_out = plan->n_out;
+    if (f->n_out) {
+        r = (struct rows){
+            .f = f, .n_rows = f->n_out, .add = f->y, .norm = f->m->output_norm, .to = f->out
+        };
+        rows_run(&r, norm_rows);
+    }
+    return 0;
+}
+
+/* --- logits ----------------------------------------------------------------------------------- */
+
+/* The input of the output matrix in int8, twice: row 2 t is x to 8 bits, row 2 t + 1 what those
+ * leave over. Other roundings pass through norms and sums; this one went straight into the logits
+ * and was a third of the whole error (docs/results.md). The weights are read once for both rows. */
+static void quantise_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct kernels *k = r->f->k;
+    uint32_t n = r->n_cols, n_blocks = n / 32;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        const float *x = r->from + (size_t)t * n;
+        float *rest = r->f->xn + (size_t)t * n;
+        struct kernels_q8 *q =
+            (struct kernels_q8 *)r->f->forms[KERNELS_FORM_Q8] + 2 * (size_t)t * n_blocks;
+
+        k->quantise(x, n, q);
+        for (uint32_t c = 0; c < n; c++)
+            rest[c] = x[c] - q[c / 32].d * q[c / 32].q[c % 32];
+        k->quantise(rest, n, q + n_blocks);
+    }
+}
+
+static void add_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
+{
+    const struct layers *f = r->f;
+    uint32_t n = f->m->n_vocab;
+
+    for (uint32_t t = row0; t < row1; t++) {
+        memcpy(r->to + (size_t)t * n, f->head + 2 * (size_t)t * n, n * sizeof(float));
+        f->k->add(r->to + (size_t)t * n, f->head + (2 * (size_t)t + 1) * n, n);
+    }
+}
+
+static void fine_logits(struct layers *f, float *x, uint32_t n, float *ret)
+{
+    struct linear_output head = { &f->m->output, f->head, 0 };
+    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd, .to = ret };
+
+    rows_run(&r, quantise_fine_rows);
+    project(f, x, f->m->n_embd, 2 * n, &head, 1);
+    rows_run(&r, add_fine_rows);
+}
+
+void layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret)
+{
+    struct linear_output head = { &f->m->output, ret, 0 };
+    float *x = f->out + (size_t)first * f->m->n_embd;
+    uint32_t step = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
+    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };
+
+    assert(first + n <= f->n_out);
+    if (f->k->form[f->m->output.type] != KERNELS_FORM_Q8) {
+        r.forms = linear_forms(f->k, &head, 1);
+        rows_run(&r, convert_rows);
+        project(f, x, f->m->n_embd, n, &head, 1);
+        return;
+    }
+    for (uint32_t at = 0; at < n; at += step)
+        fine_logits(f, x + (size_t)at * f->m->n_embd, n - at < step ? n - at : step,
+                    ret + (size_t)at * f->m->n_vocab);
+}
+
+struct logprobs_job {
+    const struct layers *f;
+    const uint32_t *ids;
+    float *ret;
+};
+
+static void logprobs_row(void *arg, uint32_t row, uint32_t worker)
+{
+    const struct logprobs_job *j = arg;
+    const struct layers *f = j->f;
+    const float *x = f->logits + (size_t)row * f->m->n_vocab;
+
+    (void)worker;
+    /* Looked at here, where the row comes to this worker's cache anyway. A sum of exponentials can
+     * lose a NaN. */
+    j->ret[row] = quant_finite(QUANT_F32, x, f->m->n_vocab)
+                      ? x[j->ids[row]] - f->k->logsumexp(x, f->m->n_vocab)
+                      : NAN;
+}
+
+void layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t *ids, float *ret)
+{
+    for (uint32_t done = 0, k; done < n; done += k) {
+        struct logprobs_job j = { f, ids + done, ret + done };
+
+        k = n - done < HEAD_ROWS ? n - done : HEAD_ROWS;
+        layers_logits(f, first + done, k, f->logits);
+        workers_run(f->w, logprobs_row, &j, k);
+    }
+}
+
+void layers_hidden(const struct layers *f, uint32_t first, uint32_t n, float *ret)
+{
+    size_t n_embd = f->m->n_embd;
+
+    assert(first + n <= f->n_out);
+    memcpy(ret, f->out + first * n_embd, n * n_embd * sizeof(*ret));
+}
