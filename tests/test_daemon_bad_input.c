@@ -35,8 +35,10 @@ static void fails(const char *const *args, int status, const char *text)
     daemon_fixture_spawn(&d, args);
     got = daemon_fixture_wait(&d);
     if (got != status || !strstr(daemon_fixture_log(&d), text))
-        fail_msg("exit status %d, expected %d with \"%s\"; it said: %s", got, status, text,
-                 daemon_fixture_log(&d));
+        print_error("exit status %d, expected %d with \"%s\"; it said: %s", got, status, text,
+                    daemon_fixture_log(&d));
+    assert_int_equal(got, status);
+    assert_non_null(strstr(daemon_fixture_log(&d), text));
 }
 
 static void test_options(void **state)
