@@ -10,6 +10,7 @@ static bool compresses(const struct policy *p)
     return !compress_keeps_all(&p->spec);
 }
 
+/* A ratio may be so high at first that it can be halved less often than there are rungs. */
 static uint32_t max_rung(const struct policy *p)
 {
     uint32_t n = p->fixed ? 1 : 1 + compress_max_thinned(&p->spec);
@@ -31,6 +32,8 @@ uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t 
                      : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
 }
 
+/* n_at falls from rung to rung, since older segments never stand below younger ones: the last rung
+ * that reaches the segment is its own. So a few numbers hold the state of thousands of segments. */
 uint32_t ladder_rung(const struct ladder *l, uint32_t segment)
 {
     uint32_t rung = 0;
@@ -57,6 +60,8 @@ static uint64_t rung_size(const struct policy *p, const struct ladder *l, uint32
     return size_of(p, first, rung, pages) + (end - first - 1) * size_of(p, 1, rung, pages);
 }
 
+/* In time that does not depend on the number of segments: this is asked for every token of every
+ * session, and for all of a prompt before it is read. */
 static uint64_t size_all(const struct policy *p, const struct ladder *l, uint64_t n_tokens,
                          bool pages)
 {
@@ -82,6 +87,8 @@ uint64_t ladder_pages(const struct policy *p, const struct ladder *l, uint64_t n
 
 /* --- checks ----------------------------------------------------------------------------------- */
 
+/* One check a segment, and always at the same number of tokens behind its end: what a sequence
+ * holds must not depend on when somebody looked. */
 uint64_t ladder_due_at(const struct policy *p, const struct ladder *l)
 {
     return compresses(p) ? (l->n_checked + 1ull) * p->seg_len + p->keep_tail : UINT64_MAX;
@@ -112,10 +119,12 @@ bool ladder_next(const struct policy *p, const struct ladder *l, uint64_t n_toke
 
     if (n_tokens < ladder_due_at(p, l))
         return false;
+    /* The segment of this check itself comes first, whether there is room or not. */
     if (!p->late && l->n_at[1] < n_checked) {
         *ret = (struct ladder_step){ l->n_at[1], 1 };
         return true;
     }
+    /* The next segment has to fit raw, since it is read before it can be compressed. */
     if (ladder_keys(p, l, n_tokens) + raw_keys(p, p->seg_len) <= p->budget)
         return false;
     rung = fullest(p, l, n_checked);
@@ -141,6 +150,8 @@ bool ladder_equal(const struct ladder *a, const struct ladder *b)
     return a->n_checked == b->n_checked && memcmp(a->n_at, b->n_at, sizeof(a->n_at)) == 0;
 }
 
+/* Checks that a sequence of n tokens would not have had yet come again; segments that stay keep
+ * their rungs, since what was thrown away does not come back. */
 void ladder_rewind(const struct policy *p, struct ladder *l, uint64_t n_tokens)
 {
     uint64_t full = n_tokens / p->seg_len, due;
@@ -170,10 +181,13 @@ void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint
     if (ret_pages)
         *ret_pages = ladder_pages(p, l, n_had);
     while ((at = ladder_due_at(p, l)) <= n_tokens) {
+        /* A check may be overdue, when it waits for runs or pages. */
         if (at < n_had)
             at = n_had;
         note(ret_keys, ladder_keys(p, l, at));
         while (ladder_next(p, l, at, &step)) {
+            /* Pages beside a segment are there together with all of it. In place or to fresh pages:
+             * those are only taken where they are not missed, so they are not promised here. */
             uint32_t beside = 0;
 
             if (step.rung == 1)
@@ -187,6 +201,7 @@ void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint
     note(ret_pages, ladder_pages(p, l, n_tokens));
 }
 
+/* Once a segment is thinned none of those behind it can undo that: the first such check decides. */
 uint64_t ladder_unthinned(const struct policy *p, uint64_t n_tokens)
 {
     struct ladder l = { 0 };
@@ -208,6 +223,7 @@ uint64_t ladder_room(const struct policy *p, const struct ladder *l, uint64_t n_
     if (keys >= p->budget)
         return 0;
     n = had + p->budget - keys; /* keys that raw tokens may have */
+    /* A token that would have its gist behind it needs room for both. */
     if (every) {
         uint64_t rest = n % (every + 1);
 

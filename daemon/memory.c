@@ -64,6 +64,8 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* A check comes at a number of tokens, not when a segment happens to be full in some step: so it
+ * does not matter in which chunks a text was read. */
 static bool is_due(const struct memory *m)
 {
     return m->seq->n_tokens >= ladder_due_at(&m->policy, &m->ladder);
@@ -91,10 +93,15 @@ static int take_step(struct memory *m, const struct ladder_step *step)
         return 0; /* the ladder's counts climb, its keys stay raw */
     if (step->rung > 1)
         return compress_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
+    /* Before the pages change hands: what others may still want of the raw ones is marked as the
+     * first to go, or a cache full of them would keep the gists from finding pages. */
     prefix_supersede(&m->shared, m->seq, &m->policy, step->segment);
     return compress_finish(c, &m->policy.spec, m->seq, step->segment, &m->side);
 }
 
+/* A check is steps, one segment to one rung each, until the ladder has no more for it. It may take
+ * several calls: a step that wants runs of the model first ends this one, and goes on when those
+ * have run. What was made for a segment is given up with its step, whether it was needed or not. */
 void memory_settle(struct memory *m)
 {
     struct ladder_step step;
@@ -111,6 +118,8 @@ void memory_settle(struct memory *m)
     }
 }
 
+/* Ids that are not in the sequence are those of a rewind into a compressed segment: they are read
+ * again before what the request itself brings, as if they had never been away. */
 bool memory_behind(const struct memory *m)
 {
     return is_due(m) || m->seq->n_tokens < m->n_ids;
@@ -185,6 +194,8 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
     *ret = (struct forward_run){ .seq = s };
     if (is_due(m))
         return plan_side(m, max, ret, ret_need);
+    /* What is read again stops at the next check, like all reading: a fresh sequence would have
+     * compressed there, and what comes behind must see the same. */
     ret->tokens = s->tokens + s->n_tokens;
     ret->n_tokens = min_u32(min_u32(m->n_ids - s->n_tokens, max), memory_room(m));
     if (ret->n_tokens == 0) {
@@ -223,6 +234,10 @@ void memory_rewind(struct memory *m, uint32_t n)
     m->n_ids = n;
     ladder_rewind(&m->policy, &m->ladder, left);
     overlay_cut(&m->overlay, m->ladder.n_at[1]);
+    /* Segments that were compressed stay so, though a fresh sequence of this length would have them
+     * raw, or on lower rungs: to have them back, their tokens would have to be read again while the
+     * segment before each is raw, and so on to the first. Until nothing is compressed any more such
+     * a session is not a function of its ids alone, and teaches others nothing. */
     ladder_climb(&m->policy, &fresh, 0, left, NULL, NULL);
     m->early = m->early || !ladder_equal(&m->ladder, &fresh);
     if (m->ladder.n_at[1] == 0)
@@ -249,6 +264,7 @@ uint32_t memory_room(const struct memory *m)
     struct policy p = ladders_part(m, &m->ladder);
     uint64_t room = ladder_room(&p, &m->ladder, n);
 
+    /* Past the check more may fit, but that is known when it is done. */
     return due <= n ? 0 : (uint32_t)(due - n < room ? due - n : room);
 }
 
@@ -280,6 +296,7 @@ void memory_account(const struct memory *m, struct wire_usage *u)
 {
     uint32_t n = m->ladder.n_at[1], seg_len = m->seq->seg_len, n_raw = 0, n_keys = 0;
 
+    /* Only the first segment has sinks; all others are alike. Keys are what positions say. */
     if (n) {
         const struct seq_segment *last = &m->seq->segments[n - 1];
 

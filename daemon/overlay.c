@@ -21,6 +21,8 @@ bool overlay_has(const struct overlay *o, uint32_t segment)
     return i < o->n && o->segments[i] == segment;
 }
 
+/* Sorted, and searched from the front: OVERLAY_MAX is small because each hydrated segment takes as
+ * much of the budget as ratio compressed ones. */
 int overlay_add(struct overlay *o, uint32_t segment)
 {
     uint32_t i = place_of(o, segment);

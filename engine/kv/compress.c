@@ -82,6 +82,7 @@ uint32_t compress_max_thinned(const struct compress_spec *c)
 
     if (!table[c->method]->thin)
         return 0;
+    /* Each thinning doubles what a key stands for. */
     while (c->ratio << (n + 1) <= COMPRESS_RATIO_MAX)
         n++;
     return n;
@@ -202,6 +203,8 @@ int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, 
     bool has_fresh = take_fresh(s, seq_n_pages(n_keys), fresh);
     int r = has_fresh ? 0 : seq_own(s, w->segment, n_keys);
 
+    /* In place a shared page is copied first (S4): the copies cost pages too, but may be of pages
+     * that only a cache shares, which gives them up. */
     if (!has_fresh)
         m.to = m.from;
     if (r == 0 && n_keys)
@@ -319,6 +322,7 @@ void compress_ran(struct compress_side *side, const struct forward_run *run)
     side->observing = false;
 }
 
+/* Also behind compress_finish, which leaves what it did not take over. */
 void compress_drop(struct compressor *c, struct seq *s, struct compress_side *side)
 {
     if (side->n_pages)
@@ -352,6 +356,7 @@ static size_t largest_side(const struct compressor *c)
 {
     size_t most = 0;
 
+    /* Whoever can be asked for must be able to begin when nobody else has. */
     for (enum compress_method i = 0; i < COMPRESS__N; i++) {
         struct compress_spec spec = { .method = i, .ratio = COMPRESS_RATIO_MIN };
         size_t n = n_floats(c, &spec, SEQ_SEGMENT_MAX, 0);

@@ -31,6 +31,7 @@ int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uin
 
 int seq_interleave(struct seq *s, uint32_t every, const struct adapter *adapter)
 {
+    /* Slots for the longest that a segment can be: compressing and lengthening move no table. */
     uint32_t n_slots = seq_n_pages(s->seg_len + (every ? s->seg_len / every : 0));
     uint32_t *pages = malloc(((size_t)s->max_tokens / s->seg_len + 1) * n_slots * sizeof(*pages));
 
@@ -83,6 +84,7 @@ int seq_fork(const struct seq *s, struct seq *dst)
         seq_close(dst);
         return r;
     }
+    /* Segment by segment, so that dst can be closed at any point: it has what it was charged. */
     memcpy(dst->tokens, s->tokens, (size_t)s->n_tokens * sizeof(*s->tokens));
     for (uint32_t k = 0; r == 0 && k * s->seg_len < s->n_tokens; k++) {
         uint32_t end = (k + 1) * s->seg_len, n;
@@ -147,6 +149,8 @@ void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
     g->state = SEQ_PACKED;
 }
 
+/* Pages that were copied before one failed stay copies: they cost the account nothing and the pool
+ * what it would have cost anyway. */
 int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
     int r = 0;
