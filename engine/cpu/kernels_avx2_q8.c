@@ -104,6 +104,49 @@ AVX2_INLINE void dot_single(struct dot_kind kind, enum quant type, const struct 
     }
 }
 
+/* --- one or two activation rows of Q8_0 ------------------------------------------------------- */
+
+/* A tile has the bytes as the products take them. Two rows: those of the output matrix. */
+AVX2_INLINE void dot_bytes(const struct kernels_matmul *a, uint32_t r0, uint32_t r1, uint32_t n_x)
+{
+    const struct dot_kind kind = { .bits = 8 };
+    const struct kernels_q8 *x[2] = { a->x,
+                                      (const void *)((const uint8_t *)a->x + a->x_row_bytes) };
+
+    for (uint32_t r = r0; r < r1; r += TILE_ROWS) {
+        const uint8_t *tile = (const uint8_t *)a->w + r / TILE_ROWS * a->tile_len;
+        __m256 acc[2][2] = { { _mm256_setzero_ps(), _mm256_setzero_ps() },
+                             { _mm256_setzero_ps(), _mm256_setzero_ps() } };
+
+        for (uint32_t b = 0; b < a->n_cols / 32; b++) {
+            const struct tile_q8_0 *t = (const struct tile_q8_0 *)tile + b;
+            const struct kernels_q8 *xb[2] = { x[0] + b, x[n_x - 1] + b };
+            __m256i sum[DOT_X][2];
+
+            avx2_call_ahead(t, sizeof(*t));
+#pragma GCC unroll 2
+            for (uint32_t i = 0; i < n_x; i++)
+                sum[i][0] = sum[i][1] = dot_start(kind, xb[i], 0);
+            dot_sums(kind, t->q, xb, n_x, 0, 8, sum);
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++) {
+                __m256 d = half_f16(t->d + 8 * h);
+                __m256 base = _mm256_mul_ps(d, _mm256_set1_ps(-AVX2_SUM_ZERO));
+
+#pragma GCC unroll 2
+                for (uint32_t i = 0; i < n_x; i++) {
+                    __m256 v = _mm256_fmadd_ps(_mm256_castsi256_ps(sum[i][h]), d, base);
+
+                    acc[i][h] = _mm256_fmadd_ps(v, _mm256_set1_ps(xb[i]->d), acc[i][h]);
+                }
+            }
+        }
+#pragma GCC unroll 2
+        for (uint32_t i = 0; i < n_x; i++)
+            avx2_store_tile(a->y + i * a->y_stride + r, a->n_rows - r, acc[i]);
+    }
+}
+
 /* --- all of them ------------------------------------------------------------------------------ */
 
 void avx2_matmul_q4_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
@@ -145,5 +188,10 @@ void avx2_matmul_q6_k(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 
 void avx2_matmul_q8_0(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
-    dot_matmul((struct dot_kind){ .bits = 8 }, a, r0, r1);
+    if (a->n_x == 1)
+        dot_bytes(a, r0, r1, 1);
+    else if (a->n_x == 2)
+        dot_bytes(a, r0, r1, 2);
+    else
+        dot_matmul((struct dot_kind){ .bits = 8 }, a, r0, r1);
 }
