@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -278,6 +280,67 @@ static void refuses_bad_adapters(void **state)
     }
 }
 
+/* What is hashed and what is read are one file, whatever is moved to its path meanwhile: it is
+ * opened once (issue 16). */
+static void opens_the_file_once(void **state)
+{
+    char path[SCRATCH_PATH_MAX], digest[DIGEST_LEN];
+    _Alignas(struct inotify_event) char events[4096];
+    XXH3_state_t *hash = XXH3_createState();
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC), n_opens = 0;
+    struct why why = { "" };
+    struct adapter *a;
+    ssize_t n;
+    size_t len;
+    uint8_t *bytes = file_read(ADAPTER, &len);
+
+    (void)state;
+    file_write(scratch_path(path, "once.safetensors"), bytes, len);
+    assert_true(fd >= 0 && inotify_add_watch(fd, path, IN_OPEN | IN_ACCESS) >= 0);
+    assert_int_equal(adapter_open(path, model, &a, &why), 0);
+    n = read(fd, events, sizeof(events));
+    assert_true(n > 0);
+    for (const char *p = events; p < events + n;) {
+        const struct inotify_event *event = (const void *)p;
+
+        n_opens += event->mask & IN_OPEN ? 1 : 0; /* events in a row that are equal are one */
+        p += sizeof(*event) + event->len;
+    }
+    assert_int_equal(n_opens, 1);
+    XXH3_128bits_reset(hash);
+    XXH3_128bits_update(hash, bytes, len);
+    digest_put(hash, digest);
+    assert_string_equal(a->digest, digest);
+    XXH3_freeState(hash);
+    adapter_close(a);
+    close(fd);
+    free(bytes);
+}
+
+/* It becomes shorter after its header was checked: a sentence, and no signal. */
+static void says_that_a_file_shrank(void **state)
+{
+    char path[SCRATCH_PATH_MAX], digest[DIGEST_LEN];
+    const struct safetensors_tensor *t;
+    struct why why = { "" };
+    struct safetensors *s;
+    size_t len;
+    uint8_t *bytes = file_read(ADAPTER, &len);
+
+    (void)state;
+    file_write(scratch_path(path, "shrinks.safetensors"), bytes, len);
+    assert_int_equal(safetensors_open(path, &s, &why), 0);
+    t = safetensors_at(s, 0);
+    assert_int_equal(truncate(path, (off_t)(t->off + t->len / 2)), 0);
+    assert_true(safetensors_read(s, t, bytes, &why) < 0);
+    assert_non_null(strstr(why.text, "has become shorter while it was read"));
+    why.text[0] = '\0';
+    assert_true(safetensors_digest(s, digest, &why) < 0);
+    assert_non_null(strstr(why.text, "has become shorter while it was read"));
+    safetensors_close(s);
+    free(bytes);
+}
+
 static int open_model(void **state)
 {
     struct why why = { "" };
@@ -296,9 +359,10 @@ static int close_model(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_a_header),       cmocka_unit_test(refuses_bad_headers),
-        cmocka_unit_test(refuses_cut_files),    cmocka_unit_test(opens_an_adapter),
-        cmocka_unit_test(refuses_bad_adapters),
+        cmocka_unit_test(reads_a_header),          cmocka_unit_test(refuses_bad_headers),
+        cmocka_unit_test(refuses_cut_files),       cmocka_unit_test(opens_an_adapter),
+        cmocka_unit_test(refuses_bad_adapters),    cmocka_unit_test(opens_the_file_once),
+        cmocka_unit_test(says_that_a_file_shrank),
     };
 
     return cmocka_run_group_tests(tests, open_model, close_model);

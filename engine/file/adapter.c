@@ -1,21 +1,17 @@
 #include "engine/file/adapter.h"
 
-#include "base/digest.h"
 #include "engine/backend.h"
 #include "engine/file/safetensors.h"
 #include "engine/file/tile.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define ALIGN      64u
 #define NAME_BYTES 64 /* of a tensor, ours are shorter */
-#define HASH_BYTES (1u << 20)
 #define SUFFIX     ".safetensors"
 
 static const char *const methods[ADAPTER_METHOD__N] = { [ADAPTER_FINE_KV] = "fine-kv",
@@ -427,35 +423,6 @@ static void set_name(struct adapter *a, const char *path)
                    (int)(len < ADAPTER_NAME_MAX ? len : ADAPTER_NAME_MAX), base);
 }
 
-static int hash_file(const char *path, char ret_digest[33], struct why *why)
-{
-    XXH3_state_t *hash = XXH3_createState();
-    uint8_t *buf = malloc(HASH_BYTES);
-    int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;
-    ssize_t n = 1;
-
-    if (!hash || !buf)
-        r = -ENOMEM;
-    else if (fd < 0)
-        r = -errno;
-    else
-        (void)XXH3_128bits_reset(hash);
-    while (r == 0 && n != 0) {
-        n = read(fd, buf, HASH_BYTES);
-        if (n < 0 && errno != EINTR)
-            r = -errno;
-        if (n > 0)
-            (void)XXH3_128bits_update(hash, buf, (size_t)n);
-    }
-    if (r == 0)
-        digest_put(hash, ret_digest);
-    if (fd >= 0)
-        (void)close(fd);
-    free(buf);
-    (void)XXH3_freeState(hash);
-    return r < 0 ? why_set(why, r, "%s: %s", path, strerror(-r)) : 0;
-}
-
 static int load_all(struct loader *l)
 {
     struct adapter *a = l->a;
@@ -492,7 +459,7 @@ int adapter_open(const char *path, const struct model *m, struct adapter **ret, 
     set_name(l.a, path);
     r = safetensors_open(path, &s, why);
     if (r == 0)
-        r = hash_file(path, l.a->digest, why);
+        r = safetensors_digest(s, l.a->digest, why);
     if (r == 0) {
         l.s = s;
         r = load_all(&l);

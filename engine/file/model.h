@@ -75,7 +75,7 @@ struct model_progress {
 };
 
 /* Reads the file at path into memory of b (engine/backend.h), which is borrowed. progress may be
- * NULL. */
+ * NULL. A weight that is NaN or infinite is -EINVAL, with the tensor's name. */
 int model_open(const char *path, struct backend *b, const struct model_progress *progress,
                struct model **ret_model, struct why *why);
 void model_close(struct model *m);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define LENGTH_BYTES 8u
+#define HASH_BYTES   ((size_t)1 << 20)
 #define SHOWN        40 /* bytes of a name in a sentence */
 
 struct meta {
@@ -412,12 +413,19 @@ static int read_bytes(const struct safetensors *s, uint64_t off, uint64_t n, voi
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
-            return got < 0 ? -errno : -EIO; /* it was cut under us */
+            return got < 0 ? -errno : -ENODATA;
         to += got;
         off += (uint64_t)got;
         n -= (uint64_t)got;
     }
     return 0;
+}
+
+/* Tensors are read by pread and never mapped: a file that shrinks meanwhile is a short read, with a
+ * sentence, and no SIGBUS. */
+static const char *cause(int e)
+{
+    return e == -ENODATA ? "the file has become shorter while it was read" : strerror(-e);
 }
 
 static int read_header(struct safetensors *s, struct why *why)
@@ -445,7 +453,7 @@ static int read_header(struct safetensors *s, struct why *why)
     if (r == 0)
         r = read_bytes(s, LENGTH_BYTES, n, s->header);
     if (r < 0)
-        return why_set(why, r, "%s: %s", s->label, strerror(-r));
+        return why_set(why, r, "%s: %s", s->label, cause(r));
     s->header[n] = '\0';
     s->data_off = LENGTH_BYTES + n;
     j.p = s->header;
@@ -553,5 +561,27 @@ int safetensors_read(const struct safetensors *s, const struct safetensors_tenso
 {
     int r = read_bytes(s, t->off, t->len, ret);
 
-    return r < 0 ? why_set(why, r, "tensor %.*s: %s", SHOWN, t->name, strerror(-r)) : 0;
+    return r < 0 ? why_set(why, r, "tensor %.*s: %s", SHOWN, t->name, cause(r)) : 0;
+}
+
+int safetensors_digest(const struct safetensors *s, char ret_digest[DIGEST_LEN], struct why *why)
+{
+    XXH3_state_t *hash = XXH3_createState();
+    uint8_t *piece = malloc(HASH_BYTES);
+    int r = hash && piece ? 0 : -ENOMEM;
+
+    if (r == 0)
+        (void)XXH3_128bits_reset(hash);
+    for (uint64_t at = 0; r == 0 && at < s->len; at += HASH_BYTES) {
+        size_t n = s->len - at < HASH_BYTES ? (size_t)(s->len - at) : HASH_BYTES;
+
+        r = read_bytes(s, at, n, piece);
+        if (r == 0)
+            (void)XXH3_128bits_update(hash, piece, n);
+    }
+    if (r == 0)
+        digest_put(hash, ret_digest);
+    free(piece);
+    (void)XXH3_freeState(hash);
+    return r < 0 ? why_set(why, r, "a safetensors file can't be hashed: %s", cause(r)) : 0;
 }

@@ -20,6 +20,7 @@
 #ifndef ENGINE_FILE_SAFETENSORS_H
 #define ENGINE_FILE_SAFETENSORS_H
 
+#include "base/digest.h"
 #include "base/why.h"
 
 #include <stddef.h>
@@ -52,6 +53,10 @@ size_t safetensors_n(const struct safetensors *s);
 const struct safetensors_tensor *safetensors_at(const struct safetensors *s, size_t i);
 const struct safetensors_tensor *safetensors_find(const struct safetensors *s,
                                                   const char *name); /* or NULL */
+
+/* Of all bytes of the file, read by the descriptor that tensors are read by: another file that was
+ * moved to its path meanwhile is none of it. */
+int safetensors_digest(const struct safetensors *s, char ret_digest[DIGEST_LEN], struct why *why);
 
 /* All t->len bytes. */
 int safetensors_read(const struct safetensors *s, const struct safetensors_tensor *t, void *ret,

@@ -235,6 +235,9 @@ static int set_sources(struct corpus *c, const char *path, struct why *why)
     return 0;
 }
 
+/* Mapped, as a run reads a corpus of gigabytes in an order of its own, many times. Who cuts the
+ * file in place while it is read ends the run by SIGBUS; corpus_file.c writes beside it and moves.
+ */
 static int map_file(struct corpus *c, const char *path, struct why *why)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC), r = 0;

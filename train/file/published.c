@@ -166,6 +166,9 @@ int published_read(const struct published *c, const char *name, uint64_t rows, u
     raw = malloc(t->len);
     r = raw ? safetensors_read(file, t, raw, why)
             : why_set(why, -ENOMEM, "%s: no memory for tensor %s", c->path, name);
+    if (r == 0 && !quant_finite(quant_of[t->type], raw, rows * cols))
+        r = why_set(why, -EINVAL, "%s: tensor %s has a NaN or an infinity, expected finite weights",
+                    c->path, name);
     if (r == 0)
         quant_dequantise_row(quant_of[t->type], raw, rows * cols, ret);
     free(raw);
