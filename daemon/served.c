@@ -1,12 +1,15 @@
 #include "daemon/served.h"
 
+#include "daemon/headroom.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int open_backend(struct served *b, const struct config *c, struct why *why)
 {
@@ -114,6 +117,23 @@ static int open_adapters(struct served *b, const char *paths, struct why *why)
     return r;
 }
 
+/* The weights lie in memory once more beside the page cache, about as long as the file is. Asked
+ * before they are read: a kernel that runs out of memory on the way does not say so, it kills. */
+static int check_weights(const struct config *c, struct why *why)
+{
+    struct headroom room;
+    struct stat st;
+
+    headroom_read("", &room);
+    if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size <= room.bytes)
+        return 0; /* model_open says what is wrong with it */
+    return why_set(why, -ENOMEM,
+                   "%s: its weights need about %lld bytes of memory and %" PRIu64
+                   " can be had: %s; serve a smaller or a more narrowly quantised model, or raise "
+                   "the limit",
+                   c->model, (long long)st.st_size, room.bytes, room.cause);
+}
+
 int served_load(struct served *b, const struct config *c, const struct model_progress *progress,
                 struct why *why)
 {
@@ -121,6 +141,8 @@ int served_load(struct served *b, const struct config *c, const struct model_pro
 
     *b = (struct served){ .model = NULL };
     r = open_backend(b, c, why);
+    if (r == 0)
+        r = check_weights(c, why);
     if (r == 0)
         r = model_open(c->model, b->backend, progress, &b->model, why);
     if (r == 0)
@@ -149,6 +171,28 @@ int served_load(struct served *b, const struct config *c, const struct model_pro
     return 0;
 }
 
+/* The pool touches all of it at once: a kernel that is out of memory then does not say so either.
+ */
+static int open_pool(struct served *b, const struct config *c, enum kv_type kv, struct why *why)
+{
+    struct headroom room;
+    uint64_t bytes;
+
+    headroom_read("", &room);
+    bytes = headroom_kv_bytes(&room, c->kv_bytes);
+    if (bytes == 0 && c->kv_bytes)
+        return why_set(why, -ENOMEM,
+                       "option kv-bytes: found %" PRIu64 ", and %" PRIu64
+                       " are kept for everything else, but %" PRIu64
+                       " can be had: %s; lower kv-bytes or raise the limit",
+                       (uint64_t)c->kv_bytes, HEADROOM_RESERVE, room.bytes, room.cause);
+    if (!c->kv_bytes && bytes < HEADROOM_KV_DEFAULT)
+        log_warning("context memory is %" PRIu64 " bytes, the default is %" PRIu64
+                    ": %s (--kv-bytes)",
+                    bytes, HEADROOM_KV_DEFAULT, room.cause);
+    return pool_open(&b->pool, b->backend, b->model, kv, bytes, why);
+}
+
 int served_start(struct served *b, const struct config *c, struct why *why)
 {
     static const enum kv_type kinds[] = {
@@ -160,7 +204,7 @@ int served_start(struct served *b, const struct config *c, struct why *why)
 
     r = b->backend->ops->set_model(b->backend, b->model, why);
     if (r == 0)
-        r = pool_open(&b->pool, b->backend, b->model, kv, c->kv_bytes, why);
+        r = open_pool(b, c, kv, why);
     if (r == 0 &&
         forward_open(&b->forward, b->model, b->backend, c->batch_tokens, b->pool.n_pages) < 0)
         r = why_set(why, -ENOMEM, "no memory for batches of %u tokens", c->batch_tokens);

@@ -49,6 +49,12 @@ int backend_alloc(struct backend *b, size_t n, void **ret)
     return 0;
 }
 
+/* Of the process: the trainer's, which is there when it is used. */
+int backend_populate(struct backend *b, void *mem, size_t n)
+{
+    return b && b->ops->populate ? b->ops->populate(b, mem, n) : 0;
+}
+
 void backend_free(struct backend *b, void *mem, size_t n)
 {
     if (!mem)

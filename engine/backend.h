@@ -92,6 +92,9 @@ struct backend_ops {
      * not allowed. host: where the host may write it itself, or NULL: put is the only way. */
     int (*alloc)(struct backend *b, size_t n, void **ret);
     void (*free)(struct backend *b, void *mem, size_t n);
+    /* Sees that memory is there, which alloc may only have promised: -ENOMEM now, where a first use
+     * later would end the process. NULL: it always is. */
+    int (*populate)(struct backend *b, void *mem, size_t n);
     int (*lock)(struct backend *b, void *mem, size_t n);
     void *(*host)(struct backend *b, void *mem);
     int (*put)(struct backend *b, void *to, const void *host, size_t n, uint64_t *ret_ticket);
@@ -144,6 +147,7 @@ void backend_close(struct backend *b);
 /* b may be NULL: memory of the process. */
 int backend_alloc(struct backend *b, size_t n, void **ret);
 void backend_free(struct backend *b, void *mem, size_t n);
+int backend_populate(struct backend *b, void *mem, size_t n);
 void *backend_host(struct backend *b, void *mem);
 int backend_put(struct backend *b, void *to, const void *host, size_t n);
 int backend_get(struct backend *b, void *host, const void *from, size_t n);

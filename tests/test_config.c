@@ -56,7 +56,7 @@ static void test_precedence(void **state)
     assert_int_equal(c.segment, 128);
     assert_string_equal(c.model, "/a b/c.gguf");
     assert_string_equal(c.file, file);
-    assert_int_equal(c.kv_bytes, 512ull << 20);
+    assert_int_equal(c.kv_bytes, 0); /* what there is room for */
     assert_int_equal(load(&c, &why, env, "--threads=4", "--config", file, NULL), 0);
     assert_int_equal(c.threads, 4);       /* flag over environment */
     assert_int_equal(c.segment, 256);     /* environment over file */
@@ -84,7 +84,7 @@ static void test_sentences(void **state)
     static const struct {
         const char *text, *expect;
     } files[] = {
-        { "threads = 2\nkv-bytes = lots\n", ":2: found \"lots\", allowed is 64K or more" },
+        { "threads = 2\nkv-bytes = lots\n", ":2: found \"lots\", allowed is" },
         { "threads\n", ":1: found \"threads\", expected key = value" },
         { "thread = 2\n", ":1: there is no option \"thread\"" },
         { "cpu = sse\n",

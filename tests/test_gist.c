@@ -38,9 +38,6 @@ static void end(void)
     assert_int_equal(fake_stop(&fake), 0);
 }
 
-/* Longer than anything here takes on a busy machine, and shorter than for ever. */
-#define HANG_MS 60000
-
 static uint64_t now_ms(void)
 {
     struct timespec t;
@@ -703,7 +700,7 @@ static void test_cancel_from_a_thread(void **state)
 
         assert_int_equal(pthread_create(&t, NULL, cancel_soon, conn), 0);
         assert_int_equal(gist_generate(s, NULL, on_text, &h, NULL), -ECANCELED);
-        assert_true(now_ms() - t0 < HANG_MS);
+        assert_true(now_ms() - t0 < 3000);
         pthread_join(t, NULL);
     }
     end();
@@ -1060,7 +1057,7 @@ static void test_death_at_any_moment(void **state)
         assert_int_equal(g.done, when == 2); /* told as well */
         assert_int_equal(gist_error_code(conn), GIST_E_TRANSPORT);
         assert_non_null(strstr(gist_error(conn), "stopped or it crashed"));
-        assert_true(now_ms() - t0 < HANG_MS);
+        assert_true(now_ms() - t0 < 2000);
         assert_int_equal(gist_ping(conn), -EPIPE);
         assert_int_equal(gist_dispatch(conn), -EPIPE);
         gist_close(s);
@@ -1190,7 +1187,7 @@ static void test_lies(void **state)
         assert_int_equal(gist_error_code(conn), GIST_E_TRANSPORT);
         assert_true(strlen(gist_error(conn)) > 20);
         assert_int_equal(gist_ping(conn), -EPROTO);
-        assert_true(now_ms() - t0 < HANG_MS);
+        assert_true(now_ms() - t0 < 3000);
         gist_disconnect(conn);
         assert_int_equal(fake_stop(&fake), 0);
     }
@@ -1240,7 +1237,7 @@ static void test_a_scribbling_daemon(void **state)
             gist_disconnect(conn);
         }
         assert_int_equal(fake_stop(&fake), 0);
-        assert_true(now_ms() - t0 < HANG_MS);
+        assert_true(now_ms() - t0 < 10000);
     }
 }
 

@@ -171,9 +171,10 @@ END
 
     mpirun $root --oversubscribe -n 2 ./one --corpus train.corpus --steps 10000 --log long.jsonl --checkpoint long.ckpt \
         >long.out 2>&1 &
-    # A step is in the log when both run and know the signal, however long they take to load.
-    until [ -s long.jsonl ] || ! kill -0 $! 2>/dev/null; do
+    tries=600
+    until [ -s long.jsonl ] || [ $tries -eq 0 ]; do
         sleep 0.1
+        tries=$((tries - 1))
     done
     kill -USR1 $!
     code 'a signal ends both' 0 wait $!

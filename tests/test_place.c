@@ -3,6 +3,7 @@
  * free.
  */
 #include "engine/cpu/place.h"
+#include "engine/cpu/workers.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -61,6 +63,39 @@ static void test_lock_refused(void **state)
         assert_false(result.locked);
     place_free(mem, 4 * MIB);
     assert_int_equal(setrlimit(RLIMIT_MEMLOCK, &old), 0);
+}
+
+/* Pages that are in memory, of all. */
+static size_t resident(const void *mem, size_t len)
+{
+    static unsigned char in[64 * MIB / 4096];
+    size_t n = 0;
+
+    assert_int_equal(mincore((void *)(uintptr_t)mem, len, in), 0);
+    for (size_t i = 0; i < len / 4096; i++)
+        n += in[i] & 1;
+    return n;
+}
+
+/* Promised memory is there after it was populated, and what stood in it still does. */
+static void test_populate(void **state)
+{
+    const size_t len = 35 * MIB + 4096;
+    struct place_result result;
+    struct workers *w;
+    void *mem;
+
+    (void)state;
+    assert_int_equal(workers_open(3, false, &w), 0);
+    assert_int_equal(place_alloc(len, false, &mem, &result), 0);
+    memset((uint8_t *)mem + 20 * MIB, 7, 100);
+    assert_true(resident(mem, len) < len / 4096);
+    assert_int_equal(place_populate(w, mem, len), 0);
+    assert_int_equal(resident(mem, len), len / 4096);
+    for (size_t i = 0; i < len; i++)
+        assert_int_equal(((uint8_t *)mem)[i], i >= 20 * MIB && i < 20 * MIB + 100 ? 7 : 0);
+    place_free(mem, len);
+    workers_close(w);
 }
 
 static void test_too_much(void **state)
@@ -115,8 +150,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alloc),    cmocka_unit_test(test_lock_refused),
-        cmocka_unit_test(test_too_much), cmocka_unit_test(test_cpus),
-        cmocka_unit_test(test_narrowed),
+        cmocka_unit_test(test_populate), cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_cpus),     cmocka_unit_test(test_narrowed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

@@ -126,6 +126,11 @@ static void cpu_free(struct backend *b, void *mem, size_t n)
     place_free(mem, n);
 }
 
+static int cpu_populate(struct backend *b, void *mem, size_t n)
+{
+    return place_populate(cpu_of(b)->w, mem, n);
+}
+
 static int cpu_lock(struct backend *b, void *mem, size_t n)
 {
     (void)b;
@@ -257,6 +262,7 @@ const struct backend_ops backend_cpu = {
     .close = cpu_close,
     .info = cpu_info,
     .alloc = cpu_alloc,
+    .populate = cpu_populate,
     .free = cpu_free,
     .lock = cpu_lock,
     .host = cpu_host,

@@ -29,12 +29,6 @@ AVX2_INLINE int dot_load_u32(const void *p)
     return v;
 }
 
-/* Dword k of a block's columns, rows 8 * half and on. */
-AVX2_INLINE __m256i dot_load(const void *q_bytes, int k, int half)
-{
-    return _mm256_loadu_si256((const __m256i *)q_bytes + 2 * k + half);
-}
-
 /* Where the sum of products of a block (or of its half `part`) starts. */
 AVX2_INLINE __m256i dot_start(struct dot_kind kind, const struct kernels_q8 *x, int part)
 {
@@ -55,15 +49,14 @@ AVX2_INLINE __m256i dot_start(struct dot_kind kind, const struct kernels_q8 *x, 
 
 #ifdef __AVXVNNI__
 
-/* sum[i][half] += products of dwords [k0, k1) of a block, unpacked or as Q8_0 has it in the tile,
- * and of x[i]. */
-AVX2_INLINE void dot_sums(struct dot_kind kind, const void *q_bytes,
+/* sum[i][half] += products of dwords [k0, k1) of block *w and of x[i]. */
+AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
                           const struct kernels_q8 *const *x, uint32_t n_x, int k0, int k1,
                           __m256i sum[DOT_X][2])
 {
 #pragma GCC unroll 8
     for (int k = k0; k < k1; k++) {
-        __m256i q[2] = { dot_load(q_bytes, k, 0), dot_load(q_bytes, k, 1) };
+        __m256i q[2] = { w->q[k][0], w->q[k][1] };
 
         if (kind.bits == 8) { /* signed: 128 above its value is unsigned */
             q[0] = _mm256_xor_si256(q[0], _mm256_set1_epi8(-128));
@@ -102,7 +95,7 @@ AVX2_INLINE void dot_pin(__m256i *v)
     __asm__("" : "+x"(*v));
 }
 
-AVX2_INLINE void dot_sums(struct dot_kind kind, const void *q_bytes,
+AVX2_INLINE void dot_sums(struct dot_kind kind, const struct avx2_block *w,
                           const struct kernels_q8 *const *x, uint32_t n_x, int k0, int k1,
                           __m256i sum[DOT_X][2])
 {
@@ -118,7 +111,7 @@ AVX2_INLINE void dot_sums(struct dot_kind kind, const void *q_bytes,
 
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) {
-                __m256i p = dot_pairs(kind, dot_load(q_bytes, k, h), v);
+                __m256i p = dot_pairs(kind, w->q[k][h], v);
 
                 part[i][h] = k % run == 0 ? p : _mm256_add_epi16(part[i][h], p);
                 dot_pin(&part[i][h]);
@@ -144,7 +137,7 @@ AVX2_INLINE void dot_part(struct dot_kind kind, const struct avx2_block *w,
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++)
         sum[i][0] = sum[i][1] = dot_start(kind, x[i], part);
-    dot_sums(kind, w->q, x, n_x, 4 * part, kind.two ? 4 * part + 4 : 8, sum);
+    dot_sums(kind, w, x, n_x, 4 * part, kind.two ? 4 * part + 4 : 8, sum);
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < n_x; i++) {
         __m256 d = _mm256_set1_ps(x[i]->d);

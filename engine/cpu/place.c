@@ -1,8 +1,11 @@
 #include "engine/cpu/place.h"
 
+#include "engine/cpu/workers.h"
+
 #include <errno.h>
 #include <numa.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -88,6 +91,49 @@ void place_free(void *mem, size_t len)
 {
     if (mem)
         (void)munmap(mem, round_up(len, (size_t)sysconf(_SC_PAGESIZE)));
+}
+
+/* The most that one worker touches at a time; huge pages stay whole. */
+#define POPULATE_BYTES ((size_t)16 << 20)
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+struct populate {
+    uint8_t *mem;
+    size_t len;
+    _Atomic int result;
+};
+
+/* Kernels before 5.14 don't know the advice: then a byte of each page is written as it is. */
+static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
+{
+    struct populate *p = arg;
+    size_t off = slice * POPULATE_BYTES, page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t n = p->len - off < POPULATE_BYTES ? p->len - off : POPULATE_BYTES;
+    int r;
+
+    (void)worker;
+    do
+        r = madvise(p->mem + off, n, MADV_POPULATE_WRITE);
+    while (r < 0 && (errno == EINTR || errno == EAGAIN));
+    if (r == 0)
+        return;
+    if (errno != EINVAL) {
+        atomic_store_explicit(&p->result, -errno, memory_order_relaxed);
+        return;
+    }
+    for (size_t at = off; at < off + n; at += page)
+        *(volatile uint8_t *)(p->mem + at) = *(volatile uint8_t *)(p->mem + at);
+}
+
+int place_populate(struct workers *w, void *mem, size_t len)
+{
+    struct populate p = { .mem = mem, .len = round_up(len, (size_t)sysconf(_SC_PAGESIZE)) };
+
+    workers_run(w, populate_slice, &p, (uint32_t)((p.len + POPULATE_BYTES - 1) / POPULATE_BYTES));
+    return atomic_load_explicit(&p.result, memory_order_relaxed);
 }
 
 /* A mask by hand: the kernel refuses one smaller than its own, and cpu_set_t ends at 1024 CPUs. */

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct workers;
+
 struct place_result {
     bool huge;
     bool locked;
@@ -23,6 +25,11 @@ struct place_result {
  * allows. -ENOMEM. */
 int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_result);
 void place_free(void *mem, size_t len);
+
+/* Touches all of it, by all workers, so that it is there: memory is only a promise until then, and
+ * who is out of it when a page is first written is killed. Bytes keep their values. -ENOMEM: the
+ * kernel has said that it has no more. */
+int place_populate(struct workers *w, void *mem, size_t len);
 
 /* CPUs this process may use, one for each worker i, nodes in turn. Returns the CPU's number. */
 uint32_t place_n_cpus(void);

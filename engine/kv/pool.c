@@ -45,11 +45,15 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
     }
     p->mem_len = n * page;
     r = backend_alloc(b, p->mem_len, &mem);
+    if (r == 0) {
+        p->mem = mem;
+        r = backend_populate(b, mem, p->mem_len);
+    }
     if (r < 0) {
         pool_close(p);
-        return why_set(why, r, "no memory for a KV pool of %llu bytes", (unsigned long long)bytes);
+        return why_set(why, r, "no memory for %llu bytes of context (--kv-bytes)",
+                       (unsigned long long)bytes);
     }
-    p->mem = mem;
     p->n_head_kv = m->n_head_kv;
     p->head_dim = m->head_dim;
     p->n_pages = p->n_free = (uint32_t)n;

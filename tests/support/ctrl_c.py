@@ -1,8 +1,7 @@
-"""ctrl_c.py GISTCTL - Ctrl-C, as a person presses it: on a terminal.
+"""ctrl_c.py GISTCTL LIMIT_MS - Ctrl-C, as a person presses it: on a terminal.
 
-`ask` ends with 130, in the answer and while the prompt is read; `chat` ends the answer
-and not the conversation, and Ctrl-D ends that; the history has what was said. It
-prints how long each took, and fails where it took as long as going on would.
+`ask` ends within the limit with 130, in the answer and while the prompt is read; `chat` ends the answer
+and not the conversation, and Ctrl-D ends that; the history has what was said.
 """
 import os
 import pty
@@ -13,10 +12,9 @@ import sys
 import tempfile
 import time
 
-gistctl = sys.argv[1]
+gistctl, limit_s = sys.argv[1], int(sys.argv[2]) / 1000
 LONG = "Write a long story about a knight, a dragon and a clever tailor."
-WAIT_S = 600
-LIMIT_S = 15      # busy machines and sanitizers are slow; the answers would take minutes there
+WAIT_S = 120
 PERSON_S = 0.1   # nobody types sooner after what they saw; the line editor sets up its terminal meanwhile
 
 
@@ -74,7 +72,7 @@ def ask_interrupted_in_answer():
     t.type(b"\x03")
     code, s = timed(t.exit_code)
     assert code == 130, f"ask ended with {code}: {t.seen!r}"
-    assert s < LIMIT_S, f"ask ended {s * 1000:.0f} ms after Ctrl-C"
+    assert s < limit_s, f"ask ended {s * 1000:.0f} ms after Ctrl-C"
     print(f"ask, in the answer: {s * 1000:.1f} ms")
 
 
@@ -89,7 +87,7 @@ def ask_interrupted_in_prompt(folder):
     p.send_signal(signal.SIGINT)
     (out, _), s = timed(p.communicate)
     assert p.returncode == 130 and not out, f"ask ended with {p.returncode}, said {out!r}"
-    assert s < LIMIT_S, f"ask ended {s * 1000:.0f} ms after Ctrl-C in the prompt"
+    assert s < limit_s, f"ask ended {s * 1000:.0f} ms after Ctrl-C in the prompt"
     print(f"ask, in the prompt: {s * 1000:.1f} ms")
 
 
@@ -102,7 +100,7 @@ def chat_goes_on(folder):
     t.expect(b"tailor.", more=60)          # the echo, then the answer
     t.type(b"\x03")
     _, s = timed(lambda: t.expect(b"> "))
-    assert s < LIMIT_S + 0.1, f"chat took {s * 1000:.0f} ms after Ctrl-C"
+    assert s < limit_s + 0.1, f"chat took {s * 1000:.0f} ms after Ctrl-C"
     t.type(b"half a line")
     t.expect(b"half a line")
     t.type(b"\x03")                      # drops the line

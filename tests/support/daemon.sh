@@ -25,8 +25,10 @@ trap 'exit 130' INT TERM
 daemon_start() {
     "$BUILD/gistd" --socket "$GISTD_SOCKET" --kv-bytes 256M --model "$@" >"$tmp/daemon.log" 2>&1 &
     daemon=$!
+    tries=600
     until "$gistctl" status >/dev/null 2>&1; do
-        if ! kill -0 $daemon 2>/dev/null; then
+        tries=$((tries - 1))
+        if [ $tries -eq 0 ] || ! kill -0 $daemon 2>/dev/null; then
             echo "the daemon does not serve:"
             cat "$tmp/daemon.log"
             exit 1

@@ -49,6 +49,6 @@ bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms);
 double daemon_fixture_ms(void); /* a clock */
 
 /* Sanitizers and busy machines are slow: what a test waits for, at most. */
-#define DAEMON_FIXTURE_PATIENCE_MS 240000
+#define DAEMON_FIXTURE_PATIENCE_MS 60000
 
 #endif

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PATIENCE_MS 240000
+#define PATIENCE_MS 60000
 
 static void wait_for(struct raw_client *c, bool for_room)
 {
