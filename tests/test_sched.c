@@ -131,15 +131,20 @@ static void say_hello(void)
     assert_int_equal(next_reply(&rep), WIRE_WELCOME);
 }
 
-static uint64_t open_session(const char *text)
+/* memory NULL: keeps all. */
+static uint64_t open_session(const char *text, const struct wire_memory *memory)
 {
     struct wire_req m;
     struct wire_rep rep;
     uint64_t session;
 
-    say_hello();
     m = (struct wire_req){ .id = 2, .kind = WIRE_OPEN_SESSION };
     m.u.open_session.label = "";
+    if (memory) {
+        m.u.open_session.memory = *memory;
+        m.u.open_session.has_segment = true;
+        m.u.open_session.segment = 64;
+    }
     send_req(&m, NULL);
     assert_int_equal(next_reply(&rep), WIRE_SESSION_OPENED);
     session = rep.u.session_opened.session;
@@ -221,30 +226,19 @@ static void stop_alone(struct alone *a)
     free(a->sched);
 }
 
-/* Allocations of scheduler and workers from the fifth token of an answer to its end, while another
- * client does not read what it asked for. */
-static void test_no_malloc_in_the_token_loop(void **state)
+/* Allocations of scheduler and workers from the fifth piece of an answer to its end. */
+static uint64_t allocations_of_an_answer(uint64_t session)
 {
     struct wire_req m = { .id = 4, .kind = WIRE_GENERATE };
     struct wire_rep rep;
-    struct chan *silent;
-    struct alone a;
     unsigned n_text = 0;
 
-    (void)state;
-    is_test = true;
-    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
-    start_alone(&a);
-    silent = ask_and_read_nothing(&a.to);
-    adopt(&a.to, 1);
-    atomic_store(&counting, true); /* a session is allocated: the counter counts */
-    m.u.generate.session = open_session("count the allocations");
-    atomic_store(&counting, false);
-    assert_true(!COUNTING || atomic_exchange(&n_allocations, 0) > 0);
+    m.u.generate.session = session;
     m.u.generate.max_tokens = 300;
     m.u.generate.ignore_eog = true;
     m.u.generate.temperature = 0.8f;
     m.u.generate.top_k = 40;
+    m.u.generate.has_repeat_penalty = true;
     m.u.generate.repeat_penalty = 1.1f;
     m.u.generate.repeat_last_n = 64;
     send_req(&m, NULL);
@@ -255,6 +249,35 @@ static void test_no_malloc_in_the_token_loop(void **state)
     assert_int_equal(rep.kind, WIRE_DONE);
     assert_int_equal(rep.u.done.usage.generated_tokens, 300);
     assert_true(n_text > 20);
+    return atomic_exchange(&n_allocations, 0);
+}
+
+static const struct wire_memory rereads = { .compressor = WIRE_SELECT_REREAD,
+                                            .has_ratio = true,
+                                            .ratio = 4 };
+
+/* While another client does not read what it asked for, and then with segments that are read again
+ * and compressed. */
+static void test_no_malloc_in_the_token_loop(void **state)
+{
+    struct chan *silent;
+    struct alone a;
+    uint64_t session;
+
+    (void)state;
+    is_test = true;
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    start_alone(&a);
+    silent = ask_and_read_nothing(&a.to);
+    adopt(&a.to, 1);
+    say_hello();
+    atomic_store(&counting, true); /* a session is allocated: the counter counts */
+    session = open_session("count the allocations", NULL);
+    atomic_store(&counting, false);
+    assert_true(!COUNTING || atomic_exchange(&n_allocations, 0) > 0);
+    assert_int_equal(allocations_of_an_answer(session), 0);
+    session = open_session("count those of a compressor too", &rereads);
+    assert_int_equal(allocations_of_an_answer(session), 0);
 
     chan_close(chan);
     read_stats(silent);
@@ -262,9 +285,62 @@ static void test_no_malloc_in_the_token_loop(void **state)
     wire_scratch_close(&scratch);
     /* A sign of life between the layers too, however long a step is. The Stats make 200 at most. */
     assert_true(a.beats > 2 * a.steps + 200);
-    assert_int_equal(atomic_load(&n_allocations), 0);
     if (!COUNTING)
         (void)printf("built with a sanitizer: allocations were not counted\n");
+}
+
+/* Allocations while n bytes are read by a session, or scored. */
+static uint64_t allocations_of_reading(bool score, const char *text, uint32_t n)
+{
+    struct wire_req m = { .id = 5, .kind = score ? WIRE_SCORE : WIRE_APPEND, .bulk_len = n };
+    struct wire_rep rep;
+
+    if (score) {
+        m.u.score.memory = rereads;
+        m.u.score.has_segment = true;
+        m.u.score.segment = 64;
+    } else {
+        m.u.append.session = open_session("a", &rereads);
+    }
+    atomic_store(&counting, true);
+    send_req(&m, text);
+    while (next_reply(&rep) == WIRE_SCORE_ROWS)
+        ;
+    atomic_store(&counting, false);
+    assert_int_equal(rep.kind, score ? WIRE_DONE : WIRE_APPENDED);
+    return atomic_exchange(&n_allocations, 0);
+}
+
+/* A request has some of its own, however long it is: its state, and room for its ids. What is read
+ * is compressed on the way, and costs none. */
+static void test_no_malloc_for_a_token_that_is_read(void **state)
+{
+    static char text[800];
+    struct alone a;
+
+    (void)state;
+    is_test = true;
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)('a' + i * i % 23);
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    start_alone(&a);
+    adopt(&a.to, 1);
+    say_hello();
+    for (int score = 0; score < 2; score++) {
+        uint64_t few, many;
+
+        (void)allocations_of_reading(score, text, sizeof(text)); /* warm */
+        few = allocations_of_reading(score, text, 100);
+        many = allocations_of_reading(score, text, sizeof(text));
+        assert_true(!COUNTING || few > 0);
+        assert_in_range(many, 0, few);
+        print_message("%s: %llu allocations for 100 bytes, %llu for %zu\n",
+                      score ? "score" : "append", (unsigned long long)few, (unsigned long long)many,
+                      sizeof(text));
+    }
+    chan_close(chan);
+    stop_alone(&a);
+    wire_scratch_close(&scratch);
 }
 
 /* The writer of a letter rings after the letter can be seen: a scheduler that was awake has taken
@@ -427,6 +503,7 @@ int main(void)
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
+        cmocka_unit_test(test_no_malloc_for_a_token_that_is_read),
         cmocka_unit_test(test_late_bell),
     };
 
