@@ -115,22 +115,29 @@ static int say_hello(gist_conn *c, const char *name)
     return err;
 }
 
-static gist_conn *new_conn(void)
+static int new_conn(gist_conn **ret)
 {
     gist_conn *c = calloc(1, sizeof(*c));
+    int r = 0;
 
     if (!c)
-        return NULL;
+        return -ENOMEM;
     c->sock = c->epoll = c->kick = c->cancel_fd = -1;
     c->spin_ns = GIST_SPIN_NS;
     c->next_id = 1;
     c->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (c->cancel_fd < 0 || wire_scratch_open(&c->in, REPLY_SCRATCH) < 0 ||
-        wire_scratch_open(&c->out, WIRE_SCRATCH_BYTES) < 0) {
+    if (c->cancel_fd < 0)
+        r = -errno;
+    if (r == 0)
+        r = wire_scratch_open(&c->in, REPLY_SCRATCH);
+    if (r == 0)
+        r = wire_scratch_open(&c->out, WIRE_SCRATCH_BYTES);
+    if (r < 0) {
         gist_disconnect(c);
-        return NULL;
+        return r;
     }
-    return c;
+    *ret = c;
+    return 0;
 }
 
 int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
@@ -141,10 +148,11 @@ int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
 
     if (r < 0)
         return fail_connect(r, GIST_E_TRANSPORT, "the path of gistd's socket is too long");
-    c = new_conn();
-    if (!c)
-        return fail_connect(-ENOMEM, GIST_E_NO_MEMORY,
-                            "this program is out of memory or descriptors");
+    r = new_conn(&c);
+    if (r < 0)
+        return fail_connect(r, r == -ENOMEM ? GIST_E_NO_MEMORY : GIST_E_TRANSPORT,
+                            r == -ENOMEM ? "this program is out of memory"
+                                         : "this program has no free file descriptor left");
     r = handshake_connect(where, NULL, GIST_CONNECT_MS, &c->sock, &c->chan, text);
     if (r < 0) {
         gist_disconnect(c);

@@ -162,7 +162,8 @@ static void close_all(const int *fds, int n)
 }
 
 /* Reads the one packet that the daemon sends. Returns its length or -errno. */
-static ssize_t read_answer(int sock, struct handshake_answer *ret, int fds[N_FDS_ROOM], int *ret_n)
+static ssize_t read_answer(int sock, int flags, struct handshake_answer *ret, int fds[N_FDS_ROOM],
+                           int *ret_n)
 {
     union {
         struct cmsghdr align;
@@ -172,11 +173,11 @@ static ssize_t read_answer(int sock, struct handshake_answer *ret, int fds[N_FDS
     struct msghdr mh = {
         .msg_iov = &io, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)
     };
-    ssize_t n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+    ssize_t n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC | flags);
 
     /* It refused before it saw our hello. The error is told once; behind it lies the answer. */
     if (n < 0 && errno == ECONNRESET)
-        n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+        n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC | flags);
     if (n < 0)
         return -errno;
     *ret_n = take_fds(&mh, fds);
@@ -230,9 +231,9 @@ static int shake(int sock, const char *path, const struct chan_geometry *want, i
         hello.arena_s2c = want->arena_s2c;
     }
     /* A refusal may have been sent before we said a word, so that an error here is not the last
-     * word: what the daemon said is looked at first. */
+     * word: what the daemon said is looked at first, but nobody waits for an answer to nothing. */
     r = send(sock, &hello, sizeof(hello), MSG_NOSIGNAL) < 0 ? -errno : 0;
-    n = read_answer(sock, &a, fds, &n_fds);
+    n = read_answer(sock, r < 0 ? MSG_DONTWAIT : 0, &a, fds, &n_fds);
     if (n < 0)
         return say_io(text, path, timeout_ms, r < 0 ? r : (int)n);
     if (n == 0)

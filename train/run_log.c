@@ -357,6 +357,8 @@ static int write_line(struct run_log *l, FILE *f, char **text, size_t *len)
     int r = 0;
 
     (void)fputs("}\n", f);
+    if (ferror(f)) /* half a line is none */
+        r = -ENOMEM;
     if (fclose(f) != 0)
         r = -ENOMEM;
     p = *text;

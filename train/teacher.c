@@ -39,10 +39,13 @@ static int read_head(const struct teacher *t, const struct file_head *want, cons
 
     if (n < 0)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
-    if (n == 0)
-        return pwrite(t->fd, want, sizeof(*want), 0) == (ssize_t)sizeof(*want)
+    if (n == 0) {
+        n = pwrite(t->fd, want, sizeof(*want), 0);
+        return n == (ssize_t)sizeof(*want)
                    ? 0
-                   : why_set(why, -EIO, "%s: its head could not be written", path);
+                   : why_set(why, n < 0 ? -errno : -ENOSPC, "%s: its head could not be written: %s",
+                             path, strerror(n < 0 ? errno : ENOSPC));
+    }
     if (n != (ssize_t)sizeof(head) || memcmp(&head, want, sizeof(head)) != 0)
         return why_set(
             why, -EINVAL,

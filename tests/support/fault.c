@@ -196,9 +196,29 @@ WATCH(ssize_t, -1, EIO, read, (int fd, void *p, size_t n), (fd, p, n))
 WATCH(ssize_t, -1, EIO, pread, (int fd, void *p, size_t n, off_t off), (fd, p, n, off))
 WATCH(ssize_t, -1, EIO, preadv2, (int fd, const struct iovec *v, int n, off_t off, int flags),
       (fd, v, n, off, flags))
-WATCH(ssize_t, -1, ENOSPC, write, (int fd, const void *p, size_t n), (fd, p, n))
+/* Only of files: a doorbell's write fails when it rings already, or nobody is there. */
+ssize_t __real_write(int fd, const void *p, size_t n);
+ssize_t __wrap_write(int fd, const void *p, size_t n);
+ssize_t __wrap_write(int fd, const void *p, size_t n)
+{
+    struct stat st;
+    bool is_file = armed && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+
+    return is_file && fails("write", ENOSPC) ? -1 : __real_write(fd, p, n);
+}
+
 WATCH(ssize_t, -1, ENOSPC, pwrite, (int fd, const void *p, size_t n, off_t off), (fd, p, n, off))
-WATCH(size_t, 0, ENOSPC, fwrite, (const void *p, size_t size, size_t n, FILE *f), (p, size, n, f))
+/* A stream remembers it. */
+size_t __real_fwrite(const void *p, size_t size, size_t n, FILE *f);
+size_t __wrap_fwrite(const void *p, size_t size, size_t n, FILE *f);
+size_t __wrap_fwrite(const void *p, size_t size, size_t n, FILE *f)
+{
+    if (!fails("fwrite", ENOSPC))
+        return __real_fwrite(p, size, n, f);
+    f->_flags |= 0x20; /* _IO_ERR_SEEN of the C library: there is no call that sets it */
+    return 0;
+}
+
 WATCH(int, EOF, ENOSPC, fflush, (FILE * f), (f))
 WATCH(int, -1, EIO, fsync, (int fd), (fd))
 WATCH(int, -1, ENOSPC, ftruncate, (int fd, off_t len), (fd, len))
@@ -210,7 +230,7 @@ WATCH(int, -1, EIO, renameat2,
 WATCH(int, -1, ENOSPC, epoll_ctl, (int fd, int op, int on, struct epoll_event *e), (fd, op, on, e))
 WATCH(int, -1, ENOBUFS, bind, (int fd, const struct sockaddr *a, socklen_t len), (fd, a, len))
 WATCH(int, -1, ENOBUFS, listen, (int fd, int n), (fd, n))
-WATCH(int, -1, EAGAIN, connect, (int fd, const struct sockaddr *a, socklen_t len), (fd, a, len))
+WATCH(int, -1, ENOMEM, connect, (int fd, const struct sockaddr *a, socklen_t len), (fd, a, len))
 WATCH(ssize_t, -1, ENOBUFS, sendmsg, (int fd, const struct msghdr *m, int flags), (fd, m, flags))
 WATCH(ssize_t, -1, ENOBUFS, send, (int fd, const void *p, size_t n, int flags), (fd, p, n, flags))
 WATCH(ssize_t, -1, ENOMEM, recvmsg, (int fd, struct msghdr *m, int flags), (fd, m, flags))
