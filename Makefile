@@ -161,6 +161,10 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/lib
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Of the trainer only what reads its files: clang has no OpenMP without a package of its own.
 $(B)/tests/fuzz_corpus: $(B)/train/data/corpus.o $(B)/train/data/corpus_file.o
+# The daemon on a backend whose memory the host may not touch; GISTD_TEST_BACKEND=fenced has tests run it.
+$(B)/tests/gistd_fenced: $(B)/daemon/main.o $(B)/tests/gistd_fenced.o $(B)/libsupport.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
+	$(call link,$(filter %.o,$^) -Wl$(comma)--wrap=backend_find -Wl$(comma)--start-group $(filter %.a,$^) \
+	  -Wl$(comma)--end-group $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Programs that test tools of other languages run.
 $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine))
@@ -181,7 +185,7 @@ check:
 	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
 .PHONY: check-run
-check-run: all $(RUN_tests)
+check-run: all $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # Fuzzers want clang, and coverage in every object: a flavour of their own, build/fuzz. Run them by

@@ -23,7 +23,7 @@ trap 'exit 130' INT TERM
 
 # daemon_start MODEL [OPTION]...: until it serves.
 daemon_start() {
-    "$BUILD/gistd" --socket "$GISTD_SOCKET" --kv-bytes 256M --model "$@" >"$tmp/daemon.log" 2>&1 &
+    "$BUILD/${GISTD_TEST_BACKEND:+tests/}gistd${GISTD_TEST_BACKEND:+_$GISTD_TEST_BACKEND}" --socket "$GISTD_SOCKET" --kv-bytes 256M --model "$@" >"$tmp/daemon.log" 2>&1 &
     daemon=$!
     tries=600
     until "$gistctl" status >/dev/null 2>&1; do

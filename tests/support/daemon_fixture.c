@@ -81,11 +81,13 @@ static void open_notify(struct daemon_fixture *d, char path[SCRATCH_PATH_MAX])
 
 static void exec_daemon(const char *const *args, const char *notify, int log)
 {
-    const char *build = getenv("BUILD"), *argv[ARGS_MAX + 2];
+    const char *build = getenv("BUILD"), *backend = getenv("GISTD_TEST_BACKEND");
+    const char *argv[ARGS_MAX + 2];
     char path[256];
     size_t n = 1;
 
-    (void)snprintf(path, sizeof(path), "%s/gistd", build ? build : "build/release");
+    (void)snprintf(path, sizeof(path), "%s/%s%s", build ? build : "build/release",
+                   backend ? "tests/gistd_" : "gistd", backend ? backend : "");
     argv[0] = path;
     for (; args && *args; args++)
         argv[n++] = *args;

@@ -1,0 +1,16 @@
+/* tests/gistd_fenced.c - gistd as it is, but for who computes: the backend whose memory the host
+ * may not touch (tests/support/backend_fenced.h). Linked with --wrap=backend_find. */
+#include "tests/support/backend_fenced.h"
+
+int __wrap_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                        struct why *why);
+
+int __wrap_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                        struct why *why)
+{
+    (void)name;
+    (void)why;
+    *ret = &backend_fenced;
+    *ret_device = 0;
+    return 0;
+}
