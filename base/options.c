@@ -259,7 +259,7 @@ int options_set(const struct options *o, void *to, const char *name, const char 
     if (set_value(item, (char *)to + item->off, value))
         return 0;
     format_allowed(item, allowed, sizeof(allowed));
-    return why_set(why, -EINVAL, "option %s, from %s: found \"%.100s\", allowed is %s", item->name,
+    return why_set(why, -EINVAL, "option %s, from %s: found \"%.100s\", allowed: %s", item->name,
                    where, value, allowed);
 }
 

@@ -92,12 +92,12 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
             (double)(a->read_ns - a->asked_ns) / 1e9,
             rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
     if (a->prompt.shared_tokens > 0)
-        fprintf(stderr, "; %u were there", a->prompt.shared_tokens);
+        fprintf(stderr, "; %u were cached", a->prompt.shared_tokens);
     if (a->prompt.gist_tokens > 0 && a->prompt.gists > 0)
-        fprintf(stderr, "; memory %u tokens as they are, %u as %u gists", a->prompt.raw_tokens,
+        fprintf(stderr, "; memory: %u raw tokens, %u as %u gists", a->prompt.raw_tokens,
                 a->prompt.gist_tokens, a->prompt.gists);
     else if (a->prompt.gist_tokens > 0)
-        fprintf(stderr, "; memory %u tokens as they are, %u forgotten", a->prompt.raw_tokens,
+        fprintf(stderr, "; memory: %u raw tokens, %u forgotten", a->prompt.raw_tokens,
                 a->prompt.gist_tokens);
     if (a->n_tokens > 0)
         fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
@@ -114,12 +114,13 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
 static void print_cut(const struct answer *a)
 {
     if (a->result.reason == GIST_LENGTH)
-        ctl_fail(0, "the answer was cut after %u tokens (--max-tokens).", a->n_tokens);
+        ctl_fail(0, "the answer was cut off after %u tokens (--max-tokens).", a->n_tokens);
     else if (a->result.reason == GIST_CONTEXT_FULL)
-        ctl_fail(0, "the answer was cut: the model's context is full.");
+        ctl_fail(0, "the answer was cut off: the model's context is full.");
     else if (a->result.reason == GIST_POOL_FULL)
-        ctl_fail(0,
-                 "the answer was cut: the daemon's KV pool is full, or this client's part of it.");
+        ctl_fail(
+            0,
+            "the answer was cut off: the daemon's KV pool is full, or this client's part of it.");
 }
 
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,

@@ -41,7 +41,7 @@ struct ctl_answer_opts {
           &(o)->sampling.temperature,                                                              \
           0,                                                                                       \
           100,                                                                                     \
-          "0: always the likeliest token (0)" },                                                   \
+          "sampling temperature; 0: always the likeliest token (0)" },                             \
         { "top-k",                                                                                 \
           0,                                                                                       \
           CTL_OPT_U32,                                                                             \
@@ -49,7 +49,7 @@ struct ctl_answer_opts {
           &(o)->sampling.top_k,                                                                    \
           0,                                                                                       \
           4294967295.0,                                                                            \
-          "choose among the N likeliest; 0: all (0)" },                                            \
+          "sample from the N likeliest tokens; 0: all (0)" },                                      \
         { "top-p",                                                                                 \
           0,                                                                                       \
           CTL_OPT_FLOAT,                                                                           \
@@ -57,7 +57,7 @@ struct ctl_answer_opts {
           &(o)->sampling.top_p,                                                                    \
           0,                                                                                       \
           1,                                                                                       \
-          "choose among the likeliest that sum to P; 0: the likeliest alone (1)" },                \
+          "sample from the likeliest tokens that sum to P; 0: the likeliest alone (1)" },          \
         { "min-p",                                                                                 \
           0,                                                                                       \
           CTL_OPT_FLOAT,                                                                           \
@@ -65,7 +65,7 @@ struct ctl_answer_opts {
           &(o)->sampling.min_p,                                                                    \
           0,                                                                                       \
           0.999999,                                                                                \
-          "leave out what is below P of the likeliest (0)" },                                      \
+          "leave out tokens less likely than P times the likeliest (0)" },                         \
         { "repeat-penalty",                                                                        \
           0,                                                                                       \
           CTL_OPT_FLOAT,                                                                           \
@@ -81,7 +81,7 @@ struct ctl_answer_opts {
           &(o)->sampling.repeat_last_n,                                                            \
           0,                                                                                       \
           1024,                                                                                    \
-          "how many tokens are recent (256)" },                                                    \
+          "how many recent tokens --repeat-penalty looks at (256)" },                              \
         { "seed",                                                                                  \
           0,                                                                                       \
           CTL_OPT_U64,                                                                             \
@@ -105,7 +105,7 @@ struct ctl_answer_opts {
           &(o)->is_public,                                                                         \
           0,                                                                                       \
           0,                                                                                       \
-          "the text is no secret: share its reading with public sessions of other users" },        \
+          "the text is not secret: share its computation with public sessions of other users" },   \
     {                                                                                              \
         "stats", 0, CTL_OPT_FLAG, NULL, &(o)->stats, 0, 0,                                         \
             "print times to stderr, terminal or not"                                               \

@@ -11,7 +11,7 @@
 
 static const struct ctl_opt_usage usage = {
     "ask [OPTIONS] [QUESTION]",
-    "Asks the model one question and prints its answer as it comes. Files and standard input\n"
+    "Asks the model one question and prints the answer as it is written. Files and standard input\n"
     "(when it is not a terminal) go before the question. Ctrl-C ends the answer.\n"
 };
 
@@ -89,7 +89,7 @@ static int read_prompt(struct ask *a, int argc, char **argv, int first)
     if (r == 0)
         r = add_question(a, argc, argv, first + dash);
     if (r == 0 && a->prompt.len == 0)
-        r = ctl_fail(CTL_USAGE, "there is no question; see `gistctl ask --help`.");
+        r = ctl_fail(CTL_USAGE, "no question was given; see `gistctl ask --help`.");
     return r;
 }
 

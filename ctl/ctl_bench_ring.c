@@ -422,7 +422,7 @@ int ctl_bench_ring(int argc, char **argv)
     if (first < 0)
         return r;
     if (first < argc)
-        return ctl_fail(CTL_USAGE, "bench-ring takes no operands.");
+        return ctl_fail(CTL_USAGE, "bench-ring takes no arguments.");
     r = open_bench(&b, n);
     if (r == 0)
         r = measure(&b);

@@ -20,7 +20,7 @@
 static const struct ctl_opt_usage usage = {
     "chat [OPTIONS]",
     "A conversation with the model. Ctrl-C ends an answer, Ctrl-D the conversation; a line that\n"
-    "ends with \\ goes on in the next. /new starts anew, /help lists more.\n"
+    "ends with \\ continues in the next. /new starts anew, /help lists more.\n"
 };
 
 struct chat {
@@ -135,8 +135,8 @@ static int run_command(struct chat *chat, const char *text, bool *ret_end)
         chat->answer.stats = !chat->answer.stats;
     else
         fputs("/new     start a new conversation\n"
-              "/stats   times after each answer, on or off\n"
-              "/quit    the end, as Ctrl-D\n",
+              "/stats   turn the times after each answer on or off\n"
+              "/quit    end the conversation, as Ctrl-D does\n",
               stderr);
     return CTL_OK;
 }
@@ -197,7 +197,10 @@ int ctl_chat(int argc, char **argv)
     if (first < 0)
         return r;
     if (first < argc)
-        return ctl_fail(CTL_USAGE, "chat takes no operand: '%s'; `gistctl ask` does.", argv[first]);
+        return ctl_fail(
+            CTL_USAGE,
+            "chat takes no arguments, but got '%s'; to ask one question, use `gistctl ask`.",
+            argv[first]);
     r = ctl_memory_read(&chat.memory_opts, &chat.memory);
     if (r != 0)
         return r;

@@ -18,7 +18,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
-    { "ask", ctl_ask, "answer one question, about files if you like" },
+    { "ask", ctl_ask, "answer one question, optionally about files" },
     { "chat", ctl_chat, "talk with the model" },
     { "score", ctl_score, "log-probabilities and perplexity of a text" },
     { "tokenize", ctl_tokenize, "text to token ids" },
@@ -72,7 +72,7 @@ uint64_t ctl_now_ns(void)
 static void print_help(FILE *out)
 {
     fputs("usage: gistctl [--socket PATH] COMMAND [OPTIONS] ...\n\n"
-          "Asks gistd, the local language model daemon.\n\n",
+          "Talks to gistd, the local language model daemon.\n\n",
           out);
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-12s %s\n", commands[i].name, commands[i].help);
@@ -91,7 +91,8 @@ static int run_command(int argc, char **argv)
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(argv[0], commands[i].name) == 0)
             return commands[i].run(argc, argv);
-    return ctl_fail(CTL_USAGE, "there is no command '%s'; `gistctl --help` lists them.", argv[0]);
+    return ctl_fail(CTL_USAGE, "unknown command '%s'; `gistctl --help` lists the commands.",
+                    argv[0]);
 }
 
 /* Options before a command, then the command. */
@@ -119,7 +120,7 @@ static int run(int argc, char **argv)
             return ctl_fail(CTL_USAGE, "%s needs a value; see `gistctl --help`.", argv[optind - 1]);
         default:
             return ctl_fail(CTL_USAGE,
-                            "there is no option %s before a command; see `gistctl --help`.",
+                            "unknown option %s before the command; see `gistctl --help`.",
                             argv[optind - 1]);
         }
     }

@@ -21,7 +21,7 @@ void ctl_memory_defaults(struct ctl_memory_opts *o)
     size_t cap = sizeof(o->compressor_help);
 
     *o = (struct ctl_memory_opts){ .sinks = NOT_SAID,
-                                   .compressor_help = "what old context becomes: " };
+                                   .compressor_help = "how to compress old context: " };
     add_names(o->compressor_help, cap);
     (void)snprintf(o->compressor_help + strlen(o->compressor_help),
                    cap - strlen(o->compressor_help), " (%s)", gist_compressor_name(GIST_FULL));
@@ -32,7 +32,7 @@ static int bad_name(const char *name)
     char known[160] = "";
 
     add_names(known, sizeof(known));
-    return ctl_fail(CTL_USAGE, "there is no compressor '%s'; there are %s.", name, known);
+    return ctl_fail(CTL_USAGE, "unknown compressor '%s'; known: %s.", name, known);
 }
 
 /* An option that only compressors look at. */

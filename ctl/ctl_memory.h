@@ -21,19 +21,19 @@ struct ctl_memory_opts {
 #define CTL_MEMORY_OPTIONS(o)                                                                   \
     { "compressor", 0, CTL_OPT_STRING, "NAME", &(o)->compressor, 0, 0, (o)->compressor_help },  \
     { "adapter", 0, CTL_OPT_STRING, "NAME", &(o)->adapter, 0, 0,                                \
-      "the adapter that makes gists; `gistctl status` names them (none)" },                     \
-    { "ratio", 0, CTL_OPT_U32, "N", &(o)->ratio, 2, 64, "tokens that a gist stands for (8)" },  \
+      "the gist adapter to use; `gistctl status` lists them (none)" },                          \
+    { "ratio", 0, CTL_OPT_U32, "N", &(o)->ratio, 2, 64, "tokens per gist (8)" },                \
     { "segment", 0, CTL_OPT_U32, "N", &(o)->segment, 0, 4294967295.0,                           \
-      "tokens a segment; 0: the adapter's, or the daemon's default (0)" },                      \
+      "tokens per segment; 0: the adapter's, or the daemon's default (0)" },                    \
     { "sinks", 0, CTL_OPT_U32, "N", &(o)->sinks, 0, 16,                                         \
-      "first tokens that always stay (the adapter's, or 4)" },                                  \
+      "first tokens that are never compressed (the adapter's, or 4)" },                         \
     { "keep-tail", 0, CTL_OPT_U32, "N", &(o)->keep_tail, 0, 8388608,                            \
-      "last tokens that are not compressed yet (0)" },                                          \
+      "last tokens to leave uncompressed (0)" },                                                \
     { "budget", 0, CTL_OPT_U32, "N", &(o)->budget, 0, 8388608,                                  \
-      "keys to hold at most; older text is compressed further; 0: the window (0)" },            \
-    { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0, "compress only when the budget is short" },\
+      "most keys to hold; older text is compressed further; 0: the context window (0)" },       \
+    { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0, "compress only when the budget runs short" },\
     { "fixed-ratio", 0, CTL_OPT_FLAG, NULL, &(o)->fixed, 0, 0,                                  \
-      "all text at --ratio: an error when the budget is used up" }
+      "compress all text at --ratio; an error when the budget is used up" }
 /* clang-format on */
 
 /* Before the options are parsed: help names the compressors. */

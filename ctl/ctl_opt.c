@@ -44,7 +44,7 @@ static void print_help(const struct ctl_opt_usage *usage, const struct ctl_opt *
 
 static int bad_number(const struct ctl_opt *o, const char *text)
 {
-    return ctl_fail(CTL_USAGE, "--%s wants a %snumber from %.15g to %.15g, not '%s'.", o->name,
+    return ctl_fail(CTL_USAGE, "--%s needs a %snumber from %.15g to %.15g, not '%s'.", o->name,
                     o->kind == CTL_OPT_FLOAT ? "" : "whole ", o->min, o->max, text);
 }
 
@@ -121,7 +121,7 @@ static int bad_option(const struct ctl_opt *opts, size_t n_opts, int code, char 
         const struct ctl_opt *o = find_option(opts, n_opts, optopt);
 
         assert(o);
-        return ctl_fail(CTL_USAGE, "--%s wants a value: %s.", o->name, o->value);
+        return ctl_fail(CTL_USAGE, "--%s needs a value: %s.", o->name, o->value);
     }
     if (optopt >= FIRST_CODE)
         return ctl_fail(CTL_USAGE, "--%s takes no value.", find_option(opts, n_opts, optopt)->name);

@@ -10,8 +10,9 @@
 
 static const struct ctl_opt_usage usage = {
     "score [OPTIONS] [FILE]",
-    "Reads FILE (or standard input) in windows that do not overlap, each from nothing, and\n"
-    "prints the mean negative log-likelihood of its tokens (nll, in nats) and exp of it (ppl).\n"
+    "Reads FILE (or standard input) in windows that do not overlap, each without context,\n"
+    "and prints the mean negative log-likelihood of its tokens (nll, in nats) and exp of it "
+    "(ppl).\n"
     "A window's first token is not scored.\n"
 };
 
@@ -60,8 +61,8 @@ static void print_text(const struct gist_score *s)
 
     printf("tokens  %zu (%zu scored)\n", s->n, scored);
     if (s->usage.gist_tokens > 0)
-        printf("memory  %u tokens as they are, %u as %u gists\n", s->usage.raw_tokens,
-               s->usage.gist_tokens, s->usage.gists);
+        printf("memory  %u raw tokens, %u as %u gists\n", s->usage.raw_tokens, s->usage.gist_tokens,
+               s->usage.gists);
     if (scored > 0)
         printf("nll     %.6f\nppl     %.4f\n", nll, exp(nll));
 }
@@ -74,7 +75,7 @@ int ctl_score(int argc, char **argv)
     bool json = false;
     const struct ctl_opt opts[] = {
         { "window", 'w', CTL_OPT_U32, "N", &o.window, 0, 4294967295.0,
-          "tokens a window; 0: the model's context (0)" },
+          "tokens per window; 0: the model's context (0)" },
         CTL_MEMORY_OPTIONS(&m),
         { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0,
           "one object: tokens, logprobs, nll, ppl, usage" },

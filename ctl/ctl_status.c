@@ -49,9 +49,8 @@ static void print_memory(const struct gist_stats *s)
 
     printf("weights     %s\n", human(s->weights_bytes, a));
     printf("scratch     %s\n", human(s->scratch_bytes, a));
-    printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u kept in case a session "
-           "begins alike "
-           "(%s); %u tokens and %u bytes a page\n",
+    printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u cached for sessions "
+           "that begin alike (%s); %u tokens and %u bytes per page\n",
            human(s->kv_bytes, a), used, s->pages, human((uint64_t)used * s->page_bytes, b),
            s->pages_free, human((uint64_t)s->pages_free * s->page_bytes, c), s->pages_cached,
            human((uint64_t)s->pages_cached * s->page_bytes, d), s->page_tokens, s->page_bytes);
@@ -109,7 +108,7 @@ static void print_text(const struct gist_stats *s)
            (unsigned long long)s->prompt_tokens_total,
            (unsigned long long)s->generated_tokens_total, (unsigned long long)s->steps_total);
     if (s->client_errors_total > 0)
-        printf("clients     %llu broke the protocol and were cut off\n",
+        printf("clients     %llu broke the protocol and were disconnected\n",
                (unsigned long long)s->client_errors_total);
     printf("\n%8s %8s %8s %8s %8s  %s\n", "CLIENT", "PID", "UID", "SESSIONS", "PAGES", "NAME");
     for (uint32_t i = 0; i < s->n_clients; i++)
@@ -218,7 +217,7 @@ int ctl_status(int argc, char **argv)
     if (first < 0)
         return r;
     if (first < argc)
-        return ctl_fail(CTL_USAGE, "status takes no operand: '%s'.", argv[first]);
+        return ctl_fail(CTL_USAGE, "status takes no arguments, but got '%s'.", argv[first]);
     r = ctl_connect(&c);
     if (r != 0)
         return r;

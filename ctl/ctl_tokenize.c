@@ -13,8 +13,8 @@ static const struct ctl_opt_usage tokenize_usage = {
 };
 static const struct ctl_opt_usage detokenize_usage = {
     "detokenize [OPTIONS] [ID]...",
-    "Prints the text of token ids: the operands, or else standard input, where ids stand apart by\n"
-    "spaces, commas, brackets or newlines.\n"
+    "Prints the text of token ids, given as arguments or else on standard input, where spaces,\n"
+    "commas, brackets or newlines separate them.\n"
 };
 
 static void print_ids(const uint32_t *ids, size_t n, bool json)
@@ -41,7 +41,7 @@ int ctl_tokenize(int argc, char **argv)
     bool json = false, special = false;
     const struct ctl_opt opts[] = {
         { "special", 0, CTL_OPT_FLAG, NULL, &special, 0, 0,
-          "special tokens written in the text are special" },
+          "treat special tokens written in the text as such" },
         { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one object: tokens" },
     };
     struct ctl_text text = { 0 };

@@ -14,9 +14,10 @@ static const struct options_item items[] = {
 /* Flags that only a command line can have. */
 static const struct options_action actions[] = {
     { "check-config", CONFIG_CHECK, "Validate the options and exit." },
-    { "print-config", CONFIG_PRINT, "Print a config file with every option and its default." },
-    { "help", CONFIG_HELP, "Print this text." },
-    { "version", CONFIG_VERSION, "Print the version." },
+    { "print-config", CONFIG_PRINT,
+      "Print a config file with every option and its default, and exit." },
+    { "help", CONFIG_HELP, "Print this help and exit." },
+    { "version", CONFIG_VERSION, "Print the version and exit." },
 };
 
 static const struct options options = {
@@ -105,16 +106,16 @@ static int load_env(struct config *c, char *const *env, struct why *why)
 static int check_together(const struct config *c, struct why *why)
 {
     if (c->segment % 16)
-        return why_set(why, -EINVAL, "option segment: found %u, allowed is a multiple of 16",
+        return why_set(why, -EINVAL, "option segment: found %u, expected a multiple of 16",
                        c->segment);
     if (c->arena_bytes % 64 || c->max_arena_bytes % 64)
         return why_set(
-            why, -EINVAL, "option %s: found %llu, allowed is a multiple of 64",
+            why, -EINVAL, "option %s: found %llu, expected a multiple of 64",
             c->arena_bytes % 64 ? "arena-bytes" : "max-arena-bytes",
             (unsigned long long)(c->arena_bytes % 64 ? c->arena_bytes : c->max_arena_bytes));
     if (c->arena_bytes > c->max_arena_bytes)
         return why_set(why, -EINVAL,
-                       "option arena-bytes: found %llu, allowed is up to %llu, the "
+                       "option arena-bytes: found %llu, expected at most %llu, the "
                        "value of max-arena-bytes",
                        (unsigned long long)c->arena_bytes, (unsigned long long)c->max_arena_bytes);
     return 0;
@@ -150,17 +151,17 @@ void config_print_help(FILE *f)
                 f);
     options_print_help(&options, f);
     (void)fputs("\nEvery option is also a key of the config file (key = value) and an environment\n"
-                "variable (--kv-bytes: GISTD_KV_BYTES). A flag comes before the environment, the\n"
-                "environment before the file. SIZE is in bytes or with K, M, G or T.\n"
-                "Ask the daemon with gistctl; see gistd(8), gistd.conf(5).\n",
+                "variable (--kv-bytes: GISTD_KV_BYTES). Flags override the environment, which\n"
+                "overrides the file. SIZE is in bytes, or with K, M, G or T.\n"
+                "Talk to the daemon with gistctl. See gistd(8) and gistd.conf(5).\n",
                 f);
 }
 
 void config_print_example(FILE *f)
 {
     (void)fputs(
-        "# gistd.conf - options of gistd(8), one `key = value` a line. Each is shown with its\n"
-        "# default. The environment (GISTD_KV_BYTES) and flags (--kv-bytes) come before this.\n",
+        "# gistd.conf - options of gistd(8), one `key = value` per line. Each is shown with its\n"
+        "# default. The environment (GISTD_KV_BYTES) and flags (--kv-bytes) override this file.\n",
         f);
     options_print_example(&options, f);
 }

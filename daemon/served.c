@@ -30,7 +30,7 @@ static int choose_context(struct served *b, const struct config *c, struct why *
 
     if (c->context > window)
         return why_set(why, -EINVAL,
-                       "option context: found %u, allowed is up to %u, the window of this model",
+                       "option context: found %u, allowed: up to %u, the window of this model",
                        c->context, window);
     b->context_max = c->context ? c->context : window;
     if (b->context_max > SEQ_TOKENS_MAX)

@@ -261,7 +261,7 @@ static void test_counts(void **state)
 
     (void)state;
     memset(data + 8, 0xff, 8); /* tensors */
-    expect_refused_bytes(data, len, "counts 1 keys and 18446744073709551615 tensors");
+    expect_refused_bytes(data, len, "announces 1 keys and 18446744073709551615 tensors");
     memset(data + 8, 0, 8);
     memset(data + 16, 0x7f, 8); /* keys */
     expect_refused_bytes(data, len, "more than the file's");
@@ -290,7 +290,7 @@ static void test_keys(void **state)
     free(key);
     b = new_build();
     gguf_build_duplicate(b, "a");
-    expect_refused(b, "key \"a\" comes twice, expected once");
+    expect_refused(b, "key \"a\" is there twice");
     expect_refused(new_raw(13, "", 1), "key 2 of 2: a value of kind 13, expected 0 to 12");
     expect_refused(new_raw(GGUF_BOOL, "\2", 1), "a bool of value 2, expected 0 or 1");
     expect_refused(new_raw(GGUF_ARRAY, nested, sizeof(nested) - 1), "an array of arrays");
@@ -348,7 +348,7 @@ static void test_tensor_records(void **state)
     expect_refused(b, "its name has 0 bytes");
     b = new_build();
     gguf_build_duplicate_tensor(b, "t");
-    expect_refused(b, "tensor \"t\" comes twice, expected once");
+    expect_refused(b, "tensor \"t\" is there twice");
     b = new_build();
     gguf_build_tensor_off(b, "u", 31);
     expect_refused(b, "begins at data byte 31, expected a multiple of the alignment 32");
@@ -571,7 +571,8 @@ static void test_files(void **state)
     char path[SCRATCH_PATH_MAX], long_path[400];
 
     (void)state;
-    expect_no_file(scratch_path(path, "none.gguf"), -ENOENT, "none.gguf: can't be opened: No such");
+    expect_no_file(scratch_path(path, "none.gguf"), -ENOENT,
+                   "none.gguf: cannot be opened: No such");
     assert_int_equal(mkdir(scratch_path(path, "dir"), 0700), 0);
     expect_no_file(path, -EISDIR, "dir: is a directory, expected a GGUF file");
     assert_int_equal(mkfifo(scratch_path(path, "fifo"), 0600), 0);
@@ -583,13 +584,13 @@ static void test_files(void **state)
     expect_no_file(path, -EINVAL, "text: not a GGUF file: begins with \"Once\"");
     if (geteuid() != 0) {
         assert_int_equal(chmod(path, 0), 0);
-        expect_no_file(path, -EACCES, "text: can't be opened: Permission denied");
+        expect_no_file(path, -EACCES, "text: cannot be opened: Permission denied");
     }
     memset(long_path, 'x', sizeof(long_path));
     for (size_t i = 100; i < sizeof(long_path); i += 100)
         long_path[i] = '/';
     memcpy(long_path + sizeof(long_path) - 9, "end.gguf", 9);
-    expect_no_file(long_path, -ENOENT, "xend.gguf: can't be opened"); /* the end is what counts */
+    expect_no_file(long_path, -ENOENT, "xend.gguf: cannot be opened"); /* the end is what counts */
 }
 
 static void test_cut_file(void **state)

@@ -88,7 +88,7 @@ code 'an unknown option' 2 run --bogus 1
 says 'bogus'
 code 'a ratio that does not divide' 2 run --ratios 7
 code 'a rank above the width' 1 run --rank 1000
-says 'option rank: found 1000, allowed is up to the model'"'"'s width, which is 576'
+says 'option rank: found 1000, allowed: up to the model'"'"'s width, which is 576'
 
 # --- what can't be written ---------------------------------------------------------------------
 code 'no folder for the adapter' 1 run --out none/x.safetensors --log none.jsonl

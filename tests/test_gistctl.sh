@@ -17,13 +17,13 @@ code 'a file that is no socket' 3 "$gistctl" status --socket "$tmp/file.sock"
 
 code 'no command' 2 "$gistctl"
 code 'an unknown command' 2 "$gistctl" nonsense
-says "no command 'nonsense'"
+says "unknown command 'nonsense'"
 code 'an unknown option' 2 "$gistctl" ask --bogus
 says 'no option --bogus'
 code 'an unknown letter' 2 "$gistctl" score -q
 says 'no option -q'
 code 'an option without its value' 2 "$gistctl" ask --top-k
-says '--top-k wants a value'
+says '--top-k needs a value'
 code 'a ratio that full has no use for' 2 "$gistctl" ask --compressor full --ratio 8 x
 says '--ratio has no effect with --compressor full'
 code 'a number out of range' 2 "$gistctl" ask --temperature -1 x

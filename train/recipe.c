@@ -49,24 +49,23 @@ const char *recipe_choice(const char *name, uint32_t value, char *ret, size_t ca
 static int check_together(const struct recipe *r, struct why *why)
 {
     if (r->segment % 16)
-        return why_set(why, -EINVAL, "option segment: found %u, allowed is a multiple of 16",
+        return why_set(why, -EINVAL, "option segment: found %u, allowed: a multiple of 16",
                        r->segment);
     if (r->sequence % r->segment || r->sequence / r->segment < 2)
-        return why_set(
-            why, -EINVAL,
-            "option sequence: found %u, allowed is two or more times segment, which is %u",
-            r->sequence, r->segment);
+        return why_set(why, -EINVAL,
+                       "option sequence: found %u, allowed: two or more times segment, which is %u",
+                       r->sequence, r->segment);
     for (uint32_t i = 0; i < r->ratios.n; i++)
         if (r->segment % r->ratios.v[i])
             return why_set(why, -EINVAL,
-                           "option ratios: found %u, allowed is what divides segment, "
+                           "option ratios: found %u, allowed: what divides segment, "
                            "which is %u",
                            r->ratios.v[i], r->segment);
     if (r->loss_lm + r->loss_ae + r->loss_distill <= 0)
         return why_set(why, -EINVAL,
-                       "options loss-lm, loss-ae, loss-distill: found 0, allowed is a sum above 0");
+                       "options loss-lm, loss-ae, loss-distill: found 0, allowed: a sum above 0");
     if (r->loss_tie && r->loss_lm <= 0)
-        return why_set(why, -EINVAL, "option loss-tie: found yes, allowed is no when loss-lm is 0");
+        return why_set(why, -EINVAL, "option loss-tie: found yes, allowed: no when loss-lm is 0");
     return 0;
 }
 

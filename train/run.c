@@ -313,7 +313,7 @@ static int open_model(struct run *r, struct why *why)
 
     if (err == 0 && c->rank > r->model->n_embd)
         return why_set(why, -EINVAL,
-                       "option rank: found %u, allowed is up to the model's width, which is %u",
+                       "option rank: found %u, allowed: up to the model's width, which is %u",
                        c->rank, r->model->n_embd);
     return err;
 }

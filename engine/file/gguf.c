@@ -268,7 +268,7 @@ static int take_pairs(struct reader *r, struct gguf *g)
         qsort(g->pairs, g->n_pairs, sizeof(*g->pairs), compare_pairs);
     for (size_t i = 1; i < g->n_pairs; i++)
         if (compare_pairs(&g->pairs[i - 1], &g->pairs[i]) == 0)
-            return why_set(r->why, -EINVAL, "%s: key %s comes twice, expected once", g->label,
+            return why_set(r->why, -EINVAL, "%s: key %s is there twice", g->label,
                            gguf_show(g->pairs[i].key, shown));
     return 0;
 }
@@ -396,16 +396,14 @@ static int check_tensors_apart(struct gguf *g, struct why *why)
         const struct gguf_tensor *s = g->by_name[i - 1], *t = g->by_name[i];
 
         if (s->off + s->len > t->off)
-            return why_set(why, -EINVAL,
-                           "%s: tensors %s and %s overlap at byte %" PRIu64
-                           ", expected bytes of their own",
-                           g->label, gguf_show(s->name, a), gguf_show(t->name, b), t->off);
+            return why_set(why, -EINVAL, "%s: tensors %s and %s overlap at byte %" PRIu64, g->label,
+                           gguf_show(s->name, a), gguf_show(t->name, b), t->off);
     }
     if (g->n_tensors > 0)
         qsort(g->by_name, g->n_tensors, sizeof(*g->by_name), compare_names);
     for (size_t i = 1; i < g->n_tensors; i++)
         if (compare_names(&g->by_name[i - 1], &g->by_name[i]) == 0)
-            return why_set(why, -EINVAL, "%s: tensor %s comes twice, expected once", g->label,
+            return why_set(why, -EINVAL, "%s: tensor %s is there twice", g->label,
                            gguf_show(g->by_name[i]->name, a));
     return 0;
 }
@@ -463,7 +461,7 @@ static int take_counts(struct reader *r, struct gguf *g)
     left = g->len - r->pos;
     if (n_pairs > left / PAIR_BYTES_MIN || n_tensors > left / RECORD_BYTES_MIN)
         return why_set(r->why, -EINVAL,
-                       "%s: the header counts %" PRIu64 " keys and %" PRIu64
+                       "%s: the header announces %" PRIu64 " keys and %" PRIu64
                        " tensors, more than the file's %" PRIu64 " bytes can hold",
                        g->label, n_pairs, n_tensors, g->len);
     g->n_pairs = (size_t)n_pairs;
@@ -495,7 +493,7 @@ static int parse(struct gguf *g, uint64_t *ret_need, struct why *why)
     g->tensors = calloc(g->n_tensors + 1, sizeof(*g->tensors));
     g->by_name = calloc(g->n_tensors + 1, sizeof(*g->by_name));
     if (!g->pairs || !g->tensors || !g->by_name)
-        return why_set(why, -ENOMEM, "%s: no memory for its header", g->label);
+        return why_set(why, -ENOMEM, "%s: not enough memory for its header", g->label);
     e = take_pairs(&r, g);
     if (e == 0)
         e = take_tensors(&r, g);
@@ -523,7 +521,7 @@ static int read_until(struct gguf *g, uint64_t end, struct why *why)
                        GGUF_HEADER_MAX >> 20);
     p = realloc(g->own, (size_t)end);
     if (!p)
-        return why_set(why, -ENOMEM, "%s: no memory for its header", g->label);
+        return why_set(why, -ENOMEM, "%s: not enough memory for its header", g->label);
     g->own = p;
     g->p = p;
     while (g->have < end) {
@@ -532,9 +530,10 @@ static int read_until(struct gguf *g, uint64_t end, struct why *why)
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return why_set(why, -errno, "%s: can't be read: %s", g->label, strerror(errno));
+            return why_set(why, -errno, "%s: cannot be read: %s", g->label, strerror(errno));
         if (n == 0)
-            return why_set(why, -EINVAL, "%s: ends at byte %zu now, it had %" PRIu64 " bytes",
+            return why_set(why, -EINVAL,
+                           "%s: now ends at byte %zu; it had %" PRIu64 " bytes when it was opened",
                            g->label, g->have, g->len);
         g->have += (size_t)n;
     }
@@ -548,7 +547,7 @@ static int open_file(struct gguf *g, const char *path, struct why *why)
     /* Not blocking: a FIFO would wait for a writer that never comes. */
     g->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (g->fd < 0 || fstat(g->fd, &st) < 0)
-        return why_set(why, -errno, "%s: can't be opened: %s", g->label, strerror(errno));
+        return why_set(why, -errno, "%s: cannot be opened: %s", g->label, strerror(errno));
     if (S_ISDIR(st.st_mode))
         return why_set(why, -EISDIR, "%s: is a directory, expected a GGUF file", g->label);
     if (!S_ISREG(st.st_mode))
@@ -582,7 +581,7 @@ int gguf_open(const char *path, struct gguf **ret, struct why *why)
     int e;
 
     if (!g)
-        return why_set(why, -ENOMEM, "no memory to open a model file");
+        return why_set(why, -ENOMEM, "not enough memory to open a model file");
     e = open_file(g, path, why);
     if (e != 0)
         goto fail;
@@ -617,7 +616,7 @@ int gguf_open_mem(const void *data, size_t len, const char *label, struct gguf *
     int e;
 
     if (!g)
-        return why_set(why, -ENOMEM, "no memory to open a model file");
+        return why_set(why, -ENOMEM, "not enough memory to open a model file");
     g->p = data;
     g->have = len;
     g->len = len;

@@ -43,9 +43,9 @@ static int bad(struct parser *j, const char *expected)
     if (j->p >= j->end)
         return why_set(j->why, -EINVAL, "%s: the header ends where %s should be", j->s->label,
                        expected);
-    return why_set(j->why, -EINVAL, "%s: byte %zu of the header is '%c', expected is %s",
-                   j->s->label, (size_t)(j->p - j->s->header),
-                   *j->p >= ' ' && *j->p <= '~' ? *j->p : '?', expected);
+    return why_set(j->why, -EINVAL, "%s: byte %zu of the header is '%c', expected %s", j->s->label,
+                   (size_t)(j->p - j->s->header), *j->p >= ' ' && *j->p <= '~' ? *j->p : '?',
+                   expected);
 }
 
 static void skip_space(struct parser *j)
@@ -175,7 +175,7 @@ static int read_numbers(struct parser *j, uint64_t *ret, uint32_t max, uint32_t 
     }
     do {
         if (n == max)
-            return bad(j, "a list that is no longer than this");
+            return bad(j, "a shorter list");
         r = read_number(j, &ret[n++]);
         if (r < 0)
             return r;
@@ -232,7 +232,7 @@ static int read_meta(struct parser *j, void *arg, const char *key)
 
     (void)arg;
     if (!metas)
-        return why_set(j->why, -ENOMEM, "no memory for a header");
+        return why_set(j->why, -ENOMEM, "not enough memory for a header");
     s->metas = metas;
     r = read_string(j, &value);
     if (r == 0)
@@ -275,7 +275,8 @@ static int read_dtype(struct parser *j, struct record *rec)
             return 0;
         }
     return why_set(j->why, -EINVAL,
-                   "%s: tensor %.*s: found dtype %.*s, expected F32, F16, BF16 or such",
+                   "%s: tensor %.*s: found dtype %.*s, expected a type of the format, such as F32, "
+                   "F16 or BF16",
                    j->s->label, SHOWN, rec->t.name, SHOWN, name);
 }
 
@@ -293,7 +294,7 @@ static int read_field(struct parser *j, void *arg, const char *key)
     }
     if (strcmp(key, "data_offsets") != 0)
         return why_set(j->why, -EINVAL,
-                       "%s: tensor %.*s has a field %.*s, expected are dtype, shape and "
+                       "%s: tensor %.*s: unknown field %.*s; allowed: dtype, shape, "
                        "data_offsets",
                        j->s->label, SHOWN, rec->t.name, SHOWN, key);
     rec->offsets = true;
@@ -330,7 +331,7 @@ static int read_tensor(struct parser *j, void *arg, const char *key)
     for (uint32_t i = rec.t.n_dims; i < SAFETENSORS_DIMS_MAX; i++)
         rec.t.dims[i] = 1;
     if (!rec.bytes || !rec.shape || !rec.offsets)
-        return why_set(j->why, -EINVAL, "%s: tensor %.*s lacks its %s", s->label, SHOWN, key,
+        return why_set(j->why, -EINVAL, "%s: tensor %.*s has no %s", s->label, SHOWN, key,
                        !rec.bytes  ? "dtype"
                        : rec.shape ? "data_offsets"
                                    : "shape");
@@ -345,7 +346,7 @@ static int read_tensor(struct parser *j, void *arg, const char *key)
     rec.t.len = rec.span[1] - rec.span[0];
     tensors = grow(s->tensors, s->n_tensors, &s->cap_tensors, sizeof(*tensors));
     if (!tensors)
-        return why_set(j->why, -ENOMEM, "no memory for a header");
+        return why_set(j->why, -ENOMEM, "not enough memory for a header");
     s->tensors = tensors;
     tensors[s->n_tensors++] = rec.t;
     return 0;
@@ -380,19 +381,19 @@ static int check_all(struct safetensors *s, struct why *why)
         if (t->off != at)
             return why_set(why, -EINVAL,
                            "%s: tensor %.*s begins at byte %" PRIu64 " of the file, "
-                           "expected is %" PRIu64 ", where the one before it ends",
+                           "expected %" PRIu64 ", where the previous one ends",
                            s->label, SHOWN, t->name, t->off, at);
         at += t->len;
     }
     if (at != s->len)
         return why_set(why, -EINVAL,
-                       "%s: found %" PRIu64 " bytes behind the last tensor, expected 0", s->label,
+                       "%s: found %" PRIu64 " bytes after the last tensor, expected none", s->label,
                        s->len - at);
     if (s->n_tensors)
         qsort(s->tensors, s->n_tensors, sizeof(*s->tensors), by_name);
     for (size_t i = 1; i < s->n_tensors; i++)
         if (strcmp(s->tensors[i - 1].name, s->tensors[i].name) == 0)
-            return why_set(why, -EINVAL, "%s: tensor %.*s comes twice", s->label, SHOWN,
+            return why_set(why, -EINVAL, "%s: tensor %.*s is there twice", s->label, SHOWN,
                            s->tensors[i].name);
     return 0;
 }
@@ -487,7 +488,7 @@ int safetensors_open(const char *path, struct safetensors **ret, struct why *why
     int r;
 
     if (!s)
-        return why_set(why, -ENOMEM, "%s: no memory", path);
+        return why_set(why, -ENOMEM, "%s: not enough memory", path);
     s->label = path;
     s->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (s->fd < 0 || fstat(s->fd, &st) < 0) {
@@ -497,8 +498,7 @@ int safetensors_open(const char *path, struct safetensors **ret, struct why *why
     }
     if (!S_ISREG(st.st_mode)) {
         safetensors_close(s);
-        return why_set(why, -EINVAL, "%s: found no regular file, expected a safetensors file",
-                       path);
+        return why_set(why, -EINVAL, "%s: not a regular file; expected a safetensors file", path);
     }
     s->len = (uint64_t)st.st_size;
     return open_any(s, ret, why);
@@ -509,7 +509,7 @@ int safetensors_open_mem(const void *data, size_t len, struct safetensors **ret,
     struct safetensors *s = calloc(1, sizeof(*s));
 
     if (!s)
-        return why_set(why, -ENOMEM, "no memory");
+        return why_set(why, -ENOMEM, "not enough memory");
     s->label = "a file in memory";
     s->fd = -1;
     s->data = data;

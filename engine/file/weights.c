@@ -314,7 +314,7 @@ static int read_exactly(struct pass *p, uint8_t *to, size_t n)
                            gguf_label(g), p->pos + done, strerror(errno));
         if (r == 0)
             return why_set(p->w->why, -EINVAL,
-                           "%s: ends at byte %" PRIu64 " now, it had %" PRIu64 " bytes",
+                           "%s: now ends at byte %" PRIu64 "; it had %" PRIu64 " bytes",
                            gguf_label(g), p->pos + done, p->all);
         done += (size_t)r;
     }

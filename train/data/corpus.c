@@ -377,7 +377,7 @@ int corpus_weigh(struct corpus *c, const char *source, double weight, struct why
         return why_set(why, -ENOENT, "the corpus has no source \"%.60s\"; its first is \"%s\"",
                        source, c->sources[0].name);
     if (!isfinite(weight) || weight < 0)
-        return why_set(why, -EINVAL, "source %s: found the weight %g, allowed is 0 or more", source,
+        return why_set(why, -EINVAL, "source %s: found the weight %g, allowed: 0 or more", source,
                        weight);
     before = s->weight;
     s->weight = weight;

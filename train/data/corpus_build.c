@@ -214,7 +214,7 @@ static int check(const struct corpus_build *b, struct why *why)
         return why_set(why, -EINVAL, "%s: a corpus needs at least one input", b->out);
     if (!isfinite(b->long_weight) || b->long_weight < 0)
         return why_set(why, -EINVAL,
-                       "%s: found the weight %g for long documents, allowed is 0 or more", b->out,
+                       "%s: found the weight %g for long documents, allowed: 0 or more", b->out,
                        (double)b->long_weight);
     return 0;
 }
