@@ -249,63 +249,83 @@ static void observers(void **state)
     close_bed();
 }
 
-/* Gists beside, behind and in the place of segment 1. */
-static void gists_beside_tokens(void **state)
+/* A run of gists 2 to 4 of segment 1, a gist for 8 tokens. */
+static struct forward_run gists_of_one(enum forward_gists kind, uint32_t sinks)
 {
-    float hidden[1];
     struct forward_run run = { .seq = &bed.seq, .n_tokens = 3 };
-    const struct plan_row *row;
 
-    (void)state;
     open_bed(2 * L + 3, 0);
     for (uint32_t i = 0; i < 2 * L / PAGE_TOKENS; i++)
         bed.beside[i] = 80 + i;
+    run.gists.kind = kind;
     run.gists.adapter = &adapter;
     run.gists.segment = 1;
     run.gists.first = 2;
     run.gists.ratio = 8;
+    run.gists.sinks = sinks;
     run.gists.pages = bed.beside;
+    return run;
+}
 
-    run.gists.kind = FORWARD_SIDE;
-    run.gists.sinks = 4;
+static void gists_beside_a_segment(void **state)
+{
+    struct forward_run run = gists_of_one(FORWARD_SIDE, 4);
+    const struct plan_row *row = &bed.plan.rows[1]; /* gist 3: its snippet ends at 4 + 4 * 8 - 1 */
+    const struct plan_piece *p = &bed.plan.pieces[0];
+
+    (void)state;
     add(&run);
-    row = &bed.plan.rows[1]; /* gist 3: its snippet ends at 4 + 4 * 8 - 1 */
-    assert_true(bed.plan.pieces[0].side);
+    assert_true(p->side);
     assert_int_equal(row->q_off, 35);
     assert_int_equal(row->k_off, 7);
     assert_int_equal(row->page, 80);
     assert_int_equal(row->slot, 7);
     assert_int_equal(row->id, bed.ids[L + 35]);
     assert_int_equal(row->gist, 2); /* the adapter's last */
-    assert_int_equal(bed.plan.pieces[0].n_segments, 1);
-    assert_int_equal(bed.plan.pieces[0].gists.n, 3);
+    assert_int_equal(p->n_segments, 1);
+    assert_int_equal(p->gists.n, 3);
+    close_bed();
+}
 
-    run.gists.kind = FORWARD_BEHIND;
-    run.gists.sinks = 0;
+static void gists_behind_a_segment(void **state)
+{
+    struct forward_run run = gists_of_one(FORWARD_BEHIND, 0);
+    const struct plan_row *row = &bed.plan.rows[1];
+    const struct plan_piece *p = &bed.plan.pieces[0];
+    float hidden[1];
+
+    (void)state;
     run.gists.hidden = hidden;
     run.want = FORWARD_WANT_ALL;
     add(&run);
-    row = &bed.plan.rows[4]; /* gist 3 of the whole segment's snippets */
-    assert_int_equal(row->q_off, 3);
+    assert_int_equal(row->q_off, 3); /* gist 3 of the whole segment's snippets */
     assert_int_equal(row->id, bed.ids[L + 31]);
-    assert_int_equal(bed.plan.pieces[1].n_segments, 2);
-    assert_int_equal(bed.plan.pieces[1].base, 2 * L);
-    assert_int_equal(bed.plan.pieces[1].wanted.n, 3);
+    assert_int_equal(p->n_segments, 2);
+    sees(p, 1, 1);
+    assert_int_equal(p->base, 2 * L);
+    assert_int_equal(p->wanted.n, 3);
     assert_int_equal(bed.plan.n_out, 3);
-    assert_int_equal(bed.plan.out_rows[0], 3);
+    assert_int_equal(bed.plan.out_rows[0], 0);
+    close_bed();
+}
 
-    run.gists.kind = FORWARD_SOFT;
-    run.gists.sinks = 4;
-    run.want = FORWARD_WANT_NONE;
+static void soft_tokens(void **state)
+{
+    struct forward_run run = gists_of_one(FORWARD_SOFT, 4);
+    const struct plan_row *row = &bed.plan.rows[1];
+    const struct plan_piece *p = &bed.plan.pieces[0];
+    float hidden[1];
+
+    (void)state;
+    run.gists.hidden = hidden;
     add(&run);
-    row = &bed.plan.rows[7];
     assert_int_equal(row->kind, PLAN_SOFT);
     assert_int_equal(row->id, 1);
     assert_int_equal(row->q_off, 7);
-    assert_ptr_equal(bed.plan.pieces[2].soft, hidden);
-    assert_int_equal(bed.plan.pieces[2].base, L);
-    assert_int_equal(bed.plan.pieces[2].n_segments, 1);
-    assert_int_equal(bed.plan.pieces[2].gists.n, 0); /* the base model's matrices */
+    assert_ptr_equal(p->soft, hidden);
+    assert_int_equal(p->base, L);
+    assert_int_equal(p->n_segments, 1);
+    assert_int_equal(p->gists.n, 0); /* the base model's matrices */
     close_bed();
 }
 
@@ -348,7 +368,9 @@ int main(void)
         cmocka_unit_test(gists_among_tokens),
         cmocka_unit_test(forgotten_segments),
         cmocka_unit_test(observers),
-        cmocka_unit_test(gists_beside_tokens),
+        cmocka_unit_test(gists_beside_a_segment),
+        cmocka_unit_test(gists_behind_a_segment),
+        cmocka_unit_test(soft_tokens),
         cmocka_unit_test(room),
     };
 
