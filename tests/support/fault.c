@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -219,7 +220,18 @@ size_t __wrap_fwrite(const void *p, size_t size, size_t n, FILE *f)
     return 0;
 }
 
-WATCH(int, EOF, ENOSPC, fflush, (FILE * f), (f))
+/* What is buffered is lost. */
+int __real_fflush(FILE *f);
+int __wrap_fflush(FILE *f);
+int __wrap_fflush(FILE *f)
+{
+    if (!fails("fflush", ENOSPC))
+        return __real_fflush(f);
+    __fpurge(f);
+    f->_flags |= 0x20;
+    return EOF;
+}
+
 WATCH(int, -1, EIO, fsync, (int fd), (fd))
 WATCH(int, -1, ENOSPC, ftruncate, (int fd, off_t len), (fd, len))
 WATCH(int, -1, EIO, fstat, (int fd, struct stat *st), (fd, st))
@@ -238,14 +250,17 @@ WATCH(ssize_t, -1, ENOMEM, recv, (int fd, void *p, size_t n, int flags), (fd, p,
 WATCH(int, EAGAIN, EAGAIN, pthread_create,
       (pthread_t * t, const pthread_attr_t *a, void *(*fn)(void *), void *arg), (t, a, fn, arg))
 
-/* It was closed, and what was buffered is lost. */
+/* It is closed, and what was buffered is lost. */
 int __real_fclose(FILE *f);
 int __wrap_fclose(FILE *f);
 int __wrap_fclose(FILE *f)
 {
     bool failed = fails("fclose", ENOSPC);
-    int r = __real_fclose(f);
+    int r;
 
+    if (failed)
+        __fpurge(f);
+    r = __real_fclose(f);
     if (!failed)
         return r;
     errno = ENOSPC;
