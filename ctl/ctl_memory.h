@@ -31,7 +31,8 @@ struct ctl_memory_opts {
       "last tokens to leave uncompressed (0)" },                                                \
     { "budget", 0, CTL_OPT_U32, "N", &(o)->budget, 0, 8388608,                                  \
       "most keys to hold; older text is compressed further; 0: the context window (0)" },       \
-    { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0, "compress only when the budget runs short" },\
+    { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0,                                          \
+      "compress only when the budget runs short" },                                             \
     { "fixed-ratio", 0, CTL_OPT_FLAG, NULL, &(o)->fixed, 0, 0,                                  \
       "compress all text at --ratio; an error when the budget is used up" }
 /* clang-format on */
