@@ -145,18 +145,24 @@ static void evict(struct prefix *p, uint32_t i, uint32_t keep)
     put_free(p, i);
 }
 
-/* Some page of it would be free without us, or it has none and is of no use. To evict one that a
- * session holds too would free nothing, and cost who comes next its sharing. */
-static bool gives(const struct prefix *p, const struct node *n)
+static bool raw_gives(const struct prefix *p, const struct node *n)
 {
-    if (n->page == NONE && n->packed == NONE)
-        return true;
-    if (n->page != NONE && !pool_shared(p->pool, n->page))
-        return true;
+    return n->page != NONE && !pool_shared(p->pool, n->page);
+}
+
+static bool packed_gives(const struct prefix *p, const struct node *n)
+{
     for (uint32_t page = n->packed; page != NONE; page = p->next[page])
         if (!pool_shared(p->pool, page))
             return true;
     return false;
+}
+
+/* Some page of it would be free without us, or it has none and is of no use. To evict one that a
+ * session holds too would free nothing, and cost who comes next its sharing. */
+static bool gives(const struct prefix *p, const struct node *n)
+{
+    return (n->page == NONE && n->packed == NONE) || raw_gives(p, n) || packed_gives(p, n);
 }
 
 /* Raw pages of segments that were compressed since, the longest unused first. */
@@ -168,10 +174,26 @@ static void reclaim_stale(struct prefix *p, uint32_t n)
             drop_raw(p, &p->nodes[i]);
 }
 
+/* Pages in the middle of a branch that nobody has but us, though somebody works behind them: he has
+ * pages of his own for the same ids, or has compressed them. They leave holes that who reads these
+ * ids anew fills. The last resort, without which the pool would count as cached what can't be had.
+ */
+static void reclaim_inner(struct prefix *p, uint32_t n)
+{
+    for (uint32_t i = p->oldest; i != NONE && p->pool->n_cached && p->pool->n_free < n;
+         i = p->nodes[i].newer) {
+        if (raw_gives(p, &p->nodes[i]))
+            drop_raw(p, &p->nodes[i]);
+        if (packed_gives(p, &p->nodes[i]))
+            drop_packed(p, &p->nodes[i]);
+    }
+}
+
 /* The pool's reclaim: then ends of branches that nobody works on. */
 static void reclaim(void *arg, uint32_t n)
 {
     struct prefix *p = arg;
+    uint32_t wanted = n;
 
     n += p->pool->n_pages / RECLAIM_MORE; /* so that the next one does not walk as far again */
     reclaim_stale(p, n);
@@ -180,6 +202,7 @@ static void reclaim(void *arg, uint32_t n)
         if (p->nodes[i].n_children == 0 && gives(p, &p->nodes[i]))
             evict(p, i, NONE);
     }
+    reclaim_inner(p, wanted);
 }
 
 /* A node that is nobody's, but not keep. NONE: there is none. */

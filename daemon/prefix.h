@@ -21,7 +21,8 @@
  *
  * The tree holds references of its own, so that pages outlive their sessions; when the pool has no
  * page left, raw pages of segments that were compressed since go first, then the longest unused
- * ends of branches, since only what stands behind a page needs it.
+ * ends of branches, since only what stands behind a page needs it. Last come pages in the middle of
+ * a branch that nobody else has: all that is cached can be had.
  *
  * Invariants
  *   T1  A node is used no later than its parent: the least recently used one has no children.

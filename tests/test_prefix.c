@@ -219,6 +219,39 @@ static void pages_are_the_segments_own(void **state)
     seq_close(&t);
 }
 
+/* Two sessions read the same at the same time, each into pages of its own, and the one that the
+ * tree has the pages of ends: the other works on behind them, so they are no ends of branches. What
+ * the pool counts as cached can be had all the same, and costs the other nothing. */
+static void what_is_cached_can_be_had(void **state)
+{
+    uint32_t ids[4 * L], *pages = malloc(PAGES * sizeof(*pages)), n;
+    struct policy p = policy_of(L);
+    struct prefix_user u, v;
+    struct ladder l = { 0 };
+    struct seq s, t;
+
+    (void)state;
+    fill_ids(ids, 4 * L, 7);
+    read_and_stay(&s, &u, ids, 3 * L);
+    read_and_stay(&t, &v, ids, 3 * L);
+    assert_int_not_equal(seq_pages(&t, 0)[0], seq_pages(&s, 0)[0]);
+    seq_close(&s);
+    assert_int_equal(seq_reserve(&t, L), 0);
+    memcpy(t.tokens + 3 * L, ids + 3 * L, L * sizeof(*ids));
+    t.n_tokens = 4 * L;
+    prefix_learn(&v, &t, &l, &p);
+    assert_int_equal(pool.n_cached, 3 * L / 16);
+    n = pool.n_free + pool.n_cached;
+    assert_int_equal(pool_take(&pool, &account, n, pages), 0);
+    assert_int_equal(pool.n_cached, 0);
+    pool_give(&pool, &account, n, pages);
+    /* The branch has a hole in front: nobody adopts from it, and who reads it anew fills it. */
+    assert_int_equal(read_by(BOB, &p, ids, 4 * L), 0);
+    assert_int_equal(read_by(BOB, &p, ids, 4 * L), 4 * L - 16);
+    seq_close(&t);
+    free(pages);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pages_of_old_roots_come_back, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_hash_tells_all_ids_before, open_all, close_all),
         cmocka_unit_test_setup_teardown(pages_are_the_segments_own, open_all, close_all),
+        cmocka_unit_test_setup_teardown(what_is_cached_can_be_had, open_all, close_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
