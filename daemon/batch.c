@@ -20,6 +20,7 @@ struct batch {
     uint32_t n, n_decode;          /* the first n_decode runs decode */
     uint32_t n_rows, max_rows;
     uint32_t n_pages; /* that the runs look at */
+    bool waits;       /* somebody was told "not yet" */
 };
 
 /* Something has to be done for the request's memory before it goes on: a segment is to be
@@ -29,7 +30,8 @@ static bool behind(const struct request *r)
     return r->memory && memory_behind(r->memory);
 }
 
-static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uint32_t max,
+                        struct forward_run *ret)
 {
     struct memory_need need;
     int e;
@@ -37,9 +39,24 @@ static bool plan_upkeep(struct sched *s, struct request *r, uint32_t max, struct
     if (r->cancelled) /* reap ends it before the next step */
         return false;
     e = memory_plan(r->memory, max, ret, &need);
-    if (e < 0 && e != -EAGAIN) /* else it takes part in a later step */
+    if (e == -EAGAIN) { /* it takes part in a later step */
+        b->waits = true;
+        s->hurry |= r->priority == WIRE_INTERACTIVE;
+    } else if (e == -ENOSPC) {
         request_fail_need(s, r, &need, ret);
+    } else if (e < 0) {
+        request_fail_step(s, r, e);
+    }
     return e == 0;
+}
+
+/* Forks of one long context list its pages for each of them, and a run lists at most the pool's. A
+ * plan has room for three times as many: answers fill two thirds of it at most, and leave the rest
+ * to who reads. Those behind a context that they share would else keep all prompts from being read.
+ */
+static bool has_pages(const struct sched *s, const struct batch *b, bool decodes)
+{
+    return b->n_pages < (decodes ? 1 : 2) * (uint64_t)s->served.pool.n_pages;
 }
 
 /* In at most max rows. False: it has no part in this step, or it was failed. The next in line is
@@ -51,11 +68,10 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
 
     if (r->memory)
         max = seq_tokens_of_rows(r->memory->seq, max);
-    /* Forks of one long context list its pages for each of them: a plan has room for the pool's
-     * pages and one run more. Who is left out is among the first of the next step. */
-    if (b->n == FORWARD_RUNS_MAX || max == 0 || b->n_pages >= s->served.pool.n_pages)
+    /* Who is left out is among the first of the next step. */
+    if (b->n == FORWARD_RUNS_MAX || max == 0 || !has_pages(s, b, r->ops->decode && !upkeep))
         return false;
-    if (!(upkeep ? plan_upkeep(s, r, max, run) : r->ops->plan(s, r, max, run)))
+    if (!(upkeep ? plan_upkeep(s, b, r, max, run) : r->ops->plan(s, r, max, run)))
         return false;
     assert(run->n_tokens > 0 && run->n_tokens <= max);
     b->upkeep[b->n] = upkeep;
@@ -82,11 +98,18 @@ static void add_decoding(struct sched *s, struct batch *b)
     b->n_decode = b->n;
 }
 
-/* An answer whose memory has to be compressed reads for a while, in the class of its own priority.
- */
-static bool reads(const struct request *r, enum wire_priority p)
+/* The priority of its own; but who has what an interactive one waits for, or stands in line before
+ * it, is hurried: background may get nothing for as long as prompts keep coming, and would have the
+ * interactive one wait as long. */
+static enum wire_priority class_of(const struct sched *s, const struct request *r)
 {
-    return r->phase == REQUEST_RUN && (!r->ops->decode || behind(r)) && r->priority == p;
+    return s->hurried && r->memory && memory_in_line(r->memory) ? WIRE_INTERACTIVE : r->priority;
+}
+
+/* An answer whose memory has to be compressed reads for a while. */
+static bool reads(const struct sched *s, const struct request *r, enum wire_priority p)
+{
+    return r->phase == REQUEST_RUN && (!r->ops->decode || behind(r)) && class_of(s, r) == p;
 }
 
 /* Requests of one priority that read, within budget tokens. Returns what they left of it. Even
@@ -99,12 +122,12 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
     uint32_t waiting = 0;
 
     TAILQ_FOREACH (r, &s->active, link)
-        waiting += reads(r, p);
+        waiting += reads(s, r, p);
     for (r = TAILQ_FIRST(&s->active); r && waiting > 0; r = next) {
         uint32_t before = b->n_rows, share = budget / waiting;
 
         next = TAILQ_NEXT(r, link);
-        if (!reads(r, p))
+        if (!reads(s, r, p))
             continue;
         /* What the short ones leave goes to those behind them. */
         if (share < PACE_TOKENS_MIN)
@@ -131,6 +154,9 @@ static void compose(struct sched *s, struct batch *b)
         if (r->phase == REQUEST_RUN && r->memory)
             memory_settle(r->memory);
     b->n = b->n_rows = b->n_pages = 0;
+    b->waits = false;
+    s->hurried = s->hurry; /* as the last step found it */
+    s->hurry = false;
     b->max_rows = s->config->batch_tokens;
     add_decoding(s, b);
     /* The last step was given up, and with it a token of each of these: that must not happen twice
@@ -248,8 +274,10 @@ bool batch_run(struct sched *s)
 
     compose(s, &b);
     s->decode_only = false; /* once: the step that is composed here was spared */
+    /* What somebody waits for may have come back when another one was failed, and nobody rings for
+     * that: the next look finds it. */
     if (b.n == 0)
-        return false;
+        return b.waits;
     start = clock_ns();
     r = run(s, &b, &n_out);
     /* Nobody moves in the line, and nothing is delivered: for all but who gave it up it never was.

@@ -111,8 +111,11 @@ void memory_settle(struct memory *m)
             ladder_check(&m->ladder);
             continue;
         }
-        if (side_left(m, &step) > 0 || take_step(m, &step) < 0)
+        if (side_left(m, &step) > 0)
             return; /* memory_plan says so */
+        m->settled = take_step(m, &step);
+        if (m->settled < 0)
+            return; /* and this */
         ladder_take(&m->ladder, &step);
         drop_side(m);
     }
@@ -177,11 +180,11 @@ static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret,
     due = next_step(m, &step);
     assert(due); /* memory_settle ends checks that have no step */
     if (side_left(m, &step) == 0)
-        return lacks_copies(m, &step, ret_need);
+        return m->settled == -ENOSPC ? lacks_copies(m, &step, ret_need) : m->settled;
     r = compress_plan(m->served->compressor, c, m->seq, step.segment, &m->side, max, ret);
     if (r == -EAGAIN)
         *ret_need = (struct memory_need){ .cause = MEMORY_WAITING };
-    else if (r < 0)
+    else if (r == -ENOSPC)
         (void)lacks(m, seq_n_pages(compress_n_beside(c, m->seq->seg_len, step.segment)), ret_need);
     return r;
 }
@@ -190,6 +193,7 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
                 struct memory_need *ret_need)
 {
     struct seq *s = m->seq;
+    int r;
 
     *ret = (struct forward_run){ .seq = s };
     if (is_due(m))
@@ -202,9 +206,13 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
         *ret_need = (struct memory_need){ MEMORY_BUDGET, keys_with_one_more(m), m->policy.budget };
         return -ENOSPC;
     }
-    if (seq_reserve(s, ret->n_tokens) == 0)
-        return 0;
-    return lacks(m, seq_wants(s, ret->n_tokens), ret_need);
+    r = seq_reserve(s, ret->n_tokens);
+    return r == -ENOSPC ? lacks(m, seq_wants(s, ret->n_tokens), ret_need) : r;
+}
+
+bool memory_in_line(const struct memory *m)
+{
+    return compress_in_line(m->served->compressor, &m->side);
 }
 
 void memory_ran(struct memory *m, const struct forward_run *run)

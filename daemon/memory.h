@@ -38,6 +38,7 @@ struct memory {
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
 
     struct compress_side side; /* what the next segment's compressor has made until now */
+    int settled; /* what became of the last step of a check that needed no more runs */
 };
 
 int memory_init(struct memory *m, const struct policy *p, const struct served *b,
@@ -75,6 +76,9 @@ struct memory_need {
  * this step. need says why. */
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
                 struct memory_need *ret_need);
+/* It has some of what segments are compressed with, or is the next to get it: others wait for it.
+ */
+bool memory_in_line(const struct memory *m);
 /* After a step with a run of this sequence, planned here or elsewhere. What it holds more now is
  * shared. */
 void memory_ran(struct memory *m, const struct forward_run *run);

@@ -65,6 +65,8 @@ struct sched {
     bool abandon;     /* what the step reads is not wanted any more */
     bool decode_only; /* the last step was abandoned: the decoding ones go first now */
     bool spare;       /* one that read for others too was: the next such step is not */
+    bool hurry;       /* an interactive request waits for what others compress with */
+    bool hurried;     /* that was so in the last step */
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;

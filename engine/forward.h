@@ -8,7 +8,7 @@
  * Ownership  borrows model and backend; owns the plan: a step allocates nothing.
  * Errors     forward_step: -ECANCELED (stop said so; sequences are as before), -EINVAL (a token id
  *            past the vocabulary), -E2BIG (more than max_batch rows, FORWARD_RUNS_MAX runs, or
- *            twice the pool's pages: one run always fits), -EIO (the backend).
+ *            three times the pool's pages: one run always fits), -EIO (the backend).
  */
 #ifndef ENGINE_FORWARD_H
 #define ENGINE_FORWARD_H

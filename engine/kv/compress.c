@@ -213,6 +213,8 @@ int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, 
         seq_replace(s, w->segment, n_keys, fresh);
     else if (r == 0)
         seq_shorten(s, w->segment, n_keys);
+    else if (has_fresh)
+        pool_give(s->pool, s->account, seq_n_pages(n_keys), fresh);
     scratch_give(&w->c->desk, fresh);
     scratch_give(&w->c->desk, kept);
     return r;
@@ -259,6 +261,8 @@ uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *
 
 static void give_scratch(struct compressor *c, struct compress_side *side)
 {
+    if (c->next == side)
+        c->next = NULL;
     scratch_give(&c->sides, side->floats);
     scratch_give(&c->page_lists, side->pages);
     *side = (struct compress_side){ 0 };
@@ -274,6 +278,8 @@ static int begin(const struct compress_work *w)
     size_t floats = n_floats(w->c, w->spec, seg_len, w->segment);
     int r = 0;
 
+    if ((floats || n) && w->c->next && w->c->next != side)
+        return -EAGAIN;
     if (floats)
         side->floats = scratch_take(&w->c->sides, floats * sizeof(*side->floats));
     if (n)
@@ -282,13 +288,21 @@ static int begin(const struct compress_work *w)
         r = -EAGAIN;
     else if (n)
         r = pool_take(w->seq->pool, w->seq->account, n, side->pages);
-    if (r == 0) {
-        side->n_pages = n;
-        side->begun = true;
-    } else {
+    if (r < 0) {
         give_scratch(w->c, side);
+        if (r == -EAGAIN)
+            w->c->next = side;
+        return r;
     }
-    return r;
+    side->n_pages = n;
+    side->begun = true;
+    w->c->next = NULL;
+    return 0;
+}
+
+bool compress_in_line(const struct compressor *c, const struct compress_side *side)
+{
+    return side->begun || c->next == side;
 }
 
 int compress_plan(struct compressor *c, const struct compress_spec *spec, struct seq *s,

@@ -53,9 +53,10 @@
  * Ownership  borrows model and backend. Its two scratches are all the memory that
  *            compression takes beside pages: they are shared by all sequences, and bounded.
  * Errors     compress_open: -ENOMEM. compress_check: -EINVAL. compress_plan: -EAGAIN, others have
- *            the scratch, and one of them will be done with it; -ENOSPC, no pages. compress_finish,
- *            compress_thin: -ENOSPC, shared pages would have to be copied (seq_own) and there are
- *            none to copy them to; nothing has happened.
+ *            the scratch, and one of them will be done with it (who finds it full first is the
+ *            next to have some, so that a long segment is not passed by short ones for ever);
+ * -ENOSPC, no pages. compress_finish, compress_thin: -ENOSPC, shared pages would have to be copied
+ * (seq_own) and there are none to copy them to; nothing has happened.
  */
 #ifndef ENGINE_KV_COMPRESS_H
 #define ENGINE_KV_COMPRESS_H
@@ -147,7 +148,10 @@ int compress_plan(struct compressor *c, const struct compress_spec *spec, struct
                   struct forward_run *ret);
 void compress_ran(struct compress_side *side, const struct forward_run *run);
 
-/* Gives back what the side has; what was made is lost. */
+/* Others wait for it: it has some of the scratch, or was the first to find it full. */
+bool compress_in_line(const struct compressor *c, const struct compress_side *side);
+
+/* Gives back what the side has, and its place in line; what was made is lost. */
 void compress_drop(struct compressor *c, struct seq *s, struct compress_side *side);
 
 /* A full raw segment of which no rows are left becomes a compressed one. */

@@ -20,7 +20,8 @@ struct compressor {
     uint32_t n_embd;
     struct scratch sides;      /* floats of segments that are not finished: the backend's memory */
     struct scratch page_lists; /* ids of their pages */
-    struct scratch desk;       /* within one call: always has room for the lists of a segment */
+    const struct compress_side *next; /* found them full, and is the next to begin; NULL: nobody */
+    struct scratch desk; /* within one call: always has room for the lists of a segment */
 };
 
 /* A segment that is being worked on. */

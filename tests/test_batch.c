@@ -1,0 +1,360 @@
+/* tests/test_batch.c - who takes part in a step, with requests and a scheduler made by hand. Would
+ * catch: a scheduler that sleeps although what a request waits for has just come back; a prompt
+ * that is not read while answers share a long context; one that waits for a compression in the
+ * background which is not done while other prompts come; a long segment that short ones pass for
+ * ever; an error of who computes that is taken for want of memory.
+ */
+#include "daemon/batch.h"
+#include "daemon/sched.h"
+#include "engine/kv/compress_ops.h"
+#include "tests/support/memory_rig.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MODEL "tests/data/tiny_smollm2.gguf"
+#define L     64u
+#define PAGES 40u
+
+static const struct policy selects = { { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false };
+static const struct policy keeps = { { COMPRESS_FULL, 8, 0, NULL }, L, 0, 640, false, false };
+
+static struct memory_rig rig;
+static struct config config = { .batch_tokens = 32 };
+static struct sched sched;
+static struct client client; /* dead: nothing is sent to it */
+static uint32_t ids[640];
+
+/* A sequence, its memory and a request that reads into it. */
+struct actor {
+    struct seq seq;
+    struct memory memory;
+    struct request request;
+    uint32_t done;
+};
+
+static int open_all(void **state)
+{
+    const struct rig_opts opts = { .model = MODEL,
+                                   .cpu = "auto",
+                                   .kv = KV_F16,
+                                   .threads = 2,
+                                   .max_batch = 128,
+                                   .max_tokens = 16 * PAGES };
+
+    (void)state;
+    assert_int_equal(memory_rig_open(&rig, &opts, NULL), 0);
+    rig.rig.account.limit = UINT32_MAX;
+    sched = (struct sched){ .config = &config,
+                            .served = rig.served,
+                            .inbox = malloc(sizeof(struct mailbox)) };
+    assert_non_null(sched.inbox);
+    assert_int_equal(mailbox_open(sched.inbox, 4), 0);
+    sched.served.pool = rig.rig.pool; /* for its number of pages */
+    sched.served.forward = rig.rig.forward;
+    sched.logits = malloc(SCHED_LOGITS_ROWS * rig.rig.model->n_vocab * sizeof(float));
+    TAILQ_INIT(&sched.active);
+    TAILQ_INIT(&sched.clients);
+    pace_init(&sched.pace, rig.rig.model->n_layer, config.batch_tokens);
+    client = (struct client){ .dead = true };
+    for (uint32_t i = 0; i < 640; i++)
+        ids[i] = i * 7 % rig.rig.model->n_vocab;
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    mailbox_close(sched.inbox);
+    free(sched.inbox);
+    free(sched.logits);
+    assert_int_equal(rig.rig.account.used, 0);
+    memory_rig_close(&rig);
+    return 0;
+}
+
+/* --- actors ----------------------------------------------------------------------------------- */
+
+static struct actor *actor_of(struct request *r)
+{
+    return r->state;
+}
+
+static bool plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+{
+    uint32_t room = memory_room(r->memory);
+
+    (void)s;
+    *ret = (struct forward_run){ .seq = r->memory->seq, .tokens = ids };
+    ret->n_tokens = r->ops->decode ? 1 : max < room ? max : room;
+    ret->want = r->ops->decode ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
+    return seq_reserve(ret->seq, ret->n_tokens) == 0;
+}
+
+static void rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n)
+{
+    (void)s, (void)first, (void)n_out;
+    actor_of(r)->done += n;
+}
+
+/* Reads without an end: what it has read is forgotten. */
+static void rows_for_ever(struct sched *s, struct request *r, uint32_t first, uint32_t n_out,
+                          uint32_t n)
+{
+    rows(s, r, first, n_out, n);
+    memory_rewind(r->memory, 0);
+}
+
+/* The same for an answer: its token is taken back. */
+static void token(struct sched *s, struct request *r, float *logits)
+{
+    (void)s, (void)logits;
+    actor_of(r)->done++;
+    memory_rewind(r->memory, r->memory->n_ids - 1);
+}
+
+static const struct request_ops reader = { .name = "reader", .plan = plan, .rows = rows };
+static const struct request_ops endless = { .name = "endless",
+                                            .plan = plan,
+                                            .rows = rows_for_ever };
+static const struct request_ops answer = {
+    .name = "answer", .decode = true, .plan = plan, .token = token
+};
+
+static void act(struct actor *a, const struct request_ops *ops, enum wire_priority priority)
+{
+    a->request = (struct request){ .client = &client,
+                                   .ops = ops,
+                                   .phase = REQUEST_RUN,
+                                   .priority = priority,
+                                   .memory = &a->memory,
+                                   .state = a };
+    TAILQ_INSERT_TAIL(&sched.active, &a->request, link);
+    sched.n_active++;
+}
+
+/* With n tokens read. */
+static void open_actor(struct actor *a, const struct policy *p, uint32_t n)
+{
+    float *logits = malloc(((size_t)n + 1) * rig.rig.model->n_vocab * sizeof(float));
+
+    *a = (struct actor){ .done = 0 };
+    assert_int_equal(rig_seq(&rig.rig, 640, p->seg_len, 0, &a->seq), 0);
+    assert_int_equal(memory_init(&a->memory, p, &rig.served, &a->seq), 0);
+    assert_int_equal(memory_rig_feed(&rig, &a->memory, ids, n, 128, logits), 0);
+    free(logits);
+}
+
+static void fork_actor(const struct actor *a, struct actor *ret)
+{
+    *ret = (struct actor){ .done = 0 };
+    assert_int_equal(seq_fork(&a->seq, &ret->seq), 0);
+    assert_int_equal(memory_fork(&a->memory, &ret->memory, &ret->seq), 0);
+}
+
+static void close_actor(struct actor *a)
+{
+    memory_fini(&a->memory);
+    seq_close(&a->seq);
+}
+
+/* The pages that are free, all of them. */
+static uint32_t take_pages(uint32_t *pages)
+{
+    uint32_t n = rig.rig.pool.n_free;
+
+    assert_int_equal(pool_take(&rig.rig.pool, &rig.rig.account, n, pages), 0);
+    return n;
+}
+
+/* Observers of the next segment have run, and it is not finished. */
+static void observe(struct actor *a)
+{
+    struct forward_run run;
+    struct memory_need need;
+    uint32_t n_out;
+
+    memory_settle(&a->memory);
+    assert_int_equal(memory_plan(&a->memory, 128, &run, &need), 0);
+    assert_int_equal(run.n_tokens, L);
+    assert_int_equal(forward_step(&sched.served.forward, &run, 1, NULL, &n_out), 0);
+    memory_ran(&a->memory, &run);
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+/* One waits for the scratch that another holds, who is failed in the same look: its pages are
+ * shared, and there are none to copy them to. Nobody rings for that. */
+static void looks_again(void **state)
+{
+    struct actor a, b, other;
+    uint32_t pages[PAGES], n;
+    void *rest;
+
+    (void)state;
+    open_actor(&a, &selects, L);
+    open_actor(&b, &selects, L);
+    observe(&b);
+    fork_actor(&b, &other);
+    rest = scratch_take(&rig.served.compressor->sides,
+                        rig.served.compressor->sides.len - rig.served.compressor->sides.used);
+    assert_non_null(rest);
+    n = take_pages(pages);
+    act(&a, &reader, WIRE_INTERACTIVE);
+    act(&b, &reader, WIRE_INTERACTIVE);
+    assert_true(batch_run(&sched)); /* false: it would sleep now */
+    assert_int_equal(b.request.phase, REQUEST_LAST);
+    assert_int_equal(b.request.last.u.error.code, WIRE_E_POOL_FULL);
+    assert_int_equal(a.request.phase, REQUEST_RUN);
+    for (int i = 0; i < 8; i++)
+        (void)batch_run(&sched);
+    assert_int_equal(a.seq.segments[0].state, SEQ_PACKED);
+    scratch_give(&rig.served.compressor->sides, rest);
+    pool_give(&rig.rig.pool, &rig.rig.account, n, pages);
+    close_actor(&a);
+    close_actor(&b);
+    close_actor(&other);
+}
+
+/* Answers behind a context that they share take more pages of a plan than the pool has. */
+static void reads_beside_forks(void **state)
+{
+    struct actor answers[4], prompt;
+
+    (void)state;
+    open_actor(&answers[0], &keeps, 320);
+    for (int i = 1; i < 4; i++)
+        fork_actor(&answers[0], &answers[i]);
+    open_actor(&prompt, &keeps, 0);
+    for (int i = 0; i < 4; i++)
+        act(&answers[i], &answer, WIRE_INTERACTIVE);
+    act(&prompt, &reader, WIRE_INTERACTIVE);
+    for (int i = 0; i < 6; i++)
+        assert_true(batch_run(&sched));
+    assert_true(prompt.done > 0);
+    for (int i = 0; i < 4; i++) {
+        assert_true(answers[i].done > 0);
+        assert_int_equal(answers[i].request.phase, REQUEST_RUN);
+        close_actor(&answers[i]);
+    }
+    close_actor(&prompt);
+}
+
+/* An interactive request waits for what one in the background holds, whose turn does not come while
+ * somebody else's prompts are read. */
+static void hurries_who_is_waited_for(void **state)
+{
+    struct actor a, b, prompts;
+    void *rest;
+
+    (void)state;
+    open_actor(&a, &selects, L);
+    open_actor(&b, &selects, L);
+    open_actor(&prompts, &keeps, 0);
+    act(&b, &reader, WIRE_BACKGROUND);
+    (void)batch_run(&sched); /* some of its observers */
+    assert_true(b.memory.side.begun);
+    assert_int_equal(b.seq.segments[0].state, SEQ_RAW);
+    rest = scratch_take(&rig.served.compressor->sides,
+                        rig.served.compressor->sides.len - rig.served.compressor->sides.used);
+    assert_non_null(rest);
+    act(&prompts, &endless, WIRE_INTERACTIVE);
+    act(&a, &reader, WIRE_INTERACTIVE);
+    for (int i = 0; i < 40; i++)
+        assert_true(batch_run(&sched));
+    assert_true(prompts.done > 0);
+    assert_int_equal(a.seq.segments[0].state, SEQ_PACKED);
+    scratch_give(&rig.served.compressor->sides, rest);
+    close_actor(&a);
+    close_actor(&b);
+    close_actor(&prompts);
+}
+
+/* A segment that needs most of the scratch is the next to have it, though short ones would always
+ * find room before. */
+static void short_ones_wait_in_line(void **state)
+{
+    static const struct policy longer = {
+        { COMPRESS_SELECT, 4, 0, NULL }, 2 * L, 0, 600, false, false
+    };
+    struct actor few[3], one;
+    struct forward_run run;
+    struct memory_need need;
+    struct compressor *c = rig.served.compressor;
+    size_t room = 2 * L * (size_t)c->n_lists * sizeof(float); /* of the long one */
+    void *rest = scratch_take(&c->sides, c->sides.len - room);
+
+    (void)state;
+    assert_non_null(rest);
+    open_actor(&one, &longer, 2 * L);
+    for (int i = 0; i < 3; i++) {
+        open_actor(&few[i], &selects, L);
+        memory_settle(&few[i].memory);
+    }
+    memory_settle(&one.memory);
+    assert_int_equal(memory_plan(&few[0].memory, 16, &run, &need), 0);
+    assert_int_equal(memory_plan(&one.memory, 16, &run, &need), -EAGAIN);
+    assert_int_equal(memory_plan(&few[1].memory, 16, &run, &need), -EAGAIN);
+    assert_int_equal(memory_plan(&few[0].memory, 16, &run, &need), 0); /* has begun: goes on */
+    memory_rest(&few[0].memory);
+    assert_int_equal(memory_plan(&few[1].memory, 16, &run, &need), -EAGAIN);
+    assert_int_equal(memory_plan(&one.memory, 16, &run, &need), 0);
+    /* Who stood in line and went away holds up nobody. */
+    assert_int_equal(memory_plan(&few[1].memory, 16, &run, &need), -EAGAIN);
+    memory_rest(&one.memory);
+    memory_rest(&few[1].memory);
+    assert_int_equal(memory_plan(&few[2].memory, 16, &run, &need), 0);
+    scratch_give(&c->sides, rest);
+    close_actor(&one);
+    for (int i = 0; i < 3; i++)
+        close_actor(&few[i]);
+}
+
+/* --- who computes fails ----------------------------------------------------------------------- */
+
+static struct backend_ops broken;
+
+static int no_move(struct backend *b, const struct backend_move *m)
+{
+    (void)b, (void)m;
+    return -EIO;
+}
+
+/* Keys that can't be moved are an error of the request, and nothing to wait for. */
+static void says_what_failed(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor a;
+
+    (void)state;
+    open_actor(&a, &selects, L);
+    broken = *ops;
+    broken.move = no_move;
+    b->ops = &broken;
+    act(&a, &reader, WIRE_INTERACTIVE);
+    for (int i = 0; i < 8 && a.request.phase == REQUEST_RUN; i++)
+        (void)batch_run(&sched);
+    b->ops = ops;
+    assert_int_equal(a.request.phase, REQUEST_LAST);
+    assert_int_equal(a.request.last.u.error.code, WIRE_E_INTERNAL);
+    close_actor(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(looks_again, open_all, close_all),
+        cmocka_unit_test_setup_teardown(reads_beside_forks, open_all, close_all),
+        cmocka_unit_test_setup_teardown(hurries_who_is_waited_for, open_all, close_all),
+        cmocka_unit_test_setup_teardown(short_ones_wait_in_line, open_all, close_all),
+        cmocka_unit_test_setup_teardown(says_what_failed, open_all, close_all),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
