@@ -39,7 +39,7 @@ static int check_budget(const struct policy *p, const struct served *b, struct w
     uint64_t least =
         compress_keeps_all(&p->spec) ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
 
-    if (p->keep_tail >= p->budget)
+    if (p->budget > 0 && p->keep_tail >= p->budget)
         return why_set(why, -EINVAL,
                        "a tail of %u tokens is too long: the session may hold %u keys in all",
                        p->keep_tail, p->budget);

@@ -197,7 +197,9 @@ static void reclaim(void *arg, uint32_t n)
 
     n += p->pool->n_pages / RECLAIM_MORE; /* so that the next one does not walk as far again */
     reclaim_stale(p, n);
-    for (uint32_t i = p->oldest, newer; i != NONE && p->pool->n_free < n; i = newer) {
+    /* With nothing cached none of them gives anything, and who asks in vain asks in each step. */
+    for (uint32_t i = p->oldest, newer; i != NONE && p->pool->n_cached && p->pool->n_free < n;
+         i = newer) {
         newer = p->nodes[i].newer;
         if (p->nodes[i].n_children == 0 && gives(p, &p->nodes[i]))
             evict(p, i, NONE);

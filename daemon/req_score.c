@@ -175,8 +175,8 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
     n = n < room ? n : room;
     if (seq_reserve(&sc->seq, n) == 0)
         return true;
-    request_fail_pages(s, r, sc->seq.account, seq_wants(&sc->seq, n), "a window's next %u tokens",
-                       n);
+    request_fail_pages(s, r, sc->seq.account, seq_wants(&sc->seq, n),
+                       "reading a window's next %u tokens", n);
     return false;
 }
 

@@ -188,7 +188,21 @@ static void test_score_and_client(void **state)
     s = open_session((struct wire_memory){ .compressor = WIRE_FULL });
     assert_int_equal(append(s, 2 * PAGE)->kind, WIRE_APPENDED);
     is_error(raw_client_ask(&c, score, ids, sizeof(ids), NULL), WIRE_E_LIMIT,
-             "a window's next 200 tokens takes 13", 2, 13, 6);
+             "reading a window's next 200 tokens takes 13", 2, 13, 6);
+    stop();
+}
+
+/* The budget is to blame, and not the tail that nobody asked for. */
+static void test_budget_of_nothing(void **state)
+{
+    struct wire_req open = { .kind = WIRE_OPEN_SESSION };
+
+    (void)state;
+    start(40, 6);
+    open.u.open_session.memory =
+        (struct wire_memory){ .compressor = WIRE_SELECT, .has_budget = true };
+    is_error(raw_client_ask(&c, open, NULL, 0, NULL), WIRE_E_BAD_REQUEST,
+             "a budget of 0 keys is not possible", 0, 0, 0);
     stop();
 }
 
@@ -255,13 +269,10 @@ static void test_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append_and_pool),
-        cmocka_unit_test(test_pool_of_others),
-        cmocka_unit_test(test_append_and_client),
-        cmocka_unit_test(test_fork_and_client),
-        cmocka_unit_test(test_score_and_client),
-        cmocka_unit_test(test_side_pages),
-        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_append_and_pool),   cmocka_unit_test(test_pool_of_others),
+        cmocka_unit_test(test_append_and_client), cmocka_unit_test(test_fork_and_client),
+        cmocka_unit_test(test_score_and_client),  cmocka_unit_test(test_budget_of_nothing),
+        cmocka_unit_test(test_side_pages),        cmocka_unit_test(test_budget),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
