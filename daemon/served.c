@@ -193,6 +193,18 @@ static int open_pool(struct served *b, const struct config *c, enum kv_type kv, 
     return pool_open(&b->pool, b->backend, b->model, kv, bytes, why);
 }
 
+/* In a user namespace of ours all users who have no number there come with this one. */
+static uid_t read_stand_in(void)
+{
+    FILE *f = fopen("/proc/sys/kernel/overflowuid", "re");
+    unsigned uid;
+    bool found = f && fscanf(f, "%u", &uid) == 1;
+
+    if (f)
+        (void)fclose(f);
+    return found ? uid : 65534; /* the kernel's default */
+}
+
 int served_start(struct served *b, const struct config *c, struct why *why)
 {
     static const enum kv_type kinds[] = {
@@ -202,6 +214,7 @@ int served_start(struct served *b, const struct config *c, struct why *why)
     uint64_t pages;
     int r;
 
+    b->stand_in = read_stand_in();
     r = b->backend->ops->set_model(b->backend, b->model, why);
     if (r == 0)
         r = open_pool(b, c, kv, why);

@@ -19,6 +19,8 @@
 #include "engine/text/chat.h"
 #include "engine/text/vocab.h"
 
+#include <sys/types.h>
+
 struct prefix;
 
 #define SERVED_ADAPTERS_MAX 16u
@@ -37,6 +39,7 @@ struct served {
     char adapter_names[SERVED_ADAPTERS_MAX * (ADAPTER_NAME_MAX + 1) + 1];
     struct pool pool;
     struct prefix *prefix; /* NULL: sessions share nothing */
+    uid_t stand_in;        /* what the kernel calls users whom it can't name here: nobody's own */
     uint32_t context_max;  /* tokens a session may hold */
     uint32_t client_pages; /* pages a client may hold */
     size_t token_max;      /* bytes of the longest token */

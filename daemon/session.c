@@ -9,6 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Whose texts the session may share, and the tree that it does that in. Users whom the kernel can't
+ * tell apart here (the daemon is in a container, they are not) share with nobody: one would find
+ * out by its usage and speed what the others wrote. */
+static void share(const struct served *b, const struct client *c, bool is_public, struct memory *m)
+{
+    bool known = c->uid != b->stand_in;
+
+    memory_share(m, is_public || known ? b->prefix : NULL, is_public ? PREFIX_PUBLIC : c->uid);
+}
+
 int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
                 const struct policy *policy, struct session **ret)
 {
@@ -28,7 +38,7 @@ int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
         session_free(s);
         return r;
     }
-    memory_share(&s->memory, b->prefix, is_public ? PREFIX_PUBLIC : c->uid);
+    share(b, c, is_public, &s->memory);
     *ret = s;
     return 0;
 }

@@ -1,8 +1,10 @@
-/* tests/test_session.c - what a session holds beside its pages, and who pays for it. Would catch:
- * logits or marks that are charged to nobody, that stay when they are used, or that a limit does
- * not hold.
+/* tests/test_session.c - what a session holds beside its pages, who pays for it, and with whom it
+ * shares. Would catch: logits or marks that are charged to nobody, that stay when they are used, or
+ * that a limit does not hold; users whom the kernel can't tell apart that find out by sharing what
+ * the others wrote.
  */
 #include "daemon/client.h"
+#include "daemon/prefix.h"
 #include "daemon/session.h"
 #include "tests/support/memory_rig.h"
 
@@ -133,10 +135,47 @@ static void marks_are_the_clients(void **state)
     close_stage(&s);
 }
 
+static struct prefix *shared_by(struct stage *s, uid_t uid, bool is_public, uint32_t *ret_owner)
+{
+    struct prefix *prefix;
+    struct session *t, *fork;
+
+    s->client.uid = uid;
+    assert_int_equal(session_new(&s->rig.served, &s->client, 1, is_public, &policies[0], &t), 0);
+    assert_int_equal(session_fork(&s->rig.served, t, 2, &fork), 0);
+    prefix = t->memory.shared.prefix;
+    *ret_owner = t->memory.shared.owner;
+    assert_ptr_equal(fork->memory.shared.prefix, prefix);
+    session_free(fork);
+    session_free(t);
+    return prefix;
+}
+
+static void a_stand_in_shares_nothing(void **state)
+{
+    struct stage s;
+    struct prefix *p;
+    uint32_t owner;
+
+    (void)state;
+    open_stage(&s);
+    assert_int_equal(prefix_open(&s.rig.served.pool, &p), 0);
+    s.rig.served.prefix = p;
+    s.rig.served.stand_in = 65534;
+    assert_ptr_equal(shared_by(&s, 1000, false, &owner), p);
+    assert_int_equal(owner, 1000);
+    assert_null(shared_by(&s, 65534, false, &owner));
+    assert_ptr_equal(shared_by(&s, 65534, true, &owner), p);
+    assert_int_equal(owner, PREFIX_PUBLIC);
+    prefix_close(p);
+    close_stage(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(logits_are_the_clients),
-                                        cmocka_unit_test(marks_are_the_clients) };
+                                        cmocka_unit_test(marks_are_the_clients),
+                                        cmocka_unit_test(a_stand_in_shares_nothing) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
