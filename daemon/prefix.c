@@ -37,6 +37,7 @@ struct root {
 struct prefix {
     struct pool *pool;
     struct pool_account account;
+    struct pool_reclaimer reclaimer;
     struct node *nodes;
     uint32_t n_nodes, free; /* first free node; they hang on hash_next */
     uint32_t *buckets, n_buckets;
@@ -189,7 +190,7 @@ static void reclaim_inner(struct prefix *p, uint32_t n)
     }
 }
 
-/* The pool's reclaim: then ends of branches that nobody works on. */
+/* Asked by the pool: then ends of branches that nobody works on. */
 static void reclaim(void *arg, uint32_t n)
 {
     struct prefix *p = arg;
@@ -569,9 +570,8 @@ int prefix_open(struct pool *pool, struct prefix **ret)
     memset(p->buckets, 0xff, (size_t)p->n_buckets * sizeof(*p->buckets));
     for (uint32_t i = p->n_nodes; i-- > 0;)
         put_free(p, i);
-    pool->reclaim.fn = reclaim;
-    pool->reclaim.arg = p;
-    pool->reclaim.account = &p->account;
+    p->reclaimer = (struct pool_reclaimer){ .fn = reclaim, .arg = p, .account = &p->account };
+    pool_add_reclaimer(pool, &p->reclaimer);
     *ret = p;
     return 0;
 }
@@ -580,12 +580,11 @@ void prefix_close(struct prefix *p)
 {
     if (!p)
         return;
-    p->pool->reclaim.fn = NULL;
+    pool_drop_reclaimer(p->pool, &p->reclaimer);
     for (uint32_t i = p->oldest; i != NONE && p->nodes; i = p->nodes[i].newer) {
         drop_raw(p, &p->nodes[i]);
         drop_packed(p, &p->nodes[i]);
     }
-    p->pool->reclaim.account = NULL;
     free(p->nodes);
     free(p->buckets);
     free(p->next);

@@ -51,7 +51,7 @@ struct prefix_user {
     uint32_t n_pages, n_packed; /* that the tree knows of it; pages of ids, compressed segments */
 };
 
-/* Becomes the pool's reclaim: the pages that only the tree holds are the pool's n_cached. */
+/* Becomes a reclaimer of the pool: the pages that only the tree holds are its n_cached. */
 int prefix_open(struct pool *pool, struct prefix **ret);
 void prefix_close(struct prefix *p);
 

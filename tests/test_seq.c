@@ -33,6 +33,62 @@ static void page_sizes(void **state)
     assert_int_equal(pool_page_bytes(&llama8b, KV_F16), 2u << 20);
 }
 
+/* Pages can be read and written past the page cache: every one begins at a multiple of 4096. */
+static void pages_are_aligned(void **state)
+{
+    static const struct model odd = { .n_layer = 3, .n_head = 9, .n_head_kv = 3, .head_dim = 40 };
+
+    (void)state;
+    for (enum kv_type kv = 0; kv < KV__N; kv++) {
+        size_t bytes = pool_page_bytes(&odd, kv), used = 2 * kv_tile_bytes(kv, 40) * 9;
+        struct pool p;
+
+        assert_int_equal(bytes % 4096, 0);
+        assert_true(bytes >= used && bytes < used + 4096);
+        assert_int_equal(pool_open(&p, NULL, &odd, kv, 5 * bytes + 4095, NULL), 0);
+        assert_int_equal(p.n_pages, 5);
+        assert_int_equal((uintptr_t)p.mem % 4096, 0);
+        assert_true(pool_v_off(&p, 2, 2) + p.head_bytes / 2 <= p.page_bytes);
+        pool_close(&p);
+    }
+}
+
+static void name_layout(const struct model *m, enum kv_type kv, struct pool *ret,
+                        char text[POOL_LAYOUT_MAX])
+{
+    assert_int_equal(pool_open(ret, NULL, m, kv, pool_page_bytes(m, kv), NULL), 0);
+    pool_layout(ret, text);
+    pool_close(ret);
+}
+
+/* The digest is part of stored files: this one must never change with version 1. */
+static void layouts_have_names(void **state)
+{
+    struct model others[4] = { tiny, tiny, tiny, tiny };
+    char text[POOL_LAYOUT_MAX], other[POOL_LAYOUT_MAX];
+    char digest[DIGEST_LEN];
+    struct pool p;
+
+    (void)state;
+    assert_int_equal(pool_open(&p, NULL, &smol, KV_Q8_0, 1 << 20, NULL), 0);
+    pool_layout(&p, text);
+    assert_string_equal(text, "kv-page 1: q8_0, 30 layers, 3 heads of 64, 16 tokens, 196608 bytes");
+    assert_string_equal(p.layout, "13187e0192d1841671d99db000e10b22");
+    memcpy(digest, p.layout, sizeof(digest));
+    pool_close(&p);
+    others[0].n_layer++;
+    others[1].n_head_kv++;
+    others[2].head_dim += 8;
+    others[3].n_head++; /* of queries only: the same pages */
+    name_layout(&tiny, KV_F16, &p, text);
+    for (int i = 0; i < 4; i++) {
+        name_layout(&others[i], KV_F16, &p, other);
+        assert_int_equal(strcmp(text, other) == 0, i == 3);
+    }
+    name_layout(&tiny, KV_F32, &p, other);
+    assert_string_not_equal(text, other);
+}
+
 static void tiles_do_not_overlap(void **state)
 {
     struct pool p = { .kv = KV_F32,
@@ -301,14 +357,86 @@ static void random_moves(void **state)
     pool_close(&p);
 }
 
+/* A reclaimer with a table of its own. */
+struct keeper {
+    struct pool *pool;
+    struct pool_account account;
+    struct pool_reclaimer reclaimer;
+    uint32_t pages[8], n, asked;
+};
+
+static void keeper_gives(void *arg, uint32_t n)
+{
+    struct keeper *k = arg;
+
+    k->asked++;
+    while (k->n > 0 && k->pool->n_free < n)
+        pool_give(k->pool, &k->account, 1, &k->pages[--k->n]);
+}
+
+static void keeper_open(struct keeper *k, struct pool *p)
+{
+    *k = (struct keeper){ .pool = p, .account = { .limit = 8 } };
+    k->reclaimer = (struct pool_reclaimer){ keeper_gives, k, &k->account, NULL };
+    pool_add_reclaimer(p, &k->reclaimer);
+}
+
+/* Asked in turn, and only as long as pages are short; a page that two of them hold can be had, too.
+ */
+static void asks_reclaimers_in_turn(void **state)
+{
+    struct pool_account a = { .limit = 16 };
+    struct keeper first, second;
+    uint32_t pages[16];
+    struct pool p;
+
+    (void)state;
+    open_pool(&p, 8);
+    keeper_open(&first, &p);
+    keeper_open(&second, &p);
+    assert_int_equal(pool_take(&p, &first.account, 3, first.pages), 0);
+    first.n = 3;
+    assert_int_equal(pool_take(&p, &second.account, 2, second.pages), 0);
+    assert_int_equal(pool_share(&p, &second.account, 1, first.pages), 0);
+    second.pages[2] = first.pages[0];
+    second.n = 3;
+    assert_int_equal(p.n_free, 3);
+    assert_int_equal(p.n_cached, 5);
+    assert_int_equal(pool_take(&p, &a, 4, pages), 0); /* one of the first's is enough */
+    assert_int_equal(first.asked, 1);
+    assert_int_equal(second.asked, 0);
+    assert_int_equal(p.n_free + p.n_cached, 4);
+    assert_int_equal(pool_take(&p, &a, 4, pages + 4), 0); /* all of both */
+    assert_int_equal(second.asked, 1);
+    assert_int_equal(p.n_free + p.n_cached, 0);
+    assert_int_equal(pool_take(&p, &a, 1, pages + 8), -ENOSPC);
+
+    pool_drop_reclaimer(&p, &first.reclaimer);
+    pool_drop_reclaimer(&p, &first.reclaimer); /* as if it were there */
+    assert_int_equal(pool_take(&p, &a, 1, pages + 8), -ENOSPC);
+    assert_int_equal(first.asked, 3);
+    assert_int_equal(second.asked, 3);
+    pool_give(&p, &a, 8, pages);
+    assert_int_equal(p.n_free, 8);
+    pool_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(page_sizes),           cmocka_unit_test(tiles_do_not_overlap),
-        cmocka_unit_test(pool_too_small),       cmocka_unit_test(take_is_all_or_nothing),
-        cmocka_unit_test(bad_shapes),           cmocka_unit_test(reserve_and_rewind),
-        cmocka_unit_test(random_moves),         cmocka_unit_test(states_with_pages),
-        cmocka_unit_test(states_without_pages), cmocka_unit_test(wants_what_it_takes),
+        cmocka_unit_test(page_sizes),
+        cmocka_unit_test(pages_are_aligned),
+        cmocka_unit_test(layouts_have_names),
+        cmocka_unit_test(asks_reclaimers_in_turn),
+        cmocka_unit_test(tiles_do_not_overlap),
+        cmocka_unit_test(pool_too_small),
+        cmocka_unit_test(take_is_all_or_nothing),
+        cmocka_unit_test(bad_shapes),
+        cmocka_unit_test(reserve_and_rewind),
+        cmocka_unit_test(random_moves),
+        cmocka_unit_test(states_with_pages),
+        cmocka_unit_test(states_without_pages),
+        cmocka_unit_test(wants_what_it_takes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,37 @@ static size_t tile_pair_bytes(const struct model *m, enum kv_type kv)
 
 size_t pool_page_bytes(const struct model *m, enum kv_type kv)
 {
-    return tile_pair_bytes(m, kv) * m->n_head_kv * m->n_layer;
+    size_t n = tile_pair_bytes(m, kv) * m->n_head_kv * m->n_layer;
+
+    return (n + POOL_PAGE_ALIGN - 1) / POOL_PAGE_ALIGN * POOL_PAGE_ALIGN;
+}
+
+void pool_layout(const struct pool *p, char ret[POOL_LAYOUT_MAX])
+{
+    static const char *const types[KV__N] = {
+        [KV_F16] = "f16", [KV_F32] = "f32", [KV_Q8_0] = "q8_0"
+    };
+
+    (void)snprintf(ret, POOL_LAYOUT_MAX,
+                   "kv-page %u: %s, %u layers, %u heads of %u, %u tokens, %zu bytes",
+                   POOL_LAYOUT_VERSION, types[p->kv], p->n_layer, p->n_head_kv, p->head_dim,
+                   POOL_PAGE_TOKENS, p->page_bytes);
+}
+
+/* Of the text, so that whoever meets another digest can be told what it was of. */
+static int set_layout(struct pool *p)
+{
+    XXH3_state_t *hash = XXH3_createState();
+    char text[POOL_LAYOUT_MAX];
+
+    if (!hash)
+        return -ENOMEM;
+    pool_layout(p, text);
+    (void)XXH3_128bits_reset(hash);
+    (void)XXH3_128bits_update(hash, text, strlen(text));
+    digest_put(hash, p->layout);
+    (void)XXH3_freeState(hash);
+    return 0;
 }
 
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
@@ -25,7 +56,13 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
     int r;
 
     *p = (struct pool){
-        .backend = b, .kv = kv, .page_bytes = page, .head_bytes = tile_pair_bytes(m, kv)
+        .backend = b,
+        .kv = kv,
+        .page_bytes = page,
+        .head_bytes = tile_pair_bytes(m, kv),
+        .n_layer = m->n_layer,
+        .n_head_kv = m->n_head_kv,
+        .head_dim = m->head_dim,
     };
     if (n == 0)
         return why_set(why, -EINVAL,
@@ -38,7 +75,7 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
     p->free = malloc(n * sizeof(*p->free));
     p->refs = calloc(n, sizeof(*p->refs));
     p->kept = calloc(n, sizeof(*p->kept));
-    if (!p->free || !p->refs || !p->kept) {
+    if (!p->free || !p->refs || !p->kept || set_layout(p) < 0) {
         pool_close(p);
         return why_set(why, -ENOMEM, "no memory for the tables of %llu KV pages",
                        (unsigned long long)n);
@@ -54,8 +91,6 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
         return why_set(why, r, "no memory for %llu bytes of context (--kv-bytes)",
                        (unsigned long long)bytes);
     }
-    p->n_head_kv = m->n_head_kv;
-    p->head_dim = m->head_dim;
     p->n_pages = p->n_free = (uint32_t)n;
     for (uint32_t i = 0; i < p->n_pages; i++) /* page 0 is taken first */
         p->free[i] = p->n_pages - 1 - i;
@@ -73,11 +108,34 @@ void pool_close(struct pool *p)
     *p = (struct pool){ 0 };
 }
 
-/* Sees that n pages are free, if that can be. */
+void pool_add_reclaimer(struct pool *p, struct pool_reclaimer *r)
+{
+    struct pool_reclaimer **at = &p->reclaimers;
+
+    assert(r->account->used == 0); /* else P4 would not hold for what it has */
+    while (*at)
+        at = &(*at)->next;
+    r->account->kept = true;
+    r->next = NULL;
+    *at = r;
+}
+
+void pool_drop_reclaimer(struct pool *p, struct pool_reclaimer *r)
+{
+    struct pool_reclaimer **at = &p->reclaimers;
+
+    while (*at && *at != r)
+        at = &(*at)->next;
+    if (*at)
+        *at = r->next;
+}
+
+/* Sees that n pages are free, if that can be. In turn: what is cheap to bring back is to be first
+ * in the list, and nobody gives up more than is needed behind those before it. */
 static bool make_free(struct pool *p, uint32_t n)
 {
-    if (n > p->n_free && p->reclaim.fn)
-        p->reclaim.fn(p->reclaim.arg, n);
+    for (struct pool_reclaimer *r = p->reclaimers; r && n > p->n_free; r = r->next)
+        r->fn(r->arg, n);
     return n <= p->n_free;
 }
 
@@ -86,7 +144,7 @@ static bool is_cached(const struct pool *p, uint32_t page)
     return p->refs[page] > 0 && p->refs[page] == p->kept[page];
 }
 
-/* by tables more that hold the page; kept: they are the reclaim's. */
+/* by tables more that hold the page; kept: they are a reclaimer's. */
 static void count(struct pool *p, uint32_t page, uint32_t by, bool kept)
 {
     p->n_cached -= is_cached(p, page);
@@ -96,11 +154,11 @@ static void count(struct pool *p, uint32_t page, uint32_t by, bool kept)
     p->n_cached += is_cached(p, page);
 }
 
-static uint32_t pop_free(struct pool *p)
+static uint32_t pop_free(struct pool *p, bool kept)
 {
     uint32_t page = p->free[--p->n_free];
 
-    count(p, page, 1, false);
+    count(p, page, 1, kept);
     return page;
 }
 
@@ -109,7 +167,7 @@ int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_
     if (n > a->limit - a->used || !make_free(p, n))
         return -ENOSPC;
     for (uint32_t i = 0; i < n; i++)
-        ret_pages[i] = pop_free(p);
+        ret_pages[i] = pop_free(p, a->kept);
     a->used += n;
     assert(a->used <= a->limit); /* P2 */
     return 0;
@@ -120,7 +178,7 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     for (uint32_t i = n; i-- > 0;) {
         assert(p->refs[pages[i]] > 0 && a->used > 0); /* P1 */
         a->used--;
-        count(p, pages[i], -1u, a == p->reclaim.account);
+        count(p, pages[i], -1u, a->kept);
         if (p->refs[pages[i]] == 0)
             p->free[p->n_free++] = pages[i];
     }
@@ -133,7 +191,7 @@ int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     a->used += n;
     for (uint32_t i = 0; i < n; i++) {
         assert(p->refs[pages[i]] > 0);
-        count(p, pages[i], 1, a == p->reclaim.account);
+        count(p, pages[i], 1, a->kept);
     }
     return 0;
 }
@@ -151,7 +209,7 @@ int pool_own(struct pool *p, uint32_t *page)
         return 0; /* the other table gave it up */
     if (!room)
         return -ENOSPC;
-    copy = pop_free(p);
+    copy = pop_free(p, false); /* tables that are written to are no reclaimer's */
     r = backend_copy_page(p->backend, p, *page, copy);
     if (r < 0) {
         count(p, copy, -1u, false);

@@ -6,7 +6,11 @@
  *     +----------+----------+-- .. --+----------+-- .. --+--
  *     | K head 0 | V head 0 | K head 1  V head 1 | ...    |
  *     +----------+----------+-- .. --+----------+-- .. --+--
- *     K tile (head_dim, 16), V tile (16, head_dim); f16, f32 or q8_0 (engine/cpu/kernels.h)
+ *     K tile (head_dim, 16), V tile (16, head_dim); f16, f32 or q8_0 (engine/kv/page.h)
+ *
+ * It is padded to a multiple of 4096 bytes, and the arena begins at one: a page can be read from
+ * and written to a file past the page cache (O_DIRECT). What its bytes mean has a name, the layout:
+ * a file of pages is of use to a pool of the same layout only.
  *
  * A page may stand in several tables (a fork shares what it was made from): it counts them, and
  * each table's account is charged for it. Who writes to a shared page copies it first.
@@ -16,7 +20,8 @@
  *       of its tables.
  *   P2  An account never holds more than its limit.
  *   P3  Nothing is allocated after pool_open.
- *   P4  n_cached counts the pages with refs == kept > 0: with n_free it is what can be had.
+ *   P4  n_cached counts the pages with refs == kept > 0, those that only reclaimers' tables hold:
+ *       with n_free it is what can be had.
  *
  * Threads    one thread takes and gives pages; only the backend reads and writes their bytes.
  * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all
@@ -25,15 +30,30 @@
 #ifndef ENGINE_KV_POOL_H
 #define ENGINE_KV_POOL_H
 
+#include "base/digest.h"
 #include "engine/backend.h"
 #include "engine/file/model.h"
 #include "engine/kv/page.h"
 
 #define POOL_PAGE_TOKENS PAGE_TOKENS
 
+#define POOL_PAGE_ALIGN     4096u
+#define POOL_LAYOUT_VERSION 1u /* changes when the same fields would mean other bytes */
+#define POOL_LAYOUT_MAX     128u
+
 struct pool_account {
-    uint32_t used, limit;
-}; /* pages */
+    uint32_t used, limit; /* pages */
+    bool kept;            /* a reclaimer's */
+};
+
+/* Who holds pages that it can do without, in tables that are charged to `account`. fn wants n_free
+ * to be n and gives back what it can towards it. */
+struct pool_reclaimer {
+    void (*fn)(void *arg, uint32_t n);
+    void *arg;
+    struct pool_account *account;
+    struct pool_reclaimer *next;
+};
 
 struct pool {
     struct backend *backend;
@@ -41,27 +61,33 @@ struct pool {
     size_t mem_len, page_bytes;
     size_t head_bytes; /* K and V tile of one head of one layer */
     enum kv_type kv;
-    uint32_t n_head_kv, head_dim;
+    uint32_t n_layer, n_head_kv, head_dim;
+    char layout[DIGEST_LEN]; /* the digest of pool_layout's text */
     uint32_t n_pages, n_free;
-    uint32_t *free; /* stack of n_free page ids */
-    uint32_t *refs; /* (n_pages) tables that a page stands in; 0: free */
-    struct {
-        void (*fn)(void *arg,
-                   uint32_t n); /* wants n_free to be n: gives pages if it can. NULL: none */
-        void *arg;
-        const struct pool_account *account; /* of its tables */
-    } reclaim;
-    uint32_t *kept;    /* (n_pages) of refs, those of the reclaim's account */
-    uint32_t n_cached; /* pages that only the reclaim's tables hold, see P4 */
+    uint32_t *free;                    /* stack of n_free page ids */
+    uint32_t *refs;                    /* (n_pages) tables that a page stands in; 0: free */
+    struct pool_reclaimer *reclaimers; /* asked in this order */
+    uint32_t *kept;                    /* (n_pages) of refs, those of reclaimers' accounts */
+    uint32_t n_cached;                 /* see P4 */
 };
 
 /* Bytes of one page of this model. */
 size_t pool_page_bytes(const struct model *m, enum kv_type kv);
 
+/* All that the meaning of a page's bytes depends on, as a line of text: version, type, layers, KV
+ * heads, head_dim, tokens and bytes of a page. */
+void pool_layout(const struct pool *p, char ret[POOL_LAYOUT_MAX]);
+
 /* In memory of b, which is borrowed; NULL: of the process. */
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
               uint64_t bytes, struct why *why);
 void pool_close(struct pool *p);
+
+/* From now on r is asked when pages are short, after those that were there before; borrowed until
+ * it is dropped. Its account is empty when it comes, and is to be emptied after it went. Dropping
+ * one that was never added does nothing. */
+void pool_add_reclaimer(struct pool *p, struct pool_reclaimer *r);
+void pool_drop_reclaimer(struct pool *p, struct pool_reclaimer *r);
 
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
