@@ -288,7 +288,7 @@ static void products_of(const struct kernels *k, enum quant type)
 {
     size_t row_bytes = quant_row_bytes(type, N_COLS);
     uint8_t *rows = malloc(row_bytes * TILE_ROWS);
-    uint8_t *tile = aligned_alloc(64, tile_len(type, N_COLS));
+    uint8_t *tile = aligned_alloc(64, (tile_len(type, N_COLS) + 63) / 64 * 64);
     const void *lanes[TILE_ROWS];
     uint64_t seed = 9;
 
@@ -405,7 +405,7 @@ static void attention_keeps_it(void **state)
     (void)state;
     for (unsigned t = 0; kernels_name(t); t++) {
         for (enum kv_type kv = 0; kv < KV__N; kv++) {
-            uint8_t *pool = aligned_alloc(64, N_PAGES * 2 * kv_tile_bytes(kv, HD));
+            uint8_t *pool = aligned_alloc(64, (N_PAGES * 2 * kv_tile_bytes(kv, HD) + 63) / 64 * 64);
 
             for (uint32_t way = 0; way < 16; way++) {
                 if (kv == KV_F32 && way % 4 == 3)

@@ -78,8 +78,8 @@ check 'and has no line twice' [ "$(grep -c '"eval":0,' once.jsonl)" -eq 1 ]
 code 'the same of more documents' 0 measured --eval-docs 2 --eval-recall 1
 check 'measures anew' sh -c "! tail -n 1 once.jsonl | grep -q '"'"full":1.25,'"'"
 
-code 'another recipe' 1 run --out parts.safetensors --checkpoint parts.ckpt --lr 1e-4
-says 'another recipe'
+code 'a different recipe' 1 run --out parts.safetensors --checkpoint parts.ckpt --lr 1e-4
+says 'a different recipe'
 head -c 10000 parts.ckpt >cut.ckpt
 code 'a cut checkpoint' 1 run --checkpoint cut.ckpt
 says 'cut.ckpt'
@@ -98,11 +98,11 @@ says 'be written: none/x.safetensors'
 check 'is found before the first step' [ ! -e none.jsonl ]
 cp whole.safetensors kept.safetensors
 code 'one new file twice' 1 run --out new.safetensors --checkpoint ./new.safetensors
-says 'out and checkpoint are one file'
+says 'out and checkpoint must be different files'
 code 'one file twice' 1 run --out kept.safetensors --checkpoint ./kept.safetensors
-says 'out and checkpoint are one file'
+says 'out and checkpoint must be different files'
 code 'onto what it begins with' 1 run --init kept.safetensors --out kept.safetensors
-says 'out and init are one file'
+says 'out and init must be different files'
 check 'and nothing is lost' cmp whole.safetensors kept.safetensors
 mkdir room.ckpt.part
 code 'no room for the checkpoint' 1 run --steps 1 --out room.safetensors --checkpoint room.ckpt
@@ -169,7 +169,7 @@ END
     code 'goes on by the first one' 0 two ./one --corpus train.corpus --log shared.jsonl
     check 'and is the same run' python3 two.py two.jsonl shared.jsonl
     code 'different corpora' 1 mpi -n 1 ./one --corpus train.corpus : -n 1 ./one --corpus heldout.corpus
-    says 'process 1 has another recipe, model or corpus'
+    says 'process 1 has a different recipe, model or corpus'
 
     mpirun $root --oversubscribe -n 2 ./one --corpus train.corpus --steps 10000 --log long.jsonl --checkpoint long.ckpt \
         >long.out 2>&1 &

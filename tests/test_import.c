@@ -337,8 +337,8 @@ static void refuses_what_it_cannot_do(void **state)
         { "\"beacon_window\": 64", "\"beacon_widow\": 64", "--segment" },
         { "\"beacon_sink_size\": 0", "\"beacon_sink_size\": 17", "beacon_sink_size is 17" },
         { "\"model_type\": \"qwen2\"", "\"model_type\": \"mistral\"", "model_type is mistral" },
-        { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "the base model's is 2" },
-        { "{", "[", "no JSON object" },
+        { "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "but the base model has 2" },
+        { "{", "[", "not a JSON object" },
     };
     char folder[SCRATCH_PATH_MAX], path[SCRATCH_PATH_MAX + 32];
     struct why why = { "" };
@@ -364,9 +364,9 @@ static void refuses_what_it_cannot_do(void **state)
     (void)snprintf(path, sizeof(path), "%s/model.safetensors", folder);
     write_shard(path, folder, 1, "beacon");
     assert_int_equal(remove(path), 0);
-    refuse(folder, m, NULL, -EINVAL, "there is no tensor model.");
+    refuse(folder, m, NULL, -EINVAL, " is missing");
     write_shard("tests/data/beacon_qwen2.safetensors", folder, 0, "x.lora_A");
-    refuse(folder, m, NULL, -EINVAL, "is a LoRA's");
+    refuse(folder, m, NULL, -EINVAL, "belongs to a LoRA");
     free(text);
     model_close(m);
     model_close(other);
@@ -383,7 +383,7 @@ static void refuses_another_models_gists(void **state)
     assert_int_equal(model_open("tests/data/tiny_qwen2.gguf", NULL, NULL, &m, &why), 0);
     make_folder("qwen2", "another", folder);
     ((float *)(uintptr_t)m->output_norm)[5] *= 1.02f;
-    refuse(folder, m, NULL, -EINVAL, "value 5 of its last norm");
+    refuse(folder, m, NULL, -EINVAL, "value 5 of the last norm");
     model_close(m);
 }
 

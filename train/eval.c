@@ -228,7 +228,7 @@ int eval_open(struct eval *e, const struct run_log_eval *known, struct why *why)
     e->n_docs = take_documents(e, false, e->n_docs);
     e->n_recall = take_documents(e, true, e->n_recall);
     if (e->n_docs == 0)
-        return why_set(why, -EINVAL, "no held-out document has the %u tokens of a sequence",
+        return why_set(why, -EINVAL, "no held-out document is as long as a sequence, %u tokens",
                        e->n_tokens);
     if (known) {
         copy_baselines(&e->last, known);

@@ -90,7 +90,7 @@ static int parse_corpus(int argc, char **argv, struct corpus_build *b, struct wh
         return r;
     if (!b->model || argc - optind < 2)
         return why_set(why, -EINVAL,
-                       "corpus needs --model FILE, a file to write and something to read");
+                       "corpus needs --model FILE, an output file and at least one input");
     if ((opts.long_tokens == 0) != (opts.long_weight == 0))
         return why_set(why, -EINVAL,
                        "corpus: --long says which documents --long-weight weighs: both or none");
@@ -161,7 +161,7 @@ static int draw(int argc, char **argv)
 
     if (argc != 3) {
         why_set(&why, -EINVAL,
-                "plot takes a log and the picture to write: gist-train plot LOG OUT.svg");
+                "plot needs a log and the picture to write: gist-train plot LOG OUT.svg");
         return fail(USAGE, &why);
     }
     r = run_log_read(argv[1], &data, &why);

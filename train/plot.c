@@ -337,7 +337,7 @@ int plot_write(const struct run_log_data *d, const char *title, const char *out,
     int r;
 
     if (d->n_steps == 0)
-        return why_set(why, -ENODATA, "%s: the log has no steps to draw", title);
+        return why_set(why, -ENODATA, "%s: the log contains no steps to draw", title);
     if (asprintf(&part, "%s.part", out) < 0)
         return why_set(why, -ENOMEM, "%s: no memory", out);
     f = fopen(part, "we");

@@ -331,7 +331,7 @@ static int agree(struct run *r, struct why *why)
     ranks_share(&r->ranks, &first, sizeof(first));
     if (key != first)
         return why_set(why, -EINVAL,
-                       "process %u has another recipe, model or corpus than process 0",
+                       "process %u has a different recipe, model or corpus from process 0",
                        r->ranks.rank);
     if (r->ranks.rank == 0 && path[0]) {
         r->goes_on = access(path, F_OK) == 0;

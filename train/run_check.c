@@ -16,15 +16,15 @@
 static int check_base(const struct recipe *c, struct why *why)
 {
     if (c->probe)
-        return why_set(why, -EINVAL,
-                       "probe leaves all as it is, train-base trains it: one of them");
+        return why_set(why, -EINVAL, "probe and train-base cannot be combined");
     if (!c->train_base)
-        return why_set(why, -EINVAL, "model-out is %s, but without train-base no model is trained",
+        return why_set(why, -EINVAL, "model-out is %s, but no model is trained without train-base",
                        c->model_out);
     if (c->out[0] && !c->model_out[0])
-        return why_set(why, -EINVAL,
-                       "train-base wants model-out beside out: an adapter is of the model that was "
-                       "trained with it");
+        return why_set(
+            why, -EINVAL,
+            "train-base with out needs model-out too: the adapter belongs to the model that "
+            "was trained with it");
     return 0;
 }
 
@@ -73,7 +73,7 @@ static int check_writable(const char *name, const char *path, struct why *why)
         return why_set(why, -ENOMEM, "no memory");
     fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
-        r = why_set(why, -errno, "%s can't be written: %s: %s", name, path, strerror(errno));
+        r = why_set(why, -errno, "%s cannot be written: %s: %s", name, path, strerror(errno));
     } else {
         (void)close(fd);
         (void)unlink(temp);
@@ -102,7 +102,7 @@ static int check_files(const struct recipe *c, struct why *why)
     for (size_t i = 0; i < n_written; i++)
         for (size_t j = i + 1; j < n; j++)
             if (same_file(files[i].path, files[j].path))
-                return why_set(why, -EINVAL, "%s and %s are one file, two were expected: %s",
+                return why_set(why, -EINVAL, "%s and %s must be different files, both are %s",
                                files[i].name, files[j].name, files[i].path);
     for (size_t i = 0; r == 0 && i < n_renamed; i++)
         r = check_writable(files[i].name, files[i].path, why);
@@ -115,13 +115,13 @@ int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why
         return why_set(why, -EINVAL,
                        "a run needs a model and a corpus (--model FILE, --corpus FILE)");
     if (c->batch % ranks->n != 0)
-        return why_set(why, -EINVAL, "batch is %u: a multiple of the %u processes was expected",
+        return why_set(why, -EINVAL,
+                       "batch is %u, but must be a multiple of the number of processes, %u",
                        c->batch, ranks->n);
     if (c->probe && c->loss_ae <= 0)
         return why_set(why, -EINVAL, "probe trains the decoder of loss-ae, which is 0");
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
-        return why_set(why, -EINVAL,
-                       "checkpointing throws away what loss-ae and coarse-rec need: one of them");
+        return why_set(why, -EINVAL, "checkpointing cannot be combined with loss-ae or coarse-rec");
     if ((c->train_base || c->model_out[0]) && check_base(c, why) < 0)
         return -EINVAL;
     return ranks->rank == 0 ? check_files(c, why) : 0;

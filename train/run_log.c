@@ -226,7 +226,7 @@ static int read_file(FILE *f, const char *path, uint64_t last, struct run_log_da
             *ret_end += len;
     }
     if (r == 0 && ferror(f))
-        r = why_set(why, -EIO, "%s: can't be read", path);
+        r = why_set(why, -EIO, "%s: cannot be read", path);
     free(text);
     return r;
 }

@@ -41,15 +41,15 @@ static int read_head(const struct teacher *t, const struct file_head *want, cons
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
     if (n == 0) {
         n = pwrite(t->fd, want, sizeof(*want), 0);
-        return n == (ssize_t)sizeof(*want)
-                   ? 0
-                   : why_set(why, n < 0 ? -errno : -ENOSPC, "%s: its head could not be written: %s",
-                             path, strerror(n < 0 ? errno : ENOSPC));
+        return n == (ssize_t)sizeof(*want) ? 0
+                                           : why_set(why, n < 0 ? -errno : -ENOSPC,
+                                                     "%s: its header could not be written: %s",
+                                                     path, strerror(n < 0 ? errno : ENOSPC));
     }
     if (n != (ssize_t)sizeof(head) || memcmp(&head, want, sizeof(head)) != 0)
-        return why_set(
-            why, -EINVAL,
-            "%s: it was made by another recipe, model or corpus, or is none of gist-train's", path);
+        return why_set(why, -EINVAL,
+                       "%s: made with a different recipe, model or corpus, or not by gist-train",
+                       path);
     return 0;
 }
 

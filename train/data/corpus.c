@@ -231,7 +231,7 @@ static int set_sources(struct corpus *c, const char *path, struct why *why)
         s->n_loss += c->documents[i].n_loss;
     }
     if (!add_up(c))
-        return why_set(why, -EINVAL, "%s: no document has a weight above 0", path);
+        return why_set(why, -EINVAL, "%s: no document has a weight greater than 0", path);
     return 0;
 }
 
@@ -385,7 +385,7 @@ int corpus_weigh(struct corpus *c, const char *source, double weight, struct why
         return 0;
     s->weight = before;
     (void)add_up(c);
-    return why_set(why, -EINVAL, "source %s: with the weight %g there is nothing left to draw",
+    return why_set(why, -EINVAL, "source %s: with a weight of %g there is nothing left to draw",
                    source, weight);
 }
 

@@ -105,7 +105,7 @@ static int check(const char *path, const struct adapter_write *w, struct why *wh
                            path, t->name);
         for (size_t j = 0; j < i; j++)
             if (strcmp(t->name, w->tensors[j].name) == 0)
-                return why_set(why, -EINVAL, "%s: there are two tensors %s", path, t->name);
+                return why_set(why, -EINVAL, "%s: tensor %s occurs twice", path, t->name);
     }
     return 0;
 }

@@ -36,7 +36,7 @@ static int check_number(const struct reader *r, const char *key, uint32_t want)
         return 0; /* some have defaults */
     if (json_object_is_type(o, json_type_int) && json_object_get_int64(o) == want)
         return 0;
-    return why_set(r->why, -EINVAL, "%s: %s is %.40s, the base model's is %u", r->path, key,
+    return why_set(r->why, -EINVAL, "%s: %s is %.40s, but the base model has %u", r->path, key,
                    json_object_to_json_string(o), want);
 }
 
@@ -50,8 +50,8 @@ static int check_model(const struct reader *r, const struct model *m)
     (void)json_object_object_get_ex(r->all, "model_type", &o);
     type = o ? json_object_get_string(o) : "absent";
     if (strcmp(type, types[m->arch]) != 0)
-        return why_set(r->why, -EINVAL, "%s: model_type is %.40s, the base model is a %s", r->path,
-                       type, types[m->arch]);
+        return why_set(r->why, -EINVAL, "%s: model_type is %.40s, but the base model is a %s",
+                       r->path, type, types[m->arch]);
     e = check_number(r, "hidden_size", m->n_embd);
     if (e == 0)
         e = check_number(r, "num_hidden_layers", m->n_layer);
@@ -159,7 +159,7 @@ int beacon_config_read(const char *path, const struct model *m, struct beacon_co
         return why_set(why, -ENOENT, "%s: %s", path, strerror(ENOENT));
     if (!json_object_is_type(r.all, json_type_object)) {
         json_object_put(r.all);
-        return why_set(why, -EINVAL, "%s: this is no JSON object", path);
+        return why_set(why, -EINVAL, "%s: not a JSON object", path);
     }
     if (!field(&r, "window") && !field(&r, "param"))
         r.prefix = "gist";

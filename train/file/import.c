@@ -41,8 +41,8 @@ static int check_published(const struct importing *g)
 
     if (lora)
         return why_set(g->why, -EINVAL,
-                       "%s: tensor %.80s is a LoRA's; merge that into the model first", g->in->from,
-                       lora);
+                       "%s: tensor %.80s belongs to a LoRA: merge it into the model first",
+                       g->in->from, lora);
     if (!published_find(g->from, NORM))
         return 0;
     norm = malloc(m->n_embd * sizeof(*norm));
@@ -52,8 +52,8 @@ static int check_published(const struct importing *g)
     for (uint32_t i = 0; r == 0 && i < m->n_embd; i++)
         if (!(fabsf(norm[i] - m->output_norm[i]) <= NORM_TOLERANCE * fabsf(m->output_norm[i])))
             r = why_set(g->why, -EINVAL,
-                        "%s: these gists are another model's: value %u of its last norm is %g, "
-                        "that of %s is %g",
+                        "%s: gists were trained for a different base model: value %u of the last "
+                        "norm is %g, in %s it is %g",
                         g->in->from, i, norm[i], m->name, m->output_norm[i]);
     free(norm);
     return r;
@@ -168,7 +168,8 @@ static int write_adapter(struct importing *g)
                                .replace = in->replace };
 
     if (!in->segment && g->config.window == 0)
-        return why_set(g->why, -EINVAL, "%s: it says no %s_window; --segment says it instead",
+        return why_set(g->why, -EINVAL,
+                       "%s: %s_window is missing; give the segment length with --segment",
                        published_config_path(g->from), g->config.prefix);
     numbers(&g->config.window, 1, segment, sizeof(segment));
     numbers(&g->config.sinks, 1, sinks, sizeof(sinks));

@@ -214,7 +214,7 @@ static int copy(const struct writer *w, const struct gguf_tensor *t, uint8_t *to
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return why_set(w->why, n < 0 ? -errno : -EIO, "%s: a tensor of it can't be read",
+            return why_set(w->why, n < 0 ? -errno : -EIO, "%s: one of its tensors cannot be read",
                            gguf_label(w->g));
         done += (uint64_t)n;
     }

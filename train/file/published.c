@@ -46,7 +46,7 @@ static int open_folder(struct published *c, struct why *why)
     if (r == GLOB_NOMATCH)
         return why_set(why, -EINVAL, "%s: found no .safetensors file in this folder", c->path);
     if (r != 0)
-        return why_set(why, -EIO, "%s: the folder can't be read", c->path);
+        return why_set(why, -EIO, "%s: the folder cannot be read", c->path);
     r = open_files(c, found.gl_pathv, found.gl_pathc, why);
     globfree(&found);
     return r;
@@ -149,8 +149,7 @@ int published_read(const struct published *c, const char *name, uint64_t rows, u
     int r;
 
     if (!t)
-        return why_set(why, -EINVAL, "%s: there is no tensor %s in its %zu files", c->path, name,
-                       c->n_files);
+        return why_set(why, -EINVAL, "%s: tensor %s is missing", c->path, name);
     if (t->type == SAFETENSORS_OTHER)
         return why_set(why, -EINVAL, "%s: tensor %s is neither F32 nor F16 nor BF16", c->path,
                        name);

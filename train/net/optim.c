@@ -248,14 +248,14 @@ static int read_recipe(struct stream *s, const struct file_head *head, const cha
     bool same;
 
     if (head->recipe_len != n)
-        return why_set(why, -EINVAL, "%s: it belongs to another recipe", path);
+        return why_set(why, -EINVAL, "%s: made with a different recipe", path);
     found = calloc(1, n + 1);
     if (!found)
         return why_set(why, -ENOMEM, "%s: no memory", path);
     get(s, found, n);
     same = strcmp(found, recipe) == 0;
     free(found);
-    return same ? 0 : why_set(why, -EINVAL, "%s: it belongs to another recipe", path);
+    return same ? 0 : why_set(why, -EINVAL, "%s: made with a different recipe", path);
 }
 
 static int read_all(struct optim *o, struct stream *s, const char *path, const char *recipe,
