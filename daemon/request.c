@@ -1,6 +1,7 @@
 #include "daemon/request.h"
 
 #include "base/clock.h"
+#include "base/shown.h"
 #include "daemon/log.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
@@ -236,6 +237,7 @@ static void log_failure(const struct request *r, enum wire_error code)
 void request_fail(struct sched *s, struct request *r, enum wire_error code,
                   struct request_numbers numbers, const char *fmt, ...)
 {
+    char text[REQUEST_TEXT_MAX];
     va_list ap;
 
     /* First, while the request still has its session: undo takes that back to where it was. */
@@ -244,8 +246,9 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     if (r->parts)
         encode_text_fini(r->parts);
     va_start(ap, fmt);
-    (void)vsnprintf(r->text, sizeof(r->text), fmt, ap);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    request_label(r->text, sizeof(r->text), text); /* names in it are cut, or the client's */
     log_failure(r, code);
     s->totals.requests_failed += code != WIRE_E_CANCELLED;
     r->last = (struct wire_rep){ .kind = WIRE_ERROR };
@@ -308,12 +311,12 @@ void request_fail_step(struct sched *s, struct request *r, int e)
                  strerror(-e));
 }
 
+/* It goes to other clients, too (Stats): what is no UTF-8 would keep a careful one of them from
+ * reading the whole reply. */
 void request_label(char *to, size_t cap, const char *from)
 {
-    size_t n = 0;
+    size_t n = from ? shown_put(SHOWN_LINE, from, strlen(from), to, cap - 1) : 0;
 
-    for (; from && *from && n + 1 < cap; from++)
-        to[n++] = (unsigned char)*from < ' ' || *from == 0x7f ? '?' : *from;
     to[n] = '\0';
 }
 

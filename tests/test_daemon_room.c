@@ -1,8 +1,10 @@
 /* tests/test_daemon_room.c - requests that fail for room. Would catch: an error that blames the
  * pool for a limit of the client or of the session, and numbers that are not what was wanted, what
- * is there and what stands against it ("0 more tokens need 1 pages, 20 are free").
+ * is there and what stands against it ("0 more tokens need 1 pages, 20 are free"); strings of
+ * replies that are no UTF-8.
  */
 
+#include "base/utf8.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 
@@ -206,6 +208,39 @@ static void test_budget_of_nothing(void **state)
     stop();
 }
 
+static void is_utf8(const char *text)
+{
+    assert_int_equal(utf8_span((const uint8_t *)text, strlen(text)), strlen(text));
+}
+
+/* Whoever reads Stats gets what others called themselves, and an error what the client asked for:
+ * strings of a message are UTF-8, or a careful reader refuses all of it. */
+static void test_strings_are_utf8(void **state)
+{
+    struct wire_req open = { .kind = WIRE_OPEN_SESSION },
+                    hello = { .kind = WIRE_HELLO, .u.hello.client = "na\xffme\xc2\x9b\xe2\x82" },
+                    stats = { .kind = WIRE_GET_STATS };
+    const struct wire_rep *rep;
+
+    (void)state;
+    start(40, 6);
+    (void)raw_client_ask(&c, hello, NULL, 0, NULL);
+    open.u.open_session.label = "\xc0\x80 label \x80";
+    assert_int_equal(raw_client_ask(&c, open, NULL, 0, NULL)->kind, WIRE_SESSION_OPENED);
+    rep = raw_client_ask(&c, stats, NULL, 0, NULL);
+    assert_int_equal(rep->kind, WIRE_STATS);
+    assert_int_equal(rep->u.stats.n_client, 1);
+    is_utf8(rep->u.stats.client[0].name);
+    assert_null(strstr(rep->u.stats.client[0].name, "\xc2\x9b")); /* nor does it reach a terminal */
+    assert_int_equal(rep->u.stats.n_session, 1);
+    is_utf8(rep->u.stats.session[0].label);
+    open.u.open_session.memory.adapter = "\xff\xfe";
+    rep = raw_client_ask(&c, open, NULL, 0, NULL);
+    assert_int_equal(rep->kind, WIRE_ERROR);
+    is_utf8(rep->u.error.text);
+    stop();
+}
+
 /* --- pages beside a segment, in the middle of an answer --------------------------------------- */
 
 /* others: pages that another session of the client has. */
@@ -269,10 +304,15 @@ static void test_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_append_and_pool),   cmocka_unit_test(test_pool_of_others),
-        cmocka_unit_test(test_append_and_client), cmocka_unit_test(test_fork_and_client),
-        cmocka_unit_test(test_score_and_client),  cmocka_unit_test(test_budget_of_nothing),
-        cmocka_unit_test(test_side_pages),        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_append_and_pool),
+        cmocka_unit_test(test_pool_of_others),
+        cmocka_unit_test(test_append_and_client),
+        cmocka_unit_test(test_fork_and_client),
+        cmocka_unit_test(test_score_and_client),
+        cmocka_unit_test(test_budget_of_nothing),
+        cmocka_unit_test(test_strings_are_utf8),
+        cmocka_unit_test(test_side_pages),
+        cmocka_unit_test(test_budget),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
