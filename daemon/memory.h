@@ -51,8 +51,7 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
 void memory_fini(struct memory *m);
 
-/* Takes the sequence back to its first n ids. What was compressed and stands before them stays so.
- * */
+/* Takes the sequence back to its first n ids. What was compressed before them stays compressed. */
 void memory_rewind(struct memory *m, uint32_t n);
 
 /* Before a step. */

@@ -115,8 +115,7 @@ static char *document(const struct corpus *c, uint64_t doc, bool loss_only, char
     return decode(ids, loss_only ? loss : NULL, d.n_tokens, ret);
 }
 
-/* --- building ------------------------------------------------------------------------------------
- * */
+/* --- building ------------------------------------------------------------------------------- */
 
 static void test_texts(void **state)
 {
@@ -275,8 +274,7 @@ static void test_bad_inputs(void **state)
     expect(build(&why, NULL, 0, inputs), -EINVAL, &why, out, "at least one input");
 }
 
-/* --- opening -------------------------------------------------------------------------------------
- * */
+/* --- opening -------------------------------------------------------------------------------- */
 
 /* Two sources, both of plain text; long documents are the numbers 0 to 249 as bytes could be. */
 static struct corpus *build_small(void)
@@ -444,8 +442,7 @@ static void test_wide_ids(void **state)
     memcpy(model, narrow, sizeof(model));
 }
 
-/* --- sampling ------------------------------------------------------------------------------------
- * */
+/* --- sampling ------------------------------------------------------------------------------- */
 
 #define N_TOKENS  64u
 #define N_SAMPLES 4000u

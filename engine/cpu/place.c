@@ -28,7 +28,8 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* A mapping of len bytes whose start is a multiple of align: maps more and cuts the ends off. */
+/* A mapping of len bytes whose start is a multiple of align: maps more and cuts the ends off. The
+ * kernel gives a huge page only to a whole 2 MiB at a multiple of that, and mmap promises 4 KiB. */
 static void *map_aligned(size_t len, size_t align)
 {
     size_t room = len + align;
@@ -76,6 +77,7 @@ int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_resu
     if (!mem)
         return -ENOMEM;
 
+    /* Advice first: pages that exist keep their size and node, and mlock makes them exist. */
     interleave(mem, len);
     if (len >= PLACE_HUGE)
         result.huge = madvise(mem, len, MADV_HUGEPAGE) == 0;

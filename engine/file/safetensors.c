@@ -368,7 +368,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* Spans one after the other fill the file; then they are sorted by name, and none comes twice. */
+/* A byte that no tensor owns could carry anything past whoever compares tensors. Spans one after
+ * the other fill the file; then they are sorted by name, and none comes twice. */
 static int check_all(struct safetensors *s, struct why *why)
 {
     uint64_t at = s->data_off;

@@ -330,7 +330,8 @@ static void ask_ahead(struct pass *p)
     }
 }
 
-/* Takes the next n bytes of the file to `to`, or only hashes them when it is NULL. */
+/* The only way that tensors come from the file, so that the digest is of exactly what is in use.
+ * Takes the next n bytes of the file to `to`, or only hashes them when it is NULL. */
 static int pass_over(struct pass *p, uint8_t *to, uint64_t n)
 {
     while (n > 0) {
@@ -431,7 +432,8 @@ static int pack_to(const struct pass *pass, struct pack *p, size_t off, uint8_t 
                : e;
 }
 
-/* Some rows at a time, whole tiles and whole heads, by way of a buffer that stays in the cache. */
+/* Never the whole matrix twice in memory: a machine that holds the model need not hold more. Some
+ * rows at a time, whole tiles and whole heads, by way of a buffer that stays in the cache. */
 static int read_matrix(struct pass *p, const struct weights_item *item)
 {
     const struct model_tensor *m = item->matrix;

@@ -69,6 +69,7 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
                        "a KV pool of %llu bytes holds no page: one page of %u tokens of this "
                        "model is %zu bytes",
                        (unsigned long long)bytes, POOL_PAGE_TOKENS, page);
+    /* Keys are counted in 32 bits. */
     if (n > UINT32_MAX / POOL_PAGE_TOKENS)
         n = UINT32_MAX / POOL_PAGE_TOKENS;
 
@@ -162,6 +163,7 @@ static uint32_t pop_free(struct pool *p, bool kept)
     return page;
 }
 
+/* The limit first: a client that is at its own must not have other sessions' prefixes evicted. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages)
 {
     if (n > a->limit - a->used || !make_free(p, n))
@@ -173,6 +175,7 @@ int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_
     return 0;
 }
 
+/* From the last to the first: the stack then hands them out again in the order that they had. */
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
     for (uint32_t i = n; i-- > 0;) {
@@ -196,6 +199,8 @@ int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     return 0;
 }
 
+/* Looks twice whether the page is shared: the other table may be a reclaimer's, which gives it up
+ * to make room for the copy, and then none is needed. */
 int pool_own(struct pool *p, uint32_t *page)
 {
     uint32_t copy;
