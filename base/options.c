@@ -237,7 +237,7 @@ static void format_allowed(const struct options_item *o, char *ret, size_t cap)
         (void)snprintf(ret, cap, "octal permission bits, 0 to 0777");
         break;
     case OPTIONS_LIST:
-        (void)snprintf(ret, cap, "1 to %d rising numbers from %.0f to %.0f", OPTIONS_LIST_MAX,
+        (void)snprintf(ret, cap, "1 to %d ascending numbers from %.0f to %.0f", OPTIONS_LIST_MAX,
                        o->min, o->max);
         break;
     case OPTIONS_WEIGHTS:
@@ -411,7 +411,8 @@ int options_scan_flags(const struct options *o, int argc, char *const *argv, int
         if (strcmp(f.name, "config") != 0)
             continue;
         if (strlen(f.value) > OPTIONS_TEXT_MAX)
-            return why_set(why, -EINVAL, "flag --config: found a path of %zu bytes, allowed are %d",
+            return why_set(why, -EINVAL,
+                           "flag --config: the path has %zu bytes; at most %d are allowed",
                            strlen(f.value), OPTIONS_TEXT_MAX);
         strcpy(ret_file, f.value);
     }

@@ -13,7 +13,7 @@
  *   CHOICE    uint32_t               one of the names, in the order of an enum
  *   YES       bool                   yes or no
  *   MODE      uint32_t               octal permission bits
- *   LIST      struct options_list    rising counts with spaces or commas between them
+ *   LIST      struct options_list    ascending counts with spaces or commas between them
  *   WEIGHTS   struct options_weights name=real, likewise
  *
  * A file has lines of `key = value`; empty lines and lines that begin with # are left out. A flag

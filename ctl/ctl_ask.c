@@ -120,7 +120,7 @@ int ctl_ask(int argc, char **argv)
     struct ask a = { 0 };
     const struct ctl_opt opts[] = {
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
-          "a text to ask about; - is standard input; repeatable" },
+          "ask about this text; - is standard input; repeatable" },
         { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
         CTL_MEMORY_OPTIONS(&a.memory_opts),
         CTL_ANSWER_OPTIONS(&a.answer),

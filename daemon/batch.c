@@ -1,4 +1,4 @@
-/* Continuous batching: who decodes and who reads share each pass over the weights,which costs
+/* Continuous batching: who decodes and who reads share each pass over the weights, which costs
  * nearly the same for a few rows as for one. A row is a token, or a gist that is read for one. Who
  * takes part is decided anew in every step from the line of active requests, so that a request
  * which begins, ends or is cancelled needs no place in a plan to be made or unmade.
@@ -219,7 +219,7 @@ static void give_decoded(struct sched *s, struct batch *b)
     }
 }
 
-/* Outputs lie in the order of the runs.What was read for a memory's own upkeep is the memory's
+/* Outputs lie in the order of the runs. What was read for a memory's own upkeep is the memory's
  * (memory_ran), and the request hears nothing of it. */
 static void give_read(struct sched *s, struct batch *b)
 {

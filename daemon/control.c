@@ -238,7 +238,8 @@ static void admit(struct control *c, struct control_slot *s, struct chan_geometr
 
     /* Only now, and not at accept(): a hello of another version should hear of that. */
     if (c->n_clients >= c->config->max_clients) {
-        (void)snprintf(text, sizeof(text), "%u clients are connected, which is the most",
+        (void)snprintf(text, sizeof(text),
+                       "%u clients are connected, which is the limit (--max-clients)",
                        c->n_clients);
         refuse(s->sock, text);
         close_slot(c, s);
@@ -292,7 +293,7 @@ static void on_open(struct control *c, struct control_slot *s)
     char byte;
 
     if (recv(s->sock, &byte, 1, MSG_DONTWAIT) > 0)
-        log_peer_warning("client %" PRIu64 " is closed: it sent something behind its hello", s->id);
+        log_peer_warning("client %" PRIu64 " is closed: it sent something after its hello", s->id);
     unwatch(c, s->sock);
     s->state = SLOT_DYING;
     mailbox_put(c->to_sched, &l);

@@ -110,7 +110,7 @@ static int clear_path(const struct listener *l, struct why *why)
         return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", l->path, strerror(errno));
     if (!S_ISSOCK(st.st_mode))
         return why_set(why, -EEXIST,
-                       "%s is there and not a socket: it is left alone; choose another "
+                       "%s exists and is not a socket: it is left alone; choose another "
                        "path with --socket",
                        l->path);
     r = try_connect(l, why);
@@ -151,7 +151,9 @@ static int take_over(struct listener *l, struct why *why)
                        "the service manager handed over something else than one listening "
                        "Unix SEQPACKET socket (ListenSequentialPacket=)");
     if (fd < 0)
-        return fd == -ENOENT ? fd : why_set(why, fd, "the handed over socket: %s", strerror(-fd));
+        return fd == -ENOENT
+                   ? fd
+                   : why_set(why, fd, "the socket from the service manager: %s", strerror(-fd));
     l->fd = fd;
     if (getsockname(fd, (struct sockaddr *)&a, &len) == 0 &&
         len > offsetof(struct sockaddr_un, sun_path))

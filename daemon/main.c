@@ -85,7 +85,7 @@ static int run(const struct config *config, struct listener *listener, struct sc
     r = control_run(&control);
     if (r < 0) {
         /* Without the control thread nobody can stop the other; the kernel frees all. */
-        log_error("the control thread: %s", strerror(-r));
+        log_error("the control thread failed: %s", strerror(-r));
         _exit(EXIT_FAILURE);
     }
     (void)pthread_join(thread, NULL);

@@ -29,7 +29,7 @@ static int check_segment(uint32_t seg_len, struct why *why)
     if (seq_takes_segments(seg_len))
         return 0;
     return why_set(why, -EINVAL,
-                   "segments of %u tokens are not possible: multiples of %u from %u to %u are",
+                   "segments of %u tokens are not possible: use a multiple of %u from %u to %u",
                    seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
 }
 
@@ -46,7 +46,7 @@ static int check_budget(const struct policy *p, const struct served *b, struct w
     if (p->budget <= b->context_max && (p->budget >= least || p->budget == b->context_max))
         return 0;
     return why_set(why, -EINVAL,
-                   "a budget of %u keys is not possible: %" PRIu64 " to %u (the context) are",
+                   "a budget of %u keys is not possible: use %" PRIu64 " to %u (the context)",
                    p->budget, least, b->context_max);
 }
 

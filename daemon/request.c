@@ -287,7 +287,7 @@ bool request_finite(struct sched *s, struct request *r, const float *x, size_t n
         return true;
     (void)config_choice("kv-type", s->config->kv_type, kv, sizeof(kv));
     request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
-                 "the model's output is not finite: its values overflow behind this text%s%s%s",
+                 "the model's output is not finite: its values overflow after this text%s%s%s",
                  s->config->kv_type == CONFIG_KV_F32 ? "" : ", perhaps in context memory of type ",
                  s->config->kv_type == CONFIG_KV_F32 ? "" : kv,
                  s->config->kv_type == CONFIG_KV_F32 ? "" : " (try --kv-type f32)");
@@ -355,8 +355,8 @@ static void fail_budget(struct sched *s, struct request *r, uint64_t n_keys)
     request_fail(
         s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
         (struct request_numbers){ 0, n_keys, m->policy.budget },
-        "context_length_exceeded: behind %u tokens the session has no room for one more: it "
-        "would hold %" PRIu64 " keys, its budget is %u",
+        "context_length_exceeded: after %u tokens the session has no room for one more: it "
+        "would hold %" PRIu64 " keys, and its budget is %u",
         m->seq->n_tokens, n_keys, m->policy.budget);
 }
 

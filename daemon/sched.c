@@ -58,7 +58,8 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
 
     /* GONE all the same: the control thread counts it among the clients until it hears that. */
     if (!c) {
-        log_peer_error("client %" PRIu64 " (pid %d): no memory for it", l->client, (int)l->pid);
+        log_peer_error("client %" PRIu64 " (pid %d): no memory to serve it", l->client,
+                       (int)l->pid);
         mailbox_put(s->outbox, &gone);
         return;
     }
@@ -79,7 +80,8 @@ static void bury(struct sched *s, struct client *c)
     for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
         if (c->requests[i].phase != REQUEST_FREE)
             request_drop(s, &c->requests[i]);
-    log_debug("client %" PRIu64 " (pid %d, %s) is gone: %u sessions, %u pages are free again",
+    log_debug("client %" PRIu64
+              " (pid %d, %s) is gone: its %u sessions are closed, its %u pages free",
               c->id, (int)c->pid, c->name, c->n_sessions, c->account.used);
     /* The turn passes to the next and not to the first: a client that comes and goes would else
      * give those at the head of the list the turns of all behind it. */

@@ -78,7 +78,7 @@ static int open_adapter(struct served *b, const char *path, struct why *why)
     int r;
 
     if (b->n_adapters == SERVED_ADAPTERS_MAX)
-        return why_set(why, -EINVAL, "option adapter: found more than %u files",
+        return why_set(why, -EINVAL, "option adapter: more files than the %u that can be loaded",
                        SERVED_ADAPTERS_MAX);
     r = adapter_open(path, b->model, &a, why);
     if (r < 0)
@@ -108,7 +108,8 @@ static int open_adapters(struct served *b, const char *paths, struct why *why)
         size_t n = strcspn(paths, ":");
 
         if (n >= sizeof(path))
-            return why_set(why, -ENAMETOOLONG, "option adapter: found a path of %zu bytes", n);
+            return why_set(why, -ENAMETOOLONG, "option adapter: a path of %zu bytes is too long",
+                           n);
         memcpy(path, paths, n);
         path[n] = '\0';
         r = n ? open_adapter(b, path, why) : 0;
@@ -127,11 +128,12 @@ static int check_weights(const struct config *c, struct why *why)
     headroom_read("", &room);
     if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size <= room.bytes)
         return 0; /* model_open says what is wrong with it */
-    return why_set(why, -ENOMEM,
-                   "%s: its weights need about %lld bytes of memory and %" PRIu64
-                   " can be had: %s; serve a smaller or a more narrowly quantised model, or raise "
-                   "the limit",
-                   c->model, (long long)st.st_size, room.bytes, room.cause);
+    return why_set(
+        why, -ENOMEM,
+        "%s: its weights need about %lld bytes of memory and %" PRIu64
+        " are available: %s; serve a smaller or a more narrowly quantised model, or raise "
+        "the limit",
+        c->model, (long long)st.st_size, room.bytes, room.cause);
 }
 
 int served_load(struct served *b, const struct config *c, const struct model_progress *progress,
@@ -182,9 +184,9 @@ static int open_pool(struct served *b, const struct config *c, enum kv_type kv, 
     bytes = headroom_kv_bytes(&room, c->kv_bytes);
     if (bytes == 0 && c->kv_bytes)
         return why_set(why, -ENOMEM,
-                       "option kv-bytes: found %" PRIu64 ", and %" PRIu64
-                       " are kept for everything else, but %" PRIu64
-                       " can be had: %s; lower kv-bytes or raise the limit",
+                       "option kv-bytes: found %" PRIu64 ", with %" PRIu64
+                       " more kept for everything else, but %" PRIu64
+                       " are available: %s; lower kv-bytes or raise the limit",
                        (uint64_t)c->kv_bytes, HEADROOM_RESERVE, room.bytes, room.cause);
     if (!c->kv_bytes && bytes < HEADROOM_KV_DEFAULT)
         log_warning("context memory is %" PRIu64 " bytes, the default is %" PRIu64

@@ -246,12 +246,12 @@ static void test_bad_inputs(void **state)
         { "c.jsonl", "{\"text\": \"x\"} y\n", "c.jsonl:1: ", "no JSON object" },
         { "d.jsonl", "{\"txt\": \"x\"}\n", "d.jsonl:1: ", "found none of \"text\"" },
         { "e.jsonl", "{\"text\": 1}\n", "e.jsonl:1: ", "found none of \"text\"" },
-        { "f.jsonl", "{\"messages\": []}\n", "f.jsonl:1: ", "\"messages\" without any" },
+        { "f.jsonl", "{\"messages\": []}\n", "f.jsonl:1: ", "\"messages\" is empty" },
         { "g.jsonl", "{\"messages\": [{\"role\": \"user\"}]}\n",
           "g.jsonl:1: ", "message 1 has no" },
         { "h.jsonl", "{\"messages\": [{\"role\": \"u\", \"content\": \"\"}]}\n",
           "h.jsonl:1: ", "found a role" },
-        { "k.jsonl", "{\"segments\": []}\n", "k.jsonl:1: ", "\"segments\" without any" },
+        { "k.jsonl", "{\"segments\": []}\n", "k.jsonl:1: ", "\"segments\" is empty" },
         { "l.jsonl", "{\"segments\": [{\"text\": \"a\", \"label\": 1}]}\n",
           "l.jsonl:1: ", "segment 1 has no" },
         { "i.jsonl", "{\"text\": \"\xff\"}\n", "i.jsonl:1: ", "not UTF-8" },
@@ -336,8 +336,8 @@ static void test_crafted(void **state)
         N
     };
     static const char *const expected[N] = {
-        "of version 2, expected 1", "which can't be",        "bytes, expected",
-        "bytes, expected",          "which can't be",        "token 0 is",
+        "of version 2, expected 1", "which is impossible",   "bytes, expected",
+        "bytes, expected",          "which is impossible",   "token 0 is",
         "document 0 is damaged",    "document 0 is damaged", "document 1 is damaged",
         "document 0 is damaged",    "document 0 is damaged", "the name of source 0",
     };

@@ -729,7 +729,7 @@ static void refuses_bad_memory(void **state)
         { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL, 0, 0 }, "17 sinks" },
         { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL, 0, 0 }, "4294967295" },
         { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 10, NULL, 137, 0 },
-          "a budget of 137 keys is not possible: 138 to 1024 (the context) are" },
+          "a budget of 137 keys is not possible: use 138 to 1024 (the context)" },
         { { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 1025, 0 }, "1025" },
     };
     gist_conn *c = daemon_fixture_connect(&d);

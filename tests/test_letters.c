@@ -349,7 +349,7 @@ static void test_burial_takes_long(void **state)
     come_in(&h);
     hostile_close(&h);
     wait_for(ARRIVED(PUT(GONE)));
-    is_refused("is the most");
+    is_refused("is the limit");
     pass(TEST);
     wait_for(PASSED(TAKE(GONE)));
     come_in(&h);

@@ -114,7 +114,7 @@ static void test_values(void **state)
         { "mode", "1000", "allowed: octal permission bits, 0 to 0777" },
         { "mode", "0888", "allowed: octal" },
         { "list", "2,3 64", NULL },
-        { "list", "", "allowed: 1 to 8 rising numbers from 2 to 64" },
+        { "list", "", "allowed: 1 to 8 ascending numbers from 2 to 64" },
         { "list", "3 2", "allowed: 1 to 8" },
         { "list", "2 2", "allowed: 1 to 8" },
         { "list", "2 3 4 5 6 7 8 9 10", "allowed: 1 to 8" },

@@ -27,11 +27,11 @@ static const char help[] =
     "show\n"
     "prints what is in an adapter file.\n\n"
     "  -m, --model FILE           the GGUF file that the adapter is for\n"
-    "      --segment N            tokens of a segment that it is trained with (512; import: as\n"
+    "      --segment N            tokens of a segment that it was trained with (512; import: as\n"
     "                             config.json says)\n"
     "      --ratios \"N N ...\"     ratios that it was trained with (none; import: as it says)\n"
     "      --sinks N              first tokens that stay raw (4; import: as it says)\n"
-    "  -f, --force                write over a file that is there\n"
+    "  -f, --force                overwrite an existing file\n"
     "  -h, --help                 this text\n"
     "  -V, --version              the version\n\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n";

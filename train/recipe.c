@@ -14,7 +14,7 @@ static const struct options_item items[] = {
 
 /* Flags that only a command line can have. */
 static const struct options_action actions[] = {
-    { "show", RECIPE_SHOW, "Print the recipe that all of it gives and end." },
+    { "show", RECIPE_SHOW, "Print the resulting recipe and exit." },
     { "help", RECIPE_HELP, "Print this text." },
 };
 
@@ -53,19 +53,19 @@ static int check_together(const struct recipe *r, struct why *why)
                        r->segment);
     if (r->sequence % r->segment || r->sequence / r->segment < 2)
         return why_set(why, -EINVAL,
-                       "option sequence: found %u, allowed: two or more times segment, which is %u",
+                       "option sequence: found %u, allowed: a multiple of segment, at least 2 * %u",
                        r->sequence, r->segment);
     for (uint32_t i = 0; i < r->ratios.n; i++)
         if (r->segment % r->ratios.v[i])
             return why_set(why, -EINVAL,
-                           "option ratios: found %u, allowed: what divides segment, "
-                           "which is %u",
+                           "option ratios: found %u, allowed: divisors of segment, which is %u",
                            r->ratios.v[i], r->segment);
     if (r->loss_lm + r->loss_ae + r->loss_distill <= 0)
-        return why_set(why, -EINVAL,
-                       "options loss-lm, loss-ae, loss-distill: found 0, allowed: a sum above 0");
+        return why_set(
+            why, -EINVAL,
+            "options loss-lm, loss-ae, loss-distill: all are 0; set at least one above 0");
     if (r->loss_tie && r->loss_lm <= 0)
-        return why_set(why, -EINVAL, "option loss-tie: found yes, allowed: no when loss-lm is 0");
+        return why_set(why, -EINVAL, "option loss-tie: found yes, allowed: no while loss-lm is 0");
     return 0;
 }
 

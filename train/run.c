@@ -348,7 +348,7 @@ static int run_open(struct run *r, struct why *why)
     int err = ranks_open(&r->ranks);
 
     if (err < 0)
-        return why_set(why, err, "MPI does not start");
+        return why_set(why, err, "MPI cannot be started");
     if (c->threads)
         omp_set_num_threads((int)c->threads);
     progress_start(&r->progress, stderr, 0, c->steps, 0, now());

@@ -119,7 +119,8 @@ int run_check(const struct recipe *c, const struct ranks *ranks, struct why *why
                        "batch is %u, but must be a multiple of the number of processes, %u",
                        c->batch, ranks->n);
     if (c->probe && c->loss_ae <= 0)
-        return why_set(why, -EINVAL, "probe trains the decoder of loss-ae, which is 0");
+        return why_set(why, -EINVAL,
+                       "probe trains the decoder of loss-ae, but loss-ae is 0; set it above 0");
     if (c->checkpointing && (c->loss_ae > 0 || c->method == ADAPTER_COARSE_REC))
         return why_set(why, -EINVAL, "checkpointing cannot be combined with loss-ae or coarse-rec");
     if ((c->train_base || c->model_out[0]) && check_base(c, why) < 0)

@@ -403,7 +403,7 @@ static int check_unknown(const struct loader *l)
             is_projection(rest))
             continue;
         return why_set(l->why, -EINVAL,
-                       "%s: a tensor %.60s means nothing in an adapter of %u layers", l->path, name,
+                       "%s: tensor %.60s has no meaning in an adapter of %u layers", l->path, name,
                        l->a->n_layer);
     }
     return why_set(l->why, -EINVAL, "%s: found a tensor whose name is written in another way",

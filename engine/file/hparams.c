@@ -173,7 +173,7 @@ static int refuse_others(struct keys *k, const struct model *m)
         (void)snprintf(text, sizeof(text), "%g", others[i].none);
         if (e == 0)
             return refuse_value(k, key, v, text);
-        return why_set(k->why, -ENOTSUP, "%s: %s is no single number, supported: %s",
+        return why_set(k->why, -ENOTSUP, "%s: %s is not a single number, supported: %s",
                        gguf_label(k->g), key, text);
     }
     key = key_of(k, "attention.scale");

@@ -438,7 +438,7 @@ static int read_header(struct safetensors *s, struct why *why)
     int r;
 
     if (s->len < LENGTH_BYTES)
-        return why_set(why, -EINVAL, "%s: found a file of %" PRIu64 " bytes, expected more",
+        return why_set(why, -EINVAL, "%s: has only %" PRIu64 " bytes, expected a safetensors file",
                        s->label, s->len);
     r = read_bytes(s, 0, LENGTH_BYTES, raw);
     for (unsigned i = LENGTH_BYTES; i-- > 0;)

@@ -232,8 +232,8 @@ static int refuse_unused(struct weights *w)
 
         if (!bsearch(&key, w->items, w->n_items, sizeof(*w->items), compare_items))
             return why_set(w->why, -ENOTSUP,
-                           "%s: found tensor %s, which a model of this architecture that we "
-                           "support does not have",
+                           "%s: tensor %s belongs to no model of this architecture that is "
+                           "supported",
                            gguf_label(w->g), gguf_show(t->name, shown));
     }
     return 0;
@@ -246,8 +246,8 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
     int e;
 
     if (m->n_layer > gguf_n_tensors(g))
-        return why_set(why, -EINVAL, "%s: %u layers in a file of %zu tensors", gguf_label(g),
-                       m->n_layer, gguf_n_tensors(g));
+        return why_set(why, -EINVAL, "%s: %u layers, but only %zu tensors in the file",
+                       gguf_label(g), m->n_layer, gguf_n_tensors(g));
     w.items = calloc(m->n_layer * LAYER_TENSORS_MAX + OTHER_TENSORS_MAX, sizeof(*w.items));
     m->layers = calloc(m->n_layer, sizeof(*m->layers));
     if (!w.items || !m->layers) {

@@ -108,10 +108,11 @@ int compress_check_ratio(const struct compress_spec *c, uint32_t seg_len, struct
 {
     if (c->ratio < COMPRESS_RATIO_MIN || c->ratio > COMPRESS_RATIO_MAX || seg_len % c->ratio)
         return why_set(why, -EINVAL,
-                       "found ratio %u, allowed are %u to %u that divide segments of %u tokens",
+                       "a ratio of %u is not possible: use one from %u to %u that divides segments "
+                       "of %u tokens",
                        c->ratio, COMPRESS_RATIO_MIN, COMPRESS_RATIO_MAX, seg_len);
     if (c->sinks > COMPRESS_SINKS_MAX)
-        return why_set(why, -EINVAL, "found %u sinks, allowed are up to %u", c->sinks,
+        return why_set(why, -EINVAL, "%u sinks are too many: at most %u are allowed", c->sinks,
                        COMPRESS_SINKS_MAX);
     return 0;
 }
@@ -126,9 +127,10 @@ int compress_check_adapter(const struct compress_spec *c, struct why *why)
 
 int compress_check_no_adapter(const struct compress_spec *c, struct why *why)
 {
-    return c->adapter ? why_set(why, -EINVAL, "adapter \"%s\" makes gists, %s keeps none",
-                                c->adapter->name, names[c->method])
-                      : 0;
+    return c->adapter
+               ? why_set(why, -EINVAL, "adapter \"%s\" makes gists, but compressor %s keeps none",
+                         c->adapter->name, names[c->method])
+               : 0;
 }
 
 uint32_t compress_n_sinks(const struct compress_spec *c, uint32_t segment)

@@ -86,14 +86,16 @@ static int fine_check(const struct compress_spec *c, uint32_t seg_len, struct wh
     if (r < 0 || !fine_every(c))
         return r;
     if (c->sinks > c->ratio)
-        return why_set(why, -EINVAL, "found %u sinks, allowed before the first gist are up to %u",
+        return why_set(why, -EINVAL,
+                       "%u sinks are too many: at most %u can stand before the first gist",
                        c->sinks, c->ratio);
     /* Offsets inside a segment are turned by one table's rows. */
     if (seg_len + seg_len / c->ratio > ROTARY_FINE)
-        return why_set(why, -EINVAL,
-                       "found segments of %u tokens and %u gists among them, allowed are up to "
-                       "%u in all",
-                       seg_len, seg_len / c->ratio, ROTARY_FINE);
+        return why_set(
+            why, -EINVAL,
+            "segments of %u tokens with %u gists among them are too long: at most %u in all "
+            "are allowed",
+            seg_len, seg_len / c->ratio, ROTARY_FINE);
     return 0;
 }
 

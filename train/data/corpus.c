@@ -119,9 +119,11 @@ static int check_counts(const struct corpus_file_header *h, const char *path, st
         h->n_documents == 0 || h->n_documents > CORPUS_FILE_DOCUMENTS || h->n_sources == 0 ||
         h->n_sources > CORPUS_FILE_SOURCES || h->eos >= h->n_vocab ||
         (h->bos != CORPUS_NONE && h->bos >= h->n_vocab))
-        return why_set(
-            why, -EINVAL, "%s: found %llu tokens, %llu documents, %u sources, which can't be", path,
-            (unsigned long long)h->n_tokens, (unsigned long long)h->n_documents, h->n_sources);
+        return why_set(why, -EINVAL,
+                       "%s: found %llu tokens, %llu documents, %u sources, which is impossible: "
+                       "the file is damaged",
+                       path, (unsigned long long)h->n_tokens, (unsigned long long)h->n_documents,
+                       h->n_sources);
     corpus_file_layout(h, &at);
     if (at.file_len != h->file_len)
         return why_set(why, -EINVAL, "%s: found %llu bytes, expected %llu for its %llu tokens",

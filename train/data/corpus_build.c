@@ -202,7 +202,7 @@ static int add_input(struct building *g, const char *input)
     if (r == 0)
         r = add_tree(g, path);
     if (r == 0 && g->done.n_tokens == before)
-        r = why_set(g->why, -EINVAL, "%s: found no text, expected some", path);
+        r = why_set(g->why, -EINVAL, "%s: found no text in it", path);
     free(name);
     free(path);
     return r;

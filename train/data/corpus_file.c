@@ -131,11 +131,10 @@ int corpus_writer_source(struct corpus_writer *w, const char *name, uint32_t *re
         }
     }
     if (!*name || strlen(name) > CORPUS_SOURCE_MAX)
-        return why_set(why, -EINVAL,
-                       "source \"%.100s\": found a name of %zu bytes, allowed are 1 to %u", name,
-                       strlen(name), CORPUS_SOURCE_MAX);
+        return why_set(why, -EINVAL, "source \"%.100s\": a name of %zu bytes; 1 to %u are allowed",
+                       name, strlen(name), CORPUS_SOURCE_MAX);
     if (i == CORPUS_FILE_SOURCES)
-        return why_set(why, -EINVAL, "source \"%s\" is one too many: allowed are %u", name, i);
+        return why_set(why, -EINVAL, "source \"%s\" is one too many: %u are allowed", name, i);
     s = reallocarray(w->sources, i + 1, sizeof(*s));
     if (!s)
         return fail_memory(w, why);

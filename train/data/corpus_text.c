@@ -292,7 +292,7 @@ static int line_messages(struct corpus_text *t, struct json_object *list, const 
     int r = 0;
 
     if (n == 0)
-        return why_set(why, -EINVAL, "%s: found \"messages\" without any, expected a list", where);
+        return why_set(why, -EINVAL, "%s: \"messages\" is empty, expected at least one", where);
     if (!t->chat)
         return why_set(why, -EINVAL, "%s: found \"messages\", but %s", where, t->no_chat.text);
     msgs = calloc(n, sizeof(*msgs));
@@ -324,7 +324,7 @@ static int line_segments(struct corpus_text *t, struct json_object *list, const 
     int r = 0;
 
     if (n == 0)
-        return why_set(why, -EINVAL, "%s: found \"segments\" without any, expected a list", where);
+        return why_set(why, -EINVAL, "%s: \"segments\" is empty, expected at least one", where);
     for (size_t i = 0; i < n && r == 0; i++) {
         struct json_object *o = json_object_array_get_idx(list, i), *label;
         const char *text;
@@ -377,7 +377,7 @@ int corpus_text_line(struct corpus_text *t, const char *line, size_t len, const 
     int r;
 
     if (len >= INT_MAX)
-        return why_set(why, -EINVAL, "%s: found a line of %zu bytes, allowed are %d", where, len,
+        return why_set(why, -EINVAL, "%s: a line of %zu bytes; at most %d are allowed", where, len,
                        INT_MAX - 1);
     json_tokener_reset(t->json);
     o = json_tokener_parse_ex(t->json, line, (int)len);
