@@ -24,15 +24,15 @@ first_hit() {
 fp16='[[:space:]]v(f?m(add|sub|ul)|fn?m|add|sub|mul|div|sqrt|max|min|cmp|rcp|scalef|reduce)[a-z0-9]*[ps]h[[:space:]]'
 amx='%tmm|tile(load|store|zero|release)|ldtilecfg|sttilecfg'
 
-for o in $(find "$BUILD/engine" "$BUILD/ipc" "$BUILD/client" "$BUILD/daemon" -name '*.o'); do
+for o in $(find "$BUILD/base" "$BUILD/engine" "$BUILD/ipc" "$BUILD/client" "$BUILD/ctl" "$BUILD/daemon" -name '*.o'); do
     n=$((n + 1))
     case $o in
-    */engine/kernels_avx2*.o | */engine/kernels_avxvnni*.o)
+    */engine/cpu/kernels_avx2*.o | */engine/cpu/kernels_avxvnni*.o)
         pattern='%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]\b'
         case $o in */kernels_avx2*) pattern="$pattern|[[:space:]]vpdp" ;; esac
         ;;
-    */engine/kernels_avx512*.o) pattern="$amx|$fp16|[[:space:]]v[a-z0-9]*bf16" ;;
-    */engine/kernels_bf16*.o) pattern="$amx|$fp16" ;;
+    */engine/cpu/kernels_avx512*.o) pattern="$amx|$fp16|[[:space:]]v[a-z0-9]*bf16" ;;
+    */engine/cpu/kernels_bf16*.o) pattern="$amx|$fp16" ;;
     *) pattern='%[yz]mm|[[:space:]]v[a-z0-9]+ +.*%xmm' ;;
     esac
     if hit=$(first_hit "$o" "$pattern"); then
@@ -42,7 +42,7 @@ for o in $(find "$BUILD/engine" "$BUILD/ipc" "$BUILD/client" "$BUILD/daemon" -na
 done
 
 # The patterns must find what they look for: an object that has it, and enough objects.
-if ! first_hit "$BUILD/engine/kernels_avx2.o" '%ymm' >/dev/null; then
+if ! first_hit "$BUILD/engine/cpu/kernels_avx2.o" '%ymm' >/dev/null; then
     echo "no %ymm in kernels_avx2.o: this test looks at the wrong thing"
     bad=1
 fi
