@@ -37,6 +37,8 @@ static void drop_side(struct memory *m)
     compress_drop(m->served->compressor, m->seq, &m->side);
 }
 
+/* All ids, also those that are to be read again: the fork reads them for itself. The side stays
+ * behind, since its pages are charged to one session. */
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
 {
     int r = memory_init(dst, &m->policy, m->served, seq);
@@ -289,6 +291,8 @@ void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_
         *ret_pages += overlay_pages(&m->overlay, &m->policy, &l);
 }
 
+/* By climbing a copy of the ladder to that length: what fits depends on what is compressed on the
+ * way. */
 bool memory_full(const struct memory *m, uint32_t n_more)
 {
     struct ladder l = m->ladder;

@@ -1,3 +1,10 @@
+/* engine/forward.c - a step: runs become a plan, the backend computes it, sequences move on.
+ *
+ * In this order, and the last only when all went well: a step that is given up or fails leaves
+ * every sequence at the length it had, so that whoever asked can ask again, and those who shared
+ * the batch lose nothing but time. Token ids and keys that it wrote lie behind those lengths, where
+ * nothing looks before something else is written there.
+ */
 #include "engine/forward.h"
 
 #include <errno.h>

@@ -1,3 +1,10 @@
+/* engine/plan.c - runs of a step as flat arrays: rows, pieces, segments, pages.
+ *
+ * All that a backend has to know is decided here, once and in plain C: which page and slot a key
+ * goes to, by what a query is turned, which keys it sees. So no backend knows of gists among
+ * tokens, of sinks or of observers, two of them can't disagree about them, and a device gets arrays
+ * without a pointer into a host's sequence (but for adapters and soft tokens, which pieces name).
+ */
 #include "engine/plan.h"
 
 #include <assert.h>
@@ -53,6 +60,8 @@ void plan_clear(struct plan *p)
 
 /* --- what is seen ----------------------------------------------------------------------------- */
 
+/* Copied: a sequence's own table may grow before the backend reads it, and one array goes to a
+ * device whole. */
 /* The pages that hold n_keys, one behind the other. Returns where the first of them stands. */
 static uint32_t add_pages(struct plan *p, const uint32_t *pages, uint32_t n_keys)
 {
@@ -110,6 +119,8 @@ static uint32_t own_segment(const struct forward_run *run)
     return run->gists.segment + (run->gists.kind == FORWARD_BEHIND);
 }
 
+/* Counted without listing them, so that a batch can be composed to fit. What is counted here is
+ * what add_reading, add_observers and add_gists list: a change there is one here. */
 uint32_t plan_run_pages(const struct forward_run *run)
 {
     const struct seq *s = run->seq;
@@ -187,6 +198,8 @@ static struct plan_gists gists_among(const struct seq *s, const struct plan_piec
                                 (piece->n - skip - 1) / (every + 1) + 1 };
 }
 
+/* Rows of a piece are in one segment and see the same segments before it, which is what attention
+ * works on at a time. */
 /* The run's tokens [done, done + n) of one segment, with the gists among them. first: where the
  * run's segments are listed, n_before: those before this one. */
 static void add_tokens(struct plan *p, const struct forward_run *run, uint32_t done, uint32_t n,
@@ -227,6 +240,8 @@ static int add_reading(struct plan *p, const struct forward_run *run, uint32_t n
     for (uint32_t i = 0; i < run->n_tokens; i++) {
         if (run->tokens[i] >= n_vocab)
             return -EINVAL;
+        /* Behind the sequence's end: nothing until the step is done, and written again by the next.
+         */
         s->tokens[s->n_tokens + i] = run->tokens[i];
     }
     n_before = add_segments(p, s, s->n_tokens / s->seg_len);
@@ -365,6 +380,8 @@ static void add_gists(struct plan *p, const struct forward_run *run)
     p->pieces[p->n_pieces++] = piece;
 }
 
+/* Refused before anything of it is listed: the batch runs without it. One pool for all, since pages
+ * are listed as bare numbers. */
 int plan_add(struct plan *p, const struct forward_run *run, uint32_t n_vocab)
 {
     assert(!p->pool || p->pool == run->seq->pool);

@@ -1,3 +1,10 @@
+/* ipc/chan.c - one client's two rings and two arenas, and how its two ends wait for each other.
+ *
+ * What is read from the shared memory is copied before it is checked, and the copy is what is used:
+ * the peer may write at any time. Only bulk stays where it lies, for it may be megabytes; who reads
+ * it treats it as bytes that may be anything (chan.h). Nothing here trusts a length, an offset or
+ * an index of the other side, and nothing here blocks on it but chan_wait.
+ */
 #include "ipc/chan.h"
 
 #include "base/clock.h"
@@ -63,6 +70,8 @@ static uint32_t align_up(uint32_t x)
 
 /* --- making ----------------------------------------------------------------------------------- */
 
+/* Also of what the daemon answered, by the client: the layout is computed from these numbers, and
+ * with these bounds nothing in it overflows. */
 static bool geometry_valid(const struct chan_geometry *g)
 {
     const uint32_t arenas[] = { g->arena_c2s, g->arena_s2c };
@@ -176,6 +185,8 @@ fail:
     return r;
 }
 
+/* A memfd that could shrink would be a SIGBUS at the daemon's choice, one of another length a
+ * layout that ends outside. */
 static int check_memfd(int fd, size_t len)
 {
     struct stat st;
@@ -201,6 +212,7 @@ static void close_fds(struct chan_fds *fds)
     }
 }
 
+/* The descriptors are taken also when it fails: callers have one rule to follow. */
 int chan_attach(const struct chan_geometry *g, struct chan_fds fds, struct chan **ret)
 {
     struct chan *c;
@@ -323,6 +335,7 @@ static uint32_t bulk_off(uint32_t frame_len)
     return frame_len <= RING_SMALL ? 0 : align_up(frame_len);
 }
 
+/* In 64 bits: both numbers may be the peer's, and their sum must not come out small. */
 static uint64_t span_len(uint32_t frame_len, uint32_t bulk_len)
 {
     if (bulk_len == 0)
@@ -386,6 +399,8 @@ uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
 
 /* --- receiving -------------------------------------------------------------------------------- */
 
+/* A span that is longer than its frame must have room for bulk behind it: with that chan_recv's
+ * subtraction can't wrap. */
 static bool desc_valid(const struct ring_desc *d, uint32_t arena_size)
 {
     if (d->frame_len == 0 || d->frame_len > CHAN_FRAME_MAX)
@@ -514,6 +529,8 @@ static bool spin(struct chan *c, bool for_room, uint64_t spin_ns)
     return false;
 }
 
+/* Flags first, one more look, then sleep: a message that comes between the look and the sleep finds
+ * the flag and rings (ring.h, I5). */
 /* Sleeps once. 1: woken by the doorbell, perhaps for nothing. */
 static int sleep_once(struct chan *c, bool for_room, struct pollfd p[3], int timeout_ms)
 {

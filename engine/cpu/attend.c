@@ -1,3 +1,16 @@
+/* engine/cpu/attend.c - attention of a plan's pieces over their segments.
+ *
+ * No row of scores as long as the context is ever written. Over each stretch of keys a row has a
+ * partial result: m, the largest score, l, the sum of exp(score - m), and o, the values weighted by
+ * those; two of them are merged by scaling to the larger m, and o / l in the end is the softmax's.
+ *
+ * Stretches are cut by what lies behind the token alone and are merged in their order, whoever
+ * computes them: how a step is cut into items changes no bit of a token's result, so what a session
+ * holds follows from its ids and not from who else was served beside it.
+ *
+ * Scratch is for the largest block and a fixed number of partials, taken once: serving allocates
+ * nothing, and a step that needs more is done in rounds.
+ */
 #include "engine/cpu/attend.h"
 
 #include "engine/cpu/kv.h"
@@ -255,6 +268,8 @@ static void stretch_partial(const struct round *r, const struct plan_piece *p, u
                               .l = l,
                               .o = o };
 
+    /* Copied anew for every stretch: kernels turn them in place, to the base of one segment, and to
+     * turn them on from there would round each time. */
     load_queries(r, p, t0, n, head, d);
     if (first == p->n_segments)
         see_own(r->plan, p, t0, n, &k);
@@ -361,6 +376,7 @@ static void store_row(const struct round *r, const struct plan_piece *p, uint32_
     a->k->scale(out, a->hd, 1.0f / l);
 }
 
+/* One KV head at a time: the query heads of its group share the keys that are read. */
 static void run_block(const struct round *r, const struct plan_piece *p, uint32_t head,
                       uint32_t block, struct desk *d)
 {
@@ -390,6 +406,7 @@ static uint32_t n_blocks(const struct attend *a, const struct plan_piece *p)
     return (p->n + a->block_tokens - 1) / a->block_tokens;
 }
 
+/* In the order of run_block, or splitting would change the last bits. */
 /* Merges a head's partials of a split piece, stretch after stretch as run_block does. */
 static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
 {
@@ -427,6 +444,7 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     c = &r->cuts[i];
     col = (item - c->first_item) / a->n_head_kv;
     head = (item - c->first_item) % a->n_head_kv;
+    /* One worker for all of a head's blocks: it adds to the same weights for each, and in order. */
     if (p->weights) {
         for (uint32_t block = 0; block < n_blocks(a, p); block++)
             run_block(r, p, head, block, d);
@@ -460,6 +478,10 @@ static uint32_t list_stretches(const struct plan *plan, const struct plan_piece 
     return n;
 }
 
+/* A decoding token has one row for each head, too little for all workers over a long context, so
+ * its stretches are items, too. Not where weights are summed, by one worker a head, nor where a
+ * side gist merges its own key, which run_block does. A piece with more stretches than there are
+ * partials, alone in its round, goes by blocks after all: slower, and the same bits. */
 /* Cuts as many pieces as one round holds. */
 static void cut_round(struct round *r, uint32_t n_left)
 {

@@ -1,3 +1,14 @@
+/* engine/cpu/layers.c - a plan's rows through the layers of the model.
+ *
+ * A step is a row of jobs, and each ends when the last worker is done, so what can be done to a
+ * row while it is in a cache is one job: the sum that the last product left over, the norm, and the
+ * conversions that the next product wants. Sums are late by one job for that: a product leaves its
+ * result in y, and the norm behind it adds it to x.
+ *
+ * Gists take part in the model's products like all rows, and what they have of their own is put
+ * over that or added to it afterwards (engine/cpu/gist_rows.h): to cut the batch at every gist
+ * would read the weights once for each part.
+ */
 #include "engine/cpu/layers.h"
 
 #include "engine/cpu/attend.h"
@@ -62,6 +73,8 @@ static size_t n_att(const struct layers *f)
     return n > f->m->n_ff ? n : f->m->n_ff;
 }
 
+/* Counted and laid out by the same lines, so that the two can't differ. Parts begin on cache lines
+ * of their own: no two workers write to one. */
 /* Gives every buffer its place; with f->mem NULL only counts. Returns the bytes. */
 static size_t lay_out(struct layers *f)
 {
@@ -94,6 +107,7 @@ static size_t lay_out(struct layers *f)
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         if (f->mem) {
+            /* By memcpy: these are pointers to several types, which no one lvalue may store to. */
             void *p = (uint8_t *)f->mem + off;
 
             memcpy(parts[i].at, &p, sizeof(p));
@@ -169,6 +183,7 @@ struct rows {
     uint32_t n_cols;
 };
 
+/* Once a row and here: in the product every slice of the weights would convert it again. */
 /* A row of the next matmul's input, in the other forms that it wants. */
 static void convert_row(const struct rows *r, uint32_t t, const float *x, uint32_t n)
 {
@@ -238,6 +253,8 @@ static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
+/* Rows are read from the file's type as they come: as f32 the default model's table alone would be
+ * 113 MB, more than its whole file. */
 static void embed_token(const struct layers *f, uint32_t id, float *x)
 {
     const struct model_tensor *e = &f->m->embd;
@@ -276,6 +293,7 @@ static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
+/* Rows of one page may be stored by two workers at once: slots of a tile share no byte. */
 /* Puts row t's k and v where they stay, into the tiles of this layer. */
 static void store_kv(const struct rows *r, uint32_t t)
 {
@@ -292,6 +310,9 @@ static void store_kv(const struct rows *r, uint32_t t)
                                  at + pool_v_off(pool, r->layer_index, h));
 }
 
+/* By the offset inside the segment, not by the position: positions change when a segment before is
+ * compressed, and kept keys must not. Queries are turned to each segment's base instead, when they
+ * look at it (engine/cpu/attend.c). */
 static void turn_keys(const struct rows *r, uint32_t by, uint32_t t)
 {
     const struct layers *f = r->f;
@@ -301,6 +322,7 @@ static void turn_keys(const struct rows *r, uint32_t by, uint32_t t)
                rotary_by(&f->rotary, by, NULL));
 }
 
+/* The scale of attention once a query, where it would be once a score. */
 /* q with rotary by the offset inside the segment and the scale of attention. */
 static void turn_query(const struct rows *r, uint32_t off, uint32_t t)
 {
@@ -345,6 +367,7 @@ static void place_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 
         add_biases(r, row->kind == PLAN_GIST ? p->adapter : NULL, t);
         turn_query(r, row->q_off, t);
+        /* An observer: its key and value are there since it was read. */
         if (row->page == PLAN_NONE)
             continue;
         turn_keys(r, row->k_off, t);
@@ -487,6 +510,7 @@ static uint32_t run_attention(struct layers *f, uint32_t i)
                       .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, &own_qkv),
                       .from = f->att,
                       .n_cols = n_q };
+    /* Fewer behind the last layer's attention, where only outputs are still of use to anybody. */
     uint32_t n_left = f->plan->n_rows;
 
     rows_run(&r, norm_rows);
@@ -503,6 +527,7 @@ static uint32_t run_attention(struct layers *f, uint32_t i)
             return 0;
     }
     r.forms = linear_forms(f->k, &wo, 1) | gist_forms(f, &own_o);
+    /* A job of its own, since heads of a row come from several workers: not where f32 is enough. */
     if (r.forms & ~F32_ONLY)
         rows_run(&r, convert_rows);
     project(f, f->att, n_q, n_left, &wo, 1);
@@ -538,11 +563,15 @@ static bool told_to_stop(const struct forward_stop *stop)
     return stop && stop->fn(stop->arg);
 }
 
+/* A step may be given up between two layers, about 20 ms apart (daemon/pace.h); inside one, workers
+ * would have to look at a flag. What was stored by then lies behind the sequences' ends, where
+ * nobody looks. */
 int layers_run(struct layers *f, const struct plan *plan, const struct forward_stop *stop)
 {
     struct rows r = { .f = f, .n_rows = plan->n_rows };
 
     assert(plan->n_rows <= f->max_batch);
+    /* None until the end: a step that was given up has no outputs to ask for. */
     f->plan = plan;
     f->n_out = 0;
     rows_run(&r, embed_rows);
@@ -648,6 +677,8 @@ static void logprobs_row(void *arg, uint32_t row, uint32_t worker)
                       : NAN;
 }
 
+/* A few rows at a time, of which one number each stays: logits of a window of 2048 tokens would be
+ * 400 MB of the default model. */
 void layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t *ids, float *ret)
 {
     for (uint32_t done = 0, k; done < n; done += k) {

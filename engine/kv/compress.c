@@ -1,3 +1,16 @@
+/* engine/kv/compress.c - what every compressor goes through, and what most of them share.
+ *
+ *     raw --compress_plan, compress_ran--> raw, with a side --compress_finish--> packed
+ *      ^    (until no rows are left)               |
+ *      +----------------compress_drop--------------+
+ *
+ * and packed --compress_thin--> packed, with half the gists, as often as the ratio allows.
+ *
+ * The segment itself is raw until compress_finish changes it at one stroke: steps of other requests
+ * may come between the passes, a cancel or a rewind gives up the side alone, and sequences that
+ * share the raw pages see nothing of it. Only this file and the tables in compressors.def tell one
+ * method from another. Everything here runs on the scheduler's thread.
+ */
 #include "engine/kv/compress_ops.h"
 
 #include <assert.h>
@@ -163,6 +176,8 @@ uint32_t compress_snippet_keys(const struct compress_spec *c, uint32_t seg_len, 
            compress_n_rest(c, seg_len, segment);
 }
 
+/* The desk holds what one segment takes at most and is empty between calls: that it is short can
+ * only be a mistake of ours. */
 void *compress_list(const struct compress_work *w, bool per_head, uint32_t n_keys)
 {
     size_t n = (per_head ? (size_t)w->c->n_lists : 1) * (n_keys ? n_keys : 1);
@@ -179,6 +194,7 @@ static bool take_fresh(const struct seq *s, uint32_t n, uint32_t *ret_pages)
     return n <= s->pool->n_free && pool_take(s->pool, s->account, n, ret_pages) == 0;
 }
 
+/* To the host, where keys are chosen: once a segment, and plain loops there serve all backends. */
 int compress_observed(const struct compress_work *w, float **ret)
 {
     size_t n = (size_t)w->c->n_lists * w->seq->seg_len;
@@ -222,6 +238,7 @@ int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, 
     return r;
 }
 
+/* Gists stand for ever more tokens and are not made anew, since the raw segment is gone. */
 int compress_keep_later(const struct compress_work *w, uint32_t n_rest, uint32_t n_keys)
 {
     uint32_t sinks = compress_n_sinks(w->spec, w->segment), n = 0;
@@ -317,8 +334,10 @@ int compress_plan(struct compressor *c, const struct compress_spec *spec, struct
 
     if (r < 0)
         return r;
+    /* Observers' weights are a sum, from which a given up step's part can't be taken back. */
     if (side->observing) /* added to by a part of a step that was given up */
         side->n_done = 0;
+    /* Scratch as the last one left it. */
     if (side->n_done == 0 && side->floats)
         r = backend_clear(c->backend, side->floats,
                           n_floats(c, spec, s->seg_len, segment) * sizeof(*side->floats));
@@ -367,6 +386,7 @@ int compress_thin(struct compressor *c, const struct compress_spec *spec, struct
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
+/* Taken at start: compressing while the daemon serves allocates nothing. */
 /* The longest segments at the lowest ratio, by the compressor that has most to remember. */
 static size_t largest_side(const struct compressor *c)
 {

@@ -66,6 +66,7 @@ static int take_over(const struct compress_work *w, int r, uint32_t n_keys)
     if (r < 0)
         return r;
     seq_replace(w->seq, w->segment, n_keys, w->side->pages);
+    /* The sequence's from now on: compress_drop comes next, and would give them back. */
     w->side->n_pages = 0;
     return 0;
 }
@@ -171,6 +172,8 @@ static uint32_t *fine_places(const struct compress_work *w, uint32_t n_keys)
     return kept;
 }
 
+/* Without pages beside it, nothing was run: the segment's own keys are chosen from. With them the
+ * gists stand where they belong, and what stays raw joins them. */
 static int fine_finish(const struct compress_work *w)
 {
     uint32_t seg_len = w->seq->seg_len, n = fine_keys(w->spec, seg_len, w->segment, 0);
@@ -230,6 +233,8 @@ static int coarse_pass(const struct compress_work *w, uint32_t max, struct forwa
     return 0;
 }
 
+/* Gists ran as the first keys of their pages, since they saw the segment itself, sinks included;
+ * they are moved up before the sinks are put where they stood. */
 static int coarse_finish(const struct compress_work *w)
 {
     uint32_t sinks = compress_n_sinks(w->spec, w->segment);
@@ -266,6 +271,7 @@ static size_t rec_hidden(const struct compressor *c, const struct compress_spec 
     return (size_t)coarse_gists(spec, seg_len, segment) * c->n_embd;
 }
 
+/* The keys of the gists are of no more use once all have run, so soft tokens get the same pages. */
 /* The first half of the rows are gists, the second their hidden states. */
 static int rec_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {

@@ -59,6 +59,8 @@ static int observe(const struct compress_work *w, uint32_t max, struct forward_r
 
 /* --- which keys stay -------------------------------------------------------------------------- */
 
+/* Equal numbers are set apart in every round: keys that nobody looked at are all zeros, and a plain
+ * quickselect takes quadratic time on those. */
 /* The n-th largest of len numbers, n >= 1; x is put into another order. (qsort may call malloc.) */
 static float nth_largest(float *x, uint32_t len, uint32_t n)
 {
@@ -156,6 +158,8 @@ static int finish(const struct compress_work *w)
     return r;
 }
 
+/* Weights of attention are not kept when a segment is packed, and its raw queries are gone: short
+ * keys are taken for those that draw it (engine/kv/compress.h). */
 static int thin(const struct compress_work *w, uint32_t thinned)
 {
     struct seq *s = w->seq;
