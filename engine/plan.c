@@ -198,10 +198,9 @@ static struct plan_gists gists_among(const struct seq *s, const struct plan_piec
                                 (piece->n - skip - 1) / (every + 1) + 1 };
 }
 
-/* Rows of a piece are in one segment and see the same segments before it, which is what attention
- * works on at a time. */
-/* The run's tokens [done, done + n) of one segment, with the gists among them. first: where the
- * run's segments are listed, n_before: those before this one. */
+/* A piece is in one segment and sees the same segments before it in all its rows: what attention
+ * works on at a time. Here the run's tokens [done, done + n) of a segment, with the gists among
+ * them. first: where the run's segments are listed, n_before: those before this one. */
 static void add_tokens(struct plan *p, const struct forward_run *run, uint32_t done, uint32_t n,
                        uint32_t first, uint32_t n_before)
 {
@@ -320,8 +319,7 @@ static void add_side(struct plan *p, const struct forward_run *run, struct plan_
     piece->stride = ratio;
     piece->side = true;
     assert(piece->off > 0 && piece->off + (piece->n - 1) * ratio < s->seg_len);
-    piece->first_page =
-        add_pages(p, seq_pages(s, run->gists.segment), piece->off + (piece->n - 1) * ratio);
+    piece->first_page = add_pages(p, seq_pages(s, run->gists.segment), own_keys(run));
     for (uint32_t i = 0; i < piece->n; i++) {
         uint32_t off = piece->off + i * ratio;
         struct plan_row *row = add_gist_row(p, run->gists.adapter, first + i, ids[off]);
@@ -380,8 +378,8 @@ static void add_gists(struct plan *p, const struct forward_run *run)
     p->pieces[p->n_pieces++] = piece;
 }
 
-/* Refused before anything of it is listed: the batch runs without it. One pool for all, since pages
- * are listed as bare numbers. */
+/* Room is looked at before anything is listed, so that it is a sum of what is known and no search
+ * for what to take back. One pool for all runs, since pages are listed as bare numbers. */
 int plan_add(struct plan *p, const struct forward_run *run, uint32_t n_vocab)
 {
     assert(!p->pool || p->pool == run->seq->pool);
