@@ -724,8 +724,8 @@ static void refuses_bad_memory(void **state)
         struct gist_memory m;
         const char *says;
     } bad[] = {
-        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL, 0, 0 }, "ratio 7" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL, 0, 0 }, "ratio 1" },
+        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL, 0, 0 }, "a ratio of 7" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL, 0, 0 }, "a ratio of 1" },
         { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL, 0, 0 }, "17 sinks" },
         { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL, 0, 0 }, "4294967295" },
         { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 10, NULL, 137, 0 },

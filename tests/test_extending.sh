@@ -48,7 +48,7 @@ check 'in the list of compressors' grep -q -e '--compressor NAME.*, peak (full)'
 code 'a name that is none' 2 "$gistctl" score --compressor peek Makefile
 says ', peak.'
 code 'it takes no adapter, and checks the ratio' 1 "$gistctl" score --compressor peak --ratio 7 Makefile
-says 'ratio 7'
+says 'a ratio of 7'
 
 seq 1 150 >"$tmp/text"
 # score NAME [OPTION]...: into NAME.json
