@@ -75,7 +75,7 @@ code 'score, other segments' 0 "$gistctl" score --adapter beacon --ratio 8 --seg
 probabilities other
 check 'segments of another length are something else' sh -c "! cmp -s '$tmp/preset' '$tmp/other'"
 code 'sinks behind the first gist' 1 "$gistctl" score --adapter beacon --ratio 2 --sinks 3 "$tmp/text"
-says 'found 3 sinks'
+says '3 sinks are too many'
 code 'another method' 1 "$gistctl" score --adapter beacon --compressor coarse-kv "$tmp/text"
 says 'makes fine-kv gists, not coarse-kv'
 code 'no adapter for coarse gists' 1 "$gistctl" score --compressor coarse-rec "$tmp/text"

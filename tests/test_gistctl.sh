@@ -50,7 +50,7 @@ done
 # --- with one, and a model that knows nothing -----------------------------------------------------
 daemon_start tests/data/tiny_smollm2.gguf
 code 'segments that are no multiple of a page' 1 "$gistctl" ask --compressor fine-kv --segment 500 x
-says 'multiples of 16'
+says 'a multiple of 16'
 code 'a tail as long as the session' 1 "$gistctl" ask --compressor fine-kv --segment 64 --keep-tail 5000 x
 says 'a tail of 5000 tokens is too long'
 code 'a window that does not fit' 1 "$gistctl" score --compressor fine-kv --fixed-ratio --window 100000 README.md
