@@ -11,6 +11,7 @@
 #include "engine/text/vocab.h"
 #include "tests/support/ref.h"
 #include "tests/support/rig.h"
+#include "tests/support/sanitized.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -20,19 +21,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-/* AddressSanitizer's and ThreadSanitizer's builds take too long for this, and see the same code in
- * the other tests. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED true
-#endif
-#endif
-#ifndef SANITIZED
-#define SANITIZED false
-#endif
 
 #define REF  "tests/data/score.ref"
 #define TEXT "tests/data/score.txt"

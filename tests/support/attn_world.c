@@ -1,5 +1,6 @@
 #include "tests/support/attn_world.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,31 @@ static float *random_rows(uint64_t *seed, size_t n)
     return x;
 }
 
+/* Angles of one size of heads are the same in every world, and take longer than most tests: made
+ * once. */
+static int find_angles(const float *freq, uint32_t hd, const struct rotary **ret)
+{
+    static struct rotary made[WORLD_SHAPES];
+
+    for (uint32_t i = 0; i < WORLD_SHAPES; i++) {
+        if (made[i].hd == 0 && rotary_open(&made[i], freq, hd) < 0)
+            return -ENOMEM;
+        if (made[i].hd == hd) {
+            *ret = &made[i];
+            return 0;
+        }
+    }
+    return -ENOMEM;
+}
+
+struct backend *world_backend(struct world *w)
+{
+    if (!w->backend && (backend_cpu_open(w->k, w->w, WORLD_CONTEXT, &w->backend) < 0 ||
+                        w->backend->ops->set_model(w->backend, &w->m, NULL) < 0))
+        return NULL;
+    return w->backend;
+}
+
 int world_open(struct world *w, const struct world_shape *s, const struct kernels *k,
                enum kv_type kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0)
 {
@@ -43,13 +69,9 @@ int world_open(struct world *w, const struct world_shape *s, const struct kernel
     w->m.rope_freq = w->freq;
     r = workers_open(n_workers, false, &w->w);
     if (r == 0)
-        r = backend_cpu_open(k, w->w, WORLD_CONTEXT, &w->backend);
+        r = find_angles(w->freq, s->head_dim, &w->rotary);
     if (r == 0)
-        r = w->backend->ops->set_model(w->backend, &w->m, NULL);
-    if (r == 0)
-        r = rotary_open(&w->rotary, w->freq, s->head_dim);
-    if (r == 0)
-        r = attend_open(&w->m, k, w->w, &w->rotary, &w->a);
+        r = attend_open(&w->m, k, w->w, w->rotary, &w->a);
     if (r == 0)
         r = pool_open(&w->pool, NULL, &w->m, kv, 32u << 20, NULL);
     if (r == 0)
@@ -70,8 +92,10 @@ void world_close(struct world *w)
     seq_close(&w->seq);
     pool_close(&w->pool);
     attend_close(w->a);
-    rotary_close(&w->rotary);
-    backend_close(w->backend);
+    if (w->backend)
+        backend_close(w->backend);
+    else
+        workers_close(w->w);
     free(w->q);
     free(w->kk);
     free(w->v);
@@ -120,7 +144,7 @@ void world_queries(const struct world *w, uint32_t t0, uint32_t n, uint32_t off,
     memcpy(ret, w->q + (size_t)t0 * width, (size_t)n * width * sizeof(float));
     for (uint32_t i = 0; i < n; i++) {
         w->k->rope(ret + (size_t)i * width, w->m.n_head, w->m.head_dim,
-                   rotary_by(&w->rotary, (off + i) % w->seq.seg_len, NULL));
+                   rotary_by(w->rotary, (off + i) % w->seq.seg_len, NULL));
         w->k->scale(ret + (size_t)i * width, width, 1.0f / sqrtf((float)w->m.head_dim));
     }
 }
@@ -132,7 +156,7 @@ void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, floa
 
     world_queries(w, t0, n, t0 % L, q);
     for (uint32_t t = t0; t < t0 + n; t++)
-        store(w, t, rotary_by(&w->rotary, t % L, NULL));
+        store(w, t, rotary_by(w->rotary, t % L, NULL));
     world_look(w, &w->seq, t0, n);
     w->plan.pieces[w->plan.n_pieces - 1].weights = weights;
     w->plan.pieces[w->plan.n_pieces - 1].seg_len = L;

@@ -24,8 +24,9 @@ struct world {
     struct model m;
     const struct kernels *k;
     struct workers *w;
-    struct backend *backend; /* over these workers, with m as its model */
-    struct rotary rotary;
+    struct backend
+        *backend; /* over these workers, with m as its model; NULL until it is asked for */
+    const struct rotary *rotary;
     struct attend *a;
     struct plan plan; /* empty but within a test */
     struct pool pool;
@@ -39,6 +40,9 @@ struct world {
 int world_open(struct world *w, const struct world_shape *s, const struct kernels *k,
                enum kv_type kv, uint32_t n_workers, uint32_t seg_len, uint32_t pos0);
 void world_close(struct world *w);
+
+/* Who compresses; NULL: no memory. */
+struct backend *world_backend(struct world *w);
 
 /* Stores K and V of tokens [t0, t0 + n), which stand in raw segments, and attends to them: out (n,
  * n_head, hd). With weights (n_head_kv, seg_len) the last piece observes. */
