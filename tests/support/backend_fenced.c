@@ -14,6 +14,9 @@
 
 #define AREAS_MAX  256
 #define COPIES_MAX 64
+/* Of a step's questions whether to stop: closing is two system calls an area, and each interrupts
+ * all threads. */
+#define CLOSE_EVERY 8
 
 struct area {
     void *mem; /* NULL: free */
@@ -207,24 +210,27 @@ static int fenced_set_model(struct backend *b, const struct model *m, struct why
 struct outside {
     struct fenced *f;
     const struct forward_stop *stop;
+    uint32_t asked;
 };
 
 /* The host is asked, and looks at what it likes meanwhile, but not in here. */
 static bool stop_outside(void *arg)
 {
-    const struct outside *o = arg;
-    bool stop;
+    struct outside *o = arg;
+    bool stop, closes = o->asked++ % CLOSE_EVERY == 0;
 
-    set_fence(o->f, false);
+    if (closes)
+        set_fence(o->f, false);
     stop = o->stop->fn(o->stop->arg);
-    set_fence(o->f, true);
+    if (closes)
+        set_fence(o->f, true);
     return stop;
 }
 
 static int fenced_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
 {
     struct fenced *f = enter(b);
-    struct outside o = { f, stop };
+    struct outside o = { f, stop, 0 };
     struct forward_stop inner = { stop_outside, &o };
 
     return leave(f, f->cpu->ops->step(f->cpu, plan, stop ? &inner : NULL));
