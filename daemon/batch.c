@@ -50,13 +50,13 @@ static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uin
     return e == 0;
 }
 
-/* Forks of one long context list its pages for each of them, and a run lists at most the pool's. A
- * plan has room for three times as many: answers fill two thirds of it at most, and leave the rest
- * to who reads. Those behind a context that they share would else keep all prompts from being read.
- */
+/* Forks of one long context list its pages for each of them, and any run may list as many as the
+ * pool has. A plan has room for FORWARD_POOLS times as many: a reader is added while one of these
+ * is free, an answer while two are. Answers behind a context that they share would else keep all
+ * prompts from being read. */
 static bool has_pages(const struct sched *s, const struct batch *b, bool decodes)
 {
-    return b->n_pages < (decodes ? 1 : 2) * (uint64_t)s->served.pool.n_pages;
+    return b->n_pages < (FORWARD_POOLS - (decodes ? 2 : 1)) * (uint64_t)s->served.pool.n_pages;
 }
 
 /* In at most max rows. False: it has no part in this step, or it was failed. The next in line is

@@ -13,7 +13,7 @@ int forward_open(struct forward *f, const struct model *m, struct backend *b, ui
                  uint32_t n_pages)
 {
     *f = (struct forward){ .model = m, .backend = b };
-    return plan_open(&f->plan, max_batch, 3 * n_pages);
+    return plan_open(&f->plan, max_batch, FORWARD_POOLS * n_pages);
 }
 
 void forward_close(struct forward *f)

@@ -8,7 +8,7 @@
  * Ownership  borrows model and backend; owns the plan: a step allocates nothing.
  * Errors     forward_step: -ECANCELED (stop said so; sequences are as before), -EINVAL (a token id
  *            past the vocabulary), -E2BIG (more than max_batch rows, FORWARD_RUNS_MAX runs, or
- *            three times the pool's pages: one run always fits), -EIO (the backend).
+ *            FORWARD_POOLS times the pool's pages: one run always fits), -EIO (the backend).
  */
 #ifndef ENGINE_FORWARD_H
 #define ENGINE_FORWARD_H
@@ -22,6 +22,10 @@ struct forward {
     struct backend *backend; /* that has the model */
     struct plan plan;        /* of the last step */
 };
+
+/* A plan lists pages up to so many times the pool's, since forks list what they share each for
+ * itself: who composes a batch keeps one pool's worth free for the run that is added last. */
+#define FORWARD_POOLS 3u
 
 /* For batches of max_batch rows over a pool of n_pages. -ENOMEM. */
 int forward_open(struct forward *f, const struct model *m, struct backend *b, uint32_t max_batch,

@@ -1,9 +1,9 @@
 /* tests/support/near.h - how far two floats are apart, and a NaN is never near anything.
  *
- * fmax drops a NaN, and every comparison with one is false: "worst = fmax(worst, d)" behind
- * "if (worst > tolerance)" calls a row of NaNs equal to the reference. So a distance is infinite
- * when either side is not a number, and what is asserted is that it *is* within the tolerance,
- * never that it is not beyond. scripts/check-house looks for the other way.
+ * fmax drops a NaN, and every comparison with one is false: the largest distance so far, taken by
+ * fmax, behind "if (worst > tolerance)" calls a row of NaNs equal to the reference. So a distance
+ * is infinite when either side is not a number, and what is asserted is that it *is* within the
+ * tolerance, never that it is not beyond. scripts/check-house looks for the other way.
  */
 #ifndef TESTS_SUPPORT_NEAR_H
 #define TESTS_SUPPORT_NEAR_H
