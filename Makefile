@@ -20,6 +20,7 @@ Q       := $(if $(filter 1,$(V)),,@)
 
 SRC_base    := $(sort $(wildcard base/*.c))
 SRC_engine  := $(sort $(wildcard engine/*.c engine/*/*.c))
+SRC_store   := $(sort $(wildcard store/*.c))
 SRC_ipc     := $(sort $(wildcard ipc/*.c))
 SRC_client  := $(sort $(wildcard client/*.c))
 SRC_ctl     := $(sort $(wildcard ctl/*.c))
@@ -37,7 +38,7 @@ FUZZERS := $(SRC_fuzz:tests/%.c=$(B)/tests/%)
 
 # --- how -----------------------------------------------------------------------------------------
 
-DEPS_pc  := libprotobuf-c numa libsystemd libxxhash libpcre2-8 libutf8proc
+DEPS_pc  := libprotobuf-c numa libsystemd libxxhash libpcre2-8 libutf8proc liburing
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
 ALL_CFLAGS := -std=gnu17 $(CFLAGS) $(WARN) -fno-math-errno -fvisibility=hidden -fPIC -pthread \
@@ -45,7 +46,7 @@ ALL_CFLAGS := -std=gnu17 $(CFLAGS) $(WARN) -fno-math-errno -fvisibility=hidden -
               $(shell pkg-config --cflags $(DEPS_pc)) \
               $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 ALL_LDFLAGS := $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
-LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8 libutf8proc) -lm
+LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8 libutf8proc liburing) -lm
 LIBS_ipc    := $(shell pkg-config --libs libprotobuf-c)
 LIBS_daemon := $(shell pkg-config --libs libsystemd)
 LIBS_ctl    := $(shell pkg-config --libs libedit)
@@ -120,6 +121,7 @@ $(B)/$(1): $(2)
 endef
 $(eval $(call archive,libbase.a,$(call obj,$(SRC_base))))
 $(eval $(call archive,libengine.a,$(call obj,$(SRC_engine))))
+$(eval $(call archive,libstore.a,$(call obj,$(SRC_store))))
 $(eval $(call archive,libipc.a,$(call obj,$(SRC_ipc)) $(OBJ_gen)))
 $(eval $(call archive,libgist.a,$(call obj,$(SRC_client) $(SRC_ipc) $(SRC_base)) $(OBJ_gen)))
 $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
@@ -133,11 +135,11 @@ $(B)/libgist.so.0: $(B)/libgist.a
 	  -Wl$(comma)--no-whole-archive -Wl$(comma)--exclude-libs$(comma)libprotobuf-c.a $(LIBS_ipc))
 $(B)/libgist.so: $(B)/libgist.so.0
 	$(Q)ln -sf libgist.so.0 $@
-$(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
+$(B)/gistd: $(B)/daemon/main.o $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libtrain.a $(B)/libengine.a $(B)/libbase.a
+$(B)/gist-adapter: $(B)/train/gist_adapter.o $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_train))
-$(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/libbase.a
+$(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_train))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
@@ -153,22 +155,22 @@ WRAP := $(FAULTS) $(foreach a,true return_code int_equal int_not_equal string_eq
 # Hand-overs between the daemon's threads that a test delays.
 WRAP_test_letters := mailbox_put mailbox_take served_load
 
-$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
+$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Of the trainer only what reads its files: clang has no OpenMP without a package of its own.
 $(B)/tests/fuzz_corpus: $(B)/train/data/corpus.o $(B)/train/data/corpus_file.o
 # The daemon on a backend whose memory the host may not touch; GISTD_TEST_BACKEND=fenced has tests run it.
-$(B)/tests/gistd_fenced: $(B)/daemon/main.o $(B)/tests/gistd_fenced.o $(B)/libsupport.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libipc.a $(B)/libbase.a
+$(B)/tests/gistd_fenced: $(B)/daemon/main.o $(B)/tests/gistd_fenced.o $(B)/libsupport.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--wrap=backend_find -Wl$(comma)--start-group $(filter %.a,$^) \
 	  -Wl$(comma)--end-group $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Programs that test tools of other languages run.
-$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libbase.a
+$(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine))
-$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a $(B)/libbase.a
+$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
 
 $(B)/gist.pc: client/gist.pc.in Makefile
