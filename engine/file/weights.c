@@ -57,13 +57,13 @@ static int check_shape(struct weights *w, const struct gguf_tensor *t, const cha
 
 /* Sums stay in range: tensors lie in the file without overlap, and F16 vectors double at most. */
 static struct weights_item *add_item(struct weights *w, const struct gguf_tensor *t,
-                                     enum quant type, size_t mem_len)
+                                     enum quant type, const struct arena_item *as, size_t mem_len)
 {
     struct weights_item *item = &w->items[w->n_items++];
 
-    *item =
-        (struct weights_item){ .from = t, .type = type, .mem_off = w->mem_len, .mem_len = mem_len };
-    w->mem_len += (mem_len + WEIGHTS_ALIGN - 1) / WEIGHTS_ALIGN * WEIGHTS_ALIGN;
+    *item = (struct weights_item){ .from = t, .type = type, .head_dim = as->head_dim };
+    item->mem_off = arena_add(w->arena, as, mem_len);
+    item->mem_len = mem_len;
     w->data_len += (size_t)t->len;
     return item;
 }
@@ -85,9 +85,9 @@ static int plan_matrix(struct weights *w, struct model_tensor *to, const char *n
         return e;
     *to = (struct model_tensor){ .type = type, .n_rows = rows, .n_cols = cols };
     to->tile_len = tile_len(type, cols);
-    item = add_item(w, t, type, tile_count(rows) * to->tile_len);
+    item = add_item(w, t, type, &(struct arena_item){ name, type, rows, cols, head_dim },
+                    tile_count(rows) * to->tile_len);
     item->matrix = to;
-    item->head_dim = head_dim;
     return 0;
 }
 
@@ -108,9 +108,9 @@ static int plan_vector(struct weights *w, const float **to, const char *name, ui
     if (quant_info(type)->block_cols != 1)
         return why_set(w->why, -ENOTSUP, "%s: tensor %s has type %s, supported: F32, F16, BF16",
                        gguf_label(w->g), name, quant_info(type)->name);
-    item = add_item(w, t, type, n * sizeof(float));
+    item = add_item(w, t, type, &(struct arena_item){ name, QUANT_F32, 1, n, head_dim },
+                    n * sizeof(float));
     item->vector = to;
-    item->head_dim = head_dim;
     return 0;
 }
 
@@ -154,6 +154,7 @@ static int plan_layer(struct weights *w, const struct model *m, uint32_t layer)
     char name[64];
     int e = 0;
 
+    arena_begin(w->arena, ARENA_LAYERS + layer, ARENA_PIECE);
     for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]) && e == 0; i++) {
         (void)snprintf(name, sizeof(name), "blk.%u.%s", layer, matrices[i].name);
         e = plan_matrix(w, matrices[i].to, name, matrices[i].cols, matrices[i].rows,
@@ -189,16 +190,33 @@ static int plan_vocab_size(struct weights *w, struct model *m)
     return 0;
 }
 
+/* An extent of one matrix whose rows are of use singly: a sum a tile. */
+static int plan_rows(struct weights *w, const struct model *m, uint32_t extent,
+                     struct model_tensor *to, const char *name)
+{
+    int e;
+
+    arena_begin(w->arena, extent, ARENA_PIECE);
+    e = plan_matrix(w, to, name, m->n_embd, m->n_vocab, 0);
+    if (e == 0)
+        w->arena->extents[extent].piece = to->tile_len;
+    return e;
+}
+
 static int plan_others(struct weights *w, struct model *m, const float **ret_rope_factors)
 {
-    int e = plan_matrix(w, &m->embd, "token_embd.weight", m->n_embd, m->n_vocab, 0);
+    int e;
 
-    if (e == 0 && gguf_find_tensor(w->g, "output.weight"))
-        e = plan_matrix(w, &m->output, "output.weight", m->n_embd, m->n_vocab, 0);
-    if (e == 0)
-        e = plan_vector(w, &m->output_norm, "output_norm.weight", m->n_embd, 0);
+    arena_begin(w->arena, ARENA_VECTORS, ARENA_PIECE);
+    e = plan_vector(w, &m->output_norm, "output_norm.weight", m->n_embd, 0);
     if (e == 0 && m->arch == MODEL_LLAMA)
         e = plan_optional(w, ret_rope_factors, "rope_freqs.weight", m->head_dim / 2, 0);
+    if (e == 0)
+        e = plan_rows(w, m, ARENA_EMBD, &m->embd, "token_embd.weight");
+    if (e == 0 && gguf_find_tensor(w->g, "output.weight"))
+        return plan_rows(w, m, ARENA_OUTPUT, &m->output, "output.weight");
+    if (e == 0)
+        arena_begin(w->arena, ARENA_OUTPUT, ARENA_PIECE);
     return e;
 }
 
@@ -233,7 +251,7 @@ static int refuse_unused(struct weights *w)
 int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_factors,
                  struct weights *ret, struct why *why)
 {
-    struct weights w = { .g = g, .why = why };
+    struct weights w = { .g = g, .why = why, .arena = &m->arena };
     int e;
 
     if (m->n_layer > gguf_n_tensors(g))
@@ -241,7 +259,7 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
                        gguf_label(g), m->n_layer, gguf_n_tensors(g));
     w.items = calloc(m->n_layer * LAYER_TENSORS_MAX + OTHER_TENSORS_MAX, sizeof(*w.items));
     m->layers = calloc(m->n_layer, sizeof(*m->layers));
-    if (!w.items || !m->layers) {
+    if (!w.items || !m->layers || arena_open(&m->arena, m->n_layer) < 0) {
         e = why_set(why, -ENOMEM, "%s: no memory for %u layers", gguf_label(g), m->n_layer);
         goto fail;
     }
@@ -256,6 +274,7 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
     }
     if (e != 0)
         goto fail;
+    arena_end(&m->arena);
     *ret = w;
     return 0;
 

@@ -1,12 +1,11 @@
 /* engine/file/weights.h - the tensors of one model, from its file into one arena.
  *
  * A plan is made first: every tensor the hyperparameters ask for, its place in the file and in the
- * arena, all checked, nothing read. Then one pass over the file in its own order fills the arena
- * and computes the digest of all bytes:
+ * arena (engine/file/arena.h), all checked, nothing read. Then one pass over the file in its own
+ * order fills the arena and computes the digest of all bytes:
  *
- *     file    | header | pad | token_embd | blk.0.attn_norm | ... | output_norm |
- *                              |            |                       |
- *     arena   | token_embd . | blk.0.attn_norm . | ... | output_norm . |      . to 64 bytes
+ *     file    | header | pad | token_embd | blk.0.attn_norm | blk.0.attn_q | ... | output_norm |
+ *     arena   | output_norm | token_embd | blk.0.attn_q | ... | blk.0.attn_norm | ... |
  *
  * Rows are packed into tiles straight to where they stay, if the host can write there, else by way
  * of a buffer. The rows of wq and wk of `llama` files are put back in their order (see
@@ -23,8 +22,6 @@
 #include "engine/file/gguf.h"
 #include "engine/file/model.h"
 
-#define WEIGHTS_ALIGN 64u
-
 struct weights_item {
     const struct gguf_tensor *from;
     struct model_tensor *matrix; /* one of the two: where its pointer goes */
@@ -39,17 +36,18 @@ struct weights {
     struct why *why;
     struct weights_item *items; /* sorted by place in the file once planned */
     size_t n_items;
-    size_t mem_len;  /* of the arena */
-    size_t data_len; /* bytes of tensor data in the file */
+    struct arena *arena; /* the model's */
+    size_t data_len;     /* bytes of tensor data in the file */
 };
 
 /* Checks all tensors against m's hyperparameters, fills the shapes of its tensors and n_vocab, and
- * allocates m->layers. *ret_rope_factors will point to (head_dim / 2) floats or stay NULL. */
+ * allocates m->layers and m->arena. *ret_rope_factors will point to (head_dim / 2) floats or stay
+ * NULL. */
 int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_factors,
                  struct weights *ret, struct why *why);
 
-/* Fills mem (w->mem_len bytes of b's) and the model's pointers; ret_digest as model.digest. b: NULL
- * for memory of the process, and this thread alone. */
+/* Fills mem (w->arena->len bytes of b's) and the model's pointers; ret_digest as model.digest. b:
+ * NULL for memory of the process, and this thread alone. */
 int weights_read(struct weights *w, struct backend *b, void *mem,
                  const struct model_progress *progress, char ret_digest[33]);
 
