@@ -150,6 +150,7 @@ struct gist_usage {
     uint32_t raw_tokens, gist_tokens; /* of prompt_tokens: there as they are, there as gists */
     uint32_t gists;                   /* keys that stand for gist_tokens */
     uint32_t shared_tokens;           /* not computed: an earlier session had read them */
+    uint32_t restored_tokens;         /* not computed: they came back from the disk */
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);

@@ -40,7 +40,8 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .raw_tokens = src->raw_tokens,
                                 .gist_tokens = src->gist_tokens,
                                 .gists = src->gists,
-                                .shared_tokens = src->shared_tokens };
+                                .shared_tokens = src->shared_tokens,
+                                .restored_tokens = src->restored_tokens };
 }
 
 /* Of a list that went as several requests: what the user waited for is the first one's. */
@@ -57,6 +58,7 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->gist_tokens += src->gist_tokens;
     dst->gists += src->gists;
     dst->shared_tokens += src->shared_tokens;
+    dst->restored_tokens += src->restored_tokens;
 }
 
 static const struct {

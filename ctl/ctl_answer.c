@@ -92,7 +92,9 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
             (double)(a->read_ns - a->asked_ns) / 1e9,
             rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
     if (a->prompt.shared_tokens > 0)
-        fprintf(stderr, "; %u were cached", a->prompt.shared_tokens);
+        fprintf(stderr, "; %u from memory", a->prompt.shared_tokens);
+    if (a->prompt.restored_tokens > 0)
+        fprintf(stderr, "; %u from disk", a->prompt.restored_tokens);
     if (a->prompt.gist_tokens > 0 && a->prompt.gists > 0)
         fprintf(stderr, "; memory: %u raw tokens, %u as %u gists", a->prompt.raw_tokens,
                 a->prompt.gist_tokens, a->prompt.gists);

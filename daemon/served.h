@@ -21,7 +21,10 @@
 
 #include <sys/types.h>
 
+struct io;
 struct prefix;
+struct store;
+struct tier;
 
 #define SERVED_ADAPTERS_MAX 16u
 
@@ -39,6 +42,10 @@ struct served {
     char adapter_names[SERVED_ADAPTERS_MAX * (ADAPTER_NAME_MAX + 1) + 1];
     struct pool pool;
     struct prefix *prefix; /* NULL: sessions share nothing */
+    struct io *io;
+    struct store *store;   /* NULL: nothing is kept on a disk */
+    struct why store_why;  /* then the reason, a sentence */
+    struct tier *tier;     /* joins sessions to the store; NULL with it */
     uid_t stand_in;        /* what the kernel calls users whom it can't name here: nobody's own */
     uint32_t context_max;  /* tokens a session may hold */
     uint32_t client_pages; /* pages a client may hold */

@@ -37,6 +37,7 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->gist_tokens = u->gist_tokens;
     m->gists = u->gists;
     m->shared_tokens = u->shared_tokens;
+    m->restored_tokens = u->restored_tokens;
 }
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
@@ -289,6 +290,7 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->gist_tokens = m->gist_tokens;
     u->gists = m->gists;
     u->shared_tokens = m->shared_tokens;
+    u->restored_tokens = m->restored_tokens;
 }
 
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)

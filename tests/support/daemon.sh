@@ -4,7 +4,8 @@
 tmp=$(mktemp -d)
 GISTD_SOCKET=$tmp/gistd.sock
 XDG_STATE_HOME=$tmp/state
-export GISTD_SOCKET XDG_STATE_HOME
+GISTD_STORE=$tmp/store
+export GISTD_SOCKET XDG_STATE_HOME GISTD_STORE
 unset XDG_RUNTIME_DIR
 gistctl=$BUILD/gistctl
 daemon=

@@ -79,7 +79,8 @@ static void open_notify(struct daemon_fixture *d, char path[SCRATCH_PATH_MAX])
     assert(r == 0);
 }
 
-static void exec_daemon(const char *const *args, const char *notify, int log)
+static void exec_daemon(const struct daemon_fixture *d, const char *const *args, const char *notify,
+                        int log)
 {
     const char *build = getenv("BUILD"), *backend = getenv("GISTD_TEST_BACKEND");
     const char *argv[ARGS_MAX + 2];
@@ -99,13 +100,23 @@ static void exec_daemon(const char *const *args, const char *notify, int log)
     (void)unsetenv("GISTD_SOCKET");
     (void)unsetenv("GISTD_MODEL");
     (void)setenv("NOTIFY_SOCKET", notify, 1);
+    (void)setenv("GISTD_STORE", d->store, 1);
     (void)dup2(log, STDERR_FILENO);
     (void)dup2(log, STDOUT_FILENO);
     (void)execv(path, (char *const *)argv);
     _exit(127);
 }
 
-void daemon_fixture_spawn(struct daemon_fixture *d, const char *const *args)
+static void new_store(struct daemon_fixture *d)
+{
+    static unsigned count;
+    char name[32];
+
+    (void)snprintf(name, sizeof(name), "store%u", count++);
+    (void)scratch_path(d->store, name);
+}
+
+static void spawn(struct daemon_fixture *d, const char *const *args)
 {
     static unsigned count;
     char notify[SCRATCH_PATH_MAX], name[32];
@@ -119,8 +130,14 @@ void daemon_fixture_spawn(struct daemon_fixture *d, const char *const *args)
     d->pid = fork();
     assert(d->pid >= 0);
     if (d->pid == 0)
-        exec_daemon(args, notify, log);
+        exec_daemon(d, args, notify, log);
     (void)close(log);
+}
+
+void daemon_fixture_spawn(struct daemon_fixture *d, const char *const *args)
+{
+    new_store(d);
+    spawn(d, args);
 }
 
 const char *daemon_fixture_log(struct daemon_fixture *d)
@@ -159,8 +176,7 @@ bool daemon_fixture_notified(struct daemon_fixture *d, const char *text, int tim
     return false;
 }
 
-void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
-                          const char *const *args)
+static void start(struct daemon_fixture *d, enum daemon_fixture_model m, const char *const *args)
 {
     const char *all[ARGS_MAX] = { "--model",    daemon_fixture_model(m),
                                   "--socket",   d->socket,
@@ -176,9 +192,22 @@ void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
     for (; args && *args; args++)
         all[n++] = *args;
     assert(n < ARGS_MAX);
-    daemon_fixture_spawn(d, all);
+    spawn(d, all);
     if (!daemon_fixture_notified(d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS))
         give_up("the daemon does not serve:\n%s", daemon_fixture_log(d));
+}
+
+void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
+                          const char *const *args)
+{
+    new_store(d);
+    start(d, m, args);
+}
+
+void daemon_fixture_restart(struct daemon_fixture *d, enum daemon_fixture_model m,
+                            const char *const *args)
+{
+    start(d, m, args);
 }
 
 int daemon_fixture_wait(struct daemon_fixture *d)

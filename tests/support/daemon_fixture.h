@@ -18,6 +18,7 @@ struct daemon_fixture {
     pid_t pid;
     int notify; /* the service manager's end of NOTIFY_SOCKET */
     char socket[256], log[256];
+    char store[256]; /* its folder for --store, by GISTD_STORE: args come before it */
 };
 
 enum daemon_fixture_model {
@@ -30,6 +31,9 @@ const char *daemon_fixture_model(enum daemon_fixture_model m);
  */
 void daemon_fixture_start(struct daemon_fixture *d, enum daemon_fixture_model m,
                           const char *const *args);
+/* Once more, after it has ended: with another socket, but the store of before. */
+void daemon_fixture_restart(struct daemon_fixture *d, enum daemon_fixture_model m,
+                            const char *const *args);
 /* The same without waiting and without any flags but args. */
 void daemon_fixture_spawn(struct daemon_fixture *d, const char *const *args);
 /* Waits for the end. The exit status, or 128 + the signal's number. */
