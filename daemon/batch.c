@@ -30,6 +30,12 @@ static bool behind(const struct request *r)
     return r->memory && memory_behind(r->memory);
 }
 
+/* It is interactive, or one that is waits for what it reads. */
+static bool urgent(const struct request *r)
+{
+    return r->priority == WIRE_INTERACTIVE || (r->reader && r->reader->hurried);
+}
+
 static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uint32_t max,
                         struct forward_run *ret)
 {
@@ -41,7 +47,7 @@ static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uin
     e = memory_plan(r->memory, max, ret, &need);
     if (e == -EAGAIN) { /* it takes part in a later step */
         b->waits = true;
-        s->hurry |= r->priority == WIRE_INTERACTIVE;
+        s->hurry |= urgent(r);
     } else if (e == -ENOSPC) {
         request_fail_need(s, r, &need, ret);
     } else if (e < 0) {
@@ -64,14 +70,17 @@ static bool has_pages(const struct sched *s, const struct batch *b, bool decodes
 static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t max)
 {
     struct forward_run *run = &b->runs[b->n];
-    bool upkeep = behind(r);
+    bool upkeep = behind(r), has;
 
     if (r->memory)
         max = seq_tokens_of_rows(r->memory->seq, max);
     /* Who is left out is among the first of the next step. */
     if (b->n == FORWARD_RUNS_MAX || max == 0 || !has_pages(s, b, r->ops->decode && !upkeep))
         return false;
-    if (!(upkeep ? plan_upkeep(s, b, r, max, run) : r->ops->plan(s, r, max, run)))
+    has = upkeep ? plan_upkeep(s, b, r, max, run) : r->ops->plan(s, r, max, run);
+    if (r->reader) /* not if it has just failed */
+        follow_asked(r->reader, has);
+    if (!has)
         return false;
     assert(run->n_tokens > 0 && run->n_tokens <= max);
     b->upkeep[b->n] = upkeep;
@@ -98,12 +107,14 @@ static void add_decoding(struct sched *s, struct batch *b)
     b->n_decode = b->n;
 }
 
-/* The priority of its own; but who has what an interactive one waits for, or stands in line before
- * it, is hurried: background may get nothing for as long as prompts keep coming, and would have the
- * interactive one wait as long. */
+/* Its own priority, or that of who waits for what it reads; but who has what an interactive one
+ * waits for, or stands in line before it, is hurried: background may get nothing for as long as
+ * prompts keep coming, and would have the interactive one wait as long. */
 static enum wire_priority class_of(const struct sched *s, const struct request *r)
 {
-    return s->hurried && r->memory && memory_in_line(r->memory) ? WIRE_INTERACTIVE : r->priority;
+    if (urgent(r) || (s->hurried && r->memory && memory_in_line(r->memory)))
+        return WIRE_INTERACTIVE;
+    return r->priority;
 }
 
 /* An answer whose memory has to be compressed reads for a while. */
@@ -153,6 +164,7 @@ static void compose(struct sched *s, struct batch *b)
     TAILQ_FOREACH (r, &s->active, link)
         if (r->phase == REQUEST_RUN && r->memory)
             memory_settle(r->memory);
+    follow_hurry(&s->follow);
     b->n = b->n_rows = b->n_pages = 0;
     b->waits = false;
     s->hurried = s->hurry; /* as the last step found it */

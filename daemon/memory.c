@@ -31,6 +31,11 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
     return m->n_ids;
 }
 
+bool memory_teaches(const struct memory *m)
+{
+    return m->shared.prefix && !m->early && m->overlay.n == 0 && m->ladder.n_at[2] == 0;
+}
+
 /* What was made of the next segment is forgotten. */
 static void drop_side(struct memory *m)
 {
@@ -223,8 +228,7 @@ void memory_ran(struct memory *m, const struct forward_run *run)
         compress_ran(&m->side, run);
     else if (m->seq->n_tokens > m->n_ids)
         m->n_ids = m->seq->n_tokens;
-    /* Only what a fresh sequence of these ids would hold is of use to others. */
-    if (!m->early && m->overlay.n == 0)
+    if (memory_teaches(m))
         prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
 }
 

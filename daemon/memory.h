@@ -47,6 +47,9 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner);
 /* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
+/* What it reads next is learned by others: it holds what a fresh sequence of its ids would, and
+ * nothing that is thinned. */
+bool memory_teaches(const struct memory *m);
 /* dst, of a sequence that was forked from ours, goes on as we would. -ENOMEM. */
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
 void memory_fini(struct memory *m);

@@ -244,7 +244,7 @@ static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
 
 /* --- roots ------------------------------------------------------------------------------------ */
 
-static bool same_policy(const struct policy *a, const struct policy *b)
+bool prefix_same_policy(const struct policy *a, const struct policy *b)
 {
     const struct compress_spec *x = &a->spec, *y = &b->spec;
 
@@ -261,7 +261,7 @@ static uint32_t find_root(struct prefix *p, uint32_t owner, const struct policy 
     for (uint32_t i = 0; i < PREFIX_ROOTS; i++) {
         struct root *r = &p->roots[i];
 
-        if (!r->used || r->owner != owner || !same_policy(&r->policy, policy))
+        if (!r->used || r->owner != owner || !prefix_same_policy(&r->policy, policy))
             continue;
         r->used_at = ++p->clock;
         return r->node;
@@ -516,6 +516,14 @@ static void adopt_segment(const struct prefix *p, struct seq *s, const struct po
     seq_adopt_compressed(s, ids, n_keys, pages);
 }
 
+uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
+                      uint32_t n)
+{
+    if (!u->prefix || n < 2)
+        return 0;
+    return usable(u->prefix, policy, walk(u, policy, ids, (n - 1) / TOKENS));
+}
+
 uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
                       const struct policy *policy, const uint32_t *ids, uint32_t n)
 {
@@ -524,9 +532,7 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     struct ladder there;
 
     assert(s->n_tokens == 0);
-    if (!p || n < 2)
-        return 0;
-    n_pages = usable(p, policy, walk(u, policy, ids, (n - 1) / TOKENS));
+    n_pages = prefix_known(u, policy, ids, n);
     there = ladder_of(policy, n_pages);
     if (n_pages == 0 || ladder_pages(policy, &there, (uint64_t)n_pages * TOKENS) >
                             s->account->limit - s->account->used)

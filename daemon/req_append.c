@@ -20,12 +20,14 @@ struct append {
     struct encode encode; /* ids: the session's pending token, if any, comes first */
     uint32_t had;         /* tokens of the session before, session_len */
     uint32_t n_ids;       /* of its memory before */
-    bool reading;         /* undo takes the session back only from here on */
-    uint32_t done;        /* ids that were read */
-    uint32_t shared;      /* of them by others before */
+    bool ready;           /* all ids are known, and fit: it begins as soon as it may */
+    struct follow_reader reader;
+    bool reading;    /* undo takes the session back only from here on */
+    uint32_t done;   /* ids that were read */
+    uint32_t shared; /* of them by others before */
     bool special;
     enum chat_at chat_after;
-    uint64_t reading_ns; /* since when */
+    uint64_t ready_ns; /* since when */
 };
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -289,45 +291,62 @@ static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 
 static void prepare(struct sched *s, struct request *r, struct append *a)
 {
-    struct session *session = r->session;
-    struct memory *m = r->memory;
     uint64_t n_new;
-    uint32_t n;
 
     drop_second_bos(s, a);
-    n_new = a->encode.n_total - session->has_pending;
+    n_new = a->encode.n_total - r->session->has_pending;
     if (n_new == 0) {
         finish(s, r);
         return;
     }
     if (!fits_context(s, r, a->had, n_new))
         return;
+    a->ready = true;
+    a->ready_ns = clock_ns();
+    a->n_ids = r->memory->n_ids;
+    a->reader = (struct follow_reader){ .memory = r->memory,
+                                        .ids = a->encode.ids,
+                                        .n_had = a->n_ids,
+                                        .n = (uint32_t)a->encode.n_ids,
+                                        .priority = r->priority };
+    r->reader = &a->reader;
+    follow_join(&s->follow, r->reader);
+}
+
+/* False: what it begins with is being read for somebody else, and will be taken over when that is
+ * done. */
+static bool begin(struct sched *s, struct request *r, struct append *a)
+{
+    struct memory *m = r->memory;
+    struct seq *q = &r->session->seq;
+    uint32_t n;
+
+    if (m->n_ids == 0 && follow_waits(&s->follow, &a->reader))
+        return false;
     /* From here on the session changes: what an undo goes back to. */
-    a->n_ids = m->n_ids;
     a->reading = true;
     if (m->n_ids == 0)
         a->done = a->shared = memory_adopt(m, a->encode.ids, (uint32_t)a->encode.n_ids);
     n = (uint32_t)a->encode.n_ids - a->done;
     if (!fits_pool(s, r, n))
-        return;
-    a->reading_ns = clock_ns();
+        return true;
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
-    if (memory_room(m) >= n && seq_reserve(&session->seq, n) < 0)
-        request_fail_pages(s, r, session->seq.account, seq_wants(&session->seq, n),
-                           "reading %u more tokens", n);
+    if (memory_room(m) >= n && seq_reserve(q, n) < 0)
+        request_fail_pages(s, r, q->account, seq_wants(q, n), "reading %u more tokens", n);
+    return true;
 }
 
 static bool append_work(struct sched *s, struct request *r)
 {
     struct append *a = r->state;
-    int e = encode_step(&a->encode);
+    int e = a->ready ? 1 : encode_step(&a->encode);
 
     if (e < 0)
         request_fail_memory(s, r, e);
-    else if (e == 1)
+    else if (e == 1 && !a->ready)
         prepare(s, r, a);
-    return true;
+    return a->ready ? begin(s, r, a) : true;
 }
 
 /* --- reading ---------------------------------------------------------------------------------- */
@@ -369,7 +388,7 @@ static void append_rows(struct sched *s, struct request *r, uint32_t first, uint
     a->reading = false;
     r->usage.computed_tokens = a->done - a->shared;
     r->usage.shared_tokens = a->shared;
-    r->usage.prompt_ns = clock_ns() - a->reading_ns;
+    r->usage.prompt_ns = clock_ns() - a->ready_ns;
     finish(s, r);
 }
 

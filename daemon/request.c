@@ -197,8 +197,11 @@ void request_receive(struct sched *s, struct client *c, const struct chan_msg *m
     }
 }
 
-static void release_session(struct request *r)
+static void release_session(struct sched *s, struct request *r)
 {
+    if (r->reader)
+        follow_leave(&s->follow, r->reader);
+    r->reader = NULL;
     if (r->memory)
         memory_rest(r->memory);
     if (r->session)
@@ -211,14 +214,13 @@ static void release_session(struct request *r)
  * request of its own, and the reply has copies of what it says. */
 void request_finish(struct sched *s, struct request *r)
 {
-    (void)s;
     assert(r->phase != REQUEST_LAST);
     r->last.id = r->id;
     r->last.last = true;
     r->phase = REQUEST_LAST;
     if (r->client->receiving == r)
         r->client->receiving = NULL;
-    release_session(r);
+    release_session(s, r);
 }
 
 /* A failure that is ours is logged; one that is the client's is told to the client, and only there.
@@ -475,7 +477,7 @@ bool request_unwanted(const struct request *r)
 
 void request_drop(struct sched *s, struct request *r)
 {
-    release_session(r);
+    release_session(s, r);
     if (r->ops->fini)
         r->ops->fini(r);
     TAILQ_REMOVE(&s->active, r, link);

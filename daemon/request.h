@@ -25,6 +25,7 @@
 
 struct client;
 struct encode_text;
+struct follow_reader;
 struct memory;
 struct request;
 struct sched;
@@ -70,8 +71,9 @@ struct request_ops {
 struct request {
     TAILQ_ENTRY(request) link; /* of the scheduler's active ones */
     struct client *client;
-    struct session *session; /* that it keeps busy; NULL: none */
-    struct memory *memory;   /* of the sequence that it reads into; NULL: none yet */
+    struct session *session;      /* that it keeps busy; NULL: none */
+    struct memory *memory;        /* of the sequence that it reads into; NULL: none yet */
+    struct follow_reader *reader; /* while others may wait for what it reads; NULL: they don't */
     const struct request_ops *ops;
     enum request_phase phase;
     enum wire_priority priority;

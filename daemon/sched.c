@@ -353,6 +353,8 @@ static bool step(struct sched *s)
     /* Without a batch nobody's answer is held up by frames: the next look may take its time. */
     if (!ran)
         pace_idle(&s->pace);
+    /* Last: the step itself may have failed one that others waited for. */
+    any |= follow_woke(&s->follow);
     return any || ran;
 }
 
@@ -542,6 +544,7 @@ void *sched_main(void *arg)
     s->epoll = -1; /* here and not by the control thread: close_all takes what was half opened */
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);
+    follow_init(&s->follow);
     s->started_ns = clock_ns();
     s->result = open_all(s);
     if (s->result == 0) {

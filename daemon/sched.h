@@ -16,6 +16,7 @@
 #include "base/seat.h"
 #include "daemon/client.h"
 #include "daemon/config.h"
+#include "daemon/follow.h"
 #include "daemon/mailbox.h"
 #include "daemon/pace.h"
 #include "daemon/served.h"
@@ -55,6 +56,7 @@ struct sched {
     struct client *latest;      /* who sent the last frame; NULL: it is gone */
     struct client *turn;        /* whose frames are taken next; NULL: the first one's */
     struct request_list active; /* every open request; served ones move to the end */
+    struct follow follow;       /* those of them that read what others may wait for */
     uint32_t n_clients, n_active, n_sessions;
     uint64_t last_session;
     struct wire_scratch unpacked, packed;
