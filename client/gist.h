@@ -135,13 +135,18 @@ GIST_API const char *gist_compressor_help(enum gist_compressor compressor);
  * themselves. */
 #define GIST_PUBLIC 1u
 
+/* Nothing of the session is kept when it is closed, in the daemon's memory or on disk, and no other
+ * session takes anything over from it. It may take over itself what earlier sessions of this user
+ * have read. Not with GIST_PUBLIC. */
+#define GIST_PRIVATE 2u
+
 struct gist_policy {
     size_t size;      /* sizeof(struct gist_policy): later versions may grow it */
     uint32_t segment; /* tokens; 0: the adapter's, or the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
-    unsigned flags;                   /* GIST_PUBLIC, GIST_SET_SEGMENT */
+    unsigned flags;                   /* GIST_PUBLIC, GIST_PRIVATE, GIST_SET_SEGMENT */
 };
 
 struct gist_usage {

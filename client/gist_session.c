@@ -30,7 +30,7 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     gist_session *s;
     int err = gist_copy_sized(&p, sizeof(p), policy);
 
-    if (err == 0 && p.flags & ~(GIST_PUBLIC | GIST_SET_SEGMENT))
+    if (err == 0 && p.flags & ~(GIST_PUBLIC | GIST_PRIVATE | GIST_SET_SEGMENT))
         err = -EINVAL;
     if (err == 0)
         err = gist_copy_memory(&r.msg.u.open_session.memory, p.memory);
@@ -46,6 +46,7 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
         p.priority == GIST_BACKGROUND ? WIRE_BACKGROUND : WIRE_INTERACTIVE;
     r.msg.u.open_session.label = p.label;
     r.msg.u.open_session.public_prefix = p.flags & GIST_PUBLIC;
+    r.msg.u.open_session.is_private = p.flags & GIST_PRIVATE;
     r.on_reply = keep_session;
     err = gist_run(&r, -1);
     if (err < 0) {

@@ -37,6 +37,11 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
     o->sampling.seed >>= 32;
 }
 
+unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o)
+{
+    return (o->is_public ? GIST_PUBLIC : 0) | (o->is_private ? GIST_PRIVATE : 0);
+}
+
 static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
 {
     struct answer *a = arg;

@@ -19,6 +19,7 @@ struct ctl_answer_opts {
     const char *system; /* NULL: the model's own */
     bool stats;         /* print the times to stderr */
     bool is_public;     /* the session's text is no secret */
+    bool is_private;    /* nothing of it is kept */
 };
 
 #define CTL_ANSWER_MAX_TOKENS 1024u
@@ -106,12 +107,23 @@ struct ctl_answer_opts {
           0,                                                                                       \
           0,                                                                                       \
           "the text is not secret: share its computation with public sessions of other users" },   \
+        { "private",                                                                               \
+          0,                                                                                       \
+          CTL_OPT_FLAG,                                                                            \
+          NULL,                                                                                    \
+          &(o)->is_private,                                                                        \
+          0,                                                                                       \
+          0,                                                                                       \
+          "keep nothing of it afterwards, in memory or on disk" },                                 \
     {                                                                                              \
         "stats", 0, CTL_OPT_FLAG, NULL, &(o)->stats, 0, 0,                                         \
             "print times to stderr, terminal or not"                                               \
     }
 
 void ctl_answer_defaults(struct ctl_answer_opts *o);
+
+/* Of struct gist_policy: GIST_PUBLIC, GIST_PRIVATE. */
+unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o);
 
 /* Reads messages (a chat model) or their texts (any other) into the session, says the answer, on
  * lines of its own, and what it took. CTL_INTERRUPTED after a Ctrl-C, also when that came before

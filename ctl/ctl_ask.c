@@ -99,7 +99,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
                                   .segment = a->memory_opts.segment,
                                   .label = "ask",
                                   .memory = &a->memory,
-                                  .flags = a->answer.is_public ? GIST_PUBLIC : 0 };
+                                  .flags = ctl_answer_policy_flags(&a->answer) };
     struct gist_message msgs[2];
     size_t n = 0;
     gist_session *s;

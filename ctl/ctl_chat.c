@@ -68,7 +68,7 @@ static int open_session(struct chat *chat)
                                   .segment = chat->memory_opts.segment,
                                   .label = "chat",
                                   .memory = &chat->memory,
-                                  .flags = chat->answer.is_public ? GIST_PUBLIC : 0 };
+                                  .flags = ctl_answer_policy_flags(&chat->answer) };
     int r;
 
     gist_close(chat->session);
@@ -208,7 +208,9 @@ int ctl_chat(int argc, char **argv)
     r = ctl_connect(&chat.conn);
     if (r != 0)
         return r;
-    r = ctl_line_open(find_history(history) ? history : NULL, &chat.lines);
+    /* Lines that the editor keeps would outlive a private conversation. */
+    r = ctl_line_open(!chat.answer.is_private && find_history(history) ? history : NULL,
+                      &chat.lines);
     if (r < 0) {
         r = ctl_fail(CTL_FAILED, "cannot edit lines: %s", strerror(-r));
     } else {

@@ -17,11 +17,12 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
     return 0;
 }
 
-void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner)
+void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool keeps_nothing)
 {
     /* With gists among its tokens pages are not of 16 tokens. */
-    m->shared =
-        (struct prefix_user){ .prefix = m->seq->gist_every ? NULL : prefix, .owner = owner };
+    m->shared = (struct prefix_user){ .prefix = m->seq->gist_every ? NULL : prefix,
+                                      .owner = owner,
+                                      .keeps_nothing = keeps_nothing };
 }
 
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
@@ -49,7 +50,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     int r = memory_init(dst, &m->policy, m->served, seq);
 
     memcpy(seq->tokens, m->seq->tokens, (size_t)m->n_ids * sizeof(*seq->tokens));
-    memory_share(dst, m->shared.prefix, m->shared.owner);
+    memory_share(dst, m->shared.prefix, m->shared.owner, m->shared.keeps_nothing);
     dst->early = m->early;
     dst->n_ids = m->n_ids;
     dst->ladder = m->ladder;

@@ -43,8 +43,9 @@ struct memory {
 
 int memory_init(struct memory *m, const struct policy *p, const struct served *b,
                 struct seq *seq); /* -ENOMEM */
-/* From now on what is read may be of use to other sessions of this owner, and the other way. */
-void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner);
+/* From now on what is read may be of use to other sessions of this owner, and the other way.
+ * keeps_nothing: only the other way, and nothing of it outlives the session. */
+void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool keeps_nothing);
 /* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
 /* What it reads next is learned by others: it holds what a fresh sequence of its ids would, and

@@ -20,6 +20,7 @@ struct node {
     uint32_t older, newer; /* by use */
     uint32_t page;         /* raw; or NONE */
     bool stale; /* its segment was compressed: only shorter beginnings want the raw page */
+    bool going; /* of prefix_forget */
     uint32_t
         packed; /* first page of the compressed segment that ends here, or NONE; the rest by next */
     uint64_t hash; /* of a node that ends a segment, see prefix_roll; else 0 */
@@ -391,7 +392,7 @@ void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladde
     struct prefix *p = u->prefix;
     uint32_t n = s->n_tokens / TOKENS, per_segment = s->seg_len / TOKENS, i, at;
 
-    if (!p || l->n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
+    if (!p || u->keeps_nothing || l->n_at[2] > 0 || n == 0 || n > PATH_MAX_LEN ||
         (n == u->n_pages && l->n_at[1] == u->n_packed))
         return;
     at = find_root(p, u->owner, policy);
@@ -423,8 +424,10 @@ void prefix_supersede(const struct prefix_user *u, const struct seq *s, const st
                       uint32_t segment)
 {
     struct prefix *p = u->prefix;
-    uint32_t per_segment = s->seg_len / TOKENS, at = p ? find_root(p, u->owner, policy) : NONE;
+    uint32_t per_segment = s->seg_len / TOKENS, at = NONE;
 
+    if (p && !u->keeps_nothing)
+        at = find_root(p, u->owner, policy);
     for (uint32_t i = 0; i < (segment + 1) * per_segment && at != NONE; i++) {
         struct node *n;
 
@@ -434,6 +437,33 @@ void prefix_supersede(const struct prefix_user *u, const struct seq *s, const st
             continue;
         n->stale = true;
         p->n_stale++;
+    }
+}
+
+static bool is_root_of(const struct prefix *p, uint32_t node, uint32_t owner)
+{
+    for (uint32_t i = 0; i < PREFIX_ROOTS; i++)
+        if (p->roots[i].used && p->roots[i].node == node)
+            return p->roots[i].owner == owner;
+    return false;
+}
+
+/* By T1 parents come first on the way from the newest node to the oldest, and children on the way
+ * back: so one walk finds all that stand below the owner's roots, and another frees them. */
+void prefix_forget(struct prefix *p, uint32_t owner)
+{
+    if (n_roots_of(p, owner) == 0)
+        return;
+    for (uint32_t i = p->newest; i != NONE; i = p->nodes[i].older) {
+        uint32_t parent = p->nodes[i].parent;
+
+        p->nodes[i].going =
+            p->nodes[parent].parent == NONE ? is_root_of(p, parent, owner) : p->nodes[parent].going;
+    }
+    for (uint32_t i = p->oldest, newer; i != NONE; i = newer) {
+        newer = p->nodes[i].newer;
+        if (p->nodes[i].going)
+            evict(p, i, NONE);
     }
 }
 

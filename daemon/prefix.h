@@ -48,6 +48,7 @@ struct prefix;
 struct prefix_user {
     struct prefix *prefix;      /* NULL: it shares nothing */
     uint32_t owner;             /* a uid, or PREFIX_PUBLIC */
+    bool keeps_nothing;         /* it takes over what is known, and leaves no trace of its own */
     uint32_t n_pages, n_packed; /* that the tree knows of it; pages of ids, compressed segments */
 };
 
@@ -76,6 +77,10 @@ void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladde
  * the first that are given up. */
 void prefix_supersede(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
                       uint32_t segment);
+
+/* What an owner's sequences have read is not found any more, and its pages that no session holds
+ * are free. Walks over all nodes. */
+void prefix_forget(struct prefix *p, uint32_t owner);
 
 /* What was learned is to be learned anew: the sequence was taken back. */
 void prefix_unlearn(struct prefix_user *u);

@@ -39,16 +39,32 @@ static bool has_room(struct sched *s, struct request *r)
     return false;
 }
 
+/* False: both were asked for, which was answered. */
+static bool read_sharing(struct sched *s, struct request *r, const struct wire_req *m,
+                         enum session_sharing *ret)
+{
+    bool is_public = m->u.open_session.public_prefix, is_private = m->u.open_session.is_private;
+
+    *ret = is_public ? SESSION_PUBLIC : is_private ? SESSION_PRIVATE : SESSION_OF_USER;
+    if (!is_public || !is_private)
+        return true;
+    request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                 "a session cannot be both public and private: the one is shared with all users, "
+                 "of the other nothing is kept");
+    return false;
+}
+
 static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
     struct policy policy;
     struct why why = { "" };
+    enum session_sharing sharing;
     struct session *session;
     int e;
 
     (void)bulk;
-    if (!has_room(s, r))
+    if (!has_room(s, r) || !read_sharing(s, r, m, &sharing))
         return 0;
     if (policy_read(&m->u.open_session.memory,
                     m->u.open_session.has_segment ? &m->u.open_session.segment : NULL,
@@ -56,8 +72,7 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return 0;
     }
-    e = session_new(&s->served, r->client, s->last_session + 1, m->u.open_session.public_prefix,
-                    &policy, &session);
+    e = session_new(&s->served, r->client, s->last_session + 1, sharing, &policy, &session);
     if (e < 0)
         return e;
     request_label(session->label, sizeof(session->label), m->u.open_session.label);

@@ -30,6 +30,7 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_PING] = &request_ping,
     [WIRE_FORK] = &request_fork,
     [WIRE_REWIND] = &request_rewind,
+    [WIRE_CACHE] = &request_cache,
 };
 
 /* What a frame becomes that can't be read, or breaks a limit of the wire. */

@@ -12,14 +12,16 @@
 /* Whose texts the session may share, and the tree that it does that in. Users whom the kernel can't
  * tell apart here (the daemon is in a container, they are not) share with nobody: one would find
  * out by its usage and speed what the others wrote. */
-static void share(const struct served *b, const struct client *c, bool is_public, struct memory *m)
+static void share(const struct served *b, const struct client *c, enum session_sharing sharing,
+                  struct memory *m)
 {
-    bool known = c->uid != b->stand_in;
+    bool is_public = sharing == SESSION_PUBLIC, known = c->uid != b->stand_in;
 
-    memory_share(m, is_public || known ? b->prefix : NULL, is_public ? PREFIX_PUBLIC : c->uid);
+    memory_share(m, is_public || known ? b->prefix : NULL, is_public ? PREFIX_PUBLIC : c->uid,
+                 sharing == SESSION_PRIVATE || (!is_public && !known));
 }
 
-int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
+int session_new(struct served *b, struct client *c, uint64_t id, enum session_sharing sharing,
                 const struct policy *policy, struct session **ret)
 {
     struct session *s = calloc(1, sizeof(*s));
@@ -38,7 +40,7 @@ int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
         session_free(s);
         return r;
     }
-    share(b, c, is_public, &s->memory);
+    share(b, c, sharing, &s->memory);
     *ret = s;
     return 0;
 }

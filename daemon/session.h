@@ -60,8 +60,15 @@ struct session {
 
 struct served;
 
+/* With whom a session has what it reads in common, and when it ends. */
+enum session_sharing {
+    SESSION_OF_USER, /* sessions of its user */
+    SESSION_PUBLIC,  /* public sessions of all users */
+    SESSION_PRIVATE  /* nobody; it may use what its user's sessions have read */
+};
+
 /* policy: of policy_read. -ENOMEM. */
-int session_new(struct served *b, struct client *c, uint64_t id, bool is_public,
+int session_new(struct served *b, struct client *c, uint64_t id, enum session_sharing sharing,
                 const struct policy *policy, struct session **ret);
 void session_free(struct session *s);
 

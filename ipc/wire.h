@@ -16,15 +16,17 @@
 #define IPC_WIRE_H
 
 #include "base/why.h"
+#include "ipc/wire_stats.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_SCRATCH_BYTES (256u * 1024)
-#define WIRE_MESSAGES_MAX  1024u /* chat messages an Append */
-#define WIRE_STOPS_MAX     16u   /* stop strings a Generate */
-#define WIRE_STRING_MAX    4096u /* bytes of a string field but Text.text */
+#define WIRE_SCRATCH_BYTES  (256u * 1024)
+#define WIRE_MESSAGES_MAX   1024u /* chat messages an Append */
+#define WIRE_STOPS_MAX      16u   /* stop strings a Generate */
+#define WIRE_CACHE_ROWS_MAX 64u   /* rows of a CacheRows */
+#define WIRE_STRING_MAX     4096u /* bytes of a string field but Text.text */
 
 enum wire_req_kind {
     WIRE_HELLO,
@@ -40,12 +42,20 @@ enum wire_req_kind {
     WIRE_PING,
     WIRE_FORK,
     WIRE_REWIND,
+    WIRE_CACHE = 20, /* values between are not in use yet */
     WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
 enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
 enum wire_score_want { WIRE_SCORE_LOGPROBS, WIRE_SCORE_LOGITS };
 enum wire_priority { WIRE_INTERACTIVE, WIRE_BACKGROUND };
+enum wire_cache_verb {
+    WIRE_CACHE_STAT,
+    WIRE_CACHE_LIST,
+    WIRE_CACHE_VERIFY,
+    WIRE_CACHE_PRUNE,
+    WIRE_CACHE_FORGET
+};
 enum wire_compressor {
 #define COMPRESSOR(number, ID, id, name, help) WIRE_##ID = (number),
 #include "base/compressors.def"
@@ -82,7 +92,7 @@ struct wire_req {
             enum wire_priority priority;
             const char *label;
             struct wire_memory memory;
-            bool public_prefix;
+            bool public_prefix, is_private;
         } open_session;
         struct {
             uint64_t session;
@@ -132,6 +142,11 @@ struct wire_req {
         struct {
             bool more;
         } detokenize;
+        struct {
+            enum wire_cache_verb verb;
+            bool public_records;
+            uint64_t after, bytes;
+        } cache;
     } u;
 };
 
@@ -149,6 +164,7 @@ enum wire_rep_kind {
     WIRE_CANCELLED,
     WIRE_SESSION_CLOSED,
     WIRE_REWOUND,
+    WIRE_CACHE_ROWS = 20,
     WIRE_REP__N
 };
 enum wire_reason {
@@ -177,39 +193,6 @@ struct wire_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
     uint32_t raw_tokens, gist_tokens, gists, shared_tokens, restored_tokens;
-};
-
-struct wire_stats_client {
-    uint64_t id;
-    uint32_t pid, uid;
-    const char *name;
-    uint32_t sessions, pages;
-};
-struct wire_stats_session {
-    uint64_t id, client;
-    const char *label;
-    uint32_t n_tokens, pages, segment;
-    bool busy;
-    uint32_t gist_pages;
-};
-struct wire_stats_owner {
-    uint32_t uid, clients, sessions, pages, gist_pages;
-};
-struct wire_stats {
-    const char *version, *model, *model_digest, *cpu, *adapters;
-    uint32_t threads;
-    uint64_t uptime_ns;
-    uint64_t weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
-    uint32_t page_bytes, page_tokens, pages, pages_free, pages_cached;
-    uint32_t clients, sessions, requests_running;
-    uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
-    uint64_t steps_total, client_errors_total;
-    const struct wire_stats_client *client;
-    uint32_t n_client;
-    const struct wire_stats_session *session;
-    uint32_t n_session;
-    const struct wire_stats_owner *owner;
-    uint32_t n_owner;
 };
 
 struct wire_rep {
@@ -248,6 +231,7 @@ struct wire_rep {
             uint32_t n;
         } tokens;
         struct wire_stats stats;
+        struct wire_cache_rows cache_rows;
         struct {
             enum wire_error code;
             const char *text;

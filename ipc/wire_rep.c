@@ -6,6 +6,7 @@
 _Static_assert(WIRE_WELCOME + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_WELCOME, "kind");
 _Static_assert(WIRE_STATS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_STATS, "kind");
 _Static_assert(WIRE_REWOUND + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_REWOUND, "kind");
+_Static_assert(WIRE_CACHE_ROWS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CACHE_ROWS, "kind");
 
 /* --- packing ---------------------------------------------------------------------------------- */
 
@@ -22,6 +23,7 @@ union rep_body {
     Gistd__Cancelled cancelled;
     Gistd__SessionClosed session_closed;
     Gistd__Rewound rewound;
+    Gistd__CacheRows cache_rows;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -114,6 +116,41 @@ static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *s
     return 0;
 }
 
+static int build_stats_store(struct wire_scratch *s, const struct wire_stats_store *x,
+                             Gistd__Stats *m)
+{
+    Gistd__Stats__Store *one;
+
+    if (!x)
+        return 0;
+    one = wire_scratch_array(s, 1, sizeof(*one));
+    if (!one)
+        return -EMSGSIZE;
+    gistd__stats__store__init(one);
+    one->bytes = x->bytes;
+    one->limit = x->limit;
+    one->records = x->records;
+    one->names = x->names;
+    one->written = x->written;
+    one->written_today = x->written_today;
+    one->write_a_day = x->write_a_day;
+    one->puts = x->puts;
+    one->gets = x->gets;
+    one->hits = x->hits;
+    one->misses = x->misses;
+    one->refused = x->refused;
+    one->evicted = x->evicted;
+    one->expired = x->expired;
+    one->read_bytes = x->read_bytes;
+    one->read_ns = x->read_ns;
+    one->pinned_pages = x->pinned_pages;
+    one->degraded_s = x->degraded_s;
+    one->degraded = wire_str(x->degraded);
+    one->io = wire_str(x->io);
+    m->store = one;
+    return 0;
+}
+
 static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
     int err;
@@ -147,7 +184,51 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     err = build_stats_clients(s, st, m);
     if (err == 0)
         err = build_stats_sessions(s, st, m);
+    if (err == 0)
+        err = build_stats_store(s, st->store, m);
     return err < 0 ? err : build_stats_owners(s, st, m);
+}
+
+static int build_cache_row_list(struct wire_scratch *s, const struct wire_cache_rows *c,
+                                Gistd__CacheRows *m)
+{
+    Gistd__CacheRows__Row *one = wire_scratch_array(s, c->n_row, sizeof(*one));
+    Gistd__CacheRows__Row **list = wire_scratch_array(s, c->n_row, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < c->n_row; i++) {
+        const struct wire_cache_row *x = &c->row[i];
+
+        gistd__cache_rows__row__init(&one[i]);
+        one[i].id = x->id;
+        one[i].bytes = x->bytes;
+        one[i].used_s = x->used_s;
+        one[i].cost_ns = x->cost_ns;
+        one[i].tokens = x->tokens;
+        one[i].keys = x->keys;
+        one[i].depth = x->depth;
+        one[i].packed = x->packed;
+        list[i] = &one[i];
+    }
+    m->row = list;
+    m->n_row = c->n_row;
+    return 0;
+}
+
+static int build_cache_rows(struct wire_scratch *s, const struct wire_cache_rows *c,
+                            Gistd__CacheRows *m)
+{
+    gistd__cache_rows__init(m);
+    m->records = c->records;
+    m->bytes = c->bytes;
+    m->tokens = c->tokens;
+    m->packed_records = c->packed_records;
+    m->packed_bytes = c->packed_bytes;
+    m->bad_records = c->bad_records;
+    m->bad_bytes = c->bad_bytes;
+    m->total = c->total;
+    return build_cache_row_list(s, c, m);
 }
 
 static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
@@ -215,6 +296,8 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         return 0;
     case WIRE_STATS:
         return build_stats(s, &r->u.stats, &b->stats);
+    case WIRE_CACHE_ROWS:
+        return build_cache_rows(s, &r->u.cache_rows, &b->cache_rows);
     case WIRE_ERROR:
         build_error(r, &b->error);
         return 0;
@@ -369,6 +452,38 @@ static int read_stats_owners(struct wire_scratch *s, const Gistd__Stats *m, stru
     return 0;
 }
 
+static int read_stats_store(struct wire_scratch *s, const Gistd__Stats__Store *m,
+                            struct wire_stats *st)
+{
+    struct wire_stats_store *x;
+
+    if (!m)
+        return 0;
+    x = wire_scratch_array(s, 1, sizeof(*x));
+    if (!x)
+        return -EMSGSIZE;
+    x->bytes = m->bytes;
+    x->limit = m->limit;
+    x->records = m->records;
+    x->names = m->names;
+    x->written = m->written;
+    x->written_today = m->written_today;
+    x->write_a_day = m->write_a_day;
+    x->puts = m->puts;
+    x->gets = m->gets;
+    x->hits = m->hits;
+    x->misses = m->misses;
+    x->refused = m->refused;
+    x->evicted = m->evicted;
+    x->expired = m->expired;
+    x->read_bytes = m->read_bytes;
+    x->read_ns = m->read_ns;
+    x->pinned_pages = m->pinned_pages;
+    x->degraded_s = m->degraded_s;
+    st->store = x;
+    return take_string(m->degraded, &x->degraded) && take_string(m->io, &x->io) ? 0 : -EMSGSIZE;
+}
+
 static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
 {
     int err;
@@ -400,7 +515,41 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
     err = read_stats_clients(s, m, st);
     if (err == 0)
         err = read_stats_sessions(s, m, st);
+    if (err == 0)
+        err = read_stats_store(s, m->store, st);
     return err < 0 ? err : read_stats_owners(s, m, st);
+}
+
+static int read_cache_rows(struct wire_scratch *s, const Gistd__CacheRows *m,
+                           struct wire_cache_rows *c)
+{
+    struct wire_cache_row *list = wire_scratch_array(s, m->n_row, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_row; i++) {
+        const Gistd__CacheRows__Row *x = m->row[i];
+
+        list[i] = (struct wire_cache_row){ .id = x->id,
+                                           .bytes = x->bytes,
+                                           .used_s = x->used_s,
+                                           .cost_ns = x->cost_ns,
+                                           .tokens = x->tokens,
+                                           .keys = x->keys,
+                                           .depth = x->depth,
+                                           .packed = x->packed };
+    }
+    c->row = list;
+    c->n_row = (uint32_t)m->n_row;
+    c->records = m->records;
+    c->bytes = m->bytes;
+    c->tokens = m->tokens;
+    c->packed_records = m->packed_records;
+    c->packed_bytes = m->packed_bytes;
+    c->bad_records = m->bad_records;
+    c->bad_bytes = m->bad_bytes;
+    c->total = m->total;
+    return 0;
 }
 
 static int read_error(const Gistd__Error *m, struct wire_rep *r)
@@ -454,6 +603,8 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_STATS:
         return read_stats(s, m->stats, &r->u.stats);
+    case WIRE_CACHE_ROWS:
+        return read_cache_rows(s, m->cache_rows, &r->u.cache_rows);
     case WIRE_PONG:
         return 0;
     case WIRE_ERROR:

@@ -8,11 +8,13 @@
 _Static_assert((int)WIRE_APPEND_CHAT == (int)GISTD__APPEND__KIND__CHAT, "enum");
 _Static_assert((int)WIRE_SCORE_TOKENS == (int)GISTD__SCORE__KIND__TOKENS, "enum");
 _Static_assert((int)WIRE_SCORE_LOGITS == (int)GISTD__SCORE__WANT__LOGITS, "enum");
+_Static_assert((int)WIRE_CACHE_FORGET == (int)GISTD__CACHE__VERB__FORGET, "enum");
 _Static_assert((int)WIRE_BACKGROUND == (int)GISTD__OPEN_SESSION__PRIORITY__BACKGROUND, "enum");
 /* And the kinds are the schema's field numbers. */
 _Static_assert(WIRE_HELLO + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_HELLO, "kind");
 _Static_assert(WIRE_SCORE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE, "kind");
 _Static_assert(WIRE_REWIND + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_REWIND, "kind");
+_Static_assert(WIRE_CACHE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_CACHE, "kind");
 
 static int too_many(struct wire_scratch *s, size_t n, const char *what, unsigned most)
 {
@@ -51,6 +53,7 @@ union req_body {
     Gistd__Detokenize detokenize;
     Gistd__Fork fork;
     Gistd__Rewind rewind;
+    Gistd__Cache cache;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -147,6 +150,7 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->open_session.label = wire_str(r->u.open_session.label);
         b->open_session.memory = build_memory(&r->u.open_session.memory, memory);
         b->open_session.public_prefix = r->u.open_session.public_prefix;
+        b->open_session.private_ = r->u.open_session.is_private;
         return 0;
     case WIRE_APPEND:
         return build_append(s, r, &b->append);
@@ -187,6 +191,13 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         gistd__rewind__init(&b->rewind);
         b->rewind.session = r->u.rewind.session;
         b->rewind.n_tokens = r->u.rewind.n_tokens;
+        return 0;
+    case WIRE_CACHE:
+        gistd__cache__init(&b->cache);
+        b->cache.verb = (Gistd__Cache__Verb)r->u.cache.verb;
+        b->cache.public_records = r->u.cache.public_records;
+        b->cache.after = r->u.cache.after;
+        b->cache.bytes = r->u.cache.bytes;
         return 0;
     case WIRE_GET_STATS:
     case WIRE_PING: /* plain ones */
@@ -305,6 +316,7 @@ static int read_open_session(struct wire_scratch *s, const Gistd__OpenSession *m
     r->u.open_session.priority = (enum wire_priority)m->priority;
     r->u.open_session.label = m->label;
     r->u.open_session.public_prefix = m->public_prefix;
+    r->u.open_session.is_private = m->private_;
     return read_memory(s, m->memory, &r->u.open_session.memory);
 }
 
@@ -343,6 +355,12 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
     case WIRE_REWIND:
         r->u.rewind.session = m->rewind->session;
         r->u.rewind.n_tokens = m->rewind->n_tokens;
+        return 0;
+    case WIRE_CACHE:
+        r->u.cache.verb = (enum wire_cache_verb)m->cache->verb;
+        r->u.cache.public_records = m->cache->public_records;
+        r->u.cache.after = m->cache->after;
+        r->u.cache.bytes = m->cache->bytes;
         return 0;
     case WIRE_SCORE:
         return read_score(s, m->score, r);

@@ -293,7 +293,7 @@ static int live_memory(void *arg, struct why *why)
     if (r == 0)
         r = memory_init(&m, &p, &rig.served, &s);
     if (r == 0) {
-        memory_share(&m, prefix, 7);
+        memory_share(&m, prefix, 7, false);
         r = memory_rig_feed(&rig, &m, ids, 200, 50, logits);
     }
     if (r == 0) {

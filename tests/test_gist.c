@@ -165,7 +165,7 @@ static void script_fields(struct fake_daemon *d, void *arg)
     fake_expect(d, WIRE_OPEN_SESSION);
     FAKE_CHECK(d->req.u.open_session.segment == 128);
     FAKE_CHECK(d->req.u.open_session.priority == WIRE_BACKGROUND);
-    FAKE_CHECK(d->req.u.open_session.public_prefix);
+    FAKE_CHECK(d->req.u.open_session.public_prefix && !d->req.u.open_session.is_private);
     FAKE_CHECK(strcmp(d->req.u.open_session.label, "mine") == 0);
     FAKE_CHECK(d->req.u.open_session.memory.compressor == WIRE_SELECT);
     FAKE_CHECK(d->req.u.open_session.memory.ratio == 16);
@@ -249,7 +249,7 @@ static void test_sized_structs(void **state)
     assert_int_equal(gist_open(conn, &newer.p, &s), -EINVAL);
     assert_int_equal(gist_error_code(conn), GIST_E_BAD_REQUEST);
     newer.later = 0;
-    newer.p.flags = 2;
+    newer.p.flags = 0x80;
     assert_int_equal(gist_open(conn, &newer.p, &s), -EINVAL);
     assert_int_equal(gist_open(conn, &none, &s), -EINVAL);
     none.size = sizeof(size_t) + sizeof(uint32_t); /* an older caller */

@@ -53,6 +53,8 @@ code 'segments that are no multiple of a page' 1 "$gistctl" ask --compressor fin
 says 'a multiple of 16'
 code 'a tail as long as the session' 1 "$gistctl" ask --compressor fine-kv --segment 64 --keep-tail 5000 x
 says 'a tail of 5000 tokens is too long'
+code 'public and private' 1 "$gistctl" ask --public --private x
+says 'cannot be both public and private'
 code 'a window that does not fit' 1 "$gistctl" score --compressor fine-kv --fixed-ratio --window 100000 README.md
 says 'the budget is'
 

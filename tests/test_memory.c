@@ -258,7 +258,8 @@ static void move(struct stage *s)
         if (other->open && draw(s, 2))
             policy = other->policy;
         open_actor(s, a, policy, &s->accounts[draw(s, 2)]);
-        memory_share(&a->memory, s->prefix, draw(s, 3) ? draw(s, 2) : PREFIX_PUBLIC);
+        memory_share(&a->memory, s->prefix, draw(s, 3) ? draw(s, 2) : PREFIX_PUBLIC,
+                     draw(s, 5) == 0);
         if (draw(s, 4))
             begin_like(a, other);
         return;

@@ -173,8 +173,8 @@ static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uin
     return usage.shared_tokens;
 }
 
-/* Who reads the same text again is given it if it was the same user's, or if both said that it is
- * public. */
+/* Who reads the same text again is given it if it was the same user's and not private, or if both
+ * said that it is public. */
 static void only_what_is_public(void **state)
 {
     static const struct {
@@ -191,6 +191,10 @@ static void only_what_is_public(void **state)
         { 0, 65534, GIST_PUBLIC, GIST_PUBLIC, true },
         { 65534, 65533, GIST_PUBLIC, GIST_PUBLIC, true },
         { 65534, 65533, 0, 0, false },
+        { 0, 0, GIST_PRIVATE, 0, false }, /* nothing stays of it, */
+        { 0, 0, GIST_PRIVATE, GIST_PRIVATE, false },
+        { 0, 0, 0, GIST_PRIVATE, true }, /* and it may use what did of others */
+        { 0, 65534, 0, GIST_PRIVATE, false },
     };
     struct daemon_fixture d;
     unsigned text = 100;

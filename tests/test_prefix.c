@@ -1,7 +1,8 @@
 /* tests/test_prefix.c - would catch: a client that keeps others, or itself, from sharing by the
  * policies that it chooses; a root that is given up with what it held still counted as in use; a
  * segment's hash that does not tell its ids, or what stood before them; pages of another place than
- * the segment's. Which pages are taken over, and that logits stay the same, is test_memory's.
+ * the segment's; something that a private session leaves behind, or that stays of an owner who was
+ * forgotten. Which pages are taken over, and that logits stay the same, is test_memory's.
  */
 #include "daemon/prefix.h"
 
@@ -57,11 +58,11 @@ static void fill_ids(uint32_t *ids, uint32_t n, uint32_t seed)
         ids[i] = seed * 1000 + i;
 }
 
-/* What a session that reads n ids with this policy finds; then it is gone, and has taught. */
-static uint32_t read_by(uint32_t owner, const struct policy *policy, const uint32_t *ids,
+/* What a session that reads n ids with this policy finds; then it is gone, and has taught unless it
+ * keeps nothing. */
+static uint32_t read_as(struct prefix_user u, const struct policy *policy, const uint32_t *ids,
                         uint32_t n)
 {
-    struct prefix_user u = { .prefix = prefix, .owner = owner };
     struct ladder l = { 0 };
     struct seq s;
     uint32_t found;
@@ -74,6 +75,12 @@ static uint32_t read_by(uint32_t owner, const struct policy *policy, const uint3
     prefix_learn(&u, &s, &l, policy);
     seq_close(&s);
     return found;
+}
+
+static uint32_t read_by(uint32_t owner, const struct policy *policy, const uint32_t *ids,
+                        uint32_t n)
+{
+    return read_as((struct prefix_user){ .prefix = prefix, .owner = owner }, policy, ids, n);
 }
 
 /* --- roots ------------------------------------------------------------------------------------ */
@@ -252,6 +259,53 @@ static void what_is_cached_can_be_had(void **state)
     free(pages);
 }
 
+/* --- what is not kept, or not any longer -------------------------------------------------------
+ */
+
+/* Of a private session nothing stays, not even a page: who reads the same later reads all of it. It
+ * takes over what others have read. */
+static void a_private_session_teaches_nothing(void **state)
+{
+    struct policy p = policy_of(64);
+    struct prefix_user hidden = { .prefix = prefix, .owner = ALICE, .keeps_nothing = true };
+    uint32_t ids[TOKENS], n_cached = pool.n_cached, n_free = pool.n_free;
+
+    (void)state;
+    fill_ids(ids, TOKENS, 40);
+    assert_int_equal(read_as(hidden, &p, ids, TOKENS), 0);
+    assert_int_equal(pool.n_cached, n_cached);
+    assert_int_equal(pool.n_free, n_free);
+    assert_int_equal(read_as(hidden, &p, ids, TOKENS), 0);
+    assert_int_equal(read_by(ALICE, &p, ids, TOKENS), 0);
+    assert_int_equal(read_as(hidden, &p, ids, TOKENS), TOKENS - 16);
+}
+
+/* All of one owner goes, of every policy, and its pages are free again; others keep theirs. Whose
+ * session is still open has its pages and may teach them anew. */
+static void an_owner_is_forgotten(void **state)
+{
+    struct policy p = policy_of(64), q = policy_of(128);
+    uint32_t ids[TOKENS], n_cached;
+
+    (void)state;
+    fill_ids(ids, TOKENS, 50);
+    (void)read_by(BOB, &p, ids, TOKENS);
+    prefix_forget(prefix, ALICE);
+    prefix_forget(prefix, CAROL);
+    n_cached = pool.n_cached;
+    (void)read_by(ALICE, &p, ids, TOKENS);
+    (void)read_by(ALICE, &q, ids, TOKENS);
+    (void)read_by(CAROL, &p, ids, TOKENS);
+    assert_int_equal(pool.n_cached, n_cached + 3 * TOKENS / 16);
+    prefix_forget(prefix, ALICE);
+    assert_int_equal(pool.n_cached, n_cached + TOKENS / 16);
+    assert_int_equal(read_by(CAROL, &p, ids, TOKENS), TOKENS - 16);
+    assert_int_equal(read_by(BOB, &p, ids, TOKENS), TOKENS - 16);
+    assert_int_equal(read_by(ALICE, &p, ids, TOKENS), 0);
+    assert_int_equal(read_by(ALICE, &q, ids, TOKENS), 0);
+    assert_int_equal(read_by(ALICE, &q, ids, TOKENS), TOKENS - 16);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +315,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_hash_tells_all_ids_before, open_all, close_all),
         cmocka_unit_test_setup_teardown(pages_are_the_segments_own, open_all, close_all),
         cmocka_unit_test_setup_teardown(what_is_cached_can_be_had, open_all, close_all),
+        cmocka_unit_test_setup_teardown(a_private_session_teaches_nothing, open_all, close_all),
+        cmocka_unit_test_setup_teardown(an_owner_is_forgotten, open_all, close_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,7 +51,8 @@ static struct session *open_session(struct stage *s, size_t policy)
 {
     struct session *ret;
 
-    assert_int_equal(session_new(&s->rig.served, &s->client, 1, false, &policies[policy], &ret), 0);
+    assert_int_equal(
+        session_new(&s->rig.served, &s->client, 1, SESSION_OF_USER, &policies[policy], &ret), 0);
     return ret;
 }
 
@@ -135,17 +136,21 @@ static void marks_are_the_clients(void **state)
     close_stage(&s);
 }
 
-static struct prefix *shared_by(struct stage *s, uid_t uid, bool is_public, uint32_t *ret_owner)
+static struct prefix *shared_by(struct stage *s, uid_t uid, enum session_sharing sharing,
+                                uint32_t *ret_owner)
 {
     struct prefix *prefix;
     struct session *t, *fork;
 
     s->client.uid = uid;
-    assert_int_equal(session_new(&s->rig.served, &s->client, 1, is_public, &policies[0], &t), 0);
+    assert_int_equal(session_new(&s->rig.served, &s->client, 1, sharing, &policies[0], &t), 0);
     assert_int_equal(session_fork(&s->rig.served, t, 2, &fork), 0);
     prefix = t->memory.shared.prefix;
     *ret_owner = t->memory.shared.owner;
     assert_ptr_equal(fork->memory.shared.prefix, prefix);
+    assert_int_equal(t->memory.shared.keeps_nothing,
+                     sharing == SESSION_PRIVATE || (sharing == SESSION_OF_USER && !prefix));
+    assert_int_equal(fork->memory.shared.keeps_nothing, t->memory.shared.keeps_nothing);
     session_free(fork);
     session_free(t);
     return prefix;
@@ -162,10 +167,13 @@ static void a_stand_in_shares_nothing(void **state)
     assert_int_equal(prefix_open(&s.rig.served.pool, &p), 0);
     s.rig.served.prefix = p;
     s.rig.served.stand_in = 65534;
-    assert_ptr_equal(shared_by(&s, 1000, false, &owner), p);
+    assert_ptr_equal(shared_by(&s, 1000, SESSION_OF_USER, &owner), p);
     assert_int_equal(owner, 1000);
-    assert_null(shared_by(&s, 65534, false, &owner));
-    assert_ptr_equal(shared_by(&s, 65534, true, &owner), p);
+    assert_ptr_equal(shared_by(&s, 1000, SESSION_PRIVATE, &owner), p);
+    assert_int_equal(owner, 1000);
+    assert_null(shared_by(&s, 65534, SESSION_OF_USER, &owner));
+    assert_null(shared_by(&s, 65534, SESSION_PRIVATE, &owner));
+    assert_ptr_equal(shared_by(&s, 65534, SESSION_PUBLIC, &owner), p);
     assert_int_equal(owner, PREFIX_PUBLIC);
     prefix_close(p);
     close_stage(&s);

@@ -1,0 +1,68 @@
+/* ipc/wire_stats.h - what replies tell of the daemon: Stats, CacheRows (a part of ipc/wire.h).
+ *
+ * Lists are as long as their sender found room for in a frame.
+ *
+ * Ownership  what an unpacked message points to lives in the scratch, as in ipc/wire.h.
+ */
+#ifndef IPC_WIRE_STATS_H
+#define IPC_WIRE_STATS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define WIRE_CACHE_ROWS_MAX 64u /* rows of a CacheRows */
+
+struct wire_stats_client {
+    uint64_t id;
+    uint32_t pid, uid;
+    const char *name;
+    uint32_t sessions, pages;
+};
+struct wire_stats_session {
+    uint64_t id, client;
+    const char *label;
+    uint32_t n_tokens, pages, segment;
+    bool busy;
+    uint32_t gist_pages;
+};
+struct wire_stats_owner {
+    uint32_t uid, clients, sessions, pages, gist_pages;
+};
+struct wire_stats_store {
+    uint64_t bytes, limit, records, names;
+    uint64_t written, written_today, write_a_day;
+    uint64_t puts, gets, hits, misses, refused, evicted, expired, read_bytes, read_ns;
+    uint32_t pinned_pages;
+    const char *degraded, *io;
+    uint64_t degraded_s;
+};
+struct wire_stats {
+    const char *version, *model, *model_digest, *cpu, *adapters;
+    uint32_t threads;
+    uint64_t uptime_ns;
+    uint64_t weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
+    uint32_t page_bytes, page_tokens, pages, pages_free, pages_cached;
+    uint32_t clients, sessions, requests_running;
+    uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
+    uint64_t steps_total, client_errors_total;
+    const struct wire_stats_client *client;
+    uint32_t n_client;
+    const struct wire_stats_session *session;
+    uint32_t n_session;
+    const struct wire_stats_owner *owner;
+    uint32_t n_owner;
+    const struct wire_stats_store *store; /* NULL: nothing is kept on disk */
+};
+
+struct wire_cache_row {
+    uint64_t id, bytes, used_s, cost_ns;
+    uint32_t tokens, keys, depth;
+    bool packed;
+};
+struct wire_cache_rows {
+    const struct wire_cache_row *row;
+    uint32_t n_row;
+    uint64_t records, bytes, tokens, packed_records, packed_bytes, bad_records, bad_bytes, total;
+};
+
+#endif
