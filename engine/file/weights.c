@@ -62,6 +62,7 @@ static struct weights_item *add_item(struct weights *w, const struct gguf_tensor
     struct weights_item *item = &w->items[w->n_items++];
 
     *item = (struct weights_item){ .from = t, .type = type, .head_dim = as->head_dim };
+    item->extent = w->arena->n_extents - 1;
     item->mem_off = arena_add(w->arena, as, mem_len);
     item->mem_len = mem_len;
     w->data_len += (size_t)t->len;
@@ -281,6 +282,29 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
 fail:
     weights_fini(&w);
     return e;
+}
+
+static void bind(const struct weights_item *item, uint8_t *at)
+{
+    if (item->matrix)
+        item->matrix->data = at;
+    else
+        *item->vector = (const float *)(void *)at;
+}
+
+void weights_bind(const struct weights *w, void *mem)
+{
+    for (size_t i = 0; i < w->n_items; i++)
+        bind(&w->items[i], (uint8_t *)mem + w->items[i].mem_off);
+}
+
+void weights_bind_extents(const struct weights *w, uint8_t *const *bases)
+{
+    for (size_t i = 0; i < w->n_items; i++) {
+        const struct weights_item *item = &w->items[i];
+
+        bind(item, bases[item->extent] + (item->mem_off - w->arena->extents[item->extent].off));
+    }
 }
 
 void weights_fini(struct weights *w)

@@ -29,6 +29,7 @@ struct weights_item {
     enum quant type;         /* in the file */
     uint32_t head_dim;       /* rows to put back in order, by heads of this many; 0: none */
     size_t mem_off, mem_len; /* in the arena */
+    uint32_t extent;         /* of the arena */
 };
 
 struct weights {
@@ -50,6 +51,11 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
  * NULL for memory of the process, and this thread alone. */
 int weights_read(struct weights *w, struct backend *b, void *mem,
                  const struct model_progress *progress, char ret_digest[33]);
+
+/* Sets the model's pointers to an arena that is filled already; of which each extent has a place of
+ * its own. */
+void weights_bind(const struct weights *w, void *mem);
+void weights_bind_extents(const struct weights *w, uint8_t *const *bases);
 
 void weights_fini(struct weights *w);
 
