@@ -59,6 +59,20 @@ enum gist_code {
 /* path NULL: $GISTD_SOCKET, $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock. name is shown
  * by `gistctl status`. */
 GIST_API int gist_connect(const char *path, const char *name, gist_conn **ret_conn);
+
+/* Called from inside gist_connect_with while the daemon loads its model, first at once and then
+ * when the number (0 to 100) changes. Not 0: don't wait any longer, -ECANCELED. */
+typedef int gist_loading_fn(void *arg, unsigned percent);
+
+struct gist_connect_opts {
+    size_t size; /* sizeof(struct gist_connect_opts) */
+    const char *path, *name;
+    int timeout_ms; /* 0: a minute; -1: none. For all of it, or with on_loading until its next call:
+                     * who watches the model being loaded waits as long as it goes on */
+    gist_loading_fn *on_loading; /* may be NULL */
+    void *arg;
+};
+GIST_API int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn);
 GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions */
 
 /* The last error of this connection; NULL: of the last failed gist_connect of this thread. */

@@ -142,10 +142,26 @@ static int new_conn(gist_conn **ret)
 
 int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
 {
-    char where[128], text[256];
-    gist_conn *c;
-    int r = handshake_path(path, true, where, sizeof(where));
+    const struct gist_connect_opts o = { .size = sizeof(o), .path = path, .name = name };
 
+    return gist_connect_with(&o, ret_conn);
+}
+
+int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn)
+{
+    char where[128], text[256];
+    struct handshake_wait wait;
+    gist_conn *c;
+    int r;
+
+    if (!opts || opts->size < sizeof(*opts))
+        return fail_connect(-EINVAL, GIST_E_BAD_REQUEST,
+                            "the size field of struct gist_connect_opts is not set");
+    wait = (struct handshake_wait){ .timeout_ms =
+                                        opts->timeout_ms ? opts->timeout_ms : GIST_CONNECT_MS,
+                                    .on_loading = opts->on_loading,
+                                    .arg = opts->arg };
+    r = handshake_path(opts->path, true, where, sizeof(where));
     if (r < 0)
         return fail_connect(r, GIST_E_TRANSPORT, "the path of gistd's socket is too long");
     r = new_conn(&c);
@@ -153,12 +169,12 @@ int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
         return fail_connect(r, r == -ENOMEM ? GIST_E_NO_MEMORY : GIST_E_TRANSPORT,
                             r == -ENOMEM ? "this program is out of memory"
                                          : "this program has no free file descriptor left");
-    r = handshake_connect(where, NULL, GIST_CONNECT_MS, &c->sock, &c->chan, text);
+    r = handshake_connect(where, NULL, &wait, &c->sock, &c->chan, text);
     if (r < 0) {
         gist_disconnect(c);
-        return fail_connect(r, GIST_E_TRANSPORT, text);
+        return fail_connect(r, r == -ECANCELED ? GIST_E_CANCELLED : GIST_E_TRANSPORT, text);
     }
-    r = say_hello(c, name ? name : "");
+    r = say_hello(c, opts->name ? opts->name : "");
     if (r < 0) {
         (void)fail_connect(r, c->code, c->error);
         gist_disconnect(c);

@@ -23,6 +23,7 @@ enum ctl_exit {
     CTL_FAILED = 1, /* the daemon refused the request, or a file could not be read */
     CTL_USAGE = 2,
     CTL_NO_DAEMON = 3,    /* none there, or the connection was lost */
+    CTL_LOADING = 4,      /* status: it serves when it has loaded its model */
     CTL_INTERRUPTED = 130 /* 128 + SIGINT, as shells count it */
 };
 
@@ -40,8 +41,11 @@ __attribute__((format(printf, 2, 3))) int ctl_fail(enum ctl_exit code, const cha
 /* The exit code of a failed libgist call, which is explained on stderr. */
 int ctl_fail_gist(const gist_conn *c, int err);
 
-/* Connects to $GISTD_SOCKET or the usual places; 0 or the exit code. */
+/* Connects to $GISTD_SOCKET or the usual places; 0 or the exit code. Waits while the daemon loads
+ * its model, and says how far it is when standard error is a terminal. */
 int ctl_connect(gist_conn **ret_conn);
+/* The same without waiting: CTL_LOADING with the percentage when it is not loaded. */
+int ctl_connect_now(gist_conn **ret_conn, unsigned *ret_percent);
 
 /* --- text (ctl_text.c) ------------------------------------------------------------------------ */
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct command {
     const char *name;
@@ -51,14 +52,56 @@ int ctl_fail_gist(const gist_conn *c, int err)
     return gist_error_code(c) == GIST_E_TRANSPORT ? CTL_NO_DAEMON : CTL_FAILED;
 }
 
+/* One line that is written over; the last thing is to take it away, and none is left in a log. */
+struct loading {
+    bool terminal, shown;
+};
+
+static int show_loading(void *arg, unsigned percent)
+{
+    struct loading *l = arg;
+
+    if (l->terminal) {
+        fprintf(stderr, "\rgistd is loading the model: %u %%", percent);
+        fflush(stderr);
+        l->shown = true;
+    }
+    return 0;
+}
+
+static int connect_failed(int err)
+{
+    ctl_fail_gist(NULL, err);
+    return err == -ENOMEM ? CTL_FAILED : CTL_NO_DAEMON;
+}
+
 int ctl_connect(gist_conn **ret_conn)
 {
-    int r = gist_connect(NULL, "gistctl", ret_conn);
+    struct loading l = { .terminal = isatty(STDERR_FILENO) };
+    const struct gist_connect_opts o = {
+        .size = sizeof(o), .name = "gistctl", .on_loading = show_loading, .arg = &l
+    };
+    int r = gist_connect_with(&o, ret_conn);
 
-    if (r == 0)
-        return 0;
-    ctl_fail_gist(NULL, r);
-    return r == -ENOMEM ? CTL_FAILED : CTL_NO_DAEMON;
+    if (l.shown)
+        fputs("\r\033[K", stderr);
+    return r < 0 ? connect_failed(r) : CTL_OK;
+}
+
+static int keep_percent(void *arg, unsigned percent)
+{
+    *(unsigned *)arg = percent;
+    return 1;
+}
+
+int ctl_connect_now(gist_conn **ret_conn, unsigned *ret_percent)
+{
+    const struct gist_connect_opts o = {
+        .size = sizeof(o), .name = "gistctl", .on_loading = keep_percent, .arg = ret_percent
+    };
+    int r = gist_connect_with(&o, ret_conn);
+
+    return r == -ECANCELED ? CTL_LOADING : r < 0 ? connect_failed(r) : CTL_OK;
 }
 
 uint64_t ctl_now_ns(void)

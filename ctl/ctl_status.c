@@ -9,7 +9,8 @@
 
 static const struct ctl_opt_usage usage = {
     "status [OPTIONS]",
-    "Prints the daemon's model, memory, clients and sessions. Exit code 3: there is no daemon.\n"
+    "Prints the daemon's model, memory, clients and sessions. Exit code 3: there is no daemon;\n"
+    "4: it is still loading its model, and the output says how much of it is there.\n"
 };
 
 /* Binary units, three digits or so: "87.6 MiB". */
@@ -204,6 +205,21 @@ static void print_json(const struct gist_stats *s)
     fputc('\n', stdout);
 }
 
+static int print_loading(unsigned percent, bool json)
+{
+    struct ctl_json j = { .out = stdout };
+
+    if (json) {
+        ctl_json_open(&j, NULL, '{');
+        ctl_json_u64(&j, "loading_percent", percent);
+        ctl_json_close(&j, '}');
+        fputc('\n', stdout);
+    } else {
+        printf("gistd is loading the model: %u %%\n", percent);
+    }
+    return CTL_LOADING;
+}
+
 int ctl_status(int argc, char **argv)
 {
     bool json = false;
@@ -211,6 +227,7 @@ int ctl_status(int argc, char **argv)
         { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one object, all numbers in bytes and ns" },
     };
     struct gist_stats stats;
+    unsigned percent = 0;
     gist_conn *c;
     int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
 
@@ -218,7 +235,9 @@ int ctl_status(int argc, char **argv)
         return r;
     if (first < argc)
         return ctl_fail(CTL_USAGE, "status takes no arguments, but got '%s'.", argv[first]);
-    r = ctl_connect(&c);
+    r = ctl_connect_now(&c, &percent);
+    if (r == CTL_LOADING)
+        return print_loading(percent, json);
     if (r != 0)
         return r;
     r = gist_stats(c, &stats);

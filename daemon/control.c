@@ -39,17 +39,22 @@
 /* Until accept() is tried again that failed for a reason which no event tells the end of. */
 #define RESUME_NS (CLOCK_S / 2)
 
+/* How often the loader's number is looked at for those who wait: it moves smoothly for the eye, and
+ * a client that reads nothing has at most a hundred short packets in its socket. */
+#define TELL_NS (100 * CLOCK_MS)
+
 /* What an epoll event is about: a slot's index, or one of these. Not a pointer: an event that was
  * fetched before its slot was closed is then told by the slot's state. */
 enum { ABOUT_LISTENER = -1, ABOUT_SIGNALS = -2, ABOUT_LETTERS = -3 };
 
-enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_OPEN, SLOT_DYING };
+enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_WAITING, SLOT_OPEN, SLOT_DYING };
 
 struct control_slot {
     enum slot_state state;
     int sock;
     uint64_t id;
-    uint64_t deadline_ns; /* SHAKING */
+    uint64_t deadline_ns;       /* SHAKING */
+    struct handshake_wish wish; /* WAITING */
 };
 
 static int watch(struct control *c, int fd, int64_t about, uint32_t events)
@@ -70,7 +75,8 @@ static void unwatch(struct control *c, int fd)
 static void close_slot(struct control *c, struct control_slot *s)
 {
     c->n_shaking -= s->state == SLOT_SHAKING;
-    c->n_clients -= s->state == SLOT_OPEN || s->state == SLOT_DYING;
+    c->n_waiting -= s->state == SLOT_WAITING;
+    c->n_clients -= s->state == SLOT_WAITING || s->state == SLOT_OPEN || s->state == SLOT_DYING;
     (void)close(s->sock);
     *s = (struct control_slot){ .state = SLOT_FREE, .sock = -1 };
 }
@@ -230,24 +236,14 @@ static int make_channel(struct control *c, struct control_slot *s, struct chan_g
 
 /* The channel is the client's before the scheduler has heard of it: it may send at once, and its
  * frames wait in the ring until the letter is read. */
-static void admit(struct control *c, struct control_slot *s, struct chan_geometry *g)
+static void admit(struct control *c, struct control_slot *s)
 {
     struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = s->id };
     char text[160];
-    int r;
+    int r = handshake_peer(s->sock, &l.pid, &l.uid);
 
-    /* Only now, and not at accept(): a hello of another version should hear of that. */
-    if (c->n_clients >= c->config->max_clients) {
-        (void)snprintf(text, sizeof(text),
-                       "%u clients are connected, which is the limit (--max-clients)",
-                       c->n_clients);
-        refuse(s->sock, text);
-        close_slot(c, s);
-        return;
-    }
-    r = handshake_peer(s->sock, &l.pid, &l.uid);
     if (r == 0)
-        r = make_channel(c, s, g, &l.chan);
+        r = make_channel(c, s, &s->wish.g, &l.chan);
     if (r < 0) {
         describe_shortage(r, text, sizeof(text));
         if (r != -EPIPE) /* it left: nobody to be told */
@@ -256,17 +252,40 @@ static void admit(struct control *c, struct control_slot *s, struct chan_geometr
         return;
     }
     s->state = SLOT_OPEN;
-    c->n_shaking--;
-    c->n_clients++;
+    c->n_waiting--;
     mailbox_put(c->to_sched, &l);
+}
+
+/* With a model or without: it is a client from here on, whose place nobody else takes. Not yet at
+ * accept(): a hello of another version should hear of that and not of a limit. */
+static void let_in(struct control *c, struct control_slot *s)
+{
+    char text[160];
+
+    if (c->n_clients >= c->config->max_clients) {
+        (void)snprintf(text, sizeof(text),
+                       "%u clients are connected, which is the limit (--max-clients)",
+                       c->n_clients);
+        refuse(s->sock, text);
+        close_slot(c, s);
+        return;
+    }
+    s->state = SLOT_WAITING;
+    c->n_shaking--;
+    c->n_waiting++;
+    c->n_clients++;
+    if (c->serving)
+        admit(c, s);
+    else if (s->wish.progress)
+        handshake_tell_loading(s->sock, c->told);
 }
 
 /* One packet, whole or not there, as SEQPACKET has it: a handshake has no state but the slot's. */
 static void on_shaking(struct control *c, struct control_slot *s)
 {
     uint32_t arena = (uint32_t)c->config->arena_bytes;
-    struct chan_geometry g, defaults = { CHANNEL_SLOTS, arena, arena };
-    int r = handshake_read_hello(s->sock, &defaults, &g);
+    struct chan_geometry defaults = { CHANNEL_SLOTS, arena, arena };
+    int r = handshake_read_hello(s->sock, &defaults, &s->wish);
 
     if (r == -EAGAIN)
         return;
@@ -280,7 +299,7 @@ static void on_shaking(struct control *c, struct control_slot *s)
         (void)handshake_refuse(s->sock, HANDSHAKE_STOPPING, "the daemon is shutting down");
         close_slot(c, s);
     } else {
-        admit(c, s, &g);
+        let_in(c, s);
     }
 }
 
@@ -299,6 +318,38 @@ static void on_open(struct control *c, struct control_slot *s)
     mailbox_put(c->to_sched, &l);
 }
 
+/* It has said its hello, so that all that can come is its end: nobody waits there any more. */
+static void on_waiting(struct control *c, struct control_slot *s)
+{
+    close_slot(c, s);
+}
+
+/* Those who wait have no channel yet, and hear of the end by the same socket. */
+static void refuse_waiting(struct control *c, const char *text)
+{
+    for (uint32_t i = 0; i < c->n_slots && c->n_waiting > 0; i++) {
+        struct control_slot *s = &c->slots[i];
+
+        if (s->state != SLOT_WAITING)
+            continue;
+        (void)handshake_refuse(s->sock, HANDSHAKE_STOPPING, text);
+        close_slot(c, s);
+    }
+}
+
+static void tell_waiting(struct control *c, uint64_t now)
+{
+    unsigned percent = atomic_load_explicit(&c->sched->loaded, memory_order_relaxed);
+
+    c->tell_ns = now + TELL_NS;
+    if (percent == c->told)
+        return;
+    c->told = percent;
+    for (uint32_t i = 0; i < c->n_slots; i++)
+        if (c->slots[i].state == SLOT_WAITING && c->slots[i].wish.progress)
+            handshake_tell_loading(c->slots[i].sock, percent);
+}
+
 /* The deadline is the slot's own, and they are few: no heap of timers for 32 of them. */
 static void close_late(struct control *c, uint64_t now)
 {
@@ -314,8 +365,7 @@ static void close_late(struct control *c, uint64_t now)
 
 /* --- letters, signals, service manager -------------------------------------------------------- */
 
-/* The listener is watched from now on only. Who connects earlier waits in its backlog and is let in
- * as soon as the model is there, which is what a socket of the service manager is good for. */
+/* Who came earlier has waited, and is let in now. */
 static void start_serving(struct control *c)
 {
     const struct sched_serving *v = &c->sched->serving;
@@ -329,7 +379,9 @@ static void start_serving(struct control *c)
                    c->listener->path, v->threads, v->kernels, v->tokens);
     c->serving = true;
     log_info("%s", status);
-    (void)watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
+    for (uint32_t i = 0; i < c->n_slots && c->n_waiting > 0; i++)
+        if (c->slots[i].state == SLOT_WAITING)
+            admit(c, &c->slots[i]);
     notify_ready(status); /* last: who is started after us finds us serving */
 }
 
@@ -370,6 +422,7 @@ static void stop(struct control *c, const char *reason)
     c->stopping = true;
     log_info("stopping: %s", reason);
     notify_stopping(); /* first: freeing gigabytes takes a while */
+    refuse_waiting(c, "the daemon is shutting down");
     mailbox_put(c->to_sched, &l);
 }
 
@@ -411,6 +464,8 @@ static int next_timeout(const struct control *c)
         next = c->watchdog_next_ns;
     if (c->paused && c->resume_ns < next)
         next = c->resume_ns;
+    if (c->n_waiting > 0 && c->tell_ns < next)
+        next = c->tell_ns;
     if (log_due && log_due < next)
         next = log_due;
     if (next == UINT64_MAX)
@@ -424,12 +479,14 @@ static void on_time(struct control *c)
 {
     uint64_t now, log_due = log_peer_due_ns();
 
-    if (c->n_shaking == 0 && !c->watchdog_ns && !c->paused && !log_due)
+    if (c->n_shaking == 0 && c->n_waiting == 0 && !c->watchdog_ns && !c->paused && !log_due)
         return;
     now = clock_ns();
     if (log_due && log_due <= now)
         log_peer_left_out();
     close_late(c, now);
+    if (c->n_waiting > 0 && c->tell_ns <= now)
+        tell_waiting(c, now);
     if (c->watchdog_ns && c->watchdog_next_ns <= now)
         feed_watchdog(c, now);
     if (c->paused && c->resume_ns <= now) {
@@ -460,6 +517,8 @@ static void on_event(struct control *c, int64_t about)
     s = &c->slots[about];
     if (s->state == SLOT_SHAKING)
         on_shaking(c, s);
+    else if (s->state == SLOT_WAITING)
+        on_waiting(c, s);
     else if (s->state == SLOT_OPEN)
         on_open(c, s);
 }
@@ -525,6 +584,8 @@ int control_open(struct control *c)
     r = watch(c, c->signals, ABOUT_SIGNALS, EPOLLIN);
     if (r == 0)
         r = watch(c, c->from_sched->bell, ABOUT_LETTERS, EPOLLIN);
+    if (r == 0) /* long before the model is there: who waits learns how far it is */
+        r = watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
     if (r < 0)
         control_close(c);
     c->watchdog_ns = notify_watchdog_ns();
@@ -533,6 +594,8 @@ int control_open(struct control *c)
 
 void control_close(struct control *c)
 {
+    if (c->slots)
+        refuse_waiting(c, "the daemon could not load its model: its log says why");
     for (uint32_t i = 0; c->slots && i < c->n_slots; i++)
         if (c->slots[i].state != SLOT_FREE)
             close_slot(c, &c->slots[i]);

@@ -3,10 +3,16 @@
  *
  *               accept                 hello came                 GONE
  *     (nothing) ------> SHAKING ----------------------> OPEN -----------------> (closed)
- *                          |      channel sent, ADOPT     |  socket ended: DEAD    ^
- *                          |                              +------------> DYING ----+ GONE
- *                          +--> (closed): no hello in time, a bad one, too many clients, or no
- *                                         descriptors; the client is told which
+ *                        | |      channel sent, ADOPT   ^ |  socket ended: DEAD    ^
+ *         the model is   | |                            | +------------> DYING ----+ GONE
+ *         not there yet  | +--> (closed)          READY |
+ *                        +------------> WAITING --------+
+ *                                          |
+ *                                          +---> (closed)
+ *
+ *     (closed) from SHAKING: no hello in time, a bad one, too many clients, or no descriptors; from
+ *     WAITING: it left, or the daemon stops. The client is told which. While it waits it is told
+ *     how far the model is.
  *
  * It never waits for the scheduler, and the scheduler never for it: letters only. The scheduler
  * owns all that a client has but the socket.
@@ -33,7 +39,10 @@ struct control {
     int epoll, signals;
     int reserve; /* a descriptor to do without, so that a client can be told there are none */
     struct control_slot *slots;
-    uint32_t n_slots, n_shaking, n_clients; /* n_clients: OPEN and DYING */
+    uint32_t n_slots, n_shaking, n_waiting;
+    uint32_t n_clients; /* WAITING, OPEN and DYING */
+    unsigned told;      /* percent that those who wait have heard of */
+    uint64_t tell_ns;   /* when to look again */
     uint64_t last_id;
     bool serving, stopping, stopped;
     bool paused; /* not accepting: no memory, or no descriptor even for a refusal */

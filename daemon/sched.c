@@ -487,8 +487,10 @@ static int open_scratch(struct sched *s)
 static int on_progress(void *arg, uint64_t done, uint64_t all)
 {
     struct sched *s = arg;
+    unsigned percent = all ? (unsigned)(done * 100 / all) : 0;
 
-    notify_loading(all ? (unsigned)(done * 100 / all) : 0);
+    atomic_store_explicit(&s->loaded, percent, memory_order_relaxed);
+    notify_loading(percent);
     return mailbox_pending(s->inbox);
 }
 

@@ -76,6 +76,7 @@ struct sched {
     /* Written by the scheduler, read by the control thread: is it alive? */
     _Atomic uint64_t heartbeat;
     _Atomic bool asleep;
+    _Atomic unsigned loaded; /* percent of the model */
 
     /* Written before MAILBOX_READY or MAILBOX_STOPPED is sent. */
     struct sched_serving serving;

@@ -1,5 +1,7 @@
 #include "ipc/handshake.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,7 +19,9 @@
 
 _Static_assert(sizeof(struct handshake_hello) == 24, "layout");
 _Static_assert(sizeof(struct handshake_answer) == 256, "layout");
+_Static_assert(offsetof(struct handshake_hello, features) == 10, "layout");
 _Static_assert(offsetof(struct handshake_answer, status) == 12, "layout");
+_Static_assert(offsetof(struct handshake_answer, percent) == 28, "layout");
 _Static_assert(sizeof(HANDSHAKE_MAGIC) == 8 + 1, "layout");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the packets are little-endian");
 
@@ -161,7 +165,7 @@ static void close_all(const int *fds, int n)
         close(fds[i]);
 }
 
-/* Reads the one packet that the daemon sends. Returns its length or -errno. */
+/* Reads the next packet that the daemon sends. Returns its length or -errno. */
 static ssize_t read_answer(int sock, int flags, struct handshake_answer *ret, int fds[N_FDS_ROOM],
                            int *ret_n)
 {
@@ -207,6 +211,13 @@ static int check_answer(const struct handshake_answer *a, size_t len, int n_fds,
     return 0;
 }
 
+static int say_loading(char *text, const char *path, int timeout_ms, unsigned percent)
+{
+    return say(text, -ETIMEDOUT,
+               "gistd at %s is still loading its model: %u %% after %d ms; try again later", path,
+               percent, timeout_ms);
+}
+
 static int say_io(char *text, const char *path, int timeout_ms, int err)
 {
     if (err == -EAGAIN)
@@ -216,59 +227,153 @@ static int say_io(char *text, const char *path, int timeout_ms, int err)
     return say(text, err, "talking to gistd at %s: %s", path, strerror(-err));
 }
 
-static int shake(int sock, const char *path, const struct chan_geometry *want, int timeout_ms,
-                 struct chan **ret, char *text)
-{
-    struct handshake_hello hello = { .magic = HANDSHAKE_MAGIC, .version = HANDSHAKE_VERSION };
-    struct handshake_answer a = { 0 };
-    struct chan_geometry g;
-    int fds[N_FDS_ROOM], n_fds = 0, r;
-    ssize_t n;
+/* A handshake of a client, as far as it is. */
+struct shaking {
+    const char *path;
+    const struct chan_geometry *want;
+    const struct handshake_wait *wait;
+    uint64_t deadline_ns; /* 0: none */
+    int sock;
+    uint16_t features;
+    char *text;
+};
 
-    if (want) {
-        hello.slots = want->slots;
-        hello.arena_c2s = want->arena_c2s;
-        hello.arena_s2c = want->arena_s2c;
-    }
-    /* A refusal may have been sent before we said a word, so that an error here is not the last
-     * word: what the daemon said is looked at first, but nobody waits for an answer to nothing. */
-    r = send(sock, &hello, sizeof(hello), MSG_NOSIGNAL) < 0 ? -errno : 0;
-    n = read_answer(sock, r < 0 ? MSG_DONTWAIT : 0, &a, fds, &n_fds);
-    if (n < 0)
-        return say_io(text, path, timeout_ms, r < 0 ? r : (int)n);
-    if (n == 0)
-        return say_io(text, path, timeout_ms, -EPIPE);
-    r = check_answer(&a, (size_t)n, n_fds, path, text);
-    if (r < 0) {
-        close_all(fds, n_fds);
-        return r;
-    }
-    g = (struct chan_geometry){ a.slots, a.arena_c2s, a.arena_s2c };
-    r = chan_attach(&g, (struct chan_fds){ fds[0], fds[1], fds[2] }, ret);
-    if (r == -EPROTO)
-        return say(text, r, "gistd at %s sent a channel that is not as promised or not sealed",
-                   path);
-    if (r < 0)
-        return say(text, r, "can't map the channel of gistd at %s: %s", path, strerror(-r));
+static void set_deadline(struct shaking *s)
+{
+    s->deadline_ns =
+        s->wait->timeout_ms < 0 ? 0 : clock_ns() + (uint64_t)s->wait->timeout_ms * CLOCK_MS;
+}
+
+/* The kernel keeps the time of one call; what is left for the next one is up to us. */
+static int ms_left(const struct shaking *s)
+{
+    uint64_t now = clock_ns();
+
+    if (s->deadline_ns == 0)
+        return -1;
+    return s->deadline_ns <= now ? 0 : (int)((s->deadline_ns - now + CLOCK_MS - 1) / CLOCK_MS);
+}
+
+static bool is_loading(const struct handshake_answer *a, ssize_t len, int n_fds)
+{
+    return len == (ssize_t)sizeof(*a) && magic_valid(a->magic) && a->version == HANDSHAKE_VERSION &&
+           a->status == HANDSHAKE_LOADING && n_fds == 0;
+}
+
+/* Not 0: the caller does not go on waiting. */
+static int tell(struct shaking *s, uint32_t percent)
+{
+    if (!s->wait->on_loading)
+        return 0;
+    if (s->wait->on_loading(s->wait->arg, percent < 100 ? percent : 100) != 0)
+        return say(s->text, -ECANCELED, "gistd at %s is still loading its model", s->path);
+    set_deadline(s); /* it is alive, and who is told how far it is may want to see the end */
     return 0;
 }
 
-int handshake_connect(const char *path, const struct chan_geometry *want, int timeout_ms,
-                      int *ret_sock, struct chan **ret_chan, char text[TEXT_CAP])
+/* The answer that is the last word. */
+static int wait_answer(struct shaking *s, int flags, struct handshake_answer *a,
+                       int fds[N_FDS_ROOM], int *ret_n, ssize_t *ret_len)
 {
-    int sock = -1, r;
+    bool loading = false;
+    int r;
 
-    text[0] = '\0';
-    r = open_socket(path, timeout_ms, &sock, text);
+    for (;;) {
+        uint32_t percent = a->percent;
+
+        r = set_timeouts(s->sock, ms_left(s));
+        *ret_len = r < 0 ? r : read_answer(s->sock, flags, a, fds, ret_n);
+        if (*ret_len == -EAGAIN && loading)
+            return say_loading(s->text, s->path, s->wait->timeout_ms, percent);
+        if (*ret_len == 0)
+            *ret_len = -EPIPE;
+        if (*ret_len < 0 || !is_loading(a, *ret_len, *ret_n))
+            return 0;
+        loading = true;
+        r = tell(s, a->percent);
+        if (r < 0)
+            return r;
+    }
+}
+
+static int attach(const struct shaking *s, const struct handshake_answer *a, const int *fds,
+                  struct chan **ret)
+{
+    const struct chan_geometry g = { a->slots, a->arena_c2s, a->arena_s2c };
+    int r = chan_attach(&g, (struct chan_fds){ fds[0], fds[1], fds[2] }, ret);
+
+    if (r == -EPROTO)
+        return say(s->text, r, "gistd at %s sent a channel that is not as promised or not sealed",
+                   s->path);
+    if (r < 0)
+        return say(s->text, r, "can't map the channel of gistd at %s: %s", s->path, strerror(-r));
+    return 0;
+}
+
+static int shake(struct shaking *s, struct chan **ret)
+{
+    struct handshake_hello hello = { .magic = HANDSHAKE_MAGIC,
+                                     .version = HANDSHAKE_VERSION,
+                                     .features = s->features };
+    struct handshake_answer a = { 0 };
+    int fds[N_FDS_ROOM], n_fds = 0, r, sent;
+    ssize_t n;
+
+    if (s->want) {
+        hello.slots = s->want->slots;
+        hello.arena_c2s = s->want->arena_c2s;
+        hello.arena_s2c = s->want->arena_s2c;
+    }
+    /* A refusal may have been sent before we said a word, so that an error here is not the last
+     * word: what the daemon said is looked at first, but nobody waits for an answer to nothing. */
+    sent = send(s->sock, &hello, sizeof(hello), MSG_NOSIGNAL) < 0 ? -errno : 0;
+    r = wait_answer(s, sent < 0 ? MSG_DONTWAIT : 0, &a, fds, &n_fds, &n);
     if (r < 0)
         return r;
-    r = shake(sock, path, want, timeout_ms, ret_chan, text);
+    if (n < 0)
+        return say_io(s->text, s->path, s->wait->timeout_ms, sent < 0 ? sent : (int)n);
+    r = check_answer(&a, (size_t)n, n_fds, s->path, s->text);
     if (r < 0) {
-        close(sock);
-        return r;
+        close_all(fds, n_fds);
+        /* For our features it does not know us, and knows our version all the same. */
+        return r == -EPROTONOSUPPORT && s->features && a.version == HANDSHAKE_VERSION ? -EAGAIN : r;
     }
-    (void)set_timeouts(sock, -1);
-    *ret_sock = sock;
+    return attach(s, &a, fds, ret);
+}
+
+static int connect_once(struct shaking *s, struct chan **ret_chan)
+{
+    int r = open_socket(s->path, ms_left(s), &s->sock, s->text);
+
+    if (r < 0)
+        return r;
+    r = shake(s, ret_chan);
+    if (r < 0)
+        close(s->sock);
+    return r;
+}
+
+int handshake_connect(const char *path, const struct chan_geometry *want,
+                      const struct handshake_wait *wait, int *ret_sock, struct chan **ret_chan,
+                      char text[TEXT_CAP])
+{
+    struct shaking s = {
+        .path = path, .want = want, .wait = wait, .features = HANDSHAKE_WANTS_PROGRESS, .text = text
+    };
+    int r;
+
+    text[0] = '\0';
+    set_deadline(&s);
+    r = connect_once(&s, ret_chan);
+    if (r == -EAGAIN) { /* it is of before there were features */
+        s.features = 0;
+        r = connect_once(&s, ret_chan);
+    }
+    if (r < 0)
+        return r;
+    text[0] = '\0';
+    (void)set_timeouts(s.sock, -1);
+    *ret_sock = s.sock;
     return 0;
 }
 
@@ -295,7 +400,7 @@ static uint32_t bound_arena(uint32_t wanted, uint32_t by_default)
     return (x + 63) & ~63u;
 }
 
-int handshake_read_hello(int sock, const struct chan_geometry *defaults, struct chan_geometry *ret)
+int handshake_read_hello(int sock, const struct chan_geometry *defaults, struct handshake_wish *ret)
 {
     struct handshake_hello h = { 0 };
     char text[128];
@@ -320,9 +425,10 @@ int handshake_read_hello(int sock, const struct chan_geometry *defaults, struct 
         (void)handshake_refuse(sock, HANDSHAKE_BAD_REQUEST, "the hello has a wrong length");
         return -EPROTO;
     }
-    ret->slots = bound_slots(h.slots, defaults->slots);
-    ret->arena_c2s = bound_arena(h.arena_c2s, defaults->arena_c2s);
-    ret->arena_s2c = bound_arena(h.arena_s2c, defaults->arena_s2c);
+    ret->g.slots = bound_slots(h.slots, defaults->slots);
+    ret->g.arena_c2s = bound_arena(h.arena_c2s, defaults->arena_c2s);
+    ret->g.arena_s2c = bound_arena(h.arena_s2c, defaults->arena_s2c);
+    ret->progress = h.features & HANDSHAKE_WANTS_PROGRESS;
     return 0;
 }
 
@@ -365,6 +471,17 @@ int handshake_refuse(int sock, enum handshake_status status, const char *text)
     (void)!recv(sock, rest, sizeof(rest), MSG_DONTWAIT);
     (void)snprintf(a.text, sizeof(a.text), "%s", text);
     return send(sock, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+void handshake_tell_loading(int sock, unsigned percent)
+{
+    struct handshake_answer a = { .magic = HANDSHAKE_MAGIC,
+                                  .version = HANDSHAKE_VERSION,
+                                  .status = HANDSHAKE_LOADING,
+                                  .percent = percent };
+
+    (void)snprintf(a.text, sizeof(a.text), "the model is being loaded");
+    (void)!send(sock, &a, sizeof(a), MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 int handshake_peer(int sock, pid_t *ret_pid, uid_t *ret_uid)

@@ -2,12 +2,17 @@
  * descriptors of the channel.
  *
  *     client -> daemon   one struct handshake_hello
+ *     daemon -> client   struct handshake_answer with HANDSHAKE_LOADING, while the model is loaded:
+ *                        any number of them, and only if the hello asked for them
  *     daemon -> client   one struct handshake_answer, with three descriptors (memfd, to_server,
  *                        to_client) by SCM_RIGHTS when status is 0
  *
  * Nothing else is ever sent on the socket; its end is the peer's death. All numbers little-endian.
  * A version that the daemon does not speak gets status HANDSHAKE_BAD_VERSION, the versions it does
  * speak, and a sentence.
+ *
+ * Features are the upper half of what was a 32-bit version once: a daemon from before there were
+ * any takes them for another version, says so, and is asked again without them.
  *
  * Threads    any; no state.
  * Errors     -EPROTO (not our protocol), -EPROTONOSUPPORT (version), -ECONNREFUSED (refused: see
@@ -28,12 +33,15 @@ enum handshake_status {
     HANDSHAKE_BAD_VERSION,
     HANDSHAKE_BAD_REQUEST,
     HANDSHAKE_FULL,
-    HANDSHAKE_STOPPING
+    HANDSHAKE_STOPPING,
+    HANDSHAKE_LOADING /* not the last word: percent says how far it is */
 };
+
+#define HANDSHAKE_WANTS_PROGRESS 1u /* a feature: HANDSHAKE_LOADING is understood */
 
 struct handshake_hello {
     char magic[8];
-    uint32_t version;
+    uint16_t version, features;
     uint32_t slots, arena_c2s, arena_s2c; /* wanted; 0: the daemon's default */
 };
 
@@ -42,20 +50,37 @@ struct handshake_answer {
     uint32_t version; /* of the daemon */
     uint32_t status;
     uint32_t slots, arena_c2s, arena_s2c; /* granted */
-    uint32_t pad;
-    char text[224]; /* a sentence when status is not 0 */
+    uint32_t percent;                     /* of a model, HANDSHAKE_LOADING; else 0 */
+    char text[224];                       /* a sentence when status is not 0 */
+};
+
+struct handshake_wait {
+    int timeout_ms; /* for all of it, or with on_loading until its next call; -1: none */
+    /* May be NULL. Not 0: the client does not wait any longer, -ECANCELED. */
+    int (*on_loading)(void *arg, unsigned percent);
+    void *arg;
 };
 
 /* Client: connects to path, shakes hands, gives socket and channel. text (256 bytes) gets the
  * sentence for the reader on any error. */
-int handshake_connect(const char *path, const struct chan_geometry *want, int timeout_ms,
-                      int *ret_sock, struct chan **ret_chan, char text[256]);
+int handshake_connect(const char *path, const struct chan_geometry *want,
+                      const struct handshake_wait *wait, int *ret_sock, struct chan **ret_chan,
+                      char text[256]);
 
-/* Daemon: reads the hello that is there (the socket is non-blocking) and bounds the geometry.
- * -EAGAIN: not yet. On -EPROTONOSUPPORT or -EPROTO an answer was sent; close. */
-int handshake_read_hello(int sock, const struct chan_geometry *defaults, struct chan_geometry *ret);
+/* What a client asks for, its sizes bounded. */
+struct handshake_wish {
+    struct chan_geometry g;
+    bool progress;
+};
+
+/* Daemon: reads the hello that is there (the socket is non-blocking). -EAGAIN: not yet. On
+ * -EPROTONOSUPPORT or -EPROTO an answer was sent; close. */
+int handshake_read_hello(int sock, const struct chan_geometry *defaults,
+                         struct handshake_wish *ret);
 int handshake_accept(int sock, const struct chan_geometry *g, const struct chan *c);
 int handshake_refuse(int sock, enum handshake_status status, const char *text);
+/* Never waits: a client that does not read misses it. */
+void handshake_tell_loading(int sock, unsigned percent);
 
 /* SO_PEERCRED. */
 int handshake_peer(int sock, pid_t *ret_pid, uid_t *ret_uid);

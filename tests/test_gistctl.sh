@@ -15,6 +15,8 @@ says "$tmp/third.sock"
 : >"$tmp/file.sock"
 code 'a file that is no socket' 3 "$gistctl" status --socket "$tmp/file.sock"
 
+check 'a daemon that loads its model' timeout 60 python3 tests/support/loading.py "$gistctl" "$tmp/loading.sock"
+
 code 'no command' 2 "$gistctl"
 code 'an unknown command' 2 "$gistctl" nonsense
 says "unknown command 'nonsense'"

@@ -67,7 +67,7 @@ struct daemon {
     void (*serve)(struct daemon *d, int sock);
     const void *arg;
     int result;
-    struct chan_geometry got;
+    struct handshake_wish got;
 };
 
 static void *run_daemon(void *arg)
@@ -125,9 +125,9 @@ static void serve_well(struct daemon *d, int sock)
 
     d->result = read_hello(d, sock);
     if (d->result == 0)
-        d->result = chan_create(&d->got, &c);
+        d->result = chan_create(&d->got.g, &c);
     if (d->result == 0)
-        d->result = handshake_accept(sock, &d->got, c);
+        d->result = handshake_accept(sock, &d->got.g, c);
     hold(sock);
     chan_close(c);
 }
@@ -142,11 +142,13 @@ static void test_shake_hands(void **state)
 
     (void)state;
     start(&d, serve_well, NULL);
-    assert_int_equal(handshake_connect(path, &want, 5000, &sock, &c, text), 0);
+    assert_int_equal(handshake_connect(path, &want, &(struct handshake_wait){ .timeout_ms = 5000 },
+                                       &sock, &c, text),
+                     0);
     assert_string_equal(text, "");
-    assert_int_equal(d.got.slots, 128);
-    assert_int_equal(d.got.arena_c2s, CHAN_ARENA_MIN + 64);
-    assert_int_equal(d.got.arena_s2c, CHAN_ARENA_MIN);
+    assert_int_equal(d.got.g.slots, 128);
+    assert_int_equal(d.got.g.arena_c2s, CHAN_ARENA_MIN + 64);
+    assert_int_equal(d.got.g.arena_s2c, CHAN_ARENA_MIN);
     assert_true(fcntl(sock, F_GETFD) & FD_CLOEXEC);
     assert_true(fcntl(chan_fds(c).memfd, F_GETFD) & FD_CLOEXEC);
     assert_true(fcntl(chan_fds(c).to_server, F_GETFD) & FD_CLOEXEC);
@@ -167,10 +169,12 @@ static void test_huge_wishes_are_bounded(void **state)
 
     (void)state;
     start(&d, serve_well, NULL);
-    assert_int_equal(handshake_connect(path, &want, 5000, &sock, &c, text), 0);
-    assert_int_equal(d.got.slots, RING_SLOTS_MAX);
-    assert_int_equal(d.got.arena_c2s, CHAN_ARENA_MAX);
-    assert_int_equal(d.got.arena_s2c, CHAN_ARENA_MIN);
+    assert_int_equal(handshake_connect(path, &want, &(struct handshake_wait){ .timeout_ms = 5000 },
+                                       &sock, &c, text),
+                     0);
+    assert_int_equal(d.got.g.slots, RING_SLOTS_MAX);
+    assert_int_equal(d.got.g.arena_c2s, CHAN_ARENA_MAX);
+    assert_int_equal(d.got.g.arena_s2c, CHAN_ARENA_MIN);
     close(sock);
     chan_close(c);
     stop(&d);
@@ -184,7 +188,8 @@ static void expect_failure(const char *where, int err, const char *sentence)
     char text[256];
     int sock = -1, r;
 
-    r = handshake_connect(where, NULL, 300, &sock, &c, text);
+    r = handshake_connect(where, NULL, &(struct handshake_wait){ .timeout_ms = 300 }, &sock, &c,
+                          text);
     if (r != err || !strstr(text, sentence))
         print_error("%d: %s\n", r, text);
     assert_int_equal(r, err);
@@ -298,6 +303,146 @@ static void test_refused(void **state)
     (void)state;
     start(&d, serve_full, NULL);
     expect_failure(path, -ECONNREFUSED, "refused: 64 clients are connected, the most allowed");
+    stop(&d);
+}
+
+/* --- a model that is not there yet ------------------------------------------------------------ */
+
+static void serve_loading(struct daemon *d, int sock)
+{
+    d->result = read_hello(d, sock);
+    for (const unsigned *percent = d->arg; *percent; percent++)
+        handshake_tell_loading(sock, *percent);
+}
+
+static void serve_loading_well(struct daemon *d, int sock)
+{
+    struct chan *c = NULL;
+
+    serve_loading(d, sock);
+    (void)chan_create(&d->got.g, &c);
+    d->result = handshake_accept(sock, &d->got.g, c);
+    hold(sock);
+    chan_close(c);
+}
+
+static void serve_loading_for_ever(struct daemon *d, int sock)
+{
+    serve_loading(d, sock);
+    hold(sock);
+}
+
+struct heard {
+    unsigned n, percent[8], enough;
+};
+
+static int hear(void *arg, unsigned percent)
+{
+    struct heard *h = arg;
+
+    h->percent[h->n++ % 8] = percent;
+    usleep(60000);
+    return h->n == h->enough;
+}
+
+/* All that is said is heard, and the time that it takes is not counted against the limit: the three
+ * together last longer than that. */
+static void test_loading_is_told(void **state)
+{
+    static const unsigned percents[] = { 10, 55, 4000, 0 };
+    struct heard heard = { 0 };
+    const struct handshake_wait wait = { .timeout_ms = 100, .on_loading = hear, .arg = &heard };
+    struct daemon d;
+    struct chan *c;
+    char text[256];
+    int sock;
+
+    (void)state;
+    start(&d, serve_loading_well, percents);
+    assert_int_equal(handshake_connect(path, NULL, &wait, &sock, &c, text), 0);
+    assert_string_equal(text, "");
+    assert_true(d.got.progress);
+    assert_int_equal(heard.n, 3);
+    assert_int_equal(heard.percent[0], 10);
+    assert_int_equal(heard.percent[1], 55);
+    assert_int_equal(heard.percent[2], 100); /* whatever a daemon says */
+    chan_close(c);
+    close(sock);
+    stop(&d);
+}
+
+static void test_loading_takes_too_long(void **state)
+{
+    static const unsigned percents[] = { 10, 43, 0 };
+    struct heard heard = { .enough = 2 };
+    const struct handshake_wait wait = { .timeout_ms = 5000, .on_loading = hear, .arg = &heard };
+    struct daemon d;
+    struct chan *c;
+    char text[256];
+    int sock;
+
+    (void)state;
+    start(&d, serve_loading_for_ever, percents);
+    expect_failure(path, -ETIMEDOUT, "is still loading its model: 43 % after 300 ms");
+    stop(&d);
+    start(&d, serve_loading_for_ever, percents);
+    assert_int_equal(handshake_connect(path, NULL, &wait, &sock, &c, text), -ECANCELED);
+    assert_non_null(strstr(text, "still loading"));
+    assert_int_equal(heard.n, 2);
+    stop(&d);
+}
+
+/* As daemons did before there were features: the version was a number of 32 bits. */
+static int answer_as_of_old(int sock)
+{
+    struct handshake_answer a = { .magic = HANDSHAKE_MAGIC,
+                                  .version = 1,
+                                  .status = HANDSHAKE_BAD_VERSION };
+    uint32_t version;
+    char hello[24];
+
+    if (recv(sock, hello, sizeof(hello), 0) != sizeof(hello))
+        return -EPROTO;
+    memcpy(&version, hello + 8, sizeof(version));
+    if (version == 1)
+        return 0;
+    (void)!send(sock, &a, sizeof(a), MSG_NOSIGNAL);
+    return -EPROTONOSUPPORT;
+}
+
+static void serve_as_of_old(struct daemon *d, int sock)
+{
+    struct chan *c = NULL;
+    int again;
+
+    if (answer_as_of_old(sock) != -EPROTONOSUPPORT)
+        return;
+    hold(sock);
+    again = accept4(d->listener, NULL, NULL, SOCK_CLOEXEC);
+    if (answer_as_of_old(again) == 0) {
+        (void)chan_create(&defaults, &c);
+        d->result = handshake_accept(again, &defaults, c);
+        hold(again);
+        chan_close(c);
+    }
+    close(again);
+}
+
+static void test_old_daemon(void **state)
+{
+    struct daemon d;
+    struct chan *c;
+    char text[256];
+    int sock;
+
+    (void)state;
+    start(&d, serve_as_of_old, NULL);
+    assert_int_equal(handshake_connect(path, NULL, &(struct handshake_wait){ .timeout_ms = 5000 },
+                                       &sock, &c, text),
+                     0);
+    assert_string_equal(text, "");
+    chan_close(c);
+    close(sock);
     stop(&d);
 }
 
@@ -418,7 +563,7 @@ static void test_wrong_hellos(void **state)
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct handshake_answer a = { 0 };
-        struct chan_geometry g;
+        struct handshake_wish g;
         int s[2];
 
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s), 0);
@@ -449,7 +594,7 @@ static void test_a_hello_with_presents(void **state)
         .msg_iov = &io, .msg_iovlen = 1, .msg_control = ctl.buf, .msg_controllen = sizeof(ctl.buf)
     };
     struct cmsghdr *h = CMSG_FIRSTHDR(&mh);
-    struct chan_geometry g;
+    struct handshake_wish g;
 
     (void)state;
     packet[8] = HANDSHAKE_VERSION;
@@ -527,6 +672,9 @@ int main(void)
         cmocka_unit_test(test_no_answer),
         cmocka_unit_test(test_nobody_accepts),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_loading_is_told),
+        cmocka_unit_test(test_loading_takes_too_long),
+        cmocka_unit_test(test_old_daemon),
         cmocka_unit_test(test_wrong_answers),
         cmocka_unit_test(test_wrong_hellos),
         cmocka_unit_test(test_a_hello_with_presents),

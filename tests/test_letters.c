@@ -26,6 +26,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -220,13 +221,13 @@ static void come_in(struct hostile *h)
 /* The daemon's answer is this sentence. */
 static void is_refused(const char *sentence)
 {
+    const struct handshake_wait wait = { .timeout_ms = DAEMON_FIXTURE_PATIENCE_MS };
     char text[256] = "";
     struct chan *chan;
     int sock;
 
-    assert_int_equal(
-        handshake_connect(config.socket, NULL, DAEMON_FIXTURE_PATIENCE_MS, &sock, &chan, text),
-        -ECONNREFUSED);
+    assert_int_equal(handshake_connect(config.socket, NULL, &wait, &sock, &chan, text),
+                     -ECONNREFUSED);
     assert_non_null(strstr(text, sentence));
 }
 
@@ -260,6 +261,109 @@ static void test_stop_while_loading(void **state)
     end(true);
     assert_int_equal(result, -ECANCELED);
     assert_false(happened[PASSED(PUT(READY))]);
+}
+
+/* --- who comes before the model does -----------------------------------------------------------
+ */
+
+static int say_hello(uint16_t features)
+{
+    const struct handshake_hello hello = { .magic = HANDSHAKE_MAGIC,
+                                           .version = HANDSHAKE_VERSION,
+                                           .features = features };
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+    memcpy(a.sun_path, config.socket, strlen(config.socket));
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    assert_int_equal(send(fd, &hello, sizeof(hello), 0), sizeof(hello));
+    return fd;
+}
+
+static void hears(int fd, enum handshake_status status, unsigned percent)
+{
+    struct handshake_answer a = { .status = 77 };
+
+    assert_int_equal(recv(fd, &a, sizeof(a), 0), sizeof(a)); /* descriptors are dropped */
+    assert_int_equal(a.status, status);
+    assert_int_equal(a.version, HANDSHAKE_VERSION);
+    assert_int_equal(a.percent, percent);
+}
+
+/* Behind whatever the loader says, which depends on the machine. */
+static void is_let_in(int fd)
+{
+    struct handshake_answer a;
+
+    do
+        assert_int_equal(recv(fd, &a, sizeof(a), 0), sizeof(a));
+    while (a.status == HANDSHAKE_LOADING);
+    assert_int_equal(a.status, HANDSHAKE_OK);
+}
+
+/* Who asks for it hears how far the model is, at once and when it changes, then the answer. Who
+ * does not know of that hears the answer alone. The place of who leaves meanwhile is free again. */
+static void test_wait_for_model(void **state)
+{
+    static const struct rule r[RULES_MAX] = { { LOAD, PASSED(TEST) } };
+    int told, old, left;
+
+    (void)state;
+    begin(r, 2, true);
+    wait_for(ARRIVED(LOAD));
+    left = say_hello(HANDSHAKE_WANTS_PROGRESS);
+    hears(left, HANDSHAKE_LOADING, 0);
+    old = say_hello(0);
+    assert_int_equal(close(left), 0);
+    told = say_hello(HANDSHAKE_WANTS_PROGRESS);
+    hears(told, HANDSHAKE_LOADING, 0);
+    atomic_store(&sched->loaded, 43);
+    hears(told, HANDSHAKE_LOADING, 43);
+    is_refused("2 clients are connected");
+    pass(TEST);
+    is_let_in(told);
+    hears(old, HANDSHAKE_OK, 0);
+    stop();
+    end(true);
+    (void)close(told);
+    (void)close(old);
+}
+
+/* It hears that it waits for nothing. */
+static void test_model_fails_while_waiting(void **state)
+{
+    static const struct rule r[RULES_MAX] = { { LOAD, PASSED(TEST) } };
+    struct handshake_answer a;
+    int fd;
+
+    (void)state;
+    begin(r, 1, true);
+    wait_for(ARRIVED(LOAD));
+    fd = say_hello(HANDSHAKE_WANTS_PROGRESS);
+    hears(fd, HANDSHAKE_LOADING, 0);
+    (void)scratch_path(config.model, "no-such-model.gguf");
+    pass(TEST);
+    end(true);
+    assert_int_equal(recv(fd, &a, sizeof(a), 0), sizeof(a));
+    assert_int_equal(a.status, HANDSHAKE_STOPPING);
+    assert_non_null(strstr(a.text, "could not load"));
+    (void)close(fd);
+}
+
+static void test_stop_while_waiting(void **state)
+{
+    static const struct rule r[RULES_MAX] = { { LOAD, PASSED(PUT(STOP)) } };
+    int fd;
+
+    (void)state;
+    begin(r, 1, true);
+    wait_for(ARRIVED(LOAD));
+    fd = say_hello(HANDSHAKE_WANTS_PROGRESS);
+    hears(fd, HANDSHAKE_LOADING, 0);
+    stop();
+    hears(fd, HANDSHAKE_STOPPING, 0);
+    end(true);
+    (void)close(fd);
 }
 
 /* Whoever comes while the scheduler ends gets a word. */
@@ -469,10 +573,17 @@ static int set_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stop_crosses_ready),     cmocka_unit_test(test_stop_while_loading),
-        cmocka_unit_test(test_connect_while_stopping), cmocka_unit_test(test_stop_crosses_adopt),
-        cmocka_unit_test(test_death_crosses_adopt),    cmocka_unit_test(test_death_crosses_burial),
-        cmocka_unit_test(test_burial_takes_long),      cmocka_unit_test(test_death_crosses_the_end),
+        cmocka_unit_test(test_stop_crosses_ready),
+        cmocka_unit_test(test_stop_while_loading),
+        cmocka_unit_test(test_wait_for_model),
+        cmocka_unit_test(test_stop_while_waiting),
+        cmocka_unit_test(test_model_fails_while_waiting),
+        cmocka_unit_test(test_connect_while_stopping),
+        cmocka_unit_test(test_stop_crosses_adopt),
+        cmocka_unit_test(test_death_crosses_adopt),
+        cmocka_unit_test(test_death_crosses_burial),
+        cmocka_unit_test(test_burial_takes_long),
+        cmocka_unit_test(test_death_crosses_the_end),
         cmocka_unit_test(test_three_letters_a_place),
     };
 

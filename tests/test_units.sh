@@ -65,7 +65,9 @@ if grep -q Serving "$tmp/log"; then
     echo "the daemon started before anybody connected"
     exit 1
 fi
-timeout 60 "$BUILD/gistctl" --socket "$tmp/activated.sock" status >"$tmp/status" || {
+# status alone would not wait for the model.
+{ echo hello | timeout 60 "$BUILD/gistctl" --socket "$tmp/activated.sock" tokenize &&
+    timeout 60 "$BUILD/gistctl" --socket "$tmp/activated.sock" status; } >"$tmp/status" || {
     cat "$tmp/status" "$tmp/log"
     exit 1
 }

@@ -133,12 +133,14 @@ static void greet(struct fake_daemon *d, int listener)
 {
     const struct chan_geometry defaults = { FAKE_SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
     struct pollfd p = { .events = POLLIN };
+    struct handshake_wish wish;
 
     d->sock = p.fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     FAKE_CHECK(d->sock >= 0);
     close(listener);
     FAKE_CHECK(poll(&p, 1, 5000) == 1);
-    FAKE_CHECK(handshake_read_hello(d->sock, &defaults, &d->g) == 0);
+    FAKE_CHECK(handshake_read_hello(d->sock, &defaults, &wish) == 0);
+    d->g = wish.g;
     FAKE_CHECK(chan_create(&d->g, &d->chan) == 0);
     FAKE_CHECK(handshake_accept(d->sock, &d->g, d->chan) == 0);
     FAKE_CHECK(wire_scratch_open(&d->in, WIRE_SCRATCH_BYTES) == 0);

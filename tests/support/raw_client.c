@@ -29,7 +29,8 @@ void raw_client_open_with(struct raw_client *c, const char *socket,
     int r;
 
     *c = (struct raw_client){ .sock = -1 };
-    r = handshake_connect(socket, want, PATIENCE_MS, &c->sock, &c->chan, text);
+    r = handshake_connect(socket, want, &(struct handshake_wait){ .timeout_ms = PATIENCE_MS },
+                          &c->sock, &c->chan, text);
     assert(r == 0);
     r = wire_scratch_open(&c->out, WIRE_SCRATCH_BYTES);
     assert(r == 0);
