@@ -32,7 +32,7 @@ struct world {
     char gguf[SCRATCH_PATH_MAX], folder[SCRATCH_PATH_MAX];
     struct model *m;
     struct image_of of;
-    struct arena_sum *sums;
+    struct packed_sum *sums;
 };
 
 static void open_world(struct world *w, const struct gguf_build_shape *shape)
@@ -44,9 +44,9 @@ static void open_world(struct world *w, const struct gguf_build_shape *shape)
     gguf_build_free(b);
     (void)scratch_path(w->folder, "cache/weights");
     expect_that(model_open(w->gguf, NULL, NULL, &w->m, &why) == 0, "%s", why.text);
-    w->sums = calloc(w->m->arena.n_sums, sizeof(*w->sums));
-    arena_sums(&w->m->arena, NULL, w->m->mem, 0, w->m->arena.n_sums, w->sums);
-    assert_int_equal(image_identify(&w->m->arena, w->m->file, &w->of), 0);
+    w->sums = calloc(w->m->packed.n_sums, sizeof(*w->sums));
+    packed_sums(&w->m->packed, NULL, w->m->mem, 0, w->m->packed.n_sums, w->sums);
+    assert_int_equal(image_identify(&w->m->packed, w->m->file, &w->of), 0);
 }
 
 static void close_world(struct world *w)
@@ -57,7 +57,7 @@ static void close_world(struct world *w)
 
 static int make(const struct world *w, struct why *why)
 {
-    const struct arena *a = &w->m->arena;
+    const struct packed *a = &w->m->packed;
     struct image_new n;
     int r = image_new_open(w->folder, &w->of, &n, why);
 
@@ -100,7 +100,7 @@ static int take(const struct world *w, struct why *why)
 {
     struct image_file f;
     struct image_of now;
-    int r = image_identify(&w->m->arena, w->m->file, &now);
+    int r = image_identify(&w->m->packed, w->m->file, &now);
 
     if (r == 0)
         r = image_file_open(w->folder, &now, &f, why);
@@ -113,7 +113,7 @@ static int take(const struct world *w, struct why *why)
 
 static void *head_of(const struct world *w)
 {
-    void *head = malloc(image_head_len(&w->m->arena));
+    void *head = malloc(image_head_len(&w->m->packed));
 
     image_describe(&w->of, w->m->digest, w->sums, head);
     return head;
@@ -139,7 +139,7 @@ static void test_format(void **state)
 {
     struct gguf_build_shape shape = gguf_build_tiny();
     char path[SCRATCH_PATH_MAX], digest[33];
-    struct arena_sum sum;
+    struct packed_sum sum;
     size_t len, gguf_len;
     const uint8_t *gguf;
     struct world w;
@@ -156,16 +156,16 @@ static void test_format(void **state)
     assert_int_equal(u32_at(f + 8), 1);
     assert_int_equal(u32_at(f + 12), 0);
     assert_int_equal(u64_at(f + 16), 2 << 20);
-    assert_int_equal(u64_at(f + 24), w.m->arena.len);
-    assert_int_equal(u64_at(f + 32), w.m->arena.n_sums);
-    assert_memory_equal(f + 40, &w.m->arena.layout, 16);
-    sum = arena_hash(f + 4096, 16 * (size_t)w.m->arena.n_sums);
+    assert_int_equal(u64_at(f + 24), w.m->packed.len);
+    assert_int_equal(u64_at(f + 32), w.m->packed.n_sums);
+    assert_memory_equal(f + 40, &w.m->packed.layout, 16);
+    sum = packed_hash(f + 4096, 16 * (size_t)w.m->packed.n_sums);
     assert_memory_equal(f + 56, &sum, 16);
     for (int i = 0; i < 16; i++)
         (void)snprintf(digest + (size_t)2 * i, 3, "%02x", f[72 + i]);
     assert_string_equal(digest, w.m->digest);
     gguf = gguf_header(w.m->file, &gguf_len);
-    sum = arena_hash(gguf, gguf_len);
+    sum = packed_hash(gguf, gguf_len);
     assert_memory_equal(f + 88, &sum, 16);
     assert_int_equal(u64_at(f + 104), st.st_size);
     assert_int_equal(u64_at(f + 112), st.st_mtim.tv_sec);
@@ -173,11 +173,11 @@ static void test_format(void **state)
     assert_int_equal(u32_at(f + 124), 0);
     assert_int_equal(u64_at(f + 128), st.st_ino);
     assert_string_equal((char *)f + 136, w.gguf);
-    sum = arena_hash(f, 4080);
+    sum = packed_hash(f, 4080);
     assert_memory_equal(f + 4080, &sum, 16);
-    assert_memory_equal(f + 4096, w.sums, 16 * (size_t)w.m->arena.n_sums);
-    assert_memory_equal(f + (2 << 20), w.m->mem, w.m->arena.len);
-    assert_int_equal(len, (2 << 20) + w.m->arena.len);
+    assert_memory_equal(f + 4096, w.sums, 16 * (size_t)w.m->packed.n_sums);
+    assert_memory_equal(f + (2 << 20), w.m->mem, w.m->packed.len);
+    assert_int_equal(len, (2 << 20) + w.m->packed.len);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0600);
     free(f);
@@ -195,7 +195,7 @@ static void test_lies(void **state)
                    { 104, -ESTALE }, { 112, -ESTALE }, { 120, -ESTALE }, { 128, -ESTALE } };
     struct gguf_build_shape shape = gguf_build_tiny();
     char digest[DIGEST_LEN];
-    struct arena_sum check;
+    struct packed_sum check;
     struct world w;
     uint8_t *head;
 
@@ -208,7 +208,7 @@ static void test_lies(void **state)
             struct why why = { "" };
 
             head[fields[i].at + bit / 8] ^= (uint8_t)(1u << bit % 8);
-            check = arena_hash(head, 4080);
+            check = packed_hash(head, 4080);
             memcpy(head + 4080, &check, sizeof(check));
             assert_int_equal(image_check_head(&w.of, head, digest, &why), fields[i].error);
             assert_true(why.text[0]);
@@ -231,7 +231,7 @@ static void test_flips(void **state)
     (void)state;
     open_world(&w, &shape);
     head = head_of(&w);
-    n = 4096 + 16 * (size_t)w.m->arena.n_sums;
+    n = 4096 + 16 * (size_t)w.m->packed.n_sums;
     for (size_t bit = 0; bit < 8 * n; bit++) {
         head[bit / 8] ^= (uint8_t)(1u << bit % 8);
         if (image_check_head(&w.of, head, digest, NULL) == 0)
@@ -258,7 +258,7 @@ static void test_lengths(void **state)
     make_well(&w);
     assert_int_equal(take(&w, NULL), 0);
     assert_int_equal(list(&w, path), 1);
-    len = (off_t)image_len(&w.m->arena);
+    len = (off_t)image_len(&w.m->packed);
     for (off_t cut = 1; cut <= len; cut *= 7) {
         struct why why = { "" };
 
@@ -399,7 +399,7 @@ static void test_killed(void **state)
         struct image_new n;
 
         if (image_new_open(w.folder, &w.of, &n, NULL) < 0 ||
-            pwrite(n.fd, w.m->mem, w.m->arena.len, (off_t)image_head_len(&w.m->arena)) < 0)
+            pwrite(n.fd, w.m->mem, w.m->packed.len, (off_t)image_head_len(&w.m->packed)) < 0)
             _exit(1);
         (void)kill(getpid(), SIGKILL);
         _exit(2);

@@ -10,13 +10,13 @@ struct header {
     char magic[8];
     uint32_t version, zero;
     uint64_t arena_off, arena_len, n_sums;
-    struct arena_sum layout, sums, model, gguf_header;
+    struct packed_sum layout, sums, model, gguf_header;
     uint64_t gguf_len;
     int64_t mtime_s;
     uint32_t mtime_ns, zero2;
     uint64_t ino;
     char path[IMAGE_PATH_MAX + 1];
-    struct arena_sum check;
+    struct packed_sum check;
 };
 _Static_assert(offsetof(struct header, arena_off) == 16, "format");
 _Static_assert(offsetof(struct header, layout) == 40, "format");
@@ -28,40 +28,40 @@ _Static_assert(sizeof(struct header) == IMAGE_HEADER, "format");
 
 static const char magic[8] = { 'g', 'i', 's', 't', 'd', 'w', 't', 's' };
 
-size_t image_head_len(const struct arena *a)
+size_t image_head_len(const struct packed *a)
 {
-    size_t n = IMAGE_HEADER + a->n_sums * sizeof(struct arena_sum);
+    size_t n = IMAGE_HEADER + a->n_sums * sizeof(struct packed_sum);
 
     return (n + IMAGE_ALIGN - 1) / IMAGE_ALIGN * IMAGE_ALIGN;
 }
 
-size_t image_len(const struct arena *a)
+size_t image_len(const struct packed *a)
 {
     return image_head_len(a) + a->len;
 }
 
-const struct arena_sum *image_sums(const void *head)
+const struct packed_sum *image_sums(const void *head)
 {
-    return (const struct arena_sum *)((const uint8_t *)head + IMAGE_HEADER);
+    return (const struct packed_sum *)((const uint8_t *)head + IMAGE_HEADER);
 }
 
-static bool same(const struct arena_sum *a, const struct arena_sum *b)
+static bool same(const struct packed_sum *a, const struct packed_sum *b)
 {
     return memcmp(a, b, sizeof(*a)) == 0;
 }
 
-static struct arena_sum check_of(const struct header *h)
+static struct packed_sum check_of(const struct header *h)
 {
-    return arena_hash(h, offsetof(struct header, check));
+    return packed_hash(h, offsetof(struct header, check));
 }
 
-int image_identify(const struct arena *a, const struct gguf *file, struct image_of *ret)
+int image_identify(const struct packed *a, const struct gguf *file, struct image_of *ret)
 {
     struct stat st;
 
     if (fstat(gguf_fd(file), &st) < 0)
         return -errno;
-    *ret = (struct image_of){ .arena = a,
+    *ret = (struct image_of){ .packed = a,
                               .file = file,
                               .len = (uint64_t)st.st_size,
                               .ino = st.st_ino,
@@ -79,11 +79,11 @@ static void frame(const struct image_of *of, struct header *ret)
     memset(ret, 0, sizeof(*ret));
     memcpy(ret->magic, magic, sizeof(magic));
     ret->version = IMAGE_VERSION;
-    ret->arena_off = image_head_len(of->arena);
-    ret->arena_len = of->arena->len;
-    ret->n_sums = of->arena->n_sums;
-    ret->layout = of->arena->layout;
-    ret->gguf_header = arena_hash(bytes, len);
+    ret->arena_off = image_head_len(of->packed);
+    ret->arena_len = of->packed->len;
+    ret->n_sums = of->packed->n_sums;
+    ret->layout = of->packed->layout;
+    ret->gguf_header = packed_hash(bytes, len);
     ret->gguf_len = of->len;
     ret->mtime_s = of->mtime_s;
     ret->mtime_ns = of->mtime_ns;
@@ -91,7 +91,7 @@ static void frame(const struct image_of *of, struct header *ret)
     (void)snprintf(ret->path, sizeof(ret->path), "%s", gguf_path(of->file));
 }
 
-static void digest_from_text(const char text[DIGEST_LEN], struct arena_sum *ret)
+static void digest_from_text(const char text[DIGEST_LEN], struct packed_sum *ret)
 {
     for (size_t i = 0; i < sizeof(ret->bytes); i++) {
         unsigned byte = 0;
@@ -101,24 +101,24 @@ static void digest_from_text(const char text[DIGEST_LEN], struct arena_sum *ret)
     }
 }
 
-static void digest_to_text(const struct arena_sum *s, char ret[DIGEST_LEN])
+static void digest_to_text(const struct packed_sum *s, char ret[DIGEST_LEN])
 {
     for (size_t i = 0; i < sizeof(s->bytes); i++)
         (void)snprintf(ret + 2 * i, 3, "%02x", s->bytes[i]);
 }
 
 void image_describe(const struct image_of *of, const char digest[DIGEST_LEN],
-                    const struct arena_sum *sums, void *ret_head)
+                    const struct packed_sum *sums, void *ret_head)
 {
     struct header h;
 
     frame(of, &h);
     digest_from_text(digest, &h.model);
-    h.sums = arena_digest(of->arena, sums);
+    h.sums = packed_digest(of->packed, sums);
     h.check = check_of(&h);
-    memset(ret_head, 0, image_head_len(of->arena));
+    memset(ret_head, 0, image_head_len(of->packed));
     memcpy(ret_head, &h, sizeof(h));
-    memcpy((uint8_t *)ret_head + IMAGE_HEADER, sums, of->arena->n_sums * sizeof(*sums));
+    memcpy((uint8_t *)ret_head + IMAGE_HEADER, sums, of->packed->n_sums * sizeof(*sums));
 }
 
 /* A header of another version need not have a digest where ours has it. */
@@ -159,7 +159,7 @@ int image_check_head(const struct image_of *of, const void *head, char ret_diges
                      struct why *why)
 {
     const char *label = gguf_label(of->file);
-    struct arena_sum check;
+    struct packed_sum check;
     struct header h, want;
     int r;
 
@@ -174,7 +174,7 @@ int image_check_head(const struct image_of *of, const void *head, char ret_diges
         r = check_place(label, &h, &want, why);
     if (r == 0)
         r = check_file(label, &h, &want, why);
-    check = arena_digest(of->arena, image_sums(head));
+    check = packed_digest(of->packed, image_sums(head));
     if (r == 0 && !same(&check, &h.sums))
         r = why_set(why, -EBADMSG, "image of %s: its list of digests is damaged", label);
     if (r == 0)

@@ -2,7 +2,8 @@
  *
  * As a file (engine/file/image_file.h) or as a memfd that is passed on, all bytes little-endian:
  *
- *     | header: 4096 | sums: 16 each | zeros to a multiple of 2 MiB | arena (engine/file/arena.h) |
+ *     | header: 4096 | sums: 16 each | zeros to a multiple of 2 MiB | arena (engine/file/packed.h)
+ * |
  *
  *     0     magic "gistdwts"
  *     8     u32 version
@@ -26,7 +27,7 @@
  * the page cache can meet.
  *
  * What is checked: image_check_head finds any changed byte of header and sums, another layout and
- * another file; arena_check with image_sums finds any changed byte of a tensor. Only what was
+ * another file; packed_check with image_sums finds any changed byte of a tensor. Only what was
  * checked may be computed with.
  *
  * Threads    pure functions.
@@ -37,8 +38,8 @@
 #define ENGINE_FILE_IMAGE_H
 
 #include "base/digest.h"
-#include "engine/file/arena.h"
 #include "engine/file/gguf.h"
+#include "engine/file/packed.h"
 
 #define IMAGE_VERSION  1u
 #define IMAGE_ALIGN    ((size_t)2 << 20)
@@ -48,7 +49,7 @@
 /* Of which file, in which state: to be asked for before its tensors are read, so that who changes
  * it meanwhile has made another state. */
 struct image_of {
-    const struct arena *arena;
+    const struct packed *packed;
     const struct gguf *file;
     uint64_t len, ino;
     int64_t mtime_s;
@@ -56,20 +57,20 @@ struct image_of {
 };
 
 /* -errno: the file's state can't be asked. */
-int image_identify(const struct arena *a, const struct gguf *file, struct image_of *ret);
+int image_identify(const struct packed *a, const struct gguf *file, struct image_of *ret);
 
 /* Bytes before the arena, and all of them. */
-size_t image_head_len(const struct arena *a);
-size_t image_len(const struct arena *a);
+size_t image_head_len(const struct packed *a);
+size_t image_len(const struct packed *a);
 
 /* Writes all that comes before the arena. */
 void image_describe(const struct image_of *of, const char digest[DIGEST_LEN],
-                    const struct arena_sum *sums, void *ret_head);
+                    const struct packed_sum *sums, void *ret_head);
 
 /* head: IMAGE_HEADER bytes and the sums. ret_digest: as model.digest. */
 int image_check_head(const struct image_of *of, const void *head, char ret_digest[DIGEST_LEN],
                      struct why *why);
 
-const struct arena_sum *image_sums(const void *head);
+const struct packed_sum *image_sums(const void *head);
 
 #endif

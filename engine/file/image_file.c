@@ -13,12 +13,12 @@
 static int name_of(const struct gguf *g, char ret[64], struct why *why)
 {
     char *path = realpath(gguf_path(g), NULL);
-    struct arena_sum sum;
+    struct packed_sum sum;
     size_t n = 0;
 
     if (!path)
         return why_set(why, -errno, "%s: %s", gguf_label(g), strerror(errno));
-    sum = arena_hash(path, strlen(path));
+    sum = packed_hash(path, strlen(path));
     free(path);
     for (size_t i = 0; i < sizeof(sum.bytes); i++)
         n += (size_t)snprintf(ret + n, 64 - n, "%02x", sum.bytes[i]);
@@ -86,8 +86,8 @@ static void set_direct(int fd)
 int image_file_open(const char *folder, const struct image_of *of, struct image_file *ret,
                     struct why *why)
 {
-    size_t head = IMAGE_HEADER + of->arena->n_sums * sizeof(struct arena_sum);
-    struct image_file f = { .fd = -1, .arena_off = image_head_len(of->arena) };
+    size_t head = IMAGE_HEADER + of->packed->n_sums * sizeof(struct packed_sum);
+    struct image_file f = { .fd = -1, .arena_off = image_head_len(of->packed) };
     char name[64], path[PATH_MAX];
     int r = name_of(of->file, name, why);
 
@@ -98,7 +98,7 @@ int image_file_open(const char *folder, const struct image_of *of, struct image_
     f.fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (f.fd < 0)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
-    r = check_owner(folder, f.fd, image_len(of->arena), why);
+    r = check_owner(folder, f.fd, image_len(of->packed), why);
     if (r == 0) {
         f.head = malloc(head);
         r = f.head ? pread_all(f.fd, f.head, head, 0) : -ENOMEM;
@@ -160,7 +160,7 @@ static int allocate(int fd, size_t len)
 int image_new_open(const char *folder, const struct image_of *of, struct image_new *ret,
                    struct why *why)
 {
-    struct image_new n = { .folder = -1, .fd = -1, .len = image_len(of->arena) };
+    struct image_new n = { .folder = -1, .fd = -1, .len = image_len(of->packed) };
     int r = name_of(of->file, n.name, why);
 
     if (r < 0)
@@ -199,9 +199,9 @@ static int give_name(const struct image_new *n)
 }
 
 int image_new_publish(struct image_new *n, const struct image_of *of, const char digest[DIGEST_LEN],
-                      const struct arena_sum *sums, struct why *why)
+                      const struct packed_sum *sums, struct why *why)
 {
-    size_t head_len = image_head_len(of->arena);
+    size_t head_len = image_head_len(of->packed);
     void *head = aligned_alloc(IMAGE_HEADER, head_len);
     int r = head ? 0 : -ENOMEM;
 

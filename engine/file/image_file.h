@@ -42,7 +42,7 @@ int image_new_open(const char *folder, const struct image_of *of, struct image_n
                    struct why *why);
 /* The head, and the name. The arena was written, by whatever way, at image_head_len. */
 int image_new_publish(struct image_new *n, const struct image_of *of, const char digest[DIGEST_LEN],
-                      const struct arena_sum *sums, struct why *why);
+                      const struct packed_sum *sums, struct why *why);
 void image_new_close(struct image_new *n);
 
 #endif

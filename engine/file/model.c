@@ -62,12 +62,12 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
         e = plan(m->file, m, &scale, &factors, &w, why);
     if (e != 0)
         goto fail;
-    e = backend_alloc(b, m->arena.len, &m->mem);
+    e = backend_alloc(b, m->packed.len, &m->mem);
     if (e != 0) {
-        (void)why_set(why, e, "%s: no memory for %zu bytes of weights", path, m->arena.len);
+        (void)why_set(why, e, "%s: no memory for %zu bytes of weights", path, m->packed.len);
         goto fail;
     }
-    m->mem_len = m->arena.len;
+    m->mem_len = m->packed.len;
     m->weights_len = w.data_len;
     e = weights_read(&w, b, m->mem, progress, m->digest);
     if (e == 0)
@@ -95,7 +95,7 @@ int model_check(const struct gguf *g, struct why *why)
     int e = plan(g, &m, &scale, &factors, &w, why);
 
     weights_fini(&w);
-    arena_close(&m.arena);
+    packed_close(&m.packed);
     free(m.layers);
     return e;
 }
@@ -107,7 +107,7 @@ void model_close(struct model *m)
     backend_free(m->backend, m->mem, m->mem_len);
     free(m->rope_freq);
     free(m->layers);
-    arena_close(&m->arena);
+    packed_close(&m->packed);
     gguf_close(m->file);
     free(m);
 }

@@ -17,7 +17,7 @@
 #define ENGINE_FILE_MODEL_H
 
 #include "base/why.h"
-#include "engine/file/arena.h"
+#include "engine/file/packed.h"
 #include "engine/file/quant.h"
 
 struct backend;
@@ -65,8 +65,8 @@ struct model {
     struct backend *backend; /* whose memory has the weights; NULL: the process's own */
     void *mem;
     size_t mem_len;
-    struct arena arena; /* how the weights lie in mem */
-    size_t weights_len; /* bytes of tensor data */
+    struct packed packed; /* how the weights lie in mem */
+    size_t weights_len;   /* bytes of tensor data */
 };
 
 /* Called now and then while a file is read, with bytes done and in all, from the calling thread; a

@@ -57,13 +57,13 @@ static int check_shape(struct weights *w, const struct gguf_tensor *t, const cha
 
 /* Sums stay in range: tensors lie in the file without overlap, and F16 vectors double at most. */
 static struct weights_item *add_item(struct weights *w, const struct gguf_tensor *t,
-                                     enum quant type, const struct arena_item *as, size_t mem_len)
+                                     enum quant type, const struct packed_item *as, size_t mem_len)
 {
     struct weights_item *item = &w->items[w->n_items++];
 
     *item = (struct weights_item){ .from = t, .type = type, .head_dim = as->head_dim };
-    item->extent = w->arena->n_extents - 1;
-    item->mem_off = arena_add(w->arena, as, mem_len);
+    item->extent = w->packed->n_extents - 1;
+    item->mem_off = packed_add(w->packed, as, mem_len);
     item->mem_len = mem_len;
     w->data_len += (size_t)t->len;
     return item;
@@ -86,7 +86,7 @@ static int plan_matrix(struct weights *w, struct model_tensor *to, const char *n
         return e;
     *to = (struct model_tensor){ .type = type, .n_rows = rows, .n_cols = cols };
     to->tile_len = tile_len(type, cols);
-    item = add_item(w, t, type, &(struct arena_item){ name, type, rows, cols, head_dim },
+    item = add_item(w, t, type, &(struct packed_item){ name, type, rows, cols, head_dim },
                     tile_count(rows) * to->tile_len);
     item->matrix = to;
     return 0;
@@ -109,7 +109,7 @@ static int plan_vector(struct weights *w, const float **to, const char *name, ui
     if (quant_info(type)->block_cols != 1)
         return why_set(w->why, -ENOTSUP, "%s: tensor %s has type %s, supported: F32, F16, BF16",
                        gguf_label(w->g), name, quant_info(type)->name);
-    item = add_item(w, t, type, &(struct arena_item){ name, QUANT_F32, 1, n, head_dim },
+    item = add_item(w, t, type, &(struct packed_item){ name, QUANT_F32, 1, n, head_dim },
                     n * sizeof(float));
     item->vector = to;
     return 0;
@@ -155,7 +155,7 @@ static int plan_layer(struct weights *w, const struct model *m, uint32_t layer)
     char name[64];
     int e = 0;
 
-    arena_begin(w->arena, ARENA_LAYERS + layer, ARENA_PIECE);
+    packed_begin(w->packed, PACKED_LAYERS + layer, PACKED_PIECE);
     for (size_t i = 0; i < sizeof(matrices) / sizeof(matrices[0]) && e == 0; i++) {
         (void)snprintf(name, sizeof(name), "blk.%u.%s", layer, matrices[i].name);
         e = plan_matrix(w, matrices[i].to, name, matrices[i].cols, matrices[i].rows,
@@ -197,10 +197,10 @@ static int plan_rows(struct weights *w, const struct model *m, uint32_t extent,
 {
     int e;
 
-    arena_begin(w->arena, extent, ARENA_PIECE);
+    packed_begin(w->packed, extent, PACKED_PIECE);
     e = plan_matrix(w, to, name, m->n_embd, m->n_vocab, 0);
     if (e == 0)
-        w->arena->extents[extent].piece = to->tile_len;
+        w->packed->extents[extent].piece = to->tile_len;
     return e;
 }
 
@@ -208,16 +208,16 @@ static int plan_others(struct weights *w, struct model *m, const float **ret_rop
 {
     int e;
 
-    arena_begin(w->arena, ARENA_VECTORS, ARENA_PIECE);
+    packed_begin(w->packed, PACKED_VECTORS, PACKED_PIECE);
     e = plan_vector(w, &m->output_norm, "output_norm.weight", m->n_embd, 0);
     if (e == 0 && m->arch == MODEL_LLAMA)
         e = plan_optional(w, ret_rope_factors, "rope_freqs.weight", m->head_dim / 2, 0);
     if (e == 0)
-        e = plan_rows(w, m, ARENA_EMBD, &m->embd, "token_embd.weight");
+        e = plan_rows(w, m, PACKED_EMBD, &m->embd, "token_embd.weight");
     if (e == 0 && gguf_find_tensor(w->g, "output.weight"))
-        return plan_rows(w, m, ARENA_OUTPUT, &m->output, "output.weight");
+        return plan_rows(w, m, PACKED_OUTPUT, &m->output, "output.weight");
     if (e == 0)
-        arena_begin(w->arena, ARENA_OUTPUT, ARENA_PIECE);
+        packed_begin(w->packed, PACKED_OUTPUT, PACKED_PIECE);
     return e;
 }
 
@@ -252,7 +252,7 @@ static int refuse_unused(struct weights *w)
 int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_factors,
                  struct weights *ret, struct why *why)
 {
-    struct weights w = { .g = g, .why = why, .arena = &m->arena };
+    struct weights w = { .g = g, .why = why, .packed = &m->packed };
     int e;
 
     if (m->n_layer > gguf_n_tensors(g))
@@ -260,7 +260,7 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
                        gguf_label(g), m->n_layer, gguf_n_tensors(g));
     w.items = calloc(m->n_layer * LAYER_TENSORS_MAX + OTHER_TENSORS_MAX, sizeof(*w.items));
     m->layers = calloc(m->n_layer, sizeof(*m->layers));
-    if (!w.items || !m->layers || arena_open(&m->arena, m->n_layer) < 0) {
+    if (!w.items || !m->layers || packed_open(&m->packed, m->n_layer) < 0) {
         e = why_set(why, -ENOMEM, "%s: no memory for %u layers", gguf_label(g), m->n_layer);
         goto fail;
     }
@@ -275,7 +275,7 @@ int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_f
     }
     if (e != 0)
         goto fail;
-    arena_end(&m->arena);
+    packed_end(&m->packed);
     *ret = w;
     return 0;
 
@@ -303,7 +303,7 @@ void weights_bind_extents(const struct weights *w, uint8_t *const *bases)
     for (size_t i = 0; i < w->n_items; i++) {
         const struct weights_item *item = &w->items[i];
 
-        bind(item, bases[item->extent] + (item->mem_off - w->arena->extents[item->extent].off));
+        bind(item, bases[item->extent] + (item->mem_off - w->packed->extents[item->extent].off));
     }
 }
 

@@ -1,7 +1,7 @@
 /* engine/file/weights.h - the tensors of one model, from its file into one arena.
  *
  * A plan is made first: every tensor the hyperparameters ask for, its place in the file and in the
- * arena (engine/file/arena.h), all checked, nothing read. Then one pass over the file in its own
+ * arena (engine/file/packed.h), all checked, nothing read. Then one pass over the file in its own
  * order fills the arena and computes the digest of all bytes:
  *
  *     file    | header | pad | token_embd | blk.0.attn_norm | blk.0.attn_q | ... | output_norm |
@@ -37,17 +37,17 @@ struct weights {
     struct why *why;
     struct weights_item *items; /* sorted by place in the file once planned */
     size_t n_items;
-    struct arena *arena; /* the model's */
-    size_t data_len;     /* bytes of tensor data in the file */
+    struct packed *packed; /* the model's */
+    size_t data_len;       /* bytes of tensor data in the file */
 };
 
 /* Checks all tensors against m's hyperparameters, fills the shapes of its tensors and n_vocab, and
- * allocates m->layers and m->arena. *ret_rope_factors will point to (head_dim / 2) floats or stay
+ * allocates m->layers and m->packed. *ret_rope_factors will point to (head_dim / 2) floats or stay
  * NULL. */
 int weights_plan(const struct gguf *g, struct model *m, const float **ret_rope_factors,
                  struct weights *ret, struct why *why);
 
-/* Fills mem (w->arena->len bytes of b's) and the model's pointers; ret_digest as model.digest. b:
+/* Fills mem (w->packed->len bytes of b's) and the model's pointers; ret_digest as model.digest. b:
  * NULL for memory of the process, and this thread alone. */
 int weights_read(struct weights *w, struct backend *b, void *mem,
                  const struct model_progress *progress, char ret_digest[33]);

@@ -3,9 +3,9 @@
  * covers, or a changed byte that the sums don't find; sums that depend on how many threads made
  * them. */
 #include "engine/backend.h"
-#include "engine/file/arena.h"
 #include "engine/file/gguf.h"
 #include "engine/file/model.h"
+#include "engine/file/packed.h"
 #include "engine/file/tile.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/scratch.h"
@@ -70,7 +70,7 @@ static void test_order_of_file(void **state)
     move_to_end(b, "blk.0.attn_norm.weight");
     other = load(b, NULL);
     assert_string_not_equal(one->digest, other->digest); /* the files do differ */
-    assert_memory_equal(&one->arena.layout, &other->arena.layout, sizeof(struct arena_sum));
+    assert_memory_equal(&one->packed.layout, &other->packed.layout, sizeof(struct packed_sum));
     assert_int_equal(one->mem_len, other->mem_len);
     assert_memory_equal(one->mem, other->mem, one->mem_len);
     model_close(one);
@@ -82,7 +82,7 @@ static void test_layouts_differ(void **state)
 {
     enum { N = 7 };
     struct gguf_build_shape s[N];
-    struct arena_sum layouts[N];
+    struct packed_sum layouts[N];
 
     (void)state;
     for (unsigned i = 0; i < N; i++)
@@ -97,7 +97,7 @@ static void test_layouts_differ(void **state)
     for (unsigned i = 0; i < N; i++) {
         struct model *m = load_shape(&s[i]);
 
-        layouts[i] = m->arena.layout;
+        layouts[i] = m->packed.layout;
         for (unsigned j = 0; j < i; j++)
             assert_memory_not_equal(&layouts[i], &layouts[j], sizeof(layouts[i]));
         model_close(m);
@@ -106,7 +106,7 @@ static void test_layouts_differ(void **state)
 
 static void assert_inside(const struct model *m, uint32_t extent, const void *p, size_t len)
 {
-    const struct arena_extent *e = &m->arena.extents[extent];
+    const struct packed_extent *e = &m->packed.extents[extent];
     const uint8_t *from = (const uint8_t *)m->mem + e->off;
 
     if (!p)
@@ -131,30 +131,30 @@ static void test_extents(void **state)
     s.rope_freqs = true;
     s.biases = true;
     m = load_shape(&s);
-    assert_int_equal(m->arena.n_extents, ARENA_LAYERS + s.n_layer);
-    for (uint32_t i = 0; i < m->arena.n_extents; i++) {
-        const struct arena_extent *e = &m->arena.extents[i];
-        size_t end = i + 1 < m->arena.n_extents ? e[1].off : m->arena.len;
+    assert_int_equal(m->packed.n_extents, PACKED_LAYERS + s.n_layer);
+    for (uint32_t i = 0; i < m->packed.n_extents; i++) {
+        const struct packed_extent *e = &m->packed.extents[i];
+        size_t end = i + 1 < m->packed.n_extents ? e[1].off : m->packed.len;
 
-        assert_int_equal(e->off % ARENA_ALIGN, 0);
-        assert_true(e->len > 0 && e->off + e->len <= end && end - e->off - e->len < ARENA_ALIGN);
+        assert_int_equal(e->off % PACKED_ALIGN, 0);
+        assert_true(e->len > 0 && e->off + e->len <= end && end - e->off - e->len < PACKED_ALIGN);
     }
-    assert_inside(m, ARENA_VECTORS, m->output_norm, m->n_embd * sizeof(float));
-    assert_matrix_inside(m, ARENA_EMBD, &m->embd);
-    assert_matrix_inside(m, ARENA_OUTPUT, &m->output);
-    assert_int_equal(m->arena.extents[ARENA_EMBD].piece, m->embd.tile_len);
+    assert_inside(m, PACKED_VECTORS, m->output_norm, m->n_embd * sizeof(float));
+    assert_matrix_inside(m, PACKED_EMBD, &m->embd);
+    assert_matrix_inside(m, PACKED_OUTPUT, &m->output);
+    assert_int_equal(m->packed.extents[PACKED_EMBD].piece, m->embd.tile_len);
     for (uint32_t i = 0; i < m->n_layer; i++) {
         const struct model_layer *l = &m->layers[i];
         const struct model_tensor *t[] = { &l->wq,     &l->wk,   &l->wv,    &l->wo,
                                            &l->w_gate, &l->w_up, &l->w_down };
 
         for (unsigned k = 0; k < sizeof(t) / sizeof(*t); k++)
-            assert_matrix_inside(m, ARENA_LAYERS + i, t[k]);
-        assert_inside(m, ARENA_LAYERS + i, l->attn_norm, m->n_embd * sizeof(float));
-        assert_inside(m, ARENA_LAYERS + i, l->ffn_norm, m->n_embd * sizeof(float));
-        assert_inside(m, ARENA_LAYERS + i, l->bq, (size_t)l->wq.n_rows * sizeof(float));
-        assert_inside(m, ARENA_LAYERS + i, l->bk, (size_t)l->wk.n_rows * sizeof(float));
-        assert_inside(m, ARENA_LAYERS + i, l->bv, (size_t)l->wv.n_rows * sizeof(float));
+            assert_matrix_inside(m, PACKED_LAYERS + i, t[k]);
+        assert_inside(m, PACKED_LAYERS + i, l->attn_norm, m->n_embd * sizeof(float));
+        assert_inside(m, PACKED_LAYERS + i, l->ffn_norm, m->n_embd * sizeof(float));
+        assert_inside(m, PACKED_LAYERS + i, l->bq, (size_t)l->wq.n_rows * sizeof(float));
+        assert_inside(m, PACKED_LAYERS + i, l->bk, (size_t)l->wk.n_rows * sizeof(float));
+        assert_inside(m, PACKED_LAYERS + i, l->bv, (size_t)l->wv.n_rows * sizeof(float));
     }
     model_close(m);
 }
@@ -182,22 +182,22 @@ static void test_pieces(void **state)
     uint32_t i = 0;
 
     (void)state;
-    for (uint32_t x = 0; x < m->arena.n_extents; x++) {
-        const struct arena_extent *e = &m->arena.extents[x];
+    for (uint32_t x = 0; x < m->packed.n_extents; x++) {
+        const struct packed_extent *e = &m->packed.extents[x];
 
         assert_int_equal(e->first_sum, i);
         for (size_t at = 0; at < e->len; i++) {
             size_t off, len;
 
-            arena_piece(&m->arena, i, &off, &len);
+            packed_piece(&m->packed, i, &off, &len);
             assert_int_equal(off, e->off + at);
-            assert_true(len > 0 && len <= ARENA_PIECE);
+            assert_true(len > 0 && len <= PACKED_PIECE);
             at += len;
             assert_true(at <= e->len);
         }
     }
-    assert_int_equal(i, m->arena.n_sums);
-    assert_true(m->arena.extents[ARENA_LAYERS].n_sums > 1);
+    assert_int_equal(i, m->packed.n_sums);
+    assert_true(m->packed.extents[PACKED_LAYERS].n_sums > 1);
     model_close(m);
 }
 
@@ -206,25 +206,25 @@ static void test_flips(void **state)
 {
     struct gguf_build_shape s = large();
     struct model *m = load_shape(&s);
-    const struct arena *a = &m->arena;
-    struct arena_sum *sums = calloc(a->n_sums, sizeof(*sums));
+    const struct packed *a = &m->packed;
+    struct packed_sum *sums = calloc(a->n_sums, sizeof(*sums));
     uint8_t *mem = m->mem;
 
     (void)state;
-    arena_sums(a, NULL, mem, 0, a->n_sums, sums);
-    assert_int_equal(arena_check(a, NULL, mem, 0, a->n_sums, sums), 0);
+    packed_sums(a, NULL, mem, 0, a->n_sums, sums);
+    assert_int_equal(packed_check(a, NULL, mem, 0, a->n_sums, sums), 0);
     for (uint32_t i = 0; i < a->n_sums; i++) {
         size_t off, len, at;
 
-        arena_piece(a, i, &off, &len);
+        packed_piece(a, i, &off, &len);
         at = off + (size_t)i * 7919 % len;
         mem[at] ^= (uint8_t)(1u << i % 8);
-        assert_int_equal(arena_check(a, NULL, mem, i, 1, sums), -EBADMSG);
+        assert_int_equal(packed_check(a, NULL, mem, i, 1, sums), -EBADMSG);
         if (i + 1 < a->n_sums)
-            assert_int_equal(arena_check(a, NULL, mem, i + 1, 1, sums), 0);
+            assert_int_equal(packed_check(a, NULL, mem, i + 1, 1, sums), 0);
         mem[at] ^= (uint8_t)(1u << i % 8);
     }
-    assert_int_equal(arena_check(a, NULL, mem, 0, a->n_sums, sums), 0);
+    assert_int_equal(packed_check(a, NULL, mem, 0, a->n_sums, sums), 0);
     free(sums);
     model_close(m);
 }
@@ -233,23 +233,23 @@ static void test_threads(void **state)
 {
     struct backend_options options = { .cpu = "scalar", .threads = 3, .max_rows = 4 };
     struct gguf_build_shape s = large();
-    struct arena_sum *one, *by, digest;
+    struct packed_sum *one, *by, digest;
     struct backend *b;
     struct model *m;
 
     (void)state;
     assert_int_equal(backend_open(&backend_cpu, &options, &b, NULL), 0);
     m = load(gguf_build_model(&s), b);
-    one = calloc(m->arena.n_sums, sizeof(*one));
-    by = calloc(m->arena.n_sums, sizeof(*by));
-    arena_sums(&m->arena, NULL, m->mem, 0, m->arena.n_sums, one);
-    arena_sums(&m->arena, b, m->mem, 0, m->arena.n_sums, by);
-    assert_memory_equal(one, by, m->arena.n_sums * sizeof(*one));
-    assert_int_equal(arena_check(&m->arena, b, m->mem, 0, m->arena.n_sums, one), 0);
-    digest = arena_digest(&m->arena, one);
-    by[m->arena.n_sums - 1].bytes[15] ^= 1;
-    assert_int_equal(arena_check(&m->arena, b, m->mem, 0, m->arena.n_sums, by), -EBADMSG);
-    by[0] = arena_digest(&m->arena, by);
+    one = calloc(m->packed.n_sums, sizeof(*one));
+    by = calloc(m->packed.n_sums, sizeof(*by));
+    packed_sums(&m->packed, NULL, m->mem, 0, m->packed.n_sums, one);
+    packed_sums(&m->packed, b, m->mem, 0, m->packed.n_sums, by);
+    assert_memory_equal(one, by, m->packed.n_sums * sizeof(*one));
+    assert_int_equal(packed_check(&m->packed, b, m->mem, 0, m->packed.n_sums, one), 0);
+    digest = packed_digest(&m->packed, one);
+    by[m->packed.n_sums - 1].bytes[15] ^= 1;
+    assert_int_equal(packed_check(&m->packed, b, m->mem, 0, m->packed.n_sums, by), -EBADMSG);
+    by[0] = packed_digest(&m->packed, by);
     assert_memory_not_equal(&digest, &by[0], sizeof(digest));
     free(one);
     free(by);

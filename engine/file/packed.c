@@ -1,4 +1,4 @@
-#include "engine/file/arena.h"
+#include "engine/file/packed.h"
 
 #include "engine/backend.h"
 
@@ -15,10 +15,10 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-struct arena_sum arena_hash(const void *bytes, size_t len)
+struct packed_sum packed_hash(const void *bytes, size_t len)
 {
     XXH128_canonical_t c;
-    struct arena_sum s;
+    struct packed_sum s;
 
     _Static_assert(sizeof(c.digest) == sizeof(s.bytes), "a sum is a digest");
     XXH128_canonicalFromHash(&c, XXH3_128bits(bytes, len));
@@ -31,14 +31,14 @@ struct arena_sum arena_hash(const void *bytes, size_t len)
 /* Each record has the digest of those before it, so the last one's is that of all, and none of them
  * has to be kept. */
 struct record {
-    struct arena_sum before;
+    struct packed_sum before;
     char name[64];
     uint32_t gguf_type, n_rows, n_cols, head_dim;
     uint64_t off, len;
 };
 _Static_assert(sizeof(struct record) == 112, "no padding: all of it is hashed");
 
-static void note(struct arena *a, const struct arena_item *item, size_t off, size_t len)
+static void note(struct packed *a, const struct packed_item *item, size_t off, size_t len)
 {
     struct record r = { .before = a->layout,
                         .gguf_type = quant_info(item->type)->gguf_type,
@@ -49,57 +49,57 @@ static void note(struct arena *a, const struct arena_item *item, size_t off, siz
                         .len = len };
 
     (void)snprintf(r.name, sizeof(r.name), "%s", item->name);
-    a->layout = arena_hash(&r, sizeof(r));
+    a->layout = packed_hash(&r, sizeof(r));
 }
 
-int arena_open(struct arena *a, uint32_t n_layer)
+int packed_open(struct packed *a, uint32_t n_layer)
 {
-    static const char version[] = { 'a', 'r', 'e', 'n', 'a', ' ', '0' + ARENA_VERSION };
+    static const char version[] = { 'a', 'r', 'e', 'n', 'a', ' ', '0' + PACKED_VERSION };
 
-    *a = (struct arena){ .n_extents = 0 };
-    a->extents = calloc((size_t)n_layer + ARENA_LAYERS, sizeof(*a->extents));
+    *a = (struct packed){ .n_extents = 0 };
+    a->extents = calloc((size_t)n_layer + PACKED_LAYERS, sizeof(*a->extents));
     if (!a->extents)
         return -ENOMEM;
-    a->layout = arena_hash(version, sizeof(version));
+    a->layout = packed_hash(version, sizeof(version));
     return 0;
 }
 
-void arena_close(struct arena *a)
+void packed_close(struct packed *a)
 {
     free(a->extents);
-    *a = (struct arena){ .n_extents = 0 };
+    *a = (struct packed){ .n_extents = 0 };
 }
 
 /* What lies behind the last tensor of an extent, up to its neighbour, belongs to nobody. */
-static void finish_extent(struct arena *a)
+static void finish_extent(struct packed *a)
 {
-    struct arena_extent *e = &a->extents[a->n_extents - 1];
+    struct packed_extent *e = &a->extents[a->n_extents - 1];
 
     e->n_sums = (uint32_t)((e->len + e->piece - 1) / e->piece);
     a->n_sums += e->n_sums;
-    a->len = round_up(e->off + e->len, ARENA_ALIGN);
+    a->len = round_up(e->off + e->len, PACKED_ALIGN);
 }
 
-void arena_begin(struct arena *a, uint32_t extent, size_t piece)
+void packed_begin(struct packed *a, uint32_t extent, size_t piece)
 {
     assert(extent == a->n_extents && piece > 0);
     if (extent > 0)
         finish_extent(a);
     a->extents[a->n_extents++] =
-        (struct arena_extent){ .off = a->len, .piece = piece, .first_sum = a->n_sums };
+        (struct packed_extent){ .off = a->len, .piece = piece, .first_sum = a->n_sums };
 }
 
-size_t arena_add(struct arena *a, const struct arena_item *item, size_t len)
+size_t packed_add(struct packed *a, const struct packed_item *item, size_t len)
 {
-    struct arena_extent *e = &a->extents[a->n_extents - 1];
-    size_t at = round_up(e->len, ARENA_ALIGN_ITEM);
+    struct packed_extent *e = &a->extents[a->n_extents - 1];
+    size_t at = round_up(e->len, PACKED_ALIGN_ITEM);
 
     e->len = at + len;
     note(a, item, e->off + at, len);
     return e->off + at;
 }
 
-void arena_end(struct arena *a)
+void packed_end(struct packed *a)
 {
     finish_extent(a);
 }
@@ -108,7 +108,7 @@ void arena_end(struct arena *a)
 
 /* The last extent that begins at or before sum i. One without bytes has no sums, and the one behind
  * it begins at the same. */
-static const struct arena_extent *extent_of(const struct arena *a, uint32_t i)
+static const struct packed_extent *extent_of(const struct packed *a, uint32_t i)
 {
     uint32_t low = 0, high = a->n_extents;
 
@@ -123,9 +123,9 @@ static const struct arena_extent *extent_of(const struct arena *a, uint32_t i)
     return &a->extents[low];
 }
 
-void arena_piece(const struct arena *a, uint32_t i, size_t *ret_off, size_t *ret_len)
+void packed_piece(const struct packed *a, uint32_t i, size_t *ret_off, size_t *ret_len)
 {
-    const struct arena_extent *e = extent_of(a, i);
+    const struct packed_extent *e = extent_of(a, i);
     size_t at = (size_t)(i - e->first_sum) * e->piece;
 
     assert(i < a->n_sums);
@@ -134,39 +134,39 @@ void arena_piece(const struct arena *a, uint32_t i, size_t *ret_off, size_t *ret
 }
 
 struct sums {
-    const struct arena *a;
+    const struct packed *a;
     const uint8_t *base;
     uint32_t first;
-    struct arena_sum *ret;        /* or */
-    const struct arena_sum *want; /* all sums */
+    struct packed_sum *ret;        /* or */
+    const struct packed_sum *want; /* all sums */
     atomic_bool bad;
 };
 
 static void sum_piece(void *arg, uint32_t slice, uint32_t worker)
 {
     struct sums *s = arg;
-    struct arena_sum sum;
+    struct packed_sum sum;
     size_t off, len;
 
     (void)worker;
-    arena_piece(s->a, s->first + slice, &off, &len);
-    sum = arena_hash(s->base + off, len);
+    packed_piece(s->a, s->first + slice, &off, &len);
+    sum = packed_hash(s->base + off, len);
     if (s->ret)
         s->ret[slice] = sum;
     else if (memcmp(&sum, &s->want[s->first + slice], sizeof(sum)) != 0)
         atomic_store_explicit(&s->bad, true, memory_order_relaxed);
 }
 
-void arena_sums(const struct arena *a, struct backend *b, const uint8_t *base, uint32_t first,
-                uint32_t n, struct arena_sum *ret)
+void packed_sums(const struct packed *a, struct backend *b, const uint8_t *base, uint32_t first,
+                 uint32_t n, struct packed_sum *ret)
 {
     struct sums s = { .a = a, .base = base, .first = first, .ret = ret };
 
     backend_run(b, sum_piece, &s, n);
 }
 
-int arena_check(const struct arena *a, struct backend *b, const uint8_t *base, uint32_t first,
-                uint32_t n, const struct arena_sum *sums)
+int packed_check(const struct packed *a, struct backend *b, const uint8_t *base, uint32_t first,
+                 uint32_t n, const struct packed_sum *sums)
 {
     struct sums s = { .a = a, .base = base, .first = first, .want = sums };
 
@@ -175,7 +175,7 @@ int arena_check(const struct arena *a, struct backend *b, const uint8_t *base, u
     return atomic_load_explicit(&s.bad, memory_order_relaxed) ? -EBADMSG : 0;
 }
 
-struct arena_sum arena_digest(const struct arena *a, const struct arena_sum *sums)
+struct packed_sum packed_digest(const struct packed *a, const struct packed_sum *sums)
 {
-    return arena_hash(sums, a->n_sums * sizeof(*sums));
+    return packed_hash(sums, a->n_sums * sizeof(*sums));
 }
