@@ -51,7 +51,10 @@ enum gist_code {
     GIST_E_CANCELLED,               /* (-ECANCELED) */
     GIST_E_UNSUPPORTED,             /* (-ENOTSUP) */
     GIST_E_SHUTTING_DOWN,           /* (-ESHUTDOWN) */
-    GIST_E_NO_MEMORY                /* (-ENOMEM) */
+    GIST_E_NO_MEMORY,               /* (-ENOMEM) */
+    GIST_E_NAME_EXISTS,             /* (-EEXIST) the name is taken */
+    GIST_E_WRONG_MODEL,             /* (-EMEDIUMTYPE) saved with another model or adapter */
+    GIST_E_STORAGE                  /* (-EROFS) the daemon's store is off, or its disk fails */
 };
 
 /* --- connection ------------------------------------------------------------------------------- */
@@ -161,6 +164,11 @@ struct gist_policy {
     const char *label;                /* for status; may be NULL */
     const struct gist_memory *memory; /* NULL: GIST_FULL */
     unsigned flags;                   /* GIST_PUBLIC, GIST_PRIVATE, GIST_SET_SEGMENT */
+    /* (n_documents) names: the session begins with them, under what the first was added with.
+     * memory, segment and GIST_PUBLIC are that then; who says them all the same must say the same.
+     */
+    const char *const *documents;
+    size_t n_documents;
 };
 
 struct gist_usage {
@@ -175,6 +183,8 @@ struct gist_usage {
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
 GIST_API void gist_close(gist_session *s); /* does not wait; the daemon frees its pages */
 GIST_API uint64_t gist_session_id(const gist_session *s);
+/* What it took to open s: its documents, or what gist_restore read. Zeros of any other. */
+GIST_API void gist_session_usage(const gist_session *s, struct gist_usage *ret_usage);
 
 /* A session that goes on from where s is: tokens, policy and logits are the same, memory is shared
  * as long as both leave it as it is. label may be NULL. */
@@ -246,6 +256,68 @@ GIST_API int gist_cancel(gist_conn *c, uint64_t request);
 /* The blocking call that this connection is in returns -ECANCELED soon. Async-signal-safe. */
 GIST_API void gist_cancel_async(gist_conn *c);
 
+/* --- by name ---------------------------------------------------------------------------------- */
+
+/* Names are this user's, sessions' and documents' apart: 1 to 128 bytes of UTF-8 without control
+ * characters and '/'. */
+
+#define GIST_REPLACE 4u /* also where the name is taken; else GIST_E_NAME_EXISTS */
+
+/* Keeps where s stands, on disk: gist_restore opens a session that stands there, also of another
+ * connection, and after the daemon was started anew. flags: GIST_REPLACE. label NULL: as it was. */
+GIST_API int gist_save(gist_session *s, const char *name, unsigned flags);
+GIST_API int gist_restore(gist_conn *c, const char *name, const char *label,
+                          gist_session **ret_session);
+
+/* A document is a text that sessions begin with (gist_policy.documents): it is read once. The name
+ * is there at once, also for other connections, while it is still read. */
+#define GIST_PIN   8u  /* its memory is kept until it is deleted */
+#define GIST_PLAIN 16u /* no chat message, though the model has a template */
+
+/* n_read of n_tokens were read; both 0: the text is still being encoded. */
+typedef void gist_progress_fn(void *arg, uint32_t n_read, uint32_t n_tokens);
+
+struct gist_document {
+    size_t size;      /* sizeof(struct gist_document) */
+    uint32_t segment; /* as in gist_policy */
+    const struct gist_memory *memory;
+    enum gist_priority priority;   /* of reading it */
+    const char *role;              /* of the chat message that the text becomes; NULL: "system" */
+    gist_progress_fn *on_progress; /* may be NULL; gets the call's arg */
+    void *arg;                     /* for on_progress of the blocking call */
+    unsigned flags;                /* GIST_PIN, _PLAIN, _REPLACE, _PUBLIC, _SET_SEGMENT */
+};
+
+/* Waits until it was read. -ECANCELED and any other error, and the end of the connection: there is
+ * no such document. document NULL: zeros. */
+GIST_API int gist_document_add(gist_conn *c, const char *name, const char *text, size_t len,
+                               const struct gist_document *document, struct gist_usage *ret_usage);
+GIST_API int gist_document_add_start(gist_conn *c, const char *name, const char *text, size_t len,
+                                     const struct gist_document *document, gist_done_fn *on_done,
+                                     void *arg, uint64_t *ret_request);
+
+enum gist_named { GIST_SESSIONS, GIST_DOCUMENTS };
+enum gist_state {
+    GIST_READY,
+    GIST_READING,
+    GIST_OTHER_MODEL, /* saved with another model or adapter than the daemon has now */
+    GIST_DAMAGED      /* its file can't be read */
+};
+struct gist_row {
+    const char *name, *label, *model; /* model: that it was saved with */
+    enum gist_state state;
+    uint32_t n_tokens, n_read;
+    int pinned, kept; /* kept: on disk; else it goes with the daemon */
+    uint64_t at_s;    /* when it was saved or added, seconds since 1970 */
+    uint64_t bytes;   /* of its file */
+};
+/* In order of name; a later library's rows may be longer. Not 0 ends the list. */
+typedef int gist_row_fn(void *arg, const struct gist_row *row);
+GIST_API int gist_list(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, void *arg);
+
+/* Sessions that were restored from it, or begin with it, go on. */
+GIST_API int gist_delete(gist_conn *c, enum gist_named kind, const char *name);
+
 /* --- without a session ------------------------------------------------------------------------ */
 
 /* Log-probabilities of a text's own tokens, in windows that do not overlap; each window is read
@@ -301,7 +373,7 @@ struct gist_stats {
     const char *version, *model, *model_digest, *cpu;
     const char *adapters; /* names, a space between them */
     uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached, n_clients,
-        n_sessions, n_owners, requests_running;
+        n_sessions, n_owners, requests_running, n_documents, pinned_pages;
     uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total,
         steps_total;

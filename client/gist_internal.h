@@ -63,6 +63,9 @@ struct gist_request {
     gist_reply_fn *on_reply; /* NULL: any reply will do */
     gist_text_fn *on_text;
     gist_rows_fn *on_rows;
+    gist_row_fn *on_row;
+    gist_progress_fn *on_progress;
+    void *progress_arg;
     gist_done_fn *on_done;
     void *arg;
 
@@ -78,6 +81,7 @@ struct gist_session {
     gist_session *next;
     gist_conn *conn;
     uint64_t id;
+    struct gist_usage opened; /* what that took */
 };
 
 struct gist_conn {
@@ -136,6 +140,11 @@ int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, 
     __attribute__((format(printf, 4, 5)));
 /* The same with the usual sentence for an errno of our own. */
 int gist_set_errno(gist_conn *c, int err);
+
+/* --- gist_session.c --------------------------------------------------------------------------- */
+
+/* s, which is new, is the connection's: what the request r opened. */
+gist_session *gist_session_keep(gist_session *s, const struct gist_request *r);
 
 /* --- gist_value.c: small conversions ---------------------------------------------------------- */
 

@@ -144,6 +144,8 @@ static void set_more(struct wire_req *m, bool more)
         m->u.tokenize.more = more;
     else if (m->kind == WIRE_DETOKENIZE)
         m->u.detokenize.more = more;
+    else if (m->kind == WIRE_ADD_DOCUMENT)
+        m->u.add_document.more = more;
 }
 
 /* Sends the next part of r. -EAGAIN: no room. */
@@ -388,28 +390,57 @@ int gist_run(struct gist_request *r, int timeout_ms)
 
 /* --- not waiting ------------------------------------------------------------------------------ */
 
-/* Copies what the caller's memory holds: the rest of the text, or the stop strings. */
+/* Where a message that waits for room points into the caller's memory, but for its bulk. */
+static size_t borrowed_strings(struct wire_req *m, const char **ret[3])
+{
+    size_t n = 0;
+
+    if (m->kind != WIRE_ADD_DOCUMENT)
+        return 0;
+    if (m->u.add_document.name)
+        ret[n++] = &m->u.add_document.name;
+    if (m->u.add_document.role)
+        ret[n++] = &m->u.add_document.role;
+    if (m->u.add_document.memory.adapter)
+        ret[n++] = &m->u.add_document.memory.adapter;
+    return n;
+}
+
+static char *own_string(const char **s, char *to)
+{
+    char *end = stpcpy(to, *s) + 1;
+
+    *s = to;
+    return end;
+}
+
+/* Copies what the caller's memory holds: the rest of the text, stop strings, names. */
 static int own_memory(struct gist_request *r)
 {
-    size_t n = r->bulk_len - r->sent, n_stops = 0, len = 0;
-    const char **stops;
+    size_t n = r->bulk_len - r->sent, n_stops = 0, n_strings, len = 0;
+    const char **stops, **strings[3];
     char *p;
 
+    n_strings = borrowed_strings(&r->msg, strings);
     if (r->msg.kind == WIRE_GENERATE)
         n_stops = r->msg.u.generate.n_stops;
     for (size_t i = 0; i < n_stops; i++)
         len += strlen(r->msg.u.generate.stops[i]) + 1;
+    for (size_t i = 0; i < n_strings; i++)
+        len += strlen(*strings[i]) + 1;
     r->owned = malloc(n_stops * sizeof(*stops) + len + n + 1);
     if (!r->owned)
         return -ENOMEM;
     stops = r->owned;
     p = (char *)r->owned + n_stops * sizeof(*stops);
     for (size_t i = 0; i < n_stops; i++) {
-        stops[i] = p;
-        p = stpcpy(p, r->msg.u.generate.stops[i]) + 1;
+        stops[i] = r->msg.u.generate.stops[i];
+        p = own_string(&stops[i], p);
     }
     if (n_stops > 0)
         r->msg.u.generate.stops = stops;
+    for (size_t i = 0; i < n_strings; i++)
+        p = own_string(strings[i], p);
     if (n > 0)
         memcpy(p, r->bulk + r->sent, n);
     r->bulk = (uint8_t *)p;

@@ -13,14 +13,24 @@ static int keep_session(struct gist_request *r, const struct wire_rep *rep, cons
     if (rep->kind != WIRE_SESSION_OPENED || !rep->last)
         return -EPROTO;
     r->session = rep->u.session_opened.session;
+    gist_copy_usage(&r->result.usage, &rep->u.session_opened.usage);
     return 0;
 }
 
-static gist_session *keep(gist_session *s, gist_conn *c, uint64_t id)
+gist_session *gist_session_keep(gist_session *s, const struct gist_request *r)
 {
-    *s = (gist_session){ .next = c->sessions, .conn = c, .id = id };
+    gist_conn *c = r->conn;
+
+    *s = (gist_session){
+        .next = c->sessions, .conn = c, .id = r->session, .opened = r->result.usage
+    };
     c->sessions = s;
     return s;
+}
+
+void gist_session_usage(const gist_session *s, struct gist_usage *ret_usage)
+{
+    *ret_usage = s->opened;
 }
 
 int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session)
@@ -36,6 +46,10 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
         err = gist_copy_memory(&r.msg.u.open_session.memory, p.memory);
     if (err < 0)
         return gist_set_errno(c, err);
+    if (p.n_documents > WIRE_DOCUMENTS_MAX)
+        return gist_set_error(c, GIST_E_BAD_REQUEST, -EINVAL,
+                              "%zu documents for one session; %u are allowed", p.n_documents,
+                              WIRE_DOCUMENTS_MAX);
     /* Before the request: a session that the daemon has and we could not keep would be lost. */
     s = calloc(1, sizeof(*s));
     if (!s)
@@ -47,13 +61,15 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     r.msg.u.open_session.label = p.label;
     r.msg.u.open_session.public_prefix = p.flags & GIST_PUBLIC;
     r.msg.u.open_session.is_private = p.flags & GIST_PRIVATE;
+    r.msg.u.open_session.documents = p.documents;
+    r.msg.u.open_session.n_documents = (uint32_t)p.n_documents;
     r.on_reply = keep_session;
     err = gist_run(&r, -1);
     if (err < 0) {
         free(s);
         return err;
     }
-    *ret_session = keep(s, c, r.session);
+    *ret_session = gist_session_keep(s, &r);
     return 0;
 }
 
@@ -73,7 +89,7 @@ int gist_fork(gist_session *s, const char *label, gist_session **ret_session)
         free(t);
         return err;
     }
-    *ret_session = keep(t, s->conn, r.session);
+    *ret_session = gist_session_keep(t, &r);
     return 0;
 }
 

@@ -55,6 +55,8 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .pages_free = w->pages_free,
                               .pages_cached = w->pages_cached,
                               .requests_running = w->requests_running,
+                              .n_documents = w->documents,
+                              .pinned_pages = w->pinned_pages,
                               .uptime_ns = w->uptime_ns,
                               .weights_bytes = w->weights_bytes,
                               .scratch_bytes = w->scratch_bytes,

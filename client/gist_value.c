@@ -140,6 +140,9 @@ static const struct {
     [WIRE_E_UNSUPPORTED] = { GIST_E_UNSUPPORTED, -ENOTSUP },
     [WIRE_E_SHUTTING_DOWN] = { GIST_E_SHUTTING_DOWN, -ESHUTDOWN },
     [WIRE_E_NO_MEMORY] = { GIST_E_NO_MEMORY, -ENOMEM },
+    [WIRE_E_NAME_EXISTS] = { GIST_E_NAME_EXISTS, -EEXIST },
+    [WIRE_E_WRONG_MODEL] = { GIST_E_WRONG_MODEL, -EMEDIUMTYPE },
+    [WIRE_E_STORAGE] = { GIST_E_STORAGE, -EROFS },
 };
 _Static_assert(sizeof(codes) / sizeof(codes[0]) == WIRE_E__N, "a code without an errno");
 

@@ -29,6 +29,8 @@ enum ctl_exit {
 
 int ctl_ask(int argc, char **argv);
 int ctl_chat(int argc, char **argv);
+int ctl_doc(int argc, char **argv);
+int ctl_session(int argc, char **argv);
 int ctl_score(int argc, char **argv);
 int ctl_tokenize(int argc, char **argv);
 int ctl_detokenize(int argc, char **argv);
@@ -46,6 +48,23 @@ int ctl_fail_gist(const gist_conn *c, int err);
 int ctl_connect(gist_conn **ret_conn);
 /* The same without waiting: CTL_LOADING with the percentage when it is not loaded. */
 int ctl_connect_now(gist_conn **ret_conn, unsigned *ret_percent);
+
+/* --- commands of a command (ctl_sub.c) -------------------------------------------------------- */
+
+struct ctl_sub {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is both names: "doc add" */
+    const char *help;
+};
+
+struct ctl_sub_usage {
+    const char *name;  /* "doc" */
+    const char *about; /* lines of text, ends with \n */
+};
+
+/* Runs the one that argv[1] names; argv as the command got it. */
+int ctl_sub_run(const struct ctl_sub_usage *usage, const struct ctl_sub *subs, size_t n, int argc,
+                char **argv);
 
 /* --- text (ctl_text.c) ------------------------------------------------------------------------ */
 

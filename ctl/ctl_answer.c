@@ -130,6 +130,16 @@ static void print_cut(const struct answer *a)
             "the answer was cut off: the daemon's KV pool is full, or this client's part of it.");
 }
 
+void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o)
+{
+    struct gist_usage u;
+
+    gist_session_usage(s, &u);
+    if (o->stats && u.prompt_tokens > 0)
+        fprintf(stderr, "[began with %u tokens: %u were read now, in %.2f s]\n", u.prompt_tokens,
+                u.computed_tokens, (double)u.prompt_ns / 1e9);
+}
+
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
                    const struct ctl_answer_opts *o)
 {

@@ -125,6 +125,9 @@ void ctl_answer_defaults(struct ctl_answer_opts *o);
 /* Of struct gist_policy: GIST_PUBLIC, GIST_PRIVATE. */
 unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o);
 
+/* What a session began with, when that is asked for. */
+void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o);
+
 /* Reads messages (a chat model) or their texts (any other) into the session, says the answer, on
  * lines of its own, and what it took. CTL_INTERRUPTED after a Ctrl-C, also when that came before
  * the first word. */

@@ -19,7 +19,7 @@ struct ask {
     struct ctl_answer_opts answer;
     struct ctl_memory_opts memory_opts;
     struct gist_memory memory;
-    struct ctl_opt_list files;
+    struct ctl_opt_list files, docs;
     bool no_stdin;
     struct ctl_text prompt;
 };
@@ -99,7 +99,9 @@ static int ask_question(const struct ask *a, gist_conn *c)
                                   .segment = a->memory_opts.segment,
                                   .label = "ask",
                                   .memory = &a->memory,
-                                  .flags = ctl_answer_policy_flags(&a->answer) };
+                                  .flags = ctl_answer_policy_flags(&a->answer),
+                                  .documents = a->docs.v,
+                                  .n_documents = a->docs.n };
     struct gist_message msgs[2];
     size_t n = 0;
     gist_session *s;
@@ -107,6 +109,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
 
     if (r < 0)
         return ctl_fail_gist(c, r);
+    ctl_answer_began(s, &a->answer);
     if (a->answer.system)
         msgs[n++] = (struct gist_message){ "system", a->answer.system };
     msgs[n++] = (struct gist_message){ "user", a->prompt.bytes };
@@ -121,6 +124,8 @@ int ctl_ask(int argc, char **argv)
     const struct ctl_opt opts[] = {
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
           "ask about this text; - is standard input; repeatable" },
+        { "doc", 'd', CTL_OPT_LIST, "NAME", &a.docs, 0, 0,
+          "begin with this document of `gistctl doc add`" },
         { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
         CTL_MEMORY_OPTIONS(&a.memory_opts),
         CTL_ANSWER_OPTIONS(&a.answer),

@@ -29,6 +29,8 @@ struct chat {
     struct gist_memory memory;
     gist_conn *conn;
     gist_session *session;
+    struct ctl_opt_list docs;
+    const char *resume, *save;
     bool begun; /* the system message was sent */
     struct ctl_line *lines;
 };
@@ -68,14 +70,53 @@ static int open_session(struct chat *chat)
                                   .segment = chat->memory_opts.segment,
                                   .label = "chat",
                                   .memory = &chat->memory,
-                                  .flags = ctl_answer_policy_flags(&chat->answer) };
+                                  .flags = ctl_answer_policy_flags(&chat->answer),
+                                  .documents = chat->docs.v,
+                                  .n_documents = chat->docs.n };
     int r;
 
     gist_close(chat->session);
     chat->session = NULL;
     chat->begun = false;
     r = gist_open(chat->conn, &policy, &chat->session);
+    if (r < 0)
+        return ctl_fail_gist(chat->conn, r);
+    ctl_answer_began(chat->session, &chat->answer);
+    return 0;
+}
+
+/* Where the conversation stands: after each answer, so that nothing is lost with the terminal. */
+static int save_session(struct chat *chat, unsigned flags)
+{
+    int r = chat->save ? gist_save(chat->session, chat->save, flags) : 0;
+
     return r < 0 ? ctl_fail_gist(chat->conn, r) : 0;
+}
+
+/* A name is taken at once, empty as the conversation is: to hear behind the first answer that it
+ * is another's would be late. */
+static int begin_session(struct chat *chat)
+{
+    struct gist_usage u;
+    int r;
+
+    if (!chat->resume) {
+        r = open_session(chat);
+        if (r == 0)
+            r = save_session(chat, 0);
+        if (r != 0 && gist_error_code(chat->conn) == GIST_E_NAME_EXISTS)
+            (void)ctl_fail(CTL_FAILED, "--resume %s goes on with it.", chat->save);
+        return r;
+    }
+    r = gist_restore(chat->conn, chat->resume, NULL, &chat->session);
+    if (r < 0)
+        return ctl_fail_gist(chat->conn, r);
+    ctl_answer_began(chat->session, &chat->answer);
+    gist_session_usage(chat->session, &u);
+    chat->begun = u.prompt_tokens > 0;
+    if (!chat->save)
+        chat->save = chat->resume;
+    return strcmp(chat->save, chat->resume) == 0 ? 0 : save_session(chat, 0);
 }
 
 /* A turn: lines as long as they end with a backslash. Errors of ctl_line_read, and -EILSEQ: a NUL,
@@ -117,7 +158,7 @@ static int say_turn(struct chat *chat, const char *text)
     ctl_interrupt_forget();
     if (r == CTL_OK || r == CTL_INTERRUPTED) {
         chat->begun = true;
-        return CTL_OK;
+        return save_session(chat, GIST_REPLACE);
     }
     if (gist_error_code(chat->conn) == GIST_E_CONTEXT_LENGTH_EXCEEDED)
         fputs("gistctl: /new starts a new conversation.\n", stderr);
@@ -183,12 +224,39 @@ static int converse(struct chat *chat)
     return r;
 }
 
+/* Connected, until the end of the conversation. */
+static int talk(struct chat *chat)
+{
+    char history[PATH_MAX];
+    /* Lines that the editor keeps would outlive a private conversation. */
+    bool keeps = !chat->answer.is_private && find_history(history);
+    int r = ctl_line_open(keeps ? history : NULL, &chat->lines);
+
+    if (r < 0)
+        return ctl_fail(CTL_FAILED, "cannot edit lines: %s", strerror(-r));
+    ctl_interrupt_catch(chat->conn, false);
+    r = begin_session(chat);
+    if (r == 0)
+        r = converse(chat);
+    gist_close(chat->session);
+    ctl_interrupt_catch(NULL, false);
+    ctl_line_close(chat->lines);
+    return r;
+}
+
 int ctl_chat(int argc, char **argv)
 {
     struct chat chat = { 0 };
-    const struct ctl_opt opts[] = { CTL_MEMORY_OPTIONS(&chat.memory_opts),
-                                    CTL_ANSWER_OPTIONS(&chat.answer) };
-    char history[PATH_MAX];
+    const struct ctl_opt opts[] = {
+        { "doc", 'd', CTL_OPT_LIST, "NAME", &chat.docs, 0, 0,
+          "begin with this document of `gistctl doc add`" },
+        { "save", 0, CTL_OPT_STRING, "NAME", &chat.save, 0, 0,
+          "keep the conversation under this name, after each answer" },
+        { "resume", 0, CTL_OPT_STRING, "NAME", &chat.resume, 0, 0,
+          "go on with a saved one, and keep it under its name" },
+        CTL_MEMORY_OPTIONS(&chat.memory_opts),
+        CTL_ANSWER_OPTIONS(&chat.answer),
+    };
     int first, r;
 
     ctl_answer_defaults(&chat.answer);
@@ -201,6 +269,11 @@ int ctl_chat(int argc, char **argv)
             CTL_USAGE,
             "chat takes no arguments, but got '%s'; to ask one question, use `gistctl ask`.",
             argv[first]);
+    if (chat.resume && (chat.docs.n > 0 || ctl_memory_said(&chat.memory_opts)))
+        return ctl_fail(CTL_USAGE,
+                        "--resume goes on with the documents and memory options that the "
+                        "conversation began with; leave %s out.",
+                        chat.docs.n > 0 ? "--doc" : "those options");
     r = ctl_memory_read(&chat.memory_opts, &chat.memory);
     if (r != 0)
         return r;
@@ -208,20 +281,7 @@ int ctl_chat(int argc, char **argv)
     r = ctl_connect(&chat.conn);
     if (r != 0)
         return r;
-    /* Lines that the editor keeps would outlive a private conversation. */
-    r = ctl_line_open(!chat.answer.is_private && find_history(history) ? history : NULL,
-                      &chat.lines);
-    if (r < 0) {
-        r = ctl_fail(CTL_FAILED, "cannot edit lines: %s", strerror(-r));
-    } else {
-        ctl_interrupt_catch(chat.conn, false);
-        r = open_session(&chat);
-        if (r == 0)
-            r = converse(&chat);
-        gist_close(chat.session);
-        ctl_interrupt_catch(NULL, false);
-    }
-    ctl_line_close(chat.lines);
+    r = talk(&chat);
     gist_disconnect(chat.conn);
     return r;
 }

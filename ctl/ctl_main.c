@@ -21,6 +21,8 @@ static const struct command {
 } commands[] = {
     { "ask", ctl_ask, "answer one question, optionally about files" },
     { "chat", ctl_chat, "talk with the model" },
+    { "doc", ctl_doc, "texts that are read once and asked about by name" },
+    { "session", ctl_session, "conversations that were saved" },
     { "score", ctl_score, "log-probabilities and perplexity of a text" },
     { "tokenize", ctl_tokenize, "text to token ids" },
     { "detokenize", ctl_detokenize, "token ids to text" },

@@ -45,6 +45,12 @@ static const char *without_effect(const struct ctl_memory_opts *o)
                           : NULL;
 }
 
+bool ctl_memory_said(const struct ctl_memory_opts *o)
+{
+    return o->compressor || o->adapter || o->ratio || o->segment || o->sinks != NOT_SAID ||
+           o->keep_tail || o->budget || o->late || o->fixed;
+}
+
 int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
 {
     unsigned i = GIST_FULL;

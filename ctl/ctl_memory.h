@@ -40,6 +40,9 @@ struct ctl_memory_opts {
 /* Before the options are parsed: help names the compressors. */
 void ctl_memory_defaults(struct ctl_memory_opts *o);
 
+/* Any of them was given. */
+bool ctl_memory_said(const struct ctl_memory_opts *o);
+
 /* 0, or the exit code of a mistake, which was said. */
 int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret);
 

@@ -102,6 +102,8 @@ static void print_text(const struct gist_stats *s)
     if (s->adapters[0])
         shown_line(stdout, "adapters    %s", s->adapters);
     print_memory(s);
+    if (s->n_documents > 0)
+        printf("documents   %u in memory, %u pages pinned\n", s->n_documents, s->pinned_pages);
     printf("requests    %llu served, %llu failed, %u running\n",
            (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,
            s->requests_running);
@@ -193,6 +195,8 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "pages", s->pages);
     ctl_json_u64(&j, "pages_free", s->pages_free);
     ctl_json_u64(&j, "pages_cached", s->pages_cached);
+    ctl_json_u64(&j, "documents", s->n_documents);
+    ctl_json_u64(&j, "pinned_pages", s->pinned_pages);
     ctl_json_u64(&j, "requests_running", s->requests_running);
     ctl_json_u64(&j, "requests_total", s->requests_total);
     ctl_json_u64(&j, "requests_failed", s->requests_failed);

@@ -64,6 +64,11 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     int e;
 
     (void)bulk;
+    if (m->u.open_session.n_documents > 0) {
+        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
+                     "this daemon keeps no documents by name");
+        return 0;
+    }
     if (!has_room(s, r) || !read_sharing(s, r, m, &sharing))
         return 0;
     if (policy_read(&m->u.open_session.memory,

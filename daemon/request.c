@@ -30,6 +30,11 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_PING] = &request_ping,
     [WIRE_FORK] = &request_fork,
     [WIRE_REWIND] = &request_rewind,
+    [WIRE_SAVE] = &request_save,
+    [WIRE_RESTORE] = &request_restore,
+    [WIRE_LIST] = &request_list,
+    [WIRE_DELETE] = &request_delete,
+    [WIRE_ADD_DOCUMENT] = &request_add_document,
     [WIRE_CACHE] = &request_cache,
 };
 

@@ -91,7 +91,8 @@ struct request {
 extern const struct request_ops *const request_ops_of[WIRE_REQ__N];
 extern const struct request_ops request_hello, request_open, request_append, request_generate,
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
-    request_stats, request_ping, request_fork, request_rewind, request_cache;
+    request_stats, request_ping, request_fork, request_rewind, request_cache, request_save,
+    request_restore, request_list, request_delete, request_add_document;
 
 /* Bytes of bulk that are copied at once. */
 #define REQUEST_PIECE_BYTES (64u * 1024)

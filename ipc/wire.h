@@ -22,11 +22,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define WIRE_SCRATCH_BYTES  (256u * 1024)
-#define WIRE_MESSAGES_MAX   1024u /* chat messages an Append */
-#define WIRE_STOPS_MAX      16u   /* stop strings a Generate */
-#define WIRE_CACHE_ROWS_MAX 64u   /* rows of a CacheRows */
-#define WIRE_STRING_MAX     4096u /* bytes of a string field but Text.text */
+#define WIRE_SCRATCH_BYTES (256u * 1024)
+#define WIRE_MESSAGES_MAX  1024u /* chat messages an Append */
+#define WIRE_STOPS_MAX     16u   /* stop strings a Generate */
+#define WIRE_DOCUMENTS_MAX 16u   /* an OpenSession */
+#define WIRE_STRING_MAX    4096u /* bytes of a string field but Text.text */
 
 enum wire_req_kind {
     WIRE_HELLO,
@@ -42,6 +42,11 @@ enum wire_req_kind {
     WIRE_PING,
     WIRE_FORK,
     WIRE_REWIND,
+    WIRE_SAVE,
+    WIRE_RESTORE,
+    WIRE_LIST,
+    WIRE_DELETE,
+    WIRE_ADD_DOCUMENT,
     WIRE_CACHE = 20, /* values between are not in use yet */
     WIRE_REQ__N
 };
@@ -56,6 +61,7 @@ enum wire_cache_verb {
     WIRE_CACHE_PRUNE,
     WIRE_CACHE_FORGET
 };
+enum wire_named { WIRE_NAMED_SESSION, WIRE_NAMED_DOCUMENT };
 enum wire_compressor {
 #define COMPRESSOR(number, ID, id, name, help) WIRE_##ID = (number),
 #include "base/compressors.def"
@@ -93,6 +99,8 @@ struct wire_req {
             const char *label;
             struct wire_memory memory;
             bool public_prefix, is_private;
+            const char *const *documents;
+            uint32_t n_documents;
         } open_session;
         struct {
             uint64_t session;
@@ -147,6 +155,30 @@ struct wire_req {
             bool public_records;
             uint64_t after, bytes;
         } cache;
+        struct {
+            uint64_t session;
+            const char *name;
+            bool replace;
+        } save;
+        struct {
+            const char *name, *label;
+        } restore;
+        struct {
+            enum wire_named kind;
+        } list;
+        struct {
+            enum wire_named kind;
+            const char *name;
+        } delete;
+        struct {
+            const char *name, *role;
+            struct wire_memory memory;
+            bool has_segment;
+            uint32_t segment;
+            enum wire_append_kind kind;
+            enum wire_priority priority;
+            bool pin, more, public_prefix, replace;
+        } add_document;
     } u;
 };
 
@@ -164,6 +196,11 @@ enum wire_rep_kind {
     WIRE_CANCELLED,
     WIRE_SESSION_CLOSED,
     WIRE_REWOUND,
+    WIRE_SAVED,
+    WIRE_RESTORED,
+    WIRE_LISTED,
+    WIRE_DELETED,
+    WIRE_DOCUMENT_ADDED,
     WIRE_CACHE_ROWS = 20,
     WIRE_REP__N
 };
@@ -186,6 +223,9 @@ enum wire_error {
     WIRE_E_UNSUPPORTED,
     WIRE_E_SHUTTING_DOWN,
     WIRE_E_NO_MEMORY,
+    WIRE_E_NAME_EXISTS,
+    WIRE_E_WRONG_MODEL,
+    WIRE_E_STORAGE,
     WIRE_E__N
 };
 
@@ -209,6 +249,7 @@ struct wire_rep {
         struct {
             uint64_t session;
             uint32_t context_max;
+            struct wire_usage usage;
         } session_opened;
         struct {
             uint32_t n_tokens;
@@ -243,6 +284,24 @@ struct wire_rep {
         struct {
             uint32_t n_tokens;
         } session_closed, rewound;
+        struct {
+            uint32_t n_tokens;
+            uint64_t bytes;
+        } saved;
+        struct {
+            uint64_t session;
+            uint32_t context_max, n_tokens;
+            struct wire_usage usage;
+        } restored;
+        struct {
+            const struct wire_row *rows;
+            uint32_t n_rows;
+        } listed;
+        struct {
+            uint32_t n_tokens, n_read;
+            struct wire_usage usage;
+            bool kept;
+        } document_added;
     } u;
 };
 

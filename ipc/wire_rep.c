@@ -7,6 +7,9 @@ _Static_assert(WIRE_WELCOME + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_WELCOME,
 _Static_assert(WIRE_STATS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_STATS, "kind");
 _Static_assert(WIRE_REWOUND + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_REWOUND, "kind");
 _Static_assert(WIRE_CACHE_ROWS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CACHE_ROWS, "kind");
+_Static_assert(WIRE_DOCUMENT_ADDED + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_DOCUMENT_ADDED,
+               "kind");
+_Static_assert((int)WIRE_ROW_DAMAGED == (int)GISTD__LISTED__STATE__DAMAGED, "enum");
 
 /* --- packing ---------------------------------------------------------------------------------- */
 
@@ -24,6 +27,11 @@ union rep_body {
     Gistd__SessionClosed session_closed;
     Gistd__Rewound rewound;
     Gistd__CacheRows cache_rows;
+    Gistd__Saved saved;
+    Gistd__Restored restored;
+    Gistd__Listed listed;
+    Gistd__Deleted deleted;
+    Gistd__DocumentAdded document_added;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -175,6 +183,8 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     m->clients = st->clients;
     m->sessions = st->sessions;
     m->requests_running = st->requests_running;
+    m->documents = st->documents;
+    m->pinned_pages = st->pinned_pages;
     m->requests_total = st->requests_total;
     m->requests_failed = st->requests_failed;
     m->prompt_tokens_total = st->prompt_tokens_total;
@@ -253,6 +263,57 @@ static void build_error(const struct wire_rep *r, Gistd__Error *m)
     m->limit = r->u.error.limit;
 }
 
+static int build_listed(struct wire_scratch *s, const struct wire_rep *r, Gistd__Listed *m)
+{
+    uint32_t n = r->u.listed.n_rows;
+    Gistd__Listed__Row *one = wire_scratch_array(s, n, sizeof(*one));
+    Gistd__Listed__Row **list = wire_scratch_array(s, n, sizeof(*list));
+
+    gistd__listed__init(m);
+    if (n > WIRE_ROWS_MAX || !one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct wire_row *x = &r->u.listed.rows[i];
+
+        gistd__listed__row__init(&one[i]);
+        one[i].name = wire_str(x->name);
+        one[i].state = (Gistd__Listed__State)x->state;
+        one[i].n_tokens = x->n_tokens;
+        one[i].n_read = x->n_read;
+        one[i].pinned = x->pinned;
+        one[i].kept = x->kept;
+        one[i].at_s = x->at_s;
+        one[i].bytes = x->bytes;
+        one[i].label = wire_str(x->label);
+        one[i].model = wire_str(x->model);
+        list[i] = &one[i];
+    }
+    m->row = list;
+    m->n_row = n;
+    return 0;
+}
+
+static void build_restored(const struct wire_rep *r, Gistd__Restored *m, Gistd__Usage *usage)
+{
+    gistd__restored__init(m);
+    build_usage(&r->u.restored.usage, usage);
+    m->session = r->u.restored.session;
+    m->context_max = r->u.restored.context_max;
+    m->n_tokens = r->u.restored.n_tokens;
+    m->usage = usage;
+}
+
+static void build_document_added(const struct wire_rep *r, Gistd__DocumentAdded *m,
+                                 Gistd__Usage *usage)
+{
+    gistd__document_added__init(m);
+    build_usage(&r->u.document_added.usage, usage);
+    m->n_tokens = r->u.document_added.n_tokens;
+    m->n_read = r->u.document_added.n_read;
+    m->kept = r->u.document_added.kept;
+    m->usage = usage;
+}
+
 static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, union rep_body *b,
                           Gistd__Usage *usage)
 {
@@ -264,6 +325,8 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         gistd__session_opened__init(&b->session_opened);
         b->session_opened.session = r->u.session_opened.session;
         b->session_opened.context_max = r->u.session_opened.context_max;
+        build_usage(&r->u.session_opened.usage, usage);
+        b->session_opened.usage = usage;
         return 0;
     case WIRE_APPENDED:
         gistd__appended__init(&b->appended);
@@ -312,6 +375,22 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
     case WIRE_REWOUND:
         gistd__rewound__init(&b->rewound);
         b->rewound.n_tokens = r->u.rewound.n_tokens;
+        return 0;
+    case WIRE_SAVED:
+        gistd__saved__init(&b->saved);
+        b->saved.n_tokens = r->u.saved.n_tokens;
+        b->saved.bytes = r->u.saved.bytes;
+        return 0;
+    case WIRE_RESTORED:
+        build_restored(r, &b->restored, usage);
+        return 0;
+    case WIRE_LISTED:
+        return build_listed(s, r, &b->listed);
+    case WIRE_DELETED:
+        gistd__deleted__init(&b->deleted);
+        return 0;
+    case WIRE_DOCUMENT_ADDED:
+        build_document_added(r, &b->document_added, usage);
         return 0;
     case WIRE_PONG: /* a plain one */
     case WIRE_REP__N:
@@ -506,6 +585,8 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
     st->clients = m->clients;
     st->sessions = m->sessions;
     st->requests_running = m->requests_running;
+    st->documents = m->documents;
+    st->pinned_pages = m->pinned_pages;
     st->requests_total = m->requests_total;
     st->requests_failed = m->requests_failed;
     st->prompt_tokens_total = m->prompt_tokens_total;
@@ -572,6 +653,49 @@ static int read_done(const Gistd__Done *m, struct wire_rep *r)
     return 0;
 }
 
+static int read_listed(struct wire_scratch *s, const Gistd__Listed *m, struct wire_rep *r)
+{
+    struct wire_row *list = wire_scratch_array(s, m->n_row, sizeof(*list));
+
+    if (m->n_row > WIRE_ROWS_MAX || !list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_row; i++) {
+        const Gistd__Listed__Row *x = m->row[i];
+
+        if (!enum_valid((int)x->state, WIRE_ROW_DAMAGED))
+            return -EBADMSG;
+        list[i] = (struct wire_row){ .state = (enum wire_row_state)x->state,
+                                     .n_tokens = x->n_tokens,
+                                     .n_read = x->n_read,
+                                     .pinned = x->pinned,
+                                     .kept = x->kept,
+                                     .at_s = x->at_s,
+                                     .bytes = x->bytes };
+        if (!take_string(x->name, &list[i].name) || !take_string(x->label, &list[i].label) ||
+            !take_string(x->model, &list[i].model))
+            return -EMSGSIZE;
+    }
+    r->u.listed.rows = list;
+    r->u.listed.n_rows = (uint32_t)m->n_row;
+    return 0;
+}
+
+static void read_restored(const Gistd__Restored *m, struct wire_rep *r)
+{
+    r->u.restored.session = m->session;
+    r->u.restored.context_max = m->context_max;
+    r->u.restored.n_tokens = m->n_tokens;
+    read_usage(m->usage, &r->u.restored.usage);
+}
+
+static void read_document_added(const Gistd__DocumentAdded *m, struct wire_rep *r)
+{
+    r->u.document_added.n_tokens = m->n_tokens;
+    r->u.document_added.n_read = m->n_read;
+    r->u.document_added.kept = m->kept;
+    read_usage(m->usage, &r->u.document_added.usage);
+}
+
 static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct wire_rep *r)
 {
     switch (r->kind) {
@@ -580,6 +704,7 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
     case WIRE_SESSION_OPENED:
         r->u.session_opened.session = m->session_opened->session;
         r->u.session_opened.context_max = m->session_opened->context_max;
+        read_usage(m->session_opened->usage, &r->u.session_opened.usage);
         return 0;
     case WIRE_APPENDED:
         r->u.appended.n_tokens = m->appended->n_tokens;
@@ -617,6 +742,20 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_REWOUND:
         r->u.rewound.n_tokens = m->rewound->n_tokens;
+        return 0;
+    case WIRE_SAVED:
+        r->u.saved.n_tokens = m->saved->n_tokens;
+        r->u.saved.bytes = m->saved->bytes;
+        return 0;
+    case WIRE_RESTORED:
+        read_restored(m->restored, r);
+        return 0;
+    case WIRE_LISTED:
+        return read_listed(s, m->listed, r);
+    case WIRE_DELETED:
+        return 0;
+    case WIRE_DOCUMENT_ADDED:
+        read_document_added(m->document_added, r);
         return 0;
     case WIRE_REP__N:
         break;

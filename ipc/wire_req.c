@@ -15,6 +15,9 @@ _Static_assert(WIRE_HELLO + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_HELLO, "
 _Static_assert(WIRE_SCORE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE, "kind");
 _Static_assert(WIRE_REWIND + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_REWIND, "kind");
 _Static_assert(WIRE_CACHE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_CACHE, "kind");
+_Static_assert(WIRE_ADD_DOCUMENT + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_ADD_DOCUMENT,
+               "kind");
+_Static_assert((int)WIRE_NAMED_DOCUMENT == (int)GISTD__NAMED__DOCUMENT, "enum");
 
 static int too_many(struct wire_scratch *s, size_t n, const char *what, unsigned most)
 {
@@ -54,6 +57,11 @@ union req_body {
     Gistd__Fork fork;
     Gistd__Rewind rewind;
     Gistd__Cache cache;
+    Gistd__Save save;
+    Gistd__Restore restore;
+    Gistd__List list;
+    Gistd__Delete delete;
+    Gistd__AddDocument add_document;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -135,6 +143,75 @@ static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory
     return m;
 }
 
+static int build_open_session(struct wire_scratch *s, const struct wire_req *r,
+                              Gistd__OpenSession *m, Gistd__Memory *memory)
+{
+    uint32_t n = r->u.open_session.n_documents;
+
+    gistd__open_session__init(m);
+    PUT(m, r->u.open_session, segment, GISTD__OPEN_SESSION__HAS_SEGMENT_SEGMENT);
+    m->priority = (Gistd__OpenSession__Priority)r->u.open_session.priority;
+    m->label = wire_str(r->u.open_session.label);
+    m->memory = build_memory(&r->u.open_session.memory, memory);
+    m->public_prefix = r->u.open_session.public_prefix;
+    m->private_ = r->u.open_session.is_private;
+    if (n == 0)
+        return 0;
+    if (n > WIRE_DOCUMENTS_MAX)
+        return too_many(s, n, "documents", WIRE_DOCUMENTS_MAX);
+    m->documents = wire_scratch_array(s, n, sizeof(*m->documents));
+    if (!m->documents)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < n; i++)
+        m->documents[i] = wire_str(r->u.open_session.documents[i]);
+    m->n_documents = n;
+    return 0;
+}
+
+static void build_add_document(const struct wire_req *r, Gistd__AddDocument *m,
+                               Gistd__Memory *memory)
+{
+    gistd__add_document__init(m);
+    m->name = wire_str(r->u.add_document.name);
+    m->memory = build_memory(&r->u.add_document.memory, memory);
+    PUT(m, r->u.add_document, segment, GISTD__ADD_DOCUMENT__HAS_SEGMENT_SEGMENT);
+    m->pin = r->u.add_document.pin;
+    m->more = r->u.add_document.more;
+    m->kind = (Gistd__Append__Kind)r->u.add_document.kind;
+    m->role = wire_str(r->u.add_document.role);
+    m->public_prefix = r->u.add_document.public_prefix;
+    m->replace = r->u.add_document.replace;
+    m->priority = (Gistd__OpenSession__Priority)r->u.add_document.priority;
+}
+
+static int build_named(const struct wire_req *r, union req_body *b)
+{
+    switch (r->kind) {
+    case WIRE_SAVE:
+        gistd__save__init(&b->save);
+        b->save.session = r->u.save.session;
+        b->save.name = wire_str(r->u.save.name);
+        b->save.replace = r->u.save.replace;
+        return 0;
+    case WIRE_RESTORE:
+        gistd__restore__init(&b->restore);
+        b->restore.name = wire_str(r->u.restore.name);
+        b->restore.label = wire_str(r->u.restore.label);
+        return 0;
+    case WIRE_LIST:
+        gistd__list__init(&b->list);
+        b->list.kind = (Gistd__Named)r->u.list.kind;
+        return 0;
+    case WIRE_DELETE:
+        gistd__delete__init(&b->delete);
+        b->delete.kind = (Gistd__Named)r->u.delete.kind;
+        b->delete.name = wire_str(r->u.delete.name);
+        return 0;
+    default:
+        return -EBADMSG;
+    }
+}
+
 static int build_req_body(struct wire_scratch *s, const struct wire_req *r, union req_body *b,
                           Gistd__Memory *memory)
 {
@@ -144,14 +221,7 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->hello.client = wire_str(r->u.hello.client);
         return 0;
     case WIRE_OPEN_SESSION:
-        gistd__open_session__init(&b->open_session);
-        PUT(&b->open_session, r->u.open_session, segment, GISTD__OPEN_SESSION__HAS_SEGMENT_SEGMENT);
-        b->open_session.priority = (Gistd__OpenSession__Priority)r->u.open_session.priority;
-        b->open_session.label = wire_str(r->u.open_session.label);
-        b->open_session.memory = build_memory(&r->u.open_session.memory, memory);
-        b->open_session.public_prefix = r->u.open_session.public_prefix;
-        b->open_session.private_ = r->u.open_session.is_private;
-        return 0;
+        return build_open_session(s, r, &b->open_session, memory);
     case WIRE_APPEND:
         return build_append(s, r, &b->append);
     case WIRE_GENERATE:
@@ -198,6 +268,14 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->cache.public_records = r->u.cache.public_records;
         b->cache.after = r->u.cache.after;
         b->cache.bytes = r->u.cache.bytes;
+        return 0;
+    case WIRE_SAVE:
+    case WIRE_RESTORE:
+    case WIRE_LIST:
+    case WIRE_DELETE:
+        return build_named(r, b);
+    case WIRE_ADD_DOCUMENT:
+        build_add_document(r, &b->add_document, memory);
         return 0;
     case WIRE_GET_STATS:
     case WIRE_PING: /* plain ones */
@@ -312,6 +390,19 @@ static int read_memory(struct wire_scratch *s, const Gistd__Memory *m, struct wi
 static int read_open_session(struct wire_scratch *s, const Gistd__OpenSession *m,
                              struct wire_req *r)
 {
+    const char **list = NULL;
+
+    if (m->n_documents > WIRE_DOCUMENTS_MAX)
+        return too_many(s, m->n_documents, "documents", WIRE_DOCUMENTS_MAX);
+    if (m->n_documents > 0) {
+        list = wire_scratch_array(s, m->n_documents, sizeof(*list));
+        if (!list)
+            return -EMSGSIZE;
+    }
+    for (size_t i = 0; i < m->n_documents; i++)
+        list[i] = m->documents[i];
+    r->u.open_session.documents = list;
+    r->u.open_session.n_documents = (uint32_t)m->n_documents;
     GET(r->u.open_session, m, segment, GISTD__OPEN_SESSION__HAS_SEGMENT_SEGMENT);
     r->u.open_session.priority = (enum wire_priority)m->priority;
     r->u.open_session.label = m->label;
@@ -328,6 +419,45 @@ static int read_score(struct wire_scratch *s, const Gistd__Score *m, struct wire
     r->u.score.want = (enum wire_score_want)m->want;
     r->u.score.more = m->more;
     return read_memory(s, m->memory, &r->u.score.memory);
+}
+
+static int read_add_document(struct wire_scratch *s, const Gistd__AddDocument *m,
+                             struct wire_req *r)
+{
+    GET(r->u.add_document, m, segment, GISTD__ADD_DOCUMENT__HAS_SEGMENT_SEGMENT);
+    r->u.add_document.name = m->name;
+    r->u.add_document.role = m->role;
+    r->u.add_document.kind = (enum wire_append_kind)m->kind;
+    r->u.add_document.priority = (enum wire_priority)m->priority;
+    r->u.add_document.pin = m->pin;
+    r->u.add_document.more = m->more;
+    r->u.add_document.public_prefix = m->public_prefix;
+    r->u.add_document.replace = m->replace;
+    return read_memory(s, m->memory, &r->u.add_document.memory);
+}
+
+static int read_named(const Gistd__Request *m, struct wire_req *r)
+{
+    switch (r->kind) {
+    case WIRE_SAVE:
+        r->u.save.session = m->save->session;
+        r->u.save.name = m->save->name;
+        r->u.save.replace = m->save->replace;
+        return 0;
+    case WIRE_RESTORE:
+        r->u.restore.name = m->restore->name;
+        r->u.restore.label = m->restore->label;
+        return 0;
+    case WIRE_LIST:
+        r->u.list.kind = (enum wire_named)m->list->kind;
+        return 0;
+    case WIRE_DELETE:
+        r->u.delete.kind = (enum wire_named)m->delete_->kind;
+        r->u.delete.name = m->delete_->name;
+        return 0;
+    default:
+        return -EBADMSG;
+    }
 }
 
 static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct wire_req *r)
@@ -371,6 +501,13 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
     case WIRE_DETOKENIZE:
         r->u.detokenize.more = m->detokenize->more;
         return 0;
+    case WIRE_SAVE:
+    case WIRE_RESTORE:
+    case WIRE_LIST:
+    case WIRE_DELETE:
+        return read_named(m, r);
+    case WIRE_ADD_DOCUMENT:
+        return read_add_document(s, m->add_document, r);
     case WIRE_GET_STATS:
     case WIRE_PING:
         return 0;

@@ -1,4 +1,5 @@
-/* ipc/wire_stats.h - what replies tell of the daemon: Stats, CacheRows (a part of ipc/wire.h).
+/* ipc/wire_stats.h - what replies tell of the daemon: Stats, Listed, CacheRows (a part of
+ * ipc/wire.h).
  *
  * Lists are as long as their sender found room for in a frame.
  *
@@ -10,7 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define WIRE_CACHE_ROWS_MAX 64u /* rows of a CacheRows */
+#define WIRE_ROWS_MAX       256u /* rows of a Listed */
+#define WIRE_CACHE_ROWS_MAX 64u  /* rows of a CacheRows */
 
 struct wire_stats_client {
     uint64_t id;
@@ -42,7 +44,7 @@ struct wire_stats {
     uint64_t uptime_ns;
     uint64_t weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
     uint32_t page_bytes, page_tokens, pages, pages_free, pages_cached;
-    uint32_t clients, sessions, requests_running;
+    uint32_t clients, sessions, requests_running, documents, pinned_pages;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
     uint64_t steps_total, client_errors_total;
     const struct wire_stats_client *client;
@@ -52,6 +54,15 @@ struct wire_stats {
     const struct wire_stats_owner *owner;
     uint32_t n_owner;
     const struct wire_stats_store *store; /* NULL: nothing is kept on disk */
+};
+
+enum wire_row_state { WIRE_ROW_READY, WIRE_ROW_READING, WIRE_ROW_OTHER_MODEL, WIRE_ROW_DAMAGED };
+struct wire_row {
+    const char *name, *label, *model;
+    enum wire_row_state state;
+    uint32_t n_tokens, n_read;
+    bool pinned, kept;
+    uint64_t at_s, bytes;
 };
 
 struct wire_cache_row {

@@ -174,6 +174,8 @@ static void script_fields(struct fake_daemon *d, void *arg)
     FAKE_CHECK(d->req.u.open_session.memory.budget == 4000);
     FAKE_CHECK(d->req.u.open_session.memory.late && !d->req.u.open_session.memory.fixed);
     FAKE_CHECK(strcmp(d->req.u.open_session.memory.adapter, "one") == 0);
+    FAKE_CHECK(d->req.u.open_session.n_documents == 2);
+    FAKE_CHECK(strcmp(d->req.u.open_session.documents[1], "handbook") == 0);
     answer_one(d);
     fake_expect(d, WIRE_APPEND);
     FAKE_CHECK(d->req.u.append.session == 77 && d->req.u.append.kind == WIRE_APPEND_CHAT);
@@ -205,8 +207,14 @@ static void test_every_field_arrives(void **state)
 {
     const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16,       GIST_NO_SINKS, 33,
                                         "one",          4000,        GIST_LATE };
-    const struct gist_policy policy = { sizeof(policy), 128,     GIST_BACKGROUND,
-                                        "mine",         &memory, GIST_PUBLIC };
+    const struct gist_policy policy = { sizeof(policy),
+                                        128,
+                                        GIST_BACKGROUND,
+                                        "mine",
+                                        &memory,
+                                        GIST_PUBLIC,
+                                        (const char *const[]){ "a", "handbook" },
+                                        2 };
     const struct gist_message chat[] = { { "system", "be " }, { "user", "shor?" } };
     const struct gist_sampling sampling = { sizeof(sampling),
                                             9,
@@ -759,6 +767,9 @@ static void test_errors(void **state)
         { GIST_E_UNSUPPORTED, -ENOTSUP },
         { GIST_E_SHUTTING_DOWN, -ESHUTDOWN },
         { GIST_E_NO_MEMORY, -ENOMEM },
+        { GIST_E_NAME_EXISTS, -EEXIST },
+        { GIST_E_WRONG_MODEL, -EMEDIUMTYPE },
+        { GIST_E_STORAGE, -EROFS },
     };
 
     (void)state;

@@ -35,12 +35,12 @@ static int close_scratch(void **state)
 /* Numbers in the kinds that stand for no message yet. */
 static bool no_req(int kind)
 {
-    return kind > WIRE_REWIND && kind < WIRE_CACHE;
+    return kind > WIRE_ADD_DOCUMENT && kind < WIRE_CACHE;
 }
 
 static bool no_rep(int kind)
 {
-    return kind > WIRE_REWOUND && kind < WIRE_CACHE_ROWS;
+    return kind > WIRE_DOCUMENT_ADDED && kind < WIRE_CACHE_ROWS;
 }
 
 /* --- one message of each kind, with every field set ------------------------------------------- */
@@ -49,6 +49,7 @@ static const struct wire_chat_message chat[] = { { "system", 12 },
                                                  { "user", 1ull << 40 },
                                                  { "", 0 } };
 static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
+static const char *const documents[] = { "handbook", "caf\xc3\xa9" };
 static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
 static const struct wire_usage usage = { 1, 22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
                                          4, 55, 666, 7777,       88888 };
@@ -66,8 +67,28 @@ static const struct wire_stats_store store = {
     "io_uring", 18
 };
 
-static const struct wire_cache_row rows[] = { { 1, 2, 3, 4, 5, 6, 7, true },
-                                              { UINT64_MAX, 1ull << 40, 8, 9, 10, 11, 0, false } };
+static const struct wire_cache_row cache_rows[] = {
+    { 1, 2, 3, 4, 5, 6, 7, true }, { UINT64_MAX, 1ull << 40, 8, 9, 10, 11, 0, false }
+};
+static const struct wire_row rows[] = {
+    { "last week", "chat", "SmolLM2", WIRE_ROW_READY, 11, 12, false, true, 1ull << 33, 13 },
+    { "handbook", "", "", WIRE_ROW_READING, 14, 15, true, false, 16, 1ull << 40 },
+    { "", "x", "Qwen2", WIRE_ROW_DAMAGED, UINT32_MAX, 0, true, true, 0, 0 }
+};
+
+static void full_add_document(struct wire_req *r)
+{
+    r->u.add_document.name = "handbook";
+    r->u.add_document.role = "system";
+    r->u.add_document.memory =
+        (struct wire_memory){ WIRE_FINE_KV, true, true, true, 4, 2, 3, 400, false, false, "fine" };
+    r->u.add_document.has_segment = true;
+    r->u.add_document.segment = 128;
+    r->u.add_document.kind = WIRE_APPEND_CHAT;
+    r->u.add_document.priority = WIRE_BACKGROUND;
+    r->u.add_document.pin = r->u.add_document.more = true;
+    r->u.add_document.public_prefix = r->u.add_document.replace = true;
+}
 
 static struct wire_req full_req(enum wire_req_kind kind)
 {
@@ -86,6 +107,8 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.open_session.memory =
             (struct wire_memory){ WIRE_SELECT, true, true, true, 8,           UINT32_MAX,
                                   17,          4000, true, true, "an adapter" };
+        r.u.open_session.documents = documents;
+        r.u.open_session.n_documents = 2;
         break;
     case WIRE_APPEND:
         r.u.append.session = 7;
@@ -123,6 +146,25 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.rewind.session = 13;
         r.u.rewind.n_tokens = 14;
         break;
+    case WIRE_SAVE:
+        r.u.save.session = 15;
+        r.u.save.name = "last week";
+        r.u.save.replace = true;
+        break;
+    case WIRE_RESTORE:
+        r.u.restore.name = "last week";
+        r.u.restore.label = "chat";
+        break;
+    case WIRE_LIST:
+        r.u.list.kind = WIRE_NAMED_DOCUMENT;
+        break;
+    case WIRE_DELETE:
+        r.u.delete.kind = WIRE_NAMED_DOCUMENT;
+        r.u.delete.name = "handbook";
+        break;
+    case WIRE_ADD_DOCUMENT:
+        full_add_document(&r);
+        break;
     case WIRE_SCORE:
         r.u.score.kind = WIRE_SCORE_TOKENS;
         r.u.score.has_window = r.u.score.has_segment = true;
@@ -153,11 +195,10 @@ static struct wire_req full_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2", "one two", 1,  2,
-                                3,       4,         5,        6,      7,         8,  9,
-                                10,      11,        12,       13,     14,        15, 16,
-                                17,      18,        19,       20,     clients,   2,  sessions,
-                                3,       owners,    2,        &store };
+    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2", "one two", 1,  2,     3,  4,
+                                5,       6,         7,        8,      9,         10, 11,    12, 13,
+                                14,      31,        32,       15,     16,        17, 18,    19, 20,
+                                clients, 2,         sessions, 3,      owners,    2,  &store };
 }
 
 static struct wire_rep full_rep(enum wire_rep_kind kind)
@@ -177,6 +218,7 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
     case WIRE_SESSION_OPENED:
         r.u.session_opened.session = 3;
         r.u.session_opened.context_max = 4;
+        r.u.session_opened.usage = usage;
         break;
     case WIRE_APPENDED:
         r.u.appended.n_tokens = 100;
@@ -220,8 +262,29 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
         r.u.rewound.n_tokens = 13;
         break;
     case WIRE_CACHE_ROWS:
-        r.u.cache_rows = (struct wire_cache_rows){ rows, 2, 1, 2, 3, 4, 5, 6, 7, 1ull << 50 };
+        r.u.cache_rows = (struct wire_cache_rows){ cache_rows, 2, 1, 2, 3, 4, 5, 6, 7, 1ull << 50 };
         break;
+    case WIRE_SAVED:
+        r.u.saved.n_tokens = 14;
+        r.u.saved.bytes = 1ull << 36;
+        break;
+    case WIRE_RESTORED:
+        r.u.restored.session = 15;
+        r.u.restored.context_max = 16;
+        r.u.restored.n_tokens = 17;
+        r.u.restored.usage = usage;
+        break;
+    case WIRE_LISTED:
+        r.u.listed.rows = rows;
+        r.u.listed.n_rows = 3;
+        break;
+    case WIRE_DOCUMENT_ADDED:
+        r.u.document_added.n_tokens = 18;
+        r.u.document_added.n_read = 19;
+        r.u.document_added.usage = usage;
+        r.u.document_added.kept = true;
+        break;
+    case WIRE_DELETED:
     case WIRE_PONG:
     case WIRE_REP__N:
         break;
@@ -230,6 +293,28 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
 }
 
 /* --- comparing -------------------------------------------------------------------------------- */
+
+static void same_named(struct wire_req *a, struct wire_req *b)
+{
+    if (a->kind == WIRE_SAVE) {
+        assert_string_equal(a->u.save.name, b->u.save.name);
+        a->u.save.name = b->u.save.name = NULL;
+    } else if (a->kind == WIRE_RESTORE) {
+        assert_string_equal(a->u.restore.name, b->u.restore.name);
+        assert_string_equal(a->u.restore.label, b->u.restore.label);
+        a->u.restore.name = b->u.restore.name = a->u.restore.label = b->u.restore.label = NULL;
+    } else if (a->kind == WIRE_DELETE) {
+        assert_string_equal(a->u.delete.name, b->u.delete.name);
+        a->u.delete.name = b->u.delete.name = NULL;
+    } else if (a->kind == WIRE_ADD_DOCUMENT) {
+        assert_string_equal(a->u.add_document.name, b->u.add_document.name);
+        assert_string_equal(a->u.add_document.role, b->u.add_document.role);
+        assert_string_equal(a->u.add_document.memory.adapter, b->u.add_document.memory.adapter);
+        a->u.add_document.name = b->u.add_document.name = NULL;
+        a->u.add_document.role = b->u.add_document.role = NULL;
+        a->u.add_document.memory.adapter = b->u.add_document.memory.adapter = NULL;
+    }
+}
 
 static void same_req(const struct wire_req *a, const struct wire_req *b)
 {
@@ -244,6 +329,10 @@ static void same_req(const struct wire_req *a, const struct wire_req *b)
         x.u.open_session.label = y.u.open_session.label = NULL;
         assert_string_equal(a->u.open_session.memory.adapter, b->u.open_session.memory.adapter);
         x.u.open_session.memory.adapter = y.u.open_session.memory.adapter = NULL;
+        assert_int_equal(a->u.open_session.n_documents, b->u.open_session.n_documents);
+        for (uint32_t i = 0; i < a->u.open_session.n_documents; i++)
+            assert_string_equal(a->u.open_session.documents[i], b->u.open_session.documents[i]);
+        x.u.open_session.documents = y.u.open_session.documents = NULL;
     } else if (a->kind == WIRE_APPEND) {
         assert_int_equal(a->u.append.n_messages, b->u.append.n_messages);
         for (uint32_t i = 0; i < a->u.append.n_messages; i++) {
@@ -259,6 +348,8 @@ static void same_req(const struct wire_req *a, const struct wire_req *b)
     } else if (a->kind == WIRE_FORK) {
         assert_string_equal(a->u.fork.label, b->u.fork.label);
         x.u.fork.label = y.u.fork.label = NULL;
+    } else {
+        same_named(&x, &y);
     }
     assert_memory_equal(&x, &y, sizeof(x));
 }
@@ -340,11 +431,28 @@ static void same_row(const struct wire_cache_row *a, const struct wire_cache_row
     assert_int_equal(a->packed, b->packed);
 }
 
+static void same_rows(const struct wire_row *a, const struct wire_row *b, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        struct wire_row x = a[i], y = b[i];
+
+        assert_string_equal(x.name, y.name);
+        assert_string_equal(x.label, y.label);
+        assert_string_equal(x.model, y.model);
+        x.name = y.name = x.label = y.label = x.model = y.model = NULL;
+        assert_memory_equal(&x, &y, sizeof(x));
+    }
+}
+
 static void same_rep(const struct wire_rep *a, const struct wire_rep *b)
 {
     struct wire_rep x = *a, y = *b;
 
-    if (a->kind == WIRE_STATS) {
+    if (a->kind == WIRE_LISTED) {
+        assert_int_equal(a->u.listed.n_rows, b->u.listed.n_rows);
+        same_rows(a->u.listed.rows, b->u.listed.rows, a->u.listed.n_rows);
+        x.u.listed.rows = y.u.listed.rows = NULL;
+    } else if (a->kind == WIRE_STATS) {
         same_stats(&a->u.stats, &b->u.stats);
         x.u.stats = y.u.stats = (struct wire_stats){ 0 };
     } else if (a->kind == WIRE_WELCOME) {
@@ -612,6 +720,8 @@ static void test_unknown_enum_values(void **state)
         { "\x62\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 13 },
         { "\x82\x01\x02\x20\x02", 5 },
         { "\x5a\x02\x10\x09", 4 },
+        { "\xca\x01\x02\x08\x02", 5 },     /* List { kind = 2 } */
+        { "\xda\x01\x02\x30\x03", 5 },     /* AddDocument { kind = 3 } */
         { "\x5a\x04\x22\x02\x08\x7f", 6 }, /* and OpenSession { memory { compressor = 127 } } */
     };
     struct wire_req req;
@@ -628,9 +738,12 @@ static void test_unknown_enum_values(void **state)
     assert_int_equal(gistd__score__kind__descriptor.n_values, WIRE_SCORE_TOKENS + 1);
     assert_int_equal(gistd__score__want__descriptor.n_values, WIRE_SCORE_LOGITS + 1);
     assert_int_equal(gistd__open_session__priority__descriptor.n_values, WIRE_BACKGROUND + 1);
-    /* Done { reason = 5 }, Error { code = 11 } */
+    assert_int_equal(gistd__named__descriptor.n_values, WIRE_NAMED_DOCUMENT + 1);
+    assert_int_equal(gistd__listed__state__descriptor.n_values, WIRE_ROW_DAMAGED + 1);
+    assert_int_equal(gistd__error__code__descriptor.n_values, WIRE_E__N);
+    /* Done { reason = 5 }, Error { code = 14 } */
     assert_int_equal(wire_rep_unpack(&in, (const uint8_t *)"\x72\x02\x08\x05", 4, &rep), -EBADMSG);
-    assert_int_equal(wire_rep_unpack(&in, (const uint8_t *)"\x9a\x01\x02\x08\x0b", 5, &rep),
+    assert_int_equal(wire_rep_unpack(&in, (const uint8_t *)"\x9a\x01\x02\x08\x0e", 5, &rep),
                      -EBADMSG);
 }
 

@@ -1,0 +1,201 @@
+/* client/gist_named.c - sessions and documents by name. */
+#include "client/gist_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* --- sessions --------------------------------------------------------------------------------- */
+
+static int expect_saved(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)r;
+    (void)bulk;
+    return rep->kind == WIRE_SAVED && rep->last ? 0 : -EPROTO;
+}
+
+int gist_save(gist_session *s, const char *name, unsigned flags)
+{
+    struct gist_request r = gist_request_make(s->conn, WIRE_SAVE);
+
+    if (!name || flags & ~GIST_REPLACE)
+        return gist_set_errno(s->conn, -EINVAL);
+    r.msg.u.save.session = s->id;
+    r.msg.u.save.name = name;
+    r.msg.u.save.replace = flags & GIST_REPLACE;
+    r.on_reply = expect_saved;
+    return gist_run(&r, -1);
+}
+
+static int keep_restored(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_RESTORED || !rep->last)
+        return -EPROTO;
+    r->session = rep->u.restored.session;
+    gist_copy_usage(&r->result.usage, &rep->u.restored.usage);
+    return 0;
+}
+
+int gist_restore(gist_conn *c, const char *name, const char *label, gist_session **ret_session)
+{
+    struct gist_request r = gist_request_make(c, WIRE_RESTORE);
+    gist_session *s;
+    int err;
+
+    if (!name)
+        return gist_set_errno(c, -EINVAL);
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return gist_set_errno(c, -ENOMEM);
+    r.msg.u.restore.name = name;
+    r.msg.u.restore.label = label;
+    r.on_reply = keep_restored;
+    err = gist_run(&r, -1);
+    if (err < 0) {
+        free(s);
+        return err;
+    }
+    *ret_session = gist_session_keep(s, &r);
+    return 0;
+}
+
+/* --- documents -------------------------------------------------------------------------------- */
+
+static int keep_added(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_DOCUMENT_ADDED)
+        return -EPROTO;
+    if (rep->last)
+        gist_copy_usage(&r->result.usage, &rep->u.document_added.usage);
+    else if (r->on_progress)
+        r->on_progress(r->progress_arg, rep->u.document_added.n_read,
+                       rep->u.document_added.n_tokens);
+    return 0;
+}
+
+static int make_add(gist_conn *c, const char *name, const char *text, size_t len,
+                    const struct gist_document *document, struct gist_request *ret)
+{
+    const unsigned known = GIST_PIN | GIST_PLAIN | GIST_REPLACE | GIST_PUBLIC | GIST_SET_SEGMENT;
+    struct gist_request r = gist_request_make(c, WIRE_ADD_DOCUMENT);
+    struct gist_document d;
+    int err = gist_copy_sized(&d, sizeof(d), document);
+
+    if (err == 0 && (!name || d.flags & ~known))
+        err = -EINVAL;
+    if (err == 0)
+        err = gist_copy_memory(&r.msg.u.add_document.memory, d.memory);
+    if (err < 0)
+        return gist_set_errno(c, err);
+    r.msg.u.add_document.name = name;
+    r.msg.u.add_document.segment = d.segment;
+    r.msg.u.add_document.has_segment = d.segment || d.flags & GIST_SET_SEGMENT;
+    r.msg.u.add_document.priority =
+        d.priority == GIST_BACKGROUND ? WIRE_BACKGROUND : WIRE_INTERACTIVE;
+    r.msg.u.add_document.pin = d.flags & GIST_PIN;
+    r.msg.u.add_document.replace = d.flags & GIST_REPLACE;
+    r.msg.u.add_document.public_prefix = d.flags & GIST_PUBLIC;
+    if (c->info.chat && !(d.flags & GIST_PLAIN)) {
+        r.msg.u.add_document.kind = WIRE_APPEND_CHAT;
+        r.msg.u.add_document.role = d.role ? d.role : "system";
+    }
+    r.bulk = (const uint8_t *)text;
+    r.bulk_len = len;
+    r.on_reply = keep_added;
+    r.on_progress = d.on_progress;
+    r.progress_arg = d.arg;
+    *ret = r;
+    return 0;
+}
+
+int gist_document_add(gist_conn *c, const char *name, const char *text, size_t len,
+                      const struct gist_document *document, struct gist_usage *ret_usage)
+{
+    struct gist_request r;
+    int err = make_add(c, name, text, len, document, &r);
+
+    if (err < 0)
+        return err;
+    err = gist_run(&r, -1);
+    if (err == 0 && ret_usage)
+        *ret_usage = r.result.usage;
+    return err;
+}
+
+int gist_document_add_start(gist_conn *c, const char *name, const char *text, size_t len,
+                            const struct gist_document *document, gist_done_fn *on_done, void *arg,
+                            uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_add(c, name, text, len, document, &r);
+
+    if (err < 0)
+        return err;
+    r.on_done = on_done;
+    r.arg = r.progress_arg = arg;
+    return gist_submit(&r, ret_request);
+}
+
+/* --- both ------------------------------------------------------------------------------------- */
+
+static int give_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_LISTED)
+        return -EPROTO;
+    /* What comes behind a refusal was on its way, and is dropped. */
+    for (uint32_t i = 0; i < rep->u.listed.n_rows && r->err == 0; i++) {
+        const struct wire_row *w = &rep->u.listed.rows[i];
+        const struct gist_row row = { .name = w->name,
+                                      .label = w->label,
+                                      .model = w->model,
+                                      .state = (enum gist_state)w->state,
+                                      .n_tokens = w->n_tokens,
+                                      .n_read = w->n_read,
+                                      .pinned = w->pinned,
+                                      .kept = w->kept,
+                                      .at_s = w->at_s,
+                                      .bytes = w->bytes };
+
+        if (r->on_row(r->arg, &row) == 0)
+            continue;
+        r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
+                                "the list was cancelled: its callback returned non-zero");
+        if (!rep->last)
+            gist_request_cancel(r);
+    }
+    return 0;
+}
+
+int gist_list(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, void *arg)
+{
+    struct gist_request r = gist_request_make(c, WIRE_LIST);
+
+    if (!on_row || (unsigned)kind > GIST_DOCUMENTS)
+        return gist_set_errno(c, -EINVAL);
+    r.msg.u.list.kind = kind == GIST_DOCUMENTS ? WIRE_NAMED_DOCUMENT : WIRE_NAMED_SESSION;
+    r.on_row = on_row;
+    r.on_reply = give_rows;
+    r.arg = arg;
+    return gist_run(&r, -1);
+}
+
+static int expect_deleted(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)r;
+    (void)bulk;
+    return rep->kind == WIRE_DELETED && rep->last ? 0 : -EPROTO;
+}
+
+int gist_delete(gist_conn *c, enum gist_named kind, const char *name)
+{
+    struct gist_request r = gist_request_make(c, WIRE_DELETE);
+
+    if (!name || (unsigned)kind > GIST_DOCUMENTS)
+        return gist_set_errno(c, -EINVAL);
+    r.msg.u.delete.kind = kind == GIST_DOCUMENTS ? WIRE_NAMED_DOCUMENT : WIRE_NAMED_SESSION;
+    r.msg.u.delete.name = name;
+    r.on_reply = expect_deleted;
+    return gist_run(&r, -1);
+}
