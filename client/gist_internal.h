@@ -67,6 +67,8 @@ struct gist_request {
     gist_progress_fn *on_progress;
     void *progress_arg;
     gist_done_fn *on_done;
+    gist_cache_fn *on_cache;
+    gist_cache_done_fn *on_cache_done;
     void *arg;
 
     /* What the answer brings, for who asked. */
@@ -75,6 +77,7 @@ struct gist_request {
     struct gist_array ids, logprobs, text;
     size_t first; /* of rows: where this request's begin */
     struct gist_stats *stats;
+    struct gist_cache_sum cache;
 };
 
 struct gist_session {

@@ -81,6 +81,24 @@ static void free_request(struct gist_request *r)
     free(r);
 }
 
+static bool is_told(const struct gist_request *r)
+{
+    return r->on_done || r->on_cache_done;
+}
+
+static void tell_done(struct gist_request *r, int err)
+{
+    gist_conn *c = r->conn;
+    bool was = c->dispatching;
+
+    c->dispatching = true;
+    if (r->on_done)
+        r->on_done(r->arg, err, err == 0 ? &r->result : NULL);
+    if (r->on_cache_done)
+        r->on_cache_done(r->arg, err, err == 0 ? &r->cache : NULL);
+    c->dispatching = was;
+}
+
 /* The one way a request ends. */
 static void finish(struct gist_request *r, int err)
 {
@@ -93,14 +111,7 @@ static void finish(struct gist_request *r, int err)
     r->in_flight = false;
     r->done = true;
     r->err = err;
-    if (r->on_done) {
-        gist_conn *c = r->conn;
-        bool was = c->dispatching;
-
-        c->dispatching = true;
-        r->on_done(r->arg, err, err == 0 ? &r->result : NULL);
-        c->dispatching = was;
-    }
+    tell_done(r, err);
     if (!r->waited_for)
         free_request(r);
 }
@@ -255,7 +266,7 @@ static void take_error(struct gist_request *r, const struct wire_rep *rep)
     int err = gist_errno_of(code);
 
     /* What nobody asked about (a Cancel that came too late) must not hide another's error. */
-    if (r->waited_for || r->on_done)
+    if (r->waited_for || is_told(r))
         gist_set_error(r->conn, code, err, "%s", rep->u.error.text);
     finish(r, err);
 }

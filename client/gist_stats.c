@@ -9,6 +9,7 @@ struct lists {
     struct gist_stats_client *clients;
     struct gist_stats_session *sessions;
     struct gist_stats_owner *owners;
+    struct gist_stats_store *store;
 };
 
 /* The strings stay in the scratch of the last reply, which the next call uses again. */
@@ -39,6 +40,30 @@ static void copy_lists(const struct wire_stats *w, const struct lists *to)
                                                    .sessions = w->owner[i].sessions,
                                                    .pages = w->owner[i].pages,
                                                    .gist_pages = w->owner[i].gist_pages };
+}
+
+static void copy_store(const struct wire_stats_store *w, struct gist_stats_store *to)
+{
+    *to = (struct gist_stats_store){ .bytes = w->bytes,
+                                     .limit = w->limit,
+                                     .records = w->records,
+                                     .names = w->names,
+                                     .written = w->written,
+                                     .written_today = w->written_today,
+                                     .write_a_day = w->write_a_day,
+                                     .puts = w->puts,
+                                     .gets = w->gets,
+                                     .hits = w->hits,
+                                     .misses = w->misses,
+                                     .refused = w->refused,
+                                     .evicted = w->evicted,
+                                     .expired = w->expired,
+                                     .read_bytes = w->read_bytes,
+                                     .read_ns = w->read_ns,
+                                     .pinned_pages = w->pinned_pages,
+                                     .degraded = w->degraded,
+                                     .degraded_s = w->degraded_s,
+                                     .io = w->io };
 }
 
 static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
@@ -80,12 +105,13 @@ static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const 
     if (rep->kind != WIRE_STATS || !rep->last)
         return -EPROTO;
     n_bytes = w->n_client * sizeof(*to.clients) + w->n_session * sizeof(*to.sessions) +
-              w->n_owner * sizeof(*to.owners);
-    to.clients = malloc(n_bytes ? n_bytes : 1);
-    if (!to.clients) {
+              w->n_owner * sizeof(*to.owners) + sizeof(*to.store);
+    to.store = malloc(n_bytes);
+    if (!to.store) {
         r->err = gist_set_errno(r->conn, -ENOMEM);
         return 0;
     }
+    to.clients = (struct gist_stats_client *)(void *)(to.store + 1);
     to.sessions = (struct gist_stats_session *)(void *)(to.clients + w->n_client);
     to.owners = (struct gist_stats_owner *)(void *)(to.sessions + w->n_session);
     copy_numbers(w, r->stats);
@@ -97,8 +123,12 @@ static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const 
     r->stats->clients = to.clients;
     r->stats->sessions = to.sessions;
     r->stats->owners = to.owners;
+    if (w->store) {
+        copy_store(w->store, to.store);
+        r->stats->store = to.store;
+    }
     free(r->conn->stats_mem);
-    r->conn->stats_mem = to.clients;
+    r->conn->stats_mem = to.store;
     return 0;
 }
 

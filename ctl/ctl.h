@@ -34,6 +34,7 @@ int ctl_session(int argc, char **argv);
 int ctl_score(int argc, char **argv);
 int ctl_tokenize(int argc, char **argv);
 int ctl_detokenize(int argc, char **argv);
+int ctl_cache(int argc, char **argv);
 int ctl_status(int argc, char **argv);
 int ctl_bench_ring(int argc, char **argv);
 

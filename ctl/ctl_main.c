@@ -26,6 +26,7 @@ static const struct command {
     { "score", ctl_score, "log-probabilities and perplexity of a text" },
     { "tokenize", ctl_tokenize, "text to token ids" },
     { "detokenize", ctl_detokenize, "token ids to text" },
+    { "cache", ctl_cache, "what is kept on disk of your sessions" },
     { "status", ctl_status, "the daemon's model, memory, clients and sessions" },
     { "bench-ring", ctl_bench_ring, "round trips over shared memory, against a Unix socket" },
 };

@@ -4,6 +4,7 @@
 #include "ctl/ctl.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -74,6 +75,29 @@ static int set_number(const struct ctl_opt *o, const char *text)
     return 0;
 }
 
+/* Suffixes as gistd.conf has them. */
+static int set_size(const struct ctl_opt *o, const char *text)
+{
+    static const char suffixes[] = "KMGT";
+    unsigned long long v;
+    const char *at;
+    unsigned shift = 0;
+    char *end;
+
+    errno = 0;
+    v = strtoull(text, &end, 10);
+    at = *end ? strchr(suffixes, toupper((unsigned char)*end)) : NULL;
+    if (at) {
+        shift = 10 * (unsigned)(at - suffixes + 1);
+        end++;
+    }
+    if (errno || !isdigit((unsigned char)text[0]) || *end || v > (uint64_t)INT64_MAX >> shift)
+        return ctl_fail(CTL_USAGE, "--%s needs a size, such as 500M or 2G, not '%s'.", o->name,
+                        text);
+    *(uint64_t *)o->to = (uint64_t)v << shift;
+    return 0;
+}
+
 static int set_option(const struct ctl_opt *o, char *text)
 {
     struct ctl_opt_list *list;
@@ -92,6 +116,8 @@ static int set_option(const struct ctl_opt *o, char *text)
                             CTL_OPT_LIST_MAX);
         list->v[list->n++] = text;
         return 0;
+    case CTL_OPT_SIZE:
+        return set_size(o, text);
     case CTL_OPT_U32:
     case CTL_OPT_U64:
     case CTL_OPT_FLOAT:

@@ -12,6 +12,7 @@ enum ctl_opt_kind {
     CTL_OPT_FLAG,   /* to: bool */
     CTL_OPT_U32,    /* to: uint32_t */
     CTL_OPT_U64,    /* to: uint64_t */
+    CTL_OPT_SIZE,   /* to: uint64_t, bytes; K, M, G and T are taken */
     CTL_OPT_FLOAT,  /* to: float */
     CTL_OPT_STRING, /* to: const char * */
     CTL_OPT_LIST    /* to: struct ctl_opt_list; may be given again and again */

@@ -1,6 +1,7 @@
 /* ctl/ctl_status.c - gistctl status: what the daemon holds, for whom. */
 #include "base/shown.h"
 #include "ctl/ctl.h"
+#include "ctl/ctl_human.h"
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_opt.h"
 
@@ -13,48 +14,20 @@ static const struct ctl_opt_usage usage = {
     "4: it is still loading its model, and the output says how much of it is there.\n"
 };
 
-/* Binary units, three digits or so: "87.6 MiB". */
-static const char *human(uint64_t bytes, char ret[24])
-{
-    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB" };
-    double v = (double)bytes;
-    size_t u = 0;
-
-    while (v >= 1024 && u + 1 < sizeof(units) / sizeof(units[0])) {
-        v /= 1024;
-        u++;
-    }
-    snprintf(ret, 24, "%.*f %s", u > 0 && v < 100 ? 1 : 0, v, units[u]);
-    return ret;
-}
-
-static const char *human_time(uint64_t ns, char ret[32])
-{
-    unsigned long long s = ns / 1000000000u;
-
-    if (s < 60)
-        snprintf(ret, 32, "%llu s", s);
-    else if (s < 3600)
-        snprintf(ret, 32, "%llu min %llu s", s / 60, s % 60);
-    else if (s < 86400)
-        snprintf(ret, 32, "%llu h %llu min", s / 3600, s / 60 % 60);
-    else
-        snprintf(ret, 32, "%llu days %llu h", s / 86400, s / 3600 % 24);
-    return ret;
-}
-
 static void print_memory(const struct gist_stats *s)
 {
     uint32_t used = s->pages - s->pages_free - s->pages_cached;
-    char a[24], b[24], c[24], d[24];
+    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], c[CTL_HUMAN_CAP], d[CTL_HUMAN_CAP];
 
-    printf("weights     %s\n", human(s->weights_bytes, a));
-    printf("scratch     %s\n", human(s->scratch_bytes, a));
+    printf("weights     %s\n", ctl_human_bytes(s->weights_bytes, a));
+    printf("scratch     %s\n", ctl_human_bytes(s->scratch_bytes, a));
     printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u cached for sessions "
            "that begin alike (%s); %u tokens and %u bytes per page\n",
-           human(s->kv_bytes, a), used, s->pages, human((uint64_t)used * s->page_bytes, b),
-           s->pages_free, human((uint64_t)s->pages_free * s->page_bytes, c), s->pages_cached,
-           human((uint64_t)s->pages_cached * s->page_bytes, d), s->page_tokens, s->page_bytes);
+           ctl_human_bytes(s->kv_bytes, a), used, s->pages,
+           ctl_human_bytes((uint64_t)used * s->page_bytes, b), s->pages_free,
+           ctl_human_bytes((uint64_t)s->pages_free * s->page_bytes, c), s->pages_cached,
+           ctl_human_bytes((uint64_t)s->pages_cached * s->page_bytes, d), s->page_tokens,
+           s->page_bytes);
 }
 
 /* Names and labels are whatever their client sent, a model's name whatever its file says. */
@@ -69,10 +42,10 @@ static void print_client(const struct gist_stats_client *c)
 /* Pages of raw tokens and of gists, in bytes. */
 static void print_kinds(const struct gist_stats *s, uint32_t pages, uint32_t gist_pages)
 {
-    char raw[24], gists[24];
+    char raw[CTL_HUMAN_CAP], gists[CTL_HUMAN_CAP];
 
-    printf(" %10s %10s", human((uint64_t)(pages - gist_pages) * s->page_bytes, raw),
-           human((uint64_t)gist_pages * s->page_bytes, gists));
+    printf(" %10s %10s", ctl_human_bytes((uint64_t)(pages - gist_pages) * s->page_bytes, raw),
+           ctl_human_bytes((uint64_t)gist_pages * s->page_bytes, gists));
 }
 
 static void print_owner(const struct gist_stats *s, const struct gist_stats_owner *o)
@@ -92,11 +65,28 @@ static void print_session(const struct gist_stats *s, const struct gist_stats_se
     fputs(x->busy ? " (busy)\n" : "\n", stdout);
 }
 
+/* A line of sizes, and one of what does not work at present, if anything. */
+static void print_store(const struct gist_stats_store *t)
+{
+    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], c[CTL_HUMAN_CAP];
+
+    if (!t) {
+        printf("store       off: nothing is kept on disk\n");
+        return;
+    }
+    printf("store       %s of %s on disk, %llu records; %s written in 24 hours (%s)\n",
+           ctl_human_bytes(t->bytes, a), ctl_human_bytes(t->limit, b),
+           (unsigned long long)t->records, ctl_human_bytes(t->written_today, c), t->io);
+    if (t->degraded[0])
+        shown_line(stdout, "store       %s (since %s); sessions go on", t->degraded,
+                   ctl_human_when(t->degraded_s, a));
+}
+
 static void print_text(const struct gist_stats *s)
 {
-    char t[32];
+    char t[CTL_HUMAN_CAP];
 
-    shown_line(stdout, "gistd       %s, up %s", s->version, human_time(s->uptime_ns, t));
+    shown_line(stdout, "gistd       %s, up %s", s->version, ctl_human_time(s->uptime_ns, t));
     shown_line(stdout, "model       %s (%s)", s->model, s->model_digest);
     shown_line(stdout, "cpu         %s, %u threads", s->cpu, s->threads);
     if (s->adapters[0])
@@ -104,6 +94,7 @@ static void print_text(const struct gist_stats *s)
     print_memory(s);
     if (s->n_documents > 0)
         printf("documents   %u in memory, %u pages pinned\n", s->n_documents, s->pinned_pages);
+    print_store(s->store);
     printf("requests    %llu served, %llu failed, %u running\n",
            (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,
            s->requests_running);
@@ -174,6 +165,36 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
     ctl_json_close(j, ']');
 }
 
+static void json_store(struct ctl_json *j, const struct gist_stats_store *t)
+{
+    if (!t) {
+        ctl_json_string(j, "store", NULL);
+        return;
+    }
+    ctl_json_open(j, "store", '{');
+    ctl_json_u64(j, "bytes", t->bytes);
+    ctl_json_u64(j, "limit", t->limit);
+    ctl_json_u64(j, "records", t->records);
+    ctl_json_u64(j, "names", t->names);
+    ctl_json_u64(j, "written", t->written);
+    ctl_json_u64(j, "written_today", t->written_today);
+    ctl_json_u64(j, "write_a_day", t->write_a_day);
+    ctl_json_u64(j, "puts", t->puts);
+    ctl_json_u64(j, "gets", t->gets);
+    ctl_json_u64(j, "hits", t->hits);
+    ctl_json_u64(j, "misses", t->misses);
+    ctl_json_u64(j, "refused", t->refused);
+    ctl_json_u64(j, "evicted", t->evicted);
+    ctl_json_u64(j, "expired", t->expired);
+    ctl_json_u64(j, "read_bytes", t->read_bytes);
+    ctl_json_u64(j, "read_ns", t->read_ns);
+    ctl_json_u64(j, "pinned_pages", t->pinned_pages);
+    ctl_json_string(j, "io", t->io);
+    ctl_json_string(j, "degraded", t->degraded);
+    ctl_json_u64(j, "degraded_s", t->degraded_s);
+    ctl_json_close(j, '}');
+}
+
 static void print_json(const struct gist_stats *s)
 {
     struct ctl_json j = { .out = stdout };
@@ -204,6 +225,7 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "generated_tokens_total", s->generated_tokens_total);
     ctl_json_u64(&j, "steps_total", s->steps_total);
     ctl_json_u64(&j, "client_errors_total", s->client_errors_total);
+    json_store(&j, s->store);
     print_json_lists(&j, s);
     ctl_json_close(&j, '}');
     fputc('\n', stdout);

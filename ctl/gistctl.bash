@@ -1,8 +1,10 @@
 # Completion of gistctl for bash. Commands, options and compressors are read from --help, so this file names none.
 
+# All, or with the name of a command that has commands, such as `cache`, those: other commands' help has lines of
+# options and none of names.
 _gistctl_commands()
 {
-    gistctl --help 2>/dev/null | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'
+    gistctl ${1:+"$1"} --help 2>/dev/null | sed -n 's/^  \([a-z][a-z-]*\)  .*/\1/p'
 }
 
 _gistctl_compressors()
@@ -12,7 +14,7 @@ _gistctl_compressors()
 
 _gistctl()
 {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command= word
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command= sub= word subs
 
     COMPREPLY=()
     case $prev in
@@ -26,19 +28,26 @@ _gistctl()
         ;;
     esac
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-        if gistctl --help 2>/dev/null | grep -q "^  $word  "; then
+        if [ -n "$command" ]; then
+            if [ "${subs#*" $word "}" != "$subs" ]; then
+                sub=$word
+                break
+            fi
+        elif gistctl --help 2>/dev/null | grep -q "^  $word  "; then
             command=$word
-            break
+            subs=" $(_gistctl_commands "$command" | tr '\n' ' ') "
         fi
     done
     case $cur in
     -*)
         mapfile -t COMPREPLY < <(compgen -W \
-            "$(gistctl ${command:+"$command"} --help 2>/dev/null | grep -o -e '--[a-z][a-z-]*')" -- "$cur")
+            "$(gistctl ${command:+"$command"} ${sub:+"$sub"} --help 2>/dev/null | grep -o -e '--[a-z][a-z-]*')" -- "$cur")
         ;;
     *)
         if [ -z "$command" ]; then
             mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_commands)" -- "$cur")
+        elif [ -z "$sub" ] && [ -n "${subs// /}" ]; then
+            mapfile -t COMPREPLY < <(compgen -W "$subs" -- "$cur")
         else
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         fi

@@ -8,7 +8,7 @@ static int cache_start(struct sched *s, struct request *r, const struct wire_req
 {
     (void)m;
     (void)bulk;
-    request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS, "this daemon keeps nothing on disk");
+    request_fail(s, r, WIRE_E_STORAGE, REQUEST_NO_NUMBERS, "this daemon keeps nothing on disk");
     return 0;
 }
 

@@ -238,6 +238,7 @@ static int build_cache_rows(struct wire_scratch *s, const struct wire_cache_rows
     m->bad_records = c->bad_records;
     m->bad_bytes = c->bad_bytes;
     m->total = c->total;
+    m->unread_records = c->unread_records;
     return build_cache_row_list(s, c, m);
 }
 
@@ -630,6 +631,7 @@ static int read_cache_rows(struct wire_scratch *s, const Gistd__CacheRows *m,
     c->bad_records = m->bad_records;
     c->bad_bytes = m->bad_bytes;
     c->total = m->total;
+    c->unread_records = m->unread_records;
     return 0;
 }
 

@@ -74,6 +74,7 @@ struct wire_cache_rows {
     const struct wire_cache_row *row;
     uint32_t n_row;
     uint64_t records, bytes, tokens, packed_records, packed_bytes, bad_records, bad_bytes, total;
+    uint64_t unread_records;
 };
 
 #endif

@@ -262,7 +262,8 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
         r.u.rewound.n_tokens = 13;
         break;
     case WIRE_CACHE_ROWS:
-        r.u.cache_rows = (struct wire_cache_rows){ cache_rows, 2, 1, 2, 3, 4, 5, 6, 7, 1ull << 50 };
+        r.u.cache_rows =
+            (struct wire_cache_rows){ cache_rows, 2, 1, 2, 3, 4, 5, 6, 7, 1ull << 50, 9 };
         break;
     case WIRE_SAVED:
         r.u.saved.n_tokens = 14;
