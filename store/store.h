@@ -64,10 +64,13 @@ int store_open(const char *path, struct io *io, const struct store_limits *limit
                struct store **ret, struct why *why);
 /* Sentences for the log: what store_open found. Empty: nothing to say. */
 const char *store_note(const struct store *s);
+/* Another limit of bytes; what is over it goes with the next store_pump. */
+void store_set_limit(struct store *s, uint64_t bytes);
 /* Ends what is under way: puts are finished, gets called back with -ECANCELED. */
 void store_close(struct store *s);
 
-/* Results of what is under way. True: something came back. */
+/* Results of what is under way. True: something came back, or more can be done at once: call again
+ * before you sleep. */
 bool store_pump(struct store *s);
 /* Waits until all puts are done, up to ns. False: time was up. */
 bool store_flush(struct store *s, uint64_t ns);
@@ -106,8 +109,9 @@ typedef void store_done_fn(void *arg, int result);
  * -EAGAIN: too much is under way, ask again after store_pump. -ENOENT. */
 int store_get(struct store *s, uint64_t id, uint32_t n_pages, void *const *pages,
               store_done_fn *done, void *arg);
-/* The callback comes no more; pages are free when this returns false. True: the disk still writes
- * to them, and the callback comes later with -ECANCELED. */
+/* Of a get, a put or a verify. The callback comes no more; pages are free when this returns false.
+ * True: the disk still has to do with them, and the callback comes later, with -ECANCELED (a put
+ * that was about to be done may still be there afterwards). */
 bool store_cancel(struct store *s, void *arg);
 
 struct store_record {
@@ -123,7 +127,8 @@ struct store_record {
 /* Writes a record; one that is there already only becomes young. 0: the callback will come;
  * -EEXIST: it is there, no callback; -EAGAIN: too much is under way; -EDQUOT: the write budget of
  * today, or the record is larger than the store may be; -EROFS: the store does not write at
- * present; -ENOMEM. */
+ * present; -EINVAL: no segment has such numbers; -ENOMEM. The callback may come with -EBUSY: all
+ * that could make room is being read. */
 int store_put(struct store *s, const struct store_record *r, const void *const *pages,
               store_done_fn *done, void *arg);
 

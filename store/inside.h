@@ -1,0 +1,139 @@
+/* store/inside.h - the store as its own parts see it.
+ *
+ *     store_put, store_get, store_name_put      a job each, which goes on when its operations came
+ *            |                                  back, and is called back from store_pump
+ *            v
+ *     jobs -- step, step, step --> done -- the caller's callback
+ *
+ * Steps queue operations and do a bounded amount of hashing; they never wait, and never call the
+ * caller. A file that is deleted leaves the index at once and the disk when its turn comes:
+ * `dying`.
+ *
+ * Bytes  `bytes` is what the files take: records, temporary files, those that are dying, names. A
+ *        put has its own counted before it writes the first of them, so that limits.bytes is never
+ *        passed.
+ *
+ * Threads    one.
+ */
+#ifndef STORE_INSIDE_H
+#define STORE_INSIDE_H
+
+#include "store/budget.h"
+#include "store/folders.h"
+#include "store/health.h"
+#include "store/index.h"
+#include "store/when.h"
+
+#define STORE_JOBS_MAX 256u
+#define STORE_NOTE_MAX 1024u
+#define STORE_HASH_STEP                                                                            \
+    ((size_t)8 << 20)                      /* bytes hashed in one store_pump: about a millisecond  \
+                                            */
+#define STORE_TRANSFER   ((size_t)1 << 20) /* bytes: neighbouring pages go together up to this */
+#define STORE_MEMORY_MAX ((uint64_t)256 << 20) /* bytes of entries: ids and sums */
+#define STORE_TEMP_MAX   32u
+
+enum job_kind { JOB_PUT, JOB_GET, JOB_NAME };
+
+struct job {
+    TAILQ_ENTRY(job) next;
+    struct store *s;
+    enum job_kind kind;
+    void (*step)(struct job *j);
+    void (*drop)(struct job *j); /* frees it and what it has */
+    store_done_fn *done;
+    void *arg;
+    uint32_t n_out; /* operations */
+    bool cancelled; /* by store_cancel: ends as soon as nothing is out */
+    int result;
+};
+TAILQ_HEAD(jobs, job);
+
+struct named {
+    TAILQ_ENTRY(named) next;
+    uint32_t owner, kind;
+    char name[STORE_NAME_MAX + 1];
+    uint64_t len, at_s, id;
+};
+TAILQ_HEAD(nameds, named);
+
+struct store {
+    struct store_limits limits;
+    struct ops ops;
+    struct folders folders;
+    struct index index;
+    struct jobs jobs, done;
+    struct jobs *calling;    /* those whose callbacks are being made; NULL: none */
+    uint32_t n_jobs, n_puts; /* n_puts: and names that are being written */
+    struct entries dying;
+    uint32_t n_unlinking;
+    uint64_t bytes, dying_bytes, named_bytes;
+    struct budget budget;
+    int budget_fd;
+    struct health health;
+    struct nameds names; /* in order of owner, kind and name */
+    uint64_t next_name_id, n_temps;
+    size_t hash_left;   /* of this store_pump */
+    bool more, closing; /* more: a step has something to do though nothing is out */
+    uint32_t n_reading; /* reads that are out, since */
+    uint64_t reading_since_ns;
+    uint32_t touch_at; /* how far by_id is looked through for times to write */
+    uint64_t next_touch_ns, next_expire_ns;
+    struct store_stats counts;
+    char note[STORE_NOTE_MAX];
+};
+
+/* --- jobs (store.c) --------------------------------------------------------------------------- */
+
+/* Takes its first step. */
+void job_start(struct store *s, struct job *j);
+/* Nothing of it is out: its callback is next. */
+void job_end(struct job *j, int result);
+/* A name for a file that is not published. */
+void job_temp(struct store *s, char ret[STORE_TEMP_MAX]);
+/* len more bytes may be hashed in this pump. */
+bool job_may_hash(struct store *s, size_t len);
+
+/* --- limits.c --------------------------------------------------------------------------------- */
+
+/* Deletes records of little value until len more bytes may be written, and memory is within its
+ * bounds. False: what is left is in use. */
+bool limits_make_room(struct store *s, uint64_t len);
+/* As much as that is on the disk now. */
+bool limits_fits(const struct store *s, uint64_t len);
+/* The disk has less room than the limit: an eighth of what there is goes. */
+void limits_shrink(struct store *s);
+void limits_delete(struct store *s, struct entry *e);
+void limits_delete_all(struct store *s, struct entries *list); /* taken already */
+/* e is no longer open. */
+void limits_unbusy(struct store *s, struct entry *e);
+/* Deletions that wait, times to write, what is too old. */
+void limits_step(struct store *s, bool all);
+bool limits_deletes(const struct store *s); /* some are on their way to the disk */
+/* The file of that name is still to be deleted. */
+bool limits_is_dying(const struct store *s, uint32_t owner, const char *name);
+/* Nanoseconds to read so many bytes, as measured. */
+double limits_read_ns(const struct store *s, uint64_t bytes);
+
+bool limits_may_write(struct store *s, uint64_t len, bool is_name);
+void limits_wrote(struct store *s, uint64_t len);
+void limits_open(struct store *s); /* the budget file */
+void limits_close(struct store *s);
+
+/* --- put.c, get.c, names.c, scan.c ------------------------------------------------------------ */
+
+/* A put or a name failed: what was missing is made, so that it may try once more. */
+bool put_repair(struct store *s, int err);
+/* One with this key and ids is under way. */
+bool put_is_under_way(const struct store *s, const struct store_key *key, const uint32_t *ids,
+                      uint32_t n);
+void put_forget(struct store *s, uint32_t owner); /* those under way are not published */
+
+int scan_all(struct store *s);
+/* The folder vanished: makes it anew, and forgets what went with it. */
+int scan_again(struct store *s);
+void names_scan(struct store *s, struct folder *d);
+void names_close(struct store *s);
+void names_forget(struct store *s, uint32_t owner);
+
+#endif

@@ -1,0 +1,455 @@
+/* What the store may take: bytes on the disk, bytes written a day, age, memory; and what goes
+ * first.
+ *
+ * A record is worth the time that it saves, for each byte that it takes, and less the longer nobody
+ * asked for it:
+ *
+ *     value = (cost_ns - time to read it) / bytes / (age + a minute)
+ *
+ * which needs no history and no counters that wear out. What the beginning of is gone is worth
+ * nothing: it goes first. Else ends of chains go before what they stand on, since the beginning is
+ * of use without its end and not the other way round.
+ */
+#include "store/inside.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define VICTIMS       16u /* found by one look at all */
+#define UNLINKS       8u  /* at once */
+#define SHRINK        8u  /* an eighth goes when the disk is full */
+#define SPARE         32u
+#define UNLINK_AGAIN  (10 * CLOCK_S)
+#define TOUCH_EVERY   (60 * CLOCK_S)
+#define TOUCH_LOOK    512u /* entries looked at in one pump */
+#define TOUCH_CALLS   16u  /* files dated in one pump: a few microseconds each */
+#define READ_BYTES_NS 1.0  /* bytes a nanosecond, until it is measured */
+#define READ_MEASURED ((uint64_t)16 << 20)
+#define NAMES_RESERVE 16u /* the last 16th of the write budget is for what people named */
+
+/* --- what goes first -------------------------------------------------------------------------- */
+
+double limits_read_ns(const struct store *s, uint64_t bytes)
+{
+    if (s->counts.read_bytes < READ_MEASURED || s->counts.read_ns == 0)
+        return (double)bytes / READ_BYTES_NS;
+    return (double)bytes * (double)s->counts.read_ns / (double)s->counts.read_bytes;
+}
+
+static double value_of(const struct store *s, const struct entry *e, uint64_t now_s)
+{
+    uint64_t len = record_len(&e->r), age = now_s > e->used_s ? now_s - e->used_s : 0;
+    double saved = (double)e->r.cost_ns - limits_read_ns(s, len);
+
+    if (index_is_orphan(e))
+        return -1;
+    return saved <= 0 ? 0 : saved / (double)len / (double)(age + 60);
+}
+
+struct victims {
+    struct entry *e[VICTIMS];
+    double value[VICTIMS];
+    uint32_t n;
+};
+
+/* Equal values: the one that was not used for longer, then the older record. */
+static bool goes_before(const struct entry *a, double a_value, const struct entry *b,
+                        double b_value)
+{
+    if (a_value != b_value)
+        return a_value < b_value;
+    return a->used_s != b->used_s ? a->used_s < b->used_s : a->id < b->id;
+}
+
+static void consider(struct victims *v, struct entry *e, double value)
+{
+    uint32_t at = v->n;
+
+    while (at > 0 && goes_before(e, value, v->e[at - 1], v->value[at - 1]))
+        at--;
+    if (at == VICTIMS)
+        return;
+    if (v->n < VICTIMS)
+        v->n++;
+    for (uint32_t i = v->n - 1; i > at; i--) {
+        v->e[i] = v->e[i - 1];
+        v->value[i] = v->value[i - 1];
+    }
+    v->e[at] = e;
+    v->value[at] = value;
+}
+
+/* One look at all records finds the next few: a heap would have to be sorted anew with every second
+ * that passes, and what goes makes new ends. */
+static void find_victims(struct store *s, const uint32_t *owner, struct victims *ret)
+{
+    uint64_t now_s = when_s();
+    struct entry *e;
+
+    ret->n = 0;
+    TAILQ_FOREACH (e, &s->index.lru, lru) {
+        if (e->n_busy == 0 && (!owner || e->r.key.owner == *owner) &&
+            (index_is_end(e) || index_is_orphan(e)))
+            consider(ret, e, value_of(s, e, now_s));
+    }
+}
+
+/* A victim's twin may have gone just before it, and what goes on from it needs it now. */
+static bool still_goes(const struct entry *e)
+{
+    return index_is_end(e) || index_is_orphan(e);
+}
+
+struct evicted {
+    uint64_t records, bytes;
+};
+
+/* Deletes until enough(s, gone so far, arg), of one owner or of all. False: no more may go. */
+static bool evict_until(struct store *s, const uint32_t *owner,
+                        bool (*enough)(const struct store *s, const struct evicted *gone,
+                                       uint64_t arg),
+                        uint64_t arg, struct evicted *gone)
+{
+    while (!enough(s, gone, arg)) {
+        uint64_t before = gone->records;
+        struct victims v;
+
+        find_victims(s, owner, &v);
+        for (uint32_t i = 0; i < v.n && !enough(s, gone, arg); i++) {
+            if (!still_goes(v.e[i]))
+                continue;
+            gone->records++;
+            gone->bytes += record_len(&v.e[i]->r);
+            limits_delete(s, v.e[i]);
+        }
+        if (gone->records == before)
+            return false;
+    }
+    return true;
+}
+
+/* --- bytes ------------------------------------------------------------------------------------ */
+
+bool limits_fits(const struct store *s, uint64_t len)
+{
+    return s->bytes + len <= s->limits.bytes;
+}
+
+/* What is dying counts as gone here: it is on its way. */
+static bool will_fit(const struct store *s, const struct evicted *gone, uint64_t len)
+{
+    (void)gone;
+    return s->bytes - s->dying_bytes + len <= s->limits.bytes &&
+           s->index.memory <= STORE_MEMORY_MAX;
+}
+
+bool limits_make_room(struct store *s, uint64_t len)
+{
+    struct evicted gone = { 0 };
+    bool yes = evict_until(s, NULL, will_fit, len, &gone);
+
+    s->counts.evicted += gone.records;
+    return yes;
+}
+
+static bool gone_enough(const struct store *s, const struct evicted *gone, uint64_t bytes)
+{
+    (void)s;
+    return gone->bytes >= bytes;
+}
+
+void limits_shrink(struct store *s)
+{
+    struct evicted gone = { 0 };
+
+    (void)evict_until(s, NULL, gone_enough, s->index.bytes / SHRINK, &gone);
+    s->counts.evicted += gone.records;
+}
+
+void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
+                 uint64_t *ret_bytes)
+{
+    struct evicted gone = { 0 };
+    uint64_t has = 0;
+    struct entry *e;
+
+    TAILQ_FOREACH (e, &s->index.lru, lru) {
+        if (e->r.key.owner == owner)
+            has += record_len(&e->r);
+    }
+    if (has > bytes)
+        (void)evict_until(s, &owner, gone_enough, has - bytes, &gone);
+    *ret_records = gone.records;
+    *ret_bytes = gone.bytes;
+}
+
+void store_forget(struct store *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes)
+{
+    struct entry *e, *next;
+
+    *ret_records = *ret_bytes = 0;
+    for (e = TAILQ_FIRST(&s->index.lru); e; e = next) {
+        next = TAILQ_NEXT(e, lru);
+        if (e->r.key.owner != owner)
+            continue;
+        *ret_bytes += record_len(&e->r);
+        (*ret_records)++;
+        limits_delete(s, e);
+    }
+    put_forget(s, owner);
+    names_forget(s, owner);
+}
+
+/* --- deleting --------------------------------------------------------------------------------- */
+
+static void bury(struct store *s, struct entry *e)
+{
+    uint64_t len = record_len(&e->r);
+
+    TAILQ_REMOVE(&s->dying, e, lru);
+    s->bytes -= len;
+    s->dying_bytes -= len;
+    e->buried = true;
+    if (e->n_busy == 0)
+        index_free(e);
+}
+
+void limits_unbusy(struct store *s, struct entry *e)
+{
+    (void)s;
+    e->n_busy--;
+    if (e->buried && e->n_busy == 0)
+        index_free(e);
+}
+
+static void put_dying(struct store *s, struct entry *e)
+{
+    s->dying_bytes += record_len(&e->r);
+    e->retry_ns = 0;
+    TAILQ_INSERT_TAIL(&s->dying, e, lru);
+    s->more = true;
+}
+
+void limits_delete(struct store *s, struct entry *e)
+{
+    index_take(&s->index, e);
+    put_dying(s, e);
+}
+
+void limits_delete_all(struct store *s, struct entries *list)
+{
+    struct entry *e;
+
+    while ((e = TAILQ_FIRST(list))) {
+        TAILQ_REMOVE(list, e, lru);
+        put_dying(s, e);
+    }
+}
+
+bool limits_is_dying(const struct store *s, uint32_t owner, const char *name)
+{
+    const struct entry *e;
+
+    TAILQ_FOREACH (e, &s->dying, lru) {
+        if (e->r.key.owner == owner && strcmp(e->name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void on_unlinked(void *job, uint32_t what, int64_t result)
+{
+    struct entry *e = job;
+    struct store *s = e->dying_of;
+
+    (void)what;
+    s->n_unlinking--;
+    e->unlinking = false;
+    if (result == 0 || result == -ENOENT) {
+        bury(s, e);
+        return;
+    }
+    /* It stays counted, and is tried again: at the next start it would be a record as before. */
+    e->retry_ns = when_ns() + UNLINK_AGAIN;
+}
+
+bool limits_deletes(const struct store *s)
+{
+    const struct entry *e;
+
+    TAILQ_FOREACH (e, &s->dying, lru) {
+        if (e->retry_ns == 0)
+            return true;
+    }
+    return false;
+}
+
+static void delete_step(struct store *s)
+{
+    uint64_t now = 0;
+    struct entry *e, *next;
+
+    for (e = TAILQ_FIRST(&s->dying); e; e = next) {
+        struct folder *d;
+        int err;
+
+        next = TAILQ_NEXT(e, lru);
+        if (e->unlinking)
+            continue;
+        if (s->n_unlinking >= UNLINKS || !ops_room(&s->ops, 1, SPARE))
+            return;
+        if (e->retry_ns != 0 && now == 0)
+            now = when_ns();
+        if (e->retry_ns > now)
+            continue;
+        d = folders_get(&s->folders, e->r.key.owner, false, &err);
+        if (!d) {
+            bury(s, e);
+            continue;
+        }
+        e->dying_of = s;
+        e->unlinking = true;
+        s->n_unlinking++;
+        ops_queue(&s->ops, &(struct io_op){ .code = IO_UNLINK, .fd = d->fd, .path = e->name },
+                  on_unlinked, e, 0);
+    }
+}
+
+/* --- age and last use ------------------------------------------------------------------------- */
+
+static void expire_step(struct store *s, uint64_t now_s)
+{
+    struct entry *e, *next;
+
+    if (s->limits.age_s == 0)
+        return;
+    for (e = TAILQ_FIRST(&s->index.lru); e && e->used_s + s->limits.age_s < now_s; e = next) {
+        next = TAILQ_NEXT(e, lru);
+        if (e->n_busy > 0)
+            continue;
+        limits_delete(s, e);
+        s->counts.expired++;
+    }
+}
+
+/* The file's time is when the record was last used. It is for the next start, so it may be late,
+ * and a call that fails costs an age, nothing else. */
+static void touch(struct store *s, struct entry *e)
+{
+    const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)e->used_s } };
+    int err;
+    struct folder *d = folders_get(&s->folders, e->r.key.owner, false, &err);
+
+    e->used_dirty = false;
+    if (d)
+        (void)utimensat(d->fd, e->name, t, AT_SYMLINK_NOFOLLOW);
+}
+
+static void touch_step(struct store *s, uint64_t now_ns, bool all)
+{
+    uint32_t calls = 0, looks = 0;
+
+    if (all)
+        s->touch_at = 0;
+    else if (now_ns < s->next_touch_ns)
+        return;
+    while (s->touch_at < s->index.n && (all || (calls < TOUCH_CALLS && looks < TOUCH_LOOK))) {
+        struct entry *e = s->index.by_id[s->touch_at++];
+
+        looks++;
+        if (e->used_dirty) {
+            touch(s, e);
+            calls++;
+        }
+    }
+    if (s->touch_at >= s->index.n) {
+        s->touch_at = 0;
+        s->next_touch_ns = now_ns + TOUCH_EVERY;
+    }
+}
+
+void limits_step(struct store *s, bool all)
+{
+    uint64_t now_ns = when_ns();
+
+    if (all || now_ns >= s->next_expire_ns) {
+        expire_step(s, when_s());
+        s->next_expire_ns = now_ns + CLOCK_S;
+    }
+    if (s->bytes - s->dying_bytes > s->limits.bytes || s->index.memory > STORE_MEMORY_MAX)
+        (void)limits_make_room(s, 0);
+    if (!TAILQ_EMPTY(&s->dying))
+        delete_step(s);
+    touch_step(s, now_ns, all);
+}
+
+/* --- bytes written a day ---------------------------------------------------------------------- */
+
+bool limits_may_write(struct store *s, uint64_t len, bool is_name)
+{
+    uint64_t limit = s->limits.write_a_day, most;
+
+    s->health.spent = false;
+    if (limit == 0)
+        return true;
+    most = is_name ? limit : limit - limit / NAMES_RESERVE;
+    if (len <= most && budget_sum(&s->budget, when_s()) <= most - len)
+        return true;
+    s->health.spent = true;
+    return false;
+}
+
+/* Not synced: the kernel writes it back in its time, and after kill -9 as well. A power cut loses
+ * half a minute of counting. */
+void limits_wrote(struct store *s, uint64_t len)
+{
+    uint8_t slot[BUDGET_SLOT];
+    uint64_t off;
+
+    s->counts.written += len;
+    budget_add(&s->budget, when_s(), len);
+    if (s->budget_fd < 0)
+        return;
+    off = budget_save(&s->budget, slot);
+    (void)!pwrite(s->budget_fd, slot, sizeof(slot), (off_t)off);
+}
+
+/* Records that are there were written, whatever the file says: without it the budget is at least
+ * what they add up to. */
+static void count_records(struct store *s)
+{
+    uint64_t bytes[BUDGET_HOURS] = { 0 }, now_s = when_s();
+    struct entry *e;
+
+    TAILQ_FOREACH (e, &s->index.lru, lru) {
+        uint64_t made_s = e->r.made_s;
+
+        if (made_s <= now_s && now_s / 3600 - made_s / 3600 < BUDGET_HOURS)
+            bytes[made_s / 3600 % BUDGET_HOURS] += record_len(&e->r);
+    }
+    budget_at_least(&s->budget, bytes, now_s);
+}
+
+void limits_open(struct store *s)
+{
+    uint8_t file[BUDGET_FILE] = { 0 };
+
+    s->budget_fd = openat(s->folders.root_fd, "written",
+                          O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (s->budget_fd >= 0)
+        (void)!pread(s->budget_fd, file, sizeof(file), 0);
+    (void)budget_load(&s->budget, file);
+    count_records(s);
+}
+
+void limits_close(struct store *s)
+{
+    if (s->budget_fd >= 0)
+        (void)close(s->budget_fd);
+    s->budget_fd = -1;
+}

@@ -1,0 +1,580 @@
+/* What owners called by name: a file each, small, replaced as a whole.
+ *
+ *     0    8    12    16    20   24  32   40    44 48        176        192   208       208 + len
+ *     +----+----+-----+-----+----+---+----+-----+--+---------+----------+-----+---------+
+ *     |mag.|ver.|hdr. |owner|kind|len|at_s|name |0 |name[128]|bytes' sum| sum | bytes   |
+ *     |    |    |len  |     |    |   |    |len  |  |         |          |     |         |
+ *     +----+----+-----+-----+----+---+----+-----+--+---------+----------+-----+---------+
+ *
+ * The file's name is the kind and a plain hash of the name, so that one that was damaged beside it,
+ * the format file for instance, takes no name with it. The name in the header is compared, so two
+ * of one hash are refused, never mixed up.
+ */
+#include "store/inside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define VERSION     1u
+#define FILE_NAME   (SUM_TEXT + 11u) /* kind, '-', hash */
+#define NAMES_SHARE 4u               /* a quarter of the store's bytes, at most */
+#define NAMES_MAX   65536u
+#define SPARE       32u
+#define BLOCK       4096u
+
+struct name_header {
+    char magic[8];
+    uint32_t version, header_len, owner, kind;
+    uint64_t len, at_s;
+    uint32_t name_len, zero;
+    char name[STORE_NAME_MAX];
+    struct store_hash bytes_sum, sum; /* sum: of all in front of it */
+};
+_Static_assert(offsetof(struct name_header, version) == 8, "layout");
+_Static_assert(offsetof(struct name_header, header_len) == 12, "layout");
+_Static_assert(offsetof(struct name_header, owner) == 16, "layout");
+_Static_assert(offsetof(struct name_header, kind) == 20, "layout");
+_Static_assert(offsetof(struct name_header, len) == 24, "layout");
+_Static_assert(offsetof(struct name_header, at_s) == 32, "layout");
+_Static_assert(offsetof(struct name_header, name_len) == 40, "layout");
+_Static_assert(offsetof(struct name_header, zero) == 44, "layout");
+_Static_assert(offsetof(struct name_header, name) == 48, "layout");
+_Static_assert(offsetof(struct name_header, bytes_sum) == 176, "layout");
+_Static_assert(offsetof(struct name_header, sum) == 192, "layout");
+_Static_assert(sizeof(struct name_header) == 208, "layout");
+
+static const char magic[8] = { 'g', 'i', 's', 't', 'd', '-', 'n', 'm' };
+
+static void file_name(uint32_t kind, const char *name, char ret[FILE_NAME])
+{
+    char hash[SUM_TEXT];
+
+    sum_text(sum_bytes(name, strlen(name)), hash);
+    (void)snprintf(ret, FILE_NAME, "%" PRIu32 "-%s", kind, hash);
+}
+
+static uint64_t file_len(uint64_t len)
+{
+    return (sizeof(struct name_header) + len + BLOCK - 1) / BLOCK * BLOCK;
+}
+
+static void encode(struct name_header *h, const struct named *n, const void *bytes)
+{
+    *h = (struct name_header){ .version = VERSION,
+                               .header_len = sizeof(*h),
+                               .owner = n->owner,
+                               .kind = n->kind,
+                               .len = n->len,
+                               .at_s = n->at_s,
+                               .name_len = (uint32_t)strlen(n->name),
+                               .bytes_sum = sum_bytes(bytes, n->len) };
+    memcpy(h->magic, magic, sizeof(h->magic));
+    memcpy(h->name, n->name, h->name_len);
+    h->sum = sum_bytes(h, offsetof(struct name_header, sum));
+}
+
+static bool decode(const struct name_header *h, struct named *ret)
+{
+    if (memcmp(h->magic, magic, sizeof(magic)) != 0 || h->version != VERSION ||
+        h->header_len != sizeof(*h) || h->name_len < 1 || h->name_len > STORE_NAME_MAX ||
+        h->len > STORE_NAMED_MAX || memchr(h->name, '\0', h->name_len) ||
+        !sum_equal(h->sum, sum_bytes(h, offsetof(struct name_header, sum))))
+        return false;
+    *ret = (struct named){ .owner = h->owner, .kind = h->kind, .len = h->len, .at_s = h->at_s };
+    memcpy(ret->name, h->name, h->name_len);
+    return true;
+}
+
+static bool is_name(const char *name)
+{
+    size_t len = strnlen(name, STORE_NAME_MAX + 1);
+
+    return len >= 1 && len <= STORE_NAME_MAX && !memchr(name, '/', len);
+}
+
+/* --- in memory -------------------------------------------------------------------------------- */
+
+static int compare(const struct named *n, uint32_t owner, uint32_t kind, const char *name)
+{
+    if (n->owner != owner)
+        return n->owner < owner ? -1 : 1;
+    if (n->kind != kind)
+        return n->kind < kind ? -1 : 1;
+    return strcmp(n->name, name);
+}
+
+static struct named *find(const struct store *s, uint32_t owner, uint32_t kind, const char *name)
+{
+    struct named *n;
+
+    TAILQ_FOREACH (n, &s->names, next) {
+        if (compare(n, owner, kind, name) == 0)
+            return n;
+    }
+    return NULL;
+}
+
+static void forget(struct store *s, struct named *n)
+{
+    TAILQ_REMOVE(&s->names, n, next);
+    s->counts.names--;
+    s->named_bytes -= file_len(n->len);
+    s->bytes -= file_len(n->len);
+    free(n);
+}
+
+/* Takes n, whose bytes are counted already, in the place of an older one. */
+static void learn(struct store *s, struct named *n)
+{
+    struct named *old = find(s, n->owner, n->kind, n->name), *at;
+
+    if (old)
+        forget(s, old);
+    n->id = ++s->next_name_id;
+    s->counts.names++;
+    TAILQ_FOREACH (at, &s->names, next) {
+        if (compare(at, n->owner, n->kind, n->name) > 0)
+            break;
+    }
+    if (at)
+        TAILQ_INSERT_BEFORE(at, n, next);
+    else
+        TAILQ_INSERT_TAIL(&s->names, n, next);
+}
+
+void names_close(struct store *s)
+{
+    struct named *n;
+
+    while ((n = TAILQ_FIRST(&s->names)))
+        forget(s, n);
+}
+
+bool store_name_next(struct store *s, uint32_t owner, uint32_t kind, struct store_named *ret)
+{
+    const struct named *n;
+
+    TAILQ_FOREACH (n, &s->names, next) {
+        if (n->owner == owner && n->kind == kind &&
+            (ret->id == 0 || strcmp(n->name, ret->name) > 0)) {
+            *ret = (struct store_named){
+                .owner = owner, .kind = kind, .len = n->len, .at_s = n->at_s, .id = n->id
+            };
+            memcpy(ret->name, n->name, sizeof(ret->name));
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- at the start ----------------------------------------------------------------------------- */
+
+struct scanned {
+    struct store *s;
+    struct folder *d;
+};
+
+/* What is no name of ours is left for people to look at. */
+static void scan_one(void *arg, const char *name)
+{
+    struct scanned *c = arg;
+    struct name_header h;
+    struct named *n;
+    struct stat st;
+    char expected[FILE_NAME];
+    int fd;
+
+    if (strncmp(name, FOLDERS_TEMP, strlen(FOLDERS_TEMP)) == 0) {
+        (void)unlinkat(c->d->names_fd, name, 0);
+        return;
+    }
+    fd = openat(c->d->names_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    n = malloc(sizeof(*n));
+    if (fd >= 0 && n && pread(fd, &h, sizeof(h), 0) == sizeof(h) && fstat(fd, &st) == 0 &&
+        S_ISREG(st.st_mode) && decode(&h, n) && n->owner == c->d->owner) {
+        file_name(n->kind, n->name, expected);
+        if (strcmp(expected, name) == 0 && c->s->counts.names < NAMES_MAX) {
+            c->s->named_bytes += file_len(n->len);
+            c->s->bytes += file_len(n->len);
+            learn(c->s, n);
+            n = NULL;
+        }
+    } else {
+        c->s->counts.refused += fd >= 0;
+    }
+    free(n);
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+void names_scan(struct store *s, struct folder *d)
+{
+    struct scanned c = { s, d };
+
+    if (d->names_fd >= 0)
+        (void)folders_each(d->names_fd, scan_one, &c);
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+enum { OP_FOLDER, OP_OPEN, OP_WRITE, OP_SYNC, OP_RENAME, OP_PUBLISH, OP_UNLINK };
+
+struct name_put {
+    struct job job; /* first */
+    struct named *n;
+    struct folder *folder;
+    uint8_t *file; /* header and bytes */
+    size_t file_bytes;
+    int fd, err;
+    char temp[STORE_TEMP_MAX], to[FILE_NAME];
+    bool counted, reserved, made, renamed, again, forgotten; /* counted: in named_bytes */
+};
+
+static void name_release(struct name_put *p)
+{
+    struct store *s = p->job.s;
+
+    if (p->fd >= 0)
+        (void)close(p->fd);
+    p->fd = -1;
+    if (p->reserved)
+        s->bytes -= file_len(p->n->len);
+    if (p->n && p->counted)
+        s->named_bytes -= file_len(p->n->len);
+    p->reserved = p->counted = false;
+}
+
+static void name_drop(struct job *j)
+{
+    struct name_put *p = (struct name_put *)j;
+
+    name_release(p);
+    free(p->n);
+    free(p->file);
+    free(p);
+}
+
+static void on_done(void *job, uint32_t what, int64_t result)
+{
+    struct name_put *p = job;
+
+    p->job.n_out--;
+    if (what == OP_WRITE && result >= 0 && (size_t)result < p->file_bytes)
+        result = -EIO;
+    if (result < 0) {
+        if (what != OP_UNLINK && (p->err == 0 || p->err == -ECANCELED))
+            p->err = (int)result;
+        return;
+    }
+    if (what == OP_FOLDER)
+        p->folder->fresh = false;
+    if (what == OP_OPEN) {
+        p->fd = (int)result;
+        p->made = true;
+    }
+    if (what == OP_RENAME)
+        p->renamed = true;
+}
+
+static void queue(struct name_put *p, struct io_op op, uint32_t what)
+{
+    p->job.n_out++;
+    ops_queue(&p->job.s->ops, &op, on_done, p, what);
+}
+
+static void queue_publish(struct name_put *p)
+{
+    struct io_op write = {
+        .code = IO_WRITE, .fd = p->fd, .mem = p->file, .len = p->file_bytes, .link = true
+    };
+    struct io_op rename = {
+        .code = IO_RENAME, .fd = p->folder->names_fd, .path = p->temp, .to = p->to, .link = true
+    };
+
+    limits_wrote(p->job.s, file_len(p->n->len));
+    queue(p, write, OP_WRITE);
+    queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->fd, .link = true }, OP_SYNC);
+    queue(p, rename, OP_RENAME);
+    queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->folder->names_fd }, OP_PUBLISH);
+}
+
+/* The owner's folder is synced for the entry of names/ in it, the version's for the owner's. */
+static void begin(struct name_put *p)
+{
+    struct store *s = p->job.s;
+
+    p->folder = folders_get(&s->folders, p->n->owner, true, &p->err);
+    if (!p->folder)
+        return;
+    if (p->folder->fresh) {
+        queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->folder->fd }, OP_FOLDER);
+        queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd }, OP_FOLDER);
+    }
+    job_temp(s, p->temp);
+    queue(p,
+          (struct io_op){ .code = IO_OPEN,
+                          .fd = p->folder->names_fd,
+                          .path = p->temp,
+                          .flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                          .mode = 0600 },
+          OP_OPEN);
+}
+
+static void name_failed(struct name_put *p)
+{
+    struct store *s = p->job.s;
+
+    if (p->made) {
+        p->made = false;
+        /* One that was renamed is whole and synced, only its folder is not: it may stay. */
+        queue(p, (struct io_op){ .code = IO_UNLINK, .fd = p->folder->names_fd, .path = p->temp },
+              OP_UNLINK);
+        return;
+    }
+    if (!p->again && put_repair(s, p->err)) {
+        if (p->fd >= 0)
+            (void)close(p->fd);
+        p->fd = -1;
+        p->again = true;
+        p->err = 0;
+        p->folder = NULL;
+        p->renamed = false;
+        s->more = true;
+        return;
+    }
+    if (p->err != -EBUSY)
+        health_failed(&s->health, p->err, when_ns());
+    job_end(&p->job, p->err);
+}
+
+static bool reserve(struct name_put *p)
+{
+    struct store *s = p->job.s;
+    uint64_t len = file_len(p->n->len);
+
+    if (p->reserved)
+        return true;
+    if (!limits_fits(s, len) && !limits_make_room(s, len) && !limits_deletes(s))
+        p->err = -EBUSY;
+    if (!limits_fits(s, len))
+        return p->err < 0;
+    s->bytes += len;
+    p->reserved = true;
+    return true;
+}
+
+static void name_step(struct job *j)
+{
+    struct name_put *p = (struct name_put *)j;
+    struct store *s = j->s;
+
+    if (j->n_out > 0 || !ops_room(&s->ops, 4, SPARE) || (p->err == 0 && !reserve(p)))
+        return;
+    if (p->err < 0) {
+        name_failed(p);
+    } else if (p->fd < 0) {
+        begin(p);
+        if (p->err < 0)
+            s->more = true;
+    } else if (!p->renamed) {
+        queue_publish(p);
+    } else {
+        health_wrote(&s->health);
+        p->reserved = p->counted = false;
+        learn(s, p->n);
+        if (p->forgotten)
+            (void)store_name_delete(s, p->n->owner, p->n->kind, p->n->name);
+        p->n = NULL;
+        job_end(j, 0);
+    }
+}
+
+static struct name_put *under_way(const struct store *s, uint32_t owner, uint32_t kind,
+                                  const char *name)
+{
+    struct job *j;
+
+    TAILQ_FOREACH (j, &s->jobs, next) {
+        struct name_put *p = (struct name_put *)j;
+
+        if (j->kind == JOB_NAME && p->n && compare(p->n, owner, kind, name) == 0)
+            return p;
+    }
+    return NULL;
+}
+
+static int may_name(struct store *s, uint32_t owner, uint32_t kind, const char *name, size_t len)
+{
+    uint64_t bytes = file_len(len);
+
+    if (!is_name(name) || len > STORE_NAMED_MAX)
+        return -EINVAL;
+    if (s->closing || !health_writes(&s->health, when_ns()))
+        return -EROFS;
+    if (s->n_jobs >= STORE_JOBS_MAX || under_way(s, owner, kind, name))
+        return -EAGAIN;
+    if (s->named_bytes + bytes > s->limits.bytes / NAMES_SHARE || s->counts.names >= NAMES_MAX ||
+        !limits_may_write(s, bytes, true))
+        return -EDQUOT;
+    return 0;
+}
+
+int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *name,
+                   const void *bytes, size_t len, store_done_fn *done, void *arg)
+{
+    int err = may_name(s, owner, kind, name, len);
+    struct name_header h;
+    struct name_put *p;
+
+    if (err < 0)
+        return err;
+    p = calloc(1, sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    p->job = (struct job){
+        .s = s, .kind = JOB_NAME, .step = name_step, .drop = name_drop, .done = done, .arg = arg
+    };
+    p->fd = -1;
+    p->file_bytes = sizeof(h) + len;
+    p->file = malloc(p->file_bytes);
+    p->n = calloc(1, sizeof(*p->n));
+    if (!p->file || !p->n) {
+        name_drop(&p->job);
+        return -ENOMEM;
+    }
+    *p->n = (struct named){ .owner = owner, .kind = kind, .len = len, .at_s = when_s() };
+    memcpy(p->n->name, name, strlen(name));
+    encode(&h, p->n, bytes);
+    memcpy(p->file, &h, sizeof(h));
+    if (len > 0)
+        memcpy(p->file + sizeof(h), bytes, len);
+    file_name(kind, name, p->to);
+    s->named_bytes += file_len(len);
+    p->counted = true;
+    s->n_puts++;
+    job_start(s, &p->job);
+    return 0;
+}
+
+/* --- reading and deleting --------------------------------------------------------------------- */
+
+static int read_all(int fd, void *to, size_t len, off_t off)
+{
+    for (size_t at = 0; at < len;) {
+        ssize_t n = pread(fd, (char *)to + at, len - at, off + (off_t)at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EBADMSG;
+        at += (size_t)n;
+    }
+    return 0;
+}
+
+static int read_name(struct store *s, int fd, const struct named *n, void **ret, size_t *ret_len)
+{
+    struct name_header h;
+    struct named found;
+    void *bytes;
+    int err = read_all(fd, &h, sizeof(h), 0);
+
+    if (err < 0)
+        return err;
+    if (!decode(&h, &found) || compare(&found, n->owner, n->kind, n->name) != 0 ||
+        found.len != n->len)
+        return -EBADMSG;
+    bytes = malloc(n->len + 1);
+    if (!bytes)
+        return -ENOMEM;
+    err = read_all(fd, bytes, n->len, sizeof(h));
+    if (err == 0 && !sum_equal(h.bytes_sum, sum_bytes(bytes, n->len)))
+        err = -EBADMSG;
+    if (err < 0) {
+        free(bytes);
+        return err;
+    }
+    (void)s;
+    *ret = bytes;
+    *ret_len = n->len;
+    return 0;
+}
+
+int store_name_get(struct store *s, uint32_t owner, uint32_t kind, const char *name,
+                   void **ret_bytes, size_t *ret_len)
+{
+    const struct named *n = is_name(name) ? find(s, owner, kind, name) : NULL;
+    char file[FILE_NAME];
+    struct folder *d;
+    int fd, err = -ENOENT;
+
+    d = n ? folders_get(&s->folders, owner, false, &err) : NULL;
+    if (!d || d->names_fd < 0)
+        return -ENOENT;
+    file_name(kind, name, file);
+    fd = openat(d->names_fd, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    err = read_name(s, fd, n, ret_bytes, ret_len);
+    (void)close(fd);
+    s->counts.refused += err == -EBADMSG;
+    return err;
+}
+
+static void on_synced(void *job, uint32_t what, int64_t result)
+{
+    (void)job, (void)what, (void)result;
+}
+
+static int delete_one(struct store *s, struct named *n)
+{
+    char file[FILE_NAME];
+    int err = 0;
+    struct folder *d = folders_get(&s->folders, n->owner, false, &err);
+
+    file_name(n->kind, n->name, file);
+    if (d && unlinkat(d->names_fd, file, 0) < 0 && errno != ENOENT)
+        return -errno;
+    forget(s, n);
+    /* What was deleted should not come back after a power cut; nobody waits for that. */
+    if (d && ops_room(&s->ops, 1, 0))
+        ops_queue(&s->ops, &(struct io_op){ .code = IO_SYNC, .fd = d->names_fd }, on_synced, s, 0);
+    (void)ops_submit(&s->ops);
+    return 0;
+}
+
+int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char *name)
+{
+    struct name_put *p = is_name(name) ? under_way(s, owner, kind, name) : NULL;
+    struct named *n = is_name(name) ? find(s, owner, kind, name) : NULL;
+
+    if (p)
+        p->forgotten = true;
+    if (!n)
+        return p ? 0 : -ENOENT;
+    return delete_one(s, n);
+}
+
+void names_forget(struct store *s, uint32_t owner)
+{
+    struct named *n, *next;
+    struct job *j;
+
+    TAILQ_FOREACH (j, &s->jobs, next) {
+        struct name_put *p = (struct name_put *)j;
+
+        if (j->kind == JOB_NAME && p->n && p->n->owner == owner)
+            p->forgotten = true;
+    }
+    for (n = TAILQ_FIRST(&s->names); n; n = next) {
+        next = TAILQ_NEXT(n, next);
+        if (n->owner == owner)
+            (void)delete_one(s, n);
+    }
+}

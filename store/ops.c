@@ -1,0 +1,119 @@
+#include "store/ops.h"
+
+#include <assert.h>
+
+#define REAP 64u
+#define NONE UINT32_MAX
+
+void ops_open(struct ops *o, struct io *io)
+{
+    uint32_t depth = io_depth(io);
+
+    *o = (struct ops){ .io = io, .n = depth < OPS_MAX ? depth : OPS_MAX };
+    for (uint32_t i = 0; i < OPS_MAX; i++)
+        o->slot[i].next = i + 1 < o->n ? i + 1 : NONE;
+}
+
+void ops_queue(struct ops *o, const struct io_op *op, ops_fn *fn, void *job, uint32_t what)
+{
+    struct ops_slot *slot = &o->slot[o->first_free];
+    struct io_op out = *op;
+    uint32_t at = o->first_free;
+
+    assert(ops_room(o, 1, 0));
+    o->first_free = slot->next;
+    *slot = (struct ops_slot){ .fn = fn, .job = job, .what = what };
+    out.cookie = at;
+    o->n_out++;
+    slot->refused = io_queue(o->io, &out);
+    if (slot->refused < 0)
+        o->n_refused++;
+    else
+        o->queued = true;
+}
+
+bool ops_submit(struct ops *o)
+{
+    if (o->queued && io_submit(o->io) < 0)
+        return false;
+    o->queued = false;
+    return true;
+}
+
+/* The slot is free before its owner hears of it: it may queue the next one. */
+static void tell(struct ops *o, uint32_t at, int64_t result)
+{
+    struct ops_slot slot = o->slot[at];
+
+    o->slot[at].refused = 0;
+    o->slot[at].next = o->first_free;
+    o->first_free = at;
+    o->n_out--;
+    slot.fn(slot.job, slot.what, result);
+}
+
+static uint32_t tell_refused(struct ops *o)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < o->n && o->n_refused > 0; i++) {
+        int refused = o->slot[i].refused;
+
+        if (refused < 0) {
+            o->n_refused--;
+            tell(o, i, refused);
+            n++;
+        }
+    }
+    return n;
+}
+
+uint32_t ops_reap(struct ops *o)
+{
+    struct io_done done[REAP];
+    uint32_t n = o->n_refused > 0 ? tell_refused(o) : 0, got;
+
+    if (o->n_out == 0)
+        return n;
+    do {
+        got = io_reap(o->io, done, REAP);
+        for (uint32_t i = 0; i < got; i++)
+            tell(o, (uint32_t)done[i].cookie, done[i].result);
+        n += got;
+    } while (got == REAP);
+    return n;
+}
+
+void ops_wait(struct ops *o)
+{
+    if (o->n_refused == 0 && o->n_out > 0) {
+        o->queued = false;
+        (void)io_wait(o->io);
+    }
+    (void)ops_reap(o);
+}
+
+struct waited {
+    bool done;
+    int64_t result;
+};
+
+static void on_waited(void *job, uint32_t what, int64_t result)
+{
+    struct waited *w = job;
+
+    (void)what;
+    *w = (struct waited){ .done = true, .result = result };
+}
+
+int64_t ops_run(struct ops *o, const struct io_op *op)
+{
+    struct waited w = { 0 };
+
+    while (!ops_room(o, 1, 0))
+        ops_wait(o);
+    ops_queue(o, op, on_waited, &w, 0);
+    while (!w.done)
+        ops_wait(o);
+    return w.result;
+}

@@ -1,0 +1,425 @@
+/* A put, step by step:
+ *
+ *     ROOM ----> FOLDER ----> OPEN ----> PAGES ----> PUBLISH ----> (in the index, called back)
+ *      ^  room     owner's      temp.      hashed,     header, sync, rename, folder sync: one chain
+ *      |           is synced    file       written
+ *      +--- once more --- CLEAN <--- anything that failed: the temporary file goes
+ */
+#include "store/inside.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum put_state { PUT_ROOM, PUT_FOLDER, PUT_OPEN, PUT_PAGES, PUT_PUBLISH, PUT_CLEAN };
+
+/* What a completion was of; n pages from the first on: first | n << 16. */
+enum { OP_FOLDER, OP_OPEN, OP_HEADER, OP_SYNC, OP_RENAME, OP_PUBLISH, OP_UNLINK, OP__N };
+#define OP_PAGES(first, n) ((first) | (n) << 16)
+
+#define SPARE       32u /* operations that reads find free beside any puts */
+#define OUT_MAX     8u  /* transfers of one put */
+#define WRITE_FLAGS (O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
+
+struct put {
+    struct job job; /* first */
+    enum put_state state;
+    struct entry *e; /* the put's until it is published */
+    struct store_hash *sums;
+    const void **pages;
+    uint8_t *header;
+    uint32_t header_len;
+    uint64_t len;
+    struct folder *folder;
+    int fd;
+    char temp[STORE_TEMP_MAX];
+    uint32_t n_hashed, n_queued, n_written; /* pages */
+    bool reserved, made, renamed, again, forgotten;
+    int err;
+};
+
+static struct put *put_of(struct job *j)
+{
+    return (struct put *)j;
+}
+
+static void release(struct put *p)
+{
+    if (p->fd >= 0)
+        (void)close(p->fd);
+    p->fd = -1;
+    if (p->reserved)
+        p->job.s->bytes -= p->len;
+    p->reserved = false;
+}
+
+static void put_drop(struct job *j)
+{
+    struct put *p = put_of(j);
+
+    release(p);
+    if (p->e)
+        index_free(p->e);
+    free(p->header);
+    free(p->pages);
+    free(p);
+}
+
+/* The first failure is the reason; operations linked behind it say ECANCELED. */
+static void on_done(void *job, uint32_t what, int64_t result)
+{
+    struct put *p = job;
+    size_t want = 0;
+
+    p->job.n_out--;
+    if (what >= OP__N) {
+        want = (size_t)(what >> 16) * p->e->r.page_bytes;
+        p->n_written += what >> 16;
+    } else if (what == OP_HEADER) {
+        want = p->header_len;
+    }
+    if (result >= 0 && (size_t)result < want)
+        result = -EIO;
+    if (result < 0 && what != OP_UNLINK && (p->err == 0 || p->err == -ECANCELED))
+        p->err = (int)result;
+    if (result < 0 && result != -ENOENT && what == OP_UNLINK)
+        p->reserved = false; /* the file keeps its bytes until the next start finds it */
+    if (result < 0)
+        return;
+    if (what == OP_FOLDER)
+        p->folder->fresh = false;
+    if (what == OP_OPEN) {
+        p->fd = (int)result;
+        p->made = true;
+    }
+    if (what == OP_RENAME)
+        p->renamed = true;
+}
+
+static void queue(struct put *p, struct io_op op, uint32_t what)
+{
+    p->job.n_out++;
+    ops_queue(&p->job.s->ops, &op, on_done, p, what);
+}
+
+/* --- the states ------------------------------------------------------------------------------- */
+
+/* True: go on with the next state at once. */
+static bool step_room(struct put *p)
+{
+    struct store *s = p->job.s;
+
+    if (limits_is_dying(s, p->e->r.key.owner, p->e->name)) {
+        p->err = s->closing ? -EBUSY : 0;
+        return s->closing;
+    }
+    if (!limits_fits(s, p->len)) {
+        bool made = limits_make_room(s, p->len);
+
+        if (!limits_fits(s, p->len)) {
+            if (!made && !limits_deletes(s)) {
+                p->err = -EBUSY; /* all that could go is being read */
+                return true;
+            }
+            return false;
+        }
+    }
+    s->bytes += p->len;
+    p->reserved = true;
+    p->state = PUT_FOLDER;
+    return true;
+}
+
+/* A file in a folder whose own entry is not on the disk is not there after a power cut. */
+static bool step_folder(struct put *p)
+{
+    struct store *s = p->job.s;
+    int err = 0;
+
+    if (!p->folder) {
+        p->folder = folders_get(&s->folders, p->e->r.key.owner, true, &err);
+        if (!p->folder) {
+            p->err = err;
+            return true;
+        }
+        if (p->folder->fresh) {
+            if (!ops_room(&s->ops, 1, SPARE)) {
+                p->folder = NULL;
+                return false;
+            }
+            queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd }, OP_FOLDER);
+            return false;
+        }
+    }
+    if (!ops_room(&s->ops, 1, SPARE))
+        return false;
+    job_temp(s, p->temp);
+    queue(p,
+          (struct io_op){ .code = IO_OPEN,
+                          .fd = p->folder->fd,
+                          .path = p->temp,
+                          .flags = WRITE_FLAGS,
+                          .mode = 0600 },
+          OP_OPEN);
+    p->state = PUT_OPEN;
+    return false;
+}
+
+static bool step_open(struct put *p)
+{
+    limits_wrote(p->job.s, p->len);
+    p->state = PUT_PAGES;
+    return true;
+}
+
+/* Pages that lie one behind the other go as one transfer. */
+static uint32_t run_of(const struct put *p, uint32_t from)
+{
+    size_t page = p->e->r.page_bytes;
+    uint32_t n = 1;
+
+    while (from + n < p->e->r.n_pages && (n + 1) * page <= STORE_TRANSFER &&
+           (const char *)p->pages[from + n] == (const char *)p->pages[from] + n * page)
+        n++;
+    return n;
+}
+
+static bool step_pages(struct put *p)
+{
+    struct store *s = p->job.s;
+    const struct record *r = &p->e->r;
+
+    while (p->n_queued < r->n_pages && p->job.n_out < OUT_MAX && ops_room(&s->ops, 1, SPARE)) {
+        uint32_t n = run_of(p, p->n_queued);
+        struct io_op op = { .code = IO_WRITE,
+                            .fd = p->fd,
+                            .len = (size_t)n * r->page_bytes,
+                            .off = p->header_len + (uint64_t)p->n_queued * r->page_bytes };
+
+        /* The io only reads what it writes to a file. */
+        memcpy(&op.mem, &p->pages[p->n_queued], sizeof(op.mem));
+        queue(p, op, OP_PAGES(p->n_queued, n));
+        p->n_queued += n;
+    }
+    while (p->n_hashed < r->n_pages && job_may_hash(s, r->page_bytes)) {
+        p->sums[p->n_hashed] = sum_bytes(p->pages[p->n_hashed], r->page_bytes);
+        p->n_hashed++;
+    }
+    if (p->n_written < r->n_pages || p->n_hashed < r->n_pages)
+        return false;
+    p->state = PUT_PUBLISH;
+    return true;
+}
+
+/* The rename comes behind the sync of what it names, and the folder's sync behind the rename: the
+ * chain breaks at the first that fails. */
+static bool step_publish(struct put *p)
+{
+    struct store *s = p->job.s;
+    int fd = p->folder->fd;
+
+    if (!ops_room(&s->ops, 4, SPARE))
+        return false;
+    p->e->r.made_s = p->e->used_s = when_s();
+    record_encode(&p->e->r, p->header);
+    queue(p,
+          (struct io_op){
+              .code = IO_WRITE, .fd = p->fd, .mem = p->header, .len = p->header_len, .link = true },
+          OP_HEADER);
+    queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->fd, .link = true }, OP_SYNC);
+    queue(p,
+          (struct io_op){
+              .code = IO_RENAME, .fd = fd, .path = p->temp, .to = p->e->name, .link = true },
+          OP_RENAME);
+    queue(p, (struct io_op){ .code = IO_SYNC, .fd = fd }, OP_PUBLISH);
+    return false;
+}
+
+static void published(struct put *p)
+{
+    struct store *s = p->job.s;
+    struct entries replaced = TAILQ_HEAD_INITIALIZER(replaced);
+    struct entry *e = p->e;
+
+    health_wrote(&s->health);
+    s->counts.puts++;
+    p->e = NULL;
+    p->reserved = false; /* the bytes are the record's now */
+    if (p->forgotten || index_add(&s->index, e, &replaced) < 0) {
+        /* Forgotten meanwhile; or a longer one came while this tail was written. */
+        e->taken = true;
+        TAILQ_INSERT_TAIL(&replaced, e, lru);
+    }
+    limits_delete_all(s, &replaced);
+    job_end(&p->job, p->job.cancelled ? -ECANCELED : 0);
+}
+
+/* After a failure: the file goes, then the room it had, then it is tried once more or given up. */
+static bool step_clean(struct put *p)
+{
+    struct store *s = p->job.s;
+
+    if (p->made) {
+        if (!ops_room(&s->ops, 1, SPARE))
+            return false;
+        p->made = false;
+        queue(p,
+              (struct io_op){ .code = IO_UNLINK,
+                              .fd = p->folder->fd,
+                              .path = p->renamed ? p->e->name : p->temp },
+              OP_UNLINK);
+        return false;
+    }
+    release(p);
+    if (!p->again && !p->job.cancelled && p->err != -ECANCELED && put_repair(s, p->err)) {
+        p->again = true;
+        p->renamed = false;
+        p->err = 0;
+        p->folder = NULL;
+        p->n_hashed = p->n_queued = p->n_written = 0;
+        p->state = PUT_ROOM;
+        return true;
+    }
+    if (p->job.cancelled)
+        p->err = -ECANCELED;
+    else if (p->err != -EBUSY)
+        health_failed(&s->health, p->err, when_ns());
+    job_end(&p->job, p->err);
+    return false;
+}
+
+static void put_step(struct job *j)
+{
+    static bool (*const steps[])(struct put *) = {
+        [PUT_ROOM] = step_room,   [PUT_FOLDER] = step_folder,   [PUT_OPEN] = step_open,
+        [PUT_PAGES] = step_pages, [PUT_PUBLISH] = step_publish, [PUT_CLEAN] = step_clean
+    };
+    struct put *p = put_of(j);
+
+    for (;;) {
+        /* In PAGES there may be room for more while some are out. */
+        if (j->n_out > 0 && (p->state != PUT_PAGES || p->err < 0 || j->cancelled))
+            return;
+        if ((p->err < 0 || j->cancelled) && p->state != PUT_CLEAN) {
+            p->err = p->err < 0 ? p->err : -ECANCELED;
+            p->state = PUT_CLEAN;
+        } else if (p->state == PUT_PUBLISH && p->renamed) {
+            published(p);
+            return;
+        }
+        if (!steps[p->state](p))
+            return;
+    }
+}
+
+/* --- store_put -------------------------------------------------------------------------------- */
+
+bool put_is_under_way(const struct store *s, const struct store_key *key, const uint32_t *ids,
+                      uint32_t n)
+{
+    struct job *j;
+    char name[RECORD_NAME];
+
+    record_name(s->index.secret, key, ids, n, name);
+    TAILQ_FOREACH (j, &s->jobs, next) {
+        const struct put *p = (const struct put *)j;
+
+        if (j->kind == JOB_PUT && p->e && p->e->r.key.owner == key->owner && !p->forgotten &&
+            strcmp(p->e->name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+void put_forget(struct store *s, uint32_t owner)
+{
+    struct job *j;
+
+    TAILQ_FOREACH (j, &s->jobs, next) {
+        struct put *p = put_of(j);
+
+        if (j->kind == JOB_PUT && p->e && p->e->r.key.owner == owner)
+            p->forgotten = true;
+    }
+}
+
+bool put_repair(struct store *s, int err)
+{
+    switch (-err) {
+    case ENOSPC:
+    case EDQUOT:
+        limits_shrink(s);
+        return true;
+    case ENOENT:
+    case ESTALE:
+        return !s->closing && scan_again(s) == 0;
+    default:
+        return false;
+    }
+}
+
+static int may_put(struct store *s, const struct record *r, const struct store_record *from)
+{
+    struct entry *like = index_like(&s->index, &r->key, r->ids, r->n_tokens, r->tail);
+
+    if (like) {
+        index_use(&s->index, like, when_s());
+        return -EEXIST;
+    }
+    if (put_is_under_way(s, &r->key, r->ids, r->n_tokens))
+        return -EEXIST;
+    if (from->page_bytes > RECORD_PAGE_MAX || record_wrong(r))
+        return -EINVAL;
+    if (s->closing || !health_writes(&s->health, when_ns()))
+        return -EROFS;
+    if (s->n_jobs >= STORE_JOBS_MAX)
+        return -EAGAIN;
+    return record_len(r) > s->limits.bytes || !limits_may_write(s, record_len(r), false) ? -EDQUOT
+                                                                                         : 0;
+}
+
+int store_put(struct store *s, const struct store_record *from, const void *const *pages,
+              store_done_fn *done, void *arg)
+{
+    struct record r = { .key = from->key,
+                        .n_tokens = from->n_tokens,
+                        .n_keys = from->n_keys,
+                        .n_pages = from->n_pages,
+                        .page_bytes = (uint32_t)from->page_bytes,
+                        .cost_ns = from->cost_ns,
+                        .tail = from->tail,
+                        .ids = from->ids };
+    struct put *p;
+    int err;
+
+    if (from->n_tokens < 1 || from->n_tokens > STORE_TOKENS_MAX)
+        return -EINVAL;
+    err = may_put(s, &r, from);
+    if (err < 0)
+        return err;
+    r.own = record_hash(s->index.secret, r.key.before, r.ids, r.n_tokens);
+    p = calloc(1, sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    p->job = (struct job){
+        .s = s, .kind = JOB_PUT, .step = put_step, .drop = put_drop, .done = done, .arg = arg
+    };
+    p->fd = -1;
+    p->len = record_len(&r);
+    p->header_len = record_header_len(r.n_tokens, r.n_pages);
+    p->header = aligned_alloc(IO_ALIGN, p->header_len);
+    p->pages = malloc(r.n_pages * sizeof(void *));
+    p->e = index_new(&s->index, &r);
+    if (!p->header || !p->pages || !p->e) {
+        put_drop(&p->job);
+        return -ENOMEM;
+    }
+    memcpy(p->pages, pages, r.n_pages * sizeof(void *));
+    memcpy(&p->sums, &p->e->r.sums, sizeof(p->sums)); /* ours to fill until it is published */
+    s->n_puts++;
+    job_start(s, &p->job);
+    return 0;
+}

@@ -1,0 +1,307 @@
+#include "store/inside.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+/* --- jobs ------------------------------------------------------------------------------------- */
+
+void job_start(struct store *s, struct job *j)
+{
+    TAILQ_INSERT_TAIL(&s->jobs, j, next);
+    s->n_jobs++;
+    j->step(j);
+    (void)ops_submit(&s->ops);
+}
+
+void job_end(struct job *j, int result)
+{
+    struct store *s = j->s;
+
+    assert(j->n_out == 0);
+    j->result = result;
+    TAILQ_REMOVE(&s->jobs, j, next);
+    TAILQ_INSERT_TAIL(&s->done, j, next);
+    s->more = true;
+}
+
+void job_temp(struct store *s, char ret[STORE_TEMP_MAX])
+{
+    (void)snprintf(ret, STORE_TEMP_MAX, FOLDERS_TEMP "%016" PRIx64, s->n_temps++);
+}
+
+bool job_may_hash(struct store *s, size_t len)
+{
+    if (s->hash_left == 0) {
+        s->more = true;
+        return false;
+    }
+    s->hash_left = len < s->hash_left ? s->hash_left - len : 0;
+    return true;
+}
+
+static void job_free(struct store *s, struct job *j)
+{
+    s->n_jobs--;
+    s->n_puts -= j->kind != JOB_GET;
+    j->drop(j);
+}
+
+/* The job is gone before its owner hears of it, who may start others. */
+static uint32_t call_back(struct store *s)
+{
+    struct jobs done = TAILQ_HEAD_INITIALIZER(done);
+    struct job *j;
+    uint32_t n = 0;
+
+    TAILQ_CONCAT(&done, &s->done, next);
+    s->calling = &done;
+    while ((j = TAILQ_FIRST(&done))) {
+        store_done_fn *fn = j->done;
+        void *arg = j->arg;
+        int result = j->result;
+
+        TAILQ_REMOVE(&done, j, next);
+        job_free(s, j);
+        fn(arg, result);
+        n++;
+    }
+    s->calling = NULL;
+    return n;
+}
+
+bool store_pump(struct store *s)
+{
+    uint32_t n = ops_reap(&s->ops);
+    struct job *j, *next;
+
+    s->more = false;
+    s->hash_left = STORE_HASH_STEP;
+    for (j = TAILQ_FIRST(&s->jobs); j; j = next) {
+        next = TAILQ_NEXT(j, next);
+        j->step(j);
+    }
+    limits_step(s, false);
+    if (!ops_submit(&s->ops))
+        s->more = true;
+    n += call_back(s);
+    return n > 0 || s->more;
+}
+
+/* --- open and close --------------------------------------------------------------------------- */
+
+static int open_all(struct store *s, const char *path, struct why *why)
+{
+    int err = folders_open(&s->folders, path, &s->ops, s->note, sizeof(s->note), why);
+
+    if (err < 0)
+        return err;
+    err = index_open(&s->index, s->folders.secret);
+    if (err == 0)
+        err = scan_all(s);
+    if (err < 0)
+        return why_set(why, err, "%s can't be read: %s", path, strerror(-err));
+    limits_open(s);
+    limits_step(s, false);
+    (void)ops_submit(&s->ops);
+    return 0;
+}
+
+int store_open(const char *path, struct io *io, const struct store_limits *limits,
+               struct store **ret, struct why *why)
+{
+    struct store *s = calloc(1, sizeof(*s));
+    int err;
+
+    if (!s)
+        return why_set(why, -ENOMEM, "no memory");
+    s->limits = *limits;
+    s->budget_fd = -1;
+    TAILQ_INIT(&s->jobs);
+    TAILQ_INIT(&s->done);
+    TAILQ_INIT(&s->dying);
+    TAILQ_INIT(&s->names);
+    ops_open(&s->ops, io);
+    s->folders = (struct folders){ .base_fd = -1, .lock_fd = -1, .root_fd = -1 };
+    err = open_all(s, path, why);
+    if (err < 0) {
+        store_close(s);
+        return err;
+    }
+    *ret = s;
+    return 0;
+}
+
+const char *store_note(const struct store *s)
+{
+    return s->note;
+}
+
+void store_set_limit(struct store *s, uint64_t bytes)
+{
+    s->limits.bytes = bytes;
+}
+
+/* Pumps and waits until nothing is under way, or what is deleted can't be. */
+static void finish(struct store *s)
+{
+    struct job *j;
+
+    TAILQ_FOREACH (j, &s->jobs, next)
+        j->cancelled = j->cancelled || j->kind == JOB_GET;
+    s->closing = true;
+    while (s->n_jobs > 0 || s->ops.n_out > 0 || limits_deletes(s)) {
+        if (!store_pump(s))
+            ops_wait(&s->ops);
+    }
+}
+
+void store_close(struct store *s)
+{
+    struct entry *e;
+
+    if (!s)
+        return;
+    if (s->index.secret) {
+        finish(s);
+        limits_step(s, true);
+        ops_submit(&s->ops);
+        while (s->ops.n_out > 0)
+            ops_wait(&s->ops);
+    }
+    while ((e = TAILQ_FIRST(&s->dying))) {
+        TAILQ_REMOVE(&s->dying, e, lru);
+        index_free(e);
+    }
+    names_close(s);
+    limits_close(s);
+    index_close(&s->index);
+    folders_close(&s->folders);
+    free(s);
+}
+
+bool store_flush(struct store *s, uint64_t ns)
+{
+    uint64_t until = when_ns() + ns;
+
+    while (s->n_puts > 0) {
+        struct pollfd fd = { .fd = io_eventfd(s->ops.io), .events = POLLIN };
+        uint64_t now;
+
+        if (store_pump(s))
+            continue;
+        now = when_ns();
+        if (now >= until)
+            return false;
+        (void)poll(&fd, 1, (int)((until - now) / CLOCK_MS + 1));
+    }
+    return true;
+}
+
+/* False when it is not there, or is not under way any more. */
+static bool drop_done(struct store *s, struct jobs *list, void *arg)
+{
+    struct job *j;
+
+    if (!list)
+        return false;
+    TAILQ_FOREACH (j, list, next) {
+        if (j->arg == arg) {
+            TAILQ_REMOVE(list, j, next);
+            job_free(s, j);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool store_cancel(struct store *s, void *arg)
+{
+    struct job *j;
+
+    if (drop_done(s, &s->done, arg) || drop_done(s, s->calling, arg))
+        return false;
+    TAILQ_FOREACH (j, &s->jobs, next) {
+        if (j->arg != arg)
+            continue;
+        /* A put may have a file to take away, so it ends by its own steps; a get has nothing. */
+        if (j->kind == JOB_GET && j->n_out == 0) {
+            TAILQ_REMOVE(&s->jobs, j, next);
+            job_free(s, j);
+            return false;
+        }
+        j->cancelled = true;
+        return true;
+    }
+    return false;
+}
+
+/* --- asking ----------------------------------------------------------------------------------- */
+
+struct store_hash store_hash(const struct store *s, struct store_hash before, const uint32_t *ids,
+                             uint32_t n)
+{
+    return record_hash(s->index.secret, before, ids, n);
+}
+
+bool store_find(struct store *s, const struct store_key *key, const uint32_t *ids, uint32_t n,
+                struct store_found *ret)
+{
+    uint32_t got = 0;
+    struct entry *e = index_find(&s->index, key, ids, n, &got);
+    bool part;
+
+    if (!e) {
+        s->counts.misses++;
+        return false;
+    }
+    s->counts.hits++;
+    part = got < e->r.n_tokens;
+    *ret = (struct store_found){ .id = e->id,
+                                 .n_tokens = got,
+                                 .n_keys = part ? got : e->r.n_keys,
+                                 .n_pages = part ? got / STORE_PAGE_TOKENS : e->r.n_pages,
+                                 .cost_ns = e->r.cost_ns };
+    return true;
+}
+
+bool store_next(struct store *s, uint32_t owner, struct store_item *it)
+{
+    struct entry *e = index_next(&s->index, it->id);
+    uint32_t depth;
+
+    while (e && e->r.key.owner != owner)
+        e = index_next(&s->index, e->id);
+    if (!e)
+        return false;
+    depth = index_depth(e);
+    *it = (struct store_item){ .id = e->id,
+                               .bytes = record_len(&e->r),
+                               .cost_ns = e->r.cost_ns,
+                               .used_s = e->used_s,
+                               .owner = owner,
+                               .n_tokens = e->r.n_tokens,
+                               .n_keys = e->r.n_keys,
+                               .depth = depth == UINT32_MAX ? 0 : depth,
+                               .kind = e->r.key.kind };
+    return true;
+}
+
+void store_stats(const struct store *s, struct store_stats *ret)
+{
+    struct budget budget = s->budget;
+
+    *ret = s->counts;
+    ret->bytes = s->bytes;
+    ret->limit = s->limits.bytes;
+    ret->records = s->index.n;
+    ret->written_today = budget_sum(&budget, when_s());
+    ret->write_a_day = s->limits.write_a_day;
+    health_say(&s->health, s->folders.path, when_ns(), ret->degraded, sizeof(ret->degraded));
+}
