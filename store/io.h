@@ -86,7 +86,9 @@ const char *io_name(const struct io *io); /* "io_uring", "threads" */
 /* Why IO_AUTO took threads, a sentence; empty: it did not. */
 const char *io_why(const struct io *io);
 uint32_t io_depth(const struct io *io);
-int io_eventfd(const struct io *io); /* readable: io_reap has something. io_reap drains it */
+uint32_t io_room(const struct io *io); /* operations that io_queue takes now: for a chain */
+/* A descriptor for poll and epoll, and nothing else: readable while io_reap has something to do. */
+int io_eventfd(const struct io *io);
 
 /* Memory that many transfers will go to. -errno is harmless: nothing is registered then. At most 8
  * pieces; io_unregister (all of them) before the memory goes. */

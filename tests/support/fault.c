@@ -22,6 +22,7 @@ static _Thread_local uint64_t fail_at;
 static _Thread_local struct fault now;
 static _Atomic uint64_t n_allocations;
 static _Atomic int64_t n_mapped;
+static _Atomic size_t most = SIZE_MAX; /* that one pread or pwrite moves */
 
 void fault_arm(uint64_t n)
 {
@@ -35,6 +36,18 @@ bool fault_disarm(struct fault *ret)
     armed = false;
     *ret = now;
     return now.name != NULL;
+}
+
+void fault_short(size_t n)
+{
+    most = n ? n : SIZE_MAX;
+}
+
+static size_t shorter(size_t n)
+{
+    size_t m = most;
+
+    return n < m ? n : m;
 }
 
 uint64_t fault_n_allocations(void)
@@ -194,7 +207,7 @@ WATCH(int, -1, EMFILE, accept4, (int fd, struct sockaddr *a, socklen_t *len, int
  */
 
 WATCH(ssize_t, -1, EIO, read, (int fd, void *p, size_t n), (fd, p, n))
-WATCH(ssize_t, -1, EIO, pread, (int fd, void *p, size_t n, off_t off), (fd, p, n, off))
+WATCH(ssize_t, -1, EIO, pread, (int fd, void *p, size_t n, off_t off), (fd, p, shorter(n), off))
 WATCH(ssize_t, -1, EIO, preadv2, (int fd, const struct iovec *v, int n, off_t off, int flags),
       (fd, v, n, off, flags))
 /* Only of files: a doorbell's write fails when it rings already, or nobody is there. */
@@ -208,7 +221,8 @@ ssize_t __wrap_write(int fd, const void *p, size_t n)
     return is_file && fails("write", ENOSPC) ? -1 : __real_write(fd, p, n);
 }
 
-WATCH(ssize_t, -1, ENOSPC, pwrite, (int fd, const void *p, size_t n, off_t off), (fd, p, n, off))
+WATCH(ssize_t, -1, ENOSPC, pwrite, (int fd, const void *p, size_t n, off_t off),
+      (fd, p, shorter(n), off))
 /* A stream remembers it. */
 size_t __real_fwrite(const void *p, size_t size, size_t n, FILE *f);
 size_t __wrap_fwrite(const void *p, size_t size, size_t n, FILE *f);

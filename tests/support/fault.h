@@ -18,6 +18,7 @@
 #define TESTS_SUPPORT_FAULT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct fault {
@@ -30,6 +31,9 @@ struct fault {
 void fault_arm(uint64_t n);
 /* Calls do what they should again. True: one failed. */
 bool fault_disarm(struct fault *ret);
+
+/* From now on no pread or pwrite of any thread moves more than this. 0: they move what they can. */
+void fault_short(size_t most);
 
 /* Allocations of our own code since the program began, of all threads. */
 uint64_t fault_n_allocations(void);
