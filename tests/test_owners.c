@@ -5,10 +5,9 @@
  *
  * All compressors take part; adapters are untrained ones of each kind.
  */
-#include "engine/file/model.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/scratch.h"
-#include "train/file/adapter_write.h"
+#include "tests/support/tiny_adapters.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -25,8 +24,6 @@
 
 #define SEGMENT 64u
 #define BYTE_0  3u /* the model's id of byte 0 */
-
-static char adapters[4 * SCRATCH_PATH_MAX]; /* for --adapter */
 
 #define M(compressor, ratio, tail, adapter, budget, flags)                                         \
     {                                                                                              \
@@ -46,37 +43,6 @@ static const struct gist_memory memories[] = {
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 
-static void make_adapters(void)
-{
-    static const struct {
-        const char *name, *method, *mask;
-    } kinds[] = { { "fine", "fine-kv", "memory-only" },
-                  { "among", "fine-kv", "in-segment" },
-                  { "coarse", "coarse-kv", "memory-only" },
-                  { "rec", "coarse-rec", "memory-only" } };
-    struct why why = { "" };
-    struct model *m;
-
-    assert_int_equal(model_open(daemon_fixture_model(DAEMON_FIXTURE_TINY), NULL, NULL, &m, &why),
-                     0);
-    for (int i = 0; i < 4; i++) {
-        const struct adapter_write_pair pairs[] = {
-            { "format", "gist-adapter" },  { "version", "1" },        { "base_model", m->digest },
-            { "method", kinds[i].method }, { "mask", kinds[i].mask }, { "embedding", "last-token" },
-            { "segment", "64" },           { "sinks", "2" }
-        };
-        struct adapter_write w = { .pairs = pairs, .n_pairs = sizeof(pairs) / sizeof(*pairs) };
-        char path[SCRATCH_PATH_MAX], file[32];
-
-        (void)snprintf(file, sizeof(file), "%s.safetensors", kinds[i].name);
-        if (adapter_write(scratch_path(path, file), &w, &why) < 0)
-            fail_msg("%s", why.text);
-        (void)snprintf(adapters + strlen(adapters), sizeof(adapters) - strlen(adapters), "%s%s",
-                       i ? ":" : "", path);
-    }
-    model_close(m);
-}
-
 static void start(struct daemon_fixture *d, const char *kv_bytes, const char *cache)
 {
     const char *args[] = { "--kv-bytes",
@@ -84,7 +50,7 @@ static void start(struct daemon_fixture *d, const char *kv_bytes, const char *ca
                            "--socket-mode",
                            "0666",
                            "--adapter",
-                           adapters,
+                           tiny_adapters(),
                            "--batch-tokens",
                            "48",
                            "--max-sessions",
@@ -466,13 +432,6 @@ static void the_pool_is_a_bound(void **state)
     daemon_fixture_stop(&d);
 }
 
-static int prepare(void **state)
-{
-    (void)state;
-    make_adapters();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -481,5 +440,5 @@ int main(void)
         cmocka_unit_test(the_pool_is_a_bound),
     };
 
-    return cmocka_run_group_tests(tests, prepare, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }
