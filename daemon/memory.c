@@ -34,7 +34,8 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
 
 bool memory_teaches(const struct memory *m)
 {
-    return m->shared.prefix && !m->early && m->overlay.n == 0 && m->ladder.n_at[2] == 0;
+    return m->shared.prefix && !m->shared.keeps_nothing && !m->early && m->overlay.n == 0 &&
+           m->ladder.n_at[2] == 0;
 }
 
 /* What was made of the next segment is forgotten. */

@@ -302,6 +302,24 @@ static void who_does_not_teach(void **state)
     leave(q);
 }
 
+/* Nothing of what it reads is left behind; but it may take over what others read. */
+static void a_private_one(void **state)
+{
+    struct actor *p = arrive(N, 0), *q, *r;
+
+    (void)state;
+    p->memory.shared.keeps_nothing = true;
+    assert_false(waits(p));
+    q = arrive(N, 0);
+    assert_false(waits(q));
+    r = arrive(N, 0);
+    r->memory.shared.keeps_nothing = true;
+    assert_true(waits(r));
+    leave(p);
+    leave(q);
+    leave(r);
+}
+
 /* p reads anew what others know up to 320: to wait for it would take longer than to read the rest.
  */
 static void who_is_behind(void **state)
@@ -438,13 +456,21 @@ static void haste(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(the_second_waits), TEST(equal_texts),
-        TEST(chains),           TEST(less_than_a_page),
-        TEST(a_ladder),         TEST(a_leader_that_goes_on),
-        TEST(strangers),        TEST(who_shares_nothing),
-        TEST(who_is_behind),    TEST(who_does_not_teach),
-        TEST(a_leader_leaves),  TEST(a_leader_that_stalls),
-        TEST(what_is_not_kept), TEST(haste),
+        TEST(the_second_waits),
+        TEST(equal_texts),
+        TEST(chains),
+        TEST(less_than_a_page),
+        TEST(a_ladder),
+        TEST(a_leader_that_goes_on),
+        TEST(strangers),
+        TEST(who_shares_nothing),
+        TEST(who_is_behind),
+        TEST(who_does_not_teach),
+        TEST(a_private_one),
+        TEST(a_leader_leaves),
+        TEST(a_leader_that_stalls),
+        TEST(what_is_not_kept),
+        TEST(haste),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
