@@ -276,8 +276,13 @@ bool store_next(struct store *s, uint32_t owner, struct store_item *it)
     struct entry *e = index_next(&s->index, it->id);
     uint32_t depth;
 
-    while (e && e->r.key.owner != owner)
+    for (uint32_t i = 0; e && e->r.key.owner != owner; i++) {
+        if (i == STORE_NEXT_LOOKS) {
+            it->id = e->id;
+            return false;
+        }
         e = index_next(&s->index, e->id);
+    }
     if (!e)
         return false;
     depth = index_depth(e);
@@ -290,6 +295,17 @@ bool store_next(struct store *s, uint32_t owner, struct store_item *it)
                                .n_keys = e->r.n_keys,
                                .depth = depth == UINT32_MAX ? 0 : depth,
                                .kind = e->r.key.kind };
+    return true;
+}
+
+bool store_delete(struct store *s, uint64_t id, uint64_t *ret_bytes)
+{
+    struct entry *e = index_by_id(&s->index, id);
+
+    if (!e)
+        return false;
+    *ret_bytes = record_len(&e->r);
+    limits_delete(s, e);
     return true;
 }
 

@@ -177,7 +177,10 @@ struct store_item {
     uint32_t owner, n_tokens, n_keys, depth; /* depth: tokens before it, 0 when that is not known */
     enum store_kind kind;
 };
-/* In order of id: it->id 0 for the first. owner: STORE_PUBLIC and a uid as they are. */
+/* In order of id: it->id 0 for the first. owner: STORE_PUBLIC and a uid as they are. Looks at
+ * STORE_NEXT_LOOKS records at most: false with another it->id says that the next one is further on.
+ */
+#define STORE_NEXT_LOOKS 4096u
 bool store_next(struct store *s, uint32_t owner, struct store_item *it);
 /* Reads all of a record and compares its checksums; a bad one is deleted. done as store_get's. */
 int store_verify(struct store *s, uint64_t id, store_done_fn *done, void *arg);
@@ -185,7 +188,9 @@ int store_verify(struct store *s, uint64_t id, store_done_fn *done, void *arg);
  */
 void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
                  uint64_t *ret_bytes);
-/* Deletes all records of an owner, and its names. */
+/* Deletes one. False: it is gone. */
+bool store_delete(struct store *s, uint64_t id, uint64_t *ret_bytes);
+/* Deletes all records of an owner, with those that are being written, and its names. */
 void store_forget(struct store *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes);
 
 #endif
