@@ -12,6 +12,7 @@
 #include "base/std.h"
 #include "daemon/config.h"
 #include "daemon/control.h"
+#include "daemon/keep.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
@@ -102,6 +103,7 @@ static int serve(const struct config *config)
     struct sched *sched = calloc(1, sizeof(*sched));
     struct why why = { "" };
     struct listener listener;
+    struct keep keep;
     int r;
 
     raise_descriptors(config);
@@ -117,7 +119,10 @@ static int serve(const struct config *config)
         if (r < 0) {
             log_error("%s", why.text);
         } else {
+            keep_open(&keep, config);
+            sched->keep = &keep;
             r = run(config, &listener, sched, &to_sched, &from_sched);
+            keep_close(&keep);
             listener_close(&listener);
         }
     }

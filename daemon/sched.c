@@ -497,7 +497,7 @@ static int on_progress(void *arg, uint64_t done, uint64_t all)
 static int open_all(struct sched *s)
 {
     struct model_progress progress = { on_progress, s };
-    int r = served_load(&s->served, s->config, &progress, &s->why);
+    int r = served_load(&s->served, s->config, s->keep, &progress, &s->why);
 
     if (r == 0)
         r = served_start(&s->served, s->config, &s->why);

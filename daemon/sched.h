@@ -47,6 +47,7 @@ struct sched {
     /* Set by the control thread before the start. */
     const struct config *config;
     struct mailbox *inbox, *outbox;
+    struct keep *keep; /* may be NULL */
 
     /* The scheduler's. */
     struct served served;

@@ -1,6 +1,7 @@
 #include "daemon/served.h"
 
 #include "daemon/headroom.h"
+#include "daemon/keep.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
 
@@ -136,17 +137,44 @@ static int check_weights(const struct config *c, struct why *why)
         c->model, (long long)st.st_size, room.bytes, room.cause);
 }
 
-int served_load(struct served *b, const struct config *c, const struct model_progress *progress,
-                struct why *why)
+struct loading {
+    const struct config *config;
+    struct keep *keep;
+};
+
+/* Before memory is taken: weights of an earlier process that are of no use leave it first. */
+static int make_room(void *arg, struct why *why)
+{
+    struct loading *l = arg;
+
+    if (l->keep)
+        keep_drop(l->keep);
+    return check_weights(l->config, why);
+}
+
+static int load_model(struct served *b, const struct config *c, struct keep *keep,
+                      const struct model_progress *progress, struct why *why)
+{
+    struct loading l = { c, keep };
+    const struct model_options o = {
+        .progress = progress, .kept = keep ? &keep->kept : NULL, .room = make_room, .room_arg = &l
+    };
+    int r = model_open_as(c->model, b->backend, &o, &b->model, why);
+
+    if (r == 0 && keep)
+        keep_settle(keep, b->model);
+    return r;
+}
+
+int served_load(struct served *b, const struct config *c, struct keep *keep,
+                const struct model_progress *progress, struct why *why)
 {
     int r;
 
     *b = (struct served){ .model = NULL };
     r = open_backend(b, c, why);
     if (r == 0)
-        r = check_weights(c, why);
-    if (r == 0)
-        r = model_open(c->model, b->backend, progress, &b->model, why);
+        r = load_model(b, c, keep, progress, why);
     if (r == 0)
         r = open_adapters(b, c->adapters, why);
     if (r == 0)

@@ -22,6 +22,7 @@
 #include <sys/types.h>
 
 struct io;
+struct keep;
 struct prefix;
 struct store;
 struct tier;
@@ -52,8 +53,9 @@ struct served {
     size_t token_max;      /* bytes of the longest token */
 };
 
-int served_load(struct served *b, const struct config *c, const struct model_progress *progress,
-                struct why *why);
+/* keep: weights of an earlier process, or for the next one; may be NULL. */
+int served_load(struct served *b, const struct config *c, struct keep *keep,
+                const struct model_progress *progress, struct why *why);
 int served_start(struct served *b, const struct config *c, struct why *why);
 void served_close(struct served *b);
 

@@ -55,6 +55,16 @@ int backend_populate(struct backend *b, void *mem, size_t n)
     return b && b->ops->populate ? b->ops->populate(b, mem, n) : 0;
 }
 
+int backend_alloc_kept(struct backend *b, size_t n, void **ret, int *ret_fd)
+{
+    return b && b->ops->alloc_kept ? b->ops->alloc_kept(b, n, ret, ret_fd) : -ENOTSUP;
+}
+
+int backend_map_kept(struct backend *b, int fd, size_t n, void **ret)
+{
+    return b && b->ops->map_kept ? b->ops->map_kept(b, fd, n, ret) : -ENOTSUP;
+}
+
 void backend_free(struct backend *b, void *mem, size_t n)
 {
     if (!mem)

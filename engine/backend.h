@@ -96,6 +96,14 @@ struct backend_ops {
      * later would end the process. NULL: it always is. */
     int (*populate)(struct backend *b, void *mem, size_t n);
     int (*lock)(struct backend *b, void *mem, size_t n);
+    /* Memory that a descriptor stands for and that outlives the process with it; all NULL where a
+     * backend has none, and then alloc_kept and map_kept are -ENOTSUP. alloc_kept: as alloc, but
+     * all of it is there. seal_kept: the bytes stay as they are for ever, for all who have the
+     * descriptor, and at the same address. map_kept: memory that was sealed: -EPERM when it is not,
+     * -EINVAL when it has another length. free as ever; the descriptor is the caller's. */
+    int (*alloc_kept)(struct backend *b, size_t n, void **ret, int *ret_fd);
+    int (*seal_kept)(struct backend *b, void *mem, size_t n, int fd);
+    int (*map_kept)(struct backend *b, int fd, size_t n, void **ret);
     void *(*host)(struct backend *b, void *mem);
     int (*put)(struct backend *b, void *to, const void *host, size_t n, uint64_t *ret_ticket);
     int (*get)(struct backend *b, void *host, const void *from, size_t n, uint64_t *ret_ticket);
@@ -148,6 +156,8 @@ void backend_close(struct backend *b);
 int backend_alloc(struct backend *b, size_t n, void **ret);
 void backend_free(struct backend *b, void *mem, size_t n);
 int backend_populate(struct backend *b, void *mem, size_t n);
+int backend_alloc_kept(struct backend *b, size_t n, void **ret, int *ret_fd);
+int backend_map_kept(struct backend *b, int fd, size_t n, void **ret);
 void *backend_host(struct backend *b, void *mem);
 int backend_put(struct backend *b, void *to, const void *host, size_t n);
 int backend_get(struct backend *b, void *host, const void *from, size_t n);

@@ -112,12 +112,12 @@ static void set_rules(const struct rule *r)
 
 void __real_mailbox_put(struct mailbox *m, const struct mailbox_letter *l);
 bool __real_mailbox_take(struct mailbox *m, struct mailbox_letter *ret);
-int __real_served_load(struct served *b, const struct config *c, const struct model_progress *p,
-                       struct why *why);
+int __real_served_load(struct served *b, const struct config *c, struct keep *k,
+                       const struct model_progress *p, struct why *why);
 void __wrap_mailbox_put(struct mailbox *m, const struct mailbox_letter *l);
 bool __wrap_mailbox_take(struct mailbox *m, struct mailbox_letter *ret);
-int __wrap_served_load(struct served *b, const struct config *c, const struct model_progress *p,
-                       struct why *why);
+int __wrap_served_load(struct served *b, const struct config *c, struct keep *k,
+                       const struct model_progress *p, struct why *why);
 
 void __wrap_mailbox_put(struct mailbox *m, const struct mailbox_letter *l)
 {
@@ -139,11 +139,11 @@ bool __wrap_mailbox_take(struct mailbox *m, struct mailbox_letter *ret)
     return there;
 }
 
-int __wrap_served_load(struct served *b, const struct config *c, const struct model_progress *p,
-                       struct why *why)
+int __wrap_served_load(struct served *b, const struct config *c, struct keep *k,
+                       const struct model_progress *p, struct why *why)
 {
     hold_up(LOAD);
-    return __real_served_load(b, c, p, why);
+    return __real_served_load(b, c, k, p, why);
 }
 
 /* --- a daemon in this process ------------------------------------------------------------------

@@ -98,6 +98,73 @@ static void test_populate(void **state)
     workers_close(w);
 }
 
+/* --- memory that outlives the process ----------------------------------------------------------
+ */
+
+static struct workers *two(void)
+{
+    struct workers *w;
+
+    assert_int_equal(workers_open(2, false, &w), 0);
+    return w;
+}
+
+/* What one mapping leaves another finds, and nobody can write it or change its length. */
+static void test_kept(void **state)
+{
+    static const size_t lengths[] = { 1, 4096, 2 * MIB, 2 * MIB + 1, 37 * MIB + 4096 };
+    struct workers *w = two();
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        size_t len = lengths[i];
+        void *first, *second;
+        char byte = 1;
+        int fd;
+
+        assert_int_equal(place_kept_alloc(w, len, &first, &fd), 0);
+        assert_int_equal((uintptr_t)first % (len >= 2 * MIB ? 2 * MIB : 4096), 0);
+        for (size_t at = 0; at < len; at += 997)
+            assert_int_equal(((uint8_t *)first)[at], 0);
+        memset(first, 0x5a, len);
+        assert_int_equal(place_kept_map(w, fd, len, &second), -EPERM);
+        assert_int_equal(place_kept_seal(first, len, fd), 0);
+        assert_int_equal(((uint8_t *)first)[len - 1], 0x5a);
+        place_free(first, len); /* a process ends, the descriptor stays */
+        assert_int_equal(pwrite(fd, &byte, 1, 0), -1);
+        assert_int_equal(ftruncate(fd, 0), -1);
+        assert_ptr_equal(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+        assert_int_equal(place_kept_map(w, fd, len + 4096, &second), -EINVAL);
+        assert_int_equal(place_kept_map(w, fd, len, &second), 0);
+        for (size_t at = 0; at < len; at++)
+            assert_int_equal(((uint8_t *)second)[at], 0x5a);
+        place_free(second, len);
+        (void)close(fd);
+    }
+    workers_close(w);
+}
+
+/* While somebody else can write it is not sealed, and the memory is there as it was. */
+static void test_kept_elsewhere(void **state)
+{
+    struct workers *w = two();
+    void *mem, *other;
+    int fd;
+
+    (void)state;
+    assert_int_equal(place_kept_alloc(w, 4 * MIB, &mem, &fd), 0);
+    memset(mem, 3, 4 * MIB);
+    other = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(other, MAP_FAILED);
+    assert_int_equal(place_kept_seal(mem, 4 * MIB, fd), -EBUSY);
+    assert_int_equal(((uint8_t *)mem)[4 * MIB - 1], 3);
+    assert_int_equal(munmap(other, 4096), 0);
+    place_free(mem, 4 * MIB);
+    (void)close(fd);
+    assert_int_equal(place_kept_map(w, STDIN_FILENO, 4096, &mem), -EPERM);
+    workers_close(w);
+}
+
 static void test_too_much(void **state)
 {
     struct place_result result;
@@ -151,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alloc),    cmocka_unit_test(test_lock_refused),
         cmocka_unit_test(test_populate), cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_kept),     cmocka_unit_test(test_kept_elsewhere),
         cmocka_unit_test(test_cpus),     cmocka_unit_test(test_narrowed),
     };
 

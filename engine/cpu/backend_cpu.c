@@ -137,6 +137,22 @@ static int cpu_lock(struct backend *b, void *mem, size_t n)
     return mlock(mem, n) < 0 ? -errno : 0;
 }
 
+static int cpu_alloc_kept(struct backend *b, size_t n, void **ret, int *ret_fd)
+{
+    return place_kept_alloc(cpu_of(b)->w, n, ret, ret_fd);
+}
+
+static int cpu_seal_kept(struct backend *b, void *mem, size_t n, int fd)
+{
+    (void)b;
+    return place_kept_seal(mem, n, fd);
+}
+
+static int cpu_map_kept(struct backend *b, int fd, size_t n, void **ret)
+{
+    return place_kept_map(cpu_of(b)->w, fd, n, ret);
+}
+
 static void *cpu_host(struct backend *b, void *mem)
 {
     (void)b;
@@ -265,6 +281,9 @@ const struct backend_ops backend_cpu = {
     .populate = cpu_populate,
     .free = cpu_free,
     .lock = cpu_lock,
+    .alloc_kept = cpu_alloc_kept,
+    .seal_kept = cpu_seal_kept,
+    .map_kept = cpu_map_kept,
     .host = cpu_host,
     .put = cpu_put,
     .get = cpu_get,

@@ -3,12 +3,14 @@
 #include "engine/cpu/workers.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <numa.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PLACE_HUGE     ((size_t)2 << 20)
@@ -30,14 +32,14 @@ static size_t round_up(size_t n, size_t to)
 
 /* A mapping of len bytes whose start is a multiple of align: maps more and cuts the ends off. The
  * kernel gives a huge page only to a whole 2 MiB at a multiple of that, and mmap promises 4 KiB. */
-static void *map_aligned(size_t len, size_t align)
+static void *map_aligned(size_t len, size_t align, int prot)
 {
     size_t room = len + align;
     uint8_t *mem, *start;
 
     if (room < len)
         return NULL;
-    mem = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    mem = mmap(NULL, room, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mem == MAP_FAILED)
         return NULL;
     start = (uint8_t *)round_up((size_t)mem, align);
@@ -73,7 +75,7 @@ int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_resu
     if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
         return -ENOMEM;
     len = round_up(len, page);
-    mem = map_aligned(len, len >= PLACE_HUGE ? PLACE_HUGE : page);
+    mem = map_aligned(len, len >= PLACE_HUGE ? PLACE_HUGE : page, PROT_READ | PROT_WRITE);
     if (!mem)
         return -ENOMEM;
 
@@ -98,17 +100,37 @@ void place_free(void *mem, size_t len)
 /* The most that one worker touches at a time; huge pages stay whole. */
 #define POPULATE_BYTES ((size_t)16 << 20)
 
-#ifndef MADV_POPULATE_WRITE
+/* Of kernels that are younger than some C libraries. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
 #endif
 
 struct populate {
     uint8_t *mem;
     size_t len;
+    int advice;    /* MADV_POPULATE_READ or _WRITE */
+    bool collapse; /* to huge pages first */
     _Atomic int result;
 };
 
-/* Kernels before 5.14 don't know the advice: then a byte of each page is written as it is. */
+/* One byte for each 2 MiB, since there must be something to collapse. What can't be had is no
+ * error: the pages are small then. */
+static void collapse(uint8_t *mem, size_t n)
+{
+    for (size_t at = 0; at + PLACE_HUGE <= n; at += PLACE_HUGE) {
+        *(volatile uint8_t *)(mem + at) = 0;
+        (void)madvise(mem + at, PLACE_HUGE, MADV_COLLAPSE);
+    }
+}
+
+/* Kernels before 5.14 don't know the advice: then a byte of each page is taken as it is. */
 static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
 {
     struct populate *p = arg;
@@ -117,8 +139,10 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
     int r;
 
     (void)worker;
+    if (p->collapse)
+        collapse(p->mem + off, n);
     do
-        r = madvise(p->mem + off, n, MADV_POPULATE_WRITE);
+        r = madvise(p->mem + off, n, p->advice);
     while (r < 0 && (errno == EINTR || errno == EAGAIN));
     if (r == 0)
         return;
@@ -126,16 +150,137 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
         atomic_store_explicit(&p->result, -errno, memory_order_relaxed);
         return;
     }
-    for (size_t at = off; at < off + n; at += page)
-        *(volatile uint8_t *)(p->mem + at) = *(volatile uint8_t *)(p->mem + at);
+    for (size_t at = off; at < off + n; at += page) {
+        uint8_t byte = *(volatile uint8_t *)(p->mem + at);
+
+        if (p->advice == MADV_POPULATE_WRITE)
+            *(volatile uint8_t *)(p->mem + at) = byte;
+    }
+}
+
+static int populate(struct workers *w, struct populate *p)
+{
+    workers_run(w, populate_slice, p, (uint32_t)((p->len + POPULATE_BYTES - 1) / POPULATE_BYTES));
+    return atomic_load_explicit(&p->result, memory_order_relaxed);
 }
 
 int place_populate(struct workers *w, void *mem, size_t len)
 {
-    struct populate p = { .mem = mem, .len = round_up(len, (size_t)sysconf(_SC_PAGESIZE)) };
+    struct populate p = { .mem = mem,
+                          .len = round_up(len, (size_t)sysconf(_SC_PAGESIZE)),
+                          .advice = MADV_POPULATE_WRITE };
 
-    workers_run(w, populate_slice, &p, (uint32_t)((p.len + POPULATE_BYTES - 1) / POPULATE_BYTES));
-    return atomic_load_explicit(&p.result, memory_order_relaxed);
+    return populate(w, &p);
+}
+
+/* --- memory that outlives the process ----------------------------------------------------------
+ */
+
+#define KEPT_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+
+static int make_memfd(size_t len)
+{
+    int fd = memfd_create("gistd-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), r;
+
+    if (fd < 0 && errno == EINVAL) /* before 6.3 */
+        fd = memfd_create("gistd-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)len) < 0) {
+        r = -errno;
+        (void)close(fd);
+        return r;
+    }
+    return fd;
+}
+
+/* In the place of a reservation at `mem`, so that the place is never anybody else's. */
+static int map_at(void *mem, size_t len, int prot, int fd)
+{
+    if (mmap(mem, len, prot, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED)
+        return 0;
+    /* Kernels before 6.7 count every shared mapping as one that could be made writable, which the
+     * seal forbids. */
+    if (errno == EPERM && prot == PROT_READ &&
+        mmap(mem, len, prot, MAP_PRIVATE | MAP_FIXED, fd, 0) != MAP_FAILED)
+        return 0;
+    return -errno;
+}
+
+static void *reserve(size_t len, size_t page)
+{
+    return map_aligned(len, len >= PLACE_HUGE ? PLACE_HUGE : page, PROT_NONE);
+}
+
+int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct populate p = { .advice = MADV_POPULATE_WRITE, .collapse = true };
+    int fd, r;
+
+    if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
+        return -ENOMEM;
+    p.len = round_up(len, page);
+    fd = make_memfd(p.len);
+    if (fd < 0)
+        return fd;
+    p.mem = reserve(p.len, page);
+    r = p.mem ? map_at(p.mem, p.len, PROT_READ | PROT_WRITE, fd) : -ENOMEM;
+    if (r == 0) {
+        interleave(p.mem, p.len);
+        r = populate(w, &p);
+    }
+    if (r < 0) {
+        place_free(p.mem, p.len);
+        (void)close(fd);
+        return r;
+    }
+    *ret = p.mem;
+    *ret_fd = fd;
+    return 0;
+}
+
+int place_kept_seal(void *mem, size_t len, int fd)
+{
+    int r;
+
+    len = round_up(len, (size_t)sysconf(_SC_PAGESIZE));
+    /* A mapping that could be made writable again stands against the seal: none for a moment. */
+    if (mmap(mem, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return -errno;
+    r = fcntl(fd, F_ADD_SEALS, KEPT_SEALS | F_SEAL_SEAL) < 0 ? -errno : 0;
+    /* Without it there would be nothing at this address, and the caller could not go on. */
+    if (map_at(mem, len, PROT_READ, fd) < 0)
+        return -ENOMEM;
+    return r;
+}
+
+int place_kept_map(struct workers *w, int fd, size_t len, void **ret)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    struct populate p = { .advice = MADV_POPULATE_READ };
+    int seals = fcntl(fd, F_GET_SEALS), r;
+    struct stat st;
+
+    if (seals < 0 || (seals & KEPT_SEALS) != KEPT_SEALS)
+        return -EPERM;
+    if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
+        return -EINVAL;
+    p.len = round_up(len, page);
+    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != p.len)
+        return -EINVAL;
+    p.mem = reserve(p.len, page);
+    if (!p.mem)
+        return -ENOMEM;
+    r = map_at(p.mem, p.len, PROT_READ, fd);
+    if (r == 0)
+        r = populate(w, &p);
+    if (r < 0) {
+        place_free(p.mem, p.len);
+        return r;
+    }
+    *ret = p.mem;
+    return 0;
 }
 
 /* A mask by hand: the kernel refuses one smaller than its own, and cpu_set_t ends at 1024 CPUs. */

@@ -1,5 +1,5 @@
 /* engine/cpu/place.h - where large memory and threads are put: huge pages, NUMA nodes, locked or
- * not.
+ * not, in this process alone or kept by a descriptor.
  *
  * The one door to libnuma. On a machine with one node, or without NUMA in the kernel, all of it
  * degrades to plain anonymous memory and a CPU list.
@@ -30,6 +30,26 @@ void place_free(void *mem, size_t len);
  * who is out of it when a page is first written is killed. Bytes keep their values. -ENOMEM: the
  * kernel has said that it has no more. */
 int place_populate(struct workers *w, void *mem, size_t len);
+
+/* --- memory that outlives the process ----------------------------------------------------------
+ */
+
+/* A memfd, whose memory is there as long as anybody has a descriptor of it or a mapping. place_free
+ * ends the mapping; the descriptor is the caller's.
+ *
+ * Huge pages: by default the kernel gives a memfd none (shmem_enabled is "never"), and the setting
+ * is the administrator's. MADV_COLLAPSE asks for a range whatever the setting is: one byte of each
+ * 2 MiB is touched, then the range collapsed, which allocates and clears a huge page as a fault of
+ * anonymous memory does, and takes as long. Kernels before 6.1 can't: small pages, and the weights
+ * are read some percent slower.
+ *
+ * alloc: all of it is there; -ENOMEM, or memfd_create's error. seal: mapped anew, read-only, where
+ * it is, then sealed (F_SEAL_WRITE and the others): the kernel refuses that seal while anybody,
+ * also another process, can write. map: what somebody sealed; -EPERM, it is not; -EINVAL, it is no
+ * memfd of this length. */
+int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd);
+int place_kept_seal(void *mem, size_t len, int fd);
+int place_kept_map(struct workers *w, int fd, size_t len, void **ret);
 
 /* CPUs this process may use, one for each worker i, nodes in turn. Returns the CPU's number. */
 uint32_t place_n_cpus(void);

@@ -3,11 +3,13 @@
 #include "engine/backend.h"
 #include "engine/file/gguf.h"
 #include "engine/file/hparams.h"
+#include "engine/file/kept.h"
 #include "engine/file/weights.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* All that can be known without reading a weight. */
 static int plan(const struct gguf *g, struct model *m, float *ret_rope_scale,
@@ -45,12 +47,72 @@ static int set_rope(struct model *m, float scale, const float *stored, struct wh
     return 0;
 }
 
-int model_open(const char *path, struct backend *b, const struct model_progress *progress,
-               struct model **ret_model, struct why *why)
+static int identify(const struct model *m, struct image_of *ret, struct why *why)
+{
+    int e = image_identify(&m->packed, m->file, ret);
+
+    return e < 0 ? why_set(why, e, "%s: %s", gguf_label(m->file), strerror(-e)) : 0;
+}
+
+static int set_block(struct model *m, void *block, size_t head, size_t len, enum model_from from)
+{
+    m->block = block;
+    m->block_len = head + len;
+    m->mem = (uint8_t *)block + head;
+    m->mem_len = len;
+    m->from = from;
+    return 0;
+}
+
+/* Weights that another process has left. -ENOENT: there are none that will do. */
+static int take_kept(struct model *m, struct weights *w, const struct image_of *of, struct kept *k)
+{
+    struct why none = { "" };
+    void *base;
+    int e = k ? kept_take(k, m->backend, of, &base, m->digest, &none) : -ENOENT;
+
+    if (e != 0)
+        return -ENOENT;
+    weights_bind(w, (uint8_t *)base + image_head_len(&m->packed));
+    return set_block(m, base, image_head_len(&m->packed), m->packed.len, MODEL_FROM_KEPT);
+}
+
+/* Memory for the weights: such as others can have after us, if that is wanted and to be had. */
+static int alloc_weights(struct model *m, struct kept *k, struct why *why)
+{
+    void *block;
+    int e;
+
+    if (k && k->wanted && kept_alloc(k, m->backend, &m->packed, &block) == 0)
+        return set_block(m, block, image_head_len(&m->packed), m->packed.len, MODEL_FROM_FILE);
+    e = backend_alloc(m->backend, m->packed.len, &block);
+    if (e != 0)
+        return why_set(why, e, "%s: no memory for %zu bytes of weights", gguf_label(m->file),
+                       m->packed.len);
+    return set_block(m, block, 0, m->packed.len, MODEL_FROM_FILE);
+}
+
+static int read_weights(struct model *m, struct weights *w, const struct image_of *of,
+                        const struct model_options *o, struct why *why)
+{
+    int e = o->room ? o->room(o->room_arg, why) : 0;
+
+    if (e == 0)
+        e = alloc_weights(m, o->kept, why);
+    if (e == 0)
+        e = weights_read(w, m->backend, m->mem, o->progress, m->digest);
+    if (o->kept && o->kept->fd >= 0)
+        kept_finish(o->kept, m->backend, of, e, m->digest, m->block);
+    return e;
+}
+
+int model_open_as(const char *path, struct backend *b, const struct model_options *o,
+                  struct model **ret_model, struct why *why)
 {
     struct model *m = calloc(1, sizeof(*m));
     struct weights w = { 0 };
     const float *factors = NULL;
+    struct image_of of;
     float scale = 1;
     int e;
 
@@ -60,16 +122,14 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
     e = gguf_open(path, &m->file, why);
     if (e == 0)
         e = plan(m->file, m, &scale, &factors, &w, why);
+    if (e == 0)
+        e = identify(m, &of, why);
     if (e != 0)
         goto fail;
-    e = backend_alloc(b, m->packed.len, &m->mem);
-    if (e != 0) {
-        (void)why_set(why, e, "%s: no memory for %zu bytes of weights", path, m->packed.len);
-        goto fail;
-    }
-    m->mem_len = m->packed.len;
     m->weights_len = w.data_len;
-    e = weights_read(&w, b, m->mem, progress, m->digest);
+    e = take_kept(m, &w, &of, o->kept);
+    if (e == -ENOENT)
+        e = read_weights(m, &w, &of, o, why);
     if (e == 0)
         e = set_rope(m, scale, factors, why);
     if (e != 0)
@@ -84,6 +144,12 @@ fail:
     weights_fini(&w);
     model_close(m);
     return e;
+}
+
+int model_open(const char *path, struct backend *b, const struct model_progress *progress,
+               struct model **ret_model, struct why *why)
+{
+    return model_open_as(path, b, &(struct model_options){ .progress = progress }, ret_model, why);
 }
 
 int model_check(const struct gguf *g, struct why *why)
@@ -104,7 +170,7 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
-    backend_free(m->backend, m->mem, m->mem_len);
+    backend_free(m->backend, m->block, m->block_len);
     free(m->rope_freq);
     free(m->layers);
     packed_close(&m->packed);

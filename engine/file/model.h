@@ -22,6 +22,10 @@
 
 struct backend;
 struct gguf;
+struct kept;
+
+/* Where the weights came from. */
+enum model_from { MODEL_FROM_FILE, MODEL_FROM_KEPT };
 
 enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
 
@@ -63,6 +67,9 @@ struct model {
 
     struct gguf *file;       /* metadata, for the tokenizer and chat template */
     struct backend *backend; /* whose memory has the weights; NULL: the process's own */
+    enum model_from from;
+    void *block; /* what was allocated, and mem_len bytes of it from mem on are the weights */
+    size_t block_len;
     void *mem;
     size_t mem_len;
     struct packed packed; /* how the weights lie in mem */
@@ -76,8 +83,20 @@ struct model_progress {
     void *arg;
 };
 
-/* Reads the file at path into memory of b (engine/backend.h), which is borrowed. progress may be
- * NULL. A weight that is NaN or infinite is -EINVAL, with the tensor's name. */
+struct model_options {
+    const struct model_progress *progress; /* may be NULL */
+    struct kept *kept; /* of another process, or for one (engine/file/kept.h); may be NULL */
+    /* Asked before memory is taken for the weights, and not when they are there already: not 0 and
+     * a sentence refuses that. May be NULL. */
+    int (*room)(void *arg, struct why *why);
+    void *room_arg;
+};
+
+/* Reads the file at path into memory of b (engine/backend.h), which is borrowed. A weight that is
+ * NaN or infinite is -EINVAL, with the tensor's name. */
+int model_open_as(const char *path, struct backend *b, const struct model_options *o,
+                  struct model **ret_model, struct why *why);
+/* With progress alone, which may be NULL. */
 int model_open(const char *path, struct backend *b, const struct model_progress *progress,
                struct model **ret_model, struct why *why);
 void model_close(struct model *m);

@@ -1,0 +1,86 @@
+#include "daemon/keep.h"
+
+#include "daemon/log.h"
+#include "engine/file/model.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void remove_found(struct keep *k, uint32_t i)
+{
+    notify_forget(k->found[i].name);
+    (void)close(k->found[i].fd);
+    k->found[i].fd = -1;
+}
+
+/* Without a manager nobody would take the descriptor, and the memory would be shared for nothing.
+ */
+static bool wants(const struct config *c)
+{
+    if (c->weight_keep == CONFIG_KEEP_NO)
+        return false;
+    if (c->weight_keep == CONFIG_KEEP_YES && !notify_manager())
+        log_warning(
+            "option weight-keep: nobody is there to keep the weights: gistd was not started "
+            "by a service manager (NOTIFY_SOCKET)");
+    return c->weight_keep == CONFIG_KEEP_YES ? notify_manager() : notify_store();
+}
+
+void keep_open(struct keep *k, const struct config *c)
+{
+    uint32_t n;
+
+    *k = (struct keep){ .kept = { .wanted = wants(c), .used = -1, .fd = -1 } };
+    n = notify_take_kept(k->found, KEPT_FOUND_MAX);
+    for (uint32_t i = 0; i < n && !k->kept.wanted; i++)
+        remove_found(k, i);
+    if (!k->kept.wanted)
+        return;
+    k->kept.n_found = n;
+    for (uint32_t i = 0; i < n; i++)
+        k->kept.found[i] = k->found[i].fd;
+}
+
+void keep_drop(struct keep *k)
+{
+    if (k->kept.n_found == 0)
+        return;
+    log_info("the kept weights are of no use, the model is read: %s", k->kept.not_used.text);
+    for (uint32_t i = 0; i < k->kept.n_found; i++)
+        remove_found(k, i);
+    k->kept.n_found = 0;
+}
+
+void keep_settle(struct keep *k, const struct model *m)
+{
+    char name[NOTIFY_NAME_MAX + 1];
+    int r;
+
+    for (uint32_t i = 0; i < k->kept.n_found; i++)
+        if ((int)i != k->kept.used)
+            remove_found(k, i);
+    if (k->kept.used >= 0)
+        log_info("the weights are those that the service manager kept: nothing was read");
+    if (k->kept.fd >= 0) {
+        (void)snprintf(name, sizeof(name), NOTIFY_KEPT_PREFIX "%.16s", m->digest);
+        r = notify_keep(k->kept.fd, name);
+        if (r < 0)
+            (void)why_set(&k->kept.not_kept, r, "the service manager can't be told: %s",
+                          strerror(-r));
+    }
+    if (k->kept.not_kept.text[0])
+        log_warning("the weights are not kept for the next start: %s", k->kept.not_kept.text);
+    keep_close(k);
+}
+
+void keep_close(struct keep *k)
+{
+    for (uint32_t i = 0; i < k->kept.n_found; i++)
+        if (k->found[i].fd >= 0)
+            (void)close(k->found[i].fd);
+    k->kept.n_found = 0;
+    if (k->kept.fd >= 0)
+        (void)close(k->kept.fd);
+    k->kept.fd = -1;
+}
