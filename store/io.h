@@ -64,6 +64,7 @@ struct io_op {
     int flags;
     mode_t mode;
     bool link;
+    bool aside; /* a transfer in the page cache is copied by another thread, not in io_submit */
     uint64_t cookie; /* the caller's */
 };
 

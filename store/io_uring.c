@@ -225,6 +225,8 @@ static void prepare(struct uring *u, struct io_uring_sqe *sqe, struct slot *s)
         io_uring_prep_unlinkat(sqe, op->fd, op->path, 0);
         break;
     }
+    if (op->aside)
+        sqe->flags |= IOSQE_ASYNC;
     io_uring_sqe_set_data64(sqe, (uint64_t)(s - u->slots));
     s->in_kernel = true;
     u->n_kernel++;

@@ -154,6 +154,14 @@ static void goes_on_behind_short_ones(enum io_kind kind)
         io_rig_one(&g,
                    (struct io_op){ .code = IO_READ, .fd = fd, .mem = back, .len = n, .off = 512 }),
         n);
+    assert_memory_equal(mem, back, n);
+    memset(back, 0, n);
+    assert_int_equal(
+        io_rig_one(
+            &g,
+            (struct io_op){
+                .code = IO_READ, .fd = fd, .mem = back, .len = n, .off = 512, .aside = true }),
+        n);
     fault_short(0);
     assert_memory_equal(mem, back, n);
     assert_int_equal(close(fd), 0);
