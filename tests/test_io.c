@@ -1,7 +1,8 @@
 /* Would catch: an operation that is lost, comes back twice or with another one's result; a chain
  * that goes on behind a failure or stops at a short transfer; a descriptor that stays readable with
  * nothing to reap (a busy loop in the daemon), or silent with something (a hang); a close that
- * leaves the kernel writing to freed memory. Each on io_uring and on threads.
+ * leaves the kernel writing to freed memory. Each on io_uring, on threads, and on the faulty one
+ * that tests of others use, when it has no faults.
  */
 #include "store/io.h"
 

@@ -1,5 +1,6 @@
 #include "tests/support/io_rig.h"
 
+#include "tests/support/io_faulty.h"
 #include "tests/support/scratch.h"
 
 #include <errno.h>
@@ -18,8 +19,12 @@
 
 int io_rig_try(struct io_rig *g, enum io_kind kind, uint32_t depth)
 {
-    struct io_options o = { .kind = kind, .depth = depth, .threads = 2 };
+    bool faulty = kind == IO_RIG_FAULTY;
+    struct io_options o = { .kind = faulty ? IO_THREADS : kind,
+                            .depth = faulty ? 2 * depth : depth,
+                            .threads = 2 };
     char path[SCRATCH_PATH_MAX];
+    int r;
 
     *g = (struct io_rig){ .io = NULL };
     for (uint32_t i = 0; i < N_COOKIES; i++)
@@ -27,7 +32,12 @@ int io_rig_try(struct io_rig *g, enum io_kind kind, uint32_t depth)
     (void)mkdir(scratch_path(path, "io"), 0700);
     g->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(g->folder >= 0);
-    return io_open(&o, &g->io, NULL);
+    r = io_open(&o, &g->io, NULL);
+    if (r < 0 || !faulty)
+        return r;
+    r = io_faulty_open(g->io, &g->io);
+    io_faulty_shuffle(g->io, 0x5eed);
+    return r;
 }
 
 void io_rig_open(struct io_rig *g, enum io_kind kind)
@@ -147,9 +157,9 @@ void io_rig_let_through(const struct io_rig *g)
     assert_int_equal(close(fd), 0);
 }
 
-/* --- each on both ----------------------------------------------------------------------------- */
+/* --- each on all ----------------------------------------------------------------------------- */
 
-struct both {
+struct variant {
     const struct io_rig_test *test;
     enum io_kind kind;
     char name[80];
@@ -157,15 +167,17 @@ struct both {
 
 static void run_one(void **state)
 {
-    const struct both *b = *state;
+    const struct variant *b = *state;
 
     b->test->run(b->kind);
 }
 
 int io_rig_run(const struct io_rig_test *tests, size_t n)
 {
-    static struct both both[2 * IO_RIG_TESTS_MAX];
-    static struct CMUnitTest units[2 * IO_RIG_TESTS_MAX];
+    static const enum io_kind kinds[] = { IO_URING, IO_THREADS, IO_RIG_FAULTY };
+    static const char *const names[] = { "io_uring", "threads", "faulty" };
+    static struct variant variants[3 * IO_RIG_TESTS_MAX];
+    static struct CMUnitTest units[3 * IO_RIG_TESTS_MAX];
     struct io_options o = { .kind = IO_URING };
     struct why why = { "" };
     struct io *io = NULL;
@@ -177,12 +189,11 @@ int io_rig_run(const struct io_rig_test *tests, size_t n)
         printf("not tested on io_uring: %s\n", why.text);
     assert_true(n <= IO_RIG_TESTS_MAX);
     for (size_t i = 0; i < n; i++)
-        for (int k = uring ? 0 : 1; k < 2; k++) {
-            struct both *b = &both[n_units];
+        for (int k = uring ? 0 : 1; k < 3; k++) {
+            struct variant *b = &variants[n_units];
 
-            *b = (struct both){ .test = &tests[i], .kind = k ? IO_THREADS : IO_URING };
-            (void)snprintf(b->name, sizeof(b->name), "%s: %s", k ? "threads" : "io_uring",
-                           tests[i].name);
+            *b = (struct variant){ .test = &tests[i], .kind = kinds[k] };
+            (void)snprintf(b->name, sizeof(b->name), "%s: %s", names[k], tests[i].name);
             units[n_units++] = (struct CMUnitTest){ b->name, run_one, NULL, NULL, b };
         }
     return _cmocka_run_group_tests("io", units, n_units, NULL, NULL);

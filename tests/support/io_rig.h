@@ -17,6 +17,9 @@ struct io_rig {
     uint32_t n_got;
 };
 
+/* tests/support/io_faulty.h without a fault, over threads: it must keep every promise too. */
+#define IO_RIG_FAULTY ((enum io_kind)(IO_THREADS + 1))
+
 /* io_open's result. */
 int io_rig_try(struct io_rig *g, enum io_kind kind, uint32_t depth);
 void io_rig_open(struct io_rig *g, enum io_kind kind);
@@ -42,7 +45,7 @@ void io_rig_gate(struct io_rig *g, struct io_op *ret, uint64_t cookie);
 /* Waits until someone stands there. */
 void io_rig_let_through(const struct io_rig *g);
 
-/* Runs each on io_uring and on threads; what main returns. */
+/* Runs each on io_uring, threads and IO_RIG_FAULTY; what main returns. */
 struct io_rig_test {
     const char *name;
     void (*run)(enum io_kind kind);
