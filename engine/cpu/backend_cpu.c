@@ -228,15 +228,13 @@ static int cpu_step(struct backend *b, const struct plan *plan, const struct for
 
 static int cpu_logits(struct backend *b, uint32_t first, uint32_t n, float *host)
 {
-    layers_logits(cpu_of(b)->layers, first, n, host);
-    return 0;
+    return layers_logits(cpu_of(b)->layers, first, n, host);
 }
 
 static int cpu_logprobs(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
                         float *host)
 {
-    layers_logprobs(cpu_of(b)->layers, first, n, ids, host);
-    return 0;
+    return layers_logprobs(cpu_of(b)->layers, first, n, ids, host);
 }
 
 static int cpu_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)

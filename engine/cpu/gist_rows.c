@@ -38,7 +38,7 @@ static void add_low_rank(const struct gist_rows *g, const struct kernels *k, str
                          const struct adapter_projection *p, const struct linear_input *in,
                          const struct gist_scratch *scratch, float *y)
 {
-    struct linear_output a = { &p->a, scratch->low, 0 }, b = { &p->b, scratch->high, 0 };
+    struct linear_output a = { &p->a, scratch->low, 0, 0 }, b = { &p->b, scratch->high, 0, 0 };
     uint32_t rank = p->a.n_rows, n_out = p->b.n_rows, n;
     size_t room = scratch->n_high / n_out;
 
@@ -65,8 +65,8 @@ void gist_rows_project(const struct gist_rows *g, const struct kernels *k, struc
     rows = input_of(g, in);
     for (uint32_t i = 0; i < n_out; i++) {
         const struct adapter_projection *p = &g->adapter->layers[layer].p[out[i].projection];
-        struct linear_output own = { &p->w, out[i].y + (size_t)g->first * p->w.n_rows,
-                                     g->step - 1 };
+        struct linear_output own = { &p->w, out[i].y + (size_t)g->first * p->w.n_rows, g->step - 1,
+                                     0 };
 
         if (p->w.data)
             linear_run(k, w, &rows, g->n, &own, 1);

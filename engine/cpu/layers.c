@@ -15,6 +15,7 @@
 #include "engine/cpu/gist_rows.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/place.h"
+#include "engine/file/stream.h"
 #include "engine/kv/rotary.h"
 
 #include <assert.h>
@@ -40,8 +41,9 @@ struct layers {
     struct attend *attend;
     uint32_t max_batch;
 
-    const struct plan *plan; /* of the step that runs, or was the last: T rows */
-    uint32_t n_out;          /* rows of out */
+    struct model_layer moved; /* of a streamed model: the layer that is here now */
+    const struct plan *plan;  /* of the step that runs, or was the last: T rows */
+    uint32_t n_out;           /* rows of out */
 
     /* Scratch, max_batch rows each. */
     void *mem;
@@ -254,16 +256,18 @@ static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 }
 
 /* Rows are read from the file's type as they come: as f32 the default model's table alone would be
- * 113 MB, more than its whole file. */
-static void embed_token(const struct layers *f, uint32_t id, float *x)
+ * 113 MB, more than its whole file. tile: the token's, of an embedding that does not stay; else
+ * NULL. */
+static void embed_token(const struct layers *f, uint32_t id, const void *tile, float *x)
 {
     const struct model_tensor *e = &f->m->embd;
 
-    tile_dequantise_row(e->type, e->data, id, e->n_cols, x);
+    tile_dequantise_row(e->type, tile ? tile : e->data, tile ? id % TILE_ROWS : id, e->n_cols, x);
 }
 
 /* A gist's own embedding, and that of its snippet's last token where the plan names one. */
-static void embed_gist(const struct layers *f, const struct plan_row *row, float *x)
+static void embed_gist(const struct layers *f, const struct plan_row *row, const void *tile,
+                       float *x)
 {
     const struct adapter *a = f->plan->pieces[row->piece].adapter;
     uint32_t n = f->m->n_embd;
@@ -271,26 +275,28 @@ static void embed_gist(const struct layers *f, const struct plan_row *row, float
     if (row->id == PLAN_NONE)
         memset(x, 0, n * sizeof(*x));
     else
-        embed_token(f, row->id, x);
+        embed_token(f, row->id, tile, x);
     f->k->add(x, a->embd + (size_t)row->gist * n, n);
+}
+
+static void embed_row(const struct layers *f, uint32_t t, const void *tile)
+{
+    const struct plan_row *row = &f->plan->rows[t];
+    uint32_t n = f->m->n_embd;
+    float *x = f->x + (size_t)t * n;
+
+    if (row->kind == PLAN_TOKEN)
+        embed_token(f, row->id, tile, x);
+    else if (row->kind == PLAN_GIST)
+        embed_gist(f, row, tile, x);
+    else
+        memcpy(x, f->plan->pieces[row->piece].soft + (size_t)row->id * n, n * sizeof(*x));
 }
 
 static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
-    const struct layers *f = r->f;
-    uint32_t n = f->m->n_embd;
-
-    for (uint32_t t = row0; t < row1; t++) {
-        const struct plan_row *row = &f->plan->rows[t];
-        float *x = f->x + (size_t)t * n;
-
-        if (row->kind == PLAN_TOKEN)
-            embed_token(f, row->id, x);
-        else if (row->kind == PLAN_GIST)
-            embed_gist(f, row, x);
-        else
-            memcpy(x, f->plan->pieces[row->piece].soft + (size_t)row->id * n, n * sizeof(*x));
-    }
+    for (uint32_t t = row0; t < row1; t++)
+        embed_row(r->f, t, NULL);
 }
 
 /* Rows of one page may be stored by two workers at once: slots of a tile share no byte. */
@@ -490,14 +496,13 @@ static struct gist_product gists_down(const struct layers *f, uint32_t i)
 }
 
 /* Attention of layer i: leaves its output, to be added to x, in y. n_rows in, n_left out. */
-static uint32_t run_attention(struct layers *f, uint32_t i)
+static uint32_t run_attention(struct layers *f, uint32_t i, const struct model_layer *l)
 {
     const struct model *m = f->m;
-    const struct model_layer *l = &m->layers[i];
-    struct linear_output qkv[] = { { &l->wq, f->q, 0 },
-                                   { &l->wk, f->kk, 0 },
-                                   { &l->wv, f->vv, 0 } };
-    struct linear_output wo = { &l->wo, f->y, 0 };
+    struct linear_output qkv[] = { { &l->wq, f->q, 0, 0 },
+                                   { &l->wk, f->kk, 0, 0 },
+                                   { &l->wv, f->vv, 0, 0 } };
+    struct linear_output wo = { &l->wo, f->y, 0, 0 };
     struct gist_product own_qkv = gists_qkv(f, i), own_o = gists_o(f, i);
     uint32_t n_q = m->n_head * m->head_dim;
     struct rows r = { .f = f,
@@ -535,12 +540,11 @@ static uint32_t run_attention(struct layers *f, uint32_t i)
     return n_left;
 }
 
-static void run_ffn(struct layers *f, uint32_t i, uint32_t n_rows)
+static void run_ffn(struct layers *f, uint32_t i, const struct model_layer *l, uint32_t n_rows)
 {
     const struct model *m = f->m;
-    const struct model_layer *l = &m->layers[i];
-    struct linear_output gate_up[] = { { &l->w_gate, f->gate, 0 }, { &l->w_up, f->up, 0 } };
-    struct linear_output down = { &l->w_down, f->y, 0 };
+    struct linear_output gate_up[] = { { &l->w_gate, f->gate, 0, 0 }, { &l->w_up, f->up, 0, 0 } };
+    struct linear_output down = { &l->w_down, f->y, 0, 0 };
     struct gist_product own_gate_up = gists_gate_up(f, i), own_down = gists_down(f, i);
     struct rows r = { .f = f,
                       .n_rows = n_rows,
@@ -558,6 +562,95 @@ static void run_ffn(struct layers *f, uint32_t i, uint32_t n_rows)
     project_gists(f, &own_down, f->gate, m->n_ff);
 }
 
+/* --- weights that do not stay (engine/file/stream.h) ------------------------------------------ */
+
+static const void *by(const void *p, ptrdiff_t d)
+{
+    return p ? (const uint8_t *)p + d : NULL;
+}
+
+/* The layer with its pointers to where it is now. */
+static void move_layer(const struct model_layer *from, ptrdiff_t d, struct model_layer *ret)
+{
+    struct model_tensor *t[] = { &ret->wq,     &ret->wk,   &ret->wv,    &ret->wo,
+                                 &ret->w_gate, &ret->w_up, &ret->w_down };
+    const float **v[] = { &ret->attn_norm, &ret->ffn_norm, &ret->bq, &ret->bk, &ret->bv };
+
+    *ret = *from;
+    for (unsigned i = 0; i < sizeof(t) / sizeof(*t); i++)
+        t[i]->data = by(t[i]->data, d);
+    for (unsigned i = 0; i < sizeof(v) / sizeof(*v); i++)
+        *v[i] = by(*v[i], d);
+}
+
+/* Layer i's weights until the next layer's. */
+static int take_layer(struct layers *f, uint32_t i, const struct model_layer **ret)
+{
+    ptrdiff_t d;
+    int r;
+
+    *ret = &f->m->layers[i];
+    if (!f->m->stream)
+        return 0;
+    r = stream_layer(f->m->stream, i, &d);
+    if (r < 0 || d == 0)
+        return r;
+    move_layer(*ret, d, &f->moved);
+    *ret = &f->moved;
+    return 0;
+}
+
+static bool has_token(const struct plan_row *row)
+{
+    return row->kind == PLAN_TOKEN || (row->kind == PLAN_GIST && row->id != PLAN_NONE);
+}
+
+/* Rows of the batch, by their tiles. */
+static int embed_some(struct layers *f, const uint32_t *rows, uint32_t n)
+{
+    uint32_t ids[STREAM_ROWS];
+    const void *tiles[STREAM_ROWS];
+    int r;
+
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = f->plan->rows[rows[i]].id;
+    r = n > 0 ? stream_rows(f->m->stream, ids, n, tiles) : 0;
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        embed_row(f, rows[i], tiles[i]);
+    return r;
+}
+
+static int embed_streamed(struct layers *f)
+{
+    uint32_t rows[STREAM_ROWS], n = 0;
+    int r = 0;
+
+    for (uint32_t t = 0; t < f->plan->n_rows && r == 0; t++) {
+        if (!has_token(&f->plan->rows[t])) {
+            embed_row(f, t, NULL);
+            continue;
+        }
+        rows[n++] = t;
+        if (n == STREAM_ROWS) {
+            r = embed_some(f, rows, n);
+            n = 0;
+        }
+    }
+    return r == 0 ? embed_some(f, rows, n) : r;
+}
+
+static int embed(struct layers *f)
+{
+    struct rows r = { .f = f, .n_rows = f->plan->n_rows };
+
+    if (f->m->stream)
+        stream_begin(f->m->stream, f->plan->n_out > 0);
+    if (f->m->stream && !stream_keeps_embd(f->m->stream))
+        return embed_streamed(f);
+    rows_run(&r, embed_rows);
+    return 0;
+}
+
 static bool told_to_stop(const struct forward_stop *stop)
 {
     return stop && stop->fn(stop->arg);
@@ -568,22 +661,27 @@ static bool told_to_stop(const struct forward_stop *stop)
  * nobody looks. */
 int layers_run(struct layers *f, const struct plan *plan, const struct forward_stop *stop)
 {
-    struct rows r = { .f = f, .n_rows = plan->n_rows };
+    struct rows r;
+    int e;
 
     assert(plan->n_rows <= f->max_batch);
     /* None until the end: a step that was given up has no outputs to ask for. */
     f->plan = plan;
     f->n_out = 0;
-    rows_run(&r, embed_rows);
-    for (uint32_t i = 0; i < f->m->n_layer; i++) {
+    e = embed(f);
+    for (uint32_t i = 0; i < f->m->n_layer && e == 0; i++) {
+        const struct model_layer *l;
         uint32_t n_left;
 
         if (told_to_stop(stop))
             return -ECANCELED;
-        n_left = run_attention(f, i);
+        e = take_layer(f, i, &l);
+        n_left = e == 0 ? run_attention(f, i, l) : 0;
         if (n_left)
-            run_ffn(f, i, n_left);
+            run_ffn(f, i, l, n_left);
     }
+    if (e < 0)
+        return e;
     f->n_out = plan->n_out;
     if (f->n_out) {
         r = (struct rows){
@@ -628,33 +726,59 @@ static void add_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
     }
 }
 
-static void fine_logits(struct layers *f, float *x, uint32_t n, float *ret)
+/* The product with the output matrix: as a whole, or slice by slice as it comes by. A row of it is
+ * the same chain of sums in either. */
+static int project_output(struct layers *f, float *x, uint32_t n, float *to)
 {
-    struct linear_output head = { &f->m->output, f->head, 0 };
-    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd, .to = ret };
+    const struct model *m = f->m;
+    struct model_tensor part = m->output;
+    struct linear_output head = { &part, to, 0, m->n_vocab };
 
-    rows_run(&r, quantise_fine_rows);
-    project(f, x, f->m->n_embd, 2 * n, &head, 1);
-    rows_run(&r, add_fine_rows);
+    if (!m->stream || stream_keeps_output(m->stream)) {
+        project(f, x, m->n_embd, n, &head, 1);
+        return 0;
+    }
+    for (uint32_t row = 0; row < m->n_vocab; row += part.n_rows) {
+        int r = stream_output(m->stream, row, &part);
+
+        if (r < 0)
+            return r;
+        head.y = to + row;
+        project(f, x, m->n_embd, n, &head, 1);
+    }
+    return 0;
 }
 
-void layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret)
+static int fine_logits(struct layers *f, float *x, uint32_t n, float *ret)
 {
-    struct linear_output head = { &f->m->output, ret, 0 };
+    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd, .to = ret };
+    int e;
+
+    rows_run(&r, quantise_fine_rows);
+    e = project_output(f, x, 2 * n, f->head);
+    if (e == 0)
+        rows_run(&r, add_fine_rows);
+    return e;
+}
+
+int layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret)
+{
+    struct linear_output head = { &f->m->output, ret, 0, 0 };
     float *x = f->out + (size_t)first * f->m->n_embd;
     uint32_t step = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
     struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };
+    int e = 0;
 
     assert(first + n <= f->n_out);
     if (f->k->form[f->m->output.type] != KERNELS_FORM_Q8) {
         r.forms = linear_forms(f->k, &head, 1);
         rows_run(&r, convert_rows);
-        project(f, x, f->m->n_embd, n, &head, 1);
-        return;
+        return project_output(f, x, n, ret);
     }
-    for (uint32_t at = 0; at < n; at += step)
-        fine_logits(f, x + (size_t)at * f->m->n_embd, n - at < step ? n - at : step,
-                    ret + (size_t)at * f->m->n_vocab);
+    for (uint32_t at = 0; at < n && e == 0; at += step)
+        e = fine_logits(f, x + (size_t)at * f->m->n_embd, n - at < step ? n - at : step,
+                        ret + (size_t)at * f->m->n_vocab);
+    return e;
 }
 
 struct logprobs_job {
@@ -679,15 +803,19 @@ static void logprobs_row(void *arg, uint32_t row, uint32_t worker)
 
 /* A few rows at a time, of which one number each stays: logits of a window of 2048 tokens would be
  * 400 MB of the default model. */
-void layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t *ids, float *ret)
+int layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t *ids, float *ret)
 {
     for (uint32_t done = 0, k; done < n; done += k) {
         struct logprobs_job j = { f, ids + done, ret + done };
+        int r;
 
         k = n - done < HEAD_ROWS ? n - done : HEAD_ROWS;
-        layers_logits(f, first + done, k, f->logits);
+        r = layers_logits(f, first + done, k, f->logits);
+        if (r < 0)
+            return r;
         workers_run(f->w, logprobs_row, &j, k);
     }
+    return 0;
 }
 
 void layers_hidden(const struct layers *f, uint32_t first, uint32_t n, float *ret)

@@ -9,7 +9,8 @@
  * Threads    one thread, the owner of the workers. stop is called on it, between layers.
  * Ownership  borrows model, kernels and workers; owns its scratch, allocated at open for max_batch
  *            rows: a step allocates nothing.
- * Errors     layers_open: -ENOMEM. layers_run: -ECANCELED (stop said so).
+ * Errors     layers_open: -ENOMEM. layers_run: -ECANCELED (stop said so). Of a streamed model also
+ *            those of engine/file/stream.h, where a weight is needed.
  */
 #ifndef ENGINE_CPU_LAYERS_H
 #define ENGINE_CPU_LAYERS_H
@@ -30,8 +31,8 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
 
 /* Of outputs [first, first + n) of the last step: logits (n, n_vocab); log p(ids[i]) of output
  * first + i; the outputs themselves (n, n_embd). */
-void layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret);
-void layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t *ids, float *ret);
+int layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret);
+int layers_logprobs(struct layers *f, uint32_t first, uint32_t n, const uint32_t *ids, float *ret);
 void layers_hidden(const struct layers *f, uint32_t first, uint32_t n, float *ret);
 
 /* Angles of this model's rotary embedding. */

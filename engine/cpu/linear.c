@@ -93,7 +93,7 @@ void linear_run(const struct kernels *k, struct workers *w, const struct linear_
             .x_row_bytes = row_bytes * (1 + in->skip),
             .n_x = n_x,
             .y = out[i].y,
-            .y_stride = (size_t)t->n_rows * (1 + out[i].skip),
+            .y_stride = out[i].stride ? out[i].stride : (size_t)t->n_rows * (1 + out[i].skip),
             .ahead = k->ahead,
         };
         assert(t->n_cols == in->n_cols);

@@ -20,8 +20,9 @@ struct linear_input {
 
 struct linear_output {
     const struct model_tensor *w;
-    float *y;      /* (T, w->n_rows) */
-    uint32_t skip; /* as of the input */
+    float *y;        /* (T, w->n_rows) */
+    uint32_t skip;   /* as of the input */
+    uint32_t stride; /* floats from a row of y to the next; 0: w->n_rows, and skip counts */
 };
 
 /* Bytes of a row of n_cols activations in a form. */

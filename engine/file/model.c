@@ -3,7 +3,9 @@
 #include "engine/backend.h"
 #include "engine/file/gguf.h"
 #include "engine/file/hparams.h"
+#include "engine/file/image_make.h"
 #include "engine/file/kept.h"
+#include "engine/file/stream.h"
 #include "engine/file/weights.h"
 
 #include <errno.h>
@@ -106,6 +108,68 @@ static int read_weights(struct model *m, struct weights *w, const struct image_o
     return e;
 }
 
+static int take_image(struct model *m, struct weights *w, const struct model_options *o,
+                      const struct image_of *of, struct why *why)
+{
+    struct stream_options so = { .budget = o->weight_bytes,
+                                 .model = m,
+                                 .backend = m->backend,
+                                 .io = o->io,
+                                 .progress = o->progress };
+    struct image_file image;
+    int e = image_file_open(o->images, of, &image, why);
+
+    if (e != 0)
+        return e;
+    memcpy(m->digest, image.digest, sizeof(m->digest));
+    e = stream_open(&so, &image, &m->stream, why);
+    if (e == 0) {
+        weights_bind_extents(w, stream_bases(m->stream));
+        m->mem = stream_mem(m->stream, &m->mem_len);
+        m->from = MODEL_FROM_IMAGE;
+    }
+    image_file_close(&image);
+    return e;
+}
+
+/* From the image, which is made where there is none, or none of this file, or one that is damaged.
+ */
+static int load_streamed(struct model *m, struct weights *w, const struct image_of *of,
+                         const struct model_options *o, struct why *why)
+{
+    struct why first = { "" };
+    int e = stream_check(m, o->weight_bytes, why);
+
+    if (e != 0)
+        return e;
+    if (!o->images)
+        return why_set(why, -EINVAL,
+                       "option weight-bytes: the weights of %s take %zu bytes, and what does not "
+                       "stay in memory is read from an image of them, which needs a folder: set "
+                       "weight-cache",
+                       gguf_label(m->file), m->packed.len);
+    e = o->room ? o->room(o->room_arg, why) : 0;
+    if (e != 0)
+        return e;
+    e = take_image(m, w, o, of, &first);
+    if (e != -ENOENT && e != -ESTALE && e != -EBADMSG && e != -EPERM)
+        return e ? why_set(why, e, "%s", first.text) : 0;
+    e = image_make(o->images, of, w, m->backend, o->progress, why);
+    return e ? e : take_image(m, w, o, of, why);
+}
+
+/* From where they are there soonest. */
+static int load(struct model *m, struct weights *w, const struct image_of *of,
+                const struct model_options *o, struct why *why)
+{
+    int e;
+
+    if (o->weight_bytes && o->weight_bytes < m->packed.len)
+        return load_streamed(m, w, of, o, why);
+    e = take_kept(m, w, of, o->kept);
+    return e == -ENOENT ? read_weights(m, w, of, o, why) : e;
+}
+
 int model_open_as(const char *path, struct backend *b, const struct model_options *o,
                   struct model **ret_model, struct why *why)
 {
@@ -127,9 +191,7 @@ int model_open_as(const char *path, struct backend *b, const struct model_option
     if (e != 0)
         goto fail;
     m->weights_len = w.data_len;
-    e = take_kept(m, &w, &of, o->kept);
-    if (e == -ENOENT)
-        e = read_weights(m, &w, &of, o, why);
+    e = load(m, &w, &of, o, why);
     if (e == 0)
         e = set_rope(m, scale, factors, why);
     if (e != 0)
@@ -170,6 +232,7 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
+    stream_close(m->stream); /* has what mem points to */
     backend_free(m->backend, m->block, m->block_len);
     free(m->rope_freq);
     free(m->layers);

@@ -22,10 +22,12 @@
 
 struct backend;
 struct gguf;
+struct io_options;
 struct kept;
+struct stream;
 
 /* Where the weights came from. */
-enum model_from { MODEL_FROM_FILE, MODEL_FROM_KEPT };
+enum model_from { MODEL_FROM_FILE, MODEL_FROM_KEPT, MODEL_FROM_IMAGE };
 
 enum model_arch { MODEL_LLAMA, MODEL_QWEN2 };
 
@@ -72,8 +74,10 @@ struct model {
     size_t block_len;
     void *mem;
     size_t mem_len;
-    struct packed packed; /* how the weights lie in mem */
-    size_t weights_len;   /* bytes of tensor data */
+    struct packed packed;  /* how the weights lie in mem */
+    struct stream *stream; /* NULL: all weights are in mem. Else only what stays is, and pointers to
+                            * the rest are good for what engine/file/stream.h says */
+    size_t weights_len;    /* bytes of tensor data */
 };
 
 /* Called now and then while a file is read, with bytes done and in all, from the calling thread; a
@@ -90,6 +94,10 @@ struct model_options {
      * a sentence refuses that. May be NULL. */
     int (*room)(void *arg, struct why *why);
     void *room_arg;
+    const char *images;    /* folder for images of packed weights; NULL: there are none */
+    uint64_t weight_bytes; /* of memory for weights. When that is less than they take they pass
+                            * through it, from an image that is made if need be. 0: all stay */
+    const struct io_options *io; /* how images are read; not NULL with weight_bytes */
 };
 
 /* Reads the file at path into memory of b (engine/backend.h), which is borrowed. A weight that is

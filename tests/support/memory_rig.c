@@ -52,7 +52,9 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
         memory_ran(memory, &run);
         if (behind)
             continue;
-        (void)forward_logits(&m->rig.forward, 0, n_out, ret + (size_t)done * m->rig.model->n_vocab);
+        r = forward_logits(&m->rig.forward, 0, n_out, ret + (size_t)done * m->rig.model->n_vocab);
+        if (r < 0)
+            return r;
         done += run.n_tokens;
     }
     return 0;

@@ -26,6 +26,9 @@ int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
     struct backend_options o = { .cpu = strcmp(opts->cpu, "auto") == 0 ? rig_cpu() : opts->cpu,
                                  .threads = opts->threads,
                                  .max_rows = opts->max_batch };
+    struct model_options mo = { .images = opts->images,
+                                .weight_bytes = opts->weight_bytes,
+                                .io = opts->io };
     struct backend_info info;
     uint64_t pages;
     int err;
@@ -37,7 +40,7 @@ int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
     r->backend->ops->info(r->backend, &info);
     err = kernels_pick(info.cpu, &r->kernels);
     if (err == 0)
-        err = model_open(opts->model, r->backend, NULL, &r->model, why);
+        err = model_open_as(opts->model, r->backend, &mo, &r->model, why);
     if (err < 0)
         goto fail;
     err = r->backend->ops->set_model(r->backend, r->model, why);
@@ -88,7 +91,9 @@ int rig_feed(struct rig *r, struct seq *s, const uint32_t *ids, uint32_t n, uint
         err = forward_step(&r->forward, &run, 1, NULL, &n_out);
         if (err < 0)
             return err;
-        (void)forward_logits(&r->forward, 0, n_out, ret + (size_t)at * r->model->n_vocab);
+        err = forward_logits(&r->forward, 0, n_out, ret + (size_t)at * r->model->n_vocab);
+        if (err < 0)
+            return err;
     }
     return 0;
 }

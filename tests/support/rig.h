@@ -19,12 +19,17 @@ struct rig {
     uint32_t max_batch;
 };
 
+struct io_options;
+
 struct rig_opts {
     const char *model; /* path */
     const char *cpu;   /* a name for kernels_pick; "auto" is what rig_cpu() says */
     enum kv_type kv;
     uint32_t threads;
     uint32_t max_batch, max_tokens; /* a step's; the pool's */
+    uint64_t weight_bytes;          /* as the daemon's option; 0: all weights stay */
+    const char *images;             /* with weight_bytes: the folder for images of them */
+    const struct io_options *io;
 };
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
