@@ -178,6 +178,9 @@ struct gist_usage {
     uint32_t gists;                   /* keys that stand for gist_tokens */
     uint32_t shared_tokens;           /* not computed: an earlier session had read them */
     uint32_t restored_tokens;         /* not computed: they came back from the disk */
+    /* of prompt_tokens: of documents that were read alone, and not behind what stands before them
+     */
+    uint32_t approximate_tokens;
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);

@@ -41,7 +41,8 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .gist_tokens = src->gist_tokens,
                                 .gists = src->gists,
                                 .shared_tokens = src->shared_tokens,
-                                .restored_tokens = src->restored_tokens };
+                                .restored_tokens = src->restored_tokens,
+                                .approximate_tokens = src->approximate_tokens };
 }
 
 /* Of a list that went as several requests: what the user waited for is the first one's. */
@@ -59,6 +60,7 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->gists += src->gists;
     dst->shared_tokens += src->shared_tokens;
     dst->restored_tokens += src->restored_tokens;
+    dst->approximate_tokens += src->approximate_tokens;
 }
 
 static const struct {

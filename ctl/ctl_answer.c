@@ -100,6 +100,9 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
         fprintf(stderr, "; %u from memory", a->prompt.shared_tokens);
     if (a->prompt.restored_tokens > 0)
         fprintf(stderr, "; %u from disk", a->prompt.restored_tokens);
+    if (a->prompt.approximate_tokens > 0)
+        fprintf(stderr, "; %u approximate: documents that were read alone",
+                a->prompt.approximate_tokens);
     if (a->prompt.gist_tokens > 0 && a->prompt.gists > 0)
         fprintf(stderr, "; memory: %u raw tokens, %u as %u gists", a->prompt.raw_tokens,
                 a->prompt.gist_tokens, a->prompt.gists);

@@ -139,5 +139,6 @@ void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage
     ctl_json_u64(j, "gists", u->gists);
     ctl_json_u64(j, "shared_tokens", u->shared_tokens);
     ctl_json_u64(j, "restored_tokens", u->restored_tokens);
+    ctl_json_u64(j, "approximate_tokens", u->approximate_tokens);
     ctl_json_close(j, '}');
 }

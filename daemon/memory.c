@@ -32,10 +32,50 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
     return m->n_ids;
 }
 
+int memory_adopt_behind(struct memory *m, const struct memory *from, uint32_t n)
+{
+    uint32_t had = m->n_ids;
+    int r;
+
+    assert(prefix_same_policy(&m->policy, &from->policy));
+    assert(compress_keeps_all(&m->policy.spec) && had == m->seq->n_tokens);
+    r = seq_adopt_behind(m->seq, from->seq, n);
+    if (r < 0)
+        return r;
+    m->n_ids = m->seq->n_tokens;
+    if (had == 0) /* what begins with the other one is what that is */
+        return 0;
+    if (memory_exact(m))
+        m->n_exact = had;
+    m->n_behind = m->n_ids;
+    return 0;
+}
+
+bool memory_exact(const struct memory *m)
+{
+    return m->n_behind == 0;
+}
+
+/* Ids that are none. Keys are as many as tokens but for them, where all is kept. */
+static uint32_t n_filler(const struct memory *m)
+{
+    const struct seq *s = m->seq;
+
+    return memory_exact(m) ? 0 : s->n_tokens - (seq_position(s, s->n_tokens) - s->pos0);
+}
+
+static uint32_t n_approximate(const struct memory *m)
+{
+    const struct seq *s = m->seq;
+    uint32_t first = (m->n_exact + s->seg_len - 1) / s->seg_len * s->seg_len;
+
+    return memory_exact(m) ? 0 : seq_position(s, m->n_behind) - seq_position(s, first);
+}
+
 bool memory_teaches(const struct memory *m)
 {
-    return m->shared.prefix && !m->shared.keeps_nothing && !m->early && m->overlay.n == 0 &&
-           m->ladder.n_at[2] == 0;
+    return m->shared.prefix && !m->shared.keeps_nothing && !m->early && memory_exact(m) &&
+           m->overlay.n == 0 && m->ladder.n_at[2] == 0;
 }
 
 /* What was made of the next segment is forgotten. */
@@ -53,6 +93,8 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     memcpy(seq->tokens, m->seq->tokens, (size_t)m->n_ids * sizeof(*seq->tokens));
     memory_share(dst, m->shared.prefix, m->shared.owner, m->shared.keeps_nothing);
     dst->early = m->early;
+    dst->n_exact = m->n_exact;
+    dst->n_behind = m->n_behind;
     dst->n_ids = m->n_ids;
     dst->ladder = m->ladder;
     dst->overlay = m->overlay;
@@ -248,6 +290,10 @@ void memory_rewind(struct memory *m, uint32_t n)
     assert(n <= m->n_ids);
     left = seq_rewind(m->seq, min_u32(n, m->seq->n_tokens));
     m->n_ids = n;
+    if (m->n_behind > left)
+        m->n_behind = left;
+    if (n <= m->n_exact) /* back in what was read in one go */
+        m->n_exact = m->n_behind = 0;
     ladder_rewind(&m->policy, &m->ladder, left);
     overlay_cut(&m->overlay, m->ladder.n_at[1]);
     /* Segments that were compressed stay so, though a fresh sequence of this length would have them
@@ -326,6 +372,8 @@ void memory_account(const struct memory *m, struct wire_usage *u)
         n_raw -= compress_n_raw(&m->policy.spec, seg_len, m->overlay.segments[i]);
         n_keys -= m->seq->segments[m->overlay.segments[i]].n_keys;
     }
+    u->prompt_tokens -= n_filler(m);
+    u->approximate_tokens = n_approximate(m);
     u->gist_tokens = (n - m->overlay.n) * seg_len - n_raw;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
     u->gists = n_keys - n_raw;

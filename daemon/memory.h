@@ -35,6 +35,10 @@ struct memory {
     bool early; /* rewound past a compression: more compressed than a fresh sequence of this length
                  */
 
+    /* Ids that were read one behind the other, and up to where those stand that were read elsewhere
+     * (memory_adopt_behind); both 0: there are none such. */
+    uint32_t n_exact, n_behind;
+
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
 
     struct compress_side side; /* what the next segment's compressor has made until now */
@@ -48,6 +52,13 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool keeps_nothing);
 /* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
+/* It goes on with the first n ids of another one of the same policy, which keeps all: a document
+ * that was read alone and is no part of what stood before it. Approximate, since its keys were
+ * computed without that; nobody learns from such a sequence, which has SEQ_FILLER among its ids.
+ * -E2BIG, -ENOSPC as seq_adopt_behind. */
+int memory_adopt_behind(struct memory *m, const struct memory *from, uint32_t n);
+/* There is nothing of the kind in it: it is a function of its ids, which have no holes. */
+bool memory_exact(const struct memory *m);
 /* What it reads next is learned by others: it holds what a fresh sequence of its ids would, and
  * nothing that is thinned. */
 bool memory_teaches(const struct memory *m);
@@ -103,8 +114,9 @@ bool memory_full(const struct memory *m, uint32_t n_more);
 /* Pages of compressed segments. */
 uint32_t memory_gist_pages(const struct memory *m);
 
-/* How the ids that are there were kept: raw_tokens (with those of compressed segments that stay
- * raw), gist_tokens, gists. */
+/* How the ids that are there were kept. prompt_tokens, in u as the number of ids, is without
+ * SEQ_FILLER then; approximate_tokens are those of memory_adopt_behind; raw_tokens (with those of
+ * compressed segments that stay raw), gist_tokens, gists. */
 void memory_account(const struct memory *m, struct wire_usage *u);
 
 #endif

@@ -73,7 +73,8 @@ static void push_recent(struct generate *g, const struct session *session)
     uint32_t n = session->memory.n_ids, want = g->sampler.params.repeat_last_n;
 
     for (uint32_t i = n > want ? n - want : 0; i < n; i++)
-        sampler_push(&g->sampler, session->seq.tokens[i]);
+        if (session->seq.tokens[i] != SEQ_FILLER)
+            sampler_push(&g->sampler, session->seq.tokens[i]);
     if (session->has_pending)
         sampler_push(&g->sampler, session->pending);
 }

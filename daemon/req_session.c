@@ -178,6 +178,26 @@ static void fork_fini(struct request *r)
     free(r->state);
 }
 
+/* Ids that only fill up the segment behind a document are no place to go back to. */
+static bool ends_in_filler(struct sched *s, struct request *r, uint32_t n)
+{
+    const uint32_t *ids = r->session->seq.tokens;
+    uint32_t real = n;
+
+    if (n > r->session->memory.n_ids)
+        return false;
+    while (real > 0 && ids[real - 1] == SEQ_FILLER)
+        real--;
+    if (real == n)
+        return false;
+    request_fail(s, r, WIRE_E_BAD_REQUEST,
+                 (struct request_numbers){ session_len(r->session), n, real },
+                 "cannot rewind to %u tokens: behind the document that ends at %u the session has "
+                 "none until the next document begins; rewind to %u",
+                 n, real, real);
+    return true;
+}
+
 static int rewind_start(struct sched *s, struct request *r, const struct wire_req *m,
                         const uint8_t *bulk)
 {
@@ -191,7 +211,8 @@ static int rewind_start(struct sched *s, struct request *r, const struct wire_re
             s, r, WIRE_E_BAD_REQUEST,
             (struct request_numbers){ session_len(r->session), n, session_len(r->session) },
             "cannot rewind to %u tokens: the session has only %u", n, session_len(r->session));
-    else /* not done here: start() may run between two layers of a step that reads the session */
+    else if (!ends_in_filler(s, r, n))  /* not done here: start() may run between two layers of a
+                                           step that reads the session */
         r->last.u.rewound.n_tokens = n; /* kept for work() */
     return 0;
 }

@@ -232,7 +232,7 @@ enum wire_error {
 struct wire_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
-    uint32_t raw_tokens, gist_tokens, gists, shared_tokens, restored_tokens;
+    uint32_t raw_tokens, gist_tokens, gists, shared_tokens, restored_tokens, approximate_tokens;
 };
 
 struct wire_rep {

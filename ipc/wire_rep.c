@@ -48,6 +48,7 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->gists = u->gists;
     m->shared_tokens = u->shared_tokens;
     m->restored_tokens = u->restored_tokens;
+    m->approximate_tokens = u->approximate_tokens;
 }
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
@@ -454,6 +455,7 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->gists = m->gists;
     u->shared_tokens = m->shared_tokens;
     u->restored_tokens = m->restored_tokens;
+    u->approximate_tokens = m->approximate_tokens;
 }
 
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)

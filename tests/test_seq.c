@@ -333,23 +333,34 @@ static void random_moves(void **state)
     (void)state;
     open_pool(&p, 40);
     for (int i = 0; i < N; i++)
-        assert_int_equal(seq_open(&s[i], &p, &a[i % 2], 160, 64, 0), 0);
+        assert_int_equal(seq_open(&s[i], &p, &a[i % 2], 320, 64, 0), 0);
     for (int step = 0; step < 20000; step++) {
         struct seq *q = &s[rand_r(&seed) % N];
-        uint32_t n = 1 + (uint32_t)rand_r(&seed) % 60, pages = 0;
+        uint32_t n = 1 + (uint32_t)rand_r(&seed) % 60, pages = 0, refs = 0, used = 0;
 
         if (rand_r(&seed) % 3) {
             if (seq_reserve(q, n) == 0)
                 q->n_tokens += n;
+        } else if (rand_r(&seed) % 4 == 0) {
+            const struct seq *from = &s[rand_r(&seed) % N];
+
+            if (from != q) /* up to its last whole segment, or all of it */
+                (void)seq_adopt_behind(q, from,
+                                       step % 2 ? from->n_tokens : from->n_tokens / 64 * 64);
         } else {
             seq_rewind(q, q->n_tokens / 2);
         }
         for (int i = 0; i < N; i++)
             pages += s[i].n_pages;
-        assert_int_equal(pages + p.n_free, p.n_pages);
+        for (uint32_t i = 0; i < p.n_pages; i++) { /* some stand in several tables */
+            refs += p.refs[i];
+            used += p.refs[i] > 0;
+        }
+        assert_int_equal(refs, pages);
+        assert_int_equal(used + p.n_free, p.n_pages);
         assert_int_equal(pages, a[0].used + a[1].used);
         assert_true(a[0].used <= 30 && a[1].used <= 20);
-        assert_true(q->n_pages * POOL_PAGE_TOKENS >= q->n_reserved);
+        assert_true(q->n_pages * POOL_PAGE_TOKENS >= seq_position(q, q->n_tokens));
     }
     for (int i = 0; i < N; i++)
         seq_close(&s[i]);

@@ -52,7 +52,7 @@ static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
 static const char *const documents[] = { "handbook", "caf\xc3\xa9" };
 static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
 static const struct wire_usage usage = { 1, 22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
-                                         4, 55, 666, 7777,       88888 };
+                                         4, 55, 666, 7777,       88888,      999999 };
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
 static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true, 3 },

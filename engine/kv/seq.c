@@ -180,6 +180,66 @@ static void unreserve(struct seq *s, uint32_t n)
     s->n_reserved = n;
 }
 
+/* Pages of n_keys become the table of a segment that has none. */
+static void put_pages(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
+{
+    memcpy(seq_pages(s, segment), pages, seq_n_pages(n_keys) * sizeof(*pages));
+    s->n_pages += seq_n_pages(n_keys);
+}
+
+/* The open segment is full with the keys that it has. Its last page is not written any more, so it
+ * may stand in other tables as it is. */
+static void close_short(struct seq *s)
+{
+    uint32_t n = s->n_tokens % s->seg_len, segment = s->n_tokens / s->seg_len;
+    struct seq_segment *g = &s->segments[segment];
+
+    if (n == 0)
+        return;
+    g->n_keys = n;
+    g->state = SEQ_PACKED;
+    for (; n < s->seg_len; n++)
+        s->tokens[(size_t)segment * s->seg_len + n] = SEQ_FILLER;
+    s->n_tokens = s->n_reserved = (segment + 1) * s->seg_len;
+}
+
+/* Keys of a segment, where only the first n tokens of its sequence are looked at. */
+static uint32_t keys_of_first(const struct seq *s, uint32_t segment, uint32_t n)
+{
+    uint32_t off = n - segment * s->seg_len;
+
+    return off < s->seg_len ? off : s->segments[segment].n_keys;
+}
+
+int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
+{
+    uint32_t len = s->seg_len, first = (s->n_tokens + len - 1) / len, n_pages = 0;
+
+    assert(from->pool == s->pool && from->seg_len == len && !from->gist_every && !s->gist_every);
+    assert(n <= from->n_tokens && (n % len == 0 || from->segments[n / len].state == SEQ_RAW));
+    if ((uint64_t)first * len + n > s->max_tokens)
+        return -E2BIG;
+    unreserve(s, s->n_tokens);
+    for (uint32_t k = 0; k * len < n; k++)
+        n_pages += seq_n_pages(keys_of_first(from, k, n));
+    if (n_pages > s->account->limit - s->account->used)
+        return -ENOSPC;
+    close_short(s);
+    memcpy(s->tokens + s->n_tokens, from->tokens, n * sizeof(*from->tokens));
+    for (uint32_t k = 0; k * len < n; k++) {
+        uint32_t n_keys = keys_of_first(from, k, n);
+        int r = pool_share(s->pool, s->account, seq_n_pages(n_keys), seq_pages(from, k));
+
+        assert(r == 0 && seq_resident(from, k));
+        open_segment(s, first + k);
+        s->segments[first + k].n_keys = from->segments[k].n_keys;
+        s->segments[first + k].state = from->segments[k].state;
+        put_pages(s, first + k, n_keys, seq_pages(from, k));
+    }
+    s->n_tokens = s->n_reserved = first * len + n;
+    return 0;
+}
+
 /* Takes pages of the segment that n_reserved ends in, up to n tokens or its end. */
 static int reserve_segment(struct seq *s, uint32_t n)
 {
@@ -267,13 +327,6 @@ static void resize(struct seq *s, uint32_t segment, uint32_t n_keys, enum seq_st
     g->state = state;
     for (uint32_t k = segment + 1; k < n_segments(s); k++)
         s->segments[k].base += more;
-}
-
-/* Pages of n_keys become the table of a segment that has none. */
-static void put_pages(struct seq *s, uint32_t segment, uint32_t n_keys, const uint32_t *pages)
-{
-    memcpy(seq_pages(s, segment), pages, seq_n_pages(n_keys) * sizeof(*pages));
-    s->n_pages += seq_n_pages(n_keys);
 }
 
 void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys)

@@ -29,6 +29,14 @@
  * positions behind it stay. Forks have segments in the states that they were in; a rewind forgets
  * segments in any state.
  *
+ * A sequence may go on with what another one read from its own first token on, a document, say.
+ * That begins a segment, so the open one before it is closed short: it is full and PACKED with the
+ * raw keys that it has, and the ids up to its end are SEQ_FILLER, which no model knows and nobody
+ * reads.
+ *
+ *     tokens   | a a a a a a a a | a a a . . . . . | b b b b b b b b | b b b      . filler
+ *     keys       8                 3                 8                 3 so far
+ *
  * In a sequence with gist_every r a gist stands behind every r tokens of a segment, a key of its
  * own: what follows sees it (mask rule in-segment). Then a raw segment has more keys than tokens,
  * and n_tokens, seg_len and all numbers of tokens are without gists.
@@ -57,6 +65,7 @@
 #define SEQ_SEGMENT_MIN     64u
 #define SEQ_SEGMENT_MAX     8192u
 #define SEQ_TOKENS_MAX      (1u << 23) /* a distance that engine/kv/rotary.h has angles for */
+#define SEQ_FILLER          UINT32_MAX /* an id that is none */
 
 enum seq_state {
     SEQ_RAW,    /* a key for each token */
@@ -108,6 +117,12 @@ int seq_fork(const struct seq *s, struct seq *dst);
 void seq_adopt_page(struct seq *s, const uint32_t *ids, uint32_t page);
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
                           const uint32_t *pages);
+
+/* Goes on with the first n tokens of another sequence of the same pool and shape, as those stand:
+ * behind s's own, at the start of a segment. Pages are shared; what was reserved behind s's tokens
+ * goes back. n is not inside a compressed segment, and none before it is STORED or LOST. -E2BIG:
+ * past max_tokens; -ENOSPC: the account; then nothing was taken over. */
+int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n);
 
 /* Takes pages so that n more tokens fit after n_tokens. -E2BIG: past max_tokens; -ENOSPC: the pool
  * or the account has too few pages. Nothing that can be seen changes on an error. */
