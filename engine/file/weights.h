@@ -22,6 +22,8 @@
 #include "engine/file/gguf.h"
 #include "engine/file/model.h"
 
+struct feed_options;
+
 struct weights_item {
     const struct gguf_tensor *from;
     struct model_tensor *matrix; /* one of the two: where its pointer goes */
@@ -37,8 +39,9 @@ struct weights {
     struct why *why;
     struct weights_item *items; /* sorted by place in the file once planned */
     size_t n_items;
-    struct packed *packed; /* the model's */
-    size_t data_len;       /* bytes of tensor data in the file */
+    struct packed *packed;           /* the model's */
+    size_t data_len;                 /* bytes of tensor data in the file */
+    const struct feed_options *read; /* how weights_read does that; NULL: as it is best here */
 };
 
 /* Checks all tensors against m's hyperparameters, fills the shapes of its tensors and n_vocab, and

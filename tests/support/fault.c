@@ -141,7 +141,7 @@ void *__wrap_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
 {
     void *p = fails("mmap", ENOMEM) ? MAP_FAILED : __real_mmap(at, len, prot, flags, fd, off);
 
-    if (p != MAP_FAILED)
+    if (p != MAP_FAILED && !(flags & MAP_FIXED)) /* that takes the place of another one */
         n_mapped += whole_pages(len);
     return p;
 }

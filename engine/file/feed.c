@@ -1,0 +1,373 @@
+#include "engine/file/feed.h"
+
+#include "store/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define AHEAD_BYTES ((size_t)32 << 20)
+/* Copied ahead: no disk is waited for, and what was copied just now is still in the cache. */
+#define AHEAD_CACHED ((size_t)12 << 20)
+/* A file so small is there before the rings that would read it are. */
+#define SMALL_BYTES ((uint64_t)8 << 20)
+#define PROBES      8u
+
+enum piece_state { PIECE_NONE, PIECE_OUT, PIECE_TO_COPY, PIECE_READY };
+
+struct piece {
+    enum piece_state state;
+    int64_t result; /* READY: its bytes, or -errno */
+};
+
+struct feed {
+    const struct gguf *g;
+    struct backend *backend;
+    struct why *why;
+    struct io *io; /* NULL: all by way of the page cache */
+    int direct;    /* the file once more, with O_DIRECT; -1 */
+    bool always_direct, cached_if_unknown;
+    uint8_t *ring;
+    size_t ring_len;
+    struct piece *pieces; /* (ring_len / FEED_PIECE), piece k at k modulo that */
+    uint64_t pos, end;    /* in the file */
+    uint64_t next;        /* the first piece that nobody was asked for */
+    uint64_t *to_copy;    /* (as many) */
+    uint32_t n_to_copy;
+    uint64_t n_direct, n_cached; /* bytes */
+};
+
+static struct piece *piece_of(struct feed *f, uint64_t k)
+{
+    return &f->pieces[k % (f->ring_len / FEED_PIECE)];
+}
+
+static uint8_t *memory_of(const struct feed *f, uint64_t off)
+{
+    return f->ring + off % f->ring_len;
+}
+
+static size_t piece_len(const struct feed *f, uint64_t k)
+{
+    uint64_t left = f->end - k * FEED_PIECE;
+
+    return left < FEED_PIECE ? (size_t)left : FEED_PIECE;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+/* The same pages twice, one behind the other. */
+static int map_ring(struct feed *f)
+{
+    int fd = memfd_create("gistd-feed", MFD_CLOEXEC), r = fd < 0 ? -errno : 0;
+    uint8_t *mem = MAP_FAILED;
+
+    if (r == 0 && ftruncate(fd, (off_t)f->ring_len) < 0)
+        r = -errno;
+    if (r == 0)
+        mem = mmap(NULL, 2 * f->ring_len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (r == 0 && mem == MAP_FAILED)
+        r = -ENOMEM;
+    for (int i = 0; r == 0 && i < 2; i++)
+        if (mmap(mem + (size_t)i * f->ring_len, f->ring_len, PROT_READ | PROT_WRITE,
+                 MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+            r = -ENOMEM;
+    if (fd >= 0)
+        (void)close(fd);
+    if (mem != MAP_FAILED)
+        f->ring = mem;
+    return r;
+}
+
+/* By the descriptor and not by the path, where another file may be by now. */
+static void open_direct(struct feed *f, const struct io_options *io)
+{
+    const struct io_options standard = { .kind = IO_AUTO,
+                                         .depth = (uint32_t)(f->ring_len / FEED_PIECE) };
+    char path[48];
+
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", gguf_fd(f->g));
+    f->direct = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (f->direct < 0)
+        return; /* a file system that has no such thing */
+    if (io_open(io ? io : &standard, &f->io, NULL) < 0) {
+        (void)close(f->direct);
+        f->direct = -1;
+        return;
+    }
+    (void)io_register(f->io, f->ring, 2 * f->ring_len); /* refused: each read pins its pages anew */
+}
+
+/* Whether a byte comes without the disk. It may start a read-ahead there, so only some are tried.
+ */
+static bool answers_at_once(const struct feed *f, uint64_t off)
+{
+    char byte;
+    struct iovec to = { &byte, 1 };
+
+    return preadv2(gguf_fd(f->g), &to, 1, (off_t)off, RWF_NOWAIT) == 1;
+}
+
+static bool seems_cached(const struct feed *f)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < PROBES; i++)
+        n += answers_at_once(f, f->pos + (f->end - f->pos) / PROBES * i);
+    return n == PROBES;
+}
+
+int feed_open(const struct gguf *g, struct backend *b, const struct feed_options *o,
+              struct feed **ret, struct why *why)
+{
+    struct feed *f = calloc(1, sizeof(*f));
+    size_t ahead = o->ahead ? o->ahead : AHEAD_BYTES, least = o->longest + 4 * FEED_PIECE, n;
+    int r;
+
+    if (!f)
+        return why_set(why, -ENOMEM, "%s: no memory to load it", gguf_label(g));
+    *f = (struct feed){ .g = g, .backend = b, .why = why, .direct = -1, .pos = o->from };
+    f->end = gguf_len(g);
+    f->next = f->pos / FEED_PIECE;
+    f->always_direct = o->direct;
+    if (ahead > f->end - f->pos)
+        ahead = (size_t)(f->end - f->pos);
+    n = ((ahead > least ? ahead : least) + FEED_PIECE - 1) / FEED_PIECE;
+    f->ring_len = n * FEED_PIECE;
+    f->pieces = calloc(n, sizeof(*f->pieces));
+    f->to_copy = calloc(n, sizeof(*f->to_copy));
+    r = f->pieces && f->to_copy ? map_ring(f) : -ENOMEM;
+    if (r < 0) {
+        feed_close(f);
+        return why_set(why, r, "%s: no memory to read it ahead: %s", gguf_label(g), strerror(-r));
+    }
+    if (o->direct || f->end - f->pos >= SMALL_BYTES)
+        open_direct(f, o->io);
+    f->cached_if_unknown = seems_cached(f);
+    *ret = f;
+    return 0;
+}
+
+void feed_close(struct feed *f)
+{
+    if (!f)
+        return;
+    io_close(f->io); /* waits for what is out: it goes to the ring */
+    if (f->ring)
+        (void)munmap(f->ring, 2 * f->ring_len);
+    if (f->direct >= 0)
+        (void)close(f->direct);
+    free(f->pieces);
+    free(f->to_copy);
+    free(f);
+}
+
+uint64_t feed_at(const struct feed *f)
+{
+    return f->pos;
+}
+
+void feed_counts(const struct feed *f, uint64_t *ret_direct, uint64_t *ret_cached)
+{
+    *ret_direct = f->n_direct;
+    *ret_cached = f->n_cached;
+}
+
+/* --- asking for pieces ------------------------------------------------------------------------ */
+
+#ifndef SYS_cachestat
+#define SYS_cachestat 451
+#endif
+
+struct cache_range {
+    uint64_t off, len;
+};
+struct cache_pages {
+    uint64_t cached, dirty, writeback, evicted, recently_evicted;
+};
+
+/* Kernels before 6.5 can't be asked, nor those where a filter forbids it: then the file's probes
+ * decide for all pieces. */
+static bool is_cached(struct feed *f, uint64_t k)
+{
+    struct cache_range range = { k * FEED_PIECE, piece_len(f, k) };
+    struct cache_pages pages = { 0 };
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+    if (syscall(SYS_cachestat, gguf_fd(f->g), &range, &pages, 0) < 0)
+        return f->cached_if_unknown;
+    return pages.cached * page >= range.len;
+}
+
+static int queue_direct(struct feed *f, uint64_t k)
+{
+    struct io_op op = { .code = IO_READ,
+                        .fd = f->direct,
+                        .mem = memory_of(f, k * FEED_PIECE),
+                        .len = (piece_len(f, k) + IO_ALIGN - 1) / IO_ALIGN * IO_ALIGN,
+                        .off = k * FEED_PIECE,
+                        .cookie = k };
+    int r = io_queue(f->io, &op);
+
+    if (r == 0) {
+        *piece_of(f, k) = (struct piece){ .state = PIECE_OUT };
+        f->n_direct += piece_len(f, k);
+    }
+    return r;
+}
+
+static void list_copy(struct feed *f, uint64_t k)
+{
+    /* Where there is no direct way the disk is told early. Only a hint. */
+    if (!f->io)
+        (void)posix_fadvise(gguf_fd(f->g), (off_t)(k * FEED_PIECE), FEED_PIECE,
+                            POSIX_FADV_WILLNEED);
+    *piece_of(f, k) = (struct piece){ .state = PIECE_TO_COPY };
+    f->to_copy[f->n_to_copy++] = k;
+    f->n_cached += piece_len(f, k);
+}
+
+/* As far as the ring has room behind what is looked at. need: the end of what the caller waits for,
+ * which is asked for in any case. */
+static void ask(struct feed *f, uint64_t need)
+{
+    uint64_t room = f->pos / FEED_PIECE * FEED_PIECE + f->ring_len;
+    bool queued = false;
+
+    while (f->next * FEED_PIECE < f->end && (f->next + 1) * FEED_PIECE <= room) {
+        uint64_t k = f->next;
+
+        if (f->io && (f->always_direct || !is_cached(f, k))) {
+            if (queue_direct(f, k) < 0)
+                break; /* as many are out as may be */
+            queued = true;
+        } else if (k * FEED_PIECE < need || k * FEED_PIECE < f->pos + AHEAD_CACHED || !f->io) {
+            list_copy(f, k);
+        } else {
+            break;
+        }
+        f->next++;
+    }
+    if (queued)
+        (void)io_submit(f->io); /* what it can't hand over now it does in io_wait */
+}
+
+/* --- looking ---------------------------------------------------------------------------------- */
+
+static int64_t copy_piece(struct feed *f, uint64_t k)
+{
+    uint8_t *to = memory_of(f, k * FEED_PIECE);
+    size_t len = piece_len(f, k), done = 0;
+
+    while (done < len) {
+        ssize_t r = pread(gguf_fd(f->g), to + done, len - done, (off_t)(k * FEED_PIECE + done));
+
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return -errno;
+        if (r == 0)
+            break;
+        done += (size_t)r;
+    }
+    return (int64_t)done;
+}
+
+uint32_t feed_begin(struct feed *f)
+{
+    ask(f, f->pos);
+    return f->n_to_copy;
+}
+
+void feed_slice(struct feed *f, uint32_t i)
+{
+    piece_of(f, f->to_copy[i])->result = copy_piece(f, f->to_copy[i]);
+}
+
+void feed_end(struct feed *f)
+{
+    for (uint32_t i = 0; i < f->n_to_copy; i++)
+        piece_of(f, f->to_copy[i])->state = PIECE_READY;
+    f->n_to_copy = 0;
+}
+
+static void copy_slice(void *arg, uint32_t slice, uint32_t worker)
+{
+    (void)worker;
+    feed_slice(arg, slice);
+}
+
+static int wait_out(struct feed *f, uint64_t k)
+{
+    struct io_done done[16];
+    int r = 0;
+
+    while (piece_of(f, k)->state == PIECE_OUT && r == 0) {
+        uint32_t n = io_reap(f->io, done, 16);
+
+        for (uint32_t i = 0; i < n; i++)
+            *piece_of(f, done[i].cookie) =
+                (struct piece){ .state = PIECE_READY, .result = done[i].result };
+        if (n == 0)
+            r = io_wait(f->io);
+        if (r == -EINTR)
+            r = 0;
+    }
+    return r;
+}
+
+/* Of a short read: where the file ends is asked, since reading ahead may have been past that. */
+static int say(const struct feed *f, uint64_t off, int64_t result)
+{
+    const char *label = gguf_label(f->g);
+    struct stat st;
+
+    if (result < 0)
+        return why_set(f->why, (int)result, "%s: can't be read at byte %" PRIu64 ": %s", label, off,
+                       strerror((int)-result));
+    if (fstat(gguf_fd(f->g), &st) < 0 || (uint64_t)st.st_size >= f->end)
+        return why_set(f->why, -EINVAL, "%s: ended at byte %" PRIu64 " while it was read", label,
+                       off + (uint64_t)result);
+    return why_set(f->why, -EINVAL, "%s: now ends at byte %llu; it had %" PRIu64 " bytes", label,
+                   (unsigned long long)st.st_size, f->end);
+}
+
+int feed_look(struct feed *f, size_t n, const uint8_t **ret)
+{
+    uint64_t end = f->pos + n;
+    bool copies = false;
+
+    ask(f, end);
+    for (uint64_t k = f->pos / FEED_PIECE; k * FEED_PIECE < end; k++) {
+        int r = wait_out(f, k);
+
+        if (r < 0)
+            return say(f, k * FEED_PIECE, r);
+        copies |= piece_of(f, k)->state == PIECE_TO_COPY;
+    }
+    if (copies) { /* not done beside anything: at the beginning, or behind the direct ones */
+        backend_run(f->backend, copy_slice, f, f->n_to_copy);
+        feed_end(f);
+    }
+    for (uint64_t k = f->pos / FEED_PIECE; k * FEED_PIECE < end; k++) {
+        int64_t result = piece_of(f, k)->result;
+
+        if (result < (int64_t)piece_len(f, k))
+            return say(f, k * FEED_PIECE, result);
+    }
+    *ret = memory_of(f, f->pos);
+    return 0;
+}
+
+void feed_pass(struct feed *f, size_t n)
+{
+    f->pos += n;
+}
