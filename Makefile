@@ -154,6 +154,8 @@ WRAP := $(FAULTS) $(foreach a,true return_code int_equal int_not_equal string_eq
           memory_not_equal in_range not_in_range,_assert_$(a)) _cmocka_run_group_tests
 # Hand-overs between the daemon's threads that a test delays.
 WRAP_test_letters := mailbox_put mailbox_take served_load
+# Days pass in tests of the store.
+WRAP_test_store_limits := when_s when_ns
 
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \

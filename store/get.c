@@ -25,8 +25,8 @@ struct get {
     struct job job; /* first */
     struct entry *e;
     int fd;
-    bool opened, verify, header_ok;
-    uint8_t *own; /* verify: a header, then VERIFY_PAGES pages */
+    bool verify, header_ok, cached; /* cached: in the page cache */
+    uint8_t *own;                   /* verify: a header, then VERIFY_PAGES pages */
     uint32_t n_pages, n_queued, n_came, n_hashed;
     int err;
     void **pages;
@@ -111,7 +111,6 @@ static void on_done(void *job, uint32_t what, int64_t result)
     }
     if (what == OP_OPEN) {
         g->fd = (int)result;
-        g->opened = true;
     } else if (what == OP_HEADER) {
         on_header(g);
     } else {
@@ -147,7 +146,8 @@ static void choose_way(struct get *g)
         n_cached += preadv2(g->fd, &v, 1, (off_t)at[i], RWF_NOWAIT) == 1;
     }
     /* A file system that knows no O_DIRECT refuses it, and has no other way then. */
-    if (n_cached < 2)
+    g->cached = n_cached >= 2;
+    if (!g->cached)
         (void)fcntl(g->fd, F_SETFL, O_RDONLY | O_DIRECT);
 }
 
@@ -185,7 +185,8 @@ static void queue_pages(struct get *g)
                               .fd = g->fd,
                               .mem = page_at(g, g->n_queued),
                               .len = (size_t)n * r->page_bytes,
-                              .off = from + (uint64_t)g->n_queued * r->page_bytes },
+                              .off = from + (uint64_t)g->n_queued * r->page_bytes,
+                              .aside = g->cached },
               OP_PAGES(g->n_queued, n));
         g->n_queued += n;
     }

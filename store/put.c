@@ -197,7 +197,8 @@ static bool step_pages(struct put *p)
         struct io_op op = { .code = IO_WRITE,
                             .fd = p->fd,
                             .len = (size_t)n * r->page_bytes,
-                            .off = p->header_len + (uint64_t)p->n_queued * r->page_bytes };
+                            .off = p->header_len + (uint64_t)p->n_queued * r->page_bytes,
+                            .aside = true };
 
         /* The io only reads what it writes to a file. */
         memcpy(&op.mem, &p->pages[p->n_queued], sizeof(op.mem));
@@ -224,6 +225,7 @@ static bool step_publish(struct put *p)
     if (!ops_room(&s->ops, 4, SPARE))
         return false;
     p->e->r.made_s = p->e->used_s = when_s();
+    p->e->used_dirty = true; /* the file is dated by the disk's clock until then */
     record_encode(&p->e->r, p->header);
     queue(p,
           (struct io_op){
