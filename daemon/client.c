@@ -58,7 +58,7 @@ struct session *client_find_session(struct client *c, uint64_t id)
     struct session *s;
 
     TAILQ_FOREACH (s, &c->sessions, link)
-        if (s->id == id)
+        if (s->id == id && !s->opening)
             return s;
     return NULL;
 }

@@ -4,6 +4,8 @@
  * An append that fails or is cancelled leaves the session as it was.
  */
 
+#include "daemon/append.h"
+
 #include "base/clock.h"
 #include "daemon/sched.h"
 
@@ -27,7 +29,8 @@ struct append {
     uint32_t shared; /* of them by others before */
     bool special;
     enum chat_at chat_after;
-    uint64_t ready_ns; /* since when */
+    append_done_fn *done_fn; /* NULL: the reply is Appended */
+    uint64_t ready_ns;       /* since when */
 };
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -172,21 +175,40 @@ static int add_before(struct sched *s, struct request *r, struct append *a,
     return 0;
 }
 
-static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
+static int begin_append(struct sched *s, struct request *r, append_done_fn *done)
 {
-    struct encode_text *parts = r->parts;
     struct append *a = calloc(1, sizeof(*a));
     int e;
 
     r->state = a;
     if (!a)
         return -ENOMEM;
+    a->done_fn = done;
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
     /* One more than can fit: enough to know that it doesn't. */
     e = encode_init(&a->encode, &r->client->held, s->served.vocab, r->session->seq.max_tokens + 1u);
-    if (e == 0)
-        e = session_take_row(r->session, s->served.model->n_vocab);
+    return e < 0 ? e : session_take_row(r->session, s->served.model->n_vocab);
+}
+
+int append_take_ids(struct sched *s, struct request *r, const uint32_t *ids, size_t n,
+                    enum chat_at after, append_done_fn *done)
+{
+    int e = begin_append(s, r, done);
+    struct append *a = r->state;
+
+    if (e < 0)
+        return e;
+    a->chat_after = after;
+    return request_known_ids(s, r, ids, n) ? encode_ids(&a->encode, ids, n) : 0;
+}
+
+int append_take(struct sched *s, struct request *r, const struct wire_req *m, append_done_fn *done)
+{
+    struct encode_text *parts = r->parts;
+    int e = begin_append(s, r, done);
+    struct append *a = r->state;
+
     if (e == 0)
         e = add_before(s, r, a, m);
     if (e < 0)
@@ -204,12 +226,17 @@ static int start_whole(struct sched *s, struct request *r, const struct wire_req
 
 static void finish(struct sched *s, struct request *r)
 {
+    const struct append *a = r->state;
     uint32_t n = session_len(r->session);
 
     if (!r->session->row_valid) /* nothing was read */
         session_drop_row(r->session);
     r->usage.prompt_tokens = n;
     memory_account(&r->session->memory, &r->usage);
+    if (a && a->done_fn) {
+        a->done_fn(s, r);
+        return;
+    }
     r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
     r->last.u.appended.n_tokens = n;
     r->last.u.appended.usage = r->usage;
@@ -225,7 +252,7 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
         return 0;
     e = encode_text_add(r->parts, bulk, m->bulk_len);
     if (e == 0 && !m->u.append.more)
-        return start_whole(s, r, m);
+        return append_take(s, r, m, NULL);
     if (e == 0)
         finish(s, r);
     return e;
@@ -337,7 +364,7 @@ static bool begin(struct sched *s, struct request *r, struct append *a)
     return true;
 }
 
-static bool append_work(struct sched *s, struct request *r)
+bool append_work(struct sched *s, struct request *r)
 {
     struct append *a = r->state;
     int e = a->ready ? 1 : encode_step(&a->encode);
@@ -349,9 +376,19 @@ static bool append_work(struct sched *s, struct request *r)
     return a->ready ? begin(s, r, a) : true;
 }
 
+struct append_progress append_progress(const struct request *r)
+{
+    const struct append *a = r->state;
+
+    if (!a || !a->ready)
+        return (struct append_progress){ .ids = NULL };
+    return (struct append_progress){ a->encode.ids, (uint32_t)a->encode.n_ids, a->done,
+                                     a->chat_after };
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
-static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
+bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
     uint32_t left = (uint32_t)a->encode.n_ids - a->done;
@@ -369,8 +406,7 @@ static bool append_plan(struct sched *s, struct request *r, uint32_t max, struct
     return false;
 }
 
-static void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out,
-                        uint32_t n)
+void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n)
 {
     struct append *a = r->state;
     struct session *session = r->session;
@@ -392,7 +428,7 @@ static void append_rows(struct sched *s, struct request *r, uint32_t first, uint
     finish(s, r);
 }
 
-static void append_undo(struct sched *s, struct request *r)
+void append_undo(struct sched *s, struct request *r)
 {
     struct append *a = r->state;
 
@@ -403,7 +439,7 @@ static void append_undo(struct sched *s, struct request *r)
         session_drop_row(r->session);
 }
 
-static void append_fini(struct request *r)
+void append_fini(struct request *r)
 {
     struct append *a = r->state;
 

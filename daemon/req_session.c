@@ -1,5 +1,6 @@
 /* daemon/req_session.c - the life of a session: opened, forked, taken back, closed. */
 
+#include "daemon/opening.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -14,14 +15,29 @@ struct fork {
 
 /* --- Open, Close ------------------------------------------------------------------------------ */
 
-/* A client's new session, which the reply tells it of. Ids are never used again: a late request for
- * a closed session must not meet another one. */
-static void adopt(struct sched *s, struct request *r, struct session *session)
+/* A client's new one. Ids are never used again: a late request for a closed session must not meet
+ * another one. */
+static void add(struct sched *s, struct client *c, struct session *session)
 {
     s->last_session++;
     s->n_sessions++;
-    r->client->n_sessions++;
-    TAILQ_INSERT_TAIL(&r->client->sessions, session, link);
+    c->n_sessions++;
+    TAILQ_INSERT_TAIL(&c->sessions, session, link);
+}
+
+static void drop(struct sched *s, struct session *session)
+{
+    struct client *c = session->client;
+
+    TAILQ_REMOVE(&c->sessions, session, link);
+    c->n_sessions--;
+    s->n_sessions--;
+}
+
+/* Which the reply tells its client of. */
+static void adopt(struct sched *s, struct request *r, struct session *session)
+{
+    add(s, r->client, session);
     r->last = (struct wire_rep){ .kind = WIRE_SESSION_OPENED };
     r->last.u.session_opened.session = session->id;
     r->last.u.session_opened.context_max = session->seq.max_tokens;
@@ -64,13 +80,12 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     int e;
 
     (void)bulk;
-    if (m->u.open_session.n_documents > 0) {
-        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
-                     "this daemon keeps no documents by name");
-        return 0;
-    }
     if (!has_room(s, r) || !read_sharing(s, r, m, &sharing))
         return 0;
+    if (m->u.open_session.n_documents > 0) {
+        r->ops = &request_open_with;
+        return r->ops->start(s, r, m, bulk);
+    }
     if (policy_read(&m->u.open_session.memory,
                     m->u.open_session.has_segment ? &m->u.open_session.segment : NULL,
                     s->config->segment, &s->served, &policy, &why) < 0) {
@@ -113,9 +128,7 @@ static bool close_work(struct sched *s, struct request *r)
         return false;
     r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
     r->last.u.session_closed.n_tokens = session_len(session);
-    TAILQ_REMOVE(&r->client->sessions, session, link);
-    r->client->n_sessions--;
-    s->n_sessions--;
+    drop(s, session);
     session_free(session);
     r->state = NULL;
     request_finish(s, r);
@@ -129,6 +142,56 @@ static void close_undo(struct sched *s, struct request *r)
     (void)s;
     if (session)
         session->closing = false;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+bool opening_begin(struct sched *s, struct request *r, const struct policy *policy,
+                   enum session_sharing sharing, enum wire_priority priority, int *ret_err)
+{
+    struct session *session;
+
+    *ret_err = 0;
+    if (!has_room(s, r))
+        return false;
+    *ret_err = session_new(&s->served, r->client, s->last_session + 1, sharing, policy, &session);
+    if (*ret_err < 0)
+        return false;
+    session->priority = priority;
+    session->opening = true;
+    session->busy = r;
+    add(s, r->client, session);
+    r->session = session;
+    r->memory = &session->memory;
+    r->priority = priority;
+    return true;
+}
+
+void opening_end(struct request *r)
+{
+    r->session->opening = false;
+}
+
+struct session *opening_take(struct sched *s, struct request *r)
+{
+    struct session *session = r->session;
+
+    if (r->reader) /* it looks at the memory that goes */
+        follow_leave(&s->follow, r->reader);
+    r->reader = NULL;
+    drop(s, session);
+    session->busy = NULL;
+    session->opening = false;
+    r->session = NULL;
+    r->memory = NULL;
+    return session;
+}
+
+void opening_undo(struct sched *s, struct request *r)
+{
+    if (!r->session || !r->session->opening)
+        return;
+    session_free(opening_take(s, r));
 }
 
 /* --- Fork, Rewind ----------------------------------------------------------------------------- */

@@ -84,6 +84,7 @@ struct request {
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
     void *state;
+    void *job;                 /* of one that appends (daemon/append.h) and does more: its own */
     struct encode_text *parts; /* RECEIVE, start(): bulk of earlier parts; NULL: it has no such */
 };
 
@@ -92,7 +93,7 @@ extern const struct request_ops *const request_ops_of[WIRE_REQ__N];
 extern const struct request_ops request_hello, request_open, request_append, request_generate,
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
     request_stats, request_ping, request_fork, request_rewind, request_cache, request_save,
-    request_restore, request_list, request_delete, request_add_document;
+    request_restore, request_list, request_delete, request_add_document, request_open_with;
 
 /* Bytes of bulk that are copied at once. */
 #define REQUEST_PIECE_BYTES (64u * 1024)

@@ -146,6 +146,43 @@ int session_fork(struct served *b, const struct session *s, uint64_t id, struct 
     return 0;
 }
 
+int session_stand(struct session *s, const uint32_t *pending, enum chat_at at,
+                  const struct session_mark *marks, size_t n_marks)
+{
+    int r = take_marks(s, n_marks);
+
+    if (r < 0)
+        return r;
+    if (n_marks)
+        memcpy(s->marks, marks, n_marks * sizeof(*marks));
+    s->n_marks = n_marks;
+    s->chat_at = at;
+    if (pending) {
+        session_drop_row(s);
+        s->has_pending = true;
+        s->pending = *pending;
+    }
+    return 0;
+}
+
+int session_detach(struct session *s, struct pool_account *pages, struct held_account *held)
+{
+    int r;
+
+    memory_rest(&s->memory); /* what it has beside its table is charged to the old account */
+    r = pool_account_move(s->seq.account, pages, s->seq.n_pages);
+    if (r < 0)
+        return r;
+    s->seq.account = pages;
+    session_drop_row(s);
+    (void)take_marks(s, 0);
+    s->n_marks = 0;
+    encode_text_fini(&s->parts);
+    s->parts.account = held;
+    s->client = NULL;
+    return 0;
+}
+
 void session_truncate(struct session *s, uint32_t n)
 {
     assert(n <= session_len(s));

@@ -56,6 +56,7 @@ struct session {
     struct encode_text parts;   /* bulk of an Append that goes on */
     struct request *busy;       /* the one request that works on it */
     bool closing;
+    bool opening; /* its client does not know of it yet (daemon/opening.h) */
 };
 
 struct served;
@@ -89,6 +90,14 @@ void session_appended(struct session *s, enum chat_at at);
 /* Takes it back to its first n tokens, n <= session_len, and the conversation to where it was then.
  */
 void session_rewind(struct session *s, uint32_t n);
+
+/* Stands as one did that was saved: behind the ids that it has read. -ENOMEM, -EDQUOT: marks. */
+int session_stand(struct session *s, const uint32_t *pending, enum chat_at at,
+                  const struct session_mark *marks, size_t n_marks);
+
+/* Its pages are charged to another account, and it is no client's any more: it holds nothing but
+ * its memory. -ENOSPC: the account. */
+int session_detach(struct session *s, struct pool_account *pages, struct held_account *held);
 
 /* Keeps the first n tokens, n <= session_len, and restores the invariant: the last of them becomes
  * the pending one, unless nothing is dropped and it holds already. */

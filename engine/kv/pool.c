@@ -187,6 +187,16 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     }
 }
 
+int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n)
+{
+    assert(n <= a->used && !a->kept && !b->kept);
+    if (n > b->limit - b->used)
+        return -ENOSPC;
+    a->used -= n;
+    b->used += n;
+    return 0;
+}
+
 int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
     if (n > a->limit - a->used)

@@ -93,6 +93,8 @@ void pool_drop_reclaimer(struct pool *p, struct pool_reclaimer *r);
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
 /* One table less: a page that stands in no other is free. */
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
+/* n of a's entries are b's from now on, which pages they are. Neither is kept. -ENOSPC: b. */
+int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n);
 /* One table more, of this account: all of them, or -ENOSPC. */
 int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
 
