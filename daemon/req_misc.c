@@ -71,7 +71,7 @@ struct stats {
 };
 
 /* A client's to its user's. */
-static void add_owner(struct stats *t, uint32_t *n, const struct client *c)
+static void add_owner(const struct sched *s, struct stats *t, uint32_t *n, const struct client *c)
 {
     const struct session *x;
     uint32_t i = 0;
@@ -79,7 +79,9 @@ static void add_owner(struct stats *t, uint32_t *n, const struct client *c)
     while (i < *n && t->owners[i].uid != c->uid)
         i++;
     if (i == *n)
-        t->owners[(*n)++] = (struct wire_stats_owner){ .uid = c->uid };
+        t->owners[(*n)++] =
+            (struct wire_stats_owner){ .uid = c->uid,
+                                       .pages = documents_pages_of(&s->documents, c->uid) };
     t->owners[i].clients++;
     t->owners[i].sessions += c->n_sessions;
     t->owners[i].pages += c->account.used;
@@ -95,7 +97,7 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
 
     ret->n_owner = 0;
     TAILQ_FOREACH (c, &s->clients, link) {
-        add_owner(t, &ret->n_owner, c);
+        add_owner(s, t, &ret->n_owner, c);
         t->clients[i++] = (struct wire_stats_client){ .id = c->id,
                                                       .pid = (uint32_t)c->pid,
                                                       .uid = c->uid,
@@ -146,6 +148,8 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .pages_cached = b->pool.n_cached,
         .clients = s->n_clients,
         .sessions = s->n_sessions,
+        .documents = s->documents.n,
+        .pinned_pages = s->documents.n_pinned_pages,
         .requests_running = s->n_active - 1, /* but this one */
         .requests_total = s->totals.requests,
         .requests_failed = s->totals.requests_failed,

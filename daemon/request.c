@@ -98,6 +98,8 @@ static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
         return &c->parts[CLIENT_PARTS_TOKENIZE];
     case WIRE_DETOKENIZE:
         return &c->parts[CLIENT_PARTS_DETOKENIZE];
+    case WIRE_ADD_DOCUMENT:
+        return &c->parts[CLIENT_PARTS_DOCUMENT];
     default:
         return NULL;
     }

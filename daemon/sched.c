@@ -459,6 +459,14 @@ static void idle(struct sched *s)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
+/* Of one user's documents: what a client of it may hold, and no more than all of them may. */
+static uint32_t most_pinned(const struct sched *s)
+{
+    uint32_t half = s->served.pool.n_pages / 2;
+
+    return s->served.client_pages < half ? s->served.client_pages : half;
+}
+
 /* All that serving needs beside the model, so that making tokens allocates nothing: an answer that
  * has begun does not fail for want of memory. */
 static int open_scratch(struct sched *s)
@@ -477,6 +485,7 @@ static int open_scratch(struct sched *s)
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
         r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
+    documents_init(&s->documents, &s->served.pool, most_pinned(s), s->config->client_text_bytes);
     seat_init(&s->seat, s->served.info.owner_cpu, s->config->pin);
     pace_init(&s->pace, s->served.model->n_layer, s->config->batch_tokens);
     return r;
@@ -529,6 +538,7 @@ static void close_all(struct sched *s)
         next = TAILQ_NEXT(c, link);
         bury(s, c);
     }
+    documents_close(&s->documents);
     wire_scratch_close(&s->unpacked);
     wire_scratch_close(&s->packed);
     free(s->logits);
@@ -546,6 +556,7 @@ void *sched_main(void *arg)
     s->epoll = -1; /* here and not by the control thread: close_all takes what was half opened */
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);
+    TAILQ_INIT(&s->puts);
     follow_init(&s->follow);
     s->started_ns = clock_ns();
     s->result = open_all(s);

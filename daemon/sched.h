@@ -16,8 +16,10 @@
 #include "base/seat.h"
 #include "daemon/client.h"
 #include "daemon/config.h"
+#include "daemon/document.h"
 #include "daemon/follow.h"
 #include "daemon/mailbox.h"
+#include "daemon/names_put.h"
 #include "daemon/pace.h"
 #include "daemon/served.h"
 #include "engine/sampler.h"
@@ -58,6 +60,8 @@ struct sched {
     struct client *turn;        /* whose frames are taken next; NULL: the first one's */
     struct request_list active; /* every open request; served ones move to the end */
     struct follow follow;       /* those of them that read what others may wait for */
+    struct documents documents; /* in memory, by name */
+    struct names_puts puts;     /* names on their way to the disk */
     uint32_t n_clients, n_active, n_sessions;
     uint64_t last_session;
     struct wire_scratch unpacked, packed;

@@ -1,0 +1,213 @@
+#include "daemon/document.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void documents_init(struct documents *d, const struct pool *pool, uint32_t pages_max,
+                    size_t held_max)
+{
+    *d = (struct documents){ .pages_max = pages_max, .held_max = held_max, .pool = pool };
+    TAILQ_INIT(&d->list);
+    TAILQ_INIT(&d->owners);
+}
+
+void documents_close(struct documents *d)
+{
+    struct document *doc;
+
+    if (!d->pool) /* never opened */
+        return;
+    while ((doc = TAILQ_FIRST(&d->list)))
+        document_free(doc);
+    d->pool = NULL;
+}
+
+struct document *document_find(const struct documents *d, uint32_t owner, const char *name)
+{
+    struct document *doc;
+
+    TAILQ_FOREACH (doc, &d->list, link)
+        if (doc->owner->uid == owner && strcmp(doc->name, name) == 0)
+            return doc;
+    return NULL;
+}
+
+struct document *document_after(const struct documents *d, uint32_t owner, const char *after)
+{
+    struct document *doc, *best = NULL;
+
+    TAILQ_FOREACH (doc, &d->list, link)
+        if (doc->owner->uid == owner && strcmp(doc->name, after) > 0 &&
+            (!best || strcmp(doc->name, best->name) < 0))
+            best = doc;
+    return best;
+}
+
+/* --- owners ----------------------------------------------------------------------------------- */
+
+static struct document_owner *find_owner(const struct documents *d, uint32_t uid)
+{
+    struct document_owner *o;
+
+    TAILQ_FOREACH (o, &d->owners, link)
+        if (o->uid == uid)
+            return o;
+    return NULL;
+}
+
+static struct document_owner *take_owner(struct documents *d, uint32_t uid)
+{
+    struct document_owner *o = find_owner(d, uid);
+
+    if (o)
+        return o;
+    o = calloc(1, sizeof(*o));
+    if (!o)
+        return NULL;
+    o->uid = uid;
+    o->account.limit = d->pages_max;
+    o->held.limit = d->held_max;
+    TAILQ_INSERT_TAIL(&d->owners, o, link);
+    return o;
+}
+
+static void put_owner(struct documents *d, struct document_owner *o)
+{
+    if (o->n > 0)
+        return;
+    assert(o->account.used == 0 && o->held.used == 0);
+    TAILQ_REMOVE(&d->owners, o, link);
+    free(o);
+}
+
+uint32_t documents_pages_of(const struct documents *d, uint32_t owner)
+{
+    const struct document_owner *o = find_owner(d, owner);
+
+    return o ? o->account.used : 0;
+}
+
+/* --- documents -------------------------------------------------------------------------------- */
+
+int document_new(struct documents *d, uint32_t owner, const char *name, struct document **ret,
+                 struct document_need *need)
+{
+    struct document *doc = calloc(1, sizeof(*doc));
+    struct document_owner *o = take_owner(d, owner);
+
+    if (!doc || !o || o->n == DOCUMENTS_MAX) {
+        *need = (struct document_need){ o ? o->n : 0, 1, DOCUMENTS_MAX };
+        free(doc);
+        if (o)
+            put_owner(d, o);
+        return doc && o ? -EDQUOT : -ENOMEM;
+    }
+    doc->all = d;
+    doc->owner = o;
+    (void)stpcpy(doc->name, name);
+    TAILQ_INSERT_HEAD(&d->list, doc, link);
+    o->n++;
+    d->n++;
+    *ret = doc;
+    return 0;
+}
+
+static void unpin(struct document *doc)
+{
+    if (!doc->pinned)
+        return;
+    doc->all->n_pinned_pages -= doc->pinned->seq.n_pages;
+    session_free(doc->pinned);
+    doc->pinned = NULL;
+}
+
+void document_free(struct document *doc)
+{
+    struct documents *d;
+    void *ids;
+
+    if (!doc)
+        return;
+    d = doc->all;
+    unpin(doc);
+    ids = doc->ids;
+    (void)held_resize(&doc->owner->held, &ids, &doc->ids_len, 0);
+    TAILQ_REMOVE(&d->list, doc, link);
+    doc->owner->n--;
+    d->n--;
+    put_owner(d, doc->owner);
+    free(doc);
+}
+
+int document_take_ids(struct document *doc, const uint32_t *ids, uint32_t n,
+                      struct document_need *need)
+{
+    struct held_account *held = &doc->owner->held;
+    void *mem = doc->ids;
+    int r = held_resize(held, &mem, &doc->ids_len, n * sizeof(*ids));
+
+    if (r < 0) {
+        *need = (struct document_need){ held->used, held->refused, held->limit };
+        return r;
+    }
+    doc->ids = mem;
+    memcpy(doc->ids, ids, n * sizeof(*ids));
+    doc->n_ids = n;
+    doc->state = DOCUMENT_READING;
+    return 0;
+}
+
+int document_may_pin(const struct document *doc, uint64_t pages, struct document_need *need)
+{
+    const struct documents *d = doc->all;
+    const struct pool_account *a = &doc->owner->account;
+    uint32_t all = d->pool->n_pages / 2;
+
+    *need = (struct document_need){ a->used, pages, a->limit };
+    if (pages > a->limit - a->used)
+        return -EDQUOT;
+    *need = (struct document_need){ d->n_pinned_pages, pages, all };
+    return pages > all - d->n_pinned_pages ? -ENOSPC : 0;
+}
+
+int document_pin(struct document *doc, struct session *session, struct document_need *need)
+{
+    uint32_t n = session->seq.n_pages;
+    int r = document_may_pin(doc, n, need);
+
+    assert(!doc->pinned);
+    if (r == 0)
+        r = session_detach(session, &doc->owner->account, &doc->owner->held);
+    if (r < 0)
+        return r;
+    doc->pinned = session;
+    doc->all->n_pinned_pages += n;
+    return 0;
+}
+
+void document_read(struct document *doc)
+{
+    struct documents *d = doc->all;
+    struct document *other, *next;
+
+    doc->state = DOCUMENT_READY;
+    doc->adder = NULL;
+    for (other = TAILQ_FIRST(&d->list); other; other = next) {
+        next = TAILQ_NEXT(other, link);
+        if (other != doc && other->owner == doc->owner && strcmp(other->name, doc->name) == 0)
+            document_free(other);
+    }
+}
+
+/* Roots of the tree are few, and a client's sessions may use up all of them. */
+void document_teach(const struct document *doc)
+{
+    struct memory *m = doc->pinned ? &doc->pinned->memory : NULL;
+
+    if (!m || !memory_teaches(m))
+        return;
+    prefix_unlearn(&m->shared);
+    prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
+}

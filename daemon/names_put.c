@@ -1,0 +1,71 @@
+#include "daemon/names_put.h"
+
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(NAMES_MAX == STORE_NAME_MAX, "a name that is allowed can be kept");
+
+static void end(struct names_put *p)
+{
+    TAILQ_REMOVE(p->puts, p, link);
+    free(p);
+}
+
+/* From store_pump, between steps. */
+static void on_done(void *arg, int result)
+{
+    struct names_put *p = arg;
+
+    p->done = true;
+    p->result = result;
+    if (!p->wanted)
+        end(p);
+}
+
+int names_put_begin(struct names_puts *puts, struct store *store, uint32_t owner,
+                    enum wire_named kind, const char *name, const struct names_file *f,
+                    struct names_put **ret)
+{
+    struct names_put *p = calloc(1, sizeof(*p));
+    void *bytes = NULL;
+    int r;
+
+    if (!p)
+        return -ENOMEM;
+    *p = (struct names_put){ .puts = puts, .owner = owner, .kind = kind, .wanted = true };
+    (void)stpcpy(p->name, name);
+    r = names_encode(f, &bytes, &p->len);
+    if (r == 0)
+        r = store_name_put(store, owner, kind, name, bytes, p->len, on_done, p);
+    free(bytes);
+    if (r < 0) {
+        free(p);
+        return r;
+    }
+    TAILQ_INSERT_TAIL(puts, p, link);
+    *ret = p;
+    return 0;
+}
+
+const struct names_put *names_put_find(const struct names_puts *puts, uint32_t owner,
+                                       enum wire_named kind, const char *name)
+{
+    const struct names_put *p;
+
+    TAILQ_FOREACH (p, puts, link)
+        if (p->owner == owner && p->kind == kind && strcmp(p->name, name) == 0)
+            return p;
+    return NULL;
+}
+
+void names_put_end(struct names_put *p)
+{
+    if (!p)
+        return;
+    p->wanted = false;
+    if (p->done)
+        end(p);
+}
