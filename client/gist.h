@@ -382,6 +382,7 @@ struct gist_stats_store { /* what is kept on disk, of all users */
     uint64_t evicted, expired;                    /* for room, for age */
     uint64_t read_bytes, read_ns;                 /* of gets: the disk's speed */
     uint32_t pinned_pages;                        /* of the pool, until they are written */
+    uint32_t pending;                             /* records that are not on disk yet */
     const char *degraded;                         /* what it can't do and why; "": all is well */
     uint64_t degraded_s;                          /* since when, seconds since 1970 */
     const char *io;                               /* "io_uring", "threads" */
@@ -398,7 +399,8 @@ struct gist_stats {
     const struct gist_stats_client *clients;   /* (n_clients) */
     const struct gist_stats_session *sessions; /* (n_sessions) */
     const struct gist_stats_owner *owners;     /* (n_owners): each user's clients together */
-    const struct gist_stats_store *store;      /* NULL: nothing is kept on disk */
+    const struct gist_stats_store *store;      /* NULL: nothing is kept on disk, */
+    const char *store_off;                     /* and this says why */
 };
 /* What it points to lives until the next call on the connection. */
 GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);

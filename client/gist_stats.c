@@ -61,6 +61,7 @@ static void copy_store(const struct wire_stats_store *w, struct gist_stats_store
                                      .read_bytes = w->read_bytes,
                                      .read_ns = w->read_ns,
                                      .pinned_pages = w->pinned_pages,
+                                     .pending = w->pending,
                                      .degraded = w->degraded,
                                      .degraded_s = w->degraded_s,
                                      .io = w->io };
@@ -73,6 +74,7 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .model_digest = w->model_digest,
                               .cpu = w->cpu,
                               .adapters = w->adapters,
+                              .store_off = w->store_off,
                               .threads = w->threads,
                               .page_bytes = w->page_bytes,
                               .page_tokens = w->page_tokens,

@@ -66,12 +66,12 @@ static void print_session(const struct gist_stats *s, const struct gist_stats_se
 }
 
 /* A line of sizes, and one of what does not work at present, if anything. */
-static void print_store(const struct gist_stats_store *t)
+static void print_store(const struct gist_stats_store *t, const char *off)
 {
     char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], c[CTL_HUMAN_CAP];
 
     if (!t) {
-        printf("store       off: nothing is kept on disk\n");
+        shown_line(stdout, "store       nothing is kept on disk: %s", off);
         return;
     }
     printf("store       %s of %s on disk, %llu records; %s written in 24 hours (%s)\n",
@@ -94,7 +94,7 @@ static void print_text(const struct gist_stats *s)
     print_memory(s);
     if (s->n_documents > 0)
         printf("documents   %u in memory, %u pages pinned\n", s->n_documents, s->pinned_pages);
-    print_store(s->store);
+    print_store(s->store, s->store_off);
     printf("requests    %llu served, %llu failed, %u running\n",
            (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,
            s->requests_running);
@@ -189,6 +189,7 @@ static void json_store(struct ctl_json *j, const struct gist_stats_store *t)
     ctl_json_u64(j, "read_bytes", t->read_bytes);
     ctl_json_u64(j, "read_ns", t->read_ns);
     ctl_json_u64(j, "pinned_pages", t->pinned_pages);
+    ctl_json_u64(j, "pending", t->pending);
     ctl_json_string(j, "io", t->io);
     ctl_json_string(j, "degraded", t->degraded);
     ctl_json_u64(j, "degraded_s", t->degraded_s);
@@ -226,6 +227,7 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "steps_total", s->steps_total);
     ctl_json_u64(&j, "client_errors_total", s->client_errors_total);
     json_store(&j, s->store);
+    ctl_json_string(&j, "store_off", s->store_off);
     print_json_lists(&j, s);
     ctl_json_close(&j, '}');
     fputc('\n', stdout);

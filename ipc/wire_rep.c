@@ -153,6 +153,7 @@ static int build_stats_store(struct wire_scratch *s, const struct wire_stats_sto
     one->read_bytes = x->read_bytes;
     one->read_ns = x->read_ns;
     one->pinned_pages = x->pinned_pages;
+    one->pending = x->pending;
     one->degraded_s = x->degraded_s;
     one->degraded = wire_str(x->degraded);
     one->io = wire_str(x->io);
@@ -176,6 +177,7 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     m->kv_bytes = st->kv_bytes;
     m->adapter_bytes = st->adapter_bytes;
     m->adapters = wire_str(st->adapters);
+    m->store_off = wire_str(st->store_off);
     m->page_bytes = st->page_bytes;
     m->page_tokens = st->page_tokens;
     m->pages = st->pages;
@@ -561,6 +563,7 @@ static int read_stats_store(struct wire_scratch *s, const Gistd__Stats__Store *m
     x->read_bytes = m->read_bytes;
     x->read_ns = m->read_ns;
     x->pinned_pages = m->pinned_pages;
+    x->pending = m->pending;
     x->degraded_s = m->degraded_s;
     st->store = x;
     return take_string(m->degraded, &x->degraded) && take_string(m->io, &x->io) ? 0 : -EMSGSIZE;
@@ -572,7 +575,7 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
 
     if (!take_string(m->version, &st->version) || !take_string(m->model, &st->model) ||
         !take_string(m->model_digest, &st->model_digest) || !take_string(m->cpu, &st->cpu) ||
-        !take_string(m->adapters, &st->adapters))
+        !take_string(m->adapters, &st->adapters) || !take_string(m->store_off, &st->store_off))
         return -EMSGSIZE;
     st->threads = m->threads;
     st->uptime_ns = m->uptime_ns;

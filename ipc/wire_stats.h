@@ -34,7 +34,7 @@ struct wire_stats_store {
     uint64_t bytes, limit, records, names;
     uint64_t written, written_today, write_a_day;
     uint64_t puts, gets, hits, misses, refused, evicted, expired, read_bytes, read_ns;
-    uint32_t pinned_pages;
+    uint32_t pinned_pages, pending;
     const char *degraded, *io;
     uint64_t degraded_s;
 };
@@ -53,7 +53,8 @@ struct wire_stats {
     uint32_t n_session;
     const struct wire_stats_owner *owner;
     uint32_t n_owner;
-    const struct wire_stats_store *store; /* NULL: nothing is kept on disk */
+    const struct wire_stats_store *store; /* NULL: nothing is kept on disk, */
+    const char *store_off;                /* and this says why */
 };
 
 enum wire_row_state { WIRE_ROW_READY, WIRE_ROW_READING, WIRE_ROW_OTHER_MODEL, WIRE_ROW_DAMAGED };

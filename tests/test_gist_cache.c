@@ -212,7 +212,7 @@ static void without_waiting(void **state)
 /* --- Stats ------------------------------------------------------------------------------------ */
 
 static const struct wire_stats_store store = {
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, "the disk is full", "threads", 18
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, "the disk is full", "threads", 18
 };
 
 static void script_stats(struct fake_daemon *d, void *arg)
@@ -221,7 +221,7 @@ static void script_stats(struct fake_daemon *d, void *arg)
     fake_expect(d, WIRE_GET_STATS);
     fake_last(d, (struct wire_rep){ .kind = WIRE_STATS, .u.stats = { .store = &store } });
     fake_expect(d, WIRE_GET_STATS);
-    fake_last(d, (struct wire_rep){ .kind = WIRE_STATS });
+    fake_last(d, (struct wire_rep){ .kind = WIRE_STATS, .u.stats = { .store_off = "no folder" } });
 }
 
 static void stats_of_the_store(void **state)
@@ -238,11 +238,12 @@ static void stats_of_the_store(void **state)
     assert_true(s.store->hits == 10 && s.store->misses == 11 && s.store->refused == 12);
     assert_true(s.store->evicted == 13 && s.store->expired == 14);
     assert_true(s.store->read_bytes == 15 && s.store->read_ns == 16);
-    assert_true(s.store->pinned_pages == 17 && s.store->degraded_s == 18);
+    assert_true(s.store->pinned_pages == 17 && s.store->pending == 19 && s.store->degraded_s == 18);
     assert_string_equal(s.store->degraded, "the disk is full");
     assert_string_equal(s.store->io, "threads");
     assert_int_equal(gist_stats(conn, &s), 0);
     assert_null(s.store);
+    assert_string_equal(s.store_off, "no folder");
     end();
 }
 

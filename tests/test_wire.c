@@ -61,11 +61,27 @@ static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 1
 
 static const struct wire_stats_owner owners[] = { { 1, 2, 3, 4, 5 }, { UINT32_MAX, 0, 0, 0, 6 } };
 
-static const struct wire_stats_store store = {
-    1,          2,  3,  4,  5,  6,  7,          8,  9,
-    10,         11, 12, 13, 14, 15, 1ull << 40, 17, "not writing: No space left",
-    "io_uring", 18
-};
+static const struct wire_stats_store store = { .bytes = 1,
+                                               .limit = 2,
+                                               .records = 3,
+                                               .names = 4,
+                                               .written = 5,
+                                               .written_today = 6,
+                                               .write_a_day = 7,
+                                               .puts = 8,
+                                               .gets = 9,
+                                               .hits = 10,
+                                               .misses = 11,
+                                               .refused = 12,
+                                               .evicted = 13,
+                                               .expired = 14,
+                                               .read_bytes = 15,
+                                               .read_ns = 1ull << 40,
+                                               .pinned_pages = 17,
+                                               .pending = 19,
+                                               .degraded = "not writing: No space left",
+                                               .degraded_s = 18,
+                                               .io = "io_uring" };
 
 static const struct wire_cache_row cache_rows[] = {
     { 1, 2, 3, 4, 5, 6, 7, true }, { UINT64_MAX, 1ull << 40, 8, 9, 10, 11, 0, false }
@@ -195,10 +211,12 @@ static struct wire_req full_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){ "0.1.0", "a model", "digest", "avx2", "one two", 1,  2,     3,  4,
-                                5,       6,         7,        8,      9,         10, 11,    12, 13,
-                                14,      31,        32,       15,     16,        17, 18,    19, 20,
-                                clients, 2,         sessions, 3,      owners,    2,  &store };
+    return (struct wire_stats){
+        "0.1.0", "a model", "digest", "avx2", "one two", 1,  2,      3,          4,
+        5,       6,         7,        8,      9,         10, 11,     12,         13,
+        14,      31,        32,       15,     16,        17, 18,     19,         20,
+        clients, 2,         sessions, 3,      owners,    2,  &store, "no folder"
+    };
 }
 
 static struct wire_rep full_rep(enum wire_rep_kind kind)
@@ -374,6 +392,7 @@ static void same_store(const struct wire_stats_store *a, const struct wire_stats
     assert_int_equal(a->read_bytes, b->read_bytes);
     assert_int_equal(a->read_ns, b->read_ns);
     assert_int_equal(a->pinned_pages, b->pinned_pages);
+    assert_int_equal(a->pending, b->pending);
     assert_int_equal(a->degraded_s, b->degraded_s);
     assert_string_equal(a->degraded, b->degraded);
     assert_string_equal(a->io, b->io);
@@ -409,7 +428,8 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
     }
     x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
     assert_string_equal(a->adapters, b->adapters);
-    x.cpu = y.cpu = x.adapters = y.adapters = NULL;
+    assert_string_equal(a->store_off, b->store_off);
+    x.cpu = y.cpu = x.adapters = y.adapters = x.store_off = y.store_off = NULL;
     x.client = y.client = NULL;
     x.session = y.session = NULL;
     assert_int_equal(a->n_owner, b->n_owner);
