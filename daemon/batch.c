@@ -277,6 +277,14 @@ static void abandoned(struct sched *s, const struct batch *b)
         s->spare |= !request_unwanted(b->requests[i]);
 }
 
+/* What a token costs in a long chunk decides what is read back from the disk. */
+static void measured(struct sched *s, const struct batch *b, uint64_t ns)
+{
+    pace_measured(&s->pace, b->n == b->n_decode ? 0 : b->n_rows, ns);
+    if (s->served.tier && b->n > b->n_decode && b->n_rows >= PACE_TOKENS_MIN)
+        tier_measured(s->served.tier, b->n_rows, ns);
+}
+
 bool batch_run(struct sched *s)
 {
     struct batch b;
@@ -310,7 +318,7 @@ bool batch_run(struct sched *s)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);
         give_decoded(s, &b);
         give_read(s, &b);
-        pace_measured(&s->pace, b.n == b.n_decode ? 0 : b.n_rows, clock_ns() - start);
+        measured(s, &b, clock_ns() - start);
     }
     deliver(s, &b);
     return true;

@@ -100,7 +100,7 @@ static bool may_follow(const struct follow_reader *q, const struct follow_reader
     const struct memory *a = q->memory, *b = r->memory;
 
     if (q == r || a->shared.prefix != b->shared.prefix || a->shared.owner != b->shared.owner ||
-        !prefix_same_policy(&a->policy, &b->policy) || !goes_ahead(q))
+        !policy_same(&a->policy, &b->policy) || !goes_ahead(q))
         return false;
     if (!q->reads)
         return q->age < r->age;

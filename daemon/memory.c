@@ -25,6 +25,11 @@ void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool 
                                       .keeps_nothing = keeps_nothing };
 }
 
+void memory_keep(struct memory *m, struct tier *tier)
+{
+    tier_join(&m->kept, tier, m, m->shared.owner);
+}
+
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
 {
     assert(m->n_ids == 0);
@@ -37,7 +42,7 @@ int memory_adopt_behind(struct memory *m, const struct memory *from, uint32_t n)
     uint32_t had = m->n_ids;
     int r;
 
-    assert(prefix_same_policy(&m->policy, &from->policy));
+    assert(policy_same(&m->policy, &from->policy));
     assert(compress_keeps_all(&m->policy.spec) && had == m->seq->n_tokens);
     r = seq_adopt_behind(m->seq, from->seq, n);
     if (r < 0)
@@ -78,6 +83,28 @@ bool memory_teaches(const struct memory *m)
            m->overlay.n == 0 && m->ladder.n_at[2] == 0;
 }
 
+/* What others may find on the disk, likewise; there also what was thinned is of use. */
+static bool lasts(const struct memory *m)
+{
+    return !m->shared.keeps_nothing && !m->early && memory_exact(m) && m->overlay.n == 0;
+}
+
+void memory_empty(struct memory *m)
+{
+    (void)seq_rewind(m->seq, 0);
+    m->n_ids = 0;
+    m->ladder = (struct ladder){ 0 };
+    prefix_unlearn(&m->shared);
+    tier_cut(&m->kept);
+}
+
+void memory_restored(struct memory *m, const struct ladder *l)
+{
+    m->ladder = *l;
+    m->n_ids = m->seq->n_tokens;
+    prefix_unlearn(&m->shared);
+}
+
 /* What was made of the next segment is forgotten. */
 static void drop_side(struct memory *m)
 {
@@ -98,13 +125,16 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->n_ids = m->n_ids;
     dst->ladder = m->ladder;
     dst->overlay = m->overlay;
+    tier_fork(&m->kept, &dst->kept, dst);
     return r;
 }
 
 void memory_fini(struct memory *m)
 {
-    if (m->seq)
+    if (m->seq) {
         drop_side(m);
+        tier_leave(&m->kept, lasts(m));
+    }
     *m = (struct memory){ .seq = NULL };
 }
 
@@ -169,6 +199,9 @@ void memory_settle(struct memory *m)
             return; /* and this */
         ladder_take(&m->ladder, &step);
         drop_side(m);
+        /* Before it is thinned, which the next step may ask for. */
+        if (step.rung == 1 && lasts(m))
+            tier_note(&m->kept);
     }
 }
 
@@ -190,7 +223,7 @@ static uint64_t keys_with_one_more(const struct memory *m)
            seq_raw_keys(s, off);
 }
 
-/* Pages are short: of which of the two accounts. */
+/* Pages are short: of which of the two accounts. What a disk has comes back soon. */
 static int lacks(const struct memory *m, uint32_t wanted, struct memory_need *ret)
 {
     const struct pool_account *a = m->seq->account;
@@ -198,7 +231,10 @@ static int lacks(const struct memory *m, uint32_t wanted, struct memory_need *re
 
     *ret = wanted > left ? (struct memory_need){ MEMORY_CLIENT, wanted, left }
                          : (struct memory_need){ MEMORY_POOL, wanted, n_free };
-    return -ENOSPC;
+    if (wanted > left || wanted > n_free + tier_coming(m->served->tier))
+        return -ENOSPC;
+    ret->cause = MEMORY_WAITING;
+    return -EAGAIN;
 }
 
 /* A step that memory_settle could not take: of the pages that it would have written to some stand
@@ -213,7 +249,8 @@ static int lacks_copies(const struct memory *m, const struct ladder_step *step,
     for (uint32_t i = 0; i < n; i++)
         n_shared += pool_shared(s->pool, seq_pages(s, step->segment)[i]);
     *ret = (struct memory_need){ MEMORY_POOL, n_shared, s->pool->n_free + s->pool->n_cached };
-    if (n_shared <= s->pool->n_free + s->pool->n_cached) { /* somebody has just given some back */
+    /* Somebody has just given some back, or will. */
+    if (n_shared <= s->pool->n_free + s->pool->n_cached + tier_coming(m->served->tier)) {
         ret->cause = MEMORY_WAITING;
         return -EAGAIN;
     }
@@ -236,7 +273,7 @@ static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret,
     if (r == -EAGAIN)
         *ret_need = (struct memory_need){ .cause = MEMORY_WAITING };
     else if (r == -ENOSPC)
-        (void)lacks(m, seq_n_pages(compress_n_beside(c, m->seq->seg_len, step.segment)), ret_need);
+        r = lacks(m, seq_n_pages(compress_n_beside(c, m->seq->seg_len, step.segment)), ret_need);
     return r;
 }
 
@@ -305,6 +342,7 @@ void memory_rewind(struct memory *m, uint32_t n)
     if (m->ladder.n_at[1] == 0)
         m->early = false;
     prefix_unlearn(&m->shared);
+    tier_cut(&m->kept);
     drop_side(m);
 }
 

@@ -23,6 +23,7 @@
 #include "daemon/overlay.h"
 #include "daemon/prefix.h"
 #include "daemon/served.h"
+#include "daemon/tier.h"
 #include "ipc/wire.h"
 
 struct memory {
@@ -40,6 +41,7 @@ struct memory {
     uint32_t n_exact, n_behind;
 
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
+    struct tier_user kept;     /* what of it is on a disk, and comes back from there */
 
     struct compress_side side; /* what the next segment's compressor has made until now */
     int settled; /* what became of the last step of a check that needed no more runs */
@@ -50,6 +52,9 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
 /* From now on what is read may be of use to other sessions of this owner, and the other way.
  * keeps_nothing: only the other way, and nothing of it outlives the session. */
 void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool keeps_nothing);
+/* Behind memory_share: the owner and keeps_nothing are the same. tier NULL: nothing is on a disk.
+ */
+void memory_keep(struct memory *m, struct tier *tier);
 /* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
 /* It goes on with the first n ids of another one of the same policy, which keeps all: a document
@@ -69,6 +74,11 @@ void memory_fini(struct memory *m);
 /* Takes the sequence back to its first n ids. What was compressed before them stays compressed. */
 void memory_rewind(struct memory *m, uint32_t n);
 
+/* For daemon/tier_read.c: back to nothing; and what was adopted behind our back, which is what a
+ * sequence with this ladder holds. */
+void memory_empty(struct memory *m);
+void memory_restored(struct memory *m, const struct ladder *l);
+
 /* Before a step. */
 void memory_settle(struct memory *m);
 bool memory_behind(const struct memory *m);
@@ -77,7 +87,7 @@ enum memory_cause {
     MEMORY_BUDGET, /* its policy's budget has no room for another key */
     MEMORY_CLIENT, /* its client may hold no more pages */
     MEMORY_POOL,   /* there are no more pages */
-    MEMORY_WAITING /* others are being compressed, and one of them will be done */
+    MEMORY_WAITING /* others are being compressed, or written to a disk, and will be done */
 };
 
 struct memory_need {

@@ -33,6 +33,11 @@ void notify_stopping(void)
     (void)sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
 }
 
+void notify_saving(unsigned n)
+{
+    (void)sd_notifyf(0, "STATUS=Stopping: writing %u segments of context to the store", n);
+}
+
 void notify_watchdog(void)
 {
     (void)sd_notify(0, "WATCHDOG=1");

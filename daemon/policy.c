@@ -90,6 +90,23 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
     return r;
 }
 
+struct policy policy_normal(const struct policy *p)
+{
+    if (!compress_keeps_all(&p->spec))
+        return *p;
+    return (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
+}
+
+bool policy_same(const struct policy *a, const struct policy *b)
+{
+    const struct policy x = policy_normal(a), y = policy_normal(b);
+
+    return x.spec.method == y.spec.method && x.spec.ratio == y.spec.ratio &&
+           x.spec.sinks == y.spec.sinks && x.spec.adapter == y.spec.adapter &&
+           x.seg_len == y.seg_len && x.keep_tail == y.keep_tail && x.budget == y.budget &&
+           x.late == y.late && x.fixed == y.fixed;
+}
+
 uint32_t policy_tokens_max(const struct policy *p)
 {
     return compress_keeps_all(&p->spec) ? p->budget : POLICY_TOKENS_MAX;

@@ -29,6 +29,10 @@ struct policy {
 int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t preset,
                 const struct served *b, struct policy *ret, struct why *why);
 
+/* What of it has a say in what a sequence holds, the rest zero; and whether that is the same. */
+struct policy policy_normal(const struct policy *p);
+bool policy_same(const struct policy *a, const struct policy *b);
+
 /* Tokens that a sequence with this policy may hold. */
 uint32_t policy_tokens_max(const struct policy *p);
 

@@ -245,24 +245,12 @@ static uint32_t add(struct prefix *p, uint32_t parent, const uint32_t *ids)
 
 /* --- roots ------------------------------------------------------------------------------------ */
 
-bool prefix_same_policy(const struct policy *a, const struct policy *b)
-{
-    const struct compress_spec *x = &a->spec, *y = &b->spec;
-
-    if (x->method != y->method || a->seg_len != b->seg_len)
-        return false;
-    return compress_keeps_all(x) ||
-           (x->ratio == y->ratio && x->sinks == y->sinks && x->adapter == y->adapter &&
-            a->keep_tail == b->keep_tail && a->budget == b->budget && a->late == b->late &&
-            a->fixed == b->fixed);
-}
-
 static uint32_t find_root(struct prefix *p, uint32_t owner, const struct policy *policy)
 {
     for (uint32_t i = 0; i < PREFIX_ROOTS; i++) {
         struct root *r = &p->roots[i];
 
-        if (!r->used || r->owner != owner || !prefix_same_policy(&r->policy, policy))
+        if (!r->used || r->owner != owner || !policy_same(&r->policy, policy))
             continue;
         r->used_at = ++p->clock;
         return r->node;
@@ -571,7 +559,7 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     for (uint32_t k = 0; k < there.n_at[1]; k++)
         adopt_segment(p, s, policy, k, ids + (size_t)k * s->seg_len);
     for (uint32_t i = there.n_at[1] * per_segment; i < n_pages; i++)
-        seq_adopt_page(s, ids + (size_t)i * TOKENS, p->nodes[p->path[i]].page);
+        seq_adopt_raw(s, ids + (size_t)i * TOKENS, TOKENS, &p->nodes[p->path[i]].page);
     touch(p, n_pages);
     *l = there;
     u->n_packed = there.n_at[1];

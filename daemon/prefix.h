@@ -65,9 +65,6 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
 uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
                       uint32_t n);
 
-/* Sequences of the two hold the same after the same ids. */
-bool prefix_same_policy(const struct policy *a, const struct policy *b);
-
 /* After a step: remembers the pages that became full, and the segments that were compressed. Not of
  * a sequence that holds other than what a fresh one of its ids would. */
 void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladder *l,

@@ -24,9 +24,11 @@ struct append {
     uint32_t n_ids;       /* of its memory before */
     bool ready;           /* all ids are known, and fit: it begins as soon as it may */
     struct follow_reader reader;
-    bool reading;    /* undo takes the session back only from here on */
-    uint32_t done;   /* ids that were read */
-    uint32_t shared; /* of them by others before */
+    bool reading;                 /* undo takes the session back only from here on */
+    uint32_t done;                /* ids that were read */
+    uint32_t shared;              /* of them by others before */
+    uint32_t restored;            /* of them came from the disk */
+    struct tier_restore *restore; /* under way; NULL: none */
     bool special;
     enum chat_at chat_after;
     append_done_fn *done_fn; /* NULL: the reply is Appended */
@@ -312,6 +314,8 @@ static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
     more = pages > q->n_pages ? pages - q->n_pages : 0;
     if (more <= q->account->limit - q->account->used && more <= served_pages_free(&s->served))
         return true;
+    if (served_pages_come(&s->served, q->account, more))
+        return false;
     request_fail_pages(s, r, q->account, more, "reading %u more tokens", n);
     return false;
 }
@@ -340,23 +344,47 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     follow_join(&s->follow, r->reader);
 }
 
-/* False: what it begins with is being read for somebody else, and will be taken over when that is
- * done. */
+/* What is known of an empty session's ids: in memory, else on the disk. False: it waits, for who
+ * reads them just now or for the disk. */
+static bool take_over(struct sched *s, struct append *a, struct memory *m)
+{
+    uint32_t n = (uint32_t)a->encode.n_ids;
+
+    if (!a->reading) {
+        if (m->n_ids == 0 && follow_waits(&s->follow, &a->reader))
+            return false;
+        /* From here on the session changes: what an undo goes back to. */
+        a->reading = true;
+        if (m->n_ids == 0) {
+            a->shared = memory_adopt(m, a->encode.ids, n);
+            a->restore = tier_restore_begin(&m->kept, a->encode.ids, n);
+        }
+        a->done = a->shared;
+    }
+    if (!a->restore)
+        return true;
+    a->reader.restoring = true; /* who follows it may go on doing so */
+    if (tier_restore_go(a->restore, &a->shared) == -EAGAIN)
+        return false;
+    a->restore = NULL;
+    a->reader.restoring = false;
+    a->restored = m->n_ids - a->shared;
+    a->done = m->n_ids;
+    return true;
+}
+
+/* False: it waits, as long as take_over does or for pages that are being written to the disk. */
 static bool begin(struct sched *s, struct request *r, struct append *a)
 {
     struct memory *m = r->memory;
     struct seq *q = &r->session->seq;
     uint32_t n;
 
-    if (m->n_ids == 0 && follow_waits(&s->follow, &a->reader))
+    if (!take_over(s, a, m))
         return false;
-    /* From here on the session changes: what an undo goes back to. */
-    a->reading = true;
-    if (m->n_ids == 0)
-        a->done = a->shared = memory_adopt(m, a->encode.ids, (uint32_t)a->encode.n_ids);
     n = (uint32_t)a->encode.n_ids - a->done;
     if (!fits_pool(s, r, n))
-        return true;
+        return r->phase != REQUEST_WORK;
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
     if (memory_room(m) >= n && seq_reserve(q, n) < 0)
@@ -401,6 +429,8 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
+    if (served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
+        return false;
     request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
                        "reading %u more tokens", ret->n_tokens);
     return false;
@@ -422,10 +452,20 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
     session->has_pending = false;
     session_appended(session, a->chat_after);
     a->reading = false;
-    r->usage.computed_tokens = a->done - a->shared;
+    r->usage.computed_tokens = a->done - a->shared - a->restored;
     r->usage.shared_tokens = a->shared;
+    r->usage.restored_tokens = a->restored;
     r->usage.prompt_ns = clock_ns() - a->ready_ns;
     finish(s, r);
+}
+
+/* Before the session changes hands or goes: the disk may still be writing to its pages. */
+static void stop_restore(struct append *a)
+{
+    if (!a)
+        return;
+    tier_restore_drop(a->restore);
+    a->restore = NULL;
 }
 
 void append_undo(struct sched *s, struct request *r)
@@ -433,6 +473,7 @@ void append_undo(struct sched *s, struct request *r)
     struct append *a = r->state;
 
     (void)s;
+    stop_restore(a);
     if (a && a->reading)
         memory_rewind(&r->session->memory, a->n_ids);
     if (r->session && !r->session->row_valid)
@@ -443,6 +484,7 @@ void append_fini(struct request *r)
 {
     struct append *a = r->state;
 
+    stop_restore(a);
     if (a)
         encode_fini(&a->encode);
     free(a);

@@ -445,7 +445,7 @@ static void begun(struct sched *s, struct request *r)
 static bool agrees(struct sched *s, struct request *r, const struct begin_with *b,
                    const struct policy *policy, bool is_public)
 {
-    if (b->has_policy && !prefix_same_policy(&b->policy, policy))
+    if (b->has_policy && !policy_same(&b->policy, policy))
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the document \"%.64s\" was read with other memory options, which a session "
                      "that begins with it has, too: leave them out, or add the document with these",

@@ -218,6 +218,8 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     }
     /* An end and no error: what was said is whole, and more of it can be had once there is room. */
     if (seq_reserve(&session->seq, 1) < 0) {
+        if (served_pages_come(&s->served, session->seq.account, 1))
+            return false;
         done(s, r, WIRE_REASON_POOL_FULL);
         return false;
     }

@@ -10,6 +10,8 @@
 #include "daemon/batch.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/tier.h"
+#include "store/io.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -29,6 +31,9 @@
 /* Time for encoding and the like in one step, while others wait for the model. Slices are short (16
  * KB of text), so that several requests have one; who has none yet is first in the next step. */
 #define WORK_NS (5 * CLOCK_MS)
+
+/* Time for writing what sessions hold when the daemon stops. */
+#define STOP_NS (5 * CLOCK_S)
 
 /* --- clients come and go ---------------------------------------------------------------------- */
 
@@ -342,6 +347,9 @@ static bool step(struct sched *s)
     TAILQ_FOREACH (c, &s->clients, link)
         c->blocked = false;
     any |= reap(s);
+    /* Before work, which may wait for what came from the disk. */
+    if (s->served.tier)
+        any |= tier_pump(s->served.tier);
     /* What ends at once was answered above: back to the rings, where the next one may be. */
     if (s->n_active > 0) {
         any |= work(s);
@@ -433,15 +441,17 @@ static void disarm(struct sched *s)
         chan_disarm(c->chan);
 }
 
-/* Sleeps without a timeout: an idle daemon makes no system call at all. What the scheduler waits
- * for always rings, a letter's bell or a client's. */
+/* Sleeps without a timeout, but for the time until the end of a session is to be written: an idle
+ * daemon makes no system call at all. What the scheduler waits for always rings: a letter's bell, a
+ * client's or the disk's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
-    int n;
+    int n, timeout;
 
     if (spin(s))
         return;
+    timeout = s->served.tier ? tier_timeout_ms(s->served.tier) : -1;
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);
@@ -450,7 +460,7 @@ static void idle(struct sched *s)
         atomic_store_explicit(&s->asleep, true, memory_order_relaxed);
         /* Again at once when a tracer came or went: nothing has happened. */
         do
-            n = epoll_wait(s->epoll, ev, 16, -1);
+            n = epoll_wait(s->epoll, ev, 16, timeout);
         while (n < 0 && errno == EINTR);
         atomic_store_explicit(&s->asleep, false, memory_order_relaxed);
     }
@@ -477,6 +487,8 @@ static int open_scratch(struct sched *s)
 
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->inbox->bell, &ev) < 0)
+        return -errno;
+    if (s->served.io && epoll_ctl(s->epoll, EPOLL_CTL_ADD, io_eventfd(s->served.io), &ev) < 0)
         return -errno;
     s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
     s->candidates = malloc(n * sizeof(*s->candidates));
@@ -526,6 +538,25 @@ static void describe(struct sched *s)
     s->serving.tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
 }
 
+/* What sessions leave behind follows them to the disk, for a bounded time: who stops the daemon is
+ * waiting. */
+static void save(struct sched *s)
+{
+    struct tier_stats st;
+    uint32_t left;
+
+    if (!s->served.tier)
+        return;
+    tier_stats(s->served.tier, &st);
+    if (st.queued + st.writing > 0)
+        notify_saving(st.queued + st.writing);
+    left = tier_stop(s->served.tier, STOP_NS);
+    if (left > 0)
+        log_warning("%u segments of context were not written to the store in %u s: they will be "
+                    "computed again",
+                    left, (unsigned)(STOP_NS / CLOCK_S));
+}
+
 /* Also of what was only half opened. Clients first: their sequences give back pages to the pool. */
 static void close_all(struct sched *s)
 {
@@ -537,8 +568,11 @@ static void close_all(struct sched *s)
     for (c = TAILQ_FIRST(&s->clients); c; c = next) {
         next = TAILQ_NEXT(c, link);
         bury(s, c);
+        if (s->served.tier)
+            (void)tier_pump(s->served.tier);
     }
     documents_close(&s->documents);
+    save(s);
     wire_scratch_close(&s->unpacked);
     wire_scratch_close(&s->packed);
     free(s->logits);

@@ -4,6 +4,8 @@
 #include "daemon/keep.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
+#include "daemon/storage.h"
+#include "daemon/tier.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -54,6 +56,14 @@ static size_t longest_token(const struct vocab *v)
 uint32_t served_pages_free(const struct served *b)
 {
     return b->pool.n_free + b->pool.n_cached;
+}
+
+bool served_pages_come(const struct served *b, const struct pool_account *a, uint64_t n)
+{
+    uint32_t n_coming = tier_coming(b->tier);
+
+    return n_coming > 0 && n <= a->limit - a->used &&
+           n <= (uint64_t)served_pages_free(b) + n_coming;
 }
 
 const struct adapter *served_adapter(const struct served *b, const char *name)
@@ -261,12 +271,14 @@ int served_start(struct served *b, const struct config *c, struct why *why)
         log_warning("context memory is not locked: the limit of locked memory is too low");
     b->backend->ops->info(b->backend, &b->info);
     pages = c->client_kv_bytes ? c->client_kv_bytes / b->pool.page_bytes : b->pool.n_pages;
+    storage_open(b, c);
     b->client_pages = pages < b->pool.n_pages ? (uint32_t)pages : b->pool.n_pages;
     return 0;
 }
 
 void served_close(struct served *b)
 {
+    storage_close(b);
     prefix_close(b->prefix);
     pool_close(&b->pool);
     compress_close(b->compressor);

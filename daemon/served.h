@@ -62,6 +62,10 @@ void served_close(struct served *b);
 /* Pages that can be had: free ones, and those that are only kept in case they are of use again. */
 uint32_t served_pages_free(const struct served *b);
 
+/* n pages can't be had now, but as soon as the disk is done with some: nobody fails for want of
+ * pages that are only being written. */
+bool served_pages_come(const struct served *b, const struct pool_account *a, uint64_t n);
+
 /* The adapter of that name, or NULL. */
 const struct adapter *served_adapter(const struct served *b, const char *name);
 size_t served_adapter_bytes(const struct served *b);

@@ -11,7 +11,7 @@
 
 /* Whose texts the session may share, and the tree that it does that in. Users whom the kernel can't
  * tell apart here (the daemon is in a container, they are not) share with nobody: one would find
- * out by its usage and speed what the others wrote. */
+ * out by its usage and speed what the others wrote. The store on the disk is held to the same. */
 static void share(const struct served *b, const struct client *c, enum session_sharing sharing,
                   struct memory *m)
 {
@@ -19,6 +19,7 @@ static void share(const struct served *b, const struct client *c, enum session_s
 
     memory_share(m, is_public || known ? b->prefix : NULL, is_public ? PREFIX_PUBLIC : c->uid,
                  sharing == SESSION_PRIVATE || (!is_public && !known));
+    memory_keep(m, is_public || known ? b->tier : NULL);
 }
 
 int session_new(struct served *b, struct client *c, uint64_t id, enum session_sharing sharing,

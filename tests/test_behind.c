@@ -177,8 +177,8 @@ static void behind_another(void **state)
     assert_int_equal(memory_adopt_behind(&r.memory, &b.memory, B), 0);
     assert_int_equal(memory_adopt_behind(&by_hand.memory, &none.memory, 0), 0);
     for (uint32_t i = 0; i < B / POOL_PAGE_TOKENS; i++)
-        seq_adopt_page(&by_hand.seq, b_ids + (size_t)i * POOL_PAGE_TOKENS,
-                       seq_pages(&b.seq, i * POOL_PAGE_TOKENS / L)[i % (L / POOL_PAGE_TOKENS)]);
+        seq_adopt_raw(&by_hand.seq, b_ids + (size_t)i * POOL_PAGE_TOKENS, POOL_PAGE_TOKENS,
+                      &seq_pages(&b.seq, i * POOL_PAGE_TOKENS / L)[i % (L / POOL_PAGE_TOKENS)]);
     by_hand.memory.n_ids = by_hand.seq.n_tokens;
     feed(&r, x_ids, X, got);
     feed(&by_hand, x_ids, X, expected);

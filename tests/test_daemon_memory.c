@@ -23,6 +23,10 @@
 #define SEGMENT 64u
 #define BYTE_0  3u /* the model's id of byte 0 */
 
+/* Without a store, which has pages for a moment after their sessions gave them back, and gives
+ * sessions what was read before: tests/test_daemon_restart.c has that. */
+static const char *const no_store[] = { "--store", "none", NULL };
+
 static struct daemon_fixture d;
 
 static const struct gist_memory memories[] = {
@@ -182,7 +186,7 @@ static void scores_do_not_depend_on_batches(void **state)
         free_score(&a[i]);
         free_score(&b[i]);
     }
-    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, no_store);
 }
 
 /* --- sessions --------------------------------------------------------------------------------- */
@@ -796,7 +800,7 @@ static void scores_fit_their_budget(void **state)
 static int start(void **state)
 {
     (void)state;
-    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, no_store);
     return 0;
 }
 

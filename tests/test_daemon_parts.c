@@ -197,7 +197,8 @@ static void long_bulk_comes_whole(void **state)
 
 static int start(void **state)
 {
-    static const char *const args[] = { "--cpu", "scalar", "--kv-bytes", "64M", NULL };
+    static const char *const args[] = { "--cpu",   "scalar", "--kv-bytes", "64M",
+                                        "--store", "none",   NULL };
 
     (void)state;
     daemon_fixture_start(&d, DAEMON_FIXTURE_SLOW, args);

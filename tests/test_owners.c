@@ -43,7 +43,9 @@ static const struct gist_memory memories[] = {
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 
-static void start(struct daemon_fixture *d, const char *kv_bytes, const char *cache)
+/* store: for --store; "": one of its own, from which all is read back that is not in memory. */
+static void start(struct daemon_fixture *d, const char *kv_bytes, const char *cache,
+                  const char *store)
 {
     const char *args[] = { "--kv-bytes",
                            kv_bytes,
@@ -57,6 +59,10 @@ static void start(struct daemon_fixture *d, const char *kv_bytes, const char *ca
                            "64",
                            "--prefix-cache",
                            cache,
+                           "--store-restore",
+                           "always",
+                           store[0] ? "--store" : NULL,
+                           store,
                            NULL };
     char folder[SCRATCH_PATH_MAX];
 
@@ -128,20 +134,21 @@ static const struct gist_sampling greedy = { .size = sizeof(greedy),
 
 /* --- what is shared --------------------------------------------------------------------------- */
 
+/* Tokens that came from earlier sessions, by memory or by the disk. */
 static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uint32_t *ids)
 {
     gist_session *s = open_session(c, memory, flags);
     struct gist_usage usage;
 
     assert_int_equal(gist_append_tokens(s, ids, 300, &usage), 0);
-    assert_int_equal(usage.shared_tokens + usage.computed_tokens, 300);
+    assert_int_equal(usage.shared_tokens + usage.restored_tokens + usage.computed_tokens, 300);
     gist_close(s);
-    return usage.shared_tokens;
+    return usage.shared_tokens + usage.restored_tokens;
 }
 
 /* Who reads the same text again is given it if it was the same user's and not private, or if both
  * said that it is public. */
-static void only_what_is_public(void **state)
+static void only_what_is_public_by(const char *cache, const char *store)
 {
     static const struct {
         uid_t first, second;
@@ -165,10 +172,7 @@ static void only_what_is_public(void **state)
     struct daemon_fixture d;
     unsigned text = 100;
 
-    (void)state;
-    if (geteuid() != 0)
-        skip();
-    start(&d, "4M", "yes");
+    start(&d, "4M", cache, store);
     for (size_t m = 0; m < N_MEMORIES; m++)
         for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
             gist_conn *a = connect_as(&d, cases[i].first), *b = connect_as(&d, cases[i].second);
@@ -184,6 +188,14 @@ static void only_what_is_public(void **state)
             gist_disconnect(b);
         }
     daemon_fixture_stop(&d);
+}
+
+static void only_what_is_public(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    only_what_is_public_by("yes", "none");
 }
 
 /* --- nothing bleeds --------------------------------------------------------------------------- */
@@ -204,7 +216,7 @@ static void say_alone(struct answer *ret)
     struct daemon_fixture d;
     gist_conn *c;
 
-    start(&d, "4M", "no");
+    start(&d, "4M", "no", "none");
     c = daemon_fixture_connect(&d);
     for (size_t i = 0; i < N_SESSIONS; i++) {
         gist_session *s = open_session(c, i / 3, 0);
@@ -273,7 +285,7 @@ static void nothing_bleeds(void **state)
 
     (void)state;
     say_alone(want);
-    start(&d, BLEED_BYTES, "yes");
+    start(&d, BLEED_BYTES, "yes", "");
     for (int k = 0; k < 3; k++)
         c[k] = connect_as(&d, root && k ? 65532 + (uid_t)k : 0);
     for (int round = 0; round < 3; round++) {
@@ -415,7 +427,7 @@ static void the_pool_is_a_bound(void **state)
     gist_conn *c[3];
 
     (void)state;
-    start(&d, POOL_SIZE, "yes");
+    start(&d, POOL_SIZE, "yes", "none");
     for (int k = 0; k < 3; k++)
         c[k] = connect_as(&d, geteuid() == 0 && k ? 65532 + (uid_t)k : 0);
     for (int i = 0; i < N_OPEN; i++)

@@ -38,7 +38,7 @@ quiet() {
 # read_tokens: how many the last `code` read, as it says with --stats.
 read_tokens() { sed -n 's/^\[read \([0-9]*\) tokens.*/\1/p' "$tmp/err"; }
 
-daemon_start $model --prefix-cache no
+daemon_start $model --prefix-cache no --store none
 code 'what the template reads' 0 "$gistctl" ask -n 1 --stats x
 template=$(read_tokens)
 

@@ -132,10 +132,10 @@ static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pag
     s->n_tokens = s->n_reserved = s->n_tokens + n;
 }
 
-void seq_adopt_page(struct seq *s, const uint32_t *ids, uint32_t page)
+void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_t *pages)
 {
-    assert(s->n_tokens % POOL_PAGE_TOKENS == 0);
-    adopt(s, ids, POOL_PAGE_TOKENS, 1, &page);
+    assert(s->n_tokens % POOL_PAGE_TOKENS == 0 && s->n_tokens % s->seg_len + n <= s->seg_len);
+    adopt(s, ids, n, seq_n_pages(n), pages);
 }
 
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,

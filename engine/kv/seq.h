@@ -112,9 +112,9 @@ void seq_close(struct seq *s);
 int seq_fork(const struct seq *s, struct seq *dst);
 
 /* A sequence without reserved tokens, at the start of a page or a segment, goes on with what
- * another one read: a page of raw keys of 16 ids, or a compressed segment of seg_len ids. Its
- * account has room for them. */
-void seq_adopt_page(struct seq *s, const uint32_t *ids, uint32_t page);
+ * another one read: raw keys of n ids, no further than the segment's end, or a compressed segment
+ * of seg_len ids. Its account has room for their pages, which get a table more. */
+void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_t *pages);
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
                           const uint32_t *pages);
 

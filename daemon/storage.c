@@ -1,0 +1,125 @@
+/* Opened after the model, since what a record means depends on it, and before READY, so that the
+ * first request finds what was kept.
+ */
+#include "daemon/storage.h"
+
+#include "daemon/log.h"
+#include "daemon/served.h"
+#include "daemon/tier.h"
+#include "store/io.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#define DAY_S 86400u
+
+bool storage_folder(const char *option, char ret[STORAGE_PATH_MAX])
+{
+    static const struct {
+        const char *name, *below;
+    } defaults[] = { { "CACHE_DIRECTORY", "store" },
+                     { "XDG_CACHE_HOME", "gistd/store" },
+                     { "HOME", ".cache/gistd/store" } };
+
+    if (option[0]) {
+        (void)snprintf(ret, STORAGE_PATH_MAX, "%s", option);
+        return true;
+    }
+    for (size_t i = 0; i < sizeof(defaults) / sizeof(*defaults); i++) {
+        const char *base = getenv(defaults[i].name);
+        size_t n = base ? strcspn(base, ":") : 0; /* systemd may name several folders */
+
+        if (n == 0 || base[0] != '/' || n > CONFIG_TEXT_MAX)
+            continue;
+        (void)snprintf(ret, STORAGE_PATH_MAX, "%.*s/%s", (int)n, base, defaults[i].below);
+        return true;
+    }
+    return false;
+}
+
+/* The folders above it, which are nobody else's either. What can't be made the store finds out. */
+static void make_parents(const char *path)
+{
+    char part[STORAGE_PATH_MAX];
+
+    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        (void)snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
+        (void)mkdir(part, 0700);
+    }
+}
+
+/* The disk is others', too: of what the store has and what is free it takes no more than half. */
+static void bound(struct store *store, const char *path, uint64_t most)
+{
+    struct store_stats s;
+    struct statvfs fs;
+    uint64_t room;
+
+    if (statvfs(path, &fs) < 0)
+        return;
+    store_stats(store, &s);
+    room = (s.bytes + (uint64_t)fs.f_bavail * fs.f_frsize) / 2;
+    if (room < most)
+        store_set_limit(store, room);
+}
+
+static int open_store(struct served *b, const struct config *c, const char *path)
+{
+    const struct io_options io = { .kind = IO_AUTO };
+    const struct store_limits limits = { .bytes = c->store_bytes,
+                                         .write_a_day = c->store_write_bytes,
+                                         .age_s = (uint64_t)c->store_age * DAY_S };
+    struct tier_options tier = { .pool = &b->pool,
+                                 .model = b->model,
+                                 .idle_ns = (uint64_t)c->store_idle_ms * 1000000,
+                                 .always = c->store_restore == CONFIG_RESTORE_ALWAYS };
+    int r = io_open(&io, &b->io, &b->store_why);
+
+    if (r < 0)
+        return r;
+    if (io_why(b->io)[0])
+        log_info("the store is read and written by threads: %s", io_why(b->io));
+    make_parents(path);
+    r = store_open(path, b->io, &limits, &b->store, &b->store_why);
+    if (r < 0)
+        return r;
+    if (store_note(b->store)[0])
+        log_info("%s", store_note(b->store));
+    bound(b->store, path, c->store_bytes);
+    tier.store = b->store;
+    r = tier_open(&tier, &b->tier);
+    return r < 0 ? why_set(&b->store_why, r, "no memory for the store's queue") : 0;
+}
+
+void storage_open(struct served *b, const struct config *c)
+{
+    char path[STORAGE_PATH_MAX];
+
+    if (strcmp(c->store, "none") == 0) {
+        (void)why_set(&b->store_why, -ENOENT, "the store is switched off (--store none)");
+        return;
+    }
+    if (!storage_folder(c->store, path))
+        (void)why_set(&b->store_why, -ENOENT,
+                      "there is no folder for the store: set --store, or HOME");
+    else if (open_store(b, c, path) == 0)
+        return;
+    log_warning("context is kept in memory only: %s", b->store_why.text);
+    storage_close(b);
+}
+
+/* The store first: what it calls back belongs to the tier. */
+void storage_close(struct served *b)
+{
+    store_close(b->store);
+    tier_close(b->tier);
+    io_close(b->io);
+    b->store = NULL;
+    b->tier = NULL;
+    b->io = NULL;
+}

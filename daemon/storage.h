@@ -1,0 +1,25 @@
+/* daemon/storage.h - the disk's part of what serves: its operations, the store, who joins it.
+ *
+ * Nothing of it is needed to serve: without a folder, or when another daemon has it, the daemon
+ * says so once and keeps context in memory alone.
+ *
+ * Threads    the scheduler's.
+ * Ownership  served's io, store and tier.
+ */
+#ifndef DAEMON_STORAGE_H
+#define DAEMON_STORAGE_H
+
+#include "daemon/config.h"
+
+struct served;
+
+/* With the pool and the model open. b->store is NULL afterwards, and b->store_why has a sentence,
+ * where there is none. */
+void storage_open(struct served *b, const struct config *c);
+void storage_close(struct served *b);
+
+/* The folder that the option names, or by default the environment. False: neither does. */
+#define STORAGE_PATH_MAX (CONFIG_TEXT_MAX + 32)
+bool storage_folder(const char *option, char ret[STORAGE_PATH_MAX]);
+
+#endif

@@ -1,0 +1,230 @@
+#include "daemon/tier.h"
+
+#include "base/clock.h"
+#include "daemon/tier_inner.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- who rests -------------------------------------------------------------------------------- */
+
+static void unlist(struct tier_user *u)
+{
+    if (u->listed)
+        TAILQ_REMOVE(&u->tier->resting, u, link);
+    u->listed = false;
+}
+
+/* All wait equally long, so the list is in order of time, and its head is the next. */
+static void rest_from_now(struct tier_user *u)
+{
+    unlist(u);
+    u->due_ns = clock_ns() + u->tier->idle_ns;
+    u->listed = true;
+    TAILQ_INSERT_TAIL(&u->tier->resting, u, link);
+}
+
+/* With a full queue it goes on when a record was written, which rings. */
+static bool write_ends(struct tier *t)
+{
+    struct tier_user *u;
+    bool any = false;
+    uint64_t now;
+
+    if (TAILQ_EMPTY(&t->resting))
+        return false;
+    now = clock_ns();
+    while ((u = TAILQ_FIRST(&t->resting)) && u->due_ns <= now && !tier_queue_full(t)) {
+        tier_write_end(u);
+        if (tier_queue_full(t))
+            break;
+        unlist(u);
+        any = true;
+    }
+    return any;
+}
+
+int tier_timeout_ms(const struct tier *t)
+{
+    const struct tier_user *u = TAILQ_FIRST(&t->resting);
+    uint64_t now;
+
+    if (!u || tier_queue_full(t))
+        return -1;
+    now = clock_ns();
+    return u->due_ns <= now ? 0 : (int)((u->due_ns - now) / CLOCK_MS) + 1;
+}
+
+/* --- of a sequence ---------------------------------------------------------------------------- */
+
+/* Pages with gists among their tokens are not of 16 tokens each, and no prefix of such a segment is
+ * one of another: they are left out, as the tree of beginnings does. */
+void tier_join(struct tier_user *u, struct tier *t, struct memory *m, uint32_t owner)
+{
+    *u = (struct tier_user){
+        .tier = m->seq->gist_every ? NULL : t,
+        .memory = m,
+        .owner = owner,
+    };
+    if (u->tier)
+        tier_scope(u->tier, &m->policy, u->scope);
+}
+
+void tier_fork(const struct tier_user *u, struct tier_user *dst, struct memory *m)
+{
+    *dst = *u;
+    dst->memory = m;
+    dst->listed = false;
+    dst->restoring = false;
+}
+
+void tier_note(struct tier_user *u)
+{
+    if (!u->tier)
+        return;
+    tier_note_segments(u);
+    rest_from_now(u);
+}
+
+/* The hash of what stands before a segment, from the first one on. */
+static struct store_hash hash_before(const struct tier_user *u, uint32_t segment)
+{
+    const struct seq *s = u->memory->seq;
+    struct store_hash h = STORE_ROOT;
+
+    for (uint32_t k = 0; k < segment; k++)
+        h = store_hash(u->tier->store, h, s->tokens + (size_t)k * s->seg_len, s->seg_len);
+    return h;
+}
+
+void tier_cut(struct tier_user *u)
+{
+    const struct memory *m = u->memory;
+    uint32_t n_full;
+
+    if (!u->tier)
+        return;
+    n_full = m->seq->n_tokens / m->seq->seg_len;
+    if (u->n_raw > n_full) {
+        u->n_raw = n_full;
+        u->raw_before = hash_before(u, n_full);
+    }
+    if (u->n_packed > m->ladder.n_at[1]) {
+        u->n_packed = m->ladder.n_at[1];
+        u->packed_before = hash_before(u, u->n_packed);
+    }
+    if (u->tail > m->seq->n_tokens)
+        u->tail = 0;
+}
+
+void tier_leave(struct tier_user *u, bool keeps)
+{
+    if (!u->tier)
+        return;
+    if (keeps && !u->restoring)
+        tier_write_end(u);
+    unlist(u);
+    u->tier = NULL;
+}
+
+/* --- the whole -------------------------------------------------------------------------------- */
+
+int tier_open(const struct tier_options *o, struct tier **ret)
+{
+    struct tier *t = calloc(1, sizeof(*t));
+    int r;
+
+    if (!t)
+        return -ENOMEM;
+    t->store = o->store;
+    t->pool = o->pool;
+    t->backend = o->pool->backend;
+    t->model = o->model;
+    t->host = backend_host(t->backend, t->pool->mem);
+    t->idle_ns = o->idle_ns;
+    t->always = o->always;
+    TAILQ_INIT(&t->resting);
+    TAILQ_INIT(&t->dropped);
+    r = tier_write_open(t);
+    if (r < 0) {
+        tier_close(t);
+        return r;
+    }
+    *ret = t;
+    return 0;
+}
+
+void tier_close(struct tier *t)
+{
+    if (!t)
+        return;
+    assert(TAILQ_EMPTY(&t->resting) && TAILQ_EMPTY(&t->dropped));
+    tier_write_close(t);
+    free(t);
+}
+
+bool tier_pump(struct tier *t)
+{
+    bool any = store_pump(t->store);
+
+    any |= write_ends(t);
+    any |= tier_write_pump(t);
+    return any || t->n_fetching > 0; /* tickets are asked about again and again */
+}
+
+/* Slices of store_flush, so that what is queued follows what was written. */
+uint32_t tier_stop(struct tier *t, uint64_t ns)
+{
+    uint64_t end = clock_ns() + ns, now;
+    uint32_t left = 0;
+    struct tier_job *j;
+
+    while ((now = clock_ns()) < end) {
+        bool more = tier_pump(t);
+
+        if (TAILQ_EMPTY(&t->queue) && TAILQ_EMPTY(&t->fetching)) {
+            if (store_flush(t->store, end - now))
+                break;
+        } else if (!more && TAILQ_EMPTY(&t->writing)) {
+            break; /* the store takes no more */
+        } else if (!TAILQ_EMPTY(&t->writing)) {
+            (void)store_flush(t->store, CLOCK_MS * 20);
+        }
+    }
+    TAILQ_FOREACH (j, &t->queue, link)
+        left++;
+    TAILQ_FOREACH (j, &t->fetching, link)
+        left++;
+    return left;
+}
+
+void tier_measured(struct tier *t, uint32_t n_tokens, uint64_t ns)
+{
+    double one = (double)ns / n_tokens;
+
+    t->ns_per_token = t->ns_per_token > 0 ? t->ns_per_token * 0.9 + one * 0.1 : one;
+}
+
+uint32_t tier_coming(const struct tier *t)
+{
+    return t ? tier_write_coming(t) + tier_read_coming(t) : 0;
+}
+
+void tier_stats(const struct tier *t, struct tier_stats *ret)
+{
+    const struct tier_job *j;
+
+    *ret = t->stats;
+    ret->ns_per_token = (uint64_t)t->ns_per_token;
+    ret->read_bytes_s = (uint64_t)tier_read_speed(t);
+    ret->pages_queued = t->queued.used;
+    ret->pages_busy = t->busy.used;
+    TAILQ_FOREACH (j, &t->queue, link)
+        ret->queued++;
+    TAILQ_FOREACH (j, &t->fetching, link)
+        ret->writing++;
+    TAILQ_FOREACH (j, &t->writing, link)
+        ret->writing++;
+}
