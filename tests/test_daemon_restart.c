@@ -201,7 +201,7 @@ static void stopped_at_every_step(void **state)
     (void)state;
     for (size_t m = 0; m < N_MEMORIES; m++) {
         without_a_restart(&memories[m], &want);
-        for (size_t i = 1; i < N_OPS; i++)
+        for (size_t i = 1 + m % 2; i < N_OPS; i += 2)
             talk_with_ends(m, 1u << i, SIGTERM, &want);
         talk_with_ends(m, ~1u, SIGTERM, &want);
     }
