@@ -3,6 +3,9 @@
 #include "base/clock.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
+#include "daemon/tier.h"
+#include "store/io.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -68,6 +71,8 @@ struct stats {
     struct wire_stats_client *clients;
     struct wire_stats_session *sessions;
     struct wire_stats_owner *owners;
+    struct store_stats counts;
+    struct wire_stats_store store;
 };
 
 /* A client's to its user's. */
@@ -123,6 +128,43 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
     ret->session = t->sessions;
     ret->n_session = k;
     ret->owner = t->owners;
+}
+
+/* Of all users: sizes of another's are no secret, in memory they are not either. */
+static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
+{
+    const struct served *b = &s->served;
+    struct store_stats *x = &t->counts;
+    struct tier_stats tier;
+
+    ret->store_off = b->store ? "" : b->store_why.text;
+    if (!b->store)
+        return;
+    store_stats(b->store, x);
+    tier_stats(b->tier, &tier);
+    degraded_look(&s->degraded, x->degraded);
+    t->store = (struct wire_stats_store){ .bytes = x->bytes,
+                                          .limit = x->limit,
+                                          .records = x->records,
+                                          .names = x->names,
+                                          .written = x->written,
+                                          .written_today = x->written_today,
+                                          .write_a_day = x->write_a_day,
+                                          .puts = x->puts,
+                                          .gets = x->gets,
+                                          .hits = x->hits,
+                                          .misses = x->misses,
+                                          .refused = x->refused,
+                                          .evicted = x->evicted,
+                                          .expired = x->expired,
+                                          .read_bytes = x->read_bytes,
+                                          .read_ns = x->read_ns,
+                                          .pinned_pages = tier.pages_queued + tier.pages_busy,
+                                          .pending = tier.queued + tier.writing,
+                                          .degraded = x->degraded,
+                                          .degraded_s = s->degraded.since_s,
+                                          .io = io_name(b->io) };
+    ret->store = &t->store;
 }
 
 static void fill_stats(struct sched *s, struct wire_stats *ret)
@@ -217,6 +259,7 @@ static int stats_flush(struct sched *s, struct request *r)
     r->last = (struct wire_rep){ .id = r->id, .last = true, .kind = WIRE_STATS };
     if (t->clients && t->sessions && t->owners) {
         fill_stats(s, &r->last.u.stats);
+        fill_store(s, t, &r->last.u.stats);
         list_all(s, t, &r->last.u.stats);
         shrink_to_frame(s, &r->last);
     }

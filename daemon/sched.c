@@ -334,6 +334,18 @@ static void fail_everything(struct sched *s)
     }
 }
 
+/* What came back from the disk, or is to be tried again. */
+static bool look_after_store(struct sched *s)
+{
+    struct store_stats stats;
+
+    if (!s->served.tier || !tier_pump(s->served.tier))
+        return false;
+    store_stats(s->served.store, &stats);
+    degraded_look(&s->degraded, stats.degraded);
+    return true;
+}
+
 /* True: something was done, so that there may be more to do. The order is that of haste: what only
  * needs an answer, then what frees memory, then preparing, then the model, which takes most of the
  * time and looks at the first of these again between its layers. */
@@ -348,8 +360,7 @@ static bool step(struct sched *s)
         c->blocked = false;
     any |= reap(s);
     /* Before work, which may wait for what came from the disk. */
-    if (s->served.tier)
-        any |= tier_pump(s->served.tier);
+    any |= look_after_store(s);
     /* What ends at once was answered above: back to the rings, where the next one may be. */
     if (s->n_active > 0) {
         any |= work(s);

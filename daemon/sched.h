@@ -16,6 +16,7 @@
 #include "base/seat.h"
 #include "daemon/client.h"
 #include "daemon/config.h"
+#include "daemon/degraded.h"
 #include "daemon/document.h"
 #include "daemon/follow.h"
 #include "daemon/mailbox.h"
@@ -77,6 +78,7 @@ struct sched {
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;
+    struct degraded degraded; /* the store */
 
     /* Written by the scheduler, read by the control thread: is it alive? */
     _Atomic uint64_t heartbeat;
