@@ -90,8 +90,7 @@ static void wait_written(gist_conn *c, uint64_t records)
     do {
         assert_int_equal(gist_stats(c, &s), 0);
         assert_non_null(s.store);
-    } while ((s.store->records < records || s.store->pending > 0) &&
-             daemon_fixture_ms() < end);
+    } while ((s.store->records < records || s.store->pending > 0) && daemon_fixture_ms() < end);
     assert_true(s.store->records >= records);
 }
 
