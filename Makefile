@@ -1,4 +1,4 @@
-# gistd - see README.md. Targets: all check bench install clean help.
+# gistd - see README.md. Targets: all check bench examples install clean help.
 #
 #   V=1                    show the commands
 #   SAN=address,undefined  build with sanitizers, into a folder of their own (also SAN=thread)
@@ -28,12 +28,14 @@ SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
 SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c train/*/*.c)))
 SRC_support := $(sort $(wildcard tests/support/*.c))
 SRC_bench   := $(sort $(wildcard bench/*.c))
+SRC_examples := $(sort $(wildcard examples/*.c))
 SRC_tests   := $(sort $(wildcard tests/test_*.c))
 SRC_fuzz    := $(sort $(wildcard tests/fuzz_*.c))
 SH_tests    := $(sort $(wildcard tests/test_*.sh))
 
 TESTS   := $(SRC_tests:tests/%.c=$(B)/tests/%)
 BENCHES := $(SRC_bench:bench/%.c=$(B)/bench/%)
+EXAMPLES := $(SRC_examples:examples/%.c=$(B)/examples/%)
 FUZZERS := $(SRC_fuzz:tests/%.c=$(B)/tests/%)
 
 # --- how -----------------------------------------------------------------------------------------
@@ -82,7 +84,7 @@ $(foreach o,$(SRC_train:%.c=%.o) train/gist_train.o,$(eval CFLAGS_$(o) := $(CFLA
 CFLAGS_train/ranks.o := $(if $(MPI),-DRANKS_MPI=1 $(shell pkg-config --cflags ompi-c))
 CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 
-.PHONY: all check bench fuzz install clean help
+.PHONY: all check bench examples fuzz install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -175,6 +177,12 @@ $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/l
 $(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
 
+# With the public header alone, as programs elsewhere have it.
+$(foreach o,$(SRC_examples:%.c=%.o),$(eval CFLAGS_$(o) := -Iclient))
+$(B)/examples/%: $(B)/examples/%.o $(B)/libgist.a
+	$(call link,$^ $(LIBS_ipc))
+examples: $(EXAMPLES) $(B)/gistctl
+
 $(B)/gist.pc: client/gist.pc.in Makefile
 	$(Q)mkdir -p $(@D)
 	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
@@ -189,7 +197,7 @@ check:
 	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
 .PHONY: check-run
-check-run: all $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
+check-run: all examples $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # Fuzzers want clang, and coverage in every object: a flavour of their own, build/fuzz. Run them by
