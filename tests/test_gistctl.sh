@@ -44,7 +44,7 @@ says "'x7'"
 
 code 'version' 0 "$gistctl" --version
 check 'version' grep -q '^gistctl [0-9]' "$tmp/out"
-for c in ask chat score tokenize detokenize status bench-ring "cache ls" "cache df" "cache verify" "cache prune" "cache forget"; do
+for c in ask chat doc session score tokenize detokenize status bench-ring "cache ls" "cache df" "cache verify" "cache prune" "cache forget"; do
     code "$c --help" 0 "$gistctl" $c --help
     check "$c --help" grep -q "^usage: gistctl.* $c" "$tmp/out"
 done
@@ -136,6 +136,51 @@ says '2048'
 
 code 'chat from a pipe' 0 sh -c "printf 'Why\n\nHow \\\\\nmany\n' | '$gistctl' chat -n 4 --stats"
 check 'two turns, two answers' [ "$(grep -c 'tokens/s' "$tmp/err")" -eq 2 ]
+# --- documents ------------------------------------------------------------------------------------
+code 'doc without a command' 2 "$gistctl" doc
+code 'doc with an unknown one' 2 "$gistctl" doc nonsense
+says "doc has no command 'nonsense'"
+code 'doc add --help' 0 "$gistctl" doc add --help
+check 'doc add --help' grep -q '^usage: gistctl doc add' "$tmp/out"
+code 'an unknown option of doc add' 2 "$gistctl" doc add --bogus book
+says 'doc add has no option --bogus'
+code 'doc add without a name' 2 "$gistctl" doc add -f "$tmp/text"
+code 'doc rm without a name' 2 "$gistctl" doc rm
+says 'doc ls'
+seq 1 400 >"$tmp/book"
+code 'doc add' 0 "$gistctl" doc add book --pin -f "$tmp/book"
+check 'says how many were read' grep -q 'tokens, of which [0-9]* were read now' "$tmp/out"
+code 'a document from stdin' 0 sh -c "'$gistctl' doc add --plain 'a second book' <'$tmp/text'"
+code 'the same name' 1 "$gistctl" doc add book -f "$tmp/book"
+says 'already'
+says '--replace'
+code 'replaced' 0 "$gistctl" doc add book --replace --pin -f "$tmp/book"
+code 'a name with a slash' 1 "$gistctl" doc add a/b -f "$tmp/book"
+code 'no text' 1 "$gistctl" doc add nothing -f /dev/null --plain
+code 'a file that is not there' 1 "$gistctl" doc add x -f "$tmp/nothing"
+code 'doc ls' 0 "$gistctl" doc ls
+check 'doc ls has a head and both' [ "$(wc -l <"$tmp/out")" -eq 3 ]
+check 'a document is ready' grep -q 'ready .* book$' "$tmp/out"
+code 'doc ls --json' 0 "$gistctl" doc ls --json
+check 'doc ls --json' json "[d['name'] for d in j] == ['a second book', 'book'] and j[1]['pinned'] and \
+    not j[0]['pinned'] and all(d['state'] == 'ready' and d['n_tokens'] == d['n_read'] > 0 for d in j)" <"$tmp/out"
+code 'status counts pins' 0 "$gistctl" status
+check 'status counts pins' grep -q '^documents .* pages pinned' "$tmp/out"
+code 'ask --doc' 0 "$gistctl" ask -n 4 --stats --doc book Why
+says 'were read now'
+check 'the document was not read again' sh -c "[ \$(sed -n 's/.*tokens: \([0-9]*\) were read now.*/\1/p' '$tmp/err') -le 16 ]"
+code 'ask --doc with the files of before' 0 "$gistctl" ask -n 4 --stats --doc book -f "$tmp/text" Why
+code 'other memory options' 1 "$gistctl" ask --doc book --compressor none Why
+says 'other memory options'
+code 'a document that is not there' 1 "$gistctl" ask --doc nothing Why
+says 'no document "nothing"'
+code 'chat --doc' 0 sh -c "printf 'Why\nHow\n' | '$gistctl' chat -n 4 --stats --doc book"
+says 'began with'
+code 'doc rm' 0 "$gistctl" doc rm book 'a second book'
+code 'doc rm of nothing' 1 "$gistctl" doc rm book
+code 'doc ls of nothing' 0 "$gistctl" doc ls
+check 'doc ls of nothing' [ ! -s "$tmp/out" ]
+
 code 'pages come back' 0 "$gistctl" status --json
 check 'pages come back' json "j['pages_free'] + j['pages_cached'] == j['pages']" <"$tmp/out"
 
