@@ -176,7 +176,7 @@ static void queue_pages(struct get *g)
             return;
         to = g->n_hashed + VERIFY_PAGES < to ? g->n_hashed + VERIFY_PAGES : to;
     }
-    while (g->n_queued < to && g->job.n_out < OUT_MAX && ops_room(&s->ops, 1, 0) &&
+    while (g->n_queued < to && g->job.n_out < OUT_MAX && ops_room(&s->ops, 1) &&
            (size_t)(g->n_queued - g->n_hashed) * r->page_bytes < WINDOW) {
         uint32_t n = run_of(g, g->n_queued, to);
 
@@ -243,7 +243,7 @@ static void get_step(struct job *j)
         return;
     if (g->err < 0 || j->cancelled || g->n_hashed == g->n_pages) {
         end(g);
-    } else if (g->fd < 0 && ops_room(&s->ops, 1, 0)) {
+    } else if (g->fd < 0 && ops_room(&s->ops, 1)) {
         int err;
         struct folder *d = folders_get(&s->folders, g->e->r.key.owner, false, &err);
 
@@ -253,7 +253,7 @@ static void get_step(struct job *j)
                               .path = g->e->name,
                               .flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC },
               OP_OPEN);
-    } else if (g->fd >= 0 && g->verify && !g->header_ok && ops_room(&s->ops, 1, 0)) {
+    } else if (g->fd >= 0 && g->verify && !g->header_ok && ops_room(&s->ops, 1)) {
         queue(g,
               (struct io_op){ .code = IO_READ,
                               .fd = g->fd,

@@ -23,7 +23,6 @@
 #define VICTIMS       16u /* found by one look at all */
 #define UNLINKS       8u  /* at once */
 #define SHRINK        8u  /* an eighth goes when the disk is full */
-#define SPARE         32u
 #define UNLINK_AGAIN  (10 * CLOCK_S)
 #define TOUCH_EVERY   (60 * CLOCK_S)
 #define TOUCH_LOOK    512u /* entries looked at in one pump */
@@ -301,7 +300,7 @@ static void delete_step(struct store *s)
         next = TAILQ_NEXT(e, lru);
         if (e->unlinking)
             continue;
-        if (s->n_unlinking >= UNLINKS || !ops_room(&s->ops, 1, SPARE))
+        if (s->n_unlinking >= UNLINKS || !ops_room_to_write(&s->ops, 1))
             return;
         if (e->retry_ns != 0 && now == 0)
             now = when_ns();

@@ -25,7 +25,6 @@
 #define FILE_NAME   (SUM_TEXT + 11u) /* kind, '-', hash */
 #define NAMES_SHARE 4u               /* a quarter of the store's bytes, at most */
 #define NAMES_MAX   65536u
-#define SPARE       32u
 #define BLOCK       4096u
 
 struct name_header {
@@ -374,7 +373,7 @@ static void name_step(struct job *j)
     struct name_put *p = (struct name_put *)j;
     struct store *s = j->s;
 
-    if (j->n_out > 0 || !ops_room(&s->ops, 4, SPARE) || (p->err == 0 && !reserve(p)))
+    if (j->n_out > 0 || !ops_room_to_write(&s->ops, 4) || (p->err == 0 && !reserve(p)))
         return;
     if (p->err < 0) {
         name_failed(p);
@@ -543,7 +542,7 @@ static int delete_one(struct store *s, struct named *n)
         return -errno;
     forget(s, n);
     /* What was deleted should not come back after a power cut; nobody waits for that. */
-    if (d && ops_room(&s->ops, 1, 0))
+    if (d && ops_room(&s->ops, 1))
         ops_queue(&s->ops, &(struct io_op){ .code = IO_SYNC, .fd = d->names_fd }, on_synced, s, 0);
     (void)ops_submit(&s->ops);
     return 0;

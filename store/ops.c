@@ -20,7 +20,7 @@ void ops_queue(struct ops *o, const struct io_op *op, ops_fn *fn, void *job, uin
     struct io_op out = *op;
     uint32_t at = o->first_free;
 
-    assert(ops_room(o, 1, 0));
+    assert(ops_room(o, 1));
     o->first_free = slot->next;
     *slot = (struct ops_slot){ .fn = fn, .job = job, .what = what };
     out.cookie = at;
@@ -110,7 +110,7 @@ int64_t ops_run(struct ops *o, const struct io_op *op)
 {
     struct waited w = { 0 };
 
-    while (!ops_room(o, 1, 0))
+    while (!ops_room(o, 1))
         ops_wait(o);
     ops_queue(o, op, on_waited, &w, 0);
     while (!w.done)

@@ -30,10 +30,14 @@ struct ops {
 
 void ops_open(struct ops *o, struct io *io);
 
-/* n more may be out, and `spare` beside them. */
-static inline bool ops_room(const struct ops *o, uint32_t n, uint32_t spare)
+/* n more may be out. Writers leave a quarter to who reads: somebody waits for that. */
+static inline bool ops_room(const struct ops *o, uint32_t n)
 {
-    return o->n_out + n + spare <= o->n;
+    return o->n_out + n <= o->n;
+}
+static inline bool ops_room_to_write(const struct ops *o, uint32_t n)
+{
+    return o->n_out + n <= o->n - o->n / 4;
 }
 /* There is room. The cookie is ours. */
 void ops_queue(struct ops *o, const struct io_op *op, ops_fn *fn, void *job, uint32_t what);

@@ -20,8 +20,7 @@ enum put_state { PUT_ROOM, PUT_FOLDER, PUT_OPEN, PUT_PAGES, PUT_PUBLISH, PUT_CLE
 enum { OP_FOLDER, OP_OPEN, OP_HEADER, OP_SYNC, OP_RENAME, OP_PUBLISH, OP_UNLINK, OP__N };
 #define OP_PAGES(first, n) ((first) | (n) << 16)
 
-#define SPARE       32u /* operations that reads find free beside any puts */
-#define OUT_MAX     8u  /* transfers of one put */
+#define OUT_MAX     8u /* transfers of one put */
 #define WRITE_FLAGS (O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
 
 struct put {
@@ -146,7 +145,7 @@ static bool step_folder(struct put *p)
             return true;
         }
         if (p->folder->fresh) {
-            if (!ops_room(&s->ops, 1, SPARE)) {
+            if (!ops_room_to_write(&s->ops, 1)) {
                 p->folder = NULL;
                 return false;
             }
@@ -154,7 +153,7 @@ static bool step_folder(struct put *p)
             return false;
         }
     }
-    if (!ops_room(&s->ops, 1, SPARE))
+    if (!ops_room_to_write(&s->ops, 1))
         return false;
     job_temp(s, p->temp);
     queue(p,
@@ -192,7 +191,7 @@ static bool step_pages(struct put *p)
     struct store *s = p->job.s;
     const struct record *r = &p->e->r;
 
-    while (p->n_queued < r->n_pages && p->job.n_out < OUT_MAX && ops_room(&s->ops, 1, SPARE)) {
+    while (p->n_queued < r->n_pages && p->job.n_out < OUT_MAX && ops_room_to_write(&s->ops, 1)) {
         uint32_t n = run_of(p, p->n_queued);
         struct io_op op = { .code = IO_WRITE,
                             .fd = p->fd,
@@ -222,7 +221,7 @@ static bool step_publish(struct put *p)
     struct store *s = p->job.s;
     int fd = p->folder->fd;
 
-    if (!ops_room(&s->ops, 4, SPARE))
+    if (!ops_room_to_write(&s->ops, 4))
         return false;
     p->e->r.made_s = p->e->used_s = when_s();
     p->e->used_dirty = true; /* the file is dated by the disk's clock until then */
@@ -265,7 +264,7 @@ static bool step_clean(struct put *p)
     struct store *s = p->job.s;
 
     if (p->made) {
-        if (!ops_room(&s->ops, 1, SPARE))
+        if (!ops_room_to_write(&s->ops, 1))
             return false;
         p->made = false;
         queue(p,

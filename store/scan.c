@@ -199,7 +199,7 @@ static void read_all(struct scan *c)
 {
     while (c->next < c->list->n || c->n_busy > 0) {
         for (uint32_t i = 0; i < READERS && c->next < c->list->n; i++) {
-            if (!c->readers[i].busy && ops_room(&c->s->ops, 1, 0))
+            if (!c->readers[i].busy && ops_room(&c->s->ops, 1))
                 start(&c->readers[i], c->list->names[c->next++]);
         }
         ops_wait(&c->s->ops);
