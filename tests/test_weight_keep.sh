@@ -6,4 +6,6 @@
 set -eu
 [ -z "${GISTD_TEST_BACKEND:-}" ] || { echo "the backend $GISTD_TEST_BACKEND has memory of its own"; exit 77; }
 model=${GISTD_TEST_MODEL:-$(scripts/fetch-model)}
+shown=$(scripts/demo-fdstore tests/data/tiny_smollm2.gguf --kv-bytes 4M)
+case $shown in *restart*kept*restart*kept*restart*kept*) ;; *) echo "$shown"; exit 1 ;; esac
 exec python3 tests/support/weight_keep.py "$BUILD/gistd" "$BUILD/gistctl" tests/data/tiny_smollm2.gguf "$model"
