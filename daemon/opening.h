@@ -27,6 +27,11 @@ void opening_end(struct request *r);
 /* Frees it, if there is one. Not in the middle of a step, unless it has no page. */
 void opening_undo(struct sched *s, struct request *r);
 
+/* It stays as it is while the request begins another one: r->session is NULL then. */
+struct session *opening_leave(struct sched *s, struct request *r);
+/* And is the request's again, which has none. */
+void opening_return(struct request *r, struct session *session);
+
 /* Takes it out of its client, who has no session of it any more: r->session is the caller's. */
 struct session *opening_take(struct sched *s, struct request *r);
 

@@ -36,6 +36,11 @@ static bool may_save(struct sched *s, struct request *r)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "session %" PRIu64 " is private: nothing of it is kept, so it cannot be saved",
                      session->id);
+    else if (!memory_exact(&session->memory))
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "session %" PRIu64 " begins with several documents, each read alone, so it "
+                     "cannot be saved: open another one with these documents",
+                     session->id);
     else
         return true;
     return false;

@@ -3,6 +3,7 @@
 #include "daemon/opening.h"
 #include "daemon/sched.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -172,18 +173,34 @@ void opening_end(struct request *r)
     r->session->opening = false;
 }
 
-struct session *opening_take(struct sched *s, struct request *r)
+struct session *opening_leave(struct sched *s, struct request *r)
 {
     struct session *session = r->session;
 
     if (r->reader) /* it looks at the memory that goes */
         follow_leave(&s->follow, r->reader);
     r->reader = NULL;
-    drop(s, session);
+    memory_rest(r->memory);
     session->busy = NULL;
-    session->opening = false;
     r->session = NULL;
     r->memory = NULL;
+    return session;
+}
+
+void opening_return(struct request *r, struct session *session)
+{
+    assert(!r->session && session->opening);
+    session->busy = r;
+    r->session = session;
+    r->memory = &session->memory;
+}
+
+struct session *opening_take(struct sched *s, struct request *r)
+{
+    struct session *session = opening_leave(s, r);
+
+    drop(s, session);
+    session->opening = false;
     return session;
 }
 

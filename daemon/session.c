@@ -100,6 +100,19 @@ void session_appended(struct session *s, enum chat_at at)
     s->marks[s->n_marks++] = (struct session_mark){ session_len(s), at };
 }
 
+int session_adopt_behind(struct session *s, const struct session *from)
+{
+    int r;
+
+    assert(!s->has_pending && !from->has_pending);
+    r = memory_adopt_behind(&s->memory, &from->memory, from->memory.n_ids);
+    if (r < 0)
+        return r;
+    session_drop_row(s);
+    session_appended(s, from->chat_at);
+    return 0;
+}
+
 void session_rewind(struct session *s, uint32_t n)
 {
     session_truncate(s, n);

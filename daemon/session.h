@@ -87,6 +87,10 @@ void session_drop_row(struct session *s);
 /* An append is done: the conversation is there now. */
 void session_appended(struct session *s, enum chat_at at);
 
+/* It goes on with all tokens of another one, which was read alone (memory_adopt_behind). Neither a
+ * pending token nor logits are there then: session_truncate makes one of the last token. */
+int session_adopt_behind(struct session *s, const struct session *from);
+
 /* Takes it back to its first n tokens, n <= session_len, and the conversation to where it was then.
  */
 void session_rewind(struct session *s, uint32_t n);

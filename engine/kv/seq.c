@@ -211,13 +211,18 @@ static uint32_t keys_of_first(const struct seq *s, uint32_t segment, uint32_t n)
     return off < s->seg_len ? off : s->segments[segment].n_keys;
 }
 
+uint64_t seq_behind(const struct seq *s)
+{
+    return ((uint64_t)s->n_tokens + s->seg_len - 1) / s->seg_len * s->seg_len;
+}
+
 int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
 {
-    uint32_t len = s->seg_len, first = (s->n_tokens + len - 1) / len, n_pages = 0;
+    uint32_t len = s->seg_len, first = (uint32_t)(seq_behind(s) / len), n_pages = 0;
 
     assert(from->pool == s->pool && from->seg_len == len && !from->gist_every && !s->gist_every);
     assert(n <= from->n_tokens && (n % len == 0 || from->segments[n / len].state == SEQ_RAW));
-    if ((uint64_t)first * len + n > s->max_tokens)
+    if (seq_behind(s) + n > s->max_tokens)
         return -E2BIG;
     unreserve(s, s->n_tokens);
     for (uint32_t k = 0; k * len < n; k++)

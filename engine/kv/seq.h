@@ -118,6 +118,8 @@ void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
                           const uint32_t *pages);
 
+/* Tokens that it has with its open segment closed: where another one's begin. */
+uint64_t seq_behind(const struct seq *s);
 /* Goes on with the first n tokens of another sequence of the same pool and shape, as those stand:
  * behind s's own, at the start of a segment. Pages are shared; what was reserved behind s's tokens
  * goes back. n is not inside a compressed segment, and none before it is STORED or LOST. -E2BIG:
