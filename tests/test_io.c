@@ -134,40 +134,44 @@ static void ends_at_the_end(enum io_kind kind)
     io_rig_close(&g);
 }
 
-/* Each call of the threads moves 10,000 bytes at most: no multiple of anything. */
+static void moves_it_in_pieces(struct io_rig *g, int fd, size_t most, uint64_t off, bool aside)
+{
+    size_t n = 64u << 10;
+    char *mem = io_rig_pages(n, 0), *back = io_rig_pages(n, 0);
+    struct io_op op = {
+        .code = IO_WRITE, .fd = fd, .mem = mem, .len = n, .off = off, .aside = aside
+    };
+
+    for (size_t i = 0; i < n; i++)
+        mem[i] = (char)(i * 7 + i / 4096 + most);
+    fault_short(most);
+    assert_int_equal(io_rig_one(g, op), n);
+    op.code = IO_READ;
+    op.mem = back;
+    assert_int_equal(io_rig_one(g, op), n);
+    fault_short(0);
+    assert_memory_equal(mem, back, n);
+    free(mem);
+    free(back);
+}
+
+/* No call of the threads moves more than that: no multiple of anything, and sectors that are no
+ * block, which O_DIRECT would not go on from. */
 static void goes_on_behind_short_ones(enum io_kind kind)
 {
     struct io_rig g;
-    size_t n = 64u << 10;
-    char *mem = io_rig_pages(n, 0), *back = io_rig_pages(n, 0);
     int fd;
 
-    for (size_t i = 0; i < n; i++)
-        mem[i] = (char)(i * 7 + i / 4096);
     io_rig_open(&g, kind);
     fd = io_rig_file(&g, "a", 0);
-    fault_short(10000);
-    assert_int_equal(
-        io_rig_one(&g,
-                   (struct io_op){ .code = IO_WRITE, .fd = fd, .mem = mem, .len = n, .off = 512 }),
-        n);
-    assert_int_equal(
-        io_rig_one(&g,
-                   (struct io_op){ .code = IO_READ, .fd = fd, .mem = back, .len = n, .off = 512 }),
-        n);
-    assert_memory_equal(mem, back, n);
-    memset(back, 0, n);
-    assert_int_equal(
-        io_rig_one(
-            &g,
-            (struct io_op){
-                .code = IO_READ, .fd = fd, .mem = back, .len = n, .off = 512, .aside = true }),
-        n);
-    fault_short(0);
-    assert_memory_equal(mem, back, n);
+    moves_it_in_pieces(&g, fd, 10000, 512, false);
+    moves_it_in_pieces(&g, fd, 10000, 512, true);
     assert_int_equal(close(fd), 0);
-    free(mem);
-    free(back);
+    fd = openat(g.folder, "a", O_RDWR | O_DIRECT | O_CLOEXEC);
+    if (fd >= 0) {
+        moves_it_in_pieces(&g, fd, 4608, 4096, false);
+        assert_int_equal(close(fd), 0);
+    }
     io_rig_close(&g);
 }
 
