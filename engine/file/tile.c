@@ -1,5 +1,6 @@
 #include "engine/file/tile.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 _Static_assert(sizeof(struct tile_q4_0) == 16 * sizeof(struct quant_q4_0), "as in the file");
@@ -119,14 +120,30 @@ static inline void pack_q8_0(const uint8_t *b, unsigned i, struct tile_q8_0 *t)
                   load_u32(b + offsetof(struct quant_q8_0, q) + 4 * (size_t)k));
 }
 
+/* All eight scales and minima of a super-block at once, a byte each: what quant_q4_k_scale says for
+ * one. */
+static inline void read_scales(const uint8_t *from, uint8_t ret_scales[8], uint8_t ret_mins[8])
+{
+    uint32_t a = load_u32(from), b = load_u32(from + 4), c = load_u32(from + 8);
+
+    store_u32(ret_scales, a & 0x3f3f3f3f);
+    store_u32(ret_mins, b & 0x3f3f3f3f);
+    store_u32(ret_scales + 4, (c & 0x0f0f0f0f) | (a >> 6 & 0x03030303) << 4);
+    store_u32(ret_mins + 4, (c >> 4 & 0x0f0f0f0f) | (b >> 6 & 0x03030303) << 4);
+}
+
 static inline void pack_q4_k(const uint8_t *b, unsigned i, struct tile_q4_k *t)
 {
+    uint8_t scales[8], mins[8];
+
+    read_scales(b + offsetof(struct quant_q4_k, scales), scales, mins);
     t->d[i] = load_u16(b);
     t->dmin[i] = load_u16(b + offsetof(struct quant_q4_k, dmin));
     for (unsigned g = 0; g < 8; g++) {
         struct tile_q4_k_group *to = &t->g[g];
 
-        quant_q4_k_scale(b + offsetof(struct quant_q4_k, scales), g, &to->scale[i], &to->min[i]);
+        to->scale[i] = scales[g];
+        to->min[i] = mins[g];
         pack_nibbles_k(b + offsetof(struct quant_q4_k, q) + 32 * (size_t)(g / 2), g % 2 * 4, i,
                        to->q);
     }
@@ -136,13 +153,16 @@ static inline void pack_q4_k(const uint8_t *b, unsigned i, struct tile_q4_k *t)
 static inline void pack_q5_k(const uint8_t *b, unsigned i, struct tile_q5_k *t)
 {
     const uint8_t *qh = b + offsetof(struct quant_q5_k, qh);
+    uint8_t scales[8], mins[8];
 
+    read_scales(b + offsetof(struct quant_q5_k, scales), scales, mins);
     t->d[i] = load_u16(b);
     t->dmin[i] = load_u16(b + offsetof(struct quant_q5_k, dmin));
     for (unsigned g = 0; g < 8; g++) {
         struct tile_q5_k_group *to = &t->g[g];
 
-        quant_q4_k_scale(b + offsetof(struct quant_q5_k, scales), g, &to->scale[i], &to->min[i]);
+        to->scale[i] = scales[g];
+        to->min[i] = mins[g];
         pack_nibbles_k(b + offsetof(struct quant_q5_k, q) + 32 * (size_t)(g / 2), g % 2 * 4, i,
                        to->q);
         for (int k = 0; k < 8; k++) {
@@ -242,11 +262,22 @@ static void pack_bf16(const void *const rows[TILE_ROWS], uint32_t n_cols, uint8_
     }
 }
 
-/* Fifth bits of lanes are gathered into the same words, and missing rows are zeros: cleared first.
- */
+/* Fifth bits of lanes are gathered into the same words, missing rows are zeros, and so is what an
+ * odd last column of BF16 stands beside. All else is written once. */
+static bool has_zeros(enum quant type, const void *const rows[TILE_ROWS])
+{
+    bool missing =
+        type == QUANT_Q5_0 || type == QUANT_Q5_1 || type == QUANT_Q5_K || type == QUANT_BF16;
+
+    for (unsigned i = 0; i < TILE_ROWS; i++)
+        missing |= !rows[i];
+    return missing;
+}
+
 void tile_pack(enum quant type, const void *const rows[TILE_ROWS], uint32_t n_cols, void *ret_tile)
 {
-    memset(ret_tile, 0, tile_len(type, n_cols));
+    if (has_zeros(type, rows))
+        memset(ret_tile, 0, tile_len(type, n_cols));
     switch (type) {
     case QUANT_F32:
         pack_rows(QUANT_F32, rows, n_cols, ret_tile);
