@@ -159,6 +159,7 @@ WRAP := $(FAULTS) $(foreach a,true return_code int_equal int_not_equal string_eq
 WRAP_test_letters := mailbox_put mailbox_take served_load
 # Days pass in tests of the store.
 WRAP_test_store_limits := when_s when_ns
+WRAP_test_store_faults := when_ns
 
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \

@@ -1,0 +1,451 @@
+/* tests/test_store_faults.c - a store on a disk that fails. Would catch: an error that reaches
+ * anybody as more than a miss or a put that was not kept; bytes or files that a failed put leaves
+ * behind; a sentence that is missing, wrong, or stays when all is well again; writing that does not
+ * begin again by itself, or never stops trying; a short read that is believed; operations that come
+ * back in another order than they went; an allocation that fails and takes the store with it.
+ *
+ * The Makefile's WRAP_test_store_faults has time pass as this test says.
+ */
+#include "base/clock.h"
+#include "tests/support/counted.h"
+#include "tests/support/fault.h"
+#include "tests/support/io_faulty.h"
+#include "tests/support/sanitized.h"
+#include "tests/support/store_rig.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static uint64_t passed_ns; /* beyond the clock's own time */
+
+uint64_t __real_when_ns(void);
+uint64_t __wrap_when_ns(void);
+uint64_t __wrap_when_ns(void)
+{
+    return __real_when_ns() + passed_ns;
+}
+
+static struct store_rig rig;
+
+static int open_rig(void **state)
+{
+    struct io_options o = { .kind = IO_AUTO, .depth = 64 };
+    static char name[16];
+    static int n;
+    struct io *inner;
+
+    (void)state;
+    passed_ns = 0;
+    (void)snprintf(name, sizeof(name), "f%d", n++);
+    store_rig_init(&rig, name);
+    if (io_open(&o, &inner, &rig.why) < 0 || io_faulty_open(inner, &rig.io) < 0)
+        return -1;
+    return store_rig_open(&rig);
+}
+
+static int close_rig(void **state)
+{
+    (void)state;
+    store_rig_close(&rig);
+    return 0;
+}
+
+static void spoil(enum io_code code, uint64_t nth, enum io_fault_what what, int error)
+{
+    io_faulty_add(rig.io,
+                  &(struct io_fault){ .code = code, .nth = nth, .what = what, .error = error });
+}
+
+static void assert_says(const char *words)
+{
+    const char *degraded = rig_stats(&rig).degraded;
+
+    if (words)
+        expect_that(strstr(degraded, words), "'%s' has no '%s'", degraded, words);
+    else
+        assert_string_equal(degraded, "");
+}
+
+/* Files are those of records; nothing is counted that is not there. */
+static void assert_tidy(void)
+{
+    struct store_stats s;
+
+    rig_settle(&rig);
+    s = rig_stats(&rig);
+    assert_int_equal(s.records, rig_files(&rig, "v1/1000") < 0 ? 0 : rig_files(&rig, "v1/1000"));
+    assert_int_equal(s.bytes, s.records * rig_len(&(struct rig_record){ .n = 64 }));
+}
+
+/* --- writing ---------------------------------------------------------------------------------- */
+
+/* Every operation of a put fails once. */
+static void a_put_fails_anywhere(void **state)
+{
+    static const enum io_fault_what what[] = { IO_FAULT_ERROR, IO_FAULT_PART };
+    struct rig_record r = { .n = 64 };
+    uint32_t failed = 0;
+
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        for (uint64_t nth = 1;; nth++) {
+            uint64_t n = io_faulty_n(rig.io, IO_CODE__N);
+            int err;
+
+            r.seed++;
+            spoil(IO_CODE__N, nth, what[k], EIO);
+            err = rig_put(&rig, &r);
+            n = io_faulty_n(rig.io, IO_CODE__N) - n;
+            io_faulty_clear(rig.io);
+            if (n < nth) {
+                assert_int_equal(err, 0);
+                break;
+            }
+            failed++;
+            assert_int_equal(err, -EIO);
+            assert_says("I/O error");
+            assert_int_equal(rig_get(&rig, &r), 0);
+            assert_tidy();
+            assert_int_equal(rig_put(&rig, &r), -EROFS);
+            passed_ns += 400 * CLOCK_S;
+            assert_int_equal(rig_put(&rig, &r), 0);
+            assert_says(NULL);
+            assert_int_equal(rig_get(&rig, &r), 64);
+        }
+    }
+    assert_true(failed >= 12);
+    assert_tidy();
+    store_rig_again(&rig);
+    assert_int_equal(rig_stats(&rig).refused, 0);
+}
+
+static void a_full_disk_makes_room(void **state)
+{
+    struct rig_record r = { .n = 64 };
+
+    (void)state;
+    for (r.seed = 1; r.seed <= 16; r.seed++)
+        assert_int_equal(rig_put(&rig, &r), 0);
+    spoil(IO_WRITE, 1, IO_FAULT_PART, ENOSPC);
+    assert_int_equal(rig_put(&rig, &r), 0);
+    assert_int_equal(rig_stats(&rig).evicted, 2);
+    assert_says(NULL);
+    assert_int_equal(rig_get(&rig, &r), 64);
+    assert_tidy();
+    /* No inode is left, whatever goes. */
+    io_faulty_clear(rig.io);
+    spoil(IO_OPEN, 0, IO_FAULT_ERROR, ENOSPC);
+    r.seed++;
+    assert_int_equal(rig_put(&rig, &r), -ENOSPC);
+    assert_says("full");
+    assert_int_equal(rig_put(&rig, &r), -EROFS);
+    io_faulty_clear(rig.io);
+    assert_tidy();
+    passed_ns += 2 * CLOCK_S;
+    assert_says("tried again");
+    assert_int_equal(rig_put(&rig, &r), 0);
+    assert_says(NULL);
+}
+
+/* 1 s, 2 s, 4 s ... 5 minutes. */
+static void tries_are_further_and_further_apart(void **state)
+{
+    struct rig_record r = { .n = 64, .seed = 1 };
+    uint64_t pause = CLOCK_S;
+
+    (void)state;
+    spoil(IO_OPEN, 0, IO_FAULT_ERROR, EROFS);
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(rig_put(&rig, &r), -EROFS);
+        assert_says("read-only");
+        passed_ns += pause / 2;
+        assert_says("the next try is in");
+        assert_int_equal(rig_put(&rig, &r), -EROFS);
+        assert_int_equal(io_faulty_n(rig.io, IO_OPEN) > 0, 1);
+        passed_ns += pause / 2 + CLOCK_MS;
+        assert_says("tried again");
+        pause = pause * 2 > 300 * CLOCK_S ? 300 * CLOCK_S : pause * 2;
+    }
+    io_faulty_clear(rig.io);
+    assert_int_equal(rig_put(&rig, &r), 0);
+    assert_says(NULL);
+}
+
+static void on_named(void *arg, int result)
+{
+    *(int *)arg = result;
+}
+
+static int put_name(const char *text)
+{
+    int result = 1, err = store_name_put(rig.store, RIG_OWNER, 1, "name", text, strlen(text),
+                                         on_named, &result);
+
+    if (err < 0)
+        return err;
+    assert_true(store_flush(rig.store, 60 * CLOCK_S));
+    return result;
+}
+
+static bool name_is(const char *text)
+{
+    void *bytes = NULL;
+    size_t len;
+    bool is = store_name_get(rig.store, RIG_OWNER, 1, "name", &bytes, &len) == 0 &&
+              len == strlen(text) && memcmp(bytes, text, len) == 0;
+
+    free(bytes);
+    return is;
+}
+
+static void a_name_fails_anywhere(void **state)
+{
+    char was[16] = "first", next[16];
+    uint64_t nth;
+
+    (void)state;
+    assert_int_equal(put_name(was), 0);
+    for (nth = 1;; nth++) {
+        uint64_t n = io_faulty_n(rig.io, IO_CODE__N);
+        int err;
+
+        (void)snprintf(next, sizeof(next), "text %u", (unsigned)nth);
+        spoil(IO_CODE__N, nth, IO_FAULT_ERROR, EIO);
+        err = put_name(next);
+        n = io_faulty_n(rig.io, IO_CODE__N) - n;
+        io_faulty_clear(rig.io);
+        if (n < nth)
+            break;
+        assert_int_equal(err, -EIO);
+        /* The sync of the folder may fail behind the rename. */
+        assert_true(name_is(was) || name_is(next));
+        assert_int_equal(rig_stats(&rig).bytes, 4096);
+        passed_ns += 400 * CLOCK_S;
+        assert_int_equal(put_name(next), 0);
+        assert_true(name_is(next));
+        memcpy(was, next, sizeof(was));
+        assert_int_equal(rig_files(&rig, "v1/1000/names"), 1);
+    }
+    assert_int_equal(nth, 6);
+}
+
+static void a_folder_vanishes(void **state)
+{
+    static const char *const gone[] = { "", "/v1", "/v1/1000", "/v1/1000/names" };
+    struct rig_record a = { .n = 64, .seed = 1 }, b = { .n = 64, .seed = 2 };
+    char cmd[3 * SCRATCH_PATH_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(gone) / sizeof(gone[0]); i++) {
+        assert_int_equal(rig_put(&rig, &a), 0);
+        (void)snprintf(cmd, sizeof(cmd), "rm -rf %s%s", rig.path, gone[i]);
+        if (i == 3)
+            break;
+        assert_int_equal(system(cmd), 0);
+        assert_int_equal(rig_put(&rig, &b), 0);
+        assert_int_equal(rig_get(&rig, &b), 64);
+        assert_int_equal(rig_get(&rig, &a), 0);
+        assert_int_equal(rig_stats(&rig).records, 1);
+        assert_tidy();
+        store_rig_again(&rig);
+        assert_int_equal(rig_get(&rig, &b), 64);
+        b.seed++;
+    }
+    assert_int_equal(put_name("before"), 0);
+    assert_int_equal(system(cmd), 0);
+    assert_int_equal(put_name("after"), 0);
+    assert_true(name_is("after"));
+    assert_says(NULL);
+    /* Where it stood there is a file now. */
+    (void)snprintf(cmd, sizeof(cmd), "rm -rf %s && echo >%s", rig.path, rig.path);
+    assert_int_equal(system(cmd), 0);
+    b.seed++;
+    assert_true(rig_put(&rig, &b) < 0);
+    assert_says("not kept");
+    (void)snprintf(cmd, sizeof(cmd), "rm %s", rig.path);
+    assert_int_equal(system(cmd), 0);
+    passed_ns += 2 * CLOCK_S;
+    assert_int_equal(rig_put(&rig, &b), 0);
+    assert_says(NULL);
+}
+
+/* What can't be deleted counts on, and is tried again. */
+static void deleting_fails(void **state)
+{
+    struct rig_record r = { .n = 64, .seed = 1 };
+    uint64_t records, bytes, len = rig_len(&r);
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &r), 0);
+    spoil(IO_UNLINK, 0, IO_FAULT_ERROR, EIO);
+    store_prune(rig.store, RIG_OWNER, 0, &records, &bytes);
+    assert_int_equal(records, 1);
+    rig_settle(&rig);
+    assert_int_equal(rig_stats(&rig).bytes, len);
+    assert_int_equal(rig_get(&rig, &r), 0);
+    io_faulty_clear(rig.io);
+    rig_settle(&rig);
+    assert_int_equal(rig_stats(&rig).bytes, len);
+    passed_ns += 11 * CLOCK_S;
+    assert_tidy();
+    assert_int_equal(rig_stats(&rig).bytes, 0);
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static void a_read_fails(void **state)
+{
+    struct rig_record r = { .n = 64, .seed = 1 };
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &r), 0);
+    spoil(IO_READ, 1, IO_FAULT_ERROR, EIO);
+    assert_int_equal(rig_get(&rig, &r), -EIO);
+    assert_says("can't be read");
+    assert_int_equal(rig_get(&rig, &r), 64);
+    assert_says(NULL);
+    for (int i = 0; i < 2; i++) {
+        spoil(IO_READ, 1, IO_FAULT_ERROR, EIO);
+        assert_int_equal(rig_get(&rig, &r), -EIO);
+    }
+    assert_int_equal(rig_get(&rig, &r), 0); /* it goes with the second */
+    assert_tidy();
+    assert_int_equal(rig_put(&rig, &r), 0);
+    spoil(IO_READ, 1, IO_FAULT_EARLY, 0);
+    assert_int_equal(rig_get(&rig, &r), -EBADMSG);
+    assert_int_equal(rig_stats(&rig).refused, 1);
+    assert_int_equal(rig_get(&rig, &r), 0);
+    assert_tidy();
+    assert_int_equal(rig_put(&rig, &r), 0);
+    spoil(IO_OPEN, 1, IO_FAULT_ERROR, EMFILE);
+    assert_int_equal(rig_get(&rig, &r), -EMFILE);
+    assert_int_equal(rig_get(&rig, &r), 64);
+}
+
+/* A header that can't be read at the start is left for another one. */
+static void the_start_meets_errors(void **state)
+{
+    struct rig_record a = { .n = 64, .seed = 1 }, b = { .n = 64, .seed = 2 };
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &a), 0);
+    assert_int_equal(rig_put(&rig, &b), 0);
+    for (int k = 0; k < 2; k++) {
+        store_close(rig.store);
+        spoil(k == 0 ? IO_READ : IO_OPEN, 1, IO_FAULT_ERROR, EIO);
+        assert_int_equal(store_rig_open(&rig), 0);
+        io_faulty_clear(rig.io);
+        assert_int_equal(rig_stats(&rig).records, 1);
+        assert_int_equal(rig_files(&rig, "v1/1000"), 2);
+    }
+    store_close(rig.store);
+    assert_int_equal(store_rig_open(&rig), 0);
+    assert_int_equal(rig_get(&rig, &a) + rig_get(&rig, &b), 128);
+}
+
+/* --- order ------------------------------------------------------------------------------------ */
+
+static void any_order_will_do(void **state)
+{
+    struct rig_record r[12];
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= (SANITIZED ? 3u : 10u); seed++) {
+        uint32_t n = rig.n_called;
+
+        io_faulty_shuffle(rig.io, seed);
+        spoil(IO_WRITE, 3, IO_FAULT_LATE, 0);
+        spoil(IO_SYNC, 5, IO_FAULT_LATE, 0);
+        for (uint32_t i = 0; i < 12; i++) {
+            r[i] = (struct rig_record){ .n = 64, .seed = (uint32_t)seed * 100 + i };
+            assert_int_equal(rig_put_later(&rig, &r[i]), 0);
+        }
+        rig_wait(&rig, n + 12);
+        spoil(IO_READ, 2, IO_FAULT_LATE, 0);
+        for (uint32_t i = 0; i < 12; i++)
+            assert_int_equal(rig_get(&rig, &r[i]), 64);
+        io_faulty_clear(rig.io);
+    }
+    assert_tidy();
+    io_faulty_shuffle(rig.io, 0);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static const struct rig_record lived[] = { { .n = 64, .seed = 1 }, { .n = 64, .seed = 2 } };
+
+/* Opens, puts, gets, names; what fails says so, and nothing else happens. */
+static int live(void)
+{
+    uint64_t records, bytes;
+    int err = store_rig_open(&rig), r;
+
+    if (err < 0)
+        return err;
+    for (size_t i = 0; i < 2; i++) {
+        r = rig_put(&rig, &lived[i]);
+        err = r < 0 && r != -EEXIST && err == 0 ? r : err;
+        r = rig_get(&rig, &lived[i]);
+        err = r < 0 && err == 0 ? r : err;
+    }
+    store_prune(rig.store, RIG_OWNER, rig_len(&lived[0]), &records, &bytes);
+    store_close(rig.store);
+    rig.store = NULL;
+    return err;
+}
+
+static void no_call_is_needed(void **state)
+{
+    unsigned n_descriptors;
+    uint64_t n, failed = 0;
+    struct fault f;
+
+    (void)state;
+    store_close(rig.store);
+    rig.store = NULL;
+    n_descriptors = fault_n_descriptors();
+    for (n = 1;; n++) {
+        int err;
+
+        fault_arm(n);
+        err = live();
+        if (!fault_disarm(&f))
+            break;
+        failed += err < 0;
+        passed_ns += 400 * CLOCK_S;
+        assert_int_equal(fault_n_descriptors(), n_descriptors);
+        /* The next life is as if nothing had been. */
+        assert_int_equal(live(), 0);
+    }
+    assert_true(n > 20);
+    assert_true(failed > 5);
+    assert_int_equal(store_rig_open(&rig), 0);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
+    const struct CMUnitTest tests[] = {
+        TEST(a_put_fails_anywhere),
+        TEST(a_full_disk_makes_room),
+        TEST(tries_are_further_and_further_apart),
+        TEST(a_name_fails_anywhere),
+        TEST(a_folder_vanishes),
+        TEST(deleting_fails),
+        TEST(a_read_fails),
+        TEST(the_start_meets_errors),
+        TEST(any_order_will_do),
+        TEST(no_call_is_needed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
