@@ -22,6 +22,7 @@
 #include "store/folders.h"
 #include "store/health.h"
 #include "store/index.h"
+#include "store/warm.h"
 #include "store/when.h"
 
 #define STORE_JOBS_MAX 256u
@@ -73,7 +74,9 @@ struct store {
     struct health health;
     struct nameds names; /* in order of owner, kind and name */
     uint64_t next_name_id, n_temps;
-    size_t hash_left;   /* of this store_pump */
+    size_t hash_left; /* of this store_pump */
+    bool no_direct;   /* the file system knows no O_DIRECT */
+    struct warm warm;
     bool more, closing; /* more: a step has something to do though nothing is out */
     uint32_t n_reading; /* reads that are out, since */
     uint64_t reading_since_ns;

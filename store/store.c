@@ -88,6 +88,7 @@ bool store_pump(struct store *s)
         j->step(j);
     }
     limits_step(s, false);
+    warm_step(s);
     if (!ops_submit(&s->ops))
         s->more = true;
     n += call_back(s);
@@ -179,6 +180,7 @@ void store_close(struct store *s)
         TAILQ_REMOVE(&s->dying, e, lru);
         index_free(e);
     }
+    warm_close(s);
     names_close(s);
     limits_close(s);
     index_close(&s->index);

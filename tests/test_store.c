@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -251,6 +252,48 @@ static void cancels(void **state)
     assert_int_equal(c.n, 1);
     assert_int_equal(c.result, -ECANCELED);
     free(mem);
+}
+
+/* Pages of a folder's files that the page cache has, of 100. */
+static unsigned cached_share(const char *folder)
+{
+    char path[SCRATCH_PATH_MAX];
+    DIR *dir = opendir(in_rig(path, folder));
+    unsigned n = 0, cached = 0;
+
+    for (struct dirent *d; (d = readdir(dir));) {
+        int fd = openat(dirfd(dir), d->d_name, O_RDONLY);
+        struct stat st;
+        unsigned char in[1024];
+        void *map;
+
+        if (d->d_type == DT_REG && fstat(fd, &st) == 0) {
+            map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+            assert_int_equal(mincore(map, (size_t)st.st_size, in), 0);
+            for (long i = 0; i < st.st_size / 4096; i++, n++)
+                cached += in[i] & 1;
+            assert_int_equal(munmap(map, (size_t)st.st_size), 0);
+        }
+        (void)close(fd);
+    }
+    (void)closedir(dir);
+    assert_true(n > 0);
+    return cached * 100 / n;
+}
+
+/* What was written past the page cache is in it when the store had time for that. */
+static void warms_what_was_put(void **state)
+{
+    struct rig_record a = { .n = 1024, .seed = 1 }, b = { .n = 1024, .seed = 2 };
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &a), 0);
+    assert_int_equal(rig_put(&rig, &b), 0);
+    rig_settle(&rig);
+    assert_true(cached_share("v1/1000") > 90);
+    assert_int_equal(rig_stats(&rig).gets, 0);
+    assert_int_equal(rig_stats(&rig).read_bytes, 0);
+    assert_int_equal(rig_get(&rig, &a), 1024);
 }
 
 static void says_what_is_gone(void **state)
@@ -525,6 +568,7 @@ int main(void)
         TEST(replaces_tails),
         TEST(tails_meet),
         TEST(cancels),
+        TEST(warms_what_was_put),
         TEST(says_what_is_gone),
         TEST(verifies),
         TEST(keeps_names),

@@ -273,7 +273,7 @@ int rig_files(const struct store_rig *r, const char *folder)
 
 void rig_settle(struct store_rig *r)
 {
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 500; i++) {
         (void)io_wait(r->io);
         (void)store_pump(r->store);
     }

@@ -1,0 +1,106 @@
+#include "store/inside.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define PIECE ((size_t)1 << 20) /* read at once; the kernel reads ahead of it */
+
+void warm_later(struct store *s, const struct entry *e)
+{
+    struct warm *w = &s->warm;
+
+    w->id[w->put++ % WARM_RECORDS] = e->id;
+    if (w->put - w->done > WARM_RECORDS)
+        w->done = w->put - WARM_RECORDS;
+}
+
+static void next(struct warm *w)
+{
+    if (w->open)
+        (void)close(w->fd);
+    w->open = false;
+    w->done++;
+}
+
+static void on_open(void *job, uint32_t what, int64_t result)
+{
+    struct store *s = job;
+
+    (void)what;
+    s->warm.out = false;
+    limits_unbusy(s, s->warm.e);
+    if (result < 0) {
+        next(&s->warm);
+        return;
+    }
+    s->warm.fd = (int)result;
+    s->warm.open = true;
+    s->warm.off = 0;
+}
+
+static void on_read(void *job, uint32_t what, int64_t result)
+{
+    struct store *s = job;
+    struct warm *w = &s->warm;
+
+    (void)what;
+    w->out = false;
+    if (result > 0)
+        w->off += (uint64_t)result;
+    if (result <= 0 || w->off >= w->len)
+        next(w);
+}
+
+static void queue_open(struct store *s, struct entry *e)
+{
+    struct warm *w = &s->warm;
+    int err;
+    struct folder *d = folders_get(&s->folders, e->r.key.owner, false, &err);
+    struct io_op op = { .code = IO_OPEN,
+                        .fd = d ? d->fd : -1,
+                        .path = e->name,
+                        .flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC };
+
+    w->e = e;
+    w->len = record_len(&e->r);
+    w->out = true;
+    e->n_busy++;
+    ops_queue(&s->ops, &op, on_open, s, 0);
+}
+
+void warm_step(struct store *s)
+{
+    struct warm *w = &s->warm;
+    struct entry *e;
+
+    if (w->done == w->put || w->out || s->n_jobs > 0 || s->closing ||
+        !ops_room_to_write(&s->ops, 1))
+        return;
+    if (!w->buf && !(w->buf = aligned_alloc(IO_ALIGN, PIECE)))
+        return;
+    e = index_by_id(&s->index, w->id[w->done % WARM_RECORDS]);
+    if (!e) {
+        next(w);
+        s->more = true;
+    } else if (w->open) {
+        w->out = true;
+        ops_queue(&s->ops,
+                  &(struct io_op){ .code = IO_READ,
+                                   .fd = w->fd,
+                                   .mem = w->buf,
+                                   .len = PIECE,
+                                   .off = w->off,
+                                   .aside = true },
+                  on_read, s, 0);
+    } else {
+        queue_open(s, e);
+    }
+}
+
+void warm_close(struct store *s)
+{
+    if (s->warm.open)
+        (void)close(s->warm.fd);
+    free(s->warm.buf);
+}
