@@ -125,7 +125,7 @@ int ctl_ask(int argc, char **argv)
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
           "ask about this text; - is standard input; repeatable" },
         { "doc", 'd', CTL_OPT_LIST, "NAME", &a.docs, 0, 0,
-          "begin with this document of `gistctl doc add`" },
+          "begin with this document of `gistctl doc add`; several in any order" },
         { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
         CTL_MEMORY_OPTIONS(&a.memory_opts),
         CTL_ANSWER_OPTIONS(&a.answer),

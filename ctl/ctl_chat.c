@@ -249,7 +249,7 @@ int ctl_chat(int argc, char **argv)
     struct chat chat = { 0 };
     const struct ctl_opt opts[] = {
         { "doc", 'd', CTL_OPT_LIST, "NAME", &chat.docs, 0, 0,
-          "begin with this document of `gistctl doc add`" },
+          "begin with this document of `gistctl doc add`; several in any order" },
         { "save", 0, CTL_OPT_STRING, "NAME", &chat.save, 0, 0,
           "keep the conversation under this name, after each answer" },
         { "resume", 0, CTL_OPT_STRING, "NAME", &chat.resume, 0, 0,

@@ -324,6 +324,40 @@ static void of_strangers(void **state)
     }
 }
 
+/* Of three that ask at once for what lies on the disk one has it read back, and the others take it
+ * over from that one. */
+static void what_is_on_disk(void **state)
+{
+    const char *args[] = { "--batch-tokens", "64", NULL };
+    struct reader r[3];
+    char text[900];
+    unsigned n_restored = 0;
+
+    (void)state;
+    write_text(text, sizeof(text), 8);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    open_reader(&r[0], NULL, GIST_INTERACTIVE, 0);
+    append_at_once(r, 1, text, sizeof(text));
+    close_reader(&r[0]);
+    daemon_fixture_stop(&d);
+    daemon_fixture_restart(&d, DAEMON_FIXTURE_TINY, args);
+    for (int i = 0; i < 3; i++)
+        open_reader(&r[i], NULL, GIST_INTERACTIVE, 0);
+    append_at_once(r, 3, text, sizeof(text));
+    for (int i = 0; i < 3; i++) {
+        struct gist_usage u = r[i].usage;
+
+        /* The end of the text may be the disk's for each: the tree has whole pages. */
+        n_restored += u.restored_tokens > SEGMENT;
+        assert_in_range(u.computed_tokens, 1, 2 * PAGE);
+        assert_int_equal(u.computed_tokens + u.shared_tokens + u.restored_tokens, u.prompt_tokens);
+    }
+    assert_int_equal(n_restored, 1);
+    for (int i = 0; i < 3; i++)
+        close_reader(&r[i]);
+    daemon_fixture_stop(&d);
+}
+
 /* --- who ends in the middle ------------------------------------------------------------------- */
 
 enum end { CANCELLED, CLOSED, DISCONNECTED, N_ENDS };
@@ -481,9 +515,13 @@ int main(void)
 {
 
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(of_each_memory),     cmocka_unit_test(that_part),
-        cmocka_unit_test(of_strangers),       cmocka_unit_test(a_leader_ends),
-        cmocka_unit_test(a_leader_is_killed), cmocka_unit_test(a_leader_in_the_background),
+        cmocka_unit_test(of_each_memory),
+        cmocka_unit_test(that_part),
+        cmocka_unit_test(of_strangers),
+        cmocka_unit_test(what_is_on_disk),
+        cmocka_unit_test(a_leader_ends),
+        cmocka_unit_test(a_leader_is_killed),
+        cmocka_unit_test(a_leader_in_the_background),
         cmocka_unit_test(time_counts),
     };
 

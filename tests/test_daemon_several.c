@@ -30,8 +30,8 @@ static const char *const names[N_DOCS] = { "a", "b", "c" };
 static struct daemon_fixture d;
 static gist_conn *conn;
 
-/* store NULL: one of the test's own. */
-static void start(enum daemon_fixture_model m, const char *store, const char *cache)
+/* store NULL: one of the test's own; again: that of the daemon before. */
+static void start_as(enum daemon_fixture_model m, const char *store, const char *cache, bool again)
 {
     const char *args[] = { "--prefix-cache",
                            cache,
@@ -45,8 +45,13 @@ static void start(enum daemon_fixture_model m, const char *store, const char *ca
                            store,
                            NULL };
 
-    daemon_fixture_start(&d, m, args);
+    (again ? daemon_fixture_restart : daemon_fixture_start)(&d, m, args);
     conn = daemon_fixture_connect(&d);
+}
+
+static void start(enum daemon_fixture_model m, const char *store, const char *cache)
+{
+    start_as(m, store, cache, false);
 }
 
 static void stop(void)
@@ -217,6 +222,30 @@ static void answers_are_the_same(void **state)
     assert_true(same(&ba, &other));
     other = answer_behind("abc");
     assert_true(same(&abc, &other));
+    stop();
+}
+
+/* Each comes back from the disk as it was read alone. */
+static void after_a_restart(void **state)
+{
+    struct answer ab, again;
+    struct gist_usage u;
+    gist_session *s;
+
+    (void)state;
+    start(DAEMON_FIXTURE_TINY, NULL, "yes");
+    add_all();
+    ab = answer_behind("ab");
+    stop();
+    start_as(DAEMON_FIXTURE_TINY, NULL, "yes", true);
+    s = open_order("ab", &u);
+    assert_int_equal(u.shared_tokens, 0);
+    assert_int_equal(u.restored_tokens + u.computed_tokens, 250);
+    assert_in_range(u.computed_tokens, 2, 2 * 16);
+    assert_int_equal(u.approximate_tokens, 149);
+    again = answer_of(s);
+    assert_true(same(&ab, &again));
+    gist_close(s);
     stop();
 }
 
@@ -404,13 +433,10 @@ static void a_client_cancels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_is_computed),
-        cmocka_unit_test(answers_are_the_same),
-        cmocka_unit_test(forks_and_rewinds),
-        cmocka_unit_test(is_not_saved),
-        cmocka_unit_test(refusals),
-        cmocka_unit_test(a_client_dies),
-        cmocka_unit_test(a_client_cancels),
+        cmocka_unit_test(nothing_is_computed), cmocka_unit_test(answers_are_the_same),
+        cmocka_unit_test(after_a_restart),     cmocka_unit_test(forks_and_rewinds),
+        cmocka_unit_test(is_not_saved),        cmocka_unit_test(refusals),
+        cmocka_unit_test(a_client_dies),       cmocka_unit_test(a_client_cancels),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -176,6 +176,10 @@ code 'a document that is not there' 1 "$gistctl" ask --doc nothing Why
 says 'no document "nothing"'
 code 'chat --doc' 0 sh -c "printf 'Why\nHow\n' | '$gistctl' chat -n 4 --stats --doc book"
 says 'began with'
+for order in "book,a second book" "a second book,book"; do
+    code "ask --doc twice" 0 "$gistctl" ask -n 4 --stats --doc "${order%,*}" --doc "${order#*,}" Why
+    says 'approximate'
+done
 code 'doc rm' 0 "$gistctl" doc rm book 'a second book'
 code 'doc rm of nothing' 1 "$gistctl" doc rm book
 code 'doc ls of nothing' 0 "$gistctl" doc ls
