@@ -271,9 +271,8 @@ int served_start(struct served *b, const struct config *c, struct why *why)
         log_warning("context memory is not locked: the limit of locked memory is too low");
     b->backend->ops->info(b->backend, &b->info);
     pages = c->client_kv_bytes ? c->client_kv_bytes / b->pool.page_bytes : b->pool.n_pages;
-    storage_open(b, c);
     b->client_pages = pages < b->pool.n_pages ? (uint32_t)pages : b->pool.n_pages;
-    return 0;
+    return storage_open(b, c, why);
 }
 
 void served_close(struct served *b)

@@ -68,9 +68,22 @@ static void bound(struct store *store, const char *path, uint64_t most)
         store_set_limit(store, room);
 }
 
+_Static_assert((int)CONFIG_IO_AUTO == IO_AUTO && (int)CONFIG_IO_URING == IO_URING &&
+                   (int)CONFIG_IO_THREADS == IO_THREADS,
+               "the option's choices are the io's kinds");
+
+static int open_io(struct served *b, const struct config *c)
+{
+    const struct io_options io = { .kind = (enum io_kind)c->io };
+    int r = io_open(&io, &b->io, &b->store_why);
+
+    if (r == 0 && io_why(b->io)[0])
+        log_info("the store is read and written by threads: %s", io_why(b->io));
+    return r;
+}
+
 static int open_store(struct served *b, const struct config *c, const char *path)
 {
-    const struct io_options io = { .kind = IO_AUTO };
     const struct store_limits limits = { .bytes = c->store_bytes,
                                          .write_a_day = c->store_write_bytes,
                                          .age_s = (uint64_t)c->store_age * DAY_S };
@@ -78,12 +91,8 @@ static int open_store(struct served *b, const struct config *c, const char *path
                                  .model = b->model,
                                  .idle_ns = (uint64_t)c->store_idle_ms * 1000000,
                                  .always = c->store_restore == CONFIG_RESTORE_ALWAYS };
-    int r = io_open(&io, &b->io, &b->store_why);
+    int r;
 
-    if (r < 0)
-        return r;
-    if (io_why(b->io)[0])
-        log_info("the store is read and written by threads: %s", io_why(b->io));
     make_parents(path);
     r = store_open(path, b->io, &limits, &b->store, &b->store_why);
     if (r < 0)
@@ -96,21 +105,30 @@ static int open_store(struct served *b, const struct config *c, const char *path
     return r < 0 ? why_set(&b->store_why, r, "no memory for the store's queue") : 0;
 }
 
-void storage_open(struct served *b, const struct config *c)
+int storage_open(struct served *b, const struct config *c, struct why *why)
 {
     char path[STORAGE_PATH_MAX];
+    int r;
 
     if (strcmp(c->store, "none") == 0) {
         (void)why_set(&b->store_why, -ENOENT, "the store is switched off (--store none)");
-        return;
+        return 0;
     }
-    if (!storage_folder(c->store, path))
-        (void)why_set(&b->store_why, -ENOENT,
-                      "there is no folder for the store: set --store, or HOME");
-    else if (open_store(b, c, path) == 0)
-        return;
-    log_warning("context is kept in memory only: %s", b->store_why.text);
-    storage_close(b);
+    r = open_io(b, c);
+    /* Whoever asks for it wants to know that he has it. */
+    if (r < 0 && c->io == CONFIG_IO_URING)
+        return why_set(why, r, "option io: %s; with auto or threads gistd does without",
+                       b->store_why.text);
+    if (r == 0 && !storage_folder(c->store, path))
+        r = why_set(&b->store_why, -ENOENT,
+                    "there is no folder for the store: set --store, or HOME");
+    if (r == 0)
+        r = open_store(b, c, path);
+    if (r < 0) {
+        log_warning("context is kept in memory only: %s", b->store_why.text);
+        storage_close(b);
+    }
+    return 0;
 }
 
 /* The store first: what it calls back belongs to the tier. */

@@ -14,8 +14,8 @@
 struct served;
 
 /* With the pool and the model open. b->store is NULL afterwards, and b->store_why has a sentence,
- * where there is none. */
-void storage_open(struct served *b, const struct config *c);
+ * where there is none: that is no error, but for io_uring that was asked for and is denied. */
+int storage_open(struct served *b, const struct config *c, struct why *why);
 void storage_close(struct served *b);
 
 /* The folder that the option names, or by default the environment. False: neither does. */
