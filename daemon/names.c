@@ -190,25 +190,13 @@ static bool all_zero(const void *mem, size_t n)
     return n == 0;
 }
 
-/* A field of cap bytes, of which the last is zero, and all behind the first zero. */
+/* A field of cap bytes, as put_string fills one. */
 static bool take_string(char *to, const char *from, size_t cap)
 {
-    size_t n = strnlen(from, cap), len;
-
-    if (n == cap || !all_zero(from + n, cap - n))
+    if (!memchr(from, '\0', cap))
         return false;
-    for (size_t i = 0; i < n; i += len) {
-        const uint8_t *p = (const uint8_t *)from + i;
-        uint32_t c;
-
-        if (utf8_check(p, n - i, &len) != UTF8_OK)
-            return false;
-        c = utf8_get(p, len);
-        if (c < 0x20 || (c >= 0x7f && c < 0xa0))
-            return false;
-    }
-    memcpy(to, from, cap);
-    return true;
+    put_string(to, cap, from);
+    return memcmp(to, from, cap) == 0;
 }
 
 static bool take_digest(char to[HEX_LEN + 1], const char from[HEX_LEN], bool may_be_none)
