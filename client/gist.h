@@ -377,15 +377,15 @@ struct gist_stats_store { /* what is kept on disk, of all users */
     uint64_t names;                               /* saved sessions and documents */
     uint64_t written, written_today, write_a_day; /* bytes; write_a_day 0: no limit */
     uint64_t puts, gets;                          /* records written and read since the start */
-    uint64_t hits, misses;                        /* beginnings that were found, and were not */
-    uint64_t refused;                             /* records that were not what was written */
-    uint64_t evicted, expired;                    /* for room, for age */
-    uint64_t read_bytes, read_ns;                 /* of gets: the disk's speed */
-    uint32_t pinned_pages;                        /* of the pool, until they are written */
-    uint32_t pending;                             /* records that are not on disk yet */
-    const char *degraded;                         /* what it can't do and why; "": all is well */
-    uint64_t degraded_s;                          /* since when, seconds since 1970 */
-    const char *io;                               /* "io_uring", "threads" */
+    uint64_t hits, misses;        /* records that were looked for and found, or not */
+    uint64_t refused;             /* records that were not what was written */
+    uint64_t evicted, expired;    /* for room, for age */
+    uint64_t read_bytes, read_ns; /* of gets: the disk's speed */
+    uint32_t pinned_pages;        /* of the pool, until they are written */
+    uint32_t pending;             /* records that are not on disk yet */
+    const char *degraded;         /* what it can't do and why; "": all is well */
+    uint64_t degraded_s;          /* since when, seconds since 1970 */
+    const char *io;               /* "io_uring", "threads" */
 };
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;

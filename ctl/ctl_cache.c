@@ -190,8 +190,7 @@ static void print_df(const struct gist_stats_store *t, const struct gist_cache_s
     printf("\nwritten     %s in the last 24 hours", ctl_human_bytes(t->written_today, a));
     if (t->write_a_day > 0)
         printf(", of at most %s", ctl_human_bytes(t->write_a_day, b));
-    printf("\nfound       %" PRIu64 " of %" PRIu64 " beginnings that were looked for", t->hits,
-           asked);
+    printf("\nfound       %" PRIu64 " of %" PRIu64 " records that were looked for", t->hits, asked);
     if (asked > 0)
         printf(" (%.0f %%)", 100.0 * (double)t->hits / (double)asked);
     putchar('\n');

@@ -104,6 +104,24 @@ code 'a private one' 0 python3 tests/support/on_terminal.py '> ' 'said softly' "
 check 'its line is not' sh -c "! grep -q softly '$history'"
 daemon_stop
 
+# --- a disk that fails --------------------------------------------------------------------------------
+# A file where the store's folder was: none can be made in its place.
+daemon_start tests/data/tiny_smollm2.gguf --store-idle-ms 50
+rm -rf "$GISTD_STORE"
+: >"$GISTD_STORE"
+n=0
+is_degraded() {
+    n=$((n + 1))
+    "$gistctl" ask -n 2 --no-stdin "$n is a beginning that nobody had before, long enough for more than a page" &&
+        "$gistctl" status | grep '^store .*(since [0-9:]*); sessions go on$'
+}
+until_true 'status says what does not work, while sessions go on' is_degraded
+code 'df' 0 "$gistctl" cache df
+check 'df says it, too' grep -q '^degraded .*; sessions go on' "$tmp/out"
+check 'the log says it once' [ "$(grep -c 'warning: store: ' "$tmp/daemon.log")" = 1 ]
+rm "$GISTD_STORE"
+daemon_stop
+
 # --- switched off ---------------------------------------------------------------------------------------
 daemon_start tests/data/tiny_smollm2.gguf --store none
 for c in ls df verify prune 'forget --yes'; do
