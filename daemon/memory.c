@@ -61,12 +61,31 @@ bool memory_exact(const struct memory *m)
     return m->n_behind == 0;
 }
 
-/* Ids that are none. Keys are as many as tokens but for them, where all is kept. */
-static uint32_t n_filler(const struct memory *m)
+/* Keys are as many as tokens but for them, where all is kept. */
+uint32_t memory_filler(const struct memory *m)
 {
     const struct seq *s = m->seq;
 
     return memory_exact(m) ? 0 : s->n_tokens - (seq_position(s, s->n_tokens) - s->pos0);
+}
+
+uint32_t memory_place(const struct memory *m, uint32_t n)
+{
+    const struct seq *s = m->seq;
+    uint32_t first = 0;
+
+    if (memory_exact(m))
+        return n;
+    for (; first + s->seg_len <= m->n_ids; first += s->seg_len) {
+        uint32_t has = s->seg_len;
+
+        while (has > 0 && s->tokens[first + has - 1] == SEQ_FILLER)
+            has--;
+        if (n <= has)
+            break;
+        n -= has;
+    }
+    return first + n;
 }
 
 static uint32_t n_approximate(const struct memory *m)
@@ -410,7 +429,7 @@ void memory_account(const struct memory *m, struct wire_usage *u)
         n_raw -= compress_n_raw(&m->policy.spec, seg_len, m->overlay.segments[i]);
         n_keys -= m->seq->segments[m->overlay.segments[i]].n_keys;
     }
-    u->prompt_tokens -= n_filler(m);
+    u->prompt_tokens -= memory_filler(m);
     u->approximate_tokens = n_approximate(m);
     u->gist_tokens = (n - m->overlay.n) * seg_len - n_raw;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;

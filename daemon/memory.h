@@ -64,6 +64,10 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
 int memory_adopt_behind(struct memory *m, const struct memory *from, uint32_t n);
 /* There is nothing of the kind in it: it is a function of its ids, which have no holes. */
 bool memory_exact(const struct memory *m);
+/* How many of its ids are SEQ_FILLER; and where the first n others end, up to all of them and one
+ * more. */
+uint32_t memory_filler(const struct memory *m);
+uint32_t memory_place(const struct memory *m, uint32_t n);
 /* What it reads next is learned by others: it holds what a fresh sequence of its ids would, and
  * nothing that is thinned. */
 bool memory_teaches(const struct memory *m);

@@ -229,18 +229,17 @@ int append_take(struct sched *s, struct request *r, const struct wire_req *m, ap
 static void finish(struct sched *s, struct request *r)
 {
     const struct append *a = r->state;
-    uint32_t n = session_len(r->session);
 
     if (!r->session->row_valid) /* nothing was read */
         session_drop_row(r->session);
-    r->usage.prompt_tokens = n;
+    r->usage.prompt_tokens = session_len(r->session);
     memory_account(&r->session->memory, &r->usage);
     if (a && a->done_fn) {
         a->done_fn(s, r);
         return;
     }
     r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
-    r->last.u.appended.n_tokens = n;
+    r->last.u.appended.n_tokens = session_count(r->session);
     r->last.u.appended.usage = r->usage;
     request_finish(s, r);
 }

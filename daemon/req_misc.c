@@ -116,7 +116,7 @@ static void list_all(struct sched *s, struct stats *t, struct wire_stats *ret)
                 (struct wire_stats_session){ .id = x->id,
                                              .client = c->id,
                                              .label = x->label,
-                                             .n_tokens = session_len(x),
+                                             .n_tokens = session_count(x),
                                              .pages = x->seq.n_pages,
                                              .segment = x->seq.seg_len,
                                              .busy = x->busy != NULL,

@@ -128,7 +128,7 @@ static bool close_work(struct sched *s, struct request *r)
     if (session->busy)
         return false;
     r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
-    r->last.u.session_closed.n_tokens = session_len(session);
+    r->last.u.session_closed.n_tokens = session_count(session);
     drop(s, session);
     session_free(session);
     r->state = NULL;
@@ -241,7 +241,7 @@ static bool fork_work(struct sched *s, struct request *r)
     e = session_fork(&s->served, r->session, s->last_session + 1, &copy);
     if (e == -ENOSPC) {
         request_fail_pages(s, r, r->session->seq.account, r->session->seq.n_pages,
-                           "a fork of %u tokens", session_len(r->session));
+                           "a fork of %u tokens", session_count(r->session));
         return true;
     }
     if (e < 0) {
@@ -258,41 +258,19 @@ static void fork_fini(struct request *r)
     free(r->state);
 }
 
-/* Ids that only fill up the segment behind a document are no place to go back to. */
-static bool ends_in_filler(struct sched *s, struct request *r, uint32_t n)
-{
-    const uint32_t *ids = r->session->seq.tokens;
-    uint32_t real = n;
-
-    if (n > r->session->memory.n_ids)
-        return false;
-    while (real > 0 && ids[real - 1] == SEQ_FILLER)
-        real--;
-    if (real == n)
-        return false;
-    request_fail(s, r, WIRE_E_BAD_REQUEST,
-                 (struct request_numbers){ session_len(r->session), n, real },
-                 "cannot rewind to %u tokens: behind the document that ends at %u the session has "
-                 "none until the next document begins; rewind to %u",
-                 n, real, real);
-    return true;
-}
-
 static int rewind_start(struct sched *s, struct request *r, const struct wire_req *m,
                         const uint8_t *bulk)
 {
-    uint32_t n = m->u.rewind.n_tokens;
+    uint32_t n = m->u.rewind.n_tokens, had;
 
     (void)bulk;
     if (!request_take_session(s, r, m->u.rewind.session))
         return 0;
-    if (n > session_len(r->session))
-        request_fail(
-            s, r, WIRE_E_BAD_REQUEST,
-            (struct request_numbers){ session_len(r->session), n, session_len(r->session) },
-            "cannot rewind to %u tokens: the session has only %u", n, session_len(r->session));
-    else if (!ends_in_filler(s, r, n))  /* not done here: start() may run between two layers of a
-                                           step that reads the session */
+    had = session_count(r->session);
+    if (n > had)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ had, n, had },
+                     "cannot rewind to %u tokens: the session has only %u", n, had);
+    else /* not done here: start() may run between two layers of a step that reads the session */
         r->last.u.rewound.n_tokens = n; /* kept for work() */
     return 0;
 }
@@ -301,7 +279,7 @@ static bool rewind_work(struct sched *s, struct request *r)
 {
     uint32_t n = r->last.u.rewound.n_tokens;
 
-    session_rewind(r->session, n);
+    session_rewind(r->session, memory_place(r->memory, n));
     r->last = (struct wire_rep){ .kind = WIRE_REWOUND };
     r->last.u.rewound.n_tokens = n;
     request_finish(s, r);

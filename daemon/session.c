@@ -90,6 +90,11 @@ uint32_t session_len(const struct session *s)
     return s->memory.n_ids + s->has_pending;
 }
 
+uint32_t session_count(const struct session *s)
+{
+    return session_len(s) - memory_filler(&s->memory);
+}
+
 /* A mark that finds no memory is missed only by who rewinds a conversation. */
 void session_appended(struct session *s, enum chat_at at)
 {

@@ -78,6 +78,8 @@ void session_free(struct session *s);
 int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret);
 
 uint32_t session_len(const struct session *s);
+/* Without SEQ_FILLER: what its client counts. */
+uint32_t session_count(const struct session *s);
 
 /* Has room for n_vocab logits before they are made. -ENOMEM, -EDQUOT: daemon/held.h. */
 int session_take_row(struct session *s, uint32_t n_vocab);

@@ -271,6 +271,28 @@ static void back_into_the_first(void **state)
     close_reader(&plain);
 }
 
+/* Places of tokens as who asked for them counts. */
+static void places(void **state)
+{
+    struct reader r, plain;
+
+    (void)state;
+    open_abc(&r);
+    assert_int_equal(memory_filler(&r.memory), 2 * L - A + 3 * L - B);
+    assert_int_equal(memory_place(&r.memory, 0), 0);
+    assert_int_equal(memory_place(&r.memory, A), A);
+    assert_int_equal(memory_place(&r.memory, A + 1), 2 * L + 1);
+    assert_int_equal(memory_place(&r.memory, A + B), 2 * L + B);
+    assert_int_equal(memory_place(&r.memory, A + B + 1), 5 * L + 1);
+    assert_int_equal(memory_place(&r.memory, A + B + C - 1), r.memory.n_ids);
+    assert_int_equal(memory_place(&r.memory, A + B + C), r.memory.n_ids + 1); /* a pending one */
+    close_reader(&r);
+    open_with(&plain, a_ids, A);
+    assert_int_equal(memory_filler(&plain.memory), 0);
+    assert_int_equal(memory_place(&plain.memory, A - 1), A - 1);
+    close_reader(&plain);
+}
+
 /* In the second, whose pages are shared: it goes on from there, and the other is as it was. */
 static void back_into_the_second(void **state)
 {
@@ -356,6 +378,7 @@ int main(void)
         TEST(back_into_the_second),
         TEST(back_into_what_was_closed),
         TEST(no_room),
+        TEST(places),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
