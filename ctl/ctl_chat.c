@@ -274,6 +274,9 @@ int ctl_chat(int argc, char **argv)
                         "--resume goes on with the documents and memory options that the "
                         "conversation began with; leave %s out.",
                         chat.docs.n > 0 ? "--doc" : "those options");
+    if (chat.answer.is_private && (chat.save || chat.resume))
+        return ctl_fail(CTL_USAGE, "--private keeps nothing of the conversation: leave --%s out.",
+                        chat.save ? "save" : "resume");
     r = ctl_memory_read(&chat.memory_opts, &chat.memory);
     if (r != 0)
         return r;

@@ -171,8 +171,9 @@ static void restored(struct sched *s, struct request *r)
 {
     struct restore *t = r->job;
     struct session *x = r->session;
-    int e = session_stand(x, t->file.has_pending ? &t->file.pending : NULL, t->file.chat_at,
-                          t->file.marks, t->file.n_marks);
+    bool waits = t->file.has_pending && session_len(x) == t->file.n_ids;
+    int e = session_stand(x, waits ? &t->file.pending : NULL, t->file.chat_at, t->file.marks,
+                          t->file.n_marks);
 
     if (e < 0) {
         request_fail_memory(s, r, e);
@@ -189,6 +190,30 @@ static void restored(struct sched *s, struct request *r)
     request_finish(s, r);
 }
 
+/* The model has to read one token, for the logits that an answer starts from. That the pending one
+ * is it saves reading the last of the others again. Where it does not fit it waits as before. */
+static int append_all(struct sched *s, struct request *r, struct restore *t)
+{
+    const struct names_file *f = &t->file;
+    const struct memory *m = r->memory;
+    uint64_t keys;
+    uint32_t *ids;
+    int e;
+
+    memory_peak(m, (uint64_t)f->n_ids + 1, &keys, NULL);
+    if (!f->has_pending || keys > m->policy.budget || f->n_ids >= m->seq->max_tokens)
+        return append_take_ids(s, r, f->ids, f->n_ids, f->chat_at, restored);
+    ids = malloc((f->n_ids + 1) * sizeof(*ids));
+    if (!ids)
+        return -ENOMEM;
+    if (f->n_ids)
+        memcpy(ids, f->ids, f->n_ids * sizeof(*ids));
+    ids[f->n_ids] = f->pending;
+    e = append_take_ids(s, r, ids, f->n_ids + 1, f->chat_at, restored);
+    free(ids);
+    return e;
+}
+
 static void begin_restore(struct sched *s, struct request *r, struct restore *t)
 {
     struct policy policy;
@@ -203,7 +228,7 @@ static void begin_restore(struct sched *s, struct request *r, struct restore *t)
                       t->file.priority, &e)) {
         memcpy(r->session->label, t->label[0] ? t->label : t->file.label,
                sizeof(r->session->label));
-        e = append_take_ids(s, r, t->file.ids, t->file.n_ids, t->file.chat_at, restored);
+        e = append_all(s, r, t);
     }
     if (e < 0)
         request_fail_memory(s, r, e);

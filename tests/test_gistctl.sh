@@ -185,6 +185,32 @@ code 'doc rm of nothing' 1 "$gistctl" doc rm book
 code 'doc ls of nothing' 0 "$gistctl" doc ls
 check 'doc ls of nothing' [ ! -s "$tmp/out" ]
 
+# --- saved conversations --------------------------------------------------------------------------
+code 'chat --save' 0 sh -c "printf 'Why\nHow\n' | '$gistctl' chat -n 6 --save 'last week'"
+code 'the same name' 1 sh -c "printf 'Why\n' | '$gistctl' chat -n 6 --save 'last week'"
+says 'already'
+says '--resume last week goes on with it'
+code 'session ls' 0 "$gistctl" session ls
+check 'session ls has a head and one' [ "$(wc -l <"$tmp/out")" -eq 2 ]
+code 'session ls --json' 0 "$gistctl" session ls --json
+check 'session ls --json' json "j[0]['name'] == 'last week' and j[0]['kept'] and j[0]['label'] == 'chat'" <"$tmp/out"
+code 'what is resumed keeps its options' 2 "$gistctl" chat --resume 'last week' --compressor none
+says '--resume goes on with'
+code 'a private conversation is not saved' 2 sh -c "printf 'Why\n' | '$gistctl' chat --private --save secret"
+says '--save'
+daemon_stop
+daemon_start tests/data/tiny_smollm2.gguf
+code 'resumed after a restart' 0 sh -c "printf 'And then\n' | '$gistctl' chat -n 6 --stats --resume 'last week'"
+check 'nothing was read again but what waited' sh -c "[ \$(sed -n 's/.*tokens: \([0-9]*\) were read now.*/\1/p' '$tmp/err') -le 1 ]"
+cp "$tmp/out" "$tmp/first"
+code 'and it was saved again' 0 "$gistctl" session ls --json
+check 'with the turn that came since' json "j[0]['n_tokens'] > 30" <"$tmp/out"
+code 'a copy under another name' 0 sh -c "printf 'And then\n' | '$gistctl' chat -n 6 --resume 'last week' --save copy"
+code 'a conversation that is not there' 1 sh -c "'$gistctl' chat --resume nothing </dev/null"
+says 'no saved session "nothing"'
+code 'session rm' 0 "$gistctl" session rm 'last week' copy
+code 'session rm of nothing' 1 "$gistctl" session rm copy
+
 code 'pages come back' 0 "$gistctl" status --json
 check 'pages come back' json "j['pages_free'] + j['pages_cached'] == j['pages']" <"$tmp/out"
 
