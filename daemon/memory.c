@@ -330,6 +330,8 @@ void memory_ran(struct memory *m, const struct forward_run *run)
         m->n_ids = m->seq->n_tokens;
     if (memory_teaches(m))
         prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
+    if (lasts(m))
+        tier_note(&m->kept);
 }
 
 void memory_rest(struct memory *m)

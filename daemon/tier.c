@@ -214,9 +214,12 @@ uint32_t tier_coming(const struct tier *t)
 
 void tier_stats(const struct tier *t, struct tier_stats *ret)
 {
+    const struct tier_user *u;
     const struct tier_job *j;
 
     *ret = t->stats;
+    TAILQ_FOREACH (u, &t->resting, link)
+        ret->queued++;
     ret->ns_per_token = (uint64_t)t->ns_per_token;
     ret->read_bytes_s = (uint64_t)tier_read_speed(t);
     ret->pages_queued = t->queued.used;

@@ -109,7 +109,7 @@ void tier_restore_drop(struct tier_restore *r);
 /* --- for people ------------------------------------------------------------------------------- */
 
 struct tier_stats {
-    uint32_t queued, writing;            /* records */
+    uint32_t queued, writing;            /* records; queued: also ends that are not due yet */
     uint32_t pages_queued, pages_busy;   /* busy: the disk has them */
     uint64_t forgotten;                  /* records: pages or places in the queue were short */
     uint64_t restored_tokens, restores;  /* since the start */

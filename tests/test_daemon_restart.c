@@ -11,6 +11,7 @@
 #include "tests/support/scratch.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -146,21 +147,30 @@ static void expect_same(const struct talk *got, const struct talk *want, size_t 
 
 static const char *const args[] = { "--store-restore", "always", "--store-idle-ms", "20", NULL };
 
-static void end_daemon(struct daemon_fixture *d, gist_conn *c, int how)
+/* How it ends. */
+enum end {
+    STOPPED, /* SIGTERM */
+    KILLED,  /* SIGKILL, when all was written */
+    KILLED_AT_ONCE
+};
+
+static void end_daemon(struct daemon_fixture *d, gist_conn *c, enum end how)
 {
-    if (how == SIGTERM) {
+    if (how == STOPPED) {
         gist_disconnect(c);
         daemon_fixture_stop(d);
         return;
     }
+    if (how == KILLED)
+        daemon_fixture_stored(c);
     assert_int_equal(kill(d->pid, SIGKILL), 0);
     assert_int_equal(daemon_fixture_wait(d), 128 + SIGKILL);
     gist_disconnect(c);
 }
 
-/* From the beginning, with an end before ops whose bit is set. After SIGTERM all that was said but
- * its last token is there, and nothing else is computed. */
-static void talk_with_ends(size_t memory, unsigned ends, int how, const struct talk *want)
+/* From the beginning, with an end before ops whose bit is set. All that was said but its last token
+ * is there afterwards, and nothing else is computed; but for what the disk had no time for. */
+static void talk_with_ends(size_t memory, unsigned ends, enum end how, const struct talk *want)
 {
     struct talk t = { .n = 0 };
     struct daemon_fixture d;
@@ -186,7 +196,7 @@ static void talk_with_ends(size_t memory, unsigned ends, int how, const struct t
         if (!ended)
             continue;
         assert_int_equal(u.computed_tokens + u.restored_tokens, u.prompt_tokens);
-        if (how == SIGTERM && had > 0 && u.restored_tokens != had - 1)
+        if (how != KILLED_AT_ONCE && had > 0 && u.restored_tokens != had - 1)
             fail_msg("memory %zu, restart before step %zu: %u tokens of %u were restored:\n%s",
                      memory, i, u.restored_tokens, had, daemon_fixture_log(&d));
     }
@@ -194,23 +204,212 @@ static void talk_with_ends(size_t memory, unsigned ends, int how, const struct t
     daemon_fixture_stop(&d);
 }
 
-static void stopped_at_every_step(void **state)
+/* Every second step for one memory, the others for the next; and at all of them. */
+static void ends_at_every_step(enum end how)
 {
     struct talk want;
 
-    (void)state;
     for (size_t m = 0; m < N_MEMORIES; m++) {
         without_a_restart(&memories[m], &want);
         for (size_t i = 1 + m % 2; i < N_OPS; i += 2)
-            talk_with_ends(m, 1u << i, SIGTERM, &want);
-        talk_with_ends(m, ~1u, SIGTERM, &want);
+            talk_with_ends(m, 1u << i, how, &want);
+        talk_with_ends(m, ~1u, how, &want);
     }
+}
+
+static void stopped_at_every_step(void **state)
+{
+    (void)state;
+    ends_at_every_step(STOPPED);
+}
+
+static void killed_at_every_step(void **state)
+{
+    (void)state;
+    ends_at_every_step(KILLED);
+}
+
+static void killed_while_it_writes(void **state)
+{
+    (void)state;
+    ends_at_every_step(KILLED_AT_ONCE);
+}
+
+/* --- nobody else's ---------------------------------------------------------------------------- */
+
+static const char *another_model(void)
+{
+    static char path[SCRATCH_PATH_MAX];
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b;
+
+    shape.n_ctx = 1024;
+    shape.std = 0.4f;
+    b = gguf_build_model(&shape);
+    gguf_build_write(b, scratch_path(path, "another.gguf"));
+    gguf_build_free(b);
+    return path;
+}
+
+static uint32_t restored(const struct daemon_fixture *d, uid_t uid,
+                         const struct gist_memory *memory, const struct talk *t)
+{
+    struct gist_usage u;
+    gist_session *s;
+    gist_conn *c;
+
+    if (uid)
+        assert_int_equal(seteuid(uid), 0);
+    c = daemon_fixture_connect(d);
+    if (uid)
+        assert_int_equal(seteuid(0), 0);
+    s = open_session(c, memory);
+    append(s, t, 0, &u);
+    daemon_fixture_stored(c);
+    gist_disconnect(c);
+    return u.restored_tokens;
+}
+
+/* Each in a daemon of its own on the same store: nothing can come from memory. */
+static void nobody_elses(void **state)
+{
+    static const struct {
+        const char *option, *value; /* another daemon */
+        bool other_model;
+        uid_t uid;
+        size_t memory;
+        bool comes_back;
+    } cases[] = {
+        { .memory = 1, .comes_back = true },
+        { "--kv-type", "f32", .memory = 1 },
+        { "--kv-type", "q8_0", .memory = 1 },
+        { .other_model = true, .memory = 1 },
+        { .uid = 65533, .memory = 1 },
+        { .memory = 0 }, /* read once with another policy */
+        { .memory = 4 },
+        { "--threads", "1", .memory = 1, .comes_back = true },
+    };
+    struct daemon_fixture d;
+    struct talk t = { .n = 0 };
+
+    (void)state;
+    user_says(&t, 500, 17);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    assert_int_equal(restored(&d, 0, &memories[1], &t), 0);
+    daemon_fixture_stop(&d);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        const char *more[16] = { "--store-restore", "always", "--store-idle-ms", "20",
+                                 "--socket-mode",   "0666",   "--pin",           "no" };
+        char folder[SCRATCH_PATH_MAX];
+        size_t n = 8;
+
+        if (cases[i].uid && geteuid() != 0)
+            continue;
+        if (cases[i].option) {
+            more[n++] = cases[i].option;
+            more[n++] = cases[i].value;
+        }
+        if (cases[i].other_model) {
+            more[n++] = "--model";
+            more[n++] = another_model();
+        }
+        daemon_fixture_restart(&d, DAEMON_FIXTURE_TINY, more);
+        (void)snprintf(folder, sizeof(folder), "%s", d.socket);
+        *strrchr(folder, '/') = '\0';
+        assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
+        if (restored(&d, cases[i].uid, &memories[cases[i].memory], &t) !=
+            (cases[i].comes_back ? t.n - 1 : 0))
+            fail_msg("case %zu", i);
+        daemon_fixture_stop(&d);
+    }
+}
+
+/* --- disks that don't ------------------------------------------------------------------------- */
+
+static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path);
+}
+
+/* A conversation in this daemon is what it is without a store. */
+static void expect_served(const struct daemon_fixture *d, const char *removed)
+{
+    struct gist_usage u;
+    struct talk t = { .n = 0 }, want;
+    gist_conn *c = daemon_fixture_connect(d);
+    gist_session *s = open_session(c, &memories[1]);
+
+    without_a_restart(&memories[1], &want);
+    for (size_t i = 0; i < N_OPS; i++) {
+        if (removed && i == 3)
+            while (access(removed, F_OK) == 0) /* the daemon makes files meanwhile */
+                (void)nftw(removed, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+        play(s, &ops[i], &t, false, &u);
+        expect_same(&t, &want, 1, i);
+    }
+    gist_disconnect(c);
+}
+
+static void without_a_folder(void **state)
+{
+    char file[SCRATCH_PATH_MAX];
+    const char *const in_a_file[] = { "--store", scratch_path(file, "a file"), NULL };
+    struct daemon_fixture d;
+    FILE *f = fopen(file, "w");
+
+    (void)state;
+    assert_non_null(f);
+    assert_int_equal(fclose(f), 0);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, in_a_file);
+    assert_non_null(strstr(daemon_fixture_log(&d), "context is kept in memory only: "));
+    expect_served(&d, NULL);
+    daemon_fixture_stop(&d);
+
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    expect_served(&d, d.store); /* it goes while the daemon serves */
+    daemon_fixture_stop(&d);
+}
+
+static void of_another_daemon(void **state)
+{
+    struct daemon_fixture d, other;
+    const char *const same[] = { "--store", d.store, NULL };
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    daemon_fixture_start(&other, DAEMON_FIXTURE_TINY, same);
+    assert_non_null(strstr(daemon_fixture_log(&other), "context is kept in memory only: "));
+    expect_served(&other, NULL);
+    daemon_fixture_stop(&other);
+    daemon_fixture_stop(&d);
+}
+
+/* Of a store that is smaller than a conversation, or may not write so much a day. */
+static void that_is_full(void **state)
+{
+    static const char *const small[] = { "--store-bytes", "1M", "--store-idle-ms", "20", NULL };
+    static const char *const poor[] = { "--store-write-bytes", "100K", "--store-idle-ms", "20",
+                                        NULL };
+    struct daemon_fixture d;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, small);
+    for (int i = 0; i < 3; i++)
+        expect_served(&d, NULL);
+    daemon_fixture_stop(&d);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, poor);
+    expect_served(&d, NULL);
+    daemon_fixture_stop(&d);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stopped_at_every_step),
+        cmocka_unit_test(stopped_at_every_step),  cmocka_unit_test(killed_at_every_step),
+        cmocka_unit_test(killed_while_it_writes), cmocka_unit_test(nobody_elses),
+        cmocka_unit_test(without_a_folder),       cmocka_unit_test(of_another_daemon),
+        cmocka_unit_test(that_is_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

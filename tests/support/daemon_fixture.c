@@ -260,3 +260,19 @@ bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms)
     } while (daemon_fixture_ms() < end);
     return false;
 }
+
+void daemon_fixture_stored(gist_conn *conn)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    struct gist_stats st;
+
+    do {
+        int r = gist_stats(conn, &st);
+
+        assert(r == 0 && st.store);
+        if (st.store->pending == 0)
+            return;
+        (void)usleep(2000);
+    } while (daemon_fixture_ms() < end);
+    give_up("%u records are still not on the disk\n", st.store->pending);
+}

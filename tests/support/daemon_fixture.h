@@ -51,6 +51,9 @@ gist_conn *daemon_fixture_connect(const struct daemon_fixture *d);
 /* True as soon as no session of the daemon has a page (asked by conn), false after timeout_ms. */
 bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms);
 
+/* Waits until all that sessions hold is on the disk: for --store-idle-ms at least. */
+void daemon_fixture_stored(gist_conn *conn);
+
 double daemon_fixture_ms(void); /* a clock */
 
 /* Sanitizers and busy machines are slow: what a test waits for, at most. */
