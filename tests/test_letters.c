@@ -171,6 +171,7 @@ static void begin(const struct rule *r, uint32_t max_clients, bool with_sched)
     (void)snprintf(config.model, sizeof(config.model), "%s",
                    daemon_fixture_model(DAEMON_FIXTURE_TINY));
     (void)scratch_path(config.socket, "letters.sock");
+    (void)snprintf(config.store, sizeof(config.store), "none");
     config.kv_bytes = 4 << 20;
     config.threads = 1;
     config.max_clients = max_clients;

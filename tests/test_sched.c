@@ -198,6 +198,8 @@ static void start_alone(struct alone *a)
 
     config_defaults(&a->config);
     assert_int_equal(config_set(&a->config, "model", model, "test", &why), 0);
+    /* What is written to a disk is a record of its own a segment, not a token's. */
+    assert_int_equal(config_set(&a->config, "store", "none", "test", &why), 0);
     a->config.kv_bytes = 16 << 20;
     a->config.threads = 2;
     assert_int_equal(mailbox_open(&a->to, 4), 0);

@@ -54,7 +54,7 @@ done
 
 # The daemon starts with the first connection, on a socket that is not its own.
 systemd-socket-activate --seqpacket --listen="$tmp/activated.sock" "$BUILD/gistd" \
-    --model tests/data/tiny_smollm2.gguf --kv-bytes 1M --threads 1 2>"$tmp/log" &
+    --model tests/data/tiny_smollm2.gguf --kv-bytes 1M --threads 1 --store none 2>"$tmp/log" &
 pid=$!
 tries=100
 until [ -S "$tmp/activated.sock" ] || [ $tries -eq 0 ]; do
