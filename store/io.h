@@ -17,12 +17,14 @@
  *            chain is queued without a gap and handed over by one io_submit.
  * Order      Nothing else is ordered: two writes may be done in any order, and what was written is
  *            on the medium when a later sync of the same descriptor came back, not before.
- * Buffers    io_register makes later transfers to that memory cheaper. A kernel that refuses it
- * (the limit of locked memory) costs speed only.
+ * Buffers    io_register makes later transfers to that memory cheaper, and all of it resident. A
+ * kernel that refuses it (the limit of locked memory) costs speed only. Memory in huge pages is
+ * worth more: with O_DIRECT a request is cut at the end of every page.
  *
  * Threads    one: who opens it queues, submits and reaps. The eventfd may be polled anywhere.
+ *            A completion may end a sleep in a system call with EINTR, as a signal does.
  * Ownership  borrows descriptors, memory and paths until they came back. io_close cancels what has
- *            not begun, waits for the rest, and forgets their results.
+ *            not begun, waits for the rest, and forgets their results (closes what they opened).
  * Errors     io_open: -ENOSYS, -EPERM, -ENOMEM and the like, why says which and what stood against
  *            it. io_queue: -EAGAIN, io_depth operations are out: reap first. Results: -errno.
  */

@@ -20,9 +20,8 @@
  *
  * Flags      COOP_TASKRUN: completions don't interrupt the owner's computing; a sleeper is woken
  * all the same, and TASKRUN_FLAG tells io_reap that some wait inside the kernel. Not DEFER_TASKRUN:
- * nothing would go on before the next io_reap, and only one thread may then ever touch the ring,
- * while the daemon opens its store before the scheduler's thread is there. Not SQPOLL: a polling
- * kernel thread uses a CPU while nothing happens.
+ * no chain would go on before the next io_reap. Not SQPOLL: a polling kernel thread uses a CPU
+ * while nothing happens.
  */
 #include "store/io_ops.h"
 
@@ -367,22 +366,15 @@ static uint32_t uring_reap(struct io *io, struct io_done *ret, uint32_t cap)
     return n;
 }
 
-/* Hands over what goes on, sleeps until the completion queue has an entry, and takes all of them.
+/* Sleeps until the completion queue has an entry, and takes all of them. Only while the kernel has
+ * something: what is handed over may come back at once, cancelled, and then nobody would wake us.
  */
 static int sleep_once(struct uring *u)
 {
-    int r;
+    int r = io_uring_submit_and_wait(&u->ring, 1);
 
-    (void)hand_over_all(u);
-    r = io_uring_submit_and_wait(&u->ring, 1);
     collect(u);
     return r < 0 ? r : 0;
-}
-
-/* Whether something can still come back without the owner. */
-static bool is_busy(const struct uring *u)
-{
-    return u->n_kernel || u->todo.first;
 }
 
 static int uring_wait(struct io *io)
@@ -392,9 +384,12 @@ static int uring_wait(struct io *io)
 
     (void)uring_submit(io);
     collect(u);
-    while (!u->ready.first && is_busy(u) && r != -EINTR)
+    for (;;) {
+        (void)hand_over_all(u);
+        if (u->ready.first || !u->n_kernel || r == -EINTR)
+            break;
         r = sleep_once(u);
-    (void)hand_over_all(u);
+    }
     ring_bell(u);
     return u->ready.first ? 0 : r;
 }
@@ -404,8 +399,10 @@ static void uring_drain(struct io *io)
     struct uring *u = uring_of(io);
 
     (void)uring_submit(io);
-    while (is_busy(u))
+    while (u->n_kernel) {
         (void)sleep_once(u);
+        (void)hand_over_all(u);
+    }
     ring_bell(u);
 }
 
