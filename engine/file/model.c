@@ -49,9 +49,9 @@ static int set_rope(struct model *m, float scale, const float *stored, struct wh
     return 0;
 }
 
-static int identify(const struct model *m, struct image_of *ret, struct why *why)
+static int identify(struct model *m, struct why *why)
 {
-    int e = image_identify(&m->packed, m->file, ret);
+    int e = image_identify(&m->packed, m->file, &m->of);
 
     return e < 0 ? why_set(why, e, "%s: %s", gguf_label(m->file), strerror(-e)) : 0;
 }
@@ -158,16 +158,46 @@ static int load_streamed(struct model *m, struct weights *w, const struct image_
     return e ? e : take_image(m, w, o, of, why);
 }
 
+/* The image's own pages. -ENOENT: there is no image that will do, and image_why says so of one that
+ * is there. */
+static int take_mapped(struct model *m, struct weights *w, const struct model_options *o)
+{
+    struct image_file f;
+    int e;
+
+    if (!o->images)
+        return -ENOENT;
+    e = image_file_open(o->images, &m->of, &f, &m->image_why);
+    if (e == 0) {
+        e = image_map_open(&f, &m->packed, m->backend, &m->map);
+        memcpy(m->digest, f.digest, sizeof(m->digest));
+        image_file_close(&f);
+        if (e != 0)
+            (void)why_set(&m->image_why, e, "image of %s: %s", gguf_label(m->file),
+                          e == -EBADMSG ? "its weights are damaged" : strerror(-e));
+    }
+    if (e == -ENOENT)
+        m->image_why.text[0] = '\0';
+    if (e != 0)
+        return -ENOENT;
+    m->mem = m->map.arena;
+    m->mem_len = m->packed.len;
+    m->from = MODEL_FROM_IMAGE;
+    weights_bind(w, m->mem);
+    return 0;
+}
+
 /* From where they are there soonest. */
-static int load(struct model *m, struct weights *w, const struct image_of *of,
-                const struct model_options *o, struct why *why)
+static int load(struct model *m, struct weights *w, const struct model_options *o, struct why *why)
 {
     int e;
 
     if (o->weight_bytes && o->weight_bytes < m->packed.len)
-        return load_streamed(m, w, of, o, why);
-    e = take_kept(m, w, of, o->kept);
-    return e == -ENOENT ? read_weights(m, w, of, o, why) : e;
+        return load_streamed(m, w, &m->of, o, why);
+    e = take_kept(m, w, &m->of, o->kept);
+    if (e == -ENOENT)
+        e = take_mapped(m, w, o);
+    return e == -ENOENT ? read_weights(m, w, &m->of, o, why) : e;
 }
 
 int model_open_as(const char *path, struct backend *b, const struct model_options *o,
@@ -176,7 +206,6 @@ int model_open_as(const char *path, struct backend *b, const struct model_option
     struct model *m = calloc(1, sizeof(*m));
     struct weights w = { 0 };
     const float *factors = NULL;
-    struct image_of of;
     float scale = 1;
     int e;
 
@@ -187,11 +216,11 @@ int model_open_as(const char *path, struct backend *b, const struct model_option
     if (e == 0)
         e = plan(m->file, m, &scale, &factors, &w, why);
     if (e == 0)
-        e = identify(m, &of, why);
+        e = identify(m, why);
     if (e != 0)
         goto fail;
     m->weights_len = w.data_len;
-    e = load(m, &w, &of, o, why);
+    e = load(m, &w, o, why);
     if (e == 0)
         e = set_rope(m, scale, factors, why);
     if (e != 0)
@@ -233,6 +262,7 @@ void model_close(struct model *m)
     if (!m)
         return;
     stream_close(m->stream); /* has what mem points to */
+    image_map_close(&m->map);
     backend_free(m->backend, m->block, m->block_len);
     free(m->rope_freq);
     free(m->layers);

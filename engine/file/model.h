@@ -17,6 +17,8 @@
 #define ENGINE_FILE_MODEL_H
 
 #include "base/why.h"
+#include "engine/file/image.h"
+#include "engine/file/image_map.h"
 #include "engine/file/packed.h"
 #include "engine/file/quant.h"
 
@@ -70,7 +72,11 @@ struct model {
     struct gguf *file;       /* metadata, for the tokenizer and chat template */
     struct backend *backend; /* whose memory has the weights; NULL: the process's own */
     enum model_from from;
-    void *block; /* what was allocated, and mem_len bytes of it from mem on are the weights */
+    struct image_of of;   /* the file's state before its weights were read */
+    struct image_map map; /* from an image, all of it: what mem is in */
+    struct why
+        image_why; /* why an image that is there was not taken up; empty: it was, or is none */
+    void *block;   /* what was allocated, and mem_len bytes of it from mem on are the weights */
     size_t block_len;
     void *mem;
     size_t mem_len;
