@@ -5,6 +5,7 @@
 #include "daemon/log.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
+#include "engine/file/stream.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -317,6 +318,13 @@ bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uin
 
 void request_fail_step(struct sched *s, struct request *r, int e)
 {
+    const struct stream *stream = s->served.model->stream;
+
+    if (stream && stream_why(stream)[0]) {
+        request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS, "the model's step failed: %s",
+                     stream_why(stream));
+        return;
+    }
     request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS, "the model's step failed: %s",
                  strerror(-e));
 }

@@ -1,11 +1,15 @@
 #include "daemon/served.h"
 
+#include "base/clock.h"
 #include "daemon/headroom.h"
 #include "daemon/keep.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
 #include "daemon/storage.h"
 #include "daemon/tier.h"
+#include "daemon/weight_image.h"
+#include "engine/file/stream.h"
+#include "store/io.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -135,16 +139,22 @@ static int check_weights(const struct config *c, struct why *why)
 {
     struct headroom room;
     struct stat st;
+    uint64_t need;
 
     headroom_read("", &room);
-    if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size <= room.bytes)
+    if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode))
         return 0; /* model_open says what is wrong with it */
+    need = (uint64_t)st.st_size;
+    if (c->weight_bytes && c->weight_bytes < need)
+        need = c->weight_bytes;
+    if (need <= room.bytes)
+        return 0;
     return why_set(
         why, -ENOMEM,
-        "%s: its weights need about %lld bytes of memory and %" PRIu64
-        " are available: %s; serve a smaller or a more narrowly quantised model, or raise "
-        "the limit",
-        c->model, (long long)st.st_size, room.bytes, room.cause);
+        "%s: its weights need about %" PRIu64 " bytes of memory and %" PRIu64
+        " are available: %s; serve a smaller or a more narrowly quantised model, let it pass "
+        "through less memory (weight-bytes), or raise the limit",
+        c->model, need, room.bytes, room.cause);
 }
 
 struct loading {
@@ -162,18 +172,47 @@ static int make_room(void *arg, struct why *why)
     return check_weights(l->config, why);
 }
 
+/* Not where it is as ever: read from the model's file. */
+static void say_source(const struct model *m)
+{
+    struct stream_stats st;
+
+    if (m->image_why.text[0])
+        log_warning("the model is read from its file: %s", m->image_why.text);
+    if (!m->stream && m->from == MODEL_FROM_IMAGE)
+        log_info("the weights are mapped from their image");
+    if (!m->stream)
+        return;
+    stream_stats(m->stream, &st);
+    log_info("weights pass through %" PRIu64 " bytes of memory: %" PRIu64 " stay, %" PRIu64
+             " are read for each token",
+             st.memory, st.resident, st.streamed);
+}
+
 static int load_model(struct served *b, const struct config *c, struct keep *keep,
                       const struct model_progress *progress, struct why *why)
 {
+    const struct io_options io = { .kind = (enum io_kind)c->io };
     struct loading l = { c, keep };
-    const struct model_options o = {
-        .progress = progress, .kept = keep ? &keep->kept : NULL, .room = make_room, .room_arg = &l
-    };
-    int r = model_open_as(c->model, b->backend, &o, &b->model, why);
+    struct model_options o = { .progress = progress,
+                               .kept = keep ? &keep->kept : NULL,
+                               .room = make_room,
+                               .room_arg = &l,
+                               .weight_bytes = c->weight_bytes,
+                               .io = &io };
+    char images[CACHE_DIR_MAX];
+    uint64_t start = clock_ns();
+    int r;
 
-    if (r == 0 && keep)
+    o.images = weight_image_folder(c, images) ? images : NULL;
+    r = model_open_as(c->model, b->backend, &o, &b->model, why);
+    if (r < 0)
+        return r;
+    if (keep)
         keep_settle(keep, b->model);
-    return r;
+    say_source(b->model);
+    weight_image_start(c, b->model, clock_ns() - start, &b->image);
+    return 0;
 }
 
 int served_load(struct served *b, const struct config *c, struct keep *keep,
@@ -286,6 +325,7 @@ void served_close(struct served *b)
     vocab_close(b->vocab);
     for (uint32_t i = 0; i < b->n_adapters; i++)
         adapter_close(b->adapters[i]);
+    weight_image_close(b->image);
     model_close(b->model);
     backend_close(b->backend);
     *b = (struct served){ .model = NULL };

@@ -26,6 +26,7 @@ struct keep;
 struct prefix;
 struct store;
 struct tier;
+struct weight_image;
 
 #define SERVED_ADAPTERS_MAX 16u
 
@@ -33,6 +34,7 @@ struct served {
     struct backend *backend;
     struct backend_info info; /* when all is open */
     struct model *model;
+    struct weight_image *image; /* that is being written for the next start; NULL: none is */
     struct vocab *vocab;
     struct chat *chat;   /* NULL: no template, or one we don't know */
     struct why chat_why; /* then the reason */
