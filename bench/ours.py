@@ -43,7 +43,8 @@ class Daemon:
         self.process = subprocess.Popen(
             [f"{build}/gistd", "--model", model, "--socket", self.socket, "--kv-bytes", kv_bytes,
              "--kv-type", kv_type, "--threads", str(THREADS), "--log-level", "warning", *more],
-            env=dict(os.environ, NOTIFY_SOCKET=path, GISTD_STORE=os.path.join(folder, "store")),
+            env=dict(os.environ, NOTIFY_SOCKET=path, GISTD_STORE=os.path.join(folder, "store"),
+                     GISTD_WEIGHT_CACHE="none"),
             stdin=subprocess.DEVNULL)
         try:
             while b"READY=1" not in notify.recv(4096).split(b"\n"):

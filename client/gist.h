@@ -393,6 +393,12 @@ struct gist_stats {
     uint32_t threads, page_bytes, page_tokens, pages, pages_free, pages_cached, n_clients,
         n_sessions, n_owners, requests_running, n_documents, pinned_pages;
     uint64_t uptime_ns, weights_bytes, scratch_bytes, kv_bytes, adapter_bytes;
+    const char *weights_from;   /* "file", "image", "service manager" */
+    uint64_t weights_memory;    /* bytes held for them */
+    uint64_t weights_streamed;  /* bytes read for a token; 0: all stay in memory */
+    uint64_t weights_read;      /* bytes read for steps so far, in */
+    uint64_t weights_read_ns;   /* so long, while */
+    uint64_t weights_waited_ns; /* nothing else was done so long */
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total,
         steps_total;
     uint64_t client_errors_total;

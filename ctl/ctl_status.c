@@ -14,12 +14,33 @@ static const struct ctl_opt_usage usage = {
     "4: it is still loading its model, and the output says how much of it is there.\n"
 };
 
+static void print_weights(const struct gist_stats *s)
+{
+    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], c[CTL_HUMAN_CAP];
+    uint64_t rate = s->weights_read_ns
+                        ? (uint64_t)((double)s->weights_read * 1e9 / (double)s->weights_read_ns)
+                        : 0;
+
+    if (s->weights_streamed == 0) {
+        printf("weights     %s, from the %s\n", ctl_human_bytes(s->weights_bytes, a),
+               s->weights_from);
+        return;
+    }
+    printf("weights     %s through %s of memory: %s are read for each token",
+           ctl_human_bytes(s->weights_bytes, a), ctl_human_bytes(s->weights_memory, b),
+           ctl_human_bytes(s->weights_streamed, c));
+    if (rate)
+        printf(" (%s/s, %.0f %% of the time waiting for the disk)", ctl_human_bytes(rate, a),
+               100.0 * (double)s->weights_waited_ns / (double)s->weights_read_ns);
+    putchar('\n');
+}
+
 static void print_memory(const struct gist_stats *s)
 {
     uint32_t used = s->pages - s->pages_free - s->pages_cached;
     char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], c[CTL_HUMAN_CAP], d[CTL_HUMAN_CAP];
 
-    printf("weights     %s\n", ctl_human_bytes(s->weights_bytes, a));
+    print_weights(s);
     printf("scratch     %s\n", ctl_human_bytes(s->scratch_bytes, a));
     printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u cached for sessions "
            "that begin alike (%s); %u tokens and %u bytes per page\n",
@@ -210,6 +231,12 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "threads", s->threads);
     ctl_json_u64(&j, "uptime_ns", s->uptime_ns);
     ctl_json_u64(&j, "weights_bytes", s->weights_bytes);
+    ctl_json_string(&j, "weights_from", s->weights_from);
+    ctl_json_u64(&j, "weights_memory", s->weights_memory);
+    ctl_json_u64(&j, "weights_streamed", s->weights_streamed);
+    ctl_json_u64(&j, "weights_read", s->weights_read);
+    ctl_json_u64(&j, "weights_read_ns", s->weights_read_ns);
+    ctl_json_u64(&j, "weights_waited_ns", s->weights_waited_ns);
     ctl_json_u64(&j, "scratch_bytes", s->scratch_bytes);
     ctl_json_u64(&j, "kv_bytes", s->kv_bytes);
     ctl_json_u64(&j, "page_bytes", s->page_bytes);

@@ -4,6 +4,7 @@
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 #include "daemon/tier.h"
+#include "engine/file/stream.h"
 #include "store/io.h"
 #include "store/store.h"
 
@@ -167,6 +168,25 @@ static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
     ret->store = &t->store;
 }
 
+static void fill_weights(const struct model *m, struct wire_stats *ret)
+{
+    static const char *const from[] = { [MODEL_FROM_FILE] = "file",
+                                        [MODEL_FROM_IMAGE] = "image",
+                                        [MODEL_FROM_KEPT] = "service manager" };
+    struct stream_stats st;
+
+    ret->weights_bytes = m->weights_len;
+    ret->weights_from = from[m->from];
+    ret->weights_memory = m->mem_len;
+    if (!m->stream)
+        return;
+    stream_stats(m->stream, &st);
+    ret->weights_streamed = st.streamed;
+    ret->weights_read = st.read;
+    ret->weights_read_ns = st.step_ns;
+    ret->weights_waited_ns = st.waited_ns;
+}
+
 static void fill_stats(struct sched *s, struct wire_stats *ret)
 {
     const struct served *b = &s->served;
@@ -178,7 +198,6 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .cpu = b->info.cpu,
         .threads = b->info.threads,
         .uptime_ns = clock_ns() - s->started_ns,
-        .weights_bytes = b->model->weights_len,
         .scratch_bytes = b->info.scratch_bytes + plan_bytes(&b->forward.plan),
         .kv_bytes = b->pool.mem_len,
         .adapter_bytes = served_adapter_bytes(b),
@@ -200,6 +219,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .steps_total = s->totals.steps,
         .client_errors_total = s->totals.client_errors,
     };
+    fill_weights(b->model, ret);
 }
 
 static void free_lists(struct stats *t)

@@ -173,6 +173,12 @@ static int build_stats(struct wire_scratch *s, const struct wire_stats *st, Gist
     m->threads = st->threads;
     m->uptime_ns = st->uptime_ns;
     m->weights_bytes = st->weights_bytes;
+    m->weights_from = wire_str(st->weights_from);
+    m->weights_memory = st->weights_memory;
+    m->weights_streamed = st->weights_streamed;
+    m->weights_read = st->weights_read;
+    m->weights_read_ns = st->weights_read_ns;
+    m->weights_waited_ns = st->weights_waited_ns;
     m->scratch_bytes = st->scratch_bytes;
     m->kv_bytes = st->kv_bytes;
     m->adapter_bytes = st->adapter_bytes;
@@ -575,11 +581,17 @@ static int read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire
 
     if (!take_string(m->version, &st->version) || !take_string(m->model, &st->model) ||
         !take_string(m->model_digest, &st->model_digest) || !take_string(m->cpu, &st->cpu) ||
+        !take_string(m->weights_from, &st->weights_from) ||
         !take_string(m->adapters, &st->adapters) || !take_string(m->store_off, &st->store_off))
         return -EMSGSIZE;
     st->threads = m->threads;
     st->uptime_ns = m->uptime_ns;
     st->weights_bytes = m->weights_bytes;
+    st->weights_memory = m->weights_memory;
+    st->weights_streamed = m->weights_streamed;
+    st->weights_read = m->weights_read;
+    st->weights_read_ns = m->weights_read_ns;
+    st->weights_waited_ns = m->weights_waited_ns;
     st->scratch_bytes = m->scratch_bytes;
     st->kv_bytes = m->kv_bytes;
     st->adapter_bytes = m->adapter_bytes;

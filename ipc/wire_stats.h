@@ -55,6 +55,8 @@ struct wire_stats {
     uint32_t n_owner;
     const struct wire_stats_store *store; /* NULL: nothing is kept on disk, */
     const char *store_off;                /* and this says why */
+    const char *weights_from;
+    uint64_t weights_memory, weights_streamed, weights_read, weights_read_ns, weights_waited_ns;
 };
 
 enum wire_row_state { WIRE_ROW_READY, WIRE_ROW_READING, WIRE_ROW_OTHER_MODEL, WIRE_ROW_DAMAGED };

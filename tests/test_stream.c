@@ -150,8 +150,8 @@ static void same_everywhere(const char *model, unsigned n)
     for (unsigned i = 0; i < n; i++) {
         uint64_t budget = least + (all - 1 - least) * i / (n - 1);
 
-        if (least < all)
-            same_at(model, budget, want, i % 2 ? &by_threads : &any_io);
+        assert_true(least < all);
+        same_at(model, budget, want, i % 2 ? &by_threads : &any_io);
     }
     free(want);
 }

@@ -212,10 +212,10 @@ static struct wire_req full_req(enum wire_req_kind kind)
 static struct wire_stats full_stats(void)
 {
     return (struct wire_stats){
-        "0.1.0", "a model", "digest", "avx2", "one two", 1,  2,      3,          4,
-        5,       6,         7,        8,      9,         10, 11,     12,         13,
-        14,      31,        32,       15,     16,        17, 18,     19,         20,
-        clients, 2,         sessions, 3,      owners,    2,  &store, "no folder"
+        "0.1.0", "a model",   "digest", "avx2", "one two", 1,       2,  3,        4,  5,      6,
+        7,       8,           9,        10,     11,        12,      13, 14,       31, 32,     15,
+        16,      17,          18,       19,     20,        clients, 2,  sessions, 3,  owners, 2,
+        &store,  "no folder", "image",  21,     22,        23,      24, 25
     };
 }
 
@@ -429,6 +429,8 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
     x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
     assert_string_equal(a->adapters, b->adapters);
     assert_string_equal(a->store_off, b->store_off);
+    assert_string_equal(a->weights_from, b->weights_from);
+    x.weights_from = y.weights_from = NULL;
     x.cpu = y.cpu = x.adapters = y.adapters = x.store_off = y.store_off = NULL;
     x.client = y.client = NULL;
     x.session = y.session = NULL;

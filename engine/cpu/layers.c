@@ -631,7 +631,7 @@ static int embed_streamed(struct layers *f)
             continue;
         }
         rows[n++] = t;
-        if (n == STREAM_ROWS) {
+        if (n == stream_n_rows(f->m->stream)) {
             r = embed_some(f, rows, n);
             n = 0;
         }

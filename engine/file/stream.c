@@ -257,6 +257,7 @@ static int take_unit(struct stream *s, uint32_t unit, struct slot **ret)
 
 void stream_begin(struct stream *s, bool outputs)
 {
+    s->why.text[0] = 0;
     s->outputs = outputs;
     s->step_ns += s->last - s->begun;
     s->begun = s->last = clock_ns();
@@ -312,7 +313,7 @@ int stream_rows(struct stream *s, const uint32_t *ids, uint32_t n, const void **
     struct unit tiles[STREAM_ROWS];
     int r;
 
-    assert(n <= STREAM_ROWS);
+    assert(n <= s->fit.n_rows);
     for (uint32_t i = 0; i < n; i++) {
         tiles[i] = tile_of(s, ids[i]);
         begin_read(s, &s->rows[i], tiles[i].off, tiles[i].len);
@@ -346,6 +347,11 @@ bool stream_keeps_output(const struct stream *s)
     return s->fit.keeps_output;
 }
 
+uint32_t stream_n_rows(const struct stream *s)
+{
+    return s->fit.n_rows;
+}
+
 const char *stream_why(const struct stream *s)
 {
     return s->why.text;
@@ -361,7 +367,7 @@ void stream_stats(const struct stream *s, struct stream_stats *ret)
 {
     *ret = (struct stream_stats){ .memory = s->fit.len,
                                   .resident = s->fit.len - s->fit.n_slots * s->fit.slot_len -
-                                              STREAM_ROWS * s->fit.row_len,
+                                              s->fit.n_rows * s->fit.row_len,
                                   .read = s->read,
                                   .step_ns = s->step_ns + (s->last - s->begun),
                                   .waited_ns = s->waited_ns,
@@ -421,7 +427,7 @@ static void lay_out(struct stream *s)
     }
     for (uint32_t i = 0; i < s->fit.n_slots; i++, at += s->fit.slot_len)
         s->slots[i] = (struct slot){ .place.mem = at, .unit = NONE };
-    for (uint32_t i = 0; i < STREAM_ROWS; i++, at += s->fit.row_len)
+    for (uint32_t i = 0; i < s->fit.n_rows; i++, at += s->fit.row_len)
         s->rows[i].mem = at;
     s->op_len = s->fit.slot_len / OPS_A_SLOT / IO_ALIGN * IO_ALIGN;
     s->op_len = s->op_len < OP_MIN ? OP_MIN : s->op_len > OP_MAX ? OP_MAX : s->op_len;

@@ -30,7 +30,7 @@
 
 #include <stdbool.h>
 
-#define STREAM_ROWS 16u /* of the embedding, at once */
+#define STREAM_ROWS 16u
 
 struct io_options;
 struct stream;
@@ -67,7 +67,9 @@ bool stream_keeps_output(const struct stream *s);
 /* The output matrix from row `row` on, as many rows as there are at once: row is 0 or behind the
  * rows of the call before. */
 int stream_output(struct stream *s, uint32_t row, struct model_tensor *ret);
-/* ret[i]: the embedding's tile that has row ids[i], n at most STREAM_ROWS, until the next call. */
+/* ret[i]: the embedding's tile that has row ids[i], n at most stream_n_rows, until the next call.
+ */
+uint32_t stream_n_rows(const struct stream *s); /* at most STREAM_ROWS */
 int stream_rows(struct stream *s, const uint32_t *ids, uint32_t n, const void **ret);
 
 /* The sentence of the last error. */

@@ -54,7 +54,7 @@ bool stream_fit_keeps(const struct stream_fit *f, const struct packed *p, uint32
 
 static size_t length(const struct stream_fit *f, const struct packed *p)
 {
-    size_t n = f->n_slots * f->slot_len + STREAM_ROWS * f->row_len;
+    size_t n = f->n_slots * f->slot_len + f->n_rows * f->row_len;
 
     for (uint32_t i = 0; i < p->n_extents; i++)
         if (stream_fit_keeps(f, p, i))
@@ -63,12 +63,13 @@ static size_t length(const struct stream_fit *f, const struct packed *p)
 }
 
 /* The shape of the ring for what passes now. */
-static void set_ring(struct stream_fit *f, const struct model *m, uint32_t n_slots)
+static void set_ring(struct stream_fit *f, const struct model *m, uint32_t n_slots, uint32_t n_rows)
 {
     const struct packed *p = &m->packed;
     size_t tile = any_place(p->extents[f->output].piece);
 
     f->n_slots = n_slots;
+    f->n_rows = n_rows;
     if (f->n_layers < m->n_layer)
         f->slot_len = larger(largest_layer(p), tile);
     else
@@ -82,7 +83,7 @@ static void set_ring(struct stream_fit *f, const struct model *m, uint32_t n_slo
 /* Takes the larger one if it fits. */
 static bool grow(struct stream_fit *f, const struct model *m, uint64_t budget, struct stream_fit to)
 {
-    set_ring(&to, m, STREAM_SLOTS_MAX);
+    set_ring(&to, m, STREAM_SLOTS_MAX, STREAM_ROWS);
     if (to.len > budget)
         return false;
     *f = to;
@@ -94,7 +95,7 @@ int stream_fit(const struct model *m, uint64_t budget, struct stream_fit *ret, s
     bool tied = m->packed.extents[PACKED_OUTPUT].len == 0;
     struct stream_fit f = { .output = tied ? PACKED_EMBD : PACKED_OUTPUT }, to;
 
-    set_ring(&f, m, 2);
+    set_ring(&f, m, 2, 1);
     *ret_least = f.len;
     if (f.len > budget)
         return -EINVAL;

@@ -22,6 +22,7 @@ struct stream_fit {
     bool keeps_output, keeps_embd;
     uint32_t n_slots;
     size_t slot_len; /* multiples of 4096 */
+    uint32_t n_rows; /* buffers for tiles of the embedding */
     size_t row_len;  /* of a buffer for a tile of the embedding; 0: it stays */
     size_t len;      /* of all: at most the budget */
 };

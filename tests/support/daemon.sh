@@ -5,7 +5,8 @@ tmp=$(mktemp -d)
 GISTD_SOCKET=$tmp/gistd.sock
 XDG_STATE_HOME=$tmp/state
 GISTD_STORE=$tmp/store
-export GISTD_SOCKET XDG_STATE_HOME GISTD_STORE
+GISTD_WEIGHT_CACHE=none
+export GISTD_SOCKET XDG_STATE_HOME GISTD_STORE GISTD_WEIGHT_CACHE
 unset XDG_RUNTIME_DIR
 gistctl=$BUILD/gistctl
 daemon=

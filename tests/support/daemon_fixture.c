@@ -101,6 +101,7 @@ static void exec_daemon(const struct daemon_fixture *d, const char *const *args,
     (void)unsetenv("GISTD_MODEL");
     (void)setenv("NOTIFY_SOCKET", notify, 1);
     (void)setenv("GISTD_STORE", d->store, 1);
+    (void)setenv("GISTD_WEIGHT_CACHE", "none", 1);
     (void)dup2(log, STDERR_FILENO);
     (void)dup2(log, STDOUT_FILENO);
     (void)execv(path, (char *const *)argv);

@@ -47,7 +47,7 @@ class Manager:
         for i, fd in enumerate(high):
             os.dup2(fd, FIRST_FD + i, inheritable=True)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("LISTEN_", "GISTD_"))}
-        env.update(NOTIFY_SOCKET=self.path, GISTD_STORE="none")
+        env.update(NOTIFY_SOCKET=self.path, GISTD_STORE="none", GISTD_WEIGHT_CACHE="none")
         if self.says_so:
             env["FDSTORE"] = str(self.fdstore)
         if fds:
