@@ -110,8 +110,8 @@ static int check_ours(int fd, const char *path, struct why *why)
     return 0;
 }
 
-/* mkdir -p, each 0700. */
-static int make_path(const char *path)
+/* mkdir -p, each 0700. *ret_made: how many were not there. */
+static int make_path(const char *path, uint32_t *ret_made)
 {
     char *part = strdup(path);
     int err = 0;
@@ -122,11 +122,15 @@ static int make_path(const char *path)
         if (*p != '/')
             continue;
         *p = '\0';
-        if (mkdir(part, 0700) < 0 && errno != EEXIST && access(part, F_OK) < 0)
+        if (mkdir(part, 0700) == 0)
+            (*ret_made)++;
+        else if (errno != EEXIST && access(part, F_OK) < 0)
             err = -errno;
         *p = '/';
     }
-    if (err == 0 && mkdir(part, 0700) < 0 && errno != EEXIST)
+    if (err == 0 && mkdir(part, 0700) == 0)
+        (*ret_made)++;
+    else if (err == 0 && errno != EEXIST)
         err = -errno;
     free(part);
     return err;
@@ -213,6 +217,25 @@ static int open_root(struct folders *f, struct why *why)
     return check_ours(f->root_fd, name, why);
 }
 
+/* The folders that were made have entries in those above them, which have to be on the disk as
+ * well, or what is kept is lost with them. */
+static void sync_above(const char *path, uint32_t n_made)
+{
+    char *part = strdup(path), *slash;
+
+    while (n_made-- > 0 && part && (slash = strrchr(part, '/'))) {
+        int fd;
+
+        *slash = '\0';
+        fd = open(slash == part ? "/" : part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0) {
+            (void)fsync(fd);
+            (void)close(fd);
+        }
+    }
+    free(part);
+}
+
 /* The first folder of v1, v1.1, ... whose format is ours or not yet any. */
 static int choose_root(struct folders *f, char *note, size_t cap, struct why *why)
 {
@@ -242,6 +265,8 @@ static int choose_root(struct folders *f, char *note, size_t cap, struct why *wh
         err = make_secret(f->secret);
         if (err == 0)
             err = write_format(f);
+        if (err == 0)
+            sync_above(f->path, f->n_made);
         return err < 0 ? why_set(why, err, "%s/%s/format can't be written: %s", f->path, name,
                                  strerror(-err))
                        : 0;
@@ -253,7 +278,7 @@ static int choose_root(struct folders *f, char *note, size_t cap, struct why *wh
 
 static int open_base(struct folders *f, struct why *why)
 {
-    int err = make_path(f->path), fd;
+    int err = make_path(f->path, &f->n_made), fd;
 
     if (err < 0)
         return why_set(why, err, "%s can't be made: %s", f->path, strerror(-err));

@@ -40,6 +40,7 @@ struct folders {
     struct ops *ops;
     int base_fd, lock_fd, root_fd; /* root: the version's */
     char version[16];              /* its name */
+    uint32_t n_made;               /* folders of the path that were not there */
     uint8_t secret[SUM_SECRET_LEN];
     SLIST_HEAD(, folder) list;
 };

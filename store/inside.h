@@ -71,6 +71,7 @@ struct store {
     uint64_t bytes, dying_bytes, named_bytes;
     struct budget budget;
     int budget_fd;
+    uint64_t spent_len; /* of the last write, when the budget had no room for it; else 0 */
     struct health health;
     struct nameds names; /* in order of owner, kind and name */
     uint64_t next_name_id, n_temps;
@@ -119,6 +120,9 @@ bool limits_is_dying(const struct store *s, uint32_t owner, const char *name);
 double limits_read_ns(const struct store *s, uint64_t bytes);
 
 bool limits_may_write(struct store *s, uint64_t len, bool is_name);
+/* The last write was refused for that reason, and would be now. */
+bool limits_is_spent(const struct store *s);
+/* It will be written: what is under way together can't pass the budget together. */
 void limits_wrote(struct store *s, uint64_t len);
 void limits_open(struct store *s); /* the budget file */
 void limits_close(struct store *s);

@@ -50,6 +50,12 @@ static double value_of(const struct store *s, const struct entry *e, uint64_t no
     return saved <= 0 ? 0 : saved / (double)len / (double)(age + 60);
 }
 
+/* Nothing needs it to be found. */
+static bool may_go(const struct entry *e)
+{
+    return index_is_end(e) || index_is_orphan(e);
+}
+
 struct victims {
     struct entry *e[VICTIMS];
     double value[VICTIMS];
@@ -92,16 +98,9 @@ static void find_victims(struct store *s, const uint32_t *owner, struct victims 
 
     ret->n = 0;
     TAILQ_FOREACH (e, &s->index.lru, lru) {
-        if (e->n_busy == 0 && (!owner || e->r.key.owner == *owner) &&
-            (index_is_end(e) || index_is_orphan(e)))
+        if (e->n_busy == 0 && (!owner || e->r.key.owner == *owner) && may_go(e))
             consider(ret, e, value_of(s, e, now_s));
     }
-}
-
-/* A victim's twin may have gone just before it, and what goes on from it needs it now. */
-static bool still_goes(const struct entry *e)
-{
-    return index_is_end(e) || index_is_orphan(e);
 }
 
 struct evicted {
@@ -120,7 +119,7 @@ static bool evict_until(struct store *s, const uint32_t *owner,
 
         find_victims(s, owner, &v);
         for (uint32_t i = 0; i < v.n && !enough(s, gone, arg); i++) {
-            if (!still_goes(v.e[i]))
+            if (!may_go(v.e[i])) /* its twin went before it, and others need it now */
                 continue;
             gone->records++;
             gone->bytes += record_len(&v.e[i]->r);
@@ -321,6 +320,8 @@ static void delete_step(struct store *s)
 
 /* --- age and last use ------------------------------------------------------------------------- */
 
+/* What others go on from is as young as they are: who finds the beginning in memory asks the store
+ * for the end alone. */
 static void expire_step(struct store *s, uint64_t now_s)
 {
     struct entry *e, *next;
@@ -329,7 +330,7 @@ static void expire_step(struct store *s, uint64_t now_s)
         return;
     for (e = TAILQ_FIRST(&s->index.lru); e && e->used_s + s->limits.age_s < now_s; e = next) {
         next = TAILQ_NEXT(e, lru);
-        if (e->n_busy > 0)
+        if (e->n_busy > 0 || !may_go(e))
             continue;
         limits_delete(s, e);
         s->counts.expired++;
@@ -389,18 +390,26 @@ void limits_step(struct store *s, bool all)
 
 /* --- bytes written a day ---------------------------------------------------------------------- */
 
+static bool is_left(const struct store *s, uint64_t len, bool is_name)
+{
+    struct budget budget = s->budget;
+    uint64_t limit = s->limits.write_a_day;
+    uint64_t most = is_name ? limit : limit - limit / NAMES_RESERVE;
+
+    return limit == 0 || (len <= most && budget_sum(&budget, when_s()) <= most - len);
+}
+
 bool limits_may_write(struct store *s, uint64_t len, bool is_name)
 {
-    uint64_t limit = s->limits.write_a_day, most;
+    bool yes = is_left(s, len, is_name);
 
-    s->health.spent = false;
-    if (limit == 0)
-        return true;
-    most = is_name ? limit : limit - limit / NAMES_RESERVE;
-    if (len <= most && budget_sum(&s->budget, when_s()) <= most - len)
-        return true;
-    s->health.spent = true;
-    return false;
+    s->spent_len = yes ? 0 : len;
+    return yes;
+}
+
+bool limits_is_spent(const struct store *s)
+{
+    return s->spent_len > 0 && !is_left(s, s->spent_len, false);
 }
 
 /* Not synced: the kernel writes it back in its time, and after kill -9 as well. A power cut loses

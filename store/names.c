@@ -296,7 +296,6 @@ static void queue_publish(struct name_put *p)
         .code = IO_RENAME, .fd = p->folder->names_fd, .path = p->temp, .to = p->to, .link = true
     };
 
-    limits_wrote(p->job.s, file_len(p->n->len));
     queue(p, write, OP_WRITE);
     queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->fd, .link = true }, OP_SYNC);
     queue(p, rename, OP_RENAME);
@@ -456,6 +455,7 @@ int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *n
     file_name(kind, name, p->to);
     s->named_bytes += file_len(len);
     p->counted = true;
+    limits_wrote(s, file_len(len));
     s->n_puts++;
     job_start(s, &p->job);
     return 0;

@@ -157,10 +157,11 @@ static bool step_folder(struct put *p)
             return true;
         }
         if (p->folder->fresh) {
-            if (!ops_room_to_write(&s->ops, 1)) {
+            if (!ops_room_to_write(&s->ops, 2)) {
                 p->folder = NULL;
                 return false;
             }
+            queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->folder->fd }, OP_FOLDER);
             queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd }, OP_FOLDER);
             return false;
         }
@@ -193,7 +194,6 @@ static bool step_open(struct put *p)
             queue(p, (struct io_op){ .code = IO_ALLOC, .fd = p->fd, .len = p->len }, OP_ALLOC);
         return false;
     }
-    limits_wrote(p->job.s, p->len);
     p->state = PUT_PAGES;
     return true;
 }
@@ -302,6 +302,7 @@ static bool step_clean(struct put *p)
     }
     release(p);
     if (!p->again && !p->job.cancelled && p->err != -ECANCELED && put_repair(s, p->err)) {
+        limits_wrote(s, p->len);
         p->again = true;
         p->renamed = p->allocated = false;
         p->err = 0;
@@ -456,6 +457,7 @@ int store_put(struct store *s, const struct store_record *from, const void *cons
     memcpy(p->pages, pages, r.n_pages * sizeof(void *));
     p->aligned = is_aligned(pages, r.n_pages);
     memcpy(&p->sums, &p->e->r.sums, sizeof(p->sums)); /* ours to fill until it is published */
+    limits_wrote(s, p->len);
     s->n_puts++;
     job_start(s, &p->job);
     return 0;

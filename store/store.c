@@ -314,12 +314,14 @@ bool store_delete(struct store *s, uint64_t id, uint64_t *ret_bytes)
 void store_stats(const struct store *s, struct store_stats *ret)
 {
     struct budget budget = s->budget;
+    struct health health = s->health;
 
+    health.spent = limits_is_spent(s);
     *ret = s->counts;
     ret->bytes = s->bytes;
     ret->limit = s->limits.bytes;
     ret->records = s->index.n;
     ret->written_today = budget_sum(&budget, when_s());
     ret->write_a_day = s->limits.write_a_day;
-    health_say(&s->health, s->folders.path, when_ns(), ret->degraded, sizeof(ret->degraded));
+    health_say(&health, s->folders.path, when_ns(), ret->degraded, sizeof(ret->degraded));
 }

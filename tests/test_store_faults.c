@@ -59,6 +59,13 @@ static int close_rig(void **state)
     return 0;
 }
 
+/* The io stays, with its faults. */
+static void close_store(void)
+{
+    store_close(rig.store);
+    rig.store = NULL;
+}
+
 static void spoil(enum io_code code, uint64_t nth, enum io_fault_what what, int error)
 {
     rig_settle(&rig); /* what the store does by itself is not what fails */
@@ -343,14 +350,14 @@ static void the_start_meets_errors(void **state)
     assert_int_equal(rig_put(&rig, &a), 0);
     assert_int_equal(rig_put(&rig, &b), 0);
     for (int k = 0; k < 2; k++) {
-        store_close(rig.store);
+        close_store();
         spoil(k == 0 ? IO_READ : IO_OPEN, 1, IO_FAULT_ERROR, EIO);
         assert_int_equal(store_rig_open(&rig), 0);
         io_faulty_clear(rig.io);
         assert_int_equal(rig_stats(&rig).records, 1);
         assert_int_equal(rig_files(&rig, "v1/1000"), 2);
     }
-    store_close(rig.store);
+    close_store();
     assert_int_equal(store_rig_open(&rig), 0);
     assert_int_equal(rig_get(&rig, &a) + rig_get(&rig, &b), 128);
 }
@@ -403,8 +410,7 @@ static int live(void)
             err = r;
     }
     store_prune(rig.store, RIG_OWNER, rig_len(&lived[0]), &records, &bytes);
-    store_close(rig.store);
-    rig.store = NULL;
+    close_store();
     return err;
 }
 
@@ -415,8 +421,7 @@ static void no_call_is_needed(void **state)
     struct fault f;
 
     (void)state;
-    store_close(rig.store);
-    rig.store = NULL;
+    close_store();
     n_descriptors = fault_n_descriptors();
     for (n = 1;; n++) {
         int err;

@@ -264,8 +264,10 @@ static void writes_no_more_than_a_day_has(void **state)
     store_rig_close(&rig);
     rig.limits.write_a_day = 5 * len;
     assert_int_equal(store_rig_open(&rig), 0);
-    for (r.seed = 1; r.seed <= 4; r.seed++)
-        assert_int_equal(rig_put(&rig, &r), 0);
+    for (r.seed = 1; r.seed <= 4; r.seed++) /* under way together: each one counts from its begin */
+        assert_int_equal(rig_put_later(&rig, &r), 0);
+    assert_int_equal(rig_put_later(&rig, &r), -EDQUOT);
+    rig_wait(&rig, 4);
     assert_int_equal(rig_put(&rig, &r), -EDQUOT); /* a sixteenth is for names */
     assert_non_null(strstr(rig_stats(&rig).degraded, "24 hours"));
     /* Neither a restart nor deleting what was written gives it back. */
@@ -276,7 +278,9 @@ static void writes_no_more_than_a_day_has(void **state)
     assert_int_equal(rig_put(&rig, &r), -EDQUOT);
     passed_s += DAY - HOUR;
     assert_int_equal(rig_put(&rig, &r), -EDQUOT);
+    assert_non_null(strstr(rig_stats(&rig).degraded, "24 hours"));
     passed_s += 2 * HOUR;
+    assert_string_equal(rig_stats(&rig).degraded, "");
     assert_int_equal(rig_put(&rig, &r), 0);
     assert_string_equal(rig_stats(&rig).degraded, "");
     /* The count is gone: what is there was written, all the same. */
@@ -307,8 +311,19 @@ static void forgets_what_is_old(void **state)
     assert_int_equal(rig_get(&rig, &b), 0);
     assert_int_equal(rig_get(&rig, &a), 64);
     assert_int_equal(rig_stats(&rig).expired, 1);
+    /* A beginning is as young as what stands behind it. */
+    b.before = rig_hash(&rig, &a);
+    assert_int_equal(rig_put(&rig, &b), 0);
+    passed_s += 9 * DAY;
+    assert_int_equal(rig_get(&rig, &b), 64);
+    passed_s += 2 * DAY;
+    rig_settle(&rig);
+    assert_int_equal(rig_get(&rig, &a), 64);
     passed_s += 11 * DAY;
     store_rig_again(&rig);
+    assert_int_equal(rig_get(&rig, &b), 0);
+    passed_s += 2;
+    rig_settle(&rig);
     assert_int_equal(rig_get(&rig, &a), 0);
     rig_settle(&rig);
     assert_int_equal(rig_files(&rig, "v1/1000"), 0);

@@ -214,6 +214,7 @@ int rig_get(struct store_rig *r, const struct rig_record *rec)
     void *pages[RIG_IDS_MAX / STORE_PAGE_TOKENS];
     uint8_t want[RIG_PAGE], *got;
     struct store_key key = rig_key(rec);
+    struct rig_record is = *rec;
     struct store_found found;
     int err;
 
@@ -227,11 +228,11 @@ int rig_get(struct store_rig *r, const struct rig_record *rec)
         rig_wait(r, before + 1);
         err = r->result;
     }
+    /* What was found is a record of so many ids, or full pages of a longer one: the same bytes. */
+    is.n = found.n_tokens;
     for (uint32_t i = 0; err == 0 && i < found.n_pages; i++) {
-        rig_page(rec, i, want);
-        /* A page that the asked ids fill in part has more of the record's own. */
-        if ((i + 1) * STORE_PAGE_TOKENS <= found.n_tokens || found.n_tokens == rec->n)
-            err = memcmp(pages[i], want, RIG_PAGE) == 0 ? 0 : -EINVAL;
+        rig_page(&is, i, want);
+        err = memcmp(pages[i], want, RIG_PAGE) == 0 ? 0 : -EINVAL;
     }
     free(got);
     return err < 0 ? err : (int)found.n_tokens;
@@ -273,7 +274,7 @@ int rig_files(const struct store_rig *r, const char *folder)
 
 void rig_settle(struct store_rig *r)
 {
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < 500 && r->store; i++) {
         (void)io_wait(r->io);
         (void)store_pump(r->store);
     }
