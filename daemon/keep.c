@@ -46,7 +46,9 @@ void keep_drop(struct keep *k)
 {
     if (k->kept.n_found == 0)
         return;
-    log_info("the kept weights are of no use, the model is read: %s", k->kept.not_used.text);
+    log_info("the kept weights are of no use: %s", k->kept.not_used.text[0]
+                                                       ? k->kept.not_used.text
+                                                       : "the model is read in another way now");
     for (uint32_t i = 0; i < k->kept.n_found; i++)
         remove_found(k, i);
     k->kept.n_found = 0;

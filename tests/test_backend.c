@@ -73,6 +73,38 @@ static void memory_is_zero_and_copied(void **state)
     free(zeros);
 }
 
+/* Memory that a descriptor stands for: all zeros, the same bytes for who maps it once it is sealed,
+ * not before; or the backend says that it has none. */
+static void kept_memory(void **state)
+{
+    struct backend *b = open_one(state);
+    uint8_t *host = malloc(N), *back = calloc(N, 1);
+    void *mem, *other;
+    int fd, r = backend_alloc_kept(b, N, &mem, &fd);
+
+    assert_int_equal(r, b->ops->alloc_kept ? 0 : -ENOTSUP);
+    if (r == 0) {
+        fill(host, N, 3);
+        assert_int_equal(backend_get(b, back, mem, N), 0);
+        assert_int_equal(back[0] | back[N - 1], 0);
+        assert_int_equal(backend_put(b, mem, host, N), 0);
+        assert_int_equal(backend_map_kept(b, fd, N, &other), -EPERM);
+        assert_int_equal(b->ops->seal_kept(b, mem, N, fd), 0);
+        assert_int_equal(backend_map_kept(b, fd, 2 * N, &other), -EINVAL);
+        assert_int_equal(backend_map_kept(b, fd, N, &other), 0);
+        backend_free(b, mem, N);
+        assert_int_equal(backend_get(b, back, other, N), 0);
+        assert_memory_equal(back, host, N);
+        backend_free(b, other, N);
+        (void)close(fd);
+    } else {
+        assert_int_equal(backend_map_kept(b, STDIN_FILENO, N, &other), -ENOTSUP);
+    }
+    backend_close(b);
+    free(host);
+    free(back);
+}
+
 /* Copies with tickets are seen by what comes later, and are done when the backend says so. */
 static void tickets(void **state)
 {
@@ -261,6 +293,7 @@ int main(void)
         void *ops = (void *)(uintptr_t)all[i];
         const struct CMUnitTest tests[] = {
             cmocka_unit_test_prestate(memory_is_zero_and_copied, ops),
+            cmocka_unit_test_prestate(kept_memory, ops),
             cmocka_unit_test_prestate(tickets, ops),
             cmocka_unit_test_prestate(pages_are_copied, ops),
             cmocka_unit_test_prestate(host_work, ops),
