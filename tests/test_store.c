@@ -5,6 +5,8 @@
  * else's; symbolic links that are followed. What goes when the store is full is test_store_limits'.
  */
 #include "base/clock.h"
+#include "store/sum.h"
+#include "tests/support/file.h"
 #include "tests/support/store_rig.h"
 
 #include <dirent.h>
@@ -534,6 +536,60 @@ static void starts_empty_beside_others(void **state)
     assert_int_equal(rmdir(path), 0);
 }
 
+/* A format file of another version, as another gistd would have written it. */
+static void another_version_inside(void **state)
+{
+    struct rig_record a = { .n = 64, .seed = 1 }, b = { .n = 64, .seed = 2 };
+    char path[SCRATCH_PATH_MAX];
+    struct store_hash sum;
+    uint8_t *format;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &a), 0);
+    store_rig_close(&rig);
+    format = file_read(in_rig(path, "v1/format"), &len);
+    assert_int_equal(len, 224);
+    assert_memory_equal(format, "gistd-st\1\0\0\0", 12);
+    format[8] = 2;
+    sum = sum_bytes(format, 208);
+    memcpy(format + 208, &sum, sizeof(sum));
+    file_write(path, format, len);
+    free(format);
+    for (int restart = 0; restart < 2; restart++) {
+        assert_int_equal(store_rig_open(&rig), 0);
+        assert_non_null(strstr(store_note(rig.store), "version 2"));
+        assert_int_equal(rig_get(&rig, &a), 0);
+        assert_int_equal(rig_files(&rig, "v1/1000"), 1);
+        assert_int_equal(rig_get(&rig, &b), restart ? 64 : 0);
+        assert_int_equal(rig_put(&rig, &b), restart ? -EEXIST : 0);
+        assert_int_equal(rig_files(&rig, "v1.1/1000"), 1);
+        store_rig_close(&rig);
+    }
+}
+
+/* What docs/store.md says of a name's file. */
+static void names_are_as_documented(void **state)
+{
+    char path[SCRATCH_PATH_MAX];
+    struct store_hash sum;
+    uint8_t *file;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(put_name(1000, 7, "a", "bytes"), 0);
+    file = file_read(in_rig(path, "v1/1000/names/7-a96faf705af16834e6c632b61e964e1f"), &len);
+    assert_int_equal(len, 208 + 5);
+    assert_memory_equal(file, "gistd-nm\1\0\0\0\xd0\0\0\0\xe8\3\0\0\7\0\0\0\5\0\0\0", 28);
+    assert_memory_equal(file + 40, "\1\0\0\0\0\0\0\0a\0", 10);
+    sum = sum_bytes("bytes", 5);
+    assert_memory_equal(file + 176, &sum, 16);
+    sum = sum_bytes(file, 192);
+    assert_memory_equal(file + 192, &sum, 16);
+    assert_memory_equal(file + 208, "bytes", 5);
+    free(file);
+}
+
 static void a_damaged_format_is_a_new_store(void **state)
 {
     struct rig_record a = { .n = 64, .seed = 1 };
@@ -576,6 +632,8 @@ int main(void)
         TEST(is_ours_alone),
         TEST(leaves_alone_what_is_not_its),
         TEST(starts_empty_beside_others),
+        TEST(another_version_inside),
+        TEST(names_are_as_documented),
         TEST(a_damaged_format_is_a_new_store),
     };
 
