@@ -59,6 +59,8 @@ void keep_settle(struct keep *k, const struct model *m)
     char name[NOTIFY_NAME_MAX + 1];
     int r;
 
+    if (k->kept.used < 0)
+        keep_drop(k); /* no memory was taken: there is an image (daemon/weight_image.h) */
     for (uint32_t i = 0; i < k->kept.n_found; i++)
         if ((int)i != k->kept.used)
             remove_found(k, i);

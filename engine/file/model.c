@@ -1,6 +1,7 @@
 #include "engine/file/model.h"
 
 #include "engine/backend.h"
+#include "engine/file/feed.h"
 #include "engine/file/gguf.h"
 #include "engine/file/hparams.h"
 #include "engine/file/image_make.h"
@@ -190,8 +191,10 @@ static int take_mapped(struct model *m, struct weights *w, const struct model_op
 /* From where they are there soonest. */
 static int load(struct model *m, struct weights *w, const struct model_options *o, struct why *why)
 {
+    const struct feed_options read = { .io = o->io };
     int e;
 
+    w->read = &read;
     if (o->weight_bytes && o->weight_bytes < m->packed.len)
         return load_streamed(m, w, &m->of, o, why);
     e = take_kept(m, w, &m->of, o->kept);

@@ -103,7 +103,7 @@ struct model_options {
     const char *images;    /* folder for images of packed weights; NULL: there are none */
     uint64_t weight_bytes; /* of memory for weights. When that is less than they take they pass
                             * through it, from an image that is made if need be. 0: all stay */
-    const struct io_options *io; /* how images are read; not NULL with weight_bytes */
+    const struct io_options *io; /* how files are read; not NULL with weight_bytes */
 };
 
 /* Reads the file at path into memory of b (engine/backend.h), which is borrowed. A weight that is

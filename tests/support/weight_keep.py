@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 
 from manager import Manager
 
@@ -209,6 +210,31 @@ def beside_a_socket(want):
         m.sockets = []
 
 
+def beside_an_image(want):
+    """A descriptor comes before an image; one that is of no use goes, whatever the weights come from then."""
+    global m
+    cache = os.path.join(tmp, "weights")
+    m = new_manager()
+    ready("with a folder for images", "--weight-cache", cache)
+    end = time.monotonic() + 60
+    while not (os.path.isdir(cache) and os.listdir(cache)):   # it has a name when it is whole
+        check("an image is written", time.monotonic() < end)
+        time.sleep(0.02)
+    m.stop()
+    ready("a descriptor and an image", "--weight-cache", cache)
+    check("the descriptor comes first", TAKEN in m.log() and score() == want)
+    m.stop()
+    swap(memfd(bytes(4096)))
+    ready("a bad descriptor and an image", "--weight-cache", cache)
+    check("the image is mapped", "mapped from their image" in m.log() and "of no use" in m.log() and score() == want)
+    check("the bad one is gone", m.count() == 0)
+    m.stop()
+    m.store["gistd-weights-x"] = [memfd(bytes(4096))]
+    ready("weights that pass through", "--weight-cache", cache, "--weight-bytes", "442368")
+    check("nothing is kept of those", m.count() == 0 and "of no use" in m.log() and score() == want)
+    m.stop()
+
+
 def counted_once():
     """A limit that has no room for the weights has room for those that are there already."""
     global m
@@ -241,6 +267,7 @@ try:
     killed(logits)
     switched(logits)
     beside_a_socket(logits)
+    beside_an_image(logits)
     counted_once()
 finally:
     if m.pid is not None:
