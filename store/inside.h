@@ -58,8 +58,18 @@ struct named {
 };
 TAILQ_HEAD(nameds, named);
 
+/* What goes next, found by one look at all records. */
+#define LIMITS_VICTIMS 32u
+struct victims {
+    uint64_t id[LIMITS_VICTIMS], used_s[LIMITS_VICTIMS], at_s;
+    struct entry *e[LIMITS_VICTIMS]; /* valid during that look */
+    double value[LIMITS_VICTIMS];
+    uint32_t n, next;
+};
+
 struct store {
     struct store_limits limits;
+    struct victims victims; /* of all owners */
     struct ops ops;
     struct folders folders;
     struct index index;

@@ -20,7 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define VICTIMS       16u /* found by one look at all */
+#define VICTIMS_SHARE 64u /* of the records, taken after one look at all */
+#define VICTIMS_AGE   60u /* seconds, then it is looked again */
 #define UNLINKS       8u  /* at once */
 #define SHRINK        8u  /* an eighth goes when the disk is full */
 #define UNLINK_AGAIN  (10 * CLOCK_S)
@@ -56,12 +57,6 @@ static bool may_go(const struct entry *e)
     return index_is_end(e) || index_is_orphan(e);
 }
 
-struct victims {
-    struct entry *e[VICTIMS];
-    double value[VICTIMS];
-    uint32_t n;
-};
-
 /* Equal values: the one that was not used for longer, then the older record. */
 static bool goes_before(const struct entry *a, double a_value, const struct entry *b,
                         double b_value)
@@ -77,9 +72,9 @@ static void consider(struct victims *v, struct entry *e, double value)
 
     while (at > 0 && goes_before(e, value, v->e[at - 1], v->value[at - 1]))
         at--;
-    if (at == VICTIMS)
+    if (at == LIMITS_VICTIMS)
         return;
-    if (v->n < VICTIMS)
+    if (v->n < LIMITS_VICTIMS)
         v->n++;
     for (uint32_t i = v->n - 1; i > at; i--) {
         v->e[i] = v->e[i - 1];
@@ -90,17 +85,44 @@ static void consider(struct victims *v, struct entry *e, double value)
 }
 
 /* One look at all records finds the next few: a heap would have to be sorted anew with every second
- * that passes, and what goes makes new ends. */
+ * that passes, and what goes makes new ends. In a small store fewer are taken at a time, so that
+ * these have their turn. */
 static void find_victims(struct store *s, const uint32_t *owner, struct victims *ret)
 {
     uint64_t now_s = when_s();
     struct entry *e;
 
-    ret->n = 0;
+    ret->n = ret->next = 0;
+    ret->at_s = now_s;
     TAILQ_FOREACH (e, &s->index.lru, lru) {
         if (e->n_busy == 0 && (!owner || e->r.key.owner == *owner) && may_go(e))
             consider(ret, e, value_of(s, e, now_s));
     }
+    if (ret->n > 1 + s->index.n / VICTIMS_SHARE)
+        ret->n = 1 + s->index.n / VICTIMS_SHARE;
+    for (uint32_t i = 0; i < ret->n; i++) {
+        ret->id[i] = ret->e[i]->id;
+        ret->used_s[i] = ret->e[i]->used_s;
+    }
+}
+
+/* The next that may still go: others were used since they were found, or went, or their twin did
+ * and they are needed now. NULL: there is none. */
+static struct entry *next_victim(struct store *s, const uint32_t *owner, struct victims *v)
+{
+    if (when_s() > v->at_s + VICTIMS_AGE)
+        v->n = v->next = 0;
+    for (int looks = 0; looks < 2; looks++) {
+        while (v->next < v->n) {
+            uint32_t i = v->next++;
+            struct entry *e = index_by_id(&s->index, v->id[i]);
+
+            if (e && e->n_busy == 0 && e->used_s == v->used_s[i] && may_go(e))
+                return e;
+        }
+        find_victims(s, owner, v);
+    }
+    return NULL;
 }
 
 struct evicted {
@@ -113,20 +135,17 @@ static bool evict_until(struct store *s, const uint32_t *owner,
                                        uint64_t arg),
                         uint64_t arg, struct evicted *gone)
 {
-    while (!enough(s, gone, arg)) {
-        uint64_t before = gone->records;
-        struct victims v;
+    struct victims of_owner = { 0 };
+    struct victims *v = owner ? &of_owner : &s->victims;
 
-        find_victims(s, owner, &v);
-        for (uint32_t i = 0; i < v.n && !enough(s, gone, arg); i++) {
-            if (!may_go(v.e[i])) /* its twin went before it, and others need it now */
-                continue;
-            gone->records++;
-            gone->bytes += record_len(&v.e[i]->r);
-            limits_delete(s, v.e[i]);
-        }
-        if (gone->records == before)
+    while (!enough(s, gone, arg)) {
+        struct entry *e = next_victim(s, owner, v);
+
+        if (!e)
             return false;
+        gone->records++;
+        gone->bytes += record_len(&e->r);
+        limits_delete(s, e);
     }
     return true;
 }
