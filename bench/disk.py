@@ -30,7 +30,7 @@ ROWS = (("write, io_uring, O_DIRECT", ("write", "uring", "direct"), "write"),
         ("read, threads, O_DIRECT", ("read", "threads", "direct"), "read"),
         ("read, io_uring, page cache", ("read", "uring", "cached"), "read"),
         ("store: put", ("put", "uring"), "write"),
-        ("store: get, as put left the page cache", ("get-warm", "uring"), "read"),
+        ("store: get, right after put", ("get-warm", "uring"), "read"),
         ("store: get, not in the page cache", ("get-cold", "uring"), "read"))
 
 FIO = {"queue of 32": ("--iodepth=32",), "queue of 128, registered": ("--iodepth=128", "--mem=mmap", "--fixedbufs=1")}
