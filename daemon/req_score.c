@@ -175,6 +175,9 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
     n = n < room ? n : room;
     if (seq_reserve(&sc->seq, n) == 0)
         return true;
+    /* In vain for now: score_plan asks again. */
+    if (served_pages_come(&s->served, sc->seq.account, seq_wants(&sc->seq, n)))
+        return false;
     request_fail_pages(s, r, sc->seq.account, seq_wants(&sc->seq, n),
                        "reading a window's next %u tokens", n);
     return false;

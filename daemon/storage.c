@@ -3,6 +3,7 @@
  */
 #include "daemon/storage.h"
 
+#include "daemon/cache_dir.h"
 #include "daemon/log.h"
 #include "daemon/served.h"
 #include "daemon/tier.h"
@@ -18,34 +19,19 @@
 
 #define DAY_S 86400u
 
-bool storage_folder(const char *option, char ret[STORAGE_PATH_MAX])
+/* The folder that the option names, or by default the environment. False: neither does. */
+static bool find_folder(const char *option, char ret[CACHE_DIR_MAX])
 {
-    static const struct {
-        const char *name, *below;
-    } defaults[] = { { "CACHE_DIRECTORY", "store" },
-                     { "XDG_CACHE_HOME", "gistd/store" },
-                     { "HOME", ".cache/gistd/store" } };
-
-    if (option[0]) {
-        (void)snprintf(ret, STORAGE_PATH_MAX, "%s", option);
-        return true;
-    }
-    for (size_t i = 0; i < sizeof(defaults) / sizeof(*defaults); i++) {
-        const char *base = getenv(defaults[i].name);
-        size_t n = base ? strcspn(base, ":") : 0; /* systemd may name several folders */
-
-        if (n == 0 || base[0] != '/' || n > CONFIG_TEXT_MAX)
-            continue;
-        (void)snprintf(ret, STORAGE_PATH_MAX, "%.*s/%s", (int)n, base, defaults[i].below);
-        return true;
-    }
-    return false;
+    if (!option[0])
+        return cache_dir("store", ret);
+    (void)snprintf(ret, CACHE_DIR_MAX, "%s", option);
+    return true;
 }
 
 /* The folders above it, which are nobody else's either. What can't be made the store finds out. */
 static void make_parents(const char *path)
 {
-    char part[STORAGE_PATH_MAX];
+    char part[CACHE_DIR_MAX];
 
     for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
         (void)snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
@@ -107,7 +93,7 @@ static int open_store(struct served *b, const struct config *c, const char *path
 
 int storage_open(struct served *b, const struct config *c, struct why *why)
 {
-    char path[STORAGE_PATH_MAX];
+    char path[CACHE_DIR_MAX];
     int r;
 
     if (strcmp(c->store, "none") == 0) {
@@ -119,7 +105,7 @@ int storage_open(struct served *b, const struct config *c, struct why *why)
     if (r < 0 && c->io == CONFIG_IO_URING)
         return why_set(why, r, "option io: %s; with auto or threads gistd does without",
                        b->store_why.text);
-    if (r == 0 && !storage_folder(c->store, path))
+    if (r == 0 && !find_folder(c->store, path))
         r = why_set(&b->store_why, -ENOENT,
                     "there is no folder for the store: set --store, or HOME");
     if (r == 0)

@@ -18,8 +18,4 @@ struct served;
 int storage_open(struct served *b, const struct config *c, struct why *why);
 void storage_close(struct served *b);
 
-/* The folder that the option names, or by default the environment. False: neither does. */
-#define STORAGE_PATH_MAX (CONFIG_TEXT_MAX + 32)
-bool storage_folder(const char *option, char ret[STORAGE_PATH_MAX]);
-
 #endif

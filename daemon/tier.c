@@ -37,7 +37,8 @@ static bool write_ends(struct tier *t)
         return false;
     now = clock_ns();
     while ((u = TAILQ_FIRST(&t->resting)) && u->due_ns <= now && !tier_queue_full(t)) {
-        tier_write_end(u);
+        if (!u->restoring)
+            tier_write_end(u);
         if (tier_queue_full(t))
             break;
         unlist(u);

@@ -21,6 +21,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -194,13 +195,15 @@ static void count_parts(const struct tier_restore *r, uint32_t *ret_parts, uint3
     }
 }
 
-/* The records are looked up once more: nothing has changed since. */
+/* The records are looked up once more: nothing has changed since. What it took to compute them;
+ * infinite where that is not known. */
 static double fill_parts(struct tier_restore *r)
 {
     const struct policy *p = policy_of(r);
     uint32_t *pages = r->pages;
     void **mem = r->mem;
     double cost_ns = 0;
+    bool known = true;
 
     for (uint32_t i = 0; i < r->n_parts; i++) {
         uint32_t k = r->first + i, n = min_u32(p->seg_len, r->goal_n - k * p->seg_len);
@@ -221,10 +224,11 @@ static double fill_parts(struct tier_restore *r)
         }
         (void)find(r, k, part->packed ? STORE_PACKED : STORE_RAW, &f);
         part->id = f.id;
+        known &= f.cost_ns > 0;
         if (f.n_tokens)
             cost_ns += (double)f.cost_ns * n / f.n_tokens;
     }
-    return cost_ns;
+    return known ? cost_ns : INFINITY;
 }
 
 /* Both by what was measured here; what it took when the record was made stands in until the model

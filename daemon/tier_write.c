@@ -124,7 +124,6 @@ static bool add_job(struct tier_user *u, enum store_kind kind, uint32_t segment,
                                        .n_keys = n_keys,
                                        .n_pages = j->n_pinned,
                                        .page_bytes = t->pool->page_bytes,
-                                       .cost_ns = (uint64_t)(t->ns_per_token * n_tokens),
                                        .tail = kind == STORE_RAW && n_tokens < s->seg_len };
     memcpy(j->record.key.scope, u->scope, STORE_SCOPE_LEN);
     TAILQ_INSERT_TAIL(&t->queue, j, link);
@@ -197,9 +196,11 @@ static void on_put(void *arg, int result)
     free_job(t, j, &t->writing);
 }
 
-/* 0: under way; -EAGAIN: later; else it is not to be written. */
+/* 0: under way; -EAGAIN: later; else it is not to be written. The cost is asked for as late as can
+ * be: the step that read the first tokens of all has been measured by now. */
 static int put(struct tier *t, struct tier_job *j)
 {
+    j->record.cost_ns = (uint64_t)(t->ns_per_token * j->record.n_tokens);
     return store_put(t->store, &j->record, (const void *const *)j->mem, on_put, j);
 }
 

@@ -135,7 +135,8 @@ static const struct gist_sampling greedy = { .size = sizeof(greedy),
 /* --- what is shared --------------------------------------------------------------------------- */
 
 /* Tokens that came from earlier sessions, by memory or by the disk. */
-static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uint32_t *ids)
+static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uint32_t *ids,
+                          bool stored)
 {
     gist_session *s = open_session(c, memory, flags);
     struct gist_usage usage;
@@ -143,6 +144,8 @@ static uint32_t shared_by(gist_conn *c, size_t memory, unsigned flags, const uin
     assert_int_equal(gist_append_tokens(s, ids, 300, &usage), 0);
     assert_int_equal(usage.shared_tokens + usage.restored_tokens + usage.computed_tokens, 300);
     gist_close(s);
+    if (stored)
+        daemon_fixture_stored(c);
     return usage.shared_tokens + usage.restored_tokens;
 }
 
@@ -180,14 +183,22 @@ static void only_what_is_public_by(const char *cache, const char *store)
             uint32_t ids[300], n;
 
             fill(ids, 300, text++, 0);
-            assert_int_equal(shared_by(a, m, cases[i].first_flags, ids), 0);
-            n = shared_by(b, m, cases[i].second_flags, ids);
+            assert_int_equal(shared_by(a, m, cases[i].first_flags, ids, !store[0]), 0);
+            n = shared_by(b, m, cases[i].second_flags, ids, !store[0]);
             if ((n >= SEGMENT) != (cases[i].shares && !among) || (n && n < SEGMENT))
                 fail_msg("memory %zu, case %zu: %u tokens were shared", m, i, n);
             gist_disconnect(a);
             gist_disconnect(b);
         }
     daemon_fixture_stop(&d);
+}
+
+static void only_what_is_public_from_disk(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    only_what_is_public_by("no", "");
 }
 
 static void only_what_is_public(void **state)
@@ -444,12 +455,61 @@ static void the_pool_is_a_bound(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* Both close it, where one has served what the other has not. */
+static void close_both(struct player *a, struct player *b)
+{
+    gist_close(a->session);
+    gist_close(b->session);
+    a->session = b->session = NULL;
+}
+
+/* The same script in two daemons, one of which writes all that it reads to a disk: what the other
+ * serves, that one serves, too. (It may serve more: what comes back compressed takes no pages on
+ * the way.) */
+static void the_disk_takes_no_pages(void **state)
+{
+    struct player players[2][N_OPEN] = { { { .conn = NULL } } };
+    unsigned seed = 9, n_refused = 0;
+    struct daemon_fixture d[2];
+
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        start(&d[k], POOL_SIZE, "yes", k ? "" : "none");
+        for (int i = 0; i < N_OPEN; i++)
+            players[k][i].conn = i < 3 ? daemon_fixture_connect(&d[k]) : players[k][i % 3].conn;
+    }
+    for (int i = 0; i < 1500; i++) {
+        int who = rand_r(&seed) % N_OPEN, other = rand_r(&seed) % N_OPEN;
+        struct player *a = &players[0][who], *b = &players[1][who];
+        unsigned seeds[2] = { seed, seed };
+        bool refused, refused_by_store;
+
+        refused = play(a, &players[0][other], &seeds[0]);
+        refused_by_store = play(b, &players[1][other], &seeds[1]);
+        if (refused_by_store && !refused)
+            fail_msg("step %d: refused with a store: %s", i, gist_error(b->conn));
+        n_refused += refused;
+        seed = seeds[0];
+        if (!a->session)
+            continue;
+        assert_true(b->n_tokens >= a->n_tokens);
+        if (b->n_tokens > a->n_tokens)
+            close_both(a, b);
+    }
+    assert_true(n_refused > 50);
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < 3; i++)
+            gist_disconnect(players[k][i].conn);
+        daemon_fixture_stop(&d[k]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_what_is_public),
-        cmocka_unit_test(nothing_bleeds),
-        cmocka_unit_test(the_pool_is_a_bound),
+        cmocka_unit_test(only_what_is_public),     cmocka_unit_test(only_what_is_public_from_disk),
+        cmocka_unit_test(nothing_bleeds),          cmocka_unit_test(the_pool_is_a_bound),
+        cmocka_unit_test(the_disk_takes_no_pages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -275,6 +275,90 @@ static void behind_the_tree(void **state)
     close_stage(&s);
 }
 
+/* --- whose it is ------------------------------------------------------------------------------ */
+
+static bool same_scope(struct stage *s, struct tier *a, const struct policy *p, struct tier *b,
+                       const struct policy *q)
+{
+    struct reader x, y;
+    bool same;
+
+    open_reader(s, &x, p, NULL, a);
+    open_reader(s, &y, q, NULL, b);
+    same = memcmp(x.memory.kept.scope, y.memory.kept.scope, STORE_SCOPE_LEN) == 0;
+    close_reader(&x);
+    close_reader(&y);
+    return same;
+}
+
+/* A tier of another model, or another pool, on the same store. */
+static struct tier *another(struct stage *s, struct pool *pool, const struct model *model)
+{
+    struct tier_options o = { .store = s->store, .pool = pool, .model = model };
+    struct tier *t;
+
+    assert_int_equal(tier_open(&o, &t), 0);
+    return t;
+}
+
+/* All that the meaning of pages depends on has a say in where they are found, and nothing else. */
+static void scopes(void **state)
+{
+    static const struct policy full = {
+        { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false
+    };
+    static const struct policy fine = { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false };
+    struct adapter one = { .digest = "1" }, two = { .digest = "2" };
+    struct policy p;
+    struct stage s;
+    struct model model;
+    struct pool pool;
+    struct tier *t, *u;
+
+    (void)state;
+    open_stage(&s, POOL);
+    t = s.rig.served.tier;
+    assert_true(same_scope(&s, t, &full, t, &full) && same_scope(&s, t, &fine, t, &fine));
+    assert_false(same_scope(&s, t, &full, t, &fine));
+    p = full; /* that keeps all of it: what compression would be does not matter */
+    p.budget = 700, p.keep_tail = 3, p.spec.ratio = 4, p.late = true;
+    assert_true(same_scope(&s, t, &full, t, &p));
+    p.seg_len = 128;
+    assert_false(same_scope(&s, t, &full, t, &p));
+#define OTHER(field, value)                                                                        \
+    p = fine, p.field = (value);                                                                   \
+    assert_false(same_scope(&s, t, &fine, t, &p))
+    OTHER(spec.method, COMPRESS_SELECT);
+    OTHER(spec.ratio, 4);
+    OTHER(spec.sinks, 3);
+    OTHER(spec.adapter, &one);
+    OTHER(keep_tail, 6);
+    OTHER(budget, 901);
+    OTHER(late, true);
+    OTHER(fixed, true);
+#undef OTHER
+    one.mask = two.mask = ADAPTER_MEMORY_ONLY;
+    p = fine, p.spec.adapter = &one;
+    {
+        struct policy q = fine;
+
+        q.spec.adapter = &two;
+        assert_false(same_scope(&s, t, &p, t, &q));
+    }
+    model = *s.rig.rig.model;
+    model.digest[0] ^= 1;
+    u = another(&s, &s.rig.rig.pool, &model);
+    assert_false(same_scope(&s, t, &fine, u, &fine));
+    tier_close(u);
+    assert_int_equal(pool_open(&pool, s.rig.rig.backend, s.rig.rig.model, KV_F32, 1 << 20, NULL),
+                     0);
+    u = another(&s, &pool, s.rig.rig.model);
+    assert_false(same_scope(&s, t, &fine, u, &fine));
+    tier_close(u);
+    pool_close(&pool);
+    close_stage(&s);
+}
+
 /* --- bad records ------------------------------------------------------------------------------ */
 
 static char files[64][512];
@@ -536,6 +620,7 @@ int main(void)
         cmocka_unit_test(comes_back),
         cmocka_unit_test(parts_in_a_segment),
         cmocka_unit_test(behind_the_tree),
+        cmocka_unit_test(scopes),
         cmocka_unit_test(a_bad_record_ends_it),
         cmocka_unit_test(dropped_at_any_moment),
         cmocka_unit_test(queued_pages_are_free),
