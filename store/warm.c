@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define PIECE ((size_t)1 << 20) /* read at once; the kernel reads ahead of it */
+#define PIECE ((size_t)4 << 20) /* read at once: while the model computes, one a step */
 
 void warm_later(struct store *s, const struct entry *e)
 {

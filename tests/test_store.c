@@ -153,6 +153,29 @@ static void keeps_owners_and_scopes_apart(void **state)
     assert_int_equal(rig_files(&rig, "v1/public"), 1);
 }
 
+/* As many as may be under way, and more than the start has open at once. */
+static void takes_many(void **state)
+{
+    struct rig_record r = { .n = 48, .stem = 5, .same = 32 };
+    uint32_t n = 0;
+    int err;
+
+    (void)state;
+    for (r.seed = 1; (err = rig_put_later(&rig, &r)) == 0; r.seed++)
+        n++;
+    assert_int_equal(err, -EAGAIN);
+    assert_int_equal(n, 256);
+    assert_true(store_flush(rig.store, 120 * CLOCK_S));
+    assert_int_equal(rig.n_called, n);
+    assert_int_equal(rig_put(&rig, &r), 0);
+    store_rig_again(&rig);
+    assert_int_equal(rig_stats(&rig).records, n + 1);
+    for (r.seed = 1; r.seed <= n + 1; r.seed += 16)
+        assert_int_equal(rig_get(&rig, &r), 48);
+    r.seed = n + 100;
+    assert_int_equal(rig_get(&rig, &r), 32); /* the common beginning */
+}
+
 /* Tails: shorter than a page, replaced, and both there after a cut between publishing and deleting.
  */
 static void replaces_tails(void **state)
@@ -621,6 +644,7 @@ int main(void)
         TEST(finds_the_longest),
         TEST(packed_are_whole),
         TEST(keeps_owners_and_scopes_apart),
+        TEST(takes_many),
         TEST(replaces_tails),
         TEST(tails_meet),
         TEST(cancels),
