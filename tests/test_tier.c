@@ -308,12 +308,10 @@ static void scopes(void **state)
         { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false
     };
     static const struct policy fine = { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false };
-    struct adapter one = { .digest = "1" }, two = { .digest = "2" };
+    struct adapter one = { .digest = "1" };
     struct policy p;
     struct stage s;
-    struct model model;
-    struct pool pool;
-    struct tier *t, *u;
+    struct tier *t;
 
     (void)state;
     open_stage(&s, POOL);
@@ -337,14 +335,25 @@ static void scopes(void **state)
     OTHER(late, true);
     OTHER(fixed, true);
 #undef OTHER
-    one.mask = two.mask = ADAPTER_MEMORY_ONLY;
-    p = fine, p.spec.adapter = &one;
-    {
-        struct policy q = fine;
+    close_stage(&s);
+}
 
-        q.spec.adapter = &two;
-        assert_false(same_scope(&s, t, &p, t, &q));
-    }
+static void scopes_of_files(void **state)
+{
+    static const struct policy fine = { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false };
+    struct adapter one = { .digest = "1" }, two = { .digest = "2" };
+    struct policy p = fine, q = fine;
+    struct model model;
+    struct pool pool;
+    struct stage s;
+    struct tier *t, *u;
+
+    (void)state;
+    open_stage(&s, POOL);
+    t = s.rig.served.tier;
+    p.spec.adapter = &one;
+    q.spec.adapter = &two;
+    assert_false(same_scope(&s, t, &p, t, &q));
     model = *s.rig.rig.model;
     model.digest[0] ^= 1;
     u = another(&s, &s.rig.rig.pool, &model);
@@ -621,6 +630,7 @@ int main(void)
         cmocka_unit_test(parts_in_a_segment),
         cmocka_unit_test(behind_the_tree),
         cmocka_unit_test(scopes),
+        cmocka_unit_test(scopes_of_files),
         cmocka_unit_test(a_bad_record_ends_it),
         cmocka_unit_test(dropped_at_any_moment),
         cmocka_unit_test(queued_pages_are_free),
