@@ -13,6 +13,7 @@
 #include "tests/support/counted.h"
 #include "tests/support/fault.h"
 #include "tests/support/gguf_build.h"
+#include "tests/support/io_faulty.h"
 #include "tests/support/memory_rig.h"
 #include "tests/support/scratch.h"
 
@@ -539,6 +540,134 @@ static void test_flipped_before(void **state)
     rig_close(&r);
 }
 
+/* --- disks on bad days ------------------------------------------------------------------------ */
+
+/* The io of a stream that is opened while `faulty` is set goes through one that fails. */
+static bool faulty;
+static struct io *the_io;
+
+int __real_io_open(const struct io_options *o, struct io **ret, struct why *why);
+int __wrap_io_open(const struct io_options *o, struct io **ret, struct why *why);
+int __wrap_io_open(const struct io_options *o, struct io **ret, struct why *why)
+{
+    struct io *inner;
+    int r;
+
+    if (!faulty)
+        return __real_io_open(o, ret, why);
+    r = __real_io_open(o, &inner, why);
+    if (r < 0)
+        return r;
+    assert_int_equal(io_faulty_open(inner, &the_io), 0);
+    *ret = the_io;
+    return 0;
+}
+
+/* A model that streams from a disk that does as it is told. *ret_want: logits of one token. */
+static void open_faulty(struct rig *r, bool tied, float **ret_want)
+{
+    const char *model = deep(tied);
+    struct rig_opts o = opts_of(model, 0);
+    size_t all;
+
+    o.weight_bytes = least_of(model, &all);
+    faulty = true;
+    open_rig(r, &o);
+    faulty = false;
+    *ret_want = logits_of(r, 1, 1);
+}
+
+static void assert_right(struct rig *r, const float *want)
+{
+    float *got = calloc(r->model->n_vocab, sizeof(*got));
+
+    assert_int_equal(one_token(r, got), 0);
+    assert_memory_equal(got, want, r->model->n_vocab * sizeof(*got));
+    free(got);
+}
+
+/* Any one read of a step fails, or ends early: it is read once more, and nobody sees a difference.
+ */
+static void test_one_fault(void **state)
+{
+    static const struct io_fault faults[] = {
+        { .code = IO_READ, .what = IO_FAULT_ERROR, .error = EIO },
+        { .code = IO_READ, .what = IO_FAULT_EARLY },
+    };
+    struct rig r;
+    float *want;
+
+    (void)state;
+    for (unsigned k = 0; k < 2 * sizeof(faults) / sizeof(*faults); k++) {
+        uint64_t before, n;
+
+        open_faulty(&r, k / 2, &want);
+        before = io_faulty_n(the_io, IO_READ);
+        assert_right(&r, want);
+        n = io_faulty_n(the_io, IO_READ) - before;
+        assert_true(n > 9);
+        for (uint64_t i = 1; i <= n; i++) {
+            struct io_fault f = faults[k % 2];
+
+            f.nth = i;
+            io_faulty_add(the_io, &f);
+            assert_right(&r, want);
+            io_faulty_clear(the_io);
+        }
+        free(want);
+        rig_close(&r);
+    }
+}
+
+/* All of them fail: the step does, with a sentence, and the first one behind the trouble is right.
+ */
+static void test_all_fail(void **state)
+{
+    static const int errors[] = { EIO, ENODEV };
+    struct rig r;
+    float *want, *junk;
+
+    (void)state;
+    open_faulty(&r, false, &want);
+    junk = calloc(r.model->n_vocab, sizeof(*junk));
+    for (unsigned k = 0; k < sizeof(errors) / sizeof(*errors); k++) {
+        struct io_fault f = { .code = IO_READ, .what = IO_FAULT_ERROR, .error = errors[k] };
+        int e = 0;
+
+        io_faulty_add(the_io, &f);
+        for (unsigned i = 0; i < 3; i++) /* what was read ahead lasts for a while */
+            e = one_token(&r, junk);
+        assert_int_equal(e, -errors[k]);
+        expect_that(strstr(stream_why(r.model->stream), strerror(errors[k])), "%s",
+                    stream_why(r.model->stream));
+        io_faulty_clear(the_io);
+        assert_right(&r, want);
+    }
+    free(junk);
+    free(want);
+    rig_close(&r);
+}
+
+/* Reads come back in any order, some when nothing else is left. */
+static void test_late(void **state)
+{
+    struct rig r;
+    float *want;
+
+    (void)state;
+    open_faulty(&r, true, &want);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct io_fault f = { .code = IO_READ, .nth = seed, .what = IO_FAULT_LATE };
+
+        io_faulty_shuffle(the_io, seed);
+        io_faulty_add(the_io, &f);
+        assert_right(&r, want);
+        io_faulty_clear(the_io);
+    }
+    free(want);
+    rig_close(&r);
+}
+
 static void test_budgets(void **state)
 {
     (void)state;
@@ -585,6 +714,8 @@ int main(void)
         cmocka_unit_test(test_wrong_guesses),  cmocka_unit_test(test_batch),
         cmocka_unit_test(test_allocations),    cmocka_unit_test(test_flipped_while_serving),
         cmocka_unit_test(test_flipped_before), cmocka_unit_test(test_budgets),
+        cmocka_unit_test(test_one_fault),      cmocka_unit_test(test_all_fail),
+        cmocka_unit_test(test_late),
     };
 
     (void)scratch_path(images, "weights");
