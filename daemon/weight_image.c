@@ -103,13 +103,24 @@ static bool has_room(const char *folder, size_t len)
     return (uint64_t)fs.f_bavail * fs.f_frsize / 2 >= len;
 }
 
+/* Another daemon may have written it, or an earlier one that left its weights in memory, too. */
+static bool is_there(const struct model *m, const char *folder)
+{
+    struct image_file f;
+
+    if (image_file_open(folder, &m->of, &f, NULL) < 0)
+        return false;
+    image_file_close(&f);
+    return true;
+}
+
 static bool wanted(const struct config *c, const struct model *m, uint64_t load_ns,
                    const char *folder)
 {
     if (m->stream || m->from == MODEL_FROM_IMAGE || backend_host(m->backend, m->mem) != m->mem)
         return false;
     if (strcmp(c->weight_cache, "auto") != 0)
-        return true;
+        return m->image_why.text[0] || !is_there(m, folder);
     /* Of weights that were kept in memory it is not known what packing takes: an image was written
      * when they were packed, if it pays. */
     return m->from == MODEL_FROM_FILE && load_ns >= PAYS_NS &&

@@ -149,6 +149,8 @@ static int load_streamed(struct model *m, struct weights *w, const struct image_
                        "stay in memory is read from an image of them, which needs a folder: set "
                        "weight-cache",
                        gguf_label(m->file), m->packed.len);
+    if (o->kept && o->kept->n_found > 0)
+        (void)why_set(&o->kept->not_used, 0, "weight-bytes is less than they take");
     e = o->room ? o->room(o->room_arg, why) : 0;
     if (e != 0)
         return e;
