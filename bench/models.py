@@ -65,8 +65,8 @@ def big(default):
     return path
 
 
-def chosen():
-    """Those that BENCH_MODELS names, all without it, with their files."""
+def chosen(of=None):
+    """Those that BENCH_MODELS names, all without it, with their files. of: no others than these."""
     names = [m.name for m in MODELS]
     wanted = list(filter(None, os.environ.get("BENCH_MODELS", "").split(","))) or names
     for name in wanted:
@@ -74,7 +74,7 @@ def chosen():
             raise SystemExit(f"bench/run: BENCH_MODELS knows {', '.join(names)}, not '{name}'")
     default = default_path()
     for model in MODELS:
-        if model.name not in wanted:
+        if model.name not in wanted or (of and model.name not in of):
             continue
         if model.name == "Q4_1":
             model.path = default

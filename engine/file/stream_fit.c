@@ -90,6 +90,18 @@ static bool grow(struct stream_fit *f, const struct model *m, uint64_t budget, s
     return true;
 }
 
+/* The output passes alone, in slices of any length: what is left of the budget reads further ahead
+ * while layers are computed. */
+static void widen(struct stream_fit *f, const struct model *m, uint64_t budget)
+{
+    size_t most = any_place(m->packed.extents[f->output].len) / f->n_slots / IO_ALIGN * IO_ALIGN;
+    size_t more = (size_t)(budget - f->len) / f->n_slots / IO_ALIGN * IO_ALIGN;
+
+    if (f->slot_len < most)
+        f->slot_len = f->slot_len + more < most ? f->slot_len + more : most;
+    f->len = length(f, &m->packed);
+}
+
 int stream_fit(const struct model *m, uint64_t budget, struct stream_fit *ret, size_t *ret_least)
 {
     bool tied = m->packed.extents[PACKED_OUTPUT].len == 0;
@@ -112,6 +124,8 @@ int stream_fit(const struct model *m, uint64_t budget, struct stream_fit *ret, s
     to.keeps_embd = true;
     to.keeps_output |= tied;
     (void)grow(&f, m, budget, to);
+    if (f.n_slots > 0 && f.n_layers == m->n_layer)
+        widen(&f, m, budget);
     *ret = f;
     return 0;
 }
