@@ -56,8 +56,7 @@ static int put_fd(int *fd, int fd_new)
     return err;
 }
 
-static void say(char *note, size_t cap, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void say(char *note, size_t cap, const char *fmt, ...)
+void folders_say(char *note, size_t cap, const char *fmt, ...)
 {
     size_t at = strlen(note);
     va_list ap;
@@ -253,15 +252,17 @@ static int choose_root(struct folders *f, char *note, size_t cap, struct why *wh
         if (found == FOUND_OURS)
             return 0;
         if (found == FOUND_OTHER) {
-            say(note, cap,
+            folders_say(
+                note, cap,
                 "%s/%s has the format of version %" PRIu32
                 ", this gistd writes %u: it is left alone, and the store starts empty beside it",
                 f->path, name, version, VERSION);
             continue;
         }
         if (found == FOUND_DAMAGED)
-            say(note, cap, "%s/%s/format is damaged: the store starts empty, names are still there",
-                f->path, name);
+            folders_say(note, cap,
+                        "%s/%s/format is damaged: the store starts empty, names are still there",
+                        f->path, name);
         err = make_secret(f->secret);
         if (err == 0)
             err = write_format(f);
@@ -324,7 +325,8 @@ static void note_version(void *arg, const char *name)
     size_t digits = name[0] == 'v' ? strspn(name + 1, "0123456789") : 0;
 
     if (digits > 0 && name[1 + digits] == '\0' && strcmp(name, "v1") != 0)
-        say(v->note, v->cap,
+        folders_say(
+            v->note, v->cap,
             "%s/%.20s is of another version of gistd: it is left alone and takes room beside this "
             "store's",
             v->path, name);

@@ -56,6 +56,10 @@ int folders_again(struct folders *f);
 /* NULL: it is not there, or (make) can't be made; *ret_err says why. */
 struct folder *folders_get(struct folders *f, uint32_t owner, bool make, int *ret_err);
 
+/* Appends a sentence to those for the log, on a line of its own. */
+void folders_say(char *note, size_t cap, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* Calls fn with each name in the folder but "." and "..". */
 int folders_each(int fd, void (*fn)(void *arg, const char *name), void *arg);
 

@@ -134,7 +134,8 @@ bool limits_may_write(struct store *s, uint64_t len, bool is_name);
 bool limits_is_spent(const struct store *s);
 /* It will be written: what is under way together can't pass the budget together. */
 void limits_wrote(struct store *s, uint64_t len);
-void limits_open(struct store *s); /* the budget file */
+void limits_open(struct store *s);  /* the budget file */
+void limits_again(struct store *s); /* it was in a folder that vanished */
 void limits_close(struct store *s);
 
 /* --- put.c, get.c, names.c, scan.c ------------------------------------------------------------ */

@@ -462,16 +462,27 @@ static void count_records(struct store *s)
     budget_at_least(&s->budget, bytes, now_s);
 }
 
+static void open_file(struct store *s)
+{
+    s->budget_fd = openat(s->folders.root_fd, "written",
+                          O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+}
+
 void limits_open(struct store *s)
 {
     uint8_t file[BUDGET_FILE] = { 0 };
 
-    s->budget_fd = openat(s->folders.root_fd, "written",
-                          O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    open_file(s);
     if (s->budget_fd >= 0)
         (void)!pread(s->budget_fd, file, sizeof(file), 0);
     (void)budget_load(&s->budget, file);
     count_records(s);
+}
+
+void limits_again(struct store *s)
+{
+    limits_close(s);
+    open_file(s);
 }
 
 void limits_close(struct store *s)

@@ -261,6 +261,7 @@ int scan_again(struct store *s)
 
     if (err < 0)
         return err;
+    limits_again(s);
     for (e = TAILQ_FIRST(&s->index.lru); e; e = next) {
         struct folder *d = folders_get(&s->folders, e->r.key.owner, false, &err);
         struct stat st;
