@@ -97,13 +97,11 @@ static void walk(struct cache *c)
     }
 }
 
-/* Rows that were not sent yet wait: a slow reader has a frame of them, and not the whole list. */
-static bool walk_rows(struct cache *c)
+/* A frame of them, and not the whole list: a slow reader has no more than that here. */
+static void walk_rows(struct cache *c)
 {
     struct store_item it;
 
-    if (c->sum.n_row > 0)
-        return false;
     while (c->sum.n_row < WIRE_CACHE_ROWS_MAX && next(c, &it)) {
         count(c, it.bytes, it.n_tokens, it.kind == STORE_PACKED);
         c->rows[c->sum.n_row++] = (struct wire_cache_row){ .id = it.id,
@@ -115,7 +113,6 @@ static bool walk_rows(struct cache *c)
                                                            .depth = it.depth,
                                                            .packed = it.kind == STORE_PACKED };
     }
-    return true;
 }
 
 /* --- verifying -------------------------------------------------------------------------------- */
@@ -316,6 +313,25 @@ static void forget(struct sched *s, struct request *r, struct cache *c)
     finish(s, r, c);
 }
 
+static int send_sum(struct sched *s, struct request *r, struct cache *c)
+{
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_CACHE_ROWS, .u.cache_rows = c->sum };
+
+    rep.u.cache_rows.row = c->rows;
+    return reply_send(s, r, &rep, NULL);
+}
+
+/* What waits is sent here, and not only by flush(): where that finds room nobody would know that
+ * there is more to do, and the scheduler would go to sleep. */
+static bool list(struct sched *s, struct request *r, struct cache *c)
+{
+    if (c->sum.n_row > 0 && send_sum(s, r, c) < 0)
+        return false;
+    c->sum.n_row = 0;
+    walk_rows(c);
+    return true;
+}
+
 static bool cache_work(struct sched *s, struct request *r)
 {
     struct cache *c = r->state;
@@ -328,7 +344,7 @@ static bool cache_work(struct sched *s, struct request *r)
             finish(s, r, c);
         break;
     case WIRE_CACHE_LIST:
-        any = walk_rows(c);
+        any = list(s, r, c);
         if (c->walked && c->sum.n_row == 0)
             finish(s, r, c);
         break;
@@ -345,14 +361,6 @@ static bool cache_work(struct sched *s, struct request *r)
         break;
     }
     return any || r->phase == REQUEST_LAST;
-}
-
-static int send_sum(struct sched *s, struct request *r, struct cache *c)
-{
-    struct wire_rep rep = { .id = r->id, .kind = WIRE_CACHE_ROWS, .u.cache_rows = c->sum };
-
-    rep.u.cache_rows.row = c->rows;
-    return reply_send(s, r, &rep, NULL);
 }
 
 /* Progress that finds no room is out of date by the time that there is some. */

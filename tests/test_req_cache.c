@@ -32,7 +32,8 @@ struct stage {
     struct sched sched;
     struct store *store;
     struct wire_scratch out, in;
-    uint64_t n_slices; /* of work() that did something */
+    uint64_t n_slices;   /* of work() that did something */
+    uint32_t read_every; /* so many of them; more than there are: not before the ring is full */
 };
 
 /* One user's end of a channel. */
@@ -55,7 +56,7 @@ static void open_stage(struct stage *s, const char *name)
     char path[SCRATCH_PATH_MAX];
     struct why why = { "" };
 
-    *s = (struct stage){ .sched = { .config = &config } };
+    *s = (struct stage){ .sched = { .config = &config }, .read_every = 1 };
     assert_int_equal(io_open(&o, &s->io, &why), 0);
     if (store_open(scratch_path(path, name), s->io, &limits, &s->store, &why) < 0)
         fail_msg("%s", why.text);
@@ -147,8 +148,9 @@ static void take_reply(struct user *u, const struct wire_rep *rep)
     }
 }
 
-static void read_replies(struct stage *s, struct user *u)
+static bool read_replies(struct stage *s, struct user *u)
 {
+    bool any = false;
     struct chan_msg msg;
     struct wire_rep rep;
 
@@ -156,7 +158,9 @@ static void read_replies(struct stage *s, struct user *u)
         assert_int_equal(wire_rep_unpack(&s->in, msg.frame, msg.frame_len, &rep), 0);
         take_reply(u, &rep);
         chan_release(u->chan);
+        any = true;
     }
+    return any;
 }
 
 /* Between two steps: what came back from the disk, and a slice for each request. */
@@ -176,13 +180,22 @@ static bool step(struct stage *s)
     return any;
 }
 
-/* Until n last replies have come in all; a reader that reads. */
+/* Until n last replies have come in all; a reader that reads. A step that did nothing is followed
+ * by sleep: then only the disk wakes the scheduler, or a reader whose reply had found no room. */
 static void serve(struct stage *s, struct user *u, uint32_t n_last)
 {
     while (u->n_last < n_last) {
-        if (!step(s) && s->store->n_jobs > 0)
+        bool did, blocked;
+
+        u->client->blocked = false;
+        did = step(s);
+        blocked = u->client->blocked;
+        if (!did && s->store->n_jobs > 0)
             (void)io_wait(s->io);
-        read_replies(s, u);
+        else if (!did && !(read_replies(s, u) && (blocked || u->n_last >= n_last)))
+            fail_msg("the scheduler sleeps, and %u of %u replies have come", u->n_last, n_last);
+        if (did && s->n_slices % s->read_every == 0)
+            (void)read_replies(s, u);
     }
 }
 
@@ -212,12 +225,19 @@ static void lists_by_the_frame(void **state)
     assert_int_equal(u.sum.records, N_MANY);
     assert_true(s.n_slices >= N_MANY / WIRE_CACHE_ROWS_MAX);
     assert_int_equal(u.n_frames, (N_MANY + WIRE_CACHE_ROWS_MAX - 1) / WIRE_CACHE_ROWS_MAX);
-    /* From the middle on. */
+    /* Once more, read when the ring is full, and then all of it. */
+    u.n_rows = 0;
+    u.last_row = 0;
+    s.read_every = UINT32_MAX;
+    (void)ask_cache(&s, &u, WIRE_CACHE_LIST);
+    serve(&s, &u, 3);
+    assert_int_equal(u.n_rows, N_MANY);
+    /* From the end on. */
     u.n_rows = 0;
     (void)ask(&s, &u,
               (struct wire_req){ .kind = WIRE_CACHE,
                                  .u.cache = { .verb = WIRE_CACHE_LIST, .after = u.last_row } });
-    serve(&s, &u, 3);
+    serve(&s, &u, 4);
     assert_int_equal(u.n_rows, 0);
     leave(&s, &u);
     close_stage(&s);
