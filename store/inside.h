@@ -142,9 +142,6 @@ void limits_close(struct store *s);
 
 /* A put or a name failed: what was missing is made, so that it may try once more. */
 bool put_repair(struct store *s, int err);
-/* One with this key and ids is under way. */
-bool put_is_under_way(const struct store *s, const struct store_key *key, const uint32_t *ids,
-                      uint32_t n);
 void put_forget(struct store *s, uint32_t owner); /* those under way are not published */
 
 int scan_all(struct store *s);

@@ -221,7 +221,7 @@ static bool step_pages(struct put *p)
                             .fd = p->fd,
                             .len = (size_t)n * r->page_bytes,
                             .off = p->header_len + (uint64_t)p->n_queued * r->page_bytes,
-                            .aside = true };
+                            .aside = !p->direct };
 
         /* The io only reads what it writes to a file. */
         memcpy(&op.mem, &p->pages[p->n_queued], sizeof(op.mem));
@@ -345,8 +345,9 @@ static void put_step(struct job *j)
 
 /* --- store_put -------------------------------------------------------------------------------- */
 
-bool put_is_under_way(const struct store *s, const struct store_key *key, const uint32_t *ids,
-                      uint32_t n)
+/* -EEXIST: one with this key and ids is under way; -EAGAIN: and its file will be deleted. */
+static int under_way(const struct store *s, const struct store_key *key, const uint32_t *ids,
+                     uint32_t n)
 {
     struct job *j;
     char name[RECORD_NAME];
@@ -355,11 +356,11 @@ bool put_is_under_way(const struct store *s, const struct store_key *key, const 
     TAILQ_FOREACH (j, &s->jobs, next) {
         const struct put *p = (const struct put *)j;
 
-        if (j->kind == JOB_PUT && p->e && p->e->r.key.owner == key->owner && !p->forgotten &&
+        if (j->kind == JOB_PUT && p->e && p->e->r.key.owner == key->owner &&
             strcmp(p->e->name, name) == 0)
-            return true;
+            return p->forgotten || j->cancelled ? -EAGAIN : -EEXIST;
     }
-    return false;
+    return 0;
 }
 
 void put_forget(struct store *s, uint32_t owner)
@@ -392,13 +393,15 @@ bool put_repair(struct store *s, int err)
 static int may_put(struct store *s, const struct record *r, const struct store_record *from)
 {
     struct entry *like = index_like(&s->index, &r->key, r->ids, r->n_tokens, r->tail);
+    int err;
 
     if (like) {
         index_use(&s->index, like, when_s());
         return -EEXIST;
     }
-    if (put_is_under_way(s, &r->key, r->ids, r->n_tokens))
-        return -EEXIST;
+    err = under_way(s, &r->key, r->ids, r->n_tokens);
+    if (err < 0)
+        return err;
     if (from->page_bytes > RECORD_PAGE_MAX || record_wrong(r))
         return -EINVAL;
     if (s->closing || !health_writes(&s->health, when_ns()))

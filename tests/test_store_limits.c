@@ -349,6 +349,7 @@ static void forgets_an_owner(void **state)
     store_forget(rig.store, RIG_OWNER, &n, &bytes);
     assert_int_equal(n, 1);
     assert_int_equal(bytes, rig_len(&a));
+    assert_int_equal(rig_put(&rig, &late), -EAGAIN); /* its file is still to be deleted */
     rig_wait(&rig, called + 1);
     rig_settle(&rig);
     assert_int_equal(rig_files(&rig, "v1/1000"), 0);
