@@ -166,7 +166,7 @@ struct gist_policy {
     unsigned flags;                   /* GIST_PUBLIC, GIST_PRIVATE, GIST_SET_SEGMENT */
     /* (n_documents) names: the session begins with them, under what the first was added with.
      * memory, segment and GIST_PUBLIC are that then; who says them all the same must say the same.
-     * Several, all without a compressor, stand in any order, each as it was read alone. */
+     * Several, of the same options, stand in any order, each as it was read alone. */
     const char *const *documents;
     size_t n_documents;
 };

@@ -164,6 +164,15 @@ void ladder_rewind(const struct policy *p, struct ladder *l, uint64_t n_tokens)
             l->n_at[rung] = (uint32_t)full;
 }
 
+void ladder_cut(struct ladder *l, uint32_t first)
+{
+    if (l->n_checked > first)
+        l->n_checked = first;
+    for (uint32_t rung = 1; rung < LADDER_RUNGS; rung++)
+        if (l->n_at[rung] > first)
+            l->n_at[rung] = first;
+}
+
 static void note(uint64_t *most, uint64_t n)
 {
     if (most && *most < n)

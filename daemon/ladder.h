@@ -58,6 +58,9 @@ bool ladder_equal(const struct ladder *a, const struct ladder *b);
 /* Segments that were compressed go back to being none of the first n tokens. */
 void ladder_rewind(const struct policy *p, struct ladder *l, uint64_t n_tokens);
 
+/* Segments from `first` on are raw, and their checks come again. */
+void ladder_cut(struct ladder *l, uint32_t first);
+
 /* Does all checks that are due with n_tokens, without any KV. ret_keys, ret_pages (may be NULL):
  * the most that there are on the way from n_had tokens, at the end included. */
 void ladder_climb(const struct policy *p, struct ladder *l, uint64_t n_had, uint64_t n_tokens,

@@ -37,18 +37,66 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
     return m->n_ids;
 }
 
-int memory_adopt_behind(struct memory *m, const struct memory *from, uint32_t n)
+/* What was made of the next segment is forgotten. */
+static void drop_side(struct memory *m)
+{
+    compress_drop(m->served->compressor, m->seq, &m->side);
+}
+
+bool memory_joins(const struct policy *p)
+{
+    return compress_keeps_all(&p->spec) || (!p->late && !compress_gist_every(&p->spec));
+}
+
+/* The ladder of both, one behind the other. What is raw although a sequence of that length would
+ * have it compressed is the overlay's: a segment that is closed short, and those that keep_tail
+ * has kept before it. So is the first compressed segment of what comes behind, which has sinks
+ * where no other one has any: it is counted as if it were raw, and never thinned. Thinned segments
+ * can't be put together so, since those of the second part would stand below younger ones. */
+static int join(const struct memory *m, const struct memory *from, struct ladder *l,
+                struct overlay *o)
+{
+    uint32_t first = (uint32_t)(seq_behind(m->seq) / m->seq->seg_len);
+    uint64_t n = seq_behind(m->seq) + from->n_ids, len = m->seq->seg_len;
+    int r = 0;
+
+    if (!memory_joins(&m->policy) || l->n_at[2] > 0 || from->ladder.n_at[2] > 0 ||
+        from->overlay.n > 0)
+        return -ENOTSUP;
+    for (uint32_t k = l->n_at[1]; r == 0 && k < first; k++)
+        r = overlay_add(o, k);
+    if (r == 0 && from->ladder.n_at[1] > 0)
+        r = overlay_add(o, first);
+    if (r < 0)
+        return -ENOTSUP;
+    l->n_checked = first + from->ladder.n_checked;
+    l->n_at[1] = first + from->ladder.n_at[1];
+    /* As behind each check: one segment more has to fit, raw. */
+    return ladder_keys(&m->policy, l, n) + (o->n + 1) * len > m->policy.budget ? -ENOTSUP : 0;
+}
+
+int memory_adopt_behind(struct memory *m, const struct memory *from)
 {
     uint32_t had = m->n_ids;
-    int r;
+    struct ladder l = m->ladder;
+    struct overlay o = m->overlay;
+    int r = 0;
 
     assert(policy_same(&m->policy, &from->policy));
-    assert(compress_keeps_all(&m->policy.spec) && had == m->seq->n_tokens);
-    r = seq_adopt_behind(m->seq, from->seq, n);
+    assert(had == m->seq->n_tokens && from->n_ids == from->seq->n_tokens);
+    if (had == 0) /* what begins with the other one is what that is */
+        l = from->ladder;
+    else if (!compress_keeps_all(&m->policy.spec))
+        r = join(m, from, &l, &o);
+    if (r == 0)
+        r = seq_adopt_behind(m->seq, from->seq, from->n_ids);
     if (r < 0)
         return r;
+    drop_side(m);
+    m->ladder = l;
+    m->overlay = o;
     m->n_ids = m->seq->n_tokens;
-    if (had == 0) /* what begins with the other one is what that is */
+    if (had == 0)
         return 0;
     if (memory_exact(m))
         m->n_exact = had;
@@ -61,39 +109,52 @@ bool memory_exact(const struct memory *m)
     return m->n_behind == 0;
 }
 
-/* Keys are as many as tokens but for them, where all is kept. */
-uint32_t memory_filler(const struct memory *m)
+/* Ids of a full segment that are none: it was closed short. */
+static uint32_t filler_of(const struct memory *m, uint32_t segment)
 {
     const struct seq *s = m->seq;
+    uint32_t end = (segment + 1) * s->seg_len, n = 0;
 
-    return memory_exact(m) ? 0 : s->n_tokens - (seq_position(s, s->n_tokens) - s->pos0);
+    while (n < s->seg_len && s->tokens[end - 1 - n] == SEQ_FILLER)
+        n++;
+    return n;
+}
+
+static uint32_t filler_before(const struct memory *m, uint32_t place)
+{
+    uint32_t n = 0;
+
+    for (uint32_t k = 0; !memory_exact(m) && (k + 1) * m->seq->seg_len <= place; k++)
+        n += filler_of(m, k);
+    return n;
+}
+
+uint32_t memory_filler(const struct memory *m)
+{
+    return filler_before(m, m->n_ids);
 }
 
 uint32_t memory_place(const struct memory *m, uint32_t n)
 {
-    const struct seq *s = m->seq;
-    uint32_t first = 0;
+    uint32_t len = m->seq->seg_len, k = 0;
 
-    if (memory_exact(m))
-        return n;
-    for (; first + s->seg_len <= m->n_ids; first += s->seg_len) {
-        uint32_t has = s->seg_len;
+    for (; !memory_exact(m) && (k + 1) * len <= m->n_ids; k++) {
+        uint32_t has = len - filler_of(m, k);
 
-        while (has > 0 && s->tokens[first + has - 1] == SEQ_FILLER)
-            has--;
         if (n <= has)
             break;
         n -= has;
     }
-    return first + n;
+    return k * len + n;
 }
 
 static uint32_t n_approximate(const struct memory *m)
 {
-    const struct seq *s = m->seq;
-    uint32_t first = (m->n_exact + s->seg_len - 1) / s->seg_len * s->seg_len;
+    uint32_t len = m->seq->seg_len, first = (m->n_exact + len - 1) / len * len;
 
-    return memory_exact(m) ? 0 : seq_position(s, m->n_behind) - seq_position(s, first);
+    if (memory_exact(m))
+        return 0;
+    return m->n_behind - first - (filler_before(m, m->n_behind) - filler_before(m, first));
 }
 
 bool memory_teaches(const struct memory *m)
@@ -122,12 +183,6 @@ void memory_restored(struct memory *m, const struct ladder *l)
     m->ladder = *l;
     m->n_ids = m->seq->n_tokens;
     prefix_unlearn(&m->shared);
-}
-
-/* What was made of the next segment is forgotten. */
-static void drop_side(struct memory *m)
-{
-    compress_drop(m->served->compressor, m->seq, &m->side);
 }
 
 /* All ids, also those that are to be read again: the fork reads them for itself. The side stays
@@ -164,6 +219,17 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+/* What the ladder climbs by. Hydrated segments come and go, and it knows nothing of them; but those
+ * of memory_adopt_behind stay, so it has to leave room for them. */
+static struct policy ladders_policy(const struct memory *m)
+{
+    struct policy p = m->policy;
+    uint64_t more = memory_exact(m) ? 0 : (uint64_t)m->overlay.n * p.seg_len;
+
+    p.budget = more < p.budget ? p.budget - (uint32_t)more : 0;
+    return p;
+}
+
 /* A check comes at a number of tokens, not when a segment happens to be full in some step: so it
  * does not matter in which chunks a text was read. */
 static bool is_due(const struct memory *m)
@@ -174,7 +240,9 @@ static bool is_due(const struct memory *m)
 /* The step that a check waits for. false: it has none, or none is due. */
 static bool next_step(const struct memory *m, struct ladder_step *ret)
 {
-    return ladder_next(&m->policy, &m->ladder, m->seq->n_tokens, ret);
+    struct policy p = ladders_policy(m);
+
+    return ladder_next(&p, &m->ladder, m->seq->n_tokens, ret);
 }
 
 /* Rows that have to run for a segment before it goes to a rung. */
@@ -340,6 +408,17 @@ void memory_rest(struct memory *m)
         drop_side(m);
 }
 
+/* Back in what was read in one go. Segments there that keep_tail had kept raw when others came
+ * behind them are compressed at their checks again. */
+static void come_back(struct memory *m)
+{
+    m->n_exact = m->n_behind = 0;
+    if (m->overlay.n == 0)
+        return;
+    ladder_cut(&m->ladder, m->overlay.segments[0]);
+    m->overlay.n = 0;
+}
+
 void memory_rewind(struct memory *m, uint32_t n)
 {
     struct ladder fresh = { 0 };
@@ -350,10 +429,10 @@ void memory_rewind(struct memory *m, uint32_t n)
     m->n_ids = n;
     if (m->n_behind > left)
         m->n_behind = left;
-    if (n <= m->n_exact) /* back in what was read in one go */
-        m->n_exact = m->n_behind = 0;
     ladder_rewind(&m->policy, &m->ladder, left);
     overlay_cut(&m->overlay, m->ladder.n_at[1]);
+    if (n <= m->n_exact)
+        come_back(m);
     /* Segments that were compressed stay so, though a fresh sequence of this length would have them
      * raw, or on lower rungs: to have them back, their tokens would have to be read again while the
      * segment before each is raw, and so on to the first. Until nothing is compressed any more such
@@ -394,8 +473,9 @@ uint32_t memory_room(const struct memory *m)
 void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_t *ret_pages)
 {
     struct ladder l = m->ladder;
+    struct policy p = ladders_policy(m);
 
-    ladder_climb(&m->policy, &l, m->seq->n_tokens, m->n_ids + n, ret_keys, ret_pages);
+    ladder_climb(&p, &l, m->seq->n_tokens, m->n_ids + n, ret_keys, ret_pages);
     if (ret_keys)
         *ret_keys += overlay_keys(&m->overlay, &m->policy, &l);
     if (ret_pages)
@@ -408,11 +488,17 @@ bool memory_full(const struct memory *m, uint32_t n_more)
 {
     struct ladder l = m->ladder;
     uint64_t n = (uint64_t)m->n_ids + n_more;
-    struct policy p;
+    struct policy p = ladders_policy(m);
 
-    ladder_climb(&m->policy, &l, m->seq->n_tokens, n, NULL, NULL);
+    ladder_climb(&p, &l, m->seq->n_tokens, n, NULL, NULL);
     p = ladders_part(m, &l);
     return ladder_room(&p, &l, n) == 0;
+}
+
+/* A segment of the overlay is compressed all the same: the first one of what was read alone. */
+static bool begins_packed(const struct memory *m, uint32_t segment)
+{
+    return m->seq->segments[segment].state == SEQ_PACKED && filler_of(m, segment) == 0;
 }
 
 void memory_account(const struct memory *m, struct wire_usage *u)
@@ -427,13 +513,20 @@ void memory_account(const struct memory *m, struct wire_usage *u)
                 (n - 1) * compress_n_raw(&m->policy.spec, seg_len, 1);
         n_keys = last->base + last->n_keys - m->seq->pos0;
     }
-    for (uint32_t i = 0; i < m->overlay.n; i++) { /* all of these is raw */
-        n_raw -= compress_n_raw(&m->policy.spec, seg_len, m->overlay.segments[i]);
-        n_keys -= m->seq->segments[m->overlay.segments[i]].n_keys;
+    for (uint32_t i = 0; i < m->overlay.n; i++) {
+        uint32_t k = m->overlay.segments[i];
+
+        n_raw -= compress_n_raw(&m->policy.spec, seg_len, k);
+        if (begins_packed(m, k)) {
+            n_raw += compress_n_raw(&m->policy.spec, seg_len, 0);
+            continue;
+        }
+        n_keys -= m->seq->segments[k].n_keys; /* all of it is raw */
+        n--;
     }
     u->prompt_tokens -= memory_filler(m);
     u->approximate_tokens = n_approximate(m);
-    u->gist_tokens = (n - m->overlay.n) * seg_len - n_raw;
+    u->gist_tokens = n * seg_len - n_raw;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
     u->gists = n_keys - n_raw;
 }
@@ -447,6 +540,8 @@ uint32_t memory_gist_pages(const struct memory *m)
         uint32_t k = m->overlay.segments[i];
 
         pages -= seq_n_pages(ladder_segment_keys(&m->policy, k, ladder_rung(&m->ladder, k)));
+        if (begins_packed(m, k))
+            pages += seq_n_pages(m->seq->segments[k].n_keys);
     }
     return (uint32_t)pages;
 }

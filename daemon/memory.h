@@ -57,11 +57,14 @@ void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool 
 void memory_keep(struct memory *m, struct tier *tier);
 /* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
-/* It goes on with the first n ids of another one of the same policy, which keeps all: a document
- * that was read alone and is no part of what stood before it. Approximate, since its keys were
- * computed without that; nobody learns from such a sequence, which has SEQ_FILLER among its ids.
- * -E2BIG, -ENOSPC as seq_adopt_behind. */
-int memory_adopt_behind(struct memory *m, const struct memory *from, uint32_t n);
+/* Whether sequences of this policy can stand one behind the other. */
+bool memory_joins(const struct policy *p);
+/* It goes on with all of another one of the same policy, a document that was read alone: raw
+ * segments and compressed ones as they are. Approximate, since keys were computed without what
+ * stands before them now; nobody learns from such a sequence, which has SEQ_FILLER among its ids.
+ * -ENOTSUP: one of the two is thinned, both are too much for the budget, or too many are together;
+ * -E2BIG: past max_tokens; -ENOSPC: the account. */
+int memory_adopt_behind(struct memory *m, const struct memory *from);
 /* There is nothing of the kind in it: it is a function of its ids, which have no holes. */
 bool memory_exact(const struct memory *m);
 /* How many of its ids are SEQ_FILLER; and where the first n others end, up to all of them and one

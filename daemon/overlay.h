@@ -1,4 +1,5 @@
-/* daemon/overlay.h - segments that are raw for a while although the ladder has them compressed.
+/* daemon/overlay.h - segments that are raw although the ladder has them compressed, for a while or
+ * since they are no segments of the ladder's (memory_adopt_behind).
  *
  * What a question needs may come back raw (hydrated) and go again, while the ladder says, as ever,
  * what the sequence would hold by its length and policy alone. So hydrated segments are not the

@@ -132,11 +132,11 @@ static bool may_join(struct sched *s, struct request *r, const struct begin_with
 {
     const struct seq *q = b->whole ? &b->whole->seq : NULL;
 
-    if (b->n > 1 && !compress_keeps_all(&policy->spec))
+    if (b->n > 1 && !memory_joins(policy))
         request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
-                     "the document \"%.64s\" was added with a compressor, so it cannot be one of "
-                     "several in a session: add it without one, or begin with it alone",
-                     name_of(b));
+                     "the document \"%.64s\" was added with %s, so it cannot be one of several in "
+                     "a session: add it without, or begin with it alone",
+                     name_of(b), policy->late ? "--late" : "gists among its tokens");
     else if (q && !policy_same(&b->whole->memory.policy, policy))
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the documents \"%.64s\" and \"%.64s\" were added with different memory "
@@ -159,7 +159,17 @@ static bool join(struct sched *s, struct request *r, struct begin_with *b)
     opening_return(r, b->whole);
     b->whole = NULL;
     e = session_adopt_behind(r->session, alone);
-    if (e == -E2BIG)
+    if (e == -ENOTSUP)
+        request_fail(
+            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
+            (struct request_numbers){ r->session->seq.n_tokens, alone->seq.n_tokens,
+                                      r->memory->policy.budget },
+            "context_length_exceeded: the documents up to \"%.64s\" are too many or too long for "
+            "their budget of %u keys: segments of theirs are thinned, or would have to be; add "
+            "them with a "
+            "larger budget, or begin with fewer",
+            name_of(b), r->memory->policy.budget);
+    else if (e == -E2BIG)
         fail_behind(s, r, b, &r->session->seq, alone->seq.n_tokens);
     else if (e < 0)
         request_fail_pages(s, r, r->session->seq.account, alone->seq.n_pages,

@@ -110,7 +110,7 @@ int session_adopt_behind(struct session *s, const struct session *from)
     int r;
 
     assert(!s->has_pending && !from->has_pending);
-    r = memory_adopt_behind(&s->memory, &from->memory, from->memory.n_ids);
+    r = memory_adopt_behind(&s->memory, &from->memory);
     if (r < 0)
         return r;
     session_drop_row(s);

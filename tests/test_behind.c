@@ -19,7 +19,7 @@
 
 #define MODEL "tests/data/tiny_smollm2.gguf"
 #define L     64u
-#define MAX   512u
+#define MAX   1536u
 #define A     100u /* tokens of documents, and of what comes behind them */
 #define B     144u
 #define C     70u
@@ -78,14 +78,15 @@ static int close_all(void **state)
     return 0;
 }
 
+static const struct policy full = { .spec = { .method = COMPRESS_FULL, .ratio = 8 },
+                                    .seg_len = L,
+                                    .budget = 4096 };
+static const struct policy *policy = &full;
+
 static void open_reader(struct reader *r)
 {
-    static const struct policy full = { .spec = { .method = COMPRESS_FULL, .ratio = 8 },
-                                        .seg_len = L,
-                                        .budget = 4096 };
-
     assert_int_equal(seq_open(&r->seq, &rig.rig.pool, &rig.rig.account, MAX, L, 0), 0);
-    assert_int_equal(memory_init(&r->memory, &full, &rig.served, &r->seq), 0);
+    assert_int_equal(memory_init(&r->memory, policy, &rig.served, &r->seq), 0);
     memory_share(&r->memory, prefix, 1000, false);
 }
 
@@ -111,16 +112,16 @@ static void expect_equal(uint32_t n)
     assert_memory_equal(got, expected, (size_t)n * n_vocab * sizeof(float));
 }
 
-/* a, then b and c as they were read alone; the last token of c is left out, as a session does. */
+/* a, then b and c as they were read alone; c without its last token. */
 static void open_abc(struct reader *r)
 {
     struct reader b, c;
 
     open_with(r, a_ids, A);
     open_with(&b, b_ids, B);
-    open_with(&c, c_ids, C);
-    assert_int_equal(memory_adopt_behind(&r->memory, &b.memory, B), 0);
-    assert_int_equal(memory_adopt_behind(&r->memory, &c.memory, C - 1), 0);
+    open_with(&c, c_ids, C - 1);
+    assert_int_equal(memory_adopt_behind(&r->memory, &b.memory), 0);
+    assert_int_equal(memory_adopt_behind(&r->memory, &c.memory), 0);
     close_reader(&b);
     close_reader(&c);
 }
@@ -135,7 +136,7 @@ static void behind_nothing(void **state)
     (void)state;
     open_with(&b, b_ids, B);
     open_reader(&r);
-    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory, B), 0);
+    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory), 0);
     assert_true(memory_exact(&r.memory) && memory_teaches(&r.memory));
     feed(&r, x_ids, X, got);
     feed(&b, x_ids, X, expected); /* its last page was shared: who writes to it copies it */
@@ -153,7 +154,7 @@ static void closed_short(void **state)
     open_reader(&none);
     open_with(&r, a_ids, A);
     open_with(&plain, a_ids, A);
-    assert_int_equal(memory_adopt_behind(&r.memory, &none.memory, 0), 0);
+    assert_int_equal(memory_adopt_behind(&r.memory, &none.memory), 0);
     assert_int_equal(r.seq.n_tokens, 2 * L);
     assert_int_equal(seq_position(&r.seq, r.seq.n_tokens), A);
     feed(&r, x_ids, X, got);
@@ -174,8 +175,8 @@ static void behind_another(void **state)
     open_with(&b, b_ids, B);
     open_with(&r, a_ids, A);
     open_with(&by_hand, a_ids, A);
-    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory, B), 0);
-    assert_int_equal(memory_adopt_behind(&by_hand.memory, &none.memory, 0), 0);
+    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory), 0);
+    assert_int_equal(memory_adopt_behind(&by_hand.memory, &none.memory), 0);
     for (uint32_t i = 0; i < B / POOL_PAGE_TOKENS; i++)
         seq_adopt_raw(&by_hand.seq, b_ids + (size_t)i * POOL_PAGE_TOKENS, POOL_PAGE_TOKENS,
                       &seq_pages(&b.seq, i * POOL_PAGE_TOKENS / L)[i % (L / POOL_PAGE_TOKENS)]);
@@ -300,13 +301,13 @@ static void back_into_the_second(void **state)
     struct reader r, b, same;
 
     (void)state;
-    open_with(&b, b_ids, B);
+    open_with(&b, b_ids, 70);
     open_abc(&r);
     memory_rewind(&r.memory, 2 * L + 70);
     assert_false(memory_exact(&r.memory));
     feed(&r, x_ids, X, got);
     open_with(&same, a_ids, A);
-    assert_int_equal(memory_adopt_behind(&same.memory, &b.memory, 70), 0);
+    assert_int_equal(memory_adopt_behind(&same.memory, &b.memory), 0);
     feed(&same, x_ids, X, expected);
     expect_equal(X);
     u = (struct wire_usage){ .prompt_tokens = r.memory.n_ids };
@@ -318,26 +319,162 @@ static void back_into_the_second(void **state)
     close_reader(&same);
 }
 
-/* The second document's last segment was closed short, too: its tokens are read again, behind what
- * stands before them now, and are approximate no longer. */
+/* The second document's last segment was closed short, too: it is open again. */
 static void back_into_what_was_closed(void **state)
 {
     struct wire_usage u;
-    struct reader r;
+    struct reader r, b, same;
 
     (void)state;
     open_abc(&r);
     assert_int_equal(B, 2 * L + 16);
     memory_rewind(&r.memory, 2 * L + B - 3);
-    assert_int_equal(r.seq.n_tokens, 4 * L);
-    assert_true(memory_behind(&r.memory));
+    assert_int_equal(r.seq.n_tokens, 2 * L + B - 3);
+    assert_false(memory_behind(&r.memory));
     feed(&r, x_ids, X, got);
+    open_with(&b, b_ids, B - 3);
+    open_with(&same, a_ids, A);
+    assert_int_equal(memory_adopt_behind(&same.memory, &b.memory), 0);
+    feed(&same, x_ids, X, expected);
+    expect_equal(X);
     u = (struct wire_usage){ .prompt_tokens = r.memory.n_ids };
     memory_account(&r.memory, &u);
     assert_int_equal(u.prompt_tokens, A + B - 3 + X);
-    assert_int_equal(u.approximate_tokens, 2 * L);
+    assert_int_equal(u.approximate_tokens, B - 3);
     close_reader(&r);
+    close_reader(&b);
+    close_reader(&same);
 }
+
+/* --- with compressors ------------------------------------------------------------------------- */
+
+#define LONG 160u /* of a text that has compressed segments, b's length */
+
+static const struct policy compressing[] = {
+    { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 330, false, false },
+    { { COMPRESS_SELECT, 8, 4, NULL }, L, 20, 320, false, false },
+    { { COMPRESS_SELECT_REREAD, 4, 0, NULL }, L, 70, 480, false, false },
+    { { COMPRESS_NONE, 1, 0, NULL }, L, 20, 600, false, false },
+    { { COMPRESS_FINE_KV, 2, 4, NULL }, L, 0, 900, false, true },
+};
+#define N_COMPRESSING (sizeof(compressing) / sizeof(*compressing))
+
+/* Segment by segment what b has, behind a closed one. */
+static void put_by_hand(struct reader *r, const struct reader *b)
+{
+    const struct seq *from = &b->seq;
+
+    for (uint32_t k = 0; k * L < LONG; k++) {
+        const uint32_t *ids = from->tokens + (size_t)k * L;
+
+        if (from->segments[k].state == SEQ_PACKED)
+            seq_adopt_compressed(&r->seq, ids, from->segments[k].n_keys, seq_pages(from, k));
+        else
+            seq_adopt_raw(&r->seq, ids, LONG - k * L < L ? LONG - k * L : L, seq_pages(from, k));
+    }
+}
+
+static void check_account(const struct reader *r, uint32_t n, uint32_t approximate)
+{
+    struct wire_usage u = { .prompt_tokens = r->memory.n_ids };
+
+    memory_account(&r->memory, &u);
+    assert_int_equal(u.prompt_tokens, n);
+    assert_int_equal(u.approximate_tokens, approximate);
+    assert_int_equal(u.raw_tokens + u.gist_tokens, n);
+    assert_int_equal(u.raw_tokens + u.gists, seq_position(&r->seq, r->seq.n_tokens));
+}
+
+static void compressed(const uint32_t *b_text, const uint32_t *rest)
+{
+    struct reader r, b, by_hand, none, plain;
+    struct wire_usage u;
+
+    open_reader(&none);
+    open_with(&b, b_text, LONG);
+    open_with(&r, a_ids, A);
+    open_with(&by_hand, a_ids, A);
+    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory), 0);
+    assert_int_equal(memory_adopt_behind(&by_hand.memory, &none.memory), 0);
+    check_account(&r, A + LONG, LONG);
+    put_by_hand(&by_hand, &b);
+    by_hand.memory = r.memory;
+    by_hand.memory.seq = &by_hand.seq;
+    feed(&r, x_ids, X, got);
+    feed(&by_hand, x_ids, X, expected);
+    expect_equal(X);
+    check_account(&r, A + LONG + X, LONG);
+
+    /* On and on: segments of all kinds climb, or stay as they are. */
+    feed(&r, rest, MAX / 2, got);
+    u = (struct wire_usage){ .prompt_tokens = r.memory.n_ids };
+    memory_account(&r.memory, &u);
+    check_account(&r, A + LONG + X + MAX / 2, LONG);
+    assert_true(u.gist_tokens > MAX / 4);
+    assert_in_range(seq_position(&r.seq, r.seq.n_tokens), 1, policy->budget);
+    if (policy->spec.method != COMPRESS_NONE && !policy->fixed)
+        assert_true(r.memory.ladder.n_at[2] > 0);
+
+    /* Back in the first one, where all that was compressed would be so anyway. */
+    memory_rewind(&by_hand.memory, A - 10);
+    assert_true(memory_exact(&by_hand.memory));
+    open_with(&plain, a_ids, A - 10);
+    feed(&by_hand, x_ids, X, got);
+    feed(&plain, x_ids, X, expected);
+    expect_equal(X);
+    feed(&by_hand, rest, 2 * L, got);
+    feed(&plain, rest, 2 * L, expected);
+    expect_equal(2 * L);
+    assert_true(memory_teaches(&by_hand.memory));
+    close_reader(&plain);
+    close_reader(&r);
+    close_reader(&b);
+    close_reader(&by_hand);
+    close_reader(&none);
+}
+
+static void with_compressors(void **state)
+{
+    static uint32_t text[LONG], rest[MAX / 2];
+
+    (void)state;
+    fill(text, LONG, 5);
+    fill(rest, MAX / 2, 6);
+    for (size_t i = 0; i < N_COMPRESSING; i++) {
+        policy = &compressing[i];
+        compressed(text, rest);
+    }
+    policy = &full;
+}
+
+static void can_not_join(void **state)
+{
+    static const struct policy tight = {
+        { COMPRESS_FINE_KV, 2, 4, NULL }, L, 0, 200, false, false
+    };
+    static const struct policy late = { { COMPRESS_FINE_KV, 2, 4, NULL }, L, 0, 900, true, false };
+    static uint32_t text[LONG];
+    struct reader r, b;
+
+    (void)state;
+    assert_true(memory_joins(&full) && memory_joins(&tight) && !memory_joins(&late));
+    policy = &tight;
+    fill(text, LONG, 5);
+    open_with(&r, a_ids, A);
+    open_with(&b, text, LONG);
+    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory), -ENOTSUP);
+    assert_true(memory_exact(&r.memory));
+    feed(&r, x_ids, X, got);
+    close_reader(&b);
+    open_with(&b, a_ids, A);
+    feed(&b, x_ids, X, expected);
+    expect_equal(X);
+    close_reader(&r);
+    close_reader(&b);
+    policy = &full;
+}
+
+/* --- room ------------------------------------------------------------------------------------- */
 
 static void no_room(void **state)
 {
@@ -348,10 +485,10 @@ static void no_room(void **state)
     open_with(&r, a_ids, A);
     open_with(&b, b_ids, B);
     rig.rig.account.limit = rig.rig.account.used + B / POOL_PAGE_TOKENS - 1;
-    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory, B), -ENOSPC);
+    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory), -ENOSPC);
     rig.rig.account.limit = limit;
     r.seq.max_tokens = 2 * L + B - 1;
-    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory, B), -E2BIG);
+    assert_int_equal(memory_adopt_behind(&r.memory, &b.memory), -E2BIG);
     r.seq.max_tokens = MAX;
     assert_true(memory_exact(&r.memory));
     feed(&r, x_ids, X, got);
@@ -379,6 +516,8 @@ int main(void)
         TEST(back_into_what_was_closed),
         TEST(no_room),
         TEST(places),
+        TEST(with_compressors),
+        TEST(can_not_join),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -222,7 +222,7 @@ static void test_policies(void **state)
     p = (struct gist_policy){ .size = sizeof(p), .flags = GIST_PRIVATE };
     assert_int_equal(open_with(conn, "one", &p, &s), 0);
     p = (struct gist_policy){ .size = sizeof(p), .documents = two, .n_documents = 2 };
-    refused(gist_open(conn, &p, &s), -ENOTSUP, "with a compressor");
+    refused(gist_open(conn, &p, &s), -ENOENT, "two");
     free(text);
     stop();
 }

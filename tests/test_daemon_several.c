@@ -249,6 +249,46 @@ static void after_a_restart(void **state)
     stop();
 }
 
+/* What is compressed stands there as it is, also after a restart. */
+static void with_compressors(void **state)
+{
+    static const struct gist_memory memories[] = {
+        { .size = sizeof(memories[0]), .compressor = GIST_FINE_KV, .ratio = 4 },
+        { .size = sizeof(memories[0]), .compressor = GIST_SELECT, .ratio = 8, .keep_tail = 30 },
+    };
+    const char *docs[] = { "one", "two" };
+    struct answer known[2], again;
+    struct gist_usage u;
+    gist_session *s;
+    char name[8];
+
+    (void)state;
+    start(DAEMON_FIXTURE_TINY, NULL, "yes");
+    for (unsigned run = 0; run < 2; run++) {
+        for (unsigned i = 0; i < 2; i++) {
+            (void)snprintf(name, sizeof(name), "one%u", i);
+            if (run == 0)
+                assert_int_equal(add_as(name, 200, 5, &memories[i]), 0);
+            docs[0] = name;
+            docs[1] = name;
+            assert_int_equal(open_with(conn, docs, 2, &s), 0);
+            gist_session_usage(s, &u);
+            assert_int_equal(u.prompt_tokens, 400);
+            assert_in_range(u.approximate_tokens, 150, 200);
+            assert_true(u.gists > 0 && u.gist_tokens > 200);
+            assert_int_equal(u.raw_tokens + u.gist_tokens, 400);
+            again = answer_of(s);
+            gist_close(s);
+            if (run == 0)
+                known[i] = again;
+            assert_true(same(&known[i], &again));
+        }
+        stop();
+        if (run == 0)
+            start_as(DAEMON_FIXTURE_TINY, NULL, "yes", true);
+    }
+}
+
 /* --- its life --------------------------------------------------------------------------------- */
 
 static void forks_and_rewinds(void **state)
@@ -326,8 +366,15 @@ static void expect_refused(const char *const *docs, size_t n, enum gist_code cod
 static void refusals(void **state)
 {
     const struct gist_memory fine = { .size = sizeof(fine), .compressor = GIST_FINE_KV };
+    const struct gist_memory late = { .size = sizeof(late),
+                                      .compressor = GIST_FINE_KV,
+                                      .flags = GIST_LATE };
+    const struct gist_memory tight = {
+        .size = sizeof(tight), .compressor = GIST_FINE_KV, .ratio = 2, .budget = 200
+    };
     const struct gist_memory short_one = { .size = sizeof(short_one), .budget = 300 };
-    const char *unknown[] = { "a", "nobody" }, *gists[] = { "a", "gists" };
+    const char *unknown[] = { "a", "nobody" }, *gists[] = { "a", "gists" },
+               *lates[] = { "late", "a" }, *tights[] = { "tight", "tight" };
     const char *others[] = { "budget", "b" }, *longs[] = { "a", "long" };
     gist_session *s[3];
 
@@ -338,8 +385,14 @@ static void refusals(void **state)
     assert_int_equal(add_as("budget", 200, 9, &short_one), 0);
     assert_int_equal(add_as("long", 1000, 9, NULL), 0);
     expect_refused(unknown, 2, GIST_E_NOT_FOUND, "nobody");
-    expect_refused(gists, 2, GIST_E_UNSUPPORTED,
-                   "the document \"gists\" was added with a compressor");
+    assert_int_equal(add_as("late", 200, 9, &late), 0);
+    assert_int_equal(add_as("tight", 150, 9, &tight), 0);
+    expect_refused(gists, 2, GIST_E_BAD_REQUEST,
+                   "the documents \"a\" and \"gists\" were added with different memory options");
+    expect_refused(lates, 2, GIST_E_UNSUPPORTED, "the document \"late\" was added with --late");
+    expect_refused(tights, 2, GIST_E_CONTEXT_LENGTH_EXCEEDED,
+                   "the documents up to \"tight\" are too many or too long for their budget of "
+                   "200 keys");
     expect_refused(others, 2, GIST_E_CONTEXT_LENGTH_EXCEEDED, "the limit is 300");
     expect_refused(longs, 2, GIST_E_CONTEXT_LENGTH_EXCEEDED,
                    "the document \"long\" has 1000 tokens, which do not fit behind the 100 before "
@@ -438,10 +491,15 @@ static void a_client_cancels(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_is_computed), cmocka_unit_test(answers_are_the_same),
-        cmocka_unit_test(after_a_restart),     cmocka_unit_test(forks_and_rewinds),
-        cmocka_unit_test(is_not_saved),        cmocka_unit_test(refusals),
-        cmocka_unit_test(a_client_dies),       cmocka_unit_test(a_client_cancels),
+        cmocka_unit_test(nothing_is_computed),
+        cmocka_unit_test(answers_are_the_same),
+        cmocka_unit_test(after_a_restart),
+        cmocka_unit_test(with_compressors),
+        cmocka_unit_test(forks_and_rewinds),
+        cmocka_unit_test(is_not_saved),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(a_client_dies),
+        cmocka_unit_test(a_client_cancels),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,10 +300,29 @@ uint32_t seq_wants(const struct seq *s, uint32_t n)
     return wants;
 }
 
+/* The segment that n tokens end in is raw, or was only closed short: then it is open again. */
+static bool opens_again(struct seq *s, uint32_t n)
+{
+    uint32_t k = n / s->seg_len;
+    struct seq_segment *g = &s->segments[k];
+
+    if (g->state == SEQ_RAW)
+        return true;
+    if (g->state != SEQ_PACKED || n % s->seg_len > g->n_keys ||
+        s->tokens[(size_t)(k + 1) * s->seg_len - 1] != SEQ_FILLER)
+        return false;
+    unreserve(s, (k + 1) * s->seg_len);
+    give_behind(s, k, n % s->seg_len);
+    g->n_keys = s->seg_len;
+    g->state = SEQ_RAW;
+    s->n_reserved = n;
+    return true;
+}
+
 uint32_t seq_rewind(struct seq *s, uint32_t n)
 {
     assert(n <= s->n_tokens);
-    if (n % s->seg_len && s->segments[n / s->seg_len].state != SEQ_RAW)
+    if (n % s->seg_len && !opens_again(s, n))
         n -= n % s->seg_len;
     unreserve(s, n);
     s->n_tokens = n;
