@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
+#include "engine/file/stream.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -278,17 +279,26 @@ static void abandoned(struct sched *s, const struct batch *b)
 }
 
 /* What a token costs in a long chunk decides what is read back from the disk. */
-static void measured(struct sched *s, const struct batch *b, uint64_t ns)
+static void measured(struct sched *s, const struct batch *b, uint64_t ns, uint64_t waited)
 {
-    pace_measured(&s->pace, b->n == b->n_decode ? 0 : b->n_rows, ns);
+    pace_measured(&s->pace, b->n == b->n_decode ? 0 : b->n_rows, ns - waited);
     if (s->served.tier && b->n > b->n_decode && b->n_rows >= PACE_TOKENS_MIN)
         tier_measured(s->served.tier, b->n_rows, ns);
+}
+
+/* What the step waits for a disk, when weights pass through memory, it would wait with more tokens,
+ * too: counted as time that tokens take it would make steps of a few tokens, which wait as long. */
+static uint64_t waited_ns(const struct sched *s)
+{
+    const struct stream *stream = s->served.model->stream;
+
+    return stream ? stream_waited_ns(stream) : 0;
 }
 
 bool batch_run(struct sched *s)
 {
     struct batch b;
-    uint64_t start;
+    uint64_t start, waited;
     uint32_t n_out;
     int r;
 
@@ -298,6 +308,7 @@ bool batch_run(struct sched *s)
      * that: the next look finds it. */
     if (b.n == 0)
         return b.waits;
+    waited = waited_ns(s);
     start = clock_ns();
     r = run(s, &b, &n_out);
     /* Nobody moves in the line, and nothing is delivered: for all but who gave it up it never was.
@@ -318,7 +329,7 @@ bool batch_run(struct sched *s)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);
         give_decoded(s, &b);
         give_read(s, &b);
-        measured(s, &b, clock_ns() - start);
+        measured(s, &b, clock_ns() - start, waited_ns(s) - waited);
     }
     deliver(s, &b);
     return true;

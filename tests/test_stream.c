@@ -135,6 +135,7 @@ static void same_at(const char *model, uint64_t budget, const float *want,
     stream_stats(r.model->stream, &stats);
     assert_true(stats.memory <= budget);
     assert_true(stats.read > 0);
+    assert_true(stats.waited_ns > 0 && stats.waited_ns <= stats.step_ns);
     rig_close(&r);
 }
 

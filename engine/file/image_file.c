@@ -172,7 +172,10 @@ int image_new_open(const char *folder, const struct image_of *of, struct image_n
     }
     if (r < 0) {
         image_new_close(&n);
-        return why_set(why, r, "an image of %zu bytes in %s: %s", n.len, folder, strerror(-r));
+        return why_set(why, r,
+                       "no image of packed weights (%zu bytes) in %s: %s; weight-cache "
+                       "takes another folder",
+                       n.len, folder, strerror(-r));
     }
     *ret = n;
     return 0;

@@ -163,26 +163,31 @@ static int load_streamed(struct model *m, struct weights *w, const struct image_
 
 /* The image's own pages. -ENOENT: there is no image that will do, and image_why says so of one that
  * is there. */
-static int take_mapped(struct model *m, struct weights *w, const struct model_options *o)
+static int take_mapped(struct model *m, struct weights *w, const struct model_options *o,
+                       struct why *why)
 {
     struct image_file f;
-    int e;
+    int e = o->images ? image_file_open(o->images, &m->of, &f, &m->image_why) : -ENOENT;
 
-    if (!o->images)
-        return -ENOENT;
-    e = image_file_open(o->images, &m->of, &f, &m->image_why);
-    if (e == 0) {
-        e = image_map_open(&f, &m->packed, m->backend, &m->map);
-        memcpy(m->digest, f.digest, sizeof(m->digest));
-        image_file_close(&f);
-        if (e != 0)
-            (void)why_set(&m->image_why, e, "image of %s: %s", gguf_label(m->file),
-                          e == -EBADMSG ? "its weights are damaged" : strerror(-e));
-    }
     if (e == -ENOENT)
         m->image_why.text[0] = '\0';
     if (e != 0)
         return -ENOENT;
+    /* With too little memory its pages would be dropped and read anew, and nobody compares them
+     * then. */
+    e = o->room ? o->room(o->room_arg, why) : 0;
+    if (e != 0) {
+        image_file_close(&f);
+        return e;
+    }
+    e = image_map_open(&f, &m->packed, m->backend, &m->map);
+    memcpy(m->digest, f.digest, sizeof(m->digest));
+    image_file_close(&f);
+    if (e != 0) {
+        (void)why_set(&m->image_why, e, "image of %s: %s", gguf_label(m->file),
+                      e == -EBADMSG ? "its weights are damaged" : strerror(-e));
+        return -ENOENT;
+    }
     m->mem = m->map.arena;
     m->mem_len = m->packed.len;
     m->from = MODEL_FROM_IMAGE;
@@ -201,7 +206,7 @@ static int load(struct model *m, struct weights *w, const struct model_options *
         return load_streamed(m, w, &m->of, o, why);
     e = take_kept(m, w, &m->of, o->kept);
     if (e == -ENOENT)
-        e = take_mapped(m, w, o);
+        e = take_mapped(m, w, o, why);
     return e == -ENOENT ? read_weights(m, w, &m->of, o, why) : e;
 }
 

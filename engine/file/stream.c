@@ -363,6 +363,11 @@ void *stream_mem(const struct stream *s, size_t *ret_len)
     return s->mem;
 }
 
+uint64_t stream_waited_ns(const struct stream *s)
+{
+    return s->waited_ns;
+}
+
 void stream_stats(const struct stream *s, struct stream_stats *ret)
 {
     *ret = (struct stream_stats){ .memory = s->fit.len,
@@ -544,6 +549,7 @@ int stream_open(const struct stream_options *o, struct image_file *image, struct
     }
     image->fd = -1;
     image->head = NULL;
+    s->read = s->waited_ns = 0; /* steps are counted */
     *ret = s;
     return 0;
 }

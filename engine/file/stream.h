@@ -75,6 +75,9 @@ int stream_rows(struct stream *s, const uint32_t *ids, uint32_t n, const void **
 /* The sentence of the last error. */
 const char *stream_why(const struct stream *s);
 
+/* Time in which nothing was done but to wait for the disk, so far. */
+uint64_t stream_waited_ns(const struct stream *s);
+
 struct stream_stats {
     uint64_t memory;    /* bytes held */
     uint64_t resident;  /* of them what stays */
