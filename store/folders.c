@@ -70,6 +70,11 @@ void folders_say(char *note, size_t cap, const char *fmt, ...)
     va_end(ap);
 }
 
+void folders_block(int fd)
+{
+    (void)fcntl(fd, F_SETFL, 0);
+}
+
 int folders_each(int fd, void (*fn)(void *arg, const char *name), void *arg)
 {
     int again = openat(fd, ".", OPEN_FOLDER), err;

@@ -56,6 +56,10 @@ int folders_again(struct folders *f);
 /* NULL: it is not there, or (make) can't be made; *ret_err says why. */
 struct folder *folders_get(struct folders *f, uint32_t owner, bool make, int *ret_err);
 
+/* Files are opened without waiting, in case that one is a pipe; reads of a file may wait (io_uring
+ * would answer -EAGAIN on file systems that can't tell whether they do). */
+void folders_block(int fd);
+
 /* Appends a sentence to those for the log, on a line of its own. */
 void folders_say(char *note, size_t cap, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -111,6 +111,7 @@ static void on_done(void *job, uint32_t what, int64_t result)
     }
     if (what == OP_OPEN) {
         g->fd = (int)result;
+        folders_block(g->fd);
     } else if (what == OP_HEADER) {
         on_header(g);
     } else {

@@ -178,6 +178,7 @@ static void on_open(void *job, uint32_t what, int64_t result)
         done_with(r);
         return;
     }
+    folders_block(r->fd);
     (void)posix_fadvise(r->fd, 0, 0, POSIX_FADV_RANDOM);
     queue_read(r, FIRST_READ);
 }

@@ -35,6 +35,7 @@ static void on_open(void *job, uint32_t what, int64_t result)
         return;
     }
     s->warm.fd = (int)result;
+    folders_block(s->warm.fd);
     s->warm.open = true;
     s->warm.off = 0;
 }

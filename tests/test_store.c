@@ -527,6 +527,7 @@ static void leaves_alone_what_is_not_its(void **state)
     (void)snprintf(cmd, sizeof(cmd),
                    "cd %s && f=$(ls | grep -v names) && cp $f notes.txt && mv $f ../moved && "
                    "ln -s ../moved $f && mkdir 0123456789abcdef0123456789abcdef && "
+                   "mkfifo 1123456789abcdef0123456789abcdef && "
                    "echo x >.new-0000000000000001 && echo x >names/.new-2 && mkdir ../0100",
                    path);
     assert_int_equal(system(cmd), 0);
