@@ -7,6 +7,7 @@
 #include "ipc/wire.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
+#include "tests/support/sanitized.h"
 #include "tests/support/scratch.h"
 
 #include <errno.h>
@@ -450,7 +451,7 @@ static void on_added(void *arg, int err, const struct gist_result *result)
 }
 
 static const char *const slow[] = { "--cpu", "scalar", "--batch-tokens", "16", NULL };
-#define SLOW_TOKENS 320u
+#define SLOW_TOKENS (SANITIZED ? 160u : 320u) /* steps of 16 */
 
 static gist_conn *begin_adding(const char *name, const char *text, unsigned flags, struct adding *a)
 {
