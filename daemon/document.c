@@ -201,6 +201,17 @@ void document_read(struct document *doc)
     }
 }
 
+void documents_forget(struct documents *d, uint32_t owner)
+{
+    struct document *doc, *next;
+
+    for (doc = TAILQ_FIRST(&d->list); doc; doc = next) {
+        next = TAILQ_NEXT(doc, link);
+        if (doc->owner->uid == owner && doc->state == DOCUMENT_READY)
+            document_free(doc);
+    }
+}
+
 /* Roots of the tree are few, and a client's sessions may use up all of them. */
 void document_teach(const struct document *doc)
 {

@@ -92,6 +92,9 @@ int document_pin(struct document *doc, struct session *session, struct document_
 /* It was read: the others of its name go. */
 void document_read(struct document *doc);
 
+/* All of an owner's that are not being read, and their pins. */
+void documents_forget(struct documents *d, uint32_t owner);
+
 /* What a pinned one holds may have been forgotten as a beginning: the tree learns it anew. */
 void document_teach(const struct document *doc);
 

@@ -308,6 +308,7 @@ static void forget(struct sched *s, struct request *r, struct cache *c)
     store_forget(c->store, c->owner, &records, &bytes);
     c->sum.records += records;
     c->sum.bytes += bytes;
+    documents_forget(&s->documents, c->owner);
     if (s->served.prefix)
         prefix_forget(s->served.prefix, c->owner);
     finish(s, r, c);

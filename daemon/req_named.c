@@ -398,18 +398,22 @@ static int send_rows(struct sched *s, struct request *r, struct list *l)
     return e;
 }
 
+/* Rows that are ahead of the last reply. All others are sent by work(): where a flush finds room
+ * that work() did not, nobody would know that there is more to do. */
 static int list_flush(struct sched *s, struct request *r)
 {
     struct list *l = r->state;
 
-    return l && l->n > 0 && r->last.kind != WIRE_ERROR ? send_rows(s, r, l) : 0;
+    return l && l->n > 0 && r->phase == REQUEST_LAST && r->last.kind != WIRE_ERROR
+               ? send_rows(s, r, l)
+               : 0;
 }
 
 static bool list_work(struct sched *s, struct request *r)
 {
     struct list *l = r->state;
 
-    if (l->n > 0 && list_flush(s, r) < 0)
+    if (l->n == ROWS_A_SLICE && send_rows(s, r, l) < 0)
         return false; /* the reader is behind */
     while (l->n < ROWS_A_SLICE && next_row(s, l, &l->rows[l->n]))
         l->n++;

@@ -547,6 +547,29 @@ static void test_documents(void **state)
     stop();
 }
 
+/* All that is kept of a user goes at once: names, and what is pinned for them. */
+static void test_forgotten(void **state)
+{
+    const struct gist_document doc = { .size = sizeof(doc), .flags = GIST_PLAIN | GIST_PIN };
+    struct gist_stats st;
+    gist_session *s;
+    char text[500];
+
+    (void)state;
+    memset(text, '7', sizeof(text));
+    start();
+    assert_int_equal(gist_document_add(conn, "pinned", text, 500, &doc, NULL), 0);
+    assert_int_equal(gist_save(converse(0, STAND_READ), "talk", 0), 0);
+    assert_int_equal(gist_cache(conn, GIST_CACHE_FORGET, NULL, NULL, NULL, NULL), 0);
+    assert_int_equal(list(conn, GIST_DOCUMENTS).n, 0);
+    assert_int_equal(list(conn, GIST_SESSIONS).n, 0);
+    refused(gist_restore(conn, "talk", NULL, &s), -ENOENT, "talk");
+    assert_int_equal(gist_stats(conn, &st), 0);
+    assert_int_equal(st.pinned_pages, 0);
+    assert_int_equal(st.n_documents, 0);
+    stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -554,7 +577,7 @@ int main(void)
         cmocka_unit_test(test_usage),     cmocka_unit_test(test_names),
         cmocka_unit_test(test_owners),    cmocka_unit_test(test_other_model),
         cmocka_unit_test(test_many),      cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_documents), cmocka_unit_test(test_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
