@@ -386,6 +386,10 @@ struct gist_stats_store { /* what is kept on disk, of all users */
     const char *degraded;         /* what it can't do and why; "": all is well */
     uint64_t degraded_s;          /* since when, seconds since 1970 */
     const char *io;               /* "io_uring", "threads" */
+    /* Since the start; computed_instead: for reading them back would have taken longer. */
+    uint64_t restored_tokens, computed_instead;
+    uint64_t forgotten;    /* records that were not written: sessions wanted their pages */
+    uint64_t ns_per_token; /* that the model takes to read; 0: not measured yet */
 };
 struct gist_stats {
     const char *version, *model, *model_digest, *cpu;

@@ -62,6 +62,10 @@ static void copy_store(const struct wire_stats_store *w, struct gist_stats_store
                                      .read_ns = w->read_ns,
                                      .pinned_pages = w->pinned_pages,
                                      .pending = w->pending,
+                                     .restored_tokens = w->restored_tokens,
+                                     .computed_instead = w->computed_instead,
+                                     .forgotten = w->forgotten,
+                                     .ns_per_token = w->ns_per_token,
                                      .degraded = w->degraded,
                                      .degraded_s = w->degraded_s,
                                      .io = w->io };

@@ -98,6 +98,10 @@ static void print_store(const struct gist_stats_store *t, const char *off)
     printf("store       %s of %s on disk, %llu records; %s written in 24 hours (%s)\n",
            ctl_human_bytes(t->bytes, a), ctl_human_bytes(t->limit, b),
            (unsigned long long)t->records, ctl_human_bytes(t->written_today, c), t->io);
+    if (t->restored_tokens + t->computed_instead > 0)
+        printf("            %llu tokens came back from there, %llu were computed because that is "
+               "faster\n",
+               (unsigned long long)t->restored_tokens, (unsigned long long)t->computed_instead);
     if (t->degraded[0])
         shown_line(stdout, "store       %s (since %s); sessions go on", t->degraded,
                    ctl_human_when(t->degraded_s, a));
@@ -211,6 +215,10 @@ static void json_store(struct ctl_json *j, const struct gist_stats_store *t)
     ctl_json_u64(j, "read_ns", t->read_ns);
     ctl_json_u64(j, "pinned_pages", t->pinned_pages);
     ctl_json_u64(j, "pending", t->pending);
+    ctl_json_u64(j, "restored_tokens", t->restored_tokens);
+    ctl_json_u64(j, "computed_instead", t->computed_instead);
+    ctl_json_u64(j, "forgotten", t->forgotten);
+    ctl_json_u64(j, "ns_per_token", t->ns_per_token);
     ctl_json_string(j, "io", t->io);
     ctl_json_string(j, "degraded", t->degraded);
     ctl_json_u64(j, "degraded_s", t->degraded_s);

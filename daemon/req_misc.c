@@ -162,6 +162,10 @@ static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
                                           .read_ns = x->read_ns,
                                           .pinned_pages = tier.pages_queued + tier.pages_busy,
                                           .pending = tier.queued + tier.writing,
+                                          .restored_tokens = tier.restored_tokens,
+                                          .computed_instead = tier.computed_instead,
+                                          .forgotten = tier.forgotten,
+                                          .ns_per_token = tier.ns_per_token,
                                           .degraded = x->degraded,
                                           .degraded_s = s->degraded.since_s,
                                           .io = io_name(b->io) };

@@ -154,6 +154,10 @@ static int build_stats_store(struct wire_scratch *s, const struct wire_stats_sto
     one->read_ns = x->read_ns;
     one->pinned_pages = x->pinned_pages;
     one->pending = x->pending;
+    one->restored_tokens = x->restored_tokens;
+    one->computed_instead = x->computed_instead;
+    one->forgotten = x->forgotten;
+    one->ns_per_token = x->ns_per_token;
     one->degraded_s = x->degraded_s;
     one->degraded = wire_str(x->degraded);
     one->io = wire_str(x->io);
@@ -570,6 +574,10 @@ static int read_stats_store(struct wire_scratch *s, const Gistd__Stats__Store *m
     x->read_ns = m->read_ns;
     x->pinned_pages = m->pinned_pages;
     x->pending = m->pending;
+    x->restored_tokens = m->restored_tokens;
+    x->computed_instead = m->computed_instead;
+    x->forgotten = m->forgotten;
+    x->ns_per_token = m->ns_per_token;
     x->degraded_s = m->degraded_s;
     st->store = x;
     return take_string(m->degraded, &x->degraded) && take_string(m->io, &x->io) ? 0 : -EMSGSIZE;

@@ -37,6 +37,7 @@ struct wire_stats_store {
     uint32_t pinned_pages, pending;
     const char *degraded, *io;
     uint64_t degraded_s;
+    uint64_t restored_tokens, computed_instead, forgotten, ns_per_token;
 };
 struct wire_stats {
     const char *version, *model, *model_digest, *cpu, *adapters;

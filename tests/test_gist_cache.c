@@ -212,7 +212,8 @@ static void without_waiting(void **state)
 /* --- Stats ------------------------------------------------------------------------------------ */
 
 static const struct wire_stats_store store = {
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, "the disk is full", "threads", 18
+    1,         2,  3,  4,  5,  6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, "the disk is full",
+    "threads", 18, 20, 21, 22, 23
 };
 
 static void script_stats(struct fake_daemon *d, void *arg)
@@ -241,6 +242,8 @@ static void stats_of_the_store(void **state)
     assert_true(s.store->pinned_pages == 17 && s.store->pending == 19 && s.store->degraded_s == 18);
     assert_string_equal(s.store->degraded, "the disk is full");
     assert_string_equal(s.store->io, "threads");
+    assert_true(s.store->restored_tokens == 20 && s.store->computed_instead == 21);
+    assert_true(s.store->forgotten == 22 && s.store->ns_per_token == 23);
     assert_int_equal(gist_stats(conn, &s), 0);
     assert_null(s.store);
     assert_string_equal(s.store_off, "no folder");

@@ -81,7 +81,11 @@ static const struct wire_stats_store store = { .bytes = 1,
                                                .pending = 19,
                                                .degraded = "not writing: No space left",
                                                .degraded_s = 18,
-                                               .io = "io_uring" };
+                                               .io = "io_uring",
+                                               .restored_tokens = 1ull << 33,
+                                               .computed_instead = 21,
+                                               .forgotten = 22,
+                                               .ns_per_token = 23 };
 
 static const struct wire_cache_row cache_rows[] = {
     { 1, 2, 3, 4, 5, 6, 7, true }, { UINT64_MAX, 1ull << 40, 8, 9, 10, 11, 0, false }
@@ -393,6 +397,10 @@ static void same_store(const struct wire_stats_store *a, const struct wire_stats
     assert_int_equal(a->read_ns, b->read_ns);
     assert_int_equal(a->pinned_pages, b->pinned_pages);
     assert_int_equal(a->pending, b->pending);
+    assert_int_equal(a->restored_tokens, b->restored_tokens);
+    assert_int_equal(a->computed_instead, b->computed_instead);
+    assert_int_equal(a->forgotten, b->forgotten);
+    assert_int_equal(a->ns_per_token, b->ns_per_token);
     assert_int_equal(a->degraded_s, b->degraded_s);
     assert_string_equal(a->degraded, b->degraded);
     assert_string_equal(a->io, b->io);
