@@ -338,7 +338,8 @@ static void fill_from_memory(const struct sched *s, const struct document *d, st
     (void)stpcpy(to->name, d->name);
     request_label(to->model, sizeof(to->model), s->served.model->name);
     to->row.n_tokens = to->row.n_read = d->n_ids;
-    to->row.at_s = d->at_s;
+    if (d->at_s) /* else its file knows */
+        to->row.at_s = d->at_s;
     to->row.pinned = d->pinned != NULL;
     if (d->state == DOCUMENT_READY)
         return;

@@ -26,8 +26,7 @@ struct begin_with {
     bool is_public, is_private, has_policy, begun;
     struct policy policy; /* what was said, beside the document */
     enum wire_priority priority;
-    bool pin; /* it was pinned before the daemon was started anew */
-    uint64_t at_s;
+    bool pin;                /* it was pinned before the daemon was started anew */
     struct session *whole;   /* while a further one is read; else NULL */
     struct wire_usage usage; /* of reading those before */
 };
@@ -104,7 +103,6 @@ static void pin_again(struct sched *s, struct request *r, const struct begin_wit
     d->is_public = r->session->memory.shared.owner == PREFIX_PUBLIC;
     d->pin = d->kept = true;
     d->chat_at = p.chat_after;
-    d->at_s = b->at_s;
     if (document_take_ids(d, p.ids, p.n, &need) == 0 &&
         session_fork(&s->served, r->session, 0, &copy) == 0 && document_pin(d, copy, &need) == 0) {
         document_read(d);

@@ -538,6 +538,8 @@ static void test_documents(void **state)
     assert_int_equal(u.prompt_tokens, 500);
     assert_int_equal(gist_stats(conn, &st), 0);
     assert_int_equal(st.pinned_pages, 32);
+    f = list(conn, GIST_DOCUMENTS);
+    assert_true(f.row.kept && f.row.pinned && f.row.at_s > 1600000000);
     assert_int_equal(gist_delete(conn, GIST_DOCUMENTS, pinned), 0);
     assert_int_equal(gist_delete(conn, GIST_DOCUMENTS, loose), 0);
     assert_int_equal(gist_stats(conn, &st), 0);
