@@ -269,7 +269,7 @@ static bool may_delete(struct sched *s, struct request *r, const struct cache *c
 }
 
 /* About so many records a slice: the store looks at all that it has to find them. */
-#define PRUNE_SLICE 64u
+#define PRUNE_SLICE 32u
 
 static void prune(struct sched *s, struct request *r, struct cache *c)
 {
