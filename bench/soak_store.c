@@ -26,7 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STEMS      10u /* texts that records begin with */
+#define STEM_MIB                                                                                   \
+    5u /* a text that records begin with for so many MiB: twice what there is room for */
 #define BRANCHES   6u
 #define DEPTH      6u
 #define TOGETHER   8u /* puts under way */
@@ -39,6 +40,7 @@
 
 struct soak {
     struct store_rig rig;
+    uint32_t n_stems;
     uint64_t random, until_ns, said_ns;
     uint64_t n_puts, n_gets, n_tokens, n_opened, n_verified, evicted;
 };
@@ -79,7 +81,7 @@ static struct rig_record at(struct soak *s, uint32_t owner, uint32_t stem, uint3
 
 static struct rig_record anywhere(struct soak *s)
 {
-    uint32_t owner = any(s, OWNERS), stem = any(s, STEMS) * any(s, STEMS) / STEMS;
+    uint32_t owner = any(s, OWNERS), stem = any(s, s->n_stems) * any(s, s->n_stems) / s->n_stems;
 
     return at(s, owner, stem, any(s, BRANCHES), any(s, DEPTH));
 }
@@ -329,6 +331,7 @@ int main(int argc, char **argv)
         return 2;
     }
     s.rig.limits.bytes = mib << 20;
+    s.n_stems = (uint32_t)(mib / STEM_MIB) + 1;
     (void)strcpy(s.rig.path, argv[optind]);
     s.until_ns = clock_ns() + seconds * CLOCK_S;
     if (speed)
