@@ -7,7 +7,7 @@ from common import N_CPUS, ROOT
 
 RESULTS = os.path.join(ROOT, "docs/results.md")
 BEGIN, END = "<!-- bench:{} begin -->", "<!-- bench:{} end -->"
-ORDER = ("ring", "floors", "Q4_1", "Q4_0", "Q4_K_M", "Q8_0", "F16", "8B", "memory", "restart", "profile", "io", "weights",
+ORDER = ("ring", "floors", "Q4_1", "Q4_0", "Q4_K_M", "Q8_0", "F16", "8B", "memory", "restart", "spill", "profile", "io", "weights",
          "before-after")
 
 
