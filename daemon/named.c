@@ -40,16 +40,9 @@ const char *named_word(enum wire_named kind)
     return kind == WIRE_NAMED_DOCUMENT ? "document" : "session";
 }
 
-/* One that can't be read is there all the same. */
 bool named_exists(const struct sched *s, uint32_t owner, enum wire_named kind, const char *name)
 {
-    void *bytes = NULL;
-    size_t len;
-    int e = s->served.store ? store_name_get(s->served.store, owner, kind, name, &bytes, &len)
-                            : -ENOENT;
-
-    free(bytes);
-    return e != -ENOENT;
+    return s->served.store && store_name_has(s->served.store, owner, kind, name);
 }
 
 void named_fail_absent(struct sched *s, struct request *r, enum wire_named kind, const char *name)

@@ -548,6 +548,11 @@ static int delete_one(struct store *s, struct named *n)
     return 0;
 }
 
+bool store_name_has(const struct store *s, uint32_t owner, uint32_t kind, const char *name)
+{
+    return find(s, owner, kind, name) != NULL;
+}
+
 int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char *name)
 {
     struct name_put *p = is_name(name) ? under_way(s, owner, kind, name) : NULL;

@@ -154,6 +154,8 @@ int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *n
  * -ENOMEM. *ret_bytes is malloc'ed. Waits for the disk: names are small. */
 int store_name_get(struct store *s, uint32_t owner, uint32_t kind, const char *name,
                    void **ret_bytes, size_t *ret_len);
+/* Whether there is one, readable or not. Touches no disk. */
+bool store_name_has(const struct store *s, uint32_t owner, uint32_t kind, const char *name);
 int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char *name);
 /* One after the other by name: n->id 0 for the first. False: no more. */
 bool store_name_next(struct store *s, uint32_t owner, uint32_t kind, struct store_named *n);

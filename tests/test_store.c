@@ -390,6 +390,7 @@ static void assert_name(uint32_t owner, uint32_t kind, const char *name, const c
     size_t len = 0;
     int err = store_name_get(rig.store, owner, kind, name, &bytes, &len);
 
+    assert_int_equal(store_name_has(rig.store, owner, kind, name), text != NULL);
     if (!text) {
         assert_int_equal(err, -ENOENT);
         return;
