@@ -286,13 +286,13 @@ static void measured(struct sched *s, const struct batch *b, uint64_t ns, uint64
         tier_measured(s->served.tier, b->n_rows, ns);
 }
 
-/* What the step waits for a disk, when weights pass through memory, it would wait with more tokens,
- * too: counted as time that tokens take it would make steps of a few tokens, which wait as long. */
+/* What weights that pass through memory take to be there they take for any number of tokens:
+ * counted as time of the tokens it would make steps of a few, and all of them wait as long. */
 static uint64_t waited_ns(const struct sched *s)
 {
     const struct stream *stream = s->served.model->stream;
 
-    return stream ? stream_waited_ns(stream) : 0;
+    return stream ? stream_taken_ns(stream) : 0;
 }
 
 bool batch_run(struct sched *s)

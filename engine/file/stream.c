@@ -67,7 +67,7 @@ struct stream {
 
     size_t op_len;
     uint32_t n_out; /* operations of all places */
-    uint64_t read, step_ns, waited_ns, begun, last;
+    uint64_t read, step_ns, waited_ns, taken_ns, begun, last;
     struct why why;
 };
 
@@ -232,6 +232,7 @@ static void drop_others(struct stream *s, uint32_t unit)
 static int take_unit(struct stream *s, uint32_t unit, struct slot **ret)
 {
     struct slot *slot = slot_at(s, 0);
+    uint64_t from = clock_ns();
     int r = 0;
 
     if (slot->unit != unit) {
@@ -251,6 +252,7 @@ static int take_unit(struct stream *s, uint32_t unit, struct slot **ret)
             slot->unit = NONE;
     }
     s->last = clock_ns();
+    s->taken_ns += s->last - from;
     *ret = slot;
     return r;
 }
@@ -363,9 +365,9 @@ void *stream_mem(const struct stream *s, size_t *ret_len)
     return s->mem;
 }
 
-uint64_t stream_waited_ns(const struct stream *s)
+uint64_t stream_taken_ns(const struct stream *s)
 {
-    return s->waited_ns;
+    return s->taken_ns;
 }
 
 void stream_stats(const struct stream *s, struct stream_stats *ret)

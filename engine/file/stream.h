@@ -75,8 +75,8 @@ int stream_rows(struct stream *s, const uint32_t *ids, uint32_t n, const void **
 /* The sentence of the last error. */
 const char *stream_why(const struct stream *s);
 
-/* Time in which nothing was done but to wait for the disk, so far. */
-uint64_t stream_waited_ns(const struct stream *s);
+/* Time so far that units took to be there and right: as long for one token as for many. */
+uint64_t stream_taken_ns(const struct stream *s);
 
 struct stream_stats {
     uint64_t memory;    /* bytes held */
