@@ -467,12 +467,13 @@ static void adopt(struct tier_restore *r, struct part *p)
     r->window -= p->n_pages;
 }
 
-/* What the tree gave of the segments that are parts goes: they come from the store. */
+/* What the tree gave of the segments that are parts goes: they come from the store. Pages that were
+ * only reserved go, too. */
 static void cut_to_first(struct tier_restore *r)
 {
     struct seq *s = r->user->memory->seq;
 
-    if (r->n_taken == 0 && s->n_tokens > r->first * s->seg_len)
+    if (r->n_taken == 0)
         (void)seq_rewind(s, r->first * s->seg_len);
 }
 
