@@ -513,7 +513,6 @@ static void time_counts(void **state)
 
 int main(void)
 {
-
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(of_each_memory),
         cmocka_unit_test(that_part),
