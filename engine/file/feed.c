@@ -26,6 +26,9 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
 
 enum piece_state { PIECE_NONE, PIECE_OUT, PIECE_TO_COPY, PIECE_READY };
 
@@ -40,8 +43,9 @@ struct feed {
     struct why *why;
     struct io *io; /* NULL: all by way of the page cache */
     int direct;    /* the file once more, with O_DIRECT; -1 */
-    bool always_direct, cached_if_unknown;
-    void *room; /* what was mapped: the ring is in it */
+    bool always_direct;
+    int seems_cached; /* where the kernel does not say; -1: not tried yet */
+    void *room;       /* what was mapped: the ring is in it */
     size_t room_len;
     uint8_t *ring;
     size_t ring_len;
@@ -83,11 +87,20 @@ static void use_huge_pages(struct feed *f)
     }
 }
 
+static int make_memfd(void)
+{
+    int fd = memfd_create("gistd-feed", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
+
+    if (fd < 0 && errno == EINVAL) /* before 6.3 */
+        fd = memfd_create("gistd-feed", MFD_CLOEXEC);
+    return fd;
+}
+
 /* The same pages twice, one behind the other, at a multiple of a huge page. */
 static int map_ring(struct feed *f)
 {
     size_t room = 2 * f->ring_len + HUGE_BYTES;
-    int fd = memfd_create("gistd-feed", MFD_CLOEXEC), r = fd < 0 ? -errno : 0;
+    int fd = make_memfd(), r = fd < 0 ? -errno : 0;
     uint8_t *mem = MAP_FAILED;
 
     if (r == 0 && ftruncate(fd, (off_t)f->ring_len) < 0)
@@ -130,8 +143,8 @@ static void open_direct(struct feed *f, const struct io_options *io)
     (void)io_register(f->io, f->ring, 2 * f->ring_len); /* refused: each read pins its pages anew */
 }
 
-/* Whether a byte comes without the disk. It may start a read-ahead there, so only some are tried.
- */
+/* Whether a byte comes without the disk. It may start a read-ahead there, so only some are tried,
+ * and only where the kernel can't be asked. */
 static bool answers_at_once(const struct feed *f, uint64_t off)
 {
     char byte;
@@ -140,13 +153,16 @@ static bool answers_at_once(const struct feed *f, uint64_t off)
     return preadv2(gguf_fd(f->g), &to, 1, (off_t)off, RWF_NOWAIT) == 1;
 }
 
-static bool seems_cached(const struct feed *f)
+static bool seems_cached(struct feed *f)
 {
     uint32_t n = 0;
 
+    if (f->seems_cached >= 0)
+        return f->seems_cached;
     for (uint32_t i = 0; i < PROBES; i++)
         n += answers_at_once(f, f->pos + (f->end - f->pos) / PROBES * i);
-    return n == PROBES;
+    f->seems_cached = n == PROBES;
+    return f->seems_cached;
 }
 
 int feed_open(const struct gguf *g, struct backend *b, const struct feed_options *o,
@@ -162,6 +178,7 @@ int feed_open(const struct gguf *g, struct backend *b, const struct feed_options
     f->end = gguf_len(g);
     f->next = f->pos / FEED_PIECE;
     f->always_direct = o->direct;
+    f->seems_cached = -1;
     if (ahead > f->end - f->pos)
         ahead = (size_t)(f->end - f->pos);
     f->ring_len = ((ahead > least ? ahead : least) + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
@@ -175,7 +192,6 @@ int feed_open(const struct gguf *g, struct backend *b, const struct feed_options
     }
     if (o->direct || f->end - f->pos >= SMALL_BYTES)
         open_direct(f, o->io);
-    f->cached_if_unknown = seems_cached(f);
     *ret = f;
     return 0;
 }
@@ -227,7 +243,7 @@ static bool is_cached(struct feed *f, uint64_t k)
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 
     if (syscall(SYS_cachestat, gguf_fd(f->g), &range, &pages, 0) < 0)
-        return f->cached_if_unknown;
+        return seems_cached(f);
     return pages.cached * page >= range.len;
 }
 
