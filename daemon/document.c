@@ -131,6 +131,8 @@ void document_free(struct document *doc)
     if (!doc)
         return;
     d = doc->all;
+    if (doc->of) /* D3 */
+        *doc->of = NULL;
     unpin(doc);
     ids = doc->ids;
     (void)held_resize(&doc->owner->held, &ids, &doc->ids_len, 0);

@@ -14,6 +14,8 @@
  * Invariants
  *   D1  Of one owner and name at most one is not READY, and it is found before another one.
  *   D2  Pins of all owners together leave half of the pool to sessions.
+ *   D3  Anybody of its owner may delete or replace one that is READY, also while its adder still
+ *       writes it: document_free() clears *of.
  *
  * Threads    the scheduler's, between steps but for find and new.
  * Ownership  owns its documents, their ids and sessions; borrows the pool.
@@ -44,6 +46,7 @@ struct document {
     char name[NAMES_MAX + 1];
     enum document_state state;
     struct request *adder; /* who reads it; NULL: READY */
+    struct document **of; /* who adds it knows it by this, until it is written; NULL: nobody does */
     struct policy policy;
     bool is_public, pin, kept; /* kept: on disk, too */
     enum chat_at chat_at;

@@ -20,7 +20,7 @@
 /* --- AddDocument: start ----------------------------------------------------------------------- */
 
 struct add {
-    struct document *doc; /* NULL: not registered, or its own by now */
+    struct document *doc; /* NULL: not registered, or its own by now, or gone */
     bool written;         /* it was read, and goes to the disk */
     struct names_put *put;
     uint32_t n_told; /* tokens of which the last progress told */
@@ -126,6 +126,7 @@ static int begin_add(struct sched *s, struct request *r, const struct wire_req *
     if (e < 0)
         return e;
     a->doc->adder = r;
+    a->doc->of = &a->doc;
     a->doc->policy = policy;
     a->doc->is_public = is_public;
     a->doc->pin = m->u.add_document.pin;
@@ -273,19 +274,31 @@ static void describe(const struct sched *s, const struct document *d, struct nam
     ret->n_ids = d->n_ids;
 }
 
-/* A document that is on disk need not be in memory, but for its pin. */
-static void written(struct sched *s, struct request *r, struct add *a, bool kept)
+/* What becomes of it is no longer the request's business. */
+static struct document *let_go(struct add *a)
 {
     struct document *d = a->doc;
 
+    if (d)
+        d->of = NULL;
     a->doc = NULL;
-    d->kept = kept;
-    if (kept && !d->pinned)
+    return d;
+}
+
+/* A document that is on disk need not be in memory, but for its pin. */
+static void written(struct sched *s, struct request *r, struct add *a, bool kept)
+{
+    struct document *d = let_go(a);
+
+    if (d)
+        d->kept = kept;
+    if (d && kept && !d->pinned)
         document_free(d);
     added(s, r, kept);
 }
 
-/* What can't be written is there all the same, and its reply says that it is not kept. */
+/* What can't be written is there all the same, and its reply says that it is not kept. One that was
+ * deleted or replaced meanwhile is not written any more, or has been. */
 static bool write_document(struct sched *s, struct request *r, struct add *a)
 {
     struct document *d = a->doc;
@@ -296,6 +309,10 @@ static bool write_document(struct sched *s, struct request *r, struct add *a)
         return false;
     if (a->put) {
         written(s, r, a, a->put->result == 0);
+        return true;
+    }
+    if (!d) {
+        written(s, r, a, false);
         return true;
     }
     describe(s, d, &f);
@@ -310,10 +327,10 @@ static bool write_document(struct sched *s, struct request *r, struct add *a)
 /* Others that have begun with it go on. */
 static void drop_document(struct add *a)
 {
-    if (a && a->doc && !a->written)
-        document_free(a->doc);
-    if (a)
-        a->doc = NULL;
+    struct document *d = a ? let_go(a) : NULL;
+
+    if (d && !a->written)
+        document_free(d);
 }
 
 static void add_undo(struct sched *s, struct request *r)
