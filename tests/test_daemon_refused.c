@@ -221,14 +221,74 @@ static int score_adapter(gist_session *s, const char *text)
     return gist_score_text(conn, "some text", 9, &o, &score);
 }
 
+static int open_documents(gist_session *s, const char *text)
+{
+    struct gist_policy p = { .size = sizeof(p), .documents = &text, .n_documents = 1 };
+    gist_session *t;
+
+    (void)s;
+    return gist_open(conn, &p, &t);
+}
+
+static int save_name(gist_session *s, const char *text)
+{
+    return gist_save(s, text, 0);
+}
+
+static int restore_name(gist_session *s, const char *text)
+{
+    (void)s;
+    return gist_restore(conn, text, NULL, &s);
+}
+
+static int restore_label(gist_session *s, const char *text)
+{
+    (void)s;
+    return gist_restore(conn, "name", text, &s);
+}
+
+static int delete_name(gist_session *s, const char *text)
+{
+    (void)s;
+    return gist_delete(conn, GIST_SESSIONS, text);
+}
+
+static int add_name(gist_session *s, const char *text)
+{
+    (void)s;
+    return gist_document_add(conn, text, "text", 4, NULL, NULL);
+}
+
+static int add_role(gist_session *s, const char *text)
+{
+    const struct gist_document doc = { .size = sizeof(doc), .role = text };
+
+    (void)s;
+    return gist_document_add(conn, "name", "text", 4, &doc, NULL);
+}
+
+static int add_adapter(gist_session *s, const char *text)
+{
+    const struct gist_memory m = { .size = sizeof(m), .adapter = text };
+    const struct gist_document doc = { .size = sizeof(doc), .memory = &m };
+
+    (void)s;
+    return gist_document_add(conn, "name", "text", 4, &doc, NULL);
+}
+
 /* One for each text that the schema has: a new one is missing here. */
 static const struct {
     const char *field;
     int (*say)(gist_session *s, const char *text);
 } texts[] = {
-    { "client", say_name },      { "label", open_label }, { "adapter", open_adapter },
-    { "role", say_role },        { "stop", say_stop },    { "adapter", score_adapter },
-    { "label", say_fork_label },
+    { "client", say_name },      { "label", open_label },
+    { "adapter", open_adapter }, { "role", say_role },
+    { "stop", say_stop },        { "adapter", score_adapter },
+    { "label", say_fork_label }, { "documents", open_documents },
+    { "name", save_name },       { "name", restore_name },
+    { "label", restore_label },  { "name", delete_name },
+    { "name", add_name },        { "role", add_role },
+    { "adapter", add_adapter },
 };
 #define N_TEXTS (sizeof(texts) / sizeof(texts[0]))
 
