@@ -387,6 +387,7 @@ static void a_failing_disk_is_said_once(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
     wait_degraded(c, false, &seed);
+    wait_written(c, 1); /* nothing is made anew in what is deleted */
     (void)snprintf(folder, sizeof(folder), "%s", d.store);
     (void)snprintf(aside, sizeof(aside), "%s.aside", d.store);
     assert_int_equal(rename(folder, aside), 0);
