@@ -669,6 +669,49 @@ static void test_late(void **state)
     rig_close(&r);
 }
 
+/* Each call that an opening makes fails once: nothing stays behind, and what opens all the same is
+ * a whole model. Without a budget the image is mapped. */
+static void test_calls_fail(void **state)
+{
+    const struct backend_options bo = { .cpu = "scalar", .threads = 2, .max_rows = BATCH };
+    const char *model = deep(true);
+    size_t all, least = least_of(model, &all);
+    struct model_options o = { .images = images, .io = &by_threads };
+    struct backend *b;
+    struct fault f;
+
+    (void)state;
+    assert_int_equal(backend_open(&backend_cpu, &bo, &b, NULL), 0);
+    for (unsigned k = 0; k < 4; k++) {
+        uint64_t n;
+
+        o.weight_bytes = k % 2 ? 0 : least;
+        for (n = 1;; n++) {
+            unsigned fds = fault_n_descriptors();
+            int64_t mapped = fault_mapped();
+            struct model *m = NULL;
+            struct why why = { "" };
+            int r;
+
+            if (k < 1)
+                remove_images(); /* it is made, too */
+            fault_arm(n);
+            r = model_open_as(model, b, &o, &m, &why);
+            (void)fault_disarm(&f);
+            expect_that(r == 0 || why.text[0], "%s failed: %d without a sentence", f.name, r);
+            if (r == 0)
+                assert_true(m->mem && m->layers[8].w_down.data);
+            model_close(m);
+            expect_that(fault_n_descriptors() == fds, "%s failed: a descriptor is left", f.name);
+            expect_that(fault_mapped() == mapped, "%s failed: memory is left", f.name);
+            if (!f.name)
+                break;
+        }
+        assert_true(n > 8);
+    }
+    backend_close(b);
+}
+
 static void test_budgets(void **state)
 {
     (void)state;
@@ -716,7 +759,7 @@ int main(void)
         cmocka_unit_test(test_allocations),    cmocka_unit_test(test_flipped_while_serving),
         cmocka_unit_test(test_flipped_before), cmocka_unit_test(test_budgets),
         cmocka_unit_test(test_one_fault),      cmocka_unit_test(test_all_fail),
-        cmocka_unit_test(test_late),
+        cmocka_unit_test(test_late),           cmocka_unit_test(test_calls_fail),
     };
 
     (void)scratch_path(images, "weights");
