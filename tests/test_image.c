@@ -1,10 +1,12 @@
 /* Catches: an image that is taken up for another model, another state of its file or another
  * layout; a header field that nobody looks at; a bit that turned over and is not found; a file that
  * others may write; a write that was interrupted and leaves something behind, or something that is
- * no image under an image's name; a format that changes without its version.
+ * no image under an image's name; a page of one that can't be read and ends the process; a format
+ * that changes without its version.
  */
 #include "engine/backend.h"
 #include "engine/file/image_file.h"
+#include "engine/file/image_map.h"
 #include "engine/file/model.h"
 #include "tests/support/counted.h"
 #include "tests/support/fault.h"
@@ -274,6 +276,30 @@ static void test_lengths(void **state)
     close_world(&w);
 }
 
+/* Cut off behind our back, as a page that the disk can't give any more: an error, and no SIGBUS. */
+static void test_pages_that_are_not_there(void **state)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    char path[SCRATCH_PATH_MAX];
+    struct image_of now;
+    struct image_map map;
+    struct image_file f;
+    struct world w;
+
+    (void)state;
+    open_world(&w, &shape);
+    make_well(&w);
+    assert_int_equal(list(&w, path), 1);
+    assert_int_equal(image_identify(&w.m->packed, w.m->file, &now), 0);
+    assert_int_equal(image_file_open(w.folder, &now, &f, NULL), 0);
+    assert_int_equal(image_map_open(&f, &w.m->packed, w.m->backend, &map), 0);
+    image_map_close(&map);
+    assert_int_equal(truncate(path, (off_t)f.arena_off + 4096), 0);
+    assert_int_equal(image_map_open(&f, &w.m->packed, w.m->backend, &map), -EIO);
+    image_file_close(&f);
+    close_world(&w);
+}
+
 static void test_other_states_of_the_file(void **state)
 {
     struct gguf_build_shape shape = gguf_build_tiny();
@@ -418,6 +444,7 @@ int main(void)
         cmocka_unit_test(test_lies),
         cmocka_unit_test(test_flips),
         cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_pages_that_are_not_there),
         cmocka_unit_test(test_other_states_of_the_file),
         cmocka_unit_test(test_whose),
         cmocka_unit_test(test_calls_fail),

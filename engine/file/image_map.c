@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <sys/mman.h>
 
@@ -38,22 +39,36 @@ static int map_aligned(int fd, size_t len, void **ret)
     return 0;
 }
 
-/* Older kernels don't know the advice: then the comparison meets the pages one by one. */
+struct populate {
+    uint8_t *at;
+    size_t len;
+    _Atomic int result;
+};
+
+/* A page that can't be read, on a bad disk or behind the end of a file that became shorter, would
+ * end the process by SIGBUS, at this start and at every later one: here it is an error, and the
+ * model's own file is read. Older kernels don't know the advice: then the comparison meets the
+ * pages one by one. */
 static void populate(void *arg, uint32_t slice, uint32_t worker)
 {
-    const struct image_map *m = arg;
+    struct populate *p = arg;
     size_t off = slice * POPULATE_BYTES;
+    size_t n = p->len - off < POPULATE_BYTES ? p->len - off : POPULATE_BYTES;
+    int r;
 
     (void)worker;
-    (void)madvise((uint8_t *)m->at + off,
-                  m->len - off < POPULATE_BYTES ? m->len - off : POPULATE_BYTES,
-                  MADV_POPULATE_READ);
+    do
+        r = madvise(p->at + off, n, MADV_POPULATE_READ);
+    while (r < 0 && (errno == EINTR || errno == EAGAIN));
+    if (r < 0 && errno != EINVAL)
+        atomic_store_explicit(&p->result, errno == ENOMEM ? -ENOMEM : -EIO, memory_order_relaxed);
 }
 
 int image_map_open(const struct image_file *f, const struct packed *p, struct backend *b,
                    struct image_map *ret)
 {
     struct image_map m = { .len = f->arena_off + p->len };
+    struct populate all = { .len = m.len };
     int r = map_aligned(f->fd, m.len, &m.at);
 
     if (r < 0)
@@ -64,8 +79,11 @@ int image_map_open(const struct image_file *f, const struct packed *p, struct ba
         return -ENOTSUP;
     }
     (void)madvise(m.at, m.len, MADV_HUGEPAGE);
-    backend_run(b, populate, &m, (uint32_t)((m.len + POPULATE_BYTES - 1) / POPULATE_BYTES));
-    r = packed_check(p, b, m.arena, 0, p->n_sums, image_sums(f->head));
+    all.at = m.at;
+    backend_run(b, populate, &all, (uint32_t)((m.len + POPULATE_BYTES - 1) / POPULATE_BYTES));
+    r = atomic_load_explicit(&all.result, memory_order_relaxed);
+    if (r == 0)
+        r = packed_check(p, b, m.arena, 0, p->n_sums, image_sums(f->head));
     if (r < 0) {
         image_map_close(&m);
         return r;

@@ -9,7 +9,8 @@
  * (daemon/options.def) prevents the first, the file's mode the second.
  *
  * Threads    one, the backend's, whose host threads read and compare.
- * Errors     -EBADMSG: damaged; -ENOTSUP: the device can't use the host's memory; else an errno.
+ * Errors     -EBADMSG: damaged; -EIO: a page of it can't be read; -ENOTSUP: the device can't use
+ *            the host's memory; else an errno.
  */
 #ifndef ENGINE_FILE_IMAGE_MAP_H
 #define ENGINE_FILE_IMAGE_MAP_H
