@@ -269,6 +269,7 @@ bool store_find(struct store *s, const struct store_key *key, const uint32_t *id
                                  .n_tokens = got,
                                  .n_keys = part ? got : e->r.n_keys,
                                  .n_pages = part ? got / STORE_PAGE_TOKENS : e->r.n_pages,
+                                 .page_bytes = e->r.page_bytes,
                                  .cost_ns = e->r.cost_ns };
     return true;
 }

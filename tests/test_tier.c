@@ -435,6 +435,50 @@ static void a_bad_record_ends_it(void **state)
     close_stage(&s);
 }
 
+static void ignore(void *arg, int result)
+{
+    (void)arg;
+    assert_int_equal(result, 0);
+}
+
+/* A record of this very scope and these ids whose pages are larger than the pool's: a file that
+ * lies. To read it would write over other pages. */
+static void pages_of_another_size(void **state)
+{
+    uint32_t page_bytes, shared;
+    const void *pages[L / 16];
+    struct store_record rec;
+    struct tier_stats st;
+    struct stage s;
+    struct reader r;
+    void *mem;
+
+    (void)state;
+    open_stage(&s, POOL);
+    open_reader(&s, &r, &policies[0], NULL, s.rig.served.tier);
+    page_bytes = (uint32_t)s.rig.rig.pool.page_bytes * 2;
+    mem = aligned_alloc(4096, page_bytes);
+    assert_non_null(mem);
+    memset(mem, 0x3c, page_bytes);
+    for (uint32_t i = 0; i < L / 16; i++)
+        pages[i] = mem;
+    rec = (struct store_record){ .key = { .owner = 1000, .kind = STORE_RAW },
+                                 .ids = ids,
+                                 .n_tokens = L,
+                                 .n_keys = L,
+                                 .n_pages = L / 16,
+                                 .page_bytes = page_bytes };
+    memcpy(rec.key.scope, r.memory.kept.scope, STORE_SCOPE_LEN);
+    assert_int_equal(store_put(s.store, &rec, pages, ignore, NULL), 0);
+    assert_true(store_flush(s.store, UINT64_C(60000000000)));
+    assert_int_equal(restore(&s, &r, 2 * L, &shared), 0);
+    tier_stats(s.rig.served.tier, &st);
+    assert_int_equal(st.restored_tokens, 0);
+    close_reader(&r);
+    free(mem);
+    close_stage(&s);
+}
+
 /* --- given up --------------------------------------------------------------------------------- */
 
 /* All free pages are somebody else's, with something in them. */
@@ -632,6 +676,7 @@ int main(void)
         cmocka_unit_test(scopes),
         cmocka_unit_test(scopes_of_files),
         cmocka_unit_test(a_bad_record_ends_it),
+        cmocka_unit_test(pages_of_another_size),
         cmocka_unit_test(dropped_at_any_moment),
         cmocka_unit_test(queued_pages_are_free),
         cmocka_unit_test(whatever_fails),
