@@ -24,6 +24,7 @@
 #define VICTIMS_AGE   60u /* seconds, then it is looked again */
 #define UNLINKS       8u  /* at once */
 #define SHRINK        8u  /* an eighth goes when the disk is full */
+#define SLICE         64u /* records that go at once: everybody's steps wait meanwhile */
 #define UNLINK_AGAIN  (10 * CLOCK_S)
 #define TOUCH_EVERY   (60 * CLOCK_S)
 #define TOUCH_LOOK    512u /* entries looked at in one pump */
@@ -165,6 +166,22 @@ static bool will_fit(const struct store *s, const struct evicted *gone, uint64_t
            s->index.memory <= STORE_MEMORY_MAX;
 }
 
+/* The same, or as many went as one pump may do. */
+static bool fits_or_slice(const struct store *s, const struct evicted *gone, uint64_t len)
+{
+    return gone->records >= SLICE || will_fit(s, gone, len);
+}
+
+/* Over the limit, which was lowered: a slice. */
+static void go_below(struct store *s)
+{
+    struct evicted gone = { 0 };
+
+    (void)evict_until(s, NULL, fits_or_slice, 0, &gone);
+    s->counts.evicted += gone.records;
+    s->more = s->more || gone.records >= SLICE;
+}
+
 bool limits_make_room(struct store *s, uint64_t len)
 {
     struct evicted gone = { 0 };
@@ -180,11 +197,17 @@ static bool gone_enough(const struct store *s, const struct evicted *gone, uint6
     return gone->bytes >= bytes;
 }
 
+static bool gone_or_slice(const struct store *s, const struct evicted *gone, uint64_t bytes)
+{
+    return gone->records >= SLICE || gone_enough(s, gone, bytes);
+}
+
+/* As much as a slice has: a disk that is still full says so to the next put. */
 void limits_shrink(struct store *s)
 {
     struct evicted gone = { 0 };
 
-    (void)evict_until(s, NULL, gone_enough, s->index.bytes / SHRINK, &gone);
+    (void)evict_until(s, NULL, gone_or_slice, s->index.bytes / SHRINK, &gone);
     s->counts.evicted += gone.records;
 }
 
@@ -341,18 +364,26 @@ static void delete_step(struct store *s)
 
 /* What others go on from is as young as they are: who finds the beginning in memory asks the store
  * for the end alone. */
-static void expire_step(struct store *s, uint64_t now_s)
+static void expire_step(struct store *s, uint64_t now_s, uint64_t now_ns)
 {
     struct entry *e, *next;
+    uint32_t n = 0;
 
+    s->next_expire_ns = now_ns + CLOCK_S;
     if (s->limits.age_s == 0)
         return;
     for (e = TAILQ_FIRST(&s->index.lru); e && e->used_s + s->limits.age_s < now_s; e = next) {
+        if (n == SLICE) { /* all of a store may be too old at once, after a holiday */
+            s->next_expire_ns = now_ns;
+            s->more = true;
+            return;
+        }
         next = TAILQ_NEXT(e, lru);
         if (e->n_busy > 0 || !may_go(e))
             continue;
         limits_delete(s, e);
         s->counts.expired++;
+        n++;
     }
 }
 
@@ -396,12 +427,10 @@ void limits_step(struct store *s, bool all)
 {
     uint64_t now_ns = when_ns();
 
-    if (all || now_ns >= s->next_expire_ns) {
-        expire_step(s, when_s());
-        s->next_expire_ns = now_ns + CLOCK_S;
-    }
+    if (all || now_ns >= s->next_expire_ns)
+        expire_step(s, when_s(), now_ns);
     if (s->bytes - s->dying_bytes > s->limits.bytes || s->index.memory > STORE_MEMORY_MAX)
-        (void)limits_make_room(s, 0);
+        go_below(s);
     if (!TAILQ_EMPTY(&s->dying))
         delete_step(s);
     touch_step(s, now_ns, all);
