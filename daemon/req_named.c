@@ -3,6 +3,7 @@
  * Files are read and the store is asked in work(), between steps: start() may run between two
  * layers of one, and a disk is slow.
  */
+#include "base/clock.h"
 #include "daemon/append.h"
 #include "daemon/named.h"
 #include "daemon/opening.h"
@@ -264,6 +265,8 @@ static void restore_fini(struct request *r)
 
 /* Files that are read in one slice, and sent in one reply. */
 #define ROWS_A_SLICE 16u
+/* Or fewer: a file has all ids of a session, and everybody waits while it is read. */
+#define LIST_NS (2 * CLOCK_MS)
 
 struct row {
     struct wire_row row;
@@ -413,12 +416,17 @@ static int list_flush(struct sched *s, struct request *r)
 static bool list_work(struct sched *s, struct request *r)
 {
     struct list *l = r->state;
+    uint64_t end = clock_ns() + LIST_NS;
+    bool more = true;
 
     if (l->n == ROWS_A_SLICE && send_rows(s, r, l) < 0)
         return false; /* the reader is behind */
-    while (l->n < ROWS_A_SLICE && next_row(s, l, &l->rows[l->n]))
+    while (l->n < ROWS_A_SLICE && (more = next_row(s, l, &l->rows[l->n]))) {
         l->n++;
-    if (l->n == ROWS_A_SLICE)
+        if (clock_ns() > end)
+            break;
+    }
+    if (more)
         return true;
     r->last = (struct wire_rep){ .kind = WIRE_LISTED };
     request_finish(s, r);
