@@ -66,6 +66,14 @@ void named_fail_put(struct sched *s, struct request *r, enum wire_named kind, co
         request_fail_memory(s, r, e);
         return;
     }
+    if (e == -EMFILE) {
+        request_fail(s, r, WIRE_E_LIMIT,
+                     (struct request_numbers){ STORE_NAMES_MAX, 1, STORE_NAMES_MAX },
+                     "the %s " SHOWN " cannot be kept: this user has %u names, the most that it "
+                     "may have; delete one",
+                     word, name, STORE_NAMES_MAX);
+        return;
+    }
     if (e == -EDQUOT) {
         store_stats(s->served.store, &st);
         request_fail(s, r, WIRE_E_STORAGE, (struct request_numbers){ st.bytes, 0, st.limit },

@@ -51,12 +51,10 @@ struct job {
 TAILQ_HEAD(jobs, job);
 
 struct named {
-    TAILQ_ENTRY(named) next;
     uint32_t owner, kind;
     char name[STORE_NAME_MAX + 1];
     uint64_t len, at_s, id;
 };
-TAILQ_HEAD(nameds, named);
 
 /* What goes next, found by one look at all records. */
 #define LIMITS_VICTIMS 32u
@@ -83,7 +81,8 @@ struct store {
     int budget_fd;
     uint64_t spent_len; /* of the last write, when the budget had no room for it; else 0 */
     struct health health;
-    struct nameds names; /* in order of owner, kind and name */
+    struct named **names; /* (counts.names of names_cap) in order of owner, kind and name */
+    size_t names_cap;
     uint64_t next_name_id, n_temps;
     size_t hash_left; /* of this store_pump */
     bool no_direct;   /* the file system knows no O_DIRECT */

@@ -12,6 +12,7 @@
  */
 #include "store/inside.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -24,7 +25,7 @@
 #define VERSION     1u
 #define FILE_NAME   (SUM_TEXT + 11u) /* kind, '-', hash */
 #define NAMES_SHARE 4u               /* a quarter of the store's bytes, at most */
-#define NAMES_MAX   65536u
+#define NAMES_MAX   65536u           /* of all owners */
 #define BLOCK       4096u
 
 struct name_header {
@@ -108,21 +109,63 @@ static int compare(const struct named *n, uint32_t owner, uint32_t kind, const c
     return strcmp(n->name, name);
 }
 
+/* Where a name is, or would be: names are many, and each request looks for one. */
+static size_t place_of(const struct store *s, uint32_t owner, uint32_t kind, const char *name)
+{
+    size_t from = 0, to = s->counts.names;
+
+    while (from < to) {
+        size_t mid = from + (to - from) / 2;
+
+        if (compare(s->names[mid], owner, kind, name) < 0)
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
+}
+
 static struct named *find(const struct store *s, uint32_t owner, uint32_t kind, const char *name)
 {
-    struct named *n;
+    size_t at = place_of(s, owner, kind, name);
 
-    TAILQ_FOREACH (n, &s->names, next) {
-        if (compare(n, owner, kind, name) == 0)
-            return n;
-    }
-    return NULL;
+    return at < s->counts.names && compare(s->names[at], owner, kind, name) == 0 ? s->names[at]
+                                                                                 : NULL;
+}
+
+/* Of all kinds. No name is empty, and the owner behind the last one has none. */
+static size_t n_of(const struct store *s, uint32_t owner)
+{
+    size_t end = owner == UINT32_MAX ? s->counts.names : place_of(s, owner + 1, 0, "");
+
+    return end - place_of(s, owner, 0, "");
+}
+
+/* Room for one name more, and for all that are being written: to learn one can't fail. */
+static bool reserve_place(struct store *s)
+{
+    size_t need = s->counts.names + STORE_JOBS_MAX, cap = s->names_cap ? s->names_cap : 512;
+    struct named **names;
+
+    if (need <= s->names_cap)
+        return true;
+    while (cap < need)
+        cap *= 2;
+    names = realloc(s->names, cap * sizeof(struct named *));
+    if (!names)
+        return false;
+    s->names = names;
+    s->names_cap = cap;
+    return true;
 }
 
 static void forget(struct store *s, struct named *n)
 {
-    TAILQ_REMOVE(&s->names, n, next);
+    size_t at = place_of(s, n->owner, n->kind, n->name);
+
+    assert(at < s->counts.names && s->names[at] == n);
     s->counts.names--;
+    memmove(&s->names[at], &s->names[at + 1], (s->counts.names - at) * sizeof(struct named *));
     s->named_bytes -= file_len(n->len);
     s->bytes -= file_len(n->len);
     free(n);
@@ -131,45 +174,43 @@ static void forget(struct store *s, struct named *n)
 /* Takes n, whose bytes are counted already, in the place of an older one. */
 static void learn(struct store *s, struct named *n)
 {
-    struct named *old = find(s, n->owner, n->kind, n->name), *at;
+    struct named *old = find(s, n->owner, n->kind, n->name);
+    size_t at;
 
     if (old)
         forget(s, old);
+    assert(s->counts.names < s->names_cap); /* reserve_place */
+    at = place_of(s, n->owner, n->kind, n->name);
     n->id = ++s->next_name_id;
+    memmove(&s->names[at + 1], &s->names[at], (s->counts.names - at) * sizeof(struct named *));
+    s->names[at] = n;
     s->counts.names++;
-    TAILQ_FOREACH (at, &s->names, next) {
-        if (compare(at, n->owner, n->kind, n->name) > 0)
-            break;
-    }
-    if (at)
-        TAILQ_INSERT_BEFORE(at, n, next);
-    else
-        TAILQ_INSERT_TAIL(&s->names, n, next);
 }
 
 void names_close(struct store *s)
 {
-    struct named *n;
-
-    while ((n = TAILQ_FIRST(&s->names)))
-        forget(s, n);
+    while (s->counts.names > 0)
+        forget(s, s->names[s->counts.names - 1]);
+    free(s->names);
+    s->names = NULL;
 }
 
 bool store_name_next(struct store *s, uint32_t owner, uint32_t kind, struct store_named *ret)
 {
+    const char *after = ret->id == 0 ? "" : ret->name;
+    size_t at = place_of(s, owner, kind, after);
     const struct named *n;
 
-    TAILQ_FOREACH (n, &s->names, next) {
-        if (n->owner == owner && n->kind == kind &&
-            (ret->id == 0 || strcmp(n->name, ret->name) > 0)) {
-            *ret = (struct store_named){
-                .owner = owner, .kind = kind, .len = n->len, .at_s = n->at_s, .id = n->id
-            };
-            memcpy(ret->name, n->name, sizeof(ret->name));
-            return true;
-        }
-    }
-    return false;
+    if (at < s->counts.names && compare(s->names[at], owner, kind, after) == 0)
+        at++;
+    n = at < s->counts.names ? s->names[at] : NULL;
+    if (!n || n->owner != owner || n->kind != kind)
+        return false;
+    *ret = (struct store_named){
+        .owner = owner, .kind = kind, .len = n->len, .at_s = n->at_s, .id = n->id
+    };
+    memcpy(ret->name, n->name, sizeof(ret->name));
+    return true;
 }
 
 /* --- at the start ----------------------------------------------------------------------------- */
@@ -198,7 +239,7 @@ static void scan_one(void *arg, const char *name)
     if (fd >= 0 && n && pread(fd, &h, sizeof(h), 0) == sizeof(h) && fstat(fd, &st) == 0 &&
         S_ISREG(st.st_mode) && decode(&h, n) && n->owner == c->d->owner) {
         file_name(n->kind, n->name, expected);
-        if (strcmp(expected, name) == 0 && c->s->counts.names < NAMES_MAX) {
+        if (strcmp(expected, name) == 0 && c->s->counts.names < NAMES_MAX && reserve_place(c->s)) {
             c->s->named_bytes += file_len(n->len);
             c->s->bytes += file_len(n->len);
             learn(c->s, n);
@@ -417,10 +458,12 @@ static int may_name(struct store *s, uint32_t owner, uint32_t kind, const char *
         return -EROFS;
     if (s->n_jobs >= STORE_JOBS_MAX || under_way(s, owner, kind, name))
         return -EAGAIN;
+    if (!find(s, owner, kind, name) && n_of(s, owner) >= STORE_NAMES_MAX)
+        return -EMFILE;
     if (s->named_bytes + bytes > s->limits.bytes / NAMES_SHARE || s->counts.names >= NAMES_MAX ||
         !limits_may_write(s, bytes, true))
         return -EDQUOT;
-    return 0;
+    return reserve_place(s) ? 0 : -ENOMEM;
 }
 
 int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *name,
@@ -567,7 +610,7 @@ int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char
 
 void names_forget(struct store *s, uint32_t owner)
 {
-    struct named *n, *next;
+    size_t at = place_of(s, owner, 0, "");
     struct job *j;
 
     TAILQ_FOREACH (j, &s->jobs, next) {
@@ -576,9 +619,6 @@ void names_forget(struct store *s, uint32_t owner)
         if (j->kind == JOB_NAME && p->n && p->n->owner == owner)
             p->forgotten = true;
     }
-    for (n = TAILQ_FIRST(&s->names); n; n = next) {
-        next = TAILQ_NEXT(n, next);
-        if (n->owner == owner)
-            (void)delete_one(s, n);
-    }
+    while (at < s->counts.names && s->names[at]->owner == owner)
+        at += delete_one(s, s->names[at]) < 0; /* its file can't be deleted: it stays */
 }

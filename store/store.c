@@ -127,7 +127,6 @@ int store_open(const char *path, struct io *io, const struct store_limits *limit
     TAILQ_INIT(&s->jobs);
     TAILQ_INIT(&s->done);
     TAILQ_INIT(&s->dying);
-    TAILQ_INIT(&s->names);
     ops_open(&s->ops, io);
     s->folders = (struct folders){ .base_fd = -1, .lock_fd = -1, .root_fd = -1 };
     err = open_all(s, path, why);

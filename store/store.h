@@ -138,6 +138,7 @@ int store_put(struct store *s, const struct store_record *r, const void *const *
 
 #define STORE_NAME_MAX  128u        /* bytes, any but NUL and '/' */
 #define STORE_NAMED_MAX (64u << 20) /* bytes of one */
+#define STORE_NAMES_MAX 4096u       /* of an owner: one user must leave room for others */
 
 struct store_named {
     uint32_t owner;
@@ -148,7 +149,8 @@ struct store_named {
 };
 
 /* Writes name's bytes (copied), synced when done comes; an older one is replaced then, not before.
- * Names are never evicted. -EAGAIN, -EDQUOT, -EROFS, -ENOMEM, -EINVAL (the name). */
+ * Names are never evicted. -EAGAIN, -EDQUOT, -EMFILE: the owner has STORE_NAMES_MAX; -EROFS,
+ * -ENOMEM, -EINVAL (the name). */
 int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *name,
                    const void *bytes, size_t len, store_done_fn *done, void *arg);
 /* -ENOENT; -EBADMSG: its bytes are not what was written (it is left for people to look at); -EIO,

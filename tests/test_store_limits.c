@@ -393,6 +393,79 @@ static void limits_names(void **state)
     assert_name(1000, 1, "n0", text);
 }
 
+/* Hundreds that are too much, or too old, all at once: other work waits for no more than a few of
+ * them. */
+static void goes_in_slices(void **state)
+{
+    struct rig_record r = { .n = 16 };
+    uint64_t n;
+
+    (void)state;
+    store_rig_close(&rig);
+    rig.limits.age_s = DAY;
+    assert_int_equal(store_rig_open(&rig), 0);
+    for (r.seed = 1; r.seed <= 600; r.seed++)
+        assert_int_equal(rig_put(&rig, &r), 0);
+    store_set_limit(rig.store, 400 * rig_len(&r));
+    n = rig_stats(&rig).records;
+    assert_int_equal(n, 600);
+    assert_true(store_pump(rig.store));
+    assert_true(rig_stats(&rig).records < n);
+    assert_true(rig_stats(&rig).records >= n - 64);
+    rig_settle(&rig);
+    n = rig_stats(&rig).records;
+    assert_true(n <= 400 && n > 300);
+    passed_s = 2 * DAY;
+    assert_true(store_pump(rig.store));
+    assert_true(rig_stats(&rig).records >= n - 64);
+    rig_settle(&rig);
+    assert_int_equal(rig_stats(&rig).records, 0);
+    assert_int_equal(rig_stats(&rig).expired, n);
+}
+
+/* One owner's are limited, so that others have some; and each is found, in order, whatever came
+ * and went before. */
+static void an_owner_leaves_names_to_others(void **state)
+{
+    struct store_named it = { .id = 0 };
+    struct counted_get c = { 0 };
+    char name[16], last[16] = "";
+    uint32_t n = 0;
+
+    (void)state;
+    store_rig_close(&rig);
+    rig.limits.bytes = UINT64_C(1) << 30;
+    assert_int_equal(store_rig_open(&rig), 0);
+    for (uint32_t i = 0; i < STORE_NAMES_MAX;) {
+        int err;
+
+        (void)snprintf(name, sizeof(name), "n%u", i * 7919u % STORE_NAMES_MAX);
+        err = store_name_put(rig.store, 1000, 1, name, "x", 1, count_get, &c);
+        if (err == -EAGAIN)
+            (void)store_pump(rig.store);
+        else
+            assert_int_equal(err, 0);
+        i += err == 0;
+    }
+    assert_true(store_flush(rig.store, 60 * CLOCK_S));
+    assert_int_equal(put_name(1000, 2, "more", "y"), -EMFILE);
+    assert_int_equal(put_name(1001, 2, "more", "y"), 0);
+    assert_int_equal(put_name(1000, 1, "n0", "again"), 0); /* one that it has */
+    assert_int_equal(store_name_delete(rig.store, 1000, 1, "n1"), 0);
+    assert_int_equal(put_name(1000, 2, "more", "y"), 0);
+    store_rig_again(&rig);
+    while (store_name_next(rig.store, 1000, 1, &it)) {
+        assert_true(strcmp(last, it.name) < 0);
+        (void)snprintf(last, sizeof(last), "%.15s", it.name);
+        n++;
+    }
+    assert_int_equal(n, STORE_NAMES_MAX - 1);
+    assert_name(1000, 1, "n0", "again");
+    assert_name(1000, 1, "n1", NULL);
+    assert_name(1000, 1, "n4095", "x");
+    assert_name(1001, 2, "more", "y");
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
@@ -401,7 +474,8 @@ int main(void)
         TEST(what_is_old_goes_first), TEST(ends_go_before_beginnings),
         TEST(a_twin_may_go),          TEST(writes_no_more_than_a_day_has),
         TEST(forgets_what_is_old),    TEST(forgets_an_owner),
-        TEST(limits_names),
+        TEST(limits_names),           TEST(an_owner_leaves_names_to_others),
+        TEST(goes_in_slices),
     };
 
     /* Nothing here is about what a disk keeps, or how fast. */
