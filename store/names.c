@@ -312,7 +312,8 @@ static void on_done(void *job, uint32_t what, int64_t result)
             p->err = (int)result;
         return;
     }
-    if (what == OP_FOLDER)
+    /* The last of what begin() queued, in whatever order they come back. */
+    if ((what == OP_FOLDER || what == OP_OPEN) && p->job.n_out == 0 && p->err == 0)
         p->folder->fresh = false;
     if (what == OP_OPEN) {
         p->fd = (int)result;

@@ -98,8 +98,8 @@ static void on_done(void *job, uint32_t what, int64_t result)
         p->reserved = false; /* the file keeps its bytes until the next start finds it */
     if (result < 0)
         return;
-    if (what == OP_FOLDER)
-        p->folder->fresh = false;
+    if (what == OP_FOLDER && p->job.n_out == 0 && p->err == 0)
+        p->folder->fresh = false; /* both are synced */
     if (what == OP_OPEN) {
         p->fd = (int)result;
         p->made = true;

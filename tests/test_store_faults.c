@@ -2,7 +2,8 @@
  * anybody as more than a miss or a put that was not kept; bytes or files that a failed put leaves
  * behind; a sentence that is missing, wrong, or stays when all is well again; writing that does not
  * begin again by itself, or never stops trying; a short read that is believed; operations that come
- * back in another order than they went; an allocation that fails and takes the store with it.
+ * back in another order than they went; a new folder that no sync covers; an allocation that fails
+ * and takes the store with it.
  *
  * The Makefile's WRAP_test_store_faults has time pass as this test says.
  */
@@ -194,15 +195,20 @@ static void on_named(void *arg, int result)
     *(int *)arg = result;
 }
 
-static int put_name(const char *text)
+static int put_name_of(uint32_t owner, const char *text)
 {
-    int result = 1, err = store_name_put(rig.store, RIG_OWNER, 1, "name", text, strlen(text),
-                                         on_named, &result);
+    int result = 1,
+        err = store_name_put(rig.store, owner, 1, "name", text, strlen(text), on_named, &result);
 
     if (err < 0)
         return err;
     assert_true(store_flush(rig.store, 60 * CLOCK_S));
     return result;
+}
+
+static int put_name(const char *text)
+{
+    return put_name_of(RIG_OWNER, text);
 }
 
 static bool name_is(const char *text)
@@ -246,6 +252,35 @@ static void a_name_fails_anywhere(void **state)
         assert_int_equal(rig_files(&rig, "v1/1000/names"), 1);
     }
     assert_int_equal(nth, 6);
+}
+
+/* Puts a record, or a name, and counts its syncs. */
+static uint64_t n_syncs(bool name, uint32_t owner, uint32_t seed, int want)
+{
+    struct rig_record r = { .n = 64, .seed = seed, .owner = owner };
+    uint64_t before = io_faulty_n(rig.io, IO_SYNC);
+
+    assert_int_equal(name ? put_name_of(owner, "text") : rig_put(&rig, &r), want);
+    return io_faulty_n(rig.io, IO_SYNC) - before;
+}
+
+/* Folders are not made by the io, so no power cut of test_power takes them away: that they are
+ * synced before anything in them is said to be kept, and again where one of the syncs failed, can
+ * only be counted. */
+static void a_new_folder_is_synced(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t owner = 2000 + i;
+        bool name = i % 2;
+
+        spoil(IO_SYNC, 1 + i / 2, IO_FAULT_ERROR, EIO);
+        (void)n_syncs(name, owner, 1, -EIO);
+        io_faulty_clear(rig.io);
+        passed_ns += 400 * CLOCK_S;
+        assert_int_equal(n_syncs(name, owner, 1, 0), 4); /* two folders; a file, and its name */
+        assert_int_equal(n_syncs(name, owner, 2, 0), 2);
+    }
 }
 
 static void a_folder_vanishes(void **state)
@@ -452,6 +487,7 @@ int main(void)
         TEST(a_full_disk_makes_room),
         TEST(tries_are_further_and_further_apart),
         TEST(a_name_fails_anywhere),
+        TEST(a_new_folder_is_synced),
         TEST(a_folder_vanishes),
         TEST(deleting_fails),
         TEST(a_read_fails),
