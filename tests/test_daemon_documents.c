@@ -286,8 +286,10 @@ static void test_owners(void **state)
     gist_session *s;
 
     (void)state;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        printf("skipped: only root can be several users\n");
         skip();
+    }
     start(DAEMON_FIXTURE_TINY, NULL);
     other = connect_as(12345);
     nobody = connect_as(65534);

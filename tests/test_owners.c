@@ -196,16 +196,20 @@ static void only_what_is_public_by(const char *cache, const char *store)
 static void only_what_is_public_from_disk(void **state)
 {
     (void)state;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        printf("skipped: only root can be several users\n");
         skip();
+    }
     only_what_is_public_by("no", "");
 }
 
 static void only_what_is_public(void **state)
 {
     (void)state;
-    if (geteuid() != 0)
+    if (geteuid() != 0) {
+        printf("skipped: only root can be several users\n");
         skip();
+    }
     only_what_is_public_by("yes", "none");
 }
 

@@ -182,8 +182,10 @@ static void test_default_model(void **state)
     struct rig r;
 
     (void)state;
-    if (!path || !*path)
+    if (!path || !*path) {
+        printf("skipped: GISTD_TEST_MODEL names no model\n");
         skip();
+    }
     open_rig(&r, &o);
     want = logits_of(&r, n, 4);
     rig_close(&r);
