@@ -133,8 +133,7 @@ struct store_record {
 int store_put(struct store *s, const struct store_record *r, const void *const *pages,
               store_done_fn *done, void *arg);
 
-/* --- names: small files that are the owner's, sessions and documents ----------------------------
- */
+/* --- names: small files that are the owner's, sessions and documents ------------------------ */
 
 #define STORE_NAME_MAX  128u        /* bytes, any but NUL and '/' */
 #define STORE_NAMED_MAX (64u << 20) /* bytes of one */
@@ -149,8 +148,7 @@ struct store_named {
 };
 
 /* Writes name's bytes (copied), synced when done comes; an older one is replaced then, not before.
- * Names are never evicted. -EAGAIN, -EDQUOT, -EMFILE: the owner has STORE_NAMES_MAX; -EROFS,
- * -ENOMEM, -EINVAL (the name). */
+ * Never evicted. -EAGAIN, -EDQUOT, -EMFILE (STORE_NAMES_MAX), -EROFS, -ENOMEM, -EINVAL (name). */
 int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *name,
                    const void *bytes, size_t len, store_done_fn *done, void *arg);
 /* -ENOENT; -EBADMSG: its bytes are not what was written (it is left for people to look at); -EIO,
@@ -163,8 +161,7 @@ int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char
 /* One after the other by name: n->id 0 for the first. False: no more. */
 bool store_name_next(struct store *s, uint32_t owner, uint32_t kind, struct store_named *n);
 
-/* --- for people ----------------------------------------------------------------------------------
- */
+/* --- for people ------------------------------------------------------------------------------ */
 
 struct store_stats {
     uint64_t bytes, limit, records, names;
