@@ -88,9 +88,8 @@ struct store_key {
 };
 
 struct store_found {
-    uint64_t id; /* of the record; may be gone when it is asked for */
-    uint32_t
-        n_tokens; /* of the ids that are the record's; of a raw record whole pages, or all of it */
+    uint64_t id;         /* of the record; may be gone when it is asked for */
+    uint32_t n_tokens;   /* that are the record's; of a raw one whole pages, or all of it */
     uint32_t n_keys;     /* that the record's pages hold */
     uint32_t n_pages;    /* that have those n_tokens: the record's first */
     uint32_t page_bytes; /* of each: a file may say anything */
