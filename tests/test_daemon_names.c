@@ -275,6 +275,35 @@ static void test_usage(void **state)
     stop();
 }
 
+/* A question and its answer: where the conversation stands has a say in both. */
+static struct answer ask(gist_session *s)
+{
+    say(s, "And then?");
+    return generate(s, 10);
+}
+
+/* Back into the answer, which the next turn has to end first: of all that is saved, only the marks
+ * know that. */
+static void test_rewinds(void **state)
+{
+    struct gist_usage u;
+    gist_session *s, *t;
+    struct answer a, b;
+
+    (void)state;
+    start();
+    s = converse(0, STAND_SAID);
+    assert_int_equal(gist_save(s, "talk", 0), 0);
+    t = restore("talk");
+    gist_session_usage(t, &u);
+    assert_int_equal(gist_rewind(s, u.prompt_tokens - 3), 0);
+    assert_int_equal(gist_rewind(t, u.prompt_tokens - 3), 0);
+    a = ask(s);
+    b = ask(t);
+    assert_memory_equal(a.ids, b.ids, sizeof(a.ids));
+    stop();
+}
+
 /* --- names ------------------------------------------------------------------------------------ */
 
 struct found {
@@ -500,6 +529,17 @@ static void test_damaged(void **state)
 
 /* --- documents -------------------------------------------------------------------------------- */
 
+/* Of a session to which the document's text was said. */
+static struct answer ask_told(const char *text)
+{
+    const struct gist_message message = { "system", text };
+    gist_session *s;
+
+    assert_int_equal(gist_open(conn, NULL, &s), 0);
+    assert_int_equal(gist_append_chat(s, &message, 1, 0, NULL), 0);
+    return ask(s);
+}
+
 static void test_documents(void **state)
 {
     const struct gist_document doc = { .size = sizeof(doc), .flags = GIST_PLAIN | GIST_PIN };
@@ -508,12 +548,12 @@ static void test_documents(void **state)
     struct gist_usage u;
     struct gist_stats st;
     gist_session *s;
-    char text[500];
+    char text[501] = "";
     struct found f;
     struct answer a, b;
 
     (void)state;
-    memset(text, '7', sizeof(text));
+    memset(text, '7', 500);
     start();
     assert_int_equal(gist_document_add(conn, pinned, text, 500, &doc, NULL), 0);
     text[0] = '1';
@@ -523,13 +563,15 @@ static void test_documents(void **state)
     assert_true(f.row.kept && f.row.pinned);
     p.documents = &loose;
     assert_int_equal(gist_open(conn, &p, &s), 0);
-    a = generate(s, 10);
+    a = ask(s);
+    b = ask_told(text);
+    assert_memory_equal(a.ids, b.ids, sizeof(a.ids));
     restart_with(DAEMON_FIXTURE_TINY, true);
     f = list(conn, GIST_DOCUMENTS);
     assert_string_equal(f.names, "loose,pinned,");
     assert_true(f.row.kept && f.row.n_tokens == 500);
     assert_int_equal(gist_open(conn, &p, &s), 0);
-    b = generate(s, 10);
+    b = ask(s);
     assert_memory_equal(a.ids, b.ids, sizeof(a.ids));
     assert_int_equal(gist_stats(conn, &st), 0);
     assert_int_equal(st.pinned_pages, 0);
@@ -577,11 +619,12 @@ static void test_forgotten(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goes_on),   cmocka_unit_test(test_goes_on_after_a_kill),
-        cmocka_unit_test(test_usage),     cmocka_unit_test(test_names),
-        cmocka_unit_test(test_owners),    cmocka_unit_test(test_other_model),
-        cmocka_unit_test(test_many),      cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_documents), cmocka_unit_test(test_forgotten),
+        cmocka_unit_test(test_goes_on),     cmocka_unit_test(test_goes_on_after_a_kill),
+        cmocka_unit_test(test_usage),       cmocka_unit_test(test_rewinds),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_owners),
+        cmocka_unit_test(test_other_model), cmocka_unit_test(test_many),
+        cmocka_unit_test(test_damaged),     cmocka_unit_test(test_documents),
+        cmocka_unit_test(test_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
