@@ -521,7 +521,9 @@ static int read_all(int fd, void *to, size_t len, off_t off)
     return 0;
 }
 
-static int read_name(struct store *s, int fd, const struct named *n, void **ret, size_t *ret_len)
+/* Its length is what the file says, which is whole, and may be the next one already: its rename is
+ * done by the disk's time, and known here a moment later. */
+static int read_name(int fd, const struct named *n, void **ret, size_t *ret_len)
 {
     struct name_header h;
     struct named found;
@@ -530,22 +532,20 @@ static int read_name(struct store *s, int fd, const struct named *n, void **ret,
 
     if (err < 0)
         return err;
-    if (!decode(&h, &found) || compare(&found, n->owner, n->kind, n->name) != 0 ||
-        found.len != n->len)
+    if (!decode(&h, &found) || compare(&found, n->owner, n->kind, n->name) != 0)
         return -EBADMSG;
-    bytes = malloc(n->len + 1);
+    bytes = malloc(found.len + 1);
     if (!bytes)
         return -ENOMEM;
-    err = read_all(fd, bytes, n->len, sizeof(h));
-    if (err == 0 && !sum_equal(h.bytes_sum, sum_bytes(bytes, n->len)))
+    err = read_all(fd, bytes, found.len, sizeof(h));
+    if (err == 0 && !sum_equal(h.bytes_sum, sum_bytes(bytes, found.len)))
         err = -EBADMSG;
     if (err < 0) {
         free(bytes);
         return err;
     }
-    (void)s;
     *ret = bytes;
-    *ret_len = n->len;
+    *ret_len = found.len;
     return 0;
 }
 
@@ -564,7 +564,7 @@ int store_name_get(struct store *s, uint32_t owner, uint32_t kind, const char *n
     fd = openat(d->names_fd, file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    err = read_name(s, fd, n, ret_bytes, ret_len);
+    err = read_name(fd, n, ret_bytes, ret_len);
     (void)close(fd);
     s->counts.refused += err == -EBADMSG;
     return err;

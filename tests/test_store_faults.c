@@ -233,7 +233,7 @@ static void a_name_fails_anywhere(void **state)
         uint64_t n;
         int err;
 
-        (void)snprintf(next, sizeof(next), "text %u", (unsigned)nth);
+        (void)snprintf(next, sizeof(next), "text %u%s", (unsigned)nth, nth % 2 ? "" : " long");
         spoil(IO_CODE__N, nth, IO_FAULT_ERROR, EIO);
         n = io_faulty_n(rig.io, IO_CODE__N);
         err = put_name(next);
