@@ -395,6 +395,39 @@ static void test_pins(void **state)
     stop();
 }
 
+/* Two users of whom each has less than half of the pool: together they may not have more. */
+static void test_pins_of_all(void **state)
+{
+    static const char *const args[] = { "--kv-bytes", "1M", NULL };
+    char *text = text_of(640, 9);
+    gist_conn *c[2];
+    unsigned n;
+    int err = 0;
+
+    (void)state;
+    if (geteuid() != 0) {
+        printf("skipped: only root can be several users\n");
+        skip();
+    }
+    start(DAEMON_FIXTURE_TINY, args);
+    c[0] = conn;
+    c[1] = connect_as(12345);
+    for (n = 0; err == 0 && n < 100; n++) {
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "d%u", n);
+        text[0] = (char)('!' + n);
+        err = add(c[n % 2], name, text, GIST_PIN, NULL);
+    }
+    assert_int_equal(err, -ENOSPC);
+    assert_non_null(strstr(gist_error(c[(n - 1) % 2]), "documents of all users"));
+    assert_int_equal(stats().pinned_pages, (n - 1) * 40);
+    assert_true(n * 40 > stats().pages / 2 && (n - 1) * 40 <= stats().pages / 2);
+    gist_disconnect(c[1]);
+    free(text);
+    stop();
+}
+
 /* Roots of the tree are few: what is pinned is found after other policies took all of them. */
 static void test_pin_outlives_roots(void **state)
 {
@@ -649,6 +682,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_owners),
         cmocka_unit_test(test_pins),
+        cmocka_unit_test(test_pins_of_all),
         cmocka_unit_test(test_pin_outlives_roots),
         cmocka_unit_test(test_attached_while_read),
         cmocka_unit_test(test_taken_names),
