@@ -8,6 +8,7 @@
 #include "daemon/tier.h"
 
 #include "daemon/prefix.h"
+#include "daemon/tier_inner.h"
 #include "store/io.h"
 #include "tests/support/io_faulty.h"
 #include "tests/support/memory_rig.h"
@@ -479,6 +480,73 @@ static void pages_of_another_size(void **state)
     close_stage(&s);
 }
 
+/* And one whose pages have other keys than this policy makes of a segment. */
+static void other_keys(void **state)
+{
+    const struct policy *p = &policies[2];
+    uint32_t shared, n_keys = ladder_segment_keys(p, 0, 1);
+    const void *page;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, POOL);
+    page = aligned_alloc(4096, s.rig.rig.pool.page_bytes);
+    assert_non_null(page);
+    memset((void *)page, 0, s.rig.rig.pool.page_bytes);
+    assert_true(n_keys > 1 && n_keys <= POOL_PAGE_TOKENS);
+    for (uint32_t less = 0; less < 2; less++) {
+        struct store_record rec = { .key = { .owner = 1000, .kind = STORE_PACKED },
+                                    .ids = ids,
+                                    .n_tokens = L,
+                                    .n_keys = n_keys - less,
+                                    .n_pages = 1,
+                                    .page_bytes = s.rig.rig.pool.page_bytes };
+        struct reader r;
+
+        for (uint32_t k = 0; k < IDS; k++)
+            ids[k] = 3 + (k + less) % 250;
+        open_reader(&s, &r, p, NULL, s.rig.served.tier);
+        memcpy(rec.key.scope, r.memory.kept.scope, STORE_SCOPE_LEN);
+        assert_int_equal(store_put(s.store, &rec, &page, ignore, NULL), 0);
+        assert_true(store_flush(s.store, UINT64_C(60000000000)));
+        assert_int_equal(restore(&s, &r, 2 * L, &shared), less ? 0 : L);
+        close_reader(&r);
+    }
+    free((void *)page);
+    close_stage(&s);
+}
+
+/* What climbed while there was no room in the queue is left out: what is written then is what a
+ * rung would be made from, and stands in nobody's way. */
+static void climbed_before_it_was_queued(void **state)
+{
+    const struct policy *p = &policies[3];
+    struct tier_jobs held = TAILQ_HEAD_INITIALIZER(held);
+    struct stage s;
+    struct reader r;
+    uint32_t shared;
+
+    (void)state;
+    open_stage(&s, POOL);
+    for (uint32_t k = 0; k < IDS; k++)
+        ids[k] = 3 + (k * 19 + k * k) % 250;
+    open_reader(&s, &r, p, NULL, s.rig.served.tier);
+    TAILQ_CONCAT(&held, &s.rig.served.tier->free, link);
+    feed(&s, &r, 500, s.got);
+    assert_true(r.memory.ladder.n_at[2] > 0);
+    TAILQ_CONCAT(&s.rig.served.tier->free, &held, link);
+    feed(&s, &r, 600, s.got);
+    close_reader(&r);
+    for (int again = 0; again < 2; again++) {
+        restart(&s);
+        open_reader(&s, &r, p, NULL, s.rig.served.tier);
+        assert_int_equal(restore(&s, &r, 600, &shared), again ? 599 : 0);
+        expect_same(&s, &r, p, again ? 620 : 600);
+        close_reader(&r);
+    }
+    close_stage(&s);
+}
+
 /* --- given up --------------------------------------------------------------------------------- */
 
 /* All free pages are somebody else's, with something in them. */
@@ -677,6 +745,8 @@ int main(void)
         cmocka_unit_test(scopes_of_files),
         cmocka_unit_test(a_bad_record_ends_it),
         cmocka_unit_test(pages_of_another_size),
+        cmocka_unit_test(other_keys),
+        cmocka_unit_test(climbed_before_it_was_queued),
         cmocka_unit_test(dropped_at_any_moment),
         cmocka_unit_test(queued_pages_are_free),
         cmocka_unit_test(whatever_fails),
