@@ -134,7 +134,7 @@ $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
 link = $(if $(Q),@echo "  LINK    $@";) $(CC) $(ALL_LDFLAGS) -o $@ $(1)
 
 $(B)/libgist.so.0: $(B)/libgist.a
-	$(call link,-shared -Wl$(comma)-soname$(comma)libgist.so.0 -Wl$(comma)--whole-archive $< \
+	$(call link,-shared -Wl$(comma)-z$(comma)defs -Wl$(comma)-soname$(comma)libgist.so.0 -Wl$(comma)--whole-archive $< \
 	  -Wl$(comma)--no-whole-archive -Wl$(comma)--exclude-libs$(comma)libprotobuf-c.a $(LIBS_ipc))
 $(B)/libgist.so: $(B)/libgist.so.0
 	$(Q)ln -sf libgist.so.0 $@

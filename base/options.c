@@ -195,7 +195,8 @@ static void format_size(double v, char *ret, size_t cap)
     static const char letters[] = "KMGT";
     int i = -1;
 
-    while (v >= 1024 && fmod(v, 1024) == 0 && i < 3) {
+    /* Without fmod: libgist has this file, and is to need no libm. */
+    while (v >= 1024 && v <= NO_LIMIT && (uint64_t)v % 1024 == 0 && i < 3) {
         v /= 1024;
         i++;
     }
