@@ -139,7 +139,7 @@ void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o)
 
     gist_session_usage(s, &u);
     if (o->stats && u.prompt_tokens > 0)
-        fprintf(stderr, "[began with %u tokens: %u were read now, in %.2f s]\n", u.prompt_tokens,
+        fprintf(stderr, "[began with %u tokens: %u read now, in %.2f s]\n", u.prompt_tokens,
                 u.computed_tokens, (double)u.prompt_ns / 1e9);
 }
 

@@ -3,6 +3,7 @@
 #include "ctl/ctl.h"
 #include "ctl/ctl_answer.h"
 #include "ctl/ctl_memory.h"
+#include "ctl/ctl_named.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -108,7 +109,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
     int r = gist_open(c, &policy, &s);
 
     if (r < 0)
-        return ctl_fail_gist(c, r);
+        return a->docs.n ? ctl_named_fail(c, GIST_DOCUMENTS, r) : ctl_fail_gist(c, r);
     ctl_answer_began(s, &a->answer);
     if (a->answer.system)
         msgs[n++] = (struct gist_message){ "system", a->answer.system };

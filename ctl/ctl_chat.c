@@ -8,6 +8,7 @@
 #include "ctl/ctl_answer.h"
 #include "ctl/ctl_line.h"
 #include "ctl/ctl_memory.h"
+#include "ctl/ctl_named.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -80,7 +81,8 @@ static int open_session(struct chat *chat)
     chat->begun = false;
     r = gist_open(chat->conn, &policy, &chat->session);
     if (r < 0)
-        return ctl_fail_gist(chat->conn, r);
+        return chat->docs.n ? ctl_named_fail(chat->conn, GIST_DOCUMENTS, r)
+                            : ctl_fail_gist(chat->conn, r);
     ctl_answer_began(chat->session, &chat->answer);
     return 0;
 }
@@ -105,12 +107,12 @@ static int begin_session(struct chat *chat)
         if (r == 0)
             r = save_session(chat, 0);
         if (r != 0 && gist_error_code(chat->conn) == GIST_E_NAME_EXISTS)
-            (void)ctl_fail(CTL_FAILED, "--resume %s goes on with it.", chat->save);
+            (void)ctl_fail(CTL_FAILED, "--resume \"%s\" goes on with it.", chat->save);
         return r;
     }
     r = gist_restore(chat->conn, chat->resume, NULL, &chat->session);
     if (r < 0)
-        return ctl_fail_gist(chat->conn, r);
+        return ctl_named_fail(chat->conn, GIST_SESSIONS, r);
     ctl_answer_began(chat->session, &chat->answer);
     gist_session_usage(chat->session, &u);
     chat->begun = u.prompt_tokens > 0;

@@ -57,7 +57,7 @@ static int add_document(struct add *a, gist_conn *c, const char *name)
     }
     if (r < 0)
         return ctl_fail_gist(c, r);
-    printf("%u tokens, of which %u were read now\n", usage.prompt_tokens, usage.computed_tokens);
+    printf("%u tokens, %u of them read now\n", usage.prompt_tokens, usage.computed_tokens);
     return CTL_OK;
 }
 

@@ -128,7 +128,7 @@ static void print_help(FILE *out)
           "  -h, --help          this, or a command's own: gistctl COMMAND --help\n"
           "  -V, --version\n\n"
           "Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 no daemon or connection\n"
-          "lost, 130 interrupted. More in gistctl(1).\n",
+          "lost, 4 (status) still loading, 130 interrupted. More in gistctl(1).\n",
           out);
 }
 

@@ -14,6 +14,16 @@ static const char *const state_names[] = { [GIST_READY] = "ready",
                                            [GIST_OTHER_MODEL] = "other model",
                                            [GIST_DAMAGED] = "damaged" };
 
+int ctl_named_fail(const gist_conn *c, enum gist_named kind, int err)
+{
+    int r = ctl_fail_gist(c, err);
+
+    if (gist_error_code(c) == GIST_E_NOT_FOUND)
+        (void)ctl_fail(r, "`gistctl %s ls` lists those there are.",
+                       kind == GIST_DOCUMENTS ? "doc" : "session");
+    return r;
+}
+
 struct list {
     struct ctl_json *json; /* NULL: for people */
     enum gist_named kind;
@@ -146,7 +156,7 @@ int ctl_named_rm(enum gist_named kind, int argc, char **argv)
         int e = gist_delete(c, kind, argv[i]);
 
         if (e < 0)
-            r = ctl_fail_gist(c, e);
+            r = ctl_named_fail(c, kind, e);
     }
     gist_disconnect(c);
     return r;

@@ -9,4 +9,7 @@
 int ctl_named_ls(enum gist_named kind, int argc, char **argv);
 int ctl_named_rm(enum gist_named kind, int argc, char **argv);
 
+/* As ctl_fail_gist; when there is no such name a second line says what lists them. */
+int ctl_named_fail(const gist_conn *c, enum gist_named kind, int err);
+
 #endif

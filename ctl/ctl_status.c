@@ -42,8 +42,9 @@ static void print_memory(const struct gist_stats *s)
 
     print_weights(s);
     printf("scratch     %s\n", ctl_human_bytes(s->scratch_bytes, a));
-    printf("KV pool     %s: %u of %u pages used (%s), %u free (%s), %u cached for sessions "
-           "that begin alike (%s); %u tokens and %u bytes per page\n",
+    printf("KV pool     %s: %u of %u pages used (%s), %u free (%s),\n"
+           "            %u cached for sessions that begin alike (%s); %u tokens and %u bytes per "
+           "page\n",
            ctl_human_bytes(s->kv_bytes, a), used, s->pages,
            ctl_human_bytes((uint64_t)used * s->page_bytes, b), s->pages_free,
            ctl_human_bytes((uint64_t)s->pages_free * s->page_bytes, c), s->pages_cached,

@@ -12,6 +12,13 @@ _gistctl_compressors()
     gistctl ask --help 2>/dev/null | sed -n 's/.*--compressor NAME *[^:]*: \(.*\) (.*/\1/p' | tr -d ,
 }
 
+# Names of documents (doc) or conversations (session), a line each; those with a quote or a backslash are left out.
+# A daemon that is still loading would keep the Tab key waiting.
+_gistctl_names()
+{
+    timeout 1 gistctl "$1" ls --json 2>/dev/null | grep -o '"name": "[^"\\]*"[,}]' | sed 's/^"name": "\(.*\)".$/\1/'
+}
+
 _gistctl()
 {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command= sub= word subs
@@ -24,6 +31,14 @@ _gistctl()
         ;;
     --compressor)
         mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_compressors)" -- "$cur")
+        return
+        ;;
+    -d | --doc)
+        mapfile -t COMPREPLY < <(IFS=$'\n'; compgen -W "$(_gistctl_names doc)" -- "$cur")
+        return
+        ;;
+    --resume)
+        mapfile -t COMPREPLY < <(IFS=$'\n'; compgen -W "$(_gistctl_names session)" -- "$cur")
         return
         ;;
     esac
@@ -48,6 +63,8 @@ _gistctl()
             mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_commands)" -- "$cur")
         elif [ -z "$sub" ] && [ -n "${subs// /}" ]; then
             mapfile -t COMPREPLY < <(compgen -W "$subs" -- "$cur")
+        elif [ "$sub" = rm ]; then
+            mapfile -t COMPREPLY < <(IFS=$'\n'; compgen -W "$(_gistctl_names "$command")" -- "$cur")
         else
             mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         fi

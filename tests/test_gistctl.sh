@@ -149,7 +149,7 @@ code 'doc rm without a name' 2 "$gistctl" doc rm
 says 'doc ls'
 seq 1 400 >"$tmp/book"
 code 'doc add' 0 "$gistctl" doc add book --pin -f "$tmp/book"
-check 'says how many were read' grep -q 'tokens, of which [0-9]* were read now' "$tmp/out"
+check 'says how many were read' grep -q 'tokens, [0-9]* of them read now' "$tmp/out"
 code 'a document from stdin' 0 sh -c "'$gistctl' doc add --plain 'a second book' <'$tmp/text'"
 code 'the same name' 1 "$gistctl" doc add book -f "$tmp/book"
 says 'already'
@@ -167,13 +167,14 @@ check 'doc ls --json' json "[d['name'] for d in j] == ['a second book', 'book'] 
 code 'status counts pins' 0 "$gistctl" status
 check 'status counts pins' grep -q '^documents .* pages pinned' "$tmp/out"
 code 'ask --doc' 0 "$gistctl" ask -n 4 --stats --doc book Why
-says 'were read now'
-check 'the document was not read again' sh -c "[ \$(sed -n 's/.*tokens: \([0-9]*\) were read now.*/\1/p' '$tmp/err') -le 16 ]"
+says 'read now'
+check 'the document was not read again' sh -c "[ \$(sed -n 's/.*tokens: \([0-9]*\) read now.*/\1/p' '$tmp/err') -le 16 ]"
 code 'ask --doc with the files of before' 0 "$gistctl" ask -n 4 --stats --doc book -f "$tmp/text" Why
 code 'other memory options' 1 "$gistctl" ask --doc book --compressor none Why
 says 'other memory options'
 code 'a document that is not there' 1 "$gistctl" ask --doc nothing Why
 says 'no document "nothing"'
+says '`gistctl doc ls` lists'
 code 'chat --doc' 0 sh -c "printf 'Why\nHow\n' | '$gistctl' chat -n 4 --stats --doc book"
 says 'began with'
 for order in "book,a second book" "a second book,book"; do
@@ -189,11 +190,18 @@ check 'doc ls of nothing' [ ! -s "$tmp/out" ]
 code 'chat --save' 0 sh -c "printf 'Why\nHow\n' | '$gistctl' chat -n 6 --save 'last week'"
 code 'the same name' 1 sh -c "printf 'Why\n' | '$gistctl' chat -n 6 --save 'last week'"
 says 'already'
-says '--resume last week goes on with it'
+says '--resume "last week" goes on with it'
 code 'session ls' 0 "$gistctl" session ls
 check 'session ls has a head and one' [ "$(wc -l <"$tmp/out")" -eq 2 ]
 code 'session ls --json' 0 "$gistctl" session ls --json
 check 'session ls --json' json "j[0]['name'] == 'last week' and j[0]['kept'] and j[0]['label'] == 'chat'" <"$tmp/out"
+complete() {
+    PATH=$(dirname "$gistctl"):$PATH bash -c '. ctl/gistctl.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gistctl
+        printf "%s\n" "${COMPREPLY[@]}"' - "$@"
+}
+check 'Tab gives saved conversations' [ "$(complete gistctl chat --resume '')" = 'last week' ]
+check 'also to delete' [ "$(complete gistctl session rm las)" = 'last week' ]
+check 'and no others' [ -z "$(complete gistctl chat --resume x)" ]
 code 'what is resumed keeps its options' 2 "$gistctl" chat --resume 'last week' --compressor none
 says '--resume goes on with'
 code 'a private conversation is not saved' 2 sh -c "printf 'Why\n' | '$gistctl' chat --private --save secret"
@@ -201,13 +209,14 @@ says '--save'
 daemon_stop
 daemon_start tests/data/tiny_smollm2.gguf
 code 'resumed after a restart' 0 sh -c "printf 'And then\n' | '$gistctl' chat -n 6 --stats --resume 'last week'"
-check 'nothing was read again but what waited' sh -c "[ \$(sed -n 's/.*tokens: \([0-9]*\) were read now.*/\1/p' '$tmp/err') -le 1 ]"
+check 'nothing was read again but what waited' sh -c "[ \$(sed -n 's/.*tokens: \([0-9]*\) read now.*/\1/p' '$tmp/err') -le 1 ]"
 cp "$tmp/out" "$tmp/first"
 code 'and it was saved again' 0 "$gistctl" session ls --json
 check 'with the turn that came since' json "j[0]['n_tokens'] > 30" <"$tmp/out"
 code 'a copy under another name' 0 sh -c "printf 'And then\n' | '$gistctl' chat -n 6 --resume 'last week' --save copy"
 code 'a conversation that is not there' 1 sh -c "'$gistctl' chat --resume nothing </dev/null"
 says 'no saved session "nothing"'
+says '`gistctl session ls` lists'
 code 'session rm' 0 "$gistctl" session rm 'last week' copy
 code 'session rm of nothing' 1 "$gistctl" session rm copy
 
