@@ -43,7 +43,7 @@ int main(int argc, char **argv)
     const struct gist_sampling sampling = {
         .size = sizeof(sampling), .max_tokens = 40, .repeat_penalty = 1.1f, .repeat_last_n = 256
     };
-    struct gist_usage usage;
+    struct gist_usage usage, asked;
     struct gist_result result;
     struct gist_info info;
     gist_session *s;
@@ -62,13 +62,13 @@ int main(int argc, char **argv)
     gist_info(c, &info);
     if (info.chat)
         r = gist_append_chat(s, &(struct gist_message){ "user", argv[2] }, 1, GIST_OPEN_ANSWER,
-                             NULL);
+                             &asked);
     else
-        r = gist_append_text(s, argv[2], strlen(argv[2]), 0, NULL);
+        r = gist_append_text(s, argv[2], strlen(argv[2]), 0, &asked);
     if (r < 0 || gist_generate(s, &sampling, on_text, NULL, &result) < 0)
         errx(1, "%s", gist_error(c));
     printf("\nasker: %u tokens written, the first after %.2f s\n", result.usage.generated_tokens,
-           (double)result.usage.first_token_ns / 1e9);
+           (double)(asked.prompt_ns + result.usage.first_token_ns) / 1e9);
     gist_disconnect(c);
     return 0;
 }
