@@ -28,9 +28,12 @@ def serve(listener):
         with conn:
             hello = conn.recv(64)
             assert hello[:8] == MAGIC and hello[10] & 1, hello
-            for percent in PERCENTS:
-                conn.send(answer(LOADING, percent, b""))
-            conn.send(answer(STOPPING, 0, b"the daemon could not load its model"))
+            try:
+                for percent in PERCENTS:
+                    conn.send(answer(LOADING, percent, b""))
+                conn.send(answer(STOPPING, 0, b"the daemon could not load its model"))
+            except BrokenPipeError:  # status, which goes when it has the first
+                pass
 
 
 def on_terminal(*argv):
