@@ -1,15 +1,16 @@
 /* tests/test_daemon_crossed.c - requests about names that cross each other in the real daemon, with
  * a store whose disk takes its time. Would catch: a session or a document that is said to be
- * damaged while it is replaced; pages, sessions or memory that somebody keeps who has gone; a
- * document that is deleted, replaced or forgotten while its file is being written, and is looked at
- * afterwards by who added it (under the address sanitizer: a use after free; else mostly an
- * assertion at the end of the daemon).
+ * damaged while it is replaced; pages, sessions, descriptors or memory that somebody keeps who has
+ * gone; a document that is deleted, replaced or forgotten while its file is being written, and is
+ * looked at afterwards by who added it (under the address sanitizer: a use after free; else mostly
+ * an assertion at the end of the daemon).
  */
 #include "ipc/wire.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 #include "tests/support/sanitized.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -270,6 +271,21 @@ static void send_any(struct raw_client *c)
     assert_int_equal(e, 0);
 }
 
+static int n_descriptors(void)
+{
+    char path[64];
+    int n = 0;
+    DIR *dir;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)d.pid);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while (readdir(dir))
+        n++;
+    (void)closedir(dir);
+    return n;
+}
+
 /* All that there is about sessions, names and what is kept, in any order, by clients of which one
  * or the other goes; in the end nothing of it is left but what is on the disk. */
 static void test_any_order(void **state)
@@ -280,10 +296,12 @@ static void test_any_order(void **state)
     struct raw_client c[CLIENTS];
     struct gist_stats st;
     gist_conn *conn;
+    int n_before;
 
     (void)state;
     seed = 1;
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    n_before = n_descriptors();
     for (int i = 0; i < CLIENTS; i++)
         raw_client_open(&c[i], d.socket);
     for (int i = 0; i < REQUESTS; i++) {
@@ -308,6 +326,9 @@ static void test_any_order(void **state)
     assert_true(daemon_fixture_all_free(conn, DAEMON_FIXTURE_PATIENCE_MS));
     assert_int_equal(gist_stats(conn, &st), 0);
     assert_int_equal(st.n_documents, 0);
+    daemon_fixture_stored(conn);
+    /* This client's five, and folders of two owners: the user's and that of public sessions. */
+    assert_true(n_descriptors() <= n_before + 5 + 4 + 1);
     gist_disconnect(conn);
     daemon_fixture_stop(&d);
 }
