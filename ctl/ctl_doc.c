@@ -92,6 +92,9 @@ static int doc_add(int argc, char **argv)
     r = ctl_memory_read(&a.memory_opts, &a.memory);
     if (r == 0)
         r = ctl_text_read(&a.text, a.file ? a.file : "-");
+    /* As a message it would have a few tokens, and be a document of nothing. */
+    if (r == 0 && a.text.len == 0)
+        r = ctl_fail(CTL_FAILED, "the text is empty, there is nothing to read.");
     if (r == 0)
         r = ctl_connect(&c);
     if (r == 0) {

@@ -157,6 +157,8 @@ says '--replace'
 code 'replaced' 0 "$gistctl" doc add book --replace --pin -f "$tmp/book"
 code 'a name with a slash' 1 "$gistctl" doc add a/b -f "$tmp/book"
 code 'no text' 1 "$gistctl" doc add nothing -f /dev/null --plain
+code 'no text for a message' 1 "$gistctl" doc add nothing -f /dev/null
+says 'the text is empty'
 code 'a file that is not there' 1 "$gistctl" doc add x -f "$tmp/nothing"
 code 'doc ls' 0 "$gistctl" doc ls
 check 'doc ls has a head and both' [ "$(wc -l <"$tmp/out")" -eq 3 ]
