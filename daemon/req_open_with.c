@@ -96,7 +96,8 @@ static void pin_again(struct sched *s, struct request *r, const struct begin_wit
     struct document_need need;
     struct document *d;
 
-    if (document_find(&s->documents, b->owner, name_of(b)) ||
+    /* AddDocument takes no text without a token, but a file may say that it has none. */
+    if (p.n == 0 || document_find(&s->documents, b->owner, name_of(b)) ||
         document_new(&s->documents, b->owner, name_of(b), &d, &need) < 0)
         return;
     d->policy = r->session->memory.policy;
