@@ -403,13 +403,41 @@ static void that_is_full(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* The beginning is in memory, the rest on the disk: each token is counted once. */
+static void from_memory_and_disk(void **state)
+{
+    struct talk t = { .n = 0 }, begin;
+    struct daemon_fixture d;
+    struct gist_usage usage;
+    gist_conn *c;
+
+    (void)state;
+    user_says(&t, 700, 5);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(&d);
+    append(open_session(c, &memories[0]), &t, 0, &usage);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+    daemon_fixture_restart(&d, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(&d);
+    begin = t;
+    begin.n = 300;
+    append(open_session(c, &memories[0]), &begin, 0, &usage);
+    append(open_session(c, &memories[0]), &t, 0, &usage);
+    assert_true(usage.shared_tokens > 0 && usage.restored_tokens > 0);
+    assert_int_equal(usage.shared_tokens + usage.restored_tokens + usage.computed_tokens, 700);
+    assert_int_equal(usage.computed_tokens, 1);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stopped_at_every_step),  cmocka_unit_test(killed_at_every_step),
-        cmocka_unit_test(killed_while_it_writes), cmocka_unit_test(nobody_elses),
-        cmocka_unit_test(without_a_folder),       cmocka_unit_test(of_another_daemon),
-        cmocka_unit_test(that_is_full),
+        cmocka_unit_test(from_memory_and_disk), cmocka_unit_test(stopped_at_every_step),
+        cmocka_unit_test(killed_at_every_step), cmocka_unit_test(killed_while_it_writes),
+        cmocka_unit_test(nobody_elses),         cmocka_unit_test(without_a_folder),
+        cmocka_unit_test(of_another_daemon),    cmocka_unit_test(that_is_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
