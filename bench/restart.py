@@ -6,7 +6,8 @@ token ids once, are ended, start again and are asked for the same ids and one to
 from asking (theirs: from asking for the restore) to that token. All of it is done in turns, since a machine's
 speed drifts.
 
-  warm     ended by SIGTERM, and started again at once
+  warm     a second after all was written, ended by SIGTERM and started again at once: the store has read back into the
+           page cache what it wrote past it, as llama-server's file is there
   kill -9  the same by SIGKILL, as soon as nothing is left to be written
   cold     by SIGTERM, and the page cache is dropped (root; else left out)
 
@@ -38,6 +39,7 @@ POLICIES = (("full", ()), ("fine-kv, ratio 8", ("-C", "fine-kv", "-R", "8")))
 RATIOS = (1, 4, 8, 32)
 MB = 1e6
 WAIT_S = 300
+QUIET_S = 1
 
 
 def drop_caches():
@@ -80,6 +82,7 @@ class Ours:
             if time.monotonic() > end:
                 raise SystemExit("bench/restart: what was read is not on disk after minutes")
             time.sleep(0.01)
+        time.sleep(QUIET_S)
 
     def end(self, how=signal.SIGTERM):
         self.daemon.process.send_signal(how)
