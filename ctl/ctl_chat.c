@@ -4,6 +4,7 @@
  * said of it stays part of the conversation. Without a terminal every line of standard input is a
  * turn.
  */
+#include "base/files.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_answer.h"
 #include "ctl/ctl_line.h"
@@ -36,18 +37,13 @@ struct chat {
     struct ctl_line *lines;
 };
 
-/* Makes every folder of path but its last part, for this user alone. */
-static int make_folders(char *path)
+/* The folder that the file is to lie in, for this user alone. */
+static bool make_folder_of(const char *path)
 {
-    for (char *p = path + 1; (p = strchr(p, '/')); p++) {
-        *p = '\0';
-        if (mkdir(path, 0700) < 0 && errno != EEXIST) {
-            *p = '/';
-            return -errno;
-        }
-        *p = '/';
-    }
-    return 0;
+    char folder[PATH_MAX];
+
+    (void)snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(path, '/') - path), path);
+    return files_make_path(folder, NULL) == 0;
 }
 
 /* $XDG_STATE_HOME/gistd/chat_history. A history that can't be kept is no reason not to talk. */
@@ -62,7 +58,7 @@ static bool find_history(char ret[PATH_MAX])
         n = snprintf(ret, PATH_MAX, "%s/.local/state/gistd/chat_history", home);
     else
         return false;
-    return n > 0 && n < PATH_MAX && make_folders(ret) == 0;
+    return n > 0 && n < PATH_MAX && make_folder_of(ret);
 }
 
 static int open_session(struct chat *chat)

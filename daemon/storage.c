@@ -14,7 +14,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #define DAY_S 86400u
@@ -26,17 +25,6 @@ static bool find_folder(const char *option, char ret[CACHE_DIR_MAX])
         return cache_dir("store", ret);
     (void)snprintf(ret, CACHE_DIR_MAX, "%s", option);
     return true;
-}
-
-/* The folders above it, which are nobody else's either. What can't be made the store finds out. */
-static void make_parents(const char *path)
-{
-    char part[CACHE_DIR_MAX];
-
-    for (const char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        (void)snprintf(part, sizeof(part), "%.*s", (int)(slash - path), path);
-        (void)mkdir(part, 0700);
-    }
 }
 
 /* The disk is others', too: of what the store has and what is free it takes no more than half. */
@@ -79,7 +67,6 @@ static int open_store(struct served *b, const struct config *c, const char *path
                                  .always = c->store_restore == CONFIG_RESTORE_ALWAYS };
     int r;
 
-    make_parents(path);
     r = store_open(path, b->io, &limits, &b->store, &b->store_why);
     if (r < 0)
         return r;

@@ -8,6 +8,7 @@
 #include "ipc/chan.h"
 
 #include "base/clock.h"
+#include "base/memfd.h"
 
 #include "ipc/arena.h"
 
@@ -30,10 +31,6 @@
 
 #define HEAD_BYTES 64u /* struct head, and reserved */
 #define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
-
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008u
-#endif
 
 /* The first bytes of the memory. Both sides read both words all the time and write their own only
  * when they find themselves elsewhere, so that the line stays in both caches. */
@@ -133,21 +130,16 @@ static int map_parts(struct chan *c, const struct chan_geometry *g)
     return r;
 }
 
+/* Sealed before the peer has it: a peer that truncated the file would kill us by SIGBUS. */
 static int make_memfd(size_t len)
 {
-    int r, fd = memfd_create("gistd-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    int fd = memfd_new("gistd-channel", MFD_ALLOW_SEALING, len), r;
 
-    if (fd < 0 && errno == EINVAL) /* before Linux 6.3 */
-        fd = memfd_create("gistd-channel", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -errno;
-    /* Sealed before the peer has it: a peer that truncated the file would kill us by SIGBUS. */
-    if (ftruncate(fd, (off_t)len) < 0 || fcntl(fd, F_ADD_SEALS, SEALS) < 0) {
-        r = -errno;
-        close(fd);
-        return r;
-    }
-    return fd;
+    if (fd < 0 || fcntl(fd, F_ADD_SEALS, SEALS) == 0)
+        return fd;
+    r = -errno;
+    (void)close(fd);
+    return r;
 }
 
 int chan_create(const struct chan_geometry *g, struct chan **ret)

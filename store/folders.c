@@ -1,5 +1,7 @@
 #include "store/folders.h"
 
+#include "base/files.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -112,32 +114,6 @@ static int check_ours(int fd, const char *path, struct why *why)
                        "%s may be written by others (mode %04o); take that away: chmod go-w %s",
                        path, st.st_mode & 07777u, path);
     return 0;
-}
-
-/* mkdir -p, each 0700. *ret_made: how many were not there. */
-static int make_path(const char *path, uint32_t *ret_made)
-{
-    char *part = strdup(path);
-    int err = 0;
-
-    if (!part)
-        return -ENOMEM;
-    for (char *p = part + 1; err == 0 && *p; p++) {
-        if (*p != '/')
-            continue;
-        *p = '\0';
-        if (mkdir(part, 0700) == 0)
-            (*ret_made)++;
-        else if (errno != EEXIST && access(part, F_OK) < 0)
-            err = -errno;
-        *p = '/';
-    }
-    if (err == 0 && mkdir(part, 0700) == 0)
-        (*ret_made)++;
-    else if (err == 0 && errno != EEXIST)
-        err = -errno;
-    free(part);
-    return err;
 }
 
 /* --- the format file -------------------------------------------------------------------------- */
@@ -284,7 +260,7 @@ static int choose_root(struct folders *f, char *note, size_t cap, struct why *wh
 
 static int open_base(struct folders *f, struct why *why)
 {
-    int err = make_path(f->path, &f->n_made), fd;
+    int err = files_make_path(f->path, &f->n_made), fd;
 
     if (err < 0)
         return why_set(why, err, "%s can't be made: %s", f->path, strerror(-err));

@@ -12,6 +12,8 @@
  */
 #include "store/inside.h"
 
+#include "base/files.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -507,20 +509,6 @@ int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *n
 
 /* --- reading and deleting --------------------------------------------------------------------- */
 
-static int read_all(int fd, void *to, size_t len, off_t off)
-{
-    for (size_t at = 0; at < len;) {
-        ssize_t n = pread(fd, (char *)to + at, len - at, off + (off_t)at);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EBADMSG;
-        at += (size_t)n;
-    }
-    return 0;
-}
-
 /* Its length is what the file says, which is whole, and may be the next one already: its rename is
  * done by the disk's time, and known here a moment later. */
 static int read_name(int fd, const struct named *n, void **ret, size_t *ret_len)
@@ -528,7 +516,7 @@ static int read_name(int fd, const struct named *n, void **ret, size_t *ret_len)
     struct name_header h;
     struct named found;
     void *bytes;
-    int err = read_all(fd, &h, sizeof(h), 0);
+    int err = files_read(fd, &h, sizeof(h), 0);
 
     if (err < 0)
         return err;
@@ -537,7 +525,7 @@ static int read_name(int fd, const struct named *n, void **ret, size_t *ret_len)
     bytes = malloc(found.len + 1);
     if (!bytes)
         return -ENOMEM;
-    err = read_all(fd, bytes, found.len, sizeof(h));
+    err = files_read(fd, bytes, found.len, sizeof(h));
     if (err == 0 && !sum_equal(h.bytes_sum, sum_bytes(bytes, found.len)))
         err = -EBADMSG;
     if (err < 0) {

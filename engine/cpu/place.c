@@ -1,5 +1,6 @@
 #include "engine/cpu/place.h"
 
+#include "base/memfd.h"
 #include "engine/cpu/workers.h"
 
 #include <errno.h>
@@ -13,7 +14,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PLACE_HUGE     ((size_t)2 << 20)
 #define PLACE_CPUS_MAX 4096u
 
 /* The order in which workers take a CPU: cores before their second hardware threads, and within
@@ -72,16 +72,16 @@ int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_resu
     struct place_result result = { 0 };
     void *mem;
 
-    if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
+    if (len == 0 || len > SIZE_MAX - MEMFD_HUGE - page)
         return -ENOMEM;
     len = round_up(len, page);
-    mem = map_aligned(len, len >= PLACE_HUGE ? PLACE_HUGE : page, PROT_READ | PROT_WRITE);
+    mem = map_aligned(len, len >= MEMFD_HUGE ? MEMFD_HUGE : page, PROT_READ | PROT_WRITE);
     if (!mem)
         return -ENOMEM;
 
     /* Advice first: pages that exist keep their size and node, and mlock makes them exist. */
     interleave(mem, len);
-    if (len >= PLACE_HUGE)
+    if (len >= MEMFD_HUGE)
         result.huge = madvise(mem, len, MADV_HUGEPAGE) == 0;
     if (lock)
         result.locked = mlock(mem, len) == 0;
@@ -105,12 +105,6 @@ void place_free(void *mem, size_t len)
 #define MADV_POPULATE_READ  22
 #define MADV_POPULATE_WRITE 23
 #endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8u
-#endif
 
 struct populate {
     uint8_t *mem;
@@ -119,16 +113,6 @@ struct populate {
     bool collapse; /* to huge pages first */
     _Atomic int result;
 };
-
-/* One byte for each 2 MiB, since there must be something to collapse. What can't be had is no
- * error: the pages are small then. */
-static void collapse(uint8_t *mem, size_t n)
-{
-    for (size_t at = 0; at + PLACE_HUGE <= n; at += PLACE_HUGE) {
-        *(volatile uint8_t *)(mem + at) = 0;
-        (void)madvise(mem + at, PLACE_HUGE, MADV_COLLAPSE);
-    }
-}
 
 /* Kernels before 5.14 don't know the advice: then a byte of each page is taken as it is. */
 static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
@@ -140,7 +124,7 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
 
     (void)worker;
     if (p->collapse)
-        collapse(p->mem + off, n);
+        memfd_huge(p->mem + off, n);
     do
         r = madvise(p->mem + off, n, p->advice);
     while (r < 0 && (errno == EINTR || errno == EAGAIN));
@@ -178,22 +162,6 @@ int place_populate(struct workers *w, void *mem, size_t len)
 
 #define KEPT_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
-static int make_memfd(size_t len)
-{
-    int fd = memfd_create("gistd-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), r;
-
-    if (fd < 0 && errno == EINVAL) /* before 6.3 */
-        fd = memfd_create("gistd-weights", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
-        return -errno;
-    if (ftruncate(fd, (off_t)len) < 0) {
-        r = -errno;
-        (void)close(fd);
-        return r;
-    }
-    return fd;
-}
-
 /* In the place of a reservation at `mem`, so that the place is never anybody else's. */
 static int map_at(void *mem, size_t len, int prot, int fd)
 {
@@ -209,7 +177,7 @@ static int map_at(void *mem, size_t len, int prot, int fd)
 
 static void *reserve(size_t len, size_t page)
 {
-    return map_aligned(len, len >= PLACE_HUGE ? PLACE_HUGE : page, PROT_NONE);
+    return map_aligned(len, len >= MEMFD_HUGE ? MEMFD_HUGE : page, PROT_NONE);
 }
 
 int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd)
@@ -218,10 +186,10 @@ int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd)
     struct populate p = { .advice = MADV_POPULATE_WRITE, .collapse = true };
     int fd, r;
 
-    if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
+    if (len == 0 || len > SIZE_MAX - MEMFD_HUGE - page)
         return -ENOMEM;
     p.len = round_up(len, page);
-    fd = make_memfd(p.len);
+    fd = memfd_new("gistd-weights", MFD_ALLOW_SEALING, p.len);
     if (fd < 0)
         return fd;
     p.mem = reserve(p.len, page);
@@ -264,7 +232,7 @@ int place_kept_map(struct workers *w, int fd, size_t len, void **ret)
 
     if (seals < 0 || (seals & KEPT_SEALS) != KEPT_SEALS)
         return -EPERM;
-    if (len == 0 || len > SIZE_MAX - PLACE_HUGE - page)
+    if (len == 0 || len > SIZE_MAX - MEMFD_HUGE - page)
         return -EINVAL;
     p.len = round_up(len, page);
     if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != p.len)

@@ -1,5 +1,6 @@
 #include "engine/file/feed.h"
 
+#include "base/memfd.h"
 #include "store/io.h"
 
 #include <errno.h>
@@ -20,15 +21,6 @@
 /* A file so small is there before the rings that would read it are. */
 #define SMALL_BYTES ((uint64_t)8 << 20)
 #define PROBES      8u
-#define HUGE_BYTES  ((size_t)2 << 20)
-
-/* Of kernels that are younger than some C libraries. */
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 8u
-#endif
 
 enum piece_state { PIECE_NONE, PIECE_OUT, PIECE_TO_COPY, PIECE_READY };
 
@@ -76,41 +68,21 @@ static size_t piece_len(const struct feed *f, uint64_t k)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-/* In huge pages, whatever the setting for shared memory is, as engine/cpu/place.c has them: a
- * direct read is cut at every page of memory that does not lie beside the last, and on the machine
- * where that was measured small pages have half the bandwidth. Without them all works as well. */
-static void use_huge_pages(struct feed *f)
-{
-    for (size_t at = 0; at < f->ring_len; at += HUGE_BYTES) {
-        *(volatile uint8_t *)(f->ring + at) = 0;
-        (void)madvise(f->ring + at, HUGE_BYTES, MADV_COLLAPSE);
-    }
-}
-
-static int make_memfd(void)
-{
-    int fd = memfd_create("gistd-feed", MFD_CLOEXEC | MFD_NOEXEC_SEAL);
-
-    if (fd < 0 && errno == EINVAL) /* before 6.3 */
-        fd = memfd_create("gistd-feed", MFD_CLOEXEC);
-    return fd;
-}
-
-/* The same pages twice, one behind the other, at a multiple of a huge page. */
+/* The same pages twice, one behind the other, at a multiple of a huge page. In huge pages: a direct
+ * read is cut at every page of memory that does not lie beside the last, and on the machine where
+ * that was measured small pages have half the bandwidth. Without them all works as well. */
 static int map_ring(struct feed *f)
 {
-    size_t room = 2 * f->ring_len + HUGE_BYTES;
-    int fd = make_memfd(), r = fd < 0 ? -errno : 0;
+    size_t room = 2 * f->ring_len + MEMFD_HUGE;
+    int fd = memfd_new("gistd-feed", 0, f->ring_len), r = fd < 0 ? fd : 0;
     uint8_t *mem = MAP_FAILED;
 
-    if (r == 0 && ftruncate(fd, (off_t)f->ring_len) < 0)
-        r = -errno;
     if (r == 0)
         mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (mem != MAP_FAILED) {
         f->room = mem;
         f->room_len = room;
-        f->ring = mem + (HUGE_BYTES - (uintptr_t)mem % HUGE_BYTES);
+        f->ring = mem + (MEMFD_HUGE - (uintptr_t)mem % MEMFD_HUGE);
     } else if (r == 0) {
         r = -ENOMEM;
     }
@@ -139,7 +111,7 @@ static void open_direct(struct feed *f, const struct io_options *io)
         f->direct = -1;
         return;
     }
-    use_huge_pages(f);
+    memfd_huge(f->ring, f->ring_len);
     (void)io_register(f->io, f->ring, 2 * f->ring_len); /* refused: each read pins its pages anew */
 }
 
@@ -181,7 +153,7 @@ int feed_open(const struct gguf *g, struct backend *b, const struct feed_options
     f->seems_cached = -1;
     if (ahead > f->end - f->pos)
         ahead = (size_t)(f->end - f->pos);
-    f->ring_len = ((ahead > least ? ahead : least) + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
+    f->ring_len = ((ahead > least ? ahead : least) + MEMFD_HUGE - 1) / MEMFD_HUGE * MEMFD_HUGE;
     n = f->ring_len / FEED_PIECE;
     f->pieces = calloc(n, sizeof(*f->pieces));
     f->to_copy = calloc(n, sizeof(*f->to_copy));

@@ -1,5 +1,7 @@
 #include "engine/file/image_file.h"
 
+#include "base/files.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -23,34 +25,6 @@ static int name_of(const struct gguf *g, char ret[64], struct why *why)
     for (size_t i = 0; i < sizeof(sum.bytes); i++)
         n += (size_t)snprintf(ret + n, 64 - n, "%02x", sum.bytes[i]);
     (void)snprintf(ret + n, 64 - n, ".weights");
-    return 0;
-}
-
-static int pread_all(int fd, void *to, size_t n, off_t off)
-{
-    for (size_t done = 0; done < n;) {
-        ssize_t r = pread(fd, (uint8_t *)to + done, n - done, off + (off_t)done);
-
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return r < 0 ? -errno : -EBADMSG;
-        done += (size_t)r;
-    }
-    return 0;
-}
-
-static int pwrite_all(int fd, const void *from, size_t n, off_t off)
-{
-    for (size_t done = 0; done < n;) {
-        ssize_t r = pwrite(fd, (const uint8_t *)from + done, n - done, off + (off_t)done);
-
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0)
-            return -errno;
-        done += (size_t)r;
-    }
     return 0;
 }
 
@@ -101,7 +75,7 @@ int image_file_open(const char *folder, const struct image_of *of, struct image_
     r = check_owner(folder, f.fd, image_len(of->packed), why);
     if (r == 0) {
         f.head = malloc(head);
-        r = f.head ? pread_all(f.fd, f.head, head, 0) : -ENOMEM;
+        r = f.head ? files_read(f.fd, f.head, head, 0) : -ENOMEM;
         if (r < 0)
             (void)why_set(why, r, "%s: %s", path, strerror(-r));
     }
@@ -126,22 +100,12 @@ void image_file_close(struct image_file *f)
 
 /* --- making one ------------------------------------------------------------------------------- */
 
-/* Each folder on the way, as mkdir -p. */
 static int open_folder(const char *folder, int *ret)
 {
-    char path[PATH_MAX];
-    size_t n = strlen(folder);
+    int r = files_make_path(folder, NULL);
 
-    if (n >= sizeof(path))
-        return -ENAMETOOLONG;
-    for (size_t i = 1; i <= n; i++) {
-        if (folder[i] != '/' && folder[i] != '\0')
-            continue;
-        memcpy(path, folder, i);
-        path[i] = '\0';
-        if (mkdir(path, 0700) < 0 && errno != EEXIST)
-            return -errno;
-    }
+    if (r < 0)
+        return r;
     *ret = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return *ret < 0 ? -errno : 0;
 }
@@ -210,7 +174,7 @@ int image_new_publish(struct image_new *n, const struct image_of *of, const char
 
     if (r == 0) {
         image_describe(of, digest, sums, head);
-        r = pwrite_all(n->fd, head, head_len, 0);
+        r = files_write(n->fd, head, head_len, 0);
     }
     free(head);
     if (r == 0 && fsync(n->fd) < 0)

@@ -1,0 +1,21 @@
+/* base/files.h - what POSIX leaves to loops: paths made as a whole, bytes moved as a whole.
+ *
+ * Threads    any.
+ * Errors     -errno, beside those that are named.
+ */
+#ifndef BASE_FILES_H
+#define BASE_FILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* Every folder of path, as mkdir -p, each 0700. *ret_made (may be NULL) is increased for each that
+ * was not there: its entry in the one above it is not synced. */
+int files_make_path(const char *path, uint32_t *ret_made);
+
+/* All n bytes at off. read: -EBADMSG, the file ends before. */
+int files_read(int fd, void *to, size_t n, off_t off);
+int files_write(int fd, const void *from, size_t n, off_t off);
+
+#endif
