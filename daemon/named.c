@@ -56,6 +56,13 @@ void named_fail_absent(struct sched *s, struct request *r, enum wire_named kind,
                      kind == WIRE_NAMED_DOCUMENT ? "document" : "saved session", name);
 }
 
+void named_fail_exists(struct sched *s, struct request *r, enum wire_named kind, const char *name)
+{
+    request_fail(s, r, WIRE_E_NAME_EXISTS, REQUEST_NO_NUMBERS,
+                 "this user has a %s " SHOWN " already; take another name, or ask to replace it",
+                 named_word(kind), name);
+}
+
 void named_fail_put(struct sched *s, struct request *r, enum wire_named kind, const char *name,
                     int e)
 {

@@ -28,5 +28,6 @@ bool named_load(struct sched *s, struct request *r, uint32_t owner, enum wire_na
 void named_fail_put(struct sched *s, struct request *r, enum wire_named kind, const char *name,
                     int e);
 void named_fail_absent(struct sched *s, struct request *r, enum wire_named kind, const char *name);
+void named_fail_exists(struct sched *s, struct request *r, enum wire_named kind, const char *name);
 
 #endif

@@ -283,8 +283,6 @@ static void prune(struct sched *s, struct request *r, struct cache *c)
     some = c->sum.total ? c->left / c->sum.total * PRUNE_SLICE : 0;
     if (some == 0) /* what was counted is gone, and others came: guesses, but each slice goes on */
         some = c->left / 16 + 1;
-    if (some == 0) /* what was counted has changed too much: all at once, so that this ends */
-        some = c->left;
     if (c->left > some && c->left - some > to)
         to = c->left - some;
     store_prune(c->store, c->owner, to, &records, &bytes);

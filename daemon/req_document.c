@@ -55,10 +55,7 @@ static bool name_free(struct sched *s, struct request *r, uint32_t owner, const 
         request_fail(s, r, replace ? WIRE_E_BUSY : WIRE_E_NAME_EXISTS, REQUEST_NO_NUMBERS,
                      "the document \"%.64s\" is being added just now", name);
     else if (!replace && (other || named_exists(s, owner, WIRE_NAMED_DOCUMENT, name)))
-        request_fail(s, r, WIRE_E_NAME_EXISTS, REQUEST_NO_NUMBERS,
-                     "this user has a document \"%.64s\" already; take another name, or ask to "
-                     "replace it",
-                     name);
+        named_fail_exists(s, r, WIRE_NAMED_DOCUMENT, name);
     else
         return true;
     return false;

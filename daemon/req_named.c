@@ -67,13 +67,6 @@ static int save_start(struct sched *s, struct request *r, const struct wire_req 
     return 0;
 }
 
-static void fail_exists(struct sched *s, struct request *r, enum wire_named kind, const char *name)
-{
-    request_fail(s, r, WIRE_E_NAME_EXISTS, REQUEST_NO_NUMBERS,
-                 "this user has a %s \"%.64s\" already; take another name, or ask to replace it",
-                 named_word(kind), name);
-}
-
 /* Where it stands: the ids that the model has read, or is to read again, and what waits behind. */
 static void describe(const struct sched *s, const struct session *session, struct names_file *ret)
 {
@@ -99,7 +92,7 @@ static bool begin_save(struct sched *s, struct request *r, struct save *v)
     if (names_put_find(&s->puts, v->owner, WIRE_NAMED_SESSION, v->name))
         return false;
     if (!v->replace && named_exists(s, v->owner, WIRE_NAMED_SESSION, v->name)) {
-        fail_exists(s, r, WIRE_NAMED_SESSION, v->name);
+        named_fail_exists(s, r, WIRE_NAMED_SESSION, v->name);
         return true;
     }
     describe(s, r->session, &f);
