@@ -5,6 +5,7 @@
  * have; a policy that is silently another one; names of other users.
  */
 #include "ipc/wire.h"
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 #include "tests/support/sanitized.h"
@@ -80,33 +81,15 @@ static int open_with(gist_conn *c, const char *name, const struct gist_policy *l
     return gist_open(c, &p, ret);
 }
 
-struct answer {
-    uint32_t ids[64];
-    size_t n;
-};
-
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
-{
-    struct answer *a = arg;
-
-    (void)text;
-    (void)len;
-    assert_true(a->n + n_ids <= 64);
-    if (n_ids)
-        memcpy(a->ids + a->n, ids, n_ids * sizeof(*ids));
-    a->n += n_ids;
-    return 0;
-}
-
-static struct answer answer_of(gist_session *s)
+static struct answered answer_of(gist_session *s)
 {
     const struct gist_sampling greedy = { .size = sizeof(greedy),
                                           .max_tokens = 20,
                                           .ignore_eog = 1 };
-    struct answer a = { .n = 0 };
+    struct answered a = { .n = 0 };
 
     assert_int_equal(gist_append_text(s, " and then", 9, 0, NULL), 0);
-    assert_int_equal(gist_generate(s, &greedy, on_text, &a, NULL), 0);
+    assert_int_equal(gist_generate(s, &greedy, answered_take, &a, NULL), 0);
     assert_int_equal(a.n, 20);
     return a;
 }
@@ -160,7 +143,7 @@ static void test_begins(void **state)
     char *text = text_of(500, 1);
     gist_session *with, *without, *again;
     struct gist_usage usage;
-    struct answer a, b;
+    struct answered a, b;
 
     (void)state;
     start(DAEMON_FIXTURE_TINY, NULL);

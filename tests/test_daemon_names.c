@@ -4,6 +4,7 @@
  * that other users see, a list that loses or repeats a name, a damaged file that is believed, and a
  * name that can't be deleted or replaced.
  */
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/scratch.h"
 
@@ -70,32 +71,14 @@ static void refused(int err, int want, const char *sentence)
 
 /* --- answers ---------------------------------------------------------------------------------- */
 
-struct answer {
-    uint32_t ids[64];
-    size_t n;
-};
-
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
-{
-    struct answer *a = arg;
-
-    (void)text;
-    (void)len;
-    assert_true(a->n + n_ids <= 64);
-    if (n_ids)
-        memcpy(a->ids + a->n, ids, n_ids * sizeof(*ids));
-    a->n += n_ids;
-    return 0;
-}
-
-static struct answer generate(gist_session *s, uint32_t n)
+static struct answered generate(gist_session *s, uint32_t n)
 {
     const struct gist_sampling greedy = { .size = sizeof(greedy),
                                           .max_tokens = n,
                                           .ignore_eog = 1 };
-    struct answer a = { .n = 0 };
+    struct answered a = { .n = 0 };
 
-    if (gist_generate(s, &greedy, on_text, &a, NULL) < 0)
+    if (gist_generate(s, &greedy, answered_take, &a, NULL) < 0)
         fail_msg("%s", gist_error(conn));
     assert_int_equal(a.n, n);
     return a;
@@ -171,7 +154,7 @@ static gist_session *converse(size_t memory, enum stand stand)
 
 /* How it goes on: three turns, and back into the first. All of that depends on ids, logits,
  * pending token, and on where the conversation was. */
-static void go_on(gist_session *s, struct answer ret[4])
+static void go_on(gist_session *s, struct answered ret[4])
 {
     struct gist_usage u;
 
@@ -200,8 +183,8 @@ static bool exact(size_t memory, enum stand stand)
 
 static void goes_on(bool killed)
 {
-    static struct answer want[N_MEMORIES][STAND__N][4];
-    struct answer got[4], direct;
+    static struct answered want[N_MEMORIES][STAND__N][4];
+    struct answered got[4], direct;
     char name[32];
 
     start();
@@ -276,7 +259,7 @@ static void test_usage(void **state)
 }
 
 /* A question and its answer: where the conversation stands has a say in both. */
-static struct answer ask(gist_session *s)
+static struct answered ask(gist_session *s)
 {
     say(s, "And then?");
     return generate(s, 10);
@@ -288,7 +271,7 @@ static void test_rewinds(void **state)
 {
     struct gist_usage u;
     gist_session *s, *t;
-    struct answer a, b;
+    struct answered a, b;
 
     (void)state;
     start();
@@ -530,7 +513,7 @@ static void test_damaged(void **state)
 /* --- documents -------------------------------------------------------------------------------- */
 
 /* Of a session to which the document's text was said. */
-static struct answer ask_told(const char *text)
+static struct answered ask_told(const char *text)
 {
     const struct gist_message message = { "system", text };
     gist_session *s;
@@ -550,7 +533,7 @@ static void test_documents(void **state)
     gist_session *s;
     char text[501] = "";
     struct found f;
-    struct answer a, b;
+    struct answered a, b;
 
     (void)state;
     memset(text, '7', 500);

@@ -5,6 +5,7 @@
  *
  * All compressors take part; adapters are untrained ones of each kind.
  */
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_adapters.h"
@@ -109,25 +110,6 @@ static void fill(uint32_t *ids, size_t n, unsigned group, unsigned secret)
             ids[at + k] = BYTE_0 + 48 + (secret * 7919u >> (3 * k)) % 10;
 }
 
-struct answer {
-    uint32_t ids[64];
-    size_t n;
-    bool done;
-};
-
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
-{
-    struct answer *a = arg;
-
-    (void)text;
-    (void)len;
-    assert_true(a->n + n_ids <= 64);
-    if (n_ids)
-        memcpy(a->ids + a->n, ids, n_ids * sizeof(*ids));
-    a->n += n_ids;
-    return 0;
-}
-
 static const struct gist_sampling greedy = { .size = sizeof(greedy),
                                              .max_tokens = 40,
                                              .ignore_eog = 1 };
@@ -226,7 +208,7 @@ static void text_of(size_t i, uint32_t ids[N_TEXT])
 }
 
 /* What every session says when it is alone in a daemon that shares nothing. */
-static void say_alone(struct answer *ret)
+static void say_alone(struct answered *ret)
 {
     struct daemon_fixture d;
     gist_conn *c;
@@ -239,7 +221,7 @@ static void say_alone(struct answer *ret)
 
         text_of(i, ids);
         assert_int_equal(gist_append_tokens(s, ids, N_TEXT, NULL), 0);
-        assert_int_equal(gist_generate(s, &greedy, on_text, &ret[i], NULL), 0);
+        assert_int_equal(gist_generate(s, &greedy, answered_take, &ret[i], NULL), 0);
         gist_close(s);
     }
     gist_disconnect(c);
@@ -248,7 +230,7 @@ static void say_alone(struct answer *ret)
 
 static void on_done(void *arg, int err, const struct gist_result *result)
 {
-    struct answer *a = arg;
+    struct answered *a = arg;
 
     assert_int_equal(err, 0);
     if (result->reason != GIST_LENGTH)
@@ -257,10 +239,11 @@ static void on_done(void *arg, int err, const struct gist_result *result)
 }
 
 /* Session i speaks on connection i % 3, all of them at once. */
-static void speak(gist_conn *const c[3], gist_session *const s[N_SESSIONS], struct answer *ret)
+static void speak(gist_conn *const c[3], gist_session *const s[N_SESSIONS], struct answered *ret)
 {
     for (size_t i = 0; i < N_SESSIONS; i++)
-        assert_int_equal(gist_generate_start(s[i], &greedy, on_text, on_done, &ret[i], NULL), 0);
+        assert_int_equal(gist_generate_start(s[i], &greedy, answered_take, on_done, &ret[i], NULL),
+                         0);
     for (size_t i = 0; i < N_SESSIONS; i++)
         while (!ret[i].done)
             assert_true(gist_dispatch(c[i % 3]) >= 0);
@@ -290,7 +273,7 @@ static void read_all(gist_conn *const c[3], gist_session *const s[N_SESSIONS], u
  * others have read before is given up: each says what it says alone. */
 static void nothing_bleeds(void **state)
 {
-    static struct answer want[N_SESSIONS], got[N_SESSIONS];
+    static struct answered want[N_SESSIONS], got[N_SESSIONS];
     struct daemon_fixture d;
     unsigned seed = 11;
     uint32_t least_free = UINT32_MAX;
@@ -308,7 +291,7 @@ static void nothing_bleeds(void **state)
 
         for (size_t i = 0; i < N_SESSIONS; i++) {
             s[i] = open_session(c[i % 3], i / 3, i % 2 ? GIST_PUBLIC : 0);
-            got[i] = (struct answer){ .n = 0 };
+            got[i] = (struct answered){ .n = 0 };
         }
         read_all(c, s, &seed);
         speak(c, s, got);
@@ -397,7 +380,7 @@ static uint32_t tokens_of(gist_conn *c, const gist_session *s)
 static bool play(struct player *p, struct player *other, unsigned *seed)
 {
     unsigned what = (unsigned)rand_r(seed) % 12;
-    struct answer a = { .n = 0 };
+    struct answered a = { .n = 0 };
     uint32_t ids[600], n = 1 + (uint32_t)rand_r(seed) % 600;
     int e = 0;
 
@@ -411,7 +394,7 @@ static bool play(struct player *p, struct player *other, unsigned *seed)
         e = gist_append_tokens(p->session, ids, n, NULL);
         p->n_tokens += e == 0 ? n : 0;
     } else if (what < 8 && p->n_tokens > 0) {
-        e = gist_generate(p->session, &greedy, on_text, &a, NULL);
+        e = gist_generate(p->session, &greedy, answered_take, &a, NULL);
         p->n_tokens += (uint32_t)a.n;
     } else if (what < 10) {
         n = (uint32_t)rand_r(seed) % (p->n_tokens + 1);

@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "store/sum.h"
 #include "tests/support/file.h"
-#include "tests/support/store_rig.h"
+#include "tests/support/store_names.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -42,12 +42,6 @@ static int close_rig(void **state)
     (void)state;
     store_rig_close(&rig);
     return 0;
-}
-
-static char *in_rig(char ret[SCRATCH_PATH_MAX], const char *name)
-{
-    assert_true(snprintf(ret, SCRATCH_PATH_MAX, "%s/%s", rig.path, name) < SCRATCH_PATH_MAX);
-    return ret;
 }
 
 /* --- found ------------------------------------------------------------------------------------ */
@@ -224,22 +218,10 @@ static void tails_meet(void **state)
 
 /* --- gets ------------------------------------------------------------------------------------- */
 
-struct counted_get {
-    int n, result;
-};
-
-static void count_get(void *arg, int result)
-{
-    struct counted_get *c = arg;
-
-    c->n++;
-    c->result = result;
-}
-
 static void cancels(void **state)
 {
     struct rig_record a = { .n = 1024, .seed = 1 };
-    struct counted_get c = { 0 };
+    struct rig_called c = { 0 };
     uint32_t ids[RIG_IDS_MAX];
     struct store_key key = rig_key(&a);
     struct store_found found;
@@ -254,9 +236,9 @@ static void cancels(void **state)
     for (int steps = 0; steps < 6; steps++) {
         bool later;
 
-        c = (struct counted_get){ 0 };
+        c = (struct rig_called){ 0 };
         assert_true(store_find(rig.store, &key, ids, a.n, &found));
-        assert_int_equal(store_get(rig.store, found.id, found.n_pages, pages, count_get, &c), 0);
+        assert_int_equal(store_get(rig.store, found.id, found.n_pages, pages, rig_count, &c), 0);
         for (int k = 0; k < steps && c.n == 0; k++) {
             (void)io_wait(rig.io);
             (void)store_pump(rig.store);
@@ -270,9 +252,9 @@ static void cancels(void **state)
     }
     assert_int_equal(rig_get(&rig, &a), 1024);
     /* The store is closed under a get. */
-    c = (struct counted_get){ 0 };
+    c = (struct rig_called){ 0 };
     assert_true(store_find(rig.store, &key, ids, a.n, &found));
-    assert_int_equal(store_get(rig.store, found.id, found.n_pages, pages, count_get, &c), 0);
+    assert_int_equal(store_get(rig.store, found.id, found.n_pages, pages, rig_count, &c), 0);
     store_rig_close(&rig);
     assert_int_equal(c.n, 1);
     assert_int_equal(c.result, -ECANCELED);
@@ -283,7 +265,7 @@ static void cancels(void **state)
 static unsigned cached_share(const char *folder)
 {
     char path[SCRATCH_PATH_MAX];
-    DIR *dir = opendir(in_rig(path, folder));
+    DIR *dir = opendir(rig_path(&rig, path, folder));
     unsigned n = 0, cached = 0;
 
     for (struct dirent *d; (d = readdir(dir));) {
@@ -328,17 +310,17 @@ static void says_what_is_gone(void **state)
     void *page = NULL;
 
     (void)state;
-    assert_int_equal(store_get(rig.store, 77, 1, &page, count_get, NULL), -ENOENT);
-    assert_int_equal(store_verify(rig.store, 77, count_get, NULL), -ENOENT);
+    assert_int_equal(store_get(rig.store, 77, 1, &page, rig_count, NULL), -ENOENT);
+    assert_int_equal(store_verify(rig.store, 77, rig_count, NULL), -ENOENT);
     assert_int_equal(rig_put(&rig, &a), 0);
     assert_int_equal(rig_put(&rig, &b), 0);
     assert_true(store_next(rig.store, RIG_OWNER, &it));
-    assert_int_equal(store_get(rig.store, it.id, 5, &page, count_get, NULL), -EINVAL);
-    assert_int_equal(store_get(rig.store, it.id, 0, &page, count_get, NULL), -EINVAL);
+    assert_int_equal(store_get(rig.store, it.id, 5, &page, rig_count, NULL), -EINVAL);
+    assert_int_equal(store_get(rig.store, it.id, 0, &page, rig_count, NULL), -EINVAL);
     {
         char cmd[SCRATCH_PATH_MAX + 32], path[SCRATCH_PATH_MAX];
 
-        (void)snprintf(cmd, sizeof(cmd), "rm -f %s/[0-9a-f]*", in_rig(path, "v1/1000"));
+        (void)snprintf(cmd, sizeof(cmd), "rm -f %s/[0-9a-f]*", rig_path(&rig, path, "v1/1000"));
         assert_int_equal(system(cmd), 0);
     }
     assert_int_equal(rig_get(&rig, &a), -ENOENT);
@@ -353,7 +335,7 @@ static void says_what_is_gone(void **state)
 static void flip(off_t at)
 {
     char folder[SCRATCH_PATH_MAX];
-    DIR *d = opendir(in_rig(folder, "v1/1000"));
+    DIR *d = opendir(rig_path(&rig, folder, "v1/1000"));
     struct dirent *e;
     unsigned n = 0;
 
@@ -376,9 +358,9 @@ static void flip(off_t at)
 
 static int verify(uint64_t id)
 {
-    struct counted_get c = { 0 };
+    struct rig_called c = { 0 };
 
-    assert_int_equal(store_verify(rig.store, id, count_get, &c), 0);
+    assert_int_equal(store_verify(rig.store, id, rig_count, &c), 0);
     for (int i = 0; i < 1000 && c.n == 0; i++)
         rig_settle(&rig);
     assert_int_equal(c.n, 1);
@@ -409,35 +391,6 @@ static void verifies(void **state)
 
 /* --- names ------------------------------------------------------------------------------------ */
 
-static int put_name(uint32_t owner, uint32_t kind, const char *name, const char *text)
-{
-    struct counted_get c = { 0 };
-    int err = store_name_put(rig.store, owner, kind, name, text, strlen(text), count_get, &c);
-
-    if (err < 0)
-        return err;
-    assert_true(store_flush(rig.store, 60 * CLOCK_S));
-    assert_int_equal(c.n, 1);
-    return c.result;
-}
-
-static void assert_name(uint32_t owner, uint32_t kind, const char *name, const char *text)
-{
-    void *bytes = NULL;
-    size_t len = 0;
-    int err = store_name_get(rig.store, owner, kind, name, &bytes, &len);
-
-    assert_int_equal(store_name_has(rig.store, owner, kind, name), text != NULL);
-    if (!text) {
-        assert_int_equal(err, -ENOENT);
-        return;
-    }
-    assert_int_equal(err, 0);
-    assert_int_equal(len, strlen(text));
-    assert_memory_equal(bytes, text, len);
-    free(bytes);
-}
-
 static void keeps_names(void **state)
 {
     struct store_named n = { 0 };
@@ -446,20 +399,20 @@ static void keeps_names(void **state)
     (void)state;
     memset(longest, 'x', sizeof(longest));
     longest[STORE_NAME_MAX] = '\0';
-    assert_int_equal(put_name(1000, 1, "b", "first"), 0);
-    assert_int_equal(put_name(1000, 1, "a \n\xff", ""), 0);
-    assert_int_equal(put_name(1000, 1, longest, "long"), 0);
-    assert_int_equal(put_name(1000, 2, "b", "of another kind"), 0);
-    assert_int_equal(put_name(1001, 1, "b", "of another owner"), 0);
-    assert_int_equal(put_name(1000, 1, "b", "second, and longer"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "b", "first"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "a \n\xff", ""), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, longest, "long"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 2, "b", "of another kind"), 0);
+    assert_int_equal(rig_put_name(&rig, 1001, 1, "b", "of another owner"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "b", "second, and longer"), 0);
     for (int restart = 0; restart < 2; restart++) {
-        assert_name(1000, 1, "b", "second, and longer");
-        assert_name(1000, 1, "a \n\xff", "");
-        assert_name(1000, 1, longest, "long");
-        assert_name(1000, 2, "b", "of another kind");
-        assert_name(1001, 1, "b", "of another owner");
-        assert_name(1001, 2, "b", NULL);
-        assert_name(1000, 1, "c", NULL);
+        rig_assert_name(&rig, 1000, 1, "b", "second, and longer");
+        rig_assert_name(&rig, 1000, 1, "a \n\xff", "");
+        rig_assert_name(&rig, 1000, 1, longest, "long");
+        rig_assert_name(&rig, 1000, 2, "b", "of another kind");
+        rig_assert_name(&rig, 1001, 1, "b", "of another owner");
+        rig_assert_name(&rig, 1001, 2, "b", NULL);
+        rig_assert_name(&rig, 1000, 1, "c", NULL);
         n = (struct store_named){ 0 };
         assert_true(store_name_next(rig.store, 1000, 1, &n));
         assert_string_equal(n.name, "a \n\xff");
@@ -475,16 +428,16 @@ static void keeps_names(void **state)
     }
     assert_int_equal(store_name_delete(rig.store, 1000, 1, "b"), 0);
     assert_int_equal(store_name_delete(rig.store, 1000, 1, "b"), -ENOENT);
-    assert_name(1000, 1, "b", NULL);
-    assert_name(1000, 2, "b", "of another kind");
+    rig_assert_name(&rig, 1000, 1, "b", NULL);
+    rig_assert_name(&rig, 1000, 2, "b", "of another kind");
     store_rig_again(&rig);
-    assert_name(1000, 1, "b", NULL);
+    rig_assert_name(&rig, 1000, 1, "b", NULL);
     assert_int_equal(rig_stats(&rig).names, 4);
     longest[STORE_NAME_MAX] = 'x';
     longest[STORE_NAME_MAX + 1] = '\0';
-    assert_int_equal(put_name(1000, 1, longest, ""), -EINVAL);
-    assert_int_equal(put_name(1000, 1, "", ""), -EINVAL);
-    assert_int_equal(put_name(1000, 1, "../a", ""), -EINVAL);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, longest, ""), -EINVAL);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "", ""), -EINVAL);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "../a", ""), -EINVAL);
 }
 
 /* --- whose folder ----------------------------------------------------------------------------- */
@@ -513,7 +466,7 @@ static void is_ours_alone(void **state)
     assert_int_equal(rig_put(&rig, &a), 0);
     assert_int_equal(stat(rig.path, &st), 0);
     assert_int_equal(st.st_mode & 07777, 0700);
-    assert_int_equal(stat(in_rig(path, "v1/1000"), &st), 0);
+    assert_int_equal(stat(rig_path(&rig, path, "v1/1000"), &st), 0);
     assert_int_equal(st.st_mode & 07777, 0700);
     {
         DIR *dir = opendir(path);
@@ -559,7 +512,7 @@ static void leaves_alone_what_is_not_its(void **state)
     (void)state;
     assert_int_equal(rig_put(&rig, &a), 0);
     store_rig_close(&rig);
-    in_rig(path, "v1/1000");
+    rig_path(&rig, path, "v1/1000");
     /* A file of another name, a link to a record under a record's name, a folder under one, and
      * what a kill in the middle of a write leaves. */
     (void)snprintf(cmd, sizeof(cmd),
@@ -590,7 +543,7 @@ static void starts_empty_beside_others(void **state)
     (void)state;
     assert_int_equal(rig_put(&rig, &a), 0);
     store_rig_close(&rig);
-    assert_int_equal(mkdir(in_rig(path, "v2"), 0700), 0);
+    assert_int_equal(mkdir(rig_path(&rig, path, "v2"), 0700), 0);
     assert_int_equal(store_rig_open(&rig), 0);
     assert_non_null(strstr(store_note(rig.store), "v2 is of another version"));
     assert_int_equal(rig_get(&rig, &a), 64);
@@ -610,7 +563,7 @@ static void another_version_inside(void **state)
     (void)state;
     assert_int_equal(rig_put(&rig, &a), 0);
     store_rig_close(&rig);
-    format = file_read(in_rig(path, "v1/format"), &len);
+    format = file_read(rig_path(&rig, path, "v1/format"), &len);
     assert_int_equal(len, 224);
     assert_memory_equal(format, "gistd-st\1\0\0\0", 12);
     format[8] = 2;
@@ -639,8 +592,9 @@ static void names_are_as_documented(void **state)
     size_t len;
 
     (void)state;
-    assert_int_equal(put_name(1000, 7, "a", "bytes"), 0);
-    file = file_read(in_rig(path, "v1/1000/names/7-a96faf705af16834e6c632b61e964e1f"), &len);
+    assert_int_equal(rig_put_name(&rig, 1000, 7, "a", "bytes"), 0);
+    file =
+        file_read(rig_path(&rig, path, "v1/1000/names/7-a96faf705af16834e6c632b61e964e1f"), &len);
     assert_int_equal(len, 208 + 5);
     assert_memory_equal(file, "gistd-nm\1\0\0\0\xd0\0\0\0\xe8\3\0\0\7\0\0\0\5\0\0\0", 28);
     assert_memory_equal(file + 40, "\1\0\0\0\0\0\0\0a\0", 10);
@@ -660,16 +614,16 @@ static void a_damaged_format_is_a_new_store(void **state)
 
     (void)state;
     assert_int_equal(rig_put(&rig, &a), 0);
-    assert_int_equal(put_name(1000, 1, "kept", "text"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "kept", "text"), 0);
     store_rig_close(&rig);
-    fd = open(in_rig(path, "v1/format"), O_WRONLY | O_TRUNC);
+    fd = open(rig_path(&rig, path, "v1/format"), O_WRONLY | O_TRUNC);
     assert_int_equal(write(fd, "xx", 2), 2);
     assert_int_equal(close(fd), 0);
     assert_int_equal(store_rig_open(&rig), 0);
     assert_non_null(strstr(store_note(rig.store), "damaged"));
     assert_int_equal(rig_get(&rig, &a), 0);
     assert_int_equal(rig_files(&rig, "v1/1000"), 0);
-    assert_name(1000, 1, "kept", "text");
+    rig_assert_name(&rig, 1000, 1, "kept", "text");
     assert_int_equal(rig_put(&rig, &a), 0);
     store_rig_again(&rig);
     assert_int_equal(rig_get(&rig, &a), 64);

@@ -12,7 +12,7 @@
 #include "tests/support/fault.h"
 #include "tests/support/io_faulty.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/store_rig.h"
+#include "tests/support/store_names.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -190,20 +190,9 @@ static void tries_are_further_and_further_apart(void **state)
     assert_says(NULL);
 }
 
-static void on_named(void *arg, int result)
-{
-    *(int *)arg = result;
-}
-
 static int put_name_of(uint32_t owner, const char *text)
 {
-    int result = 1,
-        err = store_name_put(rig.store, owner, 1, "name", text, strlen(text), on_named, &result);
-
-    if (err < 0)
-        return err;
-    assert_true(store_flush(rig.store, 60 * CLOCK_S));
-    return result;
+    return rig_put_name(&rig, owner, 1, "name", text);
 }
 
 static int put_name(const char *text)

@@ -5,7 +5,7 @@
  * The Makefile's WRAP_test_store_limits has time pass as this test says.
  */
 #include "base/clock.h"
-#include "tests/support/store_rig.h"
+#include "tests/support/store_names.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -56,52 +56,6 @@ static int close_rig(void **state)
     (void)state;
     store_rig_close(&rig);
     return 0;
-}
-
-static char *in_rig(char ret[SCRATCH_PATH_MAX], const char *name)
-{
-    assert_true(snprintf(ret, SCRATCH_PATH_MAX, "%s/%s", rig.path, name) < SCRATCH_PATH_MAX);
-    return ret;
-}
-
-struct counted_get {
-    int n, result;
-};
-
-static void count_get(void *arg, int result)
-{
-    struct counted_get *c = arg;
-
-    c->n++;
-    c->result = result;
-}
-
-static int put_name(uint32_t owner, uint32_t kind, const char *name, const char *text)
-{
-    struct counted_get c = { 0 };
-    int err = store_name_put(rig.store, owner, kind, name, text, strlen(text), count_get, &c);
-
-    if (err < 0)
-        return err;
-    assert_true(store_flush(rig.store, 60 * CLOCK_S));
-    assert_int_equal(c.n, 1);
-    return c.result;
-}
-
-static void assert_name(uint32_t owner, uint32_t kind, const char *name, const char *text)
-{
-    void *bytes = NULL;
-    size_t len = 0;
-    int err = store_name_get(rig.store, owner, kind, name, &bytes, &len);
-
-    if (!text) {
-        assert_int_equal(err, -ENOENT);
-        return;
-    }
-    assert_int_equal(err, 0);
-    assert_int_equal(len, strlen(text));
-    assert_memory_equal(bytes, text, len);
-    free(bytes);
 }
 
 /* --- limits ----------------------------------------------------------------------------------- */
@@ -288,7 +242,7 @@ static void writes_no_more_than_a_day_has(void **state)
         char path[SCRATCH_PATH_MAX];
 
         store_rig_close(&rig);
-        assert_int_equal(unlink(in_rig(path, "v1/written")), 0);
+        assert_int_equal(unlink(rig_path(&rig, path, "v1/written")), 0);
         assert_int_equal(store_rig_open(&rig), 0);
         assert_int_equal(rig_stats(&rig).written_today, len);
     }
@@ -341,7 +295,7 @@ static void forgets_an_owner(void **state)
     assert_int_equal(rig_put(&rig, &a), 0);
     assert_int_equal(rig_put(&rig, &b), 0);
     assert_int_equal(
-        store_name_put(rig.store, RIG_OWNER, 1, "n", "b", 1, count_get, &(struct counted_get){ 0 }),
+        store_name_put(rig.store, RIG_OWNER, 1, "n", "b", 1, rig_count, &(struct rig_called){ 0 }),
         0);
     assert_true(store_flush(rig.store, 60 * CLOCK_S));
     called = rig.n_called;
@@ -379,7 +333,7 @@ static void limits_names(void **state)
         int err;
 
         (void)snprintf(name, sizeof(name), "n%u", n);
-        err = put_name(1000, 1, name, text);
+        err = rig_put_name(&rig, 1000, 1, name, text);
         assert_true(rig_stats(&rig).bytes <= rig.limits.bytes);
         if (err == -EDQUOT)
             break;
@@ -390,7 +344,7 @@ static void limits_names(void **state)
     for (r.seed = 11; r.seed < 20; r.seed++)
         assert_int_equal(rig_put(&rig, &r), 0);
     assert_int_equal(rig_stats(&rig).names, n);
-    assert_name(1000, 1, "n0", text);
+    rig_assert_name(&rig, 1000, 1, "n0", text);
 }
 
 /* Hundreds that are too much, or too old, all at once: other work waits for no more than a few of
@@ -428,7 +382,7 @@ static void goes_in_slices(void **state)
 static void an_owner_leaves_names_to_others(void **state)
 {
     struct store_named it = { .id = 0 };
-    struct counted_get c = { 0 };
+    struct rig_called c = { 0 };
     char name[16], last[16] = "";
     uint32_t n = 0;
 
@@ -440,7 +394,7 @@ static void an_owner_leaves_names_to_others(void **state)
         int err;
 
         (void)snprintf(name, sizeof(name), "n%u", i * 7919u % STORE_NAMES_MAX);
-        err = store_name_put(rig.store, 1000, 1, name, "x", 1, count_get, &c);
+        err = store_name_put(rig.store, 1000, 1, name, "x", 1, rig_count, &c);
         if (err == -EAGAIN)
             (void)store_pump(rig.store);
         else
@@ -448,11 +402,11 @@ static void an_owner_leaves_names_to_others(void **state)
         i += err == 0;
     }
     assert_true(store_flush(rig.store, 60 * CLOCK_S));
-    assert_int_equal(put_name(1000, 2, "more", "y"), -EMFILE);
-    assert_int_equal(put_name(1001, 2, "more", "y"), 0);
-    assert_int_equal(put_name(1000, 1, "n0", "again"), 0); /* one that it has */
+    assert_int_equal(rig_put_name(&rig, 1000, 2, "more", "y"), -EMFILE);
+    assert_int_equal(rig_put_name(&rig, 1001, 2, "more", "y"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 1, "n0", "again"), 0); /* one that it has */
     assert_int_equal(store_name_delete(rig.store, 1000, 1, "n1"), 0);
-    assert_int_equal(put_name(1000, 2, "more", "y"), 0);
+    assert_int_equal(rig_put_name(&rig, 1000, 2, "more", "y"), 0);
     store_rig_again(&rig);
     while (store_name_next(rig.store, 1000, 1, &it)) {
         assert_true(strcmp(last, it.name) < 0);
@@ -460,10 +414,10 @@ static void an_owner_leaves_names_to_others(void **state)
         n++;
     }
     assert_int_equal(n, STORE_NAMES_MAX - 1);
-    assert_name(1000, 1, "n0", "again");
-    assert_name(1000, 1, "n1", NULL);
-    assert_name(1000, 1, "n4095", "x");
-    assert_name(1001, 2, "more", "y");
+    rig_assert_name(&rig, 1000, 1, "n0", "again");
+    rig_assert_name(&rig, 1000, 1, "n1", NULL);
+    rig_assert_name(&rig, 1000, 1, "n4095", "x");
+    rig_assert_name(&rig, 1001, 2, "more", "y");
 }
 
 int main(void)
