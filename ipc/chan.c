@@ -8,7 +8,7 @@
 #include "ipc/chan.h"
 
 #include "base/clock.h"
-#include "base/memfd.h"
+#include "base/pages.h"
 
 #include "ipc/arena.h"
 
@@ -133,7 +133,7 @@ static int map_parts(struct chan *c, const struct chan_geometry *g)
 /* Sealed before the peer has it: a peer that truncated the file would kill us by SIGBUS. */
 static int make_memfd(size_t len)
 {
-    int fd = memfd_new("gistd-channel", MFD_ALLOW_SEALING, len), r;
+    int fd = pages_memfd("gistd-channel", MFD_ALLOW_SEALING, len), r;
 
     if (fd < 0 || fcntl(fd, F_ADD_SEALS, SEALS) == 0)
         return fd;

@@ -1,6 +1,6 @@
 #include "engine/cpu/place.h"
 
-#include "base/memfd.h"
+#include "base/pages.h"
 #include "engine/cpu/workers.h"
 
 #include <errno.h>
@@ -30,26 +30,6 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* A mapping of len bytes whose start is a multiple of align: maps more and cuts the ends off. The
- * kernel gives a huge page only to a whole 2 MiB at a multiple of that, and mmap promises 4 KiB. */
-static void *map_aligned(size_t len, size_t align, int prot)
-{
-    size_t room = len + align;
-    uint8_t *mem, *start;
-
-    if (room < len)
-        return NULL;
-    mem = mmap(NULL, room, prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mem == MAP_FAILED)
-        return NULL;
-    start = (uint8_t *)round_up((size_t)mem, align);
-    if (start > mem)
-        (void)munmap(mem, (size_t)(start - mem));
-    if (start + len < mem + room)
-        (void)munmap(start + len, (size_t)(mem + room - (start + len)));
-    return start;
-}
-
 /* Weights and KV are read by workers of every node, so no node is the right one for a page:
  * interleaving at least uses the bandwidth of all. Must come before the first touch. */
 static void interleave(void *mem, size_t len)
@@ -72,16 +52,16 @@ int place_alloc(size_t len, bool lock, void **ret, struct place_result *ret_resu
     struct place_result result = { 0 };
     void *mem;
 
-    if (len == 0 || len > SIZE_MAX - MEMFD_HUGE - page)
+    if (len == 0 || len > SIZE_MAX - PAGES_HUGE - page)
         return -ENOMEM;
     len = round_up(len, page);
-    mem = map_aligned(len, len >= MEMFD_HUGE ? MEMFD_HUGE : page, PROT_READ | PROT_WRITE);
+    mem = pages_map(len, len >= PAGES_HUGE ? PAGES_HUGE : page, PROT_READ | PROT_WRITE);
     if (!mem)
         return -ENOMEM;
 
     /* Advice first: pages that exist keep their size and node, and mlock makes them exist. */
     interleave(mem, len);
-    if (len >= MEMFD_HUGE)
+    if (len >= PAGES_HUGE)
         result.huge = madvise(mem, len, MADV_HUGEPAGE) == 0;
     if (lock)
         result.locked = mlock(mem, len) == 0;
@@ -124,7 +104,7 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
 
     (void)worker;
     if (p->collapse)
-        memfd_huge(p->mem + off, n);
+        pages_collapse(p->mem + off, n);
     do
         r = madvise(p->mem + off, n, p->advice);
     while (r < 0 && (errno == EINTR || errno == EAGAIN));
@@ -177,7 +157,7 @@ static int map_at(void *mem, size_t len, int prot, int fd)
 
 static void *reserve(size_t len, size_t page)
 {
-    return map_aligned(len, len >= MEMFD_HUGE ? MEMFD_HUGE : page, PROT_NONE);
+    return pages_map(len, len >= PAGES_HUGE ? PAGES_HUGE : page, PROT_NONE);
 }
 
 int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd)
@@ -186,10 +166,10 @@ int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd)
     struct populate p = { .advice = MADV_POPULATE_WRITE, .collapse = true };
     int fd, r;
 
-    if (len == 0 || len > SIZE_MAX - MEMFD_HUGE - page)
+    if (len == 0 || len > SIZE_MAX - PAGES_HUGE - page)
         return -ENOMEM;
     p.len = round_up(len, page);
-    fd = memfd_new("gistd-weights", MFD_ALLOW_SEALING, p.len);
+    fd = pages_memfd("gistd-weights", MFD_ALLOW_SEALING, p.len);
     if (fd < 0)
         return fd;
     p.mem = reserve(p.len, page);
@@ -232,7 +212,7 @@ int place_kept_map(struct workers *w, int fd, size_t len, void **ret)
 
     if (seals < 0 || (seals & KEPT_SEALS) != KEPT_SEALS)
         return -EPERM;
-    if (len == 0 || len > SIZE_MAX - MEMFD_HUGE - page)
+    if (len == 0 || len > SIZE_MAX - PAGES_HUGE - page)
         return -EINVAL;
     p.len = round_up(len, page);
     if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != p.len)

@@ -1,6 +1,6 @@
 #include "engine/file/feed.h"
 
-#include "base/memfd.h"
+#include "base/pages.h"
 #include "store/io.h"
 
 #include <errno.h>
@@ -37,9 +37,7 @@ struct feed {
     int direct;    /* the file once more, with O_DIRECT; -1 */
     bool always_direct;
     int seems_cached; /* where the kernel does not say; -1: not tried yet */
-    void *room;       /* what was mapped: the ring is in it */
-    size_t room_len;
-    uint8_t *ring;
+    uint8_t *ring;    /* mapped twice, the second one behind the first; NULL: not yet */
     size_t ring_len;
     struct piece *pieces; /* (ring_len / FEED_PIECE), piece k at k modulo that */
     uint64_t pos, end;    /* in the file */
@@ -73,18 +71,11 @@ static size_t piece_len(const struct feed *f, uint64_t k)
  * that was measured small pages have half the bandwidth. Without them all works as well. */
 static int map_ring(struct feed *f)
 {
-    size_t room = 2 * f->ring_len + MEMFD_HUGE;
-    int fd = memfd_new("gistd-feed", 0, f->ring_len), r = fd < 0 ? fd : 0;
-    uint8_t *mem = MAP_FAILED;
+    int fd = pages_memfd("gistd-feed", 0, f->ring_len), r = fd < 0 ? fd : 0;
 
-    if (r == 0)
-        mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mem != MAP_FAILED) {
-        f->room = mem;
-        f->room_len = room;
-        f->ring = mem + (MEMFD_HUGE - (uintptr_t)mem % MEMFD_HUGE);
-    } else if (r == 0) {
-        r = -ENOMEM;
+    if (r == 0) {
+        f->ring = pages_map(2 * f->ring_len, PAGES_HUGE, PROT_NONE);
+        r = f->ring ? 0 : -ENOMEM;
     }
     for (int i = 0; r == 0 && i < 2; i++)
         if (mmap(f->ring + (size_t)i * f->ring_len, f->ring_len, PROT_READ | PROT_WRITE,
@@ -111,7 +102,7 @@ static void open_direct(struct feed *f, const struct io_options *io)
         f->direct = -1;
         return;
     }
-    memfd_huge(f->ring, f->ring_len);
+    pages_collapse(f->ring, f->ring_len);
     (void)io_register(f->io, f->ring, 2 * f->ring_len); /* refused: each read pins its pages anew */
 }
 
@@ -153,7 +144,7 @@ int feed_open(const struct gguf *g, struct backend *b, const struct feed_options
     f->seems_cached = -1;
     if (ahead > f->end - f->pos)
         ahead = (size_t)(f->end - f->pos);
-    f->ring_len = ((ahead > least ? ahead : least) + MEMFD_HUGE - 1) / MEMFD_HUGE * MEMFD_HUGE;
+    f->ring_len = ((ahead > least ? ahead : least) + PAGES_HUGE - 1) / PAGES_HUGE * PAGES_HUGE;
     n = f->ring_len / FEED_PIECE;
     f->pieces = calloc(n, sizeof(*f->pieces));
     f->to_copy = calloc(n, sizeof(*f->to_copy));
@@ -173,8 +164,8 @@ void feed_close(struct feed *f)
     if (!f)
         return;
     io_close(f->io); /* waits for what is out: it goes to the ring */
-    if (f->room)
-        (void)munmap(f->room, f->room_len);
+    if (f->ring)
+        (void)munmap(f->ring, 2 * f->ring_len);
     if (f->direct >= 0)
         (void)close(f->direct);
     free(f->pieces);

@@ -1,5 +1,7 @@
 #include "engine/file/image_map.h"
 
+#include "base/pages.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -16,19 +18,10 @@
  * one of the mapping. */
 static int map_aligned(int fd, size_t len, void **ret)
 {
-    size_t room = len + IMAGE_ALIGN, before, after;
-    uint8_t *mem, *at;
+    void *at = pages_map(len, IMAGE_ALIGN, PROT_NONE);
 
-    mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mem == MAP_FAILED)
-        return -errno;
-    before = (IMAGE_ALIGN - (uintptr_t)mem % IMAGE_ALIGN) % IMAGE_ALIGN;
-    after = room - before - len;
-    at = mem + before;
-    if (before > 0)
-        (void)munmap(mem, before);
-    if (after > 0)
-        (void)munmap(at + len, after);
+    if (!at)
+        return -ENOMEM;
     if (mmap(at, len, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
         int r = -errno;
 

@@ -206,18 +206,11 @@ static int read_vector(struct pass *p, const struct weights_item *item)
 
 static int read_item(struct pass *p, const struct weights_item *item)
 {
-    uint8_t *to = p->mem + item->mem_off;
     int e = item->matrix ? read_matrix(p, item) : read_vector(p, item);
 
     if (e == -ENOMEM)
         return why_set(p->w->why, e, "%s: no memory to load a tensor", gguf_label(p->w->g));
-    if (e != 0)
-        return e;
-    if (item->matrix)
-        item->matrix->data = to;
-    else
-        *item->vector = (const float *)(void *)to;
-    return 0;
+    return e;
 }
 
 /* The largest of what the pass looks at or packs at once. */
@@ -287,8 +280,10 @@ int weights_read(struct weights *w, struct backend *b, void *mem,
     }
     if (e == 0)
         e = skip_to(&p, p.all);
-    if (e == 0)
+    if (e == 0) {
         digest_put(p.hash, ret_digest);
+        weights_bind(w, mem);
+    }
     close_pass(&p);
     return e;
 }
