@@ -575,6 +575,13 @@ int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, st
     return 0;
 }
 
+/* Whether a field of that number is a request's body; numbers between theirs are in no use yet. */
+static bool is_body(uint32_t number)
+{
+    return number >= WIRE_BODY_BASE &&
+           protobuf_c_message_descriptor_get_field(&gistd__request__descriptor, number);
+}
+
 /* The numbers of the outer message, and of an Append the session, which is its first field. */
 void wire_req_head(const uint8_t *frame, size_t len, struct wire_req *ret)
 {
@@ -587,7 +594,7 @@ void wire_req_head(const uint8_t *frame, size_t len, struct wire_req *ret)
             ret->id = f.value;
         else if (f.number == 2 && !f.bytes)
             ret->bulk_len = f.value;
-        else if (f.bytes && f.number >= WIRE_BODY_BASE && f.number - WIRE_BODY_BASE < WIRE_REQ__N)
+        else if (f.bytes && is_body(f.number))
             ret->kind = (enum wire_req_kind)(f.number - WIRE_BODY_BASE);
         if (f.number != GISTD__REQUEST__BODY_APPEND || !f.bytes)
             continue;

@@ -5,6 +5,7 @@
  * by tests/run-fuzz. */
 #include "base/utf8.h"
 #include "engine/text/detok.h"
+#include "engine/text/normal.h"
 #include "engine/text/vocab.h"
 #include "tests/support/fuzz_seeds.h"
 #include "tests/support/gguf_build.h"
@@ -104,7 +105,18 @@ static void check_decoding(const struct vocab *v, const uint32_t *ids, size_t n,
     free(out);
 }
 
-/* The text with each stretch of UTF-8 in NFC; free() it. */
+/* The bytes at the start that stay as they are: one that is no UTF-8, or a mark that is younger
+ * than the published tokenizers' tables (engine/text/normal.h). */
+static size_t left_alone(const uint8_t *text, size_t len)
+{
+    size_t n = 0;
+
+    if (utf8_check(text, len, &n) != UTF8_OK)
+        return 1;
+    return normal_is_younger(utf8_get(text, n)) ? n : 0;
+}
+
+/* The text with each stretch of UTF-8 between such in NFC; free() it. */
 static uint8_t *normalise(const uint8_t *text, size_t len, size_t *ret_len)
 {
     uint8_t *out = malloc(VOCAB_IDS_MAX(len) + 1), *form;
@@ -112,12 +124,17 @@ static uint8_t *normalise(const uint8_t *text, size_t len, size_t *ret_len)
 
     assert(out);
     while (at < len) {
-        size_t span = utf8_span(text + at, len - at);
+        size_t span = left_alone(text + at, len - at), n_bytes;
 
-        if (span == 0) {
-            out[n++] = text[at++];
+        if (span) {
+            memcpy(out + n, text + at, span);
+            n += span;
+            at += span;
             continue;
         }
+        for (span = 0; at + span < len && left_alone(text + at + span, len - at - span) == 0;
+             span += n_bytes)
+            (void)utf8_check(text + at + span, len - at - span, &n_bytes);
         ssize_t form_len = utf8proc_map(text + at, (utf8proc_ssize_t)span, &form,
                                         UTF8PROC_STABLE | UTF8PROC_COMPOSE);
 

@@ -650,6 +650,9 @@ static void test_heads(void **state)
     assert_int_equal(head.kind, WIRE_REQ__N);
     wire_req_head((const uint8_t *)"\xff\xff", 2, &head);
     assert_int_equal(head.id, 0);
+    /* A number between the bodies' that is in no use: what stood before it counts. */
+    wire_req_head((const uint8_t *)"\xa2\x01\x00\xe2\x01\x00", 6, &head);
+    assert_int_equal(head.kind, WIRE_PING);
 }
 
 /* A 0 that is meant comes back as one, and what was not said stays so; also what an older client
