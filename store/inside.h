@@ -102,8 +102,6 @@ struct store {
 void job_start(struct store *s, struct job *j);
 /* Nothing of it is out: its callback is next. */
 void job_end(struct job *j, int result);
-/* A name for a file that is not published. */
-void job_temp(struct store *s, char ret[STORE_TEMP_MAX]);
 /* len more bytes may be hashed in this pump. */
 bool job_may_hash(struct store *s, size_t len);
 
@@ -139,8 +137,6 @@ void limits_close(struct store *s);
 
 /* --- put.c, get.c, names.c, scan.c ------------------------------------------------------------ */
 
-/* A put or a name failed: what was missing is made, so that it may try once more. */
-bool put_repair(struct store *s, int err);
 void put_forget(struct store *s, uint32_t owner); /* those under way are not published */
 
 int scan_all(struct store *s);

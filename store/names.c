@@ -10,7 +10,7 @@
  * the format file for instance, takes no name with it. The name in the header is compared, so two
  * of one hash are refused, never mixed up.
  */
-#include "store/inside.h"
+#include "store/publish.h"
 
 #include "base/files.h"
 
@@ -265,26 +265,21 @@ void names_scan(struct store *s, struct folder *d)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
-enum { OP_FOLDER, OP_OPEN, OP_WRITE, OP_SYNC, OP_RENAME, OP_PUBLISH, OP_UNLINK };
-
 struct name_put {
     struct job job; /* first */
+    struct publish file;
     struct named *n;
-    struct folder *folder;
-    uint8_t *file; /* header and bytes */
-    size_t file_bytes;
-    int fd, err;
-    char temp[STORE_TEMP_MAX], to[FILE_NAME];
-    bool counted, reserved, made, renamed, again, forgotten; /* counted: in named_bytes */
+    uint8_t *bytes; /* (n_bytes) header and what it names */
+    size_t n_bytes;
+    char to[FILE_NAME];
+    bool counted, reserved, forgotten; /* counted: in named_bytes */
 };
 
 static void name_release(struct name_put *p)
 {
     struct store *s = p->job.s;
 
-    if (p->fd >= 0)
-        (void)close(p->fd);
-    p->fd = -1;
+    publish_close(&p->file);
     if (p->reserved)
         s->bytes -= file_len(p->n->len);
     if (p->n && p->counted)
@@ -298,7 +293,7 @@ static void name_drop(struct job *j)
 
     name_release(p);
     free(p->n);
-    free(p->file);
+    free(p->bytes);
     free(p);
 }
 
@@ -306,93 +301,25 @@ static void on_done(void *job, uint32_t what, int64_t result)
 {
     struct name_put *p = job;
 
-    p->job.n_out--;
-    if (what == OP_WRITE && result >= 0 && (size_t)result < p->file_bytes)
-        result = -EIO;
-    if (result < 0) {
-        if (what != OP_UNLINK && (p->err == 0 || p->err == -ECANCELED))
-            p->err = (int)result;
-        return;
-    }
-    /* The last of what begin() queued, in whatever order they come back. */
-    if ((what == OP_FOLDER || what == OP_OPEN) && p->job.n_out == 0 && p->err == 0)
-        p->folder->fresh = false;
-    if (what == OP_OPEN) {
-        p->fd = (int)result;
-        p->made = true;
-    }
-    if (what == OP_RENAME)
-        p->renamed = true;
-}
-
-static void queue(struct name_put *p, struct io_op op, uint32_t what)
-{
-    p->job.n_out++;
-    ops_queue(&p->job.s->ops, &op, on_done, p, what);
-}
-
-static void queue_publish(struct name_put *p)
-{
-    struct io_op write = {
-        .code = IO_WRITE, .fd = p->fd, .mem = p->file, .len = p->file_bytes, .link = true
-    };
-    struct io_op rename = {
-        .code = IO_RENAME, .fd = p->folder->names_fd, .path = p->temp, .to = p->to, .link = true
-    };
-
-    queue(p, write, OP_WRITE);
-    queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->fd, .link = true }, OP_SYNC);
-    queue(p, rename, OP_RENAME);
-    queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->folder->names_fd }, OP_PUBLISH);
-}
-
-/* The owner's folder is synced for the entry of names/ in it, the version's for the owner's. */
-static void begin(struct name_put *p)
-{
-    struct store *s = p->job.s;
-
-    p->folder = folders_get(&s->folders, p->n->owner, true, &p->err);
-    if (!p->folder)
-        return;
-    if (p->folder->fresh) {
-        queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->folder->fd }, OP_FOLDER);
-        queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd }, OP_FOLDER);
-    }
-    job_temp(s, p->temp);
-    queue(p,
-          (struct io_op){ .code = IO_OPEN,
-                          .fd = p->folder->names_fd,
-                          .path = p->temp,
-                          .flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-                          .mode = 0600 },
-          OP_OPEN);
+    publish_done(&p->file, what, result);
+    if (p->file.left)
+        p->reserved = false; /* the file keeps its bytes */
 }
 
 static void name_failed(struct name_put *p)
 {
     struct store *s = p->job.s;
 
-    if (p->made) {
-        p->made = false;
-        /* One that was renamed is whole and synced, only its folder is not: it may stay. */
-        queue(p, (struct io_op){ .code = IO_UNLINK, .fd = p->folder->names_fd, .path = p->temp },
-              OP_UNLINK);
+    /* One that was renamed is whole and synced, only its folder is not: it may stay. */
+    if (publish_clean(&p->file, NULL))
         return;
-    }
-    if (!p->again && put_repair(s, p->err)) {
-        if (p->fd >= 0)
-            (void)close(p->fd);
-        p->fd = -1;
-        p->again = true;
-        p->err = 0;
-        p->folder = NULL;
-        p->renamed = false;
+    if (publish_again(&p->file)) {
         s->more = true;
         return;
     }
-    if (p->err != -EBUSY)
-        health_failed(&s->health, p->err, when_ns());
-    job_end(&p->job, p->err);
+    if (p->file.err != -EBUSY)
+        health_failed(&s->health, p->file.err, when_ns());
+    job_end(&p->job, p->file.err);
 }
 
 static bool reserve(struct name_put *p)
@@ -403,9 +330,9 @@ static bool reserve(struct name_put *p)
     if (p->reserved)
         return true;
     if (!limits_fits(s, len) && !limits_make_room(s, len) && !limits_deletes(s))
-        p->err = -EBUSY;
+        p->file.err = -EBUSY;
     if (!limits_fits(s, len))
-        return p->err < 0;
+        return p->file.err < 0;
     s->bytes += len;
     p->reserved = true;
     return true;
@@ -416,16 +343,15 @@ static void name_step(struct job *j)
     struct name_put *p = (struct name_put *)j;
     struct store *s = j->s;
 
-    if (j->n_out > 0 || !ops_room_to_write(&s->ops, 4) || (p->err == 0 && !reserve(p)))
+    if (j->n_out > 0 || (p->file.err == 0 && !reserve(p)))
         return;
-    if (p->err < 0) {
+    if (p->file.err < 0) {
         name_failed(p);
-    } else if (p->fd < 0) {
-        begin(p);
-        if (p->err < 0)
+    } else if (p->file.fd < 0) {
+        if (!publish_begin(&p->file, p->n->owner, true, 0) && p->file.err < 0)
             s->more = true;
-    } else if (!p->renamed) {
-        queue_publish(p);
+    } else if (!p->file.renamed) {
+        (void)publish_chain(&p->file, p->bytes, p->n_bytes, p->to);
     } else {
         health_wrote(&s->health);
         p->reserved = p->counted = false;
@@ -484,20 +410,20 @@ int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *n
     p->job = (struct job){
         .s = s, .kind = JOB_NAME, .step = name_step, .drop = name_drop, .done = done, .arg = arg
     };
-    p->fd = -1;
-    p->file_bytes = sizeof(h) + len;
-    p->file = malloc(p->file_bytes);
+    p->file = publish_of(&p->job, on_done);
+    p->n_bytes = sizeof(h) + len;
+    p->bytes = malloc(p->n_bytes);
     p->n = calloc(1, sizeof(*p->n));
-    if (!p->file || !p->n) {
+    if (!p->bytes || !p->n) {
         name_drop(&p->job);
         return -ENOMEM;
     }
     *p->n = (struct named){ .owner = owner, .kind = kind, .len = len, .at_s = when_s() };
     memcpy(p->n->name, name, strlen(name));
     encode(&h, p->n, bytes);
-    memcpy(p->file, &h, sizeof(h));
+    memcpy(p->bytes, &h, sizeof(h));
     if (len > 0)
-        memcpy(p->file + sizeof(h), bytes, len);
+        memcpy(p->bytes + sizeof(h), bytes, len);
     file_name(kind, name, p->to);
     s->named_bytes += file_len(len);
     p->counted = true;

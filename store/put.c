@@ -1,34 +1,33 @@
 /* A put, step by step:
  *
- *     ROOM ----> FOLDER ----> OPEN ----> PAGES ----> PUBLISH ----> (in the index, called back)
- *      ^  room     owner's      temp.      hashed,     header, sync, rename, folder sync: one chain
- *      |           is synced    file       written
+ *     ROOM ----> BEGIN ----> OPEN ----> PAGES ----> PUBLISH ----> (in the index, called back)
+ *      ^  room     folder,     its        hashed,     header, sync, rename, folder sync: one chain
+ *      |           temp. file  room       written
  *      +--- once more --- CLEAN <--- anything that failed: the temporary file goes
  *
  * Pages go past the page cache, by O_DIRECT: from the pool's huge pages that is up to twice as fast
  * as through it, and costs nothing of the CPUs that compute. What a restarted daemon would like to
  * find in the cache is read back into it when nothing else is to be done (store/warm.c).
  */
-#include "store/inside.h"
+#include "store/publish.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum put_state { PUT_ROOM, PUT_FOLDER, PUT_OPEN, PUT_PAGES, PUT_PUBLISH, PUT_CLEAN };
+enum put_state { PUT_ROOM, PUT_BEGIN, PUT_OPEN, PUT_PAGES, PUT_PUBLISH, PUT_CLEAN };
 
-/* What a completion was of; n pages from the first on: first | n << 16. */
-enum { OP_FOLDER, OP_OPEN, OP_ALLOC, OP_HEADER, OP_SYNC, OP_RENAME, OP_PUBLISH, OP_UNLINK, OP__N };
-#define OP_PAGES(first, n) ((first) | (n) << 16)
+/* What a completion was of, beside publish_op's; n pages: n << 16. */
+enum { OP_ALLOC = PUBLISH__N };
+#define OP_PAGES(n) ((n) << 16)
 
-#define OUT_MAX     16u /* transfers of one put */
-#define WRITE_FLAGS (O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC)
+#define OUT_MAX 16u /* transfers of one put */
 
 struct put {
     struct job job; /* first */
+    struct publish file;
     enum put_state state;
     struct entry *e; /* the put's until it is published */
     struct store_hash *sums;
@@ -36,12 +35,8 @@ struct put {
     uint8_t *header;
     uint32_t header_len;
     uint64_t len;
-    struct folder *folder;
-    int fd;
-    char temp[STORE_TEMP_MAX];
     uint32_t n_hashed, n_queued, n_written; /* pages */
-    bool aligned, direct, allocated, reserved, made, renamed, again, forgotten;
-    int err;
+    bool aligned, direct, allocated, reserved, forgotten;
 };
 
 static struct put *put_of(struct job *j)
@@ -51,9 +46,7 @@ static struct put *put_of(struct job *j)
 
 static void release(struct put *p)
 {
-    if (p->fd >= 0)
-        (void)close(p->fd);
-    p->fd = -1;
+    publish_close(&p->file);
     if (p->reserved)
         p->job.s->bytes -= p->len;
     p->reserved = false;
@@ -71,49 +64,30 @@ static void put_drop(struct job *j)
     free(p);
 }
 
-/* The first failure is the reason; operations linked behind it say ECANCELED. */
 static void on_done(void *job, uint32_t what, int64_t result)
 {
     struct put *p = job;
-    size_t want = 0;
+    uint32_t n_pages = what >> 16;
 
-    p->job.n_out--;
-    if (what >= OP__N) {
-        want = (size_t)(what >> 16) * p->e->r.page_bytes;
-        p->n_written += what >> 16;
-    } else if (what == OP_HEADER) {
-        want = p->header_len;
-    }
-    if (result >= 0 && (size_t)result < want)
+    p->n_written += n_pages;
+    if (result >= 0 && (size_t)result < (size_t)n_pages * p->e->r.page_bytes)
         result = -EIO;
-    if (what == OP_ALLOC && (result == -EOPNOTSUPP || result == -EINVAL))
-        result = 0; /* a file system that can't: the writes find out whether there is room */
-    if (what == OP_OPEN && result == -EINVAL && p->direct) {
+    if (what == OP_ALLOC) {
+        p->allocated = result >= 0;
+        /* A file system that can't: the writes find out whether there is room. */
+        if (result == -EOPNOTSUPP || result == -EINVAL) {
+            p->allocated = true;
+            result = 0;
+        }
+    }
+    if (what == PUBLISH_OPEN && result == -EINVAL && p->direct) {
         p->job.s->no_direct = true; /* once more, through the cache */
+        p->job.n_out--;
         return;
     }
-    if (result < 0 && what != OP_UNLINK && (p->err == 0 || p->err == -ECANCELED))
-        p->err = (int)result;
-    if (result < 0 && result != -ENOENT && what == OP_UNLINK)
-        p->reserved = false; /* the file keeps its bytes until the next start finds it */
-    if (result < 0)
-        return;
-    if (what == OP_FOLDER && p->job.n_out == 0 && p->err == 0)
-        p->folder->fresh = false; /* both are synced */
-    if (what == OP_OPEN) {
-        p->fd = (int)result;
-        p->made = true;
-    }
-    if (what == OP_ALLOC)
-        p->allocated = true;
-    if (what == OP_RENAME)
-        p->renamed = true;
-}
-
-static void queue(struct put *p, struct io_op op, uint32_t what)
-{
-    p->job.n_out++;
-    ops_queue(&p->job.s->ops, &op, on_done, p, what);
+    publish_done(&p->file, what, result);
+    if (p->file.left)
+        p->reserved = false; /* the file keeps its bytes */
 }
 
 /* --- the states ------------------------------------------------------------------------------- */
@@ -124,7 +98,7 @@ static bool step_room(struct put *p)
     struct store *s = p->job.s;
 
     if (limits_is_dying(s, p->e->r.key.owner, p->e->name)) {
-        p->err = s->closing ? -EBUSY : 0;
+        p->file.err = s->closing ? -EBUSY : 0;
         return s->closing;
     }
     if (!limits_fits(s, p->len)) {
@@ -132,7 +106,7 @@ static bool step_room(struct put *p)
 
         if (!limits_fits(s, p->len)) {
             if (!made && !limits_deletes(s)) {
-                p->err = -EBUSY; /* all that could go is being read */
+                p->file.err = -EBUSY; /* all that could go is being read */
                 return true;
             }
             return false;
@@ -140,43 +114,15 @@ static bool step_room(struct put *p)
     }
     s->bytes += p->len;
     p->reserved = true;
-    p->state = PUT_FOLDER;
+    p->state = PUT_BEGIN;
     return true;
 }
 
-/* A file in a folder whose own entry is not on the disk is not there after a power cut. */
-static bool step_folder(struct put *p)
+static bool step_begin(struct put *p)
 {
-    struct store *s = p->job.s;
-    int err = 0;
-
-    if (!p->folder) {
-        p->folder = folders_get(&s->folders, p->e->r.key.owner, true, &err);
-        if (!p->folder) {
-            p->err = err;
-            return true;
-        }
-        if (p->folder->fresh) {
-            if (!ops_room_to_write(&s->ops, 2)) {
-                p->folder = NULL;
-                return false;
-            }
-            queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->folder->fd }, OP_FOLDER);
-            queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd }, OP_FOLDER);
-            return false;
-        }
-    }
-    if (!ops_room_to_write(&s->ops, 1))
-        return false;
-    job_temp(s, p->temp);
-    p->direct = p->aligned && !s->no_direct;
-    queue(p,
-          (struct io_op){ .code = IO_OPEN,
-                          .fd = p->folder->fd,
-                          .path = p->temp,
-                          .flags = WRITE_FLAGS | (p->direct ? O_DIRECT : 0),
-                          .mode = 0600 },
-          OP_OPEN);
+    p->direct = p->aligned && !p->job.s->no_direct;
+    if (!publish_begin(&p->file, p->e->r.key.owner, false, p->direct ? O_DIRECT : 0))
+        return p->file.err < 0;
     p->state = PUT_OPEN;
     return false;
 }
@@ -185,13 +131,15 @@ static bool step_folder(struct put *p)
  * so before anything is written. */
 static bool step_open(struct put *p)
 {
-    if (p->fd < 0) {
-        p->state = PUT_FOLDER;
+    struct io_op alloc = { .code = IO_ALLOC, .fd = p->file.fd, .len = p->len };
+
+    if (p->file.fd < 0) {
+        p->state = PUT_BEGIN;
         return true;
     }
     if (!p->allocated) {
         if (ops_room_to_write(&p->job.s->ops, 1))
-            queue(p, (struct io_op){ .code = IO_ALLOC, .fd = p->fd, .len = p->len }, OP_ALLOC);
+            publish_queue(&p->file, alloc, OP_ALLOC);
         return false;
     }
     p->state = PUT_PAGES;
@@ -218,14 +166,14 @@ static bool step_pages(struct put *p)
     while (p->n_queued < r->n_pages && p->job.n_out < OUT_MAX && ops_room_to_write(&s->ops, 1)) {
         uint32_t n = run_of(p, p->n_queued);
         struct io_op op = { .code = IO_WRITE,
-                            .fd = p->fd,
+                            .fd = p->file.fd,
                             .len = (size_t)n * r->page_bytes,
                             .off = p->header_len + (uint64_t)p->n_queued * r->page_bytes,
                             .aside = !p->direct };
 
         /* The io only reads what it writes to a file. */
         memcpy(&op.mem, &p->pages[p->n_queued], sizeof(op.mem));
-        queue(p, op, OP_PAGES(p->n_queued, n));
+        publish_queue(&p->file, op, OP_PAGES(n));
         p->n_queued += n;
     }
     while (p->n_hashed < r->n_pages && job_may_hash(s, r->page_bytes)) {
@@ -238,28 +186,14 @@ static bool step_pages(struct put *p)
     return true;
 }
 
-/* The rename comes behind the sync of what it names, and the folder's sync behind the rename: the
- * chain breaks at the first that fails. */
 static bool step_publish(struct put *p)
 {
-    struct store *s = p->job.s;
-    int fd = p->folder->fd;
-
-    if (!ops_room_to_write(&s->ops, 4))
+    if (!ops_room_to_write(&p->job.s->ops, 4))
         return false;
     p->e->r.made_s = p->e->used_s = when_s();
     p->e->used_dirty = true; /* the file is dated by the disk's clock until then */
     record_encode(&p->e->r, p->header);
-    queue(p,
-          (struct io_op){
-              .code = IO_WRITE, .fd = p->fd, .mem = p->header, .len = p->header_len, .link = true },
-          OP_HEADER);
-    queue(p, (struct io_op){ .code = IO_SYNC, .fd = p->fd, .link = true }, OP_SYNC);
-    queue(p,
-          (struct io_op){
-              .code = IO_RENAME, .fd = fd, .path = p->temp, .to = p->e->name, .link = true },
-          OP_RENAME);
-    queue(p, (struct io_op){ .code = IO_SYNC, .fd = fd }, OP_PUBLISH);
+    (void)publish_chain(&p->file, p->header, p->header_len, p->e->name);
     return false;
 }
 
@@ -289,52 +223,40 @@ static bool step_clean(struct put *p)
 {
     struct store *s = p->job.s;
 
-    if (p->made) {
-        if (!ops_room_to_write(&s->ops, 1))
-            return false;
-        p->made = false;
-        queue(p,
-              (struct io_op){ .code = IO_UNLINK,
-                              .fd = p->folder->fd,
-                              .path = p->renamed ? p->e->name : p->temp },
-              OP_UNLINK);
+    if (publish_clean(&p->file, p->e->name))
         return false;
-    }
     release(p);
-    if (!p->again && !p->job.cancelled && p->err != -ECANCELED && put_repair(s, p->err)) {
+    if (!p->job.cancelled && p->file.err != -ECANCELED && publish_again(&p->file)) {
         limits_wrote(s, p->len);
-        p->again = true;
-        p->renamed = p->allocated = false;
-        p->err = 0;
-        p->folder = NULL;
+        p->allocated = false;
         p->n_hashed = p->n_queued = p->n_written = 0;
         p->state = PUT_ROOM;
         return true;
     }
     if (p->job.cancelled)
-        p->err = -ECANCELED;
-    else if (p->err != -EBUSY)
-        health_failed(&s->health, p->err, when_ns());
-    job_end(&p->job, p->err);
+        p->file.err = -ECANCELED;
+    else if (p->file.err != -EBUSY)
+        health_failed(&s->health, p->file.err, when_ns());
+    job_end(&p->job, p->file.err);
     return false;
 }
 
 static void put_step(struct job *j)
 {
     static bool (*const steps[])(struct put *) = {
-        [PUT_ROOM] = step_room,   [PUT_FOLDER] = step_folder,   [PUT_OPEN] = step_open,
+        [PUT_ROOM] = step_room,   [PUT_BEGIN] = step_begin,     [PUT_OPEN] = step_open,
         [PUT_PAGES] = step_pages, [PUT_PUBLISH] = step_publish, [PUT_CLEAN] = step_clean
     };
     struct put *p = put_of(j);
 
     for (;;) {
         /* In PAGES there may be room for more while some are out. */
-        if (j->n_out > 0 && (p->state != PUT_PAGES || p->err < 0 || j->cancelled))
+        if (j->n_out > 0 && (p->state != PUT_PAGES || p->file.err < 0 || j->cancelled))
             return;
-        if ((p->err < 0 || j->cancelled) && p->state != PUT_CLEAN) {
-            p->err = p->err < 0 ? p->err : -ECANCELED;
+        if ((p->file.err < 0 || j->cancelled) && p->state != PUT_CLEAN) {
+            p->file.err = p->file.err < 0 ? p->file.err : -ECANCELED;
             p->state = PUT_CLEAN;
-        } else if (p->state == PUT_PUBLISH && p->renamed) {
+        } else if (p->state == PUT_PUBLISH && p->file.renamed) {
             published(p);
             return;
         }
@@ -372,21 +294,6 @@ void put_forget(struct store *s, uint32_t owner)
 
         if (j->kind == JOB_PUT && p->e && p->e->r.key.owner == owner)
             p->forgotten = true;
-    }
-}
-
-bool put_repair(struct store *s, int err)
-{
-    switch (-err) {
-    case ENOSPC:
-    case EDQUOT:
-        limits_shrink(s);
-        return true;
-    case ENOENT:
-    case ESTALE:
-        return !s->closing && scan_again(s) == 0;
-    default:
-        return false;
     }
 }
 
@@ -447,7 +354,7 @@ int store_put(struct store *s, const struct store_record *from, const void *cons
     p->job = (struct job){
         .s = s, .kind = JOB_PUT, .step = put_step, .drop = put_drop, .done = done, .arg = arg
     };
-    p->fd = -1;
+    p->file = publish_of(&p->job, on_done);
     p->len = record_len(&r);
     p->header_len = record_header_len(r.n_tokens, r.n_pages);
     p->header = aligned_alloc(IO_ALIGN, p->header_len);

@@ -31,11 +31,6 @@ void job_end(struct job *j, int result)
     s->more = true;
 }
 
-void job_temp(struct store *s, char ret[STORE_TEMP_MAX])
-{
-    (void)snprintf(ret, STORE_TEMP_MAX, FOLDERS_TEMP "%016" PRIx64, s->n_temps++);
-}
-
 bool job_may_hash(struct store *s, size_t len)
 {
     if (s->hash_left == 0) {
