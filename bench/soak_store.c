@@ -4,8 +4,7 @@
  *
  *     --seconds N   how long (60)
  *     --mib N       what the store may take (200)
- *     --kill S      the process that works is killed with -9 every S seconds and begun anew (0:
- * never)
+ *     --kill S      the process that works is killed with -9 every S seconds (0: never)
  *     --speed       how fast 10,000 records are found at the start, and a search among them
  *
  * Trees of records with common beginnings are put, found, read, verified, cancelled, pruned; names
@@ -26,8 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STEM_MIB                                                                                   \
-    5u /* a text that records begin with for so many MiB: twice what there is room for */
+#define STEM_MIB   5u /* a text that records begin with for so many MiB: twice their room */
 #define BRANCHES   6u
 #define DEPTH      6u
 #define TOGETHER   8u /* puts under way */

@@ -1,10 +1,12 @@
 #include "tests/support/store_rig.h"
 
 #include "base/clock.h"
+#include "store/inside.h"
 
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,6 +136,25 @@ static void on_got(void *arg, int result)
     r->result = result;
 }
 
+/* What a store that stands still is waiting for. */
+static void say_state(const struct store *s)
+{
+    static const char *const kinds[] = { "put", "get", "name" };
+    const struct entry *e;
+    const struct job *j;
+    uint32_t n_dying = 0;
+
+    TAILQ_FOREACH (j, &s->jobs, next)
+        fprintf(stderr, "  a %s with %u operations out\n", kinds[j->kind], j->n_out);
+    TAILQ_FOREACH (e, &s->dying, lru)
+        n_dying++;
+    fprintf(stderr,
+            "  %u of %u operations out, %u refused; %u files dying (%" PRIu64 " bytes), %u of them "
+            "on their way; %" PRIu64 " of %" PRIu64 " bytes\n",
+            s->ops.n_out, s->ops.n, s->ops.n_refused, n_dying, s->dying_bytes, s->n_unlinking,
+            s->bytes, s->limits.bytes);
+}
+
 void rig_wait(struct store_rig *r, uint32_t n_called)
 {
     uint64_t until = clock_ns() + PATIENCE;
@@ -146,6 +167,7 @@ void rig_wait(struct store_rig *r, uint32_t n_called)
         (void)poll(&fd, 1, 10);
         if (clock_ns() > until) {
             fprintf(stderr, "callbacks that never came: %u of %u\n", r->n_called, n_called);
+            say_state(r->store);
             abort();
         }
     }
