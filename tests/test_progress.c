@@ -44,9 +44,9 @@ static char *run(bool tty, unsigned columns, double max)
 
     assert_non_null(f);
     progress_start(&p, f, 10, 110, max, 1000);
-    assert_false(p.tty);
-    p.tty = tty;
-    p.columns = columns;
+    assert_false(p.bar.tty);
+    p.bar.tty = tty;
+    p.bar.columns = columns;
     for (uint64_t i = 1; i <= 100; i++) {
         progress_step(&p, 10 + i, 2048, i % 7 ? 3 : NAN, 1e-3, 1000 + 2.0 * (double)i);
         if (i == 50)
@@ -63,7 +63,7 @@ static char *evaluate(bool tty)
 
     assert_non_null(f);
     progress_start(&p, f, 0, 10, 0, 1000);
-    p.tty = tty;
+    p.bar.tty = tty;
     for (int i = 0; i < 100; i++)
         progress_beside(&p, "evaluation", i / 100.0, 1000 + i);
     progress_say(&p, "held out");

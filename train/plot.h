@@ -1,8 +1,8 @@
 /* train/plot.h - the curves of a run's log as an SVG picture.
  *
  * Two panels over the tokens read: the training loss, as it was and smoothed, and what held-out
- * text costs at each ratio beside full attention and the segment alone, if the log has evaluations.
- * Colours follow the viewer's light or dark scheme; a viewer that knows none shows the light one.
+ * text costs at each ratio beside full attention and the segment alone, if the log has evaluations
+ * (base/chart.h).
  *
  * The file gets its name when it is complete.
  *

@@ -11,18 +11,17 @@
 #ifndef TRAIN_PROGRESS_H
 #define TRAIN_PROGRESS_H
 
-#include <stdbool.h>
+#include "base/bar.h"
+
 #include <stdint.h>
 #include <stdio.h>
 
 struct progress {
-    FILE *out;
-    bool tty, drawn; /* drawn: a line is there to be written over */
-    unsigned columns;
+    struct bar bar;
     uint64_t step, steps;
-    double seconds_max;          /* 0: no limit */
-    double start, before, shown; /* times: of the run, of the last step, of the last line */
-    double seconds, tokens;      /* of a step, smoothed */
+    double seconds_max;     /* 0: no limit */
+    double start, before;   /* times: of the run, of the last step */
+    double seconds, tokens; /* of a step, smoothed */
     double loss, lr;
     double weight;      /* of all steps so far in the smoothed values */
     double loss_weight; /* of those that had a loss, in loss */

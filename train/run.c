@@ -1,7 +1,7 @@
 #include "train/run.h"
 
+#include "base/draw.h"
 #include "train/data/corpus.h"
-#include "train/data/draw.h"
 #include "train/eval.h"
 #include "train/file/model_write.h"
 #include "train/progress.h"

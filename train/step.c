@@ -1,6 +1,6 @@
 #include "train/step.h"
 
-#include "train/data/draw.h"
+#include "base/draw.h"
 #include "train/net/ae.h"
 #include "train/net/head.h"
 #include "train/teacher.h"

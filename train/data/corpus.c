@@ -1,5 +1,5 @@
+#include "base/draw.h"
 #include "train/data/corpus_file.h"
-#include "train/data/draw.h"
 
 #include "base/digest.h"
 #include "engine/file/gguf.h"

@@ -1,6 +1,6 @@
 #include "train/net/ae.h"
 
-#include "train/data/draw.h"
+#include "base/draw.h"
 #include "train/net/vec.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 #include "train/net/gists.h"
 
+#include "base/draw.h"
 #include "engine/file/adapter.h"
 #include "engine/file/safetensors.h"
-#include "train/data/draw.h"
 #include "train/file/adapter_write.h"
 #include "train/net/vec.h"
 

@@ -1,12 +1,12 @@
-/* train/data/draw.h - what is drawn in training: splitmix64, so that everything follows from a seed
+/* base/draw.h - what is drawn at random: splitmix64, so that everything follows from a seed
  * and a number.
  *
  * Source     Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014).
  *
  * Threads    pure functions; a state is its caller's.
  */
-#ifndef TRAIN_DATA_DRAW_H
-#define TRAIN_DATA_DRAW_H
+#ifndef BASE_DRAW_H
+#define BASE_DRAW_H
 
 #include <stdint.h>
 
