@@ -125,10 +125,12 @@ enum gist_compressor {
 #define GIST_SET_WINDOW         0x1000u
 #define GIST_SET_TOP_P          0x2000u
 #define GIST_SET_REPEAT_PENALTY 0x4000u
+#define GIST_SET_HYDRATE        0x8000u
 
-#define GIST_NO_SINKS UINT32_MAX /* 0 with GIST_SET_SINKS */
-#define GIST_LATE     1u         /* segments stay as they are until the budget is short */
-#define GIST_FIXED    2u /* all segments keep one ratio: when the budget is used up, an error */
+#define GIST_NO_SINKS     UINT32_MAX /* 0 with GIST_SET_SINKS */
+#define GIST_HYDRATE_AUTO UINT32_MAX /* as many as fit */
+#define GIST_LATE         1u         /* segments stay as they are until the budget is short */
+#define GIST_FIXED        2u /* all segments keep one ratio: when the budget is used up, an error */
 
 struct gist_memory {
     size_t size; /* sizeof(struct gist_memory) */
@@ -139,7 +141,9 @@ struct gist_memory {
     uint32_t keep_tail;  /* last tokens that are not compressed yet */
     const char *adapter; /* that makes the gists, of gist_stats.adapters; NULL: none */
     uint32_t budget;     /* keys that the session may hold; 0: as many as the model's window */
-    unsigned flags;      /* GIST_LATE, GIST_FIXED, GIST_SET_RATIO, _SINKS, _BUDGET */
+    unsigned flags;      /* GIST_LATE, GIST_FIXED, GIST_SET_RATIO, _SINKS, _BUDGET, _HYDRATE */
+    uint32_t hydrate;    /* compressed segments, at most, that come back as they were read for a
+                          * prompt that points to them; 0: none; GIST_HYDRATE_AUTO */
 };
 
 /* "full" for GIST_FULL and so on, and a sentence that says what old context becomes; NULL past the
@@ -181,6 +185,11 @@ struct gist_usage {
     /* of prompt_tokens: of documents that were read alone, and not behind what stands before them
      */
     uint32_t approximate_tokens;
+    /* of raw_tokens: of compressed segments that are there as they were read, for this prompt; of
+     * these: read back from the disk for it, computed again */
+    uint32_t hydrated_tokens, hydrated_disk_tokens, recomputed_tokens;
+    uint32_t missed_tokens; /* of gist_tokens: the prompt points to them, but they can't come back
+                             */
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);

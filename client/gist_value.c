@@ -42,7 +42,11 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .gists = src->gists,
                                 .shared_tokens = src->shared_tokens,
                                 .restored_tokens = src->restored_tokens,
-                                .approximate_tokens = src->approximate_tokens };
+                                .approximate_tokens = src->approximate_tokens,
+                                .hydrated_tokens = src->hydrated_tokens,
+                                .hydrated_disk_tokens = src->hydrated_disk_tokens,
+                                .recomputed_tokens = src->recomputed_tokens,
+                                .missed_tokens = src->missed_tokens };
 }
 
 /* Of a list that went as several requests: what the user waited for is the first one's. */
@@ -61,6 +65,10 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->shared_tokens += src->shared_tokens;
     dst->restored_tokens += src->restored_tokens;
     dst->approximate_tokens += src->approximate_tokens;
+    dst->hydrated_tokens += src->hydrated_tokens;
+    dst->hydrated_disk_tokens += src->hydrated_disk_tokens;
+    dst->recomputed_tokens += src->recomputed_tokens;
+    dst->missed_tokens += src->missed_tokens;
 }
 
 static const struct {
@@ -88,7 +96,8 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
     int err = gist_copy_sized(&m, sizeof(m), src);
 
     if (err < 0 || !gist_compressor_name(m.compressor) ||
-        m.flags & ~(GIST_LATE | GIST_FIXED | GIST_SET_RATIO | GIST_SET_SINKS | GIST_SET_BUDGET))
+        m.flags & ~(GIST_LATE | GIST_FIXED | GIST_SET_RATIO | GIST_SET_SINKS | GIST_SET_BUDGET |
+                    GIST_SET_HYDRATE))
         return -EINVAL;
     *dst = (struct wire_memory){ .compressor = (enum wire_compressor)m.compressor,
                                  .has_ratio = m.ratio || m.flags & GIST_SET_RATIO,
@@ -99,6 +108,8 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
                                  .adapter = m.adapter,
                                  .has_budget = m.budget || m.flags & GIST_SET_BUDGET,
                                  .budget = m.budget,
+                                 .has_hydrate = m.hydrate || m.flags & GIST_SET_HYDRATE,
+                                 .hydrate = m.hydrate,
                                  .late = m.flags & GIST_LATE,
                                  .fixed = m.flags & GIST_FIXED };
     return 0;

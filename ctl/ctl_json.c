@@ -140,5 +140,9 @@ void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage
     ctl_json_u64(j, "shared_tokens", u->shared_tokens);
     ctl_json_u64(j, "restored_tokens", u->restored_tokens);
     ctl_json_u64(j, "approximate_tokens", u->approximate_tokens);
+    ctl_json_u64(j, "hydrated_tokens", u->hydrated_tokens);
+    ctl_json_u64(j, "hydrated_disk_tokens", u->hydrated_disk_tokens);
+    ctl_json_u64(j, "recomputed_tokens", u->recomputed_tokens);
+    ctl_json_u64(j, "missed_tokens", u->missed_tokens);
     ctl_json_close(j, '}');
 }

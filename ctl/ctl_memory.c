@@ -2,7 +2,9 @@
 
 #include "ctl/ctl.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define NOT_SAID UINT32_MAX /* none of the option's values */
@@ -48,13 +50,39 @@ static const char *without_effect(const struct ctl_memory_opts *o)
 bool ctl_memory_said(const struct ctl_memory_opts *o)
 {
     return o->compressor || o->adapter || o->ratio || o->segment || o->sinks != NOT_SAID ||
-           o->keep_tail || o->budget || o->late || o->fixed;
+           o->keep_tail || o->budget || o->late || o->fixed || o->hydrate;
+}
+
+/* "auto", "off" or a number; NULL: off. */
+static int read_hydrate(const char *text, uint32_t *ret)
+{
+    char *end;
+    unsigned long n;
+
+    *ret = 0;
+    if (!text || strcmp(text, "off") == 0)
+        return 0;
+    if (strcmp(text, "auto") == 0) {
+        *ret = GIST_HYDRATE_AUTO;
+        return 0;
+    }
+    errno = 0;
+    n = strtoul(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end || errno || n >= GIST_HYDRATE_AUTO)
+        return ctl_fail(CTL_USAGE, "--hydrate %s is neither auto nor off nor a number of segments.",
+                        text);
+    *ret = (uint32_t)n;
+    return 0;
 }
 
 int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
 {
     unsigned i = GIST_FULL;
+    uint32_t hydrate;
+    int r = read_hydrate(o->hydrate, &hydrate);
 
+    if (r != 0)
+        return r;
     *ret = (struct gist_memory){ .size = sizeof(*ret),
                                  .ratio = o->ratio,
                                  .sinks = o->sinks == NOT_SAID ? 0 : o->sinks,
@@ -62,7 +90,9 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
                                  .adapter = o->adapter,
                                  .budget = o->budget,
                                  .flags = (o->late ? GIST_LATE : 0) | (o->fixed ? GIST_FIXED : 0) |
-                                          (o->sinks == NOT_SAID ? 0 : GIST_SET_SINKS) };
+                                          (o->sinks == NOT_SAID ? 0 : GIST_SET_SINKS) |
+                                          (o->hydrate ? GIST_SET_HYDRATE : 0),
+                                 .hydrate = hydrate };
     if (!o->compressor) {
         const char *name = without_effect(o);
 
@@ -79,6 +109,9 @@ int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
         return ctl_fail(CTL_USAGE,
                         "--%s has no effect with --compressor full, which keeps everything.",
                         without_effect(o));
+    if (i == GIST_FULL && !o->adapter && hydrate)
+        return ctl_fail(CTL_USAGE, "--hydrate has no effect with --compressor full, which keeps "
+                                   "everything.");
     ret->compressor = i;
     return 0;
 }

@@ -14,6 +14,7 @@ struct ctl_memory_opts {
     const char *adapter; /* NULL: none */
     uint32_t ratio, segment, sinks, keep_tail, budget;
     bool late, fixed;
+    const char *hydrate; /* NULL: off */
 };
 
 /* The rows of the option table for them. */
@@ -34,7 +35,10 @@ struct ctl_memory_opts {
     { "late", 0, CTL_OPT_FLAG, NULL, &(o)->late, 0, 0,                                          \
       "compress only when the budget runs short" },                                             \
     { "fixed-ratio", 0, CTL_OPT_FLAG, NULL, &(o)->fixed, 0, 0,                                  \
-      "compress all text at --ratio; an error when the budget is used up" }
+      "compress all text at --ratio; an error when the budget is used up" },                    \
+    { "hydrate", 0, CTL_OPT_STRING, "auto|off|N", &(o)->hydrate, 0, 0,                          \
+      "bring back as read the compressed segments that a prompt points to: N at most,"          \
+      " or as many as fit (off)" }
 /* clang-format on */
 
 /* Before the options are parsed: help names the compressors. */

@@ -16,7 +16,7 @@ struct stored {
     char magic[8];
     uint32_t version, flags;
     uint32_t compressor, ratio, sinks, keep_tail, budget, segment, priority, chat_at, pending;
-    uint32_t n_ids, n_marks, zero;
+    uint32_t n_ids, n_marks, hydrate;
     char model_digest[HEX_LEN], adapter_digest[HEX_LEN];
     char model[128], adapter[64], label[64];
     uint8_t zeros[128];
@@ -87,7 +87,9 @@ void names_describe(const struct served *b, const struct policy *p, struct names
                                             .sinks = p->spec.sinks,
                                             .keep_tail = p->keep_tail,
                                             .late = p->late,
-                                            .fixed = p->fixed } };
+                                            .fixed = p->fixed,
+                                            .has_hydrate = true,
+                                            .hydrate = p->hydrate } };
     /* All of the context stays so when the daemon is started with a larger one. */
     ret->memory.has_budget = p->budget != b->context_max;
     ret->memory.budget = ret->memory.has_budget ? p->budget : 0;
@@ -156,6 +158,7 @@ int names_encode(const struct names_file *f, void **ret_bytes, size_t *ret_len)
     s->sinks = f->memory.sinks;
     s->keep_tail = f->memory.keep_tail;
     s->budget = f->memory.has_budget ? f->memory.budget : 0;
+    s->hydrate = f->memory.hydrate;
     s->segment = f->segment;
     s->priority = f->priority;
     s->chat_at = f->chat_at;
@@ -227,7 +230,7 @@ static bool take_numbers(const struct stored *s, struct names_file *f)
 {
     if (s->compressor >= WIRE_COMPRESSOR__N || s->priority > WIRE_BACKGROUND ||
         s->chat_at > CHAT_AT_OPEN_TURN || s->n_ids > POLICY_TOKENS_MAX ||
-        s->n_marks > POLICY_TOKENS_MAX || s->flags & ~FLAGS_ALL || s->zero)
+        s->n_marks > POLICY_TOKENS_MAX || s->flags & ~FLAGS_ALL)
         return false;
     f->memory = (struct wire_memory){ .compressor = (enum wire_compressor)s->compressor,
                                       .has_ratio = true,
@@ -238,7 +241,9 @@ static bool take_numbers(const struct stored *s, struct names_file *f)
                                       .has_budget = s->budget != 0,
                                       .budget = s->budget,
                                       .late = s->flags & FLAG_LATE,
-                                      .fixed = s->flags & FLAG_FIXED };
+                                      .fixed = s->flags & FLAG_FIXED,
+                                      .has_hydrate = true,
+                                      .hydrate = s->hydrate };
     f->segment = s->segment;
     f->priority = (enum wire_priority)s->priority;
     f->chat_at = (enum chat_at)s->chat_at;

@@ -19,7 +19,7 @@
  *     +--------------------+------------------------------+
  *
  *     numbers  compressor, ratio, sinks, keep_tail, budget (0: the context), segment, priority,
- *              chat_at, pending, n_ids, n_marks, all zeros
+ *              chat_at, pending, n_ids, n_marks, hydrate, zeros
  *
  * Strings are UTF-8, of digests 32 hexadecimal digits; zeros behind them, none: all zeros. The
  * store has checked the bytes, but who wrote them may have been wrong, or another program: what is

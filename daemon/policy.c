@@ -65,7 +65,8 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
                         .keep_tail = m->keep_tail,
                         .budget = m->has_budget ? m->budget : b->context_max,
                         .late = m->late,
-                        .fixed = m->fixed };
+                        .fixed = m->fixed,
+                        .hydrate = m->hydrate };
     int r;
 
     p.spec.method = (enum compress_method)m->compressor; /* one table, base/compressors.def */
@@ -92,8 +93,11 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
 
 struct policy policy_normal(const struct policy *p)
 {
+    struct policy n = *p;
+
+    n.hydrate = 0;
     if (!compress_keeps_all(&p->spec))
-        return *p;
+        return n;
     return (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
 }
 

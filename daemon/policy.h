@@ -22,6 +22,9 @@ struct policy {
     uint32_t budget; /* keys: the largest position, too */
     bool late;       /* raw until the budget is short */
     bool fixed;      /* no rung above the first */
+    /* Segments that a prompt may bring back; UINT32_MAX: as many as fit. It has no say in what a
+     * sequence holds as long as none is back, and what is read then others don't get. */
+    uint32_t hydrate;
 };
 
 /* Reads what a client wants. segment NULL: as its adapter was trained, without one the preset.

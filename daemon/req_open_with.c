@@ -25,6 +25,8 @@ struct begin_with {
     char names[WIRE_DOCUMENTS_MAX][NAMES_MAX + 1], label[SESSION_LABEL_MAX + 1];
     bool is_public, is_private, has_policy, begun;
     struct policy policy; /* what was said, beside the document */
+    bool has_hydrate;     /* also said; else it is as the first document's */
+    uint32_t hydrate;
     enum wire_priority priority;
     bool pin;                /* it was pinned before the daemon was started anew */
     struct session *whole;   /* while a further one is read; else NULL */
@@ -36,6 +38,7 @@ static const char *name_of(const struct begin_with *b)
     return b->names[b->at];
 }
 
+/* hydrate is not among these: documents hold the same whatever prompts bring back. */
 static bool said(const struct wire_req *m)
 {
     const struct wire_memory *y = &m->u.open_session.memory;
@@ -61,6 +64,8 @@ static int take_open(struct sched *s, struct request *r, const struct wire_req *
     b->is_public = m->u.open_session.public_prefix;
     b->is_private = m->u.open_session.is_private;
     b->has_policy = said(m);
+    b->has_hydrate = m->u.open_session.memory.has_hydrate;
+    b->hydrate = m->u.open_session.memory.hydrate;
     if (b->has_policy &&
         policy_read(&m->u.open_session.memory,
                     m->u.open_session.has_segment ? &m->u.open_session.segment : NULL,
@@ -193,6 +198,8 @@ static void opened(struct sched *s, struct request *r, const struct begin_with *
     struct session *x = r->session;
 
     session_truncate(x, session_len(x)); /* behind several ones: there are no logits */
+    if (b->has_hydrate)                  /* what is read behind them may be asked in any way */
+        x->memory.policy.hydrate = b->hydrate;
     r->usage = b->usage;
     r->usage.prompt_tokens = session_len(x);
     memory_account(&x->memory, &r->usage);

@@ -74,8 +74,9 @@ enum wire_compressor {
 /* A number that has a has_x is 0 where it is absent; a 0 that is meant has has_x set. */
 struct wire_memory {
     enum wire_compressor compressor;
-    bool has_ratio, has_sinks, has_budget;
+    bool has_ratio, has_sinks, has_budget, has_hydrate;
     uint32_t ratio, sinks, keep_tail, budget;
+    uint32_t hydrate; /* segments; UINT32_MAX: as many as fit */
     bool late, fixed;
     const char *adapter;
 };
@@ -233,6 +234,7 @@ struct wire_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
     uint32_t raw_tokens, gist_tokens, gists, shared_tokens, restored_tokens, approximate_tokens;
+    uint32_t hydrated_tokens, hydrated_disk_tokens, recomputed_tokens, missed_tokens;
 };
 
 struct wire_rep {

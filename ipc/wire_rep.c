@@ -49,6 +49,10 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->shared_tokens = u->shared_tokens;
     m->restored_tokens = u->restored_tokens;
     m->approximate_tokens = u->approximate_tokens;
+    m->hydrated_tokens = u->hydrated_tokens;
+    m->hydrated_disk_tokens = u->hydrated_disk_tokens;
+    m->recomputed_tokens = u->recomputed_tokens;
+    m->missed_tokens = u->missed_tokens;
 }
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
@@ -468,6 +472,10 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->shared_tokens = m->shared_tokens;
     u->restored_tokens = m->restored_tokens;
     u->approximate_tokens = m->approximate_tokens;
+    u->hydrated_tokens = m->hydrated_tokens;
+    u->hydrated_disk_tokens = m->hydrated_disk_tokens;
+    u->recomputed_tokens = m->recomputed_tokens;
+    u->missed_tokens = m->missed_tokens;
 }
 
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)

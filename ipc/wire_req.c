@@ -126,7 +126,8 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
 static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory *m)
 {
     bool numbers = from->has_ratio || from->ratio || from->has_sinks || from->sinks ||
-                   from->has_budget || from->budget || from->keep_tail;
+                   from->has_budget || from->budget || from->keep_tail || from->has_hydrate ||
+                   from->hydrate;
 
     if (from->compressor == WIRE_COMPRESSOR_UNSAID && !numbers && !from->adapter && !from->late &&
         !from->fixed)
@@ -136,6 +137,7 @@ static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory
     PUT(m, *from, ratio, GISTD__MEMORY__HAS_RATIO_RATIO);
     PUT(m, *from, sinks, GISTD__MEMORY__HAS_SINKS_SINKS);
     PUT(m, *from, budget, GISTD__MEMORY__HAS_BUDGET_BUDGET);
+    PUT(m, *from, hydrate, GISTD__MEMORY__HAS_HYDRATE_HYDRATE);
     m->keep_tail = from->keep_tail;
     m->adapter = wire_str(from->adapter);
     m->late = from->late;
@@ -384,6 +386,7 @@ static int read_memory(struct wire_scratch *s, const Gistd__Memory *m, struct wi
     GET(*ret, m, ratio, GISTD__MEMORY__HAS_RATIO_RATIO);
     GET(*ret, m, sinks, GISTD__MEMORY__HAS_SINKS_SINKS);
     GET(*ret, m, budget, GISTD__MEMORY__HAS_BUDGET_BUDGET);
+    GET(*ret, m, hydrate, GISTD__MEMORY__HAS_HYDRATE_HYDRATE);
     return 0;
 }
 

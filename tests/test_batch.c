@@ -21,8 +21,10 @@
 #define L     64u
 #define PAGES 40u
 
-static const struct policy selects = { { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false };
-static const struct policy keeps = { { COMPRESS_FULL, 8, 0, NULL }, L, 0, 640, false, false };
+static const struct policy selects = {
+    { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0
+};
+static const struct policy keeps = { { COMPRESS_FULL, 8, 0, NULL }, L, 0, 640, false, false, 0 };
 
 static struct memory_rig rig;
 static struct config config = { .batch_tokens = 32 };
@@ -280,7 +282,7 @@ static void hurries_who_is_waited_for(void **state)
 static void short_ones_wait_in_line(void **state)
 {
     static const struct policy longer = {
-        { COMPRESS_SELECT, 4, 0, NULL }, 2 * L, 0, 600, false, false
+        { COMPRESS_SELECT, 4, 0, NULL }, 2 * L, 0, 600, false, false, 0
     };
     struct actor few[3], one;
     struct forward_run run;

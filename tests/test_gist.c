@@ -152,6 +152,10 @@ static void test_a_conversation(void **state)
     assert_int_equal(h.n_ids, 4);
     assert_int_equal(result.reason, GIST_STOP);
     assert_int_equal(result.usage.prompt_tokens, 3);
+    assert_int_equal(result.usage.hydrated_tokens, 4);
+    assert_int_equal(result.usage.hydrated_disk_tokens, 5);
+    assert_int_equal(result.usage.recomputed_tokens, 6);
+    assert_int_equal(result.usage.missed_tokens, 7);
     assert_int_equal(gist_generate(s, NULL, NULL, NULL, NULL), 0);
     gist_close(s);
     gist_close(NULL);
@@ -172,6 +176,8 @@ static void script_fields(struct fake_daemon *d, void *arg)
     FAKE_CHECK(d->req.u.open_session.memory.sinks == UINT32_MAX);
     FAKE_CHECK(d->req.u.open_session.memory.keep_tail == 33);
     FAKE_CHECK(d->req.u.open_session.memory.budget == 4000);
+    FAKE_CHECK(d->req.u.open_session.memory.has_hydrate);
+    FAKE_CHECK(d->req.u.open_session.memory.hydrate == 7);
     FAKE_CHECK(d->req.u.open_session.memory.late && !d->req.u.open_session.memory.fixed);
     FAKE_CHECK(strcmp(d->req.u.open_session.memory.adapter, "one") == 0);
     FAKE_CHECK(d->req.u.open_session.n_documents == 2);
@@ -205,8 +211,8 @@ static void script_fields(struct fake_daemon *d, void *arg)
 
 static void test_every_field_arrives(void **state)
 {
-    const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16,       GIST_NO_SINKS, 33,
-                                        "one",          4000,        GIST_LATE };
+    const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16, GIST_NO_SINKS, 33, "one",
+                                        4000,           GIST_LATE,   7 };
     const struct gist_policy policy = { sizeof(policy),
                                         128,
                                         GIST_BACKGROUND,

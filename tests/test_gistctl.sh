@@ -28,6 +28,12 @@ code 'an option without its value' 2 "$gistctl" ask --top-k
 says '--top-k needs a value'
 code 'a ratio that full has no use for' 2 "$gistctl" ask --compressor full --ratio 8 x
 says '--ratio has no effect with --compressor full'
+code 'what full has nothing to bring back' 2 "$gistctl" ask --compressor full --hydrate auto x
+says '--hydrate has no effect with --compressor full'
+for n in some 3x -1 4294967295 ''; do
+    code "no number of segments: '$n'" 2 "$gistctl" ask --compressor none --hydrate "$n" x
+    says 'neither auto nor off'
+done
 code 'a number out of range' 2 "$gistctl" ask --temperature -1 x
 says 'from 0 to 100'
 code 'no number' 2 "$gistctl" ask --max-tokens many x

@@ -29,7 +29,9 @@ static struct names_file full(void)
                                         .keep_tail = 10,
                                         .has_budget = true,
                                         .budget = 500,
-                                        .late = true },
+                                        .late = true,
+                                        .has_hydrate = true,
+                                        .hydrate = UINT32_MAX },
                             .priority = WIRE_BACKGROUND,
                             .is_public = true,
                             .pin = true,
@@ -76,7 +78,9 @@ static void test_comes_back(void **state)
     same(&f, &got);
     free(bytes);
 
-    f = (struct names_file){ .segment = 16, .memory = { .has_ratio = true, .has_sinks = true } };
+    f = (struct names_file){
+        .segment = 16, .memory = { .has_ratio = true, .has_sinks = true, .has_hydrate = true }
+    };
     (void)strcpy(f.model_digest, "0123456789abcdef0123456789abcdef");
     assert_int_equal(names_encode(&f, &bytes, &len), 0);
     assert_int_equal(names_decode(bytes, len, &got, &why), 0);
@@ -107,9 +111,10 @@ static void test_layout(void **state)
     assert_int_equal(p[36], 64);        /* segment */
     assert_int_equal(p[40], WIRE_BACKGROUND);
     assert_int_equal(p[44], CHAT_AT_OPEN_TURN);
-    assert_int_equal(p[48], 77); /* pending */
-    assert_int_equal(p[52], 5);  /* n_ids */
-    assert_int_equal(p[56], 2);  /* n_marks */
+    assert_int_equal(p[48], 77);  /* pending */
+    assert_int_equal(p[52], 5);   /* n_ids */
+    assert_int_equal(p[56], 2);   /* n_marks */
+    assert_int_equal(p[60], 255); /* hydrate */
     assert_memory_equal(p + 64, f.model_digest, 32);
     assert_memory_equal(p + 96, f.adapter_digest, 32);
     assert_string_equal((char *)p + 128, "A model");
@@ -150,15 +155,15 @@ static void test_lies(void **state)
     } cases[] = {
         { 0, 'G', -EBADMSG },   { 8, 2, -ENOTSUP },
         { 8, 0, -ENOTSUP },     { 13, 1, -EBADMSG },
-        { 12, 0x2f, -EBADMSG },                         /* flags that there are none of */
-        { 12, 14, -EBADMSG },                           /* a pending token, and none */
-        { 16, 200, -EBADMSG },                          /* compressor */
-        { 40, 2, -EBADMSG },                            /* priority */
-        { 44, 3, -EBADMSG },                            /* chat_at */
-        { 52, 4, -EBADMSG },    { 52, 6, -EBADMSG },    /* n_ids */
-        { 55, 0x80, -EBADMSG }, { 56, 1, -EBADMSG },    /* n_marks */
-        { 59, 0xff, -EBADMSG }, { 60, 1, -EBADMSG },    /* zeros */
-        { 64, 'G', -EBADMSG },  { 64, 0, -EBADMSG },    /* digests */
+        { 12, 0x2f, -EBADMSG },                      /* flags that there are none of */
+        { 12, 14, -EBADMSG },                        /* a pending token, and none */
+        { 16, 200, -EBADMSG },                       /* compressor */
+        { 40, 2, -EBADMSG },                         /* priority */
+        { 44, 3, -EBADMSG },                         /* chat_at */
+        { 52, 4, -EBADMSG },    { 52, 6, -EBADMSG }, /* n_ids */
+        { 55, 0x80, -EBADMSG }, { 56, 1, -EBADMSG }, /* n_marks */
+        { 59, 0xff, -EBADMSG }, { 64, 'G', -EBADMSG },
+        { 64, 0, -EBADMSG },                            /* digests */
         { 96, 'x', -EBADMSG },  { 140, 'x', -EBADMSG }, /* behind a string's end */
         { 255, 'x', -EBADMSG }, { 128, 27, -EBADMSG },  /* an escape */
         { 256, 0, -EBADMSG },   { 320, 0xff, -EBADMSG },
@@ -166,7 +171,8 @@ static void test_lies(void **state)
         { 511, 1, -EBADMSG },   { 532, 7, -EBADMSG }, /* marks: past the end, */
         { 540, 1, -EBADMSG },                         /* not ascending, */
         { 536, 3, -EBADMSG },                         /* nowhere in a conversation */
-        { 512, 9, 0 },          { 20, 200, 0 },       /* others say what is wrong with these */
+        { 512, 9, 0 },          { 20, 200, 0 },
+        { 60, 1, 0 }, /* others say what is wrong with these */
     };
 
     (void)state;
@@ -199,6 +205,10 @@ static void test_every_length(void **state)
 
 /* --- models and adapters ---------------------------------------------------------------------- */
 
+static const struct policy small = {
+    .spec = { .ratio = 8, .sinks = 4 }, .seg_len = 64, .budget = 1000, .hydrate = 5
+};
+
 static void test_models(void **state)
 {
     struct model m = { .name = "B \x1b[31mmodel", .digest = "00000000000000000000000000000001" };
@@ -208,7 +218,7 @@ static void test_models(void **state)
                         .n_adapters = 1,
                         .adapter_names = "fine",
                         .context_max = 1000 };
-    struct policy p = { .spec = { .ratio = 8, .sinks = 4 }, .seg_len = 64, .budget = 1000 }, got;
+    struct policy p = small, got;
     struct why why = { "" };
     struct names_file f, read;
     void *bytes;

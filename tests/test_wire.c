@@ -51,8 +51,9 @@ static const struct wire_chat_message chat[] = { { "system", 12 },
 static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
 static const char *const documents[] = { "handbook", "caf\xc3\xa9" };
 static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
-static const struct wire_usage usage = { 1, 22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
-                                         4, 55, 666, 7777,       88888,      999999 };
+static const struct wire_usage usage = { 1,  22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
+                                         4,  55, 666, 7777,       88888,      999999,
+                                         10, 11, 12,  13 };
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
 static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true, 3 },
@@ -101,7 +102,8 @@ static void full_add_document(struct wire_req *r)
     r->u.add_document.name = "handbook";
     r->u.add_document.role = "system";
     r->u.add_document.memory =
-        (struct wire_memory){ WIRE_FINE_KV, true, true, true, 4, 2, 3, 400, false, false, "fine" };
+        (struct wire_memory){ WIRE_FINE_KV, true, true,  true,  true,  4, 2, 3,
+                              400,          6,    false, false, "fine" };
     r->u.add_document.has_segment = true;
     r->u.add_document.segment = 128;
     r->u.add_document.kind = WIRE_APPEND_CHAT;
@@ -125,8 +127,9 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.open_session.label = "label";
         r.u.open_session.public_prefix = r.u.open_session.is_private = true;
         r.u.open_session.memory =
-            (struct wire_memory){ WIRE_SELECT, true, true, true, 8,           UINT32_MAX,
-                                  17,          4000, true, true, "an adapter" };
+            (struct wire_memory){ WIRE_SELECT, true,       true,        true, true,
+                                  8,           UINT32_MAX, 17,          4000, UINT32_MAX,
+                                  true,        true,       "an adapter" };
         r.u.open_session.documents = documents;
         r.u.open_session.n_documents = 2;
         break;
@@ -682,7 +685,7 @@ static void test_zero_and_nothing(void **state)
     assert_true(got.u.open_session.memory.has_ratio && got.u.open_session.memory.ratio == 16);
     assert_true(got.u.open_session.memory.has_sinks &&
                 got.u.open_session.memory.sinks == UINT32_MAX);
-    assert_false(got.u.open_session.memory.has_budget);
+    assert_false(got.u.open_session.memory.has_budget || got.u.open_session.memory.has_hydrate);
 }
 
 static void test_garbage(void **state)

@@ -117,10 +117,14 @@ void fake_text(struct fake_daemon *d, uint64_t id, const char *text)
 
 void fake_done(struct fake_daemon *d, uint64_t id, enum wire_reason reason)
 {
-    fake_last(d,
-              (struct wire_rep){ .id = id,
-                                 .kind = WIRE_DONE,
-                                 .u.done = { .reason = reason, .usage = { .prompt_tokens = 3 } } });
+    fake_last(d, (struct wire_rep){ .id = id,
+                                    .kind = WIRE_DONE,
+                                    .u.done = { .reason = reason,
+                                                .usage = { .prompt_tokens = 3,
+                                                           .hydrated_tokens = 4,
+                                                           .hydrated_disk_tokens = 5,
+                                                           .recomputed_tokens = 6,
+                                                           .missed_tokens = 7 } } });
 }
 
 void fake_drain(struct fake_daemon *d)
