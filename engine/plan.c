@@ -216,6 +216,11 @@ static void add_tokens(struct plan *p, const struct forward_run *run, uint32_t d
                                 .off = off,
                                 .stride = 1 };
 
+    if (run->look.shares) {
+        piece.shares = run->look.shares;
+        piece.n_shares = run->look.n;
+        p->observes = true;
+    }
     piece.gists = gists_among(s, &piece);
     piece.adapter = piece.gists.n ? s->adapter : NULL;
     for (uint32_t i = 0; i < piece.n; i++) {
@@ -244,6 +249,7 @@ static int add_reading(struct plan *p, const struct forward_run *run, uint32_t n
         s->tokens[s->n_tokens + i] = run->tokens[i];
     }
     n_before = add_segments(p, s, s->n_tokens / s->seg_len);
+    assert(!run->look.shares || run->look.n <= n_before);
     for (uint32_t done = 0; done < run->n_tokens; done += n, n_before++) {
         uint32_t segment = (s->n_tokens + done) / s->seg_len;
         const struct seq_segment *g = &s->segments[segment];

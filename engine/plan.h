@@ -71,9 +71,12 @@ struct plan_piece {
     bool side; /* rows stand beside the segment: row i sees the keys before its offset, and then its
                 * own key and value, rotated by q_off; nobody sees it there */
     bool again; /* the weights are those that the segment before receives, the largest of any row */
-    uint32_t seg_len;  /* keys of a row of weights */
-    float *weights;    /* the backend's: (n_layer, n_head_kv, seg_len); NULL: not wanted */
-    const float *soft; /* the backend's: (n, n_embd) of PLAN_SOFT */
+    uint32_t seg_len; /* keys of a row of weights */
+    float *weights;   /* the backend's: (n_layer, n_head_kv, seg_len); NULL: not wanted */
+    float *shares;    /* the backend's: (n_layer, n_head, n_shares), what the first n_shares of the
+                       * earlier segments get; NULL: not wanted */
+    uint32_t n_shares;
+    const float *soft;             /* the backend's: (n, n_embd) of PLAN_SOFT */
     const struct adapter *adapter; /* of its gists; NULL: it has none */
     struct plan_gists gists, wanted;
 };
@@ -82,7 +85,7 @@ struct plan {
     const struct pool *pool; /* of all its pages */
     uint32_t n_rows, n_pieces, n_segments, n_pages, n_out;
     uint32_t max_rows, max_pieces, max_pages;
-    bool observes;                 /* one of the pieces wants weights */
+    bool observes;                 /* one of the pieces wants weights or shares */
     struct plan_row *rows;         /* (max_rows) */
     struct plan_piece *pieces;     /* (max_pieces) */
     struct plan_segment *segments; /* (max_pages) */

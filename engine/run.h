@@ -32,6 +32,14 @@ struct forward_run {
     const uint32_t *tokens; /* they come after seq->n_tokens and are reserved for already */
     uint32_t n_tokens;
     enum forward_want want;
+    /* A run that reads may also say what its tokens look at: which share of their attention (the
+     * softmax over all that they see) the first n of the segments before them get that have keys.
+     * The tokens' sums are added to shares (n_layer, n_head, n), of the backend's memory; NULL: not
+     * wanted. The reading stays the same to the bit. */
+    struct {
+        float *shares;
+        uint32_t n;
+    } look;
     /* Both: tokens is not looked at, and want must be NONE, but ALL where hidden states are. */
     struct {
         float *weights;        /* see engine/cpu/attend.h; NULL: does not observe */

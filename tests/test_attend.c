@@ -95,6 +95,59 @@ static void split_changes_no_bit(void **state)
         check_split(*state, kv);
 }
 
+/* What the textbook says that each of the first n segments of 64 gets from tokens [t0, end), and
+ * that looking changes no bit of the result, however they come. */
+static void check_shares(const struct kernels *k, const struct world_shape *s, enum kv_type kv)
+{
+    enum { T0 = 270, N_SHARES = 3, L = 64 };
+    size_t width = (size_t)s->n_head * s->head_dim, n = (CONTEXT - T0) * width;
+    double *want = calloc((size_t)s->n_head * N_SHARES, sizeof(*want)), p[CONTEXT], o[256];
+    float *plain = malloc(n * sizeof(float)), *out = malloc(n * sizeof(float));
+    float *all = malloc(CONTEXT * width * sizeof(float));
+    double worst = 0, positions[CONTEXT];
+    uint32_t keys[CONTEXT];
+    struct world w;
+
+    open_world(&w, s, k, kv, 2, L);
+    for (uint32_t j = 0; j < CONTEXT; j++)
+        positions[j] = keys[j] = j;
+    for (uint32_t t = T0; t < CONTEXT; t++)
+        for (uint32_t h = 0; h < s->n_head; h++) {
+            world_textbook(&w, t, t, h, t + 1, keys, positions, o, p);
+            for (uint32_t j = 0; j < N_SHARES * L; j++)
+                want[h * N_SHARES + j / L] += p[j];
+        }
+    world_attend(&w, 0, CONTEXT, NULL, all);
+    world_attend(&w, T0, CONTEXT - T0, NULL, plain);
+    w.n_shares = N_SHARES;
+    for (uint32_t chunk = 1; chunk <= CONTEXT; chunk *= 7) {
+        w.shares = calloc((size_t)s->n_head * N_SHARES, sizeof(float));
+        for (uint32_t t = T0; t < CONTEXT; t += chunk)
+            world_attend(&w, t, t + chunk > CONTEXT ? CONTEXT - t : chunk, NULL,
+                         out + (t - T0) * width);
+        assert_memory_equal(out, plain, n * sizeof(float));
+        for (uint32_t i = 0; i < s->n_head * N_SHARES; i++)
+            worst = near_worse(worst, want[i], (double)w.shares[i]);
+        free(w.shares);
+    }
+    /* Sums of 30 shares; keys in fewer bits look a little different. */
+    if (!(worst <= (kv == KV_F32 ? 1e-5 : 0.1)))
+        fail_msg("%s: off by %g", s->name, worst);
+    world_close(&w);
+    free(want);
+    free(plain);
+    free(out);
+    free(all);
+}
+
+static void shares_equal_the_textbook(void **state)
+{
+    for (size_t s = 0; s < WORLD_SHAPES; s++)
+        check_shares(*state, &world_shapes[s], KV_F32);
+    check_shares(*state, &world_shapes[0], KV_F16);
+    check_shares(*state, &world_shapes[0], KV_Q8_0);
+}
+
 /* Many sequences in one call, more than a round holds, equal each alone. */
 static void batch_equals_alone(void **state)
 {
@@ -215,6 +268,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
             cmocka_unit_test_prestate(equals_the_textbook, (void *)k),
             cmocka_unit_test_prestate(split_changes_no_bit, (void *)k),
+            cmocka_unit_test_prestate(shares_equal_the_textbook, (void *)k),
             cmocka_unit_test_prestate(batch_equals_alone, (void *)k),
             cmocka_unit_test_prestate(joins_short_segments, (void *)k),
             cmocka_unit_test(far_rotations),

@@ -61,8 +61,8 @@ struct attend {
 };
 
 /* The pieces of one round, cut into items: a split piece has one for each KV head and stretch of
- * segments, one with weights one for each KV head (whoever adds to them is alone), another one for
- * each KV head and block of tokens. */
+ * segments, one with weights or shares one for each KV head (whoever adds to them is alone),
+ * another one for each KV head and block of tokens. */
 struct cut {
     uint32_t first_item;
     uint32_t n_cols; /* stretches, or blocks: item = first_item + col * n_head_kv + head */
@@ -246,14 +246,13 @@ static void see_joined(const struct round *r, const struct plan_piece *p, uint32
     k->joined = d->joined;
 }
 
-/* The partial result of tokens [t0, t0 + n) over the stretch that begins with segment `first`. */
-static void stretch_partial(const struct round *r, const struct plan_piece *p, uint32_t t0,
-                            uint32_t n, uint32_t head, uint32_t first, struct desk *d, float *m,
-                            float *l, float *o)
+/* The partial result of tokens [t0, t0 + n) over segments [first, end), or the own one. */
+static void segment_partial(const struct round *r, const struct plan_piece *p, uint32_t t0,
+                            uint32_t n, uint32_t head, uint32_t first, uint32_t end, struct desk *d,
+                            float *m, float *l, float *o)
 {
     const struct attend *a = r->a;
     const struct pool *pool = r->plan->pool;
-    uint32_t end = stretch_end(r->plan, p, first);
     struct kernels_attn k = { .q = d->q,
                               .n_rows = n * a->group,
                               .group = a->group,
@@ -278,6 +277,14 @@ static void stretch_partial(const struct round *r, const struct plan_piece *p, u
     else
         see_joined(r, p, first, end, d, &k);
     a->k->attn[pool->kv](&k);
+}
+
+/* Over the stretch that begins with segment `first`. */
+static void stretch_partial(const struct round *r, const struct plan_piece *p, uint32_t t0,
+                            uint32_t n, uint32_t head, uint32_t first, struct desk *d, float *m,
+                            float *l, float *o)
+{
+    segment_partial(r, p, t0, n, head, first, stretch_end(r->plan, p, first), d, m, l, o);
 }
 
 /* The rows' keys of their own, after the segment's. */
@@ -365,6 +372,23 @@ static void weigh(const struct round *r, const struct plan_piece *p, uint32_t t0
         weigh_page(r, p, t0, n, head, page, d);
 }
 
+/* What of the rows' attention earlier segments get, whose sums d->m and d->l are. Each segment is
+ * looked at once more, alone: stretches, which the result was made of, join some of them. */
+static void share(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
+                  uint32_t head, struct desk *d)
+{
+    const struct attend *a = r->a;
+
+    for (uint32_t s = 0; s < p->n_shares; s++) {
+        segment_partial(r, p, t0, n, head, s, s + 1, d, d->m2, d->l2, d->o2);
+        for (uint32_t i = 0; i < n * a->group; i++) {
+            size_t row = (size_t)r->layer * a->n_head + head * a->group + i % a->group;
+
+            p->shares[row * p->n_shares + s] += d->l2[i] * expf(d->m2[i] - d->m[i]) / d->l[i];
+        }
+    }
+}
+
 /* o / l of one query row to its place in out. */
 static void store_row(const struct round *r, const struct plan_piece *p, uint32_t t, uint32_t head,
                       uint32_t g, const float *o, float l)
@@ -399,6 +423,14 @@ static void run_block(const struct round *r, const struct plan_piece *p, uint32_
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
     if (p->weights)
         weigh(r, p, t0, n, head, d);
+    if (p->shares)
+        share(r, p, t0, n, head, d);
+}
+
+/* Whoever adds up what a head's queries see is alone, and does it in order. */
+static bool adds_up(const struct plan_piece *p)
+{
+    return p->weights || p->shares;
 }
 
 static uint32_t n_blocks(const struct attend *a, const struct plan_piece *p)
@@ -444,8 +476,7 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     c = &r->cuts[i];
     col = (item - c->first_item) / a->n_head_kv;
     head = (item - c->first_item) % a->n_head_kv;
-    /* One worker for all of a head's blocks: it adds to the same weights for each, and in order. */
-    if (p->weights) {
+    if (adds_up(p)) { /* all of a head's blocks */
         for (uint32_t block = 0; block < n_blocks(a, p); block++)
             run_block(r, p, head, block, d);
         return;
@@ -495,7 +526,7 @@ static void cut_round(struct round *r, uint32_t n_left)
         uint32_t n_rows = p->n * a->n_head; /* of a stretch */
 
         *c = (struct cut){ .first_item = r->n_items, .first_part = n_part };
-        if (p->n_segments > 0 && p->n <= SPLIT_TOKENS && p->n <= a->block_tokens && !p->weights &&
+        if (p->n_segments > 0 && p->n <= SPLIT_TOKENS && p->n <= a->block_tokens && !adds_up(p) &&
             !p->side) {
             c->n_cols =
                 list_stretches(r->plan, p, (PARTIALS - n_part) / n_rows, a->part_first + n_part);
@@ -508,7 +539,7 @@ static void cut_round(struct round *r, uint32_t n_left)
             atomic_store_explicit(&a->n_left[r->n_pieces * a->n_head_kv + h], c->n_cols,
                                   memory_order_relaxed);
         if (!c->split)
-            c->n_cols = p->weights ? 1 : n_blocks(a, p);
+            c->n_cols = adds_up(p) ? 1 : n_blocks(a, p);
         r->n_items += a->n_head_kv * c->n_cols;
         r->n_pieces++;
     }

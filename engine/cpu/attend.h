@@ -17,7 +17,8 @@
  * A piece with weights is an observation: it also adds up the attention (the softmax over all that
  * a query sees, summed over queries and heads) that each key of its segment receives. When a
  * segment is read again behind itself, it is the largest that each of the segment's own keys
- * receives; for compress.h's selections.
+ * receives; for compress.h's selections. A piece with shares adds up what whole earlier segments
+ * receive.
  *
  * Threads    attend_run: the owner of the workers.
  * Errors     attend_open: -ENOMEM.

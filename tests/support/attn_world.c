@@ -160,6 +160,10 @@ void world_attend(struct world *w, uint32_t t0, uint32_t n, float *weights, floa
     world_look(w, &w->seq, t0, n);
     w->plan.pieces[w->plan.n_pieces - 1].weights = weights;
     w->plan.pieces[w->plan.n_pieces - 1].seg_len = L;
+    for (uint32_t i = 0; w->n_shares && i < w->plan.n_pieces; i++) {
+        w->plan.pieces[i].shares = w->shares;
+        w->plan.pieces[i].n_shares = w->n_shares;
+    }
     world_run(w, q, out);
     if (t0 + n > w->seq.n_tokens)
         w->seq.n_tokens = t0 + n;

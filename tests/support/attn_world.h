@@ -34,6 +34,8 @@ struct world {
     struct seq seq;
     float freq[KERNELS_HEAD_DIM_MAX / 2];
     float *q, *kk, *v; /* (WORLD_CONTEXT, heads, hd), not rotated */
+    float *shares;     /* (n_head, n_shares): pieces say what of this many segments they look at */
+    uint32_t n_shares;
 };
 
 /* Negative: no memory. */
