@@ -179,8 +179,8 @@ $(B)/tests/gistd_fenced: $(B)/daemon/main.o $(B)/tests/gistd_fenced.o $(B)/libsu
 # Programs that test tools of other languages run.
 $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine))
-$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
-	$(call link,$^ $(LIBS_engine) $(LIBS_ipc))
+$(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
+	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 
 # With the public header alone, as programs elsewhere have it.
 $(foreach o,$(SRC_examples:%.c=%.o),$(eval CFLAGS_$(o) := -Iclient))

@@ -35,7 +35,7 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
     while (done < n) {
         struct forward_run run = { .seq = memory->seq,
                                    .tokens = ids + done,
-                                   .want = FORWARD_WANT_ALL };
+                                   .want = ret ? FORWARD_WANT_ALL : FORWARD_WANT_NONE };
         struct memory_need need;
         bool behind;
         int r;
@@ -52,7 +52,9 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
         memory_ran(memory, &run);
         if (behind)
             continue;
-        r = forward_logits(&m->rig.forward, 0, n_out, ret + (size_t)done * m->rig.model->n_vocab);
+        if (ret)
+            r = forward_logits(&m->rig.forward, 0, n_out,
+                               ret + (size_t)done * m->rig.model->n_vocab);
         if (r < 0)
             return r;
         done += run.n_tokens;

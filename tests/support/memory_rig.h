@@ -18,7 +18,7 @@ int memory_rig_open(struct memory_rig *m, const struct rig_opts *opts, struct wh
 void memory_rig_close(struct memory_rig *m);
 
 /* Reads n ids behind what the memory's sequence has, in steps of at most chunk. ret: logits after
- * each (n, n_vocab). */
+ * each (n, n_vocab), or NULL. */
 int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t *ids, uint32_t n,
                     uint32_t chunk, float *ret);
 
