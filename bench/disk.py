@@ -43,6 +43,18 @@ def fio(path, what, how):
     return json.loads(out)["jobs"][0][what]["bw_bytes"] / 1e6
 
 
+def fio_files(folder):
+    """A new file a record, synced when it is closed: what a store has to do at least, without names and checksums."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.mkdir(folder)
+    out = output_of("fio", "--name=files", f"--directory={folder}", "--rw=write", f"--bs={PAGE}", f"--nrfiles={RECORDS}",
+                    f"--filesize={PAGES * PAGE}", "--openfiles=1", "--file_service_type=sequential",
+                    "--create_on_open=1", "--fallocate=native", "--fsync_on_close=1", "--direct=1",
+                    "--ioengine=io_uring", "--iodepth=32", "--output-format=json")
+    shutil.rmtree(folder)
+    return json.loads(out)["jobs"][0]["write"]["bw_bytes"] / 1e6
+
+
 def ours(path, args):
     return json.loads(output_of(f"{BUILD}/bench/io", path, *args, str(RECORDS)))
 
@@ -56,6 +68,7 @@ def measure(folder, rounds):
         for what in ("write", "read"):
             for how in FIO:
                 add(speeds, f"fio {what} {how}", fio(path, what, how))
+        add(speeds, "fio files", fio_files(os.path.join(folder, "files")))
         for title, args, _ in ROWS:
             if args[0] == "put":
                 shutil.rmtree(store, ignore_errors=True)
@@ -80,6 +93,9 @@ def bench_disk(rounds):
         inside = f"{statistics.median(submits[title]):.1f}" if args[0] in ("write", "read") else "-"
         lines.append(f"| {title} | {spread(speeds[title], 0)} | {spread(speeds[f'fio {what}'], 0)} | "
                      f"{mine / peer:.2f}x | {inside} |")
+    files, put = statistics.median(speeds["fio files"]), statistics.median(speeds["store: put"])
+    lines += ["", f"fio with a new file a record, synced when it is closed, writes {spread(speeds['fio files'], 0)} MB/s: the "
+              f"store's put is {put / files:.2f}x of that."]
     lines += ["", f"Floor {FLOOR}x of fio, aim {AIM}x. Writes are synced after each record, fio's too; the store's are new "
               "files, published whole. Time in io_submit is the caller's, the scheduler's in the daemon. Our memory is in "
               "huge pages, as the pool is, where a row does not say otherwise; fio's is in pages of 4 KiB."]

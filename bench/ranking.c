@@ -1,7 +1,7 @@
 /* bench/ranking.c - which packed segment does a question point to?
  *
- *     ranking [-t THREADS] [-n ITEMS] [-s SEGMENTS] [-L SEGMENT] [-c NAME] [-r RATIO] [-k] MODEL
- * TEXT
+ *     ranking [-t THREADS] [-n ITEMS] [-s SEGMENTS] [-L SEGMENT] [-c NAME] [-r RATIO] [-k]
+ *             MODEL TEXT
  *
  * Each of ITEMS (20) is a part of TEXT, SEGMENTS (8) of SEGMENT (512) tokens, with a sentence in
  * one of them that says a code; with -k in each of them, of other things. Compressed by NAME
