@@ -132,6 +132,15 @@ enum gist_compressor {
 #define GIST_LATE         1u         /* segments stay as they are until the budget is short */
 #define GIST_FIXED        2u /* all segments keep one ratio: when the budget is used up, an error */
 
+/* Texts of any length, without a choice to make: all of it stays as it is while it fits (the
+ * model's window or the budget, this client's pages, the daemon's), and is exactly what GIST_FULL
+ * has. When it does not fit the oldest segments are compressed, as far as needed; never the last
+ * tokens, where the question and its answer are. In gist_policy.flags it is all that has to be
+ * said, and what new programs should say. In gist_memory.flags it chooses what the other fields
+ * leave at 0, and takes what they say. Who does not say it has what earlier versions had:
+ * GIST_FULL, which ends with GIST_E_CONTEXT_LENGTH_EXCEEDED when a text does not fit. */
+#define GIST_AUTO 0x20u
+
 struct gist_memory {
     size_t size; /* sizeof(struct gist_memory) */
     enum gist_compressor compressor;
@@ -141,7 +150,7 @@ struct gist_memory {
     uint32_t keep_tail;  /* last tokens that are not compressed yet */
     const char *adapter; /* that makes the gists, of gist_stats.adapters; NULL: none */
     uint32_t budget;     /* keys that the session may hold; 0: as many as the model's window */
-    unsigned flags;      /* GIST_LATE, GIST_FIXED, GIST_SET_RATIO, _SINKS, _BUDGET, _HYDRATE */
+    unsigned flags;      /* GIST_AUTO, _LATE, _FIXED, GIST_SET_RATIO, _SINKS, _BUDGET, _HYDRATE */
     uint32_t hydrate;    /* compressed segments, at most, that come back as they were read for a
                           * prompt that points to them; 0: none; GIST_HYDRATE_AUTO */
 };
@@ -166,14 +175,16 @@ struct gist_policy {
     uint32_t segment; /* tokens; 0: the adapter's, or the daemon's default */
     enum gist_priority priority;
     const char *label;                /* for status; may be NULL */
-    const struct gist_memory *memory; /* NULL: GIST_FULL */
-    unsigned flags;                   /* GIST_PUBLIC, GIST_PRIVATE, GIST_SET_SEGMENT */
+    const struct gist_memory *memory; /* NULL: GIST_FULL, or GIST_AUTO of flags */
+    unsigned flags;                   /* GIST_AUTO, GIST_PUBLIC, GIST_PRIVATE, GIST_SET_SEGMENT */
     /* (n_documents) names: the session begins with them, under what the first was added with.
      * memory, segment and GIST_PUBLIC are that then; who says them all the same must say the same.
      * Several, of the same options, stand in any order, each as it was read alone. */
     const char *const *documents;
     size_t n_documents;
 };
+
+#define GIST_RATIOS 6 /* 2 and its doubles, up to 64 */
 
 struct gist_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
@@ -190,6 +201,8 @@ struct gist_usage {
     uint32_t hydrated_tokens, hydrated_disk_tokens, recomputed_tokens;
     uint32_t missed_tokens; /* of gist_tokens: the prompt points to them, but they can't come back
                              */
+    uint32_t ratio;         /* tokens a gist stands for at first; 0: there are none */
+    uint32_t at_ratio[GIST_RATIOS]; /* of gist_tokens: at that ratio, at twice, four times ... it */
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
@@ -209,6 +222,13 @@ struct gist_message {
     const char *role;
     const char *text;
 };
+
+/* n_read of n_tokens are there; both 0: the text is still being encoded. */
+typedef void gist_progress_fn(void *arg, uint32_t n_read, uint32_t n_tokens);
+
+/* From now on appends to s tell how far they are: at first how many tokens need not be computed,
+ * since they were read before, then after each step. NULL: not any more. */
+GIST_API void gist_on_progress(gist_session *s, gist_progress_fn *on_progress, void *arg);
 
 #define GIST_SPECIAL     1u /* special tokens in the text are special */
 #define GIST_OPEN_ANSWER 2u /* chat: end with the head of an assistant's turn */
@@ -285,9 +305,6 @@ GIST_API int gist_restore(gist_conn *c, const char *name, const char *label,
  * is there at once, also for other connections, while it is still read. */
 #define GIST_PIN   8u  /* its memory is kept until it is deleted */
 #define GIST_PLAIN 16u /* no chat message, though the model has a template */
-
-/* n_read of n_tokens were read; both 0: the text is still being encoded. */
-typedef void gist_progress_fn(void *arg, uint32_t n_read, uint32_t n_tokens);
 
 struct gist_document {
     size_t size;      /* sizeof(struct gist_document) */

@@ -66,6 +66,7 @@ struct gist_request {
     gist_row_fn *on_row;
     gist_progress_fn *on_progress;
     void *progress_arg;
+    bool progress_begun; /* it was told of */
     gist_done_fn *on_done;
     gist_cache_fn *on_cache;
     gist_cache_done_fn *on_cache_done;
@@ -84,7 +85,9 @@ struct gist_session {
     gist_session *next;
     gist_conn *conn;
     uint64_t id;
-    struct gist_usage opened; /* what that took */
+    struct gist_usage opened;      /* what that took */
+    gist_progress_fn *on_progress; /* of its appends; NULL: nobody asks */
+    void *progress_arg;
 };
 
 struct gist_conn {

@@ -40,7 +40,7 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     gist_session *s;
     int err = gist_copy_sized(&p, sizeof(p), policy);
 
-    if (err == 0 && p.flags & ~(GIST_PUBLIC | GIST_PRIVATE | GIST_SET_SEGMENT))
+    if (err == 0 && p.flags & ~(GIST_AUTO | GIST_PUBLIC | GIST_PRIVATE | GIST_SET_SEGMENT))
         err = -EINVAL;
     if (err == 0)
         err = gist_copy_memory(&r.msg.u.open_session.memory, p.memory);
@@ -54,6 +54,8 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     s = calloc(1, sizeof(*s));
     if (!s)
         return gist_set_errno(c, -ENOMEM);
+    if (p.flags & GIST_AUTO)
+        r.msg.u.open_session.memory.automatic = true;
     r.msg.u.open_session.segment = p.segment;
     r.msg.u.open_session.has_segment = p.segment || p.flags & GIST_SET_SEGMENT;
     r.msg.u.open_session.priority =
@@ -135,12 +137,32 @@ uint64_t gist_session_id(const gist_session *s)
 
 /* --- appending -------------------------------------------------------------------------------- */
 
+void gist_on_progress(gist_session *s, gist_progress_fn *on_progress, void *arg)
+{
+    s->on_progress = on_progress;
+    s->progress_arg = arg;
+}
+
+/* The daemon's first word may come late: what was found is told apart from what was read since. */
+static void tell_read(struct gist_request *r, const struct wire_rep *rep)
+{
+    uint32_t n_read = rep->u.appended.n_read, n_all = rep->u.appended.n_all;
+
+    if (!r->progress_begun && rep->u.appended.n_found < n_read)
+        r->on_progress(r->progress_arg, rep->u.appended.n_found, n_all);
+    r->progress_begun = true;
+    r->on_progress(r->progress_arg, n_read, n_all);
+}
+
 static int keep_appended(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     (void)bulk;
-    if (rep->kind != WIRE_APPENDED || !rep->last)
+    if (rep->kind != WIRE_APPENDED || (!rep->last && !r->on_progress))
         return -EPROTO;
-    gist_copy_usage(&r->result.usage, &rep->u.appended.usage);
+    if (rep->last)
+        gist_copy_usage(&r->result.usage, &rep->u.appended.usage);
+    else
+        tell_read(r, rep);
     return 0;
 }
 
@@ -162,6 +184,9 @@ static struct gist_request make_append(gist_session *s, enum wire_append_kind ki
 
     r.msg.u.append.session = s->id;
     r.msg.u.append.kind = kind;
+    r.msg.u.append.progress = s->on_progress != NULL;
+    r.on_progress = s->on_progress;
+    r.progress_arg = s->progress_arg;
     r.bulk = bulk;
     r.bulk_len = len;
     return r;

@@ -29,6 +29,8 @@ int gist_copy_sized(void *dst, size_t dst_size, const void *src)
     return 0;
 }
 
+_Static_assert(GIST_RATIOS == WIRE_RATIOS, "one list");
+
 void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
 {
     *dst = (struct gist_usage){ .prompt_tokens = src->prompt_tokens,
@@ -46,7 +48,10 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .hydrated_tokens = src->hydrated_tokens,
                                 .hydrated_disk_tokens = src->hydrated_disk_tokens,
                                 .recomputed_tokens = src->recomputed_tokens,
-                                .missed_tokens = src->missed_tokens };
+                                .missed_tokens = src->missed_tokens,
+                                .ratio = src->ratio };
+    for (int i = 0; i < GIST_RATIOS; i++)
+        dst->at_ratio[i] = src->at_ratio[i];
 }
 
 /* Of a list that went as several requests: what the user waited for is the first one's. */
@@ -69,6 +74,9 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->hydrated_disk_tokens += src->hydrated_disk_tokens;
     dst->recomputed_tokens += src->recomputed_tokens;
     dst->missed_tokens += src->missed_tokens;
+    dst->ratio = src->ratio;
+    for (int i = 0; i < GIST_RATIOS; i++)
+        dst->at_ratio[i] += src->at_ratio[i];
 }
 
 static const struct {
@@ -97,7 +105,7 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
 
     if (err < 0 || !gist_compressor_name(m.compressor) ||
         m.flags & ~(GIST_LATE | GIST_FIXED | GIST_SET_RATIO | GIST_SET_SINKS | GIST_SET_BUDGET |
-                    GIST_SET_HYDRATE))
+                    GIST_SET_HYDRATE | GIST_AUTO))
         return -EINVAL;
     *dst = (struct wire_memory){ .compressor = (enum wire_compressor)m.compressor,
                                  .has_ratio = m.ratio || m.flags & GIST_SET_RATIO,
@@ -111,7 +119,8 @@ int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src)
                                  .has_hydrate = m.hydrate || m.flags & GIST_SET_HYDRATE,
                                  .hydrate = m.hydrate,
                                  .late = m.flags & GIST_LATE,
-                                 .fixed = m.flags & GIST_FIXED };
+                                 .fixed = m.flags & GIST_FIXED,
+                                 .automatic = m.flags & GIST_AUTO };
     return 0;
 }
 

@@ -2,6 +2,8 @@
 #include "ctl/ctl_answer.h"
 
 #include "ctl/ctl.h"
+#include "ctl/ctl_json.h"
+#include "ctl/ctl_progress.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -9,10 +11,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-/* The times of one answer, by this side's clock. */
+/* One answer; times are by this side's clock. */
 struct answer {
+    const struct ctl_answer_opts *opts;
     uint64_t asked_ns, read_ns, first_ns, last_ns; /* read: the prompt was in the session */
-    struct gist_usage prompt;
+    struct gist_usage prompt;                      /* of all that was read for it */
+    struct ctl_progress progress;
+    struct ctl_text text; /* kept for --json, which prints all at once */
     uint32_t n_tokens;
     bool line_open; /* what was said does not end with a newline */
     struct gist_result result;
@@ -51,15 +56,20 @@ static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids,
     if (a->first_ns == 0)
         a->first_ns = a->last_ns;
     a->n_tokens += (uint32_t)n_ids;
-    ctl_text_print(text, len);
-    fflush(stdout);
-    if (len > 0)
-        a->line_open = text[len - 1] != '\n';
+    if (a->opts->json) {
+        if (ctl_text_add(&a->text, text, len) < 0)
+            return -ENOMEM;
+    } else {
+        ctl_text_print(text, len);
+        fflush(stdout);
+        if (len > 0)
+            a->line_open = text[len - 1] != '\n';
+    }
     return ctl_interrupt_came() || ferror(stdout);
 }
 
 /* A model without a chat template goes on with text: messages are paragraphs. */
-static int append_plain(gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+static int append_plain(gist_session *s, const struct gist_message *msgs, size_t n_msgs, bool last,
                         struct gist_usage *ret_usage)
 {
     struct ctl_text t = { 0 };
@@ -71,6 +81,8 @@ static int append_plain(gist_session *s, const struct gist_message *msgs, size_t
         if (r == 0)
             r = ctl_text_add(&t, msgs[i].text, strlen(msgs[i].text));
     }
+    if (r == 0 && !last)
+        r = ctl_text_add(&t, "\n\n", 2);
     if (r == 0)
         r = gist_append_text(s, t.bytes, t.len, 0, ret_usage);
     ctl_text_fini(&t);
@@ -80,6 +92,35 @@ static int append_plain(gist_session *s, const struct gist_message *msgs, size_t
 static double rate(uint64_t n, uint64_t ns)
 {
     return ns ? (double)n * 1e9 / (double)ns : 0;
+}
+
+static void print_part(const char *format, uint32_t n)
+{
+    if (n > 0)
+        fprintf(stderr, format, n);
+}
+
+/* What the answer stands on, where that is not all that was read. */
+static void print_memory(const struct gist_usage *u)
+{
+    const char *between = " (";
+
+    if (u->gist_tokens == 0)
+        return;
+    fprintf(stderr, "; memory: %u raw tokens, %u ", u->raw_tokens, u->gist_tokens);
+    if (u->gists == 0) {
+        fputs("forgotten", stderr);
+        return;
+    }
+    fprintf(stderr, "as %u gists", u->gists);
+    for (unsigned i = 0; i < GIST_RATIOS; i++) {
+        if (u->at_ratio[i] == 0)
+            continue;
+        fprintf(stderr, "%s%u at %u", between, u->at_ratio[i], u->ratio << i);
+        between = ", ";
+    }
+    if (*between == ',')
+        fputc(')', stderr);
 }
 
 /* first token: what the user waited for, from the question's way out. The rate leaves the first
@@ -96,19 +137,10 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
     fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
             (double)(a->read_ns - a->asked_ns) / 1e9,
             rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
-    if (a->prompt.shared_tokens > 0)
-        fprintf(stderr, "; %u from memory", a->prompt.shared_tokens);
-    if (a->prompt.restored_tokens > 0)
-        fprintf(stderr, "; %u from disk", a->prompt.restored_tokens);
-    if (a->prompt.approximate_tokens > 0)
-        fprintf(stderr, "; %u approximate: documents that were read alone",
-                a->prompt.approximate_tokens);
-    if (a->prompt.gist_tokens > 0 && a->prompt.gists > 0)
-        fprintf(stderr, "; memory: %u raw tokens, %u as %u gists", a->prompt.raw_tokens,
-                a->prompt.gist_tokens, a->prompt.gists);
-    else if (a->prompt.gist_tokens > 0)
-        fprintf(stderr, "; memory: %u raw tokens, %u forgotten", a->prompt.raw_tokens,
-                a->prompt.gist_tokens);
+    print_part("; %u from memory", a->prompt.shared_tokens);
+    print_part("; %u from disk", a->prompt.restored_tokens);
+    print_part("; %u approximate: documents that were read alone", a->prompt.approximate_tokens);
+    print_memory(&a->prompt);
     if (a->n_tokens > 0)
         fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
     fprintf(stderr, "; wrote %u tokens", a->n_tokens);
@@ -126,7 +158,10 @@ static void print_cut(const struct answer *a)
     if (a->result.reason == GIST_LENGTH)
         ctl_fail(0, "the answer was cut off after %u tokens (--max-tokens).", a->n_tokens);
     else if (a->result.reason == GIST_CONTEXT_FULL)
-        ctl_fail(0, "the answer was cut off: the model's context is full.");
+        ctl_fail(0, "the answer was cut off: the model's context is full%s.",
+                 a->result.usage.gist_tokens > 0
+                     ? ""
+                     : "; with --memory auto, the default, it would have gone on");
     else if (a->result.reason == GIST_POOL_FULL)
         ctl_fail(
             0,
@@ -143,36 +178,119 @@ void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o)
                 u.computed_tokens, (double)u.prompt_ns / 1e9);
 }
 
-int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
-                   const struct ctl_answer_opts *o)
+/* Reads messages into the session. What earlier calls for the same answer read is added up, what is
+ * there now is the last one's. */
+static int read_messages(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n,
+                         bool last, struct answer *a)
 {
-    struct gist_sampling sampling = o->sampling;
-    struct answer a = { .asked_ns = ctl_now_ns() };
+    struct gist_usage u = { 0 }, before = a->prompt;
     struct gist_info info;
     int r;
 
-    sampling.stop = o->stop.v;
-    sampling.n_stop = (uint32_t)o->stop.n;
     gist_info(c, &info);
     if (info.chat)
-        r = gist_append_chat(s, msgs, n_msgs, GIST_OPEN_ANSWER, &a.prompt);
+        r = gist_append_chat(s, msgs, n, last ? GIST_OPEN_ANSWER : 0, &u);
     else
-        r = append_plain(s, msgs, n_msgs, &a.prompt);
-    a.read_ns = ctl_now_ns();
-    if (r == 0 && ctl_interrupt_came())
-        r = -ECANCELED;
+        r = append_plain(s, msgs, n, last, &u);
+    if (r < 0)
+        return r;
+    a->prompt = u;
+    a->prompt.computed_tokens += before.computed_tokens;
+    a->prompt.shared_tokens += before.shared_tokens;
+    a->prompt.restored_tokens += before.restored_tokens;
+    a->prompt.prompt_ns += before.prompt_ns;
+    return ctl_interrupt_came() ? -ECANCELED : 0;
+}
+
+static int read_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *p, struct answer *a)
+{
+    int r = 0;
+
+    ctl_progress_begin(&a->progress);
+    gist_on_progress(s, ctl_progress_tell, &a->progress);
+    if (p->n_before > 0)
+        r = read_messages(c, s, p->before, p->n_before, false, a);
+    gist_on_progress(s, NULL, NULL); /* a question is read in no time */
+    if (r == 0 && p->n_before == 0)
+        gist_on_progress(s, ctl_progress_tell, &a->progress);
     if (r == 0)
-        r = gist_generate(s, &sampling, on_text, &a, &a.result);
-    if (a.line_open)
+        r = read_messages(c, s, p->msgs, p->n_msgs, true, a);
+    gist_on_progress(s, NULL, NULL);
+    ctl_progress_end(&a->progress);
+    a->read_ns = ctl_now_ns();
+    return r;
+}
+
+static const char *reason_word(const struct answer *a)
+{
+    static const char *const words[] = { [GIST_END_OF_TEXT] = "end_of_text",
+                                         [GIST_STOP] = "stop",
+                                         [GIST_LENGTH] = "length",
+                                         [GIST_CONTEXT_FULL] = "context_full",
+                                         [GIST_POOL_FULL] = "pool_full" };
+
+    return ctl_interrupt_came() ? "interrupted" : words[a->result.reason];
+}
+
+/* usage: of the prompt, and what was generated behind it. */
+static void print_json(const struct answer *a)
+{
+    struct ctl_json j = { .out = stdout };
+    struct gist_usage u = a->prompt;
+
+    u.generated_tokens = a->n_tokens;
+    u.first_token_ns = a->first_ns ? a->first_ns - a->asked_ns : 0;
+    u.generate_ns = a->first_ns ? a->last_ns - a->first_ns : 0;
+    ctl_json_open(&j, NULL, '{');
+    ctl_json_text(&j, "answer", a->text.bytes ? a->text.bytes : "", a->text.len);
+    ctl_json_string(&j, "reason", reason_word(a));
+    ctl_json_usage(&j, "usage", &u);
+    ctl_json_close(&j, '}');
+    fputc('\n', stdout);
+}
+
+/* Ctrl-C while the prompt was read: the daemon says what became of it. */
+static int say_unread(const gist_conn *c, const struct answer *a)
+{
+    if (a->opts->stats)
+        fprintf(stderr, "[%s]\n", gist_error(c));
+    return CTL_INTERRUPTED;
+}
+
+/* What was said, however it ended. r: of the call that ended it. */
+static int end_answer(const gist_conn *c, const struct answer *a, int r)
+{
+    if (a->line_open)
         fputc('\n', stdout);
+    if (a->opts->json && r == 0)
+        print_json(a);
     if (ferror(stdout))
         return CTL_FAILED; /* main says why */
     if (r < 0 && !(r == -ECANCELED && ctl_interrupt_came()))
         return ctl_fail_gist(c, r);
     fflush(stdout);
-    if (o->stats)
-        print_stats(&a, o);
+    if (a->opts->stats)
+        print_stats(a, a->opts);
     else if (r == 0)
-        print_cut(&a);
+        print_cut(a);
     return r < 0 ? CTL_INTERRUPTED : CTL_OK;
+}
+
+int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
+                   const struct ctl_answer_opts *o)
+{
+    struct gist_sampling sampling = o->sampling;
+    struct answer a = { .opts = o, .asked_ns = ctl_now_ns() };
+    int r;
+
+    sampling.stop = o->stop.v;
+    sampling.n_stop = (uint32_t)o->stop.n;
+    r = read_prompt(c, s, prompt, &a);
+    if (r == -ECANCELED && ctl_interrupt_came())
+        return say_unread(c, &a);
+    if (r == 0)
+        r = gist_generate(s, &sampling, on_text, &a, &a.result);
+    r = end_answer(c, &a, r);
+    ctl_text_fini(&a.text);
+    return r;
 }

@@ -18,6 +18,7 @@ struct ctl_answer_opts {
     struct ctl_opt_list stop;
     const char *system; /* NULL: the model's own */
     bool stats;         /* print the times to stderr */
+    bool json;          /* one object when all is said, instead of the text as it comes */
     bool is_public;     /* the session's text is no secret */
     bool is_private;    /* nothing of it is kept */
 };
@@ -128,10 +129,19 @@ unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o);
 /* What a session began with, when that is asked for. */
 void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o);
 
-/* Reads messages (a chat model) or their texts (any other) into the session, says the answer, on
- * lines of its own, and what it took. CTL_INTERRUPTED after a Ctrl-C, also when that came before
- * the first word. */
-int ctl_answer_run(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+/* What is asked about, read in one go, and the question: apart, so that the daemon knows what to
+ * look for in a memory that is longer than the model's window. */
+struct ctl_prompt {
+    const struct gist_message *before; /* (n_before), may be none */
+    size_t n_before;
+    const struct gist_message *msgs; /* (n_msgs) */
+    size_t n_msgs;
+};
+
+/* Reads messages (a chat model) or their texts (any other) into the session, with a bar on a
+ * terminal, says the answer, on lines of its own, and what it took and stands on. CTL_INTERRUPTED
+ * after a Ctrl-C, also when that came before the first word. */
+int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
                    const struct ctl_answer_opts *o);
 
 #endif

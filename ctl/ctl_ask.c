@@ -22,7 +22,7 @@ struct ask {
     struct gist_memory memory;
     struct ctl_opt_list files, docs;
     bool no_stdin;
-    struct ctl_text prompt;
+    struct ctl_text texts, question;
 };
 
 /* One part of the prompt, an empty line between parts. */
@@ -49,7 +49,7 @@ static int add_file(struct ask *a, const char *path)
     if (r == 0 && t.len > 0 && memchr(t.bytes, '\0', t.len))
         r = ctl_fail(CTL_FAILED, "%s is not text: it has a NUL byte.",
                      strcmp(path, "-") == 0 ? "standard input" : path);
-    if (r == 0 && add_part(&a->prompt, &t) < 0)
+    if (r == 0 && add_part(&a->texts, &t) < 0)
         r = ctl_fail(CTL_FAILED, "out of memory.");
     ctl_text_fini(&t);
     return r;
@@ -67,7 +67,7 @@ static int add_question(struct ask *a, int argc, char **argv, int first)
             r = ctl_text_add(&t, argv[i], strlen(argv[i]));
     }
     if (r == 0)
-        r = add_part(&a->prompt, &t);
+        r = add_part(&a->question, &t);
     ctl_text_fini(&t);
     return r < 0 ? ctl_fail(CTL_FAILED, "out of memory.") : 0;
 }
@@ -89,9 +89,30 @@ static int read_prompt(struct ask *a, int argc, char **argv, int first)
         r = add_file(a, "-");
     if (r == 0)
         r = add_question(a, argc, argv, first + dash);
-    if (r == 0 && a->prompt.len == 0)
+    if (r == 0 && a->texts.len == 0 && a->question.len == 0)
         r = ctl_fail(CTL_USAGE, "no question was given; see `gistctl ask --help`.");
     return r;
+}
+
+/* Texts and the question are messages of their own, so that the daemon knows which is which; one of
+ * the two alone is the question. */
+static int answer_prompt(const struct ask *a, gist_conn *c, gist_session *s)
+{
+    struct gist_message msgs[3];
+    struct ctl_prompt p = { .before = msgs };
+    size_t n = 0;
+
+    if (a->answer.system)
+        msgs[n++] = (struct gist_message){ "system", a->answer.system };
+    if (a->texts.len > 0 && a->question.len > 0) {
+        msgs[n++] = (struct gist_message){ "user", a->texts.bytes };
+        p.n_before = n;
+    }
+    p.msgs = msgs + p.n_before;
+    msgs[n++] =
+        (struct gist_message){ "user", a->question.len > 0 ? a->question.bytes : a->texts.bytes };
+    p.n_msgs = n - p.n_before;
+    return ctl_answer_run(c, s, &p, &a->answer);
 }
 
 static int ask_question(const struct ask *a, gist_conn *c)
@@ -103,18 +124,14 @@ static int ask_question(const struct ask *a, gist_conn *c)
                                   .flags = ctl_answer_policy_flags(&a->answer),
                                   .documents = a->docs.v,
                                   .n_documents = a->docs.n };
-    struct gist_message msgs[2];
-    size_t n = 0;
     gist_session *s;
-    int r = gist_open(c, &policy, &s);
+    int r;
 
+    r = gist_open(c, &policy, &s);
     if (r < 0)
         return a->docs.n ? ctl_named_fail(c, GIST_DOCUMENTS, r) : ctl_fail_gist(c, r);
     ctl_answer_began(s, &a->answer);
-    if (a->answer.system)
-        msgs[n++] = (struct gist_message){ "system", a->answer.system };
-    msgs[n++] = (struct gist_message){ "user", a->prompt.bytes };
-    r = ctl_answer_run(c, s, msgs, n, &a->answer);
+    r = answer_prompt(a, c, s);
     gist_close(s);
     return r;
 }
@@ -130,15 +147,19 @@ int ctl_ask(int argc, char **argv)
         { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
         CTL_MEMORY_OPTIONS(&a.memory_opts),
         CTL_ANSWER_OPTIONS(&a.answer),
+        { "json", 'j', CTL_OPT_FLAG, NULL, &a.answer.json, 0, 0,
+          "one object when all is said: answer, reason, usage" },
     };
     gist_conn *c;
     int first, r;
 
     ctl_answer_defaults(&a.answer);
-    ctl_memory_defaults(&a.memory_opts);
+    ctl_memory_defaults(&a.memory_opts, true);
     first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;
+    /* Documents bring the memory options that they were added with. */
+    a.memory_opts.automatic = a.docs.n == 0;
     r = ctl_memory_read(&a.memory_opts, &a.memory);
     if (r == 0)
         r = read_prompt(&a, argc, argv, first);
@@ -150,6 +171,7 @@ int ctl_ask(int argc, char **argv)
         ctl_interrupt_catch(NULL, false);
         gist_disconnect(c);
     }
-    ctl_text_fini(&a.prompt);
+    ctl_text_fini(&a.texts);
+    ctl_text_fini(&a.question);
     return r;
 }

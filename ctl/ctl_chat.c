@@ -152,7 +152,8 @@ static int say_turn(struct chat *chat, const char *text)
         msgs[n++] = (struct gist_message){ "system", chat->answer.system };
     msgs[n++] = (struct gist_message){ "user", text };
     ctl_interrupt_forget();
-    r = ctl_answer_run(chat->conn, chat->session, msgs, n, &chat->answer);
+    r = ctl_answer_run(chat->conn, chat->session, &(struct ctl_prompt){ .msgs = msgs, .n_msgs = n },
+                       &chat->answer);
     ctl_interrupt_forget();
     if (r == CTL_OK || r == CTL_INTERRUPTED) {
         chat->begun = true;
@@ -258,7 +259,7 @@ int ctl_chat(int argc, char **argv)
     int first, r;
 
     ctl_answer_defaults(&chat.answer);
-    ctl_memory_defaults(&chat.memory_opts);
+    ctl_memory_defaults(&chat.memory_opts, true);
     first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;
@@ -275,6 +276,8 @@ int ctl_chat(int argc, char **argv)
     if (chat.answer.is_private && (chat.save || chat.resume))
         return ctl_fail(CTL_USAGE, "--private keeps nothing of the conversation: leave --%s out.",
                         chat.save ? "save" : "resume");
+    /* Documents bring the memory options that they were added with. */
+    chat.memory_opts.automatic = chat.docs.n == 0;
     r = ctl_memory_read(&chat.memory_opts, &chat.memory);
     if (r != 0)
         return r;

@@ -81,7 +81,7 @@ static int doc_add(int argc, char **argv)
     gist_conn *c;
     int first, r;
 
-    ctl_memory_defaults(&a.memory_opts);
+    ctl_memory_defaults(&a.memory_opts, false);
     first = ctl_opt_parse(&add_usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;

@@ -144,5 +144,14 @@ void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage
     ctl_json_u64(j, "hydrated_disk_tokens", u->hydrated_disk_tokens);
     ctl_json_u64(j, "recomputed_tokens", u->recomputed_tokens);
     ctl_json_u64(j, "missed_tokens", u->missed_tokens);
+    ctl_json_open(j, "at_ratio", '{');
+    for (unsigned i = 0; i < GIST_RATIOS; i++) {
+        char ratio[16];
+
+        (void)snprintf(ratio, sizeof(ratio), "%u", u->ratio << i);
+        if (u->at_ratio[i] > 0)
+            ctl_json_u64(j, ratio, u->at_ratio[i]);
+    }
+    ctl_json_close(j, '}');
     ctl_json_close(j, '}');
 }

@@ -9,6 +9,9 @@
 
 #define NOT_SAID UINT32_MAX /* none of the option's values */
 
+#define MODE_HELP                                                                                  \
+    "auto: compress the oldest text when all does not fit; full: keep all, and fail then"
+
 /* All names, with commas between them, behind what ret has. */
 static void add_names(char *ret, size_t cap)
 {
@@ -18,15 +21,18 @@ static void add_names(char *ret, size_t cap)
         n += (size_t)snprintf(ret + n, cap - n, "%s%s", i ? ", " : "", gist_compressor_name(i));
 }
 
-void ctl_memory_defaults(struct ctl_memory_opts *o)
+void ctl_memory_defaults(struct ctl_memory_opts *o, bool automatic)
 {
     size_t cap = sizeof(o->compressor_help);
 
     *o = (struct ctl_memory_opts){ .sinks = NOT_SAID,
+                                   .automatic = automatic,
                                    .compressor_help = "how to compress old context: " };
+    (void)snprintf(o->mode_help, sizeof(o->mode_help), MODE_HELP " (%s)",
+                   automatic ? "auto" : "full");
     add_names(o->compressor_help, cap);
     (void)snprintf(o->compressor_help + strlen(o->compressor_help),
-                   cap - strlen(o->compressor_help), " (%s)", gist_compressor_name(GIST_FULL));
+                   cap - strlen(o->compressor_help), " (--memory says)");
 }
 
 static int bad_name(const char *name)
@@ -49,8 +55,8 @@ static const char *without_effect(const struct ctl_memory_opts *o)
 
 bool ctl_memory_said(const struct ctl_memory_opts *o)
 {
-    return o->compressor || o->adapter || o->ratio || o->segment || o->sinks != NOT_SAID ||
-           o->keep_tail || o->budget || o->late || o->fixed || o->hydrate;
+    return o->mode || o->compressor || o->adapter || o->ratio || o->segment ||
+           o->sinks != NOT_SAID || o->keep_tail || o->budget || o->late || o->fixed || o->hydrate;
 }
 
 /* "auto", "off" or a number; NULL: off. */
@@ -75,43 +81,68 @@ static int read_hydrate(const char *text, uint32_t *ret)
     return 0;
 }
 
-int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
+static int find_compressor(const char *name, enum gist_compressor *ret)
 {
     unsigned i = GIST_FULL;
-    uint32_t hydrate;
-    int r = read_hydrate(o->hydrate, &hydrate);
 
+    while (gist_compressor_name(i) && strcmp(gist_compressor_name(i), name) != 0)
+        i++;
+    if (!gist_compressor_name(i))
+        return bad_name(name);
+    *ret = i;
+    return 0;
+}
+
+/* Who names a compressor or an adapter has chosen, and means what these mean alone. */
+static int read_mode(const struct ctl_memory_opts *o, bool *ret_automatic)
+{
+    bool chosen = o->compressor || o->adapter;
+
+    *ret_automatic = o->mode ? strcmp(o->mode, "auto") == 0 : o->automatic && !chosen;
+    if (!o->mode || *ret_automatic)
+        return 0;
+    if (strcmp(o->mode, "full") != 0)
+        return ctl_fail(CTL_USAGE, "unknown memory mode '%s'; known: auto, full.", o->mode);
+    if (chosen)
+        return ctl_fail(CTL_USAGE,
+                        "--memory full keeps everything: leave it out, or leave --%s out.",
+                        o->compressor ? "compressor" : "adapter");
+    return 0;
+}
+
+int ctl_memory_read(const struct ctl_memory_opts *o, struct gist_memory *ret)
+{
+    enum gist_compressor compressor = GIST_FULL;
+    const char *name = without_effect(o);
+    uint32_t hydrate;
+    bool automatic;
+    int r = read_mode(o, &automatic);
+
+    if (r == 0)
+        r = read_hydrate(o->hydrate, &hydrate);
+    if (r == 0 && o->compressor)
+        r = find_compressor(o->compressor, &compressor);
     if (r != 0)
         return r;
     *ret = (struct gist_memory){ .size = sizeof(*ret),
+                                 .compressor = compressor,
                                  .ratio = o->ratio,
                                  .sinks = o->sinks == NOT_SAID ? 0 : o->sinks,
                                  .keep_tail = o->keep_tail,
                                  .adapter = o->adapter,
                                  .budget = o->budget,
                                  .flags = (o->late ? GIST_LATE : 0) | (o->fixed ? GIST_FIXED : 0) |
+                                          (automatic ? GIST_AUTO : 0) |
                                           (o->sinks == NOT_SAID ? 0 : GIST_SET_SINKS) |
                                           (o->hydrate ? GIST_SET_HYDRATE : 0),
                                  .hydrate = hydrate };
-    if (!o->compressor) {
-        const char *name = without_effect(o);
-
-        if (!o->adapter && name)
-            return ctl_fail(CTL_USAGE, "--%s has no effect without --compressor or --adapter.",
-                            name);
+    if (!name && hydrate)
+        name = "hydrate";
+    if (automatic || o->adapter || compressor != GIST_FULL || !name)
         return 0;
-    }
-    while (gist_compressor_name(i) && strcmp(gist_compressor_name(i), o->compressor) != 0)
-        i++;
-    if (!gist_compressor_name(i))
-        return bad_name(o->compressor);
-    if (i == GIST_FULL && !o->adapter && without_effect(o))
-        return ctl_fail(CTL_USAGE,
-                        "--%s has no effect with --compressor full, which keeps everything.",
-                        without_effect(o));
-    if (i == GIST_FULL && !o->adapter && hydrate)
-        return ctl_fail(CTL_USAGE, "--hydrate has no effect with --compressor full, which keeps "
-                                   "everything.");
-    ret->compressor = i;
-    return 0;
+    if (o->compressor || o->mode)
+        return ctl_fail(CTL_USAGE, "--%s has no effect with --%s full, which keeps everything.",
+                        name, o->compressor ? "compressor" : "memory");
+    return ctl_fail(CTL_USAGE,
+                    "--%s has no effect without --memory auto, --compressor or --adapter.", name);
 }

@@ -85,7 +85,7 @@ int ctl_score(int argc, char **argv)
     gist_conn *c;
     int r, first;
 
-    ctl_memory_defaults(&m);
+    ctl_memory_defaults(&m, false);
     first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;

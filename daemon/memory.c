@@ -37,6 +37,14 @@ uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n)
     return m->n_ids;
 }
 
+uint32_t memory_known(struct memory *m, const uint32_t *ids, uint32_t n)
+{
+    uint32_t tree = prefix_known(&m->shared, &m->policy, ids, n) * POOL_PAGE_TOKENS;
+    uint32_t disk = tier_known(&m->kept, ids, n);
+
+    return tree > disk ? tree : disk;
+}
+
 /* What was made of the next segment is forgotten. */
 static void drop_side(struct memory *m)
 {
@@ -446,6 +454,21 @@ void memory_rewind(struct memory *m, uint32_t n)
     drop_side(m);
 }
 
+/* What the ladder has done until now was for the larger budget. Where a fresh sequence of the
+ * smaller one would stand elsewhere it is told from that as one is that was rewound. */
+bool memory_lower(struct memory *m)
+{
+    struct ladder fresh = { 0 };
+
+    if (!policy_lower(&m->policy))
+        return false;
+    ladder_climb(&m->policy, &fresh, 0, m->seq->n_tokens, NULL, NULL);
+    m->early = m->early || !ladder_equal(&m->ladder, &fresh);
+    prefix_unlearn(&m->shared);
+    tier_rescope(&m->kept);
+    return true;
+}
+
 /* --- counts ----------------------------------------------------------------------------------- */
 
 /* What the budget leaves to the ladder. */
@@ -501,6 +524,22 @@ static bool begins_packed(const struct memory *m, uint32_t segment)
     return m->seq->segments[segment].state == SEQ_PACKED && filler_of(m, segment) == 0;
 }
 
+/* gist_tokens by the rungs of their segments. */
+static void account_ratios(const struct memory *m, struct wire_usage *u)
+{
+    const struct compress_spec *c = &m->policy.spec;
+
+    u->ratio = c->ratio;
+    for (uint32_t k = 0; k < m->ladder.n_at[1]; k++) {
+        bool first = k == 0 || (overlay_has(&m->overlay, k) && begins_packed(m, k));
+
+        if (overlay_has(&m->overlay, k) && !first)
+            continue;
+        u->at_ratio[ladder_rung(&m->ladder, k) - 1] +=
+            m->seq->seg_len - compress_n_raw(c, m->seq->seg_len, first ? 0 : 1);
+    }
+}
+
 void memory_account(const struct memory *m, struct wire_usage *u)
 {
     uint32_t n = m->ladder.n_at[1], seg_len = m->seq->seg_len, n_raw = 0, n_keys = 0;
@@ -529,6 +568,8 @@ void memory_account(const struct memory *m, struct wire_usage *u)
     u->gist_tokens = n * seg_len - n_raw;
     u->raw_tokens = u->prompt_tokens - u->gist_tokens;
     u->gists = n_keys - n_raw;
+    if (!compress_keeps_all(&m->policy.spec))
+        account_ratios(m, u);
 }
 
 uint32_t memory_gist_pages(const struct memory *m)

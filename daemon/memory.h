@@ -57,6 +57,8 @@ void memory_share(struct memory *m, struct prefix *prefix, uint32_t owner, bool 
 void memory_keep(struct memory *m, struct tier *tier);
 /* An empty one takes over the longest beginning of ids that is known: its length, less than n. */
 uint32_t memory_adopt(struct memory *m, const uint32_t *ids, uint32_t n);
+/* How many of ids an empty one would not have to compute now. */
+uint32_t memory_known(struct memory *m, const uint32_t *ids, uint32_t n);
 /* Whether sequences of this policy can stand one behind the other. */
 bool memory_joins(const struct policy *p);
 /* It goes on with all of another one of the same policy, a document that was read alone: raw
@@ -85,6 +87,10 @@ void memory_rewind(struct memory *m, uint32_t n);
  * sequence with this ladder holds. */
 void memory_empty(struct memory *m);
 void memory_restored(struct memory *m, const struct ladder *l);
+
+/* An automatic policy's budget is made smaller, which counts from the next check on. False: there
+ * is no smaller one. */
+bool memory_lower(struct memory *m);
 
 /* Before a step. */
 void memory_settle(struct memory *m);

@@ -9,6 +9,11 @@
 
 #define RATIO_DEFAULT 8u
 
+/* What is chosen for a client that wants to choose nothing. */
+#define AUTO_METHOD   COMPRESS_SELECT
+#define AUTO_RATIO    4u
+#define AUTO_TAIL_MAX 2048u
+
 static int read_adapter(const struct wire_memory *m, const struct served *b,
                         struct compress_spec *ret, struct why *why)
 {
@@ -33,11 +38,15 @@ static int check_segment(uint32_t seg_len, struct why *why)
                    seg_len, POOL_PAGE_TOKENS, SEQ_SEGMENT_MIN, SEQ_SEGMENT_MAX);
 }
 
-/* It has to hold the segment that is read, the one that is to be compressed and the tail. */
+/* The segment that is read, the one that is to be compressed, and the tail. */
+static uint64_t least_budget(const struct policy *p)
+{
+    return 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
+}
+
 static int check_budget(const struct policy *p, const struct served *b, struct why *why)
 {
-    uint64_t least =
-        compress_keeps_all(&p->spec) ? 1 : 2ull * ladder_segment_keys(p, 0, 0) + p->keep_tail;
+    uint64_t least = compress_keeps_all(&p->spec) ? 1 : least_budget(p);
 
     if (p->budget > 0 && p->keep_tail >= p->budget)
         return why_set(why, -EINVAL,
@@ -56,6 +65,58 @@ static uint32_t sinks_of(const struct wire_memory *m, const struct adapter *adap
     if (!m->has_sinks)
         return adapter ? adapter->sinks : COMPRESS_SINKS;
     return m->sinks == UINT32_MAX ? 0 : m->sinks;
+}
+
+/* The last tokens that stay raw: a question and the turn that runs, which may be at the end of a
+ * text that is longer than the budget, and in the same append. A quarter of what there is, so that
+ * most of it is left to what was read before; and no more than turns have. */
+static uint32_t auto_tail(uint32_t budget)
+{
+    uint32_t tail = budget / 4 < AUTO_TAIL_MAX ? budget / 4 : AUTO_TAIL_MAX;
+
+    return tail - tail % POOL_PAGE_TOKENS;
+}
+
+/* Segments that a small budget has room for several of: they are compressed one by one, and what is
+ * brought back comes in segments, too. */
+static uint32_t auto_segment(uint32_t preset, uint32_t budget)
+{
+    uint32_t len = preset;
+
+    while (len > budget / 8 && len / 2 >= SEQ_SEGMENT_MIN && seq_takes_segments(len / 2))
+        len /= 2;
+    return len;
+}
+
+/* Late, so that nothing is compressed before it has to be: a text that fits is read as if there
+ * were no compressor. */
+static void choose(const struct wire_memory *m, bool segment_said, struct policy *p)
+{
+    p->automatic = true;
+    p->late = true;
+    if (m->compressor == WIRE_COMPRESSOR_UNSAID && !p->spec.adapter)
+        p->spec.method = AUTO_METHOD;
+    if (!m->has_ratio)
+        p->spec.ratio = AUTO_RATIO;
+    if (!segment_said && !p->spec.adapter)
+        p->seg_len = auto_segment(p->seg_len, p->budget);
+    if (m->keep_tail == 0)
+        p->keep_tail = auto_tail(p->budget);
+    if (!m->has_hydrate)
+        p->hydrate = UINT32_MAX;
+}
+
+bool policy_lower(struct policy *p)
+{
+    struct policy q = *p;
+
+    q.budget = p->budget / 4 * 3;
+    if (q.keep_tail > auto_tail(q.budget))
+        q.keep_tail = auto_tail(q.budget);
+    if (!p->automatic || compress_keeps_all(&p->spec) || q.budget < least_budget(&q))
+        return false;
+    *p = q;
+    return true;
 }
 
 int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t preset,
@@ -81,6 +142,8 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
     if (p.spec.adapter && !segment)
         p.seg_len = p.spec.adapter->segment;
     p.spec.sinks = sinks_of(m, p.spec.adapter);
+    if (m->automatic)
+        choose(m, segment != NULL, &p);
     r = check_segment(p.seg_len, why);
     if (r == 0)
         r = compress_check(&p.spec, p.seg_len, why);
@@ -109,6 +172,16 @@ bool policy_same(const struct policy *a, const struct policy *b)
            x.spec.sinks == y.spec.sinks && x.spec.adapter == y.spec.adapter &&
            x.seg_len == y.seg_len && x.keep_tail == y.keep_tail && x.budget == y.budget &&
            x.late == y.late && x.fixed == y.fixed;
+}
+
+const char *policy_longer(const struct policy *p)
+{
+    if (compress_keeps_all(&p->spec))
+        return ", since all of it is kept as it is; with automatic memory texts of any length can "
+               "be read (gistctl: --memory auto, libgist: GIST_AUTO)";
+    return p->fixed ? "; without a fixed ratio older text would be compressed further (gistctl: no "
+                      "--fixed-ratio, libgist: no GIST_FIXED)"
+                    : "; a larger budget holds more (--budget)";
 }
 
 uint32_t policy_tokens_max(const struct policy *p)

@@ -25,6 +25,7 @@ struct policy {
     /* Segments that a prompt may bring back; UINT32_MAX: as many as fit. It has no say in what a
      * sequence holds as long as none is back, and what is read then others don't get. */
     uint32_t hydrate;
+    bool automatic; /* the budget may be lowered where pages are short; no say in what is held */
 };
 
 /* Reads what a client wants. segment NULL: as its adapter was trained, without one the preset.
@@ -32,9 +33,17 @@ struct policy {
 int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t preset,
                 const struct served *b, struct policy *ret, struct why *why);
 
+/* The next smaller budget of an automatic one, and the tail that goes with it. False: there is
+ * none.
+ */
+bool policy_lower(struct policy *p);
+
 /* What of it has a say in what a sequence holds, the rest zero; and whether that is the same. */
 struct policy policy_normal(const struct policy *p);
 bool policy_same(const struct policy *a, const struct policy *b);
+
+/* Behind a sentence that names its limit: what would help, or "". */
+const char *policy_longer(const struct policy *p);
 
 /* Tokens that a sequence with this policy may hold. */
 uint32_t policy_tokens_max(const struct policy *p);

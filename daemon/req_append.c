@@ -7,6 +7,7 @@
 #include "daemon/append.h"
 
 #include "base/clock.h"
+#include "daemon/reply.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -32,6 +33,8 @@ struct append {
     bool special;
     enum chat_at chat_after;
     append_done_fn *done_fn; /* NULL: the reply is Appended */
+    bool tells;              /* how far it is, */
+    uint32_t n_told;         /* and has last told this */
     uint64_t ready_ns;       /* since when */
 };
 
@@ -252,8 +255,12 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
     if (!request_take_session(s, r, m->u.append.session) || !bulk_fits(s, r, m))
         return 0;
     e = encode_text_add(r->parts, bulk, m->bulk_len);
-    if (e == 0 && !m->u.append.more)
-        return append_take(s, r, m, NULL);
+    if (e == 0 && !m->u.append.more) {
+        e = append_take(s, r, m, NULL);
+        if (r->state)
+            ((struct append *)r->state)->tells = m->u.append.progress;
+        return e;
+    }
     if (e == 0)
         finish(s, r);
     return e;
@@ -290,15 +297,17 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
         request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                      (struct request_numbers){ had, n_new, q->max_tokens },
                      "context_length_exceeded: the session has %u tokens and %" PRIu64
-                     " more were asked for; the limit is %u",
-                     had, n_new, q->max_tokens);
+                     " more were asked for; the limit is %u%s",
+                     had, n_new, q->max_tokens,
+                     compress_keeps_all(&r->memory->policy.spec) ? policy_longer(&r->memory->policy)
+                                                                 : "");
     else
         request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                      (struct request_numbers){ now, keys - now, budget },
                      "context_length_exceeded: the session has %u tokens and %" PRIu64
                      " more were asked for; compressed they take %" PRIu64 " keys, but the "
-                     "session's budget is %u",
-                     had, n_new, keys, budget);
+                     "session's budget is %u%s",
+                     had, n_new, keys, budget, policy_longer(&r->memory->policy));
     return false;
 }
 
@@ -319,6 +328,25 @@ static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
     return false;
 }
 
+/* Pages for n ids more and the first part of an answer behind them. */
+static bool finds_pages(const struct sched *s, const struct request *r, uint64_t n)
+{
+    const struct seq *q = &r->session->seq;
+    uint64_t pages, more;
+
+    memory_peak(r->memory, n + q->seg_len, NULL, &pages);
+    more = pages > q->n_pages ? pages - q->n_pages : 0;
+    return more <= q->account->limit - q->account->used && more <= served_pages_free(&s->served);
+}
+
+/* An automatic memory holds as much as there are pages for. That is decided here, where it is known
+ * what is to be read, and before anything of it is. */
+static void fit_budget(const struct sched *s, struct request *r, uint64_t n_new)
+{
+    while (r->memory->policy.automatic && !finds_pages(s, r, n_new) && memory_lower(r->memory))
+        ;
+}
+
 static void prepare(struct sched *s, struct request *r, struct append *a)
 {
     uint64_t n_new;
@@ -329,6 +357,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
         finish(s, r);
         return;
     }
+    fit_budget(s, r, n_new);
     if (!fits_context(s, r, a->had, n_new))
         return;
     a->ready = true;
@@ -479,6 +508,30 @@ void append_undo(struct sched *s, struct request *r)
         session_drop_row(r->session);
 }
 
+/* What is kept is asked when the session is as it was: that is what the next one will find. */
+static void append_cancel(struct sched *s, struct request *r)
+{
+    const struct append *a = r->state;
+    uint32_t n = a ? (uint32_t)a->encode.n_ids : 0, kept;
+
+    if (!a || !a->reading) {
+        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
+                     "cancelled before any of the text was read");
+        return;
+    }
+    append_undo(s, r);
+    kept = r->memory->n_ids == 0 ? memory_known(r->memory, a->encode.ids, n) : 0;
+    if (kept > 0)
+        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
+                     "cancelled: %u of %u tokens were read; %u are kept, and reading the same "
+                     "again goes on from there",
+                     a->done, n, kept);
+    else
+        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
+                     "cancelled: %u of %u tokens were read; the session is as it was before",
+                     a->done, n);
+}
+
 void append_fini(struct request *r)
 {
     struct append *a = r->state;
@@ -489,6 +542,23 @@ void append_fini(struct request *r)
     free(a);
 }
 
+/* A reader that is behind hears less often: what finds no room is not said. */
+static int append_flush(struct sched *s, struct request *r)
+{
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_APPENDED };
+    struct append *a = r->state;
+
+    if (!a || !a->tells || !a->reading || a->restore || r->phase == REQUEST_LAST ||
+        a->done == a->n_told)
+        return 0;
+    rep.u.appended.n_read = a->done;
+    rep.u.appended.n_all = (uint32_t)a->encode.n_ids;
+    rep.u.appended.n_found = a->shared + a->restored;
+    if (reply_send(s, r, &rep, NULL) == 0)
+        a->n_told = a->done;
+    return 0;
+}
+
 const struct request_ops request_append = {
     .name = "append",
     .takes_bulk = append_takes_bulk,
@@ -496,6 +566,8 @@ const struct request_ops request_append = {
     .work = append_work,
     .plan = append_plan,
     .rows = append_rows,
+    .flush = append_flush,
+    .cancel = append_cancel,
     .undo = append_undo,
     .fini = append_fini,
 };

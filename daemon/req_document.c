@@ -190,6 +190,7 @@ static void take_ids(struct sched *s, struct request *r, struct add *a,
         return;
     }
     a->doc->chat_at = p->chat_after;
+    a->doc->policy = r->memory->policy; /* an automatic budget may have been lowered */
     memory_peak(r->memory, p->n - r->memory->n_ids, NULL, &pages);
     if (e == 0 && a->doc->pin)
         e = document_may_pin(a->doc, pages, &need);

@@ -45,7 +45,7 @@ static bool said(const struct wire_req *m)
 
     return m->u.open_session.has_segment || y->compressor != WIRE_COMPRESSOR_UNSAID ||
            y->has_ratio || y->has_sinks || y->has_budget || y->keep_tail || y->late || y->fixed ||
-           (y->adapter && y->adapter[0]);
+           y->automatic || (y->adapter && y->adapter[0]);
 }
 
 static int take_open(struct sched *s, struct request *r, const struct wire_req *m,
@@ -126,7 +126,8 @@ static void fail_behind(struct sched *s, struct request *r, const struct begin_w
     request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                  (struct request_numbers){ q->n_tokens, n, q->max_tokens },
                  "context_length_exceeded: the document \"%.64s\" has %u tokens, which do not fit "
-                 "behind the %u before it (in whole segments of %u); the limit is %u",
+                 "behind the %u before it (in whole segments of %u); the limit is %u; begin "
+                 "with fewer, or add them with a compressor (gistctl doc add --compressor)",
                  name_of(b), n, q->n_tokens, q->seg_len, q->max_tokens);
 }
 
@@ -140,7 +141,10 @@ static bool may_join(struct sched *s, struct request *r, const struct begin_with
         request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
                      "the document \"%.64s\" was added with %s, so it cannot be one of several in "
                      "a session: add it without, or begin with it alone",
-                     name_of(b), policy->late ? "--late" : "gists among its tokens");
+                     name_of(b),
+                     policy->automatic ? "--memory auto"
+                     : policy->late    ? "--late"
+                                       : "gists among its tokens");
     else if (q && !policy_same(&b->whole->memory.policy, policy))
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the documents \"%.64s\" and \"%.64s\" were added with different memory "

@@ -60,6 +60,10 @@ struct request_ops {
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
 
+    /* It is to be cancelled: answers with what became of its work. NULL: there is nothing to say.
+     */
+    void (*cancel)(struct sched *s, struct request *r);
+
     /* It failed or was cancelled: leaves the session as the client may expect it. (Parts are
      * forgotten by request_fail, when it is a part that fails.) */
     void (*undo)(struct sched *s, struct request *r);

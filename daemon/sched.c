@@ -283,7 +283,10 @@ static bool reap(struct sched *s)
         /* One whose last reply is made was done before it was cancelled: the reply stands. */
         if (!r->cancelled || r->phase == REQUEST_LAST)
             continue;
-        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "the request was cancelled");
+        if (r->ops->cancel)
+            r->ops->cancel(s, r);
+        else
+            request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "the request was cancelled");
         request_deliver(s, r);
         any = true;
     }

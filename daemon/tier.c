@@ -73,6 +73,14 @@ void tier_join(struct tier_user *u, struct tier *t, struct memory *m, uint32_t o
         tier_scope(u->tier, &m->policy, u->scope);
 }
 
+void tier_rescope(struct tier_user *u)
+{
+    if (!u->tier)
+        return;
+    unlist(u);
+    tier_join(u, u->tier, u->memory, u->owner);
+}
+
 void tier_fork(const struct tier_user *u, struct tier_user *dst, struct memory *m)
 {
     *dst = *u;

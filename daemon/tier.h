@@ -85,6 +85,8 @@ uint32_t tier_coming(const struct tier *t);
 
 /* The memory is empty. t NULL, or gists among the tokens: nothing is kept. */
 void tier_join(struct tier_user *u, struct tier *t, struct memory *m, uint32_t owner);
+/* Its policy is another one from now on: what is written is found by that. */
+void tier_rescope(struct tier_user *u);
 /* dst, of a fork of u's sequence. */
 void tier_fork(const struct tier_user *u, struct tier_user *dst, struct memory *m);
 /* After a step, and after a segment was compressed. Only of a sequence that holds what a fresh one
@@ -100,6 +102,8 @@ void tier_leave(struct tier_user *u, bool keeps);
 /* The sequence holds what memory_adopt gave it of ids, and is about to read the rest of them; they
  * are borrowed until the restore is done or dropped. NULL: there is nothing to be had. */
 struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids, uint32_t n);
+/* How many of ids such a restore would bring back, of an empty sequence; 0: none. */
+uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n);
 /* -EAGAIN: call again after tier_pump. 0: it is done and gone; the memory holds all that came back,
  * and the first *ret_shared ids are from the tree. */
 int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared);

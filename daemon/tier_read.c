@@ -323,6 +323,17 @@ struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids
     return r;
 }
 
+uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n)
+{
+    struct tier_restore r = { .tier = u->tier, .user = u, .ids = ids, .n = n };
+    uint32_t known = 0;
+
+    if (u->tier && n >= 2 && hash_all(&r))
+        known = longest(&r, n - 1);
+    free(r.before);
+    return known;
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 static struct pool_account *account_of(const struct tier_restore *r)

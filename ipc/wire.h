@@ -77,7 +77,7 @@ struct wire_memory {
     bool has_ratio, has_sinks, has_budget, has_hydrate;
     uint32_t ratio, sinks, keep_tail, budget;
     uint32_t hydrate; /* segments; UINT32_MAX: as many as fit */
-    bool late, fixed;
+    bool late, fixed, automatic;
     const char *adapter;
 };
 
@@ -108,7 +108,7 @@ struct wire_req {
             enum wire_append_kind kind;
             const struct wire_chat_message *messages;
             uint32_t n_messages;
-            bool special, more, open_answer;
+            bool special, more, open_answer, progress;
         } append;
         struct {
             uint64_t session;
@@ -230,11 +230,15 @@ enum wire_error {
     WIRE_E__N
 };
 
+/* A ratio and its doubles, up to 64 from 2 on. */
+#define WIRE_RATIOS 6u
+
 struct wire_usage {
     uint32_t prompt_tokens, computed_tokens, generated_tokens;
     uint64_t prompt_ns, first_token_ns, generate_ns;
     uint32_t raw_tokens, gist_tokens, gists, shared_tokens, restored_tokens, approximate_tokens;
     uint32_t hydrated_tokens, hydrated_disk_tokens, recomputed_tokens, missed_tokens;
+    uint32_t ratio, at_ratio[WIRE_RATIOS];
 };
 
 struct wire_rep {
@@ -256,6 +260,7 @@ struct wire_rep {
         struct {
             uint32_t n_tokens;
             struct wire_usage usage;
+            uint32_t n_read, n_all, n_found;
         } appended;
         struct {
             uint32_t n_tokens;

@@ -53,6 +53,11 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->hydrated_disk_tokens = u->hydrated_disk_tokens;
     m->recomputed_tokens = u->recomputed_tokens;
     m->missed_tokens = u->missed_tokens;
+    m->ratio = u->ratio;
+    m->n_at_ratio = WIRE_RATIOS;
+    while (m->n_at_ratio > 0 && u->at_ratio[m->n_at_ratio - 1] == 0)
+        m->n_at_ratio--;
+    m->at_ratio = (uint32_t *)(uintptr_t)u->at_ratio; /* packing only reads */
 }
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
@@ -350,6 +355,9 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         gistd__appended__init(&b->appended);
         build_usage(&r->u.appended.usage, usage);
         b->appended.n_tokens = r->u.appended.n_tokens;
+        b->appended.n_read = r->u.appended.n_read;
+        b->appended.n_all = r->u.appended.n_all;
+        b->appended.n_found = r->u.appended.n_found;
         b->appended.usage = usage;
         return 0;
     case WIRE_TEXT:
@@ -476,6 +484,9 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->hydrated_disk_tokens = m->hydrated_disk_tokens;
     u->recomputed_tokens = m->recomputed_tokens;
     u->missed_tokens = m->missed_tokens;
+    u->ratio = m->ratio;
+    for (size_t i = 0; i < m->n_at_ratio && i < WIRE_RATIOS; i++)
+        u->at_ratio[i] = m->at_ratio[i];
 }
 
 static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
@@ -743,6 +754,9 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_APPENDED:
         r->u.appended.n_tokens = m->appended->n_tokens;
+        r->u.appended.n_read = m->appended->n_read;
+        r->u.appended.n_all = m->appended->n_all;
+        r->u.appended.n_found = m->appended->n_found;
         read_usage(m->appended->usage, &r->u.appended.usage);
         return 0;
     case WIRE_TEXT:

@@ -75,6 +75,7 @@ static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd_
     m->special = r->u.append.special;
     m->more = r->u.append.more;
     m->open_answer = r->u.append.open_answer;
+    m->progress = r->u.append.progress;
     if (n == 0)
         return 0;
     if (n > WIRE_MESSAGES_MAX)
@@ -130,7 +131,7 @@ static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory
                    from->hydrate;
 
     if (from->compressor == WIRE_COMPRESSOR_UNSAID && !numbers && !from->adapter && !from->late &&
-        !from->fixed)
+        !from->fixed && !from->automatic)
         return NULL;
     gistd__memory__init(m);
     m->compressor = from->compressor;
@@ -142,6 +143,7 @@ static Gistd__Memory *build_memory(const struct wire_memory *from, Gistd__Memory
     m->adapter = wire_str(from->adapter);
     m->late = from->late;
     m->fixed = from->fixed;
+    m->automatic = from->automatic;
     return m;
 }
 
@@ -337,6 +339,7 @@ static int read_append(struct wire_scratch *s, const Gistd__Append *m, struct wi
     r->u.append.special = m->special;
     r->u.append.more = m->more;
     r->u.append.open_answer = m->open_answer;
+    r->u.append.progress = m->progress;
     return 0;
 }
 
@@ -382,6 +385,7 @@ static int read_memory(struct wire_scratch *s, const Gistd__Memory *m, struct wi
                                  .keep_tail = m->keep_tail,
                                  .late = m->late,
                                  .fixed = m->fixed,
+                                 .automatic = m->automatic,
                                  .adapter = m->adapter };
     GET(*ret, m, ratio, GISTD__MEMORY__HAS_RATIO_RATIO);
     GET(*ret, m, sinks, GISTD__MEMORY__HAS_SINKS_SINKS);

@@ -22,9 +22,11 @@
 #define PAGES 40u
 
 static const struct policy selects = {
-    { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0
+    { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0, false
 };
-static const struct policy keeps = { { COMPRESS_FULL, 8, 0, NULL }, L, 0, 640, false, false, 0 };
+static const struct policy keeps = {
+    { COMPRESS_FULL, 8, 0, NULL }, L, 0, 640, false, false, 0, false
+};
 
 static struct memory_rig rig;
 static struct config config = { .batch_tokens = 32 };
@@ -282,7 +284,7 @@ static void hurries_who_is_waited_for(void **state)
 static void short_ones_wait_in_line(void **state)
 {
     static const struct policy longer = {
-        { COMPRESS_SELECT, 4, 0, NULL }, 2 * L, 0, 600, false, false, 0
+        { COMPRESS_SELECT, 4, 0, NULL }, 2 * L, 0, 600, false, false, 0, false
     };
     struct actor few[3], one;
     struct forward_run run;

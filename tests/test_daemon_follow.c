@@ -31,7 +31,7 @@
 
 #define M(compressor, ratio, tail, adapter, budget, flags)                                         \
     {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, adapter, budget, flags             \
+        sizeof(struct gist_memory), compressor, ratio, 0, tail, adapter, budget, flags, 0          \
     }
 static const struct gist_memory memories[] = {
     M(GIST_FULL, 0, 0, NULL, 0, 0),

@@ -30,13 +30,13 @@ static const char *const no_store[] = { "--store", "none", NULL };
 static struct daemon_fixture d;
 
 static const struct gist_memory memories[] = {
-    { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 0, 0 },
-    { sizeof(struct gist_memory), GIST_FINE_KV, 4, 0, 0, NULL, 0, 0 },
-    { sizeof(struct gist_memory), GIST_FINE_KV, 16, GIST_NO_SINKS, 37, NULL, 0, 0 },
-    { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 0, NULL, 0, 0 },
-    { sizeof(struct gist_memory), GIST_SELECT, 2, 3, 100, NULL, 0, 0 },
-    { sizeof(struct gist_memory), GIST_FINE_KV, 2, 0, 0, NULL, 200, 0 },
-    { sizeof(struct gist_memory), GIST_SELECT, 4, 0, 0, NULL, 256, GIST_LATE },
+    { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 0, 0, 0 },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 4, 0, 0, NULL, 0, 0, 0 },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 16, GIST_NO_SINKS, 37, NULL, 0, 0, 0 },
+    { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 0, NULL, 0, 0, 0 },
+    { sizeof(struct gist_memory), GIST_SELECT, 2, 3, 100, NULL, 0, 0, 0 },
+    { sizeof(struct gist_memory), GIST_FINE_KV, 2, 0, 0, NULL, 200, 0, 0 },
+    { sizeof(struct gist_memory), GIST_SELECT, 4, 0, 0, NULL, 256, GIST_LATE, 0 },
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 
@@ -728,13 +728,14 @@ static void refuses_bad_memory(void **state)
         struct gist_memory m;
         const char *says;
     } bad[] = {
-        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL, 0, 0 }, "a ratio of 7" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL, 0, 0 }, "a ratio of 1" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL, 0, 0 }, "17 sinks" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL, 0, 0 }, "4294967295" },
-        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 10, NULL, 137, 0 },
+        { { sizeof(struct gist_memory), GIST_FINE_KV, 7, 0, 0, NULL, 0, 0, 0 }, "a ratio of 7" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 1, 0, 0, NULL, 0, 0, 0 }, "a ratio of 1" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 17, 0, NULL, 0, 0, 0 }, "17 sinks" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, UINT32_MAX, NULL, 0, 0, 0 },
+          "4294967295" },
+        { { sizeof(struct gist_memory), GIST_SELECT, 8, 0, 10, NULL, 137, 0, 0 },
           "a budget of 137 keys is not possible: use 138 to 1024 (the context)" },
-        { { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 1025, 0 }, "1025" },
+        { { sizeof(struct gist_memory), GIST_NONE, 0, 0, 0, NULL, 1025, 0, 0 }, "1025" },
     };
     gist_conn *c = daemon_fixture_connect(&d);
     struct gist_memory unknown = { .size = sizeof(unknown), .compressor = 77 };

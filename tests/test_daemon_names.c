@@ -105,7 +105,7 @@ static gist_session *restore(const char *name)
 
 #define M(compressor, ratio, tail, budget, flags)                                                  \
     {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, NULL, budget, flags                \
+        sizeof(struct gist_memory), compressor, ratio, 0, tail, NULL, budget, flags, 0             \
     }
 static const struct gist_memory memories[] = {
     M(GIST_FULL, 0, 0, 0, 0),

@@ -31,7 +31,7 @@
 
 #define M(compressor, ratio, tail, budget, flags)                                                  \
     {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, NULL, budget, flags                \
+        sizeof(struct gist_memory), compressor, ratio, 0, tail, NULL, budget, flags, 0             \
     }
 static const struct gist_memory memories[] = {
     M(GIST_FULL, 0, 0, 0, 0),           M(GIST_SELECT, 8, 0, 0, 0),

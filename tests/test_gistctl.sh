@@ -137,8 +137,40 @@ says 'context_length_exceeded'
 code 'a text of megabytes' 0 sh -c "'$gistctl' tokenize '$tmp/numbers' | '$gistctl' detokenize"
 check 'comes back' cmp "$tmp/out" "$tmp/numbers"
 seq 1 4000 >"$tmp/numbers"
-code 'a prompt above the context' 1 "$gistctl" ask -f "$tmp/numbers" Why
+# A book of nine windows just works; who wants all of it as it is hears what would help.
+code 'a prompt above the context' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" Why
+check 'what the answer stands on' json "j['reason'] in ('length', 'end_of_text') and \
+    j['usage']['prompt_tokens'] > 16384 and j['usage']['gist_tokens'] > 0 and \
+    j['usage']['raw_tokens'] + j['usage']['gist_tokens'] == j['usage']['prompt_tokens'] and \
+    sum(j['usage']['at_ratio'].values()) == j['usage']['gist_tokens'] and min(map(int, j['usage']['at_ratio'])) == 4 and \
+    j['usage']['raw_tokens'] >= 512 and j['usage']['generated_tokens'] > 0" <"$tmp/out"
+cp "$tmp/out" "$tmp/first"
+code 'the same again' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" Why
+check 'is not read again' json "j['usage']['computed_tokens'] < 1024 and \
+    j['usage']['shared_tokens'] + j['usage']['restored_tokens'] > 16384 and \
+    j['answer'] == json.load(open('$tmp/first'))['answer']" <"$tmp/out"
+code 'with times' 0 "$gistctl" ask -n 4 --stats -f "$tmp/numbers" Why
+says 'from disk'
+says ' raw tokens, '
+says ' at 4, '
+code 'from standard input' 0 sh -c "'$gistctl' ask -n 4 Why <'$tmp/numbers'"
+code 'a prompt that is to stay as it is' 1 "$gistctl" ask --memory full -f "$tmp/numbers" Why
 says '2048'
+says '--memory auto'
+code 'a budget that is too small' 1 "$gistctl" ask --budget 256 -f "$tmp/numbers" Why
+says '--budget'
+code 'a smaller budget' 0 "$gistctl" ask -n 4 --budget 1024 --stats -f "$tmp/numbers" Why
+code 'a prompt of few words' 0 "$gistctl" ask -n 4 --json Why
+check 'is all there as it is' json "j['usage']['gist_tokens'] == 0 and j['usage']['at_ratio'] == {}" <"$tmp/out"
+code 'score has no such default' 1 "$gistctl" score --window 4000 "$tmp/numbers"
+says '--memory auto'
+code 'but takes it' 0 "$gistctl" score --window 4000 --memory auto tests/data/score.txt
+code 'an unknown mode' 2 "$gistctl" ask --memory most Why
+says "unknown memory mode 'most'"
+code 'full, and a compressor' 2 "$gistctl" ask --memory full --compressor select Why
+says '--memory full keeps everything'
+code 'full, and a ratio' 2 "$gistctl" ask --memory full --ratio 8 Why
+says '--ratio has no effect with --memory full'
 
 code 'chat from a pipe' 0 sh -c "printf 'Why\n\nHow \\\\\nmany\n' | '$gistctl' chat -n 4 --stats"
 check 'two turns, two answers' [ "$(grep -c 'tokens/s' "$tmp/err")" -eq 2 ]

@@ -111,7 +111,7 @@ static void feed(struct bench *b, uint32_t ratio, uint32_t sinks, const struct r
                  uint32_t chunk, float *ret)
 {
     struct policy p = {
-        { COMPRESS_FINE_KV, ratio, sinks, b->adapter }, WINDOW, 0, 2048, false, false, 0
+        { COMPRESS_FINE_KV, ratio, sinks, b->adapter }, WINDOW, 0, 2048, false, false, 0, false
     };
     struct memory memory;
     struct seq seq;

@@ -241,16 +241,17 @@ static void test_memories(void **state)
         const char *adapter;
         struct policy policy;
     } cases[] = {
-        { NULL, { { COMPRESS_SELECT, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0 } },
-        { NULL, { { COMPRESS_SELECT_REREAD, 4, 3, NULL }, SEGMENT, 21, 4096, false, false, 0 } },
+        { NULL, { { COMPRESS_SELECT, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
+        { NULL,
+          { { COMPRESS_SELECT_REREAD, 4, 3, NULL }, SEGMENT, 21, 4096, false, false, 0, false } },
         { "tests/data/gist_qwen2.safetensors",
-          { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0 } },
+          { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
         { "tests/data/gist_qwen2_coarse.safetensors",
-          { { COMPRESS_COARSE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0 } },
+          { { COMPRESS_COARSE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
         { "tests/data/gist_qwen2_rec.safetensors",
-          { { COMPRESS_COARSE_REC, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0 } },
+          { { COMPRESS_COARSE_REC, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
         { "tests/data/gist_qwen2_among.safetensors",
-          { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0 } },
+          { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
     };
     const char *model = "tests/data/tiny_qwen2.gguf";
     size_t all, least = least_of(model, &all);

@@ -33,15 +33,15 @@
 #define BUDGETS 4096u
 
 static const struct policy policies[] = {
-    { { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0 },
-    { { COMPRESS_NONE, 1, 0, NULL }, L, 5, BUDGETS, false, false, 0 },
-    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, BUDGETS, false, false, 0 },
-    { { COMPRESS_FINE_KV, 2, 0, NULL }, L, 100, 290, false, false, 0 },
-    { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 150, false, false, 0 },
-    { { COMPRESS_SELECT, 16, 16, NULL }, L, 33, BUDGETS, false, true, 0 },
-    { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false, 0 },
-    { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false, 0 },
-    { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false, 0 },
+    { { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0, false },
+    { { COMPRESS_NONE, 1, 0, NULL }, L, 5, BUDGETS, false, false, 0, false },
+    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, BUDGETS, false, false, 0, false },
+    { { COMPRESS_FINE_KV, 2, 0, NULL }, L, 100, 290, false, false, 0, false },
+    { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 150, false, false, 0, false },
+    { { COMPRESS_SELECT, 16, 16, NULL }, L, 33, BUDGETS, false, true, 0, false },
+    { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false, 0, false },
+    { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false, 0, false },
+    { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false, 0, false },
 };
 #define N_POLICIES (sizeof(policies) / sizeof(*policies))
 
@@ -306,10 +306,10 @@ static struct tier *another(struct stage *s, struct pool *pool, const struct mod
 static void scopes(void **state)
 {
     static const struct policy full = {
-        { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0
+        { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0, false
     };
     static const struct policy fine = {
-        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0
+        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0, false
     };
     struct adapter one = { .digest = "1" };
     struct policy p;
@@ -346,7 +346,7 @@ static void scopes(void **state)
 static void scopes_of_files(void **state)
 {
     static const struct policy fine = {
-        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0
+        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0, false
     };
     struct adapter one = { .digest = "1" }, two = { .digest = "2" };
     struct policy p = fine, q = fine;

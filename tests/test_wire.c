@@ -51,9 +51,11 @@ static const struct wire_chat_message chat[] = { { "system", 12 },
 static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
 static const char *const documents[] = { "handbook", "caf\xc3\xa9" };
 static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
-static const struct wire_usage usage = { 1,  22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
-                                         4,  55, 666, 7777,       88888,      999999,
-                                         10, 11, 12,  13 };
+static const struct wire_usage usage = {
+    1,  22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
+    4,  55, 666, 7777,       88888,      999999,
+    10, 11, 12,  13,         14,         { 15, 0, 17, UINT32_MAX, 0, 20 }
+};
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
 static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true, 3 },
@@ -102,8 +104,8 @@ static void full_add_document(struct wire_req *r)
     r->u.add_document.name = "handbook";
     r->u.add_document.role = "system";
     r->u.add_document.memory =
-        (struct wire_memory){ WIRE_FINE_KV, true, true,  true,  true,  4, 2, 3,
-                              400,          6,    false, false, "fine" };
+        (struct wire_memory){ WIRE_FINE_KV, true, true,  true,  true, 4,     2, 3,
+                              400,          6,    false, false, true, "fine" };
     r->u.add_document.has_segment = true;
     r->u.add_document.segment = 128;
     r->u.add_document.kind = WIRE_APPEND_CHAT;
@@ -127,9 +129,8 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.open_session.label = "label";
         r.u.open_session.public_prefix = r.u.open_session.is_private = true;
         r.u.open_session.memory =
-            (struct wire_memory){ WIRE_SELECT, true,       true,        true, true,
-                                  8,           UINT32_MAX, 17,          4000, UINT32_MAX,
-                                  true,        true,       "an adapter" };
+            (struct wire_memory){ WIRE_SELECT, true, true,       true, true, 8,    UINT32_MAX,
+                                  17,          4000, UINT32_MAX, true, true, true, "an adapter" };
         r.u.open_session.documents = documents;
         r.u.open_session.n_documents = 2;
         break;
@@ -139,6 +140,7 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.append.messages = chat;
         r.u.append.n_messages = 3;
         r.u.append.special = r.u.append.more = r.u.append.open_answer = true;
+        r.u.append.progress = true;
         break;
     case WIRE_GENERATE:
         r.u.generate.session = 8;
@@ -248,6 +250,9 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
     case WIRE_APPENDED:
         r.u.appended.n_tokens = 100;
         r.u.appended.usage = usage;
+        r.u.appended.n_read = 101;
+        r.u.appended.n_all = UINT32_MAX;
+        r.u.appended.n_found = 102;
         break;
     case WIRE_TEXT:
         r.u.text.n_tokens = 6;
