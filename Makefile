@@ -78,6 +78,7 @@ CFLAGS_engine/cpu/kernels_scalar_matmul.o := -ffp-contract=off -O3
 CFLAGS_engine/sampler.o := -ffp-contract=off -O3
 CFLAGS_engine/file/quant.o := -ffp-contract=off -O3
 CFLAGS_engine/file/tile.o := -O3
+CFLAGS_engine/cpu/fit.o := -O3
 
 # OpenMP, and loops that compilers may vectorise: each has clones for several sets (train/net/vec.c).
 CFLAGS_train := -fopenmp -Wno-unknown-pragmas

@@ -107,14 +107,15 @@ enum gist_priority { GIST_INTERACTIVE, GIST_BACKGROUND };
  * further, up to ratio 64: memory stays bounded, and a session may be longer than the model's
  * window. */
 enum gist_compressor {
-    GIST_FULL,         /* all of it stays as it is */
-    GIST_NONE,         /* it is forgotten */
-    GIST_FINE_KV,      /* one key and value of every `ratio` tokens */
-    GIST_SELECT,       /* for each head those that the segment's end attends to */
-    GIST_COARSE_KV,    /* an adapter's gists of the whole segment */
-    GIST_COARSE_REC,   /* the same, their last hidden states read as soft tokens */
-    GIST_SELECT_REREAD /* for each head those that reading the segment again attends to */
-};                     /* gist_compressor_name knows those of a later library, too */
+    GIST_FULL,          /* all of it stays as it is */
+    GIST_NONE,          /* it is forgotten */
+    GIST_FINE_KV,       /* one key and value of every `ratio` tokens */
+    GIST_SELECT,        /* for each head those that the segment's end attends to */
+    GIST_COARSE_KV,     /* an adapter's gists of the whole segment */
+    GIST_COARSE_REC,    /* the same, their last hidden states read as soft tokens */
+    GIST_SELECT_REREAD, /* for each head those that reading the segment again attends to */
+    GIST_FIT /* those that the next segment would attend to, with values that stand for all of it */
+};           /* gist_compressor_name knows those of a later library, too */
 
 /* A struct of zeros asks for the defaults. A field whose 0 means "the default" is 0 itself when
  * flags of its struct say so; any other number needs no flag. */

@@ -104,6 +104,8 @@ static uint32_t own_keys(const struct forward_run *run)
     const struct seq *s = run->seq;
     uint32_t end = run->gists.first + run->n_tokens; /* of its gists */
 
+    if (run->observe.records.all)
+        return s->seg_len; /* they look at all of it */
     if (run->observe.weights)
         return run->observe.first % s->seg_len + run->n_tokens;
     if (run->gists.kind == FORWARD_SIDE)
@@ -290,22 +292,27 @@ static void add_observers(struct plan *p, const struct forward_run *run)
 {
     const struct seq *s = run->seq;
     uint32_t segment = run->observe.first / s->seg_len, off = run->observe.first % s->seg_len;
+    uint32_t stride = run->observe.stride ? run->observe.stride : 1;
+    uint32_t last = (run->n_tokens - 1) * stride;
     const uint32_t *again = run->observe.pages;
     struct plan_piece piece = piece_of(p, run);
 
-    assert(run->observe.first + run->n_tokens <= s->n_tokens && off + run->n_tokens <= s->seg_len);
+    assert(run->observe.first + last < s->n_tokens && off + last < s->seg_len);
+    assert(!again || (stride == 1 && !run->observe.records.all));
     assert(s->segments[segment].state == SEQ_RAW && run->want == FORWARD_WANT_NONE &&
            !s->gist_every);
     piece.weights = run->observe.weights;
     piece.off = off;
+    piece.records = run->observe.records;
+    piece.stride = stride;
     piece.again = again;
     piece.base = s->segments[segment].base + (again ? s->seg_len : 0);
     piece.first_page = add_pages(p, again ? again : seq_pages(s, segment), own_keys(run));
     for (uint32_t i = 0; i < run->n_tokens; i++) {
         struct plan_row *row = add_row(p, PLAN_TOKEN);
 
-        row->id = s->tokens[run->observe.first + i];
-        row->q_off = row->k_off = off + i;
+        row->id = s->tokens[run->observe.first + i * stride];
+        row->q_off = row->k_off = off + i * stride;
         if (again) /* else an observer's K and V are there */
             place_row(row, again, off + i);
     }

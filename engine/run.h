@@ -27,6 +27,19 @@ enum forward_gists {
     FORWARD_SOFT    /* in its place: embeddings that come from FORWARD_BEHIND (coarse-rec) */
 };
 
+/* What queries see of a segment, for struct backend_fit: floats of the backend's, (n_layer *
+ * n_head_kv, n, RECORD_FLOATS). A record is a query as it comes, scaled and turned by its offset in
+ * the segment; what it attends to of the segment, but for the sinks, from one segment later; and
+ * how much of all its attention that is, from 0 to 1. With 0 the rest of a record is zeros. */
+#define RECORD_FLOATS(hd) (2 * (size_t)(hd) + 1)
+
+struct observe_records {
+    float *all;
+    uint32_t n; /* of a list: those of all observers, a query head of the group after the other */
+    uint32_t first; /* that the run's first token has */
+    uint32_t sinks; /* keys of the segment that count among all else */
+};
+
 struct forward_run {
     struct seq *seq;        /* a sequence stands in one run of a batch only */
     const uint32_t *tokens; /* they come after seq->n_tokens and are reserved for already */
@@ -47,6 +60,11 @@ struct forward_run {
         const uint32_t *pages; /* NULL: they look from where they stand. Else they are read again
                                 * behind the segment: K and V go to these pages, as of a segment
                                 * that follows it */
+        /* Where they stand, of tokens first, first + stride, ...: each asks what it would see of
+         * the segment if it stood one segment later, and that is kept. all NULL: nothing of the
+         * kind. */
+        struct observe_records records;
+        uint32_t stride; /* 0: 1 */
     } observe;
     struct {
         enum forward_gists kind;

@@ -88,6 +88,14 @@ static const struct {
       { { COMPRESS_SELECT_REREAD, 4, 3, NULL }, SEGMENT, 21, BUDGET, false, false, 0, false },
       NO_ADAPTER,
       NULL },
+    { "fit",
+      { { COMPRESS_FIT, 8, 4, NULL }, SEGMENT, 0, BUDGET, false, false, 0, false },
+      NO_ADAPTER,
+      NULL },
+    { "fit2",
+      { { COMPRESS_FIT, 2, 3, NULL }, SEGMENT, 21, BUDGET, false, false, 0, false },
+      NO_ADAPTER,
+      NULL },
     { "among2",
       { { COMPRESS_FINE_KV, 2, 2, NULL }, SEGMENT, 10, BUDGET, false, false, 0, false },
       AMONG,
@@ -185,7 +193,8 @@ static float allowed(const struct bench *b, const struct compress_spec *c, enum 
 
 static bool chooses(const struct compress_spec *c)
 {
-    return c->method == COMPRESS_SELECT || c->method == COMPRESS_SELECT_REREAD;
+    return c->method == COMPRESS_SELECT || c->method == COMPRESS_SELECT_REREAD ||
+           c->method == COMPRESS_FIT;
 }
 
 /* A rounding of KV may let select choose another key than the reference's, and what follows differs

@@ -39,6 +39,8 @@ static struct policy policies[] = {
     { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false, 0, false },
     { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 300, true, false, 0, false },
     { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false, 0, false },
+    { { COMPRESS_FIT, 4, 4, NULL }, L, 0, 170, false, false, 0, false },
+    { { COMPRESS_FIT, 2, 0, NULL }, L, 20, 300, true, true, 0, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, NO_BUDGET, false, false, 0, false },
     { { COMPRESS_FINE_KV, 16, 0, NULL }, L, 50, NO_BUDGET, false, false, 0, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false, 0, false },
@@ -56,7 +58,7 @@ static struct policy policies[] = {
 static const struct {
     const char *suffix;
     size_t first;
-} gists[] = { { "", 9 }, { "_coarse", 13 }, { "_rec", 15 }, { "_among", 17 } };
+} gists[] = { { "", 11 }, { "_coarse", 15 }, { "_rec", 17 }, { "_among", 19 } };
 #define N_GISTS (sizeof(gists) / sizeof(*gists))
 
 struct actor {

@@ -36,6 +36,8 @@ _Static_assert(HPARAMS_HEAD_DIM_MAX <= KERNELS_HEAD_DIM_MAX, "a head that no ker
 /* Partial results held at a time when contexts are split, and pieces cut into items at a time. */
 #define PARTIALS     8192u
 #define ROUND_PIECES 64u
+/* A query that gives a segment less of its attention has nothing to say about it. */
+#define LEAST_SHARE 1e-6f
 
 /* What one worker computes in; rows: BLOCK_ROWS, or one token's if that is more. */
 struct desk {
@@ -316,6 +318,12 @@ static const struct plan_segment *weighed(const struct round *r, const struct pl
     return &r->plan->segments[p->first_segment + p->n_segments - 1];
 }
 
+/* What is weighed is seen from behind the segment. */
+static bool sees_all(const struct plan_piece *p)
+{
+    return p->again || p->records.all;
+}
+
 /* The attention that the keys of one page receive from d's rows of queries: the softmax is over all
  * that they see, whose sums d->m and d->l are. Row after row, so that it does not matter how a
  * piece is cut. */
@@ -343,10 +351,10 @@ static void weigh_page(const struct round *r, const struct plan_piece *p, uint32
     kv_read_keys(pool->kv, tile, a->hd, d->keys);
     a->k->matmul[QUANT_F32](&dot, 0, POOL_PAGE_TOKENS);
     for (uint32_t i = 0; i < n * a->group; i++) {
-        uint32_t seen = p->again ? p->seg_len : p->off + t0 + i / a->group + 1;
+        uint32_t seen = sees_all(p) ? p->seg_len : p->off + t0 + i / a->group + 1;
         float *row = d->scores + (size_t)i * POOL_PAGE_TOKENS;
 
-        if (seen <= first)
+        if (seen <= first || (p->records.all && d->m[i] == INFINITY))
             continue;
         seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
         a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
@@ -362,7 +370,7 @@ static void weigh(const struct round *r, const struct plan_piece *p, uint32_t t0
                   uint32_t head, struct desk *d)
 {
     const struct attend *a = r->a;
-    uint32_t n_keys = p->again ? p->seg_len : p->off + t0 + n;
+    uint32_t n_keys = sees_all(p) ? p->seg_len : p->off + t0 + n;
 
     if (p->again) {
         load_queries(r, p, t0, n, head, d);
@@ -387,6 +395,92 @@ static void share(const struct round *r, const struct plan_piece *p, uint32_t t0
             p->shares[row * p->n_shares + s] += d->l2[i] * expf(d->m2[i] - d->m[i]) / d->l[i];
         }
     }
+}
+
+/* The sinks' part of d->m2, l2, o2 is taken out again. Where they are nearly all of it little of
+ * the rest's digits is left, and as little is it wanted. */
+static void without_sinks(const struct round *r, const struct plan_piece *p, uint32_t n_rows,
+                          uint32_t head, struct desk *d)
+{
+    const struct attend *a = r->a;
+    const struct pool *pool = r->plan->pool;
+    const uint8_t *page = pool->mem + r->plan->pages[p->first_page] * pool->page_bytes;
+    float *k = d->keys, *v = d->scores; /* (hd), (hd) */
+
+    for (uint32_t j = 0; j < p->records.sinks; j++) {
+        kv_read(pool->kv, page + pool_k_off(pool, r->layer, head),
+                page + pool_v_off(pool, r->layer, head), a->hd, j, k, v);
+        for (uint32_t i = 0; i < n_rows; i++) {
+            const float *q = d->q + (size_t)i * a->hd;
+            float *o = d->o2 + (size_t)i * a->hd, s = 0;
+
+            for (uint32_t c = 0; c < a->hd; c++)
+                s += q[c] * k[c];
+            s = expf(s - d->m2[i]);
+            d->l2[i] -= s;
+            for (uint32_t c = 0; c < a->hd; c++)
+                o[c] -= s * v[c];
+        }
+    }
+}
+
+/* Row i's record, but for the query: d->m, l are of all that it sees where it stands, d->m2, l2, o2
+ * of the segment. Leaves in d->m the logarithm of the sum over both, that weights are shares of. */
+static void record_row(const struct attend *a, struct desk *d, uint32_t i, float *record)
+{
+    const float *o = d->o2 + (size_t)i * a->hd;
+    float *q = record, *t = record + a->hd, *share = t + a->hd;
+    float else_ = d->m[i] + logf(d->l[i]), seg = d->m2[i] + logf(d->l2[i]);
+    bool good = d->l2[i] > LEAST_SHARE && isfinite(else_) && isfinite(seg);
+
+    *share = 1 / (1 + expf(else_ - seg));
+    for (uint32_t c = 0; c < a->hd; c++) {
+        t[c] = o[c] / d->l2[i];
+        good = good && isfinite(t[c]) && isfinite(q[c]);
+    }
+    d->m[i] = seg - logf(*share);
+    d->l[i] = 1;
+    if (good && *share > LEAST_SHARE)
+        return;
+    memset(record, 0, RECORD_FLOATS(a->hd) * sizeof(*record));
+    d->m[i] = INFINITY; /* nobody receives anything of it */
+}
+
+/* What the rows see of the segment from one segment later, for who fits it. All that they see where
+ * they stand is what else they would see there. */
+static void record(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
+                   uint32_t head, struct desk *d)
+{
+    const struct attend *a = r->a;
+    const struct pool *pool = r->plan->pool;
+    uint32_t n_rows = n * a->group, list = r->layer * a->n_head_kv + head;
+    size_t len = RECORD_FLOATS(a->hd);
+    float *to = p->records.all +
+                ((size_t)list * p->records.n + p->records.first + (size_t)t0 * a->group) * len;
+    struct kernels_attn k = { .q = d->q,
+                              .n_rows = n_rows,
+                              .group = a->group,
+                              .head_dim = a->hd,
+                              .n_keys = p->seg_len,
+                              .first_visible = p->seg_len,
+                              .stride = 1,
+                              .pool = pool->mem,
+                              .pages = r->plan->pages + p->first_page,
+                              .page_bytes = pool->page_bytes,
+                              .k_off = pool_k_off(pool, r->layer, head),
+                              .v_off = pool_v_off(pool, r->layer, head),
+                              .next_k_off = pool_k_off(pool, r->layer, head),
+                              .m = d->m2,
+                              .l = d->l2,
+                              .o = d->o2 };
+
+    for (uint32_t i = 0; i < n_rows; i++)
+        memcpy(to + i * len, d->q + (size_t)i * a->hd, a->hd * sizeof(float));
+    a->k->rope(d->q, n_rows, a->hd, rotary_by(a->rotary, p->seg_len, d->angles));
+    a->k->attn[pool->kv](&k);
+    without_sinks(r, p, n_rows, head, d);
+    for (uint32_t i = 0; i < n_rows; i++)
+        record_row(a, d, i, to + i * len);
 }
 
 /* o / l of one query row to its place in out. */
@@ -421,6 +515,8 @@ static void run_block(const struct round *r, const struct plan_piece *p, uint32_
         merge_self(r, p, t0, n, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
+    if (p->records.all)
+        record(r, p, t0, n, head, d);
     if (p->weights)
         weigh(r, p, t0, n, head, d);
     if (p->shares)

@@ -1,5 +1,6 @@
 #include "engine/cpu/backend_cpu.h"
 
+#include "engine/cpu/fit.h"
 #include "engine/cpu/layers.h"
 #include "engine/cpu/move.h"
 #include "engine/cpu/place.h"
@@ -17,8 +18,9 @@ struct cpu {
     const struct kernels *k;
     struct workers *w;
     uint32_t max_rows;
-    struct layers *layers; /* NULL until there is a model, and so is move */
+    struct layers *layers; /* NULL until there is a model, and so are the others */
     struct move *move;
+    struct fit *fit;
 };
 
 static struct cpu *cpu_of(struct backend *b)
@@ -92,6 +94,7 @@ static void cpu_close(struct backend *b)
 {
     struct cpu *c = cpu_of(b);
 
+    fit_close(c->fit);
     move_close(c->move);
     layers_close(c->layers);
     workers_close(c->w);
@@ -218,6 +221,8 @@ static int cpu_set_model(struct backend *b, const struct model *m, struct why *w
     r = layers_open(m, c->k, c->w, c->max_rows, &c->layers, why);
     if (r == 0 && move_open(m, c->k, c->w, layers_rotary(c->layers), &c->move) < 0)
         r = why_set(why, -ENOMEM, "no memory for moving keys");
+    if (r == 0 && fit_open(m, c->k, c->w, layers_rotary(c->layers), &c->fit) < 0)
+        r = why_set(why, -ENOMEM, "no memory for fitting values");
     return r;
 }
 
@@ -253,6 +258,12 @@ static int cpu_norms(struct backend *b, const struct pool *p, const uint32_t *pa
                      uint32_t n_keys, float *host)
 {
     move_norms(cpu_of(b)->move, p, pages, n_keys, host);
+    return 0;
+}
+
+static int cpu_fit(struct backend *b, const struct backend_fit *f)
+{
+    fit_run(cpu_of(b)->fit, f);
     return 0;
 }
 
@@ -296,6 +307,7 @@ const struct backend_ops backend_cpu = {
     .copy_page = cpu_copy_page,
     .move = cpu_move,
     .norms = cpu_norms,
+    .fit = cpu_fit,
     .run = cpu_run,
     .rest = cpu_rest,
 };

@@ -51,18 +51,29 @@ static void copy_column(const uint8_t *from, uint8_t *to, uint32_t n_rows, size_
     }
 }
 
+static size_t elem_bytes(enum kv_type kv)
+{
+    return kv == KV_F32 ? sizeof(float) : kv == KV_F16 ? sizeof(uint16_t) : sizeof(int8_t);
+}
+
+void kv_copy_value(enum kv_type kv, const void *v_from, void *v_to, uint32_t hd, uint32_t slot)
+{
+    size_t row = hd * elem_bytes(kv), scales = (size_t)hd * TOKENS;
+
+    memcpy((uint8_t *)v_to + slot * row, (const uint8_t *)v_from + slot * row, row);
+    if (kv == KV_Q8_0)
+        copy_column((const uint8_t *)v_from + scales, (uint8_t *)v_to + scales, (hd + 31) / 32,
+                    sizeof(uint16_t), slot);
+}
+
 void kv_copy(enum kv_type kv, const void *k_from, const void *v_from, void *k_to, void *v_to,
              uint32_t hd, uint32_t slot)
 {
-    size_t elem = kv == KV_F32 ? sizeof(float) : kv == KV_F16 ? sizeof(uint16_t) : sizeof(int8_t);
-    size_t off = slot * (size_t)hd * elem, scales = (size_t)hd * TOKENS;
+    size_t scales = (size_t)hd * TOKENS;
 
-    copy_column(k_from, k_to, hd, elem, slot);
-    memcpy((uint8_t *)v_to + off, (const uint8_t *)v_from + off, hd * elem);
-    if (kv != KV_Q8_0)
-        return;
-    copy_column((const uint8_t *)k_from + scales, (uint8_t *)k_to + scales, (hd + 31) / 32,
-                sizeof(uint16_t), slot);
-    copy_column((const uint8_t *)v_from + scales, (uint8_t *)v_to + scales, (hd + 31) / 32,
-                sizeof(uint16_t), slot);
+    copy_column(k_from, k_to, hd, elem_bytes(kv), slot);
+    if (kv == KV_Q8_0)
+        copy_column((const uint8_t *)k_from + scales, (uint8_t *)k_to + scales, (hd + 31) / 32,
+                    sizeof(uint16_t), slot);
+    kv_copy_value(kv, v_from, v_to, hd, slot);
 }

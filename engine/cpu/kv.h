@@ -19,4 +19,7 @@ void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t h
 void kv_copy(enum kv_type kv, const void *k_from, const void *v_from, void *k_to, void *v_to,
              uint32_t hd, uint32_t slot);
 
+/* The value alone. */
+void kv_copy_value(enum kv_type kv, const void *v_from, void *v_to, uint32_t hd, uint32_t slot);
+
 #endif

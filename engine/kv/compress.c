@@ -411,7 +411,9 @@ int compress_open(const struct model *m, struct backend *b, struct compressor **
         return -ENOMEM;
     *c = (struct compressor){ .backend = b,
                               .n_lists = m->n_layer * m->n_head_kv,
-                              .n_embd = m->n_embd };
+                              .group = m->n_head / m->n_head_kv,
+                              .n_embd = m->n_embd,
+                              .head_dim = m->head_dim };
     most = largest_side(c);
     /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
      * and two lists of one head. */

@@ -10,6 +10,8 @@
  *     select-reread
  *                those that received most from some token of the segment when it is read again
  *                behind itself (as KVzip, arXiv 2505.23416): what rebuilding the text needs
+ *     fit        those that received most from where the next segment's tokens stand, with values
+ *                such that attention over the segment comes out as it was (as arXiv 2602.16284)
  *     coarse-kv  L / r gists behind the segment, made by an adapter in a pass of its own
  *     coarse-rec their last hidden states, which then go through the model as soft tokens in the
  *                segment's place. (The paper runs them again in every later segment; what they see
@@ -33,9 +35,9 @@
  * are turned back from where they stood.
  *
  * A compressed segment can be thinned: of every two neighbouring gists the later one stays (which
- * is what the untrained fine-kv makes at twice the ratio), of select's keys the half with the
- * smallest norm (keys that draw attention are short: arXiv 2406.11430), since what they received is
- * not known any more.
+ * is what the untrained fine-kv makes at twice the ratio), and so with fit; of select's keys the
+ * half with the smallest norm (keys that draw attention are short: arXiv 2406.11430), since what
+ * they received is not known any more.
  *
  * Steps      compress_plan gives a run of the model that the compressor wants first (observers,
  *            gists), compress_ran says that it was done, and so on until compress_rows_left is 0;

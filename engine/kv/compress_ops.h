@@ -17,7 +17,8 @@
 struct compressor {
     struct backend *backend;
     uint32_t n_lists; /* layers times KV heads */
-    uint32_t n_embd;
+    uint32_t group;   /* query heads of a KV head */
+    uint32_t n_embd, head_dim;
     struct scratch sides;      /* floats of segments that are not finished: the backend's memory */
     struct scratch page_lists; /* ids of their pages */
     const struct compress_side *next; /* found them full, and is the next to begin; NULL: nobody */
@@ -93,6 +94,11 @@ int compress_observed(const struct compress_work *w, float **ret);
 /* The segment's keys at these places, ascending, become the segment: in fresh pages, or in place
  * (engine/kv/compress.h). kept is a compress_list, which it takes. -ENOSPC: as compress_finish. */
 int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, uint32_t n_keys);
+
+/* Of each head's had numbers (n_lists, had) the largest, or the smallest, are kept beside the
+ * sinks, n_keys in all; of equals the later ones. One that is no number comes last. */
+int compress_keep_ranked(const struct compress_work *w, const float *numbers, uint32_t had,
+                         bool smallest, uint32_t n_keys);
 
 /* Thins: of every two neighbouring keys between the sinks and the last n_rest the later one stays.
  */

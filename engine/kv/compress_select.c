@@ -123,10 +123,9 @@ static void keep_largest(const struct ranking *k, uint32_t n_keys, uint32_t *ret
     assert(at == k->sinks);
 }
 
-/* Of each head's had numbers (n_lists, had) the largest, or the smallest. One that is no number
- * must have a place in the order, too: the last. */
-static int keep(const struct compress_work *w, const float *numbers, uint32_t had, bool smallest,
-                uint32_t n_keys)
+/* One that is no number must have a place in the order, too. */
+int compress_keep_ranked(const struct compress_work *w, const float *numbers, uint32_t had,
+                         bool smallest, uint32_t n_keys)
 {
     uint32_t sinks = compress_n_sinks(w->spec, w->segment);
     struct ranking k = { sinks, had - sinks, compress_list(w, false, had),
@@ -153,7 +152,8 @@ static int finish(const struct compress_work *w)
 
     if (r < 0)
         return r;
-    r = keep(w, weights, seg_len, false, compress_snippet_keys(w->spec, seg_len, w->segment, 0));
+    r = compress_keep_ranked(w, weights, seg_len, false,
+                             compress_snippet_keys(w->spec, seg_len, w->segment, 0));
     scratch_give(&w->c->desk, weights);
     return r;
 }
@@ -169,8 +169,9 @@ static int thin(const struct compress_work *w, uint32_t thinned)
 
     r = w->c->backend->ops->norms(w->c->backend, s->pool, seq_pages(s, w->segment), had, norms);
     if (r == 0)
-        r = keep(w, norms, had, true,
-                 compress_snippet_keys(w->spec, s->seg_len, w->segment, thinned + 1));
+        r = compress_keep_ranked(
+            w, norms, had, true,
+            compress_snippet_keys(w->spec, s->seg_len, w->segment, thinned + 1));
     scratch_give(&w->c->desk, norms);
     return r;
 }

@@ -25,7 +25,8 @@ POLICIES = (("none", "none", 1, 0, 0, None), ("fine", "fine-kv", 8, 4, 0, None),
             ("coarse", "coarse-kv", 8, 4, 0, "_coarse"), ("coarse4", "coarse-kv", 4, 0, 21, "_coarse"),
             ("rec", "coarse-rec", 8, 4, 0, "_rec"), ("rec4", "coarse-rec", 4, 1, 33, "_rec"),
             ("among", "fine-kv", 8, 4, 0, "_among"), ("among2", "fine-kv", 2, 2, 10, "_among"),
-            ("reread", "select-reread", 8, 4, 0, None), ("reread4", "select-reread", 4, 3, 21, None))
+            ("reread", "select-reread", 8, 4, 0, None), ("reread4", "select-reread", 4, 3, 21, None),
+            ("fit", "fit", 8, 4, 0, None), ("fit2", "fit", 2, 3, 21, None))
 # of one model each, by adapters that have something of each matrix: model, the rest as above
 ALL = (("llama31", ("all", "coarse-rec", 4, 4, 0, "_all")), ("smollm2", ("all", "fine-kv", 4, 3, 21, "_all")),
        ("qwen2", ("all", "fine-kv", 4, 4, 10, "_all")), ("qwen2_untied", ("all", "coarse-kv", 8, 4, 0, "_all")))
@@ -142,6 +143,12 @@ def attend(m, q, q_pos, k, k_pos, v, visible):
     return out, weights
 
 
+def log_sum(s):
+    """log(sum(exp(s))) of each row"""
+    top = s.max(-1)
+    return top + np.log(np.exp(s - top[:, None]).sum(-1))
+
+
 class Session:
     """Segments, each a list per layer of [k, v] with k unrotated; a compressed one has its own entries."""
 
@@ -208,6 +215,48 @@ class Session:
             x = m.behind_attention(i, x, o, adapter)
         return x, made
 
+    def compress_fit(self, segment, sinks, n):
+        """Keys with most weighted attention of the segment's own queries one segment later, n beside the sinks, and
+        values by weighted least squares."""
+        m, group, offsets = self.m, self.m.n_head // self.m.n_kv, np.arange(SEGMENT)
+        x = m["token_embd.weight"][self.ids[segment * SEGMENT:(segment + 1) * SEGMENT]]
+        packed, n_keys = [], sinks + n
+        for i in range(m.n_layer):
+            q, _, _ = m.qkv(i, x, None)
+            k, v = self.segments[segment][i]
+            mk, mv, base = self.keys_before(segment, i)
+            places = np.arange(base + SEGMENT)[:, None]
+            visible = places.T <= base + offsets[:, None]
+            keys = np.concatenate((mk, k))
+            o, _ = attend(m, q, base + offsets, keys, np.repeat(places, m.n_kv, 1), np.concatenate((mv, v)), visible)
+            x = m.behind_attention(i, x, o, None)
+            turned = m.rotate(keys, np.repeat(places, m.n_kv, 1))
+            here = m.rotate(q, base + offsets) / np.sqrt(m.hd)
+            later = m.rotate(q, base + SEGMENT + offsets) / np.sqrt(m.hd)
+            behind = m.rotate(q, base + n_keys + offsets) / np.sqrt(m.hd)
+            new_k, new_v = np.empty((n_keys, m.n_kv, m.hd)), np.empty((n_keys, m.n_kv, m.hd))
+            for h in range(m.n_kv):
+                heads = range(h * group, (h + 1) * group)
+                others = np.concatenate([log_sum(np.where(visible, here[:, g] @ turned[:, h].T, -np.inf))
+                                         for g in heads])
+                s = np.concatenate([later[:, g] @ turned[base + sinks:, h].T for g in heads])
+                own = log_sum(s)
+                share = 1 / (1 + np.exp(others - own))
+                p = np.exp(s - own[:, None])
+                received, target = (share[:, None] * p).sum(0), p @ v[sinks:, h]
+                best = sorted(range(SEGMENT - sinks), key=lambda j: (-received[j], -j))[:n]
+                kept = np.array([*range(sinks), *(sinks + np.sort(best))])
+                new_k[:, h], new_v[:, h] = k[kept, h], v[kept, h]
+                compact = m.rotate(k[kept], base + np.arange(n_keys))[sinks:, h]
+                s = np.concatenate([behind[:, g] @ compact.T for g in heads])
+                b = np.sqrt(share)[:, None] * np.exp(s - log_sum(s)[:, None])
+                normal = b.T @ b
+                ridge = 1e-2 * np.trace(normal) / n * np.eye(n)
+                new_v[sinks:, h] = np.linalg.solve(normal + ridge, b.T @ (np.sqrt(share)[:, None] * target) +
+                                                   ridge @ new_v[sinks:, h])
+            packed.append([new_k, new_v])
+        self.segments[segment] = packed
+
     def all_before(self, segment):
         return [list(self.keys_before(segment, i)[:2]) for i in range(self.m.n_layer)]
 
@@ -262,6 +311,8 @@ class Session:
         embd = m["token_embd.weight"]
         if self.method == "none":
             self.segments[segment] = [[k[:0], v[:0]] for k, v in raw]
+        elif self.method == "fit":
+            self.compress_fit(segment, sinks, n_snippets + len(rest))
         elif self.method in ("select", "select-reread"):
             n, group, packed = n_snippets + len(rest), m.n_head // m.n_kv, []
             if self.method == "select":

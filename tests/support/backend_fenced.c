@@ -280,6 +280,13 @@ static int fenced_norms(struct backend *b, const struct pool *p, const uint32_t 
     return leave(f, f->cpu->ops->norms(f->cpu, p, pages, n_keys, host));
 }
 
+static int fenced_fit(struct backend *b, const struct backend_fit *a)
+{
+    struct fenced *f = enter(b);
+
+    return leave(f, f->cpu->ops->fit(f->cpu, a));
+}
+
 static void fenced_run(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n)
 {
     struct fenced *f = fenced_of(b);
@@ -362,6 +369,7 @@ const struct backend_ops backend_fenced = {
     .copy_page = fenced_copy_page,
     .move = fenced_move,
     .norms = fenced_norms,
+    .fit = fenced_fit,
     .run = fenced_run,
     .rest = fenced_rest,
 };
