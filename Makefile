@@ -24,6 +24,7 @@ SRC_store   := $(sort $(wildcard store/*.c))
 SRC_ipc     := $(sort $(wildcard ipc/*.c))
 SRC_client  := $(sort $(wildcard client/*.c))
 SRC_ctl     := $(sort $(wildcard ctl/*.c))
+SRC_eval    := $(filter-out eval/gist_eval.c,$(sort $(wildcard eval/*.c)))
 SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
 SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c train/*/*.c)))
 SRC_support := $(sort $(wildcard tests/support/*.c))
@@ -55,6 +56,7 @@ LIBS_ctl    := $(shell pkg-config --libs libedit)
 # Several processes on one training run, if Open MPI is here (libopenmpi-dev); else gist-train has one.
 MPI         := $(shell pkg-config --exists ompi-c && echo 1)
 LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))
+LIBS_eval   := $(shell pkg-config --libs json-c) -lm
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
 # Kernels of one instruction set each; the table is picked at run time (engine/cpu/cpu.c).
@@ -91,7 +93,7 @@ CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/gist-eval $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
 # A change of flags rebuilds: the stamp's text is the flags. -Werror makes no other object.
 FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $(if $(MPI),mpi)
@@ -131,6 +133,7 @@ $(eval $(call archive,libipc.a,$(call obj,$(SRC_ipc)) $(OBJ_gen)))
 $(eval $(call archive,libgist.a,$(call obj,$(SRC_client) $(SRC_ipc) $(filter-out base/chart.c,$(SRC_base))) $(OBJ_gen)))
 $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
 $(eval $(call archive,libtrain.a,$(call obj,$(SRC_train))))
+$(eval $(call archive,libeval.a,$(call obj,$(SRC_eval))))
 $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
 
 link = $(if $(Q),@echo "  LINK    $@";) $(CC) $(ALL_LDFLAGS) -o $@ $(1)
@@ -148,6 +151,8 @@ $(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/l
 	$(call link,$^ $(LIBS_engine) $(LIBS_train))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
+$(B)/gist-eval: $(B)/eval/gist_eval.o $(B)/libeval.a $(B)/libgist.a $(B)/libbase.a
+	$(call link,$^ $(LIBS_ipc) $(LIBS_eval))
 
 # Test programs have their assertions counted (tests/support/counted.h), and can make calls of ours
 # fail (tests/support/fault.h).
@@ -165,7 +170,7 @@ WRAP_test_stream := io_open
 WRAP_test_store_limits := when_s when_ns
 WRAP_test_store_faults := when_ns
 
-$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
+$(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a

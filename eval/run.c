@@ -1,0 +1,225 @@
+#include "eval/run.h"
+
+#include "base/clock.h"
+#include "eval/ask.h"
+#include "eval/metrics.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- interrupts ------------------------------------------------------------------------------- */
+
+/* Both are written before the handler is there, or by it. */
+static _Atomic(gist_conn *) caught;
+static atomic_bool came;
+
+static void on_signal(int sig)
+{
+    gist_conn *c = atomic_load(&caught);
+
+    (void)sig;
+    atomic_store(&came, true);
+    if (c)
+        gist_cancel_async(c);
+}
+
+void run_catch(gist_conn *c)
+{
+    struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+
+    if (!c)
+        sa = (struct sigaction){ .sa_handler = SIG_DFL };
+    atomic_store(&caught, c);
+    (void)sigaction(SIGINT, &sa, NULL);
+    (void)sigaction(SIGTERM, &sa, NULL);
+}
+
+bool run_interrupted(void)
+{
+    return atomic_load(&came);
+}
+
+/* --- progress --------------------------------------------------------------------------------- */
+
+static double now_s(void)
+{
+    return (double)clock_ns() / (double)CLOCK_S;
+}
+
+void run_start(struct run *r, FILE *progress, double todo)
+{
+    r->todo = todo;
+    r->done = r->known = 0;
+    r->start = now_s();
+    bar_start(&r->bar, progress, r->start);
+}
+
+/* By what was measured in this run, and not by what an earlier one left. */
+static void show(struct run *r, bool at_once)
+{
+    double now = now_s(), measured = r->done - r->known;
+    char text[96], left[BAR_TIME_CAP] = "?";
+
+    if (!bar_due(&r->bar, now) && !at_once)
+        return;
+    if (measured > 0)
+        (void)bar_time((now - r->start) / measured * (r->todo - r->done), left);
+    (void)snprintf(text, sizeof(text), "%.0f %%  %s left", 100 * r->done / r->todo, left);
+    bar_draw(&r->bar, r->done / r->todo, text);
+}
+
+bool run_knows(struct run *r, const struct results_item *name, double work)
+{
+    if (!results_find(r->results, name))
+        return false;
+    r->done += work;
+    r->known += work;
+    return true;
+}
+
+int run_keep(struct run *r, const struct results_item *it, double work, struct why *why)
+{
+    int err = results_add(r->results, it, why);
+
+    r->done += work;
+    if (err == 0)
+        show(r, false);
+    return err;
+}
+
+void run_end(struct run *r)
+{
+    if (r->bar.drawn)
+        show(r, true);
+    bar_end(&r->bar);
+}
+
+int run_failed(const struct run *r, int err, struct why *why)
+{
+    const char *text = gist_error(r->c);
+
+    if (run_interrupted())
+        return why_set(why, -ECANCELED, "interrupted");
+    return why_set(why, err, "%s", text && *text ? text : strerror(-err));
+}
+
+/* --- questions -------------------------------------------------------------------------------- */
+
+static void name_item(const struct run_text *t, const struct grid_cell *cell, uint32_t i,
+                      struct results_item *ret)
+{
+    results_item_init(ret);
+    ret->kind = t->kind;
+    (void)snprintf(ret->task, sizeof(ret->task), "%s", task_traits(t->spec->kind)->name);
+    ret->cell = *cell;
+    ret->length = t->length;
+    ret->depth = t->spec->depth[i];
+    ret->index = t->first + i;
+    ret->asks = t->spec->n_asks;
+    ret->seed = t->seed;
+    ret->offset = t->offset;
+}
+
+/* Of one question in one cell: its part of reading the text, and the answer. */
+static double item_work(const struct run_text *t)
+{
+    return (double)t->length / t->n_asks + 4 * task_traits(t->spec->kind)->answer;
+}
+
+double run_text_work(const struct run *r, const struct run_text *t)
+{
+    return item_work(t) * t->n_asks * (double)r->grid->n;
+}
+
+bool run_text_known(struct run *r, const struct run_text *t)
+{
+    struct results_item it;
+
+    for (size_t k = 0; k < r->grid->n; k++) {
+        for (uint32_t i = 0; i < t->n_asks; i++) {
+            name_item(t, &r->grid->cells[k], i, &it);
+            if (!results_find(r->results, &it))
+                return false;
+        }
+    }
+    r->done += run_text_work(r, t);
+    r->known += run_text_work(r, t);
+    return true;
+}
+
+/* The mean over what the question wants: a right answer has all of it. */
+static double score(const struct task_ask *ask, const char *answer)
+{
+    double sum = 0;
+
+    for (uint32_t i = 0; i < ask->n_wants; i++)
+        sum += metrics_subem(answer, ask->want[i]);
+    return sum / ask->n_wants;
+}
+
+static void fill_item(const struct run_text *t, uint32_t i, const struct ask_session *a,
+                      const struct ask_answer *got, struct results_item *ret)
+{
+    const struct task_ask *ask = &t->task->asks[i];
+
+    ret->score = score(ask, got->text);
+    if (t->spec->kind == TASK_UUID || t->spec->kind == TASK_JSON)
+        ret->prefix = metrics_prefix(got->text, ask->want[0]);
+    ret->read_ns = a->read_ns;
+    ret->first_token_ns = got->first_token_ns;
+    ret->prompt_tokens = got->usage.prompt_tokens;
+    ret->gist_tokens = got->usage.gist_tokens;
+    ret->gists = got->usage.gists;
+    ret->hydrated_tokens = got->usage.hydrated_tokens;
+    ret->missed_tokens = got->usage.missed_tokens;
+    ret->answer = got->text;
+}
+
+/* One question of those that are not known. a has a session once one was needed: a text of which
+ * all is known is not read. */
+static int ask_one(struct run *r, const struct run_text *t, const struct grid_cell *cell,
+                   uint32_t i, struct ask_session *a, bool *too_long, struct why *why)
+{
+    double work = item_work(t);
+    struct ask_answer got = { 0 };
+    struct results_item it;
+    int err = 0;
+
+    name_item(t, cell, i, &it);
+    if (run_knows(r, &it, work))
+        return 0;
+    if (run_interrupted())
+        return run_failed(r, -ECANCELED, why);
+    if (!a->s && !*too_long)
+        err = ask_begin(r->c, cell, r->adapter, t->length, t->task->text, a);
+    if (err == 0 && !*too_long)
+        err = ask_question(a, t->task->asks[i].question, task_traits(t->spec->kind)->answer, &got);
+    if (err < 0 && gist_error_code(r->c) == GIST_E_CONTEXT_LENGTH_EXCEEDED) {
+        *too_long = true;
+        err = 0;
+    }
+    if (err < 0)
+        return run_failed(r, err, why);
+    if (!*too_long)
+        fill_item(t, i, a, &got, &it);
+    return run_keep(r, &it, work, why);
+}
+
+int run_text(struct run *r, const struct run_text *t, struct why *why)
+{
+    int err = 0;
+
+    for (size_t k = 0; err == 0 && k < r->grid->n; k++) {
+        struct ask_session a = { 0 };
+        bool too_long = false;
+
+        for (uint32_t i = 0; err == 0 && i < t->n_asks; i++)
+            err = ask_one(r, t, &r->grid->cells[k], i, &a, &too_long, why);
+        ask_end(&a);
+    }
+    return err;
+}
