@@ -123,6 +123,16 @@ static void print_memory(const struct gist_usage *u)
         fputc(')', stderr);
 }
 
+/* Of the raw ones: compressed segments that are back for this question. */
+static void print_hydrated(const struct gist_usage *u)
+{
+    if (u->hydrated_tokens == 0)
+        return;
+    fprintf(stderr, "; brought back for the question: %u tokens", u->hydrated_tokens);
+    print_part(", %u from disk", u->hydrated_disk_tokens);
+    print_part(", %u computed again", u->recomputed_tokens);
+}
+
 /* first token: what the user waited for, from the question's way out. The rate leaves the first
  * token out, which belongs to the reading. */
 static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
@@ -141,6 +151,7 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
     print_part("; %u from disk", a->prompt.restored_tokens);
     print_part("; %u approximate: documents that were read alone", a->prompt.approximate_tokens);
     print_memory(&a->prompt);
+    print_hydrated(&a->prompt);
     if (a->n_tokens > 0)
         fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
     fprintf(stderr, "; wrote %u tokens", a->n_tokens);
@@ -166,6 +177,16 @@ static void print_cut(const struct answer *a)
         ctl_fail(
             0,
             "the answer was cut off: the daemon's KV pool is full, or this client's part of it.");
+}
+
+/* An answer that can't stand on what it should is not to be taken for one that does. */
+static void print_missed(const struct answer *a)
+{
+    if (a->prompt.missed_tokens > 0)
+        ctl_fail(0,
+                 "the question points to %u tokens of the text that could not be brought back; the "
+                 "answer may be a guess.",
+                 a->prompt.missed_tokens);
 }
 
 void ctl_answer_began(const gist_session *s, const struct ctl_answer_opts *o)
@@ -273,6 +294,7 @@ static int end_answer(const gist_conn *c, const struct answer *a, int r)
         print_stats(a, a->opts);
     else if (r == 0)
         print_cut(a);
+    print_missed(a);
     return r < 0 ? CTL_INTERRUPTED : CTL_OK;
 }
 

@@ -163,6 +163,69 @@ static void test_a_conversation(void **state)
     end();
 }
 
+/* The first word of the daemon is late: 30 of 100 were found, 40 are there. */
+static void script_progress(struct fake_daemon *d, void *arg)
+{
+    (void)arg;
+    fake_expect(d, WIRE_OPEN_SESSION);
+    FAKE_CHECK(d->req.u.open_session.memory.automatic);
+    FAKE_CHECK(d->req.u.open_session.memory.compressor == WIRE_COMPRESSOR_UNSAID);
+    answer_one(d);
+    fake_expect(d, WIRE_APPEND);
+    FAKE_CHECK(!d->req.u.append.progress);
+    answer_one(d);
+    fake_expect(d, WIRE_APPEND);
+    FAKE_CHECK(d->req.u.append.progress);
+    for (uint32_t n = 40; n <= 80; n += 20)
+        fake_reply(d,
+                   (struct wire_rep){ .kind = WIRE_APPENDED,
+                                      .u.appended = { .n_read = n, .n_all = 100, .n_found = 30 } },
+                   NULL, 0);
+    answer_one(d);
+    fake_expect(d, WIRE_OPEN_SESSION);
+    FAKE_CHECK(d->req.u.open_session.memory.automatic);
+    FAKE_CHECK(d->req.u.open_session.memory.budget == 500);
+    answer_one(d);
+    fake_expect(d, WIRE_OPEN_SESSION);
+    FAKE_CHECK(!d->req.u.open_session.memory.automatic);
+    answer_one(d);
+    fake_drain(d);
+}
+
+struct progress_heard {
+    uint32_t n[8], n_calls;
+};
+
+static void on_progress(void *arg, uint32_t n_read, uint32_t n_tokens)
+{
+    struct progress_heard *h = arg;
+
+    assert_true(h->n_calls < 8 && n_tokens == 100);
+    h->n[h->n_calls++] = n_read;
+}
+
+static void test_automatic_and_progress(void **state)
+{
+    const struct gist_memory small = { .size = sizeof(small), .budget = 500, .flags = GIST_AUTO };
+    struct gist_policy p = { .size = sizeof(p), .flags = GIST_AUTO };
+    struct progress_heard h = { .n_calls = 0 };
+    gist_session *s;
+
+    (void)state;
+    begin(script_progress, NULL);
+    assert_int_equal(gist_open(conn, &p, &s), 0);
+    assert_int_equal(gist_append_text(s, "a", 1, 0, NULL), 0);
+    gist_on_progress(s, on_progress, &h);
+    assert_int_equal(gist_append_text(s, "a", 1, 0, NULL), 0);
+    assert_int_equal(h.n_calls, 4);
+    assert_memory_equal(h.n, ((uint32_t[]){ 30, 40, 60, 80 }), 16);
+    p.flags = 0;
+    p.memory = &small;
+    assert_int_equal(gist_open(conn, &p, &s), 0);
+    assert_int_equal(gist_open(conn, NULL, &s), 0); /* means what it meant */
+    end();
+}
+
 static void script_fields(struct fake_daemon *d, void *arg)
 {
     (void)arg;
@@ -1301,6 +1364,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_conversation),
+        cmocka_unit_test(test_automatic_and_progress),
         cmocka_unit_test(test_every_field_arrives),
         cmocka_unit_test(test_sized_structs),
         cmocka_unit_test(test_long_text),

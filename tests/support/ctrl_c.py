@@ -5,6 +5,7 @@ and not the conversation, and Ctrl-D ends that; the history has what was said.
 """
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -38,12 +39,14 @@ class Terminal:
         return True
 
     def expect(self, what, more=0):
-        """Reads until `what`, and then `more` bytes, were seen; forgets all up to it."""
+        """Reads until `what`, and then `more` bytes, were seen; forgets all up to it, and returns what stood before."""
         end = time.monotonic() + WAIT_S
         while what not in self.seen or len(self.seen) - self.seen.index(what) < len(what) + more:
             assert time.monotonic() < end, f"no {what!r} in {self.seen!r}"
             assert self.read(1), f"it ended before {what!r}: {self.seen!r}"
-        self.seen = self.seen[self.seen.index(what) + len(what):]
+        at = self.seen.index(what)
+        before, self.seen = self.seen[:at], self.seen[at + len(what):]
+        return before
 
     def type(self, text):
         time.sleep(PERSON_S)
@@ -91,6 +94,27 @@ def ask_interrupted_in_prompt(folder):
     print(f"ask, in the prompt: {s * 1000:.1f} ms")
 
 
+def ask_shows_how_far_it_is(folder):
+    """A bar with the time left; then how much was read and kept, which the same command goes on from."""
+    path = os.path.join(folder, "book")
+    with open(path, "w") as f:
+        f.write("A quick brown fox jumps over a lazy dog, and another one. " * 3000)
+    t = Terminal(gistctl, "ask", "--no-stdin", "-f", path, "Why?")
+    t.expect(b"reading: ")
+    t.expect(b" left")
+    t.type(b"\x03")
+    t.expect(b"[cancelled: ")
+    read, kept = map(int, re.findall(rb"(\d+) (?:of|$)", t.expect(b"are kept")))
+    assert t.exit_code() == 130 and 0 < kept <= read
+    t = Terminal(gistctl, "ask", "--no-stdin", "-f", path, "Why?")
+    t.expect(b"reading: ")
+    again = int(t.expect(b" of "))
+    assert again >= kept, f"{kept} tokens were kept, it began at {again}"
+    t.type(b"\x03")
+    assert t.exit_code() == 130
+    print(f"ask, with a bar: {kept} of {read} tokens kept")
+
+
 def chat_goes_on(folder):
     os.environ["XDG_STATE_HOME"] = folder
     os.environ.update(TERM="xterm", LC_ALL="C")
@@ -122,4 +146,5 @@ def chat_goes_on(folder):
 with tempfile.TemporaryDirectory() as tmp:
     ask_interrupted_in_answer()
     ask_interrupted_in_prompt(tmp)
+    ask_shows_how_far_it_is(tmp)
     chat_goes_on(tmp)
