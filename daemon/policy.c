@@ -10,7 +10,7 @@
 #define RATIO_DEFAULT 8u
 
 /* What is chosen for a client that wants to choose nothing. */
-#define AUTO_METHOD   COMPRESS_SELECT
+#define AUTO_METHOD   COMPRESS_FIT
 #define AUTO_RATIO    4u
 #define AUTO_TAIL_MAX 2048u
 

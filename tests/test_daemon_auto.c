@@ -21,7 +21,7 @@
 #define TAIL   256u  /* a quarter of it */
 #define PAGE   16u
 #define BYTE_0 3u /* the model's id of byte 0 */
-#define LONG   20000u
+#define LONG   10000u
 #define ANSWER 40u
 
 static const char *const no_store[] = { "--store", "none", NULL };
@@ -134,7 +134,7 @@ static void texts_of_any_length(void **state)
         answer(s, &a);
         gist_close(s);
     }
-    assert_true(u.at_ratio[0] > 0 && u.at_ratio[1] > 0 && u.at_ratio[4] > 0);
+    assert_true(u.at_ratio[0] > 0 && u.at_ratio[1] > 0 && u.at_ratio[3] > 0);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
@@ -142,7 +142,7 @@ static void texts_of_any_length(void **state)
 /* A limit is a mistake to be told with what would help; what is said is still meant. */
 static void what_is_said_is_meant(void **state)
 {
-    struct gist_memory m = { .size = sizeof(m), .flags = GIST_AUTO, .budget = 300 };
+    struct gist_memory m = { .size = sizeof(m), .flags = GIST_AUTO, .budget = 256 };
     gist_conn *c;
     struct gist_usage u;
     gist_session *s;
@@ -159,7 +159,7 @@ static void what_is_said_is_meant(void **state)
 
     s = open_with(c, 0, &m);
     read_all(c, s, 1200, &u);
-    assert_true(u.raw_tokens + u.gists <= 300 && u.raw_tokens >= 64);
+    assert_true(u.raw_tokens + u.gists <= 256 && u.raw_tokens >= 64);
     gist_close(s);
     s = open_with(c, 0, &m);
     assert_int_equal(gist_append_tokens(s, ids, LONG, &u), -E2BIG);
@@ -295,7 +295,7 @@ static void says_how_far_it_is(void **state)
 {
     static const char *const args[] = { "--cpu", "scalar", "--store-restore", "always", NULL };
     const struct gist_memory whole = { .size = sizeof(whole), .flags = GIST_AUTO };
-    const struct gist_memory packed = { .size = sizeof(packed), .flags = GIST_AUTO, .budget = 300 };
+    const struct gist_memory packed = { .size = sizeof(packed), .flags = GIST_AUTO, .budget = 256 };
     gist_conn *c;
 
     (void)state;
