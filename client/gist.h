@@ -6,7 +6,7 @@
  *
  *     gist_conn *c;  gist_session *s;
  *     if (gist_connect(NULL, "my-app", &c) < 0) ...gist_error(NULL)...
- *     gist_open(c, NULL, &s);
+ *     gist_open(c, &(struct gist_policy){ sizeof(struct gist_policy), .flags = GIST_AUTO }, &s);
  *     gist_append_text(s, "The capital of France is", 24, 0, NULL);
  *     gist_generate(s, NULL, on_text, arg, &result);
  *     gist_close(s);  gist_disconnect(c);

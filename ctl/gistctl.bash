@@ -1,4 +1,4 @@
-# Completion of gistctl for bash. Commands, options and compressors are read from --help, so this file names none.
+# Completion of gistctl for bash. Commands, options, compressors and modes are read from --help, so this file names none.
 
 # All, or with the name of a command that has commands, such as `cache`, those: other commands' help has lines of
 # options and none of names.
@@ -10,6 +10,16 @@ _gistctl_commands()
 _gistctl_compressors()
 {
     gistctl ask --help 2>/dev/null | sed -n 's/.*--compressor NAME *[^:]*: \(.*\) (.*/\1/p' | tr -d ,
+}
+
+_gistctl_modes()
+{
+    gistctl ask --help 2>/dev/null | sed -n 's/.*--memory MODE *//p' | grep -o '[a-z]*:' | tr -d :
+}
+
+_gistctl_hydrate()
+{
+    gistctl ask --help 2>/dev/null | sed -n 's/.*--hydrate \([a-z|]*\)|N .*/\1/p' | tr '|' ' '
 }
 
 # Names of documents (doc) or conversations (session), a line each; those with a quote or a backslash are left out.
@@ -27,6 +37,14 @@ _gistctl()
     case $prev in
     -f | --file | -S | --socket)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
+    --memory)
+        mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_modes)" -- "$cur")
+        return
+        ;;
+    --hydrate)
+        mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_hydrate)" -- "$cur")
         return
         ;;
     --compressor)

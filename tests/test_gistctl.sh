@@ -241,6 +241,7 @@ complete() {
 }
 check 'Tab gives saved conversations' [ "$(complete gistctl chat --resume '')" = 'last week' ]
 check 'also to delete' [ "$(complete gistctl session rm las)" = 'last week' ]
+check 'Tab gives the ways of memory' [ "$(complete gistctl ask --memory '' | tr '\n' ' ')" = 'auto full ' ]
 check 'and no others' [ -z "$(complete gistctl chat --resume x)" ]
 code 'what is resumed keeps its options' 2 "$gistctl" chat --resume 'last week' --compressor none
 says '--resume goes on with'
