@@ -27,10 +27,10 @@ static int append(gist_conn *c, gist_session *s, const char *text, bool is_quest
     return r;
 }
 
-int ask_begin(gist_conn *c, const struct grid_cell *cell, const char *adapter, uint32_t n_tokens,
-              const char *text, struct ask_session *ret)
+int ask_begin(gist_conn *c, const struct grid_cell *cell, const char *adapter,
+              const struct ask_text *text, struct ask_session *ret)
 {
-    struct gist_memory memory = grid_memory(cell, adapter, n_tokens);
+    struct gist_memory memory = grid_memory(cell, adapter, text->n_tokens);
     const struct gist_policy policy = {
         .size = sizeof(policy), .segment = cell->segment, .label = "gist-eval", .memory = &memory
     };
@@ -40,8 +40,9 @@ int ask_begin(gist_conn *c, const struct grid_cell *cell, const char *adapter, u
 
     if (r < 0)
         return r;
+    gist_on_progress(a.s, text->on_progress, text->arg);
     start = clock_ns();
-    r = append(c, a.s, text, false, NULL);
+    r = append(c, a.s, text->text, false, NULL);
     a.read_ns = clock_ns() - start;
     if (r < 0) {
         ask_end(&a);
@@ -132,13 +133,14 @@ int ask_overhead(gist_conn *c, const char *question, size_t *ret_n)
 {
     static const char word[] = "one";
     const struct grid_cell full = { .compressor = GIST_FULL };
+    const struct ask_text text = { .text = word };
     struct gist_usage usage;
     struct ask_session a;
     size_t n;
     int r = ask_count(c, word, sizeof(word) - 1, &n);
 
     if (r == 0)
-        r = ask_begin(c, &full, NULL, 0, word, &a);
+        r = ask_begin(c, &full, NULL, &text, &a);
     if (r < 0)
         return r;
     r = append(c, a.s, question, true, &usage);

@@ -29,8 +29,14 @@ struct ask_answer {
     uint64_t first_token_ns; /* from asking to the answer's first token, as this process saw it */
 };
 
-int ask_begin(gist_conn *c, const struct grid_cell *cell, const char *adapter, uint32_t n_tokens,
-              const char *text, struct ask_session *ret);
+struct ask_text {
+    const char *text;
+    uint32_t n_tokens;             /* about so many: the budget is a part of them */
+    gist_progress_fn *on_progress; /* may be NULL */
+    void *arg;
+};
+int ask_begin(gist_conn *c, const struct grid_cell *cell, const char *adapter,
+              const struct ask_text *text, struct ask_session *ret);
 int ask_question(struct ask_session *a, const char *question, uint32_t max_tokens,
                  struct ask_answer *ret);
 void ask_end(struct ask_session *a);

@@ -18,20 +18,37 @@ static size_t next_word(const char **at, const char **ret)
     return (size_t)(*at - *ret);
 }
 
-static int find_compressor(const char *word, size_t len, enum gist_compressor *ret, struct why *why)
+const char *grid_compressor_name(const struct grid_cell *c)
 {
-    char known[256] = "";
-    size_t n = 0;
+    const char *name = c->automatic ? "auto" : gist_compressor_name(c->compressor);
 
-    for (unsigned i = 0; gist_compressor_name(i); i++) {
-        const char *name = gist_compressor_name(i);
+    return name ? name : "unknown";
+}
 
-        if (strlen(name) == len && memcmp(name, word, len) == 0) {
-            *ret = i;
-            return 0;
-        }
-        n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i ? ", " : "", name);
+bool grid_find_compressor(const char *name, size_t len, struct grid_cell *ret)
+{
+    struct grid_cell c = { .automatic = len == 4 && memcmp(name, "auto", 4) == 0 };
+
+    for (unsigned i = 0; !c.automatic; i++) {
+        const char *known = gist_compressor_name(i);
+
+        if (!known)
+            return false;
+        c.compressor = i;
+        if (strlen(known) == len && memcmp(known, name, len) == 0)
+            break;
     }
+    *ret = c;
+    return true;
+}
+
+static int bad_compressor(const char *word, size_t len, struct why *why)
+{
+    char known[256] = "auto";
+    size_t n = strlen(known);
+
+    for (unsigned i = 0; gist_compressor_name(i) && n < sizeof(known); i++)
+        n += (size_t)snprintf(known + n, sizeof(known) - n, ", %s", gist_compressor_name(i));
     return why_set(why, -EINVAL, "--compressors: unknown compressor '%.*s'; known: %s", (int)len,
                    word, known);
 }
@@ -66,7 +83,9 @@ static void simplify(struct grid_cell *c, bool by_segment)
 {
     if (by_segment)
         c->hydrate = 0; /* of a text that is scored nothing comes back */
-    if (c->compressor == GIST_FULL) {
+    if (c->automatic) {
+        *c = (struct grid_cell){ .automatic = true, .hydrate = c->hydrate, .part = c->part };
+    } else if (c->compressor == GIST_FULL) {
         *c = (struct grid_cell){ .compressor = GIST_FULL, .segment = by_segment ? c->segment : 0 };
     } else if (c->compressor == GIST_NONE) {
         c->ratio = c->hydrate = c->part = 0;
@@ -75,8 +94,9 @@ static void simplify(struct grid_cell *c, bool by_segment)
 
 static bool same(const struct grid_cell *a, const struct grid_cell *b)
 {
-    return a->compressor == b->compressor && a->ratio == b->ratio && a->segment == b->segment &&
-           a->keep_tail == b->keep_tail && a->hydrate == b->hydrate && a->part == b->part;
+    return a->automatic == b->automatic && a->compressor == b->compressor && a->ratio == b->ratio &&
+           a->segment == b->segment && a->keep_tail == b->keep_tail && a->hydrate == b->hydrate &&
+           a->part == b->part;
 }
 
 static int add(struct grid *g, struct grid_cell c, bool by_segment, struct why *why)
@@ -93,7 +113,7 @@ static int add(struct grid *g, struct grid_cell c, bool by_segment, struct why *
 }
 
 struct lists {
-    enum gist_compressor compressors[NAMES_MAX];
+    struct grid_cell compressors[NAMES_MAX]; /* nothing else of them is set */
     uint32_t hydrate[NAMES_MAX];
     size_t n_compressors, n_hydrate;
 };
@@ -103,11 +123,12 @@ static int read_lists(const struct grid_opts *o, struct lists *ret, struct why *
     const char *at = o->compressors, *word;
     int r = 0;
 
-    *ret = (struct lists){ .n_compressors = 1, .compressors = { GIST_FULL } };
+    *ret = (struct lists){ .n_compressors = 1, .compressors = { { .compressor = GIST_FULL } } };
     for (size_t len; r == 0 && (len = next_word(&at, &word));) {
         if (ret->n_compressors == NAMES_MAX)
             return why_set(why, -EINVAL, "--compressors: more than %u names", NAMES_MAX - 1);
-        r = find_compressor(word, len, &ret->compressors[ret->n_compressors++], why);
+        if (!grid_find_compressor(word, len, &ret->compressors[ret->n_compressors++]))
+            r = bad_compressor(word, len, why);
     }
     at = o->hydrate;
     for (size_t len; r == 0 && (len = next_word(&at, &word));) {
@@ -125,7 +146,8 @@ static int read_lists(const struct grid_opts *o, struct lists *ret, struct why *
 /* The i-th combination, its lists' indices as digits. */
 static struct grid_cell combination(const struct grid_opts *o, const struct lists *l, size_t i)
 {
-    struct grid_cell c;
+    size_t n = (size_t)o->parts.n * l->n_hydrate * o->tails.n * o->segments.n * o->ratios.n;
+    struct grid_cell c = l->compressors[i / n];
 
     c.part = o->parts.v[i % o->parts.n];
     i /= o->parts.n;
@@ -136,8 +158,6 @@ static struct grid_cell combination(const struct grid_opts *o, const struct list
     c.segment = o->segments.v[i % o->segments.n];
     i /= o->segments.n;
     c.ratio = o->ratios.v[i % o->ratios.n];
-    i /= o->ratios.n;
-    c.compressor = l->compressors[i];
     return c;
 }
 
@@ -152,8 +172,12 @@ int grid_make(const struct grid_opts *o, bool by_segment, struct grid *ret, stru
     ret->n = 0;
     n = (size_t)o->parts.n * l.n_hydrate * o->tails.n * o->segments.n * o->ratios.n *
         l.n_compressors;
-    for (size_t i = 0; r == 0 && i < n; i++)
-        r = add(ret, combination(o, &l, i), by_segment, why);
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        struct grid_cell c = combination(o, &l, i);
+
+        if (!by_segment || !c.automatic) /* a text that is scored is packed as it is told */
+            r = add(ret, c, by_segment, why);
+    }
     return r;
 }
 
@@ -161,13 +185,12 @@ int grid_make(const struct grid_opts *o, bool by_segment, struct grid *ret, stru
 
 const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP])
 {
-    const char *name = gist_compressor_name(c->compressor);
     FILE *f = fmemopen(ret, GRID_NAME_CAP, "w");
 
     ret[0] = '\0';
     if (!f)
         return ret;
-    (void)fputs(name ? name : "unknown", f);
+    (void)fputs(grid_compressor_name(c), f);
     if (c->ratio)
         (void)fprintf(f, " %u", c->ratio);
     if (c->segment)
@@ -176,6 +199,8 @@ const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP])
         (void)fprintf(f, ", tail %u", c->keep_tail);
     if (c->hydrate == GIST_HYDRATE_AUTO)
         (void)fprintf(f, ", hydrate auto");
+    else if (c->automatic && !c->hydrate)
+        (void)fprintf(f, ", hydrate off");
     else if (c->hydrate)
         (void)fprintf(f, ", hydrate %u", c->hydrate);
     if (c->part)
@@ -188,13 +213,13 @@ struct gist_memory grid_memory(const struct grid_cell *c, const char *adapter, u
 {
     struct gist_memory m = { .size = sizeof(m), .compressor = c->compressor };
 
-    if (c->compressor == GIST_FULL)
+    if (c->compressor == GIST_FULL && !c->automatic)
         return m;
     m.ratio = c->ratio;
     m.keep_tail = c->keep_tail;
     m.adapter = adapter;
     m.budget = c->part ? n_tokens / c->part : 0;
     m.hydrate = c->hydrate;
-    m.flags = c->hydrate ? GIST_SET_HYDRATE : 0;
+    m.flags = c->automatic ? GIST_AUTO | GIST_SET_HYDRATE : c->hydrate ? GIST_SET_HYDRATE : 0;
     return m;
 }

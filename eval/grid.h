@@ -2,7 +2,8 @@
  *
  * A cell is one way: a compressor with its ratio, segment, tail, hydration and budget. The grid is
  * every combination of the lists that are given, each cell once: `full` has no ratio, no tail and
- * no hydration, `none` no ratio. `full` is always the first cell: all is measured beside it.
+ * no hydration, `none` no ratio, and of `auto` the daemon chooses all but the budget and whether to
+ * hydrate. `full` is always the first cell: all is measured beside it.
  *
  * Threads    pure functions.
  * Errors     -EINVAL with a sentence; -E2BIG, more cells than GRID_CELLS_MAX, likewise.
@@ -22,6 +23,7 @@
 #define GRID_NAME_CAP  128u
 
 struct grid_cell {
+    bool automatic; /* the daemon chooses what is not said: "auto" */
     enum gist_compressor compressor;
     uint32_t ratio;     /* 0: it has none */
     uint32_t segment;   /* 0: the daemon's */
@@ -49,6 +51,10 @@ int grid_make(const struct grid_opts *o, bool by_segment, struct grid *ret, stru
 /* "select 8, segment 512, tail 64, hydrate auto, budget 1/4": what is not said is as the daemon has
  * it, or not there. The same cell has the same name. Returns ret. */
 const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP]);
+
+/* "select", "auto"; and back: false, there is none of that name. */
+const char *grid_compressor_name(const struct grid_cell *c);
+bool grid_find_compressor(const char *name, size_t len, struct grid_cell *ret);
 
 /* What gist_open takes, for a text of n_tokens. adapter: NULL or a name, which stays the caller's.
  */

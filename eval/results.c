@@ -77,7 +77,7 @@ void results_item_init(struct results_item *it)
 static bool same_name(const struct results_item *a, const struct results_item *b)
 {
     if (a->kind != b->kind || strcmp(a->task, b->task) != 0 ||
-        a->cell.compressor != b->cell.compressor)
+        a->cell.automatic != b->cell.automatic || a->cell.compressor != b->cell.compressor)
         return false;
     for (size_t i = 0; i < N_OF(counts); i++)
         if (counts[i].is_name && GET(uint64_t, a, &counts[i]) != GET(uint64_t, b, &counts[i]))
@@ -138,7 +138,7 @@ static struct json_object *make_line(const struct results_item *it)
 
     put_text(o, "kind", kinds[it->kind]);
     put_text(o, "task", it->task);
-    put_text(o, "compressor", gist_compressor_name(it->cell.compressor));
+    put_text(o, "compressor", grid_compressor_name(&it->cell));
     for (size_t i = 0; i < N_OF(cell_counts); i++)
         put_count(o, cell_counts[i].name, GET(uint32_t, it, &cell_counts[i]));
     for (size_t i = 0; i < N_OF(counts); i++)
@@ -238,24 +238,17 @@ static int find_kind(const char *name)
     return -1;
 }
 
-static int find_compressor(const char *name)
-{
-    for (int i = 0; name && gist_compressor_name((unsigned)i); i++)
-        if (strcmp(gist_compressor_name((unsigned)i), name) == 0)
-            return i;
-    return -1;
-}
-
 static bool read_item(struct json_object *o, struct results_item *ret)
 {
     const char *task = get_text(o, "task"), *answer = get_text(o, "answer");
-    int kind = find_kind(get_text(o, "kind")), comp = find_compressor(get_text(o, "compressor"));
+    const char *compressor = get_text(o, "compressor");
+    int kind = find_kind(get_text(o, "kind"));
 
-    if (kind < 0 || comp < 0 || !task)
-        return false;
     results_item_init(ret);
+    if (kind < 0 || !task || !compressor ||
+        !grid_find_compressor(compressor, strlen(compressor), &ret->cell))
+        return false;
     ret->kind = (enum results_kind)kind;
-    ret->cell.compressor = (enum gist_compressor)comp;
     (void)snprintf(ret->task, sizeof(ret->task), "%s", task);
     for (size_t i = 0; i < N_OF(counts); i++)
         *AT(uint64_t, ret, &counts[i]) = get_count(o, counts[i].name);

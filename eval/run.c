@@ -61,15 +61,24 @@ void run_start(struct run *r, FILE *progress, double todo)
 /* By what was measured in this run, and not by what an earlier one left. */
 static void show(struct run *r, bool at_once)
 {
-    double now = now_s(), measured = r->done - r->known;
+    double now = now_s(), done = r->done + r->reading, measured = done - r->known;
     char text[96], left[BAR_TIME_CAP] = "?";
 
     if (!bar_due(&r->bar, now) && !at_once)
         return;
     if (measured > 0)
-        (void)bar_time((now - r->start) / measured * (r->todo - r->done), left);
-    (void)snprintf(text, sizeof(text), "%.0f %%  %s left", 100 * r->done / r->todo, left);
-    bar_draw(&r->bar, r->done / r->todo, text);
+        (void)bar_time((now - r->start) / measured * (r->todo - done), left);
+    (void)snprintf(text, sizeof(text), "%.0f %%  %s left", 100 * done / r->todo, left);
+    bar_draw(&r->bar, done / r->todo, text);
+}
+
+/* Most of the work of a text's first question, which is what comes next. */
+static void on_read(void *arg, uint32_t n_read, uint32_t n_tokens)
+{
+    struct run *r = arg;
+
+    r->reading = n_tokens > 0 ? r->next * n_read / n_tokens : 0;
+    show(r, false);
 }
 
 bool run_knows(struct run *r, const struct results_item *name, double work)
@@ -86,6 +95,7 @@ int run_keep(struct run *r, const struct results_item *it, double work, struct w
     int err = results_add(r->results, it, why);
 
     r->done += work;
+    r->reading = 0;
     if (err == 0)
         show(r, false);
     return err;
@@ -179,6 +189,17 @@ static void fill_item(const struct run_text *t, uint32_t i, const struct ask_ses
     ret->answer = got->text;
 }
 
+static int begin(struct run *r, const struct run_text *t, const struct grid_cell *cell,
+                 struct ask_session *ret)
+{
+    const struct ask_text text = {
+        .text = t->task->text, .n_tokens = t->length, .on_progress = on_read, .arg = r
+    };
+
+    r->next = (double)t->length / t->n_asks;
+    return ask_begin(r->c, cell, r->adapter, &text, ret);
+}
+
 /* One question of those that are not known. a has a session once one was needed: a text of which
  * all is known is not read. */
 static int ask_one(struct run *r, const struct run_text *t, const struct grid_cell *cell,
@@ -195,7 +216,7 @@ static int ask_one(struct run *r, const struct run_text *t, const struct grid_ce
     if (run_interrupted())
         return run_failed(r, -ECANCELED, why);
     if (!a->s && !*too_long)
-        err = ask_begin(r->c, cell, r->adapter, t->length, t->task->text, a);
+        err = begin(r, t, cell, a);
     if (err == 0 && !*too_long)
         err = ask_question(a, t->task->asks[i].question, task_traits(t->spec->kind)->answer, &got);
     if (err < 0 && gist_error_code(r->c) == GIST_E_CONTEXT_LENGTH_EXCEEDED) {

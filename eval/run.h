@@ -24,6 +24,8 @@ struct run {
     const char *adapter; /* NULL: none */
     struct bar bar;
     double todo, done, known; /* work, in tokens; known: of done, that was there from the start */
+    double reading;           /* of the text that is being read */
+    double next;              /* what reading it will have been */
     double start;             /* in seconds */
 };
 

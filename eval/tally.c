@@ -18,8 +18,9 @@ struct tally_filter tally_all(enum results_kind kind)
 
 static bool same_cell(const struct grid_cell *a, const struct grid_cell *b)
 {
-    return a->compressor == b->compressor && a->ratio == b->ratio && a->segment == b->segment &&
-           a->keep_tail == b->keep_tail && a->hydrate == b->hydrate && a->part == b->part;
+    return a->automatic == b->automatic && a->compressor == b->compressor && a->ratio == b->ratio &&
+           a->segment == b->segment && a->keep_tail == b->keep_tail && a->hydrate == b->hydrate &&
+           a->part == b->part;
 }
 
 static bool is_one(uint64_t v, uint64_t wanted)

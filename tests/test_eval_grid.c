@@ -47,9 +47,9 @@ static void expect_names(const struct grid *g, const char *const *names)
 
 static void test_cells(void **state)
 {
-    static const char *const flags[] = { "--compressors", "none, select", "--ratios",
-                                         "4 8",           "--keep-tail",  "0 64",
-                                         "--hydrate",     "off auto",     NULL };
+    static const char *const flags[] = { "--compressors", "none, select auto", "--ratios",
+                                         "4 8",           "--keep-tail",       "0 64",
+                                         "--hydrate",     "off auto",          NULL };
     static const char *const names[] = { "full",
                                          "none, segment 512",
                                          "none, segment 512, tail 64",
@@ -61,6 +61,8 @@ static void test_cells(void **state)
                                          "select 8, segment 512, hydrate auto",
                                          "select 8, segment 512, tail 64",
                                          "select 8, segment 512, tail 64, hydrate auto",
+                                         "auto, hydrate off",
+                                         "auto, hydrate auto",
                                          NULL };
     struct opts o = load(flags);
     struct grid g;
@@ -111,7 +113,8 @@ static void expect_refused(const char *flag, const char *value, const char *sent
 static void test_refused(void **state)
 {
     (void)state;
-    expect_refused("--compressors", "select magic", "unknown compressor 'magic'; known: full");
+    expect_refused("--compressors", "select magic",
+                   "unknown compressor 'magic'; known: auto, full");
     expect_refused("--hydrate", "some", "found 'some', allowed: off, auto or a number");
     expect_refused("--hydrate", "-1", "found '-1'");
     expect_refused("--hydrate", "3x", "found '3x'");
