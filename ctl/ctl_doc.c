@@ -2,6 +2,7 @@
 #include "base/std.h"
 #include "ctl/ctl_memory.h"
 #include "ctl/ctl_named.h"
+#include "ctl/ctl_progress.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -20,18 +21,8 @@ struct add {
     const char *file, *role;
     bool pin, plain, replace, background, is_public;
     struct ctl_text text;
-    bool shown; /* a line of progress stands on the terminal */
+    struct ctl_progress progress;
 };
-
-static void on_progress(void *arg, uint32_t n_read, uint32_t n_tokens)
-{
-    struct add *a = arg;
-
-    if (!isatty(STDERR_FILENO) || n_tokens == 0)
-        return;
-    fprintf(stderr, "\rreading: %u of %u tokens", n_read, n_tokens);
-    a->shown = true;
-}
 
 static int add_document(struct add *a, gist_conn *c, const char *name)
 {
@@ -41,16 +32,17 @@ static int add_document(struct add *a, gist_conn *c, const char *name)
         .memory = &a->memory,
         .priority = a->background ? GIST_BACKGROUND : GIST_INTERACTIVE,
         .role = a->role,
-        .on_progress = on_progress,
-        .arg = a,
+        .on_progress = ctl_progress_tell,
+        .arg = &a->progress,
         .flags = (a->pin ? GIST_PIN : 0) | (a->plain ? GIST_PLAIN : 0) |
                  (a->replace ? GIST_REPLACE : 0) | (a->is_public ? GIST_PUBLIC : 0),
     };
     struct gist_usage usage;
-    int r = gist_document_add(c, name, a->text.bytes ? a->text.bytes : "", a->text.len, &d, &usage);
+    int r;
 
-    if (a->shown)
-        fputs("\r\033[K", stderr);
+    ctl_progress_begin(&a->progress);
+    r = gist_document_add(c, name, a->text.bytes ? a->text.bytes : "", a->text.len, &d, &usage);
+    ctl_progress_end(&a->progress);
     if (r < 0 && gist_error_code(c) == GIST_E_NAME_EXISTS) {
         (void)ctl_fail_gist(c, r);
         return ctl_fail(CTL_FAILED, "--replace adds it anew.");

@@ -345,6 +345,10 @@ void request_fail_pages(struct sched *s, struct request *r, const struct pool_ac
     uint32_t n_free = served_pages_free(&s->served), n_pages = s->served.pool.n_pages;
     bool own = account->limit < n_pages && need > account->limit - account->used;
     const char *plural = need == 1 ? "" : "s";
+    const char *less = r->memory && compress_keeps_all(&r->memory->policy.spec)
+                           ? "; automatic memory takes less (gistctl: --memory auto, libgist: "
+                             "GIST_AUTO)"
+                           : "";
     char begin[96];
     va_list ap;
 
@@ -355,14 +359,14 @@ void request_fail_pages(struct sched *s, struct request *r, const struct pool_ac
         request_fail(s, r, WIRE_E_LIMIT,
                      (struct request_numbers){ account->used, need, account->limit },
                      "%s takes %" PRIu64 " more page%s of %u tokens; this client has %u of the %u "
-                     "that it may have (--client-kv-bytes)",
-                     begin, need, plural, POOL_PAGE_TOKENS, account->used, account->limit);
+                     "that it may have (--client-kv-bytes)%s",
+                     begin, need, plural, POOL_PAGE_TOKENS, account->used, account->limit, less);
     else
         request_fail(
             s, r, WIRE_E_POOL_FULL, (struct request_numbers){ n_pages - n_free, need, n_pages },
             "pool_full: %s takes %" PRIu64 " more page%s of %u tokens; %u of the pool's %u "
-            "are free (--kv-bytes)",
-            begin, need, plural, POOL_PAGE_TOKENS, n_free, n_pages);
+            "are free (--kv-bytes)%s",
+            begin, need, plural, POOL_PAGE_TOKENS, n_free, n_pages, less);
 }
 
 /* Keys are counted as a whole here: what one more token takes depends on the gists among them. */
