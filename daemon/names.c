@@ -33,8 +33,15 @@ _Static_assert(sizeof(struct session_mark) == 8 && sizeof(enum chat_at) == 4, "l
 _Static_assert(sizeof(((struct names_file *)0)->adapter) == 64, "layout");
 _Static_assert(sizeof(((struct names_file *)0)->label) == 64, "layout");
 
-enum { FLAG_PENDING = 1, FLAG_PUBLIC = 2, FLAG_PIN = 4, FLAG_LATE = 8, FLAG_FIXED = 16 };
-#define FLAGS_ALL 31u
+enum {
+    FLAG_PENDING = 1,
+    FLAG_PUBLIC = 2,
+    FLAG_PIN = 4,
+    FLAG_LATE = 8,
+    FLAG_FIXED = 16,
+    FLAG_AUTOMATIC = 32
+};
+#define FLAGS_ALL 63u
 
 /* --- names ------------------------------------------------------------------------------------ */
 
@@ -88,6 +95,7 @@ void names_describe(const struct served *b, const struct policy *p, struct names
                                             .keep_tail = p->keep_tail,
                                             .late = p->late,
                                             .fixed = p->fixed,
+                                            .automatic = p->automatic,
                                             .has_hydrate = true,
                                             .hydrate = p->hydrate } };
     /* All of the context stays so when the daemon is started with a larger one. */
@@ -139,7 +147,7 @@ static uint32_t flags_of(const struct names_file *f)
 {
     return (f->has_pending ? FLAG_PENDING : 0) | (f->is_public ? FLAG_PUBLIC : 0) |
            (f->pin ? FLAG_PIN : 0) | (f->memory.late ? FLAG_LATE : 0) |
-           (f->memory.fixed ? FLAG_FIXED : 0);
+           (f->memory.fixed ? FLAG_FIXED : 0) | (f->memory.automatic ? FLAG_AUTOMATIC : 0);
 }
 
 int names_encode(const struct names_file *f, void **ret_bytes, size_t *ret_len)
@@ -242,6 +250,7 @@ static bool take_numbers(const struct stored *s, struct names_file *f)
                                       .budget = s->budget,
                                       .late = s->flags & FLAG_LATE,
                                       .fixed = s->flags & FLAG_FIXED,
+                                      .automatic = s->flags & FLAG_AUTOMATIC,
                                       .has_hydrate = true,
                                       .hydrate = s->hydrate };
     f->segment = s->segment;

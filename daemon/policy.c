@@ -88,16 +88,43 @@ static uint32_t auto_segment(uint32_t preset, uint32_t budget)
     return len;
 }
 
+static bool is_better(const struct adapter *a, uint32_t ratio)
+{
+    for (uint32_t i = 0; i < a->n_better; i++)
+        if (a->better[i] == ratio)
+            return true;
+    return false;
+}
+
+/* Training is worth it where it was measured to be; without a record of that `fit` is taken, which
+ * is known. Not one that puts gists among the tokens: a text that fits would not be as it was. */
+static const struct adapter *better_adapter(const struct served *b, uint32_t ratio, uint32_t budget)
+{
+    for (uint32_t i = 0; i < b->n_adapters; i++) {
+        const struct adapter *a = b->adapters[i];
+
+        if (is_better(a, ratio) && a->mask == ADAPTER_MEMORY_ONLY && a->segment <= budget / 8)
+            return a;
+    }
+    return NULL;
+}
+
 /* Late, so that nothing is compressed before it has to be: a text that fits is read as if there
  * were no compressor. */
-static void choose(const struct wire_memory *m, bool segment_said, struct policy *p)
+static void choose(const struct wire_memory *m, bool segment_said, const struct served *b,
+                   struct policy *p)
 {
     p->automatic = true;
     p->late = true;
-    if (m->compressor == WIRE_COMPRESSOR_UNSAID && !p->spec.adapter)
-        p->spec.method = AUTO_METHOD;
     if (!m->has_ratio)
         p->spec.ratio = AUTO_RATIO;
+    if (m->compressor == WIRE_COMPRESSOR_UNSAID && !p->spec.adapter) {
+        if (!segment_said)
+            p->spec.adapter = better_adapter(b, p->spec.ratio, p->budget);
+        p->spec.method = p->spec.adapter ? compress_method_of(p->spec.adapter) : AUTO_METHOD;
+        if (p->spec.adapter)
+            p->seg_len = p->spec.adapter->segment;
+    }
     if (!segment_said && !p->spec.adapter)
         p->seg_len = auto_segment(p->seg_len, p->budget);
     if (m->keep_tail == 0)
@@ -141,9 +168,9 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
         return r;
     if (p.spec.adapter && !segment)
         p.seg_len = p.spec.adapter->segment;
-    p.spec.sinks = sinks_of(m, p.spec.adapter);
     if (m->automatic)
-        choose(m, segment != NULL, &p);
+        choose(m, segment != NULL, b, &p);
+    p.spec.sinks = sinks_of(m, p.spec.adapter);
     r = check_segment(p.seg_len, why);
     if (r == 0)
         r = compress_check(&p.spec, p.seg_len, why);

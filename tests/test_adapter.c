@@ -210,6 +210,7 @@ static void opens_an_adapter(void **state)
     assert_int_equal(a->sinks, 4);
     assert_int_equal(a->n_ratios, 2);
     assert_int_equal(a->ratios[1], 8);
+    assert_int_equal(a->n_better, 0); /* nothing is on record */
     assert_int_equal(a->n_gists, 1);
     for (uint32_t i = 0; i < model->n_embd; i++)
         assert_true(a->embd[i] == 0);
@@ -228,6 +229,11 @@ static void opens_an_adapter(void **state)
     assert_int_equal(a->layers[1].p[ADAPTER_DOWN].w.n_cols, model->n_ff);
     assert_int_equal(a->layers[1].p[ADAPTER_O].b.n_rows, model->n_embd);
     adapter_close(a);
+    if (open_with("", 0, "\"sinks\"", "\"better_than_fit\":\"4 16\",\"sinks\"", &a, &why) < 0)
+        fail_msg("%s", why.text);
+    assert_int_equal(a->n_better, 2);
+    assert_int_equal(a->better[1], 16);
+    adapter_close(a);
 }
 
 static void refuses_bad_adapters(void **state)
@@ -244,6 +250,7 @@ static void refuses_bad_adapters(void **state)
         { "", 0, "last-token", "first", "embedding is first" },
         { "", 0, "\"512\"", "\"many\"", "segment is \"many\"" },
         { "", 0, "\"512\"", "\"\"", "segment is absent" },
+        { "", 0, "\"sinks\"", "\"better_than_fit\":\"1\",\"sinks\"", "better_than_fit is \"1\"" },
         { "", 0, "4 8", "4 8 100", "ratios is \"4 8 100\"" },
         { "", 0, "base_model", "base_mode1", "belongs to the model a name" },
         { ",\"gist.embedding\":{\"dtype\":\"F32\",\"shape\":[1,8],\"data_offsets\":[0,32]}", 32,

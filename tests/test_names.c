@@ -31,7 +31,8 @@ static struct names_file full(void)
                                         .budget = 500,
                                         .late = true,
                                         .has_hydrate = true,
-                                        .hydrate = UINT32_MAX },
+                                        .hydrate = UINT32_MAX,
+                                        .automatic = true },
                             .priority = WIRE_BACKGROUND,
                             .is_public = true,
                             .pin = true,
@@ -102,7 +103,7 @@ static void test_layout(void **state)
     assert_int_equal(names_encode(&f, &bytes, &len), 0);
     p = bytes;
     assert_memory_equal(p, "gistname\x01\0\0\0", 12);
-    assert_int_equal(p[12], 1 | 2 | 4 | 8);
+    assert_int_equal(p[12], 1 | 2 | 4 | 8 | 32);
     assert_int_equal(p[16], WIRE_FINE_KV);
     assert_int_equal(p[20], 4);         /* ratio */
     assert_int_equal(p[24], 2);         /* sinks */
@@ -155,7 +156,7 @@ static void test_lies(void **state)
     } cases[] = {
         { 0, 'G', -EBADMSG },   { 8, 2, -ENOTSUP },
         { 8, 0, -ENOTSUP },     { 13, 1, -EBADMSG },
-        { 12, 0x2f, -EBADMSG },                      /* flags that there are none of */
+        { 12, 0x4f, -EBADMSG },                      /* flags that there are none of */
         { 12, 14, -EBADMSG },                        /* a pending token, and none */
         { 16, 200, -EBADMSG },                       /* compressor */
         { 40, 2, -EBADMSG },                         /* priority */

@@ -187,7 +187,7 @@ static int show(const char *path)
 {
     static const char *const keys[] = { "format", "version", "base_model", "base_name",
                                         "method", "mask",    "embedding",  "segment",
-                                        "ratios", "sinks",   "training" };
+                                        "ratios", "sinks",   "training",   "better_than_fit" };
     static const char *const types[] = { "F32", "F16", "BF16", "other" };
     struct safetensors *s;
     struct why why = { "" };
@@ -198,7 +198,7 @@ static int show(const char *path)
     for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
         const char *value = safetensors_meta(s, keys[i]);
 
-        shown_line(stdout, "%-11s %s", keys[i], value ? value : "-");
+        shown_line(stdout, "%-15s %s", keys[i], value ? value : "-");
     }
     show_projections(s);
     for (size_t i = 0; i < safetensors_n(s); i++) {

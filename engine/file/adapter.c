@@ -158,6 +158,8 @@ static int read_metadata(struct loader *l)
         r = read_number(l, "sinks", 0, 16, &a->sinks);
     if (r == 0)
         r = read_numbers(l, "ratios", 2, 64, a->ratios, ADAPTER_RATIOS_MAX, &a->n_ratios);
+    if (r == 0)
+        r = read_numbers(l, "better_than_fit", 2, 64, a->better, ADAPTER_RATIOS_MAX, &a->n_better);
     if (r < 0)
         return r;
     a->method = method;

@@ -59,6 +59,8 @@ struct adapter {
     uint32_t segment; /* it was trained with */
     uint32_t sinks;
     uint32_t ratios[ADAPTER_RATIOS_MAX], n_ratios; /* ascending; 0: never trained */
+    /* On record: at these ratios more is kept of a text than `fit` keeps, without training. */
+    uint32_t better[ADAPTER_RATIOS_MAX], n_better;
     uint32_t n_gists;  /* rows of embd; gist i has row i, or the last one */
     const float *embd; /* (n_gists, n_embd) */
     uint32_t n_layer;
