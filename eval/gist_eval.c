@@ -20,6 +20,7 @@ static const char help_text[] =
     "  recall   questions about made texts that hide their answers\n"
     "  probes   the failure probes of the paper: UUIDs by prefix, surprise, boundary, position\n"
     "  ppl      perplexity of a text, by position and by ratio\n"
+    "  sets     public sets in a folder: RULER, LongBench, HELMET, RepoBench\n"
     "  report   tables and plots of results files\n\n"
     "  -h, --help     this, or a command's own: gist-eval COMMAND --help\n"
     "  -V, --version\n\n"
@@ -34,6 +35,9 @@ static const char *const heads[OPTS_COMMAND__N] = {
     "Looks for the paper's three failures of compressed context and prints the tables.\n\n",
     "usage: gist-eval ppl [--OPTION VALUE...]\n\n"
     "Scores a text in every cell of a grid of ways to keep old context and prints the table.\n\n",
+    "usage: gist-eval sets --data FOLDER [--OPTION VALUE...]\n\n"
+    "Asks the questions of public sets that are in a folder, in every cell of a grid of ways to\n"
+    "keep old context, and prints the table.\n\n",
 };
 
 static int fail(int code, const struct why *why)
@@ -60,6 +64,7 @@ struct plan {
     struct recall_plan recall, boundary;
     bool has_text;
     struct ppl_text text;
+    struct sets sets; /* none: of another command */
     struct grid grid, by_segment;
 };
 
@@ -98,6 +103,8 @@ static int make_plan(enum opts_command command, const struct opts *o, struct pla
         r = check_probes(probes, why);
     if (r == 0 && o->recall.depths.n * o->recall.lengths.n == 0)
         r = why_set(why, -EINVAL, "lengths and depths need a value each");
+    if (r == 0 && command == OPTS_SETS)
+        r = sets_open(&o->sets, &ret->sets, why);
     if (r == 0 && command == OPTS_RECALL)
         r = recall_add(&ret->recall, o->tasks, why);
     if (r == 0 && has_word(probes, "prefix"))
@@ -111,7 +118,8 @@ static int make_plan(enum opts_command command, const struct opts *o, struct pla
 
 static int measure(struct run *run, const struct opts *o, struct plan *p, struct why *why)
 {
-    double work = recall_work(run, &p->recall) + recall_work(run, &p->boundary);
+    double work =
+        recall_work(run, &p->recall) + recall_work(run, &p->boundary) + sets_work(run, &p->sets);
     int r = 0;
 
     if (p->has_text) {
@@ -126,6 +134,8 @@ static int measure(struct run *run, const struct opts *o, struct plan *p, struct
     r = recall_run(run, &p->recall, why);
     if (r == 0)
         r = recall_run(run, &p->boundary, why);
+    if (r == 0)
+        r = sets_run(run, &p->sets, why);
     run->grid = &p->by_segment;
     if (r == 0 && p->has_text)
         r = ppl_run(run, &p->text, why);
@@ -184,6 +194,7 @@ static int run_command(enum opts_command command, int argc, char **argv)
     }
     r = measure_into(c, &o, &p, &why);
     gist_disconnect(c);
+    sets_close(&p.sets);
     if (r == -ECANCELED && run_interrupted()) {
         if (*o.grid.out)
             shown_line(stderr, "gist-eval: interrupted; the same command continues from %s.",
@@ -206,6 +217,11 @@ static int probes(int argc, char **argv)
 static int ppl(int argc, char **argv)
 {
     return run_command(OPTS_PPL, argc, argv);
+}
+
+static int sets(int argc, char **argv)
+{
+    return run_command(OPTS_SETS, argc, argv);
 }
 
 /* --- report ----------------------------------------------------------------------------------- */
@@ -285,7 +301,11 @@ static int report(int argc, char **argv)
 static const struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-} commands[] = { { "recall", recall }, { "probes", probes }, { "ppl", ppl }, { "report", report } };
+} commands[] = { { "recall", recall },
+                 { "probes", probes },
+                 { "ppl", ppl },
+                 { "sets", sets },
+                 { "report", report } };
 
 static int run(int argc, char **argv)
 {
@@ -303,7 +323,7 @@ static int run(int argc, char **argv)
         if (strcmp(argv[1], commands[i].name) == 0)
             return commands[i].run(argc - 1, argv + 1);
     (void)why_set(&why, -EINVAL,
-                  argc > 1 ? "unknown command '%s'; known: recall, probes, ppl, report"
+                  argc > 1 ? "unknown command '%s'; known: recall, probes, ppl, sets, report"
                            : "no command%s; see `gist-eval --help`",
                   argc > 1 ? argv[1] : "");
     return fail(USAGE, &why);

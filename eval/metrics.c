@@ -179,6 +179,48 @@ double metrics_edit(const char *a, const char *b)
     return c.n_a + c.n_b ? 2 * (double)c.n_common / (double)(c.n_a + c.n_b) : 1;
 }
 
+static int compare_words(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* Words between spaces, sorted. */
+static size_t sorted_words(const char *text, uint64_t *ret)
+{
+    size_t n = 0, len;
+
+    for (; *text; text += len) {
+        text += strspn(text, " ");
+        len = strcspn(text, " ");
+        if (len > 0)
+            ret[n++] = hash_word(text, len);
+    }
+    qsort(ret, n, sizeof(*ret), compare_words);
+    return n;
+}
+
+/* Two sorted lists have as much in common as one after the other has. */
+double metrics_f1(const char *answer, const char *want)
+{
+    char *a = normal(answer), *w = normal(want);
+    struct counts c = { .failed = true };
+    double p, r;
+
+    if (a && w)
+        c = count(a, w, sorted_words);
+    free(a);
+    free(w);
+    if (c.failed)
+        return NAN;
+    if (c.n_common == 0)
+        return 0;
+    p = (double)c.n_common / (double)c.n_a;
+    r = (double)c.n_common / (double)c.n_b;
+    return 2 * p * r / (p + r);
+}
+
 /* --- rankings --------------------------------------------------------------------------------- */
 
 static int compare_down(const void *a, const void *b)

@@ -19,6 +19,9 @@ double metrics_subem(const char *answer, const char *want);
 /* Exact match of the same. */
 double metrics_accuracy(const char *answer, const char *want);
 
+/* F1 of their words, each as often as it is there. */
+double metrics_f1(const char *answer, const char *want);
+
 struct metrics_rouge {
     double precision, recall, f1;
 };

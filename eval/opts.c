@@ -3,6 +3,7 @@
 #define GRID_ITEM(field, ...)   OPTIONS_ITEM(struct opts, grid.field, __VA_ARGS__),
 #define RECALL_ITEM(field, ...) OPTIONS_ITEM(struct opts, recall.field, __VA_ARGS__),
 #define PPL_ITEM(field, ...)    OPTIONS_ITEM(struct opts, ppl.field, __VA_ARGS__),
+#define SETS_ITEM(field, ...)   OPTIONS_ITEM(struct opts, sets.field, __VA_ARGS__),
 
 static const struct options_item recall_items[] = {
     OPTIONS_ITEM(struct opts, tasks, "tasks", TEXT, "NAME...",
@@ -40,6 +41,15 @@ static const struct options_item ppl_items[] = {
 #undef OPTION
 };
 
+static const struct options_item sets_items[] = {
+#define OPTION SETS_ITEM
+#include "eval/sets.def"
+#undef OPTION
+#define OPTION GRID_ITEM
+#include "eval/grid.def"
+#undef OPTION
+};
+
 static const struct options_action actions[] = { { "help", 1, "Print this text." } };
 
 #define N_OF(a) (sizeof(a) / sizeof((a)[0]))
@@ -53,6 +63,7 @@ static const struct options tables[OPTS_COMMAND__N] = {
     [OPTS_RECALL] = TABLE(recall_items, "gist-eval recall"),
     [OPTS_PROBES] = TABLE(probes_items, "gist-eval probes"),
     [OPTS_PPL] = TABLE(ppl_items, "gist-eval ppl"),
+    [OPTS_SETS] = TABLE(sets_items, "gist-eval sets"),
 };
 
 int opts_load(enum opts_command command, int argc, char *const *argv, struct opts *ret,

@@ -9,17 +9,19 @@
 #include "eval/grid.h"
 #include "eval/ppl.h"
 #include "eval/recall.h"
+#include "eval/sets.h"
 
 #include <stdbool.h>
 #include <stdio.h>
 
-enum opts_command { OPTS_RECALL, OPTS_PROBES, OPTS_PPL, OPTS_COMMAND__N };
+enum opts_command { OPTS_RECALL, OPTS_PROBES, OPTS_PPL, OPTS_SETS, OPTS_COMMAND__N };
 
 /* Those that a command has not have their defaults. */
 struct opts {
     struct grid_opts grid;
     struct recall_opts recall;
     struct ppl_opts ppl;
+    struct sets_opts sets;
     char tasks[OPTIONS_TEXT_MAX + 1], probes[OPTIONS_TEXT_MAX + 1];
 };
 

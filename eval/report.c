@@ -359,6 +359,45 @@ static void write_boundary(struct report *w)
     paper_write(w->p, PAPER_BOUNDARY);
 }
 
+/* --- public sets ------------------------------------------------------------------------------ */
+
+static void write_sets(struct report *w)
+{
+    struct tally_filter f = tally_all(RESULTS_SET);
+    const char *columns[1 + TALLY_LIST_MAX + 2] = { "old context" };
+    struct tally_tasks tasks;
+    struct tally_cells cells;
+    size_t n = 1;
+
+    tally_tasks(w->r, &f, &tasks);
+    if (tasks.n == 0)
+        return;
+    page_heading(w->p, 2, "Public sets");
+    page_text(w->p, "Means of each set's metric, in %%, with prompts that are not the sets' own.");
+    for (size_t i = 0; i < tasks.n; i++)
+        columns[n++] = tasks.v[i];
+    columns[n++] = "of full, %";
+    columns[n++] = "n";
+    page_table(w->p, columns, n);
+    tally_cells(w->r, &f, &cells);
+    for (size_t i = 0; i < cells.n; i++) {
+        struct tally t, all;
+
+        f.cell = &cells.v[i];
+        f.task = NULL;
+        all = tally(w, &f);
+        put_name(w->p, f.cell);
+        for (size_t k = 0; k < tasks.n; k++) {
+            f.task = tasks.v[k];
+            t = tally(w, &f);
+            put_score(w->p, &t);
+        }
+        put_number(w->p, all.full_sum > 0 ? 100 * all.pairs_sum / all.full_sum : NAN, "%.0f");
+        page_cell(w->p, "%zu", all.n);
+    }
+    page_table_end(w->p);
+}
+
 /* --- perplexity ------------------------------------------------------------------------------- */
 
 /* The mean of some of the bins; those that are not there do not count. */
@@ -512,6 +551,7 @@ int report_write(FILE *f, bool html, const struct results *files, size_t n_files
         write_surprise(&w);
         write_prefix(&w);
         write_boundary(&w);
+        write_sets(&w);
         write_ppl(&w);
         err = w.err;
     }

@@ -15,7 +15,7 @@
 
 #define FORMAT 1
 
-static const char *const kinds[RESULTS_KIND__N] = { "recall", "boundary", "ppl" };
+static const char *const kinds[RESULTS_KIND__N] = { "recall", "boundary", "set", "ppl" };
 
 /* An item's numbers, by name: writer and reader both go through these. */
 struct field {

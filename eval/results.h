@@ -31,6 +31,7 @@
 enum results_kind {
     RESULTS_RECALL,   /* a question about a made text: also those of surprise */
     RESULTS_BOUNDARY, /* the same, with the prompt's end at `offset` in its segment */
+    RESULTS_SET,      /* a line of a public set, by its number */
     RESULTS_PPL,      /* log-likelihood of a text */
     RESULTS_KIND__N
 };

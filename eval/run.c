@@ -1,7 +1,6 @@
 #include "eval/run.h"
 
 #include "base/clock.h"
-#include "eval/ask.h"
 #include "eval/metrics.h"
 
 #include <errno.h>
@@ -117,7 +116,66 @@ int run_failed(const struct run *r, int err, struct why *why)
     return why_set(why, err, "%s", text && *text ? text : strerror(-err));
 }
 
-/* --- questions -------------------------------------------------------------------------------- */
+/* --- one question ----------------------------------------------------------------------------- */
+
+static void fill_item(const struct ask_session *a, const struct ask_answer *got,
+                      struct results_item *ret)
+{
+    ret->read_ns = a->read_ns;
+    ret->first_token_ns = got->first_token_ns;
+    ret->prompt_tokens = got->usage.prompt_tokens;
+    ret->gist_tokens = got->usage.gist_tokens;
+    ret->gists = got->usage.gists;
+    ret->hydrated_tokens = got->usage.hydrated_tokens;
+    ret->missed_tokens = got->usage.missed_tokens;
+    ret->answer = got->text;
+}
+
+static int begin(struct run *r, const struct run_ask *ask, const struct grid_cell *cell,
+                 struct ask_session *ret)
+{
+    const struct ask_text text = {
+        .text = ask->text, .n_tokens = ask->n_tokens, .on_progress = on_read, .arg = r
+    };
+
+    r->next = ask->reading;
+    return ask_begin(r->c, cell, r->adapter, &text, ret);
+}
+
+void run_close(struct run_reader *reader)
+{
+    ask_end(&reader->session);
+}
+
+/* Of those that are known nothing is read. */
+int run_ask(struct run *r, struct run_reader *reader, const struct run_ask *ask,
+            struct results_item *it, struct why *why)
+{
+    struct ask_answer got = { 0 };
+    int err = 0;
+
+    if (run_knows(r, it, ask->work))
+        return 0;
+    if (run_interrupted())
+        return run_failed(r, -ECANCELED, why);
+    if (!reader->session.s && !reader->too_long)
+        err = begin(r, ask, &it->cell, &reader->session);
+    if (err == 0 && !reader->too_long)
+        err = ask_question(&reader->session, ask->question, ask->max_tokens, &got);
+    if (err < 0 && gist_error_code(r->c) == GIST_E_CONTEXT_LENGTH_EXCEEDED) {
+        reader->too_long = true;
+        err = 0;
+    }
+    if (err < 0)
+        return run_failed(r, err, why);
+    if (!reader->too_long) {
+        ask->score(ask->arg, got.text, it);
+        fill_item(&reader->session, &got, it);
+    }
+    return run_keep(r, it, ask->work, why);
+}
+
+/* --- questions about made texts --------------------------------------------------------------- */
 
 static void name_item(const struct run_text *t, const struct grid_cell *cell, uint32_t i,
                       struct results_item *ret)
@@ -171,76 +229,51 @@ static double score(const struct task_ask *ask, const char *answer)
     return sum / ask->n_wants;
 }
 
-static void fill_item(const struct run_text *t, uint32_t i, const struct ask_session *a,
-                      const struct ask_answer *got, struct results_item *ret)
-{
-    const struct task_ask *ask = &t->task->asks[i];
+struct scored {
+    const struct task_ask *ask;
+    bool has_prefix;
+};
 
-    ret->score = score(ask, got->text);
-    if (t->spec->kind == TASK_UUID || t->spec->kind == TASK_JSON)
-        ret->prefix = metrics_prefix(got->text, ask->want[0]);
-    ret->read_ns = a->read_ns;
-    ret->first_token_ns = got->first_token_ns;
-    ret->prompt_tokens = got->usage.prompt_tokens;
-    ret->gist_tokens = got->usage.gist_tokens;
-    ret->gists = got->usage.gists;
-    ret->hydrated_tokens = got->usage.hydrated_tokens;
-    ret->missed_tokens = got->usage.missed_tokens;
-    ret->answer = got->text;
+static void score_task(void *arg, const char *answer, struct results_item *ret)
+{
+    const struct scored *s = arg;
+
+    ret->score = score(s->ask, answer);
+    if (s->has_prefix)
+        ret->prefix = metrics_prefix(answer, s->ask->want[0]);
 }
 
-static int begin(struct run *r, const struct run_text *t, const struct grid_cell *cell,
-                 struct ask_session *ret)
+static int ask_cell(struct run *r, const struct run_text *t, const struct grid_cell *cell,
+                    struct why *why)
 {
-    const struct ask_text text = {
-        .text = t->task->text, .n_tokens = t->length, .on_progress = on_read, .arg = r
-    };
-
-    r->next = (double)t->length / t->n_asks;
-    return ask_begin(r->c, cell, r->adapter, &text, ret);
-}
-
-/* One question of those that are not known. a has a session once one was needed: a text of which
- * all is known is not read. */
-static int ask_one(struct run *r, const struct run_text *t, const struct grid_cell *cell,
-                   uint32_t i, struct ask_session *a, bool *too_long, struct why *why)
-{
-    double work = item_work(t);
-    struct ask_answer got = { 0 };
-    struct results_item it;
+    bool has_prefix = t->spec->kind == TASK_UUID || t->spec->kind == TASK_JSON;
+    struct run_reader reader = { 0 };
     int err = 0;
 
-    name_item(t, cell, i, &it);
-    if (run_knows(r, &it, work))
-        return 0;
-    if (run_interrupted())
-        return run_failed(r, -ECANCELED, why);
-    if (!a->s && !*too_long)
-        err = begin(r, t, cell, a);
-    if (err == 0 && !*too_long)
-        err = ask_question(a, t->task->asks[i].question, task_traits(t->spec->kind)->answer, &got);
-    if (err < 0 && gist_error_code(r->c) == GIST_E_CONTEXT_LENGTH_EXCEEDED) {
-        *too_long = true;
-        err = 0;
+    for (uint32_t i = 0; err == 0 && i < t->n_asks; i++) {
+        struct scored scored = { &t->task->asks[i], has_prefix };
+        const struct run_ask ask = { .text = t->task->text,
+                                     .question = t->task->asks[i].question,
+                                     .n_tokens = t->length,
+                                     .max_tokens = task_traits(t->spec->kind)->answer,
+                                     .reading = (double)t->length / t->n_asks,
+                                     .work = item_work(t),
+                                     .score = score_task,
+                                     .arg = &scored };
+        struct results_item it;
+
+        name_item(t, cell, i, &it);
+        err = run_ask(r, &reader, &ask, &it, why);
     }
-    if (err < 0)
-        return run_failed(r, err, why);
-    if (!*too_long)
-        fill_item(t, i, a, &got, &it);
-    return run_keep(r, &it, work, why);
+    run_close(&reader);
+    return err;
 }
 
 int run_text(struct run *r, const struct run_text *t, struct why *why)
 {
     int err = 0;
 
-    for (size_t k = 0; err == 0 && k < r->grid->n; k++) {
-        struct ask_session a = { 0 };
-        bool too_long = false;
-
-        for (uint32_t i = 0; err == 0 && i < t->n_asks; i++)
-            err = ask_one(r, t, &r->grid->cells[k], i, &a, &too_long, why);
-        ask_end(&a);
-    }
+    for (size_t k = 0; err == 0 && k < r->grid->n; k++)
+        err = ask_cell(r, t, &r->grid->cells[k], why);
     return err;
 }

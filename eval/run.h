@@ -13,6 +13,7 @@
 #include "base/bar.h"
 #include "base/why.h"
 #include "client/gist.h"
+#include "eval/ask.h"
 #include "eval/grid.h"
 #include "eval/results.h"
 #include "eval/task.h"
@@ -37,7 +38,26 @@ bool run_knows(struct run *r, const struct results_item *name, double work);
 int run_keep(struct run *r, const struct results_item *it, double work, struct why *why);
 void run_end(struct run *r);
 
-/* Questions about a text, in all cells of the grid. */
+/* One question about a text, whose answer fn scores: fills what it knows of the item. */
+typedef void run_score_fn(void *arg, const char *answer, struct results_item *ret);
+struct run_ask {
+    const char *text, *question;
+    uint32_t n_tokens; /* of the text, about */
+    uint32_t max_tokens;
+    double reading, work; /* reading: part of work */
+    run_score_fn *score;
+    void *arg;
+};
+/* A text in one cell, read once a question needs it. run_close of zeros does nothing. */
+struct run_reader {
+    struct ask_session session;
+    bool too_long;
+};
+int run_ask(struct run *r, struct run_reader *reader, const struct run_ask *ask,
+            struct results_item *name, struct why *why);
+void run_close(struct run_reader *reader);
+
+/* Questions about a made text, in all cells of the grid. */
 struct run_text {
     enum results_kind kind;
     const struct task_spec *spec;

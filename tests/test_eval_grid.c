@@ -173,6 +173,7 @@ static void test_man_page(void **state)
     check_list(OPTS_RECALL, "recall");
     check_list(OPTS_PROBES, "probes");
     check_list(OPTS_PPL, "ppl");
+    check_list(OPTS_SETS, "sets");
 }
 
 int main(void)

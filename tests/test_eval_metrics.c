@@ -63,6 +63,8 @@ static void check(const char *kind, char *a, char *b, char *values)
         expect(a, metrics_subem(a, b), v[0]);
     } else if (strcmp(kind, "accuracy") == 0) {
         expect(a, metrics_accuracy(a, b), v[0]);
+    } else if (strcmp(kind, "f1") == 0) {
+        expect(a, metrics_f1(a, b), v[0]);
     } else if (strcmp(kind, "edit") == 0) {
         expect(a, metrics_edit(a, b), v[0]);
     } else {

@@ -14,8 +14,8 @@ code 'version' 0 "$eval" --version
 code 'no command' 2 "$eval"
 says 'gist-eval --help'
 code 'an unknown command' 2 "$eval" nonsense
-says "unknown command 'nonsense'; known: recall, probes, ppl, report"
-for c in recall probes ppl report; do
+says "unknown command 'nonsense'; known: recall, probes, ppl, sets, report"
+for c in recall probes ppl sets report; do
     code "$c --help" 0 "$eval" $c --help
     check "$c --help" grep -q "^usage: gist-eval $c" "$tmp/out"
 done
@@ -143,6 +143,25 @@ says "$tmp/nothing"
 printf '\377\376 no text, but long enough to be looked at' >"$tmp/bytes"
 code 'no text' 1 "$eval" ppl --text "$tmp/bytes"
 says 'not UTF-8'
+
+# --- public sets ----------------------------------------------------------------------------------
+mkdir -p "$tmp/sets/ruler/niah_single_1" "$tmp/empty"
+printf '{"input":"A text.\\nIt is long.\\nWhat is it?","outputs":["long","text"]}\n%.0s' 1 2 3 >"$tmp/sets/ruler/niah_single_1/validation.jsonl"
+echo '{"context":"A text.","input":"What?","answers":["a text"],"dataset":"qasper"}' >"$tmp/sets/qasper.jsonl"
+code 'sets' 0 "$eval" sets --data "$tmp/sets" --items 2 --out "$tmp/sets.jsonl"
+check 'a column a file' grep -q '^| old context | qasper | ruler/niah_single_1 | of full, % | n |' "$tmp/out"
+check 'so many lines of each' grep -q '^| full | .* | 3 |$' "$tmp/out"
+code 'sets again' 0 "$eval" sets --data "$tmp/sets" --items 2 --out "$tmp/sets.jsonl"
+check 'nothing twice' [ "$(lines "$tmp/sets.jsonl")" -eq 9 ]
+code 'no folder' 2 "$eval" sets
+says 'needs --data FOLDER'
+code 'a folder without sets' 2 "$eval" sets --data "$tmp/empty"
+says 'no .jsonl file'
+code 'a folder that is not there' 2 "$eval" sets --data "$tmp/nowhere"
+says "$tmp/nowhere"
+cp "$tmp/notes" "$tmp/empty/notes.jsonl"
+code 'a line of no set' 1 "$eval" sets --data "$tmp/empty"
+says 'notes.jsonl, line 1: not a line of RULER'
 
 # --- reports --------------------------------------------------------------------------------------
 code 'a report of two files' 0 "$eval" report "$file" "$tmp/probes.jsonl"

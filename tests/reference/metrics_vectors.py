@@ -5,13 +5,14 @@
     venv/bin/python tests/reference/metrics_vectors.py > tests/data/metrics.tsv
 
 A line a case: the metric, two texts (of ndcg: relevance in order of rank, and all relevance), and the values, with tabs
-between them; a newline in a text is \\n. SubEM and accuracy go by normalize_answer of SQuAD's evaluate-v1.1.py, which
-HELMET and the paper's other sets use, copied below; ROUGE-L is rouge-score's without stemming; edit similarity is
+between them; a newline in a text is \\n. SubEM, accuracy and F1 go by normalize_answer and f1_score of SQuAD's
+evaluate-v1.1.py, which HELMET, LongBench and the paper's other sets use, copied below; ROUGE-L is rouge-score's without stemming; edit similarity is
 rapidfuzz's fuzz.ratio, which LongBench and RepoBench report; NDCG@10 is scikit-learn's.
 """
 import random
 import re
 import string
+from collections import Counter
 
 import numpy as np
 from rapidfuzz import fuzz
@@ -34,6 +35,19 @@ def normalize_answer(s):
         return text.lower()
 
     return white_space_fix(remove_articles(remove_punc(lower(s))))
+
+
+def f1_score(prediction, ground_truth):
+    prediction_tokens = normalize_answer(prediction).split()
+    ground_truth_tokens = normalize_answer(ground_truth).split()
+    common = Counter(prediction_tokens) & Counter(ground_truth_tokens)
+    num_same = sum(common.values())
+    if num_same == 0:
+        return 0
+    precision = 1.0 * num_same / len(prediction_tokens)
+    recall = 1.0 * num_same / len(ground_truth_tokens)
+    f1 = (2 * precision * recall) / (precision + recall)
+    return f1
 
 
 PAIRS = [
@@ -80,6 +94,7 @@ def main():
         r = scorer.score(b, a)["rougeL"]
         print("subem", shown(a), shown(b), int(m in n), sep="\t")
         print("accuracy", shown(a), shown(b), int(m == n), sep="\t")
+        print("f1", shown(a), shown(b), f"{f1_score(a, b):.9f}", sep="\t")
         print("rouge", shown(a), shown(b), *(f"{v:.9f}" for v in (r.precision, r.recall, r.fmeasure)), sep="\t")
         print("edit", shown(a), shown(b), f"{fuzz.ratio(a, b) / 100:.9f}", sep="\t")
     for _ in range(30):
