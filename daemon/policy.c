@@ -201,14 +201,15 @@ bool policy_same(const struct policy *a, const struct policy *b)
            x.late == y.late && x.fixed == y.fixed;
 }
 
-const char *policy_longer(const struct policy *p)
+const char *policy_longer(const struct policy *p, uint32_t context)
 {
     if (compress_keeps_all(&p->spec))
         return ", since all of it is kept as it is; with automatic memory texts of any length can "
                "be read (gistctl: --memory auto, libgist: GIST_AUTO)";
-    return p->fixed ? "; without a fixed ratio older text would be compressed further (gistctl: no "
-                      "--fixed-ratio, libgist: no GIST_FIXED)"
-                    : "; a larger budget holds more (--budget)";
+    if (p->fixed)
+        return "; without a fixed ratio older text would be compressed further (gistctl: no "
+               "--fixed-ratio, libgist: no GIST_FIXED)";
+    return p->budget < context ? "; a larger budget holds more (--budget)" : "";
 }
 
 uint32_t policy_tokens_max(const struct policy *p)

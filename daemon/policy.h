@@ -42,8 +42,8 @@ bool policy_lower(struct policy *p);
 struct policy policy_normal(const struct policy *p);
 bool policy_same(const struct policy *a, const struct policy *b);
 
-/* Behind a sentence that names its limit: what would help, or "". */
-const char *policy_longer(const struct policy *p);
+/* Behind a sentence that names its limit: what would help, or "". context: the largest budget. */
+const char *policy_longer(const struct policy *p, uint32_t context);
 
 /* Tokens that a sequence with this policy may hold. */
 uint32_t policy_tokens_max(const struct policy *p);

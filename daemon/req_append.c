@@ -299,15 +299,17 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
                      "context_length_exceeded: the session has %u tokens and %" PRIu64
                      " more were asked for; the limit is %u%s",
                      had, n_new, q->max_tokens,
-                     compress_keeps_all(&r->memory->policy.spec) ? policy_longer(&r->memory->policy)
-                                                                 : "");
+                     compress_keeps_all(&r->memory->policy.spec)
+                         ? policy_longer(&r->memory->policy, s->served.context_max)
+                         : "");
     else
         request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
                      (struct request_numbers){ now, keys - now, budget },
                      "context_length_exceeded: the session has %u tokens and %" PRIu64
                      " more were asked for; compressed they take %" PRIu64 " keys, but the "
                      "session's budget is %u%s",
-                     had, n_new, keys, budget, policy_longer(&r->memory->policy));
+                     had, n_new, keys, budget,
+                     policy_longer(&r->memory->policy, s->served.context_max));
     return false;
 }
 

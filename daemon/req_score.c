@@ -86,7 +86,7 @@ static bool check_window(struct sched *s, struct request *r, uint32_t window,
         request_fail(
             s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, (struct request_numbers){ 0, window, limit },
             "context_length_exceeded: windows of %u tokens were asked for; the limit is %u%s",
-            window, limit, policy_longer(policy));
+            window, limit, policy_longer(policy, s->served.context_max));
         return false;
     }
     ladder_climb(policy, &l, 0, window, &keys, NULL);
@@ -96,7 +96,7 @@ static bool check_window(struct sched *s, struct request *r, uint32_t window,
                  (struct request_numbers){ 0, keys, policy->budget },
                  "context_length_exceeded: windows of %u tokens hold %" PRIu64
                  " keys when compressed this way; the budget is %u%s",
-                 window, keys, policy->budget, policy_longer(policy));
+                 window, keys, policy->budget, policy_longer(policy, s->served.context_max));
     return false;
 }
 

@@ -379,7 +379,8 @@ static void fail_budget(struct sched *s, struct request *r, uint64_t n_keys)
         (struct request_numbers){ 0, n_keys, m->policy.budget },
         "context_length_exceeded: after %u tokens the session has no room for one more: it "
         "would hold %" PRIu64 " keys, and its budget is %u%s",
-        m->seq->n_tokens, n_keys, m->policy.budget, policy_longer(&m->policy));
+        m->seq->n_tokens, n_keys, m->policy.budget,
+        policy_longer(&m->policy, s->served.context_max));
 }
 
 void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need,
