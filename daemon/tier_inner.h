@@ -36,7 +36,51 @@ struct tier_job {
 
 TAILQ_HEAD(tier_jobs, tier_job);
 TAILQ_HEAD(tier_users, tier_user);
-TAILQ_HEAD(tier_restores, tier_restore);
+
+/* A record on its way back, and a line of them. A part's pages are the account's from when it was
+ * asked for; who takes them says so.
+ *
+ *     PLANNED --ask--> READING --> READ --(PUTTING)--> READY --took--> TAKEN
+ *        ^                |          |        |          |
+ *        +----------------+----------+--------+----------+ forget
+ */
+enum tier_part_state {
+    TIER_PART_PLANNED,
+    TIER_PART_READING,
+    TIER_PART_READ,
+    TIER_PART_PUTTING,
+    TIER_PART_READY,
+    TIER_PART_TAKEN
+};
+
+struct tier_part {
+    struct tier_line *line;
+    enum tier_part_state state;
+    uint64_t id; /* of its record */
+    uint32_t segment, n_tokens, n_keys, n_pages;
+    bool packed;
+    uint32_t *pages;
+    void **mem;       /* that the store reads to: the pool's, or slots of the staging area */
+    bool pinned_busy; /* pages are the tier's: the line was dropped */
+    int result;
+    uint64_t ticket;
+};
+
+struct tier_line {
+    TAILQ_ENTRY(tier_line) link; /* of those that were dropped */
+    struct tier *tier;
+    struct pool_account *account;
+    struct tier_part *parts; /* (n_parts) */
+    uint32_t n_parts;
+    uint32_t n_out;  /* that the store will call back for */
+    uint32_t window; /* pages that are asked for and not taken */
+    bool dropped;
+    void (*free)(struct tier_line *l); /* of one that was dropped, when the last read is done */
+    uint32_t *pages;                   /* of all parts */
+    void **mem;
+};
+
+TAILQ_HEAD(tier_lines, tier_line);
 
 /* Room for pages where the host can't touch the pool: equal slots. */
 struct tier_stage {
@@ -68,7 +112,7 @@ struct tier {
     uint32_t n_fetching; /* jobs and parts of restores with tickets */
 
     struct tier_users resting;
-    struct tier_restores dropped; /* given up, and the disk is not done with them */
+    struct tier_lines dropped; /* given up, and the disk is not done with them */
 
     double ns_per_token; /* moving average; 0: not measured */
     struct tier_stats stats;
@@ -85,8 +129,22 @@ void tier_note_segments(struct tier_user *u);
 bool tier_queue_full(const struct tier *t);
 uint32_t tier_write_coming(const struct tier *t);
 
-/* tier_read.c */
+/* tier_part.c: -ENOMEM. */
+int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages);
+void tier_line_fini(struct tier_line *l);
+/* Gives it up: it is freed now or later. */
+void tier_line_drop(struct tier_line *l);
+/* -EAGAIN: later, when something came back; -ENOSPC, -ENOENT and the like. */
+int tier_part_ask(struct tier_part *p);
+/* 0: it is ready, -EAGAIN: not yet; else what became of it. */
+int tier_part_look(struct tier_part *p);
+/* The pages of a ready one are another one's now. */
+void tier_part_took(struct tier_part *p);
+/* Nothing of it is wanted any more. False: the store still has its pages. */
+bool tier_part_forget(struct tier_part *p);
 uint32_t tier_read_coming(const struct tier *t);
+
+/* tier_read.c */
 double tier_read_speed(const struct tier *t); /* bytes a second */
 
 /* tier_scope.c: the digest of all that the meaning of a record depends on. */

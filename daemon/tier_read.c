@@ -32,43 +32,21 @@
 #define RECORD_NS   150000.0
 #define GUESS_BYTES ((uint64_t)4 << 20)
 
-enum part_state { PART_PLANNED, PART_READING, PART_READ, PART_PUTTING, PART_READY };
-
-struct part {
-    struct tier_restore *restore;
-    enum part_state state;
-    uint32_t segment;
-    bool packed;
-    uint64_t id; /* of its record */
-    uint32_t n_tokens, n_keys, n_pages;
-    uint32_t *pages;
-    void **mem;       /* that the store reads to: the pool's, or slots of the staging area */
-    bool pinned_busy; /* pages are the tier's: the restore was dropped */
-    int result;
-    uint64_t ticket;
-};
-
 struct tier_restore {
-    TAILQ_ENTRY(tier_restore) link; /* of those that were dropped */
+    struct tier_line line; /* its parts are the plan's; first, so that it is freed by it */
     struct tier *tier;
     struct tier_user *user;
     const uint32_t *ids;
     uint32_t n, limit; /* ids, and the most that may come back */
     uint32_t attempts;
-    bool dropped, draining;
+    bool draining;
     struct store_hash *before; /* (segments of n, and one) */
 
     /* Of the plan. */
     struct ladder goal;
-    uint32_t goal_n, first; /* tokens; the first segment that is a part */
-    uint32_t thinned_to;    /* segments before it stand on their rung */
-    struct part *parts;
-    uint32_t n_parts, n_asked,
-        n_taken;     /* parts that were asked for, and that are in the sequence */
-    uint32_t n_out;  /* that the store will call back for */
-    uint32_t window; /* pages that are asked for and not taken */
-    uint32_t *pages; /* of all parts */
-    void **mem;
+    uint32_t goal_n, first;    /* tokens; the first segment that is a part */
+    uint32_t thinned_to;       /* segments before it stand on their rung */
+    uint32_t n_asked, n_taken; /* parts that were asked for, and that are in the sequence */
 };
 
 double tier_read_speed(const struct tier *t)
@@ -203,17 +181,17 @@ static void count_parts(const struct tier_restore *r, uint32_t *ret_parts, uint3
 static double fill_parts(struct tier_restore *r)
 {
     const struct policy *p = policy_of(r);
-    uint32_t *pages = r->pages;
-    void **mem = r->mem;
+    uint32_t *pages = r->line.pages;
+    void **mem = r->line.mem;
     double cost_ns = 0;
     bool known = true;
 
-    for (uint32_t i = 0; i < r->n_parts; i++) {
+    for (uint32_t i = 0; i < r->line.n_parts; i++) {
         uint32_t k = r->first + i, n = min_u32(p->seg_len, r->goal_n - k * p->seg_len);
-        struct part *part = &r->parts[i];
+        struct tier_part *part = &r->line.parts[i];
         struct store_found f = { 0 };
 
-        *part = (struct part){ .restore = r, .segment = k, .packed = k < r->goal.n_at[1] };
+        *part = (struct tier_part){ .line = &r->line, .segment = k, .packed = k < r->goal.n_at[1] };
         part->n_tokens = n;
         part->n_keys = part->packed ? ladder_segment_keys(p, k, 1) : n;
         part->n_pages = seq_n_pages(part->n_keys);
@@ -222,7 +200,7 @@ static double fill_parts(struct tier_restore *r)
         pages += part->n_pages;
         mem += part->n_pages;
         if (part->n_pages == 0) {
-            part->state = PART_READY;
+            part->state = TIER_PART_READY;
             continue;
         }
         (void)find(r, k, part->packed ? STORE_PACKED : STORE_RAW, &f);
@@ -241,7 +219,7 @@ static bool is_worth_it(struct tier_restore *r, double cost_ns, uint32_t n_pages
     struct tier *t = r->tier;
     uint32_t n = r->goal_n - r->user->memory->seq->n_tokens;
     double read_ns = (double)n_pages * (double)t->pool->page_bytes * 1e9 / tier_read_speed(t) +
-                     RECORD_NS * r->n_parts;
+                     RECORD_NS * r->line.n_parts;
 
     if (t->ns_per_token > 0)
         cost_ns = t->ns_per_token * n;
@@ -253,19 +231,14 @@ static bool is_worth_it(struct tier_restore *r, double cost_ns, uint32_t n_pages
 
 static void free_plan(struct tier_restore *r)
 {
-    free(r->parts);
-    free(r->pages);
-    free(r->mem);
-    r->parts = NULL;
-    r->pages = NULL;
-    r->mem = NULL;
-    r->n_parts = r->n_asked = r->n_taken = r->window = 0;
+    tier_line_fini(&r->line);
+    r->n_asked = r->n_taken = 0;
 }
 
 /* False: there is nothing to be had, or no memory for it. */
 static bool plan(struct tier_restore *r)
 {
-    uint32_t n_pages;
+    uint32_t n_parts, n_pages;
 
     r->goal_n = longest(r, min_u32(r->limit, r->n - 1));
     if (r->goal_n == 0)
@@ -273,15 +246,13 @@ static bool plan(struct tier_restore *r)
     r->goal = ladder_at(policy_of(r), r->goal_n);
     r->first = first_other(r->user->memory, &r->goal);
     r->thinned_to = 0;
-    count_parts(r, &r->n_parts, &n_pages);
-    r->parts = malloc(r->n_parts * sizeof(*r->parts));
-    r->pages = malloc((n_pages + 1) * sizeof(*r->pages));
-    r->mem = malloc((n_pages + 1) * sizeof(*r->mem));
-    if (!r->parts || !r->pages || !r->mem || !is_worth_it(r, fill_parts(r), n_pages)) {
-        free_plan(r);
+    count_parts(r, &n_parts, &n_pages);
+    if (tier_line_take(&r->line, n_parts, n_pages) < 0)
         return false;
-    }
-    return true;
+    if (is_worth_it(r, fill_parts(r), n_pages))
+        return true;
+    free_plan(r);
+    return false;
 }
 
 static bool hash_all(struct tier_restore *r)
@@ -305,6 +276,11 @@ static void free_restore(struct tier_restore *r)
     free(r);
 }
 
+static void free_line(struct tier_line *l)
+{
+    free_restore((struct tier_restore *)l);
+}
+
 struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids, uint32_t n)
 {
     struct tier_restore *r;
@@ -314,7 +290,14 @@ struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids
     r = calloc(1, sizeof(*r));
     if (!r)
         return NULL;
-    *r = (struct tier_restore){ .tier = u->tier, .user = u, .ids = ids, .n = n, .limit = n };
+    *r = (struct tier_restore){
+        .line = { .tier = u->tier, .account = u->memory->seq->account, .free = free_line },
+        .tier = u->tier,
+        .user = u,
+        .ids = ids,
+        .n = n,
+        .limit = n,
+    };
     if (!hash_all(r) || !plan(r)) {
         free_restore(r);
         return NULL;
@@ -332,114 +315,6 @@ uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n)
         known = longest(&r, n - 1);
     free(r.before);
     return known;
-}
-
-/* --- reading ---------------------------------------------------------------------------------- */
-
-static struct pool_account *account_of(const struct tier_restore *r)
-{
-    return r->user->memory->seq->account;
-}
-
-static void give_stage(struct part *p)
-{
-    if (!p->restore->tier->host)
-        tier_stage_give(&p->restore->tier->stage, p->n_pages, p->mem);
-}
-
-/* The part has pages no more, in whatever way it has them. */
-static void give_pages(struct part *p)
-{
-    struct tier *t = p->restore->tier;
-
-    pool_give(t->pool, p->pinned_busy ? &t->busy : account_of(p->restore), p->n_pages, p->pages);
-}
-
-/* From store_pump. */
-static void on_get(void *arg, int result)
-{
-    struct part *p = arg;
-    struct tier_restore *r = p->restore;
-
-    r->n_out--;
-    p->state = PART_READ;
-    p->result = result;
-    if (!r->dropped)
-        return;
-    give_stage(p);
-    give_pages(p);
-    if (r->n_out == 0) {
-        TAILQ_REMOVE(&r->tier->dropped, r, link);
-        free_restore(r);
-    }
-}
-
-/* -EAGAIN: later, when something came back. */
-static int ask(struct tier_restore *r, struct part *p)
-{
-    struct tier *t = r->tier;
-    int e = pool_take(t->pool, account_of(r), p->n_pages, p->pages);
-
-    if (e < 0)
-        return e;
-    if (t->host) {
-        for (uint32_t i = 0; i < p->n_pages; i++)
-            p->mem[i] = t->host + (size_t)p->pages[i] * t->pool->page_bytes;
-    } else if (p->n_pages > t->stage.n_slots) {
-        e = -E2BIG;
-    } else if (!tier_stage_take(&t->stage, p->n_pages, p->mem)) {
-        e = -EAGAIN;
-    }
-    if (e == 0) {
-        e = store_get(t->store, p->id, p->n_pages, p->mem, on_get, p);
-        if (e < 0)
-            give_stage(p);
-    }
-    if (e < 0) {
-        pool_give(t->pool, account_of(r), p->n_pages, p->pages);
-        return e;
-    }
-    p->state = PART_READING;
-    r->n_out++;
-    r->window += p->n_pages;
-    return 0;
-}
-
-/* What the store has read goes on to the device. 0, or the errno of the copy. */
-static int put_part(struct part *p)
-{
-    struct tier *t = p->restore->tier;
-    int e = 0;
-
-    for (uint32_t i = 0; e == 0 && i < p->n_pages; i++)
-        e = t->backend->ops->put(t->backend, tier_page(t, p->pages[i]), p->mem[i],
-                                 t->pool->page_bytes, &p->ticket);
-    p->state = PART_PUTTING;
-    t->n_fetching++;
-    return e;
-}
-
-static void end_putting(struct part *p)
-{
-    p->restore->tier->n_fetching--;
-    give_stage(p);
-    p->state = PART_READY;
-}
-
-/* 0: it is ready, -EAGAIN: not yet; else what became of it. */
-static int look_at(struct part *p)
-{
-    struct tier *t = p->restore->tier;
-
-    if (p->state == PART_READ && p->result == 0 && t->host)
-        p->state = PART_READY;
-    else if (p->state == PART_READ && p->result == 0)
-        p->result = put_part(p);
-    if (p->state == PART_PUTTING && t->backend->ops->done(t->backend, p->ticket))
-        end_putting(p);
-    if (p->state == PART_READY || p->state == PART_READ)
-        return p->result;
-    return -EAGAIN;
 }
 
 /* --- taking over ------------------------------------------------------------------------------ */
@@ -463,7 +338,7 @@ static int thin(const struct tier_restore *r, uint32_t segment)
 
 /* The pages were taken for the sequence's account, and adopting charges it once more: the tier
  * holds them for the moment between. */
-static void adopt(struct tier_restore *r, struct part *p)
+static void adopt(struct tier_restore *r, struct tier_part *p)
 {
     struct tier *t = r->tier;
     struct seq *s = r->user->memory->seq;
@@ -478,7 +353,7 @@ static void adopt(struct tier_restore *r, struct part *p)
     else
         seq_adopt_raw(s, ids, p->n_tokens, p->pages);
     pool_give(t->pool, &t->busy, p->n_pages, p->pages);
-    r->window -= p->n_pages;
+    tier_part_took(p);
 }
 
 /* What the tree gave of the segments that are parts goes: they come from the store. Pages that were
@@ -507,12 +382,12 @@ static int take_parts(struct tier_restore *r)
 {
     int e = thin_up_to(r, r->first + r->n_taken);
 
-    while (e == 0 && r->n_taken < r->n_parts) {
-        struct part *p = &r->parts[r->n_taken];
+    while (e == 0 && r->n_taken < r->line.n_parts) {
+        struct tier_part *p = &r->line.parts[r->n_taken];
 
-        if (r->n_taken == r->n_asked && p->state != PART_READY)
+        if (r->n_taken == r->n_asked && p->state != TIER_PART_READY)
             return -EAGAIN;
-        e = look_at(p);
+        e = tier_part_look(p);
         if (e < 0)
             return e;
         cut_to_first(r);
@@ -530,15 +405,15 @@ static int ask_parts(struct tier_restore *r)
 {
     uint32_t most = (uint32_t)(WINDOW_BYTES / r->tier->pool->page_bytes);
 
-    for (; r->n_asked < r->n_parts; r->n_asked++) {
-        struct part *p = &r->parts[r->n_asked];
+    for (; r->n_asked < r->line.n_parts; r->n_asked++) {
+        struct tier_part *p = &r->line.parts[r->n_asked];
         int e;
 
-        if (p->state == PART_READY)
+        if (p->state == TIER_PART_READY)
             continue;
-        if (r->n_asked > r->n_taken + 1 && r->window + p->n_pages > most)
+        if (r->n_asked > r->n_taken + 1 && r->line.window + p->n_pages > most)
             return -EAGAIN;
-        e = ask(r, p);
+        e = tier_part_ask(p);
         if (e < 0)
             return e;
     }
@@ -547,62 +422,23 @@ static int ask_parts(struct tier_restore *r)
 
 /* --- failing, ending -------------------------------------------------------------------------- */
 
-/* Nothing of a part is wanted any more. False: the store still has its pages. */
-static bool forget(struct part *p)
-{
-    struct tier_restore *r = p->restore;
-
-    if (p->state == PART_PLANNED || p->n_pages == 0)
-        return true;
-    if (p->state == PART_READING && store_cancel(r->tier->store, p))
-        return false;
-    r->n_out -= p->state == PART_READING;
-    if (p->state == PART_PUTTING) /* the queue of copies may still read the slots */
-        while (!r->tier->backend->ops->done(r->tier->backend, p->ticket))
-            ;
-    if (p->state == PART_PUTTING)
-        end_putting(p);
-    else if (p->state != PART_READY)
-        give_stage(p);
-    give_pages(p);
-    p->state = PART_PLANNED;
-    return true;
-}
-
 static void forget_all(struct tier_restore *r)
 {
     for (uint32_t i = r->n_taken; i < r->n_asked; i++)
-        (void)forget(&r->parts[i]);
+        (void)tier_part_forget(&r->line.parts[i]);
 }
 
 void tier_restore_drop(struct tier_restore *r)
 {
-    struct tier *t;
+    struct tier_user *u;
 
     if (!r)
         return;
-    t = r->tier;
-    /* The callbacks of these are to come: their pages are the tier's until then. */
-    for (uint32_t i = r->n_taken; i < r->n_asked; i++) {
-        struct part *p = &r->parts[i];
-        int e;
-
-        if (forget(p))
-            continue;
-        e = pool_share(t->pool, &t->busy, p->n_pages, p->pages);
-        assert(e == 0); /* no limit */
-        (void)e;
-        give_pages(p);
-        p->pinned_busy = true;
-    }
-    r->user->restoring = false;
-    memory_empty(r->user->memory);
+    u = r->user;
     r->user = NULL;
-    r->dropped = true;
-    if (r->n_out == 0)
-        free_restore(r);
-    else
-        TAILQ_INSERT_TAIL(&t->dropped, r, link);
+    u->restoring = false;
+    tier_line_drop(&r->line);
+    memory_empty(u->memory);
 }
 
 /* All that came back is in the sequence. */
@@ -660,7 +496,7 @@ static int go_on(struct tier_restore *r)
 
     if (e == -EAGAIN)
         e = ask_parts(r) ?: -EAGAIN;
-    if (e == -ENOSPC && (r->n_out || tier_coming(r->tier)))
+    if (e == -ENOSPC && (r->line.n_out || tier_coming(r->tier)))
         e = -EAGAIN;
     return e;
 }
@@ -675,25 +511,11 @@ int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared)
         if (e == -EAGAIN)
             return e;
         forget_all(r);
-        r->draining = r->n_out > 0;
+        r->draining = r->line.n_out > 0;
         if (r->draining)
             return -EAGAIN;
         start_over(r);
         if (++r->attempts == ATTEMPTS || r->limit <= r->user->memory->seq->n_tokens || !plan(r))
             return give_up(r, ret_shared);
     }
-}
-
-/* --- of all ----------------------------------------------------------------------------------- */
-
-uint32_t tier_read_coming(const struct tier *t)
-{
-    const struct tier_restore *r;
-    uint32_t n = 0;
-
-    TAILQ_FOREACH (r, &t->dropped, link)
-        for (uint32_t i = r->n_taken; i < r->n_asked; i++)
-            n += r->parts[i].pinned_busy && r->parts[i].state == PART_READING ? r->parts[i].n_pages
-                                                                              : 0;
-    return n;
 }
