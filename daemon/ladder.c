@@ -26,6 +26,13 @@ static uint64_t raw_keys(const struct policy *p, uint64_t n)
     return every ? n + n / every : n;
 }
 
+/* Keys that the text may have. As long as nothing is compressed there is nothing to bring back, and
+ * who compresses late has all of the budget. */
+static uint32_t budget(const struct policy *p, const struct ladder *l)
+{
+    return p->late && l->n_at[1] == 0 ? p->budget : p->budget - policy_spare(p);
+}
+
 uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t rung)
 {
     return rung == 0 ? (uint32_t)raw_keys(p, p->seg_len)
@@ -125,7 +132,7 @@ bool ladder_next(const struct policy *p, const struct ladder *l, uint64_t n_toke
         return true;
     }
     /* The next segment has to fit raw, since it is read before it can be compressed. */
-    if (ladder_keys(p, l, n_tokens) + raw_keys(p, p->seg_len) <= p->budget)
+    if (ladder_keys(p, l, n_tokens) + raw_keys(p, p->seg_len) <= budget(p, l))
         return false;
     rung = fullest(p, l, n_checked);
     if (rung == LADDER_RUNGS)
@@ -229,9 +236,9 @@ uint64_t ladder_room(const struct policy *p, const struct ladder *l, uint64_t n_
     uint64_t raw = n_tokens - (uint64_t)l->n_at[1] * p->seg_len, had = raw_keys(p, raw);
     uint64_t keys = ladder_keys(p, l, n_tokens), n, every = compress_gist_every(&p->spec);
 
-    if (keys >= p->budget)
+    if (keys >= budget(p, l))
         return 0;
-    n = had + p->budget - keys; /* keys that raw tokens may have */
+    n = had + budget(p, l) - keys; /* keys that raw tokens may have */
     /* A token that would have its gist behind it needs room for both. */
     if (every) {
         uint64_t rest = n % (every + 1);

@@ -11,7 +11,9 @@ int memory_init(struct memory *m, const struct policy *p, const struct served *b
 {
     uint32_t every = compress_gist_every(&p->spec);
 
-    *m = (struct memory){ .policy = *p, .seq = seq, .served = b };
+    *m = (struct memory){
+        .policy = *p, .seq = seq, .served = b, .hydrate = p->hydrate, .n_plain = UINT32_MAX
+    };
     if (every && !seq->gist_every) /* a fork's sequence has them */
         return seq_interleave(seq, every, p->spec.adapter);
     return 0;
@@ -167,14 +169,13 @@ static uint32_t n_approximate(const struct memory *m)
 
 bool memory_teaches(const struct memory *m)
 {
-    return m->shared.prefix && !m->shared.keeps_nothing && !m->early && memory_exact(m) &&
-           m->overlay.n == 0 && m->ladder.n_at[2] == 0;
+    return m->shared.prefix && memory_lasts(m) && m->ladder.n_at[2] == 0;
 }
 
-/* What others may find on the disk, likewise; there also what was thinned is of use. */
-static bool lasts(const struct memory *m)
+bool memory_lasts(const struct memory *m)
 {
-    return !m->shared.keeps_nothing && !m->early && memory_exact(m) && m->overlay.n == 0;
+    return !m->shared.keeps_nothing && !m->early && memory_exact(m) && m->overlay.n == 0 &&
+           m->n_plain == UINT32_MAX;
 }
 
 void memory_empty(struct memory *m)
@@ -207,15 +208,20 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->n_ids = m->n_ids;
     dst->ladder = m->ladder;
     dst->overlay = m->overlay;
+    dst->hydrate = m->hydrate;
+    dst->n_plain = m->n_plain;
     tier_fork(&m->kept, &dst->kept, dst);
-    return r;
+    return r < 0 ? r : hydrate_fork(m, dst);
 }
 
 void memory_fini(struct memory *m)
 {
     if (m->seq) {
+        bool keeps = memory_lasts(m);
+
         drop_side(m);
-        tier_leave(&m->kept, lasts(m));
+        hydrate_end(m);
+        tier_leave(&m->kept, keeps);
     }
     *m = (struct memory){ .seq = NULL };
 }
@@ -232,8 +238,11 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 static struct policy ladders_policy(const struct memory *m)
 {
     struct policy p = m->policy;
-    uint64_t more = memory_exact(m) ? 0 : (uint64_t)m->overlay.n * p.seg_len;
+    uint64_t more = (uint64_t)m->overlay.n * p.seg_len + policy_spare(&p);
 
+    if (memory_exact(m))
+        return p;
+    p.hydrate = 0;
     p.budget = more < p.budget ? p.budget - (uint32_t)more : 0;
     return p;
 }
@@ -282,6 +291,7 @@ void memory_settle(struct memory *m)
 {
     struct ladder_step step;
 
+    hydrate_settle(m);
     while (is_due(m)) {
         if (!next_step(m, &step)) {
             ladder_check(&m->ladder);
@@ -295,7 +305,7 @@ void memory_settle(struct memory *m)
         ladder_take(&m->ladder, &step);
         drop_side(m);
         /* Before it is thinned, which the next step may ask for. */
-        if (step.rung == 1 && lasts(m))
+        if (step.rung == 1 && memory_lasts(m))
             tier_note(&m->kept);
     }
 }
@@ -406,7 +416,7 @@ void memory_ran(struct memory *m, const struct forward_run *run)
         m->n_ids = m->seq->n_tokens;
     if (memory_teaches(m))
         prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
-    if (lasts(m))
+    if (memory_lasts(m))
         tier_note(&m->kept);
 }
 
@@ -433,8 +443,17 @@ void memory_rewind(struct memory *m, uint32_t n)
     uint32_t left;
 
     assert(n <= m->n_ids);
+    /* To before the prompt: as if it had never been. All that is hydrated stands before it. */
+    if (n <= m->hydration.n_read)
+        hydrate_end(m);
     left = seq_rewind(m->seq, min_u32(n, m->seq->n_tokens));
+    if (left < m->hydration.n_read) /* what stands before the prompt is to be read again */
+        hydrate_end(m);
     m->n_ids = n;
+    if (left <= m->n_plain && !hydrate_is_on(m))
+        m->n_plain = UINT32_MAX;
+    else
+        m->n_plain = min_u32(m->n_plain, left);
     if (m->n_behind > left)
         m->n_behind = left;
     ladder_rewind(&m->policy, &m->ladder, left);
@@ -471,12 +490,16 @@ bool memory_lower(struct memory *m)
 
 /* --- counts ----------------------------------------------------------------------------------- */
 
-/* What the budget leaves to the ladder. */
+/* What the budget leaves to the ladder: what is kept for hydrated segments does not become the
+ * text's when there are none. */
 static struct policy ladders_part(const struct memory *m, const struct ladder *l)
 {
     struct policy p = m->policy;
-    uint64_t more = overlay_keys(&m->overlay, &p, l);
+    uint64_t more = overlay_keys(&m->overlay, &p, l), spare = policy_spare(&p);
 
+    if (more < spare && (!p.late || l->n_at[1] > 0))
+        more = spare;
+    p.hydrate = 0;
     p.budget = more < p.budget ? p.budget - (uint32_t)more : 0;
     return p;
 }
@@ -531,9 +554,9 @@ static void account_ratios(const struct memory *m, struct wire_usage *u)
 
     u->ratio = c->ratio;
     for (uint32_t k = 0; k < m->ladder.n_at[1]; k++) {
-        bool first = k == 0 || (overlay_has(&m->overlay, k) && begins_packed(m, k));
+        bool stays = overlay_has(&m->overlay, k), first = k == 0 || stays;
 
-        if (overlay_has(&m->overlay, k) && !first)
+        if (stays && !begins_packed(m, k))
             continue;
         u->at_ratio[ladder_rung(&m->ladder, k) - 1] +=
             m->seq->seg_len - compress_n_raw(c, m->seq->seg_len, first ? 0 : 1);
@@ -563,6 +586,7 @@ void memory_account(const struct memory *m, struct wire_usage *u)
         n_keys -= m->seq->segments[k].n_keys; /* all of it is raw */
         n--;
     }
+    hydrate_account(m, u);
     u->prompt_tokens -= memory_filler(m);
     u->approximate_tokens = n_approximate(m);
     u->gist_tokens = n * seg_len - n_raw;

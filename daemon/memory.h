@@ -19,6 +19,7 @@
 #ifndef DAEMON_MEMORY_H
 #define DAEMON_MEMORY_H
 
+#include "daemon/hydrate.h"
 #include "daemon/ladder.h"
 #include "daemon/overlay.h"
 #include "daemon/prefix.h"
@@ -39,6 +40,10 @@ struct memory {
     /* Ids that were read one behind the other, and up to where those stand that were read elsewhere
      * (memory_adopt_behind); both 0: there are none such. */
     uint32_t n_exact, n_behind;
+
+    uint32_t hydrate;           /* as the policy, or what a session with documents says instead */
+    struct hydration hydration; /* of the last prompt */
+    uint32_t n_plain; /* where reading behind hydrated segments began; UINT32_MAX: nowhere */
 
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
     struct tier_user kept;     /* what of it is on a disk, and comes back from there */
@@ -76,7 +81,10 @@ uint32_t memory_place(const struct memory *m, uint32_t n);
 /* What it reads next is learned by others: it holds what a fresh sequence of its ids would, and
  * nothing that is thinned. */
 bool memory_teaches(const struct memory *m);
-/* dst, of a sequence that was forked from ours, goes on as we would. -ENOMEM. */
+/* The same of what is to be found on the disk, where also what is thinned is of use. */
+bool memory_lasts(const struct memory *m);
+/* dst, of a sequence that was forked from ours, goes on as we would. -ENOMEM; -ENOSPC: the account.
+ */
 int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq);
 void memory_fini(struct memory *m);
 
@@ -139,7 +147,7 @@ uint32_t memory_gist_pages(const struct memory *m);
 
 /* How the ids that are there were kept. prompt_tokens, in u as the number of ids, is without
  * SEQ_FILLER then; approximate_tokens are those of memory_adopt_behind; raw_tokens (with those of
- * compressed segments that stay raw), gist_tokens, gists. */
+ * compressed segments that stay raw), gist_tokens, gists; what is hydrated, and missed. */
 void memory_account(const struct memory *m, struct wire_usage *u);
 
 #endif

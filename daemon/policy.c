@@ -185,7 +185,9 @@ struct policy policy_normal(const struct policy *p)
 {
     struct policy n = *p;
 
-    n.hydrate = 0;
+    /* What is kept of the budget is the text's until something is compressed, by late ones. */
+    n.hydrate = p->late ? policy_spare(p) : 0;
+    n.budget -= p->late ? 0 : policy_spare(p);
     if (!compress_keeps_all(&p->spec))
         return n;
     return (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
@@ -198,7 +200,7 @@ bool policy_same(const struct policy *a, const struct policy *b)
     return x.spec.method == y.spec.method && x.spec.ratio == y.spec.ratio &&
            x.spec.sinks == y.spec.sinks && x.spec.adapter == y.spec.adapter &&
            x.seg_len == y.seg_len && x.keep_tail == y.keep_tail && x.budget == y.budget &&
-           x.late == y.late && x.fixed == y.fixed;
+           x.late == y.late && x.fixed == y.fixed && x.hydrate == y.hydrate;
 }
 
 const char *policy_longer(const struct policy *p, uint32_t context)
@@ -210,6 +212,22 @@ const char *policy_longer(const struct policy *p, uint32_t context)
         return "; without a fixed ratio older text would be compressed further (gistctl: no "
                "--fixed-ratio, libgist: no GIST_FIXED)";
     return p->budget < context ? "; a larger budget holds more (--budget)" : "";
+}
+
+/* A quarter of the budget, or what so many segments take up to half of it; but never what the text
+ * itself needs (check_budget). What is too little for one segment is of no use. */
+uint32_t policy_spare(const struct policy *p)
+{
+    uint64_t one = ladder_segment_keys(p, 0, 0), least = 2 * one + p->keep_tail, n;
+
+    if (p->hydrate == 0 || compress_keeps_all(&p->spec) || compress_gist_every(&p->spec) ||
+        p->budget < least + one)
+        return 0;
+    if (p->hydrate == UINT32_MAX)
+        n = p->budget / 4 > one ? p->budget / 4 : one;
+    else
+        n = p->hydrate * one < p->budget / 2 ? p->hydrate * one : p->budget / 2;
+    return (uint32_t)(n < p->budget - least ? n : p->budget - least);
 }
 
 uint32_t policy_tokens_max(const struct policy *p)

@@ -22,8 +22,9 @@ struct policy {
     uint32_t budget; /* keys: the largest position, too */
     bool late;       /* raw until the budget is short */
     bool fixed;      /* no rung above the first */
-    /* Segments that a prompt may bring back; UINT32_MAX: as many as fit. It has no say in what a
-     * sequence holds as long as none is back, and what is read then others don't get. */
+    /* Segments that a prompt may bring back; UINT32_MAX: as many as fit. As long as none is back it
+     * has no say in what a sequence holds, but that the text has less of the budget; and what is
+     * read behind them others don't get. */
     uint32_t hydrate;
     bool automatic; /* the budget may be lowered where pages are short; no say in what is held */
 };
@@ -38,12 +39,16 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
  */
 bool policy_lower(struct policy *p);
 
-/* What of it has a say in what a sequence holds, the rest zero; and whether that is the same. */
+/* What of it has a say in what a sequence holds, the rest zero (hydrate: what policy_spare is); and
+ * whether that is the same. */
 struct policy policy_normal(const struct policy *p);
 bool policy_same(const struct policy *a, const struct policy *b);
 
 /* Behind a sentence that names its limit: what would help, or "". context: the largest budget. */
 const char *policy_longer(const struct policy *p, uint32_t context);
+
+/* Keys of the budget that are kept for segments that prompts bring back. */
+uint32_t policy_spare(const struct policy *p);
 
 /* Tokens that a sequence with this policy may hold. */
 uint32_t policy_tokens_max(const struct policy *p);

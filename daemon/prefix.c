@@ -534,6 +534,23 @@ static void adopt_segment(const struct prefix *p, struct seq *s, const struct po
     seq_adopt_compressed(s, ids, n_keys, pages);
 }
 
+bool prefix_raw(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
+                uint32_t segment, uint32_t *ret_pages)
+{
+    struct prefix *p = u->prefix;
+    uint32_t per_segment = s->seg_len / TOKENS, n = (segment + 1) * per_segment;
+
+    if (!p || s->gist_every || walk(u, policy, s->tokens, n) < n)
+        return false;
+    for (uint32_t i = 0; i < per_segment; i++) {
+        ret_pages[i] = p->nodes[p->path[n - per_segment + i]].page;
+        if (ret_pages[i] == NONE)
+            return false;
+    }
+    touch(p, n);
+    return true;
+}
+
 uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
                       uint32_t n)
 {

@@ -65,6 +65,11 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
 uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, const uint32_t *ids,
                       uint32_t n);
 
+/* The raw pages of a full segment of the sequence, seg_len / 16 of them, which stay the tree's.
+ * False: it does not have them all. */
+bool prefix_raw(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
+                uint32_t segment, uint32_t *ret_pages);
+
 /* After a step: remembers the pages that became full, and the segments that were compressed. Not of
  * a sequence that holds other than what a fresh one of its ids would. */
 void prefix_learn(struct prefix_user *u, const struct seq *s, const struct ladder *l,

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PROMPT_OF_LONG 64u /* ids at the end of a long append that are taken for its question */
+
 /* Bytes of bulk that can't be too much yet: tokens of more than 32 bytes are rare. What is longer
  * is refused before it is encoded. */
 #define BULK_MAX(context) (32 * (size_t)(context) + 65536)
@@ -30,7 +32,10 @@ struct append {
     uint32_t shared;              /* of them by others before */
     uint32_t restored;            /* of them came from the disk */
     struct tier_restore *restore; /* under way; NULL: none */
-    bool special;
+    uint32_t n_prompt;            /* the last so many ids may bring segments back; 0: none may */
+    bool hydrated;                /* that is done */
+    struct hydrate_job *hydrate;  /* under way; NULL: none */
+    bool special, open_answer;
     enum chat_at chat_after;
     append_done_fn *done_fn; /* NULL: the reply is Appended */
     bool tells;              /* how far it is, */
@@ -146,6 +151,7 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
                      "%.300s; send plain text instead", s->served.chat_why.text);
         return 0;
     }
+    a->open_answer = m->u.append.open_answer;
     e = render(s, a, m, parts);
     encode_text_fini(parts);
     a->chat_after = m->u.append.open_answer ? CHAT_AT_OPEN_TURN : CHAT_AT_NEXT;
@@ -281,6 +287,11 @@ static void drop_second_bos(struct sched *s, struct append *a)
     e->n_total--;
 }
 
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Before anything is read: an append happens as a whole or not at all, and to find out in the
  * middle would cost the time of what was read, and a rewind. */
 static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint64_t n_new)
@@ -349,6 +360,19 @@ static void fit_budget(const struct sched *s, struct request *r, uint64_t n_new)
         ;
 }
 
+/* What asks about compressed text: a short append, or the end of one that opens an answer, a long
+ * text with a question behind it. Behind nothing there is nothing to bring back. */
+static uint32_t prompt_of(const struct append *a, const struct memory *m)
+{
+    uint32_t n = (uint32_t)a->encode.n_ids;
+
+    if (m->hydrate == 0 || a->had + n <= m->policy.seg_len)
+        return 0;
+    if (n < m->policy.seg_len)
+        return n;
+    return a->open_answer ? min_u32(n, PROMPT_OF_LONG) : 0;
+}
+
 static void prepare(struct sched *s, struct request *r, struct append *a)
 {
     uint64_t n_new;
@@ -359,9 +383,12 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
         finish(s, r);
         return;
     }
+    /* What the last prompt brought back goes: it would be in the way of the next. */
+    hydrate_end(r->memory);
     fit_budget(s, r, n_new);
     if (!fits_context(s, r, a->had, n_new))
         return;
+    a->n_prompt = prompt_of(a, r->memory);
     a->ready = true;
     a->ready_ns = clock_ns();
     a->n_ids = r->memory->n_ids;
@@ -378,7 +405,8 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
  * reads them just now or for the disk. */
 static bool take_over(struct sched *s, struct append *a, struct memory *m)
 {
-    uint32_t n = (uint32_t)a->encode.n_ids;
+    /* The prompt is to be read behind what it brings back, whoever has read it before. */
+    uint32_t n = (uint32_t)a->encode.n_ids - (a->n_prompt ? a->n_prompt - 1 : 0);
 
     if (!a->reading) {
         if (m->n_ids == 0 && follow_waits(&s->follow, &a->reader))
@@ -446,16 +474,44 @@ struct append_progress append_progress(const struct request *r)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* Before the prompt: what it points to comes back. False: that is under way. */
+static bool hydrate(struct append *a, struct memory *m)
+{
+    uint32_t n = (uint32_t)a->encode.n_ids;
+
+    if (!a->hydrated) {
+        a->hydrated = true;
+        a->hydrate = hydrate_begin(m, a->encode.ids + n - a->n_prompt, a->n_prompt, n - a->done);
+    }
+    if (a->hydrate && hydrate_go(a->hydrate) == -EAGAIN)
+        return false;
+    a->hydrate = NULL;
+    return true;
+}
+
+/* How many of the ids come next. 0: not yet. */
+static uint32_t next_ids(struct append *a, struct memory *m)
+{
+    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
+
+    if (left > a->n_prompt)
+        return left - a->n_prompt;
+    return a->n_prompt == 0 || hydrate(a, m) ? left : 0;
+}
+
 bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
 {
     struct append *a = r->state;
-    uint32_t left = (uint32_t)a->encode.n_ids - a->done;
+    uint32_t left = (uint32_t)a->encode.n_ids - a->done, next;
 
-    if (r->cancelled || !request_room(s, r, &max))
+    if (r->cancelled)
+        return false;
+    next = next_ids(a, r->memory);
+    if (next == 0 || !request_room(s, r, &max))
         return false;
     *ret = (struct forward_run){ .seq = &r->session->seq,
                                  .tokens = a->encode.ids + a->done,
-                                 .n_tokens = left < max ? left : max };
+                                 .n_tokens = next < max ? next : max };
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
@@ -496,6 +552,8 @@ static void stop_restore(struct append *a)
         return;
     tier_restore_drop(a->restore);
     a->restore = NULL;
+    hydrate_drop(a->hydrate);
+    a->hydrate = NULL;
 }
 
 void append_undo(struct sched *s, struct request *r)

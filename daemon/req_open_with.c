@@ -203,7 +203,7 @@ static void opened(struct sched *s, struct request *r, const struct begin_with *
 
     session_truncate(x, session_len(x)); /* behind several ones: there are no logits */
     if (b->has_hydrate)                  /* what is read behind them may be asked in any way */
-        x->memory.policy.hydrate = b->hydrate;
+        x->memory.hydrate = b->hydrate;
     r->usage = b->usage;
     r->usage.prompt_tokens = session_len(x);
     memory_account(&x->memory, &r->usage);

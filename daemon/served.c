@@ -5,6 +5,7 @@
 #include "daemon/keep.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
+#include "daemon/rank.h"
 #include "daemon/storage.h"
 #include "daemon/tier.h"
 #include "daemon/weight_image.h"
@@ -239,6 +240,10 @@ int served_load(struct served *b, const struct config *c, struct keep *keep,
         return r;
     }
     b->token_max = longest_token(b->vocab);
+    if (rank_open(b->vocab, &b->rank) < 0) {
+        served_close(b);
+        return why_set(why, -ENOMEM, "no memory for the words of the vocabulary");
+    }
     r = chat_open(b->model->file, &b->chat, &b->chat_why);
     if (r == -ENOENT)
         (void)why_set(&b->chat_why, r, "the model has no chat template");
@@ -322,6 +327,7 @@ void served_close(struct served *b)
     compress_close(b->compressor);
     forward_close(&b->forward);
     chat_close(b->chat);
+    rank_close(b->rank);
     vocab_close(b->vocab);
     for (uint32_t i = 0; i < b->n_adapters; i++)
         adapter_close(b->adapters[i]);

@@ -24,6 +24,7 @@
 struct io;
 struct keep;
 struct prefix;
+struct rank_words;
 struct store;
 struct tier;
 struct weight_image;
@@ -36,8 +37,9 @@ struct served {
     struct model *model;
     struct weight_image *image; /* that is being written for the next start; NULL: none is */
     struct vocab *vocab;
-    struct chat *chat;   /* NULL: no template, or one we don't know */
-    struct why chat_why; /* then the reason */
+    struct rank_words *rank; /* by which prompts find segments */
+    struct chat *chat;       /* NULL: no template, or one we don't know */
+    struct why chat_why;     /* then the reason */
     struct forward forward;
     struct compressor *compressor;
     struct adapter *adapters[SERVED_ADAPTERS_MAX];

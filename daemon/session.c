@@ -188,7 +188,9 @@ int session_detach(struct session *s, struct pool_account *pages, struct held_ac
 {
     int r;
 
-    memory_rest(&s->memory); /* what it has beside its table is charged to the old account */
+    /* What it has beside its table is charged to the old account. */
+    hydrate_end(&s->memory);
+    memory_rest(&s->memory);
     r = pool_account_move(s->seq.account, pages, s->seq.n_pages);
     if (r < 0)
         return r;

@@ -128,6 +128,15 @@ void tier_cut(struct tier_user *u)
         u->tail = 0;
 }
 
+void tier_hold(struct tier_user *u, bool keeps)
+{
+    if (!u->listed)
+        return;
+    unlist(u);
+    if (keeps && !u->restoring)
+        tier_write_end(u);
+}
+
 void tier_leave(struct tier_user *u, bool keeps)
 {
     if (!u->tier)

@@ -17,6 +17,9 @@
  *     tier_restore_begin --> tier_restore_go (-EAGAIN, -EAGAIN ..) --> 0
  *                               each may be followed by tier_restore_drop
  *
+ * Single segments come back for daemon/hydrate.h in the same way: tier_bring_begin, tier_bring_go,
+ * and each is there or not.
+ *
  * Pages      Those in the queue are a reclaimer's (engine/kv/pool.h): who wants pages gets them.
  *            Those that the disk is reading or writing are in an account of their own, which is
  *            bounded; who would fail for want of them waits (tier_coming).
@@ -94,6 +97,9 @@ void tier_fork(const struct tier_user *u, struct tier_user *dst, struct memory *
 void tier_note(struct tier_user *u);
 /* The sequence was taken back. */
 void tier_cut(struct tier_user *u);
+/* What is read from now on is not to be found by its ids. keeps: what was read until now is, and
+ * its end is to be written. */
+void tier_hold(struct tier_user *u, bool keeps);
 /* The sequence ends, and still has its pages. keeps: its end is to be written. */
 void tier_leave(struct tier_user *u, bool keeps);
 
@@ -109,6 +115,20 @@ uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n);
 int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared);
 /* Given up: the memory is empty again. NULL: nothing. */
 void tier_restore_drop(struct tier_restore *r);
+
+/* --- single segments back --------------------------------------------------------------------- */
+
+struct tier_bring;
+
+/* Raw keys of full segments of the sequence, n of them, ascending. NULL: the store has none. */
+struct tier_bring *tier_bring_begin(struct tier_user *u, const uint32_t *segments, uint32_t n);
+/* -EAGAIN: call again after tier_pump. 0: each is there, or can't be had. */
+int tier_bring_go(struct tier_bring *b);
+/* Behind that: pages of a segment, in the sequence's account, which are the caller's now; NULL: it
+ * can't be had. The array lives as long as b. */
+const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment);
+/* Pages that were not taken go back. NULL: nothing. */
+void tier_bring_drop(struct tier_bring *b);
 
 /* --- for people ------------------------------------------------------------------------------- */
 

@@ -27,6 +27,8 @@ void tier_scope(const struct tier *t, const struct policy *p, uint8_t ret[STORE_
                    t->model->digest, n.spec.adapter ? n.spec.adapter->digest : "none", layout,
                    compress_name(n.spec.method), n.seg_len, n.spec.ratio, n.spec.sinks, n.keep_tail,
                    n.budget, n.late, n.fixed);
+    if (n.hydrate && len > 0 && (size_t)len < sizeof(text))
+        len += snprintf(text + len, sizeof(text) - (size_t)len, ", spare %u", n.hydrate);
     assert(len > 0 && (size_t)len < sizeof(text));
     XXH128_canonicalFromHash(&hash, XXH3_128bits(text, (size_t)len));
     memcpy(ret, hash.digest, STORE_SCOPE_LEN);

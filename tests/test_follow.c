@@ -74,6 +74,7 @@ static struct actor *arrive_as(uint32_t owner, const struct policy *policy, uint
     assert_non_null(a);
     assert_int_equal(seq_open(&a->seq, &pool, &account, 4096, policy->seg_len, 0), 0);
     a->memory = (struct memory){ .policy = *policy,
+                                 .n_plain = UINT32_MAX,
                                  .seq = &a->seq,
                                  .shared = { .prefix = prefix, .owner = owner } };
     for (uint32_t i = 0; i < N; i++)

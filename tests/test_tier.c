@@ -312,7 +312,7 @@ static void scopes(void **state)
         { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0, false
     };
     struct adapter one = { .digest = "1" };
-    struct policy p;
+    struct policy p, q;
     struct stage s;
     struct tier *t;
 
@@ -337,9 +337,20 @@ static void scopes(void **state)
     OTHER(budget, 901);
     OTHER(late, true);
     OTHER(fixed, true);
-#undef OTHER
-    p = fine, p.hydrate = 3; /* what prompts bring back changes nothing of what is there else */
+    /* What prompts bring back changes nothing of what is there else, but for its part of the
+     * budget.
+     */
+    OTHER(hydrate, 3);
+    p = fine, p.hydrate = 3, p.budget += 3 * L;
     assert_true(same_scope(&s, t, &fine, t, &p));
+    p.late = true; /* then it is the text's until something is compressed */
+    assert_false(same_scope(&s, t, &fine, t, &p));
+    p = fine, p.late = true, p.hydrate = 0;
+    q = p, q.hydrate = 3, q.budget += 3 * L;
+    assert_false(same_scope(&s, t, &p, t, &q));
+    q.budget = p.budget;
+#undef OTHER
+    assert_false(same_scope(&s, t, &p, t, &q));
     close_stage(&s);
 }
 

@@ -1,0 +1,329 @@
+#include "daemon/hydrate.h"
+
+#include "daemon/memory.h"
+#include "daemon/rank.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of the best one's score: what points less clearly is not worth its reading. */
+#define WORTH 0.25f
+
+struct hydrate_job {
+    struct memory *memory;
+    struct tier_bring *bring;
+    uint32_t n, segments[OVERLAY_MAX]; /* that are on their way, ascending */
+};
+
+/* --- choosing --------------------------------------------------------------------------------- */
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Segments for which there are keys and pages, when the prompt and another segment's worth of an
+ * answer are to fit behind them. A hydrated one is counted as if it had no gists, as which it may
+ * end. */
+static uint32_t room_for(const struct memory *m, uint32_t n_left)
+{
+    const struct seq *s = m->seq;
+    const struct pool_account *a = s->account;
+    uint64_t keys, pages, left, spare = policy_spare(&m->policy);
+
+    memory_peak(m, (uint64_t)n_left + s->seg_len, &keys, &pages);
+    left = keys < m->policy.budget ? m->policy.budget - keys : 0;
+    left = (left > spare ? left : spare) / s->seg_len;
+    pages = pages > s->n_pages ? pages - s->n_pages : 0;
+    for (int i = 0; i < 2; i++) {
+        uint64_t had = i ? (uint64_t)s->pool->n_free + s->pool->n_cached : a->limit - a->used;
+
+        had -= min_u64(had, seq_n_pages(ladder_segment_keys(&m->policy, 0, 1))); /* in two tables */
+        left = min_u64(left, (had > pages ? had - pages : 0) / seq_n_pages(s->seg_len));
+    }
+    return (uint32_t)min_u64(left, min_u64(m->hydrate, OVERLAY_MAX));
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* The next best: its score is taken out. */
+static uint32_t take_best(float *score, uint32_t n, float *ret_score)
+{
+    uint32_t best = 0;
+
+    for (uint32_t k = 1; k < n; k++)
+        if (score[k] > score[best])
+            best = k;
+    *ret_score = score[best];
+    score[best] = 0;
+    return best;
+}
+
+/* Segments that the prompt points to, at most `most` of them: how many. */
+static uint32_t choose(const struct memory *m, float *score, uint32_t most, uint32_t *ret)
+{
+    uint32_t n = 0;
+    float best = 0, next;
+
+    while (n < most) {
+        uint32_t k = take_best(score, m->ladder.n_at[1], &next);
+
+        if (n == 0)
+            best = next;
+        if (next <= 0 || next < WORTH * best)
+            break;
+        ret[n++] = k;
+    }
+    qsort(ret, n, sizeof(*ret), by_number);
+    return n;
+}
+
+/* Behind one function, so that other marks than words' can be added to a segment's score. */
+static int rank(const struct memory *m, const uint32_t *prompt, uint32_t n, float *ret_score)
+{
+    const struct rank_text text = { .ids = m->seq->tokens,
+                                    .seg_len = m->seq->seg_len,
+                                    .n_segments = m->ladder.n_at[1],
+                                    .prompt = prompt,
+                                    .n_prompt = n };
+
+    return rank_score(m->served->rank, &text, ret_score);
+}
+
+/* --- there and back --------------------------------------------------------------------------- */
+
+/* Tokens of it that are raw in any case are there. */
+static void miss(struct memory *m, uint32_t segment)
+{
+    uint32_t len = m->seq->seg_len;
+
+    m->hydration.missed += len - compress_n_raw(&m->policy.spec, len, segment);
+}
+
+/* Raw pages, which are the account's, take the place of the segment's gists. */
+static void stand_in(struct memory *m, uint32_t segment, const uint32_t *pages, bool from_disk)
+{
+    struct seq *s = m->seq;
+    struct hydration *h = &m->hydration;
+    uint32_t n_keys = s->segments[segment].n_keys, n = seq_n_pages(n_keys);
+    uint32_t *gists = malloc((n + 1) * sizeof(*gists));
+
+    if (!gists || pool_share(s->pool, s->account, n, seq_pages(s, segment)) < 0) {
+        free(gists);
+        pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
+        miss(m, segment);
+        return;
+    }
+    memcpy(gists, seq_pages(s, segment), n * sizeof(*gists));
+    seq_lengthen(s, segment, pages);
+    (void)overlay_add(&m->overlay, segment); /* no more are chosen than it takes */
+    h->held[h->n++] = (struct hydrated){ .segment = segment,
+                                         .rung = ladder_rung(&m->ladder, segment),
+                                         .n_keys = n_keys,
+                                         .pages = gists,
+                                         .from_disk = from_disk };
+    if (m->n_plain > h->n_read)
+        m->n_plain = h->n_read;
+}
+
+/* Pages that the tree has count as nobody's. */
+static bool from_tree(struct memory *m, uint32_t segment)
+{
+    struct seq *s = m->seq;
+    uint32_t pages[SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS], n = seq_n_pages(s->seg_len);
+
+    if (!prefix_raw(&m->shared, s, &m->policy, segment, pages) ||
+        pool_share(s->pool, s->account, n, pages) < 0)
+        return false;
+    stand_in(m, segment, pages, false);
+    return true;
+}
+
+/* Its gists go to the rung that the ladder has it on. -ENOSPC. */
+static int catch_up(struct memory *m, struct hydrated *h)
+{
+    uint32_t rung = ladder_rung(&m->ladder, h->segment);
+    int r = 0;
+
+    for (; r == 0 && h->rung < rung; h->rung += r == 0)
+        r = compress_thin(m->served->compressor, &m->policy.spec, m->seq, h->segment, h->rung - 1);
+    return r;
+}
+
+void hydrate_settle(struct memory *m)
+{
+    struct hydration *h = &m->hydration;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct hydrated *d = &h->held[i];
+
+        if (!d->pages && !overlay_has(&m->overlay, d->segment))
+            continue; /* a rewind has taken it */
+        if (!d->pages && catch_up(m, d) == 0)
+            overlay_remove(&m->overlay, d->segment);
+        else
+            h->held[n++] = *d;
+    }
+    h->n = n;
+}
+
+bool hydrate_is_on(const struct memory *m)
+{
+    for (uint32_t i = 0; i < m->hydration.n; i++)
+        if (m->hydration.held[i].pages)
+            return true;
+    return false;
+}
+
+void hydrate_end(struct memory *m)
+{
+    struct hydration *h = &m->hydration;
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct hydrated *d = &h->held[i];
+
+        if (!d->pages)
+            continue;
+        seq_replace(m->seq, d->segment, d->n_keys, d->pages);
+        free(d->pages);
+        d->pages = NULL;
+    }
+    h->missed = 0;
+    if (m->seq->n_tokens <= m->n_plain) /* nothing was read behind them */
+        m->n_plain = UINT32_MAX;
+    hydrate_settle(m);
+}
+
+int hydrate_fork(const struct memory *m, struct memory *dst)
+{
+    struct seq *s = dst->seq;
+
+    dst->hydration = m->hydration;
+    dst->hydration.n = 0;
+    for (uint32_t i = 0; i < m->hydration.n; i++) {
+        struct hydrated d = m->hydration.held[i];
+        uint32_t n = seq_n_pages(d.n_keys);
+        int r = 0;
+
+        if (d.pages) {
+            d.pages = malloc((n + 1) * sizeof(*d.pages));
+            r = d.pages ? pool_share(s->pool, s->account, n, m->hydration.held[i].pages) : -ENOMEM;
+        }
+        if (r < 0) {
+            free(d.pages);
+            return r;
+        }
+        if (d.pages)
+            memcpy(d.pages, m->hydration.held[i].pages, n * sizeof(*d.pages));
+        dst->hydration.held[dst->hydration.n++] = d;
+    }
+    return 0;
+}
+
+void hydrate_account(const struct memory *m, struct wire_usage *u)
+{
+    const struct hydration *h = &m->hydration;
+
+    u->hydrated_tokens = u->hydrated_disk_tokens = 0;
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (!h->held[i].pages)
+            continue;
+        u->hydrated_tokens += m->seq->seg_len;
+        u->hydrated_disk_tokens += h->held[i].from_disk ? m->seq->seg_len : 0;
+    }
+    u->missed_tokens = h->missed;
+}
+
+/* --- the job ---------------------------------------------------------------------------------- */
+
+static bool can(const struct memory *m)
+{
+    return m->hydrate > 0 && m->ladder.n_at[1] > 0 && memory_exact(m) && m->overlay.n == 0;
+}
+
+/* What the tree has is in place at once; the rest is asked of the store. */
+static void ask(struct hydrate_job *j, const uint32_t *segments, uint32_t n)
+{
+    struct memory *m = j->memory;
+
+    for (uint32_t i = 0; i < n; i++)
+        if (!from_tree(m, segments[i]))
+            j->segments[j->n++] = segments[i];
+    j->bring = tier_bring_begin(&m->kept, j->segments, j->n);
+}
+
+static void take_all(struct hydrate_job *j)
+{
+    for (uint32_t i = 0; i < j->n; i++) {
+        const uint32_t *pages = j->bring ? tier_bring_take(j->bring, j->segments[i]) : NULL;
+
+        if (pages)
+            stand_in(j->memory, j->segments[i], pages, true);
+        else
+            miss(j->memory, j->segments[i]);
+    }
+    hydrate_drop(j);
+}
+
+struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n)
+{
+    struct hydrate_job *j = calloc(1, sizeof(*j));
+
+    if (!j) {
+        for (uint32_t i = 0; i < n; i++)
+            miss(m, segments[i]);
+        return NULL;
+    }
+    j->memory = m;
+    m->hydration.n_read = m->seq->n_tokens;
+    tier_hold(&m->kept, memory_lasts(m)); /* what it may learn of the sequence, it learns before */
+    ask(j, segments, n);
+    if (j->bring)
+        return j;
+    take_all(j);
+    return NULL;
+}
+
+struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
+                                  uint32_t n_left)
+{
+    uint32_t segments[OVERLAY_MAX], n = 0, most;
+    float *score;
+
+    if (!can(m))
+        return NULL;
+    score = malloc(m->ladder.n_at[1] * sizeof(*score));
+    most = room_for(m, n_left);
+    if (score && rank(m, prompt, n_prompt, score) == 0)
+        n = choose(m, score, most > 0 ? most : 1, segments);
+    free(score);
+    if (n > 0 && most > 0)
+        return hydrate_bring(m, segments, n);
+    if (n > 0) /* there is no room for the best one */
+        miss(m, segments[0]);
+    return NULL;
+}
+
+int hydrate_go(struct hydrate_job *j)
+{
+    if (tier_bring_go(j->bring) == -EAGAIN)
+        return -EAGAIN;
+    take_all(j);
+    return 0;
+}
+
+void hydrate_drop(struct hydrate_job *j)
+{
+    if (!j)
+        return;
+    tier_bring_drop(j->bring);
+    free(j);
+}

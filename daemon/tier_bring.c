@@ -1,0 +1,136 @@
+/* Single segments back from the store: raw ones, each for itself. One that can't be had is not
+ * there; the others come all the same.
+ */
+#include "daemon/tier_inner.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tier_bring {
+    struct tier_line line; /* first, so that it is freed by it */
+};
+
+static void free_bring(struct tier_line *l)
+{
+    tier_line_fini(l);
+    free(l);
+}
+
+/* The record has all of the segment's tokens, and as many pages as the pool would give them. */
+static bool find(const struct tier_user *u, struct store_hash before, uint32_t segment,
+                 struct store_found *ret)
+{
+    const struct seq *s = u->memory->seq;
+    struct store_key key = { .owner = u->owner, .before = before, .kind = STORE_RAW };
+
+    memcpy(key.scope, u->scope, sizeof(key.scope));
+    return store_find(u->tier->store, &key, s->tokens + (size_t)segment * s->seg_len, s->seg_len,
+                      ret) &&
+           ret->n_tokens == s->seg_len && ret->n_keys >= s->seg_len &&
+           ret->page_bytes == u->tier->pool->page_bytes;
+}
+
+/* Hashes of all ids up to the last segment: a millisecond for a million. */
+static uint32_t find_all(struct tier_bring *b, const struct tier_user *u, const uint32_t *segments,
+                         uint32_t n)
+{
+    const struct seq *s = u->memory->seq;
+    uint32_t n_pages = seq_n_pages(s->seg_len), n_found = 0;
+    struct store_hash before = STORE_ROOT;
+
+    for (uint32_t i = 0, k = 0; i < n; i++) {
+        struct tier_part *p = &b->line.parts[n_found];
+        struct store_found f;
+
+        for (; k < segments[i]; k++)
+            before =
+                store_hash(u->tier->store, before, s->tokens + (size_t)k * s->seg_len, s->seg_len);
+        if (!find(u, before, k, &f))
+            continue;
+        *p = (struct tier_part){ .line = &b->line,
+                                 .id = f.id,
+                                 .segment = k,
+                                 .n_pages = n_pages,
+                                 .pages = b->line.pages + (size_t)n_found * n_pages,
+                                 .mem = b->line.mem + (size_t)n_found * n_pages };
+        n_found++;
+    }
+    return n_found;
+}
+
+struct tier_bring *tier_bring_begin(struct tier_user *u, const uint32_t *segments, uint32_t n)
+{
+    struct tier_bring *b;
+
+    if (!u->tier || n == 0)
+        return NULL;
+    b = calloc(1, sizeof(*b));
+    if (!b)
+        return NULL;
+    b->line = (struct tier_line){ .tier = u->tier,
+                                  .account = u->memory->seq->account,
+                                  .free = free_bring };
+    if (tier_line_take(&b->line, n, n * seq_n_pages(u->memory->seq->seg_len)) < 0) {
+        free(b);
+        return NULL;
+    }
+    b->line.n_parts = find_all(b, u, segments, n);
+    if (b->line.n_parts > 0)
+        return b;
+    free_bring(&b->line);
+    return NULL;
+}
+
+/* 0: it came or can't be had. */
+static int go_part(struct tier_part *p)
+{
+    struct tier_line *l = p->line;
+    int e;
+
+    if (p->result < 0 && p->state == TIER_PART_PLANNED)
+        return 0; /* it has failed */
+    if (p->state == TIER_PART_PLANNED) {
+        e = tier_part_ask(p);
+        if (e == -EAGAIN || (e == -ENOSPC && (l->n_out || tier_coming(l->tier))))
+            return -EAGAIN;
+        p->result = e;
+        return e < 0 ? 0 : -EAGAIN;
+    }
+    e = tier_part_look(p);
+    if (e >= 0 || e == -EAGAIN)
+        return e;
+    (void)tier_part_forget(p); /* the store is done with it */
+    p->result = e;
+    return 0;
+}
+
+int tier_bring_go(struct tier_bring *b)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < b->line.n_parts; i++)
+        if (go_part(&b->line.parts[i]) == -EAGAIN)
+            r = -EAGAIN;
+    return r;
+}
+
+const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment)
+{
+    for (uint32_t i = 0; i < b->line.n_parts; i++) {
+        struct tier_part *p = &b->line.parts[i];
+
+        if (p->segment != segment || p->state != TIER_PART_READY)
+            continue;
+        tier_part_took(p);
+        return p->pages;
+    }
+    return NULL;
+}
+
+void tier_bring_drop(struct tier_bring *b)
+{
+    if (b)
+        tier_line_drop(&b->line);
+}
