@@ -47,7 +47,7 @@ struct results_item {
 
     /* what was found */
     double score;            /* 0 to 1. NAN: the text does not fit */
-    uint64_t prefix;         /* of a UUID's digits, right from the first on */
+    uint64_t prefix;         /* letters and digits of what was asked for, right from the first on */
     uint64_t read_ns;        /* reading the text, if it was not read before */
     uint64_t first_token_ns; /* from the question to the answer's first token */
     uint64_t prompt_tokens, gist_tokens, gists, hydrated_tokens, missed_tokens;

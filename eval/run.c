@@ -229,29 +229,21 @@ static double score(const struct task_ask *ask, const char *answer)
     return sum / ask->n_wants;
 }
 
-struct scored {
-    const struct task_ask *ask;
-    bool has_prefix;
-};
-
 static void score_task(void *arg, const char *answer, struct results_item *ret)
 {
-    const struct scored *s = arg;
+    const struct task_ask *ask = arg;
 
-    ret->score = score(s->ask, answer);
-    if (s->has_prefix)
-        ret->prefix = metrics_prefix(answer, s->ask->want[0]);
+    ret->score = score(ask, answer);
+    ret->prefix = metrics_prefix(answer, ask->want[0]);
 }
 
 static int ask_cell(struct run *r, const struct run_text *t, const struct grid_cell *cell,
                     struct why *why)
 {
-    bool has_prefix = t->spec->kind == TASK_UUID || t->spec->kind == TASK_JSON;
     struct run_reader reader = { 0 };
     int err = 0;
 
     for (uint32_t i = 0; err == 0 && i < t->n_asks; i++) {
-        struct scored scored = { &t->task->asks[i], has_prefix };
         const struct run_ask ask = { .text = t->task->text,
                                      .question = t->task->asks[i].question,
                                      .n_tokens = t->length,
@@ -259,7 +251,7 @@ static int ask_cell(struct run *r, const struct run_text *t, const struct grid_c
                                      .reading = (double)t->length / t->n_asks,
                                      .work = item_work(t),
                                      .score = score_task,
-                                     .arg = &scored };
+                                     .arg = (void *)&t->task->asks[i] };
         struct results_item it;
 
         name_item(t, cell, i, &it);

@@ -96,6 +96,10 @@ code 'nothing is left to do' 0 recall --out "$file"
 check 'nothing is added' cmp "$file" "$tmp/before"
 code 'more questions' 0 recall --out "$file" --items 8
 check 'only these are asked' [ "$(lines "$file")" -eq $((3 * 8 * 5)) ]
+# On a terminal a bar with the time left is written over.
+check 'a bar with the time left' sh -c "python3 tests/support/on_terminal.py NEVER x '$eval' recall --config '$tmp/options' \
+    --seed 2 >'$tmp/terminal'"
+check 'is drawn' grep -q '^.*\[=*>* *\]  [0-9]* %  .* left' "$tmp/terminal"
 code 'a text that does not fit' 0 recall --out "$tmp/long.jsonl" --lengths 4000 --items 1 --tasks needle
 check 'is no right answer and no error' grep -q '^| full | too long |' "$tmp/out"
 code 'a length that is too short' 1 recall --lengths 256
@@ -171,6 +175,15 @@ check 'is HTML with plots' grep -q '<svg' "$tmp/page.html"
 check 'and needs no other file' sh -c "! grep -q -e 'src=' -e 'href=' '$tmp/page.html'"
 code 'a page that cannot be written' 1 "$eval" report --html /nonexistent/page.html "$file"
 says '/nonexistent/page.html'
+
+# --- Tab completion -------------------------------------------------------------------------------
+completes() {
+    # shellcheck disable=SC2016
+    PATH=$BUILD:$PATH bash -c '. eval/gist-eval.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gist_eval; echo "${COMPREPLY[*]}"' - "$@"
+}
+check 'Tab completes commands' sh -c "[ \"$(completes gist-eval re)\" = 'recall report' ]"
+check 'options' sh -c "[ \"$(completes gist-eval ppl --te)\" = '--text' ]"
+check 'compressors' sh -c "[ \"$(completes gist-eval recall --compressors sel)\" = 'select select-reread' ]"
 
 daemon_stop
 daemon_start tests/data/tiny_qwen2.gguf
