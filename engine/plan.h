@@ -76,8 +76,8 @@ struct plan_piece {
     float *shares;    /* the backend's: (n_layer, n_head, n_shares), what the first n_shares of the
                        * earlier segments get; NULL: not wanted */
     uint32_t n_shares;
-    struct observe_records records; /* all NULL: none. Else weights are sums of what the segment's
-                                     * keys receive from one segment later, of all attention */
+    struct observe_records records; /* all NULL: none. Else weights are sums of squares, of what the
+                                     * segment's keys receive from one segment later */
     const float *soft;              /* the backend's: (n, n_embd) of PLAN_SOFT */
     const struct adapter *adapter;  /* of its gists; NULL: it has none */
     struct plan_gists gists, wanted;

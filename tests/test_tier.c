@@ -42,6 +42,7 @@ static const struct policy policies[] = {
     { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false, 0, false },
     { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false, 0, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false, 0, false },
+    { { COMPRESS_FIT, 4, 4, NULL }, L, 0, 150, false, false, 0, false },
 };
 #define N_POLICIES (sizeof(policies) / sizeof(*policies))
 

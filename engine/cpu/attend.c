@@ -357,7 +357,10 @@ static void weigh_page(const struct round *r, const struct plan_piece *p, uint32
         if (seen <= first || (p->records.all && d->m[i] == INFINITY))
             continue;
         seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
-        a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
+        /* Squares, as e^(2x): a key that one query needs badly is worth more than one that all look
+         * at in passing. */
+        a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), p->records.all ? 0.5f : 1.0f,
+                               row);
         if (p->again)
             keep_larger(to, row, seen);
         else

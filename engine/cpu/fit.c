@@ -2,8 +2,8 @@
  * softmax of each query over the keys times the root of its share, T (q, hd) what was recorded
  * times the same, and V0 (n, hd) the values that are there, the new ones are
  *
- *     V = V0 + (B'B + r)^-1 B'(T - B V0)       n x n: what B'B V + r V = B'T + r V0 says
- *       = V0 + B'(BB' + r)^-1 (T - B V0)       q x q
+ *     V = V0 + (B'B + r)^-1 B't       n x n, with t = T - B V0
+ *       = V0 + B'(BB' + r)^-1 t         q x q
  *
  * which are the same: the smaller matrix is taken. The ridge r keeps its condition below n / 1e-2,
  * so that f32 does.
@@ -34,11 +34,11 @@
 /* What one worker computes in; n and q padded, most the larger and p the smaller of both. */
 struct desk {
     float *q;            /* (q, hd) */
-    float *t;            /* (q, hd) T, then in the larger form what is left of it */
+    float *t;            /* (q, hd) T, then t */
     float *root;         /* (q) of the shares */
     float *b, *bt;       /* (q, n) and (n, q) */
     float *v;            /* (n, hd) V0 */
-    float *y;            /* (most, hd) the solution */
+    float *y;            /* (most, hd) what goes to V0 */
     float *g;            /* (p, p) */
     float *tiles, *wide; /* (p, most) and (hd, most), in tiles of 16 rows */
     float *col;          /* (p) */
@@ -266,27 +266,36 @@ static void solve(const float *l, uint32_t p, float *y, uint32_t hd)
     }
 }
 
-/* B'B V + r V = B'T + r V0, to d->y. */
+/* What B V0 leaves of T. Of that the solution is made, and not of T itself: where the values that
+ * are there are right, no rounding changes them much. */
+static void take_residual(const struct job *j, struct desk *d)
+{
+    uint32_t n = j->n_keys, n_queries = j->n_queries, hd = j->f->hd;
+    struct rows b = { d->b, n_queries, n };
+
+    pack_columns(d->v, n, hd, d->wide);
+    multiply(j->f, d->wide, 0, hd, &b, d->y, hd);
+    for (size_t i = 0; i < (size_t)n_queries * hd; i++)
+        d->t[i] -= d->y[i];
+}
+
+/* (B'B + r)^-1 B't, to d->y. */
 static bool fit_keys(const struct job *j, struct desk *d)
 {
     uint32_t n = j->n_keys, n_queries = j->n_queries, hd = j->f->hd;
     struct rows bt = { d->bt, n, n_queries };
-    float ridge;
 
     normal_matrix(j->f, d, &bt, d->b);
-    ridge = add_ridge(d->g, n, j->a->n_keys - j->a->first);
-    if (!(ridge > 0))
+    if (!(add_ridge(d->g, n, j->a->n_keys - j->a->first) > 0))
         return false;
     pack_columns(d->t, n_queries, hd, d->wide);
     multiply(j->f, d->wide, 0, hd, &bt, d->y, hd);
-    for (size_t i = 0; i < (size_t)n * hd; i++)
-        d->y[i] += ridge * d->v[i];
     factor(d->g, n, d->col);
     solve(d->g, n, d->y, hd);
     return true;
 }
 
-/* V0 + B'(BB' + r)^-1 (T - B V0), to d->y. */
+/* B'(BB' + r)^-1 t, to d->y. */
 static bool fit_queries(const struct job *j, struct desk *d)
 {
     uint32_t n = j->n_keys, n_queries = j->n_queries, hd = j->f->hd;
@@ -295,16 +304,10 @@ static bool fit_queries(const struct job *j, struct desk *d)
     normal_matrix(j->f, d, &b, d->bt);
     if (!(add_ridge(d->g, n_queries, j->a->n_keys - j->a->first) > 0))
         return false;
-    pack_columns(d->v, n, hd, d->wide);
-    multiply(j->f, d->wide, 0, hd, &b, d->y, hd);
-    for (size_t i = 0; i < (size_t)n_queries * hd; i++)
-        d->t[i] -= d->y[i];
     factor(d->g, n_queries, d->col);
     solve(d->g, n_queries, d->t, hd);
     pack_columns(d->t, n_queries, hd, d->wide);
     multiply(j->f, d->wide, 0, hd, &bt, d->y, hd);
-    for (size_t i = 0; i < (size_t)n * hd; i++)
-        d->y[i] += d->v[i];
     return true;
 }
 
@@ -403,7 +406,7 @@ static void store_values(const struct job *j, uint32_t list, struct desk *d)
 
     memset(d->keys, 0, hd * sizeof(*d->keys));
     for (uint32_t i = j->a->first; i < j->a->n_keys; i++) {
-        j->f->k->kv_store[kv](d->keys, d->y + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS, d->page,
+        j->f->k->kv_store[kv](d->keys, d->v + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS, d->page,
                               v_tile);
         kv_copy_value(kv, v_tile, tile_of(j, list, i, true), hd, i % POOL_PAGE_TOKENS);
     }
@@ -419,9 +422,13 @@ static void fit_list(void *arg, uint32_t list, uint32_t worker)
 
     load_records(j, list, d);
     load_keys(j, list, d);
+    take_residual(j, d);
     fits = j->n_keys <= j->n_queries ? fit_keys(j, d) : fit_queries(j, d);
-    if (fits && has_room(d->y + (size_t)j->a->first * j->f->hd,
-                         (size_t)(j->a->n_keys - j->a->first) * j->f->hd))
+    if (!fits)
+        return;
+    for (uint32_t i = j->a->first * j->f->hd; i < j->a->n_keys * j->f->hd; i++)
+        d->v[i] += d->y[i];
+    if (has_room(d->v, (size_t)j->n_keys * j->f->hd))
         store_values(j, list, d);
 }
 

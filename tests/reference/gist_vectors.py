@@ -216,7 +216,8 @@ class Session:
         return x, made
 
     def compress_fit(self, segment, sinks, n):
-        """Keys with most weighted attention of the segment's own queries one segment later, n beside the sinks, and
+        """Keys with the largest mean square of weighted attention of the segment's own queries one segment later, n
+        beside the sinks, and
         values by weighted least squares."""
         m, group, offsets = self.m, self.m.n_head // self.m.n_kv, np.arange(SEGMENT)
         x = m["token_embd.weight"][self.ids[segment * SEGMENT:(segment + 1) * SEGMENT]]
@@ -243,7 +244,7 @@ class Session:
                 own = log_sum(s)
                 share = 1 / (1 + np.exp(others - own))
                 p = np.exp(s - own[:, None])
-                received, target = (share[:, None] * p).sum(0), p @ v[sinks:, h]
+                received, target = ((share[:, None] * p) ** 2).sum(0), p @ v[sinks:, h]
                 best = sorted(range(SEGMENT - sinks), key=lambda j: (-received[j], -j))[:n]
                 kept = np.array([*range(sinks), *(sinks + np.sort(best))])
                 new_k[:, h], new_v[:, h] = k[kept, h], v[kept, h]
