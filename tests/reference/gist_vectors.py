@@ -217,8 +217,7 @@ class Session:
 
     def compress_fit(self, segment, sinks, n):
         """Keys with the largest mean square of weighted attention of the segment's own queries one segment later, n
-        beside the sinks, and
-        values by weighted least squares."""
+        beside the sinks, and values by weighted least squares."""
         m, group, offsets = self.m, self.m.n_head // self.m.n_kv, np.arange(SEGMENT)
         x = m["token_embd.weight"][self.ids[segment * SEGMENT:(segment + 1) * SEGMENT]]
         packed, n_keys = [], sinks + n
