@@ -339,6 +339,40 @@ static void missing_and_damaged(void **state)
     close_stage(&s);
 }
 
+/* Whatever the client may hold: the prompt and a segment behind it are read all the same. */
+static void within_a_limit(void **state)
+{
+    uint32_t most = 0, least = 5;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    for (uint32_t more = 0; more < 40; more++) {
+        struct pool_account *a = &s.rig.rig.account;
+        uint32_t limit = a->limit;
+        struct reader r;
+
+        open_reader(&s, &r, &plain, 1, false);
+        feed(&s, &r, 6 * L + 30, row_a);
+        settle(&s, &r);
+        memcpy(ids + 6 * L + 30, ids + 3 * L + 5, 20 * sizeof(*ids));
+        memcpy(ids + 6 * L + 50, ids + L + 5, 20 * sizeof(*ids));
+        a->limit = a->used + 5 + more;
+        prompt(&s, &r, 40);
+        assert_true(a->used <= a->limit);
+        assert_true(r.memory.hydration.n > 0 || r.memory.hydration.missed > 0);
+        if (r.memory.hydration.n > most)
+            most = r.memory.hydration.n;
+        if (r.memory.hydration.n < least)
+            least = r.memory.hydration.n;
+        feed(&s, &r, 6 * L + 30 + 40, row_a);
+        close_reader(&r);
+        a->limit = limit;
+    }
+    assert_true(least == 0 && most >= 2);
+    close_stage(&s);
+}
+
 /* Given up while the disk reads: all pages come back. */
 static void given_up(void **state)
 {
@@ -640,6 +674,7 @@ int main(void)
     const struct CMUnitTest tests[] = { cmocka_unit_test(all_is_full_attention),
                                         cmocka_unit_test(nobody_elses),
                                         cmocka_unit_test(missing_and_damaged),
+                                        cmocka_unit_test(within_a_limit),
                                         cmocka_unit_test(given_up),
                                         cmocka_unit_test(as_computed_anew) };
     int r;

@@ -1,0 +1,208 @@
+/* tests/test_daemon_hydrate.c - a real daemon's answers about text that it has compressed. Would
+ * catch: a prompt that brings nothing back, from memory or after a restart from the disk; an answer
+ * that does not say so, or what it missed; hydrated segments that the next turn, a fork or a rewind
+ * finds in another state than it should; a session's budget that hydration eats up; what was read
+ * behind hydrated segments and is found by another session as if it had not been.
+ */
+#include "tests/support/daemon_fixture.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SEGMENT 64u
+#define BYTE_0  3u /* the model's id of byte 0 */
+#define N_IDS   (9 * SEGMENT + 10)
+#define N_ASKED 20u
+
+static const char *const with_store[] = {
+    "--store-restore", "always", "--store-idle-ms", "20", "--prefix-cache", "no", NULL
+};
+static const char *const with_tree[] = { "--store", "none", NULL };
+static const char *const with_nothing[] = { "--store", "none", "--prefix-cache", "no", NULL };
+
+static uint32_t ids[N_IDS];
+
+static void fill(unsigned seed)
+{
+    for (uint32_t i = 0; i < N_IDS; i++)
+        ids[i] = BYTE_0 + 32 + (uint32_t)rand_r(&seed) % 90;
+}
+
+static gist_session *open_session(gist_conn *c, uint32_t hydrate, unsigned flags)
+{
+    const struct gist_memory m = {
+        .size = sizeof(m), .compressor = GIST_SELECT, .ratio = 8, .hydrate = hydrate
+    };
+    const struct gist_policy p = {
+        .size = sizeof(p), .segment = SEGMENT, .memory = &m, .flags = flags
+    };
+    gist_session *s;
+
+    if (gist_open(c, &p, &s) < 0)
+        fail_msg("%s", gist_error(c));
+    return s;
+}
+
+static struct gist_usage append(gist_conn *c, gist_session *s, const uint32_t *from, uint32_t n)
+{
+    struct gist_usage u;
+
+    if (gist_append_tokens(s, from, n, &u) < 0)
+        fail_msg("%s", gist_error(c));
+    assert_int_equal(u.raw_tokens + u.gist_tokens, u.prompt_tokens);
+    assert_true(u.hydrated_disk_tokens <= u.hydrated_tokens && u.hydrated_tokens <= u.raw_tokens);
+    return u;
+}
+
+struct said {
+    uint32_t n, ids[64];
+};
+
+static int on_text(void *arg, const char *text, size_t len, const uint32_t *got, size_t n)
+{
+    struct said *said = arg;
+
+    (void)text;
+    (void)len;
+    for (size_t i = 0; i < n; i++)
+        said->ids[said->n++] = got[i];
+    return 0;
+}
+
+static struct gist_usage answer(gist_session *s, struct said *ret)
+{
+    const struct gist_sampling few = { .size = sizeof(few), .max_tokens = 12, .ignore_eog = 1 };
+    struct gist_result r;
+
+    *ret = (struct said){ .n = 0 };
+    assert_int_equal(gist_generate(s, &few, on_text, ret, &r), 0);
+    assert_int_equal(ret->n, 12);
+    return r.usage;
+}
+
+static bool same(const struct said *a, const struct said *b)
+{
+    return a->n == b->n && memcmp(a->ids, b->ids, a->n * sizeof(*a->ids)) == 0;
+}
+
+/* --- a conversation --------------------------------------------------------------------------- */
+
+static void turns(void **state)
+{
+    struct said first, again, forked, second, plain;
+    struct daemon_fixture d;
+    struct gist_usage u;
+    gist_session *s, *t;
+    gist_conn *c;
+
+    (void)state;
+    fill(1);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    s = open_session(c, 2, 0);
+    u = append(c, s, ids, N_IDS); /* a text: nothing comes back for it */
+    assert_true(u.hydrated_tokens == 0 && u.missed_tokens == 0);
+    u = append(c, s, ids + 3 * SEGMENT + 20, N_ASKED);
+    assert_true(u.hydrated_tokens >= SEGMENT && u.hydrated_tokens <= 2 * SEGMENT);
+    assert_int_equal(u.hydrated_disk_tokens + u.missed_tokens, 0);
+    assert_int_equal(gist_fork(s, NULL, &t), 0);
+    assert_int_equal(answer(s, &first).hydrated_tokens, u.hydrated_tokens);
+    assert_int_equal(answer(t, &forked).hydrated_tokens, u.hydrated_tokens);
+    assert_true(same(&first, &forked));
+    gist_close(t);
+    u = append(c, s, ids + 6 * SEGMENT + 20, N_ASKED); /* the next turn asks for another one */
+    assert_true(u.hydrated_tokens >= SEGMENT && u.hydrated_tokens <= 2 * SEGMENT);
+    (void)answer(s, &second);
+
+    assert_int_equal(gist_rewind(s, N_IDS), 0);
+    u = append(c, s, ids + 3 * SEGMENT + 20, N_ASKED);
+    assert_true(u.hydrated_tokens >= SEGMENT);
+    (void)answer(s, &again);
+    assert_true(same(&first, &again));
+
+    /* Another session of the same policy but for this goes on from the text, and from no more. */
+    t = open_session(c, 2, 0);
+    u = append(c, t, ids, N_IDS);
+    assert_true(u.shared_tokens > N_IDS - 32);
+    (void)append(c, t, ids + 3 * SEGMENT + 20, N_ASKED);
+    (void)answer(t, &again);
+    assert_true(same(&first, &again));
+    gist_close(t);
+    t = open_session(c, 0, 0);
+    (void)append(c, t, ids, N_IDS);
+    u = append(c, t, ids + 3 * SEGMENT + 20, N_ASKED);
+    assert_int_equal(u.hydrated_tokens + u.missed_tokens, 0);
+    (void)answer(t, &plain);
+    gist_close(t);
+    gist_close(s);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+/* --- from where ------------------------------------------------------------------------------- */
+
+static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, struct said *ret)
+{
+    gist_session *s = open_session(c, hydrate, flags);
+    struct gist_usage u;
+
+    (void)append(c, s, ids, N_IDS);
+    u = append(c, s, ids + 3 * SEGMENT + 20, N_ASKED);
+    assert_int_equal(answer(s, ret).missed_tokens, u.missed_tokens);
+    gist_close(s);
+    return u;
+}
+
+static void from_the_disk(void **state)
+{
+    struct said tree, disk, gists;
+    struct daemon_fixture d;
+    struct gist_usage u;
+    gist_conn *c;
+
+    (void)state;
+    fill(2);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    u = ask(c, GIST_HYDRATE_AUTO, 0, &tree);
+    assert_true(u.hydrated_tokens > 0 && u.hydrated_disk_tokens == 0);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_store);
+    c = daemon_fixture_connect(&d);
+    u = ask(c, GIST_HYDRATE_AUTO, GIST_PRIVATE, &gists); /* what it read is nowhere */
+    assert_true(u.hydrated_tokens == 0 && u.missed_tokens > 0);
+    (void)ask(c, GIST_HYDRATE_AUTO, 0, &disk);
+    daemon_fixture_stored(c);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+    daemon_fixture_restart(&d, DAEMON_FIXTURE_TINY, with_store);
+    c = daemon_fixture_connect(&d);
+    u = ask(c, GIST_HYDRATE_AUTO, 0, &disk);
+    assert_int_equal(u.missed_tokens, 0);
+    assert_int_equal(u.hydrated_disk_tokens, u.hydrated_tokens);
+    assert_true(same(&tree, &disk));
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_nothing);
+    c = daemon_fixture_connect(&d);
+    u = ask(c, GIST_HYDRATE_AUTO, 0, &disk);
+    assert_true(u.hydrated_tokens == 0 && u.missed_tokens > 0);
+    assert_true(same(&gists, &disk)); /* and the answer goes on */
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(turns), cmocka_unit_test(from_the_disk) };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
