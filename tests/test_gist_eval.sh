@@ -47,6 +47,7 @@ asks = 2
 ratios = 4
 compressors = select none
 keep-tail = 0 32
+hydrate = off
 tasks = needle multikey json
 END
 recall() { "$eval" recall --config "$tmp/options" "$@"; }
@@ -112,7 +113,7 @@ check 'stays as it is' [ "$(cat "$tmp/notes")" = 'my notes' ]
 # --- probes and perplexity ------------------------------------------------------------------------
 probes() {
     "$eval" probes --out "$tmp/probes.jsonl" --lengths 1500 --items 2 --segments 256 --ratios 4 --window 512 \
-        --tokens 1100 --compressors 'none select' "$@"
+        --tokens 1100 --compressors 'none select' --hydrate off "$@"
 }
 code 'probes' 0 probes
 for part in 'Lost along the way' 'Lost if surprise' 'Lost by the boundary' 'Perplexity'; do
@@ -152,10 +153,10 @@ says 'not UTF-8'
 mkdir -p "$tmp/sets/ruler/niah_single_1" "$tmp/empty"
 printf '{"input":"A text.\\nIt is long.\\nWhat is it?","outputs":["long","text"]}\n%.0s' 1 2 3 >"$tmp/sets/ruler/niah_single_1/validation.jsonl"
 echo '{"context":"A text.","input":"What?","answers":["a text"],"dataset":"qasper"}' >"$tmp/sets/qasper.jsonl"
-code 'sets' 0 "$eval" sets --data "$tmp/sets" --items 2 --out "$tmp/sets.jsonl"
+code 'sets' 0 "$eval" sets --data "$tmp/sets" --items 2 --hydrate off --out "$tmp/sets.jsonl"
 check 'a column a file' grep -q '^| old context | qasper | ruler/niah_single_1 | of full, % | n |' "$tmp/out"
 check 'so many lines of each' grep -q '^| full | .* | 3 |$' "$tmp/out"
-code 'sets again' 0 "$eval" sets --data "$tmp/sets" --items 2 --out "$tmp/sets.jsonl"
+code 'sets again' 0 "$eval" sets --data "$tmp/sets" --items 2 --hydrate off --out "$tmp/sets.jsonl"
 check 'nothing twice' [ "$(lines "$tmp/sets.jsonl")" -eq 9 ]
 code 'no folder' 2 "$eval" sets
 says 'needs --data FOLDER'
