@@ -228,7 +228,8 @@ struct gist_message {
 typedef void gist_progress_fn(void *arg, uint32_t n_read, uint32_t n_tokens);
 
 /* From now on appends to s tell how far they are: at first how many tokens need not be computed,
- * since they were read before, then after each step. NULL: not any more. */
+ * since they were read before or another session is reading them now, then after each step. NULL:
+ * not any more. */
 GIST_API void gist_on_progress(gist_session *s, gist_progress_fn *on_progress, void *arg);
 
 #define GIST_SPECIAL     1u /* special tokens in the text are special */

@@ -283,7 +283,7 @@ static int end_answer(const gist_conn *c, const struct answer *a, int r)
 {
     if (a->line_open)
         fputc('\n', stdout);
-    if (a->opts->json && r == 0)
+    if (a->opts->json && (r == 0 || (r == -ECANCELED && ctl_interrupt_came())))
         print_json(a);
     if (ferror(stdout))
         return CTL_FAILED; /* main says why */

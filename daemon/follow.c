@@ -159,6 +159,18 @@ bool follow_waits(struct follow *f, struct follow_reader *r)
     return !r->reads;
 }
 
+uint32_t follow_read(const struct follow_reader *r)
+{
+    const struct follow_reader *q = r->leader;
+    uint32_t n = r->n_pages * POOL_PAGE_TOKENS;
+
+    while (q && !q->reads) /* by F2 there is an end */
+        q = q->leader;
+    if (!q)
+        return 0;
+    return q->memory->seq->n_tokens < n ? q->memory->seq->n_tokens : n;
+}
+
 /* --- haste ------------------------------------------------------------------------------------ */
 
 void follow_asked(struct follow_reader *r, bool had)

@@ -77,6 +77,9 @@ void follow_leave(struct follow *f, struct follow_reader *r);
  * over then, and the rest to be read. A sequence that is not empty never waits. */
 bool follow_waits(struct follow *f, struct follow_reader *r);
 
+/* Of what it waits for so much has been read: 0 of one that does not wait. */
+uint32_t follow_read(const struct follow_reader *r);
+
 /* It was asked for a run, and had one or could not go on. */
 void follow_asked(struct follow_reader *r, bool had);
 

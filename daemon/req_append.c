@@ -39,6 +39,7 @@ struct append {
     enum chat_at chat_after;
     append_done_fn *done_fn; /* NULL: the reply is Appended */
     bool tells;              /* how far it is, */
+    bool told_reading;       /* has told since it does not wait for others */
     uint32_t n_told;         /* and has last told this */
     uint64_t ready_ns;       /* since when */
 };
@@ -607,15 +608,22 @@ static int append_flush(struct sched *s, struct request *r)
 {
     struct wire_rep rep = { .id = r->id, .kind = WIRE_APPENDED };
     struct append *a = r->state;
+    uint32_t n, n_found;
 
-    if (!a || !a->tells || !a->reading || a->restore || r->phase == REQUEST_LAST ||
-        a->done == a->n_told)
+    if (!a || !a->tells || !a->ready || a->restore || r->phase == REQUEST_LAST)
         return 0;
-    rep.u.appended.n_read = a->done;
+    /* What it waits for is computed by somebody else. */
+    n = a->reading ? a->done : follow_read(&a->reader);
+    n_found = a->reading ? a->shared + a->restored : n;
+    if (n == a->n_told && a->reading == a->told_reading)
+        return 0;
+    rep.u.appended.n_read = n;
     rep.u.appended.n_all = (uint32_t)a->encode.n_ids;
-    rep.u.appended.n_found = a->shared + a->restored;
-    if (reply_send(s, r, &rep, NULL) == 0)
-        a->n_told = a->done;
+    rep.u.appended.n_found = n_found;
+    if (reply_send(s, r, &rep, NULL) == 0) {
+        a->n_told = n;
+        a->told_reading = a->reading;
+    }
     return 0;
 }
 

@@ -8,6 +8,7 @@
 #include "tests/support/sanitized.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -309,12 +310,52 @@ static void says_how_far_it_is(void **state)
     daemon_fixture_stop(&d);
 }
 
+static void on_done(void *arg, int err, const struct gist_result *result)
+{
+    assert_int_equal(err, 0);
+    *(struct gist_usage *)arg = result->usage;
+}
+
+/* Two who read the same at once: the one who waits hears how far the other is. */
+static void so_does_who_waits(void **state)
+{
+    static const char *const args[] = { "--cpu", "scalar", "--store", "none", NULL };
+    struct gist_usage u[2] = { { .prompt_tokens = 0 }, { .prompt_tokens = 0 } };
+    struct heard h[2] = { { .n_calls = 0 }, { .n_calls = 0 } };
+    gist_session *s[2];
+    char text[300];
+    gist_conn *c;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)('a' + i * i % 26);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_SLOW, args);
+    c = daemon_fixture_connect(&d);
+    for (int i = 0; i < 2; i++) {
+        s[i] = open_with(c, GIST_AUTO, NULL);
+        gist_on_progress(s[i], on_progress, &h[i]);
+        assert_int_equal(gist_append_text_start(s[i], text, sizeof(text), 0, on_done, &u[i], NULL),
+                         0);
+    }
+    while (u[0].prompt_tokens == 0 || u[1].prompt_tokens == 0) {
+        struct pollfd p = { .fd = gist_fd(c), .events = POLLIN };
+
+        assert_int_equal(poll(&p, 1, DAEMON_FIXTURE_PATIENCE_MS), 1);
+        assert_true(gist_dispatch(c) >= 0);
+    }
+    assert_true(u[0].shared_tokens == 0 && u[1].shared_tokens > 200);
+    assert_true(h[0].n_calls > 2 && h[1].n_calls > 2);
+    assert_true(h[1].first < u[1].shared_tokens && h[1].n_tokens == u[1].prompt_tokens);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_fits_stays),       cmocka_unit_test(texts_of_any_length),
         cmocka_unit_test(what_is_said_is_meant), cmocka_unit_test(with_few_pages),
-        cmocka_unit_test(says_how_far_it_is),
+        cmocka_unit_test(says_how_far_it_is),    cmocka_unit_test(so_does_who_waits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
