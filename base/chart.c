@@ -199,7 +199,7 @@ void chart_line(const struct chart *c, const char *class, const char *colour)
 void chart_to(const struct chart *c, double x, double y)
 {
     if (isfinite(y))
-        (void)fprintf(c->f, "%.1f,%.1f ", x_at(c, x), y_at(c, y));
+        (void)fprintf(c->f, "%.1f,%.1f ", x_at(c, x) + c->shift, y_at(c, y) - c->shift);
 }
 
 void chart_line_end(const struct chart *c)
@@ -211,7 +211,7 @@ void chart_dot(const struct chart *c, const char *colour, double x, double y)
 {
     if (isfinite(y))
         (void)fprintf(c->f, "<circle r=\"3\" fill=\"%s\" cx=\"%.1f\" cy=\"%.1f\"/>\n", colour,
-                      x_at(c, x), y_at(c, y));
+                      x_at(c, x) + c->shift, y_at(c, y) - c->shift);
 }
 
 void chart_bar(const struct chart *c, const char *colour, double x, double low, double high)
@@ -220,7 +220,8 @@ void chart_bar(const struct chart *c, const char *colour, double x, double low, 
         (void)fprintf(c->f,
                       "<line stroke=\"%s\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
                       "\n",
-                      colour, x_at(c, x), x_at(c, x), y_at(c, low), y_at(c, high));
+                      colour, x_at(c, x) + c->shift, x_at(c, x) + c->shift, y_at(c, low) - c->shift,
+                      y_at(c, high) - c->shift);
 }
 
 void chart_level(struct chart *c, double y, const char *name, const char *legend)

@@ -31,6 +31,7 @@ struct chart {
     double x_min, x_max, y_min, y_max; /* in data */
     bool powers;                       /* x in powers of two; x_min is above 0 */
     double legend;                     /* where its next line goes */
+    double shift; /* pixels that curves are moved to the right and up: equal ones would hide */
 };
 
 /* The picture's head and its foot. */

@@ -117,6 +117,7 @@ static void draw_scores(struct report *w, struct tally_filter f, enum tally_of o
         struct tally at[TALLY_LIST_MAX];
 
         f.cell = &cells.v[k];
+        c.shift = 3.0 * (double)(k % CHART_COLOURS);
         chart_line(&c, "l", colour);
         for (size_t i = 0; i < xs.n; i++) {
             *(of == TALLY_LENGTH ? &f.length : of == TALLY_DEPTH ? &f.depth : &f.offset) = xs.v[i];
