@@ -103,6 +103,10 @@ check 'a bar with the time left' sh -c "python3 tests/support/on_terminal.py NEV
 check 'is drawn' grep -q '^.*\[=*>* *\]  [0-9]* %  .* left' "$tmp/terminal"
 code 'a text that does not fit' 0 recall --out "$tmp/long.jsonl" --lengths 4000 --items 1 --tasks needle
 check 'is no right answer and no error' grep -q '^| full | too long |' "$tmp/out"
+code 'automatic memory' 0 recall --compressors auto --hydrate 'off auto' --lengths 4000 --items 1 --tasks needle
+for how in 'hydrate off' 'hydrate auto'; do
+    check "takes it, $how" grep -q "^| auto, $how | [0-9]* (" "$tmp/out"
+done
 code 'a length that is too short' 1 recall --lengths 256
 says 'does not fit into 256 tokens'
 code 'a folder to write into' 1 recall --out "$tmp"
