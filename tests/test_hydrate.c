@@ -373,6 +373,54 @@ static void within_a_limit(void **state)
     close_stage(&s);
 }
 
+/* The ladder climbs while a segment is hydrated. When it goes its gists are thinned to where they
+ * should be; without pages for that, since a fork holds the same, it waits, and nothing fails. */
+static void lags(void **state)
+{
+    static const struct policy p = {
+        { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 400, false, false, 1, false
+    };
+    struct pool_account others = { .limit = UINT32_MAX };
+    struct reader r, fork = { .seq = { .pool = NULL } };
+    uint32_t *pages, n_pages, first = 1;
+    struct stage s;
+    struct pool *q;
+
+    (void)state;
+    open_stage(&s, 2048, true, false);
+    q = &s.rig.rig.pool;
+    open_reader(&s, &r, &p, 1, false);
+    feed(&s, &r, 6 * L + 10, row_a);
+    assert_int_equal(ladder_rung(&r.memory.ladder, first), 1);
+    wait_for(&s, hydrate_bring(&r.memory, &first, 1));
+    for (uint32_t n = 7 * L; ladder_rung(&r.memory.ladder, first) < 2; n += L)
+        feed(&s, &r, n + 10, row_a);
+    assert_int_equal(r.seq.segments[first].n_keys, L);
+    assert_int_equal(seq_fork(&r.seq, &fork.seq), 0);
+    assert_int_equal(memory_fork(&r.memory, &fork.memory, &fork.seq), 0);
+    n_pages = q->n_free + q->n_cached;
+    pages = malloc(n_pages * sizeof(*pages));
+    assert_int_equal(pool_take(q, &others, n_pages, pages), 0);
+
+    hydrate_end(&r.memory);
+    assert_int_equal(r.seq.segments[first].n_keys, L / 4);
+    assert_true(overlay_has(&r.memory.overlay, first) && !hydrate_is_on(&r.memory));
+    memory_settle(&r.memory);
+    assert_true(overlay_has(&r.memory.overlay, first));
+    pool_give(q, &others, n_pages, pages);
+    memory_settle(&r.memory);
+    assert_int_equal(r.memory.overlay.n + r.memory.hydration.n, 0);
+    assert_int_equal(r.seq.segments[first].n_keys,
+                     ladder_segment_keys(&p, first, ladder_rung(&r.memory.ladder, first)));
+    assert_int_equal(fork.seq.segments[first].n_keys, L); /* the other one has what it had */
+    hydrate_end(&fork.memory);
+    assert_int_equal(fork.seq.segments[first].n_keys, r.seq.segments[first].n_keys);
+    close_reader(&fork);
+    close_reader(&r);
+    free(pages);
+    close_stage(&s);
+}
+
 /* Given up while the disk reads: all pages come back. */
 static void given_up(void **state)
 {
@@ -675,6 +723,7 @@ int main(void)
                                         cmocka_unit_test(nobody_elses),
                                         cmocka_unit_test(missing_and_damaged),
                                         cmocka_unit_test(within_a_limit),
+                                        cmocka_unit_test(lags),
                                         cmocka_unit_test(given_up),
                                         cmocka_unit_test(as_computed_anew) };
     int r;
