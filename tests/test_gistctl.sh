@@ -153,6 +153,13 @@ code 'with times' 0 "$gistctl" ask -n 4 --stats -f "$tmp/numbers" Why
 says 'from disk'
 says ' raw tokens, '
 says ' at 4, '
+# What the question points to comes back, without an option; who does not want it says so.
+code 'a question about numbers' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" 'What stands behind 2234 2235 2236?'
+check 'brings some back' json "j['usage']['hydrated_tokens'] > 0 and j['usage']['missed_tokens'] == 0" <"$tmp/out"
+code 'with times' 0 "$gistctl" ask -n 4 --stats -f "$tmp/numbers" 'What stands behind 2234 2235 2236?'
+says 'brought back for the question: '
+code 'nothing brought back' 0 "$gistctl" ask -n 4 --json --hydrate off -f "$tmp/numbers" 'What stands behind 2234 2235 2236?'
+check 'when it is off' json "j['usage']['hydrated_tokens'] == 0" <"$tmp/out"
 code 'from standard input' 0 sh -c "'$gistctl' ask -n 4 Why <'$tmp/numbers'"
 code 'a prompt that is to stay as it is' 1 "$gistctl" ask --memory full -f "$tmp/numbers" Why
 says '2048'
@@ -264,6 +271,11 @@ code 'session rm of nothing' 1 "$gistctl" session rm copy
 code 'pages come back' 0 "$gistctl" status --json
 check 'pages come back' json "j['pages_free'] + j['pages_cached'] == j['pages']" <"$tmp/out"
 
+daemon_stop
+daemon_start tests/data/tiny_smollm2.gguf --store none --prefix-cache no
+code 'what can not be brought back' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" 'What stands behind 2234 2235 2236?'
+check 'is counted' json "j['usage']['missed_tokens'] > 0" <"$tmp/out"
+says 'could not be brought back; the answer may be a guess'
 code 'daemon_stop' 0 true
 daemon_stop
 code 'the daemon is gone' 3 "$gistctl" ask Why
