@@ -350,7 +350,10 @@ static bool finds_pages(const struct sched *s, const struct request *r, uint64_t
 
     memory_peak(r->memory, n + q->seg_len, NULL, &pages);
     more = pages > q->n_pages ? pages - q->n_pages : 0;
-    return more <= q->account->limit - q->account->used && more <= served_pages_free(&s->served);
+    if (more > q->account->limit - q->account->used)
+        return false;
+    /* Those that are only being written to the disk will be there. */
+    return more <= served_pages_free(&s->served) || served_pages_come(&s->served, q->account, more);
 }
 
 /* An automatic memory holds as much as there are pages for. That is decided here, where it is known
