@@ -136,7 +136,8 @@ enum gist_compressor {
 /* Texts of any length, without a choice to make: all of it stays as it is while it fits (the
  * model's window or the budget, this client's pages, the daemon's), and is exactly what GIST_FULL
  * has. When it does not fit the oldest segments are compressed, as far as needed; never the last
- * tokens, where the question and its answer are. In gist_policy.flags it is all that has to be
+ * tokens, where the question and its answer are; and those that a prompt points to come back as
+ * they were read. In gist_policy.flags it is all that has to be
  * said, and what new programs should say. In gist_memory.flags it chooses what the other fields
  * leave at 0, and takes what they say. Who does not say it has what earlier versions had:
  * GIST_FULL, which ends with GIST_E_CONTEXT_LENGTH_EXCEEDED when a text does not fit. */
@@ -145,7 +146,7 @@ enum gist_compressor {
 struct gist_memory {
     size_t size; /* sizeof(struct gist_memory) */
     enum gist_compressor compressor;
-    uint32_t ratio;      /* 2 to 64, a divisor of the segment; 0: 8 */
+    uint32_t ratio;      /* 2 to 64, a divisor of the segment; 0: 8, by GIST_AUTO 4 */
     uint32_t sinks;      /* first tokens that always stay; 0: the adapter's,
                           * without one 4; GIST_NO_SINKS: none */
     uint32_t keep_tail;  /* last tokens that are not compressed yet */
@@ -153,7 +154,7 @@ struct gist_memory {
     uint32_t budget;     /* keys that the session may hold; 0: as many as the model's window */
     unsigned flags;      /* GIST_AUTO, _LATE, _FIXED, GIST_SET_RATIO, _SINKS, _BUDGET, _HYDRATE */
     uint32_t hydrate;    /* compressed segments, at most, that come back as they were read for a
-                          * prompt that points to them; 0: none; GIST_HYDRATE_AUTO */
+                          * prompt that points to them; 0: none, by GIST_AUTO as many as fit */
 };
 
 /* "full" for GIST_FULL and so on, and a sentence that says what old context becomes; NULL past the
