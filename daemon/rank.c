@@ -82,8 +82,13 @@ struct term {
 struct terms {
     struct term *term;
     uint32_t mask;
-    uint64_t maybe[1024]; /* a bit for each key's low bits: most words of a text are none of ours */
+    uint64_t maybe[1024]; /* a bit for each word: most words of a text are none of ours */
 };
+
+static uint32_t bit_of(uint32_t w)
+{
+    return (w ^ w >> 16) & 0xffff;
+}
 
 /* The last words of a text, the newest first. */
 struct row {
@@ -112,8 +117,6 @@ static struct term *find(const struct terms *t, uint64_t key)
 {
     uint32_t i = (uint32_t)(key >> 32) & t->mask;
 
-    if (!(t->maybe[(key >> 6) & 1023] >> (key & 63) & 1))
-        return NULL;
     while (t->term[i].key && t->term[i].key != key)
         i = (i + 1) & t->mask;
     return t->term[i].key ? &t->term[i] : NULL;
@@ -126,7 +129,6 @@ static void add(struct terms *t, uint64_t key)
     while (t->term[i].key && t->term[i].key != key)
         i = (i + 1) & t->mask;
     t->term[i].key = key;
-    t->maybe[(key >> 6) & 1023] |= UINT64_C(1) << (key & 63);
 }
 
 static int take_terms(const struct rank_words *words, const struct rank_text *text, struct terms *t)
@@ -145,6 +147,7 @@ static int take_terms(const struct rank_words *words, const struct rank_text *te
         if (w == NO_WORD)
             continue;
         push(&row, w);
+        t->maybe[bit_of(w) / 64] |= UINT64_C(1) << bit_of(w) % 64;
         for (uint32_t g = 1; g <= row.n; g++)
             add(t, key_of(&row, g));
     }
@@ -190,6 +193,8 @@ static void look(const struct pass *p)
             if (w == NO_WORD)
                 continue;
             push(&row, w);
+            if (!(p->terms->maybe[bit_of(w) / 64] >> bit_of(w) % 64 & 1))
+                continue;
             for (uint32_t g = 1; g <= row.n; g++) {
                 struct term *t = find(p->terms, key_of(&row, g));
 
