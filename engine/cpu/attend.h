@@ -20,6 +20,9 @@
  * receives; for compress.h's selections. A piece with shares adds up what whole earlier segments
  * receive.
  *
+ * One with records leaves each query with what it would attend to of the segment from one segment
+ * later (engine/run.h), and adds up the squares of what keys would receive.
+ *
  * Threads    attend_run: the owner of the workers.
  * Errors     attend_open: -ENOMEM.
  */

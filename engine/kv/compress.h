@@ -135,8 +135,8 @@ struct compress_side {
     bool begun;      /* scratch and pages were taken */
     uint32_t n_pages;
     uint32_t *pages; /* n_pages, for keys beside the segment: the sequence's account pays */
-    float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, or
-                      * hidden states (gists, n_embd); NULL: nothing */
+    float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, fit's
+                      * records behind them, or hidden states (gists, n_embd); NULL: nothing */
 };
 
 /* Rows that are to run before compress_finish. */

@@ -4,8 +4,12 @@
  * The tokens asked are the segment's own: every so many goes through the model once more when the
  * segment is due, as an observer, and what its queries see of the segment from one segment later is
  * recorded while it does (engine/cpu/attend.h): not how the text goes on, but of the same kind.
- * Then the keys with most attention stay, and the backend fits their values to the records. What
- * was tried beside that is in docs/results.md.
+ * Then the keys with most attention stay, and the backend fits their values to the records.
+ *
+ * Observers are what it costs, each as much as reading a token, and what it is good by: at ratio 8
+ * 58, 61, 67, 73 and 72 of 100 parts of the gap to full attention were kept with 32, 64, 128, 256
+ * and 512 of 512 tokens observing (docs/memory.md). The last 128 tokens of a segment do worse than
+ * 128 from all of it.
  */
 
 #include "engine/kv/compress_ops.h"
