@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define RESULTS_NAME_CAP 64u
+#define RESULTS_NAME_CAP 256u
 #define RESULTS_BINS     14u /* by position in the segment: 0, 1, 2 and 3, 4 to 7 ... */
 #define RESULTS_QUARTERS 4u  /* by position in the window */
 
