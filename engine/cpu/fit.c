@@ -26,8 +26,6 @@
 
 /* Of the mean of the diagonal. */
 #define RIDGE 1e-2f
-/* A packed segment has half of the tokens at most, its sinks, and what a ratio leaves over. */
-#define KEYS_MAX (SEQ_SEGMENT_MAX / 2 + 2 * POOL_PAGE_TOKENS)
 /* What an f16 has room for, with some to spare. */
 #define VALUE_MAX 6e4f
 
@@ -51,8 +49,9 @@ struct fit {
     const struct kernels *k;
     struct workers *w;
     const struct rotary *rotary;
-    uint32_t n_layer, n_head_kv, hd, max_queries;
-    struct desk *desks; /* one a worker */
+    uint32_t n_layer, n_head_kv, hd;
+    uint32_t max_queries, max_keys; /* that desks have room for; padded */
+    struct desk *desks;             /* one a worker */
     uint32_t n_desks;
 };
 
@@ -70,10 +69,9 @@ static uint32_t padded(uint32_t n)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-/* For the longest segments, of which a shorter one touches the first part only. */
 static int open_desk(const struct fit *f, struct desk *d)
 {
-    size_t q = f->max_queries, n = KEYS_MAX, hd = f->hd, hd16 = padded(f->hd);
+    size_t q = f->max_queries, n = f->max_keys, hd = f->hd, hd16 = padded(f->hd);
     size_t p = q < n ? q : n, most = q < n ? n : q;
     struct {
         float **at;
@@ -109,13 +107,32 @@ static void close_desk(struct desk *d)
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         free(parts[i]);
     free(d->page);
+    *d = (struct desk){ .page = NULL };
+}
+
+/* For segments as long as the longest that came until now: a desk for the longest that there may be
+ * takes tens of megabytes, and most daemons never see one, or never fit. */
+static int make_room(struct fit *f, uint32_t n_queries, uint32_t n_keys)
+{
+    int r = 0;
+
+    if (n_queries <= f->max_queries && n_keys <= f->max_keys)
+        return 0;
+    f->max_queries = n_queries > f->max_queries ? n_queries : f->max_queries;
+    f->max_keys = n_keys > f->max_keys ? n_keys : f->max_keys;
+    for (uint32_t i = 0; i < f->n_desks; i++) {
+        close_desk(&f->desks[i]);
+        r = r < 0 ? r : open_desk(f, &f->desks[i]);
+    }
+    if (r < 0)
+        f->max_queries = f->max_keys = 0;
+    return r;
 }
 
 int fit_open(const struct model *m, const struct kernels *k, struct workers *w,
              const struct rotary *rotary, struct fit **ret)
 {
     struct fit *f = malloc(sizeof(*f));
-    int r = 0;
 
     if (!f)
         return -ENOMEM;
@@ -125,12 +142,10 @@ int fit_open(const struct model *m, const struct kernels *k, struct workers *w,
                        .n_layer = m->n_layer,
                        .n_head_kv = m->n_head_kv,
                        .hd = m->head_dim,
-                       .max_queries = padded(BACKEND_FIT_OBSERVERS * (m->n_head / m->n_head_kv)) };
-    f->desks = calloc(workers_n(w), sizeof(*f->desks));
-    for (; f->desks && r == 0 && f->n_desks < workers_n(w); f->n_desks++)
-        r = open_desk(f, &f->desks[f->n_desks]);
-    if (!f->desks || r < 0) {
-        fit_close(f);
+                       .desks = calloc(workers_n(w), sizeof(*f->desks)),
+                       .n_desks = workers_n(w) };
+    if (!f->desks) {
+        free(f);
         return -ENOMEM;
     }
     *ret = f;
@@ -436,7 +451,6 @@ void fit_run(struct fit *f, const struct backend_fit *a)
 {
     struct job j = { f, a, padded(a->n_records), padded(a->n_keys) };
 
-    assert(j.n_queries <= f->max_queries && j.n_keys <= KEYS_MAX);
-    if (a->first < a->n_keys)
+    if (a->first < a->n_keys && make_room(f, j.n_queries, j.n_keys) == 0)
         workers_run(f->w, fit_list, &j, f->n_layer * f->n_head_kv);
 }
