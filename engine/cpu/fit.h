@@ -2,8 +2,8 @@
  *
  * Threads    the owner of the workers.
  * Ownership  borrows kernels, workers and angles.
- * Errors     fit_open: -ENOMEM. fit_run without memory for a segment of this length leaves its values
- *            as they are.
+ * Errors     fit_open: -ENOMEM. fit_run without memory for a segment of this length leaves its
+ *            values as they are.
  */
 #ifndef ENGINE_CPU_FIT_H
 #define ENGINE_CPU_FIT_H
