@@ -376,6 +376,19 @@ static uint32_t tokens_of(gist_conn *c, const gist_session *s)
     return 0;
 }
 
+/* gist_close does not wait, and another connection's next request may come before it: then the
+ * pages are not free yet. What comes behind it on its own connection does not overtake it. */
+static void close_session(struct player *p)
+{
+    struct gist_stats st;
+
+    if (!p->session)
+        return;
+    gist_close(p->session);
+    p->session = NULL;
+    assert_int_equal(gist_stats(p->conn, &st), 0);
+}
+
 /* One request, with whatever comes of it. True: it was refused. */
 static bool play(struct player *p, struct player *other, unsigned *seed)
 {
@@ -406,8 +419,7 @@ static bool play(struct player *p, struct player *other, unsigned *seed)
         if (e < 0)
             other->session = NULL;
     } else {
-        gist_close(p->session);
-        p->session = NULL;
+        close_session(p);
         return false;
     }
     if (e < 0)
@@ -445,14 +457,9 @@ static void the_pool_is_a_bound(void **state)
 /* Both close it, where one has served what the other has not. */
 static void close_both(struct player *a, struct player *b)
 {
-    gist_close(a->session);
-    gist_close(b->session);
-    a->session = b->session = NULL;
+    close_session(a);
+    close_session(b);
 }
-
-/* Of 1500. Beside other programs one was seen, and why is not known yet (docs/status.md); pages
- * that the disk had and that nobody counted on would be hundreds. */
-#define BY_STORE_MOST 3u
 
 /* The same script in two daemons, one of which writes all that it reads to a disk: what the other
  * serves, that one serves, too. (It may serve more: what comes back compressed takes no pages on
@@ -460,7 +467,7 @@ static void close_both(struct player *a, struct player *b)
 static void the_disk_takes_no_pages(void **state)
 {
     struct player players[2][N_OPEN] = { { { .conn = NULL } } };
-    unsigned seed = 9, n_refused = 0, n_by_store = 0;
+    unsigned seed = 9, n_refused = 0;
     struct daemon_fixture d[2];
 
     (void)state;
@@ -477,14 +484,14 @@ static void the_disk_takes_no_pages(void **state)
 
         refused = play(a, &players[0][other], &seeds[0]);
         refused_by_store = play(b, &players[1][other], &seeds[1]);
-        if (refused_by_store && !refused && ++n_by_store > BY_STORE_MOST)
+        if (refused_by_store && !refused)
             fail_msg("step %d: refused with a store: %s", i, gist_error(b->conn));
         n_refused += refused;
         seed = seeds[0];
         if (!a->session)
             continue;
-        assert_true(refused_by_store || b->n_tokens >= a->n_tokens);
-        if (b->n_tokens != a->n_tokens)
+        assert_true(b->n_tokens >= a->n_tokens);
+        if (b->n_tokens > a->n_tokens)
             close_both(a, b);
     }
     assert_true(n_refused > 50);
