@@ -92,18 +92,11 @@ static void simplify(struct grid_cell *c, bool by_segment)
     }
 }
 
-static bool same(const struct grid_cell *a, const struct grid_cell *b)
-{
-    return a->automatic == b->automatic && a->compressor == b->compressor && a->ratio == b->ratio &&
-           a->segment == b->segment && a->keep_tail == b->keep_tail && a->hydrate == b->hydrate &&
-           a->part == b->part;
-}
-
 static int add(struct grid *g, struct grid_cell c, bool by_segment, struct why *why)
 {
     simplify(&c, by_segment);
     for (size_t i = 0; i < g->n; i++)
-        if (same(&g->cells[i], &c))
+        if (grid_same_cell(&g->cells[i], &c))
             return 0;
     if (g->n == GRID_CELLS_MAX)
         return why_set(why, -E2BIG, "the grid has more than %u cells: give fewer values",
@@ -182,6 +175,13 @@ int grid_make(const struct grid_opts *o, bool by_segment, struct grid *ret, stru
 }
 
 /* --- cells ------------------------------------------------------------------------------------ */
+
+bool grid_same_cell(const struct grid_cell *a, const struct grid_cell *b)
+{
+    return a->automatic == b->automatic && a->compressor == b->compressor && a->ratio == b->ratio &&
+           a->segment == b->segment && a->keep_tail == b->keep_tail && a->hydrate == b->hydrate &&
+           a->part == b->part;
+}
 
 const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP])
 {

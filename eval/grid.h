@@ -48,6 +48,8 @@ struct grid {
  * in one. */
 int grid_make(const struct grid_opts *o, bool by_segment, struct grid *ret, struct why *why);
 
+bool grid_same_cell(const struct grid_cell *a, const struct grid_cell *b);
+
 /* "select 8, segment 512, tail 64, hydrate auto, budget 1/4": what is not said is as the daemon has
  * it, or not there. The same cell has the same name. Returns ret. */
 const char *grid_cell_name(const struct grid_cell *c, char ret[GRID_NAME_CAP]);

@@ -21,7 +21,7 @@ static const char *const kinds[RESULTS_KIND__N] = { "recall", "boundary", "set",
 struct field {
     const char *name;
     size_t off;
-    bool is_name; /* two items that differ in it are two */
+    bool is_name; /* two items that differ in it are two; for cells grid_same_cell says it */
 };
 #define OFF(f) offsetof(struct results_item, f)
 
@@ -44,7 +44,7 @@ static const struct field counts[] = {
     { "n_scored", OFF(n_scored), false },
 };
 static const struct field cell_counts[] = {
-    /* uint32_t, all of the name */
+    /* uint32_t */
     { "ratio", OFF(cell.ratio), true },         { "segment", OFF(cell.segment), true },
     { "keep_tail", OFF(cell.keep_tail), true }, { "hydrate", OFF(cell.hydrate), true },
     { "budget_part", OFF(cell.part), true },
@@ -76,14 +76,10 @@ void results_item_init(struct results_item *it)
 
 static bool same_name(const struct results_item *a, const struct results_item *b)
 {
-    if (a->kind != b->kind || strcmp(a->task, b->task) != 0 ||
-        a->cell.automatic != b->cell.automatic || a->cell.compressor != b->cell.compressor)
+    if (a->kind != b->kind || strcmp(a->task, b->task) != 0 || !grid_same_cell(&a->cell, &b->cell))
         return false;
     for (size_t i = 0; i < N_OF(counts); i++)
         if (counts[i].is_name && GET(uint64_t, a, &counts[i]) != GET(uint64_t, b, &counts[i]))
-            return false;
-    for (size_t i = 0; i < N_OF(cell_counts); i++)
-        if (GET(uint32_t, a, &cell_counts[i]) != GET(uint32_t, b, &cell_counts[i]))
             return false;
     return true;
 }

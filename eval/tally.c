@@ -16,13 +16,6 @@ struct tally_filter tally_all(enum results_kind kind)
     };
 }
 
-static bool same_cell(const struct grid_cell *a, const struct grid_cell *b)
-{
-    return a->automatic == b->automatic && a->compressor == b->compressor && a->ratio == b->ratio &&
-           a->segment == b->segment && a->keep_tail == b->keep_tail && a->hydrate == b->hydrate &&
-           a->part == b->part;
-}
-
 static bool is_one(uint64_t v, uint64_t wanted)
 {
     return wanted == TALLY_ANY || v == wanted;
@@ -39,7 +32,7 @@ static bool is_among(const char *task, const struct tally_tasks *tasks)
 
 static bool match(const struct results_item *it, const struct tally_filter *f)
 {
-    return it->kind == f->kind && (!f->cell || same_cell(&it->cell, f->cell)) &&
+    return it->kind == f->kind && (!f->cell || grid_same_cell(&it->cell, f->cell)) &&
            (!f->task || strcmp(it->task, f->task) == 0) &&
            (!f->tasks || is_among(it->task, f->tasks)) && is_one(it->length, f->length) &&
            is_one(it->depth, f->depth) && is_one(it->offset, f->offset);
@@ -171,7 +164,7 @@ void tally_cells(const struct results *r, const struct tally_filter *f, struct t
 
         if (!match(&r->items[i], f))
             continue;
-        while (k < ret->n && !same_cell(&ret->v[k], &r->items[i].cell))
+        while (k < ret->n && !grid_same_cell(&ret->v[k], &r->items[i].cell))
             k++;
         if (k == ret->n && k < GRID_CELLS_MAX)
             ret->v[ret->n++] = r->items[i].cell;
