@@ -94,11 +94,6 @@ static const char *const cooked[] = {
 
 #define PICK(list, state) ((list)[draw_next(state) % N_OF(list)])
 
-static uint64_t stream(uint64_t seed, uint64_t index)
-{
-    return draw_at(seed, index);
-}
-
 /* A slot of a pattern: a adjective, n noun, p person, t town, v verb, w when, j trade. */
 static const char *slot(char kind, const char *who, uint64_t *state)
 {
@@ -123,8 +118,8 @@ static const char *slot(char kind, const char *who, uint64_t *state)
 }
 
 /* The pattern with each %x filled. */
-static const char *fill(const char *pattern, const char *who, uint64_t *state,
-                        char ret[PROSE_SENTENCE_CAP])
+static void fill(const char *pattern, const char *who, uint64_t *state,
+                 char ret[PROSE_SENTENCE_CAP])
 {
     size_t n = 0;
 
@@ -139,6 +134,17 @@ static const char *fill(const char *pattern, const char *who, uint64_t *state,
         }
     }
     ret[n] = '\0';
+}
+
+/* One of n patterns, filled; who: of %W. It begins with a capital. */
+static const char *say(const char *const *patterns, size_t n, const char *who, uint64_t state,
+                       char ret[PROSE_SENTENCE_CAP])
+{
+    const char *pattern = patterns[draw_next(&state) % n];
+
+    fill(pattern, who, &state, ret);
+    if (ret[0] >= 'a' && ret[0] <= 'z')
+        ret[0] = (char)(ret[0] - 'a' + 'A');
     return ret;
 }
 
@@ -162,13 +168,8 @@ const char *prose_sentence(uint64_t seed, uint64_t index, char ret[PROSE_SENTENC
         "Few remember that %t was famous for its %a %n and its %n.",
         "The council of %t, which met %w, wanted a %n as %a as the one in %t.",
     };
-    uint64_t state = stream(seed, index);
-    const char *pattern = PICK(patterns, &state);
 
-    (void)fill(pattern, "", &state, ret);
-    if (ret[0] >= 'a' && ret[0] <= 'z')
-        ret[0] = (char)(ret[0] - 'a' + 'A');
-    return ret;
+    return say(patterns, N_OF(patterns), "", draw_at(seed, index), ret);
 }
 
 const char *prose_life(const char *who, uint64_t seed, uint64_t index, char ret[PROSE_SENTENCE_CAP])
@@ -185,18 +186,13 @@ const char *prose_life(const char *who, uint64_t seed, uint64_t index, char ret[
         "It is said that %W %v the %n %w.",
         "With %p of %t, %W founded a %n for %a people.",
     };
-    uint64_t state = stream(seed, index);
-    const char *pattern = PICK(patterns, &state);
 
-    (void)fill(pattern, who, &state, ret);
-    if (ret[0] >= 'a' && ret[0] <= 'z')
-        ret[0] = (char)(ret[0] - 'a' + 'A');
-    return ret;
+    return say(patterns, N_OF(patterns), who, draw_at(seed, index), ret);
 }
 
 const char *prose_person(uint64_t seed, uint64_t index, char ret[PROSE_KEY_CAP])
 {
-    uint64_t state = stream(seed, index);
+    uint64_t state = draw_at(seed, index);
     const char *first = PICK(names, &state), *middle = PICK(names, &state);
 
     (void)snprintf(ret, PROSE_KEY_CAP, "%s %s %s", first, middle, PICK(surnames, &state));
@@ -216,7 +212,7 @@ const char *prose_key(uint64_t seed, uint64_t index, char ret[PROSE_KEY_CAP])
 
 const char *prose_food(uint64_t seed, uint64_t index, char ret[PROSE_KEY_CAP])
 {
-    uint64_t state = stream(seed, index);
+    uint64_t state = draw_at(seed, index);
     const char *how = PICK(cooked, &state);
 
     (void)snprintf(ret, PROSE_KEY_CAP, "%s %s", how, PICK(dishes, &state));
