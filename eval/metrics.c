@@ -156,18 +156,25 @@ static struct counts count(const char *a, const char *b, size_t (*split)(const c
     return c;
 }
 
+/* How much of each the common part is, and their harmonic mean. */
+static struct metrics_rouge shares(const struct counts *c)
+{
+    double p, r;
+
+    if (c->failed)
+        return (struct metrics_rouge){ NAN, NAN, NAN };
+    if (c->n_common == 0)
+        return (struct metrics_rouge){ 0, 0, 0 };
+    p = (double)c->n_common / (double)c->n_a;
+    r = (double)c->n_common / (double)c->n_b;
+    return (struct metrics_rouge){ p, r, 2 * p * r / (p + r) };
+}
+
 struct metrics_rouge metrics_rouge_l(const char *answer, const char *want)
 {
     struct counts c = count(answer, want, words);
-    double p, r;
 
-    if (c.failed)
-        return (struct metrics_rouge){ NAN, NAN, NAN };
-    if (c.n_common == 0)
-        return (struct metrics_rouge){ 0, 0, 0 };
-    p = (double)c.n_common / (double)c.n_a;
-    r = (double)c.n_common / (double)c.n_b;
-    return (struct metrics_rouge){ p, r, 2 * p * r / (p + r) };
+    return shares(&c);
 }
 
 double metrics_edit(const char *a, const char *b)
@@ -206,19 +213,12 @@ double metrics_f1(const char *answer, const char *want)
 {
     char *a = normal(answer), *w = normal(want);
     struct counts c = { .failed = true };
-    double p, r;
 
     if (a && w)
         c = count(a, w, sorted_words);
     free(a);
     free(w);
-    if (c.failed)
-        return NAN;
-    if (c.n_common == 0)
-        return 0;
-    p = (double)c.n_common / (double)c.n_a;
-    r = (double)c.n_common / (double)c.n_b;
-    return 2 * p * r / (p + r);
+    return shares(&c).f1;
 }
 
 /* --- rankings --------------------------------------------------------------------------------- */
