@@ -225,7 +225,7 @@ static void get_reals(struct json_object *o, struct results_item *it)
     }
 }
 
-/* The number of a name in a list that fn gives; negative: it is not there. */
+/* Negative: there is none of that name. */
 static int find_kind(const char *name)
 {
     for (int i = 0; name && i < RESULTS_KIND__N; i++)
@@ -255,15 +255,18 @@ static bool read_item(struct json_object *o, struct results_item *ret)
     return !answer || ret->answer;
 }
 
+static bool set_model(struct results *r, const char *model, const char *digest)
+{
+    r->model = strdup(model);
+    r->digest = strdup(digest);
+    return r->model && r->digest;
+}
+
 static bool read_head(struct json_object *o, struct results *r)
 {
     const char *model = get_text(o, "model"), *digest = get_text(o, "digest");
 
-    if (get_count(o, "gist-eval") != FORMAT || !model || !digest)
-        return false;
-    r->model = strdup(model);
-    r->digest = strdup(digest);
-    return r->model && r->digest;
+    return get_count(o, "gist-eval") == FORMAT && model && digest && set_model(r, model, digest);
 }
 
 /* The n-th line, from 1. */
@@ -374,22 +377,17 @@ int results_read(const char *path, struct results *ret, struct why *why)
 
 static int write_head(struct results *r, const char *model, const char *digest, struct why *why)
 {
-    struct json_object *o = json_object_new_object();
+    struct json_object *o;
 
+    if (!set_model(r, model, digest))
+        return why_set(why, -ENOMEM, "out of memory");
+    if (r->fd < 0)
+        return 0;
+    o = json_object_new_object();
     (void)json_object_object_add(o, "gist-eval", json_object_new_int(FORMAT));
     put_text(o, "model", model);
     put_text(o, "digest", digest);
     put_text(o, "version", GISTD_VERSION);
-    r->model = strdup(model);
-    r->digest = strdup(digest);
-    if (!r->model || !r->digest) {
-        (void)json_object_put(o);
-        return why_set(why, -ENOMEM, "out of memory");
-    }
-    if (r->fd < 0) {
-        (void)json_object_put(o);
-        return 0;
-    }
     return write_line(r, o, why);
 }
 
