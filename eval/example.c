@@ -1,6 +1,7 @@
 #include "eval/example.h"
 
 #include "eval/metrics.h"
+#include "eval/words.h"
 
 #include <errno.h>
 #include <json-c/json.h>
@@ -128,7 +129,7 @@ static const struct longbench *find_longbench(const char *dataset)
     if (n > 2 && memcmp(dataset + n - 2, "_e", 2) == 0)
         n -= 2;
     for (size_t i = 0; i < sizeof(longbench) / sizeof(longbench[0]); i++)
-        if (strlen(longbench[i].dataset) == n && memcmp(longbench[i].dataset, dataset, n) == 0)
+        if (words_same(dataset, n, longbench[i].dataset))
             return &longbench[i];
     return &other;
 }
@@ -330,7 +331,7 @@ static double score_ranking(const struct example *e, const char *answer)
         for (len = 0; is_id(at[len]); len++)
             ;
         for (size_t i = 0; i < e->n_wants; i++) {
-            if (seen[i] || strlen(e->wants[i]) != len || memcmp(e->wants[i], at, len) != 0)
+            if (seen[i] || !words_same(at, len, e->wants[i]))
                 continue;
             seen[i] = true;
             ranked[n++] = e->labels[i];

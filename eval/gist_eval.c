@@ -5,6 +5,7 @@
 #include "base/std.h"
 #include "eval/opts.h"
 #include "eval/report.h"
+#include "eval/words.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -49,16 +50,6 @@ static int fail(int code, const struct why *why)
 
 /* --- measuring -------------------------------------------------------------------------------- */
 
-static bool has_word(const char *list, const char *word)
-{
-    size_t len = strlen(word);
-
-    for (const char *at = list; *(at += strspn(at, " ,")); at += strcspn(at, " ,"))
-        if (strcspn(at, " ,") == len && memcmp(at, word, len) == 0)
-            return true;
-    return false;
-}
-
 /* What a command measures, one after the other. */
 struct plan {
     struct recall_plan recall, boundary;
@@ -68,21 +59,25 @@ struct plan {
     struct grid grid, by_segment;
 };
 
-static int check_probes(const char *list, struct why *why)
+enum probe { PREFIX, SURPRISE, BOUNDARY, POSITION, PROBES };
+
+/* ret: which of them stand in the list. */
+static int read_probes(const char *list, bool ret[PROBES], struct why *why)
 {
-    static const char *const known[] = { "prefix", "surprise", "boundary", "position" };
+    static const char *const known[PROBES] = { "prefix", "surprise", "boundary", "position" };
+    const char *word;
 
-    for (const char *at = list; *(at += strspn(at, " ,")); at += strcspn(at, " ,")) {
-        int len = (int)strcspn(at, " ,");
-        size_t i = 0;
+    for (size_t len; (len = words_next(&list, &word));) {
+        enum probe p = 0;
 
-        while (i < 4 && ((int)strlen(known[i]) != len || memcmp(known[i], at, (size_t)len) != 0))
-            i++;
-        if (i == 4)
+        while (p < PROBES && !words_same(word, len, known[p]))
+            p++;
+        if (p == PROBES)
             return why_set(why, -EINVAL,
                            "--probes: unknown probe '%.*s'; known: prefix, surprise, boundary, "
                            "position",
-                           len, at);
+                           (int)len, word);
+        ret[p] = true;
     }
     return 0;
 }
@@ -91,28 +86,28 @@ static int check_probes(const char *list, struct why *why)
 static int make_plan(enum opts_command command, const struct opts *o, struct plan *ret,
                      struct why *why)
 {
-    const char *probes = command == OPTS_PROBES ? o->probes : "";
+    bool probes[PROBES] = { false };
     int r = grid_make(&o->grid, false, &ret->grid, why);
 
     ret->recall = ret->boundary = (struct recall_plan){ .opts = &o->recall, .seed = o->grid.seed };
     ret->boundary.boundary = true;
-    ret->has_text = command == OPTS_PPL || has_word(probes, "position");
     if (r == 0)
         r = grid_make(&o->grid, true, &ret->by_segment, why);
-    if (r == 0)
-        r = check_probes(probes, why);
+    if (r == 0 && command == OPTS_PROBES)
+        r = read_probes(o->probes, probes, why);
     if (r == 0 && o->recall.depths.n * o->recall.lengths.n == 0)
         r = why_set(why, -EINVAL, "lengths and depths need a value each");
     if (r == 0 && command == OPTS_SETS)
         r = sets_open(&o->sets, &ret->sets, why);
     if (r == 0 && command == OPTS_RECALL)
         r = recall_add(&ret->recall, o->tasks, why);
-    if (r == 0 && has_word(probes, "prefix"))
+    if (r == 0 && probes[PREFIX])
         r = recall_add(&ret->recall, "uuid", why);
-    if (r == 0 && has_word(probes, "surprise"))
+    if (r == 0 && probes[SURPRISE])
         r = recall_add(&ret->recall, "food food-surprise number number-surprise", why);
-    if (r == 0 && has_word(probes, "boundary"))
+    if (r == 0 && probes[BOUNDARY])
         r = recall_add(&ret->boundary, "multikey", why);
+    ret->has_text = command == OPTS_PPL || probes[POSITION];
     return r;
 }
 

@@ -1,5 +1,7 @@
 #include "eval/grid.h"
 
+#include "eval/words.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -10,14 +12,6 @@
 
 /* --- the two lists that are texts ------------------------------------------------------------- */
 
-/* The next word of *at, which spaces or commas end; 0: there is none. */
-static size_t next_word(const char **at, const char **ret)
-{
-    *ret = *at + strspn(*at, " ,");
-    *at = *ret + strcspn(*ret, " ,");
-    return (size_t)(*at - *ret);
-}
-
 const char *grid_compressor_name(const struct grid_cell *c)
 {
     const char *name = c->automatic ? "auto" : gist_compressor_name(c->compressor);
@@ -27,7 +21,7 @@ const char *grid_compressor_name(const struct grid_cell *c)
 
 bool grid_find_compressor(const char *name, size_t len, struct grid_cell *ret)
 {
-    struct grid_cell c = { .automatic = len == 4 && memcmp(name, "auto", 4) == 0 };
+    struct grid_cell c = { .automatic = words_same(name, len, "auto") };
 
     for (unsigned i = 0; !c.automatic; i++) {
         const char *known = gist_compressor_name(i);
@@ -35,7 +29,7 @@ bool grid_find_compressor(const char *name, size_t len, struct grid_cell *ret)
         if (!known)
             return false;
         c.compressor = i;
-        if (strlen(known) == len && memcmp(known, name, len) == 0)
+        if (words_same(name, len, known))
             break;
     }
     *ret = c;
@@ -58,11 +52,11 @@ static int read_hydrate(const char *word, size_t len, uint32_t *ret, struct why 
     char *end;
     unsigned long v;
 
-    if (len == 3 && memcmp(word, "off", 3) == 0) {
+    if (words_same(word, len, "off")) {
         *ret = 0;
         return 0;
     }
-    if (len == 4 && memcmp(word, "auto", 4) == 0) {
+    if (words_same(word, len, "auto")) {
         *ret = GIST_HYDRATE_AUTO;
         return 0;
     }
@@ -117,14 +111,14 @@ static int read_lists(const struct grid_opts *o, struct lists *ret, struct why *
     int r = 0;
 
     *ret = (struct lists){ .n_compressors = 1, .compressors = { { .compressor = GIST_FULL } } };
-    for (size_t len; r == 0 && (len = next_word(&at, &word));) {
+    for (size_t len; r == 0 && (len = words_next(&at, &word));) {
         if (ret->n_compressors == NAMES_MAX)
             return why_set(why, -EINVAL, "--compressors: more than %u names", NAMES_MAX - 1);
         if (!grid_find_compressor(word, len, &ret->compressors[ret->n_compressors++]))
             r = bad_compressor(word, len, why);
     }
     at = o->hydrate;
-    for (size_t len; r == 0 && (len = next_word(&at, &word));) {
+    for (size_t len; r == 0 && (len = words_next(&at, &word));) {
         if (ret->n_hydrate == NAMES_MAX)
             return why_set(why, -EINVAL, "--hydrate: more than %u values", NAMES_MAX);
         r = read_hydrate(word, len, &ret->hydrate[ret->n_hydrate++], why);

@@ -2,6 +2,7 @@
 
 #include "base/draw.h"
 #include "eval/ask.h"
+#include "eval/words.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,14 +16,11 @@
 
 int recall_add(struct recall_plan *p, const char *names, struct why *why)
 {
-    for (const char *at = names;;) {
-        const char *word = at + strspn(at, " ,");
-        size_t len = strcspn(word, " ,");
+    const char *word;
+
+    for (size_t len; (len = words_next(&names, &word));) {
         enum task_kind kind = task_find(word, len);
 
-        at = word + len;
-        if (len == 0)
-            return 0;
         if (kind == TASK__N) {
             char known[256] = "";
             size_t n = 0;
@@ -37,6 +35,7 @@ int recall_add(struct recall_plan *p, const char *names, struct why *why)
             return why_set(why, -EINVAL, "--tasks: more than %u names", RECALL_PLANS_MAX);
         p->kinds[p->n_kinds++] = kind;
     }
+    return 0;
 }
 
 /* --- one text --------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 
 #include "base/draw.h"
 #include "eval/prose.h"
+#include "eval/words.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -44,7 +45,7 @@ enum task_kind task_find(const char *name, size_t len)
 {
     enum task_kind k = 0;
 
-    while (k < TASK__N && (strlen(traits[k].name) != len || memcmp(traits[k].name, name, len) != 0))
+    while (k < TASK__N && !words_same(name, len, traits[k].name))
         k++;
     return k;
 }
