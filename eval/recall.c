@@ -42,7 +42,7 @@ int recall_add(struct recall_plan *p, const char *names, struct why *why)
 
 struct text {
     struct task_spec spec;
-    struct run_text run;
+    struct run_text run; /* of this spec */
 };
 
 /* The text that the question of this index is the first of. Texts of two lengths are drawn apart.
@@ -63,6 +63,7 @@ static void name_text(const struct recall_plan *p, enum task_kind kind, uint32_t
         t.spec.depth[i] = o->depths.v[(first + i) % o->depths.n];
     t.run.n_asks = o->items - first < t.spec.n_asks ? o->items - first : t.spec.n_asks;
     *ret = t;
+    ret->run.spec = &ret->spec;
 }
 
 static int fit(struct run *r, const struct text *t, size_t n_tokens, struct task *ret,
@@ -83,7 +84,6 @@ static int ask_text(struct run *r, struct text *t, struct why *why)
     struct task task = { 0 };
     int err;
 
-    t->run.spec = &t->spec;
     if (run_text_known(r, &t->run))
         return 0;
     err = fit(r, t, t->run.length > room ? t->run.length - room : 1, &task, why);
@@ -157,7 +157,6 @@ static int end_at(struct run *r, struct text *t, uint32_t segment, struct why *w
     struct task task = { 0 };
     int err;
 
-    t->run.spec = &t->spec;
     if (run_text_known(r, &t->run))
         return 0;
     err = fit(r, t, t->run.length > PAD_MAX ? t->run.length - PAD_MAX : 1, &task, why);
@@ -232,7 +231,6 @@ static int each_text(struct run *r, const struct recall_plan *p, text_fn *fn, vo
 static int add_work(struct run *r, struct text *t, void *arg, struct why *why)
 {
     (void)why;
-    t->run.spec = &t->spec;
     *(double *)arg += run_text_work(r, &t->run);
     return 0;
 }

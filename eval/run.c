@@ -80,12 +80,17 @@ static void on_read(void *arg, uint32_t n_read, uint32_t n_tokens)
     show(r, false);
 }
 
+void run_skip(struct run *r, double work)
+{
+    r->done += work;
+    r->known += work;
+}
+
 bool run_knows(struct run *r, const struct results_item *name, double work)
 {
     if (!results_find(r->results, name))
         return false;
-    r->done += work;
-    r->known += work;
+    run_skip(r, work);
     return true;
 }
 
@@ -214,8 +219,7 @@ bool run_text_known(struct run *r, const struct run_text *t)
                 return false;
         }
     }
-    r->done += run_text_work(r, t);
-    r->known += run_text_work(r, t);
+    run_skip(r, run_text_work(r, t));
     return true;
 }
 

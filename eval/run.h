@@ -32,6 +32,8 @@ struct run {
 
 /* Work that a run has before it, for time left. */
 void run_start(struct run *r, FILE *progress, double todo);
+/* Work of which all is known is done. */
+void run_skip(struct run *r, double work);
 /* Whether it is known: then its work is done. */
 bool run_knows(struct run *r, const struct results_item *name, double work);
 /* An item was measured. Takes over it->answer. */
