@@ -199,26 +199,6 @@ static int run_command(enum opts_command command, int argc, char **argv)
     return r < 0 ? fail(FAILED, &why) : OK;
 }
 
-static int recall(int argc, char **argv)
-{
-    return run_command(OPTS_RECALL, argc, argv);
-}
-
-static int probes(int argc, char **argv)
-{
-    return run_command(OPTS_PROBES, argc, argv);
-}
-
-static int ppl(int argc, char **argv)
-{
-    return run_command(OPTS_PPL, argc, argv);
-}
-
-static int sets(int argc, char **argv)
-{
-    return run_command(OPTS_SETS, argc, argv);
-}
-
 /* --- report ----------------------------------------------------------------------------------- */
 
 static const char report_help[] =
@@ -293,17 +273,11 @@ static int report(int argc, char **argv)
 
 /* --- all -------------------------------------------------------------------------------------- */
 
-static const struct command {
-    const char *name;
-    int (*run)(int argc, char **argv);
-} commands[] = { { "recall", recall },
-                 { "probes", probes },
-                 { "ppl", ppl },
-                 { "sets", sets },
-                 { "report", report } };
-
 static int run(int argc, char **argv)
 {
+    static const char *const names[OPTS_COMMAND__N] = {
+        [OPTS_RECALL] = "recall", [OPTS_PROBES] = "probes", [OPTS_PPL] = "ppl", [OPTS_SETS] = "sets"
+    };
     struct why why = { "" };
 
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
@@ -314,9 +288,11 @@ static int run(int argc, char **argv)
         puts("gist-eval " GISTD_VERSION);
         return OK;
     }
-    for (size_t i = 0; argc > 1 && i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (strcmp(argv[1], commands[i].name) == 0)
-            return commands[i].run(argc - 1, argv + 1);
+    for (enum opts_command c = 0; argc > 1 && c < OPTS_COMMAND__N; c++)
+        if (strcmp(argv[1], names[c]) == 0)
+            return run_command(c, argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "report") == 0)
+        return report(argc - 1, argv + 1);
     (void)why_set(&why, -EINVAL,
                   argc > 1 ? "unknown command '%s'; known: recall, probes, ppl, sets, report"
                            : "no command%s; see `gist-eval --help`",
