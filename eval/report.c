@@ -88,7 +88,34 @@ __attribute__((format(printf, 3, 0))) static void put_number(struct page *p, dou
     page_cell(p, "%s", text);
 }
 
+/* A cell a task, of what else the filter says. */
+static void put_scores(struct report *w, struct tally_filter f, const struct tally_tasks *tasks)
+{
+    for (size_t i = 0; i < tasks->n; i++) {
+        struct tally t;
+
+        f.task = tasks->v[i];
+        t = tally(w, &f);
+        put_score(w->p, &t);
+    }
+}
+
+static void put_of_full(struct page *p, const struct tally *t)
+{
+    put_number(p, t->full_sum > 0 ? 100 * t->pairs_sum / t->full_sum : NAN, "%.0f");
+}
+
 /* --- charts ----------------------------------------------------------------------------------- */
+
+/* A chart of percents, all of them. */
+static void begin_percents(const struct report *w, const char *title, struct chart *ret)
+{
+    chart_begin(w->p->f, 1, title);
+    chart_panel(ret, w->p->f, 0);
+    chart_take_y(ret, 0);
+    chart_take_y(ret, 100);
+    chart_widen(ret);
+}
 
 /* Scores over a number that items differ in, a curve a cell. */
 static void draw_scores(struct report *w, struct tally_filter f, enum tally_of of,
@@ -99,18 +126,16 @@ static void draw_scores(struct report *w, struct tally_filter f, enum tally_of o
     struct chart c;
     char name[GRID_NAME_CAP];
 
-    tally_cells(w->r, &f, &cells);
-    tally_numbers(w->r, &f, of, &xs);
-    if (!page_charts(w->p) || xs.n < 2)
+    if (!page_charts(w->p))
         return;
-    chart_begin(w->p->f, 1, title);
-    chart_panel(&c, w->p->f, 0);
+    tally_numbers(w->r, &f, of, &xs);
+    if (xs.n < 2)
+        return;
+    tally_cells(w->r, &f, &cells);
+    begin_percents(w, title, &c);
     c.x_min = (double)xs.v[0];
     c.x_max = (double)xs.v[xs.n - 1];
     c.powers = of == TALLY_LENGTH;
-    chart_take_y(&c, 0);
-    chart_take_y(&c, 100);
-    chart_widen(&c);
     chart_axes(&c, "right, %, with 95 % intervals", x_name);
     for (size_t k = 0; k < cells.n; k++) {
         const char *colour = chart_colours[k % CHART_COLOURS];
@@ -138,21 +163,15 @@ static void draw_scores(struct report *w, struct tally_filter f, enum tally_of o
 
 /* --- recall ----------------------------------------------------------------------------------- */
 
-static void write_recall_row(struct report *w, struct tally_filter f,
+static void write_recall_row(struct report *w, const struct tally_filter *f,
                              const struct tally_tasks *tasks)
 {
     struct page *p = w->p;
-    struct tally all = tally(w, &f);
+    struct tally all = tally(w, f);
 
-    put_name(p, f.cell);
-    for (size_t i = 0; i < tasks->n; i++) {
-        struct tally t;
-
-        f.task = tasks->v[i];
-        t = tally(w, &f);
-        put_score(p, &t);
-    }
-    put_number(p, all.full_sum > 0 ? 100 * all.pairs_sum / all.full_sum : NAN, "%.0f");
+    put_name(p, f->cell);
+    put_scores(w, *f, tasks);
+    put_of_full(p, &all);
     put_number(p, 100 * all.held, "%.0f");
     put_number(p, 100 * all.hydrated, "%.0f");
     put_number(p, 1e3 * all.added_p50, "%.0f");
@@ -180,7 +199,7 @@ static void write_recall_length(struct report *w, struct tally_filter f,
     page_table(w->p, columns, n);
     for (size_t i = 0; i < cells.n; i++) {
         f.cell = &cells.v[i];
-        write_recall_row(w, f, tasks);
+        write_recall_row(w, &f, tasks);
     }
     page_table_end(w->p);
 }
@@ -237,13 +256,7 @@ static void write_surprise(struct report *w)
     for (size_t i = 0; i < cells.n; i++) {
         f.cell = &cells.v[i];
         put_name(w->p, f.cell);
-        for (size_t k = 0; k < tasks.n; k++) {
-            struct tally t;
-
-            f.task = tasks.v[k];
-            t = tally(w, &f);
-            put_score(w->p, &t);
-        }
+        put_scores(w, f, &tasks);
     }
     page_table_end(w->p);
     paper_write(w->p, PAPER_SURPRISE);
@@ -257,14 +270,10 @@ static void draw_prefixes(struct report *w, const struct tally_cells *cells)
 
     if (!page_charts(w->p))
         return;
-    chart_begin(w->p->f, 1, "UUIDs, right up to a digit");
-    chart_panel(&c, w->p->f, 0);
+    begin_percents(w, "UUIDs, right up to a digit", &c);
     c.x_min = tally_prefixes[0];
     c.x_max = tally_prefixes[TALLY_PREFIXES - 1];
     c.powers = true;
-    chart_take_y(&c, 0);
-    chart_take_y(&c, 100);
-    chart_widen(&c);
     chart_axes(&c, "right, %", "digits");
     for (size_t i = 0; i < cells->n; i++) {
         const char *colour = chart_colours[i % CHART_COLOURS];
@@ -382,18 +391,13 @@ static void write_sets(struct report *w)
     page_table(w->p, columns, n);
     tally_cells(w->r, &f, &cells);
     for (size_t i = 0; i < cells.n; i++) {
-        struct tally t, all;
+        struct tally all;
 
         f.cell = &cells.v[i];
-        f.task = NULL;
         all = tally(w, &f);
         put_name(w->p, f.cell);
-        for (size_t k = 0; k < tasks.n; k++) {
-            f.task = tasks.v[k];
-            t = tally(w, &f);
-            put_score(w->p, &t);
-        }
-        put_number(w->p, all.full_sum > 0 ? 100 * all.pairs_sum / all.full_sum : NAN, "%.0f");
+        put_scores(w, f, &tasks);
+        put_of_full(w->p, &all);
         page_cell(w->p, "%zu", all.n);
     }
     page_table_end(w->p);
