@@ -248,27 +248,36 @@ static void see_joined(const struct round *r, const struct plan_piece *p, uint32
     k->joined = d->joined;
 }
 
+/* d's queries of n tokens and one KV head, with no keys yet. */
+static struct kernels_attn queries_of(const struct round *r, uint32_t n, uint32_t head,
+                                      const struct desk *d)
+{
+    const struct attend *a = r->a;
+    const struct pool *pool = r->plan->pool;
+
+    return (struct kernels_attn){ .q = d->q,
+                                  .n_rows = n * a->group,
+                                  .group = a->group,
+                                  .head_dim = a->hd,
+                                  .stride = 1,
+                                  .pool = pool->mem,
+                                  .page_bytes = pool->page_bytes,
+                                  .k_off = pool_k_off(pool, r->layer, head),
+                                  .v_off = pool_v_off(pool, r->layer, head),
+                                  .next_k_off =
+                                      pool_k_off(pool, r->layer, (head + 1) % a->n_head_kv) };
+}
+
 /* The partial result of tokens [t0, t0 + n) over segments [first, end), or the own one. */
 static void segment_partial(const struct round *r, const struct plan_piece *p, uint32_t t0,
                             uint32_t n, uint32_t head, uint32_t first, uint32_t end, struct desk *d,
                             float *m, float *l, float *o)
 {
-    const struct attend *a = r->a;
-    const struct pool *pool = r->plan->pool;
-    struct kernels_attn k = { .q = d->q,
-                              .n_rows = n * a->group,
-                              .group = a->group,
-                              .head_dim = a->hd,
-                              .stride = 1,
-                              .pool = pool->mem,
-                              .page_bytes = pool->page_bytes,
-                              .k_off = pool_k_off(pool, r->layer, head),
-                              .v_off = pool_v_off(pool, r->layer, head),
-                              .next_k_off = pool_k_off(pool, r->layer, (head + 1) % a->n_head_kv),
-                              .m = m,
-                              .l = l,
-                              .o = o };
+    struct kernels_attn k = queries_of(r, n, head, d);
 
+    k.m = m;
+    k.l = l;
+    k.o = o;
     /* Copied anew for every stretch: kernels turn them in place, to the base of one segment, and to
      * turn them on from there would round each time. */
     load_queries(r, p, t0, n, head, d);
@@ -278,7 +287,7 @@ static void segment_partial(const struct round *r, const struct plan_piece *p, u
         see_earlier(r, p, first, d, &k);
     else
         see_joined(r, p, first, end, d, &k);
-    a->k->attn[pool->kv](&k);
+    r->a->k->attn[r->plan->pool->kv](&k);
 }
 
 /* Over the stretch that begins with segment `first`. */
@@ -455,32 +464,22 @@ static void record(const struct round *r, const struct plan_piece *p, uint32_t t
                    uint32_t head, struct desk *d)
 {
     const struct attend *a = r->a;
-    const struct pool *pool = r->plan->pool;
     uint32_t n_rows = n * a->group, list = r->layer * a->n_head_kv + head;
     size_t len = RECORD_FLOATS(a->hd);
     float *to = p->records.all +
                 ((size_t)list * p->records.n + p->records.first + (size_t)t0 * a->group) * len;
-    struct kernels_attn k = { .q = d->q,
-                              .n_rows = n_rows,
-                              .group = a->group,
-                              .head_dim = a->hd,
-                              .n_keys = p->seg_len,
-                              .first_visible = p->seg_len,
-                              .stride = 1,
-                              .pool = pool->mem,
-                              .pages = r->plan->pages + p->first_page,
-                              .page_bytes = pool->page_bytes,
-                              .k_off = pool_k_off(pool, r->layer, head),
-                              .v_off = pool_v_off(pool, r->layer, head),
-                              .next_k_off = pool_k_off(pool, r->layer, head),
-                              .m = d->m2,
-                              .l = d->l2,
-                              .o = d->o2 };
+    struct kernels_attn k = queries_of(r, n, head, d);
 
+    k.n_keys = k.first_visible = p->seg_len;
+    k.pages = r->plan->pages + p->first_page;
+    k.next_k_off = k.k_off; /* weigh looks at the same ones */
+    k.m = d->m2;
+    k.l = d->l2;
+    k.o = d->o2;
     for (uint32_t i = 0; i < n_rows; i++)
         memcpy(to + i * len, d->q + (size_t)i * a->hd, a->hd * sizeof(float));
     a->k->rope(d->q, n_rows, a->hd, rotary_by(a->rotary, p->seg_len, d->angles));
-    a->k->attn[pool->kv](&k);
+    a->k->attn[r->plan->pool->kv](&k);
     without_sinks(r, p, n_rows, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         record_row(a, d, i, to + i * len);
