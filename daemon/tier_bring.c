@@ -3,10 +3,8 @@
  */
 #include "daemon/tier_inner.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 struct tier_bring {
     struct tier_line line; /* first, so that it is freed by it */
@@ -18,18 +16,15 @@ static void free_bring(struct tier_line *l)
     free(l);
 }
 
-/* The record has all of the segment's tokens, and as many pages as the pool would give them. */
+/* The record has all of the segment's tokens, and their keys. */
 static bool find(const struct tier_user *u, struct store_hash before, uint32_t segment,
                  struct store_found *ret)
 {
     const struct seq *s = u->memory->seq;
-    struct store_key key = { .owner = u->owner, .before = before, .kind = STORE_RAW };
 
-    memcpy(key.scope, u->scope, sizeof(key.scope));
-    return store_find(u->tier->store, &key, s->tokens + (size_t)segment * s->seg_len, s->seg_len,
-                      ret) &&
-           ret->n_tokens == s->seg_len && ret->n_keys >= s->seg_len &&
-           ret->page_bytes == u->tier->pool->page_bytes;
+    return tier_find(u, before, STORE_RAW, s->tokens + (size_t)segment * s->seg_len, s->seg_len,
+                     ret) &&
+           ret->n_tokens == s->seg_len && ret->n_keys >= s->seg_len;
 }
 
 /* Hashes of all ids up to the last segment: a millisecond for a million. */

@@ -129,7 +129,10 @@ void tier_note_segments(struct tier_user *u);
 bool tier_queue_full(const struct tier *t);
 uint32_t tier_write_coming(const struct tier *t);
 
-/* tier_part.c: -ENOMEM. */
+/* tier_part.c: the record that has most of n ids behind `before`, by u's owner and scope. */
+bool tier_find(const struct tier_user *u, struct store_hash before, enum store_kind kind,
+               const uint32_t *ids, uint32_t n, struct store_found *ret);
+/* -ENOMEM. */
 int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages);
 void tier_line_fini(struct tier_line *l);
 /* Gives it up: it is freed now or later. */

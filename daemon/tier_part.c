@@ -9,6 +9,19 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* The scope has the layout's pages in it; that a record keeps to it is for its file to say, and
+ * what is read goes straight to pages of the pool. */
+bool tier_find(const struct tier_user *u, struct store_hash before, enum store_kind kind,
+               const uint32_t *ids, uint32_t n, struct store_found *ret)
+{
+    struct store_key key = { .owner = u->owner, .before = before, .kind = kind };
+
+    memcpy(key.scope, u->scope, sizeof(key.scope));
+    return store_find(u->tier->store, &key, ids, n, ret) &&
+           ret->page_bytes == u->tier->pool->page_bytes;
+}
 
 int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages)
 {

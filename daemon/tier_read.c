@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define WINDOW_BYTES ((size_t)128 << 20) /* that are read at once, or two parts */
 #define ATTEMPTS     4u
@@ -71,18 +70,14 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* The record of a segment that has most of the ids. The scope has the layout's pages in it; that a
- * record keeps to it is for its file to say, and what is read goes straight to pages of the pool.
- */
+/* The record of a segment that has most of the ids. */
 static bool find(const struct tier_restore *r, uint32_t segment, enum store_kind kind,
                  struct store_found *ret)
 {
     uint32_t seg_len = policy_of(r)->seg_len, at = segment * seg_len;
-    struct store_key key = { .owner = r->user->owner, .before = r->before[segment], .kind = kind };
 
-    memcpy(key.scope, r->user->scope, sizeof(key.scope));
-    return store_find(r->tier->store, &key, r->ids + at, min_u32(seg_len, r->n - at), ret) &&
-           ret->page_bytes == r->tier->pool->page_bytes;
+    return tier_find(r->user, r->before[segment], kind, r->ids + at, min_u32(seg_len, r->n - at),
+                     ret);
 }
 
 /* It is packed in the sequence, or as a record, or packed it has no keys at all. */
