@@ -33,7 +33,6 @@
 
 struct tier_restore {
     struct tier_line line; /* its parts are the plan's; first, so that it is freed by it */
-    struct tier *tier;
     struct tier_user *user;
     const uint32_t *ids;
     uint32_t n, limit; /* ids, and the most that may come back */
@@ -211,7 +210,7 @@ static double fill_parts(struct tier_restore *r)
  * has read something. */
 static bool is_worth_it(struct tier_restore *r, double cost_ns, uint32_t n_pages)
 {
-    struct tier *t = r->tier;
+    struct tier *t = r->line.tier;
     uint32_t n = r->goal_n - r->user->memory->seq->n_tokens;
     double read_ns = (double)n_pages * (double)t->pool->page_bytes * 1e9 / tier_read_speed(t) +
                      RECORD_NS * r->line.n_parts;
@@ -260,7 +259,7 @@ static bool hash_all(struct tier_restore *r)
     r->before[0] = STORE_ROOT;
     for (uint32_t k = 0; k < n; k++)
         r->before[k + 1] =
-            store_hash(r->tier->store, r->before[k], r->ids + (size_t)k * seg_len, seg_len);
+            store_hash(r->line.tier->store, r->before[k], r->ids + (size_t)k * seg_len, seg_len);
     return true;
 }
 
@@ -287,7 +286,6 @@ struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids
         return NULL;
     *r = (struct tier_restore){
         .line = { .tier = u->tier, .account = u->memory->seq->account, .free = free_line },
-        .tier = u->tier,
         .user = u,
         .ids = ids,
         .n = n,
@@ -303,7 +301,7 @@ struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids
 
 uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n)
 {
-    struct tier_restore r = { .tier = u->tier, .user = u, .ids = ids, .n = n };
+    struct tier_restore r = { .line = { .tier = u->tier }, .user = u, .ids = ids, .n = n };
     uint32_t known = 0;
 
     if (u->tier && n >= 2 && hash_all(&r))
@@ -335,7 +333,7 @@ static int thin(const struct tier_restore *r, uint32_t segment)
  * holds them for the moment between. */
 static void adopt(struct tier_restore *r, struct tier_part *p)
 {
-    struct tier *t = r->tier;
+    struct tier *t = r->line.tier;
     struct seq *s = r->user->memory->seq;
     const uint32_t *ids = r->ids + (size_t)p->segment * s->seg_len;
     int e = pool_share(t->pool, &t->busy, p->n_pages, p->pages);
@@ -398,7 +396,7 @@ static int take_parts(struct tier_restore *r)
 /* Up to the window. -EAGAIN: the store takes no more now; -ENOSPC and the like. */
 static int ask_parts(struct tier_restore *r)
 {
-    uint32_t most = (uint32_t)(WINDOW_BYTES / r->tier->pool->page_bytes);
+    uint32_t most = (uint32_t)(WINDOW_BYTES / r->line.tier->pool->page_bytes);
 
     for (; r->n_asked < r->line.n_parts; r->n_asked++) {
         struct tier_part *p = &r->line.parts[r->n_asked];
@@ -451,8 +449,8 @@ static int done(struct tier_restore *r, uint32_t *ret_shared)
         u->packed_before = r->before[u->n_packed];
         u->tail = r->goal_n;
     }
-    r->tier->stats.restores++;
-    r->tier->stats.restored_tokens += r->goal_n - shared;
+    r->line.tier->stats.restores++;
+    r->line.tier->stats.restored_tokens += r->goal_n - shared;
     *ret_shared = shared;
     free_restore(r);
     return 0;
@@ -491,7 +489,7 @@ static int go_on(struct tier_restore *r)
 
     if (e == -EAGAIN)
         e = ask_parts(r) ?: -EAGAIN;
-    if (e == -ENOSPC && (r->line.n_out || tier_coming(r->tier)))
+    if (e == -ENOSPC && (r->line.n_out || tier_coming(r->line.tier)))
         e = -EAGAIN;
     return e;
 }
