@@ -113,22 +113,14 @@ static uint64_t key_of(const struct row *r, uint32_t n)
     return h ? h : 1;
 }
 
-static struct term *find(const struct terms *t, uint64_t key)
+/* The key's, or the free one where it belongs. */
+static struct term *term_of(const struct terms *t, uint64_t key)
 {
     uint32_t i = (uint32_t)(key >> 32) & t->mask;
 
     while (t->term[i].key && t->term[i].key != key)
         i = (i + 1) & t->mask;
-    return t->term[i].key ? &t->term[i] : NULL;
-}
-
-static void add(struct terms *t, uint64_t key)
-{
-    uint32_t i = (uint32_t)(key >> 32) & t->mask;
-
-    while (t->term[i].key && t->term[i].key != key)
-        i = (i + 1) & t->mask;
-    t->term[i].key = key;
+    return &t->term[i];
 }
 
 static int take_terms(const struct rank_words *words, const struct rank_text *text, struct terms *t)
@@ -148,8 +140,11 @@ static int take_terms(const struct rank_words *words, const struct rank_text *te
             continue;
         push(&row, w);
         t->maybe[bit_of(w) / 64] |= UINT64_C(1) << bit_of(w) % 64;
-        for (uint32_t g = 1; g <= row.n; g++)
-            add(t, key_of(&row, g));
+        for (uint32_t g = 1; g <= row.n; g++) {
+            uint64_t key = key_of(&row, g);
+
+            term_of(t, key)->key = key;
+        }
     }
     return 0;
 }
@@ -196,9 +191,9 @@ static void look(const struct pass *p)
             if (!(p->terms->maybe[bit_of(w) / 64] >> bit_of(w) % 64 & 1))
                 continue;
             for (uint32_t g = 1; g <= row.n; g++) {
-                struct term *t = find(p->terms, key_of(&row, g));
+                struct term *t = term_of(p->terms, key_of(&row, g));
 
-                if (!t)
+                if (!t->key)
                     break; /* nor does the prompt have a longer one that ends here */
                 found(p, t, k, i);
             }
