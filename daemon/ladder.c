@@ -26,11 +26,15 @@ static uint64_t raw_keys(const struct policy *p, uint64_t n)
     return every ? n + n / every : n;
 }
 
-/* Keys that the text may have. As long as nothing is compressed there is nothing to bring back, and
- * who compresses late has all of the budget. */
+uint32_t ladder_spare(const struct policy *p, const struct ladder *l)
+{
+    return p->late && l->n_at[1] == 0 ? 0 : policy_spare(p);
+}
+
+/* Keys that the text may have. */
 static uint32_t budget(const struct policy *p, const struct ladder *l)
 {
-    return p->late && l->n_at[1] == 0 ? p->budget : p->budget - policy_spare(p);
+    return p->budget - ladder_spare(p, l);
 }
 
 uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t rung)

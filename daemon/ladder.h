@@ -50,6 +50,10 @@ void ladder_check(struct ladder *l);
 uint64_t ladder_keys(const struct policy *p, const struct ladder *l, uint64_t n_tokens);
 uint64_t ladder_pages(const struct policy *p, const struct ladder *l, uint64_t n_tokens);
 
+/* Keys of the budget that are kept from the text for hydrated segments now (policy_spare). As long
+ * as nothing is compressed there is nothing to bring back, and who compresses late has all. */
+uint32_t ladder_spare(const struct policy *p, const struct ladder *l);
+
 /* Tokens that fit the budget behind n_tokens, whatever checks come. */
 uint64_t ladder_room(const struct policy *p, const struct ladder *l, uint64_t n_tokens);
 

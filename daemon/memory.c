@@ -495,9 +495,9 @@ bool memory_lower(struct memory *m)
 static struct policy ladders_part(const struct memory *m, const struct ladder *l)
 {
     struct policy p = m->policy;
-    uint64_t more = overlay_keys(&m->overlay, &p, l), spare = policy_spare(&p);
+    uint64_t more = overlay_keys(&m->overlay, &p, l), spare = ladder_spare(&p, l);
 
-    if (more < spare && (!p.late || l->n_at[1] > 0))
+    if (more < spare)
         more = spare;
     p.hydrate = 0;
     p.budget = more < p.budget ? p.budget - (uint32_t)more : 0;
