@@ -122,8 +122,6 @@ static void choose(const struct wire_memory *m, bool segment_said, const struct 
         if (!segment_said)
             p->spec.adapter = better_adapter(b, p->spec.ratio, p->budget);
         p->spec.method = p->spec.adapter ? compress_method_of(p->spec.adapter) : AUTO_METHOD;
-        if (p->spec.adapter)
-            p->seg_len = p->spec.adapter->segment;
     }
     if (!segment_said && !p->spec.adapter)
         p->seg_len = auto_segment(p->seg_len, p->budget);
@@ -166,10 +164,10 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
     r = read_adapter(m, b, &p.spec, why);
     if (r < 0)
         return r;
-    if (p.spec.adapter && !segment)
-        p.seg_len = p.spec.adapter->segment;
     if (m->automatic)
         choose(m, segment != NULL, b, &p);
+    if (p.spec.adapter && !segment)
+        p.seg_len = p.spec.adapter->segment;
     p.spec.sinks = sinks_of(m, p.spec.adapter);
     r = check_segment(p.seg_len, why);
     if (r == 0)
@@ -184,13 +182,15 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
 struct policy policy_normal(const struct policy *p)
 {
     struct policy n = *p;
+    uint32_t spare = policy_spare(p);
 
+    if (compress_keeps_all(&p->spec))
+        return (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
     /* What is kept of the budget is the text's until something is compressed, by late ones. */
-    n.hydrate = p->late ? policy_spare(p) : 0;
-    n.budget -= p->late ? 0 : policy_spare(p);
-    if (!compress_keeps_all(&p->spec))
-        return n;
-    return (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
+    n.hydrate = p->late ? spare : 0;
+    n.budget -= p->late ? 0 : spare;
+    n.automatic = false;
+    return n;
 }
 
 bool policy_same(const struct policy *a, const struct policy *b)
@@ -218,7 +218,7 @@ const char *policy_longer(const struct policy *p, uint32_t context)
  * itself needs (check_budget). What is too little for one segment is of no use. */
 uint32_t policy_spare(const struct policy *p)
 {
-    uint64_t one = ladder_segment_keys(p, 0, 0), least = 2 * one + p->keep_tail, n;
+    uint64_t one = ladder_segment_keys(p, 0, 0), least = least_budget(p), n;
 
     if (p->hydrate == 0 || compress_keeps_all(&p->spec) || compress_gist_every(&p->spec) ||
         p->budget < least + one)
