@@ -325,35 +325,45 @@ static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint6
     return false;
 }
 
+/* Pages beyond its own that the session takes at most while it reads n ids more. */
+static uint64_t more_pages(const struct request *r, uint64_t n)
+{
+    uint64_t pages, had = r->session->seq.n_pages;
+
+    memory_peak(r->memory, n, NULL, &pages);
+    return pages > had ? pages - had : 0;
+}
+
+/* There are so many, and the client may have them. */
+static bool has_pages(const struct sched *s, const struct request *r, uint64_t n)
+{
+    const struct pool_account *a = r->session->seq.account;
+
+    return n <= a->limit - a->used && n <= served_pages_free(&s->served);
+}
+
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime
  * may still be in the way of a session that gives and takes pages while it reads. */
 static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 {
-    const struct seq *q = &r->session->seq;
-    uint64_t pages, more;
+    const struct pool_account *a = r->session->seq.account;
+    uint64_t more = more_pages(r, n);
 
-    memory_peak(r->memory, n, NULL, &pages);
-    more = pages > q->n_pages ? pages - q->n_pages : 0;
-    if (more <= q->account->limit - q->account->used && more <= served_pages_free(&s->served))
+    if (has_pages(s, r, more))
         return true;
-    if (served_pages_come(&s->served, q->account, more))
-        return false;
-    request_fail_pages(s, r, q->account, more, "reading %u more tokens", n);
+    if (!served_pages_come(&s->served, a, more))
+        request_fail_pages(s, r, a, more, "reading %u more tokens", n);
     return false;
 }
 
-/* Pages for n ids more and the first part of an answer behind them. */
+/* Pages for n ids more and the first part of an answer behind them. Those that are only being
+ * written to the disk will be there. */
 static bool finds_pages(const struct sched *s, const struct request *r, uint64_t n)
 {
     const struct seq *q = &r->session->seq;
-    uint64_t pages, more;
+    uint64_t more = more_pages(r, n + q->seg_len);
 
-    memory_peak(r->memory, n + q->seg_len, NULL, &pages);
-    more = pages > q->n_pages ? pages - q->n_pages : 0;
-    if (more > q->account->limit - q->account->used)
-        return false;
-    /* Those that are only being written to the disk will be there. */
-    return more <= served_pages_free(&s->served) || served_pages_come(&s->served, q->account, more);
+    return has_pages(s, r, more) || served_pages_come(&s->served, q->account, more);
 }
 
 /* An automatic memory holds as much as there are pages for. That is decided here, where it is known
