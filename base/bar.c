@@ -64,11 +64,18 @@ void bar_draw_text(struct bar *b, const char *text)
     (void)fflush(b->out);
 }
 
+void bar_clear(struct bar *b)
+{
+    if (b->drawn)
+        (void)fputs("\r\033[K", b->out);
+    b->drawn = false;
+    (void)fflush(b->out);
+}
+
 void bar_say(struct bar *b, const char *line)
 {
-    (void)fputs(b->drawn ? "\r\033[K" : "", b->out);
+    bar_clear(b);
     shown_line(b->out, "%s", line);
-    b->drawn = false;
     (void)fflush(b->out);
 }
 

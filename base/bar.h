@@ -33,6 +33,8 @@ void bar_draw(struct bar *b, double share, const char *text);
 void bar_draw_text(struct bar *b, const char *text);
 /* A line that stays, which may quote anything. */
 void bar_say(struct bar *b, const char *line);
+/* No line is there any more, as if none had been. */
+void bar_clear(struct bar *b);
 /* The last thing: the line stays. */
 void bar_end(struct bar *b);
 

@@ -3,13 +3,13 @@
 #include "ctl/ctl.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 #define FIRST_NS 500000000u /* nobody wants a bar that is gone at once */
 
 void ctl_progress_begin(struct ctl_progress *p)
 {
     *p = (struct ctl_progress){ .begun_ns = ctl_now_ns() };
+    bar_start(&p->bar, stderr, (double)p->begun_ns / 1e9);
 }
 
 /* By the rate of what was computed: what earlier sessions had read came at another one. */
@@ -39,20 +39,13 @@ void ctl_progress_tell(void *arg, uint32_t n_read, uint32_t n_tokens)
     }
     p->n_read = n_read;
     p->n_tokens = n_tokens;
-    if (!isatty(STDERR_FILENO) || now - p->begun_ns < FIRST_NS)
+    if (!p->bar.tty || now - p->begun_ns < FIRST_NS || !bar_due(&p->bar, (double)now / 1e9))
         return;
-    if (!p->drawn)
-        bar_start(&p->bar, stderr, (double)now / 1e9);
-    if (!bar_due(&p->bar, (double)now / 1e9))
-        return;
-    p->drawn = true;
     describe(p, now, text, sizeof(text));
     bar_draw(&p->bar, (double)n_read / n_tokens, text);
 }
 
 void ctl_progress_end(struct ctl_progress *p)
 {
-    if (p->drawn)
-        fputs("\r\033[K", stderr);
-    p->drawn = false;
+    bar_clear(&p->bar);
 }
