@@ -229,11 +229,10 @@ static int read_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *p
 
     ctl_progress_begin(&a->progress);
     gist_on_progress(s, ctl_progress_tell, &a->progress);
-    if (p->n_before > 0)
+    if (p->n_before > 0) {
         r = read_messages(c, s, p->before, p->n_before, false, a);
-    gist_on_progress(s, NULL, NULL); /* a question is read in no time */
-    if (r == 0 && p->n_before == 0)
-        gist_on_progress(s, ctl_progress_tell, &a->progress);
+        gist_on_progress(s, NULL, NULL); /* a question is read in no time */
+    }
     if (r == 0)
         r = read_messages(c, s, p->msgs, p->n_msgs, true, a);
     gist_on_progress(s, NULL, NULL);
