@@ -140,21 +140,9 @@ static void feed(struct stage *s, struct reader *r, uint32_t n, float *ret)
     assert_int_equal(memory_rig_feed(&s->rig, &r->memory, ids + had, n - had, BATCH, ret), 0);
 }
 
-/* Nothing is due any more, and all is read that was taken back. */
 static void settle(struct stage *s, struct reader *r)
 {
-    struct forward_run run;
-    struct memory_need need;
-    uint32_t n_out;
-
-    for (;;) {
-        memory_settle(&r->memory);
-        if (!memory_behind(&r->memory))
-            return;
-        assert_int_equal(memory_plan(&r->memory, BATCH, &run, &need), 0);
-        assert_int_equal(forward_step(&s->rig.rig.forward, &run, 1, NULL, &n_out), 0);
-        memory_ran(&r->memory, &run);
-    }
+    assert_int_equal(memory_rig_settle(&s->rig, &r->memory, BATCH), 0);
 }
 
 static void wait_for(struct stage *s, struct hydrate_job *j)

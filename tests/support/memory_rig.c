@@ -27,6 +27,26 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+int memory_rig_settle(struct memory_rig *m, struct memory *memory, uint32_t chunk)
+{
+    for (;;) {
+        struct forward_run run;
+        struct memory_need need;
+        uint32_t n_out;
+        int r;
+
+        memory_settle(memory);
+        if (!memory_behind(memory))
+            return 0;
+        r = memory_plan(memory, chunk, &run, &need);
+        if (r == 0)
+            r = forward_step(&m->rig.forward, &run, 1, NULL, &n_out);
+        if (r < 0)
+            return r;
+        memory_ran(memory, &run);
+    }
+}
+
 int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t *ids, uint32_t n,
                     uint32_t chunk, float *ret)
 {
@@ -36,22 +56,17 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
         struct forward_run run = { .seq = memory->seq,
                                    .tokens = ids + done,
                                    .want = ret ? FORWARD_WANT_ALL : FORWARD_WANT_NONE };
-        struct memory_need need;
-        bool behind;
-        int r;
+        int r = memory_rig_settle(m, memory, chunk);
 
-        memory_settle(memory);
-        behind = memory_behind(memory);
+        if (r < 0)
+            return r;
         run.n_tokens = min_u32(min_u32(n - done, chunk), memory_room(memory));
-        r = behind ? memory_plan(memory, chunk, &run, &need)
-                   : seq_reserve(memory->seq, run.n_tokens);
+        r = seq_reserve(memory->seq, run.n_tokens);
         if (r == 0)
             r = forward_step(&m->rig.forward, &run, 1, NULL, &n_out);
         if (r < 0)
             return r;
         memory_ran(memory, &run);
-        if (behind)
-            continue;
         if (ret)
             r = forward_logits(&m->rig.forward, 0, n_out,
                                ret + (size_t)done * m->rig.model->n_vocab);
