@@ -5,6 +5,7 @@
 #include "client/gist.h"
 #include "engine/kv/compress.h"
 #include "ipc/wire.h"
+#include "tests/support/manual.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -69,21 +70,6 @@ static void adapters_name_compressors(void **state)
 
 /* --- man pages -------------------------------------------------------------------------------- */
 
-#define BEGIN ".\\\" begin of the compressors, made from base/compressors.def\n"
-#define END   ".\\\" end of the compressors\n"
-
-static char *read_all(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *text = calloc(1, 1 << 18);
-
-    assert_non_null(f);
-    assert_non_null(text);
-    assert_true(fread(text, 1, (1 << 18) - 1, f) > 0);
-    (void)fclose(f);
-    return text;
-}
-
 /* A sentence a line, as mdoc wants it. */
 static void print_help(FILE *f, const char *help)
 {
@@ -99,8 +85,7 @@ static void print_help(FILE *f, const char *help)
 
 static void check_page(const char *path)
 {
-    char *page = read_all(path), *list = NULL;
-    char *begin = strstr(page, BEGIN), *end = strstr(page, END);
+    char *list = NULL;
     size_t len;
     FILE *f = open_memstream(&list, &len);
 
@@ -109,18 +94,9 @@ static void check_page(const char *path)
         print_help(f, table[i].help);
     }
     assert_int_equal(fclose(f), 0);
-    assert_true(begin && end);
-    begin += strlen(BEGIN);
-    if (getenv("UPDATE")) {
-        f = fopen(path, "w");
-        assert_non_null(f);
-        (void)fprintf(f, "%.*s%s%s", (int)(begin - page), page, list, end);
-        assert_int_equal(fclose(f), 0);
-    } else if ((size_t)(end - begin) != len || memcmp(begin, list, len) != 0) {
-        fail_msg("%s does not have base/compressors.def: run this test with UPDATE=1", path);
-    }
+    manual_check(path, ".\\\" begin of the compressors, made from base/compressors.def\n",
+                 ".\\\" end of the compressors\n", list, "base/compressors.def");
     free(list);
-    free(page);
 }
 
 static void test_man_pages(void **state)

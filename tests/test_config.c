@@ -5,6 +5,7 @@
  */
 
 #include "daemon/config.h"
+#include "tests/support/manual.h"
 #include "tests/support/scratch.h"
 
 #include <errno.h>
@@ -151,42 +152,17 @@ static void test_example(void **state)
 
 /* --- man pages -------------------------------------------------------------------------------- */
 
-#define BEGIN ".\\\" begin of the options, made from daemon/options.def\n"
-#define END   ".\\\" end of the options\n"
-
-static char *read_all(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char *text = calloc(1, 1 << 18);
-
-    assert_non_null(f);
-    assert_true(fread(text, 1, (1 << 18) - 1, f) > 0);
-    (void)fclose(f);
-    return text;
-}
-
 static void check_page(const char *path, bool flags)
 {
-    char *page = read_all(path), *list = NULL;
-    char *begin = strstr(page, BEGIN), *end = strstr(page, END);
+    char *list = NULL;
     size_t len;
     FILE *f = open_memstream(&list, &len);
 
     config_print_mdoc(f, flags);
     assert_int_equal(fclose(f), 0);
-    assert_true(begin && end);
-    begin += strlen(BEGIN);
-    if (getenv("UPDATE")) {
-        f = fopen(path, "w");
-        assert_non_null(f);
-        (void)fprintf(f, "%.*s%s%s", (int)(begin - page), page, list, end);
-        assert_int_equal(fclose(f), 0);
-    } else if ((size_t)(end - begin) != len || memcmp(begin, list, len) != 0) {
-        fail_msg("%s does not have the options of daemon/options.def: run this test with UPDATE=1",
-                 path);
-    }
+    manual_check(path, ".\\\" begin of the options, made from daemon/options.def\n",
+                 ".\\\" end of the options\n", list, "the options of daemon/options.def");
     free(list);
-    free(page);
 }
 
 static void test_man_pages(void **state)
