@@ -6,6 +6,7 @@
 #include "eval/report.h"
 #include "eval/stats.h"
 #include "eval/tally.h"
+#include "tests/support/markup.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -210,38 +211,13 @@ static void test_markdown(void **state)
     free(text);
 }
 
-/* Each tag of a list, closed by itself, its own end or its parent's. */
-static bool is_nested(const char *p)
-{
-    char open[32][16];
-    int depth = 0;
-
-    while ((p = strchr(p, '<'))) {
-        const char *end = strchr(p, '>');
-        char name[16];
-
-        if (!end || sscanf(p, p[1] == '/' ? "</%15[a-z0-9]" : "<%15[a-z0-9]", name) != 1)
-            return false;
-        if (p[1] == '/') {
-            if (depth == 0 || strcmp(open[--depth], name) != 0)
-                return false;
-        } else if (end[-1] != '/' && strcmp(name, "meta") != 0) {
-            if (depth == 32)
-                return false;
-            (void)snprintf(open[depth++], sizeof(open[0]), "%s", name);
-        }
-        p = end;
-    }
-    return depth == 0;
-}
-
 static void test_html(void **state)
 {
     char *text = write_report(true), *body = strstr(text, "<html");
 
     (void)state;
     assert_non_null(body);
-    assert_true(is_nested(body));
+    assert_true(markup_is_nested(body, "meta"));
     expect_text(text, "the &lt;model>");
     expect_text(text, "<td>50 (19 to 81)</td>");
     expect_text(text, "<svg");

@@ -3,6 +3,7 @@
  */
 
 #include "tests/support/file.h"
+#include "tests/support/markup.h"
 #include "tests/support/scratch.h"
 #include "train/plot.h"
 #include "train/run_log.h"
@@ -26,30 +27,6 @@ static unsigned count(const char *text, const char *what)
     for (const char *p = text; (p = strstr(p, what)); p++)
         n++;
     return n;
-}
-
-/* As much XML as the pictures have: each tag is closed by itself or by its own end. */
-static bool is_nested(const char *p)
-{
-    char open[16][16];
-    int depth = 0;
-
-    while ((p = strchr(p, '<'))) {
-        const char *end = strchr(p, '>');
-        char name[16];
-
-        if (!end || sscanf(p, p[1] == '/' ? "</%15[a-z]" : "<%15[a-z]", name) != 1)
-            return false;
-        if (p[1] == '/' && (depth == 0 || strcmp(open[--depth], name) != 0))
-            return false;
-        if (p[1] != '/' && end[-1] != '/') {
-            if (depth == 16)
-                return false;
-            memcpy(open[depth++], name, sizeof(name));
-        }
-        p = end;
-    }
-    return depth == 0;
 }
 
 static struct run_log_data *make_data(size_t n_steps, size_t n_evals)
@@ -105,7 +82,7 @@ static void test_plot(void **state)
     char *svg = draw(3000, 300);
 
     (void)state;
-    assert_true(is_nested(svg));
+    assert_true(markup_is_nested(svg, NULL));
     assert_non_null(strstr(svg, "a &lt;b> &amp; c"));
     assert_int_equal(count(svg, "<polyline"), 4); /* raw, smoothed, two ratios */
     assert_int_equal(count(svg, "<circle"), 599);
@@ -118,7 +95,7 @@ static void test_plot(void **state)
     assert_true(count(svg, ",") < 4000);         /* nor has each step a point */
     free(svg);
     svg = draw(1, 0);
-    assert_true(is_nested(svg));
+    assert_true(markup_is_nested(svg, NULL));
     assert_int_equal(count(svg, "<polyline"), 2);
     free(svg);
 }
