@@ -13,7 +13,7 @@
  * With TEXT, a file of prose, also its perplexity: of what follows two pieces of it, the second
  * read behind the first, alone and put behind it, and without the first.
  */
-#include "engine/text/vocab.h"
+#include "tests/support/encoded.h"
 #include "tests/support/rig.h"
 
 #include <getopt.h>
@@ -60,19 +60,11 @@ __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt,
 
 static void encode(const struct bench *b, const char *text, struct ids *ret)
 {
-    struct vocab_encoder *e;
-    size_t n;
-    int r = vocab_encoder_new(b->vocab, &e);
+    int n = encoded_ids(b->vocab, text, false, ret->ids, MAX_TOKENS);
 
-    if (r < 0)
-        die("%s", strerror(-r));
-    vocab_encoder_start(e, text, strlen(text), false);
-    ret->n = 0;
-    do {
-        r = vocab_encoder_next(e, ret->ids + ret->n, MAX_TOKENS - ret->n, &n);
-        ret->n += (uint32_t)n;
-    } while (r == 0 && ret->n < MAX_TOKENS);
-    vocab_encoder_free(e);
+    if (n < 0)
+        die("%s", strerror(-n));
+    ret->n = (uint32_t)n;
 }
 
 /* --- sequences -------------------------------------------------------------------------------- */

@@ -16,7 +16,7 @@
  *
  * A line for each: how often the right segment is the first, among the first two, its mean rank.
  */
-#include "engine/text/vocab.h"
+#include "tests/support/encoded.h"
 #include "tests/support/memory_rig.h"
 
 #include <getopt.h>
@@ -66,18 +66,10 @@ __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt,
 
 static uint32_t encode(const struct bench *b, const char *text, uint32_t max, uint32_t *ret)
 {
-    struct vocab_encoder *e;
-    size_t n = 0, got;
-    int r = vocab_encoder_new(b->vocab, &e);
+    int n = encoded_ids(b->vocab, text, false, ret, max);
 
-    if (r < 0)
-        die("%s", strerror(-r));
-    vocab_encoder_start(e, text, strlen(text), false);
-    do {
-        r = vocab_encoder_next(e, ret + n, max - n, &got);
-        n += got;
-    } while (r == 0 && n < max);
-    vocab_encoder_free(e);
+    if (n < 0)
+        die("%s", strerror(-n));
     return (uint32_t)n;
 }
 
