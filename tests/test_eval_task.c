@@ -7,6 +7,7 @@
 #include "eval/metrics.h"
 #include "eval/prose.h"
 #include "eval/task.h"
+#include "tests/support/count.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -30,15 +31,6 @@ static struct task_spec spec_of(enum task_kind kind, uint64_t seed, uint32_t n_u
     return s;
 }
 
-static unsigned count(const char *text, const char *what)
-{
-    unsigned n = 0;
-
-    for (const char *p = text; (p = strstr(p, what)); p++)
-        n++;
-    return n;
-}
-
 /* Each want stands where the ask says and nowhere else, and its question does not tell it. */
 static void check_asks(const struct task *t)
 {
@@ -50,7 +42,7 @@ static void check_asks(const struct task *t)
         for (uint32_t k = 0; k < a->n_wants; k++) {
             assert_true(a->at[k] < t->len);
             assert_memory_equal(t->text + a->at[k], a->want[k], strlen(a->want[k]));
-            assert_int_equal(count(t->text, a->want[k]), 1);
+            assert_int_equal(count_of(t->text, a->want[k]), 1);
             assert_null(strstr(a->question, a->want[k]));
         }
     }
@@ -124,7 +116,7 @@ static void test_surprise(void **state)
     assert_int_equal(task_make(&s, &b), 0);
     assert_string_equal(a.asks[0].want[0], b.asks[0].want[0]);
     assert_non_null(strstr(b.asks[0].question, "Mr. Tree"));
-    assert_int_equal(count(b.text, "Mr. Tree"), 1);
+    assert_int_equal(count_of(b.text, "Mr. Tree"), 1);
     assert_null(strstr(a.text, "Mr. Tree"));
     assert_string_equal(a.text + a.asks[0].at[0], b.text + b.asks[0].at[0]);
     task_fini(&a);

@@ -2,6 +2,7 @@
  * level that is not drawn, a scale that one wild step sets, a picture as large as its log.
  */
 
+#include "tests/support/count.h"
 #include "tests/support/file.h"
 #include "tests/support/markup.h"
 #include "tests/support/scratch.h"
@@ -19,15 +20,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static unsigned count(const char *text, const char *what)
-{
-    unsigned n = 0;
-
-    for (const char *p = text; (p = strstr(p, what)); p++)
-        n++;
-    return n;
-}
 
 static struct run_log_data *make_data(size_t n_steps, size_t n_evals)
 {
@@ -84,19 +76,19 @@ static void test_plot(void **state)
     (void)state;
     assert_true(markup_is_nested(svg, NULL));
     assert_non_null(strstr(svg, "a &lt;b> &amp; c"));
-    assert_int_equal(count(svg, "<polyline"), 4); /* raw, smoothed, two ratios */
-    assert_int_equal(count(svg, "<circle"), 599);
+    assert_int_equal(count_of(svg, "<polyline"), 4); /* raw, smoothed, two ratios */
+    assert_int_equal(count_of(svg, "<circle"), 599);
     assert_non_null(strstr(svg, "full attention: 2.250"));
     assert_non_null(strstr(svg, "segment alone: 2.625"));
     assert_non_null(strstr(svg, "ratio 4: 2.440"));
     assert_non_null(strstr(svg, "prefers-color-scheme:dark"));
     assert_true(!strstr(svg, "inf") && !strstr(svg, "nan"));
     assert_non_null(strstr(svg, ">3.4</text>")); /* a wild step does not set the scale */
-    assert_true(count(svg, ",") < 4000);         /* nor has each step a point */
+    assert_true(count_of(svg, ",") < 4000);      /* nor has each step a point */
     free(svg);
     svg = draw(1, 0);
     assert_true(markup_is_nested(svg, NULL));
-    assert_int_equal(count(svg, "<polyline"), 2);
+    assert_int_equal(count_of(svg, "<polyline"), 2);
     free(svg);
 }
 

@@ -2,6 +2,7 @@
  * each step in a file, a bar that is wider than its terminal, which would not be written over.
  */
 
+#include "tests/support/count.h"
 #include "train/progress.h"
 
 #include <math.h>
@@ -14,15 +15,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static unsigned count(const char *text, const char *what)
-{
-    unsigned n = 0;
-
-    for (const char *p = text; (p = strstr(p, what)); p++)
-        n++;
-    return n;
-}
 
 /* What is in f, which is closed. free() it. */
 static char *take(FILE *f)
@@ -79,8 +71,8 @@ static void test_evaluation(void **state)
     assert_string_equal(text, "evaluation  30 %\nevaluation  60 %\nevaluation  90 %\nheld out\n");
     free(text);
     text = evaluate(true);
-    assert_int_equal(count(text, "\revaluation  "), 99); /* not at the start itself */
-    assert_int_equal(count(text, "\n"), 1);
+    assert_int_equal(count_of(text, "\revaluation  "), 99); /* not at the start itself */
+    assert_int_equal(count_of(text, "\n"), 1);
     assert_non_null(strstr(text, "\revaluation  99 %\033[K\r\033[Kheld out\n"));
     free(text);
 }
@@ -90,7 +82,7 @@ static void test_progress_file(void **state)
     char *text = run(false, 80, 0);
 
     (void)state;
-    assert_int_equal(count(text, "tokens/s"), 7); /* in 200 seconds, and the last step */
+    assert_int_equal(count_of(text, "tokens/s"), 7); /* in 200 seconds, and the last step */
     assert_non_null(strstr(text, "25/110  1024 tokens/s  loss 3.000  lr 1.0e-03  2:50 left\n"));
     assert_non_null(strstr(text, "\nsaved\n"));
     assert_non_null(strstr(text, "110/110"));
