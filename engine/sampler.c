@@ -1,5 +1,7 @@
 #include "engine/sampler.h"
 
+#include "base/draw.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdbool.h>
@@ -21,16 +23,6 @@ int sampler_check(const struct sampler_params *p, struct why *why)
         return why_set(why, -EINVAL, "repeat_last_n is %u; 0 to %u is allowed", p->repeat_last_n,
                        SAMPLER_REPEAT_MAX);
     return 0;
-}
-
-/* splitmix64: spreads one seed over the state, which must not be all zeros. */
-static uint64_t split_mix(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
 }
 
 static uint64_t rotate_left(uint64_t v, int by)
@@ -58,7 +50,7 @@ void sampler_init(struct sampler *s, const struct sampler_params *p)
 
     *s = (struct sampler){ .params = *p };
     for (int i = 0; i < 4; i++)
-        s->rng[i] = split_mix(&state);
+        s->rng[i] = draw_next(&state); /* not all zeros, whatever the seed */
 }
 
 void sampler_push(struct sampler *s, uint32_t token)
@@ -244,7 +236,7 @@ static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t k, 
 
 static uint32_t draw(uint64_t rng[4], const struct sampler_candidate *c, uint32_t n)
 {
-    double at = (double)(next_random(rng) >> 11) * 0x1p-53 * mass_of(c, n);
+    double at = draw_unit(next_random(rng)) * mass_of(c, n);
 
     for (; n > BLOCK; c += BLOCK, n -= BLOCK) {
         double mass = mass_of_block(c, BLOCK);

@@ -1,5 +1,7 @@
 #include "tests/support/gguf_build.h"
 
+#include "base/draw.h"
+
 #include <assert.h>
 #include <fcntl.h>
 #include <math.h>
@@ -402,27 +404,18 @@ void gguf_build_write(struct gguf_build *b, const char *path)
 
 /* --- random values ---------------------------------------------------------------------------- */
 
-static uint64_t next_random(uint64_t *seed) /* splitmix64 */
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 static void random_bytes(uint64_t *seed, void *ret, size_t n)
 {
     uint8_t *p = ret;
 
     for (size_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(next_random(seed) >> 24);
+        p[i] = (uint8_t)(draw_next(seed) >> 24);
 }
 
 /* A scale between half and one and a half of `about`, as f16. */
 static uint16_t random_scale(uint64_t *seed, float about)
 {
-    float u = (float)(next_random(seed) >> 40) / 16777216.0f;
+    float u = (float)(draw_next(seed) >> 40) / 16777216.0f;
 
     return quant_f32_to_f16(about * (0.5f + u));
 }
@@ -430,7 +423,7 @@ static uint16_t random_scale(uint64_t *seed, float about)
 /* Uniform with this mean and standard deviation. */
 static float random_float(uint64_t *seed, float mean, float std)
 {
-    float u = (float)(next_random(seed) >> 40) / 16777216.0f;
+    float u = (float)(draw_next(seed) >> 40) / 16777216.0f;
 
     return mean + (u - 0.5f) * sqrtf(12.0f) * std;
 }
@@ -477,7 +470,7 @@ static void random_k_scales(uint64_t *seed, uint8_t ret[12])
     uint8_t sc[8];
 
     for (int j = 0; j < 8; j++)
-        sc[j] = (uint8_t)(16 + next_random(seed) % 48);
+        sc[j] = (uint8_t)(16 + draw_next(seed) % 48);
     for (int j = 0; j < 4; j++) {
         ret[j] = (uint8_t)(sc[j] | (sc[j + 4] >> 4) << 6);
         ret[j + 4] = ret[j];
@@ -507,9 +500,9 @@ static void random_q6_k(uint64_t *seed, float std, struct quant_q6_k *ret)
     random_bytes(seed, ret->ql, sizeof(ret->ql));
     random_bytes(seed, ret->qh, sizeof(ret->qh));
     for (size_t j = 0; j < sizeof(ret->scales); j++) {
-        int8_t s = (int8_t)(40 + next_random(seed) % 80);
+        int8_t s = (int8_t)(40 + draw_next(seed) % 80);
 
-        ret->scales[j] = next_random(seed) & 1 ? s : (int8_t)-s;
+        ret->scales[j] = draw_next(seed) & 1 ? s : (int8_t)-s;
     }
     ret->d = random_scale(seed, std / (18.5f * 80));
 }
