@@ -29,7 +29,7 @@ static int read_file(const char *path, size_t max, char **ret, size_t *ret_len, 
 {
     FILE *f = fopen(path, "re");
     char *text = f ? malloc(max + 1) : NULL;
-    size_t len = 0;
+    size_t len = 0, good;
     int err = f ? -ENOMEM : -errno;
 
     if (text) {
@@ -42,12 +42,13 @@ static int read_file(const char *path, size_t max, char **ret, size_t *ret_len, 
         free(text);
         return why_set(why, err, "%s: %s", path, strerror(-err));
     }
-    if (utf8_span((const uint8_t *)text, len) + 4 < len) { /* a character may be cut */
+    good = utf8_span((const uint8_t *)text, len);
+    if (good + 4 < len) { /* a character may be cut */
         free(text);
         return why_set(why, -EINVAL, "%s: not UTF-8 text", path);
     }
     text[len] = '\0';
-    *ret_len = utf8_span((const uint8_t *)text, len);
+    *ret_len = good;
     *ret = text;
     return 0;
 }
