@@ -107,21 +107,33 @@ static void miss(struct memory *m, uint32_t segment)
     m->hydration.missed += len - compress_n_raw(&m->policy.spec, len, segment);
 }
 
+/* n pages are the account's once more, in a list of their own. -ENOMEM, -ENOSPC. */
+static int hold(struct seq *s, uint32_t n, const uint32_t *pages, uint32_t **ret)
+{
+    uint32_t *held = malloc((n + 1) * sizeof(*held));
+    int r = held ? pool_share(s->pool, s->account, n, pages) : -ENOMEM;
+
+    if (r < 0) {
+        free(held);
+        return r;
+    }
+    memcpy(held, pages, n * sizeof(*held));
+    *ret = held;
+    return 0;
+}
+
 /* Raw pages, which are the account's, take the place of the segment's gists. */
 static void stand_in(struct memory *m, uint32_t segment, const uint32_t *pages, bool from_disk)
 {
     struct seq *s = m->seq;
     struct hydration *h = &m->hydration;
-    uint32_t n_keys = s->segments[segment].n_keys, n = seq_n_pages(n_keys);
-    uint32_t *gists = malloc((n + 1) * sizeof(*gists));
+    uint32_t n_keys = s->segments[segment].n_keys, *gists;
 
-    if (!gists || pool_share(s->pool, s->account, n, seq_pages(s, segment)) < 0) {
-        free(gists);
+    if (hold(s, seq_n_pages(n_keys), seq_pages(s, segment), &gists) < 0) {
         pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
         miss(m, segment);
         return;
     }
-    memcpy(gists, seq_pages(s, segment), n * sizeof(*gists));
     seq_lengthen(s, segment, pages);
     (void)overlay_add(&m->overlay, segment); /* no more are chosen than it takes */
     h->held[h->n++] = (struct hydrated){ .segment = segment,
@@ -204,26 +216,15 @@ void hydrate_end(struct memory *m)
 
 int hydrate_fork(const struct memory *m, struct memory *dst)
 {
-    struct seq *s = dst->seq;
+    struct hydration *h = &dst->hydration;
 
-    dst->hydration = m->hydration;
-    dst->hydration.n = 0;
-    for (uint32_t i = 0; i < m->hydration.n; i++) {
-        struct hydrated d = m->hydration.held[i];
-        uint32_t n = seq_n_pages(d.n_keys);
-        int r = 0;
+    *h = m->hydration;
+    for (h->n = 0; h->n < m->hydration.n; h->n++) { /* those before it have their own pages */
+        struct hydrated *d = &h->held[h->n];
+        int r = d->pages ? hold(dst->seq, seq_n_pages(d->n_keys), d->pages, &d->pages) : 0;
 
-        if (d.pages) {
-            d.pages = malloc((n + 1) * sizeof(*d.pages));
-            r = d.pages ? pool_share(s->pool, s->account, n, m->hydration.held[i].pages) : -ENOMEM;
-        }
-        if (r < 0) {
-            free(d.pages);
+        if (r < 0)
             return r;
-        }
-        if (d.pages)
-            memcpy(d.pages, m->hydration.held[i].pages, n * sizeof(*d.pages));
-        dst->hydration.held[dst->hydration.n++] = d;
     }
     return 0;
 }
