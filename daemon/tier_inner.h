@@ -143,6 +143,8 @@ int tier_part_ask(struct tier_part *p);
 int tier_part_look(struct tier_part *p);
 /* The pages of a ready one are another one's now. */
 void tier_part_took(struct tier_part *p);
+/* Its pages are the tier's, and the account's no more. */
+void tier_part_to_busy(struct tier_part *p);
 /* Nothing of it is wanted any more. False: the store still has its pages. */
 bool tier_part_forget(struct tier_part *p);
 uint32_t tier_read_coming(const struct tier *t);

@@ -155,6 +155,16 @@ void tier_part_took(struct tier_part *p)
     p->line->window -= p->n_pages;
 }
 
+void tier_part_to_busy(struct tier_part *p)
+{
+    struct tier *t = p->line->tier;
+    int e = pool_share(t->pool, &t->busy, p->n_pages, p->pages);
+
+    assert(e == 0); /* no limit */
+    (void)e;
+    pool_give(t->pool, p->line->account, p->n_pages, p->pages);
+}
+
 bool tier_part_forget(struct tier_part *p)
 {
     struct tier_line *l = p->line;
@@ -183,14 +193,10 @@ void tier_line_drop(struct tier_line *l)
     /* The callbacks of these are to come: their pages are the tier's until then. */
     for (uint32_t i = 0; i < l->n_parts; i++) {
         struct tier_part *p = &l->parts[i];
-        int e;
 
         if (tier_part_forget(p))
             continue;
-        e = pool_share(t->pool, &t->busy, p->n_pages, p->pages);
-        assert(e == 0); /* no limit */
-        (void)e;
-        give_pages(p);
+        tier_part_to_busy(p);
         p->pinned_busy = true;
     }
     l->dropped = true;

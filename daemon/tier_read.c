@@ -19,7 +19,6 @@
 
 #include "base/clock.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -336,11 +335,8 @@ static void adopt(struct tier_restore *r, struct tier_part *p)
     struct tier *t = r->line.tier;
     struct seq *s = r->user->memory->seq;
     const uint32_t *ids = r->ids + (size_t)p->segment * s->seg_len;
-    int e = pool_share(t->pool, &t->busy, p->n_pages, p->pages);
 
-    assert(e == 0); /* no limit */
-    (void)e;
-    pool_give(t->pool, s->account, p->n_pages, p->pages);
+    tier_part_to_busy(p);
     if (p->packed)
         seq_adopt_compressed(s, ids, p->n_keys, p->pages);
     else
