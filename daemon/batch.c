@@ -81,6 +81,9 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     has = upkeep ? plan_upkeep(s, b, r, max, run) : r->ops->plan(s, r, max, run);
     if (r->reader) /* not if it has just failed */
         follow_asked(r->reader, has);
+    /* It has found out that its memory wants runs first: the next step has them. */
+    if (!has && !upkeep && r->phase == REQUEST_RUN)
+        b->waits |= behind(r);
     if (!has)
         return false;
     assert(run->n_tokens > 0 && run->n_tokens <= max);

@@ -1,5 +1,6 @@
 #include "daemon/hydrate.h"
 
+#include "daemon/again.h"
 #include "daemon/memory.h"
 #include "daemon/rank.h"
 
@@ -10,11 +11,23 @@
 
 /* Of the best one's score: what points less clearly is not worth its reading. */
 #define WORTH 0.25f
+/* Tokens that are computed again for one prompt, which waits for them; one segment in any case. */
+#define AGAIN_TOKENS 2048u
+
+struct wanted {
+    uint32_t segment, place; /* place: 0, the prompt points to it most */
+    enum hydrate_source from;
+    bool tried;      /* to compute it again */
+    uint32_t *pages; /* in the account, until they stand in; NULL: they do, or there are none */
+};
 
 struct hydrate_job {
     struct memory *memory;
-    struct tier_bring *bring;
-    uint32_t n, segments[OVERLAY_MAX]; /* that are on their way, ascending */
+    struct tier_bring *bring; /* NULL: nothing is on its way from the store */
+    bool looked;              /* what could be had is there, the rest is computed again */
+    uint32_t n;
+    struct wanted wanted[OVERLAY_MAX]; /* ascending */
+    uint32_t pages[OVERLAY_MAX][SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS];
 };
 
 /* --- choosing --------------------------------------------------------------------------------- */
@@ -46,13 +59,6 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
     return (uint32_t)min_u64(left, min_u64(m->hydrate, OVERLAY_MAX));
 }
 
-static int by_number(const void *a, const void *b)
-{
-    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
-
-    return (x > y) - (x < y);
-}
-
 /* The next best: its score is taken out. */
 static uint32_t take_best(float *score, uint32_t n, float *ret_score)
 {
@@ -66,7 +72,7 @@ static uint32_t take_best(float *score, uint32_t n, float *ret_score)
     return best;
 }
 
-/* Segments that the prompt points to, at most `most` of them: how many. */
+/* Segments that the prompt points to, at most `most` of them, the best one first: how many. */
 static uint32_t choose(const struct memory *m, float *score, uint32_t most, uint32_t *ret)
 {
     uint32_t n = 0;
@@ -81,7 +87,6 @@ static uint32_t choose(const struct memory *m, float *score, uint32_t most, uint
             break;
         ret[n++] = k;
     }
-    qsort(ret, n, sizeof(*ret), by_number);
     return n;
 }
 
@@ -123,7 +128,8 @@ static int hold(struct seq *s, uint32_t n, const uint32_t *pages, uint32_t **ret
 }
 
 /* Raw pages, which are the account's, take the place of the segment's gists. */
-static void stand_in(struct memory *m, uint32_t segment, const uint32_t *pages, bool from_disk)
+static void stand_in(struct memory *m, uint32_t segment, const uint32_t *pages,
+                     enum hydrate_source from)
 {
     struct seq *s = m->seq;
     struct hydration *h = &m->hydration;
@@ -140,22 +146,9 @@ static void stand_in(struct memory *m, uint32_t segment, const uint32_t *pages, 
                                          .rung = ladder_rung(&m->ladder, segment),
                                          .n_keys = n_keys,
                                          .pages = gists,
-                                         .from_disk = from_disk };
+                                         .from = from };
     if (m->n_plain > h->n_read)
         m->n_plain = h->n_read;
-}
-
-/* Pages that the tree has count as nobody's. */
-static bool from_tree(struct memory *m, uint32_t segment)
-{
-    struct seq *s = m->seq;
-    uint32_t pages[SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS], n = seq_n_pages(s->seg_len);
-
-    if (!prefix_raw(&m->shared, s, &m->policy, segment, pages) ||
-        pool_share(s->pool, s->account, n, pages) < 0)
-        return false;
-    stand_in(m, segment, pages, false);
-    return true;
 }
 
 /* Its gists go to the rung that the ladder has it on. -ENOSPC. */
@@ -219,6 +212,7 @@ int hydrate_fork(const struct memory *m, struct memory *dst)
     struct hydration *h = &dst->hydration;
 
     *h = m->hydration;
+    h->again = NULL;
     for (h->n = 0; h->n < m->hydration.n; h->n++) { /* those before it have their own pages */
         struct hydrated *d = &h->held[h->n];
         int r = d->pages ? hold(dst->seq, seq_n_pages(d->n_keys), d->pages, &d->pages) : 0;
@@ -233,12 +227,13 @@ void hydrate_account(const struct memory *m, struct wire_usage *u)
 {
     const struct hydration *h = &m->hydration;
 
-    u->hydrated_tokens = u->hydrated_disk_tokens = 0;
+    u->hydrated_tokens = u->hydrated_disk_tokens = u->recomputed_tokens = 0;
     for (uint32_t i = 0; i < h->n; i++) {
-        if (!h->held[i].pages)
-            continue;
-        u->hydrated_tokens += m->seq->seg_len;
-        u->hydrated_disk_tokens += h->held[i].from_disk ? m->seq->seg_len : 0;
+        uint32_t n = h->held[i].pages ? m->seq->seg_len : 0;
+
+        u->hydrated_tokens += n;
+        u->hydrated_disk_tokens += h->held[i].from == HYDRATE_DISK ? n : 0;
+        u->recomputed_tokens += h->held[i].from == HYDRATE_AGAIN ? n : 0;
     }
     u->missed_tokens = h->missed;
 }
@@ -250,47 +245,159 @@ static bool can(const struct memory *m)
     return m->hydrate > 0 && m->ladder.n_at[1] > 0 && memory_exact(m) && m->overlay.n == 0;
 }
 
-/* What the tree has is in place at once; the rest is asked of the store. */
-static void ask(struct hydrate_job *j, const uint32_t *segments, uint32_t n)
+/* Pages that the tree has count as nobody's. */
+static bool from_tree(struct memory *m, uint32_t segment, uint32_t *ret_pages)
 {
-    struct memory *m = j->memory;
+    struct seq *s = m->seq;
 
-    for (uint32_t i = 0; i < n; i++)
-        if (!from_tree(m, segments[i]))
-            j->segments[j->n++] = segments[i];
-    j->bring = tier_bring_begin(&m->kept, j->segments, j->n);
+    return prefix_raw(&m->shared, s, &m->policy, segment, ret_pages) &&
+           pool_share(s->pool, s->account, seq_n_pages(s->seg_len), ret_pages) == 0;
 }
 
-static void take_all(struct hydrate_job *j)
+/* The rest is asked of the store. */
+static void ask(struct hydrate_job *j)
+{
+    uint32_t segments[OVERLAY_MAX], n = 0;
+
+    for (uint32_t i = 0; i < j->n; i++) {
+        struct wanted *w = &j->wanted[i];
+
+        if (from_tree(j->memory, w->segment, j->pages[i])) {
+            w->from = HYDRATE_MEMORY;
+            w->pages = j->pages[i];
+        } else {
+            segments[n++] = w->segment;
+        }
+    }
+    j->bring = tier_bring_begin(&j->memory->kept, segments, n);
+}
+
+static void take_brought(struct hydrate_job *j)
+{
+    uint32_t n = seq_n_pages(j->memory->seq->seg_len);
+
+    for (uint32_t i = 0; j->bring && i < j->n; i++) {
+        struct wanted *w = &j->wanted[i];
+        const uint32_t *pages =
+            w->from == HYDRATE_NOWHERE ? tier_bring_take(j->bring, w->segment) : NULL;
+
+        if (!pages)
+            continue;
+        w->from = HYDRATE_DISK;
+        w->pages = memcpy(j->pages[i], pages, n * sizeof(*pages));
+    }
+    tier_bring_drop(j->bring);
+    j->bring = NULL;
+}
+
+/* Reading takes time, and the prompt waits for it: so no more than AGAIN_TOKENS, of what it points
+ * to most. */
+static void choose_again(struct hydrate_job *j)
+{
+    uint32_t left = AGAIN_TOKENS / j->memory->seq->seg_len;
+
+    left += left == 0;
+    for (uint32_t place = 0; place < j->n; place++)
+        for (uint32_t i = 0; i < j->n && left > 0; i++) {
+            struct wanted *w = &j->wanted[i];
+
+            if (w->place != place || w->from != HYDRATE_NOWHERE)
+                continue;
+            w->from = HYDRATE_AGAIN;
+            left--;
+        }
+}
+
+static void stand_all_in(struct hydrate_job *j)
 {
     for (uint32_t i = 0; i < j->n; i++) {
-        const uint32_t *pages = j->bring ? tier_bring_take(j->bring, j->segments[i]) : NULL;
+        struct wanted *w = &j->wanted[i];
 
-        if (pages)
-            stand_in(j->memory, j->segments[i], pages, true);
-        else
-            miss(j->memory, j->segments[i]);
+        if (w->pages)
+            stand_in(j->memory, w->segment, w->pages, w->from);
+        w->pages = NULL;
     }
-    hydrate_drop(j);
+}
+
+/* Segments that are packed as soon as they are full were each read behind gists alone, so what is
+ * computed again is as it was if nothing raw stands before it. With a tail, or late, all or some of
+ * it was raw then: what is back is to be seen. */
+static bool sees_raw(const struct memory *m)
+{
+    return m->policy.late || m->policy.keep_tail > 0;
+}
+
+/* False: it is to be read by the next steps. */
+static bool end_again(struct hydrate_job *j)
+{
+    struct memory *m = j->memory;
+    struct hydration *h = &m->hydration;
+
+    if (!h->again)
+        return true;
+    if (!again_done(h->again))
+        return false;
+    for (uint32_t i = 0; i < j->n; i++)
+        if (j->wanted[i].segment == h->again_segment)
+            again_take(h->again, j->wanted[i].pages = j->pages[i]);
+    again_drop(h->again);
+    h->again = NULL;
+    return true;
+}
+
+/* The next one that is to be computed again. False: there is none. */
+static bool next_again(struct hydrate_job *j)
+{
+    struct hydration *h = &j->memory->hydration;
+
+    if (sees_raw(j->memory))
+        stand_all_in(j);
+    for (uint32_t i = 0; i < j->n; i++) {
+        struct wanted *w = &j->wanted[i];
+
+        if (w->from != HYDRATE_AGAIN || w->tried)
+            continue;
+        w->tried = true;
+        if (again_begin(j->memory->seq, w->segment, &h->again) == 0) {
+            h->again_segment = w->segment;
+            return true;
+        }
+        w->from = HYDRATE_NOWHERE;
+    }
+    return false;
+}
+
+static struct hydrate_job *new_job(struct memory *m, const uint32_t *segments, uint32_t n)
+{
+    struct hydrate_job *j = calloc(1, sizeof(*j));
+
+    if (!j)
+        return NULL;
+    j->memory = m;
+    /* Sorted as they come: there are few. */
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t k = j->n++;
+
+        for (; k > 0 && j->wanted[k - 1].segment > segments[i]; k--)
+            j->wanted[k] = j->wanted[k - 1];
+        j->wanted[k] = (struct wanted){ .segment = segments[i], .place = i };
+    }
+    return j;
 }
 
 struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n)
 {
-    struct hydrate_job *j = calloc(1, sizeof(*j));
+    struct hydrate_job *j = new_job(m, segments, n);
 
     if (!j) {
         for (uint32_t i = 0; i < n; i++)
             miss(m, segments[i]);
         return NULL;
     }
-    j->memory = m;
     m->hydration.n_read = m->seq->n_tokens;
     tier_hold(&m->kept, memory_lasts(m)); /* what it may learn of the sequence, it learns before */
-    ask(j, segments, n);
-    if (j->bring)
-        return j;
-    take_all(j);
-    return NULL;
+    ask(j);
+    return hydrate_go(j) == 0 ? NULL : j;
 }
 
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
@@ -315,16 +422,34 @@ struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint
 
 int hydrate_go(struct hydrate_job *j)
 {
-    if (tier_bring_go(j->bring) == -EAGAIN)
+    if (j->bring && tier_bring_go(j->bring) == -EAGAIN)
         return -EAGAIN;
-    take_all(j);
+    take_brought(j);
+    if (!j->looked)
+        choose_again(j);
+    j->looked = true;
+    if (!end_again(j) || next_again(j))
+        return -EAGAIN;
+    stand_all_in(j);
+    for (uint32_t i = 0; i < j->n; i++)
+        if (j->wanted[i].from == HYDRATE_NOWHERE)
+            miss(j->memory, j->wanted[i].segment);
+    hydrate_drop(j);
     return 0;
 }
 
 void hydrate_drop(struct hydrate_job *j)
 {
+    struct seq *s;
+
     if (!j)
         return;
+    s = j->memory->seq;
+    again_drop(j->memory->hydration.again);
+    j->memory->hydration.again = NULL;
+    for (uint32_t i = 0; i < j->n; i++)
+        if (j->wanted[i].pages)
+            pool_give(s->pool, s->account, seq_n_pages(s->seg_len), j->wanted[i].pages);
     tier_bring_drop(j->bring);
     free(j);
 }

@@ -1,12 +1,15 @@
 /* daemon/hydrate.h - compressed segments that come back as they were read, for a prompt.
  *
  * Before a prompt is read the compressed segments are ranked for it (daemon/rank.h), and raw keys
- * of the best ones take the place of their gists, from the tree of beginnings or from the store. So
- * they stay while the answer is written, and go when the next prompt comes. The gists' pages are
- * kept meanwhile, in the session's account: to go back takes nothing and can't fail.
+ * of the best ones take the place of their gists: from the tree of beginnings, else from the store,
+ * else they are computed again (daemon/again.h), a few of them. So they stay while the answer is
+ * written, and go when the next prompt comes. The gists' pages are kept meanwhile, in the session's
+ * account: to go back takes nothing and can't fail.
  *
  *     hydrate_begin --> hydrate_go (-EAGAIN ..) --> 0 --> the prompt is read, answers are written
- *                                                          --> hydrate_end
+ *                         ^     |                         --> hydrate_end
+ *                         |     v
+ *                       runs of the model (memory_behind), or the disk
  *
  *     segment   packed --stand_in--> raw, in the overlay, its gists held --hydrate_end--> packed
  *
@@ -33,21 +36,26 @@
 
 #include "daemon/overlay.h"
 
+struct again;
 struct memory;
 struct wire_usage;
+
+enum hydrate_source { HYDRATE_NOWHERE, HYDRATE_MEMORY, HYDRATE_DISK, HYDRATE_AGAIN };
 
 struct hydrated {
     uint32_t segment, rung; /* rung: that its gists stand on */
     uint32_t n_keys;        /* gists */
     uint32_t *pages; /* of them; NULL: the segment has them again, and lags behind its rung */
-    bool from_disk;
+    enum hydrate_source from;
 };
 
 struct hydration {
     uint32_t n;
     struct hydrated held[OVERLAY_MAX];
-    uint32_t n_read; /* tokens of the sequence when it began */
-    uint32_t missed; /* tokens of segments that the prompt points to, and that did not come */
+    uint32_t n_read;     /* tokens of the sequence when it began */
+    uint32_t missed;     /* tokens of segments that the prompt points to, and that did not come */
+    struct again *again; /* a job's, whose next runs the memory plans; NULL: none */
+    uint32_t again_segment; /* that it computes */
 };
 
 struct hydrate_job;
@@ -56,9 +64,10 @@ struct hydrate_job;
  * prompt. NULL: it is done, whatever came of it. */
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
                                   uint32_t n_left);
-/* The same with segments that somebody chose, ascending, n <= OVERLAY_MAX of them. */
+/* The same with segments that somebody chose, n <= OVERLAY_MAX of them, the most wanted first. */
 struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n);
-/* -EAGAIN: call again after tier_pump. 0: it is done and gone. */
+/* -EAGAIN: call again after tier_pump, or when the memory is not behind any more. 0: it is done and
+ * gone. */
 int hydrate_go(struct hydrate_job *j);
 /* Given up: what came is in place. NULL: nothing. */
 void hydrate_drop(struct hydrate_job *j);

@@ -1,5 +1,6 @@
 #include "daemon/memory.h"
 
+#include "daemon/again.h"
 #include "daemon/prefix.h"
 
 #include <assert.h>
@@ -312,9 +313,14 @@ void memory_settle(struct memory *m)
 
 /* Ids that are not in the sequence are those of a rewind into a compressed segment: they are read
  * again before what the request itself brings, as if they had never been away. */
+static bool is_short(const struct memory *m)
+{
+    return m->seq->n_tokens < m->n_ids;
+}
+
 bool memory_behind(const struct memory *m)
 {
-    return is_due(m) || m->seq->n_tokens < m->n_ids;
+    return is_due(m) || is_short(m) || (m->hydration.again && !again_done(m->hydration.again));
 }
 
 /* Keys that it has, hydrated ones included, and would have with one token more. */
@@ -391,6 +397,10 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
     *ret = (struct forward_run){ .seq = s };
     if (is_due(m))
         return plan_side(m, max, ret, ret_need);
+    if (!is_short(m)) {
+        again_plan(m->hydration.again, max, ret);
+        return 0;
+    }
     /* What is read again stops at the next check, like all reading: a fresh sequence would have
      * compressed there, and what comes behind must see the same. */
     ret->tokens = s->tokens + s->n_tokens;
@@ -410,6 +420,8 @@ bool memory_in_line(const struct memory *m)
 
 void memory_ran(struct memory *m, const struct forward_run *run)
 {
+    if (run->seq != m->seq) /* a segment that is computed again, which is not the sequence's yet */
+        return;
     if (!forward_run_reads(run))
         compress_ran(&m->side, run);
     else if (m->seq->n_tokens > m->n_ids)

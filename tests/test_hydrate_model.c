@@ -1,0 +1,315 @@
+/* tests/test_hydrate_model.c - thousands of steps of prompts, answers, forks, rewinds and
+ * evictions, each session compared with one that reads the same anew. Would catch: raw keys that
+ * are not those that a segment had, or gists, after segments have come and gone in any order;
+ * budgets that are passed; pages that are lost.
+ */
+#include "tests/support/hydrate_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* What a prompt brought back. */
+struct set {
+    uint32_t n, segments[OVERLAY_MAX];
+};
+
+static struct set sets[20000];
+static uint32_t n_sets;
+
+static const struct policy policies[] = {
+    { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, false },
+    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, 900, false, false, UINT32_MAX, false },
+    { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 700, false, false, 2, false },
+};
+
+/* Before the token at `at`, behind a token that was read behind `had`: what was there when the
+ * segment that ends here was packed, and then what the next one is read behind. */
+static void change(struct stage *s, struct reader *x, const struct reader *r, uint32_t at,
+                   uint32_t had)
+{
+    uint32_t k = at / L - 1, under = r->under[at];
+
+    if (at % L == 0 && k < r->n_packed && r->packed_under[k] == had)
+        settle(s, x);
+    if (under == had)
+        return;
+    hydrate_end(&x->memory);
+    settle(s, x);
+    if (under)
+        wait_for(s, x, hydrate_bring(&x->memory, sets[under].segments, sets[under].n));
+    assert_int_equal(x->memory.hydration.missed, 0);
+}
+
+/* The same tokens, each read behind the segments that it was read behind; all raw keys are there.
+ * ret: logits of the last one. */
+static void anew(struct stage *s, const struct reader *r, float *ret)
+{
+    uint32_t n = r->memory.n_ids, end;
+    struct reader x;
+
+    open_reader(s, &x, &r->memory.policy, 1, false);
+    for (uint32_t at = 0; at < n; at = end) {
+        if (at > 0)
+            change(s, &x, r, at, r->under[at - 1]);
+        for (end = at + 1; end < n - 1 && end % L && r->under[end] == r->under[at];)
+            end++;
+        feed(s, &x, end, ret);
+    }
+    close_reader(&x);
+}
+
+static void check_counts(const struct reader *r)
+{
+    const struct wire_usage u = usage_of(r);
+    const struct seq *q = &r->seq;
+
+    assert_true(seq_position(q, q->n_tokens) <= r->memory.policy.budget);
+    assert_true(q->account->used <= q->account->limit);
+    assert_int_equal(u.hydrated_tokens % L, 0);
+    assert_true(u.hydrated_tokens <= u.raw_tokens && u.missed_tokens <= u.gist_tokens);
+    if (r->memory.n_ids == q->n_tokens)
+        assert_int_equal(u.raw_tokens + u.gists, seq_position(q, q->n_tokens));
+}
+
+struct world {
+    struct stage here, there; /* there: nothing is ever short */
+    const struct policy *policy;
+    struct reader r[3];
+    uint32_t n_readers, n_brought, n_again, n_near, n_compared;
+    unsigned seed;
+};
+
+/* The ids of readers differ from where they parted, and the functions above read from one array. */
+static void take_ids(const struct reader *r)
+{
+    memcpy(ids, r->seq.tokens, r->memory.n_ids * sizeof(*ids));
+}
+
+static uint32_t one_of(struct world *w, uint32_t n)
+{
+    return (uint32_t)rand_r(&w->seed) % n;
+}
+
+/* n tokens more: new ones, or for a prompt some that it has. */
+static void put_ids(struct world *w, const struct reader *r, uint32_t n, bool known)
+{
+    uint32_t had = r->memory.n_ids, from = had > n ? one_of(w, had - n) : 0;
+
+    take_ids(r);
+    for (uint32_t i = 0; i < n; i++)
+        ids[had + i] = known && had > n ? ids[from + i] : 3 + one_of(w, 250);
+}
+
+/* Segments that were packed since the last time. */
+static void note_packed(struct reader *r, uint32_t under)
+{
+    uint32_t n = r->memory.ladder.n_at[1];
+
+    for (uint32_t k = r->n_packed; k < n; k++)
+        r->packed_under[k] = under;
+    r->n_packed = n;
+}
+
+/* Those that a rewind has left to be read again, too. */
+static void read_ids(struct world *w, struct reader *r, uint32_t n)
+{
+    uint32_t had = r->memory.n_ids, under = hydrate_is_on(&r->memory) ? r->now : 0;
+
+    for (uint32_t i = r->seq.n_tokens; i < had + n; i++)
+        r->under[i] = under;
+    feed(&w->here, r, had + n, row_a);
+    note_packed(r, under);
+    check_counts(r);
+}
+
+/* What is computed again was read behind gists alone, if that was before the first prompt that
+ * brought something back: it is what it was. Else it is near to that, and what is read from here on
+ * can't be computed anew elsewhere. */
+static void note_again(struct world *w, struct reader *r, uint32_t n_plain)
+{
+    const struct hydration *h = &r->memory.hydration;
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (h->held[i].from != HYDRATE_AGAIN)
+            continue;
+        w->n_again++;
+        if ((h->held[i].segment + 1) * L <= n_plain)
+            continue;
+        w->n_near++;
+        if (r->n_near > r->seq.n_tokens)
+            r->n_near = r->seq.n_tokens;
+    }
+}
+
+static void ask(struct world *w, struct reader *r, uint32_t n)
+{
+    struct hydration *h = &r->memory.hydration;
+    uint32_t n_plain;
+
+    put_ids(w, r, n, true);
+    for (uint32_t i = r->seq.n_tokens; i < r->memory.n_ids; i++)
+        r->under[i] = 0; /* prompt() reads them again, when nothing is hydrated */
+    hydrate_end(&r->memory);
+    n_plain = r->memory.n_plain;
+    prompt(&w->here, r, n);
+    note_again(w, r, n_plain);
+    note_packed(r, 0);
+    r->now = ++n_sets;
+    sets[n_sets] = (struct set){ .n = h->n };
+    for (uint32_t i = 0; i < h->n; i++)
+        sets[n_sets].segments[i] = h->held[i].segment;
+    w->n_brought += h->n;
+    /* In order, as hydrate_bring wants them: those of the tree came first. */
+    for (uint32_t i = 1; i < h->n; i++)
+        for (uint32_t k = i; k > 0 && sets[n_sets].segments[k] < sets[n_sets].segments[k - 1];
+             k--) {
+            uint32_t x = sets[n_sets].segments[k];
+
+            sets[n_sets].segments[k] = sets[n_sets].segments[k - 1];
+            sets[n_sets].segments[k - 1] = x;
+        }
+    read_ids(w, r, n);
+}
+
+static void fork_one(struct world *w)
+{
+    uint32_t from = one_of(w, w->n_readers), to = one_of(w, 3);
+    struct reader *a = &w->r[from], *b;
+
+    if (to == from)
+        return;
+    if (to >= w->n_readers)
+        to = w->n_readers++;
+    else
+        close_reader(&w->r[to]);
+    b = &w->r[to];
+    *b = *a; /* what is noted of it */
+    assert_int_equal(seq_fork(&a->seq, &b->seq), 0);
+    assert_int_equal(memory_fork(&a->memory, &b->memory, &b->seq), 0);
+    check_counts(b);
+}
+
+/* Somebody takes all pages, and gives them back: what is only kept is gone. */
+static void evict(struct world *w)
+{
+    struct pool *p = &w->here.rig.rig.pool;
+    struct pool_account a = { .limit = UINT32_MAX };
+    uint32_t n = p->n_free + one_of(w, p->n_cached + 1), *pages = malloc((n + 1) * sizeof(*pages));
+
+    assert_int_equal(pool_take(p, &a, n, pages), 0);
+    pool_give(p, &a, n, pages);
+    free(pages);
+}
+
+static void compare(struct world *w, struct reader *r)
+{
+    uint32_t n = r->memory.n_ids;
+
+    if (n < 10)
+        return;
+    take_ids(r);
+    assert_int_equal(prefix_open(&w->there.rig.rig.pool, &w->there.prefix), 0);
+    anew(&w->there, r, row_b);
+    prefix_close(w->there.prefix);
+    w->there.prefix = NULL;
+    w->n_compared++;
+}
+
+/* One token more, in a fork that nobody else sees, here; and all of them there. */
+static void compare_next(struct world *w, struct reader *r)
+{
+    struct reader x = *r;
+    uint32_t n = r->memory.n_ids;
+
+    if (n < 10 || n > r->n_near)
+        return;
+    assert_int_equal(seq_fork(&r->seq, &x.seq), 0);
+    assert_int_equal(memory_fork(&r->memory, &x.memory, &x.seq), 0);
+    put_ids(w, &x, 1, false);
+    read_ids(w, &x, 1);
+    compare(w, &x);
+    assert_memory_equal(row_a, row_b, row_bytes(&w->here));
+    close_reader(&x);
+}
+
+static void one_step(struct world *w)
+{
+    struct reader *r = &w->r[one_of(w, w->n_readers)];
+    uint32_t n = r->memory.n_ids;
+
+    switch (n > 800 ? 9 : one_of(w, 10)) {
+    case 0:
+    case 1:
+        hydrate_end(&r->memory);
+        n = 1 + one_of(w, 2 * L);
+        put_ids(w, r, n, false);
+        read_ids(w, r, n);
+        break;
+    case 2:
+    case 3:
+    case 4:
+        ask(w, r, 1 + one_of(w, L - 1));
+        break;
+    case 5:
+    case 6: /* an answer */
+        n = 1 + one_of(w, 20);
+        put_ids(w, r, n, false);
+        read_ids(w, r, n);
+        break;
+    case 7:
+        fork_one(w);
+        break;
+    case 8:
+        if (one_of(w, 4) == 0)
+            evict(w);
+        break;
+    default:
+        take_ids(r);
+        if (r->memory.n_plain < n && one_of(w, 2)) /* to before all prompts that were answered so */
+            memory_rewind(&r->memory, r->memory.n_plain);
+        else
+            memory_rewind(&r->memory, n < 600 ? n - one_of(w, n / 4 + 1) : one_of(w, n));
+        if (r->seq.n_tokens <= r->n_near)
+            r->n_near = UINT32_MAX;
+        if (r->n_packed > r->memory.ladder.n_at[1])
+            r->n_packed = r->memory.ladder.n_at[1];
+    }
+}
+
+static void as_computed_anew(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(policies) / sizeof(*policies); i++) {
+        static struct world w;
+
+        w = (struct world){ .policy = &policies[i], .n_readers = 1, .seed = 7 + (unsigned)i };
+        open_stage(&w.here, 6000, true, i == 1);
+        open_stage(&w.there, 12000, false, false);
+        open_reader(&w.here, &w.r[0], w.policy, 1, false);
+        for (uint32_t k = 0; k < 1200; k++) {
+            one_step(&w);
+            if (k % 25 == 0)
+                compare_next(&w, &w.r[one_of(&w, w.n_readers)]);
+        }
+        print_message("%u brought, %u again, %u only near, %u compared\n", w.n_brought, w.n_again,
+                      w.n_near, w.n_compared);
+        assert_true(w.n_brought > 200 && w.n_again > 50 && w.n_compared > 15);
+        for (uint32_t k = 0; k < w.n_readers; k++)
+            close_reader(&w.r[k]);
+        close_stage(&w.here);
+        close_stage(&w.there);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(as_computed_anew) };
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+
+    hydrate_rig_free();
+    return r;
+}
