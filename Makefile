@@ -2,6 +2,7 @@
 #
 #   V=1                    show the commands
 #   SAN=address,undefined  build with sanitizers, into a folder of their own (also SAN=thread)
+#   CUDA=1                 build libgistd-cuda.so too: needs nvcc (CUDA_HOME=/usr/local/cuda)
 #   PREFIX, DESTDIR        where `make install` puts things
 
 VERSION := 0.1.0
@@ -29,6 +30,12 @@ SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
 SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c train/*/*.c)))
 SRC_support := $(sort $(wildcard tests/support/*.c))
 SRC_bench   := $(sort $(wildcard bench/*.c))
+# Backends in libraries of their own: what both have, what is CUDA's, what is the shim's.
+SRC_cuda    := $(sort $(wildcard cuda/*.c))
+SRC_nv      := $(sort $(wildcard cuda/nv/*.c))
+SRC_shim    := $(sort $(wildcard cuda/shim/*.c))
+CU_cuda     := $(sort $(wildcard cuda/*.cu))
+CPP_shim    := $(sort $(wildcard cuda/shim/*.cpp))
 SRC_examples := $(sort $(wildcard examples/*.c))
 SRC_tests   := $(sort $(wildcard tests/test_*.c))
 SRC_fuzz    := $(sort $(wildcard tests/fuzz_*.c))
@@ -88,12 +95,26 @@ $(foreach o,$(SRC_train:%.c=%.o) train/gist_train.o,$(eval CFLAGS_$(o) := $(CFLA
 CFLAGS_train/ranks.o := $(if $(MPI),-DRANKS_MPI=1 $(shell pkg-config --cflags ompi-c))
 CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 
-.PHONY: all check bench examples fuzz install clean help
+.PHONY: all check bench examples fuzz shim install clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/gist-eval $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+
+# The GPU's part is a switch, and without nvcc all the rest is built as ever.
+CUDA_HOME ?= /usr/local/cuda
+NVCC      ?= $(CUDA_HOME)/bin/nvcc
+HAVE_NVCC := $(if $(filter 1,$(CUDA)),$(shell command -v $(NVCC)))
+ifeq ($(CUDA),1)
+ifeq ($(HAVE_NVCC),)
+$(info CUDA is off: there is no $(NVCC). Install the CUDA toolkit (13.0), or say where it is by CUDA_HOME=; all else is built.)
+else
+all: $(B)/libgistd-cuda.so
+endif
+endif
+# CUDA's kernels on the CPU, for tests: g++ is enough.
+shim: $(B)/libgistd-cuda-shim.so
 
 # A change of flags rebuilds: the stamp's text is the flags. -Werror makes no other object.
 FLAGS_NOW := $(CC) $(filter-out -Werror,$(ALL_CFLAGS)) $(ALL_LDFLAGS) $(if $(MPI),mpi)
@@ -135,6 +156,37 @@ $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
 $(eval $(call archive,libtrain.a,$(call obj,$(SRC_train))))
 $(eval $(call archive,libeval.a,$(call obj,$(SRC_eval))))
 $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
+
+# The chips that kernels are made for (docs/cuda.md), and code that the driver compiles for later ones.
+CUDA_SM    := 80 89 90a 100 120
+CUDA_FLAGS := -std=c++17 -O3 -I. $(foreach s,$(CUDA_SM),-gencode arch=compute_$(s),code=sm_$(s)) \
+              -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-fvisibility=hidden
+CXX        ?= g++
+SHIM_FLAGS := -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unknown-pragmas $(WERROR) -fvisibility=hidden -fPIC -pthread -I. \
+              $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+$(foreach o,$(SRC_nv:%.c=%.o),$(eval CFLAGS_$(o) := -isystem $(CUDA_HOME)/include))
+
+$(B)/%.cu.o: %.cu $(B)/flags
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  NVCC    $<")
+	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -c -o $@ $<
+$(B)/%.cu.shim.o: %.cu $(B)/flags
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  CXX     $<")
+	$(Q)$(CXX) $(SHIM_FLAGS) -MMD -MP -c -o $@ -x c++ $<
+$(B)/%.cpp.o: %.cpp $(B)/flags
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  CXX     $<")
+	$(Q)$(CXX) $(SHIM_FLAGS) $(CFLAGS_$*.o) -MMD -MP -c -o $@ $<
+
+# Of the engine they take what has no state, into themselves.
+$(B)/libgistd-cuda.so: $(call obj,$(SRC_cuda) $(SRC_nv)) $(CU_cuda:%=$(B)/%.o) $(B)/libengine.a $(B)/libbase.a
+	$(if $(Q),@echo "  LINK    $@")
+	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
+$(B)/libgistd-cuda-shim.so: $(call obj,$(SRC_cuda) $(SRC_shim)) $(CU_cuda:%=$(B)/%.shim.o) $(CPP_shim:%=$(B)/%.o) \
+                            $(B)/libengine.a $(B)/libbase.a
+	$(if $(Q),@echo "  LINK    $@")
+	$(Q)$(CXX) $(ALL_LDFLAGS) -shared -Wl$(comma)-z$(comma)defs$(comma)--exclude-libs$(comma)ALL -o $@ $^ $(LIBS_engine)
 
 link = $(if $(Q),@echo "  LINK    $@";) $(CC) $(ALL_LDFLAGS) -o $@ $(1)
 
@@ -208,7 +260,7 @@ check:
 	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
 .PHONY: check-run
-check-run: all examples $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
+check-run: all shim examples $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # Fuzzers want clang, and coverage in every object: a flavour of their own, build/fuzz. Run them by

@@ -1,5 +1,7 @@
 #include "daemon/config.h"
 
+#include "engine/backend.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
@@ -108,6 +110,11 @@ static int check_together(const struct config *c, struct why *why)
     if (c->segment % 16)
         return why_set(why, -EINVAL, "option segment: found %u, expected a multiple of 16",
                        c->segment);
+    if (!backend_is_name(c->device))
+        return why_set(why, -EINVAL,
+                       "option device: found %s, allowed: cpu, cuda:0 (or another number), auto, "
+                       "cuda-shim",
+                       c->device);
     if (c->arena_bytes % 64 || c->max_arena_bytes % 64)
         return why_set(
             why, -EINVAL, "option %s: found %llu, expected a multiple of 64",

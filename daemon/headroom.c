@@ -195,3 +195,8 @@ uint64_t headroom_kv_bytes(const struct headroom *h, uint64_t asked)
         return asked <= room ? asked : 0;
     return room / 2 < HEADROOM_KV_DEFAULT ? room / 2 : HEADROOM_KV_DEFAULT;
 }
+
+uint64_t headroom_device_kv_bytes(const struct headroom *h)
+{
+    return h->bytes - h->bytes / 8;
+}

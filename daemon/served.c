@@ -27,9 +27,17 @@ static int open_backend(struct served *b, const struct config *c, struct why *wh
                                  .threads = c->threads,
                                  .pin = c->pin,
                                  .max_rows = c->batch_tokens };
-    int r = backend_find("cpu", &ops, &o.device, why);
+    struct why found = { "" };
+    int r = backend_find(c->device, &ops, &o.device, &found);
 
-    return r < 0 ? r : backend_open(ops, &o, &b->backend, why);
+    if (r < 0)
+        return why_set(why, r, "%s", found.text);
+    if (found.text[0])
+        log_info("computing on the CPU: %s", found.text);
+    r = backend_open(ops, &o, &b->backend, why);
+    if (r == 0)
+        b->backend->ops->info(b->backend, &b->info);
+    return r;
 }
 
 static int choose_context(struct served *b, const struct config *c, struct why *why)
@@ -134,15 +142,31 @@ static int open_adapters(struct served *b, const char *paths, struct why *why)
     return r;
 }
 
+/* What the memory that weights and context go to has left: a device's own, or this machine's. */
+static void read_room(const struct served *b, struct headroom *ret)
+{
+    struct backend_info info;
+
+    b->backend->ops->info(b->backend, &info);
+    if (!info.memory) {
+        headroom_read("", ret);
+        return;
+    }
+    *ret = (struct headroom){ .bytes = info.memory_free };
+    (void)snprintf(ret->cause, sizeof(ret->cause),
+                   "%s has %" PRIu64 " bytes of memory and %" PRIu64 " are free", info.name,
+                   info.memory, info.memory_free);
+}
+
 /* The weights lie in memory once more beside the page cache, about as long as the file is. Asked
  * before they are read: a kernel that runs out of memory on the way does not say so, it kills. */
-static int check_weights(const struct config *c, struct why *why)
+static int check_weights(const struct served *b, const struct config *c, struct why *why)
 {
     struct headroom room;
     struct stat st;
     uint64_t need;
 
-    headroom_read("", &room);
+    read_room(b, &room);
     if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode))
         return 0; /* model_open says what is wrong with it */
     need = (uint64_t)st.st_size;
@@ -159,6 +183,7 @@ static int check_weights(const struct config *c, struct why *why)
 }
 
 struct loading {
+    const struct served *served;
     const struct config *config;
     struct keep *keep;
 };
@@ -170,7 +195,7 @@ static int make_room(void *arg, struct why *why)
 
     if (l->keep)
         keep_drop(l->keep);
-    return check_weights(l->config, why);
+    return check_weights(l->served, l->config, why);
 }
 
 /* Not where it is as ever: read from the model's file. */
@@ -194,7 +219,7 @@ static int load_model(struct served *b, const struct config *c, struct keep *kee
                       const struct model_progress *progress, struct why *why)
 {
     const struct io_options io = { .kind = (enum io_kind)c->io };
-    struct loading l = { c, keep };
+    struct loading l = { b, c, keep };
     struct model_options o = { .progress = progress,
                                .kept = keep ? &keep->kept : NULL,
                                .room = make_room,
@@ -262,8 +287,9 @@ static int open_pool(struct served *b, const struct config *c, enum kv_type kv, 
     struct headroom room;
     uint64_t bytes;
 
-    headroom_read("", &room);
-    bytes = headroom_kv_bytes(&room, c->kv_bytes);
+    read_room(b, &room);
+    bytes = b->info.memory && !c->kv_bytes ? headroom_device_kv_bytes(&room)
+                                           : headroom_kv_bytes(&room, c->kv_bytes);
     if (bytes == 0 && c->kv_bytes)
         return why_set(why, -ENOMEM,
                        "option kv-bytes: found %" PRIu64 ", with %" PRIu64

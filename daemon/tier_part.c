@@ -136,12 +136,16 @@ static void end_putting(struct tier_part *p)
 int tier_part_look(struct tier_part *p)
 {
     struct tier *t = p->line->tier;
+    int done;
 
     if (p->state == TIER_PART_READ && p->result == 0 && t->host)
         p->state = TIER_PART_READY;
     else if (p->state == TIER_PART_READ && p->result == 0)
         p->result = put_part(p);
-    if (p->state == TIER_PART_PUTTING && t->backend->ops->done(t->backend, p->ticket))
+    done = p->state == TIER_PART_PUTTING ? t->backend->ops->done(t->backend, p->ticket) : 0;
+    if (done < 0 && p->result == 0)
+        p->result = done;
+    if (done != 0)
         end_putting(p);
     if (p->state == TIER_PART_READY || p->state == TIER_PART_READ)
         return p->result;

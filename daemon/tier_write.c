@@ -251,12 +251,12 @@ static bool fetched(struct tier *t)
     bool any = false;
 
     for (j = TAILQ_FIRST(&t->fetching); j; j = next) {
-        int r;
+        int done = t->backend->ops->done(t->backend, j->ticket), r;
 
         next = TAILQ_NEXT(j, link);
-        if (!t->backend->ops->done(t->backend, j->ticket))
+        if (done == 0)
             continue;
-        r = j->record.n_tokens ? put(t, j) : -EIO;
+        r = done > 0 && j->record.n_tokens ? put(t, j) : -EIO;
         if (r == -EAGAIN)
             continue;
         any = true;

@@ -33,7 +33,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BACKEND_ABI 1u
+#define BACKEND_ABI 2u
+
+#define BACKEND_DEVICES_MAX 64u /* cuda:0 to cuda:63 */
 
 struct backend;
 struct forward_stop;
@@ -43,11 +45,13 @@ struct pool;
 struct sampler_math;
 
 struct backend_options {
-    unsigned device;   /* of several */
-    const char *cpu;   /* kernels of the CPU: a name, or "auto" */
-    uint32_t threads;  /* 0: one a CPU */
-    bool pin;          /* each thread to a CPU */
-    uint32_t max_rows; /* of a step */
+    unsigned device;                /* of several */
+    const char *cpu;                /* kernels of the CPU: a name, or "auto" */
+    uint32_t threads;               /* 0: one a CPU */
+    bool pin;                       /* each thread to a CPU */
+    uint32_t max_rows;              /* of a step */
+    const struct backend_ops *host; /* the CPU's: whoever computes elsewhere has host work done by
+                                     * it. backend_open fills it in */
 };
 
 struct backend_info {
@@ -57,6 +61,7 @@ struct backend_info {
     int owner_cpu;    /* that the others leave to the thread that opened it, who may go there
                        * (base/seat.h); -1: there is none */
     size_t scratch_bytes;
+    uint64_t memory, memory_free; /* of a device that has its own; 0: it is this machine's */
     const struct sampler_math *sampling;
 };
 
@@ -100,6 +105,8 @@ struct backend_ops {
     uint32_t abi, size; /* BACKEND_ABI and sizeof(struct backend_ops): of a plug-in, checked */
     const char *name;
 
+    /* Whether such a device is here: 0, or -ENODEV and what is missing. NULL: it always is. */
+    int (*look)(unsigned device, struct why *why);
     int (*open)(const struct backend_options *o, struct backend **ret, struct why *why);
     void (*close)(struct backend *b);
     void (*info)(const struct backend *b, struct backend_info *ret);
@@ -124,7 +131,8 @@ struct backend_ops {
     int (*put)(struct backend *b, void *to, const void *host, size_t n, uint64_t *ret_ticket);
     int (*get)(struct backend *b, void *host, const void *from, size_t n, uint64_t *ret_ticket);
     int (*clear)(struct backend *b, void *mem, size_t n);
-    bool (*done)(struct backend *b, uint64_t ticket);
+    /* 1: done; 0: not yet; -EIO: it never will be, and what a get was for is not there. */
+    int (*done)(struct backend *b, uint64_t ticket);
     int (*eventfd)(struct backend *b); /* readable when a ticket is done; -1: all is done at once */
 
     /* The model is what weights_read put there, and stays. Opens scratch for steps. */
@@ -162,7 +170,11 @@ struct backend {
 
 extern const struct backend_ops backend_cpu;
 
-/* "cpu": and so far no other. -EINVAL. */
+/* "cpu"; "cuda:N", of libgistd-cuda.so (engine/plugin.h); "auto": cuda:0 where that can be had,
+ * else the CPU, and then why says what was missing though 0 is returned; "cuda-shim", where CUDA's
+ * kernels run on the CPU. -EINVAL (no such name), -ENODEV (the device is not there), or what
+ * engine/plugin.h says. */
+bool backend_is_name(const char *name);
 int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
                  struct why *why);
 int backend_open(const struct backend_ops *ops, const struct backend_options *o,

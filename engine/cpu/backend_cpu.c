@@ -190,11 +190,11 @@ static int cpu_clear(struct backend *b, void *mem, size_t n)
     return 0;
 }
 
-static bool cpu_done(struct backend *b, uint64_t ticket)
+static int cpu_done(struct backend *b, uint64_t ticket)
 {
     (void)b;
     (void)ticket;
-    return true;
+    return 1;
 }
 
 static int cpu_eventfd(struct backend *b)

@@ -181,12 +181,12 @@ static int fenced_clear(struct backend *b, void *mem, size_t n)
     return leave(f, 0);
 }
 
-static bool fenced_done(struct backend *b, uint64_t ticket)
+static int fenced_done(struct backend *b, uint64_t ticket)
 {
     struct fenced *f = fenced_of(b);
 
     if (ticket <= f->made)
-        return true;
+        return 1;
     if (f->looked)
         (void)leave(enter(b), 0);
     f->looked = true;

@@ -2,6 +2,7 @@
 #include "tests/support/near.h"
 
 #include "tests/support/backend_fenced.h"
+#include "tests/support/backend_shim.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@ const struct backend_ops *rig_backend(void)
 {
     const char *name = getenv("GISTD_TEST_BACKEND");
 
+    if (name && strcmp(name, "cuda-shim") == 0)
+        return backend_shim();
     return name && strcmp(name, "fenced") == 0 ? &backend_fenced : &backend_cpu;
 }
 

@@ -1,0 +1,306 @@
+#include "cuda/backend_cuda.h"
+
+#include "cuda/rt.h"
+#include "cuda/stage.h"
+#include "engine/kv/pool.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct cuda {
+    struct backend b;
+    struct backend *host; /* the CPU's, for host work */
+    struct rt *rt;
+    struct stage *stage;
+    unsigned device;
+    bool lost; /* the device failed: nothing of it is asked any more */
+};
+
+static struct cuda *cuda_of(struct backend *b)
+{
+    return (struct cuda *)b;
+}
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static int cuda_look(unsigned device, struct why *why)
+{
+    return rt_look(device, why);
+}
+
+static void cuda_close(struct backend *b)
+{
+    struct cuda *c = cuda_of(b);
+
+    stage_close(c->stage);
+    rt_close(c->rt);
+    if (c->host)
+        c->host->ops->close(c->host);
+    free(c);
+}
+
+static int cuda_open(const struct backend_options *o, struct backend **ret, struct why *why)
+{
+    struct cuda *c = calloc(1, sizeof(*c));
+    int r;
+
+    if (!c)
+        return why_set(why, -ENOMEM, "no memory for a backend");
+    c->b.ops = gistd_backend();
+    c->device = o->device;
+    r = o->host->open(o, &c->host, why);
+    if (r == 0)
+        r = rt_open(o->device, &c->rt, why);
+    if (r == 0 && stage_open(c->rt, &c->stage) < 0)
+        r = why_set(why, -ENOMEM, "no pinned memory for copies to %s:%u", rt_name, o->device);
+    if (r < 0) {
+        cuda_close(&c->b);
+        return r;
+    }
+    *ret = &c->b;
+    return 0;
+}
+
+static void cuda_info(const struct backend *b, struct backend_info *ret)
+{
+    const struct cuda *c = (const struct cuda *)b;
+    struct rt_info rt;
+
+    c->host->ops->info(c->host, ret);
+    rt_info(c->rt, &rt);
+    ret->memory = rt.bytes;
+    ret->memory_free = rt.bytes_free;
+    (void)snprintf(ret->name, sizeof(ret->name), "%s:%u (%s)", rt_name, c->device, rt.name);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* An error of the device is its last word: what it has is not to be trusted, and asking again may
+ * hang. */
+static int said(struct cuda *c, int r)
+{
+    c->lost |= r == -EIO;
+    return r;
+}
+
+static int ready(const struct cuda *c)
+{
+    return c->lost ? -EIO : 0;
+}
+
+static int cuda_clear(struct backend *b, void *mem, size_t n)
+{
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    if (r == 0)
+        r = stage_join(c->stage);
+    if (r == 0)
+        r = rt_clear(c->rt, RT_COMPUTE, mem, n);
+    return said(c, r);
+}
+
+static int cuda_alloc(struct backend *b, size_t n, void **ret)
+{
+    struct cuda *c = cuda_of(b);
+    void *mem;
+    int r = ready(c);
+
+    if (r == 0)
+        r = rt_alloc(c->rt, n, &mem);
+    if (r < 0)
+        return said(c, r);
+    r = cuda_clear(b, mem, n);
+    if (r < 0) {
+        rt_free(c->rt, mem);
+        return r;
+    }
+    *ret = mem;
+    return 0;
+}
+
+/* Copies and kernels that are queued may still read or write it. */
+static void cuda_free(struct backend *b, void *mem, size_t n)
+{
+    struct cuda *c = cuda_of(b);
+
+    (void)n;
+    if (!c->lost) {
+        (void)said(c, rt_wait(c->rt, RT_COPY));
+        (void)said(c, rt_wait(c->rt, RT_COMPUTE));
+    }
+    rt_free(c->rt, mem);
+}
+
+/* A device's memory is never swapped out. */
+static int cuda_lock(struct backend *b, void *mem, size_t n)
+{
+    (void)b;
+    (void)mem;
+    (void)n;
+    return 0;
+}
+
+static void *cuda_host(struct backend *b, void *mem)
+{
+    (void)b;
+    (void)mem;
+    return NULL;
+}
+
+static int cuda_put(struct backend *b, void *to, const void *host, size_t n, uint64_t *ret_ticket)
+{
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, stage_put(c->stage, to, host, n, ret_ticket));
+}
+
+static int cuda_get(struct backend *b, void *host, const void *from, size_t n, uint64_t *ret_ticket)
+{
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, stage_get(c->stage, host, from, n, ret_ticket));
+}
+
+static int cuda_done(struct backend *b, uint64_t ticket)
+{
+    struct cuda *c = cuda_of(b);
+
+    return said(c, stage_done(c->stage, ticket));
+}
+
+static int cuda_eventfd(struct backend *b)
+{
+    return stage_eventfd(cuda_of(b)->stage);
+}
+
+static int cuda_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to)
+{
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    if (r == 0)
+        r = stage_join(c->stage);
+    if (r == 0)
+        r = rt_copy(c->rt, RT_COMPUTE, p->mem + to * p->page_bytes, p->mem + from * p->page_bytes,
+                    p->page_bytes);
+    return said(c, r);
+}
+
+/* --- computing -------------------------------------------------------------------------------- */
+
+static int cuda_set_model(struct backend *b, const struct model *m, struct why *why)
+{
+    (void)b;
+    (void)m;
+    return why_set(why, -ENOTSUP, "%s: this version has no kernels for models yet", rt_name);
+}
+
+static int cuda_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
+{
+    (void)b;
+    (void)plan;
+    (void)stop;
+    return -ENOTSUP;
+}
+
+static int cuda_logits(struct backend *b, uint32_t first, uint32_t n, float *host)
+{
+    (void)b;
+    (void)first;
+    (void)n;
+    (void)host;
+    return -ENOTSUP;
+}
+
+static int cuda_logprobs(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
+                         float *host)
+{
+    (void)ids;
+    return cuda_logits(b, first, n, host);
+}
+
+static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
+{
+    return cuda_logits(b, first, n, to);
+}
+
+static int cuda_move(struct backend *b, const struct backend_move *m)
+{
+    (void)b;
+    (void)m;
+    return -ENOTSUP;
+}
+
+static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *pages,
+                      uint32_t n_keys, float *host)
+{
+    (void)b;
+    (void)p;
+    (void)pages;
+    (void)n_keys;
+    (void)host;
+    return -ENOTSUP;
+}
+
+static int cuda_fit(struct backend *b, const struct backend_fit *f)
+{
+    (void)b;
+    (void)f;
+    return -ENOTSUP;
+}
+
+/* --- host work -------------------------------------------------------------------------------- */
+
+static void cuda_run(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n)
+{
+    struct cuda *c = cuda_of(b);
+
+    c->host->ops->run(c->host, fn, arg, n);
+}
+
+static void cuda_rest(struct backend *b)
+{
+    struct cuda *c = cuda_of(b);
+
+    c->host->ops->rest(c->host);
+}
+
+const struct backend_ops *gistd_backend(void)
+{
+    static const struct backend_ops ops = {
+        .abi = BACKEND_ABI,
+        .size = sizeof(struct backend_ops),
+        .name = rt_name,
+        .look = cuda_look,
+        .open = cuda_open,
+        .close = cuda_close,
+        .info = cuda_info,
+        .alloc = cuda_alloc,
+        .free = cuda_free,
+        .lock = cuda_lock,
+        .host = cuda_host,
+        .put = cuda_put,
+        .get = cuda_get,
+        .clear = cuda_clear,
+        .done = cuda_done,
+        .eventfd = cuda_eventfd,
+        .set_model = cuda_set_model,
+        .step = cuda_step,
+        .logits = cuda_logits,
+        .logprobs = cuda_logprobs,
+        .hidden = cuda_hidden,
+        .copy_page = cuda_copy_page,
+        .move = cuda_move,
+        .norms = cuda_norms,
+        .fit = cuda_fit,
+        .run = cuda_run,
+        .rest = cuda_rest,
+    };
+
+    return &ops;
+}

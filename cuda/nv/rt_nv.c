@@ -1,0 +1,303 @@
+/* cuda/nv/rt_nv.c - the door to the runtime (cuda/rt.h): CUDA's.
+ *
+ * The runtime is linked statically, and takes the driver (libcuda.so.1) by itself when it is first
+ * called: so the library that we are part of loads on every machine, and says here what is missing.
+ */
+#include "cuda/rt.h"
+
+#include <cuda_runtime_api.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define ALIGN 4096u
+
+/* A piece of memory that did not begin at a multiple of ALIGN, and where it did begin. */
+struct moved {
+    void *mem, *whole;
+    struct moved *next;
+};
+
+struct rt {
+    int device;
+    struct cudaDeviceProp prop;
+    cudaStream_t streams[RT_STREAM__N];
+    struct moved *moved;
+};
+
+struct rt_event {
+    cudaEvent_t e;
+};
+
+const char rt_name[] = "cuda";
+
+static int code(cudaError_t e)
+{
+    if (e == cudaSuccess)
+        return 0;
+    if (e != cudaErrorMemoryAllocation)
+        return -EIO;
+    (void)cudaGetLastError(); /* it is no error of what comes next */
+    return -ENOMEM;
+}
+
+/* --- a device --------------------------------------------------------------------------------- */
+
+/* What `nvidia-smi` says of the driver is what the reader can look at next. */
+static int look_for_any(int *ret_n, struct why *why)
+{
+    cudaError_t e = cudaGetDeviceCount(ret_n);
+    int driver = 0, runtime = 0;
+
+    if (e == cudaSuccess && *ret_n > 0)
+        return 0;
+    (void)cudaDriverGetVersion(&driver);
+    (void)cudaRuntimeGetVersion(&runtime);
+    if (driver == 0)
+        return why_set(why, -ENODEV,
+                       "no NVIDIA driver was found (libcuda.so.1): install it, or start gistd "
+                       "with --device cpu");
+    if (e == cudaErrorInsufficientDriver)
+        return why_set(why, -ENODEV,
+                       "the NVIDIA driver is for CUDA %d.%d, and %d.%d is needed: update it, or "
+                       "start gistd with --device cpu",
+                       driver / 1000, driver / 10 % 100, runtime / 1000, runtime / 10 % 100);
+    if (e == cudaSuccess || e == cudaErrorNoDevice)
+        return why_set(why, -ENODEV,
+                       "the NVIDIA driver shows this process no GPU: look at nvidia-smi, at "
+                       "CUDA_VISIBLE_DEVICES, and at the permissions of /dev/nvidia*");
+    return why_set(why, -ENODEV, "CUDA does not start: %s (%s)", cudaGetErrorString(e),
+                   cudaGetErrorName(e));
+}
+
+/* Copies to shared memory that run beside computing came with 8.0 (cp.async). */
+static int look_at(int n, struct cudaDeviceProp *ret, struct why *why)
+{
+    cudaError_t e = cudaGetDeviceProperties(ret, n);
+
+    if (e != cudaSuccess)
+        return why_set(why, -ENODEV, "device cuda:%d does not answer: %s", n,
+                       cudaGetErrorString(e));
+    if (ret->major < 8)
+        return why_set(why, -ENODEV,
+                       "device cuda:%d (%.40s) has compute capability %d.%d, expected 8.0 or later",
+                       n, ret->name, ret->major, ret->minor);
+    return 0;
+}
+
+static int look(unsigned n, struct cudaDeviceProp *ret, struct why *why)
+{
+    int count, r = look_for_any(&count, why);
+
+    if (r < 0)
+        return r;
+    if (n >= (unsigned)count)
+        return why_set(why, -ENODEV, "there is no device cuda:%u; there %s %d, from cuda:0 on", n,
+                       count == 1 ? "is" : "are", count);
+    return look_at((int)n, ret, why);
+}
+
+int rt_look(unsigned n, struct why *why)
+{
+    struct cudaDeviceProp prop;
+
+    return look(n, &prop, why);
+}
+
+static int open_streams(struct rt *r)
+{
+    cudaError_t e = cudaSetDevice(r->device);
+
+    for (int i = 0; i < RT_STREAM__N && e == cudaSuccess; i++)
+        e = cudaStreamCreateWithFlags(&r->streams[i], cudaStreamNonBlocking);
+    return code(e);
+}
+
+int rt_open(unsigned n, struct rt **ret, struct why *why)
+{
+    struct rt *r = calloc(1, sizeof(*r));
+    int e;
+
+    if (!r)
+        return why_set(why, -ENOMEM, "no memory for a device");
+    r->device = (int)n;
+    e = look(n, &r->prop, why);
+    if (e == 0 && open_streams(r) < 0)
+        e = why_set(why, -EIO, "device cuda:%u does not open: %s", n,
+                    cudaGetErrorString(cudaGetLastError()));
+    if (e < 0) {
+        rt_close(r);
+        return e;
+    }
+    *ret = r;
+    return 0;
+}
+
+void rt_close(struct rt *r)
+{
+    if (!r)
+        return;
+    for (int i = 0; i < RT_STREAM__N; i++)
+        if (r->streams[i])
+            (void)cudaStreamDestroy(r->streams[i]);
+    free(r);
+}
+
+void rt_info(const struct rt *r, struct rt_info *ret)
+{
+    size_t left = 0, all = 0;
+
+    (void)cudaMemGetInfo(&left, &all);
+    *ret = (struct rt_info){ .bytes = all, .bytes_free = left };
+    (void)snprintf(ret->name, sizeof(ret->name), "%.*s", (int)sizeof(ret->name) - 1, r->prop.name);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* Large pieces begin at a multiple of the device's pages; small ones at 512, and are moved. */
+int rt_alloc(struct rt *r, size_t n, void **ret)
+{
+    struct moved *m;
+    void *mem;
+    int e = code(cudaMalloc(&mem, n ? n : 1));
+
+    if (e < 0)
+        return e;
+    if ((uintptr_t)mem % ALIGN == 0) {
+        *ret = mem;
+        return 0;
+    }
+    (void)cudaFree(mem);
+    m = malloc(sizeof(*m));
+    if (!m)
+        return -ENOMEM;
+    e = code(cudaMalloc(&m->whole, n + ALIGN));
+    if (e < 0) {
+        free(m);
+        return e;
+    }
+    m->mem = (char *)m->whole + (ALIGN - (uintptr_t)m->whole % ALIGN) % ALIGN;
+    m->next = r->moved;
+    r->moved = m;
+    *ret = m->mem;
+    return 0;
+}
+
+void rt_free(struct rt *r, void *mem)
+{
+    for (struct moved **at = &r->moved; *at; at = &(*at)->next) {
+        struct moved *m = *at;
+
+        if (m->mem != mem)
+            continue;
+        *at = m->next;
+        mem = m->whole;
+        free(m);
+        break;
+    }
+    (void)cudaFree(mem);
+}
+
+int rt_alloc_host(struct rt *r, size_t n, void **ret)
+{
+    (void)r;
+    return code(cudaHostAlloc(ret, n ? n : 1, cudaHostAllocDefault));
+}
+
+void rt_free_host(struct rt *r, void *mem)
+{
+    (void)r;
+    if (mem)
+        (void)cudaFreeHost(mem);
+}
+
+/* --- work of a stream ------------------------------------------------------------------------- */
+
+int rt_put(struct rt *r, enum rt_stream s, void *to, const void *host, size_t n)
+{
+    return code(cudaMemcpyAsync(to, host, n, cudaMemcpyHostToDevice, r->streams[s]));
+}
+
+int rt_get(struct rt *r, enum rt_stream s, void *host, const void *from, size_t n)
+{
+    return code(cudaMemcpyAsync(host, from, n, cudaMemcpyDeviceToHost, r->streams[s]));
+}
+
+int rt_copy(struct rt *r, enum rt_stream s, void *to, const void *from, size_t n)
+{
+    return code(cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, r->streams[s]));
+}
+
+int rt_clear(struct rt *r, enum rt_stream s, void *mem, size_t n)
+{
+    return code(cudaMemsetAsync(mem, 0, n, r->streams[s]));
+}
+
+int rt_call(struct rt *r, enum rt_stream s, void (*fn)(void *arg), void *arg)
+{
+    return code(cudaLaunchHostFunc(r->streams[s], fn, arg));
+}
+
+int rt_event_open(struct rt *r, struct rt_event **ret)
+{
+    struct rt_event *e = malloc(sizeof(*e));
+    int err;
+
+    (void)r;
+    if (!e)
+        return -ENOMEM;
+    err = code(cudaEventCreateWithFlags(&e->e, cudaEventDisableTiming));
+    if (err < 0) {
+        free(e);
+        return err;
+    }
+    *ret = e;
+    return 0;
+}
+
+void rt_event_close(struct rt *r, struct rt_event *e)
+{
+    (void)r;
+    if (!e)
+        return;
+    (void)cudaEventDestroy(e->e);
+    free(e);
+}
+
+int rt_record(struct rt *r, enum rt_stream s, struct rt_event *e)
+{
+    return code(cudaEventRecord(e->e, r->streams[s]));
+}
+
+int rt_follow(struct rt *r, enum rt_stream s, struct rt_event *e)
+{
+    return code(cudaStreamWaitEvent(r->streams[s], e->e, 0));
+}
+
+int rt_event_done(struct rt *r, struct rt_event *e)
+{
+    cudaError_t err = cudaEventQuery(e->e);
+
+    (void)r;
+    if (err != cudaErrorNotReady)
+        return code(err);
+    (void)cudaGetLastError(); /* or the next launch would be taken for one that failed */
+    return -EAGAIN;
+}
+
+int rt_event_wait(struct rt *r, struct rt_event *e)
+{
+    (void)r;
+    return code(cudaEventSynchronize(e->e));
+}
+
+int rt_wait(struct rt *r, enum rt_stream s)
+{
+    return code(cudaStreamSynchronize(r->streams[s]));
+}
+
+void *rt_stream(struct rt *r, enum rt_stream s)
+{
+    return r->streams[s];
+}

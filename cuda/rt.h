@@ -1,0 +1,75 @@
+/* cuda/rt.h - the door to the runtime of a device: memory, copies, streams, events.
+ *
+ * Two stand behind it: CUDA's (cuda/nv/rt_nv.c), and for machines without a GPU the shim's
+ * (cuda/shim/rt_shim.c), which runs the same kernels on the CPU. Which one is decided when a
+ * library is linked.
+ *
+ * Work of a stream is done in its order. Between streams only events order: rt_record marks where a
+ * stream is now, rt_follow lets another one wait for the mark.
+ *
+ * Threads    one, but for what rt_call calls: a thread of the runtime's, which may call nothing of
+ *            this header.
+ * Ownership  all that was made here is unmade before rt_close.
+ * Errors     -ENOMEM: the device has no memory for it. -EIO: anything else, and then nothing of
+ *            the device can be used any more.
+ */
+#ifndef CUDA_RT_H
+#define CUDA_RT_H
+
+#include "base/why.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct rt;
+struct rt_event;
+
+enum rt_stream {
+    RT_COMPUTE,
+    RT_COPY, /* to and from the host, beside what computes */
+    RT_STREAM__N
+};
+
+struct rt_info {
+    char name[48];
+    uint64_t bytes, bytes_free; /* of its memory; 0: it is the process's */
+};
+
+extern const char rt_name[]; /* of what stands behind the door: "cuda" */
+
+/* Whether device n is here: 0, or -ENODEV and what is missing. */
+int rt_look(unsigned n, struct why *why);
+int rt_open(unsigned n, struct rt **ret, struct why *why);
+void rt_close(struct rt *r);
+void rt_info(const struct rt *r, struct rt_info *ret);
+
+/* The device's memory, at a multiple of 4096; its bytes are anything. */
+int rt_alloc(struct rt *r, size_t n, void **ret);
+void rt_free(struct rt *r, void *mem);
+/* The host's, which a device can read and write beside other work. */
+int rt_alloc_host(struct rt *r, size_t n, void **ret);
+void rt_free_host(struct rt *r, void *mem);
+
+/* Asynchronous where the host's side is memory of rt_alloc_host. */
+int rt_put(struct rt *r, enum rt_stream s, void *to, const void *host, size_t n);
+int rt_get(struct rt *r, enum rt_stream s, void *host, const void *from, size_t n);
+int rt_copy(struct rt *r, enum rt_stream s, void *to, const void *from, size_t n);
+int rt_clear(struct rt *r, enum rt_stream s, void *mem, size_t n);
+/* fn(arg) when all that came before is done. */
+int rt_call(struct rt *r, enum rt_stream s, void (*fn)(void *arg), void *arg);
+
+int rt_event_open(struct rt *r, struct rt_event **ret);
+void rt_event_close(struct rt *r, struct rt_event *e);
+int rt_record(struct rt *r, enum rt_stream s, struct rt_event *e);
+int rt_follow(struct rt *r, enum rt_stream s, struct rt_event *e);
+/* 0: all before its mark is done; -EAGAIN: not yet. */
+int rt_event_done(struct rt *r, struct rt_event *e);
+int rt_event_wait(struct rt *r, struct rt_event *e);
+/* Until all of the stream is done. */
+int rt_wait(struct rt *r, enum rt_stream s);
+
+/* What kernels are launched on (cudaStream_t). */
+void *rt_stream(struct rt *r, enum rt_stream s);
+
+#endif

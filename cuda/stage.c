@@ -1,0 +1,248 @@
+#include "cuda/stage.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+struct chunk {
+    struct rt_event *done;
+    void *host; /* where a get's bytes go; NULL: a put */
+    size_t n;
+    uint64_t ticket; /* of the copy that it is part of */
+};
+
+struct stage {
+    struct rt *rt;
+    uint8_t *slots; /* pinned: (STAGE_SLOTS, STAGE_SLOT_BYTES) */
+    struct chunk chunks[STAGE_SLOTS];
+    struct rt_event *computed, *copied;
+    uint64_t asked, made;        /* chunks, see G1 */
+    uint64_t n_tickets, arrived; /* given, done: all of them up to this */
+    bool joined;                 /* what computes follows all copies */
+    int bell;
+    int error; /* the first; all ends with it */
+};
+
+int stage_open(struct rt *rt, struct stage **ret)
+{
+    struct stage *s = calloc(1, sizeof(*s));
+    void *slots;
+    int r;
+
+    if (!s)
+        return -ENOMEM;
+    /* A copy of no bytes has the ticket of the one before it. */
+    *s = (struct stage){ .rt = rt, .joined = true, .bell = -1, .n_tickets = 1, .arrived = 1 };
+    r = rt_alloc_host(rt, STAGE_SLOTS * STAGE_SLOT_BYTES, &slots);
+    if (r == 0) {
+        s->slots = slots;
+        r = rt_event_open(rt, &s->computed);
+    }
+    if (r == 0)
+        r = rt_event_open(rt, &s->copied);
+    for (unsigned i = 0; i < STAGE_SLOTS && r == 0; i++)
+        r = rt_event_open(rt, &s->chunks[i].done);
+    if (r == 0) {
+        s->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        r = s->bell < 0 ? -errno : 0;
+    }
+    if (r < 0) {
+        stage_close(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+/* The runtime may still be about to ring: it must not find the descriptor closed, or another's. */
+void stage_close(struct stage *s)
+{
+    if (!s)
+        return;
+    (void)rt_wait(s->rt, RT_COPY);
+    for (unsigned i = 0; i < STAGE_SLOTS; i++)
+        rt_event_close(s->rt, s->chunks[i].done);
+    rt_event_close(s->rt, s->copied);
+    rt_event_close(s->rt, s->computed);
+    rt_free_host(s->rt, s->slots);
+    if (s->bell >= 0)
+        (void)close(s->bell);
+    free(s);
+}
+
+/* --- chunks ----------------------------------------------------------------------------------- */
+
+static void *slot_of(const struct stage *s, uint64_t chunk)
+{
+    return s->slots + chunk % STAGE_SLOTS * STAGE_SLOT_BYTES;
+}
+
+/* The oldest chunk is over: what it brought goes to its place. */
+static void finish_oldest(struct stage *s)
+{
+    const struct chunk *c = &s->chunks[s->made % STAGE_SLOTS];
+
+    if (c->host)
+        memcpy(c->host, slot_of(s, s->made), c->n);
+    s->made++;
+    /* A ticket is done with its last chunk: the next chunk is another's, or there is none. */
+    if (s->made == s->asked || s->chunks[s->made % STAGE_SLOTS].ticket != c->ticket)
+        s->arrived = c->ticket;
+}
+
+/* A failing device finishes nothing: who waits is not left waiting. */
+static int fail(struct stage *s, int e)
+{
+    if (!s->error)
+        s->error = e;
+    return e;
+}
+
+static int finish_ready(struct stage *s)
+{
+    while (!s->error && s->made < s->asked) {
+        int r = rt_event_done(s->rt, s->chunks[s->made % STAGE_SLOTS].done);
+
+        if (r == -EAGAIN)
+            break;
+        if (r < 0)
+            return fail(s, r);
+        finish_oldest(s);
+    }
+    return s->error;
+}
+
+/* Waits until at most n chunks are under way. */
+static int drain(struct stage *s, uint64_t n)
+{
+    while (!s->error && s->asked - s->made > n) {
+        int r = rt_event_wait(s->rt, s->chunks[s->made % STAGE_SLOTS].done);
+
+        if (r < 0)
+            return fail(s, r);
+        finish_oldest(s);
+    }
+    return s->error;
+}
+
+/* --- copies ----------------------------------------------------------------------------------- */
+
+static int begin(struct stage *s)
+{
+    int r = s->error;
+
+    if (r == 0)
+        r = rt_record(s->rt, RT_COMPUTE, s->computed);
+    if (r == 0)
+        r = rt_follow(s->rt, RT_COPY, s->computed);
+    s->joined = false;
+    return r;
+}
+
+static void ring(void *arg)
+{
+    const struct stage *s = arg;
+    uint64_t one = 1;
+    ssize_t n = write(s->bell, &one, sizeof(one));
+
+    (void)n; /* it is full of rings, and so is heard */
+}
+
+/* One chunk's slot and its place in the order. */
+static int take_slot(struct stage *s, void *host, size_t n, struct chunk **ret, void **ret_slot)
+{
+    int r = drain(s, STAGE_SLOTS - 1);
+
+    if (r < 0)
+        return r;
+    *ret = &s->chunks[s->asked % STAGE_SLOTS];
+    **ret = (struct chunk){ (*ret)->done, host, n, s->n_tickets };
+    *ret_slot = slot_of(s, s->asked);
+    return 0;
+}
+
+static int put_chunk(struct stage *s, void *to, const void *host, size_t n)
+{
+    struct chunk *c;
+    void *slot;
+    int r = take_slot(s, NULL, n, &c, &slot);
+
+    if (r < 0)
+        return r;
+    memcpy(slot, host, n);
+    r = rt_put(s->rt, RT_COPY, to, slot, n);
+    return r == 0 ? rt_record(s->rt, RT_COPY, c->done) : r;
+}
+
+static int get_chunk(struct stage *s, void *host, const void *from, size_t n)
+{
+    struct chunk *c;
+    void *slot;
+    int r = take_slot(s, host, n, &c, &slot);
+
+    if (r == 0)
+        r = rt_get(s->rt, RT_COPY, slot, from, n);
+    return r == 0 ? rt_record(s->rt, RT_COPY, c->done) : r;
+}
+
+/* One of the two is the host's. */
+static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
+                uint64_t *ret_ticket)
+{
+    int r = begin(s);
+
+    s->n_tickets += n > 0;
+    for (size_t at = 0, k; at < n && r == 0; at += k) {
+        k = n - at < STAGE_SLOT_BYTES ? n - at : STAGE_SLOT_BYTES;
+        r = put ? put_chunk(s, (uint8_t *)to + at, (const uint8_t *)from + at, k)
+                : get_chunk(s, (uint8_t *)to + at, (const uint8_t *)from + at, k);
+        if (r == 0)
+            s->asked++;
+    }
+    if (r == 0 && ret_ticket)
+        r = rt_call(s->rt, RT_COPY, ring, s);
+    if (r == 0 && !put && !ret_ticket)
+        r = drain(s, 0);
+    if (r < 0)
+        return fail(s, r);
+    if (ret_ticket)
+        *ret_ticket = s->n_tickets;
+    return 0;
+}
+
+int stage_put(struct stage *s, void *to, const void *host, size_t n, uint64_t *ret_ticket)
+{
+    return copy(s, to, host, n, true, ret_ticket);
+}
+
+int stage_get(struct stage *s, void *host, const void *from, size_t n, uint64_t *ret_ticket)
+{
+    return copy(s, host, from, n, false, ret_ticket);
+}
+
+int stage_done(struct stage *s, uint64_t ticket)
+{
+    if (ticket > s->arrived)
+        (void)finish_ready(s);
+    return ticket <= s->arrived ? 1 : s->error;
+}
+
+int stage_eventfd(const struct stage *s)
+{
+    return s->bell;
+}
+
+int stage_join(struct stage *s)
+{
+    int r = s->error;
+
+    if (r < 0 || s->joined)
+        return r;
+    r = rt_record(s->rt, RT_COPY, s->copied);
+    if (r == 0)
+        r = rt_follow(s->rt, RT_COMPUTE, s->copied);
+    s->joined = r == 0;
+    return r < 0 ? fail(s, r) : 0;
+}

@@ -1,0 +1,45 @@
+/* cuda/stage.h - copies between memory of the process and a device's, through pinned memory.
+ *
+ * A device copies by itself only from and to memory that is pinned, and what callers have is not.
+ * So a copy passes through a ring of pinned slots, in chunks:
+ *
+ *     put    host -> slot now, by the caller's thread;  slot -> device by the copy stream
+ *     get    device -> slot by the copy stream;  slot -> host by the caller's thread, when asked
+ *
+ * Copies and computing see each other in the order of the calls: before a copy is queued its stream
+ * follows what computes, and stage_join lets what computes follow the copies.
+ *
+ * Invariants
+ *   G1  Chunk c has slot c % STAGE_SLOTS; chunks [made, asked) are under way, and are finished in
+ *       that order.
+ *   G2  Host memory of a put is read during the call; that of a get is written by stage_done, or by
+ *       whichever call needs the slot.
+ *
+ * Threads    one. The bell is rung by a thread of the runtime's.
+ * Errors     -ENOMEM, -EIO (cuda/rt.h).
+ */
+#ifndef CUDA_STAGE_H
+#define CUDA_STAGE_H
+
+#include "cuda/rt.h"
+
+#define STAGE_SLOTS      16u
+#define STAGE_SLOT_BYTES ((size_t)1 << 20)
+
+struct stage;
+
+int stage_open(struct rt *rt, struct stage **ret);
+void stage_close(struct stage *s);
+
+/* ret_ticket NULL: a get waits, and a put may be queued still when it returns. */
+int stage_put(struct stage *s, void *to, const void *host, size_t n, uint64_t *ret_ticket);
+int stage_get(struct stage *s, void *host, const void *from, size_t n, uint64_t *ret_ticket);
+
+/* 1: done; 0: not yet; or the error that it will never be done for. */
+int stage_done(struct stage *s, uint64_t ticket);
+int stage_eventfd(const struct stage *s);
+
+/* What is computed from now on sees all copies. */
+int stage_join(struct stage *s);
+
+#endif

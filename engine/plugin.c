@@ -1,0 +1,75 @@
+#include "engine/plugin.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The version before all else: of another one even the names' places may differ. */
+int plugin_check(const struct backend_ops *ops, struct why *why)
+{
+    if (ops->abi == BACKEND_ABI && ops->size == sizeof(*ops))
+        return 0;
+    return why_set(
+        why, -ELIBBAD,
+        "a backend that was built for another version of gistd: found interface %u of %u "
+        "bytes, expected %u of %zu: install gistd and its libraries from one build",
+        ops->abi, ops->size, BACKEND_ABI, sizeof(*ops));
+}
+
+int plugin_load(const char *path, const struct backend_ops **ret, struct why *why)
+{
+    const struct backend_ops *ops;
+    plugin_entry *entry;
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL), *at;
+    int r;
+
+    /* What dlerror says names the library that is missing, be it this one or one that it needs. */
+    if (!lib)
+        return why_set(why, -ELIBACC, "cannot load %s", dlerror());
+    at = dlsym(lib, PLUGIN_ENTRY);
+    memcpy(&entry, &at, sizeof(entry)); /* an object's address to a function's */
+    if (!at)
+        return why_set(why, -ELIBBAD, "%s: found no function %s, expected a backend of gistd's",
+                       path, PLUGIN_ENTRY);
+    ops = entry();
+    r = plugin_check(ops, why);
+    if (r == 0)
+        *ret = ops;
+    return r;
+}
+
+/* The folder of the program that runs, without a slash at its end. */
+static int own_folder(char ret[PATH_MAX])
+{
+    ssize_t n = readlink("/proc/self/exe", ret, PATH_MAX - 1);
+    char *slash;
+
+    if (n < 0)
+        return -errno;
+    ret[n] = '\0';
+    slash = strrchr(ret, '/');
+    if (!slash)
+        return -ENOENT;
+    *slash = '\0';
+    return 0;
+}
+
+int plugin_find(const char *name, const char *help, const struct backend_ops **ret, struct why *why)
+{
+    static const char *const places[] = { "", "/../lib/gistd" };
+    char own[PATH_MAX], path[2 * PATH_MAX];
+    int r = own_folder(own);
+
+    if (r < 0)
+        return why_set(why, r, "cannot tell where this program lies, and so not where %s is", name);
+    for (unsigned i = 0; i < sizeof(places) / sizeof(*places); i++) {
+        (void)snprintf(path, sizeof(path), "%s%s/%s", own, places[i], name);
+        if (access(path, F_OK) == 0)
+            return plugin_load(path, ret, why);
+    }
+    return why_set(why, -ENOENT, "there is no %s in %.160s nor in %.160s/../lib/gistd: %s", name,
+                   own, own, help);
+}

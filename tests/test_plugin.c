@@ -1,0 +1,163 @@
+/* tests/test_plugin.c - backends that are loaded when they are asked for (engine/plugin.h). Would
+ * catch: a library that is looked for in the current folder or that is not ours and is taken, one
+ * of another version that is called, a missing library, driver or device that is not named, "auto"
+ * that fails for want of a GPU or does not say why there is none, a name that is taken though it
+ * means nothing. */
+#include "engine/plugin.h"
+
+#include "tests/support/backend_shim.h"
+#include "tests/support/scratch.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void names(void **state)
+{
+    static const char *const good[] = { "cpu", "auto", "cuda-shim", "cuda:0", "cuda:63" };
+    static const char *const bad[] = { "",
+                                       "CPU",
+                                       "cuda",
+                                       "cuda:",
+                                       "cuda:64",
+                                       "cuda:-1",
+                                       "cuda:0x1",
+                                       "cuda: 1",
+                                       "cuda:1 ",
+                                       "abacus",
+                                       "cuda:99999999999999999999" };
+    const struct backend_ops *ops;
+    unsigned device;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(good) / sizeof(*good); i++)
+        assert_true(backend_is_name(good[i]));
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        struct why why = { "" };
+
+        assert_false(backend_is_name(bad[i]));
+        assert_int_equal(backend_find(bad[i], &ops, &device, &why), -EINVAL);
+        assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
+    }
+}
+
+/* Beside this program there is none: it lies in a folder of the tests. */
+static void says_what_is_missing(void **state)
+{
+    const struct backend_ops *ops = NULL;
+    struct why why = { "" };
+    unsigned device = 7;
+    char here[SCRATCH_PATH_MAX], build[4096], to[8192], back[4096];
+
+    (void)state;
+    assert_int_equal(backend_find("cuda:0", &ops, &device, &why), -ENOENT);
+    assert_non_null(strstr(why.text, "there is no libgistd-cuda.so in "));
+    assert_non_null(strstr(why.text, "make CUDA=1"));
+    /* Not in the current folder, which anybody may have put it into. */
+    assert_non_null(realpath(getenv("BUILD"), build));
+    (void)snprintf(to, sizeof(to), "%s/libgistd-cuda-shim.so", build);
+    assert_non_null(getcwd(back, sizeof(back)));
+    assert_int_equal(symlink(to, scratch_path(here, "libgistd-cuda-shim.so")), 0);
+    assert_int_equal(chdir(scratch_path(here, "")), 0);
+    why.text[0] = '\0';
+    assert_int_equal(backend_find("cuda-shim", &ops, &device, &why), -ENOENT);
+    assert_null(ops);
+    why.text[0] = '\0';
+    assert_int_equal(backend_find("auto", &ops, &device, &why), 0);
+    assert_ptr_equal(ops, &backend_cpu);
+    assert_int_equal(device, 0);
+    assert_non_null(strstr(why.text, "libgistd-cuda.so"));
+    assert_int_equal(chdir(back), 0);
+}
+
+static void refuses_what_is_not_ours(void **state)
+{
+    const struct backend_ops *ops = NULL;
+    struct backend_ops other = backend_cpu;
+    struct why why = { "" };
+    char path[SCRATCH_PATH_MAX];
+    FILE *f = fopen(scratch_path(path, "noise.so"), "w");
+
+    (void)state;
+    assert_non_null(f);
+    assert_true(fputs("not a library\n", f) >= 0);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(plugin_load(path, &ops, &why), -ELIBACC);
+    assert_non_null(strstr(why.text, "noise.so"));
+    why.text[0] = '\0';
+    assert_int_equal(plugin_load("/nonexistent/x.so", &ops, &why), -ELIBACC);
+    assert_non_null(strstr(why.text, "/nonexistent/x.so"));
+    why.text[0] = '\0';
+    assert_int_equal(backend_of_build("libgist.so", &ops, &why), -ELIBBAD);
+    assert_non_null(strstr(why.text, "gistd_backend"));
+    assert_null(ops);
+    other.abi--;
+    why.text[0] = '\0';
+    assert_int_equal(plugin_check(&other, &why), -ELIBBAD);
+    assert_non_null(strstr(why.text, "another version of gistd"));
+    other = backend_cpu;
+    other.size += 8;
+    assert_int_equal(plugin_check(&other, NULL), -ELIBBAD);
+}
+
+static void the_shim_loads(void **state)
+{
+    static const struct backend_options o = { .cpu = "auto", .threads = 2, .max_rows = 8 };
+    const struct backend_ops *ops = backend_shim();
+    struct backend_info info;
+    struct backend *b;
+    struct why why = { "" };
+
+    (void)state;
+    assert_string_equal(ops->name, "cuda-shim");
+    assert_int_equal(ops->look(0, &why), 0);
+    assert_int_equal(ops->look(1, &why), -ENODEV);
+    assert_int_equal(backend_open(ops, &o, &b, &why), 0);
+    ops->info(b, &info);
+    assert_non_null(strstr(info.name, "cuda-shim:0"));
+    assert_int_equal(info.threads, 2);
+    assert_true(info.memory == 0); /* it is this machine's */
+    backend_close(b);
+}
+
+/* Where it was built. Without a driver or a GPU it loads all the same, and says what is missing. */
+static void cuda_loads_everywhere(void **state)
+{
+    const struct backend_ops *ops;
+    struct why why = { "" };
+    char path[4096];
+    int r;
+
+    (void)state;
+    (void)snprintf(path, sizeof(path), "%s/libgistd-cuda.so", getenv("BUILD"));
+    if (access(path, F_OK) < 0) {
+        print_message("not built: make CUDA=1\n");
+        skip();
+    }
+    assert_int_equal(plugin_load(path, &ops, &why), 0);
+    assert_string_equal(ops->name, "cuda");
+    r = ops->look(0, &why);
+    assert_true(r == 0 || r == -ENODEV);
+    assert_int_equal(r == 0, why.text[0] == '\0');
+    if (r < 0)
+        assert_true(strstr(why.text, "driver") || strstr(why.text, "capability"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(names),
+        cmocka_unit_test(says_what_is_missing),
+        cmocka_unit_test(refuses_what_is_not_ours),
+        cmocka_unit_test(the_shim_loads),
+        cmocka_unit_test(cuda_loads_everywhere),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
