@@ -197,6 +197,8 @@ void hydrate_end(struct memory *m)
 
         if (!d->pages)
             continue;
+        if (d->from == HYDRATE_AGAIN) /* once is enough */
+            own_computed(m, d->segment, h->n_read);
         seq_replace(m->seq, d->segment, d->n_keys, d->pages);
         free(d->pages);
         d->pages = NULL;
@@ -245,16 +247,23 @@ static bool can(const struct memory *m)
     return m->hydrate > 0 && m->ladder.n_at[1] > 0 && memory_exact(m) && m->overlay.n == 0;
 }
 
+/* It was read behind nothing but its ids, and what others keep by these is the same. */
+static bool is_plain(const struct memory *m, uint32_t segment)
+{
+    return (segment + 1) * m->seq->seg_len <= m->n_plain;
+}
+
 /* Pages that the tree has count as nobody's. */
 static bool from_tree(struct memory *m, uint32_t segment, uint32_t *ret_pages)
 {
     struct seq *s = m->seq;
 
-    return prefix_raw(&m->shared, s, &m->policy, segment, ret_pages) &&
+    return (own_find(m, segment, ret_pages) ||
+            (is_plain(m, segment) && prefix_raw(&m->shared, s, &m->policy, segment, ret_pages))) &&
            pool_share(s->pool, s->account, seq_n_pages(s->seg_len), ret_pages) == 0;
 }
 
-/* The rest is asked of the store. */
+/* The rest is asked of the store, where it may be. */
 static void ask(struct hydrate_job *j)
 {
     uint32_t segments[OVERLAY_MAX], n = 0;
@@ -265,7 +274,7 @@ static void ask(struct hydrate_job *j)
         if (from_tree(j->memory, w->segment, j->pages[i])) {
             w->from = HYDRATE_MEMORY;
             w->pages = j->pages[i];
-        } else {
+        } else if (is_plain(j->memory, w->segment)) {
             segments[n++] = w->segment;
         }
     }

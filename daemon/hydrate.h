@@ -1,10 +1,10 @@
 /* daemon/hydrate.h - compressed segments that come back as they were read, for a prompt.
  *
  * Before a prompt is read the compressed segments are ranked for it (daemon/rank.h), and raw keys
- * of the best ones take the place of their gists: from the tree of beginnings, else from the store,
- * else they are computed again (daemon/again.h), a few of them. So they stay while the answer is
- * written, and go when the next prompt comes. The gists' pages are kept meanwhile, in the session's
- * account: to go back takes nothing and can't fail.
+ * of the best ones take the place of their gists: from the tree of beginnings (the session's own,
+ * too: daemon/own.h), else from the store, else they are computed again (daemon/again.h), a few of
+ * them. So they stay while the answer is written, and go when the next prompt comes. The gists'
+ * pages are kept meanwhile, in the session's account: to go back takes nothing and can't fail.
  *
  *     hydrate_begin --> hydrate_go (-EAGAIN ..) --> 0 --> the prompt is read, answers are written
  *                         ^     |                         --> hydrate_end

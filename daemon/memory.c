@@ -184,6 +184,7 @@ void memory_empty(struct memory *m)
     (void)seq_rewind(m->seq, 0);
     m->n_ids = 0;
     m->ladder = (struct ladder){ 0 };
+    own_cut(m, 0, 0);
     prefix_unlearn(&m->shared);
     tier_cut(&m->kept);
 }
@@ -211,6 +212,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->overlay = m->overlay;
     dst->hydrate = m->hydrate;
     dst->n_plain = m->n_plain;
+    own_fork(m, dst);
     tier_fork(&m->kept, &dst->kept, dst);
     return r < 0 ? r : hydrate_fork(m, dst);
 }
@@ -222,6 +224,7 @@ void memory_fini(struct memory *m)
 
         drop_side(m);
         hydrate_end(m);
+        own_cut(m, 0, 0);
         tier_leave(&m->kept, keeps);
     }
     *m = (struct memory){ .seq = NULL };
@@ -282,6 +285,7 @@ static int take_step(struct memory *m, const struct ladder_step *step)
     /* Before the pages change hands: what others may still want of the raw ones is marked as the
      * first to go, or a cache full of them would keep the gists from finding pages. */
     prefix_supersede(&m->shared, m->seq, &m->policy, step->segment);
+    own_pack(m, step->segment, ladder_segment_keys(&m->policy, step->segment, 1));
     return compress_finish(c, &m->policy.spec, m->seq, step->segment, &m->side);
 }
 
@@ -470,6 +474,7 @@ void memory_rewind(struct memory *m, uint32_t n)
         m->n_behind = left;
     ladder_rewind(&m->policy, &m->ladder, left);
     overlay_cut(&m->overlay, m->ladder.n_at[1]);
+    own_cut(m, m->ladder.n_at[1], left);
     if (n <= m->n_exact)
         come_back(m);
     /* Segments that were compressed stay so, though a fresh sequence of this length would have them

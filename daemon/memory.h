@@ -22,6 +22,7 @@
 #include "daemon/hydrate.h"
 #include "daemon/ladder.h"
 #include "daemon/overlay.h"
+#include "daemon/own.h"
 #include "daemon/prefix.h"
 #include "daemon/served.h"
 #include "daemon/tier.h"
@@ -47,6 +48,7 @@ struct memory {
 
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
     struct tier_user kept;     /* what of it is on a disk, and comes back from there */
+    struct own own;            /* what nobody else may find */
 
     struct compress_side side; /* what the next segment's compressor has made until now */
     int settled; /* what became of the last step of a check that needed no more runs */

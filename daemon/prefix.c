@@ -23,7 +23,8 @@ struct node {
     bool going; /* of prefix_forget */
     uint32_t
         packed; /* first page of the compressed segment that ends here, or NONE; the rest by next */
-    uint64_t hash; /* of a node that ends a segment, see prefix_roll; else 0 */
+    uint64_t hash;   /* of a node that ends a segment, see prefix_roll; else 0 */
+    uint32_t n_know; /* of a mark's node: sessions that know it */
     uint32_t ids[TOKENS];
 };
 
@@ -48,6 +49,9 @@ struct prefix {
     uint32_t *path; /* (PATH_MAX_LEN) of one walk */
     struct root roots[PREFIX_ROOTS];
     uint64_t clock; /* uses of roots */
+    uint32_t own;   /* the node that marks hang on; it is never evicted */
+    uint64_t last_mark;
+    uint32_t *marked; /* (n_pages) the mark's node that has it, or NONE */
 };
 
 /* --- nodes ------------------------------------------------------------------------------------ */
@@ -109,6 +113,7 @@ static void drop_packed(struct prefix *p, struct node *n)
 {
     for (uint32_t page = n->packed, next; page != NONE; page = next) {
         next = p->next[page];
+        p->marked[page] = NONE;
         pool_give(p->pool, &p->account, 1, &page);
     }
     n->packed = NONE;
@@ -147,9 +152,10 @@ static void evict(struct prefix *p, uint32_t i, uint32_t keep)
     put_free(p, i);
 }
 
+/* A page that lies under a mark, too, is given up here first, and then there. */
 static bool raw_gives(const struct prefix *p, const struct node *n)
 {
-    return n->page != NONE && !pool_shared(p->pool, n->page);
+    return n->page != NONE && p->pool->refs[n->page] == 1u + (p->marked[n->page] != NONE);
 }
 
 static bool packed_gives(const struct prefix *p, const struct node *n)
@@ -584,6 +590,96 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     return s->n_tokens;
 }
 
+/* --- of one session alone --------------------------------------------------------------------- */
+
+static void mark_ids(uint64_t mark, uint32_t ret[TOKENS])
+{
+    memset(ret, 0, TOKENS * sizeof(*ret));
+    ret[0] = (uint32_t)mark;
+    ret[1] = (uint32_t)(mark >> 32);
+}
+
+static uint32_t find_own(const struct prefix *p, uint64_t mark)
+{
+    uint32_t label[TOKENS];
+
+    mark_ids(mark, label);
+    return find(p, p->own, label);
+}
+
+/* A fork of the session may have kept the same pages. */
+static uint64_t kept_already(const struct prefix *p, uint32_t n, const uint32_t *pages)
+{
+    uint32_t i = p->marked[pages[0]], page;
+
+    if (i == NONE)
+        return 0;
+    page = p->nodes[i].packed;
+    for (uint32_t k = 0; k < n; k++, page = p->next[page])
+        if (page != pages[k])
+            return 0;
+    return p->nodes[i].ids[0] | (uint64_t)p->nodes[i].ids[1] << 32;
+}
+
+static bool any_marked(const struct prefix *p, uint32_t n, const uint32_t *pages)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (p->marked[pages[i]] != NONE)
+            return true;
+    return false;
+}
+
+uint64_t prefix_keep_own(const struct prefix_user *u, uint32_t n, const uint32_t *pages)
+{
+    struct prefix *p = u->prefix;
+    uint64_t mark = kept_already(p, n, pages);
+    uint32_t label[TOKENS], i;
+
+    if (mark)
+        prefix_share_own(u, mark);
+    if (mark || any_marked(p, n, pages))
+        return mark;
+    mark_ids(p->last_mark + 1, label);
+    i = add(p, p->own, label);
+    if (i == NONE)
+        return 0;
+    keep_packed(p, &p->nodes[i], pages, n);
+    for (uint32_t k = 0; k < n; k++)
+        p->marked[pages[k]] = i;
+    p->nodes[i].n_know = 1;
+    return ++p->last_mark;
+}
+
+bool prefix_own(const struct prefix_user *u, uint64_t mark, uint32_t *ret_pages)
+{
+    struct prefix *p = u->prefix;
+    uint32_t i = find_own(p, mark), n = 0;
+
+    if (i == NONE || p->nodes[i].packed == NONE)
+        return false;
+    for (uint32_t page = p->nodes[i].packed; page != NONE; page = p->next[page])
+        ret_pages[n++] = page;
+    unlink_use(p, i);
+    link_newest(p, i);
+    return true;
+}
+
+void prefix_share_own(const struct prefix_user *u, uint64_t mark)
+{
+    uint32_t i = find_own(u->prefix, mark);
+
+    if (i != NONE)
+        u->prefix->nodes[i].n_know++;
+}
+
+void prefix_drop_own(const struct prefix_user *u, uint64_t mark)
+{
+    uint32_t i = find_own(u->prefix, mark);
+
+    if (i != NONE && --u->prefix->nodes[i].n_know == 0)
+        evict(u->prefix, i, NONE);
+}
+
 /* --- the whole -------------------------------------------------------------------------------- */
 
 int prefix_open(struct pool *pool, struct prefix **ret)
@@ -603,14 +699,19 @@ int prefix_open(struct pool *pool, struct prefix **ret)
     p->nodes = malloc(p->n_nodes * sizeof(*p->nodes));
     p->buckets = malloc((size_t)p->n_buckets * sizeof(*p->buckets));
     p->next = malloc(pool->n_pages * sizeof(*p->next));
+    p->marked = malloc(pool->n_pages * sizeof(*p->marked));
     p->path = malloc(PATH_MAX_LEN * sizeof(*p->path));
-    if (!p->nodes || !p->buckets || !p->next || !p->path) {
+    if (!p->nodes || !p->buckets || !p->next || !p->marked || !p->path) {
         prefix_close(p);
         return -ENOMEM;
     }
     memset(p->buckets, 0xff, (size_t)p->n_buckets * sizeof(*p->buckets));
     for (uint32_t i = p->n_nodes; i-- > 0;)
         put_free(p, i);
+    memset(p->marked, 0xff, pool->n_pages * sizeof(*p->marked));
+    p->own = take_node(p, NONE);
+    p->nodes[p->own] =
+        (struct node){ .parent = NONE, .page = NONE, .packed = NONE, .n_children = 1 };
     p->reclaimer = (struct pool_reclaimer){ .fn = reclaim, .arg = p, .account = &p->account };
     pool_add_reclaimer(pool, &p->reclaimer);
     *ret = p;
@@ -629,6 +730,7 @@ void prefix_close(struct prefix *p)
     free(p->nodes);
     free(p->buckets);
     free(p->next);
+    free(p->marked);
     free(p->path);
     free(p);
 }

@@ -24,10 +24,15 @@
  * ends of branches, since only what stands behind a page needs it. Last come pages in the middle of
  * a branch that nobody else has: all that is cached can be had.
  *
+ * Pages that are no function of ids lie here too, so that they are given up in one order with all
+ * others: under a mark, a number that is never given twice, and that only the session knows which
+ * it was given to.
+ *
  * Invariants
  *   T1  A node is used no later than its parent: the least recently used one has no children.
  *   T2  A root's pages were all computed for one owner: nobody's text reaches another owner. What
  *       sessions read that are marked public belongs to PREFIX_PUBLIC, and only to that.
+ *   T3  What lies under a mark is found by no ids.
  *
  * Threads    the scheduler's.
  * Ownership  owns its nodes and page references; borrows the pool. Allocates at prefix_open only.
@@ -69,6 +74,16 @@ uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, 
  * False: it does not have them all. */
 bool prefix_raw(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
                 uint32_t segment, uint32_t *ret_pages);
+
+/* Keeps the n pages of a full segment for this user alone, if it has room. The mark; 0: it has
+ * none.
+ */
+uint64_t prefix_keep_own(const struct prefix_user *u, uint32_t n, const uint32_t *pages);
+/* These pages, which stay the tree's. False: they were given up. */
+bool prefix_own(const struct prefix_user *u, uint64_t mark, uint32_t *ret_pages);
+/* Another one knows the mark, too; somebody does not need it any more. */
+void prefix_share_own(const struct prefix_user *u, uint64_t mark);
+void prefix_drop_own(const struct prefix_user *u, uint64_t mark);
 
 /* After a step: remembers the pages that became full, and the segments that were compressed. Not of
  * a sequence that holds other than what a fresh one of its ids would. */

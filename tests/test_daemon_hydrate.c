@@ -144,6 +144,45 @@ static void turns(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* A long conversation: what was read behind hydrated segments is asked about in its turn, and comes
+ * back as it was. Another session of the same user and words has none of it. */
+static void later_turns(void **state)
+{
+    static const unsigned flags[] = { 0, GIST_PRIVATE };
+    struct said first, again;
+    struct daemon_fixture d;
+    struct gist_usage u;
+    gist_session *s, *t;
+    gist_conn *c;
+
+    (void)state;
+    fill(3);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    for (int i = 0; i < 2; i++) {
+        s = open_session(c, 2, flags[i]);
+        (void)append(c, s, ids, 6 * SEGMENT + 10);
+        u = append(c, s, ids + 3 * SEGMENT + 20, N_ASKED);
+        assert_true(u.hydrated_tokens > 0);
+        (void)append(c, s, ids + 6 * SEGMENT + 10, 3 * SEGMENT);
+        assert_int_equal(gist_fork(s, NULL, &t), 0);
+        for (int k = 0; k < 2; k++) {
+            u = append(c, k ? t : s, ids + 7 * SEGMENT + 20, N_ASKED);
+            assert_true(u.hydrated_tokens > 0);
+            assert_int_equal(u.recomputed_tokens + u.missed_tokens, 0);
+            (void)answer(k ? t : s, k ? &again : &first);
+            gist_close(k ? t : s);
+        }
+        assert_true(same(&first, &again));
+    }
+    t = open_session(c, 2, 0);
+    u = append(c, t, ids, 6 * SEGMENT + 10 + N_ASKED);
+    assert_in_range(u.shared_tokens, 5 * SEGMENT, 6 * SEGMENT + 10);
+    gist_close(t);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 /* --- from where ------------------------------------------------------------------------------- */
 
 static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, struct said *ret)
@@ -203,7 +242,8 @@ static void from_the_disk(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(turns), cmocka_unit_test(from_the_disk) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(turns), cmocka_unit_test(later_turns),
+                                        cmocka_unit_test(from_the_disk) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

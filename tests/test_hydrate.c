@@ -102,14 +102,17 @@ static struct wire_usage asked(struct stage *s, uint32_t owner, bool keeps_nothi
     return u;
 }
 
-static bool has_only_ids(struct wire_usage u)
-{
-    return u.recomputed_tokens > 0 && u.recomputed_tokens == u.hydrated_tokens;
-}
-
 static bool has_all(struct wire_usage u)
 {
     return u.hydrated_tokens > 0 && u.recomputed_tokens + u.missed_tokens == 0;
+}
+
+/* Raw pages under marks in the tree, where there is one; else only ids. */
+static bool has_its_own(const struct stage *s, struct wire_usage u)
+{
+    if (s->prefix)
+        return has_all(u) && u.hydrated_disk_tokens == 0;
+    return u.recomputed_tokens > 0 && u.recomputed_tokens == u.hydrated_tokens;
 }
 
 /* Of the same text: the one who read it has it back, nobody else has anything of his. */
@@ -121,8 +124,11 @@ static void nobody_elses(void **state)
     for (int store = 0; store < 2; store++) {
         open_stage(&s, 4096, !store, store);
         memcpy(ids + 6 * L, ids + 3 * L + 5, 20 * sizeof(*ids));
-        assert_true(has_only_ids(asked(&s, 1, true, row_a))); /* its own left no trace */
-        assert_true(has_only_ids(asked(&s, 1, true, row_a)));
+        /* It has what it has read itself, and leaves no trace. */
+        for (int i = 0; i < 2; i++) {
+            assert_true(has_its_own(&s, asked(&s, 1, true, row_a)));
+            assert_int_equal(s.rig.rig.pool.n_cached, 0);
+        }
         if (store) { /* what a session wrote may not be on the disk while it is asked */
             struct reader r;
 
@@ -133,11 +139,168 @@ static void nobody_elses(void **state)
             open_store(&s);
         }
         assert_true(has_all(asked(&s, 2, false, row_a)));
-        assert_true(has_only_ids(asked(&s, 1, true, row_a)));
-        assert_true(has_only_ids(asked(&s, 3, true, row_a)));
+        assert_true(has_its_own(&s, asked(&s, 1, true, row_a)));
+        assert_true(has_its_own(&s, asked(&s, 3, true, row_a)));
         assert_true(has_all(asked(&s, 2, true, row_a))); /* a private one of the same */
         close_stage(&s);
     }
+}
+
+/* --- its own ---------------------------------------------------------------------------------- */
+
+/* Reads on behind a prompt that has brought something back, until what it reads there is packed,
+ * and is asked about that. */
+static void ask_behind(struct stage *s, struct reader *r)
+{
+    uint32_t n = 6 * L;
+
+    feed(s, r, n, row_a);
+    settle(s, r);
+    memcpy(ids + n, ids + 3 * L + 5, 20 * sizeof(*ids));
+    prompt(s, r, 20);
+    assert_true(hydrate_is_on(&r->memory));
+    n += 20;
+    feed(s, r, n + 3 * L, row_a);
+    n += 3 * L;
+    memcpy(ids + n, ids + 7 * L + 8, 20 * sizeof(*ids));
+    prompt(s, r, 20);
+}
+
+static bool has_segment(const struct reader *r, uint32_t segment, enum hydrate_source from)
+{
+    const struct hydration *h = &r->memory.hydration;
+
+    for (uint32_t i = 0; i < h->n; i++)
+        if (h->held[i].segment == segment && h->held[i].pages)
+            return h->held[i].from == from;
+    return false;
+}
+
+static void take_all_pages(struct pool *p)
+{
+    struct pool_account a = { .limit = UINT32_MAX };
+    uint32_t n = p->n_free + p->n_cached, *pages = malloc((n + 1) * sizeof(*pages));
+
+    assert_int_equal(pool_take(p, &a, n, pages), 0);
+    pool_give(p, &a, n, pages);
+    free(pages);
+}
+
+static void fork_reader(const struct reader *r, struct reader *ret)
+{
+    *ret = *r;
+    assert_int_equal(seq_fork(&r->seq, &ret->seq), 0);
+    assert_int_equal(memory_fork(&r->memory, &ret->memory, &ret->seq), 0);
+}
+
+/* What was read behind hydrated segments comes back too, to this session and its forks: nobody else
+ * finds it, nor does it take others' for its own. */
+static void read_behind_others(void **state)
+{
+    struct reader r, fork, other;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_reader(&s, &r, &plain, 1, false);
+    ask_behind(&s, &r);
+    assert_true(has_segment(&r, 7, HYDRATE_MEMORY));
+    assert_true(has_all(usage_of(&r)));
+    open_reader(&s, &other, &plain, 1, false); /* of the same user and ids */
+    assert_in_range(memory_known(&other.memory, ids, r.memory.n_ids), 1, 6 * L + 15);
+    fork_reader(&r, &fork);
+    close_reader(&r);
+    prompt(&s, &fork, 20);
+    assert_true(has_segment(&fork, 7, HYDRATE_MEMORY));
+    hydrate_end(&fork.memory);
+    take_all_pages(&s.rig.rig.pool);
+    feed(&s, &other, fork.memory.n_ids, row_a); /* in one go: other keys */
+    prompt(&s, &fork, 20);
+    assert_true(has_segment(&fork, 7, HYDRATE_AGAIN));
+    close_reader(&other);
+    close_reader(&fork);
+    close_stage(&s);
+}
+
+/* What was given up is computed again, once; but a rewind to before that is as if it had never
+ * been. */
+static void computed_once(void **state)
+{
+    uint32_t n;
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_reader(&s, &r, &plain, 1, false);
+    ask_behind(&s, &r);
+    n = r.memory.n_ids;
+    feed(&s, &r, n + 10, row_a);
+    memcpy(ids + n + 10, ids + n, 20 * sizeof(*ids));
+    hydrate_end(&r.memory);
+    take_all_pages(&s.rig.rig.pool);
+    prompt(&s, &r, 20);
+    assert_true(has_segment(&r, 7, HYDRATE_AGAIN));
+    prompt(&s, &r, 20);
+    assert_true(has_segment(&r, 7, HYDRATE_MEMORY));
+    memory_rewind(&r.memory, n + 5);
+    memcpy(ids + n + 5, ids + n + 10, 20 * sizeof(*ids));
+    prompt(&s, &r, 20);
+    assert_true(has_segment(&r, 7, HYDRATE_AGAIN));
+    memory_rewind(&r.memory, 6 * L);
+    assert_int_equal(r.memory.own.n, 0);
+    close_reader(&r);
+    close_stage(&s);
+}
+
+/* Two of them pack the same pages, each for itself. */
+static void forked_before(void **state)
+{
+    struct reader r, fork;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_reader(&s, &r, &plain, 1, true);
+    feed(&s, &r, 4 * L, row_a); /* the last one is full, and raw */
+    fork_reader(&r, &fork);
+    settle(&s, &r);
+    settle(&s, &fork);
+    memcpy(ids + 4 * L, ids + 3 * L + 5, 20 * sizeof(*ids));
+    for (int i = 0; i < 2; i++) {
+        prompt(&s, i ? &r : &fork, 20);
+        assert_true(has_segment(i ? &r : &fork, 3, HYDRATE_MEMORY));
+        if (i == 0)
+            close_reader(&fork);
+    }
+    close_reader(&r);
+    close_stage(&s);
+}
+
+/* A pool that is full of what others have read: the oldest of that goes, and not the newest. */
+static void newer_than_the_tree(void **state)
+{
+    static const struct policy half = {
+        { COMPRESS_SELECT, 2, 4, NULL }, L, 0, 1000, false, false, 4, false
+    };
+    struct reader r, other;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 1600, true, false);
+    for (uint32_t owner = 2; owner < 6; owner++) {
+        for (uint32_t i = 0; i < 6 * L; i++)
+            ids[i] = 3 + (i * 5 + owner * i / 7) % 250;
+        open_reader(&s, &other, &half, owner, false);
+        feed(&s, &other, 6 * L, row_a);
+        close_reader(&other);
+    }
+    assert_true(s.rig.rig.pool.n_free < 10);
+    open_reader(&s, &r, &half, 1, true);
+    ask_behind(&s, &r);
+    assert_true(has_segment(&r, 7, HYDRATE_MEMORY));
+    close_reader(&r);
+    close_stage(&s);
 }
 
 /* --- what can't come back --------------------------------------------------------------------- */
@@ -392,6 +555,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(all_is_full_attention),
                                         cmocka_unit_test(nobody_elses),
+                                        cmocka_unit_test(read_behind_others),
+                                        cmocka_unit_test(computed_once),
+                                        cmocka_unit_test(forked_before),
+                                        cmocka_unit_test(newer_than_the_tree),
                                         cmocka_unit_test(missing_and_damaged),
                                         cmocka_unit_test(as_it_was),
                                         cmocka_unit_test(no_longer_than_that),
