@@ -346,8 +346,15 @@ int options_load_file(const struct options *o, void *to, const char *path, struc
 /* One flag at argv[*i], `--name=value`, `--name value` or `--name` of a yes/no option. */
 struct flag {
     char name[64];
-    const char *value; /* NULL: an action */
+    const char *value;                   /* NULL: there is none */
+    const struct options_action *action; /* NULL: an option */
 };
+
+/* Of an action's value, or of an option's. */
+static const char *arg_of(const struct options_item *o)
+{
+    return o->kind == OPTIONS_CHOICE ? o->choices : o->arg;
+}
 
 static const struct options_action *find_action(const struct options *o, const char *name)
 {
@@ -387,9 +394,11 @@ static int flag_parse(const struct options *o, int argc, char *const *argv, int 
     len = strcspn(a + 2, "=");
     (void)snprintf(ret->name, sizeof(ret->name), "%.*s", (int)len, a + 2);
     ret->value = a[2 + len] ? a + 3 + len : NULL;
-    if (find_action(o, ret->name))
+    ret->action = find_action(o, ret->name);
+    if (ret->action && !ret->action->sets)
         return ret->value ? why_set(why, -EINVAL, "flag --%s takes no value", ret->name) : 0;
-    item = find(o, a + 2, len);
+    item =
+        ret->action ? find(o, ret->action->sets, strlen(ret->action->sets)) : find(o, a + 2, len);
     if (!item && strcmp(ret->name, "config") != 0)
         return why_set(why, -EINVAL, "there is no flag \"%.100s\"; %s --help lists them", a,
                        o->program);
@@ -407,8 +416,8 @@ int options_scan_flags(const struct options *o, int argc, char *const *argv, int
 
         if (err < 0)
             return err;
-        if (!f.value && !action)
-            action = find_action(o, f.name)->action;
+        if (f.action && !action)
+            action = f.action->action;
         if (strcmp(f.name, "config") != 0)
             continue;
         if (strlen(f.value) > OPTIONS_TEXT_MAX)
@@ -432,7 +441,7 @@ int options_load_flags(const struct options *o, void *to, int argc, char *const 
 
         if (err == 0 && f.value && strcmp(f.name, "config") != 0) {
             (void)snprintf(where, sizeof(where), "the flag --%s", f.name);
-            err = options_set(o, to, f.name, f.value, where, why);
+            err = options_set(o, to, f.action ? f.action->sets : f.name, f.value, where, why);
         }
         if (err < 0)
             return err;
@@ -550,9 +559,10 @@ static void print_flag(FILE *f, const char *name, const char *arg, const char *d
     print_wrapped(f, help, "        ", 88);
 }
 
-static const char *arg_of(const struct options_item *o)
+/* What an action's value is called; empty: it takes none. */
+static const char *action_arg(const struct options *o, const struct options_action *a)
 {
-    return o->kind == OPTIONS_CHOICE ? o->choices : o->arg;
+    return a->sets ? arg_of(find(o, a->sets, strlen(a->sets))) : "";
 }
 
 void options_print_help(const struct options *o, FILE *f)
@@ -564,7 +574,7 @@ void options_print_help(const struct options *o, FILE *f)
     }
     print_flag(f, "config", "FILE", "", o->file_help);
     for (size_t i = 0; i < o->n_actions; i++)
-        print_flag(f, o->actions[i].name, "", "", o->actions[i].help);
+        print_flag(f, o->actions[i].name, action_arg(o, &o->actions[i]), "", o->actions[i].help);
 }
 
 /* mdoc wants each sentence on a line of its own. */
@@ -606,6 +616,10 @@ void options_print_mdoc(const struct options *o, FILE *f, enum options_list_of w
     if (what == OPTIONS_OF_KEYS)
         return;
     (void)fprintf(f, ".It Fl \\-config Ar FILE\n%s\n", o->file_help);
-    for (size_t i = 0; i < o->n_actions; i++)
-        (void)fprintf(f, ".It Fl \\-%s\n%s\n", o->actions[i].name, o->actions[i].help);
+    for (size_t i = 0; i < o->n_actions; i++) {
+        const char *arg = action_arg(o, &o->actions[i]);
+
+        (void)fprintf(f, ".It Fl \\-%s%s%s\n", o->actions[i].name, arg[0] ? " Ar " : "", arg);
+        print_sentences(f, o->actions[i].help);
+    }
 }

@@ -95,11 +95,13 @@ struct options_item {
             offsetof(type, field)                                                                  \
     }
 
-/* A flag that takes no value and says what the program is to do instead of its work, which is 0. */
+/* A flag that says what the program is to do instead of its work, which is 0. It takes no value, or
+ * that of an option, which it sets. */
 struct options_action {
     const char *name;
     int action;
     const char *help;
+    const char *sets; /* the option's name; NULL: no value */
 };
 
 struct options {

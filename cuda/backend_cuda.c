@@ -1,5 +1,6 @@
 #include "cuda/backend_cuda.h"
 
+#include "cuda/room.h"
 #include "cuda/rt.h"
 #include "cuda/stage.h"
 #include "engine/kv/pool.h"
@@ -200,6 +201,14 @@ static int cuda_set_model(struct backend *b, const struct model *m, struct why *
     return why_set(why, -ENOTSUP, "%s: this version has no kernels for models yet", rt_name);
 }
 
+static int cuda_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
+                     struct why *why)
+{
+    (void)why;
+    *ret = room_need(m, o->max_rows);
+    return 0;
+}
+
 static int cuda_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
 {
     (void)b;
@@ -277,6 +286,7 @@ const struct backend_ops *gistd_backend(void)
         .size = sizeof(struct backend_ops),
         .name = rt_name,
         .look = cuda_look,
+        .need = cuda_need,
         .open = cuda_open,
         .close = cuda_close,
         .info = cuda_info,

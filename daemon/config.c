@@ -1,6 +1,6 @@
 #include "daemon/config.h"
 
-#include "engine/backend.h"
+#include "engine/devices.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -15,11 +15,16 @@ static const struct options_item items[] = {
 
 /* Flags that only a command line can have. */
 static const struct options_action actions[] = {
-    { "check-config", CONFIG_CHECK, "Validate the options and exit." },
+    { "check-config", CONFIG_CHECK, "Validate the options and exit.", NULL },
+    { "plan", CONFIG_PLAN,
+      "Say what of this model and of its context fits where, and exit. Only the header of the GGUF "
+      "file is "
+      "read. See plan-memory, plan-context and plan-ratio.",
+      "model" },
     { "print-config", CONFIG_PRINT,
-      "Print a config file with every option and its default, and exit." },
-    { "help", CONFIG_HELP, "Print this help and exit." },
-    { "version", CONFIG_VERSION, "Print the version and exit." },
+      "Print a config file with every option and its default, and exit.", NULL },
+    { "help", CONFIG_HELP, "Print this help and exit.", NULL },
+    { "version", CONFIG_VERSION, "Print the version and exit.", NULL },
 };
 
 static const struct options options = {
@@ -110,7 +115,7 @@ static int check_together(const struct config *c, struct why *why)
     if (c->segment % 16)
         return why_set(why, -EINVAL, "option segment: found %u, expected a multiple of 16",
                        c->segment);
-    if (!backend_is_name(c->device))
+    if (!devices_is_name(c->device))
         return why_set(why, -EINVAL,
                        "option device: found %s, allowed: cpu, cuda:0 (or another number), auto, "
                        "cuda-shim",

@@ -19,7 +19,14 @@
 #define CONFIG_TEXT_MAX   OPTIONS_TEXT_MAX
 #define CONFIG_SOCKET_MAX 107 /* sun_path with its NUL */
 
-enum config_action { CONFIG_SERVE, CONFIG_HELP, CONFIG_VERSION, CONFIG_CHECK, CONFIG_PRINT };
+enum config_action {
+    CONFIG_SERVE,
+    CONFIG_HELP,
+    CONFIG_VERSION,
+    CONFIG_CHECK,
+    CONFIG_PRINT,
+    CONFIG_PLAN
+};
 
 /* In the order of the choices in options.def. */
 enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_F32, CONFIG_KV_Q8_0 };

@@ -198,5 +198,5 @@ uint64_t headroom_kv_bytes(const struct headroom *h, uint64_t asked)
 
 uint64_t headroom_device_kv_bytes(const struct headroom *h)
 {
-    return h->bytes - h->bytes / 8;
+    return h->bytes - h->bytes / 16;
 }

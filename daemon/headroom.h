@@ -32,7 +32,8 @@ void headroom_read(const char *root, struct headroom *ret);
 #define HEADROOM_KV_DEFAULT ((uint64_t)512 << 20)
 uint64_t headroom_kv_bytes(const struct headroom *h, uint64_t asked);
 
-/* Of a device, which has nothing else to do: all but an eighth, and that for what comes later. */
+/* Of a device, which has nothing else to do: all but a sixteenth, and that for what comes
+ * later. */
 uint64_t headroom_device_kv_bytes(const struct headroom *h);
 
 /* Left for what comes later: arenas, texts and the work of requests. */

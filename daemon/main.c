@@ -12,6 +12,7 @@
 #include "base/std.h"
 #include "daemon/config.h"
 #include "daemon/control.h"
+#include "daemon/estimate.h"
 #include "daemon/keep.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
@@ -149,6 +150,19 @@ static int check(const struct config *config)
     return printed();
 }
 
+static int plan(const struct config *config)
+{
+    struct why why = { "" };
+    struct estimate e;
+
+    if (estimate_make(config, &e, &why) < 0) {
+        log_error("%s", why.text);
+        return EXIT_FAILURE;
+    }
+    estimate_print(&e, stdout);
+    return printed() == EXIT_SUCCESS && estimate_fits(&e) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
     struct why why = { "" };
@@ -173,6 +187,8 @@ int main(int argc, char **argv)
         return printed();
     case CONFIG_CHECK:
         return check(&config);
+    case CONFIG_PLAN:
+        return plan(&config);
     case CONFIG_SERVE:
         break;
     }

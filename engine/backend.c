@@ -1,86 +1,31 @@
 #include "engine/backend.h"
 
+#include "engine/devices.h"
 #include "engine/kv/pool.h"
 #include "engine/plugin.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-/* A library and its device: found, and there. */
-static int find_device(const char *library, const char *help, unsigned device,
-                       const struct backend_ops **ret, unsigned *ret_device, struct why *why)
+int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                 struct why *why)
 {
     const struct backend_ops *ops;
-    int r = plugin_find(library, help, &ops, why);
+    unsigned device = 0;
+    int r = devices_library(name, &ops, &device, why);
 
     if (r == 0 && ops->look)
         r = ops->look(device, why);
+    if (r < 0 && strcmp(name, "auto") == 0) {
+        ops = &backend_cpu;
+        r = 0;
+    }
     if (r < 0)
         return r;
     *ret = ops;
     *ret_device = device;
     return 0;
-}
-
-static int find_cuda(unsigned device, const struct backend_ops **ret, unsigned *ret_device,
-                     struct why *why)
-{
-    return find_device("libgistd-cuda.so",
-                       "build it with `make CUDA=1`, which needs nvcc, or use --device cpu", device,
-                       ret, ret_device, why);
-}
-
-/* "cuda:N". */
-static bool is_cuda(const char *name, unsigned *ret_device)
-{
-    const char *n = name + strlen("cuda:");
-    char *end;
-    unsigned long device;
-
-    if (strncmp(name, "cuda:", strlen("cuda:")) != 0 || !isdigit((unsigned char)*n))
-        return false;
-    device = strtoul(n, &end, 10);
-    *ret_device = (unsigned)device;
-    return *end == '\0' && device < BACKEND_DEVICES_MAX;
-}
-
-static int use_cpu(const struct backend_ops **ret, unsigned *ret_device)
-{
-    *ret = &backend_cpu;
-    *ret_device = 0;
-    return 0;
-}
-
-bool backend_is_name(const char *name)
-{
-    unsigned device;
-
-    return strcmp(name, backend_cpu.name) == 0 || strcmp(name, "auto") == 0 ||
-           strcmp(name, "cuda-shim") == 0 || is_cuda(name, &device);
-}
-
-int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                 struct why *why)
-{
-    unsigned device;
-
-    if (strcmp(name, backend_cpu.name) == 0)
-        return use_cpu(ret, ret_device);
-    if (strcmp(name, "auto") == 0)
-        return find_cuda(0, ret, ret_device, why) == 0 ? 0 : use_cpu(ret, ret_device);
-    if (strcmp(name, "cuda-shim") == 0)
-        return find_device("libgistd-cuda-shim.so",
-                           "it is for tests of the kernels, and `make shim` builds it", 0, ret,
-                           ret_device, why);
-    if (is_cuda(name, &device))
-        return find_cuda(device, ret, ret_device, why);
-    return why_set(why, -EINVAL,
-                   "option device: found %.80s, allowed: cpu, cuda:0 (or another number below %u), "
-                   "auto, cuda-shim",
-                   name, BACKEND_DEVICES_MAX);
 }
 
 int backend_open(const struct backend_ops *ops, const struct backend_options *o,

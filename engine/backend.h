@@ -35,8 +35,6 @@
 
 #define BACKEND_ABI 2u
 
-#define BACKEND_DEVICES_MAX 64u /* cuda:0 to cuda:63 */
-
 struct backend;
 struct forward_stop;
 struct model;
@@ -107,6 +105,10 @@ struct backend_ops {
 
     /* Whether such a device is here: 0, or -ENODEV and what is missing. NULL: it always is. */
     int (*look)(unsigned device, struct why *why);
+    /* Bytes of scratch that a backend opened so will have when it has the model, of which only the
+     * shapes are looked at. No device has to be there. */
+    int (*need)(const struct backend_options *o, const struct model *m, uint64_t *ret,
+                struct why *why);
     int (*open)(const struct backend_options *o, struct backend **ret, struct why *why);
     void (*close)(struct backend *b);
     void (*info)(const struct backend *b, struct backend_info *ret);
@@ -170,11 +172,8 @@ struct backend {
 
 extern const struct backend_ops backend_cpu;
 
-/* "cpu"; "cuda:N", of libgistd-cuda.so (engine/plugin.h); "auto": cuda:0 where that can be had,
- * else the CPU, and then why says what was missing though 0 is returned; "cuda-shim", where CUDA's
- * kernels run on the CPU. -EINVAL (no such name), -ENODEV (the device is not there), or what
- * engine/plugin.h says. */
-bool backend_is_name(const char *name);
+/* By the names of engine/devices.h. The device is there, or -ENODEV; "auto" without one is the CPU,
+ * and then why says what was missing though 0 is returned. */
 int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
                  struct why *why);
 int backend_open(const struct backend_ops *ops, const struct backend_options *o,

@@ -51,6 +51,15 @@ size_t plan_bytes(const struct plan *p)
            p->max_pages * (sizeof(*p->segments) + sizeof(*p->pages));
 }
 
+size_t plan_need(uint32_t max_rows, uint32_t max_pages)
+{
+    const struct plan p = { .max_rows = max_rows,
+                            .max_pieces = pieces_of_rows(max_rows),
+                            .max_pages = max_pages };
+
+    return plan_bytes(&p);
+}
+
 void plan_clear(struct plan *p)
 {
     p->n_rows = p->n_pieces = p->n_segments = p->n_pages = p->n_out = 0;

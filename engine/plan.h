@@ -99,6 +99,8 @@ struct plan {
 int plan_open(struct plan *p, uint32_t max_rows, uint32_t max_pages);
 void plan_close(struct plan *p);
 size_t plan_bytes(const struct plan *p);
+/* The same before it is opened. */
+size_t plan_need(uint32_t max_rows, uint32_t max_pages);
 
 void plan_clear(struct plan *p);
 

@@ -50,7 +50,7 @@ static const struct options_item sets_items[] = {
 #undef OPTION
 };
 
-static const struct options_action actions[] = { { "help", 1, "Print this text." } };
+static const struct options_action actions[] = { { "help", 1, "Print this text.", NULL } };
 
 #define N_OF(a) (sizeof(a) / sizeof((a)[0]))
 #define TABLE(list, word)                                                                          \

@@ -44,9 +44,11 @@ static const struct options_item items[] = {
     OPTIONS_ITEM(struct all, list, "list", LIST, "N...", "4 8", 2, 64, "", "Numbers."),
     OPTIONS_ITEM(struct all, weights, "weights", WEIGHTS, "A=X", "", 0, 9, "", "Weights."),
 };
-static const struct options_action actions[] = { { "stop", 1, "Stop." }, { "help", 2, "Help." } };
+static const struct options_action actions[] = { { "stop", 1, "Stop.", NULL },
+                                                 { "help", 2, "Help.", NULL },
+                                                 { "try", 3, "Try. Or not.", "text" } };
 static const struct options options = {
-    "prog", "settings", "Read this.", items, sizeof(items) / sizeof(items[0]), actions, 2
+    "prog", "settings", "Read this.", items, sizeof(items) / sizeof(items[0]), actions, 3
 };
 
 static void defaults(struct all *a)
@@ -216,6 +218,7 @@ static void test_flags(void **state)
         { "--config", "flag --config needs a value" },
         { "--counts=4", "there is no flag \"--counts=4\"; prog --help lists them" },
         { "--stop=1", "flag --stop takes no value" },
+        { "--try", "flag --try needs a value" },
         { "--", "found \"--\" on the command line" },
         { "-x", "found \"-x\" on the command line, expected --OPTION" },
         { "word", "found \"word\"" },
@@ -234,6 +237,11 @@ static void test_flags(void **state)
     assert_string_equal(file, "f");
     assert_int_equal(flags(&a, "--yes-or-no no --stop --help", &action, file, &why), 0);
     assert_true(!a.yes && action == 1 && file[0] == '\0');
+    assert_int_equal(flags(&a, "--try here --stop", &action, file, &why), 0);
+    assert_int_equal(action, 3); /* the first, which also sets an option */
+    assert_string_equal(a.text, "here");
+    assert_int_equal(flags(&a, "--try=a", &action, file, &why), 0);
+    assert_string_equal(a.text, "a");
     assert_int_equal(flags(&a, "-h", &action, file, &why), 0);
     assert_int_equal(action, 2);
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
@@ -321,11 +329,13 @@ static void test_lists(void **state)
     }
     assert_non_null(strstr(help, "  --choice one|two|three  (default two)\n        One.\n"));
     assert_non_null(strstr(help, "  --config FILE\n        Read this.\n  --stop\n        Stop.\n"));
+    assert_non_null(strstr(help, "  --try WORD\n        Try. Or not.\n"));
     assert_non_null(strstr(keys, "Some text.\nOr none.\nAllowed: at most 5 bytes.\n"));
     assert_non_null(strstr(keys, "Allowed: one of one|two|three.\nThe default is two.\n"));
     assert_null(strstr(keys, "config"));
     assert_null(strstr(list, "Allowed"));
     assert_non_null(strstr(list, ".It Fl \\-config Ar FILE\nRead this.\n.It Fl \\-stop\nStop.\n"));
+    assert_non_null(strstr(list, ".It Fl \\-try Ar WORD\nTry.\nOr not.\n"));
     assert_non_null(strstr(numbers, "A count.\nAllowed: 2 to 4294967295.\nThe default is 7.\n"));
     assert_null(strstr(numbers, "Allowed: at most"));
     free(keys);

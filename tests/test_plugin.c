@@ -3,6 +3,7 @@
  * of another version that is called, a missing library, driver or device that is not named, "auto"
  * that fails for want of a GPU or does not say why there is none, a name that is taken though it
  * means nothing. */
+#include "engine/devices.h"
 #include "engine/plugin.h"
 
 #include "tests/support/backend_shim.h"
@@ -37,11 +38,11 @@ static void names(void **state)
 
     (void)state;
     for (unsigned i = 0; i < sizeof(good) / sizeof(*good); i++)
-        assert_true(backend_is_name(good[i]));
+        assert_true(devices_is_name(good[i]));
     for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         struct why why = { "" };
 
-        assert_false(backend_is_name(bad[i]));
+        assert_false(devices_is_name(bad[i]));
         assert_int_equal(backend_find(bad[i], &ops, &device, &why), -EINVAL);
         assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
     }

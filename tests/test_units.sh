@@ -36,6 +36,11 @@ verify() {
     fi
 }
 verify "$tmp/system/gistd.service" "$tmp/system/gistd.socket"
+# And with what lets it use GPUs.
+mkdir -p "$tmp/gpu/gistd.service.d"
+cp "$tmp/system/gistd.service" "$tmp/system/gistd.socket" "$tmp/gpu/"
+cp systemd/gistd.service.d/cuda.conf "$tmp/gpu/gistd.service.d/"
+SYSTEMD_UNIT_PATH="$tmp/gpu:" verify "$tmp/gpu/gistd.service"
 export XDG_RUNTIME_DIR="$tmp"
 verify --user "$tmp/user/gistd.service" "$tmp/user/gistd.socket"
 

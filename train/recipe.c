@@ -14,8 +14,8 @@ static const struct options_item items[] = {
 
 /* Flags that only a command line can have. */
 static const struct options_action actions[] = {
-    { "show", RECIPE_SHOW, "Print the resulting recipe and exit." },
-    { "help", RECIPE_HELP, "Print this text." },
+    { "show", RECIPE_SHOW, "Print the resulting recipe and exit.", NULL },
+    { "help", RECIPE_HELP, "Print this text.", NULL },
 };
 
 static const struct options options = {

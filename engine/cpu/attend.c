@@ -92,12 +92,33 @@ static float *carve(float **next, size_t n)
     return p;
 }
 
+/* Of a block's query rows. */
+static size_t block_rows(const struct model *m)
+{
+    uint32_t group = m->n_head / m->n_head_kv;
+
+    return (size_t)(group < BLOCK_ROWS ? BLOCK_ROWS / group : 1) * group;
+}
+
+static size_t count_floats(const struct model *m, uint32_t n_workers)
+{
+    size_t rows16 = (block_rows(m) + 15) & ~(size_t)15, hd = m->head_dim;
+
+    return n_workers * ((3 * rows16 + POOL_PAGE_TOKENS) * hd + (4 + POOL_PAGE_TOKENS) * rows16 +
+                        JOIN_PAGES * hd + 16) +
+           PARTIALS * (hd + 2) + 64;
+}
+
+size_t attend_need(const struct model *m, uint32_t n_workers)
+{
+    return count_floats(m, n_workers) * sizeof(float);
+}
+
 int attend_open(const struct model *m, const struct kernels *k, struct workers *w,
                 const struct rotary *rotary, struct attend **ret)
 {
     uint32_t group = m->n_head / m->n_head_kv, hd = m->head_dim;
-    uint32_t block_tokens = group < BLOCK_ROWS ? BLOCK_ROWS / group : 1;
-    size_t rows = block_tokens * group, rows16 = (rows + 15) & ~(size_t)15;
+    size_t rows = block_rows(m);
     struct attend *a = calloc(1, sizeof(*a));
     float *next;
 
@@ -110,10 +131,8 @@ int attend_open(const struct model *m, const struct kernels *k, struct workers *
                           .n_head_kv = m->n_head_kv,
                           .group = group,
                           .hd = hd,
-                          .block_tokens = block_tokens };
-    a->n_floats = workers_n(w) * ((3 * rows16 + POOL_PAGE_TOKENS) * hd +
-                                  (4 + POOL_PAGE_TOKENS) * rows16 + JOIN_PAGES * hd + 16) +
-                  PARTIALS * (hd + 2) + 64;
+                          .block_tokens = (uint32_t)(rows / group) };
+    a->n_floats = count_floats(m, workers_n(w));
     a->desks = calloc(workers_n(w), sizeof(*a->desks));
     a->floats = aligned_alloc(64, (a->n_floats * sizeof(float) + 63) & ~(size_t)63);
     a->part_first = malloc(PARTIALS * sizeof(*a->part_first));

@@ -46,6 +46,8 @@ int attend_open(const struct model *m, const struct kernels *k, struct workers *
                 const struct rotary *rotary, struct attend **ret);
 void attend_close(struct attend *a);
 size_t attend_bytes(const struct attend *a);
+/* The same before it is opened, for so many workers. */
+size_t attend_need(const struct model *m, uint32_t n_workers);
 
 /* out (T, n_head, head_dim). The pieces' K and V of this layer are stored already. */
 void attend_run(struct attend *a, const struct plan *plan, uint32_t layer,

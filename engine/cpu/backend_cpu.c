@@ -52,13 +52,18 @@ static int pick_kernels(const char *name, const struct kernels **ret, struct why
     return r < 0 ? why_set(why, r, "option cpu: there are no kernels %s", name) : 0;
 }
 
-static int open_workers(const struct backend_options *o, struct workers **ret, struct why *why)
+static uint32_t count_workers(const struct backend_options *o)
 {
     uint32_t n = o->threads ? o->threads : place_n_cpus();
+
+    return n > WORKERS_MAX ? WORKERS_MAX : n;
+}
+
+static int open_workers(const struct backend_options *o, struct workers **ret, struct why *why)
+{
+    uint32_t n = count_workers(o);
     int r;
 
-    if (n > WORKERS_MAX)
-        n = WORKERS_MAX;
     r = workers_open(n, o->pin, ret);
     return r < 0 ? why_set(why, r, "%u computing threads: %s", n, strerror(-r)) : 0;
 }
@@ -226,6 +231,17 @@ static int cpu_set_model(struct backend *b, const struct model *m, struct why *w
     return r;
 }
 
+static int cpu_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
+                    struct why *why)
+{
+    const struct kernels *k;
+    int r = pick_kernels(o->cpu, &k, why);
+
+    if (r == 0)
+        *ret = layers_need(m, k, count_workers(o), o->max_rows);
+    return r;
+}
+
 static int cpu_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
 {
     return layers_run(cpu_of(b)->layers, plan, stop);
@@ -283,6 +299,7 @@ const struct backend_ops backend_cpu = {
     .abi = BACKEND_ABI,
     .size = sizeof(struct backend_ops),
     .name = "cpu",
+    .need = cpu_need,
     .open = cpu_open,
     .close = cpu_close,
     .info = cpu_info,

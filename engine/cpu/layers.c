@@ -119,6 +119,14 @@ static size_t lay_out(struct layers *f)
     return off;
 }
 
+size_t layers_need(const struct model *m, const struct kernels *k, uint32_t n_workers,
+                   uint32_t max_batch)
+{
+    struct layers f = { .m = m, .k = k, .max_batch = max_batch };
+
+    return lay_out(&f) + attend_need(m, n_workers);
+}
+
 int layers_open(const struct model *m, const struct kernels *k, struct workers *w,
                 uint32_t max_batch, struct layers **ret, struct why *why)
 {

@@ -40,5 +40,8 @@ const struct rotary *layers_rotary(const struct layers *f);
 
 /* Bytes of scratch, for the memory account. */
 size_t layers_bytes(const struct layers *f);
+/* The same before it is opened: of m only the shapes are looked at. */
+size_t layers_need(const struct model *m, const struct kernels *k, uint32_t n_workers,
+                   uint32_t max_batch);
 
 #endif

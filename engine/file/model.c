@@ -253,17 +253,35 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
     return model_open_as(path, b, &(struct model_options){ .progress = progress }, ret_model, why);
 }
 
-int model_check(const struct gguf *g, struct why *why)
+int model_shape(const struct gguf *g, struct model **ret, struct why *why)
 {
-    struct model m = { 0 };
+    struct model *m = calloc(1, sizeof(*m));
     struct weights w = { 0 };
     const float *factors = NULL;
     float scale;
-    int e = plan(g, &m, &scale, &factors, &w, why);
+    int e;
 
+    if (!m)
+        return why_set(why, -ENOMEM, "%s: no memory", gguf_label(g));
+    e = plan(g, m, &scale, &factors, &w, why);
     weights_fini(&w);
-    packed_close(&m.packed);
-    free(m.layers);
+    if (e != 0) {
+        model_close(m);
+        return e;
+    }
+    if (m->output.n_rows == 0)
+        m->output = m->embd;
+    *ret = m;
+    return 0;
+}
+
+int model_check(const struct gguf *g, struct why *why)
+{
+    struct model *m;
+    int e = model_shape(g, &m, why);
+
+    if (e == 0)
+        model_close(m);
     return e;
 }
 

@@ -115,6 +115,10 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
                struct model **ret_model, struct why *why);
 void model_close(struct model *m);
 
+/* What the header alone says: sizes, the shapes and types of its tensors without data, packed. Of
+ * g, which is borrowed. model_close. */
+int model_shape(const struct gguf *g, struct model **ret, struct why *why);
+
 /* Everything that model_open checks before it reads weights: 0, or why not. */
 int model_check(const struct gguf *g, struct why *why);
 

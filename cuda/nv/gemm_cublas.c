@@ -1,0 +1,113 @@
+/* cuda/nv/gemm_cublas.c - cuda/gemm.h by cuBLAS, which is loaded when a GPU is used: half a
+ * gigabyte of library that nobody else has to have. cublasLt, of which it is a part, is never
+ * called.
+ */
+#include "cuda/gemm.h"
+
+#include <cublas_v2.h>
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+const size_t gemm_workspace = (size_t)32 << 20; /* what cuBLAS advises for the largest chips */
+
+struct gemm {
+    void *lib;
+    cublasHandle_t handle;
+    cublasStatus_t (*create)(cublasHandle_t *);
+    cublasStatus_t (*destroy)(cublasHandle_t);
+    cublasStatus_t (*set_stream)(cublasHandle_t, cudaStream_t);
+    cublasStatus_t (*set_workspace)(cublasHandle_t, void *, size_t);
+    cublasStatus_t (*gemm_ex)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                              const void *, const void *, cudaDataType, int, const void *,
+                              cudaDataType, int, const void *, void *, cudaDataType, int,
+                              cublasComputeType_t, cublasGemmAlgo_t);
+};
+
+static int find_library(struct gemm *g, struct why *why)
+{
+    static const char *const names[] = { "libcublas.so.13", "libcublas.so.12" };
+
+    for (unsigned i = 0; i < sizeof(names) / sizeof(*names) && !g->lib; i++)
+        g->lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (g->lib)
+        return 0;
+    return why_set(why, -ELIBACC,
+                   "cuBLAS is missing (%s): install it (Debian: libcublas-13-0 of NVIDIA's "
+                   "repository; PyPI: nvidia-cublas) and make it known to ldconfig, or start gistd "
+                   "with --device cpu",
+                   names[0]);
+}
+
+static int find_functions(struct gemm *g, struct why *why)
+{
+    struct {
+        const char *name;
+        void *at;
+    } all[] = { { "cublasCreate_v2", &g->create },
+                { "cublasDestroy_v2", &g->destroy },
+                { "cublasSetStream_v2", &g->set_stream },
+                { "cublasSetWorkspace_v2", &g->set_workspace },
+                { "cublasGemmEx", &g->gemm_ex } };
+
+    for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        void *f = dlsym(g->lib, all[i].name);
+
+        if (!f)
+            return why_set(why, -ELIBACC,
+                           "cuBLAS has no function %s: found another version than "
+                           "12 or 13",
+                           all[i].name);
+        memcpy(all[i].at, &f, sizeof(f));
+    }
+    return 0;
+}
+
+int gemm_open(void *stream, void *workspace, struct gemm **ret, struct why *why)
+{
+    struct gemm *g = calloc(1, sizeof(*g));
+    int r;
+
+    if (!g)
+        return why_set(why, -ENOMEM, "no memory for cuBLAS");
+    r = find_library(g, why);
+    if (r == 0)
+        r = find_functions(g, why);
+    if (r == 0 && (g->create(&g->handle) != CUBLAS_STATUS_SUCCESS ||
+                   g->set_stream(g->handle, stream) != CUBLAS_STATUS_SUCCESS ||
+                   g->set_workspace(g->handle, workspace, gemm_workspace) != CUBLAS_STATUS_SUCCESS))
+        r = why_set(why, -EIO, "cuBLAS does not start on this device");
+    if (r < 0) {
+        gemm_close(g);
+        return r;
+    }
+    *ret = g;
+    return 0;
+}
+
+void gemm_close(struct gemm *g)
+{
+    if (!g)
+        return;
+    if (g->handle)
+        (void)g->destroy(g->handle);
+    if (g->lib)
+        (void)dlclose(g->lib);
+    free(g);
+}
+
+/* cuBLAS counts by columns: what is row-major here is transposed there. */
+int gemm_run(struct gemm *g, const struct gemm_product *p)
+{
+    const float one = 1, zero = 0;
+    int k = (int)p->n_cols;
+
+    return g->gemm_ex(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)p->n_rows, (int)p->n_x, k, &one,
+                      p->w, CUDA_R_16BF, k, p->x, CUDA_R_16BF, k, &zero, p->y, CUDA_R_32F,
+                      (int)p->y_stride, CUBLAS_COMPUTE_32F,
+                      CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS
+               ? 0
+               : -EIO;
+}

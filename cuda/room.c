@@ -1,0 +1,102 @@
+#include "cuda/room.h"
+
+#include "cuda/gemm.h"
+#include "engine/file/adapter.h"
+
+#include <string.h>
+
+struct k_attend_shape room_attend_shape(const struct model *m, uint32_t kv)
+{
+    return (struct k_attend_shape){
+        .n_head = m->n_head, .n_head_kv = m->n_head_kv, .head_dim = m->head_dim, .kv = kv
+    };
+}
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Of a layer's matrices: the output matrix is never made bf16. */
+static size_t slab_bytes(const struct model *m)
+{
+    size_t largest =
+        (size_t)m->n_embd * max_size(m->n_ff, (size_t)m->n_head * m->head_dim) * sizeof(uint16_t);
+
+    return largest < ROOM_SLAB_BYTES ? largest : ROOM_SLAB_BYTES;
+}
+
+/* Counted and laid out by the same lines, so that the two can't differ. With r->mem NULL only
+ * counts. Parts begin at multiples of 256, as the widest loads want it. Returns the bytes. */
+static size_t lay_out(struct room *r, const struct model *m)
+{
+    size_t t = r->max_rows, n_q = (size_t)m->n_head * m->head_dim;
+    size_t n_kv = (size_t)m->n_head_kv * m->head_dim, f = sizeof(float);
+    size_t widest = max_size(max_size(m->n_embd, m->n_ff), n_q), off = 0;
+    struct k_attend_shape shape = room_attend_shape(m, KV_F16);
+    struct {
+        void *at;
+        size_t bytes;
+    } parts[] = {
+        { &r->x, t * m->n_embd * f },
+        { &r->xn, t * m->n_embd * f },
+        { &r->y, t * m->n_embd * f },
+        { &r->q, t * n_q * f },
+        { &r->att, t * n_q * f },
+        { &r->kk, t * n_kv * f },
+        { &r->vv, t * n_kv * f },
+        { &r->gate, t * widest * f },
+        { &r->up, t * widest * f },
+        { &r->out, t * m->n_embd * f },
+        { &r->q8, max_size(t, K_MATVEC_ROWS) * (widest / 32) * sizeof(struct k_q8) },
+        { &r->bf16, t * widest * sizeof(uint16_t) },
+        { &r->slab, slab_bytes(m) },
+        { &r->low, (size_t)K_MATVEC_ROWS * ADAPTER_RANK_MAX * f },
+        { &r->head, (size_t)K_MATVEC_ROWS * m->n_vocab * f },
+        { &r->logits, (size_t)ROOM_HEAD_ROWS * m->n_vocab * f },
+        { &r->ids, ROOM_HEAD_ROWS * sizeof(uint32_t) },
+        { &r->logprobs, ROOM_HEAD_ROWS * f },
+        { &r->attend, k_attend_scratch(&shape, r->max_rows) },
+        { &r->gemm, gemm_workspace },
+    };
+
+    r->widest = (uint32_t)widest;
+    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+        if (r->mem) {
+            /* By memcpy: these are pointers to several types, which no one lvalue may store to. */
+            void *p = (uint8_t *)r->mem + off;
+
+            memcpy(parts[i].at, &p, sizeof(p));
+        }
+        off += (parts[i].bytes + 255) & ~(size_t)255;
+    }
+    return off;
+}
+
+size_t room_need(const struct model *m, uint32_t max_rows)
+{
+    struct room r = { .max_rows = max_rows };
+
+    return lay_out(&r, m);
+}
+
+int room_open(struct rt *rt, const struct model *m, uint32_t max_rows, struct room *ret)
+{
+    struct room r = { .rt = rt, .max_rows = max_rows };
+    int e;
+
+    r.len = lay_out(&r, m);
+    e = rt_alloc(rt, r.len, &r.mem);
+    if (e < 0)
+        return e;
+    (void)lay_out(&r, m);
+    *ret = r;
+    return 0;
+}
+
+void room_close(struct room *r)
+{
+    if (r->mem)
+        rt_free(r->rt, r->mem);
+    *r = (struct room){ .mem = NULL };
+}

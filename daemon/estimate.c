@@ -1,0 +1,290 @@
+/* Nothing is opened that would take memory: this is for who asks whether to buy a GPU, or why a
+ * model does not load. So each part is asked for the number that it would take, by the functions
+ * that it takes it by.
+ */
+#include "daemon/estimate.h"
+
+#include "daemon/headroom.h"
+#include "daemon/sched.h"
+#include "engine/devices.h"
+#include "engine/file/gguf.h"
+#include "engine/file/model.h"
+#include "engine/forward.h"
+#include "engine/kv/compress.h"
+#include "engine/kv/pool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* Tables of the pool: a number a page in each of three. */
+#define POOL_TABLES (3 * sizeof(uint32_t))
+
+static const char *const kv_names[KV__N] = { "f16", "f32", "q8_0" };
+
+_Static_assert((int)KV_F16 == CONFIG_KV_F16 && (int)KV_F32 == CONFIG_KV_F32 &&
+                   (int)KV_Q8_0 == CONFIG_KV_Q8_0,
+               "the option's choices are the pool's types");
+
+/* --- making it -------------------------------------------------------------------------------- */
+
+/* What is there now: of a device's memory, or of this machine's. */
+static int ask_memory(struct estimate *e, const struct config *c, const struct backend_options *o,
+                      struct why *why)
+{
+    struct backend_options with = *o;
+    const struct backend_ops *ops;
+    struct backend_info info;
+    struct headroom room;
+    struct backend *b;
+    int r = backend_find(c->device, &ops, &with.device, why);
+
+    if (r == 0)
+        r = backend_open(ops, &with, &b, why);
+    if (r < 0)
+        return r;
+    b->ops->info(b, &info);
+    backend_close(b);
+    e->is_device = info.memory != 0;
+    if (e->is_device) {
+        e->memory = info.memory_free;
+        (void)snprintf(e->source, sizeof(e->source), "free on %s now", info.name);
+        return 0;
+    }
+    headroom_read("", &room);
+    e->memory = room.bytes;
+    (void)snprintf(e->source, sizeof(e->source), "available now: %s", room.cause);
+    return 0;
+}
+
+static int find_memory(struct estimate *e, const struct config *c, const struct backend_options *o,
+                       struct why *why)
+{
+    if (c->plan_memory == 0)
+        return ask_memory(e, c, o, why);
+    e->memory = c->plan_memory;
+    e->is_device = strcmp(c->device, "cpu") != 0;
+    (void)snprintf(e->source, sizeof(e->source), "as --plan-memory says");
+    return 0;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+/* As daemon/served.c does it, in the same order. */
+static void divide(struct estimate *e, const struct config *c)
+{
+    struct headroom room = { .bytes = less(e->memory, e->weights + e->scratch) };
+
+    if (c->kv_bytes)
+        e->context = headroom_kv_bytes(&room, c->kv_bytes);
+    else if (e->is_device)
+        e->context = headroom_device_kv_bytes(&room);
+    else
+        e->context = less(room.bytes, HEADROOM_RESERVE);
+    e->kept_free = room.bytes - e->context;
+}
+
+static void count_host(struct estimate *e)
+{
+    uint64_t n_pages = e->context / e->page_bytes[e->kv];
+    uint32_t most = UINT32_MAX / FORWARD_POOLS;
+
+    if (n_pages > most)
+        n_pages = most;
+    e->host = n_pages * POOL_TABLES + plan_need(e->batch, (uint32_t)(FORWARD_POOLS * n_pages)) +
+              (uint64_t)SCHED_LOGITS_ROWS * e->n_vocab * sizeof(float);
+}
+
+static void describe(struct estimate *e, const struct config *c, const struct model *m)
+{
+    *e = (struct estimate){ .n_layer = m->n_layer,
+                            .n_head_kv = m->n_head_kv,
+                            .head_dim = m->head_dim,
+                            .n_vocab = m->n_vocab,
+                            .window = m->n_ctx_train,
+                            .segment = c->segment,
+                            .batch = c->batch_tokens,
+                            .kv = (enum kv_type)c->kv_type,
+                            .weights = m->packed.len,
+                            .store = strcmp(c->store, "none") == 0 ? 0 : c->store_bytes,
+                            .wanted_tokens = c->plan_context,
+                            .wanted_ratio = c->plan_ratio };
+    if (c->weight_bytes && c->weight_bytes < e->weights)
+        e->weights = c->weight_bytes;
+    (void)snprintf(e->model, sizeof(e->model), "%s", m->name);
+    (void)snprintf(e->device, sizeof(e->device), "%.31s", c->device);
+    for (enum kv_type kv = 0; kv < KV__N; kv++)
+        e->page_bytes[kv] = pool_page_bytes(m, kv);
+}
+
+static int fill(struct estimate *e, const struct config *c, const struct model *m, struct why *why)
+{
+    const struct backend_ops *ops;
+    char cpu[16];
+    struct backend_options o = { .cpu = config_choice("cpu", c->cpu, cpu, sizeof(cpu)),
+                                 .threads = c->threads,
+                                 .pin = c->pin,
+                                 .max_rows = c->batch_tokens };
+    int r = devices_library(c->device, &ops, &o.device, why);
+
+    describe(e, c, m);
+    if (r == 0)
+        r = ops->need(&o, m, &e->scratch, why);
+    if (r == 0)
+        r = find_memory(e, c, &o, why);
+    if (r < 0)
+        return r;
+    divide(e, c);
+    count_host(e);
+    return 0;
+}
+
+int estimate_make(const struct config *c, struct estimate *ret, struct why *why)
+{
+    struct gguf *g;
+    struct model *m;
+    int r = gguf_open(c->model, &g, why);
+
+    if (r < 0)
+        return r;
+    r = model_shape(g, &m, why);
+    if (r == 0) {
+        r = fill(ret, c, m, why);
+        model_close(m);
+    }
+    gguf_close(g);
+    return r;
+}
+
+/* --- tokens and pages ------------------------------------------------------------------------- */
+
+static uint64_t pages_of(uint64_t keys)
+{
+    return (keys + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+}
+
+/* Of a segment that is compressed. The first has its sinks beside that: a page at most. */
+static uint64_t packed_pages(const struct estimate *e, uint32_t ratio)
+{
+    const struct compress_spec spec = { .method = COMPRESS_FIT,
+                                        .ratio = ratio,
+                                        .sinks = COMPRESS_SINKS };
+
+    return pages_of(ratio > 1 ? compress_n_keys(&spec, e->segment, 1, 0) : e->segment);
+}
+
+uint64_t estimate_pages(const struct estimate *e, uint64_t tokens, uint32_t ratio)
+{
+    uint64_t packed = tokens ? (tokens - 1) / e->segment : 0;
+
+    return packed * packed_pages(e, ratio) + pages_of(tokens - packed * e->segment);
+}
+
+uint64_t estimate_tokens(const struct estimate *e, uint64_t pages, uint32_t ratio)
+{
+    uint64_t raw = pages_of(e->segment);
+
+    if (pages <= raw)
+        return pages * POOL_PAGE_TOKENS;
+    return (pages - raw) / packed_pages(e, ratio) * e->segment + e->segment;
+}
+
+static uint64_t n_pages(const struct estimate *e, enum kv_type kv)
+{
+    return e->context / e->page_bytes[kv];
+}
+
+bool estimate_fits(const struct estimate *e)
+{
+    return e->weights + e->scratch < e->memory &&
+           estimate_pages(e, e->wanted_tokens, e->wanted_ratio) <= n_pages(e, e->kv);
+}
+
+/* --- printing --------------------------------------------------------------------------------- */
+
+static void print_bytes(FILE *f, const char *what, uint64_t n, const char *note)
+{
+    (void)fprintf(f, "%-9s %15" PRIu64 "  %9.2f GiB   %s\n", what, n, (double)n / (double)(1 << 30),
+                  note);
+}
+
+static void print_parts(const struct estimate *e, FILE *f)
+{
+    char steps[64];
+
+    (void)snprintf(steps, sizeof(steps), "for steps of %u tokens (--batch-tokens)", e->batch);
+    print_bytes(f, "memory", e->memory, e->source);
+    print_bytes(f, "weights", e->weights, "as they are packed");
+    print_bytes(f, "scratch", e->scratch, steps);
+    if (e->weights + e->scratch >= e->memory) {
+        (void)fprintf(f, "The weights do not fit: %" PRIu64 " bytes are missing.\n",
+                      e->weights + e->scratch - e->memory);
+        return;
+    }
+    print_bytes(f, "kept free", e->kept_free, "for what comes while it serves");
+    print_bytes(f, "context", e->context, "at most (--kv-bytes)");
+    print_bytes(f, "host", e->host, "this machine's memory, for tables and logits");
+}
+
+static void print_tokens(const struct estimate *e, FILE *f)
+{
+    static const uint32_t ratios[] = { 1, 2, 4, 8, 16, 32, 64 };
+
+    (void)fprintf(f, "\nTokens that fit, of all sessions together, by ratio and --kv-type:\n%9s",
+                  "ratio");
+    for (enum kv_type kv = 0; kv < KV__N; kv++)
+        (void)fprintf(f, " %15s", kv_names[kv]);
+    for (unsigned i = 0; i < sizeof(ratios) / sizeof(*ratios); i++) {
+        if (i == 0)
+            (void)fprintf(f, "\n%9s", "raw");
+        else
+            (void)fprintf(f, "\n%9u", ratios[i]);
+        for (enum kv_type kv = 0; kv < KV__N; kv++)
+            (void)fprintf(f, " %15" PRIu64, estimate_tokens(e, n_pages(e, kv), ratios[i]));
+    }
+    (void)fputc('\n', f);
+}
+
+static void print_wanted(const struct estimate *e, FILE *f)
+{
+    uint64_t need = estimate_pages(e, e->wanted_tokens, e->wanted_ratio) * e->page_bytes[e->kv];
+
+    if (e->wanted_tokens == 0)
+        return;
+    (void)fprintf(f, "\n%" PRIu64 " tokens", e->wanted_tokens);
+    if (e->wanted_ratio > 1)
+        (void)fprintf(f, " at ratio %u", e->wanted_ratio);
+    (void)fprintf(f, " in %s take %" PRIu64 " bytes of context: ", kv_names[e->kv], need);
+    if (estimate_fits(e))
+        (void)fprintf(f, "they fit, and %" PRIu64 " are left.\n", less(e->context, need));
+    else
+        (void)fprintf(f, "they do not fit, %" PRIu64 " are missing.\n", less(need, e->context));
+}
+
+static void print_store(const struct estimate *e, FILE *f)
+{
+    uint64_t pages = e->store / e->page_bytes[e->kv];
+
+    if (e->store)
+        (void)fprintf(f,
+                      "The store (--store-bytes %" PRIu64 ") has room for %" PRIu64
+                      " tokens raw, %" PRIu64 " at ratio 8.\n",
+                      e->store, estimate_tokens(e, pages, 1), estimate_tokens(e, pages, 8));
+    else
+        (void)fputs("The store is switched off (--store none).\n", f);
+}
+
+void estimate_print(const struct estimate *e, FILE *f)
+{
+    (void)fprintf(f, "%s on %s: %u layers, %u KV heads of %u, a window of %u tokens\n\n", e->model,
+                  e->device, e->n_layer, e->n_head_kv, e->head_dim, e->window);
+    print_parts(e, f);
+    if (e->weights + e->scratch >= e->memory)
+        return;
+    print_tokens(e, f);
+    print_wanted(e, f);
+    print_store(e, f);
+}

@@ -1,0 +1,214 @@
+/* tests/test_estimate.c - gistd --plan. Would catch: a count that is not the daemon's own (weights,
+ * scratch, pages, keys of a compressed segment), figures that leave those of the roofline page
+ * (docs/cuda.md), a plan that reads more than a header, an exit status that says "fits" when it
+ * does not. */
+#include "daemon/estimate.h"
+
+#include "engine/kv/compress.h"
+#include "engine/kv/pool.h"
+#include "tests/support/gguf_build.h"
+#include "tests/support/near.h"
+#include "tests/support/rig.h"
+#include "tests/support/scratch.h"
+
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+/* --- the program ------------------------------------------------------------------------------ */
+
+/* What `gistd --plan` with these flags prints; its exit status. */
+static int run_plan(const char *flags, char *ret, size_t cap)
+{
+    char command[2048];
+    size_t n;
+    FILE *f;
+    int status;
+
+    (void)snprintf(command, sizeof(command), "%s/gistd %s 2>&1", getenv("BUILD"), flags);
+    f = popen(command, "r");
+    assert_non_null(f);
+    n = fread(ret, 1, cap - 1, f);
+    ret[n] = '\0';
+    status = pclose(f);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* Numbers of the line that begins so. */
+static unsigned numbers_of(const char *text, const char *line, double ret[3])
+{
+    const char *at = strstr(text, line);
+    unsigned n = 0;
+
+    assert_non_null(at);
+    at += strlen(line);
+    for (char *end; n < 3; n++, at = end) {
+        ret[n] = strtod(at, &end);
+        if (end == at)
+            break;
+    }
+    return n;
+}
+
+/* Llama-3.1-8B as Q4_K_M has it: Q6_K in the output, and in half of the layers' v and down. The
+ * file is a hole but for its header. */
+static void write_8b(const char *path)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    const uint64_t v[2] = { 4096, 1024 }, down[2] = { 14336, 4096 }, output[2] = { 4096, 128256 };
+    struct gguf_build *b;
+    char name[64];
+
+    shape.n_layer = 32;
+    shape.n_embd = 4096;
+    shape.n_ff = 14336;
+    shape.n_head = 32;
+    shape.n_head_kv = 8;
+    shape.head_dim = 128;
+    shape.n_ctx = 131072;
+    shape.n_vocab = 128256;
+    shape.embd = shape.attn = shape.ffn = QUANT_Q4_K;
+    shape.tied = false;
+    shape.sparse = true;
+    b = gguf_build_model(&shape);
+    gguf_build_tensor(b, "output.weight", QUANT_Q6_K, 2, output, NULL);
+    for (unsigned i = 0; i < 32; i += 2) {
+        (void)snprintf(name, sizeof(name), "blk.%u.attn_v.weight", i);
+        gguf_build_tensor(b, name, QUANT_Q6_K, 2, v, NULL);
+        (void)snprintf(name, sizeof(name), "blk.%u.ffn_down.weight", i);
+        gguf_build_tensor(b, name, QUANT_Q6_K, 2, down, NULL);
+    }
+    gguf_build_write(b, path);
+    gguf_build_free(b);
+}
+
+/* Within two per cent, which the page's two digits leave open. */
+static void assert_about(double found, double expected)
+{
+    assert_true(near_worse(0, found / expected, 1.0) <= 0.02);
+}
+
+/* "Fits into 80 GB: 0.53 M tokens raw f16, 1.0 M q8_0, 4.2 M at ratio 8". */
+static void roofline(void **state)
+{
+    char path[SCRATCH_PATH_MAX], flags[1024], text[8192];
+    double n[3];
+
+    (void)state;
+    write_8b(scratch_path(path, "8b.gguf"));
+    (void)snprintf(flags, sizeof(flags),
+                   "--plan %s --device cuda-shim --plan-memory 80000000000 --plan-context 1M "
+                   "--plan-ratio 8",
+                   path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
+    assert_int_equal(numbers_of(text, "weights", n), 2);
+    assert_about(n[0], 4.92e9);
+    assert_int_equal(numbers_of(text, "  raw", n), 3);
+    assert_about(n[0], 0.53e6);
+    assert_about(n[1], 0.53e6 / 2);
+    assert_about(n[2], 1.0e6);
+    assert_int_equal(numbers_of(text, "\n        8", n), 3);
+    assert_about(n[0], 4.2e6);
+    /* 1 M at ratio 8: 2047 segments of 4 pages and a raw one of 32, of 2 MiB. */
+    assert_non_null(strstr(text, "1048576 tokens at ratio 8 in f16 take 17238589440 bytes"));
+    assert_non_null(strstr(text, "they fit"));
+
+    (void)snprintf(flags, sizeof(flags),
+                   "--plan %s --device cuda-shim --plan-memory 80000000000 --plan-context 1M",
+                   path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 1);
+    assert_non_null(strstr(text, "they do not fit"));
+    (void)snprintf(flags, sizeof(flags), "--plan %s --plan-memory 4G", path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 1);
+    assert_non_null(strstr(text, "The weights do not fit"));
+    assert_int_equal(run_plan("--plan /nonexistent.gguf", text, sizeof(text)), 1);
+    assert_non_null(strstr(text, "/nonexistent.gguf"));
+}
+
+/* --- the daemon's own counts ------------------------------------------------------------------ */
+
+static void plan_of(const char *path, const char *memory, struct estimate *ret)
+{
+    struct config c;
+    struct why why = { "" };
+
+    config_defaults(&c);
+    assert_int_equal(config_set(&c, "model", path, "test", &why), 0);
+    assert_int_equal(config_set(&c, "plan-memory", memory, "test", &why), 0);
+    assert_int_equal(config_set(&c, "cpu", rig_cpu(), "test", &why), 0);
+    assert_int_equal(config_set(&c, "threads", "3", "test", &why), 0);
+    assert_int_equal(config_set(&c, "batch-tokens", "48", "test", &why), 0);
+    if (estimate_make(&c, ret, &why) < 0)
+        fail_msg("%s", why.text);
+}
+
+static void counts_are_the_backends(void **state)
+{
+    char path[SCRATCH_PATH_MAX];
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct rig_opts o = { path, "auto", KV_Q8_0, .threads = 3, .max_batch = 48, .max_tokens = 64 };
+    struct backend_options bo = { .cpu = rig_cpu(), .threads = 3, .max_rows = 48 };
+    struct gguf_build *b;
+    struct backend_info info;
+    struct estimate e;
+    struct why why = { "" };
+    uint64_t need;
+    struct rig r;
+
+    (void)state;
+    shape.n_ff = 160;
+    b = gguf_build_model(&shape);
+    gguf_build_write(b, scratch_path(path, "tiny.gguf"));
+    gguf_build_free(b);
+    plan_of(path, "1G", &e);
+    assert_int_equal(rig_open(&r, &o, &why), 0);
+    r.backend->ops->info(r.backend, &info);
+    assert_int_equal(e.weights, r.model->mem_len);
+    assert_int_equal(r.backend->ops->need(&bo, r.model, &need, &why), 0);
+    assert_int_equal(need, info.scratch_bytes);
+    if (rig_backend() == &backend_cpu)
+        assert_int_equal(e.scratch, info.scratch_bytes);
+    assert_int_equal(e.page_bytes[KV_Q8_0], r.pool.page_bytes);
+    assert_int_equal(e.weights + e.scratch + e.kept_free + e.context, e.memory);
+    rig_close(&r);
+}
+
+/* As many keys as the compressor leaves, and not one page more than was said. */
+static void tokens_and_pages(void **state)
+{
+    static const uint32_t ratios[] = { 1, 2, 3, 8, 32, 64 };
+    struct estimate e = { .segment = 512 };
+
+    (void)state;
+    assert_int_equal(estimate_pages(&e, 0, 8), 0);
+    assert_int_equal(estimate_pages(&e, 1, 8), 1);
+    assert_int_equal(estimate_pages(&e, 512, 8), 32); /* it is being read */
+    assert_int_equal(estimate_pages(&e, 513, 8), 4 + 1);
+    assert_int_equal(estimate_pages(&e, 513, 1), 33);
+    assert_int_equal(estimate_pages(&e, 1024, 3), 11 + 32); /* 170 keys, 2 remain: 11 pages */
+    for (unsigned i = 0; i < sizeof(ratios) / sizeof(*ratios); i++)
+        for (uint64_t pages = 1; pages < 400; pages++) {
+            uint64_t n = estimate_tokens(&e, pages, ratios[i]);
+
+            assert_true(estimate_pages(&e, n, ratios[i]) <= pages);
+            assert_true(estimate_pages(&e, n + 512, ratios[i]) > pages);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(roofline),
+        cmocka_unit_test(counts_are_the_backends),
+        cmocka_unit_test(tokens_and_pages),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
