@@ -240,6 +240,8 @@ $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/l
 $(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 
+include cuda/Makefile.inc
+
 # With the public header alone, as programs elsewhere have it.
 $(foreach o,$(SRC_examples:%.c=%.o),$(eval CFLAGS_$(o) := -Iclient))
 $(B)/examples/%: $(B)/examples/%.o $(B)/libgist.a
