@@ -35,7 +35,6 @@ SRC_cuda    := $(sort $(wildcard cuda/*.c))
 SRC_nv      := $(sort $(wildcard cuda/nv/*.c))
 SRC_shim    := $(sort $(wildcard cuda/shim/*.c))
 CU_cuda     := $(sort $(wildcard cuda/*.cu))
-CPP_shim    := $(sort $(wildcard cuda/shim/*.cpp))
 SRC_examples := $(sort $(wildcard examples/*.c))
 SRC_tests   := $(sort $(wildcard tests/test_*.c))
 SRC_fuzz    := $(sort $(wildcard tests/fuzz_*.c))
@@ -162,28 +161,23 @@ CUDA_SM    := 80 89 90a 100 120
 CUDA_FLAGS := -std=c++17 -O3 -I. $(foreach s,$(CUDA_SM),-gencode arch=compute_$(s),code=sm_$(s)) \
               -gencode arch=compute_80,code=compute_80 -Xcompiler -fPIC,-fvisibility=hidden
 CXX        ?= g++
-SHIM_FLAGS := -std=c++17 $(CFLAGS) -Wall -Wextra -Wno-unknown-pragmas $(WERROR) -fvisibility=hidden -fPIC -pthread -I. \
-              $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=all)
 $(foreach o,$(SRC_nv:%.c=%.o),$(eval CFLAGS_$(o) := -isystem $(CUDA_HOME)/include))
+CFLAGS_cuda/rt.o := -Icuda/shim
 
+# The runtime's door, of CUDA's.
+$(B)/cuda/nv/rt.o: cuda/rt.c $(B)/flags
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  CC      $< (CUDA)")
+	$(Q)$(CC) $(ALL_CFLAGS) -isystem $(CUDA_HOME)/include -MMD -MP -c -o $@ $<
 $(B)/%.cu.o: %.cu $(B)/flags
 	$(Q)mkdir -p $(@D)
 	$(if $(Q),@echo "  NVCC    $<")
 	$(Q)$(NVCC) $(CUDA_FLAGS) -MMD -MP -c -o $@ $<
-$(B)/%.cu.shim.o: %.cu $(B)/flags
-	$(Q)mkdir -p $(@D)
-	$(if $(Q),@echo "  CXX     $<")
-	$(Q)$(CXX) $(SHIM_FLAGS) -MMD -MP -c -o $@ -x c++ $<
-$(B)/%.cpp.o: %.cpp $(B)/flags
-	$(Q)mkdir -p $(@D)
-	$(if $(Q),@echo "  CXX     $<")
-	$(Q)$(CXX) $(SHIM_FLAGS) $(CFLAGS_$*.o) -MMD -MP -c -o $@ $<
-
 # Of the engine they take what has no state, into themselves.
-$(B)/libgistd-cuda.so: $(call obj,$(SRC_cuda) $(SRC_nv)) $(CU_cuda:%=$(B)/%.o) $(B)/libengine.a $(B)/libbase.a
+$(B)/libgistd-cuda.so: $(call obj,$(filter-out cuda/rt.c,$(SRC_cuda)) $(SRC_nv)) $(B)/cuda/nv/rt.o $(CU_cuda:%=$(B)/%.o) $(B)/libengine.a $(B)/libbase.a
 	$(if $(Q),@echo "  LINK    $@")
 	$(Q)$(NVCC) -shared -cudart static -Xlinker -z,defs,--exclude-libs,ALL -o $@ $^ -lm -ldl -lpthread
-$(B)/libgistd-cuda-shim.so: $(call obj,$(SRC_cuda) $(SRC_shim)) $(CU_cuda:%=$(B)/%.shim.o) $(CPP_shim:%=$(B)/%.o) \
+$(B)/libgistd-cuda-shim.so: $(call obj,$(SRC_cuda) $(SRC_shim)) $(CU_cuda:%=$(B)/cuda/plain/%.o) \
                             $(B)/libengine.a $(B)/libbase.a
 	$(if $(Q),@echo "  LINK    $@")
 	$(Q)$(CXX) $(ALL_LDFLAGS) -shared -Wl$(comma)-z$(comma)defs$(comma)--exclude-libs$(comma)ALL -o $@ $^ $(LIBS_engine)

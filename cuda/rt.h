@@ -1,8 +1,8 @@
 /* cuda/rt.h - the door to the runtime of a device: memory, copies, streams, events.
  *
- * Two stand behind it: CUDA's (cuda/nv/rt_nv.c), and for machines without a GPU the shim's
- * (cuda/shim/rt_shim.c), which runs the same kernels on the CPU. Which one is decided when a
- * library is linked.
+ * Two stand behind it, by the same names: CUDA's, and for machines without a GPU the shim's
+ * (cuda/shim/shim.h), which runs the same kernels on the CPU. Which one is decided when a library
+ * is built; cuda/nv/ and cuda/shim/ have what is not the same.
  *
  * Work of a stream is done in its order. Between streams only events order: rt_record marks where a
  * stream is now, rt_follow lets another one wait for the mark.
@@ -36,7 +36,8 @@ struct rt_info {
     uint64_t bytes, bytes_free; /* of its memory; 0: it is the process's */
 };
 
-extern const char rt_name[]; /* of what stands behind the door: "cuda" */
+extern const char rt_name[];     /* of what stands behind the door: "cuda" */
+extern const bool rt_has_memory; /* of its own */
 
 /* Whether device n is here: 0, or -ENODEV and what is missing. */
 int rt_look(unsigned n, struct why *why);

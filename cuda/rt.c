@@ -1,7 +1,8 @@
-/* cuda/nv/rt_nv.c - the door to the runtime (cuda/rt.h): CUDA's.
+/* cuda/rt.c - the door to the runtime: one text, compiled with CUDA's header or with the shim's.
  *
- * The runtime is linked statically, and takes the driver (libcuda.so.1) by itself when it is first
- * called: so the library that we are part of loads on every machine, and says here what is missing.
+ * CUDA's runtime is linked statically, and takes the driver (libcuda.so.1) by itself when it is
+ * first called: so the library that we are part of loads on every machine, and says here what is
+ * missing.
  */
 #include "cuda/rt.h"
 
@@ -29,8 +30,6 @@ struct rt {
 struct rt_event {
     cudaEvent_t e;
 };
-
-const char rt_name[] = "cuda";
 
 static int code(cudaError_t e)
 {
@@ -148,7 +147,8 @@ void rt_info(const struct rt *r, struct rt_info *ret)
 {
     size_t left = 0, all = 0;
 
-    (void)cudaMemGetInfo(&left, &all);
+    if (rt_has_memory)
+        (void)cudaMemGetInfo(&left, &all);
     *ret = (struct rt_info){ .bytes = all, .bytes_free = left };
     (void)snprintf(ret->name, sizeof(ret->name), "%.*s", (int)sizeof(ret->name) - 1, r->prop.name);
 }
