@@ -248,7 +248,7 @@ $(B)/gist.pc: client/gist.pc.in Makefile
 
 # --- check, bench, install -----------------------------------------------------------------------
 
-# Warnings are errors here. TESTS_ONLY="gguf vocab" runs some: tests/test_gguf.c, tests/test_vocab.sh...
+# Warnings are errors here. TESTS_ONLY="gguf vocab" runs some: tests/test_gguf.c, tests/test_examples.sh...
 only = $(if $(TESTS_ONLY),$(filter $(TESTS_ONLY:%=$(1)),$(2)),$(2))
 RUN_tests := $(call only,$(B)/tests/test_%,$(TESTS)) $(call only,tests/test_%.sh,$(SH_tests))
 NO_tests  := $(filter-out $(notdir $(RUN_tests:%.sh=%)),$(TESTS_ONLY:%=test_%))
