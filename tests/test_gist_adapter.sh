@@ -56,6 +56,23 @@ check 'o' grep -q '^o *layers 0 to 0: a matrix of its own$' "$tmp/out"
 check 'down' grep -q "^down *layers 0 to 0: the base model's matrix + rank 3$" "$tmp/out"
 check 'nothing is left behind' [ -z "$(find "$tmp" -name '*.tmp*' -o -name x)" ]
 
+# --- mark ---------------------------------------------------------------------------------------
+cp "$tmp/beacon.safetensors" "$tmp/marked.safetensors"
+code 'mark' 0 "$tool" mark -m $model --better-than-fit '8 16' "$tmp/marked.safetensors"
+code 'show' 0 "$tool" show "$tmp/marked.safetensors"
+check 'its mark' grep -q '^better_than_fit *8 16$' "$tmp/out"
+cp "$tmp/marked.safetensors" "$tmp/before"
+code 'a ratio that is none' 1 "$tool" mark -m $model --better-than-fit '8 x' "$tmp/marked.safetensors"
+says 'better_than_fit is "8 x"'
+check 'a refused mark changes nothing' cmp "$tmp/before" "$tmp/marked.safetensors"
+code 'another mark' 0 "$tool" mark -m $model --better-than-fit 4 "$tmp/marked.safetensors"
+code 'show' 0 "$tool" show "$tmp/marked.safetensors"
+check 'one mark' [ "$(grep -c '^better_than_fit *4$' "$tmp/out")" = 1 ]
+code 'no mark' 0 "$tool" mark -m $model --better-than-fit '' "$tmp/marked.safetensors"
+check 'all else stays, bit for bit' cmp "$tmp/beacon.safetensors" "$tmp/marked.safetensors"
+code 'mark without ratios' 2 "$tool" mark -m $model "$tmp/marked.safetensors"
+says '--better-than-fit'
+
 # --- served -------------------------------------------------------------------------------------
 seq 1 400 >"$tmp/text"
 # What the last score said, without the time that it took.

@@ -1,9 +1,11 @@
-/* train/gist_adapter.c - gist-adapter: makes, imports and shows adapter files (docs/adapter.md). */
+/* train/gist_adapter.c - gist-adapter: makes, imports, marks and shows adapter files
+ * (docs/adapter.md). */
 #include "base/shown.h"
 #include "base/std.h"
 #include "engine/file/adapter.h"
 #include "engine/file/model.h"
 #include "engine/file/safetensors.h"
+#include "train/file/adapter_mark.h"
 #include "train/file/adapter_write.h"
 #include "train/file/import.h"
 
@@ -19,18 +21,23 @@ enum { OK, FAILED, USAGE };
 static const char help[] =
     "usage: gist-adapter init [OPTIONS] -m MODEL.gguf FILE\n"
     "       gist-adapter import [OPTIONS] -m MODEL.gguf CHECKPOINT FILE\n"
+    "       gist-adapter mark --better-than-fit \"N N ...\" -m MODEL.gguf FILE\n"
     "       gist-adapter show FILE\n\n"
     "init writes the untrained adapter of a model: its gists are the keys and values of the last\n"
     "tokens of their snippets. import makes one of a published gist model, an Activation Beacon or "
     "a\n"
     "plain Fine-KV: CHECKPOINT is its folder, or a safetensors file with a config.json beside it. "
-    "show\n"
-    "prints what is in an adapter file.\n\n"
+    "mark\n"
+    "writes into an adapter at which ratios it keeps more than the compressor fit, as gist-eval "
+    "ppl\n"
+    "measures it: automatic memory uses it there. show prints what is in an adapter file.\n\n"
     "  -m, --model FILE           the GGUF file that the adapter is for\n"
     "      --segment N            tokens of a segment that it was trained with (512; import: as\n"
     "                             config.json says)\n"
     "      --ratios \"N N ...\"     ratios that it was trained with (none; import: as it says)\n"
     "      --sinks N              first tokens that stay raw (4; import: as it says)\n"
+    "      --better-than-fit \"N N ...\"\n"
+    "                             ratios at which it was measured to be better; \"\": none\n"
     "  -f, --force                overwrite an existing file\n"
     "  -h, --help                 this text\n"
     "  -V, --version              the version\n\n"
@@ -38,7 +45,7 @@ static const char help[] =
 
 /* What the command line says; NULL where it says nothing. */
 struct wish {
-    const char *model, *segment, *ratios, *sinks;
+    const char *model, *segment, *ratios, *sinks, *better;
     bool force;
 };
 
@@ -115,8 +122,23 @@ static int import(const struct wish *w, struct model *m, const char *from, const
     return OK;
 }
 
-/* from NULL: init. */
-static int make(const struct wish *w, const char *from, const char *out)
+static int mark(const struct wish *w, struct model *m, const char *path)
+{
+    struct why why = { "" };
+
+    if (adapter_mark(path, "better_than_fit", *w->better ? w->better : NULL, check, m, &why) < 0)
+        return fail(FAILED, why.text);
+    if (*w->better)
+        shown_line(stdout, "%s: better than fit at %s", path, w->better);
+    else
+        shown_line(stdout, "%s: better than fit at no ratio", path);
+    return OK;
+}
+
+typedef int made(const struct wish *w, struct model *m, const char *path);
+
+/* from NULL: by what, which needs no more than the model and the file. */
+static int make(const struct wish *w, made *what, const char *from, const char *out)
 {
     struct why why = { "" };
     struct model *m;
@@ -126,7 +148,7 @@ static int make(const struct wish *w, const char *from, const char *out)
         return fail(USAGE, "wants --model FILE, the model that the adapter is for.");
     if (model_open(w->model, NULL, NULL, &m, &why) < 0)
         return fail(FAILED, why.text);
-    r = from ? import(w, m, from, out) : init(w, m, out);
+    r = from ? import(w, m, from, out) : what(w, m, out);
     model_close(m);
     return r;
 }
@@ -228,23 +250,31 @@ static int run(const struct wish *w, int n, char *const *args)
     const char *command = n ? args[0] : "";
 
     if (strcmp(command, "init") == 0 && n == 2)
-        return make(w, NULL, args[1]);
+        return make(w, init, NULL, args[1]);
     if (strcmp(command, "import") == 0 && n == 3)
-        return make(w, args[1], args[2]);
+        return make(w, NULL, args[1], args[2]);
+    if (strcmp(command, "mark") == 0 && n == 2 && w->better)
+        return make(w, mark, NULL, args[1]);
     if (strcmp(command, "show") == 0 && n == 2)
         return show(args[1]);
-    return fail(USAGE, "wants init FILE, import CHECKPOINT FILE or show FILE; see gist-adapter "
-                       "--help.");
+    return fail(USAGE,
+                "wants init FILE, import CHECKPOINT FILE, mark --better-than-fit RATIOS FILE "
+                "or show FILE; see gist-adapter --help.");
 }
 
 /* -1: run the command; else the exit code. */
 static int parse(int argc, char **argv, struct wish *w)
 {
     static const struct option longs[] = {
-        { "model", required_argument, NULL, 'm' },  { "segment", required_argument, NULL, 's' },
-        { "ratios", required_argument, NULL, 'r' }, { "sinks", required_argument, NULL, 'k' },
-        { "force", no_argument, NULL, 'f' },        { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'V' },      { NULL, 0, NULL, 0 },
+        { "model", required_argument, NULL, 'm' },
+        { "segment", required_argument, NULL, 's' },
+        { "ratios", required_argument, NULL, 'r' },
+        { "sinks", required_argument, NULL, 'k' },
+        { "better-than-fit", required_argument, NULL, 'b' },
+        { "force", no_argument, NULL, 'f' },
+        { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'V' },
+        { NULL, 0, NULL, 0 },
     };
     int c;
 
@@ -262,6 +292,9 @@ static int parse(int argc, char **argv, struct wish *w)
             break;
         case 'k':
             w->sinks = optarg;
+            break;
+        case 'b':
+            w->better = optarg;
             break;
         case 'f':
             w->force = true;

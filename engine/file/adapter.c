@@ -170,10 +170,6 @@ static int read_metadata(struct loader *l)
 
 /* --- tensors ---------------------------------------------------------------------------------- */
 
-static const enum quant quant_of[] = {
-    [SAFETENSORS_F32] = QUANT_F32, [SAFETENSORS_F16] = QUANT_F16, [SAFETENSORS_BF16] = QUANT_BF16
-};
-
 /* The tensor of that name with its shape checked; *ret NULL: there is none. rows 0: any number from
  * 1 to most. */
 static int find(struct loader *l, const char *name, uint32_t rows, uint32_t most, uint32_t cols,
@@ -220,7 +216,7 @@ static int read_rows(struct loader *l, const struct safetensors_tensor *t, void 
     int r = rows ? safetensors_read(l->s, t, rows, l->why)
                  : why_set(l->why, -ENOMEM, "%s: no memory", l->path);
 
-    if (r == 0 && !quant_finite(quant_of[t->type], rows, t->dims[0] * t->dims[1]))
+    if (r == 0 && !quant_finite(safetensors_quant(t->type), rows, t->dims[0] * t->dims[1]))
         r = why_set(l->why, -EINVAL,
                     "%s: tensor %s has a NaN or an infinity, expected finite weights: the file is "
                     "damaged, or its training diverged",
@@ -247,7 +243,7 @@ static int load_floats(struct loader *l, const struct safetensors_tensor *t, con
         return r;
     floats = malloc(n * sizeof(*floats));
     if (floats) {
-        quant_dequantise_row(quant_of[t->type], rows, n, floats);
+        quant_dequantise_row(safetensors_quant(t->type), rows, n, floats);
         r = put(l, to, floats, n * sizeof(*floats));
     } else {
         r = why_set(l->why, -ENOMEM, "%s: no memory", l->path);
@@ -263,7 +259,7 @@ static int load_matrix(struct loader *l, const struct safetensors_tensor *t, boo
                        struct model_tensor *ret)
 {
     uint32_t n_rows = (uint32_t)t->dims[0], n_cols = (uint32_t)t->dims[1];
-    enum quant type = quant_of[t->type], as = as_f32 ? QUANT_F32 : type;
+    enum quant type = safetensors_quant(t->type), as = as_f32 ? QUANT_F32 : type;
     size_t from_bytes = quant_row_bytes(type, n_cols), len = tile_len(as, n_cols);
     uint8_t *to = take(l, tile_count(n_rows) * len), *tiles = NULL;
     float *floats = NULL;

@@ -532,12 +532,32 @@ void safetensors_close(struct safetensors *s)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+enum quant safetensors_quant(enum safetensors_type type)
+{
+    static const enum quant quants[] = { [SAFETENSORS_F32] = QUANT_F32,
+                                         [SAFETENSORS_F16] = QUANT_F16,
+                                         [SAFETENSORS_BF16] = QUANT_BF16 };
+
+    return quants[type];
+}
+
 const char *safetensors_meta(const struct safetensors *s, const char *key)
 {
     for (size_t i = 0; i < s->n_metas; i++)
         if (strcmp(s->metas[i].key, key) == 0)
             return s->metas[i].value;
     return NULL;
+}
+
+size_t safetensors_n_metas(const struct safetensors *s)
+{
+    return s->n_metas;
+}
+
+const char *safetensors_meta_at(const struct safetensors *s, size_t i, const char **ret_key)
+{
+    *ret_key = s->metas[i].key;
+    return s->metas[i].value;
 }
 
 size_t safetensors_n(const struct safetensors *s)

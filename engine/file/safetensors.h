@@ -22,6 +22,7 @@
 
 #include "base/digest.h"
 #include "base/why.h"
+#include "engine/file/quant.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -39,6 +40,9 @@ struct safetensors_tensor {
     uint64_t off, len;                   /* from the start of the file; bytes */
 };
 
+/* Not of OTHER. */
+enum quant safetensors_quant(enum safetensors_type type);
+
 struct safetensors;
 
 int safetensors_open(const char *path, struct safetensors **ret, struct why *why);
@@ -48,6 +52,8 @@ void safetensors_close(struct safetensors *s);
 
 /* A value of __metadata__, or NULL. */
 const char *safetensors_meta(const struct safetensors *s, const char *key);
+size_t safetensors_n_metas(const struct safetensors *s);
+const char *safetensors_meta_at(const struct safetensors *s, size_t i, const char **ret_key);
 
 size_t safetensors_n(const struct safetensors *s);
 const struct safetensors_tensor *safetensors_at(const struct safetensors *s, size_t i);

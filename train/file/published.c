@@ -15,10 +15,6 @@ struct published {
     size_t n_files;
 };
 
-static const enum quant quant_of[] = {
-    [SAFETENSORS_F32] = QUANT_F32, [SAFETENSORS_F16] = QUANT_F16, [SAFETENSORS_BF16] = QUANT_BF16
-};
-
 static int open_files(struct published *c, char *const *paths, size_t n, struct why *why)
 {
     int r = 0;
@@ -165,11 +161,11 @@ int published_read(const struct published *c, const char *name, uint64_t rows, u
     raw = malloc(t->len);
     r = raw ? safetensors_read(file, t, raw, why)
             : why_set(why, -ENOMEM, "%s: no memory for tensor %s", c->path, name);
-    if (r == 0 && !quant_finite(quant_of[t->type], raw, rows * cols))
+    if (r == 0 && !quant_finite(safetensors_quant(t->type), raw, rows * cols))
         r = why_set(why, -EINVAL, "%s: tensor %s has a NaN or an infinity, expected finite weights",
                     c->path, name);
     if (r == 0)
-        quant_dequantise_row(quant_of[t->type], raw, rows * cols, ret);
+        quant_dequantise_row(safetensors_quant(t->type), raw, rows * cols, ret);
     free(raw);
     return r;
 }
