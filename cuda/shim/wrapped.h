@@ -34,6 +34,9 @@ static inline void grid_wait(void)
 static inline void grid_trigger(void)
 {
 }
+static inline void prefetch(const void *)
+{
+}
 
 /* The bytes arrive when they are waited for, not before: until then they are NaN. */
 static inline void cp_async16(void *to, const void *from)
