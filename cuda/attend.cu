@@ -1,0 +1,464 @@
+/* cuda/attend.cu - attention of any shape: f32 sums in shared memory, a page at a time.
+ *
+ * It takes what the matrix units can't: f32 pages, heads of odd sizes, and it is what those are
+ * tested against. 128 threads have up to 16 rows; scores of a page are 16 by 16.
+ *
+ *     q (16, hd) as it came | t (16, hd) turned to the page's segment | K (hd, 16) | V (16, hd)
+ *
+ * A key that a row doesn't see is left out, and not weighed by zero: its V may hold anything.
+ */
+#include "cuda/attend.cuh"
+#include "cuda/attend_kernels.h"
+
+#include <errno.h>
+
+#define ROWS    16u
+#define THREADS 128u
+#define COLS    (K_HEAD_DIM_MAX / THREADS) /* of a thread */
+#define UNSEEN  -1.0f                      /* in the place of a weight */
+
+/* engine/sampler.h: what is left of a weight below is nothing. */
+#define WEIGHT_LOG_MIN -44.0f
+
+/* What a block computes in, behind one another in dynamic shared memory. */
+struct desk {
+    float *q, *t, *k, *v;  /* (ROWS, hd), (ROWS, hd), (hd, 16), (16, hd) */
+    float *s;              /* (ROWS, 16) scores, then weights */
+    float *m, *l, *by;     /* (ROWS) */
+    struct page_ref *refs; /* (REFS) */
+};
+
+static size_t desk_bytes(uint32_t hd)
+{
+    return (4 * (size_t)ROWS * hd + ROWS * PAGE_TOKENS + 3 * ROWS) * sizeof(float) +
+           REFS * sizeof(struct page_ref);
+}
+
+static __device__ __forceinline__ struct desk desk_in(float *mem, uint32_t hd)
+{
+    struct desk d;
+
+    d.q = mem;
+    d.t = d.q + ROWS * hd;
+    d.k = d.t + ROWS * hd;
+    d.v = d.k + ROWS * hd;
+    d.s = d.v + ROWS * hd;
+    d.m = d.s + ROWS * PAGE_TOKENS;
+    d.l = d.m + ROWS;
+    d.by = d.l + ROWS;
+    d.refs = (struct page_ref *)(void *)(d.by + ROWS);
+    return d;
+}
+
+static __device__ void load_queries(const struct k_attend *a, const struct plan_piece *p,
+                                    uint32_t head, uint32_t row, uint32_t n, const struct desk *d)
+{
+    uint32_t hd = a->shape.head_dim;
+
+    for (uint32_t i = threadIdx.x; i < n * hd; i += THREADS)
+        d->q[i] = a->q[query_row(a, p, head, row + i / hd) * hd + i % hd];
+    if (threadIdx.x < ROWS) {
+        d->m[threadIdx.x] = -INFINITY;
+        d->l[threadIdx.x] = 0;
+    }
+}
+
+/* t = q turned on by so many positions. */
+static __device__ void turn_queries(const struct k_attend *a, uint32_t n, uint32_t by,
+                                    const struct desk *d)
+{
+    uint32_t hd = a->shape.head_dim, half = hd / 2;
+
+    for (uint32_t i = threadIdx.x; i < n * half; i += THREADS) {
+        uint32_t at = i / half * hd + i % half;
+        float c, s, x0 = d->q[at], x1 = d->q[at + half];
+
+        turn_by(&a->angles, hd, by, i % half, &c, &s);
+        d->t[at] = x0 * c - x1 * s;
+        d->t[at + half] = x0 * s + x1 * c;
+    }
+}
+
+template <unsigned KV>
+static __device__ void load_keys(const struct k_attend *a, const uint8_t *tile,
+                                 const struct desk *d)
+{
+    uint32_t hd = a->shape.head_dim;
+
+    for (uint32_t i = threadIdx.x; i < hd * PAGE_TOKENS; i += THREADS)
+        d->k[i] = kv_at<KV>(tile, hd, i, i / PAGE_TOKENS, i % PAGE_TOKENS);
+}
+
+template <unsigned KV>
+static __device__ void load_values(const struct k_attend *a, const uint8_t *tile,
+                                   const struct desk *d)
+{
+    uint32_t hd = a->shape.head_dim;
+
+    for (uint32_t i = threadIdx.x; i < hd * PAGE_TOKENS; i += THREADS)
+        d->v[i] = kv_at<KV>(tile, hd, i, i % hd, i / hd);
+}
+
+/* s = t K, of a thread two keys of a row. */
+static __device__ void score(const struct k_attend *a, uint32_t n, const struct desk *d)
+{
+    uint32_t hd = a->shape.head_dim, row = threadIdx.x / 8, key = threadIdx.x % 8 * 2;
+    float s0 = 0, s1 = 0;
+
+    if (row >= n)
+        return;
+    for (uint32_t i = 0; i < hd; i++) {
+        float x = d->t[row * hd + i];
+
+        s0 += x * d->k[i * PAGE_TOKENS + key];
+        s1 += x * d->k[i * PAGE_TOKENS + key + 1];
+    }
+    d->s[row * PAGE_TOKENS + key] = s0;
+    d->s[row * PAGE_TOKENS + key + 1] = s1;
+}
+
+/* Scores of a row become weights by the largest so far, and m and l go on; by: what was summed up
+ * until then is to be multiplied by. */
+static __device__ void soften(const struct k_attend *a, const struct plan_piece *p,
+                              const struct page_ref *ref, uint32_t row, uint32_t r,
+                              const struct desk *d)
+{
+    uint32_t token = (row + r) / group_of(a);
+    float *s = d->s + r * PAGE_TOKENS, top = d->m[r], sum = 0;
+    bool any = false;
+
+    for (uint32_t j = 0; j < PAGE_TOKENS; j++) {
+        if (!sees(p, ref, token, j))
+            continue;
+        top = fmaxf(top, s[j]);
+        any = true;
+    }
+    for (uint32_t j = 0; j < PAGE_TOKENS; j++) {
+        bool seen = sees(p, ref, token, j);
+
+        s[j] = seen ? expf(s[j] - top) : UNSEEN;
+        sum += seen ? s[j] : 0;
+    }
+    d->by[r] = !any ? 1 : d->m[r] == -INFINITY ? 0 : expf(d->m[r] - top);
+    d->l[r] = d->l[r] * d->by[r] + sum;
+    d->m[r] = top;
+}
+
+/* o = o * by + s V; a thread has columns threadIdx.x and every THREADS-th from there. */
+static __device__ void add_values(const struct k_attend *a, uint32_t n, const struct desk *d,
+                                  float o[COLS][ROWS])
+{
+    uint32_t hd = a->shape.head_dim;
+
+    for (uint32_t i = 0; i < COLS; i++) {
+        uint32_t c = threadIdx.x + i * THREADS;
+
+        for (uint32_t r = 0; r < ROWS; r++) {
+            if (r >= n || c >= hd)
+                continue;
+            o[i][r] *= d->by[r];
+            for (uint32_t j = 0; j < PAGE_TOKENS; j++) {
+                float w = d->s[r * PAGE_TOKENS + j];
+
+                if (w != UNSEEN)
+                    o[i][r] += w * d->v[j * hd + c];
+            }
+        }
+    }
+}
+
+/* Rows [row, row + n) of a piece over pages [first, first + n_pages) of those that it sees: d->m
+ * and d->l, and o, unless that is NULL. */
+template <unsigned KV>
+static __device__ void see_pages(const struct k_attend *a, const struct plan_piece *p,
+                                 uint32_t head, uint32_t row, uint32_t n, uint32_t first,
+                                 uint32_t n_pages, const struct desk *d, float (*o)[ROWS])
+{
+    uint32_t turned = K_ATTEND_NONE;
+
+    for (uint32_t i = 0; i < n_pages; i++) {
+        const struct page_ref *ref = &d->refs[i % REFS];
+        const uint8_t *tile;
+
+        if (i % REFS == 0) {
+            __syncthreads(); /* nobody looks at those before any more */
+            if (threadIdx.x < REFS && i + threadIdx.x < n_pages)
+                d->refs[threadIdx.x] = find_page(a, p, first + i + threadIdx.x);
+        }
+        __syncthreads();
+        tile = k_tile_of(&a->pool, ref->page, a->layer, head);
+        load_keys<KV>(a, tile, d);
+        if (o)
+            load_values<KV>(a, tile + a->pool.head_bytes / 2, d);
+        if (ref->turn != turned)
+            turn_queries(a, n, ref->turn, d);
+        turned = ref->turn;
+        __syncthreads();
+        score(a, n, d);
+        __syncthreads();
+        if (threadIdx.x < n)
+            soften(a, p, ref, row, threadIdx.x, d);
+        __syncthreads();
+        if (o)
+            add_values(a, n, d, o);
+    }
+}
+
+/* --- an item -----------------------------------------------------------------------------------
+ */
+
+/* A side piece's rows see their own key last; q is turned to where they stand. */
+static __device__ void see_self(const struct k_attend *a, const struct plan_piece *p, uint32_t head,
+                                uint32_t row, uint32_t n, const struct desk *d, float o[COLS][ROWS])
+{
+    uint32_t hd = a->shape.head_dim, group = group_of(a);
+
+    __syncthreads();
+    if (threadIdx.x < n) {
+        uint32_t r = threadIdx.x;
+        const float *k =
+            a->k + ((size_t)(p->row + (row + r) / group) * a->shape.n_head_kv + head) * hd;
+        float s = 0, top;
+
+        for (uint32_t c = 0; c < hd; c++)
+            s += d->q[r * hd + c] * k[c];
+        top = fmaxf(d->m[r], s);
+        d->by[r] = d->m[r] == -INFINITY ? 0 : expf(d->m[r] - top);
+        d->s[r] = expf(s - top);
+        d->l[r] = d->l[r] * d->by[r] + d->s[r];
+        d->m[r] = top;
+    }
+    __syncthreads();
+    for (uint32_t i = 0; i < COLS; i++) {
+        uint32_t c = threadIdx.x + i * THREADS;
+
+        for (uint32_t r = 0; r < ROWS; r++) {
+            size_t at = (size_t)(p->row + (row + r) / group) * a->shape.n_head_kv + head;
+
+            if (r < n && c < hd)
+                o[i][r] = o[i][r] * d->by[r] + d->s[r] * a->v[at * hd + c];
+        }
+    }
+}
+
+template <unsigned KV>
+static __global__ void __launch_bounds__(THREADS) attend_rows(struct k_attend a)
+{
+    SHARED_DYNAMIC(float, mem);
+    uint32_t hd = a.shape.head_dim, head = blockIdx.x;
+    struct desk d = desk_in(mem, hd);
+    float o[COLS][ROWS];
+
+    grid_wait();
+    const struct k_attend_item it =
+        list_of<struct k_attend_item>(&a, a.table.items[K_ATTEND_ROWS])[blockIdx.y];
+    const struct plan_piece *p = &a.pieces[it.piece];
+
+    if (it.n_rows == 0)
+        return;
+    for (uint32_t i = 0; i < COLS; i++)
+        for (uint32_t r = 0; r < ROWS; r++)
+            o[i][r] = 0;
+    load_queries(&a, p, head, it.row, it.n_rows, &d);
+    see_pages<KV>(&a, p, head, it.row, it.n_rows, it.first_page, it.n_pages, &d, o);
+    if (p->side && it.last)
+        see_self(&a, p, head, it.row, it.n_rows, &d, o);
+    for (uint32_t i = 0; i < COLS; i++) {
+        uint32_t c = threadIdx.x + i * THREADS;
+
+        for (uint32_t r = 0; r < ROWS; r++)
+            if (r < it.n_rows && c < hd)
+                put_result(&a, p, &it, head, r, c, d.m[r], d.l[r], o[i][r]);
+    }
+}
+
+/* --- parts become one --------------------------------------------------------------------------
+ */
+
+static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a)
+{
+    SHARED_STATIC(float, s_top, [ROWS]);
+    SHARED_STATIC(float, s_sum, [ROWS]);
+    uint32_t hd = a.shape.head_dim, head = blockIdx.x;
+
+    grid_wait();
+    const struct k_attend_merge it = list_of<struct k_attend_merge>(&a, a.table.merges)[blockIdx.y];
+    const struct plan_piece *p = &a.pieces[it.piece];
+    const struct k_attend_item whole = { it.piece, it.row, it.n_rows, 0, 0, K_ATTEND_NONE, 1 };
+    size_t step = (size_t)a.shape.n_head_kv * it.n_rows, first = it.part + (size_t)head * it.n_rows;
+
+    for (uint32_t r0 = 0; r0 < it.n_rows; r0 += ROWS) {
+        uint32_t r = r0 + threadIdx.x;
+
+        __syncthreads();
+        if (threadIdx.x < ROWS && r < it.n_rows) {
+            float top = -INFINITY, sum = 0;
+
+            for (uint32_t i = 0; i < it.n_parts; i++)
+                top = fmaxf(top, part_m(&a)[first + i * step + r]);
+            for (uint32_t i = 0; i < it.n_parts; i++) {
+                float m = part_m(&a)[first + i * step + r];
+
+                /* A part of which a row sees nothing is empty. */
+                sum += part_l(&a)[first + i * step + r] * (m == -INFINITY ? 0 : expf(m - top));
+            }
+            s_top[threadIdx.x] = top;
+            s_sum[threadIdx.x] = sum;
+        }
+        __syncthreads();
+        for (uint32_t i = threadIdx.x; i < ROWS * hd; i += THREADS) {
+            float o = 0, top = s_top[i / hd];
+
+            r = r0 + i / hd;
+            if (r >= it.n_rows)
+                break;
+            for (uint32_t j = 0; j < it.n_parts; j++) {
+                size_t at = first + j * step + r;
+                float m = part_m(&a)[at];
+
+                o += part_o(&a)[at * hd + i % hd] * (m == -INFINITY ? 0 : expf(m - top));
+            }
+            put_result(&a, p, &whole, head, r, i % hd, top, s_sum[i / hd], o);
+        }
+    }
+}
+
+/* --- what observers want -----------------------------------------------------------------------
+ */
+
+/* What rows give a whole earlier segment is added up token after token, by one block a segment: the
+ * sum is the same however many there are beside it. */
+template <unsigned KV>
+static __global__ void __launch_bounds__(THREADS, 4) attend_shares(struct k_attend a)
+{
+    SHARED_DYNAMIC(float, mem);
+    uint32_t group = group_of(&a), head = blockIdx.y;
+    struct desk d = desk_in(mem, a.shape.head_dim);
+
+    grid_wait();
+    const struct k_attend_look it = list_of<struct k_attend_look>(&a, a.table.shares)[blockIdx.z];
+    const struct plan_piece *p = &a.pieces[it.piece];
+    const struct plan_segment *s = a.segments + p->first_segment;
+    float sum = 0;
+
+    if (blockIdx.x >= it.n)
+        return;
+    for (uint32_t row = 0; row < p->n * group; row += ROWS) {
+        uint32_t n = p->n * group - row < ROWS ? p->n * group - row : ROWS;
+
+        __syncthreads();
+        load_queries(&a, p, head, row, n, &d);
+        see_pages<KV>(&a, p, head, row, n, s[blockIdx.x].first_page - s[0].first_page,
+                      pages_of(s[blockIdx.x].n_keys), &d, NULL);
+        for (uint32_t r = 0; r < n && threadIdx.x < group; r++)
+            if ((row + r) % group == threadIdx.x)
+                sum += d.l[r] * expf(d.m[r] - row_sums(&a)[query_row(&a, p, head, row + r)]);
+    }
+    if (threadIdx.x < group)
+        p->shares[((size_t)a.layer * a.shape.n_head + head * group + threadIdx.x) * it.n +
+                  blockIdx.x] += sum;
+}
+
+/* Of the segment that was read again, or of the own one. */
+static __device__ __forceinline__ const struct plan_segment *weighed(const struct k_attend *a,
+                                                                     const struct plan_piece *p)
+{
+    return &a->segments[p->first_segment + p->n_segments - 1];
+}
+
+/* One page's keys, each of one thread, row after row. */
+template <unsigned KV>
+static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend a)
+{
+    SHARED_DYNAMIC(float, mem);
+    uint32_t group = group_of(&a), head = blockIdx.y, key = blockIdx.x * PAGE_TOKENS + threadIdx.x;
+    struct desk d = desk_in(mem, a.shape.head_dim);
+
+    grid_wait();
+    const struct k_attend_look it = list_of<struct k_attend_look>(&a, a.table.weights)[blockIdx.z];
+    const struct plan_piece *p = &a.pieces[it.piece];
+
+    if (blockIdx.x >= it.n)
+        return;
+    uint32_t first = p->again ? weighed(&a, p)->first_page : p->first_page;
+    uint32_t turn = p->again ? p->base - weighed(&a, p)->base : 0;
+    float *to = p->weights + ((size_t)a.layer * a.shape.n_head_kv + head) * p->seg_len + key;
+    bool mine = threadIdx.x < PAGE_TOKENS && key < p->seg_len;
+    float sum = mine ? *to : 0;
+
+    load_keys<KV>(&a, k_tile_of(&a.pool, a.pages[first + blockIdx.x], a.layer, head), &d);
+    for (uint32_t row = 0; row < p->n * group; row += ROWS) {
+        uint32_t n = p->n * group - row < ROWS ? p->n * group - row : ROWS;
+
+        __syncthreads();
+        load_queries(&a, p, head, row, n, &d);
+        __syncthreads();
+        turn_queries(&a, n, turn, &d);
+        __syncthreads();
+        score(&a, n, &d);
+        __syncthreads();
+        for (uint32_t r = 0; mine && r < n; r++) {
+            float x =
+                d.s[r * PAGE_TOKENS + threadIdx.x] - row_sums(&a)[query_row(&a, p, head, row + r)];
+
+            if (!p->again && key > p->off + (row + r) / group)
+                continue;
+            x = x > WEIGHT_LOG_MIN ? expf(x) : 0;
+            sum = !p->again ? sum + x : x > sum ? x : sum;
+        }
+    }
+    if (mine)
+        *to = sum;
+}
+
+/* --- launches ----------------------------------------------------------------------------------
+ */
+
+#define LAUNCH_KV(kernel, grid, a, stream)                                                         \
+    ((a)->shape.kv == KV_F16    ? launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \
+                                         stream, kernel<KV_F16>, *(a))                             \
+     : (a)->shape.kv == KV_Q8_0 ? launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \
+                                         stream, kernel<KV_Q8_0>, *(a))                            \
+                                : launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \
+                                         stream, kernel<KV_F32>, *(a)))
+
+int k_attend_rows(void *stream, const struct k_attend *a)
+{
+    dim3 grid(a->shape.n_head_kv, a->table.n_items[K_ATTEND_ROWS]);
+
+    return grid.y ? LAUNCH_KV(attend_rows, grid, a, stream) : 0;
+}
+
+int k_attend_merge(void *stream, const struct k_attend *a)
+{
+    dim3 grid(a->shape.n_head_kv, a->table.n_merges);
+
+    return grid.y ? launch(grid, dim3(THREADS), 0, stream, attend_merge, *a) : 0;
+}
+
+int k_attend_look(void *stream, const struct k_attend *a)
+{
+    const struct k_attend_table *t = &a->table;
+    dim3 weights(t->most_weights, a->shape.n_head_kv, t->n_weights);
+    dim3 shares(t->most_shares, a->shape.n_head_kv, t->n_shares);
+    int r = 0;
+
+    if (t->n_weights)
+        r = LAUNCH_KV(attend_weights, weights, a, stream);
+    if (r == 0 && t->n_shares)
+        r = LAUNCH_KV(attend_shares, shares, a, stream);
+    return r;
+}
+
+int k_attend(void *stream, const struct k_attend *a)
+{
+    int r = k_attend_rows(stream, a);
+
+    if (r == 0)
+        r = k_attend_decode(stream, a);
+    if (r == 0)
+        r = k_attend_tile(stream, a);
+    if (r == 0)
+        r = k_attend_merge(stream, a);
+    return r == 0 ? k_attend_look(stream, a) : r;
+}
