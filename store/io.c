@@ -118,7 +118,7 @@ void io_drain(struct io *io)
 /* --- transfers -------------------------------------------------------------------------------- */
 
 /* With O_DIRECT an end within a block can't be gone on from: that block is moved once more. */
-static bool wants_blocks(int fd)
+bool io_wants_blocks(int fd)
 {
     int flags = fcntl(fd, F_GETFL);
 
@@ -129,7 +129,7 @@ size_t io_next_piece(const struct io_op *op, size_t done, size_t *ret_len)
 {
     size_t at = done, left;
 
-    if (at % IO_ALIGN && wants_blocks(op->fd))
+    if (at % IO_ALIGN && io_wants_blocks(op->fd))
         at -= at % IO_ALIGN;
     left = op->len - at;
     *ret_len = left < IO_PIECE_MAX ? left : IO_PIECE_MAX;

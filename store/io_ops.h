@@ -52,6 +52,7 @@ static inline bool io_is_transfer(const struct io_op *op)
     return op->code == IO_READ || op->code == IO_WRITE;
 }
 
+bool io_wants_blocks(int fd); /* it has O_DIRECT */
 /* Where in op's memory the next system call starts when `done` bytes are there, and its length. */
 size_t io_next_piece(const struct io_op *op, size_t done, size_t *ret_len);
 /* That call gave n (bytes or -errno). True: it was the last, *ret_result is the operation's. */

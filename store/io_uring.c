@@ -2,26 +2,38 @@
  *
  *             queue          submit        hand_over            collect          reap
  *     idle ---------> queued ------> todo ----------> kernel -----------> ready ------> idle
- *          behind a             ^     ^                |                    ^
- *          transfer: ---> held -+     +----------------+ short              |
- *                          |  that came back whole                          |
+ *          behind a             ^    ^ |              |    |                ^
+ *          transfer: ---> held -+    | |              |    +-> would wait   |
+ *                          |         +-|--------------+ short    |          |
+ *                          |           |                         v          |
+ *                          |           +----------------> helper threads ---+
  *                          +------------------------------------------------+ that one failed
  *
- * Links      The kernel takes a short transfer for a failed one: it would sever the chain, where
- * our contract is that we go on. So what stands behind a read or write is held here until that came
- * back whole, and is handed over by the io_reap that learns it. Behind everything else the kernel
- * links: the sync, rename, sync of a record goes on while the owner computes.
+ * Helpers    The ring has what the kernel can begin at once and end by an interrupt: transfers,
+ * with RWF_NOWAIT. All else waits for something, and is done by threads of our own
+ * (store/io_threads.c): the same system calls that the kernel's pool for it (io-wq) would do in as
+ * many threads. Not by that pool, because it loses work. Seen on 6.18, three times in half a
+ * million records: after a ring was closed and another one opened, the first operation that needs
+ * the pool stays in its queue for ever. A worker that is about to end, be it after five idle
+ * seconds or because the last ring was closed, is still on the list of free ones
+ * (io_acct_activate_free_worker), is taken for one that will look at the queue, and nobody else is
+ * woken. Nothing in here waits for the pool, so nothing can be lost there.
  *
- * Readable   The descriptor to poll is the ring itself: readable just while the completion queue
- * has entries. An eventfd registered with the ring is signalled after the entry is there, so that
- * an owner who reaped in between would find it readable with nothing behind it, again and again, or
- * would have to read it in every io_reap. What is ready without an entry of its own (what a failure
- * cancelled, what did not fit into the caller's array) is announced by a NOP, the bell.
+ * Links      What stands behind a transfer of the ring is held here until that came back whole, and
+ * is handed over by the io_reap that learns it: it may be short, and goes on then. A helper goes on
+ * by itself: the sync, rename, sync of a record are done while the owner computes.
+ *
+ * Readable   The descriptor to poll is an epoll of the ring, readable just while the completion
+ * queue has entries, and of the helpers' eventfd. An eventfd registered with the ring is signalled
+ * after the entry is there, so that an owner who reaped in between would find it readable with
+ * nothing behind it, again and again, or would have to read it in every io_reap. What is ready
+ * without an entry of its own (what a failure cancelled, what did not fit into the caller's array)
+ * is announced by a NOP, the bell.
  *
  * Flags      COOP_TASKRUN: completions don't interrupt the owner's computing; a sleeper is woken
  * all the same, and TASKRUN_FLAG tells io_reap that some wait inside the kernel. Not DEFER_TASKRUN:
- * no chain would go on before the next io_reap. Not SQPOLL: a polling kernel thread uses a CPU
- * while nothing happens.
+ * who polls the descriptor would have to enter the kernel for them first. Not SQPOLL: a polling
+ * kernel thread uses a CPU while nothing happens.
  */
 #include "store/io_ops.h"
 
@@ -29,24 +41,34 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #define BATCH      64u     /* entries of the completion queue at once */
 #define TAG_BELL   (~0ull) /* user_data of what is no operation */
 #define TAG_CANCEL (~0ull - 1)
 #define MEMORY_MAX 64u /* pieces of at most 1 GiB, which is the kernel's limit */
+#define SMALL      (64u << 10)
+#define HELPERS    8u /* they sleep in the disk's queue: enough to keep it busy */
+
+enum place { PLACE_HERE, PLACE_KERNEL, PLACE_HELPER };
 
 struct slot {
     struct io_op op;
     struct slot *next;   /* in its list */
     struct slot *behind; /* held until this one came back */
     size_t done;         /* of a transfer, so far */
+    size_t rest_at;      /* of a transfer: where in its memory the helper began */
     int64_t result;
-    bool in_kernel, cancelled;
+    enum place place;
+    bool cancelled;
+    bool slow; /* a transfer that has to wait for something: not for the ring */
 };
 
 struct list {
@@ -57,10 +79,11 @@ struct uring {
     struct io io;
     struct io_uring ring;
     bool has_ring;
+    struct io *helper;
     struct slot *slots;
     struct list idle, queued, todo, ready; /* queued, todo: the first of each chain */
     struct slot *chain;                    /* queued last, and wants another behind it */
-    uint32_t n_kernel;
+    uint32_t n_kernel, n_helper;
     bool bell, closing;
     struct iovec memory[MEMORY_MAX];
     uint32_t n_memory, n_pieces;
@@ -117,30 +140,35 @@ static void finish(struct uring *u, struct slot *s, int64_t result)
     }
 }
 
+/* The ring's: only transfers. */
 static void came_back(struct uring *u, struct slot *s, int64_t res)
 {
     int64_t result = res;
-    bool again = false;
+    bool wait = res == -EAGAIN || res == -EOPNOTSUPP, again;
 
-    s->in_kernel = false;
+    s->place = PLACE_HERE;
     u->n_kernel--;
-    if (io_is_transfer(&s->op))
-        again = res == -EINTR || res == -EAGAIN || !io_piece_done(&s->op, &s->done, res, &result);
+    again = wait || res == -EINTR || !io_piece_done(&s->op, &s->done, res, &result);
+    s->slow = s->slow || wait;
     if (again && !s->cancelled && !u->closing) {
         list_push(&u->todo, s);
         return;
     }
-    /* Nothing but a cancel interrupts the kernel's own threads; -512 to -516 are its own codes for
-     * that, which no system call would show. */
-    if (again || (s->cancelled && (res == -EINTR || (res <= -512 && res >= -516))))
-        result = -ECANCELED;
-    finish(u, s, result);
+    finish(u, s, again ? -ECANCELED : result);
 }
 
-/* Takes all entries of the completion queue. */
+static void helper_did(struct uring *u, struct slot *s, int64_t res)
+{
+    s->place = PLACE_HERE;
+    u->n_helper--;
+    finish(u, s, res >= 0 && io_is_transfer(&s->op) ? res + (int64_t)s->rest_at : res);
+}
+
+/* Takes all entries of the completion queue, and what helpers have done. */
 static void collect(struct uring *u)
 {
     struct io_uring_cqe *cqes[BATCH];
+    struct io_done done[BATCH];
     unsigned n;
 
     while ((n = io_uring_peek_batch_cqe(&u->ring, cqes, BATCH))) {
@@ -154,6 +182,9 @@ static void collect(struct uring *u)
         }
         io_uring_cq_advance(&u->ring, n);
     }
+    while ((n = io_reap(u->helper, done, BATCH)))
+        for (unsigned i = 0; i < n; i++)
+            helper_did(u, &u->slots[done[i].cookie], done[i].result);
 }
 
 /* --- handing over ----------------------------------------------------------------------------- */
@@ -185,50 +216,8 @@ static void prepare_transfer(struct uring *u, struct io_uring_sqe *sqe, const st
         io_uring_prep_write_fixed(sqe, op->fd, mem, (unsigned)len, off, piece);
     else
         io_uring_prep_write(sqe, op->fd, mem, (unsigned)len, off);
-}
-
-/* A folder's entries are no data of it: fdatasync need not write them. */
-static void prepare_sync(struct io_uring_sqe *sqe, int fd)
-{
-    struct stat st;
-    bool folder = fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
-
-    io_uring_prep_fsync(sqe, fd, folder ? 0 : IORING_FSYNC_DATASYNC);
-}
-
-static void prepare(struct uring *u, struct io_uring_sqe *sqe, struct slot *s)
-{
-    const struct io_op *op = &s->op;
-
-    switch (op->code) {
-    case IO_READ:
-    case IO_WRITE:
-        prepare_transfer(u, sqe, s);
-        break;
-    case IO_SYNC:
-        prepare_sync(sqe, op->fd);
-        break;
-    case IO_ALLOC:
-        io_uring_prep_fallocate(sqe, op->fd, 0, (off_t)op->off, (off_t)op->len);
-        break;
-    case IO_OPEN:
-        io_uring_prep_openat(sqe, op->fd, op->path, op->flags | O_CLOEXEC, op->mode);
-        break;
-    case IO_CLOSE:
-        io_uring_prep_close(sqe, op->fd);
-        break;
-    case IO_RENAME:
-        io_uring_prep_renameat(sqe, op->fd, op->path, op->fd, op->to, 0);
-        break;
-    default:
-        io_uring_prep_unlinkat(sqe, op->fd, op->path, 0);
-        break;
-    }
-    if (op->aside)
-        sqe->flags |= IOSQE_ASYNC;
+    sqe->rw_flags = RWF_NOWAIT;
     io_uring_sqe_set_data64(sqe, (uint64_t)(s - u->slots));
-    s->in_kernel = true;
-    u->n_kernel++;
 }
 
 /* What waits in the submission queue to the kernel. -errno: not all of it went. */
@@ -254,39 +243,69 @@ static bool has_room(struct uring *u, uint32_t n)
     return io_uring_sq_space_left(&u->ring) >= n;
 }
 
-/* From s to the first transfer: so many the kernel links. */
-static uint32_t run_length(const struct slot *s)
+/* Transfers that may end by an interrupt. Writes into the page cache never do; whether others do is
+ * the kernel's to say (-EAGAIN). A small one with something behind it is not worth the owner's turn
+ * in between: the helper does all of it in one go. */
+static bool is_for_ring(const struct slot *s)
 {
-    uint32_t n = 1;
+    if (!io_is_transfer(&s->op) || s->op.aside || s->slow || (s->behind && s->op.len <= SMALL))
+        return false;
+    return s->op.code == IO_READ || io_wants_blocks(s->op.fd);
+}
 
-    for (; s->behind && !io_is_transfer(&s->op); s = s->behind)
-        n++;
-    return n;
+/* What the ring has not moved of a transfer. */
+static void leave_rest(struct slot *s, struct io_op *op)
+{
+    size_t len;
+
+    if (!io_is_transfer(op))
+        return;
+    s->rest_at = io_next_piece(op, s->done, &len);
+    op->mem = (char *)op->mem + s->rest_at;
+    op->len -= s->rest_at;
+    op->off += s->rest_at;
+}
+
+/* With all behind it: a helper goes on behind a short transfer, and tells those behind when this
+ * one fails. */
+static void hand_to_helper(struct uring *u, struct slot *s)
+{
+    while (s) {
+        struct slot *behind = s->behind;
+        struct io_op op = s->op;
+
+        leave_rest(s, &op);
+        op.link = behind != NULL;
+        op.cookie = (uint64_t)(s - u->slots);
+        s->behind = NULL;
+        s->place = PLACE_HELPER;
+        u->n_helper++;
+        (void)io_queue(u->helper, &op); /* it is as deep as we are */
+        if (s->cancelled)
+            io_cancel(u->helper, op.cookie);
+        s = behind;
+    }
 }
 
 /* False: the submission queue is full. */
 static bool hand_over(struct uring *u, struct slot *s)
 {
-    uint32_t n = run_length(s);
+    struct io_uring_sqe *sqe;
 
     if (s->cancelled) {
         finish(u, s, -ECANCELED);
         return true;
     }
-    if (!has_room(u, n))
-        return false;
-    while (n--) {
-        struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-        struct slot *behind = s->behind;
-
-        prepare(u, sqe, s);
-        if (n) {
-            /* The kernel's from now on: it also tells those behind when this one fails. */
-            sqe->flags |= IOSQE_IO_LINK;
-            s->behind = NULL;
-            s = behind;
-        }
+    if (!is_for_ring(s)) {
+        hand_to_helper(u, s);
+        return true;
     }
+    if (!has_room(u, 1))
+        return false;
+    sqe = io_uring_get_sqe(&u->ring);
+    prepare_transfer(u, sqe, s);
+    s->place = PLACE_KERNEL;
+    u->n_kernel++;
     return true;
 }
 
@@ -302,6 +321,7 @@ static int hand_over_all(struct uring *u)
         u->todo.last = u->todo.last ? u->todo.last : s;
         break;
     }
+    (void)io_submit(u->helper);
     return flush(u);
 }
 
@@ -366,13 +386,17 @@ static uint32_t uring_reap(struct io *io, struct io_done *ret, uint32_t cap)
     return n;
 }
 
-/* Sleeps until the completion queue has an entry, and takes all of them. Only while the kernel has
- * something: what is handed over may come back at once, cancelled, and then nobody would wake us.
- */
+/* Sleeps until something came back, and takes all of it. Only while something is out: what is
+ * handed over may come back at once, cancelled, and then nobody would wake us. */
 static int sleep_once(struct uring *u)
 {
-    int r = io_uring_submit_and_wait(&u->ring, 1);
+    struct pollfd p = { .fd = u->io.event, .events = POLLIN };
+    int r;
 
+    if (u->n_helper)
+        r = poll(&p, 1, -1) < 0 ? -errno : 0;
+    else
+        r = io_uring_submit_and_wait(&u->ring, 1);
     collect(u);
     return r < 0 ? r : 0;
 }
@@ -386,7 +410,7 @@ static int uring_wait(struct io *io)
     collect(u);
     for (;;) {
         (void)hand_over_all(u);
-        if (u->ready.first || !u->n_kernel || r == -EINTR)
+        if (u->ready.first || !(u->n_kernel + u->n_helper) || r == -EINTR)
             break;
         r = sleep_once(u);
     }
@@ -399,7 +423,7 @@ static void uring_drain(struct io *io)
     struct uring *u = uring_of(io);
 
     (void)uring_submit(io);
-    while (u->n_kernel) {
+    while (u->n_kernel + u->n_helper) {
         (void)sleep_once(u);
         (void)hand_over_all(u);
     }
@@ -429,8 +453,10 @@ static void uring_cancel(struct io *io, uint64_t cookie)
         if (s->op.cookie != cookie)
             continue;
         s->cancelled = true; /* means nothing in one that is idle or ready */
-        if (s->in_kernel)
+        if (s->place == PLACE_KERNEL)
             ask_kernel_to_cancel(u, i, 0);
+        if (s->place == PLACE_HELPER)
+            io_cancel(u->helper, i);
     }
 }
 
@@ -502,6 +528,9 @@ static void uring_close(struct io *io)
         uring_drop_memory(io);
         io_uring_queue_exit(&u->ring);
     }
+    io_close(u->helper);
+    if (io->event >= 0)
+        (void)close(io->event);
     free(u->slots);
     free(u);
 }
@@ -566,9 +595,7 @@ static int make_ring(struct uring *u, uint32_t depth)
  * no more. */
 static int try_ring(struct uring *u)
 {
-    static const int needed[] = { IORING_OP_READ,     IORING_OP_WRITE,    IORING_OP_FSYNC,
-                                  IORING_OP_OPENAT,   IORING_OP_CLOSE,    IORING_OP_FALLOCATE,
-                                  IORING_OP_RENAMEAT, IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL };
+    static const int needed[] = { IORING_OP_READ, IORING_OP_WRITE, IORING_OP_ASYNC_CANCEL };
     struct io_uring_probe *p = io_uring_get_probe_ring(&u->ring);
     struct io_uring_sqe *sqe;
     struct io_uring_cqe *cqe;
@@ -594,6 +621,22 @@ static int try_ring(struct uring *u)
     return r;
 }
 
+/* The helpers, and one descriptor for both. */
+static int make_helper(struct uring *u, struct why *why)
+{
+    const struct io_options o = { .kind = IO_THREADS, .depth = u->io.depth, .threads = HELPERS };
+    struct epoll_event e = { .events = EPOLLIN };
+    int r = io_open_threads(&o, &u->helper, why);
+
+    if (r < 0)
+        return r;
+    u->io.event = epoll_create1(EPOLL_CLOEXEC);
+    if (u->io.event < 0 || epoll_ctl(u->io.event, EPOLL_CTL_ADD, u->ring.ring_fd, &e) < 0 ||
+        epoll_ctl(u->io.event, EPOLL_CTL_ADD, io_eventfd(u->helper), &e) < 0)
+        return why_set(why, -errno, "cannot wait for io_uring: %s", strerror(errno));
+    return 0;
+}
+
 int io_open_uring(const struct io_options *o, struct io **ret, struct why *why)
 {
     struct uring *u = calloc(1, sizeof(*u));
@@ -601,7 +644,7 @@ int io_open_uring(const struct io_options *o, struct io **ret, struct why *why)
 
     if (!u)
         return why_set(why, r, "no memory for the operations of io_uring");
-    u->io = (struct io){ .ops = &uring_ops, .depth = o->depth };
+    u->io = (struct io){ .ops = &uring_ops, .depth = o->depth, .event = -1 };
     u->slots = calloc(o->depth, sizeof(*u->slots));
     if (!u->slots)
         goto fail;
@@ -612,7 +655,11 @@ int io_open_uring(const struct io_options *o, struct io **ret, struct why *why)
         r = try_ring(u);
     if (r < 0)
         goto fail;
-    u->io.event = u->ring.ring_fd;
+    r = make_helper(u, why);
+    if (r < 0) {
+        uring_close(&u->io);
+        return r;
+    }
     *ret = &u->io;
     return 0;
 

@@ -73,8 +73,7 @@ uint32_t ops_reap(struct ops *o)
     struct io_done done[REAP];
     uint32_t n = o->n_refused > 0 ? tell_refused(o) : 0, got;
 
-    if (o->n_out == 0)
-        return n;
+    /* Also with nothing out: only a look makes the descriptor unreadable again (store/io.h). */
     do {
         got = io_reap(o->io, done, REAP);
         for (uint32_t i = 0; i < got; i++)

@@ -67,7 +67,7 @@ static void fails_the_nth(void **state)
 static void fails_in_parts(void **state)
 {
     const struct io_fault full = { .code = IO_WRITE, .what = IO_FAULT_PART, .error = ENOSPC },
-                          early = { .code = IO_READ, .name = "a", .what = IO_FAULT_EARLY };
+                          early = { .code = IO_READ, .name = "io/a", .what = IO_FAULT_EARLY };
     struct io_rig g;
     struct stat st;
     char *mem = io_rig_pages(8192, 'x');
