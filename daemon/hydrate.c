@@ -11,6 +11,8 @@
 
 /* Of the best one's score: what points less clearly is not worth its reading. */
 #define WORTH 0.25f
+/* Tokens of an answer that have room behind what came back. For a longer one it may have to go. */
+#define ANSWER_TOKENS 64u
 /* Tokens that are computed again for one prompt, which waits for them; one segment in any case. */
 #define AGAIN_TOKENS 2048u
 
@@ -37,16 +39,15 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* Segments for which there are keys and pages, when the prompt and another segment's worth of an
- * answer are to fit behind them. A hydrated one is counted as if it had no gists, as which it may
- * end. */
+/* Segments for which there are keys and pages, when the prompt and the beginning of an answer are
+ * to fit behind them. A hydrated one is counted as if it had no gists, as which it may end. */
 static uint32_t room_for(const struct memory *m, uint32_t n_left)
 {
     const struct seq *s = m->seq;
     const struct pool_account *a = s->account;
     uint64_t keys, pages, left, spare = policy_spare(&m->policy);
 
-    memory_peak(m, (uint64_t)n_left + s->seg_len, &keys, &pages);
+    memory_peak(m, (uint64_t)n_left + ANSWER_TOKENS, &keys, &pages);
     left = keys < m->policy.budget ? m->policy.budget - keys : 0;
     left = (left > spare ? left : spare) / s->seg_len;
     pages = pages > s->n_pages ? pages - s->n_pages : 0;
@@ -57,6 +58,24 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
         left = min_u64(left, (had > pages ? had - pages : 0) / seq_n_pages(s->seg_len));
     }
     return (uint32_t)min_u64(left, min_u64(m->hydrate, OVERLAY_MAX));
+}
+
+/* What the prompt points to is worth more than gists of all else: these are thinned, as far as they
+ * have to be for one segment to fit. Tried with the counts alone first. */
+static uint32_t squeeze(struct memory *m, uint32_t n_left)
+{
+    struct memory counts = *m;
+    struct ladder_step step;
+
+    while (room_for(&counts, n_left) == 0) {
+        if (!ladder_thinner(&counts.policy, &counts.ladder, &step))
+            return 0;
+        ladder_take(&counts.ladder, &step);
+    }
+    while (room_for(m, n_left) == 0)
+        if (!memory_thin(m))
+            return 0;
+    return 1;
 }
 
 /* The next best: its score is taken out. */
@@ -404,7 +423,7 @@ struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, ui
         return NULL;
     }
     m->hydration.n_read = m->seq->n_tokens;
-    tier_hold(&m->kept, memory_lasts(m)); /* what it may learn of the sequence, it learns before */
+    tier_hold(&m->kept, memory_lasts(m));
     ask(j);
     return hydrate_go(j) == 0 ? NULL : j;
 }
@@ -422,9 +441,13 @@ struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint
     if (score && rank(m, prompt, n_prompt, score) == 0)
         n = choose(m, score, most > 0 ? most : 1, segments);
     free(score);
+    if (n > 0)
+        tier_hold(&m->kept, memory_lasts(m)); /* what it may learn of it, it learns before */
+    if (n > 0 && most == 0)
+        most = squeeze(m, n_left);
     if (n > 0 && most > 0)
         return hydrate_bring(m, segments, n);
-    if (n > 0) /* there is no room for the best one */
+    if (n > 0) /* there is no room even for the best one */
         miss(m, segments[0]);
     return NULL;
 }

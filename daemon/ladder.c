@@ -145,6 +145,16 @@ bool ladder_next(const struct policy *p, const struct ladder *l, uint64_t n_toke
     return true;
 }
 
+bool ladder_thinner(const struct policy *p, const struct ladder *l, struct ladder_step *ret)
+{
+    uint32_t rung = fullest(p, l, l->n_at[1]); /* without those that are raw */
+
+    if (rung == LADDER_RUNGS)
+        return false;
+    *ret = (struct ladder_step){ l->n_at[rung + 1], rung + 1 };
+    return true;
+}
+
 void ladder_take(struct ladder *l, const struct ladder_step *step)
 {
     assert(step->segment == l->n_at[step->rung]);

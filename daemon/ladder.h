@@ -43,6 +43,9 @@ uint64_t ladder_due_at(const struct policy *p, const struct ladder *l);
 /* The next step of a check that is due. false: there is none, ladder_check ends it. */
 bool ladder_next(const struct policy *p, const struct ladder *l, uint64_t n_tokens,
                  struct ladder_step *ret);
+/* A step that no budget asks for: the rung with the most gists gives its oldest segment to the
+ * next. false: none can. */
+bool ladder_thinner(const struct policy *p, const struct ladder *l, struct ladder_step *ret);
 void ladder_take(struct ladder *l, const struct ladder_step *step);
 void ladder_check(struct ladder *l);
 

@@ -490,16 +490,32 @@ void memory_rewind(struct memory *m, uint32_t n)
     drop_side(m);
 }
 
-/* What the ladder has done until now was for the larger budget. Where a fresh sequence of the
- * smaller one would stand elsewhere it is told from that as one is that was rewound. */
-bool memory_lower(struct memory *m)
+/* Where a fresh sequence would stand elsewhere it is told from that as one is that was rewound. */
+static void compare_fresh(struct memory *m)
 {
     struct ladder fresh = { 0 };
 
-    if (!policy_lower(&m->policy))
-        return false;
     ladder_climb(&m->policy, &fresh, 0, m->seq->n_tokens, NULL, NULL);
     m->early = m->early || !ladder_equal(&m->ladder, &fresh);
+}
+
+bool memory_thin(struct memory *m)
+{
+    struct ladder_step step;
+
+    if (!ladder_thinner(&m->policy, &m->ladder, &step) || take_step(m, &step) < 0)
+        return false;
+    ladder_take(&m->ladder, &step);
+    compare_fresh(m);
+    return true;
+}
+
+/* What the ladder has done until now was for the larger budget. */
+bool memory_lower(struct memory *m)
+{
+    if (!policy_lower(&m->policy))
+        return false;
+    compare_fresh(m);
     prefix_unlearn(&m->shared);
     tier_rescope(&m->kept);
     return true;

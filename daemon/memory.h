@@ -102,6 +102,9 @@ void memory_restored(struct memory *m, const struct ladder *l);
  * is no smaller one. */
 bool memory_lower(struct memory *m);
 
+/* Older segments are thinned further than the budget asks for, and stay so. False: none can. */
+bool memory_thin(struct memory *m);
+
 /* Before a step. */
 void memory_settle(struct memory *m);
 bool memory_behind(const struct memory *m);

@@ -123,8 +123,6 @@ static void choose(const struct wire_memory *m, bool segment_said, const struct 
             p->spec.adapter = better_adapter(b, p->spec.ratio, p->budget);
         p->spec.method = p->spec.adapter ? compress_method_of(p->spec.adapter) : AUTO_METHOD;
     }
-    if (!segment_said && !p->spec.adapter)
-        p->seg_len = auto_segment(p->seg_len, p->budget);
     if (m->keep_tail == 0)
         p->keep_tail = auto_tail(p->budget);
     if (!m->has_hydrate)
@@ -168,6 +166,8 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
         choose(m, segment != NULL, b, &p);
     if (p.spec.adapter && !segment)
         p.seg_len = p.spec.adapter->segment;
+    else if (!segment && (m->automatic || p.hydrate > 0))
+        p.seg_len = auto_segment(p.seg_len, p.budget);
     p.spec.sinks = sinks_of(m, p.spec.adapter);
     r = check_segment(p.seg_len, why);
     if (r == 0)

@@ -184,10 +184,23 @@ static void sample(struct sched *s, struct request *r, float *logits)
     accept_token(s, r, id);
 }
 
-static bool context_full(const struct session *session)
+/* An answer that has no more room goes on without what its prompt brought back. False: nothing is
+ * there that could go. */
+static bool gives_way(struct session *session)
 {
-    return memory_full(&session->memory, session->has_pending) ||
-           session_len(session) >= session->seq.max_tokens;
+    if (!hydrate_is_on(&session->memory))
+        return false;
+    hydrate_end(&session->memory);
+    return true;
+}
+
+static bool context_full(struct session *session)
+{
+    struct memory *m = &session->memory;
+
+    if (memory_full(m, session->has_pending))
+        (void)gives_way(session);
+    return memory_full(m, session->has_pending) || session_len(session) >= session->seq.max_tokens;
 }
 
 /* The first token, from the logits that the last append left. */
@@ -220,8 +233,10 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     if (seq_reserve(&session->seq, 1) < 0) {
         if (served_pages_come(&s->served, session->seq.account, 1))
             return false;
-        done(s, r, WIRE_REASON_POOL_FULL);
-        return false;
+        if (!gives_way(session) || seq_reserve(&session->seq, 1) < 0) {
+            done(s, r, WIRE_REASON_POOL_FULL);
+            return false;
+        }
     }
     *ret = (struct forward_run){
         .seq = &session->seq, .tokens = &session->pending, .n_tokens = 1, .want = FORWARD_WANT_LAST

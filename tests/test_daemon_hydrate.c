@@ -183,6 +183,41 @@ static void later_turns(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* What came back has taken all but the room for the beginning of an answer. A longer one goes on
+ * without it. */
+static void long_answers(void **state)
+{
+    const struct gist_sampling many = { .size = sizeof(many), .max_tokens = 1200, .ignore_eog = 1 };
+    const struct gist_memory m = { .size = sizeof(m),
+                                   .compressor = GIST_SELECT,
+                                   .ratio = 8,
+                                   .budget = 700,
+                                   .hydrate = GIST_HYDRATE_AUTO };
+    const struct gist_policy p = { .size = sizeof(p), .segment = SEGMENT, .memory = &m };
+    uint32_t asked[SEGMENT - 1];
+    struct daemon_fixture d;
+    struct gist_result r;
+    struct gist_usage u;
+    gist_session *s;
+    gist_conn *c;
+
+    (void)state;
+    fill(4);
+    for (uint32_t i = 0; i < SEGMENT - 1; i++)
+        asked[i] = ids[i / 7 * SEGMENT + 30 + i % 7];
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    assert_int_equal(gist_open(c, &p, &s), 0);
+    (void)append(c, s, ids, N_IDS);
+    u = append(c, s, asked, SEGMENT - 1);
+    assert_in_range(u.hydrated_tokens, 6 * SEGMENT, 8 * SEGMENT);
+    assert_int_equal(gist_generate(s, &many, NULL, NULL, &r), 0);
+    assert_int_equal(r.reason, GIST_LENGTH);
+    gist_close(s);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 /* --- from where ------------------------------------------------------------------------------- */
 
 static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, struct said *ret)
@@ -243,6 +278,7 @@ static void from_the_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(turns), cmocka_unit_test(later_turns),
+                                        cmocka_unit_test(long_answers),
                                         cmocka_unit_test(from_the_disk) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -458,6 +458,40 @@ static void within_a_limit(void **state)
     check_limits(false); /* computed again */
 }
 
+/* A budget that has no room for a segment beside the gists: they are thinned for the best one.
+ * Where even that is not enough, nothing is, and it is missed. */
+static void thinned_for_one(void **state)
+{
+    struct policy p = { { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 0, false, false, UINT32_MAX, false };
+
+    (void)state;
+    for (p.budget = 2 * L; p.budget <= 180; p.budget += 180 - 2 * L) {
+        bool fits = p.budget > 2 * L;
+        struct ladder had;
+        struct reader r;
+        struct stage s;
+
+        open_stage(&s, 4096, true, false);
+        open_reader(&s, &r, &p, 1, false);
+        feed(&s, &r, 7 * L + 10, row_a);
+        settle(&s, &r);
+        had = r.memory.ladder;
+        memcpy(ids + 7 * L + 10, ids + 3 * L + 5, 20 * sizeof(*ids));
+        prompt(&s, &r, 20);
+        assert_int_equal(has_segment(&r, 3, HYDRATE_MEMORY), fits);
+        assert_int_equal(ladder_equal(&had, &r.memory.ladder), !fits);
+        assert_int_equal(usage_of(&r).hydrated_tokens, fits ? L : 0);
+        assert_int_equal(usage_of(&r).missed_tokens, fits ? 0 : L);
+        feed(&s, &r, 8 * L + 20, row_a);
+        assert_true(seq_position(&r.seq, r.seq.n_tokens) <= p.budget);
+        hydrate_end(&r.memory);
+        settle(&s, &r);
+        assert_true(seq_position(&r.seq, r.seq.n_tokens) <= p.budget);
+        close_reader(&r);
+        close_stage(&s);
+    }
+}
+
 /* The ladder climbs while a segment is hydrated. When it goes its gists are thinned to where they
  * should be; without pages for that, since a fork holds the same, it waits, and nothing fails. */
 static void lags(void **state)
@@ -563,6 +597,7 @@ int main(void)
                                         cmocka_unit_test(as_it_was),
                                         cmocka_unit_test(no_longer_than_that),
                                         cmocka_unit_test(within_a_limit),
+                                        cmocka_unit_test(thinned_for_one),
                                         cmocka_unit_test(lags),
                                         cmocka_unit_test(given_up) };
     int r;

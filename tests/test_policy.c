@@ -63,6 +63,26 @@ static void any_budget(void **state)
     }
 }
 
+/* What comes back comes in segments: where that is wanted, and no length is said, a small budget
+ * has room for several. */
+static void segments_of_hydrate(void **state)
+{
+    struct wire_memory m = { .compressor = WIRE_FIT, .has_budget = true, .budget = 1040 };
+    const uint32_t said = PRESET;
+    struct why why = { "" };
+    struct policy p;
+
+    (void)state;
+    for (int on = 0; on < 2; on++) {
+        m.hydrate = on ? UINT32_MAX : 0;
+        assert_int_equal(policy_read(&m, NULL, PRESET, &b, &p, &why), 0);
+        assert_int_equal(p.seg_len, on ? 128 : PRESET);
+        assert_true(!on || policy_spare(&p) >= p.seg_len);
+        assert_int_equal(policy_read(&m, &said, PRESET, &b, &p, &why), 0);
+        assert_int_equal(p.seg_len, PRESET);
+    }
+}
+
 static void what_is_said(void **state)
 {
     const struct wire_memory m = { .automatic = true,
@@ -149,9 +169,9 @@ static void lowered(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_said), cmocka_unit_test(any_budget),
-        cmocka_unit_test(what_is_said), cmocka_unit_test(adapters_on_record),
-        cmocka_unit_test(lowered),
+        cmocka_unit_test(nothing_said),        cmocka_unit_test(any_budget),
+        cmocka_unit_test(segments_of_hydrate), cmocka_unit_test(what_is_said),
+        cmocka_unit_test(adapters_on_record),  cmocka_unit_test(lowered),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
