@@ -131,6 +131,14 @@ struct k_logprobs {
 };
 int k_logprobs(void *stream, const struct k_logprobs *a);
 
+/* The smallest index among the largest of each row; NaN is never the largest, 0 where all are. */
+struct k_argmax {
+    const float *logits; /* (n, n_vocab) */
+    uint32_t n, n_vocab;
+    uint32_t *to; /* (n) */
+};
+int k_argmax(void *stream, const struct k_argmax *a);
+
 #ifdef __cplusplus
 }
 #endif
