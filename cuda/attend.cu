@@ -204,8 +204,7 @@ static __device__ void see_pages(const struct k_attend *a, const struct plan_pie
     }
 }
 
-/* --- an item -----------------------------------------------------------------------------------
- */
+/* --- an item ---------------------------------------------------------------------------------- */
 
 /* A side piece's rows see their own key last; q is turned to where they stand. */
 static __device__ void see_self(const struct k_attend *a, const struct plan_piece *p, uint32_t head,
@@ -272,8 +271,7 @@ static __global__ void __launch_bounds__(THREADS) attend_rows(struct k_attend a)
     }
 }
 
-/* --- parts become one --------------------------------------------------------------------------
- */
+/* --- parts become one ------------------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a)
 {
@@ -323,8 +321,7 @@ static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a
     }
 }
 
-/* --- what observers want -----------------------------------------------------------------------
- */
+/* --- what observers want ---------------------------------------------------------------------- */
 
 /* What rows give a whole earlier segment is added up token after token, by one block a segment: the
  * sum is the same however many there are beside it. */
@@ -411,8 +408,7 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
         *to = sum;
 }
 
-/* --- launches ----------------------------------------------------------------------------------
- */
+/* --- launches --------------------------------------------------------------------------------- */
 
 #define LAUNCH_KV(kernel, grid, a, stream)                                                         \
     ((a)->shape.kv == KV_F16    ? launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \

@@ -104,8 +104,7 @@ static __device__ __forceinline__ struct page_ref list_page(const struct k_atten
     return ret;
 }
 
-/* --- where results go --------------------------------------------------------------------------
- */
+/* --- where results go ------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float *part_m(const struct k_attend *a)
 {

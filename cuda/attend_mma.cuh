@@ -64,8 +64,7 @@ static __device__ __forceinline__ float half_of_pair(uint32_t pair, uint32_t i)
     return half_to_float((uint16_t)(pair >> 16 * i));
 }
 
-/* --- a page in shared memory -------------------------------------------------------------------
- */
+/* --- a page in shared memory ------------------------------------------------------------------ */
 
 /* Rows of V are 16 bytes apart from where they would be, so that eight of them lie in different
  * banks; of K in f16, where a row is only 32 bytes, the halves of every other four are swapped. */
@@ -103,17 +102,13 @@ template <unsigned HD, unsigned KV>
 static __device__ __forceinline__ void clear_values(struct page_stage<HD, KV> *s, uint32_t n,
                                                     unsigned thread, unsigned n_threads)
 {
-    typedef struct page_stage<HD, KV> stage;
-    const uint32_t words = (PAGE_TOKENS - n) * stage::v_row / 4;
-
-    if (KV == KV_Q8_0)
-        return;
-    for (unsigned i = thread; i < words; i += n_threads)
-        ((uint32_t *)(void *)(s->v + n * stage::v_row))[i] = 0;
+    if constexpr (KV != KV_Q8_0)
+        for (unsigned i = thread; i < (PAGE_TOKENS - n) * page_stage<HD, KV>::v_row / 4;
+             i += n_threads)
+            ((uint32_t *)(void *)(s->v + n * page_stage<HD, KV>::v_row))[i] = 0;
 }
 
-/* --- queries ------------------------------------------------------------------------------------
- */
+/* --- queries ---------------------------------------------------------------------------------- */
 
 /* What a lane holds of row r (g or g + 8): dims 8 u + 2 t and the next, for every u. */
 template <unsigned HD>

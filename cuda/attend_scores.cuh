@@ -4,8 +4,7 @@
 
 #include "cuda/attend_mma.cuh"
 
-/* --- scores -------------------------------------------------------------------------------------
- */
+/* --- scores ----------------------------------------------------------------------------------- */
 
 /* The key that a lane's score s[h][j] (and s[h][j + 2]) is of. */
 template <unsigned KV>
@@ -98,8 +97,7 @@ static __device__ __forceinline__ void score_page(const struct page_stage<HD, KV
         score_f16<HD>(st, q, lane, s);
 }
 
-/* --- softmax ------------------------------------------------------------------------------------
- */
+/* --- softmax ---------------------------------------------------------------------------------- */
 
 /* The largest, and the sum, over the four lanes of a row. */
 static __device__ __forceinline__ float row_most(float x)

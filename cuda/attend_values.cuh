@@ -4,8 +4,7 @@
 
 #include "cuda/attend_mma.cuh"
 
-/* --- values -------------------------------------------------------------------------------------
- */
+/* --- values ----------------------------------------------------------------------------------- */
 
 /* A of the weights, times `by`: w[h][j] of row g, w[h][j + 2] of row g + 8 or, with SPLIT, nothing:
  * there the rests go. */
