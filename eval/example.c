@@ -214,7 +214,7 @@ static int parse_pairs(struct json_object *o, struct example *e)
     int r = add_want(e, text_of(o, "answer"));
 
     e->metric = EXAMPLE_SUBEM;
-    e->max_tokens = 72;
+    e->max_tokens = 128;
     if (r == 0)
         r = put(&e->text, "%s", text_of(o, "context"));
     if (r == 0)

@@ -24,12 +24,14 @@
 /* Streams of a seed, so that what is hidden does not depend on how long the text is. */
 enum stream { STREAM_PROSE, STREAM_KEYS, STREAM_VALUES, STREAM_PLACES, STREAM_PEOPLE };
 
+/* The last number: tokens of an answer. A UUID has some 30 of them, and many a model says its key
+ * before it says the value. */
 static const struct task_traits traits[TASK__N] = {
     [TASK_NEEDLE] = { "needle", false, 1, 32 },
     [TASK_MULTIKEY] = { "multikey", false, N_KEYS, 32 },
     [TASK_MULTIVALUE] = { "multivalue", false, 1, 80 },
-    [TASK_JSON] = { "json", false, TASK_ASKS_MAX, 72 },
-    [TASK_UUID] = { "uuid", false, TASK_ASKS_MAX, 72 },
+    [TASK_JSON] = { "json", false, TASK_ASKS_MAX, 128 },
+    [TASK_UUID] = { "uuid", false, TASK_ASKS_MAX, 128 },
     [TASK_FOOD] = { "food", true, 1, 32 },
     [TASK_FOOD_SURPRISE] = { "food-surprise", true, 1, 32 },
     [TASK_NUMBER] = { "number", true, 1, 32 },
