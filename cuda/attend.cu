@@ -1,53 +1,26 @@
 /* cuda/attend.cu - attention of any shape: f32 sums in shared memory, a page at a time.
  *
  * It takes what the matrix units can't: f32 pages, heads of odd sizes, and it is what those are
- * tested against. 128 threads have up to 16 rows; scores of a page are 16 by 16.
- *
- *     q (16, hd) as it came | t (16, hd) turned to the page's segment | K (hd, 16) | V (16, hd)
- *
- * A key that a row doesn't see is left out, and not weighed by zero: its V may hold anything.
+ * tested against.
  */
 #include "cuda/attend.cuh"
 #include "cuda/attend_kernels.h"
+#include "cuda/rows16.cuh"
 
 #include <errno.h>
-
-#define ROWS    16u
-#define THREADS 128u
-#define COLS    (K_HEAD_DIM_MAX / THREADS) /* of a thread */
-#define UNSEEN  -1.0f                      /* in the place of a weight */
 
 /* engine/sampler.h: what is left of a weight below is nothing. */
 #define WEIGHT_LOG_MIN -44.0f
 
-/* What a block computes in, behind one another in dynamic shared memory. */
-struct desk {
-    float *q, *t, *k, *v;  /* (ROWS, hd), (ROWS, hd), (hd, 16), (16, hd) */
-    float *s;              /* (ROWS, 16) scores, then weights */
-    float *m, *l, *by;     /* (ROWS) */
-    struct page_ref *refs; /* (REFS) */
-};
-
-static size_t desk_bytes(uint32_t hd)
+/* The pages that are listed lie behind the desk. */
+static size_t block_bytes(uint32_t hd)
 {
-    return (4 * (size_t)ROWS * hd + ROWS * PAGE_TOKENS + 3 * ROWS) * sizeof(float) +
-           REFS * sizeof(struct page_ref);
+    return desk_bytes(hd) + REFS * sizeof(struct page_ref);
 }
 
-static __device__ __forceinline__ struct desk desk_in(float *mem, uint32_t hd)
+static __device__ __forceinline__ struct page_ref *refs_behind(const struct desk *d)
 {
-    struct desk d;
-
-    d.q = mem;
-    d.t = d.q + ROWS * hd;
-    d.k = d.t + ROWS * hd;
-    d.v = d.k + ROWS * hd;
-    d.s = d.v + ROWS * hd;
-    d.m = d.s + ROWS * PAGE_TOKENS;
-    d.l = d.m + ROWS;
-    d.by = d.l + ROWS;
-    d.refs = (struct page_ref *)(void *)(d.by + ROWS);
-    return d;
+    return (struct page_ref *)(void *)(d->by + ROWS);
 }
 
 static __device__ void load_queries(const struct k_attend *a, const struct plan_piece *p,
@@ -57,114 +30,7 @@ static __device__ void load_queries(const struct k_attend *a, const struct plan_
 
     for (uint32_t i = threadIdx.x; i < n * hd; i += THREADS)
         d->q[i] = a->q[query_row(a, p, head, row + i / hd) * hd + i % hd];
-    if (threadIdx.x < ROWS) {
-        d->m[threadIdx.x] = -INFINITY;
-        d->l[threadIdx.x] = 0;
-    }
-}
-
-/* t = q turned on by so many positions. */
-static __device__ void turn_queries(const struct k_attend *a, uint32_t n, uint32_t by,
-                                    const struct desk *d)
-{
-    uint32_t hd = a->shape.head_dim, half = hd / 2;
-
-    for (uint32_t i = threadIdx.x; i < n * half; i += THREADS) {
-        uint32_t at = i / half * hd + i % half;
-        float c, s, x0 = d->q[at], x1 = d->q[at + half];
-
-        turn_by(&a->angles, hd, by, i % half, &c, &s);
-        d->t[at] = x0 * c - x1 * s;
-        d->t[at + half] = x0 * s + x1 * c;
-    }
-}
-
-template <unsigned KV>
-static __device__ void load_keys(const struct k_attend *a, const uint8_t *tile,
-                                 const struct desk *d)
-{
-    uint32_t hd = a->shape.head_dim;
-
-    for (uint32_t i = threadIdx.x; i < hd * PAGE_TOKENS; i += THREADS)
-        d->k[i] = kv_at<KV>(tile, hd, i, i / PAGE_TOKENS, i % PAGE_TOKENS);
-}
-
-template <unsigned KV>
-static __device__ void load_values(const struct k_attend *a, const uint8_t *tile,
-                                   const struct desk *d)
-{
-    uint32_t hd = a->shape.head_dim;
-
-    for (uint32_t i = threadIdx.x; i < hd * PAGE_TOKENS; i += THREADS)
-        d->v[i] = kv_at<KV>(tile, hd, i, i % hd, i / hd);
-}
-
-/* s = t K, of a thread two keys of a row. */
-static __device__ void score(const struct k_attend *a, uint32_t n, const struct desk *d)
-{
-    uint32_t hd = a->shape.head_dim, row = threadIdx.x / 8, key = threadIdx.x % 8 * 2;
-    float s0 = 0, s1 = 0;
-
-    if (row >= n)
-        return;
-    for (uint32_t i = 0; i < hd; i++) {
-        float x = d->t[row * hd + i];
-
-        s0 += x * d->k[i * PAGE_TOKENS + key];
-        s1 += x * d->k[i * PAGE_TOKENS + key + 1];
-    }
-    d->s[row * PAGE_TOKENS + key] = s0;
-    d->s[row * PAGE_TOKENS + key + 1] = s1;
-}
-
-/* Scores of a row become weights by the largest so far, and m and l go on; by: what was summed up
- * until then is to be multiplied by. */
-static __device__ void soften(const struct k_attend *a, const struct plan_piece *p,
-                              const struct page_ref *ref, uint32_t row, uint32_t r,
-                              const struct desk *d)
-{
-    uint32_t token = (row + r) / group_of(a);
-    float *s = d->s + r * PAGE_TOKENS, top = d->m[r], sum = 0;
-    bool any = false;
-
-    for (uint32_t j = 0; j < PAGE_TOKENS; j++) {
-        if (!sees(p, ref, token, j))
-            continue;
-        top = fmaxf(top, s[j]);
-        any = true;
-    }
-    for (uint32_t j = 0; j < PAGE_TOKENS; j++) {
-        bool seen = sees(p, ref, token, j);
-
-        s[j] = seen ? expf(s[j] - top) : UNSEEN;
-        sum += seen ? s[j] : 0;
-    }
-    d->by[r] = !any ? 1 : d->m[r] == -INFINITY ? 0 : expf(d->m[r] - top);
-    d->l[r] = d->l[r] * d->by[r] + sum;
-    d->m[r] = top;
-}
-
-/* o = o * by + s V; a thread has columns threadIdx.x and every THREADS-th from there. */
-static __device__ void add_values(const struct k_attend *a, uint32_t n, const struct desk *d,
-                                  float o[COLS][ROWS])
-{
-    uint32_t hd = a->shape.head_dim;
-
-    for (uint32_t i = 0; i < COLS; i++) {
-        uint32_t c = threadIdx.x + i * THREADS;
-
-        for (uint32_t r = 0; r < ROWS; r++) {
-            if (r >= n || c >= hd)
-                continue;
-            o[i][r] *= d->by[r];
-            for (uint32_t j = 0; j < PAGE_TOKENS; j++) {
-                float w = d->s[r * PAGE_TOKENS + j];
-
-                if (w != UNSEEN)
-                    o[i][r] += w * d->v[j * hd + c];
-            }
-        }
-    }
+    clear_sums(d);
 }
 
 /* Rows [row, row + n) of a piece over pages [first, first + n_pages) of those that it sees: d->m
@@ -174,33 +40,35 @@ static __device__ void see_pages(const struct k_attend *a, const struct plan_pie
                                  uint32_t head, uint32_t row, uint32_t n, uint32_t first,
                                  uint32_t n_pages, const struct desk *d, float (*o)[ROWS])
 {
-    uint32_t turned = K_ATTEND_NONE;
+    uint32_t turned = K_ATTEND_NONE, group = group_of(a);
+    struct page_ref *refs = refs_behind(d);
 
     for (uint32_t i = 0; i < n_pages; i++) {
-        const struct page_ref *ref = &d->refs[i % REFS];
+        const struct page_ref *ref = &refs[i % REFS];
         const uint8_t *tile;
 
         if (i % REFS == 0) {
             __syncthreads(); /* nobody looks at those before any more */
             if (threadIdx.x < REFS && i + threadIdx.x < n_pages)
-                d->refs[threadIdx.x] = find_page(a, p, first + i + threadIdx.x);
+                refs[threadIdx.x] = find_page(a, p, first + i + threadIdx.x);
         }
         __syncthreads();
         tile = k_tile_of(&a->pool, ref->page, a->layer, head);
-        load_keys<KV>(a, tile, d);
+        load_keys<KV>(tile, d);
         if (o)
-            load_values<KV>(a, tile + a->pool.head_bytes / 2, d);
+            load_values<KV>(tile + a->pool.head_bytes / 2, d);
         if (ref->turn != turned)
-            turn_queries(a, n, ref->turn, d);
+            turn_queries(&a->angles, n, ref->turn, d);
         turned = ref->turn;
         __syncthreads();
-        score(a, n, d);
+        score(n, d);
         __syncthreads();
         if (threadIdx.x < n)
-            soften(a, p, ref, row, threadIdx.x, d);
+            soften(threadIdx.x, d,
+                   [&](uint32_t slot) { return sees(p, ref, (row + threadIdx.x) / group, slot); });
         __syncthreads();
         if (o)
-            add_values(a, n, d, o);
+            add_values(n, d, o);
     }
 }
 
@@ -383,16 +251,16 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
     bool mine = threadIdx.x < PAGE_TOKENS && key < p->seg_len;
     float sum = mine ? *to : 0;
 
-    load_keys<KV>(&a, k_tile_of(&a.pool, a.pages[first + blockIdx.x], a.layer, head), &d);
+    load_keys<KV>(k_tile_of(&a.pool, a.pages[first + blockIdx.x], a.layer, head), &d);
     for (uint32_t row = 0; row < p->n * group; row += ROWS) {
         uint32_t n = p->n * group - row < ROWS ? p->n * group - row : ROWS;
 
         __syncthreads();
         load_queries(&a, p, head, row, n, &d);
         __syncthreads();
-        turn_queries(&a, n, turn, &d);
+        turn_queries(&a.angles, n, turn, &d);
         __syncthreads();
-        score(&a, n, &d);
+        score(n, &d);
         __syncthreads();
         for (uint32_t r = 0; mine && r < n; r++) {
             float x =
@@ -411,11 +279,11 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
 /* --- launches --------------------------------------------------------------------------------- */
 
 #define LAUNCH_KV(kernel, grid, a, stream)                                                         \
-    ((a)->shape.kv == KV_F16    ? launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \
+    ((a)->shape.kv == KV_F16    ? launch(grid, dim3(THREADS), block_bytes((a)->shape.head_dim),    \
                                          stream, kernel<KV_F16>, *(a))                             \
-     : (a)->shape.kv == KV_Q8_0 ? launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \
+     : (a)->shape.kv == KV_Q8_0 ? launch(grid, dim3(THREADS), block_bytes((a)->shape.head_dim),    \
                                          stream, kernel<KV_Q8_0>, *(a))                            \
-                                : launch(grid, dim3(THREADS), desk_bytes((a)->shape.head_dim),     \
+                                : launch(grid, dim3(THREADS), block_bytes((a)->shape.head_dim),    \
                                          stream, kernel<KV_F32>, *(a)))
 
 int k_attend_rows(void *stream, const struct k_attend *a)

@@ -63,16 +63,16 @@ struct k_attend_merge {
 /* What the observing pieces want: see engine/cpu/attend.h. */
 struct k_attend_look {
     uint32_t piece;
-    uint32_t n; /* 0: nothing to do. Segments of shares, or pages of weights, or tiles of records */
+    uint32_t n; /* 0: nothing to do. Segments of shares, or pages of weights */
 };
 
 /* Of the host and the device alike: offsets into the block. */
 struct k_attend_table {
-    size_t items[K_ATTEND__N], merges, shares, weights, records;
+    size_t items[K_ATTEND__N], merges, shares, weights;
     uint32_t n_items[K_ATTEND__N], n_merges;
-    uint32_t n_shares, n_weights, n_records;          /* pieces that want them */
-    uint32_t most_shares, most_weights, most_records; /* the largest n of each */
-    size_t bytes;                                     /* that were written */
+    uint32_t n_shares, n_weights;       /* pieces that want them */
+    uint32_t most_shares, most_weights; /* the largest n of each */
+    size_t bytes;                       /* that were written */
 };
 
 struct k_attend_shape {

@@ -129,19 +129,15 @@ static void cut_tile(struct cutter *c, enum k_attend_kind kind, struct k_attend_
 static void cut_look(struct cutter *c, uint32_t piece)
 {
     const struct plan_piece *p = &c->plan->pieces[piece];
-    uint32_t n_rows = p->n * group_of(c->s);
-    bool all = p->again || p->records.all;
-    struct k_attend_look shares = { piece, p->n_shares },
-                         weights = { piece, seq_n_pages(all ? p->seg_len : own_keys(p, p->n - 1)) },
-                         records = { piece, (n_rows + 15) / 16 };
+    uint32_t n_weighed = p->again ? p->seg_len : own_keys(p, p->n - 1);
+    struct k_attend_look shares = { piece, p->n_shares };
+    struct k_attend_look weights = { piece, seq_n_pages(n_weighed) };
     struct k_attend_table *t = c->t;
 
     if (p->shares && p->n_shares)
         put_look(c, t->shares, &t->n_shares, &t->most_shares, &shares);
     if (p->weights)
         put_look(c, t->weights, &t->n_weights, &t->most_weights, &weights);
-    if (p->records.all)
-        put_look(c, t->records, &t->n_records, &t->most_records, &records);
 }
 
 static void cut_piece(struct cutter *c, uint32_t piece)
@@ -167,8 +163,8 @@ static void cut_all(struct cutter *c)
 {
     for (uint32_t i = 0; i < K_ATTEND__N; i++)
         c->t->n_items[i] = 0;
-    c->t->n_merges = c->t->n_shares = c->t->n_weights = c->t->n_records = 0;
-    c->t->most_shares = c->t->most_weights = c->t->most_records = 0;
+    c->t->n_merges = c->t->n_shares = c->t->n_weights = 0;
+    c->t->most_shares = c->t->most_weights = 0;
     c->n_part_rows = 0;
     for (uint32_t i = 0; i < c->plan->n_pieces; i++)
         cut_piece(c, i);
@@ -202,7 +198,6 @@ static size_t lay_out(struct k_attend_table *t)
     t->merges = place(&at, &t->n_merges, sizeof(struct k_attend_merge));
     t->shares = place(&at, &t->n_shares, sizeof(struct k_attend_look));
     t->weights = place(&at, &t->n_weights, sizeof(struct k_attend_look));
-    t->records = place(&at, &t->n_records, sizeof(struct k_attend_look));
     return at;
 }
 
@@ -218,7 +213,6 @@ int k_attend_cut(const struct k_attend_shape *s, const struct plan *plan, void *
         return -E2BIG;
     t.most_shares = padded(t.most_shares);
     t.most_weights = padded(t.most_weights);
-    t.most_records = padded(t.most_records);
     counts = t;
     memset(block, 0, t.bytes); /* what is padding says that there is nothing to do */
     c.block = block;
@@ -237,7 +231,7 @@ size_t k_attend_cut_bytes(const struct k_attend_shape *s, const struct plan *pla
 
     return 2 * ((tiles + parts) * sizeof(struct k_attend_item) +
                 (tiles + plan->max_pieces) * sizeof(struct k_attend_merge) +
-                3 * (size_t)plan->max_pieces * sizeof(struct k_attend_look)) +
+                2 * (size_t)plan->max_pieces * sizeof(struct k_attend_look)) +
            K_ATTEND__N * sizeof(struct k_attend_item);
 }
 

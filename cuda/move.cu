@@ -79,11 +79,11 @@ static __device__ __forceinline__ void copy_slot(const struct slot_of *a, const 
 template <unsigned KV> static __global__ void __launch_bounds__(THREADS) move_keys(struct k_move a)
 {
     SHARED_DYNAMIC(float, mem);
-    uint32_t hd = a.pool.head_dim, warp = threadIdx.x / 32, list = blockIdx.x;
+    uint32_t hd = a.pool.head_dim, warp = threadIdx.x / 32, list = a.first_list + blockIdx.x;
     float *k = mem + 2 * warp * hd, *v = k + hd;
 
     grid_wait();
-    const uint32_t *kept = a.kept + (a.per_head ? (size_t)list * a.n_keys : 0);
+    const uint32_t *kept = a.kept + (a.per_head ? (size_t)blockIdx.x * a.n_keys : 0);
     bool up = kept[a.n_keys - 1] < a.n_keys - 1;
 
     for (uint32_t done = 0; done < a.n_keys - a.first; done += WARPS) {
@@ -137,7 +137,7 @@ static __global__ void __launch_bounds__(THREADS) sum_squares(struct k_norms a)
 
 int k_move(void *stream, const struct k_move *a)
 {
-    dim3 grid(a->pool.n_layer * a->pool.n_head_kv);
+    dim3 grid(a->n_lists ? a->n_lists : a->pool.n_layer * a->pool.n_head_kv);
     size_t shared = 2 * WARPS * a->pool.head_dim * sizeof(float);
 
     if (a->first >= a->n_keys)

@@ -23,6 +23,7 @@ struct k_move {
     const uint32_t *from, *to, *kept;
     uint32_t per_head; /* kept: (lists, n_keys), else (n_keys) */
     uint32_t first, n_keys;
+    uint32_t first_list, n_lists; /* those that are moved, of which kept has n_lists; 0: all */
 };
 
 struct k_norms {
