@@ -215,6 +215,7 @@ WRAP_test_stream := io_open
 # Days pass in tests of the store.
 WRAP_test_store_limits := when_s when_ns
 WRAP_test_store_faults := when_ns
+WRAP_test_tier := when_ns
 
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \

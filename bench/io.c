@@ -249,7 +249,7 @@ static void use_store(struct bench *b, const char *folder, const char *what)
     if (u.result < 0)
         die(what, u.result);
     report(b, start);
-    store_close(s);
+    (void)store_close(s);
 }
 
 /* --- all -------------------------------------------------------------------------------------- */

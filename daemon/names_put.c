@@ -35,7 +35,9 @@ int names_put_begin(struct names_puts *puts, struct store *store, uint32_t owner
 
     if (!p)
         return -ENOMEM;
-    *p = (struct names_put){ .puts = puts, .owner = owner, .kind = kind, .wanted = true };
+    *p = (struct names_put){
+        .puts = puts, .store = store, .owner = owner, .kind = kind, .wanted = true
+    };
     (void)stpcpy(p->name, name);
     r = names_encode(f, &bytes, &p->len);
     if (r == 0)
@@ -59,6 +61,15 @@ const struct names_put *names_put_find(const struct names_puts *puts, uint32_t o
         if (p->owner == owner && p->kind == kind && strcmp(p->name, name) == 0)
             return p;
     return NULL;
+}
+
+bool names_put_ready(struct names_put *p)
+{
+    if (!p->done && store_silent(p->store)) {
+        p->result = -EROFS; /* on_done comes when it answers, and nobody waits for that */
+        return true;
+    }
+    return p->done;
 }
 
 void names_put_end(struct names_put *p)

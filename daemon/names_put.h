@@ -19,6 +19,7 @@ TAILQ_HEAD(names_puts, names_put);
 struct names_put {
     TAILQ_ENTRY(names_put) link;
     struct names_puts *puts;
+    const struct store *store;
     uint32_t owner;
     enum wire_named kind;
     char name[NAMES_MAX + 1];
@@ -35,6 +36,8 @@ int names_put_begin(struct names_puts *puts, struct store *store, uint32_t owner
 /* NULL: none of that name is on its way. */
 const struct names_put *names_put_find(const struct names_puts *puts, uint32_t owner,
                                        enum wire_named kind, const char *name);
+/* There is a result: also when the disk does not answer. */
+bool names_put_ready(struct names_put *p);
 /* The result was taken, or nobody waits for it any more. NULL: nothing. */
 void names_put_end(struct names_put *p);
 

@@ -303,7 +303,7 @@ static bool write_document(struct sched *s, struct request *r, struct add *a)
     struct names_file f;
     int e;
 
-    if (a->put && !a->put->done)
+    if (a->put && !names_put_ready(a->put))
         return false;
     if (a->put) {
         written(s, r, a, a->put->result == 0);

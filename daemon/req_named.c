@@ -109,7 +109,7 @@ static bool save_work(struct sched *s, struct request *r)
 
     if (!v->put)
         return begin_save(s, r, v);
-    if (!v->put->done)
+    if (!names_put_ready(v->put))
         return false;
     if (v->put->result < 0) {
         named_fail_put(s, r, WIRE_NAMED_SESSION, v->name, v->put->result);

@@ -7,7 +7,9 @@
 #include "daemon/log.h"
 #include "daemon/served.h"
 #include "daemon/tier.h"
+#include "engine/kv/seq.h"
 #include "store/io.h"
+#include "store/record.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -42,6 +44,23 @@ static void bound(struct store *store, const char *path, uint64_t most)
         store_set_limit(store, room);
 }
 
+/* Each put would be refused, and nobody told why nothing ever comes back. */
+static void warn_of_small(const struct served *b, uint32_t segment)
+{
+    const struct record r = { .n_tokens = segment,
+                              .n_pages = seq_n_pages(segment),
+                              .page_bytes = (uint32_t)b->pool.page_bytes };
+    uint64_t len = record_len(&r);
+    struct store_stats s;
+
+    store_stats(b->store, &s);
+    if (len > s.limit)
+        log_warning(
+            "the store may have %.1f MiB, and a segment of %u tokens takes %.1f MiB: none is "
+            "kept; raise --store-bytes, or make room on its disk",
+            (double)s.limit / (1 << 20), segment, (double)len / (1 << 20));
+}
+
 _Static_assert((int)CONFIG_IO_AUTO == IO_AUTO && (int)CONFIG_IO_URING == IO_URING &&
                    (int)CONFIG_IO_THREADS == IO_THREADS,
                "the option's choices are the io's kinds");
@@ -73,6 +92,7 @@ static int open_store(struct served *b, const struct config *c, const char *path
     if (store_note(b->store)[0])
         log_info("%s", store_note(b->store));
     bound(b->store, path, c->store_bytes);
+    warn_of_small(b, c->segment);
     tier.store = b->store;
     r = tier_open(&tier, &b->tier);
     return r < 0 ? why_set(&b->store_why, r, "no memory for the store's queue") : 0;
@@ -107,9 +127,12 @@ int storage_open(struct served *b, const struct config *c, struct why *why)
 /* The store first: what it calls back belongs to the tier. */
 void storage_close(struct served *b)
 {
-    store_close(b->store);
-    tier_close(b->tier);
-    io_close(b->io);
+    if (store_close(b->store)) {
+        tier_close(b->tier);
+        io_close(b->io);
+    } else {
+        log_warning("what the disk of the store has not answered to is given up");
+    }
     b->store = NULL;
     b->tier = NULL;
     b->io = NULL;

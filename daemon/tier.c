@@ -50,12 +50,14 @@ static bool write_ends(struct tier *t)
 int tier_timeout_ms(const struct tier *t)
 {
     const struct tier_user *u = TAILQ_FIRST(&t->resting);
+    int disk = store_timeout_ms(t->store), end;
     uint64_t now;
 
     if (!u || tier_queue_full(t))
-        return -1;
+        return disk;
     now = clock_ns();
-    return u->due_ns <= now ? 0 : (int)((u->due_ns - now) / CLOCK_MS) + 1;
+    end = u->due_ns <= now ? 0 : (int)((u->due_ns - now) / CLOCK_MS) + 1;
+    return disk >= 0 && disk < end ? disk : end;
 }
 
 /* --- of a sequence ---------------------------------------------------------------------------- */
@@ -227,7 +229,9 @@ void tier_measured(struct tier *t, uint32_t n_tokens, uint64_t ns)
 
 uint32_t tier_coming(const struct tier *t)
 {
-    return t ? tier_write_coming(t) + tier_read_coming(t) : 0;
+    if (!t || store_silent(t->store))
+        return 0;
+    return tier_write_coming(t) + tier_read_coming(t);
 }
 
 void tier_stats(const struct tier *t, struct tier_stats *ret)

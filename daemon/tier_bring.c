@@ -105,6 +105,9 @@ int tier_bring_go(struct tier_bring *b)
 {
     int r = 0;
 
+    /* What is not there by now stays the tier's until the disk is done with it (tier_line_drop). */
+    if (store_silent(b->line.tier->store))
+        return 0;
     for (uint32_t i = 0; i < b->line.n_parts; i++)
         if (go_part(&b->line.parts[i]) == -EAGAIN)
             r = -EAGAIN;

@@ -54,6 +54,19 @@ void budget_add(struct budget *b, uint64_t now_s, uint64_t bytes)
     b->bytes[b->hour % BUDGET_HOURS] += bytes;
 }
 
+/* It was added a moment ago: from the newest hours, back to front. */
+void budget_take_back(struct budget *b, uint64_t now_s, uint64_t bytes)
+{
+    go_on(b, now_s);
+    for (uint32_t i = 0; i < BUDGET_HOURS && bytes > 0; i++) {
+        uint64_t *hour = &b->bytes[(b->hour + BUDGET_HOURS - i) % BUDGET_HOURS];
+        uint64_t n = bytes < *hour ? bytes : *hour;
+
+        *hour -= n;
+        bytes -= n;
+    }
+}
+
 void budget_at_least(struct budget *b, const uint64_t bytes[BUDGET_HOURS], uint64_t now_s)
 {
     go_on(b, now_s);

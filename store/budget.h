@@ -25,6 +25,8 @@ struct budget {
 /* In the 24 hours before now_s. */
 uint64_t budget_sum(struct budget *b, uint64_t now_s);
 void budget_add(struct budget *b, uint64_t now_s, uint64_t bytes);
+/* So much of what was added was not written after all. */
+void budget_take_back(struct budget *b, uint64_t now_s, uint64_t bytes);
 /* What is known of an hour from elsewhere: never less than that was written in it. */
 void budget_at_least(struct budget *b, const uint64_t bytes[BUDGET_HOURS], uint64_t now_s);
 

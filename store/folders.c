@@ -416,6 +416,7 @@ static int open_owner(struct folders *f, struct folder *d, bool make)
         err = put_fd(&d->names_fd, fd);
     else if (make)
         err = fd;
+    d->n_made += made || made_names;
     d->fresh = d->fresh || made || made_names;
     return err;
 }

@@ -32,7 +32,9 @@ struct folder {
     SLIST_ENTRY(folder) next;
     uint32_t owner;
     int fd, names_fd;
-    bool fresh; /* made by us, and its entry in v1 is not synced yet */
+    uint32_t n_made; /* times that something of it was made by us */
+    bool fresh;      /* and its entry in v1, or one in it, is not synced yet */
+    bool settling;   /* but that is under way (store/publish.h) */
 };
 
 struct folders {

@@ -273,6 +273,8 @@ static int start(struct store *s, struct entry *e, uint32_t n_pages, void *const
 
     if (s->closing)
         return -ENOENT;
+    if (s->health.silent)
+        return -EIO;
     if (s->n_jobs >= STORE_JOBS_MAX)
         return -EAGAIN;
     g = malloc(sizeof(*g));

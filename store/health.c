@@ -59,7 +59,12 @@ void health_say(const struct health *h, const char *path, uint64_t now_ns, char 
 
     shown[n] = '\0';
     ret[0] = '\0';
-    if (h->write_err != 0 && now_ns < h->until_ns)
+    if (h->silent)
+        (void)snprintf(ret, cap,
+                       "the disk of %s has not answered for %" PRIu64
+                       " s; until it does context is neither kept nor read there",
+                       shown, (now_ns - h->silent_since_ns) / CLOCK_S);
+    else if (h->write_err != 0 && now_ns < h->until_ns)
         (void)snprintf(ret, cap,
                        "new context is not kept in %s: %s; the next try is in %" PRIu64 " s", shown,
                        in_words(h->write_err), (h->until_ns - now_ns + CLOCK_S - 1) / CLOCK_S);

@@ -17,7 +17,9 @@
 struct health {
     int write_err, read_err; /* errno; 0: it works */
     uint64_t pause_ns, until_ns;
-    bool spent; /* the write budget */
+    bool spent;  /* the write budget */
+    bool silent; /* the disk does not answer, since */
+    uint64_t silent_since_ns;
 };
 
 /* What the caller was doing failed with -err. */

@@ -102,6 +102,11 @@ struct store {
 void job_start(struct store *s, struct job *j);
 /* Nothing of it is out: its callback is next. */
 void job_end(struct job *j, int result);
+/* Nothing is begun while the disk does not answer. */
+static inline bool job_may_write(const struct store *s)
+{
+    return !s->closing && !s->health.silent && health_writes(&s->health, when_ns());
+}
 /* len more bytes may be hashed in this pump. */
 bool job_may_hash(struct store *s, size_t len);
 
@@ -131,6 +136,8 @@ bool limits_may_write(struct store *s, uint64_t len, bool is_name);
 bool limits_is_spent(const struct store *s);
 /* It will be written: what is under way together can't pass the budget together. */
 void limits_wrote(struct store *s, uint64_t len);
+/* So much of it did not get to the disk. */
+void limits_not_written(struct store *s, uint64_t len);
 void limits_open(struct store *s);  /* the budget file */
 void limits_again(struct store *s); /* it was in a folder that vanished */
 void limits_close(struct store *s);

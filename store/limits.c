@@ -462,17 +462,31 @@ bool limits_is_spent(const struct store *s)
 
 /* Not synced: the kernel writes it back in its time, and after kill -9 as well. A power cut loses
  * half a minute of counting. */
-void limits_wrote(struct store *s, uint64_t len)
+static void save_budget(struct store *s)
 {
     uint8_t slot[BUDGET_SLOT];
     uint64_t off;
 
-    s->counts.written += len;
-    budget_add(&s->budget, when_s(), len);
     if (s->budget_fd < 0)
         return;
     off = budget_save(&s->budget, slot);
     (void)!pwrite(s->budget_fd, slot, sizeof(slot), (off_t)off);
+}
+
+void limits_wrote(struct store *s, uint64_t len)
+{
+    s->counts.written += len;
+    budget_add(&s->budget, when_s(), len);
+    save_budget(s);
+}
+
+void limits_not_written(struct store *s, uint64_t len)
+{
+    if (len == 0)
+        return;
+    s->counts.written -= len;
+    budget_take_back(&s->budget, when_s(), len);
+    save_budget(s);
 }
 
 /* Records that are there were written, whatever the file says: without it the budget is at least

@@ -313,7 +313,10 @@ static void name_failed(struct name_put *p)
     /* One that was renamed is whole and synced, only its folder is not: it may stay. */
     if (publish_clean(&p->file, NULL))
         return;
+    if (p->file.fd < 0 && !p->file.again)
+        limits_not_written(s, file_len(p->n->len));
     if (publish_again(&p->file)) {
+        limits_wrote(s, file_len(p->n->len));
         s->more = true;
         return;
     }
@@ -383,7 +386,7 @@ static int may_name(struct store *s, uint32_t owner, uint32_t kind, const char *
 
     if (!is_name(name) || len > STORE_NAMED_MAX)
         return -EINVAL;
-    if (s->closing || !health_writes(&s->health, when_ns()))
+    if (!job_may_write(s))
         return -EROFS;
     if (s->n_jobs >= STORE_JOBS_MAX || under_way(s, owner, kind, name))
         return -EAGAIN;

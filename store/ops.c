@@ -1,5 +1,7 @@
 #include "store/ops.h"
 
+#include "store/when.h"
+
 #include <assert.h>
 
 #define REAP 64u
@@ -22,7 +24,7 @@ void ops_queue(struct ops *o, const struct io_op *op, ops_fn *fn, void *job, uin
 
     assert(ops_room(o, 1));
     o->first_free = slot->next;
-    *slot = (struct ops_slot){ .fn = fn, .job = job, .what = what };
+    *slot = (struct ops_slot){ .fn = fn, .at_ns = when_ns(), .job = job, .what = what };
     out.cookie = at;
     o->n_out++;
     slot->refused = io_queue(o->io, &out);
@@ -46,6 +48,7 @@ static void tell(struct ops *o, uint32_t at, int64_t result)
     struct ops_slot slot = o->slot[at];
 
     o->slot[at].refused = 0;
+    o->slot[at].fn = NULL;
     o->slot[at].next = o->first_free;
     o->first_free = at;
     o->n_out--;
@@ -90,6 +93,17 @@ void ops_wait(struct ops *o)
         (void)io_wait(o->io);
     }
     (void)ops_reap(o);
+}
+
+uint64_t ops_oldest_ns(const struct ops *o)
+{
+    uint64_t oldest = UINT64_MAX;
+
+    for (uint32_t i = 0; i < o->n && o->n_out > 0; i++) {
+        if (o->slot[i].fn && o->slot[i].at_ns < oldest)
+            oldest = o->slot[i].at_ns;
+    }
+    return oldest;
 }
 
 struct waited {

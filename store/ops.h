@@ -15,7 +15,8 @@
 typedef void ops_fn(void *job, uint32_t what, int64_t result);
 
 struct ops_slot {
-    ops_fn *fn;
+    ops_fn *fn;     /* NULL: it is free */
+    uint64_t at_ns; /* when it was queued */
     void *job;
     uint32_t what, next;
     int refused; /* by io_queue; 0: it is out */
@@ -47,6 +48,8 @@ bool ops_submit(struct ops *o);
 uint32_t ops_reap(struct ops *o);
 /* Waits for one at least, or returns at once when nothing is out. */
 void ops_wait(struct ops *o);
+/* When the one that is out for the longest was queued (store/when.h); UINT64_MAX: none is out. */
+uint64_t ops_oldest_ns(const struct ops *o);
 /* One operation, waited for; others are told of theirs meanwhile. */
 int64_t ops_run(struct ops *o, const struct io_op *op);
 

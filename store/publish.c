@@ -28,9 +28,35 @@ static void failed(struct publish *p, uint32_t what, int err)
         p->err = err;
 }
 
+/* A new folder's own entry, and what is in it: by one for all who write there. */
+static void settle(struct publish *p)
+{
+    struct store *s = p->job->s;
+    struct folder *d = p->folder;
+
+    p->settles = 2;
+    p->settle_failed = false;
+    p->n_made = d->n_made;
+    d->settling = true;
+    publish_queue(p, (struct io_op){ .code = IO_SYNC, .fd = d->fd }, PUBLISH_FOLDER);
+    publish_queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd }, PUBLISH_FOLDER);
+}
+
+static void settled(struct publish *p, bool well)
+{
+    p->settle_failed |= !well;
+    if (--p->settles > 0)
+        return;
+    p->folder->settling = false;
+    if (!p->settle_failed && p->n_made == p->folder->n_made)
+        p->folder->fresh = false;
+}
+
 void publish_done(struct publish *p, uint32_t what, int64_t result)
 {
     p->job->n_out--;
+    if (what == PUBLISH_FOLDER)
+        settled(p, result >= 0);
     if (what == PUBLISH_HEADER && result >= 0 && (size_t)result < p->header_len)
         result = -EIO;
     if (result < 0) {
@@ -43,9 +69,6 @@ void publish_done(struct publish *p, uint32_t what, int64_t result)
     }
     if (what == PUBLISH_RENAME)
         p->renamed = true;
-    /* The last of what publish_begin queued, in whatever order they come back. */
-    if ((what == PUBLISH_FOLDER || what == PUBLISH_OPEN) && p->job->n_out == 0 && p->err == 0)
-        p->folder->fresh = false;
 }
 
 bool publish_begin(struct publish *p, uint32_t owner, bool names, int flags)
@@ -60,11 +83,8 @@ bool publish_begin(struct publish *p, uint32_t owner, bool names, int flags)
         return false;
     p->folder = d;
     p->dir = names ? d->names_fd : d->fd;
-    if (d->fresh) {
-        publish_queue(p, (struct io_op){ .code = IO_SYNC, .fd = d->fd }, PUBLISH_FOLDER);
-        publish_queue(p, (struct io_op){ .code = IO_SYNC, .fd = s->folders.root_fd },
-                      PUBLISH_FOLDER);
-    }
+    if (d->fresh && !d->settling)
+        settle(p);
     (void)snprintf(p->temp, sizeof(p->temp), FOLDERS_TEMP "%016" PRIx64, s->n_temps++);
     publish_queue(
         p,
@@ -80,6 +100,12 @@ bool publish_chain(struct publish *p, const void *header, size_t len, const char
 
     if (!ops_room_to_write(&p->job->s->ops, 4))
         return false;
+    /* Another one's syncs of the folder are on their way, or failed. */
+    if (p->folder->fresh) {
+        if (!p->folder->settling)
+            settle(p);
+        return false;
+    }
     memcpy(&write.mem, &header, sizeof(write.mem)); /* the io only reads what it writes to a file */
     p->header_len = len;
     publish_queue(p, write, PUBLISH_HEADER);

@@ -6,9 +6,9 @@
  *       file          anything that failed ----> clean ----> again, or given up
  *
  * A file in a folder whose own entry is not on the disk is not there after a power cut: where the
- * folder is new it is synced first, and so is the folder that it is in. The rename comes behind the
- * sync of what it names, and the folder's sync behind the rename: the chain breaks at the first
- * that fails.
+ * folder is new it is synced first, and so is the folder that it is in, by the first who writes
+ * there while all write their files. The rename comes behind the sync of what it names, and the
+ * folder's sync behind the rename: the chain breaks at the first that fails.
  *
  * Threads    one.
  * Ownership  part of its job, which queues its own operations by publish_queue, too, and gives each
@@ -42,6 +42,8 @@ struct publish {
     size_t header_len;
     int err;
     bool made, renamed, again;
+    uint32_t settles, n_made; /* syncs of a new folder that are out, and what they are of */
+    bool settle_failed;
     bool left; /* its file could not be removed: the next start finds it */
 };
 
@@ -55,7 +57,7 @@ void publish_done(struct publish *p, uint32_t what, int64_t result);
  * with flags beside its own. False: no room to write now, or err. */
 bool publish_begin(struct publish *p, uint32_t owner, bool names, int flags);
 /* The header, which is written at the start of the file and stays the caller's; and all that makes
- * it be there under the name `to`. False: no room to write now. */
+ * it be there under the name `to`. False: no room to write now, or the folder is not settled. */
 bool publish_chain(struct publish *p, const void *header, size_t len, const char *to);
 
 /* After a failure. True: the file is being removed, go on when that came back. to: where it may

@@ -218,6 +218,14 @@ static void published(struct put *p)
     job_end(&p->job, p->job.cancelled ? -ECANCELED : 0);
 }
 
+/* What was not even handed to the disk. A write that failed may have been half done: it counts. */
+static uint64_t len_not_written(const struct put *p)
+{
+    uint64_t left = p->e->r.n_pages - p->n_written;
+
+    return left == 0 ? 0 : left * p->e->r.page_bytes + p->header_len;
+}
+
 /* After a failure: the file goes, then the room it had, then it is tried once more or given up. */
 static bool step_clean(struct put *p)
 {
@@ -226,6 +234,7 @@ static bool step_clean(struct put *p)
     if (publish_clean(&p->file, p->e->name))
         return false;
     release(p);
+    limits_not_written(s, len_not_written(p));
     if (!p->job.cancelled && p->file.err != -ECANCELED && publish_again(&p->file)) {
         limits_wrote(s, p->len);
         p->allocated = false;
@@ -311,7 +320,7 @@ static int may_put(struct store *s, const struct record *r, const struct store_r
         return err;
     if (from->page_bytes > RECORD_PAGE_MAX || record_wrong(r))
         return -EINVAL;
-    if (s->closing || !health_writes(&s->health, when_ns()))
+    if (!job_may_write(s))
         return -EROFS;
     if (s->n_jobs >= STORE_JOBS_MAX)
         return -EAGAIN;

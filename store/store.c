@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 
+#define PATIENCE (30 * CLOCK_S) /* with a disk */
+
 /* --- jobs ------------------------------------------------------------------------------------- */
 
 void job_start(struct store *s, struct job *j)
@@ -71,12 +73,39 @@ static uint32_t call_back(struct store *s)
     return n;
 }
 
+/* Something that was asked of the disk is out for longer than any disk takes. What waits for it
+ * can't end: its memory may still be written to. */
+static void look_at_disk(struct store *s)
+{
+    uint64_t oldest = ops_oldest_ns(&s->ops);
+    bool silent = oldest != UINT64_MAX && when_ns() >= oldest + PATIENCE;
+
+    s->more |= silent != s->health.silent; /* people are told */
+    s->health.silent = silent;
+    s->health.silent_since_ns = oldest;
+}
+
+bool store_silent(const struct store *s)
+{
+    return s->health.silent;
+}
+
+int store_timeout_ms(const struct store *s)
+{
+    uint64_t oldest = ops_oldest_ns(&s->ops), now = when_ns();
+
+    if (oldest == UINT64_MAX || s->health.silent)
+        return -1;
+    return now >= oldest + PATIENCE ? 0 : (int)((oldest + PATIENCE - now) / CLOCK_MS) + 1;
+}
+
 bool store_pump(struct store *s)
 {
     uint32_t n = ops_reap(&s->ops);
     struct job *j, *next;
 
     s->more = false;
+    look_at_disk(s);
     s->hash_left = STORE_HASH_STEP;
     for (j = TAILQ_FIRST(&s->jobs); j; j = next) {
         next = TAILQ_NEXT(j, next);
@@ -126,7 +155,7 @@ int store_open(const char *path, struct io *io, const struct store_limits *limit
     s->folders = (struct folders){ .base_fd = -1, .lock_fd = -1, .root_fd = -1 };
     err = open_all(s, path, why);
     if (err < 0) {
-        store_close(s);
+        (void)store_close(s);
         return err;
     }
     *ret = s;
@@ -143,8 +172,23 @@ void store_set_limit(struct store *s, uint64_t bytes)
     s->limits.bytes = bytes;
 }
 
-/* Pumps and waits until nothing is under way, or what is deleted can't be. */
-static void finish(struct store *s)
+/* False: the disk does not answer. */
+static bool wait_for_disk(struct store *s)
+{
+    struct pollfd fd = { .fd = io_eventfd(s->ops.io), .events = POLLIN };
+
+    look_at_disk(s);
+    if (s->health.silent)
+        return false;
+    if (ops_submit(&s->ops) && s->ops.n_refused == 0 && s->ops.n_out > 0)
+        (void)poll(&fd, 1, store_timeout_ms(s));
+    (void)ops_reap(&s->ops);
+    return true;
+}
+
+/* Pumps and waits until nothing is under way, or what is deleted can't be. False: the disk does not
+ * answer. */
+static bool finish(struct store *s)
 {
     struct job *j;
 
@@ -152,24 +196,25 @@ static void finish(struct store *s)
         j->cancelled = j->cancelled || j->kind == JOB_GET;
     s->closing = true;
     while (s->n_jobs > 0 || s->ops.n_out > 0 || limits_deletes(s)) {
-        if (!store_pump(s))
-            ops_wait(&s->ops);
+        if (!store_pump(s) && !wait_for_disk(s))
+            return false;
     }
+    limits_step(s, true);
+    while (s->ops.n_out > 0) {
+        if (!wait_for_disk(s))
+            return false;
+    }
+    return true;
 }
 
-void store_close(struct store *s)
+bool store_close(struct store *s)
 {
     struct entry *e;
 
     if (!s)
-        return;
-    if (s->index.secret) {
-        finish(s);
-        limits_step(s, true);
-        ops_submit(&s->ops);
-        while (s->ops.n_out > 0)
-            ops_wait(&s->ops);
-    }
+        return true;
+    if (s->index.secret && !finish(s))
+        return false;
     while ((e = TAILQ_FIRST(&s->dying))) {
         TAILQ_REMOVE(&s->dying, e, lru);
         index_free(e);
@@ -180,6 +225,7 @@ void store_close(struct store *s)
     index_close(&s->index);
     folders_close(&s->folders);
     free(s);
+    return true;
 }
 
 bool store_flush(struct store *s, uint64_t ns)
@@ -250,7 +296,7 @@ bool store_find(struct store *s, const struct store_key *key, const uint32_t *id
                 struct store_found *ret)
 {
     uint32_t got = 0;
-    struct entry *e = index_find(&s->index, key, ids, n, &got);
+    struct entry *e = s->health.silent ? NULL : index_find(&s->index, key, ids, n, &got);
     bool part;
 
     if (!e) {

@@ -58,20 +58,23 @@ struct store_limits {
 };
 
 /* The folder at path is made if it is not there (mode 0700). -EWOULDBLOCK: another daemon has it.
- * An older or newer format is not an error: the store starts empty beside it, and ret_note has a
- * sentence (else empty). */
+ * An older or newer format is no error: the store starts empty beside it (store_note). */
 int store_open(const char *path, struct io *io, const struct store_limits *limits,
                struct store **ret, struct why *why);
 /* Sentences for the log: what store_open found. Empty: nothing to say. */
 const char *store_note(const struct store *s);
 /* Another limit of bytes; what is over it goes with the next store_pump. */
 void store_set_limit(struct store *s, uint64_t bytes);
-/* Ends what is under way: puts are finished, gets called back with -ECANCELED. */
-void store_close(struct store *s);
+/* Ends what is under way: puts are finished, gets called back with -ECANCELED. False: the disk does
+ * not answer, and may still use memory and io; nothing was freed. */
+bool store_close(struct store *s);
 
-/* Results of what is under way. True: something came back, or more can be done at once: call again
- * before you sleep. */
+/* Results of what is under way. True: call again before you sleep. */
 bool store_pump(struct store *s);
+/* Something is out for 30 seconds: nothing is found, read or put until it came back. Don't wait. */
+bool store_silent(const struct store *s);
+/* Until store_pump is to be called though nothing rings; -1: never. */
+int store_timeout_ms(const struct store *s);
 /* Waits until all puts are done, up to ns. False: time was up. */
 bool store_flush(struct store *s, uint64_t ns);
 
@@ -185,8 +188,7 @@ struct store_item {
 bool store_next(struct store *s, uint32_t owner, struct store_item *it);
 /* Reads all of a record and compares its checksums; a bad one is deleted. done as store_get's. */
 int store_verify(struct store *s, uint64_t id, store_done_fn *done, void *arg);
-/* Deletes what goes first until the store has `bytes` or less, of this owner alone. Records, bytes.
- */
+/* Deletes what goes first until the store has `bytes` or less, of this owner alone. */
 void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
                  uint64_t *ret_bytes);
 /* Deletes one. False: it is gone. */

@@ -1,5 +1,6 @@
 /* Would catch: a daemon that does not start, or forgets what it kept, where io_uring is denied; one
- * that says nothing of it, or says so where it is not; --io that is not obeyed. The real daemon, at
+ * that says nothing of it, or says so where it is not; --io that is not obeyed; a store that no
+ * segment fits into, and nobody told. The real daemon, at
  * last behind a filter as containers have one.
  */
 #include "store/io.h"
@@ -79,6 +80,22 @@ static void does_as_it_is_told(void **state)
     }
 }
 
+static void says_when_nothing_fits(void **state)
+{
+    const char *small[] = { "--store-bytes", "1M", "--segment", "8192", NULL },
+               *large[] = { "--store-bytes", "1M", NULL };
+    struct daemon_fixture d;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, large);
+    assert_null(strstr(daemon_fixture_log(&d), "the store may have"));
+    daemon_fixture_stop(&d);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, small);
+    assert_non_null(strstr(daemon_fixture_log(&d),
+                           "the store may have 1.0 MiB, and a segment of 8192 tokens takes "));
+    daemon_fixture_stop(&d);
+}
+
 static void does_without(void **state)
 {
     const char *args[] = { "--model", daemon_fixture_model(DAEMON_FIXTURE_TINY), "--io", "uring",
@@ -99,7 +116,7 @@ static void does_without(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(does_as_it_is_told),
+        cmocka_unit_test(does_as_it_is_told), cmocka_unit_test(says_when_nothing_fits),
         cmocka_unit_test(does_without), /* the last: a filter can't be taken back */
     };
 

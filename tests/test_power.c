@@ -227,7 +227,7 @@ static void check_cut(const struct script *s, struct store_rig *found, size_t po
     if (point % GO_ON == 0)
         expect_that(rig_put(found, &more) == 0 && rig_get(found, &more) == (int)more.n,
                     "nothing more is taken %s", where);
-    store_close(found->store);
+    (void)store_close(found->store);
     found->store = NULL;
 }
 

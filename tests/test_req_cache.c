@@ -72,7 +72,7 @@ static void open_stage(struct stage *s, const char *name)
 
 static void close_stage(struct stage *s)
 {
-    store_close(s->store);
+    (void)store_close(s->store);
     io_close(s->io);
     wire_scratch_close(&s->sched.packed);
     wire_scratch_close(&s->sched.unpacked);

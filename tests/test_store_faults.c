@@ -2,8 +2,8 @@
  * anybody as more than a miss or a put that was not kept; bytes or files that a failed put leaves
  * behind; a sentence that is missing, wrong, or stays when all is well again; writing that does not
  * begin again by itself, or never stops trying; a short read that is believed; operations that come
- * back in another order than they went; a new folder that no sync covers; an allocation that fails
- * and takes the store with it.
+ * back in another order than they went, or not at all; a new folder that no sync covers, or one for
+ * each file in it; an allocation that fails and takes the store with it.
  *
  * The Makefile's WRAP_test_store_faults has time pass as this test says.
  */
@@ -63,7 +63,7 @@ static int close_rig(void **state)
 /* The io stays, with its faults. */
 static void close_store(void)
 {
-    store_close(rig.store);
+    assert_true(store_close(rig.store));
     rig.store = NULL;
 }
 
@@ -136,6 +136,36 @@ static void a_put_fails_anywhere(void **state)
     assert_tidy();
     store_rig_again(&rig);
     assert_int_equal(rig_stats(&rig).refused, 0);
+}
+
+/* What a failure kept from the disk is no write of today's. */
+static void what_failed_early_is_not_counted(void **state)
+{
+    static const enum io_code early[] = { IO_OPEN, IO_ALLOC };
+    struct rig_record r = { .n = 64 };
+    struct store_stats s;
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &r), 0);
+    for (size_t i = 0; i < 2; i++) {
+        r.seed++;
+        spoil(early[i], 1, IO_FAULT_ERROR, EIO);
+        assert_int_equal(rig_put(&rig, &r), -EIO);
+        io_faulty_clear(rig.io);
+        passed_ns += 600 * CLOCK_S;
+        s = rig_stats(&rig);
+        assert_int_equal(s.written_today, rig_len(&r));
+        assert_int_equal(s.written, rig_len(&r));
+    }
+    spoil(IO_OPEN, 1, IO_FAULT_ERROR, EIO);
+    assert_int_equal(rig_put_name(&rig, RIG_OWNER, 1, "a name", "text"), -EIO);
+    io_faulty_clear(rig.io);
+    passed_ns += 600 * CLOCK_S;
+    assert_int_equal(rig_stats(&rig).written_today, rig_len(&r));
+    r.seed++;
+    spoil(IO_RENAME, 1, IO_FAULT_ERROR, EIO);
+    assert_int_equal(rig_put(&rig, &r), -EIO);
+    assert_int_equal(rig_stats(&rig).written_today, 2 * rig_len(&r));
 }
 
 static void a_full_disk_makes_room(void **state)
@@ -416,6 +446,107 @@ static void any_order_will_do(void **state)
     io_faulty_shuffle(rig.io, 0);
 }
 
+/* --- an operation that never comes back ------------------------------------------------------- */
+
+/* Puts r, whose first sync does not come back, and lets time pass. */
+static void put_and_wait(const struct rig_record *r, uint64_t ns)
+{
+    uint64_t n;
+
+    spoil(IO_SYNC, 1, IO_FAULT_NEVER, 0);
+    n = io_faulty_n(rig.io, IO_SYNC);
+    assert_int_equal(store_timeout_ms(rig.store), -1);
+    assert_int_equal(rig_put_later(&rig, r), 0);
+    while (io_faulty_n(rig.io, IO_SYNC) == n)
+        (void)store_pump(rig.store);
+    passed_ns += ns;
+}
+
+/* Nobody waits for it, and all is as before when it does come. */
+static void a_disk_is_silent(void **state)
+{
+    struct rig_record there = { .n = 64 }, slow = { .n = 64, .seed = 1 },
+                      late = { .n = 64, .seed = 2 };
+    uint32_t n;
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &there), 0);
+    put_and_wait(&slow, 20 * CLOCK_S);
+    (void)store_pump(rig.store);
+    assert_false(store_silent(rig.store));
+    assert_in_range(store_timeout_ms(rig.store), 1, 10001);
+    assert_int_equal(rig_get(&rig, &there), 64);
+    n = rig.n_called;
+
+    passed_ns += 11 * CLOCK_S;
+    assert_int_equal(store_timeout_ms(rig.store), 0);
+    assert_true(store_pump(rig.store)); /* it is news */
+    assert_true(store_silent(rig.store));
+    assert_int_equal(store_timeout_ms(rig.store), -1);
+    assert_says("has not answered for 3");
+    assert_false(rig_has(&rig, &there));
+    assert_int_equal(rig_put_later(&rig, &late), -EROFS);
+    assert_int_equal(rig_put_name(&rig, RIG_OWNER, 1, "a name", "text"), -EROFS);
+    assert_int_equal(rig.n_called, n);
+
+    io_faulty_clear(rig.io);
+    io_faulty_release(rig.io);
+    rig_wait(&rig, n + 1);
+    assert_int_equal(rig.result, 0);
+    assert_false(store_silent(rig.store));
+    assert_says(NULL);
+    assert_int_equal(rig_get(&rig, &there), 64);
+    assert_int_equal(rig_get(&rig, &slow), 64);
+    assert_tidy();
+}
+
+/* Closing waits no longer than that either, and may be tried again. */
+static void closes_on_a_silent_disk(void **state)
+{
+    struct rig_record slow = { .n = 64, .seed = 1 };
+    uint32_t n = rig.n_called;
+
+    (void)state;
+    put_and_wait(&slow, 31 * CLOCK_S);
+    assert_false(store_close(rig.store));
+    io_faulty_clear(rig.io);
+    io_faulty_release(rig.io);
+    rig_wait(&rig, n + 1);
+    close_store();
+    assert_int_equal(store_rig_open(&rig), 0);
+    assert_int_equal(rig_get(&rig, &slow), 64);
+}
+
+/* A new folder is synced into its own by one of those who write there, not by each. */
+static void a_new_folder_is_synced_once(void **state)
+{
+    uint64_t n = io_faulty_n(rig.io, IO_SYNC);
+    uint32_t called = rig.n_called;
+
+    (void)state;
+    for (uint32_t i = 0; i < 8; i++)
+        assert_int_equal(rig_put_later(&rig, &(struct rig_record){ .n = 64, .seed = i }), 0);
+    rig_wait(&rig, called + 8);
+    assert_int_equal(io_faulty_n(rig.io, IO_SYNC) - n, 2 + 8 * 2);
+}
+
+/* One whose syncs fail does not leave it to the others. */
+static void a_new_folder_is_synced_again(void **state)
+{
+    uint64_t n = io_faulty_n(rig.io, IO_SYNC);
+    uint32_t called = rig.n_called, n_kept = 0;
+
+    (void)state;
+    spoil(IO_SYNC, 1, IO_FAULT_ERROR, EIO);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(rig_put_later(&rig, &(struct rig_record){ .n = 64, .seed = i }), 0);
+    rig_wait(&rig, called + 3);
+    for (uint32_t i = 0; i < 3; i++)
+        n_kept += rig_has(&rig, &(struct rig_record){ .n = 64, .seed = i });
+    assert_int_equal(n_kept, 2);
+    assert_int_equal(io_faulty_n(rig.io, IO_SYNC) - n, 2 + 2 + 2 * 2);
+}
+
 /* --- memory ----------------------------------------------------------------------------------- */
 
 static const struct rig_record lived[] = { { .n = 64, .seed = 1 }, { .n = 64, .seed = 2 } };
@@ -473,6 +604,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_rig, close_rig)
     const struct CMUnitTest tests[] = {
         TEST(a_put_fails_anywhere),
+        TEST(what_failed_early_is_not_counted),
         TEST(a_full_disk_makes_room),
         TEST(tries_are_further_and_further_apart),
         TEST(a_name_fails_anywhere),
@@ -482,6 +614,10 @@ int main(void)
         TEST(a_read_fails),
         TEST(the_start_meets_errors),
         TEST(any_order_will_do),
+        TEST(a_disk_is_silent),
+        TEST(closes_on_a_silent_disk),
+        TEST(a_new_folder_is_synced_once),
+        TEST(a_new_folder_is_synced_again),
         TEST(no_call_is_needed),
     };
 

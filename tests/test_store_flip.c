@@ -54,7 +54,7 @@ static int fill(void **state)
         store_name_put(rig.store, RIG_OWNER, KIND, "name", TEXT, strlen(TEXT), on_named, &result),
         0);
     assert_true(store_flush(rig.store, UINT64_MAX / 2));
-    store_close(rig.store);
+    (void)store_close(rig.store);
     rig.store = NULL;
     return result;
 }
@@ -110,7 +110,7 @@ static void flip(struct kept_file *f, size_t at)
 
 static void mend(struct kept_file *f)
 {
-    store_close(rig.store);
+    (void)store_close(rig.store);
     rig.store = NULL;
     file_write(f->path, f->bytes, f->len);
 }

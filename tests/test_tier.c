@@ -1,12 +1,15 @@
 /* tests/test_tier.c - sequences that go to the store and come back. Would catch: logits that are
  * others after a restore, for any policy and length; a restore that brings less than is there, or
  * goes on behind a record that is bad; pages that are lost, or that are given away while a disk
- * still writes to them; a disk that is slow or fails and takes pages from sessions.
+ * still writes to them; a disk that is slow, fails or does not answer, and takes pages from
+ * sessions or has them wait.
  *
- * With $GISTD_TEST_BACKEND=fenced all of it goes through the staging area.
+ * With $GISTD_TEST_BACKEND=fenced all of it goes through the staging area. The Makefile's
+ * WRAP_test_tier has time pass for the store as this test says.
  */
 #include "daemon/tier.h"
 
+#include "base/clock.h"
 #include "daemon/prefix.h"
 #include "daemon/tier_inner.h"
 #include "store/io.h"
@@ -46,6 +49,15 @@ static const struct policy policies[] = {
 };
 #define N_POLICIES (sizeof(policies) / sizeof(*policies))
 
+static uint64_t passed_ns; /* beyond the clock's own time */
+
+uint64_t __real_when_ns(void);
+uint64_t __wrap_when_ns(void);
+uint64_t __wrap_when_ns(void)
+{
+    return __real_when_ns() + passed_ns;
+}
+
 /* A rig with a store of its own; seed 0: operations in their order. */
 struct stage {
     struct memory_rig rig;
@@ -77,7 +89,7 @@ static void open_store(struct stage *s, bool always)
 
 static void close_store(struct stage *s)
 {
-    store_close(s->store);
+    assert_true(store_close(s->store));
     tier_close(s->rig.served.tier);
     io_close(s->io);
     s->rig.served.tier = NULL;
@@ -756,6 +768,57 @@ static void whatever_fails(void **state)
     close_stage(&s);
 }
 
+/* A read that never comes back: the model reads the text itself, nobody waits for pages that the
+ * disk may keep for ever, and what it had is free when it comes after all. */
+static void reads_on_without_the_disk(void **state)
+{
+    const struct io_fault never = { .code = IO_READ, .nth = 2, .what = IO_FAULT_NEVER };
+    const struct policy *p = &policies[0];
+    struct tier_restore *t;
+    struct reader r;
+    struct stage s;
+    uint32_t shared;
+    uint64_t n;
+
+    (void)state;
+    open_stage(&s, POOL);
+    for (uint32_t k = 0; k < IDS; k++)
+        ids[k] = (uint32_t)(3 + (k * 13 + k * k) % 250);
+    open_reader(&s, &r, p, NULL, s.rig.served.tier);
+    feed(&s, &r, 400, s.got);
+    close_reader(&r);
+    restart(&s);
+    n = io_faulty_n(s.io, IO_READ);
+    io_faulty_add(s.io, &never);
+
+    open_reader(&s, &r, p, NULL, s.rig.served.tier);
+    t = tier_restore_begin(&r.memory.kept, ids, 400);
+    assert_non_null(t);
+    while (io_faulty_n(s.io, IO_READ) < n + 2) {
+        assert_int_equal(tier_restore_go(t, &shared), -EAGAIN);
+        (void)tier_pump(s.rig.served.tier);
+    }
+    assert_in_range(tier_timeout_ms(s.rig.served.tier), 1, 30001);
+    passed_ns += 31 * CLOCK_S;
+    while (tier_restore_go(t, &shared) == -EAGAIN)
+        (void)tier_pump(s.rig.served.tier);
+    assert_true(r.memory.n_ids < 399);
+    assert_int_equal(tier_coming(s.rig.served.tier), 0);
+    assert_int_equal(tier_timeout_ms(s.rig.served.tier), -1);
+    expect_same(&s, &r, p, 420);
+    close_reader(&r);
+
+    io_faulty_clear(s.io);
+    io_faulty_release(s.io);
+    while (!TAILQ_EMPTY(&s.rig.served.tier->dropped))
+        (void)tier_pump(s.rig.served.tier);
+    open_reader(&s, &r, p, NULL, s.rig.served.tier);
+    assert_int_equal(restore(&s, &r, 400, &shared), 399);
+    expect_same(&s, &r, p, 420);
+    close_reader(&r);
+    close_stage(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -771,6 +834,7 @@ int main(void)
         cmocka_unit_test(dropped_at_any_moment),
         cmocka_unit_test(queued_pages_are_free),
         cmocka_unit_test(whatever_fails),
+        cmocka_unit_test(reads_on_without_the_disk),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,7 @@ void open_store(struct stage *s)
 void close_store(struct stage *s)
 {
     assert_int_equal(tier_stop(s->rig.served.tier, UINT64_C(60000000000)), 0);
-    store_close(s->store);
+    (void)store_close(s->store);
     tier_close(s->rig.served.tier);
     io_close(s->io);
     s->rig.served.tier = NULL;

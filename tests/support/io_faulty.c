@@ -21,7 +21,7 @@
 
 struct slot {
     struct io_op op;
-    bool used, failing, late, cancelled;
+    bool used, failing, late, never, cancelled;
     bool has_front, logged, front_logged;
     struct io_op front;
     int error;            /* IO_FAULT_EARLY: 0 */
@@ -49,7 +49,7 @@ struct faulty {
     uint32_t n_rules;
     uint64_t random, n_chains, seen[IO_CODE__N];
     struct io_log *log;
-    bool released;
+    bool released, let_go;
 };
 
 static struct faulty *faulty_of(const struct io *io)
@@ -114,10 +114,10 @@ static const struct io_fault *fault_of(struct faulty *f, const struct io_op *op)
 
 static void apply(struct slot *s, const struct io_fault *f)
 {
-    if (f->what == IO_FAULT_LATE) {
-        s->late = true;
+    s->late = f->what == IO_FAULT_LATE;
+    s->never = f->what == IO_FAULT_NEVER;
+    if (s->late || s->never)
         return;
-    }
     s->failing = true;
     s->error = f->what == IO_FAULT_EARLY ? 0 : f->error;
     if (f->what == IO_FAULT_ERROR || !io_is_transfer(&s->op))
@@ -245,16 +245,18 @@ static void collect(struct faulty *f)
 /* Late ones are told when there are no others. */
 static bool may_be_told(const struct faulty *f, const struct slot *s)
 {
-    return !s->late || f->released;
+    return s->never ? f->let_go : !s->late || f->released;
 }
 
 static bool is_any_told(struct faulty *f)
 {
-    bool any = false;
+    bool any = false, late = false;
 
-    for (uint32_t i = 0; i < f->n_back; i++)
+    for (uint32_t i = 0; i < f->n_back; i++) {
         any |= may_be_told(f, &f->slots[f->back[i]]);
-    if (!any && f->n_back && f->n_queued == 0 && io_room(f->inner) == io_depth(f->inner)) {
+        late |= f->slots[f->back[i]].late;
+    }
+    if (!any && late && f->n_queued == 0 && io_room(f->inner) == io_depth(f->inner)) {
         f->released = true;
         any = true;
     }
@@ -398,6 +400,7 @@ void io_faulty_add(struct io *io, const struct io_fault *fault)
 {
     struct faulty *f = faulty_of(io);
 
+    f->let_go = f->let_go && fault->what != IO_FAULT_NEVER;
     assert(f->n_rules < RULES_MAX);
     f->rules[f->n_rules++] = (struct rule){ .f = *fault };
 }
@@ -414,7 +417,7 @@ void io_faulty_shuffle(struct io *io, uint64_t seed)
 
 void io_faulty_release(struct io *io)
 {
-    faulty_of(io)->released = true;
+    faulty_of(io)->released = faulty_of(io)->let_go = true;
     collect(faulty_of(io));
     ring(faulty_of(io));
 }

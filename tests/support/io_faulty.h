@@ -21,7 +21,8 @@ enum io_fault_what {
     IO_FAULT_ERROR, /* nothing is done, -error */
     IO_FAULT_PART,  /* of a write: its first half is there, -error */
     IO_FAULT_EARLY, /* of a read: the file ends in its first half */
-    IO_FAULT_LATE   /* comes back when nothing else is out, or at io_faulty_release */
+    IO_FAULT_LATE,  /* comes back when nothing else is out, or at io_faulty_release */
+    IO_FAULT_NEVER  /* comes back at io_faulty_release */
 };
 
 struct io_fault {

@@ -33,7 +33,7 @@ static int open_owner(const char *path, uint32_t owner, uint8_t ret_secret[SUM_S
     assert(d);
     fd = fcntl(d->fd, F_DUPFD_CLOEXEC, 0);
     assert(fd >= 0);
-    store_close(s);
+    (void)store_close(s);
     io_close(io);
     return fd;
 }

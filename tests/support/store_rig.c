@@ -38,7 +38,7 @@ int store_rig_open(struct store_rig *r)
 
 void store_rig_close(struct store_rig *r)
 {
-    store_close(r->store);
+    (void)store_close(r->store);
     r->store = NULL;
     io_close(r->io);
     r->io = NULL;
