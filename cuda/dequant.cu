@@ -29,7 +29,7 @@ template <typename R> static __global__ void __launch_bounds__(THREADS) dequant(
     if (block >= a.n_cols / 32 || r >= a.row1)
         return;
     R::pair(t, block % R::GROUPS, row, k, &bytes[0], &bytes[1]);
-    R::scale(t, block % R::GROUPS, row, scale, &min);
+    R::scale(t, R::head(t, row), block % R::GROUPS, row, scale, &min);
     for (unsigned half = 0; half < 2; half++) {
         tile_values(bytes[half], scale[R::HALVES ? half : 0], min, v);
         *(uint2 *)(void *)&a.to[(size_t)(r - a.row0) * a.n_cols + block * 32 + half * 16 + k * 4] =

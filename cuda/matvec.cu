@@ -18,6 +18,9 @@
 
 #define WARPS_MAX 16u
 #define ROWS_X    K_MATVEC_ROWS
+#define AT_ONCE   2u /* blocks whose loads are under way together */
+#define LINE      128u
+#define AHEAD     (48u << 10) /* bytes that a tile is called for before their turn */
 
 /* Adds the warps' sums and leaves them in y. */
 static __device__ __forceinline__ void finish(const struct k_matvec *a,
@@ -37,10 +40,14 @@ static __device__ __forceinline__ void finish(const struct k_matvec *a,
     a->y[t * a->y_stride + r] = sum;
 }
 
-/* What a lane holds of a block of x. */
-struct x_block {
+/* What a lane holds of a block: of x, and of the weights' rows g and g + 8. */
+struct x_part {
     uint32_t b[2];
     float d[2], s[2];
+};
+struct w_part {
+    uint32_t a[4];
+    float scale[2][2], min[2];
 };
 
 static __device__ __forceinline__ const struct k_q8 *x_at(const struct k_matvec *a, unsigned t,
@@ -49,78 +56,131 @@ static __device__ __forceinline__ const struct k_q8 *x_at(const struct k_matvec 
     return (const struct k_q8 *)((const uint8_t *)a->x + t * a->x_stride) + block;
 }
 
-template <typename R>
+/* ONE: there is one row, and half of the loads are not needed. */
+template <typename R, bool ONE>
 static __device__ __forceinline__ void load_x(const struct k_matvec *a, uint32_t block, unsigned g,
-                                              unsigned t, struct x_block *ret)
+                                              unsigned t, struct x_part *ret)
 {
     ret->b[0] = ret->b[1] = 0;
-    if (g < a->n_x) {
+    if (g < (ONE ? 1 : a->n_x)) {
         const uint32_t *q = (const uint32_t *)(const void *)x_at(a, g, block)->q;
 
         ret->b[0] = q[t];
         ret->b[1] = q[t + 4];
     }
     for (unsigned i = 0; i < 2; i++) {
-        bool here = 2 * t + i < a->n_x;
+        bool here = ONE ? i == 0 : 2 * t + i < a->n_x;
+        const struct k_q8 *x = x_at(a, ONE ? 0 : 2 * t + i, block);
 
-        ret->d[i] = here ? x_at(a, 2 * t + i, block)->d : 0;
-        ret->s[i] = R::MINS && here ? x_at(a, 2 * t + i, block)->s : 0;
+        ret->d[i] = here ? x->d : 0;
+        ret->s[i] = R::MINS && here ? x->s : 0;
     }
 }
 
 template <typename R>
-static __device__ __forceinline__ void add_block(const typename R::tile *tile, unsigned group,
-                                                 unsigned g, unsigned t, const struct x_block *x,
-                                                 float acc[4])
+static __device__ __forceinline__ void load_w(const typename R::tile *tile,
+                                              const struct tile_head head[2], unsigned group,
+                                              unsigned g, unsigned t, struct w_part *ret)
+{
+    R::pair(tile, group, g, t, &ret->a[0], &ret->a[2]);
+    R::pair(tile, group, g + 8, t, &ret->a[1], &ret->a[3]);
+    ret->min[0] = ret->min[1] = 0;
+    R::scale(tile, head[0], group, g, ret->scale[0], &ret->min[0]);
+    R::scale(tile, head[1], group, g + 8, ret->scale[1], &ret->min[1]);
+}
+
+/* A column of sums that nobody has asked for costs nothing: its d is a zero that the compiler sees.
+ */
+template <typename R, bool ONE>
+static __device__ __forceinline__ void multiply(const struct w_part *w, const struct x_part *x,
+                                                float acc[4])
 {
     int32_t dot[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
-    float scale[2][2], min[2] = { 0, 0 };
-    uint32_t w[4];
 
-    R::pair(tile, group, g, t, &w[0], &w[2]);
-    R::pair(tile, group, g + 8, t, &w[1], &w[3]);
-    R::scale(tile, group, g, scale[0], &min[0]);
-    R::scale(tile, group, g + 8, scale[1], &min[1]);
     if (R::HALVES) {
-        mma_s8_k16(dot[0], w, &x->b[0]);
-        mma_s8_k16(dot[1], w + 2, &x->b[1]);
+        mma_s8_k16(dot[0], w->a, &x->b[0]);
+        mma_s8_k16(dot[1], w->a + 2, &x->b[1]);
     } else {
-        mma_s8_k32(dot[0], w, x->b);
+        mma_s8_k32(dot[0], w->a, x->b);
     }
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < 4; i += ONE ? 2 : 1) {
         unsigned row = i / 2, col = i % 2;
 
-        acc[i] += scale[row][0] * x->d[col] * (float)dot[0][i];
+        acc[i] += w->scale[row][0] * x->d[col] * (float)dot[0][i];
         if (R::HALVES)
-            acc[i] += scale[row][1] * x->d[col] * (float)dot[1][i];
+            acc[i] += w->scale[row][1] * x->d[col] * (float)dot[1][i];
         if (R::MINS)
-            acc[i] += min[row] * x->s[col];
+            acc[i] += w->min[row] * x->s[col];
     }
 }
 
-template <typename R>
+/* Into the second-level cache, before its turn: a whole warp calls for the line of each lane. So
+ * most of what is under way from memory needs no registers. */
+static __device__ __forceinline__ void call_ahead(const uint8_t *at, size_t n, const uint8_t *end)
+{
+    const uint8_t *mine = at + threadIdx.x % WARP * LINE;
+
+    if (threadIdx.x % WARP * LINE < n && mine < end)
+        prefetch(mine);
+}
+
+/* A warp takes a tile of the reader at a time: a super-block, or AT_ONCE blocks side by side, of
+ * which those past the end count as zero. All loads stand before the products. */
+template <typename R, bool ONE>
+static __device__ __forceinline__ void add_tiles(const struct k_matvec *a,
+                                                 const typename R::tile *tiles, uint32_t i,
+                                                 uint32_t n, float acc[4])
+{
+    const unsigned at_once = R::GROUPS == 1 ? AT_ONCE : 1;
+    unsigned lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    struct tile_head head[AT_ONCE][2];
+
+#pragma unroll
+    for (unsigned j = 0; j < at_once; j++) {
+        const typename R::tile *tile = tiles + (i + j < n ? i + j : n - 1);
+
+        head[j][0] = R::head(tile, g);
+        head[j][1] = R::head(tile, g + 8);
+    }
+#pragma unroll
+    for (unsigned group = 0; group < R::GROUPS; group += R::GROUPS == 1 ? 1 : AT_ONCE) {
+        struct w_part w[AT_ONCE];
+        struct x_part x[AT_ONCE];
+
+#pragma unroll
+        for (unsigned j = 0; j < AT_ONCE; j++) {
+            uint32_t at = R::GROUPS > 1 || i + j < n ? i + (R::GROUPS > 1 ? 0 : j) : n - 1;
+            unsigned part = R::GROUPS > 1 ? group + j : 0;
+
+            load_w<R>(tiles + at, head[R::GROUPS > 1 ? 0 : j], part, g, t, &w[j]);
+            load_x<R, ONE>(a, at * R::GROUPS + part, g, t, &x[j]);
+            if (R::GROUPS == 1 && i + j >= n)
+                x[j].d[0] = x[j].d[1] = x[j].s[0] = x[j].s[1] = 0;
+        }
+#pragma unroll
+        for (unsigned j = 0; j < AT_ONCE; j++)
+            multiply<R, ONE>(&w[j], &x[j], acc);
+    }
+}
+
+template <typename R, bool ONE>
 static __global__ void __launch_bounds__(WARPS_MAX *WARP) matvec_q8(struct k_matvec a)
 {
     SHARED_STATIC(float, part, [WARPS_MAX][ROWS_X][TILE_ROWS]);
     const uint8_t *at = (const uint8_t *)a.w + (size_t)blockIdx.x * a.tile_len;
     const typename R::tile *tiles = (const typename R::tile *)at;
+    const unsigned step = R::GROUPS == 1 ? AT_ONCE : 1;
     unsigned warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
     uint32_t n = a.n_cols / 32 / R::GROUPS, n_warps = blockDim.x / WARP;
     float acc[4] = { 0, 0, 0, 0 };
 
     grid_trigger();
-    if ((size_t)threadIdx.x * 128 < a.tile_len)
-        prefetch(at + (size_t)threadIdx.x * 128);
+    for (size_t off = (size_t)warp * WARP * LINE; off < AHEAD; off += n_warps * WARP * LINE)
+        call_ahead(at + off, WARP * LINE, at + a.tile_len);
     grid_wait();
-#pragma unroll(R::GROUPS == 1 ? 4 : 1)
-    for (uint32_t i = warp; i < n; i += n_warps) {
-#pragma unroll
-        for (unsigned group = 0; group < R::GROUPS; group++) {
-            struct x_block x;
-
-            load_x<R>(&a, i * R::GROUPS + group, g, t, &x);
-            add_block<R>(&tiles[i], group, g, t, &x, acc);
-        }
+    for (uint32_t i = warp * step; i < n; i += n_warps * step) {
+        call_ahead((const uint8_t *)&tiles[i] + AHEAD, step * sizeof(*tiles), at + a.tile_len);
+        add_tiles<R, ONE>(&a, tiles, i, n, acc);
     }
     for (unsigned i = 0; i < 4; i++)
         part[warp][2 * t + i % 2][g + 8 * (i / 2)] = acc[i];
@@ -256,7 +316,15 @@ bool k_matvec_takes_q8(uint32_t type)
     return type != QUANT_F32 && type != QUANT_F16 && type != QUANT_BF16;
 }
 
-#define RUN_Q8(R) return launch(tile_count(a->n_rows), threads(a), 0, stream, matvec_q8<R>, *a)
+template <typename R> static int run_q8(void *stream, const struct k_matvec *a)
+{
+    dim3 grid(tile_count(a->n_rows)), dim = threads(a);
+
+    return a->n_x == 1 ? launch(grid, dim, 0, stream, matvec_q8<R, true>, *a)
+                       : launch(grid, dim, 0, stream, matvec_q8<R, false>, *a);
+}
+
+#define RUN_Q8(R) return run_q8<R>(stream, a)
 
 int k_matvec(void *stream, const struct k_matvec *a)
 {

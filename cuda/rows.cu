@@ -26,7 +26,7 @@ static __device__ void embed_quantised(const struct k_embed *a, uint32_t id, flo
         float scale[2], min = 0, v[4];
 
         R::pair(t, group, row, k, &bytes[0], &bytes[1]);
-        R::scale(t, group, row, scale, &min);
+        R::scale(t, R::head(t, row), group, row, scale, &min);
         for (unsigned half = 0; half < 2; half++) {
             tile_values(bytes[half], scale[R::HALVES ? half : 0], min, v);
             for (unsigned j = 0; j < 4; j++)

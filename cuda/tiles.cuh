@@ -20,11 +20,16 @@ struct read_q4_k {
         *lo = low_nibbles(w);
         *hi = high_nibbles(w);
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned g, unsigned row,
-                                                 float scale[2], float *min)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = __fmul_rn(tile_half(&t->d[row]), (float)__ldg(&t->g[g].scale[row]));
-        *min = -__fmul_rn(tile_half(&t->dmin[row]), (float)__ldg(&t->g[g].min[row]));
+        return { tile_half(&t->d[row]), -tile_half(&t->dmin[row]) };
+    }
+    static __device__ __forceinline__ void scale(const tile *t, const struct tile_head &h,
+                                                 unsigned g, unsigned row, float scale[2],
+                                                 float *min)
+    {
+        scale[0] = __fmul_rn(h.d, (float)__ldg(&t->g[g].scale[row]));
+        *min = __fmul_rn(h.m, (float)__ldg(&t->g[g].min[row]));
     }
 };
 
@@ -41,11 +46,16 @@ struct read_q5_k {
         *lo = low_nibbles(w) | fifth_bits(t->g[g].h, k, row) << 4;
         *hi = high_nibbles(w) | fifth_bits(t->g[g].h, k + 4, row) << 4;
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned g, unsigned row,
-                                                 float scale[2], float *min)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = __fmul_rn(tile_half(&t->d[row]), (float)__ldg(&t->g[g].scale[row]));
-        *min = -__fmul_rn(tile_half(&t->dmin[row]), (float)__ldg(&t->g[g].min[row]));
+        return { tile_half(&t->d[row]), -tile_half(&t->dmin[row]) };
+    }
+    static __device__ __forceinline__ void scale(const tile *t, const struct tile_head &h,
+                                                 unsigned g, unsigned row, float scale[2],
+                                                 float *min)
+    {
+        scale[0] = __fmul_rn(h.d, (float)__ldg(&t->g[g].scale[row]));
+        *min = __fmul_rn(h.m, (float)__ldg(&t->g[g].min[row]));
     }
 };
 
@@ -63,13 +73,15 @@ struct read_q6_k {
         *lo = (low_nibbles(w) << 2 | (h & 0x03030303u) << 6) ^ SIGNS;
         *hi = (high_nibbles(w) << 2 | (h >> 4 & 0x03030303u) << 6) ^ SIGNS;
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned g, unsigned row,
-                                                 float scale[2], float *)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        float d = tile_half(&t->d[row]);
-
+        return { tile_half(&t->d[row]) * (1.0f / 4), 0 };
+    }
+    static __device__ __forceinline__ void scale(const tile *t, const struct tile_head &h,
+                                                 unsigned g, unsigned row, float scale[2], float *)
+    {
         for (int half = 0; half < 2; half++)
-            scale[half] = __fmul_rn(d, (float)__ldg(&t->g[g].scale[half][row])) * (1.0f / 4);
+            scale[half] = __fmul_rn(h.d, (float)__ldg(&t->g[g].scale[half][row]));
     }
 };
 

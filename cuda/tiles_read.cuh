@@ -14,8 +14,9 @@
  *         tile            of GROUPS blocks of 32 columns
  *         HALVES          columns 0 .. 15 and 16 .. 31 have scales of their own
  *         MINS            there are minima
+ *         head()          what a row has once a tile
  *         pair()          the two dwords
- *         scale()         of a row: scale[2] (without HALVES only [0] is set) and min
+ *         scale()         of a row's block: scale[2] (without HALVES only [0] is set) and min
  */
 #ifndef CUDA_TILES_READ_CUH
 #define CUDA_TILES_READ_CUH
@@ -55,6 +56,10 @@ static __device__ __forceinline__ float tile_half(const uint16_t *p)
     return half_to_float(__ldg(p));
 }
 
+struct tile_head {
+    float d, m;
+};
+
 struct read_q4_0 {
     typedef struct tile_q4_0 tile;
     static const unsigned GROUPS = 1;
@@ -68,10 +73,14 @@ struct read_q4_0 {
         *lo = (w << 4 & 0xf0f0f0f0u) ^ SIGNS;
         *hi = (w & 0xf0f0f0f0u) ^ SIGNS;
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned, unsigned row,
-                                                 float scale[2], float *)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = tile_half(&t->d[row]) * (1.0f / 16);
+        return { tile_half(&t->d[row]) * (1.0f / 16), 0 };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *)
+    {
+        scale[0] = h.d;
     }
 };
 
@@ -88,11 +97,15 @@ struct read_q4_1 {
         *lo = low_nibbles(w);
         *hi = high_nibbles(w);
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned, unsigned row,
-                                                 float scale[2], float *min)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = tile_half(&t->d[row]);
-        *min = tile_half(&t->m[row]);
+        return { tile_half(&t->d[row]), tile_half(&t->m[row]) };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *min)
+    {
+        scale[0] = h.d;
+        *min = h.m;
     }
 };
 
@@ -109,10 +122,14 @@ struct read_q5_0 {
         *lo = (low_nibbles(w) << 3 | fifth_bits(t->h, k, row) << 7) ^ SIGNS;
         *hi = (high_nibbles(w) << 3 | fifth_bits(t->h, k + 4, row) << 7) ^ SIGNS;
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned, unsigned row,
-                                                 float scale[2], float *)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = tile_half(&t->d[row]) * (1.0f / 8);
+        return { tile_half(&t->d[row]) * (1.0f / 8), 0 };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *)
+    {
+        scale[0] = h.d;
     }
 };
 
@@ -129,11 +146,15 @@ struct read_q5_1 {
         *lo = low_nibbles(w) | fifth_bits(t->h, k, row) << 4;
         *hi = high_nibbles(w) | fifth_bits(t->h, k + 4, row) << 4;
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned, unsigned row,
-                                                 float scale[2], float *min)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = tile_half(&t->d[row]);
-        *min = tile_half(&t->m[row]);
+        return { tile_half(&t->d[row]), tile_half(&t->m[row]) };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *min)
+    {
+        scale[0] = h.d;
+        *min = h.m;
     }
 };
 
@@ -148,10 +169,14 @@ struct read_q8_0 {
         *lo = tile_word(t->q[k][row]);
         *hi = tile_word(t->q[k + 4][row]);
     }
-    static __device__ __forceinline__ void scale(const tile *t, unsigned, unsigned row,
-                                                 float scale[2], float *)
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
-        scale[0] = tile_half(&t->d[row]);
+        return { tile_half(&t->d[row]), 0 };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *)
+    {
+        scale[0] = h.d;
     }
 };
 
