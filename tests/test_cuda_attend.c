@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -43,6 +44,7 @@ struct world {
     float *q, *k, *v, *want, *got[2];
     struct k_attend_shape shape;
     struct k_attend_table table;
+    uint32_t page0; /* pages begin here, far into a larger pool */
     uint64_t seed;
 };
 
@@ -105,10 +107,13 @@ static void open_world(struct world *w, const struct shape *s, enum kv_type kv)
 /* Another plan, of fresh pages in which nothing is written. */
 static void clear_world(struct world *w)
 {
+    for (uint32_t i = 0; i < w->plan.n_pages; i++)
+        w->plan.pages[i] -= w->page0;
     pool_give(&w->pool, &w->account, w->plan.n_pages, w->plan.pages);
     plan_clear(&w->plan);
     w->plan.pool = &w->pool;
-    memset(w->pool.mem, 0xff, w->pool.mem_len); /* NaN in every type */
+    /* NaN in every type. */
+    memset(w->pool.mem + w->page0 * w->pool.page_bytes, 0xff, w->pool.mem_len);
 }
 
 static void close_world(struct world *w)
@@ -133,6 +138,8 @@ static uint32_t add_pages(struct world *w, uint32_t n_keys)
 
     assert_int_equal(pool_take(&w->pool, &w->account, n, w->plan.pages + first), 0);
     w->plan.n_pages += n;
+    for (uint32_t i = 0; i < n; i++)
+        w->plan.pages[first + i] += w->page0;
     for (uint32_t i = 0; i < n_keys; i++)
         for (uint32_t list = 0; list < LAYERS * w->m.n_head_kv; list++) {
             uint8_t *page =
@@ -327,12 +334,125 @@ static void pages_of_q8_0(void **state)
     check_shapes(KV_Q8_0);
 }
 
+/* A pool of 6 GiB, of which the last pages are used: 32 bits would end at 4. */
+static void far_into_the_pool(void **state)
+{
+    struct world w;
+    uint8_t *mem, *pool;
+    size_t len = (size_t)6 << 30;
+
+    (void)state;
+    if (SANITIZED)
+        skip();
+    mem =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    assert_ptr_not_equal(mem, MAP_FAILED);
+    for (uint32_t plan = 0; plan < 2; plan++) {
+        open_world(&w, &shapes[3], KV_F16);
+        pool = w.pool.mem;
+        w.pool.mem = mem;
+        w.page0 = (uint32_t)(len / w.pool.page_bytes) - POOL_PAGES;
+        clear_world(&w);
+        plans[plan].add(&w);
+        attend_run(w.cpu, &w.plan, 1, &(struct attend_rows){ w.q, w.k, w.v }, w.want);
+        check_device(&w, "far", true, F32_MOST);
+        check_device(&w, "far", false, plans[plan].most);
+        w.pool.mem = pool;
+        close_world(&w);
+    }
+    munmap(mem, len);
+}
+
+/* --- what observers leave --------------------------------------------------------------------- */
+
+#define SEG_LEN  48u
+#define N_SHARES 5u
+
+/* Pieces that observe, and where: the CPU's floats or the device's. */
+struct looks {
+    float *weights[2], *shares[2];
+    size_t n_weights, n_shares; /* of a piece */
+};
+
+static void look_into(struct world *w, const struct looks *l, int which)
+{
+    for (uint32_t i = 0; i < 2; i++)
+        w->plan.pieces[i].weights = l->weights[which] + i * l->n_weights;
+    w->plan.pieces[2].shares = l->shares[which];
+}
+
+/* Observers where they stand, a segment that is read again behind itself, and a piece that says
+ * which segments it looks at. */
+static void add_lookers(struct world *w)
+{
+    static const uint32_t again[] = { 17, SEG_LEN, 0 };
+    struct plan_piece *p;
+
+    p = add_piece(w, mixed + 3, 300, 7, 9, 1, false);
+    p->seg_len = SEG_LEN;
+    p = add_piece(w, again, SEG_LEN, 3, 6, 1, false);
+    p->seg_len = SEG_LEN;
+    p->again = true;
+    p = add_piece(w, mixed, 64, 20, 3, 1, false);
+    p->n_shares = N_SHARES;
+}
+
+static void open_looks(const struct world *w, struct looks *l)
+{
+    l->n_weights = (size_t)LAYERS * w->m.n_head_kv * SEG_LEN;
+    l->n_shares = (size_t)LAYERS * w->m.n_head * N_SHARES;
+    for (int i = 0; i < 2; i++) {
+        l->weights[i] = malloc(2 * l->n_weights * sizeof(float));
+        l->shares[i] = malloc(l->n_shares * sizeof(float));
+        for (size_t j = 0; j < 2 * l->n_weights; j++)
+            l->weights[i][j] = 0.01f * (float)(j % 7); /* of earlier pieces */
+        for (size_t j = 0; j < l->n_shares; j++)
+            l->shares[i][j] = 0.5f;
+    }
+}
+
+static void check_looks(const struct shape *s, enum kv_type kv)
+{
+    struct world w;
+    struct looks l;
+    double worst;
+
+    open_world(&w, s, kv);
+    clear_world(&w);
+    open_looks(&w, &l);
+    add_lookers(&w);
+    look_into(&w, &l, 0);
+    attend_run(w.cpu, &w.plan, 1, &(struct attend_rows){ w.q, w.k, w.v }, w.want);
+    look_into(&w, &l, 1);
+    w.shape.plain = 1;
+    run_device(&w, 1, w.got[0]);
+    worst = near_worst(0, l.weights[0], l.weights[1], 2 * l.n_weights);
+    worst = near_worst(worst, l.shares[0], l.shares[1], l.n_shares);
+    worst = near_worst(worst, w.want, w.got[0], w.plan.n_rows * width_of(&w));
+    if (!(worst <= F32_MOST))
+        fail_msg("%u heads of %u on %u, type %d: off by %g", s->n_head, s->hd, s->n_head_kv, kv,
+                 worst);
+    for (int i = 0; i < 2; i++) {
+        free(l.weights[i]);
+        free(l.shares[i]);
+    }
+    close_world(&w);
+}
+
+static void observers(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_SHAPES; i++)
+        for (enum kv_type kv = 0; kv < KV__N; kv++)
+            check_looks(&shapes[i], kv);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pages_of_f16),
-        cmocka_unit_test(pages_of_f32),
-        cmocka_unit_test(pages_of_q8_0),
+        cmocka_unit_test(pages_of_f16),  cmocka_unit_test(pages_of_f32),
+        cmocka_unit_test(pages_of_q8_0), cmocka_unit_test(far_into_the_pool),
+        cmocka_unit_test(observers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
