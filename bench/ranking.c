@@ -241,7 +241,7 @@ static void run_item(struct bench *b, uint32_t item, struct result ret[WAYS])
         memory_init(&m, &b->policy, &b->rig.served, &seq) < 0 ||
         memory_rig_feed(&b->rig, &m, ids, n, BATCH, NULL) < 0)
         die("no room for %u tokens", n);
-    memory_settle(&m);
+    memory_settle(&m, NULL);
     look(b, &m, &q, shares);
     look(b, &m, &nothing, shares + n_shares);
     lexical(b, ids, &q, x[LEXICAL]);

@@ -87,6 +87,8 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     if (!has)
         return false;
     assert(run->n_tokens > 0 && run->n_tokens <= max);
+    if (r->memory && !upkeep)
+        memory_watch(r->memory, run);
     b->upkeep[b->n] = upkeep;
     b->requests[b->n++] = r;
     b->n_rows += forward_run_rows(run);
@@ -163,11 +165,12 @@ static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority
 static void compose(struct sched *s, struct batch *b)
 {
     struct request *r;
+    uint64_t settle_end = 0;
     uint32_t budget;
 
     TAILQ_FOREACH (r, &s->active, link)
         if (r->phase == REQUEST_RUN && r->memory)
-            memory_settle(r->memory);
+            memory_settle(r->memory, &settle_end);
     follow_hurry(&s->follow);
     b->n = b->n_rows = b->n_pages = 0;
     b->waits = false;

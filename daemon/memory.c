@@ -1,5 +1,6 @@
 #include "daemon/memory.h"
 
+#include "base/clock.h"
 #include "daemon/again.h"
 #include "daemon/prefix.h"
 
@@ -46,6 +47,15 @@ uint32_t memory_known(struct memory *m, const uint32_t *ids, uint32_t n)
     uint32_t disk = tier_known(&m->kept, ids, n);
 
     return tree > disk ? tree : disk;
+}
+
+/* Segments are packed when they were read, while what stood before them is still there: so their
+ * queries of that time are those that a second reading would have. Who packs late would have to
+ * keep them of all that is raw. */
+static struct compress_side *side_of(struct memory *m)
+{
+    m->side.asked = m->policy.late ? NULL : &m->asked;
+    return &m->side;
 }
 
 /* What was made of the next segment is forgotten. */
@@ -223,6 +233,7 @@ void memory_fini(struct memory *m)
         bool keeps = memory_lasts(m);
 
         drop_side(m);
+        asked_drop(m->served->compressor, &m->asked);
         hydrate_end(m);
         own_cut(m, 0, 0);
         tier_leave(&m->kept, keeps);
@@ -267,11 +278,11 @@ static bool next_step(const struct memory *m, struct ladder_step *ret)
 }
 
 /* Rows that have to run for a segment before it goes to a rung. */
-static uint32_t side_left(const struct memory *m, const struct ladder_step *step)
+static uint32_t side_left(struct memory *m, const struct ladder_step *step)
 {
     if (step->rung > 1)
         return 0;
-    return compress_rows_left(&m->policy.spec, m->seq, step->segment, &m->side);
+    return compress_rows_left(&m->policy.spec, m->seq, step->segment, side_of(m));
 }
 
 static int take_step(struct memory *m, const struct ladder_step *step)
@@ -284,15 +295,25 @@ static int take_step(struct memory *m, const struct ladder_step *step)
         return compress_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
     /* Before the pages change hands: what others may still want of the raw ones is marked as the
      * first to go, or a cache full of them would keep the gists from finding pages. */
-    prefix_supersede(&m->shared, m->seq, &m->policy, step->segment);
-    own_pack(m, step->segment, ladder_segment_keys(&m->policy, step->segment, 1));
-    return compress_finish(c, &m->policy.spec, m->seq, step->segment, &m->side);
+    if (!m->side.staged) {
+        prefix_supersede(&m->shared, m->seq, &m->policy, step->segment);
+        own_pack(m, step->segment, ladder_segment_keys(&m->policy, step->segment, 1));
+    }
+    return compress_finish(c, &m->policy.spec, m->seq, step->segment, side_of(m));
+}
+
+/* Packing a segment may take as long as many tokens do, and others' answers go on meanwhile. */
+static bool has_time(uint64_t *end_ns)
+{
+    if (end_ns && *end_ns == 0)
+        *end_ns = clock_ns() + MEMORY_SETTLE_NS;
+    return !end_ns || clock_ns() < *end_ns;
 }
 
 /* A check is steps, one segment to one rung each, until the ladder has no more for it. It may take
  * several calls: a step that wants runs of the model first ends this one, and goes on when those
  * have run. What was made for a segment is given up with its step, whether it was needed or not. */
-void memory_settle(struct memory *m)
+void memory_settle(struct memory *m, uint64_t *end_ns)
 {
     struct ladder_step step;
 
@@ -304,7 +325,9 @@ void memory_settle(struct memory *m)
         }
         if (side_left(m, &step) > 0)
             return; /* memory_plan says so */
-        m->settled = take_step(m, &step);
+        m->settled = has_time(end_ns) ? take_step(m, &step) : -EAGAIN;
+        if (m->settled == -EAGAIN && has_time(end_ns))
+            continue; /* a part of it is done */
         if (m->settled < 0)
             return; /* and this */
         ladder_take(&m->ladder, &step);
@@ -382,12 +405,11 @@ static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret,
 
     due = next_step(m, &step);
     assert(due); /* memory_settle ends checks that have no step */
+    *ret_need = (struct memory_need){ .cause = MEMORY_WAITING };
     if (side_left(m, &step) == 0)
         return m->settled == -ENOSPC ? lacks_copies(m, &step, ret_need) : m->settled;
-    r = compress_plan(m->served->compressor, c, m->seq, step.segment, &m->side, max, ret);
-    if (r == -EAGAIN)
-        *ret_need = (struct memory_need){ .cause = MEMORY_WAITING };
-    else if (r == -ENOSPC)
+    r = compress_plan(m->served->compressor, c, m->seq, step.segment, side_of(m), max, ret);
+    if (r == -ENOSPC)
         r = lacks(m, seq_n_pages(compress_n_beside(c, m->seq->seg_len, step.segment)), ret_need);
     return r;
 }
@@ -413,8 +435,20 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
         *ret_need = (struct memory_need){ MEMORY_BUDGET, keys_with_one_more(m), m->policy.budget };
         return -ENOSPC;
     }
+    memory_watch(m, ret);
     r = seq_reserve(s, ret->n_tokens);
     return r == -ENOSPC ? lacks(m, seq_wants(s, ret->n_tokens), ret_need) : r;
+}
+
+/* Queries of the segment that is checked next. What comes behind it before the check is read once
+ * more in any case, since the check changes what it sees. */
+void memory_watch(struct memory *m, struct forward_run *run)
+{
+    uint32_t segment = m->ladder.n_checked;
+
+    if (!m->policy.late && !compress_keeps_all(&m->policy.spec) && m->ladder.n_at[1] <= segment &&
+        !overlay_has(&m->overlay, segment))
+        asked_watch(m->served->compressor, &m->policy.spec, &m->asked, segment, run);
 }
 
 bool memory_in_line(const struct memory *m)
@@ -426,6 +460,7 @@ void memory_ran(struct memory *m, const struct forward_run *run)
 {
     if (run->seq != m->seq) /* a segment that is computed again, which is not the sequence's yet */
         return;
+    asked_ran(&m->asked, run);
     if (!forward_run_reads(run))
         compress_ran(&m->side, run);
     else if (m->seq->n_tokens > m->n_ids)
@@ -438,8 +473,10 @@ void memory_ran(struct memory *m, const struct forward_run *run)
 
 void memory_rest(struct memory *m)
 {
-    if (m->seq)
-        drop_side(m);
+    if (!m->seq)
+        return;
+    drop_side(m);
+    asked_rest(&m->asked);
 }
 
 /* Back in what was read in one go. Segments there that keep_tail had kept raw when others came

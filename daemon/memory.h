@@ -11,7 +11,7 @@
  *
  * The scheduler asks before each step, for every request that runs: memory_settle compresses what
  * needs no run; memory_behind says whether a run is wanted first, memory_plan which, memory_ran
- * that it is done.
+ * that it is done. Runs of the request's own are shown to memory_watch.
  *
  * Threads    the scheduler's, between steps.
  * Ownership  borrows seq and served, owns the rest.
@@ -26,6 +26,7 @@
 #include "daemon/prefix.h"
 #include "daemon/served.h"
 #include "daemon/tier.h"
+#include "engine/kv/asked.h"
 #include "ipc/wire.h"
 
 struct memory {
@@ -50,6 +51,7 @@ struct memory {
     struct tier_user kept;     /* what of it is on a disk, and comes back from there */
     struct own own;            /* what nobody else may find */
 
+    struct asked asked;        /* what was kept of the segment that is read, for its compressor */
     struct compress_side side; /* what the next segment's compressor has made until now */
     int settled; /* what became of the last step of a check that needed no more runs */
 };
@@ -105,8 +107,11 @@ bool memory_lower(struct memory *m);
 /* Older segments are thinned further than the budget asks for, and stay so. False: none can. */
 bool memory_thin(struct memory *m);
 
-/* Before a step. */
-void memory_settle(struct memory *m);
+/* Before a step. What takes long is done in parts, at least one if *end_ns is 0, which it sets to
+ * the time (base/clock.h) that is MEMORY_SETTLE_NS later: the callers' next memories have what is
+ * left of that. NULL: all of it at once. */
+#define MEMORY_SETTLE_NS (5u * 1000u * 1000u)
+void memory_settle(struct memory *m, uint64_t *end_ns);
 bool memory_behind(const struct memory *m);
 /* Why a sequence can't go on, or not yet. */
 enum memory_cause {
@@ -126,6 +131,9 @@ struct memory_need {
  * this step. need says why. */
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
                 struct memory_need *ret_need);
+/* A run that reads, and was not planned by memory_plan, is to be in a step: it may leave something
+ * that compressing will want. */
+void memory_watch(struct memory *m, struct forward_run *run);
 /* It has some of what segments are compressed with, or is the next to get it: others wait for it.
  */
 bool memory_in_line(const struct memory *m);

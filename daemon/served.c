@@ -349,8 +349,8 @@ void served_close(struct served *b)
 {
     storage_close(b);
     prefix_close(b->prefix);
-    pool_close(&b->pool);
     compress_close(b->compressor);
+    pool_close(&b->pool);
     forward_close(&b->forward);
     chat_close(b->chat);
     rank_close(b->rank);

@@ -36,6 +36,7 @@
 #define BACKEND_ABI 2u
 
 struct backend;
+struct backend_fit;
 struct forward_stop;
 struct model;
 struct plan;
@@ -79,22 +80,6 @@ struct backend_move {
     const uint32_t *kept;      /* (lists, n_keys): key i comes from place kept[i] */
     bool per_head;             /* lists: n_layer * n_head_kv, else 1 */
     uint32_t first, n_keys;    /* keys [first, n_keys) are moved */
-};
-
-/* Rows that are recorded for it, at most; each has a record for every query head of a group. */
-#define BACKEND_FIT_OBSERVERS 128u
-
-/* A packed segment's values, made such that attention over it comes out as over the raw one: for
- * each layer and KV head least squares over the recorded queries, weighted by their shares, between
- * the softmax over the keys where they stand now and what was recorded. A ridge of 1e-2 of the mean
- * of the normal matrix's diagonal holds values to what they were; a head for which that gives no
- * numbers that a page has room for keeps its own. */
-struct backend_fit {
-    const struct pool *pool;
-    const uint32_t *pages;  /* the packed segment's */
-    uint32_t first, n_keys; /* keys [first, n_keys) are softmaxed over, and get values */
-    const float *records;   /* the backend's (engine/run.h) */
-    uint32_t n_records;     /* of a layer and KV head */
 };
 
 typedef void backend_slice_fn(void *arg, uint32_t slice, uint32_t worker);
@@ -157,6 +142,8 @@ struct backend_ops {
     /* host (n_layer * n_head_kv, n_keys): the sum of squares of each key in those pages. */
     int (*norms)(struct backend *b, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
                  float *host);
+    /* engine/fit.h. As many of the lists, from the first on, as take some milliseconds, at least
+     * one: returns how many. */
     int (*fit)(struct backend *b, const struct backend_fit *f);
 
     /* Host work by the backend's host threads: fn(arg, slice, worker) for every slice of [0, n), in

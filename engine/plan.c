@@ -107,16 +107,19 @@ static uint32_t n_pages_before(const struct seq *s, uint32_t segment)
     return n;
 }
 
+static uint32_t stride_of(const struct forward_run *run)
+{
+    return run->observe.stride ? run->observe.stride : 1;
+}
+
 /* Keys of the own segment that are listed for a run beside the tokens. */
 static uint32_t own_keys(const struct forward_run *run)
 {
     const struct seq *s = run->seq;
     uint32_t end = run->gists.first + run->n_tokens; /* of its gists */
 
-    if (run->observe.records.all)
-        return s->seg_len; /* they look at all of it */
-    if (run->observe.weights)
-        return run->observe.first % s->seg_len + run->n_tokens;
+    if (forward_run_observes(run))
+        return run->observe.first % s->seg_len + (run->n_tokens - 1) * stride_of(run) + 1;
     if (run->gists.kind == FORWARD_SIDE)
         return run->gists.sinks + end * run->gists.ratio - 1;
     return run->gists.kind == FORWARD_BEHIND ? end : run->gists.sinks + end;
@@ -125,7 +128,7 @@ static uint32_t own_keys(const struct forward_run *run)
 /* The segment that rows of a run beside the tokens stand in. */
 static uint32_t own_segment(const struct forward_run *run)
 {
-    if (run->observe.weights)
+    if (forward_run_observes(run))
         return run->observe.first / run->seq->seg_len + (run->observe.pages != NULL);
     return run->gists.segment + (run->gists.kind == FORWARD_BEHIND);
 }
@@ -232,6 +235,11 @@ static void add_tokens(struct plan *p, const struct forward_run *run, uint32_t d
         piece.n_shares = run->look.n;
         p->observes = true;
     }
+    if (run->asked.all && run->asked.segment == segment) {
+        assert(!s->gist_every);
+        piece.asked = run->asked;
+        p->observes = true;
+    }
     piece.gists = gists_among(s, &piece);
     piece.adapter = piece.gists.n ? s->adapter : NULL;
     for (uint32_t i = 0; i < piece.n; i++) {
@@ -301,18 +309,19 @@ static void add_observers(struct plan *p, const struct forward_run *run)
 {
     const struct seq *s = run->seq;
     uint32_t segment = run->observe.first / s->seg_len, off = run->observe.first % s->seg_len;
-    uint32_t stride = run->observe.stride ? run->observe.stride : 1;
+    uint32_t stride = stride_of(run);
     uint32_t last = (run->n_tokens - 1) * stride;
     const uint32_t *again = run->observe.pages;
     struct plan_piece piece = piece_of(p, run);
 
     assert(run->observe.first + last < s->n_tokens && off + last < s->seg_len);
-    assert(!again || (stride == 1 && !run->observe.records.all));
+    assert(!again || (stride == 1 && !run->asked.all));
+    assert(!run->asked.all || run->asked.segment == segment);
     assert(s->segments[segment].state == SEQ_RAW && run->want == FORWARD_WANT_NONE &&
            !s->gist_every);
     piece.weights = run->observe.weights;
     piece.off = off;
-    piece.records = run->observe.records;
+    piece.asked = run->asked;
     piece.stride = stride;
     piece.again = again;
     piece.base = s->segments[segment].base + (again ? s->seg_len : 0);
@@ -411,7 +420,7 @@ int plan_add(struct plan *p, const struct forward_run *run, uint32_t n_vocab)
     p->pool = run->seq->pool;
     if (forward_run_reads(run))
         return add_reading(p, run, n_vocab);
-    if (run->observe.weights)
+    if (forward_run_observes(run))
         add_observers(p, run);
     else
         add_gists(p, run);

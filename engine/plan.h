@@ -76,10 +76,9 @@ struct plan_piece {
     float *shares;    /* the backend's: (n_layer, n_head, n_shares), what the first n_shares of the
                        * earlier segments get; NULL: not wanted */
     uint32_t n_shares;
-    struct observe_records records; /* all NULL: none. Else weights are sums of squares, of what the
-                                     * segment's keys receive from one segment later */
-    const float *soft;              /* the backend's: (n, n_embd) of PLAN_SOFT */
-    const struct adapter *adapter;  /* of its gists; NULL: it has none */
+    struct forward_asked asked;    /* all NULL: none are kept. By the rows' offsets */
+    const float *soft;             /* the backend's: (n, n_embd) of PLAN_SOFT */
+    const struct adapter *adapter; /* of its gists; NULL: it has none */
     struct plan_gists gists, wanted;
 };
 
@@ -87,7 +86,7 @@ struct plan {
     const struct pool *pool; /* of all its pages */
     uint32_t n_rows, n_pieces, n_segments, n_pages, n_out;
     uint32_t max_rows, max_pieces, max_pages;
-    bool observes;                 /* one of the pieces wants weights or shares */
+    bool observes;                 /* one of the pieces wants weights, shares or queries */
     struct plan_row *rows;         /* (max_rows) */
     struct plan_piece *pieces;     /* (max_pieces) */
     struct plan_segment *segments; /* (max_pages) */

@@ -1,8 +1,13 @@
 #include "engine/run.h"
 
+bool forward_run_observes(const struct forward_run *run)
+{
+    return run->observe.weights || run->observe.asks;
+}
+
 bool forward_run_reads(const struct forward_run *run)
 {
-    return !run->observe.weights && run->gists.kind == FORWARD_NO_GISTS;
+    return !forward_run_observes(run) && run->gists.kind == FORWARD_NO_GISTS;
 }
 
 uint32_t forward_run_rows(const struct forward_run *run)

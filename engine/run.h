@@ -27,17 +27,25 @@ enum forward_gists {
     FORWARD_SOFT    /* in its place: embeddings that come from FORWARD_BEHIND (coarse-rec) */
 };
 
-/* What queries see of a segment, for struct backend_fit: floats of the backend's, (n_layer *
- * n_head_kv, n, RECORD_FLOATS). A record is a query as it comes, scaled and turned by its offset in
- * the segment; what it attends to of the segment, but for the sinks, from one segment later; and
- * how much of all its attention that is, from 0 to 1. With 0 the rest of a record is zeros. */
-#define RECORD_FLOATS(hd) (2 * (size_t)(hd) + 1)
+/* Queries of a segment's tokens that are kept, for engine/fit.h: floats of the backend's,
+ * (n_layer * n_head_kv, n, ASKED_FLOATS). A row is a query as it comes, scaled and turned by its
+ * offset in the segment, and the logarithm of the sum of exp(score) over all that it sees.
+ *
+ * Of a KV head's queries, token after token and of each token a query head of the group after the
+ * other, every heads-th is kept; tokens count that are every tokens-th of the segment. So with
+ * group 3, tokens 1 and heads 4
+ *
+ *     token     0        1        2        3        4
+ *     head    0 1 2    0 1 2    0 1 2    0 1 2    0 1 2
+ *     row           0      1        2          3      ..
+ */
+#define ASKED_FLOATS(hd) ((size_t)(hd) + 1)
 
-struct observe_records {
-    float *all;
-    uint32_t n; /* of a list: those of all observers, a query head of the group after the other */
-    uint32_t first; /* that the run's first token has */
-    uint32_t sinks; /* keys of the segment that count among all else */
+struct forward_asked {
+    float *all;             /* NULL: none are kept */
+    uint32_t n;             /* rows of a list */
+    uint32_t tokens, heads; /* as above */
+    uint32_t segment;       /* whose tokens' they are */
 };
 
 struct forward_run {
@@ -53,18 +61,16 @@ struct forward_run {
         float *shares;
         uint32_t n;
     } look;
+    struct forward_asked asked; /* of a run that reads, or observes: the same bits from both */
     /* Both: tokens is not looked at, and want must be NONE, but ALL where hidden states are. */
     struct {
-        float *weights;        /* see engine/cpu/attend.h; NULL: does not observe */
+        float *weights;        /* see engine/cpu/attend.h; NULL: not wanted */
+        bool asks;             /* no weights are wanted, but asked */
         uint32_t first;        /* the tokens [first, first + n_tokens) of one raw segment */
         const uint32_t *pages; /* NULL: they look from where they stand. Else they are read again
                                 * behind the segment: K and V go to these pages, as of a segment
                                 * that follows it */
-        /* Where they stand, of tokens first, first + stride, ...: each asks what it would see of
-         * the segment if it stood one segment later, and that is kept. all NULL: nothing of the
-         * kind. */
-        struct observe_records records;
-        uint32_t stride; /* 0: 1 */
+        uint32_t stride;       /* of tokens first, first + stride, ...; 0: 1 */
     } observe;
     struct {
         enum forward_gists kind;
@@ -78,6 +84,9 @@ struct forward_run {
                                 * or NULL; SOFT: the embeddings */
     } gists;
 };
+
+/* Tokens that were read go through the model once more. */
+bool forward_run_observes(const struct forward_run *r);
 
 /* It reads tokens that come next. */
 bool forward_run_reads(const struct forward_run *r);

@@ -183,7 +183,7 @@ static void observe(struct actor *a)
     struct memory_need need;
     uint32_t n_out;
 
-    memory_settle(&a->memory);
+    memory_settle(&a->memory, NULL);
     assert_int_equal(memory_plan(&a->memory, 128, &run, &need), 0);
     assert_int_equal(run.n_tokens, L);
     assert_int_equal(forward_step(&sched.served.forward, &run, 1, NULL, &n_out), 0);
@@ -298,9 +298,9 @@ static void short_ones_wait_in_line(void **state)
     open_actor(&one, &longer, 2 * L);
     for (int i = 0; i < 3; i++) {
         open_actor(&few[i], &selects, L);
-        memory_settle(&few[i].memory);
+        memory_settle(&few[i].memory, NULL);
     }
-    memory_settle(&one.memory);
+    memory_settle(&one.memory, NULL);
     assert_int_equal(memory_plan(&few[0].memory, 16, &run, &need), 0);
     assert_int_equal(memory_plan(&one.memory, 16, &run, &need), -EAGAIN);
     assert_int_equal(memory_plan(&few[1].memory, 16, &run, &need), -EAGAIN);

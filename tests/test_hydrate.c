@@ -524,10 +524,10 @@ static void lags(void **state)
     hydrate_end(&r.memory);
     assert_int_equal(r.seq.segments[first].n_keys, L / 4);
     assert_true(overlay_has(&r.memory.overlay, first) && !hydrate_is_on(&r.memory));
-    memory_settle(&r.memory);
+    memory_settle(&r.memory, NULL);
     assert_true(overlay_has(&r.memory.overlay, first));
     pool_give(q, &others, n_pages, pages);
-    memory_settle(&r.memory);
+    memory_settle(&r.memory, NULL);
     assert_int_equal(r.memory.overlay.n + r.memory.hydration.n, 0);
     assert_int_equal(r.seq.segments[first].n_keys,
                      ladder_segment_keys(&p, first, ladder_rung(&r.memory.ladder, first)));

@@ -40,7 +40,8 @@ static struct policy policies[] = {
     { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 300, true, false, 0, false },
     { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false, 0, false },
     { { COMPRESS_FIT, 4, 4, NULL }, L, 0, 170, false, false, 0, false },
-    { { COMPRESS_FIT, 2, 0, NULL }, L, 20, 300, true, true, 0, false },
+    { { COMPRESS_FIT, 2, 0, NULL }, L, 20, 220, true, true, 0, false },
+    { { COMPRESS_FIT, 8, 4, NULL }, L, 20, NO_BUDGET, false, false, 0, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, NO_BUDGET, false, false, 0, false },
     { { COMPRESS_FINE_KV, 16, 0, NULL }, L, 50, NO_BUDGET, false, false, 0, false },
     { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false, 0, false },
@@ -58,7 +59,7 @@ static struct policy policies[] = {
 static const struct {
     const char *suffix;
     size_t first;
-} gists[] = { { "", 11 }, { "_coarse", 15 }, { "_rec", 17 }, { "_among", 19 } };
+} gists[] = { { "", 12 }, { "_coarse", 16 }, { "_rec", 18 }, { "_among", 20 } };
 #define N_GISTS (sizeof(gists) / sizeof(*gists))
 
 struct actor {
@@ -76,6 +77,7 @@ struct stage {
     struct actor actors[N];
     float *got, *expected; /* (n_vocab) */
     unsigned seed, stop_after, n_refused, n_stopped, n_adopted, n_thinned;
+    bool whole;                    /* what is due is done at once */
     unsigned n_packed[N_POLICIES]; /* comparisons with a compressed segment in them */
 };
 
@@ -113,13 +115,15 @@ static void check_need(const struct actor *a, const struct memory_need *need)
 static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_run *ret)
 {
     struct memory_need need;
+    uint64_t begins = 0, past = 1;
     uint32_t n, room;
 
     max = seq_tokens_of_rows(&a->seq, max); /* as daemon/batch.c */
     if (a->memory.n_ids == 0 && a->n_want > 0)
         s->n_adopted += memory_adopt(&a->memory, a->want, a->n_want) > 0;
     n = a->n_want - a->memory.n_ids;
-    memory_settle(&a->memory);
+    /* At once, in parts, or not now since others had all of the time. */
+    memory_settle(&a->memory, s->whole || draw(s, 4) ? NULL : draw(s, 4) ? &begins : &past);
     if (memory_behind(&a->memory)) {
         int r = memory_plan(&a->memory, max, ret, &need);
 
@@ -137,6 +141,9 @@ static bool plan(struct stage *s, struct actor *a, uint32_t max, struct forward_
                                  .want = FORWARD_WANT_LAST };
     if (n == 0)
         return false;
+    /* Who does not look has to read once more what it missed. */
+    if (draw(s, 4))
+        memory_watch(&a->memory, ret);
     if (seq_reserve(&a->seq, n) == 0)
         return true;
     s->n_refused++;
@@ -351,6 +358,7 @@ static void check_logits(struct stage *s, struct actor *a)
     while (a->n_want == IDS_MAX)
         rewind_actor(s, a);
     a->want[a->n_want++] = draw(s, s->rig.rig.model->n_vocab);
+    s->whole = true;
     while (step(s, one, 1, false, a, s->got))
         ;
     if (a->memory.n_ids == a->n_want && !a->memory.early) { /* else there were no pages */
@@ -375,6 +383,7 @@ static void check_logits(struct stage *s, struct actor *a)
                      a->memory.policy.spec.adapter != NULL, a->n_want);
         close_actor(fresh);
     }
+    s->whole = false;
     free(fresh);
 }
 

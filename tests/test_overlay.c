@@ -239,7 +239,7 @@ static void waits_for_scratch(void **state)
     used = s.seq.account->used;
     others = scratch_take(&c->sides, c->sides.len);
     assert_non_null(others);
-    memory_settle(&s.memory);
+    memory_settle(&s.memory, NULL);
     assert_true(memory_behind(&s.memory));
     assert_int_equal(memory_plan(&s.memory, 128, &run, &need), -EAGAIN);
     assert_int_equal(need.cause, MEMORY_WAITING);

@@ -36,8 +36,6 @@ _Static_assert(HPARAMS_HEAD_DIM_MAX <= KERNELS_HEAD_DIM_MAX, "a head that no ker
 /* Partial results held at a time when contexts are split, and pieces cut into items at a time. */
 #define PARTIALS     8192u
 #define ROUND_PIECES 64u
-/* A query that gives a segment less of its attention has nothing to say about it. */
-#define LEAST_SHARE 1e-6f
 
 /* What one worker computes in; rows: BLOCK_ROWS, or one token's if that is more. */
 struct desk {
@@ -346,12 +344,6 @@ static const struct plan_segment *weighed(const struct round *r, const struct pl
     return &r->plan->segments[p->first_segment + p->n_segments - 1];
 }
 
-/* What is weighed is seen from behind the segment. */
-static bool sees_all(const struct plan_piece *p)
-{
-    return p->again || p->records.all;
-}
-
 /* The attention that the keys of one page receive from d's rows of queries: the softmax is over all
  * that they see, whose sums d->m and d->l are. Row after row, so that it does not matter how a
  * piece is cut. */
@@ -379,16 +371,13 @@ static void weigh_page(const struct round *r, const struct plan_piece *p, uint32
     kv_read_keys(pool->kv, tile, a->hd, d->keys);
     a->k->matmul[QUANT_F32](&dot, 0, POOL_PAGE_TOKENS);
     for (uint32_t i = 0; i < n * a->group; i++) {
-        uint32_t seen = sees_all(p) ? p->seg_len : p->off + t0 + i / a->group + 1;
+        uint32_t seen = p->again ? p->seg_len : p->off + t0 + i / a->group + 1;
         float *row = d->scores + (size_t)i * POOL_PAGE_TOKENS;
 
-        if (seen <= first || (p->records.all && d->m[i] == INFINITY))
+        if (seen <= first)
             continue;
         seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
-        /* Squares, as e^(2x): a key that one query needs badly is worth more than one that all look
-         * at in passing. */
-        a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), p->records.all ? 0.5f : 1.0f,
-                               row);
+        a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
         if (p->again)
             keep_larger(to, row, seen);
         else
@@ -401,7 +390,7 @@ static void weigh(const struct round *r, const struct plan_piece *p, uint32_t t0
                   uint32_t head, struct desk *d)
 {
     const struct attend *a = r->a;
-    uint32_t n_keys = sees_all(p) ? p->seg_len : p->off + t0 + n;
+    uint32_t n_keys = p->again ? p->seg_len : p->off + t0 + n;
 
     if (p->again) {
         load_queries(r, p, t0, n, head, d);
@@ -428,80 +417,28 @@ static void share(const struct round *r, const struct plan_piece *p, uint32_t t0
     }
 }
 
-/* The sinks' part of d->m2, l2, o2 is taken out again. Where they are nearly all of it little of
- * the rest's digits is left, and as little is it wanted. */
-static void without_sinks(const struct round *r, const struct plan_piece *p, uint32_t n_rows,
-                          uint32_t head, struct desk *d)
+/* The queries of one token and KV head that are kept (engine/run.h); m and l (group) are of all
+ * that they see. */
+static void keep_asked(const struct round *r, const struct plan_piece *p, uint32_t t, uint32_t head,
+                       const float *m, const float *l)
 {
     const struct attend *a = r->a;
-    const struct pool *pool = r->plan->pool;
-    const uint8_t *page = pool->mem + r->plan->pages[p->first_page] * pool->page_bytes;
-    float *k = d->keys, *v = d->scores; /* (hd), (hd) */
+    const struct forward_asked *k = &p->asked;
+    size_t len = ASKED_FLOATS(a->hd), list = (size_t)r->layer * a->n_head_kv + head;
+    uint32_t nth = p->off + t * p->stride + 1;
 
-    for (uint32_t j = 0; j < p->records.sinks; j++) {
-        kv_read(pool->kv, page + pool_k_off(pool, r->layer, head),
-                page + pool_v_off(pool, r->layer, head), a->hd, j, k, v);
-        for (uint32_t i = 0; i < n_rows; i++) {
-            const float *q = d->q + (size_t)i * a->hd;
-            float *o = d->o2 + (size_t)i * a->hd, s = 0;
-
-            for (uint32_t c = 0; c < a->hd; c++)
-                s += q[c] * k[c];
-            s = expf(s - d->m2[i]);
-            d->l2[i] -= s;
-            for (uint32_t c = 0; c < a->hd; c++)
-                o[c] -= s * v[c];
-        }
-    }
-}
-
-/* Row i's record, but for the query: d->m, l are of all that it sees where it stands, d->m2, l2, o2
- * of the segment. Leaves in d->m the logarithm of the sum over both, that weights are shares of. */
-static void record_row(const struct attend *a, struct desk *d, uint32_t i, float *record)
-{
-    const float *o = d->o2 + (size_t)i * a->hd;
-    float *q = record, *t = record + a->hd, *share = t + a->hd;
-    float else_ = d->m[i] + logf(d->l[i]), seg = d->m2[i] + logf(d->l2[i]);
-    bool good = d->l2[i] > LEAST_SHARE && isfinite(else_) && isfinite(seg);
-
-    *share = 1 / (1 + expf(else_ - seg));
-    for (uint32_t c = 0; c < a->hd; c++) {
-        t[c] = o[c] / d->l2[i];
-        good = good && isfinite(t[c]) && isfinite(q[c]);
-    }
-    d->m[i] = seg - logf(*share);
-    d->l[i] = 1;
-    if (good && *share > LEAST_SHARE)
+    if (nth % k->tokens)
         return;
-    memset(record, 0, RECORD_FLOATS(a->hd) * sizeof(*record));
-    d->m[i] = INFINITY; /* nobody receives anything of it */
-}
+    for (uint32_t g = 0; g < a->group; g++) {
+        uint32_t at = (nth / k->tokens - 1) * a->group + g + 1;
+        float *to = k->all + (list * k->n + at / k->heads - 1) * len;
 
-/* What the rows see of the segment from one segment later, for who fits it. All that they see where
- * they stand is what else they would see there. */
-static void record(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
-                   uint32_t head, struct desk *d)
-{
-    const struct attend *a = r->a;
-    uint32_t n_rows = n * a->group, list = r->layer * a->n_head_kv + head;
-    size_t len = RECORD_FLOATS(a->hd);
-    float *to = p->records.all +
-                ((size_t)list * p->records.n + p->records.first + (size_t)t0 * a->group) * len;
-    struct kernels_attn k = queries_of(r, n, head, d);
-
-    k.n_keys = k.first_visible = p->seg_len;
-    k.pages = r->plan->pages + p->first_page;
-    k.next_k_off = k.k_off; /* weigh looks at the same ones */
-    k.m = d->m2;
-    k.l = d->l2;
-    k.o = d->o2;
-    for (uint32_t i = 0; i < n_rows; i++)
-        memcpy(to + i * len, d->q + (size_t)i * a->hd, a->hd * sizeof(float));
-    a->k->rope(d->q, n_rows, a->hd, rotary_by(a->rotary, p->seg_len, d->angles));
-    a->k->attn[r->plan->pool->kv](&k);
-    without_sinks(r, p, n_rows, head, d);
-    for (uint32_t i = 0; i < n_rows; i++)
-        record_row(a, d, i, to + i * len);
+        if (at % k->heads)
+            continue;
+        memcpy(to, r->q + ((size_t)(p->row + t) * a->n_head + head * a->group + g) * a->hd,
+               a->hd * sizeof(*to));
+        to[a->hd] = m[g] + logf(l[g]);
+    }
 }
 
 /* o / l of one query row to its place in out. */
@@ -536,8 +473,8 @@ static void run_block(const struct round *r, const struct plan_piece *p, uint32_
         merge_self(r, p, t0, n, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
-    if (p->records.all)
-        record(r, p, t0, n, head, d);
+    for (uint32_t t = 0; p->asked.all && t < n; t++)
+        keep_asked(r, p, t0 + t, head, d->m + t * a->group, d->l + t * a->group);
     if (p->weights)
         weigh(r, p, t0, n, head, d);
     if (p->shares)
@@ -575,6 +512,11 @@ static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
                              a->part_o + (size_t)from * a->hd, a->hd);
         }
         store_row(r, p, row / a->group, head, row % a->group, o, a->part_l[to]);
+    }
+    for (uint32_t t = 0; p->asked.all && t < p->n; t++) {
+        size_t to = c->first_part + (size_t)head * c->n_cols * n_rows + t * a->group;
+
+        keep_asked(r, p, t, head, a->part_m + to, a->part_l + to);
     }
 }
 

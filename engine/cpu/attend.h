@@ -20,8 +20,7 @@
  * receives; for compress.h's selections. A piece with shares adds up what whole earlier segments
  * receive.
  *
- * One with records leaves each query with what it would attend to of the segment from one segment
- * later (engine/run.h), and adds up the squares of what keys would receive.
+ * A piece may leave some of its queries, and what sums they have, for who fits values.
  *
  * Threads    attend_run: the owner of the workers.
  * Errors     attend_open: -ENOMEM.

@@ -279,8 +279,7 @@ static int cpu_norms(struct backend *b, const struct pool *p, const uint32_t *pa
 
 static int cpu_fit(struct backend *b, const struct backend_fit *f)
 {
-    fit_run(cpu_of(b)->fit, f);
-    return 0;
+    return fit_run(cpu_of(b)->fit, f);
 }
 
 /* --- host work -------------------------------------------------------------------------------- */

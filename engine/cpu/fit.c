@@ -1,19 +1,21 @@
-/* Least squares for a layer's KV head, in f32. With q recorded queries, n keys, B (q, n) the
- * softmax of each query over the keys times the root of its share, T (q, hd) what was recorded
- * times the same, and V0 (n, hd) the values that are there, the new ones are
+/* engine/cpu/fit.c - a raw segment becomes a packed one: weigh, choose, move, fit
+ * (engine/fit.h).
  *
- *     V = V0 + (B'B + r)^-1 B't       n x n, with t = T - B V0
- *       = V0 + B'(BB' + r)^-1 t         q x q
+ * A list, a layer's KV head, is done by one worker from its raw keys to its packed ones, in memory
+ * of the worker's own that stays in its cache: raw keys and values are made f32 once, queries come
+ * in blocks, and the table of attention that keys are chosen by is never written as a whole. What
+ * the list was is read before anything of it is written, so that it may be packed where it stands.
  *
- * which are the same: the smaller matrix is taken. The ridge r keeps its condition below n / 1e-2,
- * so that f32 does.
- *
- * Products go through the table's kernel, whose tiles of 16 rows fix the padding here: queries and
- * keys are padded to 16 by rows and columns of zeros, which say nothing to a least square.
+ * Products are the most of it: two of (queries x raw keys x head_dim), about what attention took
+ * when those queries were read, and for the values two more with the keys that stay, and their
+ * square.
  */
 #include "engine/cpu/fit.h"
 
 #include "engine/cpu/kv.h"
+#include "engine/cpu/lsq.h"
+#include "engine/cpu/move.h"
+#include "engine/kv/largest.h"
 #include "engine/kv/pool.h"
 #include "engine/kv/seq.h"
 #include "engine/run.h"
@@ -24,25 +26,28 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of the mean of the diagonal. */
-#define RIDGE 1e-2f
+/* A query that gives a segment less of its attention has nothing to say about it. */
+#define LEAST_SHARE 1e-6f
 /* What an f16 has room for, with some to spare. */
 #define VALUE_MAX 6e4f
+/* Queries that are weighed at a time: their scores stay in the cache. */
+#define BLOCK_ROWS 64u
 
-/* What one worker computes in; n and q padded, most the larger and p the smaller of both. */
+/* What one worker computes in; q, n and r: queries, keys that stay and raw keys, padded. */
 struct desk {
-    float *q;            /* (q, hd) */
-    float *t;            /* (q, hd) T, then t */
-    float *root;         /* (q) of the shares */
-    float *b, *bt;       /* (q, n) and (n, q) */
-    float *v;            /* (n, hd) V0 */
-    float *y;            /* (most, hd) what goes to V0 */
-    float *g;            /* (p, p) */
-    float *tiles, *wide; /* (p, most) and (hd, most), in tiles of 16 rows */
-    float *col;          /* (p) */
-    float *angles;       /* (hd) */
-    float *keys;         /* (hd, 16) */
-    uint8_t *page;       /* a K and a V tile, which a value is stored to first */
+    float *q;               /* (q, hd) */
+    float *t;               /* (q, hd) targets, by the roots of the shares */
+    float *root;            /* (q) of the shares */
+    float *keys;            /* (r, hd) K, in tiles of 16 keys */
+    float *values;          /* (r, hd) V, then of the keys that stay */
+    float *wide;            /* (hd, r) V, in tiles of 16 rows */
+    float *scores;          /* (BLOCK_ROWS, r) */
+    float *weights, *order; /* (r) */
+    float *b;               /* (q, n) */
+    float *one;             /* (3, hd) a key, a value, angles */
+    uint32_t *kept;         /* (n) */
+    uint8_t *tiles;         /* K and V tiles of the keys that stay; one more pair, to round in */
+    struct lsq lsq;
 };
 
 struct fit {
@@ -50,12 +55,12 @@ struct fit {
     struct workers *w;
     const struct rotary *rotary;
     uint32_t n_layer, n_head_kv, hd;
-    uint32_t max_queries, max_keys; /* that desks have room for; padded */
-    struct desk *desks;             /* one a worker */
+    uint32_t max_queries, max_keys, max_raw; /* that desks have room for; padded */
+    struct desk *desks;                      /* one a worker */
     uint32_t n_desks;
 };
 
-/* A slice is one layer's KV head: nobody else writes to its tiles. */
+/* A slice is one list: nobody else writes to its tiles. */
 struct job {
     struct fit *f;
     const struct backend_fit *a;
@@ -67,65 +72,74 @@ static uint32_t padded(uint32_t n)
     return (n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
 }
 
+static uint32_t max_u32(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 /* --- memory ----------------------------------------------------------------------------------- */
 
 static int open_desk(const struct fit *f, struct desk *d)
 {
-    size_t q = f->max_queries, n = f->max_keys, hd = f->hd, hd16 = padded(f->hd);
-    size_t p = q < n ? q : n, most = q < n ? n : q;
+    size_t q = f->max_queries, n = f->max_keys, r = f->max_raw, hd = f->hd;
     struct {
         float **at;
         size_t n;
     } parts[] = { { &d->q, q * hd },
                   { &d->t, q * hd },
                   { &d->root, q },
+                  { &d->keys, r * hd },
+                  { &d->values, r * hd },
+                  { &d->wide, r * padded(f->hd) },
+                  { &d->scores, BLOCK_ROWS * r },
+                  { &d->weights, r },
+                  { &d->order, r },
                   { &d->b, q * n },
-                  { &d->bt, n * q },
-                  { &d->v, n * hd },
-                  { &d->y, most * hd },
-                  { &d->g, p * p },
-                  { &d->tiles, p * most },
-                  { &d->wide, hd16 * most },
-                  { &d->col, p },
-                  { &d->angles, hd },
-                  { &d->keys, hd * TILE_ROWS } };
+                  { &d->one, 3 * hd } };
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         *parts[i].at = malloc(parts[i].n * sizeof(float));
         if (!*parts[i].at)
             return -ENOMEM;
     }
-    d->page = malloc(2 * kv_tile_bytes(KV_F32, f->hd));
-    return d->page ? 0 : -ENOMEM;
+    d->kept = malloc(n * sizeof(*d->kept));
+    d->tiles = malloc((n / POOL_PAGE_TOKENS + 1) * 2 * kv_tile_bytes(KV_F32, f->hd));
+    if (!d->kept || !d->tiles)
+        return -ENOMEM;
+    return lsq_open(&d->lsq, f->max_queries, f->max_keys, f->hd);
 }
 
 static void close_desk(struct desk *d)
 {
-    float *parts[] = { d->q, d->t,     d->root, d->b,   d->bt,     d->v,   d->y,
-                       d->g, d->tiles, d->wide, d->col, d->angles, d->keys };
+    float *parts[] = { d->q,      d->t,       d->root,  d->keys, d->values, d->wide,
+                       d->scores, d->weights, d->order, d->b,    d->one };
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         free(parts[i]);
-    free(d->page);
-    *d = (struct desk){ .page = NULL };
+    free(d->kept);
+    free(d->tiles);
+    lsq_close(&d->lsq);
+    *d = (struct desk){ .tiles = NULL };
 }
 
 /* For segments as long as the longest that came until now: a desk for the longest that there may be
  * takes tens of megabytes, and most daemons never see one, or never fit. */
-static int make_room(struct fit *f, uint32_t n_queries, uint32_t n_keys)
+static int make_room(struct fit *f, const struct job *j)
 {
+    uint32_t raw = j->a->n_raw;
     int r = 0;
 
-    if (n_queries <= f->max_queries && n_keys <= f->max_keys)
+    if (j->n_queries <= f->max_queries && j->n_keys <= f->max_keys && raw <= f->max_raw)
         return 0;
-    f->max_queries = n_queries > f->max_queries ? n_queries : f->max_queries;
-    f->max_keys = n_keys > f->max_keys ? n_keys : f->max_keys;
+    f->max_queries = max_u32(f->max_queries, j->n_queries);
+    f->max_keys = max_u32(f->max_keys, j->n_keys);
+    f->max_raw = max_u32(f->max_raw, raw);
     for (uint32_t i = 0; i < f->n_desks; i++) {
         close_desk(&f->desks[i]);
         r = r < 0 ? r : open_desk(f, &f->desks[i]);
     }
     if (r < 0)
-        f->max_queries = f->max_keys = 0;
+        f->max_queries = f->max_keys = f->max_raw = 0;
     return r;
 }
 
@@ -162,246 +176,187 @@ void fit_close(struct fit *f)
     free(f);
 }
 
-/* --- products --------------------------------------------------------------------------------- */
+/* --- weigh ------------------------------------------------------------------------------------ */
 
-/* Rows of so many columns. */
-struct rows {
-    const float *x;
-    uint32_t n, n_cols;
-};
-
-/* x (n, n_cols) times the rows [first, n_rows) of tiles: y (n, n_rows), row by row of y_stride. */
-static void multiply(const struct fit *f, const float *tiles, uint32_t first, uint32_t n_rows,
-                     const struct rows *x, float *y, size_t y_stride)
-{
-    struct kernels_matmul dot = { .type = QUANT_F32,
-                                  .w = tiles,
-                                  .tile_len = (size_t)x->n_cols * TILE_ROWS * sizeof(float),
-                                  .n_rows = n_rows,
-                                  .n_cols = x->n_cols,
-                                  .x = x->x,
-                                  .x_row_bytes = x->n_cols * sizeof(float),
-                                  .n_x = x->n,
-                                  .y = y,
-                                  .y_stride = y_stride };
-
-    if (first < n_rows)
-        f->k->matmul[QUANT_F32](&dot, first, n_rows);
-}
-
-/* Columns of x become rows of tiles: those of its transpose. */
-static void pack_columns(const float *x, uint32_t n, uint32_t n_cols, float *ret)
-{
-    for (uint32_t c = 0; c < n_cols; c += TILE_ROWS) {
-        uint32_t here = n_cols - c < TILE_ROWS ? n_cols - c : TILE_ROWS;
-
-        for (uint32_t i = 0; i < n; i++, ret += TILE_ROWS) {
-            memcpy(ret, x + (size_t)i * n_cols + c, here * sizeof(*ret));
-            memset(ret + here, 0, (TILE_ROWS - here) * sizeof(*ret));
-        }
-    }
-}
-
-static void transpose(const float *x, uint32_t n, uint32_t n_cols, float *ret)
-{
-    for (uint32_t i = 0; i < n; i++)
-        for (uint32_t c = 0; c < n_cols; c++)
-            ret[(size_t)c * n + i] = x[(size_t)i * n_cols + c];
-}
-
-/* d->g = x x', its lower half by tiles; x transposed is xt (n_cols, n). */
-static void normal_matrix(const struct fit *f, struct desk *d, const struct rows *x,
-                          const float *xt)
-{
-    pack_columns(xt, x->n_cols, x->n, d->tiles);
-    for (uint32_t i = 0; i < x->n; i += TILE_ROWS) {
-        struct rows below = { x->x + (size_t)i * x->n_cols, x->n - i, x->n_cols };
-
-        multiply(f, d->tiles, i, i + TILE_ROWS, &below, d->g + (size_t)i * x->n, x->n);
-    }
-}
-
-/* --- solving ---------------------------------------------------------------------------------- */
-
-/* The ridge goes to the diagonal. 0: there is nothing to fit to. */
-static float add_ridge(float *g, uint32_t p, uint32_t n_keys)
-{
-    float sum = 0;
-
-    for (uint32_t i = 0; i < p; i++)
-        sum += g[(size_t)i * p + i];
-    sum *= RIDGE / (float)n_keys;
-    for (uint32_t i = 0; i < p; i++)
-        g[(size_t)i * p + i] += sum;
-    return sum;
-}
-
-/* g (p, p), of which the lower half is looked at, becomes the factor L of g = LL'. Column by
- * column, so that the inner loop is one that compilers make vectors of. */
-static void factor(float *g, uint32_t p, float *col)
-{
-    for (uint32_t k = 0; k < p; k++) {
-        float pivot = sqrtf(g[(size_t)k * p + k]);
-
-        for (uint32_t i = k; i < p; i++)
-            col[i] = g[(size_t)i * p + k] /= pivot;
-        for (uint32_t i = k + 1; i < p; i++) {
-            float *restrict row = g + (size_t)i * p, by = col[i];
-
-            for (uint32_t j = k + 1; j <= i; j++)
-                row[j] -= by * col[j];
-        }
-    }
-}
-
-static void subtract(float *restrict y, const float *restrict x, float by, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++)
-        y[i] -= by * x[i];
-}
-
-/* y (p, hd) becomes (LL')^-1 y. */
-static void solve(const float *l, uint32_t p, float *y, uint32_t hd)
-{
-    for (uint32_t i = 0; i < p; i++) {
-        float *row = y + (size_t)i * hd;
-
-        for (uint32_t k = 0; k < i; k++)
-            subtract(row, y + (size_t)k * hd, l[(size_t)i * p + k], hd);
-        for (uint32_t c = 0; c < hd; c++)
-            row[c] /= l[(size_t)i * p + i];
-    }
-    for (uint32_t i = p; i-- > 0;) {
-        float *row = y + (size_t)i * hd;
-
-        for (uint32_t c = 0; c < hd; c++)
-            row[c] /= l[(size_t)i * p + i];
-        for (uint32_t k = 0; k < i; k++)
-            subtract(y + (size_t)k * hd, row, l[(size_t)i * p + k], hd);
-    }
-}
-
-/* What B V0 leaves of T. Of that the solution is made, and not of T itself: where the values that
- * are there are right, no rounding changes them much. */
-static void take_residual(const struct job *j, struct desk *d)
-{
-    uint32_t n = j->n_keys, n_queries = j->n_queries, hd = j->f->hd;
-    struct rows b = { d->b, n_queries, n };
-
-    pack_columns(d->v, n, hd, d->wide);
-    multiply(j->f, d->wide, 0, hd, &b, d->y, hd);
-    for (size_t i = 0; i < (size_t)n_queries * hd; i++)
-        d->t[i] -= d->y[i];
-}
-
-/* (B'B + r)^-1 B't, to d->y. */
-static bool fit_keys(const struct job *j, struct desk *d)
-{
-    uint32_t n = j->n_keys, n_queries = j->n_queries, hd = j->f->hd;
-    struct rows bt = { d->bt, n, n_queries };
-
-    normal_matrix(j->f, d, &bt, d->b);
-    if (!(add_ridge(d->g, n, j->a->n_keys - j->a->first) > 0))
-        return false;
-    pack_columns(d->t, n_queries, hd, d->wide);
-    multiply(j->f, d->wide, 0, hd, &bt, d->y, hd);
-    factor(d->g, n, d->col);
-    solve(d->g, n, d->y, hd);
-    return true;
-}
-
-/* B'(BB' + r)^-1 t, to d->y. */
-static bool fit_queries(const struct job *j, struct desk *d)
-{
-    uint32_t n = j->n_keys, n_queries = j->n_queries, hd = j->f->hd;
-    struct rows b = { d->b, n_queries, n }, bt = { d->bt, n, n_queries };
-
-    normal_matrix(j->f, d, &b, d->bt);
-    if (!(add_ridge(d->g, n_queries, j->a->n_keys - j->a->first) > 0))
-        return false;
-    factor(d->g, n_queries, d->col);
-    solve(d->g, n_queries, d->t, hd);
-    pack_columns(d->t, n_queries, hd, d->wide);
-    multiply(j->f, d->wide, 0, hd, &bt, d->y, hd);
-    return true;
-}
-
-/* --- one head --------------------------------------------------------------------------------- */
-
-static uint8_t *tile_of(const struct job *j, uint32_t list, uint32_t key, bool of_v)
+static uint8_t *tile_of(const struct job *j, const uint32_t *pages, uint32_t list, uint32_t key,
+                        bool of_v)
 {
     const struct pool *p = j->a->pool;
     uint32_t layer = list / j->f->n_head_kv, head = list % j->f->n_head_kv;
 
-    return p->mem + j->a->pages[key / POOL_PAGE_TOKENS] * p->page_bytes +
+    return p->mem + pages[key / POOL_PAGE_TOKENS] * p->page_bytes +
            (of_v ? pool_v_off(p, layer, head) : pool_k_off(p, layer, head));
 }
 
-/* Queries, turned to behind the segment as it is now, and what was recorded, by the roots of their
- * shares. */
-static void load_records(const struct job *j, uint32_t list, struct desk *d)
+/* The queries, turned by so many positions. Behind them zeros. */
+static void load_queries(const struct job *j, uint32_t list, uint32_t by, struct desk *d)
 {
     const struct fit *f = j->f;
-    uint32_t n = j->a->n_records, hd = f->hd;
-    const float *record = j->a->records + (size_t)list * n * RECORD_FLOATS(hd);
+    uint32_t n = j->a->n_asked, hd = f->hd;
+    const float *row = j->a->asked + (size_t)list * n * ASKED_FLOATS(hd);
 
-    for (uint32_t i = 0; i < j->n_queries; i++) {
-        float *q = d->q + (size_t)i * hd, *t = d->t + (size_t)i * hd;
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(d->q + (size_t)i * hd, row + i * ASKED_FLOATS(hd), hd * sizeof(*d->q));
+    memset(d->q + (size_t)n * hd, 0, (size_t)(j->n_queries - n) * hd * sizeof(*d->q));
+    f->k->rope(d->q, n, hd, rotary_by(f->rotary, by, d->one + 2 * (size_t)hd));
+}
 
-        d->root[i] = 0;
-        memset(q, 0, hd * sizeof(*q));
-        memset(t, 0, hd * sizeof(*t));
-        if (i >= n)
-            continue;
-        d->root[i] = sqrtf(record[2 * hd]);
-        memcpy(q, record, hd * sizeof(*q));
-        for (uint32_t c = 0; c < hd; c++)
-            t[c] = d->root[i] * record[hd + c];
-        record += RECORD_FLOATS(hd);
+static void load_raw(const struct job *j, uint32_t list, struct desk *d)
+{
+    const struct backend_fit *a = j->a;
+    enum kv_type kv = a->pool->kv;
+    uint32_t hd = j->f->hd;
+
+    for (uint32_t i = 0; i < a->n_raw; i++) {
+        const uint8_t *k = tile_of(j, a->from, list, i, false);
+
+        if (i % POOL_PAGE_TOKENS == 0)
+            kv_read_keys(kv, k, hd, d->keys + (size_t)i * hd);
+        kv_read_value(kv, tile_of(j, a->from, list, i, true), hd, i % POOL_PAGE_TOKENS,
+                      d->values + (size_t)i * hd);
     }
-    f->k->rope(d->q, n, hd, rotary_by(f->rotary, j->a->n_keys, d->angles));
+    lsq_pack_columns(d->values, a->n_raw, hd, d->wide);
+}
+
+/* x (n) becomes exp(x - max): their sum, and the logarithm of sum exp(x). */
+static float exponents(const struct fit *f, float *x, uint32_t n, float *ret_log)
+{
+    float most = -INFINITY, sum = 0;
+
+    for (uint32_t c = 0; c < n; c++)
+        most = x[c] > most ? x[c] : most;
+    f->k->sampling.weights(x, n, most, 1.0f, x);
+    for (uint32_t c = 0; c < n; c++)
+        sum += x[c];
+    *ret_log = most + logf(sum);
+    return sum;
+}
+
+static bool all_finite(const float *x, uint32_t n)
+{
+    float sum = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        sum += x[i] * 0;
+    return sum == 0;
+}
+
+/* Row i's share, and what the keys received of it; p is its softmax. */
+static void count_row(const struct job *j, uint32_t i, float share, const float *p, struct desk *d)
+{
+    uint32_t hd = j->f->hd, n = j->a->n_raw;
+    float *restrict w = d->weights, *t = d->t + (size_t)i * hd;
+
+    if (!(share > LEAST_SHARE) || !all_finite(t, hd) || !all_finite(d->q + (size_t)i * hd, hd)) {
+        d->root[i] = 0;
+        memset(t, 0, hd * sizeof(*t));
+        return;
+    }
+    d->root[i] = sqrtf(share);
+    for (uint32_t c = 0; c < hd; c++)
+        t[c] *= d->root[i];
+    /* Squares: a key that one query needs badly is worth more than one that all look at in passing.
+     */
+    for (uint32_t c = 0; c < n; c++)
+        w[c] += share * p[c] * (share * p[c]);
+}
+
+/* Rows [i0, i0 + n). */
+static void weigh_block(const struct job *j, uint32_t list, uint32_t i0, uint32_t n, struct desk *d)
+{
+    const struct fit *f = j->f;
+    const struct backend_fit *a = j->a;
+    uint32_t hd = f->hd, raw = a->n_raw, sinks = a->sinks;
+    const float *asked = a->asked + ((size_t)list * a->n_asked + i0) * ASKED_FLOATS(hd);
+    float share[BLOCK_ROWS];
+
+    lsq_multiply(f->k, d->keys, 0, raw, d->q + (size_t)i0 * hd, n, hd, d->scores, raw);
+    for (uint32_t i = 0; i < n; i++) {
+        float *p = d->scores + (size_t)i * raw, log_sum;
+        float sum = exponents(f, p + sinks, raw - sinks, &log_sum);
+
+        share[i] = 1 / (1 + expf(asked[i * ASKED_FLOATS(hd) + hd] - log_sum));
+        memset(p, 0, sinks * sizeof(*p));
+        f->k->scale(p + sinks, raw - sinks, 1 / sum);
+    }
+    lsq_multiply(f->k, d->wide, 0, hd, d->scores, n, raw, d->t + (size_t)i0 * hd, hd);
+    for (uint32_t i = 0; i < n; i++)
+        count_row(j, i0 + i, share[i], d->scores + (size_t)i * raw, d);
+}
+
+static void weigh(const struct job *j, uint32_t list, struct desk *d)
+{
+    uint32_t n = j->a->n_asked, hd = j->f->hd;
+
+    load_queries(j, list, j->a->n_raw, d);
+    load_raw(j, list, d);
+    memset(d->weights, 0, j->a->n_raw * sizeof(*d->weights));
+    for (uint32_t i = 0; i < n; i += BLOCK_ROWS)
+        weigh_block(j, list, i, n - i < BLOCK_ROWS ? n - i : BLOCK_ROWS, d);
+    memset(d->root + n, 0, (j->n_queries - n) * sizeof(*d->root));
+    memset(d->t + (size_t)n * hd, 0, (size_t)(j->n_queries - n) * hd * sizeof(*d->t));
+}
+
+/* --- choose and move -------------------------------------------------------------------------- */
+
+/* Of the desk's tiles. */
+static struct move_place desk_place(const struct job *j, const struct desk *d, uint32_t key)
+{
+    size_t len = kv_tile_bytes(j->a->pool->kv, j->f->hd);
+    uint8_t *k = d->tiles + key / POOL_PAGE_TOKENS * 2 * len;
+
+    return (struct move_place){ k, k + len, key };
+}
+
+static void choose(const struct job *j, uint32_t list, struct desk *d)
+{
+    const struct fit *f = j->f;
+    const struct backend_fit *a = j->a;
+    struct largest k = { a->sinks, a->n_raw - a->sinks, d->weights + a->sinks, d->order };
+    struct move_scratch scratch = { d->one, d->one + f->hd, d->one + 2 * (size_t)f->hd };
+
+    largest_keep(&k, a->n_keys, d->kept);
+    for (uint32_t i = 0; i < a->n_keys; i++) {
+        uint32_t from = d->kept[i];
+        struct move_place raw = { tile_of(j, a->from, list, from, false),
+                                  tile_of(j, a->from, list, from, true), from };
+        struct move_place to = desk_place(j, d, i);
+
+        move_key(f->k, f->rotary, a->pool->kv, f->hd, &raw, &to, &scratch);
+    }
+}
+
+/* --- fit -------------------------------------------------------------------------------------- */
+
+/* K and V of the keys that stay, as they are stored. Sinks and padding: zeros as values. */
+static void load_kept(const struct job *j, struct desk *d)
+{
+    enum kv_type kv = j->a->pool->kv;
+    uint32_t hd = j->f->hd;
+
+    memset(d->values, 0, (size_t)j->n_keys * hd * sizeof(*d->values));
+    for (uint32_t i = 0; i < j->a->n_keys; i++) {
+        struct move_place at = desk_place(j, d, i);
+
+        if (i % POOL_PAGE_TOKENS == 0)
+            kv_read_keys(kv, at.k, hd, d->keys + (size_t)i * hd);
+        if (i >= j->a->sinks)
+            kv_read_value(kv, at.v, hd, i % POOL_PAGE_TOKENS, d->values + (size_t)i * hd);
+    }
 }
 
 /* Row i of d->b: scores become what the query attends to, by the root of its share. */
 static void soften(const struct job *j, struct desk *d, uint32_t i)
 {
-    uint32_t first = j->a->first, n = j->a->n_keys - first;
-    float *row = d->b + (size_t)i * j->n_keys, *x = row + first, most = -INFINITY, sum = 0;
+    uint32_t first = j->a->sinks, n = j->a->n_keys - first;
+    float *row = d->b + (size_t)i * j->n_keys, log_sum;
 
     memset(row, 0, first * sizeof(*row));
-    memset(x + n, 0, (j->n_keys - first - n) * sizeof(*row));
-    if (d->root[i] == 0) {
-        memset(x, 0, n * sizeof(*x));
-        return;
-    }
-    for (uint32_t c = 0; c < n; c++)
-        most = x[c] > most ? x[c] : most;
-    j->f->k->sampling.weights(x, n, most, 1.0f, x);
-    for (uint32_t c = 0; c < n; c++)
-        sum += x[c];
-    sum = d->root[i] / sum;
-    for (uint32_t c = 0; c < n; c++)
-        x[c] *= sum;
-}
-
-/* d->b, d->bt and d->v. A page's K, transposed as it lies, is a tile of 16 rows of weights. */
-static void load_keys(const struct job *j, uint32_t list, struct desk *d)
-{
-    const struct fit *f = j->f;
-    enum kv_type kv = j->a->pool->kv;
-    struct rows q = { d->q, j->n_queries, f->hd };
-
-    for (uint32_t i = 0; i < j->n_keys; i += POOL_PAGE_TOKENS) {
-        kv_read_keys(kv, tile_of(j, list, i, false), f->hd, d->keys);
-        multiply(f, d->keys, 0, POOL_PAGE_TOKENS, &q, d->b + i, j->n_keys);
-    }
-    for (uint32_t i = 0; i < j->n_queries; i++)
-        soften(j, d, i);
-    transpose(d->b, j->n_queries, j->n_keys, d->bt);
-    memset(d->v, 0, (size_t)j->n_keys * f->hd * sizeof(*d->v));
-    for (uint32_t i = j->a->first; i < j->a->n_keys; i++)
-        kv_read(kv, tile_of(j, list, i, false), tile_of(j, list, i, true), f->hd,
-                i % POOL_PAGE_TOKENS, d->keys, d->v + (size_t)i * f->hd);
+    memset(row + first + n, 0, (j->n_keys - first - n) * sizeof(*row));
+    if (d->root[i] == 0)
+        memset(row + first, 0, n * sizeof(*row));
+    else
+        j->f->k->scale(row + first, n, d->root[i] / exponents(j->f, row + first, n, &log_sum));
 }
 
 static bool has_room(const float *x, size_t n)
@@ -412,45 +367,78 @@ static bool has_room(const float *x, size_t n)
     return true;
 }
 
-/* By way of a page of the worker's own, whose K is zeros: a page's K stays as it is to the bit. */
-static void store_values(const struct job *j, uint32_t list, struct desk *d)
+/* By way of tiles whose K is zeros: a key's K stays as it is to the bit. */
+static void store_values(const struct job *j, struct desk *d)
 {
     enum kv_type kv = j->a->pool->kv;
     uint32_t hd = j->f->hd;
-    uint8_t *v_tile = d->page + kv_tile_bytes(kv, hd);
+    struct move_place rounded = desk_place(j, d, j->n_keys);
 
-    memset(d->keys, 0, hd * sizeof(*d->keys));
-    for (uint32_t i = j->a->first; i < j->a->n_keys; i++) {
-        j->f->k->kv_store[kv](d->keys, d->v + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS, d->page,
-                              v_tile);
-        kv_copy_value(kv, v_tile, tile_of(j, list, i, true), hd, i % POOL_PAGE_TOKENS);
+    memset(d->one, 0, hd * sizeof(*d->one));
+    for (uint32_t i = j->a->sinks; i < j->a->n_keys; i++) {
+        j->f->k->kv_store[kv](d->one, d->values + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS,
+                              rounded.k, rounded.v);
+        kv_copy_value(kv, rounded.v, desk_place(j, d, i).v, hd, i % POOL_PAGE_TOKENS);
+    }
+}
+
+static void fit_values(const struct job *j, uint32_t list, struct desk *d)
+{
+    const struct fit *f = j->f;
+    uint32_t n_real = j->a->n_keys - j->a->sinks;
+    struct lsq_system s = { f->k, j->n_queries, j->n_keys, f->hd, n_real, d->b, d->t, d->values };
+    size_t n = (size_t)j->n_keys * f->hd;
+
+    load_kept(j, d);
+    load_queries(j, list, j->a->n_keys, d);
+    lsq_multiply(f->k, d->keys, 0, j->n_keys, d->q, j->n_queries, f->hd, d->b, j->n_keys);
+    for (uint32_t i = 0; i < j->n_queries; i++)
+        soften(j, d, i);
+    if (!lsq_solve(&d->lsq, &s))
+        return;
+    for (size_t i = 0; i < n; i++)
+        d->values[i] += d->lsq.y[i];
+    if (has_room(d->values, n))
+        store_values(j, d);
+}
+
+/* --- one list --------------------------------------------------------------------------------- */
+
+static void store_tiles(const struct job *j, uint32_t list, const struct desk *d)
+{
+    size_t len = kv_tile_bytes(j->a->pool->kv, j->f->hd);
+
+    for (uint32_t i = 0; i < j->a->n_keys; i += POOL_PAGE_TOKENS) {
+        memcpy(tile_of(j, j->a->to, list, i, false), desk_place(j, d, i).k, len);
+        memcpy(tile_of(j, j->a->to, list, i, true), desk_place(j, d, i).v, len);
     }
 }
 
 /* A key or value that is no number shows in all of the head's: they stay as they are then, and who
  * attends to that key finds it (engine/kv/page.h). */
-static void fit_list(void *arg, uint32_t list, uint32_t worker)
+static void fit_list(void *arg, uint32_t slice, uint32_t worker)
 {
     const struct job *j = arg;
     struct desk *d = &j->f->desks[worker];
-    bool fits;
+    uint32_t list = j->a->first_list + slice;
 
-    load_records(j, list, d);
-    load_keys(j, list, d);
-    take_residual(j, d);
-    fits = j->n_keys <= j->n_queries ? fit_keys(j, d) : fit_queries(j, d);
-    if (!fits)
-        return;
-    for (uint32_t i = j->a->first * j->f->hd; i < j->a->n_keys * j->f->hd; i++)
-        d->v[i] += d->y[i];
-    if (has_room(d->v, (size_t)j->n_keys * j->f->hd))
-        store_values(j, list, d);
+    weigh(j, list, d);
+    choose(j, list, d);
+    if (j->a->sinks < j->a->n_keys)
+        fit_values(j, list, d);
+    store_tiles(j, list, d);
 }
 
-void fit_run(struct fit *f, const struct backend_fit *a)
+/* A list is some milliseconds of one worker. */
+int fit_run(struct fit *f, const struct backend_fit *a)
 {
-    struct job j = { f, a, padded(a->n_records), padded(a->n_keys) };
+    struct job j = { f, a, padded(a->n_asked), padded(a->n_keys) };
+    uint32_t n = a->n_lists < f->n_desks ? a->n_lists : f->n_desks;
+    int r = make_room(f, &j);
 
-    if (a->first < a->n_keys && make_room(f, j.n_queries, j.n_keys) == 0)
-        workers_run(f->w, fit_list, &j, f->n_layer * f->n_head_kv);
+    assert(n > 0 && a->n_raw % POOL_PAGE_TOKENS == 0);
+    if (r < 0)
+        return r;
+    workers_run(f->w, fit_list, &j, n);
+    return (int)n;
 }

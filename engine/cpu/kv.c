@@ -31,13 +31,18 @@ void kv_read_keys(enum kv_type kv, const void *k_tile, uint32_t hd, float *ret)
             ret[dim * TOKENS + slot] = at(kv, k_tile, hd, dim * TOKENS + slot, dim, slot);
 }
 
+void kv_read_value(enum kv_type kv, const void *v_tile, uint32_t hd, uint32_t slot, float *ret)
+{
+    for (uint32_t dim = 0; dim < hd; dim++)
+        ret[dim] = at(kv, v_tile, hd, slot * hd + dim, dim, slot);
+}
+
 void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
              float *ret_k, float *ret_v)
 {
-    for (uint32_t dim = 0; dim < hd; dim++) {
+    for (uint32_t dim = 0; dim < hd; dim++)
         ret_k[dim] = at(kv, k_tile, hd, dim * TOKENS + slot, dim, slot);
-        ret_v[dim] = at(kv, v_tile, hd, slot * hd + dim, dim, slot);
-    }
+    kv_read_value(kv, v_tile, hd, slot, ret_v);
 }
 
 /* Column `slot` of rows of one element a token. */

@@ -33,47 +33,52 @@ struct norms_job {
     float *ret;
 };
 
-/* Tiles of a layer's head in the page of key i. */
-struct tiles {
-    uint8_t *k, *v;
-    uint32_t slot;
-};
-
-static struct tiles tiles_of(const struct pool *p, const uint32_t *pages, uint32_t i, uint32_t list)
+static struct move_place place_of(const struct pool *p, const uint32_t *pages, uint32_t i,
+                                  uint32_t list)
 {
     uint8_t *page = p->mem + pages[i / POOL_PAGE_TOKENS] * p->page_bytes;
     uint32_t layer = list / p->n_head_kv, head = list % p->n_head_kv;
 
-    return (struct tiles){ page + pool_k_off(p, layer, head), page + pool_v_off(p, layer, head),
-                           i % POOL_PAGE_TOKENS };
+    return (struct move_place){ page + pool_k_off(p, layer, head),
+                                page + pool_v_off(p, layer, head), i };
 }
 
 /* by: less than SEQ_SEGMENT_MAX, to either side. */
-static void turn_key(const struct move *v, int by, struct desk *d)
+static void turn_key(const struct kernels *k, const struct rotary *rotary, int by, uint32_t hd,
+                     const struct move_scratch *s)
 {
-    memcpy(d->angles, rotary_by(v->rotary, (uint32_t)abs(by), NULL), v->hd * sizeof(float));
-    for (uint32_t i = v->hd / 2; by < 0 && i < v->hd; i++)
-        d->angles[i] = -d->angles[i];
-    v->k->rope(d->k, 1, v->hd, d->angles);
+    memcpy(s->angles, rotary_by(rotary, (uint32_t)abs(by), NULL), hd * sizeof(*s->angles));
+    for (uint32_t i = hd / 2; by < 0 && i < hd; i++)
+        s->angles[i] = -s->angles[i];
+    k->rope(s->k, 1, hd, s->angles);
 }
 
 /* A key that keeps its place is copied bit for bit: rounding it once more could change it, and then
  * a segment that was written to fresh pages would differ from one that was packed in place. */
-static void move_key(const struct move *v, const struct backend_move *m, uint32_t list,
-                     uint32_t from, uint32_t to, struct desk *d)
+void move_key(const struct kernels *k, const struct rotary *rotary, enum kv_type kv, uint32_t hd,
+              const struct move_place *from, const struct move_place *to,
+              const struct move_scratch *s)
 {
-    enum kv_type kv = m->pool->kv;
-    struct tiles a = tiles_of(m->pool, m->from, from, list);
-    struct tiles b = tiles_of(m->pool, m->to, to, list);
+    uint32_t slot = from->key % POOL_PAGE_TOKENS;
 
-    if (from == to) {
-        if (a.k != b.k)
-            kv_copy(kv, a.k, a.v, b.k, b.v, v->hd, a.slot);
+    if (from->key == to->key) {
+        if (from->k != to->k)
+            kv_copy(kv, from->k, from->v, to->k, to->v, hd, slot);
         return;
     }
-    kv_read(kv, a.k, a.v, v->hd, a.slot, d->k, d->v);
-    turn_key(v, (int)to - (int)from, d);
-    v->k->kv_store[kv](d->k, d->v, v->hd, b.slot, b.k, b.v);
+    kv_read(kv, from->k, from->v, hd, slot, s->k, s->v);
+    turn_key(k, rotary, (int)to->key - (int)from->key, hd, s);
+    k->kv_store[kv](s->k, s->v, hd, to->key % POOL_PAGE_TOKENS, to->k, to->v);
+}
+
+static void move_listed(const struct move *v, const struct backend_move *m, uint32_t list,
+                        uint32_t from, uint32_t to, struct desk *d)
+{
+    struct move_place a = place_of(m->pool, m->from, from, list);
+    struct move_place b = place_of(m->pool, m->to, to, list);
+    struct move_scratch s = { d->k, d->v, d->angles };
+
+    move_key(v->k, v->rotary, m->pool->kv, v->hd, &a, &b, &s);
 }
 
 /* In the same pages the order matters: towards lower places from the front, towards higher ones
@@ -87,10 +92,10 @@ static void move_list(void *arg, uint32_t list, uint32_t worker)
 
     if (kept[m->n_keys - 1] < m->n_keys - 1)
         for (uint32_t i = m->n_keys; i-- > m->first;)
-            move_key(j->v, m, list, kept[i], i, d);
+            move_listed(j->v, m, list, kept[i], i, d);
     else
         for (uint32_t i = m->first; i < m->n_keys; i++)
-            move_key(j->v, m, list, kept[i], i, d);
+            move_listed(j->v, m, list, kept[i], i, d);
 }
 
 void move_run(struct move *v, const struct backend_move *m)
@@ -108,9 +113,9 @@ static void norms_list(void *arg, uint32_t list, uint32_t worker)
     float *ret = j->ret + (size_t)list * j->n_keys;
 
     for (uint32_t i = 0; i < j->n_keys; i++) {
-        struct tiles t = tiles_of(j->pool, j->pages, i, list);
+        struct move_place p = place_of(j->pool, j->pages, i, list);
 
-        kv_read(j->pool->kv, t.k, t.v, j->v->hd, t.slot, d->k, d->v);
+        kv_read(j->pool->kv, p.k, p.v, j->v->hd, i % POOL_PAGE_TOKENS, d->k, d->v);
         ret[i] = 0;
         for (uint32_t c = 0; c < j->v->hd; c++)
             ret[i] += d->k[c] * d->k[c];

@@ -16,6 +16,22 @@
 
 struct move;
 
+/* A key of a list: the tiles that it is in, and its place in its segment. */
+struct move_place {
+    uint8_t *k, *v;
+    uint32_t key;
+};
+
+struct move_scratch {
+    float *k, *v, *angles; /* (hd) each */
+};
+
+/* One key, as backend_move has it: turned by the way from one place to the other, or copied where
+ * it keeps its place. */
+void move_key(const struct kernels *k, const struct rotary *rotary, enum kv_type kv, uint32_t hd,
+              const struct move_place *from, const struct move_place *to,
+              const struct move_scratch *s);
+
 int move_open(const struct model *m, const struct kernels *k, struct workers *w,
               const struct rotary *rotary, struct move **ret);
 void move_close(struct move *v);

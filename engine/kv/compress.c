@@ -264,6 +264,15 @@ static uint32_t n_rows(const struct compress_spec *spec, const struct seq *s, ui
     return ops->n_rows ? ops->n_rows(spec, s->seg_len, segment) : 0;
 }
 
+/* Every so many-th token of those that are missing; what ran before something changed is, too. */
+static uint32_t asks_left(const struct seq *s, uint32_t segment, const struct compress_side *side)
+{
+    uint32_t n = asked_missing(side->asked, s, segment) /
+                 asked_shape(s->seg_len, 1, side->asked != NULL).tokens;
+
+    return side->n_changes == s->n_changes ? n - side->n_done : n;
+}
+
 static size_t n_floats(const struct compressor *c, const struct compress_spec *spec,
                        uint32_t seg_len, uint32_t segment)
 {
@@ -275,6 +284,8 @@ static size_t n_floats(const struct compressor *c, const struct compress_spec *s
 uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *s, uint32_t segment,
                             const struct compress_side *side)
 {
+    if (table[spec->method]->asks)
+        return asks_left(s, segment, side);
     return n_rows(spec, s, segment) - side->n_done;
 }
 
@@ -284,7 +295,8 @@ static void give_scratch(struct compressor *c, struct compress_side *side)
         c->next = NULL;
     scratch_give(&c->sides, side->floats);
     scratch_give(&c->page_lists, side->pages);
-    *side = (struct compress_side){ 0 };
+    compress_unstage(c, side);
+    *side = (struct compress_side){ .asked = side->asked };
 }
 
 /* Scratch and pages, both or none: who waits for one holds none of the other, so that somebody can
@@ -296,6 +308,9 @@ static int begin(const struct compress_work *w)
     uint32_t n = seq_n_pages(compress_n_beside(w->spec, seg_len, w->segment));
     size_t floats = n_floats(w->c, w->spec, seg_len, w->segment);
     int r = 0;
+
+    if (w->side->asked && w->side->asked->all) /* it has them already */
+        floats = 0;
 
     if ((floats || n) && w->c->next && w->c->next != side)
         return -EAGAIN;
@@ -334,11 +349,15 @@ int compress_plan(struct compressor *c, const struct compress_spec *spec, struct
 
     if (r < 0)
         return r;
+    /* What was asked before something changed is not what would be now. */
+    if (table[spec->method]->asks && side->n_changes != s->n_changes)
+        side->n_lists = side->n_done = 0;
+    side->n_changes = s->n_changes;
     /* Observers' weights are a sum, from which a given up step's part can't be taken back. */
     if (side->observing) /* added to by a part of a step that was given up */
         side->n_done = 0;
     /* Scratch as the last one left it. */
-    if (side->n_done == 0 && side->floats)
+    if (side->n_done == 0 && side->floats && !table[spec->method]->asks)
         r = backend_clear(c->backend, side->floats,
                           n_floats(c, spec, s->seg_len, segment) * sizeof(*side->floats));
     if (r < 0)
@@ -363,6 +382,7 @@ void compress_drop(struct compressor *c, struct seq *s, struct compress_side *si
     if (side->n_pages)
         pool_give(s->pool, s->account, side->n_pages, side->pages);
     give_scratch(c, side);
+    compress_end_staging(c);
 }
 
 int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
@@ -382,6 +402,13 @@ int compress_thin(struct compressor *c, const struct compress_spec *spec, struct
 
     assert(s->segments[segment].state == SEQ_PACKED && thinned < compress_max_thinned(spec));
     return table[spec->method]->thin(&w, thinned);
+}
+
+float *compress_asked_floats(const struct compress_work *w)
+{
+    const struct asked *a = w->side->asked;
+
+    return a && a->all ? a->all : w->side->floats;
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -405,7 +432,7 @@ static size_t largest_side(const struct compressor *c)
 int compress_open(const struct model *m, struct backend *b, struct compressor **ret)
 {
     struct compressor *c = calloc(1, sizeof(*c));
-    size_t most;
+    size_t most, asks;
 
     if (!c)
         return -ENOMEM;
@@ -415,9 +442,11 @@ int compress_open(const struct model *m, struct backend *b, struct compressor **
                               .n_embd = m->n_embd,
                               .head_dim = m->head_dim };
     most = largest_side(c);
+    asks = asked_floats(c, SEQ_SEGMENT_MAX) * sizeof(float);
     /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
      * and two lists of one head. */
     if (scratch_open(&c->sides, b, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
+        scratch_open(&c->asks, b, asks > SIDES_BYTES ? asks : SIDES_BYTES) < 0 ||
         scratch_open(&c->page_lists, NULL, SCRATCH_SPANS_MAX * PAGE_LIST_BYTES) < 0 ||
         scratch_open(&c->desk, NULL,
                      (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) < 0) {
@@ -432,7 +461,10 @@ void compress_close(struct compressor *c)
 {
     if (!c)
         return;
+    assert(c->n_staged == 0 && c->n_askers == 0);
+    compress_end_staging(c);
     scratch_close(&c->sides);
+    scratch_close(&c->asks);
     scratch_close(&c->page_lists);
     scratch_close(&c->desk);
     free(c);
@@ -440,10 +472,10 @@ void compress_close(struct compressor *c)
 
 size_t compress_scratch_used(const struct compressor *c)
 {
-    return c->sides.used;
+    return c->sides.used + c->asks.used;
 }
 
 size_t compress_scratch_len(const struct compressor *c)
 {
-    return c->sides.len;
+    return c->sides.len + c->asks.len;
 }

@@ -119,6 +119,7 @@ uint32_t compress_gist_every(const struct compress_spec *c);
 
 /* --- segments --------------------------------------------------------------------------------- */
 
+struct asked;
 struct compressor;
 
 int compress_open(const struct model *m, struct backend *b, struct compressor **ret);
@@ -135,8 +136,16 @@ struct compress_side {
     bool begun;      /* scratch and pages were taken */
     uint32_t n_pages;
     uint32_t *pages; /* n_pages, for keys beside the segment: the sequence's account pays */
-    float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, fit's
-                      * records behind them, or hidden states (gists, n_embd); NULL: nothing */
+    float *floats;   /* what passes say: weights (n_layer, n_head_kv, seg_len) of observers, what
+                      * is asked, or hidden states (gists, n_embd); NULL: nothing */
+    const struct asked *asked; /* what was kept while the segment was read; NULL: nothing is. The
+                                * caller's, and stays when the side is dropped */
+    uint64_t n_changes;        /* of the sequence, when passes for what is missing of it ran */
+    /* By finish, over several calls. */
+    uint32_t n_lists; /* that are done */
+    uint32_t n_staged;
+    uint32_t *staged; /* pages they are in; NULL: in the segment's own */
+    bool in_place;    /* that is how it has to be */
 };
 
 /* Rows that are to run before compress_finish. */
@@ -156,7 +165,8 @@ bool compress_in_line(const struct compressor *c, const struct compress_side *si
 /* Gives back what the side has, and its place in line; what was made is lost. */
 void compress_drop(struct compressor *c, struct seq *s, struct compress_side *side);
 
-/* A full raw segment of which no rows are left becomes a compressed one. */
+/* A full raw segment of which no rows are left becomes a compressed one. -EAGAIN: call again, some
+ * milliseconds' worth is done. */
 int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
                     uint32_t segment, struct compress_side *side);
 

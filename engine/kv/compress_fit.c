@@ -1,18 +1,21 @@
 /* engine/kv/compress_fit.c - fit: keys that tokens one segment later would attend to, with values
  * such that what those see of the segment comes out as it was (as arXiv 2602.16284 has it).
  *
- * The tokens asked are the segment's own: every so many goes through the model once more when the
- * segment is due, as an observer, and what its queries see of the segment from one segment later is
- * recorded while it does (engine/cpu/attend.h): not how the text goes on, but of the same kind.
- * Then the keys with most attention stay, and the backend fits their values to the records.
+ * Who is asked are the segment's own tokens: what their queries would see of it from one segment
+ * later, which is not how the text goes on, but of the same kind. They are kept while the segment
+ * is read (engine/kv/asked.h); those that are missing, since they were read elsewhere or what stood
+ * before them has changed since, come from a second reading. Both give the same bits.
  *
- * Observers are what it costs, each as much as reading a token, and what it is good by: at ratio 8
- * 58, 61, 67, 73 and 72 of 100 parts of the gap to full attention were kept with 32, 64, 128, 256
- * and 512 of 512 tokens observing (docs/memory.md). The last 128 tokens of a segment do worse than
- * 128 from all of it.
+ * How many are asked is what it costs, and from how much of the text they are is what it is good by
+ * (docs/memory.md): so of many tokens that are read anyway few heads each, and of few tokens that
+ * are read again all of them. The last tokens of a segment do worse than as many from all of it.
  */
-
+#include "engine/fit.h"
+#include "engine/kv/asked.h"
 #include "engine/kv/compress_ops.h"
+
+#include <assert.h>
+#include <errno.h>
 
 static int check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
 {
@@ -21,77 +24,72 @@ static int check(const struct compress_spec *c, uint32_t seg_len, struct why *wh
     return r < 0 ? r : compress_check_no_adapter(c, why);
 }
 
-/* --- who observes ----------------------------------------------------------------------------- */
+/* --- who is asked ----------------------------------------------------------------------------- */
 
-/* The last of every so many tokens. */
-static uint32_t stride(uint32_t seg_len)
+static struct asked_shape shape(const struct compress_work *w)
 {
-    return (seg_len + BACKEND_FIT_OBSERVERS - 1) / BACKEND_FIT_OBSERVERS;
+    return asked_shape(w->seq->seg_len, w->c->group, w->side->asked != NULL);
 }
 
-static uint32_t n_observers(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
-{
-    (void)c, (void)segment;
-    return seg_len / stride(seg_len);
-}
-
-/* --- what they leave: weights of the keys, then records --------------------------------------- */
-
-static uint32_t n_records(const struct compressor *c, uint32_t seg_len)
-{
-    return n_observers(NULL, seg_len, 0) * c->group;
-}
-
-static size_t n_weights(const struct compressor *c, uint32_t seg_len)
-{
-    return (size_t)c->n_lists * seg_len;
-}
-
+/* Of a second reading of all of the segment, that nothing was kept for. */
 static size_t n_floats(const struct compressor *c, const struct compress_spec *spec,
                        uint32_t seg_len, uint32_t segment)
 {
     (void)spec, (void)segment;
-    return n_weights(c, seg_len) +
-           (size_t)c->n_lists * n_records(c, seg_len) * RECORD_FLOATS(c->head_dim);
+    return asked_floats(c, seg_len);
 }
 
+/* The last of every so many tokens, of those that are missing. */
 static int observe(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
-    uint32_t seg_len = w->seq->seg_len, done = w->side->n_done;
+    uint32_t seg_len = w->seq->seg_len;
+    struct asked_shape k = shape(w);
 
-    ret->observe.weights = w->side->floats;
-    ret->observe.stride = stride(seg_len);
-    ret->observe.first = w->segment * seg_len + (done + 1) * stride(seg_len) - 1;
-    ret->observe.records = (struct observe_records){ w->side->floats + n_weights(w->c, seg_len),
-                                                     n_records(w->c, seg_len), done * w->c->group,
-                                                     compress_n_sinks(w->spec, w->segment) };
+    ret->asked = asked_rows(w->c, &k, w->segment, compress_asked_floats(w));
+    ret->observe.asks = true;
+    ret->observe.stride = k.tokens;
+    ret->observe.first = w->segment * seg_len + (w->side->n_done + 1) * k.tokens - 1;
     ret->n_tokens = max;
     return 0;
 }
 
 /* --- which keys stay, and their values -------------------------------------------------------- */
 
+/* Where there are pages to spare the segment stays as it is until all lists are done, a few of them
+ * a call. Else it is rewritten in one go. */
 static int finish(const struct compress_work *w)
 {
     struct seq *s = w->seq;
     uint32_t n_keys = compress_snippet_keys(w->spec, s->seg_len, w->segment, 0);
+    uint32_t *own = seq_pages(s, w->segment);
+    struct asked_shape k = shape(w);
     struct backend_fit f = { .pool = s->pool,
-                             .first = compress_n_sinks(w->spec, w->segment),
+                             .from = own,
+                             .n_raw = s->seg_len,
                              .n_keys = n_keys,
-                             .records = w->side->floats + n_weights(w->c, s->seg_len),
-                             .n_records = n_records(w->c, s->seg_len) };
-    float *weights;
-    int r = compress_observed(w, &weights);
+                             .sinks = compress_n_sinks(w->spec, w->segment),
+                             .asked = compress_asked_floats(w),
+                             .n_asked = k.n };
+    bool staged = compress_stage(w, n_keys);
+    int r = staged ? 0 : seq_own(s, w->segment, n_keys);
 
+    while (r == 0 && w->side->n_lists < w->c->n_lists) {
+        f.to = staged ? w->side->staged : own;
+        f.first_list = w->side->n_lists;
+        f.n_lists = w->c->n_lists - f.first_list;
+        r = w->c->backend->ops->fit(w->c->backend, &f);
+        if (r < 0)
+            return r;
+        w->side->n_lists += (uint32_t)r;
+        r = staged && w->side->n_lists < w->c->n_lists ? -EAGAIN : 0;
+    }
     if (r < 0)
         return r;
-    r = compress_keep_ranked(w, weights, s->seg_len, false, n_keys);
-    scratch_give(&w->c->desk, weights);
-    if (r < 0)
-        return r;
-    /* On the pages that the keys have now, fresh ones or not: what is fitted is what is stored. */
-    f.pages = seq_pages(s, w->segment);
-    return w->c->backend->ops->fit(w->c->backend, &f);
+    if (!staged)
+        seq_shorten(s, w->segment, n_keys);
+    else if (!compress_staged(w, n_keys))
+        return -EAGAIN; /* in place, by the next call */
+    return 0;
 }
 
 static int thin(const struct compress_work *w, uint32_t thinned)
@@ -104,7 +102,7 @@ static int thin(const struct compress_work *w, uint32_t thinned)
 
 const struct compress_ops compress_fit = { .check = check,
                                            .n_keys = compress_snippet_keys,
-                                           .n_rows = n_observers,
+                                           .asks = true,
                                            .n_floats = n_floats,
                                            .next_pass = observe,
                                            .finish = finish,

@@ -11,6 +11,7 @@
 #ifndef ENGINE_KV_COMPRESS_OPS_H
 #define ENGINE_KV_COMPRESS_OPS_H
 
+#include "engine/kv/asked.h"
 #include "engine/kv/compress.h"
 #include "engine/kv/scratch.h"
 
@@ -23,6 +24,19 @@ struct compressor {
     struct scratch page_lists; /* ids of their pages */
     const struct compress_side *next; /* found them full, and is the next to begin; NULL: nobody */
     struct scratch desk; /* within one call: always has room for the lists of a segment */
+
+    struct scratch asks;                     /* engine/kv/asked.h: the backend's memory */
+    struct asked *askers[SCRATCH_SPANS_MAX]; /* who has some of it */
+    uint32_t n_askers;
+
+    /* Packed segments that are not finished yet, in pages of nobody's. */
+    struct {
+        struct pool *pool; /* NULL: there are none */
+        struct pool_account account;
+        struct pool_reclaimer reclaimer;
+    } staging;
+    struct compress_side *staged[SCRATCH_SPANS_MAX];
+    uint32_t n_staged;
 };
 
 /* A segment that is being worked on. */
@@ -36,6 +50,8 @@ struct compress_work {
 
 struct compress_ops {
     bool keeps_all; /* and nothing else is looked at but check */
+    bool asks; /* it wants what engine/kv/asked.h keeps; n_rows and n_floats are of what is missing
+                */
 
     /* Counts. NULL is 0, n_raw's is the sinks; n_keys has to be there where not all is kept. */
     int (*check)(const struct compress_spec *c, uint32_t seg_len, struct why *why);
@@ -53,6 +69,7 @@ struct compress_ops {
 
     /* Work. Side state to a run: at most max rows of the pass that side->n_done is in. */
     int (*next_pass)(const struct compress_work *w, uint32_t max, struct forward_run *ret);
+    /* -EAGAIN: a part of it is done, and the segment is raw yet. */
     int (*finish)(const struct compress_work *w);
     /* NULL: it can't be thinned. */
     int (*thin)(const struct compress_work *w, uint32_t thinned);
@@ -90,6 +107,20 @@ void *compress_list(const struct compress_work *w, bool per_head, uint32_t n_key
 
 /* What observers saw, brought to the host: (n_lists, seg_len), of the desk. The backend's error. */
 int compress_observed(const struct compress_work *w, float **ret);
+
+/* The queries that were asked, from where they are. */
+float *compress_asked_floats(const struct compress_work *w);
+
+/* Pages for n_keys that finish may fill over several calls, in side->staged; what was made there is
+ * lost when pages are short (side->staged is NULL then, and n_lists 0). false: it has to be done in
+ * place. */
+bool compress_stage(const struct compress_work *w, uint32_t n_keys);
+/* All is made: the segment gets them. false: its account has no room for both, and they are gone.
+ */
+bool compress_staged(const struct compress_work *w, uint32_t n_keys);
+/* What is staged for it goes. */
+void compress_unstage(struct compressor *c, struct compress_side *side);
+void compress_end_staging(struct compressor *c);
 
 /* The segment's keys at these places, ascending, become the segment: in fresh pages, or in place
  * (engine/kv/compress.h). kept is a compress_list, which it takes. -ENOSPC: as compress_finish. */

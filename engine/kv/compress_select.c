@@ -9,10 +9,7 @@
  */
 
 #include "engine/kv/compress_ops.h"
-
-#include <assert.h>
-#include <math.h>
-#include <string.h>
+#include "engine/kv/largest.h"
 
 #define OBSERVERS 64u
 
@@ -59,76 +56,11 @@ static int observe(const struct compress_work *w, uint32_t max, struct forward_r
 
 /* --- which keys stay -------------------------------------------------------------------------- */
 
-/* Equal numbers are set apart in every round: keys that nobody looked at are all zeros, and a plain
- * quickselect takes quadratic time on those. */
-/* The n-th largest of len numbers, n >= 1; x is put into another order. (qsort may call malloc.) */
-static float nth_largest(float *x, uint32_t len, uint32_t n)
-{
-    uint32_t lo = 0, hi = len; /* it is in [lo, hi), and what stands before is larger */
-
-    for (;;) {
-        float pivot = x[lo + (hi - lo) / 2];
-        uint32_t more = lo, i = lo, less = hi;
-
-        while (i < less) {
-            float v = x[i];
-
-            if (v > pivot) {
-                x[i++] = x[more];
-                x[more++] = v;
-            } else if (v < pivot) {
-                x[i] = x[--less];
-                x[less] = v;
-            } else {
-                i++;
-            }
-        }
-        if (n <= more)
-            hi = more;
-        else if (n > less)
-            lo = less;
-        else
-            return pivot;
-    }
-}
-
-/* One head's numbers, and room to sort them. */
-struct ranking {
-    uint32_t sinks, len; /* keys that stay anyway, and those behind them */
-    float *weights;      /* (len) */
-    float *order;        /* (len) */
-};
-
-/* Places of the sinks, and of the largest; of equals the later ones, which are nearer to what
- * comes. Ascending, n_keys in all. */
-static void keep_largest(const struct ranking *k, uint32_t n_keys, uint32_t *ret)
-{
-    uint32_t n = n_keys - k->sinks, more = 0, at = n_keys;
-    float least;
-
-    for (uint32_t i = 0; i < k->sinks; i++)
-        ret[i] = i;
-    memcpy(k->order, k->weights, k->len * sizeof(*k->order));
-    least = nth_largest(k->order, k->len, n);
-    for (uint32_t i = 0; i < k->len; i++)
-        more += k->weights[i] > least;
-    for (uint32_t i = k->len; i-- > 0;) {
-        bool equal = k->weights[i] == least && n > more;
-
-        if (equal)
-            n--;
-        if (equal || k->weights[i] > least)
-            ret[--at] = k->sinks + i;
-    }
-    assert(at == k->sinks);
-}
-
-/* One that is no number must have a place in the order, too. */
 int compress_keep_ranked(const struct compress_work *w, const float *numbers, uint32_t had,
                          bool smallest, uint32_t n_keys)
 {
     uint32_t sinks = compress_n_sinks(w->spec, w->segment);
-    struct ranking k = { sinks, had - sinks, compress_list(w, false, had),
+    struct largest k = { sinks, had - sinks, compress_list(w, false, had),
                          compress_list(w, false, had) };
     uint32_t *kept = compress_list(w, true, n_keys);
 
@@ -136,8 +68,8 @@ int compress_keep_ranked(const struct compress_work *w, const float *numbers, ui
         const float *x = numbers + (size_t)list * had + sinks;
 
         for (uint32_t i = 0; i < k.len; i++)
-            k.weights[i] = isnan(x[i]) ? -INFINITY : smallest ? -x[i] : x[i];
-        keep_largest(&k, n_keys, kept + (size_t)list * n_keys);
+            k.weights[i] = smallest ? -x[i] : x[i];
+        largest_keep(&k, n_keys, kept + (size_t)list * n_keys);
     }
     scratch_give(&w->c->desk, k.weights);
     scratch_give(&w->c->desk, k.order);

@@ -130,6 +130,7 @@ static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pag
         open_segment(s, s->n_tokens / s->seg_len);
     s->n_pages += n_pages;
     s->n_tokens = s->n_reserved = s->n_tokens + n;
+    s->n_changes++;
 }
 
 void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_t *pages)
@@ -225,6 +226,7 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
     if (seq_behind(s) + n > s->max_tokens)
         return -E2BIG;
     unreserve(s, s->n_tokens);
+    s->n_changes++;
     for (uint32_t k = 0; k * len < n; k++)
         n_pages += seq_n_pages(keys_of_first(from, k, n));
     if (n_pages > s->account->limit - s->account->used)
@@ -311,6 +313,7 @@ static bool opens_again(struct seq *s, uint32_t n)
     if (g->state != SEQ_PACKED || n % s->seg_len > g->n_keys ||
         s->tokens[(size_t)(k + 1) * s->seg_len - 1] != SEQ_FILLER)
         return false;
+    s->n_changes++;
     unreserve(s, (k + 1) * s->seg_len);
     give_behind(s, k, n % s->seg_len);
     g->n_keys = s->seg_len;
@@ -347,6 +350,7 @@ static void resize(struct seq *s, uint32_t segment, uint32_t n_keys, enum seq_st
     uint32_t more = n_keys - g->n_keys; /* modulo 2^32 */
 
     assert((segment + 1) * s->seg_len <= s->n_tokens);
+    s->n_changes++;
     g->n_keys = n_keys;
     g->state = state;
     for (uint32_t k = segment + 1; k < n_segments(s); k++)

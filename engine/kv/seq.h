@@ -39,9 +39,8 @@
  *
  * In a sequence with gist_every r a gist stands behind every r tokens of a segment, a key of its
  * own: what follows sees it (mask rule in-segment). Then a raw segment has more keys than tokens,
- * and n_tokens, seg_len and all numbers of tokens are without gists.
- *
- * Token ids are kept for the life of the sequence; a sequence that is dropped can be rebuilt.
+ * and n_tokens, seg_len and all numbers of tokens are without gists. Token ids are kept for the
+ * life of the sequence; a sequence that is dropped can be rebuilt.
  *
  * Invariants
  *   S1  n_tokens <= n_reserved <= max_tokens; a raw segment's pages cover its reserved tokens, a
@@ -94,6 +93,7 @@ struct seq {
     uint32_t n_slots;             /* of a segment in pages */
     uint32_t *pages;              /* (segments, n_slots): key i of a segment is in page i / 16 */
     struct seq_segment *segments; /* (max_tokens / seg_len + 1): valid up to n_reserved */
+    uint64_t n_changes; /* of its keys, but by reading on: is what follows from them still so? */
 };
 
 /* SEQ_SEGMENT_MIN to SEQ_SEGMENT_MAX, a multiple of POOL_PAGE_TOKENS. */
@@ -111,9 +111,9 @@ void seq_close(struct seq *s);
  * the account. */
 int seq_fork(const struct seq *s, struct seq *dst);
 
-/* A sequence without reserved tokens, at the start of a page or a segment, goes on with what
- * another one read: raw keys of n ids, no further than the segment's end, or a compressed segment
- * of seg_len ids. Its account has room for their pages, which get a table more. */
+/* A sequence without reserved tokens, at the start of a page or segment, goes on with what another
+ * one read: raw keys of n ids, no further than the segment's end, or a compressed segment of
+ * seg_len ids. Its account has room for their pages, which get a table more. */
 void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_t *pages);
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
                           const uint32_t *pages);

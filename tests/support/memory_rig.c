@@ -35,7 +35,7 @@ int memory_rig_settle(struct memory_rig *m, struct memory *memory, uint32_t chun
         uint32_t n_out;
         int r;
 
-        memory_settle(memory);
+        memory_settle(memory, NULL);
         if (!memory_behind(memory))
             return 0;
         r = memory_plan(memory, chunk, &run, &need);
@@ -61,6 +61,7 @@ int memory_rig_feed(struct memory_rig *m, struct memory *memory, const uint32_t 
         if (r < 0)
             return r;
         run.n_tokens = min_u32(min_u32(n - done, chunk), memory_room(memory));
+        memory_watch(memory, &run);
         r = seq_reserve(memory->seq, run.n_tokens);
         if (r == 0)
             r = forward_step(&m->rig.forward, &run, 1, NULL, &n_out);

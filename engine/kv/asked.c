@@ -1,0 +1,153 @@
+#include "engine/kv/asked.h"
+
+#include "engine/kv/compress_ops.h"
+
+#include <assert.h>
+
+static uint32_t gcd(uint32_t a, uint32_t b)
+{
+    return b ? gcd(b, a % b) : a;
+}
+
+/* With a step that has no factor in common with the group all of its heads are asked in turn. */
+static struct asked_shape shape_of(uint32_t seg_len, uint32_t tokens, uint32_t group)
+{
+    uint32_t n = seg_len / tokens * group;
+    struct asked_shape k = { .tokens = tokens, .heads = (n + ASKED_ROWS - 1) / ASKED_ROWS };
+
+    while (gcd(k.heads, group) != 1)
+        k.heads++;
+    k.n = n / k.heads;
+    return k;
+}
+
+struct asked_shape asked_shape(uint32_t seg_len, uint32_t group, bool while_read)
+{
+    return shape_of(seg_len, while_read ? 1 : (seg_len + ASKED_AGAIN - 1) / ASKED_AGAIN, group);
+}
+
+struct forward_asked asked_rows(const struct compressor *c, const struct asked_shape *k,
+                                uint32_t segment, float *all)
+{
+    (void)c;
+    return (struct forward_asked){ all, k->n, k->tokens, k->heads, segment };
+}
+
+size_t asked_floats(const struct compressor *c, uint32_t seg_len)
+{
+    uint32_t a = asked_shape(seg_len, c->group, true).n,
+             b = asked_shape(seg_len, c->group, false).n;
+
+    return (size_t)c->n_lists * (a > b ? a : b) * ASKED_FLOATS(c->head_dim);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static void forget(struct compressor *c, struct asked *a)
+{
+    for (uint32_t i = 0; i < c->n_askers; i++)
+        if (c->askers[i] == a)
+            c->askers[i] = c->askers[--c->n_askers];
+}
+
+void asked_drop(struct compressor *c, struct asked *a)
+{
+    forget(c, a);
+    scratch_give(&c->asks, a->all);
+    *a = (struct asked){ .all = NULL };
+}
+
+static bool take_from_resting(struct compressor *c)
+{
+    for (uint32_t i = 0; i < c->n_askers; i++)
+        if (c->askers[i]->resting) {
+            asked_drop(c, c->askers[i]);
+            return true;
+        }
+    return false;
+}
+
+/* No step has addresses of a resting one's: nobody works on it. */
+static void find_room(struct compressor *c, struct asked *a, uint32_t seg_len)
+{
+    size_t n = asked_floats(c, seg_len) * sizeof(*a->all);
+
+    do
+        a->all = scratch_take(&c->asks, n);
+    while (!a->all && take_from_resting(c));
+    if (a->all)
+        c->askers[c->n_askers++] = a;
+}
+
+/* --- reading ---------------------------------------------------------------------------------- */
+
+static void start(struct asked *a, const struct seq *s, uint32_t segment, uint32_t at)
+{
+    a->segment = segment;
+    a->from = a->to = at;
+    a->n_changes = s->n_changes;
+}
+
+/* Tokens of its segment that the run has, [*ret_from, *ret_to) by their places in it; it is after
+ * n_before tokens of the sequence. false: none. */
+static bool part_of(const struct seq *s, uint32_t segment, uint32_t n_before, uint32_t n,
+                    uint32_t *ret_from, uint32_t *ret_to)
+{
+    uint32_t first = segment * s->seg_len, end = n_before + n;
+
+    if (n_before >= first + s->seg_len || end <= first)
+        return false;
+    *ret_from = n_before < first ? 0 : n_before - first;
+    *ret_to = end - first < s->seg_len ? end - first : s->seg_len;
+    return true;
+}
+
+void asked_watch(struct compressor *c, const struct compress_spec *spec, struct asked *a,
+                 uint32_t segment, struct forward_run *run)
+{
+    const struct seq *s = run->seq;
+    struct asked_shape k;
+    uint32_t from, to;
+
+    if (!compress_ops_of(spec)->asks ||
+        !part_of(s, segment, s->n_tokens, run->n_tokens, &from, &to))
+        return;
+    a->resting = false;
+    if (!a->all)
+        find_room(c, a, s->seg_len);
+    if (!a->all)
+        return;
+    if (a->segment != segment || a->n_changes != s->n_changes)
+        start(a, s, segment, from);
+    k = asked_shape(s->seg_len, c->group, true);
+    run->asked = asked_rows(c, &k, segment, a->all);
+}
+
+/* Also of runs that nobody watched: what was kept of the tokens from there on is of others. */
+void asked_ran(struct asked *a, const struct forward_run *run)
+{
+    const struct seq *s = run->seq;
+    uint32_t from, to;
+
+    if (!a->all || !forward_run_reads(run) ||
+        !part_of(s, a->segment, s->n_tokens - run->n_tokens, run->n_tokens, &from, &to))
+        return;
+    if (!run->asked.all || from > a->to) /* none of this run's, or a gap before it */
+        a->from = run->asked.all ? from : to;
+    else if (from < a->from) /* taken back to before it */
+        a->from = from;
+    a->to = to;
+}
+
+uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segment)
+{
+    if (!a || !a->all || a->segment != segment || a->n_changes != s->n_changes ||
+        a->to != s->seg_len)
+        return s->seg_len;
+    return a->from;
+}
+
+void asked_rest(struct asked *a)
+{
+    a->resting = true;
+}
