@@ -1,8 +1,9 @@
 #include "cuda/backend_cuda.h"
 
-#include "cuda/room.h"
 #include "cuda/rt.h"
+#include "cuda/shift.h"
 #include "cuda/stage.h"
+#include "cuda/step.h"
 #include "engine/kv/pool.h"
 
 #include <errno.h>
@@ -15,7 +16,10 @@ struct cuda {
     struct backend *host; /* the CPU's, for host work */
     struct rt *rt;
     struct stage *stage;
+    struct step *step; /* NULL until there is a model, and so is the other */
+    struct shift *shift;
     unsigned device;
+    uint32_t max_rows;
     bool lost; /* the device failed: nothing of it is asked any more */
 };
 
@@ -35,6 +39,8 @@ static void cuda_close(struct backend *b)
 {
     struct cuda *c = cuda_of(b);
 
+    shift_close(c->shift);
+    step_close(c->step);
     stage_close(c->stage);
     rt_close(c->rt);
     if (c->host)
@@ -51,6 +57,7 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
         return why_set(why, -ENOMEM, "no memory for a backend");
     c->b.ops = gistd_backend();
     c->device = o->device;
+    c->max_rows = o->max_rows;
     r = o->host->open(o, &c->host, why);
     if (r == 0)
         r = rt_open(o->device, &c->rt, why);
@@ -71,6 +78,7 @@ static void cuda_info(const struct backend *b, struct backend_info *ret)
 
     c->host->ops->info(c->host, ret);
     rt_info(c->rt, &rt);
+    ret->scratch_bytes = c->step ? step_bytes(c->step) + shift_bytes(c->shift) : 0;
     ret->memory = rt.bytes;
     ret->memory_free = rt.bytes_free;
     (void)snprintf(ret->name, sizeof(ret->name), "%s:%u (%s)", rt_name, c->device, rt.name);
@@ -194,68 +202,75 @@ static int cuda_copy_page(struct backend *b, const struct pool *p, uint32_t from
 
 /* --- computing -------------------------------------------------------------------------------- */
 
-static int cuda_set_model(struct backend *b, const struct model *m, struct why *why)
-{
-    (void)b;
-    (void)m;
-    return why_set(why, -ENOTSUP, "%s: this version has no kernels for models yet", rt_name);
-}
-
 static int cuda_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
                      struct why *why)
 {
     (void)why;
-    *ret = room_need(m, o->max_rows);
+    *ret = step_need(m, o->max_rows) + shift_need(m);
     return 0;
+}
+
+static int cuda_set_model(struct backend *b, const struct model *m, struct why *why)
+{
+    struct cuda *c = cuda_of(b);
+    int r = step_open(c->rt, c->stage, m, c->max_rows, &c->step, why);
+
+    if (r == 0 && shift_open(c->rt, c->stage, m, step_angles(c->step), &c->shift) < 0)
+        r = why_set(why, -ENOMEM, "no memory on the device for moving keys");
+    return said(c, r);
 }
 
 static int cuda_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
 {
-    (void)b;
-    (void)plan;
-    (void)stop;
-    return -ENOTSUP;
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, step_run(c->step, plan, stop));
 }
 
 static int cuda_logits(struct backend *b, uint32_t first, uint32_t n, float *host)
 {
-    (void)b;
-    (void)first;
-    (void)n;
-    (void)host;
-    return -ENOTSUP;
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, step_logits(c->step, first, n, host));
 }
 
 static int cuda_logprobs(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
                          float *host)
 {
-    (void)ids;
-    return cuda_logits(b, first, n, host);
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, step_logprobs(c->step, first, n, ids, host));
 }
 
 static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
 {
-    return cuda_logits(b, first, n, to);
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, step_hidden(c->step, first, n, to));
 }
 
 static int cuda_move(struct backend *b, const struct backend_move *m)
 {
-    (void)b;
-    (void)m;
-    return -ENOTSUP;
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, shift_move(c->shift, m));
 }
 
 static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *pages,
                       uint32_t n_keys, float *host)
 {
-    (void)b;
-    (void)p;
-    (void)pages;
-    (void)n_keys;
-    (void)host;
-    return -ENOTSUP;
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, shift_norms(c->shift, p, pages, n_keys, host));
 }
 
+/* Nothing fits values here yet: who asks is told, and keeps what move left. */
 static int cuda_fit(struct backend *b, const struct backend_fit *f)
 {
     (void)b;

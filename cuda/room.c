@@ -54,8 +54,8 @@ static size_t lay_out(struct room *r, const struct model *m)
         { &r->low, (size_t)K_MATVEC_ROWS * ADAPTER_RANK_MAX * f },
         { &r->head, (size_t)K_MATVEC_ROWS * m->n_vocab * f },
         { &r->logits, (size_t)ROOM_HEAD_ROWS * m->n_vocab * f },
-        { &r->ids, ROOM_HEAD_ROWS * sizeof(uint32_t) },
-        { &r->logprobs, ROOM_HEAD_ROWS * f },
+        { &r->ids, t * sizeof(uint32_t) },
+        { &r->logprobs, t * f },
         { &r->attend, k_attend_scratch(&shape, r->max_rows) },
         { &r->gemm, gemm_workspace },
     };

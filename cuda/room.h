@@ -37,8 +37,8 @@ struct room {
     float *low;        /* (K_MATVEC_ROWS, ADAPTER_RANK_MAX) */
     float *head;       /* (K_MATVEC_ROWS, n_vocab) */
     float *logits;     /* (ROOM_HEAD_ROWS, n_vocab) */
-    uint32_t *ids;     /* (ROOM_HEAD_ROWS) */
-    float *logprobs;   /* (ROOM_HEAD_ROWS) */
+    uint32_t *ids;     /* (T) */
+    float *logprobs;   /* (T) */
     void *attend;      /* k_attend_scratch */
     void *gemm;        /* gemm_workspace */
 };

@@ -465,6 +465,7 @@ void machine_run(struct machine *of, const struct machine_launch *l)
     }
     SYNC_ACQUIRE(&m->end[0]);
     SYNC_ACQUIRE(&m->end[1]);
+    statics_clear(); /* nobody comes back for them when this was the last kernel */
     m->launch = NULL;
     m = NULL;
 }

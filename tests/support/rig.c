@@ -37,7 +37,7 @@ int rig_open(struct rig *r, const struct rig_opts *opts, struct why *why)
     int err;
 
     *r = (struct rig){ .max_batch = opts->max_batch };
-    err = backend_open(rig_backend(), &o, &r->backend, why);
+    err = backend_open(opts->backend ? opts->backend : rig_backend(), &o, &r->backend, why);
     if (err < 0)
         return err;
     r->backend->ops->info(r->backend, &info);

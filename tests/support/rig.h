@@ -30,6 +30,7 @@ struct rig_opts {
     uint64_t weight_bytes;          /* as the daemon's option; 0: all weights stay */
     const char *images;             /* with weight_bytes: the folder for images of them */
     const struct io_options *io;
+    const struct backend_ops *backend; /* NULL: rig_backend() */
 };
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */

@@ -1,0 +1,190 @@
+#include "cuda/products.h"
+
+#include <string.h>
+
+static bool is_few(uint32_t n_rows)
+{
+    return n_rows <= ROOM_FEW_ROWS;
+}
+
+static const struct plan_gists *gists_of(const struct plan_piece *p, const struct product *a)
+{
+    return a->wanted ? &p->wanted : &p->gists;
+}
+
+static const struct adapter_projection *own_of(const struct plan_piece *p, const struct product *a,
+                                               uint32_t i)
+{
+    return &p->adapter->layers[a->layer].p[a->out[i].projection];
+}
+
+/* Whether gists in the step have a matrix that takes int8 rows. */
+static bool gists_take_q8(const struct plan *plan, const struct product *a)
+{
+    for (uint32_t p = 0; p < plan->n_pieces; p++) {
+        const struct plan_piece *piece = &plan->pieces[p];
+
+        for (uint32_t i = 0; piece->adapter && gists_of(piece, a)->n && i < a->n_out; i++) {
+            const struct model_tensor *w = &own_of(piece, a, i)->w;
+
+            if (w->data && k_matvec_takes_q8(w->type))
+                return true;
+        }
+    }
+    return false;
+}
+
+struct k_forms products_forms(const struct products *p, const struct plan *plan,
+                              const struct product *a)
+{
+    bool q8 = gists_take_q8(plan, a);
+
+    for (uint32_t i = 0; i < a->n_out; i++)
+        q8 |= is_few(a->n_rows) && k_matvec_takes_q8(a->out[i].w->type);
+    return (struct k_forms){ q8 ? p->room->q8 : NULL, is_few(a->n_rows) ? NULL : p->room->bf16 };
+}
+
+/* --- few rows --------------------------------------------------------------------------------- */
+
+/* Rows first, first + step, ... of x and of y, of one weight; add: to what y has. */
+struct few {
+    const struct model_tensor *w;
+    const float *x; /* its f32 rows: those in int8 are in the room */
+    uint32_t first, step, n;
+    float *y;
+    bool add;
+};
+
+static int run_few(const struct products *p, const struct few *f)
+{
+    const struct model_tensor *w = f->w;
+    bool q8 = k_matvec_takes_q8(w->type);
+    size_t row = q8 ? w->n_cols / 32 * sizeof(struct k_q8) : w->n_cols * sizeof(float);
+    const uint8_t *x = q8 ? (const uint8_t *)p->room->q8 : (const uint8_t *)f->x;
+    int r = 0;
+
+    for (uint32_t at = 0; at < f->n && r == 0; at += K_MATVEC_ROWS) {
+        size_t from = f->first + (size_t)at * f->step;
+        struct k_matvec a = { .type = w->type,
+                              .w = w->data,
+                              .tile_len = w->tile_len,
+                              .n_rows = w->n_rows,
+                              .n_cols = w->n_cols,
+                              .x = x + from * row,
+                              .x_stride = f->step * row,
+                              .n_x = f->n - at < K_MATVEC_ROWS ? f->n - at : K_MATVEC_ROWS,
+                              .y = f->y + from * w->n_rows,
+                              .y_stride = (size_t)f->step * w->n_rows,
+                              .add = f->add };
+
+        r = k_matvec(p->stream, &a);
+    }
+    return r;
+}
+
+/* --- many rows -------------------------------------------------------------------------------- */
+
+static int run_many(const struct products *p, const struct model_tensor *w, uint32_t n_x, float *y)
+{
+    uint32_t whole = (uint32_t)(ROOM_SLAB_BYTES / (w->n_cols * sizeof(uint16_t)));
+    uint32_t slab = whole / TILE_ROWS * TILE_ROWS, n;
+    int r = 0;
+
+    for (uint32_t row = 0; row < w->n_rows && r == 0; row += n) {
+        struct k_dequant d = { .type = w->type,
+                               .w = w->data,
+                               .tile_len = w->tile_len,
+                               .n_rows = w->n_rows,
+                               .n_cols = w->n_cols,
+                               .row0 = row,
+                               .to = p->room->slab };
+
+        n = w->n_rows - row < slab ? w->n_rows - row : slab;
+        d.row1 = row + n;
+        r = k_dequant(p->stream, &d);
+        if (r == 0)
+            r = gemm_run(p->gemm, &(struct gemm_product){ .w = p->room->slab,
+                                                          .x = p->room->bf16,
+                                                          .y = y + row,
+                                                          .n_rows = n,
+                                                          .n_cols = w->n_cols,
+                                                          .n_x = n_x,
+                                                          .y_stride = w->n_rows });
+    }
+    return r;
+}
+
+/* --- gists ------------------------------------------------------------------------------------ */
+
+/* y += B (A x), of as many gists at a time as a product of few rows has. */
+static int add_low_rank(const struct products *p, const struct adapter_projection *own,
+                        const struct few *gists)
+{
+    int r = 0;
+
+    for (uint32_t at = 0; at < gists->n && r == 0; at += K_MATVEC_ROWS) {
+        size_t from = gists->first + (size_t)at * gists->step;
+        uint32_t n = gists->n - at < K_MATVEC_ROWS ? gists->n - at : K_MATVEC_ROWS;
+        struct k_matvec a = { .type = own->a.type,
+                              .w = own->a.data,
+                              .tile_len = own->a.tile_len,
+                              .n_rows = own->a.n_rows,
+                              .n_cols = own->a.n_cols,
+                              .x = gists->x + from * own->a.n_cols,
+                              .x_stride = (size_t)gists->step * own->a.n_cols * sizeof(float),
+                              .n_x = n,
+                              .y = p->room->low,
+                              .y_stride = own->a.n_rows };
+        struct k_matvec b = { .type = own->b.type,
+                              .w = own->b.data,
+                              .tile_len = own->b.tile_len,
+                              .n_rows = own->b.n_rows,
+                              .n_cols = own->b.n_cols,
+                              .x = p->room->low,
+                              .x_stride = own->b.n_cols * sizeof(float),
+                              .n_x = n,
+                              .y = gists->y + from * own->b.n_rows,
+                              .y_stride = (size_t)gists->step * own->b.n_rows,
+                              .add = true };
+
+        r = k_matvec(p->stream, &a);
+        if (r == 0)
+            r = k_matvec(p->stream, &b);
+    }
+    return r;
+}
+
+static int run_gists(const struct products *p, const struct plan_piece *piece,
+                     const struct product *a)
+{
+    const struct plan_gists *g = gists_of(piece, a);
+    int r = 0;
+
+    for (uint32_t i = 0; piece->adapter && g->n && i < a->n_out && r == 0; i++) {
+        const struct adapter_projection *own = own_of(piece, a, i);
+        struct few few = { &own->w, a->x, g->first, g->step, g->n, a->out[i].y, false };
+
+        if (own->w.data)
+            r = run_few(p, &few);
+        if (own->a.data && r == 0)
+            r = add_low_rank(p, own, &few);
+    }
+    return r;
+}
+
+int products_run(const struct products *p, const struct plan *plan, const struct product *a)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < a->n_out && r == 0; i++) {
+        const struct product_output *o = &a->out[i];
+
+        if (is_few(a->n_rows))
+            r = run_few(p, &(struct few){ o->w, a->x, 0, 1, a->n_rows, o->y, false });
+        else
+            r = run_many(p, o->w, a->n_rows, o->y);
+    }
+    for (uint32_t i = 0; i < plan->n_pieces && r == 0; i++)
+        r = run_gists(p, &plan->pieces[i], a);
+    return r;
+}

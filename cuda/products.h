@@ -1,0 +1,47 @@
+/* cuda/products.h - weights times the rows of a step, and what an adapter's gists have of their own
+ * in their place.
+ *
+ * Few rows are multiplied with the tiles as they are. Of many, the weights become bf16, slab by
+ * slab, and a library multiplies (cuda/gemm.h). Rows come as f32, with the forms beside that
+ * products_forms says.
+ *
+ * Threads    who has the stream.
+ * Errors     -EIO.
+ */
+#ifndef CUDA_PRODUCTS_H
+#define CUDA_PRODUCTS_H
+
+#include "cuda/gemm.h"
+#include "cuda/room.h"
+#include "engine/file/adapter.h"
+#include "engine/plan.h"
+
+#define PRODUCTS_OUT_MAX 3u
+
+struct products {
+    void *stream;
+    const struct room *room;
+    struct gemm *gemm;
+};
+
+/* A weight of a layer, which projection it is to adapters (ADAPTER_Q ...), and what it leaves. */
+struct product_output {
+    const struct model_tensor *w;
+    unsigned projection;
+    float *y; /* (T, w->n_rows), without bias */
+};
+
+struct product {
+    const float *x; /* (T, n_cols) */
+    uint32_t n_rows, n_cols, layer;
+    bool wanted; /* rows are those that outputs are wanted of */
+    struct product_output out[PRODUCTS_OUT_MAX];
+    uint32_t n_out;
+};
+
+/* Which forms of x the product takes, in the room's buffers. */
+struct k_forms products_forms(const struct products *p, const struct plan *plan,
+                              const struct product *a);
+int products_run(const struct products *p, const struct plan *plan, const struct product *a);
+
+#endif

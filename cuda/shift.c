@@ -1,0 +1,153 @@
+#include "cuda/shift.h"
+
+#include "cuda/move.h"
+#include "engine/kv/pool.h"
+#include "engine/kv/seq.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Pages of the longest segment, with a gist among its tokens for every one of them. */
+#define PAGES_MAX (2 * SEQ_SEGMENT_MAX / PAGE_TOKENS)
+
+struct shift {
+    struct rt *rt;
+    struct stage *stage;
+    struct k_angles angles;
+    uint32_t n_lists; /* of the model: n_layer * n_head_kv */
+    void *mem;
+    uint32_t *from, *to; /* (PAGES_MAX) */
+    uint32_t *kept;      /* (n_lists, keys of the longest segment) */
+    float *norms;        /* the same */
+};
+
+static size_t n_kept(const struct model *m)
+{
+    return (size_t)m->n_layer * m->n_head_kv * 2 * SEQ_SEGMENT_MAX;
+}
+
+/* One buffer for both, since nothing is measured while keys move. */
+size_t shift_need(const struct model *m)
+{
+    return (2 * (size_t)PAGES_MAX + n_kept(m)) * sizeof(uint32_t);
+}
+
+_Static_assert(sizeof(float) == sizeof(uint32_t), "lists and norms share memory");
+
+int shift_open(struct rt *rt, struct stage *stage, const struct model *m, struct k_angles angles,
+               struct shift **ret)
+{
+    struct shift *s = calloc(1, sizeof(*s));
+    int r;
+
+    if (!s)
+        return -ENOMEM;
+    *s = (struct shift){
+        .rt = rt, .stage = stage, .angles = angles, .n_lists = m->n_layer * m->n_head_kv
+    };
+    r = rt_alloc(rt, shift_need(m), &s->mem);
+    if (r < 0) {
+        free(s);
+        return r;
+    }
+    s->from = s->mem;
+    s->to = s->from + PAGES_MAX;
+    s->kept = s->to + PAGES_MAX;
+    s->norms = (float *)(void *)s->kept;
+    *ret = s;
+    return 0;
+}
+
+void shift_close(struct shift *s)
+{
+    if (!s)
+        return;
+    rt_free(s->rt, s->mem);
+    free(s);
+}
+
+size_t shift_bytes(const struct shift *s)
+{
+    return (2 * (size_t)PAGES_MAX + (size_t)s->n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t);
+}
+
+struct k_pool shift_pool(const struct pool *p)
+{
+    return (struct k_pool){ .mem = p->mem,
+                            .page_bytes = p->page_bytes,
+                            .head_bytes = p->head_bytes,
+                            .kv = p->kv,
+                            .n_layer = p->n_layer,
+                            .n_head_kv = p->n_head_kv,
+                            .head_dim = p->head_dim };
+}
+
+static uint32_t pages_of(uint32_t n_keys)
+{
+    return (n_keys + PAGE_TOKENS - 1) / PAGE_TOKENS;
+}
+
+/* Pages up to the last key that a list takes. */
+static uint32_t pages_from(const uint32_t *kept, size_t n)
+{
+    uint32_t most = 0;
+
+    for (size_t i = 0; i < n; i++)
+        most = kept[i] > most ? kept[i] : most;
+    return most / PAGE_TOKENS + 1;
+}
+
+static int put(struct shift *s, uint32_t *to, const uint32_t *from, size_t n)
+{
+    return stage_put(s->stage, to, from, n * sizeof(*from), NULL);
+}
+
+int shift_move(struct shift *s, const struct backend_move *m)
+{
+    size_t n = (size_t)(m->per_head ? s->n_lists : 1) * m->n_keys;
+    uint32_t n_from = pages_from(m->kept, n), n_to = pages_of(m->n_keys);
+    int r;
+
+    if (m->n_keys <= m->first)
+        return 0;
+    assert(n_from <= PAGES_MAX && n_to <= PAGES_MAX);
+    r = put(s, s->from, m->from, n_from);
+    if (r == 0)
+        r = put(s, s->to, m->to, n_to);
+    if (r == 0)
+        r = put(s, s->kept, m->kept, n);
+    if (r == 0)
+        r = stage_join(s->stage);
+    return r == 0
+               ? k_move(rt_stream(s->rt, RT_COMPUTE), &(struct k_move){ .pool = shift_pool(m->pool),
+                                                                        .angles = s->angles,
+                                                                        .from = s->from,
+                                                                        .to = s->to,
+                                                                        .kept = s->kept,
+                                                                        .per_head = m->per_head,
+                                                                        .first = m->first,
+                                                                        .n_keys = m->n_keys })
+               : r;
+}
+
+int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
+                float *host)
+{
+    int r;
+
+    if (n_keys == 0)
+        return 0;
+    r = put(s, s->from, pages, pages_of(n_keys));
+    if (r == 0)
+        r = stage_join(s->stage);
+    if (r == 0)
+        r = k_norms(rt_stream(s->rt, RT_COMPUTE), &(struct k_norms){ .pool = shift_pool(p),
+                                                                     .pages = s->from,
+                                                                     .n_keys = n_keys,
+                                                                     .to = s->norms });
+    return r == 0 ? stage_get(s->stage, host, s->norms, (size_t)s->n_lists * n_keys * sizeof(*host),
+                              NULL)
+                  : r;
+}

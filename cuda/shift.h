@@ -1,0 +1,33 @@
+/* cuda/shift.h - keys of a segment moved, or measured: a compressor's lists on the way to the
+ * device.
+ *
+ * Threads    one.
+ * Ownership  borrows runtime, copies and angles.
+ * Errors     -ENOMEM, -EIO (cuda/rt.h).
+ */
+#ifndef CUDA_SHIFT_H
+#define CUDA_SHIFT_H
+
+#include "cuda/pages.h"
+#include "cuda/rt.h"
+#include "cuda/stage.h"
+#include "engine/backend.h"
+#include "engine/file/model.h"
+
+struct shift;
+
+size_t shift_need(const struct model *m);
+int shift_open(struct rt *rt, struct stage *stage, const struct model *m, struct k_angles angles,
+               struct shift **ret);
+void shift_close(struct shift *s);
+size_t shift_bytes(const struct shift *s);
+
+/* Queued when it returns. */
+int shift_move(struct shift *s, const struct backend_move *m);
+int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
+                float *host);
+
+/* The pool as kernels get it. */
+struct k_pool shift_pool(const struct pool *p);
+
+#endif

@@ -1,0 +1,483 @@
+/* cuda/step.c - the layers of a step, queued one behind the other.
+ *
+ * The order is engine/cpu/layers.c's, so that the two can be read beside each other: a product
+ * leaves its result in y, and the norm behind it adds that to x.
+ *
+ * A kernel of a decoding step takes microseconds, and a launch about as long: so the host runs
+ * ahead. But a step that is given up should end soon, so it runs ahead by two layers and no more.
+ */
+#include "cuda/step.h"
+
+#include "cuda/products.h"
+#include "cuda/shift.h"
+#include "cuda/upload.h"
+#include "engine/kv/pool.h"
+#include "engine/kv/rotary.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Looks whether a layer is done between two questions whether to stop: those take letters and
+ * frames, and cost more. */
+#define LOOKS 64
+
+struct step {
+    struct rt *rt;
+    struct stage *stage;
+    const struct model *m;
+    struct room room;
+    struct upload upload;
+    struct products products;
+    float *fine, *coarse;              /* angles: see engine/kv/rotary.h */
+    struct rt_event *done[STEP_AHEAD]; /* layer i's: [i % STEP_AHEAD] */
+    const struct plan *plan;           /* of the step that runs, or was the last */
+    struct k_pool pool;
+    uint32_t n_out; /* rows of room.out */
+};
+
+/* --- opening ---------------------------------------------------------------------------------- */
+
+static size_t fine_bytes(const struct model *m)
+{
+    return (size_t)ROTARY_FINE * m->head_dim * sizeof(float);
+}
+
+static size_t coarse_bytes(const struct model *m)
+{
+    return (size_t)ROTARY_COARSE * m->head_dim * sizeof(float);
+}
+
+size_t step_need(const struct model *m, uint32_t max_rows)
+{
+    return room_need(m, max_rows) + fine_bytes(m) + coarse_bytes(m);
+}
+
+size_t step_bytes(const struct step *s)
+{
+    return s->room.len + fine_bytes(s->m) + coarse_bytes(s->m) + upload_bytes(&s->upload);
+}
+
+/* The host's tables to the bit: angles in double, rounded once. */
+static int put_angles(struct step *s)
+{
+    struct rotary host;
+    void *fine, *coarse;
+    int r = rotary_open(&host, s->m->rope_freq, s->m->head_dim);
+
+    if (r < 0)
+        return r;
+    r = rt_alloc(s->rt, fine_bytes(s->m), &fine);
+    if (r == 0) {
+        s->fine = fine;
+        r = rt_alloc(s->rt, coarse_bytes(s->m), &coarse);
+    }
+    if (r == 0) {
+        s->coarse = coarse;
+        r = stage_put(s->stage, s->fine, host.fine, fine_bytes(s->m), NULL);
+    }
+    if (r == 0)
+        r = stage_put(s->stage, s->coarse, host.coarse, coarse_bytes(s->m), NULL);
+    rotary_close(&host);
+    return r;
+}
+
+static int open_parts(struct step *s, uint32_t max_rows, struct why *why)
+{
+    int r = room_open(s->rt, s->m, max_rows, &s->room);
+
+    if (r == 0)
+        r = put_angles(s);
+    for (unsigned i = 0; i < STEP_AHEAD && r == 0; i++)
+        r = rt_event_open(s->rt, &s->done[i]);
+    if (r < 0)
+        return why_set(why, r,
+                       "no memory on the device for steps of %u tokens: %zu bytes "
+                       "(--batch-tokens)",
+                       max_rows, step_need(s->m, max_rows));
+    s->products = (struct products){ .stream = rt_stream(s->rt, RT_COMPUTE), .room = &s->room };
+    return gemm_open(s->products.stream, s->room.gemm, &s->products.gemm, why);
+}
+
+int step_open(struct rt *rt, struct stage *stage, const struct model *m, uint32_t max_rows,
+              struct step **ret, struct why *why)
+{
+    struct step *s;
+    int r;
+
+    if (m->stream)
+        return why_set(why, -ENOTSUP,
+                       "option weight-bytes: a GPU has all weights in its memory; leave it out, or "
+                       "use --device cpu");
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return why_set(why, -ENOMEM, "no memory for steps");
+    *s = (struct step){ .rt = rt, .stage = stage, .m = m };
+    upload_init(&s->upload, rt, m);
+    r = open_parts(s, max_rows, why);
+    if (r < 0) {
+        step_close(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+void step_close(struct step *s)
+{
+    if (!s)
+        return;
+    gemm_close(s->products.gemm);
+    for (unsigned i = 0; i < STEP_AHEAD; i++)
+        rt_event_close(s->rt, s->done[i]);
+    if (s->fine)
+        rt_free(s->rt, s->fine);
+    if (s->coarse)
+        rt_free(s->rt, s->coarse);
+    upload_fini(&s->upload);
+    room_close(&s->room);
+    free(s);
+}
+
+struct k_angles step_angles(const struct step *s)
+{
+    return (struct k_angles){ s->fine, s->coarse };
+}
+
+/* --- one layer -------------------------------------------------------------------------------- */
+
+static int embed(const struct step *s)
+{
+    const struct model_tensor *e = &s->m->embd;
+
+    return k_embed(s->products.stream, &(struct k_embed){ .rows = s->upload.rows,
+                                                          .pieces = s->upload.pieces,
+                                                          .gists = s->upload.gists,
+                                                          .tiles = e->data,
+                                                          .type = e->type,
+                                                          .tile_len = e->tile_len,
+                                                          .n_rows = s->plan->n_rows,
+                                                          .n_embd = s->m->n_embd,
+                                                          .x = s->room.x });
+}
+
+/* x += y (but before the first layer); to = norm(x), in the forms that the product behind takes. */
+static int norm(const struct step *s, uint32_t n_rows, const float *add, const float *w, float *to,
+                struct k_forms forms)
+{
+    return k_norm(s->products.stream, &(struct k_norm){ .x = s->room.x,
+                                                        .to = to,
+                                                        .add = add,
+                                                        .w = w,
+                                                        .n_rows = n_rows,
+                                                        .n = s->m->n_embd,
+                                                        .eps = s->m->rms_eps,
+                                                        .forms = forms });
+}
+
+static int place(const struct step *s, uint32_t i, const struct model_layer *l)
+{
+    const struct upload *u = &s->upload;
+
+    return k_place(s->products.stream,
+                   &(struct k_place){ .rows = u->rows,
+                                      .pieces = u->pieces,
+                                      .bias = { l->bq, l->bk, l->bv },
+                                      .own = u->own ? u->own + (size_t)i * u->n_own : NULL,
+                                      .pool = s->pool,
+                                      .angles = step_angles(s),
+                                      .layer = i,
+                                      .n_rows = s->plan->n_rows,
+                                      .n_head = s->m->n_head,
+                                      .q = s->room.q,
+                                      .k = s->room.kk,
+                                      .v = s->room.vv });
+}
+
+static int attend(const struct step *s, uint32_t i)
+{
+    const struct upload *u = &s->upload;
+
+    return k_attend(s->products.stream,
+                    &(struct k_attend){ .shape = room_attend_shape(s->m, s->pool.kv),
+                                        .pool = s->pool,
+                                        .angles = step_angles(s),
+                                        .table = u->table,
+                                        .cut = u->cut,
+                                        .pieces = u->pieces,
+                                        .segments = u->segments,
+                                        .pages = u->pages,
+                                        .q = s->room.q,
+                                        .k = s->room.kk,
+                                        .v = s->room.vv,
+                                        .out = s->room.att,
+                                        .scratch = s->room.attend,
+                                        .layer = i,
+                                        .max_rows = s->room.max_rows });
+}
+
+/* Only the rows that outputs are wanted of go on from the last layer's attention. gate and up are
+ * of use again behind it. */
+static int keep_wanted(const struct step *s)
+{
+    return k_keep(s->products.stream, &(struct k_keep){ .out_rows = s->upload.out_rows,
+                                                        .n_out = s->plan->n_out,
+                                                        .x = s->room.x,
+                                                        .y = s->room.att,
+                                                        .n = s->m->n_embd,
+                                                        .m = s->m->n_head * s->m->head_dim,
+                                                        .spare = s->room.gate });
+}
+
+static struct product product_of(const struct step *s, uint32_t i, const float *x, uint32_t n_rows,
+                                 uint32_t n_cols)
+{
+    return (struct product){
+        .x = x, .n_rows = n_rows, .n_cols = n_cols, .layer = i, .wanted = i + 1 == s->m->n_layer
+    };
+}
+
+static int run_qkv(struct step *s, uint32_t i, const struct model_layer *l)
+{
+    struct product a = product_of(s, i, s->room.xn, s->plan->n_rows, s->m->n_embd);
+    int r;
+
+    a.wanted = false; /* all rows are there until the last layer's attention */
+    a.out[0] = (struct product_output){ &l->wq, ADAPTER_Q, s->room.q };
+    a.out[1] = (struct product_output){ &l->wk, ADAPTER_K, s->room.kk };
+    a.out[2] = (struct product_output){ &l->wv, ADAPTER_V, s->room.vv };
+    a.n_out = 3;
+    r = norm(s, a.n_rows, i > 0 ? s->room.y : NULL, l->attn_norm, s->room.xn,
+             products_forms(&s->products, s->plan, &a));
+    if (r == 0)
+        r = products_run(&s->products, s->plan, &a);
+    return r == 0 ? place(s, i, l) : r;
+}
+
+static int run_wo(struct step *s, uint32_t i, const struct model_layer *l, uint32_t n_rows)
+{
+    uint32_t n_q = s->m->n_head * s->m->head_dim;
+    struct product a = product_of(s, i, s->room.att, n_rows, n_q);
+    struct k_convert c = { .x = a.x, .n_rows = n_rows, .n = n_q };
+    int r = 0;
+
+    a.out[0] = (struct product_output){ &l->wo, ADAPTER_O, s->room.y };
+    a.n_out = 1;
+    c.forms = products_forms(&s->products, s->plan, &a);
+    if (c.forms.q8 || c.forms.bf16)
+        r = k_convert(s->products.stream, &c);
+    return r == 0 ? products_run(&s->products, s->plan, &a) : r;
+}
+
+/* Rows that are left behind it in *ret_left. */
+static int run_attention(struct step *s, uint32_t i, const struct model_layer *l,
+                         uint32_t *ret_left)
+{
+    bool last = i + 1 == s->m->n_layer;
+    int r = run_qkv(s, i, l);
+
+    *ret_left = last ? s->plan->n_out : s->plan->n_rows;
+    if (r < 0 || (last && s->plan->n_out == 0 && !s->plan->observes))
+        return r; /* only K and V were wanted */
+    r = attend(s, i);
+    if (r == 0 && last && s->plan->n_out)
+        r = keep_wanted(s);
+    return r == 0 && *ret_left ? run_wo(s, i, l, *ret_left) : r;
+}
+
+static int run_ffn(struct step *s, uint32_t i, const struct model_layer *l, uint32_t n_rows)
+{
+    struct product a = product_of(s, i, s->room.xn, n_rows, s->m->n_embd), b;
+    int r;
+
+    a.out[0] = (struct product_output){ &l->w_gate, ADAPTER_GATE, s->room.gate };
+    a.out[1] = (struct product_output){ &l->w_up, ADAPTER_UP, s->room.up };
+    a.n_out = 2;
+    r = norm(s, n_rows, s->room.y, l->ffn_norm, s->room.xn,
+             products_forms(&s->products, s->plan, &a));
+    if (r == 0)
+        r = products_run(&s->products, s->plan, &a);
+    b = product_of(s, i, s->room.gate, n_rows, s->m->n_ff);
+    b.out[0] = (struct product_output){ &l->w_down, ADAPTER_DOWN, s->room.y };
+    b.n_out = 1;
+    if (r == 0)
+        r = k_swiglu(s->products.stream,
+                     &(struct k_swiglu){ .gate = s->room.gate,
+                                         .up = s->room.up,
+                                         .n_rows = n_rows,
+                                         .n = s->m->n_ff,
+                                         .forms = products_forms(&s->products, s->plan, &b) });
+    return r == 0 ? products_run(&s->products, s->plan, &b) : r;
+}
+
+/* --- the step --------------------------------------------------------------------------------- */
+
+static bool told_to_stop(const struct forward_stop *stop)
+{
+    return stop && stop->fn(stop->arg);
+}
+
+/* Until the mark is reached. -ECANCELED: somebody said so first. */
+static int await(struct step *s, struct rt_event *e, const struct forward_stop *stop)
+{
+    for (unsigned n = 1;; n++) {
+        int r = stop ? rt_event_done(s->rt, e) : rt_event_wait(s->rt, e);
+
+        if (r != -EAGAIN)
+            return r;
+        if (n % LOOKS == 0 && told_to_stop(stop))
+            return -ECANCELED;
+    }
+}
+
+static int run_layer(struct step *s, uint32_t i)
+{
+    const struct model_layer *l = &s->m->layers[i];
+    uint32_t n_left;
+    int r = run_attention(s, i, l, &n_left);
+
+    return r == 0 && n_left ? run_ffn(s, i, l, n_left) : r;
+}
+
+static int run_layers(struct step *s, const struct forward_stop *stop)
+{
+    int r = embed(s);
+
+    for (uint32_t i = 0; i < s->m->n_layer && r == 0; i++) {
+        struct rt_event *mark = s->done[i % STEP_AHEAD];
+
+        if (told_to_stop(stop))
+            return -ECANCELED;
+        if (i >= STEP_AHEAD)
+            r = await(s, mark, stop);
+        if (r == 0)
+            r = run_layer(s, i);
+        if (r == 0)
+            r = rt_record(s->rt, RT_COMPUTE, mark);
+    }
+    return r;
+}
+
+/* All is queued, so who wants it to stop now has it in no time. Given up or failed, what is queued
+ * still reads the plan and writes to pages: it ends first. */
+static int finish(struct step *s, const struct forward_stop *stop, int r)
+{
+    struct rt_event *end = s->done[0];
+
+    if (r == 0 && s->plan->n_out)
+        r = norm(s, s->plan->n_out, s->room.y, s->m->output_norm, s->room.out,
+                 (struct k_forms){ NULL, NULL });
+    if (r == 0)
+        r = rt_record(s->rt, RT_COMPUTE, end);
+    if (r == 0 && await(s, end, stop) < 0)
+        r = rt_event_wait(s->rt, end);
+    if (r < 0)
+        (void)rt_wait(s->rt, RT_COMPUTE);
+    return r;
+}
+
+int step_run(struct step *s, const struct plan *plan, const struct forward_stop *stop)
+{
+    struct k_attend_shape shape = room_attend_shape(s->m, plan->pool->kv);
+    int r;
+
+    assert(plan->n_rows <= s->room.max_rows);
+    /* None until the end: a step that was given up has no outputs to ask for. */
+    s->plan = plan;
+    s->n_out = 0;
+    s->pool = shift_pool(plan->pool);
+    r = stage_join(s->stage);
+    if (r == 0)
+        r = upload_plan(&s->upload, plan, &shape);
+    if (r == 0)
+        r = run_layers(s, stop);
+    r = finish(s, stop, r);
+    if (r == 0)
+        s->n_out = plan->n_out;
+    return r;
+}
+
+/* --- outputs ---------------------------------------------------------------------------------- */
+
+/* Of up to ROOM_HEAD_ROWS outputs, to the room's logits. In int8 each takes two rows of the
+ * product: what 8 bits leave over is multiplied, too (engine/cpu/layers.c, fine_logits). */
+static int head(struct step *s, uint32_t first, uint32_t n)
+{
+    const struct model_tensor *w = &s->m->output;
+    const float *x = s->room.out + (size_t)first * s->m->n_embd;
+    bool q8 = k_matvec_takes_q8(w->type);
+    struct k_matvec a = { .type = w->type,
+                          .w = w->data,
+                          .tile_len = w->tile_len,
+                          .n_rows = w->n_rows,
+                          .n_cols = w->n_cols,
+                          .x = x,
+                          .x_stride = w->n_cols * sizeof(float),
+                          .n_x = n,
+                          .y = s->room.logits,
+                          .y_stride = w->n_rows };
+    int r;
+
+    if (!q8)
+        return k_matvec(s->products.stream, &a);
+    a.x = s->room.q8;
+    a.x_stride = w->n_cols / 32 * sizeof(struct k_q8);
+    a.n_x = 2 * n;
+    a.y = s->room.head;
+    r = k_fine(s->products.stream, &(struct k_fine){ x, n, w->n_cols, s->room.q8 });
+    if (r == 0)
+        r = k_matvec(s->products.stream, &a);
+    return r == 0 ? k_fold(s->products.stream,
+                           &(struct k_fold){ s->room.head, n, w->n_rows, s->room.logits })
+                  : r;
+}
+
+static uint32_t head_rows(uint32_t left)
+{
+    return left < ROOM_HEAD_ROWS ? left : ROOM_HEAD_ROWS;
+}
+
+int step_logits(struct step *s, uint32_t first, uint32_t n, float *host)
+{
+    size_t n_vocab = s->m->n_vocab;
+    int r = stage_join(s->stage);
+
+    assert(first + n <= s->n_out);
+    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
+        k = head_rows(n - at);
+        r = head(s, first + at, k);
+        if (r == 0)
+            r = stage_get(s->stage, host + at * n_vocab, s->room.logits,
+                          k * n_vocab * sizeof(float), NULL);
+    }
+    return r;
+}
+
+int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *ids, float *host)
+{
+    int r = stage_put(s->stage, s->room.ids, ids, n * sizeof(*ids), NULL);
+
+    assert(first + n <= s->n_out);
+    if (r == 0)
+        r = stage_join(s->stage);
+    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
+        k = head_rows(n - at);
+        r = head(s, first + at, k);
+        if (r == 0)
+            r = k_logprobs(s->products.stream, &(struct k_logprobs){ .logits = s->room.logits,
+                                                                     .ids = s->room.ids + at,
+                                                                     .n = k,
+                                                                     .n_vocab = s->m->n_vocab,
+                                                                     .to = s->room.logprobs + at });
+    }
+    return r == 0 ? stage_get(s->stage, host, s->room.logprobs, n * sizeof(*host), NULL) : r;
+}
+
+int step_hidden(struct step *s, uint32_t first, uint32_t n, float *to)
+{
+    size_t row = s->m->n_embd;
+
+    assert(first + n <= s->n_out);
+    return rt_copy(s->rt, RT_COMPUTE, to, s->room.out + first * row, n * row * sizeof(float));
+}

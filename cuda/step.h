@@ -1,0 +1,41 @@
+/* cuda/step.h - a plan's rows through the layers of the model, on a device.
+ *
+ * What engine/cpu/layers.h does, with the same parts of memory under the same names: all work is
+ * queued on the computing stream, at most STEP_AHEAD layers before what is done, and stop is asked
+ * meanwhile.
+ *
+ * Threads    one.
+ * Ownership  borrows runtime, copies and model.
+ * Errors     -ENOMEM, -EIO (cuda/rt.h), -ECANCELED; step_open: -ENOTSUP, with a sentence.
+ */
+#ifndef CUDA_STEP_H
+#define CUDA_STEP_H
+
+#include "cuda/rt.h"
+#include "cuda/stage.h"
+#include "engine/backend.h"
+#include "engine/plan.h"
+#include "engine/run.h"
+
+#define STEP_AHEAD 2u
+
+struct step;
+
+/* Bytes of the device's that step_open takes. */
+size_t step_need(const struct model *m, uint32_t max_rows);
+int step_open(struct rt *rt, struct stage *stage, const struct model *m, uint32_t max_rows,
+              struct step **ret, struct why *why);
+void step_close(struct step *s);
+size_t step_bytes(const struct step *s);
+
+int step_run(struct step *s, const struct plan *plan, const struct forward_stop *stop);
+
+/* Of the outputs of the last step, as struct backend_ops has it. */
+int step_logits(struct step *s, uint32_t first, uint32_t n, float *host);
+int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *ids, float *host);
+int step_hidden(struct step *s, uint32_t first, uint32_t n, float *to);
+
+/* The angles of positions, for who moves keys. */
+struct k_angles step_angles(const struct step *s);
+
+#endif

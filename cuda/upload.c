@@ -1,0 +1,163 @@
+#include "cuda/upload.h"
+
+#include "engine/file/adapter.h"
+
+#include <string.h>
+
+#define LEAST 16u /* entries of a part */
+
+enum part { ROWS, PIECES, SEGMENTS, PAGES, OUT_ROWS, CUT, GISTS, OWN, PART__N };
+
+/* Where parts lie. */
+struct layout {
+    size_t off[PART__N], bytes;
+    uint32_t n_own;
+};
+
+void upload_init(struct upload *u, struct rt *rt, const struct model *m)
+{
+    *u = (struct upload){ .rt = rt, .model = m };
+}
+
+void upload_fini(struct upload *u)
+{
+    if (!u->rt)
+        return;
+    if (u->mem)
+        rt_free(u->rt, u->mem);
+    rt_free_host(u->rt, u->host);
+    *u = (struct upload){ .rt = NULL };
+}
+
+size_t upload_bytes(const struct upload *u)
+{
+    return u->len;
+}
+
+static size_t rounded(uint32_t n)
+{
+    uint32_t ret = LEAST;
+
+    while (ret < n)
+        ret *= 2;
+    return ret;
+}
+
+static bool has_adapter(const struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->n_pieces; i++)
+        if (plan->pieces[i].adapter)
+            return true;
+    return false;
+}
+
+/* The cut's size is known when it was cut: room for the largest is left, and it goes last but for
+ * what only adapters want. */
+static struct layout lay_out(const struct upload *u, const struct plan *plan,
+                             const struct k_attend_shape *shape)
+{
+    struct layout l = { .n_own = has_adapter(plan) ? (uint32_t)rounded(plan->n_pieces) : 0 };
+    const size_t bytes[PART__N] = {
+        [ROWS] = rounded(plan->n_rows) * sizeof(*plan->rows),
+        [PIECES] = rounded(plan->n_pieces) * sizeof(*plan->pieces),
+        [SEGMENTS] = rounded(plan->n_segments) * sizeof(*plan->segments),
+        [PAGES] = rounded(plan->n_pages) * sizeof(*plan->pages),
+        [OUT_ROWS] = rounded(plan->n_out) * sizeof(*plan->out_rows),
+        [GISTS] = l.n_own * sizeof(*u->gists),
+        [OWN] = l.n_own * u->model->n_layer * sizeof(*u->own),
+        [CUT] = k_attend_cut_bytes(shape, plan),
+    };
+    static const enum part order[PART__N] = { ROWS,     PIECES, SEGMENTS, PAGES,
+                                              OUT_ROWS, GISTS,  OWN,      CUT };
+
+    for (unsigned i = 0; i < PART__N; i++) {
+        l.off[order[i]] = l.bytes;
+        l.bytes += (bytes[order[i]] + 255) & ~(size_t)255;
+    }
+    return l;
+}
+
+/* Only ever for a step that is larger than all before it, and by half at least: not once a token.
+ */
+static int make_room(struct upload *u, size_t n)
+{
+    size_t len = u->len + u->len / 2 > n ? u->len + u->len / 2 : n;
+    void *host, *mem;
+    int r;
+
+    if (n <= u->len)
+        return 0;
+    r = rt_alloc_host(u->rt, len, &host);
+    if (r < 0)
+        return r;
+    r = rt_alloc(u->rt, len, &mem);
+    if (r < 0) {
+        rt_free_host(u->rt, host);
+        return r;
+    }
+    if (u->mem)
+        rt_free(u->rt, u->mem);
+    rt_free_host(u->rt, u->host);
+    u->host = host;
+    u->mem = mem;
+    u->len = len;
+    return 0;
+}
+
+static struct k_bias own_biases(const struct adapter *a, uint32_t layer)
+{
+    const struct adapter_projection *p = a->layers[layer].p;
+
+    return (struct k_bias){ p[ADAPTER_Q].bias, p[ADAPTER_K].bias, p[ADAPTER_V].bias };
+}
+
+static void write_adapters(const struct upload *u, const struct plan *plan, const struct layout *l)
+{
+    const float **gists = (const float **)(void *)(u->host + l->off[GISTS]);
+    struct k_bias *own = (struct k_bias *)(void *)(u->host + l->off[OWN]);
+
+    for (uint32_t i = 0; i < plan->n_pieces && l->n_own; i++) {
+        const struct adapter *a = plan->pieces[i].adapter;
+
+        gists[i] = a ? a->embd : NULL;
+        for (uint32_t layer = 0; layer < u->model->n_layer; layer++)
+            own[(size_t)layer * l->n_own + i] = a ? own_biases(a, layer) : (struct k_bias){ 0 };
+    }
+}
+
+static void write_plan(const struct upload *u, const struct plan *plan, const struct layout *l)
+{
+    memcpy(u->host + l->off[ROWS], plan->rows, plan->n_rows * sizeof(*plan->rows));
+    memcpy(u->host + l->off[PIECES], plan->pieces, plan->n_pieces * sizeof(*plan->pieces));
+    memcpy(u->host + l->off[SEGMENTS], plan->segments, plan->n_segments * sizeof(*plan->segments));
+    memcpy(u->host + l->off[PAGES], plan->pages, plan->n_pages * sizeof(*plan->pages));
+    memcpy(u->host + l->off[OUT_ROWS], plan->out_rows, plan->n_out * sizeof(*plan->out_rows));
+    write_adapters(u, plan, l);
+}
+
+static void set_pointers(struct upload *u, const struct layout *l)
+{
+    u->rows = (const struct plan_row *)(const void *)(u->mem + l->off[ROWS]);
+    u->pieces = (const struct plan_piece *)(const void *)(u->mem + l->off[PIECES]);
+    u->segments = (const struct plan_segment *)(const void *)(u->mem + l->off[SEGMENTS]);
+    u->pages = (const uint32_t *)(const void *)(u->mem + l->off[PAGES]);
+    u->out_rows = (const uint32_t *)(const void *)(u->mem + l->off[OUT_ROWS]);
+    u->cut = u->mem + l->off[CUT];
+    u->n_own = l->n_own;
+    u->gists = l->n_own ? (const float *const *)(const void *)(u->mem + l->off[GISTS]) : NULL;
+    u->own = l->n_own ? (const struct k_bias *)(const void *)(u->mem + l->off[OWN]) : NULL;
+}
+
+int upload_plan(struct upload *u, const struct plan *plan, const struct k_attend_shape *shape)
+{
+    struct layout l = lay_out(u, plan, shape);
+    int r = make_room(u, l.bytes);
+
+    if (r == 0)
+        r = k_attend_cut(shape, plan, u->host + l.off[CUT], l.bytes - l.off[CUT], &u->table);
+    if (r < 0)
+        return r;
+    write_plan(u, plan, &l);
+    set_pointers(u, &l);
+    return rt_put(u->rt, RT_COMPUTE, u->mem, u->host, l.off[CUT] + u->table.bytes);
+}
