@@ -297,6 +297,23 @@ static int end_answer(const gist_conn *c, const struct answer *a, int r)
     return r < 0 ? CTL_INTERRUPTED : CTL_OK;
 }
 
+/* What an answer stands on may only be known when it begins: a question at the end of a long text
+ * brings back what it points to then. */
+static void take_memory(struct answer *a)
+{
+    const struct gist_usage *u = &a->result.usage;
+
+    a->prompt.raw_tokens = u->raw_tokens;
+    a->prompt.gist_tokens = u->gist_tokens;
+    a->prompt.gists = u->gists;
+    a->prompt.ratio = u->ratio;
+    memcpy(a->prompt.at_ratio, u->at_ratio, sizeof(u->at_ratio));
+    a->prompt.hydrated_tokens = u->hydrated_tokens;
+    a->prompt.hydrated_disk_tokens = u->hydrated_disk_tokens;
+    a->prompt.recomputed_tokens = u->recomputed_tokens;
+    a->prompt.missed_tokens = u->missed_tokens;
+}
+
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
                    const struct ctl_answer_opts *o)
 {
@@ -311,6 +328,8 @@ int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *promp
         return say_unread(c, &a);
     if (r == 0)
         r = gist_generate(s, &sampling, on_text, &a, &a.result);
+    if (r == 0)
+        take_memory(&a);
     r = end_answer(c, &a, r);
     ctl_text_fini(&a.text);
     return r;

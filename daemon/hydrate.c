@@ -234,6 +234,7 @@ int hydrate_fork(const struct memory *m, struct memory *dst)
 
     *h = m->hydration;
     h->again = NULL;
+    h->coming = false;
     for (h->n = 0; h->n < m->hydration.n; h->n++) { /* those before it have their own pages */
         struct hydrated *d = &h->held[h->n];
         int r = d->pages ? hold(dst->seq, seq_n_pages(d->n_keys), d->pages, &d->pages) : 0;
@@ -261,7 +262,7 @@ void hydrate_account(const struct memory *m, struct wire_usage *u)
 
 /* --- the job ---------------------------------------------------------------------------------- */
 
-static bool can(const struct memory *m)
+bool hydrate_can(const struct memory *m)
 {
     return m->hydrate > 0 && m->ladder.n_at[1] > 0 && memory_exact(m) && m->overlay.n == 0;
 }
@@ -402,6 +403,7 @@ static struct hydrate_job *new_job(struct memory *m, const uint32_t *segments, u
     if (!j)
         return NULL;
     j->memory = m;
+    m->hydration.coming = true;
     /* Sorted as they come: there are few. */
     for (uint32_t i = 0; i < n; i++) {
         uint32_t k = j->n++;
@@ -434,7 +436,7 @@ struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint
     uint32_t segments[OVERLAY_MAX], n = 0, most;
     float *score;
 
-    if (!can(m))
+    if (!hydrate_can(m))
         return NULL;
     score = malloc(m->ladder.n_at[1] * sizeof(*score));
     most = room_for(m, n_left);
@@ -477,6 +479,7 @@ void hydrate_drop(struct hydrate_job *j)
     if (!j)
         return;
     s = j->memory->seq;
+    j->memory->hydration.coming = false;
     again_drop(j->memory->hydration.again);
     j->memory->hydration.again = NULL;
     for (uint32_t i = 0; i < j->n; i++)

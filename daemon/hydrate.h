@@ -54,14 +54,16 @@ struct hydration {
     struct hydrated held[OVERLAY_MAX];
     uint32_t n_read;     /* tokens of the sequence when it began */
     uint32_t missed;     /* tokens of segments that the prompt points to, and that did not come */
+    bool coming;         /* a job is at work: ids that are to be read again wait for it */
     struct again *again; /* a job's, whose next runs the memory plans; NULL: none */
     uint32_t again_segment; /* that it computes */
 };
 
 struct hydrate_job;
 
-/* The memory is not behind, and is about to read n_left ids of which the last n_prompt are a
- * prompt. NULL: it is done, whatever came of it. */
+/* The memory is not behind, or only with ids that were taken back (memory_reread), and is about to
+ * read these and n_left more; the last n_prompt of all are a prompt. NULL: it is done, whatever
+ * came of it. */
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
                                   uint32_t n_left);
 /* The same with segments that somebody chose, n <= OVERLAY_MAX of them, the most wanted first. */
@@ -72,6 +74,8 @@ int hydrate_go(struct hydrate_job *j);
 /* Given up: what came is in place. NULL: nothing. */
 void hydrate_drop(struct hydrate_job *j);
 
+/* A prompt may bring something back. */
+bool hydrate_can(const struct memory *m);
 /* There are hydrated segments. */
 bool hydrate_is_on(const struct memory *m);
 /* All segments are what the ladder says, but for those that lag. */

@@ -342,7 +342,7 @@ void memory_settle(struct memory *m, uint64_t *end_ns)
  * again before what the request itself brings, as if they had never been away. */
 static bool is_short(const struct memory *m)
 {
-    return m->seq->n_tokens < m->n_ids;
+    return m->seq->n_tokens < m->n_ids && !m->hydration.coming;
 }
 
 bool memory_behind(const struct memory *m)
@@ -545,6 +545,14 @@ bool memory_thin(struct memory *m)
     ladder_take(&m->ladder, &step);
     compare_fresh(m);
     return true;
+}
+
+void memory_reread(struct memory *m, uint32_t n)
+{
+    uint32_t n_ids = m->n_ids;
+
+    memory_rewind(m, n_ids - n);
+    m->n_ids = n_ids;
 }
 
 /* What the ladder has done until now was for the larger budget. */

@@ -95,6 +95,9 @@ void memory_fini(struct memory *m);
 /* Takes the sequence back to its first n ids. What was compressed before them stays compressed. */
 void memory_rewind(struct memory *m, uint32_t n);
 
+/* The same, and the n ids behind that are read again. */
+void memory_reread(struct memory *m, uint32_t n);
+
 /* For daemon/tier_read.c: back to nothing; and what was adopted behind our back, which is what a
  * sequence with this ladder holds. */
 void memory_empty(struct memory *m);

@@ -5,6 +5,7 @@
  */
 
 #include "daemon/append.h"
+#include "daemon/prompt.h"
 
 #include "base/clock.h"
 #include "daemon/reply.h"
@@ -14,8 +15,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define PROMPT_OF_LONG 64u /* ids at the end of a long append that are taken for its question */
 
 /* Bytes of bulk that can't be too much yet: tokens of more than 32 bytes are rare. What is longer
  * is refused before it is encoded. */
@@ -288,11 +287,6 @@ static void drop_second_bos(struct sched *s, struct append *a)
     e->n_total--;
 }
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Before anything is read: an append happens as a whole or not at all, and to find out in the
  * middle would cost the time of what was read, and a rewind. */
 static bool fits_context(struct sched *s, struct request *r, uint32_t had, uint64_t n_new)
@@ -375,8 +369,9 @@ static void fit_budget(const struct sched *s, struct request *r, uint64_t n_new)
 }
 
 /* What asks about compressed text: a short append, or the end of one that opens an answer, a long
- * text with a question behind it. Behind nothing there is nothing to bring back. */
-static uint32_t prompt_of(const struct append *a, const struct memory *m)
+ * text with a question behind it. Whether plain text that is long asks is not known before it is to
+ * be answered (session_ask). Behind nothing there is nothing to bring back. */
+static uint32_t prompt_of(const struct sched *s, const struct append *a, const struct memory *m)
 {
     uint32_t n = (uint32_t)a->encode.n_ids;
 
@@ -384,7 +379,7 @@ static uint32_t prompt_of(const struct append *a, const struct memory *m)
         return 0;
     if (n < m->policy.seg_len)
         return n;
-    return a->open_answer ? min_u32(n, PROMPT_OF_LONG) : 0;
+    return a->open_answer ? prompt_len(s->served.vocab, a->encode.ids, n) : 0;
 }
 
 static void prepare(struct sched *s, struct request *r, struct append *a)
@@ -402,7 +397,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     fit_budget(s, r, n_new);
     if (!fits_context(s, r, a->had, n_new))
         return;
-    a->n_prompt = prompt_of(a, r->memory);
+    a->n_prompt = prompt_of(s, a, r->memory);
     a->ready = true;
     a->ready_ns = clock_ns();
     a->n_ids = r->memory->n_ids;
@@ -551,6 +546,8 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
     session->row_valid = true;
     session->has_pending = false;
     session_appended(session, a->chat_after);
+    session->n_asks =
+        a->n_prompt ? 0 : prompt_len(s->served.vocab, a->encode.ids, (uint32_t)a->encode.n_ids);
     a->reading = false;
     r->usage.computed_tokens = a->done - a->shared - a->restored;
     r->usage.shared_tokens = a->shared;

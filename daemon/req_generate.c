@@ -28,7 +28,9 @@ struct generate {
     struct answer answer;
     uint32_t max_tokens; /* 0: no limit */
     bool ignore_eog;
-    uint64_t first_ns; /* when the first token was there; 0: not yet */
+    bool asks;                   /* what the text asks about is to be there first */
+    struct hydrate_job *hydrate; /* under way; NULL: none */
+    uint64_t first_ns;           /* when the first token was there; 0: not yet */
 };
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -203,9 +205,44 @@ static bool context_full(struct session *session)
     return memory_full(m, session->has_pending) || session_len(session) >= session->seq.max_tokens;
 }
 
+/* A long text may end with a question, which was read as the text was. Before it is answered it is
+ * read again, behind what it points to. False: there is nothing of the kind. */
+static bool ask(struct request *r)
+{
+    struct generate *g = r->state;
+    struct session *session = r->session;
+    uint32_t n = session_ask(session);
+
+    if (n == 0)
+        return false;
+    g->hydrate =
+        hydrate_begin(&session->memory, session->seq.tokens + session_len(session) - n, n, 1);
+    g->asks = true;
+    r->phase = REQUEST_RUN;
+    return true;
+}
+
+/* False: what the question points to is under way, or the question itself is read again. */
+static bool is_asked(struct request *r)
+{
+    struct generate *g = r->state;
+
+    if (g->hydrate && hydrate_go(g->hydrate) == -EAGAIN)
+        return false;
+    g->hydrate = NULL;
+    if (memory_behind(r->memory))
+        return false;
+    if (g->asks)
+        memory_account(r->memory, &r->usage);
+    g->asks = false;
+    return true;
+}
+
 /* The first token, from the logits that the last append left. */
 static bool generate_work(struct sched *s, struct request *r)
 {
+    if (ask(r))
+        return true;
     if (context_full(r->session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
         return true;
@@ -223,7 +260,7 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     struct session *session = r->session;
 
     (void)max;
-    if (r->cancelled || !answer_has_room(&g->answer))
+    if (r->cancelled || !answer_has_room(&g->answer) || !is_asked(r))
         return false;
     if (context_full(session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);
@@ -272,12 +309,21 @@ static int generate_flush(struct sched *s, struct request *r)
     return 0;
 }
 
+static void stop_hydrate(struct generate *g)
+{
+    if (!g)
+        return;
+    hydrate_drop(g->hydrate);
+    g->hydrate = NULL;
+}
+
 /* Cancelled: what was said stays said, and goes out before the error. */
 static void generate_undo(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
 
     (void)s;
+    stop_hydrate(g);
     if (g && g->answer.text)
         answer_end(&g->answer);
     /* A token that was read, but whose logits are of no use, is to be read again by who goes on. */
@@ -289,6 +335,7 @@ static void generate_fini(struct request *r)
 {
     struct generate *g = r->state;
 
+    stop_hydrate(g);
     if (g)
         answer_fini(&g->answer);
     free(g);

@@ -142,6 +142,7 @@ int session_fork(struct served *b, const struct session *s, uint64_t id, struct 
     t->id = id;
     t->priority = s->priority;
     t->chat_at = s->chat_at;
+    t->n_asks = s->n_asks;
     t->has_pending = s->has_pending;
     t->pending = s->pending;
     r = take_marks(t, s->n_marks);
@@ -204,9 +205,31 @@ int session_detach(struct session *s, struct pool_account *pages, struct held_ac
     return 0;
 }
 
+uint32_t session_ask(struct session *s)
+{
+    struct memory *m = &s->memory;
+    uint32_t n = s->n_asks, first = m->ladder.n_at[1] * m->seq->seg_len;
+
+    s->n_asks = 0;
+    if (s->has_pending || !hydrate_can(m) || m->n_ids != m->seq->n_tokens || m->n_ids <= first)
+        return 0;
+    if (n > m->n_ids - first)
+        n = m->n_ids - first;
+    if (n == 0)
+        return 0;
+    memory_reread(m, n);
+    m->n_ids--;
+    session_drop_row(s);
+    s->has_pending = true;
+    s->pending = s->seq.tokens[m->n_ids];
+    return n;
+}
+
 void session_truncate(struct session *s, uint32_t n)
 {
     assert(n <= session_len(s));
+    if (n < session_len(s))
+        s->n_asks = 0;
     if (n == session_len(s) && (s->has_pending || s->row_valid))
         return;
     session_drop_row(s);

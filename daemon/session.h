@@ -51,6 +51,7 @@ struct session {
     size_t row_len;
     bool row_valid;
     enum chat_at chat_at;
+    uint32_t n_asks; /* its last tokens ask about the text before, and brought nothing back yet */
     struct session_mark *marks; /* where a conversation was after each append, ascending */
     size_t n_marks, marks_len;  /* bytes of marks */
     struct encode_text parts;   /* bulk of an Append that goes on */
@@ -85,6 +86,10 @@ uint32_t session_count(const struct session *s);
 int session_take_row(struct session *s, uint32_t n_vocab);
 /* The logits are used, or will not be made: the session is to have a pending token instead. */
 void session_drop_row(struct session *s);
+
+/* Before an answer: its last n_asks tokens, those that are raw, are to be read again, behind what
+ * they point to; the last of them becomes the pending one. How many; 0: nothing has changed. */
+uint32_t session_ask(struct session *s);
 
 /* An append is done: the conversation is there now. */
 void session_appended(struct session *s, enum chat_at at);

@@ -218,6 +218,79 @@ static void long_answers(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* A text and the question about it in one append: before it is answered the question is read again,
+ * behind what it points to, with the same answer as one that came alone. Reading alone brings
+ * nothing back. */
+static void in_one(void **state)
+{
+    uint32_t all[8 * SEGMENT + 10], n_text = 8 * SEGMENT - 24, n;
+    struct said alone, in_one_append;
+    struct daemon_fixture d;
+    struct gist_usage u;
+    gist_session *s;
+    gist_conn *c;
+
+    (void)state;
+    fill(5);
+    for (uint32_t i = 0; i < N_IDS; i += 4)
+        ids[i] = BYTE_0 + ' ';
+    memcpy(all, ids, n_text * sizeof(*ids));
+    all[n_text++] = BYTE_0 + '\n';
+    all[n_text++] = BYTE_0 + '\n';
+    memcpy(all + n_text, ids + 3 * SEGMENT + 21, N_ASKED * sizeof(*ids));
+    n = n_text + N_ASKED;
+
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    s = open_session(c, 2, 0);
+    (void)append(c, s, all, n_text);
+    u = append(c, s, all + n_text, N_ASKED);
+    assert_true(u.hydrated_tokens >= SEGMENT);
+    (void)answer(s, &alone);
+    gist_close(s);
+    for (unsigned flags = 0; flags <= GIST_PRIVATE; flags += GIST_PRIVATE) {
+        s = open_session(c, 2, flags);
+        u = append(c, s, all, n);
+        assert_int_equal(u.hydrated_tokens, 0);
+        u = answer(s, &in_one_append);
+        assert_true(u.hydrated_tokens >= SEGMENT);
+        assert_int_equal(u.prompt_tokens, n);
+        assert_true(same(&alone, &in_one_append));
+        gist_close(s);
+    }
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+/* As a gateway sends it: all messages of a chat at once. */
+static void whole_chat(void **state)
+{
+    static char text[6 * SEGMENT], question[64];
+    const struct gist_message msgs[] = { { "user", text },
+                                         { "assistant", "Yes." },
+                                         { "user", question } };
+    struct daemon_fixture d;
+    struct gist_usage u;
+    struct said said;
+    gist_session *s;
+    gist_conn *c;
+
+    (void)state;
+    fill(6);
+    for (uint32_t i = 0; i + 1 < sizeof(text); i++)
+        text[i] = (char)(ids[i] - BYTE_0);
+    memcpy(question, text + 2 * SEGMENT + 10, 24);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    s = open_session(c, 2, 0);
+    assert_int_equal(gist_append_chat(s, msgs, 3, GIST_OPEN_ANSWER, &u), 0);
+    assert_true(u.hydrated_tokens > 0);
+    assert_int_equal(answer(s, &said).hydrated_tokens, u.hydrated_tokens);
+    gist_close(s);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 /* --- from where ------------------------------------------------------------------------------- */
 
 static struct gist_usage ask(gist_conn *c, uint32_t hydrate, unsigned flags, struct said *ret)
@@ -277,9 +350,10 @@ static void from_the_disk(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(turns), cmocka_unit_test(later_turns),
-                                        cmocka_unit_test(long_answers),
-                                        cmocka_unit_test(from_the_disk) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(turns),  cmocka_unit_test(later_turns), cmocka_unit_test(long_answers),
+        cmocka_unit_test(in_one), cmocka_unit_test(whole_chat),  cmocka_unit_test(from_the_disk)
+    };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
