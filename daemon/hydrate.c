@@ -45,7 +45,7 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
 {
     const struct seq *s = m->seq;
     const struct pool_account *a = s->account;
-    uint64_t keys, pages, left, spare = policy_spare(&m->policy);
+    uint64_t keys, pages, left, spare = ladder_spare(&m->policy, &m->ladder);
 
     memory_peak(m, (uint64_t)n_left + ANSWER_TOKENS, &keys, &pages);
     left = keys < m->policy.budget ? m->policy.budget - keys : 0;

@@ -26,21 +26,33 @@ static uint64_t raw_keys(const struct policy *p, uint64_t n)
     return every ? n + n / every : n;
 }
 
+uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t rung)
+{
+    return rung == 0 ? (uint32_t)raw_keys(p, p->seg_len)
+                     : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
+}
+
+/* A text that can't do without it gets of it what it takes with all of its segments thinned as far
+ * as they can be: a few keys of everything are worth more than an error. */
 uint32_t ladder_spare(const struct policy *p, const struct ladder *l)
 {
-    return p->late && l->n_at[1] == 0 ? 0 : policy_spare(p);
+    uint64_t n = p->late && l->n_at[1] == 0 ? 0 : policy_spare(p), least;
+    uint32_t top = max_rung(p);
+
+    if (n == 0)
+        return 0;
+    least = ladder_segment_keys(p, 0, top) +
+            (uint64_t)l->n_checked * ladder_segment_keys(p, 1, top) + 2 * raw_keys(p, p->seg_len) +
+            p->keep_tail;
+    if (least + n > p->budget)
+        n = least < p->budget ? p->budget - least : 0;
+    return (uint32_t)n;
 }
 
 /* Keys that the text may have. */
 static uint32_t budget(const struct policy *p, const struct ladder *l)
 {
     return p->budget - ladder_spare(p, l);
-}
-
-uint32_t ladder_segment_keys(const struct policy *p, uint32_t segment, uint32_t rung)
-{
-    return rung == 0 ? (uint32_t)raw_keys(p, p->seg_len)
-                     : compress_n_keys(&p->spec, p->seg_len, segment, rung - 1);
 }
 
 /* n_at falls from rung to rung, since older segments never stand below younger ones: the last rung

@@ -253,7 +253,7 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 static struct policy ladders_policy(const struct memory *m)
 {
     struct policy p = m->policy;
-    uint64_t more = (uint64_t)m->overlay.n * p.seg_len + policy_spare(&p);
+    uint64_t more = (uint64_t)m->overlay.n * p.seg_len + ladder_spare(&p, &m->ladder);
 
     if (memory_exact(m))
         return p;

@@ -273,7 +273,10 @@ check 'pages come back' json "j['pages_free'] + j['pages_cached'] == j['pages']"
 
 daemon_stop
 daemon_start tests/data/tiny_smollm2.gguf --store none --prefix-cache no
-code 'what can not be brought back' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" 'What stands behind 2234 2235 2236?'
+code 'what is nowhere' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" 'What stands behind 2234 2235 2236?'
+check 'is computed again' json "j['usage']['recomputed_tokens'] > 0 and j['usage']['missed_tokens'] == 0" <"$tmp/out"
+code 'what has no room' 0 "$gistctl" ask -n 4 --json -f "$tmp/numbers" --compressor select --segment 512 --budget 1024 \
+    --hydrate auto "$(seq 2234 2310)"
 check 'is counted' json "j['usage']['missed_tokens'] > 0" <"$tmp/out"
 says 'could not be brought back; the answer may be a guess'
 code 'daemon_stop' 0 true
