@@ -280,20 +280,20 @@ static __global__ void __launch_bounds__(WARPS_MAX *WARP) matvec_float(struct k_
 /* --- launching -------------------------------------------------------------------------------- */
 
 /* More warps for each where there are few tiles: a device has room for two or three thousand warps
- * at least, and asks for all of them to keep its memory busy. */
-static dim3 threads(const struct k_matvec *a)
+ * at least, and asks for all of them to keep its memory busy. units: what a warp takes at a time.
+ */
+static dim3 threads(const struct k_matvec *a, uint32_t units)
 {
-    uint32_t tiles = tile_count(a->n_rows), columns = (a->n_cols + 31) / 32;
-    uint32_t warps = tiles > 512 ? 8 : 16;
+    uint32_t warps = tile_count(a->n_rows) > 512 ? 8 : 16;
 
-    while (warps > 4 && warps / 2 >= columns)
+    while (warps > 4 && warps > units)
         warps /= 2;
     return dim3(warps * WARP);
 }
 
 template <typename R> static int run_float(void *stream, const struct k_matvec *a)
 {
-    dim3 grid(tile_count(a->n_rows)), dim = threads(a);
+    dim3 grid(tile_count(a->n_rows)), dim = threads(a, a->n_cols / R::COLS / 8);
 
     if (a->n_x <= 1)
         return launch(grid, dim, 0, stream, matvec_float<R, 1>, *a);
@@ -318,7 +318,9 @@ bool k_matvec_takes_q8(uint32_t type)
 
 template <typename R> static int run_q8(void *stream, const struct k_matvec *a)
 {
-    dim3 grid(tile_count(a->n_rows)), dim = threads(a);
+    uint32_t blocks = a->n_cols / 32;
+    dim3 grid(tile_count(a->n_rows));
+    dim3 dim = threads(a, blocks / (R::GROUPS == 1 ? AT_ONCE : R::GROUPS));
 
     return a->n_x == 1 ? launch(grid, dim, 0, stream, matvec_q8<R, true>, *a)
                        : launch(grid, dim, 0, stream, matvec_q8<R, false>, *a);
