@@ -121,6 +121,7 @@ static __global__ void __launch_bounds__(THREADS) attend_rows(struct k_attend a)
         list_of<struct k_attend_item>(&a, a.table.items[K_ATTEND_ROWS])[blockIdx.y];
     const struct plan_piece *p = &a.pieces[it.piece];
 
+    grid_trigger();
     if (it.n_rows == 0)
         return;
     for (uint32_t i = 0; i < COLS; i++)
@@ -150,6 +151,7 @@ static __global__ void __launch_bounds__(THREADS) attend_merge(struct k_attend a
     grid_wait();
     const struct k_attend_merge it = list_of<struct k_attend_merge>(&a, a.table.merges)[blockIdx.y];
     const struct plan_piece *p = &a.pieces[it.piece];
+    grid_trigger();
     const struct k_attend_item whole = { it.piece, it.row, it.n_rows, 0, 0, K_ATTEND_NONE, 1 };
     size_t step = (size_t)a.shape.n_head_kv * it.n_rows, first = it.part + (size_t)head * it.n_rows;
 
@@ -276,6 +278,36 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
         *to = sum;
 }
 
+/* Queries that are kept for who fits the segment, with the logarithms of their sums: a warp a token
+ * (engine/run.h says which). */
+static __global__ void __launch_bounds__(THREADS) attend_asked(struct k_attend a)
+{
+    uint32_t hd = a.shape.head_dim, group = group_of(&a), head = blockIdx.y,
+             lane = threadIdx.x % 32;
+
+    grid_wait();
+    const struct k_attend_look it = list_of<struct k_attend_look>(&a, a.table.asked)[blockIdx.z];
+    const struct plan_piece *p = &a.pieces[it.piece];
+    uint32_t t = (blockIdx.x * THREADS + threadIdx.x) / 32, nth;
+    size_t list = (size_t)a.layer * a.shape.n_head_kv + head;
+
+    if (t >= it.n)
+        return;
+    nth = p->off + t * p->stride + 1;
+    for (uint32_t g = 0; g < group && nth % p->asked.tokens == 0; g++) {
+        uint32_t at = (nth / p->asked.tokens - 1) * group + g + 1;
+        size_t row = query_row(&a, p, head, t * group + g);
+        float *to = p->asked.all + (list * p->asked.n + at / p->asked.heads - 1) * (hd + 1);
+
+        if (at % p->asked.heads)
+            continue;
+        for (uint32_t c = lane; c < hd; c += 32)
+            to[c] = a.q[row * hd + c];
+        if (lane == 0)
+            to[hd] = row_sums(&a)[row];
+    }
+}
+
 /* --- launches --------------------------------------------------------------------------------- */
 
 #define LAUNCH_KV(kernel, grid, a, stream)                                                         \
@@ -305,12 +337,15 @@ int k_attend_look(void *stream, const struct k_attend *a)
     const struct k_attend_table *t = &a->table;
     dim3 weights(t->most_weights, a->shape.n_head_kv, t->n_weights);
     dim3 shares(t->most_shares, a->shape.n_head_kv, t->n_shares);
+    dim3 asked((t->most_asked * 32 + THREADS - 1) / THREADS, a->shape.n_head_kv, t->n_asked);
     int r = 0;
 
     if (t->n_weights)
         r = LAUNCH_KV(attend_weights, weights, a, stream);
     if (r == 0 && t->n_shares)
         r = LAUNCH_KV(attend_shares, shares, a, stream);
+    if (r == 0 && t->n_asked)
+        r = launch(asked, dim3(THREADS), 0, stream, attend_asked, *a);
     return r;
 }
 

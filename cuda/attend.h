@@ -63,16 +63,17 @@ struct k_attend_merge {
 /* What the observing pieces want: see engine/cpu/attend.h. */
 struct k_attend_look {
     uint32_t piece;
-    uint32_t n; /* 0: nothing to do. Segments of shares, or pages of weights */
+    uint32_t n; /* 0: nothing to do. Segments of shares, pages of weights, or rows that may
+                 * be asked */
 };
 
 /* Of the host and the device alike: offsets into the block. */
 struct k_attend_table {
-    size_t items[K_ATTEND__N], merges, shares, weights;
+    size_t items[K_ATTEND__N], merges, shares, weights, asked;
     uint32_t n_items[K_ATTEND__N], n_merges;
-    uint32_t n_shares, n_weights;       /* pieces that want them */
-    uint32_t most_shares, most_weights; /* the largest n of each */
-    size_t bytes;                       /* that were written */
+    uint32_t n_shares, n_weights, n_asked;          /* pieces that want them */
+    uint32_t most_shares, most_weights, most_asked; /* the largest n of each */
+    size_t bytes;                                   /* that were written */
 };
 
 struct k_attend_shape {

@@ -132,12 +132,15 @@ static void cut_look(struct cutter *c, uint32_t piece)
     uint32_t n_weighed = p->again ? p->seg_len : own_keys(p, p->n - 1);
     struct k_attend_look shares = { piece, p->n_shares };
     struct k_attend_look weights = { piece, seq_n_pages(n_weighed) };
+    struct k_attend_look asked = { piece, p->n };
     struct k_attend_table *t = c->t;
 
     if (p->shares && p->n_shares)
         put_look(c, t->shares, &t->n_shares, &t->most_shares, &shares);
     if (p->weights)
         put_look(c, t->weights, &t->n_weights, &t->most_weights, &weights);
+    if (p->asked.all)
+        put_look(c, t->asked, &t->n_asked, &t->most_asked, &asked);
 }
 
 static void cut_piece(struct cutter *c, uint32_t piece)
@@ -163,8 +166,8 @@ static void cut_all(struct cutter *c)
 {
     for (uint32_t i = 0; i < K_ATTEND__N; i++)
         c->t->n_items[i] = 0;
-    c->t->n_merges = c->t->n_shares = c->t->n_weights = 0;
-    c->t->most_shares = c->t->most_weights = 0;
+    c->t->n_merges = c->t->n_shares = c->t->n_weights = c->t->n_asked = 0;
+    c->t->most_shares = c->t->most_weights = c->t->most_asked = 0;
     c->n_part_rows = 0;
     for (uint32_t i = 0; i < c->plan->n_pieces; i++)
         cut_piece(c, i);
@@ -198,6 +201,7 @@ static size_t lay_out(struct k_attend_table *t)
     t->merges = place(&at, &t->n_merges, sizeof(struct k_attend_merge));
     t->shares = place(&at, &t->n_shares, sizeof(struct k_attend_look));
     t->weights = place(&at, &t->n_weights, sizeof(struct k_attend_look));
+    t->asked = place(&at, &t->n_asked, sizeof(struct k_attend_look));
     return at;
 }
 
@@ -213,6 +217,7 @@ int k_attend_cut(const struct k_attend_shape *s, const struct plan *plan, void *
         return -E2BIG;
     t.most_shares = padded(t.most_shares);
     t.most_weights = padded(t.most_weights);
+    t.most_asked = padded(t.most_asked);
     counts = t;
     memset(block, 0, t.bytes); /* what is padding says that there is nothing to do */
     c.block = block;
@@ -231,7 +236,7 @@ size_t k_attend_cut_bytes(const struct k_attend_shape *s, const struct plan *pla
 
     return 2 * ((tiles + parts) * sizeof(struct k_attend_item) +
                 (tiles + plan->max_pieces) * sizeof(struct k_attend_merge) +
-                2 * (size_t)plan->max_pieces * sizeof(struct k_attend_look)) +
+                3 * (size_t)plan->max_pieces * sizeof(struct k_attend_look)) +
            K_ATTEND__N * sizeof(struct k_attend_item);
 }
 

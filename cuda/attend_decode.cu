@@ -153,6 +153,7 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_decode(struct k_atte
         list_of<struct k_attend_item>(&a, a.table.items[K_ATTEND_DECODE])[blockIdx.y];
     const struct plan_piece *p = &a.pieces[it.piece];
 
+    grid_trigger(); /* whoever comes next may call for weights meanwhile */
     if (it.n_rows == 0)
         return;
     x.turned = K_ATTEND_NONE;

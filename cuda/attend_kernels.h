@@ -12,7 +12,7 @@ int k_attend_rows(void *stream, const struct k_attend *a);
 int k_attend_decode(void *stream, const struct k_attend *a);
 int k_attend_tile(void *stream, const struct k_attend *a);
 int k_attend_merge(void *stream, const struct k_attend *a);
-/* Behind those: weights, shares. */
+/* Behind those: weights, shares, queries that are kept. */
 int k_attend_look(void *stream, const struct k_attend *a);
 
 #ifdef __cplusplus

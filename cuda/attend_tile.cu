@@ -185,6 +185,7 @@ static __global__ void __launch_bounds__(THREADS, 2) attend_tile(struct k_attend
         list_of<struct k_attend_item>(&a, a.table.items[K_ATTEND_TILE])[blockIdx.y];
     const struct plan_piece *p = &a.pieces[it.piece];
 
+    grid_trigger(); /* whoever comes next may call for weights meanwhile */
     if (it.n_rows == 0)
         return;
     const struct warp_rows w = rows_of(&a, p, &it, head);

@@ -367,11 +367,12 @@ static void far_into_the_pool(void **state)
 
 #define SEG_LEN  48u
 #define N_SHARES 5u
+#define N_ASKED  40u
 
 /* Pieces that observe, and where: the CPU's floats or the device's. */
 struct looks {
-    float *weights[2], *shares[2];
-    size_t n_weights, n_shares; /* of a piece */
+    float *weights[2], *shares[2], *asked[2];
+    size_t n_weights, n_shares, n_asked; /* of a piece */
 };
 
 static void look_into(struct world *w, const struct looks *l, int which)
@@ -379,10 +380,13 @@ static void look_into(struct world *w, const struct looks *l, int which)
     for (uint32_t i = 0; i < 2; i++)
         w->plan.pieces[i].weights = l->weights[which] + i * l->n_weights;
     w->plan.pieces[2].shares = l->shares[which];
+    w->plan.pieces[0].asked = w->plan.pieces[2].asked =
+        (struct forward_asked){ l->asked[which], N_ASKED, 3, 2, 0 };
+    w->plan.pieces[2].asked.all += l->n_asked;
 }
 
 /* Observers where they stand, a segment that is read again behind itself, and a piece that says
- * which segments it looks at. */
+ * which segments it looks at. Of the first and the last some queries are kept. */
 static void add_lookers(struct world *w)
 {
     static const uint32_t again[] = { 17, SEG_LEN, 0 };
@@ -401,7 +405,9 @@ static void open_looks(const struct world *w, struct looks *l)
 {
     l->n_weights = (size_t)LAYERS * w->m.n_head_kv * SEG_LEN;
     l->n_shares = (size_t)LAYERS * w->m.n_head * N_SHARES;
+    l->n_asked = (size_t)LAYERS * w->m.n_head_kv * N_ASKED * ASKED_FLOATS(w->m.head_dim);
     for (int i = 0; i < 2; i++) {
+        l->asked[i] = calloc(2 * l->n_asked, sizeof(float));
         l->weights[i] = malloc(2 * l->n_weights * sizeof(float));
         l->shares[i] = malloc(l->n_shares * sizeof(float));
         for (size_t j = 0; j < 2 * l->n_weights; j++)
@@ -428,6 +434,7 @@ static void check_looks(const struct shape *s, enum kv_type kv)
     run_device(&w, 1, w.got[0]);
     worst = near_worst(0, l.weights[0], l.weights[1], 2 * l.n_weights);
     worst = near_worst(worst, l.shares[0], l.shares[1], l.n_shares);
+    worst = near_worst(worst, l.asked[0], l.asked[1], 2 * l.n_asked);
     worst = near_worst(worst, w.want, w.got[0], w.plan.n_rows * width_of(&w));
     if (!(worst <= F32_MOST))
         fail_msg("%u heads of %u on %u, type %d: off by %g", s->n_head, s->hd, s->n_head_kv, kv,
@@ -435,6 +442,7 @@ static void check_looks(const struct shape *s, enum kv_type kv)
     for (int i = 0; i < 2; i++) {
         free(l.weights[i]);
         free(l.shares[i]);
+        free(l.asked[i]);
     }
     close_world(&w);
 }
