@@ -10,7 +10,9 @@
 #include <string.h>
 
 #define NO_WORD 0u
-#define N_GRAM  3u
+#define SPECIAL                                                                                    \
+    2u /* no word either, and what stands right behind it is a template's; words are odd */
+#define N_GRAM 3u
 /* A share of what is found in the first or last EDGE_PART of a segment goes to its neighbour. */
 #define EDGE_PART   8u
 #define SHARE_AFTER 0.5f
@@ -18,7 +20,7 @@
 
 struct rank_words {
     uint32_t n;
-    uint32_t word[]; /* (n) of each token; NO_WORD: it is passed over */
+    uint32_t word[]; /* (n) of each token; NO_WORD, SPECIAL: it is passed over */
 };
 
 /* --- words ------------------------------------------------------------------------------------ */
@@ -50,7 +52,7 @@ int rank_open(const struct vocab *v, struct rank_words **ret)
         size_t len;
         const uint8_t *bytes = vocab_bytes(v, id, &len);
 
-        w->word[id] = vocab_is_special(v, id) ? NO_WORD : word_of(bytes, len);
+        w->word[id] = vocab_is_special(v, id) ? SPECIAL : word_of(bytes, len);
     }
     *ret = w;
     return 0;
@@ -66,6 +68,11 @@ static uint32_t word(const struct rank_words *w, uint32_t id)
     if (!w)
         return id + 1; /* of a filler, none */
     return id < w->n ? w->word[id] : NO_WORD;
+}
+
+static bool is_word(const struct rank_words *w, uint32_t word)
+{
+    return word != NO_WORD && (!w || word != SPECIAL);
 }
 
 /* --- terms ------------------------------------------------------------------------------------ */
@@ -127,6 +134,7 @@ static int take_terms(const struct rank_words *words, const struct rank_text *te
 {
     struct row row = { .n = 0 };
     uint32_t n = 16;
+    bool is_role = false; /* "user" and "assistant" stand in every prompt, and point to nothing */
 
     while (n < 2 * N_GRAM * (uint64_t)text->n_prompt && n < 1u << 30)
         n *= 2;
@@ -135,8 +143,10 @@ static int take_terms(const struct rank_words *words, const struct rank_text *te
         return -ENOMEM;
     for (uint32_t i = 0; i < text->n_prompt; i++) {
         uint32_t w = word(words, text->prompt[i]);
+        bool skip = is_role || !is_word(words, w);
 
-        if (w == NO_WORD)
+        is_role = words && w == SPECIAL;
+        if (skip)
             continue;
         push(&row, w);
         t->maybe[bit_of(w) / 64] |= UINT64_C(1) << bit_of(w) % 64;
@@ -185,7 +195,7 @@ static void look(const struct pass *p)
         for (uint32_t i = 0; i < p->text->seg_len; i++) {
             uint32_t w = word(p->words, p->text->ids[(size_t)k * p->text->seg_len + i]);
 
-            if (w == NO_WORD)
+            if (!is_word(p->words, w))
                 continue;
             push(&row, w);
             if (!(p->terms->maybe[bit_of(w) / 64] >> bit_of(w) % 64 & 1))

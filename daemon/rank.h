@@ -7,9 +7,9 @@
  *     score(k) = sum of ln((N + 1) / (df + 1/2))     N segments, df of them have it
  *
  * A word here is a token without its leading space, in lower case: "Otter", " otter" and "otter"
- * are one. Tokens without a letter or a digit, and special ones, are passed over. What is found
- * near a segment's end counts for the one behind it too, and near its start for the one before it,
- * since an answer may run over an end.
+ * are one. Tokens without a letter or a digit, special ones, and in the prompt the word right
+ * behind a special one (a role) are passed over. What is found near a segment's end counts for the
+ * one behind it too, and near its start for the one before it, since an answer may run over an end.
  *
  * All ids of the text are looked at, twice, when a prompt comes: 2 ms for 100,000, on one core. A
  * list of where each word stands would spare that, and cost each session memory, and forks and

@@ -114,6 +114,22 @@ static void special_ones_say_nothing(void **state)
         assert_true(score[k] == 0);
 }
 
+/* What a template writes right behind a special token, a role. */
+static void roles_say_nothing(void **state)
+{
+    uint32_t ids[256];
+
+    (void)state;
+    fresh_text();
+    assert_int_equal(encode("Q", false, ids), 1);
+    text[3 * L + 5] = ids[0];
+    (void)best("<|im_start|>Q");
+    for (uint32_t k = 0; k < N; k++)
+        assert_true(score[k] == 0);
+    assert_int_equal(best("<|im_start|>Q\nQ"), 3);
+    assert_true(score[3] > 0);
+}
+
 static void over_an_end(void **state)
 {
     (void)state;
@@ -147,9 +163,10 @@ static void without_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_names),    cmocka_unit_test(rare_ones_weigh_more),
-        cmocka_unit_test(words_in_a_row), cmocka_unit_test(special_ones_say_nothing),
-        cmocka_unit_test(over_an_end),    cmocka_unit_test(without_words),
+        cmocka_unit_test(finds_names),       cmocka_unit_test(rare_ones_weigh_more),
+        cmocka_unit_test(words_in_a_row),    cmocka_unit_test(special_ones_say_nothing),
+        cmocka_unit_test(roles_say_nothing), cmocka_unit_test(over_an_end),
+        cmocka_unit_test(without_words),
     };
     const char *path = getenv("GISTD_TEST_MODEL");
     struct why why = { "" };
