@@ -31,6 +31,10 @@ struct rt_event {
     cudaEvent_t e;
 };
 
+struct rt_graph {
+    cudaGraphExec_t exec;
+};
+
 static int code(cudaError_t e)
 {
     if (e == cudaSuccess)
@@ -295,6 +299,48 @@ int rt_event_wait(struct rt *r, struct rt_event *e)
 int rt_wait(struct rt *r, enum rt_stream s)
 {
     return code(cudaStreamSynchronize(r->streams[s]));
+}
+
+/* --- work that is kept ------------------------------------------------------------------------ */
+
+/* Of this thread: what others queue meanwhile is none of it. */
+int rt_keep(struct rt *r)
+{
+    return code(cudaStreamBeginCapture(r->streams[RT_COMPUTE], cudaStreamCaptureModeThreadLocal));
+}
+
+int rt_kept(struct rt *r, struct rt_graph **ret)
+{
+    struct rt_graph *g = ret ? malloc(sizeof(*g)) : NULL;
+    cudaGraph_t graph;
+    int e = code(cudaStreamEndCapture(r->streams[RT_COMPUTE], &graph));
+
+    if (e == 0 && g)
+        e = code(cudaGraphInstantiate(&g->exec, graph, 0));
+    if (e == 0)
+        (void)cudaGraphDestroy(graph);
+    if (e == 0 && ret && !g)
+        e = -ENOMEM;
+    if (e < 0 || !ret) {
+        free(g);
+        return e;
+    }
+    *ret = g;
+    return 0;
+}
+
+int rt_queue(struct rt *r, struct rt_graph *g)
+{
+    return code(cudaGraphLaunch(g->exec, r->streams[RT_COMPUTE]));
+}
+
+void rt_graph_close(struct rt *r, struct rt_graph *g)
+{
+    (void)r;
+    if (!g)
+        return;
+    (void)cudaGraphExecDestroy(g->exec);
+    free(g);
 }
 
 void *rt_stream(struct rt *r, enum rt_stream s)

@@ -24,6 +24,7 @@
 
 struct rt;
 struct rt_event;
+struct rt_graph;
 
 enum rt_stream {
     RT_COMPUTE,
@@ -69,6 +70,14 @@ int rt_event_done(struct rt *r, struct rt_event *e);
 int rt_event_wait(struct rt *r, struct rt_event *e);
 /* Until all of the stream is done. */
 int rt_wait(struct rt *r, enum rt_stream s);
+
+/* What is queued on the computing stream between the two is not done but kept, to be queued as a
+ * whole: its launches cost the host one call then. Pointers are kept, too, and must stay good.
+ * After rt_keep rt_kept is called in any case; ret NULL: what there is so far is dropped. */
+int rt_keep(struct rt *r);
+int rt_kept(struct rt *r, struct rt_graph **ret);
+int rt_queue(struct rt *r, struct rt_graph *g);
+void rt_graph_close(struct rt *r, struct rt_graph *g);
 
 /* What kernels are launched on (cudaStream_t). */
 void *rt_stream(struct rt *r, enum rt_stream s);

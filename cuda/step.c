@@ -3,8 +3,10 @@
  * The order is engine/cpu/layers.c's, so that the two can be read beside each other: a product
  * leaves its result in y, and the norm behind it adds that to x.
  *
- * A kernel of a decoding step takes microseconds, and a launch about as long: so the host runs
- * ahead. But a step that is given up should end soon, so it runs ahead by two layers and no more.
+ * A kernel of a decoding step takes microseconds, and a launch about as long: so a step of few rows
+ * is kept as a graph, by its shape, and queued as a whole when the shape comes again. Of others the
+ * host runs ahead. But a step that is given up should end soon, so it runs ahead by two layers and
+ * no more.
  */
 #include "cuda/step.h"
 
@@ -23,6 +25,24 @@
  * frames, and cost more. */
 #define LOOKS 64
 
+/* Steps that are kept, by their shapes: a session that decodes comes to a new one when it has twice
+ * the pages. */
+#define KEPT 8
+
+/* All that the launches of a step depend on, but for what they read from the device's memory. */
+struct shape {
+    uint32_t n_rows, n_out;
+    bool observes;
+    struct upload at; /* where the plan's parts lie, and how attention is cut */
+    struct k_pool pool;
+};
+
+struct kept {
+    struct shape shape;
+    struct rt_graph *graph; /* NULL: free */
+    uint64_t used;          /* when last, in steps */
+};
+
 struct step {
     struct rt *rt;
     struct stage *stage;
@@ -35,6 +55,8 @@ struct step {
     const struct plan *plan;           /* of the step that runs, or was the last */
     struct k_pool pool;
     uint32_t n_out; /* rows of room.out */
+    struct kept kept[KEPT];
+    uint64_t n_steps;
 };
 
 /* --- opening ---------------------------------------------------------------------------------- */
@@ -129,6 +151,8 @@ void step_close(struct step *s)
     if (!s)
         return;
     gemm_close(s->products.gemm);
+    for (unsigned i = 0; i < KEPT; i++)
+        rt_graph_close(s->rt, s->kept[i].graph);
     for (unsigned i = 0; i < STEP_AHEAD; i++)
         rt_event_close(s->rt, s->done[i]);
     if (s->fine)
@@ -340,6 +364,13 @@ static int run_layer(struct step *s, uint32_t i)
     return r == 0 && n_left ? run_ffn(s, i, l, n_left) : r;
 }
 
+static int last_norm(const struct step *s)
+{
+    return s->plan->n_out ? norm(s, s->plan->n_out, s->room.y, s->m->output_norm, s->room.out,
+                                 (struct k_forms){ NULL, NULL })
+                          : 0;
+}
+
 static int run_layers(struct step *s, const struct forward_stop *stop)
 {
     int r = embed(s);
@@ -356,7 +387,79 @@ static int run_layers(struct step *s, const struct forward_stop *stop)
         if (r == 0)
             r = rt_record(s->rt, RT_COMPUTE, mark);
     }
-    return r;
+    return r == 0 ? last_norm(s) : r;
+}
+
+/* --- steps of few rows ------------------------------------------------------------------------ */
+
+/* A library's product is not kept, since what it does may depend on more than its arguments; nor
+ * are adapters' rows, whose places are the plan's alone. */
+static bool is_kept(const struct step *s)
+{
+    return s->plan->n_rows <= ROOM_FEW_ROWS && s->upload.n_own == 0;
+}
+
+/* Field by field into zeros, since it is compared by its bytes. */
+static void shape_of(const struct step *s, struct shape *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    ret->n_rows = s->plan->n_rows;
+    ret->n_out = s->plan->n_out;
+    ret->observes = s->plan->observes;
+    memcpy(&ret->at, &s->upload, sizeof(ret->at));
+    memcpy(&ret->pool, &s->pool, sizeof(ret->pool));
+    ret->at.table.bytes = 0;
+}
+
+/* The one that has this shape, or the one that has not been of use for longest. */
+static struct kept *find_kept(struct step *s, const struct shape *shape)
+{
+    struct kept *oldest = &s->kept[0];
+
+    for (unsigned i = 0; i < KEPT; i++) {
+        struct kept *k = &s->kept[i];
+
+        if (k->graph && memcmp(&k->shape, shape, sizeof(*shape)) == 0)
+            return k;
+        if (k->used < oldest->used)
+            oldest = k;
+    }
+    rt_graph_close(s->rt, oldest->graph);
+    *oldest = (struct kept){ .graph = NULL };
+    return oldest;
+}
+
+static int keep(struct step *s, struct kept *k)
+{
+    int r = rt_keep(s->rt), e;
+
+    if (r < 0)
+        return r;
+    r = embed(s);
+    for (uint32_t i = 0; i < s->m->n_layer && r == 0; i++)
+        r = run_layer(s, i);
+    if (r == 0)
+        r = last_norm(s);
+    e = rt_kept(s->rt, r == 0 ? &k->graph : NULL);
+    return r < 0 ? r : e;
+}
+
+static int run_kept(struct step *s, const struct forward_stop *stop)
+{
+    struct shape shape;
+    struct kept *k;
+    int r = 0;
+
+    if (told_to_stop(stop))
+        return -ECANCELED;
+    shape_of(s, &shape);
+    k = find_kept(s, &shape);
+    if (!k->graph) {
+        r = keep(s, k);
+        k->shape = shape;
+    }
+    k->used = ++s->n_steps;
+    return r == 0 ? rt_queue(s->rt, k->graph) : r;
 }
 
 /* All is queued, so who wants it to stop now has it in no time. Given up or failed, what is queued
@@ -365,9 +468,6 @@ static int finish(struct step *s, const struct forward_stop *stop, int r)
 {
     struct rt_event *end = s->done[0];
 
-    if (r == 0 && s->plan->n_out)
-        r = norm(s, s->plan->n_out, s->room.y, s->m->output_norm, s->room.out,
-                 (struct k_forms){ NULL, NULL });
     if (r == 0)
         r = rt_record(s->rt, RT_COMPUTE, end);
     if (r == 0 && await(s, end, stop) < 0)
@@ -391,7 +491,7 @@ int step_run(struct step *s, const struct plan *plan, const struct forward_stop 
     if (r == 0)
         r = upload_plan(&s->upload, plan, &shape);
     if (r == 0)
-        r = run_layers(s, stop);
+        r = is_kept(s) ? run_kept(s, stop) : run_layers(s, stop);
     r = finish(s, stop, r);
     if (r == 0)
         s->n_out = plan->n_out;

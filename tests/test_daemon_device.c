@@ -133,8 +133,9 @@ static void a_conversation(void **state)
 /* Named, and what helps; not another one in its place. */
 static void a_device_that_is_not_there(void **state)
 {
+    char sock[SCRATCH_PATH_MAX];
     const char *args[] = { "--model",  daemon_fixture_model(DAEMON_FIXTURE_TINY),
-                           "--socket", "nowhere.sock",
+                           "--socket", scratch_path(sock, "nowhere.sock"),
                            "--device", "cuda:63",
                            NULL };
     struct daemon_fixture d;
