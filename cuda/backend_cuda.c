@@ -270,12 +270,12 @@ static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *p
     return r < 0 ? r : said(c, shift_norms(c->shift, p, pages, n_keys, host));
 }
 
-/* Nothing fits values here yet: who asks is told, and keeps what move left. */
 static int cuda_fit(struct backend *b, const struct backend_fit *f)
 {
-    (void)b;
-    (void)f;
-    return -ENOTSUP;
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, shift_fit(c->shift, f));
 }
 
 /* --- host work -------------------------------------------------------------------------------- */

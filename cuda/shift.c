@@ -1,5 +1,6 @@
 #include "cuda/shift.h"
 
+#include "cuda/fit.h"
 #include "cuda/move.h"
 #include "engine/kv/pool.h"
 #include "engine/kv/seq.h"
@@ -13,6 +14,8 @@
 #define PAGES_MAX (2 * SEQ_SEGMENT_MAX / PAGE_TOKENS)
 
 struct shift {
+    void *fit; /* scratch, as long as it has been needed so far */
+    size_t fit_len;
     struct rt *rt;
     struct stage *stage;
     struct k_angles angles;
@@ -22,6 +25,9 @@ struct shift {
     uint32_t *kept;      /* (n_lists, keys of the longest segment) */
     float *norms;        /* the same */
 };
+
+/* Scratch of the lists that are fitted at once: all of them, but of very long segments. */
+#define FIT_BYTES ((size_t)64 << 20)
 
 static size_t n_kept(const struct model *m)
 {
@@ -65,12 +71,15 @@ void shift_close(struct shift *s)
     if (!s)
         return;
     rt_free(s->rt, s->mem);
+    if (s->fit)
+        rt_free(s->rt, s->fit);
     free(s);
 }
 
 size_t shift_bytes(const struct shift *s)
 {
-    return (2 * (size_t)PAGES_MAX + (size_t)s->n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t);
+    return (2 * (size_t)PAGES_MAX + (size_t)s->n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t) +
+           s->fit_len;
 }
 
 struct k_pool shift_pool(const struct pool *p)
@@ -150,4 +159,53 @@ int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, ui
     return r == 0 ? stage_get(s->stage, host, s->norms, (size_t)s->n_lists * n_keys * sizeof(*host),
                               NULL)
                   : r;
+}
+
+/* Once for the longest segments that there are, and not for each. */
+static int fit_room(struct shift *s, size_t n)
+{
+    void *mem;
+    int r;
+
+    if (n <= s->fit_len)
+        return 0;
+    r = rt_wait(s->rt, RT_COMPUTE); /* what is queued may be in it */
+    if (r == 0)
+        r = rt_alloc(s->rt, n, &mem);
+    if (r < 0)
+        return r;
+    if (s->fit)
+        rt_free(s->rt, s->fit);
+    s->fit = mem;
+    s->fit_len = n;
+    return 0;
+}
+
+int shift_fit(struct shift *s, const struct backend_fit *f)
+{
+    struct k_fit a = { .pool = shift_pool(f->pool),
+                       .angles = s->angles,
+                       .from = s->from,
+                       .to = s->to,
+                       .n_raw = f->n_raw,
+                       .n_keys = f->n_keys,
+                       .sinks = f->sinks,
+                       .asked = f->asked,
+                       .n_asked = f->n_asked,
+                       .first_list = f->first_list,
+                       .n_lists = 1 };
+    size_t fitting = FIT_BYTES / k_fit_scratch(&a);
+    int r = put(s, s->from, f->from, pages_of(f->n_raw));
+
+    a.n_lists = fitting > f->n_lists ? f->n_lists : fitting > 0 ? (uint32_t)fitting : 1;
+    if (r == 0)
+        r = put(s, s->to, f->to, pages_of(f->n_keys));
+    if (r == 0)
+        r = fit_room(s, k_fit_scratch(&a));
+    if (r == 0)
+        r = stage_join(s->stage);
+    a.scratch = s->fit;
+    if (r == 0)
+        r = k_fit(rt_stream(s->rt, RT_COMPUTE), &a);
+    return r == 0 ? (int)a.n_lists : r;
 }

@@ -1,5 +1,5 @@
-/* cuda/shift.h - keys of a segment moved, or measured: a compressor's lists on the way to the
- * device.
+/* cuda/shift.h - keys of a segment moved, measured or fitted: a compressor's lists on their way to
+ * the device.
  *
  * Threads    one.
  * Ownership  borrows runtime, copies and angles.
@@ -13,6 +13,7 @@
 #include "cuda/stage.h"
 #include "engine/backend.h"
 #include "engine/file/model.h"
+#include "engine/fit.h"
 
 struct shift;
 
@@ -26,6 +27,9 @@ size_t shift_bytes(const struct shift *s);
 int shift_move(struct shift *s, const struct backend_move *m);
 int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
                 float *host);
+
+/* How many of the lists it queued, from the first on. */
+int shift_fit(struct shift *s, const struct backend_fit *f);
 
 /* The pool as kernels get it. */
 struct k_pool shift_pool(const struct pool *p);
