@@ -18,8 +18,8 @@
  * Counts are padded with empty items to powers of two, so that a recorded graph can be used again
  * for steps of about the same size.
  *
- * Threads    k_attend_cut: any. k_attend, k_observe: who has the stream.
- * Errors     k_attend_cut: -E2BIG (no room). k_attend, k_observe: -EIO, a launch was refused.
+ * Threads    k_attend_cut: any. k_attend: who has the stream.
+ * Errors     k_attend_cut: -E2BIG (no room). k_attend: -EIO, a launch was refused.
  */
 #ifndef CUDA_ATTEND_H
 #define CUDA_ATTEND_H

@@ -1,4 +1,4 @@
-/* cuda/fit.cu - a raw segment becomes a packed one: weigh, choose, move, fit (engine/backend.h).
+/* cuda/fit.cu - a raw segment becomes a packed one: weigh, choose, move, fit (engine/fit.h).
  *
  * A list, a layer's KV head, is a system of its own, and there are some hundreds: a launch does one
  * thing for all of them. The table of attention over the raw keys is never written: targets come by

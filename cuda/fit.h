@@ -1,6 +1,6 @@
 /* cuda/fit.h - a raw segment becomes a packed one by its queries: struct backend_fit on a device.
  *
- * Weigh, choose, move, fit, as engine/backend.h has it, for some lists (layer * n_head_kv + head)
+ * Weigh, choose, move, fit, as engine/fit.h has it, for some lists (layer * n_head_kv + head)
  * at once. Sums are f32's in another order than the CPU's, so of two keys with weights as good as
  * equal the other may stay.
  *
