@@ -260,6 +260,13 @@ check:
 check-run: all shim examples $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
+# What only a GPU can prove (scripts/test-cuda).
+CUDA_TESTS_ON := $(foreach t,backend batch fit compress finite daemon_device,$(B)/tests/test_$(t))
+test-cuda-build: all shim $(B)/libgistd-cuda.so $(CUDA_TESTS_ON)
+test-cuda: test-cuda-build
+	$(Q)BUILD=$(B) scripts/test-cuda
+.PHONY: test-cuda-build test-cuda
+
 # Fuzzers want clang, and coverage in every object: a flavour of their own, build/fuzz. Run them by
 # tests/run-fuzz.
 ifeq ($(FUZZ),1)

@@ -10,6 +10,7 @@
 #include "engine/kv/pool.h"
 #include "tests/support/backend_fenced.h"
 #include "tests/support/backend_shim.h"
+#include "tests/support/rig.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -316,7 +317,10 @@ static void versions_and_names(void **state)
 
 int main(void)
 {
-    const struct backend_ops *const all[] = { &backend_cpu, &backend_fenced, backend_shim() };
+    const struct backend_ops *const all[] = { &backend_cpu, &backend_fenced, backend_shim(),
+                                              rig_backend() };
+    /* The last: a GPU's, where it is asked for. */
+    unsigned n = rig_backend() == &backend_cpu ? 3 : 4;
     const struct CMUnitTest others[] = {
         cmocka_unit_test(fence_holds),
         cmocka_unit_test(no_backend_is_the_process),
@@ -324,7 +328,7 @@ int main(void)
     };
     int failed = cmocka_run_group_tests(others, NULL, NULL);
 
-    for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
+    for (unsigned i = 0; i < n; i++) {
         void *ops = (void *)(uintptr_t)all[i];
         const struct CMUnitTest tests[] = {
             cmocka_unit_test_prestate(memory_is_zero_and_copied, ops),

@@ -3,7 +3,8 @@
  * told; an answer of the device that is not the CPU's; sessions that are lost on a way that only
  * memory of a device's own has (rewind, fork, the store).
  *
- * The device is the shim's (cuda/shim/): CUDA's kernels, on the CPU.
+ * The device is the shim's (cuda/shim/): CUDA's kernels, on the CPU; or what GISTD_TEST_DEVICE says
+ * (scripts/test-cuda).
  */
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/near.h"
@@ -24,9 +25,8 @@
  * tests/test_cuda_step.c asks for more, of models that are more like real ones. */
 #define TOLERANCE 0.15
 
-static const char *const shim[] = { "--device",   "cuda-shim", "--threads", "1",
-                                    "--kv-bytes", "4M",        "--segment", "64",
-                                    "--cpu",      "scalar",    NULL };
+static const char *shim[] = { "--device",  "cuda-shim", "--threads", "1",      "--kv-bytes", "4M",
+                              "--segment", "64",        "--cpu",     "scalar", NULL };
 static const char *const cpu[] = { "--device",  "cpu", "--threads", "1",      "--kv-bytes", "4M",
                                    "--segment", "64",  "--cpu",     "scalar", NULL };
 
@@ -149,6 +149,9 @@ static void a_device_that_is_not_there(void **state)
 
 int main(void)
 {
+    if (getenv("GISTD_TEST_DEVICE"))
+        shim[1] = getenv("GISTD_TEST_DEVICE");
+
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_the_cpus),
         cmocka_unit_test(a_conversation),

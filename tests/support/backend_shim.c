@@ -15,14 +15,19 @@ int backend_of_build(const char *name, const struct backend_ops **ret, struct wh
     return plugin_load(path, ret, why);
 }
 
-const struct backend_ops *backend_shim(void)
+const struct backend_ops *backend_library(const char *name)
 {
     const struct backend_ops *ops;
     struct why why = { "" };
 
-    if (backend_of_build("libgistd-cuda-shim.so", &ops, &why) < 0) {
-        fprintf(stderr, "backend_shim: %s\n", why.text);
+    if (backend_of_build(name, &ops, &why) < 0) {
+        fprintf(stderr, "%s\n", why.text);
         abort();
     }
     return ops;
+}
+
+const struct backend_ops *backend_shim(void)
+{
+    return backend_library("libgistd-cuda-shim.so");
 }

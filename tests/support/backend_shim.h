@@ -9,6 +9,7 @@
 #include "engine/backend.h"
 
 const struct backend_ops *backend_shim(void);
+const struct backend_ops *backend_library(const char *name);
 
 /* A library of the build, by its name. */
 int backend_of_build(const char *name, const struct backend_ops **ret, struct why *why);

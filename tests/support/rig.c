@@ -20,7 +20,9 @@ const struct backend_ops *rig_backend(void)
     const char *name = getenv("GISTD_TEST_BACKEND");
 
     if (name && strcmp(name, "cuda-shim") == 0)
-        return backend_shim();
+        return backend_library("libgistd-cuda-shim.so");
+    if (name && strcmp(name, "cuda") == 0)
+        return backend_library("libgistd-cuda.so");
     return name && strcmp(name, "fenced") == 0 ? &backend_fenced : &backend_cpu;
 }
 

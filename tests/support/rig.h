@@ -35,8 +35,8 @@ struct rig_opts {
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
 const char *rig_cpu(void);
-/* What $GISTD_TEST_BACKEND says, "cpu", "fenced" (tests/support/backend_fenced.h) or "cuda-shim"
- * (tests/support/backend_shim.h): the CPU's. */
+/* What $GISTD_TEST_BACKEND says: "cpu", "fenced" (tests/support/backend_fenced.h), "cuda-shim" or
+ * "cuda" (tests/support/backend_shim.h). */
 const struct backend_ops *rig_backend(void);
 
 /* -ENOTSUP: this CPU lacks the table, or the model can't run. */
