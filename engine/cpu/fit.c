@@ -218,18 +218,14 @@ static void load_raw(const struct job *j, uint32_t list, struct desk *d)
     lsq_pack_columns(d->values, a->n_raw, hd, d->wide);
 }
 
-/* x (n) becomes exp(x - max): their sum, and the logarithm of sum exp(x). */
-static float exponents(const struct fit *f, float *x, uint32_t n, float *ret_log)
+/* x (n) becomes its softmax. The logarithm of sum exp(x), by which two kernels that look for the
+ * largest and add up in many lanes beat plain loops, whose additions wait for each other. */
+static float soft(const struct fit *f, float *x, uint32_t n)
 {
-    float most = -INFINITY, sum = 0;
+    float log_sum = f->k->logsumexp(x, n);
 
-    for (uint32_t c = 0; c < n; c++)
-        most = x[c] > most ? x[c] : most;
-    f->k->sampling.weights(x, n, most, 1.0f, x);
-    for (uint32_t c = 0; c < n; c++)
-        sum += x[c];
-    *ret_log = most + logf(sum);
-    return sum;
+    f->k->sampling.weights(x, n, log_sum, 1.0f, x);
+    return log_sum;
 }
 
 static bool all_finite(const float *x, uint32_t n)
@@ -272,12 +268,10 @@ static void weigh_block(const struct job *j, uint32_t list, uint32_t i0, uint32_
 
     lsq_multiply(f->k, d->keys, 0, raw, d->q + (size_t)i0 * hd, n, hd, d->scores, raw);
     for (uint32_t i = 0; i < n; i++) {
-        float *p = d->scores + (size_t)i * raw, log_sum;
-        float sum = exponents(f, p + sinks, raw - sinks, &log_sum);
+        float *p = d->scores + (size_t)i * raw, log_sum = soft(f, p + sinks, raw - sinks);
 
         share[i] = 1 / (1 + expf(asked[i * ASKED_FLOATS(hd) + hd] - log_sum));
         memset(p, 0, sinks * sizeof(*p));
-        f->k->scale(p + sinks, raw - sinks, 1 / sum);
     }
     lsq_multiply(f->k, d->wide, 0, hd, d->scores, n, raw, d->t + (size_t)i0 * hd, hd);
     for (uint32_t i = 0; i < n; i++)
@@ -349,14 +343,16 @@ static void load_kept(const struct job *j, struct desk *d)
 static void soften(const struct job *j, struct desk *d, uint32_t i)
 {
     uint32_t first = j->a->sinks, n = j->a->n_keys - first;
-    float *row = d->b + (size_t)i * j->n_keys, log_sum;
+    float *row = d->b + (size_t)i * j->n_keys;
 
     memset(row, 0, first * sizeof(*row));
     memset(row + first + n, 0, (j->n_keys - first - n) * sizeof(*row));
-    if (d->root[i] == 0)
+    if (d->root[i] == 0) {
         memset(row + first, 0, n * sizeof(*row));
-    else
-        j->f->k->scale(row + first, n, d->root[i] / exponents(j->f, row + first, n, &log_sum));
+        return;
+    }
+    (void)soft(j->f, row + first, n);
+    j->f->k->scale(row + first, n, d->root[i]);
 }
 
 static bool has_room(const float *x, size_t n)

@@ -1,8 +1,8 @@
 /* engine/cpu/lsq.c - normal equations, their factor, and what it solves.
  *
- * Nearly all of the time goes into products, which the kernels of the model's f32 weights do. The
- * factor is a tenth of it for matrices of this size, so plain loops that compilers make vectors of
- * are enough, and no library with threads of its own has to be kept from them.
+ * Most of the time goes into products, which the kernels of the model's f32 weights do. For the
+ * factor and what it solves plain loops that compilers make vectors of are enough at this size, and
+ * no library with threads of its own has to be kept from them.
  */
 #include "engine/cpu/lsq.h"
 
@@ -10,6 +10,15 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* For the widest vectors that the CPU has. Sanitizers' run time is not there yet when the loader
+ * asks which clone to take. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) ||         \
+    !defined(__x86_64__)
+#define CLONES
+#else
+#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#endif
 
 /* Of the mean of the diagonal. */
 #define RIDGE 1e-2f
@@ -113,7 +122,7 @@ static float add_ridge(float *g, uint32_t p, uint32_t n_keys)
 
 /* g (p, p), of which the lower half is looked at, becomes the factor L of g = LL'. Column by
  * column, so that the inner loop is one that compilers make vectors of. */
-static void factor(float *g, uint32_t p, float *col)
+CLONES static void factor(float *g, uint32_t p, float *col)
 {
     for (uint32_t k = 0; k < p; k++) {
         float pivot = sqrtf(g[(size_t)k * p + k]);
@@ -129,14 +138,14 @@ static void factor(float *g, uint32_t p, float *col)
     }
 }
 
-static void subtract(float *restrict y, const float *restrict x, float by, uint32_t n)
+static inline void subtract(float *restrict y, const float *restrict x, float by, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         y[i] -= by * x[i];
 }
 
 /* y (p, c) becomes (LL')^-1 y. */
-static void solve(const float *l, uint32_t p, float *y, uint32_t n_cols)
+CLONES static void solve(const float *l, uint32_t p, float *y, uint32_t n_cols)
 {
     for (uint32_t i = 0; i < p; i++) {
         float *row = y + (size_t)i * n_cols;

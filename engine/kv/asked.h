@@ -29,7 +29,7 @@ struct compressor;
 struct compress_spec;
 
 /* Queries of a KV head that are asked, at most, but for short segments' */
-#define ASKED_ROWS 512u
+#define ASKED_ROWS 768u
 /* Tokens of a segment that a second reading is worth which every segment needs. */
 #define ASKED_AGAIN 128u
 

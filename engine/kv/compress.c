@@ -22,6 +22,8 @@
  * the default length. Sequences that find it full wait for a few steps, so more of it buys nothing.
  */
 #define SIDES_BYTES ((size_t)32 << 20)
+/* The same for queries of segments that are read: three sessions of the default model. */
+#define ASKS_BYTES ((size_t)64 << 20)
 /* Ids of the pages beside one segment: no more keys than the segment and its sinks have. */
 #define PAGE_LIST_BYTES ((2 * SEQ_SEGMENT_MAX / PAGE_TOKENS) * sizeof(uint32_t))
 
@@ -446,7 +448,7 @@ int compress_open(const struct model *m, struct backend *b, struct compressor **
     /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
      * and two lists of one head. */
     if (scratch_open(&c->sides, b, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
-        scratch_open(&c->asks, b, asks > SIDES_BYTES ? asks : SIDES_BYTES) < 0 ||
+        scratch_open(&c->asks, b, asks > ASKS_BYTES ? asks : ASKS_BYTES) < 0 ||
         scratch_open(&c->page_lists, NULL, SCRATCH_SPANS_MAX * PAGE_LIST_BYTES) < 0 ||
         scratch_open(&c->desk, NULL,
                      (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) < 0) {
