@@ -236,7 +236,7 @@ static void computed_once(void **state)
     ask_behind(&s, &r);
     n = r.memory.n_ids;
     feed(&s, &r, n + 10, row_a);
-    memcpy(ids + n + 10, ids + n, 20 * sizeof(*ids));
+    memmove(ids + n + 10, ids + n, 20 * sizeof(*ids));
     hydrate_end(&r.memory);
     take_all_pages(&s.rig.rig.pool);
     prompt(&s, &r, 20);
@@ -244,7 +244,7 @@ static void computed_once(void **state)
     prompt(&s, &r, 20);
     assert_true(has_segment(&r, 7, HYDRATE_MEMORY));
     memory_rewind(&r.memory, n + 5);
-    memcpy(ids + n + 5, ids + n + 10, 20 * sizeof(*ids));
+    memmove(ids + n + 5, ids + n + 10, 20 * sizeof(*ids));
     prompt(&s, &r, 20);
     assert_true(has_segment(&r, 7, HYDRATE_AGAIN));
     memory_rewind(&r.memory, 6 * L);
