@@ -455,9 +455,9 @@ static void disarm(struct sched *s)
         chan_disarm(c->chan);
 }
 
-/* Sleeps without a timeout, but for the time until the end of a session is to be written: an idle
- * daemon makes no system call at all. What the scheduler waits for always rings: a letter's bell, a
- * client's or the disk's. */
+/* Sleeps without a timeout, but for the time until the end of a session is to be written, or until
+ * the disk should have answered: an idle daemon makes no system call at all. What the scheduler
+ * waits for always rings: a letter's bell, a client's or the disk's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];

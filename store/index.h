@@ -39,9 +39,9 @@ struct entry {
     bool taken;             /* no longer in the index */
     bool unlinking, buried; /* its file is being deleted; is gone: freed when n_busy is 0 */
     uint64_t retry_ns;      /* when that is tried again; 0: it was not yet */
-    struct store *dying_of;
-    uint8_t n_eio;   /* reads that failed */
-    uint32_t n_busy; /* operations that have it open */
+    struct store *of;       /* while an operation of limits.c has it */
+    uint8_t n_eio;          /* reads that failed */
+    uint32_t n_busy;        /* operations that have it open */
     char name[RECORD_NAME];
     /* the index's */
     uint64_t bucket;

@@ -79,6 +79,11 @@ struct store {
     uint64_t bytes, dying_bytes, named_bytes;
     struct budget budget;
     int budget_fd;
+    bool budget_dirty;  /* not in its file yet */
+    bool budget_saving; /* an operation has budget_slot and budget_fd */
+    bool budget_gone;   /* and its folder vanished meanwhile */
+    uint64_t next_budget_ns;
+    uint8_t budget_slot[BUDGET_SLOT];
     uint64_t spent_len; /* of the last write, when the budget had no room for it; else 0 */
     struct health health;
     struct named **names; /* (counts.names of names_cap) in order of owner, kind and name */
@@ -123,8 +128,10 @@ void limits_delete(struct store *s, struct entry *e);
 void limits_delete_all(struct store *s, struct entries *list); /* taken already */
 /* e is no longer open. */
 void limits_unbusy(struct store *s, struct entry *e);
-/* Deletions that wait, times to write, what is too old. */
-void limits_step(struct store *s, bool all);
+/* Deletions that wait, times and the budget to write, what is too old. */
+void limits_step(struct store *s);
+/* Nothing is out: the times and the budget that were not written yet. Waits for the disk. */
+void limits_finish(struct store *s);
 bool limits_deletes(const struct store *s); /* some are on their way to the disk */
 /* The file of that name is still to be deleted. */
 bool limits_is_dying(const struct store *s, uint32_t owner, const char *name);

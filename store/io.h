@@ -53,6 +53,7 @@ enum io_code {
     IO_CLOSE,  /* fd */
     IO_RENAME, /* fd (a folder), path, to (in the same folder): replaces it */
     IO_UNLINK, /* fd (a folder), path */
+    IO_DATE,   /* fd (a folder), path, off: when it was last modified, seconds since 1970 */
     IO_CODE__N
 };
 

@@ -109,6 +109,13 @@ static int sync_fd(int fd)
     return S_ISDIR(st.st_mode) ? fsync(fd) : fdatasync(fd);
 }
 
+static int set_date(const struct io_op *op)
+{
+    const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)op->off } };
+
+    return utimensat(op->fd, op->path, t, AT_SYMLINK_NOFOLLOW);
+}
+
 static int64_t perform(const struct io_op *op)
 {
     int r;
@@ -135,6 +142,9 @@ static int64_t perform(const struct io_op *op)
             break;
         case IO_UNLINK:
             r = unlinkat(op->fd, op->path, 0);
+            break;
+        case IO_DATE:
+            r = set_date(op);
             break;
         default:
             return -EINVAL;

@@ -26,10 +26,10 @@
 #define SHRINK        8u  /* an eighth goes when the disk is full */
 #define SLICE         64u /* records that go at once: everybody's steps wait meanwhile */
 #define UNLINK_AGAIN  (10 * CLOCK_S)
-#define TOUCH_EVERY   (60 * CLOCK_S)
-#define TOUCH_LOOK    512u /* entries looked at in one pump */
-#define TOUCH_CALLS   16u  /* files dated in one pump: a few microseconds each */
-#define READ_BYTES_NS 1.0  /* bytes a nanosecond, until it is measured */
+#define TOUCH_EVERY   (60 * CLOCK_S) /* times and the budget */
+#define TOUCH_LOOK    512u           /* entries looked at in one pump */
+#define TOUCH_CALLS   16u            /* files dated in one pump */
+#define READ_BYTES_NS 1.0            /* bytes a nanosecond, until it is measured */
 #define READ_MEASURED ((uint64_t)16 << 20)
 #define NAMES_RESERVE 16u /* the last 16th of the write budget is for what people named */
 
@@ -305,7 +305,7 @@ bool limits_is_dying(const struct store *s, uint32_t owner, const char *name)
 static void on_unlinked(void *job, uint32_t what, int64_t result)
 {
     struct entry *e = job;
-    struct store *s = e->dying_of;
+    struct store *s = e->of;
 
     (void)what;
     s->n_unlinking--;
@@ -352,7 +352,7 @@ static void delete_step(struct store *s)
             bury(s, e);
             continue;
         }
-        e->dying_of = s;
+        e->of = s;
         e->unlinking = true;
         s->n_unlinking++;
         ops_queue(&s->ops, &(struct io_op){ .code = IO_UNLINK, .fd = d->fd, .path = e->name },
@@ -387,33 +387,77 @@ static void expire_step(struct store *s, uint64_t now_s, uint64_t now_ns)
     }
 }
 
+static void on_budget(void *job, uint32_t what, int64_t result)
+{
+    struct store *s = job;
+
+    (void)what, (void)result;
+    s->budget_saving = false;
+    if (s->budget_gone)
+        limits_again(s);
+}
+
+/* By an operation, since nobody may wait for a disk here; not synced, since the kernel writes it
+ * back in its time. What a kill or a power cut loses of it is what was written in the last minute
+ * and has gone again: records that are there are counted by their dates. */
+static void budget_step(struct store *s, uint64_t now_ns)
+{
+    uint64_t off;
+
+    if (!s->budget_dirty || s->budget_saving || s->budget_fd < 0 || now_ns < s->next_budget_ns ||
+        !ops_room_to_write(&s->ops, 1))
+        return;
+    off = budget_save(&s->budget, s->budget_slot);
+    s->budget_dirty = false;
+    s->budget_saving = true;
+    ops_queue(&s->ops,
+              &(struct io_op){ .code = IO_WRITE,
+                               .fd = s->budget_fd,
+                               .mem = s->budget_slot,
+                               .len = BUDGET_SLOT,
+                               .off = off,
+                               .aside = true },
+              on_budget, s, 0);
+}
+
+static void on_dated(void *job, uint32_t what, int64_t result)
+{
+    struct entry *e = job;
+
+    (void)what, (void)result;
+    limits_unbusy(e->of, e);
+}
+
 /* The file's time is when the record was last used. It is for the next start, so it may be late,
  * and a call that fails costs an age, nothing else. */
-static void touch(struct store *s, struct entry *e)
+static void date(struct store *s, struct entry *e)
 {
-    const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)e->used_s } };
     int err;
     struct folder *d = folders_get(&s->folders, e->r.key.owner, false, &err);
 
     e->used_dirty = false;
-    if (d)
-        (void)utimensat(d->fd, e->name, t, AT_SYMLINK_NOFOLLOW);
+    if (!d)
+        return;
+    e->of = s;
+    e->n_busy++; /* its name is borrowed */
+    ops_queue(&s->ops,
+              &(struct io_op){ .code = IO_DATE, .fd = d->fd, .path = e->name, .off = e->used_s },
+              on_dated, e, 0);
 }
 
-static void touch_step(struct store *s, uint64_t now_ns, bool all)
+static void date_step(struct store *s, uint64_t now_ns)
 {
     uint32_t calls = 0, looks = 0;
 
-    if (all)
-        s->touch_at = 0;
-    else if (now_ns < s->next_touch_ns)
+    if (now_ns < s->next_touch_ns)
         return;
-    while (s->touch_at < s->index.n && (all || (calls < TOUCH_CALLS && looks < TOUCH_LOOK))) {
+    while (s->touch_at < s->index.n && calls < TOUCH_CALLS && looks < TOUCH_LOOK &&
+           ops_room_to_write(&s->ops, 1)) {
         struct entry *e = s->index.by_id[s->touch_at++];
 
         looks++;
         if (e->used_dirty) {
-            touch(s, e);
+            date(s, e);
             calls++;
         }
     }
@@ -423,17 +467,40 @@ static void touch_step(struct store *s, uint64_t now_ns, bool all)
     }
 }
 
-void limits_step(struct store *s, bool all)
+void limits_step(struct store *s)
 {
     uint64_t now_ns = when_ns();
 
-    if (all || now_ns >= s->next_expire_ns)
+    if (now_ns >= s->next_expire_ns)
         expire_step(s, when_s(), now_ns);
     if (s->bytes - s->dying_bytes > s->limits.bytes || s->index.memory > STORE_MEMORY_MAX)
         go_below(s);
     if (!TAILQ_EMPTY(&s->dying))
         delete_step(s);
-    touch_step(s, now_ns, all);
+    date_step(s, now_ns);
+    budget_step(s, now_ns);
+}
+
+void limits_finish(struct store *s)
+{
+    expire_step(s, when_s(), when_ns());
+    if (!TAILQ_EMPTY(&s->dying))
+        delete_step(s);
+    for (uint32_t i = 0; i < s->index.n; i++) {
+        struct entry *e = s->index.by_id[i];
+        const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)e->used_s } };
+        int err;
+        struct folder *d = folders_get(&s->folders, e->r.key.owner, false, &err);
+
+        if (e->used_dirty && d)
+            (void)utimensat(d->fd, e->name, t, AT_SYMLINK_NOFOLLOW);
+        e->used_dirty = false;
+    }
+    if (s->budget_dirty && s->budget_fd >= 0) {
+        uint64_t off = budget_save(&s->budget, s->budget_slot);
+
+        (void)!pwrite(s->budget_fd, s->budget_slot, BUDGET_SLOT, (off_t)off);
+    }
 }
 
 /* --- bytes written a day ---------------------------------------------------------------------- */
@@ -460,24 +527,18 @@ bool limits_is_spent(const struct store *s)
     return s->spent_len > 0 && !is_left(s, s->spent_len, false);
 }
 
-/* Not synced: the kernel writes it back in its time, and after kill -9 as well. A power cut loses
- * half a minute of counting. */
-static void save_budget(struct store *s)
+static void budget_changed(struct store *s)
 {
-    uint8_t slot[BUDGET_SLOT];
-    uint64_t off;
-
-    if (s->budget_fd < 0)
-        return;
-    off = budget_save(&s->budget, slot);
-    (void)!pwrite(s->budget_fd, slot, sizeof(slot), (off_t)off);
+    if (!s->budget_dirty)
+        s->next_budget_ns = when_ns() + TOUCH_EVERY;
+    s->budget_dirty = true;
 }
 
 void limits_wrote(struct store *s, uint64_t len)
 {
     s->counts.written += len;
     budget_add(&s->budget, when_s(), len);
-    save_budget(s);
+    budget_changed(s);
 }
 
 void limits_not_written(struct store *s, uint64_t len)
@@ -486,7 +547,7 @@ void limits_not_written(struct store *s, uint64_t len)
         return;
     s->counts.written -= len;
     budget_take_back(&s->budget, when_s(), len);
-    save_budget(s);
+    budget_changed(s);
 }
 
 /* Records that are there were written, whatever the file says: without it the budget is at least
@@ -524,8 +585,13 @@ void limits_open(struct store *s)
 
 void limits_again(struct store *s)
 {
+    /* Not while an operation has the descriptor: its number would be another file's. */
+    s->budget_gone = s->budget_saving;
+    if (s->budget_saving)
+        return;
     limits_close(s);
     open_file(s);
+    s->budget_dirty = true;
 }
 
 void limits_close(struct store *s)

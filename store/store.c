@@ -111,7 +111,7 @@ bool store_pump(struct store *s)
         next = TAILQ_NEXT(j, next);
         j->step(j);
     }
-    limits_step(s, false);
+    limits_step(s);
     warm_step(s);
     if (!ops_submit(&s->ops))
         s->more = true;
@@ -133,7 +133,7 @@ static int open_all(struct store *s, const char *path, struct why *why)
     if (err < 0)
         return why_set(why, err, "%s can't be read: %s", path, strerror(-err));
     limits_open(s);
-    limits_step(s, false);
+    limits_step(s);
     (void)ops_submit(&s->ops);
     return 0;
 }
@@ -199,7 +199,7 @@ static bool finish(struct store *s)
         if (!store_pump(s) && !wait_for_disk(s))
             return false;
     }
-    limits_step(s, true);
+    limits_finish(s);
     while (s->ops.n_out > 0) {
         if (!wait_for_disk(s))
             return false;

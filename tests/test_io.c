@@ -206,6 +206,26 @@ static void goes_on_where_the_cache_ends(enum io_kind kind)
     io_rig_close(&g);
 }
 
+static void dates(enum io_kind kind)
+{
+    struct io_rig g;
+    struct stat st;
+    int fd;
+
+    io_rig_open(&g, kind);
+    fd = io_rig_file(&g, "a", 0);
+    assert_int_equal(
+        io_rig_one(
+            &g, (struct io_op){ .code = IO_DATE, .fd = g.folder, .path = "a", .off = 1234567890 }),
+        0);
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(st.st_mtim.tv_sec, 1234567890);
+    assert_int_equal(io_rig_one(&g, (struct io_op){ .code = IO_DATE, .fd = g.folder, .path = "b" }),
+                     -ENOENT);
+    assert_int_equal(close(fd), 0);
+    io_rig_close(&g);
+}
+
 /* A file that may not grow: the kernel writes up to the limit and says so, the next call fails. */
 static void is_not_whole_when_it_was_short(enum io_kind kind)
 {
@@ -376,6 +396,7 @@ static const struct io_rig_test contracts[] = {
     { "ends at the end", ends_at_the_end },
     { "goes on behind short ones", goes_on_behind_short_ones },
     { "goes on where the cache ends", goes_on_where_the_cache_ends },
+    { "dates", dates },
     { "is not whole when it was short", is_not_whole_when_it_was_short },
     { "chains go in order", chains_go_in_order },
     { "chains end at a failure", chains_end_at_a_failure },

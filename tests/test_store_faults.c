@@ -500,6 +500,26 @@ static void a_disk_is_silent(void **state)
     assert_tidy();
 }
 
+/* Times of use and the budget go to the disk as all else does, a minute later: a call of the
+ * store's own would wait for it. */
+static void keeps_no_books_by_itself(void **state)
+{
+    struct rig_record r = { .n = 64 };
+    uint64_t n_written, n_dated = io_faulty_n(rig.io, IO_DATE);
+
+    (void)state;
+    assert_int_equal(rig_put(&rig, &r), 0);
+    rig_settle(&rig);
+    n_written = io_faulty_n(rig.io, IO_WRITE);
+    (void)store_pump(rig.store);
+    assert_int_equal(io_faulty_n(rig.io, IO_WRITE), n_written);
+    assert_int_equal(io_faulty_n(rig.io, IO_DATE), n_dated);
+    passed_ns += 61 * CLOCK_S;
+    (void)store_pump(rig.store);
+    assert_int_equal(io_faulty_n(rig.io, IO_WRITE), n_written + 1);
+    assert_int_equal(io_faulty_n(rig.io, IO_DATE), n_dated + 1);
+}
+
 /* Closing waits no longer than that either, and may be tried again. */
 static void closes_on_a_silent_disk(void **state)
 {
@@ -615,6 +635,7 @@ int main(void)
         TEST(the_start_meets_errors),
         TEST(any_order_will_do),
         TEST(a_disk_is_silent),
+        TEST(keeps_no_books_by_itself),
         TEST(closes_on_a_silent_disk),
         TEST(a_new_folder_is_synced_once),
         TEST(a_new_folder_is_synced_again),
