@@ -14,10 +14,10 @@
  * (store/io_threads.c): the same system calls that the kernel's pool for it (io-wq) would do in as
  * many threads. Not by that pool, because it loses work. Seen on 6.18, three times in half a
  * million records: after a ring was closed and another one opened, the first operation that needs
- * the pool stays in its queue for ever. A worker that is about to end, be it after five idle
- * seconds or because the last ring was closed, is still on the list of free ones
- * (io_acct_activate_free_worker), is taken for one that will look at the queue, and nobody else is
- * woken. Nothing in here waits for the pool, so nothing can be lost there.
+ * the pool stays in its queue for ever. Why, is read and not proven: a worker that is about to
+ * end, be it after five idle seconds or because the last ring was closed, is still on the list of
+ * free ones (io_acct_activate_free_worker), is taken for one that will look at the queue, and
+ * nobody else is woken. Nothing in here waits for the pool, so nothing can be lost there.
  *
  * Links      What stands behind a transfer of the ring is held here until that came back whole, and
  * is handed over by the io_reap that learns it: it may be short, and goes on then. A helper goes on

@@ -15,7 +15,7 @@ block() {
 # --- a file and a line --------------------------------------------------------------------------
 # Objects come along: only what includes the table is compiled again.
 mkdir -p "$tmp/tree/build/$flavour"
-cp -a Makefile base client ctl daemon engine ipc proto store "$tmp/tree/"
+cp -a Makefile base client ctl cuda daemon engine ipc proto store "$tmp/tree/"
 for part in flags gen base client ctl daemon engine ipc store; do
     cp -a "$BUILD/$part" "$tmp/tree/build/$flavour/"
 done

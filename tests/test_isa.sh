@@ -5,6 +5,8 @@
 set -u
 BUILD=${BUILD:-build/release}
 bad=0 n=0
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
 
 if ! command -v objdump >/dev/null; then
     echo "no objdump here (Debian package binutils)"
@@ -15,9 +17,11 @@ if [ "$(uname -m)" != x86_64 ]; then
     exit 77
 fi
 
-# first_hit OBJECT PATTERN: the first instruction that has it.
+# first_hit OBJECT PATTERN: the first instruction that has it. Clones that the loader picks by the CPU (target_clones,
+# named after what they need) may have what they are named after.
 first_hit() {
-    objdump -d --no-show-raw-insn "$1" | grep -E -m 1 "$2"
+    objdump -d --no-show-raw-insn "$1" | awk '/^[0-9a-f]+ </ { clone = /\.arch_x86_64_v[34]/ } !clone' |
+        grep -E -m 1 "$2"
 }
 
 # f16 arithmetic: vaddph, vfmadd213sh... but not the conversions of F16C (vcvtph2ps, vcvtps2ph).
@@ -40,6 +44,17 @@ for o in $(find "$BUILD/base" "$BUILD/engine" "$BUILD/ipc" "$BUILD/client" "$BUI
         bad=1
     fi
 done
+
+# Clones are left out, and what stands behind them is not.
+echo '__attribute__((target_clones("arch=x86-64-v3", "default"))) void a(float *x) { for (int i = 0; i < 4096; i++) x[i] *= 2; }' >"$dir/c.c"
+cp "$dir/c.c" "$dir/d.c"
+echo '__attribute__((target("avx2"))) void b(float *x) { for (int i = 0; i < 4096; i++) x[i] += 2; }' >>"$dir/d.c"
+if gcc -O3 -c "$dir/c.c" -o "$dir/c.o" 2>/dev/null && gcc -O3 -c "$dir/d.c" -o "$dir/d.o"; then
+    if first_hit "$dir/c.o" '%ymm' >/dev/null || ! first_hit "$dir/d.o" '%ymm' >/dev/null; then
+        echo "a clone counts, or what stands behind one does not"
+        bad=1
+    fi
+fi
 
 # The patterns must find what they look for: an object that has it, and enough objects.
 if ! first_hit "$BUILD/engine/cpu/kernels_avx2.o" '%ymm' >/dev/null; then

@@ -1,5 +1,6 @@
 /* tests/test_scratch.c - would catch: spans that overlap or are not aligned, room that is not found
- * though it is there, memory that stays after its span went back.
+ * though it is there, memory that stays after its span went back, or that is taken before it is
+ * used.
  */
 #include "engine/kv/scratch.h"
 
@@ -106,11 +107,36 @@ static void memory_goes_back(void **state)
     scratch_close(&s);
 }
 
+static void promised(void **state)
+{
+    struct scratch s;
+    void *a;
+
+    (void)state;
+    scratch_promise(&s, NULL, LEN);
+    assert_int_equal(s.len, LEN);
+    assert_null(s.mem);
+    a = scratch_take(&s, LEN / 2);
+    assert_non_null(a);
+    assert_ptr_equal(a, s.mem);
+    assert_true(n_resident(&s) <= 1);
+    scratch_close(&s);
+    scratch_promise(&s, NULL, LEN);
+    scratch_close(&s); /* never used */
+
+    scratch_promise(&s, NULL, SIZE_MAX / 4);
+    assert_null(scratch_take(&s, 64));
+    assert_int_equal(s.used, 0);
+    assert_null(scratch_take(&s, 64)); /* asked for again, and refused again */
+    scratch_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(spans_are_apart),
                                         cmocka_unit_test(the_whole_is_there),
-                                        cmocka_unit_test(memory_goes_back) };
+                                        cmocka_unit_test(memory_goes_back),
+                                        cmocka_unit_test(promised) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

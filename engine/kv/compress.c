@@ -445,10 +445,11 @@ int compress_open(const struct model *m, struct backend *b, struct compressor **
                               .head_dim = m->head_dim };
     most = largest_side(c);
     asks = asked_floats(c, SEQ_SEGMENT_MAX) * sizeof(float);
+    /* Nothing is lost without it but time, and who never fits has no use for it. */
+    scratch_promise(&c->asks, b, asks > ASKS_BYTES ? asks : ASKS_BYTES);
     /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
      * and two lists of one head. */
     if (scratch_open(&c->sides, b, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
-        scratch_open(&c->asks, b, asks > ASKS_BYTES ? asks : ASKS_BYTES) < 0 ||
         scratch_open(&c->page_lists, NULL, SCRATCH_SPANS_MAX * PAGE_LIST_BYTES) < 0 ||
         scratch_open(&c->desk, NULL,
                      (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) < 0) {

@@ -11,16 +11,25 @@
  * default length needs about 200 KiB. */
 #define KEEP ((size_t)1 << 20)
 
-int scratch_open(struct scratch *s, struct backend *b, size_t len)
+static int get_memory(struct scratch *s)
 {
     void *p;
-    int r;
+    int r = backend_alloc(s->backend, s->len, &p);
 
-    *s = (struct scratch){ .backend = b, .len = (len + ALIGN - 1) / ALIGN * ALIGN };
-    r = backend_alloc(b, s->len, &p);
     if (r == 0)
         s->mem = p;
     return r;
+}
+
+void scratch_promise(struct scratch *s, struct backend *b, size_t len)
+{
+    *s = (struct scratch){ .backend = b, .len = (len + ALIGN - 1) / ALIGN * ALIGN };
+}
+
+int scratch_open(struct scratch *s, struct backend *b, size_t len)
+{
+    scratch_promise(s, b, len);
+    return get_memory(s);
 }
 
 void scratch_close(struct scratch *s)
@@ -38,7 +47,7 @@ void *scratch_take(struct scratch *s, size_t len)
 
     len = (len + ALIGN - 1) / ALIGN * ALIGN;
     assert(len > 0);
-    if (s->n == SCRATCH_SPANS_MAX)
+    if (s->n == SCRATCH_SPANS_MAX || (!s->mem && get_memory(s) < 0))
         return NULL;
     while (i < s->n && s->spans[i].off - off < len) {
         off = s->spans[i].off + s->spans[i].len;

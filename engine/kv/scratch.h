@@ -2,12 +2,14 @@
  *
  *     | span | span |      | span |            |     handed out front to back, first fit
  *
- * It is reserved once, in memory of a backend (engine/backend.h) or of the process. Where the host
- * may write it, what was touched goes back to the system when a span does, but for the first part,
- * which small spans live in: it costs what is in use, and never more than its length.
+ * It is reserved once, in memory of a backend (engine/backend.h) or of the process, when it is
+ * opened or when it is first used. Where the host may write it, what was touched goes back to the
+ * system when a span does, but for the first part, which small spans live in: it costs what is in
+ * use, and never more than its length.
  *
  * Threads    one at a time.
- * Errors     scratch_open: -ENOMEM. scratch_take: NULL, when no gap is as long now.
+ * Errors     scratch_open: -ENOMEM. scratch_take: NULL, when no gap is as long now, or when there
+ * is no memory for one that is opened by scratch_promise.
  */
 #ifndef ENGINE_KV_SCRATCH_H
 #define ENGINE_KV_SCRATCH_H
@@ -31,6 +33,8 @@ struct scratch {
 };
 
 int scratch_open(struct scratch *s, struct backend *b, size_t len);
+/* Its memory is taken at the first use, for what can be done without. */
+void scratch_promise(struct scratch *s, struct backend *b, size_t len);
 void scratch_close(struct scratch *s);
 
 /* len bytes, aligned to 64, whatever was in them. */
