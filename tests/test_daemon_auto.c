@@ -24,15 +24,16 @@
 #define PAGE   16u
 #define BYTE_0 3u /* the model's id of byte 0 */
 #define LONG   (SANITIZED ? 5000u : 10000u)
+#define MOST   10000u
 #define ANSWER 40u
 
 static const char *const no_store[] = { "--store", "none", NULL };
-static uint32_t ids[LONG];
+static uint32_t ids[MOST];
 static struct daemon_fixture d;
 
 static void fill(unsigned seed)
 {
-    for (size_t i = 0; i < LONG; i++)
+    for (size_t i = 0; i < MOST; i++)
         ids[i] = BYTE_0 + 32 + (uint32_t)rand_r(&seed) % 90;
 }
 
@@ -164,7 +165,7 @@ static void what_is_said_is_meant(void **state)
     assert_true(u.raw_tokens + u.gists <= 256 && u.raw_tokens >= 64);
     gist_close(s);
     s = open_with(c, 0, &m);
-    assert_int_equal(gist_append_tokens(s, ids, LONG, &u), -E2BIG);
+    assert_int_equal(gist_append_tokens(s, ids, MOST, &u), -E2BIG);
     assert_non_null(strstr(gist_error(c), "--budget"));
     gist_close(s);
 

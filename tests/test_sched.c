@@ -2,7 +2,8 @@
  * catch: a malloc in the loop that makes tokens, replies that are made anew for a client that does
  * not read, a budget that lets a step last too long, frames that take more than their share of it,
  * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
- * a character, a bell that keeps the scheduler awake.
+ * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
+ * over.
  */
 
 #include "daemon/answer.h"
@@ -81,6 +82,27 @@ static void send_req(const struct wire_req *m, const void *bulk)
     while ((r = raw_client_put(chan, &scratch, m, bulk)) == -EAGAIN && daemon_fixture_ms() < end)
         ;
     assert_int_equal(r, 0);
+}
+
+/* While true, time passes for all threads but the first: each look at the clock costs 6 ms. */
+static _Atomic bool slow;
+static _Atomic int64_t slept_ns;
+static pthread_t first;
+
+int __real_clock_gettime(clockid_t id, struct timespec *ret);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ret);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ret)
+{
+    int r = __real_clock_gettime(id, ret);
+
+    if (r < 0 || id != CLOCK_MONOTONIC || pthread_equal(pthread_self(), first))
+        return r;
+    if (atomic_load(&slow))
+        atomic_fetch_add(&slept_ns, 6000000);
+    ret->tv_nsec += atomic_load(&slept_ns) % 1000000000;
+    ret->tv_sec += atomic_load(&slept_ns) / 1000000000 + ret->tv_nsec / 1000000000;
+    ret->tv_nsec %= 1000000000;
+    return r;
 }
 
 static enum wire_rep_kind next_reply(struct wire_rep *ret)
@@ -497,6 +519,25 @@ static void test_long_stop_string(void **state)
     assert_int_equal(ids, ANSWER_STOP_MAX + 2);
 }
 
+/* A slice that ends with the first request, since time is up: the others' replies are sent all the
+ * same. */
+static void test_slow_slices(void **state)
+{
+    struct chan *silent;
+    struct alone a;
+
+    (void)state;
+    first = pthread_self();
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    start_alone(&a);
+    atomic_store(&slow, true);
+    silent = ask_and_read_nothing(&a.to);
+    read_stats(silent);
+    atomic_store(&slow, false);
+    stop_alone(&a);
+    wire_scratch_close(&scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,6 +548,7 @@ int main(void)
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
         cmocka_unit_test(test_no_malloc_for_a_token_that_is_read),
         cmocka_unit_test(test_late_bell),
+        cmocka_unit_test(test_slow_slices),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
