@@ -6,19 +6,12 @@
  */
 #include "engine/cpu/lsq.h"
 
+#include "base/clones.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* For the widest vectors that the CPU has. Sanitizers' run time is not there yet when the loader
- * asks which clone to take. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) ||         \
-    !defined(__x86_64__)
-#define CLONES
-#else
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#endif
 
 /* Of the mean of the diagonal. */
 #define RIDGE 1e-2f

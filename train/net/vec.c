@@ -1,15 +1,9 @@
 #include "train/net/vec.h"
 
+#include "base/clones.h"
+
 #include <math.h>
 #include <string.h>
-
-/* Sanitizers' run time is not there yet when the loader asks which clone to take. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__) ||         \
-    !defined(__x86_64__)
-#define CLONES
-#else
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#endif
 
 static inline uint16_t to_bf16(float x)
 {
