@@ -265,36 +265,27 @@ static void see_joined(const struct round *r, const struct plan_piece *p, uint32
     k->joined = d->joined;
 }
 
-/* d's queries of n tokens and one KV head, with no keys yet. */
-static struct kernels_attn queries_of(const struct round *r, uint32_t n, uint32_t head,
-                                      const struct desk *d)
-{
-    const struct attend *a = r->a;
-    const struct pool *pool = r->plan->pool;
-
-    return (struct kernels_attn){ .q = d->q,
-                                  .n_rows = n * a->group,
-                                  .group = a->group,
-                                  .head_dim = a->hd,
-                                  .stride = 1,
-                                  .pool = pool->mem,
-                                  .page_bytes = pool->page_bytes,
-                                  .k_off = pool_k_off(pool, r->layer, head),
-                                  .v_off = pool_v_off(pool, r->layer, head),
-                                  .next_k_off =
-                                      pool_k_off(pool, r->layer, (head + 1) % a->n_head_kv) };
-}
-
 /* The partial result of tokens [t0, t0 + n) over segments [first, end), or the own one. */
 static void segment_partial(const struct round *r, const struct plan_piece *p, uint32_t t0,
                             uint32_t n, uint32_t head, uint32_t first, uint32_t end, struct desk *d,
                             float *m, float *l, float *o)
 {
-    struct kernels_attn k = queries_of(r, n, head, d);
+    const struct attend *a = r->a;
+    const struct pool *pool = r->plan->pool;
+    struct kernels_attn k = { .q = d->q,
+                              .n_rows = n * a->group,
+                              .group = a->group,
+                              .head_dim = a->hd,
+                              .stride = 1,
+                              .pool = pool->mem,
+                              .page_bytes = pool->page_bytes,
+                              .k_off = pool_k_off(pool, r->layer, head),
+                              .v_off = pool_v_off(pool, r->layer, head),
+                              .next_k_off = pool_k_off(pool, r->layer, (head + 1) % a->n_head_kv),
+                              .m = m,
+                              .l = l,
+                              .o = o };
 
-    k.m = m;
-    k.l = l;
-    k.o = o;
     /* Copied anew for every stretch: kernels turn them in place, to the base of one segment, and to
      * turn them on from there would round each time. */
     load_queries(r, p, t0, n, head, d);
@@ -304,7 +295,7 @@ static void segment_partial(const struct round *r, const struct plan_piece *p, u
         see_earlier(r, p, first, d, &k);
     else
         see_joined(r, p, first, end, d, &k);
-    r->a->k->attn[r->plan->pool->kv](&k);
+    a->k->attn[pool->kv](&k);
 }
 
 /* Over the stretch that begins with segment `first`. */
