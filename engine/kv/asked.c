@@ -26,10 +26,8 @@ struct asked_shape asked_shape(uint32_t seg_len, uint32_t group, bool while_read
     return shape_of(seg_len, while_read ? 1 : (seg_len + ASKED_AGAIN - 1) / ASKED_AGAIN, group);
 }
 
-struct forward_asked asked_rows(const struct compressor *c, const struct asked_shape *k,
-                                uint32_t segment, float *all)
+struct forward_asked asked_rows(const struct asked_shape *k, uint32_t segment, float *all)
 {
-    (void)c;
     return (struct forward_asked){ all, k->n, k->tokens, k->heads, segment };
 }
 
@@ -120,7 +118,7 @@ void asked_watch(struct compressor *c, const struct compress_spec *spec, struct 
     if (a->segment != segment || a->n_changes != s->n_changes)
         start(a, s, segment, from);
     k = asked_shape(s->seg_len, c->group, true);
-    run->asked = asked_rows(c, &k, segment, a->all);
+    run->asked = asked_rows(&k, segment, a->all);
 }
 
 /* Also of runs that nobody watched: what was kept of the tokens from there on is of others. */

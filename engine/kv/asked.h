@@ -48,8 +48,7 @@ struct asked {
 
 /* while_read: they are kept while a segment is read, where all tokens are to be had for nothing. */
 struct asked_shape asked_shape(uint32_t seg_len, uint32_t group, bool while_read);
-struct forward_asked asked_rows(const struct compressor *c, const struct asked_shape *k,
-                                uint32_t segment, float *all);
+struct forward_asked asked_rows(const struct asked_shape *k, uint32_t segment, float *all);
 /* Of the longer of the two shapes. */
 size_t asked_floats(const struct compressor *c, uint32_t seg_len);
 

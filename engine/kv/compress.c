@@ -311,9 +311,8 @@ static int begin(const struct compress_work *w)
     size_t floats = n_floats(w->c, w->spec, seg_len, w->segment);
     int r = 0;
 
-    if (w->side->asked && w->side->asked->all) /* it has them already */
+    if (side->asked && side->asked->all) /* it has them already */
         floats = 0;
-
     if ((floats || n) && w->c->next && w->c->next != side)
         return -EAGAIN;
     if (floats)

@@ -45,7 +45,7 @@ static int observe(const struct compress_work *w, uint32_t max, struct forward_r
     uint32_t seg_len = w->seq->seg_len;
     struct asked_shape k = shape(w);
 
-    ret->asked = asked_rows(w->c, &k, w->segment, compress_asked_floats(w));
+    ret->asked = asked_rows(&k, w->segment, compress_asked_floats(w));
     ret->observe.asks = true;
     ret->observe.stride = k.tokens;
     ret->observe.first = w->segment * seg_len + (w->side->n_done + 1) * k.tokens - 1;
