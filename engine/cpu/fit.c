@@ -44,17 +44,17 @@ struct desk {
     float *scores;          /* (BLOCK_ROWS, r) */
     float *weights, *order; /* (r) */
     float *b;               /* (q, n) */
-    float *one;             /* (3, hd) a key, a value, angles */
     uint32_t *kept;         /* (n) */
     uint8_t *tiles;         /* K and V tiles of the keys that stay; one more pair, to round in */
     struct lsq lsq;
+    struct move_scratch one; /* a key, a value, angles */
 };
 
 struct fit {
     const struct kernels *k;
     struct workers *w;
     const struct rotary *rotary;
-    uint32_t n_layer, n_head_kv, hd;
+    uint32_t hd;
     uint32_t max_queries, max_keys, max_raw; /* that desks have room for; padded */
     struct desk *desks;                      /* one a worker */
     uint32_t n_desks;
@@ -94,8 +94,7 @@ static int open_desk(const struct fit *f, struct desk *d)
                   { &d->scores, BLOCK_ROWS * r },
                   { &d->weights, r },
                   { &d->order, r },
-                  { &d->b, q * n },
-                  { &d->one, 3 * hd } };
+                  { &d->b, q * n } };
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         *parts[i].at = malloc(parts[i].n * sizeof(float));
@@ -111,8 +110,8 @@ static int open_desk(const struct fit *f, struct desk *d)
 
 static void close_desk(struct desk *d)
 {
-    float *parts[] = { d->q,      d->t,       d->root,  d->keys, d->values, d->wide,
-                       d->scores, d->weights, d->order, d->b,    d->one };
+    float *parts[] = { d->q,    d->t,      d->root,    d->keys,  d->values,
+                       d->wide, d->scores, d->weights, d->order, d->b };
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         free(parts[i]);
@@ -153,8 +152,6 @@ int fit_open(const struct model *m, const struct kernels *k, struct workers *w,
     *f = (struct fit){ .k = k,
                        .w = w,
                        .rotary = rotary,
-                       .n_layer = m->n_layer,
-                       .n_head_kv = m->n_head_kv,
                        .hd = m->head_dim,
                        .desks = calloc(workers_n(w), sizeof(*f->desks)),
                        .n_desks = workers_n(w) };
@@ -178,16 +175,6 @@ void fit_close(struct fit *f)
 
 /* --- weigh ------------------------------------------------------------------------------------ */
 
-static uint8_t *tile_of(const struct job *j, const uint32_t *pages, uint32_t list, uint32_t key,
-                        bool of_v)
-{
-    const struct pool *p = j->a->pool;
-    uint32_t layer = list / j->f->n_head_kv, head = list % j->f->n_head_kv;
-
-    return p->mem + pages[key / POOL_PAGE_TOKENS] * p->page_bytes +
-           (of_v ? pool_v_off(p, layer, head) : pool_k_off(p, layer, head));
-}
-
 /* The queries, turned by so many positions. Behind them zeros. */
 static void load_queries(const struct job *j, uint32_t list, uint32_t by, struct desk *d)
 {
@@ -198,7 +185,7 @@ static void load_queries(const struct job *j, uint32_t list, uint32_t by, struct
     for (uint32_t i = 0; i < n; i++)
         memcpy(d->q + (size_t)i * hd, row + i * ASKED_FLOATS(hd), hd * sizeof(*d->q));
     memset(d->q + (size_t)n * hd, 0, (size_t)(j->n_queries - n) * hd * sizeof(*d->q));
-    f->k->rope(d->q, n, hd, rotary_by(f->rotary, by, d->one + 2 * (size_t)hd));
+    f->k->rope(d->q, n, hd, rotary_by(f->rotary, by, d->one.angles));
 }
 
 static void load_raw(const struct job *j, uint32_t list, struct desk *d)
@@ -208,12 +195,11 @@ static void load_raw(const struct job *j, uint32_t list, struct desk *d)
     uint32_t hd = j->f->hd;
 
     for (uint32_t i = 0; i < a->n_raw; i++) {
-        const uint8_t *k = tile_of(j, a->from, list, i, false);
+        struct move_place at = move_place_of(a->pool, a->from, i, list);
 
         if (i % POOL_PAGE_TOKENS == 0)
-            kv_read_keys(kv, k, hd, d->keys + (size_t)i * hd);
-        kv_read_value(kv, tile_of(j, a->from, list, i, true), hd, i % POOL_PAGE_TOKENS,
-                      d->values + (size_t)i * hd);
+            kv_read_keys(kv, at.k, hd, d->keys + (size_t)i * hd);
+        kv_read_value(kv, at.v, hd, i % POOL_PAGE_TOKENS, d->values + (size_t)i * hd);
     }
     lsq_pack_columns(d->values, a->n_raw, hd, d->wide);
 }
@@ -307,16 +293,13 @@ static void choose(const struct job *j, uint32_t list, struct desk *d)
     const struct fit *f = j->f;
     const struct backend_fit *a = j->a;
     struct largest k = { a->sinks, a->n_raw - a->sinks, d->weights + a->sinks, d->order };
-    struct move_scratch scratch = { d->one, d->one + f->hd, d->one + 2 * (size_t)f->hd };
 
     largest_keep(&k, a->n_keys, d->kept);
     for (uint32_t i = 0; i < a->n_keys; i++) {
-        uint32_t from = d->kept[i];
-        struct move_place raw = { tile_of(j, a->from, list, from, false),
-                                  tile_of(j, a->from, list, from, true), from };
+        struct move_place raw = move_place_of(a->pool, a->from, d->kept[i], list);
         struct move_place to = desk_place(j, d, i);
 
-        move_key(f->k, f->rotary, a->pool->kv, f->hd, &raw, &to, &scratch);
+        move_key(f->k, f->rotary, a->pool->kv, f->hd, &raw, &to, &d->one);
     }
 }
 
@@ -370,9 +353,9 @@ static void store_values(const struct job *j, struct desk *d)
     uint32_t hd = j->f->hd;
     struct move_place rounded = desk_place(j, d, j->n_keys);
 
-    memset(d->one, 0, hd * sizeof(*d->one));
+    memset(d->one.k, 0, hd * sizeof(*d->one.k));
     for (uint32_t i = j->a->sinks; i < j->a->n_keys; i++) {
-        j->f->k->kv_store[kv](d->one, d->values + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS,
+        j->f->k->kv_store[kv](d->one.k, d->values + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS,
                               rounded.k, rounded.v);
         kv_copy_value(kv, rounded.v, desk_place(j, d, i).v, hd, i % POOL_PAGE_TOKENS);
     }
@@ -405,8 +388,11 @@ static void store_tiles(const struct job *j, uint32_t list, const struct desk *d
     size_t len = kv_tile_bytes(j->a->pool->kv, j->f->hd);
 
     for (uint32_t i = 0; i < j->a->n_keys; i += POOL_PAGE_TOKENS) {
-        memcpy(tile_of(j, j->a->to, list, i, false), desk_place(j, d, i).k, len);
-        memcpy(tile_of(j, j->a->to, list, i, true), desk_place(j, d, i).v, len);
+        struct move_place from = desk_place(j, d, i);
+        struct move_place to = move_place_of(j->a->pool, j->a->to, i, list);
+
+        memcpy(to.k, from.k, len);
+        memcpy(to.v, from.v, len);
     }
 }
 

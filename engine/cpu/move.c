@@ -6,17 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What one worker computes in. */
-struct desk {
-    float k[KERNELS_HEAD_DIM_MAX], v[KERNELS_HEAD_DIM_MAX], angles[KERNELS_HEAD_DIM_MAX];
-};
-
 struct move {
     const struct kernels *k;
     struct workers *w;
     const struct rotary *rotary;
     uint32_t n_layer, n_head_kv, hd;
-    struct desk *desks; /* one a worker */
+    struct move_scratch *desks; /* one a worker */
 };
 
 /* A slice of either job is one layer's KV head: nobody else writes to its tiles. */
@@ -33,19 +28,19 @@ struct norms_job {
     float *ret;
 };
 
-static struct move_place place_of(const struct pool *p, const uint32_t *pages, uint32_t i,
-                                  uint32_t list)
+struct move_place move_place_of(const struct pool *p, const uint32_t *pages, uint32_t key,
+                                uint32_t list)
 {
-    uint8_t *page = p->mem + pages[i / POOL_PAGE_TOKENS] * p->page_bytes;
+    uint8_t *page = p->mem + pages[key / POOL_PAGE_TOKENS] * p->page_bytes;
     uint32_t layer = list / p->n_head_kv, head = list % p->n_head_kv;
 
     return (struct move_place){ page + pool_k_off(p, layer, head),
-                                page + pool_v_off(p, layer, head), i };
+                                page + pool_v_off(p, layer, head), key };
 }
 
 /* by: less than SEQ_SEGMENT_MAX, to either side. */
 static void turn_key(const struct kernels *k, const struct rotary *rotary, int by, uint32_t hd,
-                     const struct move_scratch *s)
+                     struct move_scratch *s)
 {
     memcpy(s->angles, rotary_by(rotary, (uint32_t)abs(by), NULL), hd * sizeof(*s->angles));
     for (uint32_t i = hd / 2; by < 0 && i < hd; i++)
@@ -56,8 +51,7 @@ static void turn_key(const struct kernels *k, const struct rotary *rotary, int b
 /* A key that keeps its place is copied bit for bit: rounding it once more could change it, and then
  * a segment that was written to fresh pages would differ from one that was packed in place. */
 void move_key(const struct kernels *k, const struct rotary *rotary, enum kv_type kv, uint32_t hd,
-              const struct move_place *from, const struct move_place *to,
-              const struct move_scratch *s)
+              const struct move_place *from, const struct move_place *to, struct move_scratch *s)
 {
     uint32_t slot = from->key % POOL_PAGE_TOKENS;
 
@@ -72,13 +66,12 @@ void move_key(const struct kernels *k, const struct rotary *rotary, enum kv_type
 }
 
 static void move_listed(const struct move *v, const struct backend_move *m, uint32_t list,
-                        uint32_t from, uint32_t to, struct desk *d)
+                        uint32_t from, uint32_t to, struct move_scratch *s)
 {
-    struct move_place a = place_of(m->pool, m->from, from, list);
-    struct move_place b = place_of(m->pool, m->to, to, list);
-    struct move_scratch s = { d->k, d->v, d->angles };
+    struct move_place a = move_place_of(m->pool, m->from, from, list);
+    struct move_place b = move_place_of(m->pool, m->to, to, list);
 
-    move_key(v->k, v->rotary, m->pool->kv, v->hd, &a, &b, &s);
+    move_key(v->k, v->rotary, m->pool->kv, v->hd, &a, &b, s);
 }
 
 /* In the same pages the order matters: towards lower places from the front, towards higher ones
@@ -88,14 +81,14 @@ static void move_list(void *arg, uint32_t list, uint32_t worker)
     const struct move_job *j = arg;
     const struct backend_move *m = j->m;
     const uint32_t *kept = m->kept + (m->per_head ? (size_t)list * m->n_keys : 0);
-    struct desk *d = &j->v->desks[worker];
+    struct move_scratch *s = &j->v->desks[worker];
 
     if (kept[m->n_keys - 1] < m->n_keys - 1)
         for (uint32_t i = m->n_keys; i-- > m->first;)
-            move_listed(j->v, m, list, kept[i], i, d);
+            move_listed(j->v, m, list, kept[i], i, s);
     else
         for (uint32_t i = m->first; i < m->n_keys; i++)
-            move_listed(j->v, m, list, kept[i], i, d);
+            move_listed(j->v, m, list, kept[i], i, s);
 }
 
 void move_run(struct move *v, const struct backend_move *m)
@@ -109,16 +102,16 @@ void move_run(struct move *v, const struct backend_move *m)
 static void norms_list(void *arg, uint32_t list, uint32_t worker)
 {
     const struct norms_job *j = arg;
-    struct desk *d = &j->v->desks[worker];
+    struct move_scratch *s = &j->v->desks[worker];
     float *ret = j->ret + (size_t)list * j->n_keys;
 
     for (uint32_t i = 0; i < j->n_keys; i++) {
-        struct move_place p = place_of(j->pool, j->pages, i, list);
+        struct move_place p = move_place_of(j->pool, j->pages, i, list);
 
-        kv_read(j->pool->kv, p.k, p.v, j->v->hd, i % POOL_PAGE_TOKENS, d->k, d->v);
+        kv_read(j->pool->kv, p.k, p.v, j->v->hd, i % POOL_PAGE_TOKENS, s->k, s->v);
         ret[i] = 0;
         for (uint32_t c = 0; c < j->v->hd; c++)
-            ret[i] += d->k[c] * d->k[c];
+            ret[i] += s->k[c] * s->k[c];
     }
 }
 

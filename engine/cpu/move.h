@@ -22,15 +22,19 @@ struct move_place {
     uint32_t key;
 };
 
+/* list: layer * n_head_kv + head. */
+struct move_place move_place_of(const struct pool *p, const uint32_t *pages, uint32_t key,
+                                uint32_t list);
+
+/* What one worker moves a key in. */
 struct move_scratch {
-    float *k, *v, *angles; /* (hd) each */
+    float k[KERNELS_HEAD_DIM_MAX], v[KERNELS_HEAD_DIM_MAX], angles[KERNELS_HEAD_DIM_MAX];
 };
 
 /* One key, as backend_move has it: turned by the way from one place to the other, or copied where
  * it keeps its place. */
 void move_key(const struct kernels *k, const struct rotary *rotary, enum kv_type kv, uint32_t hd,
-              const struct move_place *from, const struct move_place *to,
-              const struct move_scratch *s);
+              const struct move_place *from, const struct move_place *to, struct move_scratch *s);
 
 int move_open(const struct model *m, const struct kernels *k, struct workers *w,
               const struct rotary *rotary, struct move **ret);
