@@ -490,9 +490,17 @@ static void come_back(struct memory *m)
     m->overlay.n = 0;
 }
 
-void memory_rewind(struct memory *m, uint32_t n)
+/* Where a fresh sequence would stand elsewhere it is told from that. */
+static void compare_fresh(struct memory *m)
 {
     struct ladder fresh = { 0 };
+
+    ladder_climb(&m->policy, &fresh, 0, m->seq->n_tokens, NULL, NULL);
+    m->early = m->early || !ladder_equal(&m->ladder, &fresh);
+}
+
+void memory_rewind(struct memory *m, uint32_t n)
+{
     uint32_t left;
 
     assert(n <= m->n_ids);
@@ -518,22 +526,12 @@ void memory_rewind(struct memory *m, uint32_t n)
      * raw, or on lower rungs: to have them back, their tokens would have to be read again while the
      * segment before each is raw, and so on to the first. Until nothing is compressed any more such
      * a session is not a function of its ids alone, and teaches others nothing. */
-    ladder_climb(&m->policy, &fresh, 0, left, NULL, NULL);
-    m->early = m->early || !ladder_equal(&m->ladder, &fresh);
+    compare_fresh(m);
     if (m->ladder.n_at[1] == 0)
         m->early = false;
     prefix_unlearn(&m->shared);
     tier_cut(&m->kept);
     drop_side(m);
-}
-
-/* Where a fresh sequence would stand elsewhere it is told from that as one is that was rewound. */
-static void compare_fresh(struct memory *m)
-{
-    struct ladder fresh = { 0 };
-
-    ladder_climb(&m->policy, &fresh, 0, m->seq->n_tokens, NULL, NULL);
-    m->early = m->early || !ladder_equal(&m->ladder, &fresh);
 }
 
 bool memory_thin(struct memory *m)
