@@ -313,7 +313,7 @@ static void name_failed(struct name_put *p)
     /* One that was renamed is whole and synced, only its folder is not: it may stay. */
     if (publish_clean(&p->file, NULL))
         return;
-    if (p->file.fd < 0 && !p->file.again)
+    if (p->file.fd < 0) /* what was not even handed to the disk */
         limits_not_written(s, file_len(p->n->len));
     if (publish_again(&p->file)) {
         limits_wrote(s, file_len(p->n->len));

@@ -162,6 +162,11 @@ static void what_failed_early_is_not_counted(void **state)
     io_faulty_clear(rig.io);
     passed_ns += 600 * CLOCK_S;
     assert_int_equal(rig_stats(&rig).written_today, rig_len(&r));
+    spoil(IO_OPEN, 0, IO_FAULT_ERROR, ENOSPC); /* it is tried again, and fails again */
+    assert_int_equal(rig_put_name(&rig, RIG_OWNER, 1, "a name", "text"), -ENOSPC);
+    io_faulty_clear(rig.io);
+    passed_ns += 600 * CLOCK_S;
+    assert_int_equal(rig_stats(&rig).written_today, rig_len(&r));
     r.seed++;
     spoil(IO_RENAME, 1, IO_FAULT_ERROR, EIO);
     assert_int_equal(rig_put(&rig, &r), -EIO);
