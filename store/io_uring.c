@@ -235,12 +235,12 @@ static int flush(struct uring *u)
     return r < 0 ? r : 0;
 }
 
-/* An entry of the submission queue when it has room for n, which then follow one another. */
-static bool has_room(struct uring *u, uint32_t n)
+/* NULL: the submission queue is full, and the kernel takes none of it now. */
+static struct io_uring_sqe *take_entry(struct uring *u)
 {
-    if (io_uring_sq_space_left(&u->ring) < n)
+    if (io_uring_sq_space_left(&u->ring) == 0)
         (void)flush(u);
-    return io_uring_sq_space_left(&u->ring) >= n;
+    return io_uring_get_sqe(&u->ring);
 }
 
 /* Transfers that may end by an interrupt. Writes into the page cache never do; whether others do is
@@ -300,9 +300,9 @@ static bool hand_over(struct uring *u, struct slot *s)
         hand_to_helper(u, s);
         return true;
     }
-    if (!has_room(u, 1))
+    sqe = take_entry(u);
+    if (!sqe)
         return false;
-    sqe = io_uring_get_sqe(&u->ring);
     prepare_transfer(u, sqe, s);
     s->place = PLACE_KERNEL;
     u->n_kernel++;
@@ -330,9 +330,8 @@ static void ring_bell(struct uring *u)
 {
     struct io_uring_sqe *sqe;
 
-    if (!u->ready.first || u->bell || !has_room(u, 1))
+    if (!u->ready.first || u->bell || !(sqe = take_entry(u)))
         return;
-    sqe = io_uring_get_sqe(&u->ring);
     io_uring_prep_nop(sqe);
     io_uring_sqe_set_data64(sqe, TAG_BELL);
     u->bell = true;
@@ -432,11 +431,10 @@ static void uring_drain(struct io *io)
 
 static void ask_kernel_to_cancel(struct uring *u, uint64_t tag, int flags)
 {
-    struct io_uring_sqe *sqe;
+    struct io_uring_sqe *sqe = take_entry(u);
 
-    if (!has_room(u, 1))
+    if (!sqe)
         return; /* nobody was promised more than that it comes back */
-    sqe = io_uring_get_sqe(&u->ring);
     io_uring_prep_cancel64(sqe, tag, flags);
     io_uring_sqe_set_data64(sqe, TAG_CANCEL);
     (void)flush(u);
@@ -621,7 +619,9 @@ static int try_ring(struct uring *u)
     return r;
 }
 
-/* The helpers, and one descriptor for both. */
+/* The helpers, and one descriptor for both. All of them at once, though some may never be needed:
+ * who submits later may be tied to a CPU for the moment (base/seat.h), and they would inherit that.
+ */
 static int make_helper(struct uring *u, struct why *why)
 {
     const struct io_options o = { .kind = IO_THREADS, .depth = u->io.depth, .threads = HELPERS };
