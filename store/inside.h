@@ -130,8 +130,9 @@ void limits_delete_all(struct store *s, struct entries *list); /* taken already 
 void limits_unbusy(struct store *s, struct entry *e);
 /* Deletions that wait, times and the budget to write, what is too old. */
 void limits_step(struct store *s);
-/* Nothing is out: the times and the budget that were not written yet. Waits for the disk. */
-void limits_finish(struct store *s);
+/* At last: the times and the budget that were not written yet. False: once more when there is room.
+ */
+bool limits_finish(struct store *s);
 bool limits_deletes(const struct store *s); /* some are on their way to the disk */
 /* The file of that name is still to be deleted. */
 bool limits_is_dying(const struct store *s, uint32_t owner, const char *name);

@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define VICTIMS_SHARE 64u /* of the records, taken after one look at all */
@@ -481,26 +480,24 @@ void limits_step(struct store *s)
     budget_step(s, now_ns);
 }
 
-void limits_finish(struct store *s)
+bool limits_finish(struct store *s)
 {
-    expire_step(s, when_s(), when_ns());
+    uint64_t now_ns = when_ns();
+    bool all = true;
+
+    expire_step(s, when_s(), now_ns);
     if (!TAILQ_EMPTY(&s->dying))
         delete_step(s);
-    for (uint32_t i = 0; i < s->index.n; i++) {
+    s->next_budget_ns = now_ns;
+    budget_step(s, now_ns);
+    for (uint32_t i = 0; i < s->index.n && all; i++) {
         struct entry *e = s->index.by_id[i];
-        const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)e->used_s } };
-        int err;
-        struct folder *d = folders_get(&s->folders, e->r.key.owner, false, &err);
 
-        if (e->used_dirty && d)
-            (void)utimensat(d->fd, e->name, t, AT_SYMLINK_NOFOLLOW);
-        e->used_dirty = false;
+        all = !e->used_dirty || ops_room(&s->ops, 1);
+        if (e->used_dirty && all)
+            date(s, e);
     }
-    if (s->budget_dirty && s->budget_fd >= 0) {
-        uint64_t off = budget_save(&s->budget, s->budget_slot);
-
-        (void)!pwrite(s->budget_fd, s->budget_slot, BUDGET_SLOT, (off_t)off);
-    }
+    return all;
 }
 
 /* --- bytes written a day ---------------------------------------------------------------------- */

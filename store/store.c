@@ -199,8 +199,7 @@ static bool finish(struct store *s)
         if (!store_pump(s) && !wait_for_disk(s))
             return false;
     }
-    limits_finish(s);
-    while (s->ops.n_out > 0) {
+    while (!limits_finish(s) || s->ops.n_out > 0) {
         if (!wait_for_disk(s))
             return false;
     }

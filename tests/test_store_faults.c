@@ -523,6 +523,15 @@ static void keeps_no_books_by_itself(void **state)
     (void)store_pump(rig.store);
     assert_int_equal(io_faulty_n(rig.io, IO_WRITE), n_written + 1);
     assert_int_equal(io_faulty_n(rig.io, IO_DATE), n_dated + 1);
+
+    r.seed++; /* and so does what is left at the end */
+    assert_int_equal(rig_put(&rig, &r), 0);
+    rig_settle(&rig);
+    n_written = io_faulty_n(rig.io, IO_WRITE);
+    close_store();
+    assert_int_equal(io_faulty_n(rig.io, IO_WRITE), n_written + 1);
+    assert_int_equal(io_faulty_n(rig.io, IO_DATE), n_dated + 2);
+    assert_int_equal(store_rig_open(&rig), 0);
 }
 
 /* Closing waits no longer than that either, and may be tried again. */
