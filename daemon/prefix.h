@@ -75,9 +75,7 @@ uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, 
 bool prefix_raw(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
                 uint32_t segment, uint32_t *ret_pages);
 
-/* Keeps the n pages of a full segment for this user alone, if it has room. The mark; 0: it has
- * none.
- */
+/* Keeps the n pages of a full segment for this user alone. The mark; 0: the tree has no room. */
 uint64_t prefix_keep_own(const struct prefix_user *u, uint32_t n, const uint32_t *pages);
 /* These pages, which stay the tree's. False: they were given up. */
 bool prefix_own(const struct prefix_user *u, uint64_t mark, uint32_t *ret_pages);

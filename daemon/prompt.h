@@ -4,10 +4,8 @@
  * chat, without the head of the answer behind it; of a long message, or of plain text, the last
  * paragraph of more than a few words; without one, the last 64 tokens.
  *
- *     .. <|im_end|> \n <|im_start|> user \n A long text. \n\n Who did it? <|im_end|> \n ..
- * assistant \n
- *                                                          |<------------ prompt_len
- * ------------->|
+ *     .. <|im_start|> user \n A long text. \n\n Who did it? <|im_end|> \n .. assistant \n
+ *                                               |<------------ prompt_len ------------->|
  *
  * Threads    any.
  */

@@ -10,9 +10,9 @@
 #include <string.h>
 
 #define NO_WORD 0u
-#define SPECIAL                                                                                    \
-    2u /* no word either, and what stands right behind it is a template's; words are odd */
-#define N_GRAM 3u
+/* No word either, and what stands right behind it is a template's. Words are odd. */
+#define SPECIAL 2u
+#define N_GRAM  3u
 /* A share of what is found in the first or last EDGE_PART of a segment goes to its neighbour. */
 #define EDGE_PART   8u
 #define SHARE_AFTER 0.5f

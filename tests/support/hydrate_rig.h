@@ -1,5 +1,5 @@
 /* tests/support/hydrate_rig.h - sequences with a memory, a tree and a store, whose packed segments
- * come back for prompts (daemon/hydrate.h). Segments are short, ids are made up: hydrate_ids.
+ * come back for prompts (daemon/hydrate.h). Segments are short, ids are made up.
  *
  * Ownership  open and close in pairs; readers before their stage.
  */
