@@ -325,39 +325,47 @@ static void is_interrupted(enum io_kind kind)
     io_rig_close(&g);
 }
 
-/* Sleeps and wake-ups of the threads that ours and the kernel's files are read by: a sanitizer has
- * one of its own. */
-static uint64_t switches_of_others(uint32_t *ret_threads, uint64_t *ret_blocked)
+/* Threads that files are read by: ours, and the kernel's. A sanitizer has one of its own. */
+struct helpers {
+    uint32_t n, n_kernel;
+    uint64_t switches; /* sleeps and wake-ups */
+    uint64_t blocked;  /* signals, by all */
+};
+
+static void look_at_task(const char *task, struct helpers *h)
 {
+    char path[300], line[256];
+    unsigned long long n;
+    FILE *f;
+
+    (void)snprintf(path, sizeof(path), "/proc/self/task/%s/status", task);
+    f = fopen(path, "re");
+    if (!f)
+        return;
+    if (fgets(line, sizeof(line), f) && (strstr(line, "gistd-io") || strstr(line, "iou-wrk"))) {
+        h->n++;
+        h->n_kernel += strstr(line, "iou-wrk") != NULL;
+        while (fgets(line, sizeof(line), f)) {
+            if (sscanf(line, "voluntary_ctxt_switches: %llu", &n) == 1)
+                h->switches += n;
+            if (sscanf(line, "SigBlk: %llx", &n) == 1)
+                h->blocked &= n;
+        }
+    }
+    (void)fclose(f);
+}
+
+static struct helpers helpers(void)
+{
+    struct helpers h = { .blocked = ~0ull };
     DIR *tasks = opendir("/proc/self/task");
-    uint64_t sum = 0;
     struct dirent *e;
 
     assert_non_null(tasks);
-    *ret_threads = 0;
-    *ret_blocked = ~0ull;
-    while ((e = readdir(tasks))) {
-        char path[300], line[256];
-        unsigned long long n;
-        FILE *f;
-
-        (void)snprintf(path, sizeof(path), "/proc/self/task/%s/status", e->d_name);
-        f = fopen(path, "re");
-        if (!f)
-            continue;
-        if (fgets(line, sizeof(line), f) && (strstr(line, "gistd-io") || strstr(line, "iou-wrk"))) {
-            (*ret_threads)++;
-            while (fgets(line, sizeof(line), f)) {
-                if (sscanf(line, "voluntary_ctxt_switches: %llu", &n) == 1)
-                    sum += n;
-                if (sscanf(line, "SigBlk: %llx", &n) == 1)
-                    *ret_blocked &= n;
-            }
-        }
-        (void)fclose(f);
-    }
+    while ((e = readdir(tasks)))
+        look_at_task(e->d_name, &h);
     (void)closedir(tasks);
-    return sum;
+    return h;
 }
 
 /* The test's own time: nothing can show that nothing happens but to wait for a while. */
@@ -365,43 +373,21 @@ static void sleeps_when_idle(enum io_kind kind)
 {
     struct io_rig g;
     struct pollfd p;
-    uint64_t before, after, blocked;
-    uint32_t n, tries = 0;
+    struct helpers before, after;
+    uint32_t tries = 0;
 
     io_rig_open(&g, kind);
     (void)close(io_rig_file(&g, "a", 0));
     p = (struct pollfd){ .fd = io_eventfd(g.io), .events = POLLIN };
     do { /* on a busy machine one may still be on its way to sleep */
-        before = switches_of_others(&n, &blocked);
+        before = helpers();
         assert_int_equal(poll(&p, 1, 100), 0);
-        after = switches_of_others(&n, &blocked);
-    } while (after != before && ++tries < 20);
-    assert_int_equal(after, before);
-    assert_true(n >= 2);
-    assert_true(blocked >> (SIGTERM - 1) & blocked >> (SIGUSR1 - 1) & 1);
+        after = helpers();
+    } while (after.switches != before.switches && ++tries < 20);
+    assert_int_equal(after.switches, before.switches);
+    assert_true(after.n >= 2);
+    assert_true(after.blocked >> (SIGTERM - 1) & after.blocked >> (SIGUSR1 - 1) & 1);
     io_rig_close(&g);
-}
-
-static uint32_t n_kernel_workers(void)
-{
-    DIR *tasks = opendir("/proc/self/task");
-    uint32_t n = 0;
-    struct dirent *e;
-
-    assert_non_null(tasks);
-    while ((e = readdir(tasks))) {
-        char path[300], name[32] = "";
-        FILE *f;
-
-        (void)snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
-        f = fopen(path, "re");
-        if (!f)
-            continue;
-        n += fgets(name, sizeof(name), f) && strncmp(name, "iou-wrk", 7) == 0;
-        (void)fclose(f);
-    }
-    (void)closedir(tasks);
-    return n;
 }
 
 /* The kernel's own pool loses work (store/io_uring.c). It keeps a worker once it had one. */
@@ -448,7 +434,7 @@ static void leaves_the_kernels_pool_alone(enum io_kind kind)
                 assert_int_equal(posix_fadvise((int)fd, 0, 0, POSIX_FADV_DONTNEED), 0);
         }
     }
-    assert_int_equal(n_kernel_workers(), 0);
+    assert_int_equal(helpers().n_kernel, 0);
     free(mem);
     io_rig_close(&g);
 }
