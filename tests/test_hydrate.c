@@ -176,23 +176,6 @@ static bool has_segment(const struct reader *r, uint32_t segment, enum hydrate_s
     return false;
 }
 
-static void take_all_pages(struct pool *p)
-{
-    struct pool_account a = { .limit = UINT32_MAX };
-    uint32_t n = p->n_free + p->n_cached, *pages = malloc((n + 1) * sizeof(*pages));
-
-    assert_int_equal(pool_take(p, &a, n, pages), 0);
-    pool_give(p, &a, n, pages);
-    free(pages);
-}
-
-static void fork_reader(const struct reader *r, struct reader *ret)
-{
-    *ret = *r;
-    assert_int_equal(seq_fork(&r->seq, &ret->seq), 0);
-    assert_int_equal(memory_fork(&r->memory, &ret->memory, &ret->seq), 0);
-}
-
 /* What was read behind hydrated segments comes back too, to this session and its forks: nobody else
  * finds it, nor does it take others' for its own. */
 static void read_behind_others(void **state)
@@ -213,7 +196,7 @@ static void read_behind_others(void **state)
     prompt(&s, &fork, 20);
     assert_true(has_segment(&fork, 7, HYDRATE_MEMORY));
     hydrate_end(&fork.memory);
-    take_all_pages(&s.rig.rig.pool);
+    evict(&s, s.rig.rig.pool.n_cached);
     feed(&s, &other, fork.memory.n_ids, row_a); /* in one go: other keys */
     prompt(&s, &fork, 20);
     assert_true(has_segment(&fork, 7, HYDRATE_AGAIN));
@@ -238,7 +221,7 @@ static void computed_once(void **state)
     feed(&s, &r, n + 10, row_a);
     memmove(ids + n + 10, ids + n, 20 * sizeof(*ids));
     hydrate_end(&r.memory);
-    take_all_pages(&s.rig.rig.pool);
+    evict(&s, s.rig.rig.pool.n_cached);
     prompt(&s, &r, 20);
     assert_true(has_segment(&r, 7, HYDRATE_AGAIN));
     prompt(&s, &r, 20);
@@ -500,7 +483,7 @@ static void lags(void **state)
         { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 400, false, false, 1, false
     };
     struct pool_account others = { .limit = UINT32_MAX };
-    struct reader r, fork = { .seq = { .pool = NULL } };
+    struct reader r, fork;
     uint32_t *pages, n_pages, first = 1;
     struct stage s;
     struct pool *q;
@@ -515,8 +498,7 @@ static void lags(void **state)
     for (uint32_t n = 7 * L; ladder_rung(&r.memory.ladder, first) < 2; n += L)
         feed(&s, &r, n + 10, row_a);
     assert_int_equal(r.seq.segments[first].n_keys, L);
-    assert_int_equal(seq_fork(&r.seq, &fork.seq), 0);
-    assert_int_equal(memory_fork(&r.memory, &fork.memory, &fork.seq), 0);
+    fork_reader(&r, &fork);
     n_pages = q->n_free + q->n_cached;
     pages = malloc(n_pages * sizeof(*pages));
     assert_int_equal(pool_take(q, &others, n_pages, pages), 0);

@@ -174,15 +174,6 @@ static void ask(struct world *w, struct reader *r, uint32_t n)
     for (uint32_t i = 0; i < h->n; i++)
         sets[n_sets].segments[i] = h->held[i].segment;
     w->n_brought += h->n;
-    /* In order, as hydrate_bring wants them: those of the tree came first. */
-    for (uint32_t i = 1; i < h->n; i++)
-        for (uint32_t k = i; k > 0 && sets[n_sets].segments[k] < sets[n_sets].segments[k - 1];
-             k--) {
-            uint32_t x = sets[n_sets].segments[k];
-
-            sets[n_sets].segments[k] = sets[n_sets].segments[k - 1];
-            sets[n_sets].segments[k - 1] = x;
-        }
     read_ids(w, r, n);
 }
 
@@ -198,22 +189,8 @@ static void fork_one(struct world *w)
     else
         close_reader(&w->r[to]);
     b = &w->r[to];
-    *b = *a; /* what is noted of it */
-    assert_int_equal(seq_fork(&a->seq, &b->seq), 0);
-    assert_int_equal(memory_fork(&a->memory, &b->memory, &b->seq), 0);
+    fork_reader(a, b);
     check_counts(b);
-}
-
-/* Somebody takes all pages, and gives them back: what is only kept is gone. */
-static void evict(struct world *w)
-{
-    struct pool *p = &w->here.rig.rig.pool;
-    struct pool_account a = { .limit = UINT32_MAX };
-    uint32_t n = p->n_free + one_of(w, p->n_cached + 1), *pages = malloc((n + 1) * sizeof(*pages));
-
-    assert_int_equal(pool_take(p, &a, n, pages), 0);
-    pool_give(p, &a, n, pages);
-    free(pages);
 }
 
 static void compare(struct world *w, struct reader *r)
@@ -233,13 +210,12 @@ static void compare(struct world *w, struct reader *r)
 /* One token more, in a fork that nobody else sees, here; and all of them there. */
 static void compare_next(struct world *w, struct reader *r)
 {
-    struct reader x = *r;
     uint32_t n = r->memory.n_ids;
+    struct reader x;
 
     if (n < 10 || n > r->n_near)
         return;
-    assert_int_equal(seq_fork(&r->seq, &x.seq), 0);
-    assert_int_equal(memory_fork(&r->memory, &x.memory, &x.seq), 0);
+    fork_reader(r, &x);
     put_ids(w, &x, 1, false);
     read_ids(w, &x, 1);
     compare(w, &x);
@@ -276,7 +252,7 @@ static void one_step(struct world *w)
         break;
     case 8:
         if (one_of(w, 4) == 0)
-            evict(w);
+            evict(&w->here, one_of(w, w->here.rig.rig.pool.n_cached + 1));
         break;
     default:
         take_ids(r);

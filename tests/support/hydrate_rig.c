@@ -77,6 +77,19 @@ void close_stage(struct stage *s)
     memory_rig_close(&s->rig);
 }
 
+void evict(struct stage *s, uint32_t n)
+{
+    struct pool *p = &s->rig.rig.pool;
+    struct pool_account a = { .limit = UINT32_MAX };
+    uint32_t *pages;
+
+    n += p->n_free;
+    pages = malloc((n + 1) * sizeof(*pages));
+    assert_int_equal(pool_take(p, &a, n, pages), 0);
+    pool_give(p, &a, n, pages);
+    free(pages);
+}
+
 void open_reader(struct stage *s, struct reader *r, const struct policy *p, uint32_t owner,
                  bool keeps_nothing)
 {
@@ -91,6 +104,13 @@ void close_reader(struct reader *r)
 {
     memory_fini(&r->memory);
     seq_close(&r->seq);
+}
+
+void fork_reader(const struct reader *r, struct reader *ret)
+{
+    *ret = *r;
+    assert_int_equal(seq_fork(&r->seq, &ret->seq), 0);
+    assert_int_equal(memory_fork(&r->memory, &ret->memory, &ret->seq), 0);
 }
 
 void feed(struct stage *s, struct reader *r, uint32_t n, float *ret)

@@ -42,6 +42,9 @@ extern float *row_a, *row_b; /* (IDS, n_vocab), until hydrate_rig_free */
 void open_stage(struct stage *s, uint32_t pool_tokens, bool tree, bool store);
 void close_stage(struct stage *s);
 void hydrate_rig_free(void);
+/* Somebody takes all free pages and n more, and gives them back: what was only kept there is gone.
+ */
+void evict(struct stage *s, uint32_t n);
 /* Once more, with what is on the disk. */
 void open_store(struct stage *s);
 void close_store(struct stage *s);
@@ -49,6 +52,8 @@ void close_store(struct stage *s);
 void open_reader(struct stage *s, struct reader *r, const struct policy *p, uint32_t owner,
                  bool keeps_nothing);
 void close_reader(struct reader *r);
+/* ret: with what a test has noted of r, too. */
+void fork_reader(const struct reader *r, struct reader *ret);
 
 /* Reads ids [memory.n_ids, n). ret: logits of each, or NULL. */
 void feed(struct stage *s, struct reader *r, uint32_t n, float *ret);
