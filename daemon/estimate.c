@@ -6,6 +6,7 @@
 
 #include "daemon/headroom.h"
 #include "daemon/sched.h"
+#include "daemon/served.h"
 #include "engine/devices.h"
 #include "engine/file/gguf.h"
 #include "engine/file/model.h"
@@ -19,8 +20,6 @@
 
 /* Tables of the pool: a number a page in each of three. */
 #define POOL_TABLES (3 * sizeof(uint32_t))
-
-static const char *const kv_names[KV__N] = { "f16", "f32", "q8_0" };
 
 _Static_assert((int)KV_F16 == CONFIG_KV_F16 && (int)KV_F32 == CONFIG_KV_F32 &&
                    (int)KV_Q8_0 == CONFIG_KV_Q8_0,
@@ -57,13 +56,14 @@ static int ask_memory(struct estimate *e, const struct config *c, const struct b
     return 0;
 }
 
-static int find_memory(struct estimate *e, const struct config *c, const struct backend_options *o,
-                       struct why *why)
+/* ops: who would compute. */
+static int find_memory(struct estimate *e, const struct config *c, const struct backend_ops *ops,
+                       const struct backend_options *o, struct why *why)
 {
     if (c->plan_memory == 0)
         return ask_memory(e, c, o, why);
     e->memory = c->plan_memory;
-    e->is_device = strcmp(c->device, "cpu") != 0;
+    e->is_device = ops != &backend_cpu;
     (void)snprintf(e->source, sizeof(e->source), "as --plan-memory says");
     return 0;
 }
@@ -123,18 +123,15 @@ static void describe(struct estimate *e, const struct config *c, const struct mo
 static int fill(struct estimate *e, const struct config *c, const struct model *m, struct why *why)
 {
     const struct backend_ops *ops;
-    char cpu[16];
-    struct backend_options o = { .cpu = config_choice("cpu", c->cpu, cpu, sizeof(cpu)),
-                                 .threads = c->threads,
-                                 .pin = c->pin,
-                                 .max_rows = c->batch_tokens };
+    char cpu[SERVED_CPU_MAX];
+    struct backend_options o = served_backend_options(c, cpu);
     int r = devices_library(c->device, &ops, &o.device, why);
 
     describe(e, c, m);
     if (r == 0)
         r = ops->need(&o, m, &e->scratch, why);
     if (r == 0)
-        r = find_memory(e, c, &o, why);
+        r = find_memory(e, c, ops, &o, why);
     if (r < 0)
         return r;
     divide(e, c);
@@ -205,6 +202,11 @@ bool estimate_fits(const struct estimate *e)
 
 /* --- printing --------------------------------------------------------------------------------- */
 
+static const char *kv_name(enum kv_type kv, char ret[16])
+{
+    return config_choice("kv-type", kv, ret, 16);
+}
+
 static void print_bytes(FILE *f, const char *what, uint64_t n, const char *note)
 {
     (void)fprintf(f, "%-9s %15" PRIu64 "  %9.2f GiB   %s\n", what, n, (double)n / (double)(1 << 30),
@@ -232,11 +234,12 @@ static void print_parts(const struct estimate *e, FILE *f)
 static void print_tokens(const struct estimate *e, FILE *f)
 {
     static const uint32_t ratios[] = { 1, 2, 4, 8, 16, 32, 64 };
+    char kv_text[16];
 
     (void)fprintf(f, "\nTokens that fit, of all sessions together, by ratio and --kv-type:\n%9s",
                   "ratio");
     for (enum kv_type kv = 0; kv < KV__N; kv++)
-        (void)fprintf(f, " %15s", kv_names[kv]);
+        (void)fprintf(f, " %15s", kv_name(kv, kv_text));
     for (unsigned i = 0; i < sizeof(ratios) / sizeof(*ratios); i++) {
         if (i == 0)
             (void)fprintf(f, "\n%9s", "raw");
@@ -251,13 +254,14 @@ static void print_tokens(const struct estimate *e, FILE *f)
 static void print_wanted(const struct estimate *e, FILE *f)
 {
     uint64_t need = estimate_pages(e, e->wanted_tokens, e->wanted_ratio) * e->page_bytes[e->kv];
+    char kv[16];
 
     if (e->wanted_tokens == 0)
         return;
     (void)fprintf(f, "\n%" PRIu64 " tokens", e->wanted_tokens);
     if (e->wanted_ratio > 1)
         (void)fprintf(f, " at ratio %u", e->wanted_ratio);
-    (void)fprintf(f, " in %s take %" PRIu64 " bytes of context: ", kv_names[e->kv], need);
+    (void)fprintf(f, " in %s take %" PRIu64 " bytes of context: ", kv_name(e->kv, kv), need);
     if (estimate_fits(e))
         (void)fprintf(f, "they fit, and %" PRIu64 " are left.\n", less(e->context, need));
     else

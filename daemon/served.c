@@ -19,14 +19,19 @@
 #include <string.h>
 #include <sys/stat.h>
 
+struct backend_options served_backend_options(const struct config *c, char cpu[SERVED_CPU_MAX])
+{
+    return (struct backend_options){ .cpu = config_choice("cpu", c->cpu, cpu, SERVED_CPU_MAX),
+                                     .threads = c->threads,
+                                     .pin = c->pin,
+                                     .max_rows = c->batch_tokens };
+}
+
 static int open_backend(struct served *b, const struct config *c, struct why *why)
 {
     const struct backend_ops *ops;
-    char cpu[16];
-    struct backend_options o = { .cpu = config_choice("cpu", c->cpu, cpu, sizeof(cpu)),
-                                 .threads = c->threads,
-                                 .pin = c->pin,
-                                 .max_rows = c->batch_tokens };
+    char cpu[SERVED_CPU_MAX];
+    struct backend_options o = served_backend_options(c, cpu);
     struct why found = { "" };
     int r = backend_find(c->device, &ops, &o.device, &found);
 
@@ -34,10 +39,7 @@ static int open_backend(struct served *b, const struct config *c, struct why *wh
         return why_set(why, r, "%s", found.text);
     if (found.text[0])
         log_info("computing on the CPU: %s", found.text);
-    r = backend_open(ops, &o, &b->backend, why);
-    if (r == 0)
-        b->backend->ops->info(b->backend, &b->info);
-    return r;
+    return backend_open(ops, &o, &b->backend, why);
 }
 
 static int choose_context(struct served *b, const struct config *c, struct why *why)
@@ -142,20 +144,22 @@ static int open_adapters(struct served *b, const char *paths, struct why *why)
     return r;
 }
 
-/* What the memory that weights and context go to has left: a device's own, or this machine's. */
-static void read_room(const struct served *b, struct headroom *ret)
+/* What the memory that weights and context go to has left: a device's own, or this machine's.
+ * Returns whether it is a device's. */
+static bool read_room(const struct served *b, struct headroom *ret)
 {
     struct backend_info info;
 
     b->backend->ops->info(b->backend, &info);
     if (!info.memory) {
         headroom_read("", ret);
-        return;
+        return false;
     }
     *ret = (struct headroom){ .bytes = info.memory_free };
     (void)snprintf(ret->cause, sizeof(ret->cause),
                    "%s has %" PRIu64 " bytes of memory and %" PRIu64 " are free", info.name,
                    info.memory, info.memory_free);
+    return true;
 }
 
 /* The weights lie in memory once more beside the page cache, about as long as the file is. Asked
@@ -166,7 +170,7 @@ static int check_weights(const struct served *b, const struct config *c, struct 
     struct stat st;
     uint64_t need;
 
-    read_room(b, &room);
+    (void)read_room(b, &room);
     if (stat(c->model, &st) < 0 || !S_ISREG(st.st_mode))
         return 0; /* model_open says what is wrong with it */
     need = (uint64_t)st.st_size;
@@ -285,11 +289,10 @@ int served_load(struct served *b, const struct config *c, struct keep *keep,
 static int open_pool(struct served *b, const struct config *c, enum kv_type kv, struct why *why)
 {
     struct headroom room;
-    uint64_t bytes;
+    bool is_device = read_room(b, &room);
+    uint64_t bytes = is_device && !c->kv_bytes ? headroom_device_kv_bytes(&room)
+                                               : headroom_kv_bytes(&room, c->kv_bytes);
 
-    read_room(b, &room);
-    bytes = b->info.memory && !c->kv_bytes ? headroom_device_kv_bytes(&room)
-                                           : headroom_kv_bytes(&room, c->kv_bytes);
     if (bytes == 0 && c->kv_bytes)
         return why_set(why, -ENOMEM,
                        "option kv-bytes: found %" PRIu64 ", with %" PRIu64

@@ -30,6 +30,7 @@ struct tier;
 struct weight_image;
 
 #define SERVED_ADAPTERS_MAX 16u
+#define SERVED_CPU_MAX      16u
 
 struct served {
     struct backend *backend;
@@ -56,6 +57,9 @@ struct served {
     uint32_t client_pages; /* pages a client may hold */
     size_t token_max;      /* bytes of the longest token */
 };
+
+/* What a backend is opened with, but for the device; into cpu goes a text that it points to. */
+struct backend_options served_backend_options(const struct config *c, char cpu[SERVED_CPU_MAX]);
 
 /* keep: weights of an earlier process, or for the next one; may be NULL. */
 int served_load(struct served *b, const struct config *c, struct keep *keep,

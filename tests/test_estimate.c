@@ -134,13 +134,14 @@ static void roofline(void **state)
 
 /* --- the daemon's own counts ------------------------------------------------------------------ */
 
-static void plan_of(const char *path, const char *memory, struct estimate *ret)
+static void plan_of(const char *path, const char *device, const char *memory, struct estimate *ret)
 {
     struct config c;
     struct why why = { "" };
 
     config_defaults(&c);
     assert_int_equal(config_set(&c, "model", path, "test", &why), 0);
+    assert_int_equal(config_set(&c, "device", device, "test", &why), 0);
     assert_int_equal(config_set(&c, "plan-memory", memory, "test", &why), 0);
     assert_int_equal(config_set(&c, "cpu", rig_cpu(), "test", &why), 0);
     assert_int_equal(config_set(&c, "threads", "3", "test", &why), 0);
@@ -167,7 +168,7 @@ static void counts_are_the_backends(void **state)
     b = gguf_build_model(&shape);
     gguf_build_write(b, scratch_path(path, "tiny.gguf"));
     gguf_build_free(b);
-    plan_of(path, "1G", &e);
+    plan_of(path, "cpu", "1G", &e);
     assert_int_equal(rig_open(&r, &o, &why), 0);
     r.backend->ops->info(r.backend, &info);
     assert_int_equal(e.weights, r.model->mem_len);
@@ -178,6 +179,24 @@ static void counts_are_the_backends(void **state)
     assert_int_equal(e.page_bytes[KV_Q8_0], r.pool.page_bytes);
     assert_int_equal(e.weights + e.scratch + e.kept_free + e.context, e.memory);
     rig_close(&r);
+}
+
+/* The library is not beside this program: as the daemon, it plans for the CPU then. */
+static void auto_without_a_library(void **state)
+{
+    char path[SCRATCH_PATH_MAX];
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b = gguf_build_model(&shape);
+    struct estimate cpu, found;
+
+    (void)state;
+    gguf_build_write(b, scratch_path(path, "auto.gguf"));
+    gguf_build_free(b);
+    plan_of(path, "cpu", "1G", &cpu);
+    plan_of(path, "auto", "1G", &found);
+    assert_false(found.is_device);
+    assert_int_equal(found.scratch, cpu.scratch);
+    assert_int_equal(found.context, cpu.context);
 }
 
 /* As many keys as the compressor leaves, and not one page more than was said. */
@@ -207,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(roofline),
         cmocka_unit_test(counts_are_the_backends),
+        cmocka_unit_test(auto_without_a_library),
         cmocka_unit_test(tokens_and_pages),
     };
 
