@@ -6,7 +6,8 @@
 
 #define LEAST 16u /* entries of a part */
 
-enum part { ROWS, PIECES, SEGMENTS, PAGES, OUT_ROWS, CUT, GISTS, OWN, PART__N };
+/* In the order that they lie in. */
+enum part { ROWS, PIECES, SEGMENTS, PAGES, OUT_ROWS, GISTS, OWN, CUT, PART__N };
 
 /* Where parts lie. */
 struct layout {
@@ -51,8 +52,7 @@ static bool has_adapter(const struct plan *plan)
     return false;
 }
 
-/* The cut's size is known when it was cut: room for the largest is left, and it goes last but for
- * what only adapters want. */
+/* The cut's size is known when it was cut: room for the largest is left, and it goes last. */
 static struct layout lay_out(const struct upload *u, const struct plan *plan,
                              const struct k_attend_shape *shape)
 {
@@ -67,12 +67,10 @@ static struct layout lay_out(const struct upload *u, const struct plan *plan,
         [OWN] = l.n_own * u->model->n_layer * sizeof(*u->own),
         [CUT] = k_attend_cut_bytes(shape, plan),
     };
-    static const enum part order[PART__N] = { ROWS,     PIECES, SEGMENTS, PAGES,
-                                              OUT_ROWS, GISTS,  OWN,      CUT };
 
     for (unsigned i = 0; i < PART__N; i++) {
-        l.off[order[i]] = l.bytes;
-        l.bytes += (bytes[order[i]] + 255) & ~(size_t)255;
+        l.off[i] = l.bytes;
+        l.bytes += (bytes[i] + 255) & ~(size_t)255;
     }
     return l;
 }

@@ -1,6 +1,6 @@
 /* cuda/upload.h - a step's plan on the device: one block, copied at once.
  *
- *     | rows | pieces | segments | pages | out rows | cut of attention | adapters |
+ *     | rows | pieces | segments | pages | out rows | adapters | cut of attention |
  *
  * Each part is as long as the next power of two of its count: so parts lie at the same addresses
  * for steps of about the same size, and a recorded graph can be used again.
