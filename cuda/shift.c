@@ -29,15 +29,20 @@ struct shift {
 /* Scratch of the lists that are fitted at once: all of them, but of very long segments. */
 #define FIT_BYTES ((size_t)64 << 20)
 
-static size_t n_kept(const struct model *m)
+static uint32_t lists_of(const struct model *m)
 {
-    return (size_t)m->n_layer * m->n_head_kv * 2 * SEQ_SEGMENT_MAX;
+    return m->n_layer * m->n_head_kv;
 }
 
-/* One buffer for both, since nothing is measured while keys move. */
+/* One buffer for lists and norms, since nothing is measured while keys move. */
+static size_t lists_bytes(uint32_t n_lists)
+{
+    return (2 * (size_t)PAGES_MAX + (size_t)n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t);
+}
+
 size_t shift_need(const struct model *m)
 {
-    return (2 * (size_t)PAGES_MAX + n_kept(m)) * sizeof(uint32_t);
+    return lists_bytes(lists_of(m));
 }
 
 _Static_assert(sizeof(float) == sizeof(uint32_t), "lists and norms share memory");
@@ -50,9 +55,7 @@ int shift_open(struct rt *rt, struct stage *stage, const struct model *m, struct
 
     if (!s)
         return -ENOMEM;
-    *s = (struct shift){
-        .rt = rt, .stage = stage, .angles = angles, .n_lists = m->n_layer * m->n_head_kv
-    };
+    *s = (struct shift){ .rt = rt, .stage = stage, .angles = angles, .n_lists = lists_of(m) };
     r = rt_alloc(rt, shift_need(m), &s->mem);
     if (r < 0) {
         free(s);
@@ -78,8 +81,7 @@ void shift_close(struct shift *s)
 
 size_t shift_bytes(const struct shift *s)
 {
-    return (2 * (size_t)PAGES_MAX + (size_t)s->n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t) +
-           s->fit_len;
+    return lists_bytes(s->n_lists) + s->fit_len;
 }
 
 struct k_pool shift_pool(const struct pool *p)
@@ -91,11 +93,6 @@ struct k_pool shift_pool(const struct pool *p)
                             .n_layer = p->n_layer,
                             .n_head_kv = p->n_head_kv,
                             .head_dim = p->head_dim };
-}
-
-static uint32_t pages_of(uint32_t n_keys)
-{
-    return (n_keys + PAGE_TOKENS - 1) / PAGE_TOKENS;
 }
 
 /* Pages up to the last key that a list takes. */
@@ -116,7 +113,7 @@ static int put(struct shift *s, uint32_t *to, const uint32_t *from, size_t n)
 int shift_move(struct shift *s, const struct backend_move *m)
 {
     size_t n = (size_t)(m->per_head ? s->n_lists : 1) * m->n_keys;
-    uint32_t n_from = pages_from(m->kept, n), n_to = pages_of(m->n_keys);
+    uint32_t n_from = pages_from(m->kept, n), n_to = seq_n_pages(m->n_keys);
     int r;
 
     if (m->n_keys <= m->first)
@@ -148,7 +145,7 @@ int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, ui
 
     if (n_keys == 0)
         return 0;
-    r = put(s, s->from, pages, pages_of(n_keys));
+    r = put(s, s->from, pages, seq_n_pages(n_keys));
     if (r == 0)
         r = stage_join(s->stage);
     if (r == 0)
@@ -195,11 +192,11 @@ int shift_fit(struct shift *s, const struct backend_fit *f)
                        .first_list = f->first_list,
                        .n_lists = 1 };
     size_t fitting = FIT_BYTES / k_fit_scratch(&a);
-    int r = put(s, s->from, f->from, pages_of(f->n_raw));
+    int r = put(s, s->from, f->from, seq_n_pages(f->n_raw));
 
     a.n_lists = fitting > f->n_lists ? f->n_lists : fitting > 0 ? (uint32_t)fitting : 1;
     if (r == 0)
-        r = put(s, s->to, f->to, pages_of(f->n_keys));
+        r = put(s, s->to, f->to, seq_n_pages(f->n_keys));
     if (r == 0)
         r = fit_room(s, k_fit_scratch(&a));
     if (r == 0)
