@@ -312,20 +312,19 @@ int rt_keep(struct rt *r)
 int rt_kept(struct rt *r, struct rt_graph **ret)
 {
     struct rt_graph *g = ret ? malloc(sizeof(*g)) : NULL;
-    cudaGraph_t graph;
+    cudaGraph_t graph = NULL;
     int e = code(cudaStreamEndCapture(r->streams[RT_COMPUTE], &graph));
 
-    if (e == 0 && g)
-        e = code(cudaGraphInstantiate(&g->exec, graph, 0));
-    if (e == 0)
+    if (e == 0 && ret)
+        e = g ? code(cudaGraphInstantiate(&g->exec, graph, 0)) : -ENOMEM;
+    if (graph)
         (void)cudaGraphDestroy(graph);
-    if (e == 0 && ret && !g)
-        e = -ENOMEM;
-    if (e < 0 || !ret) {
+    if (e < 0) {
         free(g);
         return e;
     }
-    *ret = g;
+    if (ret)
+        *ret = g;
     return 0;
 }
 
