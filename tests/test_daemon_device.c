@@ -6,6 +6,7 @@
  * The device is the shim's (cuda/shim/): CUDA's kernels, on the CPU; or what GISTD_TEST_DEVICE says
  * (scripts/test-cuda).
  */
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/near.h"
 #include "tests/support/scratch.h"
@@ -72,28 +73,12 @@ static void scores_are_the_cpus(void **state)
     }
 }
 
-struct answer {
-    uint32_t ids[16];
-    size_t n;
-};
-
-static int on_text(void *arg, const char *piece, size_t len, const uint32_t *ids, size_t n_ids)
-{
-    struct answer *a = arg;
-
-    (void)piece;
-    (void)len;
-    for (size_t i = 0; i < n_ids && a->n < 16; i++)
-        a->ids[a->n++] = ids[i];
-    return 0;
-}
-
-static void answer(gist_conn *c, gist_session *s, struct answer *ret)
+static void answer(gist_conn *c, gist_session *s, struct answered *ret)
 {
     struct gist_sampling greedy = { .size = sizeof(greedy), .max_tokens = 8, .ignore_eog = true };
 
     ret->n = 0;
-    if (gist_generate(s, &greedy, on_text, ret, NULL) < 0)
+    if (gist_generate(s, &greedy, answered_take, ret, NULL) < 0)
         fail_msg("generating: %s", gist_error(c));
     assert_int_equal(ret->n, 8);
 }
@@ -102,7 +87,7 @@ static void answer(gist_conn *c, gist_session *s, struct answer *ret)
 static void a_conversation(void **state)
 {
     struct daemon_fixture d;
-    struct answer first, again, forked;
+    struct answered first, again, forked;
     struct gist_usage usage;
     gist_session *s, *fork;
     gist_conn *c;
