@@ -27,10 +27,7 @@ typedef enum {
     cudaErrorDevicesUnavailable = 46,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
-    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
-    cudaErrorHostMemoryAlreadyRegistered = 712,
-    cudaErrorHostMemoryNotRegistered = 713,
     cudaErrorNotSupported = 801,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureUnmatched = 903,
@@ -50,22 +47,12 @@ enum cudaStreamCaptureMode {
     cudaStreamCaptureModeThreadLocal,
     cudaStreamCaptureModeRelaxed
 };
-enum cudaDeviceAttr {
-    cudaDevAttrMultiProcessorCount = 16,
-    cudaDevAttrComputeCapabilityMajor = 75,
-    cudaDevAttrComputeCapabilityMinor = 76,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
-};
 
-#define cudaStreamDefault        0x0u
-#define cudaStreamNonBlocking    0x1u
-#define cudaEventDefault         0x0u
-#define cudaEventBlockingSync    0x1u
-#define cudaEventDisableTiming   0x2u
-#define cudaHostAllocDefault     0x0u
-#define cudaHostAllocPortable    0x1u
-#define cudaHostRegisterDefault  0x0u
-#define cudaHostRegisterPortable 0x1u
+#define cudaStreamDefault      0x0u
+#define cudaStreamNonBlocking  0x1u
+#define cudaEventDefault       0x0u
+#define cudaEventDisableTiming 0x2u
+#define cudaHostAllocDefault   0x0u
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
@@ -87,14 +74,11 @@ typedef struct {
 const char *cudaGetErrorName(cudaError_t e);
 const char *cudaGetErrorString(cudaError_t e);
 cudaError_t cudaGetLastError(void);
-cudaError_t cudaPeekAtLastError(void);
 cudaError_t cudaDriverGetVersion(int *ret);
 cudaError_t cudaRuntimeGetVersion(int *ret);
 cudaError_t cudaGetDeviceCount(int *ret);
-cudaError_t cudaGetDevice(int *ret);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device);
-cudaError_t cudaDeviceGetAttribute(int *ret, enum cudaDeviceAttr a, int device);
 cudaError_t cudaDeviceSynchronize(void);
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -105,8 +89,6 @@ cudaError_t cudaFree(void *mem);
 cudaError_t cudaHostAlloc(void **ret, size_t n, unsigned flags);
 cudaError_t cudaMallocHost(void **ret, size_t n);
 cudaError_t cudaFreeHost(void *mem);
-cudaError_t cudaHostRegister(void *mem, size_t n, unsigned flags);
-cudaError_t cudaHostUnregister(void *mem);
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
@@ -118,7 +100,6 @@ cudaError_t cudaMemsetAsync(void *to, int byte, size_t n, cudaStream_t s);
 
 cudaError_t cudaStreamCreate(cudaStream_t *ret);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned flags);
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret, unsigned flags, int priority);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
 cudaError_t cudaStreamQuery(cudaStream_t s);

@@ -1,7 +1,7 @@
 /* cuda/shim/device.h - the language that kernels are written in, for g++; see cuda/shim/shim.h.
  *
- * As much of CUDA's C++ as cuda/dev.cuh does not wrap. Instead of bare __shared__ there are
- * SHARED_STATIC and SHARED_DYNAMIC: the memory is the block's that runs.
+ * As much of CUDA's C++ as kernels use and cuda/dev.cuh does not wrap. Instead of bare __shared__
+ * there are SHARED_STATIC and SHARED_DYNAMIC: the memory is the block's that runs.
  */
 #ifndef CUDA_SHIM_DEVICE_H
 #define CUDA_SHIM_DEVICE_H
@@ -25,7 +25,6 @@
         *(type(*) __VA_ARGS__)shim_static(&shared_##name, sizeof(type __VA_ARGS__))
 #define SHARED_DYNAMIC(type, name) type *name = (type *)shim_now.dynamic
 
-typedef struct shim_dim uint3;
 struct dim3 : shim_dim {
     dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : shim_dim{ a, b, c }
     {
@@ -36,15 +35,6 @@ struct alignas(8) uint2 {
 };
 struct alignas(16) uint4 {
     unsigned x, y, z, w;
-};
-struct alignas(8) int2 {
-    int x, y;
-};
-struct alignas(16) int4 {
-    int x, y, z, w;
-};
-struct alignas(8) float2 {
-    float x, y;
 };
 struct alignas(16) float4 {
     float x, y, z, w;
@@ -61,14 +51,6 @@ static inline uint2 make_uint2(unsigned x, unsigned y)
     return { x, y };
 }
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
-{
-    return { x, y, z, w };
-}
-static inline float2 make_float2(float x, float y)
-{
-    return { x, y };
-}
-static inline float4 make_float4(float x, float y, float z, float w)
 {
     return { x, y, z, w };
 }
@@ -98,14 +80,6 @@ template <typename T> static inline T __shfl_xor_sync(unsigned mask, T v, int by
 {
     return shim_shuffle(mask, v, SHIM_SHUFFLE_XOR, (unsigned)by);
 }
-template <typename T> static inline T __shfl_down_sync(unsigned mask, T v, unsigned by)
-{
-    return shim_shuffle(mask, v, SHIM_SHUFFLE_DOWN, by);
-}
-template <typename T> static inline T __shfl_up_sync(unsigned mask, T v, unsigned by)
-{
-    return shim_shuffle(mask, v, SHIM_SHUFFLE_UP, by);
-}
 template <typename T> static inline T __shfl_sync(unsigned mask, T v, int from)
 {
     return shim_shuffle(mask, v, SHIM_SHUFFLE, (unsigned)from);
@@ -116,17 +90,6 @@ static inline unsigned __ballot_sync(unsigned mask, int vote)
 
     shim_together(mask, SHIM_BALLOT, 0, &v, 1, &v, 1);
     return v;
-}
-static inline int __any_sync(unsigned mask, int vote)
-{
-    return __ballot_sync(mask, vote) != 0;
-}
-static inline int __all_sync(unsigned mask, int vote)
-{
-    return __ballot_sync(mask, vote) == mask;
-}
-static inline void __threadfence(void)
-{
 }
 
 #include "cuda/shim/intrinsics.h"

@@ -22,9 +22,8 @@
 #else
 #define STACK ((64u << 10) + 832)
 #endif
-#define STACK_END                                                                                  \
-    0x5bad5bad5bad5badull /* at its lowest address, as long as it was not too small                \
-                           */
+/* At a stack's lowest address, as long as it was not too small. */
+#define STACK_END   0x5bad5bad5bad5badull
 #define STATICS_MAX 16u
 #define STATICS_LEN (64u << 10)
 #define DYNAMIC_LEN ((SHIM_SHARED_MAX + 4095u) & ~4095u)

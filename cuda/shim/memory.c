@@ -15,7 +15,7 @@ struct region {
     struct region *next;
     void *mem;
     size_t len;
-    enum region_kind { REGION_DEVICE, REGION_HOST, REGION_REGISTERED } kind;
+    enum region_kind { REGION_DEVICE, REGION_HOST } kind;
 };
 
 static struct {
@@ -154,8 +154,7 @@ static cudaError_t give(void *mem, enum region_kind kind)
     *at = r->next;
     if (kind == REGION_DEVICE)
         shim.used -= r->len;
-    if (kind != REGION_REGISTERED)
-        free(r->mem);
+    free(r->mem);
     free(r);
     return cudaSuccess;
 }
@@ -180,26 +179,6 @@ cudaError_t cudaMallocHost(void **ret, size_t n)
     return cudaHostAlloc(ret, n, cudaHostAllocDefault);
 }
 
-cudaError_t cudaHostRegister(void *mem, size_t n, unsigned flags)
-{
-    cudaError_t e = shim_enter();
-    struct region *r;
-
-    (void)flags;
-    if (e != cudaSuccess)
-        return shim_leave(e);
-    if (!mem || n == 0)
-        return shim_leave(cudaErrorInvalidValue);
-    if (*find(mem))
-        return shim_leave(cudaErrorHostMemoryAlreadyRegistered);
-    r = calloc(1, sizeof(*r));
-    if (!r)
-        return shim_leave(cudaErrorMemoryAllocation);
-    *r = (struct region){ shim.regions, mem, n, REGION_REGISTERED };
-    shim.regions = r;
-    return shim_leave(e);
-}
-
 /* Memory is given back also by a device that is lost: the process goes on. */
 cudaError_t cudaFree(void *mem)
 {
@@ -215,15 +194,6 @@ cudaError_t cudaFreeHost(void *mem)
     return shim_leave(lost != cudaSuccess ? lost : e);
 }
 
-cudaError_t cudaHostUnregister(void *mem)
-{
-    cudaError_t lost = shim_enter(), e = give(mem, REGION_REGISTERED);
-
-    if (e == cudaErrorInvalidValue)
-        e = cudaErrorHostMemoryNotRegistered;
-    return shim_leave(lost != cudaSuccess ? lost : e);
-}
-
 cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_all)
 {
     cudaError_t e = shim_enter();
@@ -235,7 +205,7 @@ cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_all)
 
 /* --- what it is ------------------------------------------------------------------------------- */
 
-static const struct {
+static const struct error {
     cudaError_t e;
     const char *name, *text;
 } errors[] = {
@@ -258,25 +228,24 @@ static const struct {
       "the graph update was not performed because it included changes which violated constraints" },
 };
 
-const char *cudaGetErrorName(cudaError_t e)
+static const struct error *error_of(cudaError_t e)
 {
+    static const struct error unknown = { cudaSuccess, "cudaErrorUnknown", "unknown error" };
+
     for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++)
         if (errors[i].e == e)
-            return errors[i].name;
-    return "cudaErrorUnknown";
+            return &errors[i];
+    return &unknown;
+}
+
+const char *cudaGetErrorName(cudaError_t e)
+{
+    return error_of(e)->name;
 }
 
 const char *cudaGetErrorString(cudaError_t e)
 {
-    for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++)
-        if (errors[i].e == e)
-            return errors[i].text;
-    return "unknown error";
-}
-
-cudaError_t cudaPeekAtLastError(void)
-{
-    return shim.last;
+    return error_of(e)->text;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -305,12 +274,6 @@ cudaError_t cudaGetDeviceCount(int *ret)
     return cudaSuccess;
 }
 
-cudaError_t cudaGetDevice(int *ret)
-{
-    *ret = 0;
-    return cudaSuccess;
-}
-
 cudaError_t cudaSetDevice(int device)
 {
     return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
@@ -325,26 +288,4 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device)
     };
     snprintf(ret->name, sizeof(ret->name), "shim");
     return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *ret, enum cudaDeviceAttr a, int device)
-{
-    if (device != 0)
-        return cudaErrorInvalidDevice;
-    switch (a) {
-    case cudaDevAttrMultiProcessorCount:
-        *ret = 4;
-        return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor:
-        *ret = 8;
-        return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor:
-        *ret = 9;
-        return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-        *ret = (int)SHIM_SHARED_MAX;
-        return cudaSuccess;
-    default:
-        return cudaErrorInvalidValue;
-    }
 }

@@ -84,7 +84,7 @@ cudaError_t shim_leave(cudaError_t e);
 bool shim_is_late(void);
 bool shim_is_lost(void);
 bool shim_is_backwards(void);
-bool shim_is_pageable(const void *mem); /* neither the device's nor registered */
+bool shim_is_pageable(const void *mem); /* neither the device's nor pinned */
 
 struct op *op_new(enum op_kind kind, size_t arg_len);
 void op_free(struct op *op);

@@ -76,8 +76,6 @@ void shim_barrier(void);
 enum shim_op {
     SHIM_SYNCWARP,
     SHIM_SHUFFLE_XOR,
-    SHIM_SHUFFLE_DOWN,
-    SHIM_SHUFFLE_UP,
     SHIM_SHUFFLE,
     SHIM_BALLOT,
     SHIM_ROWS,       /* ldmatrix: in is 16 bytes, a row; out four registers */

@@ -136,12 +136,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned flags)
     return shim_leave(e);
 }
 
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *ret, unsigned flags, int priority)
-{
-    (void)priority;
-    return cudaStreamCreateWithFlags(ret, flags);
-}
-
 cudaError_t cudaStreamCreate(cudaStream_t *ret)
 {
     return cudaStreamCreateWithFlags(ret, cudaStreamDefault);
@@ -246,7 +240,7 @@ int shim_launch(void *stream, struct shim_dim grid, struct shim_dim dim, size_t 
 
 /* --- copies ----------------------------------------------------------------------------------- */
 
-/* Host memory that is not registered is read before the call returns, and written, too. */
+/* Host memory that is not pinned is read before the call returns, and written, too. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {

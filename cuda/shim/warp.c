@@ -120,30 +120,10 @@ static void load_rows(struct warp_lane *lanes, bool trans)
     }
 }
 
-static unsigned source_lane(enum shim_op op, unsigned lane, unsigned arg)
-{
-    unsigned from;
-
-    switch (op) {
-    case SHIM_SHUFFLE_XOR:
-        from = lane ^ arg;
-        break;
-    case SHIM_SHUFFLE_DOWN:
-        from = lane + arg;
-        break;
-    case SHIM_SHUFFLE_UP:
-        from = lane - arg;
-        break;
-    default:
-        from = arg % 32;
-    }
-    return from < 32 ? from : lane;
-}
-
 static void shuffle(enum shim_op op, unsigned mask, struct warp_lane *lanes)
 {
     for (unsigned l = 0; l < 32; l++) {
-        unsigned from = source_lane(op, l, lanes[l].arg);
+        unsigned from = (op == SHIM_SHUFFLE_XOR ? l ^ lanes[l].arg : lanes[l].arg) % 32;
 
         if (!(mask >> l & 1))
             continue;
@@ -173,8 +153,6 @@ void warp_compute(enum shim_op op, unsigned mask, struct warp_lane lanes[32])
     case SHIM_SYNCWARP:
         break;
     case SHIM_SHUFFLE_XOR:
-    case SHIM_SHUFFLE_DOWN:
-    case SHIM_SHUFFLE_UP:
     case SHIM_SHUFFLE:
         shuffle(op, mask, lanes);
         break;
