@@ -17,7 +17,6 @@
 #include "engine/cpu/move.h"
 #include "engine/kv/largest.h"
 #include "engine/kv/pool.h"
-#include "engine/kv/seq.h"
 #include "engine/run.h"
 
 #include <assert.h>
@@ -69,7 +68,7 @@ struct job {
 
 static uint32_t padded(uint32_t n)
 {
-    return (n + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    return tile_count(n) * TILE_ROWS;
 }
 
 static uint32_t max_u32(uint32_t a, uint32_t b)

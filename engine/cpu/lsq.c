@@ -18,8 +18,7 @@
 
 int lsq_open(struct lsq *l, uint32_t n_queries, uint32_t n_keys, uint32_t n_cols)
 {
-    size_t q = n_queries, n = n_keys, c = n_cols,
-           wide = (c + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+    size_t q = n_queries, n = n_keys, c = n_cols, wide = tile_count(n_cols) * TILE_ROWS;
     size_t p = q < n ? q : n, most = q < n ? n : q;
     struct {
         float **at;

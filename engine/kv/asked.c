@@ -2,8 +2,6 @@
 
 #include "engine/kv/compress_ops.h"
 
-#include <assert.h>
-
 static uint32_t gcd(uint32_t a, uint32_t b)
 {
     return b ? gcd(b, a % b) : a;

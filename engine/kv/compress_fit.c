@@ -14,7 +14,6 @@
 #include "engine/kv/asked.h"
 #include "engine/kv/compress_ops.h"
 
-#include <assert.h>
 #include <errno.h>
 
 static int check(const struct compress_spec *c, uint32_t seg_len, struct why *why)
