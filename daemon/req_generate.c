@@ -199,10 +199,11 @@ static bool gives_way(struct session *session)
 static bool context_full(struct session *session)
 {
     struct memory *m = &session->memory;
+    bool full = memory_full(m, session->has_pending); /* each token asks: once, if it is not */
 
-    if (memory_full(m, session->has_pending))
-        (void)gives_way(session);
-    return memory_full(m, session->has_pending) || session_len(session) >= session->seq.max_tokens;
+    if (full && gives_way(session))
+        full = memory_full(m, session->has_pending);
+    return full || session_len(session) >= session->seq.max_tokens;
 }
 
 /* A long text may end with a question, which was read as the text was. Before it is answered it is
