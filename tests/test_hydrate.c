@@ -8,7 +8,6 @@
  */
 #include "tests/support/hydrate_rig.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
