@@ -51,31 +51,18 @@ static bool can(const struct memory *m)
     return m->hydrate > 0 && m->shared.prefix && memory_exact(m) && !m->seq->gist_every;
 }
 
-/* Gists want pages of their own when the raw ones are kept. Those that are only kept are given up
- * for them, the longest unused first: it is newer than all of these. */
-static bool makes_room(const struct memory *m, uint32_t n)
-{
-    uint32_t pages[SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS];
-    struct pool_account passing = { .limit = UINT32_MAX };
-    struct pool *p = m->seq->pool;
-
-    if (n <= p->n_free)
-        return true;
-    if (pool_take(p, &passing, n, pages) < 0)
-        return false;
-    pool_give(p, &passing, n, pages);
-    return true;
-}
-
 /* What others may find is in the tree, or on the disk. */
 static bool is_found(const struct memory *m)
 {
     return memory_teaches(m) || (memory_lasts(m) && m->kept.tier);
 }
 
+/* Gists want pages of their own when the raw ones are kept. Those that are only kept are given up
+ * for them, the longest unused first: it is newer than all of these. */
 void own_pack(struct memory *m, uint32_t segment, uint32_t n_keys)
 {
-    if (can(m) && !is_found(m) && !find(&m->own, segment) && makes_room(m, seq_n_pages(n_keys)))
+    if (can(m) && !is_found(m) && !find(&m->own, segment) &&
+        pool_make_free(m->seq->pool, seq_n_pages(n_keys)))
         keep(m, segment, 0);
 }
 

@@ -131,9 +131,9 @@ void pool_drop_reclaimer(struct pool *p, struct pool_reclaimer *r)
         *at = r->next;
 }
 
-/* Sees that n pages are free, if that can be. In turn: what is cheap to bring back is to be first
- * in the list, and nobody gives up more than is needed behind those before it. */
-static bool make_free(struct pool *p, uint32_t n)
+/* In turn: what is cheap to bring back is to be first in the list, and nobody gives up more than is
+ * needed behind those before it. */
+bool pool_make_free(struct pool *p, uint32_t n)
 {
     for (struct pool_reclaimer *r = p->reclaimers; r && n > p->n_free; r = r->next)
         r->fn(r->arg, n);
@@ -166,7 +166,7 @@ static uint32_t pop_free(struct pool *p, bool kept)
 /* The limit first: a client that is at its own must not have other sessions' prefixes evicted. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages)
 {
-    if (n > a->limit - a->used || !make_free(p, n))
+    if (n > a->limit - a->used || !pool_make_free(p, n))
         return -ENOSPC;
     for (uint32_t i = 0; i < n; i++)
         ret_pages[i] = pop_free(p, a->kept);
@@ -219,7 +219,7 @@ int pool_own(struct pool *p, uint32_t *page)
 
     if (!pool_shared(p, *page))
         return 0;
-    room = make_free(p, 1);
+    room = pool_make_free(p, 1);
     if (!pool_shared(p, *page))
         return 0; /* the other table gave it up */
     if (!room)

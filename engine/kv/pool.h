@@ -89,6 +89,8 @@ void pool_close(struct pool *p);
 void pool_add_reclaimer(struct pool *p, struct pool_reclaimer *r);
 void pool_drop_reclaimer(struct pool *p, struct pool_reclaimer *r);
 
+/* Has reclaimers give up pages until n are free. False: there are fewer, all that could be had. */
+bool pool_make_free(struct pool *p, uint32_t n);
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
 /* One table less: a page that stands in no other is free. */
