@@ -1,9 +1,8 @@
 #include "cuda/room.h"
 
+#include "base/parts.h"
 #include "cuda/gemm.h"
 #include "engine/file/adapter.h"
-
-#include <string.h>
 
 struct k_attend_shape room_attend_shape(const struct model *m, uint32_t kv)
 {
@@ -26,18 +25,15 @@ static size_t slab_bytes(const struct model *m)
     return largest < ROOM_SLAB_BYTES ? largest : ROOM_SLAB_BYTES;
 }
 
-/* Counted and laid out by the same lines, so that the two can't differ. With r->mem NULL only
- * counts. Parts begin at multiples of 256, as the widest loads want it. Returns the bytes. */
+/* Gives every buffer its place; with r->mem NULL only counts. Parts begin at multiples of 256, as
+ * the widest loads want it. Returns the bytes. */
 static size_t lay_out(struct room *r, const struct model *m)
 {
     size_t t = r->max_rows, n_q = (size_t)m->n_head * m->head_dim;
     size_t n_kv = (size_t)m->n_head_kv * m->head_dim, f = sizeof(float);
-    size_t widest = max_size(max_size(m->n_embd, m->n_ff), n_q), off = 0;
+    size_t widest = max_size(max_size(m->n_embd, m->n_ff), n_q);
     struct k_attend_shape shape = room_attend_shape(m, KV_F16);
-    struct {
-        void *at;
-        size_t bytes;
-    } parts[] = {
+    const struct part parts[] = {
         { &r->x, t * m->n_embd * f },
         { &r->xn, t * m->n_embd * f },
         { &r->y, t * m->n_embd * f },
@@ -61,16 +57,7 @@ static size_t lay_out(struct room *r, const struct model *m)
     };
 
     r->widest = (uint32_t)widest;
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
-        if (r->mem) {
-            /* By memcpy: these are pointers to several types, which no one lvalue may store to. */
-            void *p = (uint8_t *)r->mem + off;
-
-            memcpy(parts[i].at, &p, sizeof(p));
-        }
-        off += (parts[i].bytes + 255) & ~(size_t)255;
-    }
-    return off;
+    return parts_lay_out(r->mem, parts, sizeof(parts) / sizeof(*parts), 256);
 }
 
 size_t room_need(const struct model *m, uint32_t max_rows)

@@ -11,6 +11,7 @@
  */
 #include "engine/cpu/layers.h"
 
+#include "base/parts.h"
 #include "engine/cpu/attend.h"
 #include "engine/cpu/gist_rows.h"
 #include "engine/cpu/linear.h"
@@ -75,19 +76,15 @@ static size_t n_att(const struct layers *f)
     return n > f->m->n_ff ? n : f->m->n_ff;
 }
 
-/* Counted and laid out by the same lines, so that the two can't differ. Parts begin on cache lines
- * of their own: no two workers write to one. */
-/* Gives every buffer its place; with f->mem NULL only counts. Returns the bytes. */
+/* Gives every buffer its place; with f->mem NULL only counts. Parts begin on cache lines of their
+ * own: no two workers write to one. Returns the bytes. */
 static size_t lay_out(struct layers *f)
 {
     const struct model *m = f->m;
     size_t t = f->max_batch, n_q = (size_t)m->n_head * m->head_dim;
     size_t n_kv = (size_t)m->n_head_kv * m->head_dim;
     uint32_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
-    struct {
-        void *at;
-        size_t bytes;
-    } parts[] = {
+    const struct part parts[] = {
         { &f->x, t * m->n_embd * sizeof(float) },
         { &f->xn, t * m->n_embd * sizeof(float) },
         { &f->y, t * m->n_embd * sizeof(float) },
@@ -105,18 +102,8 @@ static size_t lay_out(struct layers *f)
         { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
         { &f->logits, HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
     };
-    size_t off = 0;
 
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
-        if (f->mem) {
-            /* By memcpy: these are pointers to several types, which no one lvalue may store to. */
-            void *p = (uint8_t *)f->mem + off;
-
-            memcpy(parts[i].at, &p, sizeof(p));
-        }
-        off += (parts[i].bytes + 63) & ~(size_t)63;
-    }
-    return off;
+    return parts_lay_out(f->mem, parts, sizeof(parts) / sizeof(*parts), 64);
 }
 
 size_t layers_need(const struct model *m, const struct kernels *k, uint32_t n_workers,
