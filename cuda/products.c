@@ -1,7 +1,5 @@
 #include "cuda/products.h"
 
-#include <string.h>
-
 static bool is_few(uint32_t n_rows)
 {
     return n_rows <= ROOM_FEW_ROWS;
@@ -44,16 +42,29 @@ struct k_forms products_forms(const struct products *p, const struct plan *plan,
     return (struct k_forms){ q8 ? p->room->q8 : NULL, is_few(a->n_rows) ? NULL : p->room->bf16 };
 }
 
+struct k_matvec products_matvec(const struct model_tensor *w)
+{
+    return (struct k_matvec){ .type = w->type,
+                              .w = w->data,
+                              .tile_len = w->tile_len,
+                              .n_rows = w->n_rows,
+                              .n_cols = w->n_cols };
+}
+
 /* --- few rows --------------------------------------------------------------------------------- */
 
-/* Rows first, first + step, ... of x and of y, of one weight; add: to what y has. */
+/* Rows first, first + step, ... of x and of y, of one weight. */
 struct few {
     const struct model_tensor *w;
     const float *x; /* its f32 rows: those in int8 are in the room */
     uint32_t first, step, n;
     float *y;
-    bool add;
 };
+
+static uint32_t n_at_once(uint32_t left)
+{
+    return left < K_MATVEC_ROWS ? left : K_MATVEC_ROWS;
+}
 
 static int run_few(const struct products *p, const struct few *f)
 {
@@ -65,18 +76,13 @@ static int run_few(const struct products *p, const struct few *f)
 
     for (uint32_t at = 0; at < f->n && r == 0; at += K_MATVEC_ROWS) {
         size_t from = f->first + (size_t)at * f->step;
-        struct k_matvec a = { .type = w->type,
-                              .w = w->data,
-                              .tile_len = w->tile_len,
-                              .n_rows = w->n_rows,
-                              .n_cols = w->n_cols,
-                              .x = x + from * row,
-                              .x_stride = f->step * row,
-                              .n_x = f->n - at < K_MATVEC_ROWS ? f->n - at : K_MATVEC_ROWS,
-                              .y = f->y + from * w->n_rows,
-                              .y_stride = (size_t)f->step * w->n_rows,
-                              .add = f->add };
+        struct k_matvec a = products_matvec(w);
 
+        a.x = x + from * row;
+        a.x_stride = f->step * row;
+        a.n_x = n_at_once(f->n - at);
+        a.y = f->y + from * w->n_rows;
+        a.y_stride = (size_t)f->step * w->n_rows;
         r = k_matvec(p->stream, &a);
     }
     return r;
@@ -124,29 +130,18 @@ static int add_low_rank(const struct products *p, const struct adapter_projectio
 
     for (uint32_t at = 0; at < gists->n && r == 0; at += K_MATVEC_ROWS) {
         size_t from = gists->first + (size_t)at * gists->step;
-        uint32_t n = gists->n - at < K_MATVEC_ROWS ? gists->n - at : K_MATVEC_ROWS;
-        struct k_matvec a = { .type = own->a.type,
-                              .w = own->a.data,
-                              .tile_len = own->a.tile_len,
-                              .n_rows = own->a.n_rows,
-                              .n_cols = own->a.n_cols,
-                              .x = gists->x + from * own->a.n_cols,
-                              .x_stride = (size_t)gists->step * own->a.n_cols * sizeof(float),
-                              .n_x = n,
-                              .y = p->room->low,
-                              .y_stride = own->a.n_rows };
-        struct k_matvec b = { .type = own->b.type,
-                              .w = own->b.data,
-                              .tile_len = own->b.tile_len,
-                              .n_rows = own->b.n_rows,
-                              .n_cols = own->b.n_cols,
-                              .x = p->room->low,
-                              .x_stride = own->b.n_cols * sizeof(float),
-                              .n_x = n,
-                              .y = gists->y + from * own->b.n_rows,
-                              .y_stride = (size_t)gists->step * own->b.n_rows,
-                              .add = true };
+        struct k_matvec a = products_matvec(&own->a), b = products_matvec(&own->b);
 
+        a.n_x = b.n_x = n_at_once(gists->n - at);
+        a.x = gists->x + from * a.n_cols;
+        a.x_stride = (size_t)gists->step * a.n_cols * sizeof(float);
+        a.y = p->room->low;
+        a.y_stride = a.n_rows;
+        b.x = p->room->low;
+        b.x_stride = b.n_cols * sizeof(float);
+        b.y = gists->y + from * b.n_rows;
+        b.y_stride = (size_t)gists->step * b.n_rows;
+        b.add = true;
         r = k_matvec(p->stream, &a);
         if (r == 0)
             r = k_matvec(p->stream, &b);
@@ -162,7 +157,7 @@ static int run_gists(const struct products *p, const struct plan_piece *piece,
 
     for (uint32_t i = 0; piece->adapter && g->n && i < a->n_out && r == 0; i++) {
         const struct adapter_projection *own = own_of(piece, a, i);
-        struct few few = { &own->w, a->x, g->first, g->step, g->n, a->out[i].y, false };
+        struct few few = { &own->w, a->x, g->first, g->step, g->n, a->out[i].y };
 
         if (own->w.data)
             r = run_few(p, &few);
@@ -180,7 +175,7 @@ int products_run(const struct products *p, const struct plan *plan, const struct
         const struct product_output *o = &a->out[i];
 
         if (is_few(a->n_rows))
-            r = run_few(p, &(struct few){ o->w, a->x, 0, 1, a->n_rows, o->y, false });
+            r = run_few(p, &(struct few){ o->w, a->x, 0, 1, a->n_rows, o->y });
         else
             r = run_many(p, o->w, a->n_rows, o->y);
     }

@@ -39,6 +39,9 @@ struct product {
     uint32_t n_out;
 };
 
+/* w times rows: those, and where the results go, are to be filled in. */
+struct k_matvec products_matvec(const struct model_tensor *w);
+
 /* Which forms of x the product takes, in the room's buffers. */
 struct k_forms products_forms(const struct products *p, const struct plan *plan,
                               const struct product *a);

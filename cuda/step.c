@@ -507,18 +507,14 @@ static int head(struct step *s, uint32_t first, uint32_t n)
     const struct model_tensor *w = &s->m->output;
     const float *x = s->room.out + (size_t)first * s->m->n_embd;
     bool q8 = k_matvec_takes_q8(w->type);
-    struct k_matvec a = { .type = w->type,
-                          .w = w->data,
-                          .tile_len = w->tile_len,
-                          .n_rows = w->n_rows,
-                          .n_cols = w->n_cols,
-                          .x = x,
-                          .x_stride = w->n_cols * sizeof(float),
-                          .n_x = n,
-                          .y = s->room.logits,
-                          .y_stride = w->n_rows };
+    struct k_matvec a = products_matvec(w);
     int r;
 
+    a.x = x;
+    a.x_stride = w->n_cols * sizeof(float);
+    a.n_x = n;
+    a.y = s->room.logits;
+    a.y_stride = w->n_rows;
     if (!q8)
         return k_matvec(s->products.stream, &a);
     a.x = s->room.q8;
