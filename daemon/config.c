@@ -18,8 +18,7 @@ static const struct options_action actions[] = {
     { "check-config", CONFIG_CHECK, "Validate the options and exit.", NULL },
     { "plan", CONFIG_PLAN,
       "Say what of this model and of its context fits where, and exit. Only the header of the GGUF "
-      "file is "
-      "read. See plan-memory, plan-context and plan-ratio.",
+      "file is read. See plan-memory, plan-context and plan-ratio.",
       "model" },
     { "print-config", CONFIG_PRINT,
       "Print a config file with every option and its default, and exit.", NULL },
@@ -112,14 +111,13 @@ static int load_env(struct config *c, char *const *env, struct why *why)
 /* What one option alone can't say. */
 static int check_together(const struct config *c, struct why *why)
 {
+    int r = devices_check(c->device, why);
+
+    if (r < 0)
+        return r;
     if (c->segment % 16)
         return why_set(why, -EINVAL, "option segment: found %u, expected a multiple of 16",
                        c->segment);
-    if (!devices_is_name(c->device))
-        return why_set(why, -EINVAL,
-                       "option device: found %s, allowed: cpu, cuda:0 (or another number), auto, "
-                       "cuda-shim",
-                       c->device);
     if (c->arena_bytes % 64 || c->max_arena_bytes % 64)
         return why_set(
             why, -EINVAL, "option %s: found %llu, expected a multiple of 64",

@@ -23,12 +23,17 @@ static bool is_cuda(const char *name, unsigned *ret_device)
     return true;
 }
 
-bool devices_is_name(const char *name)
+int devices_check(const char *name, struct why *why)
 {
     unsigned device;
 
-    return strcmp(name, backend_cpu.name) == 0 || strcmp(name, "auto") == 0 ||
-           strcmp(name, "cuda-shim") == 0 || is_cuda(name, &device);
+    if (strcmp(name, backend_cpu.name) == 0 || strcmp(name, "auto") == 0 ||
+        strcmp(name, "cuda-shim") == 0 || is_cuda(name, &device))
+        return 0;
+    return why_set(why, -EINVAL,
+                   "option device: found %.80s, allowed: cpu, cuda:0 (or another number below %u), "
+                   "auto, cuda-shim",
+                   name, DEVICES_MAX);
 }
 
 static int find_cuda(const struct backend_ops **ret, struct why *why)
@@ -52,10 +57,5 @@ int devices_library(const char *name, const struct backend_ops **ret, unsigned *
     if (strcmp(name, "cuda-shim") == 0)
         return plugin_find("libgistd-cuda-shim.so",
                            "it is for tests of the kernels, and `make shim` builds it", ret, why);
-    if (is_cuda(name, ret_device))
-        return find_cuda(ret, why);
-    return why_set(why, -EINVAL,
-                   "option device: found %.80s, allowed: cpu, cuda:0 (or another number below %u), "
-                   "auto, cuda-shim",
-                   name, DEVICES_MAX);
+    return is_cuda(name, ret_device) ? find_cuda(ret, why) : devices_check(name, why);
 }

@@ -15,7 +15,8 @@
 
 #define DEVICES_MAX 64u /* cuda:0 to cuda:63 */
 
-bool devices_is_name(const char *name);
+/* One of those: 0, or -EINVAL and which there are. */
+int devices_check(const char *name, struct why *why);
 
 /* Who computes on it; whether the device itself is here is not asked. */
 int devices_library(const char *name, const struct backend_ops **ret, unsigned *ret_device,

@@ -38,11 +38,13 @@ static void names(void **state)
 
     (void)state;
     for (unsigned i = 0; i < sizeof(good) / sizeof(*good); i++)
-        assert_true(devices_is_name(good[i]));
+        assert_int_equal(devices_check(good[i], NULL), 0);
     for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         struct why why = { "" };
 
-        assert_false(devices_is_name(bad[i]));
+        assert_int_equal(devices_check(bad[i], &why), -EINVAL);
+        assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
+        why.text[0] = '\0';
         assert_int_equal(backend_find(bad[i], &ops, &device, &why), -EINVAL);
         assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
     }
