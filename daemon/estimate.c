@@ -18,9 +18,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* Tables of the pool: a number a page in each of three. */
-#define POOL_TABLES (3 * sizeof(uint32_t))
-
 _Static_assert((int)KV_F16 == CONFIG_KV_F16 && (int)KV_F32 == CONFIG_KV_F32 &&
                    (int)KV_Q8_0 == CONFIG_KV_Q8_0,
                "the option's choices are the pool's types");
@@ -89,12 +86,9 @@ static void divide(struct estimate *e, const struct config *c)
 
 static void count_host(struct estimate *e)
 {
-    uint64_t n_pages = e->context / e->page_bytes[e->kv];
-    uint32_t most = UINT32_MAX / FORWARD_POOLS;
+    uint32_t n = pool_pages_in(e->context, e->page_bytes[e->kv]);
 
-    if (n_pages > most)
-        n_pages = most;
-    e->host = n_pages * POOL_TABLES + plan_need(e->batch, (uint32_t)(FORWARD_POOLS * n_pages)) +
+    e->host = pool_tables_bytes(n) + plan_need(e->batch, FORWARD_POOLS * n) +
               (uint64_t)SCHED_LOGITS_ROWS * e->n_vocab * sizeof(float);
 }
 
@@ -191,7 +185,7 @@ uint64_t estimate_tokens(const struct estimate *e, uint64_t pages, uint32_t rati
 
 static uint64_t n_pages(const struct estimate *e, enum kv_type kv)
 {
-    return e->context / e->page_bytes[kv];
+    return pool_pages_in(e->context, e->page_bytes[kv]);
 }
 
 bool estimate_fits(const struct estimate *e)

@@ -47,11 +47,25 @@ static int set_layout(struct pool *p)
     return 0;
 }
 
+uint32_t pool_pages_in(uint64_t bytes, size_t page_bytes)
+{
+    uint64_t n = bytes / page_bytes, most = UINT32_MAX / POOL_PAGE_TOKENS; /* keys: in 32 bits */
+
+    return (uint32_t)(n < most ? n : most);
+}
+
+size_t pool_tables_bytes(uint32_t n_pages)
+{
+    const struct pool *p = NULL;
+
+    return n_pages * (sizeof(*p->free) + sizeof(*p->refs) + sizeof(*p->kept));
+}
+
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
               uint64_t bytes, struct why *why)
 {
     size_t page = pool_page_bytes(m, kv);
-    uint64_t n = bytes / page;
+    uint32_t n = pool_pages_in(bytes, page);
     void *mem;
     int r;
 
@@ -69,17 +83,12 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
                        "a KV pool of %llu bytes holds no page: one page of %u tokens of this "
                        "model is %zu bytes",
                        (unsigned long long)bytes, POOL_PAGE_TOKENS, page);
-    /* Keys are counted in 32 bits. */
-    if (n > UINT32_MAX / POOL_PAGE_TOKENS)
-        n = UINT32_MAX / POOL_PAGE_TOKENS;
-
     p->free = malloc(n * sizeof(*p->free));
     p->refs = calloc(n, sizeof(*p->refs));
     p->kept = calloc(n, sizeof(*p->kept));
     if (!p->free || !p->refs || !p->kept || set_layout(p) < 0) {
         pool_close(p);
-        return why_set(why, -ENOMEM, "no memory for the tables of %llu KV pages",
-                       (unsigned long long)n);
+        return why_set(why, -ENOMEM, "no memory for the tables of %u KV pages", n);
     }
     p->mem_len = n * page;
     r = backend_alloc(b, p->mem_len, &mem);
@@ -92,7 +101,7 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
         return why_set(why, r, "no memory for %llu bytes of context (--kv-bytes)",
                        (unsigned long long)bytes);
     }
-    p->n_pages = p->n_free = (uint32_t)n;
+    p->n_pages = p->n_free = n;
     for (uint32_t i = 0; i < p->n_pages; i++) /* page 0 is taken first */
         p->free[i] = p->n_pages - 1 - i;
     return 0;

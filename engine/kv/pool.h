@@ -74,6 +74,10 @@ struct pool {
 /* Bytes of one page of this model. */
 size_t pool_page_bytes(const struct model *m, enum kv_type kv);
 
+/* Pages that a pool of so many bytes has, and the bytes of the process that their tables take. */
+uint32_t pool_pages_in(uint64_t bytes, size_t page_bytes);
+size_t pool_tables_bytes(uint32_t n_pages);
+
 /* All that the meaning of a page's bytes depends on, as a line of text: version, type, layers, KV
  * heads, head_dim, tokens and bytes of a page. */
 void pool_layout(const struct pool *p, char ret[POOL_LAYOUT_MAX]);
