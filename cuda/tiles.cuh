@@ -7,19 +7,12 @@
 
 #include "cuda/tiles_read.cuh"
 
-struct read_q4_k {
-    typedef struct tile_q4_k tile;
+/* A block's scale and minimum are numbers that the super-block's two are multiplied by. */
+template <typename T> struct read_super {
+    typedef T tile;
     static const unsigned GROUPS = 8;
     static const bool HALVES = false, MINS = true;
 
-    static __device__ __forceinline__ void pair(const tile *t, unsigned g, unsigned row, unsigned k,
-                                                uint32_t *lo, uint32_t *hi)
-    {
-        uint32_t w = tile_word(t->g[g].q[k][row]);
-
-        *lo = low_nibbles(w);
-        *hi = high_nibbles(w);
-    }
     static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
     {
         return { tile_half(&t->d[row]), -tile_half(&t->dmin[row]) };
@@ -33,11 +26,18 @@ struct read_q4_k {
     }
 };
 
-struct read_q5_k {
-    typedef struct tile_q5_k tile;
-    static const unsigned GROUPS = 8;
-    static const bool HALVES = false, MINS = true;
+struct read_q4_k : read_super<struct tile_q4_k> {
+    static __device__ __forceinline__ void pair(const tile *t, unsigned g, unsigned row, unsigned k,
+                                                uint32_t *lo, uint32_t *hi)
+    {
+        uint32_t w = tile_word(t->g[g].q[k][row]);
 
+        *lo = low_nibbles(w);
+        *hi = high_nibbles(w);
+    }
+};
+
+struct read_q5_k : read_super<struct tile_q5_k> {
     static __device__ __forceinline__ void pair(const tile *t, unsigned g, unsigned row, unsigned k,
                                                 uint32_t *lo, uint32_t *hi)
     {
@@ -45,17 +45,6 @@ struct read_q5_k {
 
         *lo = low_nibbles(w) | fifth_bits(t->g[g].h, k, row) << 4;
         *hi = high_nibbles(w) | fifth_bits(t->g[g].h, k + 4, row) << 4;
-    }
-    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
-    {
-        return { tile_half(&t->d[row]), -tile_half(&t->dmin[row]) };
-    }
-    static __device__ __forceinline__ void scale(const tile *t, const struct tile_head &h,
-                                                 unsigned g, unsigned row, float scale[2],
-                                                 float *min)
-    {
-        scale[0] = __fmul_rn(h.d, (float)__ldg(&t->g[g].scale[row]));
-        *min = __fmul_rn(h.m, (float)__ldg(&t->g[g].min[row]));
     }
 };
 

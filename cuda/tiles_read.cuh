@@ -60,11 +60,46 @@ struct tile_head {
     float d, m;
 };
 
-struct read_q4_0 {
-    typedef struct tile_q4_0 tile;
+/* --- what several types have in common -------------------------------------------------------- */
+
+/* One scale a row, of numbers of which pair() gives UNIT times as much. */
+template <typename T, unsigned UNIT> struct read_scaled {
+    typedef T tile;
     static const unsigned GROUPS = 1;
     static const bool HALVES = false, MINS = false;
 
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
+    {
+        return { tile_half(&t->d[row]) * (1.0f / UNIT), 0 };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *)
+    {
+        scale[0] = h.d;
+    }
+};
+
+/* One scale a row and one minimum. */
+template <typename T> struct read_above {
+    typedef T tile;
+    static const unsigned GROUPS = 1;
+    static const bool HALVES = false, MINS = true;
+
+    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
+    {
+        return { tile_half(&t->d[row]), tile_half(&t->m[row]) };
+    }
+    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
+                                                 unsigned, float scale[2], float *min)
+    {
+        scale[0] = h.d;
+        *min = h.m;
+    }
+};
+
+/* --- types ------------------------------------------------------------------------------------ */
+
+struct read_q4_0 : read_scaled<struct tile_q4_0, 16> {
     static __device__ __forceinline__ void pair(const tile *t, unsigned, unsigned row, unsigned k,
                                                 uint32_t *lo, uint32_t *hi)
     {
@@ -73,22 +108,9 @@ struct read_q4_0 {
         *lo = (w << 4 & 0xf0f0f0f0u) ^ SIGNS;
         *hi = (w & 0xf0f0f0f0u) ^ SIGNS;
     }
-    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
-    {
-        return { tile_half(&t->d[row]) * (1.0f / 16), 0 };
-    }
-    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
-                                                 unsigned, float scale[2], float *)
-    {
-        scale[0] = h.d;
-    }
 };
 
-struct read_q4_1 {
-    typedef struct tile_q4_1 tile;
-    static const unsigned GROUPS = 1;
-    static const bool HALVES = false, MINS = true;
-
+struct read_q4_1 : read_above<struct tile_q4_1> {
     static __device__ __forceinline__ void pair(const tile *t, unsigned, unsigned row, unsigned k,
                                                 uint32_t *lo, uint32_t *hi)
     {
@@ -97,23 +119,9 @@ struct read_q4_1 {
         *lo = low_nibbles(w);
         *hi = high_nibbles(w);
     }
-    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
-    {
-        return { tile_half(&t->d[row]), tile_half(&t->m[row]) };
-    }
-    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
-                                                 unsigned, float scale[2], float *min)
-    {
-        scale[0] = h.d;
-        *min = h.m;
-    }
 };
 
-struct read_q5_0 {
-    typedef struct tile_q5_0 tile;
-    static const unsigned GROUPS = 1;
-    static const bool HALVES = false, MINS = false;
-
+struct read_q5_0 : read_scaled<struct tile_q5_0, 8> {
     static __device__ __forceinline__ void pair(const tile *t, unsigned, unsigned row, unsigned k,
                                                 uint32_t *lo, uint32_t *hi)
     {
@@ -122,22 +130,9 @@ struct read_q5_0 {
         *lo = (low_nibbles(w) << 3 | fifth_bits(t->h, k, row) << 7) ^ SIGNS;
         *hi = (high_nibbles(w) << 3 | fifth_bits(t->h, k + 4, row) << 7) ^ SIGNS;
     }
-    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
-    {
-        return { tile_half(&t->d[row]) * (1.0f / 8), 0 };
-    }
-    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
-                                                 unsigned, float scale[2], float *)
-    {
-        scale[0] = h.d;
-    }
 };
 
-struct read_q5_1 {
-    typedef struct tile_q5_1 tile;
-    static const unsigned GROUPS = 1;
-    static const bool HALVES = false, MINS = true;
-
+struct read_q5_1 : read_above<struct tile_q5_1> {
     static __device__ __forceinline__ void pair(const tile *t, unsigned, unsigned row, unsigned k,
                                                 uint32_t *lo, uint32_t *hi)
     {
@@ -146,37 +141,14 @@ struct read_q5_1 {
         *lo = low_nibbles(w) | fifth_bits(t->h, k, row) << 4;
         *hi = high_nibbles(w) | fifth_bits(t->h, k + 4, row) << 4;
     }
-    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
-    {
-        return { tile_half(&t->d[row]), tile_half(&t->m[row]) };
-    }
-    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
-                                                 unsigned, float scale[2], float *min)
-    {
-        scale[0] = h.d;
-        *min = h.m;
-    }
 };
 
-struct read_q8_0 {
-    typedef struct tile_q8_0 tile;
-    static const unsigned GROUPS = 1;
-    static const bool HALVES = false, MINS = false;
-
+struct read_q8_0 : read_scaled<struct tile_q8_0, 1> {
     static __device__ __forceinline__ void pair(const tile *t, unsigned, unsigned row, unsigned k,
                                                 uint32_t *lo, uint32_t *hi)
     {
         *lo = tile_word(t->q[k][row]);
         *hi = tile_word(t->q[k + 4][row]);
-    }
-    static __device__ __forceinline__ struct tile_head head(const tile *t, unsigned row)
-    {
-        return { tile_half(&t->d[row]), 0 };
-    }
-    static __device__ __forceinline__ void scale(const tile *, const struct tile_head &h, unsigned,
-                                                 unsigned, float scale[2], float *)
-    {
-        scale[0] = h.d;
     }
 };
 
