@@ -42,6 +42,11 @@ static __device__ __forceinline__ uint16_t float_to_bf16(float x)
     return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
+static __device__ __forceinline__ bool is_finite(float x)
+{
+    return fabsf(x) < INFINITY;
+}
+
 /* --- of a warp and a block -------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float warp_sum(float v)
@@ -60,6 +65,16 @@ static __device__ __forceinline__ float warp_max(float v)
         v = with > v || with != with ? with : v;
     }
     return v;
+}
+
+/* The largest |x|, NaN when one is. */
+static __device__ __forceinline__ float warp_most(float x)
+{
+    uint32_t most = __float_as_uint(x) & 0x7fffffffu;
+
+    for (int by = 16; by > 0; by /= 2)
+        most = max(most, __shfl_xor_sync(~0u, most, by));
+    return __uint_as_float(most);
 }
 
 /* Of all threads of a block of whole warps; every thread gets it. In one order, so that the bits

@@ -103,11 +103,6 @@ static __device__ __forceinline__ uint32_t rows_from(const struct k_fit *a, uint
 
 /* --- weigh ------------------------------------------------------------------------------------ */
 
-static __device__ __forceinline__ bool is_finite(float x)
-{
-    return fabsf(x) < INFINITY;
-}
-
 /* What row r counts for: its share, or nothing. d->q is the query, d->v its target. */
 static __device__ float share_of(const struct k_fit *a, uint32_t i, uint32_t row, uint32_t r,
                                  const struct desk *d)

@@ -9,17 +9,12 @@
  * Returns what is left of the lane's value. */
 static __device__ __forceinline__ float quantise_block(float x, struct k_q8 *to)
 {
-    unsigned lane = threadIdx.x % WARP, most = __float_as_uint(x) & 0x7fffffffu;
-    float amax, inverse, d = 0;
-    bool bad, zero;
+    float amax = warp_most(x), inverse = 127 / amax, d = 0;
+    unsigned lane = threadIdx.x % WARP;
+    bool bad = !is_finite(amax); /* so is the block's scale */
+    bool zero = bad || !is_finite(inverse);
     int q, sum;
 
-    for (int by = 16; by > 0; by /= 2)
-        most = max(most, __shfl_xor_sync(~0u, most, by));
-    amax = __uint_as_float(most);
-    inverse = 127 / amax;
-    bad = most >= 0x7f800000u; /* an infinity or a NaN: so is the block's scale */
-    zero = bad || (__float_as_uint(inverse) & 0x7fffffffu) >= 0x7f800000u;
     q = zero ? 0 : __float2int_rn(x * inverse);
     sum = q;
     for (int by = 8; by > 0; by /= 2)

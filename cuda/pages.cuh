@@ -53,22 +53,6 @@ static __device__ __forceinline__ void turn_by(const struct k_angles *a, uint32_
 
 /* --- storing ---------------------------------------------------------------------------------- */
 
-/* The largest |x| of a warp's lanes; NaN when one is. */
-static __device__ __forceinline__ float warp_most(float x)
-{
-    uint32_t most;
-
-    memcpy(&most, &x, sizeof(most));
-    most &= 0x7fffffffu;
-    for (int by = 16; by > 0; by /= 2) {
-        uint32_t other = __shfl_xor_sync(~0u, most, by);
-
-        most = other > most ? other : most;
-    }
-    memcpy(&x, &most, sizeof(x));
-    return x;
-}
-
 /* A block of up to 32 values, one a lane, the rest zeros. */
 static __device__ __forceinline__ int8_t quantise_lane(float x, uint16_t *ret_d)
 {
@@ -122,7 +106,7 @@ static __device__ void kv_store_head(const float *k, const float *v, uint32_t hd
             ((uint16_t *)(void *)k_tile)[i * PAGE_TOKENS + slot] = h;
             ((uint16_t *)(void *)v_tile)[slot * hd + i] = float_to_half(y);
         } else if (i < hd) {
-            bad |= !(fabsf(x) < INFINITY);
+            bad |= !is_finite(x);
             ((float *)(void *)k_tile)[i * PAGE_TOKENS + slot] = x;
             ((float *)(void *)v_tile)[slot * hd + i] = y;
         }

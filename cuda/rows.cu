@@ -244,11 +244,6 @@ static __device__ float block_max(float v)
     return v;
 }
 
-static __device__ __forceinline__ bool is_finite(float x)
-{
-    return (__float_as_uint(x) & 0x7f800000u) != 0x7f800000u;
-}
-
 static __global__ void __launch_bounds__(WIDE) logprobs(struct k_logprobs a)
 {
     const float *x = a.logits + (size_t)blockIdx.x * a.n_vocab;
