@@ -74,8 +74,8 @@ size_t k_fit_scratch(const struct k_fit *a)
     return (part_words(a) + a->n_keys) * a->n_lists * sizeof(float);
 }
 
-static __device__ __forceinline__ const uint8_t *
-tile_of(const struct k_fit *a, const uint32_t *pages, uint32_t page, uint32_t i)
+static __device__ __forceinline__ uint8_t *tile_of(const struct k_fit *a, const uint32_t *pages,
+                                                   uint32_t page, uint32_t i)
 {
     uint32_t list = a->first_list + i;
 
@@ -450,55 +450,25 @@ static __device__ bool has_room(const struct k_fit *a, const struct part *p)
     return block_sum(bad) == 0;
 }
 
-/* A warp's value: its K stays as it is to the bit, so it goes by way of a tile of its own. */
-template <unsigned KV>
-static __device__ void store_value(const float *x, uint32_t hd, uint32_t slot, uint8_t *v)
-{
-    uint32_t lane = threadIdx.x % 32;
-
-    for (uint32_t c = 0; c < hd; c += 32) {
-        uint32_t i = c + lane;
-        float y = i < hd ? x[i] : 0;
-
-        if (KV == KV_Q8_0) {
-            uint16_t d;
-            int8_t q = quantise_lane(y, &d);
-
-            if (i < hd)
-                ((int8_t *)v)[slot * hd + i] = q;
-            if (lane == 0)
-                ((uint16_t *)(void *)(v + (size_t)hd * PAGE_TOKENS))[c / 32 * PAGE_TOKENS + slot] =
-                    d;
-        } else if (i < hd && KV == KV_F16) {
-            ((uint16_t *)(void *)v)[slot * hd + i] = float_to_half(y);
-        } else if (i < hd) {
-            ((float *)(void *)v)[slot * hd + i] = y;
-        }
-    }
-}
-
 /* A key or value that is no number shows in all of the head's: they stay as they are then. */
 template <unsigned KV> static __global__ void __launch_bounds__(SOLVERS) fit_store(struct k_fit a)
 {
-    SHARED_DYNAMIC(float, mem);
     uint32_t hd = a.pool.head_dim, warp = threadIdx.x / 32;
     struct part p = part_of(&a, blockIdx.x);
-    float *x = mem + warp * hd;
 
     grid_wait();
     if (!*p.fits || !has_room(&a, &p))
         return;
     for (uint32_t i = warp; i < a.n_keys - a.sinks; i += SOLVERS / 32) {
-        uint32_t key = a.sinks + i, list = a.first_list + blockIdx.x;
-        uint8_t *v = k_tile_of(&a.pool, a.to[key / PAGE_TOKENS], list / a.pool.n_head_kv,
-                               list % a.pool.n_head_kv) +
-                     a.pool.head_bytes / 2;
+        uint32_t key = a.sinks + i;
+        uint8_t *v = tile_of(&a, a.to, key / PAGE_TOKENS, blockIdx.x) + a.pool.head_bytes / 2;
 
-        for (uint32_t c = threadIdx.x % 32; c < hd; c += 32)
-            x[c] = p.v[(size_t)i * hd + c] + p.y[(size_t)i * hd + c];
-        __syncwarp();
-        store_value<KV>(x, hd, key % PAGE_TOKENS, v);
-        __syncwarp();
+        for (uint32_t c = 0; c < hd; c += 32) {
+            uint32_t dim = c + threadIdx.x % 32;
+            size_t at = (size_t)i * hd + dim;
+
+            kv_store_values<KV>(dim < hd ? p.v[at] + p.y[at] : 0, c, hd, key % PAGE_TOKENS, v);
+        }
     }
 }
 
@@ -551,8 +521,7 @@ template <unsigned KV> static int fit(void *stream, const struct k_fit *a)
     if (r == 0 && n > q)
         r = run_product(stream, a, APPLY, n, hd);
     if (r == 0)
-        r = launch(lists, dim3(SOLVERS), SOLVERS / 32 * hd * sizeof(float), stream, fit_store<KV>,
-                   *a);
+        r = launch(lists, dim3(SOLVERS), 0, stream, fit_store<KV>, *a);
     return r;
 }
 

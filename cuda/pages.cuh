@@ -71,8 +71,31 @@ static __device__ __forceinline__ bool half_is_odd(uint16_t h)
     return (h & 0x7c00) == 0x7c00;
 }
 
-/* K and V of one token and KV head, (hd) each, into slot `slot` of their tiles: the work of a whole
- * warp, of which all lanes come here. */
+/* Elements c .. c + 31 of a token's V, of a lane one, those from hd on zeros, into slot `slot` of
+ * its tile: the work of a whole warp, of which all lanes come here. */
+template <unsigned KV>
+static __device__ __forceinline__ void kv_store_values(float y, uint32_t c, uint32_t hd,
+                                                       uint32_t slot, uint8_t *tile)
+{
+    uint32_t lane = threadIdx.x % 32, i = c + lane;
+
+    if (KV == KV_Q8_0) {
+        uint16_t d;
+        int8_t q = quantise_lane(y, &d);
+
+        if (i < hd)
+            ((int8_t *)tile)[slot * hd + i] = q;
+        if (lane == 0)
+            ((uint16_t *)(void *)(tile + (size_t)hd * PAGE_TOKENS))[c / 32 * PAGE_TOKENS + slot] =
+                d;
+    } else if (i < hd && KV == KV_F16) {
+        ((uint16_t *)(void *)tile)[slot * hd + i] = float_to_half(y);
+    } else if (i < hd) {
+        ((float *)(void *)tile)[slot * hd + i] = y;
+    }
+}
+
+/* K and V of one token and KV head, (hd) each: of a whole warp too. */
 template <unsigned KV>
 static __device__ void kv_store_head(const float *k, const float *v, uint32_t hd, uint32_t slot,
                                      uint8_t *k_tile, uint8_t *v_tile)
@@ -85,31 +108,25 @@ static __device__ void kv_store_head(const float *k, const float *v, uint32_t hd
         float x = i < hd ? k[i] : 0, y = i < hd ? v[i] : 0;
 
         if (KV == KV_Q8_0) {
-            uint16_t *kd = (uint16_t *)(void *)(k_tile + (size_t)hd * PAGE_TOKENS);
-            uint16_t *vd = (uint16_t *)(void *)(v_tile + (size_t)hd * PAGE_TOKENS);
-            uint16_t dx, dy;
-            int8_t qx = quantise_lane(x, &dx), qy = quantise_lane(y, &dy);
+            uint16_t d;
+            int8_t q = quantise_lane(x, &d);
 
-            bad |= half_is_odd(dx);
-            if (i < hd) {
-                ((int8_t *)k_tile)[i * PAGE_TOKENS + slot] = qx;
-                ((int8_t *)v_tile)[slot * hd + i] = qy;
-            }
-            if (lane == 0) {
-                kd[c / 32 * PAGE_TOKENS + slot] = dx;
-                vd[c / 32 * PAGE_TOKENS + slot] = dy;
-            }
+            bad |= half_is_odd(d);
+            if (i < hd)
+                ((int8_t *)k_tile)[i * PAGE_TOKENS + slot] = q;
+            if (lane == 0)
+                ((uint16_t *)(void *)(k_tile +
+                                      (size_t)hd * PAGE_TOKENS))[c / 32 * PAGE_TOKENS + slot] = d;
         } else if (i < hd && KV == KV_F16) {
             uint16_t h = float_to_half(x);
 
             bad |= half_is_odd(h);
             ((uint16_t *)(void *)k_tile)[i * PAGE_TOKENS + slot] = h;
-            ((uint16_t *)(void *)v_tile)[slot * hd + i] = float_to_half(y);
         } else if (i < hd) {
             bad |= !is_finite(x);
             ((float *)(void *)k_tile)[i * PAGE_TOKENS + slot] = x;
-            ((float *)(void *)v_tile)[slot * hd + i] = y;
         }
+        kv_store_values<KV>(y, c, hd, slot, v_tile);
     }
     /* Lane 0 wrote what is marked, and nobody else does. */
     if (__ballot_sync(~0u, bad) == 0 || lane != 0)
