@@ -283,8 +283,7 @@ template <unsigned KV> static __global__ void __launch_bounds__(THREADS) fit_att
 
         for (uint32_t j = threadIdx.x % 32; j < n_cols; j += 32)
             top = fmaxf(top, b[j]);
-        for (int by = 16; by > 0; by /= 2)
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, by));
+        top = warp_max(top);
         for (uint32_t j = threadIdx.x % 32; j < n_cols; j += 32)
             sum += b[j] = expf(b[j] - top);
         sum = warp_sum(sum);
