@@ -310,19 +310,17 @@ static __global__ void __launch_bounds__(THREADS) attend_asked(struct k_attend a
 
 /* --- launches --------------------------------------------------------------------------------- */
 
-#define LAUNCH_KV(kernel, grid, a, stream)                                                         \
-    ((a)->shape.kv == KV_F16    ? launch(grid, dim3(THREADS), block_bytes((a)->shape.head_dim),    \
-                                         stream, kernel<KV_F16>, *(a))                             \
-     : (a)->shape.kv == KV_Q8_0 ? launch(grid, dim3(THREADS), block_bytes((a)->shape.head_dim),    \
-                                         stream, kernel<KV_Q8_0>, *(a))                            \
-                                : launch(grid, dim3(THREADS), block_bytes((a)->shape.head_dim),    \
-                                         stream, kernel<KV_F32>, *(a)))
+/* By a block that has a desk. */
+static int run(void *stream, dim3 grid, void (*kernel)(struct k_attend), const struct k_attend *a)
+{
+    return launch(grid, dim3(THREADS), block_bytes(a->shape.head_dim), stream, kernel, *a);
+}
 
 int k_attend_rows(void *stream, const struct k_attend *a)
 {
     dim3 grid(a->shape.n_head_kv, a->table.n_items[K_ATTEND_ROWS]);
 
-    return grid.y ? LAUNCH_KV(attend_rows, grid, a, stream) : 0;
+    return grid.y ? run(stream, grid, KV_OF(a->shape.kv, attend_rows), a) : 0;
 }
 
 int k_attend_merge(void *stream, const struct k_attend *a)
@@ -341,9 +339,9 @@ int k_attend_look(void *stream, const struct k_attend *a)
     int r = 0;
 
     if (t->n_weights)
-        r = LAUNCH_KV(attend_weights, weights, a, stream);
+        r = run(stream, weights, KV_OF(a->shape.kv, attend_weights), a);
     if (r == 0 && t->n_shares)
-        r = LAUNCH_KV(attend_shares, shares, a, stream);
+        r = run(stream, shares, KV_OF(a->shape.kv, attend_shares), a);
     if (r == 0 && t->n_asked)
         r = launch(asked, dim3(THREADS), 0, stream, attend_asked, *a);
     return r;

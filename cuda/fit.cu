@@ -535,12 +535,5 @@ template <unsigned KV> static int run(void *stream, const struct k_fit *a)
 
 int k_fit(void *stream, const struct k_fit *a)
 {
-    switch (a->pool.kv) {
-    case KV_F16:
-        return run<KV_F16>(stream, a);
-    case KV_Q8_0:
-        return run<KV_Q8_0>(stream, a);
-    default:
-        return run<KV_F32>(stream, a);
-    }
+    return KV_OF(a->pool.kv, run)(stream, a);
 }

@@ -142,14 +142,7 @@ int k_move(void *stream, const struct k_move *a)
 
     if (a->first >= a->n_keys)
         return 0;
-    switch (a->pool.kv) {
-    case KV_F16:
-        return launch(grid, dim3(THREADS), shared, stream, move_keys<KV_F16>, *a);
-    case KV_Q8_0:
-        return launch(grid, dim3(THREADS), shared, stream, move_keys<KV_Q8_0>, *a);
-    default:
-        return launch(grid, dim3(THREADS), shared, stream, move_keys<KV_F32>, *a);
-    }
+    return launch(grid, dim3(THREADS), shared, stream, KV_OF(a->pool.kv, move_keys), *a);
 }
 
 int k_norms(void *stream, const struct k_norms *a)
@@ -158,12 +151,5 @@ int k_norms(void *stream, const struct k_norms *a)
 
     if (a->n_keys == 0)
         return 0;
-    switch (a->pool.kv) {
-    case KV_F16:
-        return launch(grid, dim3(THREADS), 0, stream, sum_squares<KV_F16>, *a);
-    case KV_Q8_0:
-        return launch(grid, dim3(THREADS), 0, stream, sum_squares<KV_Q8_0>, *a);
-    default:
-        return launch(grid, dim3(THREADS), 0, stream, sum_squares<KV_F32>, *a);
-    }
+    return launch(grid, dim3(THREADS), 0, stream, KV_OF(a->pool.kv, sum_squares), *a);
 }

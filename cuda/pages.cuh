@@ -11,6 +11,9 @@
 
 #define K_ROTARY_FINE 8192u /* engine/kv/rotary.h */
 
+/* f<KV> for pages of that type: on the host, where a launch is chosen. */
+#define KV_OF(kv, f) ((kv) == KV_F16 ? f<KV_F16> : (kv) == KV_Q8_0 ? f<KV_Q8_0> : f<KV_F32>)
+
 /* Element i of a tile, which is element `dim` of the token in `slot`. */
 template <unsigned KV>
 static __device__ __forceinline__ float kv_at(const uint8_t *tile, uint32_t hd, uint32_t i,
