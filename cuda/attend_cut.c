@@ -6,11 +6,10 @@
  * blocks from about 3,000 tokens on with eight KV heads, and grow where a piece would have more
  * than some 256 of them.
  */
-#include "cuda/attend.h"
+#include "cuda/attend_kernels.h"
 
 #include "engine/plan.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -39,11 +38,22 @@ static uint32_t group_of(const struct k_attend_shape *s)
     return s->n_head / s->n_head_kv;
 }
 
+#define CASE(HD) case HD:
+
+/* Whether matrix units have a kernel for heads of this size. */
+static bool has_units(uint32_t hd)
+{
+    switch (hd) {
+        K_ATTEND_HEADS(CASE)
+        return true;
+    default:
+        return false;
+    }
+}
+
 static enum k_attend_kind kind_of(const struct k_attend_shape *s, uint32_t n_rows, bool side)
 {
-    uint32_t hd = s->head_dim;
-
-    if (s->plain || s->kv == KV_F32 || (hd != 64 && hd != 80 && hd != 96 && hd != 128))
+    if (s->plain || s->kv == KV_F32 || !has_units(s->head_dim))
         return K_ATTEND_ROWS;
     return n_rows <= DECODE_ROWS && !side ? K_ATTEND_DECODE : K_ATTEND_TILE;
 }

@@ -224,17 +224,14 @@ template <unsigned HD, unsigned KV> static int run(void *stream, const struct k_
                   attend_tile<HD, KV>, *a);
 }
 
+#define RUN(HD)                                                                                    \
+    case HD:                                                                                       \
+        return run<HD, KV>(stream, a);
+
 template <unsigned KV> static int run_of(void *stream, const struct k_attend *a)
 {
     switch (a->shape.head_dim) {
-    case 64:
-        return run<64, KV>(stream, a);
-    case 80:
-        return run<80, KV>(stream, a);
-    case 96:
-        return run<96, KV>(stream, a);
-    case 128:
-        return run<128, KV>(stream, a);
+        K_ATTEND_HEADS(RUN)
     default:
         return -EIO;
     }
