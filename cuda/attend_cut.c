@@ -83,28 +83,18 @@ static uint32_t pages_per_part(uint32_t n_pages, uint32_t n_tiles)
     return n * n_tiles;
 }
 
-static void put_item(struct cutter *c, enum k_attend_kind kind, const struct k_attend_item *item)
+/* One entry more of a list of n, which begins at `list`. */
+static void put(struct cutter *c, size_t list, uint32_t *n, const void *entry, size_t len)
 {
-    uint32_t at = c->t->n_items[kind]++;
-
     if (c->block)
-        memcpy(c->block + c->t->items[kind] + at * sizeof(*item), item, sizeof(*item));
-}
-
-static void put_merge(struct cutter *c, const struct k_attend_merge *merge)
-{
-    uint32_t at = c->t->n_merges++;
-
-    if (c->block)
-        memcpy(c->block + c->t->merges + at * sizeof(*merge), merge, sizeof(*merge));
+        memcpy(c->block + list + *n * len, entry, len);
+    *n += 1;
 }
 
 static void put_look(struct cutter *c, size_t list, uint32_t *n, uint32_t *most,
                      const struct k_attend_look *look)
 {
-    if (c->block)
-        memcpy(c->block + list + *n * sizeof(*look), look, sizeof(*look));
-    *n += 1;
+    put(c, list, n, look, sizeof(*look));
     *most = look->n > *most ? look->n : *most;
 }
 
@@ -123,14 +113,14 @@ static void cut_tile(struct cutter *c, enum k_attend_kind kind, struct k_attend_
         struct k_attend_merge merge = { item.piece, item.row, item.n_rows, c->n_part_rows,
                                         n_parts };
 
-        put_merge(c, &merge);
+        put(c, c->t->merges, &c->t->n_merges, &merge, sizeof(merge));
     }
     for (uint32_t i = 0; i < n_parts; i++) {
         item.first_page = i * per_part;
         item.n_pages = n_pages - item.first_page < per_part ? n_pages - item.first_page : per_part;
         item.last = i + 1 == n_parts;
         item.part = n_parts > 1 ? c->n_part_rows + i * rows : K_ATTEND_NONE;
-        put_item(c, kind, &item);
+        put(c, c->t->items[kind], &c->t->n_items[kind], &item, sizeof(item));
     }
     if (n_parts > 1)
         c->n_part_rows += n_parts * rows;
