@@ -141,9 +141,7 @@ static __device__ __forceinline__ void put_row(const float x[HD / 8][2],
                                                const struct lane_turn<HD> *by, unsigned half,
                                                uint32_t q[HD / 16][4])
 {
-#ifdef __CUDACC__
 #pragma unroll
-#endif
     for (unsigned u = 0; u < HD / 16; u++) {
         const unsigned w = u + HD / 16; /* the other of each pair */
         float lo[2], hi[2];

@@ -29,9 +29,7 @@ static __device__ __forceinline__ void score_f16(const struct page_stage<HD, KV_
                                                  const uint32_t q[HD / 16][4], unsigned lane,
                                                  float s[2][4])
 {
-#ifdef __CUDACC__
 #pragma unroll
-#endif
     for (unsigned c = 0; c < HD / 16; c++) {
         /* Matrices: dims 0-7 and 8-15 of keys 0-7, then of keys 8-15. */
         unsigned unit = (c * 16 + lane % 16) * 2 + lane / 16;
@@ -53,9 +51,7 @@ static __device__ __forceinline__ void score_q8(const struct page_stage<HD, KV_Q
     const uint32_t *d = (const uint32_t *)(const void *)(st->k + HD * PAGE_TOKENS);
     float sum[2][4];
 
-#ifdef __CUDACC__
 #pragma unroll
-#endif
     for (unsigned c = 0; c < HD / 16; c++) {
         uint32_t b[2][2];
 

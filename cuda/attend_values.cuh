@@ -30,9 +30,7 @@ static __device__ __forceinline__ void add_f16(const struct page_stage<HD, KV_F1
     uint32_t a[4];
 
     put_weights<SPLIT>(w, one, a);
-#ifdef __CUDACC__
 #pragma unroll
-#endif
     for (unsigned c = 0; c < HD / 16; c++) {
         /* Keys 0-7 and 8-15 of dims 0-7, then of dims 8-15. */
         uint32_t b[4];
@@ -80,9 +78,7 @@ static __device__ __forceinline__ void add_q8(const struct page_stage<HD, KV_Q8_
         (const uint32_t *)(const void *)(st->v + PAGE_TOKENS * page_stage<HD, KV_Q8_0>::v_row);
     unsigned t = lane % 4;
 
-#ifdef __CUDACC__
 #pragma unroll
-#endif
     for (unsigned i = 0; i < (HD + 31) / 32; i++) {
         float by[2][2];
         uint32_t a[4];
