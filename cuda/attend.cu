@@ -6,11 +6,9 @@
 #include "cuda/attend.cuh"
 #include "cuda/attend_kernels.h"
 #include "cuda/rows16.cuh"
+#include "engine/sampler.h"
 
 #include <errno.h>
-
-/* engine/sampler.h: what is left of a weight below is nothing. */
-#define WEIGHT_LOG_MIN -44.0f
 
 /* The pages that are listed lie behind the desk. */
 static size_t block_bytes(uint32_t hd)
@@ -270,7 +268,7 @@ static __global__ void __launch_bounds__(THREADS) attend_weights(struct k_attend
 
             if (!p->again && key > p->off + (row + r) / group)
                 continue;
-            x = x > WEIGHT_LOG_MIN ? expf(x) : 0;
+            x = x > SAMPLER_WEIGHT_LOG_MIN ? expf(x) : 0;
             sum = !p->again ? sum + x : x > sum ? x : sum;
         }
     }

@@ -13,13 +13,9 @@
 #include "cuda/fit.h"
 #include "cuda/move.h"
 #include "cuda/rows16.cuh"
+#include "engine/fit.h"
 
 #include <errno.h>
-
-/* As engine/cpu has them. */
-#define LEAST_SHARE 1e-6f
-#define VALUE_MAX   6e4f
-#define RIDGE       1e-2f
 
 #define SOLVERS 256u /* threads of a block that factors and solves */
 
@@ -111,7 +107,7 @@ static __device__ float share_of(const struct k_fit *a, uint32_t i, uint32_t row
     float all = a->asked[((size_t)(a->first_list + i) * a->n_asked + row + r) * (hd + 1) + hd];
     float share = 1 / (1 + expf(all - (d->m[r] + logf(d->l[r]))));
 
-    if (!(share > LEAST_SHARE))
+    if (!(share > FIT_LEAST_SHARE))
         return 0;
     for (uint32_t c = 0; c < hd; c++)
         if (!is_finite(d->v[r * hd + c]) || !is_finite(d->q[r * hd + c]))
@@ -379,7 +375,7 @@ static __device__ bool factor(float *g, uint32_t p, uint32_t n_keys)
 
     for (uint32_t i = threadIdx.x; i < p; i += SOLVERS)
         sum += g[(size_t)i * p + i];
-    sum = block_sum(sum) * (RIDGE / (float)n_keys);
+    sum = block_sum(sum) * (FIT_RIDGE / (float)n_keys);
     if (!(sum > 0))
         return false;
     for (uint32_t i = threadIdx.x; i < p; i += SOLVERS)
@@ -445,7 +441,7 @@ static __device__ bool has_room(const struct k_fit *a, const struct part *p)
     float bad = 0;
 
     for (size_t i = threadIdx.x; i < n; i += SOLVERS)
-        bad += !(fabsf(p->v[i] + p->y[i]) <= VALUE_MAX);
+        bad += !(fabsf(p->v[i] + p->y[i]) <= FIT_VALUE_MAX);
     return block_sum(bad) == 0;
 }
 

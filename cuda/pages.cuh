@@ -8,8 +8,7 @@
 
 #include "cuda/dev.cuh"
 #include "cuda/pages.h"
-
-#define K_ROTARY_FINE 8192u /* engine/kv/rotary.h */
+#include "engine/kv/rotary.h"
 
 /* f<KV> for pages of that type: on the host, where a launch is chosen. */
 #define KV_OF(kv, f) ((kv) == KV_F16 ? f<KV_F16> : (kv) == KV_Q8_0 ? f<KV_Q8_0> : f<KV_F32>)
@@ -42,14 +41,14 @@ static __device__ __forceinline__ uint8_t *k_tile_of(const struct k_pool *p, uin
 static __device__ __forceinline__ void turn_by(const struct k_angles *a, uint32_t hd, uint32_t n,
                                                uint32_t i, float *ret_cos, float *ret_sin)
 {
-    const float *lo = a->fine + (size_t)(n % K_ROTARY_FINE) * hd, *hi;
+    const float *lo = a->fine + (size_t)(n % ROTARY_FINE) * hd, *hi;
     uint32_t h = hd / 2;
 
     *ret_cos = lo[i];
     *ret_sin = lo[h + i];
-    if (n < K_ROTARY_FINE)
+    if (n < ROTARY_FINE)
         return;
-    hi = a->coarse + (size_t)(n / K_ROTARY_FINE) * hd;
+    hi = a->coarse + (size_t)(n / ROTARY_FINE) * hd;
     *ret_cos = hi[i] * lo[i] - hi[h + i] * lo[h + i];
     *ret_sin = hi[h + i] * lo[i] + hi[i] * lo[h + i];
 }

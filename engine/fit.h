@@ -10,6 +10,13 @@
 
 #include <stdint.h>
 
+/* A query that gives a segment less of its attention has nothing to say about it. */
+#define FIT_LEAST_SHARE 1e-6f
+/* What an f16 has room for, with some to spare. */
+#define FIT_VALUE_MAX 6e4f
+/* Of the mean of the diagonal. */
+#define FIT_RIDGE 1e-2f
+
 struct pool;
 
 /* A raw segment becomes a packed one by its queries (engine/run.h), each placed as if it stood one

@@ -25,10 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A query that gives a segment less of its attention has nothing to say about it. */
-#define LEAST_SHARE 1e-6f
-/* What an f16 has room for, with some to spare. */
-#define VALUE_MAX 6e4f
 /* Queries that are weighed at a time: their scores stay in the cache. */
 #define BLOCK_ROWS 64u
 
@@ -228,7 +224,8 @@ static void count_row(const struct job *j, uint32_t i, float share, const float 
     uint32_t hd = j->f->hd, n = j->a->n_raw;
     float *restrict w = d->weights, *t = d->t + (size_t)i * hd;
 
-    if (!(share > LEAST_SHARE) || !all_finite(t, hd) || !all_finite(d->q + (size_t)i * hd, hd)) {
+    if (!(share > FIT_LEAST_SHARE) || !all_finite(t, hd) ||
+        !all_finite(d->q + (size_t)i * hd, hd)) {
         d->root[i] = 0;
         memset(t, 0, hd * sizeof(*t));
         return;
@@ -340,7 +337,7 @@ static void soften(const struct job *j, struct desk *d, uint32_t i)
 static bool has_room(const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (!(fabsf(x[i]) <= VALUE_MAX))
+        if (!(fabsf(x[i]) <= FIT_VALUE_MAX))
             return false;
     return true;
 }

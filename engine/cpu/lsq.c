@@ -7,14 +7,12 @@
 #include "engine/cpu/lsq.h"
 
 #include "base/clones.h"
+#include "engine/fit.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Of the mean of the diagonal. */
-#define RIDGE 1e-2f
 
 int lsq_open(struct lsq *l, uint32_t n_queries, uint32_t n_keys, uint32_t n_cols)
 {
@@ -106,7 +104,7 @@ static float add_ridge(float *g, uint32_t p, uint32_t n_keys)
 
     for (uint32_t i = 0; i < p; i++)
         sum += g[(size_t)i * p + i];
-    sum *= RIDGE / (float)n_keys;
+    sum *= FIT_RIDGE / (float)n_keys;
     for (uint32_t i = 0; i < p; i++)
         g[(size_t)i * p + i] += sum;
     return sum;
