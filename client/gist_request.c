@@ -425,25 +425,51 @@ static char *own_string(const char **s, char *to)
     return end;
 }
 
-/* Copies what the caller's memory holds: the rest of the text, stop strings, names. */
+/* Chat messages: a table, and roles that it points to. Of no other request. */
+static const struct wire_chat_message *borrowed_messages(const struct wire_req *m, size_t *ret_n,
+                                                         size_t *ret_len)
+{
+    *ret_n = m->kind == WIRE_APPEND ? m->u.append.n_messages : 0;
+    *ret_len = 0;
+    for (size_t i = 0; i < *ret_n; i++)
+        *ret_len += strlen(m->u.append.messages[i].role) + 1;
+    return *ret_n ? m->u.append.messages : NULL;
+}
+
+static char *own_messages(struct wire_req *m, struct wire_chat_message *to, char *p)
+{
+    memcpy(to, m->u.append.messages, m->u.append.n_messages * sizeof(*to));
+    m->u.append.messages = to;
+    for (size_t i = 0; i < m->u.append.n_messages; i++)
+        p = own_string(&to[i].role, p);
+    return p;
+}
+
+/* Copies what the caller's memory holds: the rest of the text, messages, stop strings, names. What
+ * has pointers stands first, where malloc aligns it. */
 static int own_memory(struct gist_request *r)
 {
-    size_t n = r->bulk_len - r->sent, n_stops = 0, n_strings, len = 0;
+    size_t n = r->bulk_len - r->sent, n_stops = 0, n_strings, n_messages, len;
     const char **stops, **strings[3];
+    struct wire_chat_message *messages;
     char *p;
 
     n_strings = borrowed_strings(&r->msg, strings);
+    (void)borrowed_messages(&r->msg, &n_messages, &len);
     if (r->msg.kind == WIRE_GENERATE)
         n_stops = r->msg.u.generate.n_stops;
     for (size_t i = 0; i < n_stops; i++)
         len += strlen(r->msg.u.generate.stops[i]) + 1;
     for (size_t i = 0; i < n_strings; i++)
         len += strlen(*strings[i]) + 1;
-    r->owned = malloc(n_stops * sizeof(*stops) + len + n + 1);
+    r->owned = malloc(n_messages * sizeof(*messages) + n_stops * sizeof(*stops) + len + n + 1);
     if (!r->owned)
         return -ENOMEM;
-    stops = r->owned;
-    p = (char *)r->owned + n_stops * sizeof(*stops);
+    messages = r->owned;
+    stops = (const char **)(messages + n_messages);
+    p = (char *)(stops + n_stops);
+    if (n_messages > 0)
+        p = own_messages(&r->msg, messages, p);
     for (size_t i = 0; i < n_stops; i++) {
         stops[i] = r->msg.u.generate.stops[i];
         p = own_string(&stops[i], p);

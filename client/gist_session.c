@@ -260,13 +260,13 @@ static int gather_chat(const struct gist_message *msgs, size_t n,
     return 0;
 }
 
-int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n, unsigned flags,
-                     struct gist_usage *ret_usage)
+/* The request of an append of messages; the table and the text that it points to are the caller's
+ * to free. */
+static int make_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
+                            unsigned flags, struct gist_request *ret,
+                            struct wire_chat_message **ret_list, char **ret_text)
 {
-    struct wire_chat_message *list;
-    struct gist_request r;
     size_t len;
-    char *text;
     int err;
 
     if (flags & ~GIST_OPEN_ANSWER)
@@ -275,14 +275,46 @@ int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
         return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EMSGSIZE,
                               "%zu chat messages in one request; %u are allowed", n,
                               WIRE_MESSAGES_MAX);
-    err = gather_chat(msgs, n, &list, &text, &len);
+    err = gather_chat(msgs, n, ret_list, ret_text, &len);
     if (err < 0)
         return gist_set_errno(s->conn, err);
-    r = make_append(s, WIRE_APPEND_CHAT, text, len);
-    r.msg.u.append.messages = list;
-    r.msg.u.append.n_messages = (uint32_t)n;
-    r.msg.u.append.open_answer = flags & GIST_OPEN_ANSWER;
+    *ret = make_append(s, WIRE_APPEND_CHAT, *ret_text, len);
+    ret->msg.u.append.messages = *ret_list;
+    ret->msg.u.append.n_messages = (uint32_t)n;
+    ret->msg.u.append.open_answer = flags & GIST_OPEN_ANSWER;
+    return 0;
+}
+
+int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n, unsigned flags,
+                     struct gist_usage *ret_usage)
+{
+    struct wire_chat_message *list;
+    struct gist_request r;
+    char *text;
+    int err = make_append_chat(s, msgs, n, flags, &r, &list, &text);
+
+    if (err < 0)
+        return err;
     err = run_append(&r, ret_usage);
+    free(list);
+    free(text);
+    return err;
+}
+
+int gist_append_chat_start(gist_session *s, const struct gist_message *msgs, size_t n,
+                           unsigned flags, gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    struct wire_chat_message *list;
+    struct gist_request r;
+    char *text;
+    int err = make_append_chat(s, msgs, n, flags, &r, &list, &text);
+
+    if (err < 0)
+        return err;
+    r.on_reply = keep_appended;
+    r.on_done = on_done;
+    r.arg = arg;
+    err = gist_submit(&r, ret_request);
     free(list);
     free(text);
     return err;
