@@ -135,9 +135,9 @@ enum gist_compressor {
 
 /* Texts of any length, without a choice to make: all of it stays as it is while it fits (the
  * model's window or the budget, this client's pages, the daemon's), and is exactly what GIST_FULL
- * has. When it does not fit the oldest segments are compressed, as far as needed; never the last
- * tokens, where the question and its answer are; and those that a prompt points to come back as
- * they were read. In gist_policy.flags it is all that has to be
+ * has. When it does not fit the oldest segments are compressed, as far as needed; never what was
+ * asked last, while it is answered; and those that a prompt points to come back as they were read.
+ * In gist_policy.flags it is all that has to be
  * said, and what new programs should say. In gist_memory.flags it chooses what the other fields
  * leave at 0, and takes what they say. Who does not say it has what earlier versions had:
  * GIST_FULL, which ends with GIST_E_CONTEXT_LENGTH_EXCEEDED when a text does not fit. */

@@ -13,6 +13,8 @@
 #define WORTH 0.25f
 /* Tokens of an answer that have room behind what came back. For a longer one it may have to go. */
 #define ANSWER_TOKENS 64u
+/* Segments that a prompt brings back, so that the overlay has room for those of the turn. */
+#define BRING_MAX (OVERLAY_MAX - 8u)
 /* Tokens that are computed again for one prompt, which waits for them; one segment in any case. */
 #define AGAIN_TOKENS 2048u
 
@@ -57,7 +59,7 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
         had -= min_u64(had, seq_n_pages(ladder_segment_keys(&m->policy, 0, 1))); /* in two tables */
         left = min_u64(left, (had > pages ? had - pages : 0) / seq_n_pages(s->seg_len));
     }
-    return (uint32_t)min_u64(left, min_u64(m->hydrate, OVERLAY_MAX));
+    return (uint32_t)min_u64(left, min_u64(m->hydrate, BRING_MAX));
 }
 
 /* What the prompt points to is worth more than gists of all else: these are thinned, as far as they
@@ -146,28 +148,35 @@ static int hold(struct seq *s, uint32_t n, const uint32_t *pages, uint32_t **ret
     return 0;
 }
 
-/* Raw pages, which are the account's, take the place of the segment's gists. */
-static void stand_in(struct memory *m, uint32_t segment, const uint32_t *pages,
-                     enum hydrate_source from)
+/* Raw pages, which are the account's, take the place of the segment's gists on a rung. */
+static void stand_in(struct memory *m, const struct hydrated *what, const uint32_t *pages)
 {
     struct seq *s = m->seq;
     struct hydration *h = &m->hydration;
-    uint32_t n_keys = s->segments[segment].n_keys, *gists;
+    uint32_t segment = what->segment;
+    struct hydrated d = *what;
 
-    if (hold(s, seq_n_pages(n_keys), seq_pages(s, segment), &gists) < 0) {
+    d.n_keys = s->segments[segment].n_keys;
+    if (hold(s, seq_n_pages(d.n_keys), seq_pages(s, segment), &d.pages) < 0) {
         pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
         miss(m, segment);
         return;
     }
     seq_lengthen(s, segment, pages);
     (void)overlay_add(&m->overlay, segment); /* no more are chosen than it takes */
-    h->held[h->n++] = (struct hydrated){ .segment = segment,
-                                         .rung = ladder_rung(&m->ladder, segment),
-                                         .n_keys = n_keys,
-                                         .pages = gists,
-                                         .from = from };
+    h->held[h->n++] = d;
     if (m->n_plain > h->n_read)
         m->n_plain = h->n_read;
+}
+
+/* Its gists are the sequence's again. */
+static void go_back(struct memory *m, struct hydrated *d)
+{
+    if (d->from == HYDRATE_AGAIN) /* once is enough */
+        own_computed(m, d->segment, m->hydration.n_read);
+    seq_replace(m->seq, d->segment, d->n_keys, d->pages);
+    free(d->pages);
+    d->pages = NULL;
 }
 
 /* Its gists go to the rung that the ladder has it on. -ENOSPC. */
@@ -214,18 +223,56 @@ void hydrate_end(struct memory *m)
     for (uint32_t i = 0; i < h->n; i++) {
         struct hydrated *d = &h->held[i];
 
-        if (!d->pages)
-            continue;
-        if (d->from == HYDRATE_AGAIN) /* once is enough */
-            own_computed(m, d->segment, h->n_read);
-        seq_replace(m->seq, d->segment, d->n_keys, d->pages);
-        free(d->pages);
-        d->pages = NULL;
+        if (d->pages)
+            go_back(m, d);
     }
     h->missed = 0;
     if (m->seq->n_tokens <= m->n_plain) /* nothing was read behind them */
         m->n_plain = UINT32_MAX;
     hydrate_settle(m);
+}
+
+/* a goes before b does. */
+static bool less_wanted(const struct hydrated *a, const struct hydrated *b)
+{
+    if ((a->from == HYDRATE_TURN) != (b->from == HYDRATE_TURN))
+        return b->from == HYDRATE_TURN;
+    return a->place > b->place;
+}
+
+bool hydrate_less(struct memory *m)
+{
+    struct hydration *h = &m->hydration;
+    struct hydrated *least = NULL;
+
+    for (uint32_t i = 0; i < h->n; i++)
+        if (h->held[i].pages && (!least || less_wanted(&h->held[i], least)))
+            least = &h->held[i];
+    if (!least)
+        return false;
+    go_back(m, least);
+    hydrate_settle(m);
+    return true;
+}
+
+void hydrate_cut(struct memory *m, uint32_t n)
+{
+    struct hydration *h = &m->hydration;
+    struct seq *s = m->seq;
+    uint32_t n_left = 0;
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct hydrated *d = &h->held[i];
+
+        if ((d->segment + 1) * s->seg_len <= n) {
+            h->held[n_left++] = *d;
+            continue;
+        }
+        if (d->pages)
+            pool_give(s->pool, s->account, seq_n_pages(d->n_keys), d->pages);
+        free(d->pages);
+    }
+    h->n = n_left;
 }
 
 int hydrate_fork(const struct memory *m, struct memory *dst)
@@ -251,13 +298,47 @@ void hydrate_account(const struct memory *m, struct wire_usage *u)
 
     u->hydrated_tokens = u->hydrated_disk_tokens = u->recomputed_tokens = 0;
     for (uint32_t i = 0; i < h->n; i++) {
-        uint32_t n = h->held[i].pages ? m->seq->seg_len : 0;
+        bool came = h->held[i].pages && h->held[i].from != HYDRATE_TURN;
+        uint32_t n = came ? m->seq->seg_len : 0;
 
         u->hydrated_tokens += n;
         u->hydrated_disk_tokens += h->held[i].from == HYDRATE_DISK ? n : 0;
         u->recomputed_tokens += h->held[i].from == HYDRATE_AGAIN ? n : 0;
     }
     u->missed_tokens = h->missed;
+}
+
+/* --- the running turn ------------------------------------------------------------------------- */
+
+/* Gists want pages of their own then: as where raw ones are kept (daemon/own.c), those that are
+ * only cached are given up for them. */
+uint32_t *hydrate_hold(struct memory *m, uint32_t segment, uint32_t n_keys)
+{
+    struct seq *s = m->seq;
+    uint32_t n = seq_n_pages(s->seg_len), *pages;
+
+    if (m->overlay.n == OVERLAY_MAX || m->hydration.n == OVERLAY_MAX ||
+        n + 2 * seq_n_pages(n_keys) > s->account->limit - s->account->used ||
+        !pool_make_free(s->pool, seq_n_pages(n_keys)) || hold(s, n, seq_pages(s, segment), &pages))
+        return NULL;
+    return pages;
+}
+
+/* Up to here all was read as it would have been without a turn: others may find it. */
+void hydrate_stay(struct memory *m, uint32_t segment, uint32_t *pages, bool packed)
+{
+    const struct hydrated d = { .segment = segment, .rung = 1, .from = HYDRATE_TURN };
+    struct seq *s = m->seq;
+
+    if (packed) {
+        tier_hold(&m->kept, memory_lasts(m));
+        if (!hydrate_is_on(m))
+            m->hydration.n_read = m->turn.from;
+        stand_in(m, &d, pages);
+    } else if (pages) {
+        pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
+    }
+    free(pages);
 }
 
 /* --- the job ---------------------------------------------------------------------------------- */
@@ -343,7 +424,12 @@ static void stand_all_in(struct hydrate_job *j)
         struct wanted *w = &j->wanted[i];
 
         if (w->pages)
-            stand_in(j->memory, w->segment, w->pages, w->from);
+            stand_in(j->memory,
+                     &(struct hydrated){ .segment = w->segment,
+                                         .rung = ladder_rung(&j->memory->ladder, w->segment),
+                                         .place = w->place,
+                                         .from = w->from },
+                     w->pages);
         w->pages = NULL;
     }
 }

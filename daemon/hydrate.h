@@ -24,6 +24,10 @@
  * What is read behind hydrated segments is no function of ids: memory's n_plain says where that
  * begins. A rewind to before the prompt ends hydration, and is as if it had never been.
  *
+ * A segment with the question of the running turn (memory_turn) is packed at its check like any
+ * other one, and hydrated at once: to the ladder it makes no difference, and the model goes on
+ * seeing what it was asked.
+ *
  * Not in sessions of several documents, whose segments' places in the store are not known here, nor
  * with gists among the tokens: what the prompt points to is missed there.
  *
@@ -40,12 +44,19 @@ struct again;
 struct memory;
 struct wire_usage;
 
-enum hydrate_source { HYDRATE_NOWHERE, HYDRATE_MEMORY, HYDRATE_DISK, HYDRATE_AGAIN };
+enum hydrate_source {
+    HYDRATE_NOWHERE,
+    HYDRATE_MEMORY,
+    HYDRATE_DISK,
+    HYDRATE_AGAIN,
+    HYDRATE_TURN /* it was never away: the running turn's */
+};
 
 struct hydrated {
     uint32_t segment, rung; /* rung: that its gists stand on */
     uint32_t n_keys;        /* gists */
     uint32_t *pages; /* of them; NULL: the segment has them again, and lags behind its rung */
+    uint32_t place;  /* 0: the prompt points to it most */
     enum hydrate_source from;
 };
 
@@ -80,11 +91,21 @@ bool hydrate_can(const struct memory *m);
 bool hydrate_is_on(const struct memory *m);
 /* All segments are what the ladder says, but for those that lag. */
 void hydrate_end(struct memory *m);
+/* The one that is wanted least goes back; those of the running turn last. False: there is none. */
+bool hydrate_less(struct memory *m);
+/* The sequence is taken back to n tokens: what is not all of it before them is no segment then. */
+void hydrate_cut(struct memory *m, uint32_t n);
 /* Some lag: tries again to thin them. */
 void hydrate_settle(struct memory *m);
 
 /* dst, of a fork of m's sequence, has the same. -ENOMEM; -ENOSPC: the account. */
 int hydrate_fork(const struct memory *m, struct memory *dst);
+
+/* Raw pages of a segment of the running turn, which is about to be packed, n_keys of it: held
+ * beside the segment's own. NULL: there is no room for both. */
+uint32_t *hydrate_hold(struct memory *m, uint32_t segment, uint32_t n_keys);
+/* Takes them: in place of the gists, if it is packed now. */
+void hydrate_stay(struct memory *m, uint32_t segment, uint32_t *pages, bool packed);
 
 void hydrate_account(const struct memory *m, struct wire_usage *u);
 

@@ -222,6 +222,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->overlay = m->overlay;
     dst->hydrate = m->hydrate;
     dst->n_plain = m->n_plain;
+    dst->turn = m->turn;
     own_fork(m, dst);
     tier_fork(&m->kept, &dst->kept, dst);
     return r < 0 ? r : hydrate_fork(m, dst);
@@ -285,21 +286,42 @@ static uint32_t side_left(struct memory *m, const struct ladder_step *step)
     return compress_rows_left(&m->policy.spec, m->seq, step->segment, side_of(m));
 }
 
-static int take_step(struct memory *m, const struct ladder_step *step)
+/* Only of automatic memories: who says what is kept means it. */
+static bool in_turn(const struct memory *m, uint32_t segment)
 {
-    struct compressor *c = m->served->compressor;
+    uint32_t len = m->seq->seg_len;
 
-    if (overlay_has(&m->overlay, step->segment))
-        return 0; /* the ladder's counts climb, its keys stay raw */
-    if (step->rung > 1)
-        return compress_thin(c, &m->policy.spec, m->seq, step->segment, step->rung - 2);
+    return m->policy.automatic && memory_exact(m) && !m->seq->gist_every &&
+           segment * len < m->turn.to && (segment + 1) * len > m->turn.from;
+}
+
+static int pack(struct memory *m, uint32_t segment)
+{
+    uint32_t n_keys = ladder_segment_keys(&m->policy, segment, 1), *raw = NULL;
+    int r;
+
     /* Before the pages change hands: what others may still want of the raw ones is marked as the
      * first to go, or a cache full of them would keep the gists from finding pages. */
     if (!m->side.staged) {
-        prefix_supersede(&m->shared, m->seq, &m->policy, step->segment);
-        own_pack(m, step->segment, ladder_segment_keys(&m->policy, step->segment, 1));
+        prefix_supersede(&m->shared, m->seq, &m->policy, segment);
+        own_pack(m, segment, n_keys);
     }
-    return compress_finish(c, &m->policy.spec, m->seq, step->segment, side_of(m));
+    if (in_turn(m, segment))
+        raw = hydrate_hold(m, segment, n_keys);
+    r = compress_finish(m->served->compressor, &m->policy.spec, m->seq, segment, side_of(m));
+    if (raw)
+        hydrate_stay(m, segment, raw, r == 0);
+    return r;
+}
+
+static int take_step(struct memory *m, const struct ladder_step *step)
+{
+    if (overlay_has(&m->overlay, step->segment))
+        return 0; /* the ladder's counts climb, its keys stay raw */
+    if (step->rung > 1)
+        return compress_thin(m->served->compressor, &m->policy.spec, m->seq, step->segment,
+                             step->rung - 2);
+    return pack(m, step->segment);
 }
 
 /* Packing a segment may take as long as many tokens do, and others' answers go on meanwhile. */
@@ -430,7 +452,9 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
     /* What is read again stops at the next check, like all reading: a fresh sequence would have
      * compressed there, and what comes behind must see the same. */
     ret->tokens = s->tokens + s->n_tokens;
-    ret->n_tokens = min_u32(min_u32(m->n_ids - s->n_tokens, max), memory_room(m));
+    do
+        ret->n_tokens = min_u32(min_u32(m->n_ids - s->n_tokens, max), memory_room(m));
+    while (ret->n_tokens == 0 && hydrate_less(m));
     if (ret->n_tokens == 0) {
         *ret_need = (struct memory_need){ MEMORY_BUDGET, keys_with_one_more(m), m->policy.budget };
         return -ENOSPC;
@@ -507,6 +531,9 @@ void memory_rewind(struct memory *m, uint32_t n)
     /* To before the prompt: as if it had never been. All that is hydrated stands before it. */
     if (n <= m->hydration.n_read)
         hydrate_end(m);
+    else
+        hydrate_cut(m, n);
+    memory_turn(m, m->turn.from, min_u32(m->turn.to, n));
     left = seq_rewind(m->seq, min_u32(n, m->seq->n_tokens));
     if (left < m->hydration.n_read) /* what stands before the prompt is to be read again */
         hydrate_end(m);
@@ -532,6 +559,12 @@ void memory_rewind(struct memory *m, uint32_t n)
     prefix_unlearn(&m->shared);
     tier_cut(&m->kept);
     drop_side(m);
+}
+
+void memory_turn(struct memory *m, uint32_t from, uint32_t to)
+{
+    m->turn.from = from;
+    m->turn.to = from < to ? to : 0;
 }
 
 bool memory_thin(struct memory *m)

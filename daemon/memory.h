@@ -46,6 +46,9 @@ struct memory {
     uint32_t hydrate;           /* as the policy, or what a session with documents says instead */
     struct hydration hydration; /* of the last prompt */
     uint32_t n_plain; /* where reading behind hydrated segments began; UINT32_MAX: nowhere */
+    struct {
+        uint32_t from, to;
+    } turn; /* ids that ask, and are to be seen until they are answered; to 0: none */
 
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
     struct tier_user kept;     /* what of it is on a disk, and comes back from there */
@@ -94,6 +97,11 @@ void memory_fini(struct memory *m);
 
 /* Takes the sequence back to its first n ids. What was compressed before them stays compressed. */
 void memory_rewind(struct memory *m, uint32_t n);
+
+/* Ids [from, to), which are there or come next, are what the running turn asks; to 0: nothing is
+ * known to. An automatic memory keeps them raw while there is room, whatever its tail is, until the
+ * next call. */
+void memory_turn(struct memory *m, uint32_t from, uint32_t to);
 
 /* The same, and the n ids behind that are read again. */
 void memory_reread(struct memory *m, uint32_t n);

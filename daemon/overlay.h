@@ -20,7 +20,7 @@
 
 #include "daemon/ladder.h"
 
-#define OVERLAY_MAX 16u
+#define OVERLAY_MAX 24u
 
 struct overlay {
     uint32_t n;

@@ -1,6 +1,7 @@
 #include "daemon/policy.h"
 
 #include "daemon/ladder.h"
+#include "daemon/prompt.h"
 #include "daemon/served.h"
 #include "ipc/wire.h"
 
@@ -10,9 +11,11 @@
 #define RATIO_DEFAULT 8u
 
 /* What is chosen for a client that wants to choose nothing. */
-#define AUTO_METHOD   COMPRESS_FIT
-#define AUTO_RATIO    4u
-#define AUTO_TAIL_MAX 2048u
+#define AUTO_METHOD     COMPRESS_FIT
+#define AUTO_RATIO      4u
+#define AUTO_TAIL_PART  16u
+#define AUTO_TAIL_MAX   PROMPT_MAX
+#define AUTO_N_SEGMENTS 16u
 
 static int read_adapter(const struct wire_memory *m, const struct served *b,
                         struct compress_spec *ret, struct why *why)
@@ -67,23 +70,28 @@ static uint32_t sinks_of(const struct wire_memory *m, const struct adapter *adap
     return m->sinks == UINT32_MAX ? 0 : m->sinks;
 }
 
-/* The last tokens that stay raw: a question and the turn that runs, which may be at the end of a
- * text that is longer than the budget, and in the same append. A quarter of what there is, so that
- * most of it is left to what was read before; and no more than turns have. */
+/* The last tokens that stay raw. What is known to ask does so in any case (memory_turn), this is
+ * for the end of a plain text: with a budget that is not small it has room for any question that is
+ * found there. */
 static uint32_t auto_tail(uint32_t budget)
 {
-    uint32_t tail = budget / 4 < AUTO_TAIL_MAX ? budget / 4 : AUTO_TAIL_MAX;
+    uint32_t tail = budget / AUTO_TAIL_PART;
 
-    return tail - tail % POOL_PAGE_TOKENS;
+    if (tail > AUTO_TAIL_MAX)
+        return AUTO_TAIL_MAX;
+    return tail < POOL_PAGE_TOKENS ? POOL_PAGE_TOKENS : tail - tail % POOL_PAGE_TOKENS;
 }
 
 /* Segments that a small budget has room for several of: they are compressed one by one, and what is
- * brought back comes in segments, too. */
+ * brought back comes in segments, too. The one that is read and the one that is packed next are
+ * raw; half of the rest is for what comes back. Texts that are long against the budget ask for
+ * shorter ones than others, but how long a text will be is not known when its session is opened. */
 static uint32_t auto_segment(uint32_t preset, uint32_t budget)
 {
     uint32_t len = preset;
 
-    while (len > budget / 8 && len / 2 >= SEQ_SEGMENT_MIN && seq_takes_segments(len / 2))
+    while (len > budget / AUTO_N_SEGMENTS && len / 2 >= SEQ_SEGMENT_MIN &&
+           seq_takes_segments(len / 2))
         len /= 2;
     return len;
 }

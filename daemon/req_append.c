@@ -31,7 +31,8 @@ struct append {
     uint32_t shared;              /* of them by others before */
     uint32_t restored;            /* of them came from the disk */
     struct tier_restore *restore; /* under way; NULL: none */
-    uint32_t n_prompt;            /* the last so many ids may bring segments back; 0: none may */
+    uint32_t n_turn;              /* the last so many ids ask something; 0: that is not known */
+    uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
     bool hydrated;                /* that is done */
     struct hydrate_job *hydrate;  /* under way; NULL: none */
     bool special, open_answer;
@@ -368,18 +369,26 @@ static void fit_budget(const struct sched *s, struct request *r, uint64_t n_new)
         ;
 }
 
-/* What asks about compressed text: a short append, or the end of one that opens an answer, a long
- * text with a question behind it. Whether plain text that is long asks is not known before it is to
- * be answered (session_ask). Behind nothing there is nothing to bring back. */
-static uint32_t prompt_of(const struct sched *s, const struct append *a, const struct memory *m)
+/* What asks: a short append, or the end of one that opens an answer, a long text with a question
+ * behind it. Whether plain text that is long asks is not known before it is to be answered
+ * (session_ask). */
+static uint32_t turn_of(const struct sched *s, const struct append *a, const struct memory *m)
 {
     uint32_t n = (uint32_t)a->encode.n_ids;
 
-    if (m->hydrate == 0 || a->had + n <= m->policy.seg_len)
-        return 0;
     if (n < m->policy.seg_len)
         return n;
     return a->open_answer ? prompt_len(s->served.vocab, a->encode.ids, n) : 0;
+}
+
+/* Behind nothing there is nothing to bring back. */
+static void begin_turn(const struct sched *s, struct append *a, struct memory *m)
+{
+    uint32_t n = m->n_ids + (uint32_t)a->encode.n_ids;
+
+    a->n_turn = turn_of(s, a, m);
+    a->n_prompt = m->hydrate > 0 && n > m->policy.seg_len ? a->n_turn : 0;
+    memory_turn(m, n - a->n_turn, n);
 }
 
 static void prepare(struct sched *s, struct request *r, struct append *a)
@@ -397,7 +406,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     fit_budget(s, r, n_new);
     if (!fits_context(s, r, a->had, n_new))
         return;
-    a->n_prompt = prompt_of(s, a, r->memory);
+    begin_turn(s, a, r->memory);
     a->ready = true;
     a->ready_ns = clock_ns();
     a->n_ids = r->memory->n_ids;
@@ -524,7 +533,8 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
-    if (served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
+    if (served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)) ||
+        hydrate_less(r->memory)) /* it is asked again */
         return false;
     request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
                        "reading %u more tokens", ret->n_tokens);
@@ -547,7 +557,7 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
     session->has_pending = false;
     session_appended(session, a->chat_after);
     session->n_asks =
-        a->n_prompt ? 0 : prompt_len(s->served.vocab, a->encode.ids, (uint32_t)a->encode.n_ids);
+        a->n_turn ? 0 : prompt_len(s->served.vocab, a->encode.ids, (uint32_t)a->encode.n_ids);
     a->reading = false;
     r->usage.computed_tokens = a->done - a->shared - a->restored;
     r->usage.shared_tokens = a->shared;

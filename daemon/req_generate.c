@@ -186,24 +186,26 @@ static void sample(struct sched *s, struct request *r, float *logits)
     accept_token(s, r, id);
 }
 
-/* An answer that has no more room goes on without what its prompt brought back. False: nothing is
- * there that could go. */
-static bool gives_way(struct session *session)
-{
-    if (!hydrate_is_on(&session->memory))
-        return false;
-    hydrate_end(&session->memory);
-    return true;
-}
-
+/* An answer that has no more room goes on without what its prompt brought back, one by one. Each
+ * token asks: once, if it is not full. */
 static bool context_full(struct session *session)
 {
     struct memory *m = &session->memory;
-    bool full = memory_full(m, session->has_pending); /* each token asks: once, if it is not */
+    bool full = memory_full(m, session->has_pending);
 
-    if (full && gives_way(session))
+    while (full && hydrate_less(m))
         full = memory_full(m, session->has_pending);
     return full || session_len(session) >= session->seq.max_tokens;
+}
+
+/* The same where there are no pages. */
+static bool takes_page(struct session *session)
+{
+    int r = seq_reserve(&session->seq, 1);
+
+    while (r < 0 && hydrate_less(&session->memory))
+        r = seq_reserve(&session->seq, 1);
+    return r == 0;
 }
 
 /* A long text may end with a question, which was read as the text was. Before it is answered it is
@@ -271,7 +273,7 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     if (seq_reserve(&session->seq, 1) < 0) {
         if (served_pages_come(&s->served, session->seq.account, 1))
             return false;
-        if (!gives_way(session) || seq_reserve(&session->seq, 1) < 0) {
+        if (!takes_page(session)) {
             done(s, r, WIRE_REASON_POOL_FULL);
             return false;
         }

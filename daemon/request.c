@@ -403,6 +403,8 @@ bool request_room(struct sched *s, struct request *r, uint32_t *max)
     uint32_t room = memory_room(r->memory);
     uint64_t keys;
 
+    while (room == 0 && hydrate_less(r->memory))
+        room = memory_room(r->memory);
     if (*max > room)
         *max = room;
     if (room > 0)

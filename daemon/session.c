@@ -209,15 +209,19 @@ uint32_t session_ask(struct session *s)
 {
     struct memory *m = &s->memory;
     uint32_t n = s->n_asks, first = m->ladder.n_at[1] * m->seq->seg_len;
+    uint32_t n_raw = m->n_ids > first ? m->n_ids - first : 0;
+    bool whole = m->policy.automatic && memory_exact(m);
 
     s->n_asks = 0;
-    if (s->has_pending || !hydrate_can(m) || m->n_ids != m->seq->n_tokens || m->n_ids <= first)
+    if (n == 0 || s->has_pending || m->n_ids != m->seq->n_tokens)
         return 0;
-    if (n > m->n_ids - first)
-        n = m->n_ids - first;
-    if (n == 0)
+    if (n > n_raw && !whole)
+        n = n_raw;
+    memory_turn(m, m->n_ids - n, m->n_ids);
+    if (n == 0 || (!hydrate_can(m) && n <= n_raw))
         return 0;
     memory_reread(m, n);
+    memory_turn(m, m->n_ids - n, m->n_ids);
     m->n_ids--;
     session_drop_row(s);
     s->has_pending = true;

@@ -51,7 +51,7 @@ struct session {
     size_t row_len;
     bool row_valid;
     enum chat_at chat_at;
-    uint32_t n_asks; /* its last tokens ask about the text before, and brought nothing back yet */
+    uint32_t n_asks; /* its last tokens may ask about the text before, which is not known yet */
     struct session_mark *marks; /* where a conversation was after each append, ascending */
     size_t n_marks, marks_len;  /* bytes of marks */
     struct encode_text parts;   /* bulk of an Append that goes on */
@@ -88,7 +88,9 @@ int session_take_row(struct session *s, uint32_t n_vocab);
 void session_drop_row(struct session *s);
 
 /* Before an answer: its last n_asks tokens, those that are raw, are to be read again, behind what
- * they point to; the last of them becomes the pending one. How many; 0: nothing has changed. */
+ * they point to; the last of them becomes the pending one. Automatic memory makes them the running
+ * turn, and those that are not raw any more are read again in any case. How many; 0: nothing has
+ * changed but that. */
 uint32_t session_ask(struct session *s);
 
 /* An append is done: the conversation is there now. */

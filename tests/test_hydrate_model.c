@@ -17,13 +17,14 @@ struct set {
     uint32_t n, segments[OVERLAY_MAX];
 };
 
-static struct set sets[20000];
+static struct set sets[40000];
 static uint32_t n_sets;
 
 static const struct policy policies[] = {
     { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, false },
     { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, 900, false, false, UINT32_MAX, false },
     { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 700, false, false, 2, false },
+    { { COMPRESS_SELECT, 8, 4, NULL }, L, 0, 900, false, false, 4, true },
 };
 
 /* Before the token at `at`, behind a token that was read behind `had`: what was there when the
@@ -79,7 +80,7 @@ struct world {
     struct stage here, there; /* there: nothing is ever short */
     const struct policy *policy;
     struct reader r[3];
-    uint32_t n_readers, n_brought, n_again, n_near, n_own, n_compared;
+    uint32_t n_readers, n_brought, n_again, n_near, n_own, n_turn, n_less, n_compared;
     unsigned seed;
 };
 
@@ -114,16 +115,47 @@ static void note_packed(struct reader *r, uint32_t under)
     r->n_packed = n;
 }
 
-/* Those that a rewind has left to be read again, too. */
+static uint32_t under_now(const struct reader *r)
+{
+    return hydrate_is_on(&r->memory) ? r->now : 0;
+}
+
+/* What is read next is read behind these. */
+static void note_held(struct world *w, struct reader *r)
+{
+    const struct hydration *h = &r->memory.hydration;
+    struct set now = { .n = 0 };
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (!h->held[i].pages)
+            continue;
+        now.segments[now.n++] = h->held[i].segment;
+        w->n_turn += h->held[i].from == HYDRATE_TURN;
+    }
+    if (now.n == 0 || memcmp(&sets[r->now], &now, sizeof(now)) == 0)
+        return;
+    r->now = ++n_sets;
+    sets[n_sets] = now;
+}
+
+/* Those that a rewind has left to be read again, too. Segments of the turn stay when they are
+ * packed, so each time that one is full others may be there. */
 static void read_ids(struct world *w, struct reader *r, uint32_t n)
 {
-    uint32_t had = r->memory.n_ids, under = hydrate_is_on(&r->memory) ? r->now : 0;
+    uint32_t all = r->memory.n_ids + n;
 
-    for (uint32_t i = r->seq.n_tokens; i < had + n; i++)
-        r->under[i] = under;
-    feed(&w->here, r, had + n, row_a);
-    note_packed(r, under);
-    check_counts(r);
+    while (r->memory.n_ids < all) {
+        uint32_t end = (r->memory.n_ids / L + 1) * L, under = under_now(r);
+
+        end = end < all ? end : all;
+        for (uint32_t i = r->seq.n_tokens; i < end; i++)
+            r->under[i] = under;
+        feed(&w->here, r, end, row_a);
+        settle(&w->here, r);
+        note_packed(r, under);
+        note_held(w, r);
+        check_counts(r);
+    }
 }
 
 static bool was_computed(const struct reader *r, const struct hydrated *h)
@@ -169,11 +201,9 @@ static void ask(struct world *w, struct reader *r, uint32_t n)
     prompt(&w->here, r, n);
     note_again(w, r, n_plain);
     note_packed(r, 0);
-    r->now = ++n_sets;
-    sets[n_sets] = (struct set){ .n = h->n };
-    for (uint32_t i = 0; i < h->n; i++)
-        sets[n_sets].segments[i] = h->held[i].segment;
     w->n_brought += h->n;
+    note_held(w, r);
+    memory_turn(&r->memory, r->memory.n_ids, r->memory.n_ids + n);
     read_ids(w, r, n);
 }
 
@@ -253,6 +283,9 @@ static void one_step(struct world *w)
     case 8:
         if (one_of(w, 4) == 0)
             evict(&w->here, one_of(w, w->here.rig.rig.pool.n_cached + 1));
+        else if (one_of(w, 2) == 0)
+            w->n_less += hydrate_less(&r->memory);
+        note_held(w, r);
         break;
     default:
         take_ids(r);
@@ -260,6 +293,8 @@ static void one_step(struct world *w)
             memory_rewind(&r->memory, r->memory.n_plain);
         else
             memory_rewind(&r->memory, n < 600 ? n - one_of(w, n / 4 + 1) : one_of(w, n));
+        memory_turn(&r->memory, 0, 0); /* what it may read again is not its segments' first time */
+        note_held(w, r);
         if (r->seq.n_tokens <= r->n_near)
             r->n_near = UINT32_MAX;
         if (r->n_packed > r->memory.ladder.n_at[1])
@@ -282,9 +317,11 @@ static void as_computed_anew(void **state)
             if (k % 25 == 0)
                 compare_next(&w, &w.r[one_of(&w, w.n_readers)]);
         }
-        print_message("%u brought, %u again, %u only near, %u its own, %u compared\n", w.n_brought,
-                      w.n_again, w.n_near, w.n_own, w.n_compared);
+        print_message("%u brought, %u again, %u only near, %u its own, %u of turns, %u less, %u "
+                      "compared\n",
+                      w.n_brought, w.n_again, w.n_near, w.n_own, w.n_turn, w.n_less, w.n_compared);
         assert_true(w.n_brought > 200 && w.n_again > 20 && w.n_own > 20 && w.n_compared > 15);
+        assert_true((w.n_turn > 20) == w.policy->automatic && w.n_less > 5);
         for (uint32_t k = 0; k < w.n_readers; k++)
             close_reader(&w.r[k]);
         close_stage(&w.here);

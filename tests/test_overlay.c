@@ -22,16 +22,16 @@
 static void is_a_set(void **state)
 {
     struct overlay o = { 0 };
-    bool in[40] = { false };
+    bool in[60] = { false };
     unsigned seed = 5, n = 0, n_refused = 0;
 
     (void)state;
     for (unsigned step = 0; step < 5000; step++) {
-        uint32_t k = (uint32_t)rand_r(&seed) % 40;
+        uint32_t k = (uint32_t)rand_r(&seed) % 60;
 
         if (rand_r(&seed) % 50 == 0) {
             overlay_cut(&o, k);
-            for (uint32_t i = k; i < 40; i++) {
+            for (uint32_t i = k; i < 60; i++) {
                 n -= in[i];
                 in[i] = false;
             }
@@ -47,7 +47,7 @@ static void is_a_set(void **state)
             n_refused++;
         }
         assert_int_equal(o.n, n);
-        for (uint32_t i = 0; i < 40; i++)
+        for (uint32_t i = 0; i < 60; i++)
             assert_int_equal(overlay_has(&o, i), in[i]);
         for (uint32_t i = 1; i < o.n; i++)
             assert_true(o.segments[i - 1] < o.segments[i]);

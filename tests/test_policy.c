@@ -40,7 +40,7 @@ static void nothing_said(void **state)
     assert_int_equal(p.spec.sinks, COMPRESS_SINKS);
     assert_int_equal(p.seg_len, PRESET);
     assert_int_equal(p.budget, 8192);
-    assert_int_equal(p.keep_tail, 2048);
+    assert_int_equal(p.keep_tail, 256);
     assert_int_equal(p.hydrate, UINT32_MAX);
     assert_true(p.late && p.automatic && !p.fixed);
     p = read_wish(&(struct wire_memory){ .compressor = WIRE_COMPRESSOR_UNSAID });
@@ -57,8 +57,8 @@ static void any_budget(void **state)
         struct policy p = read_wish(&m);
 
         assert_int_equal(p.budget, m.budget);
-        assert_true(p.seg_len <= m.budget / 8 || p.seg_len == SEQ_SEGMENT_MIN);
-        assert_true(p.keep_tail >= 48 && p.keep_tail <= m.budget / 4);
+        assert_true(p.seg_len <= m.budget / 16 || p.seg_len == SEQ_SEGMENT_MIN);
+        assert_true(p.keep_tail >= 16 && (p.keep_tail == 16 || p.keep_tail <= m.budget / 16));
         assert_true(2ull * p.seg_len + p.keep_tail <= p.budget);
     }
 }
@@ -76,7 +76,7 @@ static void segments_of_hydrate(void **state)
     for (int on = 0; on < 2; on++) {
         m.hydrate = on ? UINT32_MAX : 0;
         assert_int_equal(policy_read(&m, NULL, PRESET, &b, &p, &why), 0);
-        assert_int_equal(p.seg_len, on ? 128 : PRESET);
+        assert_int_equal(p.seg_len, on ? 64 : PRESET);
         assert_true(!on || policy_spare(&p) >= p.seg_len);
         assert_int_equal(policy_read(&m, &said, PRESET, &b, &p, &why), 0);
         assert_int_equal(p.seg_len, PRESET);

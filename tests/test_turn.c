@@ -1,0 +1,192 @@
+/* tests/test_turn.c - what is asked stays raw while it is answered. Would catch: a question that is
+ * compressed behind a long answer, or for good when the next turn comes; one that changes what is
+ * kept of all else; a rewind into it that leaves half of a segment in the wrong place; a policy
+ * that said what is to be kept, and is not heard; what came back for a question, and stays when
+ * there is room for one of the two only.
+ */
+#include "tests/support/hydrate_rig.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define FROM (5 * L + 10) /* of the question, */
+#define TO   (5 * L + 50)
+#define ALL  (7 * L + 20) /* and with its answer */
+
+static const struct policy chosen = {
+    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, true
+};
+static const struct policy said = {
+    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, false
+};
+
+static void answer(struct stage *s, struct reader *r, float *ret)
+{
+    feed(s, r, TO, ret);
+    feed(s, r, ALL, ret);
+    settle(s, r);
+}
+
+static void open_turn(struct stage *s, struct reader *r, const struct policy *p)
+{
+    open_reader(s, r, p, 1, true);
+    feed(s, r, FROM, row_b);
+    memory_turn(&r->memory, FROM, TO);
+}
+
+static enum seq_state state_of(const struct reader *r, uint32_t segment)
+{
+    return r->seq.segments[segment].state;
+}
+
+/* Its segment is packed at its check, and raw all the same: as if a prompt had brought it back. */
+static void is_seen(void **state)
+{
+    const uint32_t segment = 5;
+    struct reader r, control;
+    struct wire_usage u;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_turn(&s, &r, &chosen);
+    answer(&s, &r, row_a);
+    assert_int_equal(r.memory.ladder.n_at[1], 7);
+    assert_true(state_of(&r, 5) == SEQ_RAW && state_of(&r, 6) == SEQ_PACKED);
+    u = usage_of(&r);
+    assert_int_equal(u.hydrated_tokens + u.missed_tokens, 0);
+    assert_int_equal(u.raw_tokens, ALL - 6 * L + 4); /* and sinks */
+    assert_int_equal(u.raw_tokens + u.gists, seq_position(&r.seq, ALL));
+
+    open_turn(&s, &control, &said);
+    answer(&s, &control, row_b);
+    assert_int_equal(state_of(&control, 5), SEQ_PACKED);
+    memory_rewind(&control.memory, FROM);
+    feed(&s, &control, 6 * L, row_b);
+    settle(&s, &control);
+    wait_for(&s, &control, hydrate_bring(&control.memory, &segment, 1));
+    feed(&s, &control, ALL, row_b);
+    settle(&s, &control);
+    assert_memory_equal((char *)row_a + (6 * L - TO) * row_bytes(&s), row_b,
+                        (ALL - 6 * L) * row_bytes(&s));
+
+    /* The next turn finds its gists. */
+    hydrate_end(&r.memory);
+    hydrate_end(&control.memory);
+    assert_int_equal(state_of(&r, 5), SEQ_PACKED);
+    feed(&s, &r, ALL + 20, row_a);
+    feed(&s, &control, ALL + 20, row_b);
+    assert_memory_equal(row_a, row_b, 20 * row_bytes(&s));
+    close_reader(&control);
+    close_reader(&r);
+    close_stage(&s);
+}
+
+/* Into the question and its answer, where a stop string may end it, and to before it. */
+static void taken_back(void **state)
+{
+    static const uint32_t to[] = { 7 * L + 3, 6 * L + 30, 6 * L, FROM + 30, FROM + 1, FROM, 3 * L };
+    struct reader r, fork;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_turn(&s, &r, &chosen);
+    answer(&s, &r, row_a);
+    for (size_t i = 0; i < sizeof(to) / sizeof(*to); i++) {
+        fork_reader(&r, &fork);
+        memory_rewind(&fork.memory, to[i]);
+        assert_true(fork.memory.turn.to <= to[i]);
+        if (to[i] < FROM)
+            feed(&s, &fork, FROM, row_b);
+        memory_turn(&fork.memory, FROM, TO);
+        feed(&s, &fork, ALL, row_b);
+        settle(&s, &fork);
+        assert_true(state_of(&fork, 5) == SEQ_RAW && state_of(&fork, 6) == SEQ_PACKED);
+        assert_memory_equal((char *)row_a + (ALL - TO - 1) * row_bytes(&s),
+                            (char *)row_b +
+                                (ALL - 1 - (to[i] < FROM ? FROM : to[i])) * row_bytes(&s),
+                            row_bytes(&s));
+        close_reader(&fork);
+    }
+    close_reader(&r);
+    close_stage(&s);
+}
+
+/* What others find of it is what they would have read. */
+static void nobody_elses(void **state)
+{
+    struct reader r, other, alone;
+    struct stage s, t;
+    uint32_t n_found;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_reader(&s, &r, &chosen, 1, false);
+    feed(&s, &r, FROM, row_b);
+    memory_turn(&r.memory, FROM, TO);
+    answer(&s, &r, row_a);
+    open_reader(&s, &other, &chosen, 1, false);
+    n_found = memory_adopt(&other.memory, ids, ALL);
+    assert_in_range(n_found, 5 * L, 6 * L);
+    feed(&s, &other, ALL, row_a);
+    open_stage(&t, 4096, false, false);
+    open_reader(&t, &alone, &chosen, 1, false);
+    feed(&t, &alone, ALL - 1, row_b);
+    feed(&t, &alone, ALL, row_b);
+    assert_memory_equal((char *)row_a + (ALL - 1 - n_found) * row_bytes(&s), row_b, row_bytes(&s));
+    assert_true(ladder_equal(&other.memory.ladder, &alone.memory.ladder));
+    close_reader(&alone);
+    close_stage(&t);
+    close_reader(&other);
+    close_reader(&r);
+    close_stage(&s);
+}
+
+/* What came back goes first, the least wanted of it before all; the question only when nothing else
+ * is left, and it is not held at all where its pages would be too many. */
+static void gives_way(void **state)
+{
+    static const uint32_t brought[] = { 3, 1 };
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    open_turn(&s, &r, &chosen);
+    settle(&s, &r);
+    wait_for(&s, &r, hydrate_bring(&r.memory, brought, 2));
+    answer(&s, &r, row_a);
+    assert_true(state_of(&r, 1) == SEQ_RAW && state_of(&r, 3) == SEQ_RAW);
+    assert_true(hydrate_less(&r.memory));
+    assert_true(state_of(&r, 1) == SEQ_PACKED && state_of(&r, 3) == SEQ_RAW);
+    assert_true(hydrate_less(&r.memory));
+    assert_true(state_of(&r, 3) == SEQ_PACKED && state_of(&r, 5) == SEQ_RAW);
+    assert_true(hydrate_less(&r.memory));
+    assert_true(state_of(&r, 5) == SEQ_PACKED && !hydrate_less(&r.memory));
+    assert_false(hydrate_is_on(&r.memory));
+
+    memory_rewind(&r.memory, FROM);
+    memory_turn(&r.memory, FROM, TO);
+    feed(&s, &r, 6 * L - 1, row_b);
+    r.seq.account->limit = r.seq.account->used + 2;
+    feed(&s, &r, 6 * L, row_b);
+    settle(&s, &r);
+    assert_int_equal(state_of(&r, 5), SEQ_PACKED);
+    close_reader(&r);
+    close_stage(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(is_seen), cmocka_unit_test(taken_back),
+                                        cmocka_unit_test(nobody_elses),
+                                        cmocka_unit_test(gives_way) };
+    int r = cmocka_run_group_tests(tests, NULL, NULL);
+
+    hydrate_rig_free();
+    return r;
+}
