@@ -25,6 +25,7 @@ SRC_store   := $(sort $(wildcard store/*.c))
 SRC_ipc     := $(sort $(wildcard ipc/*.c))
 SRC_client  := $(sort $(wildcard client/*.c))
 SRC_ctl     := $(sort $(wildcard ctl/*.c))
+SRC_http    := $(filter-out http/gist_http.c,$(sort $(wildcard http/*.c)))
 SRC_eval    := $(filter-out eval/gist_eval.c,$(sort $(wildcard eval/*.c)))
 SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
 SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c train/*/*.c)))
@@ -62,6 +63,7 @@ LIBS_ctl    := $(shell pkg-config --libs libedit)
 # Several processes on one training run, if Open MPI is here (libopenmpi-dev); else gist-train has one.
 MPI         := $(shell pkg-config --exists ompi-c && echo 1)
 LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))
+LIBS_http   := $(shell pkg-config --libs libmicrohttpd jansson libsystemd)
 LIBS_eval   := $(shell pkg-config --libs json-c) -lm
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
@@ -99,7 +101,7 @@ CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/gist-eval $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/gist-eval $(B)/gist-http $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
 # The GPU's part is a switch, and without nvcc all the rest is built as ever.
 CUDA_HOME ?= /usr/local/cuda
@@ -154,6 +156,7 @@ $(eval $(call archive,libgist.a,$(call obj,$(SRC_client) $(SRC_ipc) $(filter-out
 $(eval $(call archive,libdaemon.a,$(call obj,$(SRC_daemon))))
 $(eval $(call archive,libtrain.a,$(call obj,$(SRC_train))))
 $(eval $(call archive,libeval.a,$(call obj,$(SRC_eval))))
+$(eval $(call archive,libhttp.a,$(call obj,$(SRC_http))))
 $(eval $(call archive,libsupport.a,$(call obj,$(SRC_support))))
 
 # The chips that kernels are made for (docs/cuda.md), and code that the driver compiles for later ones.
@@ -197,6 +200,8 @@ $(B)/gist-train: $(B)/train/gist_train.o $(B)/libtrain.a $(B)/libengine.a $(B)/l
 	$(call link,$^ $(LIBS_engine) $(LIBS_train))
 $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
+$(B)/gist-http: $(B)/http/gist_http.o $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
+	$(call link,$^ $(LIBS_ipc) $(LIBS_http))
 $(B)/gist-eval: $(B)/eval/gist_eval.o $(B)/libeval.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_eval))
 
@@ -222,6 +227,13 @@ WRAP_test_tier := when_ns
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+# Apart from the others: json-c and jansson have functions of the same names.
+$(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
+	$(call link,$< $(foreach f,$(WRAP),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
+	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http))
+$(B)/tests/fuzz_http%: $(B)/tests/fuzz_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
+	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
+	  -fsanitize=fuzzer $(LIBS_ipc) $(LIBS_http))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))

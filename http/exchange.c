@@ -1,0 +1,383 @@
+/* http/exchange.c - one request: its headers are judged, its body is gathered, it is answered.
+ *
+ * What is refused by its headers is told when the body has come (and was dropped): an answer in the
+ * middle of a request, and the reset that follows it, are lost to most clients.
+ *
+ * A stream's status goes out with its first bytes. So it waits for these, or for the first moment
+ * of silence: what is wrong with a prompt is known by then, and gets a status of its own.
+ */
+#include "http/server.h"
+
+#include "base/clock.h"
+#include "base/shown.h"
+#include "http/route.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STREAM_BLOCK (16u * 1024)
+
+struct exchange {
+    struct server *server;
+    struct client *client;
+    struct MHD_Connection *connection;
+    const struct route *route;
+    const char *tail;
+    char *url, method[16];
+    char *origin; /* that may read the answer; NULL: none said so */
+    const char *who, *allow;
+    struct text body;
+    struct problem problem;
+    struct ask ask;
+    struct job job;
+    bool has_job, answered, error_said;
+    unsigned status;
+    uint64_t begun_ns;
+};
+
+static const char *header(struct exchange *x, const char *name)
+{
+    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
+}
+
+/* --- answers ---------------------------------------------------------------------------------- */
+
+static bool add_headers(struct exchange *x, struct MHD_Response *r, const char *type)
+{
+    char number[16];
+    bool ok = MHD_add_response_header(r, "Content-Type", type) == MHD_YES;
+
+    if (x->origin)
+        ok = ok &&
+             MHD_add_response_header(r, "Access-Control-Allow-Origin", x->origin) == MHD_YES &&
+             MHD_add_response_header(r, "Vary", "Origin") == MHD_YES;
+    if (x->has_job)
+        ok = ok && MHD_add_response_header(r, "X-Request-Id", x->job.id) == MHD_YES;
+    if (x->problem.kind == PROBLEM_KEY)
+        ok = ok && MHD_add_response_header(r, "WWW-Authenticate", "Bearer") == MHD_YES;
+    if (x->allow)
+        ok = ok && MHD_add_response_header(r, "Allow", x->allow) == MHD_YES;
+    if (x->problem.kind && problem_retry_s(&x->problem)) {
+        (void)snprintf(number, sizeof(number), "%u", problem_retry_s(&x->problem));
+        ok = ok && MHD_add_response_header(r, "Retry-After", number) == MHD_YES;
+    }
+    return ok;
+}
+
+/* r, which it takes over; NULL: there was no memory, and the connection ends. */
+static enum MHD_Result queue(struct exchange *x, unsigned status, const char *type,
+                             struct MHD_Response *r)
+{
+    enum MHD_Result result = MHD_NO;
+
+    x->answered = true;
+    x->status = status;
+    if (r && add_headers(x, r, type)) {
+        /* From here on it is the client's turn to take it. */
+        (void)MHD_set_connection_option(x->connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                                        (unsigned)x->server->conf->send_s);
+        result = MHD_queue_response(x->connection, status, r);
+    }
+    if (r)
+        MHD_destroy_response(r);
+    return result;
+}
+
+/* body is taken over; NULL: out of memory. */
+static enum MHD_Result answer_json(struct exchange *x, unsigned status, json_t *body)
+{
+    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    struct MHD_Response *r = NULL;
+
+    json_decref(body);
+    if (text)
+        r = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
+    if (text && !r)
+        free(text);
+    return queue(x, status, "application/json", r);
+}
+
+static enum MHD_Result answer_problem(struct exchange *x)
+{
+    const struct voice *v = x->route ? x->route->voice : route_voice(x->url);
+
+    return answer_json(x, problem_status(&x->problem), v->refusal(&x->problem));
+}
+
+static enum MHD_Result answer_text(struct exchange *x, const char *text)
+{
+    return queue(x, 200, "text/plain; charset=utf-8",
+                 MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
+                                                 MHD_RESPMEM_PERSISTENT));
+}
+
+/* A page asks first whether it may ask. */
+static enum MHD_Result answer_preflight(struct exchange *x)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    const char *headers = header(x, "Access-Control-Request-Headers");
+
+    if (r && (MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS") !=
+                  MHD_YES ||
+              (headers &&
+               MHD_add_response_header(r, "Access-Control-Allow-Headers", headers) != MHD_YES))) {
+        MHD_destroy_response(r);
+        r = NULL;
+    }
+    return queue(x, 204, "text/plain", r);
+}
+
+/* --- jobs ------------------------------------------------------------------------------------- */
+
+/* The next bytes of a stream. */
+static ssize_t on_more(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    struct exchange *x = cls;
+    struct job *j = &x->job;
+    enum job_event event;
+
+    (void)pos;
+    (void)MHD_set_connection_option(x->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    while ((event = job_wait(j, (int)x->server->conf->keep_alive_s * 1000)) != JOB_OUTPUT) {
+        if (event == JOB_QUIET) {
+            x->route->voice->keep_alive(j);
+        } else if (event == JOB_FAILED && !x->error_said && !j->out.lost) {
+            x->error_said = true;
+            x->route->voice->error(j);
+        } else {
+            return event == JOB_GONE || j->out.lost ? MHD_CONTENT_READER_END_WITH_ERROR
+                                                    : MHD_CONTENT_READER_END_OF_STREAM;
+        }
+    }
+    (void)MHD_set_connection_option(x->connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                                    (unsigned)x->server->conf->send_s);
+    return (ssize_t)job_take(j, buf, max);
+}
+
+static enum MHD_Result refuse_job(struct exchange *x)
+{
+    x->problem = x->job.problem;
+    return answer_problem(x);
+}
+
+static enum MHD_Result answer_stream(struct exchange *x)
+{
+    enum job_event event = job_wait(&x->job, (int)x->server->conf->keep_alive_s * 1000);
+
+    if (event == JOB_GONE)
+        return MHD_NO;
+    if (event == JOB_FAILED)
+        return refuse_job(x);
+    return queue(
+        x, 200, x->route->voice->stream_type,
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, on_more, x, NULL));
+}
+
+static enum MHD_Result answer_whole(struct exchange *x)
+{
+    enum job_event event = job_wait(&x->job, -1);
+
+    if (event == JOB_GONE)
+        return MHD_NO;
+    if (event == JOB_FAILED)
+        return refuse_job(x);
+    return answer_json(x, 200, x->route->voice->whole(&x->job));
+}
+
+static enum MHD_Result answer_job(struct exchange *x)
+{
+    struct job *j = &x->job;
+
+    ask_init(&x->ask);
+    if (field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0 ||
+        x->route->read(&x->ask, &x->problem) < 0)
+        return answer_problem(x);
+    text_fini(&x->body);
+    *j = (struct job){ .ask = &x->ask,
+                       .voice = x->route->voice,
+                       .pool = &x->server->pool,
+                       .client_fd = x->client->fd,
+                       .stop_fd = x->server->stop_fd,
+                       .label = x->who[0] ? x->who : "http",
+                       .strict_model = x->server->conf->strict_model };
+    x->has_job = true;
+    if (job_init(j) < 0)
+        return refuse_job(x);
+    return x->ask.stream ? answer_stream(x) : answer_whole(x);
+}
+
+/* --- the request ------------------------------------------------------------------------------ */
+
+static void judge_origin(struct exchange *x, const struct door *d)
+{
+    const struct guard *g = &x->server->guard;
+    const char *host = header(x, "Host"), *origin = header(x, "Origin");
+
+    if (!d->is_unix && host && !guard_host(g, host))
+        (void)problem_set(&x->problem, PROBLEM_FORBIDDEN, NULL,
+                          "this server is not known as \"%s\": use localhost or its address, or "
+                          "start gist-http with --hosts",
+                          host);
+    if (origin && !guard_origin(g, origin))
+        (void)problem_set(
+            &x->problem, PROBLEM_FORBIDDEN, NULL,
+            "the page %s may not ask here: start gist-http with --origins to allow it", origin);
+    else if (origin)
+        x->origin = strdup(origin);
+}
+
+static void judge_key(struct exchange *x)
+{
+    x->who = guard_who(&x->server->guard, header(x, "Authorization"), header(x, "X-Api-Key"));
+    if (!x->who && !(x->route && x->route->open))
+        (void)problem_set(
+            &x->problem, PROBLEM_KEY, NULL,
+            "the API key is missing or wrong: send one of gist-http's --api-keys file "
+            "as `Authorization: Bearer KEY` or `x-api-key: KEY`");
+}
+
+static bool is_preflight(const struct exchange *x)
+{
+    return strcmp(x->method, "OPTIONS") == 0;
+}
+
+static bool is_root(const struct exchange *x)
+{
+    return strcmp(x->url, "/") == 0 &&
+           (strcmp(x->method, "GET") == 0 || strcmp(x->method, "HEAD") == 0);
+}
+
+static void judge_path(struct exchange *x)
+{
+    if (x->route || is_root(x))
+        return;
+    if (x->allow)
+        (void)problem_set(&x->problem, PROBLEM_METHOD, NULL, "%s takes %s, not %s", x->url,
+                          x->allow, x->method);
+    else
+        (void)problem_set(&x->problem, PROBLEM_NOT_FOUND, NULL,
+                          "there is no %s here: gist-http(1) lists what is", x->url);
+}
+
+static struct exchange *begin(struct door *d, struct MHD_Connection *connection, const char *url,
+                              const char *method)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct exchange *x = calloc(1, sizeof(*x));
+
+    if (!x || !info || !info->socket_context)
+        goto fail;
+    x->server = d->server;
+    x->client = info->socket_context;
+    x->connection = connection;
+    x->begun_ns = clock_ns();
+    x->url = strdup(url);
+    if (!x->url)
+        goto fail;
+    (void)snprintf(x->method, sizeof(x->method), "%s", method);
+    x->route = route_find(x->method, x->url, &x->tail, &x->allow);
+    judge_origin(x, d);
+    if (!is_preflight(x)) {
+        judge_key(x);
+        judge_path(x);
+    }
+    return x;
+
+fail:
+    free(x);
+    return NULL;
+}
+
+static void gather(struct exchange *x, const char *data, size_t size)
+{
+    if (x->problem.kind)
+        return;
+    if (size > x->server->conf->max_body - x->body.len) {
+        text_fini(&x->body);
+        (void)problem_set(&x->problem, PROBLEM_TOO_LARGE, NULL,
+                          "the request is longer than %llu bytes: gist-http's --max-body allows no "
+                          "more",
+                          (unsigned long long)x->server->conf->max_body);
+        return;
+    }
+    text_add(&x->body, data, size);
+    if (x->body.lost)
+        (void)problem_set(&x->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
+}
+
+static enum MHD_Result answer(struct exchange *x)
+{
+    json_t *body;
+
+    if (x->problem.kind)
+        return answer_problem(x);
+    if (is_preflight(x))
+        return answer_preflight(x);
+    if (!x->route)
+        return answer_text(x, "gist-http is running: gist-http(1) says what it answers.\n");
+    if (x->route->read)
+        return answer_job(x);
+    if (x->route->info(&x->server->pool, x->tail, &body, &x->problem) < 0)
+        return answer_problem(x);
+    return answer_json(x, 200, body);
+}
+
+enum MHD_Result exchange_on_request(void *cls, struct MHD_Connection *connection, const char *url,
+                                    const char *method, const char *version, const char *data,
+                                    size_t *size, void **ret_exchange)
+{
+    struct exchange *x = *ret_exchange;
+
+    (void)version;
+    if (!x) {
+        x = *ret_exchange = begin(cls, connection, url, method);
+        return x ? MHD_YES : MHD_NO;
+    }
+    if (*size > 0) {
+        gather(x, data, *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    if (x->answered)
+        return MHD_YES;
+    /* Ours to be slow now: nobody's silence is counted. */
+    server_waits(x->server, x->client, false);
+    (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+    return answer(x);
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void log_line(const struct exchange *x)
+{
+    shown_line(stderr, "gist-http: %s%s%s %s %u, %.0f ms, %u tokens read, %u computed, %u said",
+               x->who ? x->who : "", x->who && x->who[0] ? " " : "", x->method, x->url, x->status,
+               (double)(clock_ns() - x->begun_ns) / 1e6, x->job.usage.prompt, x->job.usage.computed,
+               x->job.usage.generated);
+}
+
+void exchange_on_completed(void *cls, struct MHD_Connection *connection, void **exchange,
+                           enum MHD_RequestTerminationCode how)
+{
+    struct exchange *x = *exchange;
+
+    (void)cls;
+    (void)how;
+    if (!x)
+        return;
+    if (x->server->conf->log_requests)
+        log_line(x);
+    if (x->has_job)
+        job_fini(&x->job);
+    ask_fini(&x->ask);
+    text_fini(&x->body);
+    /* The next request of the connection is awaited. */
+    (void)MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT,
+                                    (unsigned)x->server->conf->request_s);
+    server_waits(x->server, x->client, true);
+    free(x->url);
+    free(x->origin);
+    free(x);
+    *exchange = NULL;
+}

@@ -1,0 +1,159 @@
+#include "http/info.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* When a model was made nobody says; clients want a date. */
+#define SOME_DAY "1970-01-01T00:00:00Z"
+
+static int give(json_t *o, json_t **ret, struct problem *p)
+{
+    *ret = o;
+    return o ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+}
+
+/* Of the daemon: a copy of what is asked about, since the connection goes back at once. */
+struct about {
+    char model[128], digest[72];
+    uint64_t bytes;
+    uint32_t context_max;
+    int chat;
+};
+
+static int ask_daemon(struct pool *pool, struct about *ret, struct problem *p)
+{
+    struct gist_stats stats;
+    struct gist_info info;
+    gist_conn *c;
+    bool fresh;
+    int r;
+
+    if (pool_take(pool, &c, &fresh, p) < 0)
+        return -1;
+    r = gist_stats(c, &stats);
+    if (r < 0 && !fresh && gist_error_code(c) == GIST_E_TRANSPORT) {
+        if (pool_renew(pool, c, &c, p) < 0)
+            return -1;
+        r = gist_stats(c, &stats);
+    }
+    if (r < 0) {
+        (void)problem_of_gist(p, c);
+        pool_drop(pool, c);
+        return -1;
+    }
+    gist_info(c, &info);
+    *ret = (struct about){ .bytes = stats.weights_bytes,
+                           .context_max = info.context_max,
+                           .chat = info.chat };
+    (void)snprintf(ret->model, sizeof(ret->model), "%s", info.model);
+    (void)snprintf(ret->digest, sizeof(ret->digest), "%s", info.model_digest);
+    pool_put(pool, c);
+    return 0;
+}
+
+int info_health(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    struct about a;
+
+    (void)tail;
+    if (ask_daemon(pool, &a, p) < 0)
+        return -1;
+    return give(json_pack("{s:s, s:s}", "status", "ok", "model", a.model), ret, p);
+}
+
+static json_t *model(const struct about *a)
+{
+    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:I}", "id", a->model, "object", "model",
+                     "created", 0, "owned_by", "gistd", "type", "model", "display_name", a->model,
+                     "created_at", SOME_DAY, "context_window", (json_int_t)a->context_max);
+}
+
+int info_models(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    struct about a;
+
+    (void)tail;
+    if (ask_daemon(pool, &a, p) < 0)
+        return -1;
+    return give(json_pack("{s:s, s:[o], s:b, s:s, s:s}", "object", "list", "data", model(&a),
+                          "has_more", 0, "first_id", a.model, "last_id", a.model),
+                ret, p);
+}
+
+int info_model(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    struct about a;
+
+    if (ask_daemon(pool, &a, p) < 0)
+        return -1;
+    if (strcmp(tail, a.model) != 0)
+        return problem_set(p, PROBLEM_NOT_FOUND, "model",
+                           "there is no model \"%s\" here: gistd serves \"%s\"", tail, a.model);
+    return give(model(&a), ret, p);
+}
+
+/* --- Ollama's --------------------------------------------------------------------------------- */
+
+static json_t *details(void)
+{
+    return json_pack("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", "", "format", "gguf",
+                     "family", "", "families", "parameter_size", "", "quantization_level", "");
+}
+
+static json_t *row(const struct about *a)
+{
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o}", "name", a->model, "model", a->model,
+                     "modified_at", SOME_DAY, "size", (json_int_t)a->bytes, "digest", a->digest,
+                     "details", details());
+}
+
+int info_tags(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    struct about a;
+
+    (void)tail;
+    if (ask_daemon(pool, &a, p) < 0)
+        return -1;
+    return give(json_pack("{s:[o]}", "models", row(&a)), ret, p);
+}
+
+/* It is there as long as its daemon is. */
+int info_ps(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    struct about a;
+    json_t *o;
+
+    (void)tail;
+    if (ask_daemon(pool, &a, p) < 0)
+        return -1;
+    o = row(&a);
+    if (json_object_set_new(o, "expires_at", json_string("2318-01-01T00:00:00Z")) < 0 ||
+        json_object_set_new(o, "size_vram", json_integer(0)) < 0 ||
+        json_object_set_new(o, "context_length", json_integer(a.context_max)) < 0) {
+        json_decref(o);
+        o = NULL;
+    }
+    return give(json_pack("{s:[o]}", "models", o), ret, p);
+}
+
+int info_show(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    struct about a;
+
+    (void)tail;
+    if (ask_daemon(pool, &a, p) < 0)
+        return -1;
+    return give(json_pack("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:[s]}", "modelfile", "",
+                          "parameters", "", "template", "", "modified_at", SOME_DAY, "details",
+                          details(), "model_info", "general.basename", a.model,
+                          "general.context_length", (json_int_t)a.context_max, "capabilities",
+                          "completion"),
+                ret, p);
+}
+
+int info_ollama_version(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+{
+    (void)pool;
+    (void)tail;
+    return give(json_pack("{s:s}", "version", GISTD_VERSION), ret, p);
+}

@@ -1,0 +1,456 @@
+#include "http/job.h"
+
+#include "base/clock.h"
+#include "http/say.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+static uint64_t random_bits(void)
+{
+    uint64_t x;
+
+    if (getrandom(&x, sizeof(x), GRND_NONBLOCK) != (ssize_t)sizeof(x))
+        x = clock_ns();
+    return x;
+}
+
+int job_init(struct job *j)
+{
+    j->n_choices = j->ask->n_prompts * j->ask->n;
+    j->choices = calloc(j->n_choices + 1, sizeof(*j->choices));
+    (void)snprintf(j->id, sizeof(j->id), "%016llx%08x", (unsigned long long)random_bits(),
+                   (unsigned)random_bits());
+    j->created_s = (uint64_t)time(NULL);
+    j->begun_ns = clock_ns();
+    return j->choices ? 0
+                      : problem_set(&j->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
+}
+
+/* As soon as nothing more is wanted of it, and before the client has its last byte: who asks one
+ * thing after the other needs one connection. */
+static void give_back(struct job *j)
+{
+    gist_conn *c = j->conn;
+
+    j->conn = NULL; /* what is told about the end of a request is not for us any more */
+    if (c && j->waiting) {
+        pool_drop(j->pool, c); /* with its sessions */
+    } else if (c) {
+        if (j->answer != j->base)
+            gist_close(j->answer);
+        gist_close(j->base);
+        pool_put(j->pool, c);
+    }
+    j->answer = j->base = NULL;
+}
+
+void job_fini(struct job *j)
+{
+    give_back(j);
+    for (size_t i = 0; j->choices && i < j->n_choices; i++)
+        text_fini(&j->choices[i].text);
+    free(j->choices);
+    j->choices = NULL;
+    text_fini(&j->out);
+}
+
+static void fail(struct job *j)
+{
+    (void)problem_of_gist(&j->problem, j->conn);
+}
+
+/* Ollama's clients add a tag to a name that has none. */
+static bool is_model(const char *asked, const char *model)
+{
+    size_t n = strlen(model);
+
+    return strcmp(asked, model) == 0 ||
+           (strncmp(asked, model, n) == 0 && strcmp(asked + n, ":latest") == 0);
+}
+
+/* --- reading the prompt ----------------------------------------------------------------------- */
+
+static int connect_job(struct job *j)
+{
+    struct gist_info info;
+
+    if (!j->conn && pool_take(j->pool, &j->conn, &j->fresh, &j->problem) < 0)
+        return -1;
+    gist_info(j->conn, &info);
+    (void)snprintf(j->model, sizeof(j->model), "%s", info.model);
+    if (j->strict_model && j->ask->model && !is_model(j->ask->model, info.model))
+        return problem_set(&j->problem, PROBLEM_NOT_FOUND, "model",
+                           "there is no model \"%s\" here: gistd serves \"%s\"", j->ask->model,
+                           info.model);
+    return 0;
+}
+
+static void open_session(struct job *j)
+{
+    struct gist_policy policy = j->ask->policy;
+
+    if (connect_job(j) < 0)
+        return;
+    policy.label = j->label;
+    if (gist_open(j->conn, &policy, &j->base) == 0)
+        return;
+    /* The daemon went away while nobody looked: nothing was lost yet. */
+    if (gist_error_code(j->conn) == GIST_E_TRANSPORT && !j->fresh) {
+        j->fresh = true;
+        if (pool_renew(j->pool, j->conn, &j->conn, &j->problem) < 0) {
+            j->conn = NULL;
+            return;
+        }
+        if (gist_open(j->conn, &policy, &j->base) == 0)
+            return;
+    }
+    fail(j);
+}
+
+static void add_read(struct job_usage *to, const struct gist_usage *u)
+{
+    to->computed += u->computed_tokens;
+    to->shared += u->shared_tokens;
+    to->restored += u->restored_tokens;
+    to->prompt_ns += u->prompt_ns;
+}
+
+static void on_read(void *arg, int err, const struct gist_result *result)
+{
+    struct job *j = arg;
+
+    if (!j->conn)
+        return;
+    j->waiting = false;
+    if (err < 0) {
+        fail(j);
+        return;
+    }
+    add_read(&j->usage, &result->usage);
+    j->n_read = j->n_all = result->usage.prompt_tokens;
+    j->state = j->state == JOB_READING ? JOB_CONTINUING : JOB_CHOICE;
+}
+
+static void on_progress(void *arg, uint32_t n_read, uint32_t n_all)
+{
+    struct job *j = arg;
+
+    j->n_read = n_read;
+    j->n_all = n_all;
+}
+
+/* A model without a chat template goes on with text: messages are paragraphs. */
+static int read_plain(struct job *j, const struct ask_prompt *p)
+{
+    struct text t = { 0 };
+    int r;
+
+    for (size_t i = 0; i < p->n_msgs; i++)
+        text_print(&t, "%s%s", i ? "\n\n" : "", p->msgs[i].text);
+    r = t.lost ? -ENOMEM
+               : gist_append_text_start(j->base, t.bytes ? t.bytes : "", t.len, 0, on_read, j,
+                                        &j->request);
+    text_fini(&t);
+    return r;
+}
+
+static int read_ids(struct job *j, const struct ask_prompt *p)
+{
+    struct gist_usage usage;
+    int r = gist_append_tokens(j->base, p->ids, p->n_ids, &usage);
+
+    if (r < 0)
+        return r;
+    j->waiting = true;
+    on_read(j, 0, &(struct gist_result){ .usage = usage });
+    return 0;
+}
+
+/* Special tokens count as such in a text that goes to the model without a template: who writes the
+ * template has to name them. */
+static void read_prompt(struct job *j)
+{
+    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
+    struct gist_info info;
+    int r;
+
+    open_session(j);
+    if (j->problem.kind)
+        return;
+    gist_on_progress(j->base, on_progress, j);
+    gist_info(j->conn, &info);
+    j->state = JOB_READING;
+    j->waiting = true;
+    if (p->chat && info.chat)
+        r = gist_append_chat_start(j->base, p->msgs, p->n_msgs, GIST_OPEN_ANSWER, on_read, j,
+                                   &j->request);
+    else if (p->chat)
+        r = read_plain(j, p);
+    else if (p->n_ids > 0)
+        r = read_ids(j, p);
+    else
+        r = gist_append_text_start(j->base, p->text, p->len, GIST_SPECIAL, on_read, j, &j->request);
+    if (r < 0) {
+        j->waiting = false;
+        fail(j);
+    }
+}
+
+/* What the answer is to begin with is read behind the head of the answer. */
+static void continue_answer(struct job *j)
+{
+    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
+
+    if (!p->chat || p->len == 0) {
+        j->state = JOB_CHOICE;
+        return;
+    }
+    j->waiting = true;
+    if (gist_append_text_start(j->base, p->text, p->len, 0, on_read, j, &j->request) < 0) {
+        j->waiting = false;
+        fail(j);
+    }
+}
+
+/* --- answering -------------------------------------------------------------------------------- */
+
+static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+{
+    struct job *j = arg;
+    struct job_choice *c = &j->choices[j->choice];
+
+    (void)ids;
+    c->n_tokens += (uint32_t)n_ids;
+    if (!j->ask->stream || j->voice->keeps_text)
+        text_add(&c->text, text, len);
+    if (j->ask->stream)
+        j->voice->text(j, text, len);
+    return 0;
+}
+
+static void on_answered(void *arg, int err, const struct gist_result *result)
+{
+    struct job *j = arg;
+    struct job_choice *c = &j->choices[j->choice];
+    const struct gist_usage *u;
+
+    if (!j->conn)
+        return;
+    j->waiting = false;
+    if (err < 0) {
+        fail(j);
+        return;
+    }
+    u = &result->usage;
+    c->reason = result->reason;
+    c->n_tokens = u->generated_tokens;
+    j->usage.generated += u->generated_tokens;
+    j->usage.generate_ns += u->generate_ns;
+    j->usage.raw = u->raw_tokens;
+    j->usage.gist_tokens = u->gist_tokens;
+    j->usage.gists = u->gists;
+    j->usage.hydrated = u->hydrated_tokens;
+    j->usage.missed = u->missed_tokens;
+    j->usage.ratio = u->ratio;
+    if (j->ask->stream)
+        j->voice->choice_end(j);
+    j->choice++;
+    j->state = JOB_CHOICE;
+}
+
+static void say_echo(struct job *j)
+{
+    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
+
+    if (j->ask->echo)
+        (void)on_text(j, p->text, p->len, NULL, 0);
+}
+
+/* The last answer to a prompt may have the session itself. */
+static void begin_answer(struct job *j)
+{
+    struct gist_sampling s = j->ask->sampling;
+    bool last = (j->choice + 1) % j->ask->n == 0;
+
+    if (j->answer && j->answer != j->base)
+        gist_close(j->answer);
+    j->answer = NULL;
+    if (last)
+        j->answer = j->base;
+    else if (gist_fork(j->base, j->label, &j->answer) < 0) {
+        fail(j);
+        return;
+    }
+    s.seed = j->ask->has_seed ? s.seed + j->choice : random_bits() >> 1;
+    if (j->ask->stream)
+        j->voice->choice(j);
+    say_echo(j);
+    j->state = JOB_ANSWERING;
+    j->waiting = true;
+    if (gist_generate_start(j->answer, &s, on_text, on_answered, j, &j->request) < 0) {
+        j->waiting = false;
+        fail(j);
+    }
+}
+
+static void next_prompt(struct job *j)
+{
+    if (j->answer != j->base)
+        gist_close(j->answer);
+    gist_close(j->base);
+    j->answer = j->base = NULL;
+    j->prompt++;
+    j->state = j->prompt < j->ask->n_prompts ? JOB_OPEN : JOB_ENDED;
+    if (j->state == JOB_ENDED && j->ask->stream)
+        j->voice->end(j);
+}
+
+/* The prompt is read, and its number is known: a stream may begin. */
+static void choose(struct job *j)
+{
+    if (j->choice == j->prompt * j->ask->n)
+        j->usage.prompt += j->n_all;
+    if (j->ask->count_only) {
+        j->state = JOB_ENDED;
+        return;
+    }
+    if (!j->begun && j->ask->stream)
+        j->voice->begin(j);
+    j->begun = true;
+    if (j->choice == (j->prompt + 1) * j->ask->n)
+        next_prompt(j);
+    else
+        begin_answer(j);
+}
+
+/* An ask without a prompt wants to know whether there is a model. */
+static void begin_nothing(struct job *j)
+{
+    if (connect_job(j) < 0)
+        return;
+    j->state = JOB_ENDED;
+    if (j->ask->stream)
+        j->voice->end(j);
+}
+
+/* Nothing has to be waited for. */
+static void advance(struct job *j)
+{
+    switch (j->state) {
+    case JOB_OPEN:
+        if (j->ask->n_prompts == 0)
+            begin_nothing(j);
+        else
+            read_prompt(j);
+        break;
+    case JOB_CONTINUING:
+        continue_answer(j);
+        break;
+    case JOB_CHOICE:
+        choose(j);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- waiting ---------------------------------------------------------------------------------- */
+
+/* How many tokens a prompt has is known before they are read: then they need not be. */
+static bool counted(struct job *j)
+{
+    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
+    uint32_t *ids = NULL;
+    size_t n = 0;
+
+    if (!j->ask->count_only || !j->conn || !j->waiting || j->n_all == 0)
+        return false;
+    if (p->len > 0 && gist_tokenize(j->conn, p->text, p->len, 0, &ids, &n) < 0) {
+        fail(j);
+        return true;
+    }
+    free(ids);
+    j->usage.prompt = j->n_all + (uint32_t)n;
+    j->state = JOB_ENDED;
+    return true;
+}
+
+/* One wait for whatever comes first. -1: the client is gone. */
+static int wait_once(struct job *j, int timeout_ms)
+{
+    struct pollfd p[] = { { gist_fd(j->conn), POLLIN, 0 },
+                          { j->client_fd, POLLRDHUP, 0 },
+                          { j->stop_fd, POLLIN, 0 } };
+
+    if (p[0].fd < 0) {
+        fail(j);
+        return 0;
+    }
+    if (poll(p, 3, timeout_ms) < 0 && errno != EINTR) {
+        (void)problem_set(&j->problem, PROBLEM_INTERNAL, NULL, "waiting for gistd: %s",
+                          strerror(errno));
+        return 0;
+    }
+    if (p[1].revents)
+        return -1;
+    if (p[2].revents)
+        (void)problem_set(&j->problem, PROBLEM_NO_DAEMON, NULL, "gist-http is being stopped");
+    /* A daemon that died tells it to the callbacks of what was open. */
+    if (p[0].revents && gist_dispatch(j->conn) < 0)
+        fail(j);
+    return 0;
+}
+
+static int left_ms(uint64_t until_ns)
+{
+    uint64_t now = clock_ns();
+
+    if (until_ns == UINT64_MAX)
+        return -1;
+    return until_ns <= now ? 0 : (int)((until_ns - now) / CLOCK_MS + 1);
+}
+
+enum job_event job_wait(struct job *j, int timeout_ms)
+{
+    uint64_t until = timeout_ms < 0 ? UINT64_MAX : clock_ns() + (uint64_t)timeout_ms * CLOCK_MS;
+
+    for (;;) {
+        if (j->out.lost)
+            (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
+        if (j->problem.kind || j->state == JOB_ENDED || counted(j))
+            give_back(j);
+        if (j->out.len > j->out_at && !j->out.lost)
+            return JOB_OUTPUT;
+        if (j->problem.kind)
+            return JOB_FAILED;
+        if (j->state == JOB_ENDED)
+            return JOB_DONE;
+        if (!j->waiting) {
+            advance(j);
+            continue;
+        }
+        if (left_ms(until) == 0)
+            return JOB_QUIET;
+        if (wait_once(j, left_ms(until)) < 0)
+            return JOB_GONE;
+    }
+}
+
+size_t job_take(struct job *j, char *ret, size_t cap)
+{
+    size_t n = j->out.len - j->out_at;
+
+    n = n < cap ? n : cap;
+    if (n > 0)
+        memcpy(ret, j->out.bytes + j->out_at, n);
+    j->out_at += n;
+    if (j->out_at == j->out.len)
+        j->out.len = j->out_at = 0;
+    return n;
+}

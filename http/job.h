@@ -1,0 +1,88 @@
+/* http/job.h - an ask being answered: on one thread, by one connection to the daemon.
+ *
+ *            job_wait()                                              answers left
+ *   OPEN ----------------> READING ----> CONTINUING ------> CHOICE <---------------+
+ *    ^   a session         the prompt    what the answer      |  a fork, or the    |
+ *    |                                   begins with          v  session itself    |
+ *    |                                                    ANSWERING ---------------+
+ *    |                     prompts left                       |
+ *    +--------------------------------------------------------+-----> ENDED
+ *
+ * The thread waits in poll() for the daemon, for the program's end, and for the client: one that
+ * leaves ends the job whatever it is at, also while a prompt is read. What a voice (http/say.h)
+ * says goes to `out`, from where the server takes it.
+ *
+ * Several answers are forks of one session, one after the other: the prompt is read once.
+ *
+ * Threads    the request's own.
+ * Ownership  borrows ask, pool and voice; job_fini closes the session and gives the connection
+ * back, or drops it when something is still open on it. Errors     JOB_FAILED and `problem`.
+ */
+#ifndef HTTP_JOB_H
+#define HTTP_JOB_H
+
+#include "http/ask.h"
+#include "http/pool.h"
+
+struct voice;
+
+enum job_state { JOB_OPEN, JOB_READING, JOB_CONTINUING, JOB_CHOICE, JOB_ANSWERING, JOB_ENDED };
+enum job_event {
+    JOB_OUTPUT, /* there is something in out */
+    JOB_DONE,
+    JOB_FAILED,
+    JOB_QUIET, /* the time is over */
+    JOB_GONE   /* the client is */
+};
+
+struct job_choice {
+    struct text text; /* the whole answer, where the voice needs it */
+    enum gist_reason reason;
+    uint32_t n_tokens;
+};
+
+/* Sums over prompts and answers; what an answer stands on is that of the last. */
+struct job_usage {
+    uint32_t prompt, computed, shared, restored, generated;
+    uint32_t raw, gist_tokens, gists, hydrated, missed, ratio;
+    uint64_t prompt_ns, generate_ns;
+};
+
+struct job {
+    const struct ask *ask;
+    const struct voice *voice;
+    struct pool *pool;
+    int client_fd, stop_fd; /* -1: nobody to watch */
+    const char *label;      /* of its sessions, for `gistctl status` */
+    bool strict_model;      /* another model than the one that is asked for will not do */
+
+    char id[25], model[128];
+    uint64_t created_s, begun_ns;
+    struct job_choice *choices; /* (n_prompts * n) */
+    size_t n_choices, choice;
+    struct job_usage usage;
+    uint32_t n_read, n_all; /* of the prompt that is being read */
+    uint32_t n_events;      /* a voice's own count */
+    struct text out;
+    size_t out_at; /* bytes of it that were taken */
+    struct problem problem;
+
+    gist_conn *conn;
+    gist_session *base, *answer; /* answer: a fork, or base */
+    size_t prompt;
+    enum job_state state;
+    bool begun, fresh, waiting; /* waiting: a request is open */
+    uint64_t request;
+};
+
+/* Fields above the first empty line are the caller's; the rest is zero. */
+int job_init(struct job *j);
+void job_fini(struct job *j);
+
+/* Goes on until one of the events; timeout_ms -1: no JOB_QUIET. */
+enum job_event job_wait(struct job *j, int timeout_ms);
+
+/* What is in out, once: at most cap bytes. */
+size_t job_take(struct job *j, char *ret, size_t cap);
+
+#endif

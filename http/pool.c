@@ -1,0 +1,111 @@
+#include "http/pool.h"
+
+#include <stdio.h>
+
+#define CONNECT_MS 10000 /* a daemon that answers nothing at all, not even that it loads */
+
+void pool_init(struct pool *p, const char *path, unsigned max)
+{
+    *p = (struct pool){ .path = path, .max = max };
+    (void)pthread_mutex_init(&p->lock, NULL);
+}
+
+void pool_fini(struct pool *p)
+{
+    while (p->n_idle > 0)
+        gist_disconnect(p->idle[--p->n_idle]);
+    (void)pthread_mutex_destroy(&p->lock);
+}
+
+static int on_loading(void *arg, unsigned percent)
+{
+    unsigned *to = arg;
+
+    *to = percent;
+    return 1; /* who asked is told so, and comes again */
+}
+
+static int connect_new(struct pool *p, gist_conn **ret, struct problem *problem)
+{
+    unsigned percent = 0;
+    const struct gist_connect_opts opts = { .size = sizeof(opts),
+                                            .path = p->path,
+                                            .name = "gist-http",
+                                            .timeout_ms = CONNECT_MS,
+                                            .on_loading = on_loading,
+                                            .arg = &percent };
+
+    if (gist_connect_with(&opts, ret) == 0)
+        return 0;
+    if (gist_error_code(NULL) == GIST_E_CANCELLED)
+        return problem_set(problem, PROBLEM_LOADING, NULL,
+                           "gistd is loading its model (%u %%): ask again in a moment", percent);
+    return problem_of_gist(problem, NULL);
+}
+
+static void count_out(struct pool *p, int by)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    p->n_out += (unsigned)by;
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+int pool_take(struct pool *p, gist_conn **ret, bool *ret_fresh, struct problem *problem)
+{
+    gist_conn *c = NULL;
+    bool full;
+    int r;
+
+    (void)pthread_mutex_lock(&p->lock);
+    full = p->n_out >= p->max;
+    p->n_out += !full;
+    if (!full && p->n_idle > 0)
+        c = p->idle[--p->n_idle];
+    (void)pthread_mutex_unlock(&p->lock);
+    if (full)
+        return problem_set(problem, PROBLEM_LIMIT, NULL,
+                           "%u requests are being answered, as many as --max-requests allows: ask "
+                           "again in a moment",
+                           p->max);
+    if (c && gist_dispatch(c) < 0) { /* its daemon is gone */
+        gist_disconnect(c);
+        c = NULL;
+    }
+    *ret_fresh = !c;
+    *ret = c;
+    if (c)
+        return 0;
+    r = connect_new(p, ret, problem);
+    if (r < 0)
+        count_out(p, -1);
+    return r;
+}
+
+int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *problem)
+{
+    int r;
+
+    gist_disconnect(c);
+    r = connect_new(p, ret, problem);
+    if (r < 0)
+        count_out(p, -1);
+    return r;
+}
+
+void pool_put(struct pool *p, gist_conn *c)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    p->n_out--;
+    if (p->n_idle < POOL_IDLE_MAX) {
+        p->idle[p->n_idle++] = c;
+        c = NULL;
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    gist_disconnect(c);
+}
+
+void pool_drop(struct pool *p, gist_conn *c)
+{
+    gist_disconnect(c);
+    count_out(p, -1);
+}

@@ -1,0 +1,203 @@
+#include "http/read.h"
+
+#include <string.h>
+
+static bool is_one_of(const char *word, const char *const *words)
+{
+    while (*words && strcmp(*words, word) != 0)
+        words++;
+    return *words != NULL;
+}
+
+static int read_part(const json_t *part, const char *const *types, const char *what,
+                     const char **ret, struct problem *p)
+{
+    const char *type = "";
+
+    if (!json_is_object(part))
+        return problem_set(p, PROBLEM_INVALID, what, "a part of `%s` is %s: an object is expected",
+                           what, field_type(part));
+    if (field_text(part, "type", &type, p) < 0)
+        return -1;
+    if (!is_one_of(type, types))
+        return problem_set(p, PROBLEM_UNSUPPORTED, what,
+                           "`%s` has a part of type \"%s\": the model reads text alone", what,
+                           type);
+    *ret = NULL;
+    if (field_text(part, "text", ret, p) < 0)
+        return -1;
+    return *ret ? 0 : problem_set(p, PROBLEM_INVALID, what, "a part of `%s` has no `text`", what);
+}
+
+int read_content(struct ask *a, const json_t *content, const char *const *types, const char *what,
+                 const char **ret, struct problem *p)
+{
+    struct text all = { 0 };
+    const char *text;
+    size_t i, n;
+    json_t *part;
+
+    *ret = "";
+    if (!content || json_is_null(content))
+        return 0;
+    if (json_is_string(content)) {
+        *ret = json_string_value(content);
+        return 0;
+    }
+    if (!json_is_array(content))
+        return problem_set(p, PROBLEM_INVALID, what,
+                           "`%s` is %s: a string or an array of parts is expected", what,
+                           field_type(content));
+    n = json_array_size(content);
+    for (i = 0; i < n; i++) {
+        part = json_array_get(content, i);
+        if (read_part(part, types, what, &text, p) < 0) {
+            text_fini(&all);
+            return -1;
+        }
+        text_add(&all, text, strlen(text));
+    }
+    *ret = all.lost ? NULL : mem_copy(&a->mem, all.bytes ? all.bytes : "", all.len);
+    text_fini(&all);
+    return *ret ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+}
+
+int read_stops(struct ask *a, const json_t *o, const char *name, struct problem *p)
+{
+    const json_t *v = field_get(o, name);
+    size_t n = v ? json_is_array(v) ? json_array_size(v) : 1 : 0;
+
+    if (n > ASK_STOPS_MAX)
+        return problem_set(p, PROBLEM_INVALID, name, "`%s` has %zu texts: at most %u are allowed",
+                           name, n, ASK_STOPS_MAX);
+    a->sampling.n_stop = 0;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
+
+        if (!json_is_string(s))
+            return problem_set(p, PROBLEM_INVALID, name,
+                               "`%s` holds %s: a string or an array of strings is expected", name,
+                               field_type(s));
+        if (json_string_length(s) > 0) /* nothing ends with an empty one */
+            a->stops[a->sampling.n_stop++] = json_string_value(s);
+    }
+    a->sampling.stop = a->stops;
+    return 0;
+}
+
+/* --- the extension ---------------------------------------------------------------------------- */
+
+static int read_memory_name(struct ask *a, const json_t *o, struct problem *p)
+{
+    const char *name = NULL;
+    unsigned i = 0;
+
+    if (field_text(o, "memory", &name, p) < 0)
+        return -1;
+    if (!name)
+        return 0;
+    a->policy.memory = &a->memory;
+    if (strcmp(name, "auto") == 0) {
+        a->memory.flags |= GIST_AUTO;
+        return 0;
+    }
+    while (gist_compressor_name(i) && strcmp(gist_compressor_name(i), name) != 0)
+        i++;
+    if (!gist_compressor_name(i))
+        return problem_set(
+            p, PROBLEM_INVALID, "memory",
+            "`memory` is \"%s\": \"auto\", \"full\", \"none\", \"fit\", \"select\" or "
+            "another compressor that gistctl(1) lists is expected",
+            name);
+    a->policy.flags &= ~GIST_AUTO;
+    a->memory.flags &= ~GIST_AUTO;
+    a->memory.compressor = (enum gist_compressor)i;
+    return 0;
+}
+
+/* Who says a ratio or a budget and no more leaves the choice of the rest to the daemon. */
+static int read_memory_numbers(struct ask *a, const json_t *o, struct problem *p)
+{
+    uint32_t ratio = 0, budget = 0;
+
+    if (field_count(o, "ratio", 2, 64, &ratio, p) < 0 ||
+        field_count(o, "budget", 1, 1u << 30, &budget, p) < 0)
+        return -1;
+    if (ratio)
+        a->memory.ratio = ratio;
+    if (budget)
+        a->memory.budget = budget;
+    if (ratio || budget)
+        a->policy.memory = &a->memory;
+    return 0;
+}
+
+static int read_hydrate(struct ask *a, const json_t *o, struct problem *p)
+{
+    const json_t *v = field_get(o, "hydrate");
+
+    if (!v)
+        return 0;
+    a->policy.memory = &a->memory;
+    a->memory.flags |= GIST_SET_HYDRATE;
+    if (json_is_string(v) && strcmp(json_string_value(v), "auto") == 0)
+        a->memory.hydrate = GIST_HYDRATE_AUTO;
+    else if (json_is_string(v) && strcmp(json_string_value(v), "off") == 0)
+        a->memory.hydrate = 0;
+    else
+        return field_count(o, "hydrate", 0, 1u << 20, &a->memory.hydrate, p);
+    return 0;
+}
+
+static int read_rest(struct ask *a, const json_t *o, struct problem *p)
+{
+    const char *priority = "interactive";
+    bool is_private = false;
+
+    if (field_text(o, "adapter", &a->memory.adapter, p) < 0 ||
+        field_bool(o, "private", &is_private, p) < 0 || field_text(o, "priority", &priority, p) < 0)
+        return -1;
+    if (a->memory.adapter)
+        a->policy.memory = &a->memory;
+    if (is_private)
+        a->policy.flags |= GIST_PRIVATE;
+    if (strcmp(priority, "background") == 0)
+        a->policy.priority = GIST_BACKGROUND;
+    else if (strcmp(priority, "interactive") != 0)
+        return problem_set(p, PROBLEM_INVALID, "priority",
+                           "`priority` is \"%s\": \"interactive\" or \"background\" is expected",
+                           priority);
+    return 0;
+}
+
+static int read_extension(struct ask *a, const json_t *o, struct problem *p)
+{
+    const json_t *x;
+
+    if (field_object(o, "gistd", &x, p) < 0 || read_memory_name(a, o, p) < 0 ||
+        read_memory_numbers(a, o, p) < 0)
+        return -1;
+    if (x && (read_memory_name(a, x, p) < 0 || read_memory_numbers(a, x, p) < 0 ||
+              read_hydrate(a, x, p) < 0 || read_rest(a, x, p) < 0))
+        return -1;
+    /* The memory is looked at instead of the policy's flag, and has it itself. */
+    if (a->policy.memory && a->policy.flags & GIST_AUTO)
+        a->memory.flags |= GIST_AUTO;
+    return 0;
+}
+
+int read_common(struct ask *a, const json_t *o, struct problem *p)
+{
+    const json_t *seed = field_get(o, "seed");
+
+    if (field_text(o, "model", &a->model, p) < 0 || field_bool(o, "stream", &a->stream, p) < 0)
+        return -1;
+    if (seed && !json_is_integer(seed))
+        return problem_set(p, PROBLEM_INVALID, "seed", "`seed` is %s: a whole number is expected",
+                           json_is_real(seed) ? "no whole number" : field_type(seed));
+    if (seed) {
+        a->has_seed = true;
+        a->sampling.seed = (uint64_t)json_integer_value(seed);
+    }
+    return read_extension(a, o, p);
+}

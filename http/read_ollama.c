@@ -1,0 +1,117 @@
+/* http/read_ollama.c - chat and generate. */
+#include "http/read.h"
+
+#include <string.h>
+
+/* What Ollama takes where a request says nothing. */
+static int read_options(struct ask *a, const json_t *o, struct problem *p)
+{
+    struct gist_sampling *s = &a->sampling;
+    const json_t *v, *predict;
+
+    a->stream = true;
+    s->temperature = 0.8f;
+    s->top_k = 40;
+    s->top_p = 0.9f;
+    s->repeat_penalty = 1.1f;
+    s->repeat_last_n = 64;
+    s->flags |= GIST_SET_REPEAT_PENALTY;
+    if (read_common(a, o, p) < 0 || field_object(o, "options", &v, p) < 0)
+        return -1;
+    if (!v)
+        return 0;
+    if (field_real(v, "temperature", 0, 100, &s->temperature, p) < 0 ||
+        field_count(v, "top_k", 0, 1u << 20, &s->top_k, p) < 0 ||
+        field_real(v, "top_p", 0, 1, &s->top_p, p) < 0 ||
+        field_real(v, "min_p", 0, 1, &s->min_p, p) < 0 ||
+        field_real(v, "repeat_penalty", 0, 10, &s->repeat_penalty, p) < 0 ||
+        field_count(v, "repeat_last_n", 0, 1u << 20, &s->repeat_last_n, p) < 0 ||
+        field_refuse(v, "presence_penalty", "use `repeat_penalty`", p) < 0 ||
+        field_refuse(v, "frequency_penalty", "use `repeat_penalty`", p) < 0 ||
+        field_refuse(v, "mirostat", NULL, p) < 0 || read_stops(a, v, "stop", p) < 0)
+        return -1;
+    if (json_is_integer(json_object_get(v, "seed"))) {
+        a->has_seed = true;
+        a->sampling.seed = (uint64_t)json_integer_value(json_object_get(v, "seed"));
+    }
+    /* -1: until the end of the text; -2: until the context is full. */
+    predict = field_get(v, "num_predict");
+    if (json_is_integer(predict) && json_integer_value(predict) < 0)
+        return 0;
+    return field_count(v, "num_predict", 0, 1u << 30, &s->max_tokens, p);
+}
+
+static int refuse_others(const json_t *o, struct problem *p)
+{
+    if (field_refuse(o, "format", "ask for the format in the prompt", p) < 0 ||
+        field_refuse(o, "tools", NULL, p) < 0 || field_refuse(o, "think", NULL, p) < 0 ||
+        field_refuse(o, "images", NULL, p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0)
+        return -1;
+    return 0;
+}
+
+static int read_message(struct ask *a, const json_t *m, struct problem *p)
+{
+    const char *role = "", *text = "";
+
+    if (!json_is_object(m))
+        return problem_set(p, PROBLEM_INVALID, "messages",
+                           "`messages` holds %s: an object is expected", field_type(m));
+    if (field_text(m, "role", &role, p) < 0 || field_text(m, "content", &text, p) < 0 ||
+        field_refuse(m, "images", NULL, p) < 0 || field_refuse(m, "tool_calls", NULL, p) < 0)
+        return -1;
+    if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)
+        return problem_set(
+            p, strcmp(role, "tool") == 0 ? PROBLEM_UNSUPPORTED : PROBLEM_INVALID, "messages",
+            "a message has the role \"%s\": \"system\", \"user\" or \"assistant\" is "
+            "expected",
+            role);
+    return ask_message(a, role, text, p);
+}
+
+/* No message at all asks for the model to be loaded, which it is: the ask has no prompt. */
+int read_ollama_chat(struct ask *a, struct problem *p)
+{
+    const json_t *o = a->root, *list;
+
+    if (read_options(a, o, p) < 0 || refuse_others(o, p) < 0 ||
+        field_array(o, "messages", &list, p) < 0)
+        return -1;
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (read_message(a, json_array_get(list, i), p) < 0)
+            return -1;
+    return a->prompts ? ask_chat(a, p) : 0;
+}
+
+static int read_raw(struct ask *a, const char *prompt, struct problem *p)
+{
+    a->prompts = mem_new(&a->mem, 1, sizeof(*a->prompts));
+    if (!a->prompts)
+        return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+    a->prompts->text = prompt;
+    a->prompts->len = strlen(prompt);
+    a->n_prompts = 1;
+    return 0;
+}
+
+int read_ollama_generate(struct ask *a, struct problem *p)
+{
+    const char *prompt = "", *system = "";
+    const json_t *o = a->root;
+    bool raw = false;
+
+    if (read_options(a, o, p) < 0 || refuse_others(o, p) < 0 ||
+        field_refuse(o, "suffix", NULL, p) < 0 || field_refuse(o, "template", NULL, p) < 0 ||
+        field_refuse(o, "context", "use /api/chat and send the conversation", p) < 0 ||
+        field_bool(o, "raw", &raw, p) < 0 || field_text(o, "prompt", &prompt, p) < 0 ||
+        field_text(o, "system", &system, p) < 0)
+        return -1;
+    if (!*prompt)
+        return 0;
+    if (raw)
+        return read_raw(a, prompt, p);
+    if ((*system && ask_message(a, "system", system, p) < 0) ||
+        ask_message(a, "user", prompt, p) < 0)
+        return -1;
+    return ask_chat(a, p);
+}

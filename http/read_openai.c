@@ -1,0 +1,278 @@
+/* http/read_openai.c - chat completions, completions and responses. */
+#include "http/read.h"
+
+#include <string.h>
+
+/* Of a chat the whole rest of the context, of a completion what OpenAI says. */
+#define COMPLETION_TOKENS 16u
+
+static const char *const text_parts[] = { "text", "input_text", "output_text", NULL };
+
+static int read_sampling(struct ask *a, const json_t *o, struct problem *p)
+{
+    struct gist_sampling *s = &a->sampling;
+    bool go_on = false; /* behind the end of the text, for measurements */
+
+    s->temperature = 1;
+    if (field_bool(o, "ignore_eos", &go_on, p) < 0 ||
+        field_real(o, "temperature", 0, 2, &s->temperature, p) < 0 ||
+        field_real(o, "top_p", 0, 1, &s->top_p, p) < 0 ||
+        field_count(o, "top_k", 0, 1u << 20, &s->top_k, p) < 0 ||
+        field_real(o, "min_p", 0, 1, &s->min_p, p) < 0 ||
+        field_real(o, "repeat_penalty", 0, 10, &s->repeat_penalty, p) < 0 ||
+        field_count(o, "repeat_last_n", 0, 1u << 20, &s->repeat_last_n, p) < 0)
+        return -1;
+    s->ignore_eog = go_on;
+    if (s->repeat_penalty != 0 && s->repeat_last_n == 0)
+        s->repeat_last_n = 64;
+    if (field_refuse(o, "presence_penalty", "use `repeat_penalty`", p) < 0 ||
+        field_refuse(o, "frequency_penalty", "use `repeat_penalty`", p) < 0 ||
+        field_refuse(o, "logit_bias", NULL, p) < 0)
+        return -1;
+    return 0;
+}
+
+/* Tools are text to a model of this size: an answer without them would look like one with them. */
+static int refuse_tools(const json_t *o, struct problem *p)
+{
+    const json_t *choice = field_get(o, "tool_choice");
+
+    if (choice && json_is_string(choice) && strcmp(json_string_value(choice), "none") == 0)
+        return 0;
+    if (field_refuse(o, "tools", "say \"tool_choice\": \"none\"", p) < 0 ||
+        field_refuse(o, "functions", NULL, p) < 0)
+        return -1;
+    return 0;
+}
+
+/* "text" alone. */
+static int refuse_format(const json_t *o, const char *name, struct problem *p)
+{
+    const json_t *format;
+    const char *type = "text";
+
+    if (field_object(o, name, &format, p) < 0 ||
+        (format && field_text(format, "type", &type, p) < 0))
+        return -1;
+    if (strcmp(type, "text") != 0)
+        return problem_set(p, PROBLEM_UNSUPPORTED, name,
+                           "`%s` of type \"%s\" is not supported: leave it out, and ask for the "
+                           "format in the prompt",
+                           name, type);
+    return 0;
+}
+
+static int read_stream_options(struct ask *a, const json_t *o, struct problem *p)
+{
+    const json_t *options;
+
+    if (field_object(o, "stream_options", &options, p) < 0)
+        return -1;
+    return options ? field_bool(options, "include_usage", &a->with_usage, p) : 0;
+}
+
+/* --- messages --------------------------------------------------------------------------------- */
+
+/* The template's roles; "developer" is what "system" is called by newer models. */
+static int read_role(const json_t *m, const char **ret, struct problem *p)
+{
+    const char *role = NULL;
+
+    if (field_text(m, "role", &role, p) < 0)
+        return -1;
+    if (role && strcmp(role, "developer") == 0)
+        role = "system";
+    if (role && (strcmp(role, "system") == 0 || strcmp(role, "user") == 0 ||
+                 strcmp(role, "assistant") == 0)) {
+        *ret = role;
+        return 0;
+    }
+    if (!role)
+        return problem_set(p, PROBLEM_INVALID, "messages", "a message has no `role`");
+    if (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)
+        return problem_set(p, PROBLEM_UNSUPPORTED, "messages",
+                           "a message has the role \"%s\": tools are not supported", role);
+    return problem_set(p, PROBLEM_INVALID, "messages",
+                       "a message has the role \"%s\": \"system\", \"user\" or \"assistant\" is "
+                       "expected",
+                       role);
+}
+
+static int read_message(struct ask *a, const json_t *m, const char *name, struct problem *p)
+{
+    const char *role = NULL, *text;
+
+    if (!json_is_object(m))
+        return problem_set(p, PROBLEM_INVALID, name, "`%s` holds %s: an object is expected", name,
+                           field_type(m));
+    if (read_role(m, &role, p) < 0 || field_refuse(m, "tool_calls", NULL, p) < 0 ||
+        read_content(a, json_object_get(m, "content"), text_parts, "content", &text, p) < 0)
+        return -1;
+    return ask_message(a, role, text, p);
+}
+
+static int read_messages_of(struct ask *a, const json_t *list, const char *name, struct problem *p)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (read_message(a, json_array_get(list, i), name, p) < 0)
+            return -1;
+    return 0;
+}
+
+int read_chat_completions(struct ask *a, struct problem *p)
+{
+    const json_t *o = a->root, *list;
+
+    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
+        refuse_format(o, "response_format", p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0 ||
+        field_refuse(o, "top_logprobs", NULL, p) < 0 || field_refuse(o, "audio", NULL, p) < 0 ||
+        read_stops(a, o, "stop", p) < 0 || read_stream_options(a, o, p) < 0 ||
+        field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
+        field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
+        field_count(o, "max_completion_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
+        field_array(o, "messages", &list, p) < 0)
+        return -1;
+    return read_messages_of(a, list, "messages", p) < 0 ? -1 : ask_chat(a, p);
+}
+
+/* --- completions ------------------------------------------------------------------------------ */
+
+static int read_ids(struct ask *a, const json_t *list, struct ask_prompt *to, struct problem *p)
+{
+    uint32_t *ids;
+
+    to->n_ids = json_array_size(list);
+    ids = mem_new(&a->mem, to->n_ids, sizeof(*ids));
+    if (!ids)
+        return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+    for (size_t i = 0; i < to->n_ids; i++) {
+        const json_t *v = json_array_get(list, i);
+
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
+            return problem_set(p, PROBLEM_INVALID, "prompt",
+                               "`prompt` has a list of token ids with something else in it");
+        ids[i] = (uint32_t)json_integer_value(v);
+    }
+    to->ids = ids;
+    return 0;
+}
+
+static int read_prompt(struct ask *a, const json_t *v, struct ask_prompt *to, struct problem *p)
+{
+    if (json_is_string(v)) {
+        to->text = json_string_value(v);
+        to->len = json_string_length(v);
+        return 0;
+    }
+    if (json_is_array(v) && json_array_size(v) > 0)
+        return read_ids(a, v, to, p);
+    return problem_set(p, PROBLEM_INVALID, "prompt",
+                       "`prompt` is %s: a string, an array of strings or of token ids is expected",
+                       v ? json_is_array(v) ? "empty" : field_type(v) : "missing");
+}
+
+/* A list of ids is one prompt, a list of anything else has one each. */
+static int read_prompts(struct ask *a, const json_t *v, struct problem *p)
+{
+    bool several =
+        json_is_array(v) && json_array_size(v) > 0 && !json_is_integer(json_array_get(v, 0));
+    size_t n = several ? json_array_size(v) : 1;
+
+    if (n > ASK_PROMPTS_MAX)
+        return problem_set(p, PROBLEM_INVALID, "prompt",
+                           "`prompt` has %zu prompts: at most %u are allowed in one request", n,
+                           ASK_PROMPTS_MAX);
+    a->prompts = mem_new(&a->mem, n, sizeof(*a->prompts));
+    if (!a->prompts)
+        return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+    a->n_prompts = n;
+    for (size_t i = 0; i < n; i++)
+        if (read_prompt(a, several ? json_array_get(v, i) : v, &a->prompts[i], p) < 0)
+            return -1;
+    return 0;
+}
+
+static int refuse_echo_of_ids(const struct ask *a, struct problem *p)
+{
+    for (size_t i = 0; a->echo && i < a->n_prompts; i++)
+        if (a->prompts[i].n_ids > 0)
+            return problem_set(p, PROBLEM_UNSUPPORTED, "echo",
+                               "`echo` is not supported with token ids: send the prompt as text");
+    return 0;
+}
+
+int read_completions(struct ask *a, struct problem *p)
+{
+    const json_t *o = a->root;
+    uint32_t best_of = 1;
+
+    a->sampling.max_tokens = COMPLETION_TOKENS;
+    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_stops(a, o, "stop", p) < 0 ||
+        read_stream_options(a, o, p) < 0 || field_refuse(o, "suffix", NULL, p) < 0 ||
+        field_refuse(o, "logprobs", NULL, p) < 0 ||
+        field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
+        field_count(o, "best_of", 1, ASK_CHOICES_MAX, &best_of, p) < 0 ||
+        field_bool(o, "echo", &a->echo, p) < 0 ||
+        field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
+        read_prompts(a, field_get(o, "prompt"), p) < 0)
+        return -1;
+    if (best_of > a->n)
+        return problem_set(p, PROBLEM_UNSUPPORTED, "best_of",
+                           "`best_of` above `n` is not supported: leave it out");
+    if (a->n_prompts * a->n > ASK_CHOICES_MAX)
+        return problem_set(p, PROBLEM_INVALID, "n",
+                           "%zu prompts with %u answers each: at most %u answers are allowed",
+                           a->n_prompts, a->n, ASK_CHOICES_MAX);
+    return refuse_echo_of_ids(a, p);
+}
+
+/* --- responses -------------------------------------------------------------------------------- */
+
+static int read_item(struct ask *a, const json_t *item, struct problem *p)
+{
+    const char *type = "message";
+
+    if (json_is_object(item) && field_text(item, "type", &type, p) < 0)
+        return -1;
+    if (strcmp(type, "message") != 0)
+        return problem_set(p, PROBLEM_UNSUPPORTED, "input",
+                           "`input` has an item of type \"%s\": messages alone are supported",
+                           type);
+    return read_message(a, item, "input", p);
+}
+
+static int read_input(struct ask *a, const json_t *o, struct problem *p)
+{
+    const json_t *input = field_get(o, "input");
+    const char *instructions = NULL;
+
+    if (field_text(o, "instructions", &instructions, p) < 0 ||
+        (instructions && ask_message(a, "system", instructions, p) < 0))
+        return -1;
+    if (json_is_string(input))
+        return ask_message(a, "user", json_string_value(input), p) < 0 ? -1 : ask_chat(a, p);
+    if (!json_is_array(input) || json_array_size(input) == 0)
+        return problem_set(p, PROBLEM_INVALID, "input",
+                           "`input` is %s: a string or an array of messages is expected",
+                           input ? json_is_array(input) ? "empty" : field_type(input) : "missing");
+    for (size_t i = 0; i < json_array_size(input); i++)
+        if (read_item(a, json_array_get(input, i), p) < 0)
+            return -1;
+    return ask_chat(a, p);
+}
+
+int read_responses(struct ask *a, struct problem *p)
+{
+    const json_t *o = a->root, *text;
+
+    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
+        field_object(o, "text", &text, p) < 0 || (text && refuse_format(text, "format", p) < 0) ||
+        field_refuse(o, "previous_response_id",
+                     "send the whole conversation: what is known of it costs nothing", p) < 0 ||
+        field_refuse(o, "conversation", "send the whole conversation", p) < 0 ||
+        field_refuse(o, "prompt", NULL, p) < 0 || field_refuse(o, "background", NULL, p) < 0 ||
+        field_refuse(o, "top_logprobs", NULL, p) < 0 ||
+        field_count(o, "max_output_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0)
+        return -1;
+    return read_input(a, o, p);
+}

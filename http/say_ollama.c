@@ -1,0 +1,124 @@
+/* http/say_ollama.c - chat and generate: a line of JSON for each piece.
+ *
+ * Its clients read every line as JSON: there is nothing to say that would keep a connection alive.
+ */
+#include "http/say.h"
+
+#include "base/clock.h"
+
+#include <time.h>
+
+static json_t *head(const struct job *j)
+{
+    char when[48];
+    struct tm tm;
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_REALTIME, &t);
+    (void)gmtime_r(&t.tv_sec, &tm);
+    (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    return json_pack("{s:s, s:s}", "model", j->model, "created_at", when);
+}
+
+/* A chat's message, or a text; text is taken over. */
+static json_t *piece(const struct job *j, bool chat, json_t *text, bool done)
+{
+    json_t *o = head(j);
+    int r;
+
+    if (chat)
+        r = json_object_set_new(o, "message",
+                                json_pack("{s:s, s:o}", "role", "assistant", "content", text));
+    else
+        r = json_object_set_new(o, "response", text);
+    if (r == 0)
+        r = json_object_set_new(o, "done", json_boolean(done));
+    if (r == 0)
+        return o;
+    json_decref(o);
+    return NULL;
+}
+
+static json_t *last(const struct job *j, bool chat, json_t *text)
+{
+    const struct job_usage *u = &j->usage;
+    const struct job_choice *c = j->choices;
+    const char *reason = j->ask->n_prompts == 0                                    ? "load"
+                         : c->reason == GIST_END_OF_TEXT || c->reason == GIST_STOP ? "stop"
+                                                                                   : "length";
+    json_t *o = piece(j, chat, text, true), *rest;
+
+    rest = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:o}", "done_reason", reason,
+                     "total_duration", (json_int_t)(clock_ns() - j->begun_ns), "load_duration", 0,
+                     "prompt_eval_count", (json_int_t)u->prompt, "prompt_eval_duration",
+                     (json_int_t)u->prompt_ns, "eval_count", (json_int_t)u->generated,
+                     "eval_duration", (json_int_t)u->generate_ns, "gistd", say_gistd(j));
+    if (!rest || json_object_update(o, rest) < 0) {
+        json_decref(o);
+        o = NULL;
+    }
+    json_decref(rest);
+    return o;
+}
+
+static void chat_text(struct job *j, const char *text, size_t len)
+{
+    say_line(j, piece(j, true, json_stringn(text, len), false));
+}
+
+static void generate_text(struct job *j, const char *text, size_t len)
+{
+    say_line(j, piece(j, false, json_stringn(text, len), false));
+}
+
+static void chat_end(struct job *j)
+{
+    say_line(j, last(j, true, json_string("")));
+}
+
+static void generate_end(struct job *j)
+{
+    say_line(j, last(j, false, json_string("")));
+}
+
+static json_t *chat_whole(const struct job *j)
+{
+    return last(j, true, say_text(j->choices));
+}
+
+static json_t *generate_whole(const struct job *j)
+{
+    return last(j, false, say_text(j->choices));
+}
+
+static json_t *refusal(const struct problem *p)
+{
+    return json_pack("{s:s}", "error", p->text);
+}
+
+static void error(struct job *j)
+{
+    say_line(j, refusal(&j->problem));
+}
+
+const struct voice say_ollama_chat = { .stream_type = "application/x-ndjson",
+                                       .begin = say_nothing,
+                                       .choice = say_nothing,
+                                       .text = chat_text,
+                                       .choice_end = say_nothing,
+                                       .end = chat_end,
+                                       .keep_alive = say_nothing,
+                                       .error = error,
+                                       .whole = chat_whole,
+                                       .refusal = refusal };
+
+const struct voice say_ollama_generate = { .stream_type = "application/x-ndjson",
+                                           .begin = say_nothing,
+                                           .choice = say_nothing,
+                                           .text = generate_text,
+                                           .choice_end = say_nothing,
+                                           .end = generate_end,
+                                           .keep_alive = say_nothing,
+                                           .error = error,
+                                           .whole = generate_whole,
+                                           .refusal = refusal };

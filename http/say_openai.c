@@ -1,0 +1,176 @@
+/* http/say_openai.c - chat completions and completions. */
+#include "http/say.h"
+
+#include <stdio.h>
+
+/* A context or pool that is full cuts an answer off as max_tokens does. */
+static const char *finish_reason(enum gist_reason r)
+{
+    return r == GIST_END_OF_TEXT || r == GIST_STOP ? "stop" : "length";
+}
+
+static json_t *usage(const struct job *j)
+{
+    const struct job_usage *u = &j->usage;
+
+    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:o}", "prompt_tokens", (json_int_t)u->prompt,
+                     "completion_tokens", (json_int_t)u->generated, "total_tokens",
+                     (json_int_t)u->prompt + (json_int_t)u->generated, "prompt_tokens_details",
+                     "cached_tokens", (json_int_t)say_cached(j), "gistd", say_gistd(j));
+}
+
+static json_t *head(const struct job *j, const char *prefix, const char *object)
+{
+    char id[48];
+
+    (void)snprintf(id, sizeof(id), "%s-%s", prefix, j->id);
+    return json_pack("{s:s, s:s, s:I, s:s}", "id", id, "object", object, "created",
+                     (json_int_t)j->created_s, "model", j->model);
+}
+
+/* A chunk with one choice, which it takes over. */
+static void chunk(struct job *j, json_t *o, json_t *choice)
+{
+    int r = json_object_set_new(o, "choices", json_pack("[o]", choice));
+
+    if (j->ask->with_usage)
+        r |= json_object_set_new(o, "usage", json_null());
+    j->out.lost |= r != 0;
+    say_event(j, NULL, o);
+}
+
+static void end_with_usage(struct job *j, json_t *o)
+{
+    if (j->ask->with_usage) {
+        j->out.lost |= json_object_set_new(o, "choices", json_array()) != 0 ||
+                       json_object_set_new(o, "usage", usage(j)) != 0;
+        say_event(j, NULL, o);
+    } else {
+        json_decref(o);
+    }
+    text_print(&j->out, "data: [DONE]\n\n");
+}
+
+static void stream_error(struct job *j)
+{
+    say_event(j, NULL, say_openai_refusal(&j->problem));
+    text_print(&j->out, "data: [DONE]\n\n");
+}
+
+/* All answers, each made by one(), behind a head. */
+static json_t *whole(const struct job *j, json_t *o, json_t *(*one)(const struct job *, size_t))
+{
+    json_t *choices = json_array();
+    int r = 0;
+
+    for (size_t i = 0; i < j->n_choices; i++)
+        r |= json_array_append_new(choices, one(j, i));
+    r |= json_object_set_new(o, "choices", choices);
+    r |= json_object_set_new(o, "usage", usage(j));
+    if (r == 0)
+        return o;
+    json_decref(o);
+    return NULL;
+}
+
+/* --- chat ------------------------------------------------------------------------------------- */
+
+static void chat_chunk(struct job *j, json_t *delta, const char *reason)
+{
+    chunk(j, head(j, "chatcmpl", "chat.completion.chunk"),
+          json_pack("{s:I, s:o, s:n, s:s?}", "index", (json_int_t)j->choice, "delta", delta,
+                    "logprobs", "finish_reason", reason));
+}
+
+static void chat_choice(struct job *j)
+{
+    chat_chunk(j, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
+}
+
+static void chat_text(struct job *j, const char *text, size_t len)
+{
+    chat_chunk(j, json_pack("{s:s%}", "content", text, len), NULL);
+}
+
+static void chat_choice_end(struct job *j)
+{
+    chat_chunk(j, json_object(), finish_reason(say_choice(j)->reason));
+}
+
+static void chat_end(struct job *j)
+{
+    end_with_usage(j, head(j, "chatcmpl", "chat.completion.chunk"));
+}
+
+static json_t *chat_one(const struct job *j, size_t i)
+{
+    const struct job_choice *c = &j->choices[i];
+
+    return json_pack("{s:I, s:{s:s, s:o, s:n}, s:n, s:s}", "index", (json_int_t)i, "message",
+                     "role", "assistant", "content", say_text(c), "refusal", "logprobs",
+                     "finish_reason", finish_reason(c->reason));
+}
+
+static json_t *chat_whole(const struct job *j)
+{
+    return whole(j, head(j, "chatcmpl", "chat.completion"), chat_one);
+}
+
+const struct voice say_chat = { .stream_type = "text/event-stream",
+                                .begin = say_nothing,
+                                .choice = chat_choice,
+                                .text = chat_text,
+                                .choice_end = chat_choice_end,
+                                .end = chat_end,
+                                .keep_alive = say_comment,
+                                .error = stream_error,
+                                .whole = chat_whole,
+                                .refusal = say_openai_refusal };
+
+/* --- completions ------------------------------------------------------------------------------ */
+
+static void text_chunk(struct job *j, const char *text, size_t len, const char *reason)
+{
+    chunk(j, head(j, "cmpl", "text_completion"),
+          json_pack("{s:I, s:s%, s:n, s:s?}", "index", (json_int_t)j->choice, "text", text, len,
+                    "logprobs", "finish_reason", reason));
+}
+
+static void text_text(struct job *j, const char *text, size_t len)
+{
+    text_chunk(j, text, len, NULL);
+}
+
+static void text_choice_end(struct job *j)
+{
+    text_chunk(j, "", 0, finish_reason(say_choice(j)->reason));
+}
+
+static void text_end(struct job *j)
+{
+    end_with_usage(j, head(j, "cmpl", "text_completion"));
+}
+
+static json_t *text_one(const struct job *j, size_t i)
+{
+    const struct job_choice *c = &j->choices[i];
+
+    return json_pack("{s:I, s:o, s:n, s:s}", "index", (json_int_t)i, "text", say_text(c),
+                     "logprobs", "finish_reason", finish_reason(c->reason));
+}
+
+static json_t *text_whole(const struct job *j)
+{
+    return whole(j, head(j, "cmpl", "text_completion"), text_one);
+}
+
+const struct voice say_completions = { .stream_type = "text/event-stream",
+                                       .begin = say_nothing,
+                                       .choice = say_nothing,
+                                       .text = text_text,
+                                       .choice_end = text_choice_end,
+                                       .end = text_end,
+                                       .keep_alive = say_comment,
+                                       .error = stream_error,
+                                       .whole = text_whole,
+                                       .refusal = say_openai_refusal };

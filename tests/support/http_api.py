@@ -1,0 +1,237 @@
+"""http_api.py URL - what gist-http answers, in the words of each API, by a model that knows nothing."""
+import json
+import sys
+
+from http_client import Server, chat, check, done
+
+s = Server(sys.argv[1])
+ids = {}
+
+
+def usage_adds_up(what, u):
+    g = u["gistd"]
+    check(f"{what}: usage adds up", u["total_tokens"] == u["prompt_tokens"] + u["completion_tokens"], u)
+    check(f"{what}: cached tokens are honest",
+          u["prompt_tokens_details"]["cached_tokens"] == g["shared"] + g["restored"]
+          and g["computed"] + g["shared"] + g["restored"] == u["prompt_tokens"], u)
+
+
+def openai():
+    status, _, j = s.post("/v1/chat/completions", **chat("Why is the sky blue?", max_tokens=8))
+    c = j["choices"][0]
+    check("a chat is answered", status == 200 and j["object"] == "chat.completion" and c["message"]["content"], j)
+    check("max_tokens ends it", c["finish_reason"] == "length" and j["usage"]["completion_tokens"] == 8, j)
+    usage_adds_up("chat", j["usage"])
+    whole = c["message"]["content"]
+
+    parts, last = [], None
+    for _, d in s.events("/v1/chat/completions", **chat("Why is the sky blue?", max_completion_tokens=8),
+                         stream_options={"include_usage": True}):
+        if d == "[DONE]":
+            last = d
+        elif d["choices"]:
+            parts.append(d["choices"][0])
+            check("usage is null until the end", d["usage"] is None, d)
+        else:
+            usage_adds_up("stream", d["usage"])
+    check("a stream says the same", "".join(p["delta"].get("content", "") for p in parts) == whole, parts)
+    check("it begins with the role, ends with the reason",
+          parts[0]["delta"]["role"] == "assistant" and parts[-1]["finish_reason"] == "length" and last == "[DONE]", parts)
+    check("without usage there is none", all(d == "[DONE]" or "usage" not in d for _, d in s.events(
+        "/v1/chat/completions", **chat("Why?", max_tokens=2))))
+
+    # A stateless chat that is sent again and again costs its new tokens: all but a page and the turn.
+    texts, cost = ["Tell me about the sea, the wind and the waves. " * 20], []
+    for turn in range(4):
+        _, _, j = s.post("/v1/chat/completions", **chat(*texts, max_tokens=24))
+        u = j["usage"]
+        usage_adds_up(f"turn {turn}", u)
+        cost.append((u["prompt_tokens"], u["gistd"]["computed"]))
+        texts += [j["choices"][0]["message"]["content"], f"And what of {turn}?"]
+    check("the first turn is computed", cost[0][1] > 100, cost)
+    for before, now in zip(cost, cost[1:]):
+        check("a later turn computes its new tokens alone", now[1] <= now[0] - before[0] + 16 and now[0] > before[0], cost)
+
+    _, _, j = s.post("/v1/chat/completions", **chat("Name a colour.", max_tokens=6, n=3, temperature=1, seed=5))
+    answers = [c["message"]["content"] for c in j["choices"]]
+    check("n answers", len(answers) == 3 and [c["index"] for c in j["choices"]] == [0, 1, 2], j)
+    one = s.post("/v1/chat/completions", **chat("Name a colour.", max_tokens=6))[2]
+    check("they differ", len(set(answers)) > 1, answers)
+    check("the prompt is read once", j["usage"]["prompt_tokens"] == one["usage"]["prompt_tokens"]
+          and j["usage"]["completion_tokens"] == 18, j["usage"])
+    _, _, k = s.post("/v1/chat/completions", **chat("Name a colour.", max_tokens=6, n=3, temperature=1, seed=5))
+    check("a seed repeats them", [c["message"]["content"] for c in k["choices"]] == answers, (answers, k))
+    _, _, k = s.post("/v1/chat/completions", **chat("Name a colour.", max_tokens=6, n=3, temperature=1, seed=6))
+    check("another does not", [c["message"]["content"] for c in k["choices"]] != answers, k)
+
+    stop = whole[3:6]
+    _, _, j = s.post("/v1/chat/completions", **chat("Why is the sky blue?", max_tokens=8, stop=[stop]))
+    check("stop ends it", j["choices"][0] == {**j["choices"][0], "finish_reason": "stop"}
+          and j["choices"][0]["message"]["content"] == whole[:whole.index(stop)], (whole, j))
+
+    _, _, j = s.post("/v1/completions", prompt=["One, two,", "The sea"], n=2, max_tokens=3, temperature=0, echo=True)
+    check("completions of two prompts", [c["text"][:7] for c in j["choices"]] == ["One, tw"] * 2 + ["The sea"] * 2
+          and [c["index"] for c in j["choices"]] == [0, 1, 2, 3], j)
+    _, _, j = s.post("/v1/completions", prompt=[40, 41, 42], max_tokens=3, temperature=0)
+    check("token ids", j["usage"]["prompt_tokens"] == 3 and len(j["choices"]) == 1, j)
+    _, _, j = s.post("/v1/completions", prompt="The sea", temperature=0)
+    check("16 tokens where nothing is said", j["usage"]["completion_tokens"] == 16, j)
+    text = "".join(d["choices"][0]["text"] for _, d in s.events("/v1/completions", prompt="The sea", temperature=0)
+                   if d != "[DONE]")
+    check("completions stream the same", text == j["choices"][0]["text"], text)
+
+    status, _, j = s.ask("GET", "/v1/models")
+    ids["model"] = j["data"][0]["id"]
+    check("models", status == 200 and j["object"] == "list" and len(j["data"]) == 1, j)
+    status, _, j = s.ask("GET", "/v1/models/" + ids["model"].replace(" ", "%20"))
+    check("one model", status == 200 and j["id"] == ids["model"], j)
+    status, _, j = s.ask("GET", "/v1/models/nothing")
+    check("no other", status == 404 and ids["model"] in j["error"]["message"], j)
+
+
+def responses():
+    body = {"input": [{"role": "user", "content": [{"type": "input_text", "text": "Why?"}]}], "instructions": "Be short.",
+            "max_output_tokens": 5, "temperature": 0}
+    _, _, j = s.post("/v1/responses", **body)
+    text = j["output"][0]["content"][0]["text"]
+    check("a response", j["status"] == "incomplete" and j["incomplete_details"] == {"reason": "max_output_tokens"} and text, j)
+    check("its usage", j["usage"]["output_tokens"] == 5 and j["usage"]["input_tokens"] > 5, j)
+    events = list(s.events("/v1/responses", **body))
+    names = [e for e, _ in events]
+    check("its events", names[:4] == ["response.created", "response.in_progress", "response.output_item.added",
+                                      "response.content_part.added"]
+          and names[-4:] == ["response.output_text.done", "response.content_part.done", "response.output_item.done",
+                             "response.incomplete"] and set(names[4:-4]) == {"response.output_text.delta"}, names)
+    check("types and numbers", all(d["type"] == e and d["sequence_number"] == i for i, (e, d) in enumerate(events)), events)
+    check("the same text", "".join(d.get("delta", "") for _, d in events) == text
+          and events[-1][1]["response"]["output"][0]["content"][0]["text"] == text, events)
+
+
+def anthropic():
+    body = chat("Why is the sky blue?", max_tokens=6, system="Be short.")
+    status, _, j = s.post("/v1/messages", **body)
+    text = j["content"][0]["text"]
+    check("a message", status == 200 and j["type"] == "message" and j["stop_reason"] == "max_tokens" and text, j)
+    u = j["usage"]
+    total = u["input_tokens"] + u["cache_read_input_tokens"]
+    events = list(s.events("/v1/messages", **body))
+    names = [e for e, _ in events]
+    check("its events", names[:2] == ["message_start", "content_block_start"]
+          and names[-3:] == ["content_block_stop", "message_delta", "message_stop"]
+          and set(names[2:-3]) == {"content_block_delta"}, names)
+    check("events name themselves", all(d["type"] == e for e, d in events), events)
+    check("the same text", "".join(d["delta"]["text"] for e, d in events if e == "content_block_delta") == text, events)
+    check("a beginning that is known is read from the cache",
+          events[0][1]["message"]["usage"]["cache_read_input_tokens"] > 0, events[0])
+    _, _, j = s.post("/v1/messages/count_tokens", **body)
+    check("tokens are counted", j == {"input_tokens": total}, (j, total))
+    _, _, j = s.post("/v1/messages/count_tokens", **chat("word " * 6000))
+    check("a long text's too", j["input_tokens"] > 6000, j)
+    stop = text[2:5]
+    _, _, j = s.post("/v1/messages", **{**body, "stop_sequences": [stop]})
+    check("a stop sequence is told", j["stop_reason"] == "stop_sequence" and j["stop_sequence"] == stop, j)
+    # Two halves of an answer: the second begins where the first, sent as the assistant's, ends.
+    _, _, j = s.post("/v1/messages", **{**chat("Why is the sky blue?", " the"), "system": "Be short.", "max_tokens": 3})
+    plain = s.post("/v1/messages", **{**body, "max_tokens": 3})[2]
+    check("an answer that is begun is gone on with", j["usage"]["input_tokens"] + j["usage"]["cache_read_input_tokens"]
+          == total + 1 and j["content"] != plain["content"], (j, total))
+    status, _, j = s.post("/v1/messages", **chat("Why?"))
+    check("max_tokens is asked for", status == 400 and j["type"] == "error" and "max_tokens" in j["error"]["message"], j)
+
+
+def ollama():
+    body = {**chat("Why?"), "options": {"num_predict": 4, "temperature": 0}}
+    _, headers, raw = s.post("/api/chat", **body)
+    lines = [json.loads(line) for line in raw.splitlines()]
+    check("lines", headers["Content-Type"] == "application/x-ndjson" and [x["done"] for x in lines[-2:]] == [False, True], raw)
+    check("the last sums up", lines[-1]["eval_count"] == 4 and lines[-1]["done_reason"] == "length", lines[-1])
+    _, _, j = s.post("/api/chat", **body, stream=False)
+    check("all at once", j["message"]["content"] == "".join(x["message"]["content"] for x in lines) and j["done"], j)
+    _, _, j = s.post("/api/generate", prompt="Why?", stream=False, options={"num_predict": 3})
+    check("generate", j["eval_count"] == 3 and j["response"], j)
+    _, _, k = s.post("/api/generate", prompt="Why?", stream=False, raw=True, options={"num_predict": 3})
+    check("raw has no template", k["prompt_eval_count"] < j["prompt_eval_count"], k)
+    _, _, j = s.post("/api/chat", model="x", stream=False)
+    check("loading", j["done_reason"] == "load", j)
+    _, _, j = s.ask("GET", "/api/tags")
+    check("tags", j["models"][0]["name"] == ids["model"] and j["models"][0]["size"] > 0, j)
+    _, _, j = s.ask("GET", "/api/ps")
+    check("ps", j["models"][0]["name"] == ids["model"], j)
+    _, _, j = s.post("/api/show", model=ids["model"])
+    check("show", j["capabilities"] == ["completion"], j)
+    _, _, j = s.ask("GET", "/api/version")
+    check("version", j["version"], j)
+    status, _, j = s.post("/api/pull", model="x")
+    check("what is not there", status == 404 and "/api/pull" in j["error"], j)
+
+
+def refused(what, path, body, *words, status=400):
+    got, _, j = s.ask("POST", path, body)
+    text = j["error"]["message"] if isinstance(j, dict) and isinstance(j.get("error"), dict) else str(j)
+    check(f"{what} is refused", got == status and all(w in text for w in words), (got, j))
+    return j
+
+
+def refusals():
+    c, m, o = "/v1/chat/completions", "/v1/messages", "/api/chat"
+    ok = chat("Why?", max_tokens=2)
+    for field, value in {"tools": [{"type": "function"}], "response_format": {"type": "json_schema"}, "logprobs": True,
+                         "top_logprobs": 3, "logit_bias": {"1": 2}, "presence_penalty": 1, "functions": [{}]}.items():
+        j = refused(field, c, {**ok, field: value}, field)
+        check(f"{field} is named", j["error"]["param"] == field and j["error"]["code"] == "unsupported_parameter", j)
+    for field, value in {"tools": [], "logprobs": False, "presence_penalty": 0, "user": "me", "metadata": {"a": "b"},
+                         "response_format": {"type": "text"}, "nonsense": [1, {}], "stop": None}.items():
+        check(f"{field} that asks for nothing", s.ask("POST", c, {**ok, field: value})[0] == 200, field)
+    refused("a temperature", c, {**ok, "temperature": 3}, "temperature", "from 0 to 2")
+    refused("a string as a number", c, {**ok, "max_tokens": "many"}, "max_tokens", "a string")
+    refused("no tokens", c, {**ok, "max_tokens": 0}, "max_tokens")
+    refused("half an answer", c, {**ok, "n": 1.5}, "n")
+    refused("no messages", c, {}, "message")
+    refused("messages that are none", c, {"messages": "x"}, "messages", "an array")
+    refused("an unknown role", c, {"messages": [{"role": "king", "content": "x"}]}, "king")
+    refused("a tool's answer", c, {"messages": [{"role": "tool", "content": "x"}]}, "tool")
+    refused("an image", c, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url", "text")
+    refused("a NUL", c, {"messages": [{"role": "user", "content": "a\0b"}]}, "JSON")
+    refused("too many messages", c, chat(*["x"] * 1025), "1024")
+    refused("a previous response", "/v1/responses", {"input": "x", "previous_response_id": "y"}, "previous_response_id")
+    refused("thinking", m, {**ok, "thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking")
+    refused("tools", m, {**ok, "tools": [{"name": "x"}]}, "tools")
+    refused("a format", o, {**ok, "format": "json"}, "format")
+    refused("no JSON", c, b"{", "line 1")
+    refused("no object", c, b"[1]", "an array")
+    refused("nothing", c, b"", "no body")
+    refused("a compressor", c, {**ok, "memory": "magic"}, "magic", "auto")
+    refused("a priority", c, {**ok, "gistd": {"priority": "king"}}, "priority")
+    long = chat("word " * 6000, max_tokens=2)
+    for path in (c, m):
+        j = refused("a text that may not be compressed", path, {**long, "memory": "full"}, "context_length_exceeded", "auto")
+    check("OpenAI has a code for it", refused("it", c, {**long, "memory": "full"})["error"]["code"]
+          == "context_length_exceeded")
+    status, _, j = s.ask("POST", c, {**long, "stream": True, "memory": "full"})
+    check("a stream is refused by its status", status == 400, (status, j))
+    status, _, j = s.ask("POST", c, long)
+    g = j["usage"]["gistd"]
+    check("a text longer than the window is read", status == 200 and g["gist_tokens"] > 0 and g["gists"] > 0, j)
+    status, _, j = s.ask("POST", c, {**ok, "gistd": {"memory": "select", "ratio": 8, "budget": 1024, "private": True,
+                                                     "priority": "background", "hydrate": "off"}})
+    check("memory is what is asked for", status == 200 and j["usage"]["gistd"]["ratio"] == 8, j)
+
+
+def methods():
+    status, headers, j = s.ask("GET", "/v1/chat/completions")
+    check("a wrong method", status == 405 and headers["Allow"] == "POST", (status, j))
+    check("nothing there", s.ask("GET", "/v2/none")[0] == 404)
+    status, headers, body = s.ask("HEAD", "/health")
+    check("HEAD", status == 200 and body == b"", (status, body))
+    check("/", b"gist-http" in s.ask("GET", "/")[2])
+    status, headers, _ = s.post("/v1/chat/completions", **chat("Why?", max_tokens=1))
+    check("a request has an id", len(headers["X-Request-Id"]) == 24, headers)
+
+
+openai()
+responses()
+anthropic()
+ollama()
+refusals()
+methods()
+done()

@@ -1,0 +1,70 @@
+"""http_leave.py URL SOCKET - clients that leave: while their prompt is read, while they are answered, all at once and
+in a stream. The daemon stops working for them. And streams that have nothing to say: they say so.
+"""
+import json
+import os
+import subprocess
+import sys
+import time
+
+from http_client import WAIT_S, Server, chat, check, done
+
+s = Server(sys.argv[1])
+gistctl = os.path.join(os.environ["BUILD"], "gistctl")
+
+
+def status():
+    return json.loads(subprocess.run([gistctl, "status", "--json"], capture_output=True, check=True).stdout)
+
+
+def until(what, holds):
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        j = status()
+        if holds(j):
+            return j
+        time.sleep(0.02)
+    check(what, False, j)
+    return j
+
+
+def idle(j):
+    return j["requests_running"] == 0 and not [x for x in j["sessions"] if x["label"] == "http"]
+
+
+def reading(j):
+    return [x for x in j["sessions"] if x["label"] == "http" and x["n_tokens"] > 0]
+
+
+# A text that takes a while, whatever this machine is: doubled until a comment came while it was read.
+n, comments = 4000, []
+while not comments and n < 10_000_000:
+    n *= 2
+    text = " ".join(f"{i} {n}" for i in range(n // 4))
+    s_long = Server(sys.argv[1])
+    if len(text) > 1_900_000:
+        break
+    for event, d in s_long.events("/v1/chat/completions", **chat(text, max_tokens=1)):
+        if event == ":":
+            comments.append(d)
+check("a comment while a prompt is read", any("reading the prompt" in c for c in comments), (n, comments))
+
+for stream in (False, True):
+    before = until("nothing runs", idle)["prompt_tokens_total"]
+    sock = s.send("/v1/chat/completions", {**chat(f"Number {stream}. " + text, max_tokens=1), "stream": stream})
+    n_tokens = s.post("/v1/messages/count_tokens", **chat(f"Number {stream}. " + text))[2]["input_tokens"]
+    until("the prompt is being read", reading)
+    sock.close()
+    after = until(f"who leaves while a prompt is read is not waited for, stream {stream}", idle)
+    read = after["prompt_tokens_total"] - before
+    check(f"reading ends with the client, stream {stream}", read < n_tokens, (read, n_tokens))
+
+for stream in (False, True):
+    before = until("nothing runs", idle)["generated_tokens_total"]
+    sock = s.send("/v1/completions", {"prompt": "One", "max_tokens": 1000000, "stream": stream, "ignore_eos": True})
+    until("it is being answered", lambda j: j["generated_tokens_total"] > before + 5)
+    sock.close()
+    until(f"who leaves in the middle of an answer is not answered, stream {stream}", idle)
+    check(f"left in the middle, stream {stream}", True)
+check("all is well", s.post("/v1/chat/completions", **chat("Why?", max_tokens=2))[0] == 200)
+done()
