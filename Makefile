@@ -249,6 +249,15 @@ $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/l
 $(B)/bench/%: $(B)/bench/%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 
+# Kernels one by one, over CUDA or over the shim.
+CUDA_BENCHES := $(foreach p,decode big_model gpu/kernels_shim,$(B)/bench/$(p))
+OBJ_bench_gpu := $(call obj,$(sort $(wildcard bench/gpu/*.c)) $(filter-out cuda/rt.c,$(SRC_cuda)))
+$(B)/bench/gpu/kernels_shim: $(OBJ_bench_gpu) $(B)/cuda/rt.o $(call obj,$(SRC_shim)) $(CU_cuda:%=$(B)/cuda/plain/%.o) $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
+	$(call link,$^ $(LIBS_engine))
+$(B)/bench/gpu/kernels: $(OBJ_bench_gpu) $(call obj,$(SRC_nv)) $(B)/cuda/nv/rt.o $(CU_cuda:%=$(B)/%.o) $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
+	$(if $(Q),@echo "  LINK    $@")
+	$(Q)$(NVCC) -cudart static -o $@ $^ $(LIBS_engine) -ldl -lpthread
+
 include cuda/Makefile.inc
 
 # With the public header alone, as programs elsewhere have it.
@@ -271,7 +280,7 @@ check:
 	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
 .PHONY: check-run
-check-run: all shim examples $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
+check-run: all shim examples $(if $(filter %/test_bench_cuda.sh,$(RUN_tests)),$(CUDA_BENCHES)) $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # What only a GPU can prove (scripts/test-cuda).
@@ -279,7 +288,13 @@ CUDA_TESTS_ON := $(foreach t,backend batch fit compress finite daemon_device,$(B
 test-cuda-build: all shim $(B)/libgistd-cuda.so $(CUDA_TESTS_ON)
 test-cuda: test-cuda-build
 	$(Q)BUILD=$(B) scripts/test-cuda
-.PHONY: test-cuda-build test-cuda
+# What only a GPU can tell (scripts/bench-cuda).
+bench-cuda-build: all $(CUDA_BENCHES) $(if $(HAVE_NVCC),$(B)/libgistd-cuda.so $(B)/bench/gpu/kernels)
+bench-cuda: bench-cuda-build
+	$(Q)BUILD=$(B) scripts/bench-cuda
+cuda-pack: bench-cuda-build $(if $(HAVE_NVCC),test-cuda-build)
+	$(Q)BUILD=$(B) scripts/cuda-pack build/cuda-pack
+.PHONY: test-cuda-build test-cuda bench-cuda-build bench-cuda cuda-pack
 
 # Fuzzers want clang, and coverage in every object: a flavour of their own, build/fuzz. Run them by
 # tests/run-fuzz.
