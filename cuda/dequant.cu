@@ -45,8 +45,14 @@ static __global__ void __launch_bounds__(THREADS) dequant_float(struct k_dequant
 
     grid_trigger();
     grid_wait();
-    if (c < a.n_cols && r < a.row1)
-        a.to[(size_t)(r - a.row0) * a.n_cols + c] = float_to_bf16(tile_float(a.type, tile, row, c));
+    if (c < a.n_cols && r < a.row1) {
+        size_t at = (size_t)(r - a.row0) * a.n_cols + c;
+        float v = tile_float(a.type, tile, row, c);
+
+        a.to[at] = float_to_bf16(v);
+        if (a.low)
+            a.low[at] = float_to_bf16(bf16_rest(v));
+    }
 }
 
 #define RUN(R)                                                                                     \

@@ -42,6 +42,12 @@ static __device__ __forceinline__ uint16_t float_to_bf16(float x)
     return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
+/* What rounding to bf16 leaves over, exactly. */
+static __device__ __forceinline__ float bf16_rest(float x)
+{
+    return __fsub_rn(x, bf16_to_float(float_to_bf16(x)));
+}
+
 static __device__ __forceinline__ bool is_finite(float x)
 {
     return fabsf(x) < INFINITY;

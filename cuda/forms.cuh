@@ -42,6 +42,8 @@ static __device__ __forceinline__ void store_forms(const struct k_forms *f, uint
         (void)quantise_block(x, f->q8 + ((size_t)t * n + i) / 32);
     if (f->bf16)
         f->bf16[(size_t)t * n + i] = float_to_bf16(x);
+    if (f->low)
+        f->low[(size_t)t * n + i] = float_to_bf16(bf16_rest(x));
 }
 
 #endif

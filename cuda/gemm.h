@@ -13,6 +13,7 @@
 
 #include "base/why.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,6 +26,7 @@ struct gemm_product {
     float *y;
     uint32_t n_rows, n_cols, n_x;
     size_t y_stride;
+    bool add; /* to what y has */
 };
 
 /* workspace: borrowed; its own, so that nothing is allocated while steps run. */

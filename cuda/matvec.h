@@ -42,6 +42,7 @@ struct k_dequant {
     size_t tile_len;
     uint32_t n_rows, n_cols, row0, row1;
     uint16_t *to;
+    uint16_t *low; /* of a float type: what bf16 leaves over, as bf16; NULL: not wanted */
 };
 int k_dequant(void *stream, const struct k_dequant *a);
 

@@ -35,11 +35,15 @@ static bool gists_take_q8(const struct plan *plan, const struct product *a)
 struct k_forms products_forms(const struct products *p, const struct plan *plan,
                               const struct product *a)
 {
-    bool q8 = gists_take_q8(plan, a);
+    bool q8 = gists_take_q8(plan, a), few = is_few(a->n_rows), low = false;
 
-    for (uint32_t i = 0; i < a->n_out; i++)
-        q8 |= is_few(a->n_rows) && k_matvec_takes_q8(a->out[i].w->type);
-    return (struct k_forms){ q8 ? p->room->q8 : NULL, is_few(a->n_rows) ? NULL : p->room->bf16 };
+    for (uint32_t i = 0; i < a->n_out; i++) {
+        q8 |= few && k_matvec_takes_q8(a->out[i].w->type);
+        low |= !few && !k_matvec_takes_q8(a->out[i].w->type);
+    }
+    return (struct k_forms){ .q8 = q8 ? p->room->q8 : NULL,
+                             .bf16 = few ? NULL : p->room->bf16,
+                             .low = low ? p->room->bf16_low : NULL };
 }
 
 struct k_matvec products_matvec(const struct model_tensor *w)
@@ -90,10 +94,28 @@ static int run_few(const struct products *p, const struct few *f)
 
 /* --- many rows -------------------------------------------------------------------------------- */
 
+/* A slab times the rows. bf16 has 8 bits, as int8 has; what is multiplied as it is by the CPU has
+ * 16 that way, and the product of the two low parts is left out as below them. */
+static int multiply(const struct products *p, struct gemm_product a, bool exact)
+{
+    int r = gemm_run(p->gemm, &a);
+
+    if (!exact)
+        return r;
+    a.add = true;
+    a.x = p->room->bf16_low;
+    if (r == 0)
+        r = gemm_run(p->gemm, &a);
+    a.x = p->room->bf16;
+    a.w = p->room->slab_low;
+    return r == 0 ? gemm_run(p->gemm, &a) : r;
+}
+
 static int run_many(const struct products *p, const struct model_tensor *w, uint32_t n_x, float *y)
 {
     uint32_t whole = (uint32_t)(ROOM_SLAB_BYTES / (w->n_cols * sizeof(uint16_t)));
     uint32_t slab = whole / TILE_ROWS * TILE_ROWS, n;
+    bool exact = !k_matvec_takes_q8(w->type);
     int r = 0;
 
     for (uint32_t row = 0; row < w->n_rows && r == 0; row += n) {
@@ -103,19 +125,22 @@ static int run_many(const struct products *p, const struct model_tensor *w, uint
                                .n_rows = w->n_rows,
                                .n_cols = w->n_cols,
                                .row0 = row,
-                               .to = p->room->slab };
+                               .to = p->room->slab,
+                               .low = exact ? p->room->slab_low : NULL };
 
         n = w->n_rows - row < slab ? w->n_rows - row : slab;
         d.row1 = row + n;
         r = k_dequant(p->stream, &d);
         if (r == 0)
-            r = gemm_run(p->gemm, &(struct gemm_product){ .w = p->room->slab,
-                                                          .x = p->room->bf16,
-                                                          .y = y + row,
-                                                          .n_rows = n,
-                                                          .n_cols = w->n_cols,
-                                                          .n_x = n_x,
-                                                          .y_stride = w->n_rows });
+            r = multiply(p,
+                         (struct gemm_product){ .w = p->room->slab,
+                                                .x = p->room->bf16,
+                                                .y = y + row,
+                                                .n_rows = n,
+                                                .n_cols = w->n_cols,
+                                                .n_x = n_x,
+                                                .y_stride = w->n_rows },
+                         exact);
     }
     return r;
 }

@@ -2,7 +2,8 @@
  * in their place.
  *
  * Few rows are multiplied with the tiles as they are. Of many, the weights become bf16, slab by
- * slab, and a library multiplies (cuda/gemm.h). Rows come as f32, with the forms beside that
+ * slab, and a library multiplies (cuda/gemm.h); float weights and their rows in a high and a low
+ * part, in three products. Rows come as f32, with the forms beside that
  * products_forms says.
  *
  * Threads    who has the stream.

@@ -25,6 +25,21 @@ static size_t slab_bytes(const struct model *m)
     return largest < ROOM_SLAB_BYTES ? largest : ROOM_SLAB_BYTES;
 }
 
+/* Whose products of many rows are of high and low parts. */
+static bool has_floats(const struct model *m)
+{
+    for (uint32_t i = 0; m->layers && i < m->n_layer; i++) {
+        const struct model_layer *l = &m->layers[i];
+        const struct model_tensor *all[] = { &l->wq,     &l->wk,   &l->wv,    &l->wo,
+                                             &l->w_gate, &l->w_up, &l->w_down };
+
+        for (unsigned k = 0; k < sizeof(all) / sizeof(*all); k++)
+            if (!k_matvec_takes_q8(all[k]->type))
+                return true;
+    }
+    return false;
+}
+
 /* Gives every buffer its place; with r->mem NULL only counts. Parts begin at multiples of 256, as
  * the widest loads want it. Returns the bytes. */
 static size_t lay_out(struct room *r, const struct model *m)
@@ -33,6 +48,7 @@ static size_t lay_out(struct room *r, const struct model *m)
     size_t n_kv = (size_t)m->n_head_kv * m->head_dim, f = sizeof(float);
     size_t widest = max_size(max_size(m->n_embd, m->n_ff), n_q);
     struct k_attend_shape shape = room_attend_shape(m, KV_F16);
+    bool floats = has_floats(m);
     const struct part parts[] = {
         { &r->x, t * m->n_embd * f },
         { &r->xn, t * m->n_embd * f },
@@ -47,6 +63,8 @@ static size_t lay_out(struct room *r, const struct model *m)
         { &r->q8, max_size(t, K_MATVEC_ROWS) * (widest / 32) * sizeof(struct k_q8) },
         { &r->bf16, t * widest * sizeof(uint16_t) },
         { &r->slab, slab_bytes(m) },
+        { &r->bf16_low, floats ? t * widest * sizeof(uint16_t) : 0 },
+        { &r->slab_low, floats ? slab_bytes(m) : 0 },
         { &r->low, (size_t)K_MATVEC_ROWS * ADAPTER_RANK_MAX * f },
         { &r->head, (size_t)K_MATVEC_ROWS * m->n_vocab * f },
         { &r->logits, (size_t)ROOM_HEAD_ROWS * m->n_vocab * f },

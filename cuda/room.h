@@ -34,13 +34,15 @@ struct room {
     struct k_q8 *q8;   /* (T, widest / 32), and twice the head's rows at least */
     uint16_t *bf16;    /* (T, widest) */
     uint16_t *slab;    /* weights as bf16: ROOM_SLAB_BYTES, or all of the largest */
-    float *low;        /* (K_MATVEC_ROWS, ADAPTER_RANK_MAX) */
-    float *head;       /* (K_MATVEC_ROWS, n_vocab) */
-    float *logits;     /* (ROOM_HEAD_ROWS, n_vocab) */
-    uint32_t *ids;     /* (T) */
-    float *logprobs;   /* (T) */
-    void *attend;      /* k_attend_scratch */
-    void *gemm;        /* gemm_workspace */
+    /* What bf16 leaves over of both; NULL where all matrices of the layers are in int8 or less. */
+    uint16_t *bf16_low, *slab_low;
+    float *low;      /* (K_MATVEC_ROWS, ADAPTER_RANK_MAX) */
+    float *head;     /* (K_MATVEC_ROWS, n_vocab) */
+    float *logits;   /* (ROOM_HEAD_ROWS, n_vocab) */
+    uint32_t *ids;   /* (T) */
+    float *logprobs; /* (T) */
+    void *attend;    /* k_attend_scratch */
+    void *gemm;      /* gemm_workspace */
 };
 
 struct k_attend_shape room_attend_shape(const struct model *m, uint32_t kv);

@@ -33,6 +33,7 @@ struct k_q8 {
 struct k_forms {
     struct k_q8 *q8; /* (T, n / 32) */
     uint16_t *bf16;  /* (T, n), to nearest, ties to even */
+    uint16_t *low;   /* (T, n): what bf16 leaves over, as bf16. Only beside that */
 };
 
 /* x (T, n_embd): a token's row of the table, a gist's own with that added if it has an id, or a

@@ -367,7 +367,7 @@ static int run_layer(struct step *s, uint32_t i)
 static int last_norm(const struct step *s)
 {
     return s->plan->n_out ? norm(s, s->plan->n_out, s->room.y, s->m->output_norm, s->room.out,
-                                 (struct k_forms){ NULL, NULL })
+                                 (struct k_forms){ .q8 = NULL })
                           : 0;
 }
 

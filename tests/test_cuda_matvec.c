@@ -330,7 +330,16 @@ static uint16_t bf16(float x)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-/* To the bit, whichever rows are asked for. */
+static float of_bf16(uint16_t b)
+{
+    uint32_t u = (uint32_t)b << 16;
+    float f;
+
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+/* To the bit, whichever rows are asked for; of the float types what is left over, too. */
 static void as_bf16(void **state)
 {
     static const uint32_t from[][2] = { { 0, 40 }, { 16, 40 }, { 16, 32 }, { 32, 33 } };
@@ -344,16 +353,23 @@ static void as_bf16(void **state)
         for (unsigned i = 0; i < 4; i++) {
             uint32_t n = from[i][1] - from[i][0];
             size_t len = (size_t)n * p.a.n_cols * sizeof(uint16_t);
-            uint16_t *got = malloc(len), *to = cuda_new(len);
-            struct k_dequant a = { type,       p.a.w,      p.a.tile_len, p.a.n_rows,
-                                   p.a.n_cols, from[i][0], from[i][1],   to };
+            bool parts = !k_matvec_takes_q8(type);
+            uint16_t *got = malloc(2 * len), *to = cuda_new(2 * len), *low = to + len / 2;
+            struct k_dequant a = { type,       p.a.w,      p.a.tile_len,
+                                   p.a.n_rows, p.a.n_cols, from[i][0],
+                                   from[i][1], to,         parts ? low : NULL };
 
             assert_int_equal(k_dequant(NULL, &a), 0);
-            cuda_get(got, to, len);
+            cuda_get(got, to, parts ? 2 * len : len);
             for (uint32_t r = 0; r < n; r++) {
                 tile_dequantise_row(type, p.tiles, from[i][0] + r, p.a.n_cols, w);
-                for (uint32_t c = 0; c < p.a.n_cols; c++)
-                    assert_int_equal(got[(size_t)r * p.a.n_cols + c], bf16(w[c]));
+                for (uint32_t c = 0; c < p.a.n_cols; c++) {
+                    const uint16_t *high = got + (size_t)r * p.a.n_cols + c;
+
+                    assert_int_equal(*high, bf16(w[c]));
+                    if (parts)
+                        assert_int_equal(high[len / 2], bf16(w[c] - of_bf16(*high)));
+                }
             }
             cuda_give(to);
             free(got);

@@ -51,6 +51,27 @@ static uint16_t bf16(float x)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
+static float of_bf16(uint16_t b)
+{
+    uint32_t u = (uint32_t)b << 16;
+    float f;
+
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+/* high and low: 16 bits of x together, or NaN where there is no number to be left over. */
+static void check_parts(float x, uint16_t high, uint16_t low)
+{
+    float rest = x - of_bf16(bf16(x));
+
+    assert_int_equal(high, bf16(x));
+    if (isnan(rest))
+        assert_true(isnan(of_bf16(low)));
+    else
+        assert_int_equal(low, bf16(rest));
+}
+
 /* Rows in the forms of products, and whether they are those of x (n), which the device made. */
 struct formed {
     struct k_forms on;
@@ -59,18 +80,21 @@ struct formed {
 
 static struct formed formed_new(size_t n)
 {
-    return (struct formed){ { cuda_new(n / 32 * sizeof(struct k_q8)), cuda_new(n * 2) }, n };
+    return (struct formed){
+        { cuda_new(n / 32 * sizeof(struct k_q8)), cuda_new(n * 2), cuda_new(n * 2) }, n
+    };
 }
 
 static void formed_check(const struct formed *f, const float *x)
 {
     struct kernels_q8 *want = malloc(f->n / 32 * sizeof(*want)),
                       *got = malloc(f->n / 32 * sizeof(*got));
-    uint16_t *b = malloc(f->n * sizeof(*b));
+    uint16_t *b = malloc(f->n * sizeof(*b)), *low = malloc(f->n * sizeof(*low));
 
     cpu->quantise(x, (uint32_t)f->n, want);
     cuda_get(got, f->on.q8, f->n / 32 * sizeof(*got));
     cuda_get(b, f->on.bf16, f->n * sizeof(*b));
+    cuda_get(low, f->on.low, f->n * sizeof(*low));
     for (size_t i = 0; i < f->n / 32; i++) {
         if (isnan(want[i].d)) {
             assert_true(isnan(got[i].d) && isnan(got[i].s));
@@ -79,16 +103,18 @@ static void formed_check(const struct formed *f, const float *x)
         assert_memory_equal(&want[i], &got[i], sizeof(want[i]));
     }
     for (size_t i = 0; i < f->n; i++)
-        assert_int_equal(b[i], bf16(x[i]));
+        check_parts(x[i], b[i], low[i]);
     free(want);
     free(got);
     free(b);
+    free(low);
 }
 
 static void formed_free(struct formed *f)
 {
     cuda_give(f->on.q8);
     cuda_give(f->on.bf16);
+    cuda_give(f->on.low);
 }
 
 /* --- conversions ------------------------------------------------------------------------------ */

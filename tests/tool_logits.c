@@ -1,9 +1,10 @@
-/* tests/tool_logits.c - MODEL IDS WINDOW [CPU [KV [SEGMENT [THREADS]]]]: logits to standard output.
+/* tests/tool_logits.c - MODEL IDS WINDOW [CPU [KV [SEGMENT [THREADS [STEP]]]]]: logits to standard
+ * output.
  *
- * For tests/reference/kl.py. IDS is a file of 32-bit ids. They are read in windows that do not
- * overlap, each from nothing; for every id in turn a row of n_vocab floats is written, the logits
- * after it. CPU: scalar, avx2, auto (the default). KV: f16 (the default), f32. Prints the tokens a
- * second to standard error.
+ * For tests/reference/kl.py and kl_device.py. IDS is a file of 32-bit ids. They are read in windows
+ * that do not overlap, each from nothing; for every id in turn a row of n_vocab floats is written,
+ * the logits after it. CPU: scalar, avx2, auto (the default). KV: f16 (the default), f32. STEP:
+ * tokens that are read at a time, up to 256. Prints the tokens a second to standard error.
  */
 #include "tests/support/rig.h"
 
@@ -36,7 +37,7 @@ fail:
 }
 
 static int dump_window(struct rig *r, const uint32_t *ids, uint32_t n, uint32_t seg_len,
-                       float *logits)
+                       uint32_t step, float *logits)
 {
     struct seq s;
     int err = rig_seq(r, n, seg_len, 0, &s);
@@ -46,7 +47,7 @@ static int dump_window(struct rig *r, const uint32_t *ids, uint32_t n, uint32_t 
     for (uint32_t at = 0; at < n && err == 0; at += STEP) {
         uint32_t part = n - at < STEP ? n - at : STEP;
 
-        err = rig_feed(r, &s, ids + at, part, STEP, logits);
+        err = rig_feed(r, &s, ids + at, part, step, logits);
         if (err == 0 && fwrite(logits, sizeof(float) * r->model->n_vocab, part, stdout) != part)
             err = -EIO;
     }
@@ -65,7 +66,7 @@ static double now(void)
 int main(int argc, char **argv)
 {
     struct rig_opts opts = { .cpu = "auto", .kv = KV_F16, .threads = 2, .max_batch = STEP };
-    uint32_t window, n, seg_len = SEQ_SEGMENT_DEFAULT;
+    uint32_t window, n, seg_len = SEQ_SEGMENT_DEFAULT, step = STEP;
     struct why why = { 0 };
     struct rig r;
     uint32_t *ids;
@@ -74,7 +75,8 @@ int main(int argc, char **argv)
     int err = 0;
 
     if (argc < 4) {
-        fputs("usage: tool_logits MODEL IDS WINDOW [CPU [KV [SEGMENT [THREADS]]]]\n", stderr);
+        fputs("usage: tool_logits MODEL IDS WINDOW [CPU [KV [SEGMENT [THREADS [STEP]]]]]\n",
+              stderr);
         return 2;
     }
     opts.model = argv[1];
@@ -84,8 +86,10 @@ int main(int argc, char **argv)
         opts.kv = strcmp(argv[5], "f32") == 0 ? KV_F32 : KV_Q8_0;
     seg_len = argc > 6 ? (uint32_t)strtoul(argv[6], NULL, 10) : seg_len;
     opts.threads = argc > 7 ? (uint32_t)strtoul(argv[7], NULL, 10) : opts.threads;
-    if (window == 0 || rig_open(&r, &opts, &why) < 0) {
-        fprintf(stderr, "tool_logits: %s\n", window ? why.text : "a window of no tokens");
+    step = argc > 8 ? (uint32_t)strtoul(argv[8], NULL, 10) : step;
+    if (window == 0 || step == 0 || step > STEP || rig_open(&r, &opts, &why) < 0) {
+        fprintf(stderr, "tool_logits: %s\n",
+                why.text[0] ? why.text : "a window or step of no tokens");
         return 1;
     }
     ids = read_ids(argv[2], &n);
@@ -95,7 +99,7 @@ int main(int argc, char **argv)
 
     start = now();
     for (uint32_t at = 0; at < n && err == 0; at += window)
-        err = dump_window(&r, ids + at, n - at < window ? n - at : window, seg_len, logits);
+        err = dump_window(&r, ids + at, n - at < window ? n - at : window, seg_len, step, logits);
     if (err == 0 && fflush(stdout) == EOF)
         err = -errno;
     if (err < 0)

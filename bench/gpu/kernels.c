@@ -184,7 +184,7 @@ static struct k_forms forms_of(const struct scene *s, uint32_t n_rows)
 {
     bool few = n_rows <= ROOM_FEW_ROWS;
 
-    return (struct k_forms){ few ? s->room.q8 : NULL, few ? NULL : s->room.bf16 };
+    return (struct k_forms){ .q8 = few ? s->room.q8 : NULL, .bf16 = few ? NULL : s->room.bf16 };
 }
 
 static double form_bytes(uint32_t n_rows)

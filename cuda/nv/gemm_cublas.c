@@ -101,11 +101,11 @@ void gemm_close(struct gemm *g)
 /* cuBLAS counts by columns: what is row-major here is transposed there. */
 int gemm_run(struct gemm *g, const struct gemm_product *p)
 {
-    const float one = 1, zero = 0;
+    const float one = 1, add = p->add ? 1 : 0;
     int k = (int)p->n_cols;
 
     return g->gemm_ex(g->handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)p->n_rows, (int)p->n_x, k, &one,
-                      p->w, CUDA_R_16BF, k, p->x, CUDA_R_16BF, k, &zero, p->y, CUDA_R_32F,
+                      p->w, CUDA_R_16BF, k, p->x, CUDA_R_16BF, k, &add, p->y, CUDA_R_32F,
                       (int)p->y_stride, CUBLAS_COMPUTE_32F,
                       CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS
                ? 0
