@@ -1,0 +1,316 @@
+#include "engine/text/expr.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void expr_fail(struct expr_build *b, int err, const char *fmt, ...)
+{
+    char text[WHY_MAX];
+    va_list ap;
+
+    if (b->err)
+        return;
+    b->err = err;
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    why_set(b->why, err, "%s", text);
+}
+
+/* Adds n elements and returns where they begin. Doubling: a grammar's size is not known before. */
+static size_t grow(struct expr_build *b, struct expr_array *a, const void *src, size_t n,
+                   size_t elem)
+{
+    size_t at = a->n;
+
+    if (a->n + n > a->cap) {
+        size_t cap = 2 * (a->n + n) + 64;
+        void *mem = reallocarray(a->mem, cap, elem);
+
+        if (!mem) {
+            expr_fail(b, -ENOMEM, "no memory for a grammar");
+            return 0;
+        }
+        a->mem = mem;
+        a->cap = cap;
+    }
+    if (n > 0)
+        memcpy((char *)a->mem + at * elem, src, n * elem);
+    a->n += n;
+    return at;
+}
+
+static struct expr_node *node_of(const struct expr_build *b, uint32_t e)
+{
+    return (struct expr_node *)b->nodes.mem + e;
+}
+
+static uint32_t add(struct expr_build *b, struct expr_node node)
+{
+    if (b->err)
+        return EXPR_EMPTY;
+    if (b->nodes.n >= EXPR_NODES_MAX)
+        expr_fail(b, -E2BIG, "the grammar is too large: it has more than %u parts", EXPR_NODES_MAX);
+    else if (node.depth > EXPR_DEPTH_MAX)
+        expr_fail(b, -E2BIG, "the grammar nests deeper than %u levels in one rule", EXPR_DEPTH_MAX);
+    if (b->err)
+        return EXPR_EMPTY;
+    return (uint32_t)grow(b, &b->nodes, &node, 1, sizeof(node));
+}
+
+int expr_init(struct expr_build *b, struct why *why)
+{
+    *b = (struct expr_build){ .why = why };
+    (void)add(b, (struct expr_node){ .kind = EXPR_IS_EMPTY });
+    (void)add(b, (struct expr_node){ .kind = EXPR_IS_NEVER });
+    return b->err;
+}
+
+void expr_fini(struct expr_build *b)
+{
+    struct expr_array *all[] = { &b->nodes, &b->kids, &b->ranges, &b->bytes, &b->rules, &b->stack };
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        free(all[i]->mem);
+        *all[i] = (struct expr_array){ .mem = NULL };
+    }
+}
+
+/* --- rules ------------------------------------------------------------------------------------ */
+
+uint32_t expr_rule(struct expr_build *b, const char *name)
+{
+    struct expr_rule rule = { .defined = false };
+
+    if (!b->err && b->rules.n >= EXPR_RULES_MAX)
+        expr_fail(b, -E2BIG, "the grammar has more than %u rules", EXPR_RULES_MAX);
+    if (b->err)
+        return 0;
+    (void)snprintf(rule.name, sizeof(rule.name), "%s", name);
+    return (uint32_t)grow(b, &b->rules, &rule, 1, sizeof(rule));
+}
+
+void expr_define(struct expr_build *b, uint32_t rule, uint32_t body)
+{
+    struct expr_rule *r = (struct expr_rule *)b->rules.mem + rule;
+
+    if (b->err)
+        return;
+    assert(rule < b->rules.n);
+    r->body = body;
+    r->defined = true;
+}
+
+/* --- expressions ------------------------------------------------------------------------------ */
+
+uint32_t expr_bytes(struct expr_build *b, const void *bytes, size_t n)
+{
+    size_t at;
+
+    if (b->err || n == 0)
+        return EXPR_EMPTY;
+    /* Counted as parts: every byte becomes a state. */
+    if (b->bytes.n + n > 4 * (size_t)EXPR_NODES_MAX) {
+        expr_fail(b, -E2BIG, "the grammar is too large: its texts have more than %u bytes",
+                  4 * EXPR_NODES_MAX);
+        return EXPR_EMPTY;
+    }
+    at = grow(b, &b->bytes, bytes, n, 1);
+    return add(b, (struct expr_node){ EXPR_IS_BYTES, (uint32_t)at, (uint32_t)n, 0, 1 });
+}
+
+uint32_t expr_text(struct expr_build *b, const char *text)
+{
+    return expr_bytes(b, text, strlen(text));
+}
+
+static int by_lo(const void *a, const void *b)
+{
+    uint32_t x = ((const struct expr_range *)a)->lo, y = ((const struct expr_range *)b)->lo;
+
+    return (x > y) - (x < y);
+}
+
+/* Sorted and joined ranges; returns how many. */
+static size_t join(struct expr_range *r, size_t n)
+{
+    size_t out = 0;
+
+    qsort(r, n, sizeof(*r), by_lo);
+    for (size_t i = 0; i < n; i++) {
+        if (out > 0 && r[i].lo <= r[out - 1].hi + 1) {
+            if (r[i].hi > r[out - 1].hi)
+                r[out - 1].hi = r[i].hi;
+        } else {
+            r[out++] = r[i];
+        }
+    }
+    return out;
+}
+
+static uint32_t class_of(struct expr_build *b, const struct expr_range *r, size_t n)
+{
+    size_t at = b->ranges.n;
+
+    for (size_t i = 0; i < n && !b->err; i++) {
+        struct expr_range low = { r[i].lo, r[i].hi < 0xd7ff ? r[i].hi : 0xd7ff },
+                          high = { r[i].lo > 0xe000 ? r[i].lo : 0xe000,
+                                   r[i].hi < 0x10ffff ? r[i].hi : 0x10ffff };
+
+        if (low.lo <= low.hi)
+            (void)grow(b, &b->ranges, &low, 1, sizeof(low));
+        if (high.lo <= high.hi)
+            (void)grow(b, &b->ranges, &high, 1, sizeof(high));
+    }
+    if (b->err || b->ranges.n == at)
+        return b->err ? EXPR_EMPTY : EXPR_NEVER;
+    return add(
+        b, (struct expr_node){ EXPR_IS_CLASS, (uint32_t)at, (uint32_t)(b->ranges.n - at), 0, 1 });
+}
+
+/* A sorted, joined copy; free() it. */
+static struct expr_range *sorted(struct expr_build *b, const struct expr_range *r, size_t *n)
+{
+    struct expr_range *x = calloc(*n + 1, sizeof(*x));
+
+    if (!x) {
+        expr_fail(b, -ENOMEM, "no memory for a grammar");
+        return NULL;
+    }
+    if (*n > 0)
+        memcpy(x, r, *n * sizeof(*x));
+    *n = join(x, *n);
+    return x;
+}
+
+uint32_t expr_class(struct expr_build *b, const struct expr_range *r, size_t n)
+{
+    struct expr_range *x = b->err ? NULL : sorted(b, r, &n);
+    uint32_t e = x ? class_of(b, x, n) : EXPR_EMPTY;
+
+    free(x);
+    return e;
+}
+
+uint32_t expr_class_not(struct expr_build *b, const struct expr_range *r, size_t n)
+{
+    struct expr_range *x = b->err ? NULL : sorted(b, r, &n);
+    uint32_t from = 0, e;
+
+    if (!x)
+        return EXPR_EMPTY;
+    for (size_t i = 0; i < n; i++) { /* the gaps, in place: there is one more than ranges */
+        uint32_t next = x[i].hi + 1;
+
+        x[i] = x[i].lo > from ? (struct expr_range){ from, x[i].lo - 1 }
+                              : (struct expr_range){ 0xd800, 0xd800 }; /* none: a surrogate */
+        from = next;
+    }
+    x[n] =
+        (struct expr_range){ from < 0x110000 ? from : 0xd800, from < 0x110000 ? 0x10ffff : 0xd800 };
+    e = class_of(b, x, n + 1);
+    free(x);
+    return e;
+}
+
+uint32_t expr_repeat(struct expr_build *b, uint32_t e, uint32_t min, uint32_t max)
+{
+    if (b->err || max == 0 || e == EXPR_EMPTY)
+        return EXPR_EMPTY;
+    if (e == EXPR_NEVER)
+        return min == 0 ? EXPR_EMPTY : EXPR_NEVER;
+    if (min == 1 && max == 1)
+        return e;
+    if (min > EXPR_REPEAT_MAX || (max != EXPR_NO_MAX && max > EXPR_REPEAT_MAX)) {
+        expr_fail(b, -E2BIG, "a repetition of up to %u times; %u are allowed",
+                  max != EXPR_NO_MAX ? max : min, EXPR_REPEAT_MAX);
+        return EXPR_EMPTY;
+    }
+    return add(b, (struct expr_node){ EXPR_IS_REPEAT, e, min, max, node_of(b, e)->depth + 1 });
+}
+
+uint32_t expr_maybe(struct expr_build *b, uint32_t e)
+{
+    return expr_repeat(b, e, 0, 1);
+}
+
+uint32_t expr_call(struct expr_build *b, uint32_t rule)
+{
+    return add(b, (struct expr_node){ EXPR_IS_CALL, rule, 0, 0, 1 });
+}
+
+uint32_t expr_jump(struct expr_build *b, uint32_t rule)
+{
+    return add(b, (struct expr_node){ EXPR_IS_JUMP, rule, 0, 0, 1 });
+}
+
+/* --- lists ------------------------------------------------------------------------------------ */
+
+size_t expr_mark(const struct expr_build *b)
+{
+    return b->stack.n;
+}
+
+void expr_put(struct expr_build *b, uint32_t e)
+{
+    if (!b->err)
+        (void)grow(b, &b->stack, &e, 1, sizeof(e));
+}
+
+static uint32_t list(struct expr_build *b, enum expr_kind kind, size_t mark)
+{
+    uint32_t skipped = kind == EXPR_IS_SEQ ? EXPR_EMPTY : EXPR_NEVER, depth = 0,
+             *put = b->stack.mem;
+    size_t at = b->kids.n, n;
+    bool never = false;
+
+    for (size_t i = mark; i < b->stack.n && !b->err; i++) {
+        never |= kind == EXPR_IS_SEQ && put[i] == EXPR_NEVER;
+        if (put[i] == skipped)
+            continue;
+        (void)grow(b, &b->kids, &put[i], 1, sizeof(*put));
+        if (!b->err && node_of(b, put[i])->depth > depth)
+            depth = node_of(b, put[i])->depth;
+    }
+    if (b->err)
+        return EXPR_EMPTY;
+    b->stack.n = mark;
+    n = b->kids.n - at;
+    if (never)
+        return EXPR_NEVER;
+    if (n <= 1)
+        return n == 0 ? skipped : ((uint32_t *)b->kids.mem)[at];
+    return add(b, (struct expr_node){ kind, (uint32_t)at, (uint32_t)n, 0, depth + 1 });
+}
+
+uint32_t expr_seq(struct expr_build *b, size_t mark)
+{
+    return list(b, EXPR_IS_SEQ, mark);
+}
+
+uint32_t expr_any_of(struct expr_build *b, size_t mark)
+{
+    return list(b, EXPR_IS_ANY_OF, mark);
+}
+
+uint32_t expr_seq2(struct expr_build *b, uint32_t first, uint32_t second)
+{
+    size_t mark = expr_mark(b);
+
+    expr_put(b, first);
+    expr_put(b, second);
+    return expr_seq(b, mark);
+}
+
+uint32_t expr_or2(struct expr_build *b, uint32_t one, uint32_t other)
+{
+    size_t mark = expr_mark(b);
+
+    expr_put(b, one);
+    expr_put(b, other);
+    return expr_any_of(b, mark);
+}

@@ -1,0 +1,275 @@
+#include "engine/text/mask.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define WAYS  4u /* of a set of slots */
+#define ARENA 8192u
+#define WORK_MAX                                                                                   \
+    (16u << 20) /* steps of one walk: some 0.1 s, which no honest grammar comes near               \
+                 */
+
+struct slot {
+    uint64_t grammar, used; /* 0: free */
+    uint32_t state;
+};
+
+struct level {
+    uint32_t at, n;     /* in arena */
+    uint32_t n_nodes;   /* when it was begun */
+    bool called, ended; /* closed under calls; the bottom was left at or before it, not at 0 */
+    bool ends;          /* at it */
+};
+
+struct masks {
+    const struct trie *trie;
+    struct slot *slots;
+    uint64_t *words; /* (n_slots, 2, n_words) */
+    size_t n_sets, map_len;
+    uint64_t clock, asked, made;
+    struct match loose; /* of states whose stack is not known */
+    struct level levels[TRIE_LEN_MAX + 1];
+    struct match_way arena[ARENA + 2 * MATCH_WAYS_MAX];
+};
+
+int masks_new(const struct trie *t, size_t bytes, struct masks **ret)
+{
+    struct masks *k = calloc(1, sizeof(*k));
+    size_t each = 2 * t->n_words * sizeof(uint64_t);
+
+    if (!k)
+        return -ENOMEM;
+    k->trie = t;
+    k->n_sets = bytes / (WAYS * each);
+    if (k->n_sets == 0)
+        k->n_sets = 1;
+    k->map_len = k->n_sets * WAYS * each;
+    k->slots = calloc(k->n_sets * WAYS, sizeof(*k->slots));
+    k->words = mmap(NULL, k->map_len, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!k->slots || k->words == MAP_FAILED) {
+        if (k->words == MAP_FAILED)
+            k->words = NULL;
+        masks_free(k);
+        return -ENOMEM;
+    }
+    *ret = k;
+    return 0;
+}
+
+void masks_free(struct masks *k)
+{
+    if (!k)
+        return;
+    if (k->words)
+        (void)munmap(k->words, k->map_len);
+    free(k->slots);
+    free(k);
+}
+
+void masks_counts(const struct masks *k, uint64_t *ret_asked, uint64_t *ret_made)
+{
+    *ret_asked = k->asked;
+    *ret_made = k->made;
+}
+
+/* --- walking ---------------------------------------------------------------------------------- */
+
+struct walk {
+    struct masks *k;
+    struct match *m;
+    const uint64_t *only; /* bits by place; NULL: all tokens */
+    uint64_t *allow, *unsure;
+};
+
+/* The next place from i on that is to be tried; *lcp becomes the least on the way, if it is less.
+ * n: none. */
+static uint32_t next_place(const struct walk *w, uint32_t i, uint8_t *lcp)
+{
+    const struct trie *t = w->k->trie;
+
+    if (!w->only) {
+        if (i < t->n)
+            *lcp = t->lcp[i];
+        return i;
+    }
+    for (; i < t->n; i++) {
+        if (i % 64 == 0 && w->only[i / 64] == 0) {
+            if (t->block_lcp[i / 64] < *lcp)
+                *lcp = t->block_lcp[i / 64];
+            i += 63;
+            continue;
+        }
+        if (t->lcp[i] < *lcp)
+            *lcp = t->lcp[i];
+        if (w->only[i / 64] >> i % 64 & 1)
+            return i;
+    }
+    return t->n;
+}
+
+/* One level down, by a byte. */
+static void descend(struct walk *w, uint32_t depth, uint8_t byte)
+{
+    struct masks *k = w->k;
+    struct level *from = &k->levels[depth], *to = from + 1;
+
+    if (!from->called) {
+        from->n = match_call(w->m, k->arena + from->at, from->n);
+        from->called = true;
+    }
+    *to = (struct level){ .at = from->at + from->n, .n_nodes = w->m->n_nodes };
+    if (to->at > ARENA) {
+        w->m->err = -E2BIG;
+        w->m->why = "the grammar is too ambiguous: it has too many ways to go on";
+        return;
+    }
+    to->n = match_byte(w->m, k->arena + from->at, from->n, byte, k->arena + to->at, &to->ends);
+    to->ended = from->ended || to->ends;
+}
+
+/* Up again: nodes that the levels below took are given back. */
+static void ascend(struct walk *w, uint32_t from, uint32_t to)
+{
+    if (from > to)
+        match_forget(w->m, w->k->levels[to + 1].n_nodes);
+}
+
+static void put(uint64_t *bits, uint32_t i)
+{
+    bits[i / 64] |= 1ull << i % 64;
+}
+
+/* Tries tokens from the way `from`. */
+static int walk(struct walk *w, struct match_way from)
+{
+    struct masks *k = w->k;
+    const struct trie *t = k->trie;
+    uint32_t depth = 0, n_nodes = w->m->n_nodes;
+    uint8_t lcp = 0xff;
+
+    k->arena[0] = from;
+    k->levels[0] = (struct level){ .at = 0, .n = 1, .n_nodes = n_nodes };
+    w->m->work = 0;
+    for (uint32_t i = next_place(w, 0, &lcp); i < t->n && !w->m->err;) {
+        const struct level *l;
+        const uint8_t *bytes = t->bytes + t->at[i];
+        uint32_t len = t->at[i + 1] - t->at[i];
+
+        if (lcp < depth) {
+            ascend(w, depth, lcp);
+            depth = lcp;
+        }
+        while (depth < len && k->levels[depth].n > 0 && !w->m->err) {
+            descend(w, depth, bytes[depth]);
+            depth++;
+        }
+        l = &k->levels[depth];
+        if (depth == len && (l->n > 0 || l->ends))
+            put(w->allow, t->ids[i]);
+        else if (l->ended && w->unsure)
+            put(w->unsure, i);
+        if (w->m->work > WORK_MAX) {
+            w->m->err = -E2BIG;
+            w->m->why = "the grammar is too ambiguous: its next tokens take too long to find";
+        }
+        lcp = 0xff;
+        i = next_place(w, i + 1, &lcp);
+    }
+    match_forget(w->m, n_nodes);
+    return w->m->err;
+}
+
+/* --- slots ------------------------------------------------------------------------------------ */
+
+static uint64_t mix(uint64_t grammar, uint32_t state)
+{
+    uint64_t x = grammar * 0x9e3779b97f4a7c15ull ^ state * 0xc2b2ae3d27d4eb4full;
+
+    return x ^ x >> 29;
+}
+
+/* The slot of a state, or the one that is to become it (used 0). */
+static struct slot *find(struct masks *k, uint64_t grammar, uint32_t state)
+{
+    struct slot *set = k->slots + mix(grammar, state) % k->n_sets * WAYS, *oldest = set;
+
+    for (uint32_t i = 0; i < WAYS; i++) {
+        if (set[i].used && set[i].grammar == grammar && set[i].state == state)
+            return &set[i];
+        if (set[i].used < oldest->used)
+            oldest = &set[i];
+    }
+    oldest->used = 0;
+    return oldest;
+}
+
+static int fill(struct masks *k, struct match *m, struct slot *s, uint32_t state, uint64_t *words)
+{
+    size_t n = k->trie->n_words;
+    struct walk w = { k, &k->loose, NULL, words, words + n };
+    int e;
+
+    memset(words, 0, 2 * n * sizeof(*words));
+    k->loose.g = m->g;
+    k->loose.err = 0;
+    if (k->loose.n_nodes == 0) { /* the first time */
+        match_start(&k->loose, m->g);
+        k->loose.err = 0;
+    }
+    k->made++;
+    e = walk(&w, (struct match_way){ state, 0 });
+    if (e < 0) {
+        m->err = e;
+        m->why = k->loose.why;
+        return e;
+    }
+    *s = (struct slot){ m->g->id, 0, state };
+    return 0;
+}
+
+int masks_of(struct masks *k, struct match *m, uint64_t *ret_bits)
+{
+    size_t n = k->trie->n_words;
+    uint64_t any = 0;
+
+    memset(ret_bits, 0, n * sizeof(*ret_bits));
+    for (uint32_t i = 0; i < m->n_ways && !m->err; i++) {
+        struct slot *s = find(k, m->g->id, m->ways[i].state);
+        uint64_t *words = k->words + (size_t)(s - k->slots) * 2 * n;
+        struct walk w = { k, m, words + n, ret_bits, NULL };
+
+        k->asked++;
+        if (!s->used && fill(k, m, s, m->ways[i].state, words) < 0)
+            return m->err;
+        s->used = ++k->clock;
+        for (size_t j = 0; j < n; j++)
+            ret_bits[j] |= words[j];
+        (void)walk(&w, m->ways[i]);
+    }
+    if (m->err)
+        return m->err;
+    for (size_t j = 0; j < n; j++) {
+        if (m->ends)
+            ret_bits[j] |= k->trie->ends[j];
+        any |= ret_bits[j];
+    }
+    return any ? 0 : -ENODATA;
+}
+
+void masks_apply(const uint64_t *bits, float *logits, uint32_t n_vocab)
+{
+    for (uint32_t i = 0; i < n_vocab; i += 64) {
+        uint64_t word = bits[i / 64];
+        uint32_t n = n_vocab - i < 64 ? n_vocab - i : 64;
+
+        if (word == UINT64_MAX)
+            continue;
+        for (uint32_t k = 0; k < n; k++)
+            logits[i + k] = word >> k & 1 ? logits[i + k] : -INFINITY;
+    }
+}

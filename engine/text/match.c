@@ -1,0 +1,219 @@
+#include "engine/text/match.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOTS (2 * MATCH_NODES_MAX)
+_Static_assert((SLOTS & (SLOTS - 1)) == 0, "a power of two");
+
+static void limit(struct match *m, const char *why)
+{
+    if (!m->err) {
+        m->err = -E2BIG;
+        m->why = why;
+    }
+}
+
+/* --- stacks ----------------------------------------------------------------------------------- */
+
+static uint32_t slot_of(uint32_t ret, uint32_t parent)
+{
+    return (ret * 2654435761u ^ parent * 2246822519u) >> 7 & (SLOTS - 1);
+}
+
+static uint32_t push_node(struct match *m, uint32_t ret, uint32_t parent)
+{
+    uint32_t at = slot_of(ret, parent), n;
+
+    for (; (n = m->table[at]) != 0; at = (at + 1) & (SLOTS - 1))
+        if (m->nodes[n].ret == ret && m->nodes[n].parent == parent)
+            return n;
+    if (m->n_nodes == MATCH_NODES_MAX) {
+        limit(m, "the text nests deeper than the grammar's matcher can follow");
+        return 0;
+    }
+    m->table[at] = m->n_nodes;
+    m->nodes[m->n_nodes] = (struct match_node){ ret, parent };
+    return m->n_nodes++;
+}
+
+/* From the newest on, so that each is the last of those that were put where their hash points:
+ * taking it out leaves no hole. */
+void match_forget(struct match *m, uint32_t n)
+{
+    while (m->n_nodes > n) {
+        uint32_t last = --m->n_nodes, at = slot_of(m->nodes[last].ret, m->nodes[last].parent);
+
+        while (m->table[at] != last)
+            at = (at + 1) & (SLOTS - 1);
+        m->table[at] = 0;
+    }
+}
+
+/* Keeps the nodes of the set alone. They move down, parents before children, so that one pass from
+ * below renames them. */
+static void tidy(struct match *m)
+{
+    static const uint32_t keep = UINT32_MAX;
+    uint32_t *name = m->table, n = 1; /* it is made anew anyway */
+
+    memset(name, 0, MATCH_NODES_MAX * sizeof(*name));
+    for (uint32_t i = 0; i < m->n_ways; i++)
+        name[m->ways[i].node] = keep;
+    for (uint32_t i = m->n_nodes; i-- > 1;)
+        if (name[i] == keep)
+            name[m->nodes[i].parent] = keep;
+    name[0] = 0;
+    for (uint32_t i = 1; i < m->n_nodes; i++) {
+        if (name[i] != keep)
+            continue;
+        name[i] = n;
+        m->nodes[n++] = (struct match_node){ m->nodes[i].ret, name[m->nodes[i].parent] };
+    }
+    for (uint32_t i = 0; i < m->n_ways; i++)
+        m->ways[i].node = name[m->ways[i].node];
+    memset(m->table, 0, sizeof(m->table));
+    m->n_nodes = 1;
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t same = push_node(m, m->nodes[i].ret, m->nodes[i].parent);
+
+        assert(same == i);
+    }
+}
+
+/* --- sets ------------------------------------------------------------------------------------- */
+
+static uint32_t add(struct match *m, struct match_way *set, uint32_t n, uint32_t state,
+                    uint32_t node)
+{
+    m->work += n + 1;
+    for (uint32_t i = 0; i < n; i++)
+        if (set[i].state == state && set[i].node == node)
+            return n;
+    if (n == MATCH_WAYS_MAX) {
+        limit(m, "the grammar is too ambiguous: it has too many ways to go on");
+        return n;
+    }
+    set[n] = (struct match_way){ state, node };
+    return n + 1;
+}
+
+/* M1. */
+static uint32_t end_rules(struct match *m, struct match_way *set, uint32_t n, bool *ret_ends)
+{
+    const struct grammar *g = m->g;
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < n; i++) { /* it grows meanwhile */
+        if (!(g->flags[set[i].state] & GRAMMAR_ENDS))
+            continue;
+        if (set[i].node == 0)
+            *ret_ends = true;
+        else
+            n = add(m, set, n, m->nodes[set[i].node].ret, m->nodes[set[i].node].parent);
+    }
+    for (uint32_t i = 0; i < n; i++)
+        if (!(g->flags[set[i].state] & GRAMMAR_LEAF))
+            set[kept++] = set[i];
+    return kept;
+}
+
+uint32_t match_call(struct match *m, struct match_way *set, uint32_t n)
+{
+    const struct grammar *g = m->g;
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct match_way w = set[i];
+
+        if (!(g->flags[w.state] & GRAMMAR_CALLS))
+            continue;
+        for (uint32_t k = g->calls_at[w.state]; k < g->calls_at[w.state + 1]; k++) {
+            struct grammar_call c = g->calls[k];
+            bool leaf = g->flags[c.ret] & GRAMMAR_LEAF;
+
+            /* Who only ends behind the call need not be waited for: lists that are written by
+             * recursion at their end take no stack. */
+            if (!(g->flags[c.start] & GRAMMAR_LEAF))
+                n = add(m, set, n, c.start, leaf ? w.node : push_node(m, c.ret, w.node));
+            if ((g->flags[c.start] & GRAMMAR_ENDS) && !leaf)
+                n = add(m, set, n, c.ret, w.node);
+        }
+    }
+    return n;
+}
+
+uint32_t match_byte(struct match *m, const struct match_way *from, uint32_t n, uint8_t byte,
+                    struct match_way *to, bool *ret_ends)
+{
+    const struct grammar *g = m->g;
+    const uint32_t *next = g->next + g->class_of[byte];
+    uint32_t n_to = 0;
+    bool ends = false;
+
+    *ret_ends = false;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t s = next[(size_t)from[i].state * g->n_classes];
+
+        m->work++;
+        if (s == GRAMMAR_DEAD)
+            continue;
+        ends |= g->flags[s] & GRAMMAR_ENDS;
+        n_to = add(m, to, n_to, s, from[i].node);
+    }
+    return ends ? end_rules(m, to, n_to, ret_ends) : n_to;
+}
+
+/* --- a text ----------------------------------------------------------------------------------- */
+
+int match_new(const struct grammar *g, struct match **ret)
+{
+    struct match *m = malloc(sizeof(*m));
+
+    if (!m)
+        return -ENOMEM;
+    match_start(m, g);
+    *ret = m;
+    return 0;
+}
+
+void match_free(struct match *m)
+{
+    free(m);
+}
+
+void match_start(struct match *m, const struct grammar *g)
+{
+    m->g = g;
+    m->err = 0;
+    m->why = NULL;
+    m->work = 0;
+    m->n_nodes = 1;
+    m->nodes[0] = (struct match_node){ 0, 0 };
+    memset(m->table, 0, sizeof(m->table));
+    m->ends = false;
+    m->ways[0] = (struct match_way){ g->start, 0 };
+    m->n_ways = end_rules(m, m->ways, 1, &m->ends);
+}
+
+int match_push(struct match *m, const uint8_t *bytes, size_t n)
+{
+    struct match_way set[MATCH_WAYS_MAX];
+
+    for (size_t i = 0; i < n; i++) {
+        uint32_t n_set = m->n_ways;
+
+        memcpy(set, m->ways, n_set * sizeof(*set));
+        n_set = match_call(m, set, n_set);
+        m->n_ways = match_byte(m, set, n_set, bytes[i], m->ways, &m->ends);
+        if (m->n_nodes > MATCH_NODES_MAX / 2)
+            tidy(m);
+    }
+    if (m->err) {
+        m->n_ways = 0;
+        m->ends = false;
+        return m->err;
+    }
+    return m->n_ways > 0 || m->ends ? 0 : -EINVAL;
+}

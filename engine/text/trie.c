@@ -1,0 +1,105 @@
+#include "engine/text/trie.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int by_bytes(const void *a, const void *b, void *vocab)
+{
+    size_t n, k;
+    const uint8_t *x = vocab_bytes(vocab, *(const uint32_t *)a, &n),
+                  *y = vocab_bytes(vocab, *(const uint32_t *)b, &k);
+    int c = memcmp(x, y, n < k ? n : k);
+
+    return c ? c : (n > k) - (n < k);
+}
+
+static void sort(struct trie *t, const struct vocab *v)
+{
+    size_t len;
+
+    for (uint32_t id = 0; id < t->n_vocab; id++) {
+        (void)vocab_bytes(v, id, &len);
+        if (vocab_is_eog(v, id))
+            t->ends[id / 64] |= 1ull << id % 64;
+        else if (!vocab_is_special(v, id) && len > 0 && len <= TRIE_LEN_MAX)
+            t->ids[t->n++] = id;
+    }
+    qsort_r(t->ids, t->n, sizeof(*t->ids), by_bytes, (void *)v);
+}
+
+static uint8_t common(const struct trie *t, uint32_t i)
+{
+    const uint8_t *a = t->bytes + t->at[i - 1], *b = t->bytes + t->at[i];
+    uint32_t n = t->at[i] - t->at[i - 1], k = t->at[i + 1] - t->at[i], same = 0;
+
+    while (same < n && same < k && a[same] == b[same])
+        same++;
+    return (uint8_t)same;
+}
+
+/* Bytes lie in the order in which they are read, which is what a walk's time is made of. */
+static int fill(struct trie *t, const struct vocab *v)
+{
+    size_t len, all = 0;
+
+    for (uint32_t i = 0; i < t->n; i++) {
+        (void)vocab_bytes(v, t->ids[i], &len);
+        t->at[i] = (uint32_t)all;
+        all += len;
+    }
+    t->at[t->n] = (uint32_t)all;
+    t->bytes = malloc(all + 1);
+    if (!t->bytes)
+        return -ENOMEM;
+    memset(t->block_lcp, 0xff, t->n_words);
+    for (uint32_t i = 0; i < t->n; i++) {
+        const uint8_t *bytes = vocab_bytes(v, t->ids[i], &len);
+
+        memcpy(t->bytes + t->at[i], bytes, len);
+        t->lcp[i] = i == 0 ? 0 : common(t, i);
+        if (t->lcp[i] < t->block_lcp[i / TRIE_BLOCK])
+            t->block_lcp[i / TRIE_BLOCK] = t->lcp[i];
+    }
+    return 0;
+}
+
+int trie_new(const struct vocab *v, struct trie **ret)
+{
+    struct trie *t = calloc(1, sizeof(*t));
+    uint32_t n = vocab_size(v);
+
+    if (!t)
+        return -ENOMEM;
+    t->n_vocab = n;
+    t->n_words = (n + 63) / 64;
+    t->ids = calloc(n + 1, sizeof(*t->ids));
+    t->at = calloc(n + 1, sizeof(*t->at));
+    t->lcp = calloc(n + 1, 1);
+    t->block_lcp = calloc(t->n_words + 1, 1);
+    t->ends = calloc(t->n_words + 1, sizeof(*t->ends));
+    if (!t->ids || !t->at || !t->lcp || !t->block_lcp || !t->ends) {
+        trie_free(t);
+        return -ENOMEM;
+    }
+    sort(t, v);
+    if (fill(t, v) < 0) {
+        trie_free(t);
+        return -ENOMEM;
+    }
+    *ret = t;
+    return 0;
+}
+
+void trie_free(struct trie *t)
+{
+    if (!t)
+        return;
+    free(t->ids);
+    free(t->at);
+    free(t->bytes);
+    free(t->lcp);
+    free(t->block_lcp);
+    free(t->ends);
+    free(t);
+}
