@@ -353,7 +353,7 @@ static void test_masks_of_a_model(void **state)
     assert_int_equal(gguf_open(path, &g, &why), 0);
     assert_int_equal(vocab_open(g, &v, &why), 0);
     assert_int_equal(trie_new(v, &t), 0);
-    walk(v, t, 32 << 20, 12);
+    walk(v, t, 32 << 20, 4);
     trie_free(t);
     vocab_close(v);
     gguf_close(g);

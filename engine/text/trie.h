@@ -21,8 +21,8 @@
 
 struct trie {
     uint32_t n, n_vocab;
-    uint32_t *ids;      /* (n) */
-    uint32_t *at;       /* (n + 1): where the bytes of each begin */
+    uint32_t *ids; /* (n) */
+    uint32_t *at;  /* (n + 1): where the bytes of each begin */
     uint8_t *bytes;
     uint8_t *lcp;       /* (n) */
     uint8_t *block_lcp; /* the least of each TRIE_BLOCK of them */

@@ -1,0 +1,355 @@
+#include "engine/text/pattern.h"
+
+#include "base/utf8.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define GROUPS_MAX 40u
+#define RANGES_MAX 128u
+
+struct reader {
+    struct jsontext *j;
+    struct expr_build *b;
+    const char *at, *where;
+    unsigned groups;
+};
+
+struct set {
+    struct expr_range r[RANGES_MAX];
+    size_t n;
+};
+
+static uint32_t alternatives(struct reader *p);
+
+static void refuse(struct reader *p, const char *what)
+{
+    expr_fail(p->b, -ENOTSUP, "%s: the pattern has %s, which is not supported", p->where, what);
+}
+
+static void wrong(struct reader *p, const char *what)
+{
+    expr_fail(p->b, -EINVAL, "%s: the pattern %s", p->where, what);
+}
+
+static bool take(struct reader *p, char c)
+{
+    if (*p->at != c)
+        return false;
+    p->at++;
+    return true;
+}
+
+/* --- sets of characters ----------------------------------------------------------------------- */
+
+static void add(struct reader *p, struct set *s, uint32_t lo, uint32_t hi)
+{
+    if (s->n == RANGES_MAX)
+        refuse(p, "a class of very many ranges");
+    else
+        s->r[s->n++] = (struct expr_range){ lo, hi };
+}
+
+/* \d and its like; false: c is none. */
+static bool add_kind(struct reader *p, struct set *s, char c)
+{
+    static const struct {
+        char name;
+        uint8_t n;
+        struct expr_range r[6];
+    } kinds[] = {
+        { 'd', 1, { { '0', '9' } } },
+        { 'w', 4, { { '0', '9' }, { 'A', 'Z' }, { '_', '_' }, { 'a', 'z' } } },
+        { 's', 2, { { '\t', '\r' }, { ' ', ' ' } } },
+        { 'D', 2, { { 0, '/' }, { ':', 0x7f } } },
+        { 'W', 5, { { 0, '/' }, { ':', '@' }, { '[', '^' }, { '`', '`' }, { '{', 0x7f } } },
+        /* Not the separators 0x1c to 0x1f, which are space to some. */
+        { 'S', 2, { { 0, 8 }, { '!', 0x7f } } },
+    };
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+        if (kinds[i].name != c)
+            continue;
+        for (size_t k = 0; k < kinds[i].n; k++)
+            add(p, s, kinds[i].r[k].lo, kinds[i].r[k].hi);
+        return true;
+    }
+    return false;
+}
+
+static uint32_t hex(struct reader *p, int n)
+{
+    uint32_t c = 0;
+
+    for (; n > 0 && !p->b->err; n--) {
+        const char *digits = "0123456789abcdefABCDEF", *at = *p->at ? strchr(digits, *p->at) : NULL;
+
+        if (!at) {
+            wrong(p, "has an escape that wants more hexadecimal digits");
+            return 0;
+        }
+        c = c << 4 | (uint32_t)(at - digits < 16 ? at - digits : at - digits - 6);
+        p->at++;
+    }
+    if (c >= 0xd800 && c <= 0xdfff)
+        refuse(p, "half of a surrogate pair");
+    return c;
+}
+
+/* Behind a backslash: one character. */
+static uint32_t escape(struct reader *p)
+{
+    static const char from[] = "nrtfv", to[] = "\n\r\t\f\v";
+    char c = *p->at;
+    const char *at = c ? strchr(from, c) : NULL;
+
+    if (c == '\0') {
+        wrong(p, "ends with a backslash");
+        return 0;
+    }
+    p->at++;
+    if (at)
+        return (uint32_t)to[at - from];
+    if (c == 'x')
+        return hex(p, 2);
+    if (c == 'u')
+        return hex(p, 4);
+    if (c == '0' && (*p->at < '0' || *p->at > '9'))
+        return 0;
+    if ((c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c & 0x80))
+        refuse(p, "a reference, a boundary, a property or another escape of letters or digits");
+    return (uint32_t)c & 0x7f;
+}
+
+static uint32_t plain(struct reader *p)
+{
+    size_t len = 0;
+    uint32_t c;
+
+    if (utf8_check((const uint8_t *)p->at, strlen(p->at), &len) != UTF8_OK) {
+        wrong(p, "is not UTF-8");
+        return 0;
+    }
+    c = utf8_get((const uint8_t *)p->at, len);
+    p->at += len;
+    return c;
+}
+
+/* One end of a range in a class. False: it was a kind, of many characters. */
+static bool end_of_range(struct reader *p, struct set *s, uint32_t *ret)
+{
+    if (!take(p, '\\')) {
+        *ret = plain(p);
+        return true;
+    }
+    if (*p->at && add_kind(p, s, *p->at)) {
+        p->at++;
+        return false;
+    }
+    *ret = *p->at == 'b' ? (p->at++, '\b') : escape(p);
+    return true;
+}
+
+/* All that is in no range. */
+static void invert(struct reader *p, struct set *s)
+{
+    struct set out = { .n = 0 };
+    uint32_t from = 0;
+
+    while (from < 0x110000 && !p->b->err) { /* the nearest range at or behind from */
+        uint32_t lo = 0x110000, hi = 0x110000;
+
+        for (size_t i = 0; i < s->n; i++)
+            if (s->r[i].hi >= from && s->r[i].lo < lo) {
+                lo = s->r[i].lo;
+                hi = s->r[i].hi;
+            }
+        if (lo > from)
+            add(p, &out, from, lo - 1);
+        from = hi + 1;
+    }
+    *s = out;
+}
+
+static uint32_t class(struct reader *p)
+{
+    struct set s = { .n = 0 };
+    bool none = take(p, '^');
+    uint32_t lo = 0, hi = 0;
+
+    while (!p->b->err && !take(p, ']')) {
+        if (*p->at == '\0') {
+            wrong(p, "has a class without ]");
+            break;
+        }
+        if (!end_of_range(p, &s, &lo))
+            continue;
+        hi = lo;
+        if (p->at[0] == '-' && p->at[1] != ']' && p->at[1] != '\0') {
+            p->at++;
+            if (!end_of_range(p, &s, &hi))
+                refuse(p, "a range that ends with a kind of characters");
+        }
+        if (hi < lo)
+            wrong(p, "has a range that ends before it begins");
+        add(p, &s, lo, hi);
+    }
+    if (none)
+        invert(p, &s);
+    if (s.n == 0)
+        refuse(p, "a class of no characters");
+    return jsontext_char(p->j, s.r, s.n);
+}
+
+/* --- parts ------------------------------------------------------------------------------------ */
+
+static uint32_t any_char(struct reader *p)
+{
+    struct set s = { .n = 0 };
+
+    /* What some dialects take for the end of a line is left out. */
+    add(p, &s, 0, 9);
+    add(p, &s, 0xb, 0xc);
+    add(p, &s, 0xe, 0x84);
+    add(p, &s, 0x86, 0x2027);
+    add(p, &s, 0x202a, 0x10ffff);
+    return jsontext_char(p->j, s.r, s.n);
+}
+
+static uint32_t one_char(struct reader *p, uint32_t c)
+{
+    struct expr_range r = { c, c };
+
+    return jsontext_char(p->j, &r, 1);
+}
+
+static uint32_t group(struct reader *p)
+{
+    uint32_t e;
+
+    if (take(p, '?')) {
+        if (p->at[0] == '<' && p->at[1] != '=' && p->at[1] != '!') { /* a name */
+            while (*p->at && *p->at != '>')
+                p->at++;
+            if (!take(p, '>'))
+                wrong(p, "has a group's name without >");
+        } else if (!take(p, ':')) {
+            refuse(p, "a look ahead or behind");
+        }
+    }
+    if (++p->groups > GROUPS_MAX) {
+        refuse(p, "very many groups inside of each other");
+        return EXPR_EMPTY;
+    }
+    e = alternatives(p);
+    p->groups--;
+    if (!p->b->err && !take(p, ')'))
+        wrong(p, "has a group without )");
+    return e;
+}
+
+static uint32_t part(struct reader *p)
+{
+    struct set s = { .n = 0 };
+
+    if (take(p, '.'))
+        return any_char(p);
+    if (take(p, '['))
+        return class(p);
+    if (take(p, '('))
+        return group(p);
+    if (*p->at == '^' || *p->at == '$') {
+        refuse(p, "^ or $ inside");
+        return EXPR_EMPTY;
+    }
+    if (strchr("*+?{", *p->at)) {
+        wrong(p, "repeats nothing");
+        return EXPR_EMPTY;
+    }
+    if (!take(p, '\\'))
+        return one_char(p, plain(p));
+    if (*p->at && add_kind(p, &s, *p->at)) {
+        p->at++;
+        return jsontext_char(p->j, s.r, s.n);
+    }
+    return one_char(p, escape(p));
+}
+
+static uint32_t number(struct reader *p)
+{
+    uint32_t n = 0;
+
+    if (*p->at < '0' || *p->at > '9')
+        wrong(p, "has { without a number of repetitions");
+    while (*p->at >= '0' && *p->at <= '9' && n <= EXPR_REPEAT_MAX)
+        n = 10 * n + (uint32_t)(*p->at++ - '0');
+    return n;
+}
+
+static uint32_t bounded(struct reader *p, uint32_t e)
+{
+    uint32_t min = number(p), max = min;
+
+    if (take(p, ','))
+        max = *p->at == '}' ? EXPR_NO_MAX : number(p);
+    if (!take(p, '}'))
+        wrong(p, "has { without }");
+    if (max < min)
+        wrong(p, "has fewer repetitions at most than at least");
+    return expr_repeat(p->b, e, min, max);
+}
+
+static uint32_t repeated(struct reader *p, uint32_t e)
+{
+    if (take(p, '*'))
+        e = expr_repeat(p->b, e, 0, EXPR_NO_MAX);
+    else if (take(p, '+'))
+        e = expr_repeat(p->b, e, 1, EXPR_NO_MAX);
+    else if (take(p, '?'))
+        e = expr_maybe(p->b, e);
+    else if (take(p, '{'))
+        e = bounded(p, e);
+    else
+        return e;
+    (void)take(p, '?');
+    if (*p->at && strchr("*+?{", *p->at))
+        wrong(p, "repeats a repetition");
+    return e;
+}
+
+static uint32_t sequence(struct reader *p)
+{
+    size_t mark = expr_mark(p->b);
+
+    while (!p->b->err && *p->at && *p->at != '|' && *p->at != ')' &&
+           !(*p->at == '$' && p->groups == 0))
+        expr_put(p->b, repeated(p, part(p)));
+    return expr_seq(p->b, mark);
+}
+
+static uint32_t alternatives(struct reader *p)
+{
+    size_t mark = expr_mark(p->b);
+
+    do
+        expr_put(p->b, sequence(p));
+    while (!p->b->err && take(p, '|'));
+    return expr_any_of(p->b, mark);
+}
+
+uint32_t pattern_expr(struct jsontext *j, const char *pattern, const char *where)
+{
+    struct reader p = { .j = j, .b = j->b, .at = pattern, .where = where };
+    uint32_t any = expr_repeat(j->b, jsontext_char_any(j), 0, EXPR_NO_MAX);
+    size_t mark = expr_mark(j->b);
+
+    do {
+        uint32_t before = take(&p, '^') ? EXPR_EMPTY : any, what = sequence(&p),
+                 behind = take(&p, '$') ? EXPR_EMPTY : any;
+
+        expr_put(j->b, expr_seq2(j->b, before, expr_seq2(j->b, what, behind)));
+    } while (!j->b->err && take(&p, '|'));
+    if (!j->b->err && *p.at)
+        wrong(&p, *p.at == ')' ? "has ) without a group" : "goes on behind $");
+    return expr_any_of(j->b, mark);
+}

@@ -1,0 +1,385 @@
+/* Several schemas of one value become one: their keywords together. That is the same where no
+ * keyword is said twice, and none looks at what others of its schema say; else it is refused. */
+#include "engine/text/schema_inner.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct json_object *made(struct schema *s, struct json_object *x)
+{
+    struct json_object **mem;
+
+    if (s->joined.n == SCHEMA_JOIN_MAX)
+        expr_fail(&s->build, -E2BIG, "the schema joins more than %u others", SCHEMA_JOIN_MAX);
+    if (x && !s->build.err && s->joined.n == s->joined.cap) {
+        size_t cap = 2 * s->joined.cap + 16;
+
+        mem = reallocarray(s->joined.mem, cap, sizeof(*mem));
+        if (mem) {
+            s->joined.mem = mem;
+            s->joined.cap = cap;
+        }
+    }
+    if (!x || s->joined.n == s->joined.cap)
+        expr_fail(&s->build, -ENOMEM, "no memory for a schema");
+    if (s->build.err) {
+        json_object_put(x);
+        return NULL;
+    }
+    mem = s->joined.mem;
+    return mem[s->joined.n++] = x;
+}
+
+/* What part i of a list of schemas is, behind its references; NULL: it failed. */
+static struct json_object *part(struct schema *s, struct json_object *x,
+                                const struct schema_place *at)
+{
+    for (unsigned i = 0; x && !s->build.err && json_object_is_type(x, json_type_object); i++) {
+        struct json_object *ref = schema_get(x, "$ref");
+        struct schema_place here = schema_at(at, "$ref", 0);
+
+        if (!ref)
+            return x;
+        json_object_object_foreach(x, k, v)
+        {
+            (void)v;
+            if (schema_asserts(k) && strcmp(k, "$ref") != 0)
+                schema_fail(s, at, -ENOTSUP, "%s beside $ref is not supported", k);
+        }
+        if (i == SCHEMA_DEPTH_MAX)
+            schema_fail(s, &here, -EINVAL, "the references go round in a circle");
+        x = schema_target(s, ref, &here);
+    }
+    if (!s->build.err)
+        schema_fail(s, at, -ENOTSUP, "only objects can be joined with other schemas");
+    return NULL;
+}
+
+/* --- joining ---------------------------------------------------------------------------------- */
+
+static bool add(struct schema *s, struct json_object *to, const char *key, struct json_object *v)
+{
+    if (json_object_object_add(to, key, json_object_get(v)) == 0)
+        return true;
+    json_object_put(v);
+    expr_fail(&s->build, -ENOMEM, "no memory for a schema");
+    return false;
+}
+
+/* Both lists of names, in a new one: the old one is the client's. */
+static struct json_object *both(struct schema *s, struct json_object *a, struct json_object *b)
+{
+    struct json_object *all = made(s, json_object_new_array()), *from[] = { a, b };
+
+    for (int k = 0; k < 2 && all; k++)
+        for (size_t i = 0; i < json_object_array_length(from[k]) && !s->build.err; i++)
+            if (json_object_array_add(all, json_object_get(json_object_array_get_idx(from[k], i))) <
+                0)
+                expr_fail(&s->build, -ENOMEM, "no memory for a schema");
+    return all;
+}
+
+static struct json_object *both_members(struct schema *s, struct json_object *a,
+                                        struct json_object *b, const struct schema_place *at)
+{
+    struct json_object *all = made(s, json_object_new_object()), *from[] = { a, b };
+
+    for (int k = 0; k < 2 && all; k++) {
+        json_object_object_foreach(from[k], name, v)
+        {
+            struct json_object *had = schema_get(all, name);
+
+            if (had && !json_object_equal(had, v))
+                schema_fail(s, at, -ENOTSUP,
+                            "two schemas for the member \"%.60s\" are not supported", name);
+            else if (!had && !add(s, all, name, v))
+                break;
+        }
+    }
+    return all;
+}
+
+/* Types that both allow. */
+static struct json_object *common_types(struct schema *s, struct json_object *a,
+                                        struct json_object *b, const struct schema_place *at)
+{
+    static const char *const names[] = { "null",   "boolean", "integer", "number",
+                                         "string", "array",   "object" };
+    unsigned types = schema_types(s, a, at) & schema_types(s, b, at);
+    struct json_object *all = made(s, json_object_new_array());
+
+    if (!types)
+        schema_fail(s, at, -EINVAL, "no value has both types");
+    for (unsigned i = 0; i < 7 && all && !s->build.err; i++)
+        if ((types >> i & 1) && json_object_array_add(all, json_object_new_string(names[i])) < 0)
+            expr_fail(&s->build, -ENOMEM, "no memory for a schema");
+    return all;
+}
+
+/* What a keyword says depends on another one of the same schema. */
+static bool mixes(struct json_object *a, struct json_object *b)
+{
+    static const char *const pairs[][2] = { { "additionalProperties", "properties" },
+                                            { "additionalProperties", "required" },
+                                            { "items", "prefixItems" } };
+
+    for (size_t i = 0; i < 3; i++) {
+        struct json_object *x = schema_get(a, pairs[i][0]);
+
+        if (x && schema_get(b, pairs[i][1]) &&
+            !(json_object_is_type(x, json_type_boolean) && json_object_get_boolean(x)))
+            return true;
+    }
+    return false;
+}
+
+static void join_key(struct schema *s, struct json_object *to, struct json_object *from,
+                     const char *key, const struct schema_place *at)
+{
+    struct json_object *a = schema_get(to, key), *b = schema_get(from, key);
+
+    if (json_object_object_get_ex(to, key, NULL)) {
+        if (json_object_equal(a, b))
+            return;
+        if (strcmp(key, "type") == 0)
+            b = common_types(s, to, from, at);
+        else if (strcmp(key, "required") == 0 && json_object_is_type(a, json_type_array) &&
+                 json_object_is_type(b, json_type_array))
+            b = both(s, a, b);
+        else if (strcmp(key, "properties") == 0 && json_object_is_type(a, json_type_object) &&
+                 json_object_is_type(b, json_type_object))
+            b = both_members(s, a, b, at);
+        else
+            schema_fail(s, at, -ENOTSUP, "%s is said of the same value twice", key);
+    }
+    if (!s->build.err)
+        (void)add(s, to, key, b);
+}
+
+/* Adds what `from` says to `to`, which is ours; but for keywords `but` and `or`. */
+static void join(struct schema *s, struct json_object *to, struct json_object *from,
+                 const char *but, const char * or, const struct schema_place *at)
+{
+    if (mixes(to, from) || mixes(from, to))
+        schema_fail(s, at, -ENOTSUP,
+                    "additionalProperties or items that look at what another schema "
+                    "says are not supported");
+    json_object_object_foreach(from, k, v)
+    {
+        (void)v;
+        if (s->build.err)
+            return;
+        if (schema_asserts(k) && strcmp(k, but) != 0 && strcmp(k, or) != 0)
+            join_key(s, to, from, k, at);
+    }
+}
+
+/* --- no two at once --------------------------------------------------------------------------- */
+
+static bool is_listed(struct json_object *x)
+{
+    return json_object_object_get_ex(x, "const", NULL) ||
+           json_object_is_type(schema_get(x, "enum"), json_type_array);
+}
+
+static size_t n_values(struct json_object *x)
+{
+    return json_object_object_get_ex(x, "const", NULL)
+               ? 1
+               : json_object_array_length(schema_get(x, "enum"));
+}
+
+static struct json_object *value(struct json_object *x, size_t i)
+{
+    return json_object_object_get_ex(x, "const", NULL)
+               ? schema_get(x, "const")
+               : json_object_array_get_idx(schema_get(x, "enum"), i);
+}
+
+static unsigned types_of(struct schema *s, struct json_object *x, const struct schema_place *at)
+{
+    unsigned types = schema_types(s, x, at), of = 0;
+
+    if (is_listed(x))
+        for (size_t i = 0; i < n_values(x); i++)
+            of |= schema_kind_of(value(x, i));
+    return is_listed(x) ? types & of : types;
+}
+
+/* 1 and 1.0 are the same value. */
+static bool same(struct json_object *a, struct json_object *b)
+{
+    unsigned number = schema_kind_of(a) & schema_kind_of(b) & SCHEMA_NUMBER;
+
+    return number ? json_object_get_double(a) == json_object_get_double(b)
+                  : json_object_equal(a, b);
+}
+
+/* False: it takes too long. */
+static bool works(struct schema *s)
+{
+    if (s->work++ > SCHEMA_WORK_MAX)
+        expr_fail(&s->build, -E2BIG,
+                  "the schema takes too long to compile: it has very large oneOfs");
+    return !s->build.err;
+}
+
+static bool no_common_value(struct schema *s, struct json_object *a, struct json_object *b)
+{
+    for (size_t i = 0; i < n_values(a); i++)
+        for (size_t k = 0; k < n_values(b); k++)
+            if (!works(s) || same(value(a, i), value(b, k)))
+                return false;
+    return true;
+}
+
+static bool demands(struct schema *s, struct json_object *x, const char *name)
+{
+    struct json_object *list = schema_get(x, "required");
+
+    if (!json_object_is_type(list, json_type_array))
+        return false;
+    for (size_t i = 0; i < json_object_array_length(list) && works(s); i++) {
+        struct json_object *v = json_object_array_get_idx(list, i);
+
+        if (json_object_is_type(v, json_type_string) &&
+            strcmp(json_object_get_string(v), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool apart(struct schema *s, struct json_object *a, struct json_object *b,
+                  const struct schema_place *at);
+
+/* A member that one of them must have, and that can't satisfy both. */
+static bool member_apart(struct schema *s, struct json_object *a, struct json_object *b,
+                         const struct schema_place *at)
+{
+    struct json_object *x = schema_get(a, "properties"), *y = schema_get(b, "properties");
+
+    if (!json_object_is_type(x, json_type_object) || !json_object_is_type(y, json_type_object))
+        return false;
+    json_object_object_foreach(x, name, v)
+    {
+        struct json_object *w = schema_get(y, name);
+
+        if (!works(s))
+            return false;
+        if (json_object_is_type(v, json_type_object) && json_object_is_type(w, json_type_object) &&
+            (demands(s, a, name) || demands(s, b, name)) && apart(s, v, w, at))
+            return true;
+    }
+    return false;
+}
+
+/* Certain that no value satisfies both. */
+static bool apart(struct schema *s, struct json_object *a, struct json_object *b,
+                  const struct schema_place *at)
+{
+    unsigned types = types_of(s, a, at) & types_of(s, b, at);
+
+    if (s->build.err)
+        return false;
+    if (types == 0 || (is_listed(a) && is_listed(b) && no_common_value(s, a, b)))
+        return true;
+    return (types & ~(unsigned)SCHEMA_OBJECT) == 0 && member_apart(s, a, b, at);
+}
+
+static void check_one_of(struct schema *s, struct json_object *list, const struct schema_place *at)
+{
+    size_t n = json_object_array_length(list);
+
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = i + 1; k < n && !s->build.err; k++) {
+            struct schema_place one = schema_at(at, NULL, i), other = schema_at(at, NULL, k);
+            struct json_object *a = part(s, json_object_array_get_idx(list, i), &one),
+                               *b = a ? part(s, json_object_array_get_idx(list, k), &other) : NULL;
+
+            if (b && !apart(s, a, b, &other))
+                schema_fail(s, at, -ENOTSUP,
+                            "values could satisfy both number %zu and number %zu, which oneOf "
+                            "excludes: use anyOf, or different types or constants",
+                            i, k);
+        }
+}
+
+/* --- all of it -------------------------------------------------------------------------------- */
+
+static struct json_object *list_of(struct schema *s, struct json_object *x, const char *key,
+                                   const struct schema_place *at)
+{
+    struct json_object *list = schema_get(x, key);
+    struct schema_place here = schema_at(at, key, 0);
+
+    if (list &&
+        (!json_object_is_type(list, json_type_array) || json_object_array_length(list) == 0))
+        schema_fail(s, &here, -EINVAL, "it is no list of schemas");
+    return s->build.err ? NULL : list;
+}
+
+/* All of x and of its allOf but for that: a schema of its own. */
+static struct json_object *with_all(struct schema *s, struct json_object *x,
+                                    const struct schema_place *at)
+{
+    struct json_object *all = made(s, json_object_new_object()), *list = list_of(s, x, "allOf", at);
+    struct schema_place here = schema_at(at, "allOf", 0);
+
+    if (all)
+        join(s, all, x, "allOf", "allOf", at);
+    for (size_t i = 0; list && i < json_object_array_length(list) && !s->build.err; i++) {
+        struct schema_place one = schema_at(&here, NULL, i);
+        struct json_object *p = part(s, json_object_array_get_idx(list, i), &one);
+
+        if (p)
+            join(s, all, p, "", "", &one);
+    }
+    return s->build.err ? NULL : all;
+}
+
+static uint32_t any_of(struct schema *s, struct json_object *x, const char *key,
+                       const struct schema_place *at)
+{
+    struct json_object *list = list_of(s, x, key, at), *base, *both_ways;
+    struct schema_place here = schema_at(at, key, 0);
+    size_t mark = expr_mark(&s->build);
+
+    if (list && strcmp(key, "oneOf") == 0)
+        check_one_of(s, list, &here);
+    base = made(s, json_object_new_object());
+    if (base)
+        join(s, base, x, key, "allOf", at);
+    for (size_t i = 0; list && !s->build.err && i < json_object_array_length(list); i++) {
+        struct schema_place one = schema_at(&here, NULL, i);
+        struct json_object *p = json_object_array_get_idx(list, i);
+
+        if (json_object_object_length(base) > 0) {
+            both_ways = made(s, json_object_new_object());
+            p = both_ways ? part(s, p, &one) : NULL;
+            if (p)
+                join(s, both_ways, base, "", "", &one);
+            if (p)
+                join(s, both_ways, p, "", "", &one);
+            p = both_ways;
+        }
+        expr_put(&s->build, schema_expr(s, p, &one));
+    }
+    return expr_any_of(&s->build, mark);
+}
+
+uint32_t schema_joined(struct schema *s, struct json_object *x, const struct schema_place *at)
+{
+    if (schema_get(x, "allOf")) {
+        struct json_object *all = with_all(s, x, at);
+        struct schema_place deeper = *at;
+
+        deeper.depth++; /* it may lead to itself */
+        return all ? schema_expr(s, all, &deeper) : EXPR_EMPTY;
+    }
+    if (schema_get(x, "anyOf") && schema_get(x, "oneOf")) {
+        schema_fail(s, at, -ENOTSUP, "anyOf beside oneOf is not supported");
+        return EXPR_EMPTY;
+    }
+    return any_of(s, x, schema_get(x, "anyOf") ? "anyOf" : "oneOf", at);
+}
