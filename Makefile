@@ -48,7 +48,7 @@ FUZZERS := $(SRC_fuzz:tests/%.c=$(B)/tests/%)
 
 # --- how -----------------------------------------------------------------------------------------
 
-DEPS_pc  := libprotobuf-c numa libsystemd libxxhash libpcre2-8 libutf8proc liburing json-c
+DEPS_pc  := libprotobuf-c numa libsystemd libxxhash libpcre2-8 libutf8proc liburing json-c libseccomp
 CFLAGS   ?= -O2 -g
 WARN     := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes $(WERROR)
 ALL_CFLAGS := -std=gnu17 $(CFLAGS) $(WARN) -fno-math-errno -fvisibility=hidden -fPIC -pthread \
@@ -58,7 +58,7 @@ ALL_CFLAGS := -std=gnu17 $(CFLAGS) $(WARN) -fno-math-errno -fvisibility=hidden -
 ALL_LDFLAGS := $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
 LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8 libutf8proc liburing json-c) -lm
 LIBS_ipc    := $(shell pkg-config --libs libprotobuf-c)
-LIBS_daemon := $(shell pkg-config --libs libsystemd)
+LIBS_daemon := $(shell pkg-config --libs libsystemd libseccomp)
 LIBS_ctl    := $(shell pkg-config --libs libedit)
 # Several processes on one training run, if Open MPI is here (libopenmpi-dev); else gist-train has one.
 MPI         := $(shell pkg-config --exists ompi-c && echo 1)

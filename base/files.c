@@ -1,6 +1,7 @@
 #include "base/files.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,6 +36,23 @@ int files_make_path(const char *path, uint32_t *ret_made)
     if (ret_made)
         *ret_made += made;
     return r;
+}
+
+void files_sync_above(const char *path, uint32_t n_made)
+{
+    char *part = strdup(path), *slash;
+
+    while (n_made-- > 0 && part && (slash = strrchr(part, '/'))) {
+        int fd;
+
+        *slash = '\0';
+        fd = open(slash == part ? "/" : part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0) {
+            (void)fsync(fd);
+            (void)close(fd);
+        }
+    }
+    free(part);
 }
 
 int files_read(int fd, void *to, size_t n, off_t off)

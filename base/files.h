@@ -14,6 +14,10 @@
  * was not there: its entry in the one above it is not synced. */
 int files_make_path(const char *path, uint32_t *ret_made);
 
+/* The last n_made folders of path have entries in those above them: they are on the disk when this
+ * returns, as far as the disk does what it is told. */
+void files_sync_above(const char *path, uint32_t n_made);
+
 /* All n bytes at off. read: -EBADMSG, the file ends before. */
 int files_read(int fd, void *to, size_t n, off_t off);
 int files_write(int fd, const void *from, size_t n, off_t off);

@@ -33,6 +33,7 @@ enum config_kv_type { CONFIG_KV_F16, CONFIG_KV_F32, CONFIG_KV_Q8_0 };
 enum config_io { CONFIG_IO_AUTO, CONFIG_IO_URING, CONFIG_IO_THREADS }; /* as enum io_kind */
 enum config_store_restore { CONFIG_RESTORE_AUTO, CONFIG_RESTORE_ALWAYS };
 enum config_keep { CONFIG_KEEP_AUTO, CONFIG_KEEP_YES, CONFIG_KEEP_NO };
+enum config_sandbox { CONFIG_SANDBOX_AUTO, CONFIG_SANDBOX_YES, CONFIG_SANDBOX_NO };
 enum config_log_level { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 
 struct config {

@@ -40,16 +40,22 @@ void log_open(enum log_level max)
     log_journal = stderr_is_journal();
 }
 
-static void put_line(enum log_level level, const char *fmt, va_list ap)
+static const char *line_head(enum log_level level)
 {
     static const char *const journal[] = { "<3>", "<4>", "<6>", "<7>" };
     static const char *const plain[] = { "gistd: error: ", "gistd: warning: ", "gistd: ",
                                          "gistd: debug: " };
+
+    return log_journal ? journal[level] : plain[level];
+}
+
+static void put_line(enum log_level level, const char *fmt, va_list ap)
+{
     char text[LOG_LINE_MAX], line[LOG_LINE_MAX];
     size_t n;
     int r;
 
-    n = (size_t)snprintf(line, sizeof(line), "%s", log_journal ? journal[level] : plain[level]);
+    n = (size_t)snprintf(line, sizeof(line), "%s", line_head(level));
     r = vsnprintf(text, sizeof(text), fmt, ap);
     if (r < 0)
         return;
@@ -68,6 +74,24 @@ void log_at(enum log_level level, const char *fmt, ...)
     va_start(ap, fmt);
     put_line(level, fmt, ap);
     va_end(ap);
+}
+
+void log_in_signal(enum log_level level, const char *const *parts)
+{
+    char line[LOG_LINE_MAX];
+    size_t n = 0;
+
+    if (level > log_max)
+        return;
+    for (const char *part = line_head(level); part; part = *parts++) {
+        size_t len = strlen(part);
+
+        len = len < sizeof(line) - 1 - n ? len : sizeof(line) - 1 - n;
+        memcpy(line + n, part, len);
+        n += len;
+    }
+    line[n++] = '\n';
+    (void)!write(STDERR_FILENO, line, n);
 }
 
 /* Takes one line of what the limit allows now. */

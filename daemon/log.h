@@ -22,6 +22,10 @@ void log_open(enum log_level max);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* The parts, NULL behind the last, as one line; from a signal handler too. They are ours: nothing
+ * in them is quoted. */
+void log_in_signal(enum log_level level, const char *const *parts);
+
 /* For what a peer can cause. */
 #define LOG_PEER_BURST 20u
 #define LOG_PEER_NS    UINT64_C(2000000000)

@@ -1,9 +1,9 @@
 /* gistd - serves a language model to local programs over shared memory.
  *
- * Start: options, log, signals, socket (so that a second daemon ends before it reads a model), then
- * the scheduler's thread, which loads the model; this one becomes the control thread and says READY
- * when the other does. Stop: the scheduler answers what is open and frees all, the socket goes
- * last.
+ * Start: options, log, signals, socket (so that a second daemon ends before it reads a model), the
+ * sandbox (before anything foreign is read), then the scheduler's thread, which loads the model;
+ * this one becomes the control thread and says READY when the other does. Stop: the scheduler
+ * answers what is open and frees all, the socket goes last.
  *
  * Exit status: 0 stopped by a signal, 1 failed, 2 a bad option, 3 another daemon serves the socket.
  */
@@ -16,6 +16,7 @@
 #include "daemon/keep.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/sandbox.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -83,7 +84,6 @@ static int run(const struct config *config, struct listener *listener, struct sc
         log_error("starting: %s", strerror(-r));
         return r;
     }
-    (void)pthread_setname_np(thread, "gistd-sched");
     r = control_run(&control);
     if (r < 0) {
         /* Without the control thread nobody can stop the other; the kernel frees all. */
@@ -122,7 +122,11 @@ static int serve(const struct config *config)
         } else {
             keep_open(&keep, config);
             sched->keep = &keep;
-            r = run(config, &listener, sched, &to_sched, &from_sched);
+            r = sandbox_enter(config, &listener, &why);
+            if (r < 0)
+                log_error("%s", why.text);
+            else
+                r = run(config, &listener, sched, &to_sched, &from_sched);
             keep_close(&keep);
             listener_close(&listener);
         }

@@ -16,6 +16,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -602,6 +603,7 @@ void *sched_main(void *arg)
     struct sched *s = arg;
     struct mailbox_letter letter = { .kind = MAILBOX_READY };
 
+    (void)pthread_setname_np(pthread_self(), "gistd-sched");
     s->epoll = -1; /* here and not by the control thread: close_all takes what was half opened */
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);

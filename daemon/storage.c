@@ -20,12 +20,13 @@
 
 #define DAY_S 86400u
 
-/* The folder that the option names, or by default the environment. False: neither does. */
-static bool find_folder(const char *option, char ret[CACHE_DIR_MAX])
+bool storage_folder(const struct config *c, char ret[CACHE_DIR_MAX])
 {
-    if (!option[0])
+    if (strcmp(c->store, "none") == 0)
+        return false;
+    if (!c->store[0])
         return cache_dir("store", ret);
-    (void)snprintf(ret, CACHE_DIR_MAX, "%s", option);
+    (void)snprintf(ret, CACHE_DIR_MAX, "%s", c->store);
     return true;
 }
 
@@ -112,7 +113,7 @@ int storage_open(struct served *b, const struct config *c, struct why *why)
     if (r < 0 && c->io == CONFIG_IO_URING)
         return why_set(why, r, "option io: %s; with auto or threads gistd does without",
                        b->store_why.text);
-    if (r == 0 && !find_folder(c->store, path))
+    if (r == 0 && !storage_folder(c, path))
         r = why_set(&b->store_why, -ENOENT,
                     "there is no folder for the store: set --store, or HOME");
     if (r == 0)

@@ -9,9 +9,14 @@
 #ifndef DAEMON_STORAGE_H
 #define DAEMON_STORAGE_H
 
+#include "daemon/cache_dir.h"
 #include "daemon/config.h"
 
 struct served;
+
+/* The folder that the option names, or by default the environment. False: nothing is to be kept, or
+ * neither names one. */
+bool storage_folder(const struct config *c, char ret[CACHE_DIR_MAX]);
 
 /* With the pool and the model open. b->store is NULL afterwards, and b->store_why has a sentence,
  * where there is none: that is no error, but for io_uring that was asked for and is denied. */

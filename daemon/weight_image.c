@@ -72,6 +72,7 @@ static void *write_it(void *arg)
     uint64_t start = clock_ns();
     int r;
 
+    (void)pthread_setname_np(pthread_self(), "gistd-image");
     step_back();
     r = io_open(&options, &iw.io, &why);
     if (r == 0) {
@@ -148,7 +149,6 @@ void weight_image_start(const struct config *c, const struct model *m, uint64_t 
         free(w);
         return;
     }
-    (void)pthread_setname_np(w->thread, "gistd-image");
     *ret = w;
 }
 

@@ -197,25 +197,6 @@ static int open_root(struct folders *f, struct why *why)
     return check_ours(f->root_fd, name, why);
 }
 
-/* The folders that were made have entries in those above them, which have to be on the disk as
- * well, or what is kept is lost with them. */
-static void sync_above(const char *path, uint32_t n_made)
-{
-    char *part = strdup(path), *slash;
-
-    while (n_made-- > 0 && part && (slash = strrchr(part, '/'))) {
-        int fd;
-
-        *slash = '\0';
-        fd = open(slash == part ? "/" : part, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd >= 0) {
-            (void)fsync(fd);
-            (void)close(fd);
-        }
-    }
-    free(part);
-}
-
 /* The first folder of v1, v1.1, ... whose format is ours or not yet any. */
 static int choose_root(struct folders *f, char *note, size_t cap, struct why *why)
 {
@@ -248,7 +229,7 @@ static int choose_root(struct folders *f, char *note, size_t cap, struct why *wh
         if (err == 0)
             err = write_format(f);
         if (err == 0)
-            sync_above(f->path, f->n_made);
+            files_sync_above(f->path, f->n_made);
         return err < 0 ? why_set(why, err, "%s/%s/format can't be written: %s", f->path, name,
                                  strerror(-err))
                        : 0;

@@ -191,6 +191,7 @@ static void *work(void *arg)
 {
     struct threads *t = arg;
 
+    (void)pthread_setname_np(pthread_self(), "gistd-io");
     (void)pthread_mutex_lock(&t->lock);
     while (!t->closing) {
         struct job *j = list_pop(&t->todo);
@@ -343,20 +344,20 @@ static const struct io_ops threads_ops = {
     .drain = threads_drain,
 };
 
-/* Signals are the business of the program's own threads. One worker is enough to go on. */
+/* Signals are the business of the program's own threads, but for what a thread has done itself. One
+ * worker is enough to go on. */
 static int start_workers(struct threads *t, uint32_t n)
 {
     sigset_t all, before;
     int r = 0;
 
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     for (uint32_t i = 0; i < n && r == 0; i++) {
         r = -pthread_create(&t->workers[i], NULL, work, t);
-        if (r == 0) {
-            (void)pthread_setname_np(t->workers[i], "gistd-io");
+        if (r == 0)
             t->n_workers++;
-        }
     }
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return t->n_workers ? 0 : r;

@@ -51,6 +51,17 @@ systemd-analyze security --offline=true --threshold=20 "$tmp/system/gistd.servic
 }
 grep 'Overall exposure' "$tmp/security"
 
+# Bounds, so that what is asked of the daemon can't take the machine; the sandbox of its own can be entered.
+for unit in system/gistd.service user/gistd.service; do
+    for line in '^MemoryMax=[0-9]*%$' '^TasksMax=[0-9]*$' '^NoNewPrivileges=yes$' \
+        '^SystemCallFilter=.*seccomp.*landlock_restrict_self'; do
+        grep -q "$line" "$tmp/$unit" || {
+            echo "$unit lacks $line"
+            exit 1
+        }
+    done
+done
+
 for conf in sysusers.d tmpfiles.d; do
     tool=systemd-${conf%.d}
     command -v "$tool" >/dev/null || continue
@@ -74,6 +85,10 @@ fi
 { echo hello | timeout 60 "$BUILD/gistctl" --socket "$tmp/activated.sock" tokenize &&
     timeout 60 "$BUILD/gistctl" --socket "$tmp/activated.sock" status; } >"$tmp/status" || {
     cat "$tmp/status" "$tmp/log"
+    exit 1
+}
+grep -q 'sandbox: ' "$tmp/log" && ! grep 'the sandbox denied' "$tmp/log" || {
+    cat "$tmp/log"
     exit 1
 }
 grep -q 'Serving .* on .*activated.sock' "$tmp/log" || {

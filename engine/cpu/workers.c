@@ -147,6 +147,7 @@ static void *worker_main(void *arg)
     struct worker *self = arg;
     struct workers *w = self->pool;
 
+    (void)pthread_setname_np(pthread_self(), "gist-worker");
     while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
         uint32_t ran = run_slices(w, self->index);
 
@@ -255,12 +256,12 @@ static int start_worker(struct workers *w, uint32_t index, bool pin)
     self->pool = w;
     self->index = index;
     (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
     r = pthread_create(&self->thread, NULL, worker_main, self);
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (r)
         return -r;
-    (void)pthread_setname_np(self->thread, "gist-worker");
     w->n_started++;
     if (pin)
         pin_thread(self->thread, place_cpu(index));

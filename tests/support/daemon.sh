@@ -47,6 +47,7 @@ daemon_stop() {
     daemon=
     check "the daemon ends cleanly" [ $rc -eq 0 ]
     [ $rc -eq 0 ] || cat "$tmp/daemon.log"
+    check "its sandbox denied it nothing" sh -c "! grep 'the sandbox denied' '$tmp/daemon.log'"
 }
 
 # check WHAT COMMAND...: the command succeeds.

@@ -211,6 +211,13 @@ void daemon_fixture_restart(struct daemon_fixture *d, enum daemon_fixture_model 
     start(d, m, args);
 }
 
+/* Every test is one of the sandbox, too: what the daemon needs is on its list. */
+static void check_sandbox(struct daemon_fixture *d)
+{
+    if (strstr(daemon_fixture_log(d), "the sandbox denied"))
+        give_up("the daemon made a call that its sandbox denies:\n%s", daemon_fixture_log(d));
+}
+
 int daemon_fixture_wait(struct daemon_fixture *d)
 {
     double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
@@ -225,6 +232,7 @@ int daemon_fixture_wait(struct daemon_fixture *d)
     }
     (void)close(d->notify);
     d->notify = -1;
+    check_sandbox(d);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
