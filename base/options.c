@@ -205,6 +205,8 @@ static void format_size(double v, char *ret, size_t cap)
 
 static void format_allowed(const struct options_item *o, char *ret, size_t cap)
 {
+    /* Sizes of something else say so by their argument: of tokens, say. */
+    const char *unit = strcmp(o->arg, "SIZE") == 0 ? "in bytes or " : "as a number or ";
     char min[32], max[32];
 
     switch (o->kind) {
@@ -215,9 +217,9 @@ static void format_allowed(const struct options_item *o, char *ret, size_t cap)
         format_size(o->min, min, sizeof(min));
         format_size(o->max, max, sizeof(max));
         if (o->max == NO_LIMIT)
-            (void)snprintf(ret, cap, "%s or more, in bytes or with K, M, G or T", min);
+            (void)snprintf(ret, cap, "%s or more, %swith K, M, G or T", min, unit);
         else
-            (void)snprintf(ret, cap, "%s to %s, in bytes or with K, M, G or T", min, max);
+            (void)snprintf(ret, cap, "%s to %s, %swith K, M, G or T", min, max, unit);
         break;
     case OPTIONS_COUNT:
         (void)snprintf(ret, cap, "%.0f to %.0f", o->min, o->max);

@@ -70,10 +70,16 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
+/* What is there before the first page. */
+static uint64_t fixed(const struct estimate *e)
+{
+    return e->weights + e->scratch + (e->is_device ? e->packing : 0);
+}
+
 /* As daemon/served.c does it, in the same order. */
 static void divide(struct estimate *e, const struct config *c)
 {
-    struct headroom room = { .bytes = less(e->memory, e->weights + e->scratch) };
+    struct headroom room = { .bytes = less(e->memory, fixed(e)) };
 
     if (c->kv_bytes)
         e->context = headroom_kv_bytes(&room, c->kv_bytes);
@@ -103,6 +109,7 @@ static void describe(struct estimate *e, const struct config *c, const struct mo
                             .batch = c->batch_tokens,
                             .kv = (enum kv_type)c->kv_type,
                             .weights = m->packed.len,
+                            .packing = compress_need(m),
                             .store = strcmp(c->store, "none") == 0 ? 0 : c->store_bytes,
                             .wanted_tokens = c->plan_context,
                             .wanted_ratio = c->plan_ratio };
@@ -190,7 +197,7 @@ static uint64_t n_pages(const struct estimate *e, enum kv_type kv)
 
 bool estimate_fits(const struct estimate *e)
 {
-    return e->weights + e->scratch < e->memory &&
+    return fixed(e) < e->memory &&
            estimate_pages(e, e->wanted_tokens, e->wanted_ratio) <= n_pages(e, e->kv);
 }
 
@@ -215,9 +222,12 @@ static void print_parts(const struct estimate *e, FILE *f)
     print_bytes(f, "memory", e->memory, e->source);
     print_bytes(f, "weights", e->weights, "as they are packed");
     print_bytes(f, "scratch", e->scratch, steps);
-    if (e->weights + e->scratch >= e->memory) {
+    print_bytes(f, "packing", e->packing,
+                e->is_device ? "for segments that are being compressed"
+                             : "for segments that are being compressed, of what is kept free");
+    if (fixed(e) >= e->memory) {
         (void)fprintf(f, "The weights do not fit: %" PRIu64 " bytes are missing.\n",
-                      e->weights + e->scratch - e->memory);
+                      fixed(e) - e->memory);
         return;
     }
     print_bytes(f, "kept free", e->kept_free, "for what comes while it serves");
@@ -280,7 +290,7 @@ void estimate_print(const struct estimate *e, FILE *f)
     (void)fprintf(f, "%s on %s: %u layers, %u KV heads of %u, a window of %u tokens\n\n", e->model,
                   e->device, e->n_layer, e->n_head_kv, e->head_dim, e->window);
     print_parts(e, f);
-    if (e->weights + e->scratch >= e->memory)
+    if (fixed(e) >= e->memory)
         return;
     print_tokens(e, f);
     print_wanted(e, f);

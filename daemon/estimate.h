@@ -1,6 +1,6 @@
 /* daemon/estimate.h - what of a model and its context fits where, before anything is loaded.
  *
- *     memory   | weights | scratch | kept free | context: pages of 16 tokens, as many as fit |
+ *     memory   | weights | scratch | packing | kept free | context: pages of 16 tokens |
  *
  * Counted as the daemon counts: weights as they are packed, the backend's own word for scratch, the
  * pool's pages, a compressor's keys a segment. Of the model's file the header is read.
@@ -25,6 +25,7 @@ struct estimate {
     enum kv_type kv;
     uint64_t page_bytes[KV__N];
     uint64_t memory, weights, scratch, kept_free;
+    uint64_t packing; /* of a compressor; of the process's memory it is part of what is kept free */
     uint64_t context; /* bytes that are left for the pool */
     uint64_t host;    /* this machine's memory beside that */
     uint64_t store;   /* bytes of the disk; 0: it is switched off */

@@ -290,8 +290,12 @@ static int open_pool(struct served *b, const struct config *c, enum kv_type kv, 
 {
     struct headroom room;
     bool is_device = read_room(b, &room);
-    uint64_t bytes = is_device && !c->kv_bytes ? headroom_device_kv_bytes(&room)
-                                               : headroom_kv_bytes(&room, c->kv_bytes);
+    uint64_t packing = is_device ? compress_need(b->model) : 0, bytes;
+
+    /* It is taken behind the pool, which would leave a small device nothing for it. */
+    room.bytes = room.bytes > packing ? room.bytes - packing : 0;
+    bytes = is_device && !c->kv_bytes ? headroom_device_kv_bytes(&room)
+                                      : headroom_kv_bytes(&room, c->kv_bytes);
 
     if (bytes == 0 && c->kv_bytes)
         return why_set(why, -ENOMEM,

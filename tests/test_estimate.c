@@ -89,6 +89,21 @@ static void write_8b(const char *path)
     gguf_build_free(b);
 }
 
+/* What the device's memory goes to, a compressor's scratch among it. */
+static double parts_of(const char *text)
+{
+    static const char *const lines[] = { "\nweights", "\nscratch", "\npacking", "\nkept free",
+                                         "\ncontext" };
+    double sum = 0, n[3];
+
+    for (unsigned i = 0; i < sizeof(lines) / sizeof(*lines); i++) {
+        assert_int_equal(numbers_of(text, lines[i], n), 2);
+        assert_true(n[0] > 0);
+        sum += n[0];
+    }
+    return sum;
+}
+
 /* Within two per cent, which the page's two digits leave open. */
 static void assert_about(double found, double expected)
 {
@@ -110,6 +125,7 @@ static void roofline(void **state)
     assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
     assert_int_equal(numbers_of(text, "weights", n), 2);
     assert_about(n[0], 4.92e9);
+    assert_true(parts_of(text) == 80000000000.0);
     assert_int_equal(numbers_of(text, "  raw", n), 3);
     assert_about(n[0], 0.53e6);
     assert_about(n[1], 0.53e6 / 2);
@@ -160,6 +176,7 @@ static void counts_are_the_backends(void **state)
     struct backend_info info;
     struct estimate e;
     struct why why = { "" };
+    struct compressor *c;
     uint64_t need;
     struct rig r;
 
@@ -178,6 +195,9 @@ static void counts_are_the_backends(void **state)
         assert_int_equal(e.scratch, info.scratch_bytes);
     assert_int_equal(e.page_bytes[KV_Q8_0], r.pool.page_bytes);
     assert_int_equal(e.weights + e.scratch + e.kept_free + e.context, e.memory);
+    assert_int_equal(compress_open(r.model, r.backend, &c), 0);
+    assert_int_equal(e.packing, compress_scratch_len(c));
+    compress_close(c);
     rig_close(&r);
 }
 

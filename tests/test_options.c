@@ -33,7 +33,7 @@ struct all {
 static const struct options_item items[] = {
     OPTIONS_ITEM(struct all, text, "text", TEXT, "WORD", "", 0, 5, "", "Some text. Or none."),
     OPTIONS_ITEM(struct all, size, "size", SIZE, "SIZE", "64K", 1024, 1 << 30, "", "A size."),
-    OPTIONS_ITEM(struct all, any_size, "any-size", SIZE, "SIZE", "0", 0, INT64_MAX, "", "Any."),
+    OPTIONS_ITEM(struct all, any_size, "any-size", SIZE, "TOKENS", "0", 0, INT64_MAX, "", "Any."),
     OPTIONS_ITEM(struct all, count, "count", COUNT, "N", "7", 2, 4294967295, "", "A count."),
     OPTIONS_ITEM(struct all, big, "big", BIG, "N", "1", 0, INT64_MAX, "", "A large one."),
     OPTIONS_ITEM(struct all, real, "real", REAL, "X", "0.5", 1e-3, 10, "", "A real number."),
@@ -86,7 +86,7 @@ static void test_values(void **state)
         { "size", "1KB", "allowed: 1K" },
         { "size", "", "allowed: 1K" },
         { "any-size", "8388607T", NULL },
-        { "any-size", "8388608T", "allowed: 0 or more" },
+        { "any-size", "8388608T", "allowed: 0 or more, as a number or with K, M, G or T" },
         { "any-size", "99999999999T", "allowed: 0 or more" },
         { "any-size", "9223372036854775807", NULL },
         { "any-size", "9223372036854775808", "allowed: 0 or more" },

@@ -414,7 +414,6 @@ float *compress_asked_floats(const struct compress_work *w)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-/* Taken at start: compressing while the daemon serves allocates nothing. */
 /* The longest segments at the lowest ratio, by the compressor that has most to remember. */
 static size_t largest_side(const struct compressor *c)
 {
@@ -430,25 +429,49 @@ static size_t largest_side(const struct compressor *c)
     return most * sizeof(float);
 }
 
+static struct compressor shape_of(const struct model *m)
+{
+    return (struct compressor){ .n_lists = m->n_layer * m->n_head_kv,
+                                .group = m->n_head / m->n_head_kv,
+                                .n_embd = m->n_embd,
+                                .head_dim = m->head_dim };
+}
+
+static size_t sides_bytes(const struct compressor *c)
+{
+    size_t most = largest_side(c);
+
+    return most > SIDES_BYTES ? most : SIDES_BYTES;
+}
+
+static size_t asks_bytes(const struct compressor *c)
+{
+    size_t asks = asked_floats(c, SEQ_SEGMENT_MAX) * sizeof(float);
+
+    return asks > ASKS_BYTES ? asks : ASKS_BYTES;
+}
+
+/* Taken at start: compressing while the daemon serves allocates nothing. */
+size_t compress_need(const struct model *m)
+{
+    const struct compressor c = shape_of(m);
+
+    return sides_bytes(&c) + asks_bytes(&c);
+}
+
 int compress_open(const struct model *m, struct backend *b, struct compressor **ret)
 {
     struct compressor *c = calloc(1, sizeof(*c));
-    size_t most, asks;
 
     if (!c)
         return -ENOMEM;
-    *c = (struct compressor){ .backend = b,
-                              .n_lists = m->n_layer * m->n_head_kv,
-                              .group = m->n_head / m->n_head_kv,
-                              .n_embd = m->n_embd,
-                              .head_dim = m->head_dim };
-    most = largest_side(c);
-    asks = asked_floats(c, SEQ_SEGMENT_MAX) * sizeof(float);
+    *c = shape_of(m);
+    c->backend = b;
     /* Nothing is lost without it but time, and who never fits has no use for it. */
-    scratch_promise(&c->asks, b, asks > ASKS_BYTES ? asks : ASKS_BYTES);
+    scratch_promise(&c->asks, b, asks_bytes(c));
     /* The desk: the numbers that keys are chosen by and the places that were chosen, of all heads;
      * and two lists of one head. */
-    if (scratch_open(&c->sides, b, most > SIDES_BYTES ? most : SIDES_BYTES) < 0 ||
+    if (scratch_open(&c->sides, b, sides_bytes(c)) < 0 ||
         scratch_open(&c->page_lists, NULL, SCRATCH_SPANS_MAX * PAGE_LIST_BYTES) < 0 ||
         scratch_open(&c->desk, NULL,
                      (2 * (size_t)c->n_lists + 8) * SEQ_SEGMENT_MAX * sizeof(float)) < 0) {

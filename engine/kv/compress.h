@@ -122,6 +122,9 @@ uint32_t compress_gist_every(const struct compress_spec *c);
 struct asked;
 struct compressor;
 
+/* Bytes of scratch, the backend's, that one for this model has at most: only shapes are looked at.
+ */
+size_t compress_need(const struct model *m);
 int compress_open(const struct model *m, struct backend *b, struct compressor **ret);
 void compress_close(struct compressor *c);
 
