@@ -85,7 +85,8 @@ GIST_API enum gist_code gist_error_code(const gist_conn *c);
 struct gist_info {
     const char *version, *model, *model_digest; /* live as long as the connection */
     uint32_t n_vocab, context_max, segment_default;
-    int chat; /* a known chat template */
+    int chat;    /* a known chat template */
+    int outputs; /* this daemon writes by grammars, and tells log-probabilities */
 };
 GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
 
@@ -127,6 +128,7 @@ enum gist_compressor {
 #define GIST_SET_TOP_P          0x2000u
 #define GIST_SET_REPEAT_PENALTY 0x4000u
 #define GIST_SET_HYDRATE        0x8000u
+#define GIST_SET_LOGPROBS       0x10000u
 
 #define GIST_NO_SINKS     UINT32_MAX /* 0 with GIST_SET_SINKS */
 #define GIST_HYDRATE_AUTO UINT32_MAX /* as many as fit */
@@ -245,6 +247,27 @@ GIST_API int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n,
 GIST_API int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
                               unsigned flags, struct gist_usage *ret_usage);
 
+/* How an answer has to look: a text of the grammar, or the beginning of one, when gist_result says
+ * that it was cut (any reason but GIST_END_OF_TEXT). */
+enum gist_grammar {
+    GIST_ANY_TEXT,
+    GIST_GBNF,       /* a grammar in llama.cpp's notation; answers are texts of its rule `root` */
+    GIST_JSON_SCHEMA /* a JSON Schema; answers are JSON texts that satisfy it. What of it can't be
+                      * enforced is refused (GIST_E_UNSUPPORTED), and the place named */
+};
+
+/* Natural logarithms of the probability that the model gave a token, before penalties, temperature
+ * and grammar; and n_top of the likeliest ones in its place, from the likeliest on. */
+struct gist_logprob {
+    uint32_t id;
+    float logprob;
+    uint32_t n_top;
+    const uint32_t *top_ids;
+    const float *top_logprobs;
+};
+/* One token; a later library's struct may be longer. */
+typedef void gist_logprob_fn(void *arg, const struct gist_logprob *token);
+
 struct gist_sampling {
     size_t size;         /* sizeof(struct gist_sampling) */
     uint32_t max_tokens; /* 0: until a stop or the end of the context */
@@ -258,7 +281,13 @@ struct gist_sampling {
     const char *const *stop;
     uint32_t n_stop;
     int ignore_eog;
-    unsigned flags; /* GIST_SET_TOP_P, GIST_SET_REPEAT_PENALTY */
+    unsigned flags; /* GIST_SET_TOP_P, GIST_SET_REPEAT_PENALTY, GIST_SET_LOGPROBS */
+    enum gist_grammar grammar;
+    const char *grammar_text; /* of grammar_len bytes */
+    size_t grammar_len;
+    uint32_t logprobs;           /* of so many of the likeliest tokens, at most 20; 0: none, or with
+                                  * GIST_SET_LOGPROBS those of the answer's own tokens alone */
+    gist_logprob_fn *on_logprob; /* before on_text is given their text, with its arg */
 };
 
 enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, GIST_POOL_FULL };

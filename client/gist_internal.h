@@ -62,6 +62,7 @@ struct gist_request {
     int err;
     gist_reply_fn *on_reply; /* NULL: any reply will do */
     gist_text_fn *on_text;
+    gist_logprob_fn *on_logprob;
     gist_rows_fn *on_rows;
     gist_row_fn *on_row;
     gist_progress_fn *on_progress;

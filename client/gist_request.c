@@ -149,6 +149,8 @@ static void set_more(struct wire_req *m, bool more)
 {
     if (m->kind == WIRE_APPEND)
         m->u.append.more = more;
+    else if (m->kind == WIRE_GENERATE)
+        m->u.generate.more = more;
     else if (m->kind == WIRE_SCORE)
         m->u.score.more = more;
     else if (m->kind == WIRE_TOKENIZE)

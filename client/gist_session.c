@@ -322,6 +322,25 @@ int gist_append_chat_start(gist_session *s, const struct gist_message *msgs, siz
 
 /* --- generating ------------------------------------------------------------------------------- */
 
+static void give_logprobs(struct gist_request *r, const struct wire_rep *rep)
+{
+    uint32_t n_top = rep->u.text.n_top;
+    struct gist_logprob one;
+
+    if (!r->on_logprob || !rep->u.text.logprobs)
+        return;
+    for (uint32_t i = 0; i < rep->u.text.n_ids; i++) {
+        one = (struct gist_logprob){ .id = rep->u.text.tokens[i],
+                                     .logprob = rep->u.text.logprobs[i],
+                                     .n_top = n_top };
+        if (n_top > 0) {
+            one.top_ids = rep->u.text.top_ids + (size_t)i * n_top;
+            one.top_logprobs = rep->u.text.top_logprobs + (size_t)i * n_top;
+        }
+        r->on_logprob(r->arg, &one);
+    }
+}
+
 /* Text that comes behind a callback's refusal is what the daemon had sent before it saw the cancel:
  * it is read and dropped, until the last reply ends the request. */
 static int give_text(struct gist_request *r, const struct wire_rep *rep)
@@ -330,6 +349,8 @@ static int give_text(struct gist_request *r, const struct wire_rep *rep)
 
     if (rep->last)
         return -EPROTO;
+    if (!r->err)
+        give_logprobs(r, rep);
     if (r->err || !r->on_text) /* the caller wants no more */
         return 0;
     if (r->on_text(r->arg, text, strlen(text), rep->u.text.tokens, rep->u.text.n_ids) != 0) {
@@ -360,6 +381,25 @@ static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const
     return 0;
 }
 
+/* An older daemon would pass over what it does not know, and answer with any text. */
+static int add_outputs(gist_session *s, const struct gist_sampling *p, struct gist_request *r)
+{
+    bool logprobs = p->logprobs > 0 || p->flags & GIST_SET_LOGPROBS;
+
+    if ((p->grammar || logprobs) && !s->conn->info.outputs)
+        return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
+                              "gistd %s knows neither grammars nor log-probabilities: restart it "
+                              "with a newer version",
+                              s->conn->info.version);
+    r->msg.u.generate.grammar = (enum wire_grammar)p->grammar;
+    r->bulk = (const uint8_t *)p->grammar_text;
+    r->bulk_len = p->grammar_len;
+    r->msg.u.generate.has_logprobs = logprobs;
+    r->msg.u.generate.logprobs = p->logprobs;
+    r->on_logprob = p->on_logprob;
+    return 0;
+}
+
 static int make_generate(gist_session *s, const struct gist_sampling *sampling,
                          struct gist_request *ret)
 {
@@ -367,7 +407,8 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
     struct gist_sampling p;
     int err = gist_copy_sized(&p, sizeof(p), sampling);
 
-    if (err == 0 && p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY))
+    if (err == 0 && (p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY | GIST_SET_LOGPROBS) ||
+                     p.grammar > GIST_JSON_SCHEMA || (p.grammar_len > 0 && !p.grammar)))
         err = -EINVAL;
     if (err < 0)
         return gist_set_errno(s->conn, err);
@@ -375,6 +416,9 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
         return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EINVAL,
                               "%u stop strings in one request; %u are allowed", p.n_stop,
                               WIRE_STOPS_MAX);
+    err = add_outputs(s, &p, &r);
+    if (err < 0)
+        return err;
     r.msg.u.generate.session = s->id;
     r.msg.u.generate.max_tokens = p.max_tokens;
     r.msg.u.generate.temperature = p.temperature;

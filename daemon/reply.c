@@ -1,5 +1,6 @@
 #include "daemon/reply.h"
 
+#include "daemon/logprobs.h"
 #include "daemon/sched.h"
 
 #include <assert.h>
@@ -47,7 +48,7 @@ int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, c
 }
 
 int reply_text(struct sched *s, struct request *r, const char *text, size_t n, const uint32_t *ids,
-               uint32_t n_ids, uint32_t n_tokens)
+               uint32_t n_ids, uint32_t n_tokens, const struct logprobs *l)
 {
     char copy[3 * REPLY_TEXT_MAX + 1], *to = copy;
     struct wire_rep rep = { .id = r->id, .kind = WIRE_TEXT };
@@ -64,6 +65,12 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
     rep.u.text.n_tokens = n_tokens;
     rep.u.text.tokens = ids;
     rep.u.text.n_ids = n_ids;
+    if (l && n_ids > 0) {
+        rep.u.text.logprobs = l->own;
+        rep.u.text.n_top = l->n_top;
+        rep.u.text.top_ids = l->top_ids;
+        rep.u.text.top_logprobs = l->top_logprobs;
+    }
     return reply_send(s, r, &rep, NULL);
 }
 

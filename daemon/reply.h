@@ -13,6 +13,7 @@
 
 #include <stddef.h>
 
+struct logprobs;
 struct request;
 struct sched;
 
@@ -26,10 +27,11 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
 void reply_commit(struct request *r);
 
 /* Sends Text of n bytes (whole characters, at most REPLY_TEXT_MAX) and ids. n_tokens: what they
- * came from. The field is a protobuf string, so a zero byte goes out as U+FFFD. */
+ * came from. l: log-probabilities of the ids, the first n_ids of it; NULL: none. The field is a
+ * protobuf string, so a zero byte goes out as U+FFFD. */
 #define REPLY_TEXT_MAX 16384u
 int reply_text(struct sched *s, struct request *r, const char *text, size_t n, const uint32_t *ids,
-               uint32_t n_ids, uint32_t n_tokens);
+               uint32_t n_ids, uint32_t n_tokens, const struct logprobs *l);
 
 /* Bytes of bulk that one reply can carry at best. */
 uint32_t reply_bulk_max(const struct request *r);

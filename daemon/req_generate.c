@@ -12,10 +12,14 @@
  *         +---- read it with the next step ------------> Done CONTEXT_FULL, POOL_FULL: can't
  *
  * What the client saw is in the session, tokens of a stop string are not (but for one that begins
- * before it). After a cancel too. */
+ * before it). After a cancel too.
+ *
+ * With a grammar only tokens that go on in it are sampled from, and the answer ends where nothing
+ * can follow. It is compiled in a slice of work, before the first token. */
 
 #include "base/clock.h"
 #include "daemon/answer.h"
+#include "daemon/logprobs.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -26,6 +30,14 @@
 struct generate {
     struct sampler sampler;
     struct answer answer;
+    bool has_logprobs;
+    struct logprobs logprobs;
+    enum wire_grammar kind;
+    struct encode_text text;   /* of a grammar that is to be compiled */
+    struct grammars *grammars; /* that the entry is of */
+    struct grammars_entry *entry;
+    struct match *match; /* NULL: no grammar */
+    uint64_t *bits;      /* tokens that may come next */
     uint32_t max_tokens; /* 0: no limit */
     bool ignore_eog;
     bool asks;                   /* what the text asks about is to be there first */
@@ -81,44 +93,148 @@ static void push_recent(struct generate *g, const struct session *session)
         sampler_push(&g->sampler, session->pending);
 }
 
+/* What can't be asked for, alone or together. */
+static bool check(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    bool has_text = m->bulk_len > 0 || r->parts->len > 0;
+    struct sampler_params params;
+    struct why why = { "" };
+
+    read_params(m, &params);
+    if (sampler_check(&params, &why) < 0)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
+    else if (m->u.generate.has_logprobs && m->u.generate.logprobs > LOGPROBS_TOP_MAX)
+        request_fail(s, r, WIRE_E_BAD_REQUEST,
+                     (struct request_numbers){ 0, m->u.generate.logprobs, LOGPROBS_TOP_MAX },
+                     "log-probabilities of %u tokens beside each were asked for; %u are allowed",
+                     m->u.generate.logprobs, LOGPROBS_TOP_MAX);
+    else if (has_text && m->u.generate.grammar == WIRE_GRAMMAR_NONE)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "a Generate with data must say what kind of grammar it is");
+    else if (m->u.generate.grammar && m->u.generate.ignore_eog)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "an answer by a grammar ends where the grammar does: ignore_eog can't be used "
+                     "with one");
+    else
+        return check_stops(s, r, m);
+    return false;
+}
+
+static bool generate_takes(const struct sched *s, const struct request *r, const struct wire_req *m)
+{
+    return m->u.generate.grammar != WIRE_GRAMMAR_NONE && request_collects(s, r, m);
+}
+
+static int init_logprobs(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    struct generate *g = r->state;
+
+    g->has_logprobs = m->u.generate.has_logprobs;
+    if (!g->has_logprobs)
+        return 0;
+    return logprobs_init(&g->logprobs, &r->client->held, s->served.model->n_vocab,
+                         m->u.generate.logprobs, g->answer.cap_ids);
+}
+
+static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    struct generate *g = calloc(1, sizeof(*g));
+    struct sampler_params params;
+    int e;
+
+    r->state = g;
+    e = g ? answer_init(&g->answer, s->served.token_max, m->u.generate.stops, m->u.generate.n_stops)
+          : -ENOMEM;
+    if (e == 0)
+        e = init_logprobs(s, r, m);
+    if (e < 0)
+        return e;
+    read_params(m, &params);
+    sampler_init(&g->sampler, &params);
+    push_recent(g, r->session);
+    g->max_tokens = m->u.generate.max_tokens;
+    g->ignore_eog = m->u.generate.ignore_eog;
+    g->kind = m->u.generate.grammar;
+    if (g->kind)
+        g->text = encode_text_take(r->parts);
+    r->usage.prompt_tokens = session_len(r->session);
+    memory_account(&r->session->memory, &r->usage);
+    if (!r->session->row_valid && !g->kind)
+        r->phase = REQUEST_RUN; /* the pending token is read first */
+    return 0;
+}
+
 static int generate_start(struct sched *s, struct request *r, const struct wire_req *m,
                           const uint8_t *bulk)
 {
-    struct sampler_params params;
-    struct why why = { "" };
-    struct generate *g;
-    int e;
-
-    (void)bulk;
+    if (!check(s, r, m) || !request_collect(s, r, bulk, m->bulk_len))
+        return 0;
+    if (m->u.generate.more) {
+        r->last = (struct wire_rep){ .kind = WIRE_DONE };
+        request_finish(s, r);
+        return 0;
+    }
     if (!request_take_session(s, r, m->u.generate.session))
         return 0;
-    read_params(m, &params);
     if (session_len(r->session) == 0) {
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "the session is empty: append something first");
         return 0;
     }
-    if (sampler_check(&params, &why) < 0) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
-        return 0;
+    return start_whole(s, r, m);
+}
+
+/* --- grammar ---------------------------------------------------------------------------------- */
+
+/* Errors of grammars_get. */
+static void fail_grammar(struct sched *s, struct request *r, int e, const char *why)
+{
+    enum wire_error code = e == -ENOTSUP ? WIRE_E_UNSUPPORTED
+                           : e == -E2BIG ? WIRE_E_LIMIT
+                                         : WIRE_E_BAD_REQUEST;
+
+    if (e == -ENOMEM)
+        request_fail_memory(s, r, e);
+    else
+        request_fail(s, r, code, REQUEST_NO_NUMBERS, "%.300s", why);
+}
+
+/* False: it was answered. */
+static bool compile(struct sched *s, struct request *r)
+{
+    struct generate *g = r->state;
+    struct why why = { "" };
+    int e = grammars_get(&s->grammars, s->served.vocab, r->client->uid, g->kind,
+                         g->text.s ? g->text.s : "", g->text.len, &g->entry, &why);
+
+    g->grammars = &s->grammars;
+    encode_text_fini(&g->text);
+    if (e == 0)
+        e = match_new(g->entry->grammar, &g->match);
+    if (e == 0) {
+        g->bits = malloc(s->grammars.trie->n_words * sizeof(*g->bits));
+        e = g->bits ? 0 : -ENOMEM;
     }
-    if (!check_stops(s, r, m))
-        return 0;
-    g = calloc(1, sizeof(*g));
-    r->state = g;
-    e = g ? answer_init(&g->answer, s->served.token_max, m->u.generate.stops, m->u.generate.n_stops)
-          : -ENOMEM;
+    g->kind = WIRE_GRAMMAR_NONE; /* it is there */
     if (e < 0)
-        return e;
-    sampler_init(&g->sampler, &params);
-    push_recent(g, r->session);
-    g->max_tokens = m->u.generate.max_tokens;
-    g->ignore_eog = m->u.generate.ignore_eog;
-    r->usage.prompt_tokens = session_len(r->session);
-    memory_account(&r->session->memory, &r->usage);
-    if (!r->session->row_valid)
-        r->phase = REQUEST_RUN; /* the pending token is read first */
-    return 0;
+        fail_grammar(s, r, e, why.text);
+    return e == 0;
+}
+
+/* Leaves only tokens that go on in the grammar. False: there are none, which was answered. */
+static bool mask(struct sched *s, struct request *r, float *logits)
+{
+    struct generate *g = r->state;
+    int e = g->match ? masks_of(s->grammars.masks, g->match, g->bits) : 0;
+
+    if (e == -ENODATA)
+        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
+                     "this model has no token for what the grammar wants next");
+    else if (e < 0)
+        request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s", g->match->why);
+    else if (g->match)
+        masks_apply(g->bits, logits, s->served.model->n_vocab);
+    return e == 0;
 }
 
 /* --- tokens ----------------------------------------------------------------------------------- */
@@ -153,10 +269,19 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
     s->totals.generated_tokens++;
     sampler_push(&g->sampler, id);
     bytes = vocab_bytes(s->served.vocab, id, &len);
+    if (g->has_logprobs)
+        logprobs_push(&g->logprobs, id);
     dropped = answer_push(&g->answer, id, bytes, len);
+    if (g->has_logprobs)
+        logprobs_drop(&g->logprobs, dropped);
     if (g->answer.stopped) {
         session_truncate(session, session_len(session) - dropped);
         done(s, r, WIRE_REASON_STOP);
+    } else if (g->match && match_push(g->match, bytes, len) < 0) {
+        request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s",
+                     g->match->why ? g->match->why : "a token left the grammar");
+    } else if (g->match && g->match->n_ways == 0) {
+        done(s, r, WIRE_REASON_END_OF_TEXT); /* nothing can follow: no token need say so */
     } else if (g->max_tokens && r->usage.generated_tokens >= g->max_tokens) {
         done(s, r, WIRE_REASON_LENGTH);
     } else {
@@ -170,6 +295,10 @@ static void sample(struct sched *s, struct request *r, float *logits)
     uint32_t id;
 
     if (!request_finite(s, r, logits, s->served.model->n_vocab))
+        return;
+    if (g->has_logprobs) /* candidates are not needed before the pick, and have the size */
+        logprobs_look(&g->logprobs, s->served.info.sampling, logits, (float *)s->candidates);
+    if (!mask(s, r, logits))
         return;
     id = sampler_pick(&g->sampler, s->served.info.sampling, logits, s->served.model->n_vocab,
                       s->candidates);
@@ -244,6 +373,13 @@ static bool is_asked(struct request *r)
 /* The first token, from the logits that the last append left. */
 static bool generate_work(struct sched *s, struct request *r)
 {
+    struct generate *g = r->state;
+
+    if (g->kind) {
+        if (compile(s, r) && !r->session->row_valid)
+            r->phase = REQUEST_RUN; /* the pending token is read first */
+        return true;
+    }
     if (ask(r))
         return true;
     if (context_full(r->session)) {
@@ -302,12 +438,19 @@ static int generate_flush(struct sched *s, struct request *r)
 
     while (g) {
         n = answer_ready(&g->answer, REPLY_TEXT_MAX, &n_ids);
+        if (g->has_logprobs && n_ids > LOGPROBS_A_FRAME) { /* a frame has room for so many */
+            n_ids = LOGPROBS_A_FRAME;
+            n = g->answer.ends[n_ids - 1];
+        }
         if (n == 0 && n_ids == 0)
             break;
-        e = reply_text(s, r, g->answer.text, n, g->answer.ids, n_ids, n_ids);
+        e = reply_text(s, r, g->answer.text, n, g->answer.ids, n_ids, n_ids,
+                       g->has_logprobs ? &g->logprobs : NULL);
         if (e < 0)
             return e;
         answer_sent(&g->answer, n, n_ids);
+        if (g->has_logprobs)
+            logprobs_sent(&g->logprobs, n_ids);
     }
     return 0;
 }
@@ -339,13 +482,22 @@ static void generate_fini(struct request *r)
     struct generate *g = r->state;
 
     stop_hydrate(g);
-    if (g)
-        answer_fini(&g->answer);
+    if (!g)
+        return;
+    answer_fini(&g->answer);
+    logprobs_fini(&g->logprobs);
+    if (g->text.account)
+        encode_text_fini(&g->text);
+    if (g->grammars)
+        grammars_put(g->grammars, g->entry);
+    match_free(g->match);
+    free(g->bits);
     free(g);
 }
 
 const struct request_ops request_generate = {
     .name = "generate",
+    .takes_bulk = generate_takes,
     .start = generate_start,
     .work = generate_work,
     .decode = true,

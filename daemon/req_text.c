@@ -172,7 +172,7 @@ static int send_chunk(struct sched *s, struct request *r, struct detokenize *d)
     int e;
 
     n = whole_characters(d->text, n, d->n_text);
-    e = reply_text(s, r, d->text, n, NULL, 0, (uint32_t)(d->done - d->n_sent));
+    e = reply_text(s, r, d->text, n, NULL, 0, (uint32_t)(d->done - d->n_sent), NULL);
     if (e < 0)
         return e;
     memmove(d->text, d->text + n, d->n_text - n);

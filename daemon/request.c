@@ -101,6 +101,8 @@ static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
         return &c->parts[CLIENT_PARTS_DETOKENIZE];
     case WIRE_ADD_DOCUMENT:
         return &c->parts[CLIENT_PARTS_DOCUMENT];
+    case WIRE_GENERATE:
+        return &c->parts[CLIENT_PARTS_GRAMMAR];
     default:
         return NULL;
     }

@@ -588,6 +588,7 @@ static void close_all(struct sched *s)
             (void)tier_pump(s->served.tier);
     }
     documents_close(&s->documents);
+    grammars_fini(&s->grammars);
     save(s);
     wire_scratch_close(&s->unpacked);
     wire_scratch_close(&s->packed);
@@ -608,6 +609,7 @@ void *sched_main(void *arg)
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);
     TAILQ_INIT(&s->puts);
+    grammars_init(&s->grammars);
     follow_init(&s->follow);
     s->started_ns = clock_ns();
     s->result = open_all(s);

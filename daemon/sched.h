@@ -19,6 +19,7 @@
 #include "daemon/degraded.h"
 #include "daemon/document.h"
 #include "daemon/follow.h"
+#include "daemon/grammars.h"
 #include "daemon/mailbox.h"
 #include "daemon/names_put.h"
 #include "daemon/pace.h"
@@ -63,6 +64,7 @@ struct sched {
     struct follow follow;       /* those of them that read what others may wait for */
     struct documents documents; /* in memory, by name */
     struct names_puts puts;     /* names on their way to the disk */
+    struct grammars grammars;   /* that answers are written by */
     uint32_t n_clients, n_active, n_sessions;
     uint64_t last_session;
     struct wire_scratch unpacked, packed;

@@ -53,6 +53,7 @@ enum wire_req_kind {
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
 enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
 enum wire_score_want { WIRE_SCORE_LOGPROBS, WIRE_SCORE_LOGITS };
+enum wire_grammar { WIRE_GRAMMAR_NONE, WIRE_GRAMMAR_GBNF, WIRE_GRAMMAR_JSON_SCHEMA };
 enum wire_priority { WIRE_INTERACTIVE, WIRE_BACKGROUND };
 enum wire_cache_verb {
     WIRE_CACHE_STAT,
@@ -122,6 +123,9 @@ struct wire_req {
             const char *const *stops;
             uint32_t n_stops;
             bool ignore_eog;
+            enum wire_grammar grammar; /* of the bulk */
+            bool more, has_logprobs;
+            uint32_t logprobs;
         } generate;
         struct {
             uint64_t request;
@@ -251,6 +255,7 @@ struct wire_rep {
             uint32_t n_vocab, context_max;
             bool chat;
             uint32_t segment_default;
+            bool outputs;
         } welcome;
         struct {
             uint64_t session;
@@ -267,6 +272,10 @@ struct wire_rep {
             const char *text;
             const uint32_t *tokens;
             uint32_t n_ids;
+            const float *logprobs; /* (n_ids), or NULL: none */
+            uint32_t n_top;        /* then these are (n_ids, n_top) */
+            const uint32_t *top_ids;
+            const float *top_logprobs;
         } text;
         struct {
             enum wire_reason reason;

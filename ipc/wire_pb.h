@@ -33,6 +33,10 @@ void *wire_scratch_array(struct wire_scratch *s, size_t n, size_t size);
  * -ENOTSUP. */
 int wire_check(const ProtobufCMessage *m, struct why *why);
 
+/* wire_text.c. Of lists that belong together: -EBADMSG, if their lengths do not. */
+void wire_build_text(const struct wire_rep *r, Gistd__Text *m);
+int wire_read_text(const Gistd__Text *m, struct wire_rep *r);
+
 /* buf NULL: the size only. */
 int wire_pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, size_t *ret_len);
 

@@ -274,6 +274,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->context_max = r->u.welcome.context_max;
     m->chat = r->u.welcome.chat;
     m->segment_default = r->u.welcome.segment_default;
+    m->outputs = r->u.welcome.outputs;
 }
 
 static void build_error(const struct wire_rep *r, Gistd__Error *m)
@@ -361,11 +362,7 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         b->appended.usage = usage;
         return 0;
     case WIRE_TEXT:
-        gistd__text__init(&b->text);
-        b->text.n_tokens = r->u.text.n_tokens;
-        b->text.text = wire_str(r->u.text.text);
-        b->text.ids = (uint32_t *)(uintptr_t)r->u.text.tokens;
-        b->text.n_ids = r->u.text.n_ids;
+        wire_build_text(r, &b->text);
         return 0;
     case WIRE_DONE:
         gistd__done__init(&b->done);
@@ -495,6 +492,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.context_max = m->context_max;
     r->u.welcome.chat = m->chat;
     r->u.welcome.segment_default = m->segment_default;
+    r->u.welcome.outputs = m->outputs;
     return take_string(m->version, &r->u.welcome.version) &&
                    take_string(m->model, &r->u.welcome.model) &&
                    take_string(m->model_digest, &r->u.welcome.model_digest)
@@ -760,11 +758,7 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         read_usage(m->appended->usage, &r->u.appended.usage);
         return 0;
     case WIRE_TEXT:
-        r->u.text.n_tokens = m->text->n_tokens;
-        r->u.text.text = m->text->text;
-        r->u.text.tokens = m->text->ids;
-        r->u.text.n_ids = (uint32_t)m->text->n_ids;
-        return 0;
+        return wire_read_text(m->text, r);
     case WIRE_DONE:
         return read_done(m->done, r);
     case WIRE_SCORE_ROWS:

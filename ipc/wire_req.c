@@ -108,6 +108,9 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
     m->repeat_last_n = r->u.generate.repeat_last_n;
     m->seed = r->u.generate.seed;
     m->ignore_eog = r->u.generate.ignore_eog;
+    m->grammar = (Gistd__Generate__Grammar)r->u.generate.grammar;
+    m->more = r->u.generate.more;
+    PUT(m, r->u.generate, logprobs, GISTD__GENERATE__HAS_LOGPROBS_LOGPROBS);
     PUT(m, r->u.generate, top_p, GISTD__GENERATE__HAS_TOP_P_TOP_P);
     PUT(m, r->u.generate, repeat_penalty, GISTD__GENERATE__HAS_REPEAT_PENALTY_REPEAT_PENALTY);
     if (n == 0)
@@ -368,6 +371,9 @@ static int read_generate(struct wire_scratch *s, const Gistd__Generate *m, struc
     r->u.generate.stops = list;
     r->u.generate.n_stops = (uint32_t)m->n_stop;
     r->u.generate.ignore_eog = m->ignore_eog;
+    r->u.generate.grammar = (enum wire_grammar)m->grammar;
+    r->u.generate.more = m->more;
+    GET(r->u.generate, m, logprobs, GISTD__GENERATE__HAS_LOGPROBS_LOGPROBS);
     return 0;
 }
 

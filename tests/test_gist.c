@@ -297,7 +297,12 @@ static void test_every_field_arrives(void **state)
                                             (const char *const[]){ "a", "b" },
                                             2,
                                             1,
-                                            0 };
+                                            0,
+                                            GIST_ANY_TEXT,
+                                            NULL,
+                                            0,
+                                            0,
+                                            NULL };
     gist_session *s;
 
     (void)state;
@@ -317,6 +322,8 @@ static void test_sized_structs(void **state)
         uint64_t later;
     } newer = { .p = { .size = sizeof(newer) } };
     struct gist_policy none = { 0 };
+    const struct gist_sampling json = { .size = sizeof(json), .grammar = GIST_JSON_SCHEMA },
+                               logprobs = { .size = sizeof(logprobs), .logprobs = 1 };
     gist_session *s;
 
     (void)state;
@@ -332,6 +339,9 @@ static void test_sized_structs(void **state)
     none.size = sizeof(size_t) + sizeof(uint32_t); /* an older caller */
     assert_int_equal(gist_open(conn, &none, &s), 0);
     assert_int_equal(gist_append_text(s, "x", 1, 0x80, NULL), -EINVAL);
+    /* This daemon is older than grammars: it would answer with any text. */
+    assert_int_equal(gist_generate(s, &json, NULL, NULL, NULL), -ENOTSUP);
+    assert_int_equal(gist_generate(s, &logprobs, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_append_chat(s, NULL, 2000, 0, NULL), -EMSGSIZE);
     end();
 }

@@ -4,28 +4,59 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The first bytes beside the id: most comparisons need no more, and those of the vocabulary lie all
+ * over the memory. */
+struct key {
+    uint64_t head;
+    uint32_t id;
+};
+
 static int by_bytes(const void *a, const void *b, void *vocab)
 {
+    const struct key *p = a, *q = b;
+    const uint8_t *x, *y;
     size_t n, k;
-    const uint8_t *x = vocab_bytes(vocab, *(const uint32_t *)a, &n),
-                  *y = vocab_bytes(vocab, *(const uint32_t *)b, &k);
-    int c = memcmp(x, y, n < k ? n : k);
+    int c;
 
+    if (p->head != q->head)
+        return p->head < q->head ? -1 : 1;
+    x = vocab_bytes(vocab, p->id, &n);
+    y = vocab_bytes(vocab, q->id, &k);
+    c = memcmp(x, y, n < k ? n : k);
     return c ? c : (n > k) - (n < k);
 }
 
-static void sort(struct trie *t, const struct vocab *v)
+static struct key key_of(const struct vocab *v, uint32_t id)
 {
+    struct key key = { 0, id };
     size_t len;
+    const uint8_t *bytes = vocab_bytes(v, id, &len);
+
+    for (size_t i = 0; i < sizeof(key.head); i++)
+        key.head = key.head << 8 | (i < len ? bytes[i] : 0);
+    return key;
+}
+
+static int sort(struct trie *t, const struct vocab *v)
+{
+    struct key *keys = calloc(t->n_vocab + 1, sizeof(*keys));
+    size_t len;
+
+    if (!keys)
+        return -ENOMEM;
 
     for (uint32_t id = 0; id < t->n_vocab; id++) {
         (void)vocab_bytes(v, id, &len);
         if (vocab_is_eog(v, id))
             t->ends[id / 64] |= 1ull << id % 64;
         else if (!vocab_is_special(v, id) && len > 0 && len <= TRIE_LEN_MAX)
-            t->ids[t->n++] = id;
+            keys[t->n++] = key_of(v, id);
     }
-    qsort_r(t->ids, t->n, sizeof(*t->ids), by_bytes, (void *)v);
+    qsort_r(keys, t->n, sizeof(*keys), by_bytes, (void *)v);
+    for (uint32_t i = 0; i < t->n; i++)
+        t->ids[i] = keys[i].id;
+    free(keys);
+    return 0;
 }
 
 static uint8_t common(const struct trie *t, uint32_t i)
@@ -82,8 +113,7 @@ int trie_new(const struct vocab *v, struct trie **ret)
         trie_free(t);
         return -ENOMEM;
     }
-    sort(t, v);
-    if (fill(t, v) < 0) {
+    if (sort(t, v) < 0 || fill(t, v) < 0) {
         trie_free(t);
         return -ENOMEM;
     }
