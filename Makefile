@@ -230,7 +230,7 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/lib
 # Apart from the others: json-c and jansson have functions of the same names.
 $(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
-	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http))
+	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http) -lxxhash)
 $(B)/tests/fuzz_http%: $(B)/tests/fuzz_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_ipc) $(LIBS_http))

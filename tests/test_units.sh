@@ -18,9 +18,10 @@ here=$(pwd)
 # Units as they will be installed, but with the program and the configuration of this build, and with a
 # user that this machine has.
 mkdir "$tmp/system" "$tmp/user"
-for unit in system/gistd.service system/gistd.socket user/gistd.service user/gistd.socket; do
-    sed -e "s|/usr/bin/gistd|$here/$BUILD/gistd|" -e 's|^User=gistd|User=daemon|' \
-        -e 's|^Group=gistd|Group=daemon|' -e 's|^SocketGroup=gistd|SocketGroup=daemon|' \
+for unit in system/gistd.service system/gistd.socket user/gistd.service user/gistd.socket \
+    system/gist-http.service system/gist-http.socket user/gist-http.service user/gist-http.socket; do
+    sed -e "s|/usr/bin/gist|$here/$BUILD/gist|" -e 's|^User=gist.*|User=daemon|' \
+        -e 's|Group\(s*\)=gist.*|Group\1=daemon|' \
         "systemd/${unit#system/}" >"$tmp/$unit"
 done
 
@@ -30,26 +31,28 @@ verify() {
         cat "$tmp/verify"
         exit 1
     }
-    if grep gistd "$tmp/verify"; then
+    if grep gist "$tmp/verify"; then
         echo "systemd-analyze verify complains"
         exit 1
     fi
 }
-verify "$tmp/system/gistd.service" "$tmp/system/gistd.socket"
+verify "$tmp"/system/gistd.service "$tmp"/system/gistd.socket "$tmp"/system/gist-http.service "$tmp"/system/gist-http.socket
 # And with what lets it use GPUs.
 mkdir -p "$tmp/gpu/gistd.service.d"
 cp "$tmp/system/gistd.service" "$tmp/system/gistd.socket" "$tmp/gpu/"
 cp systemd/gistd.service.d/cuda.conf "$tmp/gpu/gistd.service.d/"
 SYSTEMD_UNIT_PATH="$tmp/gpu:" verify "$tmp/gpu/gistd.service"
 export XDG_RUNTIME_DIR="$tmp"
-verify --user "$tmp/user/gistd.service" "$tmp/user/gistd.socket"
+verify --user "$tmp"/user/gistd.service "$tmp"/user/gistd.socket "$tmp"/user/gist-http.service "$tmp"/user/gist-http.socket
 
 # 2.0 of 10: anything above means that a line of the hardening went missing.
-systemd-analyze security --offline=true --threshold=20 "$tmp/system/gistd.service" >"$tmp/security" || {
-    cat "$tmp/security"
-    exit 1
-}
-grep 'Overall exposure' "$tmp/security"
+for unit in gistd gist-http; do
+    systemd-analyze security --offline=true --threshold=20 "$tmp/system/$unit.service" >"$tmp/security" || {
+        cat "$tmp/security"
+        exit 1
+    }
+    grep 'Overall exposure' "$tmp/security"
+done
 
 # Bounds, so that what is asked of the daemon can't take the machine; the sandbox of its own can be entered.
 for unit in system/gistd.service user/gistd.service; do
@@ -109,4 +112,36 @@ pid=
     echo "the daemon removed a socket that it was handed"
     exit 1
 }
+
+# gist-http on two sockets that it was passed, a port and a Unix socket. It needs no daemon to start.
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+GISTD_SOCKET="$tmp/none.sock" systemd-socket-activate --listen="127.0.0.1:$port" --listen="$tmp/http.sock" \
+    "$BUILD/gist-http" --config /dev/null --listen "127.0.0.1:1" 2>"$tmp/log" &
+pid=$!
+tries=100
+until [ -S "$tmp/http.sock" ] || [ $tries -eq 0 ]; do
+    tries=$((tries - 1))
+    sleep 0.1
+done
+python3 -c '
+import socket, sys
+def get(s, to):
+    s.settimeout(60)
+    s.connect(to)
+    s.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    return b"gist-http is running" in s.makefile("rb").read()
+both = [get(socket.socket(), ("127.0.0.1", int(sys.argv[1]))), get(socket.socket(socket.AF_UNIX), sys.argv[2])]
+sys.exit(0 if all(both) else str(both))' "$port" "$tmp/http.sock" || {
+    cat "$tmp/log"
+    exit 1
+}
+kill $pid
+rc=0
+wait $pid || rc=$?
+pid=
+if [ $rc -ne 0 ] || [ ! -S "$tmp/http.sock" ]; then
+    echo "gist-http ended with $rc, or removed a socket that it was handed"
+    cat "$tmp/log"
+    exit 1
+fi
 echo "units are accepted, socket activation works"
