@@ -14,6 +14,7 @@
 
 #define HEADER_BYTES (64u * 1024) /* of a request's line and headers; beyond it: 431 */
 #define LOOK_MS      1000
+#define STOP_S       3
 
 /* --- connections ------------------------------------------------------------------------------ */
 
@@ -38,6 +39,9 @@ static void add_client(struct server *s, struct client *c)
 static void remove_client(struct server *s, struct client *c)
 {
     (void)pthread_mutex_lock(&s->lock);
+    s->n_busy -= c->waiting_ns == 0;
+    if (s->n_busy == 0)
+        (void)pthread_cond_broadcast(&s->answered);
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
@@ -70,7 +74,11 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **r
 void server_waits(struct server *s, struct client *c, bool waits)
 {
     (void)pthread_mutex_lock(&s->lock);
+    s->n_busy -= c->waiting_ns == 0;
     c->waiting_ns = waits ? clock_ns() : 0;
+    s->n_busy += c->waiting_ns == 0;
+    if (s->n_busy == 0)
+        (void)pthread_cond_broadcast(&s->answered);
     (void)pthread_mutex_unlock(&s->lock);
 }
 
@@ -146,6 +154,7 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
 
     *s = (struct server){ .conf = conf, .stop_fd = -1, .wake_fd = -1 };
     (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->answered, NULL);
     pool_init(&s->pool, conf->socket[0] ? conf->socket : NULL, conf->max_requests);
     s->open_pool = true;
     r = guard_open(&s->guard, conf, why);
@@ -162,13 +171,27 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
     return r;
 }
 
-/* Jobs see that stop_fd is readable and end; libmicrohttpd then waits for their threads. */
+/* libmicrohttpd cuts off what it is sending when it is stopped: streams get the time to say why
+ * they end, but not from clients that take nothing. */
+static void wait_for_answers(struct server *s)
+{
+    struct timespec until;
+
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += STOP_S;
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->n_busy > 0 && pthread_cond_timedwait(&s->answered, &s->lock, &until) == 0)
+        ;
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+/* Jobs see that stop_fd is readable and end. */
 void server_close(struct server *s)
 {
     const uint64_t one = 1;
 
-    if (s->stop_fd >= 0)
-        (void)!write(s->stop_fd, &one, sizeof(one));
+    if (s->stop_fd >= 0 && write(s->stop_fd, &one, sizeof(one)) == sizeof(one))
+        wait_for_answers(s);
     while (s->n_doors > 0)
         MHD_stop_daemon(s->doors[--s->n_doors].daemon);
     guard_close(&s->guard);
@@ -180,5 +203,6 @@ void server_close(struct server *s)
     if (s->wake_fd >= 0)
         (void)close(s->wake_fd);
     s->stop_fd = s->wake_fd = -1;
+    (void)pthread_cond_destroy(&s->answered);
     (void)pthread_mutex_destroy(&s->lock);
 }

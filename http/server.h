@@ -40,10 +40,12 @@ struct server {
     struct pool pool;
     struct door doors[LISTEN_MAX];
     size_t n_doors;
-    int stop_fd; /* readable: all end */
-    int wake_fd; /* the first connection came */
-    pthread_mutex_t lock;
+    int stop_fd;          /* readable: all end */
+    int wake_fd;          /* the first connection came */
+    pthread_mutex_t lock; /* of what is below */
+    pthread_cond_t answered;
     struct client *clients;
+    size_t n_busy; /* of them: those that are being answered */
     bool open_pool;
 };
 

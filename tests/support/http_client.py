@@ -63,17 +63,20 @@ class Server:
         r = c.getresponse()
         check(f"{path} streams events", r.status == 200 and r.headers["Content-Type"] == "text/event-stream", r.status)
         event = None
-        for line in r:
-            line = line.decode().rstrip("\n")
-            if line.startswith(":"):
-                yield ":", line[1:].strip()
-            elif line.startswith("event: "):
-                event = line[7:]
-            elif line.startswith("data: "):
-                data = line[6:]
-                yield event, data if data == "[DONE]" else json.loads(data)
-                event = None
-        c.close()
+        try:
+            for line in r:
+                line = line.decode().rstrip("\n")
+                if line.startswith(":"):
+                    yield ":", line[1:].strip()
+                elif line.startswith("event: "):
+                    event = line[7:]
+                elif line.startswith("data: "):
+                    data = line[6:]
+                    yield event, data if data == "[DONE]" else json.loads(data)
+                    event = None
+        finally:  # also of who has heard enough
+            r.close()
+            c.close()
 
 
 def chat(*texts, **more):
