@@ -12,6 +12,7 @@
  */
 #include "engine/cpu/fit.h"
 
+#include "base/clones.h"
 #include "engine/cpu/kv.h"
 #include "engine/cpu/lsq.h"
 #include "engine/cpu/move.h"
@@ -25,20 +26,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Queries that are weighed at a time: their scores stay in the cache. */
-#define BLOCK_ROWS 64u
+/* Queries at a time: what they make of a segment of the default length stays in the second level,
+ * and rows of products come in sixes, eights and twelves. */
+#define BLOCK_ROWS 48u
+/* Behind each row of scores, so that rows lie in different sets of the cache. */
+#define GAP 16u
 
-/* What one worker computes in; q, n and r: queries, keys that stay and raw keys, padded. */
+/* What one worker computes in; q, n and r: queries, keys that stay and raw keys; n and c, head_dim,
+ * padded to tiles. */
 struct desk {
-    float *q;               /* (q, hd) */
-    float *t;               /* (q, hd) targets, by the roots of the shares */
+    float *q;               /* (BLOCK_ROWS, hd) */
+    float *t;               /* (q, c) targets, by the roots of the shares */
     float *root;            /* (q) of the shares */
     float *keys;            /* (r, hd) K, in tiles of 16 keys */
-    float *values;          /* (r, hd) V, then of the keys that stay */
-    float *wide;            /* (hd, r) V, in tiles of 16 rows */
-    float *scores;          /* (BLOCK_ROWS, r) */
+    float *values;          /* (n, c) V of the keys that stay */
+    float *wide;            /* (c, r) V, in tiles of 16 columns */
+    float *scores;          /* (BLOCK_ROWS, r + GAP) */
     float *weights, *order; /* (r) */
-    float *b;               /* (q, n) */
+    float *page;            /* (16, hd) */
     uint32_t *kept;         /* (n) */
     uint8_t *tiles;         /* K and V tiles of the keys that stay; one more pair, to round in */
     struct lsq lsq;
@@ -49,7 +54,7 @@ struct fit {
     const struct kernels *k;
     struct workers *w;
     const struct rotary *rotary;
-    uint32_t hd;
+    uint32_t hd, cols;                       /* head_dim, and padded */
     uint32_t max_queries, max_keys, max_raw; /* that desks have room for; padded */
     struct desk *desks;                      /* one a worker */
     uint32_t n_desks;
@@ -59,7 +64,7 @@ struct fit {
 struct job {
     struct fit *f;
     const struct backend_fit *a;
-    uint32_t n_queries, n_keys; /* padded */
+    uint32_t n_keys; /* padded */
 };
 
 static uint32_t padded(uint32_t n)
@@ -76,20 +81,20 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
 
 static int open_desk(const struct fit *f, struct desk *d)
 {
-    size_t q = f->max_queries, n = f->max_keys, r = f->max_raw, hd = f->hd;
+    size_t q = f->max_queries, n = f->max_keys, r = f->max_raw, hd = f->hd, c = f->cols;
     struct {
         float **at;
         size_t n;
-    } parts[] = { { &d->q, q * hd },
-                  { &d->t, q * hd },
+    } parts[] = { { &d->q, BLOCK_ROWS * hd },
+                  { &d->t, q * c },
                   { &d->root, q },
                   { &d->keys, r * hd },
-                  { &d->values, r * hd },
-                  { &d->wide, r * padded(f->hd) },
-                  { &d->scores, BLOCK_ROWS * r },
+                  { &d->values, n * c },
+                  { &d->wide, r * c },
+                  { &d->scores, BLOCK_ROWS * (r + GAP) },
                   { &d->weights, r },
                   { &d->order, r },
-                  { &d->b, q * n } };
+                  { &d->page, POOL_PAGE_TOKENS * hd } };
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
         *parts[i].at = malloc(parts[i].n * sizeof(float));
@@ -100,13 +105,13 @@ static int open_desk(const struct fit *f, struct desk *d)
     d->tiles = malloc((n / POOL_PAGE_TOKENS + 1) * 2 * kv_tile_bytes(KV_F32, f->hd));
     if (!d->kept || !d->tiles)
         return -ENOMEM;
-    return lsq_open(&d->lsq, f->max_queries, f->max_keys, f->hd);
+    return lsq_open(&d->lsq, f->max_keys, f->cols);
 }
 
 static void close_desk(struct desk *d)
 {
     float *parts[] = { d->q,    d->t,      d->root,    d->keys,  d->values,
-                       d->wide, d->scores, d->weights, d->order, d->b };
+                       d->wide, d->scores, d->weights, d->order, d->page };
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
         free(parts[i]);
@@ -120,12 +125,12 @@ static void close_desk(struct desk *d)
  * takes tens of megabytes, and most daemons never see one, or never fit. */
 static int make_room(struct fit *f, const struct job *j)
 {
-    uint32_t raw = j->a->n_raw;
+    uint32_t raw = j->a->n_raw, n = j->a->n_asked;
     int r = 0;
 
-    if (j->n_queries <= f->max_queries && j->n_keys <= f->max_keys && raw <= f->max_raw)
+    if (n <= f->max_queries && j->n_keys <= f->max_keys && raw <= f->max_raw)
         return 0;
-    f->max_queries = max_u32(f->max_queries, j->n_queries);
+    f->max_queries = max_u32(f->max_queries, n);
     f->max_keys = max_u32(f->max_keys, j->n_keys);
     f->max_raw = max_u32(f->max_raw, raw);
     for (uint32_t i = 0; i < f->n_desks; i++) {
@@ -148,6 +153,7 @@ int fit_open(const struct model *m, const struct kernels *k, struct workers *w,
                        .w = w,
                        .rotary = rotary,
                        .hd = m->head_dim,
+                       .cols = padded(m->head_dim),
                        .desks = calloc(workers_n(w), sizeof(*f->desks)),
                        .n_desks = workers_n(w) };
     if (!f->desks) {
@@ -170,107 +176,174 @@ void fit_close(struct fit *f)
 
 /* --- weigh ------------------------------------------------------------------------------------ */
 
-/* The queries, turned by so many positions. Behind them zeros. */
-static void load_queries(const struct job *j, uint32_t list, uint32_t by, struct desk *d)
+/* Queries [i0, i0 + n), turned by so many positions. */
+static void load_queries(const struct job *j, uint32_t list, uint32_t i0, uint32_t n, uint32_t by,
+                         struct desk *d)
 {
     const struct fit *f = j->f;
-    uint32_t n = j->a->n_asked, hd = f->hd;
-    const float *row = j->a->asked + (size_t)list * n * ASKED_FLOATS(hd);
+    uint32_t hd = f->hd;
+    const float *row = j->a->asked + ((size_t)list * j->a->n_asked + i0) * ASKED_FLOATS(hd);
 
     for (uint32_t i = 0; i < n; i++)
         memcpy(d->q + (size_t)i * hd, row + i * ASKED_FLOATS(hd), hd * sizeof(*d->q));
-    memset(d->q + (size_t)n * hd, 0, (size_t)(j->n_queries - n) * hd * sizeof(*d->q));
     f->k->rope(d->q, n, hd, rotary_by(f->rotary, by, d->one.angles));
+}
+
+/* K of a page in a tile of 16 keys, V as rows. */
+static void read_keys(const struct job *j, const uint8_t *tile, float *ret)
+{
+    if (j->a->pool->kv == KV_F16)
+        j->f->k->widen_f16((const void *)tile, POOL_PAGE_TOKENS * j->f->hd, ret);
+    else
+        kv_read_keys(j->a->pool->kv, tile, j->f->hd, ret);
+}
+
+static void read_values(const struct job *j, const uint8_t *tile, float *ret)
+{
+    if (j->a->pool->kv == KV_F16)
+        j->f->k->widen_f16((const void *)tile, POOL_PAGE_TOKENS * j->f->hd, ret);
+    else
+        kv_read_values(j->a->pool->kv, tile, j->f->hd, ret);
+}
+
+/* Rows of a page's V to the tiles of columns that they are in; behind the last column zeros. */
+static void widen_page(const struct job *j, uint32_t key, struct desk *d)
+{
+    uint32_t hd = j->f->hd;
+
+    for (uint32_t c = 0; c < hd; c += TILE_ROWS) {
+        float *to = d->wide + ((size_t)c / TILE_ROWS * j->a->n_raw + key) * TILE_ROWS;
+        size_t n = hd - c < TILE_ROWS ? hd - c : TILE_ROWS;
+
+        for (uint32_t i = 0; i < POOL_PAGE_TOKENS; i++, to += TILE_ROWS) {
+            memcpy(to, d->page + (size_t)i * hd + c, n * sizeof(*to));
+            memset(to + n, 0, (TILE_ROWS - n) * sizeof(*to));
+        }
+    }
 }
 
 static void load_raw(const struct job *j, uint32_t list, struct desk *d)
 {
-    const struct backend_fit *a = j->a;
-    enum kv_type kv = a->pool->kv;
-    uint32_t hd = j->f->hd;
+    for (uint32_t i = 0; i < j->a->n_raw; i += POOL_PAGE_TOKENS) {
+        struct move_place at = move_place_of(j->a->pool, j->a->from, i, list);
 
-    for (uint32_t i = 0; i < a->n_raw; i++) {
-        struct move_place at = move_place_of(a->pool, a->from, i, list);
-
-        if (i % POOL_PAGE_TOKENS == 0)
-            kv_read_keys(kv, at.k, hd, d->keys + (size_t)i * hd);
-        kv_read_value(kv, at.v, hd, i % POOL_PAGE_TOKENS, d->values + (size_t)i * hd);
+        read_keys(j, at.k, d->keys + (size_t)i * j->f->hd);
+        read_values(j, at.v, d->page);
+        widen_page(j, i, d);
     }
-    lsq_pack_columns(d->values, a->n_raw, hd, d->wide);
 }
 
-/* x (n) becomes its softmax. The logarithm of sum exp(x), by which two kernels that look for the
- * largest and add up in many lanes beat plain loops, whose additions wait for each other. */
-static float soft(const struct fit *f, float *x, uint32_t n)
+/* Scores of n queries over so many keys, which are a multiple of 16: (n, n_keys + GAP). */
+static void score(const struct job *j, uint32_t n, uint32_t n_keys, struct desk *d)
 {
-    float log_sum = f->k->logsumexp(x, n);
+    struct kernels_dense p = { .a = d->q,
+                               .a_row = j->f->hd,
+                               .a_col = 1,
+                               .b = d->keys,
+                               .b_tile = (size_t)j->f->hd * TILE_ROWS,
+                               .b_row = TILE_ROWS,
+                               .c = d->scores,
+                               .c_tile = TILE_ROWS,
+                               .c_row = n_keys + GAP,
+                               .n_rows = n,
+                               .n_tiles = n_keys / TILE_ROWS,
+                               .n_inner = j->f->hd };
 
-    f->k->sampling.weights(x, n, log_sum, 1.0f, x);
-    return log_sum;
+    j->f->k->dense(&p);
 }
 
-static bool all_finite(const float *x, uint32_t n)
+/* What n queries see: (n, c), from row `to` on. */
+static void look(const struct job *j, uint32_t n, float *to, const struct desk *d)
 {
-    float sum = 0;
+    uint32_t raw = j->a->n_raw;
+    struct kernels_dense p = { .a = d->scores,
+                               .a_row = raw + GAP,
+                               .a_col = 1,
+                               .b = d->wide,
+                               .b_tile = (size_t)raw * TILE_ROWS,
+                               .b_row = TILE_ROWS,
+                               .c = to,
+                               .c_tile = TILE_ROWS,
+                               .c_row = j->f->cols,
+                               .n_rows = n,
+                               .n_tiles = j->f->cols / TILE_ROWS,
+                               .n_inner = raw };
 
+    j->f->k->dense(&p);
+}
+
+/* Whether all of x are numbers: none has the exponent that has all bits. */
+CLONES static bool all_finite(const float *x, uint32_t n)
+{
+    uint32_t bad = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, x + i, sizeof(bits));
+        bad |= (bits & 0x7f800000u) == 0x7f800000u;
+    }
+    return bad == 0;
+}
+
+/* Squares: a key that one query needs badly is worth more than one that all look at in passing. */
+CLONES static void add_squares(float *restrict w, const float *restrict p, float by, uint32_t n)
+{
     for (uint32_t i = 0; i < n; i++)
-        sum += x[i] * 0;
-    return sum == 0;
+        w[i] += by * p[i] * (by * p[i]);
 }
 
-/* Row i's share, and what the keys received of it; p is its softmax. */
-static void count_row(const struct job *j, uint32_t i, float share, const float *p, struct desk *d)
+/* Row i's share, and what the keys received of it; p is its softmax times sum. */
+static void count_row(const struct job *j, uint32_t i, float share, float sum, const float *p,
+                      struct desk *d)
 {
-    uint32_t hd = j->f->hd, n = j->a->n_raw;
-    float *restrict w = d->weights, *t = d->t + (size_t)i * hd;
+    uint32_t cols = j->f->cols;
+    float *t = d->t + (size_t)i * cols;
 
-    if (!(share > FIT_LEAST_SHARE) || !all_finite(t, hd) ||
-        !all_finite(d->q + (size_t)i * hd, hd)) {
+    if (!(share > FIT_LEAST_SHARE) || !all_finite(t, cols)) {
         d->root[i] = 0;
-        memset(t, 0, hd * sizeof(*t));
+        memset(t, 0, cols * sizeof(*t));
         return;
     }
     d->root[i] = sqrtf(share);
-    for (uint32_t c = 0; c < hd; c++)
-        t[c] *= d->root[i];
-    /* Squares: a key that one query needs badly is worth more than one that all look at in passing.
-     */
-    for (uint32_t c = 0; c < n; c++)
-        w[c] += share * p[c] * (share * p[c]);
+    j->f->k->scale(t, cols, d->root[i] / sum);
+    add_squares(d->weights, p, share / sum, j->a->n_raw);
 }
 
-/* Rows [i0, i0 + n). */
+/* Rows [i0, i0 + n). A query that is no number makes a sum that is none, and so a share. */
 static void weigh_block(const struct job *j, uint32_t list, uint32_t i0, uint32_t n, struct desk *d)
 {
     const struct fit *f = j->f;
     const struct backend_fit *a = j->a;
     uint32_t hd = f->hd, raw = a->n_raw, sinks = a->sinks;
     const float *asked = a->asked + ((size_t)list * a->n_asked + i0) * ASKED_FLOATS(hd);
-    float share[BLOCK_ROWS];
+    float share[BLOCK_ROWS], sum[BLOCK_ROWS];
 
-    lsq_multiply(f->k, d->keys, 0, raw, d->q + (size_t)i0 * hd, n, hd, d->scores, raw);
+    load_queries(j, list, i0, n, raw, d);
+    score(j, n, raw, d);
     for (uint32_t i = 0; i < n; i++) {
-        float *p = d->scores + (size_t)i * raw, log_sum = soft(f, p + sinks, raw - sinks);
+        float *p = d->scores + (size_t)i * (raw + GAP);
+        float top = f->k->soften(p + sinks, raw - sinks, &sum[i]);
 
-        share[i] = 1 / (1 + expf(asked[i * ASKED_FLOATS(hd) + hd] - log_sum));
+        share[i] = 1 / (1 + expf(asked[i * ASKED_FLOATS(hd) + hd] - (top + logf(sum[i]))));
         memset(p, 0, sinks * sizeof(*p));
     }
-    lsq_multiply(f->k, d->wide, 0, hd, d->scores, n, raw, d->t + (size_t)i0 * hd, hd);
+    look(j, n, d->t + (size_t)i0 * f->cols, d);
     for (uint32_t i = 0; i < n; i++)
-        count_row(j, i0 + i, share[i], d->scores + (size_t)i * raw, d);
+        count_row(j, i0 + i, share[i], sum[i], d->scores + (size_t)i * (raw + GAP), d);
+}
+
+static uint32_t rows_from(const struct job *j, uint32_t i)
+{
+    return j->a->n_asked - i < BLOCK_ROWS ? j->a->n_asked - i : BLOCK_ROWS;
 }
 
 static void weigh(const struct job *j, uint32_t list, struct desk *d)
 {
-    uint32_t n = j->a->n_asked, hd = j->f->hd;
-
-    load_queries(j, list, j->a->n_raw, d);
     load_raw(j, list, d);
     memset(d->weights, 0, j->a->n_raw * sizeof(*d->weights));
-    for (uint32_t i = 0; i < n; i += BLOCK_ROWS)
-        weigh_block(j, list, i, n - i < BLOCK_ROWS ? n - i : BLOCK_ROWS, d);
-    memset(d->root + n, 0, (j->n_queries - n) * sizeof(*d->root));
-    memset(d->t + (size_t)n * hd, 0, (size_t)(j->n_queries - n) * hd * sizeof(*d->t));
+    for (uint32_t i = 0; i < j->a->n_asked; i += BLOCK_ROWS)
+        weigh_block(j, list, i, rows_from(j, i), d);
 }
 
 /* --- choose and move -------------------------------------------------------------------------- */
@@ -304,36 +377,61 @@ static void choose(const struct job *j, uint32_t list, struct desk *d)
 /* K and V of the keys that stay, as they are stored. Sinks and padding: zeros as values. */
 static void load_kept(const struct job *j, struct desk *d)
 {
-    enum kv_type kv = j->a->pool->kv;
-    uint32_t hd = j->f->hd;
+    uint32_t hd = j->f->hd, cols = j->f->cols;
 
-    memset(d->values, 0, (size_t)j->n_keys * hd * sizeof(*d->values));
+    memset(d->values, 0, (size_t)j->n_keys * cols * sizeof(*d->values));
     for (uint32_t i = 0; i < j->a->n_keys; i++) {
         struct move_place at = desk_place(j, d, i);
+        uint32_t slot = i % POOL_PAGE_TOKENS;
 
-        if (i % POOL_PAGE_TOKENS == 0)
-            kv_read_keys(kv, at.k, hd, d->keys + (size_t)i * hd);
+        if (slot == 0) {
+            read_keys(j, at.k, d->keys + (size_t)i * hd);
+            read_values(j, at.v, d->page);
+        }
         if (i >= j->a->sinks)
-            kv_read_value(kv, at.v, hd, i % POOL_PAGE_TOKENS, d->values + (size_t)i * hd);
+            memcpy(d->values + (size_t)i * cols, d->page + (size_t)slot * hd,
+                   hd * sizeof(*d->page));
     }
 }
 
-/* Row i of d->b: scores become what the query attends to, by the root of its share. */
-static void soften(const struct job *j, struct desk *d, uint32_t i)
+/* Scores become what a query attends to of the keys that stay, by the root of its share. */
+static void soften(const struct job *j, float root, float *row)
 {
     uint32_t first = j->a->sinks, n = j->a->n_keys - first;
-    float *row = d->b + (size_t)i * j->n_keys;
+    float sum;
 
-    memset(row, 0, first * sizeof(*row));
-    memset(row + first + n, 0, (j->n_keys - first - n) * sizeof(*row));
-    if (d->root[i] == 0) {
-        memset(row + first, 0, n * sizeof(*row));
+    if (root == 0) {
+        memset(row, 0, j->n_keys * sizeof(*row));
         return;
     }
-    (void)soft(j->f, row + first, n);
-    j->f->k->scale(row + first, n, d->root[i]);
+    memset(row, 0, first * sizeof(*row));
+    memset(row + first + n, 0, (j->n_keys - first - n) * sizeof(*row));
+    (void)j->f->k->soften(row + first, n, &sum);
+    j->f->k->scale(row + first, n, root / sum);
 }
 
+/* t (n, c) less what the values that are there make of B. */
+static void leave_over(const struct job *j, uint32_t n, float *t, const struct desk *d)
+{
+    uint32_t cols = j->f->cols;
+    struct kernels_dense p = { .a = d->scores,
+                               .a_row = j->n_keys + GAP,
+                               .a_col = 1,
+                               .b = d->values,
+                               .b_tile = TILE_ROWS,
+                               .b_row = cols,
+                               .c = t,
+                               .c_tile = TILE_ROWS,
+                               .c_row = cols,
+                               .n_rows = n,
+                               .n_tiles = cols / TILE_ROWS,
+                               .n_inner = j->n_keys,
+                               .by = -1 };
+
+    j->f->k->dense(&p);
+}
+
+/* Compared so that no number has none. */
 static bool has_room(const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -351,25 +449,30 @@ static void store_values(const struct job *j, struct desk *d)
 
     memset(d->one.k, 0, hd * sizeof(*d->one.k));
     for (uint32_t i = j->a->sinks; i < j->a->n_keys; i++) {
-        j->f->k->kv_store[kv](d->one.k, d->values + (size_t)i * hd, hd, i % POOL_PAGE_TOKENS,
-                              rounded.k, rounded.v);
+        j->f->k->kv_store[kv](d->one.k, d->values + (size_t)i * j->f->cols, hd,
+                              i % POOL_PAGE_TOKENS, rounded.k, rounded.v);
         kv_copy_value(kv, rounded.v, desk_place(j, d, i).v, hd, i % POOL_PAGE_TOKENS);
     }
 }
 
 static void fit_values(const struct job *j, uint32_t list, struct desk *d)
 {
-    const struct fit *f = j->f;
-    uint32_t n_real = j->a->n_keys - j->a->sinks;
-    struct lsq_system s = { f->k, j->n_queries, j->n_keys, f->hd, n_real, d->b, d->t, d->values };
-    size_t n = (size_t)j->n_keys * f->hd;
+    size_t n = (size_t)j->n_keys * j->f->cols, row = j->n_keys + GAP;
 
     load_kept(j, d);
-    load_queries(j, list, j->a->n_keys, d);
-    lsq_multiply(f->k, d->keys, 0, j->n_keys, d->q, j->n_queries, f->hd, d->b, j->n_keys);
-    for (uint32_t i = 0; i < j->n_queries; i++)
-        soften(j, d, i);
-    if (!lsq_solve(&d->lsq, &s))
+    lsq_begin(&d->lsq, j->f->k, j->n_keys, j->f->cols);
+    for (uint32_t i = 0; i < j->a->n_asked; i += BLOCK_ROWS) {
+        uint32_t n_rows = rows_from(j, i);
+        float *t = d->t + (size_t)i * j->f->cols;
+
+        load_queries(j, list, i, n_rows, j->a->n_keys, d);
+        score(j, n_rows, j->n_keys, d);
+        for (uint32_t k = 0; k < n_rows; k++)
+            soften(j, d->root[i + k], d->scores + k * row);
+        leave_over(j, n_rows, t, d);
+        lsq_add(&d->lsq, d->scores, row, t, n_rows);
+    }
+    if (!lsq_solve(&d->lsq, j->a->n_keys - j->a->sinks))
         return;
     for (size_t i = 0; i < n; i++)
         d->values[i] += d->lsq.y[i];
@@ -410,7 +513,7 @@ static void fit_list(void *arg, uint32_t slice, uint32_t worker)
 /* A list is some milliseconds of one worker. */
 int fit_run(struct fit *f, const struct backend_fit *a)
 {
-    struct job j = { f, a, padded(a->n_asked), padded(a->n_keys) };
+    struct job j = { f, a, padded(a->n_keys) };
     uint32_t n = a->n_lists < f->n_desks ? a->n_lists : f->n_desks;
     int r = make_room(f, &j);
 

@@ -77,6 +77,20 @@ struct kernels_attn {
     float *m, *l, *o;  /* (n_rows), (n_rows), (n_rows, hd) */
 };
 
+/* A product of f32 matrices that lie as their steps say, in floats:
+ *
+ *     x = sum over k < n_inner of a[i * a_row + k * a_col] * b[t * b_tile + k * b_row + j]
+ *
+ * goes to c[i * c_row + t * c_tile + j], for i < n_rows, t < n_tiles and j < 16; with `by` 1 or -1
+ * it is added to what is there, or taken from it, with 0 it takes its place. */
+struct kernels_dense {
+    const float *a, *b;
+    float *c;
+    size_t a_row, a_col, b_tile, b_row, c_tile, c_row;
+    uint32_t n_rows, n_tiles, n_inner;
+    int by;
+};
+
 struct kernels {
     const char *name; /* as kernels_pick takes it */
     uint32_t ahead;   /* for kernels_matmul */
@@ -105,6 +119,12 @@ struct kernels {
     void (*attn_merge)(float *m, float *l, float *o, float m2, float l2, const float *o2,
                        uint32_t hd);
     void (*scale)(float *x, uint32_t n, float by);
+
+    void (*dense)(const struct kernels_dense *p);
+    /* x (n) becomes exp(x - top), top being the largest of them, which is returned; and their sum:
+     * NaN where one is NaN, or top is no number. */
+    float (*soften)(float *x, uint32_t n, float *ret_sum);
+    void (*widen_f16)(const uint16_t *x, uint32_t n, float *ret);
 
     /* log(sum exp(x)), for log-probabilities. */
     float (*logsumexp)(const float *x, uint32_t n);

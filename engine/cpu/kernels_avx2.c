@@ -254,8 +254,9 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
                   [KV_F32] = kv_store_f32,                                                         \
                   [KV_Q8_0] = avx2_kv_store_q8_0 },                                                \
     .attn = { [KV_F16] = avx2_attn_f16, [KV_F32] = avx2_attn_f32, [KV_Q8_0] = avx2_attn_q8_0 },    \
-    .attn_merge = avx2_attn_merge, .scale = scale, .logsumexp = logsumexp,                         \
-    .sampling.argmax = argmax, .sampling.weights = weights
+    .attn_merge = avx2_attn_merge, .scale = scale, .dense = avx2_dense, .soften = avx2_soften,     \
+    .widen_f16 = avx2_widen_f16, .logsumexp = logsumexp, .sampling.argmax = argmax,                \
+    .sampling.weights = weights
 
 #define FLOATS                                                                                     \
     [QUANT_F32] = avx2_matmul_f32, [QUANT_F16] = avx2_matmul_f16, [QUANT_BF16] = avx2_matmul_bf16

@@ -35,6 +35,11 @@ void avx2_matmul_f32(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 void avx2_matmul_f16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 void avx2_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 
+/* f32 matrices (kernels_avx2_dense.c). */
+void avx2_dense(const struct kernels_dense *p);
+float avx2_soften(float *x, uint32_t n, float *ret_sum);
+void avx2_widen_f16(const uint16_t *x, uint32_t n, float *ret);
+
 /* Attention (kernels_avx2_attn.c). */
 void avx2_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                        void *v_tile);

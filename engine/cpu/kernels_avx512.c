@@ -275,7 +275,8 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
     .attn = { [KV_F16] = avx512_attn_f16,                                                          \
               [KV_F32] = avx512_attn_f32,                                                          \
               [KV_Q8_0] = avx512_attn_q8_0 },                                                      \
-    .attn_merge = avx512_attn_merge, .scale = scale, .logsumexp = logsumexp,                       \
+    .attn_merge = avx512_attn_merge, .scale = scale, .dense = avx512_dense,                        \
+    .soften = avx512_soften, .widen_f16 = avx512_widen_f16, .logsumexp = logsumexp,                \
     .sampling.argmax = argmax, .sampling.weights = weights
 
 #define PRODUCTS                                                                                   \

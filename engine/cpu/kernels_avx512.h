@@ -30,6 +30,11 @@ void avx512_matmul_f32(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 void avx512_matmul_f16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 void avx512_matmul_bf16(const struct kernels_matmul *a, uint32_t r0, uint32_t r1);
 
+/* f32 matrices (kernels_avx512_dense.c). */
+void avx512_dense(const struct kernels_dense *p);
+float avx512_soften(float *x, uint32_t n, float *ret_sum);
+void avx512_widen_f16(const uint16_t *x, uint32_t n, float *ret);
+
 /* Attention (kernels_avx512_attn.c). */
 void avx512_kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile);

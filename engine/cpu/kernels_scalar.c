@@ -49,6 +49,43 @@ static void scale(float *x, uint32_t n, float by)
         x[i] *= by;
 }
 
+static void dense(const struct kernels_dense *p)
+{
+    for (uint32_t i = 0; i < p->n_rows; i++)
+        for (uint32_t t = 0; t < p->n_tiles; t++)
+            for (uint32_t j = 0; j < TILE_ROWS; j++) {
+                const float *a = p->a + i * p->a_row, *b = p->b + t * p->b_tile + j;
+                float *c = p->c + i * p->c_row + t * p->c_tile + j, sum = 0;
+
+                for (uint32_t k = 0; k < p->n_inner; k++)
+                    sum += a[k * p->a_col] * b[k * p->b_row];
+                *c = p->by ? *c + (float)p->by * sum : sum;
+            }
+}
+
+static float soften(float *x, uint32_t n, float *ret_sum)
+{
+    float top = -INFINITY, sum = 0;
+    bool bad = false;
+
+    for (uint32_t i = 0; i < n; i++) {
+        bad |= isnan(x[i]);
+        top = fmaxf(top, x[i]);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        x[i] = expf(x[i] - top);
+        sum += x[i];
+    }
+    *ret_sum = bad || !isfinite(top) ? NAN : sum;
+    return top;
+}
+
+static void widen_f16(const uint16_t *x, uint32_t n, float *ret)
+{
+    for (uint32_t i = 0; i < n; i++)
+        ret[i] = quant_f16_to_f32(x[i]);
+}
+
 static float logsumexp(const float *x, uint32_t n)
 {
     float max = -INFINITY;
@@ -308,6 +345,9 @@ const struct kernels kernels_scalar = {
     .attn = { [KV_F16] = attn_f16, [KV_F32] = attn_f32, [KV_Q8_0] = attn_q8_0 },
     .attn_merge = attn_merge,
     .scale = scale,
+    .dense = dense,
+    .soften = soften,
+    .widen_f16 = widen_f16,
     .logsumexp = logsumexp,
     .sampling.argmax = argmax,
     .sampling.weights = weights,

@@ -31,7 +31,7 @@ void kv_read_keys(enum kv_type kv, const void *k_tile, uint32_t hd, float *ret)
             ret[dim * TOKENS + slot] = at(kv, k_tile, hd, dim * TOKENS + slot, dim, slot);
 }
 
-void kv_read_value(enum kv_type kv, const void *v_tile, uint32_t hd, uint32_t slot, float *ret)
+static void read_value(enum kv_type kv, const void *v_tile, uint32_t hd, uint32_t slot, float *ret)
 {
     for (uint32_t dim = 0; dim < hd; dim++)
         ret[dim] = at(kv, v_tile, hd, slot * hd + dim, dim, slot);
@@ -42,7 +42,13 @@ void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t h
 {
     for (uint32_t dim = 0; dim < hd; dim++)
         ret_k[dim] = at(kv, k_tile, hd, dim * TOKENS + slot, dim, slot);
-    kv_read_value(kv, v_tile, hd, slot, ret_v);
+    read_value(kv, v_tile, hd, slot, ret_v);
+}
+
+void kv_read_values(enum kv_type kv, const void *v_tile, uint32_t hd, float *ret)
+{
+    for (uint32_t slot = 0; slot < TOKENS; slot++)
+        read_value(kv, v_tile, hd, slot, ret + (size_t)slot * hd);
 }
 
 /* Column `slot` of rows of one element a token. */

@@ -15,8 +15,8 @@ void kv_read_keys(enum kv_type kv, const void *k_tile, uint32_t hd, float *ret);
 void kv_read(enum kv_type kv, const void *k_tile, const void *v_tile, uint32_t hd, uint32_t slot,
              float *ret_k, float *ret_v);
 
-/* The value alone. */
-void kv_read_value(enum kv_type kv, const void *v_tile, uint32_t hd, uint32_t slot, float *ret);
+/* V of a whole page: ret (16, hd). */
+void kv_read_values(enum kv_type kv, const void *v_tile, uint32_t hd, float *ret);
 
 /* The token in one slot, to the same slot of other tiles, bit for bit. */
 void kv_copy(enum kv_type kv, const void *k_from, const void *v_from, void *k_to, void *v_to,

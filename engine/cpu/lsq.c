@@ -1,8 +1,8 @@
 /* engine/cpu/lsq.c - normal equations, their factor, and what it solves.
  *
- * Most of the time goes into products, which the kernels of the model's f32 weights do. For the
- * factor and what it solves plain loops that compilers make vectors of are enough at this size, and
- * no library with threads of its own has to be kept from them.
+ * All in blocks of 16 keys: what lies between two blocks is a product, which the kernels do, and
+ * the blocks on the diagonal, plain loops, are little beside them. A library's routines would be no
+ * faster at some hundred keys, and have threads of their own that would have to be kept from them.
  */
 #include "engine/cpu/lsq.h"
 
@@ -14,118 +14,106 @@
 #include <stdlib.h>
 #include <string.h>
 
-int lsq_open(struct lsq *l, uint32_t n_queries, uint32_t n_keys, uint32_t n_cols)
-{
-    size_t q = n_queries, n = n_keys, c = n_cols, wide = tile_count(n_cols) * TILE_ROWS;
-    size_t p = q < n ? q : n, most = q < n ? n : q;
-    struct {
-        float **at;
-        size_t n;
-    } parts[] = { { &l->bt, n * q },       { &l->y, most * c },       { &l->g, p * p },
-                  { &l->tiles, p * most }, { &l->wide, wide * most }, { &l->col, p } };
+#define BLOCK TILE_ROWS
 
-    *l = (struct lsq){ .bt = NULL };
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
-        *parts[i].at = malloc(parts[i].n * sizeof(float));
-        if (!*parts[i].at) {
-            lsq_close(l);
-            return -ENOMEM;
-        }
-    }
-    return 0;
+int lsq_open(struct lsq *l, uint32_t max_n, uint32_t max_c)
+{
+    size_t n = max_n, c = max_c;
+
+    *l = (struct lsq){ .g = malloc(n * n * sizeof(float)),
+                       .y = malloc(n * c * sizeof(float)),
+                       .panel = malloc(BLOCK * n * sizeof(float)) };
+    if (l->g && l->y && l->panel)
+        return 0;
+    lsq_close(l);
+    return -ENOMEM;
 }
 
 void lsq_close(struct lsq *l)
 {
-    float *parts[] = { l->bt, l->y, l->g, l->tiles, l->wide, l->col };
-
-    for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
-        free(parts[i]);
-    *l = (struct lsq){ .bt = NULL };
+    free(l->g);
+    free(l->y);
+    free(l->panel);
+    *l = (struct lsq){ .g = NULL };
 }
 
-/* --- products --------------------------------------------------------------------------------- */
+/* --- the sums --------------------------------------------------------------------------------- */
 
-void lsq_multiply(const struct kernels *k, const float *tiles, uint32_t first, uint32_t n_rows,
-                  const float *x, uint32_t n, uint32_t n_cols, float *y, size_t y_stride)
+void lsq_begin(struct lsq *l, const struct kernels *k, uint32_t n, uint32_t c)
 {
-    struct kernels_matmul dot = { .type = QUANT_F32,
-                                  .w = tiles,
-                                  .tile_len = (size_t)n_cols * TILE_ROWS * sizeof(float),
-                                  .n_rows = n_rows,
-                                  .n_cols = n_cols,
-                                  .x = x,
-                                  .x_row_bytes = n_cols * sizeof(float),
-                                  .n_x = n,
-                                  .y = y,
-                                  .y_stride = y_stride };
-
-    if (first < n_rows)
-        k->matmul[QUANT_F32](&dot, first, n_rows);
+    l->k = k;
+    l->n = n;
+    l->c = c;
+    memset(l->g, 0, (size_t)n * n * sizeof(*l->g));
+    memset(l->y, 0, (size_t)n * c * sizeof(*l->y));
 }
 
-void lsq_pack_columns(const float *x, uint32_t n, uint32_t n_cols, float *ret)
+/* Both are c = a'b with b's rows one after the other, as they come. */
+void lsq_add(struct lsq *l, const float *b, size_t b_row, const float *t, uint32_t n_rows)
 {
-    for (uint32_t c = 0; c < n_cols; c += TILE_ROWS) {
-        uint32_t here = n_cols - c < TILE_ROWS ? n_cols - c : TILE_ROWS;
+    struct kernels_dense y = { .a = b,
+                               .a_row = 1,
+                               .a_col = b_row,
+                               .b = t,
+                               .b_tile = BLOCK,
+                               .b_row = l->c,
+                               .c = l->y,
+                               .c_tile = BLOCK,
+                               .c_row = l->c,
+                               .n_rows = l->n,
+                               .n_tiles = l->c / BLOCK,
+                               .n_inner = n_rows,
+                               .by = 1 };
+    struct kernels_dense g = y;
 
-        for (uint32_t i = 0; i < n; i++, ret += TILE_ROWS) {
-            memcpy(ret, x + (size_t)i * n_cols + c, here * sizeof(*ret));
-            memset(ret + here, 0, (TILE_ROWS - here) * sizeof(*ret));
-        }
+    l->k->dense(&y);
+    g.b_row = b_row;
+    g.c_row = l->n;
+    g.n_tiles = 1;
+    for (uint32_t i = 0; i < l->n; i += BLOCK) {
+        g.a = g.b = b + i;
+        g.c = l->g + (size_t)i * l->n + i;
+        g.n_rows = l->n - i;
+        l->k->dense(&g);
     }
 }
 
-/* 16 columns at a time: they are a cache line of each row. */
-static void transpose(const float *x, uint32_t n, uint32_t n_cols, float *ret)
-{
-    for (uint32_t c = 0; c < n_cols; c += TILE_ROWS)
-        for (uint32_t i = 0; i < n; i++)
-            for (uint32_t k = c; k < c + TILE_ROWS; k++)
-                ret[(size_t)k * n + i] = x[(size_t)i * n_cols + k];
-}
-
-/* l->g = x x', its lower half by tiles; x (n, n_cols), and xt transposed. */
-static void normal_matrix(const struct kernels *k, struct lsq *l, const float *x, const float *xt,
-                          uint32_t n, uint32_t n_cols)
-{
-    lsq_pack_columns(xt, n_cols, n, l->tiles);
-    for (uint32_t i = 0; i < n; i += TILE_ROWS)
-        lsq_multiply(k, l->tiles, i, i + TILE_ROWS, x + (size_t)i * n_cols, n - i, n_cols,
-                     l->g + (size_t)i * n, n);
-}
-
-/* --- solving ---------------------------------------------------------------------------------- */
+/* --- the factor ------------------------------------------------------------------------------- */
 
 /* The ridge goes to the diagonal. 0 or no number: there is nothing to fit to. */
-static float add_ridge(float *g, uint32_t p, uint32_t n_keys)
+static float add_ridge(struct lsq *l, uint32_t n_real)
 {
     float sum = 0;
 
-    for (uint32_t i = 0; i < p; i++)
-        sum += g[(size_t)i * p + i];
-    sum *= FIT_RIDGE / (float)n_keys;
-    for (uint32_t i = 0; i < p; i++)
-        g[(size_t)i * p + i] += sum;
+    for (uint32_t i = 0; i < l->n; i++)
+        sum += l->g[(size_t)i * l->n + i];
+    sum *= FIT_RIDGE / (float)n_real;
+    for (uint32_t i = 0; i < l->n; i++)
+        l->g[(size_t)i * l->n + i] += sum;
     return sum;
 }
 
-/* g (p, p), of which the lower half is looked at, becomes the factor L of g = LL'. Column by
- * column, so that the inner loop is one that compilers make vectors of. */
-CLONES static void factor(float *g, uint32_t p, float *col)
+/* A block on the diagonal becomes its factor. */
+static void factor_block(float *g, size_t row)
 {
-    for (uint32_t k = 0; k < p; k++) {
-        float pivot = sqrtf(g[(size_t)k * p + k]);
+    for (uint32_t k = 0; k < BLOCK; k++) {
+        float pivot = sqrtf(g[k * row + k]);
 
-        for (uint32_t i = k; i < p; i++)
-            col[i] = g[(size_t)i * p + k] /= pivot;
-        for (uint32_t i = k + 1; i < p; i++) {
-            float *restrict row = g + (size_t)i * p, by = col[i];
-
+        for (uint32_t i = k; i < BLOCK; i++)
+            g[i * row + k] /= pivot;
+        for (uint32_t i = k + 1; i < BLOCK; i++)
             for (uint32_t j = k + 1; j <= i; j++)
-                row[j] -= by * col[j];
-        }
+                g[i * row + j] -= g[i * row + k] * g[j * row + k];
     }
+}
+
+/* n rows of 16 columns of g become rows of the panel, or the other way round. */
+static void turn(const float *from, size_t from_row, uint32_t n_rows, uint32_t n_cols, float *to,
+                 size_t to_row)
+{
+    for (uint32_t i = 0; i < n_rows; i++)
+        for (uint32_t j = 0; j < n_cols; j++)
+            to[j * to_row + i] = from[i * from_row + j];
 }
 
 static inline void subtract(float *restrict y, const float *restrict x, float by, uint32_t n)
@@ -134,71 +122,112 @@ static inline void subtract(float *restrict y, const float *restrict x, float by
         y[i] -= by * x[i];
 }
 
-/* y (p, c) becomes (LL')^-1 y. */
-CLONES static void solve(const float *l, uint32_t p, float *y, uint32_t n_cols)
+/* y (16, n) becomes L^-1 y for a block L; rows of y are n_row floats apart. */
+CLONES static void forward_block(const float *l, size_t row, float *y, size_t y_row, uint32_t n)
 {
-    for (uint32_t i = 0; i < p; i++) {
-        float *row = y + (size_t)i * n_cols;
+    for (uint32_t i = 0; i < BLOCK; i++) {
+        float *at = y + i * y_row, by = 1 / l[i * row + i];
 
         for (uint32_t k = 0; k < i; k++)
-            subtract(row, y + (size_t)k * n_cols, l[(size_t)i * p + k], n_cols);
-        for (uint32_t c = 0; c < n_cols; c++)
-            row[c] /= l[(size_t)i * p + i];
-    }
-    for (uint32_t i = p; i-- > 0;) {
-        float *row = y + (size_t)i * n_cols;
-
-        for (uint32_t c = 0; c < n_cols; c++)
-            row[c] /= l[(size_t)i * p + i];
-        for (uint32_t k = 0; k < i; k++)
-            subtract(y + (size_t)k * n_cols, row, l[(size_t)i * p + k], n_cols);
+            subtract(at, y + k * y_row, l[i * row + k], n);
+        for (uint32_t c = 0; c < n; c++)
+            at[c] *= by;
     }
 }
 
-/* What B V0 leaves of T. Of that the solution is made, and not of T itself: where the values that
- * are there are right, no rounding changes them much. */
-static void take_residual(struct lsq *l, const struct lsq_system *s)
+/* L'^-1 y. */
+CLONES static void backward_block(const float *l, size_t row, float *y, size_t y_row, uint32_t n)
 {
-    lsq_pack_columns(s->v0, s->n_keys, s->n_cols, l->wide);
-    lsq_multiply(s->k, l->wide, 0, s->n_cols, s->b, s->n_queries, s->n_keys, l->y, s->n_cols);
-    for (size_t i = 0; i < (size_t)s->n_queries * s->n_cols; i++)
-        s->t[i] -= l->y[i];
+    for (uint32_t i = BLOCK; i-- > 0;) {
+        float *at = y + i * y_row, by = 1 / l[i * row + i];
+
+        for (uint32_t k = i + 1; k < BLOCK; k++)
+            subtract(at, y + k * y_row, l[k * row + i], n);
+        for (uint32_t c = 0; c < n; c++)
+            at[c] *= by;
+    }
 }
 
-/* l->y = B't. */
-static void by_transpose(struct lsq *l, const struct lsq_system *s)
+/* What the 16 columns from k on take from those behind them. */
+static void update(const struct lsq *l, uint32_t k)
 {
-    lsq_pack_columns(s->t, s->n_queries, s->n_cols, l->wide);
-    lsq_multiply(s->k, l->wide, 0, s->n_cols, l->bt, s->n_keys, s->n_queries, l->y, s->n_cols);
+    struct kernels_dense p = { .a_row = l->n,
+                               .a_col = 1,
+                               .b_row = l->n,
+                               .c_row = l->n,
+                               .n_tiles = 1,
+                               .n_inner = BLOCK,
+                               .by = -1 };
+
+    for (uint32_t i = k + BLOCK; i < l->n; i += BLOCK) {
+        p.a = l->g + (size_t)i * l->n + k;
+        p.b = l->panel + (i - k - BLOCK);
+        p.c = l->g + (size_t)i * l->n + i;
+        p.n_rows = l->n - i;
+        l->k->dense(&p);
+    }
 }
 
-/* (B'B + r)^-1 B't, to l->y. */
-static bool solve_keys(struct lsq *l, const struct lsq_system *s)
+/* g, of which the lower half is looked at, becomes L of g = LL'. */
+static void factor(const struct lsq *l)
 {
-    normal_matrix(s->k, l, l->bt, s->b, s->n_keys, s->n_queries);
-    if (!(add_ridge(l->g, s->n_keys, s->n_real) > 0))
+    size_t n = l->n;
+
+    for (uint32_t k = 0; k < n; k += BLOCK) {
+        float *block = l->g + k * n + k, *below = block + BLOCK * n;
+        uint32_t left = l->n - k - BLOCK;
+
+        factor_block(block, n);
+        turn(below, n, left, BLOCK, l->panel, n);
+        forward_block(block, n, l->panel, n, left);
+        turn(l->panel, n, BLOCK, left, below, n);
+        update(l, k);
+    }
+}
+
+/* --- what it solves --------------------------------------------------------------------------- */
+
+/* y becomes (LL')^-1 y. */
+static void solve(const struct lsq *l)
+{
+    size_t n = l->n, c = l->c;
+    struct kernels_dense p = { .b_tile = BLOCK,
+                               .b_row = c,
+                               .c_tile = BLOCK,
+                               .c_row = c,
+                               .n_rows = BLOCK,
+                               .n_tiles = l->c / BLOCK,
+                               .by = -1 };
+
+    for (uint32_t k = 0; k < n; k += BLOCK) {
+        p.a = l->g + k * n;
+        p.a_row = n;
+        p.a_col = 1;
+        p.b = l->y;
+        p.c = l->y + k * c;
+        p.n_inner = k;
+        l->k->dense(&p);
+        forward_block(l->g + k * n + k, n, p.c, c, l->c);
+    }
+    for (uint32_t k = l->n; k > 0;) {
+        p.n_inner = l->n - k;
+        p.a = l->g + k * n;
+        p.b = l->y + k * c;
+        k -= BLOCK;
+        p.a += k;
+        p.a_row = 1;
+        p.a_col = n;
+        p.c = l->y + k * c;
+        l->k->dense(&p);
+        backward_block(l->g + k * n + k, n, p.c, c, l->c);
+    }
+}
+
+bool lsq_solve(struct lsq *l, uint32_t n_real)
+{
+    if (!(add_ridge(l, n_real) > 0))
         return false;
-    by_transpose(l, s);
-    factor(l->g, s->n_keys, l->col);
-    solve(l->g, s->n_keys, l->y, s->n_cols);
+    factor(l);
+    solve(l);
     return true;
-}
-
-/* B'(BB' + r)^-1 t, to l->y. */
-static bool solve_queries(struct lsq *l, const struct lsq_system *s)
-{
-    normal_matrix(s->k, l, s->b, l->bt, s->n_queries, s->n_keys);
-    if (!(add_ridge(l->g, s->n_queries, s->n_real) > 0))
-        return false;
-    factor(l->g, s->n_queries, l->col);
-    solve(l->g, s->n_queries, s->t, s->n_cols);
-    by_transpose(l, s);
-    return true;
-}
-
-bool lsq_solve(struct lsq *l, const struct lsq_system *s)
-{
-    transpose(s->b, s->n_queries, s->n_keys, l->bt);
-    take_residual(l, s);
-    return s->n_keys <= s->n_queries ? solve_keys(l, s) : solve_queries(l, s);
 }

@@ -2,14 +2,14 @@
  *
  * With B (q, n), T (q, c) and V0 (n, c) the V that brings B V near to T and stays near V0 is
  *
- *     V = V0 + (B'B + r)^-1 B't       n x n, with t = T - B V0
- *       = V0 + B'(BB' + r)^-1 t         q x q
+ *     V = V0 + (B'B + r)^-1 B't       with t = T - B V0
  *
- * which are the same: the smaller matrix is taken. The ridge r keeps its condition below n / 1e-2,
- * so that f32 does.
+ * Of t the solution is made, and not of T itself: where the values that are there are right, no
+ * rounding changes them much. The ridge r keeps the condition of the sum below n / 1e-2, so that
+ * f32 does, with fewer rows than keys too.
  *
- * Products go through the table's kernel, whose tiles of 16 rows fix the padding: q and n are
- * multiples of 16, and rows and columns of zeros say nothing to a least square.
+ * B'B and B't are sums over rows: they come some at a time, and B is never there as a whole. n and
+ * c are multiples of 16; columns of zeros say nothing to a least square.
  *
  * Threads    a struct lsq is one worker's.
  * Errors     lsq_open: -ENOMEM.
@@ -21,35 +21,24 @@
 
 #include <stdbool.h>
 
-/* Room for the largest q, n and c. */
+/* Room for the largest n and c. */
 struct lsq {
-    float *bt;           /* (n, q) */
-    float *y;            /* (most of q and n, c) */
-    float *g;            /* (p, p), p the smaller of q and n */
-    float *tiles, *wide; /* (p, most) and (c, most), in tiles of 16 rows */
-    float *col;          /* (p) */
-};
-
-struct lsq_system {
     const struct kernels *k;
-    uint32_t n_queries, n_keys, n_cols; /* q, n, c */
-    uint32_t n_real; /* keys that are no padding: the ridge is 1e-2 of their mean */
-    const float *b;
-    float *t; /* T, and afterwards something else */
-    const float *v0;
+    uint32_t n, c;
+    float *g;     /* (n, n) B'B, its lower half by tiles; then the factor */
+    float *y;     /* (n, c) B't, then V - V0 */
+    float *panel; /* (16, n) columns of the factor */
 };
 
-int lsq_open(struct lsq *l, uint32_t n_queries, uint32_t n_keys, uint32_t n_cols);
+int lsq_open(struct lsq *l, uint32_t max_n, uint32_t max_c);
 void lsq_close(struct lsq *l);
 
-/* V - V0, (n, c) in l->y. false: B is zeros, or no numbers. */
-bool lsq_solve(struct lsq *l, const struct lsq_system *s);
-
-/* y (n, n_rows) = x (n, n_cols) times rows of tiles (engine/file/tile.h, f32), those of [first,
- * n_rows); y's rows are y_stride floats apart. */
-void lsq_multiply(const struct kernels *k, const float *tiles, uint32_t first, uint32_t n_rows,
-                  const float *x, uint32_t n, uint32_t n_cols, float *y, size_t y_stride);
-/* Columns of x (n, n_cols) become rows of tiles: those of its transpose. */
-void lsq_pack_columns(const float *x, uint32_t n, uint32_t n_cols, float *ret);
+/* Nothing was added yet. */
+void lsq_begin(struct lsq *l, const struct kernels *k, uint32_t n, uint32_t c);
+/* Rows of B, b_row floats apart, and of t (n_rows, c). */
+void lsq_add(struct lsq *l, const float *b, size_t b_row, const float *t, uint32_t n_rows);
+/* V - V0, in l->y. The ridge is 1e-2 of the mean of n_real keys' diagonal. false: B is zeros, or no
+ * numbers. */
+bool lsq_solve(struct lsq *l, uint32_t n_real);
 
 #endif
