@@ -320,6 +320,10 @@ GIST_API int gist_generate_start(gist_session *s, const struct gist_sampling *sa
                                  uint64_t *ret_request);
 GIST_API int gist_cancel(gist_conn *c, uint64_t request);
 
+/* What a session is doing (of gist_stats), which may be another connection's of this user. -ENOENT:
+ * there is none of that number at work. */
+GIST_API int gist_cancel_session(gist_conn *c, uint64_t session);
+
 /* The blocking call that this connection is in returns -ECANCELED soon. Async-signal-safe. */
 GIST_API void gist_cancel_async(gist_conn *c);
 
@@ -429,6 +433,9 @@ struct gist_stats_session {
     int busy;
     const char *label;
     uint32_t gist_pages; /* of pages: those of compressed segments */
+    uint64_t request;    /* that is at work on it, as gist_trace has it; 0: none */
+    const char *doing;   /* "append", "generate" ... */
+    uint32_t generated_tokens, uid;
 };
 struct gist_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;
@@ -472,9 +479,32 @@ struct gist_stats {
     const struct gist_stats_owner *owners;     /* (n_owners): each user's clients together */
     const struct gist_stats_store *store;      /* NULL: nothing is kept on disk, */
     const char *store_off;                     /* and this says why */
+    uint32_t requests_waiting; /* of requests_running: the model has done nothing for them yet */
 };
-/* What it points to lives until the next call on the connection. */
+/* What it points to lives until the next call on the connection. Of other users it has numbers
+ * alone, unless root or the daemon's user asks. */
 GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);
+
+/* The same at once and then every interval_ms (0: 1000, at least 100), until gist_cancel or a
+ * non-zero return. on_done: -ECANCELED. */
+typedef int gist_stats_fn(void *arg, const struct gist_stats *stats);
+GIST_API int gist_watch_start(gist_conn *c, uint32_t interval_ms, gist_stats_fn *on_stats,
+                              gist_done_fn *on_done, void *arg, uint64_t *ret_request);
+
+/* Where the time of a request went that used the model. */
+struct gist_trace_row {
+    uint64_t number, session, at_s;    /* at_s: when it came, seconds since 1970 */
+    const char *what, *client, *ended; /* "generate"; ended: "done", or an error's name */
+    uint64_t total_ns, queue_ns;       /* until the answer was ready; until its first step */
+    uint64_t restore_ns, hydrate_ns;   /* waited for the disk, for old segments */
+    uint64_t prefill_ns, compress_ns, decode_ns; /* in steps that did that for it */
+    uint64_t first_token_ns, ring_ns; /* from its arrival; had replies that found no room */
+    uint32_t computed_tokens, found_tokens, generated_tokens;
+};
+typedef void gist_trace_fn(void *arg, const struct gist_trace_row *rows, size_t n);
+/* Of this user's requests that ended last, the newest first, or of the one of that number. -ENOENT:
+ * it is not known, or not any more. */
+GIST_API int gist_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, void *arg);
 
 /* --- what is kept on disk --------------------------------------------------------------------- */
 

@@ -65,6 +65,8 @@ struct gist_request {
     gist_logprob_fn *on_logprob;
     gist_rows_fn *on_rows;
     gist_row_fn *on_row;
+    gist_stats_fn *on_stats;
+    gist_trace_fn *on_trace;
     gist_progress_fn *on_progress;
     void *progress_arg;
     bool progress_begun; /* it was told of */
@@ -112,6 +114,7 @@ struct gist_conn {
     struct gist_info info;
     char *info_mem;
     void *stats_mem;
+    struct gist_stats watched;
     enum gist_code code;
     char error[GIST_ERROR_CAP];
 };

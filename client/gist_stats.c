@@ -26,14 +26,19 @@ static void copy_lists(const struct wire_stats *w, const struct lists *to)
                                                  .pages = w->client[i].pages,
                                                  .name = w->client[i].name };
     for (uint32_t i = 0; i < w->n_session; i++)
-        sessions[i] = (struct gist_stats_session){ .id = w->session[i].id,
-                                                   .client = w->session[i].client,
-                                                   .n_tokens = w->session[i].n_tokens,
-                                                   .pages = w->session[i].pages,
-                                                   .segment = w->session[i].segment,
-                                                   .busy = w->session[i].busy,
-                                                   .label = w->session[i].label,
-                                                   .gist_pages = w->session[i].gist_pages };
+        sessions[i] =
+            (struct gist_stats_session){ .id = w->session[i].id,
+                                         .client = w->session[i].client,
+                                         .n_tokens = w->session[i].n_tokens,
+                                         .pages = w->session[i].pages,
+                                         .segment = w->session[i].segment,
+                                         .busy = w->session[i].busy,
+                                         .label = w->session[i].label,
+                                         .gist_pages = w->session[i].gist_pages,
+                                         .request = w->session[i].request,
+                                         .doing = w->session[i].doing,
+                                         .generated_tokens = w->session[i].generated_tokens,
+                                         .uid = w->session[i].uid };
     for (uint32_t i = 0; i < w->n_owner; i++)
         to->owners[i] = (struct gist_stats_owner){ .uid = w->owner[i].uid,
                                                    .clients = w->owner[i].clients,
@@ -104,7 +109,8 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .prompt_tokens_total = w->prompt_tokens_total,
                               .generated_tokens_total = w->generated_tokens_total,
                               .steps_total = w->steps_total,
-                              .client_errors_total = w->client_errors_total };
+                              .client_errors_total = w->client_errors_total,
+                              .requests_waiting = w->requests_waiting };
 }
 
 static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
@@ -114,8 +120,10 @@ static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const 
     size_t n_bytes;
 
     (void)bulk;
-    if (rep->kind != WIRE_STATS || !rep->last)
+    if (rep->kind != WIRE_STATS || rep->last == (r->on_stats != NULL))
         return -EPROTO;
+    if (r->err)
+        return 0;
     n_bytes = w->n_client * sizeof(*to.clients) + w->n_session * sizeof(*to.sessions) +
               w->n_owner * sizeof(*to.owners) + sizeof(*to.store);
     to.store = malloc(n_bytes);
@@ -141,6 +149,10 @@ static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const 
     }
     free(r->conn->stats_mem);
     r->conn->stats_mem = to.store;
+    if (r->on_stats && r->on_stats(r->arg, r->stats) != 0) {
+        r->err = -ECANCELED;
+        gist_request_cancel(r);
+    }
     return 0;
 }
 
@@ -150,5 +162,97 @@ int gist_stats(gist_conn *c, struct gist_stats *ret_stats)
 
     r.on_reply = keep_stats;
     r.stats = ret_stats;
+    return gist_run(&r, -1);
+}
+
+int gist_watch_start(gist_conn *c, uint32_t interval_ms, gist_stats_fn *on_stats,
+                     gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = gist_request_make(c, WIRE_WATCH);
+
+    if (!on_stats)
+        return gist_set_errno(c, -EINVAL);
+    r.msg.u.watch.interval_ms = interval_ms;
+    r.on_reply = keep_stats;
+    r.stats = &c->watched;
+    r.on_stats = on_stats;
+    r.on_done = on_done;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
+}
+
+/* --- traces, and who is cancelled by them -------------------------------------------------------
+ */
+
+static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    const struct wire_traced *t = &rep->u.traced;
+    struct gist_trace_row rows[WIRE_TRACES_MAX];
+
+    (void)bulk;
+    if (rep->kind != WIRE_TRACED || !rep->last || t->n_row > WIRE_TRACES_MAX)
+        return -EPROTO;
+    for (uint32_t i = 0; i < t->n_row; i++)
+        rows[i] = (struct gist_trace_row){
+            .number = t->row[i].number,
+            .session = t->row[i].session,
+            .at_s = t->row[i].at_s,
+            .what = t->row[i].what,
+            .client = t->row[i].client,
+            .ended = t->row[i].ended,
+            .total_ns = t->row[i].total_ns,
+            .queue_ns = t->row[i].queue_ns,
+            .restore_ns = t->row[i].restore_ns,
+            .hydrate_ns = t->row[i].hydrate_ns,
+            .prefill_ns = t->row[i].prefill_ns,
+            .compress_ns = t->row[i].compress_ns,
+            .decode_ns = t->row[i].decode_ns,
+            .first_token_ns = t->row[i].first_token_ns,
+            .ring_ns = t->row[i].ring_ns,
+            .computed_tokens = t->row[i].computed_tokens,
+            .found_tokens = t->row[i].found_tokens,
+            .generated_tokens = t->row[i].generated_tokens,
+        };
+    if (r->msg.u.trace.number && t->n_row == 0)
+        r->err = gist_set_error(r->conn, GIST_E_NOT_FOUND, -ENOENT,
+                                "no request %llu of this user is known, or not any more: the last "
+                                "%u that used the model are",
+                                (unsigned long long)r->msg.u.trace.number, WIRE_TRACES_MAX);
+    else if (r->on_trace)
+        r->on_trace(r->arg, rows, t->n_row);
+    return 0;
+}
+
+int gist_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, void *arg)
+{
+    struct gist_request r = gist_request_make(c, WIRE_TRACE);
+
+    r.msg.u.trace.number = number;
+    r.on_reply = keep_traces;
+    r.on_trace = on_rows;
+    r.arg = arg;
+    return gist_run(&r, -1);
+}
+
+static int take_found(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    (void)bulk;
+    if (rep->kind != WIRE_CANCELLED || !rep->last)
+        return -EPROTO;
+    if (!rep->u.cancelled.found)
+        r->err = gist_set_error(r->conn, GIST_E_NOT_FOUND, -ENOENT,
+                                "no session %llu of this user is at work",
+                                (unsigned long long)r->msg.u.cancel.session);
+    return 0;
+}
+
+int gist_cancel_session(gist_conn *c, uint64_t session)
+{
+    struct gist_request r = gist_request_make(c, WIRE_CANCEL);
+
+    if (session == 0)
+        return gist_set_errno(c, -EINVAL);
+    r.msg.u.cancel.session = session;
+    r.on_reply = take_found;
     return gist_run(&r, -1);
 }

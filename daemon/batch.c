@@ -66,6 +66,15 @@ static bool has_pages(const struct sched *s, const struct batch *b, bool decodes
     return b->n_pages < (FORWARD_POOLS - (decodes ? 2 : 1)) * (uint64_t)s->served.pool.n_pages;
 }
 
+/* Its first part in a step. */
+static void begins(struct sched *s, struct request *r)
+{
+    struct trace_times *t = &r->times;
+
+    t->began_at = clock_ns();
+    meter_add(&s->meter.queue[r->priority], t->began_at - r->arrived_ns - t->restore);
+}
+
 /* In at most max rows. False: it has no part in this step, or it was failed. The next in line is
  * asked all the same: one that waits for pages, or for its reader, holds up nobody. */
 static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t max)
@@ -86,6 +95,8 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
         b->waits |= behind(r);
     if (!has)
         return false;
+    if (!r->times.began_at)
+        begins(s, r);
     assert(run->n_tokens > 0 && run->n_tokens <= max);
     if (r->memory && !upkeep)
         memory_watch(r->memory, run);
@@ -284,6 +295,25 @@ static void abandoned(struct sched *s, const struct batch *b)
         s->spare |= !request_unwanted(b->requests[i]);
 }
 
+/* Before anybody hears of the outputs: the time is that of the step. An answer's first token came
+ * with it, or before it from what the last append left. */
+static void clocked(struct sched *s, struct batch *b, uint64_t start, uint64_t now)
+{
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct request *r = b->requests[i];
+        struct trace_times *t = &r->times;
+
+        *(b->upkeep[i] ? &t->compress : i < b->n_decode ? &t->decode : &t->prefill) += now - start;
+        if (i >= b->n_decode || b->upkeep[i])
+            continue;
+        if (!t->token_at && r->usage.first_token_ns)
+            t->token_at = r->arrived_ns + r->usage.first_token_ns;
+        if (t->token_at)
+            meter_add(&s->meter.between_tokens, now - t->token_at);
+        t->token_at = now;
+    }
+}
+
 /* What a token costs in a long chunk decides what is read back from the disk. */
 static void measured(struct sched *s, const struct batch *b, uint64_t ns, uint64_t waited)
 {
@@ -333,6 +363,7 @@ bool batch_run(struct sched *s)
         for (uint32_t i = 0; i < b.n; i++)
             if (b.requests[i]->memory)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);
+        clocked(s, &b, start, clock_ns());
         give_decoded(s, &b);
         give_read(s, &b);
         measured(s, &b, clock_ns() - start, waited_ns(s) - waited);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret)
 {
@@ -51,6 +52,13 @@ void client_broke(struct client *c, const char *what)
     log_peer_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
                      (int)c->pid, c->name, what);
     c->dead = c->broke = true;
+}
+
+bool client_sees(const struct client *c, const struct client *other, uid_t stand_in)
+{
+    if (c == other || c->uid == 0 || c->uid == geteuid())
+        return true;
+    return c->uid == other->uid && c->uid != stand_in;
 }
 
 struct session *client_find_session(struct client *c, uint64_t id)

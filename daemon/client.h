@@ -60,6 +60,10 @@ void client_free(struct client *c); /* its requests were dropped */
 /* It broke the protocol: that is logged, and it is gone at the end of the step. */
 void client_broke(struct client *c, const char *what);
 
+/* Whether it may know, and cancel, what another one does: of its own user's, and for root and the
+ * daemon's user of everybody's. stand_in: who is nobody's own (daemon/served.h). */
+bool client_sees(const struct client *c, const struct client *other, uid_t stand_in);
+
 struct session *client_find_session(struct client *c, uint64_t id); /* or NULL */
 struct request *client_find_request(struct client *c, uint64_t id); /* or NULL */
 struct request *client_free_request(struct client *c);              /* or NULL: all are open */

@@ -37,11 +37,12 @@ struct append {
     struct hydrate_job *hydrate;  /* under way; NULL: none */
     bool special, open_answer;
     enum chat_at chat_after;
-    append_done_fn *done_fn; /* NULL: the reply is Appended */
-    bool tells;              /* how far it is, */
-    bool told_reading;       /* has told since it does not wait for others */
-    uint32_t n_told;         /* and has last told this */
-    uint64_t ready_ns;       /* since when */
+    append_done_fn *done_fn;   /* NULL: the reply is Appended */
+    bool tells;                /* how far it is, */
+    bool told_reading;         /* has told since it does not wait for others */
+    uint32_t n_told;           /* and has last told this */
+    uint64_t ready_ns;         /* since when */
+    struct trace_times *times; /* the request's */
 };
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -196,6 +197,7 @@ static int begin_append(struct sched *s, struct request *r, append_done_fn *done
     if (!a)
         return -ENOMEM;
     a->done_fn = done;
+    a->times = &r->times;
     a->had = session_len(r->session);
     a->chat_after = r->session->chat_at;
     /* One more than can fit: enough to know that it doesn't. */
@@ -440,8 +442,10 @@ static bool take_over(struct sched *s, struct append *a, struct memory *m)
     if (!a->restore)
         return true;
     a->reader.restoring = true; /* who follows it may go on doing so */
+    trace_waits(a->times);
     if (tier_restore_go(a->restore, &a->shared) == -EAGAIN)
         return false;
+    trace_waited(a->times, &a->times->restore);
     a->restore = NULL;
     a->reader.restoring = false;
     a->restored = m->n_ids - a->shared;
@@ -501,8 +505,11 @@ static bool hydrate(struct append *a, struct memory *m)
         a->hydrated = true;
         a->hydrate = hydrate_begin(m, a->encode.ids + n - a->n_prompt, a->n_prompt, n - a->done);
     }
+    if (a->hydrate)
+        trace_waits(a->times);
     if (a->hydrate && hydrate_go(a->hydrate) == -EAGAIN)
         return false;
+    trace_waited(a->times, &a->times->hydrate);
     a->hydrate = NULL;
     return true;
 }

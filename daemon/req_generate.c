@@ -359,8 +359,11 @@ static bool is_asked(struct request *r)
 {
     struct generate *g = r->state;
 
+    if (g->hydrate)
+        trace_waits(&r->times);
     if (g->hydrate && hydrate_go(g->hydrate) == -EAGAIN)
         return false;
+    trace_waited(&r->times, &r->times.hydrate);
     g->hydrate = NULL;
     if (memory_behind(r->memory))
         return false;

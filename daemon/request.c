@@ -37,6 +37,8 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_DELETE] = &request_delete,
     [WIRE_ADD_DOCUMENT] = &request_add_document,
     [WIRE_CACHE] = &request_cache,
+    [WIRE_WATCH] = &request_watch,
+    [WIRE_TRACE] = &request_trace,
 };
 
 /* What a frame becomes that can't be read, or breaks a limit of the wire. */
@@ -55,6 +57,7 @@ static struct request *begin(struct sched *s, struct client *c, uint64_t id,
     s->n_active++;
     c->n_requests++;
     s->totals.requests++;
+    r->times.number = s->totals.requests;
     return r;
 }
 
@@ -221,6 +224,31 @@ static void release_session(struct sched *s, struct request *r)
     r->memory = NULL;
 }
 
+/* Of requests that use the model: what it took, for histograms and for `gistctl trace`. What was
+ * read for an answer counts to its first token. */
+static void measure(struct sched *s, const struct request *r)
+{
+    uint64_t now;
+
+    if (!r->ops->plan) /* most of them: a ping takes a microsecond */
+        return;
+    now = clock_ns();
+    if (r->cancelled && r->times.cancel_at)
+        meter_add(&s->meter.cancel, now - r->times.cancel_at);
+    s->meter.shared_tokens += r->usage.shared_tokens;
+    s->meter.restored_tokens += r->usage.restored_tokens;
+    if (r->session && !r->ops->decode)
+        r->session->read_ns += now - r->arrived_ns;
+    if (r->session && r->usage.first_token_ns) {
+        meter_add(&s->meter.first_token[r->priority],
+                  r->usage.first_token_ns + r->session->read_ns);
+        r->session->read_ns = 0;
+    }
+    if (r->client->uid != s->served.stand_in)
+        trace_add(&s->trace, r,
+                  r->last.kind == WIRE_ERROR ? wire_error_name(r->last.u.error.code) : "done");
+}
+
 /* The session is free before the reply is out: who reads slowly must not keep it from another
  * request of its own, and the reply has copies of what it says. */
 void request_finish(struct sched *s, struct request *r)
@@ -231,6 +259,7 @@ void request_finish(struct sched *s, struct request *r)
     r->phase = REQUEST_LAST;
     if (r->client->receiving == r)
         r->client->receiving = NULL;
+    measure(s, r);
     release_session(s, r);
 }
 
@@ -513,6 +542,14 @@ void request_drop(struct sched *s, struct request *r)
     r->phase = REQUEST_FREE;
 }
 
+static void unblocked(struct sched *s, struct request *r)
+{
+    r->times.ring += clock_ns() - r->times.blocked_at;
+    r->times.blocked_at = 0;
+    if (r->phase == REQUEST_LAST)
+        trace_out(&s->trace, r);
+}
+
 void request_deliver(struct sched *s, struct request *r)
 {
     int e = 0;
@@ -521,11 +558,14 @@ void request_deliver(struct sched *s, struct request *r)
         return;
     if (r->ops->flush)
         e = r->ops->flush(s, r);
-    if (e == 0 && r->phase == REQUEST_LAST) {
+    if (e == 0 && r->phase == REQUEST_LAST)
         e = reply_send(s, r, &r->last, NULL);
-        if (e == 0)
-            request_drop(s, r);
-    }
+    if (e == -EAGAIN && !r->times.blocked_at)
+        r->times.blocked_at = clock_ns();
+    else if (e == 0 && r->times.blocked_at)
+        unblocked(s, r);
+    if (e == 0 && r->phase == REQUEST_LAST)
+        request_drop(s, r);
     /* No reply of ours is too large or malformed; if one is all the same, its client must not wait
      * for it for ever. */
     if (e < 0 && e != -EAGAIN && !r->client->dead) {

@@ -18,6 +18,7 @@
 #ifndef DAEMON_REQUEST_H
 #define DAEMON_REQUEST_H
 
+#include "daemon/trace.h"
 #include "engine/forward.h"
 #include "ipc/wire.h"
 
@@ -82,6 +83,7 @@ struct request {
     enum request_phase phase;
     enum wire_priority priority;
     uint64_t id, arrived_ns;
+    struct trace_times times;
     bool cancelled;  /* by the client; taken up between steps */
     bool in_prefill; /* a run of the current step reads for it */
     struct wire_usage usage;
@@ -97,7 +99,8 @@ extern const struct request_ops *const request_ops_of[WIRE_REQ__N];
 extern const struct request_ops request_hello, request_open, request_append, request_generate,
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
     request_stats, request_ping, request_fork, request_rewind, request_cache, request_save,
-    request_restore, request_list, request_delete, request_add_document, request_open_with;
+    request_restore, request_list, request_delete, request_add_document, request_open_with,
+    request_watch, request_trace;
 
 /* Bytes of bulk that are copied at once. */
 #define REQUEST_PIECE_BYTES (64u * 1024)
@@ -171,6 +174,9 @@ bool request_known_slice(struct sched *s, struct request *r, const uint32_t *ids
 
 /* Sends what is ready; the request is freed when its last reply is out. */
 void request_deliver(struct sched *s, struct request *r);
+
+/* Milliseconds until a Watch has something to say; -1: there is none. */
+int request_watch_ms(const struct sched *s);
 
 /* Nobody waits for what it makes: cancelled, or its client is dead. */
 bool request_unwanted(const struct request *r);

@@ -463,11 +463,14 @@ static void disarm(struct sched *s)
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
-    int n, timeout;
+    int n, timeout, watch;
 
     if (spin(s))
         return;
     timeout = s->served.tier ? tier_timeout_ms(s->served.tier) : -1;
+    watch = request_watch_ms(s);
+    if (watch >= 0 && (timeout < 0 || watch < timeout))
+        timeout = watch;
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);

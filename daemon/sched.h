@@ -21,6 +21,7 @@
 #include "daemon/follow.h"
 #include "daemon/grammars.h"
 #include "daemon/mailbox.h"
+#include "daemon/meter.h"
 #include "daemon/names_put.h"
 #include "daemon/pace.h"
 #include "daemon/served.h"
@@ -80,6 +81,8 @@ struct sched {
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;
+    struct meter meter;
+    struct trace trace;
     struct degraded degraded; /* the store */
 
     /* Written by the scheduler, read by the control thread: is it alive? */

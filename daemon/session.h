@@ -56,6 +56,7 @@ struct session {
     size_t n_marks, marks_len;  /* bytes of marks */
     struct encode_text parts;   /* bulk of an Append that goes on */
     struct request *busy;       /* the one request that works on it */
+    uint64_t read_ns;           /* that appends took since the last answer */
     bool closing;
     bool opening; /* its client does not know of it yet (daemon/opening.h) */
 };

@@ -48,6 +48,8 @@ enum wire_req_kind {
     WIRE_DELETE,
     WIRE_ADD_DOCUMENT,
     WIRE_CACHE = 20, /* values between are not in use yet */
+    WIRE_WATCH,
+    WIRE_TRACE,
     WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
@@ -128,8 +130,14 @@ struct wire_req {
             uint32_t logprobs;
         } generate;
         struct {
-            uint64_t request;
+            uint64_t request, session; /* one of them */
         } cancel;
+        struct {
+            uint32_t interval_ms;
+        } watch;
+        struct {
+            uint64_t number;
+        } trace;
         struct {
             uint64_t session;
         } close_session;
@@ -207,6 +215,7 @@ enum wire_rep_kind {
     WIRE_DELETED,
     WIRE_DOCUMENT_ADDED,
     WIRE_CACHE_ROWS = 20,
+    WIRE_TRACED = 22,
     WIRE_REP__N
 };
 enum wire_reason {
@@ -289,6 +298,7 @@ struct wire_rep {
         } tokens;
         struct wire_stats stats;
         struct wire_cache_rows cache_rows;
+        struct wire_traced traced;
         struct {
             enum wire_error code;
             const char *text;

@@ -44,4 +44,15 @@ int wire_pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, size_
 ProtobufCMessage *wire_unpack_message(const ProtobufCMessageDescriptor *d, struct wire_scratch *s,
                                       const uint8_t *frame, size_t len, int *ret_err);
 
+/* A string of a reply; false: it has more than WIRE_STRING_MAX bytes. */
+bool wire_take_string(const char *s, const char **ret);
+
+/* --- ipc/wire_stats.c ---------------------------------------------------------------------------
+ */
+
+int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m);
+int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st);
+int wire_build_traced(struct wire_scratch *s, const struct wire_traced *t, Gistd__Traced *m);
+int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire_traced *t);
+
 #endif

@@ -62,6 +62,8 @@ union req_body {
     Gistd__List list;
     Gistd__Delete delete;
     Gistd__AddDocument add_document;
+    Gistd__Watch watch;
+    Gistd__Trace trace;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -236,6 +238,15 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
     case WIRE_CANCEL:
         gistd__cancel__init(&b->cancel);
         b->cancel.request = r->u.cancel.request;
+        b->cancel.session = r->u.cancel.session;
+        return 0;
+    case WIRE_WATCH:
+        gistd__watch__init(&b->watch);
+        b->watch.interval_ms = r->u.watch.interval_ms;
+        return 0;
+    case WIRE_TRACE:
+        gistd__trace__init(&b->trace);
+        b->trace.number = r->u.trace.number;
         return 0;
     case WIRE_CLOSE_SESSION:
         gistd__close_session__init(&b->close_session);
@@ -487,6 +498,13 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
         return read_generate(s, m->generate, r);
     case WIRE_CANCEL:
         r->u.cancel.request = m->cancel->request;
+        r->u.cancel.session = m->cancel->session;
+        return 0;
+    case WIRE_WATCH:
+        r->u.watch.interval_ms = m->watch->interval_ms;
+        return 0;
+    case WIRE_TRACE:
+        r->u.trace.number = m->trace->number;
         return 0;
     case WIRE_CLOSE_SESSION:
         r->u.close_session.session = m->close_session->session;

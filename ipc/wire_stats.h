@@ -26,6 +26,9 @@ struct wire_stats_session {
     uint32_t n_tokens, pages, segment;
     bool busy;
     uint32_t gist_pages;
+    uint64_t request; /* 0: it does nothing */
+    const char *doing;
+    uint32_t generated_tokens, uid;
 };
 struct wire_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;
@@ -48,6 +51,7 @@ struct wire_stats {
     uint32_t clients, sessions, requests_running, documents, pinned_pages;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
     uint64_t steps_total, client_errors_total;
+    uint32_t requests_waiting;
     const struct wire_stats_client *client;
     uint32_t n_client;
     const struct wire_stats_session *session;
@@ -58,6 +62,19 @@ struct wire_stats {
     const char *store_off;                /* and this says why */
     const char *weights_from;
     uint64_t weights_memory, weights_streamed, weights_read, weights_read_ns, weights_waited_ns;
+};
+
+#define WIRE_TRACES_MAX 64u /* rows of a Traced */
+struct wire_trace_row {
+    uint64_t number, session, at_s;
+    const char *what, *client, *ended;
+    uint64_t total_ns, queue_ns, restore_ns, hydrate_ns, prefill_ns, compress_ns, decode_ns;
+    uint64_t first_token_ns, ring_ns;
+    uint32_t computed_tokens, found_tokens, generated_tokens;
+};
+struct wire_traced {
+    const struct wire_trace_row *row;
+    uint32_t n_row;
 };
 
 enum wire_row_state { WIRE_ROW_READY, WIRE_ROW_READING, WIRE_ROW_OTHER_MODEL, WIRE_ROW_DAMAGED };

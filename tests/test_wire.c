@@ -40,7 +40,8 @@ static bool no_req(int kind)
 
 static bool no_rep(int kind)
 {
-    return kind > WIRE_DOCUMENT_ADDED && kind < WIRE_CACHE_ROWS;
+    return (kind > WIRE_DOCUMENT_ADDED && kind < WIRE_CACHE_ROWS) ||
+           (kind > WIRE_CACHE_ROWS && kind < WIRE_TRACED);
 }
 
 /* --- one message of each kind, with every field set ------------------------------------------- */
@@ -58,9 +59,16 @@ static const struct wire_usage usage = {
 };
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
-static const struct wire_stats_session sessions[] = { { 10, 1, "chat", 11, 12, 13, true, 3 },
-                                                      { 14, 15, "", 16, 17, 18, false, 0 },
-                                                      { 19, 20, "x", 21, 22, 23, true, 7 } };
+static const struct wire_stats_session sessions[] = {
+    { 10, 1, "chat", 11, 12, 13, true, 3, 1ull << 40, "generate", 24, 1000 },
+    { 14, 15, "", 16, 17, 18, false, 0, 0, "", 0, UINT32_MAX },
+    { 19, 20, "x", 21, 22, 23, true, 7, 8, "append", 9, 0 }
+};
+
+static const struct wire_trace_row traces[] = {
+    { 1, 2, 3, "append", "a client", "done", 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
+    { 1ull << 50, 0, 0, "", "", "cancelled", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX }
+};
 
 static const struct wire_stats_owner owners[] = { { 1, 2, 3, 4, 5 }, { UINT32_MAX, 0, 0, 0, 6 } };
 
@@ -159,6 +167,7 @@ static struct wire_req full_req(enum wire_req_kind kind)
         break;
     case WIRE_CANCEL:
         r.u.cancel.request = 10;
+        r.u.cancel.session = 19;
         break;
     case WIRE_CLOSE_SESSION:
         r.u.close_session.session = 11;
@@ -210,6 +219,12 @@ static struct wire_req full_req(enum wire_req_kind kind)
         r.u.cache.after = 1ull << 60;
         r.u.cache.bytes = UINT64_MAX;
         break;
+    case WIRE_WATCH:
+        r.u.watch.interval_ms = 250;
+        break;
+    case WIRE_TRACE:
+        r.u.trace.number = 1ull << 41;
+        break;
     case WIRE_GET_STATS:
     case WIRE_PING:
     case WIRE_REQ__N:
@@ -220,12 +235,12 @@ static struct wire_req full_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){
-        "0.1.0", "a model",   "digest", "avx2", "one two", 1,       2,  3,        4,  5,      6,
-        7,       8,           9,        10,     11,        12,      13, 14,       31, 32,     15,
-        16,      17,          18,       19,     20,        clients, 2,  sessions, 3,  owners, 2,
-        &store,  "no folder", "image",  21,     22,        23,      24, 25
-    };
+    return (struct wire_stats){ "0.1.0",     "a model", "digest", "avx2", "one two", 1,  2,
+                                3,           4,         5,        6,      7,         8,  9,
+                                10,          11,        12,       13,     14,        31, 32,
+                                15,          16,        17,       18,     19,        20, 26,
+                                clients,     2,         sessions, 3,      owners,    2,  &store,
+                                "no folder", "image",   21,       22,     23,        24, 25 };
 }
 
 static struct wire_rep full_rep(enum wire_rep_kind kind)
@@ -294,6 +309,9 @@ static struct wire_rep full_rep(enum wire_rep_kind kind)
     case WIRE_CACHE_ROWS:
         r.u.cache_rows =
             (struct wire_cache_rows){ cache_rows, 2, 1, 2, 3, 4, 5, 6, 7, 1ull << 50, 9 };
+        break;
+    case WIRE_TRACED:
+        r.u.traced = (struct wire_traced){ traces, 2 };
         break;
     case WIRE_SAVED:
         r.u.saved.n_tokens = 14;
@@ -441,6 +459,10 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
         assert_int_equal(a->session[i].segment, b->session[i].segment);
         assert_int_equal(a->session[i].busy, b->session[i].busy);
         assert_int_equal(a->session[i].gist_pages, b->session[i].gist_pages);
+        assert_string_equal(a->session[i].doing, b->session[i].doing);
+        assert_int_equal(a->session[i].request, b->session[i].request);
+        assert_int_equal(a->session[i].generated_tokens, b->session[i].generated_tokens);
+        assert_int_equal(a->session[i].uid, b->session[i].uid);
     }
     x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
     assert_string_equal(a->adapters, b->adapters);
@@ -455,6 +477,17 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
     x.owner = y.owner = NULL;
     same_store(a->store, b->store);
     x.store = y.store = NULL;
+    assert_memory_equal(&x, &y, sizeof(x));
+}
+
+static void same_trace(const struct wire_trace_row *a, const struct wire_trace_row *b)
+{
+    struct wire_trace_row x = *a, y = *b;
+
+    assert_string_equal(a->what, b->what);
+    assert_string_equal(a->client, b->client);
+    assert_string_equal(a->ended, b->ended);
+    x.what = x.client = x.ended = y.what = y.client = y.ended = NULL;
     assert_memory_equal(&x, &y, sizeof(x));
 }
 
@@ -510,6 +543,11 @@ static void same_rep(const struct wire_rep *a, const struct wire_rep *b)
     } else if (a->kind == WIRE_ERROR) {
         assert_string_equal(a->u.error.text, b->u.error.text);
         x.u.error.text = y.u.error.text = NULL;
+    } else if (a->kind == WIRE_TRACED) {
+        assert_int_equal(a->u.traced.n_row, b->u.traced.n_row);
+        for (uint32_t i = 0; i < a->u.traced.n_row; i++)
+            same_trace(&a->u.traced.row[i], &b->u.traced.row[i]);
+        x.u.traced.row = y.u.traced.row = NULL;
     } else if (a->kind == WIRE_CACHE_ROWS) {
         assert_int_equal(a->u.cache_rows.n_row, b->u.cache_rows.n_row);
         for (uint32_t i = 0; i < a->u.cache_rows.n_row; i++)

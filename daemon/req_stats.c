@@ -1,0 +1,406 @@
+/* daemon/req_stats.c - what the daemon says of itself: Stats, once or again and again (Watch), and
+ * the times of requests (Trace).
+ */
+
+#include "base/clock.h"
+#include "daemon/reply.h"
+#include "daemon/sched.h"
+#include "daemon/tier.h"
+#include "engine/file/stream.h"
+#include "store/io.h"
+#include "store/store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* --- Stats ------------------------------------------------------------------------------------ */
+
+/* A session's entry takes at least so many bytes of the frame, and more than fit are not listed: a
+ * daemon with ten thousand sessions must not take ten times as long to say so. */
+#define SESSION_BYTES_MIN 16u
+#define SESSIONS_LISTED   (CHAN_FRAME_MAX / SESSION_BYTES_MIN)
+
+struct stats {
+    struct wire_stats_client *clients;
+    struct wire_stats_session *sessions;
+    struct wire_stats_owner *owners;
+    struct store_stats counts;
+    struct wire_stats_store store;
+};
+
+/* A client's to its user's. */
+static void add_owner(const struct sched *s, struct stats *t, uint32_t *n, const struct client *c)
+{
+    const struct session *x;
+    uint32_t i = 0;
+
+    while (i < *n && t->owners[i].uid != c->uid)
+        i++;
+    if (i == *n)
+        t->owners[(*n)++] =
+            (struct wire_stats_owner){ .uid = c->uid,
+                                       .pages = documents_pages_of(&s->documents, c->uid) };
+    t->owners[i].clients++;
+    t->owners[i].sessions += c->n_sessions;
+    t->owners[i].pages += c->account.used;
+    TAILQ_FOREACH (x, &c->sessions, link)
+        t->owners[i].gist_pages += memory_gist_pages(&x->memory);
+}
+
+static struct wire_stats_session session_row(const struct client *c, const struct session *x)
+{
+    const struct request *r = x->busy;
+
+    return (struct wire_stats_session){ .id = x->id,
+                                        .client = c->id,
+                                        .label = x->label,
+                                        .n_tokens = session_count(x),
+                                        .pages = x->seq.n_pages,
+                                        .segment = x->seq.seg_len,
+                                        .busy = r != NULL,
+                                        .gist_pages = memory_gist_pages(&x->memory),
+                                        .request = r ? r->times.number : 0,
+                                        .doing = r ? r->ops->name : "",
+                                        .generated_tokens = r ? r->usage.generated_tokens : 0,
+                                        .uid = c->uid };
+}
+
+/* Owners are numbers, which the pool shows anyway; what somebody's sessions hold is told to whom it
+ * concerns: tokens beside pages would tell how much of a prompt was there before. */
+static void list_all(struct sched *s, const struct client *asks, struct stats *t,
+                     struct wire_stats *ret)
+{
+    struct client *c;
+    struct session *x;
+    uint32_t i = 0, k = 0;
+
+    ret->n_owner = 0;
+    TAILQ_FOREACH (c, &s->clients, link) {
+        add_owner(s, t, &ret->n_owner, c);
+        if (!client_sees(asks, c, s->served.stand_in))
+            continue;
+        t->clients[i++] = (struct wire_stats_client){ .id = c->id,
+                                                      .pid = (uint32_t)c->pid,
+                                                      .uid = c->uid,
+                                                      .name = c->name,
+                                                      .sessions = c->n_sessions,
+                                                      .pages = c->account.used };
+        TAILQ_FOREACH (x, &c->sessions, link) {
+            if (k == SESSIONS_LISTED)
+                break;
+            t->sessions[k++] = session_row(c, x);
+        }
+    }
+    ret->client = t->clients;
+    ret->n_client = i;
+    ret->session = t->sessions;
+    ret->n_session = k;
+    ret->owner = t->owners;
+}
+
+/* Of all users: sizes of another's are no secret, in memory they are not either. */
+static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
+{
+    const struct served *b = &s->served;
+    struct store_stats *x = &t->counts;
+    struct tier_stats tier;
+
+    ret->store_off = b->store ? "" : b->store_why.text;
+    if (!b->store)
+        return;
+    store_stats(b->store, x);
+    tier_stats(b->tier, &tier);
+    degraded_look(&s->degraded, x->degraded);
+    t->store = (struct wire_stats_store){ .bytes = x->bytes,
+                                          .limit = x->limit,
+                                          .records = x->records,
+                                          .names = x->names,
+                                          .written = x->written,
+                                          .written_today = x->written_today,
+                                          .write_a_day = x->write_a_day,
+                                          .puts = x->puts,
+                                          .gets = x->gets,
+                                          .hits = x->hits,
+                                          .misses = x->misses,
+                                          .refused = x->refused,
+                                          .evicted = x->evicted,
+                                          .expired = x->expired,
+                                          .read_bytes = x->read_bytes,
+                                          .read_ns = x->read_ns,
+                                          .pinned_pages = tier.pages_queued + tier.pages_busy,
+                                          .pending = tier.queued + tier.writing,
+                                          .restored_tokens = tier.restored_tokens,
+                                          .computed_instead = tier.computed_instead,
+                                          .forgotten = tier.forgotten,
+                                          .ns_per_token = tier.ns_per_token,
+                                          .degraded = x->degraded,
+                                          .degraded_s = s->degraded.since_s,
+                                          .io = io_name(b->io) };
+    ret->store = &t->store;
+}
+
+static void fill_weights(const struct model *m, struct wire_stats *ret)
+{
+    static const char *const from[] = { [MODEL_FROM_FILE] = "file",
+                                        [MODEL_FROM_IMAGE] = "image",
+                                        [MODEL_FROM_KEPT] = "service manager" };
+    struct stream_stats st;
+
+    ret->weights_bytes = m->weights_len;
+    ret->weights_from = from[m->from];
+    ret->weights_memory = m->mem_len;
+    if (!m->stream)
+        return;
+    stream_stats(m->stream, &st);
+    ret->weights_streamed = st.streamed;
+    ret->weights_read = st.read;
+    ret->weights_read_ns = st.step_ns;
+    ret->weights_waited_ns = st.waited_ns;
+}
+
+static bool is_watch(const struct request *r)
+{
+    return r->ops == &request_watch;
+}
+
+/* It is to use the model, and had no part in a step yet. */
+static bool waits(const struct request *r)
+{
+    return r->ops->plan && r->phase != REQUEST_LAST && !r->times.began_at;
+}
+
+static uint32_t count(const struct sched *s, bool (*is)(const struct request *))
+{
+    const struct request *r;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (r, &s->active, link)
+        n += is(r);
+    return n;
+}
+
+static void fill_stats(struct sched *s, struct wire_stats *ret)
+{
+    const struct served *b = &s->served;
+
+    *ret = (struct wire_stats){
+        .version = GISTD_VERSION,
+        .model = b->model->name,
+        .model_digest = b->model->digest,
+        .cpu = b->info.cpu,
+        .threads = b->info.threads,
+        .uptime_ns = clock_ns() - s->started_ns,
+        .scratch_bytes = b->info.scratch_bytes + plan_bytes(&b->forward.plan),
+        .kv_bytes = b->pool.mem_len,
+        .adapter_bytes = served_adapter_bytes(b),
+        .adapters = b->adapter_names,
+        .page_bytes = (uint32_t)b->pool.page_bytes,
+        .page_tokens = POOL_PAGE_TOKENS,
+        .pages = b->pool.n_pages,
+        .pages_free = b->pool.n_free,
+        .pages_cached = b->pool.n_cached,
+        .clients = s->n_clients,
+        .sessions = s->n_sessions,
+        .documents = s->documents.n,
+        .pinned_pages = s->documents.n_pinned_pages,
+        .requests_running = s->n_active - count(s, is_watch) - 1, /* but this one */
+        .requests_waiting = count(s, waits),
+        .requests_total = s->totals.requests,
+        .requests_failed = s->totals.requests_failed,
+        .prompt_tokens_total = s->totals.prompt_tokens,
+        .generated_tokens_total = s->totals.generated_tokens,
+        .steps_total = s->totals.steps,
+        .client_errors_total = s->totals.client_errors,
+    };
+    fill_weights(b->model, ret);
+}
+
+static void free_lists(struct stats *t)
+{
+    free(t->clients);
+    free(t->sessions);
+    free(t->owners);
+    *t = (struct stats){ .clients = NULL };
+}
+
+/* Of lists that don't fit into a frame the first part is sent: the totals are of all. */
+static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
+{
+    struct wire_stats *t = &rep->u.stats;
+    size_t len;
+
+    while ((wire_rep_pack(&s->packed, rep, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX) &&
+           t->n_client + t->n_session + t->n_owner > 0) {
+        if (t->n_session > 0 && t->n_session >= t->n_client)
+            t->n_session /= 2;
+        else if (t->n_client >= t->n_owner)
+            t->n_client /= 2;
+        else
+            t->n_owner /= 2;
+    }
+}
+
+/* Lists for as many as there are. False: no memory, and the reply has none of them. */
+static bool make(struct sched *s, const struct client *asks, struct stats *t, struct wire_rep *rep)
+{
+    uint32_t n_sessions = s->n_sessions < SESSIONS_LISTED ? s->n_sessions : SESSIONS_LISTED;
+
+    free_lists(t);
+    t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
+    t->sessions = calloc(n_sessions + 1, sizeof(*t->sessions));
+    t->owners = calloc(s->n_clients + 1, sizeof(*t->owners));
+    if (!t->clients || !t->sessions || !t->owners)
+        return false;
+    fill_stats(s, &rep->u.stats);
+    fill_store(s, t, &rep->u.stats);
+    list_all(s, asks, t, &rep->u.stats);
+    shrink_to_frame(s, rep);
+    return true;
+}
+
+/* The client's last Stats found no room, and none came back since: this one would find none either.
+ */
+static bool waits_for_room(struct client *c)
+{
+    uint32_t back = chan_came_back(c->chan);
+
+    if (c->stats_blocked && back == c->stats_back) {
+        c->blocked = true;
+        return true;
+    }
+    c->stats_blocked = true; /* until it is sent, and freed */
+    c->stats_back = back;
+    return false;
+}
+
+/* Makes the reply anew each time that it is tried: the lists point to names that may have gone. */
+static int stats_flush(struct sched *s, struct request *r)
+{
+    struct stats *t = r->state;
+
+    if (!t || r->last.kind == WIRE_ERROR)
+        return 0;
+    if (waits_for_room(r->client))
+        return -EAGAIN;
+    r->last = (struct wire_rep){ .id = r->id, .last = true, .kind = WIRE_STATS };
+    (void)make(s, r->client, t, &r->last);
+    if (r->phase != REQUEST_LAST)
+        request_finish(s, r);
+    return 0;
+}
+
+static int stats_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    (void)s;
+    (void)m;
+    (void)bulk;
+    r->state = calloc(1, sizeof(struct stats));
+    return r->state ? 0 : -ENOMEM;
+}
+
+static void stats_fini(struct request *r)
+{
+    struct stats *t = r->state;
+
+    r->client->stats_blocked = false;
+    if (t)
+        free_lists(t);
+    free(t);
+}
+
+/* --- Watch ------------------------------------------------------------------------------------ */
+
+#define WATCH_MIN_MS     100u
+#define WATCH_DEFAULT_MS 1000u
+
+struct watch {
+    uint64_t interval_ns, due_ns;
+};
+
+static int watch_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    uint32_t ms = m->u.watch.interval_ms ? m->u.watch.interval_ms : WATCH_DEFAULT_MS;
+    struct watch *w = calloc(1, sizeof(*w));
+
+    (void)s;
+    (void)bulk;
+    if (!w)
+        return -ENOMEM;
+    w->interval_ns = (ms < WATCH_MIN_MS ? WATCH_MIN_MS : ms) * CLOCK_MS;
+    r->state = w;
+    return 0;
+}
+
+/* What finds no room is not said: the next one says more. */
+static bool watch_work(struct sched *s, struct request *r)
+{
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_STATS };
+    struct stats t = { .clients = NULL };
+    struct watch *w = r->state;
+    uint64_t now = clock_ns();
+
+    if (now < w->due_ns)
+        return false;
+    w->due_ns = now + w->interval_ns;
+    if (make(s, r->client, &t, &rep))
+        (void)reply_send(s, r, &rep, NULL);
+    free_lists(&t);
+    return true;
+}
+
+static void free_state(struct request *r)
+{
+    free(r->state);
+}
+
+int request_watch_ms(const struct sched *s)
+{
+    uint64_t due = UINT64_MAX, now;
+    const struct request *r;
+
+    TAILQ_FOREACH (r, &s->active, link) {
+        const struct watch *w = r->phase == REQUEST_WORK && is_watch(r) ? r->state : NULL;
+
+        if (w && w->due_ns < due)
+            due = w->due_ns;
+    }
+    if (due == UINT64_MAX)
+        return -1;
+    now = clock_ns();
+    return due <= now ? 0 : (int)((due - now) / CLOCK_MS) + 1;
+}
+
+/* --- Trace ------------------------------------------------------------------------------------ */
+
+static int trace_start(struct sched *s, struct request *r, const struct wire_req *m,
+                       const uint8_t *bulk)
+{
+    struct wire_trace_row *rows = calloc(WIRE_TRACES_MAX, sizeof(*rows));
+    struct wire_traced *t = &r->last.u.traced;
+    size_t len;
+
+    (void)bulk;
+    if (!rows)
+        return -ENOMEM;
+    r->state = rows;
+    r->last = (struct wire_rep){ .kind = WIRE_TRACED };
+    t->row = rows;
+    t->n_row = trace_list(&s->trace, r->client->uid, m->u.trace.number, rows);
+    while (t->n_row > 0 &&
+           (wire_rep_pack(&s->packed, &r->last, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX))
+        t->n_row--;
+    request_finish(s, r);
+    return 0;
+}
+
+const struct request_ops request_stats = {
+    .name = "stats", .start = stats_start, .flush = stats_flush, .fini = stats_fini
+};
+const struct request_ops request_watch = {
+    .name = "watch", .start = watch_start, .work = watch_work, .fini = free_state
+};
+const struct request_ops request_trace = { .name = "trace",
+                                           .start = trace_start,
+                                           .fini = free_state };

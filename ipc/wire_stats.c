@@ -1,0 +1,409 @@
+/* What replies tell of the daemon (ipc/wire_stats.h), packed and read. */
+#include "ipc/wire_pb.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* --- Stats ------------------------------------------------------------------------------------ */
+
+bool wire_take_string(const char *s, const char **ret)
+{
+    if (strnlen(s, WIRE_STRING_MAX + 1) > WIRE_STRING_MAX)
+        return false;
+    *ret = s;
+    return true;
+}
+
+static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    Gistd__Stats__Client *one = wire_scratch_array(s, st->n_client, sizeof(*one));
+    Gistd__Stats__Client **list = wire_scratch_array(s, st->n_client, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_client; i++) {
+        const struct wire_stats_client *c = &st->client[i];
+
+        gistd__stats__client__init(&one[i]);
+        one[i].id = c->id;
+        one[i].pid = c->pid;
+        one[i].uid = c->uid;
+        one[i].name = wire_str(c->name);
+        one[i].sessions = c->sessions;
+        one[i].pages = c->pages;
+        list[i] = &one[i];
+    }
+    m->client = list;
+    m->n_client = st->n_client;
+    return 0;
+}
+
+static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats *st,
+                                Gistd__Stats *m)
+{
+    Gistd__Stats__Session *one = wire_scratch_array(s, st->n_session, sizeof(*one));
+    Gistd__Stats__Session **list = wire_scratch_array(s, st->n_session, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_session; i++) {
+        const struct wire_stats_session *x = &st->session[i];
+
+        gistd__stats__session__init(&one[i]);
+        one[i].id = x->id;
+        one[i].client = x->client;
+        one[i].label = wire_str(x->label);
+        one[i].n_tokens = x->n_tokens;
+        one[i].pages = x->pages;
+        one[i].segment = x->segment;
+        one[i].busy = x->busy;
+        one[i].gist_pages = x->gist_pages;
+        one[i].request = x->request;
+        one[i].doing = wire_str(x->doing);
+        one[i].generated_tokens = x->generated_tokens;
+        one[i].uid = x->uid;
+        list[i] = &one[i];
+    }
+    m->session = list;
+    m->n_session = st->n_session;
+    return 0;
+}
+
+static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    Gistd__Stats__Owner *one = wire_scratch_array(s, st->n_owner, sizeof(*one));
+    Gistd__Stats__Owner **list = wire_scratch_array(s, st->n_owner, sizeof(*list));
+
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < st->n_owner; i++) {
+        const struct wire_stats_owner *o = &st->owner[i];
+
+        gistd__stats__owner__init(&one[i]);
+        one[i].uid = o->uid;
+        one[i].clients = o->clients;
+        one[i].sessions = o->sessions;
+        one[i].pages = o->pages;
+        one[i].gist_pages = o->gist_pages;
+        list[i] = &one[i];
+    }
+    m->owner = list;
+    m->n_owner = st->n_owner;
+    return 0;
+}
+
+static int build_stats_store(struct wire_scratch *s, const struct wire_stats_store *x,
+                             Gistd__Stats *m)
+{
+    Gistd__Stats__Store *one;
+
+    if (!x)
+        return 0;
+    one = wire_scratch_array(s, 1, sizeof(*one));
+    if (!one)
+        return -EMSGSIZE;
+    gistd__stats__store__init(one);
+    one->bytes = x->bytes;
+    one->limit = x->limit;
+    one->records = x->records;
+    one->names = x->names;
+    one->written = x->written;
+    one->written_today = x->written_today;
+    one->write_a_day = x->write_a_day;
+    one->puts = x->puts;
+    one->gets = x->gets;
+    one->hits = x->hits;
+    one->misses = x->misses;
+    one->refused = x->refused;
+    one->evicted = x->evicted;
+    one->expired = x->expired;
+    one->read_bytes = x->read_bytes;
+    one->read_ns = x->read_ns;
+    one->pinned_pages = x->pinned_pages;
+    one->pending = x->pending;
+    one->restored_tokens = x->restored_tokens;
+    one->computed_instead = x->computed_instead;
+    one->forgotten = x->forgotten;
+    one->ns_per_token = x->ns_per_token;
+    one->degraded_s = x->degraded_s;
+    one->degraded = wire_str(x->degraded);
+    one->io = wire_str(x->io);
+    m->store = one;
+    return 0;
+}
+
+int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
+{
+    int err;
+
+    gistd__stats__init(m);
+    m->version = wire_str(st->version);
+    m->model = wire_str(st->model);
+    m->model_digest = wire_str(st->model_digest);
+    m->cpu = wire_str(st->cpu);
+    m->threads = st->threads;
+    m->uptime_ns = st->uptime_ns;
+    m->weights_bytes = st->weights_bytes;
+    m->weights_from = wire_str(st->weights_from);
+    m->weights_memory = st->weights_memory;
+    m->weights_streamed = st->weights_streamed;
+    m->weights_read = st->weights_read;
+    m->weights_read_ns = st->weights_read_ns;
+    m->weights_waited_ns = st->weights_waited_ns;
+    m->scratch_bytes = st->scratch_bytes;
+    m->kv_bytes = st->kv_bytes;
+    m->adapter_bytes = st->adapter_bytes;
+    m->adapters = wire_str(st->adapters);
+    m->store_off = wire_str(st->store_off);
+    m->page_bytes = st->page_bytes;
+    m->page_tokens = st->page_tokens;
+    m->pages = st->pages;
+    m->pages_free = st->pages_free;
+    m->pages_cached = st->pages_cached;
+    m->clients = st->clients;
+    m->sessions = st->sessions;
+    m->requests_running = st->requests_running;
+    m->documents = st->documents;
+    m->pinned_pages = st->pinned_pages;
+    m->requests_total = st->requests_total;
+    m->requests_failed = st->requests_failed;
+    m->prompt_tokens_total = st->prompt_tokens_total;
+    m->generated_tokens_total = st->generated_tokens_total;
+    m->steps_total = st->steps_total;
+    m->client_errors_total = st->client_errors_total;
+    m->requests_waiting = st->requests_waiting;
+    err = build_stats_clients(s, st, m);
+    if (err == 0)
+        err = build_stats_sessions(s, st, m);
+    if (err == 0)
+        err = build_stats_store(s, st->store, m);
+    return err < 0 ? err : build_stats_owners(s, st, m);
+}
+
+/* Lists are as long as the daemon found room for in its frame; ours may be too long for the
+ * scratch, which is the caller's choice. */
+static int read_stats_clients(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_client *list = wire_scratch_array(s, m->n_client, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_client; i++) {
+        const Gistd__Stats__Client *c = m->client[i];
+
+        list[i] = (struct wire_stats_client){
+            .id = c->id, .pid = c->pid, .uid = c->uid, .sessions = c->sessions, .pages = c->pages
+        };
+        if (!wire_take_string(c->name, &list[i].name))
+            return -EMSGSIZE;
+    }
+    st->client = list;
+    st->n_client = (uint32_t)m->n_client;
+    return 0;
+}
+
+static int read_stats_sessions(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_session *list = wire_scratch_array(s, m->n_session, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_session; i++) {
+        const Gistd__Stats__Session *x = m->session[i];
+
+        list[i] = (struct wire_stats_session){ .id = x->id,
+                                               .client = x->client,
+                                               .n_tokens = x->n_tokens,
+                                               .pages = x->pages,
+                                               .segment = x->segment,
+                                               .busy = x->busy,
+                                               .gist_pages = x->gist_pages,
+                                               .request = x->request,
+                                               .generated_tokens = x->generated_tokens,
+                                               .uid = x->uid };
+        if (!wire_take_string(x->label, &list[i].label) ||
+            !wire_take_string(x->doing, &list[i].doing))
+            return -EMSGSIZE;
+    }
+    st->session = list;
+    st->n_session = (uint32_t)m->n_session;
+    return 0;
+}
+
+static int read_stats_owners(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    struct wire_stats_owner *list = wire_scratch_array(s, m->n_owner, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_owner; i++) {
+        const Gistd__Stats__Owner *o = m->owner[i];
+
+        list[i] =
+            (struct wire_stats_owner){ o->uid, o->clients, o->sessions, o->pages, o->gist_pages };
+    }
+    st->owner = list;
+    st->n_owner = (uint32_t)m->n_owner;
+    return 0;
+}
+
+static int read_stats_store(struct wire_scratch *s, const Gistd__Stats__Store *m,
+                            struct wire_stats *st)
+{
+    struct wire_stats_store *x;
+
+    if (!m)
+        return 0;
+    x = wire_scratch_array(s, 1, sizeof(*x));
+    if (!x)
+        return -EMSGSIZE;
+    x->bytes = m->bytes;
+    x->limit = m->limit;
+    x->records = m->records;
+    x->names = m->names;
+    x->written = m->written;
+    x->written_today = m->written_today;
+    x->write_a_day = m->write_a_day;
+    x->puts = m->puts;
+    x->gets = m->gets;
+    x->hits = m->hits;
+    x->misses = m->misses;
+    x->refused = m->refused;
+    x->evicted = m->evicted;
+    x->expired = m->expired;
+    x->read_bytes = m->read_bytes;
+    x->read_ns = m->read_ns;
+    x->pinned_pages = m->pinned_pages;
+    x->pending = m->pending;
+    x->restored_tokens = m->restored_tokens;
+    x->computed_instead = m->computed_instead;
+    x->forgotten = m->forgotten;
+    x->ns_per_token = m->ns_per_token;
+    x->degraded_s = m->degraded_s;
+    st->store = x;
+    return wire_take_string(m->degraded, &x->degraded) && wire_take_string(m->io, &x->io)
+               ? 0
+               : -EMSGSIZE;
+}
+
+int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
+{
+    int err;
+
+    if (!wire_take_string(m->version, &st->version) || !wire_take_string(m->model, &st->model) ||
+        !wire_take_string(m->model_digest, &st->model_digest) ||
+        !wire_take_string(m->cpu, &st->cpu) ||
+        !wire_take_string(m->weights_from, &st->weights_from) ||
+        !wire_take_string(m->adapters, &st->adapters) ||
+        !wire_take_string(m->store_off, &st->store_off))
+        return -EMSGSIZE;
+    st->threads = m->threads;
+    st->uptime_ns = m->uptime_ns;
+    st->weights_bytes = m->weights_bytes;
+    st->weights_memory = m->weights_memory;
+    st->weights_streamed = m->weights_streamed;
+    st->weights_read = m->weights_read;
+    st->weights_read_ns = m->weights_read_ns;
+    st->weights_waited_ns = m->weights_waited_ns;
+    st->scratch_bytes = m->scratch_bytes;
+    st->kv_bytes = m->kv_bytes;
+    st->adapter_bytes = m->adapter_bytes;
+    st->page_bytes = m->page_bytes;
+    st->page_tokens = m->page_tokens;
+    st->pages = m->pages;
+    st->pages_free = m->pages_free;
+    st->pages_cached = m->pages_cached;
+    st->clients = m->clients;
+    st->sessions = m->sessions;
+    st->requests_running = m->requests_running;
+    st->documents = m->documents;
+    st->pinned_pages = m->pinned_pages;
+    st->requests_total = m->requests_total;
+    st->requests_failed = m->requests_failed;
+    st->prompt_tokens_total = m->prompt_tokens_total;
+    st->generated_tokens_total = m->generated_tokens_total;
+    st->steps_total = m->steps_total;
+    st->client_errors_total = m->client_errors_total;
+    st->requests_waiting = m->requests_waiting;
+    err = read_stats_clients(s, m, st);
+    if (err == 0)
+        err = read_stats_sessions(s, m, st);
+    if (err == 0)
+        err = read_stats_store(s, m->store, st);
+    return err < 0 ? err : read_stats_owners(s, m, st);
+}
+
+/* --- Traced ----------------------------------------------------------------------------------- */
+
+int wire_build_traced(struct wire_scratch *s, const struct wire_traced *t, Gistd__Traced *m)
+{
+    Gistd__Traced__Row *one = wire_scratch_array(s, t->n_row, sizeof(*one));
+    Gistd__Traced__Row **list = wire_scratch_array(s, t->n_row, sizeof(*list));
+
+    gistd__traced__init(m);
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < t->n_row; i++) {
+        const struct wire_trace_row *x = &t->row[i];
+
+        gistd__traced__row__init(&one[i]);
+        one[i].what = wire_str(x->what);
+        one[i].client = wire_str(x->client);
+        one[i].ended = wire_str(x->ended);
+        one[i].number = x->number;
+        one[i].session = x->session;
+        one[i].at_s = x->at_s;
+        one[i].total_ns = x->total_ns;
+        one[i].queue_ns = x->queue_ns;
+        one[i].restore_ns = x->restore_ns;
+        one[i].hydrate_ns = x->hydrate_ns;
+        one[i].prefill_ns = x->prefill_ns;
+        one[i].compress_ns = x->compress_ns;
+        one[i].decode_ns = x->decode_ns;
+        one[i].first_token_ns = x->first_token_ns;
+        one[i].ring_ns = x->ring_ns;
+        one[i].computed_tokens = x->computed_tokens;
+        one[i].found_tokens = x->found_tokens;
+        one[i].generated_tokens = x->generated_tokens;
+        list[i] = &one[i];
+    }
+    m->row = list;
+    m->n_row = t->n_row;
+    return 0;
+}
+
+int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire_traced *t)
+{
+    struct wire_trace_row *list = wire_scratch_array(s, m->n_row, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_row; i++) {
+        const Gistd__Traced__Row *x = m->row[i];
+
+        list[i] = (struct wire_trace_row){
+            .number = x->number,
+            .session = x->session,
+            .at_s = x->at_s,
+            .total_ns = x->total_ns,
+            .queue_ns = x->queue_ns,
+            .restore_ns = x->restore_ns,
+            .hydrate_ns = x->hydrate_ns,
+            .prefill_ns = x->prefill_ns,
+            .compress_ns = x->compress_ns,
+            .decode_ns = x->decode_ns,
+            .first_token_ns = x->first_token_ns,
+            .ring_ns = x->ring_ns,
+            .computed_tokens = x->computed_tokens,
+            .found_tokens = x->found_tokens,
+            .generated_tokens = x->generated_tokens,
+        };
+        if (!wire_take_string(x->what, &list[i].what) ||
+            !wire_take_string(x->client, &list[i].client) ||
+            !wire_take_string(x->ended, &list[i].ended))
+            return -EMSGSIZE;
+    }
+    t->row = list;
+    t->n_row = (uint32_t)m->n_row;
+    return 0;
+}
