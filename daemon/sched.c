@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 /* Frames of one client a round: the next client's turn comes soon, however fast this one sends. A
@@ -439,10 +440,13 @@ static bool arm(struct sched *s)
 {
     struct client *c;
     bool ready = false;
+    eventfd_t n;
 
     /* Not when letters are taken: one may be taken before its bell is rung, which would then ring
      * on. */
     mailbox_drain(s->inbox);
+    /* A copy was done since the last look: its bell is drained ahead of another one. */
+    ready |= s->copies >= 0 && eventfd_read(s->copies, &n) == 0;
     TAILQ_FOREACH (c, &s->clients, link)
         ready |= arm_client(c);
     return ready || mailbox_pending(s->inbox);
@@ -459,7 +463,7 @@ static void disarm(struct sched *s)
 
 /* Sleeps without a timeout, but for the time until the end of a session is to be written, or until
  * the disk should have answered: an idle daemon makes no system call at all. What the scheduler
- * waits for always rings: a letter's bell, a client's or the disk's. */
+ * waits for always rings: a letter's bell, a client's, the disk's or a device's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
@@ -508,6 +512,9 @@ static int open_scratch(struct sched *s)
     if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->inbox->bell, &ev) < 0)
         return -errno;
     if (s->served.io && epoll_ctl(s->epoll, EPOLL_CTL_ADD, io_eventfd(s->served.io), &ev) < 0)
+        return -errno;
+    s->copies = s->served.backend->ops->eventfd(s->served.backend);
+    if (s->copies >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->copies, &ev) < 0)
         return -errno;
     s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
     s->candidates = malloc(n * sizeof(*s->candidates));

@@ -57,6 +57,7 @@ struct sched {
     /* The scheduler's. */
     struct served served;
     int epoll;
+    int copies; /* the bell of the backend's copies, or -1: it has none */
     struct client_list clients;
     struct seat seat;
     struct client *latest;      /* who sent the last frame; NULL: it is gone */

@@ -5,8 +5,16 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+
+/* A device that is lost rings for nothing any more: so often it is asked all the same. */
+#define LOST_MS 1000
+
+/* A slice of waiting at the end. */
+#define AWAIT_MS 20
 
 /* --- who rests -------------------------------------------------------------------------------- */
 
@@ -47,17 +55,22 @@ static bool write_ends(struct tier *t)
     return any;
 }
 
+/* The sooner one; -1: never. */
+static int sooner(int a, int b)
+{
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 int tier_timeout_ms(const struct tier *t)
 {
     const struct tier_user *u = TAILQ_FIRST(&t->resting);
-    int disk = store_timeout_ms(t->store), end;
+    int ret = sooner(store_timeout_ms(t->store), t->n_fetching ? LOST_MS : -1);
     uint64_t now;
 
     if (!u || tier_queue_full(t))
-        return disk;
+        return ret;
     now = clock_ns();
-    end = u->due_ns <= now ? 0 : (int)((u->due_ns - now) / CLOCK_MS) + 1;
-    return disk >= 0 && disk < end ? disk : end;
+    return sooner(ret, u->due_ns <= now ? 0 : (int)((u->due_ns - now) / CLOCK_MS) + 1);
 }
 
 /* --- of a sequence ---------------------------------------------------------------------------- */
@@ -191,7 +204,18 @@ bool tier_pump(struct tier *t)
 
     any |= write_ends(t);
     any |= tier_write_pump(t);
-    return any || t->n_fetching > 0; /* tickets are asked about again and again */
+    return any;
+}
+
+/* Until the device rings, for a moment. Drained before the next look, which finds what was rung
+ * for. */
+static void await_copies(const struct tier *t)
+{
+    struct pollfd bell = { .fd = t->backend->ops->eventfd(t->backend), .events = POLLIN };
+    eventfd_t n;
+
+    if (poll(&bell, 1, AWAIT_MS) > 0)
+        (void)eventfd_read(bell.fd, &n);
 }
 
 /* Slices of store_flush, so that what is queued follows what was written. */
@@ -207,6 +231,8 @@ uint32_t tier_stop(struct tier *t, uint64_t ns)
         if (TAILQ_EMPTY(&t->queue) && TAILQ_EMPTY(&t->fetching)) {
             if (store_flush(t->store, end - now))
                 break;
+        } else if (!more && !TAILQ_EMPTY(&t->fetching)) {
+            await_copies(t);
         } else if (!more && TAILQ_EMPTY(&t->writing)) {
             break; /* the store takes no more */
         } else if (!TAILQ_EMPTY(&t->writing)) {

@@ -120,7 +120,9 @@ struct backend_ops {
     int (*clear)(struct backend *b, void *mem, size_t n);
     /* 1: done; 0: not yet; -EIO: it never will be, and what a get was for is not there. */
     int (*done)(struct backend *b, uint64_t ticket);
-    int (*eventfd)(struct backend *b); /* readable when a ticket is done; -1: all is done at once */
+    /* Readable when a ticket is done, until it is read; -1: all is done at once. A device that is
+     * lost may never ring: who waits asks done now and then. */
+    int (*eventfd)(struct backend *b);
 
     /* The model is what weights_read put there, and stays. Opens scratch for steps. */
     int (*set_model)(struct backend *b, const struct model *m, struct why *why);

@@ -3,7 +3,8 @@
  * not read, a budget that lets a step last too long, frames that take more than their share of it,
  * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
  * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
- * over.
+ * over, a copy of a device's that is asked for again and again instead of waited for, or not at
+ * all.
  */
 
 #include "daemon/answer.h"
@@ -12,6 +13,7 @@
 #include "daemon/sched.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
+#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -23,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -213,15 +217,15 @@ struct alone {
     uint64_t beats, steps; /* when it has stopped */
 };
 
-static void start_alone(struct alone *a)
+/* store: its folder, or "none". */
+static void start_alone_with(struct alone *a, const char *store)
 {
     const char *model = daemon_fixture_model(DAEMON_FIXTURE_TINY);
     struct why why;
 
     config_defaults(&a->config);
     assert_int_equal(config_set(&a->config, "model", model, "test", &why), 0);
-    /* What is written to a disk is a record of its own a segment, not a token's. */
-    assert_int_equal(config_set(&a->config, "store", "none", "test", &why), 0);
+    assert_int_equal(config_set(&a->config, "store", store, "test", &why), 0);
     a->config.kv_bytes = 16 << 20;
     a->config.threads = 2;
     assert_int_equal(mailbox_open(&a->to, 4), 0);
@@ -234,6 +238,12 @@ static void start_alone(struct alone *a)
     assert_int_equal(pthread_create(&a->thread, NULL, sched_main, a->sched), 0);
     wait_letter(&a->from, MAILBOX_READY);
     assert_int_equal(a->sched->result, 0);
+}
+
+/* What is written to a disk is a record of its own a segment, not a token's. */
+static void start_alone(struct alone *a)
+{
+    start_alone_with(a, "none");
 }
 
 static void stop_alone(struct alone *a)
@@ -538,6 +548,142 @@ static void test_slow_slices(void **state)
     wire_scratch_close(&scratch);
 }
 
+/* --- a device's copies ------------------------------------------------------------------------ */
+
+/* The CPU, as a device would be: the host may not touch its pages, and copies that have a ticket
+ * are done when the test says so. */
+static struct backend_ops device_ops;
+static _Atomic bool is_device;
+static _Atomic uint64_t n_tickets, n_released, n_asks, n_waits;
+static int bell = -1;
+
+static int device_open(const struct backend_options *o, struct backend **ret, struct why *why)
+{
+    int r = backend_cpu.open(o, ret, why);
+
+    if (r == 0)
+        (*ret)->ops = &device_ops;
+    return r;
+}
+
+static void *device_host(struct backend *b, void *mem)
+{
+    (void)b;
+    (void)mem;
+    return NULL;
+}
+
+static int device_get(struct backend *b, void *host, const void *from, size_t n,
+                      uint64_t *ret_ticket)
+{
+    (void)b;
+    memcpy(host, from, n);
+    if (ret_ticket)
+        *ret_ticket = atomic_fetch_add(&n_tickets, 1) + 1;
+    return 0;
+}
+
+static int device_done(struct backend *b, uint64_t ticket)
+{
+    (void)b;
+    atomic_fetch_add(&n_asks, 1);
+    return ticket <= atomic_load(&n_released);
+}
+
+static int device_eventfd(struct backend *b)
+{
+    (void)b;
+    return bell;
+}
+
+int __real_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                        struct why *why);
+int __wrap_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                        struct why *why);
+int __wrap_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
+                        struct why *why)
+{
+    int r = __real_backend_find(name, ret, ret_device, why);
+
+    if (r < 0 || !atomic_load(&is_device))
+        return r;
+    device_ops = **ret;
+    device_ops.open = device_open;
+    device_ops.host = device_host;
+    device_ops.get = device_get;
+    device_ops.done = device_done;
+    device_ops.eventfd = device_eventfd;
+    *ret = &device_ops;
+    return 0;
+}
+
+/* Nobody looks after a device that is lost here: without its bell it is never asked again. */
+int __real_tier_timeout_ms(const struct tier *t);
+int __wrap_tier_timeout_ms(const struct tier *t);
+int __wrap_tier_timeout_ms(const struct tier *t)
+{
+    return atomic_load(&is_device) ? -1 : __real_tier_timeout_ms(t);
+}
+
+int __real_epoll_wait(int fd, struct epoll_event *ev, int n, int timeout);
+int __wrap_epoll_wait(int fd, struct epoll_event *ev, int n, int timeout);
+int __wrap_epoll_wait(int fd, struct epoll_event *ev, int n, int timeout)
+{
+    atomic_fetch_add(&n_waits, 1);
+    return __real_epoll_wait(fd, ev, n, timeout);
+}
+
+/* Until it sleeps and goes on sleeping; how often it was asked for copies by then. */
+static uint64_t asleep(const struct alone *a)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    uint64_t waits, before = 0;
+
+    do {
+        if (!(daemon_fixture_ms() < end))
+            fail_msg("the scheduler does not sleep: %lu waits", (unsigned long)n_waits);
+        waits = before;
+        (void)usleep(20000);
+        before = atomic_load(&n_waits);
+    } while (!atomic_load(&a->sched->asleep) || waits != before);
+    return atomic_load(&n_asks);
+}
+
+/* It sleeps while a copy is under way, and the copy's bell wakes it, once. */
+static void test_sleeps_while_copies_run(void **state)
+{
+    char text[700], folder[SCRATCH_PATH_MAX];
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+    uint64_t asks;
+    struct alone a;
+
+    (void)state;
+    bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    atomic_store(&is_device, true);
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = 0;
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    start_alone_with(&a, scratch_path(folder, "copies"));
+    adopt(&a.to, 1);
+    say_hello();
+    (void)open_session(text, &rereads); /* segments of 64 tokens: the first are full */
+    asks = asleep(&a);
+    assert_true(asks > 0 && atomic_load(&n_tickets) > 0);
+    assert_int_equal(asleep(&a), asks); /* nobody asked in vain */
+    /* Whatever is begun from now on is done at once. */
+    atomic_store(&n_released, UINT64_MAX);
+    assert_int_equal(eventfd_write(bell, 1), 0);
+    while (atomic_load(&n_asks) == asks)
+        if (!(daemon_fixture_ms() < end))
+            fail_msg("the bell of the copies was not heard");
+    (void)asleep(&a);
+    chan_close(chan);
+    stop_alone(&a);
+    wire_scratch_close(&scratch);
+    atomic_store(&is_device, false);
+    (void)close(bell);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -549,6 +695,7 @@ int main(void)
         cmocka_unit_test(test_no_malloc_for_a_token_that_is_read),
         cmocka_unit_test(test_late_bell),
         cmocka_unit_test(test_slow_slices),
+        cmocka_unit_test(test_sleeps_while_copies_run),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

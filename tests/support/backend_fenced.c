@@ -189,6 +189,8 @@ static int fenced_done(struct backend *b, uint64_t ticket)
         return 1;
     if (f->looked)
         (void)leave(enter(b), 0);
+    else
+        (void)eventfd_write(f->bell, 1); /* it is done for who comes again */
     f->looked = true;
     return ticket <= f->made;
 }
