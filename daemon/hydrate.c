@@ -29,6 +29,7 @@ struct hydrate_job {
     struct memory *memory;
     struct tier_bring *bring; /* NULL: nothing is on its way from the store */
     bool looked;              /* what could be had is there, the rest is computed again */
+    bool may_miss;            /* nobody waits for it: not computed again, nor counted as missed */
     uint32_t n;
     struct wanted wanted[OVERLAY_MAX]; /* ascending */
     uint32_t pages[OVERLAY_MAX][SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS];
@@ -41,6 +42,16 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
+/* Those that are back. */
+static uint32_t n_back(const struct memory *m)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < m->hydration.n; i++)
+        n += m->hydration.held[i].pages && m->hydration.held[i].from != HYDRATE_TURN;
+    return n;
+}
+
 /* Segments for which there are keys and pages, when the prompt and the beginning of an answer are
  * to fit behind them. A hydrated one is counted as if it had no gists, as which it may end. */
 static uint32_t room_for(const struct memory *m, uint32_t n_left)
@@ -48,9 +59,11 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
     const struct seq *s = m->seq;
     const struct pool_account *a = s->account;
     uint64_t keys, pages, left, spare = ladder_spare(&m->policy, &m->ladder);
+    uint32_t most = m->hydrate < BRING_MAX ? m->hydrate : BRING_MAX, had_back = n_back(m);
 
     memory_peak(m, (uint64_t)n_left + ANSWER_TOKENS, &keys, &pages);
     left = keys < m->policy.budget ? m->policy.budget - keys : 0;
+    spare -= min_u64(spare, overlay_keys(&m->overlay, &m->policy, &m->ladder));
     left = (left > spare ? left : spare) / s->seg_len;
     pages = pages > s->n_pages ? pages - s->n_pages : 0;
     for (int i = 0; i < 2; i++) {
@@ -59,7 +72,7 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
         had -= min_u64(had, seq_n_pages(ladder_segment_keys(&m->policy, 0, 1))); /* in two tables */
         left = min_u64(left, (had > pages ? had - pages : 0) / seq_n_pages(s->seg_len));
     }
-    return (uint32_t)min_u64(left, min_u64(m->hydrate, BRING_MAX));
+    return (uint32_t)min_u64(left, most > had_back ? most - had_back : 0);
 }
 
 /* What the prompt points to is worth more than gists of all else: these are thinned, as far as they
@@ -407,6 +420,7 @@ static void choose_again(struct hydrate_job *j)
     uint32_t left = AGAIN_TOKENS / j->memory->seq->seg_len;
 
     left += left == 0;
+    left = j->may_miss ? 0 : left;
     for (uint32_t place = 0; place < j->n; place++)
         for (uint32_t i = 0; i < j->n && left > 0; i++) {
             struct wanted *w = &j->wanted[i];
@@ -501,19 +515,24 @@ static struct hydrate_job *new_job(struct memory *m, const uint32_t *segments, u
     return j;
 }
 
+static struct hydrate_job *begin(struct memory *m, struct hydrate_job *j)
+{
+    if (!hydrate_is_on(m)) /* an answer that has its segments goes on with more */
+        m->hydration.n_read = m->seq->n_tokens;
+    tier_hold(&m->kept, memory_lasts(m));
+    ask(j);
+    return hydrate_go(j) == 0 ? NULL : j;
+}
+
 struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n)
 {
     struct hydrate_job *j = new_job(m, segments, n);
 
-    if (!j) {
-        for (uint32_t i = 0; i < n; i++)
-            miss(m, segments[i]);
-        return NULL;
-    }
-    m->hydration.n_read = m->seq->n_tokens;
-    tier_hold(&m->kept, memory_lasts(m));
-    ask(j);
-    return hydrate_go(j) == 0 ? NULL : j;
+    if (j)
+        return begin(m, j);
+    for (uint32_t i = 0; i < n; i++)
+        miss(m, segments[i]);
+    return NULL;
 }
 
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
@@ -540,6 +559,85 @@ struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint
     return NULL;
 }
 
+/* score: of the packed segments, of which those that are back and are wanted less than `least` go
+ * until there is room for one more. False: there is none. */
+static bool make_room(struct memory *m, const float *score, float least)
+{
+    struct hydration *h = &m->hydration;
+
+    while (room_for(m, 1) == 0) {
+        struct hydrated *out = NULL;
+
+        for (uint32_t i = 0; i < h->n; i++) {
+            struct hydrated *d = &h->held[i];
+
+            if (!d->pages || d->from == HYDRATE_TURN)
+                continue;
+            if (!out || score[d->segment] < score[out->segment] ||
+                (score[d->segment] == score[out->segment] && d->place > out->place))
+                out = d;
+        }
+        if (!out || score[out->segment] >= least)
+            return false;
+        go_back(m, out);
+        hydrate_settle(m);
+    }
+    return true;
+}
+
+/* The most that anything that is there scores; and what is in the overlay can't come. */
+static float best_there(const struct memory *m, const float *score, float *ret_away)
+{
+    float best = 0;
+
+    memcpy(ret_away, score, m->ladder.n_at[1] * sizeof(*score));
+    for (uint32_t i = 0; i < m->overlay.n; i++) {
+        uint32_t k = m->overlay.segments[i];
+
+        if (best < score[k])
+            best = score[k];
+        ret_away[k] = 0;
+    }
+    return best;
+}
+
+static struct hydrate_job *more(struct memory *m, const float *score, float *away)
+{
+    float there = best_there(m, score, away), next;
+    struct hydrate_job *j;
+    uint32_t k = take_best(away, m->ladder.n_at[1], &next);
+
+    if (next <= there || !make_room(m, score, next))
+        return NULL;
+    j = new_job(m, &k, 1);
+    if (!j)
+        return NULL;
+    j->may_miss = true;
+    return begin(m, j);
+}
+
+struct hydrate_job *hydrate_more(struct memory *m, uint32_t n)
+{
+    uint32_t n_packed = m->ladder.n_at[1], asked;
+    struct hydrate_job *j = NULL;
+    float *score;
+
+    if (m->hydrate == 0 || n_packed == 0 || !memory_exact(m) || m->seq->gist_every ||
+        m->seq->n_tokens != m->n_ids || m->overlay.n == OVERLAY_MAX ||
+        m->hydration.n == OVERLAY_MAX)
+        return NULL;
+    asked = m->turn.to > 0 ? m->turn.from : m->n_ids - n;
+    score = malloc(2 * (size_t)n_packed * sizeof(*score));
+    if (score && rank(m, m->seq->tokens + m->n_ids - n, n, score) == 0) {
+        /* The answer's words are in the answer, and the question's in the question. */
+        for (uint32_t k = asked / m->seq->seg_len; k < n_packed; k++)
+            score[k] = 0;
+        j = more(m, score, score + n_packed);
+    }
+    free(score);
+    return j;
+}
+
 int hydrate_go(struct hydrate_job *j)
 {
     if (j->bring && tier_bring_go(j->bring) == -EAGAIN)
@@ -552,7 +650,7 @@ int hydrate_go(struct hydrate_job *j)
         return -EAGAIN;
     stand_all_in(j);
     for (uint32_t i = 0; i < j->n; i++)
-        if (j->wanted[i].from == HYDRATE_NOWHERE)
+        if (j->wanted[i].from == HYDRATE_NOWHERE && !j->may_miss)
             miss(j->memory, j->wanted[i].segment);
     hydrate_drop(j);
     return 0;

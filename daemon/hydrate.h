@@ -28,6 +28,9 @@
  * other one, and hydrated at once: to the ladder it makes no difference, and the model goes on
  * seeing what it was asked.
  *
+ * A long answer may come to what its question did not say, a list to its next entry: so while it is
+ * written its own words are ranked, too, now and then (hydrate_more).
+ *
  * Not in sessions of several documents, whose segments' places in the store are not known here, nor
  * with gists among the tokens: what the prompt points to is missed there.
  *
@@ -77,6 +80,11 @@ struct hydrate_job;
  * came of it. */
 struct hydrate_job *hydrate_begin(struct memory *m, const uint32_t *prompt, uint32_t n_prompt,
                                   uint32_t n_left);
+/* While an answer is written, every HYDRATE_EVERY tokens of it: the last n ids of it point to
+ * segments that are not there, more than to any that is. What memory and disk have of them comes,
+ * in the place of what they point to less; nothing is computed again. NULL: as above. */
+#define HYDRATE_EVERY 32u
+struct hydrate_job *hydrate_more(struct memory *m, uint32_t n);
 /* The same with segments that somebody chose, n <= OVERLAY_MAX of them, the most wanted first. */
 struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, uint32_t n);
 /* -EAGAIN: call again after tier_pump, or when the memory is not behind any more. 0: it is done and

@@ -40,7 +40,9 @@ struct generate {
     uint64_t *bits;      /* tokens that may come next */
     uint32_t max_tokens; /* 0: no limit */
     bool ignore_eog;
-    bool asks;                   /* what the text asks about is to be there first */
+    uint32_t n_more; /* tokens of the answer when it was last looked what else they point to */
+    bool brings;     /* what they point to comes */
+    bool asks;       /* what the text asks about is to be there first */
     struct hydrate_job *hydrate; /* under way; NULL: none */
     uint64_t first_ns;           /* when the first token was there; 0: not yet */
 };
@@ -354,6 +356,20 @@ static bool ask(struct request *r)
     return true;
 }
 
+/* What an answer stands on may change while it is written: counted is the text before it, of which
+ * what the answer has made of its own is none. */
+static void account_again(struct request *r)
+{
+    uint32_t n = r->usage.prompt_tokens;
+
+    r->usage.prompt_tokens = session_len(r->session);
+    memory_account(r->memory, &r->usage);
+    r->usage.prompt_tokens = n;
+    if (r->usage.gist_tokens > n)
+        r->usage.gist_tokens = n;
+    r->usage.raw_tokens = n - r->usage.gist_tokens;
+}
+
 /* False: what the question points to is under way, or the question itself is read again. */
 static bool is_asked(struct request *r)
 {
@@ -369,8 +385,24 @@ static bool is_asked(struct request *r)
         return false;
     if (g->asks)
         memory_account(r->memory, &r->usage);
-    g->asks = false;
+    else if (g->brings)
+        account_again(r);
+    g->asks = g->brings = false;
     return true;
+}
+
+/* Now and then: the words of the answer so far may point to something that is not there. */
+static void ask_more(struct request *r)
+{
+    struct generate *g = r->state;
+    uint32_t n = r->usage.generated_tokens;
+
+    if (n < g->n_more + HYDRATE_EVERY || g->hydrate || memory_behind(r->memory))
+        return;
+    n = n - g->n_more;
+    g->n_more = r->usage.generated_tokens;
+    g->hydrate = hydrate_more(r->memory, n < r->memory->n_ids ? n : r->memory->n_ids);
+    g->brings = g->hydrate || hydrate_is_on(r->memory);
 }
 
 /* The first token, from the logits that the last append left. */
@@ -402,7 +434,10 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     struct session *session = r->session;
 
     (void)max;
-    if (r->cancelled || !answer_has_room(&g->answer) || !is_asked(r))
+    if (r->cancelled || !answer_has_room(&g->answer))
+        return false;
+    ask_more(r);
+    if (!is_asked(r))
         return false;
     if (context_full(session)) {
         done(s, r, WIRE_REASON_CONTEXT_FULL);

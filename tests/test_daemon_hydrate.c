@@ -218,6 +218,38 @@ static void long_answers(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* What an answer of this model says is none of the text's, but its letters are: some of them stand
+ * elsewhere in it more than where the question points to. */
+static void more_for_the_answer(void **state)
+{
+    const struct gist_sampling many = { .size = sizeof(many), .max_tokens = 300, .ignore_eog = 1 };
+    uint32_t n_more = 0;
+    struct daemon_fixture d;
+    gist_conn *c;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, with_tree);
+    c = daemon_fixture_connect(&d);
+    for (unsigned seed = 11; seed < 16; seed++) {
+        gist_session *s = open_session(c, 4, 0);
+        struct gist_result r;
+        struct gist_usage u;
+
+        fill(seed);
+        (void)append(c, s, ids, N_IDS);
+        u = append(c, s, ids + 3 * SEGMENT + 20, N_ASKED);
+        assert_int_equal(gist_generate(s, &many, NULL, NULL, &r), 0);
+        assert_int_equal(r.usage.prompt_tokens, u.prompt_tokens);
+        assert_int_equal(r.usage.raw_tokens + r.usage.gist_tokens, u.prompt_tokens);
+        assert_true(r.usage.hydrated_tokens <= 4 * SEGMENT);
+        n_more += r.usage.hydrated_tokens > u.hydrated_tokens;
+        gist_close(s);
+    }
+    assert_true(n_more > 0);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 /* A text and the question about it in one append: before it is answered the question is read again,
  * behind what it points to, with the same answer as one that came alone. Reading alone brings
  * nothing back. */
@@ -351,8 +383,10 @@ static void from_the_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(turns),  cmocka_unit_test(later_turns), cmocka_unit_test(long_answers),
-        cmocka_unit_test(in_one), cmocka_unit_test(whole_chat),  cmocka_unit_test(from_the_disk)
+        cmocka_unit_test(turns),        cmocka_unit_test(later_turns),
+        cmocka_unit_test(long_answers), cmocka_unit_test(more_for_the_answer),
+        cmocka_unit_test(in_one),       cmocka_unit_test(whole_chat),
+        cmocka_unit_test(from_the_disk)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

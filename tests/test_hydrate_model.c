@@ -80,7 +80,7 @@ struct world {
     struct stage here, there; /* there: nothing is ever short */
     const struct policy *policy;
     struct reader r[3];
-    uint32_t n_readers, n_brought, n_again, n_near, n_own, n_turn, n_less, n_compared;
+    uint32_t n_readers, n_brought, n_again, n_near, n_own, n_turn, n_less, n_more, n_compared;
     unsigned seed;
 };
 
@@ -207,6 +207,19 @@ static void ask(struct world *w, struct reader *r, uint32_t n)
     read_ids(w, r, n);
 }
 
+/* What the last n tokens point to. */
+static void bring_more(struct world *w, struct reader *r, uint32_t n)
+{
+    uint32_t n_plain = r->memory.n_plain, had = r->memory.hydration.n, was = r->now;
+
+    wait_for(&w->here, r, hydrate_more(&r->memory, n));
+    note_held(w, r);
+    if (r->memory.hydration.n == had && r->now == was)
+        return;
+    note_again(w, r, n_plain);
+    w->n_more++;
+}
+
 static void fork_one(struct world *w)
 {
     uint32_t from = one_of(w, w->n_readers), to = one_of(w, 3);
@@ -274,8 +287,9 @@ static void one_step(struct world *w)
     case 5:
     case 6: /* an answer */
         n = 1 + one_of(w, 20);
-        put_ids(w, r, n, false);
+        put_ids(w, r, n, one_of(w, 2));
         read_ids(w, r, n);
+        bring_more(w, r, n);
         break;
     case 7:
         fork_one(w);
@@ -322,6 +336,8 @@ static void as_computed_anew(void **state)
                       w.n_brought, w.n_again, w.n_near, w.n_own, w.n_turn, w.n_less, w.n_compared);
         assert_true(w.n_brought > 200 && w.n_again > 20 && w.n_own > 20 && w.n_compared > 15);
         assert_true((w.n_turn > 20) == w.policy->automatic && w.n_less > 5);
+        print_message("%u more for answers\n", w.n_more);
+        assert_true(w.n_more > 20);
         for (uint32_t k = 0; k < w.n_readers; k++)
             close_reader(&w.r[k]);
         close_stage(&w.here);

@@ -2,7 +2,8 @@
  * compressed behind a long answer, or for good when the next turn comes; one that changes what is
  * kept of all else; a rewind into it that leaves half of a segment in the wrong place; a policy
  * that said what is to be kept, and is not heard; what came back for a question, and stays when
- * there is room for one of the two only.
+ * there is room for one of the two only; an answer that comes to something else, and is left alone
+ * with its gists.
  */
 #include "tests/support/hydrate_rig.h"
 
@@ -180,11 +181,53 @@ static void gives_way(void **state)
     close_stage(&s);
 }
 
+/* An answer that comes to something else brings that in, in the place of what it does not say any
+ * more where only one may be there. Its own words, and the question's, are not looked for. */
+static void follows_the_answer(void **state)
+{
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    for (uint32_t most = 1; most <= 2; most++) {
+        struct policy p = chosen;
+        struct reader r;
+
+        p.hydrate = most;
+        open_reader(&s, &r, &p, 1, true);
+        feed(&s, &r, 6 * L, row_a);
+        settle(&s, &r);
+        memcpy(ids + 6 * L, ids + 3 * L + 20, 20 * sizeof(*ids));
+        memcpy(ids + 6 * L + 20, ids + 3 * L + 40, 4 * sizeof(*ids));
+        memcpy(ids + 6 * L + 24, ids + L + 20, 40 * sizeof(*ids));
+        memcpy(ids + 7 * L, ids + L + 20, 32 * sizeof(*ids));
+        prompt(&s, &r, 20);
+        memory_turn(&r.memory, 6 * L, 6 * L + 20);
+        feed(&s, &r, 6 * L + 24, row_a);
+        assert_int_equal(state_of(&r, 3), SEQ_RAW);
+        wait_for(&s, &r, hydrate_more(&r.memory, 4));
+        assert_true(state_of(&r, 3) == SEQ_RAW && state_of(&r, 1) == SEQ_PACKED);
+        feed(&s, &r, 6 * L + 56, row_a);
+        wait_for(&s, &r, hydrate_more(&r.memory, 32));
+        assert_int_equal(state_of(&r, 1), SEQ_RAW);
+        assert_int_equal(state_of(&r, 3), most == 2 ? SEQ_RAW : SEQ_PACKED);
+        assert_int_equal(usage_of(&r).hydrated_tokens, most * L);
+        assert_int_equal(r.memory.n_plain, 6 * L);
+        feed(&s, &r, 7 * L + 32, row_a);
+        settle(&s, &r);
+        hydrate_less(&r.memory);
+        wait_for(&s, &r, hydrate_more(&r.memory, 32));
+        assert_int_equal(state_of(&r, 1), SEQ_RAW);
+        close_reader(&r);
+    }
+    close_stage(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(is_seen), cmocka_unit_test(taken_back),
-                                        cmocka_unit_test(nobody_elses),
-                                        cmocka_unit_test(gives_way) };
+                                        cmocka_unit_test(nobody_elses), cmocka_unit_test(gives_way),
+                                        cmocka_unit_test(follows_the_answer) };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
 
     hydrate_rig_free();
