@@ -59,7 +59,7 @@ ALL_LDFLAGS := $(LDFLAGS) -pthread $(if $(SAN),-fsanitize=$(SAN))
 LIBS_engine := $(shell pkg-config --libs numa libxxhash libpcre2-8 libutf8proc liburing json-c) -lm
 LIBS_ipc    := $(shell pkg-config --libs libprotobuf-c)
 LIBS_daemon := $(shell pkg-config --libs libsystemd libseccomp)
-LIBS_ctl    := $(shell pkg-config --libs libedit)
+LIBS_ctl    := $(shell pkg-config --libs libedit ncursesw)
 # Several processes on one training run, if Open MPI is here (libopenmpi-dev); else gist-train has one.
 MPI         := $(shell pkg-config --exists ompi-c && echo 1)
 LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))

@@ -35,6 +35,10 @@ int ctl_score(int argc, char **argv);
 int ctl_tokenize(int argc, char **argv);
 int ctl_detokenize(int argc, char **argv);
 int ctl_cache(int argc, char **argv);
+int ctl_sessions(int argc, char **argv);
+int ctl_cancel(int argc, char **argv);
+int ctl_trace(int argc, char **argv);
+int ctl_top(int argc, char **argv);
 int ctl_status(int argc, char **argv);
 int ctl_bench_ring(int argc, char **argv);
 

@@ -27,6 +27,10 @@ static const struct command {
     { "tokenize", ctl_tokenize, "text to token ids" },
     { "detokenize", ctl_detokenize, "token ids to text" },
     { "cache", ctl_cache, "what is kept on disk of your sessions" },
+    { "sessions", ctl_sessions, "what open sessions hold and do" },
+    { "cancel", ctl_cancel, "end what a session is doing" },
+    { "trace", ctl_trace, "where the time of your requests went" },
+    { "top", ctl_top, "the daemon at work, on a terminal" },
     { "status", ctl_status, "the daemon's model, memory, clients and sessions" },
     { "bench-ring", ctl_bench_ring, "round trips over shared memory, against a Unix socket" },
 };

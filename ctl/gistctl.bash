@@ -81,6 +81,9 @@ _gistctl()
             mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_commands)" -- "$cur")
         elif [ -z "$sub" ] && [ -n "${subs// /}" ]; then
             mapfile -t COMPREPLY < <(compgen -W "$subs" -- "$cur")
+        elif [ "$command" = cancel ]; then
+            mapfile -t COMPREPLY < <(compgen -W "$(timeout 1 gistctl sessions --json 2>/dev/null |
+                grep -o '"id": [0-9]*' | tr -dc '0-9\n')" -- "$cur")
         elif [ "$sub" = rm ]; then
             mapfile -t COMPREPLY < <(IFS=$'\n'; compgen -W "$(_gistctl_names "$command")" -- "$cur")
         else

@@ -163,6 +163,12 @@ static bool is_watch(const struct request *r)
     return r->ops == &request_watch;
 }
 
+/* It does more than to look on. */
+static bool works(const struct request *r)
+{
+    return r->ops != &request_watch && r->ops != &request_stats;
+}
+
 /* It is to use the model, and had no part in a step yet. */
 static bool waits(const struct request *r)
 {
@@ -203,7 +209,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .sessions = s->n_sessions,
         .documents = s->documents.n,
         .pinned_pages = s->documents.n_pinned_pages,
-        .requests_running = s->n_active - count(s, is_watch) - 1, /* but this one */
+        .requests_running = count(s, works),
         .requests_waiting = count(s, waits),
         .requests_total = s->totals.requests,
         .requests_failed = s->totals.requests_failed,

@@ -1,0 +1,273 @@
+/* ctl/ctl_watch.c - gistctl sessions, cancel, trace: who does what, how to end it, where its time
+ * went. */
+#include "base/shown.h"
+#include "ctl/ctl.h"
+#include "ctl/ctl_human.h"
+#include "ctl/ctl_json.h"
+#include "ctl/ctl_opt.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A number of a session or a request; 0 is none. */
+static bool read_number(const char *text, uint64_t *ret)
+{
+    char *end;
+
+    errno = 0;
+    *ret = strtoull(text, &end, 10);
+    return *text >= '0' && *text <= '9' && !*end && errno == 0 && *ret > 0;
+}
+
+/* --- sessions --------------------------------------------------------------------------------- */
+
+static void print_session(const struct gist_stats *s, const struct gist_stats_session *x)
+{
+    char raw[CTL_HUMAN_CAP], gists[CTL_HUMAN_CAP];
+
+    printf("%8llu %8llu %8u %8u %10s %10s  ", (unsigned long long)x->id,
+           (unsigned long long)x->client, x->uid, x->n_tokens,
+           ctl_human_bytes((uint64_t)(x->pages - x->gist_pages) * s->page_bytes, raw),
+           ctl_human_bytes((uint64_t)x->gist_pages * s->page_bytes, gists));
+    if (x->request)
+        printf("%s (%llu)  ", x->doing, (unsigned long long)x->request);
+    else
+        fputs("idle  ", stdout);
+    shown_write(stdout, SHOWN_LINE, x->label, strlen(x->label));
+    fputc('\n', stdout);
+}
+
+static void json_session(struct ctl_json *j, const struct gist_stats *s,
+                         const struct gist_stats_session *x)
+{
+    ctl_json_open(j, NULL, '{');
+    ctl_json_u64(j, "id", x->id);
+    ctl_json_u64(j, "client", x->client);
+    ctl_json_u64(j, "uid", x->uid);
+    ctl_json_string(j, "label", x->label);
+    ctl_json_u64(j, "n_tokens", x->n_tokens);
+    ctl_json_u64(j, "raw_bytes", (uint64_t)(x->pages - x->gist_pages) * s->page_bytes);
+    ctl_json_u64(j, "gist_bytes", (uint64_t)x->gist_pages * s->page_bytes);
+    ctl_json_u64(j, "request", x->request);
+    ctl_json_string(j, "doing", x->doing);
+    ctl_json_u64(j, "generated_tokens", x->generated_tokens);
+    ctl_json_close(j, '}');
+}
+
+static void print_sessions(const struct gist_stats *s, bool json)
+{
+    struct ctl_json j = { .out = stdout };
+
+    if (!json) {
+        puts(" session   client      uid   tokens        raw      gists  doing (request)  label");
+        for (uint32_t i = 0; i < s->n_sessions; i++)
+            print_session(s, &s->sessions[i]);
+        return;
+    }
+    ctl_json_open(&j, NULL, '[');
+    for (uint32_t i = 0; i < s->n_sessions; i++)
+        json_session(&j, s, &s->sessions[i]);
+    ctl_json_close(&j, ']');
+    fputc('\n', stdout);
+}
+
+int ctl_sessions(int argc, char **argv)
+{
+    static const struct ctl_opt_usage usage = {
+        "sessions [OPTIONS]",
+        "Lists your open sessions and what they are doing; root and the daemon's user see\n"
+        "everybody's.\n"
+    };
+    bool json = false;
+    const struct ctl_opt opts[] = { { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0,
+                                      "an array, sizes in bytes" } };
+    struct gist_stats stats;
+    gist_conn *c;
+    int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
+
+    if (first < 0)
+        return r;
+    if (first < argc)
+        return ctl_fail(CTL_USAGE, "sessions takes no arguments, but got '%s'.", argv[first]);
+    r = ctl_connect(&c);
+    if (r != 0)
+        return r;
+    r = gist_stats(c, &stats);
+    if (r < 0)
+        r = ctl_fail_gist(c, r);
+    else
+        print_sessions(&stats, json);
+    gist_disconnect(c);
+    return r;
+}
+
+/* --- cancel ----------------------------------------------------------------------------------- */
+
+int ctl_cancel(int argc, char **argv)
+{
+    static const struct ctl_opt_usage usage = {
+        "cancel SESSION ...",
+        "Ends what sessions are doing, whichever of your programs they are of: a text that is\n"
+        "read, an answer. `gistctl sessions` has their numbers. The sessions stay.\n"
+    };
+    uint64_t session;
+    gist_conn *c;
+    int r, first = ctl_opt_parse(&usage, NULL, 0, argc, argv, &r);
+
+    if (first < 0)
+        return r;
+    if (first == argc)
+        return ctl_fail(CTL_USAGE, "cancel needs the number of a session; `gistctl sessions` lists "
+                                   "them.");
+    for (int i = first; i < argc; i++)
+        if (!read_number(argv[i], &session))
+            return ctl_fail(CTL_USAGE,
+                            "'%s' is no number of a session; `gistctl sessions` lists them.",
+                            argv[i]);
+    r = ctl_connect(&c);
+    if (r != 0)
+        return r;
+    for (int i = first; i < argc; i++) {
+        int err;
+
+        (void)read_number(argv[i], &session);
+        err = gist_cancel_session(c, session);
+        if (err < 0)
+            r = ctl_fail_gist(c, err);
+    }
+    gist_disconnect(c);
+    return r;
+}
+
+/* --- trace ------------------------------------------------------------------------------------ */
+
+static void print_span(const char *name, uint64_t ns, uint64_t all)
+{
+    char text[CTL_HUMAN_CAP];
+
+    if (ns > 0)
+        printf("  %-12s %12s %5.1f %%\n", name, ctl_human_time(ns, text),
+               all ? 100.0 * (double)ns / (double)all : 0.0);
+}
+
+/* One request, a line for each part of its time. */
+static void print_one(const struct gist_trace_row *t)
+{
+    char when[CTL_HUMAN_CAP], total[CTL_HUMAN_CAP];
+
+    printf("request %llu: %s of ", (unsigned long long)t->number, t->what);
+    shown_write(stdout, SHOWN_LINE, t->client, strlen(t->client));
+    printf(", session %llu, %s, %s: %s\n", (unsigned long long)t->session,
+           ctl_human_when(t->at_s, when), t->ended, ctl_human_time(t->total_ns, total));
+    print_span("queue", t->queue_ns, t->total_ns);
+    print_span("restore", t->restore_ns, t->total_ns);
+    print_span("hydrate", t->hydrate_ns, t->total_ns);
+    print_span("prefill", t->prefill_ns, t->total_ns);
+    print_span("compress", t->compress_ns, t->total_ns);
+    print_span("decode", t->decode_ns, t->total_ns);
+    print_span("ring", t->ring_ns, t->total_ns);
+    if (t->first_token_ns)
+        printf("  first token after %s\n", ctl_human_time(t->first_token_ns, total));
+    printf("  %u tokens computed, %u found, %u generated\n", t->computed_tokens, t->found_tokens,
+           t->generated_tokens);
+}
+
+static void print_line(const struct gist_trace_row *t)
+{
+    char when[CTL_HUMAN_CAP], total[CTL_HUMAN_CAP], queue[CTL_HUMAN_CAP], first[CTL_HUMAN_CAP];
+
+    printf("%10llu %-16s %-10s %8llu %10s %10s %10s %8u %8u  %s\n", (unsigned long long)t->number,
+           ctl_human_when(t->at_s, when), t->what, (unsigned long long)t->session,
+           ctl_human_time(t->total_ns, total), ctl_human_time(t->queue_ns, queue),
+           t->first_token_ns ? ctl_human_time(t->first_token_ns, first) : "-", t->computed_tokens,
+           t->generated_tokens, t->ended);
+}
+
+static void json_row(struct ctl_json *j, const struct gist_trace_row *t)
+{
+    ctl_json_open(j, NULL, '{');
+    ctl_json_u64(j, "number", t->number);
+    ctl_json_string(j, "what", t->what);
+    ctl_json_string(j, "client", t->client);
+    ctl_json_u64(j, "session", t->session);
+    ctl_json_u64(j, "at_s", t->at_s);
+    ctl_json_string(j, "ended", t->ended);
+    ctl_json_u64(j, "total_ns", t->total_ns);
+    ctl_json_u64(j, "queue_ns", t->queue_ns);
+    ctl_json_u64(j, "restore_ns", t->restore_ns);
+    ctl_json_u64(j, "hydrate_ns", t->hydrate_ns);
+    ctl_json_u64(j, "prefill_ns", t->prefill_ns);
+    ctl_json_u64(j, "compress_ns", t->compress_ns);
+    ctl_json_u64(j, "decode_ns", t->decode_ns);
+    ctl_json_u64(j, "first_token_ns", t->first_token_ns);
+    ctl_json_u64(j, "ring_ns", t->ring_ns);
+    ctl_json_u64(j, "computed_tokens", t->computed_tokens);
+    ctl_json_u64(j, "found_tokens", t->found_tokens);
+    ctl_json_u64(j, "generated_tokens", t->generated_tokens);
+    ctl_json_close(j, '}');
+}
+
+struct printing {
+    bool json, one;
+};
+
+static void print_rows(void *arg, const struct gist_trace_row *rows, size_t n)
+{
+    const struct printing *p = arg;
+    struct ctl_json j = { .out = stdout };
+
+    if (p->json) {
+        ctl_json_open(&j, NULL, '[');
+        for (size_t i = 0; i < n; i++)
+            json_row(&j, &rows[i]);
+        ctl_json_close(&j, ']');
+        fputc('\n', stdout);
+        return;
+    }
+    if (!p->one)
+        puts("   request came             what        session      total      queue first token "
+             "computed  written  ended");
+    for (size_t i = 0; i < n; i++) {
+        if (p->one)
+            print_one(&rows[i]);
+        else
+            print_line(&rows[i]);
+    }
+}
+
+int ctl_trace(int argc, char **argv)
+{
+    static const struct ctl_opt_usage usage = {
+        "trace [OPTIONS] [REQUEST]",
+        "Says where the time of your requests went: queue, disk (restore), old segments\n"
+        "(hydrate), reading (prefill), compressing, writing (decode), and replies that nobody\n"
+        "took (ring). Without a number: a line for each of the last 64 that used the model.\n"
+    };
+    struct printing p = { .json = false };
+    const struct ctl_opt opts[] = { { "json", 'j', CTL_OPT_FLAG, NULL, &p.json, 0, 0,
+                                      "an array, all times in ns" } };
+    uint64_t number = 0;
+    gist_conn *c;
+    int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
+
+    if (first < 0)
+        return r;
+    if (argc - first > 1)
+        return ctl_fail(CTL_USAGE, "trace takes one number, but got '%s' as well.",
+                        argv[first + 1]);
+    if (first < argc && !read_number(argv[first], &number))
+        return ctl_fail(CTL_USAGE,
+                        "'%s' is no number of a request; `gistctl trace` lists the last ones.",
+                        argv[first]);
+    p.one = number > 0;
+    r = ctl_connect(&c);
+    if (r != 0)
+        return r;
+    r = gist_trace(c, number, print_rows, &p);
+    if (r < 0)
+        r = ctl_fail_gist(c, r);
+    gist_disconnect(c);
+    return r;
+}
