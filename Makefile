@@ -63,7 +63,7 @@ LIBS_ctl    := $(shell pkg-config --libs libedit ncursesw)
 # Several processes on one training run, if Open MPI is here (libopenmpi-dev); else gist-train has one.
 MPI         := $(shell pkg-config --exists ompi-c && echo 1)
 LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))
-LIBS_http   := $(shell pkg-config --libs libmicrohttpd jansson libsystemd)
+LIBS_http   := $(shell pkg-config --libs libmicrohttpd json-c libsystemd)
 LIBS_eval   := $(shell pkg-config --libs json-c) -lm
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
@@ -227,7 +227,7 @@ WRAP_test_tier := when_ns
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
-# Apart from the others: json-c and jansson have functions of the same names.
+# gist-http alone, with what it is made of.
 $(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http) -lxxhash)

@@ -17,7 +17,7 @@ void ask_init(struct ask *a)
 
 void ask_fini(struct ask *a)
 {
-    json_decref(a->root);
+    json_free(a->root);
     mem_fini(&a->mem);
     a->root = NULL;
 }

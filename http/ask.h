@@ -29,7 +29,7 @@ struct ask_prompt {
 
 struct ask {
     struct mem mem;
-    json_t *root;
+    struct json_object *root;
     const char *model; /* NULL: none was named */
     struct ask_prompt *prompts;
     size_t n_prompts;

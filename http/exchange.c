@@ -84,16 +84,18 @@ static enum MHD_Result queue(struct exchange *x, unsigned status, const char *ty
 }
 
 /* body is taken over; NULL: out of memory. */
-static enum MHD_Result answer_json(struct exchange *x, unsigned status, json_t *body)
+static enum MHD_Result answer_json(struct exchange *x, unsigned status, struct json_object *body)
 {
-    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    struct text t = { 0 };
     struct MHD_Response *r = NULL;
 
-    json_decref(body);
-    if (text)
-        r = MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_FREE);
-    if (text && !r)
-        free(text);
+    if (body)
+        json_write(&t, body);
+    json_free(body);
+    if (t.bytes && !t.lost)
+        r = MHD_create_response_from_buffer(t.len, t.bytes, MHD_RESPMEM_MUST_FREE);
+    if (!r)
+        text_fini(&t);
     return queue(x, status, "application/json", r);
 }
 
@@ -308,7 +310,7 @@ static void gather(struct exchange *x, const char *data, size_t size)
 
 static enum MHD_Result answer(struct exchange *x)
 {
-    json_t *body;
+    struct json_object *body;
 
     if (x->problem.kind)
         return answer_problem(x);

@@ -11,7 +11,6 @@
 #include "http/server.h"
 
 #include <errno.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +55,6 @@ static int serve(const struct conf *conf)
     (void)sigaddset(&set, SIGINT);
     (void)sigaddset(&set, SIGTERM);
     (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
-    json_object_seed(0); /* before there are threads */
     r = listen_open(&at, conf, &why);
     if (r < 0)
         return complain(r == -EADDRINUSE ? EXIT_TAKEN : EXIT_BAD_OPTION, why.text);

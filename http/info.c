@@ -6,7 +6,7 @@
 /* When a model was made nobody says; clients want a date. */
 #define SOME_DAY "1970-01-01T00:00:00Z"
 
-static int give(json_t *o, json_t **ret, struct problem *p)
+static int give(struct json_object *o, struct json_object **ret, struct problem *p)
 {
     *ret = o;
     return o ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
@@ -51,36 +51,36 @@ static int ask_daemon(struct pool *pool, struct about *ret, struct problem *p)
     return 0;
 }
 
-int info_health(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_health(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;
 
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_pack("{s:s, s:s}", "status", "ok", "model", a.model), ret, p);
+    return give(json_make("{s:s, s:s}", "status", "ok", "model", a.model), ret, p);
 }
 
-static json_t *model(const struct about *a)
+static struct json_object *model(const struct about *a)
 {
-    return json_pack("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:I}", "id", a->model, "object", "model",
+    return json_make("{s:s, s:s, s:i, s:s, s:s, s:s, s:s, s:I}", "id", a->model, "object", "model",
                      "created", 0, "owned_by", "gistd", "type", "model", "display_name", a->model,
-                     "created_at", SOME_DAY, "context_window", (json_int_t)a->context_max);
+                     "created_at", SOME_DAY, "context_window", (int64_t)a->context_max);
 }
 
-int info_models(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_models(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;
 
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_pack("{s:s, s:[o], s:b, s:s, s:s}", "object", "list", "data", model(&a),
+    return give(json_make("{s:s, s:[o], s:b, s:s, s:s}", "object", "list", "data", model(&a),
                           "has_more", 0, "first_id", a.model, "last_id", a.model),
                 ret, p);
 }
 
-int info_model(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_model(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;
 
@@ -94,66 +94,67 @@ int info_model(struct pool *pool, const char *tail, json_t **ret, struct problem
 
 /* --- Ollama's --------------------------------------------------------------------------------- */
 
-static json_t *details(void)
+static struct json_object *details(void)
 {
-    return json_pack("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", "", "format", "gguf",
+    return json_make("{s:s, s:s, s:s, s:[], s:s, s:s}", "parent_model", "", "format", "gguf",
                      "family", "", "families", "parameter_size", "", "quantization_level", "");
 }
 
-static json_t *row(const struct about *a)
+static struct json_object *row(const struct about *a)
 {
-    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:o}", "name", a->model, "model", a->model,
-                     "modified_at", SOME_DAY, "size", (json_int_t)a->bytes, "digest", a->digest,
+    return json_make("{s:s, s:s, s:s, s:I, s:s, s:o}", "name", a->model, "model", a->model,
+                     "modified_at", SOME_DAY, "size", (int64_t)a->bytes, "digest", a->digest,
                      "details", details());
 }
 
-int info_tags(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_tags(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;
 
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_pack("{s:[o]}", "models", row(&a)), ret, p);
+    return give(json_make("{s:[o]}", "models", row(&a)), ret, p);
 }
 
 /* It is there as long as its daemon is. */
-int info_ps(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_ps(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;
-    json_t *o;
+    struct json_object *o;
 
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
     o = row(&a);
-    if (json_object_set_new(o, "expires_at", json_string("2318-01-01T00:00:00Z")) < 0 ||
-        json_object_set_new(o, "size_vram", json_integer(0)) < 0 ||
-        json_object_set_new(o, "context_length", json_integer(a.context_max)) < 0) {
-        json_decref(o);
+    if (json_set(o, "expires_at", json_make("s", "2318-01-01T00:00:00Z")) < 0 ||
+        json_set(o, "size_vram", json_make("i", 0)) < 0 ||
+        json_set(o, "context_length", json_make("I", (int64_t)a.context_max)) < 0) {
+        json_free(o);
         o = NULL;
     }
-    return give(json_pack("{s:[o]}", "models", o), ret, p);
+    return give(json_make("{s:[o]}", "models", o), ret, p);
 }
 
-int info_show(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_show(struct pool *pool, const char *tail, struct json_object **ret, struct problem *p)
 {
     struct about a;
 
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_pack("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:[s]}", "modelfile", "",
+    return give(json_make("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:[s]}", "modelfile", "",
                           "parameters", "", "template", "", "modified_at", SOME_DAY, "details",
                           details(), "model_info", "general.basename", a.model,
-                          "general.context_length", (json_int_t)a.context_max, "capabilities",
+                          "general.context_length", (int64_t)a.context_max, "capabilities",
                           "completion"),
                 ret, p);
 }
 
-int info_ollama_version(struct pool *pool, const char *tail, json_t **ret, struct problem *p)
+int info_ollama_version(struct pool *pool, const char *tail, struct json_object **ret,
+                        struct problem *p)
 {
     (void)pool;
     (void)tail;
-    return give(json_pack("{s:s}", "version", GISTD_VERSION), ret, p);
+    return give(json_make("{s:s}", "version", GISTD_VERSION), ret, p);
 }

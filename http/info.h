@@ -9,10 +9,11 @@
 
 #include "http/pool.h"
 
-#include <jansson.h>
+#include "http/json.h"
 
 /* tail: what stands in the path behind the route's own. */
-typedef int info_fn(struct pool *pool, const char *tail, json_t **ret, struct problem *p);
+typedef int info_fn(struct pool *pool, const char *tail, struct json_object **ret,
+                    struct problem *p);
 
 info_fn info_health, info_models, info_model;               /* OpenAI's and Anthropic's, in one */
 info_fn info_tags, info_show, info_ps, info_ollama_version; /* Ollama's */

@@ -9,12 +9,12 @@ static bool is_one_of(const char *word, const char *const *words)
     return *words != NULL;
 }
 
-static int read_part(const json_t *part, const char *const *types, const char *what,
+static int read_part(const struct json_object *part, const char *const *types, const char *what,
                      const char **ret, struct problem *p)
 {
     const char *type = "";
 
-    if (!json_is_object(part))
+    if (json_kind(part) != JSON_OBJECT)
         return problem_set(p, PROBLEM_INVALID, what, "a part of `%s` is %s: an object is expected",
                            what, field_type(part));
     if (field_text(part, "type", &type, p) < 0)
@@ -29,28 +29,28 @@ static int read_part(const json_t *part, const char *const *types, const char *w
     return *ret ? 0 : problem_set(p, PROBLEM_INVALID, what, "a part of `%s` has no `text`", what);
 }
 
-int read_content(struct ask *a, const json_t *content, const char *const *types, const char *what,
-                 const char **ret, struct problem *p)
+int read_content(struct ask *a, const struct json_object *content, const char *const *types,
+                 const char *what, const char **ret, struct problem *p)
 {
     struct text all = { 0 };
     const char *text;
     size_t i, n;
-    json_t *part;
+    const struct json_object *part;
 
     *ret = "";
-    if (!content || json_is_null(content))
+    if (!content || json_kind(content) == JSON_NULL)
         return 0;
-    if (json_is_string(content)) {
-        *ret = json_string_value(content);
+    if (json_kind(content) == JSON_STRING) {
+        *ret = json_text(content);
         return 0;
     }
-    if (!json_is_array(content))
+    if (json_kind(content) != JSON_ARRAY)
         return problem_set(p, PROBLEM_INVALID, what,
                            "`%s` is %s: a string or an array of parts is expected", what,
                            field_type(content));
-    n = json_array_size(content);
+    n = json_len(content);
     for (i = 0; i < n; i++) {
-        part = json_array_get(content, i);
+        part = json_at(content, i);
         if (read_part(part, types, what, &text, p) < 0) {
             text_fini(&all);
             return -1;
@@ -62,24 +62,24 @@ int read_content(struct ask *a, const json_t *content, const char *const *types,
     return *ret ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
 }
 
-int read_stops(struct ask *a, const json_t *o, const char *name, struct problem *p)
+int read_stops(struct ask *a, const struct json_object *o, const char *name, struct problem *p)
 {
-    const json_t *v = field_get(o, name);
-    size_t n = v ? json_is_array(v) ? json_array_size(v) : 1 : 0;
+    const struct json_object *v = json_get(o, name);
+    size_t n = v ? json_kind(v) == JSON_ARRAY ? json_len(v) : 1 : 0;
 
     if (n > ASK_STOPS_MAX)
         return problem_set(p, PROBLEM_INVALID, name, "`%s` has %zu texts: at most %u are allowed",
                            name, n, ASK_STOPS_MAX);
     a->sampling.n_stop = 0;
     for (size_t i = 0; i < n; i++) {
-        const json_t *s = json_is_array(v) ? json_array_get(v, i) : v;
+        const struct json_object *s = json_kind(v) == JSON_ARRAY ? json_at(v, i) : v;
 
-        if (!json_is_string(s))
+        if (json_kind(s) != JSON_STRING)
             return problem_set(p, PROBLEM_INVALID, name,
                                "`%s` holds %s: a string or an array of strings is expected", name,
                                field_type(s));
-        if (json_string_length(s) > 0) /* nothing ends with an empty one */
-            a->stops[a->sampling.n_stop++] = json_string_value(s);
+        if (json_len(s) > 0) /* nothing ends with an empty one */
+            a->stops[a->sampling.n_stop++] = json_text(s);
     }
     a->sampling.stop = a->stops;
     return 0;
@@ -87,7 +87,7 @@ int read_stops(struct ask *a, const json_t *o, const char *name, struct problem 
 
 /* --- the extension ---------------------------------------------------------------------------- */
 
-static int read_memory_name(struct ask *a, const json_t *o, struct problem *p)
+static int read_memory_name(struct ask *a, const struct json_object *o, struct problem *p)
 {
     const char *name = NULL;
     unsigned i = 0;
@@ -116,7 +116,7 @@ static int read_memory_name(struct ask *a, const json_t *o, struct problem *p)
 }
 
 /* Who says a ratio or a budget and no more leaves the choice of the rest to the daemon. */
-static int read_memory_numbers(struct ask *a, const json_t *o, struct problem *p)
+static int read_memory_numbers(struct ask *a, const struct json_object *o, struct problem *p)
 {
     uint32_t ratio = 0, budget = 0;
 
@@ -132,24 +132,24 @@ static int read_memory_numbers(struct ask *a, const json_t *o, struct problem *p
     return 0;
 }
 
-static int read_hydrate(struct ask *a, const json_t *o, struct problem *p)
+static int read_hydrate(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    const json_t *v = field_get(o, "hydrate");
+    const struct json_object *v = json_get(o, "hydrate");
 
     if (!v)
         return 0;
     a->policy.memory = &a->memory;
     a->memory.flags |= GIST_SET_HYDRATE;
-    if (json_is_string(v) && strcmp(json_string_value(v), "auto") == 0)
+    if (json_kind(v) == JSON_STRING && strcmp(json_text(v), "auto") == 0)
         a->memory.hydrate = GIST_HYDRATE_AUTO;
-    else if (json_is_string(v) && strcmp(json_string_value(v), "off") == 0)
+    else if (json_kind(v) == JSON_STRING && strcmp(json_text(v), "off") == 0)
         a->memory.hydrate = 0;
     else
         return field_count(o, "hydrate", 0, 1u << 20, &a->memory.hydrate, p);
     return 0;
 }
 
-static int read_rest(struct ask *a, const json_t *o, struct problem *p)
+static int read_rest(struct ask *a, const struct json_object *o, struct problem *p)
 {
     const char *priority = "interactive";
     bool is_private = false;
@@ -170,9 +170,9 @@ static int read_rest(struct ask *a, const json_t *o, struct problem *p)
     return 0;
 }
 
-static int read_extension(struct ask *a, const json_t *o, struct problem *p)
+static int read_extension(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    const json_t *x;
+    const struct json_object *x;
 
     if (field_object(o, "gistd", &x, p) < 0 || read_memory_name(a, o, p) < 0 ||
         read_memory_numbers(a, o, p) < 0)
@@ -186,18 +186,18 @@ static int read_extension(struct ask *a, const json_t *o, struct problem *p)
     return 0;
 }
 
-int read_common(struct ask *a, const json_t *o, struct problem *p)
+int read_common(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    const json_t *seed = field_get(o, "seed");
+    const struct json_object *seed = json_get(o, "seed");
 
     if (field_text(o, "model", &a->model, p) < 0 || field_bool(o, "stream", &a->stream, p) < 0)
         return -1;
-    if (seed && !json_is_integer(seed))
+    if (seed && json_kind(seed) != JSON_INTEGER)
         return problem_set(p, PROBLEM_INVALID, "seed", "`seed` is %s: a whole number is expected",
-                           json_is_real(seed) ? "no whole number" : field_type(seed));
+                           json_kind(seed) == JSON_REAL ? "no whole number" : field_type(seed));
     if (seed) {
         a->has_seed = true;
-        a->sampling.seed = (uint64_t)json_integer_value(seed);
+        a->sampling.seed = (uint64_t)json_integer(seed);
     }
     return read_extension(a, o, p);
 }

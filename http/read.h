@@ -31,13 +31,13 @@ read_fn read_ollama_chat, read_ollama_generate;
 
 /* A message's content: a string, or an array of objects whose `type` is one of `types` (ends with
  * NULL) and which have a `text`: these, one after the other. what names it in sentences. */
-int read_content(struct ask *a, const json_t *content, const char *const *types, const char *what,
-                 const char **ret, struct problem *p);
+int read_content(struct ask *a, const struct json_object *content, const char *const *types,
+                 const char *what, const char **ret, struct problem *p);
 
 /* A string or an array of strings that end the answer. */
-int read_stops(struct ask *a, const json_t *o, const char *name, struct problem *p);
+int read_stops(struct ask *a, const struct json_object *o, const char *name, struct problem *p);
 
 /* model, stream, seed and the extension. */
-int read_common(struct ask *a, const json_t *o, struct problem *p);
+int read_common(struct ask *a, const struct json_object *o, struct problem *p);
 
 #endif

@@ -5,15 +5,15 @@
 
 static const char *const text_parts[] = { "text", NULL };
 
-static int read_message(struct ask *a, const json_t *m, struct problem *p)
+static int read_message(struct ask *a, const struct json_object *m, struct problem *p)
 {
     const char *role = "", *text;
 
-    if (!json_is_object(m))
+    if (json_kind(m) != JSON_OBJECT)
         return problem_set(p, PROBLEM_INVALID, "messages",
                            "`messages` holds %s: an object is expected", field_type(m));
     if (field_text(m, "role", &role, p) < 0 ||
-        read_content(a, json_object_get(m, "content"), text_parts, "content", &text, p) < 0)
+        read_content(a, json_get(m, "content"), text_parts, "content", &text, p) < 0)
         return -1;
     if (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0 && strcmp(role, "system") != 0)
         return problem_set(p, PROBLEM_INVALID, "messages",
@@ -37,7 +37,7 @@ static void take_prefill(struct ask *a)
 
 static int read_both(struct ask *a, struct problem *p)
 {
-    const json_t *o = a->root, *list, *system = json_object_get(o, "system"), *choice;
+    const struct json_object *o = a->root, *list, *system = json_get(o, "system"), *choice;
     const char *text, *type = "";
 
     if (read_common(a, o, p) < 0 || field_object(o, "tool_choice", &choice, p) < 0 ||
@@ -50,11 +50,11 @@ static int read_both(struct ask *a, struct problem *p)
         read_content(a, system, text_parts, "system", &text, p) < 0 ||
         (*text && ask_message(a, "system", text, p) < 0))
         return -1;
-    if (!list || json_array_size(list) == 0)
+    if (!list || json_len(list) == 0)
         return problem_set(p, PROBLEM_INVALID, "messages",
                            "`messages` is missing or empty: at least one message is needed");
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (read_message(a, json_array_get(list, i), p) < 0)
+    for (size_t i = 0; i < json_len(list); i++)
+        if (read_message(a, json_at(list, i), p) < 0)
             return -1;
     if (ask_chat(a, p) < 0)
         return -1;
@@ -62,9 +62,9 @@ static int read_both(struct ask *a, struct problem *p)
     return 0;
 }
 
-static int read_thinking(const json_t *o, struct problem *p)
+static int read_thinking(const struct json_object *o, struct problem *p)
 {
-    const json_t *thinking;
+    const struct json_object *thinking;
     const char *type = "disabled";
 
     if (field_object(o, "thinking", &thinking, p) < 0 ||
@@ -79,7 +79,7 @@ static int read_thinking(const json_t *o, struct problem *p)
 int read_messages(struct ask *a, struct problem *p)
 {
     struct gist_sampling *s = &a->sampling;
-    const json_t *o = a->root;
+    const struct json_object *o = a->root;
 
     s->temperature = 1;
     if (field_real(o, "temperature", 0, 1, &s->temperature, p) < 0 ||

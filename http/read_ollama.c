@@ -4,10 +4,10 @@
 #include <string.h>
 
 /* What Ollama takes where a request says nothing. */
-static int read_options(struct ask *a, const json_t *o, struct problem *p)
+static int read_options(struct ask *a, const struct json_object *o, struct problem *p)
 {
     struct gist_sampling *s = &a->sampling;
-    const json_t *v, *predict;
+    const struct json_object *v, *predict;
 
     a->stream = true;
     s->temperature = 0.8f;
@@ -30,18 +30,18 @@ static int read_options(struct ask *a, const json_t *o, struct problem *p)
         field_refuse(v, "frequency_penalty", "use `repeat_penalty`", p) < 0 ||
         field_refuse(v, "mirostat", NULL, p) < 0 || read_stops(a, v, "stop", p) < 0)
         return -1;
-    if (json_is_integer(json_object_get(v, "seed"))) {
+    if (json_kind(json_get(v, "seed")) == JSON_INTEGER) {
         a->has_seed = true;
-        a->sampling.seed = (uint64_t)json_integer_value(json_object_get(v, "seed"));
+        a->sampling.seed = (uint64_t)json_integer(json_get(v, "seed"));
     }
     /* -1: until the end of the text; -2: until the context is full. */
-    predict = field_get(v, "num_predict");
-    if (json_is_integer(predict) && json_integer_value(predict) < 0)
+    predict = json_get(v, "num_predict");
+    if (json_kind(predict) == JSON_INTEGER && json_integer(predict) < 0)
         return 0;
     return field_count(v, "num_predict", 0, 1u << 30, &s->max_tokens, p);
 }
 
-static int refuse_others(const json_t *o, struct problem *p)
+static int refuse_others(const struct json_object *o, struct problem *p)
 {
     if (field_refuse(o, "format", "ask for the format in the prompt", p) < 0 ||
         field_refuse(o, "tools", NULL, p) < 0 || field_refuse(o, "think", NULL, p) < 0 ||
@@ -50,11 +50,11 @@ static int refuse_others(const json_t *o, struct problem *p)
     return 0;
 }
 
-static int read_message(struct ask *a, const json_t *m, struct problem *p)
+static int read_message(struct ask *a, const struct json_object *m, struct problem *p)
 {
     const char *role = "", *text = "";
 
-    if (!json_is_object(m))
+    if (json_kind(m) != JSON_OBJECT)
         return problem_set(p, PROBLEM_INVALID, "messages",
                            "`messages` holds %s: an object is expected", field_type(m));
     if (field_text(m, "role", &role, p) < 0 || field_text(m, "content", &text, p) < 0 ||
@@ -72,13 +72,13 @@ static int read_message(struct ask *a, const json_t *m, struct problem *p)
 /* No message at all asks for the model to be loaded, which it is: the ask has no prompt. */
 int read_ollama_chat(struct ask *a, struct problem *p)
 {
-    const json_t *o = a->root, *list;
+    const struct json_object *o = a->root, *list;
 
     if (read_options(a, o, p) < 0 || refuse_others(o, p) < 0 ||
         field_array(o, "messages", &list, p) < 0)
         return -1;
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (read_message(a, json_array_get(list, i), p) < 0)
+    for (size_t i = 0; i < json_len(list); i++)
+        if (read_message(a, json_at(list, i), p) < 0)
             return -1;
     return a->prompts ? ask_chat(a, p) : 0;
 }
@@ -97,7 +97,7 @@ static int read_raw(struct ask *a, const char *prompt, struct problem *p)
 int read_ollama_generate(struct ask *a, struct problem *p)
 {
     const char *prompt = "", *system = "";
-    const json_t *o = a->root;
+    const struct json_object *o = a->root;
     bool raw = false;
 
     if (read_options(a, o, p) < 0 || refuse_others(o, p) < 0 ||

@@ -8,7 +8,7 @@
 
 static const char *const text_parts[] = { "text", "input_text", "output_text", NULL };
 
-static int read_sampling(struct ask *a, const json_t *o, struct problem *p)
+static int read_sampling(struct ask *a, const struct json_object *o, struct problem *p)
 {
     struct gist_sampling *s = &a->sampling;
     bool go_on = false; /* behind the end of the text, for measurements */
@@ -33,11 +33,11 @@ static int read_sampling(struct ask *a, const json_t *o, struct problem *p)
 }
 
 /* Tools are text to a model of this size: an answer without them would look like one with them. */
-static int refuse_tools(const json_t *o, struct problem *p)
+static int refuse_tools(const struct json_object *o, struct problem *p)
 {
-    const json_t *choice = field_get(o, "tool_choice");
+    const struct json_object *choice = json_get(o, "tool_choice");
 
-    if (choice && json_is_string(choice) && strcmp(json_string_value(choice), "none") == 0)
+    if (choice && json_kind(choice) == JSON_STRING && strcmp(json_text(choice), "none") == 0)
         return 0;
     if (field_refuse(o, "tools", "say \"tool_choice\": \"none\"", p) < 0 ||
         field_refuse(o, "functions", NULL, p) < 0)
@@ -46,9 +46,9 @@ static int refuse_tools(const json_t *o, struct problem *p)
 }
 
 /* "text" alone. */
-static int refuse_format(const json_t *o, const char *name, struct problem *p)
+static int refuse_format(const struct json_object *o, const char *name, struct problem *p)
 {
-    const json_t *format;
+    const struct json_object *format;
     const char *type = "text";
 
     if (field_object(o, name, &format, p) < 0 ||
@@ -62,9 +62,9 @@ static int refuse_format(const json_t *o, const char *name, struct problem *p)
     return 0;
 }
 
-static int read_stream_options(struct ask *a, const json_t *o, struct problem *p)
+static int read_stream_options(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    const json_t *options;
+    const struct json_object *options;
 
     if (field_object(o, "stream_options", &options, p) < 0)
         return -1;
@@ -74,7 +74,7 @@ static int read_stream_options(struct ask *a, const json_t *o, struct problem *p
 /* --- messages --------------------------------------------------------------------------------- */
 
 /* The template's roles; "developer" is what "system" is called by newer models. */
-static int read_role(const json_t *m, const char **ret, struct problem *p)
+static int read_role(const struct json_object *m, const char **ret, struct problem *p)
 {
     const char *role = NULL;
 
@@ -98,30 +98,32 @@ static int read_role(const json_t *m, const char **ret, struct problem *p)
                        role);
 }
 
-static int read_message(struct ask *a, const json_t *m, const char *name, struct problem *p)
+static int read_message(struct ask *a, const struct json_object *m, const char *name,
+                        struct problem *p)
 {
     const char *role = NULL, *text;
 
-    if (!json_is_object(m))
+    if (json_kind(m) != JSON_OBJECT)
         return problem_set(p, PROBLEM_INVALID, name, "`%s` holds %s: an object is expected", name,
                            field_type(m));
     if (read_role(m, &role, p) < 0 || field_refuse(m, "tool_calls", NULL, p) < 0 ||
-        read_content(a, json_object_get(m, "content"), text_parts, "content", &text, p) < 0)
+        read_content(a, json_get(m, "content"), text_parts, "content", &text, p) < 0)
         return -1;
     return ask_message(a, role, text, p);
 }
 
-static int read_messages_of(struct ask *a, const json_t *list, const char *name, struct problem *p)
+static int read_messages_of(struct ask *a, const struct json_object *list, const char *name,
+                            struct problem *p)
 {
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (read_message(a, json_array_get(list, i), name, p) < 0)
+    for (size_t i = 0; i < json_len(list); i++)
+        if (read_message(a, json_at(list, i), name, p) < 0)
             return -1;
     return 0;
 }
 
 int read_chat_completions(struct ask *a, struct problem *p)
 {
-    const json_t *o = a->root, *list;
+    const struct json_object *o = a->root, *list;
 
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
         refuse_format(o, "response_format", p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0 ||
@@ -137,46 +139,48 @@ int read_chat_completions(struct ask *a, struct problem *p)
 
 /* --- completions ------------------------------------------------------------------------------ */
 
-static int read_ids(struct ask *a, const json_t *list, struct ask_prompt *to, struct problem *p)
+static int read_ids(struct ask *a, const struct json_object *list, struct ask_prompt *to,
+                    struct problem *p)
 {
     uint32_t *ids;
 
-    to->n_ids = json_array_size(list);
+    to->n_ids = json_len(list);
     ids = mem_new(&a->mem, to->n_ids, sizeof(*ids));
     if (!ids)
         return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
     for (size_t i = 0; i < to->n_ids; i++) {
-        const json_t *v = json_array_get(list, i);
+        const struct json_object *v = json_at(list, i);
 
-        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
+        if (json_kind(v) != JSON_INTEGER || json_integer(v) < 0 || json_integer(v) > UINT32_MAX)
             return problem_set(p, PROBLEM_INVALID, "prompt",
                                "`prompt` has a list of token ids with something else in it");
-        ids[i] = (uint32_t)json_integer_value(v);
+        ids[i] = (uint32_t)json_integer(v);
     }
     to->ids = ids;
     return 0;
 }
 
-static int read_prompt(struct ask *a, const json_t *v, struct ask_prompt *to, struct problem *p)
+static int read_prompt(struct ask *a, const struct json_object *v, struct ask_prompt *to,
+                       struct problem *p)
 {
-    if (json_is_string(v)) {
-        to->text = json_string_value(v);
-        to->len = json_string_length(v);
+    if (json_kind(v) == JSON_STRING) {
+        to->text = json_text(v);
+        to->len = json_len(v);
         return 0;
     }
-    if (json_is_array(v) && json_array_size(v) > 0)
+    if (json_kind(v) == JSON_ARRAY && json_len(v) > 0)
         return read_ids(a, v, to, p);
     return problem_set(p, PROBLEM_INVALID, "prompt",
                        "`prompt` is %s: a string, an array of strings or of token ids is expected",
-                       v ? json_is_array(v) ? "empty" : field_type(v) : "missing");
+                       v ? json_kind(v) == JSON_ARRAY ? "empty" : field_type(v) : "missing");
 }
 
 /* A list of ids is one prompt, a list of anything else has one each. */
-static int read_prompts(struct ask *a, const json_t *v, struct problem *p)
+static int read_prompts(struct ask *a, const struct json_object *v, struct problem *p)
 {
     bool several =
-        json_is_array(v) && json_array_size(v) > 0 && !json_is_integer(json_array_get(v, 0));
-    size_t n = several ? json_array_size(v) : 1;
+        json_kind(v) == JSON_ARRAY && json_len(v) > 0 && json_kind(json_at(v, 0)) != JSON_INTEGER;
+    size_t n = several ? json_len(v) : 1;
 
     if (n > ASK_PROMPTS_MAX)
         return problem_set(p, PROBLEM_INVALID, "prompt",
@@ -187,7 +191,7 @@ static int read_prompts(struct ask *a, const json_t *v, struct problem *p)
         return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
     a->n_prompts = n;
     for (size_t i = 0; i < n; i++)
-        if (read_prompt(a, several ? json_array_get(v, i) : v, &a->prompts[i], p) < 0)
+        if (read_prompt(a, several ? json_at(v, i) : v, &a->prompts[i], p) < 0)
             return -1;
     return 0;
 }
@@ -203,7 +207,7 @@ static int refuse_echo_of_ids(const struct ask *a, struct problem *p)
 
 int read_completions(struct ask *a, struct problem *p)
 {
-    const json_t *o = a->root;
+    const struct json_object *o = a->root;
     uint32_t best_of = 1;
 
     a->sampling.max_tokens = COMPLETION_TOKENS;
@@ -214,7 +218,7 @@ int read_completions(struct ask *a, struct problem *p)
         field_count(o, "best_of", 1, ASK_CHOICES_MAX, &best_of, p) < 0 ||
         field_bool(o, "echo", &a->echo, p) < 0 ||
         field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
-        read_prompts(a, field_get(o, "prompt"), p) < 0)
+        read_prompts(a, json_get(o, "prompt"), p) < 0)
         return -1;
     if (best_of > a->n)
         return problem_set(p, PROBLEM_UNSUPPORTED, "best_of",
@@ -228,11 +232,11 @@ int read_completions(struct ask *a, struct problem *p)
 
 /* --- responses -------------------------------------------------------------------------------- */
 
-static int read_item(struct ask *a, const json_t *item, struct problem *p)
+static int read_item(struct ask *a, const struct json_object *item, struct problem *p)
 {
     const char *type = "message";
 
-    if (json_is_object(item) && field_text(item, "type", &type, p) < 0)
+    if (json_kind(item) == JSON_OBJECT && field_text(item, "type", &type, p) < 0)
         return -1;
     if (strcmp(type, "message") != 0)
         return problem_set(p, PROBLEM_UNSUPPORTED, "input",
@@ -241,29 +245,30 @@ static int read_item(struct ask *a, const json_t *item, struct problem *p)
     return read_message(a, item, "input", p);
 }
 
-static int read_input(struct ask *a, const json_t *o, struct problem *p)
+static int read_input(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    const json_t *input = field_get(o, "input");
+    const struct json_object *input = json_get(o, "input");
     const char *instructions = NULL;
 
     if (field_text(o, "instructions", &instructions, p) < 0 ||
         (instructions && ask_message(a, "system", instructions, p) < 0))
         return -1;
-    if (json_is_string(input))
-        return ask_message(a, "user", json_string_value(input), p) < 0 ? -1 : ask_chat(a, p);
-    if (!json_is_array(input) || json_array_size(input) == 0)
+    if (json_kind(input) == JSON_STRING)
+        return ask_message(a, "user", json_text(input), p) < 0 ? -1 : ask_chat(a, p);
+    if (json_kind(input) != JSON_ARRAY || json_len(input) == 0)
         return problem_set(p, PROBLEM_INVALID, "input",
                            "`input` is %s: a string or an array of messages is expected",
-                           input ? json_is_array(input) ? "empty" : field_type(input) : "missing");
-    for (size_t i = 0; i < json_array_size(input); i++)
-        if (read_item(a, json_array_get(input, i), p) < 0)
+                           input ? json_kind(input) == JSON_ARRAY ? "empty" : field_type(input)
+                                 : "missing");
+    for (size_t i = 0; i < json_len(input); i++)
+        if (read_item(a, json_at(input, i), p) < 0)
             return -1;
     return ask_chat(a, p);
 }
 
 int read_responses(struct ask *a, struct problem *p)
 {
-    const json_t *o = a->root, *text;
+    const struct json_object *o = a->root, *text;
 
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
         field_object(o, "text", &text, p) < 0 || (text && refuse_format(text, "format", p) < 0) ||

@@ -3,22 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int add_bytes(const char *bytes, size_t len, void *arg)
+static void add_json(struct text *t, struct json_object *body)
 {
-    struct text *t = arg;
-
-    text_add(t, bytes, len);
-    return t->lost ? -1 : 0;
-}
-
-static void add_json(struct text *t, json_t *body)
-{
-    if (!body || json_dump_callback(body, add_bytes, t, JSON_COMPACT) < 0)
+    if (body)
+        json_write(t, body);
+    else
         t->lost = true;
-    json_decref(body);
+    json_free(body);
 }
 
-void say_event(struct job *j, const char *event, json_t *body)
+void say_event(struct job *j, const char *event, struct json_object *body)
 {
     if (event)
         text_print(&j->out, "event: %s\n", event);
@@ -27,7 +21,7 @@ void say_event(struct job *j, const char *event, json_t *body)
     text_add(&j->out, "\n\n", 2);
 }
 
-void say_line(struct job *j, json_t *body)
+void say_line(struct job *j, struct json_object *body)
 {
     add_json(&j->out, body);
     text_add(&j->out, "\n", 1);
@@ -56,26 +50,25 @@ uint32_t say_cached(const struct job *j)
     return j->usage.shared + j->usage.restored;
 }
 
-json_t *say_gistd(const struct job *j)
+struct json_object *say_gistd(const struct job *j)
 {
     const struct job_usage *u = &j->usage;
 
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "computed",
-                     (json_int_t)u->computed, "shared", (json_int_t)u->shared, "restored",
-                     (json_int_t)u->restored, "raw", (json_int_t)u->raw, "gist_tokens",
-                     (json_int_t)u->gist_tokens, "gists", (json_int_t)u->gists, "ratio",
-                     (json_int_t)u->ratio, "hydrated", (json_int_t)u->hydrated, "missed",
-                     (json_int_t)u->missed);
+    return json_make(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "computed", (int64_t)u->computed, "shared",
+        (int64_t)u->shared, "restored", (int64_t)u->restored, "raw", (int64_t)u->raw, "gist_tokens",
+        (int64_t)u->gist_tokens, "gists", (int64_t)u->gists, "ratio", (int64_t)u->ratio, "hydrated",
+        (int64_t)u->hydrated, "missed", (int64_t)u->missed);
 }
 
-json_t *say_text(const struct job_choice *c)
+struct json_object *say_text(const struct job_choice *c)
 {
-    return json_stringn(c->text.bytes ? c->text.bytes : "", c->text.len);
+    return json_make("s%", c->text.bytes ? c->text.bytes : "", c->text.len);
 }
 
-json_t *say_openai_refusal(const struct problem *p)
+struct json_object *say_openai_refusal(const struct problem *p)
 {
-    return json_pack("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", p->text, "type",
+    return json_make("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", p->text, "type",
                      problem_openai_type(p), "param", p->param[0] ? p->param : NULL, "code",
                      problem_openai_code(p));
 }

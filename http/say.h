@@ -26,8 +26,8 @@ struct voice {
     void (*end)(struct job *j);
     void (*keep_alive)(struct job *j);
     void (*error)(struct job *j);
-    json_t *(*whole)(const struct job *j);
-    json_t *(*refusal)(const struct problem *p);
+    struct json_object *(*whole)(const struct job *j);
+    struct json_object *(*refusal)(const struct problem *p);
 };
 
 extern const struct voice say_chat, say_completions, say_responses, say_messages, say_count_tokens,
@@ -36,8 +36,8 @@ extern const struct voice say_chat, say_completions, say_responses, say_messages
 /* --- what they share -------------------------------------------------------------------------- */
 
 /* Server-sent events and lines of JSON; they take over body. event NULL: none is named. */
-void say_event(struct job *j, const char *event, json_t *body);
-void say_line(struct job *j, json_t *body);
+void say_event(struct job *j, const char *event, struct json_object *body);
+void say_line(struct job *j, struct json_object *body);
 /* A comment of a stream of events: clients leave it out, and know that we live. */
 void say_comment(struct job *j);
 void say_nothing(struct job *j);
@@ -46,8 +46,8 @@ void say_nothing(struct job *j);
 struct job_choice *say_choice(struct job *j);
 uint32_t say_cached(const struct job *j); /* tokens of the prompt that were not computed */
 /* What it stood on, beside what the APIs count: the object `gistd`. */
-json_t *say_gistd(const struct job *j);
-json_t *say_text(const struct job_choice *c); /* the whole of it */
-json_t *say_openai_refusal(const struct problem *p);
+struct json_object *say_gistd(const struct job *j);
+struct json_object *say_text(const struct job_choice *c); /* the whole of it */
+struct json_object *say_openai_refusal(const struct problem *p);
 
 #endif

@@ -8,7 +8,7 @@
 
 #include <time.h>
 
-static json_t *head(const struct job *j)
+static struct json_object *head(const struct job *j)
 {
     char when[48];
     struct tm tm;
@@ -17,83 +17,81 @@ static json_t *head(const struct job *j)
     (void)clock_gettime(CLOCK_REALTIME, &t);
     (void)gmtime_r(&t.tv_sec, &tm);
     (void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    return json_pack("{s:s, s:s}", "model", j->model, "created_at", when);
+    return json_make("{s:s, s:s}", "model", j->model, "created_at", when);
 }
 
 /* A chat's message, or a text; text is taken over. */
-static json_t *piece(const struct job *j, bool chat, json_t *text, bool done)
+static struct json_object *piece(const struct job *j, bool chat, struct json_object *text,
+                                 bool done)
 {
-    json_t *o = head(j);
+    struct json_object *o = head(j);
     int r;
 
     if (chat)
-        r = json_object_set_new(o, "message",
-                                json_pack("{s:s, s:o}", "role", "assistant", "content", text));
+        r = json_set(o, "message", json_make("{s:s, s:o}", "role", "assistant", "content", text));
     else
-        r = json_object_set_new(o, "response", text);
+        r = json_set(o, "response", text);
     if (r == 0)
-        r = json_object_set_new(o, "done", json_boolean(done));
+        r = json_set(o, "done", json_make("b", done));
     if (r == 0)
         return o;
-    json_decref(o);
+    json_free(o);
     return NULL;
 }
 
-static json_t *last(const struct job *j, bool chat, json_t *text)
+static struct json_object *last(const struct job *j, bool chat, struct json_object *text)
 {
     const struct job_usage *u = &j->usage;
     const struct job_choice *c = j->choices;
     const char *reason = j->ask->n_prompts == 0                                    ? "load"
                          : c->reason == GIST_END_OF_TEXT || c->reason == GIST_STOP ? "stop"
                                                                                    : "length";
-    json_t *o = piece(j, chat, text, true), *rest;
+    struct json_object *o = piece(j, chat, text, true), *rest;
 
-    rest = json_pack("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:o}", "done_reason", reason,
-                     "total_duration", (json_int_t)(clock_ns() - j->begun_ns), "load_duration", 0,
-                     "prompt_eval_count", (json_int_t)u->prompt, "prompt_eval_duration",
-                     (json_int_t)u->prompt_ns, "eval_count", (json_int_t)u->generated,
-                     "eval_duration", (json_int_t)u->generate_ns, "gistd", say_gistd(j));
-    if (!rest || json_object_update(o, rest) < 0) {
-        json_decref(o);
-        o = NULL;
-    }
-    json_decref(rest);
-    return o;
+    rest = json_make("{s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:o}", "done_reason", reason,
+                     "total_duration", (int64_t)(clock_ns() - j->begun_ns), "load_duration", 0,
+                     "prompt_eval_count", (int64_t)u->prompt, "prompt_eval_duration",
+                     (int64_t)u->prompt_ns, "eval_count", (int64_t)u->generated, "eval_duration",
+                     (int64_t)u->generate_ns, "gistd", say_gistd(j));
+    if (json_merge(o, rest) == 0)
+        return o;
+    json_free(o);
+    return NULL;
 }
 
 static void chat_text(struct job *j, const char *text, size_t len)
 {
-    say_line(j, piece(j, true, json_stringn(text, len), false));
+    say_line(j, piece(j, true, json_make("s%", text, len), false));
 }
 
 static void generate_text(struct job *j, const char *text, size_t len)
 {
-    say_line(j, piece(j, false, json_stringn(text, len), false));
+    say_line(j, piece(j, false, json_make("s%", text, len), false));
 }
 
 static void chat_end(struct job *j)
 {
-    say_line(j, last(j, true, json_string("")));
+    say_line(j, last(j, true, json_make("s", "")));
 }
 
 static void generate_end(struct job *j)
 {
-    say_line(j, last(j, false, json_string("")));
+    say_line(j, last(j, false, json_make("s", "")));
 }
 
-static json_t *chat_whole(const struct job *j)
+static struct json_object *chat_whole(const struct job *j)
 {
     return last(j, true, say_text(j->choices));
 }
 
-static json_t *generate_whole(const struct job *j)
+static struct json_object *generate_whole(const struct job *j)
 {
     return last(j, false, say_text(j->choices));
 }
 
-static json_t *refusal(const struct problem *p)
+static struct json_object *refusal(const struct problem *p)
 {
-    return json_pack("{s:s}", "error", p->text);
+    return json_make("{s:s}", "error", p->text);
 }
 
 static void error(struct job *j)

@@ -9,44 +9,44 @@ static const char *finish_reason(enum gist_reason r)
     return r == GIST_END_OF_TEXT || r == GIST_STOP ? "stop" : "length";
 }
 
-static json_t *usage(const struct job *j)
+static struct json_object *usage(const struct job *j)
 {
     const struct job_usage *u = &j->usage;
 
-    return json_pack("{s:I, s:I, s:I, s:{s:I}, s:o}", "prompt_tokens", (json_int_t)u->prompt,
-                     "completion_tokens", (json_int_t)u->generated, "total_tokens",
-                     (json_int_t)u->prompt + (json_int_t)u->generated, "prompt_tokens_details",
-                     "cached_tokens", (json_int_t)say_cached(j), "gistd", say_gistd(j));
+    return json_make("{s:I, s:I, s:I, s:{s:I}, s:o}", "prompt_tokens", (int64_t)u->prompt,
+                     "completion_tokens", (int64_t)u->generated, "total_tokens",
+                     (int64_t)u->prompt + (int64_t)u->generated, "prompt_tokens_details",
+                     "cached_tokens", (int64_t)say_cached(j), "gistd", say_gistd(j));
 }
 
-static json_t *head(const struct job *j, const char *prefix, const char *object)
+static struct json_object *head(const struct job *j, const char *prefix, const char *object)
 {
     char id[48];
 
     (void)snprintf(id, sizeof(id), "%s-%s", prefix, j->id);
-    return json_pack("{s:s, s:s, s:I, s:s}", "id", id, "object", object, "created",
-                     (json_int_t)j->created_s, "model", j->model);
+    return json_make("{s:s, s:s, s:I, s:s}", "id", id, "object", object, "created",
+                     (int64_t)j->created_s, "model", j->model);
 }
 
 /* A chunk with one choice, which it takes over. */
-static void chunk(struct job *j, json_t *o, json_t *choice)
+static void chunk(struct job *j, struct json_object *o, struct json_object *choice)
 {
-    int r = json_object_set_new(o, "choices", json_pack("[o]", choice));
+    int r = json_set(o, "choices", json_make("[o]", choice));
 
     if (j->ask->with_usage)
-        r |= json_object_set_new(o, "usage", json_null());
+        r |= json_set_null(o, "usage");
     j->out.lost |= r != 0;
     say_event(j, NULL, o);
 }
 
-static void end_with_usage(struct job *j, json_t *o)
+static void end_with_usage(struct job *j, struct json_object *o)
 {
     if (j->ask->with_usage) {
-        j->out.lost |= json_object_set_new(o, "choices", json_array()) != 0 ||
-                       json_object_set_new(o, "usage", usage(j)) != 0;
+        j->out.lost |=
+            json_set(o, "choices", json_make("[]")) != 0 || json_set(o, "usage", usage(j)) != 0;
         say_event(j, NULL, o);
     } else {
-        json_decref(o);
+        json_free(o);
     }
     text_print(&j->out, "data: [DONE]\n\n");
 }
@@ -58,43 +58,44 @@ static void stream_error(struct job *j)
 }
 
 /* All answers, each made by one(), behind a head. */
-static json_t *whole(const struct job *j, json_t *o, json_t *(*one)(const struct job *, size_t))
+static struct json_object *whole(const struct job *j, struct json_object *o,
+                                 struct json_object *(*one)(const struct job *, size_t))
 {
-    json_t *choices = json_array();
+    struct json_object *choices = json_make("[]");
     int r = 0;
 
     for (size_t i = 0; i < j->n_choices; i++)
-        r |= json_array_append_new(choices, one(j, i));
-    r |= json_object_set_new(o, "choices", choices);
-    r |= json_object_set_new(o, "usage", usage(j));
+        r |= json_add(choices, one(j, i));
+    r |= json_set(o, "choices", choices);
+    r |= json_set(o, "usage", usage(j));
     if (r == 0)
         return o;
-    json_decref(o);
+    json_free(o);
     return NULL;
 }
 
 /* --- chat ------------------------------------------------------------------------------------- */
 
-static void chat_chunk(struct job *j, json_t *delta, const char *reason)
+static void chat_chunk(struct job *j, struct json_object *delta, const char *reason)
 {
     chunk(j, head(j, "chatcmpl", "chat.completion.chunk"),
-          json_pack("{s:I, s:o, s:n, s:s?}", "index", (json_int_t)j->choice, "delta", delta,
+          json_make("{s:I, s:o, s:n, s:s?}", "index", (int64_t)j->choice, "delta", delta,
                     "logprobs", "finish_reason", reason));
 }
 
 static void chat_choice(struct job *j)
 {
-    chat_chunk(j, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
+    chat_chunk(j, json_make("{s:s, s:s}", "role", "assistant", "content", ""), NULL);
 }
 
 static void chat_text(struct job *j, const char *text, size_t len)
 {
-    chat_chunk(j, json_pack("{s:s%}", "content", text, len), NULL);
+    chat_chunk(j, json_make("{s:s%}", "content", text, len), NULL);
 }
 
 static void chat_choice_end(struct job *j)
 {
-    chat_chunk(j, json_object(), finish_reason(say_choice(j)->reason));
+    chat_chunk(j, json_make("{}"), finish_reason(say_choice(j)->reason));
 }
 
 static void chat_end(struct job *j)
@@ -102,16 +103,16 @@ static void chat_end(struct job *j)
     end_with_usage(j, head(j, "chatcmpl", "chat.completion.chunk"));
 }
 
-static json_t *chat_one(const struct job *j, size_t i)
+static struct json_object *chat_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
 
-    return json_pack("{s:I, s:{s:s, s:o, s:n}, s:n, s:s}", "index", (json_int_t)i, "message",
-                     "role", "assistant", "content", say_text(c), "refusal", "logprobs",
-                     "finish_reason", finish_reason(c->reason));
+    return json_make("{s:I, s:{s:s, s:o, s:n}, s:n, s:s}", "index", (int64_t)i, "message", "role",
+                     "assistant", "content", say_text(c), "refusal", "logprobs", "finish_reason",
+                     finish_reason(c->reason));
 }
 
-static json_t *chat_whole(const struct job *j)
+static struct json_object *chat_whole(const struct job *j)
 {
     return whole(j, head(j, "chatcmpl", "chat.completion"), chat_one);
 }
@@ -132,7 +133,7 @@ const struct voice say_chat = { .stream_type = "text/event-stream",
 static void text_chunk(struct job *j, const char *text, size_t len, const char *reason)
 {
     chunk(j, head(j, "cmpl", "text_completion"),
-          json_pack("{s:I, s:s%, s:n, s:s?}", "index", (json_int_t)j->choice, "text", text, len,
+          json_make("{s:I, s:s%, s:n, s:s?}", "index", (int64_t)j->choice, "text", text, len,
                     "logprobs", "finish_reason", reason));
 }
 
@@ -151,15 +152,15 @@ static void text_end(struct job *j)
     end_with_usage(j, head(j, "cmpl", "text_completion"));
 }
 
-static json_t *text_one(const struct job *j, size_t i)
+static struct json_object *text_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
 
-    return json_pack("{s:I, s:o, s:n, s:s}", "index", (json_int_t)i, "text", say_text(c),
-                     "logprobs", "finish_reason", finish_reason(c->reason));
+    return json_make("{s:I, s:o, s:n, s:s}", "index", (int64_t)i, "text", say_text(c), "logprobs",
+                     "finish_reason", finish_reason(c->reason));
 }
 
-static json_t *text_whole(const struct job *j)
+static struct json_object *text_whole(const struct job *j)
 {
     return whole(j, head(j, "cmpl", "text_completion"), text_one);
 }

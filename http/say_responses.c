@@ -17,87 +17,89 @@ static const char *item_id(const struct job *j, char ret[48])
     return ret;
 }
 
-static json_t *part(const struct job *j, bool with_text)
+static struct json_object *part(const struct job *j, bool with_text)
 {
-    return json_pack("{s:s, s:o, s:[], s:[]}", "type", "output_text", "text",
-                     with_text ? say_text(&j->choices[0]) : json_string(""), "annotations",
+    return json_make("{s:s, s:o, s:[], s:[]}", "type", "output_text", "text",
+                     with_text ? say_text(&j->choices[0]) : json_make("s", ""), "annotations",
                      "logprobs");
 }
 
 /* The message; parts NULL: it has none yet. */
-static json_t *item(const struct job *j, const char *status, json_t *parts)
+static struct json_object *item(const struct job *j, const char *status, struct json_object *parts)
 {
     char id[48];
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:o}", "id", item_id(j, id), "type", "message", "status",
-                     status, "role", "assistant", "content", parts ? parts : json_array());
+    return json_make("{s:s, s:s, s:s, s:s, s:o}", "id", item_id(j, id), "type", "message", "status",
+                     status, "role", "assistant", "content", parts ? parts : json_make("[]"));
 }
 
-static json_t *usage(const struct job *j)
+static struct json_object *usage(const struct job *j)
 {
     const struct job_usage *u = &j->usage;
 
-    return json_pack("{s:I, s:{s:I}, s:I, s:{s:I}, s:I, s:o}", "input_tokens",
-                     (json_int_t)u->prompt, "input_tokens_details", "cached_tokens",
-                     (json_int_t)say_cached(j), "output_tokens", (json_int_t)u->generated,
-                     "output_tokens_details", "reasoning_tokens", (json_int_t)0, "total_tokens",
-                     (json_int_t)u->prompt + (json_int_t)u->generated, "gistd", say_gistd(j));
+    return json_make("{s:I, s:{s:I}, s:I, s:{s:I}, s:I, s:o}", "input_tokens", (int64_t)u->prompt,
+                     "input_tokens_details", "cached_tokens", (int64_t)say_cached(j),
+                     "output_tokens", (int64_t)u->generated, "output_tokens_details",
+                     "reasoning_tokens", (int64_t)0, "total_tokens",
+                     (int64_t)u->prompt + (int64_t)u->generated, "gistd", say_gistd(j));
 }
 
 /* output and used are taken over. */
-static json_t *response(const struct job *j, const char *status, json_t *output, json_t *used)
+static struct json_object *response(const struct job *j, const char *status,
+                                    struct json_object *output, struct json_object *used)
 {
     bool cut = strcmp(status, "incomplete") == 0;
     char id[48];
 
     (void)snprintf(id, sizeof(id), "resp_%s", j->id);
-    return json_pack("{s:s, s:s, s:I, s:s, s:n, s:o, s:n, s:n, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
-                     " s:s, s:[], s:s, s:o}",
-                     "id", id, "object", "response", "created_at", (json_int_t)j->created_s,
-                     "status", status, "error", "incomplete_details",
-                     cut ? json_pack("{s:s}", "reason", "max_output_tokens") : json_null(),
-                     "instructions", "max_output_tokens", "metadata", "model", j->model, "output",
-                     output, "parallel_tool_calls", 0, "previous_response_id", "temperature",
+    return json_make("{s:s, s:s, s:I, s:s, s:n, s:o?, s:n, s:n, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
+                     " s:s, s:[], s:s, s:o?}",
+                     "id", id, "object", "response", "created_at", (int64_t)j->created_s, "status",
+                     status, "error", "incomplete_details",
+                     cut ? json_make("{s:s}", "reason", "max_output_tokens") : NULL, "instructions",
+                     "max_output_tokens", "metadata", "model", j->model, "output", output,
+                     "parallel_tool_calls", 0, "previous_response_id", "temperature",
                      (double)j->ask->sampling.temperature, "top_p", (double)j->ask->sampling.top_p,
                      "tool_choice", "none", "tools", "truncation", "disabled", "usage", used);
 }
 
-static json_t *done_item(const struct job *j)
+static struct json_object *done_item(const struct job *j)
 {
-    return item(j, is_cut(j) ? "incomplete" : "completed", json_pack("[o]", part(j, true)));
+    return item(j, is_cut(j) ? "incomplete" : "completed", json_make("[o]", part(j, true)));
 }
 
-static json_t *whole(const struct job *j)
+static struct json_object *whole(const struct job *j)
 {
-    return response(j, is_cut(j) ? "incomplete" : "completed", json_pack("[o]", done_item(j)),
+    return response(j, is_cut(j) ? "incomplete" : "completed", json_make("[o]", done_item(j)),
                     usage(j));
 }
 
 /* --- events ----------------------------------------------------------------------------------- */
 
 /* body without its type and number. */
-static void event(struct job *j, const char *type, json_t *body)
+static void event(struct job *j, const char *type, struct json_object *body)
 {
-    if (json_object_set_new(body, "type", json_string(type)) < 0 ||
-        json_object_set_new(body, "sequence_number", json_integer((json_int_t)j->n_events++)) < 0)
+    if (json_set(body, "type", json_make("s", type)) < 0 ||
+        json_set(body, "sequence_number", json_make("I", (int64_t)j->n_events++)) < 0)
         j->out.lost = true;
     say_event(j, type, body);
 }
 
 /* What events about the text have in common. */
-static json_t *place(const struct job *j, bool in_part)
+static struct json_object *place(const struct job *j, bool in_part)
 {
     char id[48];
 
     if (in_part)
-        return json_pack("{s:s, s:i, s:i}", "item_id", item_id(j, id), "output_index", 0,
+        return json_make("{s:s, s:i, s:i}", "item_id", item_id(j, id), "output_index", 0,
                          "content_index", 0);
-    return json_pack("{s:i}", "output_index", 0);
+    return json_make("{s:i}", "output_index", 0);
 }
 
-static void event_with(struct job *j, const char *type, json_t *body, const char *name, json_t *v)
+static void event_with(struct job *j, const char *type, struct json_object *body, const char *name,
+                       struct json_object *v)
 {
-    if (json_object_set_new(body, name, v) < 0)
+    if (json_set(body, name, v) < 0)
         j->out.lost = true;
     event(j, type, body);
 }
@@ -106,40 +108,40 @@ static void begin(struct job *j)
 {
     const char *running = "in_progress";
 
-    event_with(j, "response.created", json_object(), "response",
-               response(j, running, json_array(), json_null()));
-    event_with(j, "response.in_progress", json_object(), "response",
-               response(j, running, json_array(), json_null()));
+    event_with(j, "response.created", json_make("{}"), "response",
+               response(j, running, json_make("[]"), NULL));
+    event_with(j, "response.in_progress", json_make("{}"), "response",
+               response(j, running, json_make("[]"), NULL));
     event_with(j, "response.output_item.added", place(j, false), "item", item(j, running, NULL));
     event_with(j, "response.content_part.added", place(j, true), "part", part(j, false));
 }
 
 static void text(struct job *j, const char *bytes, size_t len)
 {
-    json_t *o = place(j, true);
+    struct json_object *o = place(j, true);
 
-    if (json_object_set_new(o, "logprobs", json_array()) < 0)
+    if (json_set(o, "logprobs", json_make("[]")) < 0)
         j->out.lost = true;
-    event_with(j, "response.output_text.delta", o, "delta", json_stringn(bytes, len));
+    event_with(j, "response.output_text.delta", o, "delta", json_make("s%", bytes, len));
 }
 
 static void end(struct job *j)
 {
-    json_t *o = place(j, true);
+    struct json_object *o = place(j, true);
 
-    if (json_object_set_new(o, "logprobs", json_array()) < 0)
+    if (json_set(o, "logprobs", json_make("[]")) < 0)
         j->out.lost = true;
     event_with(j, "response.output_text.done", o, "text", say_text(&j->choices[0]));
     event_with(j, "response.content_part.done", place(j, true), "part", part(j, true));
     event_with(j, "response.output_item.done", place(j, false), "item", done_item(j));
-    event_with(j, is_cut(j) ? "response.incomplete" : "response.completed", json_object(),
+    event_with(j, is_cut(j) ? "response.incomplete" : "response.completed", json_make("{}"),
                "response", whole(j));
 }
 
 static void error(struct job *j)
 {
     event(j, "error",
-          json_pack("{s:s?, s:s, s:n}", "code", problem_openai_code(&j->problem), "message",
+          json_make("{s:s?, s:s, s:n}", "code", problem_openai_code(&j->problem), "message",
                     j->problem.text, "param"));
 }
 

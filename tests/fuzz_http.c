@@ -42,7 +42,6 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *dir = fuzz_seeds_dir(*argc, *argv);
 
-    json_object_seed(1);
     if (!dir)
         return 0;
     put_seed(

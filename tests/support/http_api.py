@@ -197,7 +197,7 @@ def refusals():
     refused("thinking", m, {**ok, "thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking")
     refused("tools", m, {**ok, "tools": [{"name": "x"}]}, "tools")
     refused("a format", o, {**ok, "format": "json"}, "format")
-    refused("no JSON", c, b"{", "line 1")
+    refused("no JSON", c, b"{", "byte 1")
     refused("no object", c, b"[1]", "an array")
     refused("nothing", c, b"", "no body")
     refused("a compressor", c, {**ok, "memory": "magic"}, "magic", "auto")

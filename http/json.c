@@ -1,0 +1,296 @@
+#include "http/json.h"
+
+#include <json-c/json.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* json-c's readers change nothing, and yet take no const. */
+static struct json_object *plain(const struct json_object *v)
+{
+    return (struct json_object *)(uintptr_t)v;
+}
+
+/* --- read ------------------------------------------------------------------------------------- */
+
+/* Texts become C strings: one with a NUL would lose its end. */
+static bool has_nul(const struct json_object *v)
+{
+    switch (json_kind(v)) {
+    case JSON_STRING:
+        return strlen(json_text(v)) != json_len(v);
+    case JSON_ARRAY:
+        for (size_t i = 0; i < json_len(v); i++)
+            if (has_nul(json_at(v, i)))
+                return true;
+        return false;
+    case JSON_OBJECT: {
+        json_object_object_foreach(plain(v), key, member)
+        {
+            (void)key;
+            if (has_nul(member))
+                return true;
+        }
+        return false;
+    }
+    default:
+        return false;
+    }
+}
+
+static int refuse(struct json_object *v, char why[160], const char *text)
+{
+    (void)snprintf(why, 160, "%s", text);
+    json_free(v);
+    return -1;
+}
+
+int json_read(const char *text, size_t len, struct json_object **ret, char why[160])
+{
+    struct json_tokener *tok = len < INT_MAX ? json_tokener_new_ex(JSON_DEPTH) : NULL;
+    enum json_tokener_error err;
+    struct json_object *v;
+    size_t at;
+
+    if (!tok)
+        return refuse(NULL, why, "there is no memory for it");
+    json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    v = json_tokener_parse_ex(tok, text, (int)len);
+    err = json_tokener_get_error(tok);
+    at = json_tokener_get_parse_end(tok);
+    json_tokener_free(tok);
+    if (err != json_tokener_success) {
+        json_free(v);
+        (void)snprintf(why, 160, "byte %zu: %s", at,
+                       err == json_tokener_continue ? "it ends too early"
+                                                    : json_tokener_error_desc(err));
+        return -1;
+    }
+    if (has_nul(v))
+        return refuse(v, why, "a text has a NUL (\\u0000) in it");
+    *ret = v;
+    return 0;
+}
+
+void json_free(struct json_object *v)
+{
+    (void)json_object_put(v);
+}
+
+enum json_kind json_kind(const struct json_object *v)
+{
+    switch (json_object_get_type(v)) {
+    case json_type_boolean:
+        return JSON_BOOL;
+    case json_type_double:
+        return JSON_REAL;
+    case json_type_int:
+        return JSON_INTEGER;
+    case json_type_object:
+        return JSON_OBJECT;
+    case json_type_array:
+        return JSON_ARRAY;
+    case json_type_string:
+        return JSON_STRING;
+    default:
+        return JSON_NULL;
+    }
+}
+
+const struct json_object *json_get(const struct json_object *o, const char *name)
+{
+    struct json_object *v;
+
+    return json_object_object_get_ex(o, name, &v) ? v : NULL;
+}
+
+size_t json_len(const struct json_object *v)
+{
+    switch (json_kind(v)) {
+    case JSON_ARRAY:
+        return json_object_array_length(v);
+    case JSON_OBJECT:
+        return (size_t)json_object_object_length(v);
+    case JSON_STRING:
+        return (size_t)json_object_get_string_len(v);
+    default:
+        return 0;
+    }
+}
+
+const struct json_object *json_at(const struct json_object *array, size_t i)
+{
+    return json_object_array_get_idx(array, i);
+}
+
+const char *json_text(const struct json_object *string)
+{
+    return json_object_get_string(plain(string));
+}
+
+bool json_true(const struct json_object *v)
+{
+    return json_object_get_boolean(v);
+}
+
+double json_real(const struct json_object *v)
+{
+    return json_object_get_double(v);
+}
+
+int64_t json_integer(const struct json_object *v)
+{
+    return json_object_get_int64(v);
+}
+
+/* --- make ------------------------------------------------------------------------------------- */
+
+/* A form that is being read; failed: something could not be made. */
+struct form {
+    const char *at;
+    va_list args;
+    bool failed;
+};
+
+static struct json_object *keep(struct form *f, struct json_object *v)
+{
+    f->failed |= !v;
+    return v;
+}
+
+static bool take(struct form *f, char c)
+{
+    f->at += strspn(f->at, " ,:");
+    if (*f->at != c)
+        return false;
+    f->at++;
+    return true;
+}
+
+static struct json_object *make_text(struct form *f)
+{
+    const char *text = va_arg(f->args, const char *);
+
+    if (take(f, '%')) {
+        size_t len = va_arg(f->args, size_t);
+
+        return keep(f, len < INT_MAX ? json_object_new_string_len(text, (int)len) : NULL);
+    }
+    if (take(f, '?') && !text)
+        return NULL;
+    return keep(f, json_object_new_string(text));
+}
+
+static struct json_object *make_value(struct form *f);
+
+static struct json_object *make_members(struct form *f)
+{
+    struct json_object *o = keep(f, json_object_new_object());
+
+    while (!take(f, '}')) {
+        const char *name = va_arg(f->args, const char *);
+
+        (void)take(f, 's');
+        if (json_object_object_add(o, name, make_value(f)) < 0)
+            f->failed = true;
+    }
+    return o;
+}
+
+static struct json_object *make_elements(struct form *f)
+{
+    struct json_object *a = keep(f, json_object_new_array());
+
+    while (!take(f, ']'))
+        if (json_object_array_add(a, make_value(f)) < 0)
+            f->failed = true;
+    return a;
+}
+
+static struct json_object *make_value(struct form *f)
+{
+    if (take(f, '{'))
+        return make_members(f);
+    if (take(f, '['))
+        return make_elements(f);
+    if (take(f, 's'))
+        return make_text(f);
+    if (take(f, 'I'))
+        return keep(f, json_object_new_int64(va_arg(f->args, int64_t)));
+    if (take(f, 'i'))
+        return keep(f, json_object_new_int64(va_arg(f->args, int)));
+    if (take(f, 'f'))
+        return keep(f, json_object_new_double(va_arg(f->args, double)));
+    if (take(f, 'b'))
+        return keep(f, json_object_new_boolean(va_arg(f->args, int)));
+    if (take(f, 'o')) {
+        struct json_object *v = va_arg(f->args, struct json_object *);
+
+        return take(f, '?') ? v : keep(f, v);
+    }
+    (void)take(f, 'n');
+    return NULL;
+}
+
+struct json_object *json_make(const char *form, ...)
+{
+    struct form f = { .at = form };
+    struct json_object *v;
+
+    va_start(f.args, form);
+    v = make_value(&f);
+    va_end(f.args);
+    if (!f.failed)
+        return v;
+    json_free(v);
+    return NULL;
+}
+
+int json_set(struct json_object *o, const char *name, struct json_object *v)
+{
+    if (o && v && json_object_object_add(o, name, v) == 0)
+        return 0;
+    json_free(v);
+    return -1;
+}
+
+int json_set_null(struct json_object *o, const char *name)
+{
+    return o && json_object_object_add(o, name, NULL) == 0 ? 0 : -1;
+}
+
+int json_add(struct json_object *array, struct json_object *v)
+{
+    if (array && v && json_object_array_add(array, v) == 0)
+        return 0;
+    json_free(v);
+    return -1;
+}
+
+int json_merge(struct json_object *o, struct json_object *from)
+{
+    int r = o && from ? 0 : -1;
+
+    if (r == 0) {
+        json_object_object_foreach(from, name, v)
+        {
+            if (json_object_object_add(o, name, json_object_get(v)) < 0)
+                r = -1;
+        }
+    }
+    json_free(from);
+    return r;
+}
+
+void json_write(struct text *t, const struct json_object *v)
+{
+    size_t len;
+    const char *text = json_object_to_json_string_length(
+        plain(v), JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE, &len);
+
+    if (text)
+        text_add(t, text, len);
+    else
+        t->lost = true;
+}

@@ -1,0 +1,64 @@
+/* http/json.h - JSON in and out. The one door to json-c.
+ *
+ * A value is a struct json_object; NULL is null. What was read is valid UTF-8 without NUL, at most
+ * JSON_DEPTH levels deep, and as strict as the standard.
+ *
+ * Threads    one at a time a value.
+ * Ownership  json_free frees a value with all that is in it. What json_get, json_at and json_text
+ *            return is borrowed from it. json_make, json_set and json_add take values over.
+ * Errors     json_read: -1 and a sentence. Of what is made: NULL, or -1 (out of memory), also of a
+ *            value that contains such a one, so that its maker asks once.
+ */
+#ifndef HTTP_JSON_H
+#define HTTP_JSON_H
+
+#include "http/mem.h"
+
+#include <stdint.h>
+
+#define JSON_DEPTH 256
+
+struct json_object;
+
+enum json_kind {
+    JSON_NULL,
+    JSON_BOOL,
+    JSON_INTEGER,
+    JSON_REAL,
+    JSON_STRING,
+    JSON_ARRAY,
+    JSON_OBJECT
+};
+
+/* --- read ------------------------------------------------------------------------------------- */
+
+int json_read(const char *text, size_t len, struct json_object **ret, char why[160]);
+void json_free(struct json_object *v);
+
+enum json_kind json_kind(const struct json_object *v);
+const struct json_object *json_get(const struct json_object *o, const char *name); /* or NULL */
+size_t json_len(const struct json_object *v); /* elements or members; of a text: bytes; else 0 */
+const struct json_object *json_at(const struct json_object *array, size_t i);
+const char *json_text(const struct json_object *string);
+bool json_true(const struct json_object *v);
+double json_real(const struct json_object *v); /* of either kind of number */
+int64_t json_integer(const struct json_object *v);
+
+/* --- make ------------------------------------------------------------------------------------- */
+
+/* A value by its form, as in json_make("{s:s, s:[o, n], s:I}", "a", "text", "b", v, "c", int64):
+ *
+ *     s  text    s?  text or NULL    s%  text and its size_t     n  null       b  int: true, false
+ *     i  int     I   int64_t         f   double                  o  a value    o?  a value or NULL
+ */
+struct json_object *json_make(const char *form, ...);
+
+int json_set(struct json_object *o, const char *name, struct json_object *v); /* v: not null */
+int json_set_null(struct json_object *o, const char *name);
+int json_add(struct json_object *array, struct json_object *v); /* v: not null */
+/* Members of `from`, which is taken over, behind those of o. */
+int json_merge(struct json_object *o, struct json_object *from);
+
+void json_write(struct text *t, const struct json_object *v);
+
+#endif
