@@ -85,6 +85,52 @@ int read_stops(struct ask *a, const struct json_object *o, const char *name, str
     return 0;
 }
 
+/* --- formats ---------------------------------------------------------------------------------- */
+
+int read_schema(struct ask *a, const struct json_object *schema, struct problem *p)
+{
+    struct text t = { 0 };
+    char *text;
+
+    if (schema)
+        json_write(&t, schema);
+    else
+        text_print(&t, "{\"type\": \"object\"}");
+    text = t.bytes && !t.lost ? mem_copy(&a->mem, t.bytes, t.len) : NULL;
+    a->sampling.grammar = GIST_JSON_SCHEMA;
+    a->sampling.grammar_text = text;
+    a->sampling.grammar_len = t.len;
+    text_fini(&t);
+    return text ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+}
+
+int read_format(struct ask *a, const struct json_object *o, const char *name, const char *inner,
+                struct problem *p)
+{
+    const struct json_object *format, *schema;
+    const char *type = "text";
+
+    if (field_object(o, name, &format, p) < 0 ||
+        (format && field_text(format, "type", &type, p) < 0))
+        return -1;
+    if (strcmp(type, "text") == 0)
+        return 0;
+    if (strcmp(type, "json_object") == 0)
+        return read_schema(a, NULL, p);
+    if (strcmp(type, "json_schema") != 0)
+        return problem_set(p, PROBLEM_UNSUPPORTED, name,
+                           "`%s` has the type \"%s\": \"text\", \"json_object\" or "
+                           "\"json_schema\" is expected",
+                           name, type);
+    if (inner && field_object(format, inner, &format, p) < 0)
+        return -1;
+    schema = format ? json_get(format, "schema") : NULL;
+    if (!schema)
+        return problem_set(p, PROBLEM_INVALID, name,
+                           "`%s` is of type \"json_schema\" and has no `schema`", name);
+    return read_schema(a, schema, p);
+}
+
 /* --- the extension ---------------------------------------------------------------------------- */
 
 static int read_memory_name(struct ask *a, const struct json_object *o, struct problem *p)

@@ -37,6 +37,15 @@ int read_content(struct ask *a, const struct json_object *content, const char *c
 /* A string or an array of strings that end the answer. */
 int read_stops(struct ask *a, const struct json_object *o, const char *name, struct problem *p);
 
+/* The answer is a text of this JSON Schema; NULL: any JSON object. What of it can't be enforced the
+ * daemon refuses, and names the place. */
+int read_schema(struct ask *a, const struct json_object *schema, struct problem *p);
+
+/* A format as OpenAI and Anthropic write it: {"type": "text" | "json_object" | "json_schema", ...};
+ * the schema is in `inner`, or with NULL beside the type. */
+int read_format(struct ask *a, const struct json_object *o, const char *name, const char *inner,
+                struct problem *p);
+
 /* model, stream, seed and the extension. */
 int read_common(struct ask *a, const struct json_object *o, struct problem *p);
 

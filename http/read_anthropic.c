@@ -76,6 +76,17 @@ static int read_thinking(const struct json_object *o, struct problem *p)
     return 0;
 }
 
+/* Beside `effort` and the like, which ask for nothing here. */
+static int read_formats(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    const struct json_object *config;
+
+    if (read_format(a, o, "output_format", NULL, p) < 0 ||
+        field_object(o, "output_config", &config, p) < 0)
+        return -1;
+    return config ? read_format(a, config, "format", NULL, p) : 0;
+}
+
 int read_messages(struct ask *a, struct problem *p)
 {
     struct gist_sampling *s = &a->sampling;
@@ -85,9 +96,7 @@ int read_messages(struct ask *a, struct problem *p)
     if (field_real(o, "temperature", 0, 1, &s->temperature, p) < 0 ||
         field_real(o, "top_p", 0, 1, &s->top_p, p) < 0 ||
         field_count(o, "top_k", 0, 1u << 20, &s->top_k, p) < 0 || read_thinking(o, p) < 0 ||
-        field_refuse(o, "output_format", NULL, p) < 0 ||
-        field_refuse(o, "output_config", NULL, p) < 0 ||
-        read_stops(a, o, "stop_sequences", p) < 0 ||
+        read_formats(a, o, p) < 0 || read_stops(a, o, "stop_sequences", p) < 0 ||
         field_count(o, "max_tokens", 1, 1u << 30, &s->max_tokens, p) < 0)
         return -1;
     if (!s->max_tokens)

@@ -41,11 +41,28 @@ static int read_options(struct ask *a, const struct json_object *o, struct probl
     return field_count(v, "num_predict", 0, 1u << 30, &s->max_tokens, p);
 }
 
-static int refuse_others(const struct json_object *o, struct problem *p)
+/* "json", or a schema. */
+static int read_format_of(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    if (field_refuse(o, "format", "ask for the format in the prompt", p) < 0 ||
-        field_refuse(o, "tools", NULL, p) < 0 || field_refuse(o, "think", NULL, p) < 0 ||
-        field_refuse(o, "images", NULL, p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0)
+    const struct json_object *v = json_get(o, "format");
+    const char *name = "";
+
+    if (json_kind(v) == JSON_OBJECT)
+        return read_schema(a, v, p);
+    if (field_text(o, "format", &name, p) < 0)
+        return -1;
+    if (strcmp(name, "json") == 0)
+        return read_schema(a, NULL, p);
+    return *name ? problem_set(p, PROBLEM_INVALID, "format",
+                               "`format` is \"%s\": \"json\" or a JSON Schema is expected", name)
+                 : 0;
+}
+
+static int read_others(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    if (read_format_of(a, o, p) < 0 || field_refuse(o, "tools", NULL, p) < 0 ||
+        field_refuse(o, "think", NULL, p) < 0 || field_refuse(o, "images", NULL, p) < 0 ||
+        field_refuse(o, "logprobs", NULL, p) < 0)
         return -1;
     return 0;
 }
@@ -74,7 +91,7 @@ int read_ollama_chat(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root, *list;
 
-    if (read_options(a, o, p) < 0 || refuse_others(o, p) < 0 ||
+    if (read_options(a, o, p) < 0 || read_others(a, o, p) < 0 ||
         field_array(o, "messages", &list, p) < 0)
         return -1;
     for (size_t i = 0; i < json_len(list); i++)
@@ -100,7 +117,7 @@ int read_ollama_generate(struct ask *a, struct problem *p)
     const struct json_object *o = a->root;
     bool raw = false;
 
-    if (read_options(a, o, p) < 0 || refuse_others(o, p) < 0 ||
+    if (read_options(a, o, p) < 0 || read_others(a, o, p) < 0 ||
         field_refuse(o, "suffix", NULL, p) < 0 || field_refuse(o, "template", NULL, p) < 0 ||
         field_refuse(o, "context", "use /api/chat and send the conversation", p) < 0 ||
         field_bool(o, "raw", &raw, p) < 0 || field_text(o, "prompt", &prompt, p) < 0 ||

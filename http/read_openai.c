@@ -45,20 +45,19 @@ static int refuse_tools(const struct json_object *o, struct problem *p)
     return 0;
 }
 
-/* "text" alone. */
-static int refuse_format(const struct json_object *o, const char *name, struct problem *p)
+/* Of llama-server: GBNF, in place of a format. */
+static int read_grammar(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    const struct json_object *format;
-    const char *type = "text";
+    const char *text = NULL;
 
-    if (field_object(o, name, &format, p) < 0 ||
-        (format && field_text(format, "type", &type, p) < 0))
-        return -1;
-    if (strcmp(type, "text") != 0)
-        return problem_set(p, PROBLEM_UNSUPPORTED, name,
-                           "`%s` of type \"%s\" is not supported: leave it out, and ask for the "
-                           "format in the prompt",
-                           name, type);
+    if (field_text(o, "grammar", &text, p) < 0 || !text || !*text)
+        return p->kind ? -1 : 0;
+    if (a->sampling.grammar != GIST_ANY_TEXT)
+        return problem_set(p, PROBLEM_INVALID, "grammar",
+                           "`grammar` and `response_format` are both there: leave one out");
+    a->sampling.grammar = GIST_GBNF;
+    a->sampling.grammar_text = text;
+    a->sampling.grammar_len = strlen(text);
     return 0;
 }
 
@@ -126,10 +125,10 @@ int read_chat_completions(struct ask *a, struct problem *p)
     const struct json_object *o = a->root, *list;
 
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
-        refuse_format(o, "response_format", p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0 ||
-        field_refuse(o, "top_logprobs", NULL, p) < 0 || field_refuse(o, "audio", NULL, p) < 0 ||
-        read_stops(a, o, "stop", p) < 0 || read_stream_options(a, o, p) < 0 ||
-        field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
+        read_format(a, o, "response_format", "json_schema", p) < 0 || read_grammar(a, o, p) < 0 ||
+        field_refuse(o, "logprobs", NULL, p) < 0 || field_refuse(o, "top_logprobs", NULL, p) < 0 ||
+        field_refuse(o, "audio", NULL, p) < 0 || read_stops(a, o, "stop", p) < 0 ||
+        read_stream_options(a, o, p) < 0 || field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
         field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
         field_count(o, "max_completion_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
         field_array(o, "messages", &list, p) < 0)
@@ -213,7 +212,7 @@ int read_completions(struct ask *a, struct problem *p)
     a->sampling.max_tokens = COMPLETION_TOKENS;
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_stops(a, o, "stop", p) < 0 ||
         read_stream_options(a, o, p) < 0 || field_refuse(o, "suffix", NULL, p) < 0 ||
-        field_refuse(o, "logprobs", NULL, p) < 0 ||
+        field_refuse(o, "logprobs", NULL, p) < 0 || read_grammar(a, o, p) < 0 ||
         field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
         field_count(o, "best_of", 1, ASK_CHOICES_MAX, &best_of, p) < 0 ||
         field_bool(o, "echo", &a->echo, p) < 0 ||
@@ -271,7 +270,8 @@ int read_responses(struct ask *a, struct problem *p)
     const struct json_object *o = a->root, *text;
 
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
-        field_object(o, "text", &text, p) < 0 || (text && refuse_format(text, "format", p) < 0) ||
+        field_object(o, "text", &text, p) < 0 ||
+        (text && read_format(a, text, "format", NULL, p) < 0) ||
         field_refuse(o, "previous_response_id",
                      "send the whole conversation: what is known of it costs nothing", p) < 0 ||
         field_refuse(o, "conversation", "send the whole conversation", p) < 0 ||

@@ -175,7 +175,7 @@ def refused(what, path, body, *words, status=400):
 def refusals():
     c, m, o = "/v1/chat/completions", "/v1/messages", "/api/chat"
     ok = chat("Why?", max_tokens=2)
-    for field, value in {"tools": [{"type": "function"}], "response_format": {"type": "json_schema"}, "logprobs": True,
+    for field, value in {"tools": [{"type": "function"}], "logprobs": True,
                          "top_logprobs": 3, "logit_bias": {"1": 2}, "presence_penalty": 1, "functions": [{}]}.items():
         j = refused(field, c, {**ok, field: value}, field)
         check(f"{field} is named", j["error"]["param"] == field and j["error"]["code"] == "unsupported_parameter", j)
@@ -196,7 +196,11 @@ def refusals():
     refused("a previous response", "/v1/responses", {"input": "x", "previous_response_id": "y"}, "previous_response_id")
     refused("thinking", m, {**ok, "thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking")
     refused("tools", m, {**ok, "tools": [{"name": "x"}]}, "tools")
-    refused("a format", o, {**ok, "format": "json"}, "format")
+    refused("a format", o, {**ok, "format": "xml"}, "format", "xml")
+    refused("a type of format", c, {**ok, "response_format": {"type": "xml"}}, "response_format", "xml")
+    refused("no schema", c, {**ok, "response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "schema")
+    refused("a grammar that is none", c, {**ok, "grammar": "root ::= ("}, "grammar")
+    refused("two", c, {**ok, "grammar": "root ::= [a-z]", "response_format": {"type": "json_object"}}, "grammar")
     refused("no JSON", c, b"{", "byte 1")
     refused("no object", c, b"[1]", "an array")
     refused("nothing", c, b"", "no body")
@@ -217,6 +221,43 @@ def refusals():
     check("memory is what is asked for", status == 200 and j["usage"]["gistd"]["ratio"] == 8, j)
 
 
+def formats():
+    schema = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8},
+                                               "kind": {"enum": ["cat", "dog"]}, "n": {"type": "integer"}},
+              "required": ["name", "kind", "n"], "additionalProperties": False}
+
+    def fits(what, text):
+        try:
+            j = json.loads(text)
+            ok = set(j) == {"name", "kind", "n"} and j["kind"] in ("cat", "dog") and isinstance(j["n"], int) \
+                and len(j["name"]) <= 8
+        except ValueError:
+            ok = False
+        check(f"{what}: the answer fits the schema", ok, text)
+
+    ask = chat("Name a pet.", max_tokens=400, seed=3)
+    openai_format = {"type": "json_schema", "json_schema": {"name": "pet", "strict": True, "schema": schema}}
+    _, _, j = s.post("/v1/chat/completions", **ask, response_format=openai_format)
+    fits("chat", j["choices"][0]["message"]["content"])
+    text = "".join(d["choices"][0]["delta"].get("content", "") for _, d in s.events(
+        "/v1/chat/completions", **ask, response_format=openai_format) if d != "[DONE]")
+    fits("stream", text)
+    _, _, j = s.post("/v1/responses", input="Name a pet.", temperature=0, max_output_tokens=400,
+                     text={"format": {"type": "json_schema", "name": "pet", "schema": schema}})
+    fits("response", j["output"][0]["content"][0]["text"])
+    _, _, j = s.post("/v1/messages", **ask, output_config={"format": {"type": "json_schema", "schema": schema}})
+    fits("message", j["content"][0]["text"])
+    _, _, j = s.post("/api/chat", **chat("Name a pet."), format=schema, stream=False, options={"temperature": 0, "num_predict": 400})
+    fits("Ollama", j["message"]["content"])
+    _, _, j = s.post("/v1/completions", prompt="A colour: ", grammar='root ::= "red" | "blue"', temperature=0)
+    check("a grammar", j["choices"][0]["text"] in ("red", "blue") and j["choices"][0]["finish_reason"] == "stop", j)
+    _, _, j = s.post("/v1/chat/completions", **chat("Name a pet.", max_tokens=20), response_format={"type": "json_object"})
+    check("an object", j["choices"][0]["message"]["content"].lstrip().startswith("{"), j)
+    status, _, j = s.post("/v1/chat/completions", **ask, response_format={
+        "type": "json_schema", "json_schema": {"schema": {"type": "object", "not": {"required": ["x"]}}}})
+    check("what can't be enforced is refused", status == 400 and "not" in j["error"]["message"], (status, j))
+
+
 def methods():
     status, headers, j = s.ask("GET", "/v1/chat/completions")
     check("a wrong method", status == 405 and headers["Allow"] == "POST", (status, j))
@@ -233,5 +274,6 @@ responses()
 anthropic()
 ollama()
 refusals()
+formats()
 methods()
 done()
