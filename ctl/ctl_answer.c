@@ -11,13 +11,17 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+/* A penalty that no option can say: ctl_answer_read puts the default there. */
+#define UNSAID (-1.0f)
+
 /* One answer; times are by this side's clock. */
 struct answer {
     const struct ctl_answer_opts *opts;
     uint64_t asked_ns, read_ns, first_ns, last_ns; /* read: the prompt was in the session */
     struct gist_usage prompt;                      /* of all that was read for it */
     struct ctl_progress progress;
-    struct ctl_text text; /* kept for --json, which prints all at once */
+    struct ctl_text text;  /* kept for --json, which prints all at once */
+    struct ctl_text rates; /* struct rate of each token, and behind each its n_top struct rate */
     uint32_t n_tokens;
     bool line_open; /* what was said does not end with a newline */
     struct gist_result result;
@@ -28,8 +32,7 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
     *o = (struct ctl_answer_opts){
         .sampling = { .size = sizeof(o->sampling),
                       .max_tokens = CTL_ANSWER_MAX_TOKENS,
-                      /* Without it small models, greedy, say the same line for ever. */
-                      .repeat_penalty = 1.1f,
+                      .repeat_penalty = UNSAID,
                       .repeat_last_n = 256,
                       .top_p = 1,
                       /* What the options say is what they mean, also a 0. */
@@ -40,6 +43,38 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
     if (getrandom(&o->sampling.seed, sizeof(o->sampling.seed), GRND_NONBLOCK) < 0)
         o->sampling.seed = ctl_now_ns();
     o->sampling.seed >>= 32;
+}
+
+int ctl_answer_read(struct ctl_answer_opts *o)
+{
+    static const char object[] = "{\"type\":\"object\"}";
+    bool by_file = o->grammar || o->schema;
+    int r = CTL_OK;
+
+    if ((o->grammar != NULL) + (o->schema != NULL) + o->json_object > 1)
+        return ctl_fail(CTL_USAGE, "--grammar, --schema and --json-object exclude each other.");
+    if (o->logprobs && !o->json)
+        return ctl_fail(CTL_USAGE, "--logprobs prints nothing without --json.");
+    if (by_file)
+        r = ctl_text_read(&o->look, o->grammar ? o->grammar : o->schema);
+    else if (o->json_object && ctl_text_add(&o->look, object, sizeof(object) - 1) < 0)
+        r = ctl_fail(CTL_FAILED, "out of memory.");
+    if (o->grammar)
+        o->sampling.grammar = GIST_GBNF;
+    else if (o->schema || o->json_object)
+        o->sampling.grammar = GIST_JSON_SCHEMA;
+    o->sampling.grammar_text = o->look.bytes;
+    o->sampling.grammar_len = o->look.len;
+    /* Without it small models, greedy, say the same line for ever; but braces and quotes have to
+     * come again and again. */
+    if (o->sampling.repeat_penalty == UNSAID)
+        o->sampling.repeat_penalty = o->sampling.grammar ? 1 : 1.1f;
+    return r;
+}
+
+void ctl_answer_fini(struct ctl_answer_opts *o)
+{
+    ctl_text_fini(&o->look);
 }
 
 unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o)
@@ -66,6 +101,23 @@ static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids,
             a->line_open = text[len - 1] != '\n';
     }
     return ctl_interrupt_came() || ferror(stdout);
+}
+
+struct rate {
+    uint32_t id;
+    float logprob;
+};
+
+static void on_logprob(void *arg, const struct gist_logprob *token)
+{
+    struct answer *a = arg;
+    struct rate one = { token->id, token->logprob };
+    int r = ctl_text_add(&a->rates, (const char *)&one, sizeof(one));
+
+    for (uint32_t i = 0; r == 0 && i < token->n_top; i++) {
+        one = (struct rate){ token->top_ids[i], token->top_logprobs[i] };
+        r = ctl_text_add(&a->rates, (const char *)&one, sizeof(one));
+    }
 }
 
 /* A model without a chat template goes on with text: messages are paragraphs. */
@@ -252,6 +304,33 @@ static const char *reason_word(const struct answer *a)
     return ctl_interrupt_came() ? "interrupted" : words[a->result.reason];
 }
 
+static void print_rate(struct ctl_json *j, const struct rate *r)
+{
+    ctl_json_u64(j, "id", r->id);
+    ctl_json_float(j, "logprob", r->logprob);
+}
+
+static void print_logprobs(struct ctl_json *j, const struct answer *a)
+{
+    const struct rate *all = (const struct rate *)(const void *)a->rates.bytes;
+    size_t n = a->rates.len / sizeof(*all), n_top = a->opts->sampling.logprobs;
+
+    ctl_json_open(j, "logprobs", '[');
+    for (size_t i = 0; i + n_top < n; i += 1 + n_top) {
+        ctl_json_open(j, NULL, '{');
+        print_rate(j, &all[i]);
+        ctl_json_open(j, "top", '[');
+        for (size_t k = 1; k <= n_top; k++) {
+            ctl_json_open(j, NULL, '{');
+            print_rate(j, &all[i + k]);
+            ctl_json_close(j, '}');
+        }
+        ctl_json_close(j, ']');
+        ctl_json_close(j, '}');
+    }
+    ctl_json_close(j, ']');
+}
+
 /* usage: of the prompt, and what was generated behind it. */
 static void print_json(const struct answer *a)
 {
@@ -264,6 +343,8 @@ static void print_json(const struct answer *a)
     ctl_json_open(&j, NULL, '{');
     ctl_json_text(&j, "answer", a->text.bytes ? a->text.bytes : "", a->text.len);
     ctl_json_string(&j, "reason", reason_word(a));
+    if (a->opts->logprobs)
+        print_logprobs(&j, a);
     ctl_json_usage(&j, "usage", &u);
     ctl_json_close(&j, '}');
     fputc('\n', stdout);
@@ -294,7 +375,12 @@ static int end_answer(const gist_conn *c, const struct answer *a, int r)
     else if (r == 0)
         print_cut(a);
     print_missed(a);
-    return r < 0 ? CTL_INTERRUPTED : CTL_OK;
+    if (r < 0)
+        return CTL_INTERRUPTED;
+    /* Half a JSON text is none: who reads only the exit status must see it, too. */
+    if (a->opts->whole && a->opts->sampling.grammar && a->result.reason != GIST_END_OF_TEXT)
+        return CTL_FAILED;
+    return CTL_OK;
 }
 
 /* What an answer stands on may only be known when it begins: a question at the end of a long text
@@ -323,6 +409,10 @@ int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *promp
 
     sampling.stop = o->stop.v;
     sampling.n_stop = (uint32_t)o->stop.n;
+    if (o->logprobs) {
+        sampling.flags |= GIST_SET_LOGPROBS;
+        sampling.on_logprob = on_logprob;
+    }
     r = read_prompt(c, s, prompt, &a);
     if (r == -ECANCELED && ctl_interrupt_came())
         return say_unread(c, &a);
@@ -332,5 +422,6 @@ int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *promp
         take_memory(&a);
     r = end_answer(c, &a, r);
     ctl_text_fini(&a.text);
+    ctl_text_fini(&a.rates);
     return r;
 }

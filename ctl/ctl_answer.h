@@ -8,6 +8,7 @@
 #define CTL_CTL_ANSWER_H
 
 #include "client/gist.h"
+#include "ctl/ctl.h"
 #include "ctl/ctl_opt.h"
 
 #include <stdbool.h>
@@ -16,11 +17,16 @@
 struct ctl_answer_opts {
     struct gist_sampling sampling;
     struct ctl_opt_list stop;
-    const char *system; /* NULL: the model's own */
-    bool stats;         /* print the times to stderr */
-    bool json;          /* one object when all is said, instead of the text as it comes */
-    bool is_public;     /* the session's text is no secret */
-    bool is_private;    /* nothing of it is kept */
+    const char *system;           /* NULL: the model's own */
+    const char *grammar, *schema; /* files that say how answers look; NULL: no such */
+    bool json_object;             /* or any JSON object */
+    bool whole;                   /* of a grammar an answer that was cut is none: CTL_FAILED */
+    struct ctl_text look;         /* what they say, by ctl_answer_read */
+    bool logprobs;   /* with --json: of so many tokens beside each (sampling.logprobs) */
+    bool stats;      /* print the times to stderr */
+    bool json;       /* one object when all is said, instead of the text as it comes */
+    bool is_public;  /* the session's text is no secret */
+    bool is_private; /* nothing of it is kept */
 };
 
 #define CTL_ANSWER_MAX_TOKENS 1024u
@@ -116,12 +122,40 @@ struct ctl_answer_opts {
           0,                                                                                       \
           0,                                                                                       \
           "keep nothing of it afterwards, in memory or on disk" },                                 \
+        { "grammar",                                                                               \
+          0,                                                                                       \
+          CTL_OPT_STRING,                                                                          \
+          "FILE",                                                                                  \
+          &(o)->grammar,                                                                           \
+          0,                                                                                       \
+          0,                                                                                       \
+          "answer with a text of this GBNF grammar" },                                             \
+        { "schema",                                                                                \
+          0,                                                                                       \
+          CTL_OPT_STRING,                                                                          \
+          "FILE",                                                                                  \
+          &(o)->schema,                                                                            \
+          0,                                                                                       \
+          0,                                                                                       \
+          "answer with JSON that satisfies this JSON Schema" },                                    \
+        { "json-object",                                                                           \
+          0,                                                                                       \
+          CTL_OPT_FLAG,                                                                            \
+          NULL,                                                                                    \
+          &(o)->json_object,                                                                       \
+          0,                                                                                       \
+          0,                                                                                       \
+          "answer with a JSON object of any members, nested as the model likes" },                 \
     {                                                                                              \
         "stats", 0, CTL_OPT_FLAG, NULL, &(o)->stats, 0, 0,                                         \
             "print times to stderr, terminal or not"                                               \
     }
 
 void ctl_answer_defaults(struct ctl_answer_opts *o);
+
+/* After the options: reads the file that says how answers look. Not CTL_OK: that was said. */
+int ctl_answer_read(struct ctl_answer_opts *o);
+void ctl_answer_fini(struct ctl_answer_opts *o);
 
 /* Of struct gist_policy: GIST_PUBLIC, GIST_PRIVATE. */
 unsigned ctl_answer_policy_flags(const struct ctl_answer_opts *o);

@@ -138,6 +138,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
 
 int ctl_ask(int argc, char **argv)
 {
+    uint32_t top = UINT32_MAX; /* not said */
     struct ask a = { 0 };
     const struct ctl_opt opts[] = {
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
@@ -149,6 +150,8 @@ int ctl_ask(int argc, char **argv)
         CTL_ANSWER_OPTIONS(&a.answer),
         { "json", 'j', CTL_OPT_FLAG, NULL, &a.answer.json, 0, 0,
           "one object when all is said: answer, reason, usage" },
+        { "logprobs", 0, CTL_OPT_U32, "N", &top, 0, 20,
+          "with --json: log-probabilities of the answer's tokens, and of the N likeliest" },
     };
     gist_conn *c;
     int first, r;
@@ -160,7 +163,12 @@ int ctl_ask(int argc, char **argv)
         return r;
     /* Documents bring the memory options that they were added with. */
     a.memory_opts.automatic = a.docs.n == 0;
+    a.answer.whole = true;
+    a.answer.logprobs = top != UINT32_MAX;
+    a.answer.sampling.logprobs = a.answer.logprobs ? top : 0;
     r = ctl_memory_read(&a.memory_opts, &a.memory);
+    if (r == 0)
+        r = ctl_answer_read(&a.answer);
     if (r == 0)
         r = read_prompt(&a, argc, argv, first);
     if (r == 0)
@@ -173,5 +181,6 @@ int ctl_ask(int argc, char **argv)
     }
     ctl_text_fini(&a.texts);
     ctl_text_fini(&a.question);
+    ctl_answer_fini(&a.answer);
     return r;
 }

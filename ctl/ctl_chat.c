@@ -279,13 +279,15 @@ int ctl_chat(int argc, char **argv)
     /* Documents bring the memory options that they were added with. */
     chat.memory_opts.automatic = chat.docs.n == 0;
     r = ctl_memory_read(&chat.memory_opts, &chat.memory);
-    if (r != 0)
-        return r;
+    if (r == 0)
+        r = ctl_answer_read(&chat.answer);
     umask(077); /* what a person says is theirs alone, the history too */
-    r = ctl_connect(&chat.conn);
-    if (r != 0)
-        return r;
-    r = talk(&chat);
-    gist_disconnect(chat.conn);
+    if (r == 0)
+        r = ctl_connect(&chat.conn);
+    if (r == 0) {
+        r = talk(&chat);
+        gist_disconnect(chat.conn);
+    }
+    ctl_answer_fini(&chat.answer);
     return r;
 }

@@ -35,7 +35,7 @@ _gistctl()
 
     COMPREPLY=()
     case $prev in
-    -f | --file | -S | --socket)
+    -f | --file | -S | --socket | --grammar | --schema)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;
