@@ -439,6 +439,11 @@ struct gist_stats_session {
 };
 struct gist_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;
+    /* Pages, those that several sessions share counted once; the most of that, of clients and of
+     * sessions. */
+    uint32_t held_pages, held_pages_max, clients_max, sessions_max;
+    uint64_t text_bytes, text_bytes_max; /* of texts, ids, scores and logits */
+    uint64_t rows;                       /* tokens read or written, since the user came */
 };
 struct gist_stats_store { /* what is kept on disk, of all users */
     uint64_t bytes, limit, records;

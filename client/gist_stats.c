@@ -44,7 +44,14 @@ static void copy_lists(const struct wire_stats *w, const struct lists *to)
                                                    .clients = w->owner[i].clients,
                                                    .sessions = w->owner[i].sessions,
                                                    .pages = w->owner[i].pages,
-                                                   .gist_pages = w->owner[i].gist_pages };
+                                                   .gist_pages = w->owner[i].gist_pages,
+                                                   .held_pages = w->owner[i].held_pages,
+                                                   .held_pages_max = w->owner[i].held_pages_max,
+                                                   .clients_max = w->owner[i].clients_max,
+                                                   .sessions_max = w->owner[i].sessions_max,
+                                                   .text_bytes = w->owner[i].text_bytes,
+                                                   .text_bytes_max = w->owner[i].text_bytes_max,
+                                                   .rows = w->owner[i].rows };
 }
 
 static void copy_store(const struct wire_stats_store *w, struct gist_stats_store *to)

@@ -48,6 +48,7 @@ int again_begin(struct seq *s, uint32_t segment, struct again **ret)
     if (!a)
         return -ENOMEM;
     a->own.limit = UINT32_MAX;
+    a->own.owner = s->account->owner;
     a->of = s;
     a->segment = segment;
     r = seq_open(&a->seq, s->pool, &a->own, (segment + 1) * s->seg_len, s->seg_len, s->pos0);

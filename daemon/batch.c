@@ -360,9 +360,11 @@ bool batch_run(struct sched *s)
     } else {
         s->totals.steps++;
         /* Before any request hears of its outputs: it may ask its memory how long it is. */
-        for (uint32_t i = 0; i < b.n; i++)
+        for (uint32_t i = 0; i < b.n; i++) {
+            b.requests[i]->client->owner->rows += forward_run_rows(&b.runs[i]);
             if (b.requests[i]->memory)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);
+        }
         clocked(s, &b, start, clock_ns());
         give_decoded(s, &b);
         give_read(s, &b);

@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret)
+int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t max_pages,
+               size_t max_held, struct client **ret)
 {
     struct client *c = calloc(1, sizeof(*c));
 
@@ -18,10 +19,13 @@ int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct cl
     c->pid = adopt->pid;
     c->uid = adopt->uid;
     c->chan = adopt->chan;
-    c->account.limit = max_pages;
+    c->owner = owner;
+    c->account = (struct pool_account){ .limit = max_pages, .owner = &owner->pages };
+    c->held = (struct held_account){ .limit = max_held, .above = &owner->held };
     for (int i = 0; i < CLIENT_PARTS__N; i++)
         c->parts[i].account = &c->held;
     TAILQ_INIT(&c->sessions);
+    TAILQ_INSERT_TAIL(&owner->clients, c, of_owner);
     *ret = c;
     return 0;
 }
@@ -41,6 +45,7 @@ void client_free(struct client *c)
     for (int i = 0; i < CLIENT_PARTS__N; i++)
         encode_text_fini(&c->parts[i]);
     assert(c->held.used == 0);
+    TAILQ_REMOVE(&c->owner->clients, c, of_owner);
     chan_close(c->chan);
     free(c);
 }
@@ -56,9 +61,12 @@ void client_broke(struct client *c, const char *what)
 
 bool client_sees(const struct client *c, const struct client *other, uid_t stand_in)
 {
-    if (c == other || c->uid == 0 || c->uid == geteuid())
-        return true;
-    return c->uid == other->uid && c->uid != stand_in;
+    return c == other || client_sees_user(c, other->uid, stand_in);
+}
+
+bool client_sees_user(const struct client *c, uid_t uid, uid_t stand_in)
+{
+    return c->uid == 0 || c->uid == geteuid() || (c->uid == uid && uid != stand_in);
 }
 
 struct session *client_find_session(struct client *c, uint64_t id)

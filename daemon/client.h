@@ -7,6 +7,7 @@
 #define DAEMON_CLIENT_H
 
 #include "daemon/mailbox.h"
+#include "daemon/owner.h"
 #include "daemon/request.h"
 #include "daemon/session.h"
 #include "ipc/chan.h"
@@ -32,6 +33,8 @@ enum client_parts {
 
 struct client {
     TAILQ_ENTRY(client) link;
+    TAILQ_ENTRY(client) of_owner;
+    struct owner *owner; /* a reference */
     uint64_t id;
     pid_t pid;
     uid_t uid;
@@ -44,7 +47,7 @@ struct client {
     bool stats_blocked; /* a Stats did, when stats_back spans had come back */
     uint32_t stats_back;
     struct pool_account account; /* of all its sessions */
-    struct held_account held; /* of all its requests, and of parts; limit: the scheduler sets it */
+    struct held_account held;    /* of all its requests, and of parts */
     struct session_list sessions;
     uint32_t n_sessions, n_requests;
     struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */
@@ -54,8 +57,10 @@ struct client {
     struct request requests[CLIENT_REQUESTS_ALL];
 };
 
-int client_new(const struct mailbox_letter *adopt, uint32_t max_pages, struct client **ret);
-void client_free(struct client *c); /* its requests were dropped */
+/* Of its owner, which has it in its list until it is freed. held: bytes. -ENOMEM. */
+int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t max_pages,
+               size_t max_held, struct client **ret);
+void client_free(struct client *c); /* its requests were dropped; the reference is the caller's */
 
 /* It broke the protocol: that is logged, and it is gone at the end of the step. */
 void client_broke(struct client *c, const char *what);
@@ -63,6 +68,8 @@ void client_broke(struct client *c, const char *what);
 /* Whether it may know, and cancel, what another one does: of its own user's, and for root and the
  * daemon's user of everybody's. stand_in: who is nobody's own (daemon/served.h). */
 bool client_sees(const struct client *c, const struct client *other, uid_t stand_in);
+/* The same of what all clients of a user have. */
+bool client_sees_user(const struct client *c, uid_t uid, uid_t stand_in);
 
 struct session *client_find_session(struct client *c, uint64_t id); /* or NULL */
 struct request *client_find_request(struct client *c, uint64_t id); /* or NULL */

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
+#include "daemon/owner.h"
 #include "daemon/sched.h"
 #include "ipc/handshake.h"
 
@@ -52,6 +53,8 @@ enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_WAITING, SLOT_OPEN, SLOT_DYING }
 struct control_slot {
     enum slot_state state;
     int sock;
+    pid_t pid;
+    uid_t uid;
     uint64_t id;
     uint64_t deadline_ns;       /* SHAKING */
     struct handshake_wish wish; /* WAITING */
@@ -71,12 +74,17 @@ static void unwatch(struct control *c, int fd)
 
 /* --- slots ------------------------------------------------------------------------------------ */
 
+static bool is_client(const struct control_slot *s)
+{
+    return s->state == SLOT_WAITING || s->state == SLOT_OPEN || s->state == SLOT_DYING;
+}
+
 /* The one way out of every state but FREE, so that the counts follow the states. */
 static void close_slot(struct control *c, struct control_slot *s)
 {
     c->n_shaking -= s->state == SLOT_SHAKING;
     c->n_waiting -= s->state == SLOT_WAITING;
-    c->n_clients -= s->state == SLOT_WAITING || s->state == SLOT_OPEN || s->state == SLOT_DYING;
+    c->n_clients -= is_client(s);
     (void)close(s->sock);
     *s = (struct control_slot){ .state = SLOT_FREE, .sock = -1 };
 }
@@ -238,12 +246,12 @@ static int make_channel(struct control *c, struct control_slot *s, struct chan_g
  * frames wait in the ring until the letter is read. */
 static void admit(struct control *c, struct control_slot *s)
 {
-    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = s->id };
+    struct mailbox_letter l = {
+        .kind = MAILBOX_ADOPT, .client = s->id, .pid = s->pid, .uid = s->uid
+    };
     char text[160];
-    int r = handshake_peer(s->sock, &l.pid, &l.uid);
+    int r = make_channel(c, s, &s->wish.g, &l.chan);
 
-    if (r == 0)
-        r = make_channel(c, s, &s->wish.g, &l.chan);
     if (r < 0) {
         describe_shortage(r, text, sizeof(text));
         if (r != -EPIPE) /* it left: nobody to be told */
@@ -256,16 +264,34 @@ static void admit(struct control *c, struct control_slot *s)
     mailbox_put(c->to_sched, &l);
 }
 
+/* One user's programs must leave places to others'. Why there is none goes into ret. */
+static bool has_place(const struct control *c, struct control_slot *s, char *ret, size_t cap)
+{
+    uint32_t most = owner_limits(c->config, c->listener->shared, 0, 0).clients, n = 0;
+    int r = handshake_peer(s->sock, &s->pid, &s->uid);
+
+    for (uint32_t i = 0; i < c->n_slots; i++)
+        n += is_client(&c->slots[i]) && c->slots[i].uid == s->uid;
+    if (r < 0)
+        (void)snprintf(ret, cap, "nobody can tell who you are: %s", strerror(-r));
+    else if (c->n_clients >= c->config->max_clients)
+        (void)snprintf(ret, cap, "%u clients are connected, which is the limit (--max-clients)",
+                       c->n_clients);
+    else if (n >= most)
+        (void)snprintf(ret, cap,
+                       "user %u has %u clients connected, the most that one user may have "
+                       "(--owner-clients)",
+                       (unsigned)s->uid, n);
+    return r == 0 && c->n_clients < c->config->max_clients && n < most;
+}
+
 /* With a model or without: it is a client from here on, whose place nobody else takes. Not yet at
  * accept(): a hello of another version should hear of that and not of a limit. */
 static void let_in(struct control *c, struct control_slot *s)
 {
     char text[160];
 
-    if (c->n_clients >= c->config->max_clients) {
-        (void)snprintf(text, sizeof(text),
-                       "%u clients are connected, which is the limit (--max-clients)",
-                       c->n_clients);
+    if (!has_place(c, s, text, sizeof(text))) {
         refuse(s->sock, text);
         close_slot(c, s);
         return;

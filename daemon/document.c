@@ -5,10 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-void documents_init(struct documents *d, const struct pool *pool, uint32_t pages_max,
-                    size_t held_max)
+void documents_init(struct documents *d, const struct pool *pool, struct owners *owners,
+                    uint32_t pages_max, size_t held_max)
 {
-    *d = (struct documents){ .pages_max = pages_max, .held_max = held_max, .pool = pool };
+    *d = (struct documents){
+        .pages_max = pages_max, .held_max = held_max, .pool = pool, .all_owners = owners
+    };
     TAILQ_INIT(&d->list);
     TAILQ_INIT(&d->owners);
 }
@@ -64,11 +66,15 @@ static struct document_owner *take_owner(struct documents *d, uint32_t uid)
     if (o)
         return o;
     o = calloc(1, sizeof(*o));
-    if (!o)
+    if (o)
+        o->owner = owner_ref(d->all_owners, uid);
+    if (!o || !o->owner) {
+        free(o);
         return NULL;
+    }
     o->uid = uid;
-    o->account.limit = d->pages_max;
-    o->held.limit = d->held_max;
+    o->account = (struct pool_account){ .limit = d->pages_max, .owner = &o->owner->pages };
+    o->held = (struct held_account){ .limit = d->held_max, .above = &o->owner->held };
     TAILQ_INSERT_TAIL(&d->owners, o, link);
     return o;
 }
@@ -79,6 +85,7 @@ static void put_owner(struct documents *d, struct document_owner *o)
         return;
     assert(o->account.used == 0 && o->held.used == 0);
     TAILQ_REMOVE(&d->owners, o, link);
+    owner_unref(d->all_owners, o->owner);
     free(o);
 }
 
@@ -151,7 +158,7 @@ int document_take_ids(struct document *doc, const uint32_t *ids, uint32_t n,
     int r = held_resize(held, &mem, &doc->ids_len, n * sizeof(*ids));
 
     if (r < 0) {
-        *need = (struct document_need){ held->used, held->refused, held->limit };
+        *need = (struct document_need){ held->by->used, held->refused, held->by->limit };
         return r;
     }
     doc->ids = mem;
@@ -168,7 +175,7 @@ int document_may_pin(const struct document *doc, uint64_t pages, struct document
     uint32_t all = d->pool->n_pages / 2;
 
     *need = (struct document_need){ a->used, pages, a->limit };
-    if (pages > a->limit - a->used)
+    if (pages > a->limit - a->used) /* its session has them: the owner's limit stays as it is */
         return -EDQUOT;
     *need = (struct document_need){ d->n_pinned_pages, pages, all };
     return pages > all - d->n_pinned_pages ? -ENOSPC : 0;

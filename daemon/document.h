@@ -18,13 +18,14 @@
  *       writes it: document_free() clears *of.
  *
  * Threads    the scheduler's, between steps but for find and new.
- * Ownership  owns its documents, their ids and sessions; borrows the pool.
+ * Ownership  owns its documents, their ids and sessions; borrows pool and owners.
  * Errors     -ENOMEM; -EDQUOT: a limit of the owner, -ENOSPC: of the pool; need says by how much.
  */
 #ifndef DAEMON_DOCUMENT_H
 #define DAEMON_DOCUMENT_H
 
 #include "daemon/names.h"
+#include "daemon/owner.h"
 
 #include <sys/queue.h>
 
@@ -33,6 +34,7 @@
 struct document_owner {
     TAILQ_ENTRY(document_owner) link;
     uint32_t uid, n;
+    struct owner *owner;         /* a reference */
     struct pool_account account; /* of what is pinned */
     struct held_account held;    /* of ids */
 };
@@ -64,14 +66,15 @@ struct documents {
     uint32_t pages_max; /* of an owner's account */
     size_t held_max;    /* of its ids */
     const struct pool *pool;
+    struct owners *all_owners;
 };
 
 struct document_need {
     uint64_t had, asked, limit;
 };
 
-void documents_init(struct documents *d, const struct pool *pool, uint32_t pages_max,
-                    size_t held_max);
+void documents_init(struct documents *d, const struct pool *pool, struct owners *owners,
+                    uint32_t pages_max, size_t held_max);
 void documents_close(struct documents *d);
 
 /* NULL: none. */

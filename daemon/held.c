@@ -4,13 +4,25 @@
 #include <errno.h>
 #include <stdlib.h>
 
+/* The first that has no room for so many bytes more. NULL: all have. */
+static const struct held_account *full_for(const struct held_account *a, size_t more)
+{
+    for (; a; a = a->above)
+        if (more > a->limit - a->used)
+            return a;
+    return NULL;
+}
+
 int held_resize(struct held_account *a, void **mem, size_t *len, size_t n)
 {
+    const struct held_account *full = n > *len ? full_for(a, n - *len) : NULL;
+    size_t was = *len;
     void *p = NULL;
 
     assert(a->used >= *len && a->used <= a->limit);
-    if (n > *len && n - *len > a->limit - a->used) {
+    if (full) {
         a->refused = n - *len;
+        a->by = full;
         return -EDQUOT;
     }
     if (n == 0)
@@ -19,8 +31,9 @@ int held_resize(struct held_account *a, void **mem, size_t *len, size_t n)
         p = realloc(*mem, n);
     if (n > 0 && !p)
         return -ENOMEM;
-    a->used = a->used - *len + n;
     *mem = p;
     *len = n;
+    for (; a; a = a->above)
+        a->used = a->used - was + n;
     return 0;
 }

@@ -67,7 +67,7 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
     left = (left > spare ? left : spare) / s->seg_len;
     pages = pages > s->n_pages ? pages - s->n_pages : 0;
     for (int i = 0; i < 2; i++) {
-        uint64_t had = i ? (uint64_t)s->pool->n_free + s->pool->n_cached : a->limit - a->used;
+        uint64_t had = i ? (uint64_t)s->pool->n_free + s->pool->n_cached : pool_room(s->pool, a, 0);
 
         had -= min_u64(had, seq_n_pages(ladder_segment_keys(&m->policy, 0, 1))); /* in two tables */
         left = min_u64(left, (had > pages ? had - pages : 0) / seq_n_pages(s->seg_len));

@@ -177,6 +177,14 @@ static int make_own(struct listener *l, const struct config *c, struct why *why)
     return r < 0 ? r : make_socket(l, c, why);
 }
 
+/* Of a socket whose file can't be found anybody may have the other end. */
+static bool lets_others_in(const struct listener *l)
+{
+    struct stat st;
+
+    return !l->path[0] || lstat(l->path, &st) < 0 || (st.st_mode & (S_IRWXG | S_IRWXO)) != 0;
+}
+
 int listener_open(struct listener *l, const struct config *c, struct why *why)
 {
     int r;
@@ -187,6 +195,8 @@ int listener_open(struct listener *l, const struct config *c, struct why *why)
         r = make_own(l, c, why);
     if (r < 0)
         listener_close(l);
+    else
+        l->shared = lets_others_in(l);
     return r;
 }
 

@@ -23,6 +23,7 @@
 struct listener {
     int fd, lock;
     bool made;                        /* by us: the file is ours to remove */
+    bool shared;                      /* its mode lets in users other than its owner */
     char path[CONFIG_SOCKET_MAX + 1]; /* empty: handed over, of unknown name */
 };
 

@@ -122,6 +122,7 @@ static int serve(const struct config *config)
         } else {
             keep_open(&keep, config);
             sched->keep = &keep;
+            sched->shared = listener.shared;
             r = sandbox_enter(config, &listener, &why);
             if (r < 0)
                 log_error("%s", why.text);

@@ -387,11 +387,13 @@ static uint64_t keys_with_one_more(const struct memory *m)
 static int lacks(const struct memory *m, uint32_t wanted, struct memory_need *ret)
 {
     const struct pool_account *a = m->seq->account;
-    uint32_t left = a->limit - a->used, n_free = m->seq->pool->n_free + m->seq->pool->n_cached;
+    const struct pool *p = m->seq->pool;
+    uint32_t coming = tier_coming(m->served->tier), n_free = p->n_free + p->n_cached;
+    uint32_t left = pool_room(p, a, coming);
 
     *ret = wanted > left ? (struct memory_need){ MEMORY_CLIENT, wanted, left }
                          : (struct memory_need){ MEMORY_POOL, wanted, n_free };
-    if (wanted > left || wanted > n_free + tier_coming(m->served->tier))
+    if (wanted > left || wanted > n_free + coming)
         return -ENOSPC;
     ret->cause = MEMORY_WAITING;
     return -EAGAIN;

@@ -336,7 +336,7 @@ static bool has_pages(const struct sched *s, const struct request *r, uint64_t n
 {
     const struct pool_account *a = r->session->seq.account;
 
-    return n <= a->limit - a->used && n <= served_pages_free(&s->served);
+    return n <= pool_room(&s->served.pool, a, 0) && n <= served_pages_free(&s->served);
 }
 
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime

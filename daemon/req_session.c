@@ -48,12 +48,18 @@ static void adopt(struct sched *s, struct request *r, struct session *session)
 static bool has_room(struct sched *s, struct request *r)
 {
     uint32_t n = r->client->n_sessions, most = s->config->max_sessions;
+    uint32_t n_owner = owner_sessions(r->client->owner), most_owner = s->owners.limits.sessions;
 
-    if (n < most)
-        return true;
-    request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ n, 1, most },
-                 "this client has %u sessions open, the most that it may have (--max-sessions)", n);
-    return false;
+    if (n >= most)
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ n, 1, most },
+                     "this client has %u sessions open, the most that it may have (--max-sessions)",
+                     n);
+    else if (n_owner >= most_owner)
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ n_owner, 1, most_owner },
+                     "user %u has %u sessions open in all clients, the most that one user may have "
+                     "(--owner-sessions)",
+                     (unsigned)r->client->uid, n_owner);
+    return n < most && n_owner < most_owner;
 }
 
 /* False: both were asked for, which was answered. */

@@ -28,23 +28,43 @@ struct stats {
     struct wire_stats_store store;
 };
 
-/* A client's to its user's. */
-static void add_owner(const struct sched *s, struct stats *t, uint32_t *n, const struct client *c)
+/* What a user's clients and documents have together. How many tokens were computed for it is for
+ * whom it concerns, as list_all says. */
+static void list_owners(const struct sched *s, const struct client *asks, struct stats *t,
+                        struct wire_stats *ret)
 {
+    const struct owner_limits *most = &s->owners.limits;
     const struct session *x;
-    uint32_t i = 0;
+    const struct client *c;
+    const struct owner *o;
 
-    while (i < *n && t->owners[i].uid != c->uid)
-        i++;
-    if (i == *n)
-        t->owners[(*n)++] =
-            (struct wire_stats_owner){ .uid = c->uid,
-                                       .pages = documents_pages_of(&s->documents, c->uid) };
-    t->owners[i].clients++;
-    t->owners[i].sessions += c->n_sessions;
-    t->owners[i].pages += c->account.used;
-    TAILQ_FOREACH (x, &c->sessions, link)
-        t->owners[i].gist_pages += memory_gist_pages(&x->memory);
+    ret->n_owner = 0;
+    TAILQ_FOREACH (o, &s->owners.list, link) {
+        struct wire_stats_owner *to = &t->owners[ret->n_owner];
+
+        if (o->n_refs == 0)
+            continue;
+        *to = (struct wire_stats_owner){ .uid = o->uid,
+                                         .sessions = owner_sessions(o),
+                                         .pages = documents_pages_of(&s->documents, o->uid),
+                                         .held_pages_max = o->pages.limit,
+                                         .clients_max = most->clients,
+                                         .sessions_max = most->sessions,
+                                         .text_bytes_max = o->held.limit };
+        if (client_sees_user(asks, o->uid, s->served.stand_in)) {
+            to->held_pages = o->pages.used;
+            to->text_bytes = o->held.used;
+            to->rows = o->rows;
+        }
+        TAILQ_FOREACH (c, &o->clients, of_owner) {
+            to->clients++;
+            to->pages += c->account.used;
+            TAILQ_FOREACH (x, &c->sessions, link)
+                to->gist_pages += memory_gist_pages(&x->memory);
+        }
+        ret->n_owner++;
+    }
+    ret->owner = t->owners;
 }
 
 static struct wire_stats_session session_row(const struct client *c, const struct session *x)
@@ -74,9 +94,7 @@ static void list_all(struct sched *s, const struct client *asks, struct stats *t
     struct session *x;
     uint32_t i = 0, k = 0;
 
-    ret->n_owner = 0;
     TAILQ_FOREACH (c, &s->clients, link) {
-        add_owner(s, t, &ret->n_owner, c);
         if (!client_sees(asks, c, s->served.stand_in))
             continue;
         t->clients[i++] = (struct wire_stats_client){ .id = c->id,
@@ -95,7 +113,7 @@ static void list_all(struct sched *s, const struct client *asks, struct stats *t
     ret->n_client = i;
     ret->session = t->sessions;
     ret->n_session = k;
-    ret->owner = t->owners;
+    list_owners(s, asks, t, ret);
 }
 
 /* Of all users: sizes of another's are no secret, in memory they are not either. */
@@ -254,7 +272,7 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
     free_lists(t);
     t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
     t->sessions = calloc(n_sessions + 1, sizeof(*t->sessions));
-    t->owners = calloc(s->n_clients + 1, sizeof(*t->owners));
+    t->owners = calloc(owners_count(&s->owners) + 1, sizeof(*t->owners));
     if (!t->clients || !t->sessions || !t->owners)
         return false;
     fill_stats(s, &rep->u.stats);

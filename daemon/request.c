@@ -304,17 +304,26 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
 
 void request_fail_memory(struct sched *s, struct request *r, int e)
 {
-    const struct held_account *a = &r->client->held;
+    const struct held_account *had = &r->client->held, *a = had->by;
+    char whose[64] = "this client's", where[32] = "", option[16] = "client-";
 
-    if (e == -EDQUOT)
-        request_fail(
-            s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, a->refused, a->limit },
-            "this client's texts, ids, scores and logits take %zu bytes and %zu more were asked "
-            "for; "
-            "the limit is %zu (--client-text-bytes)",
-            a->used, a->refused, a->limit);
-    else
+    if (e != -EDQUOT) {
         request_fail(s, r, WIRE_E_NO_MEMORY, REQUEST_NO_NUMBERS, "out of memory for this request");
+        return;
+    }
+    if (a == &r->client->owner->held) {
+        (void)snprintf(whose, sizeof(whose), "user %u's", (unsigned)r->client->uid);
+        (void)stpcpy(where, " in all clients");
+        (void)stpcpy(option, "owner-");
+    } else if (a != had) {
+        (void)stpcpy(whose, "all users'");
+        option[0] = '\0';
+    }
+    request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, had->refused, a->limit },
+                 "%s texts, ids, scores and logits take %zu bytes%s and %zu more were asked "
+                 "for; "
+                 "the limit is %zu (--%stext-bytes)",
+                 whose, a->used, where, had->refused, a->limit, option);
 }
 
 /* Weights were numbers when they were loaded (engine/file/weights.c), so something has overflowed
@@ -369,13 +378,45 @@ void request_label(char *to, size_t cap, const char *from)
     to[n] = '\0';
 }
 
-/* A limit that is no less than the pool is nobody's wish: then it is the pool that is full. */
+/* Which of the limits stands against `need` pages more: its own, its owner's, what is kept for
+ * other users, or that there are no more. One that is no less than the pool is nobody's wish. */
+static void fail_pages(struct sched *s, struct request *r, const struct pool_account *a,
+                       uint64_t need, const char *begin, const char *less)
+{
+    const struct pool *p = &s->served.pool;
+    const struct pool_owner *o = a->owner ? a->owner : &(struct pool_owner){ 0, UINT32_MAX };
+    uint32_t n_free = served_pages_free(&s->served), n_pages = p->n_pages;
+    uint32_t left = o->used < o->limit ? o->limit - o->used : 0;
+    const char *plural = need == 1 ? "" : "s";
+    char kept[64] = "";
+
+    if (a->limit < n_pages && need > a->limit - a->used) {
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ a->used, need, a->limit },
+                     "%s takes %" PRIu64 " more page%s of %u tokens; this client has %u of the %u "
+                     "that it may have (--client-kv-bytes)%s",
+                     begin, need, plural, POOL_PAGE_TOKENS, a->used, a->limit, less);
+        return;
+    }
+    if (o->limit < n_pages && need > left) {
+        request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ o->used, need, o->limit },
+                     "%s takes %" PRIu64 " more page%s of %u tokens; user %u has %u of the %u that "
+                     "one user may have in all clients (--owner-kv-bytes)%s",
+                     begin, need, plural, POOL_PAGE_TOKENS, (unsigned)r->client->uid, o->used,
+                     o->limit, less);
+        return;
+    }
+    if (need <= n_free)
+        (void)snprintf(kept, sizeof(kept), ", of which %u are kept for other users", p->reserve);
+    request_fail(s, r, WIRE_E_POOL_FULL,
+                 (struct request_numbers){ n_pages - n_free, need, n_pages },
+                 "pool_full: %s takes %" PRIu64 " more page%s of %u tokens; %u of the pool's %u "
+                 "are free%s (--kv-bytes)%s",
+                 begin, need, plural, POOL_PAGE_TOKENS, n_free, n_pages, kept, less);
+}
+
 void request_fail_pages(struct sched *s, struct request *r, const struct pool_account *account,
                         uint64_t need, const char *what, ...)
 {
-    uint32_t n_free = served_pages_free(&s->served), n_pages = s->served.pool.n_pages;
-    bool own = account->limit < n_pages && need > account->limit - account->used;
-    const char *plural = need == 1 ? "" : "s";
     const char *less = r->memory && compress_keeps_all(&r->memory->policy.spec)
                            ? "; automatic memory takes less (gistctl: --memory auto, libgist: "
                              "GIST_AUTO)"
@@ -386,18 +427,7 @@ void request_fail_pages(struct sched *s, struct request *r, const struct pool_ac
     va_start(ap, what);
     (void)vsnprintf(begin, sizeof(begin), what, ap);
     va_end(ap);
-    if (own)
-        request_fail(s, r, WIRE_E_LIMIT,
-                     (struct request_numbers){ account->used, need, account->limit },
-                     "%s takes %" PRIu64 " more page%s of %u tokens; this client has %u of the %u "
-                     "that it may have (--client-kv-bytes)%s",
-                     begin, need, plural, POOL_PAGE_TOKENS, account->used, account->limit, less);
-    else
-        request_fail(
-            s, r, WIRE_E_POOL_FULL, (struct request_numbers){ n_pages - n_free, need, n_pages },
-            "pool_full: %s takes %" PRIu64 " more page%s of %u tokens; %u of the pool's %u "
-            "are free (--kv-bytes)%s",
-            begin, need, plural, POOL_PAGE_TOKENS, n_free, n_pages, less);
+    fail_pages(s, r, account, need, begin, less);
 }
 
 /* Keys are counted as a whole here: what one more token takes depends on the gists among them. */

@@ -45,14 +45,17 @@
 static struct client *welcome(struct sched *s, const struct mailbox_letter *l)
 {
     struct epoll_event ev = { .events = EPOLLIN };
+    struct owner *owner = owner_ref(&s->owners, l->uid);
     struct client *c;
 
-    if (client_new(l, s->served.client_pages, &c) < 0) {
+    if (!owner || client_new(l, owner, s->served.client_pages, s->config->client_text_bytes, &c)) {
+        owner_unref(&s->owners, owner);
         chan_close(l->chan);
         return NULL;
     }
     if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, chan_doorbell(c->chan), &ev) < 0) {
         client_free(c);
+        owner_unref(&s->owners, owner);
         return NULL;
     }
     return c;
@@ -72,7 +75,6 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
     }
     TAILQ_INSERT_TAIL(&s->clients, c, link);
     s->n_clients++;
-    c->held.limit = s->config->client_text_bytes;
     log_debug("client %" PRIu64 " (pid %d, uid %u) connected", c->id, (int)c->pid,
               (unsigned)c->uid);
 }
@@ -83,6 +85,7 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
 static void bury(struct sched *s, struct client *c)
 {
     struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = c->id };
+    struct owner *owner = c->owner;
 
     for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
         if (c->requests[i].phase != REQUEST_FREE)
@@ -103,6 +106,7 @@ static void bury(struct sched *s, struct client *c)
      * which would wake us for ever when it rings. */
     (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
     client_free(c);
+    owner_unref(&s->owners, owner);
     /* Last: when the control thread has it, another client may take this one's place. */
     mailbox_put(s->outbox, &gone);
 }
@@ -506,6 +510,7 @@ static int open_scratch(struct sched *s)
 {
     struct epoll_event ev = { .events = EPOLLIN };
     size_t n = s->served.model->n_vocab;
+    struct owner_limits limits;
     int r;
 
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -523,7 +528,11 @@ static int open_scratch(struct sched *s)
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
         r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
-    documents_init(&s->documents, &s->served.pool, most_pinned(s), s->config->client_text_bytes);
+    limits = owner_limits(s->config, s->shared, s->served.pool.page_bytes, s->served.pool.n_pages);
+    owners_init(&s->owners, &limits);
+    s->served.pool.reserve = limits.reserve;
+    documents_init(&s->documents, &s->served.pool, &s->owners, most_pinned(s),
+                   s->config->client_text_bytes);
     seat_init(&s->seat, s->served.info.owner_cpu, s->config->pin);
     pace_init(&s->pace, s->served.model->n_layer, s->config->batch_tokens);
     return r;
@@ -607,6 +616,7 @@ static void close_all(struct sched *s)
     if (s->epoll >= 0)
         (void)close(s->epoll);
     served_close(&s->served);
+    owners_fini(&s->owners);
 }
 
 void *sched_main(void *arg)
@@ -618,6 +628,7 @@ void *sched_main(void *arg)
     s->epoll = -1; /* here and not by the control thread: close_all takes what was half opened */
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);
+    owners_init(&s->owners, &(struct owner_limits){ 0 });
     TAILQ_INIT(&s->puts);
     grammars_init(&s->grammars);
     follow_init(&s->follow);

@@ -23,6 +23,7 @@
 #include "daemon/mailbox.h"
 #include "daemon/meter.h"
 #include "daemon/names_put.h"
+#include "daemon/owner.h"
 #include "daemon/pace.h"
 #include "daemon/served.h"
 #include "engine/sampler.h"
@@ -53,12 +54,14 @@ struct sched {
     const struct config *config;
     struct mailbox *inbox, *outbox;
     struct keep *keep; /* may be NULL */
+    bool shared;       /* users other than the daemon's own may connect */
 
     /* The scheduler's. */
     struct served served;
     int epoll;
     int copies; /* the bell of the backend's copies, or -1: it has none */
     struct client_list clients;
+    struct owners owners;
     struct seat seat;
     struct client *latest;      /* who sent the last frame; NULL: it is gone */
     struct client *turn;        /* whose frames are taken next; NULL: the first one's */

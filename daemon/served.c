@@ -77,7 +77,7 @@ bool served_pages_come(const struct served *b, const struct pool_account *a, uin
 {
     uint32_t n_coming = tier_coming(b->tier);
 
-    return n_coming > 0 && n <= a->limit - a->used &&
+    return n_coming > 0 && n <= pool_room(&b->pool, a, n_coming) &&
            n <= (uint64_t)served_pages_free(b) + n_coming;
 }
 

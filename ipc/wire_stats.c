@@ -85,6 +85,13 @@ static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *s
         one[i].sessions = o->sessions;
         one[i].pages = o->pages;
         one[i].gist_pages = o->gist_pages;
+        one[i].held_pages = o->held_pages;
+        one[i].held_pages_max = o->held_pages_max;
+        one[i].clients_max = o->clients_max;
+        one[i].sessions_max = o->sessions_max;
+        one[i].text_bytes = o->text_bytes;
+        one[i].text_bytes_max = o->text_bytes_max;
+        one[i].rows = o->rows;
         list[i] = &one[i];
     }
     m->owner = list;
@@ -239,8 +246,18 @@ static int read_stats_owners(struct wire_scratch *s, const Gistd__Stats *m, stru
     for (size_t i = 0; i < m->n_owner; i++) {
         const Gistd__Stats__Owner *o = m->owner[i];
 
-        list[i] =
-            (struct wire_stats_owner){ o->uid, o->clients, o->sessions, o->pages, o->gist_pages };
+        list[i] = (struct wire_stats_owner){ .uid = o->uid,
+                                             .clients = o->clients,
+                                             .sessions = o->sessions,
+                                             .pages = o->pages,
+                                             .gist_pages = o->gist_pages,
+                                             .held_pages = o->held_pages,
+                                             .held_pages_max = o->held_pages_max,
+                                             .clients_max = o->clients_max,
+                                             .sessions_max = o->sessions_max,
+                                             .text_bytes = o->text_bytes,
+                                             .text_bytes_max = o->text_bytes_max,
+                                             .rows = o->rows };
     }
     st->owner = list;
     st->n_owner = (uint32_t)m->n_owner;

@@ -31,6 +31,7 @@ static const struct policy keeps = {
 static struct memory_rig rig;
 static struct config config = { .batch_tokens = 32 };
 static struct sched sched;
+static struct owner owner;
 static struct client client; /* dead: nothing is sent to it */
 static uint32_t ids[640];
 
@@ -65,7 +66,7 @@ static int open_all(void **state)
     TAILQ_INIT(&sched.active);
     TAILQ_INIT(&sched.clients);
     pace_init(&sched.pace, rig.rig.model->n_layer, config.batch_tokens);
-    client = (struct client){ .dead = true };
+    client = (struct client){ .dead = true, .owner = &owner };
     for (uint32_t i = 0; i < 640; i++)
         ids[i] = i * 7 % rig.rig.model->n_vocab;
     return 0;

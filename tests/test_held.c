@@ -1,5 +1,6 @@
 /* tests/test_held.c - memory that is charged to a client. Would catch: bytes that are granted past
- * the limit, that stay charged when they are freed, or that a refusal charges or takes away.
+ * the limit, that stay charged when they are freed, or that a refusal charges or takes away; a
+ * limit of all clients together that several of them pass.
  */
 
 #include "daemon/held.h"
@@ -43,10 +44,41 @@ static void test_limit(void **state)
     assert_int_equal(a.used + x_len + y_len, 0);
 }
 
+/* Two clients of one owner, and another owner. */
+static void test_above(void **state)
+{
+    struct held_account all = { .limit = 150 }, owner = { .limit = 100, .above = &all };
+    struct held_account a = { .limit = 80, .above = &owner }, b = a, c = { .limit = 80 };
+    void *x = NULL, *y = NULL, *z = NULL;
+    size_t x_len = 0, y_len = 0, z_len = 0;
+
+    (void)state;
+    c.above = &all;
+    assert_int_equal(held_resize(&a, &x, &x_len, 70), 0);
+    assert_int_equal(held_resize(&b, &y, &y_len, 31), -EDQUOT);
+    assert_ptr_equal(b.by, &owner);
+    assert_int_equal(b.refused, 31);
+    assert_int_equal(b.used, 0);
+    assert_int_equal(held_resize(&b, &y, &y_len, 30), 0);
+    assert_int_equal(owner.used, 100);
+    assert_int_equal(held_resize(&c, &z, &z_len, 51), -EDQUOT);
+    assert_ptr_equal(c.by, &all);
+    assert_int_equal(held_resize(&c, &z, &z_len, 81), -EDQUOT);
+    assert_ptr_equal(c.by, &c); /* the nearest */
+    assert_int_equal(held_resize(&c, &z, &z_len, 50), 0);
+    assert_int_equal(held_resize(&a, &x, &x_len, 0), 0);
+    assert_int_equal(owner.used, 30);
+    assert_int_equal(all.used, 80);
+    assert_int_equal(held_resize(&b, &y, &y_len, 0), 0);
+    assert_int_equal(held_resize(&c, &z, &z_len, 0), 0);
+    assert_int_equal(a.used + b.used + c.used + owner.used + all.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_above),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,6 +39,8 @@ struct stage {
 /* One user's end of a channel. */
 struct user {
     struct client *client;
+    struct owners owners;
+    struct owner *owner;
     struct chan *chan;
     uint64_t last_id;
     uint32_t n_rows, n_frames, n_last; /* that came */
@@ -84,6 +86,7 @@ static void connect_user(struct user *u, uid_t uid)
 {
     struct chan_geometry g = { SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
     struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = uid, .uid = uid };
+    const struct owner_limits limits = { .held = 1 << 20, .held_all = 1 << 20 };
     struct chan_fds fds;
 
     *u = (struct user){ .error = WIRE_E__N };
@@ -91,7 +94,9 @@ static void connect_user(struct user *u, uid_t uid)
     fds = chan_fds(l.chan);
     fds = (struct chan_fds){ dup(fds.memfd), dup(fds.to_server), dup(fds.to_client) };
     assert_int_equal(chan_attach(&g, fds, &u->chan), 0);
-    assert_int_equal(client_new(&l, 1, &u->client), 0);
+    owners_init(&u->owners, &limits);
+    u->owner = owner_ref(&u->owners, uid);
+    assert_int_equal(client_new(&l, u->owner, 1, 1 << 20, &u->client), 0);
     u->client->greeted = true;
 }
 
@@ -102,6 +107,8 @@ static void leave(struct stage *s, struct user *u)
         if (u->client->requests[i].phase != REQUEST_FREE)
             request_drop(&s->sched, &u->client->requests[i]);
     client_free(u->client);
+    owner_unref(&u->owners, u->owner);
+    owners_fini(&u->owners);
     chan_close(u->chan);
 }
 

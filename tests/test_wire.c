@@ -70,7 +70,10 @@ static const struct wire_trace_row traces[] = {
     { 1ull << 50, 0, 0, "", "", "cancelled", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX }
 };
 
-static const struct wire_stats_owner owners[] = { { 1, 2, 3, 4, 5 }, { UINT32_MAX, 0, 0, 0, 6 } };
+static const struct wire_stats_owner owners[] = {
+    { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 },
+    { .uid = UINT32_MAX, .gist_pages = 6, .rows = UINT64_MAX }
+};
 
 static const struct wire_stats_store store = { .bytes = 1,
                                                .limit = 2,

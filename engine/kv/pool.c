@@ -58,7 +58,7 @@ size_t pool_tables_bytes(uint32_t n_pages)
 {
     const struct pool *p = NULL;
 
-    return n_pages * (sizeof(*p->free) + sizeof(*p->refs) + sizeof(*p->kept));
+    return n_pages * (sizeof(*p->free) + sizeof(*p->refs) + sizeof(*p->kept) + sizeof(*p->by));
 }
 
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
@@ -86,7 +86,8 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
     p->free = malloc(n * sizeof(*p->free));
     p->refs = calloc(n, sizeof(*p->refs));
     p->kept = calloc(n, sizeof(*p->kept));
-    if (!p->free || !p->refs || !p->kept || set_layout(p) < 0) {
+    p->by = calloc(n, sizeof(*p->by));
+    if (!p->free || !p->refs || !p->kept || !p->by || set_layout(p) < 0) {
         pool_close(p);
         return why_set(why, -ENOMEM, "no memory for the tables of %u KV pages", n);
     }
@@ -115,6 +116,7 @@ void pool_close(struct pool *p)
     free(p->free);
     free(p->refs);
     free(p->kept);
+    free(p->by);
     *p = (struct pool){ 0 };
 }
 
@@ -154,31 +156,75 @@ static bool is_cached(const struct pool *p, uint32_t page)
     return p->refs[page] > 0 && p->refs[page] == p->kept[page];
 }
 
-/* by tables more that hold the page; kept: they are a reclaimer's. */
-static void count(struct pool *p, uint32_t page, uint32_t by, bool kept)
+/* Some table holds the page that is no reclaimer's. */
+static bool is_held(const struct pool *p, uint32_t page)
+{
+    return p->refs[page] > p->kept[page];
+}
+
+/* P5. A page that nobody was charged for may come to be an owner's while it is held: what was made
+ * aside, for whoever gets it. */
+static void charge(struct pool *p, uint32_t page, struct pool_owner *owner)
+{
+    if (!is_held(p, page) && p->by[page]) {
+        p->by[page]->used--;
+        p->by[page] = NULL;
+    } else if (is_held(p, page) && !p->by[page] && owner) {
+        p->by[page] = owner;
+        owner->used++;
+    }
+}
+
+/* by tables of the account more that hold the page. */
+static void count(struct pool *p, uint32_t page, uint32_t by, const struct pool_account *a)
 {
     p->n_cached -= is_cached(p, page);
     p->refs[page] += by;
-    if (kept)
+    if (a->kept)
         p->kept[page] += by;
     p->n_cached += is_cached(p, page);
+    charge(p, page, a->owner);
 }
 
-static uint32_t pop_free(struct pool *p, bool kept)
+static uint32_t pop_free(struct pool *p, const struct pool_account *a)
 {
     uint32_t page = p->free[--p->n_free];
 
-    count(p, page, 1, kept);
+    count(p, page, 1, a);
     return page;
+}
+
+/* Of an owner. The first `reserve` pages of anybody may be the last there are; who has more leaves
+ * so many. */
+static uint32_t owner_room(const struct pool *p, const struct pool_owner *o, uint32_t coming)
+{
+    uint32_t room = o->used < o->limit ? o->limit - o->used : 0;
+    uint32_t had = p->n_free + p->n_cached + coming;
+    uint32_t first = o->used < p->reserve ? p->reserve - o->used : 0;
+    uint32_t spare = had > p->reserve ? had - p->reserve : 0;
+
+    if (p->reserve == 0)
+        return room;
+    if (spare < first)
+        spare = first;
+    return room < spare ? room : spare;
+}
+
+uint32_t pool_room(const struct pool *p, const struct pool_account *a, uint32_t coming)
+{
+    uint32_t own = a->limit - a->used;
+    uint32_t room = a->owner ? owner_room(p, a->owner, coming) : UINT32_MAX;
+
+    return own < room ? own : room;
 }
 
 /* The limit first: a client that is at its own must not have other sessions' prefixes evicted. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages)
 {
-    if (n > a->limit - a->used || !pool_make_free(p, n))
+    if (n > pool_room(p, a, 0) || !pool_make_free(p, n))
         return -ENOSPC;
     for (uint32_t i = 0; i < n; i++)
-        ret_pages[i] = pop_free(p, a->kept);
+        ret_pages[i] = pop_free(p, a);
     a->used += n;
     assert(a->used <= a->limit); /* P2 */
     return 0;
@@ -190,7 +236,7 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     for (uint32_t i = n; i-- > 0;) {
         assert(p->refs[pages[i]] > 0 && a->used > 0); /* P1 */
         a->used--;
-        count(p, pages[i], -1u, a->kept);
+        count(p, pages[i], -1u, a);
         if (p->refs[pages[i]] == 0)
             p->free[p->n_free++] = pages[i];
     }
@@ -198,7 +244,7 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
 
 int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n)
 {
-    assert(n <= a->used && !a->kept && !b->kept);
+    assert(n <= a->used && !a->kept && !b->kept && a->owner == b->owner);
     if (n > b->limit - b->used)
         return -ENOSPC;
     a->used -= n;
@@ -206,21 +252,33 @@ int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n
     return 0;
 }
 
+/* Of these, those that its owner would be charged for. */
+static uint32_t not_charged(const struct pool *p, uint32_t n, const uint32_t *pages)
+{
+    uint32_t n_new = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        n_new += !p->by[pages[i]];
+    return n_new;
+}
+
 int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
     if (n > a->limit - a->used)
         return -ENOSPC;
+    if (a->owner && not_charged(p, n, pages) > owner_room(p, a->owner, 0))
+        return -ENOSPC;
     a->used += n;
     for (uint32_t i = 0; i < n; i++) {
         assert(p->refs[pages[i]] > 0);
-        count(p, pages[i], 1, a->kept);
+        count(p, pages[i], 1, a);
     }
     return 0;
 }
 
 /* Looks twice whether the page is shared: the other table may be a reclaimer's, which gives it up
  * to make room for the copy, and then none is needed. */
-int pool_own(struct pool *p, uint32_t *page)
+int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page)
 {
     uint32_t copy;
     bool room;
@@ -228,19 +286,20 @@ int pool_own(struct pool *p, uint32_t *page)
 
     if (!pool_shared(p, *page))
         return 0;
-    room = pool_make_free(p, 1);
+    room = (!a->owner || owner_room(p, a->owner, 0) > 0) && pool_make_free(p, 1);
     if (!pool_shared(p, *page))
         return 0; /* the other table gave it up */
     if (!room)
         return -ENOSPC;
-    copy = pop_free(p, false); /* tables that are written to are no reclaimer's */
+    assert(!a->kept); /* tables that are written to are no reclaimer's */
+    copy = pop_free(p, a);
     r = backend_copy_page(p->backend, p, *page, copy);
     if (r < 0) {
-        count(p, copy, -1u, false);
+        count(p, copy, -1u, a);
         p->free[p->n_free++] = copy;
         return r;
     }
-    count(p, *page, -1u, false);
+    count(p, *page, -1u, a);
     *page = copy;
     return 0;
 }

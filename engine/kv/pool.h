@@ -22,6 +22,11 @@
  *   P3  Nothing is allocated after pool_open.
  *   P4  n_cached counts the pages with refs == kept > 0, those that only reclaimers' tables hold:
  *       with n_free it is what can be had.
+ *   P5  A page that other tables than reclaimers' hold is charged once to the owner of the account
+ *       that was the first to have it, as long as that is so: forks and sessions that share it
+ *       cost their owner nothing more. No owner holds more than its limit.
+ *   P6  While somebody may still want them, the last `reserve` pages that can be had are given
+ *       only to owners that have no more than so many themselves.
  *
  * Threads    one thread takes and gives pages; only the backend reads and writes their bytes.
  * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all
@@ -41,9 +46,15 @@
 #define POOL_LAYOUT_VERSION 1u /* changes when the same fields would mean other bytes */
 #define POOL_LAYOUT_MAX     128u
 
-struct pool_account {
+/* Of several accounts together, see P5. It outlives them, and the pages that were charged to it. */
+struct pool_owner {
     uint32_t used, limit; /* pages */
-    bool kept;            /* a reclaimer's */
+};
+
+struct pool_account {
+    uint32_t used, limit;     /* entries of its tables */
+    bool kept;                /* a reclaimer's */
+    struct pool_owner *owner; /* NULL: nobody's */
 };
 
 /* Who holds pages that it can do without, in tables that are charged to `account`. fn wants n_free
@@ -69,6 +80,8 @@ struct pool {
     struct pool_reclaimer *reclaimers; /* asked in this order */
     uint32_t *kept;                    /* (n_pages) of refs, those of reclaimers' accounts */
     uint32_t n_cached;                 /* see P4 */
+    struct pool_owner **by;            /* (n_pages) whom a page is charged to; NULL: nobody */
+    uint32_t reserve;                  /* see P6; 0: nothing is kept for anybody */
 };
 
 /* Bytes of one page of this model. */
@@ -95,18 +108,22 @@ void pool_drop_reclaimer(struct pool *p, struct pool_reclaimer *r);
 
 /* Has reclaimers give up pages until n are free. False: there are fewer, all that could be had. */
 bool pool_make_free(struct pool *p, uint32_t n);
+/* How many pages more the account might have, by its own limit, its owner's and P6, were there
+ * `coming` more to be had than now. There may be fewer in the pool. */
+uint32_t pool_room(const struct pool *p, const struct pool_account *a, uint32_t coming);
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
 /* One table less: a page that stands in no other is free. */
 void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
-/* n of a's entries are b's from now on, which pages they are. Neither is kept. -ENOSPC: b. */
+/* n of a's entries are b's from now on, which pages they are. Neither is kept, and both are of one
+ * owner. -ENOSPC: b. */
 int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n);
 /* One table more, of this account: all of them, or -ENOSPC. */
 int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages);
 
-/* Exchanges a page that stands in other tables too for a copy, in this table: nothing is charged.
- * -ENOSPC. */
-int pool_own(struct pool *p, uint32_t *page);
+/* Exchanges a page that stands in other tables too for a copy, in a table of a: that is charged
+ * nothing, its owner a page. -ENOSPC. */
+int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page);
 
 static inline bool pool_shared(const struct pool *p, uint32_t page)
 {

@@ -157,7 +157,7 @@ int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
     int r = 0;
 
     for (uint32_t i = 0; r == 0 && i < seq_n_pages(n_keys); i++)
-        r = pool_own(s->pool, seq_pages(s, segment) + i);
+        r = pool_own(s->pool, s->account, seq_pages(s, segment) + i);
     return r;
 }
 
@@ -229,7 +229,7 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
     s->n_changes++;
     for (uint32_t k = 0; k * len < n; k++)
         n_pages += seq_n_pages(keys_of_first(from, k, n));
-    if (n_pages > s->account->limit - s->account->used)
+    if (n_pages > pool_room(s->pool, s->account, 0))
         return -ENOSPC;
     close_short(s);
     memcpy(s->tokens + s->n_tokens, from->tokens, n * sizeof(*from->tokens));
@@ -276,7 +276,7 @@ int seq_reserve(struct seq *s, uint32_t n)
         return -E2BIG;
     /* Of pages that hold keys only the last can get more. */
     if (keys % POOL_PAGE_TOKENS)
-        r = pool_own(s->pool, seq_pages(s, segment) + keys / POOL_PAGE_TOKENS);
+        r = pool_own(s->pool, s->account, seq_pages(s, segment) + keys / POOL_PAGE_TOKENS);
     while (r == 0 && s->n_reserved < s->n_tokens + n)
         r = reserve_segment(s, s->n_tokens + n);
     if (r < 0)

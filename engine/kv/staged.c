@@ -53,7 +53,7 @@ bool compress_stage(const struct compress_work *w, uint32_t n_keys)
 
     if (w->side->staged)
         return true;
-    if (w->side->in_place || n > p->n_free || n > a->limit - a->used ||
+    if (w->side->in_place || n > p->n_free || n > pool_room(p, a, 0) ||
         (c->staging.pool && c->staging.pool != p))
         return false;
     ids = scratch_take(&c->page_lists, n * sizeof(*ids));

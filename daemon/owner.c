@@ -1,0 +1,136 @@
+#include "daemon/owner.h"
+
+#include "daemon/client.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define PLACES_KEPT 4u  /* of the places for clients, a part */
+#define PAGES_KEPT  16u /* of the pool: a short question and its answer */
+#define HELD_KEPT   4u  /* of held text */
+
+static uint32_t most_clients(const struct config *c, bool shared)
+{
+    uint32_t kept = c->max_clients / PLACES_KEPT;
+
+    if (c->owner_clients)
+        return c->owner_clients;
+    /* With a single place there is none to be kept. */
+    if (!shared || c->max_clients == 1)
+        return c->max_clients;
+    return c->max_clients - (kept ? kept : 1);
+}
+
+/* A limit of a client is meant to be one of whoever opens the connections, unless an owner's own
+ * says otherwise. */
+static uint32_t most_pages(const struct config *c, size_t page_bytes, uint32_t n_pages)
+{
+    uint64_t bytes = c->owner_kv_bytes ? c->owner_kv_bytes : c->client_kv_bytes;
+    uint64_t pages = bytes && page_bytes ? bytes / page_bytes : n_pages;
+
+    return pages < n_pages ? (uint32_t)pages : n_pages;
+}
+
+struct owner_limits owner_limits(const struct config *c, bool shared, size_t page_bytes,
+                                 uint32_t n_pages)
+{
+    struct owner_limits l = { .clients = most_clients(c, shared),
+                              .sessions = c->owner_sessions,
+                              .pages = most_pages(c, page_bytes, n_pages),
+                              .reserve = shared ? n_pages / PAGES_KEPT : 0,
+                              .held = c->owner_text_bytes,
+                              .held_all = c->text_bytes };
+
+    if (!l.held)
+        l.held = shared ? l.held_all - l.held_all / HELD_KEPT : l.held_all;
+    return l;
+}
+
+void owners_init(struct owners *o, const struct owner_limits *limits)
+{
+    *o = (struct owners){ .limits = *limits, .held.limit = limits->held_all };
+    TAILQ_INIT(&o->list);
+}
+
+static void forget(struct owners *o, struct owner *owner)
+{
+    assert(TAILQ_EMPTY(&owner->clients) && owner->held.used == 0);
+    TAILQ_REMOVE(&o->list, owner, link);
+    free(owner);
+}
+
+/* Pages that the disk still reads or writes stay charged to who had them, also when all of its
+ * clients have gone: such an owner is kept until the next look. */
+static void forget_gone(struct owners *o)
+{
+    struct owner *owner, *next;
+
+    for (owner = TAILQ_FIRST(&o->list); owner; owner = next) {
+        next = TAILQ_NEXT(owner, link);
+        if (owner->n_refs == 0 && owner->pages.used == 0)
+            forget(o, owner);
+    }
+}
+
+/* The pool is closed behind this and has no use for owners any more, whatever is still charged. */
+void owners_fini(struct owners *o)
+{
+    struct owner *owner;
+
+    while ((owner = TAILQ_FIRST(&o->list))) {
+        assert(owner->n_refs == 0);
+        forget(o, owner);
+    }
+    assert(o->held.used == 0);
+}
+
+struct owner *owner_ref(struct owners *o, uid_t uid)
+{
+    struct owner *owner;
+
+    forget_gone(o);
+    TAILQ_FOREACH (owner, &o->list, link)
+        if (owner->uid == uid)
+            break;
+    if (!owner) {
+        owner = calloc(1, sizeof(*owner));
+        if (!owner)
+            return NULL;
+        owner->uid = uid;
+        owner->pages.limit = o->limits.pages;
+        owner->held = (struct held_account){ .limit = o->limits.held, .above = &o->held };
+        TAILQ_INIT(&owner->clients);
+        TAILQ_INSERT_TAIL(&o->list, owner, link);
+    }
+    owner->n_refs++;
+    return owner;
+}
+
+void owner_unref(struct owners *o, struct owner *owner)
+{
+    if (!owner)
+        return;
+    assert(owner->n_refs > 0);
+    owner->n_refs--;
+    forget_gone(o);
+}
+
+uint32_t owners_count(const struct owners *o)
+{
+    const struct owner *owner;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (owner, &o->list, link)
+        n++;
+    return n;
+}
+
+uint32_t owner_sessions(const struct owner *o)
+{
+    const struct client *c;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (c, &o->clients, of_owner)
+        n += c->n_sessions;
+    return n;
+}

@@ -1,0 +1,76 @@
+/* daemon/owner.h - a user of the daemon: what all its clients and documents have together.
+ *
+ * Limits of a client alone are passed by opening more connections; these are not. What nobody else
+ * may want is not kept from anybody: where the socket's mode lets in the daemon's own user alone
+ * (root aside), an owner may have all there is. Else there is always room for one more owner:
+ *
+ *     places of clients   a quarter of max-clients, one at least      (daemon/control.h counts)
+ *     pages               the last sixteenth of the pool              (P6 of engine/kv/pool.h)
+ *     held text           a quarter of text-bytes                     (daemon/held.h)
+ *
+ *        owner_ref()                              owner_unref()
+ *     ----------------> client, document, .. <--------------------> forgotten, when nothing is
+ *        by uid                                                      charged to it any more
+ *
+ * Turns      How many rows of steps an owner had decides who reads first (daemon/batch.h). Who
+ *            comes, or comes back, begins where those stand who wait: time away is not saved up.
+ *
+ * Threads    the scheduler's, but for owner_limits.
+ * Ownership  owners belong to struct owners; a reference keeps one alive.
+ */
+#ifndef DAEMON_OWNER_H
+#define DAEMON_OWNER_H
+
+#include "daemon/config.h"
+#include "daemon/held.h"
+#include "engine/kv/pool.h"
+
+#include <sys/queue.h>
+#include <sys/types.h>
+
+struct client;
+
+TAILQ_HEAD(owner_clients, client);
+
+struct owner {
+    TAILQ_ENTRY(owner) link;
+    uid_t uid;
+    uint32_t n_refs;
+    struct owner_clients clients; /* the first is served next */
+    struct pool_owner pages;
+    struct held_account held;
+    uint64_t rows; /* of steps, that its requests had */
+};
+
+/* 0 in what was asked for is what stands above. */
+struct owner_limits {
+    uint32_t clients, sessions, pages, reserve;
+    size_t held, held_all; /* bytes */
+};
+
+TAILQ_HEAD(owner_list, owner);
+
+struct owners {
+    struct owner_list list;
+    struct owner_limits limits;
+    struct held_account held; /* of all of them */
+};
+
+/* shared: users other than the daemon's own may connect. page_bytes, n_pages: of the pool; without
+ * one, 0. */
+struct owner_limits owner_limits(const struct config *c, bool shared, size_t page_bytes,
+                                 uint32_t n_pages);
+
+void owners_init(struct owners *o, const struct owner_limits *limits);
+void owners_fini(struct owners *o); /* nobody has a reference */
+
+/* The one with this uid. NULL: no memory. */
+struct owner *owner_ref(struct owners *o, uid_t uid);
+void owner_unref(struct owners *o, struct owner *owner); /* NULL: nothing */
+
+uint32_t owners_count(const struct owners *o);
+
+/* Sessions of all its clients. */
+uint32_t owner_sessions(const struct owner *o);
+
+#endif

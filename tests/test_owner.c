@@ -1,0 +1,228 @@
+/* tests/test_owner.c - what a user has, over all clients. Would catch: pages of a user that count
+ * twice where sessions share them or stay counted when they are given back; one user who takes what
+ * is kept for others, by taking, sharing or copying pages; limits that options don't say; owners
+ * that are never forgotten, or while something is charged to them.
+ */
+#include "daemon/client.h"
+#include "engine/kv/pool.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define PAGES   32u
+#define RESERVE 4u
+
+static const struct model tiny = { .n_layer = 1, .n_head = 1, .n_head_kv = 1, .head_dim = 16 };
+
+/* --- pages ------------------------------------------------------------------------------------ */
+
+/* Two users, with two sessions the first, and a tree that keeps pages. */
+struct users {
+    struct pool pool;
+    struct pool_owner a, b;
+    struct pool_account a1, a2, b1, tree;
+    struct pool_reclaimer reclaimer;
+    uint32_t kept[PAGES], n_kept;
+};
+
+static void give_kept(void *arg, uint32_t n)
+{
+    struct users *u = arg;
+
+    while (u->n_kept > 0 && u->pool.n_free < n)
+        pool_give(&u->pool, &u->tree, 1, &u->kept[--u->n_kept]);
+}
+
+static void open_users(struct users *u)
+{
+    *u = (struct users){ .a.limit = UINT32_MAX, .b.limit = UINT32_MAX };
+    assert_int_equal(
+        pool_open(&u->pool, NULL, &tiny, KV_F16, PAGES * pool_page_bytes(&tiny, KV_F16), NULL), 0);
+    u->pool.reserve = RESERVE;
+    u->a1 = u->a2 = (struct pool_account){ .limit = UINT32_MAX, .owner = &u->a };
+    u->b1 = (struct pool_account){ .limit = UINT32_MAX, .owner = &u->b };
+    u->tree = (struct pool_account){ .limit = UINT32_MAX };
+    u->reclaimer = (struct pool_reclaimer){ .fn = give_kept, .arg = u, .account = &u->tree };
+    pool_add_reclaimer(&u->pool, &u->reclaimer);
+}
+
+static void keep(struct users *u, uint32_t n, const uint32_t *pages)
+{
+    assert_int_equal(pool_share(&u->pool, &u->tree, n, pages), 0);
+    for (uint32_t i = 0; i < n; i++)
+        u->kept[u->n_kept++] = pages[i];
+}
+
+static void shared_pages_count_once(void **state)
+{
+    struct users u;
+    uint32_t pages[8];
+
+    (void)state;
+    open_users(&u);
+    u.a.limit = 8;
+    assert_int_equal(pool_take(&u.pool, &u.a1, 6, pages), 0);
+    assert_int_equal(pool_share(&u.pool, &u.a2, 6, pages), 0);
+    assert_int_equal(u.a.used, 6);
+    assert_int_equal(u.a1.used + u.a2.used, 12);
+    pool_give(&u.pool, &u.a1, 6, pages); /* the other session has them still */
+    assert_int_equal(u.a.used, 6);
+    assert_int_equal(pool_room(&u.pool, &u.a1, 0), 2);
+    assert_int_equal(pool_take(&u.pool, &u.a1, 3, pages + 6), -ENOSPC);
+    /* Kept by the tree alone they are nobody's, and whoever takes them over has them. */
+    keep(&u, 6, pages);
+    pool_give(&u.pool, &u.a2, 6, pages);
+    assert_int_equal(u.a.used, 0);
+    assert_int_equal(u.pool.n_cached, 6);
+    assert_int_equal(pool_share(&u.pool, &u.b1, 2, pages), 0);
+    assert_int_equal(u.b.used, 2);
+    /* Another user's of a public text costs who was first. */
+    assert_int_equal(pool_share(&u.pool, &u.a1, 3, pages), 0);
+    assert_int_equal(u.a.used, 1);
+    pool_give(&u.pool, &u.b1, 2, pages);
+    assert_int_equal(u.b.used, 2);
+    pool_give(&u.pool, &u.a1, 3, pages);
+    assert_int_equal(u.a.used + u.b.used, 0);
+    give_kept(&u, PAGES);
+    pool_close(&u.pool);
+}
+
+/* One takes all that it can get, in every way; the other still has its own. */
+static void the_last_are_kept(void **state)
+{
+    struct users u;
+    uint32_t pages[PAGES], copied, b_pages[RESERVE];
+
+    (void)state;
+    open_users(&u);
+    assert_int_equal(pool_room(&u.pool, &u.a1, 0), PAGES - RESERVE);
+    assert_int_equal(pool_take(&u.pool, &u.a1, PAGES - RESERVE + 1, pages), -ENOSPC);
+    assert_int_equal(pool_take(&u.pool, &u.a1, PAGES - RESERVE, pages), 0);
+    assert_int_equal(pool_take(&u.pool, &u.a2, 1, pages), -ENOSPC);
+    assert_int_equal(pool_room(&u.pool, &u.a2, 1), 1); /* when the disk is done with one */
+    /* A fork writes to a page that it shares. */
+    assert_int_equal(pool_share(&u.pool, &u.a2, 1, pages), 0);
+    copied = pages[0];
+    assert_int_equal(pool_own(&u.pool, &u.a2, &copied), -ENOSPC);
+    assert_int_equal(pool_take(&u.pool, &u.b1, RESERVE, b_pages), 0);
+    assert_int_equal(u.pool.n_free, 0);
+    pool_give(&u.pool, &u.b1, RESERVE, b_pages);
+    /* Pages that are kept come to be held again by sharing. */
+    pool_give(&u.pool, &u.a2, 1, pages);
+    keep(&u, PAGES - RESERVE, pages);
+    pool_give(&u.pool, &u.a1, PAGES - RESERVE, pages);
+    assert_int_equal(pool_take(&u.pool, &u.a1, RESERVE, b_pages), 0);
+    assert_int_equal(u.pool.n_cached, PAGES - RESERVE);
+    assert_int_equal(pool_share(&u.pool, &u.a2, PAGES - RESERVE, pages), -ENOSPC);
+    assert_int_equal(pool_share(&u.pool, &u.a2, PAGES - 2 * RESERVE, pages), 0);
+    assert_int_equal(pool_share(&u.pool, &u.b1, RESERVE, pages + PAGES - 2 * RESERVE), 0);
+    pool_give(&u.pool, &u.a1, RESERVE, b_pages);
+    pool_give(&u.pool, &u.a2, PAGES - 2 * RESERVE, pages);
+    pool_give(&u.pool, &u.b1, RESERVE, pages + PAGES - 2 * RESERVE);
+    assert_int_equal(u.a.used + u.b.used, 0);
+    give_kept(&u, PAGES);
+    assert_int_equal(u.pool.n_free, PAGES);
+    pool_close(&u.pool);
+}
+
+/* What somebody without an owner made is charged to who takes it over. */
+static void made_aside(void **state)
+{
+    struct pool_account aside = { .limit = UINT32_MAX };
+    struct users u;
+    uint32_t pages[4];
+
+    (void)state;
+    open_users(&u);
+    assert_int_equal(pool_take(&u.pool, &aside, 4, pages), 0);
+    assert_int_equal(pool_share(&u.pool, &u.a1, 4, pages), 0);
+    assert_int_equal(u.a.used, 4);
+    pool_give(&u.pool, &aside, 4, pages);
+    assert_int_equal(u.a.used, 4);
+    pool_give(&u.pool, &u.a1, 4, pages);
+    assert_int_equal(u.a.used, 0);
+    pool_close(&u.pool);
+}
+
+/* --- limits ----------------------------------------------------------------------------------- */
+
+static void limits_of_options(void **state)
+{
+    struct config c;
+    struct owner_limits l;
+
+    (void)state;
+    config_defaults(&c);
+    l = owner_limits(&c, false, 4096, 1000); /* nobody else can come */
+    assert_int_equal(l.clients, c.max_clients);
+    assert_int_equal(l.pages, 1000);
+    assert_int_equal(l.reserve, 0);
+    assert_int_equal(l.held, c.text_bytes);
+    l = owner_limits(&c, true, 4096, 1000);
+    assert_int_equal(l.clients, c.max_clients - c.max_clients / 4);
+    assert_int_equal(l.reserve, 1000 / 16);
+    assert_int_equal(l.held, c.text_bytes - c.text_bytes / 4);
+    assert_int_equal(l.held_all, c.text_bytes);
+    for (uint32_t n = 2; n < 6; n++) {
+        c.max_clients = n;
+        assert_true(owner_limits(&c, true, 0, 0).clients < n);
+    }
+    c.max_clients = 1;
+    assert_int_equal(owner_limits(&c, true, 0, 0).clients, 1);
+    c.client_kv_bytes = 10 * 4096;
+    assert_int_equal(owner_limits(&c, false, 4096, 1000).pages, 10);
+    c.owner_kv_bytes = 20 * 4096;
+    c.owner_clients = 7;
+    c.owner_text_bytes = 99;
+    l = owner_limits(&c, true, 4096, 1000);
+    assert_int_equal(l.pages, 20);
+    assert_int_equal(l.clients, 7);
+    assert_int_equal(l.held, 99);
+}
+
+/* An owner is there as long as somebody refers to it, or something is charged to it. */
+static void come_and_go(void **state)
+{
+    const struct owner_limits limits = { .pages = 5, .held = 6, .held_all = 7 };
+    struct owners all;
+    struct owner *o, *other;
+
+    (void)state;
+    owners_init(&all, &limits);
+    o = owner_ref(&all, 1000);
+    assert_non_null(o);
+    assert_ptr_equal(owner_ref(&all, 1000), o);
+    other = owner_ref(&all, 0);
+    assert_ptr_not_equal(other, o);
+    assert_int_equal(o->pages.limit, 5);
+    assert_int_equal(o->held.limit, 6);
+    assert_int_equal(owners_count(&all), 2);
+    owner_unref(&all, o);
+    assert_int_equal(owners_count(&all), 2);
+    o->pages.used = 1; /* that the disk still has */
+    owner_unref(&all, o);
+    assert_int_equal(owners_count(&all), 2);
+    assert_ptr_equal(owner_ref(&all, 1000), o);
+    owner_unref(&all, o);
+    o->pages.used = 0;
+    owner_unref(&all, other);
+    assert_int_equal(owners_count(&all), 0);
+    owners_fini(&all);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shared_pages_count_once),
+        cmocka_unit_test(the_last_are_kept),
+        cmocka_unit_test(made_aside),
+        cmocka_unit_test(limits_of_options),
+        cmocka_unit_test(come_and_go),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
