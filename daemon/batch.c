@@ -14,14 +14,25 @@
 #include <errno.h>
 #include <string.h>
 
+/* Runs of a step that are kept for those who read. */
+#define READING_RUNS 32u
+
+/* The background has a token for so many that are read before it. */
+#define BACKGROUND_PART 8u
+
+/* So many of its steps in a row are given up for who comes; the next is so much shorter. */
+#define GIVEN_MAX  4u
+#define GIVEN_PART 8u
+
 struct batch {
     struct forward_run runs[FORWARD_RUNS_MAX];
     struct request *requests[FORWARD_RUNS_MAX];
     bool upkeep[FORWARD_RUNS_MAX]; /* the run is its memory's, not the request's own */
     uint32_t n, n_decode;          /* the first n_decode runs decode */
     uint32_t n_rows, max_rows;
-    uint32_t n_pages; /* that the runs look at */
-    bool waits;       /* somebody was told "not yet" */
+    uint32_t n_pages;                        /* that the runs look at */
+    bool waits;                              /* somebody was told "not yet" */
+    uint32_t n_reading[WIRE_BACKGROUND + 1]; /* of each priority, when the step began */
 };
 
 /* Something has to be done for the request's memory before it goes on: a segment is to be
@@ -107,19 +118,62 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
     return true;
 }
 
-/* All that decode, before anybody reads: each adds one row to a pass that is made anyway, while a
- * token that is late is seen by the person who reads the answer. plan() may end a request (the
- * context is full, say), and then it can be freed here. */
-static void add_decoding(struct sched *s, struct batch *b)
+/* Of its client's line, from r on, the first that decodes. */
+static struct request *next_decoding(struct request *r)
 {
-    struct request *r, *next;
+    while (r && (r->phase != REQUEST_RUN || !r->ops->decode || behind(r)))
+        r = TAILQ_NEXT(r, in_line);
+    return r;
+}
 
-    for (r = TAILQ_FIRST(&s->active); r; r = next) {
-        next = TAILQ_NEXT(r, link);
-        if (r->phase != REQUEST_RUN || !r->ops->decode || behind(r))
-            continue;
-        if (!add(s, b, r, b->max_rows - b->n_rows))
-            request_deliver(s, r);
+/* The next client of the owner, in turn, that has one. */
+static struct client *next_client(struct owner *o)
+{
+    struct client *c = o->next, *first = c;
+
+    do {
+        if (c && c->next)
+            return c;
+        c = c && TAILQ_NEXT(c, of_owner) ? TAILQ_NEXT(c, of_owner) : TAILQ_FIRST(&o->clients);
+    } while (c != first);
+    return NULL;
+}
+
+/* A token of one of the owner's. plan() may end a request (the context is full, say), and then it
+ * can be freed here: who is next is known before. False: it has none left. */
+static bool add_token(struct sched *s, struct batch *b, struct owner *o, uint32_t max_rows)
+{
+    struct client *c = next_client(o);
+    struct request *r = c ? c->next : NULL;
+
+    if (!r)
+        return false;
+    c->next = next_decoding(TAILQ_NEXT(r, in_line));
+    o->next = TAILQ_NEXT(c, of_owner) ? TAILQ_NEXT(c, of_owner) : TAILQ_FIRST(&o->clients);
+    if (!add(s, b, r, max_rows - b->n_rows))
+        request_deliver(s, r);
+    return true;
+}
+
+/* Who decodes, before anybody reads: each adds one row to a pass that is made anyway, while a token
+ * that is late is seen by the person who reads the answer. In turn an owner, of each a client, of
+ * each a session, until all are in or there is no more room: then each owner has as many as it
+ * wants, or no fewer than any other, and so on within it. Who is left out is first in its line. */
+static void add_decoding(struct sched *s, struct batch *b, uint32_t max_rows, uint32_t max_runs)
+{
+    struct owner *o;
+    struct client *c;
+    bool any = true;
+
+    TAILQ_FOREACH (c, &s->clients, link)
+        c->next = next_decoding(TAILQ_FIRST(&c->line));
+    TAILQ_FOREACH (o, &s->owners.list, link)
+        o->next = TAILQ_FIRST(&o->clients);
+    while (any) {
+        any = false;
+        TAILQ_FOREACH (o, &s->owners.list, link)
+            if (b->n < max_runs && b->n_rows < max_rows)
+                any |= add_token(s, b, o, max_rows);
     }
     b->n_decode = b->n;
 }
@@ -140,55 +194,154 @@ static bool reads(const struct sched *s, const struct request *r, enum wire_prio
     return r->phase == REQUEST_RUN && (!r->ops->decode || behind(r)) && class_of(s, r) == p;
 }
 
-/* Requests of one priority that read, within budget tokens. Returns what they left of it. Even
- * shares and not one after the other: a short question behind somebody's long document is answered
- * after a few steps. But none below a page's tokens, where a step costs more than it brings: then
- * those at the end of the line wait, and are at its head in a later step. */
-static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority p, uint32_t budget)
+/* Counts those of one priority: a client's requests, an owner's clients. */
+static void count_reading(struct sched *s, enum wire_priority p)
+{
+    struct owner *o;
+    struct client *c;
+    struct request *r;
+
+    TAILQ_FOREACH (o, &s->owners.list, link)
+        o->n_waiting = 0;
+    TAILQ_FOREACH (c, &s->clients, link) {
+        c->n_waiting = 0;
+        TAILQ_FOREACH (r, &c->line, in_line)
+            c->n_waiting += reads(s, r, p);
+        c->owner->n_waiting += c->n_waiting > 0;
+    }
+}
+
+static uint32_t left_of(uint32_t tokens, uint32_t n_rows)
+{
+    return n_rows < tokens ? tokens - n_rows : 0;
+}
+
+/* How many rows a client's requests took of so many tokens, and of an owner's clients the same. */
+static uint32_t read_of_client(struct sched *s, struct batch *b, struct client *c,
+                               enum wire_priority p, uint32_t tokens)
 {
     struct request *r, *next;
-    uint32_t waiting = 0;
+    uint32_t begin = b->n_rows;
 
-    TAILQ_FOREACH (r, &s->active, link)
-        waiting += reads(s, r, p);
-    for (r = TAILQ_FIRST(&s->active); r && waiting > 0; r = next) {
-        uint32_t before = b->n_rows, share = budget / waiting;
+    for (r = TAILQ_FIRST(&c->line); r && c->n_waiting > 0; r = next) {
+        uint32_t left = left_of(tokens, b->n_rows - begin);
 
-        next = TAILQ_NEXT(r, link);
+        next = TAILQ_NEXT(r, in_line);
         if (!reads(s, r, p))
             continue;
-        /* What the short ones leave goes to those behind them. */
-        if (share < PACE_TOKENS_MIN)
-            share = budget < PACE_TOKENS_MIN ? budget : PACE_TOKENS_MIN;
-        waiting--;
-        if (!add(s, b, r, share)) {
+        if (add(s, b, r, owner_even(left, c->n_waiting--)))
+            r->in_prefill = true;
+        else
             request_deliver(s, r);
-            continue;
-        }
-        r->in_prefill = true;
-        budget -= b->n_rows - before;
     }
+    return b->n_rows - begin;
+}
+
+static uint32_t read_of_owner(struct sched *s, struct batch *b, struct owner *o,
+                              enum wire_priority p, uint32_t tokens)
+{
+    uint32_t left = tokens, n = o->n_waiting;
+    struct client *c;
+
+    TAILQ_FOREACH (c, &o->clients, of_owner)
+        if (c->n_waiting > 0)
+            left = left_of(left, read_of_client(s, b, c, p, owner_even(left, n--)));
+    o->n_waiting = 0;
+    return tokens - left;
+}
+
+/* Requests of one priority that read, within budget tokens. Returns what they left of it. Even
+ * shares, of owners, clients and requests, and not one after the other: a short question behind
+ * somebody's long document is answered after a few steps. What the short ones leave goes to those
+ * behind them. */
+static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority p, uint32_t budget)
+{
+    struct owner *o;
+    uint64_t most;
+    uint32_t n;
+
+    if (b->n_reading[p] == 0)
+        return budget;
+    count_reading(s, p);
+    while ((o = owners_next(&s->owners, &n, &most)))
+        budget -= read_of_owner(s, b, o, p, owner_part(o, budget, n, most));
     return budget;
 }
 
-/* Background gets what interactive reading leaves, which may be nothing for as long as prompts keep
- * coming: it was asked for so. */
-static void compose(struct sched *s, struct batch *b)
+/* What the background may have of a budget when others read as well: for every 8 tokens of theirs
+ * one, saved up until it is worth a step. It was asked to wait, but not for ever. */
+static uint32_t take_owed(struct sched *s, uint32_t budget)
 {
-    struct request *r;
-    uint64_t settle_end = 0;
-    uint32_t budget;
+    uint32_t part = s->owed / BACKGROUND_PART;
 
-    TAILQ_FOREACH (r, &s->active, link)
-        if (r->phase == REQUEST_RUN && r->memory)
+    part -= part % PACE_TOKENS_MIN;
+    if (part > budget)
+        part = budget;
+    s->owed -= part * BACKGROUND_PART;
+    return part;
+}
+
+/* Interactive ones first. The background has the rest only of a step that none of them reads in: it
+ * would last longer for who waits for it. */
+static void add_all_reading(struct sched *s, struct batch *b, uint32_t budget)
+{
+    bool waits = b->n_reading[WIRE_BACKGROUND] > 0;
+    uint32_t owed = waits ? take_owed(s, budget) : 0, left;
+
+    left = add_reading(s, b, WIRE_INTERACTIVE, budget - owed);
+    if (!waits) {
+        s->owed = 0;
+    } else if (b->n > b->n_decode) {
+        s->owed += budget - owed - left;
+        (void)add_reading(s, b, WIRE_BACKGROUND, owed);
+    } else {
+        if (s->n_given >= GIVEN_MAX)
+            budget = owner_even(budget, GIVEN_PART);
+        (void)add_reading(s, b, WIRE_BACKGROUND, budget);
+        s->yields = b->n_decode == 0 && s->n_given < GIVEN_MAX;
+    }
+}
+
+static void settle(struct sched *s, struct batch *b)
+{
+    uint64_t settle_end = 0;
+    struct request *r;
+    struct owner *o;
+
+    TAILQ_FOREACH (o, &s->owners.list, link)
+        o->wants = false;
+    TAILQ_FOREACH (r, &s->active, link) {
+        if (r->phase != REQUEST_RUN)
+            continue;
+        r->client->owner->wants = true;
+        if (r->memory)
             memory_settle(r->memory, &settle_end);
+    }
+    owners_turn(&s->owners);
     follow_hurry(&s->follow);
-    b->n = b->n_rows = b->n_pages = 0;
-    b->waits = false;
     s->hurried = s->hurry; /* as the last step found it */
     s->hurry = false;
-    b->max_rows = s->config->batch_tokens;
-    add_decoding(s, b);
+    TAILQ_FOREACH (r, &s->active, link)
+        if (reads(s, r, class_of(s, r)))
+            b->n_reading[class_of(s, r)]++;
+}
+
+/* Where somebody reads, decoding leaves it half of the step at least, or what it would have
+ * alone. */
+static void compose(struct sched *s, struct batch *b)
+{
+    uint32_t max_rows = s->config->batch_tokens, budget, kept = 0;
+
+    b->n = b->n_rows = b->n_pages = 0;
+    b->n_reading[WIRE_INTERACTIVE] = b->n_reading[WIRE_BACKGROUND] = 0;
+    b->waits = s->yields = false;
+    b->max_rows = max_rows;
+    settle(s, b);
+    if (b->n_reading[WIRE_INTERACTIVE] + b->n_reading[WIRE_BACKGROUND] > 0)
+        kept = max_rows / 2;
+    if (kept > pace_budget(&s->pace, true))
+        kept = pace_budget(&s->pace, true);
+    add_decoding(s, b, max_rows - kept, FORWARD_RUNS_MAX - (kept ? READING_RUNS : 0));
     /* The last step was given up, and with it a token of each of these: that must not happen twice
      * in a row, however fast somebody sends prompts and cancels them. */
     if (s->decode_only && b->n_decode > 0)
@@ -196,8 +349,7 @@ static void compose(struct sched *s, struct batch *b)
     budget = pace_budget(&s->pace, b->n_decode > 0);
     if (budget > b->max_rows - b->n_rows)
         budget = b->max_rows - b->n_rows;
-    budget = add_reading(s, b, WIRE_INTERACTIVE, budget);
-    (void)add_reading(s, b, WIRE_BACKGROUND, budget);
+    add_all_reading(s, b, budget);
 }
 
 /* Between two layers. True: the step ends there, and all sequences are as they were before it. */
@@ -217,7 +369,8 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
     /* From here on requests may come, but none may touch a sequence or a page: the step has
      * addresses of both (request.h, start). */
     s->in_step = true;
-    s->abandon = false;
+    s->abandon = s->gave_way = false;
+    s->step_ns = clock_ns();
     r = forward_step(&s->served.forward, b->runs, b->n, &stop, ret_n_out);
     s->in_step = false;
     for (uint32_t i = b->n_decode; i < b->n; i++)
@@ -266,14 +419,26 @@ static void give_read(struct sched *s, struct batch *b)
     }
 }
 
-/* Who was served goes to the end of the line, and what it has to say goes out. */
+/* Who was served goes to the end of its line, and its client to the end of its owner's. */
+static void go_behind(struct sched *s, struct request *r)
+{
+    struct client *c = r->client;
+
+    TAILQ_REMOVE(&s->active, r, link);
+    TAILQ_INSERT_TAIL(&s->active, r, link);
+    TAILQ_REMOVE(&c->line, r, in_line);
+    TAILQ_INSERT_TAIL(&c->line, r, in_line);
+    TAILQ_REMOVE(&c->owner->clients, c, of_owner);
+    TAILQ_INSERT_TAIL(&c->owner->clients, c, of_owner);
+}
+
+/* And what they have to say goes out. */
 static void deliver(struct sched *s, struct batch *b)
 {
-    for (uint32_t i = 0; i < b->n; i++) {
-        TAILQ_REMOVE(&s->active, b->requests[i], link);
-        TAILQ_INSERT_TAIL(&s->active, b->requests[i], link);
+    for (uint32_t i = 0; i < b->n; i++)
+        go_behind(s, b->requests[i]);
+    for (uint32_t i = 0; i < b->n; i++)
         request_deliver(s, b->requests[i]);
-    }
 }
 
 /* The computation failed as a whole, and whose fault it was can't be told: those who took part are
@@ -287,9 +452,14 @@ static void fail_all(struct sched *s, struct batch *b, int err)
 }
 
 /* The step was given up: the next one only decodes, and the next that reads is spared if this one
- * read for others than who gave it up. */
+ * read for others than who gave it up. One that gave way to who came is none of their fault: but
+ * so many in a row are enough, and then the background has a short one that lasts. */
 static void abandoned(struct sched *s, const struct batch *b)
 {
+    if (s->gave_way) {
+        s->n_given++;
+        return;
+    }
     s->decode_only = true;
     for (uint32_t i = b->n_decode; i < b->n; i++)
         s->spare |= !request_unwanted(b->requests[i]);
@@ -331,6 +501,15 @@ static uint64_t waited_ns(const struct sched *s)
     return stream ? stream_taken_ns(stream) : 0;
 }
 
+/* Before its requests hear of it: they may end. */
+static bool reads_in_background(const struct sched *s, const struct batch *b)
+{
+    for (uint32_t i = b->n_decode; i < b->n; i++)
+        if (class_of(s, b->requests[i]) == WIRE_BACKGROUND)
+            return true;
+    return false;
+}
+
 bool batch_run(struct sched *s)
 {
     struct batch b;
@@ -355,13 +534,15 @@ bool batch_run(struct sched *s)
     }
     if (b.n > b.n_decode)
         s->spare = false;
+    if (reads_in_background(s, &b))
+        s->n_given = 0;
     if (r < 0) {
         fail_all(s, &b, r);
     } else {
         s->totals.steps++;
         /* Before any request hears of its outputs: it may ask its memory how long it is. */
         for (uint32_t i = 0; i < b.n; i++) {
-            b.requests[i]->client->owner->rows += forward_run_rows(&b.runs[i]);
+            owner_had(b.requests[i]->client->owner, forward_run_rows(&b.runs[i]));
             if (b.requests[i]->memory)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);
         }

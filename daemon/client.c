@@ -25,6 +25,7 @@ int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t
     for (int i = 0; i < CLIENT_PARTS__N; i++)
         c->parts[i].account = &c->held;
     TAILQ_INIT(&c->sessions);
+    TAILQ_INIT(&c->line);
     TAILQ_INSERT_TAIL(&owner->clients, c, of_owner);
     *ret = c;
     return 0;

@@ -21,6 +21,7 @@
 #define CLIENT_REQUESTS_ALL   (CLIENT_REQUESTS_MAX + CLIENT_REQUESTS_SPARE)
 
 TAILQ_HEAD(session_list, session);
+TAILQ_HEAD(client_line, request);
 
 enum client_parts {
     CLIENT_PARTS_SCORE,
@@ -52,6 +53,9 @@ struct client {
     uint32_t n_sessions, n_requests;
     struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */
     struct chan_msg msg;       /* the message that was received and not released yet */
+    struct client_line line;   /* open ones; the first is served next */
+    struct request *next;      /* batch.c: whose token is added next */
+    uint32_t n_waiting;        /* batch.c: of those that read */
     struct request *receiving; /* whose bulk, msg's, is copied in pieces; NULL: none */
     uint64_t received;         /* bytes of it so far */
     struct request requests[CLIENT_REQUESTS_ALL];

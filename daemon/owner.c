@@ -1,6 +1,7 @@
 #include "daemon/owner.h"
 
 #include "daemon/client.h"
+#include "daemon/pace.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -113,6 +114,66 @@ void owner_unref(struct owners *o, struct owner *owner)
     assert(owner->n_refs > 0);
     owner->n_refs--;
     forget_gone(o);
+}
+
+void owners_turn(struct owners *o)
+{
+    uint64_t least = UINT64_MAX;
+    struct owner *owner;
+
+    TAILQ_FOREACH (owner, &o->list, link)
+        if (owner->wants && owner->waited && owner->had < least)
+            least = owner->had;
+    TAILQ_FOREACH (owner, &o->list, link) {
+        if (owner->wants && !owner->waited && least != UINT64_MAX)
+            owner->had = least;
+        owner->waited = owner->wants;
+    }
+}
+
+struct owner *owners_next(const struct owners *o, uint32_t *ret_n, uint64_t *ret_most)
+{
+    struct owner *owner, *best = NULL;
+
+    *ret_n = 0;
+    *ret_most = 0;
+    TAILQ_FOREACH (owner, &o->list, link) {
+        if (owner->n_waiting == 0)
+            continue;
+        ++*ret_n;
+        if (owner->had > *ret_most)
+            *ret_most = owner->had;
+        if (!best || owner->had < best->had)
+            best = owner;
+    }
+    return best;
+}
+
+uint32_t owner_even(uint32_t tokens, uint32_t n)
+{
+    uint32_t part = tokens / n;
+
+    if (part >= PACE_TOKENS_MIN)
+        return part;
+    return tokens < PACE_TOKENS_MIN ? tokens : PACE_TOKENS_MIN;
+}
+
+/* Even parts alone would be enough if everybody could use them; but a chunk ends where a segment
+ * does, and what it leaves goes to others in the same step. Half a part at a time, and nobody is
+ * kept waiting by who catches up. */
+uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t most)
+{
+    uint32_t part = owner_even(tokens, n);
+    uint64_t behind = most - o->had;
+
+    part += behind < part / 2 ? (uint32_t)behind : part / 2;
+    return part < tokens ? part : tokens;
+}
+
+void owner_had(struct owner *o, uint32_t n)
+{
+    o->rows += n;
+    o->had += n;
 }
 
 uint32_t owners_count(const struct owners *o)

@@ -12,8 +12,9 @@
  *     ----------------> client, document, .. <--------------------> forgotten, when nothing is
  *        by uid                                                      charged to it any more
  *
- * Turns      How many rows of steps an owner had decides who reads first (daemon/batch.h). Who
- *            comes, or comes back, begins where those stand who wait: time away is not saved up.
+ * Turns      Of what a step reads each owner has an even part (owner_part), and who had fewer rows
+ *            of earlier steps has up to half of that more, until it has had as many. Who comes, or
+ *            comes back, begins where those stand who are there: time away is not saved up.
  *
  * Threads    the scheduler's, but for owner_limits.
  * Ownership  owners belong to struct owners; a reference keeps one alive.
@@ -39,7 +40,11 @@ struct owner {
     struct owner_clients clients; /* the first is served next */
     struct pool_owner pages;
     struct held_account held;
-    uint64_t rows; /* of steps, that its requests had */
+    uint64_t rows;       /* of steps, that its requests had */
+    uint64_t had;        /* the same, as turns count them */
+    bool wants, waited;  /* something of this step, of the last one */
+    struct client *next; /* batch.c: whose token is added next */
+    uint32_t n_waiting;  /* batch.c: clients that read */
 };
 
 /* 0 in what was asked for is what stands above. */
@@ -67,6 +72,19 @@ void owners_fini(struct owners *o); /* nobody has a reference */
 /* The one with this uid. NULL: no memory. */
 struct owner *owner_ref(struct owners *o, uid_t uid);
 void owner_unref(struct owners *o, struct owner *owner); /* NULL: nothing */
+
+/* Before a step, with `wants` set: where those begin who were not there in the last one. */
+void owners_turn(struct owners *o);
+/* Of those who have something to read (n_waiting > 0), who had least; NULL: none has. *ret_n: how
+ * many they are, *ret_most: what the one had who had most. */
+struct owner *owners_next(const struct owners *o, uint32_t *ret_n, uint64_t *ret_most);
+/* Its part of so many tokens, of n who wait. */
+uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t most);
+/* An even part of so many tokens for the first of n; none is too small to be worth its step: rather
+ * than that, those at the end of the line wait. */
+uint32_t owner_even(uint32_t tokens, uint32_t n);
+/* It had n rows of a step. */
+void owner_had(struct owner *o, uint32_t n);
 
 uint32_t owners_count(const struct owners *o);
 

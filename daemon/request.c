@@ -54,6 +54,7 @@ static struct request *begin(struct sched *s, struct client *c, uint64_t id,
         .client = c, .ops = ops, .phase = REQUEST_WORK, .id = id, .arrived_ns = clock_ns()
     };
     TAILQ_INSERT_TAIL(&s->active, r, link);
+    TAILQ_INSERT_TAIL(&c->line, r, in_line);
     s->n_active++;
     c->n_requests++;
     s->totals.requests++;
@@ -565,6 +566,7 @@ void request_drop(struct sched *s, struct request *r)
     if (r->ops->fini)
         r->ops->fini(r);
     TAILQ_REMOVE(&s->active, r, link);
+    TAILQ_REMOVE(&r->client->line, r, in_line);
     s->n_active--;
     r->client->n_requests--;
     if (r->client->receiving == r)

@@ -74,7 +74,8 @@ struct request_ops {
 #define REQUEST_TEXT_MAX 384u
 
 struct request {
-    TAILQ_ENTRY(request) link; /* of the scheduler's active ones */
+    TAILQ_ENTRY(request) link;    /* of the scheduler's active ones */
+    TAILQ_ENTRY(request) in_line; /* of its client's */
     struct client *client;
     struct session *session;      /* that it keeps busy; NULL: none */
     struct memory *memory;        /* of the sequence that it reads into; NULL: none yet */

@@ -251,6 +251,23 @@ static bool unwanted(const struct sched *s)
     return some && (all || !s->spare);
 }
 
+/* Whether somebody has come, while a step reads in the background alone, who is not to wait for
+ * that. Each comes once: who is still waiting when the next step begins waits for something else
+ * than the model. */
+static bool in_haste(const struct sched *s)
+{
+    const struct request *r;
+
+    TAILQ_FOREACH_REVERSE(r, &s->active, request_list, link)
+    {
+        if (r->arrived_ns < s->step_ns)
+            return false;
+        if (r->session && r->priority == WIRE_INTERACTIVE && r->phase != REQUEST_LAST)
+            return true;
+    }
+    return false;
+}
+
 bool sched_attend(struct sched *s)
 {
     bool any = take_letters(s);
@@ -261,8 +278,11 @@ bool sched_attend(struct sched *s)
                           atomic_load_explicit(&s->heartbeat, memory_order_relaxed) + 1,
                           memory_order_relaxed);
     any |= take_frames(s);
-    if (any && s->in_step && !s->abandon)
+    if (any && s->in_step && !s->abandon) {
         s->abandon = s->stopping || unwanted(s);
+        s->gave_way = !s->abandon && s->yields && in_haste(s);
+        s->abandon |= s->gave_way;
+    }
     return any;
 }
 

@@ -80,6 +80,11 @@ struct sched {
     bool abandon;     /* what the step reads is not wanted any more */
     bool decode_only; /* the last step was abandoned: the decoding ones go first now */
     bool spare;       /* one that read for others too was: the next such step is not */
+    bool yields;      /* the step reads in the background alone, and may be given up for others */
+    bool gave_way;    /* and was */
+    uint32_t n_given; /* steps in a row that were */
+    uint64_t step_ns; /* since when it runs */
+    uint32_t owed;    /* tokens, to the background, of what is read before it */
     bool hurry;       /* an interactive request waits for what others compress with */
     bool hurried;     /* that was so in the last step */
     bool stopping;

@@ -2,7 +2,10 @@
  * catch: a scheduler that sleeps although what a request waits for has just come back; a prompt
  * that is not read while answers share a long context; one that waits for a compression in the
  * background which is not done while other prompts come; a long segment that short ones pass for
- * ever; an error of who computes that is taken for want of memory.
+ * ever; an error of who computes that is taken for want of memory. Of users: answers of one that
+ * keep the prompts of others from being read, or others' answers from going on; one that reads more
+ * than its share because it has more clients or sessions; an interactive request that waits for a
+ * step in the background; a background that never gets its turn.
  */
 #include "daemon/batch.h"
 #include "daemon/sched.h"
@@ -31,7 +34,6 @@ static const struct policy keeps = {
 static struct memory_rig rig;
 static struct config config = { .batch_tokens = 32 };
 static struct sched sched;
-static struct owner owner;
 static struct client client; /* dead: nothing is sent to it */
 static uint32_t ids[640];
 
@@ -42,6 +44,24 @@ struct actor {
     struct request request;
     uint32_t done;
 };
+
+static void open_client(struct client *c, uid_t uid)
+{
+    struct owner *o = owner_ref(&sched.owners, uid);
+
+    assert_non_null(o);
+    *c = (struct client){ .dead = true, .owner = o };
+    TAILQ_INIT(&c->line);
+    TAILQ_INSERT_TAIL(&o->clients, c, of_owner);
+    TAILQ_INSERT_TAIL(&sched.clients, c, link);
+}
+
+static void close_client(struct client *c)
+{
+    TAILQ_REMOVE(&sched.clients, c, link);
+    TAILQ_REMOVE(&c->owner->clients, c, of_owner);
+    owner_unref(&sched.owners, c->owner);
+}
 
 static int open_all(void **state)
 {
@@ -66,7 +86,8 @@ static int open_all(void **state)
     TAILQ_INIT(&sched.active);
     TAILQ_INIT(&sched.clients);
     pace_init(&sched.pace, rig.rig.model->n_layer, config.batch_tokens);
-    client = (struct client){ .dead = true, .owner = &owner };
+    owners_init(&sched.owners, &(struct owner_limits){ 0 });
+    open_client(&client, 0);
     for (uint32_t i = 0; i < 640; i++)
         ids[i] = i * 7 % rig.rig.model->n_vocab;
     return 0;
@@ -75,6 +96,8 @@ static int open_all(void **state)
 static int close_all(void **state)
 {
     (void)state;
+    close_client(&client);
+    owners_fini(&sched.owners);
     mailbox_close(sched.inbox);
     free(sched.inbox);
     free(sched.logits);
@@ -131,16 +154,23 @@ static const struct request_ops answer = {
     .name = "answer", .decode = true, .plan = plan, .token = token
 };
 
-static void act(struct actor *a, const struct request_ops *ops, enum wire_priority priority)
+static void act_of(struct client *c, struct actor *a, const struct request_ops *ops,
+                   enum wire_priority priority)
 {
-    a->request = (struct request){ .client = &client,
+    a->request = (struct request){ .client = c,
                                    .ops = ops,
                                    .phase = REQUEST_RUN,
                                    .priority = priority,
                                    .memory = &a->memory,
                                    .state = a };
     TAILQ_INSERT_TAIL(&sched.active, &a->request, link);
+    TAILQ_INSERT_TAIL(&c->line, &a->request, in_line);
     sched.n_active++;
+}
+
+static void act(struct actor *a, const struct request_ops *ops, enum wire_priority priority)
+{
+    act_of(&client, a, ops, priority);
 }
 
 /* With n tokens read. */
@@ -351,6 +381,236 @@ static void says_what_failed(void **state)
     close_actor(&a);
 }
 
+/* --- shares ----------------------------------------------------------------------------------- */
+
+#define MANY 33u /* answers: more than a step has rows */
+
+/* Behind one page that they share. */
+static void open_answers(struct actor *a, uint32_t n)
+{
+    open_actor(&a[0], &keeps, 16);
+    for (uint32_t i = 1; i < n; i++)
+        fork_actor(&a[0], &a[i]);
+}
+
+/* More answers of one user than there are rows, and a prompt of another one. */
+static void answers_leave_rows(void **state)
+{
+    static struct actor answers[MANY];
+    struct actor prompt;
+    struct client other;
+    uint32_t least = UINT32_MAX, most = 0;
+
+    (void)state;
+    open_client(&other, 1);
+    open_answers(answers, MANY);
+    open_actor(&prompt, &keeps, 0);
+    for (uint32_t i = 0; i < MANY; i++)
+        act(&answers[i], &answer, WIRE_INTERACTIVE);
+    act_of(&other, &prompt, &endless, WIRE_BACKGROUND);
+    assert_true(batch_run(&sched));
+    assert_true(prompt.done >= PACE_TOKENS_MIN); /* at once */
+    for (uint32_t i = 0; i < 2 * MANY; i++)
+        assert_true(batch_run(&sched));
+    for (uint32_t i = 0; i < MANY; i++) {
+        least = answers[i].done < least ? answers[i].done : least;
+        most = answers[i].done > most ? answers[i].done : most;
+        close_actor(&answers[i]);
+    }
+    assert_true(least > MANY / 2); /* half of the rows, two steps a token */
+    assert_true(most - least <= 1);
+    close_actor(&prompt);
+    close_client(&other);
+}
+
+/* One user has 28 answers, another one 3 and 1 of two clients, and a step has 16 rows. */
+static void answers_of_all_users_go_on(void **state)
+{
+    static struct actor a[32];
+    struct client other[2];
+
+    (void)state;
+    config.batch_tokens = 16;
+    open_client(&other[0], 1);
+    open_client(&other[1], 1);
+    open_answers(a, 32);
+    for (uint32_t i = 0; i < 32; i++)
+        act_of(i < 28 ? &client : &other[i == 31], &a[i], &answer, WIRE_INTERACTIVE);
+    for (uint32_t i = 0; i < 7; i++)
+        assert_true(batch_run(&sched));
+    for (uint32_t i = 0; i < 32; i++) {
+        assert_int_equal(a[i].done, i < 28 ? 3 : 7); /* 12 of 28 a step, and all of 4 */
+        close_actor(&a[i]);
+    }
+    config.batch_tokens = 32;
+    close_client(&other[0]);
+    close_client(&other[1]);
+}
+
+/* Users read as much as each other, whatever they have of clients and sessions, and so do clients
+ * of one user. */
+static void reading_is_shared(void **state)
+{
+    struct actor a[5];
+    struct client second, other;
+    uint64_t one, two;
+
+    (void)state;
+    open_client(&second, 0);
+    open_client(&other, 1);
+    for (uint32_t i = 0; i < 5; i++)
+        open_actor(&a[i], &keeps, 0);
+    for (uint32_t i = 0; i < 3; i++)
+        act(&a[i], &endless, WIRE_INTERACTIVE);
+    act_of(&second, &a[3], &endless, WIRE_INTERACTIVE);
+    act_of(&other, &a[4], &endless, WIRE_INTERACTIVE);
+    for (uint32_t i = 0; i < 120; i++)
+        assert_true(batch_run(&sched));
+    one = client.owner->rows;
+    two = other.owner->rows;
+    assert_int_equal(one, a[0].done + a[1].done + a[2].done + a[3].done);
+    assert_int_equal(two, a[4].done);
+    assert_true(one * 10 > two * 9 && two * 10 > one * 9);
+    assert_true(a[3].done * 10 > (a[0].done + a[1].done + a[2].done) * 9);
+    assert_true(a[3].done * 9 < (a[0].done + a[1].done + a[2].done) * 10);
+    for (uint32_t i = 0; i < 5; i++)
+        close_actor(&a[i]);
+    close_client(&second);
+    close_client(&other);
+}
+
+/* Of what is read before it the background has a part, not more. */
+static void background_has_its_turn(void **state)
+{
+    struct actor prompts, background;
+
+    (void)state;
+    open_actor(&prompts, &keeps, 0);
+    open_actor(&background, &keeps, 0);
+    act(&prompts, &endless, WIRE_INTERACTIVE);
+    act(&background, &endless, WIRE_BACKGROUND);
+    for (uint32_t i = 0; i < 90; i++)
+        assert_true(batch_run(&sched));
+    assert_true(background.done * 10 > prompts.done);
+    assert_true(background.done * 7 < prompts.done);
+    close_actor(&prompts);
+    close_actor(&background);
+}
+
+/* --- who comes while a step runs -------------------------------------------------------------- */
+
+static struct backend_ops coming;
+static int (*real_step)(struct backend *b, const struct plan *plan,
+                        const struct forward_stop *stop);
+static struct actor *comer;
+static enum wire_priority comes_as;
+static struct session session;
+
+/* A request of the comer is there when the first layer is done. */
+static int step_and_come(struct backend *b, const struct plan *plan,
+                         const struct forward_stop *stop)
+{
+    if (comer) {
+        act(comer, &reader, comes_as);
+        comer->request.session = &session;
+        comer->request.arrived_ns = sched.step_ns;
+        mailbox_put(sched.inbox, &(struct mailbox_letter){ .kind = MAILBOX_DEAD, .client = 99 });
+        comer = NULL;
+    }
+    return real_step(b, plan, stop);
+}
+
+/* It has read all, and is no request any more. */
+static void leave(struct actor *a)
+{
+    TAILQ_REMOVE(&sched.active, &a->request, link);
+    TAILQ_REMOVE(&client.line, &a->request, in_line);
+    sched.n_active--;
+    memory_rewind(&a->memory, 0);
+    a->done = 0;
+}
+
+/* Each comes in the middle of a step that reads in the background, which is given up, and reads
+ * alone in the next one. But not for ever: then the background has a short step. */
+static void background_gives_way(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor background, prompt;
+    uint32_t had, n_given = 0;
+
+    (void)state;
+    client.dead = false; /* nobody is in the middle of a reply */
+    open_actor(&background, &keeps, 0);
+    open_actor(&prompt, &keeps, 0);
+    coming = *ops;
+    real_step = ops->step;
+    coming.step = step_and_come;
+    b->ops = &coming;
+    act(&background, &endless, WIRE_BACKGROUND);
+    for (int i = 0; i < 3; i++)
+        assert_true(batch_run(&sched));
+    assert_true(background.done > 0);
+    do {
+        had = background.done;
+        comer = &prompt;
+        assert_true(batch_run(&sched));
+        assert_null(comer);
+        if (background.done > had)
+            break;
+        n_given++;
+        assert_true(batch_run(&sched));
+        assert_true(prompt.done > 0);
+        assert_int_equal(background.done, had);
+        leave(&prompt);
+    } while (n_given < 100);
+    assert_int_equal(n_given, 4);
+    assert_int_equal(background.done - had, PACE_TOKENS_MIN);
+    /* It waits no longer than that, and the next one comes in time again. */
+    assert_true(batch_run(&sched));
+    assert_true(prompt.done > 0);
+    leave(&prompt);
+    had = background.done;
+    comer = &prompt;
+    assert_true(batch_run(&sched));
+    assert_int_equal(background.done, had);
+    b->ops = ops;
+    close_actor(&background);
+    close_actor(&prompt);
+}
+
+/* Who comes in the background, too, or when somebody else waits for the step, does not end it. */
+static void others_do_not(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor reads, prompt;
+
+    (void)state;
+    client.dead = false;
+    open_actor(&reads, &keeps, 0);
+    open_actor(&prompt, &keeps, 0);
+    coming = *ops;
+    real_step = ops->step;
+    coming.step = step_and_come;
+    b->ops = &coming;
+    act(&reads, &endless, WIRE_INTERACTIVE);
+    for (int i = 0; i < 2; i++) {
+        uint32_t had = reads.done;
+
+        comer = &prompt;
+        assert_true(batch_run(&sched));
+        assert_null(comer);
+        assert_true(reads.done > had);
+        leave(&prompt);
+        reads.request.priority = comes_as = WIRE_BACKGROUND;
+    }
+    comes_as = WIRE_INTERACTIVE;
+    b->ops = ops;
+    close_actor(&reads);
+    close_actor(&prompt);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +619,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(hurries_who_is_waited_for, open_all, close_all),
         cmocka_unit_test_setup_teardown(short_ones_wait_in_line, open_all, close_all),
         cmocka_unit_test_setup_teardown(says_what_failed, open_all, close_all),
+        cmocka_unit_test_setup_teardown(answers_leave_rows, open_all, close_all),
+        cmocka_unit_test_setup_teardown(answers_of_all_users_go_on, open_all, close_all),
+        cmocka_unit_test_setup_teardown(reading_is_shared, open_all, close_all),
+        cmocka_unit_test_setup_teardown(background_has_its_turn, open_all, close_all),
+        cmocka_unit_test_setup_teardown(background_gives_way, open_all, close_all),
+        cmocka_unit_test_setup_teardown(others_do_not, open_all, close_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
