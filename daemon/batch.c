@@ -452,8 +452,10 @@ static void fail_all(struct sched *s, struct batch *b, int err)
 }
 
 /* The step was given up: the next one only decodes, and the next that reads is spared if this one
- * read for others than who gave it up. One that gave way to who came is none of their fault: but
- * so many in a row are enough, and then the background has a short one that lasts. */
+ * read for others than who gave it up. Who did has had its turn: it would else be the first again
+ * with its next prompt, and the only one where a step has a few tokens. One that gave way to who
+ * came is none of their fault: but so many in a row are enough, and then the background has a short
+ * one that lasts. */
 static void abandoned(struct sched *s, const struct batch *b)
 {
     if (s->gave_way) {
@@ -461,8 +463,15 @@ static void abandoned(struct sched *s, const struct batch *b)
         return;
     }
     s->decode_only = true;
-    for (uint32_t i = b->n_decode; i < b->n; i++)
-        s->spare |= !request_unwanted(b->requests[i]);
+    for (uint32_t i = b->n_decode; i < b->n; i++) {
+        struct request *r = b->requests[i];
+
+        s->spare |= !request_unwanted(r);
+        if (!request_unwanted(r))
+            continue;
+        owner_had(r->client->owner, forward_run_rows(&b->runs[i]), true);
+        go_behind(s, r);
+    }
 }
 
 /* Before anybody hears of the outputs: the time is that of the step. An answer's first token came
@@ -526,8 +535,7 @@ bool batch_run(struct sched *s)
     waited = waited_ns(s);
     start = clock_ns();
     r = run(s, &b, &n_out);
-    /* Nobody moves in the line, and nothing is delivered: for all but who gave it up it never was.
-     */
+    /* Nothing is delivered: for all but who gave it up it never was. */
     if (r == -ECANCELED) {
         abandoned(s, &b);
         return true;
@@ -542,7 +550,7 @@ bool batch_run(struct sched *s)
         s->totals.steps++;
         /* Before any request hears of its outputs: it may ask its memory how long it is. */
         for (uint32_t i = 0; i < b.n; i++) {
-            owner_had(b.requests[i]->client->owner, forward_run_rows(&b.runs[i]));
+            owner_had(b.requests[i]->client->owner, forward_run_rows(&b.runs[i]), false);
             if (b.requests[i]->memory)
                 memory_ran(b.requests[i]->memory, &b.runs[i]);
         }

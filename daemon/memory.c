@@ -406,13 +406,14 @@ static int lacks_copies(const struct memory *m, const struct ladder_step *step,
 {
     const struct seq *s = m->seq;
     uint32_t n = seq_n_pages(ladder_segment_keys(&m->policy, step->segment, step->rung));
-    uint32_t n_shared = 0;
+    uint32_t n_shared = 0, coming = tier_coming(m->served->tier), n_free;
 
     for (uint32_t i = 0; i < n; i++)
         n_shared += pool_shared(s->pool, seq_pages(s, step->segment)[i]);
-    *ret = (struct memory_need){ MEMORY_POOL, n_shared, s->pool->n_free + s->pool->n_cached };
+    n_free = s->pool->n_free + s->pool->n_cached;
+    *ret = (struct memory_need){ MEMORY_POOL, n_shared, n_free };
     /* Somebody has just given some back, or will. */
-    if (n_shared <= s->pool->n_free + s->pool->n_cached + tier_coming(m->served->tier)) {
+    if (n_shared <= n_free + coming && n_shared <= pool_room_copies(s->pool, s->account, coming)) {
         ret->cause = MEMORY_WAITING;
         return -EAGAIN;
     }

@@ -24,21 +24,23 @@ static uint32_t most_clients(const struct config *c, bool shared)
 
 /* A limit of a client is meant to be one of whoever opens the connections, unless an owner's own
  * says otherwise. */
-static uint32_t most_pages(const struct config *c, size_t page_bytes, uint32_t n_pages)
+static uint32_t most_pages(const struct config *c, size_t page_bytes, uint32_t n_pages,
+                           uint32_t reserve)
 {
     uint64_t bytes = c->owner_kv_bytes ? c->owner_kv_bytes : c->client_kv_bytes;
     uint64_t pages = bytes && page_bytes ? bytes / page_bytes : n_pages;
 
-    return pages < n_pages ? (uint32_t)pages : n_pages;
+    return pages < n_pages - reserve ? (uint32_t)pages : n_pages - reserve;
 }
 
 struct owner_limits owner_limits(const struct config *c, bool shared, size_t page_bytes,
                                  uint32_t n_pages)
 {
+    uint32_t reserve = shared ? n_pages / PAGES_KEPT : 0;
     struct owner_limits l = { .clients = most_clients(c, shared),
                               .sessions = c->owner_sessions,
-                              .pages = most_pages(c, page_bytes, n_pages),
-                              .reserve = shared ? n_pages / PAGES_KEPT : 0,
+                              .pages = most_pages(c, page_bytes, n_pages, reserve),
+                              .reserve = reserve,
                               .held = c->owner_text_bytes,
                               .held_all = c->text_bytes };
 
@@ -60,8 +62,8 @@ static void forget(struct owners *o, struct owner *owner)
     free(owner);
 }
 
-/* Pages that the disk still reads or writes stay charged to who had them, also when all of its
- * clients have gone: such an owner is kept until the next look. */
+/* Of a text that is public another user may have pages that are charged to who had them first: such
+ * an owner is kept until the next look. */
 static void forget_gone(struct owners *o)
 {
     struct owner *owner, *next;
@@ -170,9 +172,9 @@ uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t
     return part < tokens ? part : tokens;
 }
 
-void owner_had(struct owner *o, uint32_t n)
+void owner_had(struct owner *o, uint32_t n, bool lost)
 {
-    o->rows += n;
+    o->rows += lost ? 0 : n;
     o->had += n;
 }
 

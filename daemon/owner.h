@@ -83,8 +83,8 @@ uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t
 /* An even part of so many tokens for the first of n; none is too small to be worth its step: rather
  * than that, those at the end of the line wait. */
 uint32_t owner_even(uint32_t tokens, uint32_t n);
-/* It had n rows of a step. */
-void owner_had(struct owner *o, uint32_t n);
+/* It had n rows of a step; lost: which it gave up, and others might have had its turn. */
+void owner_had(struct owner *o, uint32_t n, bool lost);
 
 uint32_t owners_count(const struct owners *o);
 

@@ -520,6 +520,15 @@ static int step_and_come(struct backend *b, const struct plan *plan,
     return real_step(b, plan, stop);
 }
 
+/* The comer's is cancelled when the first layer is done, if it is in the step. */
+static int step_and_cancel(struct backend *b, const struct plan *plan,
+                           const struct forward_stop *stop)
+{
+    comer->request.cancelled = true;
+    mailbox_put(sched.inbox, &(struct mailbox_letter){ .kind = MAILBOX_DEAD, .client = 99 });
+    return real_step(b, plan, stop);
+}
+
 /* It has read all, and is no request any more. */
 static void leave(struct actor *a)
 {
@@ -579,6 +588,40 @@ static void background_gives_way(void **state)
     close_actor(&prompt);
 }
 
+/* Who reads and cancels in turns does not keep others from reading, where a step has no more tokens
+ * than one of them takes. */
+static void who_gives_up_had_its_turn(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor a, prompt;
+    struct client other;
+
+    (void)state;
+    config.batch_tokens = PACE_TOKENS_MIN;
+    open_client(&other, 1);
+    other.dead = client.dead = false;
+    open_actor(&a, &keeps, 0);
+    open_actor(&prompt, &keeps, 0);
+    coming = *ops;
+    real_step = ops->step;
+    coming.step = step_and_cancel;
+    b->ops = &coming;
+    act_of(&other, &prompt, &endless, WIRE_INTERACTIVE);
+    for (int i = 0; i < 20; i++) {
+        act(&a, &reader, WIRE_INTERACTIVE);
+        comer = &a;
+        (void)batch_run(&sched);
+        leave(&a);
+    }
+    assert_true(prompt.done >= 9 * PACE_TOKENS_MIN);
+    b->ops = ops;
+    config.batch_tokens = 32;
+    close_actor(&a);
+    close_actor(&prompt);
+    close_client(&other);
+}
+
 /* Who comes in the background, too, or when somebody else waits for the step, does not end it. */
 static void others_do_not(void **state)
 {
@@ -624,6 +667,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reading_is_shared, open_all, close_all),
         cmocka_unit_test_setup_teardown(background_has_its_turn, open_all, close_all),
         cmocka_unit_test_setup_teardown(background_gives_way, open_all, close_all),
+        cmocka_unit_test_setup_teardown(who_gives_up_had_its_turn, open_all, close_all),
         cmocka_unit_test_setup_teardown(others_do_not, open_all, close_all),
     };
 

@@ -135,7 +135,8 @@ static void pages(void **state)
         s = open_session(c);
         r = append(s, 300);
     }
-    assert_non_null(strstr(gist_error(c), "are kept for other users (--kv-bytes)"));
+    assert_non_null(
+        strstr(gist_error(c), "that one user may have in all clients (--owner-kv-bytes)"));
     while (append(s, 16) == 0)
         ;
     assert_int_equal(gist_stats(c, &st), 0);

@@ -59,6 +59,7 @@ static void keep(struct users *u, uint32_t n, const uint32_t *pages)
 
 static void shared_pages_count_once(void **state)
 {
+    struct pool_account disk = { .limit = UINT32_MAX };
     struct users u;
     uint32_t pages[8];
 
@@ -87,6 +88,18 @@ static void shared_pages_count_once(void **state)
     assert_int_equal(u.b.used, 2);
     pool_give(&u.pool, &u.a1, 3, pages);
     assert_int_equal(u.a.used + u.b.used, 0);
+    /* What somebody without an owner holds, the disk, will be there to be had. */
+    assert_int_equal(pool_share(&u.pool, &disk, 4, pages), 0);
+    u.pool.reserve = PAGES;
+    u.a.limit = PAGES;
+    u.a.used = PAGES / 2;
+    assert_int_equal(pool_room(&u.pool, &u.a1, 0), PAGES / 2);
+    u.pool.reserve = u.pool.n_free + u.pool.n_cached;
+    u.a.used = PAGES - 4;
+    assert_int_equal(pool_room(&u.pool, &u.a1, 0), 0);
+    assert_int_equal(pool_room(&u.pool, &u.a1, 3), 3);
+    u.a.used = 0;
+    pool_give(&u.pool, &disk, 4, pages);
     give_kept(&u, PAGES);
     pool_close(&u.pool);
 }
@@ -99,11 +112,11 @@ static void the_last_are_kept(void **state)
 
     (void)state;
     open_users(&u);
+    u.a.limit = u.b.limit = PAGES - RESERVE;
     assert_int_equal(pool_room(&u.pool, &u.a1, 0), PAGES - RESERVE);
     assert_int_equal(pool_take(&u.pool, &u.a1, PAGES - RESERVE + 1, pages), -ENOSPC);
     assert_int_equal(pool_take(&u.pool, &u.a1, PAGES - RESERVE, pages), 0);
     assert_int_equal(pool_take(&u.pool, &u.a2, 1, pages), -ENOSPC);
-    assert_int_equal(pool_room(&u.pool, &u.a2, 1), 1); /* when the disk is done with one */
     /* A fork writes to a page that it shares. */
     assert_int_equal(pool_share(&u.pool, &u.a2, 1, pages), 0);
     copied = pages[0];
@@ -118,6 +131,7 @@ static void the_last_are_kept(void **state)
     assert_int_equal(pool_take(&u.pool, &u.a1, RESERVE, b_pages), 0);
     assert_int_equal(u.pool.n_cached, PAGES - RESERVE);
     assert_int_equal(pool_share(&u.pool, &u.a2, PAGES - RESERVE, pages), -ENOSPC);
+    assert_int_equal(pool_room_shared(&u.a2), PAGES - 2 * RESERVE);
     assert_int_equal(pool_share(&u.pool, &u.a2, PAGES - 2 * RESERVE, pages), 0);
     assert_int_equal(pool_share(&u.pool, &u.b1, RESERVE, pages + PAGES - 2 * RESERVE), 0);
     pool_give(&u.pool, &u.a1, RESERVE, b_pages);
@@ -163,6 +177,7 @@ static void limits_of_options(void **state)
     assert_int_equal(l.reserve, 0);
     assert_int_equal(l.held, c.text_bytes);
     l = owner_limits(&c, true, 4096, 1000);
+    assert_int_equal(l.pages, 1000 - 1000 / 16);
     assert_int_equal(l.clients, c.max_clients - c.max_clients / 4);
     assert_int_equal(l.reserve, 1000 / 16);
     assert_int_equal(l.held, c.text_bytes - c.text_bytes / 4);

@@ -58,7 +58,8 @@ size_t pool_tables_bytes(uint32_t n_pages)
 {
     const struct pool *p = NULL;
 
-    return n_pages * (sizeof(*p->free) + sizeof(*p->refs) + sizeof(*p->kept) + sizeof(*p->by));
+    return n_pages * (sizeof(*p->free) + sizeof(*p->refs) + sizeof(*p->kept) + sizeof(*p->owned) +
+                      sizeof(*p->by));
 }
 
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
@@ -86,8 +87,9 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
     p->free = malloc(n * sizeof(*p->free));
     p->refs = calloc(n, sizeof(*p->refs));
     p->kept = calloc(n, sizeof(*p->kept));
+    p->owned = calloc(n, sizeof(*p->owned));
     p->by = calloc(n, sizeof(*p->by));
-    if (!p->free || !p->refs || !p->kept || !p->by || set_layout(p) < 0) {
+    if (!p->free || !p->refs || !p->kept || !p->owned || !p->by || set_layout(p) < 0) {
         pool_close(p);
         return why_set(why, -ENOMEM, "no memory for the tables of %u KV pages", n);
     }
@@ -116,6 +118,7 @@ void pool_close(struct pool *p)
     free(p->free);
     free(p->refs);
     free(p->kept);
+    free(p->owned);
     free(p->by);
     *p = (struct pool){ 0 };
 }
@@ -156,20 +159,17 @@ static bool is_cached(const struct pool *p, uint32_t page)
     return p->refs[page] > 0 && p->refs[page] == p->kept[page];
 }
 
-/* Some table holds the page that is no reclaimer's. */
-static bool is_held(const struct pool *p, uint32_t page)
-{
-    return p->refs[page] > p->kept[page];
-}
-
 /* P5. A page that nobody was charged for may come to be an owner's while it is held: what was made
- * aside, for whoever gets it. */
-static void charge(struct pool *p, uint32_t page, struct pool_owner *owner)
+ * aside, for whoever gets it. What only the disk still has is nobody's. */
+static void charge(struct pool *p, uint32_t page, uint32_t by, struct pool_owner *owner)
 {
-    if (!is_held(p, page) && p->by[page]) {
+    if (!owner)
+        return;
+    p->owned[page] += by;
+    if (p->owned[page] == 0) {
         p->by[page]->used--;
         p->by[page] = NULL;
-    } else if (is_held(p, page) && !p->by[page] && owner) {
+    } else if (!p->by[page]) {
         p->by[page] = owner;
         owner->used++;
     }
@@ -183,7 +183,7 @@ static void count(struct pool *p, uint32_t page, uint32_t by, const struct pool_
     if (a->kept)
         p->kept[page] += by;
     p->n_cached += is_cached(p, page);
-    charge(p, page, a->owner);
+    charge(p, page, by, a->owner);
 }
 
 static uint32_t pop_free(struct pool *p, const struct pool_account *a)
@@ -194,12 +194,16 @@ static uint32_t pop_free(struct pool *p, const struct pool_account *a)
     return page;
 }
 
-/* Of an owner. The first `reserve` pages of anybody may be the last there are; who has more leaves
- * so many. */
+static uint32_t limit_room(const struct pool_owner *o)
+{
+    return o->used < o->limit ? o->limit - o->used : 0;
+}
+
+/* The first `reserve` pages of anybody may be the last there are; who has more leaves so many. What
+ * is coming may be the owner's own: what the disk brings for it that it has no use for any more. */
 static uint32_t owner_room(const struct pool *p, const struct pool_owner *o, uint32_t coming)
 {
-    uint32_t room = o->used < o->limit ? o->limit - o->used : 0;
-    uint32_t had = p->n_free + p->n_cached + coming;
+    uint32_t room = limit_room(o) + coming, had = p->n_free + p->n_cached + coming;
     uint32_t first = o->used < p->reserve ? p->reserve - o->used : 0;
     uint32_t spare = had > p->reserve ? had - p->reserve : 0;
 
@@ -210,10 +214,21 @@ static uint32_t owner_room(const struct pool *p, const struct pool_owner *o, uin
     return room < spare ? room : spare;
 }
 
+uint32_t pool_room_copies(const struct pool *p, const struct pool_account *a, uint32_t coming)
+{
+    return a->owner ? owner_room(p, a->owner, coming) : UINT32_MAX;
+}
+
+uint32_t pool_room_shared(const struct pool_account *a)
+{
+    uint32_t own = a->limit - a->used, room = a->owner ? limit_room(a->owner) : UINT32_MAX;
+
+    return own < room ? own : room;
+}
+
 uint32_t pool_room(const struct pool *p, const struct pool_account *a, uint32_t coming)
 {
-    uint32_t own = a->limit - a->used;
-    uint32_t room = a->owner ? owner_room(p, a->owner, coming) : UINT32_MAX;
+    uint32_t own = a->limit - a->used, room = pool_room_copies(p, a, coming);
 
     return own < room ? own : room;
 }
@@ -266,7 +281,7 @@ int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
 {
     if (n > a->limit - a->used)
         return -ENOSPC;
-    if (a->owner && not_charged(p, n, pages) > owner_room(p, a->owner, 0))
+    if (a->owner && not_charged(p, n, pages) > limit_room(a->owner))
         return -ENOSPC;
     a->used += n;
     for (uint32_t i = 0; i < n; i++) {
@@ -286,7 +301,7 @@ int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page)
 
     if (!pool_shared(p, *page))
         return 0;
-    room = (!a->owner || owner_room(p, a->owner, 0) > 0) && pool_make_free(p, 1);
+    room = pool_room_copies(p, a, 0) > 0 && pool_make_free(p, 1);
     if (!pool_shared(p, *page))
         return 0; /* the other table gave it up */
     if (!room)

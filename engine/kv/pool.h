@@ -22,11 +22,11 @@
  *   P3  Nothing is allocated after pool_open.
  *   P4  n_cached counts the pages with refs == kept > 0, those that only reclaimers' tables hold:
  *       with n_free it is what can be had.
- *   P5  A page that other tables than reclaimers' hold is charged once to the owner of the account
- *       that was the first to have it, as long as that is so: forks and sessions that share it
- *       cost their owner nothing more. No owner holds more than its limit.
- *   P6  While somebody may still want them, the last `reserve` pages that can be had are given
- *       only to owners that have no more than so many themselves.
+ *   P5  A page in tables of accounts that have an owner is charged once to the one that was first
+ *       to have it, as long as there are any: forks and sessions that share it cost their owner
+ *       nothing more. No owner holds more than its limit.
+ *   P6  The last `reserve` pages that can be had are taken only for owners that have no more than
+ *       so many themselves.
  *
  * Threads    one thread takes and gives pages; only the backend reads and writes their bytes.
  * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all
@@ -80,6 +80,7 @@ struct pool {
     struct pool_reclaimer *reclaimers; /* asked in this order */
     uint32_t *kept;                    /* (n_pages) of refs, those of reclaimers' accounts */
     uint32_t n_cached;                 /* see P4 */
+    uint32_t *owned;                   /* (n_pages) of refs, those of accounts with an owner */
     struct pool_owner **by;            /* (n_pages) whom a page is charged to; NULL: nobody */
     uint32_t reserve;                  /* see P6; 0: nothing is kept for anybody */
 };
@@ -111,6 +112,10 @@ bool pool_make_free(struct pool *p, uint32_t n);
 /* How many pages more the account might have, by its own limit, its owner's and P6, were there
  * `coming` more to be had than now. There may be fewer in the pool. */
 uint32_t pool_room(const struct pool *p, const struct pool_account *a, uint32_t coming);
+/* The same of copies (pool_own), which its own limit has nothing to do with; and of pages that
+ * other tables have, too, which are taken from nobody. */
+uint32_t pool_room_copies(const struct pool *p, const struct pool_account *a, uint32_t coming);
+uint32_t pool_room_shared(const struct pool_account *a);
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
 /* One table less: a page that stands in no other is free. */

@@ -229,7 +229,7 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
     s->n_changes++;
     for (uint32_t k = 0; k * len < n; k++)
         n_pages += seq_n_pages(keys_of_first(from, k, n));
-    if (n_pages > pool_room(s->pool, s->account, 0))
+    if (n_pages > pool_room_shared(s->account))
         return -ENOSPC;
     close_short(s);
     memcpy(s->tokens + s->n_tokens, from->tokens, n * sizeof(*from->tokens));
