@@ -575,8 +575,8 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     assert(s->n_tokens == 0);
     n_pages = prefix_known(u, policy, ids, n);
     there = ladder_of(policy, n_pages);
-    if (n_pages == 0 || ladder_pages(policy, &there, (uint64_t)n_pages * TOKENS) >
-                            pool_room_shared(s->account))
+    if (n_pages == 0 ||
+        ladder_pages(policy, &there, (uint64_t)n_pages * TOKENS) > pool_room_shared(s->account))
         return 0;
     (void)seq_rewind(s, 0); /* pages that were reserved for what is there already */
     for (uint32_t k = 0; k < there.n_at[1]; k++)
