@@ -44,6 +44,9 @@ static const struct gist_memory memories[] = {
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 
+/* Of the socket: who may come. Where nobody else may, no pages are kept for them. */
+static const char *mode = "0666";
+
 /* store: for --store; "": one of its own, from which all is read back that is not in memory. */
 static void start(struct daemon_fixture *d, const char *kv_bytes, const char *cache,
                   const char *store)
@@ -51,7 +54,7 @@ static void start(struct daemon_fixture *d, const char *kv_bytes, const char *ca
     const char *args[] = { "--kv-bytes",
                            kv_bytes,
                            "--socket-mode",
-                           "0666",
+                           mode,
                            "--adapter",
                            tiny_adapters(),
                            "--batch-tokens",
@@ -471,6 +474,7 @@ static void the_disk_takes_no_pages(void **state)
     struct daemon_fixture d[2];
 
     (void)state;
+    mode = "0600";
     for (int k = 0; k < 2; k++) {
         start(&d[k], POOL_SIZE, "yes", k ? "" : "none");
         for (int i = 0; i < N_OPEN; i++)
