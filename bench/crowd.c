@@ -46,7 +46,7 @@
 #define PROMPTS     6u /* of a user */
 #define ANSWER      12u
 #define FIRST_UID   20000u
-#define BUCKETS     48u /* of a histogram: a quarter of an octave each, from 64 us on */
+#define BUCKETS     80u /* of a histogram: a quarter of an octave each, from 64 us on */
 #define WORD        6u  /* bytes of a made word with its space */
 #define CANCEL_NS   (50 * CLOCK_MS)
 #define KILL_NS     (500 * CLOCK_MS)
