@@ -46,7 +46,7 @@
 
 /* What an epoll event is about: a slot's index, or one of these. Not a pointer: an event that was
  * fetched before its slot was closed is then told by the slot's state. */
-enum { ABOUT_LISTENER = -1, ABOUT_SIGNALS = -2, ABOUT_LETTERS = -3 };
+enum { ABOUT_LISTENER = -1, ABOUT_SIGNALS = -2, ABOUT_LETTERS = -3, ABOUT_SCRAPE = -4 };
 
 enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_WAITING, SLOT_OPEN, SLOT_DYING };
 
@@ -431,10 +431,29 @@ static void on_letters(struct control *c)
             if (s)
                 close_slot(c, s);
             break;
+        case MAILBOX_METRICS:
+            c->asked = false;
+            scrape_answer(c->scrape, l.metrics);
+            break;
         default:
             break;
         }
     }
+}
+
+/* Who came while the scheduler was asked is answered with the same numbers. */
+static void on_scrape(struct control *c)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_METRICS, .metrics = &c->scrape->metrics };
+
+    if (!scrape_run(c->scrape) || c->asked)
+        return;
+    if (!c->serving || c->stopping) {
+        scrape_answer(c->scrape, NULL);
+        return;
+    }
+    c->asked = true;
+    mailbox_put(c->to_sched, &l);
 }
 
 /* Once: a second SIGTERM of an impatient user changes nothing, and the mailbox has room for one
@@ -536,6 +555,9 @@ static void on_event(struct control *c, int64_t about)
     case ABOUT_LETTERS:
         on_letters(c);
         return;
+    case ABOUT_SCRAPE:
+        on_scrape(c);
+        return;
     }
     /* The slot may have been closed by an earlier event of the same round, and taken by a new peer
      * by another: that one has sent nothing yet, or its hello, and either is as if it was its own
@@ -612,6 +634,8 @@ int control_open(struct control *c)
         r = watch(c, c->from_sched->bell, ABOUT_LETTERS, EPOLLIN);
     if (r == 0) /* long before the model is there: who waits learns how far it is */
         r = watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
+    if (r == 0 && c->scrape && c->scrape->epoll >= 0)
+        r = watch(c, c->scrape->epoll, ABOUT_SCRAPE, EPOLLIN);
     if (r < 0)
         control_close(c);
     c->watchdog_ns = notify_watchdog_ns();

@@ -26,6 +26,7 @@
 #include "daemon/config.h"
 #include "daemon/listener.h"
 #include "daemon/mailbox.h"
+#include "daemon/scrape.h"
 
 struct sched;
 
@@ -36,6 +37,8 @@ struct control {
     struct listener *listener;
     struct sched *sched; /* its letters' result, heartbeat and name of the model */
     struct mailbox *to_sched, *from_sched;
+    struct scrape *scrape; /* NULL: nobody reads metrics */
+    bool asked;            /* the scheduler, for numbers */
     int epoll, signals;
     int reserve; /* a descriptor to do without, so that a client can be told there are none */
     struct control_slot *slots;

@@ -18,6 +18,7 @@
 #include "daemon/log.h"
 #include "daemon/sandbox.h"
 #include "daemon/sched.h"
+#include "daemon/scrape.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -60,14 +61,15 @@ static void raise_descriptors(const struct config *config)
 }
 
 /* Both threads, until the scheduler has stopped. */
-static int run(const struct config *config, struct listener *listener, struct sched *sched,
-               struct mailbox *to_sched, struct mailbox *from_sched)
+static int run(const struct config *config, struct listener *listener, struct scrape *scrape,
+               struct sched *sched, struct mailbox *to_sched, struct mailbox *from_sched)
 {
     struct control control = { .config = config,
                                .listener = listener,
                                .sched = sched,
                                .to_sched = to_sched,
-                               .from_sched = from_sched };
+                               .from_sched = from_sched,
+                               .scrape = scrape };
     pthread_t thread;
     int r;
 
@@ -98,13 +100,42 @@ static int run(const struct config *config, struct listener *listener, struct sc
     return sched->result == -ECANCELED ? 0 : sched->result;
 }
 
+/* Sockets first, then the sandbox, then all the rest. */
+static int serve_on(const struct config *config, struct sched *sched, struct mailbox *to_sched,
+                    struct mailbox *from_sched)
+{
+    struct scrape *scrape = calloc(1, sizeof(*scrape));
+    struct why why = { "" };
+    struct listener listener;
+    struct keep keep;
+    int r = scrape ? listener_open(&listener, config, &why) : -ENOMEM;
+
+    if (r < 0) {
+        log_error("%s", scrape ? why.text : strerror(-r));
+        free(scrape);
+        return r;
+    }
+    keep_open(&keep, config);
+    sched->keep = &keep;
+    sched->shared = listener.shared;
+    r = scrape_open(scrape, config, &listener, &why);
+    if (r == 0)
+        r = sandbox_enter(config, &listener, scrape, &why);
+    if (r < 0)
+        log_error("%s", why.text);
+    else
+        r = run(config, &listener, scrape, sched, to_sched, from_sched);
+    scrape_close(scrape);
+    keep_close(&keep);
+    listener_close(&listener);
+    free(scrape);
+    return r;
+}
+
 static int serve(const struct config *config)
 {
     struct mailbox to_sched = { .slots = NULL }, from_sched = { .slots = NULL };
     struct sched *sched = calloc(1, sizeof(*sched));
-    struct why why = { "" };
-    struct listener listener;
-    struct keep keep;
     int r;
 
     raise_descriptors(config);
@@ -116,21 +147,7 @@ static int serve(const struct config *config)
     if (r < 0) {
         log_error("starting: %s", strerror(-r));
     } else {
-        r = listener_open(&listener, config, &why);
-        if (r < 0) {
-            log_error("%s", why.text);
-        } else {
-            keep_open(&keep, config);
-            sched->keep = &keep;
-            sched->shared = listener.shared;
-            r = sandbox_enter(config, &listener, &why);
-            if (r < 0)
-                log_error("%s", why.text);
-            else
-                r = run(config, &listener, sched, &to_sched, &from_sched);
-            keep_close(&keep);
-            listener_close(&listener);
-        }
+        r = serve_on(config, sched, &to_sched, &from_sched);
     }
     mailbox_close(&to_sched);
     mailbox_close(&from_sched);

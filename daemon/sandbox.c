@@ -6,6 +6,7 @@
 #include "daemon/landlock.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/scrape.h"
 #include "daemon/storage.h"
 #include "daemon/weight_image.h"
 #include "engine/devices.h"
@@ -61,13 +62,13 @@ static void add_kept(struct places *p, const char *path)
     add_text(p, LANDLOCK_KEEP, path);
 }
 
-static void add_listener(struct places *p, const struct listener *l)
+static void add_socket(struct places *p, const char *path)
 {
-    const char *slash = l->made ? strrchr(l->path, '/') : NULL;
+    const char *slash = strrchr(path, '/');
 
     if (slash)
-        add(p, LANDLOCK_REMOVE, l->path, slash == l->path ? 1 : (size_t)(slash - l->path));
-    else if (l->made)
+        add(p, LANDLOCK_REMOVE, path, slash == path ? 1 : (size_t)(slash - path));
+    else
         add_text(p, LANDLOCK_REMOVE, ".");
 }
 
@@ -88,7 +89,8 @@ static void add_driver(struct places *p)
     add_text(p, LANDLOCK_WRITE, "/dev");
 }
 
-static int limit_files(const struct config *c, const struct listener *l, bool driver, int *ret_abi)
+static int limit_files(const struct config *c, const struct listener *l, const struct scrape *m,
+                       bool driver, int *ret_abi)
 {
     struct places p = { .n = 0 };
     char folder[CACHE_DIR_MAX];
@@ -104,7 +106,10 @@ static int limit_files(const struct config *c, const struct listener *l, bool dr
         add_kept(&p, folder);
     if (weight_image_folder(c, folder))
         add_kept(&p, folder);
-    add_listener(&p, l);
+    if (l->made)
+        add_socket(&p, l->path);
+    if (m->made)
+        add_socket(&p, m->path);
     if (driver)
         add_driver(&p);
     r = p.err ? p.err : landlock_limit(p.at, p.n, ret_abi);
@@ -137,7 +142,8 @@ static int missing(const struct config *c, const char *what, int err, struct why
     return 0;
 }
 
-int sandbox_enter(const struct config *c, const struct listener *l, struct why *why)
+int sandbox_enter(const struct config *c, const struct listener *l, const struct scrape *s,
+                  struct why *why)
 {
     bool driver;
     int abi = 0, r, files, calls;
@@ -149,7 +155,7 @@ int sandbox_enter(const struct config *c, const struct listener *l, struct why *
     }
     (void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     driver = wants_driver(c);
-    files = limit_files(c, l, driver, &abi);
+    files = limit_files(c, l, s, driver, &abi);
     r = files < 0 ? missing(c, "the files that gistd may open (Landlock)", files, why) : 0;
     if (r < 0)
         return r;

@@ -19,8 +19,10 @@
 #include "daemon/config.h"
 
 struct listener;
+struct scrape;
 
-/* l: whose files are removed at the end. */
-int sandbox_enter(const struct config *c, const struct listener *l, struct why *why);
+/* l, s: whose files are removed at the end. */
+int sandbox_enter(const struct config *c, const struct listener *l, const struct scrape *s,
+                  struct why *why);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "daemon/batch.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/tier.h"
 #include "store/io.h"
@@ -143,6 +144,10 @@ static bool take_letters(struct sched *s)
             break;
         case MAILBOX_STOP:
             s->stopping = true;
+            break;
+        case MAILBOX_METRICS:
+            metrics_fill(l.metrics, s);
+            mailbox_put(s->outbox, &l);
             break;
         default:
             assert(!"a letter for the other side");

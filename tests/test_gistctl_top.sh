@@ -12,26 +12,25 @@ check 'the head alone' [ "$(wc -l <"$tmp/out")" -eq 1 ]
 code 'none for scripts' 0 "$gistctl" sessions --json
 check 'an empty array' json 'j == []' <"$tmp/out"
 
-# An answer without end: it is paused when nobody reads it.
-mkfifo "$tmp/answer"
-"$gistctl" ask -n 1000000 --no-stdin 'Count for ever' >"$tmp/answer" 2>"$tmp/asked" &
+# A text that takes long to read.
+seq 1 20000 >"$tmp/long"
+"$gistctl" ask -n 1 -f "$tmp/long" Why >"$tmp/answer" 2>"$tmp/asked" &
 asking=$!
-exec 9<"$tmp/answer"
-tries=300
-until [ "$("$gistctl" sessions --json | python3 -c 'import json, sys; print(sum(s["doing"] == "generate" for s in json.load(sys.stdin)))')" = 1 ]; do
+session=0
+tries=600
+while [ "$session" -eq 0 ] && [ $tries -gt 0 ]; do
     tries=$((tries - 1))
-    [ $tries -gt 0 ] && kill -0 $asking 2>/dev/null || break
-    sleep 0.1
+    sleep 0.05
+    "$gistctl" sessions --json >"$tmp/sessions"
+    session=$(python3 -c 'import json, sys
+print(next((s["id"] for s in json.load(open(sys.argv[1])) if s["doing"] == "append"), 0))' "$tmp/sessions")
 done
-"$gistctl" sessions --json >"$tmp/sessions"
-session=$(python3 -c 'import json, sys; s = json.load(open(sys.argv[1])); print(s[0]["id"] if s else 0)' "$tmp/sessions")
-if [ "$session" -gt 0 ]; then
-    check 'it is listed' sh -c "'$gistctl' sessions | grep -q ' generate ('"
-    code 'cancel' 0 "$gistctl" cancel "$session"
-fi
-cat <&9 >/dev/null
-exec 9<&-
-wait $asking || true
+check 'it is listed' sh -c "'$gistctl' sessions | grep -q ' append ('"
+code 'cancel' 0 "$gistctl" cancel "$session"
+rc=0
+wait $asking || rc=$?
+check 'its program is told' sh -c "[ $rc -eq 1 ] && grep -q cancelled '$tmp/asked'"
+code 'an answer' 0 "$gistctl" ask -n 3 --no-stdin 'Why?'
 code 'nothing to cancel' 1 "$gistctl" cancel 99999
 says 'no session 99999 of this user is at work'
 code 'cancel without a number' 2 "$gistctl" cancel
@@ -43,9 +42,10 @@ code 'trace' 0 "$gistctl" trace
 check 'its lines' grep -q ' generate ' "$tmp/out"
 code 'trace for scripts' 0 "$gistctl" trace --json
 check 'its fields' json "any(r['what'] == 'generate' and r['first_token_ns'] > 0 for r in j) and \
-    any(r['what'] == 'append' and r['prefill_ns'] > 0 for r in j) and \
+    any(r['what'] == 'append' and r['ended'] == 'cancelled' for r in j) and \
+    any(r['what'] == 'append' and r['ended'] == 'done' and r['prefill_ns'] > 0 for r in j) and \
     [r['number'] for r in j] == sorted((r['number'] for r in j), reverse=True)" <"$tmp/out"
-number=$(python3 -c 'import json, sys; print(next(r["number"] for r in json.load(open(sys.argv[1])) if r["what"] == "append"))' "$tmp/out")
+number=$(python3 -c 'import json, sys; print(next(r["number"] for r in json.load(open(sys.argv[1])) if r["what"] == "append" and r["ended"] == "done"))' "$tmp/out")
 code 'one request' 0 "$gistctl" trace "$number"
 check 'its parts' grep -q '^  prefill ' "$tmp/out"
 code 'a request that nobody knows' 1 "$gistctl" trace 999999999

@@ -1,0 +1,251 @@
+#include "daemon/metrics.h"
+
+#include "base/clock.h"
+#include "daemon/sched.h"
+#include "store/store.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- the scheduler's part --------------------------------------------------------------------- */
+
+static void add_client(struct metrics *m, struct sched *s, const struct client *c)
+{
+    const struct session *x;
+    uint32_t i = 0;
+
+    while (i < m->n_owners && m->owners[i].uid != c->uid)
+        i++;
+    if (i == METRICS_OWNERS)
+        return;
+    if (i == m->n_owners) {
+        m->owners[i] = (struct metrics_owner){ .uid = c->uid,
+                                               .pages = documents_pages_of(&s->documents, c->uid) };
+        m->n_owners++;
+    }
+    m->owners[i].clients++;
+    m->owners[i].sessions += c->n_sessions;
+    m->owners[i].pages += c->account.used;
+    TAILQ_FOREACH (x, &c->sessions, link)
+        m->owners[i].gist_pages += memory_gist_pages(&x->memory);
+}
+
+static void fill_store(struct metrics *m, const struct served *b)
+{
+    struct store_stats x;
+
+    m->store = b->store != NULL;
+    if (!b->store)
+        return;
+    store_stats(b->store, &x);
+    m->store_bytes = x.bytes;
+    m->store_limit = x.limit;
+    m->store_records = x.records;
+    m->store_written = x.written;
+    m->store_read = x.read_bytes;
+    m->store_refused = x.refused;
+}
+
+void metrics_fill(struct metrics *m, struct sched *s)
+{
+    const struct served *b = &s->served;
+    const struct request *r;
+    const struct client *c;
+
+    *m = (struct metrics){
+        .uptime_ns = clock_ns() - s->started_ns,
+        .requests = s->totals.requests,
+        .requests_failed = s->totals.requests_failed,
+        .prompt_tokens = s->totals.prompt_tokens,
+        .generated_tokens = s->totals.generated_tokens,
+        .steps = s->totals.steps,
+        .client_errors = s->totals.client_errors,
+        .clients = s->n_clients,
+        .sessions = s->n_sessions,
+        .pages = b->pool.n_pages,
+        .pages_free = b->pool.n_free,
+        .pages_cached = b->pool.n_cached,
+        .page_bytes = b->pool.page_bytes,
+        .weights_bytes = b->model->weights_len,
+        .kv_bytes = b->pool.mem_len,
+        .meter = s->meter,
+    };
+    (void)snprintf(m->model, sizeof(m->model), "%s", b->model->name);
+    (void)snprintf(m->digest, sizeof(m->digest), "%s", b->model->digest);
+    TAILQ_FOREACH (r, &s->active, link)
+        if (r->ops->plan && r->phase != REQUEST_LAST) {
+            m->running++;
+            m->waiting += !r->times.began_at;
+        }
+    TAILQ_FOREACH (c, &s->clients, link)
+        add_client(m, s, c);
+    fill_store(m, b);
+}
+
+/* --- text ------------------------------------------------------------------------------------- */
+
+static void head(FILE *out, const char *name, const char *type, const char *help)
+{
+    (void)fprintf(out, "# HELP gistd_%s %s\n# TYPE gistd_%s %s\n", name, help, name, type);
+}
+
+static void number(FILE *out, const char *name, const char *type, const char *help, uint64_t v)
+{
+    head(out, name, type, help);
+    (void)fprintf(out, "gistd_%s %" PRIu64 "\n", name, v);
+}
+
+/* A name may hold anything; in a label's value three characters are written otherwise. */
+static void value(FILE *out, const char *s)
+{
+    for (; *s; s++) {
+        if (*s == '\n')
+            (void)fputs("\\n", out);
+        else if (*s == '"' || *s == '\\')
+            (void)fprintf(out, "\\%c", *s);
+        else
+            (void)fputc(*s, out);
+    }
+}
+
+/* One histogram of a name; label is "" or `priority="interactive"`. */
+static void histogram(FILE *out, const char *name, const char *label,
+                      const struct meter_histogram *h)
+{
+    static const double bounds[] = METER_BOUNDS;
+    const char *comma = *label ? "," : "", *open = *label ? "{" : "", *shut = *label ? "}" : "";
+    uint64_t n = 0;
+
+    for (uint32_t i = 0; i < METER_BUCKETS - 1; i++) {
+        n += h->n[i];
+        (void)fprintf(out, "gistd_%s_bucket{%s%sle=\"%g\"} %" PRIu64 "\n", name, label, comma,
+                      bounds[i], n);
+    }
+    n += h->n[METER_BUCKETS - 1];
+    (void)fprintf(out, "gistd_%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n", name, label, comma, n);
+    (void)fprintf(out, "gistd_%s_sum%s%s%s %.9f\n", name, open, label, shut,
+                  (double)h->sum_ns / 1e9);
+    (void)fprintf(out, "gistd_%s_count%s%s%s %" PRIu64 "\n", name, open, label, shut, n);
+}
+
+static void by_priority(FILE *out, const char *name, const char *help,
+                        const struct meter_histogram h[2])
+{
+    head(out, name, "histogram", help);
+    histogram(out, name, "priority=\"interactive\"", &h[WIRE_INTERACTIVE]);
+    histogram(out, name, "priority=\"background\"", &h[WIRE_BACKGROUND]);
+}
+
+static void print_times(const struct metrics *m, bool all, FILE *out)
+{
+    if (all)
+        by_priority(out, "ttft_seconds",
+                    "Time to the first token: of the request, and of appends before it.",
+                    m->meter.first_token);
+    by_priority(out, "queue_seconds", "From a request's arrival to its first step.",
+                m->meter.queue);
+    head(out, "itl_seconds", "histogram", "Time between two tokens of an answer.");
+    histogram(out, "itl_seconds", "", &m->meter.between_tokens);
+    head(out, "cancel_latency_seconds", "histogram",
+         "From a cancel's arrival to the end of what it cancels.");
+    histogram(out, "cancel_latency_seconds", "", &m->meter.cancel);
+}
+
+static void print_counts(const struct metrics *m, FILE *out)
+{
+    head(out, "uptime_seconds", "gauge", "Since the start.");
+    (void)fprintf(out, "gistd_uptime_seconds %.3f\n", (double)m->uptime_ns / 1e9);
+    number(out, "clients", "gauge", "Connected programs.", m->clients);
+    number(out, "sessions", "gauge", "Open sessions.", m->sessions);
+    number(out, "requests_running", "gauge", "Requests that use the model.", m->running);
+    number(out, "requests_waiting", "gauge", "Of these: had no part in a step yet.", m->waiting);
+    number(out, "requests_total", "counter", "Requests that came.", m->requests);
+    number(out, "requests_failed_total", "counter", "Requests that ended with an error.",
+           m->requests_failed);
+    number(out, "client_errors_total", "counter", "Clients that broke the protocol.",
+           m->client_errors);
+    number(out, "steps_total", "counter", "Passes over the model.", m->steps);
+    number(out, "generated_tokens_total", "counter", "Tokens of answers.", m->generated_tokens);
+}
+
+static void print_memory(const struct metrics *m, FILE *out)
+{
+    head(out, "kv_pages", "gauge", "Pages of the context pool.");
+    (void)fprintf(out,
+                  "gistd_kv_pages{state=\"used\"} %u\ngistd_kv_pages{state=\"cached\"} %u\n"
+                  "gistd_kv_pages{state=\"free\"} %u\n",
+                  m->pages - m->pages_free - m->pages_cached, m->pages_cached, m->pages_free);
+    number(out, "kv_page_bytes", "gauge", "Size of a page.", m->page_bytes);
+    number(out, "kv_bytes", "gauge", "Size of the pool.", m->kv_bytes);
+    number(out, "weights_bytes", "gauge", "Size of the model's weights.", m->weights_bytes);
+    if (!m->store)
+        return;
+    number(out, "store_bytes", "gauge", "What the store has on disk.", m->store_bytes);
+    number(out, "store_limit_bytes", "gauge", "What it may have.", m->store_limit);
+    number(out, "store_records", "gauge", "Records on disk.", m->store_records);
+    number(out, "spill_bytes_total", "counter", "Bytes written to the store.", m->store_written);
+    number(out, "restore_bytes_total", "counter", "Bytes read from the store.", m->store_read);
+    number(out, "store_refused_total", "counter", "Records that were not what was written.",
+           m->store_refused);
+}
+
+static void print_prompts(const struct metrics *m, FILE *out)
+{
+    head(out, "prompt_tokens_total", "counter", "Tokens of prompts, by what had them.");
+    (void)fprintf(out,
+                  "gistd_prompt_tokens_total{source=\"computed\"} %" PRIu64 "\n"
+                  "gistd_prompt_tokens_total{source=\"page\"} %" PRIu64 "\n"
+                  "gistd_prompt_tokens_total{source=\"disk\"} %" PRIu64 "\n",
+                  m->prompt_tokens, m->meter.shared_tokens, m->meter.restored_tokens);
+}
+
+static bool shown(const struct metrics_owner *o, bool all, uid_t uid)
+{
+    return all || o->uid == uid;
+}
+
+/* All rows of one name stand together: the format wants it so. */
+static void print_owners(const struct metrics *m, bool all, uid_t uid, FILE *out)
+{
+    head(out, "owner_clients", "gauge", "A user's connected programs.");
+    for (uint32_t i = 0; i < m->n_owners; i++)
+        if (shown(&m->owners[i], all, uid))
+            (void)fprintf(out, "gistd_owner_clients{uid=\"%u\"} %u\n", m->owners[i].uid,
+                          m->owners[i].clients);
+    head(out, "owner_sessions", "gauge", "A user's open sessions.");
+    for (uint32_t i = 0; i < m->n_owners; i++)
+        if (shown(&m->owners[i], all, uid))
+            (void)fprintf(out, "gistd_owner_sessions{uid=\"%u\"} %u\n", m->owners[i].uid,
+                          m->owners[i].sessions);
+    head(out, "client_bytes", "gauge", "Context memory of a user's clients.");
+    for (uint32_t i = 0; i < m->n_owners; i++) {
+        const struct metrics_owner *o = &m->owners[i];
+
+        if (shown(o, all, uid))
+            (void)fprintf(out,
+                          "gistd_client_bytes{uid=\"%u\",kind=\"raw\"} %" PRIu64 "\n"
+                          "gistd_client_bytes{uid=\"%u\",kind=\"gist\"} %" PRIu64 "\n",
+                          o->uid, (o->pages - o->gist_pages) * m->page_bytes, o->uid,
+                          o->gist_pages * m->page_bytes);
+    }
+}
+
+void metrics_print(const struct metrics *m, bool all, uid_t uid, FILE *out)
+{
+    head(out, "build_info", "gauge", "Version and model.");
+    (void)fputs("gistd_build_info{version=\"" GISTD_VERSION "\",model=\"", out);
+    value(out, m ? m->model : "");
+    (void)fputs("\",digest=\"", out);
+    value(out, m ? m->digest : "");
+    (void)fputs("\"} 1\n", out);
+    number(out, "loaded", "gauge", "1: the model is loaded and served.", m != NULL);
+    if (!m)
+        return;
+    print_counts(m, out);
+    print_memory(m, out);
+    print_times(m, all, out);
+    if (all)
+        print_prompts(m, out);
+    print_owners(m, all, uid, out);
+}

@@ -1,0 +1,50 @@
+/* daemon/metrics.h - the daemon's numbers at one moment, and how Prometheus reads them.
+ *
+ * The scheduler fills a struct, which goes to the control thread by a letter; that one prints it.
+ * Who reads decides what is printed: root and the daemon's user have all of it. Others have what
+ * tells nothing of a single request: no times to first tokens, no tokens of prompts, and of owners
+ * their own. From those it would follow how much of another user's prompt was there before.
+ *
+ * Names are part of the interface: gistd_, base units, no colons.
+ *
+ * Threads    metrics_fill: the scheduler's. metrics_print: any.
+ */
+#ifndef DAEMON_METRICS_H
+#define DAEMON_METRICS_H
+
+#include "daemon/meter.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#define METRICS_OWNERS 64u
+
+struct metrics_owner {
+    uid_t uid;
+    uint32_t clients, sessions, pages, gist_pages;
+};
+
+struct metrics {
+    char model[129], digest[65];
+    uint64_t uptime_ns, requests, requests_failed, prompt_tokens, generated_tokens, steps;
+    uint64_t client_errors;
+    uint32_t clients, sessions, running, waiting;
+    uint32_t pages, pages_free, pages_cached;
+    uint64_t page_bytes, weights_bytes, kv_bytes;
+    bool store;
+    uint64_t store_bytes, store_limit, store_records, store_written, store_read, store_refused;
+    struct meter meter;
+    struct metrics_owner owners[METRICS_OWNERS]; /* those beyond are left out */
+    uint32_t n_owners;
+};
+
+struct sched;
+
+void metrics_fill(struct metrics *m, struct sched *s);
+
+/* m NULL: the model is not loaded. all: the reader may have all; else what concerns uid. */
+void metrics_print(const struct metrics *m, bool all, uid_t uid, FILE *out);
+
+#endif

@@ -1,0 +1,335 @@
+#include "daemon/scrape.h"
+
+#include "base/clock.h"
+#include "daemon/listener.h"
+#include "daemon/log.h"
+#include "ipc/handshake.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { ABOUT_LISTENER = SCRAPE_MAX, ABOUT_TIMER };
+
+static int watch(struct scrape *s, int op, int fd, uint32_t about, uint32_t events)
+{
+    struct epoll_event ev = { .events = events, .data.u32 = about };
+
+    return epoll_ctl(s->epoll, op, fd, &ev) < 0 ? -errno : 0;
+}
+
+/* --- the socket ------------------------------------------------------------------------------- */
+
+static int clear_path(const struct sockaddr_un *a, struct why *why)
+{
+    int fd, err;
+    struct stat st;
+
+    if (lstat(a->sun_path, &st) < 0)
+        return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", a->sun_path, strerror(errno));
+    if (!S_ISSOCK(st.st_mode))
+        return why_set(why, -EEXIST,
+                       "%s exists and is not a socket: it is left alone; choose another path with "
+                       "--metrics-socket",
+                       a->sun_path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    err = fd < 0 ? errno : connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 ? errno : 0;
+    if (fd >= 0)
+        (void)close(fd);
+    if (err == 0 || err == EAGAIN)
+        return why_set(why, -EADDRINUSE,
+                       "somebody answers at %s; choose another path with --metrics-socket",
+                       a->sun_path);
+    return unlink(a->sun_path) < 0 && errno != ENOENT
+               ? why_set(why, -errno, "%s: %s", a->sun_path, strerror(errno))
+               : 0;
+}
+
+/* As the daemon's own, whose file a service manager may have made. */
+static int set_access(const struct scrape *s, const struct config *c, const struct listener *l)
+{
+    mode_t mode = c->socket_mode;
+    struct stat st;
+
+    if (l->path[0] && stat(l->path, &st) == 0) {
+        mode = st.st_mode & 0777;
+        if (st.st_gid != getegid() && chown(s->path, (uid_t)-1, st.st_gid) < 0)
+            return -errno;
+    }
+    return chmod(s->path, mode) < 0 ? -errno : 0;
+}
+
+static int make_socket(struct scrape *s, const struct config *c, const struct listener *l,
+                       struct why *why)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    mode_t mask;
+    int r;
+
+    (void)snprintf(s->path, sizeof(s->path), "%.*s", CONFIG_SOCKET_MAX, c->metrics_socket);
+    memcpy(a.sun_path, s->path, strlen(s->path));
+    r = clear_path(&a, why);
+    if (r < 0)
+        return r;
+    s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (s->fd < 0)
+        return why_set(why, -errno, "socket: %s", strerror(errno));
+    mask = umask(0777); /* nobody may connect before the mode is right */
+    r = bind(s->fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
+    (void)umask(mask);
+    s->made = r == 0;
+    if (r == 0)
+        r = set_access(s, c, l);
+    if (r == 0 && listen(s->fd, SCRAPE_MAX) < 0)
+        r = -errno;
+    return r < 0 ? why_set(why, r, "%s: %s", s->path, strerror(-r)) : 0;
+}
+
+int scrape_open(struct scrape *s, const struct config *c, const struct listener *l, struct why *why)
+{
+    int r;
+
+    *s = (struct scrape){ .epoll = -1, .fd = -1, .timer = -1 };
+    for (uint32_t i = 0; i < SCRAPE_MAX; i++)
+        s->conns[i].sock = -1;
+    if (!c->metrics_socket[0])
+        return 0;
+    r = make_socket(s, c, l, why);
+    if (r == 0) {
+        s->epoll = epoll_create1(EPOLL_CLOEXEC);
+        s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        r = s->epoll < 0 || s->timer < 0 ? -errno : 0;
+    }
+    if (r == 0)
+        r = watch(s, EPOLL_CTL_ADD, s->fd, ABOUT_LISTENER, EPOLLIN);
+    if (r == 0)
+        r = watch(s, EPOLL_CTL_ADD, s->timer, ABOUT_TIMER, EPOLLIN);
+    if (r < 0) {
+        scrape_close(s);
+        return why_set(why, r, "option metrics-socket: %s", strerror(-r));
+    }
+    return 0;
+}
+
+/* --- connections ------------------------------------------------------------------------------ */
+
+static void drop(struct scrape_conn *c)
+{
+    if (c->sock >= 0)
+        (void)close(c->sock);
+    free(c->out);
+    *c = (struct scrape_conn){ .sock = -1 };
+}
+
+void scrape_close(struct scrape *s)
+{
+    for (uint32_t i = 0; i < SCRAPE_MAX; i++)
+        drop(&s->conns[i]);
+    if (s->made)
+        (void)unlink(s->path);
+    if (s->fd >= 0)
+        (void)close(s->fd);
+    if (s->timer >= 0)
+        (void)close(s->timer);
+    if (s->epoll >= 0)
+        (void)close(s->epoll);
+    s->epoll = s->fd = s->timer = -1;
+    s->made = false;
+}
+
+/* Once for the one that is due first. */
+static void set_timer(struct scrape *s)
+{
+    uint64_t first = UINT64_MAX;
+    struct itimerspec t = { .it_value = { 0, 0 } };
+
+    for (uint32_t i = 0; i < SCRAPE_MAX; i++)
+        if (s->conns[i].sock >= 0 && s->conns[i].deadline_ns < first)
+            first = s->conns[i].deadline_ns;
+    if (first != UINT64_MAX) {
+        t.it_value.tv_sec = (time_t)(first / CLOCK_S);
+        t.it_value.tv_nsec = (long)(first % CLOCK_S) + 1;
+    }
+    (void)timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &t, NULL);
+}
+
+static void on_timer(struct scrape *s)
+{
+    uint64_t n, now = clock_ns();
+
+    (void)!read(s->timer, &n, sizeof(n));
+    for (uint32_t i = 0; i < SCRAPE_MAX; i++)
+        if (s->conns[i].sock >= 0 && s->conns[i].deadline_ns <= now)
+            drop(&s->conns[i]);
+    set_timer(s);
+}
+
+static void take_connection(struct scrape *s)
+{
+    int sock = accept4(s->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    struct scrape_conn *c = &s->conns[0];
+    pid_t pid;
+
+    if (sock < 0)
+        return;
+    for (uint32_t i = 0; i < SCRAPE_MAX && c->sock >= 0; i++)
+        if (s->conns[i].sock < 0 || s->conns[i].deadline_ns < c->deadline_ns)
+            c = &s->conns[i];
+    drop(c);
+    c->sock = sock;
+    c->deadline_ns = clock_ns() + SCRAPE_NS;
+    if (handshake_peer(sock, &pid, &c->uid) < 0 ||
+        watch(s, EPOLL_CTL_ADD, sock, (uint32_t)(c - s->conns), EPOLLIN) < 0)
+        drop(c);
+    set_timer(s);
+}
+
+/* --- requests and answers --------------------------------------------------------------------- */
+
+static void push(struct scrape *s, struct scrape_conn *c)
+{
+    ssize_t n = send(c->sock, c->out + c->sent, c->n_out - c->sent, MSG_NOSIGNAL);
+
+    if (n > 0)
+        c->sent += (size_t)n;
+    if (c->sent == c->n_out || (n < 0 && errno != EAGAIN && errno != EINTR))
+        drop(c);
+    else
+        (void)watch(s, EPOLL_CTL_MOD, c->sock, (uint32_t)(c - s->conns), EPOLLOUT);
+}
+
+/* body NULL: a line that says the status. */
+static void answer(struct scrape *s, struct scrape_conn *c, const char *status, const char *body,
+                   size_t len)
+{
+    FILE *f = open_memstream(&c->out, &c->n_out);
+    char line[64];
+
+    if (!body)
+        len = (size_t)snprintf(line, sizeof(line), "%s\n", status);
+    c->waits = false;
+    if (!f) {
+        drop(c);
+        return;
+    }
+    (void)fprintf(f,
+                  "HTTP/1.0 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+                  "Content-Length: %zu\r\nConnection: close\r\n\r\n",
+                  status, len);
+    if (!c->head)
+        (void)fwrite(body ? body : line, 1, len, f);
+    if (fclose(f) != 0)
+        drop(c);
+    else
+        push(s, c);
+}
+
+void scrape_answer(struct scrape *s, const struct metrics *m)
+{
+    for (uint32_t i = 0; i < SCRAPE_MAX; i++) {
+        struct scrape_conn *c = &s->conns[i];
+        char *text = NULL;
+        size_t len = 0;
+        FILE *f;
+
+        if (c->sock < 0 || !c->waits)
+            continue;
+        f = open_memstream(&text, &len);
+        if (f)
+            metrics_print(m, c->uid == 0 || c->uid == geteuid(), c->uid, f);
+        if (f && fclose(f) == 0)
+            answer(s, c, "200 OK", text, len);
+        else
+            drop(c);
+        free(text);
+    }
+}
+
+static bool is_path(const char *target, const char *path)
+{
+    size_t n = strlen(path);
+
+    return strncmp(target, path, n) == 0 && (target[n] == ' ' || target[n] == '?');
+}
+
+/* The first line is all that is read of it; the rest only has to end. */
+static void take_request(struct scrape *s, struct scrape_conn *c)
+{
+    char *target = strchr(c->in, ' '), *version = target ? strchr(target + 1, ' ') : NULL;
+    size_t line = strcspn(c->in, "\r\n");
+    bool get = strncmp(c->in, "GET ", 4) == 0;
+
+    c->head = strncmp(c->in, "HEAD ", 5) == 0;
+    if (!version || version > c->in + line || strncmp(version + 1, "HTTP/1.", 7) != 0)
+        answer(s, c, "400 Bad Request", NULL, 0);
+    else if (!get && !c->head)
+        answer(s, c, "405 Method Not Allowed", NULL, 0);
+    else if (!is_path(target + 1, "/metrics"))
+        answer(s, c, "404 Not Found", NULL, 0);
+    else
+        c->waits = true;
+}
+
+static void on_readable(struct scrape *s, struct scrape_conn *c)
+{
+    ssize_t n = recv(c->sock, c->in + c->n_in, sizeof(c->in) - 1 - c->n_in, 0);
+
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n == 0 && (c->waits || c->out)) { /* it has said all, and reads on */
+        (void)watch(s, EPOLL_CTL_MOD, c->sock, (uint32_t)(c - s->conns), 0);
+        return;
+    }
+    if (n <= 0 || c->waits || c->out) { /* it left, or goes on after its request */
+        drop(c);
+        return;
+    }
+    c->n_in += (size_t)n;
+    c->in[c->n_in] = '\0';
+    if (strlen(c->in) != c->n_in)
+        answer(s, c, "400 Bad Request", NULL, 0);
+    else if (strstr(c->in, "\r\n\r\n") || strstr(c->in, "\n\n"))
+        take_request(s, c);
+    else if (c->n_in == sizeof(c->in) - 1)
+        answer(s, c, "431 Request Header Fields Too Large", NULL, 0);
+}
+
+static void on_event(struct scrape *s, const struct epoll_event *ev)
+{
+    struct scrape_conn *c;
+
+    if (ev->data.u32 == ABOUT_LISTENER) {
+        take_connection(s);
+    } else if (ev->data.u32 == ABOUT_TIMER) {
+        on_timer(s);
+    } else {
+        c = &s->conns[ev->data.u32];
+        if (c->sock < 0)
+            return;
+        if (c->out && (ev->events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
+            push(s, c);
+        else
+            on_readable(s, c);
+    }
+}
+
+bool scrape_run(struct scrape *s)
+{
+    struct epoll_event ev[SCRAPE_MAX + 2];
+    int n = epoll_wait(s->epoll, ev, SCRAPE_MAX + 2, 0);
+    bool waits = false;
+
+    for (int i = 0; i < n; i++)
+        on_event(s, &ev[i]);
+    for (uint32_t i = 0; i < SCRAPE_MAX; i++)
+        waits |= s->conns[i].waits;
+    return waits;
+}
