@@ -1,8 +1,8 @@
 /* tests/test_fit.c - would catch: a query that is turned by the wrong distance, the share of the
  * wrong segment, sinks that are counted twice, observers of the wrong tokens, the wrong keys kept,
- * values that are not what least squares gives (in either of its two forms), results that depend on
- * how the observers came or on whether there were pages to spare, and segments that make no
- * numbers.
+ * values that are not what least squares gives (with fewer queries than keys, too, and of a single
+ * key), results that depend on how the observers came or on whether there were pages to spare, and
+ * segments that make no numbers.
  *
  * The reference is the definition (docs/memory.md) in double, over the keys and values that are
  * stored.
@@ -380,6 +380,33 @@ static void equals_the_definition(void **state)
     }
 }
 
+/* One key that stays, all of them, two of 128; heads whose size is no multiple of a vector's, and
+ * groups that share no factor with the number of rows that are computed at a time. */
+static void short_segments_of_any_shape(void **state)
+{
+    static const struct shown shown[] = {
+        { .seg_len = 64, .segment = 2, .ratio = 32, .sinks = 0, .chunk = 64 },
+        { .seg_len = 64, .segment = 1, .ratio = 64, .sinks = 0, .chunk = 64 },
+        { .seg_len = 64, .segment = 0, .ratio = 64, .sinks = 4, .chunk = 64 },
+        { .seg_len = 64, .segment = 0, .ratio = 32, .sinks = 1, .chunk = 64 },
+        { .seg_len = 128, .segment = 1, .ratio = 64, .chunk = 128, .while_read = true }
+    };
+    static const struct world_shape shapes[] = { { "7 heads of 80", 7, 1, 80 },
+                                                 { "7 heads of 96", 7, 1, 96 },
+                                                 { "7 heads of 128", 7, 1, 128 } };
+
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(shown) / sizeof(*shown); i++)
+        for (uint32_t s = 0; s < sizeof(shapes) / sizeof(*shapes); s++)
+            for (unsigned k = 0; k < SANITIZED_TABLES && kernels_name(k); k++) {
+                const struct kernels *table;
+
+                assert_int_equal(kernels_pick(kernels_name(k), &table), 0);
+                check(&shapes[s], table, KV_F32, &shown[i]);
+                check(&shapes[s], table, k % 2 ? KV_F16 : KV_Q8_0, &shown[i]);
+            }
+}
+
 /* --- the same bits ---------------------------------------------------------------------------- */
 
 static void same_however_it_came(void **state)
@@ -481,6 +508,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_definition),
+        cmocka_unit_test(short_segments_of_any_shape),
         cmocka_unit_test(same_however_it_came),
         cmocka_unit_test(stays_finite),
     };
