@@ -1,8 +1,8 @@
 /* tests/test_fit.c - would catch: a query that is turned by the wrong distance, the share of the
  * wrong segment, sinks that are counted twice, observers of the wrong tokens, the wrong keys kept,
  * values that are not what least squares gives (with fewer queries than keys, too, and of a single
- * key), results that depend on how the observers came or on whether there were pages to spare, and
- * segments that make no numbers.
+ * key), results that depend on how the observers came or on whether there were pages to spare, a
+ * segment that is half packed when memory is short, and segments that make no numbers.
  *
  * The reference is the definition (docs/memory.md) in double, over the keys and values that are
  * stored.
@@ -12,6 +12,7 @@
 
 #include "engine/cpu/kv.h"
 #include "tests/support/attn_world.h"
+#include "tests/support/fault.h"
 #include "tests/support/near.h"
 #include "tests/support/sanitized.h"
 
@@ -438,6 +439,82 @@ static void same_however_it_came(void **state)
     }
 }
 
+/* --- no memory -------------------------------------------------------------------------------- */
+
+static int finish(struct world *w, struct compressor *k, const struct compress_spec *spec,
+                  struct compress_side *side)
+{
+    int r;
+
+    do
+        r = compress_finish(k, spec, &w->seq, 0, side);
+    while (r == -EAGAIN);
+    return r;
+}
+
+/* Packs segment 0 when the n-th allocation on the way fails, and then once more. False: there are
+ * fewer. */
+static bool pack_denied(uint64_t n, struct head *ret)
+{
+    static const struct shown c = { .seg_len = 64, .ratio = 4, .sinks = 4, .chunk = 64 };
+    struct compress_spec spec = { COMPRESS_FIT, c.ratio, c.sinks, NULL };
+    struct compress_side side = { .asked = NULL };
+    struct head *was = malloc(sizeof(*was)), *is = malloc(sizeof(*is));
+    const struct kernels *table;
+    struct compressor *k;
+    struct forward_run run;
+    struct fault f;
+    struct world w;
+    bool failed;
+    int r;
+
+    assert_int_equal(kernels_pick("auto", &table), 0);
+    open_world(&w, &world_shapes[0], table, KV_F16, c.seg_len);
+    assert_int_equal(compress_open(&w.m, world_backend(&w), &k), 0);
+    assert_int_equal(compress_plan(k, &spec, &w.seq, 0, &side, c.chunk, &run), 0);
+    run_observers(&w, &run);
+    compress_ran(&side, &run);
+    memset(was, 0, sizeof(*was));
+    memset(is, 0, sizeof(*is));
+    read_head(&w, 0, c.seg_len, 1, was);
+    fault_arm(n);
+    r = finish(&w, k, &spec, &side);
+    failed = fault_disarm(&f);
+    if (failed) {
+        assert_int_equal(r, -ENOMEM);
+        assert_int_equal(w.seq.segments[0].state, SEQ_RAW);
+        read_head(&w, 0, c.seg_len, 1, is);
+        assert_memory_equal(was, is, sizeof(*is));
+        r = finish(&w, k, &spec, &side);
+    }
+    assert_int_equal(r, 0);
+    memset(ret, 0, sizeof(*ret));
+    read_head(&w, 0, w.seq.segments[0].n_keys, 1, ret);
+    compress_drop(k, &w.seq, &side);
+    compress_close(k);
+    world_close(&w);
+    free(was);
+    free(is);
+    return failed;
+}
+
+/* The segment stays raw, and is packed as ever when there is memory again. */
+static void memory_is_denied(void **state)
+{
+    struct head *first = malloc(sizeof(*first)), *other = malloc(sizeof(*other));
+    uint64_t n = 1;
+
+    (void)state;
+    assert_false(pack_denied(0, first));
+    while (pack_denied(n, other)) {
+        assert_memory_equal(first, other, sizeof(*first));
+        n++;
+    }
+    assert_true(n > 10); /* each worker's desk */
+    free(first);
+    free(other);
+}
+
 /* --- segments that say little ----------------------------------------------------------------- */
 
 enum oddity { REPEATED, EQUAL_KEYS, NAN_QUERY, HUGE_QUERIES, ZERO_QUERIES, ODDITY__N };
@@ -507,9 +584,8 @@ static void stays_finite(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(equals_the_definition),
-        cmocka_unit_test(short_segments_of_any_shape),
-        cmocka_unit_test(same_however_it_came),
+        cmocka_unit_test(equals_the_definition), cmocka_unit_test(short_segments_of_any_shape),
+        cmocka_unit_test(same_however_it_came),  cmocka_unit_test(memory_is_denied),
         cmocka_unit_test(stays_finite),
     };
 
