@@ -280,7 +280,7 @@ check:
 	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
 .PHONY: check-run
-check-run: all shim examples $(if $(filter %/test_bench_cuda.sh,$(RUN_tests)),$(CUDA_BENCHES)) $(RUN_tests) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
+check-run: all shim examples $(if $(filter %/test_bench_cuda.sh,$(RUN_tests)),$(CUDA_BENCHES)) $(RUN_tests) $(if $(filter %/test_schemas.sh,$(RUN_tests)),$(B)/tests/tool_schema) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # What only a GPU can prove (scripts/test-cuda).

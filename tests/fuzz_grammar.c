@@ -1,0 +1,155 @@
+/* Fuzzes grammars and schemas: whatever the text, it is compiled or refused with a sentence, within
+ * the limits; of one that was compiled every mask is what trying each token gives, what a mask
+ * allows can be pushed, and what it does not allow can't. The first byte of an input says which of
+ * the two it is, the second one picks tokens. Run by tests/run-fuzz. */
+#include "engine/text/gbnf.h"
+#include "engine/text/mask.h"
+#include "engine/text/schema.h"
+#include "tests/support/fuzz_seeds.h"
+#include "tests/support/gguf_build.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static struct vocab *vocab;
+static struct trie *trie;
+static struct masks *masks;
+static uint64_t *bits;
+static struct match at, copy;
+
+static void open_vocab(void)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b = gguf_build_model(&shape);
+    struct why why = { "" };
+    struct gguf *g;
+    size_t len;
+    void *bytes = gguf_build_bytes(b, &len, NULL);
+
+    gguf_build_free(b);
+    if (gguf_open_mem(bytes, len, "fuzz.gguf", &g, &why) < 0 || vocab_open(g, &vocab, &why) < 0 ||
+        trie_new(vocab, &trie) < 0 || masks_new(trie, 1 << 20, &masks) < 0) {
+        fprintf(stderr, "%s\n", why.text);
+        abort();
+    }
+    gguf_close(g);
+    free(bytes);
+    bits = calloc(trie->n_words, sizeof(*bits));
+    assert(bits);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    static const char *const seeds[] = {
+        "g1root ::= \"(\" root \")\" root | \"\"",
+        "g2root ::= v # x\nv ::= \"[\" (v (\",\" v)*)? \"]\" | [0-9]{1,3} | [^a-z\\x00-\\x1f]+ .? "
+        "\"\\u00e9\"",
+        "g3root ::= a | b\na ::= \"x\" a \"y\" | \"z\"\nb ::= \"x\" b \"y\"? | \"z\"",
+        "r1{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\",\"minimum\":-3,"
+        "\"maximum\":12},"
+        "\"b\":{\"enum\":[\"x\",1,null]}},\"required\":[\"b\"],\"additionalProperties\":{\"type\":"
+        "\"number\"}}",
+        "r2{\"$ref\":\"#/$defs/"
+        "n\",\"$defs\":{\"n\":{\"type\":[\"array\",\"null\"],\"items\":{\"$ref\":\"#/$defs/n\"},"
+        "\"minItems\":1,\"maxItems\":3}}}",
+        "r3{\"anyOf\":[{\"type\":\"string\",\"pattern\":\"^a[b-d]{2,3}(e|f)*\\\\d$\"},{\"format\":"
+        "\"date\"},"
+        "{\"type\":\"string\",\"minLength\":1,\"maxLength\":3}]}",
+        "r4{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"null\"}],\"title\":\"t\"}",
+        "r5{\"allOf\":[{\"type\":\"object\",\"required\":[\"a\"]},{\"properties\":{\"a\":{"
+        "\"const\":[1,{}]}}}]}",
+        "r6{\"prefixItems\":[{\"type\":\"number\",\"exclusiveMinimum\":0,\"maximum\":9},true],"
+        "\"items\":false}",
+    };
+    const char *dir = fuzz_seeds_dir(*argc, *argv);
+
+    open_vocab();
+    for (size_t i = 0; dir && i < sizeof(seeds) / sizeof(*seeds); i++) {
+        char name[16];
+
+        (void)snprintf(name, sizeof(name), "seed%zu", i);
+        fuzz_seeds_put(dir, name, seeds[i], strlen(seeds[i]));
+    }
+    return 0;
+}
+
+static bool may(uint32_t id)
+{
+    return bits[id / 64] >> id % 64 & 1;
+}
+
+/* Each token by itself; a limit that is met by then is met, and proves nothing. */
+static void compare(void)
+{
+    for (uint32_t id = 0; id < vocab_size(vocab); id++) {
+        size_t n;
+        const uint8_t *bytes = vocab_bytes(vocab, id, &n);
+        int e;
+
+        if (vocab_is_eog(vocab, id)) {
+            assert(may(id) == at.ends);
+        } else if (!vocab_is_special(vocab, id) && n > 0) {
+            copy = at;
+            e = match_push(&copy, bytes, n);
+            assert(e == -E2BIG || (e == 0) == may(id));
+        }
+    }
+}
+
+static void walk(const struct grammar *g, uint32_t rng)
+{
+    match_start(&at, g);
+    for (unsigned i = 0; i < 12; i++) {
+        int e = masks_of(masks, &at, bits);
+        uint32_t id, tries = 0;
+        size_t n;
+        const uint8_t *bytes;
+
+        if (e == -ENODATA)
+            assert(at.n_ways == 0);
+        if (e < 0)
+            return;
+        if (i < 4)
+            compare();
+        do {
+            rng = rng * 1664525u + 1013904223u;
+            id = (rng >> 8) % vocab_size(vocab);
+        } while (!may(id) && tries++ < 5000);
+        if (!may(id) || vocab_is_eog(vocab, id))
+            return;
+        bytes = vocab_bytes(vocab, id, &n);
+        e = match_push(&at, bytes, n);
+        assert(e == 0 || e == -E2BIG);
+        if (e < 0)
+            return;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    struct why why = { "" };
+    struct grammar *g = NULL;
+    char *text;
+    int e;
+
+    if (len < 2)
+        return 0;
+    text = malloc(len - 1); /* its very end: what reads further is found */
+    assert(text);
+    memcpy(text, data + 2, len - 2);
+    e = (data[0] & 1 ? gbnf_compile : schema_compile)(text, len - 2, &g, &why);
+    free(text);
+    assert((e == 0) == (g != NULL) && (e == 0) == (why.text[0] == '\0'));
+    if (g) {
+        assert(g->n_states <= GRAMMAR_STATES_MAX);
+        walk(g, data[1]);
+    }
+    grammar_free(g);
+    return 0;
+}

@@ -1,0 +1,145 @@
+/* tests/tool_schema.c - SCHEMAS N [SEED]: texts that schemas allow, for tests/test_schemas.sh.
+ *
+ * SCHEMAS has a schema a line. For each of them N texts are drawn from its grammar, by tokens of a
+ * vocabulary of bytes and a few pairs: random ones, but with a preference for what closes, so that
+ * texts end. Each is written with a zero byte behind it. A text that is longer than TEXT_MAX by
+ * then is not written; too few of them end the program with 1. */
+#include "engine/text/mask.h"
+#include "engine/text/schema.h"
+#include "tests/support/gguf_build.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TEXT_MAX 4000u
+
+static struct vocab *vocab;
+static struct trie *trie;
+static struct masks *masks;
+static uint64_t *bits, rng;
+
+static uint32_t draw(uint32_t n)
+{
+    rng = rng * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(rng >> 33) % n;
+}
+
+static bool may(uint32_t id)
+{
+    return bits[id / 64] >> id % 64 & 1;
+}
+
+/* Half of the time what closes, if it may come. */
+static uint32_t next(size_t len)
+{
+    static const char closing[] = "\"}],:";
+    uint32_t id;
+
+    if (len > 60 || draw(2)) {
+        for (uint32_t i = 0; i < vocab_size(vocab); i++)
+            if (vocab_is_eog(vocab, i) && may(i))
+                return i;
+        for (size_t i = 0; i < sizeof(closing) - 1; i++)
+            if (may(GGUF_BUILD_BYTE_0 + (uint8_t)closing[i]))
+                return GGUF_BUILD_BYTE_0 + (uint8_t)closing[i];
+    }
+    do
+        id = draw(vocab_size(vocab));
+    while (!may(id));
+    return id;
+}
+
+/* The length; 0: it did not end. */
+static size_t make(struct match *m, char *text)
+{
+    size_t len = 0, n;
+
+    match_start(m, m->g);
+    while (len < TEXT_MAX) {
+        const uint8_t *bytes;
+        uint32_t id;
+
+        if (masks_of(masks, m, bits) < 0) /* it is over; or a limit */
+            return m->ends ? len : 0;
+        id = next(len);
+        if (vocab_is_eog(vocab, id))
+            return len;
+        bytes = vocab_bytes(vocab, id, &n);
+        memcpy(text + len, bytes, n);
+        len += n;
+        if (match_push(m, bytes, n) < 0)
+            return 0;
+    }
+    return 0;
+}
+
+static int texts_of(const char *line, unsigned n)
+{
+    char text[TEXT_MAX + 300];
+    struct why why = { "" };
+    struct grammar *g;
+    struct match *m;
+    unsigned made = 0;
+
+    if (schema_compile(line, strlen(line), &g, &why) < 0 || match_new(g, &m) < 0) {
+        fprintf(stderr, "%s: %s\n", line, why.text);
+        return -1;
+    }
+    for (unsigned i = 0; i < 20 * n && made < n; i++) {
+        size_t len = make(m, text);
+
+        if (len > 0)
+            made += fwrite(text, 1, len, stdout) == len && putchar('\0') == 0;
+    }
+    match_free(m);
+    grammar_free(g);
+    if (made < n)
+        fprintf(stderr, "%s: only %u texts end\n", line, made);
+    return made < n ? -1 : 0;
+}
+
+static int open_vocab(void)
+{
+    struct gguf_build_shape shape = gguf_build_tiny();
+    struct gguf_build *b = gguf_build_model(&shape);
+    struct why why = { "" };
+    struct gguf *g;
+    size_t len;
+    void *bytes = gguf_build_bytes(b, &len, NULL);
+    int r = gguf_open_mem(bytes, len, "tiny.gguf", &g, &why);
+
+    gguf_build_free(b);
+    if (r == 0) {
+        r = vocab_open(g, &vocab, &why);
+        gguf_close(g);
+    }
+    free(bytes);
+    if (r == 0)
+        r = trie_new(vocab, &trie);
+    if (r == 0)
+        r = masks_new(trie, 8 << 20, &masks);
+    bits = calloc(r == 0 ? trie->n_words : 1, sizeof(*bits));
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    static char line[1 << 16];
+    FILE *f = argc > 2 ? fopen(argv[1], "r") : NULL;
+    int r = 0;
+
+    if (!f || open_vocab() < 0 || !bits)
+        return 2;
+    rng = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
+    while (fgets(line, sizeof(line), f)) {
+        line[strcspn(line, "\n")] = '\0';
+        r |= texts_of(line, (unsigned)atoi(argv[2]));
+    }
+    fclose(f);
+    masks_free(masks);
+    trie_free(trie);
+    vocab_close(vocab);
+    free(bits);
+    return r ? 1 : 0;
+}
