@@ -39,6 +39,7 @@ struct ask {
     bool echo;       /* the answer begins with the prompt */
     bool count_only; /* nothing but the number of the prompt's tokens */
     bool has_seed;
+    bool logprobs; /* of the answer's tokens; sampling says of how many others */
     struct gist_sampling sampling;
     const char *stops[ASK_STOPS_MAX];
     struct gist_policy policy;

@@ -198,6 +198,7 @@ static enum MHD_Result answer_job(struct exchange *x)
     *j = (struct job){ .ask = &x->ask,
                        .voice = x->route->voice,
                        .pool = &x->server->pool,
+                       .tokens = &x->server->tokens,
                        .client_fd = x->client->fd,
                        .stop_fd = x->server->stop_fd,
                        .label = x->who[0] ? x->who : "http",

@@ -53,10 +53,15 @@ static void give_back(struct job *j)
 void job_fini(struct job *j)
 {
     give_back(j);
-    for (size_t i = 0; j->choices && i < j->n_choices; i++)
+    for (size_t i = 0; j->choices && i < j->n_choices; i++) {
         text_fini(&j->choices[i].text);
+        json_free(j->choices[i].logprobs);
+    }
     free(j->choices);
     j->choices = NULL;
+    json_free(j->said);
+    j->said = NULL;
+    logprobs_fini(&j->logprobs);
     text_fini(&j->out);
 }
 
@@ -220,18 +225,72 @@ static void continue_answer(struct job *j)
 
 /* --- answering -------------------------------------------------------------------------------- */
 
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+static void say_piece(struct job *j, const char *text, size_t len)
 {
-    struct job *j = arg;
     struct job_choice *c = &j->choices[j->choice];
 
-    (void)ids;
-    c->n_tokens += (uint32_t)n_ids;
     if (!j->ask->stream || j->voice->keeps_text)
         text_add(&c->text, text, len);
     if (j->ask->stream)
         j->voice->text(j, text, len);
+    else if (j->said && json_join(c->logprobs, json_share(j->said)) < 0)
+        j->out.lost = true;
+    c->n_text += len;
+    json_free(j->said);
+    j->said = NULL;
+}
+
+static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+{
+    struct job *j = arg;
+
+    (void)ids;
+    j->choices[j->choice].n_tokens += (uint32_t)n_ids;
+    if (j->ask->logprobs)
+        logprobs_piece(&j->logprobs, text, len);
+    else
+        say_piece(j, text, len);
     return 0;
+}
+
+static void on_logprob(void *arg, const struct gist_logprob *token)
+{
+    struct job *j = arg;
+
+    logprobs_token(&j->logprobs, token);
+}
+
+/* What came with log-probabilities. Tokens' texts are asked for, and more may come meanwhile: what
+ * is asked with is a copy. */
+static int tell_piece(struct job *j, const struct logprobs_piece *piece, size_t token, size_t at)
+{
+    struct logprobs_token *copy = calloc(piece->n_tokens + 1, sizeof(*copy));
+
+    if (copy && piece->n_tokens > 0)
+        memcpy(copy, j->logprobs.tokens + token, piece->n_tokens * sizeof(*copy));
+    if (copy)
+        j->said = logprobs_json(copy, piece->n_tokens, j->tokens, j->conn);
+    free(copy);
+    if (!j->said || j->logprobs.lost)
+        return problem_set(&j->problem, PROBLEM_FULL, NULL, "log-probabilities cannot be told: %s",
+                           gist_error(j->conn));
+    say_piece(j, j->logprobs.texts.bytes + at, piece->len);
+    return 0;
+}
+
+static void tell_pieces(struct job *j)
+{
+    size_t token = 0, at = 0;
+
+    for (size_t i = 0; i < j->logprobs.n_pieces; i++) {
+        struct logprobs_piece piece = j->logprobs.pieces[i];
+
+        if (tell_piece(j, &piece, token, at) < 0)
+            return;
+        token += piece.n_tokens;
+        at += piece.len;
+    }
+    logprobs_clear(&j->logprobs);
 }
 
 static void on_answered(void *arg, int err, const struct gist_result *result)
@@ -258,6 +317,12 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
     j->usage.hydrated = u->hydrated_tokens;
     j->usage.missed = u->missed_tokens;
     j->usage.ratio = u->ratio;
+    j->state = JOB_ANSWERED;
+}
+
+static void end_answer(struct job *j)
+{
+    logprobs_clear(&j->logprobs); /* of tokens without a text, such as the last */
     if (j->ask->stream)
         j->voice->choice_end(j);
     j->choice++;
@@ -269,7 +334,7 @@ static void say_echo(struct job *j)
     const struct ask_prompt *p = &j->ask->prompts[j->prompt];
 
     if (j->ask->echo)
-        (void)on_text(j, p->text, p->len, NULL, 0);
+        say_piece(j, p->text, p->len);
 }
 
 /* The last answer to a prompt may have the session itself. */
@@ -288,6 +353,9 @@ static void begin_answer(struct job *j)
         return;
     }
     s.seed = j->ask->has_seed ? s.seed + j->choice : random_bits() >> 1;
+    s.on_logprob = on_logprob;
+    if (j->ask->logprobs && !(j->choices[j->choice].logprobs = json_make("[]")))
+        j->out.lost = true;
     if (j->ask->stream)
         j->voice->choice(j);
     say_echo(j);
@@ -355,6 +423,9 @@ static void advance(struct job *j)
     case JOB_CHOICE:
         choose(j);
         break;
+    case JOB_ANSWERED:
+        end_answer(j);
+        break;
     default:
         break;
     }
@@ -421,6 +492,8 @@ enum job_event job_wait(struct job *j, int timeout_ms)
     uint64_t until = timeout_ms < 0 ? UINT64_MAX : clock_ns() + (uint64_t)timeout_ms * CLOCK_MS;
 
     for (;;) {
+        if (j->logprobs.n_pieces > 0 && j->conn && !j->problem.kind)
+            tell_pieces(j);
         if (j->out.lost)
             (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
         if (j->problem.kind || j->state == JOB_ENDED || counted(j))

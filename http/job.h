@@ -22,11 +22,20 @@
 #define HTTP_JOB_H
 
 #include "http/ask.h"
+#include "http/logprobs.h"
 #include "http/pool.h"
 
 struct voice;
 
-enum job_state { JOB_OPEN, JOB_READING, JOB_CONTINUING, JOB_CHOICE, JOB_ANSWERING, JOB_ENDED };
+enum job_state {
+    JOB_OPEN,
+    JOB_READING,
+    JOB_CONTINUING,
+    JOB_CHOICE,
+    JOB_ANSWERING,
+    JOB_ANSWERED, /* what is left to be told is told, and the next choice comes */
+    JOB_ENDED
+};
 enum job_event {
     JOB_OUTPUT, /* there is something in out */
     JOB_DONE,
@@ -36,7 +45,9 @@ enum job_event {
 };
 
 struct job_choice {
-    struct text text; /* the whole answer, where the voice needs it */
+    struct text text;             /* the whole answer, where the voice needs it */
+    size_t n_text;                /* bytes of it so far, in any case */
+    struct json_object *logprobs; /* of all of it, where they are wanted */
     enum gist_reason reason;
     uint32_t n_tokens;
 };
@@ -52,6 +63,7 @@ struct job {
     const struct ask *ask;
     const struct voice *voice;
     struct pool *pool;
+    struct tokens *tokens;
     int client_fd, stop_fd; /* -1: nobody to watch */
     const char *label;      /* of its sessions, for `gistctl status` */
     bool strict_model;      /* another model than the one that is asked for will not do */
@@ -63,6 +75,8 @@ struct job {
     struct job_usage usage;
     uint32_t n_read, n_all; /* of the prompt that is being read */
     uint32_t n_events;      /* a voice's own count */
+    struct json_object
+        *said; /* log-probabilities of the text that is being said; a voice takes it */
     struct text out;
     size_t out_at; /* bytes of it that were taken */
     struct problem problem;
@@ -73,6 +87,7 @@ struct job {
     enum job_state state;
     bool begun, fresh, waiting; /* waiting: a request is open */
     uint64_t request;
+    struct logprobs logprobs;
 };
 
 /* Fields above the first empty line are the caller's; the rest is zero. */

@@ -268,6 +268,21 @@ int json_add(struct json_object *array, struct json_object *v)
     return -1;
 }
 
+int json_join(struct json_object *array, struct json_object *from)
+{
+    int r = array && from ? 0 : -1;
+
+    for (size_t i = 0; r == 0 && i < json_len(from); i++)
+        r = json_add(array, json_object_get(json_object_array_get_idx(from, i)));
+    json_free(from);
+    return r;
+}
+
+struct json_object *json_share(struct json_object *v)
+{
+    return json_object_get(v);
+}
+
 int json_merge(struct json_object *o, struct json_object *from)
 {
     int r = o && from ? 0 : -1;

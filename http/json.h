@@ -56,6 +56,10 @@ struct json_object *json_make(const char *form, ...);
 int json_set(struct json_object *o, const char *name, struct json_object *v); /* v: not null */
 int json_set_null(struct json_object *o, const char *name);
 int json_add(struct json_object *array, struct json_object *v); /* v: not null */
+/* Elements of `from`, which is taken over, behind those of array. */
+int json_join(struct json_object *array, struct json_object *from);
+/* v with one more owner; NULL: NULL. */
+struct json_object *json_share(struct json_object *v);
 /* Members of `from`, which is taken over, behind those of o. */
 int json_merge(struct json_object *o, struct json_object *from);
 

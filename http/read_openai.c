@@ -5,6 +5,7 @@
 
 /* Of a chat the whole rest of the context, of a completion what OpenAI says. */
 #define COMPLETION_TOKENS 16u
+#define LOGPROBS_MAX      20u
 
 static const char *const text_parts[] = { "text", "input_text", "output_text", NULL };
 
@@ -42,6 +43,42 @@ static int refuse_tools(const struct json_object *o, struct problem *p)
     if (field_refuse(o, "tools", "say \"tool_choice\": \"none\"", p) < 0 ||
         field_refuse(o, "functions", NULL, p) < 0)
         return -1;
+    return 0;
+}
+
+static void want_logprobs(struct ask *a, uint32_t n)
+{
+    a->logprobs = true;
+    a->sampling.flags |= GIST_SET_LOGPROBS;
+    a->sampling.logprobs = n;
+}
+
+static int read_chat_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    uint32_t n = 0;
+    bool wanted = false;
+
+    if (field_bool(o, "logprobs", &wanted, p) < 0 ||
+        field_count(o, "top_logprobs", 0, LOGPROBS_MAX, &n, p) < 0)
+        return -1;
+    if (n > 0 && !wanted)
+        return problem_set(p, PROBLEM_INVALID, "top_logprobs",
+                           "`top_logprobs` needs \"logprobs\": true");
+    if (wanted)
+        want_logprobs(a, n);
+    return 0;
+}
+
+static int read_text_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    uint32_t n = UINT32_MAX;
+
+    if (json_kind(json_get(o, "logprobs")) == JSON_BOOL)
+        return field_refuse(o, "logprobs", "say of how many tokens, from 0 to 20", p);
+    if (field_count(o, "logprobs", 0, LOGPROBS_MAX, &n, p) < 0)
+        return -1;
+    if (n != UINT32_MAX)
+        want_logprobs(a, n);
     return 0;
 }
 
@@ -126,9 +163,9 @@ int read_chat_completions(struct ask *a, struct problem *p)
 
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
         read_format(a, o, "response_format", "json_schema", p) < 0 || read_grammar(a, o, p) < 0 ||
-        field_refuse(o, "logprobs", NULL, p) < 0 || field_refuse(o, "top_logprobs", NULL, p) < 0 ||
-        field_refuse(o, "audio", NULL, p) < 0 || read_stops(a, o, "stop", p) < 0 ||
-        read_stream_options(a, o, p) < 0 || field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
+        read_chat_logprobs(a, o, p) < 0 || field_refuse(o, "audio", NULL, p) < 0 ||
+        read_stops(a, o, "stop", p) < 0 || read_stream_options(a, o, p) < 0 ||
+        field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
         field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
         field_count(o, "max_completion_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
         field_array(o, "messages", &list, p) < 0)
@@ -212,7 +249,7 @@ int read_completions(struct ask *a, struct problem *p)
     a->sampling.max_tokens = COMPLETION_TOKENS;
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_stops(a, o, "stop", p) < 0 ||
         read_stream_options(a, o, p) < 0 || field_refuse(o, "suffix", NULL, p) < 0 ||
-        field_refuse(o, "logprobs", NULL, p) < 0 || read_grammar(a, o, p) < 0 ||
+        read_text_logprobs(a, o, p) < 0 || read_grammar(a, o, p) < 0 ||
         field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
         field_count(o, "best_of", 1, ASK_CHOICES_MAX, &best_of, p) < 0 ||
         field_bool(o, "echo", &a->echo, p) < 0 ||

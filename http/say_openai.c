@@ -74,13 +74,27 @@ static struct json_object *whole(const struct job *j, struct json_object *o,
     return NULL;
 }
 
+/* What a voice does not take is freed behind it. */
+static struct json_object *take_said(struct job *j)
+{
+    struct json_object *said = j->said;
+
+    j->said = NULL;
+    return said;
+}
+
 /* --- chat ------------------------------------------------------------------------------------- */
+
+static struct json_object *chat_logprobs(struct json_object *content)
+{
+    return content ? json_make("{s:o, s:n}", "content", content, "refusal") : NULL;
+}
 
 static void chat_chunk(struct job *j, struct json_object *delta, const char *reason)
 {
     chunk(j, head(j, "chatcmpl", "chat.completion.chunk"),
-          json_make("{s:I, s:o, s:n, s:s?}", "index", (int64_t)j->choice, "delta", delta,
-                    "logprobs", "finish_reason", reason));
+          json_make("{s:I, s:o, s:o?, s:s?}", "index", (int64_t)j->choice, "delta", delta,
+                    "logprobs", chat_logprobs(take_said(j)), "finish_reason", reason));
 }
 
 static void chat_choice(struct job *j)
@@ -107,8 +121,9 @@ static struct json_object *chat_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
 
-    return json_make("{s:I, s:{s:s, s:o, s:n}, s:n, s:s}", "index", (int64_t)i, "message", "role",
-                     "assistant", "content", say_text(c), "refusal", "logprobs", "finish_reason",
+    return json_make("{s:I, s:{s:s, s:o, s:n}, s:o?, s:s}", "index", (int64_t)i, "message", "role",
+                     "assistant", "content", say_text(c), "refusal", "logprobs",
+                     chat_logprobs(json_share(c->logprobs)), "finish_reason",
                      finish_reason(c->reason));
 }
 
@@ -130,11 +145,21 @@ const struct voice say_chat = { .stream_type = "text/event-stream",
 
 /* --- completions ------------------------------------------------------------------------------ */
 
+/* Behind what stands before it in the answer; content is taken over. */
+static struct json_object *text_logprobs(struct json_object *content, size_t offset)
+{
+    struct json_object *o = content ? logprobs_flat(content, offset) : NULL;
+
+    json_free(content);
+    return o;
+}
+
 static void text_chunk(struct job *j, const char *text, size_t len, const char *reason)
 {
     chunk(j, head(j, "cmpl", "text_completion"),
-          json_make("{s:I, s:s%, s:n, s:s?}", "index", (int64_t)j->choice, "text", text, len,
-                    "logprobs", "finish_reason", reason));
+          json_make("{s:I, s:s%, s:o?, s:s?}", "index", (int64_t)j->choice, "text", text, len,
+                    "logprobs", text_logprobs(take_said(j), say_choice(j)->n_text), "finish_reason",
+                    reason));
 }
 
 static void text_text(struct job *j, const char *text, size_t len)
@@ -155,9 +180,11 @@ static void text_end(struct job *j)
 static struct json_object *text_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
+    size_t before = j->ask->echo ? j->ask->prompts[i / j->ask->n].len : 0;
 
-    return json_make("{s:I, s:o, s:n, s:s}", "index", (int64_t)i, "text", say_text(c), "logprobs",
-                     "finish_reason", finish_reason(c->reason));
+    return json_make("{s:I, s:o, s:o?, s:s}", "index", (int64_t)i, "text", say_text(c), "logprobs",
+                     text_logprobs(json_share(c->logprobs), before), "finish_reason",
+                     finish_reason(c->reason));
 }
 
 static struct json_object *text_whole(const struct job *j)

@@ -18,6 +18,7 @@
 #include "http/guard.h"
 #include "http/listen.h"
 #include "http/pool.h"
+#include "http/tokens.h"
 
 #include <microhttpd.h>
 
@@ -38,6 +39,7 @@ struct server {
     const struct conf *conf;
     struct guard guard;
     struct pool pool;
+    struct tokens tokens;
     struct door doors[LISTEN_MAX];
     size_t n_doors;
     int stop_fd;          /* readable: all end */

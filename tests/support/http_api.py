@@ -175,13 +175,15 @@ def refused(what, path, body, *words, status=400):
 def refusals():
     c, m, o = "/v1/chat/completions", "/v1/messages", "/api/chat"
     ok = chat("Why?", max_tokens=2)
-    for field, value in {"tools": [{"type": "function"}], "logprobs": True,
-                         "top_logprobs": 3, "logit_bias": {"1": 2}, "presence_penalty": 1, "functions": [{}]}.items():
+    for field, value in {"tools": [{"type": "function"}], "logit_bias": {"1": 2}, "presence_penalty": 1, "functions": [{}]}.items():
         j = refused(field, c, {**ok, field: value}, field)
         check(f"{field} is named", j["error"]["param"] == field and j["error"]["code"] == "unsupported_parameter", j)
     for field, value in {"tools": [], "logprobs": False, "presence_penalty": 0, "user": "me", "metadata": {"a": "b"},
                          "response_format": {"type": "text"}, "nonsense": [1, {}], "stop": None}.items():
         check(f"{field} that asks for nothing", s.ask("POST", c, {**ok, field: value})[0] == 200, field)
+    refused("likely tokens of nothing", c, {**ok, "top_logprobs": 3}, "top_logprobs", "logprobs")
+    refused("too many of them", c, {**ok, "logprobs": True, "top_logprobs": 21}, "top_logprobs", "20")
+    refused("completions' logprobs as chat has them", "/v1/completions", {"prompt": "x", "logprobs": True}, "logprobs")
     refused("a temperature", c, {**ok, "temperature": 3}, "temperature", "from 0 to 2")
     refused("a string as a number", c, {**ok, "max_tokens": "many"}, "max_tokens", "a string")
     refused("no tokens", c, {**ok, "max_tokens": 0}, "max_tokens")
@@ -258,6 +260,35 @@ def formats():
     check("what can't be enforced is refused", status == 400 and "not" in j["error"]["message"], (status, j))
 
 
+def logprobs():
+    ask = chat("Why is the sky blue?", max_tokens=8, logprobs=True, top_logprobs=3)
+    _, _, j = s.post("/v1/chat/completions", **ask)
+    c = j["choices"][0]
+    content = c["logprobs"]["content"]
+    check("each token has one", len(content) == 8 and all(x["logprob"] <= 0 for x in content), c)
+    check("their texts are the answer's", "".join(x["token"] for x in content) == c["message"]["content"], c)
+    check("the likeliest is what a greedy answer says, and the first of three", all(
+        len(x["top_logprobs"]) == 3 and x["top_logprobs"][0]["token"] == x["token"]
+        and x["top_logprobs"][0]["logprob"] == x["logprob"]
+        and x["top_logprobs"] == sorted(x["top_logprobs"], key=lambda t: -t["logprob"]) for x in content), content)
+    check("bytes", all(bytes(x["bytes"]).decode() == x["token"] for x in content if x["bytes"] is not None), content)
+    parts = [d["choices"][0] for _, d in s.events("/v1/chat/completions", **ask) if d != "[DONE]"]
+    check("a stream tells the same", [x for p in parts if p["logprobs"] for x in p["logprobs"]["content"]] == content
+          and "".join(p["delta"].get("content", "") for p in parts) == c["message"]["content"], parts)
+    check("the reason comes last", [bool(p["finish_reason"]) for p in parts] == [False] * (len(parts) - 1) + [True], parts)
+    _, _, j = s.post("/v1/chat/completions", **{**ask, "top_logprobs": 0, "n": 2})
+    check("of two answers, without others", all(len(x["logprobs"]["content"]) == 8
+                                               and not x["logprobs"]["content"][0]["top_logprobs"] for x in j["choices"]), j)
+    _, _, j = s.post("/v1/completions", prompt="The sea", max_tokens=6, logprobs=2, temperature=0, echo=True)
+    c, p = j["choices"][0], j["choices"][0]["logprobs"]
+    check("completions", len(p["tokens"]) == len(p["token_logprobs"]) == len(p["top_logprobs"]) == 6
+          and "The sea" + "".join(p["tokens"]) == c["text"], j)
+    check("where they are", all(c["text"].encode()[at:].startswith(t.encode()) for at, t in zip(p["text_offset"], p["tokens"])), p)
+    parts = [d["choices"][0] for _, d in s.events("/v1/completions", prompt="The sea", max_tokens=6, logprobs=2, temperature=0,
+                                                  echo=True) if d != "[DONE]"]
+    check("streamed", [t for x in parts if x["logprobs"] for t in x["logprobs"]["text_offset"]] == p["text_offset"], parts)
+
+
 def methods():
     status, headers, j = s.ask("GET", "/v1/chat/completions")
     check("a wrong method", status == 405 and headers["Allow"] == "POST", (status, j))
@@ -275,5 +306,6 @@ anthropic()
 ollama()
 refusals()
 formats()
+logprobs()
 methods()
 done()

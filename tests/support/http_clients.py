@@ -37,6 +37,14 @@ def with_openai(openai):
           and "content.done" in kinds, final)
     r = c.chat.completions.create(model=model, messages=QUESTION, max_tokens=3, n=2, extra_body={"memory": "full"})
     check("openai: two answers, memory in extra_body", [x.index for x in r.choices] == [0, 1], r)
+    r = c.chat.completions.create(model=model, messages=QUESTION, max_tokens=8, temperature=0, logprobs=True, top_logprobs=2)
+    check("openai: logprobs", len(r.choices[0].logprobs.content) == 8
+          and len(r.choices[0].logprobs.content[0].top_logprobs) == 2, r)
+    schema = {"type": "object", "properties": {"kind": {"enum": ["cat", "dog"]}}, "required": ["kind"],
+              "additionalProperties": False}
+    r = c.chat.completions.create(model=model, messages=QUESTION, temperature=0, response_format={
+        "type": "json_schema", "json_schema": {"name": "pet", "strict": True, "schema": schema}})
+    check("openai: JSON Schema", json.loads(r.choices[0].message.content)["kind"] in ("cat", "dog"), r)
     r = c.completions.create(model=model, prompt="The sea", max_tokens=4, echo=True)
     check("openai: completion", r.choices[0].text.startswith("The sea"), r)
 
@@ -116,6 +124,9 @@ def with_ollama(ollama):
     check("ollama: generate", r.response and r.eval_count == 6, r)
     parts = list(c.generate(model=model, prompt="Why?", options=options, stream=True))
     check("ollama: generate, streamed", "".join(p.response for p in parts) == r.response, parts)
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+    r = c.chat(model=model, messages=QUESTION, options={"temperature": 0}, format=schema)
+    check("ollama: format", json.loads(r.message.content)["ok"] in (True, False), r)
     check("ollama: ps", c.ps().models[0].model == model)
     check("ollama: show", "completion" in c.show(model).capabilities)
     try:

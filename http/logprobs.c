@@ -1,0 +1,137 @@
+#include "http/logprobs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* JSON has no number for log 0. */
+#define LOWEST (-9999.0)
+
+void logprobs_fini(struct logprobs *l)
+{
+    text_fini(&l->texts);
+    free(l->pieces);
+    free(l->tokens);
+    *l = (struct logprobs){ .n_pieces = 0 };
+}
+
+void logprobs_clear(struct logprobs *l)
+{
+    l->texts.len = 0;
+    l->n_pieces = l->n_tokens = l->first = 0;
+}
+
+/* Room for one more. */
+static bool grow(void **mem, size_t n, size_t *cap, size_t size)
+{
+    size_t more = *cap ? 2 * *cap : 16;
+    void *to;
+
+    if (n < *cap)
+        return true;
+    to = reallocarray(*mem, more, size);
+    if (!to)
+        return false;
+    *mem = to;
+    *cap = more;
+    return true;
+}
+
+void logprobs_token(struct logprobs *l, const struct gist_logprob *token)
+{
+    struct logprobs_token *to;
+
+    if (!grow((void **)&l->tokens, l->n_tokens, &l->cap_tokens, sizeof(*l->tokens))) {
+        l->lost = true;
+        return;
+    }
+    to = &l->tokens[l->n_tokens++];
+    to->id = token->id;
+    to->logprob = token->logprob;
+    to->n_top = token->n_top < LOGPROBS_TOP_MAX ? token->n_top : LOGPROBS_TOP_MAX;
+    if (to->n_top > 0) {
+        memcpy(to->top_ids, token->top_ids, to->n_top * sizeof(*to->top_ids));
+        memcpy(to->top, token->top_logprobs, to->n_top * sizeof(*to->top));
+    }
+}
+
+void logprobs_piece(struct logprobs *l, const char *text, size_t len)
+{
+    if (!grow((void **)&l->pieces, l->n_pieces, &l->cap_pieces, sizeof(*l->pieces))) {
+        l->lost = true;
+        return;
+    }
+    text_add(&l->texts, text, len);
+    l->lost |= l->texts.lost;
+    l->pieces[l->n_pieces++] = (struct logprobs_piece){ len, l->n_tokens - l->first };
+    l->first = l->n_tokens;
+}
+
+/* --- telling ---------------------------------------------------------------------------------- */
+
+/* NULL where a token is only part of a character. */
+static struct json_object *bytes_of(const char *text)
+{
+    struct json_object *list;
+
+    if (strstr(text, "\xef\xbf\xbd"))
+        return NULL;
+    list = json_make("[]");
+    for (; *text; text++)
+        (void)json_add(list, json_make("i", (int)(unsigned char)*text));
+    return list;
+}
+
+static struct json_object *one(uint32_t id, float logprob, struct tokens *t, gist_conn *c)
+{
+    char *text = tokens_text(t, c, id);
+    struct json_object *o = NULL;
+
+    if (text)
+        o = json_make("{s:s, s:f, s:o?}", "token", text, "logprob",
+                      logprob > (float)LOWEST ? (double)logprob : LOWEST, "bytes", bytes_of(text));
+    free(text);
+    return o;
+}
+
+struct json_object *logprobs_json(const struct logprobs_token *tokens, size_t n, struct tokens *t,
+                                  gist_conn *c)
+{
+    struct json_object *list = json_make("[]");
+    int r = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct json_object *o = one(tokens[i].id, tokens[i].logprob, t, c), *top = json_make("[]");
+
+        for (uint32_t k = 0; k < tokens[i].n_top; k++)
+            r |= json_add(top, one(tokens[i].top_ids[k], tokens[i].top[k], t, c));
+        r |= json_set(o, "top_logprobs", top);
+        r |= json_add(list, o);
+    }
+    if (r == 0)
+        return list;
+    json_free(list);
+    return NULL;
+}
+
+struct json_object *logprobs_flat(const struct json_object *content, size_t offset)
+{
+    struct json_object *names = json_make("[]"), *own = json_make("[]"), *top = json_make("[]"),
+                       *at = json_make("[]");
+
+    for (size_t i = 0; i < json_len(content); i++) {
+        const struct json_object *o = json_at(content, i), *list = json_get(o, "top_logprobs");
+        const char *name = json_text(json_get(o, "token"));
+        struct json_object *map = json_make("{}");
+
+        (void)json_add(names, json_make("s", name));
+        (void)json_add(own, json_make("f", json_real(json_get(o, "logprob"))));
+        (void)json_add(at, json_make("I", (int64_t)offset));
+        for (size_t k = 0; k < json_len(list); k++)
+            (void)json_set(map, json_text(json_get(json_at(list, k), "token")),
+                           json_make("f", json_real(json_get(json_at(list, k), "logprob"))));
+        (void)json_add(top, map);
+        offset += strlen(name);
+    }
+    return json_make("{s:o, s:o, s:o, s:o}", "tokens", names, "token_logprobs", own, "top_logprobs",
+                     top, "text_offset", at);
+}

@@ -1,0 +1,47 @@
+/* http/logprobs.h - log-probabilities of an answer: kept while it comes, told with its texts.
+ *
+ * They come by callbacks, before the text that their tokens make; to tell them the texts of other
+ * tokens are needed, which a callback can't ask for. So pieces of the answer wait here until the
+ * job's thread is out of the callback.
+ *
+ * Threads    the job's.
+ * Ownership  logprobs_fini frees all.
+ * Errors     memory that is short shows in `lost`.
+ */
+#ifndef HTTP_LOGPROBS_H
+#define HTTP_LOGPROBS_H
+
+#include "http/json.h"
+#include "http/tokens.h"
+
+#define LOGPROBS_TOP_MAX 20u
+
+struct logprobs_token {
+    uint32_t id, n_top, top_ids[LOGPROBS_TOP_MAX];
+    float logprob, top[LOGPROBS_TOP_MAX];
+};
+
+struct logprobs {
+    struct text texts; /* of the pieces, one behind the other */
+    struct logprobs_piece {
+        size_t len, n_tokens;
+    } * pieces;
+    struct logprobs_token *tokens;
+    size_t n_pieces, n_tokens, cap_pieces, cap_tokens;
+    size_t first; /* of tokens: the first that no piece has yet */
+    bool lost;
+};
+
+void logprobs_fini(struct logprobs *l);
+void logprobs_token(struct logprobs *l, const struct gist_logprob *token);
+/* The text that the tokens since the last piece make. */
+void logprobs_piece(struct logprobs *l, const char *text, size_t len);
+void logprobs_clear(struct logprobs *l); /* all were told */
+
+/* n tokens as OpenAI's chat has them: an array of {token, logprob, bytes, top_logprobs}. */
+struct json_object *logprobs_json(const struct logprobs_token *tokens, size_t n, struct tokens *t,
+                                  gist_conn *c);
+/* The same as its completions have them; offset: of the first, in the answer's text. */
+struct json_object *logprobs_flat(const struct json_object *content, size_t offset);
+
+#endif
