@@ -1078,8 +1078,14 @@ static void script_stats(struct fake_daemon *d, void *arg)
 
     (void)arg;
     for (uint32_t i = 0; i < 500; i++)
-        sessions[i] =
-            (struct wire_stats_session){ i, 1, "a session with a label", 5, 6, 7, i & 1, 2 };
+        sessions[i] = (struct wire_stats_session){ .id = i,
+                                                   .client = 1,
+                                                   .label = "a session with a label",
+                                                   .n_tokens = 5,
+                                                   .pages = 6,
+                                                   .segment = 7,
+                                                   .busy = i & 1,
+                                                   .gist_pages = 2 };
     fake_expect(d, WIRE_GET_STATS);
     fake_last(d, (struct wire_rep){ .kind = WIRE_STATS, .u.stats = st });
     fake_drain(d);
