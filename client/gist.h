@@ -67,6 +67,10 @@ GIST_API int gist_connect(const char *path, const char *name, gist_conn **ret_co
  * when the number (0 to 100) changes. Not 0: don't wait any longer, -ECANCELED. */
 typedef int gist_loading_fn(void *arg, unsigned percent);
 
+/* Trusts whoever serves the socket. Without it that must be root, the user gistd or this program's
+ * own user: -EPERM else, and nothing was said. */
+#define GIST_ANY_SERVER 1u
+
 struct gist_connect_opts {
     size_t size; /* sizeof(struct gist_connect_opts) */
     const char *path, *name;
@@ -74,6 +78,7 @@ struct gist_connect_opts {
                      * who watches the model being loaded waits as long as it goes on */
     gist_loading_fn *on_loading; /* may be NULL */
     void *arg;
+    unsigned flags; /* GIST_ANY_SERVER */
 };
 GIST_API int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn);
 GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions */

@@ -151,17 +151,21 @@ int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
 int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn)
 {
     char where[128], text[256];
+    struct gist_connect_opts own;
     struct handshake_wait wait;
     gist_conn *c;
     int r;
 
-    if (!opts || opts->size < sizeof(*opts))
+    if (!opts || gist_copy_sized(&own, sizeof(own), opts) < 0 || own.flags & ~GIST_ANY_SERVER)
         return fail_connect(-EINVAL, GIST_E_BAD_REQUEST,
-                            "the size field of struct gist_connect_opts is not set");
+                            "the size field of struct gist_connect_opts is not set, or a field is "
+                            "of a later version");
+    opts = &own;
     wait = (struct handshake_wait){ .timeout_ms =
                                         opts->timeout_ms ? opts->timeout_ms : GIST_CONNECT_MS,
                                     .on_loading = opts->on_loading,
-                                    .arg = opts->arg };
+                                    .arg = opts->arg,
+                                    .any_server = opts->flags & GIST_ANY_SERVER };
     r = handshake_path(opts->path, true, where, sizeof(where));
     if (r < 0)
         return fail_connect(r, GIST_E_TRANSPORT, "the path of gistd's socket is too long");

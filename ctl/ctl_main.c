@@ -59,6 +59,9 @@ int ctl_fail_gist(const gist_conn *c, int err)
     return gist_error_code(c) == GIST_E_TRANSPORT ? CTL_NO_DAEMON : CTL_FAILED;
 }
 
+/* Set once, by an option before the command. */
+static unsigned connect_flags;
+
 /* One line that is written over; the last thing is to take it away, and none is left in a log. */
 struct loading {
     bool terminal, shown;
@@ -85,9 +88,11 @@ static int connect_failed(int err)
 int ctl_connect(gist_conn **ret_conn)
 {
     struct loading l = { .terminal = isatty(STDERR_FILENO) };
-    const struct gist_connect_opts o = {
-        .size = sizeof(o), .name = "gistctl", .on_loading = show_loading, .arg = &l
-    };
+    const struct gist_connect_opts o = { .size = sizeof(o),
+                                         .name = "gistctl",
+                                         .on_loading = show_loading,
+                                         .arg = &l,
+                                         .flags = connect_flags };
     int r = gist_connect_with(&o, ret_conn);
 
     if (l.shown)
@@ -103,9 +108,11 @@ static int keep_percent(void *arg, unsigned percent)
 
 int ctl_connect_now(gist_conn **ret_conn, unsigned *ret_percent)
 {
-    const struct gist_connect_opts o = {
-        .size = sizeof(o), .name = "gistctl", .on_loading = keep_percent, .arg = ret_percent
-    };
+    const struct gist_connect_opts o = { .size = sizeof(o),
+                                         .name = "gistctl",
+                                         .on_loading = keep_percent,
+                                         .arg = ret_percent,
+                                         .flags = connect_flags };
     int r = gist_connect_with(&o, ret_conn);
 
     return r == -ECANCELED ? CTL_LOADING : r < 0 ? connect_failed(r) : CTL_OK;
@@ -129,6 +136,7 @@ static void print_help(FILE *out)
     fputs("\n"
           "  -S, --socket PATH   the daemon's socket; else $GISTD_SOCKET,\n"
           "                      $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock\n"
+          "  -A, --any-server    also if the socket's server is neither root, gistd nor you\n"
           "  -h, --help          this, or a command's own: gistctl COMMAND --help\n"
           "  -V, --version\n\n"
           "Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 no daemon or connection\n"
@@ -149,16 +157,20 @@ static int run_command(int argc, char **argv)
 static int run(int argc, char **argv)
 {
     static const struct option options[] = { { "socket", required_argument, NULL, 'S' },
+                                             { "any-server", no_argument, NULL, 'A' },
                                              { "help", no_argument, NULL, 'h' },
                                              { "version", no_argument, NULL, 'V' },
                                              { 0 } };
     int o;
 
-    while ((o = getopt_long(argc, argv, "+:S:hV", options, NULL)) != -1) {
+    while ((o = getopt_long(argc, argv, "+:AS:hV", options, NULL)) != -1) {
         switch (o) {
         case 'S': /* by the environment, so that a command need not be told */
             if (setenv("GISTD_SOCKET", optarg, 1) < 0)
                 return ctl_fail(CTL_FAILED, "%s", strerror(errno));
+            break;
+        case 'A':
+            connect_flags = GIST_ANY_SERVER;
             break;
         case 'h':
             print_help(stdout);

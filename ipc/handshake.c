@@ -3,6 +3,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -341,13 +342,41 @@ static int shake(struct shaking *s, struct chan **ret)
     return attach(s, &a, fds, ret);
 }
 
+static bool is_user(uid_t uid, const char *name)
+{
+    char buf[1024];
+    struct passwd p, *found = NULL;
+
+    return getpwnam_r(name, &p, buf, sizeof(buf), &found) == 0 && found && found->pw_uid == uid;
+}
+
+/* Whoever may make a socket at the path could read all that is said to it: in /tmp, or in a folder
+ * that others may write to. Of a socket that a service manager listens on it is the manager. */
+static int check_server(const struct shaking *s)
+{
+    pid_t pid = 0;
+    uid_t uid = 0;
+    int r = handshake_peer(s->sock, &pid, &uid);
+
+    if (r < 0)
+        return say(s->text, r, "cannot tell who serves %s: %s", s->path, strerror(-r));
+    if (uid == 0 || uid == geteuid() || is_user(uid, "gistd"))
+        return 0;
+    return say(s->text, -EPERM,
+               "%s is served by user %u (pid %d), who is neither root, gistd nor you: nothing was "
+               "said to it; if that user is trusted: gistctl --any-server, libgist GIST_ANY_SERVER",
+               s->path, (unsigned)uid, (int)pid);
+}
+
 static int connect_once(struct shaking *s, struct chan **ret_chan)
 {
     int r = open_socket(s->path, ms_left(s), &s->sock, s->text);
 
     if (r < 0)
         return r;
-    r = shake(s, ret_chan);
+    r = s->wait->any_server ? 0 : check_server(s);
+    if (r == 0)
+        r = shake(s, ret_chan);
     if (r < 0)
         close(s->sock);
     return r;

@@ -59,9 +59,11 @@ struct handshake_wait {
     /* May be NULL. Not 0: the client does not wait any longer, -ECANCELED. */
     int (*on_loading)(void *arg, unsigned percent);
     void *arg;
+    bool any_server; /* else the socket's server must be root, the user gistd, or this user */
 };
 
-/* Client: connects to path, shakes hands, gives socket and channel. text (256 bytes) gets the
+/* Client: connects to path, shakes hands, gives socket and channel. -EPERM: a server whom nobody
+ * trusts, to whom nothing was said. text (256 bytes) gets the
  * sentence for the reader on any error. */
 int handshake_connect(const char *path, const struct chan_geometry *want,
                       const struct handshake_wait *wait, int *ret_sock, struct chan **ret_chan,
