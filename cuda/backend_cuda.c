@@ -15,8 +15,9 @@ struct cuda {
     struct backend b;
     struct backend *host; /* the CPU's, for host work */
     struct rt *rt;
-    struct stage *stage;
-    struct step *step; /* NULL until there is a model, and so is the other */
+    struct stage *stage;  /* for what computes */
+    struct stage *spills; /* copies with a ticket: they run beside what computes */
+    struct step *step;    /* NULL until there is a model, and so is the other */
     struct shift *shift;
     unsigned device;
     uint32_t max_rows;
@@ -41,6 +42,7 @@ static void cuda_close(struct backend *b)
 
     shift_close(c->shift);
     step_close(c->step);
+    stage_close(c->spills);
     stage_close(c->stage);
     rt_close(c->rt);
     if (c->host)
@@ -61,7 +63,8 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     r = o->host->open(o, &c->host, why);
     if (r == 0)
         r = rt_open(o->device, &c->rt, why);
-    if (r == 0 && stage_open(c->rt, &c->stage) < 0)
+    if (r == 0 &&
+        (stage_open(c->rt, RT_COPY, &c->stage) < 0 || stage_open(c->rt, RT_SPILL, &c->spills) < 0))
         r = why_set(why, -ENOMEM, "no pinned memory for copies to %s:%u", rt_name, o->device);
     if (r < 0) {
         cuda_close(&c->b);
@@ -99,13 +102,28 @@ static int ready(const struct cuda *c)
     return c->lost ? -EIO : 0;
 }
 
+/* What computes from now on sees all copies. */
+static int join_all(struct cuda *c)
+{
+    int r = stage_join(c->stage);
+
+    return r == 0 ? stage_join(c->spills) : r;
+}
+
+/* A copy sees those before it, of both kinds, by way of what computes: which shall not wait for one
+ * with a ticket only because there is another. */
+static int join_for(struct cuda *c, const uint64_t *ret_ticket)
+{
+    return ret_ticket ? stage_join(c->stage) : join_all(c);
+}
+
 static int cuda_clear(struct backend *b, void *mem, size_t n)
 {
     struct cuda *c = cuda_of(b);
     int r = ready(c);
 
     if (r == 0)
-        r = stage_join(c->stage);
+        r = join_all(c);
     if (r == 0)
         r = rt_clear(c->rt, RT_COMPUTE, mem, n);
     return said(c, r);
@@ -138,6 +156,7 @@ static void cuda_free(struct backend *b, void *mem, size_t n)
     (void)n;
     if (!c->lost) {
         (void)said(c, rt_wait(c->rt, RT_COPY));
+        (void)said(c, rt_wait(c->rt, RT_SPILL));
         (void)said(c, rt_wait(c->rt, RT_COMPUTE));
     }
     rt_free(c->rt, mem);
@@ -164,7 +183,11 @@ static int cuda_put(struct backend *b, void *to, const void *host, size_t n, uin
     struct cuda *c = cuda_of(b);
     int r = ready(c);
 
-    return r < 0 ? r : said(c, stage_put(c->stage, to, host, n, ret_ticket));
+    if (r == 0)
+        r = join_for(c, ret_ticket);
+    if (r == 0)
+        r = stage_put(ret_ticket ? c->spills : c->stage, to, host, n, ret_ticket);
+    return said(c, r);
 }
 
 static int cuda_get(struct backend *b, void *host, const void *from, size_t n, uint64_t *ret_ticket)
@@ -172,19 +195,23 @@ static int cuda_get(struct backend *b, void *host, const void *from, size_t n, u
     struct cuda *c = cuda_of(b);
     int r = ready(c);
 
-    return r < 0 ? r : said(c, stage_get(c->stage, host, from, n, ret_ticket));
+    if (r == 0)
+        r = join_for(c, ret_ticket);
+    if (r == 0)
+        r = stage_get(ret_ticket ? c->spills : c->stage, host, from, n, ret_ticket);
+    return said(c, r);
 }
 
 static int cuda_done(struct backend *b, uint64_t ticket)
 {
     struct cuda *c = cuda_of(b);
 
-    return said(c, stage_done(c->stage, ticket));
+    return said(c, stage_done(c->spills, ticket));
 }
 
 static int cuda_eventfd(struct backend *b)
 {
-    return stage_eventfd(cuda_of(b)->stage);
+    return stage_eventfd(cuda_of(b)->spills);
 }
 
 static int cuda_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to)
@@ -193,7 +220,7 @@ static int cuda_copy_page(struct backend *b, const struct pool *p, uint32_t from
     int r = ready(c);
 
     if (r == 0)
-        r = stage_join(c->stage);
+        r = join_all(c);
     if (r == 0)
         r = rt_copy(c->rt, RT_COMPUTE, p->mem + to * p->page_bytes, p->mem + from * p->page_bytes,
                     p->page_bytes);

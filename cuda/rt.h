@@ -28,7 +28,8 @@ struct rt_graph;
 
 enum rt_stream {
     RT_COMPUTE,
-    RT_COPY, /* to and from the host, beside what computes */
+    RT_COPY,  /* to and from the host, for what computes */
+    RT_SPILL, /* the same for pages that nothing computes with meanwhile */
     RT_STREAM__N
 };
 

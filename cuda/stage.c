@@ -15,6 +15,7 @@ struct chunk {
 
 struct stage {
     struct rt *rt;
+    enum rt_stream stream;
     uint8_t *slots; /* pinned: (STAGE_SLOTS, STAGE_SLOT_BYTES) */
     struct chunk chunks[STAGE_SLOTS];
     struct rt_event *computed, *copied;
@@ -25,7 +26,7 @@ struct stage {
     int error; /* the first; all ends with it */
 };
 
-int stage_open(struct rt *rt, struct stage **ret)
+int stage_open(struct rt *rt, enum rt_stream stream, struct stage **ret)
 {
     struct stage *s = calloc(1, sizeof(*s));
     void *slots;
@@ -34,7 +35,9 @@ int stage_open(struct rt *rt, struct stage **ret)
     if (!s)
         return -ENOMEM;
     /* A copy of no bytes has the ticket of the one before it. */
-    *s = (struct stage){ .rt = rt, .joined = true, .bell = -1, .n_tickets = 1, .arrived = 1 };
+    *s = (struct stage){
+        .rt = rt, .stream = stream, .joined = true, .bell = -1, .n_tickets = 1, .arrived = 1
+    };
     r = rt_alloc_host(rt, STAGE_SLOTS * STAGE_SLOT_BYTES, &slots);
     if (r == 0) {
         s->slots = slots;
@@ -61,7 +64,7 @@ void stage_close(struct stage *s)
 {
     if (!s)
         return;
-    (void)rt_wait(s->rt, RT_COPY);
+    (void)rt_wait(s->rt, s->stream);
     for (unsigned i = 0; i < STAGE_SLOTS; i++)
         rt_event_close(s->rt, s->chunks[i].done);
     rt_event_close(s->rt, s->copied);
@@ -136,7 +139,7 @@ static int begin(struct stage *s)
     if (r == 0)
         r = rt_record(s->rt, RT_COMPUTE, s->computed);
     if (r == 0)
-        r = rt_follow(s->rt, RT_COPY, s->computed);
+        r = rt_follow(s->rt, s->stream, s->computed);
     s->joined = false;
     return r;
 }
@@ -172,8 +175,8 @@ static int put_chunk(struct stage *s, void *to, const void *host, size_t n)
     if (r < 0)
         return r;
     memcpy(slot, host, n);
-    r = rt_put(s->rt, RT_COPY, to, slot, n);
-    return r == 0 ? rt_record(s->rt, RT_COPY, c->done) : r;
+    r = rt_put(s->rt, s->stream, to, slot, n);
+    return r == 0 ? rt_record(s->rt, s->stream, c->done) : r;
 }
 
 static int get_chunk(struct stage *s, void *host, const void *from, size_t n)
@@ -183,8 +186,8 @@ static int get_chunk(struct stage *s, void *host, const void *from, size_t n)
     int r = take_slot(s, host, n, &c, &slot);
 
     if (r == 0)
-        r = rt_get(s->rt, RT_COPY, slot, from, n);
-    return r == 0 ? rt_record(s->rt, RT_COPY, c->done) : r;
+        r = rt_get(s->rt, s->stream, slot, from, n);
+    return r == 0 ? rt_record(s->rt, s->stream, c->done) : r;
 }
 
 /* One of the two is the host's. */
@@ -202,7 +205,7 @@ static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
             s->asked++;
     }
     if (r == 0 && ret_ticket)
-        r = rt_call(s->rt, RT_COPY, ring, s);
+        r = rt_call(s->rt, s->stream, ring, s);
     if (r == 0 && !put && !ret_ticket)
         r = drain(s, 0);
     if (r < 0)
@@ -240,7 +243,7 @@ int stage_join(struct stage *s)
 
     if (r < 0 || s->joined)
         return r;
-    r = rt_record(s->rt, RT_COPY, s->copied);
+    r = rt_record(s->rt, s->stream, s->copied);
     if (r == 0)
         r = rt_follow(s->rt, RT_COMPUTE, s->copied);
     s->joined = r == 0;

@@ -3,11 +3,11 @@
  * A device copies by itself only from and to memory that is pinned, and what callers have is not.
  * So a copy passes through a ring of pinned slots, in chunks:
  *
- *     put    host -> slot now, by the caller's thread;  slot -> device by the copy stream
- *     get    device -> slot by the copy stream;  slot -> host by the caller's thread, when asked
+ *     put    host -> slot now, by the caller's thread;  slot -> device by the stage's stream
+ *     get    device -> slot by its stream;  slot -> host by the caller's thread, when asked
  *
- * Copies and computing see each other in the order of the calls: before a copy is queued its stream
- * follows what computes, and stage_join lets what computes follow the copies.
+ * Before a copy is queued its stream follows what computes, so it sees that; what computes follows
+ * the copies when stage_join says so, or when they are done.
  *
  * Invariants
  *   G1  Chunk c has slot c % STAGE_SLOTS; chunks [made, asked) are under way, and are finished in
@@ -28,7 +28,8 @@
 
 struct stage;
 
-int stage_open(struct rt *rt, struct stage **ret);
+/* Its copies are one stream's, in their order. */
+int stage_open(struct rt *rt, enum rt_stream stream, struct stage **ret);
 void stage_close(struct stage *s);
 
 /* ret_ticket NULL: a get waits, and a put may be queued still when it returns. */

@@ -15,8 +15,11 @@
  * touch. A backend that is NULL stands for memory of the process, for programs that compute by
  * themselves, as the trainer does: alloc, put, get, clear, free, run work on it.
  *
- * A ticket counts asynchronous copies, upwards from 1: work that is queued later sees the copy, and
- * host memory may be reused when done says so. Without a place for a ticket the call waits.
+ * A ticket counts asynchronous copies, upwards from 1: host memory may be reused when done says so.
+ * What copies, clears and frees later waits for them; what computes (step, move, norms, fit) does
+ * not, so that it goes on beside them: until it is done nothing is computed with memory that a put
+ * is for, and nothing writes to that which a get is from. Without a place for a ticket the call
+ * waits.
  *
  * Threads    one, the scheduler's, which may be the backend's worker too. run's slices run on any.
  * Ownership  backend_open's caller closes; memory is freed before that. set_model borrows the

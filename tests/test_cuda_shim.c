@@ -6,6 +6,7 @@
  * else must work, run here. */
 #include "cuda/shim/cuda_runtime_api.h"
 #include "cuda/shim/shim.h"
+#include "cuda/stage.h"
 #include "tests/cuda_faults.h"
 #include "tests/support/counted.h"
 
@@ -146,6 +147,31 @@ static void streams(int how)
         must(host[i] != (float)i + 2);
 }
 
+/* A page on its way between host and device, beside what computes (cuda/stage.h). */
+enum { SPILL_PUT, SPILL_GET, SPILL_PUT_NOT_DONE, SPILL_GET_NOT_DONE, SPILL_JOINED };
+static void spills(int how)
+{
+    bool puts = how != SPILL_GET && how != SPILL_GET_NOT_DONE;
+    float host[N] = { 0 };
+    struct why why = { "" };
+    uint64_t ticket;
+    struct stage *s;
+    struct rt *rt;
+    void *mem;
+
+    must(rt_open(0, &rt, &why) | rt_alloc(rt, sizeof(host), &mem));
+    must(rt_clear(rt, RT_COMPUTE, mem, sizeof(host)) | stage_open(rt, RT_SPILL, &s));
+    must(puts ? stage_put(s, mem, host, sizeof(host), &ticket)
+              : stage_get(s, host, mem, sizeof(host), &ticket));
+    if (how == SPILL_JOINED)
+        must(stage_join(s));
+    else if (how == SPILL_PUT || how == SPILL_GET)
+        while (stage_done(s, ticket) == 0)
+            ;
+    must(faults_add(rt_stream(rt, RT_COMPUTE), mem, N, true));
+    must(rt_wait(rt, RT_COMPUTE));
+}
+
 /* The second kernel of a stream, with and without waiting for the first. */
 static void early(int waits)
 {
@@ -212,6 +238,11 @@ static const struct fault {
     { "streams, the host between", streams, STREAMS_HOST_WAITS, { "", "", "" } },
     { "two streams without an event", streams, STREAMS_NONE, { "", RACE, "" } },
     { "a copy the host does not wait for", streams, STREAMS_HOST_DOES_NOT, { "", RACE, "" } },
+    { "a page that came", spills, SPILL_PUT, { "", "", "" } },
+    { "a page that went", spills, SPILL_GET, { "", "", "" } },
+    { "a page that is waited for on the device", spills, SPILL_JOINED, { "", "", "" } },
+    { "a page that is computed with before it came", spills, SPILL_PUT_NOT_DONE, { "", RACE, "" } },
+    { "a page that is written to before it went", spills, SPILL_GET_NOT_DONE, { "", RACE, "" } },
     { "kernels that wait", early, 1, { "", "", "" } },
     { "a kernel that is early", early, 0, { "", RACE, "" } },
     { "a host function that calls",

@@ -360,6 +360,42 @@ static void a_lost_device(void **state)
     assert_true(n_failed > (SANITIZED ? 1 : 20));
 }
 
+/* Work is as late as it may be: what a page takes to the host is still to be done behind a step and
+ * its outputs, and a copy without a ticket waits for it. */
+static void steps_do_not_wait_for_spills(void **state)
+{
+    uint32_t ids[12], n_out, spare;
+    struct forward_run run = { .tokens = ids, .n_tokens = 12, .want = FORWARD_WANT_LAST };
+    struct pool_account account = { .limit = 1 };
+    const struct backend_ops *ops = gistd_backend();
+    float logits[N_VOCAB];
+    uint8_t byte = 1, other = 1;
+    uint64_t ticket;
+    struct rig r;
+    struct seq s;
+
+    (void)state;
+    make_ids(ids, 12);
+    open_rig(&r, &kinds[0], ops);
+    assert_int_equal(rig_seq(&r, 100, SEG, 0, &s), 0);
+    assert_int_equal(seq_reserve(&s, 12), 0);
+    assert_int_equal(pool_take(&r.pool, &account, 1, &spare), 0);
+    run.seq = &s;
+    shim_set_late(true);
+    assert_int_equal(ops->get(r.backend, &byte, r.pool.mem + spare * r.pool.page_bytes, 1, &ticket),
+                     0);
+    assert_int_equal(forward_step(&r.forward, &run, 1, NULL, &n_out), 0);
+    assert_int_equal(forward_logits(&r.forward, 0, 1, logits), 0);
+    assert_int_equal(ops->done(r.backend, ticket), 0);
+    assert_int_equal(backend_get(r.backend, &other, r.pool.mem, 1), 0);
+    assert_int_equal(ops->done(r.backend, ticket), 1);
+    assert_int_equal(byte, 0); /* memory was zeroed, and nobody wrote to the page yet */
+    shim_set_late(false);
+    pool_give(&r.pool, &account, 1, &spare);
+    seq_close(&s);
+    rig_close(&r);
+}
+
 /* Of each size: refused with a sentence, and what was taken is given back. */
 static void no_memory(void **state)
 {
@@ -401,7 +437,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_cpu),      cmocka_unit_test(order_and_lateness_do_not_show),
         cmocka_unit_test(batches_and_outputs), cmocka_unit_test(a_step_is_given_up),
-        cmocka_unit_test(a_lost_device),       cmocka_unit_test(no_memory),
+        cmocka_unit_test(a_lost_device),       cmocka_unit_test(steps_do_not_wait_for_spills),
+        cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,12 +79,20 @@ static void make_copies(struct fenced *f)
         abort();
 }
 
-static struct fenced *enter(struct backend *b)
+/* As who computes does: copies with tickets are not waited for. */
+static struct fenced *beside(struct backend *b)
 {
     struct fenced *f = fenced_of(b);
 
     assert(!f->open);
     set_fence(f, true);
+    return f;
+}
+
+static struct fenced *enter(struct backend *b)
+{
+    struct fenced *f = beside(b);
+
     make_copies(f);
     return f;
 }
@@ -231,7 +239,7 @@ static bool stop_outside(void *arg)
 
 static int fenced_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
     struct outside o = { f, stop, 0 };
     struct forward_stop inner = { stop_outside, &o };
 
@@ -240,7 +248,7 @@ static int fenced_step(struct backend *b, const struct plan *plan, const struct 
 
 static int fenced_logits(struct backend *b, uint32_t first, uint32_t n, float *host)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
 
     return leave(f, f->cpu->ops->logits(f->cpu, first, n, host));
 }
@@ -248,14 +256,14 @@ static int fenced_logits(struct backend *b, uint32_t first, uint32_t n, float *h
 static int fenced_logprobs(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
                            float *host)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
 
     return leave(f, f->cpu->ops->logprobs(f->cpu, first, n, ids, host));
 }
 
 static int fenced_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
 
     return leave(f, f->cpu->ops->hidden(f->cpu, first, n, to));
 }
@@ -269,7 +277,7 @@ static int fenced_copy_page(struct backend *b, const struct pool *p, uint32_t fr
 
 static int fenced_move(struct backend *b, const struct backend_move *m)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
 
     return leave(f, f->cpu->ops->move(f->cpu, m));
 }
@@ -277,14 +285,14 @@ static int fenced_move(struct backend *b, const struct backend_move *m)
 static int fenced_norms(struct backend *b, const struct pool *p, const uint32_t *pages,
                         uint32_t n_keys, float *host)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
 
     return leave(f, f->cpu->ops->norms(f->cpu, p, pages, n_keys, host));
 }
 
 static int fenced_fit(struct backend *b, const struct backend_fit *a)
 {
-    struct fenced *f = enter(b);
+    struct fenced *f = beside(b);
 
     return leave(f, f->cpu->ops->fit(f->cpu, a));
 }

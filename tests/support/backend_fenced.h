@@ -5,9 +5,9 @@
  * looks behind a pointer that is the backend's ends by SIGSEGV: what passes here on a tensor, a
  * page or a weight keeps the cut of engine/backend.h.
  *
- * Copies with a ticket are late: they are made when a later call waits for all (a step, say), or
- * when done was asked about them twice. Until then the memory that they write is as it was, and
- * host memory that is reused too early shows in the result.
+ * Copies with a ticket are late: they are made when a later call waits for all (another copy, say,
+ * but no step), or when done was asked about them twice. Until then the memory that they write is
+ * as it was, and host memory that is reused too early shows in the result.
  *
  * Threads    as a backend.
  */
