@@ -90,8 +90,7 @@ GIST_API enum gist_code gist_error_code(const gist_conn *c);
 struct gist_info {
     const char *version, *model, *model_digest; /* live as long as the connection */
     uint32_t n_vocab, context_max, segment_default;
-    int chat;    /* a known chat template */
-    int outputs; /* this daemon writes by grammars, and tells log-probabilities */
+    int chat; /* a known chat template */
 };
 GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
 

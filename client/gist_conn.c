@@ -92,8 +92,8 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
     c->info = (struct gist_info){ .n_vocab = rep->u.welcome.n_vocab,
                                   .context_max = rep->u.welcome.context_max,
                                   .segment_default = rep->u.welcome.segment_default,
-                                  .chat = rep->u.welcome.chat,
-                                  .outputs = rep->u.welcome.outputs };
+                                  .chat = rep->u.welcome.chat };
+    c->outputs = rep->u.welcome.outputs;
     c->info.version = p;
     p = stpcpy(p, from[0]) + 1;
     c->info.model = p;

@@ -386,7 +386,7 @@ static int add_outputs(gist_session *s, const struct gist_sampling *p, struct gi
 {
     bool logprobs = p->logprobs > 0 || p->flags & GIST_SET_LOGPROBS;
 
-    if ((p->grammar || logprobs) && !s->conn->info.outputs)
+    if ((p->grammar || logprobs) && !s->conn->outputs)
         return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
                               "gistd %s knows neither grammars nor log-probabilities: restart it "
                               "with a newer version",
