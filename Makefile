@@ -231,7 +231,7 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/lib
 $(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http) -lxxhash)
-$(B)/tests/fuzz_http%: $(B)/tests/fuzz_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
+$(B)/tests/fuzz_http: $(B)/tests/fuzz_http.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_ipc) $(LIBS_http))
 $(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
