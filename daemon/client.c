@@ -67,7 +67,12 @@ bool client_sees(const struct client *c, const struct client *other, uid_t stand
 
 bool client_sees_user(const struct client *c, uid_t uid, uid_t stand_in)
 {
-    return c->uid == 0 || c->uid == geteuid() || (c->uid == uid && uid != stand_in);
+    return client_sees_all(c) || (c->uid == uid && uid != stand_in);
+}
+
+bool client_sees_all(const struct client *c)
+{
+    return c->uid == 0 || c->uid == geteuid();
 }
 
 struct session *client_find_session(struct client *c, uint64_t id)

@@ -72,6 +72,7 @@ void client_broke(struct client *c, const char *what);
 /* Whether it may know, and cancel, what another one does: of its own user's, and for root and the
  * daemon's user of everybody's. stand_in: who is nobody's own (daemon/served.h). */
 bool client_sees(const struct client *c, const struct client *other, uid_t stand_in);
+bool client_sees_all(const struct client *c);
 /* The same of what all clients of a user have. */
 bool client_sees_user(const struct client *c, uid_t uid, uid_t stand_in);
 

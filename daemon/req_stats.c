@@ -276,6 +276,10 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
     if (!t->clients || !t->sessions || !t->owners)
         return false;
     fill_stats(s, &rep->u.stats);
+    /* What was not computed would tell what others' prompts had in common with earlier ones:
+     * together they are as many as were sent. */
+    if (!client_sees_all(asks))
+        rep->u.stats.prompt_tokens_total += s->meter.shared_tokens + s->meter.restored_tokens;
     fill_store(s, t, &rep->u.stats);
     list_all(s, asks, t, &rep->u.stats);
     shrink_to_frame(s, rep);
