@@ -1,8 +1,8 @@
 /* engine/cpu/lsq.c - normal equations, their factor, and what it solves.
  *
  * All in blocks of 16 keys: what lies between two blocks is a product, which the kernels do, and
- * the blocks on the diagonal, plain loops, are little beside them. A library's routines would be no
- * faster at some hundred keys, and have threads of their own that would have to be kept from them.
+ * the blocks on the diagonal, plain loops, are little beside them. A library's routines have
+ * threads of their own that would have to be kept from them; its speed was not compared.
  */
 #include "engine/cpu/lsq.h"
 
