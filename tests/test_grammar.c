@@ -323,8 +323,8 @@ static void walk(const struct vocab *v, const struct trie *t, size_t bytes, unsi
     }
     masks_counts(k, &asked, &made);
     assert_true(made > 0 && made <= asked);
-    if (bytes > 1 << 20)
-        assert_true(made < asked / 2); /* what was tried is kept */
+    if (bytes > 1 << 20 && steps > 100) /* a few steps come to few states twice */
+        assert_true(made < asked / 2);  /* what was tried is kept */
     masks_free(k);
     free(bits);
     free(copy);
@@ -438,6 +438,40 @@ static void test_ambiguous(void **state)
     free(bits);
 }
 
+/* Each way alone is within its limit; all of them together are what one step waits for. */
+static void test_many_slow_ways(void **state)
+{
+    static char text[32768];
+    size_t n = (size_t)sprintf(text, "root ::= r0");
+    uint64_t *bits = calloc(trie->n_words, sizeof(*bits));
+    struct grammar *g;
+    struct match *m;
+    struct masks *k;
+
+    (void)state;
+    for (unsigned i = 1; i < 250; i++)
+        n += (size_t)sprintf(text + n, " | r%u", i);
+    for (unsigned i = 0; i < 250; i++)
+        n += (size_t)sprintf(text + n, "\nr%u ::= \"\\x01\" a \"%u\"", i, i);
+    n += (size_t)sprintf(text + n, "\na ::= b0");
+    for (unsigned i = 1; i < 60; i++)
+        n += (size_t)sprintf(text + n, " | b%u", i);
+    for (unsigned i = 0; i < 60; i++)
+        n += (size_t)sprintf(text + n, "\nb%u ::= c%u+\nc%u ::= [^\\U000100%02x]", i, i, i, i);
+    g = compiled(text);
+    assert_int_equal(match_new(g, &m), 0);
+    assert_int_equal(masks_new(trie, 1 << 20, &k), 0);
+    assert_int_equal(masks_of(k, m, bits), 0);
+    assert_int_equal(match_push(m, (const uint8_t *)"\x01", 1), 0);
+    assert_int_equal(m->n_ways, 250);
+    assert_int_equal(masks_of(k, m, bits), -E2BIG);
+    assert_non_null(strstr(m->why, "take too long to find"));
+    masks_free(k);
+    match_free(m);
+    grammar_free(g);
+    free(bits);
+}
+
 static void test_apply(void **state)
 {
     uint64_t bits[2] = { 1ull << 3 | 1ull << 63, 1 };
@@ -458,7 +492,8 @@ int main(void)
         cmocka_unit_test(test_refused),   cmocka_unit_test(test_refused_long),
         cmocka_unit_test(test_masks),     cmocka_unit_test(test_masks_of_a_model),
         cmocka_unit_test(test_depth),     cmocka_unit_test(test_stack_is_tidied),
-        cmocka_unit_test(test_ambiguous), cmocka_unit_test(test_apply),
+        cmocka_unit_test(test_ambiguous), cmocka_unit_test(test_many_slow_ways),
+        cmocka_unit_test(test_apply),
     };
     struct gguf_build_shape shape = gguf_build_tiny();
     struct gguf_build *b = gguf_build_model(&shape);

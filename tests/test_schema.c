@@ -296,12 +296,45 @@ static void test_hostile(void **state)
     }
 }
 
+/* A few lines that join the same long lists again and again: what comes of it is a copy each time.
+ */
+static void test_hostile_joins(void **state)
+{
+    static char text[GRAMMAR_TEXT_MAX + 1];
+    static const char *const lists[] = { "\"required\":[", "\"enum\":[", "\"properties\":{" },
+                             *const parts[] = { "\"%c\",", "\"%c%u\",", "\"%c%u\":{}," },
+                             *const tails[] = { "\"%c\"]", "\"z\"]", "\"z\":{}}" };
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct why why = { "" };
+        struct grammar *g = NULL;
+        size_t n = (size_t)sprintf(text, "{\"$defs\":{");
+
+        for (char c = 'a'; c <= 'b'; c++) { /* enum: twice the same one */
+            n += (size_t)sprintf(text + n, "%s\"%c\":{%s", c == 'a' ? "" : ",", c, lists[i]);
+            for (unsigned k = 0; k < 8000; k++)
+                n += (size_t)sprintf(text + n, parts[i], i == 1 ? 'x' : c, k);
+            n += (size_t)sprintf(text + n, tails[i], c);
+            n += (size_t)sprintf(text + n, "}");
+        }
+        n += (size_t)sprintf(text + n, "},\"allOf\":[");
+        for (unsigned k = 0; k < 900; k++)
+            n += (size_t)sprintf(text + n, "{\"$ref\":\"#/$defs/%c\"},", 'a' + (int)(k & 1));
+        n += (size_t)sprintf(text + n, "{}]}");
+        assert_true(n < sizeof(text));
+        assert_int_equal(schema_compile(text, n, &g, &why), -E2BIG);
+        assert_non_null(strstr(why.text, "takes too long to compile"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_hostile_joins),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,9 +9,11 @@
 
 #define WAYS  4u /* of a set of slots */
 #define ARENA 8192u
-#define WORK_MAX                                                                                   \
-    (16u << 20) /* steps of one walk: some 0.1 s, which no honest grammar comes near               \
-                 */
+
+/* Steps of one walk, and of all walks of one mask, which may be as many as there are ways: some 0.1
+ * s in which no other client gets a token. No honest grammar comes near. */
+#define WORK_MAX      (16u << 20)
+#define MASK_WORK_MAX (64u << 20)
 
 struct slot {
     uint64_t grammar, used; /* 0: free */
@@ -31,6 +33,7 @@ struct masks {
     uint64_t *words; /* (n_slots, 2, n_words) */
     size_t n_sets, map_len;
     uint64_t clock, asked, made;
+    uint64_t work;      /* of this mask's walks so far */
     struct match loose; /* of states whose stack is not known */
     struct level levels[TRIE_LEN_MAX + 1];
     struct match_way arena[ARENA + 2 * MATCH_WAYS_MAX];
@@ -173,7 +176,7 @@ static int walk(struct walk *w, struct match_way from)
             put(w->allow, t->ids[i]);
         else if (l->ended && w->unsure)
             put(w->unsure, i);
-        if (w->m->work > WORK_MAX) {
+        if (w->m->work > WORK_MAX || k->work + w->m->work > MASK_WORK_MAX) {
             w->m->err = -E2BIG;
             w->m->why = "the grammar is too ambiguous: its next tokens take too long to find";
         }
@@ -181,6 +184,7 @@ static int walk(struct walk *w, struct match_way from)
         i = next_place(w, i + 1, &lcp);
     }
     match_forget(w->m, n_nodes);
+    k->work += w->m->work;
     return w->m->err;
 }
 
@@ -238,6 +242,7 @@ int masks_of(struct masks *k, struct match *m, uint64_t *ret_bits)
     uint64_t any = 0;
 
     memset(ret_bits, 0, n * sizeof(*ret_bits));
+    k->work = 0;
     for (uint32_t i = 0; i < m->n_ways && !m->err; i++) {
         struct slot *s = find(k, m->g->id, m->ways[i].state);
         uint64_t *words = k->words + (size_t)(s - k->slots) * 2 * n;

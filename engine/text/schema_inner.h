@@ -38,7 +38,7 @@ struct schema {
     struct json_object *whole;
     struct expr_array refs;   /* struct schema_ref */
     struct expr_array joined; /* struct json_object *: ours */
-    uint64_t work;            /* of comparisons */
+    uint64_t work;            /* of joins: values compared, and names copied */
 };
 
 enum schema_kind {

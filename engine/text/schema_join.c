@@ -6,6 +6,53 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* False: it takes too long, or more memory than it should: what is joined is a copy, and a few
+ * lines can join one long list with itself a thousand times. */
+static bool works(struct schema *s, size_t n)
+{
+    s->work += n;
+    if (s->work > SCHEMA_WORK_MAX)
+        expr_fail(&s->build, -E2BIG,
+                  "the schema takes too long to compile: its oneOfs are very large, or what it "
+                  "joins is");
+    return !s->build.err;
+}
+
+/* As json_object_equal, whose time has no limit. False behind an error, too. */
+static bool equal(struct schema *s, struct json_object *a, struct json_object *b)
+{
+    size_t text =
+        json_object_is_type(a, json_type_string) ? (size_t)json_object_get_string_len(a) : 0;
+
+    if (a == b)
+        return true;
+    if (!works(s, 1 + text / 64) || json_object_get_type(a) != json_object_get_type(b))
+        return false;
+    if (json_object_is_type(a, json_type_array)) {
+        size_t n = json_object_array_length(a);
+
+        if (n != json_object_array_length(b))
+            return false;
+        for (size_t i = 0; i < n; i++)
+            if (!equal(s, json_object_array_get_idx(a, i), json_object_array_get_idx(b, i)))
+                return false;
+        return true;
+    }
+    if (json_object_is_type(a, json_type_object)) {
+        if (json_object_object_length(a) != json_object_object_length(b))
+            return false;
+        json_object_object_foreach(a, k, v)
+        {
+            struct json_object *w;
+
+            if (!json_object_object_get_ex(b, k, &w) || !equal(s, v, w))
+                return false;
+        }
+        return true;
+    }
+    return json_object_equal(a, b);
+}
+
 static struct json_object *made(struct schema *s, struct json_object *x)
 {
     struct json_object **mem;
@@ -74,8 +121,8 @@ static struct json_object *both(struct schema *s, struct json_object *a, struct 
 
     for (int k = 0; k < 2 && all; k++)
         for (size_t i = 0; i < json_object_array_length(from[k]) && !s->build.err; i++)
-            if (json_object_array_add(all, json_object_get(json_object_array_get_idx(from[k], i))) <
-                0)
+            if (works(s, 1) && json_object_array_add(
+                                   all, json_object_get(json_object_array_get_idx(from[k], i))) < 0)
                 expr_fail(&s->build, -ENOMEM, "no memory for a schema");
     return all;
 }
@@ -90,7 +137,9 @@ static struct json_object *both_members(struct schema *s, struct json_object *a,
         {
             struct json_object *had = schema_get(all, name);
 
-            if (had && !json_object_equal(had, v))
+            if (!works(s, 1))
+                break;
+            if (had && !equal(s, had, v))
                 schema_fail(s, at, -ENOTSUP,
                             "two schemas for the member \"%.60s\" are not supported", name);
             else if (!had && !add(s, all, name, v))
@@ -140,7 +189,7 @@ static void join_key(struct schema *s, struct json_object *to, struct json_objec
     struct json_object *a = schema_get(to, key), *b = schema_get(from, key);
 
     if (json_object_object_get_ex(to, key, NULL)) {
-        if (json_object_equal(a, b))
+        if (equal(s, a, b))
             return;
         if (strcmp(key, "type") == 0)
             b = common_types(s, to, from, at);
@@ -202,34 +251,24 @@ static unsigned types_of(struct schema *s, struct json_object *x, const struct s
     unsigned types = schema_types(s, x, at), of = 0;
 
     if (is_listed(x))
-        for (size_t i = 0; i < n_values(x); i++)
+        for (size_t i = 0; i < n_values(x) && works(s, 1); i++)
             of |= schema_kind_of(value(x, i));
     return is_listed(x) ? types & of : types;
 }
 
 /* 1 and 1.0 are the same value. */
-static bool same(struct json_object *a, struct json_object *b)
+static bool same(struct schema *s, struct json_object *a, struct json_object *b)
 {
     unsigned number = schema_kind_of(a) & schema_kind_of(b) & SCHEMA_NUMBER;
 
-    return number ? json_object_get_double(a) == json_object_get_double(b)
-                  : json_object_equal(a, b);
-}
-
-/* False: it takes too long. */
-static bool works(struct schema *s)
-{
-    if (s->work++ > SCHEMA_WORK_MAX)
-        expr_fail(&s->build, -E2BIG,
-                  "the schema takes too long to compile: it has very large oneOfs");
-    return !s->build.err;
+    return number ? json_object_get_double(a) == json_object_get_double(b) : equal(s, a, b);
 }
 
 static bool no_common_value(struct schema *s, struct json_object *a, struct json_object *b)
 {
     for (size_t i = 0; i < n_values(a); i++)
         for (size_t k = 0; k < n_values(b); k++)
-            if (!works(s) || same(value(a, i), value(b, k)))
+            if (!works(s, 1) || same(s, value(a, i), value(b, k)))
                 return false;
     return true;
 }
@@ -240,7 +279,7 @@ static bool demands(struct schema *s, struct json_object *x, const char *name)
 
     if (!json_object_is_type(list, json_type_array))
         return false;
-    for (size_t i = 0; i < json_object_array_length(list) && works(s); i++) {
+    for (size_t i = 0; i < json_object_array_length(list) && works(s, 1); i++) {
         struct json_object *v = json_object_array_get_idx(list, i);
 
         if (json_object_is_type(v, json_type_string) &&
@@ -265,7 +304,7 @@ static bool member_apart(struct schema *s, struct json_object *a, struct json_ob
     {
         struct json_object *w = schema_get(y, name);
 
-        if (!works(s))
+        if (!works(s, 1))
             return false;
         if (json_object_is_type(v, json_type_object) && json_object_is_type(w, json_type_object) &&
             (demands(s, a, name) || demands(s, b, name)) && apart(s, v, w, at))
