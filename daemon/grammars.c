@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 void grammars_init(struct grammars *g)
 {
@@ -12,16 +13,22 @@ void grammars_init(struct grammars *g)
     TAILQ_INIT(&g->list);
 }
 
+static size_t size_of(const struct grammars_entry *e)
+{
+    return sizeof(*e) + e->len + e->grammar->bytes;
+}
+
 static void drop(struct grammars *g, struct grammars_entry *e)
 {
     TAILQ_REMOVE(&g->list, e, link);
-    g->bytes -= e->grammar->bytes;
+    g->bytes -= size_of(e);
     g->n--;
     grammar_free(e->grammar);
+    free(e->text);
     free(e);
 }
 
-/* What is used stays: requests are limited, and so is each grammar. */
+/* What is used stays: it is charged to who uses it. */
 static void make_room(struct grammars *g)
 {
     struct grammars_entry *e, *before;
@@ -56,46 +63,73 @@ static int make_trie(struct grammars *g, const struct vocab *v)
     return e;
 }
 
-static XXH128_hash_t digest_of(uid_t uid, enum wire_grammar kind, const char *text, size_t len)
+static XXH128_hash_t digest_of(const struct grammars_ask *ask)
 {
-    return XXH3_128bits_withSeed(text, len, (uint64_t)uid << 8 | kind);
+    return XXH3_128bits_withSeed(ask->text, ask->len, (uint64_t)ask->uid << 8 | ask->kind);
 }
 
-static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t digest)
+static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t digest,
+                                   const struct grammars_ask *ask)
 {
     struct grammars_entry *e;
 
     TAILQ_FOREACH (e, &g->list, link)
-        if (XXH128_isEqual(e->digest, digest))
+        if (XXH128_isEqual(e->digest, digest) && e->len == ask->len &&
+            memcmp(e->text, ask->text, e->len) == 0)
             break;
     return e;
 }
 
-static int compile(struct grammars *g, enum wire_grammar kind, const char *text, size_t len,
+static int compile(struct grammars *g, const struct grammars_ask *ask, XXH128_hash_t digest,
                    struct grammars_entry **ret, struct why *why)
 {
     struct grammars_entry *x = calloc(1, sizeof(*x));
-    int e = x ? 0 : -ENOMEM;
+    char *text = malloc(ask->len + 1);
+    int e = x && text ? 0 : -ENOMEM;
 
     if (e == 0)
-        e = (kind == WIRE_GRAMMAR_GBNF ? gbnf_compile : schema_compile)(text, len, &x->grammar,
-                                                                        why);
+        e = (ask->kind == WIRE_GRAMMAR_GBNF ? gbnf_compile : schema_compile)(ask->text, ask->len,
+                                                                             &x->grammar, why);
     if (e < 0) {
+        free(text);
         free(x);
         return e;
     }
+    memcpy(text, ask->text, ask->len);
+    x->text = text;
+    x->len = ask->len;
+    x->digest = digest;
     g->n_compiled++;
     g->n++;
-    g->bytes += x->grammar->bytes;
+    g->bytes += size_of(x);
     *ret = x;
     return 0;
 }
 
-int grammars_get(struct grammars *g, const struct vocab *v, uid_t uid, enum wire_grammar kind,
-                 const char *text, size_t len, struct grammars_entry **ret, struct why *why)
+/* The first of its users has it charged to all of them. */
+static int use(struct grammars_entry *e, struct held_account *client)
 {
-    XXH128_hash_t digest = digest_of(uid, kind, text, len);
-    struct grammars_entry *x = find(g, digest);
+    struct held_account *account = client->above ? client->above : client;
+
+    if (e->n_users == 0) {
+        int r = held_charge(account, &e->charged, size_of(e));
+
+        if (r < 0) {
+            client->refused = account->refused;
+            client->by = account->by;
+            return r;
+        }
+        e->account = account;
+    }
+    e->n_users++;
+    return 0;
+}
+
+int grammars_get(struct grammars *g, const struct vocab *v, const struct grammars_ask *ask,
+                 struct grammars_entry **ret, struct why *why)
+{
+    XXH128_hash_t digest = digest_of(ask);
+    struct grammars_entry *x = find(g, digest, ask);
     int e = make_trie(g, v);
 
     if (e < 0)
@@ -104,22 +138,23 @@ int grammars_get(struct grammars *g, const struct vocab *v, uid_t uid, enum wire
         g->n_found++;
         TAILQ_REMOVE(&g->list, x, link);
     } else {
-        e = compile(g, kind, text, len, &x, why);
+        e = compile(g, ask, digest, &x, why);
         if (e < 0)
             return e;
-        x->digest = digest;
     }
     TAILQ_INSERT_HEAD(&g->list, x, link);
-    x->n_users++;
+    e = use(x, ask->account);
+    if (e == 0)
+        *ret = x;
     make_room(g);
-    *ret = x;
-    return 0;
+    return e;
 }
 
 void grammars_put(struct grammars *g, struct grammars_entry *e)
 {
     if (!e)
         return;
-    e->n_users--;
+    if (--e->n_users == 0)
+        (void)held_charge(e->account, &e->charged, 0);
     make_room(g);
 }

@@ -13,27 +13,40 @@ static const struct held_account *full_for(const struct held_account *a, size_t 
     return NULL;
 }
 
-int held_resize(struct held_account *a, void **mem, size_t *len, size_t n)
+int held_charge(struct held_account *a, size_t *len, size_t n)
 {
     const struct held_account *full = n > *len ? full_for(a, n - *len) : NULL;
     size_t was = *len;
-    void *p = NULL;
 
-    assert(a->used >= *len && a->used <= a->limit);
+    assert(a->used >= was && a->used <= a->limit);
     if (full) {
-        a->refused = n - *len;
+        a->refused = n - was;
         a->by = full;
         return -EDQUOT;
     }
+    *len = n;
+    for (; a; a = a->above)
+        a->used = a->used - was + n;
+    return 0;
+}
+
+int held_resize(struct held_account *a, void **mem, size_t *len, size_t n)
+{
+    size_t was = *len;
+    void *p = NULL;
+    int e = held_charge(a, len, n);
+
+    if (e < 0)
+        return e;
     if (n == 0)
         free(*mem);
     else
         p = realloc(*mem, n);
-    if (n > 0 && !p)
+    if (n > 0 && !p) {
+        e = held_charge(a, len, was);
+        assert(e == 0); /* it had as much a moment ago */
         return -ENOMEM;
+    }
     *mem = p;
-    *len = n;
-    for (; a; a = a->above)
-        a->used = a->used - was + n;
     return 0;
 }

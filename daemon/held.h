@@ -1,12 +1,12 @@
 /* daemon/held.h - memory that grows with what a client sends, charged to that client.
  *
- * Texts, ids and scores of its open requests, parts that wait for the next one, and of its sessions
- * the logits behind the last append and where a conversation was. KV has an account of its own
- * (engine/kv/pool.h). A client's account is part of its owner's, and those of all owners' together
- * (daemon/owner.h): what is charged to one is charged to those above it.
+ * Texts, ids, scores and grammars of its open requests, parts that wait for the next one, and of
+ * its sessions the logits behind the last append and where a conversation was. KV has an account of
+ * its own (engine/kv/pool.h). A client's account is part of its owner's, and those of all owners'
+ * together (daemon/owner.h): what is charged to one is charged to those above it.
  *
  * Invariant  used is the sum of the lengths of an account's arrays, and of those of the accounts
- *            below it, and at most limit: held_resize is the only function that changes it, and it
+ *            below it, and at most limit: held_charge is the only function that changes it, and it
  *            changes a length with it.
  *
  * Threads    one, the scheduler's.
@@ -23,6 +23,10 @@ struct held_account {
     struct held_account *above;    /* that this one is part of; NULL: none */
     const struct held_account *by; /* behind -EDQUOT: this one, or one above, whose limit it was */
 };
+
+/* *len bytes that are somebody else's array become n, as far as the account goes: what is shared.
+ * 0 gives all of it back, which can't fail. */
+int held_charge(struct held_account *a, size_t *len, size_t n);
 
 /* *mem (NULL: none yet) of *len bytes gets n; 0 frees it, which can't fail. */
 int held_resize(struct held_account *a, void **mem, size_t *len, size_t n);

@@ -36,6 +36,8 @@ struct generate {
     struct encode_text text;   /* of a grammar that is to be compiled */
     struct grammars *grammars; /* that the entry is of */
     struct grammars_entry *entry;
+    void *place; /* of the next two, charged to the client */
+    size_t place_len;
     struct match *match; /* NULL: no grammar */
     uint64_t *bits;      /* tokens that may come next */
     uint32_t max_tokens; /* 0: no limit */
@@ -195,7 +197,7 @@ static void fail_grammar(struct sched *s, struct request *r, int e, const char *
                            : e == -E2BIG ? WIRE_E_LIMIT
                                          : WIRE_E_BAD_REQUEST;
 
-    if (e == -ENOMEM)
+    if (e == -ENOMEM || e == -EDQUOT)
         request_fail_memory(s, r, e);
     else
         request_fail(s, r, code, REQUEST_NO_NUMBERS, "%.300s", why);
@@ -206,16 +208,19 @@ static bool compile(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
     struct why why = { "" };
-    int e = grammars_get(&s->grammars, s->served.vocab, r->client->uid, g->kind,
-                         g->text.s ? g->text.s : "", g->text.len, &g->entry, &why);
+    const struct grammars_ask ask = { r->client->uid, &r->client->held, g->kind,
+                                      g->text.s ? g->text.s : "", g->text.len };
+    int e = grammars_get(&s->grammars, s->served.vocab, &ask, &g->entry, &why);
 
     g->grammars = &s->grammars;
     encode_text_fini(&g->text);
     if (e == 0)
-        e = match_new(g->entry->grammar, &g->match);
+        e = held_resize(&r->client->held, &g->place, &g->place_len,
+                        sizeof(*g->match) + s->grammars.trie->n_words * sizeof(*g->bits));
     if (e == 0) {
-        g->bits = malloc(s->grammars.trie->n_words * sizeof(*g->bits));
-        e = g->bits ? 0 : -ENOMEM;
+        g->match = g->place;
+        g->bits = (uint64_t *)(g->match + 1);
+        match_start(g->match, g->entry->grammar);
     }
     g->kind = WIRE_GRAMMAR_NONE; /* it is there */
     if (e < 0)
@@ -528,8 +533,7 @@ static void generate_fini(struct request *r)
         encode_text_fini(&g->text);
     if (g->grammars)
         grammars_put(g->grammars, g->entry);
-    match_free(g->match);
-    free(g->bits);
+    (void)held_resize(&r->client->held, &g->place, &g->place_len, 0);
     free(g);
 }
 

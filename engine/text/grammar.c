@@ -357,6 +357,14 @@ static void check_left(struct maker *m)
 
 /* --- all of it -------------------------------------------------------------------------------- */
 
+/* What was doubled while it grew, without the room that is left: it stays for long. */
+static void *fitted(struct expr_array *a, size_t elem)
+{
+    void *mem = a->n > 0 ? reallocarray(a->mem, a->n, elem) : NULL;
+
+    return mem ? mem : a->mem;
+}
+
 static void finish(struct maker *m, uint32_t root)
 {
     static atomic_uint_fast64_t last_id;
@@ -378,9 +386,9 @@ static void finish(struct maker *m, uint32_t root)
     g->bytes = sizeof(*g) + g->n_states + m->next.n * 4 + m->calls_at.n * 4 + m->calls.n * 8;
     g->start = m->start[root];
     g->id = atomic_fetch_add(&last_id, 1) + 1;
-    g->next = m->next.mem;
-    g->calls_at = m->calls_at.mem;
-    g->calls = m->calls.mem;
+    g->next = fitted(&m->next, sizeof(*g->next));
+    g->calls_at = fitted(&m->calls_at, sizeof(*g->calls_at));
+    g->calls = fitted(&m->calls, sizeof(*g->calls));
     make_flags(m);
     if (!m->b->err)
         check_left(m);
