@@ -19,6 +19,10 @@
 
 enum { ABOUT_LISTENER = SCRAPE_MAX, ABOUT_TIMER };
 
+/* Until accept() is tried again for which something was missing: no event tells that it is there.
+ */
+#define RESUME_NS (CLOCK_S / 2)
+
 static int watch(struct scrape *s, int op, int fd, uint32_t about, uint32_t events)
 {
     struct epoll_event ev = { .events = events, .data.u32 = about };
@@ -143,12 +147,13 @@ void scrape_close(struct scrape *s)
         (void)close(s->epoll);
     s->epoll = s->fd = s->timer = -1;
     s->made = false;
+    s->resume_ns = 0;
 }
 
 /* Once for the one that is due first. */
 static void set_timer(struct scrape *s)
 {
-    uint64_t first = UINT64_MAX;
+    uint64_t first = s->resume_ns ? s->resume_ns : UINT64_MAX;
     struct itimerspec t = { .it_value = { 0, 0 } };
 
     for (uint32_t i = 0; i < SCRAPE_MAX; i++)
@@ -156,7 +161,7 @@ static void set_timer(struct scrape *s)
             first = s->conns[i].deadline_ns;
     if (first != UINT64_MAX) {
         t.it_value.tv_sec = (time_t)(first / CLOCK_S);
-        t.it_value.tv_nsec = (long)(first % CLOCK_S) + 1;
+        t.it_value.tv_nsec = (long)(first % CLOCK_S);
     }
     (void)timerfd_settime(s->timer, TFD_TIMER_ABSTIME, &t, NULL);
 }
@@ -169,6 +174,19 @@ static void on_timer(struct scrape *s)
     for (uint32_t i = 0; i < SCRAPE_MAX; i++)
         if (s->conns[i].sock >= 0 && s->conns[i].deadline_ns <= now)
             drop(&s->conns[i]);
+    if (s->resume_ns && s->resume_ns <= now) {
+        s->resume_ns = 0;
+        (void)watch(s, EPOLL_CTL_MOD, s->fd, ABOUT_LISTENER, EPOLLIN);
+    }
+    set_timer(s);
+}
+
+/* Without descriptors, say: the listener would stay readable, and keep the control thread awake for
+ * nothing. */
+static void pause_accepting(struct scrape *s)
+{
+    (void)watch(s, EPOLL_CTL_MOD, s->fd, ABOUT_LISTENER, 0);
+    s->resume_ns = clock_ns() + RESUME_NS;
     set_timer(s);
 }
 
@@ -178,8 +196,11 @@ static void take_connection(struct scrape *s)
     struct scrape_conn *c = &s->conns[0];
     pid_t pid;
 
-    if (sock < 0)
+    if (sock < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+            pause_accepting(s);
         return;
+    }
     for (uint32_t i = 0; i < SCRAPE_MAX && c->sock >= 0; i++)
         if (s->conns[i].sock < 0 || s->conns[i].deadline_ns < c->deadline_ns)
             c = &s->conns[i];
@@ -278,13 +299,14 @@ static void take_request(struct scrape *s, struct scrape_conn *c)
         c->waits = true;
 }
 
-static void on_readable(struct scrape *s, struct scrape_conn *c)
+/* hung_up: it neither says anything more nor reads, which epoll would tell again and again. */
+static void on_readable(struct scrape *s, struct scrape_conn *c, bool hung_up)
 {
     ssize_t n = recv(c->sock, c->in + c->n_in, sizeof(c->in) - 1 - c->n_in, 0);
 
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
-    if (n == 0 && (c->waits || c->out)) { /* it has said all, and reads on */
+    if (n == 0 && !hung_up && (c->waits || c->out)) { /* it has said all, and reads on */
         (void)watch(s, EPOLL_CTL_MOD, c->sock, (uint32_t)(c - s->conns), 0);
         return;
     }
@@ -317,7 +339,7 @@ static void on_event(struct scrape *s, const struct epoll_event *ev)
         if (c->out && (ev->events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
             push(s, c);
         else
-            on_readable(s, c);
+            on_readable(s, c, ev->events & EPOLLHUP);
     }
 }
 

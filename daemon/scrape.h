@@ -42,6 +42,7 @@ struct scrape {
     int epoll; /* readable when scrape_run has something to do; -1: there is no such socket */
     int fd, timer;
     bool made;
+    uint64_t resume_ns; /* when accept() is tried again; 0: it is not paused */
     char path[CONFIG_SOCKET_MAX + 1];
     struct scrape_conn conns[SCRAPE_MAX];
     struct metrics metrics; /* room for the next answer */
