@@ -70,6 +70,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
         .weights_bytes = b->model->weights_len,
         .kv_bytes = b->pool.mem_len,
         .meter = s->meter,
+        .stand_in = b->stand_in,
     };
     (void)snprintf(m->model, sizeof(m->model), "%s", b->model->name);
     (void)snprintf(m->digest, sizeof(m->digest), "%s", b->model->digest);
@@ -200,9 +201,9 @@ static void print_prompts(const struct metrics *m, FILE *out)
                   m->prompt_tokens, m->meter.shared_tokens, m->meter.restored_tokens);
 }
 
-static bool shown(const struct metrics_owner *o, bool all, uid_t uid)
+static bool shown(const struct metrics *m, const struct metrics_owner *o, bool all, uid_t uid)
 {
-    return all || o->uid == uid;
+    return all || (o->uid == uid && uid != m->stand_in);
 }
 
 /* All rows of one name stand together: the format wants it so. */
@@ -210,19 +211,19 @@ static void print_owners(const struct metrics *m, bool all, uid_t uid, FILE *out
 {
     head(out, "owner_clients", "gauge", "A user's connected programs.");
     for (uint32_t i = 0; i < m->n_owners; i++)
-        if (shown(&m->owners[i], all, uid))
+        if (shown(m, &m->owners[i], all, uid))
             (void)fprintf(out, "gistd_owner_clients{uid=\"%u\"} %u\n", m->owners[i].uid,
                           m->owners[i].clients);
     head(out, "owner_sessions", "gauge", "A user's open sessions.");
     for (uint32_t i = 0; i < m->n_owners; i++)
-        if (shown(&m->owners[i], all, uid))
+        if (shown(m, &m->owners[i], all, uid))
             (void)fprintf(out, "gistd_owner_sessions{uid=\"%u\"} %u\n", m->owners[i].uid,
                           m->owners[i].sessions);
     head(out, "client_bytes", "gauge", "Context memory of a user's clients.");
     for (uint32_t i = 0; i < m->n_owners; i++) {
         const struct metrics_owner *o = &m->owners[i];
 
-        if (shown(o, all, uid))
+        if (shown(m, o, all, uid))
             (void)fprintf(out,
                           "gistd_client_bytes{uid=\"%u\",kind=\"raw\"} %" PRIu64 "\n"
                           "gistd_client_bytes{uid=\"%u\",kind=\"gist\"} %" PRIu64 "\n",

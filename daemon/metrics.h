@@ -38,6 +38,7 @@ struct metrics {
     struct meter meter;
     struct metrics_owner owners[METRICS_OWNERS]; /* those beyond are left out */
     uint32_t n_owners;
+    uid_t stand_in; /* whose owner is nobody's own (daemon/served.h) */
 };
 
 struct sched;
