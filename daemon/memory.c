@@ -408,8 +408,11 @@ static int lacks_copies(const struct memory *m, const struct ladder_step *step,
     uint32_t n = seq_n_pages(ladder_segment_keys(&m->policy, step->segment, step->rung));
     uint32_t n_shared = 0, coming = tier_coming(m->served->tier), n_free;
 
-    for (uint32_t i = 0; i < n; i++)
-        n_shared += pool_shared(s->pool, seq_pages(s, step->segment)[i]);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t page = seq_pages(s, step->segment)[i];
+
+        n_shared += pool_shared(s->pool, page) && pool_copy_costs(s->pool, s->account, page);
+    }
     n_free = s->pool->n_free + s->pool->n_cached;
     *ret = (struct memory_need){ MEMORY_POOL, n_shared, n_free };
     /* Somebody has just given some back, or will. */

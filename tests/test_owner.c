@@ -121,6 +121,16 @@ static void the_last_are_kept(void **state)
     assert_int_equal(pool_share(&u.pool, &u.a2, 1, pages), 0);
     copied = pages[0];
     assert_int_equal(pool_own(&u.pool, &u.a2, &copied), -ENOSPC);
+    /* But where only the tree has it, too, the page itself can be had for the copy. */
+    pool_give(&u.pool, &u.a2, 1, pages);
+    keep(&u, 1, pages);
+    copied = pages[0];
+    assert_int_equal(pool_own(&u.pool, &u.a1, &copied), 0);
+    assert_int_equal(u.a.used, PAGES - RESERVE);
+    assert_int_equal(u.pool.n_free + u.pool.n_cached, RESERVE);
+    give_kept(&u, PAGES);
+    pages[0] = copied;
+    assert_int_equal(pool_share(&u.pool, &u.a2, 1, pages), 0);
     assert_int_equal(pool_take(&u.pool, &u.b1, RESERVE, b_pages), 0);
     assert_int_equal(u.pool.n_free, 0);
     pool_give(&u.pool, &u.b1, RESERVE, b_pages);

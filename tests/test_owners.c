@@ -474,7 +474,6 @@ static void the_disk_takes_no_pages(void **state)
     struct daemon_fixture d[2];
 
     (void)state;
-    mode = "0600";
     for (int k = 0; k < 2; k++) {
         start(&d[k], POOL_SIZE, "yes", k ? "" : "none");
         for (int i = 0; i < N_OPEN; i++)

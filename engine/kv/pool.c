@@ -291,6 +291,13 @@ int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     return 0;
 }
 
+/* Where all other tables are reclaimers' the page itself can be had once there is a copy: P6 and
+ * the owner's limit stand where they stood. */
+bool pool_copy_costs(const struct pool *p, const struct pool_account *a, uint32_t page)
+{
+    return p->refs[page] != p->kept[page] + 1 || p->by[page] != a->owner;
+}
+
 /* Looks twice whether the page is shared: the other table may be a reclaimer's, which gives it up
  * to make room for the copy, and then none is needed. */
 int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page)
@@ -301,7 +308,7 @@ int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page)
 
     if (!pool_shared(p, *page))
         return 0;
-    room = pool_room_copies(p, a, 0) > 0 && pool_make_free(p, 1);
+    room = (!pool_copy_costs(p, a, *page) || pool_room_copies(p, a, 0) > 0) && pool_make_free(p, 1);
     if (!pool_shared(p, *page))
         return 0; /* the other table gave it up */
     if (!room)

@@ -129,6 +129,8 @@ int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
 /* Exchanges a page that stands in other tables too for a copy, in a table of a: that is charged
  * nothing, its owner a page. -ENOSPC. */
 int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page);
+/* Whether that needs room (pool_room_copies), for a page that stands in other tables, too. */
+bool pool_copy_costs(const struct pool *p, const struct pool_account *a, uint32_t page);
 
 static inline bool pool_shared(const struct pool *p, uint32_t page)
 {
