@@ -540,9 +540,12 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
-    if (served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)) ||
-        hydrate_less(r->memory)) /* it is asked again */
-        return false;
+    if (served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
+        return false; /* the disk rings */
+    /* At once: nobody rings for what it gave up itself. */
+    while (hydrate_less(r->memory))
+        if (seq_reserve(ret->seq, ret->n_tokens) == 0)
+            return true;
     request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
                        "reading %u more tokens", ret->n_tokens);
     return false;
