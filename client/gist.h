@@ -454,6 +454,7 @@ struct gist_stats_store { /* what is kept on disk, of all users */
     uint64_t names;                               /* saved sessions and documents */
     uint64_t written, written_today, write_a_day; /* bytes; write_a_day 0: no limit */
     uint64_t puts, gets;                          /* records written and read since the start */
+    /* gets, hits, misses, read_*, restored_tokens, computed_instead: 0 for who does not see all */
     uint64_t hits, misses;        /* records that were looked for and found, or not */
     uint64_t refused;             /* records that were not what was written */
     uint64_t evicted, expired;    /* for room, for age */

@@ -170,7 +170,7 @@ static void print_counts(const struct metrics *m, FILE *out)
     number(out, "generated_tokens_total", "counter", "Tokens of answers.", m->generated_tokens);
 }
 
-static void print_memory(const struct metrics *m, FILE *out)
+static void print_memory(const struct metrics *m, bool all, FILE *out)
 {
     head(out, "kv_pages", "gauge", "Pages of the context pool.");
     (void)fprintf(out,
@@ -186,7 +186,8 @@ static void print_memory(const struct metrics *m, FILE *out)
     number(out, "store_limit_bytes", "gauge", "What it may have.", m->store_limit);
     number(out, "store_records", "gauge", "Records on disk.", m->store_records);
     number(out, "spill_bytes_total", "counter", "Bytes written to the store.", m->store_written);
-    number(out, "restore_bytes_total", "counter", "Bytes read from the store.", m->store_read);
+    if (all)
+        number(out, "restore_bytes_total", "counter", "Bytes read from the store.", m->store_read);
     number(out, "store_refused_total", "counter", "Records that were not what was written.",
            m->store_refused);
 }
@@ -244,7 +245,7 @@ void metrics_print(const struct metrics *m, bool all, uid_t uid, FILE *out)
     if (!m)
         return;
     print_counts(m, out);
-    print_memory(m, out);
+    print_memory(m, all, out);
     print_times(m, all, out);
     if (all)
         print_prompts(m, out);

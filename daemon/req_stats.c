@@ -157,6 +157,17 @@ static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
     ret->store = &t->store;
 }
 
+/* What was not computed would tell what others' prompts had in common with earlier ones: together
+ * they are as many as were sent. */
+static void hide_found(const struct sched *s, struct stats *t, struct wire_stats *ret)
+{
+    struct wire_stats_store *x = &t->store;
+
+    ret->prompt_tokens_total += s->meter.shared_tokens + s->meter.restored_tokens;
+    x->gets = x->hits = x->misses = x->read_bytes = x->read_ns = 0;
+    x->restored_tokens = x->computed_instead = 0;
+}
+
 static void fill_weights(const struct model *m, struct wire_stats *ret)
 {
     static const char *const from[] = { [MODEL_FROM_FILE] = "file",
@@ -276,11 +287,9 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
     if (!t->clients || !t->sessions || !t->owners)
         return false;
     fill_stats(s, &rep->u.stats);
-    /* What was not computed would tell what others' prompts had in common with earlier ones:
-     * together they are as many as were sent. */
-    if (!client_sees_all(asks))
-        rep->u.stats.prompt_tokens_total += s->meter.shared_tokens + s->meter.restored_tokens;
     fill_store(s, t, &rep->u.stats);
+    if (!client_sees_all(asks))
+        hide_found(s, t, &rep->u.stats);
     list_all(s, asks, t, &rep->u.stats);
     shrink_to_frame(s, rep);
     return true;

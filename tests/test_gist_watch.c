@@ -264,6 +264,8 @@ static int as_another(uint64_t session, uint64_t request, uint64_t computed)
     /* Prompts that were there before count as if they were not. */
     if (st.prompt_tokens_total <= computed)
         return 8;
+    if (!st.store || st.store->misses + st.store->hits + st.store->restored_tokens > 0)
+        return 9;
     if (gist_cancel_session(c, session) != -ENOENT)
         return 5;
     if (gist_trace(c, 0, keep_rows, &t) != 0 || t.n != 0)
@@ -296,6 +298,7 @@ static void keeps_users_apart(void **state)
     assert_int_equal(gist_trace(c, 0, keep_rows, &t), 0);
     session = gist_session_id(s);
     assert_int_equal(gist_stats(c, &st), 0);
+    assert_true(st.store && st.store->misses > 0);
     start_answer(s, &a);
     pid = fork();
     assert_true(pid >= 0);

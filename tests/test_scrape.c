@@ -1,6 +1,7 @@
 /* tests/test_scrape.c - the socket for metrics, by itself. Would catch: a control thread that is
  * kept awake by a peer that asked and left, or by one that waits while there are no descriptors,
- * and is then never let in; numbers of others who come with the number of nobody.
+ * and is then never let in; numbers of others who come with the number of nobody, or of what others
+ * had before.
  */
 #include "daemon/listener.h"
 #include "daemon/scrape.h"
@@ -144,13 +145,15 @@ static char *printed(const struct metrics *m, bool all, uid_t uid)
     return text;
 }
 
-static void nobody_has_no_owner(void **state)
+static void others_numbers(void **state)
 {
     static const struct metrics m = {
         .model = "m",
         .owners = { { .uid = 1000, .clients = 1 }, { .uid = 65534, .clients = 2 } },
         .n_owners = 2,
         .stand_in = 65534,
+        .store = true,
+        .store_read = 4096,
     };
     char *own = printed(&m, false, 1000), *nobody = printed(&m, false, 65534);
     char *all = printed(&m, true, 65534);
@@ -158,6 +161,8 @@ static void nobody_has_no_owner(void **state)
     (void)state;
     assert_non_null(strstr(own, "gistd_owner_clients{uid=\"1000\"} 1"));
     assert_null(strstr(own, "65534"));
+    assert_null(strstr(own, "restore_bytes"));
+    assert_non_null(strstr(all, "gistd_restore_bytes_total 4096"));
     assert_null(strstr(nobody, "uid="));
     assert_non_null(strstr(all, "gistd_owner_clients{uid=\"65534\"} 2"));
     free(own);
@@ -169,7 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(who_asks_and_leaves),
                                         cmocka_unit_test(nobody_is_lost_for_want_of_descriptors),
-                                        cmocka_unit_test(nobody_has_no_owner) };
+                                        cmocka_unit_test(others_numbers) };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
