@@ -316,6 +316,8 @@ GIST_API int gist_generate(gist_session *s, const struct gist_sampling *sampling
 typedef void gist_done_fn(void *arg, int err, const struct gist_result *result);
 GIST_API int gist_append_text_start(gist_session *s, const char *text, size_t len, unsigned flags,
                                     gist_done_fn *on_done, void *arg, uint64_t *ret_request);
+GIST_API int gist_append_tokens_start(gist_session *s, const uint32_t *ids, size_t n,
+                                      gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 GIST_API int gist_append_chat_start(gist_session *s, const struct gist_message *msgs, size_t n,
                                     unsigned flags, gist_done_fn *on_done, void *arg,
                                     uint64_t *ret_request);

@@ -177,6 +177,15 @@ static int run_append(struct gist_request *r, struct gist_usage *ret_usage)
     return err;
 }
 
+static int start_append(struct gist_request *r, gist_done_fn *on_done, void *arg,
+                        uint64_t *ret_request)
+{
+    r->on_reply = keep_appended;
+    r->on_done = on_done;
+    r->arg = arg;
+    return gist_submit(r, ret_request);
+}
+
 static struct gist_request make_append(gist_session *s, enum wire_append_kind kind,
                                        const void *bulk, size_t len)
 {
@@ -218,10 +227,7 @@ int gist_append_text_start(gist_session *s, const char *text, size_t len, unsign
 
     if (flags & ~GIST_SPECIAL)
         return gist_set_errno(s->conn, -EINVAL);
-    r.on_reply = keep_appended;
-    r.on_done = on_done;
-    r.arg = arg;
-    return gist_submit(&r, ret_request);
+    return start_append(&r, on_done, arg, ret_request);
 }
 
 int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n, struct gist_usage *ret_usage)
@@ -229,6 +235,14 @@ int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n, struct gi
     struct gist_request r = make_append(s, WIRE_APPEND_TOKENS, ids, n * sizeof(*ids));
 
     return run_append(&r, ret_usage);
+}
+
+int gist_append_tokens_start(gist_session *s, const uint32_t *ids, size_t n, gist_done_fn *on_done,
+                             void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = make_append(s, WIRE_APPEND_TOKENS, ids, n * sizeof(*ids));
+
+    return start_append(&r, on_done, arg, ret_request);
 }
 
 /* The texts of all messages, one after the other, and the table that says where each ends. */

@@ -165,18 +165,6 @@ static int read_plain(struct job *j, const struct ask_prompt *p)
     return r;
 }
 
-static int read_ids(struct job *j, const struct ask_prompt *p)
-{
-    struct gist_usage usage;
-    int r = gist_append_tokens(j->base, p->ids, p->n_ids, &usage);
-
-    if (r < 0)
-        return r;
-    j->waiting = true;
-    on_read(j, 0, &(struct gist_result){ .usage = usage });
-    return 0;
-}
-
 /* Special tokens count as such in a text that goes to the model without a template: who writes the
  * template has to name them. */
 static void read_prompt(struct job *j)
@@ -198,7 +186,7 @@ static void read_prompt(struct job *j)
     else if (p->chat)
         r = read_plain(j, p);
     else if (p->n_ids > 0)
-        r = read_ids(j, p);
+        r = gist_append_tokens_start(j->base, p->ids, p->n_ids, on_read, j, &j->request);
     else
         r = gist_append_text_start(j->base, p->text, p->len, GIST_SPECIAL, on_read, j, &j->request);
     if (r < 0) {

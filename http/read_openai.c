@@ -199,7 +199,7 @@ static int read_ids(struct ask *a, const struct json_object *list, struct ask_pr
 static int read_prompt(struct ask *a, const struct json_object *v, struct ask_prompt *to,
                        struct problem *p)
 {
-    if (json_kind(v) == JSON_STRING) {
+    if (json_kind(v) == JSON_STRING && json_len(v) > 0) {
         to->text = json_text(v);
         to->len = json_len(v);
         return 0;
@@ -208,7 +208,9 @@ static int read_prompt(struct ask *a, const struct json_object *v, struct ask_pr
         return read_ids(a, v, to, p);
     return problem_set(p, PROBLEM_INVALID, "prompt",
                        "`prompt` is %s: a string, an array of strings or of token ids is expected",
-                       v ? json_kind(v) == JSON_ARRAY ? "empty" : field_type(v) : "missing");
+                       !v                                                          ? "missing"
+                       : json_kind(v) == JSON_ARRAY || json_kind(v) == JSON_STRING ? "empty"
+                                                                                   : field_type(v));
 }
 
 /* A list of ids is one prompt, a list of anything else has one each. */
@@ -249,7 +251,8 @@ int read_completions(struct ask *a, struct problem *p)
     a->sampling.max_tokens = COMPLETION_TOKENS;
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_stops(a, o, "stop", p) < 0 ||
         read_stream_options(a, o, p) < 0 || field_refuse(o, "suffix", NULL, p) < 0 ||
-        read_text_logprobs(a, o, p) < 0 || read_grammar(a, o, p) < 0 ||
+        read_text_logprobs(a, o, p) < 0 ||
+        read_format(a, o, "response_format", "json_schema", p) < 0 || read_grammar(a, o, p) < 0 ||
         field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
         field_count(o, "best_of", 1, ASK_CHOICES_MAX, &best_of, p) < 0 ||
         field_bool(o, "echo", &a->echo, p) < 0 ||

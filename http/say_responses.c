@@ -49,18 +49,20 @@ static struct json_object *response(const struct job *j, const char *status,
                                     struct json_object *output, struct json_object *used)
 {
     bool cut = strcmp(status, "incomplete") == 0;
+    uint32_t max = j->ask->sampling.max_tokens; /* 0: none */
     char id[48];
 
     (void)snprintf(id, sizeof(id), "resp_%s", j->id);
-    return json_make("{s:s, s:s, s:I, s:s, s:n, s:o?, s:n, s:n, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
-                     " s:s, s:[], s:s, s:o?}",
-                     "id", id, "object", "response", "created_at", (int64_t)j->created_s, "status",
-                     status, "error", "incomplete_details",
-                     cut ? json_make("{s:s}", "reason", "max_output_tokens") : NULL, "instructions",
-                     "max_output_tokens", "metadata", "model", j->model, "output", output,
-                     "parallel_tool_calls", 0, "previous_response_id", "temperature",
-                     (double)j->ask->sampling.temperature, "top_p", (double)j->ask->sampling.top_p,
-                     "tool_choice", "none", "tools", "truncation", "disabled", "usage", used);
+    return json_make(
+        "{s:s, s:s, s:I, s:s, s:n, s:o?, s:n, s:o?, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
+        " s:s, s:[], s:s, s:o?}",
+        "id", id, "object", "response", "created_at", (int64_t)j->created_s, "status", status,
+        "error", "incomplete_details",
+        cut ? json_make("{s:s}", "reason", "max_output_tokens") : NULL, "instructions",
+        "max_output_tokens", max ? json_make("I", (int64_t)max) : NULL, "metadata", "model",
+        j->model, "output", output, "parallel_tool_calls", 0, "previous_response_id", "temperature",
+        (double)j->ask->sampling.temperature, "top_p", (double)j->ask->sampling.top_p,
+        "tool_choice", "none", "tools", "truncation", "disabled", "usage", used);
 }
 
 static struct json_object *done_item(const struct job *j)

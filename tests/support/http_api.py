@@ -95,6 +95,7 @@ def responses():
     _, _, j = s.post("/v1/responses", **body)
     text = j["output"][0]["content"][0]["text"]
     check("a response", j["status"] == "incomplete" and j["incomplete_details"] == {"reason": "max_output_tokens"} and text, j)
+    check("its limit", j["max_output_tokens"] == 5, j)
     check("its usage", j["usage"]["output_tokens"] == 5 and j["usage"]["input_tokens"] > 5, j)
     events = list(s.events("/v1/responses", **body))
     names = [e for e, _ in events]
@@ -204,6 +205,11 @@ def refusals():
     refused("a grammar that is none", c, {**ok, "grammar": "root ::= ("}, "grammar")
     refused("two", c, {**ok, "grammar": "root ::= [a-z]", "response_format": {"type": "json_object"}}, "grammar")
     refused("no JSON", c, b"{", "byte 1")
+    refused("a NUL in a text", c, {**ok, "stop": "a\0b"}, "NUL")
+    refused("a NUL in a name", c, {**ok, "max_tokens\0x": 1}, "NUL")
+    check("none but what looks like it", s.post(c, **{**ok, "stop": "\\u0000"})[0] == 200)
+    for prompt in ("", [], [""]):
+        refused(f"no prompt: {prompt}", "/v1/completions", {"prompt": prompt}, "`prompt` is empty")
     refused("no object", c, b"[1]", "an array")
     refused("nothing", c, b"", "no body")
     refused("a compressor", c, {**ok, "memory": "magic"}, "magic", "auto")
@@ -253,6 +259,8 @@ def formats():
     fits("Ollama", j["message"]["content"])
     _, _, j = s.post("/v1/completions", prompt="A colour: ", grammar='root ::= "red" | "blue"', temperature=0)
     check("a grammar", j["choices"][0]["text"] in ("red", "blue") and j["choices"][0]["finish_reason"] == "stop", j)
+    _, _, j = s.post("/v1/completions", prompt="A pet: ", max_tokens=400, seed=3, response_format=openai_format)
+    fits("completion", j["choices"][0]["text"])
     _, _, j = s.post("/v1/chat/completions", **chat("Name a pet.", max_tokens=20), response_format={"type": "json_object"})
     check("an object", j["choices"][0]["message"]["content"].lstrip().startswith("{"), j)
     status, _, j = s.post("/v1/chat/completions", **ask, response_format={

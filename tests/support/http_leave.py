@@ -57,6 +57,14 @@ for stream in (False, True):
     read = after["prompt_tokens_total"] - before
     check(f"reading ends with the client, stream {stream}", read < n_tokens, (read, n_tokens))
 
+# The same as ids, of which nothing need be encoded.
+before = until("nothing runs", idle)["prompt_tokens_total"]
+sock = s.send("/v1/completions", {"prompt": [5 + i * i % 97 for i in range(n_tokens)], "max_tokens": 1})
+until("the ids are being read", reading)
+sock.close()
+read = until("who leaves while ids are read is not waited for", idle)["prompt_tokens_total"] - before
+check("reading ids ends with the client", read < n_tokens, (read, n_tokens))
+
 for stream in (False, True):
     before = until("nothing runs", idle)["generated_tokens_total"]
     sock = s.send("/v1/completions", {"prompt": "One", "max_tokens": 1000000, "stream": stream, "ignore_eos": True})
