@@ -1,7 +1,6 @@
 #include "daemon/policy.h"
 
 #include "daemon/ladder.h"
-#include "daemon/prompt.h"
 #include "daemon/served.h"
 #include "ipc/wire.h"
 
@@ -13,9 +12,8 @@
 /* What is chosen for a client that wants to choose nothing. */
 #define AUTO_METHOD     COMPRESS_FIT
 #define AUTO_RATIO      4u
-#define AUTO_TAIL_PART  16u
-#define AUTO_TAIL_MAX   PROMPT_MAX
-#define AUTO_N_SEGMENTS 16u
+#define AUTO_TAIL_MIN   64u
+#define AUTO_N_SEGMENTS 8u
 
 static int read_adapter(const struct wire_memory *m, const struct served *b,
                         struct compress_spec *ret, struct why *why)
@@ -71,21 +69,21 @@ static uint32_t sinks_of(const struct wire_memory *m, const struct adapter *adap
 }
 
 /* The last tokens that stay raw. What is known to ask does so in any case (memory_turn), this is
- * for the end of a plain text: with a budget that is not small it has room for any question that is
- * found there. */
-static uint32_t auto_tail(uint32_t budget)
+ * for the end of a plain text, which may be gone on with. A check asks for room for one more
+ * segment (daemon/ladder.c): unless whole ones fill what the tail leaves of the budget, a text
+ * would be compressed that is a few tokens short of it. */
+static uint32_t auto_tail(uint32_t budget, uint32_t seg_len)
 {
-    uint32_t tail = budget / AUTO_TAIL_PART;
+    uint32_t tail = budget % seg_len;
 
-    if (tail > AUTO_TAIL_MAX)
-        return AUTO_TAIL_MAX;
-    return tail < POOL_PAGE_TOKENS ? POOL_PAGE_TOKENS : tail - tail % POOL_PAGE_TOKENS;
+    return tail < AUTO_TAIL_MIN && tail + 3ull * seg_len <= budget ? tail + seg_len : tail;
 }
 
 /* Segments that a small budget has room for several of: they are compressed one by one, and what is
  * brought back comes in segments, too. The one that is read and the one that is packed next are
- * raw; half of the rest is for what comes back. Texts that are long against the budget ask for
- * shorter ones than others, but how long a text will be is not known when its session is opened. */
+ * raw; half of the rest is for what comes back. With half as long ones again more come back, but as
+ * much text and no more right answers (docs/results.md), and reading costs more: packing reads 128
+ * tokens of each again. */
 static uint32_t auto_segment(uint32_t preset, uint32_t budget)
 {
     uint32_t len = preset;
@@ -131,8 +129,6 @@ static void choose(const struct wire_memory *m, bool segment_said, const struct 
             p->spec.adapter = better_adapter(b, p->spec.ratio, p->budget);
         p->spec.method = p->spec.adapter ? compress_method_of(p->spec.adapter) : AUTO_METHOD;
     }
-    if (m->keep_tail == 0)
-        p->keep_tail = auto_tail(p->budget);
     if (!m->has_hydrate)
         p->hydrate = UINT32_MAX;
 }
@@ -142,8 +138,9 @@ bool policy_lower(struct policy *p)
     struct policy q = *p;
 
     q.budget = p->budget / 4 * 3;
-    if (q.keep_tail > auto_tail(q.budget))
-        q.keep_tail = auto_tail(q.budget);
+    if (q.keep_tail > q.budget / 4)
+        q.keep_tail = q.budget / 4;
+    q.budget -= (q.budget - q.keep_tail) % q.seg_len; /* as auto_tail */
     if (!p->automatic || compress_keeps_all(&p->spec) || q.budget < least_budget(&q))
         return false;
     *p = q;
@@ -178,6 +175,8 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
         p.seg_len = auto_segment(p.seg_len, p.budget);
     p.spec.sinks = sinks_of(m, p.spec.adapter);
     r = check_segment(p.seg_len, why);
+    if (r == 0 && m->automatic && m->keep_tail == 0)
+        p.keep_tail = auto_tail(p.budget, p.seg_len);
     if (r == 0)
         r = compress_check(&p.spec, p.seg_len, why);
     if (r == 0)

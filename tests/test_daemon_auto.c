@@ -20,7 +20,7 @@
 #include <cmocka.h>
 
 #define WINDOW 1024u /* of the tiny model */
-#define TAIL   64u   /* a 16th of it */
+#define TAIL   128u  /* a segment, which is an eighth of it */
 #define PAGE   16u
 #define BYTE_0 3u /* the model's id of byte 0 */
 #define LONG   (SANITIZED ? 5000u : 10000u)
@@ -187,6 +187,7 @@ static void a_question_is_raw(void **state)
 {
     const struct gist_memory m = { .size = sizeof(m),
                                    .flags = GIST_AUTO | GIST_SET_HYDRATE,
+                                   .keep_tail = 16,
                                    .budget = 256 };
     const uint32_t segment = 64, n_asked = 60, n = 18 * segment + 40;
     gist_conn *c;

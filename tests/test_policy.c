@@ -30,6 +30,16 @@ static struct policy read_wish(const struct wire_memory *m)
     return p;
 }
 
+static void fits(const struct policy *p)
+{
+    struct ladder l = { 0 };
+
+    ladder_climb(p, &l, 0, p->budget - 1, NULL, NULL);
+    assert_int_equal(l.n_at[1], 0);
+    ladder_climb(p, &l, p->budget - 1, p->budget + p->seg_len, NULL, NULL);
+    assert_true(l.n_at[1] > 0);
+}
+
 static void nothing_said(void **state)
 {
     struct policy p = read_wish(&(struct wire_memory){ .automatic = true });
@@ -40,14 +50,15 @@ static void nothing_said(void **state)
     assert_int_equal(p.spec.sinks, COMPRESS_SINKS);
     assert_int_equal(p.seg_len, PRESET);
     assert_int_equal(p.budget, 8192);
-    assert_int_equal(p.keep_tail, 256);
+    assert_int_equal(p.keep_tail, PRESET);
     assert_int_equal(p.hydrate, UINT32_MAX);
     assert_true(p.late && p.automatic && !p.fixed);
     p = read_wish(&(struct wire_memory){ .compressor = WIRE_COMPRESSOR_UNSAID });
     assert_true(p.spec.method == COMPRESS_FULL && !p.late && !p.automatic && p.hydrate == 0);
 }
 
-/* From the least budget on there are segments to pack, a tail, and room to read the next one. */
+/* From the least budget on there are segments to pack and room to read the next one; and a text
+ * that fits, with a token of its answer, is not packed. */
 static void any_budget(void **state)
 {
     struct wire_memory m = { .automatic = true, .has_budget = true };
@@ -57,9 +68,10 @@ static void any_budget(void **state)
         struct policy p = read_wish(&m);
 
         assert_int_equal(p.budget, m.budget);
-        assert_true(p.seg_len <= m.budget / 16 || p.seg_len == SEQ_SEGMENT_MIN);
-        assert_true(p.keep_tail >= 16 && (p.keep_tail == 16 || p.keep_tail <= m.budget / 16));
+        assert_true(p.seg_len <= m.budget / 8 || p.seg_len == SEQ_SEGMENT_MIN);
         assert_true(2ull * p.seg_len + p.keep_tail <= p.budget);
+        assert_true(p.keep_tail >= 64 || p.budget < 3 * p.seg_len + 64);
+        fits(&p);
     }
 }
 
@@ -76,7 +88,7 @@ static void segments_of_hydrate(void **state)
     for (int on = 0; on < 2; on++) {
         m.hydrate = on ? UINT32_MAX : 0;
         assert_int_equal(policy_read(&m, NULL, PRESET, &b, &p, &why), 0);
-        assert_int_equal(p.seg_len, on ? 64 : PRESET);
+        assert_int_equal(p.seg_len, on ? 128 : PRESET);
         assert_true(!on || policy_spare(&p) >= p.seg_len);
         assert_int_equal(policy_read(&m, &said, PRESET, &b, &p, &why), 0);
         assert_int_equal(p.seg_len, PRESET);
@@ -157,6 +169,7 @@ static void lowered(void **state)
         assert_true(p.budget < was.budget && p.keep_tail <= was.keep_tail);
         assert_true(2ull * p.seg_len + p.keep_tail <= p.budget);
         assert_int_equal(p.seg_len, PRESET);
+        fits(&p);
     }
     assert_true(n > 3 && p.budget < 2048);
     assert_memory_equal(&p, &was, sizeof(p));
