@@ -325,10 +325,7 @@ int gist_append_chat_start(gist_session *s, const struct gist_message *msgs, siz
 
     if (err < 0)
         return err;
-    r.on_reply = keep_appended;
-    r.on_done = on_done;
-    r.arg = arg;
-    err = gist_submit(&r, ret_request);
+    err = start_append(&r, on_done, arg, ret_request);
     free(list);
     free(text);
     return err;

@@ -65,7 +65,7 @@ static int make_trie(struct grammars *g, const struct vocab *v)
 
 static XXH128_hash_t digest_of(const struct grammars_ask *ask)
 {
-    return XXH3_128bits_withSeed(ask->text, ask->len, (uint64_t)ask->uid << 8 | ask->kind);
+    return XXH3_128bits_withSeed(ask->text, ask->len, (uint64_t)ask->uid << 32 | ask->kind);
 }
 
 static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t digest,
@@ -74,8 +74,8 @@ static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t diges
     struct grammars_entry *e;
 
     TAILQ_FOREACH (e, &g->list, link)
-        if (XXH128_isEqual(e->digest, digest) && e->len == ask->len &&
-            memcmp(e->text, ask->text, e->len) == 0)
+        if (XXH128_isEqual(e->digest, digest) && e->uid == ask->uid && e->kind == ask->kind &&
+            e->len == ask->len && memcmp(e->text, ask->text, e->len) == 0)
             break;
     return e;
 }
@@ -99,6 +99,8 @@ static int compile(struct grammars *g, const struct grammars_ask *ask, XXH128_ha
     x->text = text;
     x->len = ask->len;
     x->digest = digest;
+    x->uid = ask->uid;
+    x->kind = ask->kind;
     g->n_compiled++;
     g->n++;
     g->bytes += size_of(x);

@@ -30,6 +30,8 @@
 struct grammars_entry {
     TAILQ_ENTRY(grammars_entry) link;
     XXH128_hash_t digest;
+    uid_t uid;
+    enum wire_grammar kind;
     char *text; /* (len): digests are made to be quick, not to be safe from who wants two equal */
     size_t len;
     struct grammar *grammar;

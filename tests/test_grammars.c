@@ -68,6 +68,21 @@ static void test_found(void **state)
     grammars_put(&all, NULL);
 }
 
+/* Also one whose digest was made equal: it is charged to its user alone. */
+static void test_other_user(void **state)
+{
+    struct grammars_entry *a = got(1, &client, "root ::= \"a\""), *b, *c;
+
+    (void)state;
+    b = got(2, &client, "root ::= \"a\"");
+    b->digest = a->digest;
+    c = got(1, &client, "root ::= \"a\"");
+    assert_ptr_equal(c, a);
+    grammars_put(&all, a);
+    grammars_put(&all, b);
+    grammars_put(&all, c);
+}
+
 /* The newest of those with a digest is found first. */
 static void test_same_digest(void **state)
 {
@@ -125,6 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_found, begin, end),
+        cmocka_unit_test_setup_teardown(test_other_user, begin, end),
         cmocka_unit_test_setup_teardown(test_same_digest, begin, end),
         cmocka_unit_test_setup_teardown(test_charged, begin, end),
         cmocka_unit_test_setup_teardown(test_room, begin, end),
