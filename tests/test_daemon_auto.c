@@ -185,10 +185,9 @@ static void what_is_said_is_meant(void **state)
  * before it is answered it is raw again, and stays so. One that comes alone is raw all the time. */
 static void a_question_is_raw(void **state)
 {
-    const struct gist_memory m = { .size = sizeof(m),
-                                   .flags = GIST_AUTO | GIST_SET_HYDRATE,
-                                   .keep_tail = 16,
-                                   .budget = 256 };
+    const struct gist_memory m = {
+        .size = sizeof(m), .flags = GIST_AUTO | GIST_SET_HYDRATE, .keep_tail = 16, .budget = 256
+    };
     const uint32_t segment = 64, n_asked = 60, n = 18 * segment + 40;
     gist_conn *c;
     struct gist_sampling few = { .size = sizeof(few), .max_tokens = 8, .ignore_eog = 1 };
