@@ -376,9 +376,13 @@ static void wait_degraded(gist_conn *c, bool wanted, unsigned *seed)
     assert_true(is == wanted);
 }
 
-/* The owner's folder is replaced by a file, which no folder can be made in the place of. */
+/* The owner's folder is replaced by a file, which no folder can be made in the place of.
+ * Without the sandbox, which knows the folder that was there at the start and no other. */
 static void a_failing_disk_is_said_once(void **state)
 {
+    static const char *const open_args[] = {
+        "--store-restore", "always", "--store-idle-ms", "20", "--sandbox", "no", NULL
+    };
     struct daemon_fixture d;
     char folder[300], aside[320], what[400];
     unsigned seed = 100;
@@ -386,7 +390,7 @@ static void a_failing_disk_is_said_once(void **state)
     int fd;
 
     (void)state;
-    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, open_args);
     c = daemon_fixture_connect(&d);
     wait_degraded(c, false, &seed);
     wait_written(c, 1); /* nothing is made anew in what is deleted */
