@@ -11,7 +11,7 @@ int field_parse(const char *body, size_t len, struct json_object **ret, struct p
         return problem_set(p, PROBLEM_INVALID, NULL,
                            "the request has no body: a JSON object is expected");
     if (json_read(body, len, &o, why) < 0)
-        return problem_set(p, PROBLEM_INVALID, NULL, "the body is not valid JSON: %s", why);
+        return problem_set(p, PROBLEM_INVALID, NULL, "the body cannot be read as JSON: %s", why);
     if (json_kind(o) != JSON_OBJECT) {
         (void)problem_set(p, PROBLEM_INVALID, NULL, "the body is %s: a JSON object is expected",
                           field_type(o));

@@ -14,36 +14,47 @@ static struct json_object *plain(const struct json_object *v)
 
 /* --- read ------------------------------------------------------------------------------------- */
 
-/* Texts and names become C strings: one with a NUL would lose its end. In valid JSON a backslash is
- * in a text, and there escapes what is next. */
-static bool has_nul(const char *text, size_t len)
+/* What is seen before it is parsed; NULL: nothing. Texts and names become C strings: one with a NUL
+ * would lose its end. And a value of two bytes takes 64 when it was parsed. */
+static const char *trouble(const char *text, size_t len)
 {
-    const char *at = text, *end = text + len;
+    bool inside = false;
+    size_t n = 0;
 
-    while ((at = memchr(at, '\\', (size_t)(end - at))) != NULL && end - at >= 6) {
-        if (memcmp(at, "\\u0000", 6) == 0)
-            return true;
-        at += 2;
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+
+        if (inside && c == '\\') {
+            if (len - i >= 6 && memcmp(text + i, "\\u0000", 6) == 0)
+                return "a text has a NUL (\\u0000) in it";
+            i++; /* what is escaped ends nothing */
+        } else if (c == '"') {
+            inside = !inside;
+        } else if (!inside && (c == ',' || c == '[' || c == '{') && n++ == JSON_VALUES_MAX) {
+            return "it has more than a million values";
+        }
     }
-    return false;
+    return NULL;
 }
 
-static int refuse(struct json_object *v, char why[160], const char *text)
+static int refuse(char why[160], const char *text)
 {
     (void)snprintf(why, 160, "%s", text);
-    json_free(v);
     return -1;
 }
 
 int json_read(const char *text, size_t len, struct json_object **ret, char why[160])
 {
-    struct json_tokener *tok = len < INT_MAX ? json_tokener_new_ex(JSON_DEPTH) : NULL;
+    const char *what = trouble(text, len);
+    struct json_tokener *tok = !what && len < INT_MAX ? json_tokener_new_ex(JSON_DEPTH) : NULL;
     enum json_tokener_error err;
     struct json_object *v;
     size_t at;
 
+    if (what)
+        return refuse(why, what);
     if (!tok)
-        return refuse(NULL, why, "there is no memory for it");
+        return refuse(why, "there is no memory for it");
     json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
     v = json_tokener_parse_ex(tok, text, (int)len);
     err = json_tokener_get_error(tok);
@@ -56,8 +67,6 @@ int json_read(const char *text, size_t len, struct json_object **ret, char why[1
                                                     : json_tokener_error_desc(err));
         return -1;
     }
-    if (has_nul(text, len))
-        return refuse(v, why, "a text has a NUL (\\u0000) in it");
     *ret = v;
     return 0;
 }

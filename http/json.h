@@ -1,7 +1,7 @@
 /* http/json.h - JSON in and out. The one door to json-c.
  *
- * A value is a struct json_object; NULL is null. What was read is valid UTF-8 without NUL, at most
- * JSON_DEPTH levels deep, and as strict as the standard.
+ * A value is a struct json_object; NULL is null. What was read is valid UTF-8 without NUL, of at
+ * most JSON_VALUES_MAX values and JSON_DEPTH levels, and as strict as the standard.
  *
  * Threads    one at a time a value.
  * Ownership  json_free frees a value with all that is in it. What json_get, json_at and json_text
@@ -16,7 +16,8 @@
 
 #include <stdint.h>
 
-#define JSON_DEPTH 256
+#define JSON_DEPTH      256
+#define JSON_VALUES_MAX (1u << 20)
 
 struct json_object;
 

@@ -205,6 +205,7 @@ def refusals():
     refused("a grammar that is none", c, {**ok, "grammar": "root ::= ("}, "grammar")
     refused("two", c, {**ok, "grammar": "root ::= [a-z]", "response_format": {"type": "json_object"}}, "grammar")
     refused("no JSON", c, b"{", "byte 1")
+    refused("too many values", c, b'{"x": [' + b"[]," * (1 << 19) + b"0]}", "million values")
     refused("a NUL in a text", c, {**ok, "stop": "a\0b"}, "NUL")
     refused("a NUL in a name", c, {**ok, "max_tokens\0x": 1}, "NUL")
     check("none but what looks like it", s.post(c, **{**ok, "stop": "\\u0000"})[0] == 200)
