@@ -281,6 +281,16 @@ static void tell_pieces(struct job *j)
     logprobs_clear(&j->logprobs);
 }
 
+/* A grammar is refused by the same code as what has no room just now. Asking again helps with the
+ * latter alone, which is rare: clients do so by themselves when they are told 429. */
+static void fail_answer(struct job *j)
+{
+    if (j->ask->sampling.grammar != GIST_ANY_TEXT && gist_error_code(j->conn) == GIST_E_LIMIT)
+        (void)problem_set(&j->problem, PROBLEM_INVALID, NULL, "%s", gist_error(j->conn));
+    else
+        fail(j);
+}
+
 static void on_answered(void *arg, int err, const struct gist_result *result)
 {
     struct job *j = arg;
@@ -291,7 +301,7 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
         return;
     j->waiting = false;
     if (err < 0) {
-        fail(j);
+        fail_answer(j);
         return;
     }
     u = &result->usage;

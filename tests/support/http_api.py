@@ -204,6 +204,7 @@ def refusals():
     refused("no schema", c, {**ok, "response_format": {"type": "json_schema", "json_schema": {"name": "x"}}}, "schema")
     refused("a grammar that is none", c, {**ok, "grammar": "root ::= ("}, "grammar")
     refused("two", c, {**ok, "grammar": "root ::= [a-z]", "response_format": {"type": "json_object"}}, "grammar")
+    refused("a grammar that is too large", c, {**ok, "grammar": 'root ::= [ab]* "a" [ab]{24}'}, "too large")
     refused("no JSON", c, b"{", "byte 1")
     refused("too many values", c, b'{"x": [' + b"[]," * (1 << 19) + b"0]}", "million values")
     refused("a NUL in a text", c, {**ok, "stop": "a\0b"}, "NUL")
