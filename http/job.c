@@ -248,37 +248,26 @@ static void on_logprob(void *arg, const struct gist_logprob *token)
     logprobs_token(&j->logprobs, token);
 }
 
-/* What came with log-probabilities. Tokens' texts are asked for, and more may come meanwhile: what
- * is asked with is a copy. */
-static int tell_piece(struct job *j, const struct logprobs_piece *piece, size_t token, size_t at)
+/* What came first with log-probabilities. Tokens' texts are asked for, and more may come meanwhile,
+ * perhaps faster than it can be told: what is asked with is a copy, and it is one piece a time, so
+ * that who waits for it has it, and who left is noticed. */
+static void tell_piece(struct job *j)
 {
-    struct logprobs_token *copy = calloc(piece->n_tokens + 1, sizeof(*copy));
+    struct logprobs_piece piece = j->logprobs.pieces[0];
+    struct logprobs_token *copy = calloc(piece.n_tokens + 1, sizeof(*copy));
 
-    if (copy && piece->n_tokens > 0)
-        memcpy(copy, j->logprobs.tokens + token, piece->n_tokens * sizeof(*copy));
+    if (copy && piece.n_tokens > 0)
+        memcpy(copy, j->logprobs.tokens, piece.n_tokens * sizeof(*copy));
     if (copy)
-        j->said = logprobs_json(copy, piece->n_tokens, j->tokens, j->conn);
+        j->said = logprobs_json(copy, piece.n_tokens, j->tokens, j->conn);
     free(copy);
-    if (!j->said || j->logprobs.lost)
-        return problem_set(&j->problem, PROBLEM_FULL, NULL, "log-probabilities cannot be told: %s",
-                           gist_error(j->conn));
-    say_piece(j, j->logprobs.texts.bytes + at, piece->len);
-    return 0;
-}
-
-static void tell_pieces(struct job *j)
-{
-    size_t token = 0, at = 0;
-
-    for (size_t i = 0; i < j->logprobs.n_pieces; i++) {
-        struct logprobs_piece piece = j->logprobs.pieces[i];
-
-        if (tell_piece(j, &piece, token, at) < 0)
-            return;
-        token += piece.n_tokens;
-        at += piece.len;
+    if (!j->said || j->logprobs.lost) {
+        (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "log-probabilities cannot be told: %s",
+                          gist_error(j->conn));
+        return;
     }
-    logprobs_clear(&j->logprobs);
+    say_piece(j, j->logprobs.texts.bytes, piece.len);
+    logprobs_told(&j->logprobs);
 }
 
 /* A grammar is refused by the same code as what has no room just now. Asking again helps with the
@@ -491,7 +480,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
 
     for (;;) {
         if (j->logprobs.n_pieces > 0 && j->conn && !j->problem.kind)
-            tell_pieces(j);
+            tell_piece(j);
         if (j->out.lost)
             (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
         if (j->problem.kind || j->state == JOB_ENDED || counted(j))
@@ -502,13 +491,13 @@ enum job_event job_wait(struct job *j, int timeout_ms)
             return JOB_FAILED;
         if (j->state == JOB_ENDED)
             return JOB_DONE;
-        if (!j->waiting) {
+        if (!j->waiting && j->logprobs.n_pieces == 0) {
             advance(j);
             continue;
         }
         if (left_ms(until) == 0)
             return JOB_QUIET;
-        if (wait_once(j, left_ms(until)) < 0)
+        if (wait_once(j, j->logprobs.n_pieces > 0 ? 0 : left_ms(until)) < 0)
             return JOB_GONE;
     }
 }

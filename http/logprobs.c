@@ -20,6 +20,20 @@ void logprobs_clear(struct logprobs *l)
     l->n_pieces = l->n_tokens = l->first = 0;
 }
 
+void logprobs_told(struct logprobs *l)
+{
+    struct logprobs_piece p = l->pieces[0];
+
+    l->texts.len -= p.len;
+    l->n_tokens -= p.n_tokens;
+    l->first -= p.n_tokens;
+    l->n_pieces--;
+    memmove(l->texts.bytes, l->texts.bytes + p.len, l->texts.len);
+    if (l->tokens)
+        memmove(l->tokens, l->tokens + p.n_tokens, l->n_tokens * sizeof(*l->tokens));
+    memmove(l->pieces, l->pieces + 1, l->n_pieces * sizeof(*l->pieces));
+}
+
 /* Room for one more. */
 static bool grow(void **mem, size_t n, size_t *cap, size_t size)
 {
