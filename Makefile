@@ -279,8 +279,12 @@ NO_tests  := $(filter-out $(notdir $(RUN_tests:%.sh=%)),$(TESTS_ONLY:%=test_%))
 check:
 	$(if $(NO_tests),$(error there is no test of that name: $(NO_tests)))
 	$(Q)$(MAKE) --no-print-directory WERROR=-Werror check-run
+# What scripts among them run that is neither a program of `all` nor a test.
+NEEDS_test_bench_cuda.sh := $(CUDA_BENCHES)
+NEEDS_test_crowd.sh      := $(B)/bench/crowd
+NEEDS_test_schemas.sh    := $(B)/tests/tool_schema
 .PHONY: check-run
-check-run: all shim examples $(if $(filter %/test_bench_cuda.sh,$(RUN_tests)),$(CUDA_BENCHES)) $(RUN_tests) $(if $(filter %/test_schemas.sh,$(RUN_tests)),$(B)/tests/tool_schema) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
+check-run: all shim examples $(RUN_tests) $(foreach t,$(RUN_tests),$(NEEDS_$(notdir $(t)))) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # What only a GPU can prove (scripts/test-cuda).
