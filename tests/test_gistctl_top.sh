@@ -13,7 +13,7 @@ code 'none for scripts' 0 "$gistctl" sessions --json
 check 'an empty array' json 'j == []' <"$tmp/out"
 
 # A text that takes long to read.
-seq 1 20000 >"$tmp/long"
+seq 1 15000 >"$tmp/long"
 "$gistctl" ask -n 1 -f "$tmp/long" Why >"$tmp/answer" 2>"$tmp/asked" &
 asking=$!
 session=0
