@@ -328,11 +328,12 @@ void hydrate_account(const struct memory *m, struct wire_usage *u)
 uint32_t *hydrate_hold(struct memory *m, uint32_t segment, uint32_t n_keys)
 {
     struct seq *s = m->seq;
-    uint32_t n = seq_n_pages(s->seg_len), *pages;
+    uint32_t n = seq_n_pages(s->seg_len), n_gists = seq_n_pages(n_keys), *pages;
 
     if (m->overlay.n == OVERLAY_MAX || m->hydration.n == OVERLAY_MAX ||
-        n + 2 * seq_n_pages(n_keys) > s->account->limit - s->account->used ||
-        !pool_make_free(s->pool, seq_n_pages(n_keys)) || hold(s, n, seq_pages(s, segment), &pages))
+        n + 2 * n_gists > s->account->limit - s->account->used ||
+        n_gists > pool_room_copies(s->pool, s->account, 0) || !pool_make_free(s->pool, n_gists) ||
+        hold(s, n, seq_pages(s, segment), &pages))
         return NULL;
     return pages;
 }

@@ -1,9 +1,9 @@
 /* tests/test_turn.c - what is asked stays raw while it is answered. Would catch: a question that is
  * compressed behind a long answer, or for good when the next turn comes; one that changes what is
  * kept of all else; a rewind into it that leaves half of a segment in the wrong place; a policy
- * that said what is to be kept, and is not heard; what came back for a question, and stays when
- * there is room for one of the two only; an answer that comes to something else, and is left alone
- * with its gists.
+ * that said what is to be kept, and is not heard; a full owner whose session waits for ever; what
+ * came back for a question, and stays when there is room for one of the two only; an answer that
+ * comes to something else, and is left alone with its gists.
  */
 #include "tests/support/hydrate_rig.h"
 
@@ -181,6 +181,30 @@ static void gives_way(void **state)
     close_stage(&s);
 }
 
+/* The pages are shared within one owner, who pays nothing for that, but the gists are new ones:
+ * where the owner has no room for them the segment is packed in place, which sharing would forbid
+ * for good. */
+static void owner_is_full(void **state)
+{
+    struct pool_owner owner = { 0, UINT32_MAX };
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    open_stage(&s, 4096, false, false);
+    s.rig.rig.account.owner = &owner;
+    open_turn(&s, &r, &chosen);
+    feed(&s, &r, 6 * L - 1, row_b);
+    owner.limit = owner.used;
+    feed(&s, &r, 6 * L, row_b);
+    settle(&s, &r);
+    assert_int_equal(state_of(&r, 5), SEQ_PACKED);
+    close_reader(&r);
+    assert_int_equal(owner.used, 0);
+    s.rig.rig.account.owner = NULL;
+    close_stage(&s);
+}
+
 /* An answer that comes to something else brings that in, in the place of what it does not say any
  * more where only one may be there. Its own words, and the question's, are not looked for. */
 static void follows_the_answer(void **state)
@@ -225,9 +249,11 @@ static void follows_the_answer(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(is_seen), cmocka_unit_test(taken_back),
-                                        cmocka_unit_test(nobody_elses), cmocka_unit_test(gives_way),
-                                        cmocka_unit_test(follows_the_answer) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(is_seen),       cmocka_unit_test(taken_back),
+        cmocka_unit_test(nobody_elses),  cmocka_unit_test(gives_way),
+        cmocka_unit_test(owner_is_full), cmocka_unit_test(follows_the_answer)
+    };
     int r = cmocka_run_group_tests(tests, NULL, NULL);
 
     hydrate_rig_free();
