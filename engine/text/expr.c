@@ -21,26 +21,34 @@ void expr_fail(struct expr_build *b, int err, const char *fmt, ...)
     why_set(b->why, err, "%s", text);
 }
 
-/* Adds n elements and returns where they begin. Doubling: a grammar's size is not known before. */
-static size_t grow(struct expr_build *b, struct expr_array *a, const void *src, size_t n,
-                   size_t elem)
+/* Doubling: a grammar's size is not known before. */
+void *expr_grow(struct expr_build *b, struct expr_array *a, size_t n, size_t elem)
 {
-    size_t at = a->n;
-
     if (a->n + n > a->cap) {
         size_t cap = 2 * (a->n + n) + 64;
         void *mem = reallocarray(a->mem, cap, elem);
 
         if (!mem) {
             expr_fail(b, -ENOMEM, "no memory for a grammar");
-            return 0;
+            return NULL;
         }
         a->mem = mem;
         a->cap = cap;
     }
-    if (n > 0)
-        memcpy((char *)a->mem + at * elem, src, n * elem);
     a->n += n;
+    return (char *)a->mem + (a->n - n) * elem;
+}
+
+/* Adds n elements, n > 0, and returns where they begin. */
+static size_t append(struct expr_build *b, struct expr_array *a, const void *src, size_t n,
+                     size_t elem)
+{
+    size_t at = a->n;
+    void *to = expr_grow(b, a, n, elem);
+
+    if (!to)
+        return 0;
+    memcpy(to, src, n * elem);
     return at;
 }
 
@@ -59,7 +67,7 @@ static uint32_t add(struct expr_build *b, struct expr_node node)
         expr_fail(b, -E2BIG, "the grammar nests deeper than %u levels in one rule", EXPR_DEPTH_MAX);
     if (b->err)
         return EXPR_EMPTY;
-    return (uint32_t)grow(b, &b->nodes, &node, 1, sizeof(node));
+    return (uint32_t)append(b, &b->nodes, &node, 1, sizeof(node));
 }
 
 int expr_init(struct expr_build *b, struct why *why)
@@ -91,7 +99,7 @@ uint32_t expr_rule(struct expr_build *b, const char *name)
     if (b->err)
         return 0;
     (void)snprintf(rule.name, sizeof(rule.name), "%s", name);
-    return (uint32_t)grow(b, &b->rules, &rule, 1, sizeof(rule));
+    return (uint32_t)append(b, &b->rules, &rule, 1, sizeof(rule));
 }
 
 void expr_define(struct expr_build *b, uint32_t rule, uint32_t body)
@@ -119,7 +127,7 @@ uint32_t expr_bytes(struct expr_build *b, const void *bytes, size_t n)
                   4 * EXPR_NODES_MAX);
         return EXPR_EMPTY;
     }
-    at = grow(b, &b->bytes, bytes, n, 1);
+    at = append(b, &b->bytes, bytes, n, 1);
     return add(b, (struct expr_node){ EXPR_IS_BYTES, (uint32_t)at, (uint32_t)n, 0, 1 });
 }
 
@@ -162,9 +170,9 @@ static uint32_t class_of(struct expr_build *b, const struct expr_range *r, size_
                                    r[i].hi < 0x10ffff ? r[i].hi : 0x10ffff };
 
         if (low.lo <= low.hi)
-            (void)grow(b, &b->ranges, &low, 1, sizeof(low));
+            (void)append(b, &b->ranges, &low, 1, sizeof(low));
         if (high.lo <= high.hi)
-            (void)grow(b, &b->ranges, &high, 1, sizeof(high));
+            (void)append(b, &b->ranges, &high, 1, sizeof(high));
     }
     if (b->err || b->ranges.n == at)
         return b->err ? EXPR_EMPTY : EXPR_NEVER;
@@ -258,7 +266,7 @@ size_t expr_mark(const struct expr_build *b)
 void expr_put(struct expr_build *b, uint32_t e)
 {
     if (!b->err)
-        (void)grow(b, &b->stack, &e, 1, sizeof(e));
+        (void)append(b, &b->stack, &e, 1, sizeof(e));
 }
 
 static uint32_t list(struct expr_build *b, enum expr_kind kind, size_t mark)
@@ -272,7 +280,7 @@ static uint32_t list(struct expr_build *b, enum expr_kind kind, size_t mark)
         never |= kind == EXPR_IS_SEQ && put[i] == EXPR_NEVER;
         if (put[i] == skipped)
             continue;
-        (void)grow(b, &b->kids, &put[i], 1, sizeof(*put));
+        (void)append(b, &b->kids, &put[i], 1, sizeof(*put));
         if (!b->err && node_of(b, put[i])->depth > depth)
             depth = node_of(b, put[i])->depth;
     }

@@ -80,6 +80,9 @@ void expr_fini(struct expr_build *b);
 void expr_fail(struct expr_build *b, int err, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Room for n elements more, to be written by the caller. NULL: no memory, which is kept. */
+void *expr_grow(struct expr_build *b, struct expr_array *a, size_t n, size_t elem);
+
 /* A rule that is defined later; the name is cut to what fits. */
 uint32_t expr_rule(struct expr_build *b, const char *name);
 void expr_define(struct expr_build *b, uint32_t rule, uint32_t body);

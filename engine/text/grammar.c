@@ -26,23 +26,6 @@ struct maker {
     uint32_t *seen, stamp, *stack, *set, n_set; /* (nfa states) each */
 };
 
-static void *grown(struct maker *m, struct expr_array *a, size_t n, size_t elem)
-{
-    if (a->n + n > a->cap) {
-        size_t cap = 2 * (a->n + n) + 256;
-        void *mem = reallocarray(a->mem, cap, elem);
-
-        if (!mem) {
-            expr_fail(m->b, -ENOMEM, "no memory for a grammar");
-            return NULL;
-        }
-        a->mem = mem;
-        a->cap = cap;
-    }
-    a->n += n;
-    return (char *)a->mem + (a->n - n) * elem;
-}
-
 /* False: it takes too long. */
 static bool works(struct maker *m, uint64_t n)
 {
@@ -60,8 +43,8 @@ static void make_classes(struct maker *m)
     bool begins[257] = { true };
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < m->nfa.n_states; i++) {
-        const struct nfa_state *s = &m->nfa.states[i];
+    for (uint32_t i = 0; i < m->nfa.states.n; i++) {
+        const struct nfa_state *s = nfa_state(&m->nfa, i);
 
         if (s->kind == NFA_BYTE)
             begins[s->lo] = begins[s->hi + 1] = true;
@@ -88,7 +71,7 @@ static void set_add(struct maker *m, uint32_t s)
 
     m->stack[n++] = s;
     while (n > 0) {
-        const struct nfa_state *x = &m->nfa.states[s = m->stack[--n]];
+        const struct nfa_state *x = nfa_state(&m->nfa, s = m->stack[--n]);
 
         if (m->seen[s] == m->stamp)
             continue;
@@ -165,8 +148,8 @@ static uint32_t set_state(struct maker *m)
         return GRAMMAR_DEAD;
     }
     m->slots[at] = (uint32_t)m->subsets.n;
-    ids = grown(m, &m->sets, m->n_set, sizeof(*ids));
-    x = ids ? grown(m, &m->subsets, 1, sizeof(*x)) : NULL;
+    ids = expr_grow(m->b, &m->sets, m->n_set, sizeof(*ids));
+    x = ids ? expr_grow(m->b, &m->subsets, 1, sizeof(*x)) : NULL;
     if (!x)
         return GRAMMAR_DEAD;
     memcpy(ids, m->set, m->n_set * sizeof(*ids));
@@ -178,7 +161,7 @@ static uint32_t set_state(struct maker *m)
 
 static const struct nfa_state *member(const struct maker *m, uint32_t subset, uint32_t i)
 {
-    return &m->nfa.states[((uint32_t *)m->sets.mem)[subset_of(m, subset)->at + i]];
+    return nfa_state(&m->nfa, ((uint32_t *)m->sets.mem)[subset_of(m, subset)->at + i]);
 }
 
 static void make_bytes(struct maker *m, uint32_t subset)
@@ -229,7 +212,7 @@ static void make_calls(struct maker *m, uint32_t subset)
                 set_add(m, y->out);
         }
         ret = set_state(m);
-        call = grown(m, &m->calls, 1, sizeof(*call));
+        call = expr_grow(m->b, &m->calls, 1, sizeof(*call));
         if (call)
             *call = (struct grammar_call){ rule, ret }; /* its state is known at the end */
     }
@@ -247,9 +230,9 @@ static void make_rule(struct maker *m, uint32_t rule)
     set_add(m, m->nfa.start[rule]);
     m->start[rule] = set_state(m);
     for (uint32_t i = m->first; i < m->subsets.n && !m->b->err; i++) {
-        uint32_t *at = grown(m, &m->calls_at, 1, sizeof(*at));
+        uint32_t *at = expr_grow(m->b, &m->calls_at, 1, sizeof(*at));
 
-        row = at ? grown(m, &m->next, m->g->n_classes, sizeof(*row)) : NULL;
+        row = at ? expr_grow(m->b, &m->next, m->g->n_classes, sizeof(*row)) : NULL;
         if (!row)
             return;
         memset(row, 0, m->g->n_classes * sizeof(*row));
@@ -369,7 +352,7 @@ static void finish(struct maker *m, uint32_t root)
 {
     static atomic_uint_fast64_t last_id;
     struct grammar *g = m->g;
-    uint32_t *end = grown(m, &m->calls_at, 1, sizeof(*end));
+    uint32_t *end = expr_grow(m->b, &m->calls_at, 1, sizeof(*end));
 
     g->n_states = (uint32_t)m->subsets.n;
     g->flags = calloc(g->n_states, 1);
@@ -397,7 +380,7 @@ static void finish(struct maker *m, uint32_t root)
 
 static void make_all(struct maker *m, uint32_t root)
 {
-    size_t n = m->nfa.n_states;
+    size_t n = m->nfa.states.n;
     struct subset *dead;
 
     m->g = calloc(1, sizeof(*m->g));
@@ -410,12 +393,12 @@ static void make_all(struct maker *m, uint32_t root)
         return;
     }
     make_classes(m);
-    dead = grown(m, &m->subsets, 1, sizeof(*dead)); /* state 0, of no edges */
+    dead = expr_grow(m->b, &m->subsets, 1, sizeof(*dead)); /* state 0, of no edges */
     if (dead)
         *dead = (struct subset){ 0, 0, false };
-    if (grown(m, &m->next, m->g->n_classes, 4))
+    if (expr_grow(m->b, &m->next, m->g->n_classes, 4))
         memset(m->next.mem, 0, m->g->n_classes * 4);
-    if (grown(m, &m->calls_at, 1, 4))
+    if (expr_grow(m->b, &m->calls_at, 1, 4))
         *(uint32_t *)m->calls_at.mem = 0;
     for (uint32_t i = 0; i < m->nfa.n_rules && !m->b->err; i++)
         make_rule(m, m->nfa.rules[i]);

@@ -21,27 +21,16 @@ static struct expr_rule *rule_of(const struct expr_build *b, uint32_t rule)
 
 static uint32_t state(struct nfa *n, struct expr_build *b, struct nfa_state s)
 {
-    if (b->err)
-        return 0;
-    if (n->n_states == n->cap) {
-        uint32_t cap = n->cap ? 2 * n->cap : 1024;
-        void *mem = cap > NFA_STATES_MAX ? NULL : reallocarray(n->states, cap, sizeof(s));
+    struct nfa_state *at;
 
-        if (!mem) {
-            if (cap > NFA_STATES_MAX)
-                expr_fail(b, -E2BIG,
-                          "the grammar is too large: written out it has more than %u "
-                          "characters",
-                          NFA_STATES_MAX);
-            else
-                expr_fail(b, -ENOMEM, "no memory for a grammar");
-            return 0;
-        }
-        n->states = mem;
-        n->cap = cap;
-    }
-    n->states[n->n_states] = s;
-    return n->n_states++;
+    if (n->states.n == NFA_STATES_MAX)
+        expr_fail(b, -E2BIG, "the grammar is too large: written out it has more than %u characters",
+                  NFA_STATES_MAX);
+    at = b->err ? NULL : expr_grow(b, &n->states, 1, sizeof(*at));
+    if (!at)
+        return 0;
+    *at = s;
+    return (uint32_t)n->states.n - 1;
 }
 
 static uint32_t split(struct nfa *n, struct expr_build *b, uint32_t out, uint32_t other)
@@ -130,7 +119,7 @@ static uint32_t write_repeat(struct nfa *n, struct expr_build *b, const struct e
         at = split(n, b, 0, out);
         out = write_expr(n, b, what, at);
         if (!b->err)
-            n->states[at].out = out;
+            nfa_state(n, at)->out = out;
     } else {
         for (uint32_t i = min; i < max && !b->err; i++)
             at = split(n, b, write_expr(n, b, what, at), out);
@@ -202,7 +191,7 @@ static void write_rule(struct nfa *n, struct expr_build *b, uint32_t rule)
     for (uint32_t i = 0; i < n->n_jumps && !b->err; i++) { /* they may jump to more */
         first = write_expr(n, b, rule_of(b, n->jumps[i])->body, end);
         if (!b->err)
-            n->states[n->jump_at[n->jumps[i]]].out = first;
+            nfa_state(n, n->jump_at[n->jumps[i]])->out = first;
     }
     for (uint32_t i = 0; i < n->n_jumps; i++)
         n->jump_at[n->jumps[i]] = NFA_NONE;
@@ -310,7 +299,7 @@ int nfa_init(struct nfa *n, struct expr_build *b, uint32_t root)
 
 void nfa_fini(struct nfa *n)
 {
-    free(n->states);
+    free(n->states.mem);
     free(n->start);
     free(n->rules);
     free(n->jump_at);

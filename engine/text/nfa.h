@@ -23,16 +23,20 @@ struct nfa_state {
 };
 
 struct nfa {
-    struct nfa_state *states;
-    uint32_t n_states, cap;
-    uint32_t *start; /* (rules) or NFA_NONE */
-    uint32_t *rules; /* those that have one, the root first */
+    struct expr_array states; /* struct nfa_state */
+    uint32_t *start;          /* (rules) or NFA_NONE */
+    uint32_t *rules;          /* those that have one, the root first */
     uint32_t n_rules;
     uint32_t *jump_at; /* (rules) first states of those that it jumps to, and NFA_NONE */
     uint32_t *jumps;   /* (rules) which these are */
     uint32_t n_jumps;
     uint64_t work;
 };
+
+static inline struct nfa_state *nfa_state(const struct nfa *n, uint32_t i)
+{
+    return (struct nfa_state *)n->states.mem + i;
+}
 
 /* Checks the rules (defined, no empty promise) and writes them. */
 int nfa_init(struct nfa *n, struct expr_build *b, uint32_t root);

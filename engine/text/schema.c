@@ -257,7 +257,7 @@ static uint32_t reference(struct schema *s, struct json_object *x, const struct 
 {
     struct schema_place here = schema_at(at, "$ref", 0);
     struct json_object *ref = schema_get(x, "$ref"), *to = schema_target(s, ref, &here);
-    struct schema_ref *refs = s->refs.mem;
+    struct schema_ref *refs = s->refs.mem, *made;
     char name[EXPR_NAME_MAX];
     uint32_t rule;
 
@@ -266,20 +266,12 @@ static uint32_t reference(struct schema *s, struct json_object *x, const struct 
     for (size_t i = 0; i < s->refs.n; i++)
         if (refs[i].to == to)
             return expr_call(&s->build, refs[i].rule);
-    if (s->refs.n == s->refs.cap) {
-        size_t cap = 2 * s->refs.cap + 16;
-
-        refs = reallocarray(s->refs.mem, cap, sizeof(*refs));
-        if (!refs) {
-            expr_fail(&s->build, -ENOMEM, "no memory for a schema");
-            return EXPR_EMPTY;
-        }
-        s->refs.mem = refs;
-        s->refs.cap = cap;
-    }
+    made = expr_grow(&s->build, &s->refs, 1, sizeof(*made));
+    if (!made)
+        return EXPR_EMPTY;
     (void)snprintf(name, sizeof(name), "the schema's %.70s", json_object_get_string(ref));
     rule = expr_rule(&s->build, name);
-    refs[s->refs.n++] = (struct schema_ref){ to, rule };
+    *made = (struct schema_ref){ to, rule };
     expr_define(&s->build, rule, schema_expr(s, to, &here));
     return expr_call(&s->build, rule);
 }

@@ -55,27 +55,19 @@ static bool equal(struct schema *s, struct json_object *a, struct json_object *b
 
 static struct json_object *made(struct schema *s, struct json_object *x)
 {
-    struct json_object **mem;
+    struct json_object **at = NULL;
 
     if (s->joined.n == SCHEMA_JOIN_MAX)
         expr_fail(&s->build, -E2BIG, "the schema joins more than %u others", SCHEMA_JOIN_MAX);
-    if (x && !s->build.err && s->joined.n == s->joined.cap) {
-        size_t cap = 2 * s->joined.cap + 16;
-
-        mem = reallocarray(s->joined.mem, cap, sizeof(*mem));
-        if (mem) {
-            s->joined.mem = mem;
-            s->joined.cap = cap;
-        }
-    }
-    if (!x || s->joined.n == s->joined.cap)
+    if (!x)
         expr_fail(&s->build, -ENOMEM, "no memory for a schema");
-    if (s->build.err) {
+    if (!s->build.err)
+        at = expr_grow(&s->build, &s->joined, 1, sizeof(*at));
+    if (!at) {
         json_object_put(x);
         return NULL;
     }
-    mem = s->joined.mem;
-    return mem[s->joined.n++] = x;
+    return *at = x;
 }
 
 /* What part i of a list of schemas is, behind its references; NULL: it failed. */
