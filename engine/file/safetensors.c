@@ -1,5 +1,7 @@
 #include "engine/file/safetensors.h"
 
+#include "base/hex.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -73,14 +75,11 @@ static int read_hex(struct parser *j, uint32_t *ret)
     uint32_t v = 0;
 
     for (int i = 0; i < 4; i++, j->p++) {
-        char c = *j->p;
+        int d = hex_digit(*j->p);
 
-        if (c >= '0' && c <= '9')
-            v = v << 4 | (uint32_t)(c - '0');
-        else if ((c | 32) >= 'a' && (c | 32) <= 'f')
-            v = v << 4 | (uint32_t)((c | 32) - 'a' + 10);
-        else
+        if (d < 0)
             return bad(j, "a hexadecimal digit");
+        v = v << 4 | (uint32_t)d;
     }
     *ret = v;
     return 0;

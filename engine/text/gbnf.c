@@ -1,5 +1,6 @@
 #include "engine/text/gbnf.h"
 
+#include "base/hex.h"
 #include "base/utf8.h"
 #include "engine/text/strmap.h"
 
@@ -70,21 +71,12 @@ static void skip(struct parser *p, bool lines)
     }
 }
 
-static int digit_of(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 static uint32_t hex(struct parser *p, int n)
 {
     uint32_t c = 0;
 
     while (n-- > 0) {
-        int d = p->at < p->end ? digit_of(*p->at) : -1;
+        int d = p->at < p->end ? hex_digit(*p->at) : -1;
 
         if (d < 0) {
             fail(p, "an escape wants more hexadecimal digits");

@@ -1,5 +1,6 @@
 #include "engine/text/pattern.h"
 
+#include "base/hex.h"
 #include "base/utf8.h"
 
 #include <errno.h>
@@ -82,13 +83,13 @@ static uint32_t hex(struct reader *p, int n)
     uint32_t c = 0;
 
     for (; n > 0 && !p->b->err; n--) {
-        const char *digits = "0123456789abcdefABCDEF", *at = *p->at ? strchr(digits, *p->at) : NULL;
+        int d = hex_digit(*p->at);
 
-        if (!at) {
+        if (d < 0) {
             wrong(p, "has an escape that wants more hexadecimal digits");
             return 0;
         }
-        c = c << 4 | (uint32_t)(at - digits < 16 ? at - digits : at - digits - 6);
+        c = c << 4 | (uint32_t)d;
         p->at++;
     }
     if (c >= 0xd800 && c <= 0xdfff)

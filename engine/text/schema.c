@@ -1,5 +1,6 @@
 #include "engine/text/schema.h"
 
+#include "base/hex.h"
 #include "engine/text/schema_inner.h"
 
 #include <errno.h>
@@ -184,13 +185,6 @@ unsigned schema_kind_of(struct json_object *value)
 
 /* --- references ------------------------------------------------------------------------------- */
 
-static int hex_of(char c)
-{
-    const char *digits = "0123456789abcdef0123456789ABCDEF", *at = c ? strchr(digits, c) : NULL;
-
-    return at ? (int)((at - digits) % 16) : -1;
-}
-
 /* The next part of a pointer, which is percent-encoded as a part of a URI is, to ret of the length
  * of `from`. Returns where it ends. */
 static const char *pointer_part(const char *from, char *ret)
@@ -198,8 +192,8 @@ static const char *pointer_part(const char *from, char *ret)
     while (*from && *from != '/') {
         char c = *from++;
 
-        if (c == '%' && hex_of(from[0]) >= 0 && hex_of(from[1]) >= 0) {
-            c = (char)(hex_of(from[0]) << 4 | hex_of(from[1]));
+        if (c == '%' && hex_digit(from[0]) >= 0 && hex_digit(from[1]) >= 0) {
+            c = (char)(hex_digit(from[0]) << 4 | hex_digit(from[1]));
             from += 2;
         }
         if (c == '~' && (*from == '0' || *from == '1'))
