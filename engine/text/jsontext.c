@@ -13,6 +13,9 @@
 
 static const struct expr_range digits = { '0', '9' }, digits_1 = { '1', '9' };
 
+/* What need not be escaped in a string. */
+static const struct expr_range raw[] = { { 0x20, 0x21 }, { 0x23, 0x5b }, { 0x5d, 0x10ffff } };
+
 /* Rules are made when they are first asked for; not behind an error, where none has a number. */
 
 void jsontext_init(struct jsontext *j, struct expr_build *b)
@@ -62,10 +65,9 @@ static uint32_t escaped(struct expr_build *b, uint32_t c)
     return expr_text(b, text);
 }
 
-/* Ranges without what must be escaped; ret has room for n + 3 * n. */
+/* Ranges without what must be escaped; ret has room for 3 * n. */
 static size_t without_escaped(const struct expr_range *r, size_t n, struct expr_range *ret)
 {
-    static const struct expr_range raw[] = { { 0x20, 0x21 }, { 0x23, 0x5b }, { 0x5d, 0x10ffff } };
     size_t out = 0;
 
     for (size_t i = 0; i < n; i++)
@@ -82,14 +84,14 @@ static size_t without_escaped(const struct expr_range *r, size_t n, struct expr_
 uint32_t jsontext_char(struct jsontext *j, const struct expr_range *r, size_t n)
 {
     struct expr_build *b = j->b;
-    struct expr_range *raw = calloc(3 * n + 1, sizeof(*raw));
+    struct expr_range *plain = calloc(3 * n + 1, sizeof(*plain));
     size_t mark = expr_mark(b);
 
-    if (!raw) {
+    if (!plain) {
         expr_fail(b, -ENOMEM, "no memory for a grammar");
         return EXPR_EMPTY;
     }
-    expr_put(b, expr_class(b, raw, without_escaped(r, n, raw)));
+    expr_put(b, expr_class(b, plain, without_escaped(r, n, plain)));
     for (uint32_t c = 0; c < 0x20; c++)
         if (has(r, n, c))
             expr_put(b, escaped(b, c));
@@ -97,7 +99,7 @@ uint32_t jsontext_char(struct jsontext *j, const struct expr_range *r, size_t n)
         expr_put(b, escaped(b, '"'));
     if (has(r, n, '\\'))
         expr_put(b, escaped(b, '\\'));
-    free(raw);
+    free(plain);
     return expr_any_of(b, mark);
 }
 
@@ -121,8 +123,7 @@ static uint32_t code(struct expr_build *b)
 
 uint32_t jsontext_char_any(struct jsontext *j)
 {
-    static const struct expr_range raw[] = { { 0x20, 0x21 }, { 0x23, 0x5b }, { 0x5d, 0x10ffff } },
-                                   letters[] = { { '"', '"' }, { '\\', '\\' }, { '/', '/' },
+    static const struct expr_range letters[] = { { '"', '"' }, { '\\', '\\' }, { '/', '/' },
                                                  { 'b', 'b' }, { 'f', 'f' },   { 'n', 'n' },
                                                  { 'r', 'r' }, { 't', 't' } };
     struct expr_build *b = j->b;
@@ -131,8 +132,10 @@ uint32_t jsontext_char_any(struct jsontext *j)
     return expr_or2(b, expr_class(b, raw, 3), expr_seq2(b, expr_text(b, "\\"), behind));
 }
 
-static uint32_t quoted(struct expr_build *b, uint32_t e)
+uint32_t jsontext_quoted(struct jsontext *j, uint32_t e)
 {
+    struct expr_build *b = j->b;
+
     return expr_seq2(b, expr_text(b, "\""), expr_seq2(b, e, expr_text(b, "\"")));
 }
 
@@ -141,7 +144,7 @@ uint32_t jsontext_string(struct jsontext *j)
     if (!j->string && !j->b->err) {
         j->string = expr_rule(j->b, "a string");
         expr_define(j->b, j->string,
-                    quoted(j->b, expr_repeat(j->b, jsontext_char_any(j), 0, EXPR_NO_MAX)));
+                    jsontext_quoted(j, expr_repeat(j->b, jsontext_char_any(j), 0, EXPR_NO_MAX)));
     }
     return expr_call(j->b, j->string);
 }
@@ -250,7 +253,7 @@ uint32_t jsontext_other_key(struct jsontext *j, const char *const *names, size_t
         qsort(sorted, n_raw, sizeof(*sorted), by_text);
         e = n_raw > 0 ? other(j, &x, 0, n_raw, 0)
                       : expr_repeat(j->b, raw_not(j, NULL, 0), 0, EXPR_NO_MAX);
-        e = quoted(j->b, e);
+        e = jsontext_quoted(j, e);
     }
     free(sorted);
     free(x.at);

@@ -23,6 +23,7 @@ struct jsontext {
 void jsontext_init(struct jsontext *j, struct expr_build *b);
 
 uint32_t jsontext_ws(struct jsontext *j);
+uint32_t jsontext_quoted(struct jsontext *j, uint32_t e);
 uint32_t jsontext_string(struct jsontext *j); /* any, with its quotes */
 uint32_t jsontext_value(struct jsontext *j);
 uint32_t jsontext_object(struct jsontext *j);

@@ -123,13 +123,13 @@ struct json_object *schema_get(struct json_object *x, const char *key)
 
 /* --- types ------------------------------------------------------------------------------------ */
 
+const char *const schema_type_names[SCHEMA_TYPES] = { "null",   "boolean", "integer", "number",
+                                                      "string", "array",   "object" };
+
 static unsigned type_named(const char *name)
 {
-    static const char *const names[] = { "null",   "boolean", "integer", "number",
-                                         "string", "array",   "object" };
-
-    for (unsigned i = 0; i < 7; i++)
-        if (strcmp(names[i], name) == 0)
+    for (unsigned i = 0; i < SCHEMA_TYPES; i++)
+        if (strcmp(schema_type_names[i], name) == 0)
             return 1u << i;
     return 0;
 }
@@ -246,6 +246,20 @@ struct json_object *schema_target(struct schema *s, struct json_object *ref,
     return x;
 }
 
+bool schema_alone(struct schema *s, struct json_object *x, const struct schema_place *at,
+                  const char *key, const char *with)
+{
+    json_object_object_foreach(x, k, v)
+    {
+        (void)v;
+        if (!schema_asserts(k) || strcmp(k, key) == 0 || (with && strcmp(k, with) == 0))
+            continue;
+        schema_fail(s, at, -ENOTSUP, "%s beside %s is not supported", k, key);
+        return false;
+    }
+    return true;
+}
+
 /* A rule for each place that is referred to, so that one may refer to what it is part of. */
 static uint32_t reference(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
@@ -272,7 +286,7 @@ static uint32_t reference(struct schema *s, struct json_object *x, const struct 
 
 /* --- values that are listed ------------------------------------------------------------------- */
 
-static uint32_t literal(struct schema *s, struct json_object *value)
+uint32_t schema_literal(struct schema *s, struct json_object *value)
 {
     return expr_text(&s->build,
                      json_object_to_json_string_ext(value, JSON_C_TO_STRING_PLAIN |
@@ -288,7 +302,7 @@ static uint32_t listed(struct schema *s, struct json_object *x, const struct sch
     size_t mark = expr_mark(&s->build);
 
     if (json_object_object_get_ex(x, "const", NULL))
-        return schema_kind_of(value) & types ? literal(s, value) : EXPR_NEVER;
+        return schema_kind_of(value) & types ? schema_literal(s, value) : EXPR_NEVER;
     if (!json_object_is_type(list, json_type_array)) {
         schema_fail(s, &here, -EINVAL, "it is no list of values");
         return EXPR_EMPTY;
@@ -296,27 +310,12 @@ static uint32_t listed(struct schema *s, struct json_object *x, const struct sch
     for (size_t i = 0; i < json_object_array_length(list); i++) {
         value = json_object_array_get_idx(list, i);
         if (schema_kind_of(value) & types)
-            expr_put(&s->build, literal(s, value));
+            expr_put(&s->build, schema_literal(s, value));
     }
     return expr_any_of(&s->build, mark);
 }
 
 /* --- a schema --------------------------------------------------------------------------------- */
-
-/* The only keywords of x that say something are these two (other may be NULL). */
-static bool alone(struct schema *s, struct json_object *x, const struct schema_place *at,
-                  const char *key, const char *with)
-{
-    json_object_object_foreach(x, k, v)
-    {
-        (void)v;
-        if (!schema_asserts(k) || strcmp(k, key) == 0 || (with && strcmp(k, with) == 0))
-            continue;
-        schema_fail(s, at, -ENOTSUP, "%s beside %s is not supported", k, key);
-        return false;
-    }
-    return true;
-}
 
 static uint32_t of_kind(struct schema *s, struct json_object *x, unsigned kind,
                         const struct schema_place *at)
@@ -396,13 +395,13 @@ uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schem
     if (!known(s, x, at))
         return EXPR_EMPTY;
     if (schema_get(x, "$ref"))
-        return alone(s, x, at, "$ref", NULL) ? reference(s, x, at) : EXPR_EMPTY;
+        return schema_alone(s, x, at, "$ref", NULL) ? reference(s, x, at) : EXPR_EMPTY;
     if (schema_get(x, "allOf") || schema_get(x, "anyOf") || schema_get(x, "oneOf"))
         return schema_joined(s, x, at);
     if (json_object_object_get_ex(x, "const", NULL))
-        return alone(s, x, at, "const", "type") ? listed(s, x, at) : EXPR_EMPTY;
+        return schema_alone(s, x, at, "const", "type") ? listed(s, x, at) : EXPR_EMPTY;
     if (schema_get(x, "enum"))
-        return alone(s, x, at, "enum", "type") ? listed(s, x, at) : EXPR_EMPTY;
+        return schema_alone(s, x, at, "enum", "type") ? listed(s, x, at) : EXPR_EMPTY;
     return of_kinds(s, x, at);
 }
 

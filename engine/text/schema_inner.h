@@ -51,8 +51,10 @@ enum schema_kind {
     SCHEMA_OBJECT = 64,
     SCHEMA_ANY = 127
 };
+#define SCHEMA_TYPES 7u
 
 /* schema.c */
+extern const char *const schema_type_names[SCHEMA_TYPES]; /* of kind 1 << i */
 struct schema_place schema_at(const struct schema_place *up, const char *key, size_t index);
 /* "the schema's /properties/a", or "the schema". */
 const char *schema_where(const struct schema_place *at, char ret[SCHEMA_WHERE_MAX]);
@@ -63,9 +65,13 @@ uint32_t schema_expr(struct schema *s, struct json_object *x, const struct schem
 struct json_object *schema_target(struct schema *s, struct json_object *ref,
                                   const struct schema_place *at);
 struct json_object *schema_get(struct json_object *x, const char *key); /* NULL: not there */
+uint32_t schema_literal(struct schema *s, struct json_object *value);   /* its text */
 /* What `type` says; SCHEMA_ANY without. */
 unsigned schema_types(struct schema *s, struct json_object *x, const struct schema_place *at);
 unsigned schema_kind_of(struct json_object *value);
+/* The only keywords of x that say something are these two (with: NULL: none). */
+bool schema_alone(struct schema *s, struct json_object *x, const struct schema_place *at,
+                  const char *key, const char *with);
 /* It says something of values, and does not describe alone. */
 bool schema_asserts(const char *key);
 

@@ -80,12 +80,8 @@ static struct json_object *part(struct schema *s, struct json_object *x,
 
         if (!ref)
             return x;
-        json_object_object_foreach(x, k, v)
-        {
-            (void)v;
-            if (schema_asserts(k) && strcmp(k, "$ref") != 0)
-                schema_fail(s, at, -ENOTSUP, "%s beside $ref is not supported", k);
-        }
+        if (!schema_alone(s, x, at, "$ref", NULL))
+            return NULL;
         if (i == SCHEMA_DEPTH_MAX)
             schema_fail(s, &here, -EINVAL, "the references go round in a circle");
         x = schema_target(s, ref, &here);
@@ -145,15 +141,14 @@ static struct json_object *both_members(struct schema *s, struct json_object *a,
 static struct json_object *common_types(struct schema *s, struct json_object *a,
                                         struct json_object *b, const struct schema_place *at)
 {
-    static const char *const names[] = { "null",   "boolean", "integer", "number",
-                                         "string", "array",   "object" };
     unsigned types = schema_types(s, a, at) & schema_types(s, b, at);
     struct json_object *all = made(s, json_object_new_array());
 
     if (!types)
         schema_fail(s, at, -EINVAL, "no value has both types");
-    for (unsigned i = 0; i < 7 && all && !s->build.err; i++)
-        if ((types >> i & 1) && json_object_array_add(all, json_object_new_string(names[i])) < 0)
+    for (unsigned i = 0; i < SCHEMA_TYPES && all && !s->build.err; i++)
+        if ((types >> i & 1) &&
+            json_object_array_add(all, json_object_new_string(schema_type_names[i])) < 0)
             expr_fail(&s->build, -ENOMEM, "no memory for a schema");
     return all;
 }

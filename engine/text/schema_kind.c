@@ -118,8 +118,7 @@ uint32_t schema_string(struct schema *s, struct json_object *x, const struct sch
         return EXPR_NEVER;
     e = pattern || format ? string_by(s, pattern ? "pattern" : "format", x, at)
                           : expr_repeat(b, jsontext_char_any(&s->json), min, max);
-    e = expr_seq2(b, expr_text(b, "\""), expr_seq2(b, e, expr_text(b, "\"")));
-    return as_rule(s, e, at);
+    return as_rule(s, jsontext_quoted(&s->json, e), at);
 }
 
 /* --- numbers ---------------------------------------------------------------------------------- */
@@ -361,14 +360,13 @@ static void read_members(struct schema *s, struct json_object *x, struct object 
     }
 }
 
-static uint32_t quoted(struct schema *s, const char *name)
+static uint32_t key_text(struct schema *s, const char *name)
 {
     struct json_object *x = json_object_new_string(name);
     uint32_t e = EXPR_EMPTY;
 
     if (x)
-        e = expr_text(&s->build, json_object_to_json_string_ext(
-                                     x, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        e = schema_literal(s, x);
     else
         expr_fail(&s->build, -ENOMEM, "no memory for a schema");
     json_object_put(x);
@@ -410,7 +408,7 @@ static void write_members(struct schema *s, struct object *o, const char *where,
 
         if (m->value == EXPR_NEVER && !m->required)
             continue;
-        it = expr_seq2(b, key_and(s, o, quoted(s, m->name), m->value), expr_jump(b, next));
+        it = expr_seq2(b, key_and(s, o, key_text(s, m->name), m->value), expr_jump(b, next));
         first = expr_rule(b, where);
         rest = expr_rule(b, where);
         expr_define(b, first, m->required ? it : expr_or2(b, it, none_first));
