@@ -189,21 +189,20 @@ static void load_queries(const struct job *j, uint32_t list, uint32_t i0, uint32
     f->k->rope(d->q, n, hd, rotary_by(f->rotary, by, d->one.angles));
 }
 
-/* K of a page in a tile of 16 keys, V as rows. */
-static void read_keys(const struct job *j, const uint8_t *tile, float *ret)
+/* A page: K to the tile of the desk's keys that begins with key i, V as rows to its page. */
+static void read_page(const struct job *j, const struct move_place *at, uint32_t i, struct desk *d)
 {
-    if (j->a->pool->kv == KV_F16)
-        j->f->k->widen_f16((const void *)tile, POOL_PAGE_TOKENS * j->f->hd, ret);
-    else
-        kv_read_keys(j->a->pool->kv, tile, j->f->hd, ret);
-}
+    enum kv_type kv = j->a->pool->kv;
+    uint32_t hd = j->f->hd;
+    float *keys = d->keys + (size_t)i * hd;
 
-static void read_values(const struct job *j, const uint8_t *tile, float *ret)
-{
-    if (j->a->pool->kv == KV_F16)
-        j->f->k->widen_f16((const void *)tile, POOL_PAGE_TOKENS * j->f->hd, ret);
-    else
-        kv_read_values(j->a->pool->kv, tile, j->f->hd, ret);
+    if (kv == KV_F16) {
+        j->f->k->widen_f16((const void *)at->k, POOL_PAGE_TOKENS * hd, keys);
+        j->f->k->widen_f16((const void *)at->v, POOL_PAGE_TOKENS * hd, d->page);
+    } else {
+        kv_read_keys(kv, at->k, hd, keys);
+        kv_read_values(kv, at->v, hd, d->page);
+    }
 }
 
 /* Rows of a page's V to the tiles of columns that they are in; behind the last column zeros. */
@@ -227,8 +226,7 @@ static void load_raw(const struct job *j, uint32_t list, struct desk *d)
     for (uint32_t i = 0; i < j->a->n_raw; i += POOL_PAGE_TOKENS) {
         struct move_place at = move_place_of(j->a->pool, j->a->from, i, list);
 
-        read_keys(j, at.k, d->keys + (size_t)i * j->f->hd);
-        read_values(j, at.v, d->page);
+        read_page(j, &at, i, d);
         widen_page(j, i, d);
     }
 }
@@ -384,10 +382,8 @@ static void load_kept(const struct job *j, struct desk *d)
         struct move_place at = desk_place(j, d, i);
         uint32_t slot = i % POOL_PAGE_TOKENS;
 
-        if (slot == 0) {
-            read_keys(j, at.k, d->keys + (size_t)i * hd);
-            read_values(j, at.v, d->page);
-        }
+        if (slot == 0)
+            read_page(j, &at, i, d);
         if (i >= j->a->sinks)
             memcpy(d->values + (size_t)i * cols, d->page + (size_t)slot * hd,
                    hd * sizeof(*d->page));
