@@ -15,6 +15,7 @@
  * and additions; of norms and the like, which memory limits, none are counted. ns: the best of some
  * rounds, each of many launches that are kept as a graph and queued as a whole; null with -c.
  */
+#include "base/clock.h"
 #include "bench/gpu/scene.h"
 #include "engine/file/tile.h"
 #include "engine/kv/pool.h"
@@ -22,7 +23,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define WORKS_MAX  96u
 #define CHUNK      512u
@@ -128,11 +128,9 @@ static void add_matvec(struct bench *b, enum quant type, uint32_t n_rows, uint32
                        uint32_t n_x, uint32_t per_token)
 {
     struct work *w = add_weight(b, "matvec", launch_matvec, type, n_rows, n_cols, n_x);
-    size_t at = 0;
 
-    while (w->what[at])
-        at++;
-    (void)snprintf(w->what + at, sizeof(w->what) - at, ", %u row%s", n_x, n_x == 1 ? "" : "s");
+    (void)snprintf(w->what, sizeof(w->what), "%s %u x %u, %u row%s", quant_info(type)->name, n_rows,
+                   n_cols, n_x, n_x == 1 ? "" : "s");
     w->per_token = per_token;
     w->bytes = (double)weight_bytes(w) + n_x * (n_cols / 32.0 * sizeof(struct k_q8) + n_rows * F);
 }
@@ -463,14 +461,6 @@ static void add_packing(struct bench *b)
 
 /* --- the measurement -------------------------------------------------------------------------- */
 
-static double now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
 static int queue_all(const struct scene *s, const struct work *w, uint32_t n)
 {
     int r = 0;
@@ -502,12 +492,13 @@ static int measure(struct scene *s, const struct work *w, bool tiny, double *ret
         r = keep_all(s, w, n, &g);
     *ret_ns = 0;
     for (int i = 0; i <= (tiny ? 1 : ROUNDS) && r == 0; i++) {
-        double start = now_ns(), took;
+        uint64_t start = clock_ns();
+        double took;
 
         r = g ? rt_queue(s->rt, g) : queue_all(s, w, n);
         if (r == 0)
             r = rt_wait(s->rt, RT_COMPUTE);
-        took = (now_ns() - start) / n;
+        took = (double)(clock_ns() - start) / n;
         if (i == 1 || (i > 1 && took < *ret_ns))
             *ret_ns = took;
     }
