@@ -34,7 +34,7 @@ struct room {
     struct k_q8 *q8;   /* (T, widest / 32), and twice the head's rows at least */
     uint16_t *bf16;    /* (T, widest) */
     uint16_t *slab;    /* weights as bf16: ROOM_SLAB_BYTES, or all of the largest */
-    /* What bf16 leaves over of both; NULL where all matrices of the layers are in int8 or less. */
+    /* What bf16 leaves over of both; no bytes where no matrix of the layers is of floats. */
     uint16_t *bf16_low, *slab_low;
     float *low;      /* (K_MATVEC_ROWS, ADAPTER_RANK_MAX) */
     float *head;     /* (K_MATVEC_ROWS, n_vocab) */
