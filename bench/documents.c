@@ -16,9 +16,9 @@
 #include "tests/support/encoded.h"
 #include "tests/support/rig.h"
 
+#include <err.h>
 #include <getopt.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,24 +46,12 @@ struct result {
     double logprob;
 };
 
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)fputs("bench/documents: ", stderr);
-    (void)vfprintf(stderr, fmt, ap);
-    (void)fputc('\n', stderr);
-    va_end(ap);
-    exit(1);
-}
-
 static void encode(const struct bench *b, const char *text, struct ids *ret)
 {
     int n = encoded_ids(b->vocab, text, false, ret->ids, MAX_TOKENS);
 
     if (n < 0)
-        die("%s", strerror(-n));
+        errx(1, "%s", strerror(-n));
     ret->n = (uint32_t)n;
 }
 
@@ -72,7 +60,7 @@ static void encode(const struct bench *b, const char *text, struct ids *ret)
 static void open_seq(struct bench *b, struct seq *s)
 {
     if (rig_seq(&b->rig, MAX_TOKENS, b->seg_len, 0, s) < 0)
-        die("no memory for a sequence");
+        errx(1, "no memory for a sequence");
 }
 
 static void read_ids(struct bench *b, struct seq *s, const uint32_t *ids, uint32_t n)
@@ -80,7 +68,7 @@ static void read_ids(struct bench *b, struct seq *s, const uint32_t *ids, uint32
     for (uint32_t at = 0, k; at < n; at += k) {
         k = n - at < BATCH ? n - at : BATCH;
         if (rig_feed(&b->rig, s, ids + at, k, BATCH, b->logits) < 0)
-            die("no room for %u tokens", n);
+            errx(1, "no room for %u tokens", n);
     }
 }
 
@@ -91,7 +79,7 @@ static void put_behind(struct bench *b, struct seq *s, const struct ids *doc)
     open_seq(b, &alone);
     read_ids(b, &alone, doc->ids, doc->n);
     if (seq_adopt_behind(s, &alone, doc->n) < 0)
-        die("no room behind a document");
+        errx(1, "no room behind a document");
     seq_close(&alone);
 }
 
@@ -104,7 +92,7 @@ static void ask(struct bench *b, const struct seq *s, const uint32_t *ids, uint3
     struct seq fork;
 
     if (seq_fork(s, &fork) < 0 || rig_feed(&b->rig, &fork, ids, n - 1, BATCH, b->logits) < 0)
-        die("no room for a question");
+        errx(1, "no room for a question");
     for (uint32_t i = n - n_answer; i < n; i++) {
         const float *row = b->logits + (size_t)(i - 1) * n_vocab;
         uint32_t best = 0;
@@ -178,7 +166,7 @@ static struct result ask_all(struct bench *b, const struct seq *s, uint32_t doc)
         (void)snprintf(text + n, sizeof(text) - (size_t)n, " %u", code_of(doc, fact));
         encode(b, text, &whole);
         if (whole.n > QUERY_MAX)
-            die("a question of %u tokens", whole.n);
+            errx(1, "a question of %u tokens", whole.n);
         ask(b, s, whole.ids, whole.n, whole.n - question.n, &ret);
     }
     return ret;
@@ -238,17 +226,14 @@ static void print_prose(struct bench *b, const char *name, struct seq *s, const 
 static void prose(struct bench *b, const char *path)
 {
     static struct ids text, second;
-    static char bytes[TEXT_LETTERS];
-    FILE *f = fopen(path, "re");
     struct seq s;
-    size_t n = f ? fread(bytes, 1, sizeof(bytes) - 1, f) : 0;
+    int n = encoded_file(b->vocab, path, text.ids, MAX_TOKENS);
 
-    if (f)
-        (void)fclose(f);
-    bytes[n] = '\0';
-    encode(b, bytes, &text);
+    if (n < 0)
+        errx(1, "%s: %s", path, strerror(-n));
+    text.n = (uint32_t)n;
     if (text.n < 2 * PIECE + PIECE / 2)
-        die("%s has %u tokens; %u are needed", path, text.n, 2 * PIECE + PIECE / 2);
+        errx(1, "%s has %u tokens; %u are needed", path, text.n, 2 * PIECE + PIECE / 2);
     second.n = PIECE;
     memcpy(second.ids, text.ids + PIECE, PIECE * sizeof(*text.ids));
     open_seq(b, &s);
@@ -283,17 +268,17 @@ int main(int argc, char **argv)
         else if (c == 'L')
             b.seg_len = (uint32_t)atoi(optarg);
         else
-            die("see the head of bench/documents.c");
+            errx(1, "see the head of bench/documents.c");
     }
     if (optind >= argc || b.n_facts < QUESTIONS || b.n_facts > 100 ||
         !seq_takes_segments(b.seg_len))
-        die("documents [-t THREADS] [-n FACTS, 10 to 100] [-L SEGMENT] MODEL [TEXT]");
+        errx(1, "documents [-t THREADS] [-n FACTS, 10 to 100] [-L SEGMENT] MODEL [TEXT]");
     opts.model = argv[optind];
     if (rig_open(&b.rig, &opts, &why) < 0 || vocab_open(b.rig.model->file, &b.vocab, &why) < 0)
-        die("%s", why.text);
+        errx(1, "%s", why.text);
     b.logits = malloc((size_t)PIECE * b.rig.model->n_vocab * sizeof(float));
     if (!b.logits)
-        die("no memory");
+        errx(1, "no memory");
     facts(&b);
     if (optind + 1 < argc)
         prose(&b, argv[optind + 1]);

@@ -19,15 +19,15 @@
 
 #include "engine/file/gguf.h"
 
+#include <err.h>
+#include <errno.h>
 #include <getopt.h>
 #include <regex.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define IDS_MAX    (1u << 20)
-#define TEXT_MAX   ((size_t)8 << 20)
 #define LINE_MAX_  1024u
 #define PROMPT_IDS 256u
 #define TEMPLATE   30u /* tokens of a chat's template around a question */
@@ -46,35 +46,15 @@ struct bench {
     bool verbose;
 };
 
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)fputs("bench/passages: ", stderr);
-    (void)vfprintf(stderr, fmt, ap);
-    (void)fputc('\n', stderr);
-    va_end(ap);
-    exit(1);
-}
-
 static void read_text(struct bench *b, const char *path)
 {
-    FILE *f = fopen(path, "re");
-    char *bytes = malloc(TEXT_MAX + 1);
-    size_t n = f && bytes ? fread(bytes, 1, TEXT_MAX, f) : 0;
-    int n_ids;
+    int n;
 
-    if (n == 0)
-        die("%s can't be read", path);
-    (void)fclose(f);
-    bytes[n] = '\0';
     b->ids = malloc(IDS_MAX * sizeof(*b->ids));
-    n_ids = b->ids ? encoded_ids(b->vocab, bytes, false, b->ids, IDS_MAX) : -1;
-    if (n_ids < 0)
-        die("%s can't be encoded", path);
-    b->n_ids = (uint32_t)n_ids;
-    free(bytes);
+    n = b->ids ? encoded_file(b->vocab, path, b->ids, IDS_MAX) : -ENOMEM;
+    if (n <= 0)
+        errx(1, "%s: %s", path, n < 0 ? strerror(-n) : "there is no text in it");
+    b->n_ids = (uint32_t)n;
 }
 
 static void choose_policy(struct bench *b, uint32_t budget, uint32_t segment, uint32_t tail)
@@ -86,11 +66,11 @@ static void choose_policy(struct bench *b, uint32_t budget, uint32_t segment, ui
 
     if (policy_read(&m, segment ? &segment : NULL, SEQ_SEGMENT_DEFAULT, &b->served, &b->policy,
                     &why) < 0)
-        die("%s", why.text);
+        errx(1, "%s", why.text);
     ladder_climb(&b->policy, &b->ladder, 0, b->n_ids, NULL, NULL);
     b->score = calloc(b->ladder.n_at[1] + 1u, sizeof(*b->score));
     if (!b->score)
-        die("no memory");
+        errx(1, "no memory");
 }
 
 /* As daemon/hydrate.c counts it, with pages for all. */
@@ -125,7 +105,7 @@ static bool found_in(const struct bench *b, const bool *in, const regex_t *what)
     bool found = false;
 
     if (!text)
-        die("no memory");
+        errx(1, "no memory");
     for (uint32_t k = 0; k <= n && !found; k++) {
         if (k == n || !in[k]) {
             *p = '\0';
@@ -165,7 +145,7 @@ static void ask(struct bench *b, const char *question, const char *answer, struc
 
     if (!in || n <= 0 || regcomp(&what, answer, REG_EXTENDED | REG_ICASE | REG_NOSUB) != 0 ||
         rank_score(b->words, &t, b->score) < 0)
-        die("\"%s\" can't be asked", question);
+        errx(1, "\"%s\" can't be asked", question);
     m = room(b, (uint32_t)n + TEMPLATE);
     for (uint32_t i = 0; i < m; i++) {
         uint32_t k = best(b->score, n_segments);
@@ -207,7 +187,7 @@ static void ask_all(struct bench *b, const char *path)
     char line[LINE_MAX_];
 
     if (!f)
-        die("%s can't be read", path);
+        errx(1, "%s can't be read", path);
     while (fgets(line, sizeof(line), f)) {
         char *tab = strchr(line, '\t');
 
@@ -251,12 +231,12 @@ int main(int argc, char **argv)
             return 2;
         }
     if (argc - optind != 3)
-        die("MODEL TEXT QUESTIONS are wanted");
+        errx(1, "MODEL TEXT QUESTIONS are wanted");
     if (gguf_open(argv[optind], &g, &why) < 0 || vocab_open(g, &b.vocab, &why) < 0)
-        die("%s", why.text);
+        errx(1, "%s", why.text);
     gguf_close(g);
     if (rank_open(b.vocab, &b.words) < 0)
-        die("no memory");
+        errx(1, "no memory");
     read_text(&b, argv[optind + 1]);
     choose_policy(&b, budget, segment, tail);
     ask_all(&b, argv[optind + 2]);

@@ -19,9 +19,10 @@
 #include "tests/support/encoded.h"
 #include "tests/support/memory_rig.h"
 
+#include <err.h>
+#include <errno.h>
 #include <getopt.h>
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +31,6 @@
 #define IDS_MAX      (1u << 20)
 #define BATCH        256u
 #define QUESTION_MAX 96u
-#define TEXT_MAX     ((size_t)8 << 20)
 
 enum way { LEXICAL, MEAN, PEAK, MEAN_REST, PEAK_REST, SUM, WAYS };
 static const char *const names[WAYS] = {
@@ -52,42 +52,24 @@ struct ids {
     uint32_t n, ids[QUESTION_MAX];
 };
 
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    (void)fputs("bench/ranking: ", stderr);
-    (void)vfprintf(stderr, fmt, ap);
-    (void)fputc('\n', stderr);
-    va_end(ap);
-    exit(1);
-}
-
 static uint32_t encode(const struct bench *b, const char *text, uint32_t max, uint32_t *ret)
 {
     int n = encoded_ids(b->vocab, text, false, ret, max);
 
     if (n < 0)
-        die("%s", strerror(-n));
+        errx(1, "%s", strerror(-n));
     return (uint32_t)n;
 }
 
 static void read_text(struct bench *b, const char *path)
 {
-    FILE *f = fopen(path, "re");
-    char *bytes = malloc(TEXT_MAX + 1);
-    size_t n = f && bytes ? fread(bytes, 1, TEXT_MAX, f) : 0;
+    int n;
 
-    if (n == 0)
-        die("%s can't be read", path);
-    (void)fclose(f);
-    bytes[n] = '\0';
     b->text = malloc(IDS_MAX * sizeof(*b->text));
-    if (!b->text)
-        die("no memory");
-    b->n_text = encode(b, bytes, IDS_MAX, b->text);
-    free(bytes);
+    n = b->text ? encoded_file(b->vocab, path, b->text, IDS_MAX) : -ENOMEM;
+    if (n < 0)
+        errx(1, "%s: %s", path, strerror(-n));
+    b->n_text = (uint32_t)n;
 }
 
 /* --- items ------------------------------------------------------------------------------------ */
@@ -171,7 +153,7 @@ static void look(struct bench *b, struct memory *m, const struct ids *q, float *
         seq_reserve(m->seq, q->n) < 0 ||
         forward_step(&b->rig.rig.forward, &run, 1, NULL, &n_out) < 0 ||
         backend_get(b->rig.rig.backend, ret, b->shares, n * sizeof(*ret)) < 0)
-        die("no room for a question");
+        errx(1, "no room for a question");
     (void)seq_rewind(m->seq, n_had);
     for (size_t i = 0; i < n; i++)
         ret[i] /= (float)q->n;
@@ -229,7 +211,7 @@ static void run_item(struct bench *b, uint32_t item, struct result ret[WAYS])
     char name[64];
 
     if (!shares || !ids)
-        die("no memory");
+        errx(1, "no memory");
     memcpy(ids, b->text + (size_t)item * n % (b->n_text - n), n * sizeof(*ids));
     for (uint32_t s = 0; s < b->n_segments; s++)
         if (b->many || s == right)
@@ -240,7 +222,7 @@ static void run_item(struct bench *b, uint32_t item, struct result ret[WAYS])
     if (rig_seq(&b->rig.rig, n + BATCH, b->policy.seg_len, 0, &seq) < 0 ||
         memory_init(&m, &b->policy, &b->rig.served, &seq) < 0 ||
         memory_rig_feed(&b->rig, &m, ids, n, BATCH, NULL) < 0)
-        die("no room for %u tokens", n);
+        errx(1, "no room for %u tokens", n);
     memory_settle(&m, NULL);
     look(b, &m, &q, shares);
     look(b, &m, &nothing, shares + n_shares);
@@ -268,7 +250,7 @@ static enum compress_method method_of(const char *name)
     for (int i = 0; i < COMPRESS__N; i++)
         if (strcmp(compress_name((enum compress_method)i), name) == 0)
             return (enum compress_method)i;
-    die("there is no compressor %s", name);
+    errx(1, "there is no compressor %s", name);
 }
 
 static void options(int argc, char **argv, struct bench *b, struct rig_opts *opts)
@@ -292,10 +274,10 @@ static void options(int argc, char **argv, struct bench *b, struct rig_opts *opt
         else if (c == 'k')
             b->many = true;
         else
-            die("see the head of bench/ranking.c");
+            errx(1, "see the head of bench/ranking.c");
     }
     if (optind + 2 != argc || b->n_segments < 2 || b->n_segments > SEGMENTS_MAX || b->n_items == 0)
-        die("see the head of bench/ranking.c");
+        errx(1, "see the head of bench/ranking.c");
 }
 
 static void open_all(struct bench *b, struct rig_opts *opts, const char *text)
@@ -304,21 +286,21 @@ static void open_all(struct bench *b, struct rig_opts *opts, const char *text)
     struct why why = { "" };
 
     if (!seq_takes_segments(b->policy.seg_len))
-        die("segments of %u tokens are not possible", b->policy.seg_len);
+        errx(1, "segments of %u tokens are not possible", b->policy.seg_len);
     if (compress_check(&b->policy.spec, b->policy.seg_len, &why) < 0)
-        die("%s", why.text);
+        errx(1, "%s", why.text);
     opts->max_tokens = n + 2 * b->policy.seg_len + 2 * BATCH;
     b->policy.budget = opts->max_tokens;
     if (memory_rig_open(&b->rig, opts, &why) < 0 ||
         vocab_open(b->rig.rig.model->file, &b->vocab, &why) < 0)
-        die("%s", why.text);
+        errx(1, "%s", why.text);
     b->n_lists = b->rig.rig.model->n_layer * b->rig.rig.model->n_head;
     b->shares_bytes = (size_t)b->n_lists * b->n_segments * sizeof(float);
     if (backend_alloc(b->rig.rig.backend, b->shares_bytes, &b->shares) < 0)
-        die("no memory");
+        errx(1, "no memory");
     read_text(b, text);
     if (b->n_text <= n)
-        die("%s has %u tokens; more than %u are needed", text, b->n_text, n);
+        errx(1, "%s has %u tokens; more than %u are needed", text, b->n_text, n);
 }
 
 int main(int argc, char **argv)
