@@ -1,6 +1,7 @@
 #include "daemon/listener.h"
 
 #include "daemon/notify.h"
+#include "daemon/socket_file.h"
 #include "ipc/handshake.h"
 
 #include <errno.h>
@@ -15,12 +16,6 @@
 #include <unistd.h>
 
 #define BACKLOG 128
-
-static void set_address(struct sockaddr_un *a, const char *path)
-{
-    *a = (struct sockaddr_un){ .sun_family = AF_UNIX };
-    memcpy(a->sun_path, path, strlen(path));
-}
 
 /* The folder of the default path is ours to make: it is one of the user's or the system's run-time
  * folder, which is gone after a restart of the machine. */
@@ -77,63 +72,19 @@ static int take_lock(struct listener *l, struct why *why)
     return 0;
 }
 
-/* Who answers at the path, although the lock was free: a daemon whose socket was handed over. */
-static int try_connect(const struct listener *l, struct why *why)
-{
-    struct sockaddr_un a;
-    pid_t pid = 0;
-    uid_t uid;
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int r = 0, err;
-
-    if (fd < 0)
-        return why_set(why, -errno, "socket: %s", strerror(errno));
-    set_address(&a, l->path);
-    err = connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? errno : 0;
-    if (err == 0 || err == EAGAIN) { /* EAGAIN: its queue is full */
-        if (err == 0)
-            (void)handshake_peer(fd, &pid, &uid);
-        r = refuse_second(why, l->path, pid);
-    } else if (err != ECONNREFUSED && err != ENOENT) {
-        r = why_set(why, -err, "%s is a socket that can't be replaced: %s", l->path, strerror(err));
-    }
-    (void)close(fd);
-    return r;
-}
-
-static int clear_path(const struct listener *l, struct why *why)
-{
-    struct stat st;
-    int r;
-
-    if (lstat(l->path, &st) < 0)
-        return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", l->path, strerror(errno));
-    if (!S_ISSOCK(st.st_mode))
-        return why_set(why, -EEXIST,
-                       "%s exists and is not a socket: it is left alone; choose another "
-                       "path with --socket",
-                       l->path);
-    r = try_connect(l, why);
-    if (r == 0 && unlink(l->path) < 0 && errno != ENOENT)
-        r = why_set(why, -errno, "%s: %s", l->path, strerror(errno));
-    return r;
-}
-
 static int make_socket(struct listener *l, const struct config *c, struct why *why)
 {
-    struct sockaddr_un a;
-    mode_t mask;
-    int r;
+    pid_t pid;
+    int r = socket_file_clear(l->path, SOCK_SEQPACKET, "socket", &pid, why);
 
-    l->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (l->fd < 0)
-        return why_set(why, -errno, "socket: %s", strerror(errno));
-    set_address(&a, l->path);
-    mask = umask(0777); /* nobody may connect before the mode is right */
-    r = bind(l->fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
-    (void)umask(mask);
+    /* Although the lock was free: a daemon whose socket was handed over. */
+    if (r == -EADDRINUSE)
+        return refuse_second(why, l->path, pid);
     if (r < 0)
-        return why_set(why, r, "%s: %s", l->path, strerror(-r));
+        return r;
+    l->fd = socket_file_bind(l->path, SOCK_SEQPACKET, why);
+    if (l->fd < 0)
+        return l->fd;
     l->made = true;
     if (chmod(l->path, c->socket_mode) < 0 || listen(l->fd, BACKLOG) < 0)
         return why_set(why, -errno, "%s: %s", l->path, strerror(errno));
@@ -172,8 +123,6 @@ static int make_own(struct listener *l, const struct config *c, struct why *why)
         r = make_folder(l->path, why);
     if (r == 0)
         r = take_lock(l, why);
-    if (r == 0)
-        r = clear_path(l, why);
     return r < 0 ? r : make_socket(l, c, why);
 }
 

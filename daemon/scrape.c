@@ -2,7 +2,7 @@
 
 #include "base/clock.h"
 #include "daemon/listener.h"
-#include "daemon/log.h"
+#include "daemon/socket_file.h"
 #include "ipc/handshake.h"
 
 #include <errno.h>
@@ -14,7 +14,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 enum { ABOUT_LISTENER = SCRAPE_MAX, ABOUT_TIMER };
@@ -31,31 +30,6 @@ static int watch(struct scrape *s, int op, int fd, uint32_t about, uint32_t even
 }
 
 /* --- the socket ------------------------------------------------------------------------------- */
-
-static int clear_path(const struct sockaddr_un *a, struct why *why)
-{
-    int fd, err;
-    struct stat st;
-
-    if (lstat(a->sun_path, &st) < 0)
-        return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", a->sun_path, strerror(errno));
-    if (!S_ISSOCK(st.st_mode))
-        return why_set(why, -EEXIST,
-                       "%s exists and is not a socket: it is left alone; choose another path with "
-                       "--metrics-socket",
-                       a->sun_path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    err = fd < 0 ? errno : connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 ? errno : 0;
-    if (fd >= 0)
-        (void)close(fd);
-    if (err == 0 || err == EAGAIN)
-        return why_set(why, -EADDRINUSE,
-                       "somebody answers at %s; choose another path with --metrics-socket",
-                       a->sun_path);
-    return unlink(a->sun_path) < 0 && errno != ENOENT
-               ? why_set(why, -errno, "%s: %s", a->sun_path, strerror(errno))
-               : 0;
-}
 
 /* As the daemon's own, whose file a service manager may have made. */
 static int set_access(const struct scrape *s, const struct config *c, const struct listener *l)
@@ -74,24 +48,21 @@ static int set_access(const struct scrape *s, const struct config *c, const stru
 static int make_socket(struct scrape *s, const struct config *c, const struct listener *l,
                        struct why *why)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    mode_t mask;
+    pid_t pid;
     int r;
 
     (void)snprintf(s->path, sizeof(s->path), "%.*s", CONFIG_SOCKET_MAX, c->metrics_socket);
-    memcpy(a.sun_path, s->path, strlen(s->path));
-    r = clear_path(&a, why);
+    r = socket_file_clear(s->path, SOCK_STREAM, "metrics-socket", &pid, why);
+    if (r == -EADDRINUSE)
+        return why_set(why, r, "somebody answers at %s; choose another path with --metrics-socket",
+                       s->path);
     if (r < 0)
         return r;
-    s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    s->fd = socket_file_bind(s->path, SOCK_STREAM, why);
     if (s->fd < 0)
-        return why_set(why, -errno, "socket: %s", strerror(errno));
-    mask = umask(0777); /* nobody may connect before the mode is right */
-    r = bind(s->fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
-    (void)umask(mask);
-    s->made = r == 0;
-    if (r == 0)
-        r = set_access(s, c, l);
+        return s->fd;
+    s->made = true;
+    r = set_access(s, c, l);
     if (r == 0 && listen(s->fd, SCRAPE_MAX) < 0)
         r = -errno;
     return r < 0 ? why_set(why, r, "%s: %s", s->path, strerror(-r)) : 0;

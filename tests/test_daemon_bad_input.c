@@ -1,7 +1,7 @@
 /* tests/test_daemon_bad_input.c - the real daemon, asked for what can't be. Would catch: a start
  * that fails without a sentence or with a wrong exit code, a second daemon that takes the socket, a
- * file that is removed though it is no socket, a prompt that is cut instead of refused, a refusal
- * that changes the session, silence at SIGTERM.
+ * file that is removed though it is no socket or another's, a prompt that is cut instead of
+ * refused, a refusal that changes the session, silence at SIGTERM.
  */
 
 #include "ipc/handshake.h"
@@ -148,6 +148,26 @@ static void test_socket_paths(void **state)
     assert_true(daemon_fixture_notified(&d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS));
     daemon_fixture_stop(&d);
     assert_int_equal(access(sock, F_OK), -1);
+}
+
+/* Where the numbers of a second one were to be: a socket of another kind, and it stays. */
+static void test_metrics_socket_taken(void **state)
+{
+    char own[SCRATCH_PATH_MAX];
+    struct daemon_fixture d;
+    const char *args[] = { "--model",
+                           daemon_fixture_model(DAEMON_FIXTURE_TINY),
+                           "--socket",
+                           scratch_path(own, "own.sock"),
+                           "--metrics-socket",
+                           d.socket,
+                           NULL };
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    fails(args, 1, "is a socket that can't be replaced");
+    gist_disconnect(daemon_fixture_connect(&d));
+    daemon_fixture_stop(&d);
 }
 
 static void test_no_permission(void **state)
@@ -357,10 +377,11 @@ static void test_sigterm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),      cmocka_unit_test(test_bad_models),
-        cmocka_unit_test(test_socket_paths), cmocka_unit_test(test_no_permission),
-        cmocka_unit_test(test_too_long),     cmocka_unit_test(test_answer_too_long),
-        cmocka_unit_test(test_limits),       cmocka_unit_test(test_sigterm),
+        cmocka_unit_test(test_options),         cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_socket_paths),    cmocka_unit_test(test_metrics_socket_taken),
+        cmocka_unit_test(test_no_permission),   cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_answer_too_long), cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_sigterm),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,83 @@
+#include "daemon/socket_file.h"
+
+#include "ipc/handshake.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int open_socket(int type, struct why *why)
+{
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    return fd < 0 ? why_set(why, -errno, "socket: %s", strerror(errno)) : fd;
+}
+
+static struct sockaddr_un address(const char *path)
+{
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+
+    memcpy(a.sun_path, path, strlen(path));
+    return a;
+}
+
+/* 0: nobody answers. */
+static int try_connect(const char *path, int type, pid_t *ret_pid, struct why *why)
+{
+    struct sockaddr_un a = address(path);
+    uid_t uid;
+    int fd = open_socket(type, why), r = 0, err;
+
+    if (fd < 0)
+        return fd;
+    err = connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? errno : 0;
+    if (err == 0 || err == EAGAIN) { /* EAGAIN: its queue is full */
+        r = -EADDRINUSE;
+        if (err == 0)
+            (void)handshake_peer(fd, ret_pid, &uid);
+    } else if (err != ECONNREFUSED && err != ENOENT) {
+        r = why_set(why, -err, "%s is a socket that can't be replaced: %s", path, strerror(err));
+    }
+    (void)close(fd);
+    return r;
+}
+
+int socket_file_clear(const char *path, int type, const char *option, pid_t *ret_pid,
+                      struct why *why)
+{
+    struct stat st;
+    int r;
+
+    *ret_pid = 0;
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT ? 0 : why_set(why, -errno, "%s: %s", path, strerror(errno));
+    if (!S_ISSOCK(st.st_mode))
+        return why_set(why, -EEXIST,
+                       "%s exists and is not a socket: it is left alone; choose another path with "
+                       "--%s",
+                       path, option);
+    r = try_connect(path, type, ret_pid, why);
+    if (r == 0 && unlink(path) < 0 && errno != ENOENT)
+        r = why_set(why, -errno, "%s: %s", path, strerror(errno));
+    return r;
+}
+
+int socket_file_bind(const char *path, int type, struct why *why)
+{
+    struct sockaddr_un a = address(path);
+    int fd = open_socket(type, why), r;
+    mode_t mask;
+
+    if (fd < 0)
+        return fd;
+    mask = umask(0777); /* nobody may connect before the mode is right */
+    r = bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
+    (void)umask(mask);
+    if (r == 0)
+        return fd;
+    (void)close(fd);
+    return why_set(why, r, "%s: %s", path, strerror(-r));
+}

@@ -1,0 +1,25 @@
+/* daemon/socket_file.h - the file of a Unix socket, in the place of one that nobody answers at.
+ *
+ * A path has at most CONFIG_SOCKET_MAX bytes; type is SOCK_STREAM or SOCK_SEQPACKET.
+ *
+ * Threads    socket_file_bind changes the process's umask for a moment: before there are others.
+ * Errors     -EEXIST (no socket), -EADDRINUSE (somebody answers there), or the errno; why has the
+ *            sentence, but for -EADDRINUSE: whose that is the caller knows.
+ */
+#ifndef DAEMON_SOCKET_FILE_H
+#define DAEMON_SOCKET_FILE_H
+
+#include "base/why.h"
+
+#include <sys/types.h>
+
+/* Removes what an earlier daemon left there, and nothing else: a socket of another type is
+ * somebody's. option: which names the path. *ret_pid: who answers, behind -EADDRINUSE; 0: that is
+ * not known. */
+int socket_file_clear(const char *path, int type, const char *option, pid_t *ret_pid,
+                      struct why *why);
+
+/* A descriptor, which does not listen yet. Nobody may connect until the file gets a mode. */
+int socket_file_bind(const char *path, int type, struct why *why);
+
+#endif
