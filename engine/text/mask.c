@@ -219,12 +219,7 @@ static int fill(struct masks *k, struct match *m, struct slot *s, uint32_t state
     int e;
 
     memset(words, 0, 2 * n * sizeof(*words));
-    k->loose.g = m->g;
-    k->loose.err = 0;
-    if (k->loose.n_nodes == 0) { /* the first time */
-        match_start(&k->loose, m->g);
-        k->loose.err = 0;
-    }
+    match_start(&k->loose, m->g);
     k->made++;
     e = walk(&w, (struct match_way){ state, 0 });
     if (e < 0) {
