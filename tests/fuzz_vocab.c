@@ -7,8 +7,8 @@
 #include "engine/text/detok.h"
 #include "engine/text/normal.h"
 #include "engine/text/vocab.h"
+#include "tests/support/built_vocab.h"
 #include "tests/support/fuzz_seeds.h"
-#include "tests/support/gguf_build.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -27,20 +27,14 @@ static void open_vocab(size_t i, const char *pre)
     struct gguf_build_shape shape = gguf_build_tiny();
     struct gguf_build *b = gguf_build_model(&shape);
     struct why why = { "" };
-    struct gguf *g;
-    void *bytes;
-    size_t len;
 
     gguf_build_str(b, "tokenizer.ggml.pre", pre);
-    bytes = gguf_build_bytes(b, &len, NULL);
-    gguf_build_free(b);
-    if (gguf_open_mem(bytes, len, "fuzz.gguf", &g, &why) < 0 ||
-        vocab_open(g, &vocabs[i], &why) < 0 || vocab_encoder_new(vocabs[i], &encoders[i]) < 0) {
+    if (built_vocab_open(b, &vocabs[i], &why) < 0 ||
+        vocab_encoder_new(vocabs[i], &encoders[i]) < 0) {
         fprintf(stderr, "%s\n", why.text);
         abort();
     }
-    gguf_close(g);
-    free(bytes);
+    gguf_build_free(b);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)

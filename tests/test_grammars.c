@@ -2,7 +2,7 @@
  * or that is another user's, or another text's of the same digest; one that goes while it is used;
  * memory of one in use that nobody is charged for, that is charged twice, or that stays charged. */
 #include "daemon/grammars.h"
-#include "tests/support/gguf_build.h"
+#include "tests/support/built_vocab.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -145,21 +145,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_charged, begin, end),
         cmocka_unit_test_setup_teardown(test_room, begin, end),
     };
-    struct gguf_build_shape shape = gguf_build_tiny();
-    struct gguf_build *b = gguf_build_model(&shape);
-    struct gguf *g;
-    size_t len;
-    void *bytes = gguf_build_bytes(b, &len, NULL);
     int r;
 
-    gguf_build_free(b);
-    if (gguf_open_mem(bytes, len, "tiny.gguf", &g, &why) < 0 || vocab_open(g, &vocab, &why) < 0) {
-        print_error("%s\n", why.text);
-        return 1;
-    }
+    vocab = built_vocab_tiny();
     r = cmocka_run_group_tests(tests, NULL, NULL);
     vocab_close(vocab);
-    gguf_close(g);
-    free(bytes);
     return r;
 }

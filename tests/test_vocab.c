@@ -5,8 +5,8 @@
  */
 #include "engine/text/bpe.h"
 #include "engine/text/vocab.h"
+#include "tests/support/built_vocab.h"
 #include "tests/support/file.h"
-#include "tests/support/gguf_build.h"
 #include "tests/support/nasty.h"
 
 #include <ctype.h>
@@ -21,35 +21,11 @@
 
 /* --- helpers ---------------------------------------------------------------------------------- */
 
-static int open_built(struct gguf_build *b, struct vocab **ret, struct why *why)
-{
-    struct gguf *g;
-    size_t len;
-    void *bytes = gguf_build_bytes(b, &len, NULL);
-    int r;
-
-    assert_int_equal(gguf_open_mem(bytes, len, "test.gguf", &g, NULL), 0);
-    r = vocab_open(g, ret, why);
-    gguf_close(g);
-    free(bytes);
-    return r;
-}
-
 static struct gguf_build *tiny(void)
 {
     struct gguf_build_shape shape = gguf_build_tiny();
 
     return gguf_build_model(&shape);
-}
-
-static struct vocab *open_tiny(void)
-{
-    struct gguf_build *b = tiny();
-    struct vocab *v;
-
-    assert_int_equal(open_built(b, &v, NULL), 0);
-    gguf_build_free(b);
-    return v;
 }
 
 static struct vocab *open_path(const char *path)
@@ -167,7 +143,7 @@ static void as_recorded(void **state)
 
 static void by_hand(void **state)
 {
-    struct vocab *v = open_tiny();
+    struct vocab *v = built_vocab_tiny();
     size_t n;
 
     (void)state;
@@ -185,7 +161,7 @@ static void random_bytes(void **state)
 {
     static const char alphabet[] =
         "the in er on an wor\n 1'<|>\xc3\xa9\xf0\x9f\xa6\x99\xe2\x80\x8d";
-    struct vocab *v = open_tiny();
+    struct vocab *v = built_vocab_tiny();
     uint64_t seed = 9;
     uint8_t text[300];
 
@@ -215,7 +191,7 @@ static void long_texts(void **state)
     static const char words[] = "the wor in on an  er re, (x) 42\t\xc3\xa9\xe4\xb8\xad";
     static const size_t lengths[] = { 3, 90, 70000, 1, 65530, 65536, 5, 200000, 131072, 40 };
     const size_t n_lines = sizeof(lengths) / sizeof(*lengths), size = 600000;
-    struct vocab *v = open_tiny();
+    struct vocab *v = built_vocab_tiny();
     uint8_t *text = malloc(size);
     size_t len = 0, n, n_line, at = 0, from = 0;
     uint32_t *ids, *line;
@@ -287,7 +263,7 @@ static void long_nasty_texts(void **state)
 static void a_word_without_end(void **state)
 {
     const size_t len = 2 * (size_t)BPE_MAX + 4001;
-    struct vocab *v = open_tiny();
+    struct vocab *v = built_vocab_tiny();
     uint8_t *text = malloc(len);
     uint32_t *ids;
     size_t n;
@@ -335,7 +311,7 @@ static void a_bounded_call(void **state)
 {
     static const char *const texts[] = { "he", "x ", "<|im", " ", "\n", "\xe4\xb8\xad", "\xff" };
     const size_t len = 1 << 20;
-    struct vocab *v = open_tiny(), *published = open_path("tests/data/tiny_smollm2.gguf");
+    struct vocab *v = built_vocab_tiny(), *published = open_path("tests/data/tiny_smollm2.gguf");
     uint8_t *text = malloc(len);
 
     (void)state;
@@ -355,7 +331,7 @@ static void a_bounded_call(void **state)
 
 static void special_only_when_asked(void **state)
 {
-    struct vocab *v = open_tiny();
+    struct vocab *v = built_vocab_tiny();
     static const char text[] = "he<|im_end|>he";
     size_t n;
     uint32_t *ids;
@@ -376,7 +352,7 @@ static void special_only_when_asked(void **state)
 /* A special token at every place around the end of a look-ahead. */
 static void special_across_a_look_ahead(void **state)
 {
-    struct vocab *v = open_tiny();
+    struct vocab *v = built_vocab_tiny();
     const size_t len = 65536 + 40;
     char *text = malloc(len + 1);
     size_t n;
@@ -429,7 +405,7 @@ static void longest_special_wins(void **state)
     size_t n;
 
     (void)state;
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     EXPECT(v, "<a><", true, 8);
     EXPECT(v, "c<ac", true, 2, 7, 2);
     EXPECT(v, "cb<a", true, 2, 10, 0); /* the first place wins, then the longest */
@@ -449,12 +425,12 @@ static void whole_words(void **state)
     struct vocab *v;
 
     (void)state;
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     EXPECT(v, "abc", false, 3, 2);
     EXPECT(v, "bc", false, 4);
     vocab_close(v);
     gguf_build_str(b, "tokenizer.ggml.pre", "llama-bpe");
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     EXPECT(v, "abc", false, 5);
     EXPECT(v, "abcc", false, 3, 2, 2);
     vocab_close(v);
@@ -471,7 +447,7 @@ static void missing_bytes_are_counted(void **state)
     uint32_t *ids;
 
     (void)state;
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     ids = encode(v, "axb\xff\x80!c", 7, false, 1, &n, &lost);
     assert_int_equal(n, 2);
     assert_int_equal(ids[0], 3);
@@ -495,7 +471,7 @@ static void special_among_bad_bytes(void **state)
 
     (void)state;
     assert_non_null(text);
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     EXPECT(v,
            "\xff\xff<x>\xff"
            "abc\xff<x><x>\xe4\xb8",
@@ -522,7 +498,7 @@ static void ids_of_the_file(void **state)
     struct vocab *v;
 
     (void)state;
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     assert_int_equal(vocab_size(v), 11);
     assert_int_equal(vocab_bos(v), VOCAB_NONE);
     assert_false(vocab_add_bos(v));
@@ -534,25 +510,25 @@ static void ids_of_the_file(void **state)
 
     gguf_build_u32(b, "tokenizer.ggml.eos_token_id", 9);
     gguf_build_u32(b, "tokenizer.ggml.bos_token_id", 10);
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     assert_true(vocab_is_eog(v, 9));
     assert_int_equal(vocab_bos(v), 10);
     assert_false(vocab_add_bos(v));
     vocab_close(v);
 
     gguf_build_str(b, "tokenizer.ggml.pre", "llama-bpe");
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     assert_true(vocab_add_bos(v));
     vocab_close(v);
     gguf_build_bool(b, "tokenizer.ggml.add_bos_token", false);
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     assert_false(vocab_add_bos(v));
     vocab_close(v);
     gguf_build_free(b);
 
     /* Text that only looks like the end of an answer. */
     b = small(abc, 7, special, 4, 1, abc_merges, 2);
-    assert_int_equal(open_built(b, &v, NULL), 0);
+    assert_int_equal(built_vocab_open(b, &v, NULL), 0);
     assert_false(vocab_is_eog(v, 7));
     vocab_close(v);
     gguf_build_free(b);
@@ -563,7 +539,7 @@ static void refused(struct gguf_build *b, int err, const char *sentence)
     struct why why = { "" };
     struct vocab *v;
 
-    assert_int_equal(open_built(b, &v, &why), err);
+    assert_int_equal(built_vocab_open(b, &v, &why), err);
     assert_string_equal(why.text, sentence);
     gguf_build_free(b);
 }
@@ -637,7 +613,7 @@ static void files_that_lie(void **state)
 static void types_without_a_sign(void **state)
 {
     struct gguf_build *b = tiny();
-    struct vocab *v = open_tiny(), *other;
+    struct vocab *v = built_vocab_tiny(), *other;
     struct {
         uint32_t kind, n[2];
         uint32_t types[GGUF_BUILD_N_VOCAB];
@@ -648,7 +624,7 @@ static void types_without_a_sign(void **state)
     for (uint32_t i = 0; i < GGUF_BUILD_N_VOCAB; i++)
         array.types[i] = vocab_is_special(v, i) ? 3 : 1;
     gguf_build_raw(b, "tokenizer.ggml.token_type", GGUF_ARRAY, &array, sizeof(array));
-    if (open_built(b, &other, &why) < 0)
+    if (built_vocab_open(b, &other, &why) < 0)
         fail_msg("%s", why.text);
     for (uint32_t i = 0; i < GGUF_BUILD_N_VOCAB; i++)
         assert_int_equal(vocab_is_special(other, i), vocab_is_special(v, i));
