@@ -33,14 +33,13 @@ static struct grammar *compiled(const char *text)
 /* 1: a text of the grammar, 0: the beginning of one, -1: neither. */
 static int reads(const struct grammar *g, const char *text)
 {
-    struct match *m;
+    static struct match m[1];
     int r;
 
-    assert_int_equal(match_new(g, &m), 0);
+    match_start(m, g);
     r = match_push(m, (const uint8_t *)text, strlen(text));
     assert_int_not_equal(r, -E2BIG);
     r = r < 0 ? -1 : m->ends;
-    match_free(m);
     return r;
 }
 
@@ -132,11 +131,11 @@ static void test_texts(void **state)
 static void test_every_character(void **state)
 {
     struct grammar *g = compiled("root ::= [\\u0041-\\u007e\\u0100-\\u08ff\\uabcd-\\U00012345]");
-    struct match *m;
+    static struct match m[1];
     uint8_t bytes[4];
 
     (void)state;
-    assert_int_equal(match_new(g, &m), 0);
+    match_start(m, g);
     for (uint32_t c = 0; c < 0x110000; c++) {
         bool in =
             (c >= 0x41 && c <= 0x7e) || (c >= 0x100 && c <= 0x8ff) || (c >= 0xabcd && c <= 0x12345);
@@ -163,7 +162,6 @@ static void test_every_character(void **state)
         if ((match_push(m, bytes, n) == 0) != in)
             fail_msg("U+%04X", c);
     }
-    match_free(m);
     grammar_free(g);
     assert_true(true);
 }
@@ -290,16 +288,15 @@ static const char *const grammars[] = {
 static void walk(const struct vocab *v, const struct trie *t, size_t bytes, unsigned steps)
 {
     uint64_t *bits = calloc(t->n_words, sizeof(*bits)), asked, made, rng = 7;
-    struct match *copy = malloc(sizeof(*copy)), *m;
+    static struct match copy[1], m[1];
     struct masks *k;
 
-    assert_non_null(copy);
     assert_int_equal(masks_new(t, bytes, &k), 0);
     for (size_t i = 0; i < sizeof(grammars) / sizeof(*grammars); i++) {
         struct grammar *g = compiled(grammars[i]);
         unsigned n = 0;
 
-        assert_int_equal(match_new(g, &m), 0);
+        match_start(m, g);
         while (n++ < steps) {
             uint32_t id = 0;
             size_t len;
@@ -318,7 +315,6 @@ static void walk(const struct vocab *v, const struct trie *t, size_t bytes, unsi
             text = vocab_bytes(v, id, &len);
             assert_int_equal(match_push(m, text, len), 0);
         }
-        match_free(m);
         grammar_free(g);
     }
     masks_counts(k, &asked, &made);
@@ -327,7 +323,6 @@ static void walk(const struct vocab *v, const struct trie *t, size_t bytes, unsi
         assert_true(made < asked / 2);  /* what was tried is kept */
     masks_free(k);
     free(bits);
-    free(copy);
 }
 
 static void test_masks(void **state)
@@ -364,11 +359,11 @@ static void test_depth(void **state)
 {
     struct grammar *list = compiled("root ::= \"a\" root | \"b\""),
                    *parens = compiled("root ::= \"(\" root \")\" | \"x\"");
-    struct match *m;
+    static struct match m[1];
     int e = 0;
 
     (void)state;
-    assert_int_equal(match_new(list, &m), 0);
+    match_start(m, list);
     for (unsigned i = 0; i < 100000; i++)
         assert_int_equal(match_push(m, (const uint8_t *)"a", 1), 0);
     assert_int_equal(m->n_nodes, 1);
@@ -390,7 +385,6 @@ static void test_depth(void **state)
         e = match_push(m, (const uint8_t *)"(", 1);
     assert_int_equal(e, -E2BIG);
     assert_non_null(strstr(m->why, "nests deeper"));
-    match_free(m);
     grammar_free(list);
     grammar_free(parens);
 }
@@ -400,15 +394,14 @@ static void test_stack_is_tidied(void **state)
 {
     struct grammar *g = compiled("root ::= (p \",\")* \"!\"\np ::= \"(\" p \")\" | q\n"
                                  "q ::= \"<\" p \">\" | \"x\"");
-    struct match *m;
+    static struct match m[1];
 
     (void)state;
-    assert_int_equal(match_new(g, &m), 0);
+    match_start(m, g);
     for (unsigned i = 0; i < 3000; i++)
         assert_int_equal(match_push(m, (const uint8_t *)"(<((<x>))>),", 12), 0);
     assert_int_equal(match_push(m, (const uint8_t *)"!", 1), 0);
     assert_true(m->ends && m->n_ways == 0);
-    match_free(m);
     grammar_free(g);
 }
 
@@ -418,12 +411,12 @@ static void test_ambiguous(void **state)
     struct grammar *g = compiled("root ::= a\na ::= \"x\" a \"y\" | \"x\" a \"z\" | b\n"
                                  "b ::= \"x\" c | \"w\"\nc ::= a \"1\" | a \"2\" a | a \"3\"");
     uint64_t *bits = calloc(trie->n_words, sizeof(*bits));
-    struct match *m;
+    static struct match m[1];
     struct masks *k;
     int e = 0;
 
     (void)state;
-    assert_int_equal(match_new(g, &m), 0);
+    match_start(m, g);
     assert_int_equal(masks_new(trie, 1 << 20, &k), 0);
     for (unsigned i = 0; i < 64 && e == 0; i++) {
         e = masks_of(k, m, bits);
@@ -433,7 +426,6 @@ static void test_ambiguous(void **state)
     assert_int_equal(e, -E2BIG);
     assert_non_null(strstr(m->why, "ambiguous"));
     masks_free(k);
-    match_free(m);
     grammar_free(g);
     free(bits);
 }
@@ -445,7 +437,7 @@ static void test_many_slow_ways(void **state)
     size_t n = (size_t)sprintf(text, "root ::= r0");
     uint64_t *bits = calloc(trie->n_words, sizeof(*bits));
     struct grammar *g;
-    struct match *m;
+    static struct match m[1];
     struct masks *k;
 
     (void)state;
@@ -459,7 +451,7 @@ static void test_many_slow_ways(void **state)
     for (unsigned i = 0; i < 60; i++)
         n += (size_t)sprintf(text + n, "\nb%u ::= c%u+\nc%u ::= [^\\U000100%02x]", i, i, i, i);
     g = compiled(text);
-    assert_int_equal(match_new(g, &m), 0);
+    match_start(m, g);
     assert_int_equal(masks_new(trie, 1 << 20, &k), 0);
     assert_int_equal(masks_of(k, m, bits), 0);
     assert_int_equal(match_push(m, (const uint8_t *)"\x01", 1), 0);
@@ -467,7 +459,6 @@ static void test_many_slow_ways(void **state)
     assert_int_equal(masks_of(k, m, bits), -E2BIG);
     assert_non_null(strstr(m->why, "take too long to find"));
     masks_free(k);
-    match_free(m);
     grammar_free(g);
     free(bits);
 }

@@ -51,11 +51,12 @@ static uint32_t next(size_t len)
 }
 
 /* The length; 0: it did not end. */
-static size_t make(struct match *m, char *text)
+static size_t make(const struct grammar *g, char *text)
 {
+    static struct match m[1];
     size_t len = 0, n;
 
-    match_start(m, m->g);
+    match_start(m, g);
     while (len < TEXT_MAX) {
         const uint8_t *bytes;
         uint32_t id;
@@ -79,20 +80,18 @@ static int texts_of(const char *line, unsigned n)
     char text[TEXT_MAX + 300];
     struct why why = { "" };
     struct grammar *g;
-    struct match *m;
     unsigned made = 0;
 
-    if (schema_compile(line, strlen(line), &g, &why) < 0 || match_new(g, &m) < 0) {
+    if (schema_compile(line, strlen(line), &g, &why) < 0) {
         fprintf(stderr, "%s: %s\n", line, why.text);
         return -1;
     }
     for (unsigned i = 0; i < 20 * n && made < n; i++) {
-        size_t len = make(m, text);
+        size_t len = make(g, text);
 
         if (len > 0)
             made += fwrite(text, 1, len, stdout) == len && putchar('\0') == 0;
     }
-    match_free(m);
     grammar_free(g);
     if (made < n)
         fprintf(stderr, "%s: only %u texts end\n", line, made);

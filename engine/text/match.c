@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define SLOTS (2 * MATCH_NODES_MAX)
@@ -166,22 +165,6 @@ uint32_t match_byte(struct match *m, const struct match_way *from, uint32_t n, u
 }
 
 /* --- a text ----------------------------------------------------------------------------------- */
-
-int match_new(const struct grammar *g, struct match **ret)
-{
-    struct match *m = malloc(sizeof(*m));
-
-    if (!m)
-        return -ENOMEM;
-    match_start(m, g);
-    *ret = m;
-    return 0;
-}
-
-void match_free(struct match *m)
-{
-    free(m);
-}
 
 void match_start(struct match *m, const struct grammar *g)
 {

@@ -13,7 +13,7 @@
  *
  * Limits     MATCH_WAYS_MAX ways, and MATCH_NODES_MAX calls at once: -E2BIG, and `why` says which.
  *
- * Threads    one at a time. Ownership: new/free; borrows the grammar. No malloc after match_new.
+ * Threads    one at a time. Ownership: caller's storage; borrows the grammar. No malloc.
  */
 #ifndef ENGINE_TEXT_MATCH_H
 #define ENGINE_TEXT_MATCH_H
@@ -43,10 +43,7 @@ struct match {
     uint32_t table[2 * MATCH_NODES_MAX]; /* nodes by their hash; 0: none */
 };
 
-int match_new(const struct grammar *g, struct match **ret);
-void match_free(struct match *m);
-
-/* Back to the beginning of the text, also of another grammar. */
+/* At the beginning of a text, whatever m was before. */
 void match_start(struct match *m, const struct grammar *g);
 
 /* The text goes on. -EINVAL: no text of the grammar does so; -E2BIG: a limit. Then it stands
