@@ -1,7 +1,7 @@
 /* bench/crowd.c - many programs of several users at one daemon, none of them trusted.
  *
- *     crowd [--seconds N] [--clients N] [--owners N] [--document N] [--report] GISTD MODEL
- * [OPTION]...
+ *     crowd [--seconds N] [--clients N] [--owners N] [--document N] [--report]
+ *           GISTD MODEL [OPTION]...
  *
  *     --seconds N   how long, all parts together (60)
  *     --clients N   of the crowd (64)
@@ -11,10 +11,12 @@
  *
  * Starts GISTD with MODEL, OPTIONs and a socket for everybody, and then, one after the other:
  *
- *     alone     the greedy answers of each user's prompts, and an interactive first token (p50,
- * p99) beside    the same while two clients read documents in the background and one reads and
- * cancels shares    users with 1, 2, 3 .. clients read without an end: rows of each crowd     all
- * clients ask, are cancelled, leave, and are killed with -9, as chance has it
+ *     alone     the greedy answers of each user's prompts, and an interactive first token (p50 and
+ *               p99)
+ *     beside    the same while two clients read documents in the background and one reads and
+ *               cancels
+ *     shares    users with 1, 2, 3 .. clients read without an end: rows of each
+ *     crowd     all clients ask, are cancelled, leave, and are killed with -9, as chance has it
  *
  * Exit 1: an answer differs from what it was alone; a user's new text was taken over from
  * another's; the daemon ends or grows (memory, descriptors, pages, places); a user's rows are more
@@ -340,7 +342,7 @@ static int cancel_one(struct crowd *w, gist_conn *c, uint64_t *x, uint32_t words
 
 /* --- what a process does ---------------------------------------------------------------------- */
 
-enum role { BACKGROUND, CANCELS, READS, CROWD };
+enum role { ALONE, BACKGROUND, CANCELS, READS, CROWD };
 
 /* Documents one after the other, two at a time where others read as well: the model is never
  * without work of this client. */
@@ -418,6 +420,25 @@ static void take_part(struct crowd *w, gist_conn *c, uint32_t owner, uint64_t x)
     gist_disconnect(c);
 }
 
+/* Of a user by itself: nobody has read anything of its texts before, and what others have read of
+ * the beginning that all share is not given away. */
+static void learn_answers(struct crowd *w, gist_conn *c, uint32_t owner)
+{
+    struct board *b = w->board;
+    struct answer a;
+    uint32_t shared;
+
+    for (uint32_t k = 0; k < PROMPTS; k++) {
+        if (ask(w, c, owner, k, &a, &shared) < 0)
+            _exit(1);
+        b->foreign += k == 0 && shared > 0 && getuid() >= FIRST_UID;
+        memcpy(b->answer[owner][k], a.ids, sizeof(a.ids));
+    }
+    for (uint32_t i = 0; owner == 0 && i < 40; i++)
+        if (probe(w, c, 5000 + i, &b->alone) < 0)
+            _exit(1);
+}
+
 /* A process of the user's; -1: none. */
 static pid_t start(struct crowd *w, enum role role, uint32_t owner, uint64_t seed)
 {
@@ -438,6 +459,9 @@ static pid_t start(struct crowd *w, enum role role, uint32_t owner, uint64_t see
         _exit(1);
     }
     switch (role) {
+    case ALONE:
+        learn_answers(w, c, owner);
+        break;
     case BACKGROUND:
     case READS:
         read_for_ever(w, c, role == READS ? GIST_INTERACTIVE : GIST_BACKGROUND, seed << 20);
@@ -466,35 +490,12 @@ static void end_all(const pid_t *pids, uint32_t n)
 
 /* --- parts ------------------------------------------------------------------------------------ */
 
-/* Of each user by itself: nobody has read anything of its texts before, and what others have read
- * of the beginning that all share is not given away. */
 static void alone(struct crowd *w)
 {
-    struct board *b = w->board;
-
     for (uint32_t owner = 0; owner < w->n_owners; owner++) {
-        pid_t pid = fork();
-        struct answer a;
-        uint32_t shared;
-        gist_conn *c;
+        pid_t pid = start(w, ALONE, owner, 0);
 
-        if (pid > 0) {
-            end_all(&pid, 1);
-            continue;
-        }
-        if (getuid() == 0 && setuid(FIRST_UID + owner) < 0)
-            _exit(1);
-        c = connect_to(w, "alone");
-        for (uint32_t k = 0; c && k < PROMPTS; k++) {
-            if (ask(w, c, owner, k, &a, &shared) < 0)
-                _exit(1);
-            b->foreign += k == 0 && shared > 0 && getuid() >= FIRST_UID;
-            memcpy(b->answer[owner][k], a.ids, sizeof(a.ids));
-        }
-        for (uint32_t i = 0; c && owner == 0 && i < 40; i++)
-            if (probe(w, c, 5000 + i, &b->alone) < 0)
-                _exit(1);
-        _exit(0);
+        end_all(&pid, 1);
     }
 }
 
