@@ -7,6 +7,7 @@
 #include "cuda/matvec.h"
 #include "cuda/shim/shim.h"
 #include "engine/cpu/kernels.h"
+#include "tests/support/bf16.h"
 #include "tests/support/counted.h"
 #include "tests/support/cuda_mem.h"
 #include "tests/support/near.h"
@@ -320,23 +321,6 @@ static void what_is_no_number(void **state)
         free(bad);
         product_free(&p);
     }
-}
-
-static uint16_t bf16(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof(u));
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-static float of_bf16(uint16_t b)
-{
-    uint32_t u = (uint32_t)b << 16;
-    float f;
-
-    memcpy(&f, &u, sizeof(f));
-    return f;
 }
 
 /* To the bit, whichever rows are asked for; of the float types what is left over, too. */

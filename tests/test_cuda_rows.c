@@ -8,6 +8,7 @@
 #include "cuda/shim/shim.h"
 #include "engine/cpu/kernels.h"
 #include "engine/plan.h"
+#include "tests/support/bf16.h"
 #include "tests/support/counted.h"
 #include "tests/support/cuda_mem.h"
 #include "tests/support/near.h"
@@ -39,25 +40,6 @@ static float *randoms(size_t n, float by)
     for (size_t i = 0; i < n; i++)
         ret[i] = random_f32(by);
     return ret;
-}
-
-static uint16_t bf16(float x)
-{
-    uint32_t u;
-
-    memcpy(&u, &x, sizeof(u));
-    if (isnan(x))
-        return (uint16_t)(u >> 16 | 0x40);
-    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
-static float of_bf16(uint16_t b)
-{
-    uint32_t u = (uint32_t)b << 16;
-    float f;
-
-    memcpy(&f, &u, sizeof(f));
-    return f;
 }
 
 /* high and low: 16 bits of x together, or NaN where there is no number to be left over. */
