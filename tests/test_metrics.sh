@@ -39,7 +39,7 @@ check 'nothing was cancelled' has '^gistd_cancel_latency_seconds_count 0$'
 check 'pages' has '^gistd_kv_pages{state="free"} [1-9]'
 
 # A cancel is timed.
-seq 1 20000 >"$tmp/long"
+seq 1 15000 >"$tmp/long"
 "$gistctl" ask -n 1 -f "$tmp/long" Why >"$tmp/answer" 2>&1 &
 asking=$!
 tries=600
