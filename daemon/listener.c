@@ -1,7 +1,7 @@
 #include "daemon/listener.h"
 
+#include "base/socket_file.h"
 #include "daemon/notify.h"
-#include "daemon/socket_file.h"
 #include "ipc/handshake.h"
 
 #include <errno.h>

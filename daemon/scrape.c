@@ -1,8 +1,8 @@
 #include "daemon/scrape.h"
 
 #include "base/clock.h"
+#include "base/socket_file.h"
 #include "daemon/listener.h"
-#include "daemon/socket_file.h"
 #include "ipc/handshake.h"
 
 #include <errno.h>

@@ -1,5 +1,7 @@
 #include "http/listen.h"
 
+#include "base/socket_file.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -170,40 +172,23 @@ static int open_tcp(struct listen *l, const struct conf *conf, const char *text,
     return 0;
 }
 
-/* One that nobody listens on any more is in the way. */
-static bool is_stale(const struct sockaddr_un *a)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool stale =
-        fd >= 0 && connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 && errno == ECONNREFUSED;
-
-    if (fd >= 0)
-        (void)close(fd);
-    return stale;
-}
-
 static int open_unix(struct listen *l, const struct conf *conf, struct why *why)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
-    mode_t mask;
+    const char *path = conf->unix_path;
+    pid_t pid;
+    int fd, r = socket_file_clear(path, SOCK_STREAM, "unix", &pid, why);
 
+    if (r == -EADDRINUSE)
+        return why_set(why, r, "somebody answers at %s; choose another path with --unix", path);
+    if (r < 0)
+        return r;
+    fd = socket_file_bind(path, SOCK_STREAM, why);
     if (fd < 0)
-        return why_set(why, -errno, "%s: %s", conf->unix_path, strerror(errno));
-    (void)snprintf(a.sun_path, sizeof(a.sun_path), "%.107s", conf->unix_path);
-    if (is_stale(&a))
-        (void)unlink(a.sun_path);
-    mask = umask(0777 & ~(mode_t)conf->unix_mode); /* never open wider, not for a moment */
-    r = bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ? -errno : 0;
-    (void)umask(mask);
-    if (r == 0 && listen(fd, BACKLOG) < 0)
-        r = -errno;
-    if (r < 0) {
-        (void)close(fd);
-        return why_set(why, r, "option unix: %s: %s", conf->unix_path, strerror(-r));
-    }
-    (void)snprintf(l->made, sizeof(l->made), "%s", a.sun_path);
-    add(l, fd, true, a.sun_path);
+        return fd;
+    (void)snprintf(l->made, sizeof(l->made), "%.*s", CONF_UNIX_MAX, path);
+    add(l, fd, true, path);
+    if (chmod(path, conf->unix_mode) < 0 || listen(fd, BACKLOG) < 0)
+        return why_set(why, -errno, "option unix: %s: %s", path, strerror(errno));
     return 0;
 }
 

@@ -29,6 +29,10 @@ code 'other machines without a key' 2 "$http" --config /dev/null --listen 0.0.0.
 says '--api-keys'
 code 'nowhere' 2 "$http" --config /dev/null --listen ''
 says '--unix'
+echo precious >"$tmp/file"
+code 'a file where the Unix socket is to be' 2 "$http" --config /dev/null --listen '' --unix "$tmp/file"
+says 'not a socket'
+check 'it is left alone' grep -q precious "$tmp/file"
 echo 'me 0123456789abcdef' >"$tmp/keys"
 chmod 644 "$tmp/keys"
 code 'keys that all may read' 2 "$http" --config /dev/null --listen 127.0.0.1:0 --api-keys "$tmp/keys"
@@ -43,7 +47,11 @@ http_start --keep-alive 1 --request-timeout 5 --max-body 2M --log-requests yes
 check 'no daemon, and one that loads' run http_absent "$tmp/gistd.sock"
 code 'a second one' 3 "$http" --config /dev/null --listen "127.0.0.1:$port"
 says 'another program'
+code 'a second one on the Unix socket' 3 "$http" --config /dev/null --listen '' --unix "$tmp/http.sock"
+says 'somebody answers at'
 daemon_start tests/data/tiny_smollm2.gguf
+code "one on the daemon's socket" 2 "$http" --config /dev/null --listen '' --unix "$GISTD_SOCKET"
+says "can't be replaced"
 check 'the APIs' run http_api
 check 'clients that leave, and long silence' run http_leave "$GISTD_SOCKET"
 check 'hostile clients' run http_hostile "$tmp/http.sock"

@@ -1,13 +1,14 @@
-/* daemon/socket_file.h - the file of a Unix socket, in the place of one that nobody answers at.
+/* base/socket_file.h - the file of a Unix socket, in the place of one that nobody answers at.
  *
- * A path has at most CONFIG_SOCKET_MAX bytes; type is SOCK_STREAM or SOCK_SEQPACKET.
+ * A path has at most 107 bytes, as sun_path has with its NUL; type is SOCK_STREAM or
+ * SOCK_SEQPACKET.
  *
  * Threads    socket_file_bind changes the process's umask for a moment: before there are others.
  * Errors     -EEXIST (no socket), -EADDRINUSE (somebody answers there), or the errno; why has the
  *            sentence, but for -EADDRINUSE: whose that is the caller knows.
  */
-#ifndef DAEMON_SOCKET_FILE_H
-#define DAEMON_SOCKET_FILE_H
+#ifndef BASE_SOCKET_FILE_H
+#define BASE_SOCKET_FILE_H
 
 #include "base/why.h"
 

@@ -1,6 +1,4 @@
-#include "daemon/socket_file.h"
-
-#include "ipc/handshake.h"
+#include "base/socket_file.h"
 
 #include <errno.h>
 #include <string.h>
@@ -24,11 +22,19 @@ static struct sockaddr_un address(const char *path)
     return a;
 }
 
+/* 0: it can't be said. */
+static pid_t peer(int fd)
+{
+    struct ucred who;
+    socklen_t len = sizeof(who);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 ? 0 : who.pid;
+}
+
 /* 0: nobody answers. */
 static int try_connect(const char *path, int type, pid_t *ret_pid, struct why *why)
 {
     struct sockaddr_un a = address(path);
-    uid_t uid;
     int fd = open_socket(type, why), r = 0, err;
 
     if (fd < 0)
@@ -37,7 +43,7 @@ static int try_connect(const char *path, int type, pid_t *ret_pid, struct why *w
     if (err == 0 || err == EAGAIN) { /* EAGAIN: its queue is full */
         r = -EADDRINUSE;
         if (err == 0)
-            (void)handshake_peer(fd, ret_pid, &uid);
+            *ret_pid = peer(fd);
     } else if (err != ECONNREFUSED && err != ENOENT) {
         r = why_set(why, -err, "%s is a socket that can't be replaced: %s", path, strerror(err));
     }
