@@ -54,6 +54,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
         "\"const\":[1,{}]}}}]}",
         "r6{\"prefixItems\":[{\"type\":\"number\",\"exclusiveMinimum\":0,\"maximum\":9},true],"
         "\"items\":false}",
+        "r7{\"const\":\"a text alone\"}",
     };
     const char *dir = fuzz_seeds_dir(*argc, *argv);
 

@@ -104,11 +104,12 @@ uint32_t expr_rule(struct expr_build *b, const char *name)
 
 void expr_define(struct expr_build *b, uint32_t rule, uint32_t body)
 {
-    struct expr_rule *r = (struct expr_rule *)b->rules.mem + rule;
+    struct expr_rule *r;
 
     if (b->err)
         return;
     assert(rule < b->rules.n);
+    r = (struct expr_rule *)b->rules.mem + rule;
     r->body = body;
     r->defined = true;
 }

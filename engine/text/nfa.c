@@ -12,6 +12,13 @@ static const struct expr_node *node_of(const struct expr_build *b, uint32_t e)
     return (const struct expr_node *)b->nodes.mem + e;
 }
 
+/* Not where the kids begin and then an index: an expression without any may be in a grammar where
+ * none has any, and what is added to a pointer to nothing is undefined, be it 0. */
+static uint32_t kid_of(const struct expr_build *b, const struct expr_node *x, uint32_t i)
+{
+    return ((const uint32_t *)b->kids.mem)[x->a + i];
+}
+
 static struct expr_rule *rule_of(const struct expr_build *b, uint32_t rule)
 {
     return (struct expr_rule *)b->rules.mem + rule;
@@ -142,7 +149,6 @@ static uint32_t write_jump(struct nfa *n, struct expr_build *b, uint32_t rule)
 static uint32_t write_expr(struct nfa *n, struct expr_build *b, uint32_t e, uint32_t out)
 {
     const struct expr_node x = *node_of(b, e);
-    const uint32_t *kids = (const uint32_t *)b->kids.mem + x.a;
     uint32_t at = out;
 
     switch (b->err ? EXPR_IS_EMPTY : x.kind) {
@@ -160,12 +166,12 @@ static uint32_t write_expr(struct nfa *n, struct expr_build *b, uint32_t e, uint
         return char_class(n, b, &x, out);
     case EXPR_IS_SEQ:
         for (uint32_t i = x.b; i-- > 0;)
-            at = write_expr(n, b, kids[i], at);
+            at = write_expr(n, b, kid_of(b, &x, i), at);
         return at;
     case EXPR_IS_ANY_OF:
-        at = write_expr(n, b, kids[x.b - 1], out);
+        at = write_expr(n, b, kid_of(b, &x, x.b - 1), out);
         for (uint32_t i = x.b - 1; i-- > 0;)
-            at = split(n, b, write_expr(n, b, kids[i], out), at);
+            at = split(n, b, write_expr(n, b, kid_of(b, &x, i), out), at);
         return at;
     case EXPR_IS_REPEAT:
         return write_repeat(n, b, &x, out);
@@ -203,19 +209,18 @@ static void write_rule(struct nfa *n, struct expr_build *b, uint32_t rule)
 static bool ends(struct nfa *n, const struct expr_build *b, const bool *rule_ends, uint32_t e)
 {
     const struct expr_node *x = node_of(b, e);
-    const uint32_t *kids = (const uint32_t *)b->kids.mem + x->a;
 
     if (n->work++ > GRAMMAR_WORK_MAX) /* parts that stand in many places are looked at in each */
         return false;
     switch (x->kind) {
     case EXPR_IS_SEQ:
         for (uint32_t i = 0; i < x->b; i++)
-            if (!ends(n, b, rule_ends, kids[i]))
+            if (!ends(n, b, rule_ends, kid_of(b, x, i)))
                 return false;
         return true;
     case EXPR_IS_ANY_OF:
         for (uint32_t i = 0; i < x->b; i++)
-            if (ends(n, b, rule_ends, kids[i]))
+            if (ends(n, b, rule_ends, kid_of(b, x, i)))
                 return true;
         return false;
     case EXPR_IS_REPEAT:
