@@ -79,12 +79,11 @@ static int pack(struct bench *b, const struct seq *s, const struct asked *a, uin
 
     if (r < 0)
         return r;
-    if (compress_rows_left(&spec, &fork, 0, &side))
-        r = -EIO; /* the queries were not kept */
+    /* Rows that are left: the queries were not kept. */
+    r = compress_rows_left(&spec, &fork, 0, &side) ? -EIO : -EAGAIN;
     start = now();
-    do
-        r = r < 0 && r != -EAGAIN ? r : compress_finish(b->c, &spec, &fork, 0, &side);
-    while (r == -EAGAIN);
+    while (r == -EAGAIN)
+        r = compress_finish(b->c, &spec, &fork, 0, &side);
     least(&b->packing[i], start);
     compress_drop(b->c, &fork, &side);
     seq_close(&fork);

@@ -73,6 +73,17 @@ static void run_observers(struct world *w, const struct forward_run *run)
     free(out);
 }
 
+static int finish(struct world *w, struct compressor *k, const struct compress_spec *spec,
+                  uint32_t segment, struct compress_side *side)
+{
+    int r;
+
+    do
+        r = compress_finish(k, spec, &w->seq, segment, side);
+    while (r == -EAGAIN);
+    return r;
+}
+
 static void fit(struct world *w, const struct shown *c)
 {
     struct compress_spec spec = { COMPRESS_FIT, c->ratio, c->sinks, NULL };
@@ -83,7 +94,6 @@ static void fit(struct world *w, const struct shown *c)
     uint32_t *taken = malloc((n_taken + 1) * sizeof(*taken));
     struct compressor *k;
     struct forward_run run;
-    int r;
 
     assert_int_equal(compress_open(&w->m, world_backend(w), &k), 0);
     assert_int_equal(compress_check(&spec, c->seg_len, NULL), 0);
@@ -94,10 +104,7 @@ static void fit(struct world *w, const struct shown *c)
     }
     if (n_taken)
         assert_int_equal(pool_take(&w->pool, &others, n_taken, taken), 0);
-    do
-        r = compress_finish(k, &spec, &w->seq, c->segment, &side);
-    while (r == -EAGAIN);
-    assert_int_equal(r, 0);
+    assert_int_equal(finish(w, k, &spec, c->segment, &side), 0);
     if (n_taken)
         pool_give(&w->pool, &others, n_taken, taken);
     compress_drop(k, &w->seq, &side);
@@ -441,17 +448,6 @@ static void same_however_it_came(void **state)
 
 /* --- no memory -------------------------------------------------------------------------------- */
 
-static int finish(struct world *w, struct compressor *k, const struct compress_spec *spec,
-                  struct compress_side *side)
-{
-    int r;
-
-    do
-        r = compress_finish(k, spec, &w->seq, 0, side);
-    while (r == -EAGAIN);
-    return r;
-}
-
 /* Packs segment 0 when the n-th allocation on the way fails, and then once more. False: there are
  * fewer. */
 static bool pack_denied(uint64_t n, struct head *ret)
@@ -478,14 +474,14 @@ static bool pack_denied(uint64_t n, struct head *ret)
     memset(is, 0, sizeof(*is));
     read_head(&w, 0, c.seg_len, 1, was);
     fault_arm(n);
-    r = finish(&w, k, &spec, &side);
+    r = finish(&w, k, &spec, 0, &side);
     failed = fault_disarm(&f);
     if (failed) {
         assert_int_equal(r, -ENOMEM);
         assert_int_equal(w.seq.segments[0].state, SEQ_RAW);
         read_head(&w, 0, c.seg_len, 1, is);
         assert_memory_equal(was, is, sizeof(*is));
-        r = finish(&w, k, &spec, &side);
+        r = finish(&w, k, &spec, 0, &side);
     }
     assert_int_equal(r, 0);
     memset(ret, 0, sizeof(*ret));
