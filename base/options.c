@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* --- one value -------------------------------------------------------------------------------- */
 
@@ -343,6 +344,20 @@ int options_load_file(const struct options *o, void *to, const char *path, struc
     free(line);
     (void)fclose(f);
     return err;
+}
+
+void options_find_file(const char *config_home, const char *home, const char *name, char *ret)
+{
+    ret[0] = '\0';
+    if (config_home && config_home[0] == '/')
+        (void)snprintf(ret, OPTIONS_TEXT_MAX + 1, "%s/gistd/%s", config_home, name);
+    else if (home && home[0] == '/')
+        (void)snprintf(ret, OPTIONS_TEXT_MAX + 1, "%s/.config/gistd/%s", home, name);
+    if (ret[0] && access(ret, F_OK) == 0)
+        return;
+    (void)snprintf(ret, OPTIONS_TEXT_MAX + 1, "/etc/gistd/%s", name);
+    if (access(ret, F_OK) < 0)
+        ret[0] = '\0';
 }
 
 /* One flag at argv[*i], `--name=value`, `--name value` or `--name` of a yes/no option. */

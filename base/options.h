@@ -121,6 +121,10 @@ int options_set(const struct options *o, void *to, const char *name, const char 
 void options_set_defaults(const struct options *o, void *to);
 
 int options_load_file(const struct options *o, void *to, const char *path, struct why *why);
+/* The default file that is there: gistd/NAME in config_home ($XDG_CONFIG_HOME; or without one in
+ * .config of home, $HOME), or in /etc. Either may be NULL; what is not absolute counts as that. ret
+ * has TEXT_MAX + 1 bytes; empty: there is none. */
+void options_find_file(const char *config_home, const char *home, const char *name, char *ret);
 /* Flags are read twice: first what they ask for (0, or the first action) and the file that they
  * name (ret_file has TEXT_MAX + 1 bytes and is left alone when there is none), and when that was
  * read what they set. argv[0] is left out. */

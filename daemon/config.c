@@ -5,7 +5,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct options_item items[] = {
 #define OPTION(...) OPTIONS_ITEM(struct config, __VA_ARGS__),
@@ -63,23 +62,6 @@ static const char *env_get(char *const *env, const char *name)
         if (strncmp(*env, name, n) == 0 && (*env)[n] == '=')
             return *env + n + 1;
     return NULL;
-}
-
-/* The default config file that is there, or an empty string. */
-static void find_file(char *const *env, char *ret, size_t cap)
-{
-    const char *base = env_get(env, "XDG_CONFIG_HOME"), *home = env_get(env, "HOME");
-
-    ret[0] = '\0';
-    if (base && base[0] == '/')
-        (void)snprintf(ret, cap, "%s/gistd/gistd.conf", base);
-    else if (home && home[0] == '/')
-        (void)snprintf(ret, cap, "%s/.config/gistd/gistd.conf", home);
-    if (ret[0] && access(ret, F_OK) == 0)
-        return;
-    (void)snprintf(ret, cap, "/etc/gistd/gistd.conf");
-    if (access(ret, F_OK) < 0)
-        ret[0] = '\0';
 }
 
 static void env_name(const char *option, char ret[64])
@@ -142,7 +124,8 @@ int config_load(struct config *c, int argc, char *const *argv, char *const *env,
         c->action == CONFIG_PRINT)
         return r;
     if (!c->file[0])
-        find_file(env, c->file, sizeof(c->file));
+        options_find_file(env_get(env, "XDG_CONFIG_HOME"), env_get(env, "HOME"), "gistd.conf",
+                          c->file);
     if (c->file[0])
         r = options_load_file(&options, c, c->file, why);
     if (r == 0)

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct options_item items[] = {
 #define OPTION(...) OPTIONS_ITEM(struct conf, __VA_ARGS__),
@@ -28,23 +27,6 @@ static const struct options options = {
     .n_actions = sizeof(actions) / sizeof(actions[0]),
 };
 
-/* The default config file that is there, or an empty string. */
-static void find_file(char *ret, size_t cap)
-{
-    const char *base = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-
-    ret[0] = '\0';
-    if (base && base[0] == '/')
-        (void)snprintf(ret, cap, "%s/gistd/gist-http.conf", base);
-    else if (home && home[0] == '/')
-        (void)snprintf(ret, cap, "%s/.config/gistd/gist-http.conf", home);
-    if (ret[0] && access(ret, F_OK) == 0)
-        return;
-    (void)snprintf(ret, cap, "/etc/gistd/gist-http.conf");
-    if (access(ret, F_OK) < 0)
-        ret[0] = '\0';
-}
-
 int conf_load(struct conf *c, int argc, char *const *argv, struct why *why)
 {
     int r, action = CONF_SERVE;
@@ -56,7 +38,7 @@ int conf_load(struct conf *c, int argc, char *const *argv, struct why *why)
     if (r < 0 || c->action >= CONF_PRINT)
         return r;
     if (!c->file[0])
-        find_file(c->file, sizeof(c->file));
+        options_find_file(getenv("XDG_CONFIG_HOME"), getenv("HOME"), "gist-http.conf", c->file);
     if (c->file[0])
         r = options_load_file(&options, c, c->file, why);
     return r < 0 ? r : options_load_flags(&options, c, argc, argv, why);

@@ -1,7 +1,7 @@
 /* tests/test_options.c - a program's options, from a table of every kind. Would catch: a value that
  * is taken though it is not allowed, a sentence that does not say where the value came from, a flag
  * that is misread, what is printed and does not read back as itself, an option or an action that a
- * list lacks.
+ * list lacks, a default file that is looked for in the wrong place.
  */
 
 #include "base/options.h"
@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -208,6 +209,35 @@ static int flags(struct all *a, const char *line, int *ret_action, char *ret_fil
     return r < 0 ? r : options_load_flags(&options, a, argc, argv, why);
 }
 
+/* Names that no machine has in /etc. */
+static void test_default_file(void **state)
+{
+    char home[SCRATCH_PATH_MAX], file[SCRATCH_PATH_MAX], found[OPTIONS_TEXT_MAX + 1];
+    char other[SCRATCH_PATH_MAX];
+    FILE *f;
+
+    (void)state;
+    assert_int_equal(mkdir(scratch_path(home, ".config"), 0700), 0);
+    assert_int_equal(mkdir(scratch_path(file, ".config/gistd"), 0700), 0);
+    f = fopen(scratch_path(file, ".config/gistd/none-such.conf"), "w");
+    assert_non_null(f);
+    assert_int_equal(fclose(f), 0);
+    options_find_file(home, NULL, "none-such.conf", found);
+    assert_string_equal(found, file);
+    (void)scratch_path(other, "empty");
+    options_find_file(other, home, "none-such.conf", found); /* the first alone counts */
+    assert_string_equal(found, "");
+    *strrchr(home, '/') = '\0';
+    options_find_file(NULL, home, "none-such.conf", found);
+    assert_string_equal(found, file);
+    options_find_file("relative", home, "none-such.conf", found);
+    assert_string_equal(found, file);
+    options_find_file(NULL, home, "another.conf", found);
+    assert_string_equal(found, "");
+    options_find_file(NULL, NULL, "none-such.conf", found);
+    assert_string_equal(found, "");
+}
+
 static void test_flags(void **state)
 {
     static const struct {
@@ -348,8 +378,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults), cmocka_unit_test(test_values),
-        cmocka_unit_test(test_files),    cmocka_unit_test(test_flags),
-        cmocka_unit_test(test_print),    cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_files),    cmocka_unit_test(test_default_file),
+        cmocka_unit_test(test_flags),    cmocka_unit_test(test_print),
+        cmocka_unit_test(test_lists),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
