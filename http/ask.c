@@ -22,11 +22,6 @@ void ask_fini(struct ask *a)
     a->root = NULL;
 }
 
-static int no_memory(struct problem *p)
-{
-    return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
-}
-
 int ask_message(struct ask *a, const char *role, const char *text, struct problem *p)
 {
     struct gist_message *msgs;
@@ -35,7 +30,7 @@ int ask_message(struct ask *a, const char *role, const char *text, struct proble
         a->prompts = mem_new(&a->mem, 1, sizeof(*a->prompts));
         msgs = mem_new(&a->mem, ASK_MESSAGES_MAX, sizeof(*msgs));
         if (!a->prompts || !msgs)
-            return no_memory(p);
+            return problem_no_memory(p);
         a->prompts->msgs = msgs;
         a->prompts->chat = true;
     }
@@ -44,7 +39,7 @@ int ask_message(struct ask *a, const char *role, const char *text, struct proble
                            "`messages` has more than %u messages: join some of them",
                            ASK_MESSAGES_MAX);
     if (!text)
-        return no_memory(p);
+        return problem_no_memory(p);
     msgs = (struct gist_message *)a->prompts->msgs;
     msgs[a->prompts->n_msgs++] = (struct gist_message){ role, text };
     return 0;

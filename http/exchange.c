@@ -306,7 +306,7 @@ static void gather(struct exchange *x, const char *data, size_t size)
     }
     text_add(&x->body, data, size);
     if (x->body.lost)
-        (void)problem_set(&x->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
+        (void)problem_no_memory(&x->problem);
 }
 
 static enum MHD_Result answer(struct exchange *x)

@@ -28,8 +28,7 @@ int job_init(struct job *j)
                    (unsigned)random_bits());
     j->created_s = (uint64_t)time(NULL);
     j->begun_ns = clock_ns();
-    return j->choices ? 0
-                      : problem_set(&j->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
+    return j->choices ? 0 : problem_no_memory(&j->problem);
 }
 
 /* As soon as nothing more is wanted of it, and before the client has its last byte: who asks one
@@ -482,7 +481,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
         if (j->logprobs.n_pieces > 0 && j->conn && !j->problem.kind)
             tell_piece(j);
         if (j->out.lost)
-            (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "gist-http is out of memory");
+            (void)problem_no_memory(&j->problem);
         if (j->problem.kind || j->state == JOB_ENDED || counted(j))
             give_back(j);
         if (j->out.len > j->out_at && !j->out.lost)

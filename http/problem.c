@@ -51,6 +51,11 @@ int problem_set(struct problem *p, enum problem_kind kind, const char *param, co
     return -1;
 }
 
+int problem_no_memory(struct problem *p)
+{
+    return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+}
+
 static enum problem_kind kind_of(enum gist_code code)
 {
     switch (code) {

@@ -59,7 +59,7 @@ int read_content(struct ask *a, const struct json_object *content, const char *c
     }
     *ret = all.lost ? NULL : mem_copy(&a->mem, all.bytes ? all.bytes : "", all.len);
     text_fini(&all);
-    return *ret ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+    return *ret ? 0 : problem_no_memory(p);
 }
 
 int read_stops(struct ask *a, const struct json_object *o, const char *name, struct problem *p)
@@ -101,7 +101,7 @@ int read_schema(struct ask *a, const struct json_object *schema, struct problem 
     a->sampling.grammar_text = text;
     a->sampling.grammar_len = t.len;
     text_fini(&t);
-    return text ? 0 : problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+    return text ? 0 : problem_no_memory(p);
 }
 
 int read_format(struct ask *a, const struct json_object *o, const char *name, const char *inner,

@@ -104,7 +104,7 @@ static int read_raw(struct ask *a, const char *prompt, struct problem *p)
 {
     a->prompts = mem_new(&a->mem, 1, sizeof(*a->prompts));
     if (!a->prompts)
-        return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+        return problem_no_memory(p);
     a->prompts->text = prompt;
     a->prompts->len = strlen(prompt);
     a->n_prompts = 1;

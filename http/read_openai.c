@@ -183,7 +183,7 @@ static int read_ids(struct ask *a, const struct json_object *list, struct ask_pr
     to->n_ids = json_len(list);
     ids = mem_new(&a->mem, to->n_ids, sizeof(*ids));
     if (!ids)
-        return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+        return problem_no_memory(p);
     for (size_t i = 0; i < to->n_ids; i++) {
         const struct json_object *v = json_at(list, i);
 
@@ -226,7 +226,7 @@ static int read_prompts(struct ask *a, const struct json_object *v, struct probl
                            ASK_PROMPTS_MAX);
     a->prompts = mem_new(&a->mem, n, sizeof(*a->prompts));
     if (!a->prompts)
-        return problem_set(p, PROBLEM_FULL, NULL, "gist-http is out of memory");
+        return problem_no_memory(p);
     a->n_prompts = n;
     for (size_t i = 0; i < n; i++)
         if (read_prompt(a, several ? json_at(v, i) : v, &a->prompts[i], p) < 0)
