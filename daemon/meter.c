@@ -14,12 +14,3 @@ void meter_add(struct meter_histogram *h, uint64_t ns)
     h->n[i]++;
     h->sum_ns += ns;
 }
-
-uint64_t meter_count(const struct meter_histogram *h)
-{
-    uint64_t n = 0;
-
-    for (size_t i = 0; i < METER_BUCKETS; i++)
-        n += h->n[i];
-    return n;
-}

@@ -26,6 +26,5 @@ struct meter {
 };
 
 void meter_add(struct meter_histogram *h, uint64_t ns);
-uint64_t meter_count(const struct meter_histogram *h);
 
 #endif
