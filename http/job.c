@@ -31,6 +31,14 @@ int job_init(struct job *j)
     return j->choices ? 0 : problem_no_memory(&j->problem);
 }
 
+static void close_sessions(struct job *j)
+{
+    if (j->answer != j->base)
+        gist_close(j->answer);
+    gist_close(j->base);
+    j->answer = j->base = NULL;
+}
+
 /* As soon as nothing more is wanted of it, and before the client has its last byte: who asks one
  * thing after the other needs one connection. */
 static void give_back(struct job *j)
@@ -41,9 +49,7 @@ static void give_back(struct job *j)
     if (c && j->waiting) {
         pool_drop(j->pool, c); /* with its sessions */
     } else if (c) {
-        if (j->answer != j->base)
-            gist_close(j->answer);
-        gist_close(j->base);
+        close_sessions(j);
         pool_put(j->pool, c);
     }
     j->answer = j->base = NULL;
@@ -355,10 +361,7 @@ static void begin_answer(struct job *j)
 
 static void next_prompt(struct job *j)
 {
-    if (j->answer != j->base)
-        gist_close(j->answer);
-    gist_close(j->base);
-    j->answer = j->base = NULL;
+    close_sessions(j);
     j->prompt++;
     j->state = j->prompt < j->ask->n_prompts ? JOB_OPEN : JOB_ENDED;
     if (j->state == JOB_ENDED && j->ask->stream)

@@ -16,7 +16,9 @@
  *
  * Threads    the request's own.
  * Ownership  borrows ask, pool and voice; job_fini closes the session and gives the connection
- * back, or drops it when something is still open on it. Errors     JOB_FAILED and `problem`.
+ * back, or drops it when something is still open on it.
+ *
+ * Errors     JOB_FAILED and `problem`.
  */
 #ifndef HTTP_JOB_H
 #define HTTP_JOB_H

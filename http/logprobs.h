@@ -38,7 +38,7 @@ void logprobs_token(struct logprobs *l, const struct gist_logprob *token);
 void logprobs_piece(struct logprobs *l, const char *text, size_t len);
 void logprobs_clear(struct logprobs *l);
 /* The first piece was told, with its tokens. */
-void logprobs_told(struct logprobs *l); /* all were told */
+void logprobs_told(struct logprobs *l);
 
 /* n tokens as OpenAI's chat has them: an array of {token, logprob, bytes, top_logprobs}. */
 struct json_object *logprobs_json(const struct logprobs_token *tokens, size_t n, struct tokens *t,

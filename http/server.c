@@ -157,7 +157,6 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
     (void)pthread_cond_init(&s->answered, NULL);
     pool_init(&s->pool, conf->socket[0] ? conf->socket : NULL, conf->max_requests);
     tokens_init(&s->tokens);
-    s->open_pool = true;
     r = guard_open(&s->guard, conf, why);
     if (r == 0) {
         s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -196,11 +195,8 @@ void server_close(struct server *s)
     while (s->n_doors > 0)
         MHD_stop_daemon(s->doors[--s->n_doors].daemon);
     guard_close(&s->guard);
-    if (s->open_pool) {
-        pool_fini(&s->pool);
-        tokens_fini(&s->tokens);
-    }
-    s->open_pool = false;
+    pool_fini(&s->pool);
+    tokens_fini(&s->tokens);
     if (s->stop_fd >= 0)
         (void)close(s->stop_fd);
     if (s->wake_fd >= 0)

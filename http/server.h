@@ -9,8 +9,11 @@
  * that server_run, on the main thread, looks at how long each has been sending its request.
  *
  * Threads    server_open, server_run and server_close: the main thread, which has SIGINT and
- * SIGTERM blocked. All else is called by threads of connections. Ownership  takes the descriptors
- * of listen. Errors     a negative errno and a sentence.
+ * SIGTERM blocked. All else is called by threads of connections.
+ *
+ * Ownership  takes the descriptors of listen.
+ *
+ * Errors     a negative errno and a sentence.
  */
 #ifndef HTTP_SERVER_H
 #define HTTP_SERVER_H
@@ -48,7 +51,6 @@ struct server {
     pthread_cond_t answered;
     struct client *clients;
     size_t n_busy; /* of them: those that are being answered */
-    bool open_pool;
 };
 
 int server_open(struct server *s, const struct conf *conf, struct listen *l, struct why *why);
