@@ -32,15 +32,8 @@ static int cache_open(struct cache *c, const struct ctl_opt_usage *usage,
                       const struct ctl_opt *opts, size_t n_opts, int argc, char **argv,
                       int *ret_exit)
 {
-    int first = ctl_opt_parse(usage, opts, n_opts, argc, argv, ret_exit);
-
-    if (first < 0)
+    if (ctl_opt_parse_all(usage, opts, n_opts, argc, argv, ret_exit) < 0)
         return -1;
-    if (first < argc) {
-        *ret_exit =
-            ctl_fail(CTL_USAGE, "%s takes no arguments, but got '%s'.", argv[0], argv[first]);
-        return -1;
-    }
     c->opts.size = sizeof(c->opts);
     c->opts.flags = c->is_public ? GIST_CACHE_PUBLIC : 0;
     c->json.out = stdout;

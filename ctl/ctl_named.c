@@ -119,12 +119,10 @@ int ctl_named_ls(enum gist_named kind, int argc, char **argv)
         { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one array of objects" },
     };
     gist_conn *c;
-    int r, first = ctl_opt_parse(&usages[kind], opts, 1, argc, argv, &r);
+    int r;
 
-    if (first < 0)
+    if (ctl_opt_parse_all(&usages[kind], opts, 1, argc, argv, &r) < 0)
         return r;
-    if (first < argc)
-        return ctl_fail(CTL_USAGE, "%s takes no arguments, but got '%s'.", argv[0], argv[first]);
     r = ctl_connect(&c);
     if (r != 0)
         return r;

@@ -209,3 +209,16 @@ int ctl_opt_parse(const struct ctl_opt_usage *usage, const struct ctl_opt *opts,
     }
     return optind;
 }
+
+int ctl_opt_parse_all(const struct ctl_opt_usage *usage, const struct ctl_opt *opts, size_t n_opts,
+                      int argc, char **argv, int *ret_exit)
+{
+    int first = ctl_opt_parse(usage, opts, n_opts, argc, argv, ret_exit);
+
+    if (first < 0)
+        return -1;
+    if (first == argc)
+        return 0;
+    *ret_exit = ctl_fail(CTL_USAGE, "%s takes no arguments, but got '%s'.", argv[0], argv[first]);
+    return -1;
+}

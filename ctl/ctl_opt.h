@@ -45,4 +45,8 @@ struct ctl_opt_usage {
 int ctl_opt_parse(const struct ctl_opt_usage *usage, const struct ctl_opt *opts, size_t n_opts,
                   int argc, char **argv, int *ret_exit);
 
+/* Of a command that has no operands: 0, or -1 as above. */
+int ctl_opt_parse_all(const struct ctl_opt_usage *usage, const struct ctl_opt *opts, size_t n_opts,
+                      int argc, char **argv, int *ret_exit);
+
 #endif

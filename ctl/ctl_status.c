@@ -303,12 +303,10 @@ int ctl_status(int argc, char **argv)
     struct gist_stats stats;
     unsigned percent = 0;
     gist_conn *c;
-    int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
+    int r;
 
-    if (first < 0)
+    if (ctl_opt_parse_all(&usage, opts, 1, argc, argv, &r) < 0)
         return r;
-    if (first < argc)
-        return ctl_fail(CTL_USAGE, "status takes no arguments, but got '%s'.", argv[first]);
     r = ctl_connect_now(&c, &percent);
     if (r == CTL_LOADING)
         return print_loading(percent, json);

@@ -286,12 +286,10 @@ int ctl_top(int argc, char **argv)
         { "once", '1', CTL_OPT_FLAG, NULL, &t.once, 0, 0, "print it once, as lines" },
         { "json", 'j', CTL_OPT_FLAG, NULL, &t.json, 0, 0, "an object a line, for scripts" },
     };
-    int r, first = ctl_opt_parse(&usage, opts, 3, argc, argv, &r);
+    int r;
 
-    if (first < 0)
+    if (ctl_opt_parse_all(&usage, opts, 3, argc, argv, &r) < 0)
         return r;
-    if (first < argc)
-        return ctl_fail(CTL_USAGE, "top takes no arguments, but got '%s'.", argv[first]);
     t.screen = !t.once && !t.json;
     if (t.screen && (!isatty(STDOUT_FILENO) || !isatty(STDIN_FILENO)))
         return ctl_fail(CTL_USAGE, "top needs a terminal; --once prints it once, --json prints an "

@@ -85,12 +85,10 @@ int ctl_sessions(int argc, char **argv)
                                       "an array, sizes in bytes" } };
     struct gist_stats stats;
     gist_conn *c;
-    int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
+    int r;
 
-    if (first < 0)
+    if (ctl_opt_parse_all(&usage, opts, 1, argc, argv, &r) < 0)
         return r;
-    if (first < argc)
-        return ctl_fail(CTL_USAGE, "sessions takes no arguments, but got '%s'.", argv[first]);
     r = ctl_connect(&c);
     if (r != 0)
         return r;
