@@ -181,49 +181,49 @@ static uint32_t class_of(struct expr_build *b, const struct expr_range *r, size_
         b, (struct expr_node){ EXPR_IS_CLASS, (uint32_t)at, (uint32_t)(b->ranges.n - at), 0, 1 });
 }
 
-/* A sorted, joined copy; free() it. */
-static struct expr_range *sorted(struct expr_build *b, const struct expr_range *r, size_t *n)
+size_t expr_gaps(struct expr_range *r, size_t n)
 {
-    struct expr_range *x = calloc(*n + 1, sizeof(*x));
+    uint32_t from = 0;
+    size_t out = 0;
+
+    n = join(r, n);
+    for (size_t i = 0; i < n; i++) { /* out <= i: what is written was read */
+        struct expr_range x = r[i];
+
+        if (x.lo > from)
+            r[out++] = (struct expr_range){ from, x.lo - 1 };
+        from = x.hi + 1;
+    }
+    if (from < 0x110000)
+        r[out++] = (struct expr_range){ from, 0x10ffff };
+    return out;
+}
+
+/* Of the ranges, or of the gaps between them. */
+static uint32_t class(struct expr_build *b, const struct expr_range *r, size_t n, bool gaps)
+{
+    struct expr_range *x = b->err ? NULL : calloc(n + 1, sizeof(*x));
+    uint32_t e;
 
     if (!x) {
         expr_fail(b, -ENOMEM, "no memory for a grammar");
-        return NULL;
+        return EXPR_EMPTY;
     }
-    if (*n > 0)
-        memcpy(x, r, *n * sizeof(*x));
-    *n = join(x, *n);
-    return x;
+    if (n > 0)
+        memcpy(x, r, n * sizeof(*x));
+    e = class_of(b, x, gaps ? expr_gaps(x, n) : join(x, n));
+    free(x);
+    return e;
 }
 
 uint32_t expr_class(struct expr_build *b, const struct expr_range *r, size_t n)
 {
-    struct expr_range *x = b->err ? NULL : sorted(b, r, &n);
-    uint32_t e = x ? class_of(b, x, n) : EXPR_EMPTY;
-
-    free(x);
-    return e;
+    return class(b, r, n, false);
 }
 
 uint32_t expr_class_not(struct expr_build *b, const struct expr_range *r, size_t n)
 {
-    struct expr_range *x = b->err ? NULL : sorted(b, r, &n);
-    uint32_t from = 0, e;
-
-    if (!x)
-        return EXPR_EMPTY;
-    for (size_t i = 0; i < n; i++) { /* the gaps, in place: there is one more than ranges */
-        uint32_t next = x[i].hi + 1;
-
-        x[i] = x[i].lo > from ? (struct expr_range){ from, x[i].lo - 1 }
-                              : (struct expr_range){ 0xd800, 0xd800 }; /* none: a surrogate */
-        from = next;
-    }
-    x[n] =
-        (struct expr_range){ from < 0x110000 ? from : 0xd800, from < 0x110000 ? 0x10ffff : 0xd800 };
-    e = class_of(b, x, n + 1);
-    free(x);
-    return e;
+    return class(b, r, n, true);
 }
 
 uint32_t expr_repeat(struct expr_build *b, uint32_t e, uint32_t min, uint32_t max)

@@ -93,6 +93,8 @@ uint32_t expr_text(struct expr_build *b, const char *text);
 uint32_t expr_class(struct expr_build *b, const struct expr_range *r, size_t n);
 /* One character of none of them. */
 uint32_t expr_class_not(struct expr_build *b, const struct expr_range *r, size_t n);
+/* r becomes the ranges of all other characters, in order; it has room for n + 1. */
+size_t expr_gaps(struct expr_range *r, size_t n);
 uint32_t expr_repeat(struct expr_build *b, uint32_t e, uint32_t min, uint32_t max);
 uint32_t expr_maybe(struct expr_build *b, uint32_t e);
 uint32_t expr_call(struct expr_build *b, uint32_t rule);

@@ -17,7 +17,7 @@ struct reader {
 };
 
 struct set {
-    struct expr_range r[RANGES_MAX];
+    struct expr_range r[RANGES_MAX + 1]; /* one more: expr_gaps */
     size_t n;
 };
 
@@ -151,27 +151,6 @@ static bool end_of_range(struct reader *p, struct set *s, uint32_t *ret)
     return true;
 }
 
-/* All that is in no range. */
-static void invert(struct reader *p, struct set *s)
-{
-    struct set out = { .n = 0 };
-    uint32_t from = 0;
-
-    while (from < 0x110000 && !p->b->err) { /* the nearest range at or behind from */
-        uint32_t lo = 0x110000, hi = 0x110000;
-
-        for (size_t i = 0; i < s->n; i++)
-            if (s->r[i].hi >= from && s->r[i].lo < lo) {
-                lo = s->r[i].lo;
-                hi = s->r[i].hi;
-            }
-        if (lo > from)
-            add(p, &out, from, lo - 1);
-        from = hi + 1;
-    }
-    *s = out;
-}
-
 static uint32_t class(struct reader *p)
 {
     struct set s = { .n = 0 };
@@ -196,7 +175,9 @@ static uint32_t class(struct reader *p)
         add(p, &s, lo, hi);
     }
     if (none)
-        invert(p, &s);
+        s.n = expr_gaps(s.r, s.n);
+    if (s.n > RANGES_MAX)
+        refuse(p, "a class of very many ranges");
     if (s.n == 0)
         refuse(p, "a class of no characters");
     return jsontext_char(p->j, s.r, s.n);
