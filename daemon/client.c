@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t max_pages,
                size_t max_held, struct client **ret)
@@ -62,17 +61,7 @@ void client_broke(struct client *c, const char *what)
 
 bool client_sees(const struct client *c, const struct client *other, uid_t stand_in)
 {
-    return c == other || client_sees_user(c, other->uid, stand_in);
-}
-
-bool client_sees_user(const struct client *c, uid_t uid, uid_t stand_in)
-{
-    return client_sees_all(c) || (c->uid == uid && uid != stand_in);
-}
-
-bool client_sees_all(const struct client *c)
-{
-    return c->uid == 0 || c->uid == geteuid();
+    return c == other || owner_sees(c->uid, other->uid, stand_in);
 }
 
 struct session *client_find_session(struct client *c, uint64_t id)

@@ -69,12 +69,8 @@ void client_free(struct client *c); /* its requests were dropped; the reference 
 /* It broke the protocol: that is logged, and it is gone at the end of the step. */
 void client_broke(struct client *c, const char *what);
 
-/* Whether it may know, and cancel, what another one does: of its own user's, and for root and the
- * daemon's user of everybody's. stand_in: who is nobody's own (daemon/served.h). */
+/* Whether it may know, and cancel, what another one does: its own, and by daemon/owner.h. */
 bool client_sees(const struct client *c, const struct client *other, uid_t stand_in);
-bool client_sees_all(const struct client *c);
-/* The same of what all clients of a user have. */
-bool client_sees_user(const struct client *c, uid_t uid, uid_t stand_in);
 
 struct session *client_find_session(struct client *c, uint64_t id); /* or NULL */
 struct request *client_find_request(struct client *c, uint64_t id); /* or NULL */

@@ -10,25 +10,21 @@
 
 /* --- the scheduler's part --------------------------------------------------------------------- */
 
-static void add_client(struct metrics *m, struct sched *s, const struct client *c)
+struct metrics_owner metrics_owner_of(const struct sched *s, const struct owner *o)
 {
+    struct metrics_owner m = { .uid = o->uid,
+                               .sessions = owner_sessions(o),
+                               .pages = documents_pages_of(&s->documents, o->uid) };
     const struct session *x;
-    uint32_t i = 0;
+    const struct client *c;
 
-    while (i < m->n_owners && m->owners[i].uid != c->uid)
-        i++;
-    if (i == METRICS_OWNERS)
-        return;
-    if (i == m->n_owners) {
-        m->owners[i] = (struct metrics_owner){ .uid = c->uid,
-                                               .pages = documents_pages_of(&s->documents, c->uid) };
-        m->n_owners++;
+    TAILQ_FOREACH (c, &o->clients, of_owner) {
+        m.clients++;
+        m.pages += c->account.used;
+        TAILQ_FOREACH (x, &c->sessions, link)
+            m.gist_pages += memory_gist_pages(&x->memory);
     }
-    m->owners[i].clients++;
-    m->owners[i].sessions += c->n_sessions;
-    m->owners[i].pages += c->account.used;
-    TAILQ_FOREACH (x, &c->sessions, link)
-        m->owners[i].gist_pages += memory_gist_pages(&x->memory);
+    return m;
 }
 
 static void fill_store(struct metrics *m, const struct served *b)
@@ -51,7 +47,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
 {
     const struct served *b = &s->served;
     const struct request *r;
-    const struct client *c;
+    const struct owner *o;
 
     *m = (struct metrics){
         .uptime_ns = clock_ns() - s->started_ns,
@@ -74,13 +70,13 @@ void metrics_fill(struct metrics *m, struct sched *s)
     };
     (void)snprintf(m->model, sizeof(m->model), "%s", b->model->name);
     (void)snprintf(m->digest, sizeof(m->digest), "%s", b->model->digest);
-    TAILQ_FOREACH (r, &s->active, link)
-        if (r->ops->plan && r->phase != REQUEST_LAST) {
-            m->running++;
-            m->waiting += !r->times.began_at;
-        }
-    TAILQ_FOREACH (c, &s->clients, link)
-        add_client(m, s, c);
+    TAILQ_FOREACH (r, &s->active, link) {
+        m->running += request_computes(r);
+        m->waiting += request_waits(r);
+    }
+    TAILQ_FOREACH (o, &s->owners.list, link)
+        if (!TAILQ_EMPTY(&o->clients) && m->n_owners < METRICS_OWNERS)
+            m->owners[m->n_owners++] = metrics_owner_of(s, o);
     fill_store(m, b);
 }
 
@@ -204,7 +200,7 @@ static void print_prompts(const struct metrics *m, FILE *out)
 
 static bool shown(const struct metrics *m, const struct metrics_owner *o, bool all, uid_t uid)
 {
-    return all || (o->uid == uid && uid != m->stand_in);
+    return all || owner_is_own(uid, o->uid, m->stand_in);
 }
 
 /* All rows of one name stand together: the format wants it so. */

@@ -1,14 +1,14 @@
 /* daemon/metrics.h - the daemon's numbers at one moment, and how Prometheus reads them.
  *
  * The scheduler fills a struct, which goes to the control thread by a letter; that one prints it.
- * Who reads decides what is printed: root and the daemon's user have all of it. Others have what
- * tells nothing of a single request: no times to first tokens, no tokens of prompts, nothing read
- * from the store, and of owners their own. From those it would follow how much of another user's
- * prompt was there before.
+ * Who reads decides what is printed: root and the daemon's user (owner_sees_all) have all of it.
+ * Others have what tells nothing of a single request: no times to first tokens, no tokens of
+ * prompts, nothing read from the store, and of owners their own. From those it would follow how
+ * much of another user's prompt was there before.
  *
  * Names are part of the interface: gistd_, base units, no colons.
  *
- * Threads    metrics_fill: the scheduler's. metrics_print: any.
+ * Threads    metrics_print: any. The others: the scheduler's.
  */
 #ifndef DAEMON_METRICS_H
 #define DAEMON_METRICS_H
@@ -42,7 +42,11 @@ struct metrics {
     uid_t stand_in; /* whose owner is nobody's own (daemon/served.h) */
 };
 
+struct owner;
 struct sched;
+
+/* What a user's clients and documents have together. */
+struct metrics_owner metrics_owner_of(const struct sched *s, const struct owner *o);
 
 void metrics_fill(struct metrics *m, struct sched *s);
 

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #define PLACES_KEPT 4u  /* of the places for clients, a part */
 #define PAGES_KEPT  16u /* of the pool: a short question and its answer */
@@ -176,6 +177,21 @@ void owner_had(struct owner *o, uint32_t n, bool lost)
 {
     o->rows += lost ? 0 : n;
     o->had += n;
+}
+
+bool owner_is_own(uid_t asks, uid_t uid, uid_t stand_in)
+{
+    return asks == uid && uid != stand_in;
+}
+
+bool owner_sees_all(uid_t asks)
+{
+    return asks == 0 || asks == geteuid();
+}
+
+bool owner_sees(uid_t asks, uid_t uid, uid_t stand_in)
+{
+    return owner_sees_all(asks) || owner_is_own(asks, uid, stand_in);
 }
 
 uint32_t owners_count(const struct owners *o)

@@ -86,6 +86,12 @@ uint32_t owner_even(uint32_t tokens, uint32_t n);
 /* It had n rows of a step; lost: which it gave up, and others might have had its turn. */
 void owner_had(struct owner *o, uint32_t n, bool lost);
 
+/* Who may know what: of a user's programs he himself, of everybody's root and the daemon's user.
+ * stand_in: who is nobody's own (daemon/served.h). */
+bool owner_is_own(uid_t asks, uid_t uid, uid_t stand_in);
+bool owner_sees_all(uid_t asks);
+bool owner_sees(uid_t asks, uid_t uid, uid_t stand_in);
+
 uint32_t owners_count(const struct owners *o);
 
 /* Sessions of all its clients. */

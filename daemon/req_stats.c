@@ -3,6 +3,7 @@
  */
 
 #include "base/clock.h"
+#include "daemon/metrics.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 #include "daemon/tier.h"
@@ -28,42 +29,39 @@ struct stats {
     struct wire_stats_store store;
 };
 
-/* What a user's clients and documents have together. How many tokens were computed for it is for
- * whom it concerns, as list_all says. */
+/* How many tokens were computed for a user is for whom it concerns, as list_all says. */
+static struct wire_stats_owner owner_row(const struct sched *s, const struct client *asks,
+                                         const struct owner *o)
+{
+    const struct owner_limits *most = &s->owners.limits;
+    const struct metrics_owner has = metrics_owner_of(s, o);
+    struct wire_stats_owner row = { .uid = o->uid,
+                                    .clients = has.clients,
+                                    .sessions = has.sessions,
+                                    .pages = has.pages,
+                                    .gist_pages = has.gist_pages,
+                                    .held_pages_max = o->pages.limit,
+                                    .clients_max = most->clients,
+                                    .sessions_max = most->sessions,
+                                    .text_bytes_max = o->held.limit };
+
+    if (owner_sees(asks->uid, o->uid, s->served.stand_in)) {
+        row.held_pages = o->pages.used;
+        row.text_bytes = o->held.used;
+        row.rows = o->rows;
+    }
+    return row;
+}
+
 static void list_owners(const struct sched *s, const struct client *asks, struct stats *t,
                         struct wire_stats *ret)
 {
-    const struct owner_limits *most = &s->owners.limits;
-    const struct session *x;
-    const struct client *c;
     const struct owner *o;
 
     ret->n_owner = 0;
-    TAILQ_FOREACH (o, &s->owners.list, link) {
-        struct wire_stats_owner *to = &t->owners[ret->n_owner];
-
-        if (o->n_refs == 0)
-            continue;
-        *to = (struct wire_stats_owner){ .uid = o->uid,
-                                         .sessions = owner_sessions(o),
-                                         .pages = documents_pages_of(&s->documents, o->uid),
-                                         .held_pages_max = o->pages.limit,
-                                         .clients_max = most->clients,
-                                         .sessions_max = most->sessions,
-                                         .text_bytes_max = o->held.limit };
-        if (client_sees_user(asks, o->uid, s->served.stand_in)) {
-            to->held_pages = o->pages.used;
-            to->text_bytes = o->held.used;
-            to->rows = o->rows;
-        }
-        TAILQ_FOREACH (c, &o->clients, of_owner) {
-            to->clients++;
-            to->pages += c->account.used;
-            TAILQ_FOREACH (x, &c->sessions, link)
-                to->gist_pages += memory_gist_pages(&x->memory);
-        }
-        ret->n_owner++;
-    }
+    TAILQ_FOREACH (o, &s->owners.list, link)
+        if (o->n_refs > 0)
+            t->owners[ret->n_owner++] = owner_row(s, asks, o);
     ret->owner = t->owners;
 }
 
@@ -198,12 +196,6 @@ static bool works(const struct request *r)
     return r->ops != &request_watch && r->ops != &request_stats;
 }
 
-/* It is to use the model, and had no part in a step yet. */
-static bool waits(const struct request *r)
-{
-    return r->ops->plan && r->phase != REQUEST_LAST && !r->times.began_at;
-}
-
 static uint32_t count(const struct sched *s, bool (*is)(const struct request *))
 {
     const struct request *r;
@@ -239,7 +231,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .documents = s->documents.n,
         .pinned_pages = s->documents.n_pinned_pages,
         .requests_running = count(s, works),
-        .requests_waiting = count(s, waits),
+        .requests_waiting = count(s, request_waits),
         .requests_total = s->totals.requests,
         .requests_failed = s->totals.requests_failed,
         .prompt_tokens_total = s->totals.prompt_tokens,
@@ -288,7 +280,7 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
         return false;
     fill_stats(s, &rep->u.stats);
     fill_store(s, t, &rep->u.stats);
-    if (!client_sees_all(asks))
+    if (!owner_sees_all(asks->uid))
         hide_found(s, t, &rep->u.stats);
     list_all(s, asks, t, &rep->u.stats);
     shrink_to_frame(s, rep);

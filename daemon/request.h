@@ -179,6 +179,17 @@ void request_deliver(struct sched *s, struct request *r);
 /* Milliseconds until a Watch has something to say; -1: there is none. */
 int request_watch_ms(const struct sched *s);
 
+/* It uses the model, or will; and had no part in a step yet. */
+static inline bool request_computes(const struct request *r)
+{
+    return r->ops->plan && r->phase != REQUEST_LAST;
+}
+
+static inline bool request_waits(const struct request *r)
+{
+    return request_computes(r) && !r->times.began_at;
+}
+
 /* Nobody waits for what it makes: cancelled, or its client is dead. */
 bool request_unwanted(const struct request *r);
 

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/socket_file.h"
 #include "daemon/listener.h"
+#include "daemon/owner.h"
 #include "ipc/handshake.h"
 
 #include <errno.h>
@@ -236,7 +237,7 @@ void scrape_answer(struct scrape *s, const struct metrics *m)
             continue;
         f = open_memstream(&text, &len);
         if (f)
-            metrics_print(m, c->uid == 0 || c->uid == geteuid(), c->uid, f);
+            metrics_print(m, owner_sees_all(c->uid), c->uid, f);
         if (f && fclose(f) == 0)
             answer(s, c, "200 OK", text, len);
         else
