@@ -5,6 +5,7 @@
 #include "ipc/chan.h"
 #include "ipc/wire.h"
 #include "tests/support/hostile.h"
+#include "tests/support/wire_sample.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -32,555 +33,6 @@ static int close_scratch(void **state)
     return 0;
 }
 
-/* Numbers in the kinds that stand for no message yet. */
-static bool no_req(int kind)
-{
-    return kind > WIRE_ADD_DOCUMENT && kind < WIRE_CACHE;
-}
-
-static bool no_rep(int kind)
-{
-    return (kind > WIRE_DOCUMENT_ADDED && kind < WIRE_CACHE_ROWS) ||
-           (kind > WIRE_CACHE_ROWS && kind < WIRE_TRACED);
-}
-
-/* --- one message of each kind, with every field set ------------------------------------------- */
-
-static const struct wire_chat_message chat[] = { { "system", 12 },
-                                                 { "user", 1ull << 40 },
-                                                 { "", 0 } };
-static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
-static const char *const documents[] = { "handbook", "caf\xc3\xa9" };
-static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
-static const struct wire_usage usage = {
-    1,  22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
-    4,  55, 666, 7777,       88888,      999999,
-    10, 11, 12,  13,         14,         { 15, 0, 17, UINT32_MAX, 0, 20 }
-};
-static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
-                                                    { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
-static const struct wire_stats_session sessions[] = {
-    { 10, 1, "chat", 11, 12, 13, true, 3, 1ull << 40, "generate", 24, 1000 },
-    { 14, 15, "", 16, 17, 18, false, 0, 0, "", 0, UINT32_MAX },
-    { 19, 20, "x", 21, 22, 23, true, 7, 8, "append", 9, 0 }
-};
-
-static const struct wire_trace_row traces[] = {
-    { 1, 2, 3, "append", "a client", "done", 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
-    { 1ull << 50, 0, 0, "", "", "cancelled", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX }
-};
-
-static const struct wire_stats_owner owners[] = {
-    { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 },
-    { .uid = UINT32_MAX, .gist_pages = 6, .rows = UINT64_MAX }
-};
-
-static const struct wire_stats_store store = { .bytes = 1,
-                                               .limit = 2,
-                                               .records = 3,
-                                               .names = 4,
-                                               .written = 5,
-                                               .written_today = 6,
-                                               .write_a_day = 7,
-                                               .puts = 8,
-                                               .gets = 9,
-                                               .hits = 10,
-                                               .misses = 11,
-                                               .refused = 12,
-                                               .evicted = 13,
-                                               .expired = 14,
-                                               .read_bytes = 15,
-                                               .read_ns = 1ull << 40,
-                                               .pinned_pages = 17,
-                                               .pending = 19,
-                                               .degraded = "not writing: No space left",
-                                               .degraded_s = 18,
-                                               .io = "io_uring",
-                                               .restored_tokens = 1ull << 33,
-                                               .computed_instead = 21,
-                                               .forgotten = 22,
-                                               .ns_per_token = 23 };
-
-static const struct wire_cache_row cache_rows[] = {
-    { 1, 2, 3, 4, 5, 6, 7, true }, { UINT64_MAX, 1ull << 40, 8, 9, 10, 11, 0, false }
-};
-static const struct wire_row rows[] = {
-    { "last week", "chat", "SmolLM2", WIRE_ROW_READY, 11, 12, false, true, 1ull << 33, 13 },
-    { "handbook", "", "", WIRE_ROW_READING, 14, 15, true, false, 16, 1ull << 40 },
-    { "", "x", "Qwen2", WIRE_ROW_DAMAGED, UINT32_MAX, 0, true, true, 0, 0 }
-};
-
-static void full_add_document(struct wire_req *r)
-{
-    r->u.add_document.name = "handbook";
-    r->u.add_document.role = "system";
-    r->u.add_document.memory =
-        (struct wire_memory){ WIRE_FINE_KV, true, true,  true,  true, 4,     2, 3,
-                              400,          6,    false, false, true, "fine" };
-    r->u.add_document.has_segment = true;
-    r->u.add_document.segment = 128;
-    r->u.add_document.kind = WIRE_APPEND_CHAT;
-    r->u.add_document.priority = WIRE_BACKGROUND;
-    r->u.add_document.pin = r->u.add_document.more = true;
-    r->u.add_document.public_prefix = r->u.add_document.replace = true;
-}
-
-static struct wire_req full_req(enum wire_req_kind kind)
-{
-    struct wire_req r = { .id = 0x1122334455667788u, .bulk_len = 99, .kind = kind };
-
-    switch (kind) {
-    case WIRE_HELLO:
-        r.u.hello.client = "a client";
-        break;
-    case WIRE_OPEN_SESSION:
-        r.u.open_session.has_segment = true;
-        r.u.open_session.segment = 512;
-        r.u.open_session.priority = WIRE_BACKGROUND;
-        r.u.open_session.label = "label";
-        r.u.open_session.public_prefix = r.u.open_session.is_private = true;
-        r.u.open_session.memory =
-            (struct wire_memory){ WIRE_SELECT, true, true,       true, true, 8,    UINT32_MAX,
-                                  17,          4000, UINT32_MAX, true, true, true, "an adapter" };
-        r.u.open_session.documents = documents;
-        r.u.open_session.n_documents = 2;
-        break;
-    case WIRE_APPEND:
-        r.u.append.session = 7;
-        r.u.append.kind = WIRE_APPEND_CHAT;
-        r.u.append.messages = chat;
-        r.u.append.n_messages = 3;
-        r.u.append.special = r.u.append.more = r.u.append.open_answer = true;
-        r.u.append.progress = true;
-        break;
-    case WIRE_GENERATE:
-        r.u.generate.session = 8;
-        r.u.generate.max_tokens = 9;
-        r.u.generate.temperature = 0.7f;
-        r.u.generate.top_k = 40;
-        r.u.generate.has_top_p = r.u.generate.has_repeat_penalty = true;
-        r.u.generate.top_p = 0.9f;
-        r.u.generate.min_p = 0.05f;
-        r.u.generate.repeat_penalty = 1.1f;
-        r.u.generate.repeat_last_n = 64;
-        r.u.generate.seed = UINT64_MAX;
-        r.u.generate.stops = stops;
-        r.u.generate.n_stops = 3;
-        r.u.generate.ignore_eog = true;
-        break;
-    case WIRE_CANCEL:
-        r.u.cancel.request = 10;
-        r.u.cancel.session = 19;
-        break;
-    case WIRE_CLOSE_SESSION:
-        r.u.close_session.session = 11;
-        break;
-    case WIRE_FORK:
-        r.u.fork.session = 12;
-        r.u.fork.label = "another";
-        break;
-    case WIRE_REWIND:
-        r.u.rewind.session = 13;
-        r.u.rewind.n_tokens = 14;
-        break;
-    case WIRE_SAVE:
-        r.u.save.session = 15;
-        r.u.save.name = "last week";
-        r.u.save.replace = true;
-        break;
-    case WIRE_RESTORE:
-        r.u.restore.name = "last week";
-        r.u.restore.label = "chat";
-        break;
-    case WIRE_LIST:
-        r.u.list.kind = WIRE_NAMED_DOCUMENT;
-        break;
-    case WIRE_DELETE:
-        r.u.delete.kind = WIRE_NAMED_DOCUMENT;
-        r.u.delete.name = "handbook";
-        break;
-    case WIRE_ADD_DOCUMENT:
-        full_add_document(&r);
-        break;
-    case WIRE_SCORE:
-        r.u.score.kind = WIRE_SCORE_TOKENS;
-        r.u.score.has_window = r.u.score.has_segment = true;
-        r.u.score.window = 2048;
-        r.u.score.segment = 256;
-        r.u.score.want = WIRE_SCORE_LOGITS;
-        r.u.score.more = true;
-        break;
-    case WIRE_TOKENIZE:
-        r.u.tokenize.special = r.u.tokenize.more = true;
-        break;
-    case WIRE_DETOKENIZE:
-        r.u.detokenize.more = true;
-        break;
-    case WIRE_CACHE:
-        r.u.cache.verb = WIRE_CACHE_FORGET;
-        r.u.cache.public_records = true;
-        r.u.cache.after = 1ull << 60;
-        r.u.cache.bytes = UINT64_MAX;
-        break;
-    case WIRE_WATCH:
-        r.u.watch.interval_ms = 250;
-        break;
-    case WIRE_TRACE:
-        r.u.trace.number = 1ull << 41;
-        break;
-    case WIRE_GET_STATS:
-    case WIRE_PING:
-    case WIRE_REQ__N:
-        break;
-    }
-    return r;
-}
-
-static struct wire_stats full_stats(void)
-{
-    return (struct wire_stats){ "0.1.0",     "a model", "digest", "avx2", "one two", 1,  2,
-                                3,           4,         5,        6,      7,         8,  9,
-                                10,          11,        12,       13,     14,        31, 32,
-                                15,          16,        17,       18,     19,        20, 26,
-                                clients,     2,         sessions, 3,      owners,    2,  &store,
-                                "no folder", "image",   21,       22,     23,        24, 25 };
-}
-
-static struct wire_rep full_rep(enum wire_rep_kind kind)
-{
-    struct wire_rep r = { .id = 5, .bulk_len = 1ull << 35, .last = true, .kind = kind };
-
-    switch (kind) {
-    case WIRE_WELCOME:
-        r.u.welcome.version = "1";
-        r.u.welcome.model = "SmolLM2";
-        r.u.welcome.model_digest = "xxh3:00";
-        r.u.welcome.n_vocab = 49152;
-        r.u.welcome.context_max = 8192;
-        r.u.welcome.chat = true;
-        r.u.welcome.segment_default = 512;
-        break;
-    case WIRE_SESSION_OPENED:
-        r.u.session_opened.session = 3;
-        r.u.session_opened.context_max = 4;
-        r.u.session_opened.usage = usage;
-        break;
-    case WIRE_APPENDED:
-        r.u.appended.n_tokens = 100;
-        r.u.appended.usage = usage;
-        r.u.appended.n_read = 101;
-        r.u.appended.n_all = UINT32_MAX;
-        r.u.appended.n_found = 102;
-        break;
-    case WIRE_TEXT:
-        r.u.text.n_tokens = 6;
-        r.u.text.text = "na\xc3\xafve";
-        r.u.text.tokens = ids;
-        r.u.text.n_ids = 6;
-        break;
-    case WIRE_DONE:
-        r.u.done.reason = WIRE_REASON_POOL_FULL;
-        r.u.done.usage = usage;
-        break;
-    case WIRE_SCORE_ROWS:
-        r.u.score_rows.first = 1;
-        r.u.score_rows.n = 2;
-        r.u.score_rows.n_vocab = 3;
-        break;
-    case WIRE_TOKENS:
-        r.u.tokens.n = 77;
-        break;
-    case WIRE_STATS:
-        r.u.stats = full_stats();
-        break;
-    case WIRE_ERROR:
-        r.u.error.code = WIRE_E_NO_MEMORY;
-        r.u.error.text = "a sentence";
-        r.u.error.had = 1;
-        r.u.error.asked = 2;
-        r.u.error.limit = 3;
-        break;
-    case WIRE_CANCELLED:
-        r.u.cancelled.found = true;
-        break;
-    case WIRE_SESSION_CLOSED:
-        r.u.session_closed.n_tokens = 12;
-        break;
-    case WIRE_REWOUND:
-        r.u.rewound.n_tokens = 13;
-        break;
-    case WIRE_CACHE_ROWS:
-        r.u.cache_rows =
-            (struct wire_cache_rows){ cache_rows, 2, 1, 2, 3, 4, 5, 6, 7, 1ull << 50, 9 };
-        break;
-    case WIRE_TRACED:
-        r.u.traced = (struct wire_traced){ traces, 2 };
-        break;
-    case WIRE_SAVED:
-        r.u.saved.n_tokens = 14;
-        r.u.saved.bytes = 1ull << 36;
-        break;
-    case WIRE_RESTORED:
-        r.u.restored.session = 15;
-        r.u.restored.context_max = 16;
-        r.u.restored.n_tokens = 17;
-        r.u.restored.usage = usage;
-        break;
-    case WIRE_LISTED:
-        r.u.listed.rows = rows;
-        r.u.listed.n_rows = 3;
-        break;
-    case WIRE_DOCUMENT_ADDED:
-        r.u.document_added.n_tokens = 18;
-        r.u.document_added.n_read = 19;
-        r.u.document_added.usage = usage;
-        r.u.document_added.kept = true;
-        break;
-    case WIRE_DELETED:
-    case WIRE_PONG:
-    case WIRE_REP__N:
-        break;
-    }
-    return r;
-}
-
-/* --- comparing -------------------------------------------------------------------------------- */
-
-static void same_named(struct wire_req *a, struct wire_req *b)
-{
-    if (a->kind == WIRE_SAVE) {
-        assert_string_equal(a->u.save.name, b->u.save.name);
-        a->u.save.name = b->u.save.name = NULL;
-    } else if (a->kind == WIRE_RESTORE) {
-        assert_string_equal(a->u.restore.name, b->u.restore.name);
-        assert_string_equal(a->u.restore.label, b->u.restore.label);
-        a->u.restore.name = b->u.restore.name = a->u.restore.label = b->u.restore.label = NULL;
-    } else if (a->kind == WIRE_DELETE) {
-        assert_string_equal(a->u.delete.name, b->u.delete.name);
-        a->u.delete.name = b->u.delete.name = NULL;
-    } else if (a->kind == WIRE_ADD_DOCUMENT) {
-        assert_string_equal(a->u.add_document.name, b->u.add_document.name);
-        assert_string_equal(a->u.add_document.role, b->u.add_document.role);
-        assert_string_equal(a->u.add_document.memory.adapter, b->u.add_document.memory.adapter);
-        a->u.add_document.name = b->u.add_document.name = NULL;
-        a->u.add_document.role = b->u.add_document.role = NULL;
-        a->u.add_document.memory.adapter = b->u.add_document.memory.adapter = NULL;
-    }
-}
-
-static void same_req(const struct wire_req *a, const struct wire_req *b)
-{
-    struct wire_req x = *a, y = *b;
-
-    /* Pointers by what they point to, all else by its bytes. */
-    if (a->kind == WIRE_HELLO) {
-        assert_string_equal(a->u.hello.client, b->u.hello.client);
-        x.u.hello.client = y.u.hello.client = NULL;
-    } else if (a->kind == WIRE_OPEN_SESSION) {
-        assert_string_equal(a->u.open_session.label, b->u.open_session.label);
-        x.u.open_session.label = y.u.open_session.label = NULL;
-        assert_string_equal(a->u.open_session.memory.adapter, b->u.open_session.memory.adapter);
-        x.u.open_session.memory.adapter = y.u.open_session.memory.adapter = NULL;
-        assert_int_equal(a->u.open_session.n_documents, b->u.open_session.n_documents);
-        for (uint32_t i = 0; i < a->u.open_session.n_documents; i++)
-            assert_string_equal(a->u.open_session.documents[i], b->u.open_session.documents[i]);
-        x.u.open_session.documents = y.u.open_session.documents = NULL;
-    } else if (a->kind == WIRE_APPEND) {
-        assert_int_equal(a->u.append.n_messages, b->u.append.n_messages);
-        for (uint32_t i = 0; i < a->u.append.n_messages; i++) {
-            assert_string_equal(a->u.append.messages[i].role, b->u.append.messages[i].role);
-            assert_int_equal(a->u.append.messages[i].text_len, b->u.append.messages[i].text_len);
-        }
-        x.u.append.messages = y.u.append.messages = NULL;
-    } else if (a->kind == WIRE_GENERATE) {
-        assert_int_equal(a->u.generate.n_stops, b->u.generate.n_stops);
-        for (uint32_t i = 0; i < a->u.generate.n_stops; i++)
-            assert_string_equal(a->u.generate.stops[i], b->u.generate.stops[i]);
-        x.u.generate.stops = y.u.generate.stops = NULL;
-    } else if (a->kind == WIRE_FORK) {
-        assert_string_equal(a->u.fork.label, b->u.fork.label);
-        x.u.fork.label = y.u.fork.label = NULL;
-    } else {
-        same_named(&x, &y);
-    }
-    assert_memory_equal(&x, &y, sizeof(x));
-}
-
-static void same_store(const struct wire_stats_store *a, const struct wire_stats_store *b)
-{
-    assert_int_equal(a->bytes, b->bytes);
-    assert_int_equal(a->limit, b->limit);
-    assert_int_equal(a->records, b->records);
-    assert_int_equal(a->names, b->names);
-    assert_int_equal(a->written, b->written);
-    assert_int_equal(a->written_today, b->written_today);
-    assert_int_equal(a->write_a_day, b->write_a_day);
-    assert_int_equal(a->puts, b->puts);
-    assert_int_equal(a->gets, b->gets);
-    assert_int_equal(a->hits, b->hits);
-    assert_int_equal(a->misses, b->misses);
-    assert_int_equal(a->refused, b->refused);
-    assert_int_equal(a->evicted, b->evicted);
-    assert_int_equal(a->expired, b->expired);
-    assert_int_equal(a->read_bytes, b->read_bytes);
-    assert_int_equal(a->read_ns, b->read_ns);
-    assert_int_equal(a->pinned_pages, b->pinned_pages);
-    assert_int_equal(a->pending, b->pending);
-    assert_int_equal(a->restored_tokens, b->restored_tokens);
-    assert_int_equal(a->computed_instead, b->computed_instead);
-    assert_int_equal(a->forgotten, b->forgotten);
-    assert_int_equal(a->ns_per_token, b->ns_per_token);
-    assert_int_equal(a->degraded_s, b->degraded_s);
-    assert_string_equal(a->degraded, b->degraded);
-    assert_string_equal(a->io, b->io);
-}
-
-/* Field by field: what lies between them is anything. */
-static void same_owner(const struct wire_stats_owner *a, const struct wire_stats_owner *b)
-{
-    assert_int_equal(a->uid, b->uid);
-    assert_int_equal(a->clients, b->clients);
-    assert_int_equal(a->sessions, b->sessions);
-    assert_int_equal(a->pages, b->pages);
-    assert_int_equal(a->gist_pages, b->gist_pages);
-    assert_int_equal(a->held_pages, b->held_pages);
-    assert_int_equal(a->held_pages_max, b->held_pages_max);
-    assert_int_equal(a->clients_max, b->clients_max);
-    assert_int_equal(a->sessions_max, b->sessions_max);
-    assert_int_equal(a->text_bytes, b->text_bytes);
-    assert_int_equal(a->text_bytes_max, b->text_bytes_max);
-    assert_int_equal(a->rows, b->rows);
-}
-
-static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
-{
-    struct wire_stats x = *a, y = *b;
-
-    assert_string_equal(a->version, b->version);
-    assert_string_equal(a->model, b->model);
-    assert_string_equal(a->model_digest, b->model_digest);
-    assert_string_equal(a->cpu, b->cpu);
-    assert_int_equal(a->n_client, b->n_client);
-    assert_int_equal(a->n_session, b->n_session);
-    for (uint32_t i = 0; i < a->n_client; i++) {
-        assert_string_equal(a->client[i].name, b->client[i].name);
-        assert_int_equal(a->client[i].id, b->client[i].id);
-        assert_int_equal(a->client[i].pid, b->client[i].pid);
-        assert_int_equal(a->client[i].uid, b->client[i].uid);
-        assert_int_equal(a->client[i].sessions, b->client[i].sessions);
-        assert_int_equal(a->client[i].pages, b->client[i].pages);
-    }
-    for (uint32_t i = 0; i < a->n_session; i++) {
-        assert_string_equal(a->session[i].label, b->session[i].label);
-        assert_int_equal(a->session[i].id, b->session[i].id);
-        assert_int_equal(a->session[i].client, b->session[i].client);
-        assert_int_equal(a->session[i].n_tokens, b->session[i].n_tokens);
-        assert_int_equal(a->session[i].pages, b->session[i].pages);
-        assert_int_equal(a->session[i].segment, b->session[i].segment);
-        assert_int_equal(a->session[i].busy, b->session[i].busy);
-        assert_int_equal(a->session[i].gist_pages, b->session[i].gist_pages);
-        assert_string_equal(a->session[i].doing, b->session[i].doing);
-        assert_int_equal(a->session[i].request, b->session[i].request);
-        assert_int_equal(a->session[i].generated_tokens, b->session[i].generated_tokens);
-        assert_int_equal(a->session[i].uid, b->session[i].uid);
-    }
-    x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
-    assert_string_equal(a->adapters, b->adapters);
-    assert_string_equal(a->store_off, b->store_off);
-    assert_string_equal(a->weights_from, b->weights_from);
-    x.weights_from = y.weights_from = NULL;
-    x.cpu = y.cpu = x.adapters = y.adapters = x.store_off = y.store_off = NULL;
-    x.client = y.client = NULL;
-    x.session = y.session = NULL;
-    assert_int_equal(a->n_owner, b->n_owner);
-    for (uint32_t i = 0; i < a->n_owner; i++)
-        same_owner(&a->owner[i], &b->owner[i]);
-    x.owner = y.owner = NULL;
-    same_store(a->store, b->store);
-    x.store = y.store = NULL;
-    assert_memory_equal(&x, &y, sizeof(x));
-}
-
-static void same_trace(const struct wire_trace_row *a, const struct wire_trace_row *b)
-{
-    struct wire_trace_row x = *a, y = *b;
-
-    assert_string_equal(a->what, b->what);
-    assert_string_equal(a->client, b->client);
-    assert_string_equal(a->ended, b->ended);
-    x.what = x.client = x.ended = y.what = y.client = y.ended = NULL;
-    assert_memory_equal(&x, &y, sizeof(x));
-}
-
-static void same_row(const struct wire_cache_row *a, const struct wire_cache_row *b)
-{
-    assert_int_equal(a->id, b->id);
-    assert_int_equal(a->bytes, b->bytes);
-    assert_int_equal(a->used_s, b->used_s);
-    assert_int_equal(a->cost_ns, b->cost_ns);
-    assert_int_equal(a->tokens, b->tokens);
-    assert_int_equal(a->keys, b->keys);
-    assert_int_equal(a->depth, b->depth);
-    assert_int_equal(a->packed, b->packed);
-}
-
-static void same_rows(const struct wire_row *a, const struct wire_row *b, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        assert_string_equal(a[i].name, b[i].name);
-        assert_string_equal(a[i].label, b[i].label);
-        assert_string_equal(a[i].model, b[i].model);
-        assert_int_equal(a[i].state, b[i].state);
-        assert_int_equal(a[i].n_tokens, b[i].n_tokens);
-        assert_int_equal(a[i].n_read, b[i].n_read);
-        assert_int_equal(a[i].pinned, b[i].pinned);
-        assert_int_equal(a[i].kept, b[i].kept);
-        assert_int_equal(a[i].at_s, b[i].at_s);
-        assert_int_equal(a[i].bytes, b[i].bytes);
-    }
-}
-
-static void same_rep(const struct wire_rep *a, const struct wire_rep *b)
-{
-    struct wire_rep x = *a, y = *b;
-
-    if (a->kind == WIRE_LISTED) {
-        assert_int_equal(a->u.listed.n_rows, b->u.listed.n_rows);
-        same_rows(a->u.listed.rows, b->u.listed.rows, a->u.listed.n_rows);
-        x.u.listed.rows = y.u.listed.rows = NULL;
-    } else if (a->kind == WIRE_STATS) {
-        same_stats(&a->u.stats, &b->u.stats);
-        x.u.stats = y.u.stats = (struct wire_stats){ 0 };
-    } else if (a->kind == WIRE_WELCOME) {
-        assert_string_equal(a->u.welcome.version, b->u.welcome.version);
-        assert_string_equal(a->u.welcome.model, b->u.welcome.model);
-        assert_string_equal(a->u.welcome.model_digest, b->u.welcome.model_digest);
-        x.u.welcome.version = y.u.welcome.version = NULL;
-        x.u.welcome.model = y.u.welcome.model = NULL;
-        x.u.welcome.model_digest = y.u.welcome.model_digest = NULL;
-    } else if (a->kind == WIRE_TEXT) {
-        assert_string_equal(a->u.text.text, b->u.text.text);
-        assert_int_equal(a->u.text.n_ids, b->u.text.n_ids);
-        assert_memory_equal(a->u.text.tokens, b->u.text.tokens, a->u.text.n_ids * sizeof(ids[0]));
-        x.u.text.text = y.u.text.text = NULL;
-        x.u.text.tokens = y.u.text.tokens = NULL;
-    } else if (a->kind == WIRE_ERROR) {
-        assert_string_equal(a->u.error.text, b->u.error.text);
-        x.u.error.text = y.u.error.text = NULL;
-    } else if (a->kind == WIRE_TRACED) {
-        assert_int_equal(a->u.traced.n_row, b->u.traced.n_row);
-        for (uint32_t i = 0; i < a->u.traced.n_row; i++)
-            same_trace(&a->u.traced.row[i], &b->u.traced.row[i]);
-        x.u.traced.row = y.u.traced.row = NULL;
-    } else if (a->kind == WIRE_CACHE_ROWS) {
-        assert_int_equal(a->u.cache_rows.n_row, b->u.cache_rows.n_row);
-        for (uint32_t i = 0; i < a->u.cache_rows.n_row; i++)
-            same_row(&a->u.cache_rows.row[i], &b->u.cache_rows.row[i]);
-        x.u.cache_rows.row = y.u.cache_rows.row = NULL;
-    }
-    assert_memory_equal(&x, &y, sizeof(x));
-}
-
 /* --- tests ------------------------------------------------------------------------------------ */
 
 static void test_every_request_comes_back(void **state)
@@ -590,16 +42,16 @@ static void test_every_request_comes_back(void **state)
 
     (void)state;
     for (int k = 0; k < WIRE_REQ__N; k++) {
-        struct wire_req r = full_req((enum wire_req_kind)k);
+        struct wire_req r = sample_req((enum wire_req_kind)k);
 
-        if (no_req(k))
+        if (sample_no_req(k))
             continue;
         assert_int_equal(wire_req_pack(&out, &r, NULL, 0, &size), 0);
         assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
         assert_int_equal(len, size);
         assert_int_equal(wire_req_pack(&out, &r, buf, len - 1, &size), -EMSGSIZE);
         assert_int_equal(wire_req_unpack(&in, buf, len, &got), 0);
-        same_req(&r, &got);
+        sample_same_req(&r, &got);
     }
     assert_int_equal(
         wire_req_pack(&out, &(struct wire_req){ .kind = WIRE_REQ__N }, buf, sizeof(buf), &len),
@@ -613,15 +65,15 @@ static void test_every_reply_comes_back(void **state)
 
     (void)state;
     for (int k = 0; k < WIRE_REP__N; k++) {
-        struct wire_rep r = full_rep((enum wire_rep_kind)k);
+        struct wire_rep r = sample_rep((enum wire_rep_kind)k);
 
-        if (no_rep(k))
+        if (sample_no_rep(k))
             continue;
         assert_int_equal(wire_rep_pack(&out, &r, NULL, 0, &size), 0);
         assert_int_equal(wire_rep_pack(&out, &r, buf, sizeof(buf), &len), 0);
         assert_int_equal(len, size);
         assert_int_equal(wire_rep_unpack(&in, buf, len, &got), 0);
-        same_rep(&r, &got);
+        sample_same_rep(&r, &got);
     }
     assert_int_equal(
         wire_rep_pack(&out, &(struct wire_rep){ .kind = WIRE_REP__N }, buf, sizeof(buf), &len),
@@ -665,10 +117,11 @@ static void test_cut_frames(void **state)
 
     (void)state;
     for (int k = 0; k < WIRE_REQ__N + WIRE_REP__N; k++) {
-        struct wire_req rq = full_req((enum wire_req_kind)(k < WIRE_REQ__N ? k : 0));
-        struct wire_rep rp = full_rep((enum wire_rep_kind)(k < WIRE_REQ__N ? 0 : k - WIRE_REQ__N));
+        struct wire_req rq = sample_req((enum wire_req_kind)(k < WIRE_REQ__N ? k : 0));
+        struct wire_rep rp =
+            sample_rep((enum wire_rep_kind)(k < WIRE_REQ__N ? 0 : k - WIRE_REQ__N));
 
-        if (k < WIRE_REQ__N ? no_req(k) : no_rep(k - WIRE_REQ__N))
+        if (k < WIRE_REQ__N ? sample_no_req(k) : sample_no_rep(k - WIRE_REQ__N))
             continue;
         if (k < WIRE_REQ__N)
             assert_int_equal(wire_req_pack(&out, &rq, buf, sizeof(buf), &len), 0);
@@ -696,9 +149,9 @@ static void test_heads(void **state)
 
     (void)state;
     for (int k = 0; k < WIRE_REQ__N; k++) {
-        struct wire_req r = full_req((enum wire_req_kind)k);
+        struct wire_req r = sample_req((enum wire_req_kind)k);
 
-        if (no_req(k))
+        if (sample_no_req(k))
             continue;
         assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
         for (size_t cut = 0; cut <= len; cut++) {
@@ -765,12 +218,12 @@ static void test_garbage(void **state)
 
     (void)state;
     for (int i = 0; i < 30000; i++) {
-        struct wire_rep r = full_rep((enum wire_rep_kind)(i % WIRE_REP__N));
-        struct wire_req rq = full_req((enum wire_req_kind)(i % WIRE_REQ__N));
+        struct wire_rep r = sample_rep((enum wire_rep_kind)(i % WIRE_REP__N));
+        struct wire_req rq = sample_req((enum wire_req_kind)(i % WIRE_REQ__N));
         uint8_t *copy;
         int n_flips = 1 + (int)(hostile_random(&seed) % 8);
 
-        if (i % 2 ? no_rep(r.kind) : no_req(rq.kind))
+        if (i % 2 ? sample_no_rep(r.kind) : sample_no_req(rq.kind))
             continue;
         assert_int_equal(i % 2 ? wire_rep_pack(&out, &r, buf, sizeof(buf), &len)
                                : wire_req_pack(&out, &rq, buf, sizeof(buf), &len),
@@ -899,7 +352,7 @@ static void test_plain_bodies(void **state)
 
         assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
         assert_int_equal(wire_req_unpack(&in, buf, len, &req), 0);
-        same_req(&r, &req);
+        sample_same_req(&r, &req);
     }
 }
 
@@ -944,7 +397,7 @@ static void test_limits(void **state)
     r.u.append.n_messages = WIRE_MESSAGES_MAX;
     assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), 0);
     assert_int_equal(wire_req_unpack(&in, buf, len, &got), 0);
-    same_req(&r, &got);
+    sample_same_req(&r, &got);
     r.u.append.n_messages = WIRE_MESSAGES_MAX + 1;
     assert_int_equal(wire_req_pack(&out, &r, buf, sizeof(buf), &len), -EMSGSIZE);
 
@@ -962,7 +415,7 @@ static void test_scratch_is_the_limit(void **state)
 {
     static uint8_t body[60000];
     struct wire_scratch small;
-    struct wire_req got, r = full_req(WIRE_APPEND);
+    struct wire_req got, r = sample_req(WIRE_APPEND);
     uint8_t *p = body, *end;
     size_t len;
 
