@@ -19,6 +19,7 @@
 #include "daemon/sandbox.h"
 #include "daemon/sched.h"
 #include "daemon/scrape.h"
+#include "daemon/turnaway.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -185,6 +186,36 @@ static int plan(const struct config *config)
     return printed() == EXIT_SUCCESS && estimate_fits(&e) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+/* Who started us by connecting is told as well as the log. */
+static int refuse_options(int listener, const char *text)
+{
+    if (listener >= 0)
+        turnaway(listener, text);
+    return EXIT_BAD_OPTION;
+}
+
+static int refuse_without_model(const struct config *config)
+{
+    int listener = turnaway_socket();
+    struct why why = { "" };
+
+    if (listener < 0)
+        (void)why_set(&why, -EINVAL,
+                      "no model was named: start `gistd --model FILE` with a GGUF file, or set "
+                      "model in the config file or GISTD_MODEL; `gistd --help` lists all options");
+    else if (config->file[0])
+        (void)why_set(&why, -EINVAL,
+                      "no model was named: write `model = FILE` with a GGUF file into %s, and try "
+                      "again",
+                      config->file);
+    else
+        (void)why_set(&why, -EINVAL,
+                      "no model was named: write `model = FILE` with a GGUF file into "
+                      "~/.config/gistd/gistd.conf or /etc/gistd/gistd.conf, and try again");
+    log_error("%s", why.text);
+    return refuse_options(listener, why.text);
+}
+
 int main(int argc, char **argv)
 {
     struct why why = { "" };
@@ -194,7 +225,8 @@ int main(int argc, char **argv)
     log_open(LOG_LEVEL_INFO);
     if (config_load(&config, argc, argv, environ, &why) < 0) {
         log_error("%s", why.text);
-        return EXIT_BAD_OPTION;
+        return refuse_options(turnaway_socket(),
+                              "an option of the daemon is wrong: its log says which");
     }
     log_open((enum log_level)config.log_level);
     switch (config.action) {
@@ -214,11 +246,5 @@ int main(int argc, char **argv)
     case CONFIG_SERVE:
         break;
     }
-    if (!config.model[0]) {
-        log_error(
-            "no model was named: start `gistd --model FILE` with a GGUF file, or set model in "
-            "the config file or GISTD_MODEL; `gistd --help` lists all options");
-        return EXIT_BAD_OPTION;
-    }
-    return serve(&config);
+    return config.model[0] ? serve(&config) : refuse_without_model(&config);
 }
