@@ -95,7 +95,8 @@ void ctl_text_print(const char *text, size_t len);
  * second SIGINT ends it: a daemon that does not answer must not hold the user. */
 void ctl_interrupt_catch(gist_conn *c, bool leave);
 bool ctl_interrupt_came(void);
-bool ctl_interrupt_wait(int fd); /* until fd is readable: true, or Ctrl-C came: false */
+/* Until fd is readable: 1, another signal came, such as a window's new size: 0, or Ctrl-C: -1. */
+int ctl_interrupt_wait(int fd);
 void ctl_interrupt_forget(void);
 
 /* --- small things ----------------------------------------------------------------------------- */

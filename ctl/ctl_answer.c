@@ -185,6 +185,17 @@ static void print_hydrated(const struct gist_usage *u)
     print_part(", %u computed again", u->recomputed_tokens);
 }
 
+static void print_read(const struct answer *a)
+{
+    fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
+            (double)(a->read_ns - a->asked_ns) / 1e9,
+            rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
+    print_part("; %u from memory", a->prompt.shared_tokens);
+    print_part("; %u from disk", a->prompt.restored_tokens);
+    print_part("; %u approximate: documents that were read alone", a->prompt.approximate_tokens);
+    print_memory(&a->prompt);
+}
+
 /* first token: what the user waited for, from the question's way out. The rate leaves the first
  * token out, which belongs to the reading. */
 static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
@@ -196,13 +207,7 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
                                            [GIST_POOL_FULL] =
                                                "no page left in the KV pool, or for this client" };
 
-    fprintf(stderr, "[read %u tokens in %.2f s, %.0f tokens/s", a->prompt.computed_tokens,
-            (double)(a->read_ns - a->asked_ns) / 1e9,
-            rate(a->prompt.computed_tokens, a->read_ns - a->asked_ns));
-    print_part("; %u from memory", a->prompt.shared_tokens);
-    print_part("; %u from disk", a->prompt.restored_tokens);
-    print_part("; %u approximate: documents that were read alone", a->prompt.approximate_tokens);
-    print_memory(&a->prompt);
+    print_read(a);
     print_hydrated(&a->prompt);
     if (a->n_tokens > 0)
         fprintf(stderr, "; first token after %.2f s", (double)(a->first_ns - a->asked_ns) / 1e9);
@@ -285,7 +290,7 @@ static int read_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *p
         r = read_messages(c, s, p->before, p->n_before, false, a);
         gist_on_progress(s, NULL, NULL); /* a question is read in no time */
     }
-    if (r == 0)
+    if (r == 0 && p->n_msgs > 0)
         r = read_messages(c, s, p->msgs, p->n_msgs, true, a);
     gist_on_progress(s, NULL, NULL);
     ctl_progress_end(&a->progress);
@@ -420,8 +425,29 @@ int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *promp
         r = gist_generate(s, &sampling, on_text, &a, &a.result);
     if (r == 0)
         take_memory(&a);
+    if (o->usage)
+        *o->usage = a.prompt;
     r = end_answer(c, &a, r);
     ctl_text_fini(&a.text);
     ctl_text_fini(&a.rates);
     return r;
+}
+
+int ctl_answer_hear(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+                    const struct ctl_answer_opts *o)
+{
+    struct answer a = { .opts = o, .asked_ns = ctl_now_ns() };
+    int r = read_prompt(c, s, &(struct ctl_prompt){ .before = msgs, .n_before = n_msgs }, &a);
+
+    if (r == -ECANCELED && ctl_interrupt_came())
+        return say_unread(c, &a);
+    if (r < 0)
+        return ctl_fail_gist(c, r);
+    if (o->usage)
+        *o->usage = a.prompt;
+    if (o->stats) {
+        print_read(&a);
+        fputs("]\n", stderr);
+    }
+    return CTL_OK;
 }

@@ -22,11 +22,12 @@ struct ctl_answer_opts {
     bool json_object;             /* or any JSON object */
     bool whole;                   /* of a grammar an answer that was cut is none: CTL_FAILED */
     struct ctl_text look;         /* what they say, by ctl_answer_read */
-    bool logprobs;   /* with --json: of so many tokens beside each (sampling.logprobs) */
-    bool stats;      /* print the times to stderr */
-    bool json;       /* one object when all is said, instead of the text as it comes */
-    bool is_public;  /* the session's text is no secret */
-    bool is_private; /* nothing of it is kept */
+    bool logprobs;            /* with --json: of so many tokens beside each (sampling.logprobs) */
+    bool stats;               /* print the times to stderr */
+    bool json;                /* one object when all is said, instead of the text as it comes */
+    bool is_public;           /* the session's text is no secret */
+    bool is_private;          /* nothing of it is kept */
+    struct gist_usage *usage; /* of the last prompt; NULL: nobody asks */
 };
 
 #define CTL_ANSWER_MAX_TOKENS 1024u
@@ -177,5 +178,9 @@ struct ctl_prompt {
  * after a Ctrl-C, also when that came before the first word. */
 int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
                    const struct ctl_answer_opts *o);
+
+/* The same without an answer: what is asked about, before the question is known. */
+int ctl_answer_hear(gist_conn *c, gist_session *s, const struct gist_message *msgs, size_t n_msgs,
+                    const struct ctl_answer_opts *o);
 
 #endif

@@ -2,13 +2,13 @@
  *
  * Each turn appends to the session's KV, so nothing is read twice. Ctrl-C ends an answer; what was
  * said of it stays part of the conversation. Without a terminal every line of standard input is a
- * turn.
+ * turn, whatever it begins with: a program's text must not be able to give commands.
  */
+#include "ctl/ctl_chat.h"
+
 #include "base/files.h"
-#include "ctl/ctl.h"
-#include "ctl/ctl_answer.h"
+#include "base/shown.h"
 #include "ctl/ctl_line.h"
-#include "ctl/ctl_memory.h"
 #include "ctl/ctl_named.h"
 
 #include <errno.h>
@@ -22,19 +22,9 @@
 static const struct ctl_opt_usage usage = {
     "chat [OPTIONS]",
     "A conversation with the model. Ctrl-C ends an answer, Ctrl-D the conversation; a line that\n"
-    "ends with \\ continues in the next. /new starts anew, /help lists more.\n"
-};
-
-struct chat {
-    struct ctl_answer_opts answer;
-    struct ctl_memory_opts memory_opts;
-    struct gist_memory memory;
-    gist_conn *conn;
-    gist_session *session;
-    struct ctl_opt_list docs;
-    const char *resume, *save;
-    bool begun; /* the system message was sent */
-    struct ctl_line *lines;
+    "ends with \\ continues in the next, and what is pasted is one turn. /help lists commands. "
+    "From\n"
+    "a pipe each line is a turn.\n"
 };
 
 /* The folder that the file is to lie in, for this user alone. */
@@ -61,7 +51,7 @@ static bool find_history(char ret[PATH_MAX])
     return n > 0 && n < PATH_MAX && make_folder_of(ret);
 }
 
-static int open_session(struct chat *chat)
+int ctl_chat_open(struct ctl_chat *chat)
 {
     struct gist_policy policy = { .size = sizeof(policy),
                                   .segment = chat->memory_opts.segment,
@@ -74,7 +64,8 @@ static int open_session(struct chat *chat)
 
     gist_close(chat->session);
     chat->session = NULL;
-    chat->begun = false;
+    chat->begun = chat->answered = false;
+    chat->usage = (struct gist_usage){ 0 };
     r = gist_open(chat->conn, &policy, &chat->session);
     if (r < 0)
         return chat->docs.n ? ctl_named_fail(chat->conn, GIST_DOCUMENTS, r)
@@ -84,42 +75,50 @@ static int open_session(struct chat *chat)
 }
 
 /* Where the conversation stands: after each answer, so that nothing is lost with the terminal. */
-static int save_session(struct chat *chat, unsigned flags)
+int ctl_chat_keep(struct ctl_chat *chat, unsigned flags)
 {
     int r = chat->save ? gist_save(chat->session, chat->save, flags) : 0;
 
     return r < 0 ? ctl_fail_gist(chat->conn, r) : 0;
 }
 
+void ctl_chat_take(struct ctl_chat *chat, gist_session *s)
+{
+    gist_close(chat->session);
+    chat->session = s;
+    chat->answered = false;
+    ctl_answer_began(s, &chat->answer);
+    gist_session_usage(s, &chat->usage);
+    chat->begun = chat->usage.prompt_tokens > 0;
+}
+
 /* A name is taken at once, empty as the conversation is: to hear behind the first answer that it
  * is another's would be late. */
-static int begin_session(struct chat *chat)
+static int begin_session(struct ctl_chat *chat)
 {
-    struct gist_usage u;
+    gist_session *s;
     int r;
 
     if (!chat->resume) {
-        r = open_session(chat);
+        r = ctl_chat_open(chat);
         if (r == 0)
-            r = save_session(chat, 0);
+            r = ctl_chat_keep(chat, 0);
         if (r != 0 && gist_error_code(chat->conn) == GIST_E_NAME_EXISTS)
             (void)ctl_fail(CTL_FAILED, "--resume \"%s\" goes on with it.", chat->save);
         return r;
     }
-    r = gist_restore(chat->conn, chat->resume, NULL, &chat->session);
+    r = gist_restore(chat->conn, chat->resume, NULL, &s);
     if (r < 0)
         return ctl_named_fail(chat->conn, GIST_SESSIONS, r);
-    ctl_answer_began(chat->session, &chat->answer);
-    gist_session_usage(chat->session, &u);
-    chat->begun = u.prompt_tokens > 0;
+    ctl_chat_take(chat, s);
     if (!chat->save)
         chat->save = chat->resume;
-    return strcmp(chat->save, chat->resume) == 0 ? 0 : save_session(chat, 0);
+    return strcmp(chat->save, chat->resume) == 0 ? 0 : ctl_chat_keep(chat, 0);
 }
 
 /* A turn: lines as long as they end with a backslash. Errors of ctl_line_read, and -EILSEQ: a NUL,
  * behind which a message, a C string in libgist, would be lost without a word. */
-static int read_turn(struct chat *chat, struct ctl_text *t)
+static int read_turn(struct ctl_chat *chat, struct ctl_text *t)
 {
     const char *line;
     int r;
@@ -142,12 +141,51 @@ static int read_turn(struct chat *chat, struct ctl_text *t)
     }
 }
 
-static int say_turn(struct chat *chat, const char *text)
+int ctl_chat_look(struct ctl_chat *chat, const struct gist_stats_session **ret,
+                  struct gist_stats *ret_stats)
+{
+    int r = gist_stats(chat->conn, ret_stats);
+
+    if (r < 0)
+        return ctl_fail_gist(chat->conn, r);
+    for (uint32_t i = 0; i < ret_stats->n_sessions; i++) {
+        *ret = &ret_stats->sessions[i];
+        if ((*ret)->id == gist_session_id(chat->session))
+            return CTL_OK;
+    }
+    return ctl_fail(CTL_FAILED, "the daemon does not list this conversation.");
+}
+
+/* How many tokens the session has; what an interrupted turn leaves is not known otherwise. */
+static int count_tokens(struct ctl_chat *chat, uint32_t *ret)
+{
+    const struct gist_stats_session *s;
+    struct gist_stats stats;
+    int r = ctl_chat_look(chat, &s, &stats);
+
+    if (r == CTL_OK)
+        *ret = s->n_tokens;
+    return r;
+}
+
+/* What /retry goes back to. */
+static int remember_turn(struct ctl_chat *chat, const char *text)
+{
+    chat->last.len = 0;
+    chat->last_begun = chat->begun;
+    if (ctl_text_add(&chat->last, text, strlen(text)) < 0)
+        return ctl_fail(CTL_FAILED, "out of memory.");
+    return count_tokens(chat, &chat->last_at);
+}
+
+int ctl_chat_say(struct ctl_chat *chat, const char *text)
 {
     struct gist_message msgs[2];
     size_t n = 0;
-    int r;
+    int r = remember_turn(chat, text);
 
+    if (r != CTL_OK)
+        return r;
     if (chat->answer.system && !chat->begun)
         msgs[n++] = (struct gist_message){ "system", chat->answer.system };
     msgs[n++] = (struct gist_message){ "user", text };
@@ -156,29 +194,29 @@ static int say_turn(struct chat *chat, const char *text)
                        &chat->answer);
     ctl_interrupt_forget();
     if (r == CTL_OK || r == CTL_INTERRUPTED) {
-        chat->begun = true;
-        return save_session(chat, GIST_REPLACE);
+        uint32_t now = chat->last_at;
+        int e = count_tokens(chat, &now);
+
+        /* Interrupted while it was read, nothing of the turn is there. */
+        chat->answered = now > chat->last_at;
+        chat->begun |= chat->answered;
+        if (e == CTL_OK)
+            e = ctl_chat_keep(chat, GIST_REPLACE);
+        return e == CTL_OK ? r : e;
     }
     if (gist_error_code(chat->conn) == GIST_E_CONTEXT_LENGTH_EXCEEDED)
         fputs("gistctl: /new starts a new conversation.\n", stderr);
     return r;
 }
 
-/* Lines that begin with / are for us. Sets *ret_end for the last one. */
-static int run_command(struct chat *chat, const char *text, bool *ret_end)
+/* To a person, before the first prompt. */
+static void greet(const struct ctl_chat *chat)
 {
-    if (strcmp(text, "/new") == 0)
-        return open_session(chat);
-    if (strcmp(text, "/quit") == 0 || strcmp(text, "/exit") == 0)
-        *ret_end = true;
-    else if (strcmp(text, "/stats") == 0)
-        chat->answer.stats = !chat->answer.stats;
-    else
-        fputs("/new     start a new conversation\n"
-              "/stats   turn the times after each answer on or off\n"
-              "/quit    end the conversation, as Ctrl-D does\n",
-              stderr);
-    return CTL_OK;
+    struct gist_info info;
+
+    gist_info(chat->conn, &info);
+    shown_line(stderr, "%s. Type a question and press Enter; /help lists commands, Ctrl-D ends.",
+               info.model);
 }
 
 static int fail_read(int err)
@@ -190,7 +228,7 @@ static int fail_read(int err)
 
 /* A failed turn ends a conversation that nobody watches; a person may go on unless the daemon is
  * gone. */
-static int converse(struct chat *chat)
+static int converse(struct ctl_chat *chat)
 {
     bool person = isatty(STDIN_FILENO), end = false;
     struct ctl_text turn = { 0 };
@@ -213,8 +251,9 @@ static int converse(struct chat *chat)
             r = fail_read(got);
         } else if (turn.len > 0) {
             ctl_line_remember(chat->lines, turn.bytes);
-            r = turn.bytes[0] == '/' ? run_command(chat, turn.bytes, &end)
-                                     : say_turn(chat, turn.bytes);
+            ctl_interrupt_forget();
+            r = person && turn.bytes[0] == '/' ? ctl_chat_command(chat, turn.bytes, &end)
+                                               : ctl_chat_say(chat, turn.bytes);
         }
     }
     if (person)
@@ -224,7 +263,7 @@ static int converse(struct chat *chat)
 }
 
 /* Connected, until the end of the conversation. */
-static int talk(struct chat *chat)
+static int talk(struct ctl_chat *chat)
 {
     char history[PATH_MAX];
     /* Lines that the editor keeps would outlive a private conversation. */
@@ -235,6 +274,8 @@ static int talk(struct chat *chat)
         return ctl_fail(CTL_FAILED, "cannot edit lines: %s", strerror(-r));
     ctl_interrupt_catch(chat->conn, false);
     r = begin_session(chat);
+    if (r == 0 && isatty(STDIN_FILENO) && isatty(STDERR_FILENO))
+        greet(chat);
     if (r == 0)
         r = converse(chat);
     gist_close(chat->session);
@@ -243,9 +284,23 @@ static int talk(struct chat *chat)
     return r;
 }
 
+/* What no option alone can say. */
+static int check_options(const struct ctl_chat *chat)
+{
+    if (chat->resume && (chat->docs.n > 0 || ctl_memory_said(&chat->memory_opts)))
+        return ctl_fail(CTL_USAGE,
+                        "--resume goes on with the documents and memory options that the "
+                        "conversation began with; leave %s out.",
+                        chat->docs.n > 0 ? "--doc" : "those options");
+    if (chat->answer.is_private && (chat->save || chat->resume))
+        return ctl_fail(CTL_USAGE, "--private keeps nothing of the conversation: leave --%s out.",
+                        chat->save ? "save" : "resume");
+    return CTL_OK;
+}
+
 int ctl_chat(int argc, char **argv)
 {
-    struct chat chat = { 0 };
+    struct ctl_chat chat = { 0 };
     const struct ctl_opt opts[] = {
         { "doc", 'd', CTL_OPT_LIST, "NAME", &chat.docs, 0, 0,
           "begin with this document of `gistctl doc add`; several in any order" },
@@ -255,6 +310,8 @@ int ctl_chat(int argc, char **argv)
           "go on with a saved one, and keep it under its name" },
         CTL_MEMORY_OPTIONS(&chat.memory_opts),
         CTL_ANSWER_OPTIONS(&chat.answer),
+        { "json", 'j', CTL_OPT_FLAG, NULL, &chat.answer.json, 0, 0,
+          "an object a turn, on a line of its own: answer, reason, usage" },
     };
     int first, r;
 
@@ -268,16 +325,12 @@ int ctl_chat(int argc, char **argv)
             CTL_USAGE,
             "chat takes no arguments, but got '%s'; to ask one question, use `gistctl ask`.",
             argv[first]);
-    if (chat.resume && (chat.docs.n > 0 || ctl_memory_said(&chat.memory_opts)))
-        return ctl_fail(CTL_USAGE,
-                        "--resume goes on with the documents and memory options that the "
-                        "conversation began with; leave %s out.",
-                        chat.docs.n > 0 ? "--doc" : "those options");
-    if (chat.answer.is_private && (chat.save || chat.resume))
-        return ctl_fail(CTL_USAGE, "--private keeps nothing of the conversation: leave --%s out.",
-                        chat.save ? "save" : "resume");
+    r = check_options(&chat);
+    if (r != CTL_OK)
+        return r;
     /* Documents bring the memory options that they were added with. */
     chat.memory_opts.automatic = chat.docs.n == 0;
+    chat.answer.usage = &chat.usage;
     r = ctl_memory_read(&chat.memory_opts, &chat.memory);
     if (r == 0)
         r = ctl_answer_read(&chat.answer);
@@ -289,5 +342,8 @@ int ctl_chat(int argc, char **argv)
         gist_disconnect(chat.conn);
     }
     ctl_answer_fini(&chat.answer);
+    ctl_text_fini(&chat.last);
+    free(chat.given_save);
+    free(chat.given_system);
     return r;
 }

@@ -44,20 +44,19 @@ void ctl_interrupt_forget(void)
     atomic_store(&n_came, 0);
 }
 
-bool ctl_interrupt_wait(int fd)
+int ctl_interrupt_wait(int fd)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
-    sigset_t sigint, old;
+    sigset_t watched, old;
     int n;
 
     /* Blocked but inside ppoll: one that comes after the look and before the sleep ends the sleep.
      */
-    sigemptyset(&sigint);
-    sigaddset(&sigint, SIGINT);
-    sigprocmask(SIG_BLOCK, &sigint, &old);
-    do
-        n = ctl_interrupt_came() ? 0 : ppoll(&p, 1, NULL, &old);
-    while (n < 0 && errno == EINTR && !ctl_interrupt_came());
+    sigemptyset(&watched);
+    sigaddset(&watched, SIGINT);
+    sigaddset(&watched, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &watched, &old);
+    n = ctl_interrupt_came() ? 0 : ppoll(&p, 1, NULL, &old);
     sigprocmask(SIG_SETMASK, &old, NULL);
-    return !ctl_interrupt_came();
+    return ctl_interrupt_came() ? -1 : n > 0;
 }
