@@ -187,7 +187,8 @@ struct gist_policy {
     unsigned flags;                   /* GIST_AUTO, GIST_PUBLIC, GIST_PRIVATE, GIST_SET_SEGMENT */
     /* (n_documents) names: the session begins with them, under what the first was added with.
      * memory, segment and GIST_PUBLIC are that then; who says them all the same must say the same.
-     * Several, of the same options, stand in any order, each as it was read alone. */
+     * Several, of the same options, stand in any order, each as it was read alone; automatic ones,
+     * and any with GIST_AUTO or longer than the window, are read as one text of any length. */
     const char *const *documents;
     size_t n_documents;
 };

@@ -8,9 +8,16 @@
  *     r->session   the whole            further one      the whole
  *                  |-- 1st is read --|  |-- 2nd is read --|  2nd taken over  |-- 3rd ...
  *     b->whole     NULL                 the whole            NULL
+ *
+ * Not all can stand together so. What a policy packs late would have to be packed behind others'
+ * segments one day, by queries of tokens that never saw them; documents that are long together pass
+ * what was raw, or thinned, for each alone; and nothing is brought back into a session that is no
+ * function of its ids. Then all are one text (daemon/one_text.h), which is read like any other: in
+ * the order in which they are named, and what stands behind the first is read anew, once.
  */
 #include "daemon/append.h"
 #include "daemon/named.h"
+#include "daemon/one_text.h"
 #include "daemon/opening.h"
 #include "daemon/sched.h"
 
@@ -31,6 +38,9 @@ struct begin_with {
     bool pin;                /* it was pinned before the daemon was started anew */
     struct session *whole;   /* while a further one is read; else NULL */
     struct wire_usage usage; /* of reading those before */
+    bool looked;             /* whether they have to be one text is known */
+    bool as_one;             /* they have */
+    struct one_text text;    /* of all */
 };
 
 static const char *name_of(const struct begin_with *b)
@@ -88,6 +98,7 @@ static int begin_with_start(struct sched *s, struct request *r, const struct wir
     if (!b)
         return -ENOMEM;
     b->owner = owner;
+    b->text.account = &r->client->held;
     return take_open(s, r, m, b);
 }
 
@@ -127,8 +138,17 @@ static void fail_behind(struct sched *s, struct request *r, const struct begin_w
                  (struct request_numbers){ q->n_tokens, n, q->max_tokens },
                  "context_length_exceeded: the document \"%.64s\" has %u tokens, which do not fit "
                  "behind the %u before it (in whole segments of %u); the limit is %u; begin "
-                 "with fewer, or add them with a compressor (gistctl doc add --compressor)",
+                 "with fewer, or with automatic memory (gistctl: --memory auto)",
                  name_of(b), n, q->n_tokens, q->seg_len, q->max_tokens);
+}
+
+static void fail_different(struct sched *s, struct request *r, const struct begin_with *b)
+{
+    request_fail(
+        s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+        "the documents \"%.64s\" and \"%.64s\" were added with different memory options, so "
+        "they cannot be in one session: add one of them again",
+        b->names[0], name_of(b));
 }
 
 /* Before it is read: whether it can stand behind the others. */
@@ -137,19 +157,8 @@ static bool may_join(struct sched *s, struct request *r, const struct begin_with
 {
     const struct seq *q = b->whole ? &b->whole->seq : NULL;
 
-    if (b->n > 1 && !memory_joins(policy))
-        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
-                     "the document \"%.64s\" was added with %s, so it cannot be one of several in "
-                     "a session: add it without, or begin with it alone",
-                     name_of(b),
-                     policy->automatic ? "--memory auto"
-                     : policy->late    ? "--late"
-                                       : "gists among its tokens");
-    else if (q && !policy_same(&b->whole->memory.policy, policy))
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "the documents \"%.64s\" and \"%.64s\" were added with different memory "
-                     "options, so they cannot be in one session: add one of them again",
-                     b->names[0], name_of(b));
+    if (q && !policy_same(&b->whole->memory.policy, policy))
+        fail_different(s, r, b);
     else if (q && seq_behind(q) + n > q->max_tokens)
         fail_behind(s, r, b, q, n);
     else
@@ -157,8 +166,19 @@ static bool may_join(struct sched *s, struct request *r, const struct begin_with
     return false;
 }
 
+/* What was read until now goes, but is known: as one text all of it is begun anew. */
+static void become_one(struct sched *s, struct request *r, struct begin_with *b)
+{
+    opening_undo(s, r);
+    b->as_one = true;
+    b->at = 0;
+    b->begun = b->pin = false;
+    b->usage = (struct wire_usage){ 0 };
+    r->phase = REQUEST_WORK;
+}
+
 /* It was read: the session goes on with it. Its pages are charged twice for a moment, as those of
- * two sessions. False: there was no room, which was answered. */
+ * two sessions. False: there was no room, which was answered, or not together. */
 static bool join(struct sched *s, struct request *r, struct begin_with *b)
 {
     struct session *alone = opening_take(s, r);
@@ -167,18 +187,8 @@ static bool join(struct sched *s, struct request *r, struct begin_with *b)
     opening_return(r, b->whole);
     b->whole = NULL;
     e = session_adopt_behind(r->session, alone);
-    if (e == -ENOTSUP)
-        request_fail(
-            s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED,
-            (struct request_numbers){ r->session->seq.n_tokens, alone->seq.n_tokens,
-                                      r->memory->policy.budget },
-            "context_length_exceeded: the documents up to \"%.64s\" are too many or too long for "
-            "their budget of %u keys: segments of theirs are thinned, or would have to be; add "
-            "them with a "
-            "larger budget, or begin with fewer",
-            name_of(b), r->memory->policy.budget);
-    else if (e == -E2BIG)
-        fail_behind(s, r, b, &r->session->seq, alone->seq.n_tokens);
+    if (e == -ENOTSUP || e == -E2BIG)
+        become_one(s, r, b);
     else if (e < 0)
         request_fail_pages(s, r, r->session->seq.account, alone->seq.n_pages,
                            "the document \"%.64s\" behind others", name_of(b));
@@ -225,7 +235,7 @@ static void begun(struct sched *s, struct request *r)
     add_usage(&b->usage, &r->usage);
     if (b->whole && !join(s, r, b))
         return;
-    if (b->at + 1 == b->n) {
+    if (b->as_one || b->at + 1 == b->n) {
         opened(s, r, b);
         return;
     }
@@ -288,6 +298,50 @@ static int begin_with_file(struct sched *s, struct request *r, struct begin_with
     return e;
 }
 
+/* --- as one text ------------------------------------------------------------------------------ */
+
+/* False: its ids are known soon, or it was answered. */
+static bool add_text(struct sched *s, struct request *r, struct begin_with *b)
+{
+    const struct document *d = document_find(&s->documents, b->owner, name_of(b));
+    struct policy policy;
+    struct one_part part;
+    struct names_file f;
+    void *bytes = NULL;
+    int e;
+
+    if (d && d->state == DOCUMENT_ENCODING)
+        return false;
+    if (d)
+        part = (struct one_part){ &d->policy, d->is_public, d->ids, d->n_ids, d->chat_at };
+    else if (named_load(s, r, b->owner, WIRE_NAMED_DOCUMENT, name_of(b), &f, &bytes, &policy))
+        part = (struct one_part){ &policy, f.is_public, f.ids, f.n_ids, f.chat_at };
+    else
+        return false;
+    e = one_text_add(&b->text, s->served.vocab, &part);
+    free(bytes);
+    if (e < 0)
+        request_fail_memory(s, r, e);
+    return e == 0;
+}
+
+/* Before anything is read, so that nothing is read for nothing. One document that nothing else was
+ * asked of is begun with as it is. False: some ids are not known yet. */
+static bool look(struct sched *s, struct request *r, struct begin_with *b)
+{
+    const struct policy *said = b->has_policy ? &b->policy : NULL;
+
+    while ((b->n > 1 || (said && said->automatic)) && b->at < b->n) {
+        if (!add_text(s, r, b))
+            return r->phase == REQUEST_LAST;
+        b->at++;
+    }
+    b->at = 0;
+    b->looked = true;
+    b->as_one = b->text.n_parts > 0 && one_text_choose(&b->text, said, &s->served);
+    return true;
+}
+
 static bool begin_with_work(struct sched *s, struct request *r)
 {
     struct begin_with *b = r->job;
@@ -296,14 +350,21 @@ static bool begin_with_work(struct sched *s, struct request *r)
 
     if (b->begun)
         return append_work(s, r);
+    if (!b->looked)
+        return look(s, r, b);
     d = document_find(&s->documents, b->owner, name_of(b));
     if (d && d->state == DOCUMENT_ENCODING)
         return false; /* its ids are known soon, or it is gone */
     b->begun = true;
     append_fini(r); /* of the one before */
     r->state = NULL;
-    if (d) {
+    if (d)
         document_teach(d);
+    if (b->as_one) {
+        const struct one_text *t = &b->text;
+
+        e = begin_with_ids(s, r, b, &t->policy, t->is_public, t->ids, t->n, t->chat_at);
+    } else if (d) {
         e = begin_with_ids(s, r, b, &d->policy, d->is_public, d->ids, d->n_ids, d->chat_at);
     } else {
         e = begin_with_file(s, r, b);
@@ -328,8 +389,12 @@ static void begin_with_undo(struct sched *s, struct request *r)
 
 static void begin_with_fini(struct request *r)
 {
+    struct begin_with *b = r->job;
+
     append_fini(r);
-    free(r->job);
+    if (b)
+        one_text_fini(&b->text);
+    free(b);
 }
 
 const struct request_ops request_open_with = {

@@ -3,7 +3,8 @@
  * depends on whether a document was known, being read or unknown when the session was opened, or on
  * what was opened before; one document that is not seen; approximate tokens that nobody is told of;
  * a refusal, a cancel or a death in the middle that leaves a session or pages behind; a session
- * with holes in its ids that is saved, or taken back into one.
+ * with holes in its ids that is saved, or taken back into one; documents that are more together
+ * than the window holds, and can't be asked about, or are read again for each session.
  */
 #include "tests/support/daemon_fixture.h"
 
@@ -289,6 +290,129 @@ static void with_compressors(void **state)
     }
 }
 
+/* --- as one text ------------------------------------------------------------------------------ */
+
+#define LONG_A 700u
+#define LONG_B 900u
+
+/* A question in words that stand in the first document. */
+static struct answer ask_of_a(gist_session *s, struct gist_usage *ret)
+{
+    const struct gist_sampling greedy = { .size = sizeof(greedy),
+                                          .max_tokens = ANSWER,
+                                          .ignore_eog = 1 };
+    struct answer a = { .n = 0 };
+    char text[LONG_A];
+
+    write_text(text, LONG_A, 7);
+    assert_int_equal(gist_append_text(s, text + 200, 30, 0, ret), 0);
+    assert_int_equal(gist_generate(s, &greedy, on_text, &a, NULL), 0);
+    assert_int_equal(a.n, ANSWER);
+    return a;
+}
+
+static gist_session *begin_as(const char *const *docs, size_t n, const struct gist_memory *memory,
+                              struct gist_usage *ret)
+{
+    const struct gist_policy p = {
+        .size = sizeof(p), .documents = docs, .n_documents = n, .memory = memory
+    };
+    gist_session *s;
+
+    if (gist_open(conn, &p, &s) < 0)
+        fail_msg("%s", gist_error(conn));
+    gist_session_usage(s, ret);
+    return s;
+}
+
+/* What an automatic memory holds of both, read as one text that nobody gave a name. */
+static struct answer of_one_text(const struct gist_memory *memory)
+{
+    const struct gist_policy p = { .size = sizeof(p), .memory = memory, .flags = GIST_PRIVATE };
+    static char text[LONG_A + LONG_B];
+    struct gist_usage u;
+    struct answer a;
+    gist_session *s;
+
+    write_text(text, LONG_A, 7);
+    write_text(text + LONG_A, LONG_B, 8);
+    assert_int_equal(gist_open(conn, &p, &s), 0);
+    assert_int_equal(gist_append_text(s, text, sizeof(text), 0, NULL), 0);
+    a = ask_of_a(s, &u);
+    assert_true(u.hydrated_tokens > 0 && u.missed_tokens == 0);
+    gist_close(s);
+    return a;
+}
+
+/* More text than the window, with automatic memory: of the documents, of the session, or of
+ * neither, since it would not go otherwise. All of it can be asked about. */
+static void longer_than_the_window(void **state)
+{
+    const struct gist_memory automatic = { .size = sizeof(automatic), .flags = GIST_AUTO };
+    const char *docs[] = { "long a", "long b" };
+    struct answer known, again;
+    struct gist_usage u;
+    gist_session *s;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        const struct gist_memory *of_documents = i == 0 ? &automatic : NULL;
+        const struct gist_memory *of_session = i == 1 ? &automatic : NULL;
+
+        start(DAEMON_FIXTURE_TINY, NULL, "yes");
+        assert_int_equal(add_as(docs[0], LONG_A, 7, of_documents), 0);
+        assert_int_equal(add_as(docs[1], LONG_B, 8, of_documents), 0);
+        s = begin_as(docs, 2, of_session, &u);
+        assert_int_equal(u.prompt_tokens, LONG_A + LONG_B);
+        assert_int_equal(u.approximate_tokens, 0);
+        assert_true(u.gists > 0 && u.gist_tokens > 0);
+        if (i == 0) /* it begins as the first one does */
+            assert_true(u.shared_tokens + u.restored_tokens > 0);
+        again = ask_of_a(s, &u);
+        assert_true(u.hydrated_tokens > 0 && u.missed_tokens == 0);
+        gist_close(s);
+        if (i == 0)
+            known = of_one_text(&automatic);
+        assert_true(same(&known, &again));
+        daemon_fixture_stored(conn);
+        s = begin_as(docs, 2, of_session, &u); /* what was read once is known */
+        assert_true(u.computed_tokens <= 128);
+        again = ask_of_a(s, &u);
+        assert_true(same(&known, &again));
+        gist_close(s);
+        stop();
+    }
+}
+
+/* A document whose segments are packed late, or thinned, alone. */
+static void what_can_not_be_joined(void **state)
+{
+    const struct gist_memory late = { .size = sizeof(late),
+                                      .compressor = GIST_FINE_KV,
+                                      .flags = GIST_LATE };
+    const struct gist_memory tight = {
+        .size = sizeof(tight), .compressor = GIST_FINE_KV, .ratio = 2, .budget = 260
+    };
+    const char *lates[] = { "late", "late" }, *tights[] = { "tight", "tight" };
+    struct gist_usage u;
+
+    (void)state;
+    start(DAEMON_FIXTURE_TINY, "none", "yes");
+    assert_int_equal(add_as("late", 200, 9, &late), 0);
+    assert_int_equal(add_as("tight", 200, 9, &tight), 0);
+    gist_close(begin_as(lates, 2, NULL, &u));
+    assert_int_equal(u.prompt_tokens, 400);
+    assert_int_equal(u.raw_tokens, 400);
+    assert_int_equal(u.approximate_tokens, 0);
+    gist_close(begin_as(tights, 2, NULL, &u));
+    assert_int_equal(u.prompt_tokens, 400);
+    assert_int_equal(u.approximate_tokens, 0);
+    assert_true(u.gists > 0 && u.raw_tokens + u.gists <= 260);
+    assert_true(daemon_fixture_all_free(conn, DAEMON_FIXTURE_PATIENCE_MS));
+    assert_int_equal(sessions_open(), 0);
+    stop();
+}
+
 /* --- its life --------------------------------------------------------------------------------- */
 
 static void forks_and_rewinds(void **state)
@@ -369,34 +493,39 @@ static void refusals(void **state)
     const struct gist_memory late = { .size = sizeof(late),
                                       .compressor = GIST_FINE_KV,
                                       .flags = GIST_LATE };
-    const struct gist_memory tight = {
-        .size = sizeof(tight), .compressor = GIST_FINE_KV, .ratio = 2, .budget = 200
-    };
-    const struct gist_memory short_one = { .size = sizeof(short_one), .budget = 300 };
+    const struct gist_memory tight = { .size = sizeof(tight),
+                                       .compressor = GIST_FINE_KV,
+                                       .ratio = 2,
+                                       .budget = 200,
+                                       .flags = GIST_FIXED };
     const char *unknown[] = { "a", "nobody" }, *gists[] = { "a", "gists" },
-               *lates[] = { "late", "a" }, *tights[] = { "tight", "tight" };
-    const char *others[] = { "budget", "b" }, *longs[] = { "a", "long" };
+               *lates[] = { "late", "a" }, *tights[] = { "tight", "tight", "tight", "tight" },
+               *longs[] = { "a", "long" };
+    struct gist_policy said = {
+        .size = sizeof(said), .documents = longs, .n_documents = 2, .segment = SEGMENT
+    };
     gist_session *s[3];
 
     (void)state;
     start(DAEMON_FIXTURE_TINY, "none", "yes");
     add_all();
     assert_int_equal(add_as("gists", 200, 9, &fine), 0);
-    assert_int_equal(add_as("budget", 200, 9, &short_one), 0);
     assert_int_equal(add_as("long", 1000, 9, NULL), 0);
     expect_refused(unknown, 2, GIST_E_NOT_FOUND, "nobody");
     assert_int_equal(add_as("late", 200, 9, &late), 0);
     assert_int_equal(add_as("tight", 150, 9, &tight), 0);
     expect_refused(gists, 2, GIST_E_BAD_REQUEST,
                    "the documents \"a\" and \"gists\" were added with different memory options");
-    expect_refused(lates, 2, GIST_E_UNSUPPORTED, "the document \"late\" was added with --late");
-    expect_refused(tights, 2, GIST_E_CONTEXT_LENGTH_EXCEEDED,
-                   "the documents up to \"tight\" are too many or too long for their budget of "
-                   "200 keys");
-    expect_refused(others, 2, GIST_E_CONTEXT_LENGTH_EXCEEDED, "the limit is 300");
-    expect_refused(longs, 2, GIST_E_CONTEXT_LENGTH_EXCEEDED,
-                   "the document \"long\" has 1000 tokens, which do not fit behind the 100 before "
-                   "it (in whole segments of 64); the limit is 1024");
+    expect_refused(lates, 2, GIST_E_BAD_REQUEST,
+                   "the documents \"late\" and \"a\" were added with different memory options");
+    expect_refused(tights, 4, GIST_E_CONTEXT_LENGTH_EXCEEDED, "the session's budget is 200");
+    /* Who says how all of it is to be kept means it. */
+    assert_true(gist_open(conn, &said, &s[0]) < 0);
+    assert_int_equal(gist_error_code(conn), GIST_E_CONTEXT_LENGTH_EXCEEDED);
+    assert_non_null(strstr(gist_error(conn),
+                           "the document \"long\" has 1000 tokens, which do not fit behind the 100 "
+                           "before it (in whole segments of 64); the limit is 1024"));
+    assert_int_equal(sessions_open(), 0);
     /* While it is opened it takes two of the sessions that the client may have. */
     s[0] = open_order("ab", NULL);
     s[1] = open_order("a", NULL);
@@ -495,6 +624,8 @@ int main(void)
         cmocka_unit_test(answers_are_the_same),
         cmocka_unit_test(after_a_restart),
         cmocka_unit_test(with_compressors),
+        cmocka_unit_test(longer_than_the_window),
+        cmocka_unit_test(what_can_not_be_joined),
         cmocka_unit_test(forks_and_rewinds),
         cmocka_unit_test(is_not_saved),
         cmocka_unit_test(refusals),

@@ -1,0 +1,87 @@
+#include "daemon/one_text.h"
+
+#include "daemon/memory.h"
+#include "engine/text/vocab.h"
+
+#include <string.h>
+
+/* A text begins once: what a model wants at the beginning of each stands before the first only. */
+static struct one_part without_bos(const struct vocab *v, const struct one_part *p)
+{
+    struct one_part rest = *p;
+
+    if (p->n > 0 && vocab_add_bos(v) && p->ids[0] == vocab_bos(v)) {
+        rest.ids++;
+        rest.n--;
+    }
+    return rest;
+}
+
+int one_text_add(struct one_text *t, const struct vocab *v, const struct one_part *p)
+{
+    const struct one_part part = t->n_parts ? without_bos(v, p) : *p;
+    uint64_t len = p->policy->seg_len;
+    void *mem = t->ids;
+    int r = held_resize(t->account, &mem, &t->ids_len, ((size_t)t->n + part.n) * sizeof(*part.ids));
+
+    if (r < 0)
+        return r;
+    t->ids = mem;
+    if (part.n)
+        memcpy(t->ids + t->n, part.ids, part.n * sizeof(*part.ids));
+    t->n += part.n;
+    t->n_together = (t->n_together + len - 1) / len * len + p->n;
+    if (t->n_parts++ == 0) {
+        t->policy = *p->policy;
+        t->same = t->automatic = t->is_public = true;
+    }
+    t->same &= policy_same(&t->policy, p->policy);
+    t->automatic &= p->policy->automatic;
+    t->is_public &= p->is_public;
+    t->chat_at = p->chat_at;
+    return 0;
+}
+
+/* Texts that are kept whole, but are too long together, or leave no room to be asked about: what
+ * fits of them stays as it is with automatic memory, too. */
+static bool is_long(const struct one_text *t)
+{
+    return compress_keeps_all(&t->policy.spec) &&
+           t->n_together + t->policy.seg_len > policy_tokens_max(&t->policy);
+}
+
+static bool make_automatic(struct one_text *t, const struct served *b)
+{
+    const struct wire_memory m = { .automatic = true,
+                                   .has_budget = true,
+                                   .budget = t->policy.budget };
+    struct why why = { "" };
+
+    return policy_read(&m, NULL, t->policy.seg_len, b, &t->policy, &why) == 0;
+}
+
+/* An automatic policy takes any text as it comes, so it may be asked for behind any documents. And
+ * automatic ones differ at most by what there was room for when each was added. */
+bool one_text_choose(struct one_text *t, const struct policy *said, const struct served *b)
+{
+    if (said && said->automatic) {
+        if (t->n_parts == 1 && policy_same(said, &t->policy))
+            return false;
+        t->policy = *said;
+        return true;
+    }
+    if (t->n_parts < 2 || (!t->same && !t->automatic))
+        return false;
+    if (!memory_joins(&t->policy))
+        return true;
+    return !said && is_long(t) && make_automatic(t, b);
+}
+
+void one_text_fini(struct one_text *t)
+{
+    void *mem = t->ids;
+
+    if (t->account)
+        (void)held_resize(t->account, &mem, &t->ids_len, 0);
+    *t = (struct one_text){ .account = t->account };
+}
