@@ -325,6 +325,41 @@ GIST_API int gist_append_chat_start(gist_session *s, const struct gist_message *
 GIST_API int gist_generate_start(gist_session *s, const struct gist_sampling *sampling,
                                  gist_text_fn *on_text, gist_done_fn *on_done, void *arg,
                                  uint64_t *ret_request);
+
+/* n bytes of text, or n token ids. */
+struct gist_span {
+    const void *at;
+    size_t n;
+};
+
+#define GIST_TOKENS 32u /* spans are ids */
+
+/* How likely the model finds each of several continuations of s, all read behind where s stands
+ * now, none behind another; s stays as it is. */
+struct gist_choice {
+    const uint32_t *ids;
+    const float *logprobs; /* of each id */
+    size_t n;
+    double sum; /* of logprobs */
+};
+struct gist_choices {
+    size_t size; /* sizeof(struct gist_choices) */
+    const struct gist_choice *choices;
+    size_t n;
+    size_t best, best_mean; /* with the largest sum; with the largest mean a token */
+    struct gist_usage usage;
+};
+/* flags: GIST_SPECIAL, GIST_TOKENS. *ret_choices is to be freed by gist_choices_free. -E2BIG: a
+ * continuation is too long. */
+GIST_API int gist_score_choices(gist_session *s, const struct gist_span *choices, size_t n,
+                                unsigned flags, struct gist_choices **ret_choices);
+GIST_API void gist_choices_free(struct gist_choices *choices);
+/* choices lives until on_done returns; NULL with an error. */
+typedef void gist_choices_fn(void *arg, int err, const struct gist_choices *choices);
+GIST_API int gist_score_choices_start(gist_session *s, const struct gist_span *choices, size_t n,
+                                      unsigned flags, gist_choices_fn *on_done, void *arg,
+                                      uint64_t *ret_request);
+
 GIST_API int gist_cancel(gist_conn *c, uint64_t request);
 
 /* What a session is doing (of gist_stats), which may be another connection's of this user. -ENOENT:

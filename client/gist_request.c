@@ -78,12 +78,15 @@ static int enqueue(struct gist_request *r, bool front)
 static void free_request(struct gist_request *r)
 {
     free(r->owned);
+    free(r->ids.mem);
+    free(r->logprobs.mem);
+    gist_choices_free(r->choices);
     free(r);
 }
 
 static bool is_told(const struct gist_request *r)
 {
-    return r->on_done || r->on_cache_done;
+    return r->on_done || r->on_cache_done || r->on_choices;
 }
 
 static void tell_done(struct gist_request *r, int err)
@@ -96,6 +99,8 @@ static void tell_done(struct gist_request *r, int err)
         r->on_done(r->arg, err, err == 0 ? &r->result : NULL);
     if (r->on_cache_done)
         r->on_cache_done(r->arg, err, err == 0 ? &r->cache : NULL);
+    if (r->on_choices)
+        r->on_choices(r->arg, err, err == 0 ? r->choices : NULL);
     c->dispatching = was;
 }
 
@@ -153,6 +158,8 @@ static void set_more(struct wire_req *m, bool more)
         m->u.generate.more = more;
     else if (m->kind == WIRE_SCORE)
         m->u.score.more = more;
+    else if (m->kind == WIRE_SCORE_CHOICES)
+        m->u.score_choices.more = more;
     else if (m->kind == WIRE_TOKENIZE)
         m->u.tokenize.more = more;
     else if (m->kind == WIRE_DETOKENIZE)
@@ -447,11 +454,27 @@ static char *own_messages(struct wire_req *m, struct wire_chat_message *to, char
     return p;
 }
 
+/* Where each of several texts ends, which stand one after the other in the bulk. */
+static const uint64_t **borrowed_lens(struct wire_req *m, size_t *ret_n)
+{
+    *ret_n = m->kind == WIRE_SCORE_CHOICES ? m->u.score_choices.n : 0;
+    return *ret_n ? &m->u.score_choices.lens : NULL;
+}
+
+static void own_lens(const uint64_t **lens, size_t n, uint64_t *to)
+{
+    if (n == 0)
+        return;
+    memcpy(to, *lens, n * sizeof(*to));
+    *lens = to;
+}
+
 /* Copies what the caller's memory holds: the rest of the text, messages, stop strings, names. What
  * has pointers stands first, where malloc aligns it. */
 static int own_memory(struct gist_request *r)
 {
-    size_t n = r->bulk_len - r->sent, n_stops = 0, n_strings, n_messages, len;
+    size_t n = r->bulk_len - r->sent, n_stops = 0, n_strings, n_messages, n_lens, len;
+    const uint64_t **lens = borrowed_lens(&r->msg, &n_lens);
     const char **stops, **strings[3];
     struct wire_chat_message *messages;
     char *p;
@@ -464,10 +487,12 @@ static int own_memory(struct gist_request *r)
         len += strlen(r->msg.u.generate.stops[i]) + 1;
     for (size_t i = 0; i < n_strings; i++)
         len += strlen(*strings[i]) + 1;
-    r->owned = malloc(n_messages * sizeof(*messages) + n_stops * sizeof(*stops) + len + n + 1);
+    r->owned = malloc(n_lens * sizeof(**lens) + n_messages * sizeof(*messages) +
+                      n_stops * sizeof(*stops) + len + n + 1);
     if (!r->owned)
         return -ENOMEM;
-    messages = r->owned;
+    own_lens(lens, n_lens, r->owned);
+    messages = (struct wire_chat_message *)((uint64_t *)r->owned + n_lens);
     stops = (const char **)(messages + n_messages);
     p = (char *)(stops + n_stops);
     if (n_messages > 0)

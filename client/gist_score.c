@@ -7,7 +7,7 @@
 
 /* --- scores ----------------------------------------------------------------------------------- */
 
-static int keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     uint64_t n = rep->u.score_rows.n;
 
@@ -42,7 +42,7 @@ static int give_rows(struct gist_request *r, const struct wire_rep *rep, const u
 static int keep_score(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     if (rep->kind == WIRE_SCORE_ROWS && !rep->last)
-        return r->on_rows ? give_rows(r, rep, bulk) : keep_rows(r, rep, bulk);
+        return r->on_rows ? give_rows(r, rep, bulk) : gist_keep_rows(r, rep, bulk);
     if (rep->kind != WIRE_DONE || !rep->last)
         return -EPROTO;
     gist_copy_usage(&r->result.usage, &rep->u.done.usage);

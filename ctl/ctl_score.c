@@ -1,5 +1,6 @@
 /* ctl/ctl_score.c - gistctl score: how well the model foresees a text. */
 #include "ctl/ctl.h"
+#include "ctl/ctl_choices.h"
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_memory.h"
 #include "ctl/ctl_opt.h"
@@ -14,6 +15,7 @@ static const struct ctl_opt_usage usage = {
     "and prints the mean negative log-likelihood of its tokens (nll, in nats) and exp of it "
     "(ppl).\n"
     "A window's first token is not scored.\n"
+    "With --choice it says instead how likely each of several continuations of the text is.\n"
 };
 
 /* Mean over the scored tokens; NaN when there are none. */
@@ -67,20 +69,41 @@ static void print_text(const struct gist_score *s)
         printf("nll     %.6f\nppl     %.4f\n", nll, exp(nll));
 }
 
+static int score_text(gist_conn *c, const struct ctl_text *text, const struct gist_score_opts *o,
+                      bool json)
+{
+    struct gist_score score = { 0 };
+    int r = gist_score_text(c, text->bytes, text->len, o, &score);
+
+    if (r < 0)
+        r = ctl_fail_gist(c, r);
+    else if (json)
+        print_json(&score);
+    else
+        print_text(&score);
+    free(score.ids);
+    free(score.logprobs);
+    return r;
+}
+
 int ctl_score(int argc, char **argv)
 {
     struct gist_memory memory;
+    struct ctl_choices_opts choices = { .memory = &memory };
     struct gist_score_opts o = { .size = sizeof(o), .memory = &memory };
     struct ctl_memory_opts m;
-    bool json = false;
     const struct ctl_opt opts[] = {
+        { "choice", 'c', CTL_OPT_LIST, "TEXT", &choices.choices, 0, 0,
+          "a continuation of the text to score; repeatable" },
+        { "choices", 0, CTL_OPT_STRING, "FILE", &choices.file, 0, 0, "more of them, one a line" },
+        { "chat", 0, CTL_OPT_FLAG, NULL, &choices.chat, 0, 0,
+          "the text is a user's message, the choices are answers to it" },
         { "window", 'w', CTL_OPT_U32, "N", &o.window, 0, 4294967295.0,
           "tokens per window; 0: the model's context (0)" },
         CTL_MEMORY_OPTIONS(&m),
-        { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0,
-          "one object: tokens, logprobs, nll, ppl, usage" },
+        { "json", 'j', CTL_OPT_FLAG, NULL, &choices.json, 0, 0,
+          "one object: tokens, logprobs, nll, ppl, usage; or choices, best, best_mean, usage" },
     };
-    struct gist_score score = { 0 };
     struct ctl_text text = { 0 };
     gist_conn *c;
     int r, first;
@@ -89,27 +112,24 @@ int ctl_score(int argc, char **argv)
     first = ctl_opt_parse(&usage, opts, sizeof(opts) / sizeof(opts[0]), argc, argv, &r);
     if (first < 0)
         return r;
-    o.segment = m.segment;
+    o.segment = choices.segment = m.segment;
     r = ctl_memory_read(&m, &memory);
     if (r != 0)
         return r;
     if (argc - first > 1)
         return ctl_fail(CTL_USAGE, "score takes one FILE, not %d.", argc - first);
+    if (ctl_choices_wanted(&choices) ? o.window > 0 : choices.chat)
+        return ctl_fail(CTL_USAGE, "%s",
+                        choices.chat ? "--chat is for --choice."
+                                     : "--window and --choice exclude each other.");
     r = ctl_text_read(&text, first < argc ? argv[first] : "-");
     if (r == 0)
         r = ctl_connect(&c);
     if (r == 0) {
-        r = gist_score_text(c, text.bytes, text.len, &o, &score);
-        if (r < 0)
-            r = ctl_fail_gist(c, r);
-        else if (json)
-            print_json(&score);
-        else
-            print_text(&score);
+        r = ctl_choices_wanted(&choices) ? ctl_choices_run(c, &text, &choices)
+                                         : score_text(c, &text, &o, choices.json);
         gist_disconnect(c);
     }
-    free(score.ids);
-    free(score.logprobs);
     ctl_text_fini(&text);
     return r;
 }

@@ -106,8 +106,8 @@ static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t ma
         b->waits |= behind(r);
     if (!has)
         return false;
-    if (!r->times.began_at)
-        begins(s, r);
+    if (!request_whole(r)->times.began_at)
+        begins(s, request_whole(r));
     assert(run->n_tokens > 0 && run->n_tokens <= max);
     if (r->memory && !upkeep)
         memory_watch(r->memory, run);
@@ -402,6 +402,39 @@ static void give_decoded(struct sched *s, struct batch *b)
     }
 }
 
+static bool is_scored(const struct batch *b, uint32_t run)
+{
+    return run < b->n && b->requests[run]->ops->scored && !b->upkeep[run];
+}
+
+/* Of run i and those behind it that want the same: so many outputs, from `out` on. */
+static uint32_t give_scored(struct sched *s, const struct batch *b, uint32_t i, uint32_t out,
+                            uint32_t *ret_n_runs)
+{
+    uint32_t n = 0, end = i, at = 0;
+    int e;
+
+    for (; is_scored(b, end); end++) {
+        const struct request *r = b->requests[end];
+
+        memcpy(s->next_ids + n, r->ops->next(r), b->runs[end].n_tokens * sizeof(*s->next_ids));
+        n += b->runs[end].n_tokens;
+    }
+    e = forward_logprobs(&s->served.forward, out, n, s->next_ids, s->logprobs);
+    for (uint32_t k = i; k < end; k++) {
+        struct request *r = b->requests[k];
+        uint32_t n_tokens = b->runs[k].n_tokens;
+
+        if (e < 0)
+            request_fail_step(s, r, e);
+        else if (request_finite(s, r, s->logprobs + at, n_tokens))
+            r->ops->scored(s, r, n_tokens, s->logprobs + at);
+        at += n_tokens;
+    }
+    *ret_n_runs = end - i;
+    return n;
+}
+
 /* Outputs lie in the order of the runs. What was read for a memory's own upkeep is the memory's
  * (memory_ran), and the request hears nothing of it. */
 static void give_read(struct sched *s, struct batch *b)
@@ -410,9 +443,14 @@ static void give_read(struct sched *s, struct batch *b)
 
     for (uint32_t i = b->n_decode; i < b->n; i++) {
         const struct forward_run *run = &b->runs[i];
-        uint32_t n_out = forward_n_out(run);
+        uint32_t n_out = forward_n_out(run), n_runs;
         struct request *r = b->requests[i];
 
+        if (is_scored(b, i)) {
+            out += give_scored(s, b, i, out, &n_runs);
+            i += n_runs - 1;
+            continue;
+        }
         if (!b->upkeep[i])
             r->ops->rows(s, r, out, n_out, run->n_tokens);
         out += n_out;
@@ -480,9 +518,13 @@ static void clocked(struct sched *s, struct batch *b, uint64_t start, uint64_t n
 {
     for (uint32_t i = 0; i < b->n; i++) {
         struct request *r = b->requests[i];
-        struct trace_times *t = &r->times;
+        struct trace_times *t = &r->times, *all = &request_whole(r)->times;
+        uint64_t *to = b->upkeep[i]      ? &all->compress
+                       : i < b->n_decode ? &all->decode
+                                         : &all->prefill;
 
-        *(b->upkeep[i] ? &t->compress : i < b->n_decode ? &t->decode : &t->prefill) += now - start;
+        *to += all->step_at == start ? 0 : now - start;
+        all->step_at = start;
         if (i >= b->n_decode || b->upkeep[i])
             continue;
         if (!t->token_at && r->usage.first_token_ns)

@@ -36,7 +36,7 @@ void client_free(struct client *c)
 
     if (!c)
         return;
-    assert(c->n_requests == 0);
+    assert(c->n_requests == 0 && c->n_lanes == 0);
     while ((s = TAILQ_FIRST(&c->sessions))) {
         TAILQ_REMOVE(&c->sessions, s, link);
         session_free(s);

@@ -25,6 +25,7 @@ TAILQ_HEAD(client_line, request);
 
 enum client_parts {
     CLIENT_PARTS_SCORE,
+    CLIENT_PARTS_CHOICES,
     CLIENT_PARTS_TOKENIZE,
     CLIENT_PARTS_DETOKENIZE,
     CLIENT_PARTS_DOCUMENT,
@@ -51,6 +52,7 @@ struct client {
     struct held_account held;    /* of all its requests, and of parts */
     struct session_list sessions;
     uint32_t n_sessions, n_requests;
+    uint32_t n_lanes; /* daemon/lanes.h: of its requests, each with a session */
     struct encode_text parts[CLIENT_PARTS__N]; /* of bulk that goes on in the next request */
     struct chan_msg msg;       /* the message that was received and not released yet */
     struct client_line line;   /* open ones; the first is served next */

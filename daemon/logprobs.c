@@ -29,17 +29,23 @@ void logprobs_fini(struct logprobs *l)
     *l = (struct logprobs){ .n = 0 };
 }
 
+double logprobs_sum(const struct sampler_math *math, const float *logits, uint32_t n,
+                    float *scratch)
+{
+    float max = logits[math->argmax(logits, n)];
+    double sum = 0;
+
+    math->weights(logits, n, max, 1, scratch);
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)scratch[i];
+    return (double)max + log(sum);
+}
+
 void logprobs_look(struct logprobs *l, const struct sampler_math *math, const float *logits,
                    float *scratch)
 {
-    float max = logits[math->argmax(logits, l->n_vocab)];
-    double sum = 0;
-
     memcpy(l->row, logits, l->n_vocab * sizeof(*l->row));
-    math->weights(logits, l->n_vocab, max, 1, scratch);
-    for (uint32_t i = 0; i < l->n_vocab; i++)
-        sum += (double)scratch[i];
-    l->log_sum = (double)max + log(sum);
+    l->log_sum = logprobs_sum(math, logits, l->n_vocab, scratch);
 }
 
 /* The likeliest so far are kept in order; nearly all others are less than the last of them. */

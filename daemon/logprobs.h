@@ -35,6 +35,10 @@ int logprobs_init(struct logprobs *l, struct held_account *a, uint32_t n_vocab, 
                   uint32_t cap);
 void logprobs_fini(struct logprobs *l);
 
+/* The logarithm of the sum of the exponentials of n logits, all of them numbers. scratch: (n). */
+double logprobs_sum(const struct sampler_math *math, const float *logits, uint32_t n,
+                    float *scratch);
+
 /* The next token comes from these logits, all of them numbers. scratch: (n_vocab). */
 void logprobs_look(struct logprobs *l, const struct sampler_math *math, const float *logits,
                    float *scratch);

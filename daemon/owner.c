@@ -213,3 +213,13 @@ uint32_t owner_sessions(const struct owner *o)
         n += c->n_sessions;
     return n;
 }
+
+uint32_t owner_lanes(const struct owner *o)
+{
+    const struct client *c;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (c, &o->clients, of_owner)
+        n += c->n_lanes;
+    return n;
+}

@@ -94,7 +94,8 @@ bool owner_sees(uid_t asks, uid_t uid, uid_t stand_in);
 
 uint32_t owners_count(const struct owners *o);
 
-/* Sessions of all its clients. */
+/* Sessions of all its clients, and those that only their requests know (daemon/lanes.h). */
 uint32_t owner_sessions(const struct owner *o);
+uint32_t owner_lanes(const struct owner *o);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/shown.h"
+#include "daemon/lanes.h"
 #include "daemon/log.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
@@ -39,6 +40,7 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_CACHE] = &request_cache,
     [WIRE_WATCH] = &request_watch,
     [WIRE_TRACE] = &request_trace,
+    [WIRE_SCORE_CHOICES] = &request_score_choices,
 };
 
 /* What a frame becomes that can't be read, or breaks a limit of the wire. */
@@ -99,6 +101,8 @@ static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
         return session ? &session->parts : NULL;
     case WIRE_SCORE:
         return &c->parts[CLIENT_PARTS_SCORE];
+    case WIRE_SCORE_CHOICES:
+        return &c->parts[CLIENT_PARTS_CHOICES];
     case WIRE_TOKENIZE:
         return &c->parts[CLIENT_PARTS_TOKENIZE];
     case WIRE_DETOKENIZE:
@@ -231,14 +235,14 @@ static void measure(struct sched *s, const struct request *r)
 {
     uint64_t now;
 
-    if (!r->ops->plan) /* most of them: a ping takes a microsecond */
+    if (!r->ops->plan || r->lane) /* most of them: a ping takes a microsecond */
         return;
     now = clock_ns();
     if (r->cancelled && r->times.cancel_at)
         meter_add(&s->meter.cancel, now - r->times.cancel_at);
     s->meter.shared_tokens += r->usage.shared_tokens;
     s->meter.restored_tokens += r->usage.restored_tokens;
-    if (r->session && !r->ops->decode)
+    if (r->session && r->ops->rows)
         r->session->read_ns += now - r->arrived_ns;
     if (r->session && r->usage.first_token_ns) {
         meter_add(&s->meter.first_token[r->priority],
@@ -265,9 +269,11 @@ void request_finish(struct sched *s, struct request *r)
 }
 
 /* A failure that is ours is logged; one that is the client's is told to the client, and only there.
- */
+ * That of a part is the whole's, which says so. */
 static void log_failure(const struct request *r, enum wire_error code)
 {
+    if (r->lane)
+        return;
     if (code == WIRE_E_INTERNAL || code == WIRE_E_NO_MEMORY)
         log_peer_error("client %" PRIu64 " (pid %d, %s), request %" PRIu64 " (%s): %s",
                        r->client->id, (int)r->client->pid, r->client->name, r->id, r->ops->name,
@@ -293,7 +299,7 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     va_end(ap);
     request_label(r->text, sizeof(r->text), text); /* names in it are cut, or the client's */
     log_failure(r, code);
-    s->totals.requests_failed += code != WIRE_E_CANCELLED;
+    s->totals.requests_failed += code != WIRE_E_CANCELLED && !r->lane;
     r->last = (struct wire_rep){ .kind = WIRE_ERROR };
     r->last.u.error.code = code;
     r->last.u.error.text = r->text;
@@ -555,9 +561,15 @@ bool request_known_slice(struct sched *s, struct request *r, const uint32_t *ids
     return known && *left == 0;
 }
 
+struct request *request_whole(struct request *r)
+{
+    return r->lane && r->lane->whole ? r->lane->whole : r;
+}
+
 bool request_unwanted(const struct request *r)
 {
-    return r->cancelled || r->client->dead;
+    return r->cancelled || r->client->dead ||
+           (r->lane && r->lane->whole && r->lane->whole->cancelled);
 }
 
 void request_drop(struct sched *s, struct request *r)
@@ -568,6 +580,10 @@ void request_drop(struct sched *s, struct request *r)
     TAILQ_REMOVE(&s->active, r, link);
     TAILQ_REMOVE(&r->client->line, r, in_line);
     s->n_active--;
+    if (r->lane) {
+        lane_free(s, r->lane);
+        return;
+    }
     r->client->n_requests--;
     if (r->client->receiving == r)
         r->client->receiving = NULL;
@@ -590,7 +606,7 @@ void request_deliver(struct sched *s, struct request *r)
         return;
     if (r->ops->flush)
         e = r->ops->flush(s, r);
-    if (e == 0 && r->phase == REQUEST_LAST)
+    if (e == 0 && r->phase == REQUEST_LAST && !r->lane)
         e = reply_send(s, r, &r->last, NULL);
     if (e == -EAGAIN && !r->times.blocked_at)
         r->times.blocked_at = clock_ns();

@@ -27,6 +27,7 @@
 struct client;
 struct encode_text;
 struct follow_reader;
+struct lane;
 struct memory;
 struct request;
 struct sched;
@@ -57,6 +58,11 @@ struct request_ops {
     /* After the step: its outputs [first, first + n_out) and how many tokens were read. */
     void (*rows)(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n);
     void (*token)(struct sched *s, struct request *r, float *logits); /* decode: one row */
+    /* Instead of rows(), of one that wants all outputs: the ids behind its next n tokens, whose
+     * log-probabilities scored() gets after the step. Those of several requests are made in one
+     * pass over the output matrix. */
+    const uint32_t *(*next)(const struct request *r);
+    void (*scored)(struct sched *s, struct request *r, uint32_t n, const float *logprobs);
 
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
@@ -79,6 +85,7 @@ struct request {
     struct client *client;
     struct session *session;      /* that it keeps busy; NULL: none */
     struct memory *memory;        /* of the sequence that it reads into; NULL: none yet */
+    struct lane *lane;            /* it is a part of another one; NULL: a client's own */
     struct follow_reader *reader; /* while others may wait for what it reads; NULL: they don't */
     const struct request_ops *ops;
     enum request_phase phase;
@@ -101,7 +108,7 @@ extern const struct request_ops request_hello, request_open, request_append, req
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
     request_stats, request_ping, request_fork, request_rewind, request_cache, request_save,
     request_restore, request_list, request_delete, request_add_document, request_open_with,
-    request_watch, request_trace;
+    request_watch, request_trace, request_score_choices;
 
 /* Bytes of bulk that are copied at once. */
 #define REQUEST_PIECE_BYTES (64u * 1024)
@@ -179,10 +186,13 @@ void request_deliver(struct sched *s, struct request *r);
 /* Milliseconds until a Watch has something to say; -1: there is none. */
 int request_watch_ms(const struct sched *s);
 
-/* It uses the model, or will; and had no part in a step yet. */
+/* The client's request that it is, or is a part of. */
+struct request *request_whole(struct request *r);
+
+/* It uses the model, or will; and had no part in a step yet. Parts of another one don't count. */
 static inline bool request_computes(const struct request *r)
 {
-    return r->ops->plan && r->phase != REQUEST_LAST;
+    return r->ops->plan && !r->lane && r->phase != REQUEST_LAST;
 }
 
 static inline bool request_waits(const struct request *r)

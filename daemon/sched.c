@@ -91,6 +91,8 @@ static void bury(struct sched *s, struct client *c)
     for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
         if (c->requests[i].phase != REQUEST_FREE)
             request_drop(s, &c->requests[i]);
+    while (!TAILQ_EMPTY(&c->line)) /* parts of them */
+        request_drop(s, TAILQ_FIRST(&c->line));
     log_debug("client %" PRIu64
               " (pid %d, %s) is gone: its %u sessions are closed, its %u pages free",
               c->id, (int)c->pid, c->name, c->n_sessions, c->account.used);
@@ -408,7 +410,8 @@ static bool step(struct sched *s)
     if (!ran)
         pace_idle(&s->pace);
     /* Last: the step itself may have failed one that others waited for. */
-    any |= follow_woke(&s->follow);
+    any |= follow_woke(&s->follow) | s->lanes_woke;
+    s->lanes_woke = false;
     return any || ran;
 }
 
@@ -548,7 +551,9 @@ static int open_scratch(struct sched *s)
         return -errno;
     s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
     s->candidates = malloc(n * sizeof(*s->candidates));
-    if (!s->logits || !s->candidates)
+    s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));
+    s->logprobs = malloc(s->config->batch_tokens * sizeof(*s->logprobs));
+    if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs)
         return -ENOMEM;
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
@@ -638,6 +643,8 @@ static void close_all(struct sched *s)
     wire_scratch_close(&s->packed);
     free(s->logits);
     free(s->candidates);
+    free(s->next_ids);
+    free(s->logprobs);
     if (s->epoll >= 0)
         (void)close(s->epoll);
     served_close(&s->served);

@@ -74,6 +74,8 @@ struct sched {
     uint64_t last_session;
     struct wire_scratch unpacked, packed;
     float *logits;                        /* (SCHED_LOGITS_ROWS, n_vocab) */
+    uint32_t *next_ids;                   /* (batch_tokens), with their */
+    float *logprobs;                      /* (batch_tokens): of request_ops.scored */
     struct sampler_candidate *candidates; /* (n_vocab) */
     struct pace pace;
     bool in_step;     /* inside forward_step: sequences and pages must not change */
@@ -87,6 +89,7 @@ struct sched {
     uint32_t owed;    /* tokens, to the background, of what is read before it */
     bool hurry;       /* an interactive request waits for what others compress with */
     bool hurried;     /* that was so in the last step */
+    bool lanes_woke;  /* a request may go on that waits for its parts */
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;

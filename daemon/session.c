@@ -130,7 +130,7 @@ void session_rewind(struct session *s, uint32_t n)
     encode_text_fini(&s->parts);
 }
 
-int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret)
+int session_fork_bare(const struct session *s, struct session **ret)
 {
     struct session *t = calloc(1, sizeof(*t));
     int r;
@@ -139,19 +139,35 @@ int session_fork(struct served *b, const struct session *s, uint64_t id, struct 
         return -ENOMEM;
     t->client = s->client;
     t->parts.account = s->parts.account;
-    t->id = id;
     t->priority = s->priority;
     t->chat_at = s->chat_at;
     t->n_asks = s->n_asks;
     t->has_pending = s->has_pending;
     t->pending = s->pending;
+    r = seq_fork(&s->seq, &t->seq);
+    if (r == 0)
+        r = memory_fork(&s->memory, &t->memory, &t->seq);
+    if (r < 0) {
+        session_free(t);
+        return r;
+    }
+    t->memory.shared.keeps_nothing = true;
+    *ret = t;
+    return 0;
+}
+
+int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret)
+{
+    struct session *t;
+    int r = session_fork_bare(s, &t);
+
+    if (r < 0)
+        return r;
+    t->id = id;
+    t->memory.shared.keeps_nothing = s->memory.shared.keeps_nothing;
     r = take_marks(t, s->n_marks);
     if (r == 0 && s->row_valid)
         r = session_take_row(t, b->model->n_vocab);
-    if (r == 0)
-        r = seq_fork(&s->seq, &t->seq);
-    if (r == 0)
-        r = memory_fork(&s->memory, &t->memory, &t->seq);
     if (r < 0) {
         session_free(t);
         return r;

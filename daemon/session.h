@@ -79,6 +79,10 @@ void session_free(struct session *s);
  * -ENOMEM; -ENOSPC: pages; -EDQUOT: row and marks. */
 int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret);
 
+/* The same for reading behind it and nothing else: without logits and marks, and nobody learns from
+ * it. */
+int session_fork_bare(const struct session *s, struct session **ret);
+
 uint32_t session_len(const struct session *s);
 /* Without SEQ_FILLER: what its client counts. */
 uint32_t session_count(const struct session *s);

@@ -30,6 +30,7 @@
 struct trace_times {
     uint64_t number;
     uint64_t began_at, token_at, cancel_at, wait_at, blocked_at; /* of clock_ns; 0: not so */
+    uint64_t step_at; /* of the step that was counted last: its parts may all have been in it */
     uint64_t restore, hydrate, prefill, compress, decode, ring;
 };
 

@@ -26,6 +26,7 @@
 #define WIRE_MESSAGES_MAX  1024u /* chat messages an Append */
 #define WIRE_STOPS_MAX     16u   /* stop strings a Generate */
 #define WIRE_DOCUMENTS_MAX 16u   /* an OpenSession */
+#define WIRE_CHOICES_MAX   1024u /* continuations a ScoreChoices */
 #define WIRE_STRING_MAX    4096u /* bytes of a string field but Text.text */
 
 enum wire_req_kind {
@@ -50,6 +51,7 @@ enum wire_req_kind {
     WIRE_CACHE = 20, /* values between are not in use yet */
     WIRE_WATCH,
     WIRE_TRACE,
+    WIRE_SCORE_CHOICES,
     WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
@@ -158,6 +160,13 @@ struct wire_req {
             struct wire_memory memory;
         } score;
         struct {
+            uint64_t session;
+            enum wire_score_kind kind;
+            const uint64_t *lens; /* (n) */
+            uint32_t n;
+            bool special, more;
+        } score_choices;
+        struct {
             bool special, more;
         } tokenize;
         struct {
@@ -216,6 +225,7 @@ enum wire_rep_kind {
     WIRE_DOCUMENT_ADDED,
     WIRE_CACHE_ROWS = 20,
     WIRE_TRACED = 22,
+    WIRE_CHOSEN,
     WIRE_REP__N
 };
 enum wire_reason {
@@ -293,6 +303,12 @@ struct wire_rep {
         struct {
             uint32_t first, n, n_vocab;
         } score_rows;
+        struct {
+            const uint32_t *n_tokens; /* (n), */
+            const double *sums;       /* (n) */
+            uint32_t n, best, best_mean;
+            struct wire_usage usage;
+        } chosen;
         struct {
             uint32_t n;
         } tokens;

@@ -9,6 +9,7 @@ _Static_assert(WIRE_REWOUND + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_REWOUND,
 _Static_assert(WIRE_CACHE_ROWS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CACHE_ROWS, "kind");
 _Static_assert(WIRE_DOCUMENT_ADDED + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_DOCUMENT_ADDED,
                "kind");
+_Static_assert(WIRE_CHOSEN + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CHOSEN, "kind");
 _Static_assert((int)WIRE_ROW_DAMAGED == (int)GISTD__LISTED__STATE__DAMAGED, "enum");
 
 /* --- packing ---------------------------------------------------------------------------------- */
@@ -33,6 +34,7 @@ union rep_body {
     Gistd__Deleted deleted;
     Gistd__DocumentAdded document_added;
     Gistd__Traced traced;
+    Gistd__Chosen chosen;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -178,6 +180,19 @@ static void build_document_added(const struct wire_rep *r, Gistd__DocumentAdded 
     m->usage = usage;
 }
 
+/* protobuf-c's lists have no const; packing only reads. */
+static void build_chosen(const struct wire_rep *r, Gistd__Chosen *m, Gistd__Usage *usage)
+{
+    gistd__chosen__init(m);
+    build_usage(&r->u.chosen.usage, usage);
+    m->n_tokens = (uint32_t *)(uintptr_t)r->u.chosen.n_tokens;
+    m->sum = (double *)(uintptr_t)r->u.chosen.sums;
+    m->n_n_tokens = m->n_sum = r->u.chosen.n;
+    m->best = r->u.chosen.best;
+    m->best_mean = r->u.chosen.best_mean;
+    m->usage = usage;
+}
+
 static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, union rep_body *b,
                           Gistd__Usage *usage)
 {
@@ -256,6 +271,9 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         return 0;
     case WIRE_DOCUMENT_ADDED:
         build_document_added(r, &b->document_added, usage);
+        return 0;
+    case WIRE_CHOSEN:
+        build_chosen(r, &b->chosen, usage);
         return 0;
     case WIRE_PONG: /* a plain one */
     case WIRE_REP__N:
@@ -431,6 +449,20 @@ static void read_document_added(const Gistd__DocumentAdded *m, struct wire_rep *
     read_usage(m->usage, &r->u.document_added.usage);
 }
 
+static int read_chosen(const Gistd__Chosen *m, struct wire_rep *r)
+{
+    if (m->n_n_tokens != m->n_sum || m->n_sum > WIRE_CHOICES_MAX ||
+        (m->n_sum > 0 && (m->best >= m->n_sum || m->best_mean >= m->n_sum)))
+        return -EBADMSG;
+    r->u.chosen.n_tokens = m->n_tokens;
+    r->u.chosen.sums = m->sum;
+    r->u.chosen.n = (uint32_t)m->n_sum;
+    r->u.chosen.best = m->best;
+    r->u.chosen.best_mean = m->best_mean;
+    read_usage(m->usage, &r->u.chosen.usage);
+    return 0;
+}
+
 static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct wire_rep *r)
 {
     switch (r->kind) {
@@ -493,6 +525,8 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
     case WIRE_DOCUMENT_ADDED:
         read_document_added(m->document_added, r);
         return 0;
+    case WIRE_CHOSEN:
+        return read_chosen(m->chosen, r);
     case WIRE_REP__N:
         break;
     }

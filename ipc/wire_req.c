@@ -13,6 +13,8 @@ _Static_assert((int)WIRE_BACKGROUND == (int)GISTD__OPEN_SESSION__PRIORITY__BACKG
 /* And the kinds are the schema's field numbers. */
 _Static_assert(WIRE_HELLO + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_HELLO, "kind");
 _Static_assert(WIRE_SCORE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE, "kind");
+_Static_assert(WIRE_SCORE_CHOICES + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE_CHOICES,
+               "kind");
 _Static_assert(WIRE_REWIND + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_REWIND, "kind");
 _Static_assert(WIRE_CACHE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_CACHE, "kind");
 _Static_assert(WIRE_ADD_DOCUMENT + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_ADD_DOCUMENT,
@@ -64,6 +66,7 @@ union req_body {
     Gistd__AddDocument add_document;
     Gistd__Watch watch;
     Gistd__Trace trace;
+    Gistd__ScoreChoices score_choices;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -193,6 +196,21 @@ static void build_add_document(const struct wire_req *r, Gistd__AddDocument *m,
     m->priority = (Gistd__OpenSession__Priority)r->u.add_document.priority;
 }
 
+/* protobuf-c's lists have no const; packing only reads. */
+static int build_score_choices(struct wire_scratch *s, const struct wire_req *r,
+                               Gistd__ScoreChoices *m)
+{
+    gistd__score_choices__init(m);
+    m->session = r->u.score_choices.session;
+    m->kind = (Gistd__Score__Kind)r->u.score_choices.kind;
+    m->special = r->u.score_choices.special;
+    m->more = r->u.score_choices.more;
+    m->len = (uint64_t *)(uintptr_t)r->u.score_choices.lens;
+    m->n_len = r->u.score_choices.n;
+    return m->n_len <= WIRE_CHOICES_MAX ? 0
+                                        : too_many(s, m->n_len, "continuations", WIRE_CHOICES_MAX);
+}
+
 static int build_named(const struct wire_req *r, union req_body *b)
 {
     switch (r->kind) {
@@ -261,6 +279,8 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         b->score.more = r->u.score.more;
         b->score.memory = build_memory(&r->u.score.memory, memory);
         return 0;
+    case WIRE_SCORE_CHOICES:
+        return build_score_choices(s, r, &b->score_choices);
     case WIRE_TOKENIZE:
         gistd__tokenize__init(&b->tokenize);
         b->tokenize.special = r->u.tokenize.special;
@@ -445,6 +465,20 @@ static int read_score(struct wire_scratch *s, const Gistd__Score *m, struct wire
     return read_memory(s, m->memory, &r->u.score.memory);
 }
 
+static int read_score_choices(struct wire_scratch *s, const Gistd__ScoreChoices *m,
+                              struct wire_req *r)
+{
+    if (m->n_len > WIRE_CHOICES_MAX)
+        return too_many(s, m->n_len, "continuations", WIRE_CHOICES_MAX);
+    r->u.score_choices.session = m->session;
+    r->u.score_choices.kind = (enum wire_score_kind)m->kind;
+    r->u.score_choices.lens = m->len;
+    r->u.score_choices.n = (uint32_t)m->n_len;
+    r->u.score_choices.special = m->special;
+    r->u.score_choices.more = m->more;
+    return 0;
+}
+
 static int read_add_document(struct wire_scratch *s, const Gistd__AddDocument *m,
                              struct wire_req *r)
 {
@@ -525,6 +559,8 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
         return 0;
     case WIRE_SCORE:
         return read_score(s, m->score, r);
+    case WIRE_SCORE_CHOICES:
+        return read_score_choices(s, m->score_choices, r);
     case WIRE_TOKENIZE:
         r->u.tokenize.special = m->tokenize->special;
         r->u.tokenize.more = m->tokenize->more;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/test_gistctl_outputs.sh - answers for programs, from the command line. Would catch: an answer that is no JSON of
 # its schema, a cut one that passes for a whole one, a refusal that does not say where, log-probabilities that
-# do not belong to the answer. On a model that knows nothing: what is right is the grammar's doing.
+# do not belong to the answer, continuations whose scores or whose best are another one's. On a model that knows nothing: what is right is the grammar's doing.
 set -eu
 . tests/support/daemon.sh
 
@@ -52,5 +52,32 @@ assert len(l) == x["usage"]["generated_tokens"] > 0 and x["reason"] == "end_of_t
 for t in l:
     assert t["logprob"] < 0 and len(t["top"]) == 2, t
     assert t["top"][0]["logprob"] >= t["top"][1]["logprob"] and t["top"][0]["logprob"] >= t["logprob"], t' "$tmp/out"
+printf 'Is the sky blue? It is' >"$tmp/sky"
+printf ' blue\n\n red\n and so on and on\n' >"$tmp/lines"
+code 'continuations' 0 "$gistctl" score --choice ' blue' --choice ' not' "$tmp/sky"
+check 'continuations' [ "$(grep -c '  blue$\|  not$' "$tmp/out")" = 2 ]
+check 'continuations' [ "$(grep -c '^  [*] ' "$tmp/out")" = 1 ]
+code 'continuations --json' 0 "$gistctl" score --json --choice ' blue' --choices "$tmp/lines" "$tmp/sky"
+check 'continuations --json' python3 -c '
+import json, sys
+x = json.load(open(sys.argv[1]))
+c = x["choices"]
+assert [y["text"] for y in c] == [" blue", " blue", " red", " and so on and on"], x
+for y in c:
+    assert len(y["tokens"]) == len(y["logprobs"]) > 0 and max(y["logprobs"]) < 0, y
+    assert abs(sum(y["logprobs"]) - y["sum"]) < 1e-4 and abs(y["sum"] / len(y["tokens"]) - y["mean"]) < 1e-9, y
+assert c[0] == c[1] and x["best"] == max(range(4), key=lambda i: c[i]["sum"]), x
+assert x["best_mean"] == max(range(4), key=lambda i: c[i]["mean"]) and x["usage"]["prompt_tokens"] > 0, x' "$tmp/out"
+code 'answers to a message' 0 "$gistctl" score --chat --choice yes --choice no "$tmp/sky"
+code 'continuations of nothing' 1 "$gistctl" score --choice x /dev/null
+says 'no text that the choices could follow'
+code 'no line' 1 "$gistctl" score --choices /dev/null "$tmp/sky"
+says '/dev/null has no line'
+code 'an empty one' 1 "$gistctl" score --choice x --choice '' "$tmp/sky"
+says 'continuation 2 of 2 is empty'
+code 'a window and continuations' 2 "$gistctl" score --window 4 --choice x "$tmp/sky"
+says 'exclude each other'
+code '--chat alone' 2 "$gistctl" score --chat "$tmp/sky"
+says 'is for --choice'
 daemon_stop
 done_testing

@@ -78,6 +78,8 @@ static const struct wire_stats_store store = { .bytes = 1,
 static const struct wire_cache_row cache_rows[] = {
     { 1, 2, 3, 4, 5, 6, 7, true }, { UINT64_MAX, 1ull << 40, 8, 9, 10, 11, 0, false }
 };
+static const uint64_t lens[] = { 1, 1ull << 40, 0 };
+static const double sums[] = { -1.25, -1e300, 0 };
 static const struct wire_row rows[] = {
     { "last week", "chat", "SmolLM2", WIRE_ROW_READY, 11, 12, false, true, 1ull << 33, 13 },
     { "handbook", "", "", WIRE_ROW_READING, 14, 15, true, false, 16, 1ull << 40 },
@@ -184,6 +186,13 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.score.want = WIRE_SCORE_LOGITS;
         r.u.score.more = true;
         break;
+    case WIRE_SCORE_CHOICES:
+        r.u.score_choices.session = 16;
+        r.u.score_choices.kind = WIRE_SCORE_TOKENS;
+        r.u.score_choices.lens = lens;
+        r.u.score_choices.n = 3;
+        r.u.score_choices.special = r.u.score_choices.more = true;
+        break;
     case WIRE_TOKENIZE:
         r.u.tokenize.special = r.u.tokenize.more = true;
         break;
@@ -260,6 +269,14 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.score_rows.first = 1;
         r.u.score_rows.n = 2;
         r.u.score_rows.n_vocab = 3;
+        break;
+    case WIRE_CHOSEN:
+        r.u.chosen.n_tokens = ids;
+        r.u.chosen.sums = sums;
+        r.u.chosen.n = 3;
+        r.u.chosen.best = 2;
+        r.u.chosen.best_mean = 1;
+        r.u.chosen.usage = usage;
         break;
     case WIRE_TOKENS:
         r.u.tokens.n = 77;
@@ -371,6 +388,11 @@ void sample_same_req(const struct wire_req *a, const struct wire_req *b)
         for (uint32_t i = 0; i < a->u.generate.n_stops; i++)
             assert_string_equal(a->u.generate.stops[i], b->u.generate.stops[i]);
         x.u.generate.stops = y.u.generate.stops = NULL;
+    } else if (a->kind == WIRE_SCORE_CHOICES) {
+        assert_int_equal(a->u.score_choices.n, b->u.score_choices.n);
+        assert_memory_equal(a->u.score_choices.lens, b->u.score_choices.lens,
+                            a->u.score_choices.n * sizeof(uint64_t));
+        x.u.score_choices.lens = y.u.score_choices.lens = NULL;
     } else if (a->kind == WIRE_FORK) {
         assert_string_equal(a->u.fork.label, b->u.fork.label);
         x.u.fork.label = y.u.fork.label = NULL;
@@ -538,6 +560,13 @@ void sample_same_rep(const struct wire_rep *a, const struct wire_rep *b)
         assert_memory_equal(a->u.text.tokens, b->u.text.tokens, a->u.text.n_ids * sizeof(ids[0]));
         x.u.text.text = y.u.text.text = NULL;
         x.u.text.tokens = y.u.text.tokens = NULL;
+    } else if (a->kind == WIRE_CHOSEN) {
+        assert_int_equal(a->u.chosen.n, b->u.chosen.n);
+        assert_memory_equal(a->u.chosen.n_tokens, b->u.chosen.n_tokens,
+                            a->u.chosen.n * sizeof(uint32_t));
+        assert_memory_equal(a->u.chosen.sums, b->u.chosen.sums, a->u.chosen.n * sizeof(double));
+        x.u.chosen.n_tokens = y.u.chosen.n_tokens = NULL;
+        x.u.chosen.sums = y.u.chosen.sums = NULL;
     } else if (a->kind == WIRE_ERROR) {
         assert_string_equal(a->u.error.text, b->u.error.text);
         x.u.error.text = y.u.error.text = NULL;

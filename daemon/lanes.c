@@ -1,0 +1,139 @@
+#include "daemon/lanes.h"
+
+#include "daemon/sched.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+void lanes_init(struct lanes *l, const struct request_ops *ops, lane_begin_fn *begin, uint32_t n)
+{
+    *l = (struct lanes){ .ops = ops, .begin = begin, .n = n };
+    TAILQ_INIT(&l->open);
+}
+
+/* They are not freed here: whoever goes through the scheduler's list may stand at one of them. */
+void lanes_leave(struct lanes *l)
+{
+    struct lane *x;
+
+    while (l->ops && (x = TAILQ_FIRST(&l->open))) {
+        TAILQ_REMOVE(&l->open, x, link);
+        x->of = NULL;
+        x->whole = NULL;
+        x->request.cancelled = true;
+    }
+    l->n_open = 0;
+}
+
+bool lanes_ended(const struct lanes *l)
+{
+    return l->n_begun == l->n && l->n_open == 0;
+}
+
+bool lane_is_first(const struct lane *l)
+{
+    return !l->of || l == TAILQ_FIRST(&l->of->open);
+}
+
+/* Sessions that nobody opened are limited as those are that somebody did. */
+static bool has_place(const struct sched *s, const struct request *whole, const struct lanes *l)
+{
+    const struct client *c = whole->client;
+
+    if (l->n_open == 0)
+        return true;
+    return l->n_open < LANES_AT_ONCE && c->n_sessions + c->n_lanes < s->config->max_sessions &&
+           owner_sessions(c->owner) + owner_lanes(c->owner) < s->owners.limits.sessions;
+}
+
+static void insert(struct sched *s, struct lanes *l, struct lane *x)
+{
+    struct request *r = &x->request;
+
+    x->session->busy = r;
+    r->session = x->session;
+    r->memory = &x->session->memory;
+    TAILQ_INSERT_TAIL(&l->open, x, link);
+    TAILQ_INSERT_TAIL(&s->active, r, link);
+    TAILQ_INSERT_TAIL(&r->client->line, r, in_line);
+    l->n_open++;
+    r->client->n_lanes++;
+    s->n_active++;
+}
+
+/* 0: it began, or there was nothing to do for it. */
+static int begin(struct sched *s, struct request *whole, struct lanes *l)
+{
+    struct lane *x = calloc(1, sizeof(*x));
+    int e;
+
+    if (!x)
+        return -ENOMEM;
+    x->of = l;
+    x->whole = whole;
+    x->index = l->n_begun;
+    x->request = (struct request){ .client = whole->client,
+                                   .lane = x,
+                                   .ops = l->ops,
+                                   .phase = REQUEST_RUN,
+                                   .priority = whole->priority,
+                                   .id = whole->id,
+                                   .arrived_ns = whole->arrived_ns,
+                                   .times.number = whole->times.number };
+    e = l->begin(s, whole, x);
+    if (e != 0) {
+        session_free(x->session);
+        free(x);
+        return e < 0 ? e : 0;
+    }
+    insert(s, l, x);
+    return 0;
+}
+
+int lanes_work(struct sched *s, struct request *whole, struct lanes *l)
+{
+    const struct wire_rep *error = &l->error;
+    int any = 0, e;
+
+    if (l->failed) {
+        request_fail(s, whole, error->u.error.code,
+                     (struct request_numbers){ error->u.error.had, error->u.error.asked,
+                                               error->u.error.limit },
+                     "%s", l->why);
+        return 1;
+    }
+    for (; l->n_begun < l->n && has_place(s, whole, l); l->n_begun++) {
+        e = begin(s, whole, l);
+        if (e < 0) /* what those have that are open they give back */
+            return l->n_open > 0 ? any : e;
+        any = 1;
+    }
+    return any;
+}
+
+/* What it ended with, before it is gone: the first failure is the whole's. */
+static void tell_whole(struct sched *s, struct lane *x)
+{
+    const struct request *r = &x->request;
+    struct lanes *l = x->of;
+
+    TAILQ_REMOVE(&l->open, x, link);
+    l->n_open--;
+    s->lanes_woke = true;
+    x->whole->times.ring += r->times.ring;
+    if (l->failed || r->last.kind != WIRE_ERROR)
+        return;
+    l->failed = true;
+    l->error = r->last;
+    memcpy(l->why, r->text, sizeof(l->why));
+}
+
+void lane_free(struct sched *s, struct lane *x)
+{
+    x->request.client->n_lanes--;
+    if (x->of)
+        tell_whole(s, x);
+    session_free(x->session);
+    free(x);
+}
