@@ -179,6 +179,41 @@ void owner_had(struct owner *o, uint32_t n, bool lost)
     o->had += n;
 }
 
+static bool in_line(const struct owner *o, uint64_t now_ns)
+{
+    return o->wanted > 0 && now_ns - o->asked_ns < OWNER_LINE_NS;
+}
+
+void owner_refused(struct owner *o, uint64_t pages, uint64_t now_ns)
+{
+    if (!in_line(o, now_ns))
+        o->since_ns = now_ns;
+    o->asked_ns = now_ns;
+    o->wanted = pages;
+}
+
+void owner_served(struct owner *o)
+{
+    o->wanted = 0;
+}
+
+/* An even part, and no more: who asks for what can never be had keeps the rest from nobody. */
+uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint32_t n_pages,
+                      uint64_t now_ns)
+{
+    uint32_t even = n_pages / (owners_count(o) ? owners_count(o) : 1);
+    const struct owner *x;
+    uint64_t n = 0;
+
+    TAILQ_FOREACH (x, &o->list, link) {
+        if (x == owner || !in_line(x, now_ns) || x->pages.used >= even ||
+            (in_line(owner, now_ns) && owner->since_ns <= x->since_ns))
+            continue;
+        n += x->wanted < even - x->pages.used ? x->wanted : even - x->pages.used;
+    }
+    return n;
+}
+
 bool owner_is_own(uid_t asks, uid_t uid, uid_t stand_in)
 {
     return asks == uid && uid != stand_in;

@@ -16,6 +16,10 @@
  *            of earlier steps has up to half of that more, until it has had as many. Who comes, or
  *            comes back, begins where those stand who are there: time away is not saved up.
  *
+ * Line       Who was refused pages stands in a line, and of those that come free an even part of
+ * the pool is kept for it, until it has them or has not asked for them again for OWNER_LINE_NS.
+ *            Whoever asks right behind its own close would else have them before who waits.
+ *
  * Threads    the scheduler's, but for owner_limits.
  * Ownership  owners belong to struct owners; a reference keeps one alive.
  */
@@ -29,6 +33,8 @@
 #include <sys/queue.h>
 #include <sys/types.h>
 
+#define OWNER_LINE_NS (1000u * 1000u * 1000u)
+
 struct client;
 
 TAILQ_HEAD(owner_clients, client);
@@ -40,11 +46,13 @@ struct owner {
     struct owner_clients clients; /* the first is served next */
     struct pool_owner pages;
     struct held_account held;
-    uint64_t rows;       /* of steps, that its requests had */
-    uint64_t had;        /* the same, as turns count them */
-    bool wants, waited;  /* something of this step, of the last one */
-    struct client *next; /* batch.c: whose token is added next */
-    uint32_t n_waiting;  /* batch.c: clients that read */
+    uint64_t rows;               /* of steps, that its requests had */
+    uint64_t had;                /* the same, as turns count them */
+    bool wants, waited;          /* something of this step, of the last one */
+    struct client *next;         /* batch.c: whose token is added next */
+    uint32_t n_waiting;          /* batch.c: clients that read */
+    uint64_t wanted;             /* pages that it was refused; 0: it stands in no line */
+    uint64_t since_ns, asked_ns; /* it has stood there, and has last asked */
 };
 
 /* 0 in what was asked for is what stands above. */
@@ -85,6 +93,13 @@ uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t
 uint32_t owner_even(uint32_t tokens, uint32_t n);
 /* It had n rows of a step; lost: which it gave up, and others might have had its turn. */
 void owner_had(struct owner *o, uint32_t n, bool lost);
+
+/* It asked for so many pages, and there are too few; or it has what it asked for. */
+void owner_refused(struct owner *o, uint64_t pages, uint64_t now_ns);
+void owner_served(struct owner *o);
+/* Of the pool's n_pages, how many are kept for who stands before this one in the line. */
+uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint32_t n_pages,
+                      uint64_t now_ns);
 
 /* Who may know what: of a user's programs he himself, of everybody's root and the daemon's user.
  * stand_in: who is nobody's own (daemon/served.h). */

@@ -331,12 +331,13 @@ static uint64_t more_pages(const struct request *r, uint64_t n)
     return pages > had ? pages - had : 0;
 }
 
-/* There are so many, and the client may have them. */
+/* There are so many, the client may have them, and nobody has waited for them longer. */
 static bool has_pages(const struct sched *s, const struct request *r, uint64_t n)
 {
     const struct pool_account *a = r->session->seq.account;
 
-    return n <= pool_room(&s->served.pool, a, 0) && n <= served_pages_free(&s->served);
+    return n == 0 || (n <= pool_room(&s->served.pool, a, 0) &&
+                      n + request_pages_ahead(s, r) <= served_pages_free(&s->served));
 }
 
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime
@@ -344,12 +345,18 @@ static bool has_pages(const struct sched *s, const struct request *r, uint64_t n
 static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 {
     const struct pool_account *a = r->session->seq.account;
+    struct owner *owner = r->client->owner;
     uint64_t more = more_pages(r, n);
 
-    if (has_pages(s, r, more))
+    if (has_pages(s, r, more)) {
+        owner_served(owner);
         return true;
-    if (!served_pages_come(&s->served, a, more))
-        request_fail_pages(s, r, a, more, "reading %u more tokens", n);
+    }
+    if (served_pages_come(&s->served, a, more))
+        return false;
+    if (more <= pool_room_shared(a)) /* nothing but what others have stands against it */
+        owner_refused(owner, more, clock_ns());
+    request_fail_pages(s, r, a, more, "reading %u more tokens", n);
     return false;
 }
 

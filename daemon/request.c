@@ -385,6 +385,11 @@ void request_label(char *to, size_t cap, const char *from)
     to[n] = '\0';
 }
 
+uint64_t request_pages_ahead(const struct sched *s, const struct request *r)
+{
+    return owners_ahead(&s->owners, r->client->owner, s->served.pool.n_pages, clock_ns());
+}
+
 /* Which of the limits stands against `need` pages more: its own, its owner's, what is kept for
  * other users, or that there are no more. One that is no less than the pool is nobody's wish. */
 static void fail_pages(struct sched *s, struct request *r, const struct pool_account *a,
@@ -394,6 +399,7 @@ static void fail_pages(struct sched *s, struct request *r, const struct pool_acc
     const struct pool_owner *o = a->owner ? a->owner : &(struct pool_owner){ 0, UINT32_MAX };
     uint32_t n_free = served_pages_free(&s->served), n_pages = p->n_pages;
     uint32_t left = o->used < o->limit ? o->limit - o->used : 0;
+    uint64_t ahead = request_pages_ahead(s, r);
     const char *plural = need == 1 ? "" : "s";
     char kept[64] = "";
 
@@ -413,7 +419,8 @@ static void fail_pages(struct sched *s, struct request *r, const struct pool_acc
         return;
     }
     if (need <= n_free)
-        (void)snprintf(kept, sizeof(kept), ", of which %u are kept for other users", p->reserve);
+        (void)snprintf(kept, sizeof(kept), ", of which %" PRIu64 " are kept for other users",
+                       ahead > p->reserve ? ahead : p->reserve);
     request_fail(s, r, WIRE_E_POOL_FULL,
                  (struct request_numbers){ n_pages - n_free, need, n_pages },
                  "pool_full: %s takes %" PRIu64 " more page%s of %u tokens; %u of the pool's %u "

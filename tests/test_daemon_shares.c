@@ -1,7 +1,8 @@
 /* tests/test_daemon_shares.c - two users of one daemon, one of whom takes all that it can get.
  * Would catch: places, pages, sessions or memory for texts that a second user does not have any
- * more because a first one came earlier, limits that are passed by opening more connections,
- * refusals that don't say what stands against them; numbers of Stats that are not what was counted.
+ * more because a first one came earlier or asks more often, limits that are passed by opening more
+ * connections, refusals that don't say what stands against them; numbers of Stats that are not what
+ * was counted.
  */
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/scratch.h"
@@ -202,13 +203,50 @@ static void more_connections(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* What comes free goes to who was refused first, however fast the other asks. Each asks for half of
+ * the pool, which is an even part. */
+static void in_line(void **state)
+{
+    static const char *const args[] = { "--socket-mode", "0666", "--kv-bytes", "256K",
+                                        "--store",       "none", NULL };
+    gist_conn *c, *other;
+    struct gist_stats st;
+    gist_session *s, *theirs;
+    uint32_t half;
+    char text[256];
+
+    (void)state;
+    start(args);
+    c = connect_as(0, text);
+    assert_int_equal(gist_stats(c, &st), 0);
+    half = st.pages / 2 * 16;
+    assert_true(half >= 64 && half <= sizeof(ids) / sizeof(*ids));
+    s = open_session(c);
+    assert_int_equal(append(s, half), 0);
+    other = connect_as(OTHER, text);
+    theirs = open_session(other);
+    assert_int_equal(append(theirs, 64), 0);
+    gist_close(theirs);
+    assert_int_equal(append(open_session(c), half - 64), 0);
+    theirs = open_session(other);
+    assert_true(append(theirs, half) < 0);
+    gist_close(s);
+    s = open_session(c);
+    assert_true(append(s, half) < 0);
+    assert_int_equal(gist_error_code(c), GIST_E_POOL_FULL);
+    assert_non_null(strstr(gist_error(c), "are kept for other users"));
+    assert_int_equal(append(theirs, half), 0);
+    gist_disconnect(other);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_is_kept_for_nobody),
-        cmocka_unit_test(more_connections),
-        cmocka_unit_test_setup(places, needs_root),
-        cmocka_unit_test_setup(pages, needs_root),
+        cmocka_unit_test(nothing_is_kept_for_nobody), cmocka_unit_test(more_connections),
+        cmocka_unit_test_setup(places, needs_root),   cmocka_unit_test_setup(pages, needs_root),
+        cmocka_unit_test_setup(in_line, needs_root),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,8 @@
 /* tests/test_owner.c - what a user has, over all clients. Would catch: pages of a user that count
  * twice where sessions share them or stay counted when they are given back; one user who takes what
  * is kept for others, by taking, sharing or copying pages; limits that options don't say; owners
- * that are never forgotten, or while something is charged to them.
+ * that are never forgotten, or while something is charged to them; pages that come free and go to
+ * who asks most often.
  */
 #include "daemon/client.h"
 #include "engine/kv/pool.h"
@@ -239,6 +240,46 @@ static void come_and_go(void **state)
     owners_fini(&all);
 }
 
+/* Kept is an even part at most, for those before one in the line, and not for ever. */
+static void first_refused_first_served(void **state)
+{
+    const struct owner_limits limits = { .pages = 100 };
+    struct owner *a, *b, *c;
+    struct owners all;
+
+    (void)state;
+    owners_init(&all, &limits);
+    a = owner_ref(&all, 1);
+    b = owner_ref(&all, 2);
+    c = owner_ref(&all, 3);
+    assert_int_equal(owners_ahead(&all, a, 90, 1000), 0);
+    owner_refused(b, 20, 1000);
+    owner_refused(c, 70, 2000);
+    assert_int_equal(owners_ahead(&all, a, 90, 3000), 20 + 30);
+    assert_int_equal(owners_ahead(&all, b, 90, 3000), 0);
+    assert_int_equal(owners_ahead(&all, c, 90, 3000), 20);
+    c->pages.used = 25; /* it has most of its part */
+    assert_int_equal(owners_ahead(&all, a, 90, 3000), 20 + 5);
+    c->pages.used = 40;
+    assert_int_equal(owners_ahead(&all, a, 90, 3000), 20);
+    c->pages.used = 0;
+    owner_refused(a, 1, 4000);
+    assert_int_equal(owners_ahead(&all, a, 90, 4000), 20 + 30);
+    owner_refused(b, 10, 5000); /* keeps its place */
+    assert_int_equal(owners_ahead(&all, c, 90, 5000), 10);
+    owner_served(b);
+    assert_int_equal(owners_ahead(&all, c, 90, 5000), 0);
+    assert_int_equal(owners_ahead(&all, a, 90, 5000), 30);
+    owner_refused(b, 10, 6000); /* is the last now */
+    assert_int_equal(owners_ahead(&all, b, 90, 6000), 30 + 1);
+    assert_int_equal(owners_ahead(&all, b, 90, 2000 + OWNER_LINE_NS), 1);
+    assert_int_equal(owners_ahead(&all, b, 90, 4000 + OWNER_LINE_NS), 0);
+    owner_unref(&all, a);
+    owner_unref(&all, b);
+    owner_unref(&all, c);
+    owners_fini(&all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +288,7 @@ int main(void)
         cmocka_unit_test(made_aside),
         cmocka_unit_test(limits_of_options),
         cmocka_unit_test(come_and_go),
+        cmocka_unit_test(first_refused_first_served),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
