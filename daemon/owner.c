@@ -42,6 +42,7 @@ struct owner_limits owner_limits(const struct config *c, bool shared, size_t pag
                               .sessions = c->owner_sessions,
                               .pages = most_pages(c, page_bytes, n_pages, reserve),
                               .reserve = reserve,
+                              .pool = n_pages,
                               .held = c->owner_text_bytes,
                               .held_all = c->text_bytes };
 
@@ -198,10 +199,9 @@ void owner_served(struct owner *o)
 }
 
 /* An even part, and no more: who asks for what can never be had keeps the rest from nobody. */
-uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint32_t n_pages,
-                      uint64_t now_ns)
+uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint64_t now_ns)
 {
-    uint32_t even = n_pages / (owners_count(o) ? owners_count(o) : 1);
+    uint32_t n_owners = owners_count(o), even = o->limits.pool / (n_owners ? n_owners : 1);
     const struct owner *x;
     uint64_t n = 0;
 

@@ -57,8 +57,8 @@ struct owner {
 
 /* 0 in what was asked for is what stands above. */
 struct owner_limits {
-    uint32_t clients, sessions, pages, reserve;
-    size_t held, held_all; /* bytes */
+    uint32_t clients, sessions, pages, reserve, pool; /* pool: all of its pages */
+    size_t held, held_all;                            /* bytes */
 };
 
 TAILQ_HEAD(owner_list, owner);
@@ -97,9 +97,8 @@ void owner_had(struct owner *o, uint32_t n, bool lost);
 /* It asked for so many pages, and there are too few; or it has what it asked for. */
 void owner_refused(struct owner *o, uint64_t pages, uint64_t now_ns);
 void owner_served(struct owner *o);
-/* Of the pool's n_pages, how many are kept for who stands before this one in the line. */
-uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint32_t n_pages,
-                      uint64_t now_ns);
+/* How many pages are kept for who stands before this one in the line. */
+uint64_t owners_ahead(const struct owners *o, const struct owner *owner, uint64_t now_ns);
 
 /* Who may know what: of a user's programs he himself, of everybody's root and the daemon's user.
  * stand_in: who is nobody's own (daemon/served.h). */

@@ -335,9 +335,10 @@ static uint64_t more_pages(const struct request *r, uint64_t n)
 static bool has_pages(const struct sched *s, const struct request *r, uint64_t n)
 {
     const struct pool_account *a = r->session->seq.account;
+    uint64_t ahead = owners_ahead(&s->owners, r->client->owner, clock_ns());
 
-    return n == 0 || (n <= pool_room(&s->served.pool, a, 0) &&
-                      n + request_pages_ahead(s, r) <= served_pages_free(&s->served));
+    return n == 0 ||
+           (n <= pool_room(&s->served.pool, a, 0) && n + ahead <= served_pages_free(&s->served));
 }
 
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime

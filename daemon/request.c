@@ -385,11 +385,6 @@ void request_label(char *to, size_t cap, const char *from)
     to[n] = '\0';
 }
 
-uint64_t request_pages_ahead(const struct sched *s, const struct request *r)
-{
-    return owners_ahead(&s->owners, r->client->owner, s->served.pool.n_pages, clock_ns());
-}
-
 /* Which of the limits stands against `need` pages more: its own, its owner's, what is kept for
  * other users, or that there are no more. One that is no less than the pool is nobody's wish. */
 static void fail_pages(struct sched *s, struct request *r, const struct pool_account *a,
@@ -399,7 +394,7 @@ static void fail_pages(struct sched *s, struct request *r, const struct pool_acc
     const struct pool_owner *o = a->owner ? a->owner : &(struct pool_owner){ 0, UINT32_MAX };
     uint32_t n_free = served_pages_free(&s->served), n_pages = p->n_pages;
     uint32_t left = o->used < o->limit ? o->limit - o->used : 0;
-    uint64_t ahead = request_pages_ahead(s, r);
+    uint64_t ahead = owners_ahead(&s->owners, r->client->owner, clock_ns());
     const char *plural = need == 1 ? "" : "s";
     char kept[64] = "";
 

@@ -148,9 +148,8 @@ bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uin
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);
 
-/* Pages kept for who stands before it (daemon/owner.h). For lack of `need` pages: LIMIT where the
- * client's own limit stands against them, else POOL_FULL. what wants them: "reading 5 tokens". */
-uint64_t request_pages_ahead(const struct sched *s, const struct request *r);
+/* For lack of `need` pages: LIMIT where the client's own limit stands against them, else POOL_FULL.
+ * what wants them: "reading 5 more tokens". */
 void request_fail_pages(struct sched *s, struct request *r, const struct pool_account *account,
                         uint64_t need, const char *what, ...) __attribute__((format(printf, 5, 6)));
 

@@ -243,7 +243,7 @@ static void come_and_go(void **state)
 /* Kept is an even part at most, for those before one in the line, and not for ever. */
 static void first_refused_first_served(void **state)
 {
-    const struct owner_limits limits = { .pages = 100 };
+    const struct owner_limits limits = { .pages = 100, .pool = 90 };
     struct owner *a, *b, *c;
     struct owners all;
 
@@ -252,28 +252,28 @@ static void first_refused_first_served(void **state)
     a = owner_ref(&all, 1);
     b = owner_ref(&all, 2);
     c = owner_ref(&all, 3);
-    assert_int_equal(owners_ahead(&all, a, 90, 1000), 0);
+    assert_int_equal(owners_ahead(&all, a, 1000), 0);
     owner_refused(b, 20, 1000);
     owner_refused(c, 70, 2000);
-    assert_int_equal(owners_ahead(&all, a, 90, 3000), 20 + 30);
-    assert_int_equal(owners_ahead(&all, b, 90, 3000), 0);
-    assert_int_equal(owners_ahead(&all, c, 90, 3000), 20);
+    assert_int_equal(owners_ahead(&all, a, 3000), 20 + 30);
+    assert_int_equal(owners_ahead(&all, b, 3000), 0);
+    assert_int_equal(owners_ahead(&all, c, 3000), 20);
     c->pages.used = 25; /* it has most of its part */
-    assert_int_equal(owners_ahead(&all, a, 90, 3000), 20 + 5);
+    assert_int_equal(owners_ahead(&all, a, 3000), 20 + 5);
     c->pages.used = 40;
-    assert_int_equal(owners_ahead(&all, a, 90, 3000), 20);
+    assert_int_equal(owners_ahead(&all, a, 3000), 20);
     c->pages.used = 0;
     owner_refused(a, 1, 4000);
-    assert_int_equal(owners_ahead(&all, a, 90, 4000), 20 + 30);
+    assert_int_equal(owners_ahead(&all, a, 4000), 20 + 30);
     owner_refused(b, 10, 5000); /* keeps its place */
-    assert_int_equal(owners_ahead(&all, c, 90, 5000), 10);
+    assert_int_equal(owners_ahead(&all, c, 5000), 10);
     owner_served(b);
-    assert_int_equal(owners_ahead(&all, c, 90, 5000), 0);
-    assert_int_equal(owners_ahead(&all, a, 90, 5000), 30);
+    assert_int_equal(owners_ahead(&all, c, 5000), 0);
+    assert_int_equal(owners_ahead(&all, a, 5000), 30);
     owner_refused(b, 10, 6000); /* is the last now */
-    assert_int_equal(owners_ahead(&all, b, 90, 6000), 30 + 1);
-    assert_int_equal(owners_ahead(&all, b, 90, 2000 + OWNER_LINE_NS), 1);
-    assert_int_equal(owners_ahead(&all, b, 90, 4000 + OWNER_LINE_NS), 0);
+    assert_int_equal(owners_ahead(&all, b, 6000), 30 + 1);
+    assert_int_equal(owners_ahead(&all, b, 2000 + OWNER_LINE_NS), 1);
+    assert_int_equal(owners_ahead(&all, b, 4000 + OWNER_LINE_NS), 0);
     owner_unref(&all, a);
     owner_unref(&all, b);
     owner_unref(&all, c);
