@@ -40,6 +40,11 @@ int ctl_cancel(int argc, char **argv);
 int ctl_trace(int argc, char **argv);
 int ctl_top(int argc, char **argv);
 int ctl_status(int argc, char **argv);
+int ctl_start(int argc, char **argv);
+int ctl_stop(int argc, char **argv);
+int ctl_models(int argc, char **argv);
+int ctl_pull(int argc, char **argv);
+int ctl_use(int argc, char **argv);
 int ctl_bench_ring(int argc, char **argv);
 
 /* Prints "gistctl: sentence" and returns code. */

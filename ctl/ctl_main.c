@@ -19,6 +19,11 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
+    { "start", ctl_start, "start a daemon of your own, in the background" },
+    { "stop", ctl_stop, "end it" },
+    { "models", ctl_models, "models that can be fetched, and those on this machine" },
+    { "pull", ctl_pull, "fetch a model" },
+    { "use", ctl_use, "take a model for the next start" },
     { "ask", ctl_ask, "answer one question, optionally about files" },
     { "chat", ctl_chat, "talk with the model" },
     { "doc", ctl_doc, "texts that are read once and asked about by name" },
@@ -82,6 +87,8 @@ static int show_loading(void *arg, unsigned percent)
 static int connect_failed(int err)
 {
     ctl_fail_gist(NULL, err);
+    if (err == -ENOENT)
+        (void)ctl_fail(CTL_NO_DAEMON, "`gistctl start` starts one of your own.");
     return err == -ENOMEM ? CTL_FAILED : CTL_NO_DAEMON;
 }
 

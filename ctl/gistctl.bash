@@ -29,14 +29,43 @@ _gistctl_names()
     timeout 1 gistctl "$1" ls --json 2>/dev/null | grep -o '"name": "[^"\\]*"[,}]' | sed 's/^"name": "\(.*\)".$/\1/'
 }
 
+# Models of one of the states, and of the list alone when that is said: a line each.
+_gistctl_models()
+{
+    timeout 5 gistctl models --json 2>/dev/null | grep -o '{[^}]*}' | grep -E "\"state\": \"($1)\"" |
+        grep -F -e "${2:+\"from\": \"$2\"}" | sed 's/^{"name": "\([^"\\]*\)".*/\1/'
+}
+
 _gistctl()
 {
-    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command= sub= word subs
+    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command= sub= word subs= colon=
 
+    # To bash a colon is a word of its own; in "llama3.2:1b" it is not.
+    if [ "$prev" = : ] && [ "$COMP_CWORD" -ge 3 ]; then
+        colon=${COMP_WORDS[COMP_CWORD - 2]}: prev=${COMP_WORDS[COMP_CWORD - 3]}
+        cur=$colon$cur
+    elif [ "$cur" = : ] && [ "$COMP_CWORD" -ge 2 ]; then
+        colon=$prev: prev=${COMP_WORDS[COMP_CWORD - 2]}
+        cur=$colon
+    fi
+    _gistctl_words
+    COMPREPLY=("${COMPREPLY[@]#"$colon"}")
+}
+
+_gistctl_words()
+{
     COMPREPLY=()
     case $prev in
     -f | --file | -S | --socket | --grammar | --schema)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+        return
+        ;;
+    -m | --model)
+        mapfile -t COMPREPLY < <(IFS=$'\n'; compgen -W "$(_gistctl_models 'ready|to be fetched')" -- "$cur"; compgen -f -- "$cur")
+        return
+        ;;
+    --role)
+        mapfile -t COMPREPLY < <(compgen -W 'system user assistant' -- "$cur")
         return
         ;;
     --memory)
@@ -81,6 +110,10 @@ _gistctl()
             mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_commands)" -- "$cur")
         elif [ -z "$sub" ] && [ -n "${subs// /}" ]; then
             mapfile -t COMPREPLY < <(compgen -W "$subs" -- "$cur")
+        elif [ "$command" = pull ]; then
+            mapfile -t COMPREPLY < <(compgen -W "$(_gistctl_models 'ready|to be fetched' list)" -- "$cur")
+        elif [ "$command" = use ]; then
+            mapfile -t COMPREPLY < <(IFS=$'\n'; compgen -W "$(_gistctl_models ready)" -- "$cur"; compgen -f -- "$cur")
         elif [ "$command" = cancel ]; then
             mapfile -t COMPREPLY < <(compgen -W "$(timeout 1 gistctl sessions --json 2>/dev/null |
                 grep -o '"id": [0-9]*' | tr -dc '0-9\n')" -- "$cur")
