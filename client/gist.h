@@ -94,6 +94,14 @@ struct gist_info {
 };
 GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
 
+/* How the model's own chat template writes calls of tools, and so how they look in answers: */
+enum gist_tools {
+    GIST_TOOLS_NONE,   /* it knows none; lists and calls are written as by GIST_TOOLS_TAGGED */
+    GIST_TOOLS_TAGGED, /* <tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call> */
+    GIST_TOOLS_BARE    /* the whole answer is {"name": "f", "parameters": {"x": 1}} */
+};
+GIST_API enum gist_tools gist_tools(const gist_conn *c);
+
 /* Readable when gist_dispatch() has something to do. Level-triggered: also when the daemon died. */
 GIST_API int gist_fd(gist_conn *c);
 /* Handles what is there. >= 0: the number of replies; -EPIPE: the daemon is gone. */
@@ -227,6 +235,10 @@ GIST_API int gist_fork(gist_session *s, const char *label, gist_session **ret_se
  * them. */
 GIST_API int gist_rewind(gist_session *s, uint32_t n_tokens);
 
+/* role: "system", "user", "assistant". And of tools: "tools", before all others, is what may be
+ * called, a line of JSON each, as OpenAI's API has them; "calls", behind what the assistant says
+ * beside them, if anything, is what it calls, a line for each of its name, a space and its
+ * arguments as JSON; "tool" is what came of a call. */
 struct gist_message {
     const char *role;
     const char *text;

@@ -94,6 +94,9 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
                                   .segment_default = rep->u.welcome.segment_default,
                                   .chat = rep->u.welcome.chat };
     c->outputs = rep->u.welcome.outputs;
+    /* What a later daemon may have is nothing that this library's programs could read. */
+    if (rep->u.welcome.tools <= GIST_TOOLS_BARE)
+        c->tools = (enum gist_tools)rep->u.welcome.tools;
     c->info.version = p;
     p = stpcpy(p, from[0]) + 1;
     c->info.model = p;
@@ -226,6 +229,11 @@ void gist_disconnect(gist_conn *c)
 void gist_info(const gist_conn *c, struct gist_info *ret_info)
 {
     *ret_info = c->info;
+}
+
+enum gist_tools gist_tools(const gist_conn *c)
+{
+    return c->tools;
 }
 
 void gist_set_spin(gist_conn *c, uint64_t ns)

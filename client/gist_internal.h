@@ -114,6 +114,7 @@ struct gist_conn {
     struct wire_scratch in, out;
     uint8_t frame[CHAN_FRAME_MAX];
     struct gist_info info;
+    enum gist_tools tools;
     bool outputs; /* the daemon knows grammars and log-probabilities */
     char *info_mem;
     void *stats_mem;

@@ -161,6 +161,12 @@ static int add_chat(struct sched *s, struct request *r, struct append *a, const 
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "a message has a role that this model's chat template does not know; use "
                      "system, user or assistant");
+    else if (e == -EPROTO)
+        request_fail(
+            s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+            "messages of tools are not what they should be: \"tools\" is the first message "
+            "of a conversation and has a line of JSON for each, \"calls\" has lines of a "
+            "name, a space and JSON");
     else if (e == -ENODATA)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "this model's chat template can't begin a conversation without a message");

@@ -275,6 +275,7 @@ struct wire_rep {
             bool chat;
             uint32_t segment_default;
             bool outputs;
+            uint32_t tools;
         } welcome;
         struct {
             uint64_t session;

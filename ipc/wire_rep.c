@@ -117,6 +117,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->chat = r->u.welcome.chat;
     m->segment_default = r->u.welcome.segment_default;
     m->outputs = r->u.welcome.outputs;
+    m->tools = r->u.welcome.tools;
 }
 
 static void build_error(const struct wire_rep *r, Gistd__Error *m)
@@ -345,6 +346,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.chat = m->chat;
     r->u.welcome.segment_default = m->segment_default;
     r->u.welcome.outputs = m->outputs;
+    r->u.welcome.tools = m->tools;
     return wire_take_string(m->version, &r->u.welcome.version) &&
                    wire_take_string(m->model, &r->u.welcome.model) &&
                    wire_take_string(m->model_digest, &r->u.welcome.model_digest)

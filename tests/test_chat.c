@@ -66,7 +66,9 @@ struct rendered {
 static bool is_marker(const struct chat_piece *p)
 {
     static const char *const markers[] = {
-        BOS, "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+        BOS,           "<|im_start|>",        "<|im_end|>",
+        "<tool_call>", "<|start_header_id|>", "<|end_header_id|>",
+        "<|eot_id|>",  "</tool_call>"
     };
 
     for (size_t i = 0; i < sizeof(markers) / sizeof(*markers); i++)
@@ -277,19 +279,162 @@ static void other_spellings(void **state)
 
 static void roles(void **state)
 {
-    const struct chat_message tool = { "tool", "x", 1 };
     const struct chat_message odd[] = { { "user", "x", 1 }, { "narrator", "x", 1 } };
     struct rendered out = { .len = 0 };
     struct chat *c;
 
     (void)state;
     assert_int_equal(open_named("smollm2", &c, NULL), 0);
-    assert_int_equal(chat_render(c, &tool, 1, CHAT_AT_NEXT, true, collect, &out), -EINVAL);
     assert_int_equal(chat_render(c, odd, 2, CHAT_AT_START, true, collect, &out), -EINVAL);
     assert_int_equal(out.n_pieces, 0);
     chat_close(c);
+}
+
+/* --- tools: what the recorded vectors don't have -----------------------------------------------
+ */
+
+#define M(role, text) ((struct chat_message){ role, text, strlen(text) })
+
+static void what_templates_know_of_tools(void **state)
+{
+    static const struct {
+        const char *name;
+        enum chat_tools tools;
+    } all[] = { { "smollm2", CHAT_TOOLS_NONE },   { "qwen2", CHAT_TOOLS_NONE },
+                { "qwen2.5", CHAT_TOOLS_TAGGED }, { "llama-3", CHAT_TOOLS_NONE },
+                { "llama-3.1", CHAT_TOOLS_BARE }, { "llama-3.2", CHAT_TOOLS_BARE } };
+    struct chat *c;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
+        assert_int_equal(open_named(all[i].name, &c, NULL), 0);
+        assert_int_equal(chat_tools(c), all[i].tools);
+        chat_close(c);
+    }
+}
+
+/* A template without tools gets Qwen2.5's words, each family in its own turns. */
+static void tools_of_a_template_without(void **state)
+{
+    const struct chat_message msgs[] = { M("tools", "{\"a\": 1}"), M("user", "Hi"),
+                                         M("calls", "f {\"x\": 1}\ng []"), M("tool", "one"),
+                                         M("tool", "two") };
+    static const char words[] =
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are "
+        "provided with function signatures within <tools></tools> XML tags:\n<tools>\n{\"a\": 1}\n"
+        "</tools>\n\nFor each function call, return a json object with function name and arguments "
+        "within <tool_call></tool_call> XML tags:\n<tool_call>\n{\"name\": <function-name>, "
+        "\"arguments\": <args-json-object>}\n</tool_call>";
+    static const char calls[] = "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": 1}}\n"
+                                "</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": []}\n"
+                                "</tool_call>";
+    static const char results[] = "<tool_response>\none\n</tool_response>\n<tool_response>\ntwo\n"
+                                  "</tool_response>";
+    char expect[2][2048];
+    static const char *const names[] = { "smollm2", "llama-3" };
+    struct chat *c;
+
+    (void)state;
+    (void)snprintf(expect[0], sizeof(expect[0]),
+                   "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by "
+                   "Hugging Face\n\n%s<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>"
+                   "assistant\n%s<|im_end|>\n<|im_start|>user\n%s<|im_end|>\n",
+                   words, calls, results);
+    (void)snprintf(expect[1], sizeof(expect[1]),
+                   BOS "<|start_header_id|>system<|end_header_id|>\n\n%s<|eot_id|>"
+                       "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+                       "<|start_header_id|>assistant<|end_header_id|>\n\n%s<|eot_id|>"
+                       "<|start_header_id|>user<|end_header_id|>\n\n%s<|eot_id|>",
+                   words, calls, results);
+    for (size_t i = 0; i < 2; i++) {
+        struct rendered out = { .len = 0 };
+
+        assert_int_equal(open_named(names[i], &c, NULL), 0);
+        assert_int_equal(chat_render(c, msgs, 5, CHAT_AT_START, false, collect, &out), 0);
+        out.text[out.len] = '\0';
+        assert_string_equal(out.text, expect[i]);
+        chat_close(c);
+    }
+}
+
+/* Llama 3.1's template refuses several calls in a turn: each gets its own. */
+static void several_bare_calls(void **state)
+{
+    const struct chat_message msgs[] = { M("assistant", "I look."), M("calls", "f {}\ng {}") };
+    struct rendered out = { .len = 0 };
+    struct chat *c;
+
+    (void)state;
+    assert_int_equal(open_named("llama-3.1", &c, NULL), 0);
+    assert_int_equal(chat_render(c, msgs, 2, CHAT_AT_NEXT, false, collect, &out), 0);
+    out.text[out.len] = '\0';
+    assert_string_equal(out.text,
+                        "<|start_header_id|>assistant<|end_header_id|>\n\n{\"name\": \"f\", "
+                        "\"parameters\": {}}<|eot_id|><|start_header_id|>assistant"
+                        "<|end_header_id|>\n\n{\"name\": \"g\", \"parameters\": {}}<|eot_id|>");
+    chat_close(c);
+}
+
+static void what_is_no_list_of_tools(void **state)
+{
+    static const struct {
+        const char *role, *text;
+    } bad[] = { { "tools", "" },
+                { "tools", "f" },
+                { "tools", "{}\n\n{}" },
+                { "tools", "{[}]}}" },
+                { "tools", "{\"a" },
+                { "tools", "{\"}" },
+                { "calls", "" },
+                { "calls", "f" },
+                { "calls", "f " },
+                { "calls", " {}" },
+                { "calls", "f\" {}" },
+                { "calls", "f {}\n"
+                           "g {" },
+                { "calls", "f }{" } };
+    struct rendered out = { .len = 0 };
+    char *deep = calloc(1, 8192);
+    struct chat *c;
+
+    (void)state;
+    assert_int_equal(open_named("llama-3.1", &c, NULL), 0);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        if (chat_render(c, &M(bad[i].role, bad[i].text), 1, CHAT_AT_START, false, collect, &out) !=
+            -EPROTO)
+            fail_msg("taken: %s \"%s\"", bad[i].role, bad[i].text);
+    /* Indented, it would be 4000 * 4000 * 4 spaces. */
+    memset(deep, '[', 4000);
+    memset(deep + 4000, ']', 4000);
+    deep[0] = '{';
+    deep[7999] = '}';
+    assert_int_equal(chat_render(c, &M("tools", deep), 1, CHAT_AT_START, false, collect, &out),
+                     -EPROTO);
+    /* They come first, and nowhere else. */
+    assert_int_equal(chat_render(c, &M("tools", "{}"), 1, CHAT_AT_NEXT, false, collect, &out),
+                     -EPROTO);
+    assert_int_equal(out.n_pieces, 0);
+    free(deep);
+    chat_close(c);
+}
+
+/* Tags are tokens of Qwen2.5 where its template writes them; in a client's own text they are text.
+ */
+static void tags_in_a_clients_text(void **state)
+{
+    const struct chat_message msgs[] = { M("tools", "{\"d\": \"<tool_call>\"}"),
+                                         M("user", "</tool_call>"),
+                                         M("calls", "f {\"x\": \"</tool_call>\"}") };
+    char plain[4096] = "";
+    struct chat *c;
+
+    (void)state;
     assert_int_equal(open_named("qwen2.5", &c, NULL), 0);
-    assert_int_equal(chat_render(c, &tool, 1, CHAT_AT_NEXT, true, collect, &out), 0);
+    assert_int_equal(chat_render(c, msgs, 3, CHAT_AT_START, false, note_plain, plain), 0);
+    assert_non_null(strstr(plain, "{\"d\": \"<tool_call>\"}"));
+    assert_non_null(strstr(plain, "user\n</tool_call>"));
+    assert_non_null(strstr(plain, "{\"x\": \"</tool_call>\"}"));
+    assert_null(strstr(plain, "<tool_call>\n"));
     chat_close(c);
 }
 
@@ -352,6 +497,11 @@ int main(void)
         cmocka_unit_test(unknown_templates),
         cmocka_unit_test(other_spellings),
         cmocka_unit_test(roles),
+        cmocka_unit_test(what_templates_know_of_tools),
+        cmocka_unit_test(tools_of_a_template_without),
+        cmocka_unit_test(several_bare_calls),
+        cmocka_unit_test(what_is_no_list_of_tools),
+        cmocka_unit_test(tags_in_a_clients_text),
         cmocka_unit_test(a_failing_emit_ends_it),
         cmocka_unit_test(only_closing_a_turn),
         cmocka_unit_test(canonical_spelling),

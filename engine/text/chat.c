@@ -1,6 +1,6 @@
 #include "engine/text/chat.h"
 
-#include "base/utf8.h"
+#include "engine/text/chat_tools.h"
 #include "engine/text/template.h"
 
 #include <assert.h>
@@ -29,9 +29,10 @@ struct chat {
     char *bos;    /* the text of the begin-of-text token, or NULL: the template writes none */
     char *system; /* ChatML: the default system message; Llama 3.1: what a system message begins
                         with, which is written even when there is none; or NULL */
-    bool has_tool;
-    bool bos_first; /* bos comes also when there is no message */
-    bool wants_one; /* it fails when there is none */
+    enum chat_tools tools;
+    bool has_ipython; /* Llama 3.1: the role that results of tools have */
+    bool bos_first;   /* bos comes also when there is no message */
+    bool wants_one;   /* it fails when there is none */
 };
 
 /* --- knowing a template ----------------------------------------------------------------------- */
@@ -78,7 +79,8 @@ static int know_chatml(struct chat *c, const char *t)
         has_any(t, strangers, sizeof(strangers) / sizeof(*strangers)))
         return -ENOTSUP;
     c->family = CHAT_CHATML;
-    c->has_tool = has(t, "message.role==\1tool\1") && has(t, CHATML_TOOL);
+    if (has(t, "message.role==\1tool\1") && has(t, CHATML_TOOL))
+        c->tools = chat_tools_know(t);
     c->system = find_chatml_system(t);
     if (c->system && !has(t, "loop.firstandmessages[0].role!=\1system\1") &&
         !has(t, "ifmessages[0].role==\1system\1"))
@@ -129,10 +131,12 @@ static int know_llama3(struct chat *c, const char *t)
         has_any(t, strangers, sizeof(strangers) / sizeof(*strangers)))
         return -ENOTSUP;
     c->family = CHAT_LLAMA3;
-    c->has_tool = has(t, "message.role==\1tool\1") && has(t, LLAMA3_TOOL);
-    if (has(t, LLAMA3_SYSTEM) || has(t, "Cutting Knowledge"))
-        return know_llama3_system(c, t);
-    return 0;
+    c->has_ipython = has(t, "message.role==\1tool\1") && has(t, LLAMA3_TOOL);
+    if (!has(t, LLAMA3_SYSTEM) && !has(t, "Cutting Knowledge"))
+        return 0;
+    if (c->has_ipython)
+        c->tools = chat_tools_know(t);
+    return know_llama3_system(c, t);
 }
 
 /* The template writes bos_token; its text is the token's. */
@@ -223,124 +227,35 @@ enum chat_family chat_family(const struct chat *c)
     return c->family;
 }
 
+enum chat_tools chat_tools(const struct chat *c)
+{
+    return c->tools;
+}
+
 /* --- rendering -------------------------------------------------------------------------------- */
 
-struct out {
-    int (*emit)(void *arg, const struct chat_piece *p);
-    void *arg;
-    int r; /* of the first emit that failed; nothing is emitted after it */
-};
-
-static void put_piece(struct out *o, const char *text, size_t len, bool special)
-{
-    struct chat_piece p = { .text = text, .len = len, .special = special };
-
-    if (o->r == 0 && len > 0)
-        o->r = o->emit(o->arg, &p);
-}
-
-static void put_special(struct out *o, const char *text)
-{
-    put_piece(o, text, strlen(text), true);
-}
-
-static void put_text(struct out *o, const char *text)
-{
-    put_piece(o, text, strlen(text), false);
-}
-
-/* What Python's str.strip() takes away: White_Space and the four separators U+001C to U+001F. */
-static bool is_python_space(uint32_t c)
-{
-    return (c >= 0x09 && c <= 0x0d) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||
-           c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
-}
-
-/* The length of the space character at p[0..n), or 0. */
-static size_t space_len(const uint8_t *p, size_t n)
-{
-    size_t len;
-
-    if (utf8_check(p, n, &len) != UTF8_OK || !is_python_space(utf8_get(p, len)))
-        return 0;
-    return len;
-}
-
-/* The same for the one that ends there. A space is at most 3 bytes long. */
-static size_t last_space_len(const uint8_t *p, size_t n)
-{
-    size_t len;
-
-    for (len = 1; len <= 3 && len <= n; len++)
-        if (space_len(p + n - len, len) == len)
-            return len;
-    return 0;
-}
-
-static void put_trimmed(struct out *o, const char *text, size_t len)
-{
-    const uint8_t *p = (const uint8_t *)text;
-    size_t n;
-
-    while (len > 0 && (n = space_len(p, len)) > 0) {
-        p += n;
-        len -= n;
-    }
-    while (len > 0 && (n = last_space_len(p, len)) > 0)
-        len -= n;
-    put_piece(o, (const char *)p, len, false);
-}
-
-/* A JSON string, as json.dumps(text, ensure_ascii=False) writes it. */
-static void put_json(struct out *o, const char *text, size_t len)
-{
-    static const char short_names[] = "btn-fr"; /* of 08 to 0D; 0B has none */
-    char escape[8];
-    size_t i, from = 0;
-
-    put_text(o, "\"");
-    for (i = 0; i < len; i++) {
-        uint8_t c = (uint8_t)text[i];
-
-        if (c >= 0x20 && c != '"' && c != '\\')
-            continue;
-        put_piece(o, text + from, i - from, false);
-        from = i + 1;
-        if (c >= 0x20)
-            (void)snprintf(escape, sizeof(escape), "\\%c", c);
-        else if (c >= 0x08 && c <= 0x0d && c != 0x0b)
-            (void)snprintf(escape, sizeof(escape), "\\%c", short_names[c - 0x08]);
-        else
-            (void)snprintf(escape, sizeof(escape), "\\u%04x", c);
-        put_text(o, escape);
-    }
-    put_piece(o, text + from, len - from, false);
-    put_text(o, "\"");
-}
-
 /* What stands before a message's text, and after it. */
-static void put_head(const struct chat *c, struct out *o, const char *role)
+static void put_head(const struct chat *c, struct chat_out *o, const char *role)
 {
     if (c->family == CHAT_CHATML) {
-        put_special(o, "<|im_start|>");
-        put_text(o, role);
-        put_text(o, "\n");
+        chat_put_special(o, "<|im_start|>");
+        chat_put_text(o, role);
+        chat_put_text(o, "\n");
     } else {
-        put_special(o, "<|start_header_id|>");
-        put_text(o, role);
-        put_special(o, "<|end_header_id|>");
-        put_text(o, "\n\n");
+        chat_put_special(o, "<|start_header_id|>");
+        chat_put_text(o, role);
+        chat_put_special(o, "<|end_header_id|>");
+        chat_put_text(o, "\n\n");
     }
 }
 
-static void put_end(const struct chat *c, struct out *o)
+static void put_end(const struct chat *c, struct chat_out *o)
 {
     if (c->family == CHAT_CHATML) {
-        put_special(o, "<|im_end|>");
-        put_text(o, "\n");
+        chat_put_special(o, "<|im_end|>");
+        chat_put_text(o, "\n");
     } else {
-        put_special(o, "<|eot_id|>");
+        chat_put_special(o, "<|eot_id|>");
     }
 }
 
@@ -351,70 +266,139 @@ static bool is_role(const struct chat_message *m, const char *role)
 
 /* Results of tools: Qwen2.5 writes those that follow each other as one user turn, Llama 3.1 each as
  * JSON in a turn of its own. first, last: of such a row. */
-static void put_tool(const struct chat *c, struct out *o, const struct chat_message *m, bool first,
-                     bool last)
+static void put_tool(const struct chat *c, struct chat_out *o, const struct chat_message *m,
+                     bool first, bool last)
 {
-    if (c->family == CHAT_LLAMA3) {
+    if (c->has_ipython) {
         put_head(c, o, "ipython");
-        put_json(o, m->text, m->text_len);
+        chat_put_json(o, m->text, m->text_len);
         put_end(c, o);
         return;
     }
-    if (first) {
-        put_special(o, "<|im_start|>");
-        put_text(o, "user");
+    if (first && c->family == CHAT_CHATML) {
+        chat_put_special(o, "<|im_start|>");
+        chat_put_text(o, "user");
+    } else if (first) {
+        put_head(c, o, "user");
     }
-    put_text(o, "\n<tool_response>\n");
-    put_piece(o, m->text, m->text_len, false);
-    put_text(o, "\n</tool_response>");
+    chat_put_text(o,
+                  first && c->family == CHAT_LLAMA3 ? "<tool_response>\n" : "\n<tool_response>\n");
+    chat_put_piece(o, m->text, m->text_len, false);
+    chat_put_text(o, "\n</tool_response>");
     if (last)
         put_end(c, o);
 }
 
-static void put_message(const struct chat *c, struct out *o, const struct chat_message *m)
+static void put_message_text(const struct chat *c, struct chat_out *o, const struct chat_message *m)
+{
+    if (c->family == CHAT_LLAMA3)
+        chat_put_trimmed(o, m->text, m->text_len);
+    else
+        chat_put_piece(o, m->text, m->text_len, false);
+}
+
+static void put_message(const struct chat *c, struct chat_out *o, const struct chat_message *m)
 {
     put_head(c, o, m->role);
-    if (c->family == CHAT_LLAMA3)
-        put_trimmed(o, m->text, m->text_len);
-    else
-        put_piece(o, m->text, m->text_len, false);
+    put_message_text(c, o, m);
     put_end(c, o);
+}
+
+/* Calls, and what was said before them or NULL. Llama 3.1's template has one call a turn, and
+ * leaves out what was said beside it. */
+static void put_calls(const struct chat *c, struct chat_out *o, const struct chat_message *said,
+                      const struct chat_message *calls)
+{
+    size_t n = chat_tools_n_calls(calls), step = c->tools == CHAT_TOOLS_BARE ? 1 : n;
+
+    for (size_t i = 0; i < n; i += step) {
+        put_head(c, o, "assistant");
+        if (said && said->text_len > 0 && c->tools != CHAT_TOOLS_BARE) {
+            put_message_text(c, o, said);
+            chat_put_text(o, "\n");
+        }
+        chat_put_calls(o, c->tools, calls, i, step);
+        put_end(c, o);
+    }
 }
 
 /* What a conversation begins with; returns how many of the messages it took in. */
-static size_t put_start(const struct chat *c, struct out *o, const struct chat_message *msgs,
+static size_t put_start(const struct chat *c, struct chat_out *o, const struct chat_message *msgs,
                         size_t n_msgs)
 {
-    bool given = n_msgs > 0 && is_role(&msgs[0], "system");
+    bool has_tools = n_msgs > 0 && is_role(&msgs[0], "tools"),
+         bare = has_tools && c->tools == CHAT_TOOLS_BARE;
+    size_t n = has_tools ? 1 : 0;
+    const struct chat_message *given = n < n_msgs && is_role(&msgs[n], "system") ? &msgs[n] : NULL;
+    bool own = c->system && (c->family == CHAT_LLAMA3 || !given);
 
     if (c->bos && (n_msgs > 0 || c->bos_first))
-        put_special(o, c->bos);
-    if (n_msgs == 0 || !c->system || (c->family == CHAT_CHATML && given))
+        chat_put_special(o, c->bos);
+    if (n_msgs == 0 || (!has_tools && !own))
         return 0;
     put_head(c, o, "system");
-    put_text(o, c->system);
+    if (bare)
+        chat_put_text(o, "Environment: ipython\n");
+    if (own)
+        chat_put_text(o, c->system);
     if (given)
-        put_trimmed(o, msgs[0].text, msgs[0].text_len);
+        put_message_text(c, o, given);
+    if (has_tools && !bare)
+        chat_put_tools(o, c->tools, &msgs[0], own || given);
     put_end(c, o);
-    return given ? 1 : 0;
+    n += given != NULL;
+    if (bare) {
+        put_head(c, o, "user");
+        chat_put_tools(o, c->tools, &msgs[0], false);
+        if (n < n_msgs && is_role(&msgs[n], "user"))
+            put_message_text(c, o, &msgs[n++]);
+        put_end(c, o);
+    }
+    return n;
 }
 
-static bool role_is_known(const struct chat *c, const struct chat_message *m)
+static int check_message(const struct chat_message *m, bool first)
 {
+    bool tools = is_role(m, "tools"), calls = is_role(m, "calls");
+
+    if (tools || calls)
+        return (calls || first) && chat_tools_valid(m) ? 0 : -EPROTO;
     return is_role(m, "system") || is_role(m, "user") || is_role(m, "assistant") ||
-           (c->has_tool && is_role(m, "tool"));
+                   is_role(m, "tool")
+               ? 0
+               : -EINVAL;
+}
+
+/* The message at i, and the calls behind it that belong to it; returns how many that are. */
+static size_t put_next(const struct chat *c, struct chat_out *o, const struct chat_message *msgs,
+                       size_t n_msgs, size_t i)
+{
+    const struct chat_message *m = &msgs[i];
+    bool is_last = i + 1 == n_msgs;
+
+    if (is_role(m, "tool"))
+        put_tool(c, o, m, i == 0 || !is_role(m - 1, "tool"), is_last || !is_role(m + 1, "tool"));
+    else if (is_role(m, "calls"))
+        put_calls(c, o, NULL, m);
+    else if (is_role(m, "assistant") && !is_last && is_role(m + 1, "calls"))
+        put_calls(c, o, m, m + 1);
+    else
+        put_message(c, o, m);
+    return is_role(m, "assistant") && !is_last && is_role(m + 1, "calls") ? 2 : 1;
 }
 
 int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
                 enum chat_at at, bool open_answer,
                 int (*emit)(void *arg, const struct chat_piece *p), void *arg)
 {
-    struct out o = { .emit = emit, .arg = arg };
+    struct chat_out o = { .emit = emit, .arg = arg };
     size_t i;
+    int r = 0;
 
-    for (i = 0; i < n_msgs; i++)
-        if (!role_is_known(c, &msgs[i]))
-            return -EINVAL;
+    for (i = 0; i < n_msgs && r == 0; i++)
+        r = check_message(&msgs[i], i == 0 && at == CHAT_AT_START);
+    if (r < 0)
+        return r;
     if (at == CHAT_AT_START && n_msgs == 0 && c->wants_one)
         return -ENODATA;
     i = 0;
@@ -422,13 +406,8 @@ int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_
         i = put_start(c, &o, msgs, n_msgs);
     else if (at == CHAT_AT_OPEN_TURN)
         put_end(c, &o);
-    for (; i < n_msgs; i++) {
-        if (is_role(&msgs[i], "tool"))
-            put_tool(c, &o, &msgs[i], i == 0 || !is_role(&msgs[i - 1], "tool"),
-                     i + 1 == n_msgs || !is_role(&msgs[i + 1], "tool"));
-        else
-            put_message(c, &o, &msgs[i]);
-    }
+    while (i < n_msgs)
+        i += put_next(c, &o, msgs, n_msgs, i);
     if (open_answer)
         put_head(c, &o, "assistant");
     return o.r;

@@ -9,8 +9,12 @@
  * token and what the template wrote must: each piece says which it is.
  *
  * Llama 3.1 and 3.2 write a date into the system message: the template's own default, always the
- * same, so that a conversation's tokens do not depend on the day. Messages that call tools are not
- * rendered; results of tools are, by role tool, where the template has them.
+ * same, so that a conversation's tokens do not depend on the day.
+ *
+ * Tools are messages, too. Before all others one of role tools lists what may be called, a line of
+ * JSON each, as OpenAI's `tools` have them. What an assistant calls is a message of role calls,
+ * behind what it says beside it, if anything: a line of its name, a space and its arguments, as
+ * JSON, for each. Role tool has what came of a call. chat_tools.h says what templates make of it.
  *
  * Threads    immutable after chat_open.
  */
@@ -20,6 +24,9 @@
 #include "engine/file/gguf.h"
 
 enum chat_family { CHAT_NONE, CHAT_CHATML, CHAT_LLAMA3 };
+
+/* How calls look in an answer: not at all that the template knew, between tags, bare. */
+enum chat_tools { CHAT_TOOLS_NONE, CHAT_TOOLS_TAGGED, CHAT_TOOLS_BARE };
 
 struct chat;
 
@@ -43,6 +50,7 @@ struct chat_piece {
 int chat_open(const struct gguf *g, struct chat **ret, struct why *why);
 void chat_close(struct chat *c);
 enum chat_family chat_family(const struct chat *c);
+enum chat_tools chat_tools(const struct chat *c);
 
 /* Where in the conversation the messages come. */
 enum chat_at {
@@ -52,9 +60,10 @@ enum chat_at {
 };
 
 /* Calls emit for each piece, in order. open_answer: end with the head of an assistant turn. Roles
- * are system, user, assistant (and tool for families that have it); others are -EINVAL. No messages
- * at the start are -ENODATA for a template that looks at the first one; others write what they
- * write around their messages, without a default system message. A non-zero return of emit ends the
+ * are system, user, assistant, tools, calls and tool; others are -EINVAL, and tools that are not
+ * the first at the start, or lines that are not what they should be, -EPROTO. No messages at the
+ * start are -ENODATA for a template that looks at the first one; others write what they write
+ * around their messages, without a default system message. A non-zero return of emit ends the
  * rendering and is returned. */
 int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,
                 enum chat_at at, bool open_answer,

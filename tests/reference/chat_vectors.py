@@ -14,6 +14,8 @@ Format, all lengths in bytes:
     ...
     expect LENGTH
     TEXT
+
+Tools and calls are messages of their own there, as engine/text/chat.h has them.
 """
 
 import json
@@ -49,6 +51,11 @@ def tool(text):
     return {"role": "tool", "content": text}
 
 
+def calling(text, *calls):
+    return {"role": "assistant", "content": text,
+            "tool_calls": [{"type": "function", "function": {"name": n, "arguments": a}} for n, a in calls]}
+
+
 ODD = " \n\u00a0  spaces at both ends, \u2003and in   between \x1f\u3000\n\n"
 CONVERSATIONS = [
     [user("Hello")],
@@ -66,9 +73,43 @@ TOOLS = [
      assistant("Warm."), tool("c")],
 ]
 
+MAY_CALL = [
+    {"type": "function", "function": {"name": "weather", "description": "The weather \u00b0C of a \"city\", now {",
+                                      "parameters": {"type": "object", "properties": {"city": {"type": "string"},
+                                                                                      "days": {"type": "integer", "enum": [1, -2.5, None]}},
+                                                     "required": ["city"]}}},
+    {"type": "function", "function": {"name": "now", "description": "", "parameters": {"type": "object", "properties": {}, "required": []}}},
+]
+PARIS = ("weather", {"city": "Paris \u00e9\n\"", "days": 1})
+CALLS = [
+    [user("Weather?")],
+    [system(" Be brief. "), user("Weather? ")],
+    [user("Weather?"), calling("", PARIS), tool("22"), assistant("Warm."), user("Now?"), calling("", ("now", {})), tool("b")],
+]
+# Several in a turn, or beside a text.
+MORE_CALLS = [[user("Weather?"), calling("I look.", PARIS, ("now", {})), tool("22"), tool("12:00"), user("So?"), calling("", PARIS, PARIS)]]
 
-def write(name, at, open_answer, messages, expect):
+
+def jsontext(x):
+    return json.dumps(x, ensure_ascii=False)
+
+
+def flat(messages, tools):
+    """As the chat has them."""
+    if tools:
+        yield {"role": "tools", "content": "\n".join(map(jsontext, tools))}
+    for m in messages:
+        calls = m.get("tool_calls")
+        if not calls or m["content"]:
+            yield m
+        if calls:
+            yield {"role": "calls", "content": "\n".join(
+                f"{c['function']['name']} {jsontext(c['function']['arguments'])}" for c in calls)}
+
+
+def write(name, at, open_answer, messages, expect, tools=None):
     out = sys.stdout.buffer
+    messages = list(flat(messages, tools))
     out.write(f"case {name} {at} {int(open_answer)} {len(messages)}\n".encode())
     for m in [*messages, {"role": "expect", "content": expect}]:
         text = m["content"].encode()
@@ -78,8 +119,8 @@ def write(name, at, open_answer, messages, expect):
 def cases(name):
     template = load(name)
 
-    def render(messages, open_answer):
-        return template.render(messages=messages, add_generation_prompt=open_answer, bos_token=BOS)
+    def render(messages, open_answer, tools=None):
+        return template.render(messages=messages, add_generation_prompt=open_answer, bos_token=BOS, tools=tools)
 
     def rest(whole, before):
         if not whole.startswith(before):
@@ -106,6 +147,15 @@ def cases(name):
                 if answer["role"] == "assistant":
                     before = render(messages[:i - 1], True) + answer["content"]
                     write(name, "open", open_answer, messages[i:], rest(whole, before))
+    if name not in ("qwen2.5", "llama-3.1", "llama-3.2"):
+        return
+    for messages in CALLS + (MORE_CALLS if name == "qwen2.5" else []):
+        for open_answer in (False, True):
+            whole = render(messages, open_answer, MAY_CALL)
+            write(name, "start", open_answer, messages, whole, MAY_CALL)
+            for i in range(2, len(messages)):
+                if not messages[i]["role"] == "tool" == messages[i - 1]["role"]:
+                    write(name, "next", open_answer, messages[i:], rest(whole, render(messages[:i], False, MAY_CALL)))
 
 
 def main():

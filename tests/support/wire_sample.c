@@ -242,6 +242,8 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.welcome.context_max = 8192;
         r.u.welcome.chat = true;
         r.u.welcome.segment_default = 512;
+        r.u.welcome.outputs = true;
+        r.u.welcome.tools = 2;
         break;
     case WIRE_SESSION_OPENED:
         r.u.session_opened.session = 3;
