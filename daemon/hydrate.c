@@ -167,6 +167,7 @@ static void stand_in(struct memory *m, const struct hydrated *what, const uint32
     struct seq *s = m->seq;
     struct hydration *h = &m->hydration;
     uint32_t segment = what->segment;
+    uint64_t n_changes = s->n_changes;
     struct hydrated d = *what;
 
     d.n_keys = s->segments[segment].n_keys;
@@ -176,6 +177,7 @@ static void stand_in(struct memory *m, const struct hydrated *what, const uint32
         return;
     }
     seq_lengthen(s, segment, pages);
+    asked_stand(&m->asked, s, n_changes);
     (void)overlay_add(&m->overlay, segment); /* no more are chosen than it takes */
     h->held[h->n++] = d;
     if (m->n_plain > h->n_read)
@@ -185,9 +187,12 @@ static void stand_in(struct memory *m, const struct hydrated *what, const uint32
 /* Its gists are the sequence's again. */
 static void go_back(struct memory *m, struct hydrated *d)
 {
+    uint64_t n_changes = m->seq->n_changes;
+
     if (d->from == HYDRATE_AGAIN) /* once is enough */
         own_computed(m, d->segment, m->hydration.n_read);
     seq_replace(m->seq, d->segment, d->n_keys, d->pages);
+    asked_stand(&m->asked, m->seq, n_changes);
     free(d->pages);
     d->pages = NULL;
 }

@@ -224,6 +224,8 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->n_plain = m->n_plain;
     dst->turn = m->turn;
     own_fork(m, dst);
+    if (r == 0)
+        asked_fork(m->served->compressor, &m->asked, m->seq, &dst->asked, seq);
     tier_fork(&m->kept, &dst->kept, dst);
     return r < 0 ? r : hydrate_fork(m, dst);
 }

@@ -2,8 +2,9 @@
  * whole models and memories. Would catch: a packed segment that depends on what was kept of it, on
  * how its tokens came, on who else was read in the same step or on how often packing was
  * interrupted; a second reading where nothing was missed, or of more than was; queries that are
- * used although what they saw is gone; spans that are lost, that nobody else gets, or that are
- * taken from somebody who needs them.
+ * used although what they saw is gone; a second reading that a fork, or a question with segments
+ * that came back for it, waits for; spans that are lost, that nobody else gets, or that are taken
+ * from somebody who needs them.
  */
 #include "engine/kv/asked.h"
 
@@ -219,7 +220,8 @@ static void rewinds(void **state)
     end(&all);
 }
 
-/* A fork reads again what its origin has kept, and changes nothing of that. */
+/* A fork has what its origin has kept, and changes nothing of that; where no span is free for it it
+ * reads that again. */
 static void forks(void **state)
 {
     struct session all, s, f = { .n_again = 0 };
@@ -227,19 +229,52 @@ static void forks(void **state)
     (void)state;
     begin(&all, &policies[0]);
     read_to(&all, IDS, BATCH, 0);
-    begin(&s, &policies[0]);
-    read_to(&s, L + 77, 40, 0);
-    assert_int_equal(seq_fork(&s.seq, &f.seq), 0);
-    assert_int_equal(memory_fork(&s.memory, &f.memory, &f.seq), 0);
-    read_to(&f, IDS, 40, 0);
-    read_to(&s, IDS, 40, 0);
-    expect_equal(&f, &all);
-    expect_equal(&s, &all);
-    assert_int_equal(s.n_again, 0);
-    assert_int_equal(f.n_again, 77);
-    end(&f);
-    end(&s);
+    for (int has_span = 0; has_span < 2; has_span++) {
+        begin(&s, &policies[0]);
+        read_to(&s, L + 77, 40, 0);
+        f.n_again = 0;
+        assert_int_equal(seq_fork(&s.seq, &f.seq), 0);
+        assert_int_equal(memory_fork(&s.memory, &f.memory, &f.seq), 0);
+        if (!has_span)
+            asked_drop(rig.served.compressor, &f.memory.asked);
+        read_to(&f, IDS, 40, 0);
+        read_to(&s, IDS, 40, 0);
+        expect_equal(&f, &all);
+        expect_equal(&s, &all);
+        assert_int_equal(s.n_again, 0);
+        assert_int_equal(f.n_again, has_span ? 0 : 77);
+        end(&f);
+        end(&s);
+    }
     end(&all);
+}
+
+/* Segments that come back, and go, are nothing that a question which fills up a segment has to pay
+ * for with a second reading of it. */
+static void hydrated(void **state)
+{
+    struct policy p = policies[0];
+    const uint32_t segment = 0;
+    struct hydrate_job *j;
+    struct session s;
+
+    (void)state;
+    p.hydrate = 1;
+    begin(&s, &p);
+    read_to(&s, 2 * L + 60, 40, 0);
+    for (j = hydrate_bring(&s.memory, &segment, 1); j && hydrate_go(j) == -EAGAIN;)
+        settle(&s, 40);
+    assert_true(hydrate_is_on(&s.memory));
+    read_to(&s, 2 * L + 100, 40, 0);
+    hydrate_end(&s.memory);
+    read_to(&s, 2 * L + 150, 40, 0);
+    for (j = hydrate_bring(&s.memory, &segment, 1); j && hydrate_go(j) == -EAGAIN;)
+        settle(&s, 40);
+    read_to(&s, 3 * L + 10, 40, 0);
+    assert_true(hydrate_is_on(&s.memory));
+    assert_int_equal(s.seq.segments[2].state, SEQ_PACKED);
+    assert_int_equal(s.n_again, 0);
+    end(&s);
 }
 
 /* What stood before it is another thing now: nothing that was kept is of use. */
@@ -306,9 +341,13 @@ int main(void)
     static const char *const models[] = { "tests/data/tiny_smollm2.gguf",
                                           "tests/data/tiny_qwen2.gguf" };
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_from_either), cmocka_unit_test(what_is_missing),
-        cmocka_unit_test(rewinds),          cmocka_unit_test(forks),
-        cmocka_unit_test(changes),          cmocka_unit_test(spans),
+        cmocka_unit_test(same_from_either),
+        cmocka_unit_test(what_is_missing),
+        cmocka_unit_test(rewinds),
+        cmocka_unit_test(forks),
+        cmocka_unit_test(hydrated),
+        cmocka_unit_test(changes),
+        cmocka_unit_test(spans),
     };
     int failed = 0;
 

@@ -2,6 +2,8 @@
 
 #include "engine/kv/compress_ops.h"
 
+#include <string.h>
+
 static uint32_t gcd(uint32_t a, uint32_t b)
 {
     return b ? gcd(b, a % b) : a;
@@ -133,6 +135,33 @@ void asked_ran(struct asked *a, const struct forward_run *run)
     else if (from < a->from) /* taken back to before it */
         a->from = from;
     a->to = to;
+}
+
+void asked_stand(struct asked *a, const struct seq *s, uint64_t n_changes)
+{
+    if (a->n_changes == n_changes)
+        a->n_changes = s->n_changes;
+}
+
+/* Where the host can't touch the scratch the copy would cost two ways through it. */
+void asked_fork(struct compressor *c, const struct asked *a, const struct seq *s, struct asked *dst,
+                const struct seq *fork)
+{
+    size_t n = asked_floats(c, s->seg_len) * sizeof(*a->all);
+    const void *from = a->all ? backend_host(c->backend, a->all) : NULL;
+
+    if (!from || a->to == a->from || a->n_changes != s->n_changes)
+        return;
+    dst->all = scratch_take(&c->asks, n);
+    if (!dst->all)
+        return;
+    memcpy(backend_host(c->backend, dst->all), from, n);
+    dst->segment = a->segment;
+    dst->from = a->from;
+    dst->to = a->to;
+    dst->n_changes = fork->n_changes;
+    dst->resting = true; /* until its first run */
+    c->askers[c->n_askers++] = dst;
 }
 
 uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segment)

@@ -10,6 +10,11 @@
  * as they are (seq.n_changes): then a second reading gives the same bits, and may make up for what
  * is missing, however much that is. So what becomes of a segment does not depend on what was kept.
  *
+ * Segments that come back for a prompt, and go (daemon/hydrate.h), change those keys, too. A second
+ * reading would have other queries then, no better ones, and what is packed so is nothing that
+ * others find: what was kept stays of use (asked_stand). A fork has a copy of it where there is
+ * room.
+ *
  * Memory     a scratch of the compressor's, of which a sequence has a span for one segment. Who
  *            finds none takes that of a sequence nobody works on, or keeps nothing: it pays with a
  *            second reading.
@@ -58,6 +63,12 @@ void asked_watch(struct compressor *c, const struct compress_spec *spec, struct 
                  uint32_t segment, struct forward_run *run);
 /* The step with it is done, watched or not. */
 void asked_ran(struct asked *a, const struct forward_run *run);
+
+/* The sequence's keys have changed since its n_changes was that, in a way that is of no matter. */
+void asked_stand(struct asked *a, const struct seq *s, uint64_t n_changes);
+/* dst, of a fork of the sequence, has the same as a; nobody gives up anything for it. */
+void asked_fork(struct compressor *c, const struct asked *a, const struct seq *s, struct asked *dst,
+                const struct seq *fork);
 
 /* Tokens of the segment, from its first on, of which nothing that is of use was kept. a may be
  * NULL. */
