@@ -28,6 +28,7 @@ struct wanted {
 struct hydrate_job {
     struct memory *memory;
     struct tier_bring *bring; /* NULL: nothing is on its way from the store */
+    bool asked;               /* the tree, and the store for the rest */
     bool looked;              /* what could be had is there, the rest is computed again */
     bool may_miss;            /* nobody waits for it: not computed again, nor counted as missed */
     uint32_t n;
@@ -58,7 +59,7 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
 {
     const struct seq *s = m->seq;
     const struct pool_account *a = s->account;
-    uint64_t keys, pages, left, spare = ladder_spare(&m->policy, &m->ladder);
+    uint64_t keys, pages, left, coming, spare = ladder_spare(&m->policy, &m->ladder);
     uint32_t most = m->hydrate < BRING_MAX ? m->hydrate : BRING_MAX, had_back = n_back(m);
 
     memory_peak(m, (uint64_t)n_left + ANSWER_TOKENS, &keys, &pages);
@@ -66,9 +67,11 @@ static uint32_t room_for(const struct memory *m, uint32_t n_left)
     spare -= min_u64(spare, overlay_keys(&m->overlay, &m->policy, &m->ladder));
     left = (left > spare ? left : spare) / s->seg_len;
     pages = pages > s->n_pages ? pages - s->n_pages : 0;
+    coming = m->hydration.early ? tier_bring_pages(m->hydration.early) : 0;
     for (int i = 0; i < 2; i++) {
         uint64_t had = i ? (uint64_t)s->pool->n_free + s->pool->n_cached : pool_room(s->pool, a, 0);
 
+        had += coming; /* they are nobody's by then */
         had -= min_u64(had, seq_n_pages(ladder_segment_keys(&m->policy, 0, 1))); /* in two tables */
         left = min_u64(left, (had > pages ? had - pages : 0) / seq_n_pages(s->seg_len));
     }
@@ -263,6 +266,10 @@ bool hydrate_less(struct memory *m)
     struct hydration *h = &m->hydration;
     struct hydrated *least = NULL;
 
+    if (h->early) { /* a guess goes first */
+        hydrate_fetch_drop(m);
+        return true;
+    }
     for (uint32_t i = 0; i < h->n; i++)
         if (h->held[i].pages && (!least || less_wanted(&h->held[i], least)))
             least = &h->held[i];
@@ -299,6 +306,7 @@ int hydrate_fork(const struct memory *m, struct memory *dst)
 
     *h = m->hydration;
     h->again = NULL;
+    h->early = NULL;
     h->coming = false;
     for (h->n = 0; h->n < m->hydration.n; h->n++) { /* those before it have their own pages */
         struct hydrated *d = &h->held[h->n];
@@ -373,14 +381,27 @@ static bool is_plain(const struct memory *m, uint32_t segment)
     return (segment + 1) * m->seq->seg_len <= m->n_plain;
 }
 
-/* Pages that the tree has count as nobody's. */
-static bool from_tree(struct memory *m, uint32_t segment, uint32_t *ret_pages)
+/* Pages that the tree has, which count as nobody's; and where they came from. */
+static enum hydrate_source in_tree(struct memory *m, uint32_t segment, uint32_t *ret_pages)
+{
+    bool from_disk;
+
+    if (own_find(m, segment, ret_pages, &from_disk))
+        return from_disk ? HYDRATE_DISK : HYDRATE_MEMORY;
+    if (is_plain(m, segment) && prefix_raw(&m->shared, m->seq, &m->policy, segment, ret_pages))
+        return HYDRATE_MEMORY;
+    return HYDRATE_NOWHERE;
+}
+
+static enum hydrate_source from_tree(struct memory *m, uint32_t segment, uint32_t *ret_pages)
 {
     struct seq *s = m->seq;
+    enum hydrate_source from = in_tree(m, segment, ret_pages);
 
-    return (own_find(m, segment, ret_pages) ||
-            (is_plain(m, segment) && prefix_raw(&m->shared, s, &m->policy, segment, ret_pages))) &&
-           pool_share(s->pool, s->account, seq_n_pages(s->seg_len), ret_pages) == 0;
+    if (from != HYDRATE_NOWHERE &&
+        pool_share(s->pool, s->account, seq_n_pages(s->seg_len), ret_pages) < 0)
+        return HYDRATE_NOWHERE;
+    return from;
 }
 
 /* The rest is asked of the store, where it may be. */
@@ -391,8 +412,8 @@ static void ask(struct hydrate_job *j)
     for (uint32_t i = 0; i < j->n; i++) {
         struct wanted *w = &j->wanted[i];
 
-        if (from_tree(j->memory, w->segment, j->pages[i])) {
-            w->from = HYDRATE_MEMORY;
+        w->from = from_tree(j->memory, w->segment, j->pages[i]);
+        if (w->from != HYDRATE_NOWHERE) {
             w->pages = j->pages[i];
         } else if (is_plain(j->memory, w->segment)) {
             segments[n++] = w->segment;
@@ -521,12 +542,23 @@ static struct hydrate_job *new_job(struct memory *m, const uint32_t *segments, u
     return j;
 }
 
+/* What is being fetched, and is wanted, is waited for, with all that comes with it: it is on its
+ * way for longer than what would be asked for now. */
+static bool awaits_fetched(const struct hydrate_job *j)
+{
+    for (uint32_t i = 0; i < j->n; i++)
+        if (tier_bring_has(j->memory->hydration.early, j->wanted[i].segment))
+            return true;
+    return false;
+}
+
 static struct hydrate_job *begin(struct memory *m, struct hydrate_job *j)
 {
     if (!hydrate_is_on(m)) /* an answer that has its segments goes on with more */
         m->hydration.n_read = m->seq->n_tokens;
     tier_hold(&m->kept, memory_lasts(m));
-    ask(j);
+    if (!awaits_fetched(j))
+        hydrate_fetch_drop(m);
     return hydrate_go(j) == 0 ? NULL : j;
 }
 
@@ -644,8 +676,113 @@ struct hydrate_job *hydrate_more(struct memory *m, uint32_t n)
     return j;
 }
 
+/* --- ahead of a prompt ------------------------------------------------------------------------ */
+
+void hydrate_fetch_drop(struct memory *m)
+{
+    tier_bring_drop(m->hydration.early);
+    m->hydration.early = NULL;
+}
+
+void hydrate_fetch_cut(struct memory *m)
+{
+    if (m->hydration.early && tier_bring_last(m->hydration.early) >= m->ladder.n_at[1])
+        hydrate_fetch_drop(m);
+}
+
+/* From the tier. They are nobody's now, and a prompt that points to them finds them in the tree. */
+static void fetched(void *arg)
+{
+    struct memory *m = arg;
+    struct seq *s = m->seq;
+
+    for (uint32_t k = 0; k < m->ladder.n_at[1]; k++) {
+        const uint32_t *pages = tier_bring_take(m->hydration.early, k);
+
+        if (!pages)
+            continue;
+        own_fetched(m, k, pages);
+        pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
+    }
+    hydrate_fetch_drop(m);
+}
+
+/* So many at most that they are no burden if it is a wrong guess: as many as the policy keeps room
+ * for, in a quarter of the pages that can be had. */
+static uint32_t most_ahead(const struct memory *m)
+{
+    const struct seq *s = m->seq;
+    const struct pool *p = s->pool;
+    uint64_t most = ladder_spare(&m->policy, &m->ladder) / s->seg_len + 1;
+
+    most = min_u64(most, min_u64(m->hydrate, BRING_MAX));
+    most = min_u64(most, pool_room(p, s->account, 0) / 4 / seq_n_pages(s->seg_len));
+    return (uint32_t)min_u64(most,
+                             ((uint64_t)p->n_free + p->n_cached) / 4 / seq_n_pages(s->seg_len));
+}
+
+/* Of these those that only the disk has, ascending: how many. */
+static uint32_t only_on_disk(struct memory *m, const uint32_t *segments, uint32_t n, uint32_t *ret)
+{
+    uint32_t pages[SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS], n_ret = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t k = segments[i], at = n_ret;
+
+        if (!is_plain(m, k) || overlay_has(&m->overlay, k) || own_has(m, k) ||
+            prefix_raw(&m->shared, m->seq, &m->policy, k, pages))
+            continue;
+        for (; at > 0 && ret[at - 1] > k; at--)
+            ret[at] = ret[at - 1];
+        ret[at] = k;
+        n_ret++;
+    }
+    return n_ret;
+}
+
+static void fetch(struct memory *m, const uint32_t *segments, uint32_t n)
+{
+    struct hydration *h = &m->hydration;
+
+    for (uint32_t i = 0; h->early && i < n; i++)
+        if (!tier_bring_has(h->early, segments[i]))
+            hydrate_fetch_drop(m); /* what has come since points elsewhere */
+    if (h->early || n == 0)
+        return;
+    h->early = tier_bring_begin(&m->kept, segments, n);
+    if (h->early)
+        tier_bring_leave(h->early, fetched, m);
+}
+
+bool hydrate_may_fetch(const struct memory *m)
+{
+    return own_may_fetch(m) && m->ladder.n_at[1] > 0;
+}
+
+void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n)
+{
+    uint32_t segments[OVERLAY_MAX], on_disk[OVERLAY_MAX], n_found = 0, most;
+    float *score;
+
+    if (!hydrate_may_fetch(m) || m->hydration.coming)
+        return;
+    most = most_ahead(m);
+    score = malloc(m->ladder.n_at[1] * sizeof(*score));
+    if (score && most > 0 && rank(m, ids, n, score) == 0)
+        n_found = choose(m, score, most, segments);
+    free(score);
+    fetch(m, on_disk, only_on_disk(m, segments, n_found, on_disk));
+}
+
+/* --- the job's way ---------------------------------------------------------------------------- */
+
 int hydrate_go(struct hydrate_job *j)
 {
+    if (j->memory->hydration.early)
+        return -EAGAIN;
+    if (!j->asked)
+        ask(j);
+    j->asked = true;
     if (j->bring && tier_bring_go(j->bring) == -EAGAIN)
         return -EAGAIN;
     take_brought(j);

@@ -28,6 +28,9 @@
  * other one, and hydrated at once: to the ladder it makes no difference, and the model goes on
  * seeing what it was asked.
  *
+ * What a prompt is likely to point to may be read from the disk while it still arrives, or before
+ * it is known to be one (hydrate_fetch): it is kept as the session's own then (daemon/own.h).
+ *
  * A long answer may come to what its question did not say, a list to its next entry: so while it is
  * written its own words are ranked, too, now and then (hydrate_more).
  *
@@ -70,7 +73,8 @@ struct hydration {
     uint32_t missed;     /* tokens of segments that the prompt points to, and that did not come */
     bool coming;         /* a job is at work: ids that are to be read again wait for it */
     struct again *again; /* a job's, whose next runs the memory plans; NULL: none */
-    uint32_t again_segment; /* that it computes */
+    uint32_t again_segment;   /* that it computes */
+    struct tier_bring *early; /* on its way for a prompt that is still to come; NULL: nothing is */
 };
 
 struct hydrate_job;
@@ -92,6 +96,16 @@ struct hydrate_job *hydrate_bring(struct memory *m, const uint32_t *segments, ui
 int hydrate_go(struct hydrate_job *j);
 /* Given up: what came is in place. NULL: nothing. */
 void hydrate_drop(struct hydrate_job *j);
+
+/* These ids, of a prompt that is not whole yet, or not known to be one, are likely to be asked
+ * about: what they point to, and only the disk has, is read meanwhile. It is in nobody's way: its
+ * pages count as nobody's when they are there, and what is not there yet when pages are short is
+ * given up. Asked again, what is not pointed to any more is given up, too. */
+void hydrate_fetch(struct memory *m, const uint32_t *ids, uint32_t n);
+bool hydrate_may_fetch(const struct memory *m);
+void hydrate_fetch_drop(struct memory *m);
+/* The sequence was taken back, and the ladder with it. */
+void hydrate_fetch_cut(struct memory *m);
 
 /* A prompt may bring something back. */
 bool hydrate_can(const struct memory *m);

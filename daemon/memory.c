@@ -191,6 +191,7 @@ bool memory_lasts(const struct memory *m)
 
 void memory_empty(struct memory *m)
 {
+    hydrate_fetch_drop(m);
     (void)seq_rewind(m->seq, 0);
     m->n_ids = 0;
     m->ladder = (struct ladder){ 0 };
@@ -237,6 +238,7 @@ void memory_fini(struct memory *m)
 
         drop_side(m);
         asked_drop(m->served->compressor, &m->asked);
+        hydrate_fetch_drop(m);
         hydrate_end(m);
         own_cut(m, 0, 0);
         tier_leave(&m->kept, keeps);
@@ -555,6 +557,7 @@ void memory_rewind(struct memory *m, uint32_t n)
     ladder_rewind(&m->policy, &m->ladder, left);
     overlay_cut(&m->overlay, m->ladder.n_at[1]);
     own_cut(m, m->ladder.n_at[1], left);
+    hydrate_fetch_cut(m);
     if (n <= m->n_exact)
         come_back(m);
     /* Segments that were compressed stay so, though a fresh sequence of this length would have them

@@ -34,15 +34,15 @@ static void drop(struct memory *m, struct own_mark *a)
     *a = m->own.marks[--m->own.n];
 }
 
-static void keep(struct memory *m, uint32_t segment, uint32_t since)
+static void keep(struct memory *m, const struct own_mark *what, const uint32_t *pages)
 {
-    uint64_t mark;
+    struct own_mark a = *what;
 
     if (!has_room(&m->own))
         return;
-    mark = prefix_keep_own(&m->shared, seq_n_pages(m->seq->seg_len), seq_pages(m->seq, segment));
-    if (mark)
-        m->own.marks[m->own.n++] = (struct own_mark){ mark, segment, since };
+    a.mark = prefix_keep_own(&m->shared, seq_n_pages(m->seq->seg_len), pages);
+    if (a.mark)
+        m->own.marks[m->own.n++] = a;
 }
 
 /* Sessions of several documents, and those with gists among their tokens, bring nothing back. */
@@ -51,36 +51,61 @@ static bool can(const struct memory *m)
     return m->hydrate > 0 && m->shared.prefix && memory_exact(m) && !m->seq->gist_every;
 }
 
-/* What others may find is in the tree, or on the disk. */
-static bool is_found(const struct memory *m)
-{
-    return memory_teaches(m) || (memory_lasts(m) && m->kept.tier);
-}
-
-/* Gists want pages of their own when the raw ones are kept. Those that are only kept are given up
- * for them, the longest unused first: it is newer than all of these. */
+/* Not what the tree has learned; but also what is on a disk: that is to be read only when memory
+ * had no room for it any more. Gists want pages of their own when the raw ones are kept. Those that
+ * are only kept are given up for them, the longest unused first: it is newer than all of these. */
 void own_pack(struct memory *m, uint32_t segment, uint32_t n_keys)
 {
-    if (can(m) && !is_found(m) && !find(&m->own, segment) &&
+    const struct own_mark a = { .segment = segment };
+
+    if (can(m) && !memory_teaches(m) && !find(&m->own, segment) &&
         pool_make_free(m->seq->pool, seq_n_pages(n_keys)))
-        keep(m, segment, 0);
+        keep(m, &a, seq_pages(m->seq, segment));
 }
 
 void own_computed(struct memory *m, uint32_t segment, uint32_t since)
 {
+    const struct own_mark a = { .segment = segment, .since = since };
     struct own_mark *had = find(&m->own, segment);
 
     if (had)
         drop(m, had);
     if (can(m))
-        keep(m, segment, since);
+        keep(m, &a, seq_pages(m->seq, segment));
 }
 
-bool own_find(const struct memory *m, uint32_t segment, uint32_t *ret_pages)
+bool own_may_fetch(const struct memory *m)
 {
+    return can(m) && m->kept.tier;
+}
+
+bool own_has(const struct memory *m, uint32_t segment)
+{
+    uint32_t pages[SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS];
     const struct own_mark *a = find(&m->own, segment);
 
-    return a && prefix_own(&m->shared, a->mark, ret_pages);
+    return a && prefix_own(&m->shared, a->mark, pages);
+}
+
+void own_fetched(struct memory *m, uint32_t segment, const uint32_t *pages)
+{
+    const struct own_mark a = { .segment = segment, .from_disk = true };
+    struct own_mark *had = find(&m->own, segment);
+
+    if (had)
+        drop(m, had);
+    keep(m, &a, pages);
+}
+
+bool own_find(struct memory *m, uint32_t segment, uint32_t *ret_pages, bool *ret_from_disk)
+{
+    struct own_mark *a = find(&m->own, segment);
+
+    if (!a || !prefix_own(&m->shared, a->mark, ret_pages))
+        return false;
+    *ret_from_disk = a->from_disk;
+    a->from_disk = false;
+    return true;
 }
 
 void own_cut(struct memory *m, uint32_t n_packed, uint32_t n_tokens)

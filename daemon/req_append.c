@@ -34,6 +34,7 @@ struct append {
     uint32_t n_turn;              /* the last so many ids ask something; 0: that is not known */
     uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
     bool hydrated;                /* that is done */
+    bool part;                    /* more of the text comes: only what it may point to is fetched */
     struct hydrate_job *hydrate;  /* under way; NULL: none */
     bool special, open_answer;
     enum chat_at chat_after;
@@ -262,6 +263,18 @@ static void finish(struct sched *s, struct request *r)
     request_finish(s, r);
 }
 
+/* A prompt that comes in parts is short; longer text is to be read, and points to nothing yet. */
+#define PART_BYTES 2048u
+#define PART_AFTER 16384u
+
+static bool wants_part(const struct request *r, const struct wire_req *m)
+{
+    const struct session *x = r->session;
+
+    return m->u.append.kind != WIRE_APPEND_TOKENS && x->parts.len > 0 &&
+           x->parts.len <= PART_AFTER && hydrate_may_fetch(&x->memory);
+}
+
 static int append_start(struct sched *s, struct request *r, const struct wire_req *m,
                         const uint8_t *bulk)
 {
@@ -276,9 +289,41 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
             ((struct append *)r->state)->tells = m->u.append.progress;
         return e;
     }
-    if (e == 0)
+    if (e == 0 && wants_part(r, m)) {
+        struct append *a = calloc(1, sizeof(*a));
+
+        r->state = a;
+        if (!a)
+            return -ENOMEM;
+        a->part = true;
+    } else if (e == 0) {
         finish(s, r);
+    }
     return e;
+}
+
+/* --- work: a part ----------------------------------------------------------------------------- */
+
+/* By the last words of what is there. An error is none: nothing is fetched. */
+static void fetch_for_part(struct sched *s, struct request *r)
+{
+    const struct encode_text *t = &r->session->parts;
+    size_t len = t->len < PART_BYTES ? t->len : PART_BYTES, n = 0, got;
+    struct vocab_encoder *e;
+    uint32_t *ids = malloc(PART_BYTES * sizeof(*ids));
+    int err = ids ? vocab_encoder_new(s->served.vocab, &e) : -ENOMEM;
+
+    if (err == 0) {
+        vocab_encoder_start(e, t->s + t->len - len, len, false);
+        do {
+            err = vocab_encoder_next(e, ids + n, PART_BYTES - n, &got);
+            n += err < 0 ? 0 : got;
+        } while (err == 0 && n < PART_BYTES);
+        vocab_encoder_free(e);
+    }
+    if (err >= 0 && n > 0)
+        hydrate_fetch(r->memory, ids, (uint32_t)n);
+    free(ids);
 }
 
 /* --- work: encode, then take pages ------------------------------------------------------------ */
@@ -479,6 +524,9 @@ static bool begin(struct sched *s, struct request *r, struct append *a)
     n = (uint32_t)a->encode.n_ids - a->done;
     if (!fits_pool(s, r, n))
         return r->phase != REQUEST_WORK;
+    /* While the text before it is read. */
+    if (a->n_prompt > 0 && n > a->n_prompt)
+        hydrate_fetch(m, a->encode.ids + a->encode.n_ids - a->n_prompt, a->n_prompt);
     r->phase = REQUEST_RUN;
     /* Pages of a context that stays whole are taken now, others as they are wanted. */
     if (memory_room(m) >= n && seq_reserve(q, n) < 0)
@@ -489,7 +537,14 @@ static bool begin(struct sched *s, struct request *r, struct append *a)
 bool append_work(struct sched *s, struct request *r)
 {
     struct append *a = r->state;
-    int e = a->ready ? 1 : encode_step(&a->encode);
+    int e;
+
+    if (a->part) {
+        fetch_for_part(s, r);
+        finish(s, r);
+        return true;
+    }
+    e = a->ready ? 1 : encode_step(&a->encode);
 
     if (e < 0)
         request_fail_memory(s, r, e);
@@ -583,6 +638,9 @@ void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_
     session->n_asks =
         a->n_turn ? 0 : prompt_len(s->served.vocab, a->encode.ids, (uint32_t)a->encode.n_ids);
     a->reading = false;
+    if (session->n_asks > 0) /* it may, and before it is known to */
+        hydrate_fetch(r->memory, session->seq.tokens + r->memory->n_ids - session->n_asks,
+                      session->n_asks);
     r->usage.computed_tokens = a->done - a->shared - a->restored;
     r->usage.shared_tokens = a->shared;
     r->usage.restored_tokens = a->restored;

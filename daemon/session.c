@@ -206,6 +206,7 @@ int session_detach(struct session *s, struct pool_account *pages, struct held_ac
     int r;
 
     /* What it has beside its table is charged to the old account. */
+    hydrate_fetch_drop(&s->memory);
     hydrate_end(&s->memory);
     memory_rest(&s->memory);
     r = pool_account_move(s->seq.account, pages, s->seq.n_pages);

@@ -180,6 +180,7 @@ int tier_open(const struct tier_options *o, struct tier **ret)
     t->always = o->always;
     TAILQ_INIT(&t->resting);
     TAILQ_INIT(&t->dropped);
+    TAILQ_INIT(&t->early);
     r = tier_write_open(t);
     if (r < 0) {
         tier_close(t);
@@ -193,7 +194,7 @@ void tier_close(struct tier *t)
 {
     if (!t)
         return;
-    assert(TAILQ_EMPTY(&t->resting) && TAILQ_EMPTY(&t->dropped));
+    assert(TAILQ_EMPTY(&t->resting) && TAILQ_EMPTY(&t->dropped) && TAILQ_EMPTY(&t->early));
     tier_write_close(t);
     free(t);
 }
@@ -202,6 +203,7 @@ bool tier_pump(struct tier *t)
 {
     bool any = store_pump(t->store);
 
+    any |= tier_bring_pump(t);
     any |= write_ends(t);
     any |= tier_write_pump(t);
     return any;

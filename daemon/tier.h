@@ -18,7 +18,8 @@
  *                               each may be followed by tier_restore_drop
  *
  * Single segments come back for daemon/hydrate.h in the same way: tier_bring_begin, tier_bring_go,
- * and each is there or not.
+ * and each is there or not. For a prompt that is not there yet they do so by themselves
+ * (tier_bring_leave).
  *
  * Pages      Those in the queue are a reclaimer's (engine/kv/pool.h): who wants pages gets them.
  *            Those that the disk is reading or writing are in an account of their own, which is
@@ -129,6 +130,14 @@ int tier_bring_go(struct tier_bring *b);
 const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment);
 /* Pages that were not taken go back. NULL: nothing. */
 void tier_bring_drop(struct tier_bring *b);
+/* It asks for this one. b may be NULL. */
+bool tier_bring_has(const struct tier_bring *b, uint32_t segment);
+/* The last one that it asks for; pages that it holds. */
+uint32_t tier_bring_last(const struct tier_bring *b);
+uint32_t tier_bring_pages(const struct tier_bring *b);
+/* Nobody waits for it: tier_pump goes on with it, and calls fn once, when each is there or can't be
+ * had; not if it is dropped before. */
+void tier_bring_leave(struct tier_bring *b, void (*fn)(void *arg), void *arg);
 
 /* --- for people ------------------------------------------------------------------------------- */
 

@@ -8,6 +8,9 @@
 
 struct tier_bring {
     struct tier_line line; /* first, so that it is freed by it */
+    TAILQ_ENTRY(tier_bring) early;
+    void (*fn)(void *arg); /* NULL: its owner goes on with it */
+    void *arg;
 };
 
 static void free_bring(struct tier_line *l)
@@ -114,6 +117,62 @@ int tier_bring_go(struct tier_bring *b)
     return r;
 }
 
+bool tier_bring_has(const struct tier_bring *b, uint32_t segment)
+{
+    for (uint32_t i = 0; b && i < b->line.n_parts; i++)
+        if (b->line.parts[i].segment == segment)
+            return true;
+    return false;
+}
+
+uint32_t tier_bring_last(const struct tier_bring *b)
+{
+    return b->line.parts[b->line.n_parts - 1].segment;
+}
+
+uint32_t tier_bring_pages(const struct tier_bring *b)
+{
+    return b->line.window;
+}
+
+/* --- those that nobody waits for -------------------------------------------------------------- */
+
+void tier_bring_leave(struct tier_bring *b, void (*fn)(void *arg), void *arg)
+{
+    b->fn = fn;
+    b->arg = arg;
+    TAILQ_INSERT_TAIL(&b->line.tier->early, b, early);
+}
+
+static void unlist(struct tier_bring *b)
+{
+    if (b->fn)
+        TAILQ_REMOVE(&b->line.tier->early, b, early);
+    b->fn = NULL;
+}
+
+/* What fn does may drop others, but none of another sequence: the next one stays. */
+bool tier_bring_pump(struct tier *t)
+{
+    struct tier_bring *b, *next;
+    bool any = false;
+
+    for (b = TAILQ_FIRST(&t->early); b; b = next) {
+        void (*fn)(void *arg) = b->fn;
+        void *arg = b->arg;
+
+        next = TAILQ_NEXT(b, early);
+        if (tier_bring_go(b) == -EAGAIN)
+            continue;
+        unlist(b);
+        fn(arg);
+        any = true;
+    }
+    return any;
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
 const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment)
 {
     for (uint32_t i = 0; i < b->line.n_parts; i++) {
@@ -129,6 +188,8 @@ const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment)
 
 void tier_bring_drop(struct tier_bring *b)
 {
-    if (b)
-        tier_line_drop(&b->line);
+    if (!b)
+        return;
+    unlist(b);
+    tier_line_drop(&b->line);
 }

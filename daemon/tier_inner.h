@@ -81,6 +81,7 @@ struct tier_line {
 };
 
 TAILQ_HEAD(tier_lines, tier_line);
+TAILQ_HEAD(tier_brings, tier_bring);
 
 /* Room for pages where the host can't touch the pool: equal slots. */
 struct tier_stage {
@@ -113,6 +114,7 @@ struct tier {
 
     struct tier_users resting;
     struct tier_lines dropped; /* given up, and the disk is not done with them */
+    struct tier_brings early;  /* that nobody waits for */
 
     double ns_per_token; /* moving average; 0: not measured */
     struct tier_stats stats;
@@ -148,6 +150,9 @@ void tier_part_to_busy(struct tier_part *p);
 /* Nothing of it is wanted any more. False: the store still has its pages. */
 bool tier_part_forget(struct tier_part *p);
 uint32_t tier_read_coming(const struct tier *t);
+
+/* tier_bring.c: those that were left to it. True: some are done. */
+bool tier_bring_pump(struct tier *t);
 
 /* tier_read.c */
 double tier_read_speed(const struct tier *t); /* bytes a second */

@@ -2,15 +2,18 @@
  * catch: a prompt that brings nothing back, from memory, after a restart from the disk, or computed
  * again where neither has it; an answer that does not say so; hydrated segments that the next turn,
  * a fork or a rewind finds in another state than it should; a session's budget that hydration eats
- * up; what was read behind hydrated segments and is found by another session as if it had not been.
+ * up; what was read behind hydrated segments and is found by another session as if it had not been;
+ * a disk that is asked only when the whole question is there, and known to be one.
  */
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/raw_client.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -380,13 +383,143 @@ static void from_the_disk(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* --- before it is asked ----------------------------------------------------------------------- */
+
+static uint64_t n_gets(gist_conn *c)
+{
+    struct gist_stats st;
+
+    assert_int_equal(gist_stats(c, &st), 0);
+    assert_non_null(st.store);
+    return st.store->gets;
+}
+
+/* Nothing else may be read in the meantime. */
+static void wait_for_gets(gist_conn *c, uint64_t n)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+
+    while (n_gets(c) < n) {
+        if (daemon_fixture_ms() > end)
+            fail_msg("%u records were read, not %u", (unsigned)n_gets(c), (unsigned)n);
+        (void)usleep(1000);
+    }
+}
+
+/* A daemon of which all that was read, N_IDS of it, is on the disk only, but for gists. */
+static gist_conn *start_from_the_disk(struct daemon_fixture *d)
+{
+    static const char *const args[] = { "--store-restore", "always", "--store-idle-ms", "20",
+                                        NULL };
+    struct said said;
+    gist_conn *c;
+
+    daemon_fixture_start(d, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(d);
+    (void)ask(c, GIST_HYDRATE_AUTO, 0, &said);
+    daemon_fixture_stored(c);
+    gist_disconnect(c);
+    daemon_fixture_stop(d);
+    daemon_fixture_restart(d, DAEMON_FIXTURE_TINY, args);
+    return daemon_fixture_connect(d);
+}
+
+/* Long plain text may end with a question, which is known when it is to be answered: by then the
+ * disk has what it points to ready. */
+static void before_the_generate(void **state)
+{
+    uint32_t text[SEGMENT + 40];
+    struct daemon_fixture d;
+    struct gist_usage u;
+    struct said said;
+    gist_session *s;
+    gist_conn *c;
+    uint64_t gets;
+
+    (void)state;
+    fill(2);
+    for (uint32_t i = 0; i < N_IDS; i += 4)
+        ids[i] = BYTE_0 + ' ';
+    c = start_from_the_disk(&d);
+    s = open_session(c, GIST_HYDRATE_AUTO, 0);
+    u = append(c, s, ids, N_IDS);
+    assert_true(u.restored_tokens > 0);
+    gets = n_gets(c);
+    for (uint32_t i = 0; i < SEGMENT; i++)
+        text[i] = BYTE_0 + (i + 2 < SEGMENT ? ' ' : '\n');
+    memcpy(text + SEGMENT, ids + 3 * SEGMENT + 10, 40 * sizeof(*ids));
+    u = append(c, s, text, SEGMENT + 40);
+    assert_int_equal(u.hydrated_tokens, 0);
+    wait_for_gets(c, gets + 1);
+    u = answer(s, &said);
+    assert_true(u.hydrated_disk_tokens >= SEGMENT && u.missed_tokens + u.recomputed_tokens == 0);
+    assert_int_equal(n_gets(c), gets + u.hydrated_disk_tokens / SEGMENT); /* once */
+    gist_close(s);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+static const struct wire_rep *asked_raw(struct raw_client *c, const struct wire_req *req,
+                                        const void *bulk, uint32_t len)
+{
+    const struct wire_rep *rep = raw_client_ask(c, *req, bulk, len, NULL);
+
+    if (rep->kind == WIRE_ERROR)
+        fail_msg("%s", rep->u.error.text);
+    return rep;
+}
+
+/* A question that comes in two parts. */
+static void while_it_arrives(void **state)
+{
+    struct wire_req open = { .kind = WIRE_OPEN_SESSION,
+                             .u.open_session = { .has_segment = true,
+                                                 .segment = SEGMENT,
+                                                 .memory = { .compressor = WIRE_SELECT,
+                                                             .has_ratio = true,
+                                                             .ratio = 8,
+                                                             .has_hydrate = true,
+                                                             .hydrate = UINT32_MAX } } };
+    struct wire_req append = { .kind = WIRE_APPEND, .u.append.kind = WIRE_APPEND_TOKENS };
+    const struct wire_rep *rep;
+    struct daemon_fixture d;
+    struct raw_client raw;
+    char question[40];
+    gist_conn *c;
+    uint64_t gets;
+
+    (void)state;
+    fill(2);
+    for (uint32_t i = 0; i < sizeof(question); i++)
+        question[i] = (char)(ids[3 * SEGMENT + 10 + i] - BYTE_0);
+    c = start_from_the_disk(&d);
+    raw_client_open(&raw, d.socket);
+    append.u.append.session = asked_raw(&raw, &open, NULL, 0)->u.session_opened.session;
+    rep = asked_raw(&raw, &append, ids, N_IDS * sizeof(*ids));
+    assert_true(rep->u.appended.usage.restored_tokens > 0);
+    gets = n_gets(c);
+    append.u.append.kind = WIRE_APPEND_TEXT;
+    append.u.append.more = true;
+    (void)asked_raw(&raw, &append, question, 30);
+    wait_for_gets(c, gets + 1);
+    append.u.append.more = false;
+    rep = asked_raw(&raw, &append, question + 30, 10);
+    assert_true(rep->u.appended.usage.hydrated_disk_tokens >= SEGMENT);
+    assert_int_equal(rep->u.appended.usage.missed_tokens, 0);
+    assert_int_equal(n_gets(c), gets + rep->u.appended.usage.hydrated_disk_tokens / SEGMENT);
+    raw_client_close(&raw);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(turns),        cmocka_unit_test(later_turns),
-        cmocka_unit_test(long_answers), cmocka_unit_test(more_for_the_answer),
-        cmocka_unit_test(in_one),       cmocka_unit_test(whole_chat),
-        cmocka_unit_test(from_the_disk)
+        cmocka_unit_test(turns),           cmocka_unit_test(later_turns),
+        cmocka_unit_test(long_answers),    cmocka_unit_test(more_for_the_answer),
+        cmocka_unit_test(in_one),          cmocka_unit_test(whole_chat),
+        cmocka_unit_test(from_the_disk),   cmocka_unit_test(before_the_generate),
+        cmocka_unit_test(while_it_arrives)
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

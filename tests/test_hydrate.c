@@ -4,7 +4,8 @@
  * rewinds; budgets that are passed; pages that are lost; another user's or a private session's
  * record that is used; a segment of which there is no record, or a damaged one, that is not
  * computed again from its ids, or to other keys than it had; more of these than a prompt may wait
- * for.
+ * for; a disk that is asked for what memory has, twice, or only when the prompt that it is wanted
+ * for is there; a wrong guess that anybody pays for.
  */
 #include "tests/support/hydrate_rig.h"
 
@@ -566,6 +567,189 @@ static void given_up(void **state)
     give_up(false);
 }
 
+/* --- what has to be read for it --------------------------------------------------------------- */
+
+static uint64_t n_gets(const struct stage *s)
+{
+    struct store_stats st;
+
+    store_stats(s->store, &st);
+    return st.gets;
+}
+
+/* All that was to be written is on the disk, and nobody has it in memory. */
+static void only_on_disk(struct stage *s)
+{
+    assert_int_equal(tier_stop(s->rig.served.tier, UINT64_C(60000000000)), 0);
+    evict(s, s->rig.rig.pool.n_cached);
+}
+
+/* Words of these segments, n of each. */
+static void point_to(const struct reader *r, uint32_t a, uint32_t b, uint32_t n)
+{
+    uint32_t at = r->memory.n_ids;
+
+    memcpy(ids + at, ids + a * L + 5, n * sizeof(*ids));
+    memcpy(ids + at + n, ids + b * L + 9, n * sizeof(*ids));
+}
+
+static const struct policy thinned = {
+    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 400, false, false, 2, false
+};
+
+/* The tree learns nothing behind thinned segments. Who has read them has them in memory all the
+ * same, and so have its forks: neither the disk nor the model is asked, until others want the
+ * pages. */
+static void memory_before_the_disk(void **state)
+{
+    struct reader r, fork;
+    struct wire_usage u;
+    struct stage s;
+    uint64_t gets;
+
+    (void)state;
+    open_stage(&s, 8192, true, true);
+    open_reader(&s, &r, &thinned, 1, false);
+    feed(&s, &r, 14 * L, row_a);
+    settle(&s, &r);
+    assert_true(r.memory.ladder.n_at[2] > 0 && memory_lasts(&r.memory));
+    assert_false(memory_teaches(&r.memory));
+    assert_int_equal(tier_stop(s.rig.served.tier, UINT64_C(60000000000)), 0);
+    gets = n_gets(&s);
+    point_to(&r, 10, 12, 15);
+    for (int i = 0; i < 2; i++) {
+        fork_reader(&r, &fork);
+        if (i == 1)
+            only_on_disk(&s);
+        prompt(&s, &fork, 30);
+        u = usage_of(&fork);
+        assert_true(u.hydrated_tokens > 0 && u.missed_tokens + u.recomputed_tokens == 0);
+        assert_int_equal(u.hydrated_disk_tokens, i ? u.hydrated_tokens : 0);
+        assert_int_equal(n_gets(&s) - gets, i ? u.hydrated_tokens / L : 0);
+        close_reader(&fork);
+    }
+    close_reader(&r);
+    close_stage(&s);
+}
+
+static void wait_for_early(struct stage *s, struct reader *r)
+{
+    while (r->memory.hydration.early)
+        if (!tier_pump(s->rig.served.tier))
+            (void)usleep(100);
+}
+
+/* A stage with a reader of which all raw keys are on the disk. */
+static void open_on_disk(struct stage *s, struct reader *r, uint32_t pool_tokens)
+{
+    open_stage(s, pool_tokens, true, true);
+    open_reader(s, r, &plain, 1, false);
+    feed(s, r, 10 * L, row_a);
+    settle(s, r);
+    only_on_disk(s);
+}
+
+/* What a prompt is likely to point to was read when it comes, and it waits for nothing; or is being
+ * read, and is not read twice. */
+static void ahead_of_the_prompt(void **state)
+{
+    (void)state;
+    for (int in_flight = 0; in_flight < 2; in_flight++) {
+        struct wire_usage u;
+        struct hydrate_job *j;
+        struct reader r;
+        struct stage s;
+        uint64_t gets;
+
+        open_on_disk(&s, &r, 4096);
+        gets = n_gets(&s);
+        point_to(&r, 3, 7, 15);
+        hydrate_fetch(&r.memory, ids + r.memory.n_ids, 20); /* all but its end */
+        assert_non_null(r.memory.hydration.early);
+        if (!in_flight) {
+            wait_for_early(&s, &r);
+            assert_true(n_gets(&s) > gets);
+            assert_int_equal(s.rig.rig.account.used, r.seq.n_pages); /* nobody is charged */
+            hydrate_fetch(&r.memory, ids + r.memory.n_ids, 20);
+            assert_null(r.memory.hydration.early); /* it is there */
+        }
+        j = hydrate_begin(&r.memory, ids + r.memory.n_ids, 30, 30);
+        assert_true(in_flight || !j);
+        wait_for(&s, &r, j);
+        u = usage_of(&r);
+        assert_true(u.hydrated_tokens >= 2 * L && u.missed_tokens + u.recomputed_tokens == 0);
+        assert_int_equal(u.hydrated_disk_tokens, u.hydrated_tokens);
+        assert_int_equal(n_gets(&s) - gets, u.hydrated_tokens / L);
+        close_reader(&r);
+        close_stage(&s);
+    }
+}
+
+/* A guess that was wrong costs its reading, and is in nobody's way: not when pages are short, nor
+ * when the session is taken back, forked or closed in the middle. */
+static void in_nobodys_way(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        struct reader r, fork;
+        struct wire_usage u;
+        struct stage s;
+
+        open_on_disk(&s, &r, 4096);
+        point_to(&r, 1, 2, 15);
+        hydrate_fetch(&r.memory, ids + r.memory.n_ids, 30);
+        assert_non_null(r.memory.hydration.early);
+        if (i == 0) { /* it points elsewhere by now */
+            point_to(&r, 5, 8, 15);
+            hydrate_fetch(&r.memory, ids + r.memory.n_ids, 30);
+            assert_non_null(r.memory.hydration.early);
+        } else if (i == 1) {
+            assert_true(hydrate_less(&r.memory));
+            assert_null(r.memory.hydration.early);
+        } else if (i == 2) {
+            memory_rewind(&r.memory, L + 1);
+            assert_null(r.memory.hydration.early);
+            feed(&s, &r, 10 * L, row_a);
+            settle(&s, &r);
+        } else if (i == 3) {
+            fork_reader(&r, &fork);
+            assert_null(fork.memory.hydration.early);
+            close_reader(&r);
+            fork_reader(&fork, &r); /* it stays where it is */
+            close_reader(&fork);
+        }
+        point_to(&r, 5, 8, 15);
+        prompt(&s, &r, 30);
+        u = usage_of(&r);
+        assert_true(u.hydrated_tokens >= 2 * L && u.missed_tokens + u.recomputed_tokens == 0);
+        assert_true(has_segment(&r, 5, HYDRATE_DISK) || i == 2);
+        hydrate_end(&r.memory);
+        if (i == 4)
+            hydrate_fetch(&r.memory, ids + L, 20);
+        close_reader(&r);
+        close_stage(&s);
+    }
+}
+
+/* No disk, nothing to keep it in, nothing packed, or none of it is only on the disk. */
+static void nothing_to_fetch(void **state)
+{
+    struct reader r;
+    struct stage s;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        open_stage(&s, 4096, i != 1, i != 0);
+        open_reader(&s, &r, &plain, 1, false);
+        feed(&s, &r, i == 2 ? L / 2 : 6 * L, row_a);
+        settle(&s, &r);
+        hydrate_fetch(&r.memory, ids, 20);
+        assert_null(r.memory.hydration.early);
+        close_reader(&r);
+        close_stage(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(all_is_full_attention),
@@ -580,7 +764,11 @@ int main(void)
                                         cmocka_unit_test(within_a_limit),
                                         cmocka_unit_test(thinned_for_one),
                                         cmocka_unit_test(lags),
-                                        cmocka_unit_test(given_up) };
+                                        cmocka_unit_test(given_up),
+                                        cmocka_unit_test(memory_before_the_disk),
+                                        cmocka_unit_test(ahead_of_the_prompt),
+                                        cmocka_unit_test(in_nobodys_way),
+                                        cmocka_unit_test(nothing_to_fetch) };
     int r;
 
     r = cmocka_run_group_tests(tests, NULL, NULL);
