@@ -707,14 +707,16 @@ static void fetched(void *arg)
     hydrate_fetch_drop(m);
 }
 
-/* So many at most that they are no burden if it is a wrong guess: as many as the policy keeps room
- * for, in a quarter of the pages that can be had. */
+/* So many at most that they are no burden if it is a wrong guess: as many as there is room for, or
+ * is when what the last prompt has goes, in a quarter of the pages that can be had. */
 static uint32_t most_ahead(const struct memory *m)
 {
     const struct seq *s = m->seq;
     const struct pool *p = s->pool;
     uint64_t most = ladder_spare(&m->policy, &m->ladder) / s->seg_len + 1;
 
+    if (m->overlay.n == 0)
+        most = room_for(m, 0);
     most = min_u64(most, min_u64(m->hydrate, BRING_MAX));
     most = min_u64(most, pool_room(p, s->account, 0) / 4 / seq_n_pages(s->seg_len));
     return (uint32_t)min_u64(most,

@@ -673,6 +673,7 @@ static void account_ratios(const struct memory *m, struct wire_usage *u)
     const struct compress_spec *c = &m->policy.spec;
 
     u->ratio = c->ratio;
+    memset(u->at_ratio, 0, sizeof(u->at_ratio)); /* it may be counted again, when more is back */
     for (uint32_t k = 0; k < m->ladder.n_at[1]; k++) {
         bool stays = overlay_has(&m->overlay, k), first = k == 0 || stays;
 
