@@ -446,6 +446,13 @@ static int plan_side(struct memory *m, uint32_t max, struct forward_run *ret,
     return r;
 }
 
+static int reserve(struct memory *m, uint32_t n, struct memory_need *ret_need)
+{
+    int r = seq_reserve(m->seq, n);
+
+    return r == -ENOSPC ? lacks(m, seq_wants(m->seq, n), ret_need) : r;
+}
+
 int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
                 struct memory_need *ret_need)
 {
@@ -470,8 +477,11 @@ int memory_plan(struct memory *m, uint32_t max, struct forward_run *ret,
         return -ENOSPC;
     }
     memory_watch(m, ret);
-    r = seq_reserve(s, ret->n_tokens);
-    return r == -ENOSPC ? lacks(m, seq_wants(s, ret->n_tokens), ret_need) : r;
+    r = reserve(m, ret->n_tokens, ret_need);
+    /* What came back for a question that is read again is worth less than that reading. */
+    while (r == -ENOSPC && hydrate_less(m))
+        r = reserve(m, ret->n_tokens, ret_need);
+    return r;
 }
 
 /* Queries of the segment that is checked next. What comes behind it before the check is read once

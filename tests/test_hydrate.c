@@ -567,6 +567,50 @@ static void given_up(void **state)
     give_up(false);
 }
 
+/* Words of these segments, n of each. */
+static void point_to(const struct reader *r, uint32_t a, uint32_t b, uint32_t n)
+{
+    uint32_t at = r->memory.n_ids;
+
+    memcpy(ids + at, ids + a * L + 5, n * sizeof(*ids));
+    memcpy(ids + at + n, ids + b * L + 9, n * sizeof(*ids));
+}
+
+/* A question that is read again behind what came back for it, when others have all other pages:
+ * some of that goes. */
+static void pages_are_short(void **state)
+{
+    struct pool_account others = { .limit = UINT32_MAX };
+    struct pool *p;
+    struct reader r;
+    struct stage s;
+    uint32_t *pages, n, n_back;
+
+    (void)state;
+    open_stage(&s, 4096, true, false);
+    p = &s.rig.rig.pool;
+    open_reader(&s, &r, &plain, 1, false);
+    feed(&s, &r, 8 * L, row_a);
+    settle(&s, &r);
+    point_to(&r, 2, 5, 20);
+    feed(&s, &r, 8 * L + 40, row_a);
+    memory_reread(&r.memory, 40);
+    wait_for(&s, &r, hydrate_begin(&r.memory, ids + 8 * L, 40, 1));
+    n_back = r.memory.hydration.n;
+    assert_in_range(n_back, 2, 4);
+    evict(&s, p->n_cached);
+    n = p->n_free;
+    pages = malloc(n * sizeof(*pages));
+    assert_int_equal(pool_take(p, &others, n, pages), 0);
+    settle(&s, &r);
+    assert_int_equal(r.seq.n_tokens, 8 * L + 40);
+    assert_in_range(r.memory.hydration.n, 1, n_back - 1);
+    pool_give(p, &others, n, pages);
+    free(pages);
+    close_reader(&r);
+    close_stage(&s);
+}
+
 /* --- what has to be read for it --------------------------------------------------------------- */
 
 static uint64_t n_gets(const struct stage *s)
@@ -582,15 +626,6 @@ static void only_on_disk(struct stage *s)
 {
     assert_int_equal(tier_stop(s->rig.served.tier, UINT64_C(60000000000)), 0);
     evict(s, s->rig.rig.pool.n_cached);
-}
-
-/* Words of these segments, n of each. */
-static void point_to(const struct reader *r, uint32_t a, uint32_t b, uint32_t n)
-{
-    uint32_t at = r->memory.n_ids;
-
-    memcpy(ids + at, ids + a * L + 5, n * sizeof(*ids));
-    memcpy(ids + at + n, ids + b * L + 9, n * sizeof(*ids));
 }
 
 static const struct policy thinned = {
@@ -765,6 +800,7 @@ int main(void)
                                         cmocka_unit_test(thinned_for_one),
                                         cmocka_unit_test(lags),
                                         cmocka_unit_test(given_up),
+                                        cmocka_unit_test(pages_are_short),
                                         cmocka_unit_test(memory_before_the_disk),
                                         cmocka_unit_test(ahead_of_the_prompt),
                                         cmocka_unit_test(in_nobodys_way),
