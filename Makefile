@@ -1,12 +1,15 @@
-# gistd - see README.md. Targets: all check bench examples install clean help.
+# gistd - see README.md. Targets: all check bench examples install
+# uninstall clean help.
 #
 #   V=1                    show the commands
 #   SAN=address,undefined  build with sanitizers, into a folder of their own (also SAN=thread)
 #   CUDA=1                 build libgistd-cuda.so too: needs nvcc (CUDA_HOME=/usr/local/cuda)
-#   PREFIX, DESTDIR        where `make install` puts things
+#   PREFIX, DESTDIR        where `make install` puts things, and `make uninstall` takes them from
+#   LIBDIR                 where in it the library goes (PREFIX/lib)
 
 VERSION := 0.1.0
 PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
 DESTDIR ?=
 CC      ?= cc
 SAN     ?=
@@ -96,7 +99,7 @@ $(foreach o,$(SRC_train:%.c=%.o) train/gist_train.o,$(eval CFLAGS_$(o) := $(CFLA
 CFLAGS_train/ranks.o := $(if $(MPI),-DRANKS_MPI=1 $(shell pkg-config --cflags ompi-c))
 CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 
-.PHONY: all check bench examples fuzz shim install clean help
+.PHONY: all check bench examples fuzz shim install uninstall clean help
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -268,7 +271,7 @@ examples: $(EXAMPLES) $(B)/gistctl
 
 $(B)/gist.pc: client/gist.pc.in Makefile
 	$(Q)mkdir -p $(@D)
-	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
+	$(Q)sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' $< > $@
 
 # --- check, bench, install -----------------------------------------------------------------------
 
@@ -313,7 +316,11 @@ bench: all $(BENCHES)
 	$(Q)BUILD=$(B) bench/run
 
 install: all
-	$(Q)DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BUILD=$(B) scripts/install
+	$(Q)DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' BUILD=$(B) scripts/install
+
+# Without building what is to go.
+uninstall: $(B)/gist.pc
+	$(Q)DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' LIBDIR='$(LIBDIR)' BUILD=$(B) scripts/install --remove
 
 clean:
 	$(Q)rm -rf build
