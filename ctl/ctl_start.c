@@ -186,6 +186,21 @@ static void become_gistd(const struct start *s, char *const *argv)
     _exit(127);
 }
 
+/* The folder of the usual path, in the user's run-time folder, is gone whenever the user was. What
+ * the user has named is left to the user. */
+static int make_socket_folder(const struct start *s)
+{
+    const char *env = getenv("GISTD_SOCKET"), *path = s->socket.sun_path;
+    char folder[sizeof(s->socket.sun_path)];
+    int r;
+
+    if (env && *env)
+        return CTL_OK;
+    (void)snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(path, '/') - path), path);
+    r = files_make_path(folder, NULL);
+    return r < 0 ? ctl_fail(CTL_FAILED, "cannot make %s: %s", folder, strerror(-r)) : CTL_OK;
+}
+
 static int spawn(struct start *s)
 {
     char gistd[PATH_MAX], *argv[ARGS_MAX + 8];
@@ -318,6 +333,8 @@ static int start_daemon(struct start *s)
         return tell_other(s, peer.pid);
     if (r == CTL_OK)
         r = choose_model(s);
+    if (r == CTL_OK)
+        r = make_socket_folder(s);
     if (r == CTL_OK)
         r = open_log(s);
     if (r == CTL_OK)

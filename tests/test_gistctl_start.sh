@@ -177,6 +177,19 @@ code 'a word too many' 2 "$gistctl" start tiny
 says '--model'
 code 'nobody is there' 3 "$gistctl" status
 
+# In the user's run-time folder, where nothing is yet.
+named=$GISTD_SOCKET
+unset GISTD_SOCKET
+XDG_RUNTIME_DIR=$tmp/run
+export XDG_RUNTIME_DIR
+code 'start in the usual place' 0 "$gistctl" start --wait
+check 'is there' [ -S "$tmp/run/gistd/gistd.sock" ]
+code 'and found' 0 "$gistctl" ask -n 2 Why
+code 'stop in the usual place' 0 "$gistctl" stop
+unset XDG_RUNTIME_DIR
+GISTD_SOCKET=$named
+export GISTD_SOCKET
+
 # --- what Tab gives --------------------------------------------------------------------------------
 complete() {
     PATH=$(dirname "$gistctl"):$PATH bash -c '. ctl/gistctl.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _gistctl

@@ -80,3 +80,95 @@ class Terminal:
                 return os.waitstatus_to_exitcode(status)
         os.kill(self.pid, signal.SIGKILL)
         raise AssertionError(f"it does not end; it said {self.seen!r}")
+
+
+class Screen:
+    """What a terminal shows of bytes that were printed: lines, as many as there were, without those that scrolled away.
+
+    Knows what our programs and libedit print. Plain text: colours are left out.
+    """
+
+    def __init__(self, rows=24, columns=80):
+        self.rows, self.columns = rows, columns
+        self.lines, self.row, self.column = [[]], 0, 0
+        self.rest = ""  # an escape sequence whose end is still to come
+
+    def feed(self, text):
+        text, self.rest = self.rest + text, ""
+        i = 0
+        while i < len(text):
+            c = text[i]
+            if c == "\x1b":
+                n = self.escape(text[i:])
+                if n == 0:
+                    self.rest = text[i:]
+                    return
+                i += n
+                continue
+            self.put(c)
+            i += 1
+
+    def put(self, c):
+        if c == "\r":
+            self.column = 0
+        elif c == "\n":
+            self.row += 1
+            while len(self.lines) <= self.row:
+                self.lines.append([])
+        elif c == "\b":
+            self.column = max(0, self.column - 1)
+        elif c == "\t":
+            self.column = min(self.columns - 1, self.column // 8 * 8 + 8)
+        elif c >= " ":
+            if self.column == self.columns:
+                self.column = 0
+                self.put("\n")
+            line = self.lines[self.row]
+            line.extend(" " * (self.column + 1 - len(line)))
+            line[self.column] = c
+            self.column += 1
+
+    def escape(self, text):
+        """How long the sequence is that text begins with; 0: its end is not there yet."""
+        if len(text) < 2:
+            return 0
+        if text[1] != "[":
+            return 2
+        end = 2
+        while end < len(text) and not "@" <= text[end] <= "~":
+            end += 1
+        if end == len(text):
+            return 0
+        digits = text[2:end].split(";")[0]
+        n = int(digits) if digits.isdigit() else 0
+        line = self.lines[self.row]
+        match text[end]:
+            case "A":
+                self.row = max(0, self.row - max(1, n))
+            case "B":
+                self.row = min(len(self.lines) - 1, self.row + max(1, n))
+            case "C":
+                self.column = min(self.columns - 1, self.column + max(1, n))
+            case "D":
+                self.column = max(0, self.column - max(1, n))
+            case "G":
+                self.column = max(0, n - 1)
+            case "K" if n == 0:
+                del line[self.column:]
+            case "K" if n == 2:
+                line.clear()
+            case "J":
+                del line[self.column:]
+                del self.lines[self.row + 1:]
+            case "P":
+                del line[self.column:self.column + max(1, n)]
+            case "@":
+                line[self.column:self.column] = [" "] * max(1, n)
+        return end + 1
+
+    def text(self):
+        return [("".join(line)).rstrip() for line in self.lines]
+
+    def window(self):
+        """The last lines that fit, as the terminal has them now."""
+        return self.text()[-self.rows:]
