@@ -27,6 +27,12 @@ struct ask_prompt {
     bool chat;
 };
 
+/* A tool that may be called; parameters: the schema of its arguments, or NULL. */
+struct ask_tool {
+    const char *name;
+    const struct json_object *parameters;
+};
+
 struct ask {
     struct mem mem;
     struct json_object *root;
@@ -40,6 +46,10 @@ struct ask {
     bool count_only; /* nothing but the number of the prompt's tokens */
     bool has_seed;
     bool logprobs; /* of the answer's tokens; sampling says of how many others */
+    struct ask_tool *tools;
+    size_t n_tools;
+    bool must_call;              /* one of them, */
+    const struct ask_tool *only; /* and if not NULL, this one */
     struct gist_sampling sampling;
     const char *stops[ASK_STOPS_MAX];
     struct gist_policy policy;

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "http/say.h"
+#include "http/tools.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -61,12 +62,15 @@ void job_fini(struct job *j)
     for (size_t i = 0; j->choices && i < j->n_choices; i++) {
         text_fini(&j->choices[i].text);
         json_free(j->choices[i].logprobs);
+        json_free(j->choices[i].calls);
     }
     free(j->choices);
     j->choices = NULL;
     json_free(j->said);
     j->said = NULL;
     logprobs_fini(&j->logprobs);
+    calls_fini(&j->calls);
+    mem_fini(&j->mem);
     text_fini(&j->out);
 }
 
@@ -170,6 +174,24 @@ static int read_plain(struct job *j, const struct ask_prompt *p)
     return r;
 }
 
+/* A model that never saw calls may be held to one by its schema; what it would do freely nobody
+ * could tell from text. */
+static int check_tools(struct job *j, const struct gist_info *info)
+{
+    if (j->ask->n_tools == 0)
+        return 0;
+    if (!info->chat)
+        return problem_set(&j->problem, PROBLEM_UNSUPPORTED, "tools",
+                           "this model has no chat template, which is what offers it tools");
+    if (!j->ask->must_call && gist_tools(j->conn) == GIST_TOOLS_NONE)
+        return problem_set(
+            &j->problem, PROBLEM_UNSUPPORTED, "tools",
+            "the chat template of this model knows no tools: it can only be made to "
+            "call one, by `tool_choice`; models that know them are Qwen2.5 and Llama "
+            "3.1");
+    return 0;
+}
+
 /* Special tokens count as such in a text that goes to the model without a template: who writes the
  * template has to name them. */
 static void read_prompt(struct job *j)
@@ -183,6 +205,8 @@ static void read_prompt(struct job *j)
         return;
     gist_on_progress(j->base, on_progress, j);
     gist_info(j->conn, &info);
+    if (check_tools(j, &info) < 0)
+        return;
     j->state = JOB_READING;
     j->waiting = true;
     if (p->chat && info.chat)
@@ -203,14 +227,18 @@ static void read_prompt(struct job *j)
 /* What the answer is to begin with is read behind the head of the answer. */
 static void continue_answer(struct job *j)
 {
+    static const char call[] = TOOLS_OPEN "\n";
     const struct ask_prompt *p = &j->ask->prompts[j->prompt];
+    bool tag = j->ask->must_call && gist_tools(j->conn) != GIST_TOOLS_BARE;
 
-    if (!p->chat || p->len == 0) {
+    if (!p->chat || (p->len == 0 && !tag)) {
         j->state = JOB_CHOICE;
         return;
     }
     j->waiting = true;
-    if (gist_append_text_start(j->base, p->text, p->len, 0, on_read, j, &j->request) < 0) {
+    /* Where the tag is a token it is meant as one. */
+    if (gist_append_text_start(j->base, tag ? call : p->text, tag ? sizeof(call) - 1 : p->len,
+                               tag ? GIST_SPECIAL : 0, on_read, j, &j->request) < 0) {
         j->waiting = false;
         fail(j);
     }
@@ -233,6 +261,28 @@ static void say_piece(struct job *j, const char *text, size_t len)
     j->said = NULL;
 }
 
+static void on_said(void *arg, const char *text, size_t len)
+{
+    say_piece(arg, text, len);
+}
+
+static void on_call(void *arg, const char *name, struct json_object *arguments)
+{
+    struct job *j = arg;
+    struct job_choice *c = &j->choices[j->choice];
+    struct json_object *call;
+    char id[64];
+
+    if (!c->calls)
+        c->calls = json_make("[]");
+    (void)snprintf(id, sizeof(id), "%s%zx_%zx", j->id, j->choice, json_len(c->calls));
+    call = json_make("{s:s, s:s, s:o}", "id", id, "name", name, "arguments", arguments);
+    if (j->ask->stream && call)
+        j->voice->call(j, call);
+    if (json_add(c->calls, call) < 0)
+        j->out.lost = true;
+}
+
 static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
 {
     struct job *j = arg;
@@ -241,6 +291,8 @@ static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids,
     j->choices[j->choice].n_tokens += (uint32_t)n_ids;
     if (j->ask->logprobs)
         logprobs_piece(&j->logprobs, text, len);
+    else if (j->ask->n_tools > 0)
+        calls_add(&j->calls, text, len);
     else
         say_piece(j, text, len);
     return 0;
@@ -279,7 +331,9 @@ static void tell_piece(struct job *j)
  * latter alone, which is rare: clients do so by themselves when they are told 429. */
 static void fail_answer(struct job *j)
 {
-    if (j->ask->sampling.grammar != GIST_ANY_TEXT && gist_error_code(j->conn) == GIST_E_LIMIT)
+    bool grammar = j->ask->must_call || j->ask->sampling.grammar != GIST_ANY_TEXT;
+
+    if (grammar && gist_error_code(j->conn) == GIST_E_LIMIT)
         (void)problem_set(&j->problem, PROBLEM_INVALID, NULL, "%s", gist_error(j->conn));
     else
         fail(j);
@@ -315,10 +369,32 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
 static void end_answer(struct job *j)
 {
     logprobs_clear(&j->logprobs); /* of tokens without a text, such as the last */
+    if (j->ask->n_tools > 0)
+        calls_end(&j->calls);
+    j->out.lost |= j->calls.held.lost;
     if (j->ask->stream)
         j->voice->choice_end(j);
     j->choice++;
     j->state = JOB_CHOICE;
+}
+
+/* What an answer that may or must call begins with. */
+static void begin_calls(struct job *j, struct gist_sampling *s)
+{
+    const struct ask *a = j->ask;
+
+    j->calls.tools = a->tools;
+    j->calls.n_tools = a->n_tools;
+    j->calls.on_text = on_said;
+    j->calls.on_call = on_call;
+    j->calls.arg = j;
+    calls_begin(&j->calls, a->must_call);
+    if (!a->must_call)
+        return;
+    s->grammar = GIST_JSON_SCHEMA;
+    s->grammar_text = tools_schema(&j->mem, a, gist_tools(j->conn));
+    s->grammar_len = s->grammar_text ? strlen(s->grammar_text) : 0;
+    j->out.lost |= !s->grammar_text;
 }
 
 static void say_echo(struct job *j)
@@ -346,6 +422,8 @@ static void begin_answer(struct job *j)
     }
     s.seed = j->ask->has_seed ? s.seed + j->choice : random_bits() >> 1;
     s.on_logprob = on_logprob;
+    if (j->ask->n_tools > 0)
+        begin_calls(j, &s);
     if (j->ask->logprobs && !(j->choices[j->choice].logprobs = json_make("[]")))
         j->out.lost = true;
     if (j->ask->stream)

@@ -23,7 +23,7 @@
 #ifndef HTTP_JOB_H
 #define HTTP_JOB_H
 
-#include "http/ask.h"
+#include "http/calls.h"
 #include "http/logprobs.h"
 #include "http/pool.h"
 
@@ -50,6 +50,7 @@ struct job_choice {
     struct text text;             /* the whole answer, where the voice needs it */
     size_t n_text;                /* bytes of it so far, in any case */
     struct json_object *logprobs; /* of all of it, where they are wanted */
+    struct json_object *calls;    /* NULL: none; an array of {id, name, arguments} */
     enum gist_reason reason;
     uint32_t n_tokens;
 };
@@ -77,6 +78,7 @@ struct job {
     struct job_usage usage;
     uint32_t n_read, n_all; /* of the prompt that is being read */
     uint32_t n_events;      /* a voice's own count */
+    bool in_text;           /* and what it is at */
     struct json_object
         *said; /* log-probabilities of the text that is being said; a voice takes it */
     struct text out;
@@ -90,6 +92,8 @@ struct job {
     bool begun, fresh, waiting; /* waiting: a request is open */
     uint64_t request;
     struct logprobs logprobs;
+    struct calls calls; /* where tools were offered */
+    struct mem mem;     /* of what the model decides */
 };
 
 /* Fields above the first empty line are the caller's; the rest is zero. */

@@ -307,3 +307,55 @@ void json_write(struct text *t, const struct json_object *v)
     else
         t->lost = true;
 }
+
+static void write_member(struct text *t, const char *name, const struct json_object *v,
+                         const char *refs)
+{
+    struct json_object *key = json_object_new_string(name);
+
+    t->lost |= !key;
+    json_write(t, key);
+    json_free(key);
+    text_add(t, ": ", 2);
+    if (refs && strcmp(name, "$ref") == 0 && json_kind(v) == JSON_STRING &&
+        json_text(v)[0] == '#') {
+        struct text to = { 0 };
+
+        text_print(&to, "#%s%s", refs, json_text(v) + 1);
+        key = to.bytes ? json_object_new_string(to.bytes) : NULL;
+        t->lost |= !key;
+        json_write(t, key);
+        json_free(key);
+        text_fini(&to);
+    } else {
+        json_write_spaced(t, v, refs);
+    }
+}
+
+/* No deeper than what was read. */
+void json_write_spaced(struct text *t, const struct json_object *v, const char *refs)
+{
+    bool first = true;
+
+    if (json_kind(v) == JSON_OBJECT) {
+        text_add(t, "{", 1);
+        json_object_object_foreach(plain(v), name, member)
+        {
+            if (!first)
+                text_add(t, ", ", 2);
+            first = false;
+            write_member(t, name, member, refs);
+        }
+        text_add(t, "}", 1);
+    } else if (json_kind(v) == JSON_ARRAY) {
+        text_add(t, "[", 1);
+        for (size_t i = 0; i < json_len(v); i++) {
+            if (i > 0)
+                text_add(t, ", ", 2);
+            json_write_spaced(t, json_at(v, i), refs);
+        }
+        text_add(t, "]", 1);
+    } else {
+        json_write(t, v);
+    }
+}

@@ -65,5 +65,8 @@ struct json_object *json_share(struct json_object *v);
 int json_merge(struct json_object *o, struct json_object *from);
 
 void json_write(struct text *t, const struct json_object *v);
+/* As Python's json.dumps does, with a space behind ',' and ':', which is what models have seen.
+ * refs, if it is not NULL, comes behind the '#' of each "$ref": a schema stands in another one. */
+void json_write_spaced(struct text *t, const struct json_object *v, const char *refs);
 
 #endif

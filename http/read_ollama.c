@@ -1,6 +1,8 @@
 /* http/read_ollama.c - chat and generate. */
 #include "http/read.h"
 
+#include "http/tools.h"
+
 #include <string.h>
 
 /* What Ollama takes where a request says nothing. */
@@ -60,9 +62,8 @@ static int read_format_of(struct ask *a, const struct json_object *o, struct pro
 
 static int read_others(struct ask *a, const struct json_object *o, struct problem *p)
 {
-    if (read_format_of(a, o, p) < 0 || field_refuse(o, "tools", NULL, p) < 0 ||
-        field_refuse(o, "think", NULL, p) < 0 || field_refuse(o, "images", NULL, p) < 0 ||
-        field_refuse(o, "logprobs", NULL, p) < 0)
+    if (read_format_of(a, o, p) < 0 || field_refuse(o, "think", NULL, p) < 0 ||
+        field_refuse(o, "images", NULL, p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0)
         return -1;
     return 0;
 }
@@ -75,15 +76,18 @@ static int read_message(struct ask *a, const struct json_object *m, struct probl
         return problem_set(p, PROBLEM_INVALID, "messages",
                            "`messages` holds %s: an object is expected", field_type(m));
     if (field_text(m, "role", &role, p) < 0 || field_text(m, "content", &text, p) < 0 ||
-        field_refuse(m, "images", NULL, p) < 0 || field_refuse(m, "tool_calls", NULL, p) < 0)
+        field_refuse(m, "images", NULL, p) < 0)
         return -1;
-    if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)
-        return problem_set(
-            p, strcmp(role, "tool") == 0 ? PROBLEM_UNSUPPORTED : PROBLEM_INVALID, "messages",
-            "a message has the role \"%s\": \"system\", \"user\" or \"assistant\" is "
-            "expected",
-            role);
-    return ask_message(a, role, text, p);
+    if (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 &&
+        strcmp(role, "assistant") != 0 && strcmp(role, "tool") != 0)
+        return problem_set(p, PROBLEM_INVALID, "messages",
+                           "a message has the role \"%s\": \"system\", \"user\", \"assistant\" or "
+                           "\"tool\" is expected",
+                           role);
+    if ((*text || json_len(json_get(m, "tool_calls")) == 0) && ask_message(a, role, text, p) < 0)
+        return -1;
+    return strcmp(role, "assistant") == 0 ? tools_read_calls(a, m, p)
+                                          : field_refuse(m, "tool_calls", NULL, p);
 }
 
 /* No message at all asks for the model to be loaded, which it is: the ask has no prompt. */
@@ -94,10 +98,12 @@ int read_ollama_chat(struct ask *a, struct problem *p)
     if (read_options(a, o, p) < 0 || read_others(a, o, p) < 0 ||
         field_array(o, "messages", &list, p) < 0)
         return -1;
+    if (json_len(list) > 0 && tools_read(a, o, "parameters", p) < 0)
+        return -1;
     for (size_t i = 0; i < json_len(list); i++)
         if (read_message(a, json_at(list, i), p) < 0)
             return -1;
-    return a->prompts ? ask_chat(a, p) : 0;
+    return a->prompts ? ask_chat(a, p) < 0 ? -1 : tools_check(a, p) : 0;
 }
 
 static int read_raw(struct ask *a, const char *prompt, struct problem *p)
@@ -119,6 +125,7 @@ int read_ollama_generate(struct ask *a, struct problem *p)
 
     if (read_options(a, o, p) < 0 || read_others(a, o, p) < 0 ||
         field_refuse(o, "suffix", NULL, p) < 0 || field_refuse(o, "template", NULL, p) < 0 ||
+        field_refuse(o, "tools", "use /api/chat", p) < 0 ||
         field_refuse(o, "context", "use /api/chat and send the conversation", p) < 0 ||
         field_bool(o, "raw", &raw, p) < 0 || field_text(o, "prompt", &prompt, p) < 0 ||
         field_text(o, "system", &system, p) < 0)

@@ -1,6 +1,8 @@
 /* http/read_openai.c - chat completions, completions and responses. */
 #include "http/read.h"
 
+#include "http/tools.h"
+
 #include <string.h>
 
 /* Of a chat the whole rest of the context, of a completion what OpenAI says. */
@@ -33,17 +35,47 @@ static int read_sampling(struct ask *a, const struct json_object *o, struct prob
     return 0;
 }
 
-/* Tools are text to a model of this size: an answer without them would look like one with them. */
-static int refuse_tools(const struct json_object *o, struct problem *p)
+/* A name, of which "auto" and "none" are no obligation, or one function. */
+static int read_tool_choice(struct ask *a, const struct json_object *choice, struct problem *p)
+{
+    const char *word = json_kind(choice) == JSON_STRING ? json_text(choice) : "", *name = NULL;
+    const struct json_object *function = NULL;
+
+    if (!choice || strcmp(word, "auto") == 0 || strcmp(word, "none") == 0)
+        return 0;
+    if (strcmp(word, "required") == 0)
+        return tools_must(a, NULL, p);
+    if (json_kind(choice) == JSON_OBJECT &&
+        (field_object(choice, "function", &function, p) < 0 ||
+         field_text(function ? function : choice, "name", &name, p) < 0))
+        return -1;
+    if (!name)
+        return problem_set(p, PROBLEM_INVALID, "tool_choice",
+                           "`tool_choice` is not understood: \"none\", \"auto\", \"required\" or a "
+                           "function's name is expected");
+    return tools_must(a, name, p);
+}
+
+/* Before the messages. Tools that are not to be called are not offered. */
+static int read_tools(struct ask *a, const struct json_object *o, struct problem *p)
 {
     const struct json_object *choice = json_get(o, "tool_choice");
 
-    if (choice && json_kind(choice) == JSON_STRING && strcmp(json_text(choice), "none") == 0)
-        return 0;
-    if (field_refuse(o, "tools", "say \"tool_choice\": \"none\"", p) < 0 ||
-        field_refuse(o, "functions", NULL, p) < 0)
+    if (field_refuse(o, "functions", "use `tools`", p) < 0)
         return -1;
-    return 0;
+    if (json_kind(choice) == JSON_STRING && strcmp(json_text(choice), "none") == 0)
+        return 0;
+    return tools_read(a, o, "parameters", p) < 0 ? -1 : read_tool_choice(a, choice, p);
+}
+
+/* Behind all else. */
+static int read_tools_end(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    bool several = true;
+
+    if (field_bool(o, "parallel_tool_calls", &several, p) < 0 || (!several && tools_one(a, p) < 0))
+        return -1;
+    return tools_check(a, p);
 }
 
 static void want_logprobs(struct ask *a, uint32_t n)
@@ -119,18 +151,15 @@ static int read_role(const struct json_object *m, const char **ret, struct probl
     if (role && strcmp(role, "developer") == 0)
         role = "system";
     if (role && (strcmp(role, "system") == 0 || strcmp(role, "user") == 0 ||
-                 strcmp(role, "assistant") == 0)) {
+                 strcmp(role, "assistant") == 0 || strcmp(role, "tool") == 0)) {
         *ret = role;
         return 0;
     }
     if (!role)
         return problem_set(p, PROBLEM_INVALID, "messages", "a message has no `role`");
-    if (strcmp(role, "tool") == 0 || strcmp(role, "function") == 0)
-        return problem_set(p, PROBLEM_UNSUPPORTED, "messages",
-                           "a message has the role \"%s\": tools are not supported", role);
     return problem_set(p, PROBLEM_INVALID, "messages",
-                       "a message has the role \"%s\": \"system\", \"user\" or \"assistant\" is "
-                       "expected",
+                       "a message has the role \"%s\": \"system\", \"user\", \"assistant\" or "
+                       "\"tool\" is expected",
                        role);
 }
 
@@ -142,10 +171,14 @@ static int read_message(struct ask *a, const struct json_object *m, const char *
     if (json_kind(m) != JSON_OBJECT)
         return problem_set(p, PROBLEM_INVALID, name, "`%s` holds %s: an object is expected", name,
                            field_type(m));
-    if (read_role(m, &role, p) < 0 || field_refuse(m, "tool_calls", NULL, p) < 0 ||
+    if (read_role(m, &role, p) < 0 ||
         read_content(a, json_get(m, "content"), text_parts, "content", &text, p) < 0)
         return -1;
-    return ask_message(a, role, text, p);
+    /* Calls are a turn also where nothing is said beside them. */
+    if ((*text || json_len(json_get(m, "tool_calls")) == 0) && ask_message(a, role, text, p) < 0)
+        return -1;
+    return strcmp(role, "assistant") == 0 ? tools_read_calls(a, m, p)
+                                          : field_refuse(m, "tool_calls", NULL, p);
 }
 
 static int read_messages_of(struct ask *a, const struct json_object *list, const char *name,
@@ -161,7 +194,7 @@ int read_chat_completions(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root, *list;
 
-    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
+    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_tools(a, o, p) < 0 ||
         read_format(a, o, "response_format", "json_schema", p) < 0 || read_grammar(a, o, p) < 0 ||
         read_chat_logprobs(a, o, p) < 0 || field_refuse(o, "audio", NULL, p) < 0 ||
         read_stops(a, o, "stop", p) < 0 || read_stream_options(a, o, p) < 0 ||
@@ -170,7 +203,9 @@ int read_chat_completions(struct ask *a, struct problem *p)
         field_count(o, "max_completion_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
         field_array(o, "messages", &list, p) < 0)
         return -1;
-    return read_messages_of(a, list, "messages", p) < 0 ? -1 : ask_chat(a, p);
+    if (read_messages_of(a, list, "messages", p) < 0 || ask_chat(a, p) < 0)
+        return -1;
+    return read_tools_end(a, o, p);
 }
 
 /* --- completions ------------------------------------------------------------------------------ */
@@ -271,15 +306,37 @@ int read_completions(struct ask *a, struct problem *p)
 
 /* --- responses -------------------------------------------------------------------------------- */
 
+/* A call and what came of it are items of their own. Calls that follow each other are of one turn,
+ * but here each has its own: a conversation that is sent again is then the same. */
+static int read_call_item(struct ask *a, const struct json_object *item, struct problem *p)
+{
+    struct text line = { 0 };
+    const char *name = NULL;
+
+    if (field_text(item, "name", &name, p) < 0 ||
+        tools_call(&line, name, json_get(item, "arguments"), p) < 0) {
+        text_fini(&line);
+        return -1;
+    }
+    return tools_calls(a, &line, p);
+}
+
 static int read_item(struct ask *a, const struct json_object *item, struct problem *p)
 {
-    const char *type = "message";
+    const char *type = "message", *text;
 
     if (json_kind(item) == JSON_OBJECT && field_text(item, "type", &type, p) < 0)
         return -1;
+    if (strcmp(type, "function_call") == 0)
+        return read_call_item(a, item, p);
+    if (strcmp(type, "function_call_output") == 0)
+        return read_content(a, json_get(item, "output"), text_parts, "output", &text, p) < 0
+                   ? -1
+                   : ask_message(a, "tool", text, p);
     if (strcmp(type, "message") != 0)
         return problem_set(p, PROBLEM_UNSUPPORTED, "input",
-                           "`input` has an item of type \"%s\": messages alone are supported",
+                           "`input` has an item of type \"%s\": messages and calls of functions "
+                           "are supported",
                            type);
     return read_message(a, item, "input", p);
 }
@@ -309,7 +366,7 @@ int read_responses(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root, *text;
 
-    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || refuse_tools(o, p) < 0 ||
+    if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_tools(a, o, p) < 0 ||
         field_object(o, "text", &text, p) < 0 ||
         (text && read_format(a, text, "format", NULL, p) < 0) ||
         field_refuse(o, "previous_response_id",
@@ -319,5 +376,5 @@ int read_responses(struct ask *a, struct problem *p)
         field_refuse(o, "top_logprobs", NULL, p) < 0 ||
         field_count(o, "max_output_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0)
         return -1;
-    return read_input(a, o, p);
+    return read_input(a, o, p) < 0 ? -1 : read_tools_end(a, o, p);
 }

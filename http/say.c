@@ -66,6 +66,22 @@ struct json_object *say_text(const struct job_choice *c)
     return json_make("s%", c->text.bytes ? c->text.bytes : "", c->text.len);
 }
 
+struct json_object *say_arguments(const struct json_object *call)
+{
+    return json_share((struct json_object *)(uintptr_t)json_get(call, "arguments"));
+}
+
+struct json_object *say_arguments_text(const struct json_object *call)
+{
+    struct text t = { 0 };
+    struct json_object *v;
+
+    json_write(&t, json_get(call, "arguments"));
+    v = t.bytes && !t.lost ? json_make("s%", t.bytes, t.len) : NULL;
+    text_fini(&t);
+    return v;
+}
+
 struct json_object *say_openai_refusal(const struct problem *p)
 {
     return json_make("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", p->text, "type",

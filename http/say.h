@@ -1,10 +1,9 @@
 /* http/say.h - the voices: a job's answer, and why there is none, as each API says it.
  *
- *     a stream       begin, then for each answer choice, text ..., choice_end; then end. keep_alive
- *                    says, while nothing else is there, that we are; error is the end of a stream
- *                    that had begun.
- *     all at once    whole: the body, when the job is done.
- *     refused        refusal: the body beside a status that is no 200.
+ *     a stream       begin, then for each answer choice, text or call ..., choice_end; then end.
+ * keep_alive says, while nothing else is there, that we are; error is the end of a stream that had
+ * begun. all at once    whole: the body, when the job is done. refused        refusal: the body
+ * beside a status that is no 200.
  *
  * What streams say goes to job.out; memory that is short shows there (mem.h).
  *
@@ -22,6 +21,8 @@ struct voice {
     void (*begin)(struct job *j);
     void (*choice)(struct job *j);
     void (*text)(struct job *j, const char *text, size_t len);
+    /* {id, name, arguments}; of those that read tools */
+    void (*call)(struct job *j, const struct json_object *call);
     void (*choice_end)(struct job *j);
     void (*end)(struct job *j);
     void (*keep_alive)(struct job *j);
@@ -48,6 +49,9 @@ uint32_t say_cached(const struct job *j); /* tokens of the prompt that were not 
 /* What it stood on, beside what the APIs count: the object `gistd`. */
 struct json_object *say_gistd(const struct job *j);
 struct json_object *say_text(const struct job_choice *c); /* the whole of it */
+/* An arguments object as a text, and as itself, once more. */
+struct json_object *say_arguments_text(const struct json_object *call);
+struct json_object *say_arguments(const struct json_object *call);
 struct json_object *say_openai_refusal(const struct problem *p);
 
 #endif

@@ -10,11 +10,13 @@
 
 static const char *stop_reason(const struct job *j)
 {
+    bool calls = j->choices[0].calls != NULL;
+
     switch (j->choices[0].reason) {
     case GIST_END_OF_TEXT:
-        return "end_turn";
+        return calls ? "tool_use" : "end_turn";
     case GIST_STOP:
-        return "stop_sequence";
+        return calls ? "tool_use" : "stop_sequence";
     default:
         return "max_tokens";
     }
@@ -23,8 +25,9 @@ static const char *stop_reason(const struct job *j)
 /* Which of several it was nobody says. */
 static const char *stop_sequence(const struct job *j)
 {
-    return j->choices[0].reason == GIST_STOP && j->ask->sampling.n_stop == 1 ? j->ask->stops[0]
-                                                                             : NULL;
+    return j->choices[0].reason == GIST_STOP && !j->choices[0].calls && j->ask->sampling.n_stop == 1
+               ? j->ask->stops[0]
+               : NULL;
 }
 
 static struct json_object *usage(const struct job *j)
@@ -49,10 +52,33 @@ static struct json_object *message(const struct job *j, struct json_object *cont
                      reason, "stop_sequence", sequence, "usage", usage(j));
 }
 
+/* input is taken over. */
+static struct json_object *use(const struct json_object *call, struct json_object *input)
+{
+    char id[80];
+
+    (void)snprintf(id, sizeof(id), "toolu_%s", json_text(json_get(call, "id")));
+    return json_make("{s:s, s:s, s:s, s:o}", "type", "tool_use", "id", id, "name",
+                     json_text(json_get(call, "name")), "input", input);
+}
+
 static struct json_object *whole(const struct job *j)
 {
-    return message(j, json_make("[{s:s, s:o}]", "type", "text", "text", say_text(&j->choices[0])),
-                   stop_reason(j), stop_sequence(j));
+    const struct job_choice *c = &j->choices[0];
+    struct json_object *content = json_make("[]");
+    int r = 0;
+
+    if (!c->calls || c->text.len > 0)
+        r |= json_add(content, json_make("{s:s, s:o}", "type", "text", "text", say_text(c)));
+    for (size_t i = 0; i < json_len(c->calls); i++) {
+        const struct json_object *call = json_at(c->calls, i);
+
+        r |= json_add(content, use(call, say_arguments(call)));
+    }
+    if (r == 0)
+        return message(j, content, stop_reason(j), stop_sequence(j));
+    json_free(content);
+    return NULL;
 }
 
 static void begin(struct job *j)
@@ -60,22 +86,58 @@ static void begin(struct job *j)
     say_event(j, "message_start",
               json_make("{s:s, s:o}", "type", "message_start", "message",
                         message(j, json_make("[]"), NULL, NULL)));
+}
+
+/* n_events counts blocks; one of text is open while in_text says so. */
+static void begin_block(struct job *j, struct json_object *block)
+{
     say_event(j, "content_block_start",
-              json_make("{s:s, s:i, s:{s:s, s:s}}", "type", "content_block_start", "index", 0,
-                        "content_block", "type", "text", "text", ""));
+              json_make("{s:s, s:I, s:o}", "type", "content_block_start", "index",
+                        (int64_t)j->n_events, "content_block", block));
+}
+
+static void end_block(struct job *j)
+{
+    say_event(j, "content_block_stop",
+              json_make("{s:s, s:I}", "type", "content_block_stop", "index", (int64_t)j->n_events));
+    j->n_events++;
+    j->in_text = false;
+}
+
+static void begin_text(struct job *j)
+{
+    if (!j->in_text)
+        begin_block(j, json_make("{s:s, s:s}", "type", "text", "text", ""));
+    j->in_text = true;
 }
 
 static void text(struct job *j, const char *bytes, size_t len)
 {
+    begin_text(j);
     say_event(j, "content_block_delta",
-              json_make("{s:s, s:i, s:{s:s, s:s%}}", "type", "content_block_delta", "index", 0,
-                        "delta", "type", "text_delta", "text", bytes, len));
+              json_make("{s:s, s:I, s:{s:s, s:s%}}", "type", "content_block_delta", "index",
+                        (int64_t)j->n_events, "delta", "type", "text_delta", "text", bytes, len));
+}
+
+static void call(struct job *j, const struct json_object *c)
+{
+    if (j->in_text)
+        end_block(j);
+    begin_block(j, use(c, json_make("{}")));
+    say_event(j, "content_block_delta",
+              json_make("{s:s, s:I, s:{s:s, s:o}}", "type", "content_block_delta", "index",
+                        (int64_t)j->n_events, "delta", "type", "input_json_delta", "partial_json",
+                        say_arguments_text(c)));
+    end_block(j);
 }
 
 static void end(struct job *j)
 {
-    say_event(j, "content_block_stop",
-              json_make("{s:s, s:i}", "type", "content_block_stop", "index", 0));
+    /* An answer of nothing is an empty text. */
+    if (j->n_events == 0)
+        begin_text(j);
+    if (j->in_text)
+        end_block(j);
     say_event(j, "message_delta",
               json_make("{s:s, s:{s:s, s:s?}, s:o}", "type", "message_delta", "delta",
                         "stop_reason", stop_reason(j), "stop_sequence", stop_sequence(j), "usage",
@@ -111,6 +173,7 @@ const struct voice say_messages = { .stream_type = "text/event-stream",
                                     .begin = begin,
                                     .choice = say_nothing,
                                     .text = text,
+                                    .call = call,
                                     .choice_end = say_nothing,
                                     .end = end,
                                     .keep_alive = keep_alive,

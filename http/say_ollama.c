@@ -69,6 +69,29 @@ static void generate_text(struct job *j, const char *text, size_t len)
     say_line(j, piece(j, false, json_make("s%", text, len), false));
 }
 
+static struct json_object *one_call(const struct json_object *c)
+{
+    return json_make("{s:{s:s, s:o}}", "function", "name", json_text(json_get(c, "name")),
+                     "arguments", say_arguments(c));
+}
+
+/* o, whose message gets the calls, which it takes over. */
+static struct json_object *with_calls(struct json_object *o, struct json_object *calls)
+{
+    struct json_object *message = (struct json_object *)(uintptr_t)json_get(o, "message");
+
+    if (json_set(message, "tool_calls", calls) == 0)
+        return o;
+    json_free(o);
+    return NULL;
+}
+
+static void chat_call(struct job *j, const struct json_object *c)
+{
+    say_line(j,
+             with_calls(piece(j, true, json_make("s", ""), false), json_make("[o]", one_call(c))));
+}
+
 static void chat_end(struct job *j)
 {
     say_line(j, last(j, true, json_make("s", "")));
@@ -81,7 +104,19 @@ static void generate_end(struct job *j)
 
 static struct json_object *chat_whole(const struct job *j)
 {
-    return last(j, true, say_text(j->choices));
+    struct json_object *o = last(j, true, say_text(j->choices)), *calls;
+    int r = 0;
+
+    if (!j->choices->calls)
+        return o;
+    calls = json_make("[]");
+    for (size_t i = 0; i < json_len(j->choices->calls); i++)
+        r |= json_add(calls, one_call(json_at(j->choices->calls, i)));
+    if (r < 0) {
+        json_free(calls);
+        calls = NULL;
+    }
+    return with_calls(o, calls);
 }
 
 static struct json_object *generate_whole(const struct job *j)
@@ -103,6 +138,7 @@ const struct voice say_ollama_chat = { .stream_type = "application/x-ndjson",
                                        .begin = say_nothing,
                                        .choice = say_nothing,
                                        .text = chat_text,
+                                       .call = chat_call,
                                        .choice_end = say_nothing,
                                        .end = chat_end,
                                        .keep_alive = say_nothing,

@@ -9,6 +9,14 @@ static const char *finish_reason(enum gist_reason r)
     return r == GIST_END_OF_TEXT || r == GIST_STOP ? "stop" : "length";
 }
 
+/* Whoever calls waits for what comes of it. */
+static const char *chat_reason(const struct job_choice *c)
+{
+    bool ended = c->reason == GIST_END_OF_TEXT || c->reason == GIST_STOP;
+
+    return c->calls && ended ? "tool_calls" : finish_reason(c->reason);
+}
+
 static struct json_object *usage(const struct job *j)
 {
     const struct job_usage *u = &j->usage;
@@ -107,9 +115,28 @@ static void chat_text(struct job *j, const char *text, size_t len)
     chat_chunk(j, json_make("{s:s%}", "content", text, len), NULL);
 }
 
+static struct json_object *chat_call(const struct json_object *call)
+{
+    char id[80];
+
+    (void)snprintf(id, sizeof(id), "call_%s", json_text(json_get(call, "id")));
+    return json_make("{s:s, s:s, s:{s:s, s:o}}", "id", id, "type", "function", "function", "name",
+                     json_text(json_get(call, "name")), "arguments", say_arguments_text(call));
+}
+
+/* All of it at once: half a call is of use to nobody. */
+static void chat_say_call(struct job *j, const struct json_object *call)
+{
+    struct json_object *o = chat_call(call);
+
+    if (json_set(o, "index", json_make("I", (int64_t)json_len(say_choice(j)->calls))) < 0)
+        j->out.lost = true;
+    chat_chunk(j, json_make("{s:[o]}", "tool_calls", o), NULL);
+}
+
 static void chat_choice_end(struct job *j)
 {
-    chat_chunk(j, json_make("{}"), finish_reason(say_choice(j)->reason));
+    chat_chunk(j, json_make("{}"), chat_reason(say_choice(j)));
 }
 
 static void chat_end(struct job *j)
@@ -120,11 +147,22 @@ static void chat_end(struct job *j)
 static struct json_object *chat_one(const struct job *j, size_t i)
 {
     const struct job_choice *c = &j->choices[i];
+    bool text = !c->calls || c->text.len > 0;
+    struct json_object *message = json_make("{s:s, s:o?, s:n}", "role", "assistant", "content",
+                                            text ? say_text(c) : NULL, "refusal"),
+                       *calls = c->calls ? json_make("[]") : NULL;
+    int r = 0;
 
-    return json_make("{s:I, s:{s:s, s:o, s:n}, s:o?, s:s}", "index", (int64_t)i, "message", "role",
-                     "assistant", "content", say_text(c), "refusal", "logprobs",
-                     chat_logprobs(json_share(c->logprobs)), "finish_reason",
-                     finish_reason(c->reason));
+    for (size_t k = 0; k < json_len(c->calls); k++)
+        r |= json_add(calls, chat_call(json_at(c->calls, k)));
+    if (c->calls)
+        r |= json_set(message, "tool_calls", calls);
+    if (r < 0) {
+        json_free(message);
+        message = NULL;
+    }
+    return json_make("{s:I, s:o, s:o?, s:s}", "index", (int64_t)i, "message", message, "logprobs",
+                     chat_logprobs(json_share(c->logprobs)), "finish_reason", chat_reason(c));
 }
 
 static struct json_object *chat_whole(const struct job *j)
@@ -136,6 +174,7 @@ const struct voice say_chat = { .stream_type = "text/event-stream",
                                 .begin = say_nothing,
                                 .choice = chat_choice,
                                 .text = chat_text,
+                                .call = chat_say_call,
                                 .choice_end = chat_choice_end,
                                 .end = chat_end,
                                 .keep_alive = say_comment,

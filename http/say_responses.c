@@ -1,4 +1,6 @@
-/* http/say_responses.c - OpenAI's responses: one message of one text, and events with numbers. */
+/* http/say_responses.c - OpenAI's responses: one message of one text, calls behind it, and events
+ * with numbers. There is a message when something is said, or nothing is called.
+ */
 #include "http/say.h"
 
 #include <stdio.h>
@@ -44,6 +46,14 @@ static struct json_object *usage(const struct job *j)
                      (int64_t)u->prompt + (int64_t)u->generated, "gistd", say_gistd(j));
 }
 
+static struct json_object *tools(const struct job *j)
+{
+    const struct json_object *list = json_get(j->ask->root, "tools");
+
+    return j->ask->n_tools > 0 ? json_share((struct json_object *)(uintptr_t)list)
+                               : json_make("[]");
+}
+
 /* output and used are taken over. */
 static struct json_object *response(const struct job *j, const char *status,
                                     struct json_object *output, struct json_object *used)
@@ -55,14 +65,18 @@ static struct json_object *response(const struct job *j, const char *status,
     (void)snprintf(id, sizeof(id), "resp_%s", j->id);
     return json_make(
         "{s:s, s:s, s:I, s:s, s:n, s:o?, s:n, s:o?, s:{}, s:s, s:o, s:b, s:n, s:f, s:f,"
-        " s:s, s:[], s:s, s:o?}",
+        " s:s, s:o, s:s, s:o?}",
         "id", id, "object", "response", "created_at", (int64_t)j->created_s, "status", status,
         "error", "incomplete_details",
         cut ? json_make("{s:s}", "reason", "max_output_tokens") : NULL, "instructions",
         "max_output_tokens", max ? json_make("I", (int64_t)max) : NULL, "metadata", "model",
         j->model, "output", output, "parallel_tool_calls", 0, "previous_response_id", "temperature",
         (double)j->ask->sampling.temperature, "top_p", (double)j->ask->sampling.top_p,
-        "tool_choice", "none", "tools", "truncation", "disabled", "usage", used);
+        "tool_choice",
+        j->ask->n_tools == 0 ? "none"
+        : j->ask->must_call  ? "required"
+                             : "auto",
+        "tools", tools(j), "truncation", "disabled", "usage", used);
 }
 
 static struct json_object *done_item(const struct job *j)
@@ -70,10 +84,44 @@ static struct json_object *done_item(const struct job *j)
     return item(j, is_cut(j) ? "incomplete" : "completed", json_make("[o]", part(j, true)));
 }
 
+/* Behind the `fc_` or `call_` of either of its names. */
+static const char *call_id(const struct json_object *call, const char *prefix, char ret[80])
+{
+    (void)snprintf(ret, 80, "%s_%s", prefix, json_text(json_get(call, "id")));
+    return ret;
+}
+
+/* arguments are taken over. */
+static struct json_object *call_item(const struct json_object *call, const char *status,
+                                     struct json_object *arguments)
+{
+    char id[80], name[80];
+
+    return json_make("{s:s, s:s, s:s, s:s, s:o, s:s}", "type", "function_call", "id",
+                     call_id(call, "fc", id), "call_id", call_id(call, "call", name), "name",
+                     json_text(json_get(call, "name")), "arguments", arguments, "status", status);
+}
+
+static bool has_message(const struct job *j)
+{
+    return !j->choices[0].calls || j->choices[0].text.len > 0;
+}
+
 static struct json_object *whole(const struct job *j)
 {
-    return response(j, is_cut(j) ? "incomplete" : "completed", json_make("[o]", done_item(j)),
-                    usage(j));
+    struct json_object *output = json_make("[]");
+    const struct json_object *calls = j->choices[0].calls;
+    int r = has_message(j) ? json_add(output, done_item(j)) : 0;
+
+    for (size_t i = 0; i < json_len(calls); i++) {
+        const struct json_object *call = json_at(calls, i);
+
+        r |= json_add(output, call_item(call, "completed", say_arguments_text(call)));
+    }
+    if (r == 0)
+        return response(j, is_cut(j) ? "incomplete" : "completed", output, usage(j));
+    json_free(output);
+    return NULL;
 }
 
 /* --- events ----------------------------------------------------------------------------------- */
@@ -114,28 +162,73 @@ static void begin(struct job *j)
                response(j, running, json_make("[]"), NULL));
     event_with(j, "response.in_progress", json_make("{}"), "response",
                response(j, running, json_make("[]"), NULL));
-    event_with(j, "response.output_item.added", place(j, false), "item", item(j, running, NULL));
-    event_with(j, "response.content_part.added", place(j, true), "part", part(j, false));
+}
+
+static void begin_text(struct job *j)
+{
+    if (!j->in_text) {
+        event_with(j, "response.output_item.added", place(j, false), "item",
+                   item(j, "in_progress", NULL));
+        event_with(j, "response.content_part.added", place(j, true), "part", part(j, false));
+    }
+    j->in_text = true;
 }
 
 static void text(struct job *j, const char *bytes, size_t len)
 {
     struct json_object *o = place(j, true);
 
+    begin_text(j);
     if (json_set(o, "logprobs", json_make("[]")) < 0)
         j->out.lost = true;
     event_with(j, "response.output_text.delta", o, "delta", json_make("s%", bytes, len));
 }
 
-static void end(struct job *j)
+static void end_text(struct job *j)
 {
     struct json_object *o = place(j, true);
 
+    begin_text(j);
     if (json_set(o, "logprobs", json_make("[]")) < 0)
         j->out.lost = true;
     event_with(j, "response.output_text.done", o, "text", say_text(&j->choices[0]));
     event_with(j, "response.content_part.done", place(j, true), "part", part(j, true));
     event_with(j, "response.output_item.done", place(j, false), "item", done_item(j));
+}
+
+static struct json_object *call_place(const struct json_object *call, int at)
+{
+    char id[80];
+
+    return json_make("{s:s, s:i}", "item_id", call_id(call, "fc", id), "output_index", at);
+}
+
+static void say_call(struct job *j, const struct json_object *call, int at)
+{
+    event_with(j, "response.output_item.added", json_make("{s:i}", "output_index", at), "item",
+               call_item(call, "in_progress", json_make("s", "")));
+    event_with(j, "response.function_call_arguments.delta", call_place(call, at), "delta",
+               say_arguments_text(call));
+    event_with(j, "response.function_call_arguments.done", call_place(call, at), "arguments",
+               say_arguments_text(call));
+    event_with(j, "response.output_item.done", json_make("{s:i}", "output_index", at), "item",
+               call_item(call, "completed", say_arguments_text(call)));
+}
+
+/* Calls are told at the end: what is said behind one belongs to the message before it. */
+static void no_call_yet(struct job *j, const struct json_object *call)
+{
+    (void)j, (void)call;
+}
+
+static void end(struct job *j)
+{
+    const struct json_object *calls = j->choices[0].calls;
+
+    if (has_message(j))
+        end_text(j);
+    for (size_t i = 0; i < json_len(calls); i++)
+        say_call(j, json_at(calls, i), (int)i + has_message(j));
     event_with(j, is_cut(j) ? "response.incomplete" : "response.completed", json_make("{}"),
                "response", whole(j));
 }
@@ -152,6 +245,7 @@ const struct voice say_responses = { .stream_type = "text/event-stream",
                                      .begin = begin,
                                      .choice = say_nothing,
                                      .text = text,
+                                     .call = no_call_yet,
                                      .choice_end = say_nothing,
                                      .end = end,
                                      .keep_alive = say_comment,

@@ -38,12 +38,36 @@ static void put_seed(const char *dir, unsigned n, const char *text)
     fuzz_seeds_put(dir, name, body, (size_t)len);
 }
 
+static void put_seeds_of_tools(const char *dir)
+{
+    put_seed(
+        dir, 0,
+        "{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{\"function\":{\"name\":\"f\","
+        "\"arguments\":\"{\\\"a\\\": 1}\"}}]},{\"role\":\"tool\",\"content\":\"x\"}],\"tools\":"
+        "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"$ref\":\"#\"}}}],"
+        "\"tool_choice\":{\"function\":{\"name\":\"f\"}},\"parallel_tool_calls\":false}");
+    put_seed(
+        dir, 3,
+        "{\"max_tokens\":5,\"tools\":[{\"name\":\"f\",\"input_schema\":{}}],\"tool_choice\":{"
+        "\"type\":"
+        "\"any\",\"disable_parallel_tool_use\":true},\"messages\":[{\"role\":\"assistant\","
+        "\"content\":"
+        "[{\"type\":\"tool_use\",\"name\":\"f\",\"input\":{}}]},{\"role\":\"user\",\"content\":[{"
+        "\"type\":\"tool_result\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}]}]}");
+    put_seed(
+        dir, 2,
+        "{\"input\":[{\"type\":\"function_call\",\"name\":\"f\",\"arguments\":\"{}\"},{\"type\":"
+        "\"function_call_output\",\"output\":\"a\"}],\"tools\":[{\"type\":\"function\",\"name\":"
+        "\"f\"}]}");
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     const char *dir = fuzz_seeds_dir(*argc, *argv);
 
     if (!dir)
         return 0;
+    put_seeds_of_tools(dir);
     put_seed(
         dir, 0,
         "{\"messages\":[{\"role\":\"developer\",\"content\":\"x\"},{\"role\":\"user\","
@@ -86,7 +110,8 @@ static void walk_prompt(const struct ask_prompt *p)
         const char *role = p->msgs[i].role;
 
         require(strcmp(role, "system") == 0 || strcmp(role, "user") == 0 ||
-                    strcmp(role, "assistant") == 0,
+                    strcmp(role, "assistant") == 0 || strcmp(role, "calls") == 0 ||
+                    strcmp(role, "tool") == 0 || (strcmp(role, "tools") == 0 && i == 0),
                 "a role that templates know");
         sum += strlen(p->msgs[i].text);
     }
@@ -105,6 +130,8 @@ static void walk(const struct ask *a)
     require(!a->policy.memory || a->policy.memory == &a->memory, "memory of the ask's own");
     for (size_t i = 0; i < a->n_prompts; i++)
         walk_prompt(&a->prompts[i]);
+    require(!a->must_call || a->n_tools > 0, "what must be called is there");
+    require(a->n_tools == 0 || strcmp(a->prompts->msgs->role, "tools") == 0, "tools are offered");
     for (uint32_t i = 0; i < a->sampling.n_stop; i++)
         require(a->sampling.stop[i][0] != '\0', "a stop ends something");
     if (a->model)

@@ -148,7 +148,7 @@ def ollama():
     check("the last sums up", lines[-1]["eval_count"] == 4 and lines[-1]["done_reason"] == "length", lines[-1])
     _, _, j = s.post("/api/chat", **body, stream=False)
     check("all at once", j["message"]["content"] == "".join(x["message"]["content"] for x in lines) and j["done"], j)
-    _, _, j = s.post("/api/generate", prompt="Why?", stream=False, options={"num_predict": 3})
+    _, _, j = s.post("/api/generate", prompt="Why?", stream=False, options={"num_predict": 3, "temperature": 0})
     check("generate", j["eval_count"] == 3 and j["response"], j)
     _, _, k = s.post("/api/generate", prompt="Why?", stream=False, raw=True, options={"num_predict": 3})
     check("raw has no template", k["prompt_eval_count"] < j["prompt_eval_count"], k)
@@ -176,7 +176,7 @@ def refused(what, path, body, *words, status=400):
 def refusals():
     c, m, o = "/v1/chat/completions", "/v1/messages", "/api/chat"
     ok = chat("Why?", max_tokens=2)
-    for field, value in {"tools": [{"type": "function"}], "logit_bias": {"1": 2}, "presence_penalty": 1, "functions": [{}]}.items():
+    for field, value in {"tools": [{"type": "web_search"}], "logit_bias": {"1": 2}, "presence_penalty": 1, "functions": [{}]}.items():
         j = refused(field, c, {**ok, field: value}, field)
         check(f"{field} is named", j["error"]["param"] == field and j["error"]["code"] == "unsupported_parameter", j)
     for field, value in {"tools": [], "logprobs": False, "presence_penalty": 0, "user": "me", "metadata": {"a": "b"},
@@ -192,7 +192,8 @@ def refusals():
     refused("no messages", c, {}, "message")
     refused("messages that are none", c, {"messages": "x"}, "messages", "an array")
     refused("an unknown role", c, {"messages": [{"role": "king", "content": "x"}]}, "king")
-    refused("a tool's answer", c, {"messages": [{"role": "tool", "content": "x"}]}, "tool")
+    refused("a call without a name", c, {"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, "name")
+    refused("a choice of no tool", c, {**ok, "tool_choice": "required"}, "tool_choice", "tools")
     refused("an image", c, {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url", "text")
     refused("a NUL", c, {"messages": [{"role": "user", "content": "a\0b"}]}, "JSON")
     refused("too many messages", c, chat(*["x"] * 1025), "1024")

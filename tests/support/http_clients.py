@@ -14,6 +14,14 @@ from http_client import check, done
 
 url = sys.argv[1]
 QUESTION = [{"role": "user", "content": "Why is the sky blue?"}]
+# Of a tool with a reference in its schema, and of one without arguments. The model's template knows no tools: it can
+# be made to call one, and not be asked to.
+PET = {"type": "object", "properties": {"kind": {"$ref": "#/$defs/kind"}, "n": {"type": "integer", "minimum": 0, "maximum": 9}},
+       "required": ["kind", "n"], "additionalProperties": False, "$defs": {"kind": {"enum": ["cat", "dog"]}}}
+
+
+def is_pet(x):
+    return x["kind"] in ("cat", "dog") and 0 <= x["n"] <= 9 and len(x) == 2
 
 
 def with_openai(openai):
@@ -60,11 +68,8 @@ def with_openai(openai):
         check("openai: too long", False)
     except openai.BadRequestError as e:
         check("openai: too long", e.code == "context_length_exceeded" and "context_length_exceeded" in str(e), e)
-    try:
-        c.chat.completions.create(model=model, messages=QUESTION, tools=[{"type": "function", "function": {"name": "f"}}])
-        check("openai: tools", False)
-    except openai.BadRequestError as e:
-        check("openai: tools", e.param == "tools", e)
+    openai_tools(openai, c, model)
+    openai_response_tools(c, model)
     try:
         c.models.retrieve("none")
         check("openai: no such model", False)
@@ -76,6 +81,89 @@ def with_openai(openai):
         one = lambda: a.chat.completions.create(model=model, messages=QUESTION, max_tokens=8, temperature=0)
         return await asyncio.gather(*[one() for _ in range(6)])
     check("openai: six at once say the same", {r.choices[0].message.content for r in asyncio.run(at_once())} == {text})
+
+
+def openai_tools(openai, c, model):
+    tools = [{"type": "function", "function": {"name": "pet", "description": "A pet.", "parameters": PET}},
+             {"type": "function", "function": {"name": "now"}}]
+    ask = dict(model=model, messages=QUESTION, tools=tools, temperature=0)
+    try:
+        c.chat.completions.create(**ask)
+        check("openai: tools of a template without", False)
+    except openai.BadRequestError as e:
+        check("openai: tools of a template without", e.param == "tools" and "tool_choice" in str(e), e)
+    r = c.chat.completions.create(**ask, tool_choice="none", max_tokens=3)
+    check("openai: no tool", r.choices[0].message.content and not r.choices[0].message.tool_calls, r)
+    named = {"type": "function", "function": {"name": "pet"}}
+    r = c.chat.completions.create(**ask, tool_choice=named)
+    m = r.choices[0].message
+    check("openai: a named tool is called", r.choices[0].finish_reason == "tool_calls" and len(m.tool_calls) == 1
+          and m.tool_calls[0].function.name == "pet" and is_pet(json.loads(m.tool_calls[0].function.arguments))
+          and m.content is None, r)
+    with c.chat.completions.stream(**ask, tool_choice=named) as s:
+        final = s.get_final_completion()
+    k = final.choices[0].message.tool_calls
+    check("openai: the same, streamed", len(k) == 1 and k[0].function.arguments == m.tool_calls[0].function.arguments
+          and k[0].id != m.tool_calls[0].id and final.choices[0].finish_reason == "tool_calls", final)
+    r = c.chat.completions.create(**{**ask, "temperature": 1}, tool_choice="required", n=3)
+    called = [x.message.tool_calls[0] for x in r.choices]
+    check("openai: some tool is called in each answer", all(
+        x.function.name == "now" and x.function.arguments == "{}" or is_pet(json.loads(x.function.arguments)) for x in called)
+        and len({x.id for x in called}) == 3, r)
+    r = c.chat.completions.create(**ask, tool_choice=named, max_tokens=4)
+    check("openai: a call that is cut stays text", r.choices[0].finish_reason == "length" and r.choices[0].message.content
+          and not r.choices[0].message.tool_calls, r)
+    told = QUESTION + [m, {"role": "tool", "tool_call_id": m.tool_calls[0].id, "content": "It has one eye."}]
+    r = c.chat.completions.create(model=model, messages=told, max_tokens=4, temperature=0)
+    check("openai: a tool's result", r.choices[0].message.content and r.usage.completion_tokens == 4, r)
+    bad = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]
+    try:
+        c.chat.completions.create(model=model, messages=QUESTION, tools=bad, tool_choice="required")
+        check("openai: a schema that can't be enforced", False)
+    except openai.BadRequestError as e:
+        check("openai: a schema that can't be enforced", "not" in str(e), e)
+
+
+def openai_response_tools(c, model):
+    tools = [{"type": "function", "name": "pet", "description": "A pet.", "parameters": PET, "strict": True}]
+    ask = dict(model=model, input="Why?", tools=tools, tool_choice={"type": "function", "name": "pet"}, temperature=0)
+    r = c.responses.create(**ask)
+    check("openai: response that calls", len(r.output) == 1 and r.output[0].type == "function_call" and r.output[0].name == "pet"
+          and is_pet(json.loads(r.output[0].arguments)), r)
+    with c.responses.stream(**ask) as s:
+        kinds = [e.type for e in s]
+        final = s.get_final_response()
+    check("openai: the same, streamed", final.output[0].arguments == r.output[0].arguments
+          and "response.function_call_arguments.done" in kinds, (kinds, final))
+    told = [{"role": "user", "content": "Why?"}, r.output[0].model_dump(exclude_none=True),
+            {"type": "function_call_output", "call_id": r.output[0].call_id, "output": "One eye."}]
+    r = c.responses.create(model=model, input=told, max_output_tokens=4)
+    check("openai: response to a result", r.output_text and r.usage.output_tokens == 4, r)
+
+
+def anthropic_tools(anthropic, c, model):
+    tools = [{"name": "pet", "description": "A pet.", "input_schema": PET}]
+    ask = dict(model=model, max_tokens=200, messages=QUESTION, tools=tools)
+    try:
+        c.messages.create(**ask)
+        check("anthropic: tools of a template without", False)
+    except anthropic.BadRequestError as e:
+        check("anthropic: tools of a template without", "tools" in e.body["error"]["message"] and e.body["type"] == "error", e)
+    for choice in {"type": "tool", "name": "pet"}, {"type": "any"}:
+        r = c.messages.create(**ask, tool_choice=choice)
+        check(f"anthropic: a tool by {choice['type']}", r.stop_reason == "tool_use" and len(r.content) == 1
+              and r.content[0].type == "tool_use" and is_pet(r.content[0].input), r)
+    with c.messages.stream(**ask, tool_choice=choice) as s:
+        final = s.get_final_message()
+    check("anthropic: the same, streamed", final.stop_reason == "tool_use" and len(final.content) == 1
+          and final.content[0].name == "pet" and is_pet(final.content[0].input), final)
+    told = QUESTION + [{"role": "assistant", "content": r.content}, {"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": r.content[0].id, "content": "One eye."}, {"type": "text", "text": "So?"}]}]
+    k = c.messages.create(model=model, max_tokens=4, messages=told)
+    check("anthropic: a tool's result", k.content[0].type == "text" and k.usage.output_tokens == 4, k)
+    without = c.messages.count_tokens(model=model, messages=QUESTION).input_tokens
+    with_tools = c.messages.count_tokens(model=model, messages=QUESTION, tools=tools, tool_choice=choice).input_tokens
+    check("anthropic: tools are counted", with_tools > without + 50, (without, with_tools))
 
 
 def with_anthropic(anthropic):
@@ -98,11 +186,7 @@ def with_anthropic(anthropic):
     blocks = [{"role": "user", "content": [{"type": "text", "text": "Why is the sky blue?"}]}]
     r = c.messages.create(**{**ask, "messages": blocks, "stop_sequences": [text[2:5]]})
     check("anthropic: stop", r.stop_reason == "stop_sequence" and r.stop_sequence == text[2:5], r)
-    try:
-        c.messages.create(**ask, tools=[{"name": "f", "input_schema": {"type": "object"}}])
-        check("anthropic: tools", False)
-    except anthropic.BadRequestError as e:
-        check("anthropic: tools", "tools" in e.body["error"]["message"] and e.body["type"] == "error", e)
+    anthropic_tools(anthropic, c, model)
 
     async def once():
         a = anthropic.AsyncAnthropic(base_url=url, api_key="none")
@@ -127,6 +211,17 @@ def with_ollama(ollama):
     schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
     r = c.chat(model=model, messages=QUESTION, options={"temperature": 0}, format=schema)
     check("ollama: format", json.loads(r.message.content)["ok"] in (True, False), r)
+    def pet(kind: str) -> str:
+        """A pet."""
+    try:
+        c.chat(model=model, messages=QUESTION, tools=[pet])
+        check("ollama: tools of a template without", False)
+    except ollama.ResponseError as e:
+        check("ollama: tools of a template without", e.status_code == 400 and "tools" in e.error, e)
+    told = QUESTION + [{"role": "assistant", "tool_calls": [{"function": {"name": "pet", "arguments": {"kind": "cat"}}}]},
+                       {"role": "tool", "tool_name": "pet", "content": "One eye."}]
+    r = c.chat(model=model, messages=told, options=options)
+    check("ollama: a tool's result", r.message.content and r.eval_count == 6, r)
     check("ollama: ps", c.ps().models[0].model == model)
     check("ollama: show", "completion" in c.show(model).capabilities)
     try:

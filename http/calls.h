@@ -1,0 +1,47 @@
+/* http/calls.h - calls of tools in an answer, told apart from its text while it comes.
+ *
+ * A call is {"name": .., "arguments": {..}} (or "parameters") of a tool that was offered, between
+ * <tool_call> and </tool_call>, of which the last may be missing; or the whole answer is calls,
+ * bare, or in a block ```json of Markdown, as smaller models have it. What only
+ * looks like one (another name, JSON that is none, arguments that are no object) stays text, to the
+ * byte. Text is passed on as soon as it can't be part of a call.
+ *
+ *            '{' or ``` first                                      the end
+ *   START --------------------> WHOLE ------------------------------------------> calls, or text
+ *     | anything else
+ *     v           <tool_call>            </tool_call>, outside of a string
+ *   TEXT ----------------------> TAG -------------------------> a call, or text
+ *     ^                                                             |
+ *     +-------------------------------------------------------------+
+ *
+ * Threads    one at a time.
+ * Ownership  borrows the tools; on_call takes arguments over. calls_fini frees the rest; zeros are
+ * a new object.
+ * Errors     memory that is short shows in `held.lost`.
+ */
+#ifndef HTTP_CALLS_H
+#define HTTP_CALLS_H
+
+#include "http/ask.h"
+
+enum calls_state { CALLS_START, CALLS_TEXT, CALLS_TAG, CALLS_WHOLE };
+
+struct calls {
+    const struct ask_tool *tools;
+    size_t n_tools;
+    void (*on_text)(void *arg, const char *text, size_t len);
+    void (*on_call)(void *arg, const char *name, struct json_object *arguments);
+    void *arg;
+
+    enum calls_state state;
+    struct text held;
+    size_t n; /* calls so far */
+};
+
+/* A new answer. whole: it is a call, and nothing else is to come. */
+void calls_begin(struct calls *c, bool whole);
+void calls_add(struct calls *c, const char *text, size_t len);
+void calls_end(struct calls *c);
+void calls_fini(struct calls *c);
+
+#endif
