@@ -566,6 +566,33 @@ typedef void gist_trace_fn(void *arg, const struct gist_trace_row *rows, size_t 
  * it is not known, or not any more. */
 GIST_API int gist_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, void *arg);
 
+/* How a session's text is held, segment by segment: the picture of its memory. */
+enum gist_segment_state {
+    GIST_SEGMENT_RAW,     /* a key for each token, or it is not full yet */
+    GIST_SEGMENT_GISTS,   /* compressed: n_keys stand for all of its tokens; 0: it is forgotten */
+    GIST_SEGMENT_HYDRATED /* compressed, and there as it was read for the last prompt */
+};
+struct gist_segment {
+    enum gist_segment_state state;
+    uint32_t n_tokens, n_keys;
+    uint32_t ratio; /* tokens a gist stands for; HYDRATED: will stand for again; 0: it has none */
+    int stored;     /* as it was read it is on the disk, too */
+};
+struct gist_segments {
+    uint32_t n_segments; /* of the session */
+    /* Tokens of a full segment; of all of them, which is without an answer's last token until it is
+     * read. */
+    uint32_t segment, n_tokens, n_keys;
+    uint32_t budget;               /* keys that it may have */
+    size_t n;                      /* of at */
+    const struct gist_segment *at; /* (n) from `first` on: there may be more behind them */
+};
+/* session: its number (of gist_session_id, or gist_stats), which may be of another connection of
+ * this user. What it points to lives until the next call on the connection. Also while the session
+ * is at work. -ENOENT: there is none of that number. */
+GIST_API int gist_segments(gist_conn *c, uint64_t session, uint32_t first,
+                           struct gist_segments *ret_segments);
+
 /* --- what is kept on disk --------------------------------------------------------------------- */
 
 /* Records of what this user's sessions have read, which later ones need not compute again. */

@@ -82,6 +82,7 @@ struct gist_request {
     struct gist_array ids, logprobs, text;
     size_t first; /* of rows: where this request's begin */
     struct gist_stats *stats;
+    struct gist_segments *segments;
     struct gist_cache_sum cache;
     struct gist_choices *choices; /* free() */
 };

@@ -263,3 +263,48 @@ int gist_cancel_session(gist_conn *c, uint64_t session)
     r.on_reply = take_found;
     return gist_run(&r, -1);
 }
+
+/* --- how a session's text is held ------------------------------------------------------------- */
+
+static int keep_segments(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    const struct wire_segment_map *w = &rep->u.segment_map;
+    struct gist_segment *at;
+
+    (void)bulk;
+    if (rep->kind != WIRE_SEGMENT_MAP || !rep->last)
+        return -EPROTO;
+    at = malloc((w->n_row + 1) * sizeof(*at));
+    if (!at) {
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+        return 0;
+    }
+    for (uint32_t i = 0; i < w->n_row; i++)
+        at[i] = (struct gist_segment){ .state = (enum gist_segment_state)w->row[i].state,
+                                       .n_tokens = w->row[i].n_tokens,
+                                       .n_keys = w->row[i].n_keys,
+                                       .ratio = w->row[i].ratio,
+                                       .stored = w->row[i].stored };
+    *r->segments = (struct gist_segments){ .n_segments = w->n_segments,
+                                           .segment = w->segment,
+                                           .n_tokens = w->n_tokens,
+                                           .n_keys = w->n_keys,
+                                           .budget = w->budget,
+                                           .n = w->n_row,
+                                           .at = at };
+    free(r->conn->stats_mem);
+    r->conn->stats_mem = at;
+    return 0;
+}
+
+int gist_segments(gist_conn *c, uint64_t session, uint32_t first,
+                  struct gist_segments *ret_segments)
+{
+    struct gist_request r = gist_request_make(c, WIRE_SEGMENTS);
+
+    r.msg.u.segments.session = session;
+    r.msg.u.segments.first = first;
+    r.on_reply = keep_segments;
+    r.segments = ret_segments;
+    return gist_run(&r, -1);
+}

@@ -73,6 +73,134 @@ static void print_sessions(const struct gist_stats *s, bool json)
     fputc('\n', stdout);
 }
 
+/* --- segments --------------------------------------------------------------------------------- */
+
+static const char *const states[] = {
+    [GIST_SEGMENT_RAW] = "raw", [GIST_SEGMENT_GISTS] = "gists", [GIST_SEGMENT_HYDRATED] = "hydrated"
+};
+
+static const char *state_of(const struct gist_segment *x)
+{
+    return (size_t)x->state < sizeof(states) / sizeof(states[0]) ? states[x->state] : "unknown";
+}
+
+/* Neighbours that are alike, in one line. */
+struct run {
+    struct gist_segment like;
+    uint32_t first, n, n_tokens, n_keys;
+};
+
+static void print_run(const struct run *r)
+{
+    char from_to[32];
+
+    if (r->n == 0)
+        return;
+    if (r->n == 1)
+        (void)snprintf(from_to, sizeof(from_to), "%u", r->first);
+    else
+        (void)snprintf(from_to, sizeof(from_to), "%u-%u", r->first, r->first + r->n - 1);
+    printf("%15s %10u %10u  %s", from_to, r->n_tokens, r->n_keys, state_of(&r->like));
+    if (r->like.state == GIST_SEGMENT_GISTS && r->like.ratio)
+        printf(", %u tokens a gist", r->like.ratio);
+    puts(r->like.stored ? ", raw on the disk" : "");
+}
+
+static void add_to_run(struct run *r, uint32_t k, const struct gist_segment *x)
+{
+    if (r->n > 0 &&
+        (r->like.state != x->state || r->like.ratio != x->ratio || r->like.stored != x->stored)) {
+        print_run(r);
+        r->n = 0;
+    }
+    if (r->n == 0)
+        *r = (struct run){ .like = *x, .first = k };
+    r->n++;
+    r->n_tokens += x->n_tokens;
+    r->n_keys += x->n_keys;
+}
+
+static void json_segment(struct ctl_json *j, const struct gist_segment *x)
+{
+    ctl_json_open(j, NULL, '{');
+    ctl_json_string(j, "state", state_of(x));
+    ctl_json_u64(j, "n_tokens", x->n_tokens);
+    ctl_json_u64(j, "n_keys", x->n_keys);
+    ctl_json_u64(j, "ratio", x->ratio);
+    ctl_json_bool(j, "stored", x->stored);
+    ctl_json_close(j, '}');
+}
+
+static void begin_map(struct ctl_json *j, uint64_t id, const struct gist_segments *m)
+{
+    if (!j) {
+        printf("session %llu: %u tokens, %u of at most %u keys, segments of %u tokens\n",
+               (unsigned long long)id, m->n_tokens, m->n_keys, m->budget, m->segment);
+        puts("        segment     tokens       keys  held as");
+        return;
+    }
+    ctl_json_open(j, NULL, '{');
+    ctl_json_u64(j, "id", id);
+    ctl_json_u64(j, "n_tokens", m->n_tokens);
+    ctl_json_u64(j, "n_keys", m->n_keys);
+    ctl_json_u64(j, "budget", m->budget);
+    ctl_json_u64(j, "segment", m->segment);
+    ctl_json_open(j, "segments", '[');
+}
+
+/* j NULL: for people. A session that has ended meanwhile is none: -ENOENT. */
+static int print_map(gist_conn *c, uint64_t id, struct ctl_json *j)
+{
+    struct run run = { .n = 0 };
+    struct gist_segments m;
+    uint32_t at = 0;
+    int r;
+
+    do {
+        r = gist_segments(c, id, at, &m);
+        if (r < 0)
+            return r;
+        if (at == 0)
+            begin_map(j, id, &m);
+        for (size_t i = 0; i < m.n; i++)
+            if (j)
+                json_segment(j, &m.at[i]);
+            else
+                add_to_run(&run, at + (uint32_t)i, &m.at[i]);
+        at += (uint32_t)m.n;
+    } while (m.n > 0 && at < m.n_segments);
+    print_run(&run);
+    if (j) {
+        ctl_json_close(j, ']');
+        ctl_json_close(j, '}');
+    }
+    return 0;
+}
+
+/* Of a copy of their numbers: every call takes the lists away. */
+static int print_maps(gist_conn *c, const struct gist_stats *s, bool json)
+{
+    uint64_t *ids = calloc((size_t)s->n_sessions + 1, sizeof(*ids));
+    struct ctl_json j = { .out = stdout };
+    uint32_t n = s->n_sessions;
+    int r = ids ? 0 : -ENOMEM;
+
+    for (uint32_t i = 0; ids && i < n; i++)
+        ids[i] = s->sessions[i].id;
+    if (json)
+        ctl_json_open(&j, NULL, '[');
+    for (uint32_t i = 0; r == 0 && i < n; i++) {
+        r = print_map(c, ids[i], json ? &j : NULL);
+        r = r == -ENOENT ? 0 : r;
+    }
+    if (json) {
+        ctl_json_close(&j, ']');
+        fputc('\n', stdout);
+    }
+    free(ids);
+    return r;
+}
+
 int ctl_sessions(int argc, char **argv)
 {
     static const struct ctl_opt_usage usage = {
@@ -80,23 +208,28 @@ int ctl_sessions(int argc, char **argv)
         "Lists your open sessions and what they are doing; root and the daemon's user see\n"
         "everybody's.\n"
     };
-    bool json = false;
-    const struct ctl_opt opts[] = { { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0,
-                                      "an array, sizes in bytes" } };
+    bool json = false, segments = false;
+    const struct ctl_opt opts[] = {
+        { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "an array, sizes in bytes" },
+        { "segments", 0, CTL_OPT_FLAG, NULL, &segments, 0, 0,
+          "how each part of their text is held: raw, as gists, hydrated" },
+    };
     struct gist_stats stats;
     gist_conn *c;
     int r;
 
-    if (ctl_opt_parse_all(&usage, opts, 1, argc, argv, &r) < 0)
+    if (ctl_opt_parse_all(&usage, opts, 2, argc, argv, &r) < 0)
         return r;
     r = ctl_connect(&c);
     if (r != 0)
         return r;
     r = gist_stats(c, &stats);
+    if (r == 0 && segments)
+        r = print_maps(c, &stats, json);
+    else if (r == 0)
+        print_sessions(&stats, json);
     if (r < 0)
         r = ctl_fail_gist(c, r);
-    else
-        print_sessions(&stats, json);
     gist_disconnect(c);
     return r;
 }

@@ -41,6 +41,7 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_WATCH] = &request_watch,
     [WIRE_TRACE] = &request_trace,
     [WIRE_SCORE_CHOICES] = &request_score_choices,
+    [WIRE_SEGMENTS] = &request_segments,
 };
 
 /* What a frame becomes that can't be read, or breaks a limit of the wire. */

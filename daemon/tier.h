@@ -141,6 +141,9 @@ void tier_bring_leave(struct tier_bring *b, void (*fn)(void *arg), void *arg);
 
 /* --- for people ------------------------------------------------------------------------------- */
 
+/* Which of the first n segments, all full, have their raw keys on the disk. */
+void tier_stored(const struct tier_user *u, uint32_t n, bool *ret);
+
 struct tier_stats {
     uint32_t queued, writing;            /* records; queued: also ends that are not due yet */
     uint32_t pages_queued, pages_busy;   /* busy: the disk has them */

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct tier_bring {
     struct tier_line line; /* first, so that it is freed by it */
@@ -192,4 +193,19 @@ void tier_bring_drop(struct tier_bring *b)
         return;
     unlist(b);
     tier_line_drop(&b->line);
+}
+
+void tier_stored(const struct tier_user *u, uint32_t n, bool *ret)
+{
+    const struct seq *s = u->memory->seq;
+    struct store_key key = { .owner = u->owner, .before = STORE_ROOT, .kind = STORE_RAW };
+
+    memcpy(key.scope, u->scope, sizeof(key.scope));
+    for (uint32_t k = 0; k < n; k++) {
+        const uint32_t *ids = s->tokens + (size_t)k * s->seg_len;
+
+        ret[k] = u->tier && store_has(u->tier->store, &key, ids, s->seg_len);
+        if (u->tier)
+            key.before = store_hash(u->tier->store, key.before, ids, s->seg_len);
+    }
 }

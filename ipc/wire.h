@@ -52,6 +52,7 @@ enum wire_req_kind {
     WIRE_WATCH,
     WIRE_TRACE,
     WIRE_SCORE_CHOICES,
+    WIRE_SEGMENTS = 26,
     WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
@@ -142,6 +143,10 @@ struct wire_req {
         } trace;
         struct {
             uint64_t session;
+            uint32_t first;
+        } segments;
+        struct {
+            uint64_t session;
         } close_session;
         struct {
             uint64_t session;
@@ -226,6 +231,7 @@ enum wire_rep_kind {
     WIRE_CACHE_ROWS = 20,
     WIRE_TRACED = 22,
     WIRE_CHOSEN,
+    WIRE_SEGMENT_MAP = 26,
     WIRE_REP__N
 };
 enum wire_reason {
@@ -316,6 +322,7 @@ struct wire_rep {
         struct wire_stats stats;
         struct wire_cache_rows cache_rows;
         struct wire_traced traced;
+        struct wire_segment_map segment_map;
         struct {
             enum wire_error code;
             const char *text;

@@ -54,5 +54,9 @@ int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd_
 int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st);
 int wire_build_traced(struct wire_scratch *s, const struct wire_traced *t, Gistd__Traced *m);
 int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire_traced *t);
+int wire_build_segment_map(struct wire_scratch *s, const struct wire_segment_map *t,
+                           Gistd__SegmentMap *m);
+int wire_read_segment_map(struct wire_scratch *s, const Gistd__SegmentMap *m,
+                          struct wire_segment_map *t);
 
 #endif

@@ -35,6 +35,7 @@ union rep_body {
     Gistd__DocumentAdded document_added;
     Gistd__Traced traced;
     Gistd__Chosen chosen;
+    Gistd__SegmentMap segment_map;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -240,6 +241,8 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         return wire_build_stats(s, &r->u.stats, &b->stats);
     case WIRE_TRACED:
         return wire_build_traced(s, &r->u.traced, &b->traced);
+    case WIRE_SEGMENT_MAP:
+        return wire_build_segment_map(s, &r->u.segment_map, &b->segment_map);
     case WIRE_CACHE_ROWS:
         return build_cache_rows(s, &r->u.cache_rows, &b->cache_rows);
     case WIRE_ERROR:
@@ -498,6 +501,8 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return wire_read_stats(s, m->stats, &r->u.stats);
     case WIRE_TRACED:
         return wire_read_traced(s, m->traced, &r->u.traced);
+    case WIRE_SEGMENT_MAP:
+        return wire_read_segment_map(s, m->segment_map, &r->u.segment_map);
     case WIRE_CACHE_ROWS:
         return read_cache_rows(s, m->cache_rows, &r->u.cache_rows);
     case WIRE_PONG:

@@ -67,6 +67,7 @@ union req_body {
     Gistd__Watch watch;
     Gistd__Trace trace;
     Gistd__ScoreChoices score_choices;
+    Gistd__Segments segments;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -265,6 +266,11 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
     case WIRE_TRACE:
         gistd__trace__init(&b->trace);
         b->trace.number = r->u.trace.number;
+        return 0;
+    case WIRE_SEGMENTS:
+        gistd__segments__init(&b->segments);
+        b->segments.session = r->u.segments.session;
+        b->segments.first = r->u.segments.first;
         return 0;
     case WIRE_CLOSE_SESSION:
         gistd__close_session__init(&b->close_session);
@@ -539,6 +545,10 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
         return 0;
     case WIRE_TRACE:
         r->u.trace.number = m->trace->number;
+        return 0;
+    case WIRE_SEGMENTS:
+        r->u.segments.session = m->segments->session;
+        r->u.segments.first = m->segments->first;
         return 0;
     case WIRE_CLOSE_SESSION:
         r->u.close_session.session = m->close_session->session;

@@ -424,3 +424,63 @@ int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire
     t->n_row = (uint32_t)m->n_row;
     return 0;
 }
+
+/* --- SegmentMap ------------------------------------------------------------------------------- */
+
+int wire_build_segment_map(struct wire_scratch *s, const struct wire_segment_map *t,
+                           Gistd__SegmentMap *m)
+{
+    Gistd__SegmentMap__Row *one = wire_scratch_array(s, t->n_row, sizeof(*one));
+    Gistd__SegmentMap__Row **list = wire_scratch_array(s, t->n_row, sizeof(*list));
+
+    gistd__segment_map__init(m);
+    if (!one || !list)
+        return -EMSGSIZE;
+    for (uint32_t i = 0; i < t->n_row; i++) {
+        const struct wire_segment *x = &t->row[i];
+
+        gistd__segment_map__row__init(&one[i]);
+        one[i].state = (Gistd__SegmentMap__State)x->state;
+        one[i].n_tokens = x->n_tokens;
+        one[i].n_keys = x->n_keys;
+        one[i].ratio = x->ratio;
+        one[i].stored = x->stored;
+        list[i] = &one[i];
+    }
+    m->row = list;
+    m->n_row = t->n_row;
+    m->first = t->first;
+    m->n_segments = t->n_segments;
+    m->segment = t->segment;
+    m->n_tokens = t->n_tokens;
+    m->n_keys = t->n_keys;
+    m->budget = t->budget;
+    return 0;
+}
+
+int wire_read_segment_map(struct wire_scratch *s, const Gistd__SegmentMap *m,
+                          struct wire_segment_map *t)
+{
+    struct wire_segment *list = wire_scratch_array(s, m->n_row, sizeof(*list));
+
+    if (!list)
+        return -EMSGSIZE;
+    for (size_t i = 0; i < m->n_row; i++) {
+        const Gistd__SegmentMap__Row *x = m->row[i];
+
+        list[i] = (struct wire_segment){ .state = (enum wire_segment_state)x->state,
+                                         .n_tokens = x->n_tokens,
+                                         .n_keys = x->n_keys,
+                                         .ratio = x->ratio,
+                                         .stored = x->stored };
+    }
+    *t = (struct wire_segment_map){ .row = list,
+                                    .n_row = (uint32_t)m->n_row,
+                                    .first = m->first,
+                                    .n_segments = m->n_segments,
+                                    .segment = m->segment,
+                                    .n_tokens = m->n_tokens,
+                                    .n_keys = m->n_keys,
+                                    .budget = m->budget };
+    return 0;
+}

@@ -1,5 +1,5 @@
-/* ipc/wire_stats.h - what replies tell of the daemon: Stats, Listed, CacheRows (a part of
- * ipc/wire.h).
+/* ipc/wire_stats.h - what replies tell of the daemon: Stats, Listed, CacheRows, SegmentMap (a part
+ * of ipc/wire.h).
  *
  * Lists are as long as their sender found room for in a frame.
  *
@@ -77,6 +77,18 @@ struct wire_trace_row {
 struct wire_traced {
     const struct wire_trace_row *row;
     uint32_t n_row;
+};
+
+#define WIRE_SEGMENTS_MAX 1024u /* rows of a SegmentMap */
+enum wire_segment_state { WIRE_SEGMENT_RAW, WIRE_SEGMENT_GISTS, WIRE_SEGMENT_HYDRATED };
+struct wire_segment {
+    enum wire_segment_state state;
+    uint32_t n_tokens, n_keys, ratio;
+    bool stored;
+};
+struct wire_segment_map {
+    const struct wire_segment *row;
+    uint32_t n_row, first, n_segments, segment, n_tokens, n_keys, budget;
 };
 
 enum wire_row_state { WIRE_ROW_READY, WIRE_ROW_READING, WIRE_ROW_OTHER_MODEL, WIRE_ROW_DAMAGED };

@@ -313,6 +313,13 @@ bool store_find(struct store *s, const struct store_key *key, const uint32_t *id
     return true;
 }
 
+bool store_has(struct store *s, const struct store_key *key, const uint32_t *ids, uint32_t n)
+{
+    uint32_t got = 0;
+
+    return !s->health.silent && index_find(&s->index, key, ids, n, &got) && got == n;
+}
+
 bool store_next(struct store *s, uint32_t owner, struct store_item *it)
 {
     struct entry *e = index_next(&s->index, it->id);

@@ -100,10 +100,10 @@ struct store_found {
 };
 
 /* The record that has most of ids [0, n), of these its beginning. packed: only all of a record's
- * ids. False: none has a page of them. */
+ * ids. False: none has a page of them. store_has: all of ids is there; that counts as no use. */
 bool store_find(struct store *s, const struct store_key *key, const uint32_t *ids, uint32_t n,
                 struct store_found *ret);
-
+bool store_has(struct store *s, const struct store_key *key, const uint32_t *ids, uint32_t n);
 /* result: 0, all pages are there as they were put; -EBADMSG: they were not, and the record is gone;
  * -ENOENT, -ECANCELED or the errno of the I/O. */
 typedef void store_done_fn(void *arg, int result);

@@ -164,6 +164,7 @@ static void cancels_from_elsewhere(void **state)
     const struct gist_stats_session *x;
     struct answer a = { .done = false };
     struct traced t;
+    struct gist_segments map;
     struct gist_stats st;
     uint64_t request;
 
@@ -175,8 +176,11 @@ static void cancels_from_elsewhere(void **state)
     assert_int_equal(x->id, gist_session_id(s));
     assert_int_equal(x->uid, getuid());
     request = x->request;
+    /* How it is held is told while it answers, too. */
+    assert_int_equal(gist_segments(other, gist_session_id(s), 0, &map), 0);
+    assert_true(map.n == 1 && map.n_tokens > 64);
     assert_true(request > 0);
-    assert_int_equal(gist_cancel_session(other, x->id), 0);
+    assert_int_equal(gist_cancel_session(other, gist_session_id(s)), 0);
     wait_done(c, &a);
     assert_int_equal(a.err, -ECANCELED);
     /* It is idle now. */
@@ -248,6 +252,7 @@ static void times_add_up(void **state)
 static int as_another(uint64_t session, uint64_t request, uint64_t computed)
 {
     struct gist_policy p = { .size = sizeof(p), .label = "mine" };
+    struct gist_segments map;
     struct gist_stats st;
     struct traced t;
     gist_session *s;
@@ -272,6 +277,8 @@ static int as_another(uint64_t session, uint64_t request, uint64_t computed)
         return 6;
     if (gist_trace(c, request, keep_rows, &t) != -ENOENT)
         return 7;
+    if (gist_segments(c, session, 0, &map) != -ENOENT)
+        return 10;
     return 0;
 }
 

@@ -26,6 +26,13 @@ while [ "$session" -eq 0 ] && [ $tries -gt 0 ]; do
 print(next((s["id"] for s in json.load(open(sys.argv[1])) if s["doing"] == "append"), 0))' "$tmp/sessions")
 done
 check 'it is listed' sh -c "'$gistctl' sessions | grep -q ' append ('"
+code 'how it is held' 0 "$gistctl" sessions --segments
+check 'in words' grep -q 'held as' "$tmp/out"
+code 'how it is held, for scripts' 0 "$gistctl" sessions --segments --json
+check 'it adds up' python3 -c 'import json, sys
+for s in json.load(open(sys.argv[1])):
+    sys.exit(s["n_tokens"] != sum(x["n_tokens"] for x in s["segments"]))
+sys.exit("no session")' "$tmp/out"
 code 'cancel' 0 "$gistctl" cancel "$session"
 rc=0
 wait $asking || rc=$?

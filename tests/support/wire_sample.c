@@ -9,13 +9,15 @@
 
 bool sample_no_req(int kind)
 {
-    return kind > WIRE_ADD_DOCUMENT && kind < WIRE_CACHE;
+    return (kind > WIRE_ADD_DOCUMENT && kind < WIRE_CACHE) ||
+           (kind > WIRE_SCORE_CHOICES && kind < WIRE_SEGMENTS);
 }
 
 bool sample_no_rep(int kind)
 {
     return (kind > WIRE_DOCUMENT_ADDED && kind < WIRE_CACHE_ROWS) ||
-           (kind > WIRE_CACHE_ROWS && kind < WIRE_TRACED);
+           (kind > WIRE_CACHE_ROWS && kind < WIRE_TRACED) ||
+           (kind > WIRE_CHOSEN && kind < WIRE_SEGMENT_MAP);
 }
 
 /* --- one message of each kind, with every field set ------------------------------------------- */
@@ -43,6 +45,10 @@ static const struct wire_trace_row traces[] = {
     { 1, 2, 3, "append", "a client", "done", 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
     { 1ull << 50, 0, 0, "", "", "cancelled", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX }
 };
+
+static const struct wire_segment segments[] = { { WIRE_SEGMENT_HYDRATED, 1, 2, 3, true },
+                                                { WIRE_SEGMENT_RAW, 4, 5, 0, false },
+                                                { WIRE_SEGMENT_GISTS, UINT32_MAX, 0, 64, true } };
 
 static const struct wire_stats_owner owners[] = {
     { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 },
@@ -211,6 +217,10 @@ struct wire_req sample_req(enum wire_req_kind kind)
     case WIRE_TRACE:
         r.u.trace.number = 1ull << 41;
         break;
+    case WIRE_SEGMENTS:
+        r.u.segments.session = 1ull << 42;
+        r.u.segments.first = 7;
+        break;
     case WIRE_GET_STATS:
     case WIRE_PING:
     case WIRE_REQ__N:
@@ -308,6 +318,9 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         break;
     case WIRE_TRACED:
         r.u.traced = (struct wire_traced){ traces, 2 };
+        break;
+    case WIRE_SEGMENT_MAP:
+        r.u.segment_map = (struct wire_segment_map){ segments, 3, 1, 4, 5, 6, 7, UINT32_MAX };
         break;
     case WIRE_SAVED:
         r.u.saved.n_tokens = 14;
@@ -522,6 +535,15 @@ static void same_row(const struct wire_cache_row *a, const struct wire_cache_row
     assert_int_equal(a->packed, b->packed);
 }
 
+static void same_segment(const struct wire_segment *a, const struct wire_segment *b)
+{
+    assert_int_equal(a->state, b->state);
+    assert_int_equal(a->n_tokens, b->n_tokens);
+    assert_int_equal(a->n_keys, b->n_keys);
+    assert_int_equal(a->ratio, b->ratio);
+    assert_int_equal(a->stored, b->stored);
+}
+
 static void same_rows(const struct wire_row *a, const struct wire_row *b, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -577,6 +599,11 @@ void sample_same_rep(const struct wire_rep *a, const struct wire_rep *b)
         for (uint32_t i = 0; i < a->u.traced.n_row; i++)
             same_trace(&a->u.traced.row[i], &b->u.traced.row[i]);
         x.u.traced.row = y.u.traced.row = NULL;
+    } else if (a->kind == WIRE_SEGMENT_MAP) {
+        assert_int_equal(a->u.segment_map.n_row, b->u.segment_map.n_row);
+        for (uint32_t i = 0; i < a->u.segment_map.n_row; i++)
+            same_segment(&a->u.segment_map.row[i], &b->u.segment_map.row[i]);
+        x.u.segment_map.row = y.u.segment_map.row = NULL;
     } else if (a->kind == WIRE_CACHE_ROWS) {
         assert_int_equal(a->u.cache_rows.n_row, b->u.cache_rows.n_row);
         for (uint32_t i = 0; i < a->u.cache_rows.n_row; i++)
