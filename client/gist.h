@@ -141,9 +141,11 @@ enum gist_compressor {
 #define GIST_SET_REPEAT_PENALTY 0x4000u
 #define GIST_SET_HYDRATE        0x8000u
 #define GIST_SET_LOGPROBS       0x10000u
+#define GIST_SET_DRAFT          0x20000u
 
 #define GIST_NO_SINKS     UINT32_MAX /* 0 with GIST_SET_SINKS */
 #define GIST_HYDRATE_AUTO UINT32_MAX /* as many as fit */
+#define GIST_DRAFT_AUTO   UINT32_MAX /* as many as pay */
 #define GIST_LATE         1u         /* segments stay as they are until the budget is short */
 #define GIST_FIXED        2u /* all segments keep one ratio: when the budget is used up, an error */
 
@@ -220,6 +222,8 @@ struct gist_usage {
                              */
     uint32_t ratio;         /* tokens a gist stands for at first; 0: there are none */
     uint32_t at_ratio[GIST_RATIOS]; /* of gist_tokens: at that ratio, at twice, four times ... it */
+    uint32_t drafted_tokens;        /* guessed ahead */
+    uint32_t accepted_tokens;       /* and right: each a step of the model less */
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
@@ -298,13 +302,17 @@ struct gist_sampling {
     const char *const *stop;
     uint32_t n_stop;
     int ignore_eog;
-    unsigned flags; /* GIST_SET_TOP_P, GIST_SET_REPEAT_PENALTY, GIST_SET_LOGPROBS */
+    unsigned flags; /* GIST_SET_TOP_P, GIST_SET_REPEAT_PENALTY, GIST_SET_LOGPROBS, GIST_SET_DRAFT */
     enum gist_grammar grammar;
     const char *grammar_text; /* of grammar_len bytes */
     size_t grammar_len;
     uint32_t logprobs;           /* of so many of the likeliest tokens, at most 20; 0: none, or with
                                   * GIST_SET_LOGPROBS those of the answer's own tokens alone */
     gist_logprob_fn *on_logprob; /* before on_text is given their text, with its arg */
+    /* Tokens that are guessed ahead from what the session holds, at most 15 and no more than the
+     * daemon allows: the same answer, sooner where it repeats that. GIST_DRAFT_AUTO: as many as
+     * pay; 0: as the daemon does, or with GIST_SET_DRAFT none. */
+    uint32_t draft;
 };
 
 enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, GIST_POOL_FULL };
@@ -534,6 +542,7 @@ struct gist_stats {
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total,
         steps_total;
     uint64_t client_errors_total;
+    uint64_t drafted_tokens_total, accepted_tokens_total; /* of answers: guessed ahead, and right */
     const struct gist_stats_client *clients;   /* (n_clients) */
     const struct gist_stats_session *sessions; /* (n_sessions) */
     const struct gist_stats_owner *owners;     /* (n_owners): each user's clients together */
@@ -560,6 +569,7 @@ struct gist_trace_row {
     uint64_t prefill_ns, compress_ns, decode_ns; /* in steps that did that for it */
     uint64_t first_token_ns, ring_ns; /* from its arrival; had replies that found no room */
     uint32_t computed_tokens, found_tokens, generated_tokens;
+    uint32_t drafted_tokens, accepted_tokens; /* guessed ahead, and right */
 };
 typedef void gist_trace_fn(void *arg, const struct gist_trace_row *rows, size_t n);
 /* Of this user's requests that ended last, the newest first, or of the one of that number. -ENOENT:

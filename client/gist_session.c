@@ -418,7 +418,8 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
     struct gist_sampling p;
     int err = gist_copy_sized(&p, sizeof(p), sampling);
 
-    if (err == 0 && (p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY | GIST_SET_LOGPROBS) ||
+    if (err == 0 && (p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY | GIST_SET_LOGPROBS |
+                                 GIST_SET_DRAFT) ||
                      p.grammar > GIST_JSON_SCHEMA || (p.grammar_len > 0 && !p.grammar)))
         err = -EINVAL;
     if (err < 0)
@@ -445,6 +446,8 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
     r.msg.u.generate.stops = p.stop;
     r.msg.u.generate.n_stops = p.n_stop;
     r.msg.u.generate.ignore_eog = p.ignore_eog;
+    r.msg.u.generate.has_draft = p.draft != 0 || p.flags & GIST_SET_DRAFT;
+    r.msg.u.generate.draft = p.draft;
     r.on_reply = keep_answer;
     *ret = r;
     return 0;

@@ -117,6 +117,8 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .generated_tokens_total = w->generated_tokens_total,
                               .steps_total = w->steps_total,
                               .client_errors_total = w->client_errors_total,
+                              .drafted_tokens_total = w->drafted_tokens_total,
+                              .accepted_tokens_total = w->accepted_tokens_total,
                               .requests_waiting = w->requests_waiting };
 }
 
@@ -219,6 +221,8 @@ static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const
             .computed_tokens = t->row[i].computed_tokens,
             .found_tokens = t->row[i].found_tokens,
             .generated_tokens = t->row[i].generated_tokens,
+            .drafted_tokens = t->row[i].drafted_tokens,
+            .accepted_tokens = t->row[i].accepted_tokens,
         };
     if (r->msg.u.trace.number && t->n_row == 0)
         r->err = gist_set_error(r->conn, GIST_E_NOT_FOUND, -ENOENT,

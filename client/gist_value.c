@@ -49,7 +49,9 @@ void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src)
                                 .hydrated_disk_tokens = src->hydrated_disk_tokens,
                                 .recomputed_tokens = src->recomputed_tokens,
                                 .missed_tokens = src->missed_tokens,
-                                .ratio = src->ratio };
+                                .ratio = src->ratio,
+                                .drafted_tokens = src->drafted_tokens,
+                                .accepted_tokens = src->accepted_tokens };
     for (int i = 0; i < GIST_RATIOS; i++)
         dst->at_ratio[i] = src->at_ratio[i];
 }
@@ -75,6 +77,8 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src)
     dst->recomputed_tokens += src->recomputed_tokens;
     dst->missed_tokens += src->missed_tokens;
     dst->ratio = src->ratio;
+    dst->drafted_tokens += src->drafted_tokens;
+    dst->accepted_tokens += src->accepted_tokens;
     for (int i = 0; i < GIST_RATIOS; i++)
         dst->at_ratio[i] += src->at_ratio[i];
 }

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -45,6 +46,27 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
     o->sampling.seed >>= 32;
 }
 
+/* --draft: as gistd's option of that name. */
+static int read_draft(struct ctl_answer_opts *o)
+{
+    char *end;
+    unsigned long n;
+
+    if (!o->draft)
+        return CTL_OK;
+    o->sampling.flags |= GIST_SET_DRAFT;
+    if (strcmp(o->draft, "auto") == 0) {
+        o->sampling.draft = GIST_DRAFT_AUTO;
+    } else if (strcmp(o->draft, "off") != 0) {
+        n = strtoul(o->draft, &end, 10);
+        if (*o->draft < '0' || *o->draft > '9' || *end || n > 15)
+            return ctl_fail(CTL_USAGE, "--draft needs auto, off or a number from 0 to 15, not '%s'.",
+                            o->draft);
+        o->sampling.draft = (uint32_t)n;
+    }
+    return CTL_OK;
+}
+
 int ctl_answer_read(struct ctl_answer_opts *o)
 {
     static const char object[] = "{\"type\":\"object\"}";
@@ -55,6 +77,8 @@ int ctl_answer_read(struct ctl_answer_opts *o)
         return ctl_fail(CTL_USAGE, "--grammar, --schema and --json-object exclude each other.");
     if (o->logprobs && !o->json)
         return ctl_fail(CTL_USAGE, "--logprobs prints nothing without --json.");
+    if (read_draft(o) != CTL_OK)
+        return CTL_USAGE;
     if (by_file)
         r = ctl_text_read(&o->look, o->grammar ? o->grammar : o->schema);
     else if (o->json_object && ctl_text_add(&o->look, object, sizeof(object) - 1) < 0)
@@ -214,6 +238,7 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
     fprintf(stderr, "; wrote %u tokens", a->n_tokens);
     if (a->n_tokens > 1)
         fprintf(stderr, ", %.1f tokens/s", rate(a->n_tokens - 1, a->last_ns - a->first_ns));
+    print_part(", %u of them guessed ahead", a->result.usage.accepted_tokens);
     fprintf(stderr, "; %s", ctl_interrupt_came() ? "interrupted" : reasons[a->result.reason]);
     if (o->sampling.temperature > 0)
         fprintf(stderr, "; seed %llu", (unsigned long long)o->sampling.seed);
@@ -343,6 +368,8 @@ static void print_json(const struct answer *a)
     struct gist_usage u = a->prompt;
 
     u.generated_tokens = a->n_tokens;
+    u.drafted_tokens = a->result.usage.drafted_tokens;
+    u.accepted_tokens = a->result.usage.accepted_tokens;
     u.first_token_ns = a->first_ns ? a->first_ns - a->asked_ns : 0;
     u.generate_ns = a->first_ns ? a->last_ns - a->first_ns : 0;
     ctl_json_open(&j, NULL, '{');

@@ -20,6 +20,7 @@ struct ctl_answer_opts {
     const char *system;           /* NULL: the model's own */
     const char *grammar, *schema; /* files that say how answers look; NULL: no such */
     bool json_object;             /* or any JSON object */
+    const char *draft;            /* NULL: as the daemon does */
     bool whole;                   /* of a grammar an answer that was cut is none: CTL_FAILED */
     struct ctl_text look;         /* what they say, by ctl_answer_read */
     bool logprobs;            /* with --json: of so many tokens beside each (sampling.logprobs) */
@@ -147,6 +148,14 @@ struct ctl_answer_opts {
           0,                                                                                       \
           0,                                                                                       \
           "answer with a JSON object of any members, nested as the model likes" },                 \
+        { "draft",                                                                                 \
+          0,                                                                                       \
+          CTL_OPT_STRING,                                                                          \
+          "N",                                                                                     \
+          &(o)->draft,                                                                             \
+          0,                                                                                       \
+          0,                                                                                       \
+          "guess up to N tokens ahead from the text: the same answer, sooner; auto, off" },        \
     {                                                                                              \
         "stats", 0, CTL_OPT_FLAG, NULL, &(o)->stats, 0, 0,                                         \
             "print times to stderr, terminal or not"                                               \

@@ -144,6 +144,8 @@ void ctl_json_usage(struct ctl_json *j, const char *key, const struct gist_usage
     ctl_json_u64(j, "hydrated_disk_tokens", u->hydrated_disk_tokens);
     ctl_json_u64(j, "recomputed_tokens", u->recomputed_tokens);
     ctl_json_u64(j, "missed_tokens", u->missed_tokens);
+    ctl_json_u64(j, "drafted_tokens", u->drafted_tokens);
+    ctl_json_u64(j, "accepted_tokens", u->accepted_tokens);
     ctl_json_open(j, "at_ratio", '{');
     for (unsigned i = 0; i < GIST_RATIOS; i++) {
         char ratio[16];

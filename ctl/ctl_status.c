@@ -129,6 +129,10 @@ static void print_text(const struct gist_stats *s)
     printf("tokens      %llu read, %llu written, in %llu steps\n",
            (unsigned long long)s->prompt_tokens_total,
            (unsigned long long)s->generated_tokens_total, (unsigned long long)s->steps_total);
+    if (s->drafted_tokens_total > 0)
+        printf("drafts      %llu tokens guessed ahead, %llu right\n",
+               (unsigned long long)s->drafted_tokens_total,
+               (unsigned long long)s->accepted_tokens_total);
     if (s->client_errors_total > 0)
         printf("clients     %llu broke the protocol and were disconnected\n",
                (unsigned long long)s->client_errors_total);
@@ -271,6 +275,8 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "prompt_tokens_total", s->prompt_tokens_total);
     ctl_json_u64(&j, "generated_tokens_total", s->generated_tokens_total);
     ctl_json_u64(&j, "steps_total", s->steps_total);
+    ctl_json_u64(&j, "drafted_tokens_total", s->drafted_tokens_total);
+    ctl_json_u64(&j, "accepted_tokens_total", s->accepted_tokens_total);
     ctl_json_u64(&j, "client_errors_total", s->client_errors_total);
     json_store(&j, s->store);
     ctl_json_string(&j, "store_off", s->store_off);

@@ -303,6 +303,8 @@ static void print_one(const struct gist_trace_row *t)
         printf("  first token after %s\n", ctl_human_time(t->first_token_ns, total));
     printf("  %u tokens computed, %u found, %u generated\n", t->computed_tokens, t->found_tokens,
            t->generated_tokens);
+    if (t->drafted_tokens > 0)
+        printf("  %u tokens guessed ahead, %u right\n", t->drafted_tokens, t->accepted_tokens);
 }
 
 static void print_line(const struct gist_trace_row *t)
@@ -337,6 +339,8 @@ static void json_row(struct ctl_json *j, const struct gist_trace_row *t)
     ctl_json_u64(j, "computed_tokens", t->computed_tokens);
     ctl_json_u64(j, "found_tokens", t->found_tokens);
     ctl_json_u64(j, "generated_tokens", t->generated_tokens);
+    ctl_json_u64(j, "drafted_tokens", t->drafted_tokens);
+    ctl_json_u64(j, "accepted_tokens", t->accepted_tokens);
     ctl_json_close(j, '}');
 }
 

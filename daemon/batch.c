@@ -302,6 +302,33 @@ static void add_all_reading(struct sched *s, struct batch *b, uint32_t budget)
     }
 }
 
+/* Guesses for those who decode. Not beside who reads: such a step is long enough. The rows that are
+ * left to them are shared out as all rows are, by owners, and each owner's by its answers. */
+static void add_drafts(struct sched *s, struct batch *b)
+{
+    uint32_t n_owners = 0, left;
+
+    if (s->draft == 0 || b->n > b->n_decode || b->n_rows >= DRAFT_ROWS)
+        return;
+    for (uint32_t i = 0; i < b->n; i++)
+        b->requests[i]->client->owner->n_waiting = 0;
+    for (uint32_t i = 0; i < b->n; i++)
+        n_owners += b->requests[i]->client->owner->n_waiting++ == 0;
+    left = (b->max_rows < DRAFT_ROWS ? b->max_rows : DRAFT_ROWS) - b->n_rows;
+    for (uint32_t i = 0; i < b->n; i++) {
+        struct request *r = b->requests[i];
+        struct forward_run *run = &b->runs[i];
+        uint32_t max = left / n_owners / r->client->owner->n_waiting;
+
+        if (max == 0 || b->upkeep[i] || !r->ops->draft)
+            continue;
+        r->ops->draft(s, r, b->n_rows, max, run);
+        if (run->n_drafts > 0)
+            memory_watch(r->memory, run);
+        b->n_rows += run->n_drafts;
+    }
+}
+
 static void settle(struct sched *s, struct batch *b)
 {
     uint64_t settle_end = 0;
@@ -350,6 +377,7 @@ static void compose(struct sched *s, struct batch *b)
     if (budget > b->max_rows - b->n_rows)
         budget = b->max_rows - b->n_rows;
     add_all_reading(s, b, budget);
+    add_drafts(s, b);
 }
 
 /* Between two layers. True: the step ends there, and all sequences are as they were before it. */
@@ -378,28 +406,70 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
     return r;
 }
 
-/* The output matrix is a fifth and more of a small model's weights: one pass over it makes the
- * logits of as many answers as there are rows of scratch. */
-static void give_decoded(struct sched *s, struct batch *b)
+/* The next guess is a token of the sequence now, as if a step of its own had read it. */
+static void keep_guess(struct memory *m, const struct forward_run *run, uint32_t guess)
 {
-    size_t n_vocab = s->served.model->n_vocab;
+    struct forward_run own = *run;
 
-    for (uint32_t first = 0; first < b->n_decode; first += SCHED_LOGITS_ROWS) {
-        uint32_t n = b->n_decode - first;
-        int r;
+    own.tokens += guess;
+    own.n_tokens = 1;
+    own.n_drafts = 0;
+    seq_keep(run->seq);
+    memory_ran(m, &own);
+}
 
-        if (n > SCHED_LOGITS_ROWS)
-            n = SCHED_LOGITS_ROWS;
-        r = forward_logits(&s->served.forward, first, n, s->logits);
-        for (uint32_t i = 0; i < n; i++) {
-            struct request *q = b->requests[first + i];
+/* Row by row as long as what comes of one is what was guessed to follow. What lies behind the last
+ * of them is not the sequence's, and its pages go back. */
+static void give_rows(struct sched *s, struct request *r, const struct forward_run *run,
+                      float *logits)
+{
+    struct memory *m = r->memory; /* the request lets go of it when it ends */
+    uint32_t i = 0;
 
-            if (r < 0)
-                request_fail_step(s, q, r);
-            else
-                q->ops->token(s, q, s->logits + i * n_vocab);
-        }
+    r->ops->token(s, r, logits);
+    while (i < run->n_drafts && r->ops->follows(s, r, run->tokens[i + 1])) {
+        keep_guess(m, run, ++i);
+        r->ops->token(s, r, logits + (size_t)i * s->served.model->n_vocab);
     }
+    if (run->n_drafts > 0)
+        (void)seq_rewind(run->seq, run->seq->n_tokens);
+}
+
+/* Answers [first, end), whose outputs are [out, out + n). */
+static void give_some(struct sched *s, struct batch *b, uint32_t first, uint32_t end, uint32_t out,
+                      uint32_t n)
+{
+    int r = forward_logits(&s->served.forward, out, n, s->logits);
+    float *logits = s->logits;
+
+    for (uint32_t i = first; i < end; i++) {
+        if (r < 0)
+            request_fail_step(s, b->requests[i], r);
+        else
+            give_rows(s, b->requests[i], &b->runs[i], logits);
+        logits += (size_t)forward_n_out(&b->runs[i]) * s->served.model->n_vocab;
+    }
+}
+
+/* The output matrix is a fifth and more of a small model's weights: one pass over it makes the
+ * logits of as many answers as there are rows of scratch. Returns how many outputs they had. */
+static uint32_t give_decoded(struct sched *s, struct batch *b)
+{
+    uint32_t out = 0;
+
+    _Static_assert(SCHED_LOGITS_ROWS >= DRAFT_ROWS, "an answer's rows are made at once");
+    for (uint32_t first = 0, end; first < b->n_decode; first = end) {
+        uint32_t n = 0, more;
+
+        for (end = first; end < b->n_decode; end++, n += more) {
+            more = forward_n_out(&b->runs[end]);
+            if (n + more > SCHED_LOGITS_ROWS)
+                break;
+        }
+        give_some(s, b, first, end, out, n);
+        out += n;
+    }
+    return out;
 }
 
 static bool is_scored(const struct batch *b, uint32_t run)
@@ -435,12 +505,10 @@ static uint32_t give_scored(struct sched *s, const struct batch *b, uint32_t i, 
     return n;
 }
 
-/* Outputs lie in the order of the runs. What was read for a memory's own upkeep is the memory's
+/* Outputs lie in the order of the runs, from out on those of who reads. What was read for a memory's own upkeep is the memory's
  * (memory_ran), and the request hears nothing of it. */
-static void give_read(struct sched *s, struct batch *b)
+static void give_read(struct sched *s, struct batch *b, uint32_t out)
 {
-    uint32_t out = b->n_decode; /* every decoding run has one output */
-
     for (uint32_t i = b->n_decode; i < b->n; i++) {
         const struct forward_run *run = &b->runs[i];
         uint32_t n_out = forward_n_out(run), n_runs;
@@ -535,10 +603,22 @@ static void clocked(struct sched *s, struct batch *b, uint64_t start, uint64_t n
     }
 }
 
+/* Guesses are nobody's until they are found to be right. */
+static void ran(struct memory *m, const struct forward_run *run)
+{
+    struct forward_run own = *run;
+
+    own.n_tokens -= own.n_drafts;
+    own.n_drafts = 0;
+    memory_ran(m, &own);
+}
+
 /* What a token costs in a long chunk decides what is read back from the disk. */
 static void measured(struct sched *s, const struct batch *b, uint64_t ns, uint64_t waited)
 {
     pace_measured(&s->pace, b->n == b->n_decode ? 0 : b->n_rows, ns - waited);
+    if (b->n == b->n_decode)
+        draft_timed(&s->draft_cost, b->n_rows, ns);
     if (s->served.tier && b->n > b->n_decode && b->n_rows >= PACE_TOKENS_MIN)
         tier_measured(s->served.tier, b->n_rows, ns);
 }
@@ -594,11 +674,10 @@ bool batch_run(struct sched *s)
         for (uint32_t i = 0; i < b.n; i++) {
             owner_had(b.requests[i]->client->owner, forward_run_rows(&b.runs[i]), false);
             if (b.requests[i]->memory)
-                memory_ran(b.requests[i]->memory, &b.runs[i]);
+                ran(b.requests[i]->memory, &b.runs[i]);
         }
         clocked(s, &b, start, clock_ns());
-        give_decoded(s, &b);
-        give_read(s, &b);
+        give_read(s, &b, give_decoded(s, &b));
         measured(s, &b, clock_ns() - start, waited_ns(s) - waited);
     }
     deliver(s, &b);

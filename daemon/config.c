@@ -1,5 +1,6 @@
 #include "daemon/config.h"
 
+#include "daemon/draft.h"
 #include "engine/devices.h"
 
 #include <ctype.h>
@@ -94,9 +95,14 @@ static int load_env(struct config *c, char *const *env, struct why *why)
 static int check_together(const struct config *c, struct why *why)
 {
     int r = devices_check(c->device, why);
+    struct why draft = { "" };
+    uint32_t n;
 
     if (r < 0)
         return r;
+    r = draft_read(c->draft, &n, &draft);
+    if (r < 0)
+        return why_set(why, r, "option draft: %.200s", draft.text);
     if (c->segment % 16)
         return why_set(why, -EINVAL, "option segment: found %u, expected a multiple of 16",
                        c->segment);

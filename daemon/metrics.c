@@ -57,6 +57,8 @@ void metrics_fill(struct metrics *m, struct sched *s)
         .generated_tokens = s->totals.generated_tokens,
         .steps = s->totals.steps,
         .client_errors = s->totals.client_errors,
+        .drafted_tokens = s->totals.drafted_tokens,
+        .accepted_tokens = s->totals.accepted_tokens,
         .clients = s->n_clients,
         .sessions = s->n_sessions,
         .pages = b->pool.n_pages,
@@ -164,6 +166,10 @@ static void print_counts(const struct metrics *m, FILE *out)
            m->client_errors);
     number(out, "steps_total", "counter", "Passes over the model.", m->steps);
     number(out, "generated_tokens_total", "counter", "Tokens of answers.", m->generated_tokens);
+    number(out, "drafted_tokens_total", "counter", "Tokens that were guessed ahead.",
+           m->drafted_tokens);
+    number(out, "accepted_tokens_total", "counter", "Of these: right, each a step less.",
+           m->accepted_tokens);
 }
 
 static void print_memory(const struct metrics *m, bool all, FILE *out)

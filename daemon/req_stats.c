@@ -238,6 +238,8 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .generated_tokens_total = s->totals.generated_tokens,
         .steps_total = s->totals.steps,
         .client_errors_total = s->totals.client_errors,
+        .drafted_tokens_total = s->totals.drafted_tokens,
+        .accepted_tokens_total = s->totals.accepted_tokens,
     };
     fill_weights(b->model, ret);
 }

@@ -64,6 +64,13 @@ struct request_ops {
     const uint32_t *(*next)(const struct request *r);
     void (*scored)(struct sched *s, struct request *r, uint32_t n, const float *logprobs);
 
+    /* decode: the planned run, of one token, gets guesses behind it, max of them at most, in a step
+     * that has n_rows. NULL: never. follows, after a token: whether it is the guessed one, and the
+     * logits behind that are what the next one comes from; then the guess is the sequence's. */
+    void (*draft)(struct sched *s, struct request *r, uint32_t n_rows, uint32_t max,
+                  struct forward_run *run);
+    bool (*follows)(struct sched *s, struct request *r, uint32_t guess);
+
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
 

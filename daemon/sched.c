@@ -565,6 +565,11 @@ static int open_scratch(struct sched *s)
                    s->config->client_text_bytes);
     seat_init(&s->seat, s->served.info.owner_cpu, s->config->pin);
     pace_init(&s->pace, s->served.model->n_layer, s->config->batch_tokens);
+    (void)draft_read(s->config->draft, &s->draft, NULL); /* config_load has looked at it */
+    /* Answers are to be the same with guesses and without. Who wants them all the same says how
+     * many. */
+    if (s->draft == DRAFT_AUTO && !s->served.info.exact_rows)
+        s->draft = 0;
     return r;
 }
 

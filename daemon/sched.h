@@ -18,6 +18,7 @@
 #include "daemon/config.h"
 #include "daemon/degraded.h"
 #include "daemon/document.h"
+#include "daemon/draft.h"
 #include "daemon/follow.h"
 #include "daemon/grammars.h"
 #include "daemon/mailbox.h"
@@ -47,6 +48,7 @@ struct sched_serving {
 
 struct sched_totals {
     uint64_t requests, requests_failed, prompt_tokens, generated_tokens, steps, client_errors;
+    uint64_t drafted_tokens, accepted_tokens;
 };
 
 struct sched {
@@ -78,6 +80,8 @@ struct sched {
     float *logprobs;                      /* (batch_tokens): of request_ops.scored */
     struct sampler_candidate *candidates; /* (n_vocab) */
     struct pace pace;
+    uint32_t draft; /* tokens of a guess at most, or DRAFT_AUTO (daemon/draft.h) */
+    struct draft_cost draft_cost;
     bool in_step;     /* inside forward_step: sequences and pages must not change */
     bool abandon;     /* what the step reads is not wanted any more */
     bool decode_only; /* the last step was abandoned: the decoding ones go first now */

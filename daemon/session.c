@@ -34,6 +34,7 @@ int session_new(struct served *b, struct client *c, uint64_t id, enum session_sh
     s->parts.account = &c->held;
     s->id = id;
     s->chat_at = CHAT_AT_START;
+    draft_rate_init(&s->drafts);
     r = seq_open(&s->seq, &b->pool, &c->account, policy_tokens_max(policy), policy->seg_len, 0);
     if (r == 0)
         r = memory_init(&s->memory, policy, b, &s->seq);
@@ -142,6 +143,7 @@ int session_fork_bare(const struct session *s, struct session **ret)
     t->priority = s->priority;
     t->chat_at = s->chat_at;
     t->n_asks = s->n_asks;
+    t->drafts = s->drafts;
     t->has_pending = s->has_pending;
     t->pending = s->pending;
     r = seq_fork(&s->seq, &t->seq);

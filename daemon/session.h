@@ -19,6 +19,7 @@
 #ifndef DAEMON_SESSION_H
 #define DAEMON_SESSION_H
 
+#include "daemon/draft.h"
 #include "daemon/encode.h"
 #include "daemon/memory.h"
 #include "engine/kv/seq.h"
@@ -57,6 +58,7 @@ struct session {
     struct encode_text parts;   /* bulk of an Append that goes on */
     struct request *busy;       /* the one request that works on it */
     uint64_t read_ns;           /* that appends took since the last answer */
+    struct draft_rate drafts;   /* how often its answers were guessed right */
     bool closing;
     bool opening; /* its client does not know of it yet (daemon/opening.h) */
 };

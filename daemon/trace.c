@@ -60,6 +60,8 @@ void trace_add(struct trace *t, const struct request *r, const char *ended)
         .computed_tokens = r->usage.computed_tokens,
         .found_tokens = r->usage.shared_tokens + r->usage.restored_tokens,
         .generated_tokens = r->usage.generated_tokens,
+        .drafted_tokens = r->usage.drafted_tokens,
+        .accepted_tokens = r->usage.accepted_tokens,
     };
     name(row->what, r->ops->name);
     name(row->client, r->client->name);

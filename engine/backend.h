@@ -62,6 +62,7 @@ struct backend_info {
     uint32_t threads; /* of the host */
     int owner_cpu;    /* that the others leave to the thread that opened it, who may go there
                        * (base/seat.h); -1: there is none */
+    bool exact_rows;  /* what comes of a row is the same to the bit, whatever else is in the step */
     size_t scratch_bytes;
     uint64_t memory, memory_free; /* of a device that has its own; 0: it is this machine's */
     const struct sampler_math *sampling;

@@ -30,7 +30,7 @@ uint32_t forward_n_out(const struct forward_run *run)
 static int finish_run(struct forward *f, const struct forward_run *run, uint32_t out)
 {
     if (forward_run_reads(run))
-        run->seq->n_tokens += run->n_tokens;
+        run->seq->n_tokens += run->n_tokens - run->n_drafts;
     else if (run->want == FORWARD_WANT_ALL)
         return f->backend->ops->hidden(f->backend, out, run->n_tokens, run->gists.hidden);
     return 0;

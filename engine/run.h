@@ -52,6 +52,10 @@ struct forward_run {
     struct seq *seq;        /* a sequence stands in one run of a batch only */
     const uint32_t *tokens; /* they come after seq->n_tokens and are reserved for already */
     uint32_t n_tokens;
+    /* The last so many of them are guesses: they are read like the others, but the step leaves the
+     * sequence at the end of those before them. Their keys and values lie behind it as long as
+     * nothing else is read; seq_keep makes the next of them a token of the sequence. */
+    uint32_t n_drafts;
     enum forward_want want;
     /* A run that reads may also say what its tokens look at: which share of their attention (the
      * softmax over all that they see) the first n of the segments before them get that have keys.

@@ -129,8 +129,8 @@ struct wire_req {
             uint32_t n_stops;
             bool ignore_eog;
             enum wire_grammar grammar; /* of the bulk */
-            bool more, has_logprobs;
-            uint32_t logprobs;
+            bool more, has_logprobs, has_draft;
+            uint32_t logprobs, draft;
         } generate;
         struct {
             uint64_t request, session; /* one of them */
@@ -268,6 +268,7 @@ struct wire_usage {
     uint32_t raw_tokens, gist_tokens, gists, shared_tokens, restored_tokens, approximate_tokens;
     uint32_t hydrated_tokens, hydrated_disk_tokens, recomputed_tokens, missed_tokens;
     uint32_t ratio, at_ratio[WIRE_RATIOS];
+    uint32_t drafted_tokens, accepted_tokens;
 };
 
 struct wire_rep {

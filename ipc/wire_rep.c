@@ -58,6 +58,8 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
     m->recomputed_tokens = u->recomputed_tokens;
     m->missed_tokens = u->missed_tokens;
     m->ratio = u->ratio;
+    m->drafted_tokens = u->drafted_tokens;
+    m->accepted_tokens = u->accepted_tokens;
     m->n_at_ratio = WIRE_RATIOS;
     while (m->n_at_ratio > 0 && u->at_ratio[m->n_at_ratio - 1] == 0)
         m->n_at_ratio--;
@@ -338,6 +340,8 @@ static void read_usage(const Gistd__Usage *m, struct wire_usage *u)
     u->recomputed_tokens = m->recomputed_tokens;
     u->missed_tokens = m->missed_tokens;
     u->ratio = m->ratio;
+    u->drafted_tokens = m->drafted_tokens;
+    u->accepted_tokens = m->accepted_tokens;
     for (size_t i = 0; i < m->n_at_ratio && i < WIRE_RATIOS; i++)
         u->at_ratio[i] = m->at_ratio[i];
 }

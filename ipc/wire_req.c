@@ -117,6 +117,7 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
     m->grammar = (Gistd__Generate__Grammar)r->u.generate.grammar;
     m->more = r->u.generate.more;
     PUT(m, r->u.generate, logprobs, GISTD__GENERATE__HAS_LOGPROBS_LOGPROBS);
+    PUT(m, r->u.generate, draft, GISTD__GENERATE__HAS_DRAFT_DRAFT);
     PUT(m, r->u.generate, top_p, GISTD__GENERATE__HAS_TOP_P_TOP_P);
     PUT(m, r->u.generate, repeat_penalty, GISTD__GENERATE__HAS_REPEAT_PENALTY_REPEAT_PENALTY);
     if (n == 0)
@@ -411,6 +412,7 @@ static int read_generate(struct wire_scratch *s, const Gistd__Generate *m, struc
     r->u.generate.grammar = (enum wire_grammar)m->grammar;
     r->u.generate.more = m->more;
     GET(r->u.generate, m, logprobs, GISTD__GENERATE__HAS_LOGPROBS_LOGPROBS);
+    GET(r->u.generate, m, draft, GISTD__GENERATE__HAS_DRAFT_DRAFT);
     return 0;
 }
 

@@ -179,6 +179,8 @@ int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd_
     m->steps_total = st->steps_total;
     m->client_errors_total = st->client_errors_total;
     m->requests_waiting = st->requests_waiting;
+    m->drafted_tokens_total = st->drafted_tokens_total;
+    m->accepted_tokens_total = st->accepted_tokens_total;
     err = build_stats_clients(s, st, m);
     if (err == 0)
         err = build_stats_sessions(s, st, m);
@@ -342,6 +344,8 @@ int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_s
     st->steps_total = m->steps_total;
     st->client_errors_total = m->client_errors_total;
     st->requests_waiting = m->requests_waiting;
+    st->drafted_tokens_total = m->drafted_tokens_total;
+    st->accepted_tokens_total = m->accepted_tokens_total;
     err = read_stats_clients(s, m, st);
     if (err == 0)
         err = read_stats_sessions(s, m, st);
@@ -382,6 +386,8 @@ int wire_build_traced(struct wire_scratch *s, const struct wire_traced *t, Gistd
         one[i].computed_tokens = x->computed_tokens;
         one[i].found_tokens = x->found_tokens;
         one[i].generated_tokens = x->generated_tokens;
+        one[i].drafted_tokens = x->drafted_tokens;
+        one[i].accepted_tokens = x->accepted_tokens;
         list[i] = &one[i];
     }
     m->row = list;
@@ -414,6 +420,8 @@ int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire
             .computed_tokens = x->computed_tokens,
             .found_tokens = x->found_tokens,
             .generated_tokens = x->generated_tokens,
+            .drafted_tokens = x->drafted_tokens,
+            .accepted_tokens = x->accepted_tokens,
         };
         if (!wire_take_string(x->what, &list[i].what) ||
             !wire_take_string(x->client, &list[i].client) ||

@@ -52,7 +52,7 @@ struct wire_stats {
     uint32_t page_bytes, page_tokens, pages, pages_free, pages_cached;
     uint32_t clients, sessions, requests_running, documents, pinned_pages;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
-    uint64_t steps_total, client_errors_total;
+    uint64_t steps_total, client_errors_total, drafted_tokens_total, accepted_tokens_total;
     uint32_t requests_waiting;
     const struct wire_stats_client *client;
     uint32_t n_client;
@@ -72,7 +72,7 @@ struct wire_trace_row {
     const char *what, *client, *ended;
     uint64_t total_ns, queue_ns, restore_ns, hydrate_ns, prefill_ns, compress_ns, decode_ns;
     uint64_t first_token_ns, ring_ns;
-    uint32_t computed_tokens, found_tokens, generated_tokens;
+    uint32_t computed_tokens, found_tokens, generated_tokens, drafted_tokens, accepted_tokens;
 };
 struct wire_traced {
     const struct wire_trace_row *row;

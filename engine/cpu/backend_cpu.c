@@ -113,6 +113,7 @@ static void cpu_info(const struct backend *b, struct backend_info *ret)
     *ret = (struct backend_info){ .cpu = c->k->name,
                                   .threads = workers_n(c->w),
                                   .owner_cpu = workers_owner_cpu(c->w),
+                                  .exact_rows = true,
                                   .scratch_bytes = c->layers ? layers_bytes(c->layers) : 0,
                                   .sampling = &c->k->sampling };
     (void)snprintf(ret->name, sizeof(ret->name), "cpu (%s)", c->k->name);
