@@ -16,9 +16,9 @@
  *
  * The daemon is that of $GISTD_SOCKET. Times are the client's: from the call to the answer, so
  * rings, scheduler and sampling are in them. Decoding counts from the first token's arrival to the
- * last one's: n tokens, n steps. Of sessions, the tokens of all count while all of them write. KV
- * bytes are the pages that the daemon charges to the session: behind the context and one token, and
- * behind all that was written.
+ * last one's: n tokens, n steps, none of which guesses ahead. Of sessions, the tokens of all count
+ * while all of them write. KV bytes are the pages that the daemon charges to the session: behind
+ * the context and one token, and behind all that was written.
  */
 #include "client/gist.h"
 
@@ -130,9 +130,9 @@ static void bench_prefill(struct bench *b, uint32_t n)
 static void bench_decode(struct bench *b, uint32_t depth, uint32_t n)
 {
     /* One more than is counted: the first only starts the clock. */
-    struct gist_sampling sampling = { .size = sizeof(sampling),
-                                      .max_tokens = n + 1,
-                                      .ignore_eog = 1 };
+    struct gist_sampling sampling = {
+        .size = sizeof(sampling), .max_tokens = n + 1, .ignore_eog = 1, .flags = GIST_SET_DRAFT
+    };
     struct gist_sampling two = { .size = sizeof(two), .max_tokens = 2, .ignore_eog = 1 };
     struct arrivals a = { 0 };
     uint64_t ns, before, after;
@@ -161,7 +161,8 @@ static void bench_first(struct bench *b, uint32_t n)
 {
     struct gist_sampling sampling = { .size = sizeof(sampling),
                                       .max_tokens = 2, /* one may wait for the rest of its letter */
-                                      .ignore_eog = 1 };
+                                      .ignore_eog = 1,
+                                      .flags = GIST_SET_DRAFT };
     struct arrivals a = { 0 };
     uint64_t read_ns, start;
     gist_session *s = open_session(b, n, &read_ns);
@@ -234,9 +235,9 @@ static void wait_for_all(struct bench *b, const struct crowd *c)
 
 static void bench_sessions(struct bench *b, uint32_t n_sessions, uint32_t depth, uint32_t n)
 {
-    struct gist_sampling sampling = { .size = sizeof(sampling),
-                                      .max_tokens = n + 1,
-                                      .ignore_eog = 1 };
+    struct gist_sampling sampling = {
+        .size = sizeof(sampling), .max_tokens = n + 1, .ignore_eog = 1, .flags = GIST_SET_DRAFT
+    };
     struct crowd c = { .n_sessions = n_sessions };
     struct member members[SESSIONS_MAX];
     uint64_t ns;

@@ -543,11 +543,11 @@ struct gist_stats {
         steps_total;
     uint64_t client_errors_total;
     uint64_t drafted_tokens_total, accepted_tokens_total; /* of answers: guessed ahead, and right */
-    const struct gist_stats_client *clients;   /* (n_clients) */
-    const struct gist_stats_session *sessions; /* (n_sessions) */
-    const struct gist_stats_owner *owners;     /* (n_owners): each user's clients together */
-    const struct gist_stats_store *store;      /* NULL: nothing is kept on disk, */
-    const char *store_off;                     /* and this says why */
+    const struct gist_stats_client *clients;              /* (n_clients) */
+    const struct gist_stats_session *sessions;            /* (n_sessions) */
+    const struct gist_stats_owner *owners; /* (n_owners): each user's clients together */
+    const struct gist_stats_store *store;  /* NULL: nothing is kept on disk, */
+    const char *store_off;                 /* and this says why */
     uint32_t requests_waiting; /* of requests_running: the model has done nothing for them yet */
 };
 /* What it points to lives until the next call on the connection. Of other users it has numbers

@@ -60,8 +60,8 @@ static int read_draft(struct ctl_answer_opts *o)
     } else if (strcmp(o->draft, "off") != 0) {
         n = strtoul(o->draft, &end, 10);
         if (*o->draft < '0' || *o->draft > '9' || *end || n > 15)
-            return ctl_fail(CTL_USAGE, "--draft needs auto, off or a number from 0 to 15, not '%s'.",
-                            o->draft);
+            return ctl_fail(
+                CTL_USAGE, "--draft needs auto, off or a number from 0 to 15, not '%s'.", o->draft);
         o->sampling.draft = (uint32_t)n;
     }
     return CTL_OK;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPTS_MAX   32u
+#define OPTS_MAX   40u
 #define FIRST_CODE 256 /* of getopt_long's return for table entry 0: above every letter */
 
 static const struct ctl_opt common[] = {

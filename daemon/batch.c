@@ -505,8 +505,8 @@ static uint32_t give_scored(struct sched *s, const struct batch *b, uint32_t i, 
     return n;
 }
 
-/* Outputs lie in the order of the runs, from out on those of who reads. What was read for a memory's own upkeep is the memory's
- * (memory_ran), and the request hears nothing of it. */
+/* Outputs lie in the order of the runs, from out on those of who reads. What was read for a
+ * memory's own upkeep is the memory's (memory_ran), and the request hears nothing of it. */
 static void give_read(struct sched *s, struct batch *b, uint32_t out)
 {
     for (uint32_t i = b->n_decode; i < b->n; i++) {

@@ -14,11 +14,11 @@
  * What the client saw is in the session, tokens of a stop string are not (but for one that begins
  * before it). After a cancel too.
  *
- * Tokens behind the pending one may be guessed (daemon/draft.h) and read with it. Each row of logits
- * is sampled from as if it were alone; what it gives is compared with the guess, and where the two
- * are the same the next row's logits are there already. Everything that is looked at before a token
- * is read is looked at between two rows as well (goes_on), so that an answer ends, waits and
- * hydrates where it would without guesses.
+ * Tokens behind the pending one may be guessed (daemon/draft.h) and read with it. Each row of
+ * logits is sampled from as if it were alone; what it gives is compared with the guess, and where
+ * the two are the same the next row's logits are there already. Everything that is looked at before
+ * a token is read is looked at between two rows as well (goes_on), so that an answer ends, waits
+ * and hydrates where it would without guesses.
  *
  * With a grammar only tokens that go on in it are sampled from, and the answer ends where nothing
  * can follow. It is compiled in a slice of work, before the first token. */
@@ -60,7 +60,7 @@ struct generate {
      * guessed, behind the pending token. */
     uint32_t draft;
     struct lookup lookup;
-    uint32_t ids[1 + DRAFT_MAX], n_drafts, match;
+    uint32_t ids[1 + DRAFT_MAX], n_drafts, class;
 };
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -128,10 +128,9 @@ static bool check(struct sched *s, struct request *r, const struct wire_req *m)
                      m->u.generate.logprobs, LOGPROBS_TOP_MAX);
     else if (m->u.generate.has_draft && m->u.generate.draft > DRAFT_MAX &&
              m->u.generate.draft != DRAFT_AUTO)
-        request_fail(s, r, WIRE_E_BAD_REQUEST,
-                     (struct request_numbers){ 0, m->u.generate.draft, DRAFT_MAX },
-                     "%u tokens are to be guessed ahead; %u at most are", m->u.generate.draft,
-                     DRAFT_MAX);
+        request_fail(
+            s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, m->u.generate.draft, DRAFT_MAX },
+            "%u tokens are to be guessed ahead; %u at most are", m->u.generate.draft, DRAFT_MAX);
     else if (has_text && m->u.generate.grammar == WIRE_GRAMMAR_NONE)
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
                      "a Generate with data must say what kind of grammar it is");
@@ -417,15 +416,27 @@ static bool is_asked(struct request *r)
     return true;
 }
 
+static bool is_more_due(const struct request *r)
+{
+    const struct generate *g = r->state;
+
+    return r->usage.generated_tokens >= g->n_more + HYDRATE_EVERY;
+}
+
+/* Something may come back, or is there that may not be wanted any more. */
+static bool may_hydrate(const struct memory *m)
+{
+    return m->ladder.n_at[1] > 0 || hydrate_is_on(m);
+}
+
 /* Now and then: the words of the answer so far may point to something that is not there. */
 static void ask_more(struct request *r)
 {
     struct generate *g = r->state;
-    uint32_t n = r->usage.generated_tokens;
+    uint32_t n = r->usage.generated_tokens - g->n_more;
 
-    if (n < g->n_more + HYDRATE_EVERY || g->hydrate || memory_behind(r->memory))
+    if (!is_more_due(r) || g->hydrate || memory_behind(r->memory))
         return;
-    n = n - g->n_more;
     g->n_more = r->usage.generated_tokens;
     g->hydrate = hydrate_more(r->memory, n < r->memory->n_ids ? n : r->memory->n_ids);
     g->brings = g->hydrate || hydrate_is_on(r->memory);
@@ -513,9 +524,8 @@ static bool index_text(struct request *r, uint32_t n)
     struct generate *g = r->state;
     const struct seq *seq = &r->session->seq;
 
-    if (!g->lookup.rows &&
-        lookup_init(&g->lookup, &r->client->held,
-                    n + (g->max_tokens ? g->max_tokens : INDEX_ANSWER)) < 0) {
+    if (!g->lookup.rows && lookup_init(&g->lookup, &r->client->held,
+                                       n + (g->max_tokens ? g->max_tokens : INDEX_ANSWER)) < 0) {
         g->draft = 0;
         return false;
     }
@@ -523,8 +533,8 @@ static bool index_text(struct request *r, uint32_t n)
 }
 
 /* How many may follow the pending token, as far as answer and memory are concerned: until
- * max_tokens, the session's end, and before anything is due. Pages must be free; none is taken from
- * what may be of use again. */
+ * max_tokens, the session's end, and before anything is due; room counts the pending one, too.
+ * Pages must be free; none is taken from what may be of use again. */
 static uint32_t draft_room(struct sched *s, struct request *r, uint32_t max)
 {
     struct generate *g = r->state;
@@ -535,6 +545,8 @@ static uint32_t draft_room(struct sched *s, struct request *r, uint32_t max)
         max = g->max_tokens - r->usage.generated_tokens - 1;
     if (room > left)
         room = left;
+    if (may_hydrate(r->memory) && room > g->n_more + HYDRATE_EVERY - r->usage.generated_tokens)
+        room = g->n_more + HYDRATE_EVERY - r->usage.generated_tokens;
     if (max + 1 > room)
         max = room > 0 ? room - 1 : 0;
     while (max > 0 &&
@@ -549,7 +561,7 @@ static void generate_draft(struct sched *s, struct request *r, uint32_t n_rows, 
     struct generate *g = r->state;
     struct session *session = r->session;
     struct seq *seq = &session->seq;
-    uint32_t n = seq->n_tokens + 1, k;
+    uint32_t n = seq->n_tokens + 1, match = 0, k;
 
     if (g->draft == 0)
         return;
@@ -558,10 +570,10 @@ static void generate_draft(struct sched *s, struct request *r, uint32_t n_rows, 
         return;
     if (max > g->draft)
         max = g->draft;
-    k = lookup_find(&g->lookup, seq->tokens, n, s->served.model->n_vocab, max, g->ids + 1,
-                    &g->match);
+    k = lookup_find(&g->lookup, seq->tokens, n, s->served.model->n_vocab, max, g->ids + 1, &match);
+    g->class = draft_class(match);
     if (k > 0 && g->draft == DRAFT_AUTO)
-        k = draft_length(&session->drafts, &s->draft_cost, draft_class(g->match), n_rows, k);
+        k = draft_length(&session->drafts, &s->draft_cost, g->class, n_rows, k);
     if (k > 0)
         k = draft_room(s, r, k);
     if (k == 0)
@@ -581,11 +593,11 @@ static bool goes_on(struct request *r)
     struct generate *g = r->state;
     struct session *session = r->session;
 
-    if (r->cancelled || !answer_has_room(&g->answer) || memory_behind(r->memory))
+    if (r->cancelled || !answer_has_room(&g->answer) || memory_behind(r->memory) ||
+        (is_more_due(r) && may_hydrate(r->memory)))
         return false;
     ask_more(r);
-    return !g->hydrate && !g->asks && !g->brings && !memory_behind(r->memory) &&
-           !memory_full(r->memory, session->has_pending) &&
+    return !memory_full(r->memory, session->has_pending) &&
            session_len(session) < session->seq.max_tokens;
 }
 
@@ -597,7 +609,7 @@ static bool generate_follows(struct sched *s, struct request *r, uint32_t guess)
     if (r->phase != REQUEST_RUN)
         return false;
     right = r->session->pending == guess;
-    draft_learn(&r->session->drafts, draft_class(g->match), right);
+    draft_learn(&r->session->drafts, g->class, right);
     if (!right || !goes_on(r))
         return false;
     r->usage.accepted_tokens++;

@@ -32,8 +32,8 @@ int forward_open(struct forward *f, const struct model *m, struct backend *b, ui
                  uint32_t n_pages);
 void forward_close(struct forward *f);
 
-/* On success each run's tokens, but for n_drafts, belong to its sequence, and the wanted outputs are numbered in the
- * order of runs and tokens: *ret_n_out of them. stop may be NULL. */
+/* On success each run's tokens, but for n_drafts, belong to its sequence, and the wanted outputs
+ * are numbered in the order of runs and tokens: *ret_n_out of them. stop may be NULL. */
 int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_runs,
                  const struct forward_stop *stop, uint32_t *ret_n_out);
 

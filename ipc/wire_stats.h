@@ -52,7 +52,7 @@ struct wire_stats {
     uint32_t page_bytes, page_tokens, pages, pages_free, pages_cached;
     uint32_t clients, sessions, requests_running, documents, pinned_pages;
     uint64_t requests_total, requests_failed, prompt_tokens_total, generated_tokens_total;
-    uint64_t steps_total, client_errors_total, drafted_tokens_total, accepted_tokens_total;
+    uint64_t steps_total, client_errors_total;
     uint32_t requests_waiting;
     const struct wire_stats_client *client;
     uint32_t n_client;
@@ -64,6 +64,7 @@ struct wire_stats {
     const char *store_off;                /* and this says why */
     const char *weights_from;
     uint64_t weights_memory, weights_streamed, weights_read, weights_read_ns, weights_waited_ns;
+    uint64_t drafted_tokens_total, accepted_tokens_total;
 };
 
 #define WIRE_TRACES_MAX 64u /* rows of a Traced */

@@ -1,7 +1,7 @@
-/* tests/test_draft.c - would catch: guesses where they are slower than none, or none where they pay;
- * a session that never tries again when its text has changed, or that tries all the time; a slow
- * step of the machine's that counts for ever; more rows than a step has for it; settings that are
- * read as others. On a machine of made-up times, with guesses that are right by a seed.
+/* tests/test_draft.c - would catch: guesses where they are slower than none, or none where they
+ * pay; a session that never tries again when its text has changed, or that tries all the time; a
+ * slow step of the machine's that counts for ever; more rows than a step has for it; settings that
+ * are read as others. On a machine of made-up times, with guesses that are right by a seed.
  */
 #include "base/draw.h"
 #include "daemon/draft.h"
@@ -38,7 +38,8 @@ static void test_settings(void **state)
     assert_int_equal(draft_setting(8, 0), 0);
 }
 
-/* --- a machine --------------------------------------------------------------------------------- */
+/* --- a machine ---------------------------------------------------------------------------------
+ */
 
 struct machine {
     struct draft_cost cost;

@@ -31,7 +31,8 @@ static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
 static const struct wire_usage usage = {
     1,  22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
     4,  55, 666, 7777,       88888,      999999,
-    10, 11, 12,  13,         14,         { 15, 0, 17, UINT32_MAX, 0, 20 }
+    10, 11, 12,  13,         14,         { 15, 0, 17, UINT32_MAX, 0, 20 },
+    21, 22
 };
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
@@ -42,8 +43,8 @@ static const struct wire_stats_session sessions[] = {
 };
 
 static const struct wire_trace_row traces[] = {
-    { 1, 2, 3, "append", "a client", "done", 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 },
-    { 1ull << 50, 0, 0, "", "", "cancelled", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX }
+    { 1, 2, 3, "append", "a client", "done", 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 },
+    { 1ull << 50, 0, 0, "", "", "cancelled", 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, UINT32_MAX, 0, 0 }
 };
 
 static const struct wire_segment segments[] = { { WIRE_SEGMENT_HYDRATED, 1, 2, 3, true },
@@ -149,6 +150,8 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.generate.stops = stops;
         r.u.generate.n_stops = 3;
         r.u.generate.ignore_eog = true;
+        r.u.generate.has_draft = true;
+        r.u.generate.draft = 0;
         break;
     case WIRE_CANCEL:
         r.u.cancel.request = 10;
@@ -231,12 +234,12 @@ struct wire_req sample_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){ "0.1.0",     "a model", "digest", "avx2", "one two", 1,  2,
-                                3,           4,         5,        6,      7,         8,  9,
-                                10,          11,        12,       13,     14,        31, 32,
-                                15,          16,        17,       18,     19,        20, 26,
-                                clients,     2,         sessions, 3,      owners,    2,  &store,
-                                "no folder", "image",   21,       22,     23,        24, 25 };
+    return (struct wire_stats){
+        "0.1.0", "a model", "digest",    "avx2",  "one two", 1,  2,       3,  4,        5,  6,
+        7,       8,         9,           10,      11,        12, 13,      14, 31,       32, 15,
+        16,      17,        18,          19,      20,        26, clients, 2,  sessions, 3,  owners,
+        2,       &store,    "no folder", "image", 21,        22, 23,      24, 25,       33, 34
+    };
 }
 
 struct wire_rep sample_rep(enum wire_rep_kind kind)
