@@ -320,9 +320,9 @@ static void add_drafts(struct sched *s, struct batch *b)
         struct forward_run *run = &b->runs[i];
         uint32_t max = left / n_owners / r->client->owner->n_waiting;
 
-        if (max == 0 || b->upkeep[i] || !r->ops->draft)
+        if (max == 0 || b->upkeep[i] || !r->ops->drafts)
             continue;
-        r->ops->draft(s, r, b->n_rows, max, run);
+        r->ops->drafts->add(s, r, b->n_rows, max, run);
         if (run->n_drafts > 0)
             memory_watch(r->memory, run);
         b->n_rows += run->n_drafts;
@@ -414,7 +414,7 @@ static void keep_guess(struct memory *m, const struct forward_run *run, uint32_t
     own.tokens += guess;
     own.n_tokens = 1;
     own.n_drafts = 0;
-    seq_keep(run->seq);
+    forward_keep(run);
     memory_ran(m, &own);
 }
 
@@ -427,7 +427,7 @@ static void give_rows(struct sched *s, struct request *r, const struct forward_r
     uint32_t i = 0;
 
     r->ops->token(s, r, logits);
-    while (i < run->n_drafts && r->ops->follows(s, r, run->tokens[i + 1])) {
+    while (i < run->n_drafts && r->ops->drafts->follows(s, r, run->tokens[i + 1])) {
         keep_guess(m, run, ++i);
         r->ops->token(s, r, logits + (size_t)i * s->served.model->n_vocab);
     }

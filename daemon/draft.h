@@ -34,6 +34,18 @@
 /* Matches of 3, 4 to 7, 8 to 15 ids, and of more. */
 #define DRAFT_CLASSES 4u
 
+/* Of a request that decodes. add: the planned run, of one token, gets guesses behind it, at most
+ * max, in a step that has n_rows. follows: the token that was just sampled is the guess, and the
+ * row of logits behind it is what the next one comes from. */
+struct forward_run;
+struct request;
+struct sched;
+struct draft_ops {
+    void (*add)(struct sched *s, struct request *r, uint32_t n_rows, uint32_t max,
+                struct forward_run *run);
+    bool (*follows)(struct sched *s, struct request *r, uint32_t guess);
+};
+
 struct draft_rate {
     float right[DRAFT_CLASSES]; /* share of guessed tokens, those behind a wrong one not counted */
     uint32_t skipped;           /* guesses that were not made since the last try */

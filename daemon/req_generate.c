@@ -617,6 +617,8 @@ static bool generate_follows(struct sched *s, struct request *r, uint32_t guess)
     return true;
 }
 
+static const struct draft_ops drafts = { .add = generate_draft, .follows = generate_follows };
+
 /* --- sending ---------------------------------------------------------------------------------- */
 
 static int generate_flush(struct sched *s, struct request *r)
@@ -693,8 +695,7 @@ const struct request_ops request_generate = {
     .decode = true,
     .plan = generate_plan,
     .token = generate_token,
-    .draft = generate_draft,
-    .follows = generate_follows,
+    .drafts = &drafts,
     .flush = generate_flush,
     .undo = generate_undo,
     .fini = generate_fini,

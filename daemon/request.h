@@ -63,13 +63,7 @@ struct request_ops {
      * pass over the output matrix. */
     const uint32_t *(*next)(const struct request *r);
     void (*scored)(struct sched *s, struct request *r, uint32_t n, const float *logprobs);
-
-    /* decode: the planned run, of one token, gets guesses behind it, max of them at most, in a step
-     * that has n_rows. NULL: never. follows, after a token: whether it is the guessed one, and the
-     * logits behind that are what the next one comes from; then the guess is the sequence's. */
-    void (*draft)(struct sched *s, struct request *r, uint32_t n_rows, uint32_t max,
-                  struct forward_run *run);
-    bool (*follows)(struct sched *s, struct request *r, uint32_t guess);
+    const struct draft_ops *drafts; /* decode; NULL: none */
 
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
@@ -137,7 +131,6 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
                   struct request_numbers numbers, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 #define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
-
 /* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
 void request_fail_memory(struct sched *s, struct request *r, int e);
 

@@ -7,6 +7,7 @@
  */
 #include "engine/forward.h"
 
+#include <assert.h>
 #include <errno.h>
 
 int forward_open(struct forward *f, const struct model *m, struct backend *b, uint32_t max_batch,
@@ -57,6 +58,14 @@ int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_r
         return r;
     *ret_n_out = f->plan.n_out;
     return 0;
+}
+
+void forward_keep(const struct forward_run *run)
+{
+    struct seq *s = run->seq;
+
+    assert(run->n_drafts > 0 && s->n_tokens < s->n_reserved);
+    s->n_tokens++;
 }
 
 int forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret)

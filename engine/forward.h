@@ -37,6 +37,9 @@ void forward_close(struct forward *f);
 int forward_step(struct forward *f, const struct forward_run *runs, uint32_t n_runs,
                  const struct forward_stop *stop, uint32_t *ret_n_out);
 
+/* The next guess of a run of the last step is a token of its sequence, too. */
+void forward_keep(const struct forward_run *run);
+
 /* Logits of outputs [first, first + n) of the last step: ret is (n, n_vocab). */
 int forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret);
 /* log p(ids[i]) under output first + i: ret is (n). */

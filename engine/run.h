@@ -54,7 +54,7 @@ struct forward_run {
     uint32_t n_tokens;
     /* The last so many of them are guesses: they are read like the others, but the step leaves the
      * sequence at the end of those before them. Their keys and values lie behind it as long as
-     * nothing else is read; seq_keep makes the next of them a token of the sequence. */
+     * nothing else is read; forward_keep makes the next of them a token of the sequence. */
     uint32_t n_drafts;
     enum forward_want want;
     /* A run that reads may also say what its tokens look at: which share of their attention (the

@@ -322,12 +322,6 @@ static bool opens_again(struct seq *s, uint32_t n)
     return true;
 }
 
-void seq_keep(struct seq *s)
-{
-    assert(s->n_tokens < s->n_reserved);
-    s->n_tokens++;
-}
-
 uint32_t seq_rewind(struct seq *s, uint32_t n)
 {
     assert(n <= s->n_tokens);

@@ -133,9 +133,6 @@ int seq_reserve(struct seq *s, uint32_t n);
 /* Pages that seq_reserve has to have for n more tokens. */
 uint32_t seq_wants(const struct seq *s, uint32_t n);
 
-/* The next token, which was read as a guess (engine/run.h), is the sequence's. */
-void seq_keep(struct seq *s);
-
 /* Forgets tokens after the first n and gives back the pages behind them. Inside a segment that is
  * not raw there is nothing to go back to: all of it is forgotten. Returns how many tokens are left.
  */
