@@ -24,7 +24,7 @@ struct add {
     struct ctl_progress progress;
 };
 
-static int add_document(struct add *a, gist_conn *c, const char *name)
+static int add_text(struct add *a, gist_conn *c, const char *name, struct gist_usage *ret)
 {
     const struct gist_document d = {
         .size = sizeof(d),
@@ -37,12 +37,36 @@ static int add_document(struct add *a, gist_conn *c, const char *name)
         .flags = (a->pin ? GIST_PIN : 0) | (a->plain ? GIST_PLAIN : 0) |
                  (a->replace ? GIST_REPLACE : 0) | (a->is_public ? GIST_PUBLIC : 0),
     };
-    struct gist_usage usage;
     int r;
 
     ctl_progress_begin(&a->progress);
-    r = gist_document_add(c, name, a->text.bytes ? a->text.bytes : "", a->text.len, &d, &usage);
+    r = gist_document_add(c, name, a->text.bytes ? a->text.bytes : "", a->text.len, &d, ret);
     ctl_progress_end(&a->progress);
+    return r;
+}
+
+/* Nothing was read then: that it does not fit is found before. */
+static bool is_too_long(const struct add *a, const gist_conn *c, int r)
+{
+    return r < 0 && gist_error_code(c) == GIST_E_CONTEXT_LENGTH_EXCEEDED &&
+           !ctl_memory_said(&a->memory_opts);
+}
+
+/* A document is kept whole where it fits, so that it may stand beside others without being read
+ * again. Who said nothing else has one that is longer, too. */
+static int add_document(struct add *a, gist_conn *c, const char *name)
+{
+    struct gist_usage usage;
+    int r = add_text(a, c, name, &usage);
+
+    if (is_too_long(a, c, r)) {
+        (void)fputs(
+            "gistctl: the text is longer than the model's window: it is read with automatic "
+            "memory (--memory auto)\n",
+            stderr);
+        a->memory = (struct gist_memory){ .size = sizeof(a->memory), .flags = GIST_AUTO };
+        r = add_text(a, c, name, &usage);
+    }
     if (r < 0 && gist_error_code(c) == GIST_E_NAME_EXISTS) {
         (void)ctl_fail_gist(c, r);
         return ctl_fail(CTL_FAILED, "--replace adds it anew.");

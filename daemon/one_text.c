@@ -33,21 +33,21 @@ int one_text_add(struct one_text *t, const struct vocab *v, const struct one_par
     t->n_together = (t->n_together + len - 1) / len * len + p->n;
     if (t->n_parts++ == 0) {
         t->policy = *p->policy;
-        t->same = t->automatic = t->is_public = true;
+        t->same = t->may_be_one = t->is_public = true;
     }
     t->same &= policy_same(&t->policy, p->policy);
-    t->automatic &= p->policy->automatic;
+    t->may_be_one &= p->policy->automatic || compress_keeps_all(&p->policy->spec);
+    if (!t->policy.automatic && p->policy->automatic)
+        t->policy = *p->policy;
     t->is_public &= p->is_public;
     t->chat_at = p->chat_at;
     return 0;
 }
 
-/* Texts that are kept whole, but are too long together, or leave no room to be asked about: what
- * fits of them stays as it is with automatic memory, too. */
+/* Texts that are kept whole, but are too long together. */
 static bool is_long(const struct one_text *t)
 {
-    return compress_keeps_all(&t->policy.spec) &&
-           t->n_together + t->policy.seg_len > policy_tokens_max(&t->policy);
+    return compress_keeps_all(&t->policy.spec) && t->n_together > policy_tokens_max(&t->policy);
 }
 
 static bool make_automatic(struct one_text *t, const struct served *b)
@@ -60,8 +60,9 @@ static bool make_automatic(struct one_text *t, const struct served *b)
     return policy_read(&m, NULL, t->policy.seg_len, b, &t->policy, &why) == 0;
 }
 
-/* An automatic policy takes any text as it comes, so it may be asked for behind any documents. And
- * automatic ones differ at most by what there was room for when each was added. */
+/* An automatic policy takes any text as it comes, so it may be asked for behind any documents, and
+ * documents that have one stand together with those that are kept whole. Automatic ones differ at
+ * most by what there was room for when each was added. */
 bool one_text_choose(struct one_text *t, const struct policy *said, const struct served *b)
 {
     if (said && said->automatic) {
@@ -70,7 +71,7 @@ bool one_text_choose(struct one_text *t, const struct policy *said, const struct
         t->policy = *said;
         return true;
     }
-    if (t->n_parts < 2 || (!t->same && !t->automatic))
+    if (t->n_parts < 2 || (!t->same && !(t->may_be_one && t->policy.automatic)))
         return false;
     if (!memory_joins(&t->policy))
         return true;

@@ -30,11 +30,11 @@ struct one_text {
     uint32_t *ids; /* (n) */
     size_t ids_len;
     uint32_t n, n_parts;
-    uint64_t n_together;  /* ids, if each part began a segment */
-    struct policy policy; /* of the first; behind one_text_choose: of the whole */
-    bool same, automatic; /* all policies are equal; all are automatic */
-    bool is_public;       /* all are */
-    enum chat_at chat_at; /* behind the last */
+    uint64_t n_together;   /* ids, if each part began a segment */
+    struct policy policy;  /* of the first, or the first automatic one; then of the whole */
+    bool same, may_be_one; /* all policies are equal; all are automatic, or keep their text whole */
+    bool is_public;        /* all are */
+    enum chat_at chat_at;  /* behind the last */
 };
 
 int one_text_add(struct one_text *t, const struct vocab *v, const struct one_part *p);

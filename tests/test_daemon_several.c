@@ -344,8 +344,8 @@ static struct answer of_one_text(const struct gist_memory *memory)
     return a;
 }
 
-/* More text than the window, with automatic memory: of the documents, of the session, or of
- * neither, since it would not go otherwise. All of it can be asked about. */
+/* More text than the window, with automatic memory: of the documents, of the session, of neither,
+ * since it would not go otherwise, or of the second document. All of it can be asked about. */
 static void longer_than_the_window(void **state)
 {
     const struct gist_memory automatic = { .size = sizeof(automatic), .flags = GIST_AUTO };
@@ -355,13 +355,14 @@ static void longer_than_the_window(void **state)
     gist_session *s;
 
     (void)state;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const struct gist_memory *of_documents = i == 0 ? &automatic : NULL;
+        const struct gist_memory *of_second = i == 0 || i == 3 ? &automatic : NULL;
         const struct gist_memory *of_session = i == 1 ? &automatic : NULL;
 
         start(DAEMON_FIXTURE_TINY, NULL, "yes");
         assert_int_equal(add_as(docs[0], LONG_A, 7, of_documents), 0);
-        assert_int_equal(add_as(docs[1], LONG_B, 8, of_documents), 0);
+        assert_int_equal(add_as(docs[1], LONG_B, 8, of_second), 0);
         s = begin_as(docs, 2, of_session, &u);
         assert_int_equal(u.prompt_tokens, LONG_A + LONG_B);
         assert_int_equal(u.approximate_tokens, 0);

@@ -204,6 +204,15 @@ code 'a name with a slash' 1 "$gistctl" doc add a/b -f "$tmp/book"
 code 'no text' 1 "$gistctl" doc add nothing -f /dev/null --plain
 code 'no text for a message' 1 "$gistctl" doc add nothing -f /dev/null
 says 'the text is empty'
+seq 1 900 >"$tmp/long"
+code 'one that is longer than the window' 0 "$gistctl" doc add long -f "$tmp/long"
+says 'it is read with automatic memory'
+code 'one that is to be kept whole' 1 "$gistctl" doc add whole --memory full -f "$tmp/long"
+says 'the limit is'
+code 'two, longer than the window' 0 "$gistctl" ask --stats --doc book --doc long --max-tokens 4 'Where is 612?' </dev/null
+check 'what is asked for comes back' grep -q 'brought back for the question' "$tmp/err"
+check 'nothing is approximate' sh -c "! grep -q approximate '$tmp/err'"
+code 'the long one goes' 0 "$gistctl" doc rm long
 code 'a file that is not there' 1 "$gistctl" doc add x -f "$tmp/nothing"
 code 'doc ls' 0 "$gistctl" doc ls
 check 'doc ls has a head and both' [ "$(wc -l <"$tmp/out")" -eq 3 ]
