@@ -25,6 +25,12 @@ sort "$tmp/tasks" >"$tmp/sorted.1"
 sort "$tmp/transcripts" >"$tmp/sorted.2"
 check 'each has its transcript' cmp "$tmp/sorted.1" "$tmp/sorted.2"
 
+# The picture in README is what the recording makes.
+cp docs/recording.cast "$tmp/recording.cast"
+code 'the picture of the recording' 0 scripts/record --svg "$tmp/recording.cast"
+check 'is the one that is there' cmp "$tmp/recording.svg" docs/recording.svg
+check 'and needs nothing from elsewhere' sh -c "! grep -E 'href|url\(|<script|@import' docs/recording.svg"
+
 # Programs that do nothing don't pass.
 mkdir "$tmp/hollow"
 cp /bin/true "$tmp/hollow/gistctl"
