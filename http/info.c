@@ -18,6 +18,7 @@ struct about {
     uint64_t bytes;
     uint32_t context_max;
     int chat;
+    bool tools; /* the chat template knows them */
 };
 
 static int ask_daemon(struct pool *pool, struct about *ret, struct problem *p)
@@ -44,7 +45,8 @@ static int ask_daemon(struct pool *pool, struct about *ret, struct problem *p)
     gist_info(c, &info);
     *ret = (struct about){ .bytes = stats.weights_bytes,
                            .context_max = info.context_max,
-                           .chat = info.chat };
+                           .chat = info.chat,
+                           .tools = gist_tools(c) != GIST_TOOLS_NONE };
     (void)snprintf(ret->model, sizeof(ret->model), "%s", info.model);
     (void)snprintf(ret->digest, sizeof(ret->digest), "%s", info.model_digest);
     pool_put(pool, c);
@@ -143,11 +145,12 @@ int info_show(struct pool *pool, const char *tail, struct json_object **ret, str
     (void)tail;
     if (ask_daemon(pool, &a, p) < 0)
         return -1;
-    return give(json_make("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:[s]}", "modelfile", "",
+    return give(json_make("{s:s, s:s, s:s, s:s, s:o, s:{s:s, s:I}, s:o}", "modelfile", "",
                           "parameters", "", "template", "", "modified_at", SOME_DAY, "details",
                           details(), "model_info", "general.basename", a.model,
                           "general.context_length", (int64_t)a.context_max, "capabilities",
-                          "completion"),
+                          a.tools ? json_make("[s, s]", "completion", "tools")
+                                  : json_make("[s]", "completion")),
                 ret, p);
 }
 
