@@ -1,5 +1,6 @@
 /* ctl/ctl_doc.c - gistctl doc: texts that are read once and asked about by name. */
 #include "base/std.h"
+#include "ctl/ctl_json.h"
 #include "ctl/ctl_memory.h"
 #include "ctl/ctl_named.h"
 #include "ctl/ctl_progress.h"
@@ -19,7 +20,7 @@ struct add {
     struct ctl_memory_opts memory_opts;
     struct gist_memory memory;
     const char *file, *role;
-    bool pin, plain, replace, background, is_public;
+    bool pin, plain, replace, background, is_public, json;
     struct ctl_text text;
     struct ctl_progress progress;
 };
@@ -43,6 +44,17 @@ static int add_text(struct add *a, gist_conn *c, const char *name, struct gist_u
     r = gist_document_add(c, name, a->text.bytes ? a->text.bytes : "", a->text.len, &d, ret);
     ctl_progress_end(&a->progress);
     return r;
+}
+
+static void print_json(const char *name, const struct gist_usage *usage)
+{
+    struct ctl_json j = { .out = stdout };
+
+    ctl_json_open(&j, NULL, '{');
+    ctl_json_string(&j, "name", name);
+    ctl_json_usage(&j, "usage", usage);
+    ctl_json_close(&j, '}');
+    fputc('\n', stdout);
 }
 
 /* Nothing was read then: that it does not fit is found before. */
@@ -73,7 +85,10 @@ static int add_document(struct add *a, gist_conn *c, const char *name)
     }
     if (r < 0)
         return ctl_fail_gist(c, r);
-    printf("%u tokens, %u of them read now\n", usage.prompt_tokens, usage.computed_tokens);
+    if (a->json)
+        print_json(name, &usage);
+    else
+        printf("%u tokens, %u of them read now\n", usage.prompt_tokens, usage.computed_tokens);
     return CTL_OK;
 }
 
@@ -93,6 +108,7 @@ static int doc_add(int argc, char **argv)
         { "public", 0, CTL_OPT_FLAG, NULL, &a.is_public, 0, 0,
           "the text is not secret: share its computation with public sessions of other users" },
         CTL_MEMORY_OPTIONS(&a.memory_opts),
+        { "json", 'j', CTL_OPT_FLAG, NULL, &a.json, 0, 0, "one object: name, usage" },
     };
     gist_conn *c;
     int first, r;

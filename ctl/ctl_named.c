@@ -131,15 +131,42 @@ int ctl_named_ls(enum gist_named kind, int argc, char **argv)
     return r;
 }
 
+/* One that can't be deleted does not keep the others. */
+static int delete_all(gist_conn *c, enum gist_named kind, char *const *names, int n, bool json)
+{
+    struct ctl_json j = { .out = stdout };
+    int r = CTL_OK;
+
+    if (json)
+        ctl_json_open(&j, NULL, '[');
+    for (int i = 0; i < n && r != CTL_NO_DAEMON; i++) {
+        int e = gist_delete(c, kind, names[i]);
+
+        if (e < 0)
+            r = ctl_named_fail(c, kind, e);
+        else if (json)
+            ctl_json_string(&j, NULL, names[i]);
+    }
+    if (json) {
+        ctl_json_close(&j, ']');
+        fputc('\n', stdout);
+    }
+    return r;
+}
+
 int ctl_named_rm(enum gist_named kind, int argc, char **argv)
 {
     static const struct ctl_opt_usage usages[] = {
-        [GIST_SESSIONS] = { "session rm NAME...", "Deletes saved sessions.\n" },
-        [GIST_DOCUMENTS] = { "doc rm NAME...",
+        [GIST_SESSIONS] = { "session rm [OPTIONS] NAME...", "Deletes saved sessions.\n" },
+        [GIST_DOCUMENTS] = { "doc rm [OPTIONS] NAME...",
                              "Deletes documents. Sessions that began with one go on.\n" },
     };
+    bool json = false;
+    const struct ctl_opt opts[] = {
+        { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one array: the names of those" },
+    };
     gist_conn *c;
-    int r, first = ctl_opt_parse(&usages[kind], NULL, 0, argc, argv, &r);
+    int r, first = ctl_opt_parse(&usages[kind], opts, 1, argc, argv, &r);
 
     if (first < 0)
         return r;
@@ -149,13 +176,7 @@ int ctl_named_rm(enum gist_named kind, int argc, char **argv)
     r = ctl_connect(&c);
     if (r != 0)
         return r;
-    /* One that can't be deleted does not keep the others. */
-    for (int i = first; i < argc && r != CTL_NO_DAEMON; i++) {
-        int e = gist_delete(c, kind, argv[i]);
-
-        if (e < 0)
-            r = ctl_named_fail(c, kind, e);
-    }
+    r = delete_all(c, kind, argv + first, argc - first, json);
     gist_disconnect(c);
     return r;
 }

@@ -236,16 +236,47 @@ int ctl_sessions(int argc, char **argv)
 
 /* --- cancel ----------------------------------------------------------------------------------- */
 
+/* What was cancelled, a number each, is printed with json; one that can't be does not keep the
+ * others. */
+static int cancel_all(gist_conn *c, char *const *numbers, int n, bool json)
+{
+    struct ctl_json j = { .out = stdout };
+    uint64_t session;
+    int r = CTL_OK;
+
+    if (json)
+        ctl_json_open(&j, NULL, '[');
+    for (int i = 0; i < n; i++) {
+        int err;
+
+        (void)read_number(numbers[i], &session);
+        err = gist_cancel_session(c, session);
+        if (err < 0)
+            r = ctl_fail_gist(c, err);
+        else if (json)
+            ctl_json_u64(&j, NULL, session);
+    }
+    if (json) {
+        ctl_json_close(&j, ']');
+        fputc('\n', stdout);
+    }
+    return r;
+}
+
 int ctl_cancel(int argc, char **argv)
 {
     static const struct ctl_opt_usage usage = {
-        "cancel SESSION ...",
+        "cancel [OPTIONS] SESSION ...",
         "Ends what sessions are doing, whichever of your programs they are of: a text that is\n"
         "read, an answer. `gistctl sessions` has their numbers. The sessions stay.\n"
     };
+    bool json = false;
+    const struct ctl_opt opts[] = {
+        { "json", 'j', CTL_OPT_FLAG, NULL, &json, 0, 0, "one array: the numbers of those" },
+    };
     uint64_t session;
     gist_conn *c;
-    int r, first = ctl_opt_parse(&usage, NULL, 0, argc, argv, &r);
+    int r, first = ctl_opt_parse(&usage, opts, 1, argc, argv, &r);
 
     if (first < 0)
         return r;
@@ -260,14 +291,7 @@ int ctl_cancel(int argc, char **argv)
     r = ctl_connect(&c);
     if (r != 0)
         return r;
-    for (int i = first; i < argc; i++) {
-        int err;
-
-        (void)read_number(argv[i], &session);
-        err = gist_cancel_session(c, session);
-        if (err < 0)
-            r = ctl_fail_gist(c, err);
-    }
+    r = cancel_all(c, argv + first, argc - first, json);
     gist_disconnect(c);
     return r;
 }

@@ -196,6 +196,12 @@ seq 1 400 >"$tmp/book"
 code 'doc add' 0 "$gistctl" doc add book --pin -f "$tmp/book"
 check 'says how many were read' grep -q 'tokens, [0-9]* of them read now' "$tmp/out"
 code 'a document from stdin' 0 sh -c "'$gistctl' doc add --plain 'a second book' <'$tmp/text'"
+code 'doc add --json' 0 "$gistctl" doc add third --json -f "$tmp/text"
+check 'doc add --json' json "j['name'] == 'third' and j['usage']['prompt_tokens'] > 0" <"$tmp/out"
+code 'doc rm --json' 1 "$gistctl" doc rm --json third fourth
+check 'doc rm --json has those that are gone' json "j == ['third']" <"$tmp/out"
+code 'cancel --json' 1 "$gistctl" cancel --json 12345
+check 'cancel --json has those that were at work' json "j == []" <"$tmp/out"
 code 'the same name' 1 "$gistctl" doc add book -f "$tmp/book"
 says 'already'
 says '--replace'
