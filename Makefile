@@ -140,6 +140,16 @@ $(B)/gen/gistd.pb-c.o: $(B)/gen/gistd.pb-c.c $(B)/flags
 	$(Q)$(CC) $(ALL_CFLAGS) -Wno-all -Wno-extra -c -o $@ $<
 $(call obj,$(SRC_ipc)): $(B)/gen/gistd.pb-c.h
 
+# The page of gist-http, as arrays.
+PAGE := $(sort $(wildcard http/page/*))
+$(B)/gen/page_data.h: $(PAGE) Makefile
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  PAGE    $@")
+	$(Q)for f in $(PAGE); do \
+	  echo "static const unsigned char $$(basename $$f | tr . _)[] = {" && \
+	  od -An -v -tx1 $$f | sed 's/ \(..\)/0x\1,/g' && echo '};' || exit 1; done > $@
+$(B)/http/page.o: $(B)/gen/page_data.h
+
 $(B)/%.o: %.c $(B)/flags
 	$(Q)mkdir -p $(@D)
 	$(if $(Q),@echo "  CC      $<")

@@ -36,7 +36,9 @@ struct ask_tool {
 struct ask {
     struct mem mem;
     struct json_object *root;
-    const char *model; /* NULL: none was named */
+    const char *model;           /* NULL: none was named */
+    const char *session, *title; /* of a live session (http/live.h); NULL: a new one, none */
+    uint32_t n_turns;            /* that its client sent it */
     struct ask_prompt *prompts;
     size_t n_prompts;
     uint32_t n;      /* answers to each prompt */
@@ -44,6 +46,7 @@ struct ask {
     bool with_usage; /* a stream says at its end what it took */
     bool echo;       /* the answer begins with the prompt */
     bool count_only; /* nothing but the number of the prompt's tokens */
+    bool no_answer;  /* it is read, and that is all */
     bool has_seed;
     bool logprobs; /* of the answer's tokens; sampling says of how many others */
     struct ask_tool *tools;

@@ -10,10 +10,12 @@
 
 #include "base/clock.h"
 #include "base/shown.h"
+#include "http/page.h"
 #include "http/route.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define STREAM_BLOCK (16u * 1024)
 
@@ -22,6 +24,7 @@ struct exchange {
     struct client *client;
     struct MHD_Connection *connection;
     const struct route *route;
+    const struct page_file *page; /* NULL: it is something else */
     const char *tail;
     char *url, method[16];
     char *origin; /* that may read the answer; NULL: none said so */
@@ -113,14 +116,40 @@ static enum MHD_Result answer_text(struct exchange *x, const char *text)
                                                  MHD_RESPMEM_PERSISTENT));
 }
 
+/* What the page may do, however its texts came into it: nothing but talk to us. Nobody else may
+ * show it. */
+static enum MHD_Result answer_page(struct exchange *x)
+{
+    static const char *const headers[][2] = {
+        { "Content-Security-Policy",
+          "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src "
+          "'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+          "require-trusted-types-for 'script'; trusted-types 'none'" },
+        { "X-Content-Type-Options", "nosniff" },
+        { "Referrer-Policy", "no-referrer" },
+        { "Cross-Origin-Opener-Policy", "same-origin" },
+        { "Cross-Origin-Resource-Policy", "same-origin" },
+        { "Cache-Control", "no-cache" },
+    };
+    struct MHD_Response *r = MHD_create_response_from_buffer(
+        x->page->len, (void *)(uintptr_t)x->page->bytes, MHD_RESPMEM_PERSISTENT);
+
+    for (size_t i = 0; r && i < sizeof(headers) / sizeof(headers[0]); i++)
+        if (MHD_add_response_header(r, headers[i][0], headers[i][1]) != MHD_YES) {
+            MHD_destroy_response(r);
+            r = NULL;
+        }
+    return queue(x, 200, x->page->type, r);
+}
+
 /* A page asks first whether it may ask. */
 static enum MHD_Result answer_preflight(struct exchange *x)
 {
     struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
     const char *headers = header(x, "Access-Control-Request-Headers");
 
-    if (r && (MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS") !=
-                  MHD_YES ||
+    if (r && (MHD_add_response_header(r, "Access-Control-Allow-Methods",
+                                      "GET, POST, DELETE, OPTIONS") != MHD_YES ||
               (headers &&
                MHD_add_response_header(r, "Access-Control-Allow-Headers", headers) != MHD_YES))) {
         MHD_destroy_response(r);
@@ -189,19 +218,29 @@ static enum MHD_Result answer_whole(struct exchange *x)
 static enum MHD_Result answer_job(struct exchange *x)
 {
     struct job *j = &x->job;
+    struct live *live = NULL;
 
     ask_init(&x->ask);
     if (field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0 ||
         x->route->read(&x->ask, &x->problem) < 0)
         return answer_problem(x);
     text_fini(&x->body);
+    if (x->route->is_turn && live_take(&x->server->lives, x->who, x->ask.session, x->ask.n_turns,
+                                       &live, &x->problem) < 0)
+        return answer_problem(x);
+    if (live && x->ask.title)
+        live_rename(&x->server->lives, live, x->ask.title);
     *j = (struct job){ .ask = &x->ask,
                        .voice = x->route->voice,
                        .pool = &x->server->pool,
                        .tokens = &x->server->tokens,
                        .client_fd = x->client->fd,
                        .stop_fd = x->server->stop_fd,
-                       .label = x->who[0] ? x->who : "http",
+                       .label = x->ask.title ? x->ask.title
+                                : x->who[0]  ? x->who
+                                             : "http",
+                       .lives = live ? &x->server->lives : NULL,
+                       .live = live,
                        .strict_model = x->server->conf->strict_model };
     x->has_job = true;
     if (job_init(j) < 0)
@@ -210,6 +249,14 @@ static enum MHD_Result answer_job(struct exchange *x)
 }
 
 /* --- the request ------------------------------------------------------------------------------ */
+
+/* A page that came from us: its host is the one that was asked, and that was judged. */
+static bool is_ours(const char *origin, const char *host)
+{
+    const char *rest = strstr(origin, "://");
+
+    return rest && host && strcasecmp(rest + 3, host) == 0;
+}
 
 static void judge_origin(struct exchange *x, const struct door *d)
 {
@@ -221,7 +268,7 @@ static void judge_origin(struct exchange *x, const struct door *d)
                           "this server is not known as \"%s\": use localhost or its address, or "
                           "start gist-http with --hosts",
                           host);
-    if (origin && !guard_origin(g, origin))
+    if (origin && !guard_origin(g, origin) && !is_ours(origin, host))
         (void)problem_set(
             &x->problem, PROBLEM_FORBIDDEN, NULL,
             "the page %s may not ask here: start gist-http with --origins to allow it", origin);
@@ -232,7 +279,7 @@ static void judge_origin(struct exchange *x, const struct door *d)
 static void judge_key(struct exchange *x)
 {
     x->who = guard_who(&x->server->guard, header(x, "Authorization"), header(x, "X-Api-Key"));
-    if (!x->who && !(x->route && x->route->open))
+    if (!x->who && !x->page && !(x->route && x->route->open))
         (void)problem_set(
             &x->problem, PROBLEM_KEY, NULL,
             "the API key is missing or wrong: send one of gist-http's --api-keys file "
@@ -244,15 +291,29 @@ static bool is_preflight(const struct exchange *x)
     return strcmp(x->method, "OPTIONS") == 0;
 }
 
+static bool is_get(const struct exchange *x)
+{
+    return strcmp(x->method, "GET") == 0 || strcmp(x->method, "HEAD") == 0;
+}
+
 static bool is_root(const struct exchange *x)
 {
-    return strcmp(x->url, "/") == 0 &&
-           (strcmp(x->method, "GET") == 0 || strcmp(x->method, "HEAD") == 0);
+    return strcmp(x->url, "/") == 0 && is_get(x);
+}
+
+/* Programs that look whether we are there get a line, browsers the page. */
+static const struct page_file *page_of(struct exchange *x)
+{
+    const char *accept = header(x, "Accept");
+
+    if (!is_get(x) || (is_root(x) && !(accept && strstr(accept, "text/html"))))
+        return NULL;
+    return page_find(x->url);
 }
 
 static void judge_path(struct exchange *x)
 {
-    if (x->route || is_root(x))
+    if (x->route || x->page || is_root(x))
         return;
     if (x->allow)
         (void)problem_set(&x->problem, PROBLEM_METHOD, NULL, "%s takes %s, not %s", x->url,
@@ -280,6 +341,7 @@ static struct exchange *begin(struct door *d, struct MHD_Connection *connection,
         goto fail;
     (void)snprintf(x->method, sizeof(x->method), "%s", method);
     x->route = route_find(x->method, x->url, &x->tail, &x->allow);
+    x->page = page_of(x);
     judge_origin(x, d);
     if (!is_preflight(x)) {
         judge_key(x);
@@ -309,6 +371,19 @@ static void gather(struct exchange *x, const char *data, size_t size)
         (void)problem_no_memory(&x->problem);
 }
 
+static enum MHD_Result answer_about(struct exchange *x)
+{
+    struct live_ask a = { .lives = &x->server->lives, .who = x->who, .tail = x->tail };
+    struct json_object *body;
+    int r;
+
+    if (x->body.len > 0 && field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0)
+        return answer_problem(x);
+    a.body = x->ask.root; /* the ask's to free */
+    r = x->route->about(&a, &body, &x->problem);
+    return r < 0 ? answer_problem(x) : answer_json(x, 200, body);
+}
+
 static enum MHD_Result answer(struct exchange *x)
 {
     struct json_object *body;
@@ -317,10 +392,14 @@ static enum MHD_Result answer(struct exchange *x)
         return answer_problem(x);
     if (is_preflight(x))
         return answer_preflight(x);
+    if (x->page)
+        return answer_page(x);
     if (!x->route)
         return answer_text(x, "gist-http is running: gist-http(1) says what it answers.\n");
     if (x->route->read)
         return answer_job(x);
+    if (x->route->about)
+        return answer_about(x);
     if (x->route->info(&x->server->pool, x->tail, &body, &x->problem) < 0)
         return answer_problem(x);
     return answer_json(x, 200, body);

@@ -1,6 +1,7 @@
 #include "http/job.h"
 
 #include "base/clock.h"
+#include "http/live.h"
 #include "http/say.h"
 #include "http/tools.h"
 
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
+#include <unistd.h>
 
 static uint64_t random_bits(void)
 {
@@ -40,12 +42,35 @@ static void close_sessions(struct job *j)
     j->answer = j->base = NULL;
 }
 
+/* What it holds is what its client knows of, or it is of no use. */
+static void give_live(struct job *j)
+{
+    struct live *s = j->live;
+    bool unread = j->problem.kind == PROBLEM_STOPPED;
+
+    j->conn = NULL;
+    j->live = NULL;
+    if (!s)
+        return;
+    if (j->waiting || (j->problem.kind && !unread)) {
+        live_drop(j->lives, s);
+    } else {
+        gist_on_progress(j->base, NULL, NULL);
+        live_put(j->lives, s, !unread);
+    }
+    j->answer = j->base = NULL;
+}
+
 /* As soon as nothing more is wanted of it, and before the client has its last byte: who asks one
  * thing after the other needs one connection. */
 static void give_back(struct job *j)
 {
     gist_conn *c = j->conn;
 
+    if (j->lives) {
+        give_live(j);
+        return;
+    }
     j->conn = NULL; /* what is told about the end of a request is not for us any more */
     if (c && j->waiting) {
         pool_drop(j->pool, c); /* with its sessions */
@@ -94,8 +119,14 @@ static int connect_job(struct job *j)
 {
     struct gist_info info;
 
-    if (!j->conn && pool_take(j->pool, &j->conn, &j->fresh, &j->problem) < 0)
+    if (j->live && live_connect(j->lives, j->live, &j->problem) < 0)
         return -1;
+    if (j->live) {
+        j->conn = j->live->conn;
+        j->fresh = true;
+    } else if (!j->conn && pool_take(j->pool, &j->conn, &j->fresh, &j->problem) < 0) {
+        return -1;
+    }
     gist_info(j->conn, &info);
     (void)snprintf(j->model, sizeof(j->model), "%s", info.model);
     if (j->strict_model && j->ask->model && !is_model(j->ask->model, info.model))
@@ -109,8 +140,6 @@ static void open_session(struct job *j)
 {
     struct gist_policy policy = j->ask->policy;
 
-    if (connect_job(j) < 0)
-        return;
     policy.label = j->label;
     if (gist_open(j->conn, &policy, &j->base) == 0)
         return;
@@ -125,6 +154,34 @@ static void open_session(struct job *j)
             return;
     }
     fail(j);
+}
+
+/* A live one is open, or is from now on. */
+static void take_session(struct job *j)
+{
+    struct live *s = j->live;
+
+    if (connect_job(j) < 0)
+        return;
+    if (s && s->session)
+        j->base = s->session;
+    else
+        open_session(j);
+    if (s && j->base && !s->session)
+        live_opened(j->lives, s, j->base);
+    if (!j->problem.kind && j->ask->stream && j->voice->opened)
+        j->voice->opened(j);
+}
+
+/* What the last tokens stand on. */
+static void stand_on(struct job_usage *to, const struct gist_usage *u)
+{
+    to->raw = u->raw_tokens;
+    to->gist_tokens = u->gist_tokens;
+    to->gists = u->gists;
+    to->hydrated = u->hydrated_tokens;
+    to->missed = u->missed_tokens;
+    to->ratio = u->ratio;
 }
 
 static void add_read(struct job_usage *to, const struct gist_usage *u)
@@ -142,11 +199,17 @@ static void on_read(void *arg, int err, const struct gist_result *result)
     if (!j->conn)
         return;
     j->waiting = false;
+    if (err == -ECANCELED && j->stopped) {
+        (void)problem_set(&j->problem, PROBLEM_STOPPED, NULL,
+                          "stopped before all of it was read: nothing of it is kept");
+        return;
+    }
     if (err < 0) {
         fail(j);
         return;
     }
     add_read(&j->usage, &result->usage);
+    stand_on(&j->usage, &result->usage);
     j->n_read = j->n_all = result->usage.prompt_tokens;
     j->state = j->state == JOB_READING ? JOB_CONTINUING : JOB_CHOICE;
 }
@@ -200,7 +263,7 @@ static void read_prompt(struct job *j)
     struct gist_info info;
     int r;
 
-    open_session(j);
+    take_session(j);
     if (j->problem.kind)
         return;
     gist_on_progress(j->base, on_progress, j);
@@ -210,7 +273,8 @@ static void read_prompt(struct job *j)
     j->state = JOB_READING;
     j->waiting = true;
     if (p->chat && info.chat)
-        r = gist_append_chat_start(j->base, p->msgs, p->n_msgs, GIST_OPEN_ANSWER, on_read, j,
+        r = gist_append_chat_start(j->base, p->msgs, p->n_msgs,
+                                   j->ask->no_answer ? 0 : GIST_OPEN_ANSWER, on_read, j,
                                    &j->request);
     else if (p->chat)
         r = read_plain(j, p);
@@ -348,6 +412,11 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
     if (!j->conn)
         return;
     j->waiting = false;
+    if (err == -ECANCELED && j->stopped) { /* what was said stays */
+        j->usage.generated += c->n_tokens;
+        j->state = JOB_ANSWERED;
+        return;
+    }
     if (err < 0) {
         fail_answer(j);
         return;
@@ -357,12 +426,8 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
     c->n_tokens = u->generated_tokens;
     j->usage.generated += u->generated_tokens;
     j->usage.generate_ns += u->generate_ns;
-    j->usage.raw = u->raw_tokens;
-    j->usage.gist_tokens = u->gist_tokens;
-    j->usage.gists = u->gists;
-    j->usage.hydrated = u->hydrated_tokens;
-    j->usage.missed = u->missed_tokens;
-    j->usage.ratio = u->ratio;
+    stand_on(&j->usage, u);
+    j->stopped = false; /* too late */
     j->state = JOB_ANSWERED;
 }
 
@@ -434,12 +499,15 @@ static void begin_answer(struct job *j)
     if (gist_generate_start(j->answer, &s, on_text, on_answered, j, &j->request) < 0) {
         j->waiting = false;
         fail(j);
+    } else if (j->stopped) { /* the prompt was read before it heard of that */
+        (void)gist_cancel(j->conn, j->request);
     }
 }
 
 static void next_prompt(struct job *j)
 {
-    close_sessions(j);
+    if (!j->live)
+        close_sessions(j);
     j->prompt++;
     j->state = j->prompt < j->ask->n_prompts ? JOB_OPEN : JOB_ENDED;
     if (j->state == JOB_ENDED && j->ask->stream)
@@ -458,7 +526,7 @@ static void choose(struct job *j)
     if (!j->begun && j->ask->stream)
         j->voice->begin(j);
     j->begun = true;
-    if (j->choice == (j->prompt + 1) * j->ask->n)
+    if (j->choice == (j->prompt + 1) * j->ask->n || j->ask->no_answer)
         next_prompt(j);
     else
         begin_answer(j);
@@ -519,18 +587,30 @@ static bool counted(struct job *j)
     return true;
 }
 
+/* The answer's end comes as any other. */
+static void stop(struct job *j)
+{
+    uint64_t n;
+
+    (void)!read(j->live->stop_fd, &n, sizeof(n));
+    j->stopped = true;
+    if (j->waiting)
+        (void)gist_cancel(j->conn, j->request);
+}
+
 /* One wait for whatever comes first. -1: the client is gone. */
 static int wait_once(struct job *j, int timeout_ms)
 {
     struct pollfd p[] = { { gist_fd(j->conn), POLLIN, 0 },
                           { j->client_fd, POLLRDHUP, 0 },
-                          { j->stop_fd, POLLIN, 0 } };
+                          { j->stop_fd, POLLIN, 0 },
+                          { j->live ? j->live->stop_fd : -1, POLLIN, 0 } };
 
     if (p[0].fd < 0) {
         fail(j);
         return 0;
     }
-    if (poll(p, 3, timeout_ms) < 0 && errno != EINTR) {
+    if (poll(p, 4, timeout_ms) < 0 && errno != EINTR) {
         (void)problem_set(&j->problem, PROBLEM_INTERNAL, NULL, "waiting for gistd: %s",
                           strerror(errno));
         return 0;
@@ -539,6 +619,8 @@ static int wait_once(struct job *j, int timeout_ms)
         return -1;
     if (p[2].revents)
         (void)problem_set(&j->problem, PROBLEM_NO_DAEMON, NULL, "gist-http is being stopped");
+    if (p[3].revents)
+        stop(j);
     /* A daemon that died tells it to the callbacks of what was open. */
     if (p[0].revents && gist_dispatch(j->conn) < 0)
         fail(j);
@@ -554,6 +636,26 @@ static int left_ms(uint64_t until_ns)
     return until_ns <= now ? 0 : (int)((until_ns - now) / CLOCK_MS + 1);
 }
 
+static void tick(struct job *j)
+{
+    if (!j->voice->tick_ms || !j->ask->stream || !j->waiting || j->problem.kind ||
+        left_ms(j->tick_ns) > 0)
+        return;
+    j->voice->tick(j);
+    j->tick_ns = clock_ns() + j->voice->tick_ms * CLOCK_MS;
+}
+
+static int min_ms(int a, int b)
+{
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/* Until the client wants to hear of us, or the voice has something to say. */
+static int wait_ms(const struct job *j, uint64_t until)
+{
+    return min_ms(left_ms(until), j->voice->tick_ms ? left_ms(j->tick_ns) : -1);
+}
+
 enum job_event job_wait(struct job *j, int timeout_ms)
 {
     uint64_t until = timeout_ms < 0 ? UINT64_MAX : clock_ns() + (uint64_t)timeout_ms * CLOCK_MS;
@@ -561,6 +663,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
     for (;;) {
         if (j->logprobs.n_pieces > 0 && j->conn && !j->problem.kind)
             tell_piece(j);
+        tick(j);
         if (j->out.lost)
             (void)problem_no_memory(&j->problem);
         if (j->problem.kind || j->state == JOB_ENDED || counted(j))
@@ -577,7 +680,7 @@ enum job_event job_wait(struct job *j, int timeout_ms)
         }
         if (left_ms(until) == 0)
             return JOB_QUIET;
-        if (wait_once(j, j->logprobs.n_pieces > 0 ? 0 : left_ms(until)) < 0)
+        if (wait_once(j, j->logprobs.n_pieces > 0 ? 0 : wait_ms(j, until)) < 0)
             return JOB_GONE;
     }
 }

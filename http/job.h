@@ -14,6 +14,9 @@
  *
  * Several answers are forks of one session, one after the other: the prompt is read once.
  *
+ * With a live session (http/live.h) there is one prompt and one answer, and the session goes back
+ * to where it was taken from. It may be stopped there: what was said until then is the answer.
+ *
  * Threads    the request's own.
  * Ownership  borrows ask, pool and voice; job_fini closes the session and gives the connection
  * back, or drops it when something is still open on it.
@@ -27,6 +30,8 @@
 #include "http/logprobs.h"
 #include "http/pool.h"
 
+struct live;
+struct lives;
 struct voice;
 
 enum job_state {
@@ -70,6 +75,8 @@ struct job {
     int client_fd, stop_fd; /* -1: nobody to watch */
     const char *label;      /* of its sessions, for `gistctl status` */
     bool strict_model;      /* another model than the one that is asked for will not do */
+    struct lives *lives;
+    struct live *live; /* whose session it goes on with; NULL: it has its own, which end with it */
 
     char id[25], model[128];
     uint64_t created_s, begun_ns;
@@ -90,6 +97,8 @@ struct job {
     size_t prompt;
     enum job_state state;
     bool begun, fresh, waiting; /* waiting: a request is open */
+    bool stopped;               /* somebody wants no more of the answer */
+    uint64_t tick_ns;           /* when the voice is to tick */
     uint64_t request;
     struct logprobs logprobs;
     struct calls calls; /* where tools were offered */

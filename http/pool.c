@@ -25,7 +25,7 @@ static int on_loading(void *arg, unsigned percent)
     return 1; /* who asked is told so, and comes again */
 }
 
-static int connect_new(struct pool *p, gist_conn **ret, struct problem *problem)
+int pool_open(struct pool *p, gist_conn **ret, struct problem *problem)
 {
     unsigned percent = 0;
     const struct gist_connect_opts opts = { .size = sizeof(opts),
@@ -75,7 +75,7 @@ int pool_take(struct pool *p, gist_conn **ret, bool *ret_fresh, struct problem *
     *ret = c;
     if (c)
         return 0;
-    r = connect_new(p, ret, problem);
+    r = pool_open(p, ret, problem);
     if (r < 0)
         count_out(p, -1);
     return r;
@@ -86,7 +86,7 @@ int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *pr
     int r;
 
     gist_disconnect(c);
-    r = connect_new(p, ret, problem);
+    r = pool_open(p, ret, problem);
     if (r < 0)
         count_out(p, -1);
     return r;

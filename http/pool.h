@@ -34,6 +34,8 @@ void pool_fini(struct pool *p); /* all that were out are back */
 
 /* *ret_fresh: nobody had it before. */
 int pool_take(struct pool *p, gist_conn **ret, bool *ret_fresh, struct problem *problem);
+/* One that is the caller's own, and counts as nobody's. */
+int pool_open(struct pool *p, gist_conn **ret, struct problem *problem);
 /* c, whose first call failed, for a new one. */
 int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *problem);
 void pool_put(struct pool *p, gist_conn *c);

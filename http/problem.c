@@ -20,6 +20,8 @@ static const struct {
     [PROBLEM_KEY] = { 401, 0, "authentication_error", "invalid_api_key", "authentication_error" },
     [PROBLEM_FORBIDDEN] = { 403, 0, "permission_error", NULL, "permission_error" },
     [PROBLEM_NOT_FOUND] = { 404, 0, "invalid_request_error", "not_found", "not_found_error" },
+    [PROBLEM_GONE] = { 404, 0, "invalid_request_error", "session_gone", "not_found_error" },
+    [PROBLEM_STOPPED] = { 409, 0, "invalid_request_error", "stopped", "invalid_request_error" },
     [PROBLEM_METHOD] = { 405, 0, "invalid_request_error", "method_not_allowed",
                          "invalid_request_error" },
     [PROBLEM_TOO_LARGE] = { 413, 0, "invalid_request_error", "request_too_large",

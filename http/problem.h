@@ -19,7 +19,9 @@ enum problem_kind {
     PROBLEM_KEY,         /* 401 */
     PROBLEM_FORBIDDEN,   /* 403: of a page or a host name that is not allowed */
     PROBLEM_NOT_FOUND,   /* 404 */
+    PROBLEM_GONE,        /* 404: a live session; it can be had again */
     PROBLEM_METHOD,      /* 405 */
+    PROBLEM_STOPPED,     /* 409: somebody said so */
     PROBLEM_TOO_LARGE,   /* 413 */
     PROBLEM_LIMIT,       /* 429: too much at once */
     PROBLEM_INTERNAL,    /* 500 */

@@ -24,6 +24,8 @@ typedef int read_fn(struct ask *a, struct problem *p);
 read_fn read_chat_completions, read_completions, read_responses;
 /* Anthropic */
 read_fn read_messages, read_count_tokens;
+/* Ours: a turn of a live session, a chat completion with some words of its own (docs/http.md). */
+read_fn read_turn;
 /* Ollama */
 read_fn read_ollama_chat, read_ollama_generate;
 

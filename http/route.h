@@ -6,6 +6,7 @@
 #define HTTP_ROUTE_H
 
 #include "http/info.h"
+#include "http/live.h"
 #include "http/read.h"
 #include "http/say.h"
 
@@ -14,7 +15,9 @@ struct route {
     const struct voice *voice; /* also of what is refused */
     read_fn *read;             /* of a job; NULL: it is asked about something: */
     info_fn *info;
-    bool open; /* needs no key */
+    bool open;      /* needs no key */
+    bool is_turn;   /* read: of a live session */
+    live_fn *about; /* live sessions */
 };
 
 /* *ret_tail: what is behind the route's path. Of a path that is known by another method

@@ -26,13 +26,16 @@ struct voice {
     void (*choice_end)(struct job *j);
     void (*end)(struct job *j);
     void (*keep_alive)(struct job *j);
+    unsigned tick_ms;              /* 0: never */
+    void (*tick)(struct job *j);   /* now and then; may ask the daemon */
+    void (*opened)(struct job *j); /* NULL: it says nothing of that; there is a session */
     void (*error)(struct job *j);
     struct json_object *(*whole)(const struct job *j);
     struct json_object *(*refusal)(const struct problem *p);
 };
 
 extern const struct voice say_chat, say_completions, say_responses, say_messages, say_count_tokens,
-    say_ollama_chat, say_ollama_generate;
+    say_ollama_chat, say_ollama_generate, say_page;
 
 /* --- what they share -------------------------------------------------------------------------- */
 

@@ -98,6 +98,15 @@ static bool end_slow(struct server *s)
     return any;
 }
 
+/* Milliseconds until it looks again. Without connections and sessions there is nothing to wake up
+ * for. */
+static int look(struct server *s)
+{
+    int ms = lives_expire(&s->lives);
+
+    return end_slow(s) && (ms < 0 || ms > LOOK_MS) ? LOOK_MS : ms;
+}
+
 /* --- the main thread -------------------------------------------------------------------------- */
 
 int server_run(struct server *s)
@@ -114,8 +123,7 @@ int server_run(struct server *s)
     if (p[0].fd < 0)
         return -errno;
     while (!p[0].revents) {
-        /* Without connections there is nothing to wake up for. */
-        if (poll(p, 2, end_slow(s) ? LOOK_MS : -1) < 0 && errno != EINTR) {
+        if (poll(p, 2, look(s)) < 0 && errno != EINTR) {
             r = -errno;
             break;
         }
@@ -157,6 +165,7 @@ int server_open(struct server *s, const struct conf *conf, struct listen *l, str
     (void)pthread_cond_init(&s->answered, NULL);
     pool_init(&s->pool, conf->socket[0] ? conf->socket : NULL, conf->max_requests);
     tokens_init(&s->tokens);
+    lives_init(&s->lives, &s->pool, conf->live_sessions, conf->session_idle_s);
     r = guard_open(&s->guard, conf, why);
     if (r == 0) {
         s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -195,6 +204,7 @@ void server_close(struct server *s)
     while (s->n_doors > 0)
         MHD_stop_daemon(s->doors[--s->n_doors].daemon);
     guard_close(&s->guard);
+    lives_fini(&s->lives);
     pool_fini(&s->pool);
     tokens_fini(&s->tokens);
     if (s->stop_fd >= 0)

@@ -20,6 +20,7 @@
 
 #include "http/guard.h"
 #include "http/listen.h"
+#include "http/live.h"
 #include "http/pool.h"
 #include "http/tokens.h"
 
@@ -42,6 +43,7 @@ struct server {
     const struct conf *conf;
     struct guard guard;
     struct pool pool;
+    struct lives lives;
     struct tokens tokens;
     struct door doors[LISTEN_MAX];
     size_t n_doors;

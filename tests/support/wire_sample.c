@@ -221,8 +221,7 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.trace.number = 1ull << 41;
         break;
     case WIRE_SEGMENTS:
-        r.u.segments.session = 1ull << 42;
-        r.u.segments.first = 7;
+        r.u.segments.session = r.u.segments.first = 7;
         break;
     case WIRE_GET_STATS:
     case WIRE_PING:

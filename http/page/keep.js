@@ -1,0 +1,45 @@
+// Chats, kept in this browser alone: in IndexedDB, or as long as the page lives where there is none.
+
+const NAME = "gistd", STORE = "chats";
+let base = null;
+const here = new Map();
+export let lasting = true;
+
+function wait(request) {
+  return new Promise((done, failed) => {
+    request.onsuccess = () => done(request.result);
+    request.onerror = () => failed(request.error);
+  });
+}
+
+export async function open() {
+  try {
+    const request = indexedDB.open(NAME, 1);
+    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id" });
+    base = await wait(request);
+  } catch {
+    lasting = false;
+  }
+}
+
+const store = mode => base.transaction(STORE, mode).objectStore(STORE);
+
+// All of them, the one that was used last first.
+export async function list() {
+  const all = base ? await wait(store("readonly").getAll()) : [...here.values()];
+  return all.sort((a, b) => b.at - a.at);
+}
+
+export async function put(chat) {
+  try {
+    if (base) await wait(store("readwrite").put(structuredClone(chat)));
+    else here.set(chat.id, chat);
+  } catch {
+    lasting = false; // the disk is full, or the browser forbids it
+  }
+}
+
+export async function remove(id) {
+  if (base) await wait(store("readwrite").delete(id));
+  here.delete(id);
+}
