@@ -144,7 +144,20 @@ void rt_close(struct rt *r)
     for (int i = 0; i < RT_STREAM__N; i++)
         if (r->streams[i])
             (void)cudaStreamDestroy(r->streams[i]);
+    while (r->moved) { /* of a lost device: memory that was not given back in time */
+        struct moved *m = r->moved;
+
+        r->moved = m->next;
+        free(m);
+    }
     free(r);
+}
+
+void rt_reset(unsigned n)
+{
+    if (cudaSetDevice((int)n) == cudaSuccess)
+        (void)cudaDeviceReset();
+    (void)cudaGetLastError();
 }
 
 void rt_info(const struct rt *r, struct rt_info *ret)

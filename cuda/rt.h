@@ -45,6 +45,9 @@ extern const bool rt_has_memory; /* of its own */
 int rt_look(unsigned n, struct why *why);
 int rt_open(unsigned n, struct rt **ret, struct why *why);
 void rt_close(struct rt *r);
+/* Behind rt_close of a device that was lost: what is left of it in this process goes, so that it
+ * can be opened again. */
+void rt_reset(unsigned n);
 void rt_info(const struct rt *r, struct rt_info *ret);
 
 /* The device's memory, at a multiple of 4096; its bytes are anything. */

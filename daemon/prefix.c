@@ -461,6 +461,14 @@ void prefix_forget(struct prefix *p, uint32_t owner)
     }
 }
 
+void prefix_forget_all(struct prefix *p)
+{
+    for (uint32_t i = p->oldest, newer; i != NONE; i = newer) {
+        newer = p->nodes[i].newer;
+        evict(p, i, NONE);
+    }
+}
+
 bool prefix_hash(const struct prefix_user *u, const struct seq *s, const struct policy *policy,
                  uint32_t segment, uint64_t *ret)
 {

@@ -97,6 +97,9 @@ void prefix_supersede(const struct prefix_user *u, const struct seq *s, const st
  * are free. Walks over all nodes. */
 void prefix_forget(struct prefix *p, uint32_t owner);
 
+/* The same of all owners, marks and all, whoever holds the pages: there is nothing in them. */
+void prefix_forget_all(struct prefix *p);
+
 /* What was learned is to be learned anew: the sequence was taken back. */
 void prefix_unlearn(struct prefix_user *u);
 

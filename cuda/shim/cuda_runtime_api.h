@@ -80,6 +80,7 @@ cudaError_t cudaGetDeviceCount(int *ret);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device);
 cudaError_t cudaDeviceSynchronize(void);
+cudaError_t cudaDeviceReset(void);
 
 /* --- memory ----------------------------------------------------------------------------------- */
 

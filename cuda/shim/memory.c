@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,12 +23,33 @@ static struct {
     int owner; /* thread that holds the shim; 0: nobody */
     bool backwards, late, lost;
     unsigned lost_in;
+    bool told; /* by a file, which is still there */
     size_t all, used;
     struct region *regions;
     cudaError_t last;
 } shim = { .all = MEMORY };
 
 /* --- who may, and whether the device is there ------------------------------------------------- */
+
+/* In a program whose environment has GISTD_SHIM_LOST=PATH a file of that name that comes to be
+ * loses the device as shim_set_lost does, at the n-th call, n being its length; and as long as it
+ * is there the device stays lost. Of the file no more is asked, which a sandbox allows. */
+static unsigned lost_by_file(void)
+{
+    const char *path = getenv("GISTD_SHIM_LOST");
+    struct stat st;
+
+    return path && stat(path, &st) == 0 ? (unsigned)st.st_size : 0;
+}
+
+static void look_at_file(void)
+{
+    unsigned n = lost_by_file();
+
+    if (n && !shim.told)
+        shim.lost_in = n;
+    shim.told = n != 0;
+}
 
 /* No mutex: TSan would take it for an order between what two threads have the device do. */
 cudaError_t shim_enter(void)
@@ -41,6 +63,7 @@ cudaError_t shim_enter(void)
         nobody = 0;
         sched_yield();
     }
+    look_at_file();
     if (shim.lost_in && --shim.lost_in == 0)
         shim.lost = true;
     return shim.lost ? cudaErrorDevicesUnavailable : cudaSuccess;
@@ -91,6 +114,12 @@ void shim_set_lost(unsigned n)
 {
     shim.lost_in = n;
     shim.lost = false;
+}
+
+cudaError_t cudaDeviceReset(void)
+{
+    shim.lost &= lost_by_file() != 0;
+    return shim.lost ? cudaErrorDevicesUnavailable : cudaSuccess;
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -283,6 +312,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device)
 {
     if (device != 0)
         return cudaErrorInvalidDevice;
+    if (shim.lost)
+        return cudaErrorDevicesUnavailable;
     *ret = (struct cudaDeviceProp){
         .totalGlobalMem = shim.all, .major = 8, .minor = 9, .multiProcessorCount = 4
     };

@@ -471,6 +471,21 @@ int adapter_open(const char *path, const struct model *m, struct adapter **ret, 
     return 0;
 }
 
+void adapter_leave(struct adapter *a)
+{
+    backend_free(a->backend, a->mem, a->mem_len);
+    a->mem = NULL;
+}
+
+void adapter_take(struct adapter *a, struct adapter *from)
+{
+    struct adapter was = *a;
+
+    *a = *from;
+    *from = was;
+    adapter_close(from);
+}
+
 void adapter_close(struct adapter *a)
 {
     if (!a)

@@ -71,6 +71,9 @@ struct adapter {
 };
 
 int adapter_open(const char *path, const struct model *m, struct adapter **ret, struct why *why);
+/* Of a device that was lost and came back, as engine/file/model.h has it. */
+void adapter_leave(struct adapter *a);
+void adapter_take(struct adapter *a, struct adapter *from);
 void adapter_close(struct adapter *a);
 
 const char *adapter_method_name(enum adapter_method m); /* "fine-kv" */

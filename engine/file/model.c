@@ -285,6 +285,23 @@ int model_check(const struct gguf *g, struct why *why)
     return e;
 }
 
+void model_leave(struct model *m)
+{
+    backend_free(m->backend, m->block, m->block_len);
+    m->block = m->mem = NULL;
+}
+
+void model_take(struct model *m, struct model *from)
+{
+    struct model was = *m;
+
+    *m = *from;
+    *from = was;
+    from->file = m->file;
+    m->file = was.file;
+    model_close(from);
+}
+
 void model_close(struct model *m)
 {
     if (!m)

@@ -495,6 +495,15 @@ void compress_close(struct compressor *c)
     free(c);
 }
 
+void compress_leave(struct compressor *c)
+{
+    while (c->n_askers > 0)
+        asked_drop(c, c->askers[0]);
+    assert(c->n_staged == 0);
+    scratch_leave(&c->sides);
+    scratch_leave(&c->asks);
+}
+
 size_t compress_scratch_used(const struct compressor *c)
 {
     return c->sides.used + c->asks.used;

@@ -127,6 +127,9 @@ struct compressor;
 size_t compress_need(const struct model *m);
 int compress_open(const struct model *m, struct backend *b, struct compressor **ret);
 void compress_close(struct compressor *c);
+/* Of a device that was lost: its memory goes, and is taken anew by the next segment. What sequences
+ * keep of segments that they read is dropped; their sides were. */
+void compress_leave(struct compressor *c);
 
 /* Bytes of the scratch that unfinished segments have now, and at most. */
 size_t compress_scratch_used(const struct compressor *c);

@@ -62,12 +62,31 @@ size_t pool_tables_bytes(uint32_t n_pages)
                       sizeof(*p->by));
 }
 
+void pool_leave(struct pool *p)
+{
+    backend_free(p->backend, p->mem, p->mem_len);
+    p->mem = NULL;
+}
+
+int pool_again(struct pool *p, struct why *why)
+{
+    void *mem;
+    int r = backend_alloc(p->backend, p->mem_len, &mem);
+
+    if (r == 0) {
+        p->mem = mem;
+        r = backend_populate(p->backend, mem, p->mem_len);
+    }
+    if (r < 0)
+        return why_set(why, r, "no memory for %zu bytes of context (--kv-bytes)", p->mem_len);
+    return 0;
+}
+
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
               uint64_t bytes, struct why *why)
 {
     size_t page = pool_page_bytes(m, kv);
     uint32_t n = pool_pages_in(bytes, page);
-    void *mem;
     int r;
 
     *p = (struct pool){
@@ -94,15 +113,10 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
         return why_set(why, -ENOMEM, "no memory for the tables of %u KV pages", n);
     }
     p->mem_len = n * page;
-    r = backend_alloc(b, p->mem_len, &mem);
-    if (r == 0) {
-        p->mem = mem;
-        r = backend_populate(b, mem, p->mem_len);
-    }
+    r = pool_again(p, why);
     if (r < 0) {
         pool_close(p);
-        return why_set(why, r, "no memory for %llu bytes of context (--kv-bytes)",
-                       (unsigned long long)bytes);
+        return r;
     }
     p->n_pages = p->n_free = n;
     for (uint32_t i = 0; i < p->n_pages; i++) /* page 0 is taken first */

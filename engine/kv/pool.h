@@ -101,6 +101,11 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
               uint64_t bytes, struct why *why);
 void pool_close(struct pool *p);
 
+/* Of a device that was lost: its memory is given back, and taken anew when it came back. Pages stay
+ * whose they are, and have nothing in them then. */
+void pool_leave(struct pool *p);
+int pool_again(struct pool *p, struct why *why); /* -ENOMEM */
+
 /* From now on r is asked when pages are short, after those that were there before; borrowed until
  * it is dropped. Its account is empty when it comes, and is to be emptied after it went. Dropping
  * one that was never added does nothing. */

@@ -40,6 +40,14 @@ void scratch_close(struct scratch *s)
     *s = (struct scratch){ 0 };
 }
 
+void scratch_leave(struct scratch *s)
+{
+    assert(s->n == 0);
+    backend_free(s->backend, s->mem, s->len);
+    s->mem = NULL;
+    s->touched = 0;
+}
+
 void *scratch_take(struct scratch *s, size_t len)
 {
     size_t off = 0;

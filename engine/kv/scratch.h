@@ -36,6 +36,8 @@ int scratch_open(struct scratch *s, struct backend *b, size_t len);
 /* Its memory is taken at the first use, for what can be done without. */
 void scratch_promise(struct scratch *s, struct backend *b, size_t len);
 void scratch_close(struct scratch *s);
+/* Its memory goes until the next use; no span is out. */
+void scratch_leave(struct scratch *s);
 
 /* len bytes, aligned to 64, whatever was in them. */
 void *scratch_take(struct scratch *s, size_t len);
