@@ -7,22 +7,24 @@
  */
 #include "engine/plan.h"
 
+#include "engine/plan_limits.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* A piece may be as short as the shortest segment, and each run adds a ragged one at both ends. */
-static uint32_t pieces_of_rows(uint32_t max_rows)
+struct plan plan_limits(uint32_t max_rows, uint32_t max_pages)
 {
-    return max_rows / SEQ_SEGMENT_MIN + 2 * FORWARD_RUNS_MAX;
+    return (struct plan){ .max_rows = max_rows,
+                          .max_pieces = max_rows / SEQ_SEGMENT_MIN + 2 * FORWARD_RUNS_MAX,
+                          .max_pages = max_pages };
 }
 
 int plan_open(struct plan *p, uint32_t max_rows, uint32_t max_pages)
 {
-    *p = (struct plan){ .max_rows = max_rows,
-                        .max_pieces = pieces_of_rows(max_rows),
-                        .max_pages = max_pages };
+    *p = plan_limits(max_rows, max_pages);
     p->rows = malloc(max_rows * sizeof(*p->rows));
     p->out_rows = malloc(max_rows * sizeof(*p->out_rows));
     p->pieces = malloc(p->max_pieces * sizeof(*p->pieces));
@@ -53,9 +55,7 @@ size_t plan_bytes(const struct plan *p)
 
 size_t plan_need(uint32_t max_rows, uint32_t max_pages)
 {
-    const struct plan p = { .max_rows = max_rows,
-                            .max_pieces = pieces_of_rows(max_rows),
-                            .max_pages = max_pages };
+    const struct plan p = plan_limits(max_rows, max_pages);
 
     return plan_bytes(&p);
 }

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 int sampler_check(const struct sampler_params *p, struct why *why)
@@ -58,17 +57,16 @@ void sampler_push(struct sampler *s, uint32_t token)
     s->recent[s->n_recent++ % SAMPLER_REPEAT_MAX] = token;
 }
 
-/* Once a token, however often it stands in the window: a table of the ids that were seen, open
- * addressing, never more than half full. */
-static void penalise(const struct sampler *s, float *logits, uint32_t n_vocab)
+/* Ids that are penalised, each once, however often it stands in the window: a table of those that
+ * were seen, open addressing, never more than half full. */
+static uint32_t recent_ids(const struct sampler *s, uint32_t n_vocab, uint32_t *ret)
 {
     enum { SLOTS = 2 * SAMPLER_REPEAT_MAX };
     uint32_t n = s->params.repeat_last_n < s->n_recent ? s->params.repeat_last_n : s->n_recent;
-    float by = s->params.repeat_penalty;
-    uint32_t seen[SLOTS];
+    uint32_t seen[SLOTS], n_ids = 0;
 
-    if (n == 0 || by == 1)
-        return;
+    if (n == 0 || s->params.repeat_penalty == 1)
+        return 0;
     memset(seen, 0xff, sizeof(seen));
     for (uint32_t i = 1; i <= n; i++) {
         uint32_t id = s->recent[(s->n_recent - i) % SAMPLER_REPEAT_MAX],
@@ -82,8 +80,18 @@ static void penalise(const struct sampler *s, float *logits, uint32_t n_vocab)
         if (seen[at] == id)
             continue;
         seen[at] = id;
-        logits[id] = logits[id] > 0 ? logits[id] / by : logits[id] * by;
+        ret[n_ids++] = id;
     }
+    return n_ids;
+}
+
+static void penalise(const struct sampler *s, float *logits, uint32_t n_vocab)
+{
+    uint32_t ids[SAMPLER_REPEAT_MAX], n = recent_ids(s, n_vocab, ids);
+    float by = s->params.repeat_penalty;
+
+    for (uint32_t i = 0; i < n; i++)
+        logits[ids[i]] = logits[ids[i]] > 0 ? logits[ids[i]] / by : logits[ids[i]] * by;
 }
 
 /* --- cuts ------------------------------------------------------------------------------------- */
@@ -115,12 +123,9 @@ static double mass_of(const struct sampler_candidate *c, uint32_t n)
     return sum;
 }
 
-/* The mass of all weights, and with top_p the least that one of its tokens can have: all tokens
- * that weigh less make up less than 1 - top_p together. A thousandth less, for roundings. */
-static double least_weight(const struct sampler_params *p, const float *w, uint32_t n,
-                           double *ret_mass)
+static double weight_of_block(const float *w, uint32_t n)
 {
-    double sum[8] = { 0 }, least;
+    double sum[8] = { 0 };
     uint32_t i = 0;
 
     for (; i + 8 <= n; i += 8) {
@@ -131,9 +136,32 @@ static double least_weight(const struct sampler_params *p, const float *w, uint3
         sum[0] += (double)w[i];
     for (int k = 1; k < 8; k++)
         sum[0] += sum[k];
-    *ret_mass = sum[0];
-    least = 0.999 * (1 - (double)p->top_p) * sum[0] / n;
-    return least > (double)p->min_p ? least : (double)p->min_p;
+    return sum[0];
+}
+
+/* Of all weights: eight sums in a block, which a device makes of all blocks at once, then block by
+ * block. */
+static double weight_of_all(const float *w, uint32_t n)
+{
+    double sum = 0;
+
+    for (uint32_t i = 0; i < n; i += SAMPLER_MASS_BLOCK)
+        sum += weight_of_block(w + i, n - i < SAMPLER_MASS_BLOCK ? n - i : SAMPLER_MASS_BLOCK);
+    return sum;
+}
+
+/* With top_p the least that one of its tokens can have, times the mean weight: all tokens that
+ * weigh less make up less than 1 - top_p together. A thousandth less, for roundings. */
+static double least_share(const struct sampler_params *p)
+{
+    return 0.999 * (1 - (double)p->top_p);
+}
+
+static float least_weight(const struct sampler_params *p, double mass, uint32_t n)
+{
+    double least = least_share(p) * mass / n;
+
+    return (float)(least > (double)p->min_p ? least : (double)p->min_p);
 }
 
 /* Tokens of some weight, and of the least; without a branch, as it would be guessed wrong. */
@@ -207,11 +235,14 @@ static bool narrow_search(const struct sampler_candidate *c, uint32_t n, uint32_
 /* Keeps the shortest run of most likely candidates that has k of them or the mass, in the order of
  * their ids; of equal weights, the smaller ids. Linear, where sorting a vocabulary would take
  * longer than a layer: three times the candidates are counted by 10 bits of their weight, from the
- * upper ones on; or six times by 5, when they are fewer than the buckets would be. */
-static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t k, double mass)
+ * upper ones on; or six times by 5, when they are fewer than the buckets would be. Which of the
+ * two, the n_likely there were say: of these c may be only the first k and some, and the sums that
+ * are compared are the same then. */
+static uint32_t select_top(struct sampler_candidate *c, uint32_t n, uint32_t n_likely, uint32_t k,
+                           double mass)
 {
     struct search s = { .k = k, .mass = mass };
-    uint32_t kept = 0, equal = 0, bits = n < 1u << SEARCH_BITS_MAX ? 5 : SEARCH_BITS_MAX;
+    uint32_t kept = 0, equal = 0, bits = n_likely < 1u << SEARCH_BITS_MAX ? 5 : SEARCH_BITS_MAX;
 
     for (uint32_t shift = DEPTH_BITS; shift > 0;) {
         shift -= bits;
@@ -253,12 +284,25 @@ static uint32_t draw(uint64_t rng[4], const struct sampler_candidate *c, uint32_
     return c[n - 1].id;
 }
 
+/* All cuts keep the most likely ones, so they can be made one after another; but they are counted
+ * on the whole distribution, whose mass this is. */
+static uint32_t finish(struct sampler *s, struct sampler_candidate *c, uint32_t n,
+                       uint32_t n_likely, double mass)
+{
+    const struct sampler_params *p = &s->params;
+    uint32_t top_k = p->top_k ? p->top_k : n;
+
+    if (top_k < n || p->top_p < 1)
+        n = select_top(c, n, n_likely, top_k, p->top_p < 1 ? (double)p->top_p * mass : INFINITY);
+    return draw(s->rng, c, n);
+}
+
 uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float *logits,
                       uint32_t n_vocab, struct sampler_candidate *scratch)
 {
     const struct sampler_params *p = &s->params;
-    uint32_t best, n, top_k;
-    double least, mass;
+    uint32_t best, n;
+    double mass;
 
     penalise(s, logits, n_vocab);
     best = math->argmax(logits, n_vocab);
@@ -266,12 +310,31 @@ uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float 
     if (p->temperature == 0 || !isfinite(logits[best]))
         return best;
     math->weights(logits, n_vocab, logits[best], p->temperature, logits);
-    /* All cuts keep the most likely ones, so they can be made one after another; but they are
-     * counted on the whole distribution, whose mass this is. */
-    least = least_weight(p, logits, n_vocab, &mass);
-    n = gather(logits, n_vocab, (float)least, scratch);
-    top_k = p->top_k ? p->top_k : n;
-    if (top_k < n || p->top_p < 1)
-        n = select_top(scratch, n, top_k, p->top_p < 1 ? (double)p->top_p * mass : INFINITY);
-    return draw(s->rng, scratch, n);
+    mass = weight_of_all(logits, n_vocab);
+    n = gather(logits, n_vocab, least_weight(p, mass, n_vocab), scratch);
+    return finish(s, scratch, n, n, mass);
+}
+
+/* --- in two steps ----------------------------------------------------------------------------- */
+
+bool sampler_ask(const struct sampler *s, uint32_t n_vocab, uint32_t *ids, struct sampler_ask *ret)
+{
+    const struct sampler_params *p = &s->params;
+
+    if (p->temperature != 0 && p->top_k == 0 && p->top_p >= 1 && p->min_p == 0)
+        return false;
+    *ret = (struct sampler_ask){ .penalty = p->repeat_penalty,
+                                 .n_ids = recent_ids(s, n_vocab, ids),
+                                 .ids = ids,
+                                 .temperature = p->temperature,
+                                 .top_k = p->top_k,
+                                 .min_p = p->min_p,
+                                 .least = least_share(p) };
+    return true;
+}
+
+uint32_t sampler_take(struct sampler *s, const struct sampler_found *found,
+                      struct sampler_candidate *c)
+{
+    return found->n ? finish(s, c, found->n, found->n_likely, found->mass) : found->best;
 }

@@ -14,6 +14,7 @@
 
 #include "base/why.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct sampler_params {
@@ -33,6 +34,31 @@ struct sampler_candidate {
     uint32_t id;
 }; /* 1 for the most likely */
 
+/* What of a row of logits whoever computes it elsewhere is asked for, so that the row need not come
+ * here (engine/backend.h, pick). */
+struct sampler_ask {
+    float penalty; /* of ids */
+    uint32_t n_ids;
+    const uint32_t *ids; /* below n_vocab, each once */
+    float temperature;   /* 0: the largest alone */
+    uint32_t top_k;      /* 0: all */
+    float min_p;
+    double least; /* times the mean weight: tokens of less go; 0: none do */
+};
+
+/* The answer. Candidates are all tokens that weigh at least min_p and the least, and with top_k at
+ * least as much as the k-th of all, and perhaps some more: in the order of their ids. */
+struct sampler_found {
+    double mass;       /* of all weights */
+    uint32_t best;     /* the largest after penalties, as argmax below */
+    uint32_t n_bad;    /* logits that were no numbers, before penalties */
+    uint32_t n;        /* candidates; 0: best is the token */
+    uint32_t n_likely; /* those there were before top_k */
+};
+
+/* Of a row, that can be taken; more are as good as the row itself. */
+#define SAMPLER_CANDIDATES_MAX 1024u
+
 struct sampler {
     struct sampler_params params;
     uint64_t rng[4];                     /* xoshiro256** state */
@@ -50,6 +76,9 @@ struct sampler_math {
     void (*weights)(const float *x, uint32_t n, float max, float temperature, float *ret);
 };
 
+/* Weights are added up in blocks of so many, whoever does it: so the sum is the same bits. */
+#define SAMPLER_MASS_BLOCK 1024u
+
 /* Tokens of less than e^-44 of the largest weight are left out: all of a vocabulary of them would
  * weigh less than the last bit of the 53 that a draw has. */
 #define SAMPLER_WEIGHT_LOG_MIN (-44.0f)
@@ -61,5 +90,13 @@ void sampler_push(struct sampler *s, uint32_t token); /* a token of the context,
 /* logits (n_vocab) is changed in place. scratch holds n_vocab candidates. */
 uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float *logits,
                       uint32_t n_vocab, struct sampler_candidate *scratch);
+
+/* The same in two steps, for who leaves the first to others. ids, which ret points to, has room for
+ * SAMPLER_REPEAT_MAX. False: nothing is cut, so the row itself is needed. */
+bool sampler_ask(const struct sampler *s, uint32_t n_vocab, uint32_t *ids, struct sampler_ask *ret);
+/* found->n is at most SAMPLER_CANDIDATES_MAX. The token is the same as sampler_pick's. c is
+ * changed. */
+uint32_t sampler_take(struct sampler *s, const struct sampler_found *found,
+                      struct sampler_candidate *c);
 
 #endif
