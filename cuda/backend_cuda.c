@@ -36,15 +36,34 @@ static int cuda_look(unsigned device, struct why *why)
     return rt_look(device, why);
 }
 
-static void cuda_close(struct backend *b)
+static void close_device(struct cuda *c)
 {
-    struct cuda *c = cuda_of(b);
-
     shift_close(c->shift);
     step_close(c->step);
     stage_close(c->spills);
     stage_close(c->stage);
     rt_close(c->rt);
+    c->shift = NULL;
+    c->step = NULL;
+    c->spills = c->stage = NULL;
+    c->rt = NULL;
+}
+
+static int open_device(struct cuda *c, struct why *why)
+{
+    int r = rt_open(c->device, &c->rt, why);
+
+    if (r == 0 &&
+        (stage_open(c->rt, RT_COPY, &c->stage) < 0 || stage_open(c->rt, RT_SPILL, &c->spills) < 0))
+        r = why_set(why, -ENOMEM, "no pinned memory for copies to %s:%u", rt_name, c->device);
+    return r;
+}
+
+static void cuda_close(struct backend *b)
+{
+    struct cuda *c = cuda_of(b);
+
+    close_device(c);
     if (c->host)
         c->host->ops->close(c->host);
     free(c);
@@ -62,10 +81,7 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     c->max_rows = o->max_rows;
     r = o->host->open(o, &c->host, why);
     if (r == 0)
-        r = rt_open(o->device, &c->rt, why);
-    if (r == 0 &&
-        (stage_open(c->rt, RT_COPY, &c->stage) < 0 || stage_open(c->rt, RT_SPILL, &c->spills) < 0))
-        r = why_set(why, -ENOMEM, "no pinned memory for copies to %s:%u", rt_name, o->device);
+        r = open_device(c, why);
     if (r < 0) {
         cuda_close(&c->b);
         return r;
@@ -77,14 +93,36 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
 static void cuda_info(const struct backend *b, struct backend_info *ret)
 {
     const struct cuda *c = (const struct cuda *)b;
-    struct rt_info rt;
+    struct rt_info rt = { .name = "lost" };
 
     c->host->ops->info(c->host, ret);
-    rt_info(c->rt, &rt);
+    if (c->rt)
+        rt_info(c->rt, &rt);
     ret->scratch_bytes = c->step ? step_bytes(c->step) + shift_bytes(c->shift) : 0;
     ret->memory = rt.bytes;
     ret->memory_free = rt.bytes_free;
     (void)snprintf(ret->name, sizeof(ret->name), "%s:%u (%s)", rt_name, c->device, rt.name);
+}
+
+static bool cuda_lost(const struct backend *b)
+{
+    return ((const struct cuda *)b)->lost;
+}
+
+/* What is left of it goes first, which the runtime answers with errors; then the runtime is told to
+ * begin anew. After some errors it can't, and says so here: then it takes another process. */
+static int cuda_reopen(struct backend *b, struct why *why)
+{
+    struct cuda *c = cuda_of(b);
+    int r;
+
+    close_device(c);
+    rt_reset(c->device);
+    r = open_device(c, why);
+    if (r < 0)
+        close_device(c);
+    c->lost = r < 0;
+    return r;
 }
 
 /* --- memory ----------------------------------------------------------------------------------- */
@@ -159,7 +197,8 @@ static void cuda_free(struct backend *b, void *mem, size_t n)
         (void)said(c, rt_wait(c->rt, RT_SPILL));
         (void)said(c, rt_wait(c->rt, RT_COMPUTE));
     }
-    rt_free(c->rt, mem);
+    if (c->rt)
+        rt_free(c->rt, mem);
 }
 
 /* A device's memory is never swapped out. */
@@ -206,12 +245,14 @@ static int cuda_done(struct backend *b, uint64_t ticket)
 {
     struct cuda *c = cuda_of(b);
 
-    return said(c, stage_done(c->spills, ticket));
+    return c->spills ? said(c, stage_done(c->spills, ticket)) : -EIO;
 }
 
 static int cuda_eventfd(struct backend *b)
 {
-    return stage_eventfd(cuda_of(b)->spills);
+    struct cuda *c = cuda_of(b);
+
+    return c->spills ? stage_eventfd(c->spills) : -1;
 }
 
 static int cuda_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to)
@@ -233,7 +274,7 @@ static int cuda_need(const struct backend_options *o, const struct model *m, uin
                      struct why *why)
 {
     (void)why;
-    *ret = step_need(m, o->max_rows) + shift_need(m);
+    *ret = step_need(m, o->max_rows, o->max_pages) + shift_need(m);
     return 0;
 }
 
@@ -278,6 +319,15 @@ static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
     int r = ready(c);
 
     return r < 0 ? r : said(c, step_hidden(c->step, first, n, to));
+}
+
+static int cuda_pick(struct backend *b, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+                     struct sampler_found *ret, struct sampler_candidate *ret_c)
+{
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r < 0 ? r : said(c, step_pick(c->step, first, n, asks, ret, ret_c));
 }
 
 static int cuda_move(struct backend *b, const struct backend_move *m)
@@ -332,6 +382,8 @@ const struct backend_ops *gistd_backend(void)
         .open = cuda_open,
         .close = cuda_close,
         .info = cuda_info,
+        .lost = cuda_lost,
+        .reopen = cuda_reopen,
         .alloc = cuda_alloc,
         .free = cuda_free,
         .lock = cuda_lock,
@@ -346,6 +398,7 @@ const struct backend_ops *gistd_backend(void)
         .logits = cuda_logits,
         .logprobs = cuda_logprobs,
         .hidden = cuda_hidden,
+        .pick = cuda_pick,
         .copy_page = cuda_copy_page,
         .move = cuda_move,
         .norms = cuda_norms,

@@ -70,6 +70,11 @@ static size_t lay_out(struct room *r, const struct model *m)
         { &r->logits, (size_t)ROOM_HEAD_ROWS * m->n_vocab * f },
         { &r->ids, t * sizeof(uint32_t) },
         { &r->logprobs, t * f },
+        { &r->asks, ROOM_PICKS * sizeof(*r->asks) },
+        { &r->ask_ids, (size_t)ROOM_PICKS * SAMPLER_REPEAT_MAX * sizeof(*r->ask_ids) },
+        { &r->found, ROOM_PICKS * sizeof(*r->found) },
+        { &r->candidates, (size_t)ROOM_PICKS * SAMPLER_CANDIDATES_MAX * sizeof(*r->candidates) },
+        { &r->pick, k_pick_scratch(ROOM_HEAD_ROWS, m->n_vocab) },
         { &r->attend, k_attend_scratch(&shape, r->max_rows) },
         { &r->gemm, gemm_workspace },
     };

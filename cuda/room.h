@@ -8,8 +8,10 @@
 
 #include "cuda/attend.h"
 #include "cuda/matvec.h"
+#include "cuda/pick.h"
 #include "cuda/rt.h"
 #include "engine/file/model.h"
+#include "engine/sampler.h"
 
 /* Rows of a product that matvec makes; of more the weights become bf16, slab by slab. */
 #define ROOM_FEW_ROWS   K_MATVEC_ROWS
@@ -17,6 +19,9 @@
 
 /* Outputs whose logits are made at a time: each is two rows of the product. */
 #define ROOM_HEAD_ROWS (K_MATVEC_ROWS / 2)
+
+/* Outputs that are sampled from at a time. */
+#define ROOM_PICKS 32u
 
 struct room {
     struct rt *rt;
@@ -36,13 +41,18 @@ struct room {
     uint16_t *slab;    /* weights as bf16: ROOM_SLAB_BYTES, or all of the largest */
     /* What bf16 leaves over of both; no bytes where no matrix of the layers is of floats. */
     uint16_t *bf16_low, *slab_low;
-    float *low;      /* (K_MATVEC_ROWS, ADAPTER_RANK_MAX) */
-    float *head;     /* (K_MATVEC_ROWS, n_vocab) */
-    float *logits;   /* (ROOM_HEAD_ROWS, n_vocab) */
-    uint32_t *ids;   /* (T) */
-    float *logprobs; /* (T) */
-    void *attend;    /* k_attend_scratch */
-    void *gemm;      /* gemm_workspace */
+    float *low;                           /* (K_MATVEC_ROWS, ADAPTER_RANK_MAX) */
+    float *head;                          /* (K_MATVEC_ROWS, n_vocab) */
+    float *logits;                        /* (ROOM_HEAD_ROWS, n_vocab) */
+    uint32_t *ids;                        /* (T) */
+    float *logprobs;                      /* (T) */
+    struct k_pick_ask *asks;              /* (ROOM_PICKS) */
+    uint32_t *ask_ids;                    /* (ROOM_PICKS, SAMPLER_REPEAT_MAX) */
+    struct k_pick_found *found;           /* (ROOM_PICKS) */
+    struct sampler_candidate *candidates; /* (ROOM_PICKS, SAMPLER_CANDIDATES_MAX) */
+    void *pick;                           /* k_pick_scratch of ROOM_HEAD_ROWS */
+    void *attend;                         /* k_attend_scratch */
+    void *gemm;                           /* gemm_workspace */
 };
 
 struct k_attend_shape room_attend_shape(const struct model *m, uint32_t kv);

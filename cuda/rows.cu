@@ -2,6 +2,7 @@
  * so each does all that can be done to a row while it is here. */
 #include "cuda/rows.h"
 
+#include "cuda/best.cuh"
 #include "cuda/forms.cuh"
 #include "cuda/tiles.cuh"
 
@@ -271,52 +272,18 @@ int k_logprobs(void *stream, const struct k_logprobs *a)
     return launch(a->n, WIDE, 0, stream, logprobs, *a);
 }
 
-/* Larger, or as large and earlier. */
-struct best {
-    float x;
-    uint32_t at;
-};
-
-static __device__ __forceinline__ struct best better(struct best a, struct best b)
-{
-    return b.x > a.x || (b.x == a.x && b.at < a.at) ? b : a;
-}
-
-static __device__ __forceinline__ struct best warp_best(struct best b)
-{
-    for (int by = 16; by > 0; by /= 2) {
-        struct best with = { __shfl_xor_sync(~0u, b.x, by), __shfl_xor_sync(~0u, b.at, by) };
-
-        b = better(b, with);
-    }
-    return b;
-}
-
-/* A NaN is larger than nothing, so never the best. */
 static __global__ void __launch_bounds__(WIDE) argmax(struct k_argmax a)
 {
-    SHARED_STATIC(struct best, part, [WIDE / WARP]);
     const float *x = a.logits + (size_t)blockIdx.x * a.n_vocab;
-    unsigned lane = threadIdx.x % WARP;
-    struct best b = { -INFINITY, UINT32_MAX };
+    struct best b = BEST_NONE;
 
     grid_trigger();
     grid_wait();
     for (uint32_t i = threadIdx.x; i < a.n_vocab; i += blockDim.x)
         if (x[i] > b.x)
             b = { x[i], i };
-    b = warp_best(b);
-    if (lane == 0)
-        part[threadIdx.x / WARP] = b;
-    __syncthreads();
-    if (threadIdx.x >= WARP)
-        return;
-    if (lane < WIDE / WARP)
-        b = part[lane];
-    else
-        b = { -INFINITY, UINT32_MAX };
-    b = warp_best(b);
-    if (lane == 0)
+    b = block_best(b);
+    if (threadIdx.x == 0)
         a.to[blockIdx.x] = b.at == UINT32_MAX ? 0 : b.at;
 }
 

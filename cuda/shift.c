@@ -2,6 +2,7 @@
 
 #include "cuda/fit.h"
 #include "cuda/move.h"
+#include "engine/kv/asked.h"
 #include "engine/kv/pool.h"
 #include "engine/kv/seq.h"
 
@@ -14,8 +15,8 @@
 #define PAGES_MAX (2 * SEQ_SEGMENT_MAX / PAGE_TOKENS)
 
 struct shift {
-    void *fit; /* scratch, as long as it has been needed so far */
-    size_t fit_len;
+    void *fit;      /* scratch; NULL: nothing was fitted yet */
+    size_t fit_len; /* that it has, or will have */
     struct rt *rt;
     struct stage *stage;
     struct k_angles angles;
@@ -40,9 +41,23 @@ static size_t lists_bytes(uint32_t n_lists)
     return (2 * (size_t)PAGES_MAX + (size_t)n_lists * 2 * SEQ_SEGMENT_MAX) * sizeof(uint32_t);
 }
 
+/* FIT_BYTES, or what one list of the longest segment takes, or all of them if that is less. */
+static size_t fit_bytes(const struct model *m)
+{
+    const struct k_fit longest = { .pool.head_dim = m->head_dim,
+                                   .n_raw = SEQ_SEGMENT_MAX,
+                                   .n_keys = SEQ_SEGMENT_MAX,
+                                   .n_asked = ASKED_ROWS,
+                                   .n_lists = 1 };
+    size_t one = k_fit_scratch(&longest), all = one * lists_of(m);
+    size_t most = one > FIT_BYTES ? one : FIT_BYTES;
+
+    return all < most ? all : most;
+}
+
 size_t shift_need(const struct model *m)
 {
-    return lists_bytes(lists_of(m));
+    return lists_bytes(lists_of(m)) + fit_bytes(m);
 }
 
 _Static_assert(sizeof(float) == sizeof(uint32_t), "lists and norms share memory");
@@ -55,8 +70,10 @@ int shift_open(struct rt *rt, struct stage *stage, const struct model *m, struct
 
     if (!s)
         return -ENOMEM;
-    *s = (struct shift){ .rt = rt, .stage = stage, .angles = angles, .n_lists = lists_of(m) };
-    r = rt_alloc(rt, shift_need(m), &s->mem);
+    *s = (struct shift){
+        .rt = rt, .stage = stage, .angles = angles, .n_lists = lists_of(m), .fit_len = fit_bytes(m)
+    };
+    r = rt_alloc(rt, lists_bytes(s->n_lists), &s->mem);
     if (r < 0) {
         free(s);
         return r;
@@ -81,7 +98,7 @@ void shift_close(struct shift *s)
 
 size_t shift_bytes(const struct shift *s)
 {
-    return lists_bytes(s->n_lists) + s->fit_len;
+    return lists_bytes(s->n_lists) + (s->fit ? s->fit_len : 0);
 }
 
 struct k_pool shift_pool(const struct pool *p)
@@ -158,24 +175,10 @@ int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, ui
                   : r;
 }
 
-/* Once for the longest segments that there are, and not for each. */
-static int fit_room(struct shift *s, size_t n)
+/* By the first segment that is fitted, for the longest that there are. */
+static int fit_room(struct shift *s)
 {
-    void *mem;
-    int r;
-
-    if (n <= s->fit_len)
-        return 0;
-    r = rt_wait(s->rt, RT_COMPUTE); /* what is queued may be in it */
-    if (r == 0)
-        r = rt_alloc(s->rt, n, &mem);
-    if (r < 0)
-        return r;
-    if (s->fit)
-        rt_free(s->rt, s->fit);
-    s->fit = mem;
-    s->fit_len = n;
-    return 0;
+    return s->fit ? 0 : rt_alloc(s->rt, s->fit_len, &s->fit);
 }
 
 int shift_fit(struct shift *s, const struct backend_fit *f)
@@ -191,14 +194,15 @@ int shift_fit(struct shift *s, const struct backend_fit *f)
                        .n_asked = f->n_asked,
                        .first_list = f->first_list,
                        .n_lists = 1 };
-    size_t fitting = FIT_BYTES / k_fit_scratch(&a);
+    size_t fitting = s->fit_len / k_fit_scratch(&a);
     int r = put(s, s->from, f->from, seq_n_pages(f->n_raw));
 
-    a.n_lists = fitting > f->n_lists ? f->n_lists : fitting > 0 ? (uint32_t)fitting : 1;
+    assert(fitting > 0);
+    a.n_lists = fitting < f->n_lists ? (uint32_t)fitting : f->n_lists;
     if (r == 0)
         r = put(s, s->to, f->to, seq_n_pages(f->n_keys));
     if (r == 0)
-        r = fit_room(s, k_fit_scratch(&a));
+        r = fit_room(s);
     if (r == 0)
         r = stage_join(s->stage);
     a.scratch = s->fit;

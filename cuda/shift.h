@@ -17,6 +17,7 @@
 
 struct shift;
 
+/* Bytes of the device's that it takes. */
 size_t shift_need(const struct model *m);
 int shift_open(struct rt *rt, struct stage *stage, const struct model *m, struct k_angles angles,
                struct shift **ret);

@@ -54,7 +54,8 @@ struct step {
     struct rt_event *done[STEP_AHEAD]; /* layer i's: [i % STEP_AHEAD] */
     const struct plan *plan;           /* of the step that runs, or was the last */
     struct k_pool pool;
-    uint32_t n_out; /* rows of room.out */
+    uint32_t n_out;    /* rows of room.out */
+    uint32_t *ask_ids; /* the host's, as room.ask_ids */
     struct kept kept[KEPT];
     uint64_t n_steps;
 };
@@ -71,9 +72,14 @@ static size_t coarse_bytes(const struct model *m)
     return (size_t)ROTARY_COARSE * m->head_dim * sizeof(float);
 }
 
-size_t step_need(const struct model *m, uint32_t max_rows)
+static size_t opened_bytes(const struct model *m, uint32_t max_rows)
 {
     return room_need(m, max_rows) + fine_bytes(m) + coarse_bytes(m);
+}
+
+size_t step_need(const struct model *m, uint32_t max_rows, uint32_t max_pages)
+{
+    return opened_bytes(m, max_rows) + upload_need(m, max_rows, max_pages);
 }
 
 size_t step_bytes(const struct step *s)
@@ -109,6 +115,9 @@ static int open_parts(struct step *s, uint32_t max_rows, struct why *why)
 {
     int r = room_open(s->rt, s->m, max_rows, &s->room);
 
+    s->ask_ids = malloc((size_t)ROOM_PICKS * SAMPLER_REPEAT_MAX * sizeof(*s->ask_ids));
+    if (r == 0 && !s->ask_ids)
+        r = -ENOMEM;
     if (r == 0)
         r = put_angles(s);
     for (unsigned i = 0; i < STEP_AHEAD && r == 0; i++)
@@ -117,7 +126,7 @@ static int open_parts(struct step *s, uint32_t max_rows, struct why *why)
         return why_set(why, r,
                        "no memory on the device for steps of %u tokens: %zu bytes "
                        "(--batch-tokens)",
-                       max_rows, step_need(s->m, max_rows));
+                       max_rows, opened_bytes(s->m, max_rows));
     s->products = (struct products){ .stream = rt_stream(s->rt, RT_COMPUTE), .room = &s->room };
     return gemm_open(s->products.stream, s->room.gemm, &s->products.gemm, why);
 }
@@ -161,6 +170,7 @@ void step_close(struct step *s)
         rt_free(s->rt, s->coarse);
     upload_fini(&s->upload);
     room_close(&s->room);
+    free(s->ask_ids);
     free(s);
 }
 
@@ -568,6 +578,114 @@ int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *id
                                                                      .to = s->room.logprobs + at });
     }
     return r == 0 ? stage_get(s->stage, host, s->room.logprobs, n * sizeof(*host), NULL) : r;
+}
+
+/* Asks and the ids of their penalties, one behind the other. */
+static int put_asks(struct step *s, const struct sampler_ask *asks, uint32_t n, bool *ret_draws)
+{
+    struct k_pick_ask put[ROOM_PICKS];
+    uint32_t n_ids = 0;
+    int r;
+
+    *ret_draws = false;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct sampler_ask *a = &asks[i];
+
+        assert(a->n_ids <= SAMPLER_REPEAT_MAX);
+        put[i] = (struct k_pick_ask){ .least = a->least,
+                                      .penalty = a->penalty,
+                                      .temperature = a->temperature,
+                                      .min_p = a->min_p,
+                                      .top_k = a->top_k,
+                                      .first_id = n_ids,
+                                      .n_ids = a->n_ids };
+        memcpy(s->ask_ids + n_ids, a->ids, a->n_ids * sizeof(*a->ids));
+        n_ids += a->n_ids;
+        *ret_draws |= a->temperature != 0;
+    }
+    r = stage_put(s->stage, s->room.asks, put, n * sizeof(*put), NULL);
+    if (r == 0 && n_ids)
+        r = stage_put(s->stage, s->room.ask_ids, s->ask_ids, n_ids * sizeof(*s->ask_ids), NULL);
+    return r == 0 ? stage_join(s->stage) : r;
+}
+
+/* Those of rows that have some, and not too many. The last is waited for, and with it all. */
+static int get_candidates(struct step *s, uint32_t n, const struct sampler_found *found,
+                          struct sampler_candidate *ret)
+{
+    uint32_t left = 0;
+    uint64_t ticket;
+    int r = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        left += found[i].n > 0 && found[i].n <= SAMPLER_CANDIDATES_MAX;
+    for (uint32_t i = 0; i < n && left > 0 && r == 0; i++) {
+        size_t at = (size_t)i * SAMPLER_CANDIDATES_MAX;
+
+        if (found[i].n == 0 || found[i].n > SAMPLER_CANDIDATES_MAX)
+            continue;
+        left--;
+        r = stage_get(s->stage, ret + at, s->room.candidates + at, found[i].n * sizeof(*ret),
+                      left ? &ticket : NULL);
+    }
+    return r;
+}
+
+static int get_found(struct step *s, uint32_t n, struct sampler_found *ret)
+{
+    struct k_pick_found got[ROOM_PICKS];
+    int r = stage_get(s->stage, got, s->room.found, n * sizeof(*got), NULL);
+
+    for (uint32_t i = 0; i < n && r == 0; i++)
+        ret[i] = (struct sampler_found){ .mass = got[i].mass,
+                                         .best = got[i].best,
+                                         .n_bad = got[i].n_bad,
+                                         .n = got[i].n,
+                                         .n_likely = got[i].n_likely };
+    return r;
+}
+
+/* Of up to ROOM_PICKS outputs. */
+static int pick_some(struct step *s, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+                     struct sampler_found *ret, struct sampler_candidate *ret_c)
+{
+    bool draws;
+    int r = put_asks(s, asks, n, &draws);
+
+    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
+        k = head_rows(n - at);
+        r = head(s, first + at, k);
+        if (r == 0)
+            r = k_pick(s->products.stream,
+                       &(struct k_pick){ .logits = s->room.logits,
+                                         .asks = s->room.asks + at,
+                                         .ids = s->room.ask_ids,
+                                         .n = k,
+                                         .n_vocab = s->m->n_vocab,
+                                         .draws = draws,
+                                         .max = SAMPLER_CANDIDATES_MAX,
+                                         .found = s->room.found + at,
+                                         .candidates = s->room.candidates +
+                                                       (size_t)at * SAMPLER_CANDIDATES_MAX,
+                                         .scratch = s->room.pick });
+    }
+    if (r == 0)
+        r = get_found(s, n, ret);
+    return r == 0 && draws ? get_candidates(s, n, ret, ret_c) : r;
+}
+
+int step_pick(struct step *s, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+              struct sampler_found *ret, struct sampler_candidate *ret_c)
+{
+    int r = 0;
+
+    assert(first + n <= s->n_out);
+    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
+        k = n - at < ROOM_PICKS ? n - at : ROOM_PICKS;
+        r = pick_some(s, first + at, k, asks + at, ret + at,
+                      ret_c + (size_t)at * SAMPLER_CANDIDATES_MAX);
+    }
+    return r;
 }
 
 int step_hidden(struct step *s, uint32_t first, uint32_t n, float *to)

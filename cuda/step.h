@@ -21,8 +21,8 @@
 
 struct step;
 
-/* Bytes of the device's that step_open takes. */
-size_t step_need(const struct model *m, uint32_t max_rows);
+/* Bytes of the device's that it takes, with plans of so many pages (engine/plan.h). */
+size_t step_need(const struct model *m, uint32_t max_rows, uint32_t max_pages);
 int step_open(struct rt *rt, struct stage *stage, const struct model *m, uint32_t max_rows,
               struct step **ret, struct why *why);
 void step_close(struct step *s);
@@ -33,6 +33,8 @@ int step_run(struct step *s, const struct plan *plan, const struct forward_stop 
 /* Of the outputs of the last step, as struct backend_ops has it. */
 int step_logits(struct step *s, uint32_t first, uint32_t n, float *host);
 int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *ids, float *host);
+int step_pick(struct step *s, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+              struct sampler_found *ret, struct sampler_candidate *ret_c);
 int step_hidden(struct step *s, uint32_t first, uint32_t n, float *to);
 
 /* The angles of positions, for who moves keys. */

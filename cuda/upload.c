@@ -1,6 +1,8 @@
 #include "cuda/upload.h"
 
+#include "cuda/room.h"
 #include "engine/file/adapter.h"
+#include "engine/plan_limits.h"
 
 #include <string.h>
 
@@ -53,18 +55,18 @@ static bool has_adapter(const struct plan *plan)
 }
 
 /* The cut's size is known when it was cut: room for the largest is left, and it goes last. */
-static struct layout lay_out(const struct upload *u, const struct plan *plan,
+static struct layout lay_out(const struct model *m, const struct plan *plan, bool adapters,
                              const struct k_attend_shape *shape)
 {
-    struct layout l = { .n_own = has_adapter(plan) ? (uint32_t)rounded(plan->n_pieces) : 0 };
+    struct layout l = { .n_own = adapters ? (uint32_t)rounded(plan->n_pieces) : 0 };
     const size_t bytes[PART__N] = {
         [ROWS] = rounded(plan->n_rows) * sizeof(*plan->rows),
         [PIECES] = rounded(plan->n_pieces) * sizeof(*plan->pieces),
         [SEGMENTS] = rounded(plan->n_segments) * sizeof(*plan->segments),
         [PAGES] = rounded(plan->n_pages) * sizeof(*plan->pages),
         [OUT_ROWS] = rounded(plan->n_out) * sizeof(*plan->out_rows),
-        [GISTS] = l.n_own * sizeof(*u->gists),
-        [OWN] = l.n_own * u->model->n_layer * sizeof(*u->own),
+        [GISTS] = l.n_own * sizeof(const float *),
+        [OWN] = l.n_own * m->n_layer * sizeof(struct k_bias),
         [CUT] = k_attend_cut_bytes(shape, plan),
     };
 
@@ -75,15 +77,34 @@ static struct layout lay_out(const struct upload *u, const struct plan *plan,
     return l;
 }
 
-/* Only ever for a step that is larger than all before it, and by half at least: not once a token.
- */
-static int make_room(struct upload *u, size_t n)
+/* Of the largest step that a plan of these limits can be. */
+static size_t most_bytes(const struct model *m, const struct plan *limits,
+                         const struct k_attend_shape *shape)
 {
-    size_t len = u->len + u->len / 2 > n ? u->len + u->len / 2 : n;
+    struct plan p = *limits;
+
+    p.n_rows = p.n_out = p.max_rows;
+    p.n_pieces = p.max_pieces;
+    p.n_segments = p.n_pages = p.max_pages;
+    return lay_out(m, &p, true, shape).bytes;
+}
+
+size_t upload_need(const struct model *m, uint32_t max_rows, uint32_t max_pages)
+{
+    const struct plan p = plan_limits(max_rows, max_pages);
+    const struct k_attend_shape shape = room_attend_shape(m, KV_F16);
+
+    return most_bytes(m, &p, &shape);
+}
+
+/* Once for a plan, and not for each step: old blocks beside new ones would be more than was said.
+ */
+static int make_room(struct upload *u, size_t len)
+{
     void *host, *mem;
     int r;
 
-    if (n <= u->len)
+    if (len <= u->len)
         return 0;
     r = rt_alloc_host(u->rt, len, &host);
     if (r < 0)
@@ -148,8 +169,8 @@ static void set_pointers(struct upload *u, const struct layout *l)
 
 int upload_plan(struct upload *u, const struct plan *plan, const struct k_attend_shape *shape)
 {
-    struct layout l = lay_out(u, plan, shape);
-    int r = make_room(u, l.bytes);
+    struct layout l = lay_out(u->model, plan, has_adapter(plan), shape);
+    int r = make_room(u, most_bytes(u->model, plan, shape));
 
     if (r == 0)
         r = k_attend_cut(shape, plan, u->host + l.off[CUT], l.bytes - l.off[CUT], &u->table);

@@ -21,7 +21,7 @@
 struct upload {
     struct rt *rt;
     const struct model *model;
-    uint8_t *host, *mem; /* as long as the largest step that has been */
+    uint8_t *host, *mem; /* for the largest step that the plan has room for */
     size_t len;
     /* Of the step that was uploaded last, on the device. */
     const struct plan_row *rows;
@@ -38,8 +38,10 @@ struct upload {
 void upload_init(struct upload *u, struct rt *rt, const struct model *m);
 void upload_fini(struct upload *u);
 size_t upload_bytes(const struct upload *u);
+/* The most that it will be, for plans of these limits (engine/plan.h). */
+size_t upload_need(const struct model *m, uint32_t max_rows, uint32_t max_pages);
 
-/* Queues the copy on the computing stream. */
+/* Queues the copy on the computing stream. Blocks are taken by the first step. */
 int upload_plan(struct upload *u, const struct plan *plan, const struct k_attend_shape *shape);
 
 #endif

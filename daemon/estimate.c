@@ -121,6 +121,22 @@ static void describe(struct estimate *e, const struct config *c, const struct mo
         e->page_bytes[kv] = pool_page_bytes(m, kv);
 }
 
+/* A plan lists the pool's pages, and how many there are is what is left beside it: a few that have
+ * no room then are left free. */
+static int divide_with_plan(struct estimate *e, const struct config *c,
+                            const struct backend_ops *ops, struct backend_options *o,
+                            const struct model *m, struct why *why)
+{
+    int r;
+
+    divide(e, c);
+    o->max_pages = FORWARD_POOLS * pool_pages_in(e->context, e->page_bytes[e->kv]);
+    r = ops->need(o, m, &e->scratch, why);
+    if (r == 0)
+        divide(e, c);
+    return r;
+}
+
 static int fill(struct estimate *e, const struct config *c, const struct model *m, struct why *why)
 {
     const struct backend_ops *ops;
@@ -133,11 +149,11 @@ static int fill(struct estimate *e, const struct config *c, const struct model *
         r = ops->need(&o, m, &e->scratch, why);
     if (r == 0)
         r = find_memory(e, c, ops, &o, why);
-    if (r < 0)
-        return r;
-    divide(e, c);
-    count_host(e);
-    return 0;
+    if (r == 0)
+        r = divide_with_plan(e, c, ops, &o, m, why);
+    if (r == 0)
+        count_host(e);
+    return r;
 }
 
 int estimate_make(const struct config *c, struct estimate *ret, struct why *why)

@@ -23,20 +23,22 @@
  *
  * Threads    one, the scheduler's, which may be the backend's worker too. run's slices run on any.
  * Ownership  backend_open's caller closes; memory is freed before that. set_model borrows the
- * model. Errors     -ENOMEM, -ECANCELED, -EIO (the device is lost: nothing of it can be used any
- * more).
+ * model.
+ * Errors     -ENOMEM, -ECANCELED, -EIO (the device is lost: nothing of it can be used any more, but
+ * free, and reopen).
  */
 #ifndef ENGINE_BACKEND_H
 #define ENGINE_BACKEND_H
 
 #include "base/why.h"
 #include "engine/kv/page.h"
+#include "engine/sampler.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define BACKEND_ABI 2u
+#define BACKEND_ABI 3u
 
 struct backend;
 struct backend_fit;
@@ -44,7 +46,6 @@ struct forward_stop;
 struct model;
 struct plan;
 struct pool;
-struct sampler_math;
 
 struct backend_options {
     unsigned device;                /* of several */
@@ -52,6 +53,7 @@ struct backend_options {
     uint32_t threads;               /* 0: one a CPU */
     bool pin;                       /* each thread to a CPU */
     uint32_t max_rows;              /* of a step */
+    uint32_t max_pages;             /* that its plan lists (engine/plan.h); need alone asks */
     const struct backend_ops *host; /* the CPU's: whoever computes elsewhere has host work done by
                                      * it. backend_open fills it in */
 };
@@ -63,7 +65,7 @@ struct backend_info {
     int owner_cpu;    /* that the others leave to the thread that opened it, who may go there
                        * (base/seat.h); -1: there is none */
     bool exact_rows;  /* what comes of a row is the same to the bit, whatever else is in the step */
-    size_t scratch_bytes;
+    size_t scratch_bytes;         /* so far: no more than need says */
     uint64_t memory, memory_free; /* of a device that has its own; 0: it is this machine's */
     const struct sampler_math *sampling;
 };
@@ -94,13 +96,18 @@ struct backend_ops {
 
     /* Whether such a device is here: 0, or -ENODEV and what is missing. NULL: it always is. */
     int (*look)(unsigned device, struct why *why);
-    /* Bytes of scratch that a backend opened so will have when it has the model, of which only the
-     * shapes are looked at. No device has to be there. */
+    /* Bytes of scratch that a backend opened so will have at most, for all that it is asked later:
+     * of the model only the shapes are looked at. No device has to be there. */
     int (*need)(const struct backend_options *o, const struct model *m, uint64_t *ret,
                 struct why *why);
     int (*open)(const struct backend_options *o, struct backend **ret, struct why *why);
     void (*close)(struct backend *b);
     void (*info)(const struct backend *b, struct backend_info *ret);
+
+    /* Whether it failed with -EIO; NULL: it never does. reopen: it is as behind open, if all of its
+     * memory was freed before; after an error, a sentence, it may be asked again. */
+    bool (*lost)(const struct backend *b);
+    int (*reopen)(struct backend *b, struct why *why);
 
     /* Zeroed, at a multiple of 4096. lock: sees that it can't be swapped out; -errno when that is
      * not allowed. host: where the host may write it itself, or NULL: put is the only way. */
@@ -142,6 +149,10 @@ struct backend_ops {
     int (*logprobs)(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
                     float *host);
     int (*hidden)(struct backend *b, uint32_t first, uint32_t n, float *to);
+    /* What they are sampled from (engine/sampler.h), instead of logits; NULL: those are as near.
+     * ret_c: (n, SAMPLER_CANDIDATES_MAX); a row with more has none there. */
+    int (*pick)(struct backend *b, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+                struct sampler_found *ret, struct sampler_candidate *ret_c);
 
     int (*copy_page)(struct backend *b, const struct pool *p, uint32_t from, uint32_t to);
     int (*move)(struct backend *b, const struct backend_move *m);

@@ -77,3 +77,9 @@ int forward_logprobs(struct forward *f, uint32_t first, uint32_t n, const uint32
 {
     return f->backend->ops->logprobs(f->backend, first, n, ids, ret);
 }
+
+int forward_pick(struct forward *f, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+                 struct sampler_found *ret, struct sampler_candidate *ret_c)
+{
+    return f->backend->ops->pick(f->backend, first, n, asks, ret, ret_c);
+}

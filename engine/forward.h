@@ -46,6 +46,10 @@ int forward_logits(struct forward *f, uint32_t first, uint32_t n, float *ret);
 int forward_logprobs(struct forward *f, uint32_t first, uint32_t n, const uint32_t *ids,
                      float *ret);
 
+/* Instead of their logits, as engine/backend.h has it; where it has pick. */
+int forward_pick(struct forward *f, uint32_t first, uint32_t n, const struct sampler_ask *asks,
+                 struct sampler_found *ret, struct sampler_candidate *ret_c);
+
 /* Outputs that a run has. */
 uint32_t forward_n_out(const struct forward_run *run);
 

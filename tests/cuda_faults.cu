@@ -1,6 +1,7 @@
 /* Kernels for test_cuda_shim.c: each right in one way, and wrong in the others. */
 #include "tests/cuda_faults.h"
 
+#include "cuda/atomic.cuh"
 #include "cuda/dev.cuh"
 
 #define N 128u
@@ -193,6 +194,20 @@ int faults_add(void *stream, float *x, uint32_t n, bool wait)
 int faults_last_block(void *stream, uint32_t *y, uint32_t n_blocks)
 {
     return launch(n_blocks, 1, 0, stream, last_block, y);
+}
+
+static __global__ void count(bool atomic, unsigned *y)
+{
+    grid_wait();
+    if (atomic)
+        atomicAdd(y, 1u);
+    else
+        ++*y;
+}
+
+int faults_count(void *stream, bool atomic, unsigned *y, uint32_t n)
+{
+    return launch(1, n, 0, stream, count, atomic, y);
 }
 
 int faults_mma_16(void *stream, bool bf16, const uint16_t *a, const uint16_t *b, float *c)

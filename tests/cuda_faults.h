@@ -37,6 +37,9 @@ int faults_add(void *stream, float *x, uint32_t n, bool wait);
 /* y = the largest of x so far, as blocks come: their order is seen. */
 int faults_last_block(void *stream, uint32_t *y, uint32_t n_blocks);
 
+/* *y += n, by so many threads of one block. */
+int faults_count(void *stream, bool atomic, unsigned *y, uint32_t n);
+
 /* C (16, 8) += A (16, k) B (8, k): of whole warps. */
 int faults_mma_16(void *stream, bool bf16, const uint16_t *a, const uint16_t *b, float *c);
 int faults_mma_s8(void *stream, uint32_t k, const int8_t *a, const int8_t *b, int32_t *c);

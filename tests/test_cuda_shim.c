@@ -182,6 +182,17 @@ static void early(int waits)
     must((int)cudaDeviceSynchronize());
 }
 
+/* Threads that count together. */
+static void counts(int atomic)
+{
+    unsigned *y = device(sizeof(*y)), host;
+
+    must((int)cudaMemset(y, 0, sizeof(*y)));
+    must(faults_count(NULL, atomic != 0, y, N));
+    must((int)cudaMemcpy(&host, y, sizeof(host), cudaMemcpyDeviceToHost));
+    must(host != N);
+}
+
 static void host_function(void *arg)
 {
     (void)cudaGetLastError();
@@ -245,6 +256,8 @@ static const struct fault {
     { "a page that is written to before it went", spills, SPILL_GET_NOT_DONE, { "", RACE, "" } },
     { "kernels that wait", early, 1, { "", "", "" } },
     { "a kernel that is early", early, 0, { "", RACE, "" } },
+    { "a count", counts, 1, { "", "", "" } },
+    { "a count that is not atomic", counts, 0, { NULL, RACE, NULL } },
     { "a host function that calls",
       calls_back,
       0,

@@ -12,8 +12,11 @@
  * the limits here; a bias that is left out brings 100 times that.
  */
 #include "cuda/backend_cuda.h"
+#include "cuda/room.h"
+#include "cuda/shim/cuda_runtime_api.h"
 #include "cuda/shim/shim.h"
 #include "engine/file/tile.h"
+#include "engine/fit.h"
 #include "engine/forward.h"
 #include "tests/support/gguf_build.h"
 #include "tests/support/near.h"
@@ -265,6 +268,116 @@ static void batches_and_outputs(void **state)
     rig_close(&r);
 }
 
+/* --- sampling --------------------------------------------------------------------------------- */
+
+enum { PICKED = SANITIZED ? 5 : ROOM_PICKS + 5 }; /* more than at a time */
+
+struct picking {
+    struct sampler samplers[PICKED];
+    uint32_t recent[PICKED][SAMPLER_REPEAT_MAX];
+    struct sampler_ask asks[PICKED];
+    struct sampler_found found[PICKED];
+    struct sampler_candidate c[PICKED][SAMPLER_CANDIDATES_MAX], scratch[N_VOCAB];
+    float logits[PICKED][N_VOCAB];
+};
+
+/* Each in its own way, with the text before it. */
+static void ask_picks(struct picking *p, const uint32_t *ids)
+{
+    static const struct sampler_params ways[] = {
+        { .temperature = 0, .top_p = 1, .repeat_penalty = 1 },
+        { .temperature = 1, .top_k = 20, .top_p = 1, .repeat_penalty = 1.2f, .repeat_last_n = 9 },
+        { .temperature = 0.8f, .top_p = 0.9f, .repeat_penalty = 1 },
+    };
+
+    for (uint32_t i = 0; i < PICKED; i++) {
+        sampler_init(&p->samplers[i], &ways[i % 3]);
+        for (uint32_t k = 0; k < i; k++)
+            sampler_push(&p->samplers[i], ids[k]);
+        assert_true(sampler_ask(&p->samplers[i], N_VOCAB, p->recent[i], &p->asks[i]));
+    }
+}
+
+/* The tokens that the logits give. */
+static void picks_are_of_the_logits(void **state)
+{
+    uint32_t ids[PICKED], n_out;
+    struct forward_run run = { .tokens = ids, .n_tokens = PICKED, .want = FORWARD_WANT_ALL };
+    struct picking *p = calloc(1, sizeof(*p));
+    struct rig r;
+    struct seq s;
+
+    (void)state;
+    make_ids(ids, PICKED);
+    open_rig(&r, &kinds[1], gistd_backend());
+    assert_int_equal(rig_seq(&r, 100, SEG, 0, &s), 0);
+    assert_int_equal(seq_reserve(&s, PICKED), 0);
+    run.seq = &s;
+    assert_int_equal(forward_step(&r.forward, &run, 1, NULL, &n_out), 0);
+    assert_int_equal(n_out, PICKED);
+    ask_picks(p, ids);
+    assert_int_equal(forward_pick(&r.forward, 0, PICKED, p->asks, p->found, p->c[0]), 0);
+    assert_int_equal(forward_logits(&r.forward, 0, PICKED, p->logits[0]), 0);
+    for (uint32_t i = 0; i < PICKED; i++) {
+        struct sampler there = p->samplers[i];
+        uint32_t id = sampler_pick(&p->samplers[i], &kernels_scalar.sampling, p->logits[i], N_VOCAB,
+                                   p->scratch);
+
+        assert_int_equal(p->found[i].n_bad, 0);
+        assert_true(p->found[i].n <= SAMPLER_CANDIDATES_MAX);
+        assert_int_equal(sampler_take(&there, &p->found[i], p->c[i]), id);
+    }
+    seq_close(&s);
+    rig_close(&r);
+    free(p);
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+/* When all was of use, down to a fit, a device has less what `need` said, and not a byte more. */
+static void memory_is_as_said(void **state)
+{
+    struct backend_options o = { .max_rows = MAX_BATCH };
+    struct backend_fit fit = { .n_raw = SEG, .n_keys = 16, .n_asked = 8 };
+    struct backend_info info;
+    uint32_t pages[SEG / PAGE_TOKENS];
+    struct why why = { "" };
+    size_t n, before, after, all;
+    uint64_t need;
+    struct rig r;
+    struct seq s;
+    void *asked;
+
+    (void)state;
+    if (SANITIZED)
+        skip();
+    assert_int_equal(cudaMemGetInfo(&before, &all), 0);
+    open_rig(&r, &kinds[0], gistd_backend());
+    o.max_pages = FORWARD_POOLS * r.pool.n_pages;
+    assert_int_equal(r.backend->ops->need(&o, r.model, &need, &why), 0);
+    r.backend->ops->info(r.backend, &info);
+    assert_true(info.scratch_bytes < need);
+    free(feed(&r, N_TOKENS, MAX_BATCH));
+    assert_int_equal(rig_seq(&r, N_TOKENS, SEG, 0, &s), 0);
+    assert_int_equal(seq_reserve(&s, SEG), 0);
+    for (uint32_t i = 0; i < SEG / PAGE_TOKENS; i++)
+        pages[i] = seq_pages(&s, 0)[i];
+    fit.pool = &r.pool;
+    fit.from = fit.to = pages;
+    fit.n_lists = r.model->n_layer * r.model->n_head_kv;
+    n = fit.n_lists * fit.n_asked * ASKED_FLOATS(r.model->head_dim) * sizeof(float);
+    assert_int_equal(backend_alloc(r.backend, n, &asked), 0);
+    fit.asked = asked;
+    assert_int_equal(r.backend->ops->fit(r.backend, &fit), fit.n_lists);
+    backend_free(r.backend, asked, n);
+    r.backend->ops->info(r.backend, &info);
+    assert_int_equal(info.scratch_bytes, need);
+    assert_int_equal(cudaMemGetInfo(&after, &all), 0);
+    assert_int_equal(before - after, need + r.model->block_len + r.pool.mem_len);
+    seq_close(&s);
+    rig_close(&r);
+}
+
 /* --- giving up, and what fails ---------------------------------------------------------------- */
 
 static bool stop_at(void *arg)
@@ -436,7 +549,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_cpu),      cmocka_unit_test(order_and_lateness_do_not_show),
-        cmocka_unit_test(batches_and_outputs), cmocka_unit_test(a_step_is_given_up),
+        cmocka_unit_test(batches_and_outputs), cmocka_unit_test(picks_are_of_the_logits),
+        cmocka_unit_test(memory_is_as_said),   cmocka_unit_test(a_step_is_given_up),
         cmocka_unit_test(a_lost_device),       cmocka_unit_test(steps_do_not_wait_for_spills),
         cmocka_unit_test(no_memory),
     };
