@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "daemon/log.h"
+#include "daemon/picks.h"
 #include "daemon/sched.h"
 #include "engine/file/stream.h"
 
@@ -439,9 +440,12 @@ static void give_rows(struct sched *s, struct request *r, const struct forward_r
 static void give_some(struct sched *s, struct batch *b, uint32_t first, uint32_t end, uint32_t out,
                       uint32_t n)
 {
-    int r = forward_logits(&s->served.forward, out, n, s->logits);
     float *logits = s->logits;
+    int r;
 
+    if (n == end - first && picks_give(s, b->requests + first, out, n)) /* nobody guessed */
+        return;
+    r = forward_logits(&s->served.forward, out, n, s->logits);
     for (uint32_t i = first; i < end; i++) {
         if (r < 0)
             request_fail_step(s, b->requests[i], r);

@@ -316,19 +316,10 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
     }
 }
 
-static void sample(struct sched *s, struct request *r, float *logits)
+/* The next token is this one. */
+static void take(struct sched *s, struct request *r, uint32_t id)
 {
     struct generate *g = r->state;
-    uint32_t id;
-
-    if (!request_finite(s, r, logits, s->served.model->n_vocab))
-        return;
-    if (g->has_logprobs) /* candidates are not needed before the pick, and have the size */
-        logprobs_look(&g->logprobs, s->served.info.sampling, logits, (float *)s->candidates);
-    if (!mask(s, r, logits))
-        return;
-    id = sampler_pick(&g->sampler, s->served.info.sampling, logits, s->served.model->n_vocab,
-                      s->candidates);
 
     if (!g->first_ns) {
         g->first_ns = clock_ns();
@@ -340,6 +331,21 @@ static void sample(struct sched *s, struct request *r, float *logits)
         return;
     }
     accept_token(s, r, id);
+}
+
+static void sample(struct sched *s, struct request *r, float *logits)
+{
+    struct generate *g = r->state;
+
+    if (!request_finite(s, r, logits, s->served.model->n_vocab))
+        return;
+    if (g->has_logprobs) /* candidates are not needed before the pick, and have the size */
+        logprobs_look(&g->logprobs, s->served.info.sampling, logits, (float *)s->candidates);
+    if (!mask(s, r, logits))
+        return;
+    take(s, r,
+         sampler_pick(&g->sampler, s->served.info.sampling, logits, s->served.model->n_vocab,
+                      s->candidates));
 }
 
 /* An answer that has no more room goes on without what its prompt brought back, one by one. Each
@@ -485,7 +491,10 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
         if (served_pages_come(&s->served, session->seq.account, 1))
             return false;
         if (!takes_page(session)) {
-            done(s, r, WIRE_REASON_POOL_FULL);
+            if (served_lost(&s->served)) /* a page could not be copied */
+                request_fail_step(s, r, -EIO);
+            else
+                done(s, r, WIRE_REASON_POOL_FULL);
             return false;
         }
     }
@@ -619,6 +628,28 @@ static bool generate_follows(struct sched *s, struct request *r, uint32_t guess)
 
 static const struct draft_ops drafts = { .add = generate_draft, .follows = generate_follows };
 
+static bool generate_asks(struct sched *s, struct request *r, uint32_t *ids,
+                          struct sampler_ask *ret)
+{
+    const struct generate *g = r->state;
+
+    return !g->match && !g->has_logprobs &&
+           sampler_ask(&g->sampler, s->served.model->n_vocab, ids, ret);
+}
+
+static void generate_picked(struct sched *s, struct request *r, const struct sampler_found *found,
+                            struct sampler_candidate *c)
+{
+    struct generate *g = r->state;
+
+    r->session->has_pending = false; /* it was read */
+    r->usage.computed_tokens++;
+    if (found->n_bad)
+        request_fail_finite(s, r);
+    else
+        take(s, r, sampler_take(&g->sampler, found, c));
+}
+
 /* --- sending ---------------------------------------------------------------------------------- */
 
 static int generate_flush(struct sched *s, struct request *r)
@@ -696,6 +727,8 @@ const struct request_ops request_generate = {
     .plan = generate_plan,
     .token = generate_token,
     .drafts = &drafts,
+    .asks = generate_asks,
+    .picked = generate_picked,
     .flush = generate_flush,
     .undo = generate_undo,
     .fini = generate_fini,

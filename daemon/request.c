@@ -338,18 +338,23 @@ void request_fail_memory(struct sched *s, struct request *r, int e)
  * on the way, and the kernels hand a NaN on to the logits (engine/kv/page.h). Where the narrow type
  * of the context memory is to blame, and nothing else can be done by who runs the daemon, it says
  * so. */
-bool request_finite(struct sched *s, struct request *r, const float *x, size_t n)
+void request_fail_finite(struct sched *s, struct request *r)
 {
     char kv[16];
 
-    if (quant_finite(QUANT_F32, x, n))
-        return true;
     (void)config_choice("kv-type", s->config->kv_type, kv, sizeof(kv));
     request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
                  "the model's output is not finite: its values overflow after this text%s%s%s",
                  s->config->kv_type == CONFIG_KV_F32 ? "" : ", perhaps in context memory of type ",
                  s->config->kv_type == CONFIG_KV_F32 ? "" : kv,
                  s->config->kv_type == CONFIG_KV_F32 ? "" : " (try --kv-type f32)");
+}
+
+bool request_finite(struct sched *s, struct request *r, const float *x, size_t n)
+{
+    if (quant_finite(QUANT_F32, x, n))
+        return true;
+    request_fail_finite(s, r);
     return false;
 }
 
@@ -368,6 +373,11 @@ void request_fail_step(struct sched *s, struct request *r, int e)
 {
     const struct stream *stream = s->served.model->stream;
 
+    if (served_lost(&s->served)) {
+        request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
+                     "device %s was lost while it computed: ask again", s->config->device);
+        return;
+    }
     if (stream && stream_why(stream)[0]) {
         request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS, "the model's step failed: %s",
                      stream_why(stream));
@@ -434,6 +444,10 @@ void request_fail_pages(struct sched *s, struct request *r, const struct pool_ac
     char begin[96];
     va_list ap;
 
+    if (served_lost(&s->served)) { /* a page could not be copied */
+        request_fail_step(s, r, -EIO);
+        return;
+    }
     va_start(ap, what);
     (void)vsnprintf(begin, sizeof(begin), what, ap);
     va_end(ap);
@@ -492,6 +506,14 @@ bool request_take_session(struct sched *s, struct request *r, uint64_t id)
     if (!session || session->closing) {
         request_fail(s, r, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
                      "this client has no session %" PRIu64, id);
+        return false;
+    }
+    if (session->lost) {
+        request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
+                     "session %" PRIu64
+                     " was lost with the device: it stands on several documents; close it, and "
+                     "open it with them again",
+                     id);
         return false;
     }
     /* Refused instead of queued: the order of two requests of one client on one session is its own

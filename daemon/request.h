@@ -20,6 +20,7 @@
 
 #include "daemon/trace.h"
 #include "engine/forward.h"
+#include "engine/sampler.h"
 #include "ipc/wire.h"
 
 #include <sys/queue.h>
@@ -64,6 +65,11 @@ struct request_ops {
     const uint32_t *(*next)(const struct request *r);
     void (*scored)(struct sched *s, struct request *r, uint32_t n, const float *logprobs);
     const struct draft_ops *drafts; /* decode; NULL: none */
+    /* decode, where who computes samples too (engine/backend.h, pick): what for, and what came of
+     * it. ids has room for SAMPLER_REPEAT_MAX. False, or NULL: the row itself is needed. */
+    bool (*asks)(struct sched *s, struct request *r, uint32_t *ids, struct sampler_ask *ret);
+    void (*picked)(struct sched *s, struct request *r, const struct sampler_found *found,
+                   struct sampler_candidate *c);
 
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
@@ -140,6 +146,7 @@ void request_fail_step(struct sched *s, struct request *r, int e);
 /* Log-probabilities or logits are numbers. If one is not the request fails with a sentence, and
  * false: nothing may be sampled, scored or kept from them. */
 bool request_finite(struct sched *s, struct request *r, const float *x, size_t n);
+void request_fail_finite(struct sched *s, struct request *r);
 /* Logits of outputs [first, first + n) of the last step, to ret, all of them numbers. False:
  * likewise. */
 bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uint32_t n,

@@ -11,6 +11,7 @@
 #include "daemon/log.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
+#include "daemon/picks.h"
 #include "daemon/tier.h"
 #include "store/io.h"
 
@@ -396,6 +397,7 @@ static bool step(struct sched *s)
     TAILQ_FOREACH (c, &s->clients, link)
         c->blocked = false;
     any |= reap(s);
+    any |= lost_look(s);
     /* Before work, which may wait for what came from the disk. */
     any |= look_after_store(s);
     /* What ends at once was answered above: back to the rings, where the next one may be. */
@@ -553,7 +555,8 @@ static int open_scratch(struct sched *s)
     s->candidates = malloc(n * sizeof(*s->candidates));
     s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));
     s->logprobs = malloc(s->config->batch_tokens * sizeof(*s->logprobs));
-    if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs)
+    if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs ||
+        picks_open(&s->picks, s->served.backend) < 0)
         return -ENOMEM;
     r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
@@ -650,6 +653,7 @@ static void close_all(struct sched *s)
     free(s->candidates);
     free(s->next_ids);
     free(s->logprobs);
+    picks_close(s->picks);
     if (s->epoll >= 0)
         (void)close(s->epoll);
     served_close(&s->served);

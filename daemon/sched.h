@@ -21,6 +21,7 @@
 #include "daemon/draft.h"
 #include "daemon/follow.h"
 #include "daemon/grammars.h"
+#include "daemon/lost.h"
 #include "daemon/mailbox.h"
 #include "daemon/meter.h"
 #include "daemon/names_put.h"
@@ -79,6 +80,7 @@ struct sched {
     uint32_t *next_ids;                   /* (batch_tokens), with their */
     float *logprobs;                      /* (batch_tokens): of request_ops.scored */
     struct sampler_candidate *candidates; /* (n_vocab) */
+    struct picks *picks;                  /* where who computes samples too; NULL: it does not */
     struct pace pace;
     uint32_t draft; /* tokens of a guess at most, or DRAFT_AUTO (daemon/draft.h) */
     struct draft_cost draft_cost;
@@ -100,6 +102,7 @@ struct sched {
     struct meter meter;
     struct trace trace;
     struct degraded degraded; /* the store */
+    struct lost lost;         /* the device */
 
     /* Written by the scheduler, read by the control thread: is it alive? */
     _Atomic uint64_t heartbeat;

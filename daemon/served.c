@@ -284,18 +284,48 @@ int served_load(struct served *b, const struct config *c, struct keep *keep,
     return 0;
 }
 
+/* What a device with so many pages has of scratch at most, once all was of use: more than so far.
+ */
+static uint64_t scratch_of(const struct served *b, const struct config *c, uint32_t n_pages)
+{
+    char cpu[SERVED_CPU_MAX];
+    struct backend_options o = served_backend_options(c, cpu);
+    struct why why = { "" };
+    uint64_t need;
+
+    o.max_pages = FORWARD_POOLS * n_pages;
+    return b->backend->ops->need(&o, b->model, &need, &why) < 0 ? 0 : need;
+}
+
+/* Bytes for the pool, of those that are free; 0: --kv-bytes can't be had. What is taken behind the
+ * pool is left to it, or a small device would have nothing for that. How much it is hangs on the
+ * pages a little (engine/plan.h). */
+static uint64_t device_kv_bytes(const struct served *b, const struct config *c, enum kv_type kv,
+                                struct headroom *room)
+{
+    uint64_t all = room->bytes, packing = compress_need(b->model), bytes = 0;
+    struct backend_info info;
+    uint32_t n_pages = 0;
+
+    b->backend->ops->info(b->backend, &info);
+    for (int i = 0; i < 2; i++) {
+        uint64_t later = packing + scratch_of(b, c, n_pages) - info.scratch_bytes;
+
+        room->bytes = all > later ? all - later : 0;
+        bytes = c->kv_bytes ? headroom_kv_bytes(room, c->kv_bytes) : headroom_device_kv_bytes(room);
+        n_pages = pool_pages_in(bytes, pool_page_bytes(b->model, kv));
+    }
+    return bytes;
+}
+
 /* The pool touches all of it at once: a kernel that is out of memory then does not say so either.
  */
 static int open_pool(struct served *b, const struct config *c, enum kv_type kv, struct why *why)
 {
     struct headroom room;
     bool is_device = read_room(b, &room);
-    uint64_t packing = is_device ? compress_need(b->model) : 0, bytes;
-
-    /* It is taken behind the pool, which would leave a small device nothing for it. */
-    room.bytes = room.bytes > packing ? room.bytes - packing : 0;
-    bytes = is_device && !c->kv_bytes ? headroom_device_kv_bytes(&room)
-                                      : headroom_kv_bytes(&room, c->kv_bytes);
+    uint64_t bytes =
+        is_device ? device_kv_bytes(b, c, kv, &room) : headroom_kv_bytes(&room, c->kv_bytes);
 
     if (bytes == 0 && c->kv_bytes)
         return why_set(why, -ENOMEM,
@@ -347,9 +377,85 @@ int served_start(struct served *b, const struct config *c, struct why *why)
     if (c->mlock && b->backend->ops->lock(b->backend, b->pool.mem, b->pool.mem_len) < 0)
         log_warning("context memory is not locked: the limit of locked memory is too low");
     b->backend->ops->info(b->backend, &b->info);
+    if (b->info.memory)
+        b->info.scratch_bytes = scratch_of(b, c, b->pool.n_pages);
     pages = c->client_kv_bytes ? c->client_kv_bytes / b->pool.page_bytes : b->pool.n_pages;
     b->client_pages = pages < b->pool.n_pages ? (uint32_t)pages : b->pool.n_pages;
     return storage_open(b, c, why);
+}
+
+/* --- a device that was lost ------------------------------------------------------------------- */
+
+bool served_lost(const struct served *b)
+{
+    return b->backend->ops->lost && b->backend->ops->lost(b->backend);
+}
+
+void served_leave(struct served *b)
+{
+    compress_leave(b->compressor);
+    pool_leave(&b->pool);
+    for (uint32_t i = 0; i < b->n_adapters; i++)
+        adapter_leave(b->adapters[i]);
+    model_leave(b->model);
+}
+
+static int read_model_again(struct served *b, const struct config *c,
+                            const struct model_progress *progress, struct why *why)
+{
+    struct model_options o = { .progress = progress };
+    struct model *m;
+    int r = model_open_as(c->model, b->backend, &o, &m, why);
+
+    if (r < 0)
+        return r;
+    if (memcmp(m->digest, b->model->digest, sizeof(m->digest)) != 0) {
+        model_close(m);
+        return why_set(why, -ESTALE, "%s: it is another model now: restart gistd", c->model);
+    }
+    model_take(b->model, m);
+    return 0;
+}
+
+/* In the order that they were opened in; -EINVAL of open_adapter: its name is there already, so
+ * they are opened by hand. */
+static int read_adapters_again(struct served *b, const char *paths, struct why *why)
+{
+    char path[PATH_MAX];
+    struct adapter *a;
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < b->n_adapters; paths += paths[0] == ':') {
+        size_t n = strcspn(paths, ":");
+
+        memcpy(path, paths, n);
+        path[n] = '\0';
+        paths += n;
+        if (n == 0)
+            continue;
+        r = adapter_open(path, b->model, &a, why);
+        if (r == 0)
+            adapter_take(b->adapters[i++], a);
+    }
+    return r;
+}
+
+int served_again(struct served *b, const struct config *c, const struct model_progress *progress,
+                 struct why *why)
+{
+    int r = b->backend->ops->reopen(b->backend, why);
+
+    if (r == 0)
+        r = read_model_again(b, c, progress, why);
+    if (r == 0)
+        r = read_adapters_again(b, c->adapters, why);
+    if (r == 0)
+        r = b->backend->ops->set_model(b->backend, b->model, why);
+    if (r == 0)
+        r = pool_again(&b->pool, why);
+    if (r < 0)
+        served_leave(b);
+    return r;
 }
 
 void served_close(struct served *b)

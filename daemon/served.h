@@ -34,7 +34,7 @@ struct weight_image;
 
 struct served {
     struct backend *backend;
-    struct backend_info info; /* when all is open */
+    struct backend_info info; /* when all is open; scratch as it will be */
     struct model *model;
     struct weight_image *image; /* that is being written for the next start; NULL: none is */
     struct vocab *vocab;
@@ -66,6 +66,15 @@ int served_load(struct served *b, const struct config *c, struct keep *keep,
                 const struct model_progress *progress, struct why *why);
 int served_start(struct served *b, const struct config *c, struct why *why);
 void served_close(struct served *b);
+
+/* The device was lost (engine/backend.h): whatever failed, that is why. */
+bool served_lost(const struct served *b);
+/* Then: all of its memory is given back. Nobody has
+ * anything of the compressor's. */
+void served_leave(struct served *b);
+/* It is opened anew, and has all that it had but what is in pages. After an error as before. */
+int served_again(struct served *b, const struct config *c, const struct model_progress *progress,
+                 struct why *why);
 
 /* Pages that can be had: free ones, and those that are only kept in case they are of use again. */
 uint32_t served_pages_free(const struct served *b);

@@ -60,6 +60,7 @@ struct session {
     uint64_t read_ns;           /* that appends took since the last answer */
     struct draft_rate drafts;   /* how often its answers were guessed right */
     bool closing;
+    bool lost;    /* with a device, what is no function of its ids */
     bool opening; /* its client does not know of it yet (daemon/opening.h) */
 };
 

@@ -53,7 +53,7 @@ struct backend_options {
     uint32_t threads;               /* 0: one a CPU */
     bool pin;                       /* each thread to a CPU */
     uint32_t max_rows;              /* of a step */
-    uint32_t max_pages;             /* that its plan lists (engine/plan.h); need alone asks */
+    uint32_t max_pages;             /* of its plan; need alone asks */
     const struct backend_ops *host; /* the CPU's: whoever computes elsewhere has host work done by
                                      * it. backend_open fills it in */
 };
@@ -108,7 +108,6 @@ struct backend_ops {
      * memory was freed before; after an error, a sentence, it may be asked again. */
     bool (*lost)(const struct backend *b);
     int (*reopen)(struct backend *b, struct why *why);
-
     /* Zeroed, at a multiple of 4096. lock: sees that it can't be swapped out; -errno when that is
      * not allowed. host: where the host may write it itself, or NULL: put is the only way. */
     int (*alloc)(struct backend *b, size_t n, void **ret);
