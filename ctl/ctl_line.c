@@ -290,7 +290,8 @@ static int open_edit(struct ctl_line *l)
     el_set(l->edit, EL_GETCFN, get_char);
     el_set(l->edit, EL_HIST, history, l->history);
     el_set(l->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
-    el_set(l->edit, EL_ADDFN, "gistctl-paste", "take what is pasted, as one", take_paste);
+    /* Wide, for el_set would copy the two texts and lose the copies. */
+    el_wset(l->edit, EL_ADDFN, L"gistctl-paste", L"take what is pasted, as one", take_paste);
     el_set(l->edit, EL_BIND, PASTE_BEGIN, "gistctl-paste", NULL);
     el_source(l->edit, NULL); /* the user's ~/.editrc */
     l->asks_paste = isatty(STDOUT_FILENO) && term && *term && strcmp(term, "dumb") != 0;
