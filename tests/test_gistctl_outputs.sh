@@ -52,6 +52,31 @@ assert len(l) == x["usage"]["generated_tokens"] > 0 and x["reason"] == "end_of_t
 for t in l:
     assert t["logprob"] < 0 and len(t["top"]) == 2, t
     assert t["top"][0]["logprob"] >= t["top"][1]["logprob"] and t["top"][0]["logprob"] >= t["logprob"], t' "$tmp/out"
+
+# Guesses: the same answer, and what they came to in --json, status and trace.
+echo 'root ::= [ab]{60}' >"$tmp/ab.gbnf"
+code 'no guesses' 0 "$gistctl" ask --json --grammar "$tmp/ab.gbnf" --draft off Say
+cp "$tmp/out" "$tmp/off"
+code 'guesses' 0 "$gistctl" ask --json --grammar "$tmp/ab.gbnf" --draft 6 Say
+check 'guesses change nothing' python3 -c '
+import json, sys
+off, on = (json.load(open(x)) for x in sys.argv[1:])
+u = on["usage"]
+assert off["answer"] == on["answer"] and len(on["answer"]) == 60 and off["reason"] == on["reason"], (off, on)
+assert off["usage"]["drafted_tokens"] == 0, off
+assert u["drafted_tokens"] >= u["accepted_tokens"] > 0, u' "$tmp/off" "$tmp/out"
+code 'status counts guesses' 0 "$gistctl" status
+check 'status counts guesses' grep -qE '^drafts +[0-9]+ tokens guessed ahead, [0-9]+ right' "$tmp/out"
+code 'trace counts guesses' 0 "$gistctl" trace --json
+check 'trace counts guesses' python3 -c '
+import json, sys
+rows = [x for x in json.load(open(sys.argv[1])) if x["what"] == "generate"]
+assert rows[0]["drafted_tokens"] >= rows[0]["accepted_tokens"] > 0 == rows[1]["drafted_tokens"], rows[:2]' "$tmp/out"
+for n in 16 on -1 ''; do
+    code "--draft '$n'" 2 "$gistctl" ask --draft "$n" Say
+    says "--draft needs auto, off or a number from 0 to 15, not '$n'"
+done
+
 printf 'Is the sky blue? It is' >"$tmp/sky"
 printf ' blue\n\n red\n and so on and on\n' >"$tmp/lines"
 code 'continuations' 0 "$gistctl" score --choice ' blue' --choice ' not' "$tmp/sky"
