@@ -15,14 +15,15 @@ WAIT_S = 180
 
 
 class Terminal:
-    def __init__(self, *argv, env=None, rows=24, columns=80, on_output=None):
-        """on_output(bytes): told of all that is printed, when it comes."""
+    def __init__(self, *argv, env=None, only_env=None, rows=24, columns=80, on_output=None):
+        """env: beside our own variables; only_env: in their place. on_output(bytes): told of all that is printed, when it
+        comes."""
         self.on_output = on_output
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             # The window has its size before the program looks.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execvpe(argv[0], argv, {**os.environ, **(env or {})})
+            os.execvpe(argv[0], argv, only_env or {**os.environ, **(env or {})})
         self.seen = b""  # printed, and not looked for yet
         self.all = b""
 
