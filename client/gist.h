@@ -477,6 +477,45 @@ GIST_API int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
                                const struct gist_score_opts *opts, gist_rows_fn *on_rows,
                                void *arg);
 
+/* --- embeddings ------------------------------------------------------------------------------- */
+
+enum gist_pooling {
+    GIST_POOL_MEAN, /* of all tokens of a text */
+    GIST_POOL_LAST  /* its last token's */
+};
+
+#define GIST_NORMALISE 64u /* to length 1 */
+
+struct gist_embed_opts {
+    size_t size; /* sizeof(struct gist_embed_opts) */
+    enum gist_pooling pooling;
+    enum gist_priority priority;
+    unsigned flags; /* GIST_NORMALISE, GIST_SPECIAL, GIST_TOKENS */
+};
+
+/* A row for each text: hidden states behind the model's final norm. */
+struct gist_embeddings {
+    size_t size;          /* sizeof(struct gist_embeddings) */
+    const float *vectors; /* (n, n_embd) */
+    size_t n;
+    uint32_t n_embd;
+    const uint32_t *n_tokens; /* (n) that were read */
+    struct gist_usage usage;
+};
+
+/* Reads each of several texts, at most 2048, from nothing and alone; none may be empty or longer
+ * than the model's context. opts NULL: means, as they are. *ret_embeddings is to be freed by
+ * gist_embeddings_free. */
+GIST_API int gist_embed(gist_conn *c, const struct gist_span *texts, size_t n,
+                        const struct gist_embed_opts *opts,
+                        struct gist_embeddings **ret_embeddings);
+GIST_API void gist_embeddings_free(struct gist_embeddings *embeddings);
+/* embeddings lives until on_done returns; NULL with an error. */
+typedef void gist_embeddings_fn(void *arg, int err, const struct gist_embeddings *embeddings);
+GIST_API int gist_embed_start(gist_conn *c, const struct gist_span *texts, size_t n,
+                              const struct gist_embed_opts *opts, gist_embeddings_fn *on_done,
+                              void *arg, uint64_t *ret_request);
+
 GIST_API int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags,
                            uint32_t **ret_ids, size_t *ret_n);
 GIST_API int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text,

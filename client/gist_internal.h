@@ -74,17 +74,20 @@ struct gist_request {
     gist_cache_fn *on_cache;
     gist_cache_done_fn *on_cache_done;
     gist_choices_fn *on_choices;
+    gist_embeddings_fn *on_embeddings;
     void *arg;
 
     /* What the answer brings, for who asked. */
     struct gist_result result;
     uint64_t session;
     struct gist_array ids, logprobs, text;
-    size_t first; /* of rows: where this request's begin */
+    size_t first;    /* of rows: where this request's begin */
+    uint32_t n_embd; /* of embeddings; 0: none came yet */
     struct gist_stats *stats;
     struct gist_segments *segments;
     struct gist_cache_sum cache;
-    struct gist_choices *choices; /* free() */
+    struct gist_choices *choices;       /* free() */
+    struct gist_embeddings *embeddings; /* free() */
 };
 
 struct gist_session {
@@ -161,17 +164,15 @@ int gist_set_errno(gist_conn *c, int err);
 /* s, which is new, is the connection's: what the request r opened. */
 gist_session *gist_session_keep(gist_session *s, const struct gist_request *r);
 
-/* --- gist_score.c ----------------------------------------------------------------------------- */
+/* --- gist_score.c, gist_choices.c ------------------------------------------------------------- */
 
-/* ScoreRows of LOGPROBS go to r's ids and logprobs. */
+/* ScoreRows of LOGPROBS, to r's ids and logprobs. */
 int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk);
-
-/* --- gist_choices.c --------------------------------------------------------------------------- */
 
 /* Spans of so many bytes an element, one behind the other; lens is to be freed, and all is. */
 struct gist_gathered {
-    uint64_t *lens; /* bytes of each */
-    const uint8_t *bytes;
+    uint64_t *lens;       /* bytes of each */
+    const uint8_t *bytes; /* (len) */
     size_t len;
 };
 int gist_gather_spans(gist_conn *c, const struct gist_span *spans, size_t n, size_t elem,

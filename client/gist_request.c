@@ -81,12 +81,13 @@ static void free_request(struct gist_request *r)
     free(r->ids.mem);
     free(r->logprobs.mem);
     gist_choices_free(r->choices);
+    gist_embeddings_free(r->embeddings);
     free(r);
 }
 
 static bool is_told(const struct gist_request *r)
 {
-    return r->on_done || r->on_cache_done || r->on_choices;
+    return r->on_done || r->on_cache_done || r->on_choices || r->on_embeddings;
 }
 
 static void tell_done(struct gist_request *r, int err)
@@ -99,6 +100,8 @@ static void tell_done(struct gist_request *r, int err)
         r->on_done(r->arg, err, err == 0 ? &r->result : NULL);
     if (r->on_cache_done)
         r->on_cache_done(r->arg, err, err == 0 ? &r->cache : NULL);
+    if (r->on_embeddings)
+        r->on_embeddings(r->arg, err, err == 0 ? r->embeddings : NULL);
     if (r->on_choices)
         r->on_choices(r->arg, err, err == 0 ? r->choices : NULL);
     c->dispatching = was;
@@ -160,6 +163,8 @@ static void set_more(struct wire_req *m, bool more)
         m->u.score.more = more;
     else if (m->kind == WIRE_SCORE_CHOICES)
         m->u.score_choices.more = more;
+    else if (m->kind == WIRE_EMBED)
+        m->u.embed.more = more;
     else if (m->kind == WIRE_TOKENIZE)
         m->u.tokenize.more = more;
     else if (m->kind == WIRE_DETOKENIZE)
@@ -457,8 +462,10 @@ static char *own_messages(struct wire_req *m, struct wire_chat_message *to, char
 /* Where each of several texts ends, which stand one after the other in the bulk. */
 static const uint64_t **borrowed_lens(struct wire_req *m, size_t *ret_n)
 {
-    *ret_n = m->kind == WIRE_SCORE_CHOICES ? m->u.score_choices.n : 0;
-    return *ret_n ? &m->u.score_choices.lens : NULL;
+    *ret_n = m->kind == WIRE_SCORE_CHOICES ? m->u.score_choices.n
+             : m->kind == WIRE_EMBED       ? m->u.embed.n
+                                           : 0;
+    return m->kind == WIRE_EMBED ? &m->u.embed.lens : &m->u.score_choices.lens;
 }
 
 static void own_lens(const uint64_t **lens, size_t n, uint64_t *to)

@@ -32,6 +32,7 @@ int ctl_chat(int argc, char **argv);
 int ctl_doc(int argc, char **argv);
 int ctl_session(int argc, char **argv);
 int ctl_score(int argc, char **argv);
+int ctl_embed(int argc, char **argv);
 int ctl_tokenize(int argc, char **argv);
 int ctl_detokenize(int argc, char **argv);
 int ctl_cache(int argc, char **argv);

@@ -29,6 +29,7 @@ static const struct command {
     { "doc", ctl_doc, "texts that are read once and asked about by name" },
     { "session", ctl_session, "conversations that were saved" },
     { "score", ctl_score, "log-probabilities and perplexity of a text" },
+    { "embed", ctl_embed, "a row of numbers for each of several texts" },
     { "tokenize", ctl_tokenize, "text to token ids" },
     { "detokenize", ctl_detokenize, "token ids to text" },
     { "cache", ctl_cache, "what is kept on disk of your sessions" },

@@ -41,6 +41,7 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_WATCH] = &request_watch,
     [WIRE_TRACE] = &request_trace,
     [WIRE_SCORE_CHOICES] = &request_score_choices,
+    [WIRE_EMBED] = &request_embed,
     [WIRE_SEGMENTS] = &request_segments,
 };
 
@@ -104,6 +105,8 @@ static struct encode_text *parts_of(struct client *c, const struct wire_req *m)
         return &c->parts[CLIENT_PARTS_SCORE];
     case WIRE_SCORE_CHOICES:
         return &c->parts[CLIENT_PARTS_CHOICES];
+    case WIRE_EMBED:
+        return &c->parts[CLIENT_PARTS_EMBED];
     case WIRE_TOKENIZE:
         return &c->parts[CLIENT_PARTS_TOKENIZE];
     case WIRE_DETOKENIZE:

@@ -115,7 +115,7 @@ extern const struct request_ops request_hello, request_open, request_append, req
     request_cancel, request_close, request_score, request_tokenize, request_detokenize,
     request_stats, request_ping, request_fork, request_rewind, request_cache, request_save,
     request_restore, request_list, request_delete, request_add_document, request_open_with,
-    request_watch, request_trace, request_score_choices, request_segments;
+    request_watch, request_trace, request_score_choices, request_embed, request_segments;
 
 /* Bytes of bulk that are copied at once. */
 #define REQUEST_PIECE_BYTES (64u * 1024)

@@ -17,8 +17,19 @@ int forward_open(struct forward *f, const struct model *m, struct backend *b, ui
     return plan_open(&f->plan, max_batch, FORWARD_POOLS * n_pages);
 }
 
+/* Rows of outputs that are fetched at once. */
+#define HIDDEN_ROWS 32u
+
+static size_t hidden_bytes(const struct forward *f, uint32_t n)
+{
+    return (size_t)n * f->model->n_embd * sizeof(float);
+}
+
 void forward_close(struct forward *f)
 {
+    if (f->hidden)
+        backend_free(f->backend, f->hidden, hidden_bytes(f, HIDDEN_ROWS));
+    f->hidden = NULL;
     plan_close(&f->plan);
 }
 
@@ -82,4 +93,21 @@ int forward_pick(struct forward *f, uint32_t first, uint32_t n, const struct sam
                  struct sampler_found *ret, struct sampler_candidate *ret_c)
 {
     return f->backend->ops->pick(f->backend, first, n, asks, ret, ret_c);
+}
+
+int forward_hidden(struct forward *f, uint32_t first, uint32_t n, float *ret)
+{
+    struct backend *b = f->backend;
+    int r = b->ops->hidden ? 0 : -ENOTSUP;
+
+    if (r == 0 && !f->hidden)
+        r = backend_alloc(b, hidden_bytes(f, HIDDEN_ROWS), &f->hidden);
+    for (uint32_t done = 0, k; done < n && r == 0; done += k) {
+        k = n - done < HIDDEN_ROWS ? n - done : HIDDEN_ROWS;
+        r = b->ops->hidden(b, first + done, k, f->hidden);
+        if (r == 0)
+            r = backend_get(b, ret + (size_t)done * f->model->n_embd, f->hidden,
+                            hidden_bytes(f, k));
+    }
+    return r;
 }

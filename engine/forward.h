@@ -21,6 +21,7 @@ struct forward {
     const struct model *model;
     struct backend *backend; /* that has the model */
     struct plan plan;        /* of the last step */
+    void *hidden;            /* the backend's, of forward_hidden; NULL: nobody has asked yet */
 };
 
 /* A plan lists pages up to so many times the pool's, since forks list what they share each for
@@ -49,6 +50,10 @@ int forward_logprobs(struct forward *f, uint32_t first, uint32_t n, const uint32
 /* Instead of their logits, as engine/backend.h has it; where it has pick. */
 int forward_pick(struct forward *f, uint32_t first, uint32_t n, const struct sampler_ask *asks,
                  struct sampler_found *ret, struct sampler_candidate *ret_c);
+
+/* Outputs [first, first + n) as they are: ret is (n, n_embd). -ENOMEM; -ENOTSUP: this backend does
+ * not give them. */
+int forward_hidden(struct forward *f, uint32_t first, uint32_t n, float *ret);
 
 /* Outputs that a run has. */
 uint32_t forward_n_out(const struct forward_run *run);

@@ -86,20 +86,27 @@ static enum MHD_Result queue(struct exchange *x, unsigned status, const char *ty
     return result;
 }
 
+/* Of JSON; t is taken over. */
+static enum MHD_Result answer_body(struct exchange *x, unsigned status, struct text *t)
+{
+    struct MHD_Response *r = NULL;
+
+    if (t->bytes && !t->lost)
+        r = MHD_create_response_from_buffer(t->len, t->bytes, MHD_RESPMEM_MUST_FREE);
+    if (!r)
+        text_fini(t);
+    return queue(x, status, "application/json", r);
+}
+
 /* body is taken over; NULL: out of memory. */
 static enum MHD_Result answer_json(struct exchange *x, unsigned status, struct json_object *body)
 {
     struct text t = { 0 };
-    struct MHD_Response *r = NULL;
 
     if (body)
         json_write(&t, body);
     json_free(body);
-    if (t.bytes && !t.lost)
-        r = MHD_create_response_from_buffer(t.len, t.bytes, MHD_RESPMEM_MUST_FREE);
-    if (!r)
-        text_fini(&t);
-    return queue(x, status, "application/json", r);
+    return answer_body(x, status, &t);
 }
 
 static enum MHD_Result answer_problem(struct exchange *x)
@@ -246,6 +253,23 @@ static enum MHD_Result answer_job(struct exchange *x)
     if (job_init(j) < 0)
         return refuse_job(x);
     return x->ask.stream ? answer_stream(x) : answer_whole(x);
+}
+
+static enum MHD_Result answer_embed(struct exchange *x)
+{
+    const struct embed_call call = { .pool = &x->server->pool,
+                                     .client_fd = x->client->fd,
+                                     .stop_fd = x->server->stop_fd,
+                                     .strict_model = x->server->conf->strict_model };
+    struct text body = { 0 };
+    int r;
+
+    if (field_parse(x->body.bytes, x->body.len, &x->ask.root, &x->problem) < 0)
+        return answer_problem(x);
+    r = x->route->embed(&call, x->ask.root, &body, &x->problem);
+    if (r > 0)
+        return MHD_NO;
+    return r < 0 ? answer_problem(x) : answer_body(x, 200, &body);
 }
 
 /* --- the request ------------------------------------------------------------------------------ */
@@ -400,6 +424,8 @@ static enum MHD_Result answer(struct exchange *x)
         return answer_job(x);
     if (x->route->about)
         return answer_about(x);
+    if (x->route->embed)
+        return answer_embed(x);
     if (x->route->info(&x->server->pool, x->tail, &body, &x->problem) < 0)
         return answer_problem(x);
     return answer_json(x, 200, body);

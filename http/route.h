@@ -5,6 +5,7 @@
 #ifndef HTTP_ROUTE_H
 #define HTTP_ROUTE_H
 
+#include "http/embed.h"
 #include "http/info.h"
 #include "http/live.h"
 #include "http/read.h"
@@ -18,6 +19,7 @@ struct route {
     bool open;      /* needs no key */
     bool is_turn;   /* read: of a live session */
     live_fn *about; /* live sessions */
+    embed_fn *embed;
 };
 
 /* *ret_tail: what is behind the route's path. Of a path that is known by another method

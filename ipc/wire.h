@@ -26,6 +26,7 @@
 #define WIRE_MESSAGES_MAX  1024u /* chat messages an Append */
 #define WIRE_STOPS_MAX     16u   /* stop strings a Generate */
 #define WIRE_DOCUMENTS_MAX 16u   /* an OpenSession */
+#define WIRE_TEXTS_MAX     2048u /* texts an Embed */
 #define WIRE_CHOICES_MAX   1024u /* continuations a ScoreChoices */
 #define WIRE_STRING_MAX    4096u /* bytes of a string field but Text.text */
 
@@ -52,12 +53,14 @@ enum wire_req_kind {
     WIRE_WATCH,
     WIRE_TRACE,
     WIRE_SCORE_CHOICES,
+    WIRE_EMBED,
     WIRE_SEGMENTS = 26,
     WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
 enum wire_score_kind { WIRE_SCORE_TEXT, WIRE_SCORE_TOKENS };
 enum wire_score_want { WIRE_SCORE_LOGPROBS, WIRE_SCORE_LOGITS };
+enum wire_pooling { WIRE_POOLING_MEAN, WIRE_POOLING_LAST };
 enum wire_grammar { WIRE_GRAMMAR_NONE, WIRE_GRAMMAR_GBNF, WIRE_GRAMMAR_JSON_SCHEMA };
 enum wire_priority { WIRE_INTERACTIVE, WIRE_BACKGROUND };
 enum wire_cache_verb {
@@ -172,6 +175,14 @@ struct wire_req {
             bool special, more;
         } score_choices;
         struct {
+            enum wire_score_kind kind;
+            const uint64_t *lens; /* (n) */
+            uint32_t n;
+            enum wire_pooling pooling;
+            enum wire_priority priority;
+            bool normalise, special, more;
+        } embed;
+        struct {
             bool special, more;
         } tokenize;
         struct {
@@ -231,6 +242,7 @@ enum wire_rep_kind {
     WIRE_CACHE_ROWS = 20,
     WIRE_TRACED = 22,
     WIRE_CHOSEN,
+    WIRE_EMBEDDING,
     WIRE_SEGMENT_MAP = 26,
     WIRE_REP__N
 };
@@ -317,6 +329,11 @@ struct wire_rep {
             uint32_t n, best, best_mean;
             struct wire_usage usage;
         } chosen;
+        struct {
+            uint32_t first, n, n_embd;
+            const uint32_t *n_tokens; /* (n) */
+            struct wire_usage usage;
+        } embedding;
         struct {
             uint32_t n;
         } tokens;

@@ -35,6 +35,7 @@ union rep_body {
     Gistd__DocumentAdded document_added;
     Gistd__Traced traced;
     Gistd__Chosen chosen;
+    Gistd__Embedding embedding;
     Gistd__SegmentMap segment_map;
 };
 
@@ -197,6 +198,18 @@ static void build_chosen(const struct wire_rep *r, Gistd__Chosen *m, Gistd__Usag
     m->usage = usage;
 }
 
+static void build_embedding(const struct wire_rep *r, Gistd__Embedding *m, Gistd__Usage *usage)
+{
+    gistd__embedding__init(m);
+    build_usage(&r->u.embedding.usage, usage);
+    m->first = r->u.embedding.first;
+    m->n = r->u.embedding.n;
+    m->n_embd = r->u.embedding.n_embd;
+    m->n_tokens = (uint32_t *)(uintptr_t)r->u.embedding.n_tokens;
+    m->n_n_tokens = r->u.embedding.n;
+    m->usage = usage;
+}
+
 static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, union rep_body *b,
                           Gistd__Usage *usage)
 {
@@ -280,6 +293,9 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         return 0;
     case WIRE_CHOSEN:
         build_chosen(r, &b->chosen, usage);
+        return 0;
+    case WIRE_EMBEDDING:
+        build_embedding(r, &b->embedding, usage);
         return 0;
     case WIRE_PONG: /* a plain one */
     case WIRE_REP__N:
@@ -472,6 +488,18 @@ static int read_chosen(const Gistd__Chosen *m, struct wire_rep *r)
     return 0;
 }
 
+static int read_embedding(const Gistd__Embedding *m, struct wire_rep *r)
+{
+    if (m->n_n_tokens != m->n)
+        return -EBADMSG;
+    r->u.embedding.first = m->first;
+    r->u.embedding.n = m->n;
+    r->u.embedding.n_embd = m->n_embd;
+    r->u.embedding.n_tokens = m->n_tokens;
+    read_usage(m->usage, &r->u.embedding.usage);
+    return 0;
+}
+
 static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct wire_rep *r)
 {
     switch (r->kind) {
@@ -538,6 +566,8 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_CHOSEN:
         return read_chosen(m->chosen, r);
+    case WIRE_EMBEDDING:
+        return read_embedding(m->embedding, r);
     case WIRE_REP__N:
         break;
     }

@@ -10,6 +10,7 @@ _Static_assert((int)WIRE_SCORE_TOKENS == (int)GISTD__SCORE__KIND__TOKENS, "enum"
 _Static_assert((int)WIRE_SCORE_LOGITS == (int)GISTD__SCORE__WANT__LOGITS, "enum");
 _Static_assert((int)WIRE_CACHE_FORGET == (int)GISTD__CACHE__VERB__FORGET, "enum");
 _Static_assert((int)WIRE_BACKGROUND == (int)GISTD__OPEN_SESSION__PRIORITY__BACKGROUND, "enum");
+_Static_assert((int)WIRE_POOLING_LAST == (int)GISTD__EMBED__POOLING__LAST, "enum");
 /* And the kinds are the schema's field numbers. */
 _Static_assert(WIRE_HELLO + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_HELLO, "kind");
 _Static_assert(WIRE_SCORE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_SCORE, "kind");
@@ -67,6 +68,7 @@ union req_body {
     Gistd__Watch watch;
     Gistd__Trace trace;
     Gistd__ScoreChoices score_choices;
+    Gistd__Embed embed;
     Gistd__Segments segments;
 };
 
@@ -213,6 +215,20 @@ static int build_score_choices(struct wire_scratch *s, const struct wire_req *r,
                                         : too_many(s, m->n_len, "continuations", WIRE_CHOICES_MAX);
 }
 
+static int build_embed(struct wire_scratch *s, const struct wire_req *r, Gistd__Embed *m)
+{
+    gistd__embed__init(m);
+    m->kind = (Gistd__Score__Kind)r->u.embed.kind;
+    m->pooling = (Gistd__Embed__Pooling)r->u.embed.pooling;
+    m->priority = (Gistd__OpenSession__Priority)r->u.embed.priority;
+    m->normalise = r->u.embed.normalise;
+    m->special = r->u.embed.special;
+    m->more = r->u.embed.more;
+    m->len = (uint64_t *)(uintptr_t)r->u.embed.lens;
+    m->n_len = r->u.embed.n;
+    return m->n_len <= WIRE_TEXTS_MAX ? 0 : too_many(s, m->n_len, "texts", WIRE_TEXTS_MAX);
+}
+
 static int build_named(const struct wire_req *r, union req_body *b)
 {
     switch (r->kind) {
@@ -288,6 +304,8 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
         return 0;
     case WIRE_SCORE_CHOICES:
         return build_score_choices(s, r, &b->score_choices);
+    case WIRE_EMBED:
+        return build_embed(s, r, &b->embed);
     case WIRE_TOKENIZE:
         gistd__tokenize__init(&b->tokenize);
         b->tokenize.special = r->u.tokenize.special;
@@ -487,6 +505,21 @@ static int read_score_choices(struct wire_scratch *s, const Gistd__ScoreChoices 
     return 0;
 }
 
+static int read_embed(struct wire_scratch *s, const Gistd__Embed *m, struct wire_req *r)
+{
+    if (m->n_len > WIRE_TEXTS_MAX)
+        return too_many(s, m->n_len, "texts", WIRE_TEXTS_MAX);
+    r->u.embed.kind = (enum wire_score_kind)m->kind;
+    r->u.embed.lens = m->len;
+    r->u.embed.n = (uint32_t)m->n_len;
+    r->u.embed.pooling = (enum wire_pooling)m->pooling;
+    r->u.embed.priority = (enum wire_priority)m->priority;
+    r->u.embed.normalise = m->normalise;
+    r->u.embed.special = m->special;
+    r->u.embed.more = m->more;
+    return 0;
+}
+
 static int read_add_document(struct wire_scratch *s, const Gistd__AddDocument *m,
                              struct wire_req *r)
 {
@@ -573,6 +606,8 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
         return read_score(s, m->score, r);
     case WIRE_SCORE_CHOICES:
         return read_score_choices(s, m->score_choices, r);
+    case WIRE_EMBED:
+        return read_embed(s, m->embed, r);
     case WIRE_TOKENIZE:
         r->u.tokenize.special = m->tokenize->special;
         r->u.tokenize.more = m->tokenize->more;

@@ -50,7 +50,7 @@ says "'x7'"
 
 code 'version' 0 "$gistctl" --version
 check 'version' grep -q '^gistctl [0-9]' "$tmp/out"
-for c in ask chat doc session score tokenize detokenize status bench-ring "cache ls" "cache df" "cache verify" "cache prune" "cache forget"; do
+for c in ask chat doc session score embed tokenize detokenize status bench-ring "cache ls" "cache df" "cache verify" "cache prune" "cache forget"; do
     code "$c --help" 0 "$gistctl" $c --help
     check "$c --help" grep -q "^usage: gistctl.* $c" "$tmp/out"
 done

@@ -102,6 +102,24 @@ code 'an empty one' 1 "$gistctl" score --choice x --choice '' "$tmp/sky"
 says 'continuation 2 of 2 is empty'
 code 'a window and continuations' 2 "$gistctl" score --window 4 --choice x "$tmp/sky"
 says 'exclude each other'
+printf 'one text\n\nanother one\n' >"$tmp/two"
+code 'embeddings' 0 "$gistctl" embed --lines "$tmp/two"
+check 'embeddings' [ "$(awk '{ print NF }' "$tmp/out" | tr '\n' ' ')" = '96 96 ' ]
+cp "$tmp/out" "$tmp/rows"
+code 'embeddings --json' 0 sh -c "printf 'another one' | '$gistctl' embed --json"
+check 'embeddings --json' python3 -c '
+import json, sys
+x = json.load(open(sys.argv[1]))
+row = [float(w) for w in open(sys.argv[2]).read().split("\n")[1].split()]
+e = x["embeddings"]
+assert len(e) == 1 and e[0]["tokens"] == x["usage"]["prompt_tokens"] > 0, x
+assert max(abs(a - b) for a, b in zip(e[0]["embedding"], row)) < 1e-4, (x, row)' "$tmp/out" "$tmp/rows"
+code 'of nothing' 1 "$gistctl" embed /dev/null
+says 'text 1 of 1 is empty'
+code 'of no line' 1 "$gistctl" embed --lines /dev/null
+says 'no text to embed'
+code 'another pooling' 2 "$gistctl" embed --pooling max --text x
+says 'mean or last'
 code '--chat alone' 2 "$gistctl" score --chat "$tmp/sky"
 says 'is for --choice'
 daemon_stop

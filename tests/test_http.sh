@@ -53,6 +53,7 @@ daemon_start tests/data/tiny_smollm2.gguf
 code "one on the daemon's socket" 2 "$http" --config /dev/null --listen '' --unix "$GISTD_SOCKET"
 says "can't be replaced"
 check 'the APIs' run http_api
+check 'embeddings' run http_embed "$gistctl"
 check 'clients that leave, and long silence' run http_leave "$GISTD_SOCKET"
 check 'hostile clients' run http_hostile "$tmp/http.sock"
 daemon_stop

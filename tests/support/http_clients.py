@@ -224,11 +224,9 @@ def with_ollama(ollama):
     check("ollama: a tool's result", r.message.content and r.eval_count == 6, r)
     check("ollama: ps", c.ps().models[0].model == model)
     check("ollama: show", "completion" in c.show(model).capabilities)
-    try:
-        c.embed(model=model, input="x")
-        check("ollama: embed", False)
-    except ollama.ResponseError as e:
-        check("ollama: embed", e.status_code == 404 and "/api/embed" in e.error, e)
+    rows = c.embed(model=model, input=["x", "y and more"]).embeddings
+    check("ollama: embed", len(rows) == 2 and len(rows[0]) == len(rows[1]) > 1 and rows[0] != rows[1], rows)
+    check("ollama: embeddings", len(c.embeddings(model=model, prompt="x").embedding) == len(rows[0]))
     r = asyncio.run(ollama.AsyncClient(host=url).chat(model=model, messages=QUESTION, options=options))
     check("ollama: asyncio", r.message.content == text, r)
 

@@ -108,6 +108,16 @@ static void full_add_document(struct wire_req *r)
     r->u.add_document.public_prefix = r->u.add_document.replace = true;
 }
 
+static void full_embed(struct wire_req *r)
+{
+    r->u.embed.kind = WIRE_SCORE_TOKENS;
+    r->u.embed.lens = lens;
+    r->u.embed.n = 3;
+    r->u.embed.pooling = WIRE_POOLING_LAST;
+    r->u.embed.priority = WIRE_BACKGROUND;
+    r->u.embed.normalise = r->u.embed.special = r->u.embed.more = true;
+}
+
 struct wire_req sample_req(enum wire_req_kind kind)
 {
     struct wire_req r = { .id = 0x1122334455667788u, .bulk_len = 99, .kind = kind };
@@ -202,6 +212,9 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.score_choices.n = 3;
         r.u.score_choices.special = r.u.score_choices.more = true;
         break;
+    case WIRE_EMBED:
+        full_embed(&r);
+        break;
     case WIRE_TOKENIZE:
         r.u.tokenize.special = r.u.tokenize.more = true;
         break;
@@ -291,6 +304,13 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.chosen.best = 2;
         r.u.chosen.best_mean = 1;
         r.u.chosen.usage = usage;
+        break;
+    case WIRE_EMBEDDING:
+        r.u.embedding.first = 1;
+        r.u.embedding.n = 2;
+        r.u.embedding.n_embd = 576;
+        r.u.embedding.n_tokens = ids;
+        r.u.embedding.usage = usage;
         break;
     case WIRE_TOKENS:
         r.u.tokens.n = 77;
@@ -410,6 +430,10 @@ void sample_same_req(const struct wire_req *a, const struct wire_req *b)
         assert_memory_equal(a->u.score_choices.lens, b->u.score_choices.lens,
                             a->u.score_choices.n * sizeof(uint64_t));
         x.u.score_choices.lens = y.u.score_choices.lens = NULL;
+    } else if (a->kind == WIRE_EMBED) {
+        assert_int_equal(a->u.embed.n, b->u.embed.n);
+        assert_memory_equal(a->u.embed.lens, b->u.embed.lens, a->u.embed.n * sizeof(uint64_t));
+        x.u.embed.lens = y.u.embed.lens = NULL;
     } else if (a->kind == WIRE_FORK) {
         assert_string_equal(a->u.fork.label, b->u.fork.label);
         x.u.fork.label = y.u.fork.label = NULL;
@@ -593,6 +617,11 @@ void sample_same_rep(const struct wire_rep *a, const struct wire_rep *b)
         assert_memory_equal(a->u.chosen.sums, b->u.chosen.sums, a->u.chosen.n * sizeof(double));
         x.u.chosen.n_tokens = y.u.chosen.n_tokens = NULL;
         x.u.chosen.sums = y.u.chosen.sums = NULL;
+    } else if (a->kind == WIRE_EMBEDDING) {
+        assert_int_equal(a->u.embedding.n, b->u.embedding.n);
+        assert_memory_equal(a->u.embedding.n_tokens, b->u.embedding.n_tokens,
+                            a->u.embedding.n * sizeof(uint32_t));
+        x.u.embedding.n_tokens = y.u.embedding.n_tokens = NULL;
     } else if (a->kind == WIRE_ERROR) {
         assert_string_equal(a->u.error.text, b->u.error.text);
         x.u.error.text = y.u.error.text = NULL;
