@@ -285,6 +285,7 @@ struct gist_logprob {
     uint32_t n_top;
     const uint32_t *top_ids;
     const float *top_logprobs;
+    uint32_t answer; /* of which answer, from 0 */
 };
 /* One token; a later library's struct may be longer. */
 typedef void gist_logprob_fn(void *arg, const struct gist_logprob *token);
@@ -345,6 +346,21 @@ GIST_API int gist_append_chat_start(gist_session *s, const struct gist_message *
 GIST_API int gist_generate_start(gist_session *s, const struct gist_sampling *sampling,
                                  gist_text_fn *on_text, gist_done_fn *on_done, void *arg,
                                  uint64_t *ret_request);
+
+/* n answers, at most 64, of the same prompt, written at once: each behind where s stands now, with
+ * the seed of sampling and its number more. s stays as it is. on_text gets the number, too;
+ * ret_results, (n), may be NULL. */
+typedef int gist_answers_fn(void *arg, uint32_t answer, const char *text, size_t len,
+                            const uint32_t *ids, size_t n_ids);
+GIST_API int gist_generate_several(gist_session *s, const struct gist_sampling *sampling,
+                                   uint32_t n, gist_answers_fn *on_text, void *arg,
+                                   struct gist_result *ret_results);
+/* on_answer: one has ended. on_done: all have; the usage is theirs together. */
+typedef void gist_answer_fn(void *arg, uint32_t answer, const struct gist_result *result);
+GIST_API int gist_generate_several_start(gist_session *s, const struct gist_sampling *sampling,
+                                         uint32_t n, gist_answers_fn *on_text,
+                                         gist_answer_fn *on_answer, gist_done_fn *on_done,
+                                         void *arg, uint64_t *ret_request);
 
 /* n bytes of text, or n token ids. */
 struct gist_span {

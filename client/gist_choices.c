@@ -1,5 +1,5 @@
 /* client/gist_choices.c - several continuations of a session, scored. */
-#include "client/gist_internal.h"
+#include "client/gist_spans.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* client/gist_embed.c - a row of numbers for each of several texts. */
-#include "client/gist_internal.h"
+#include "client/gist_spans.h"
 
 #include <errno.h>
 #include <stdlib.h>

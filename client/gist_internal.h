@@ -75,6 +75,9 @@ struct gist_request {
     gist_cache_done_fn *on_cache_done;
     gist_choices_fn *on_choices;
     gist_embeddings_fn *on_embeddings;
+    gist_answers_fn *on_answers; /* several: instead of on_text */
+    gist_answer_fn *on_answer;
+    struct gist_result *results; /* (msg.u.generate.n) the caller's, or NULL */
     void *arg;
 
     /* What the answer brings, for who asked. */
@@ -120,6 +123,7 @@ struct gist_conn {
     struct gist_info info;
     enum gist_tools tools;
     bool outputs; /* the daemon knows grammars and log-probabilities */
+    bool several; /* and several answers of one request */
     char *info_mem;
     void *stats_mem;
     struct gist_stats watched;
@@ -163,20 +167,6 @@ int gist_set_errno(gist_conn *c, int err);
 
 /* s, which is new, is the connection's: what the request r opened. */
 gist_session *gist_session_keep(gist_session *s, const struct gist_request *r);
-
-/* --- gist_score.c, gist_choices.c ------------------------------------------------------------- */
-
-/* ScoreRows of LOGPROBS, to r's ids and logprobs. */
-int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk);
-
-/* Spans of so many bytes an element, one behind the other; lens is to be freed, and all is. */
-struct gist_gathered {
-    uint64_t *lens;       /* bytes of each */
-    const uint8_t *bytes; /* (len) */
-    size_t len;
-};
-int gist_gather_spans(gist_conn *c, const struct gist_span *spans, size_t n, size_t elem,
-                      struct gist_gathered *ret);
 
 /* --- gist_value.c: small conversions ---------------------------------------------------------- */
 

@@ -1,5 +1,5 @@
 /* client/gist_score.c - what needs no session: scores, logits, tokens. */
-#include "client/gist_internal.h"
+#include "client/gist_spans.h"
 
 #include <errno.h>
 #include <stdlib.h>

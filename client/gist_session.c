@@ -341,7 +341,8 @@ static void give_logprobs(struct gist_request *r, const struct wire_rep *rep)
     if (!r->on_logprob || !rep->u.text.logprobs)
         return;
     for (uint32_t i = 0; i < rep->u.text.n_ids; i++) {
-        one = (struct gist_logprob){ .id = rep->u.text.tokens[i],
+        one = (struct gist_logprob){ .answer = rep->u.text.index,
+                                     .id = rep->u.text.tokens[i],
                                      .logprob = rep->u.text.logprobs[i],
                                      .n_top = n_top };
         if (n_top > 0) {
@@ -357,18 +358,37 @@ static void give_logprobs(struct gist_request *r, const struct wire_rep *rep)
 static int give_text(struct gist_request *r, const struct wire_rep *rep)
 {
     const char *text = rep->u.text.text;
+    size_t len = strlen(text);
+    int no = 0;
 
-    if (rep->last)
+    if (rep->last || (rep->u.text.index && rep->u.text.index >= r->msg.u.generate.n))
         return -EPROTO;
     if (!r->err)
         give_logprobs(r, rep);
-    if (r->err || !r->on_text) /* the caller wants no more */
+    if (r->err) /* the caller wants no more */
         return 0;
-    if (r->on_text(r->arg, text, strlen(text), rep->u.text.tokens, rep->u.text.n_ids) != 0) {
+    if (r->on_answers)
+        no = r->on_answers(r->arg, rep->u.text.index, text, len, rep->u.text.tokens,
+                           rep->u.text.n_ids);
+    else if (r->on_text)
+        no = r->on_text(r->arg, text, len, rep->u.text.tokens, rep->u.text.n_ids);
+    if (no != 0) {
         r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
                                 "the answer was cancelled: its callback returned non-zero");
         gist_request_cancel(r);
     }
+    return 0;
+}
+
+/* One of several has ended; or the only one. */
+static int give_result(struct gist_request *r, uint32_t answer, const struct gist_result *result)
+{
+    if (answer && answer >= r->msg.u.generate.n)
+        return -EPROTO;
+    if (r->results)
+        r->results[answer] = *result;
+    if (r->on_answer && !r->err)
+        r->on_answer(r->arg, answer, result);
     return 0;
 }
 
@@ -381,15 +401,18 @@ static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const
         [WIRE_REASON_CONTEXT_FULL] = GIST_CONTEXT_FULL,
         [WIRE_REASON_POOL_FULL] = GIST_POOL_FULL,
     };
+    struct gist_result result = { 0 };
 
     (void)bulk;
     if (rep->kind == WIRE_TEXT)
         return give_text(r, rep);
-    if (rep->kind != WIRE_DONE || !rep->last)
+    if (rep->kind != WIRE_DONE || (!rep->last && r->msg.u.generate.n < 2))
         return -EPROTO;
-    r->result.reason = reasons[rep->u.done.reason];
-    gist_copy_usage(&r->result.usage, &rep->u.done.usage);
-    return 0;
+    result.reason = reasons[rep->u.done.reason];
+    gist_copy_usage(&result.usage, &rep->u.done.usage);
+    if (rep->last)
+        r->result = result;
+    return rep->last && r->msg.u.generate.n > 1 ? 0 : give_result(r, rep->u.done.index, &result);
 }
 
 /* An older daemon would pass over what it does not know, and answer with any text. */
@@ -479,6 +502,52 @@ int gist_generate_start(gist_session *s, const struct gist_sampling *sampling,
     if (err < 0)
         return err;
     r.on_text = on_text;
+    r.on_done = on_done;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
+}
+
+static int make_several(gist_session *s, const struct gist_sampling *sampling, uint32_t n,
+                        struct gist_request *ret)
+{
+    int err = n > 0 ? make_generate(s, sampling, ret) : gist_set_errno(s->conn, -EINVAL);
+
+    if (err < 0)
+        return err;
+    if (n > 1 && !s->conn->several)
+        return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
+                              "gistd %s gives one answer to a request: restart it with a newer "
+                              "version, or fork the session",
+                              s->conn->info.version);
+    ret->msg.u.generate.n = n;
+    return 0;
+}
+
+int gist_generate_several(gist_session *s, const struct gist_sampling *sampling, uint32_t n,
+                          gist_answers_fn *on_text, void *arg, struct gist_result *ret_results)
+{
+    struct gist_request r;
+    int err = make_several(s, sampling, n, &r);
+
+    if (err < 0)
+        return err;
+    r.on_answers = on_text;
+    r.results = ret_results;
+    r.arg = arg;
+    return gist_run(&r, -1);
+}
+
+int gist_generate_several_start(gist_session *s, const struct gist_sampling *sampling, uint32_t n,
+                                gist_answers_fn *on_text, gist_answer_fn *on_answer,
+                                gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_several(s, sampling, n, &r);
+
+    if (err < 0)
+        return err;
+    r.on_answers = on_text;
+    r.on_answer = on_answer;
     r.on_done = on_done;
     r.arg = arg;
     return gist_submit(&r, ret_request);

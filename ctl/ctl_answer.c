@@ -323,7 +323,17 @@ static int read_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *p
     return r;
 }
 
-static const char *reason_word(const struct answer *a)
+int ctl_answer_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
+                      const struct ctl_answer_opts *o, struct gist_usage *ret_usage)
+{
+    struct answer a = { .opts = o, .asked_ns = ctl_now_ns() };
+    int r = read_prompt(c, s, prompt, &a);
+
+    *ret_usage = a.prompt;
+    return r;
+}
+
+const char *ctl_answer_reason(enum gist_reason reason)
 {
     static const char *const words[] = { [GIST_END_OF_TEXT] = "end_of_text",
                                          [GIST_STOP] = "stop",
@@ -331,7 +341,12 @@ static const char *reason_word(const struct answer *a)
                                          [GIST_CONTEXT_FULL] = "context_full",
                                          [GIST_POOL_FULL] = "pool_full" };
 
-    return ctl_interrupt_came() ? "interrupted" : words[a->result.reason];
+    return words[reason];
+}
+
+static const char *reason_word(const struct answer *a)
+{
+    return ctl_interrupt_came() ? "interrupted" : ctl_answer_reason(a->result.reason);
 }
 
 static void print_rate(struct ctl_json *j, const struct rate *r)

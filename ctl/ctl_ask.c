@@ -2,6 +2,7 @@
 #include "base/std.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_answer.h"
+#include "ctl/ctl_answers.h"
 #include "ctl/ctl_memory.h"
 #include "ctl/ctl_named.h"
 
@@ -22,6 +23,7 @@ struct ask {
     struct gist_memory memory;
     struct ctl_opt_list files, docs;
     bool no_stdin;
+    uint32_t n; /* answers */
     struct ctl_text texts, question;
 };
 
@@ -112,6 +114,8 @@ static int answer_prompt(const struct ask *a, gist_conn *c, gist_session *s)
     msgs[n++] =
         (struct gist_message){ "user", a->question.len > 0 ? a->question.bytes : a->texts.bytes };
     p.n_msgs = n - p.n_before;
+    if (a->n > 1)
+        return ctl_answers_run(c, s, &p, &a->answer, a->n);
     return ctl_answer_run(c, s, &p, &a->answer);
 }
 
@@ -139,7 +143,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
 int ctl_ask(int argc, char **argv)
 {
     uint32_t top = UINT32_MAX; /* not said */
-    struct ask a = { 0 };
+    struct ask a = { .n = 1 };
     const struct ctl_opt opts[] = {
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
           "ask about this text; - is standard input; repeatable" },
@@ -148,6 +152,8 @@ int ctl_ask(int argc, char **argv)
         { "no-stdin", 0, CTL_OPT_FLAG, NULL, &a.no_stdin, 0, 0, "leave standard input alone" },
         CTL_MEMORY_OPTIONS(&a.memory_opts),
         CTL_ANSWER_OPTIONS(&a.answer),
+        { "answers", 0, CTL_OPT_U32, "N", &a.n, 1, 64,
+          "N answers, each with the next seed; the question is read once (1)" },
         { "json", 'j', CTL_OPT_FLAG, NULL, &a.answer.json, 0, 0,
           "one object when all is said: answer, reason, usage" },
         { "logprobs", 0, CTL_OPT_U32, "N", &top, 0, 20,
@@ -166,6 +172,8 @@ int ctl_ask(int argc, char **argv)
     a.answer.whole = true;
     a.answer.logprobs = top != UINT32_MAX;
     a.answer.sampling.logprobs = a.answer.logprobs ? top : 0;
+    if (a.n > 1 && a.answer.logprobs)
+        return ctl_fail(CTL_USAGE, "--answers and --logprobs exclude each other.");
     r = ctl_memory_read(&a.memory_opts, &a.memory);
     if (r == 0)
         r = ctl_answer_read(&a.answer);

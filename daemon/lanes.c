@@ -112,6 +112,34 @@ int lanes_work(struct sched *s, struct request *whole, struct lanes *l)
     return any;
 }
 
+bool lanes_plan(struct sched *s, struct request *whole, uint32_t max, struct forward_run *ret)
+{
+    (void)max;
+    (void)ret;
+    whole->phase = REQUEST_WORK;
+    s->lanes_woke = true;
+    return false;
+}
+
+bool lane_speaks(const struct request *r)
+{
+    return !r->lane || r->lane->of;
+}
+
+/* The whole's are sums, but for when the first token of all was there, and for the longest answer.
+ */
+static void add_usage(struct wire_usage *to, const struct wire_usage *u)
+{
+    to->computed_tokens += u->computed_tokens;
+    to->generated_tokens += u->generated_tokens;
+    to->drafted_tokens += u->drafted_tokens;
+    to->accepted_tokens += u->accepted_tokens;
+    if (u->first_token_ns && (!to->first_token_ns || u->first_token_ns < to->first_token_ns))
+        to->first_token_ns = u->first_token_ns;
+    if (u->generate_ns > to->generate_ns)
+        to->generate_ns = u->generate_ns;
+}
+
 /* What it ended with, before it is gone: the first failure is the whole's. */
 static void tell_whole(struct sched *s, struct lane *x)
 {
@@ -122,6 +150,7 @@ static void tell_whole(struct sched *s, struct lane *x)
     l->n_open--;
     s->lanes_woke = true;
     x->whole->times.ring += r->times.ring;
+    add_usage(&x->whole->usage, &r->usage);
     if (l->failed || r->last.kind != WIRE_ERROR)
         return;
     l->failed = true;

@@ -60,8 +60,15 @@ void lanes_leave(struct lanes *l);
 int lanes_work(struct sched *s, struct request *whole, struct lanes *l);
 bool lanes_ended(const struct lanes *l);
 
+/* A whole's plan(): its session's memory was behind, and is not so any more; it goes on with
+ * work().
+ */
+bool lanes_plan(struct sched *s, struct request *whole, uint32_t max, struct forward_run *ret);
+
 /* No older one of its whole is open: it may wait for nobody. */
 bool lane_is_first(const struct lane *l);
+/* Whether it has something to tell its client: of one that was left behind nobody wants to hear. */
+bool lane_speaks(const struct request *r);
 /* Of request_drop. */
 void lane_free(struct sched *s, struct lane *l);
 

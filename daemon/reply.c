@@ -1,5 +1,6 @@
 #include "daemon/reply.h"
 
+#include "daemon/lanes.h"
 #include "daemon/logprobs.h"
 #include "daemon/sched.h"
 
@@ -65,6 +66,7 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
     rep.u.text.n_tokens = n_tokens;
     rep.u.text.tokens = ids;
     rep.u.text.n_ids = n_ids;
+    rep.u.text.index = r->lane ? r->lane->index : 0;
     if (l && n_ids > 0) {
         rep.u.text.logprobs = l->own;
         rep.u.text.n_top = l->n_top;

@@ -141,16 +141,6 @@ static void prepare(struct sched *s, struct request *r, struct choices *ch)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* The session's memory is settled: lanes may begin. */
-static bool choices_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
-{
-    (void)max;
-    (void)ret;
-    r->phase = REQUEST_WORK;
-    s->lanes_woke = true;
-    return false;
-}
-
 static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
 {
     const struct choices *ch = whole->state;
@@ -373,7 +363,7 @@ const struct request_ops request_score_choices = {
     .takes_bulk = request_collects,
     .start = choices_start,
     .work = choices_work,
-    .plan = choices_plan,
+    .plan = lanes_plan,
     .flush = choices_flush,
     .undo = choices_undo,
     .fini = choices_fini,

@@ -167,16 +167,6 @@ static bool embed_work(struct sched *s, struct request *r)
     return e > 0 || r->phase == REQUEST_LAST;
 }
 
-/* It is one that uses the model; its lanes have the runs. */
-static bool embed_plan(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret)
-{
-    (void)s;
-    (void)r;
-    (void)max;
-    (void)ret;
-    return false;
-}
-
 /* --- a lane ----------------------------------------------------------------------------------- */
 
 /* All its pages at once: what waits in the middle for those of others might wait for ever. */
@@ -360,7 +350,7 @@ const struct request_ops request_embed = {
     .takes_bulk = request_collects,
     .start = embed_start,
     .work = embed_work,
-    .plan = embed_plan,
+    .plan = lanes_plan,
     .flush = embed_flush,
     .undo = embed_undo,
     .fini = embed_fini,

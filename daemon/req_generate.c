@@ -26,6 +26,7 @@
 #include "base/clock.h"
 #include "daemon/answer.h"
 #include "daemon/draft.h"
+#include "daemon/generate.h"
 #include "daemon/logprobs.h"
 #include "daemon/lookup.h"
 #include "daemon/reply.h"
@@ -159,7 +160,7 @@ static int init_logprobs(struct sched *s, struct request *r, const struct wire_r
                          m->u.generate.logprobs, g->answer.cap_ids);
 }
 
-static int start_whole(struct sched *s, struct request *r, const struct wire_req *m)
+int generate_begin(struct sched *s, struct request *r, const struct wire_req *m)
 {
     struct generate *g = calloc(1, sizeof(*g));
     struct sampler_params params;
@@ -205,7 +206,11 @@ static int generate_start(struct sched *s, struct request *r, const struct wire_
                      "the session is empty: append something first");
         return 0;
     }
-    return start_whole(s, r, m);
+    if (m->u.generate.n > 1) {
+        r->ops = &request_answers;
+        return r->ops->start(s, r, m, NULL);
+    }
+    return generate_begin(s, r, m);
 }
 
 /* --- grammar ---------------------------------------------------------------------------------- */

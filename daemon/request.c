@@ -264,7 +264,7 @@ void request_finish(struct sched *s, struct request *r)
 {
     assert(r->phase != REQUEST_LAST);
     r->last.id = r->id;
-    r->last.last = true;
+    r->last.last = !r->lane; /* a part's end is not the end of its request */
     r->phase = REQUEST_LAST;
     if (r->client->receiving == r)
         r->client->receiving = NULL;
@@ -626,16 +626,26 @@ static void unblocked(struct sched *s, struct request *r)
         trace_out(&s->trace, r);
 }
 
+/* Of a part only the end of an answer. */
+static int send_last(struct sched *s, struct request *r)
+{
+    if (r->lane && (r->last.kind != WIRE_DONE || !lane_speaks(r)))
+        return 0;
+    if (r->lane)
+        r->last.u.done.index = r->lane->index;
+    return reply_send(s, r, &r->last, NULL);
+}
+
 void request_deliver(struct sched *s, struct request *r)
 {
     int e = 0;
 
     if (r->client->dead)
         return;
-    if (r->ops->flush)
+    if (r->ops->flush && lane_speaks(r))
         e = r->ops->flush(s, r);
-    if (e == 0 && r->phase == REQUEST_LAST && !r->lane)
-        e = reply_send(s, r, &r->last, NULL);
+    if (e == 0 && r->phase == REQUEST_LAST)
+        e = send_last(s, r);
     if (e == -EAGAIN && !r->times.blocked_at)
         r->times.blocked_at = clock_ns();
     else if (e == 0 && r->times.blocked_at)

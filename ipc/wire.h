@@ -133,7 +133,7 @@ struct wire_req {
             bool ignore_eog;
             enum wire_grammar grammar; /* of the bulk */
             bool more, has_logprobs, has_draft;
-            uint32_t logprobs, draft;
+            uint32_t logprobs, draft, n;
         } generate;
         struct {
             uint64_t request, session; /* one of them */
@@ -293,7 +293,7 @@ struct wire_rep {
             uint32_t n_vocab, context_max;
             bool chat;
             uint32_t segment_default;
-            bool outputs;
+            bool outputs, several;
             uint32_t tools;
         } welcome;
         struct {
@@ -315,10 +315,12 @@ struct wire_rep {
             uint32_t n_top;        /* then these are (n_ids, n_top) */
             const uint32_t *top_ids;
             const float *top_logprobs;
+            uint32_t index; /* of which answer */
         } text;
         struct {
             enum wire_reason reason;
             struct wire_usage usage;
+            uint32_t index;
         } done;
         struct {
             uint32_t first, n, n_vocab;

@@ -121,6 +121,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->chat = r->u.welcome.chat;
     m->segment_default = r->u.welcome.segment_default;
     m->outputs = r->u.welcome.outputs;
+    m->several = r->u.welcome.several;
     m->tools = r->u.welcome.tools;
 }
 
@@ -241,6 +242,7 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         build_usage(&r->u.done.usage, usage);
         b->done.reason = (Gistd__Done__Reason)r->u.done.reason;
         b->done.usage = usage;
+        b->done.index = r->u.done.index;
         return 0;
     case WIRE_SCORE_ROWS:
         gistd__score_rows__init(&b->score_rows);
@@ -369,6 +371,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.chat = m->chat;
     r->u.welcome.segment_default = m->segment_default;
     r->u.welcome.outputs = m->outputs;
+    r->u.welcome.several = m->several;
     r->u.welcome.tools = m->tools;
     return wire_take_string(m->version, &r->u.welcome.version) &&
                    wire_take_string(m->model, &r->u.welcome.model) &&
@@ -426,6 +429,7 @@ static int read_done(const Gistd__Done *m, struct wire_rep *r)
     if (!enum_valid((int)m->reason, WIRE_REASON_POOL_FULL))
         return -EBADMSG;
     r->u.done.reason = (enum wire_reason)m->reason;
+    r->u.done.index = m->index;
     read_usage(m->usage, &r->u.done.usage);
     return 0;
 }

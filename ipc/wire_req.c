@@ -118,6 +118,7 @@ static int build_generate(struct wire_scratch *s, const struct wire_req *r, Gist
     m->ignore_eog = r->u.generate.ignore_eog;
     m->grammar = (Gistd__Generate__Grammar)r->u.generate.grammar;
     m->more = r->u.generate.more;
+    m->n = r->u.generate.n;
     PUT(m, r->u.generate, logprobs, GISTD__GENERATE__HAS_LOGPROBS_LOGPROBS);
     PUT(m, r->u.generate, draft, GISTD__GENERATE__HAS_DRAFT_DRAFT);
     PUT(m, r->u.generate, top_p, GISTD__GENERATE__HAS_TOP_P_TOP_P);
@@ -429,6 +430,7 @@ static int read_generate(struct wire_scratch *s, const Gistd__Generate *m, struc
     r->u.generate.ignore_eog = m->ignore_eog;
     r->u.generate.grammar = (enum wire_grammar)m->grammar;
     r->u.generate.more = m->more;
+    r->u.generate.n = m->n;
     GET(r->u.generate, m, logprobs, GISTD__GENERATE__HAS_LOGPROBS_LOGPROBS);
     GET(r->u.generate, m, draft, GISTD__GENERATE__HAS_DRAFT_DRAFT);
     return 0;

@@ -10,6 +10,7 @@ void wire_build_text(const struct wire_rep *r, Gistd__Text *m)
     m->text = wire_str(r->u.text.text);
     m->ids = (uint32_t *)(uintptr_t)r->u.text.tokens;
     m->n_ids = r->u.text.n_ids;
+    m->index = r->u.text.index;
     if (!r->u.text.logprobs)
         return;
     m->logprobs = (float *)(uintptr_t)r->u.text.logprobs;
@@ -29,6 +30,7 @@ int wire_read_text(const Gistd__Text *m, struct wire_rep *r)
     r->u.text.text = m->text;
     r->u.text.tokens = m->ids;
     r->u.text.n_ids = (uint32_t)m->n_ids;
+    r->u.text.index = m->index;
     r->u.text.logprobs = NULL;
     r->u.text.n_top = 0;
     r->u.text.top_ids = NULL;

@@ -302,7 +302,8 @@ static void test_every_field_arrives(void **state)
                                             NULL,
                                             0,
                                             0,
-                                            NULL };
+                                            NULL,
+                                            0 };
     gist_session *s;
 
     (void)state;

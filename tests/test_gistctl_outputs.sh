@@ -120,6 +120,22 @@ code 'of no line' 1 "$gistctl" embed --lines /dev/null
 says 'no text to embed'
 code 'another pooling' 2 "$gistctl" embed --pooling max --text x
 says 'mean or last'
+code 'several answers' 0 "$gistctl" ask --json --answers 3 -t 1 --seed 5 --grammar "$tmp/words.gbnf" Say
+cp "$tmp/out" "$tmp/three"
+code 'the second alone' 0 "$gistctl" ask -t 1 --seed 6 --grammar "$tmp/words.gbnf" Say
+check 'several answers' python3 -c '
+import json, sys
+x = json.load(open(sys.argv[1]))
+a = x["answers"]
+assert len(a) == 3 and [y["seed"] for y in a] == [5, 6, 7] and len({y["answer"] for y in a}) > 1, x
+assert all(y["reason"] == "end_of_text" and y["tokens"] > 0 for y in a), x
+assert x["usage"]["generated_tokens"] == sum(y["tokens"] for y in a), x
+assert a[1]["answer"] == open(sys.argv[2]).read().strip(), x' "$tmp/three" "$tmp/out"
+code 'several answers as text' 0 "$gistctl" ask --answers 2 -n 4 Say
+check 'several answers as text' [ "$(grep -c '^--- answer [12] of 2$' "$tmp/out")" = 2 ]
+says '2 of 2 answers were cut off'
+code 'too many answers' 2 "$gistctl" ask --answers 65 Say
+says 'from 1 to 64'
 code '--chat alone' 2 "$gistctl" score --chat "$tmp/sky"
 says 'is for --choice'
 daemon_stop

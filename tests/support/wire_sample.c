@@ -10,14 +10,14 @@
 bool sample_no_req(int kind)
 {
     return (kind > WIRE_ADD_DOCUMENT && kind < WIRE_CACHE) ||
-           (kind > WIRE_SCORE_CHOICES && kind < WIRE_SEGMENTS);
+           (kind > WIRE_EMBED && kind < WIRE_SEGMENTS);
 }
 
 bool sample_no_rep(int kind)
 {
     return (kind > WIRE_DOCUMENT_ADDED && kind < WIRE_CACHE_ROWS) ||
            (kind > WIRE_CACHE_ROWS && kind < WIRE_TRACED) ||
-           (kind > WIRE_CHOSEN && kind < WIRE_SEGMENT_MAP);
+           (kind > WIRE_EMBEDDING && kind < WIRE_SEGMENT_MAP);
 }
 
 /* --- one message of each kind, with every field set ------------------------------------------- */
@@ -108,8 +108,16 @@ static void full_add_document(struct wire_req *r)
     r->u.add_document.public_prefix = r->u.add_document.replace = true;
 }
 
-static void full_embed(struct wire_req *r)
+static void full_texts(struct wire_req *r)
 {
+    if (r->kind == WIRE_SCORE_CHOICES) {
+        r->u.score_choices.session = 16;
+        r->u.score_choices.kind = WIRE_SCORE_TOKENS;
+        r->u.score_choices.lens = lens;
+        r->u.score_choices.n = 3;
+        r->u.score_choices.special = r->u.score_choices.more = true;
+        return;
+    }
     r->u.embed.kind = WIRE_SCORE_TOKENS;
     r->u.embed.lens = lens;
     r->u.embed.n = 3;
@@ -160,6 +168,7 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.generate.stops = stops;
         r.u.generate.n_stops = 3;
         r.u.generate.ignore_eog = true;
+        r.u.generate.n = 17;
         r.u.generate.has_draft = true;
         r.u.generate.draft = 0;
         break;
@@ -206,14 +215,8 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.score.more = true;
         break;
     case WIRE_SCORE_CHOICES:
-        r.u.score_choices.session = 16;
-        r.u.score_choices.kind = WIRE_SCORE_TOKENS;
-        r.u.score_choices.lens = lens;
-        r.u.score_choices.n = 3;
-        r.u.score_choices.special = r.u.score_choices.more = true;
-        break;
     case WIRE_EMBED:
-        full_embed(&r);
+        full_texts(&r);
         break;
     case WIRE_TOKENIZE:
         r.u.tokenize.special = r.u.tokenize.more = true;
@@ -267,7 +270,7 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.welcome.context_max = 8192;
         r.u.welcome.chat = true;
         r.u.welcome.segment_default = 512;
-        r.u.welcome.outputs = true;
+        r.u.welcome.outputs = r.u.welcome.several = true;
         r.u.welcome.tools = 2;
         break;
     case WIRE_SESSION_OPENED:
@@ -287,10 +290,12 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.text.text = "na\xc3\xafve";
         r.u.text.tokens = ids;
         r.u.text.n_ids = 6;
+        r.u.text.index = 18;
         break;
     case WIRE_DONE:
         r.u.done.reason = WIRE_REASON_POOL_FULL;
         r.u.done.usage = usage;
+        r.u.done.index = UINT32_MAX;
         break;
     case WIRE_SCORE_ROWS:
         r.u.score_rows.first = 1;
@@ -586,6 +591,23 @@ static void same_rows(const struct wire_row *a, const struct wire_row *b, uint32
     }
 }
 
+static void same_texts(struct wire_rep *a, struct wire_rep *b)
+{
+    if (a->kind == WIRE_CHOSEN) {
+        assert_int_equal(a->u.chosen.n, b->u.chosen.n);
+        assert_memory_equal(a->u.chosen.n_tokens, b->u.chosen.n_tokens,
+                            a->u.chosen.n * sizeof(uint32_t));
+        assert_memory_equal(a->u.chosen.sums, b->u.chosen.sums, a->u.chosen.n * sizeof(double));
+        a->u.chosen.n_tokens = b->u.chosen.n_tokens = NULL;
+        a->u.chosen.sums = b->u.chosen.sums = NULL;
+    } else {
+        assert_int_equal(a->u.embedding.n, b->u.embedding.n);
+        assert_memory_equal(a->u.embedding.n_tokens, b->u.embedding.n_tokens,
+                            a->u.embedding.n * sizeof(uint32_t));
+        a->u.embedding.n_tokens = b->u.embedding.n_tokens = NULL;
+    }
+}
+
 void sample_same_rep(const struct wire_rep *a, const struct wire_rep *b)
 {
     struct wire_rep x = *a, y = *b;
@@ -610,18 +632,8 @@ void sample_same_rep(const struct wire_rep *a, const struct wire_rep *b)
         assert_memory_equal(a->u.text.tokens, b->u.text.tokens, a->u.text.n_ids * sizeof(ids[0]));
         x.u.text.text = y.u.text.text = NULL;
         x.u.text.tokens = y.u.text.tokens = NULL;
-    } else if (a->kind == WIRE_CHOSEN) {
-        assert_int_equal(a->u.chosen.n, b->u.chosen.n);
-        assert_memory_equal(a->u.chosen.n_tokens, b->u.chosen.n_tokens,
-                            a->u.chosen.n * sizeof(uint32_t));
-        assert_memory_equal(a->u.chosen.sums, b->u.chosen.sums, a->u.chosen.n * sizeof(double));
-        x.u.chosen.n_tokens = y.u.chosen.n_tokens = NULL;
-        x.u.chosen.sums = y.u.chosen.sums = NULL;
-    } else if (a->kind == WIRE_EMBEDDING) {
-        assert_int_equal(a->u.embedding.n, b->u.embedding.n);
-        assert_memory_equal(a->u.embedding.n_tokens, b->u.embedding.n_tokens,
-                            a->u.embedding.n * sizeof(uint32_t));
-        x.u.embedding.n_tokens = y.u.embedding.n_tokens = NULL;
+    } else if (a->kind == WIRE_CHOSEN || a->kind == WIRE_EMBEDDING) {
+        same_texts(&x, &y);
     } else if (a->kind == WIRE_ERROR) {
         assert_string_equal(a->u.error.text, b->u.error.text);
         x.u.error.text = y.u.error.text = NULL;
