@@ -5,6 +5,7 @@
 #include "daemon/lost.h"
 
 #include "base/clock.h"
+#include "daemon/lanes.h"
 #include "daemon/log.h"
 #include "daemon/prefix.h"
 #include "daemon/sched.h"
@@ -59,9 +60,12 @@ static void forget_all(struct sched *s)
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (session, &c->sessions, link)
             forget_session(session);
-    TAILQ_FOREACH (r, &s->active, link)
-        if (r->memory && !r->session)
+    TAILQ_FOREACH (r, &s->active, link) {
+        if (r->lane) /* its whole was failed, and it goes: its session is in no list */
+            forget_session(r->lane->session);
+        else if (r->memory && !r->session)
             memory_rest(r->memory);
+    }
     while ((o = TAILQ_FIRST(&s->documents.owners)) != NULL)
         documents_forget(&s->documents, o->uid);
 }

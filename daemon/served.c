@@ -393,6 +393,7 @@ bool served_lost(const struct served *b)
 
 void served_leave(struct served *b)
 {
+    forward_leave(&b->forward);
     compress_leave(b->compressor);
     pool_leave(&b->pool);
     for (uint32_t i = 0; i < b->n_adapters; i++)

@@ -25,11 +25,16 @@ static size_t hidden_bytes(const struct forward *f, uint32_t n)
     return (size_t)n * f->model->n_embd * sizeof(float);
 }
 
-void forward_close(struct forward *f)
+void forward_leave(struct forward *f)
 {
     if (f->hidden)
         backend_free(f->backend, f->hidden, hidden_bytes(f, HIDDEN_ROWS));
     f->hidden = NULL;
+}
+
+void forward_close(struct forward *f)
+{
+    forward_leave(f);
     plan_close(&f->plan);
 }
 

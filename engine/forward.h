@@ -32,6 +32,8 @@ struct forward {
 int forward_open(struct forward *f, const struct model *m, struct backend *b, uint32_t max_batch,
                  uint32_t n_pages);
 void forward_close(struct forward *f);
+/* Without what it has of a device that was lost. */
+void forward_leave(struct forward *f);
 
 /* On success each run's tokens, but for n_drafts, belong to its sequence, and the wanted outputs
  * are numbered in the order of runs and tokens: *ret_n_out of them. stop may be NULL. */
