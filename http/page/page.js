@@ -10,6 +10,7 @@ import { about, bar, counts, draw, make, many, n, words } from "./map.js";
 
 const $ = id => document.getElementById(id);
 const DOC_BYTES = 8 << 20, PASTE_CHARS = 2000;
+const ANSWER_TOKENS = 1024; // a small model may never end by itself
 
 let chats = [], chat = null, daemon = null;
 let going = null; // the turn under way: {chat, abort, session, stopping}
@@ -213,7 +214,7 @@ function answerFoot(m) {
     return `Reading ${n(p.read)} of ${many(p.of, "token")}` + (p.rate > 0 ? `, about ${span((p.of - p.read) / p.rate)} left` : "");
   }
   if (m.state === "stopped") return "Stopped";
-  const why = { length: "Cut: as long as was asked for", context_full: "Cut: the model's window is full", pool_full: "Cut: the daemon has no memory left" };
+  const why = { length: "Cut here: say \u201cgo on\u201d for more", context_full: "Cut: the model's window is full", pool_full: "Cut: the daemon has no memory left" };
   return why[m.reason] || "";
 }
 
@@ -308,6 +309,10 @@ function hears(c, m, answer) {
       noteProgress(answer || m, j);
     } else if (event === "memory") {
       c.memory = j;
+      if (answer?.state === "going") {
+        const k = counts(j);
+        c.stands = { raw: k.raw, hydrated: k.hydrated, gist_tokens: k.gists, gists: k.keys, missed: 0 };
+      }
       if (c === chat) drawMemory();
     } else if (event === "read") {
       m.known = true;
@@ -338,7 +343,7 @@ function hears(c, m, answer) {
 
 // One message to the server: what is new, or the whole chat when the session is gone.
 async function tell(c, m, answer) {
-  const on = hears(c, m, answer), rest = { answer: answer !== null, title: short(c.title), temperature: 0.7 };
+  const on = hears(c, m, answer), rest = { answer: answer !== null, title: short(c.title), temperature: 0.7, max_tokens: ANSWER_TOKENS };
   if (c.live) {
     try {
       return await turn({ ...rest, session: c.live.id, turns: c.live.turns, messages: [asSent(m)] }, on, going.abort.signal);
