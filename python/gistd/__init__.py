@@ -1,0 +1,24 @@
+"""gistd - a language model that stays in memory, for the programs of one machine.
+
+    import gistd
+
+    with gistd.Client() as client, client.open() as session:
+        session.append([("user", "Why is the sky blue?")], answer=True)
+        for piece in session.generate(max_tokens=100):
+            print(piece, end="", flush=True)
+
+AsyncClient is the same for asyncio. Errors are exceptions (GistError) with libgist's own sentence.
+"""
+
+from ._client import Client, Session, Stream
+from ._types import (Answer, BadRequest, Busy, Cancelled, Code, ContextLengthExceeded, GistError, Info, InternalError,
+                     LimitReached, Memory, NameExists, NoMemory, NotFound, PoolFull, Priority, Reason, Result, Row,
+                     Sampling, ShuttingDown, State, StorageError, TransportError, Unsupported, Usage, WrongModel)
+from .aio import AsyncClient, AsyncSession, AsyncStream
+
+__all__ = [
+    "Answer", "AsyncClient", "AsyncSession", "AsyncStream", "BadRequest", "Busy", "Cancelled", "Client", "Code",
+    "ContextLengthExceeded", "GistError", "Info", "InternalError", "LimitReached", "Memory", "NameExists", "NoMemory",
+    "NotFound", "PoolFull", "Priority", "Reason", "Result", "Row", "Sampling", "Session", "ShuttingDown", "State",
+    "StorageError", "Stream", "TransportError", "Unsupported", "Usage", "WrongModel",
+]

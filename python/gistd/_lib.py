@@ -1,0 +1,83 @@
+"""libgist by cffi: the declarations of gist.h, the library, and the C functions that it calls back."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from cffi import FFI
+
+ffi: Any = FFI()
+
+
+def _header() -> str:
+    """gist.h of the wheel, or of the repository that this file stands in."""
+    here = Path(__file__).resolve().parent
+    for path in (here / "gist.h", here.parent.parent / "client" / "gist.h"):
+        if path.exists():
+            return path.read_text()
+    raise ImportError(f"gistd was installed without {here / 'gist.h'}: build it by `pip wheel`")
+
+
+def declarations(header: str) -> str:
+    """What cffi reads of it: no preprocessor but constants that are numbers, no attributes."""
+    text = re.sub(r"/\*.*?\*/", " ", header, flags=re.S).replace("\\\n", " ")
+    text = re.sub(r'#ifdef __cplusplus\n.*?\n#endif', "", text, flags=re.S)
+    lines = []
+    for line in text.splitlines():
+        define = re.match(r"#define (GIST_\w+)\s+(\w+)\s*$", line)
+        if define:
+            value = "0xffffffff" if define[2] == "UINT32_MAX" else define[2]
+            if re.fullmatch(r"(0x[0-9a-fA-F]+|\d+)[uU]?", value):
+                lines.append(f"#define {define[1]} {value.rstrip('uU')}")
+        elif not line.startswith("#"):
+            lines.append(line.replace("GIST_API ", ""))
+    return "\n".join(lines)
+
+
+# Structs that libgist fills, with room for what a later one appends to them.
+_OURS = """
+struct room_usage { struct gist_usage usage; char room[1024]; };
+struct room_result { struct gist_result result; char room[1024]; };
+struct room_info { struct gist_info info; char room[1024]; };
+struct room_stats { struct gist_stats stats; char room[4096]; };
+void free(void *);
+"""
+
+ffi.cdef(declarations(_header()) + _OURS)
+
+
+def _load() -> Any:
+    path = os.environ.get("LIBGIST", "libgist.so.0")
+    try:
+        return ffi.dlopen(path)
+    except OSError as e:
+        raise ImportError(f"libgist can't be loaded: {e}; install the package libgist0, or let LIBGIST name "
+                          "the file libgist.so.0") from None
+
+
+lib: Any = _load()
+
+# Requests are handles. What one of these functions raises is kept by the request, and raised where it is awaited.
+@ffi.callback("gist_done_fn *")
+def on_done(arg: Any, err: int, result: Any) -> None:
+    ffi.from_handle(arg).on_done(err, result)
+
+
+@ffi.callback("gist_text_fn *", error=1)
+def on_text(arg: Any, text: Any, length: int, ids: Any, n_ids: int) -> int:
+    said = bytes(ffi.buffer(text, length)) if length else b""
+    return int(ffi.from_handle(arg).on_text(said.decode(errors="replace"), ffi.unpack(ids, n_ids) if n_ids else []))
+
+
+@ffi.callback("gist_progress_fn *")
+def on_progress(arg: Any, n_read: int, n_tokens: int) -> None:
+    ffi.from_handle(arg).on_progress(n_read, n_tokens)
+
+
+@ffi.callback("gist_row_fn *", error=1)
+def on_row(arg: Any, row: Any) -> int:
+    ffi.from_handle(arg).append(row)
+    return 0

@@ -1,0 +1,273 @@
+"""The Python package against the daemon at $GISTD_SOCKET, which serves a tiny model. tests/test_python.sh runs it."""
+
+import asyncio
+import json
+import os
+import threading
+import unittest
+
+import gistd
+
+LONG = "\n".join(str(i) for i in range(400))
+
+
+class Blocking(unittest.TestCase):
+    def setUp(self) -> None:
+        self.client = gistd.Client(name="test")
+        self.addCleanup(self.client.close)
+
+    def test_connects(self) -> None:
+        info = self.client.info
+        self.assertTrue(info.chat)
+        self.assertGreater(info.n_vocab, 100)
+        self.assertTrue(info.version and info.model and info.model_digest)
+        self.client.ping()
+        with self.assertRaisesRegex(gistd.TransportError, "no-such.sock"):
+            gistd.Client("/tmp/no-such.sock")
+        self.client.close()
+        with self.assertRaisesRegex(ValueError, "closed"):
+            self.client.ping()
+
+    def test_tokens(self) -> None:
+        ids = self.client.tokenize("The sky is blue: \u00fcber \u2600.")
+        self.assertGreater(len(ids), 3)
+        self.assertEqual(self.client.detokenize(ids), "The sky is blue: \u00fcber \u2600.")
+        self.assertEqual(self.client.tokenize(""), [])
+
+    def test_streams_what_ask_says(self) -> None:
+        """The same in pieces and as a whole, and both are what the tokens say."""
+        with self.client.open() as session:
+            asked = session.append([("user", "Count to ten.")], answer=True)
+            self.assertEqual(asked.prompt_tokens, session.usage.prompt_tokens)
+            stream = session.generate(max_tokens=12, ignore_eog=True)
+            with self.assertRaisesRegex(ValueError, "has not ended"):
+                stream.result
+            pieces = list(stream)
+        self.assertGreater(len(pieces), 1)
+        self.assertEqual(stream.result.reason, gistd.Reason.LENGTH)
+        self.assertEqual(stream.result.usage.generated_tokens, 12)
+        self.assertEqual(len(stream.tokens), 12)
+        self.assertEqual("".join(pieces), self.client.detokenize(stream.tokens))
+        with self.client.open() as session:
+            answer = session.ask("Count to ten.", max_tokens=12, ignore_eog=True)
+        self.assertEqual(answer.text, "".join(pieces))
+        self.assertGreater(answer.asked.shared_tokens + answer.asked.computed_tokens, 0)
+        with self.client.open() as session:
+            self.assertEqual(session.ask("Count to ten.", max_tokens=12, ignore_eog=True, draft=4).text, answer.text)
+        with self.client.open() as session:
+            dicts = [{"role": "user", "content": "Count to ten."}]
+            self.assertEqual(session.append(dicts, answer=True).prompt_tokens, asked.prompt_tokens)
+
+    def test_left_early(self) -> None:
+        """The session is free at once, by close() or when nobody has the iterator any more."""
+        with self.client.open() as session:
+            session.append("Once upon a time")
+            with session.generate(max_tokens=1000, ignore_eog=True) as stream:
+                next(stream)
+            with self.assertRaises(gistd.Cancelled):
+                stream.result
+            session.append(" there was")
+            for _ in session.generate(max_tokens=1000, ignore_eog=True):
+                break
+            session.append(" a king.")
+            self.assertEqual(len(list(session.generate(max_tokens=2, ignore_eog=True))) > 0, True)
+
+    def test_forks_and_rewinds(self) -> None:
+        with self.client.open() as session:
+            start = session.append("The capital of France is").prompt_tokens
+            with session.fork("other") as fork:
+                self.assertEqual(fork.usage.prompt_tokens, start)
+                said = "".join(fork.generate(max_tokens=8, ignore_eog=True))
+                self.assertEqual("".join(session.generate(max_tokens=8, ignore_eog=True)), said)
+                fork.rewind(start)
+                self.assertEqual("".join(fork.generate(max_tokens=8, ignore_eog=True)), said)
+                with self.assertRaisesRegex(gistd.BadRequest, "cannot rewind"):
+                    fork.rewind(100000)
+
+    def test_saves(self) -> None:
+        with self.client.open() as session:
+            tokens = session.append(LONG[:300]).prompt_tokens
+            session.save("python")
+            with self.assertRaises(gistd.NameExists):
+                session.save("python")
+            session.save("python", replace=True)
+        rows = {row.name: row for row in self.client.sessions()}
+        self.assertEqual(rows["python"].n_tokens, tokens)
+        self.assertEqual(rows["python"].state, gistd.State.READY)
+        with self.client.restore("python") as session:
+            self.assertEqual(session.usage.prompt_tokens, tokens)
+        self.client.delete_session("python")
+        with self.assertRaises(gistd.NotFound) as caught:
+            self.client.restore("python")
+        self.assertIn("python", str(caught.exception))
+        self.assertEqual(caught.exception.code, gistd.Code.NOT_FOUND)
+        self.assertLess(caught.exception.errno, 0)
+
+    def test_documents(self) -> None:
+        """Read once: who begins with it computes next to nothing."""
+        seen = []
+        usage = self.client.add_document("book", LONG, progress=lambda n, of: seen.append((n, of)))
+        self.addCleanup(self.client.delete_document, "book")
+        self.assertGreater(usage.prompt_tokens, 500)
+        self.assertEqual(seen[-1][0], seen[-1][1])
+        self.assertEqual([row.name for row in self.client.documents()], ["book"])
+        with gistd.Client() as other, other.open(documents=["book"]) as session:
+            self.assertEqual(session.usage.prompt_tokens, usage.prompt_tokens)
+            self.assertLess(session.usage.computed_tokens, 32)
+        with self.assertRaises(gistd.NameExists):
+            self.client.add_document("book", "other")
+
+    def test_callback_that_raises(self) -> None:
+        """Ends the request, and comes out where it is awaited."""
+        def angry(n_read: int, n_tokens: int) -> None:
+            raise KeyError("mine")
+
+        with self.client.open() as session:
+            with self.assertRaisesRegex(KeyError, "mine"):
+                session.append(LONG, progress=angry)
+            session.append("and it goes on")
+
+    def test_form(self) -> None:
+        with self.client.open() as session:
+            session.append([("user", "A person.")], answer=True)
+            schema = {"type": "object", "properties": {"old": {"type": "boolean"}}, "required": ["old"],
+                      "additionalProperties": False}
+            with session.fork() as fork:
+                said = "".join(fork.generate(schema=json.dumps(schema), max_tokens=60))
+                self.assertIsInstance(json.loads(said)["old"], bool)
+            with session.fork() as fork:
+                self.assertIn("".join(fork.generate(grammar='root ::= "yes" | "no"', max_tokens=20)), ("yes", "no"))
+            with self.assertRaises(gistd.BadRequest):
+                list(session.generate(grammar="root ::= nothing"))
+            with self.assertRaisesRegex(ValueError, "not both"):
+                session.generate(grammar="x", schema="{}")
+            with self.assertRaisesRegex(TypeError, "not both"):
+                session.generate(gistd.Sampling(), max_tokens=3)
+
+    def test_memory(self) -> None:
+        """Of a small budget a long text is kept as gists; without compression it is refused."""
+        with self.client.open(memory=gistd.Memory("auto", budget=512), segment=128) as session:
+            usage = session.append(LONG)
+            self.assertGreater(usage.gist_tokens, 0)
+            self.assertLess(usage.gists, usage.gist_tokens)
+            self.assertEqual(sum(usage.at_ratio), usage.gist_tokens)
+        with self.client.open(memory=gistd.Memory("full", budget=512), segment=128) as session:
+            with self.assertRaises(gistd.ContextLengthExceeded):
+                session.append(LONG)
+        with self.assertRaisesRegex(ValueError, "no compressor 'nonsense'"):
+            self.client.open(memory="nonsense")
+
+    def test_stop_and_seed(self) -> None:
+        with self.client.open() as session:
+            session.append("One two three")
+            with session.fork() as a, session.fork() as b:
+                options = {"temperature": 1.0, "seed": 7, "max_tokens": 10, "ignore_eog": True}
+                said = "".join(a.generate(**options))
+                self.assertEqual("".join(b.generate(**options)), said)
+            with session.fork() as c:
+                stop = said[3:5]
+                with c.generate(stop=[stop], **options) as stream:
+                    self.assertEqual("".join(stream), said[:said.index(stop)])
+                self.assertEqual(stream.result.reason, gistd.Reason.STOP)
+
+
+class Loop(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self) -> None:
+        self.client = await gistd.AsyncClient.connect(name="test")
+        self.addAsyncCleanup(self.client.close)
+
+    async def test_streams(self) -> None:
+        """What the blocking client says, and the loop turns meanwhile."""
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        beside = asyncio.create_task(turn())
+        async with await self.client.open() as session:
+            answer = await session.ask("Count to ten.", max_tokens=12, ignore_eog=True)
+        beside.cancel()
+        self.assertGreater(turns, 20)
+        with gistd.Client() as client, client.open() as session:
+            self.assertEqual(session.ask("Count to ten.", max_tokens=12, ignore_eog=True).text, answer.text)
+        self.assertEqual(threading.active_count(), 2)
+
+    async def test_several_at_once(self) -> None:
+        """On one connection, each its own."""
+        async def one(i: int) -> str:
+            async with await self.client.open() as session:
+                await session.append(f"Number {i} is")
+                return "".join([p async for p in session.generate(max_tokens=6, ignore_eog=True)])
+
+        together = await asyncio.gather(*(one(i) for i in range(6)))
+        self.assertEqual(together, [await one(i) for i in range(6)])
+
+    async def test_cancelled(self) -> None:
+        """Whose task is cancelled leaves a session that goes on."""
+        async with await self.client.open() as session:
+            await session.append("Once upon a time")
+            got = asyncio.Event()
+
+            async def read() -> None:
+                async with session.generate(max_tokens=100000, ignore_eog=True) as stream:
+                    async for _ in stream:
+                        got.set()
+
+            task = asyncio.create_task(read())
+            await got.wait()
+            task.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await task
+            appending = asyncio.create_task(session.append(LONG))
+            await asyncio.sleep(0)
+            appending.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await appending
+            await session.append(" there was")
+            fork = await session.fork()
+            await fork.close()
+
+    async def test_errors(self) -> None:
+        with self.assertRaises(gistd.NotFound):
+            await self.client.restore("nothing of that name")
+        with self.assertRaises(gistd.TransportError):
+            await gistd.AsyncClient.connect("/tmp/no-such.sock")
+        await self.client.close()
+        with self.assertRaisesRegex(ValueError, "closed"):
+            await self.client.ping()
+
+    async def test_documents(self) -> None:
+        seen = []
+        usage = await self.client.add_document("async", LONG, progress=lambda n, of: seen.append(n))
+        async with await self.client.open(documents=["async"]) as session:
+            self.assertEqual(session.usage.prompt_tokens, usage.prompt_tokens)
+            await session.save("async")
+        self.assertTrue(seen)
+        self.assertEqual([row.name for row in await self.client.sessions()], ["async"])
+        await self.client.delete_session("async")
+        await self.client.delete_document("async")
+        self.assertEqual(await self.client.documents(), [])
+
+
+@unittest.skipUnless(os.environ.get("GISTD_TEST_PID"), "of the last run")
+class TheEnd(unittest.TestCase):
+    """A daemon that dies: what waits for it ends with an error."""
+
+    def test_dies(self) -> None:
+        with gistd.Client() as client, client.open() as session:
+            session.append("Once")
+            stream = session.generate(max_tokens=100000, ignore_eog=True)
+            next(stream)
+            os.kill(int(os.environ["GISTD_TEST_PID"]), 9)
+            with self.assertRaises(gistd.TransportError):
+                for _ in stream:
+                    pass
+            with self.assertRaises(gistd.TransportError):
+                client.ping()
+
+
+if __name__ == "__main__":
+    unittest.main()
