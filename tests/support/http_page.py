@@ -54,7 +54,7 @@ def endless():
     """The next turn is the model's own, but for the end of the text: it goes on until it is stopped."""
     def on_paused(e):
         p.on_paused = None
-        body = json.dumps({**json.loads(e["request"]["postData"]), "ignore_eos": True})
+        body = json.dumps({**json.loads(e["request"]["postData"]), "ignore_eos": True, "max_tokens": 1 << 29})
         p.send({"id": 10 ** 6, "sessionId": p.session, "method": "Fetch.continueRequest", "params": {
             "requestId": e["requestId"], "postData": base64.b64encode(body.encode()).decode()}})
     p.on_paused = on_paused
