@@ -18,6 +18,7 @@
 #ifndef DAEMON_REQUEST_H
 #define DAEMON_REQUEST_H
 
+#include "daemon/request_fail.h"
 #include "daemon/trace.h"
 #include "engine/forward.h"
 #include "engine/sampler.h"
@@ -130,44 +131,8 @@ void request_receive(struct sched *s, struct client *c, const struct chan_msg *m
 /* The last reply: r->last filled but for id and last. */
 void request_finish(struct sched *s, struct request *r);
 
-struct request_numbers {
-    uint64_t had, asked, limit;
-};
-void request_fail(struct sched *s, struct request *r, enum wire_error code,
-                  struct request_numbers numbers, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
-#define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
-/* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
-void request_fail_memory(struct sched *s, struct request *r, int e);
-
-/* Who computes could not: -EIO and the like. */
-void request_fail_step(struct sched *s, struct request *r, int e);
-
-/* Log-probabilities or logits are numbers. If one is not the request fails with a sentence, and
- * false: nothing may be sampled, scored or kept from them. */
-bool request_finite(struct sched *s, struct request *r, const float *x, size_t n);
-void request_fail_finite(struct sched *s, struct request *r);
-/* Logits of outputs [first, first + n) of the last step, to ret, all of them numbers. False:
- * likewise. */
-bool request_take_logits(struct sched *s, struct request *r, uint32_t first, uint32_t n,
-                         float *ret);
-
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);
-
-/* For lack of `need` pages: LIMIT where the client's own limit stands against them, else POOL_FULL.
- * what wants them: "reading 5 more tokens". */
-void request_fail_pages(struct sched *s, struct request *r, const struct pool_account *account,
-                        uint64_t need, const char *what, ...) __attribute__((format(printf, 5, 6)));
-
-/* What memory_plan said of a run that it could not plan: the same, or CONTEXT_LENGTH_EXCEEDED. */
-struct memory_need;
-void request_fail_need(struct sched *s, struct request *r, const struct memory_need *need,
-                       const struct forward_run *run);
-
-/* Lowers *max to what the request's memory has room for. None at all: CONTEXT_LENGTH_EXCEEDED is
- * answered, and false. */
-bool request_room(struct sched *s, struct request *r, uint32_t *max);
 
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
