@@ -149,7 +149,7 @@ printf '40\r\n41\r\n' >"$tmp/ids"
 code 'ids in lines that end in CRLF' 0 sh -c "'$gistctl' detokenize --json <'$tmp/ids'"
 printf 'Why\r\n/quit\r\nHow\r\n' >"$tmp/lines"
 code 'a chat in lines that end in CRLF' 0 sh -c "'$gistctl' chat -n 1 --stats <'$tmp/lines'"
-check 'commands are commands' [ "$(grep -c tokens/s "$tmp/err")" -eq 1 ]
+check 'each line is a turn, a command too' [ "$(grep -c tokens/s "$tmp/err")" -eq 3 ]
 printf 'Why\nH\0ow\nWhy\n' >"$tmp/lines"
 code 'a chat with a NUL in its second line' 1 sh -c "'$gistctl' chat -n 1 --stats <'$tmp/lines'"
 says 'NUL'
