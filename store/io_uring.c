@@ -47,6 +47,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -619,6 +620,13 @@ static int try_ring(struct uring *u)
     return r;
 }
 
+/* liburing opens and closes the ring by system calls of its own, which a thread sanitizer does not
+ * see: it would take the next file of that number for the ring. So it sees none of this either. */
+static long watch_ring(const struct uring *u, struct epoll_event *e)
+{
+    return syscall(SYS_epoll_ctl, u->io.event, EPOLL_CTL_ADD, u->ring.ring_fd, e);
+}
+
 /* The helpers, and one descriptor for both. All of them at once, though some may never be needed:
  * who submits later may be tied to a CPU for the moment (base/seat.h), and they would inherit that.
  */
@@ -631,7 +639,7 @@ static int make_helper(struct uring *u, struct why *why)
     if (r < 0)
         return r;
     u->io.event = epoll_create1(EPOLL_CLOEXEC);
-    if (u->io.event < 0 || epoll_ctl(u->io.event, EPOLL_CTL_ADD, u->ring.ring_fd, &e) < 0 ||
+    if (u->io.event < 0 || watch_ring(u, &e) < 0 ||
         epoll_ctl(u->io.event, EPOLL_CTL_ADD, io_eventfd(u->helper), &e) < 0)
         return why_set(why, -errno, "cannot wait for io_uring: %s", strerror(errno));
     return 0;
