@@ -319,14 +319,17 @@ static void add_drafts(struct sched *s, struct batch *b)
     for (uint32_t i = 0; i < b->n; i++) {
         struct request *r = b->requests[i];
         struct forward_run *run = &b->runs[i];
-        uint32_t max = left / n_owners / r->client->owner->n_waiting;
+        uint32_t max = left / n_owners / r->client->owner->n_waiting, had = forward_run_rows(run);
 
-        if (max == 0 || b->upkeep[i] || !r->ops->drafts)
+        if (b->upkeep[i] || !r->ops->drafts)
+            continue;
+        max = seq_tokens_of_rows(r->memory->seq, max);
+        if (max == 0)
             continue;
         r->ops->drafts->add(s, r, b->n_rows, max, run);
         if (run->n_drafts > 0)
             memory_watch(r->memory, run);
-        b->n_rows += run->n_drafts;
+        b->n_rows += forward_run_rows(run) - had;
     }
 }
 

@@ -312,6 +312,22 @@ static int start_adapted(void **state)
     return 0;
 }
 
+/* With the fewest rows that a step may have. */
+static int start_narrow(void **state)
+{
+    const char *args[] = { "--model",
+                           daemon_fixture_model(DAEMON_FIXTURE_TINY),
+                           "--adapter",
+                           tiny_adapters(),
+                           "--batch-tokens",
+                           "16",
+                           NULL };
+
+    (void)state;
+    start(args);
+    return 0;
+}
+
 static int stop_plain(void **state)
 {
     (void)state;
@@ -461,6 +477,32 @@ static void test_adapters(void **state)
         compare(&memories[i], 0, 100 + (uint32_t)i, &p);
         both_ways();
     }
+}
+
+/* A guess brings the rows of the gists among its tokens along, and a step has room for both: else
+ * it fails, with the answers of all who decode in it. */
+static void test_narrow(void **state)
+{
+    const struct gist_memory among = M(GIST_FULL, 8, 0, "among", 0, 0);
+    struct gist_sampling p = sampled(60, 0.8f, 4);
+    static struct answer a;
+    gist_session *s;
+    uint32_t ids[50];
+
+    (void)state;
+    p.ignore_eog = 0;
+    p.grammar = GIST_GBNF;
+    p.grammar_text = "root ::= [a]{300}";
+    p.grammar_len = strlen(p.grammar_text);
+    fill(ids, 50);
+    s = open_session(&among, 0);
+    assert_int_equal(gist_append_tokens(s, ids, 50, NULL), 0);
+    say(s, &p, 15, &a);
+    if (a.err < 0)
+        fail_msg("%s", gist_error(c));
+    assert_int_equal(a.n_ids, 60);
+    assert_true(n_accepted > 20);
+    gist_close(s);
 }
 
 /* Automatic memory: it is compressed late, and old segments come back while the answer is written.
@@ -748,6 +790,7 @@ int main(void)
         PLAIN(test_grammars),
         PLAIN(test_memories),
         cmocka_unit_test_setup_teardown(test_adapters, start_adapted, stop_plain),
+        cmocka_unit_test_setup_teardown(test_narrow, start_narrow, stop_plain),
         PLAIN(test_automatic),
         PLAIN(test_full),
         PLAIN(test_cancel),
