@@ -638,8 +638,10 @@ static int left_ms(uint64_t until_ns)
 
 static void tick(struct job *j)
 {
+    /* A picture may be more than is taken at once: to who reads slowly it comes when the last one
+     * was taken, or `out` would grow. */
     if (!j->voice->tick_ms || !j->ask->stream || !j->waiting || j->problem.kind ||
-        left_ms(j->tick_ns) > 0)
+        j->out.len > j->out_at || left_ms(j->tick_ns) > 0)
         return;
     j->voice->tick(j);
     j->tick_ns = clock_ns() + j->voice->tick_ms * CLOCK_MS;

@@ -39,6 +39,17 @@ export async function put(chat) {
   }
 }
 
+// A word in localStorage or sessionStorage, where it is put first if there is a value. A browser that keeps nothing of
+// pages throws at the very name.
+export function setting(where, name, value) {
+  try {
+    if (value !== undefined) window[where].setItem(name, value);
+    return window[where].getItem(name) || "";
+  } catch {
+    return value || "";
+  }
+}
+
 export async function remove(id) {
   if (base) await wait(store("readwrite").delete(id));
   here.delete(id);

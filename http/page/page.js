@@ -73,12 +73,14 @@ function openChat(c) {
   refreshMemory();
 }
 
+// One that was deleted while it was answered stays so.
 function save(c) {
   c.at = Date.now();
-  if (c.messages.length) keep.put(c);
+  if (c.messages.length && chats.includes(c)) keep.put(c);
 }
 
 async function removeChat(c) {
+  for (const w of waiting.splice(0)) if (w.c !== c) waiting.push(w);
   if (going?.chat === c) going.abort.abort();
   if (c.live) ask("DELETE", `sessions/${c.live.id}`).catch(() => {});
   chats = chats.filter(x => x !== c);
@@ -414,6 +416,7 @@ function add(c, m) {
 }
 
 function retry(m) {
+  if (waiting.some(w => w.m === m)) return;
   delete m.trouble;
   waiting.push({ c: chat, m });
   pump();
@@ -474,6 +477,7 @@ function drawMemory() {
   strip.hidden = none;
   $("budget").hidden = none;
   $("stands").hidden = !chat.stands;
+  if (chat.stands) drawStands(chat.stands);
   if (none) {
     $("map").replaceChildren();
     $("map").setAttribute("aria-label", "Nothing is in memory");
@@ -495,7 +499,6 @@ function drawMemory() {
   draw(small, mem);
   small.removeAttribute("aria-label");
   strip.replaceChildren(small, make("span", "fine", words(mem).split(";")[0]));
-  if (chat.stands) drawStands(chat.stands);
 }
 
 function drawStands(s) {
@@ -596,15 +599,16 @@ function toggle(id) {
   $(`show-${id}`).setAttribute("aria-expanded", on);
 }
 
-const themes = ["system", "light", "dark"];
+const themes = ["system", "light", "dark"], THEME = "gistd-theme";
+let themed = "system";
 function theme(name) {
-  if (name === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = name;
-  $("theme").textContent = `Theme: ${name}`;
-  localStorage.setItem("gistd-theme", name);
+  themed = themes.includes(name) ? name : "system";
+  if (themed === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = themed;
+  $("theme").textContent = `Theme: ${themed}`;
 }
 
-$("theme").onclick = () => theme(themes[(themes.indexOf(localStorage.getItem("gistd-theme") || "system") + 1) % 3]);
+$("theme").onclick = () => theme(keep.setting("localStorage", THEME, themes[(themes.indexOf(themed) + 1) % 3]));
 $("new").onclick = newChat;
 $("show-chats").onclick = () => toggle("chats");
 $("show-memory").onclick = $("strip").onclick = () => toggle("memory");
@@ -656,7 +660,7 @@ document.onvisibilitychange = () => { if (!document.hidden) { look(); refreshMem
 
 // --- the beginning -------------------------------------------------------------------------------
 
-theme(localStorage.getItem("gistd-theme") || "system");
+theme(keep.setting("localStorage", THEME));
 await keep.open();
 chats = await keep.list();
 for (const c of chats)

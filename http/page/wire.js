@@ -1,11 +1,12 @@
 // What the page asks gist-http, and how it hears the answers (docs/http.md, /gist/v1).
 
+import { setting } from "./keep.js";
+
 const KEY = "gistd-key";
-let key = sessionStorage.getItem(KEY) || "";
+let key = setting("sessionStorage", KEY);
 
 export function useKey(k) {
-  key = k;
-  sessionStorage.setItem(KEY, k);
+  key = setting("sessionStorage", KEY, k);
 }
 
 export class Trouble extends Error {
@@ -42,6 +43,12 @@ export async function ask(method, path, body) {
   return (await send(method, path, body)).json();
 }
 
+// What a line of an event says. Lines end with \n alone: a text may have the line separators of Unicode, which end
+// one for a regular expression.
+function line(block, name) {
+  return block.split("\n").find(l => l.startsWith(`${name}: `))?.slice(name.length + 2);
+}
+
 // A turn: calls on(event, data) for each event until the stream ends. Throws Trouble.
 export async function turn(body, on, signal) {
   const r = await send("POST", "chat", body, signal);
@@ -55,7 +62,7 @@ export async function turn(body, on, signal) {
       const blocks = rest.split("\n\n");
       rest = blocks.pop();
       for (const block of blocks) {
-        const event = /^event: (.*)$/m.exec(block)?.[1], data = /^data: (.*)$/m.exec(block)?.[1];
+        const event = line(block, "event"), data = line(block, "data");
         if (!event || !data) continue; // a comment
         const j = JSON.parse(data);
         if (event === "error") throw new Trouble(j.error?.code || "failed", j.error?.message || "", 200);

@@ -62,7 +62,7 @@ def endless():
 
 
 def sse(*events):
-    return "".join(f"event: {name}\ndata: {json.dumps(j)}\n\n" for name, j in events)
+    return "".join(f"event: {name}\ndata: {json.dumps(j, ensure_ascii=False)}\n\n" for name, j in events)
 
 
 GISTD = {"computed": 9, "shared": 0, "restored": 0, "raw": 9, "gist_tokens": 0, "gists": 0, "ratio": 4, "hydrated": 0, "missed": 0}
@@ -130,6 +130,20 @@ check("nothing of it is more", p.js("document.querySelectorAll('img, main script
 check("nothing of it ran", p.js("window.hacked === undefined"))
 check("nor of the question", texts(".turn.user .text")[0] == "<b>Be evil</b>")
 
+# Line separators are text, too, not the end of what the server says.
+fulfil(answered("one\u2028two\u2029three"))
+say("And in lines?")
+p.wait("it answers", "document.querySelectorAll('.turn.assistant').length === 2")
+idle()
+check("separators are text", texts(".turn.assistant .text")[1:] == ["one\u2028two\u2029three"] and not texts(".trouble"), texts(".turn.assistant"))
+p.js("[...document.querySelectorAll('.chat.on .act')][1].click()")
+press("Delete", ".chat.on")
+fulfil(answered("Indeed."))
+press("New chat")
+say("Be good")
+p.wait("it answers", "document.querySelectorAll('.turn.assistant').length === 1 && document.querySelector('.turn.assistant .text').textContent === 'Indeed.'")
+idle()
+
 # Errors, in words that help; what was written is not lost.
 p.complaints.clear()
 fulfil(json.dumps({"error": {"code": "service_unavailable", "message": "no gistd. Start the daemon"}}), 503, "application/json")
@@ -187,6 +201,20 @@ p.js("[...document.querySelectorAll('.chat.on .act')][1].click()")
 press("Delete", ".chat.on")
 p.wait("deleted", f"document.querySelectorAll('.chat').length === {n - 1}")
 
+# One that is deleted while it is answered does not come back, neither now nor with the page.
+endless()
+press("New chat")
+say("Forget me")
+p.wait("some of it", "document.querySelector('.turn.assistant .text')?.textContent.length > 20")
+p.js("[...document.querySelectorAll('.chat.on .act')][1].click()")
+press("Delete", ".chat.on")
+idle()
+p.call("Fetch.disable")
+p.call("Page.reload")
+p.wait("the page is back", f"document.querySelectorAll('.chat').length >= {n - 1} && document.getElementById('model').textContent")
+p.complaints = [c for c in p.complaints if "404" not in c]
+check("what was deleted is gone", "Forget me" not in texts(".chat .go span"), texts(".chat .go span"))
+
 # Themes, contrast, names of what can be pressed, a small screen.
 CONTRAST = """(() => {
     const lum = c => { const [r, g, b] = c.match(/[0-9.]+/g).map(x => (x /= 255) <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
@@ -225,6 +253,16 @@ press("Memory")
 check("its memory", p.js("getComputedStyle(document.getElementById('memory')).display !== 'none'"))
 p.key("Escape", 27)
 check("Escape closes it", p.js("getComputedStyle(document.getElementById('memory')).display === 'none'"))
+
+# A browser that keeps nothing of pages throws where it is asked to.
+denied = p.call("Page.addScriptToEvaluateOnNewDocument", source='''for (const name of ["localStorage", "sessionStorage", "indexedDB"])
+    Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });''')["identifier"]
+p.call("Page.reload")
+p.wait("it works without", "document.getElementById('model')?.textContent.includes('window') && document.querySelector('.empty')")
+press("Theme: system")
+press("Theme: light")
+check("themes, too", texts("#theme") == ["Theme: dark"], texts("#theme"))
+p.call("Page.removeScriptToEvaluateOnNewDocument", identifier=denied)
 
 check("nobody else was asked", all(u.startswith(url) for u in p.asked), [u for u in p.asked if not u.startswith(url)])
 check("no complaint", p.complaints == [], p.complaints)
