@@ -72,18 +72,28 @@ int ctl_conf_model(char ret[OPTIONS_TEXT_MAX + 1])
     return r;
 }
 
-/* Beside the file, synced, and then in its place. */
-static int replace(const char *path, const struct ctl_text *t)
+/* Who may read it stays: of the one that it replaces, or is a copy of. */
+static mode_t mode_of(const char *from)
 {
-    char beside[OPTIONS_TEXT_MAX + 16];
+    struct stat st;
+
+    return from[0] && stat(from, &st) == 0 ? S_IRUSR | S_IWUSR | (st.st_mode & 0777) : 0644;
+}
+
+/* Beside the file, synced, and then in its place; a link to it stays one. */
+static int replace(const char *path, const struct ctl_text *t, mode_t mode)
+{
+    char real[PATH_MAX], beside[PATH_MAX + 16];
     int fd, r;
 
+    if (realpath(path, real))
+        path = real;
     (void)snprintf(beside, sizeof(beside), "%s.XXXXXX", path);
     fd = mkostemp(beside, O_CLOEXEC);
     if (fd < 0)
         return -errno;
     r = files_write(fd, t->bytes, t->len, 0);
-    if (r == 0 && (fchmod(fd, 0644) < 0 || fsync(fd) < 0))
+    if (r == 0 && (fchmod(fd, mode) < 0 || fsync(fd) < 0))
         r = -errno;
     (void)close(fd);
     if (r == 0 && rename(beside, path) < 0)
@@ -137,7 +147,7 @@ int ctl_conf_set_model(const char *path, char ret[OPTIONS_TEXT_MAX + 1])
         if (r == 0)
             r = put_line(old.bytes, path, &text);
         if (r == 0)
-            r = replace(ret, &text);
+            r = replace(ret, &text, mode_of(from));
         if (r < 0)
             r = ctl_fail(CTL_FAILED, "cannot write %s: %s", ret, strerror(-r));
     }

@@ -156,7 +156,9 @@ static int open_notify(struct start *s)
     socklen_t len = sizeof(s->notify);
 
     s->notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (s->notify_fd < 0 || bind(s->notify_fd, (struct sockaddr *)&any, sizeof(sa_family_t)) < 0 ||
+    if (s->notify_fd < 0 ||
+        setsockopt(s->notify_fd, SOL_SOCKET, SO_PASSCRED, &(int){ 1 }, sizeof(int)) < 0 ||
+        bind(s->notify_fd, (struct sockaddr *)&any, sizeof(sa_family_t)) < 0 ||
         getsockname(s->notify_fd, (struct sockaddr *)&s->notify, &len) < 0)
         return ctl_fail(CTL_FAILED, "cannot listen to the daemon: %s", strerror(errno));
     s->notify.sun_path[0] = '@'; /* as the variable has it, instead of the zero byte */
@@ -165,13 +167,13 @@ static int open_notify(struct start *s)
     return CTL_OK;
 }
 
-/* In the child: nothing of this terminal is left to it. */
+/* In the child: nothing of this terminal is left to it, nor a file that the caller had open, such
+ * as a script's lock. The folder stays: paths behind -- and in variables are of there. */
 static void become_gistd(const struct start *s, char *const *argv)
 {
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     (void)setsid();
-    (void)chdir("/");
     (void)dup2(null, STDIN_FILENO);
     (void)dup2(s->log_fd, STDOUT_FILENO);
     (void)dup2(s->log_fd, STDERR_FILENO);
@@ -181,6 +183,7 @@ static void become_gistd(const struct start *s, char *const *argv)
     (void)unsetenv("WATCHDOG_USEC");
     (void)unsetenv("LISTEN_FDS");
     (void)unsetenv("JOURNAL_STREAM");
+    (void)close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC);
     execv(argv[0], argv);
     dprintf(STDERR_FILENO, "gistctl: cannot run %s: %s\n", argv[0], strerror(errno));
     _exit(127);
@@ -247,11 +250,40 @@ static int show_failure(const struct start *s)
     return ctl_fail(CTL_FAILED, "this is also in %s.", s->log);
 }
 
+/* Any user may write to a socket that the kernel has named; who it was stands beside the message.
+ */
+static ssize_t receive(int fd, char *text, size_t cap)
+{
+    _Alignas(struct cmsghdr) char beside[CMSG_SPACE(sizeof(struct ucred))];
+    struct iovec io = { text, cap };
+    struct msghdr m = {
+        .msg_iov = &io, .msg_iovlen = 1, .msg_control = beside, .msg_controllen = sizeof(beside)
+    };
+    ssize_t n = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    struct ucred who;
+
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+        return 0;
+    memcpy(&who, CMSG_DATA(c), sizeof(who));
+    return who.uid == getuid() ? n : 0;
+}
+
+static void show_status(struct start *s, const char *status)
+{
+    char line[60];
+    size_t len = shown_put(SHOWN_LINE, status, strcspn(status, "\n"), line, sizeof(line));
+
+    fprintf(stderr, "\r%.*s", (int)len, line);
+    fflush(stderr);
+    s->shown = true;
+}
+
 /* One of its messages, lines of NAME=VALUE. */
 static void take_message(struct start *s)
 {
     char text[1024];
-    ssize_t n = recv(s->notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+    ssize_t n = receive(s->notify_fd, text, sizeof(text) - 1);
     const char *status;
 
     if (n <= 0)
@@ -260,11 +292,8 @@ static void take_message(struct start *s)
     s->serving |= strncmp(text, "READY=1", 7) == 0 || strstr(text, "\nREADY=1");
     status = strstr(text, "STATUS=Loading");
     s->loading |= status != NULL;
-    if (status && s->wait && isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r%.60s", status + strlen("STATUS="));
-        fflush(stderr);
-        s->shown = true;
-    }
+    if (status && s->wait && isatty(STDERR_FILENO))
+        show_status(s, status + strlen("STATUS="));
 }
 
 /* Until it serves; or without --wait, until its options and the model's head were read, and clients

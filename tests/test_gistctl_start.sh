@@ -131,6 +131,14 @@ code 'use another' 0 "$gistctl" use --json tiny
 check 'as JSON' json "j == {'name': 'tiny', 'path': '$HOME/.cache/gistd/tiny.gguf', 'config': '$conf'}" <"$tmp/out"
 printf '# my own\nthreads = 1\nmodel = %s\n# model = no\nkv-type = q8_0' "$HOME/.cache/gistd/tiny.gguf" >"$tmp/want"
 check 'all other lines stay as they were' cmp "$conf" "$tmp/want"
+mkdir "$tmp/dotfiles"
+mv "$conf" "$tmp/dotfiles/mine"
+ln -s "$tmp/dotfiles/mine" "$conf"
+chmod 600 "$conf"
+code 'use, with a file that is a link' 0 "$gistctl" use tiny:1b
+check 'it is one still, and as private' sh -c "[ -L '$conf' ] && [ \"\$(stat -c %a '$tmp/dotfiles/mine')\" = 600 ]"
+code 'and back' 0 "$gistctl" use tiny
+check 'what it leads to has the line' cmp "$tmp/dotfiles/mine" "$tmp/want"
 code 'it is marked' 0 "$gistctl" models
 check 'it is marked' grep -q '^tiny .*ready, taken by the next start$' "$tmp/out"
 
@@ -176,6 +184,35 @@ says 'gistd did not start'
 code 'a word too many' 2 "$gistctl" start tiny
 says '--model'
 code 'nobody is there' 3 "$gistctl" status
+
+# Paths are those of the folder where it was started, and what a script has open is the script's own.
+named=$GISTD_SOCKET
+GISTD_SOCKET=own.sock
+cp "$tiny" "$tmp/folder/own.gguf"
+code 'start in a folder' 0 sh -c "cd '$tmp/folder' && exec 9>lock && flock 9 && '$gistctl' start --wait -- --model own.gguf"
+check 'there is its socket' [ -S "$tmp/folder/own.sock" ]
+check 'the lock is free' flock -n "$tmp/folder/lock" true
+code 'stop in the folder' 0 sh -c "cd '$tmp/folder' && '$gistctl' stop"
+GISTD_SOCKET=$named
+
+# What another user says is not the daemon's word. To send as one takes root.
+if [ "$(id -u)" = 0 ]; then
+    mkdir "$tmp/fake"
+    cp "$gistctl" "$tmp/fake"
+    cat >"$tmp/fake/gistd" <<END
+#!$(command -v python3)
+import os, socket, sys
+if "--plan" in sys.argv:
+    sys.exit(0)
+to = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+os.setuid(65534)
+to.sendto(b"READY=1", "\0" + os.environ["NOTIFY_SOCKET"][1:])
+sys.exit("this is no daemon")
+END
+    chmod 755 "$tmp/fake/gistd"
+    code 'another user says that it serves' 1 "$tmp/fake/gistctl" start --wait --model "$tiny"
+    says 'this is no daemon'
+fi
 
 # In the user's run-time folder, where nothing is yet.
 named=$GISTD_SOCKET
