@@ -37,14 +37,18 @@ class _Request:
 
     def on_done(self, err: int, result: Any) -> None:
         self.done, self.err = True, err
-        if err == 0 and result:
-            self.usage = from_struct(Usage, result.usage)
-            self.reason = Reason(result.reason)
-        if err < 0:
-            self.error = self.failure or self.client._error(err)
-        self.client._requests.discard(self)
-        if self.on_end:
-            self.on_end()
+        try:
+            if err == 0 and result:
+                self.usage = from_struct(Usage, result.usage)
+                self.reason = Reason(result.reason)
+            if err < 0:
+                self.error = self.failure or self.client._error(err)
+        except BaseException as e:  # a reason of a later library, or Ctrl-C: whoever waits has to hear of it
+            self.failure = e
+        finally:
+            self.client._requests.discard(self)
+            if self.on_end:
+                self.on_end()
 
     def on_text(self, said: str, ids: List[int]) -> int:
         self.tokens += ids

@@ -22,6 +22,7 @@ class AsyncClient:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: "queue.SimpleQueue[Optional[Callable[[], None]]]" = queue.SimpleQueue()
+        self._lock = threading.Lock()  # of the two: a number that is closed may be another file's
         self._bell, self._ring = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="gistd", daemon=True)
         self._client: Optional[Client] = None
@@ -38,8 +39,11 @@ class AsyncClient:
 
         try:
             await self._call(make)
-        except BaseException:
+        except Exception:
             await self.close()
+            raise
+        except BaseException:
+            self._end()  # make() may wait on for a daemon that loads its model; nobody waits for make()
             raise
         return self
 
@@ -62,6 +66,9 @@ class AsyncClient:
                     poll.unregister(watched)
         if self._client:
             self._client.close()
+        with self._lock:
+            os.close(self._bell)
+            os.close(self._ring)
 
     def _work(self) -> bool:
         """What was posted; False: the last of it was the end."""
@@ -73,11 +80,12 @@ class AsyncClient:
         return True
 
     def _post(self, job: Optional[Callable[[], None]]) -> None:
-        self._jobs.put(job)
-        try:
-            os.write(self._ring, b"1")
-        except BlockingIOError:
-            pass  # it rings already
+        with self._lock:
+            self._jobs.put(job)
+            try:
+                os.write(self._ring, b"1")
+            except BlockingIOError:
+                pass  # it rings already
 
     def _tell(self, call: Callable[..., Any], *args: Any) -> None:
         try:
@@ -128,8 +136,11 @@ class AsyncClient:
         return request
 
     async def _drop(self, begun: "asyncio.Future[_Request]") -> None:
-        request = await begun
-        await self._call(lambda: request.client._cancel(request))
+        try:
+            request = await begun
+            await self._call(lambda: request.client._cancel(request))
+        except Exception:
+            pass  # it never began, or the client is closed: there is nothing to end, and a task is cancelled
 
     # --- what Client has -----------------------------------------------------------------------------------------
 
@@ -138,14 +149,14 @@ class AsyncClient:
         assert self._client is not None
         return self._client
 
+    def _end(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._post(None)
+
     async def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._post(None)
-        self._thread.join()
-        os.close(self._bell)
-        os.close(self._ring)
+        self._end()
+        await self._loop.run_in_executor(None, self._thread.join)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -261,6 +272,7 @@ class AsyncStream:
         self.session = session
         self._sampling = sampling
         self._pieces: "asyncio.Queue[Optional[str]]" = asyncio.Queue()
+        self._begun: "Optional[asyncio.Future[_Request]]" = None
         self._request: Optional[_Request] = None
 
     def _begin(self) -> _Request:
@@ -275,8 +287,9 @@ class AsyncStream:
         return self
 
     async def __anext__(self) -> str:
-        if self._request is None:
-            await asyncio.shield(self.session.client._call(self._begin))
+        if self._begun is None:
+            self._begun = self.session.client._call(self._begin)
+        await asyncio.shield(self._begun)
         piece = await self._pieces.get()
         if piece is not None:
             return piece
@@ -300,9 +313,8 @@ class AsyncStream:
 
     async def close(self) -> None:
         """Ends the answer, if it has not ended."""
-        request = self._request
-        if request is not None and not request.done and not self.session.client._closed:
-            await asyncio.shield(self.session.client._call(lambda: request.client._cancel(request)))
+        if self._begun is not None and not self.session.client._closed:
+            await asyncio.shield(self.session.client._drop(self._begun))
 
     async def __aenter__(self) -> "AsyncStream":
         return self

@@ -3,10 +3,14 @@
 import asyncio
 import json
 import os
+import socket
+import tempfile
 import threading
 import unittest
 
 import gistd
+from gistd._client import _Request
+from gistd._lib import ffi
 
 LONG = "\n".join(str(i) for i in range(400))
 
@@ -27,6 +31,15 @@ class Blocking(unittest.TestCase):
         self.client.close()
         with self.assertRaisesRegex(ValueError, "closed"):
             self.client.ping()
+
+    def test_unknown_reason(self) -> None:
+        """Of a later library: whoever waits hears that it ended."""
+        request, ended = _Request(self.client), []
+        request.on_end = lambda: ended.append(True)
+        request.on_done(0, ffi.new("struct gist_result *", {"reason": 99}))
+        self.assertEqual(ended, [True])
+        with self.assertRaises(ValueError):
+            request.finish()
 
     def test_tokens(self) -> None:
         ids = self.client.tokenize("The sky is blue: \u00fcber \u2600.")
@@ -229,6 +242,35 @@ class Loop(unittest.IsolatedAsyncioTestCase):
             await session.append(" there was")
             fork = await session.fork()
             await fork.close()
+
+    async def test_left_before_it_begins(self) -> None:
+        """A stream that is closed before its first piece came leaves no session at work, and an error of what was
+        to begin is none of who left."""
+        async with await self.client.open() as session:
+            await session.append("Once upon a time")
+            async with session.generate(max_tokens=100000, ignore_eog=True) as stream:
+                first = asyncio.ensure_future(stream.__anext__())
+                await asyncio.sleep(0)
+                first.cancel()
+                with self.assertRaises(asyncio.CancelledError):
+                    await first
+            await session.append(" there was")
+            unheard = asyncio.create_task(session.append([("nobody", "?")]))
+            await asyncio.sleep(0)
+            unheard.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await unheard
+
+    async def test_nobody_answers(self) -> None:
+        """Who gives up to connect is free at once, though the thread goes on waiting."""
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
+            mute.bind(folder + "/gistd.sock")
+            mute.listen()
+            with self.assertRaises(asyncio.TimeoutError):
+                await asyncio.wait_for(gistd.AsyncClient.connect(folder + "/gistd.sock", timeout=None), 0.2)
+        for thread in threading.enumerate():
+            if thread.name == "gistd" and thread is not self.client._thread:
+                thread.join()
 
     async def test_errors(self) -> None:
         with self.assertRaises(gistd.NotFound):
