@@ -34,8 +34,8 @@ struct append {
     uint32_t n_turn;              /* the last so many ids ask something; 0: that is not known */
     uint32_t n_prompt;            /* n_turn, if that may bring segments back; else 0 */
     bool hydrated;                /* that is done */
-    bool part;                    /* more of the text comes: only what it may point to is fetched */
-    struct hydrate_job *hydrate;  /* under way; NULL: none */
+    uint64_t part; /* more of this session's text comes: what it may point to is fetched; 0: none */
+    struct hydrate_job *hydrate; /* under way; NULL: none */
     bool special, open_answer;
     enum chat_at chat_after;
     append_done_fn *done_fn;   /* NULL: the reply is Appended */
@@ -245,21 +245,31 @@ int append_take(struct sched *s, struct request *r, const struct wire_req *m, ap
     return add_text(a, m, parts);
 }
 
+static void count(struct request *r)
+{
+    r->usage.prompt_tokens = session_len(r->session);
+    memory_account(&r->session->memory, &r->usage);
+}
+
+static void set_last(struct request *r)
+{
+    r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
+    r->last.u.appended.n_tokens = session_count(r->session);
+    r->last.u.appended.usage = r->usage;
+}
+
 static void finish(struct sched *s, struct request *r)
 {
     const struct append *a = r->state;
 
     if (!r->session->row_valid) /* nothing was read */
         session_drop_row(r->session);
-    r->usage.prompt_tokens = session_len(r->session);
-    memory_account(&r->session->memory, &r->usage);
+    count(r);
     if (a && a->done_fn) {
         a->done_fn(s, r);
         return;
     }
-    r->last = (struct wire_rep){ .kind = WIRE_APPENDED };
-    r->last.u.appended.n_tokens = session_count(r->session);
-    r->last.u.appended.usage = r->usage;
+    set_last(r);
     request_finish(s, r);
 }
 
@@ -273,6 +283,24 @@ static bool wants_part(const struct request *r, const struct wire_req *m)
 
     return m->u.append.kind != WIRE_APPEND_TOKENS && x->parts.len > 0 &&
            x->parts.len <= PART_AFTER && hydrate_may_fetch(&x->memory);
+}
+
+/* It takes a slice of work, but no session: who sends the next part without waiting for this one's
+ * answer is not to find it busy. */
+static int start_part(struct request *r)
+{
+    struct append *a = calloc(1, sizeof(*a));
+
+    r->state = a;
+    if (!a)
+        return -ENOMEM;
+    a->part = r->session->id;
+    count(r);
+    set_last(r); /* kept for work() */
+    r->session->busy = NULL;
+    r->session = NULL;
+    r->memory = NULL;
+    return 0;
 }
 
 static int append_start(struct sched *s, struct request *r, const struct wire_req *m,
@@ -289,25 +317,19 @@ static int append_start(struct sched *s, struct request *r, const struct wire_re
             ((struct append *)r->state)->tells = m->u.append.progress;
         return e;
     }
-    if (e == 0 && wants_part(r, m)) {
-        struct append *a = calloc(1, sizeof(*a));
-
-        r->state = a;
-        if (!a)
-            return -ENOMEM;
-        a->part = true;
-    } else if (e == 0) {
+    if (e == 0 && wants_part(r, m))
+        return start_part(r);
+    if (e == 0)
         finish(s, r);
-    }
     return e;
 }
 
 /* --- work: a part ----------------------------------------------------------------------------- */
 
 /* By the last words of what is there. An error is none: nothing is fetched. */
-static void fetch_for_part(struct sched *s, struct request *r)
+static void fetch_for_part(struct sched *s, struct session *x)
 {
-    const struct encode_text *t = &r->session->parts;
+    const struct encode_text *t = &x->parts;
     size_t len = t->len < PART_BYTES ? t->len : PART_BYTES, n = 0, got;
     struct vocab_encoder *e;
     uint32_t *ids = malloc(PART_BYTES * sizeof(*ids));
@@ -322,8 +344,19 @@ static void fetch_for_part(struct sched *s, struct request *r)
         vocab_encoder_free(e);
     }
     if (err >= 0 && n > 0)
-        hydrate_fetch(r->memory, ids, (uint32_t)n);
+        hydrate_fetch(&x->memory, ids, (uint32_t)n);
     free(ids);
+}
+
+/* Whoever has the session by now goes on with all of the text, or has nothing to do with it. */
+static void work_part(struct sched *s, struct request *r)
+{
+    const struct append *a = r->state;
+    struct session *x = client_find_session(r->client, a->part);
+
+    if (x && !x->busy && !x->closing && !x->lost && x->parts.len > 0)
+        fetch_for_part(s, x);
+    request_finish(s, r);
 }
 
 /* --- work: encode, then take pages ------------------------------------------------------------ */
@@ -540,8 +573,7 @@ bool append_work(struct sched *s, struct request *r)
     int e;
 
     if (a->part) {
-        fetch_for_part(s, r);
-        finish(s, r);
+        work_part(s, r);
         return true;
     }
     e = a->ready ? 1 : encode_step(&a->encode);
@@ -677,6 +709,10 @@ static void append_cancel(struct sched *s, struct request *r)
     const struct append *a = r->state;
     uint32_t n = a ? (uint32_t)a->encode.n_ids : 0, kept;
 
+    if (a && a->part) { /* it is there already */
+        request_finish(s, r);
+        return;
+    }
     if (!a || !a->reading) {
         request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
                      "cancelled before any of the text was read");
