@@ -331,10 +331,11 @@ static bool look(struct sched *s, struct request *r, struct begin_with *b)
 {
     const struct policy *said = b->has_policy ? &b->policy : NULL;
 
-    while ((b->n > 1 || (said && said->automatic)) && b->at < b->n) {
+    if ((b->n > 1 || (said && said->automatic)) && b->at < b->n) {
         if (!add_text(s, r, b))
             return r->phase == REQUEST_LAST;
         b->at++;
+        return true; /* a file of megabytes is enough for a slice */
     }
     b->at = 0;
     b->looked = true;
