@@ -366,6 +366,7 @@ static void compose(struct sched *s, struct batch *b)
     b->n = b->n_rows = b->n_pages = 0;
     b->n_reading[WIRE_INTERACTIVE] = b->n_reading[WIRE_BACKGROUND] = 0;
     b->waits = s->yields = false;
+    s->n_scoring = 0;
     b->max_rows = max_rows;
     settle(s, b);
     if (b->n_reading[WIRE_INTERACTIVE] + b->n_reading[WIRE_BACKGROUND] > 0)

@@ -166,10 +166,6 @@ static void print_counts(const struct metrics *m, FILE *out)
            m->client_errors);
     number(out, "steps_total", "counter", "Passes over the model.", m->steps);
     number(out, "generated_tokens_total", "counter", "Tokens of answers.", m->generated_tokens);
-    number(out, "drafted_tokens_total", "counter", "Tokens that were guessed ahead.",
-           m->drafted_tokens);
-    number(out, "accepted_tokens_total", "counter", "Of these: right, each a step less.",
-           m->accepted_tokens);
 }
 
 static void print_memory(const struct metrics *m, bool all, FILE *out)
@@ -194,6 +190,7 @@ static void print_memory(const struct metrics *m, bool all, FILE *out)
            m->store_refused);
 }
 
+/* Guesses come from the text before them: how many are right tells of that. */
 static void print_prompts(const struct metrics *m, FILE *out)
 {
     head(out, "prompt_tokens_total", "counter", "Tokens of prompts, by what had them.");
@@ -202,6 +199,10 @@ static void print_prompts(const struct metrics *m, FILE *out)
                   "gistd_prompt_tokens_total{source=\"page\"} %" PRIu64 "\n"
                   "gistd_prompt_tokens_total{source=\"disk\"} %" PRIu64 "\n",
                   m->prompt_tokens, m->meter.shared_tokens, m->meter.restored_tokens);
+    number(out, "drafted_tokens_total", "counter", "Tokens that were guessed ahead.",
+           m->drafted_tokens);
+    number(out, "accepted_tokens_total", "counter", "Of these: right, each a step less.",
+           m->accepted_tokens);
 }
 
 static bool shown(const struct metrics *m, const struct metrics_owner *o, bool all, uid_t uid)

@@ -187,21 +187,26 @@ static bool choices_lane_plan(struct sched *s, struct request *r, uint32_t max,
                               struct forward_run *ret)
 {
     const struct lane *l = r->lane;
-    uint32_t left = (uint32_t)(l->end - l->at);
+    uint32_t left = (uint32_t)(l->end - l->at), most = pace_budget(&s->pace, true);
     const struct choices *ch;
 
     if (request_unwanted(r) || !request_room(s, r, &max))
         return false;
     ch = l->whole->state;
-    /* Nobody looks at the cancels while logits of all these rows are made. */
-    if (max > pace_budget(&s->pace, true))
-        max = pace_budget(&s->pace, true);
+    /* Nobody looks at the cancels while logits of all these rows are made, whose they are. */
+    most = most > s->n_scoring ? most - s->n_scoring : 0;
+    if (max > most)
+        max = most;
+    if (max == 0)
+        return false;
     *ret = (struct forward_run){ .seq = &l->session->seq,
                                  .tokens = ch->texts.encode.ids + l->at,
                                  .n_tokens = left < max ? left : max,
                                  .want = FORWARD_WANT_ALL };
-    if (seq_reserve(ret->seq, ret->n_tokens) == 0)
+    if (seq_reserve(ret->seq, ret->n_tokens) == 0) {
+        s->n_scoring += ret->n_tokens;
         return true;
+    }
     /* Those before it have what it wants, and give it back. */
     if (!lane_is_first(l) ||
         served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))

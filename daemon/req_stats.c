@@ -164,6 +164,8 @@ static void hide_found(const struct sched *s, struct stats *t, struct wire_stats
     ret->prompt_tokens_total += s->meter.shared_tokens + s->meter.restored_tokens;
     x->gets = x->hits = x->misses = x->read_bytes = x->read_ns = 0;
     x->restored_tokens = x->computed_instead = 0;
+    /* How much of an answer stood in its prompt, or was said before. */
+    ret->drafted_tokens_total = ret->accepted_tokens_total = 0;
 }
 
 static void fill_weights(const struct model *m, struct wire_stats *ret)

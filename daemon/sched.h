@@ -84,18 +84,19 @@ struct sched {
     struct pace pace;
     uint32_t draft; /* tokens of a guess at most, or DRAFT_AUTO (daemon/draft.h) */
     struct draft_cost draft_cost;
-    bool in_step;     /* inside forward_step: sequences and pages must not change */
-    bool abandon;     /* what the step reads is not wanted any more */
-    bool decode_only; /* the last step was abandoned: the decoding ones go first now */
-    bool spare;       /* one that read for others too was: the next such step is not */
-    bool yields;      /* the step reads in the background alone, and may be given up for others */
-    bool gave_way;    /* and was */
-    uint32_t n_given; /* steps in a row that were */
-    uint64_t step_ns; /* since when it runs */
-    uint32_t owed;    /* tokens, to the background, of what is read before it */
-    bool hurry;       /* an interactive request waits for what others compress with */
-    bool hurried;     /* that was so in the last step */
-    bool lanes_woke;  /* a request may go on that waits for its parts */
+    bool in_step;       /* inside forward_step: sequences and pages must not change */
+    uint32_t n_scoring; /* rows of the step that is made up whose scores are wanted */
+    bool abandon;       /* what the step reads is not wanted any more */
+    bool decode_only;   /* the last step was abandoned: the decoding ones go first now */
+    bool spare;         /* one that read for others too was: the next such step is not */
+    bool yields;        /* the step reads in the background alone, and may be given up for others */
+    bool gave_way;      /* and was */
+    uint32_t n_given;   /* steps in a row that were */
+    uint64_t step_ns;   /* since when it runs */
+    uint32_t owed;      /* tokens, to the background, of what is read before it */
+    bool hurry;         /* an interactive request waits for what others compress with */
+    bool hurried;       /* that was so in the last step */
+    bool lanes_woke;    /* a request may go on that waits for its parts */
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;
