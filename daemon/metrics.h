@@ -3,8 +3,8 @@
  * The scheduler fills a struct, which goes to the control thread by a letter; that one prints it.
  * Who reads decides what is printed: root and the daemon's user (owner_sees_all) have all of it.
  * Others have what tells nothing of a single request: no times to first tokens, no tokens of
- * prompts or guesses, nothing read from the store, and of owners their own. From those it would follow how
- * much of another user's prompt was there before.
+ * prompts or guesses, nothing read from the store, and of owners their own. From those it would
+ * follow how much of another user's prompt was there before.
  *
  * Names are part of the interface: gistd_, base units, no colons.
  *
