@@ -62,7 +62,7 @@ index() {
     rm -f "$tmp/port"
     python3 tests/support/cut_index.py "$tmp/port" "$1" "$tmp"/*.whl >"$tmp/downloads" &
     server=$!
-    while [ ! -e "$tmp/port" ]; do sleep 0.1; done
+    while [ ! -e "$tmp/port" ] && kill -0 $server; do sleep 0.1; done
     url=http://127.0.0.1:$(cat "$tmp/port")/simple
 }
 

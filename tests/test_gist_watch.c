@@ -178,7 +178,7 @@ static void cancels_from_elsewhere(void **state)
     request = x->request;
     /* How it is held is told while it answers, too. */
     assert_int_equal(gist_segments(other, gist_session_id(s), 0, &map), 0);
-    assert_true(map.n == 1 && map.n_tokens > 64);
+    assert_true(map.n > 0 && map.n_tokens > 64);
     assert_true(request > 0);
     assert_int_equal(gist_cancel_session(other, gist_session_id(s)), 0);
     wait_done(c, &a);

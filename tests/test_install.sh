@@ -28,7 +28,7 @@ done
 check 'units start what was installed' grep -q '^ExecStart=/opt/gist/bin/gistd' "$at/lib/systemd/system/gistd.service"
 check 'no file is from elsewhere' sh -c "! grep -r -I -l -e '$dest' -e '@PREFIX@' -e '@LIBDIR@' '$at/lib' '$at/lib64/pkgconfig' '$at/share'"
 # Pages that README points to are there.
-check 'the links of README.md lead somewhere' sh -c "cd '$at/share/doc/gistd' && for f in \$(grep -o '\`docs/[a-z_]*\\.md\`' README.md | tr -d '\`' | sort -u); do [ \$f = docs/status.md ] || [ -s \$f ] || { echo \$f; exit 1; }; done"
+check 'the links of README.md lead somewhere' sh -c "cd '$at/share/doc/gistd' && for f in \$(grep -o '\`docs/[a-z_-]*\\.md\`' README.md | tr -d '\`' | sort -u); do [ \$f = docs/status.md ] || [ -s \$f ] || { echo \$f; exit 1; }; done"
 
 # A program elsewhere, by pkg-config alone, with either library.
 PKG_CONFIG_PATH=$at/lib64/pkgconfig PKG_CONFIG_SYSROOT_DIR=$dest

@@ -75,12 +75,12 @@ class Blocking(unittest.TestCase):
         """The session is free at once, by close() or when nobody has the iterator any more."""
         with self.client.open() as session:
             session.append("Once upon a time")
-            with session.generate(max_tokens=1000, ignore_eog=True) as stream:
+            with session.generate(max_tokens=1000000, ignore_eog=True) as stream:
                 next(stream)
             with self.assertRaises(gistd.Cancelled):
                 stream.result
             session.append(" there was")
-            for _ in session.generate(max_tokens=1000, ignore_eog=True):
+            for _ in session.generate(max_tokens=1000000, ignore_eog=True):
                 break
             session.append(" a king.")
             self.assertEqual(len(list(session.generate(max_tokens=2, ignore_eog=True))) > 0, True)

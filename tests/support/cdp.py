@@ -1,5 +1,6 @@
 """cdp.py - for tests and screenshots: a headless Chromium, driven over its DevTools protocol by a pair of pipes. usable()
 says what is missing."""
+import atexit
 import base64
 import fcntl
 import json
@@ -22,6 +23,8 @@ class Page:
 
     def __init__(self, width=1280, height=800, scale=1, dark=False):
         self.tmp = tempfile.mkdtemp()
+        self.process = None
+        atexit.register(self.close)  # also where a check has thrown
         args = ["chromium", "--headless=new", "--remote-debugging-pipe", f"--user-data-dir={self.tmp}", "--no-first-run",
                 "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--disable-background-networking"]
         if os.getuid() == 0:
@@ -44,8 +47,9 @@ class Page:
         self.scheme(dark)
 
     def close(self):
-        self.process.kill()
-        self.process.wait()
+        if self.process:
+            self.process.kill()
+            self.process.wait()
         shutil.rmtree(self.tmp, ignore_errors=True)
 
     @staticmethod
