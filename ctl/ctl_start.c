@@ -79,7 +79,7 @@ static int find_server(const struct sockaddr_un *at, struct ucred *ret)
     return r < 0 ? ctl_fail(CTL_FAILED, "%s: %s", at->sun_path, strerror(-r)) : CTL_OK;
 }
 
-/* The first line of a file of /proc, or the line that holds a word. */
+/* Whether a line of that file of the process's in /proc holds a word. */
 static bool proc_says(pid_t pid, const char *file, const char *word)
 {
     char path[64], line[512];

@@ -244,21 +244,6 @@ static void on_done(void *arg, int err, const struct gist_embeddings *all)
         e->say(e, all, info.model);
 }
 
-/* Ollama's clients add a tag to a name that has none. */
-static int check_model(const struct embed *e)
-{
-    struct gist_info info;
-    size_t n;
-
-    gist_info(e->conn, &info);
-    n = strlen(info.model);
-    if (!e->call->strict_model || !e->model || strcmp(e->model, info.model) == 0 ||
-        (strncmp(e->model, info.model, n) == 0 && strcmp(e->model + n, ":latest") == 0))
-        return 0;
-    return problem_set(e->problem, PROBLEM_NOT_FOUND, "model",
-                       "there is no model \"%s\" here: gistd serves \"%s\"", e->model, info.model);
-}
-
 /* Until it is done. 1: the client is gone. */
 static int wait_done(struct embed *e)
 {
@@ -292,7 +277,7 @@ static int connect_embed(struct embed *e)
         e->conn = NULL;
         return -1;
     }
-    return check_model(e);
+    return e->call->strict_model ? pool_check_model(e->conn, e->model, e->problem) : 0;
 }
 
 static int run(struct embed *e)

@@ -104,15 +104,6 @@ static void fail(struct job *j)
     (void)problem_of_gist(&j->problem, j->conn);
 }
 
-/* Ollama's clients add a tag to a name that has none. */
-static bool is_model(const char *asked, const char *model)
-{
-    size_t n = strlen(model);
-
-    return strcmp(asked, model) == 0 ||
-           (strncmp(asked, model, n) == 0 && strcmp(asked + n, ":latest") == 0);
-}
-
 /* --- reading the prompt ----------------------------------------------------------------------- */
 
 static int connect_job(struct job *j)
@@ -129,11 +120,7 @@ static int connect_job(struct job *j)
     }
     gist_info(j->conn, &info);
     (void)snprintf(j->model, sizeof(j->model), "%s", info.model);
-    if (j->strict_model && j->ask->model && !is_model(j->ask->model, info.model))
-        return problem_set(&j->problem, PROBLEM_NOT_FOUND, "model",
-                           "there is no model \"%s\" here: gistd serves \"%s\"", j->ask->model,
-                           info.model);
-    return 0;
+    return j->strict_model ? pool_check_model(j->conn, j->ask->model, &j->problem) : 0;
 }
 
 static void open_session(struct job *j)

@@ -1,6 +1,7 @@
 #include "http/pool.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define CONNECT_MS 10000 /* a daemon that answers nothing at all, not even that it loads */
 
@@ -90,6 +91,21 @@ int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *pr
     if (r < 0)
         count_out(p, -1);
     return r;
+}
+
+/* Ollama's clients add a tag to a name that has none. */
+int pool_check_model(const gist_conn *c, const char *asked, struct problem *problem)
+{
+    struct gist_info info;
+    size_t n;
+
+    gist_info(c, &info);
+    n = strlen(info.model);
+    if (!asked || strcmp(asked, info.model) == 0 ||
+        (strncmp(asked, info.model, n) == 0 && strcmp(asked + n, ":latest") == 0))
+        return 0;
+    return problem_set(problem, PROBLEM_NOT_FOUND, "model",
+                       "there is no model \"%s\" here: gistd serves \"%s\"", asked, info.model);
 }
 
 void pool_put(struct pool *p, gist_conn *c)
