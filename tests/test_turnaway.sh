@@ -8,6 +8,10 @@ command -v systemd-socket-activate >/dev/null || {
     echo 'systemd-socket-activate is not installed'
     exit 77
 }
+if [ -e /etc/gistd/gistd.conf ]; then
+    echo "this machine has a gistd.conf of its own, which the daemon would read"
+    exit 77
+fi
 XDG_CONFIG_HOME=$tmp/config
 export XDG_CONFIG_HOME
 # socket-activate passes little of the environment on.

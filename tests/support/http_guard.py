@@ -48,6 +48,9 @@ check("the model by name", status(data={**body, "model": model}, **auth)[0] == 2
 check("as Ollama's clients name it", status(data={**body, "model": model + ":latest"}, **auth)[0] == 200)
 st, _, j = status(data={**body, "model": "gpt-9"}, **auth)
 check("another model", st == 404 and model in j["error"]["message"], (st, j))
+st, _, j = status("/v1/embeddings", data={"input": "x", "model": "gpt-9"}, **auth)
+check("for embeddings, too", st == 404 and model in j["error"]["message"], (st, j))
+check("and ours", status("/v1/embeddings", data={"input": "x", "model": model + ":latest"}, **auth)[0] == 200)
 
 # One request at a time: while a stream goes on others are told to come again.
 sock = s.connect()
