@@ -23,7 +23,10 @@
 
 /* So many of its steps in a row are given up for who comes; the next is so much shorter. */
 #define GIVEN_MAX  4u
-#define GIVEN_PART 8u
+#define GIVEN_PART 16u
+
+/* A step that is not given up, as the last one was, takes so little of its time. */
+#define SPARED_PART 2u
 
 struct batch {
     struct forward_run runs[FORWARD_RUNS_MAX];
@@ -282,6 +285,18 @@ static uint32_t take_owed(struct sched *s, uint32_t budget)
     return part;
 }
 
+/* A text that somebody waits for is encoded by slices, one between two steps: behind long ones it
+ * would take seconds. */
+static bool encodes(const struct sched *s)
+{
+    const struct request *r;
+
+    TAILQ_FOREACH (r, &s->active, link)
+        if (r->phase == REQUEST_WORK && r->session && r->priority == WIRE_INTERACTIVE)
+            return true;
+    return false;
+}
+
 /* Interactive ones first. The background has the rest only of a step that none of them reads in: it
  * would last longer for who waits for it. */
 static void add_all_reading(struct sched *s, struct batch *b, uint32_t budget)
@@ -296,7 +311,7 @@ static void add_all_reading(struct sched *s, struct batch *b, uint32_t budget)
         s->owed += budget - owed - left;
         (void)add_reading(s, b, WIRE_BACKGROUND, owed);
     } else {
-        if (s->n_given >= GIVEN_MAX)
+        if (s->n_given >= GIVEN_MAX || encodes(s))
             budget = owner_even(budget, GIVEN_PART);
         (void)add_reading(s, b, WIRE_BACKGROUND, budget);
         s->yields = b->n_decode == 0 && s->n_given < GIVEN_MAX;
@@ -378,7 +393,9 @@ static void compose(struct sched *s, struct batch *b)
      * in a row, however fast somebody sends prompts and cancels them. */
     if (s->decode_only && b->n_decode > 0)
         return;
-    budget = pace_budget(&s->pace, b->n_decode > 0);
+    budget = pace_budget(&s->pace, b->n_decode > 0 || s->spare);
+    if (s->spare)
+        budget = owner_even(budget, SPARED_PART);
     if (budget > b->max_rows - b->n_rows)
         budget = b->max_rows - b->n_rows;
     add_all_reading(s, b, budget);

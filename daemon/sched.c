@@ -276,6 +276,17 @@ static bool in_haste(const struct sched *s)
     return false;
 }
 
+/* Whether somebody has cancelled what this step has no part of: it ends between two steps, too. */
+static bool withdrawn(const struct sched *s)
+{
+    const struct request *r;
+
+    TAILQ_FOREACH (r, &s->active, link)
+        if (r->cancelled && !r->in_prefill && r->phase == REQUEST_WORK)
+            return true;
+    return false;
+}
+
 bool sched_attend(struct sched *s)
 {
     bool any = take_letters(s);
@@ -288,7 +299,7 @@ bool sched_attend(struct sched *s)
     any |= take_frames(s);
     if (any && s->in_step && !s->abandon) {
         s->abandon = s->stopping || unwanted(s);
-        s->gave_way = !s->abandon && s->yields && in_haste(s);
+        s->gave_way = !s->abandon && s->yields && (in_haste(s) || withdrawn(s));
         s->abandon |= s->gave_way;
     }
     return any;
