@@ -94,8 +94,8 @@ static bool split_call(const struct line *l, struct line *ret_name, struct line 
 }
 
 /* Whether every bracket ends, and a string before its line does. What is between them is text to
- * the model, and the client's own business. */
-static bool is_closed(const struct line *l)
+ * the model, and the client's own business. *spaces grows by what indenting it would cost. */
+static bool is_closed(const struct line *l, size_t *spaces)
 {
     size_t depth = 0;
     bool inside = false;
@@ -108,34 +108,15 @@ static bool is_closed(const struct line *l)
         else if (c == '"')
             inside = !inside;
         else if (!inside && (c == '{' || c == '['))
-            depth++;
-        else if (!inside && (c == '}' || c == ']') && depth-- == 0)
+            *spaces += INDENT * ++depth;
+        else if (!inside && (c == '}' || c == ']') && depth == 0)
             return false;
+        else if (!inside && (c == '}' || c == ']'))
+            *spaces += INDENT * --depth;
+        else if (!inside && c == ',')
+            *spaces += INDENT * depth;
     }
     return depth == 0 && !inside;
-}
-
-/* What indenting it would cost. */
-static size_t spaces_of(const struct line *l)
-{
-    size_t n = 0, depth = 0;
-    bool inside = false;
-
-    for (size_t i = 0; i < l->len; i++) {
-        char c = l->s[i];
-
-        if (inside && c == '\\')
-            i++;
-        else if (c == '"')
-            inside = !inside;
-        else if (!inside && (c == '{' || c == '['))
-            n += INDENT * ++depth;
-        else if (!inside && (c == '}' || c == ']'))
-            n += INDENT * --depth;
-        else if (!inside && c == ',')
-            n += INDENT * depth;
-    }
-    return n;
 }
 
 bool chat_tools_valid(const struct chat_message *m)
@@ -145,13 +126,13 @@ bool chat_tools_valid(const struct chat_message *m)
     size_t at = 0, spaces = 0;
 
     while (next_line(m, &at, &l)) {
-        if (calls && (!split_call(&l, &name, &arguments) || !is_closed(&arguments)))
+        if (calls && (!split_call(&l, &name, &arguments) || !is_closed(&arguments, &spaces)))
             return false;
-        if (!calls && (l.len == 0 || l.s[0] != '{' || !is_closed(&l)))
+        if (!calls && (l.len == 0 || l.s[0] != '{' || !is_closed(&l, &spaces)))
             return false;
-        spaces += calls ? 0 : spaces_of(&l);
     }
-    return at > 0 && spaces <= SPACES_MAX;
+    /* Calls are written as they came. */
+    return at > 0 && (calls || spaces <= SPACES_MAX);
 }
 
 size_t chat_tools_n_calls(const struct chat_message *calls)
