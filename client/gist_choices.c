@@ -59,26 +59,6 @@ static int keep_chosen(struct gist_request *r, const struct wire_rep *rep, const
     return 0;
 }
 
-int gist_gather_spans(gist_conn *c, const struct gist_span *spans, size_t n, size_t elem,
-                      struct gist_gathered *ret)
-{
-    size_t len = 0;
-    uint8_t *p;
-
-    for (size_t i = 0; i < n; i++)
-        len += spans[i].n * elem;
-    *ret = (struct gist_gathered){ .len = len, .lens = malloc((n + 1) * sizeof(*ret->lens) + len) };
-    if (!ret->lens)
-        return gist_set_errno(c, -ENOMEM);
-    ret->bytes = p = (uint8_t *)(ret->lens + n);
-    for (size_t i = 0; i < n; i++) {
-        ret->lens[i] = spans[i].n * elem;
-        if (ret->lens[i] > 0)
-            p = mempcpy(p, spans[i].at, ret->lens[i]);
-    }
-    return 0;
-}
-
 /* What *ret_all holds is the caller's to free. */
 static int make_request(gist_session *s, const struct gist_span *choices, size_t n, unsigned flags,
                         struct gist_request *ret, struct gist_gathered *ret_all)
@@ -116,10 +96,7 @@ int gist_score_choices(gist_session *s, const struct gist_span *choices, size_t 
 
     if (err < 0)
         return err;
-    err = gist_run(&r, -1);
-    free(all.lens);
-    free(r.ids.mem);
-    free(r.logprobs.mem);
+    err = gist_run_spans(&r, &all);
     if (err < 0)
         gist_choices_free(r.choices);
     else

@@ -99,10 +99,7 @@ int gist_embed(gist_conn *c, const struct gist_span *texts, size_t n,
 
     if (err < 0)
         return err;
-    err = gist_run(&r, -1);
-    free(all.lens);
-    free(r.ids.mem);
-    free(r.logprobs.mem);
+    err = gist_run_spans(&r, &all);
     if (err < 0)
         gist_embeddings_free(r.embeddings);
     else

@@ -17,6 +17,9 @@ struct gist_gathered {
 int gist_gather_spans(gist_conn *c, const struct gist_span *spans, size_t n, size_t elem,
                       struct gist_gathered *ret);
 
+/* Runs r, made of them, to its end; they and the rows that r has kept are freed. */
+int gist_run_spans(struct gist_request *r, struct gist_gathered *all);
+
 /* ScoreRows of LOGPROBS, to r's ids and logprobs (gist_score.c). */
 int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk);
 
