@@ -76,6 +76,25 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
     return reply_send(s, r, &rep, NULL);
 }
 
+int reply_scores(struct sched *s, struct request *r, const uint32_t *ids, const float *logprobs,
+                 size_t first, uint32_t n)
+{
+    struct wire_rep rep = { .id = r->id, .kind = WIRE_SCORE_ROWS, .bulk_len = (uint64_t)n * 8 };
+    uint8_t *bulk;
+    int e;
+
+    rep.u.score_rows.first = (uint32_t)first;
+    rep.u.score_rows.n = n;
+    rep.u.score_rows.n_vocab = s->served.model->n_vocab;
+    e = reply_begin(s, r, &rep, &bulk);
+    if (e < 0)
+        return e;
+    memcpy(bulk, ids, n * sizeof(*ids));
+    memcpy(bulk + n * sizeof(*ids), logprobs, n * sizeof(*logprobs));
+    reply_commit(r);
+    return 0;
+}
+
 uint32_t reply_bulk_max(const struct request *r)
 {
     return wire_bulk_max(r->client->chan);

@@ -33,6 +33,10 @@ void reply_commit(struct request *r);
 int reply_text(struct sched *s, struct request *r, const char *text, size_t n, const uint32_t *ids,
                uint32_t n_ids, uint32_t n_tokens, const struct logprobs *l);
 
+/* Sends ScoreRows of n ids and their log-probabilities, which are those from `first` on. */
+int reply_scores(struct sched *s, struct request *r, const uint32_t *ids, const float *logprobs,
+                 size_t first, uint32_t n);
+
 /* Bytes of bulk that one reply can carry at best. */
 uint32_t reply_bulk_max(const struct request *r);
 

@@ -309,21 +309,12 @@ static bool choices_work(struct sched *s, struct request *r)
 
 static int send_rows(struct sched *s, struct request *r, struct choices *ch, uint32_t n)
 {
-    struct wire_rep rep = { .id = r->id, .kind = WIRE_SCORE_ROWS, .bulk_len = (uint64_t)n * 8 };
-    uint8_t *bulk;
-    int e;
+    int e =
+        reply_scores(s, r, ch->texts.encode.ids + ch->sent, ch->logprobs + ch->sent, ch->sent, n);
 
-    rep.u.score_rows.first = (uint32_t)ch->sent;
-    rep.u.score_rows.n = n;
-    rep.u.score_rows.n_vocab = s->served.model->n_vocab;
-    e = reply_begin(s, r, &rep, &bulk);
-    if (e < 0)
-        return e;
-    memcpy(bulk, ch->texts.encode.ids + ch->sent, n * sizeof(uint32_t));
-    memcpy(bulk + n * sizeof(uint32_t), ch->logprobs + ch->sent, n * sizeof(float));
-    reply_commit(r);
-    ch->sent += n;
-    return 0;
+    if (e == 0)
+        ch->sent += n;
+    return e;
 }
 
 static int choices_flush(struct sched *s, struct request *r)

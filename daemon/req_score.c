@@ -366,21 +366,11 @@ static void score_rows(struct sched *s, struct request *r, uint32_t first, uint3
 
 static int send_logprobs(struct sched *s, struct request *r, struct score *sc, uint32_t n)
 {
-    struct wire_rep rep = { .id = r->id, .kind = WIRE_SCORE_ROWS, .bulk_len = (uint64_t)n * 8 };
-    uint8_t *bulk;
-    int e;
+    int e = reply_scores(s, r, sc->encode.ids + sc->sent, sc->logprobs + sc->sent, sc->sent, n);
 
-    rep.u.score_rows.first = (uint32_t)sc->sent;
-    rep.u.score_rows.n = n;
-    rep.u.score_rows.n_vocab = s->served.model->n_vocab;
-    e = reply_begin(s, r, &rep, &bulk);
-    if (e < 0)
-        return e;
-    memcpy(bulk, sc->encode.ids + sc->sent, n * sizeof(uint32_t));
-    memcpy(bulk + n * sizeof(uint32_t), sc->logprobs + sc->sent, n * sizeof(float));
-    reply_commit(r);
-    sc->sent += n;
-    return 0;
+    if (e == 0)
+        sc->sent += n;
+    return e;
 }
 
 static int score_flush(struct sched *s, struct request *r)
