@@ -375,6 +375,33 @@ static void several_bare_calls(void **state)
     chat_close(c);
 }
 
+static int count_special(void *arg, const struct chat_piece *p)
+{
+    *(size_t *)arg += p->special;
+    return 0;
+}
+
+/* Looked through from the first for each of them, they would take minutes of everybody's time. */
+static void many_bare_calls(void **state)
+{
+    static const char call[] = "f {}\n";
+    const size_t n = 200000, len = sizeof(call) - 1;
+    char *text = malloc(n * len);
+    struct chat_message msg = { "calls", text, n * len };
+    size_t n_special = 0;
+    struct chat *c;
+
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < n; i++)
+        memcpy(text + i * len, call, len);
+    assert_int_equal(open_named("llama-3.1", &c, NULL), 0);
+    assert_int_equal(chat_render(c, &msg, 1, CHAT_AT_NEXT, false, count_special, &n_special), 0);
+    assert_int_equal(n_special, 3 * n); /* two of a head, and the turn's end */
+    chat_close(c);
+    free(text);
+}
+
 static void what_is_no_list_of_tools(void **state)
 {
     static const struct {
@@ -500,6 +527,7 @@ int main(void)
         cmocka_unit_test(what_templates_know_of_tools),
         cmocka_unit_test(tools_of_a_template_without),
         cmocka_unit_test(several_bare_calls),
+        cmocka_unit_test(many_bare_calls),
         cmocka_unit_test(what_is_no_list_of_tools),
         cmocka_unit_test(tags_in_a_clients_text),
         cmocka_unit_test(a_failing_emit_ends_it),

@@ -309,17 +309,17 @@ static void put_message(const struct chat *c, struct chat_out *o, const struct c
 static void put_calls(const struct chat *c, struct chat_out *o, const struct chat_message *said,
                       const struct chat_message *calls)
 {
-    size_t n = chat_tools_n_calls(calls), step = c->tools == CHAT_TOOLS_BARE ? 1 : n;
+    size_t at = 0;
 
-    for (size_t i = 0; i < n; i += step) {
+    do {
         put_head(c, o, "assistant");
         if (said && said->text_len > 0 && c->tools != CHAT_TOOLS_BARE) {
             put_message_text(c, o, said);
             chat_put_text(o, "\n");
         }
-        chat_put_calls(o, c->tools, calls, i, step);
+        chat_put_calls(o, c->tools, calls, &at);
         put_end(c, o);
-    }
+    } while (at < calls->text_len);
 }
 
 /* What a conversation begins with; returns how many of the messages it took in. */

@@ -135,16 +135,6 @@ bool chat_tools_valid(const struct chat_message *m)
     return at > 0 && (calls || spaces <= SPACES_MAX);
 }
 
-size_t chat_tools_n_calls(const struct chat_message *calls)
-{
-    struct line l;
-    size_t at = 0, n = 0;
-
-    while (next_line(calls, &at, &l))
-        n++;
-    return n;
-}
-
 /* --- writing ---------------------------------------------------------------------------------- */
 
 /* Qwen2.5's vocabulary has both tags as tokens: in the template's own words, and nowhere else, they
@@ -244,27 +234,31 @@ void chat_put_tools(struct chat_out *o, enum chat_tools form, const struct chat_
     put_tagged(o, TAGGED_TAIL);
 }
 
-void chat_put_calls(struct chat_out *o, enum chat_tools form, const struct chat_message *calls,
-                    size_t from, size_t n)
+static void put_call(struct chat_out *o, bool bare, const struct line *name,
+                     const struct line *arguments)
 {
-    bool bare = form == CHAT_TOOLS_BARE;
-    struct line l, name, arguments;
-    size_t at = 0;
+    if (!bare)
+        put_tagged(o, OPEN_TAG "\n");
+    chat_put_text(o, "{\"name\": \"");
+    chat_put_piece(o, name->s, name->len, false);
+    chat_put_text(o, bare ? "\", \"parameters\": " : "\", \"arguments\": ");
+    chat_put_piece(o, arguments->s, arguments->len, false);
+    if (bare)
+        chat_put_text(o, "}");
+    else
+        put_tagged(o, "}\n" CLOSE_TAG);
+}
 
-    for (size_t i = 0; i < from + n && next_line(calls, &at, &l); i++) {
-        if (i < from || !split_call(&l, &name, &arguments))
-            continue;
-        if (i > from)
+void chat_put_calls(struct chat_out *o, enum chat_tools form, const struct chat_message *calls,
+                    size_t *at)
+{
+    bool bare = form == CHAT_TOOLS_BARE, first = true;
+    struct line l, name, arguments;
+
+    while ((first || !bare) && next_line(calls, at, &l) && split_call(&l, &name, &arguments)) {
+        if (!first)
             chat_put_text(o, "\n");
-        if (!bare)
-            put_tagged(o, OPEN_TAG "\n");
-        chat_put_text(o, "{\"name\": \"");
-        chat_put_piece(o, name.s, name.len, false);
-        chat_put_text(o, bare ? "\", \"parameters\": " : "\", \"arguments\": ");
-        chat_put_piece(o, arguments.s, arguments.len, false);
-        if (bare)
-            chat_put_text(o, "}");
-        else
-            put_tagged(o, "}\n" CLOSE_TAG);
+        put_call(o, bare, &name, &arguments);
+        first = false;
     }
 }

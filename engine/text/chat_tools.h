@@ -28,9 +28,9 @@ bool chat_tools_valid(const struct chat_message *m);
 void chat_put_tools(struct chat_out *o, enum chat_tools form, const struct chat_message *tools,
                     bool after);
 
-size_t chat_tools_n_calls(const struct chat_message *calls);
-/* The calls from `from` on, n of them, as they stand in an assistant's message. */
+/* The calls from *at on, a place in the text of a valid message, that go into one assistant's
+ * message in this form; *at is behind them then. */
 void chat_put_calls(struct chat_out *o, enum chat_tools form, const struct chat_message *calls,
-                    size_t from, size_t n);
+                    size_t *at);
 
 #endif
