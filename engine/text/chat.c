@@ -275,14 +275,9 @@ static void put_tool(const struct chat *c, struct chat_out *o, const struct chat
         put_end(c, o);
         return;
     }
-    if (first && c->family == CHAT_CHATML) {
-        chat_put_special(o, "<|im_start|>");
-        chat_put_text(o, "user");
-    } else if (first) {
+    if (first)
         put_head(c, o, "user");
-    }
-    chat_put_text(o,
-                  first && c->family == CHAT_LLAMA3 ? "<tool_response>\n" : "\n<tool_response>\n");
+    chat_put_text(o, first ? "<tool_response>\n" : "\n<tool_response>\n");
     chat_put_piece(o, m->text, m->text_len, false);
     chat_put_text(o, "\n</tool_response>");
     if (last)
@@ -373,18 +368,19 @@ static int check_message(const struct chat_message *m, bool first)
 static size_t put_next(const struct chat *c, struct chat_out *o, const struct chat_message *msgs,
                        size_t n_msgs, size_t i)
 {
-    const struct chat_message *m = &msgs[i];
-    bool is_last = i + 1 == n_msgs;
+    const struct chat_message *m = &msgs[i], *next = i + 1 < n_msgs ? m + 1 : NULL;
 
-    if (is_role(m, "tool"))
-        put_tool(c, o, m, i == 0 || !is_role(m - 1, "tool"), is_last || !is_role(m + 1, "tool"));
-    else if (is_role(m, "calls"))
+    if (is_role(m, "assistant") && next && is_role(next, "calls")) {
+        put_calls(c, o, m, next);
+        return 2;
+    }
+    if (is_role(m, "calls"))
         put_calls(c, o, NULL, m);
-    else if (is_role(m, "assistant") && !is_last && is_role(m + 1, "calls"))
-        put_calls(c, o, m, m + 1);
+    else if (is_role(m, "tool"))
+        put_tool(c, o, m, i == 0 || !is_role(m - 1, "tool"), !next || !is_role(next, "tool"));
     else
         put_message(c, o, m);
-    return is_role(m, "assistant") && !is_last && is_role(m + 1, "calls") ? 2 : 1;
+    return 1;
 }
 
 int chat_render(const struct chat *c, const struct chat_message *msgs, size_t n_msgs,

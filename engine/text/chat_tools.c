@@ -28,6 +28,14 @@
 #define INDENT     4u
 #define SPACES_MAX (1u << 20) /* that indenting one list of tools may cost */
 
+static bool has_all(const char *t, const char *const *words, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!strstr(t, words[i]))
+            return false;
+    return true;
+}
+
 enum chat_tools chat_tools_know(const char *t)
 {
     static const char *const tagged[] = {
@@ -41,15 +49,10 @@ enum chat_tools chat_tools_know(const char *t)
         "\2\1{\"name\": \"\1+tool_call.name+\1\", \1\3" WRITTEN(
             "\"parameters\": ") "\2tool_call.arguments|tojson\3" WRITTEN("}")
     };
-    size_t n_tagged = 0, n_bare = 0;
 
-    for (size_t i = 0; i < sizeof(tagged) / sizeof(*tagged); i++)
-        n_tagged += strstr(t, tagged[i]) != NULL;
-    for (size_t i = 0; i < sizeof(bare) / sizeof(*bare); i++)
-        n_bare += strstr(t, bare[i]) != NULL;
-    if (n_tagged == sizeof(tagged) / sizeof(*tagged))
+    if (has_all(t, tagged, sizeof(tagged) / sizeof(*tagged)))
         return CHAT_TOOLS_TAGGED;
-    return n_bare == sizeof(bare) / sizeof(*bare) ? CHAT_TOOLS_BARE : CHAT_TOOLS_NONE;
+    return has_all(t, bare, sizeof(bare) / sizeof(*bare)) ? CHAT_TOOLS_BARE : CHAT_TOOLS_NONE;
 }
 
 /* --- lines ------------------------------------------------------------------------------------ */
