@@ -72,6 +72,18 @@ void *wire_scratch_array(struct wire_scratch *s, size_t n, size_t size)
     return n > s->len / size ? NULL : scratch_alloc(s, n * size);
 }
 
+void *wire_scratch_list(struct wire_scratch *s, size_t n, size_t size)
+{
+    char *all = wire_scratch_array(s, n, size);
+    void **list = wire_scratch_array(s, n, sizeof(*list));
+
+    if (!all || !list)
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        list[i] = all + i * size;
+    return list;
+}
+
 int wire_pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, size_t *ret_len)
 {
     size_t len = protobuf_c_message_get_packed_size(m);

@@ -28,6 +28,8 @@ void wire_scratch_reset(struct wire_scratch *s);
 
 /* NULL: it does not fit, now or ever. */
 void *wire_scratch_array(struct wire_scratch *s, size_t n, size_t size);
+/* n pointers to n messages, as protobuf-c has what is repeated. Of a message: its size. */
+void *wire_scratch_list(struct wire_scratch *s, size_t n, size_t size);
 
 /* Strings of WIRE_STRING_MAX bytes and values of enums, in m and all that hangs on it: -EMSGSIZE,
  * -ENOTSUP. */

@@ -70,24 +70,23 @@ static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
 static int build_cache_row_list(struct wire_scratch *s, const struct wire_cache_rows *c,
                                 Gistd__CacheRows *m)
 {
-    Gistd__CacheRows__Row *one = wire_scratch_array(s, c->n_row, sizeof(*one));
-    Gistd__CacheRows__Row **list = wire_scratch_array(s, c->n_row, sizeof(*list));
+    Gistd__CacheRows__Row **list = wire_scratch_list(s, c->n_row, sizeof(**list));
 
-    if (!one || !list)
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < c->n_row; i++) {
         const struct wire_cache_row *x = &c->row[i];
+        Gistd__CacheRows__Row *one = list[i];
 
-        gistd__cache_rows__row__init(&one[i]);
-        one[i].id = x->id;
-        one[i].bytes = x->bytes;
-        one[i].used_s = x->used_s;
-        one[i].cost_ns = x->cost_ns;
-        one[i].tokens = x->tokens;
-        one[i].keys = x->keys;
-        one[i].depth = x->depth;
-        one[i].packed = x->packed;
-        list[i] = &one[i];
+        gistd__cache_rows__row__init(one);
+        one->id = x->id;
+        one->bytes = x->bytes;
+        one->used_s = x->used_s;
+        one->cost_ns = x->cost_ns;
+        one->tokens = x->tokens;
+        one->keys = x->keys;
+        one->depth = x->depth;
+        one->packed = x->packed;
     }
     m->row = list;
     m->n_row = c->n_row;
@@ -138,27 +137,26 @@ static void build_error(const struct wire_rep *r, Gistd__Error *m)
 static int build_listed(struct wire_scratch *s, const struct wire_rep *r, Gistd__Listed *m)
 {
     uint32_t n = r->u.listed.n_rows;
-    Gistd__Listed__Row *one = wire_scratch_array(s, n, sizeof(*one));
-    Gistd__Listed__Row **list = wire_scratch_array(s, n, sizeof(*list));
+    Gistd__Listed__Row **list = wire_scratch_list(s, n, sizeof(**list));
 
     gistd__listed__init(m);
-    if (n > WIRE_ROWS_MAX || !one || !list)
+    if (n > WIRE_ROWS_MAX || !list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < n; i++) {
         const struct wire_row *x = &r->u.listed.rows[i];
+        Gistd__Listed__Row *one = list[i];
 
-        gistd__listed__row__init(&one[i]);
-        one[i].name = wire_str(x->name);
-        one[i].state = (Gistd__Listed__State)x->state;
-        one[i].n_tokens = x->n_tokens;
-        one[i].n_read = x->n_read;
-        one[i].pinned = x->pinned;
-        one[i].kept = x->kept;
-        one[i].at_s = x->at_s;
-        one[i].bytes = x->bytes;
-        one[i].label = wire_str(x->label);
-        one[i].model = wire_str(x->model);
-        list[i] = &one[i];
+        gistd__listed__row__init(one);
+        one->name = wire_str(x->name);
+        one->state = (Gistd__Listed__State)x->state;
+        one->n_tokens = x->n_tokens;
+        one->n_read = x->n_read;
+        one->pinned = x->pinned;
+        one->kept = x->kept;
+        one->at_s = x->at_s;
+        one->bytes = x->bytes;
+        one->label = wire_str(x->label);
+        one->model = wire_str(x->model);
     }
     m->row = list;
     m->n_row = n;

@@ -75,7 +75,7 @@ union req_body {
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
 {
     uint32_t n = r->u.append.n_messages;
-    Gistd__Append__Message *one, **list;
+    Gistd__Append__Message **list;
 
     gistd__append__init(m);
     m->session = r->u.append.session;
@@ -88,15 +88,13 @@ static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd_
         return 0;
     if (n > WIRE_MESSAGES_MAX)
         return too_many(s, n, "chat messages", WIRE_MESSAGES_MAX);
-    one = wire_scratch_array(s, n, sizeof(*one));
-    list = wire_scratch_array(s, n, sizeof(*list));
-    if (!one || !list)
+    list = wire_scratch_list(s, n, sizeof(**list));
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < n; i++) {
-        gistd__append__message__init(&one[i]);
-        one[i].role = wire_str(r->u.append.messages[i].role);
-        one[i].text_len = r->u.append.messages[i].text_len;
-        list[i] = &one[i];
+        gistd__append__message__init(list[i]);
+        list[i]->role = wire_str(r->u.append.messages[i].role);
+        list[i]->text_len = r->u.append.messages[i].text_len;
     }
     m->messages = list;
     m->n_messages = n;

@@ -16,22 +16,21 @@ bool wire_take_string(const char *s, const char **ret)
 
 static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
-    Gistd__Stats__Client *one = wire_scratch_array(s, st->n_client, sizeof(*one));
-    Gistd__Stats__Client **list = wire_scratch_array(s, st->n_client, sizeof(*list));
+    Gistd__Stats__Client **list = wire_scratch_list(s, st->n_client, sizeof(**list));
 
-    if (!one || !list)
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < st->n_client; i++) {
         const struct wire_stats_client *c = &st->client[i];
+        Gistd__Stats__Client *one = list[i];
 
-        gistd__stats__client__init(&one[i]);
-        one[i].id = c->id;
-        one[i].pid = c->pid;
-        one[i].uid = c->uid;
-        one[i].name = wire_str(c->name);
-        one[i].sessions = c->sessions;
-        one[i].pages = c->pages;
-        list[i] = &one[i];
+        gistd__stats__client__init(one);
+        one->id = c->id;
+        one->pid = c->pid;
+        one->uid = c->uid;
+        one->name = wire_str(c->name);
+        one->sessions = c->sessions;
+        one->pages = c->pages;
     }
     m->client = list;
     m->n_client = st->n_client;
@@ -41,28 +40,27 @@ static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *
 static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats *st,
                                 Gistd__Stats *m)
 {
-    Gistd__Stats__Session *one = wire_scratch_array(s, st->n_session, sizeof(*one));
-    Gistd__Stats__Session **list = wire_scratch_array(s, st->n_session, sizeof(*list));
+    Gistd__Stats__Session **list = wire_scratch_list(s, st->n_session, sizeof(**list));
 
-    if (!one || !list)
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < st->n_session; i++) {
         const struct wire_stats_session *x = &st->session[i];
+        Gistd__Stats__Session *one = list[i];
 
-        gistd__stats__session__init(&one[i]);
-        one[i].id = x->id;
-        one[i].client = x->client;
-        one[i].label = wire_str(x->label);
-        one[i].n_tokens = x->n_tokens;
-        one[i].pages = x->pages;
-        one[i].segment = x->segment;
-        one[i].busy = x->busy;
-        one[i].gist_pages = x->gist_pages;
-        one[i].request = x->request;
-        one[i].doing = wire_str(x->doing);
-        one[i].generated_tokens = x->generated_tokens;
-        one[i].uid = x->uid;
-        list[i] = &one[i];
+        gistd__stats__session__init(one);
+        one->id = x->id;
+        one->client = x->client;
+        one->label = wire_str(x->label);
+        one->n_tokens = x->n_tokens;
+        one->pages = x->pages;
+        one->segment = x->segment;
+        one->busy = x->busy;
+        one->gist_pages = x->gist_pages;
+        one->request = x->request;
+        one->doing = wire_str(x->doing);
+        one->generated_tokens = x->generated_tokens;
+        one->uid = x->uid;
     }
     m->session = list;
     m->n_session = st->n_session;
@@ -71,28 +69,27 @@ static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats 
 
 static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
-    Gistd__Stats__Owner *one = wire_scratch_array(s, st->n_owner, sizeof(*one));
-    Gistd__Stats__Owner **list = wire_scratch_array(s, st->n_owner, sizeof(*list));
+    Gistd__Stats__Owner **list = wire_scratch_list(s, st->n_owner, sizeof(**list));
 
-    if (!one || !list)
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < st->n_owner; i++) {
         const struct wire_stats_owner *o = &st->owner[i];
+        Gistd__Stats__Owner *one = list[i];
 
-        gistd__stats__owner__init(&one[i]);
-        one[i].uid = o->uid;
-        one[i].clients = o->clients;
-        one[i].sessions = o->sessions;
-        one[i].pages = o->pages;
-        one[i].gist_pages = o->gist_pages;
-        one[i].held_pages = o->held_pages;
-        one[i].held_pages_max = o->held_pages_max;
-        one[i].clients_max = o->clients_max;
-        one[i].sessions_max = o->sessions_max;
-        one[i].text_bytes = o->text_bytes;
-        one[i].text_bytes_max = o->text_bytes_max;
-        one[i].rows = o->rows;
-        list[i] = &one[i];
+        gistd__stats__owner__init(one);
+        one->uid = o->uid;
+        one->clients = o->clients;
+        one->sessions = o->sessions;
+        one->pages = o->pages;
+        one->gist_pages = o->gist_pages;
+        one->held_pages = o->held_pages;
+        one->held_pages_max = o->held_pages_max;
+        one->clients_max = o->clients_max;
+        one->sessions_max = o->sessions_max;
+        one->text_bytes = o->text_bytes;
+        one->text_bytes_max = o->text_bytes_max;
+        one->rows = o->rows;
     }
     m->owner = list;
     m->n_owner = st->n_owner;
@@ -358,37 +355,36 @@ int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_s
 
 int wire_build_traced(struct wire_scratch *s, const struct wire_traced *t, Gistd__Traced *m)
 {
-    Gistd__Traced__Row *one = wire_scratch_array(s, t->n_row, sizeof(*one));
-    Gistd__Traced__Row **list = wire_scratch_array(s, t->n_row, sizeof(*list));
+    Gistd__Traced__Row **list = wire_scratch_list(s, t->n_row, sizeof(**list));
 
     gistd__traced__init(m);
-    if (!one || !list)
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < t->n_row; i++) {
         const struct wire_trace_row *x = &t->row[i];
+        Gistd__Traced__Row *one = list[i];
 
-        gistd__traced__row__init(&one[i]);
-        one[i].what = wire_str(x->what);
-        one[i].client = wire_str(x->client);
-        one[i].ended = wire_str(x->ended);
-        one[i].number = x->number;
-        one[i].session = x->session;
-        one[i].at_s = x->at_s;
-        one[i].total_ns = x->total_ns;
-        one[i].queue_ns = x->queue_ns;
-        one[i].restore_ns = x->restore_ns;
-        one[i].hydrate_ns = x->hydrate_ns;
-        one[i].prefill_ns = x->prefill_ns;
-        one[i].compress_ns = x->compress_ns;
-        one[i].decode_ns = x->decode_ns;
-        one[i].first_token_ns = x->first_token_ns;
-        one[i].ring_ns = x->ring_ns;
-        one[i].computed_tokens = x->computed_tokens;
-        one[i].found_tokens = x->found_tokens;
-        one[i].generated_tokens = x->generated_tokens;
-        one[i].drafted_tokens = x->drafted_tokens;
-        one[i].accepted_tokens = x->accepted_tokens;
-        list[i] = &one[i];
+        gistd__traced__row__init(one);
+        one->what = wire_str(x->what);
+        one->client = wire_str(x->client);
+        one->ended = wire_str(x->ended);
+        one->number = x->number;
+        one->session = x->session;
+        one->at_s = x->at_s;
+        one->total_ns = x->total_ns;
+        one->queue_ns = x->queue_ns;
+        one->restore_ns = x->restore_ns;
+        one->hydrate_ns = x->hydrate_ns;
+        one->prefill_ns = x->prefill_ns;
+        one->compress_ns = x->compress_ns;
+        one->decode_ns = x->decode_ns;
+        one->first_token_ns = x->first_token_ns;
+        one->ring_ns = x->ring_ns;
+        one->computed_tokens = x->computed_tokens;
+        one->found_tokens = x->found_tokens;
+        one->generated_tokens = x->generated_tokens;
+        one->drafted_tokens = x->drafted_tokens;
+        one->accepted_tokens = x->accepted_tokens;
     }
     m->row = list;
     m->n_row = t->n_row;
@@ -438,22 +434,21 @@ int wire_read_traced(struct wire_scratch *s, const Gistd__Traced *m, struct wire
 int wire_build_segment_map(struct wire_scratch *s, const struct wire_segment_map *t,
                            Gistd__SegmentMap *m)
 {
-    Gistd__SegmentMap__Row *one = wire_scratch_array(s, t->n_row, sizeof(*one));
-    Gistd__SegmentMap__Row **list = wire_scratch_array(s, t->n_row, sizeof(*list));
+    Gistd__SegmentMap__Row **list = wire_scratch_list(s, t->n_row, sizeof(**list));
 
     gistd__segment_map__init(m);
-    if (!one || !list)
+    if (!list)
         return -EMSGSIZE;
     for (uint32_t i = 0; i < t->n_row; i++) {
         const struct wire_segment *x = &t->row[i];
+        Gistd__SegmentMap__Row *one = list[i];
 
-        gistd__segment_map__row__init(&one[i]);
-        one[i].state = (Gistd__SegmentMap__State)x->state;
-        one[i].n_tokens = x->n_tokens;
-        one[i].n_keys = x->n_keys;
-        one[i].ratio = x->ratio;
-        one[i].stored = x->stored;
-        list[i] = &one[i];
+        gistd__segment_map__row__init(one);
+        one->state = (Gistd__SegmentMap__State)x->state;
+        one->n_tokens = x->n_tokens;
+        one->n_keys = x->n_keys;
+        one->ratio = x->ratio;
+        one->stored = x->stored;
     }
     m->row = list;
     m->n_row = t->n_row;
