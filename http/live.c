@@ -221,10 +221,26 @@ void live_drop(struct lives *l, struct live *s)
     free_live(s);
 }
 
+int live_title(const struct json_object *o, const char **ret, struct problem *p)
+{
+    if (field_text(o, "title", ret, p) < 0)
+        return -1;
+    if (*ret && strlen(*ret) > LIVE_TITLE_MAX)
+        return problem_set(p, PROBLEM_INVALID, "title", "`title` has %zu bytes: at most %u go",
+                           strlen(*ret), LIVE_TITLE_MAX);
+    return 0;
+}
+
+/* The lock is held. */
+static void set_title(struct live *s, const char *title)
+{
+    (void)snprintf(s->title, sizeof(s->title), "%s", title);
+}
+
 void live_rename(struct lives *l, struct live *s, const char *title)
 {
     (void)pthread_mutex_lock(&l->lock);
-    (void)snprintf(s->title, sizeof(s->title), "%s", title);
+    set_title(s, title);
     (void)pthread_mutex_unlock(&l->lock);
 }
 
@@ -324,55 +340,56 @@ int live_look(const struct live_ask *a, struct json_object **ret, struct problem
     return *rest ? look_map(a, number, ret, p) : give(o, ret, p);
 }
 
-static int rename_to(struct live *s, const char *title, struct problem *p)
+/* Whoever waits for its request hears of it. */
+static void ask_stop(struct live *s)
 {
-    if (!title)
-        return problem_set(p, PROBLEM_INVALID, "title", "`title` is missing: a text is expected");
-    if (strlen(title) > LIVE_TITLE_MAX)
-        return problem_set(p, PROBLEM_INVALID, "title", "`title` has %zu bytes: at most %u go",
-                           strlen(title), LIVE_TITLE_MAX);
-    (void)snprintf(s->title, sizeof(s->title), "%s", title);
-    return 0;
+    const uint64_t one = 1;
+
+    (void)!write(s->stop_fd, &one, sizeof(one)); /* a full one is readable as well */
+}
+
+static int read_new_title(const struct live_ask *a, const char **ret, struct problem *p)
+{
+    if (a->body && live_title(a->body, ret, p) < 0)
+        return -1;
+    return *ret
+               ? 0
+               : problem_set(p, PROBLEM_INVALID, "title", "`title` is missing: a text is expected");
 }
 
 int live_change(const struct live_ask *a, struct json_object **ret, struct problem *p)
 {
-    const uint64_t one = 1;
     const char *rest, *title = NULL;
     size_t n = name_len(a->tail, &rest);
     struct json_object *o = NULL;
     struct live *s;
-    int r = 0;
 
     if (*rest && strcmp(rest, "stop") != 0)
         return no_path(a, p);
-    if (!*rest && (!a->body || field_text(a->body, "title", &title, p) < 0))
-        return problem_set(p, PROBLEM_INVALID, "title", "`title` is missing: a text is expected");
+    if (!*rest && read_new_title(a, &title, p) < 0)
+        return -1;
     (void)pthread_mutex_lock(&a->lives->lock);
     s = find(a->lives, a->who, a->tail, n);
-    if (s && *rest)
-        r = s->busy && write(s->stop_fd, &one, sizeof(one)) < 0 ? -1 : 0;
-    else if (s)
-        r = rename_to(s, title, p);
-    if (s && r == 0)
+    if (s && title)
+        set_title(s, title);
+    else if (s && s->busy)
+        ask_stop(s);
+    if (s)
         o = row(s);
     (void)pthread_mutex_unlock(&a->lives->lock);
-    if (!s)
-        return unknown(a, p);
-    return r < 0 ? problem_no_memory(p) : give(o, ret, p);
+    return s ? give(o, ret, p) : unknown(a, p);
 }
 
 /* One that is being answered ends when it is. */
 int live_delete(const struct live_ask *a, struct json_object **ret, struct problem *p)
 {
-    const uint64_t one = 1;
     struct live *s, *free_it = NULL;
 
     (void)pthread_mutex_lock(&a->lives->lock);
     s = find(a->lives, a->who, a->tail, strlen(a->tail));
     if (s && s->busy) {
         s->doomed = true;
-        (void)!write(s->stop_fd, &one, sizeof(one));
+        ask_stop(s);
     } else if (s) {
         take_out(a->lives, s);
         free_it = s;

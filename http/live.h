@@ -68,7 +68,8 @@ void live_put(struct lives *l, struct live *s, bool read);
 void live_opened(struct lives *l, struct live *s, gist_session *session);
 void live_drop(struct lives *l, struct live *s); /* NULL: nothing */
 
-/* title has at most LIVE_TITLE_MAX bytes. */
+/* o's field `title`, where it has one, of at most LIVE_TITLE_MAX bytes. */
+int live_title(const struct json_object *o, const char **ret, struct problem *p);
 void live_rename(struct lives *l, struct live *s, const char *title);
 
 /* Its connection, made when it is first asked for; s is the caller's. */

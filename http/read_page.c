@@ -2,18 +2,6 @@
 #include "http/live.h"
 #include "http/read.h"
 
-#include <string.h>
-
-static int read_title(struct ask *a, struct problem *p)
-{
-    if (field_text(a->root, "title", &a->title, p) < 0)
-        return -1;
-    if (a->title && strlen(a->title) > LIVE_TITLE_MAX)
-        return problem_set(p, PROBLEM_INVALID, "title", "`title` has %zu bytes: at most %u go",
-                           strlen(a->title), LIVE_TITLE_MAX);
-    return 0;
-}
-
 int read_turn(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root;
@@ -21,7 +9,7 @@ int read_turn(struct ask *a, struct problem *p)
 
     if (read_chat_completions(a, p) < 0 || field_text(o, "session", &a->session, p) < 0 ||
         field_count(o, "turns", 0, UINT32_MAX, &a->n_turns, p) < 0 ||
-        field_bool(o, "answer", &answer, p) < 0 || read_title(a, p) < 0 ||
+        field_bool(o, "answer", &answer, p) < 0 || live_title(o, &a->title, p) < 0 ||
         field_refuse(o, "tools", "use /v1/chat/completions", p) < 0 ||
         field_refuse(o, "logprobs", "use /v1/chat/completions", p) < 0)
         return -1;
