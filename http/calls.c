@@ -62,7 +62,7 @@ static struct json_object *find_arguments(const struct json_object *o)
     if (!v)
         v = json_get(o, "parameters");
     if (json_kind(v) == JSON_OBJECT)
-        return json_share((struct json_object *)(uintptr_t)v);
+        return json_share(v);
     if (json_kind(v) != JSON_STRING || json_len(v) == 0 ||
         json_read(json_text(v), json_len(v), &parsed, why) < 0)
         return NULL;
@@ -152,19 +152,25 @@ static int begins_whole(const char *b, size_t len)
                : 0;
 }
 
+static bool is_call(struct calls *c, const char *bytes, size_t len)
+{
+    const struct ask_tool *tool;
+    struct json_object *arguments = read_call(c, bytes, len, &tool);
+    bool yes = arguments != NULL;
+
+    json_free(arguments);
+    return yes;
+}
+
 /* One call behind the other, and nothing else: told apart at first, then taken. */
 static bool take_objects(struct calls *c, const char *b, size_t len, bool take)
 {
-    const struct ask_tool *tool;
-    struct json_object *arguments;
     size_t n, any = 0;
 
     for (size_t at = space_len(b, len); at < len; at += n, any += n) {
         n = object_len(b + at, len - at);
-        arguments = n > 0 && !take ? read_call(c, b + at, n, &tool) : NULL;
-        if (take ? !take_call(c, b + at, n) : !arguments)
+        if (!(take ? take_call : is_call)(c, b + at, n))
             return false;
-        json_free(arguments);
         n += space_len(b + at + n, len - at - n);
         if (at + n < len && (b[at + n] == ';' || b[at + n] == ','))
             n += 1 + space_len(b + at + n + 1, len - at - n - 1);

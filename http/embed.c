@@ -171,17 +171,6 @@ static void say_base64(struct text *t, const float *x, uint32_t n)
     text_add(t, "\"", 1);
 }
 
-static void say_name(struct text *t, const char *name)
-{
-    struct json_object *v = json_make("s", name);
-
-    if (v)
-        json_write(t, v);
-    else
-        t->lost = true;
-    json_free(v);
-}
-
 static void say_openai(struct embed *e, const struct gist_embeddings *all, const char *model)
 {
     struct text *t = e->body;
@@ -195,7 +184,7 @@ static void say_openai(struct embed *e, const struct gist_embeddings *all, const
         text_add(t, "}", 1);
     }
     text_print(t, "],\"model\":");
-    say_name(t, model);
+    json_write_text(t, model);
     text_print(t, ",\"usage\":{\"prompt_tokens\":%u,\"total_tokens\":%u}}",
                all->usage.prompt_tokens, all->usage.prompt_tokens);
 }
@@ -205,7 +194,7 @@ static void say_ollama(struct embed *e, const struct gist_embeddings *all, const
     struct text *t = e->body;
 
     text_print(t, "{\"model\":");
-    say_name(t, model);
+    json_write_text(t, model);
     text_print(t, ",\"embeddings\":[");
     for (size_t i = 0; i < all->n; i++) {
         text_print(t, "%s", i ? "," : "");

@@ -276,9 +276,9 @@ int json_join(struct json_object *array, struct json_object *from)
     return r;
 }
 
-struct json_object *json_share(struct json_object *v)
+struct json_object *json_share(const struct json_object *v)
 {
-    return json_object_get(v);
+    return json_object_get(plain(v));
 }
 
 int json_merge(struct json_object *o, struct json_object *from)
@@ -308,24 +308,28 @@ void json_write(struct text *t, const struct json_object *v)
         t->lost = true;
 }
 
+void json_write_text(struct text *t, const char *text)
+{
+    struct json_object *v = json_object_new_string(text);
+
+    t->lost |= !v;
+    json_write(t, v);
+    json_free(v);
+}
+
 static void write_member(struct text *t, const char *name, const struct json_object *v,
                          const char *refs)
 {
-    struct json_object *key = json_object_new_string(name);
-
-    t->lost |= !key;
-    json_write(t, key);
-    json_free(key);
+    json_write_text(t, name);
     text_add(t, ": ", 2);
     if (refs && strcmp(name, "$ref") == 0 && json_kind(v) == JSON_STRING &&
         json_text(v)[0] == '#') {
         struct text to = { 0 };
 
         text_print(&to, "#%s%s", refs, json_text(v) + 1);
-        key = to.bytes ? json_object_new_string(to.bytes) : NULL;
-        t->lost |= !key;
-        json_write(t, key);
-        json_free(key);
+        if (to.bytes)
+            json_write_text(t, to.bytes);
+        t->lost |= to.lost;
         text_fini(&to);
     } else {
         json_write_spaced(t, v, refs);

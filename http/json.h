@@ -60,11 +60,12 @@ int json_add(struct json_object *array, struct json_object *v); /* v: not null *
 /* Elements of `from`, which is taken over, behind those of array. */
 int json_join(struct json_object *array, struct json_object *from);
 /* v with one more owner; NULL: NULL. */
-struct json_object *json_share(struct json_object *v);
+struct json_object *json_share(const struct json_object *v);
 /* Members of `from`, which is taken over, behind those of o. */
 int json_merge(struct json_object *o, struct json_object *from);
 
 void json_write(struct text *t, const struct json_object *v);
+void json_write_text(struct text *t, const char *text); /* as a string */
 /* As Python's json.dumps does, with a space behind ',' and ':', which is what models have seen.
  * refs, if it is not NULL, comes behind the '#' of each "$ref": a schema stands in another one. */
 void json_write_spaced(struct text *t, const struct json_object *v, const char *refs);

@@ -68,7 +68,7 @@ struct json_object *say_text(const struct job_choice *c)
 
 struct json_object *say_arguments(const struct json_object *call)
 {
-    return json_share((struct json_object *)(uintptr_t)json_get(call, "arguments"));
+    return json_share(json_get(call, "arguments"));
 }
 
 struct json_object *say_arguments_text(const struct json_object *call)

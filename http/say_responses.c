@@ -48,10 +48,7 @@ static struct json_object *usage(const struct job *j)
 
 static struct json_object *tools(const struct job *j)
 {
-    const struct json_object *list = json_get(j->ask->root, "tools");
-
-    return j->ask->n_tools > 0 ? json_share((struct json_object *)(uintptr_t)list)
-                               : json_make("[]");
+    return j->ask->n_tools > 0 ? json_share(json_get(j->ask->root, "tools")) : json_make("[]");
 }
 
 /* output and used are taken over. */

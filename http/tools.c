@@ -38,18 +38,13 @@ static int find_function(const struct json_object *tool, const struct json_objec
     return field_object(tool, "function", ret, p);
 }
 
-static struct json_object *again(const struct json_object *v)
-{
-    return json_share((struct json_object *)(uintptr_t)v);
-}
-
 /* The line that a template lists. */
-static int add_line(struct text *t, const struct ask_tool *tool, const char *description)
+static void add_line(struct text *t, const struct ask_tool *tool, const char *description)
 {
     struct json_object *o =
         json_make("{s:s, s:{s:s, s:s, s:o}}", "type", "function", "function", "name", tool->name,
                   "description", description ? description : "", "parameters",
-                  tool->parameters ? again(tool->parameters)
+                  tool->parameters ? json_share(tool->parameters)
                                    : json_make("{s:s, s:{}}", "type", "object", "properties"));
 
     if (t->len > 0)
@@ -57,7 +52,6 @@ static int add_line(struct text *t, const struct ask_tool *tool, const char *des
     json_write_spaced(t, o, NULL);
     t->lost |= !o;
     json_free(o);
-    return 0;
 }
 
 static int read_tool(struct ask *a, const struct json_object *tool, const char *parameters,
@@ -75,7 +69,8 @@ static int read_tool(struct ask *a, const struct json_object *tool, const char *
         return wrong(p, to->name ? "has a name with spaces or quotes, or one that is too long"
                                  : "has no `name`");
     a->n_tools++;
-    return add_line(lines, to, description);
+    add_line(lines, to, description);
+    return 0;
 }
 
 int tools_read(struct ask *a, const struct json_object *o, const char *parameters,
@@ -219,11 +214,10 @@ static void put_schema(struct text *t, const struct ask_tool *tool, const char *
                        const char *place)
 {
     struct text refs = { 0 };
-    struct json_object *name = json_make("s", tool->name);
 
     text_print(&refs, "%s/properties/%s", place, arguments);
     text_print(t, "{\"type\": \"object\", \"properties\": {\"name\": {\"const\": ");
-    json_write(t, name);
+    json_write_text(t, tool->name);
     text_print(t, "}, \"%s\": ", arguments);
     if (tool->parameters && refs.bytes)
         json_write_spaced(t, tool->parameters, refs.bytes);
@@ -231,8 +225,7 @@ static void put_schema(struct text *t, const struct ask_tool *tool, const char *
         text_print(t, "{\"type\": \"object\", \"additionalProperties\": false}");
     text_print(t, "}, \"required\": [\"name\", \"%s\"], \"additionalProperties\": false}",
                arguments);
-    t->lost |= !name || refs.lost;
-    json_free(name);
+    t->lost |= refs.lost;
     text_fini(&refs);
 }
 
