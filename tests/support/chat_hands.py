@@ -10,8 +10,7 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.dirname(__file__))
-from terminal import Terminal  # noqa: E402
+from terminal import Terminal
 
 gistctl = sys.argv[1]
 PROMPT = "> "

@@ -4,63 +4,31 @@
 and not the conversation, and Ctrl-D ends that; the history has what was said.
 """
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 
+from terminal import WAIT_S, Terminal
+
 gistctl, limit_s = sys.argv[1], int(sys.argv[2]) / 1000
 LONG = "Write a long story about a knight, a dragon and a clever tailor."
-WAIT_S = 120
 PERSON_S = 0.1   # nobody types sooner after what they saw; the line editor sets up its terminal meanwhile
 
 
-class Terminal:
-    """A program with a terminal of its own; its input and output are read and written here."""
-
-    def __init__(self, *argv):
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execv(argv[0], argv)
-        self.seen = b""
-
-    def read(self, timeout):
-        if select.select([self.fd], [], [], timeout)[0]:
-            try:
-                got = os.read(self.fd, 65536)
-            except OSError:              # the other side is gone
-                return False
-            self.seen += got
-            return bool(got)
-        return True
-
-    def expect(self, what, more=0):
-        """Reads until `what`, and then `more` bytes, were seen; forgets all up to it, and returns what stood before."""
-        end = time.monotonic() + WAIT_S
-        while what not in self.seen or len(self.seen) - self.seen.index(what) < len(what) + more:
-            assert time.monotonic() < end, f"no {what!r} in {self.seen!r}"
-            assert self.read(1), f"it ended before {what!r}: {self.seen!r}"
-        at = self.seen.index(what)
-        before, self.seen = self.seen[:at], self.seen[at + len(what):]
-        return before
-
+class Person(Terminal):
     def type(self, text):
         time.sleep(PERSON_S)
-        os.write(self.fd, text)
+        super().type(text)
 
-    def exit_code(self):
+    def hear(self, n):
+        """Reads until so many bytes were printed that nobody has looked for yet."""
         end = time.monotonic() + WAIT_S
-        while time.monotonic() < end:
-            self.read(0.001)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                os.close(self.fd)
-                return os.waitstatus_to_exitcode(status)
-        raise AssertionError("it does not end")
+        while len(self.seen) < n:
+            assert time.monotonic() < end, f"no {n} bytes: {self.seen!r}"
+            assert self.read(1), f"it ended with {self.seen!r}"
 
 
 def timed(fn):
@@ -70,8 +38,8 @@ def timed(fn):
 
 
 def ask_interrupted_in_answer():
-    t = Terminal(gistctl, "ask", "-n", "0", LONG)
-    t.expect(b"", more=40)               # it speaks
+    t = Person(gistctl, "ask", "-n", "0", LONG)
+    t.hear(40)                           # it speaks
     t.type(b"\x03")
     code, s = timed(t.exit_code)
     assert code == 130, f"ask ended with {code}: {t.seen!r}"
@@ -99,14 +67,14 @@ def ask_shows_how_far_it_is(folder):
     path = os.path.join(folder, "book")
     with open(path, "w") as f:
         f.write("A quick brown fox jumps over a lazy dog, and another one. " * 3000)
-    t = Terminal(gistctl, "ask", "--no-stdin", "-f", path, "Why?")
+    t = Person(gistctl, "ask", "--no-stdin", "-f", path, "Why?")
     t.expect(b"reading: ")
     t.expect(b" left")
     t.type(b"\x03")
     t.expect(b"[cancelled: ")
-    read, kept = map(int, re.findall(rb"(\d+) (?:of|$)", t.expect(b"are kept")))
+    read, kept = map(int, re.findall(r"(\d+) (?:of|$)", t.expect(b"are kept")))
     assert t.exit_code() == 130 and 0 < kept <= read
-    t = Terminal(gistctl, "ask", "--no-stdin", "-f", path, "Why?")
+    t = Person(gistctl, "ask", "--no-stdin", "-f", path, "Why?")
     t.expect(b"reading: ")
     again = int(t.expect(b" of "))
     assert again >= kept, f"{kept} tokens were kept, it began at {again}"
@@ -118,10 +86,11 @@ def ask_shows_how_far_it_is(folder):
 def chat_goes_on(folder):
     os.environ["XDG_STATE_HOME"] = folder
     os.environ.update(TERM="xterm", LC_ALL="C")
-    t = Terminal(gistctl, "chat", "-n", "0")
+    t = Person(gistctl, "chat", "-n", "0")
     t.expect(b"> ")
     t.type(LONG.encode() + b"\r")
-    t.expect(b"tailor.", more=60)          # the echo, then the answer
+    t.expect(b"tailor.")                 # the echo, then the answer
+    t.hear(60)
     t.type(b"\x03")
     _, s = timed(lambda: t.expect(b"> "))
     assert s < limit_s + 0.1, f"chat took {s * 1000:.0f} ms after Ctrl-C"
@@ -130,7 +99,8 @@ def chat_goes_on(folder):
     t.type(b"\x03")                      # drops the line
     t.expect(b"> ")
     t.type("Now tell it again, with Grüße.\r".encode())
-    t.expect("Grüße.".encode(), more=40)
+    t.expect("Grüße.".encode())
+    t.hear(40)
     t.type(b"\x03")                      # a second time
     t.expect(b"> ")
     t.type(b"\x04")

@@ -157,16 +157,13 @@ idle()
 check("once", texts(".turn.user .text")[-1] == "Are you there?" and len(texts(".turn.user")) == 2, texts(".turn.user"))
 
 # The server forgot the session: the page sends all of it, and nobody notices.
-def forgets(e):
-    fulfil(answered("I remember."))
-    sent.append(json.loads(e["request"]["postData"]))
 sent = []
 fulfil(json.dumps({"error": {"code": "session_gone", "message": "gone"}}), 404, "application/json")
 gone = p.on_paused
 def twice(e):
     gone(e)
     sent.append(json.loads(e["request"]["postData"]))
-    then = fulfil(answered("I remember."))
+    fulfil(answered("I remember."))
     after = p.on_paused
     def second(e2):
         sent.append(json.loads(e2["request"]["postData"]))

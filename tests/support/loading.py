@@ -5,12 +5,13 @@ nothing of it. `status` prints it at once and ends with 4. `ask` ends with what 
 """
 import json
 import os
-import pty
 import socket
 import struct
 import subprocess
 import sys
 import threading
+
+from terminal import Terminal
 
 gistctl, path = sys.argv[1], sys.argv[2]
 MAGIC = b"gistd\r\n\x1a"
@@ -37,19 +38,8 @@ def serve(listener):
 
 
 def on_terminal(*argv):
-    pid, fd = pty.fork()
-    if pid == 0:
-        os.execv(argv[0], argv)
-    seen = b""
-    while True:
-        try:
-            got = os.read(fd, 65536)
-        except OSError:  # the other side is gone
-            break
-        if not got:
-            break
-        seen += got
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen
+    t = Terminal(*argv)
+    return t.exit_code(), t.all
 
 
 def check(what, ok, seen):
