@@ -1,14 +1,11 @@
 #include "ctl/ctl_choices.h"
 
 #include "ctl/ctl_json.h"
-
-#include <stdlib.h>
-#include <string.h>
+#include "ctl/ctl_spans.h"
 
 /* Those of the options, then a file's lines, which lie in `lines`. */
 struct list {
-    struct gist_span *spans;
-    size_t n, cap;
+    struct ctl_spans spans;
     struct ctl_text lines;
 };
 
@@ -17,47 +14,15 @@ bool ctl_choices_wanted(const struct ctl_choices_opts *o)
     return o->choices.n > 0 || o->file;
 }
 
-static int add(struct list *l, const char *text, size_t len)
-{
-    if (l->n == l->cap) {
-        size_t cap = l->cap ? 2 * l->cap : 64;
-        struct gist_span *p = realloc(l->spans, cap * sizeof(*p));
-
-        if (!p)
-            return ctl_fail(CTL_FAILED, "out of memory.");
-        l->spans = p;
-        l->cap = cap;
-    }
-    l->spans[l->n++] = (struct gist_span){ text, len };
-    return 0;
-}
-
-/* Empty lines are none of them. */
-static int add_lines(struct list *l, const char *path)
-{
-    int r = ctl_text_read(&l->lines, path);
-    size_t at = 0;
-
-    while (r == 0 && at < l->lines.len) {
-        const char *line = l->lines.bytes + at, *end = memchr(line, '\n', l->lines.len - at);
-        size_t len = end ? (size_t)(end - line) : l->lines.len - at;
-
-        at += len + 1;
-        if (len > 0)
-            r = add(l, line, len);
-    }
-    return r;
-}
-
 static int gather(const struct ctl_choices_opts *o, struct list *l)
 {
-    int r = 0;
+    int r = ctl_spans_add_list(&l->spans, &o->choices);
 
-    for (size_t i = 0; r == 0 && i < o->choices.n; i++)
-        r = add(l, o->choices.v[i], strlen(o->choices.v[i]));
     if (r == 0 && o->file)
-        r = add_lines(l, o->file);
-    if (r == 0 && l->n == 0)
+        r = ctl_text_read(&l->lines, o->file);
+    if (r == 0)
+        r = ctl_spans_add_lines(&l->spans, &l->lines);
+    if (r == 0 && l->spans.n == 0)
         r = ctl_fail(CTL_FAILED, "%s has no line to choose.", o->file);
     return r;
 }
@@ -77,7 +42,7 @@ static void print_json(const struct gist_choices *all, const struct list *l)
         const struct gist_choice *c = &all->choices[i];
 
         ctl_json_open(&j, NULL, '{');
-        ctl_json_text(&j, "text", l->spans[i].at, l->spans[i].n);
+        ctl_json_text(&j, "text", l->spans.v[i].at, l->spans.v[i].n);
         ctl_json_double(&j, "sum", c->sum);
         ctl_json_double(&j, "mean", mean_of(c));
         ctl_json_open(&j, "tokens", '[');
@@ -107,7 +72,7 @@ static void print_text(const struct gist_choices *all, const struct list *l)
         char mark = i == all->best ? '*' : i == all->best_mean ? '+' : ' ';
 
         printf("  %c %12.6f %12.6f %7zu  ", mark, c->sum, mean_of(c), c->n);
-        ctl_text_print(l->spans[i].at, l->spans[i].n);
+        ctl_text_print(l->spans.v[i].at, l->spans.v[i].n);
         fputc('\n', stdout);
     }
 }
@@ -135,7 +100,7 @@ static int score(gist_conn *c, const struct ctl_text *text, const struct ctl_cho
         return ctl_fail_gist(c, r);
     r = append(s, text, o->chat);
     if (r == 0)
-        r = gist_score_choices(s, l->spans, l->n, 0, &all);
+        r = gist_score_choices(s, l->spans.v, l->spans.n, 0, &all);
     if (r < 0)
         r = ctl_fail_gist(c, r);
     else if (o->json)
@@ -157,6 +122,6 @@ int ctl_choices_run(gist_conn *c, const struct ctl_text *text, const struct ctl_
     if (r == 0)
         r = score(c, text, o, &l);
     ctl_text_fini(&l.lines);
-    free(l.spans);
+    ctl_spans_fini(&l.spans);
     return r;
 }

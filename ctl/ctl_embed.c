@@ -2,6 +2,7 @@
 #include "ctl/ctl.h"
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_opt.h"
+#include "ctl/ctl_spans.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,40 +20,8 @@ struct embed {
     const char *pooling;
     struct ctl_text *files; /* (n_files) */
     size_t n_files;
-    struct gist_span *spans; /* (n) of cap */
-    size_t n, cap;
+    struct ctl_spans spans;
 };
-
-static int add(struct embed *e, const char *text, size_t len)
-{
-    if (e->n == e->cap) {
-        size_t cap = e->cap ? 2 * e->cap : 64;
-        struct gist_span *p = realloc(e->spans, cap * sizeof(*p));
-
-        if (!p)
-            return ctl_fail(CTL_FAILED, "out of memory.");
-        e->spans = p;
-        e->cap = cap;
-    }
-    e->spans[e->n++] = (struct gist_span){ text, len };
-    return 0;
-}
-
-/* Empty lines are none of them. */
-static int add_lines(struct embed *e, const struct ctl_text *t)
-{
-    int r = 0;
-
-    for (size_t at = 0; r == 0 && at < t->len;) {
-        const char *line = t->bytes + at, *end = memchr(line, '\n', t->len - at);
-        size_t len = end ? (size_t)(end - line) : t->len - at;
-
-        at += len + 1;
-        if (len > 0)
-            r = add(e, line, len);
-    }
-    return r;
-}
 
 static int add_file(struct embed *e, const char *path)
 {
@@ -60,20 +29,20 @@ static int add_file(struct embed *e, const char *path)
     int r = ctl_text_read(t, path);
 
     if (r == 0)
-        r = e->lines ? add_lines(e, t) : add(e, t->bytes, t->len);
+        r = e->lines ? ctl_spans_add_lines(&e->spans, t)
+                     : ctl_spans_add(&e->spans, t->bytes, t->len);
     return r;
 }
 
 /* Those of --text, then files; standard input when there are neither. */
 static int gather(struct embed *e, int argc, char **argv, int first)
 {
-    int r = 0;
+    int r;
 
     e->files = calloc((size_t)(argc - first) + 1, sizeof(*e->files));
     if (!e->files)
         return ctl_fail(CTL_FAILED, "out of memory.");
-    for (size_t i = 0; r == 0 && i < e->texts.n; i++)
-        r = add(e, e->texts.v[i], strlen(e->texts.v[i]));
+    r = ctl_spans_add_list(&e->spans, &e->texts);
     for (int i = first; r == 0 && i < argc; i++)
         r = add_file(e, argv[i]);
     if (r == 0 && e->texts.n == 0 && first == argc)
@@ -118,7 +87,7 @@ static int embed(gist_conn *c, const struct embed *e, enum gist_pooling pooling)
                                            e->background ? GIST_BACKGROUND : GIST_INTERACTIVE,
                                        .flags = e->normalise ? GIST_NORMALISE : 0 };
     struct gist_embeddings *all = NULL;
-    int r = gist_embed(c, e->spans, e->n, &o, &all);
+    int r = gist_embed(c, e->spans.v, e->spans.n, &o, &all);
 
     if (r < 0)
         return ctl_fail_gist(c, r);
@@ -135,7 +104,7 @@ static void fini(struct embed *e)
     for (size_t i = 0; i < e->n_files; i++)
         ctl_text_fini(&e->files[i]);
     free(e->files);
-    free(e->spans);
+    ctl_spans_fini(&e->spans);
 }
 
 int ctl_embed(int argc, char **argv)
@@ -163,7 +132,7 @@ int ctl_embed(int argc, char **argv)
     if (!last && strcmp(e.pooling, "mean") != 0)
         return ctl_fail(CTL_USAGE, "--pooling is mean or last, not \"%s\".", e.pooling);
     r = gather(&e, argc, argv, first);
-    if (r == 0 && e.n == 0)
+    if (r == 0 && e.spans.n == 0)
         r = ctl_fail(CTL_FAILED, "there is no text to embed.");
     if (r == 0)
         r = ctl_connect(&c);
