@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -49,21 +48,12 @@ void ctl_answer_defaults(struct ctl_answer_opts *o)
 /* --draft: as gistd's option of that name. */
 static int read_draft(struct ctl_answer_opts *o)
 {
-    char *end;
-    unsigned long n;
-
     if (!o->draft)
         return CTL_OK;
     o->sampling.flags |= GIST_SET_DRAFT;
-    if (strcmp(o->draft, "auto") == 0) {
-        o->sampling.draft = GIST_DRAFT_AUTO;
-    } else if (strcmp(o->draft, "off") != 0) {
-        n = strtoul(o->draft, &end, 10);
-        if (*o->draft < '0' || *o->draft > '9' || *end || n > 15)
-            return ctl_fail(
-                CTL_USAGE, "--draft needs auto, off or a number from 0 to 15, not '%s'.", o->draft);
-        o->sampling.draft = (uint32_t)n;
-    }
+    if (!ctl_opt_read_auto(o->draft, 15, &o->sampling.draft))
+        return ctl_fail(CTL_USAGE, "--draft needs auto, off or a number from 0 to 15, not '%s'.",
+                        o->draft);
     return CTL_OK;
 }
 

@@ -2,9 +2,7 @@
 
 #include "ctl/ctl.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define NOT_SAID UINT32_MAX /* none of the option's values */
@@ -59,25 +57,13 @@ bool ctl_memory_said(const struct ctl_memory_opts *o)
            o->sinks != NOT_SAID || o->keep_tail || o->budget || o->late || o->fixed || o->hydrate;
 }
 
-/* "auto", "off" or a number; NULL: off. */
+/* NULL: off. */
 static int read_hydrate(const char *text, uint32_t *ret)
 {
-    char *end;
-    unsigned long n;
-
     *ret = 0;
-    if (!text || strcmp(text, "off") == 0)
-        return 0;
-    if (strcmp(text, "auto") == 0) {
-        *ret = GIST_HYDRATE_AUTO;
-        return 0;
-    }
-    errno = 0;
-    n = strtoul(text, &end, 10);
-    if (text[0] < '0' || text[0] > '9' || *end || errno || n >= GIST_HYDRATE_AUTO)
+    if (text && !ctl_opt_read_auto(text, GIST_HYDRATE_AUTO - 1, ret))
         return ctl_fail(CTL_USAGE, "--hydrate %s is neither auto nor off nor a number of segments.",
                         text);
-    *ret = (uint32_t)n;
     return 0;
 }
 
