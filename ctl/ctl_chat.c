@@ -178,17 +178,24 @@ static int remember_turn(struct ctl_chat *chat, const char *text)
     return count_tokens(chat, &chat->last_at);
 }
 
+size_t ctl_chat_messages(const struct ctl_chat *chat, const char *text, struct gist_message ret[2])
+{
+    size_t n = 0;
+
+    if (chat->answer.system && !chat->begun)
+        ret[n++] = (struct gist_message){ "system", chat->answer.system };
+    ret[n++] = (struct gist_message){ "user", text };
+    return n;
+}
+
 int ctl_chat_say(struct ctl_chat *chat, const char *text)
 {
     struct gist_message msgs[2];
-    size_t n = 0;
+    size_t n = ctl_chat_messages(chat, text, msgs);
     int r = remember_turn(chat, text);
 
     if (r != CTL_OK)
         return r;
-    if (chat->answer.system && !chat->begun)
-        msgs[n++] = (struct gist_message){ "system", chat->answer.system };
-    msgs[n++] = (struct gist_message){ "user", text };
     ctl_interrupt_forget();
     r = ctl_answer_run(chat->conn, chat->session, &(struct ctl_prompt){ .msgs = msgs, .n_msgs = n },
                        &chat->answer);

@@ -38,6 +38,8 @@ int ctl_chat_open(struct ctl_chat *chat);
 void ctl_chat_take(struct ctl_chat *chat, gist_session *s);
 /* Keeps where it stands, if it has a name. */
 int ctl_chat_keep(struct ctl_chat *chat, unsigned flags);
+/* A text of the user's as messages, behind the system's if it is the first: how many. */
+size_t ctl_chat_messages(const struct ctl_chat *chat, const char *text, struct gist_message ret[2]);
 /* One turn and its answer. */
 int ctl_chat_say(struct ctl_chat *chat, const char *text);
 /* The session as `gistctl sessions` has it; CTL_OK, or why not. It lives until the next call. */

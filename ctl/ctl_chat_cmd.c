@@ -88,13 +88,9 @@ static int read_path(char *arg, char ret[PATH_MAX])
 static int hear_file(struct ctl_chat *chat, const struct ctl_text *t)
 {
     struct gist_message msgs[2];
-    size_t n = 0;
-    int r;
+    size_t n = ctl_chat_messages(chat, t->bytes, msgs);
+    int r = ctl_answer_hear(chat->conn, chat->session, msgs, n, &chat->answer);
 
-    if (chat->answer.system && !chat->begun)
-        msgs[n++] = (struct gist_message){ "system", chat->answer.system };
-    msgs[n++] = (struct gist_message){ "user", t->bytes };
-    r = ctl_answer_hear(chat->conn, chat->session, msgs, n, &chat->answer);
     if (r != CTL_OK)
         return r;
     chat->begun = true;

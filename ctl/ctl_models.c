@@ -211,7 +211,7 @@ static int check_path(const char *path, char **ret_path)
     int r = model.path ? ctl_model_check(&model) : -errno;
 
     if (r == -ENOENT && model.path)
-        r = ctl_fail(CTL_FAILED, "there is no gistd beside gistctl, and none in $PATH.");
+        r = ctl_tool_no_gistd();
     else if (r < 0)
         r = ctl_fail(CTL_FAILED, "%s: %s", path, strerror(-r));
     else if (model.why)

@@ -8,6 +8,7 @@
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_models.h"
 #include "ctl/ctl_opt.h"
+#include "ctl/ctl_tool.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -99,7 +100,7 @@ int ctl_models(int argc, char **argv)
     for (size_t i = 0; r == 0 && i < m.n; i++)
         r = ctl_model_check(&m.v[i]);
     if (r == -ENOENT)
-        r = ctl_fail(CTL_FAILED, "there is no gistd beside gistctl, and none in $PATH.");
+        r = ctl_tool_no_gistd();
     else if (r < 0)
         r = ctl_fail(CTL_FAILED, "cannot look for models: %s", strerror(-r));
     if (r == CTL_OK) {

@@ -210,7 +210,7 @@ static int spawn(struct start *s)
     size_t n = 0;
 
     if (ctl_tool_gistd(gistd) < 0)
-        return ctl_fail(CTL_FAILED, "there is no gistd beside gistctl, and none in $PATH.");
+        return ctl_tool_no_gistd();
     if (s->n_args > ARGS_MAX)
         return ctl_fail(CTL_USAGE, "these are more than %u words for gistd.", ARGS_MAX);
     argv[n++] = gistd;

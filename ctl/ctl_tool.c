@@ -53,6 +53,11 @@ int ctl_tool_gistd(char ret[PATH_MAX])
     return -ENOENT;
 }
 
+int ctl_tool_no_gistd(void)
+{
+    return ctl_fail(CTL_FAILED, "there is no gistd beside gistctl, and none in $PATH.");
+}
+
 int ctl_tool_fetch(char ret[PATH_MAX])
 {
     static const char *const places[] = { "../lib/gistd/fetch-model", "../../scripts/fetch-model",

@@ -13,6 +13,7 @@
 #include <limits.h>
 
 int ctl_tool_gistd(char ret[PATH_MAX]);
+int ctl_tool_no_gistd(void); /* says so: CTL_FAILED */
 int ctl_tool_fetch(char ret[PATH_MAX]);
 int ctl_tool_list(char ret[PATH_MAX]); /* of models: scripts/models */
 
