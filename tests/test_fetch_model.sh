@@ -15,8 +15,8 @@ if [ -z "${GISTD_TEST_MODEL:-}" ]; then
     exit 77
 fi
 . tests/support/daemon.sh
+. tests/support/index.sh
 
-server=
 trap '[ -z "$server" ] || kill $server; rm -rf "$tmp"' EXIT
 name=SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -55,16 +55,6 @@ cat >"$tmp/models" <<END
 parts parts.gguf 1200000 $(cat "$tmp/parts.sha256") 1024 Apache-2.0 some-parts-1==1.0 some-parts-2==1.0 some-parts-3==1.0
 wrong wrong.gguf 1200000 $(cat "$tmp/parts.sha256") 1024 Apache-2.0 some-parts-2==1.0 some-parts-1==1.0
 END
-
-# index CUTS: the next CUTS downloads break off.
-index() {
-    [ -z "$server" ] || kill $server
-    rm -f "$tmp/port"
-    python3 tests/support/cut_index.py "$tmp/port" "$1" "$tmp"/*.whl >"$tmp/downloads" &
-    server=$!
-    while [ ! -e "$tmp/port" ] && kill -0 $server; do sleep 0.1; done
-    url=http://127.0.0.1:$(cat "$tmp/port")/simple
-}
 
 # Nothing of this machine's pip set-up: only our index.
 fetch() {

@@ -5,8 +5,8 @@
 # whose failure is not explained; one that is said to be gone and is not.
 set -eu
 . tests/support/daemon.sh
+. tests/support/index.sh
 
-server=
 # Whatever a check left running: its socket says who it is.
 cleanup() {
     rc=$?
@@ -44,16 +44,8 @@ print("# name file bytes sha256 window licence package")
 print("tiny tiny.gguf", len(data), hashlib.sha256(data).hexdigest(), "2048 Apache-2.0 tiny-model==1.0")
 print("other other.gguf 1000", "0" * 64, "4096 MIT no-such-package==1.0")
 END
-index() {
-    [ -z "$server" ] || kill $server
-    rm -f "$tmp/port"
-    python3 tests/support/cut_index.py "$tmp/port" "$1" "$tmp"/*.whl >"$tmp/downloads" &
-    server=$!
-    while [ ! -e "$tmp/port" ] && kill -0 $server; do sleep 0.1; done
-    PIP_INDEX_URL=http://127.0.0.1:$(cat "$tmp/port")/simple
-    PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1
-    export PIP_INDEX_URL PIP_CONFIG_FILE PIP_DISABLE_PIP_VERSION_CHECK
-}
+PIP_CONFIG_FILE=/dev/null PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_CONFIG_FILE PIP_DISABLE_PIP_VERSION_CHECK
 
 # --- other programs' caches ------------------------------------------------------------------------
 hub=$HOME/.cache/huggingface/hub
@@ -95,9 +87,11 @@ check 'nothing of other programs was touched' cmp "$tmp/before" "$tmp/after"
 
 # --- pull ------------------------------------------------------------------------------------------
 index 1000
+export PIP_INDEX_URL="$url"
 code 'a download that breaks off' 1 "$gistctl" pull tiny
 check 'leaves no model' [ ! -e "$HOME/.cache/gistd/tiny.gguf" ]
 index 0
+PIP_INDEX_URL=$url
 code 'pull' 0 "$gistctl" pull tiny
 check 'prints where it is' [ "$(cat "$tmp/out")" = "$HOME/.cache/gistd/tiny.gguf" ]
 check 'and how far it is' grep -q 'fetching tiny-model' "$tmp/err"
