@@ -2,6 +2,7 @@
  * that is not the one that the same tokens have in one text; a session that is not what it was
  * before; a text that is read again, or one continuation after the other; pages or sessions past
  * their limits, or kept behind a cancel; hostile counts, lengths and ids that are believed. */
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 
@@ -145,30 +146,12 @@ static void test_as_one_text(void **state)
     gist_close(s);
 }
 
-struct said {
-    uint32_t ids[64];
-    size_t n;
-};
-
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n)
-{
-    struct said *x = arg;
-
-    (void)text;
-    (void)len;
-    assert_true(x->n + n <= 64);
-    if (n)
-        memcpy(x->ids + x->n, ids, n * sizeof(*ids));
-    x->n += n;
-    return 0;
-}
-
-static void say(gist_session *x, struct said *to)
+static void say(gist_session *x, struct answered *to)
 {
     const struct gist_sampling p = { .size = sizeof(p), .max_tokens = 20, .ignore_eog = 1 };
 
     to->n = 0;
-    assert_int_equal(gist_generate(x, &p, on_text, to, NULL), 0);
+    assert_int_equal(gist_generate(x, &p, answered_take, to, NULL), 0);
     assert_int_equal(to->n, 20);
 }
 
@@ -178,7 +161,7 @@ static void test_behind_an_answer(void **state)
 {
     uint32_t before[256], *p;
     struct gist_choices *all;
-    struct said had, a, b;
+    struct answered had, a, b;
     gist_session *fork;
     size_t n;
 
@@ -268,14 +251,6 @@ static void check_many(const struct gist_choices *all)
     free(before);
 }
 
-static uint64_t steps(void)
-{
-    struct gist_stats st;
-
-    assert_int_equal(gist_stats(c, &st), 0);
-    return st.steps_total;
-}
-
 /* 200 of them, 4 tokens to read on the average: one after the other that would be 200 steps. */
 static void test_at_once(void **state)
 {
@@ -285,9 +260,9 @@ static void test_at_once(void **state)
     (void)state;
     make_many();
     s = open_with(NULL, prompt);
-    before = steps();
+    before = daemon_fixture_steps(c);
     all = scored(s, many, MANY, GIST_TOKENS);
-    assert_true(steps() - before <= 40);
+    assert_true(daemon_fixture_steps(c) - before <= 40);
     check_many(all);
     gist_choices_free(all);
     gist_close(s);
@@ -355,9 +330,9 @@ static void test_rewound(void **state)
     assert_int_equal(gist_open(c, &p, &s), 0);
     assert_int_equal(gist_append_tokens(s, ids, 300, NULL), 0);
     assert_int_equal(gist_rewind(s, 120), 0);
-    before = steps();
+    before = daemon_fixture_steps(c);
     all = scored(s, many, MANY, GIST_TOKENS);
-    assert_true(steps() - before <= 45);
+    assert_true(daemon_fixture_steps(c) - before <= 45);
     again = scored(s, many, MANY, GIST_TOKENS);
     for (uint32_t i = 0; i < MANY; i++)
         assert_true(fabs(all->choices[i].sum - again->choices[i].sum) <= 8 * NEAR);
@@ -411,18 +386,6 @@ static void test_refused(void **state)
     gist_close(s);
 }
 
-static const struct wire_rep *ask(struct raw_client *r, struct wire_req m, const void *bulk,
-                                  uint32_t len)
-{
-    return raw_client_ask(r, m, bulk, len, NULL);
-}
-
-static void says(const struct wire_rep *rep, enum wire_error code, const char *text)
-{
-    if (rep->kind != WIRE_ERROR || rep->u.error.code != code || !strstr(rep->u.error.text, text))
-        fail_msg("%d: %s", (int)rep->kind, rep->kind == WIRE_ERROR ? rep->u.error.text : "");
-}
-
 /* What libgist would not send. */
 static void test_hostile(void **state)
 {
@@ -435,31 +398,37 @@ static void test_hostile(void **state)
     raw_client_open(&r, d.socket);
     m.u.score_choices.lens = most;
     m.u.score_choices.n = 2;
-    says(ask(&r, m, "abcdefgh", 8), WIRE_E_NOT_FOUND, "no session 0");
-    session =
-        ask(&r, (struct wire_req){ .kind = WIRE_OPEN_SESSION }, NULL, 0)->u.session_opened.session;
+    raw_client_refused(raw_client_ask(&r, m, "abcdefgh", 8, NULL), WIRE_E_NOT_FOUND,
+                       "no session 0");
+    session = raw_client_ask(&r, (struct wire_req){ .kind = WIRE_OPEN_SESSION }, NULL, 0, NULL)
+                  ->u.session_opened.session;
     m.u.score_choices.session = session;
     assert_int_equal(
-        ask(&r, (struct wire_req){ .kind = WIRE_APPEND, .u.append.session = session }, "abc", 3)
+        raw_client_ask(&r, (struct wire_req){ .kind = WIRE_APPEND, .u.append.session = session },
+                       "abc", 3, NULL)
             ->kind,
         WIRE_APPENDED);
-    says(ask(&r, m, "abcdefg", 7), WIRE_E_BAD_REQUEST, "do not add up to the 7 bytes");
-    says(ask(&r, m, "abcdefghi", 9), WIRE_E_BAD_REQUEST, "do not add up to the 9 bytes");
+    raw_client_refused(raw_client_ask(&r, m, "abcdefg", 7, NULL), WIRE_E_BAD_REQUEST,
+                       "do not add up to the 7 bytes");
+    raw_client_refused(raw_client_ask(&r, m, "abcdefghi", 9, NULL), WIRE_E_BAD_REQUEST,
+                       "do not add up to the 9 bytes");
     m.u.score_choices.lens = huge;
     m.u.score_choices.n = 3;
-    says(ask(&r, m, "abcdefgh", 8), WIRE_E_BAD_REQUEST, "do not add up to the 8 bytes");
+    raw_client_refused(raw_client_ask(&r, m, "abcdefgh", 8, NULL), WIRE_E_BAD_REQUEST,
+                       "do not add up to the 8 bytes");
     m.u.score_choices.lens = odd;
     m.u.score_choices.n = 1;
     m.u.score_choices.kind = WIRE_SCORE_TOKENS;
-    says(ask(&r, m, "abc", 3), WIRE_E_BAD_REQUEST, "not a multiple of 4");
+    raw_client_refused(raw_client_ask(&r, m, "abc", 3, NULL), WIRE_E_BAD_REQUEST,
+                       "not a multiple of 4");
     /* Parts: cut in the middle of the first one. */
     m.u.score_choices.kind = WIRE_SCORE_TEXT;
     m.u.score_choices.lens = most;
     m.u.score_choices.n = 2;
     m.u.score_choices.more = true;
-    assert_int_equal(ask(&r, m, "ab", 2)->u.chosen.n, 0);
+    assert_int_equal(raw_client_ask(&r, m, "ab", 2, NULL)->u.chosen.n, 0);
     m.u.score_choices.more = false;
-    assert_int_equal(ask(&r, m, "cdefgh", 6)->u.chosen.n, 2);
+    assert_int_equal(raw_client_ask(&r, m, "cdefgh", 6, NULL)->u.chosen.n, 2);
     raw_client_close(&r);
 }
 
@@ -548,11 +517,10 @@ static void test_cancel(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_SLOW, args);
     c = daemon_fixture_connect(&d);
     s = open_with(NULL, prompt);
-    before = steps();
+    before = daemon_fixture_steps(c);
     assert_int_equal(
         gist_score_choices_start(s, long_ones, LONG_ONES, GIST_TOKENS, on_done, &e, &request), 0);
-    while (steps() == before)
-        ;
+    daemon_fixture_stepped(c, before);
     assert_int_equal(e.n, 0);
     assert_int_equal(gist_cancel(c, request), 0);
     while (e.n == 0)
@@ -563,9 +531,8 @@ static void test_cancel(void **state)
     /* A session that is closed, and a client that is gone, in the middle. */
     assert_int_equal(
         gist_score_choices_start(s, long_ones, LONG_ONES, GIST_TOKENS, on_done, &e, NULL), 0);
-    before = steps();
-    while (steps() == before)
-        ;
+    before = daemon_fixture_steps(c);
+    daemon_fixture_stepped(c, before);
     gist_close(s);
     while (e.n == 1)
         assert_int_equal(gist_ping(c), 0);
@@ -573,9 +540,8 @@ static void test_cancel(void **state)
     s = open_with(NULL, prompt);
     assert_int_equal(
         gist_score_choices_start(s, long_ones, LONG_ONES, GIST_TOKENS, on_done, &e, NULL), 0);
-    before = steps();
-    while (steps() == before)
-        ;
+    before = daemon_fixture_steps(c);
+    daemon_fixture_stepped(c, before);
     gist_disconnect(c);
     assert_int_equal(e.n, 3);
     c = daemon_fixture_connect(&d);

@@ -9,7 +9,6 @@
 #include "tests/support/file.h"
 #include "tests/support/raw_client.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <math.h>
@@ -23,6 +22,12 @@
 
 static struct daemon_fixture d;
 static gist_conn *c;
+
+static void start(const char *const *args)
+{
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(&d);
+}
 
 static void stop(void)
 {
@@ -145,22 +150,16 @@ static void test_as_reference(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(models) / sizeof(*models); i++) {
-        char model[64], vectors[64], sock[SCRATCH_PATH_MAX];
+        char model[64], vectors[64];
         const char *const args[] = {
-            "--model",    model,  "--socket",       scratch_path(sock, "s"),
-            "--store",    "none", "--kv-type",      "f32",
-            "--kv-bytes", "64M",  "--weight-cache", "none",
-            NULL
+            "--model", model, "--store", "none", "--kv-type", "f32", NULL
         };
         struct vectors v;
 
         (void)snprintf(model, sizeof(model), "tests/data/tiny_%s.gguf", models[i]);
         (void)snprintf(vectors, sizeof(vectors), "tests/data/tiny_%s.emb", models[i]);
         v = read_vectors(vectors);
-        daemon_fixture_spawn(&d, args);
-        assert_true(daemon_fixture_notified(&d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS));
-        (void)snprintf(d.socket, sizeof(d.socket), "%s", sock);
-        c = daemon_fixture_connect(&d);
+        start(args);
         as_reference(&v, GIST_POOL_MEAN);
         as_reference(&v, GIST_POOL_LAST);
         stop();
@@ -189,18 +188,7 @@ static char *split_lines(const char *path, struct gist_span *ret, uint32_t n)
 static void test_default_model(void **state)
 {
     const char *model = getenv("GISTD_TEST_MODEL");
-    char sock[SCRATCH_PATH_MAX];
-    const char *const args[] = { "--model",
-                                 model,
-                                 "--socket",
-                                 scratch_path(sock, "s"),
-                                 "--store",
-                                 "none",
-                                 "--weight-cache",
-                                 "none",
-                                 "--kv-bytes",
-                                 "64M",
-                                 NULL };
+    const char *const args[] = { "--model", model, "--store", "none", "--kv-bytes", "64M", NULL };
     struct gist_embed_opts mean = pooled(GIST_POOL_MEAN, 0), last = pooled(GIST_POOL_LAST, 0);
     struct gist_embeddings *a, *b;
     struct gist_span texts[LISTS_MAX];
@@ -212,10 +200,7 @@ static void test_default_model(void **state)
         skip();
     v = read_vectors("tests/data/embed.emb");
     lines = split_lines("tests/data/embed.txt", texts, v.n);
-    daemon_fixture_spawn(&d, args);
-    assert_true(daemon_fixture_notified(&d, "READY=1", DAEMON_FIXTURE_PATIENCE_MS));
-    (void)snprintf(d.socket, sizeof(d.socket), "%s", sock);
-    c = daemon_fixture_connect(&d);
+    start(args);
     a = embedded(texts, v.n, &mean);
     b = embedded(texts, v.n, &last);
     assert_int_equal(a->n_embd, v.n_embd);
@@ -247,20 +232,6 @@ static void make_many(void)
             many_ids[i][k] = 3 + (i * 31 + k * k * 7) % 200;
         many[i] = (struct gist_span){ many_ids[i], 1 + i % 9 };
     }
-}
-
-static void start(const char *const *args)
-{
-    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
-    c = daemon_fixture_connect(&d);
-}
-
-static uint64_t steps(void)
-{
-    struct gist_stats st;
-
-    assert_int_equal(gist_stats(c, &st), 0);
-    return st.steps_total;
 }
 
 /* As each alone; many a step, or with one place for a session, one. */
@@ -299,9 +270,9 @@ static void test_many(void **state)
         start(sets[i]);
         check_many();
         if (i == 2) {
-            before = steps();
+            before = daemon_fixture_steps(c);
             gist_embeddings_free(embedded(many, MANY, &o));
-            assert_true(steps() - before <= 60);
+            assert_true(daemon_fixture_steps(c) - before <= 60);
         }
         stop();
     }
@@ -319,19 +290,6 @@ static void refused(const struct gist_span *spans, size_t n, unsigned flags, enu
     assert_null(all);
     if (gist_error_code(c) != code || !strstr(gist_error(c), says))
         fail_msg("%d: %s", gist_error_code(c), gist_error(c));
-}
-
-static const struct wire_rep *ask(struct raw_client *r, struct wire_req m, const void *bulk,
-                                  uint32_t len)
-{
-    return raw_client_ask(r, m, bulk, len, NULL);
-}
-
-static void says(const struct wire_rep *rep, const char *text)
-{
-    if (rep->kind != WIRE_ERROR || rep->u.error.code != WIRE_E_BAD_REQUEST ||
-        !strstr(rep->u.error.text, text))
-        fail_msg("%d: %s", (int)rep->kind, rep->kind == WIRE_ERROR ? rep->u.error.text : "");
 }
 
 struct ended {
@@ -395,21 +353,24 @@ static void test_hostile(void **state)
     raw_client_open(&r, d.socket);
     m.u.embed.lens = two;
     m.u.embed.n = 2;
-    says(ask(&r, m, "abcdefg", 7), "do not add up to the 7 bytes");
+    raw_client_refused(raw_client_ask(&r, m, "abcdefg", 7, NULL), WIRE_E_BAD_REQUEST,
+                       "do not add up to the 7 bytes");
     m.u.embed.lens = huge;
     m.u.embed.n = 3;
-    says(ask(&r, m, "abcdefgh", 8), "do not add up to the 8 bytes");
+    raw_client_refused(raw_client_ask(&r, m, "abcdefgh", 8, NULL), WIRE_E_BAD_REQUEST,
+                       "do not add up to the 8 bytes");
     m.u.embed.lens = odd;
     m.u.embed.n = 1;
     m.u.embed.kind = WIRE_SCORE_TOKENS;
-    says(ask(&r, m, "abc", 3), "not a multiple of 4");
+    raw_client_refused(raw_client_ask(&r, m, "abc", 3, NULL), WIRE_E_BAD_REQUEST,
+                       "not a multiple of 4");
     m.u.embed.kind = WIRE_SCORE_TEXT;
     m.u.embed.lens = two;
     m.u.embed.n = 2;
     m.u.embed.more = true;
-    assert_int_equal(ask(&r, m, "abcde", 5)->kind, WIRE_EMBEDDING);
+    assert_int_equal(raw_client_ask(&r, m, "abcde", 5, NULL)->kind, WIRE_EMBEDDING);
     m.u.embed.more = false;
-    assert_int_equal(ask(&r, m, "fgh", 3)->kind, WIRE_EMBEDDING);
+    assert_int_equal(raw_client_ask(&r, m, "fgh", 3, NULL)->kind, WIRE_EMBEDDING);
     raw_client_close(&r);
     stop();
 }
@@ -428,18 +389,16 @@ static void test_cancel(void **state)
         texts[i] = (struct gist_span){ ids, 3000 };
     daemon_fixture_start(&d, DAEMON_FIXTURE_SLOW, args);
     c = daemon_fixture_connect(&d);
-    before = steps();
+    before = daemon_fixture_steps(c);
     assert_int_equal(gist_embed_start(c, texts, 20, &o, on_done, &e, &request), 0);
-    while (steps() == before)
-        ;
+    daemon_fixture_stepped(c, before);
     assert_int_equal(gist_cancel(c, request), 0);
     while (e.n == 0)
         assert_int_equal(gist_ping(c), 0);
     assert_int_equal(e.err, -ECANCELED);
-    before = steps();
+    before = daemon_fixture_steps(c);
     assert_int_equal(gist_embed_start(c, texts, 20, &o, on_done, &e, &request), 0);
-    while (steps() == before)
-        ;
+    daemon_fixture_stepped(c, before);
     gist_disconnect(c);
     assert_int_equal(e.n, 2);
     c = daemon_fixture_connect(&d);

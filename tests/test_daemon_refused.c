@@ -81,10 +81,7 @@ static void refused(struct raw_client *c, enum wire_error code, const char *text
 {
     const struct wire_rep *rep = raw_client_wait(c, c->last_id, NULL);
 
-    if (rep->kind != WIRE_ERROR || rep->u.error.code != code || !strstr(rep->u.error.text, text))
-        fail_msg("found reply %d, %s: %s; expected %s with \"%s\"", (int)rep->kind,
-                 rep->kind == WIRE_ERROR ? wire_error_name(rep->u.error.code) : "",
-                 rep->kind == WIRE_ERROR ? rep->u.error.text : "", wire_error_name(code), text);
+    raw_client_refused(rep, code, text);
     rep = raw_client_ask(c, (struct wire_req){ .kind = WIRE_PING }, NULL, 0, NULL);
     assert_int_equal(rep->kind, WIRE_PONG);
 }

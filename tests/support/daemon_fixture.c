@@ -270,6 +270,23 @@ bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms)
     return false;
 }
 
+uint64_t daemon_fixture_steps(gist_conn *conn)
+{
+    struct gist_stats st;
+    int r = gist_stats(conn, &st);
+
+    assert(r == 0);
+    return st.steps_total;
+}
+
+void daemon_fixture_stepped(gist_conn *conn, uint64_t n)
+{
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
+
+    while (daemon_fixture_steps(conn) <= n)
+        assert(daemon_fixture_ms() < end);
+}
+
 void daemon_fixture_stored(gist_conn *conn)
 {
     double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;

@@ -54,6 +54,10 @@ bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms);
 /* Waits until all that sessions hold is on the disk: for --store-idle-ms at least. */
 void daemon_fixture_stored(gist_conn *conn);
 
+/* Steps of the model so far; and waits until there are more than n. */
+uint64_t daemon_fixture_steps(gist_conn *conn);
+void daemon_fixture_stepped(gist_conn *conn, uint64_t n);
+
 double daemon_fixture_ms(void); /* a clock */
 
 /* Sanitizers and busy machines are slow: what a test waits for, at most. */

@@ -4,8 +4,12 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #define PATIENCE_MS 60000
 
@@ -106,4 +110,12 @@ const struct wire_rep *raw_client_ask(struct raw_client *c, struct wire_req req,
                                       uint32_t len, uint64_t *ret_bulk_len)
 {
     return raw_client_wait(c, raw_client_send(c, req, bulk, len), ret_bulk_len);
+}
+
+void raw_client_refused(const struct wire_rep *rep, enum wire_error code, const char *text)
+{
+    if (rep->kind != WIRE_ERROR || rep->u.error.code != code || !strstr(rep->u.error.text, text))
+        fail_msg("found reply %d, %s: %s; expected %s with \"%s\"", (int)rep->kind,
+                 rep->kind == WIRE_ERROR ? wire_error_name(rep->u.error.code) : "",
+                 rep->kind == WIRE_ERROR ? rep->u.error.text : "", wire_error_name(code), text);
 }

@@ -40,4 +40,7 @@ const struct wire_rep *raw_client_wait(struct raw_client *c, uint64_t id, uint64
 const struct wire_rep *raw_client_ask(struct raw_client *c, struct wire_req req, const void *bulk,
                                       uint32_t len, uint64_t *ret_bulk_len);
 
+/* The reply is this error, with text in its sentence. */
+void raw_client_refused(const struct wire_rep *rep, enum wire_error code, const char *text);
+
 #endif
