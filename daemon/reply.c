@@ -30,6 +30,13 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
     return e < 0 ? e : wire_rep_pack(&s->packed, rep, frame, len, &again);
 }
 
+bool reply_fits(struct sched *s, const struct wire_rep *rep)
+{
+    size_t len;
+
+    return wire_rep_pack(&s->packed, rep, NULL, 0, &len) >= 0 && len <= CHAN_FRAME_MAX;
+}
+
 void reply_commit(struct request *r)
 {
     chan_commit(r->client->chan);

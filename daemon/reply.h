@@ -11,6 +11,7 @@
 
 #include "ipc/wire.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct logprobs;
@@ -36,6 +37,9 @@ int reply_text(struct sched *s, struct request *r, const char *text, size_t n, c
 /* Sends ScoreRows of n ids and their log-probabilities, which are those from `first` on. */
 int reply_scores(struct sched *s, struct request *r, const uint32_t *ids, const float *logprobs,
                  size_t first, uint32_t n);
+
+/* It can be packed, into one frame: who makes lists shortens them until it can. */
+bool reply_fits(struct sched *s, const struct wire_rep *rep);
 
 /* Bytes of bulk that one reply can carry at best. */
 uint32_t reply_bulk_max(const struct request *r);

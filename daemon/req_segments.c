@@ -44,16 +44,6 @@ static bool ask_disk(const struct memory *m, uint32_t from, uint32_t n, struct w
     return true;
 }
 
-/* As many as a frame takes. */
-static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
-{
-    size_t len;
-
-    while (rep->u.segment_map.n_row > 0 &&
-           (wire_rep_pack(&s->packed, rep, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX))
-        rep->u.segment_map.n_row /= 2;
-}
-
 static int segments_start(struct sched *s, struct request *r, const struct wire_req *req,
                           const uint8_t *bulk)
 {
@@ -89,7 +79,8 @@ static int segments_start(struct sched *s, struct request *r, const struct wire_
                                                        .n_tokens = look_tokens(m),
                                                        .n_keys = look_keys(m),
                                                        .budget = m->policy.budget };
-    shrink_to_frame(s, &r->last);
+    while (r->last.u.segment_map.n_row > 0 && !reply_fits(s, &r->last))
+        r->last.u.segment_map.n_row /= 2;
     request_finish(s, r);
     return 0;
 }

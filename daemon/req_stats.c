@@ -258,10 +258,8 @@ static void free_lists(struct stats *t)
 static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
 {
     struct wire_stats *t = &rep->u.stats;
-    size_t len;
 
-    while ((wire_rep_pack(&s->packed, rep, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX) &&
-           t->n_client + t->n_session + t->n_owner > 0) {
+    while (!reply_fits(s, rep) && t->n_client + t->n_session + t->n_owner > 0) {
         if (t->n_session > 0 && t->n_session >= t->n_client)
             t->n_session /= 2;
         else if (t->n_client >= t->n_owner)
@@ -412,7 +410,6 @@ static int trace_start(struct sched *s, struct request *r, const struct wire_req
 {
     struct wire_trace_row *rows = calloc(WIRE_TRACES_MAX, sizeof(*rows));
     struct wire_traced *t = &r->last.u.traced;
-    size_t len;
 
     (void)bulk;
     if (!rows)
@@ -421,8 +418,7 @@ static int trace_start(struct sched *s, struct request *r, const struct wire_req
     r->last = (struct wire_rep){ .kind = WIRE_TRACED };
     t->row = rows;
     t->n_row = trace_list(&s->trace, r->client->uid, m->u.trace.number, rows);
-    while (t->n_row > 0 &&
-           (wire_rep_pack(&s->packed, &r->last, NULL, 0, &len) < 0 || len > CHAN_FRAME_MAX))
+    while (t->n_row > 0 && !reply_fits(s, &r->last))
         t->n_row--;
     request_finish(s, r);
     return 0;
