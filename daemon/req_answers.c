@@ -72,21 +72,6 @@ static int answers_start(struct sched *s, struct request *r, const struct wire_r
 
 /* --- a lane ----------------------------------------------------------------------------------- */
 
-/* As the session stands: with its logits, where it has them. */
-static int fork_whole(struct sched *s, const struct session *from, struct session **ret)
-{
-    int e = session_fork_bare(from, ret);
-
-    if (e < 0 || !from->row_valid)
-        return e;
-    e = session_take_row(*ret, s->served.model->n_vocab);
-    if (e < 0)
-        return e;
-    memcpy((*ret)->row, from->row, from->row_len);
-    (*ret)->row_valid = true;
-    return 0;
-}
-
 /* Tokens that a lane has pages for before it begins: more at once would be cut for want of some
  * than one after the other are. */
 #define TOKENS_AHEAD 256u
@@ -111,8 +96,10 @@ static int lane_begin(struct sched *s, struct request *whole, struct lane *l)
     struct request *r = &l->request;
     struct encode_text grammar = { .account = a->grammar.account };
     struct wire_req m = a->said;
-    int e = fork_whole(s, whole->session, &l->session);
+    int e = session_fork_bare(whole->session, &l->session);
 
+    if (e == 0)
+        e = session_copy_row(whole->session, l->session);
     if (e == 0)
         e = take_pages(l, m.u.generate.max_tokens);
     if (e == 0)

@@ -120,8 +120,8 @@ static void pin_again(struct sched *s, struct request *r, const struct begin_wit
     d->is_public = r->session->memory.shared.owner == PREFIX_PUBLIC;
     d->pin = d->kept = true;
     d->chat_at = p.chat_after;
-    if (document_take_ids(d, p.ids, p.n, &need) == 0 &&
-        session_fork(&s->served, r->session, 0, &copy) == 0 && document_pin(d, copy, &need) == 0) {
+    if (document_take_ids(d, p.ids, p.n, &need) == 0 && session_fork(r->session, 0, &copy) == 0 &&
+        document_pin(d, copy, &need) == 0) {
         document_read(d);
         return;
     }

@@ -244,7 +244,7 @@ static bool fork_work(struct sched *s, struct request *r)
 
     if (!has_room(s, r))
         return true;
-    e = session_fork(&s->served, r->session, s->last_session + 1, &copy);
+    e = session_fork(r->session, s->last_session + 1, &copy);
     if (e == -ENOSPC) {
         request_fail_pages(s, r, r->session->seq.account, r->session->seq.n_pages,
                            "a fork of %u tokens", session_count(r->session));

@@ -56,6 +56,20 @@ int session_take_row(struct session *s, uint32_t n_vocab)
     return r;
 }
 
+int session_copy_row(const struct session *s, struct session *to)
+{
+    int r;
+
+    if (!s->row_valid)
+        return 0;
+    r = session_take_row(to, (uint32_t)(s->row_len / sizeof(*s->row)));
+    if (r < 0)
+        return r;
+    memcpy(to->row, s->row, s->row_len);
+    to->row_valid = true;
+    return 0;
+}
+
 void session_drop_row(struct session *s)
 {
     void *p = s->row;
@@ -158,7 +172,7 @@ int session_fork_bare(const struct session *s, struct session **ret)
     return 0;
 }
 
-int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret)
+int session_fork(const struct session *s, uint64_t id, struct session **ret)
 {
     struct session *t;
     int r = session_fork_bare(s, &t);
@@ -168,15 +182,12 @@ int session_fork(struct served *b, const struct session *s, uint64_t id, struct 
     t->id = id;
     t->memory.shared.keeps_nothing = s->memory.shared.keeps_nothing;
     r = take_marks(t, s->n_marks);
-    if (r == 0 && s->row_valid)
-        r = session_take_row(t, b->model->n_vocab);
+    if (r == 0)
+        r = session_copy_row(s, t);
     if (r < 0) {
         session_free(t);
         return r;
     }
-    if (s->row_valid)
-        memcpy(t->row, s->row, s->row_len);
-    t->row_valid = s->row_valid;
     if (s->n_marks)
         memcpy(t->marks, s->marks, s->n_marks * sizeof(*t->marks));
     t->n_marks = s->n_marks;

@@ -80,7 +80,7 @@ void session_free(struct session *s);
 
 /* A session of the same client with the same tokens, which goes on as s would; s is not at work.
  * -ENOMEM; -ENOSPC: pages; -EDQUOT: row and marks. */
-int session_fork(struct served *b, const struct session *s, uint64_t id, struct session **ret);
+int session_fork(const struct session *s, uint64_t id, struct session **ret);
 
 /* The same for reading behind it and nothing else: without logits and marks, and nobody learns from
  * it. */
@@ -92,6 +92,8 @@ uint32_t session_count(const struct session *s);
 
 /* Has room for n_vocab logits before they are made. -ENOMEM, -EDQUOT: daemon/held.h. */
 int session_take_row(struct session *s, uint32_t n_vocab);
+/* The logits that s has, if it has any, to a fork of it. Likewise. */
+int session_copy_row(const struct session *s, struct session *to);
 /* The logits are used, or will not be made: the session is to have a pending token instead. */
 void session_drop_row(struct session *s);
 

@@ -89,7 +89,7 @@ static void logits_are_the_clients(void **state)
         assert_int_equal(append(&s, t[i]), 0);
     assert_int_equal(s.client.held.used, 3 * s.row);
     assert_int_equal(append(&s, t[3]), -EDQUOT);
-    assert_int_equal(session_fork(&s.rig.served, t[0], 9, &fork), -EDQUOT);
+    assert_int_equal(session_fork(t[0], 9, &fork), -EDQUOT);
     assert_int_equal(s.client.held.used, 3 * s.row);
     assert_int_equal(append(&s, t[0]), 0); /* has it */
     session_drop_row(t[0]);                /* the answer begins */
@@ -99,7 +99,7 @@ static void logits_are_the_clients(void **state)
     assert_int_equal(s.client.held.used, 3 * s.row); /* nothing was dropped */
     session_drop_row(t[1]);
     memset(t[2]->row, 7, s.row);
-    assert_int_equal(session_fork(&s.rig.served, t[2], 9, &fork), 0);
+    assert_int_equal(session_fork(t[2], 9, &fork), 0);
     assert_int_equal(s.client.held.used, 3 * s.row);
     assert_true(fork->row_valid);
     assert_memory_equal(fork->row, t[2]->row, s.row);
@@ -126,7 +126,7 @@ static void marks_are_the_clients(void **state)
     assert_true(s.client.held.used <= s.client.held.limit);
     assert_true(n * sizeof(struct session_mark) <= t->marks_len);
     s.client.held.limit *= 3;
-    assert_int_equal(session_fork(&s.rig.served, t, 2, &fork), 0);
+    assert_int_equal(session_fork(t, 2, &fork), 0);
     assert_int_equal(fork->n_marks, n);
     assert_int_equal(s.client.held.used, t->marks_len + fork->marks_len);
     session_appended(fork, CHAT_AT_NEXT);
@@ -144,7 +144,7 @@ static struct prefix *shared_by(struct stage *s, uid_t uid, enum session_sharing
 
     s->client.uid = uid;
     assert_int_equal(session_new(&s->rig.served, &s->client, 1, sharing, &policies[0], &t), 0);
-    assert_int_equal(session_fork(&s->rig.served, t, 2, &fork), 0);
+    assert_int_equal(session_fork(t, 2, &fork), 0);
     prefix = t->memory.shared.prefix;
     *ret_owner = t->memory.shared.owner;
     assert_ptr_equal(fork->memory.shared.prefix, prefix);
