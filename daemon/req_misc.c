@@ -39,19 +39,11 @@ static int ping_start(struct sched *s, struct request *r, const struct wire_req 
     return 0;
 }
 
-/* Whom it may concern: a session of the same user's, whichever client has it; any, for who may see
- * all. */
-static struct request *at_work_on(struct sched *s, const struct client *asks, uint64_t id)
+static struct request *at_work_on(const struct sched *s, const struct client *asks, uint64_t id)
 {
-    struct session *x;
-    struct client *c;
+    const struct session *x = request_see_session(s, asks, id);
 
-    TAILQ_FOREACH (c, &s->clients, link) {
-        if (!client_sees(asks, c, s->served.stand_in) || !(x = client_find_session(c, id)))
-            continue;
-        return x->busy;
-    }
-    return NULL;
+    return x ? x->busy : NULL;
 }
 
 /* Only marks it: a sequence may be in the middle of a step, which sched_attend ends soon. */

@@ -13,18 +13,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Whom it may concern, as with a Cancel: a session of the same user's, or any. */
-static const struct session *find(const struct sched *s, const struct client *asks, uint64_t id)
-{
-    const struct session *x;
-    struct client *c;
-
-    TAILQ_FOREACH (c, &s->clients, link)
-        if (client_sees(asks, c, s->served.stand_in) && (x = client_find_session(c, id)))
-            return x;
-    return NULL;
-}
-
 /* (from + n) flags, of which the last n are asked for. False: no memory. */
 static bool ask_disk(const struct memory *m, uint32_t from, uint32_t n, struct wire_segment *rows)
 {
@@ -47,7 +35,7 @@ static bool ask_disk(const struct memory *m, uint32_t from, uint32_t n, struct w
 static int segments_start(struct sched *s, struct request *r, const struct wire_req *req,
                           const uint8_t *bulk)
 {
-    const struct session *x = find(s, r->client, req->u.segments.session);
+    const struct session *x = request_see_session(s, r->client, req->u.segments.session);
     uint32_t first = req->u.segments.first, n_all, n;
     const struct memory *m;
     struct wire_segment *rows;

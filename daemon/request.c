@@ -278,6 +278,18 @@ void request_label(char *to, size_t cap, const char *from)
     to[n] = '\0';
 }
 
+const struct session *request_see_session(const struct sched *s, const struct client *asks,
+                                          uint64_t id)
+{
+    const struct session *x;
+    struct client *c;
+
+    TAILQ_FOREACH (c, &s->clients, link)
+        if (client_sees(asks, c, s->served.stand_in) && (x = client_find_session(c, id)))
+            return x;
+    return NULL;
+}
+
 bool request_take_session(struct sched *s, struct request *r, uint64_t id)
 {
     struct session *session = client_find_session(r->client, id);

@@ -134,6 +134,11 @@ void request_finish(struct sched *s, struct request *r);
 /* A name for people, of at most cap - 1 bytes: control characters would garble a terminal. */
 void request_label(char *to, size_t cap, const char *from);
 
+/* A session of the same user's, whichever client has it; any, for who may see all. NULL: there is
+ * none. */
+const struct session *request_see_session(const struct sched *s, const struct client *asks,
+                                          uint64_t session);
+
 /* Takes the session for this request: NOT_FOUND and BUSY are answered. False: it was. */
 bool request_take_session(struct sched *s, struct request *r, uint64_t session);
 
@@ -161,12 +166,13 @@ int request_watch_ms(const struct sched *s);
 /* The client's request that it is, or is a part of. */
 struct request *request_whole(struct request *r);
 
-/* It uses the model, or will; and had no part in a step yet. Parts of another one don't count. */
+/* It uses the model, or will. Parts of another one don't count. */
 static inline bool request_computes(const struct request *r)
 {
     return r->ops->plan && !r->lane && r->phase != REQUEST_LAST;
 }
 
+/* And had no part in a step yet. */
 static inline bool request_waits(const struct request *r)
 {
     return request_computes(r) && !r->times.began_at;
