@@ -13,7 +13,6 @@
 #include "daemon/tier.h"
 
 #include <errno.h>
-#include <sys/epoll.h>
 
 #define AGAIN_NS CLOCK_S
 
@@ -84,7 +83,6 @@ static void forget_cached(struct sched *s)
 static void leave(struct sched *s)
 {
     s->lost.down = true;
-    s->lost.n_losses++;
     s->lost.next_ns = 0;
     s->lost.why.text[0] = '\0';
     log_error("device %s was lost: what sessions hold is computed again when it is back",
@@ -109,16 +107,6 @@ static int on_progress(void *arg, uint64_t done, uint64_t all)
     return s->stopping;
 }
 
-static int watch_copies(struct sched *s)
-{
-    struct epoll_event ev = { .events = EPOLLIN };
-
-    s->copies = s->served.backend->ops->eventfd(s->served.backend);
-    if (s->copies >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->copies, &ev) < 0)
-        return -errno;
-    return 0;
-}
-
 static void try_again(struct sched *s)
 {
     struct model_progress progress = { on_progress, s };
@@ -129,7 +117,7 @@ static void try_again(struct sched *s)
     r = served_again(&s->served, s->config, &progress, &why);
     s->in_step = false;
     if (r == 0)
-        r = watch_copies(s);
+        r = sched_watch_copies(s);
     s->lost.next_ns = clock_ns() + AGAIN_NS;
     s->lost.down = r < 0;
     if (r < 0)

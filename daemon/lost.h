@@ -23,9 +23,8 @@ struct sched;
 
 struct lost {
     bool down;
-    struct why why;    /* why it does not open */
-    uint64_t next_ns;  /* when it is tried again */
-    uint32_t n_losses; /* since the start */
+    struct why why;   /* why it does not open */
+    uint64_t next_ns; /* when it is tried again */
 };
 
 /* True: something was done. */

@@ -545,6 +545,14 @@ static uint32_t most_pinned(const struct sched *s)
     return s->served.client_pages < half ? s->served.client_pages : half;
 }
 
+int sched_watch_copies(struct sched *s)
+{
+    struct epoll_event ev = { .events = EPOLLIN };
+
+    s->copies = s->served.backend->ops->eventfd(s->served.backend);
+    return s->copies >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->copies, &ev) < 0 ? -errno : 0;
+}
+
 /* All that serving needs beside the model, so that making tokens allocates nothing: an answer that
  * has begun does not fail for want of memory. */
 static int open_scratch(struct sched *s)
@@ -559,9 +567,9 @@ static int open_scratch(struct sched *s)
         return -errno;
     if (s->served.io && epoll_ctl(s->epoll, EPOLL_CTL_ADD, io_eventfd(s->served.io), &ev) < 0)
         return -errno;
-    s->copies = s->served.backend->ops->eventfd(s->served.backend);
-    if (s->copies >= 0 && epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->copies, &ev) < 0)
-        return -errno;
+    r = sched_watch_copies(s);
+    if (r < 0)
+        return r;
     s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
     s->candidates = malloc(n * sizeof(*s->candidates));
     s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));

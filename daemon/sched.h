@@ -123,4 +123,7 @@ void *sched_main(void *arg);
 /* Letters and frames, also in the middle of a step. True: there were any. */
 bool sched_attend(struct sched *s);
 
+/* The device was opened: its copies' descriptor wakes the thread. -errno. */
+int sched_watch_copies(struct sched *s);
+
 #endif

@@ -125,21 +125,28 @@ static int open_adapter(struct served *b, const char *path, struct why *why)
     return 0;
 }
 
+/* The next of paths between colons, as far as it has room: its length, which may be 0. */
+static size_t take_path(const char **paths, char ret[PATH_MAX])
+{
+    size_t n = strcspn(*paths, ":");
+
+    (void)snprintf(ret, PATH_MAX, "%.*s", (int)n, *paths);
+    *paths += n + ((*paths)[n] == ':');
+    return n;
+}
+
 static int open_adapters(struct served *b, const char *paths, struct why *why)
 {
     char path[PATH_MAX];
     int r = 0;
 
     while (r == 0 && *paths) {
-        size_t n = strcspn(paths, ":");
+        size_t n = take_path(&paths, path);
 
         if (n >= sizeof(path))
             return why_set(why, -ENAMETOOLONG, "option adapter: a path of %zu bytes is too long",
                            n);
-        memcpy(path, paths, n);
-        path[n] = '\0';
         r = n ? open_adapter(b, path, why) : 0;
-        paths += n + (paths[n] == ':');
     }
     return r;
 }
@@ -426,13 +433,8 @@ static int read_adapters_again(struct served *b, const char *paths, struct why *
     struct adapter *a;
     int r = 0;
 
-    for (uint32_t i = 0; r == 0 && i < b->n_adapters; paths += paths[0] == ':') {
-        size_t n = strcspn(paths, ":");
-
-        memcpy(path, paths, n);
-        path[n] = '\0';
-        paths += n;
-        if (n == 0)
+    for (uint32_t i = 0; r == 0 && i < b->n_adapters;) {
+        if (take_path(&paths, path) == 0)
             continue;
         r = adapter_open(path, b->model, &a, why);
         if (r == 0)
