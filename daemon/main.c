@@ -16,6 +16,7 @@
 #include "daemon/keep.h"
 #include "daemon/listener.h"
 #include "daemon/log.h"
+#include "daemon/notify.h"
 #include "daemon/sandbox.h"
 #include "daemon/sched.h"
 #include "daemon/scrape.h"
@@ -196,7 +197,7 @@ static int refuse_options(int listener, const char *text)
 
 static int refuse_without_model(const struct config *config)
 {
-    int listener = turnaway_socket();
+    int listener = notify_take_socket();
     struct why why = { "" };
 
     if (listener < 0)
@@ -225,7 +226,7 @@ int main(int argc, char **argv)
     log_open(LOG_LEVEL_INFO);
     if (config_load(&config, argc, argv, environ, &why) < 0) {
         log_error("%s", why.text);
-        return refuse_options(turnaway_socket(),
+        return refuse_options(notify_take_socket(),
                               "an option of the daemon is wrong: its log says which");
     }
     log_open((enum log_level)config.log_level);

@@ -1,7 +1,6 @@
 #include "daemon/turnaway.h"
 
 #include "base/clock.h"
-#include "daemon/notify.h"
 #include "ipc/handshake.h"
 
 #include <errno.h>
@@ -25,11 +24,6 @@ static bool readable(int fd, int timeout_ms)
     struct pollfd p = { .fd = fd, .events = POLLIN };
 
     return poll(&p, 1, timeout_ms) > 0;
-}
-
-int turnaway_socket(void)
-{
-    return notify_take_socket();
 }
 
 void turnaway(int listener, const char *text)

@@ -10,10 +10,7 @@
 #ifndef DAEMON_TURNAWAY_H
 #define DAEMON_TURNAWAY_H
 
-/* The service manager's socket, or a negative errno. */
-int turnaway_socket(void);
-
-/* Answers with the sentence until nobody has come for a while. */
+/* Answers with the sentence until nobody has come for a while. listener: of notify_take_socket. */
 void turnaway(int listener, const char *text);
 
 #endif
