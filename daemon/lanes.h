@@ -60,9 +60,7 @@ void lanes_leave(struct lanes *l);
 int lanes_work(struct sched *s, struct request *whole, struct lanes *l);
 bool lanes_ended(const struct lanes *l);
 
-/* A whole's plan(): its session's memory was behind, and is not so any more; it goes on with
- * work().
- */
+/* A whole's plan(): its session's memory was behind and is not any more; it goes on with work(). */
 bool lanes_plan(struct sched *s, struct request *whole, uint32_t max, struct forward_run *ret);
 
 /* No older one of its whole is open: it may wait for nobody. */

@@ -39,7 +39,7 @@ void own_pack(struct memory *m, uint32_t segment, uint32_t n_keys);
 void own_computed(struct memory *m, uint32_t segment, uint32_t since);
 /* What the disk has may be read before it is asked for: there is a disk, and where to keep it. */
 bool own_may_fetch(const struct memory *m);
-/* Without a look at its pages: it is kept, or was. */
+/* It is kept, and its pages are still there. That counts as a use: it is about to be asked for. */
 bool own_has(const struct memory *m, uint32_t segment);
 /* That was done with a packed segment, whose raw pages these are. */
 void own_fetched(struct memory *m, uint32_t segment, const uint32_t *pages);

@@ -16,9 +16,10 @@
  *            of earlier steps has up to half of that more, until it has had as many. Who comes, or
  *            comes back, begins where those stand who are there: time away is not saved up.
  *
- * Line       Who was refused pages stands in a line, and of those that come free an even part of
- * the pool is kept for it, until it has them or has not asked for them again for OWNER_LINE_NS.
- *            Whoever asks right behind its own close would else have them before who waits.
+ * Line       Who was refused pages stands in a line, and of those that come free an even part
+ *            of the pool is kept for it, until it has them or has not asked for them again for
+ *            OWNER_LINE_NS. Whoever asks right behind its own close would else have them before
+ *            who waits.
  *
  * Threads    the scheduler's, but for owner_limits.
  * Ownership  owners belong to struct owners; a reference keeps one alive.

@@ -69,8 +69,7 @@ void served_close(struct served *b);
 
 /* The device was lost (engine/backend.h): whatever failed, that is why. */
 bool served_lost(const struct served *b);
-/* Then: all of its memory is given back. Nobody has
- * anything of the compressor's. */
+/* Then: all of its memory is given back. Nobody has anything of the compressor's. */
 void served_leave(struct served *b);
 /* It is opened anew, and has all that it had but what is in pages. After an error as before. */
 int served_again(struct served *b, const struct config *c, const struct model_progress *progress,
