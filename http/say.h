@@ -1,9 +1,10 @@
 /* http/say.h - the voices: a job's answer, and why there is none, as each API says it.
  *
  *     a stream       begin, then for each answer choice, text or call ..., choice_end; then end.
- * keep_alive says, while nothing else is there, that we are; error is the end of a stream that had
- * begun. all at once    whole: the body, when the job is done. refused        refusal: the body
- * beside a status that is no 200.
+ *                    keep_alive says, while nothing else is there, that we are; error is the end
+ *                    of a stream that had begun.
+ *     all at once    whole: the body, when the job is done.
+ *     refused        refusal: the body beside a status that is no 200.
  *
  * What streams say goes to job.out; memory that is short shows there (mem.h).
  *
