@@ -40,21 +40,11 @@ static int add_text(struct embed *e, const struct json_object *v, const char *na
 
 static int add_ids(struct embed *e, const struct json_object *list, const char *name)
 {
-    size_t n = json_len(list);
-    uint32_t *ids = mem_new(&e->mem, n, sizeof(*ids));
+    const uint32_t *ids;
 
-    if (!ids)
-        return problem_no_memory(e->problem);
-    for (size_t i = 0; i < n; i++) {
-        const struct json_object *v = json_at(list, i);
-        int64_t id = json_kind(v) == JSON_INTEGER ? json_integer(v) : -1;
-
-        if (id < 0 || id > UINT32_MAX)
-            return problem_set(e->problem, PROBLEM_INVALID, name,
-                               "`%s` has a list of token ids with something else in it", name);
-        ids[i] = (uint32_t)id;
-    }
-    e->spans[e->n++] = (struct gist_span){ ids, n };
+    if (field_ids(list, name, &e->mem, &ids, e->problem) < 0)
+        return -1;
+    e->spans[e->n++] = (struct gist_span){ ids, json_len(list) };
     return 0;
 }
 

@@ -133,6 +133,27 @@ int field_array(const struct json_object *o, const char *name, const struct json
     return v && json_kind(v) != JSON_ARRAY ? wrong(v, name, "an array", p) : 0;
 }
 
+int field_ids(const struct json_object *list, const char *name, struct mem *m, const uint32_t **ret,
+              struct problem *p)
+{
+    size_t n = json_len(list);
+    uint32_t *ids = mem_new(m, n, sizeof(*ids));
+
+    if (!ids)
+        return problem_no_memory(p);
+    for (size_t i = 0; i < n; i++) {
+        const struct json_object *v = json_at(list, i);
+        int64_t id = json_kind(v) == JSON_INTEGER ? json_integer(v) : -1;
+
+        if (id < 0 || id > UINT32_MAX)
+            return problem_set(p, PROBLEM_INVALID, name,
+                               "`%s` has a list of token ids with something else in it", name);
+        ids[i] = (uint32_t)id;
+    }
+    *ret = ids;
+    return 0;
+}
+
 static bool asks_for_nothing(const struct json_object *v)
 {
     return json_kind(v) == JSON_BOOL ? !json_true(v)

@@ -33,6 +33,10 @@ int field_object(const struct json_object *o, const char *name, const struct jso
 int field_array(const struct json_object *o, const char *name, const struct json_object **ret,
                 struct problem *p);
 
+/* A list of token ids, which the field `name` is or holds; *ret: (json_len(list)), of m. */
+int field_ids(const struct json_object *list, const char *name, struct mem *m, const uint32_t **ret,
+              struct problem *p);
+
 /* Refuses a field that would change the answer and that nothing here understands; false, 0, "",
  * [], {} and null ask for nothing. instead may be NULL. */
 int field_refuse(const struct json_object *o, const char *name, const char *instead,

@@ -210,27 +210,6 @@ int read_chat_completions(struct ask *a, struct problem *p)
 
 /* --- completions ------------------------------------------------------------------------------ */
 
-static int read_ids(struct ask *a, const struct json_object *list, struct ask_prompt *to,
-                    struct problem *p)
-{
-    uint32_t *ids;
-
-    to->n_ids = json_len(list);
-    ids = mem_new(&a->mem, to->n_ids, sizeof(*ids));
-    if (!ids)
-        return problem_no_memory(p);
-    for (size_t i = 0; i < to->n_ids; i++) {
-        const struct json_object *v = json_at(list, i);
-
-        if (json_kind(v) != JSON_INTEGER || json_integer(v) < 0 || json_integer(v) > UINT32_MAX)
-            return problem_set(p, PROBLEM_INVALID, "prompt",
-                               "`prompt` has a list of token ids with something else in it");
-        ids[i] = (uint32_t)json_integer(v);
-    }
-    to->ids = ids;
-    return 0;
-}
-
 static int read_prompt(struct ask *a, const struct json_object *v, struct ask_prompt *to,
                        struct problem *p)
 {
@@ -239,8 +218,10 @@ static int read_prompt(struct ask *a, const struct json_object *v, struct ask_pr
         to->len = json_len(v);
         return 0;
     }
-    if (json_kind(v) == JSON_ARRAY && json_len(v) > 0)
-        return read_ids(a, v, to, p);
+    if (json_kind(v) == JSON_ARRAY && json_len(v) > 0) {
+        to->n_ids = json_len(v);
+        return field_ids(v, "prompt", &a->mem, &to->ids, p);
+    }
     return problem_set(p, PROBLEM_INVALID, "prompt",
                        "`prompt` is %s: a string, an array of strings or of token ids is expected",
                        !v                                                          ? "missing"
