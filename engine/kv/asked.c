@@ -65,16 +65,26 @@ static bool take_from_resting(struct compressor *c)
     return false;
 }
 
-/* No step has addresses of a resting one's: nobody works on it. */
-static void find_room(struct compressor *c, struct asked *a, uint32_t seg_len)
+static size_t room_bytes(const struct compressor *c, uint32_t seg_len)
 {
-    size_t n = asked_floats(c, seg_len) * sizeof(*a->all);
+    return asked_floats(c, seg_len) * sizeof(float);
+}
 
-    do
-        a->all = scratch_take(&c->asks, n);
-    while (!a->all && take_from_resting(c));
+static bool take_room(struct compressor *c, struct asked *a, uint32_t seg_len)
+{
+    a->all = scratch_take(&c->asks, room_bytes(c, seg_len));
     if (a->all)
         c->askers[c->n_askers++] = a;
+    return a->all != NULL;
+}
+
+/* No step has addresses of a resting one's: nobody works on it. */
+static bool find_room(struct compressor *c, struct asked *a, uint32_t seg_len)
+{
+    while (!take_room(c, a, seg_len))
+        if (!take_from_resting(c))
+            return false;
+    return true;
 }
 
 /* --- reading ---------------------------------------------------------------------------------- */
@@ -111,9 +121,7 @@ void asked_watch(struct compressor *c, const struct compress_spec *spec, struct 
         !part_of(s, segment, s->n_tokens, run->n_tokens, &from, &to))
         return;
     a->resting = false;
-    if (!a->all)
-        find_room(c, a, s->seg_len);
-    if (!a->all)
+    if (!a->all && !find_room(c, a, s->seg_len))
         return;
     if (a->segment != segment || a->n_changes != s->n_changes)
         start(a, s, segment, from);
@@ -147,21 +155,14 @@ void asked_stand(struct asked *a, const struct seq *s, uint64_t n_changes)
 void asked_fork(struct compressor *c, const struct asked *a, const struct seq *s, struct asked *dst,
                 const struct seq *fork)
 {
-    size_t n = asked_floats(c, s->seg_len) * sizeof(*a->all);
     const void *from = a->all ? backend_host(c->backend, a->all) : NULL;
 
-    if (!from || a->to == a->from || a->n_changes != s->n_changes)
+    if (!from || a->to == a->from || a->n_changes != s->n_changes || !take_room(c, dst, s->seg_len))
         return;
-    dst->all = scratch_take(&c->asks, n);
-    if (!dst->all)
-        return;
-    memcpy(backend_host(c->backend, dst->all), from, n);
-    dst->segment = a->segment;
-    dst->from = a->from;
+    memcpy(backend_host(c->backend, dst->all), from, room_bytes(c, s->seg_len));
+    start(dst, fork, a->segment, a->from);
     dst->to = a->to;
-    dst->n_changes = fork->n_changes;
     dst->resting = true; /* until its first run */
-    c->askers[c->n_askers++] = dst;
 }
 
 uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segment)
