@@ -609,24 +609,26 @@ static int put_asks(struct step *s, const struct sampler_ask *asks, uint32_t n, 
     return r == 0 ? stage_join(s->stage) : r;
 }
 
-/* Those of rows that have some, and not too many. The last is waited for, and with it all. */
+static bool has_candidates(const struct sampler_found *f)
+{
+    return f->n > 0 && f->n <= SAMPLER_CANDIDATES_MAX;
+}
+
+/* Of rows that have some, and not too many. The last is waited for, and with it all. */
 static int get_candidates(struct step *s, uint32_t n, const struct sampler_found *found,
                           struct sampler_candidate *ret)
 {
-    uint32_t left = 0;
     uint64_t ticket;
     int r = 0;
 
-    for (uint32_t i = 0; i < n; i++)
-        left += found[i].n > 0 && found[i].n <= SAMPLER_CANDIDATES_MAX;
-    for (uint32_t i = 0; i < n && left > 0 && r == 0; i++) {
+    while (n > 0 && !has_candidates(&found[n - 1]))
+        n--;
+    for (uint32_t i = 0; i < n && r == 0; i++) {
         size_t at = (size_t)i * SAMPLER_CANDIDATES_MAX;
 
-        if (found[i].n == 0 || found[i].n > SAMPLER_CANDIDATES_MAX)
-            continue;
-        left--;
-        r = stage_get(s->stage, ret + at, s->room.candidates + at, found[i].n * sizeof(*ret),
-                      left ? &ticket : NULL);
+        if (has_candidates(&found[i]))
+            r = stage_get(s->stage, ret + at, s->room.candidates + at, found[i].n * sizeof(*ret),
+                          i + 1 < n ? &ticket : NULL);
     }
     return r;
 }
