@@ -1,8 +1,8 @@
 /* cuda/pick.h - what rows of logits are sampled from, found where they are: penalties, arg max,
  * weights, cuts (engine/sampler.h, sampler_ask).
  *
- * A row goes through in blocks of PICK_BLOCK tokens, all at once, and what they say is put together
- * by one block a row:
+ * A row goes through in blocks of SAMPLER_MASS_BLOCK tokens, all at once, and what they say is put
+ * together by one block a row:
  *
  *     penalties -> largest of a block -> of the row -> weights, their mass and depths -> the cuts
  *               -> candidates of a block -> their places, in the order of ids
