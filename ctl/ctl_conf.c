@@ -13,21 +13,24 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The line `model = ...` in text: where it begins and how long it is, without its end. */
+/* The line `model = ...` in text: where it begins and how long it is, without its end. Of several
+ * the last, which is the one that gistd takes. */
 static const char *find_line(const char *text, size_t *ret_len)
 {
+    const char *found = NULL;
+
     while (*text) {
         const char *p = text + strspn(text, " \t");
         size_t len = strcspn(text, "\n");
 
         if (strncmp(p, "model", 5) == 0 && p[5 + strspn(p + 5, " \t")] == '=') {
             *ret_len = len;
-            return text;
+            found = text;
         }
         text += len;
         text += *text == '\n';
     }
-    return NULL;
+    return found;
 }
 
 static void read_value(const char *line, size_t len, char ret[OPTIONS_TEXT_MAX + 1])

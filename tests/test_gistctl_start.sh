@@ -125,6 +125,10 @@ code 'use another' 0 "$gistctl" use --json tiny
 check 'as JSON' json "j == {'name': 'tiny', 'path': '$HOME/.cache/gistd/tiny.gguf', 'config': '$conf'}" <"$tmp/out"
 printf '# my own\nthreads = 1\nmodel = %s\n# model = no\nkv-type = q8_0' "$HOME/.cache/gistd/tiny.gguf" >"$tmp/want"
 check 'all other lines stay as they were' cmp "$conf" "$tmp/want"
+printf 'model = first.gguf\nmodel = second.gguf\n' >"$conf"
+code 'use, where two are named' 0 "$gistctl" use tiny
+check 'it takes the place of the one that gistd would take' [ "$(tail -n 1 "$conf")" = "model = $HOME/.cache/gistd/tiny.gguf" ]
+cp "$tmp/want" "$conf"
 mkdir "$tmp/dotfiles"
 mv "$conf" "$tmp/dotfiles/mine"
 ln -s "$tmp/dotfiles/mine" "$conf"
