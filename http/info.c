@@ -26,22 +26,9 @@ static int ask_daemon(struct pool *pool, struct about *ret, struct problem *p)
     struct gist_stats stats;
     struct gist_info info;
     gist_conn *c;
-    bool fresh;
-    int r;
 
-    if (pool_take(pool, &c, &fresh, p) < 0)
+    if (pool_take_stats(pool, &c, &stats, p) < 0)
         return -1;
-    r = gist_stats(c, &stats);
-    if (r < 0 && !fresh && gist_error_code(c) == GIST_E_TRANSPORT) {
-        if (pool_renew(pool, c, &c, p) < 0)
-            return -1;
-        r = gist_stats(c, &stats);
-    }
-    if (r < 0) {
-        (void)problem_of_gist(p, c);
-        pool_drop(pool, c);
-        return -1;
-    }
     gist_info(c, &info);
     *ret = (struct about){ .bytes = stats.weights_bytes,
                            .context_max = info.context_max,

@@ -73,15 +73,9 @@ int live_memory(const struct live_ask *a, struct json_object **ret, struct probl
     struct pool *pool = a->lives->pool;
     struct gist_stats stats;
     gist_conn *c;
-    bool fresh;
 
-    if (pool_take(pool, &c, &fresh, p) < 0)
+    if (pool_take_stats(pool, &c, &stats, p) < 0)
         return -1;
-    if (gist_stats(c, &stats) < 0) {
-        (void)problem_of_gist(p, c);
-        pool_drop(pool, c);
-        return -1;
-    }
     *ret = memory(c, &stats);
     pool_put(pool, c);
     return *ret ? 0 : problem_no_memory(p);

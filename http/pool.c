@@ -93,6 +93,30 @@ int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *pr
     return r;
 }
 
+int pool_take_stats(struct pool *p, gist_conn **ret, struct gist_stats *ret_stats,
+                    struct problem *problem)
+{
+    gist_conn *c;
+    bool fresh;
+    int r;
+
+    if (pool_take(p, &c, &fresh, problem) < 0)
+        return -1;
+    r = gist_stats(c, ret_stats);
+    if (r < 0 && !fresh && gist_error_code(c) == GIST_E_TRANSPORT) {
+        if (pool_renew(p, c, &c, problem) < 0)
+            return -1;
+        r = gist_stats(c, ret_stats);
+    }
+    if (r < 0) {
+        (void)problem_of_gist(problem, c);
+        pool_drop(p, c);
+        return -1;
+    }
+    *ret = c;
+    return 0;
+}
+
 /* Ollama's clients add a tag to a name that has none. */
 int pool_check_model(const gist_conn *c, const char *asked, struct problem *problem)
 {

@@ -38,6 +38,9 @@ int pool_take(struct pool *p, gist_conn **ret, bool *ret_fresh, struct problem *
 int pool_open(struct pool *p, gist_conn **ret, struct problem *problem);
 /* c, whose first call failed, for a new one. */
 int pool_renew(struct pool *p, gist_conn *c, gist_conn **ret, struct problem *problem);
+/* Takes one and asks it how its daemon is. *ret_stats: until something else is asked on it. */
+int pool_take_stats(struct pool *p, gist_conn **ret, struct gist_stats *ret_stats,
+                    struct problem *problem);
 /* asked: the model that a request names, NULL: none. -1 and a problem: c's daemon serves another.
  */
 int pool_check_model(const gist_conn *c, const char *asked, struct problem *problem);
