@@ -66,6 +66,20 @@ struct json_object *say_text(const struct job_choice *c)
     return json_make("s%", c->text.bytes ? c->text.bytes : "", c->text.len);
 }
 
+struct json_object *say_calls(const struct job_choice *c,
+                              struct json_object *(*one)(const struct json_object *call))
+{
+    struct json_object *list = json_make("[]");
+    int r = list ? 0 : -1;
+
+    for (size_t i = 0; r == 0 && i < json_len(c->calls); i++)
+        r = json_add(list, one(json_at(c->calls, i)));
+    if (r == 0)
+        return list;
+    json_free(list);
+    return NULL;
+}
+
 struct json_object *say_arguments(const struct json_object *call)
 {
     return json_share(json_get(call, "arguments"));

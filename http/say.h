@@ -53,6 +53,9 @@ uint32_t say_cached(const struct job *j); /* tokens of the prompt that were not 
 /* What it stood on, beside what the APIs count: the object `gistd`. */
 struct json_object *say_gistd(const struct job *j);
 struct json_object *say_text(const struct job_choice *c); /* the whole of it */
+/* An array of what one() makes of each of the answer's calls. */
+struct json_object *say_calls(const struct job_choice *c,
+                              struct json_object *(*one)(const struct json_object *call));
 /* An arguments object as a text, and as itself, once more. */
 struct json_object *say_arguments_text(const struct json_object *call);
 struct json_object *say_arguments(const struct json_object *call);

@@ -62,6 +62,11 @@ static struct json_object *use(const struct json_object *call, struct json_objec
                      json_text(json_get(call, "name")), "input", input);
 }
 
+static struct json_object *whole_use(const struct json_object *call)
+{
+    return use(call, say_arguments(call));
+}
+
 static struct json_object *whole(const struct job *j)
 {
     const struct job_choice *c = &j->choices[0];
@@ -69,12 +74,8 @@ static struct json_object *whole(const struct job *j)
     int r = 0;
 
     if (!c->calls || c->text.len > 0)
-        r |= json_add(content, json_make("{s:s, s:o}", "type", "text", "text", say_text(c)));
-    for (size_t i = 0; i < json_len(c->calls); i++) {
-        const struct json_object *call = json_at(c->calls, i);
-
-        r |= json_add(content, use(call, say_arguments(call)));
-    }
+        r = json_add(content, json_make("{s:s, s:o}", "type", "text", "text", say_text(c)));
+    r |= json_join(content, say_calls(c, whole_use));
     if (r == 0)
         return message(j, content, stop_reason(j), stop_sequence(j));
     json_free(content);

@@ -104,19 +104,9 @@ static void generate_end(struct job *j)
 
 static struct json_object *chat_whole(const struct job *j)
 {
-    struct json_object *o = last(j, true, say_text(j->choices)), *calls;
-    int r = 0;
+    struct json_object *o = last(j, true, say_text(j->choices));
 
-    if (!j->choices->calls)
-        return o;
-    calls = json_make("[]");
-    for (size_t i = 0; i < json_len(j->choices->calls); i++)
-        r |= json_add(calls, one_call(json_at(j->choices->calls, i)));
-    if (r < 0) {
-        json_free(calls);
-        calls = NULL;
-    }
-    return with_calls(o, calls);
+    return j->choices->calls ? with_calls(o, say_calls(j->choices, one_call)) : o;
 }
 
 static struct json_object *generate_whole(const struct job *j)

@@ -149,15 +149,9 @@ static struct json_object *chat_one(const struct job *j, size_t i)
     const struct job_choice *c = &j->choices[i];
     bool text = !c->calls || c->text.len > 0;
     struct json_object *message = json_make("{s:s, s:o?, s:n}", "role", "assistant", "content",
-                                            text ? say_text(c) : NULL, "refusal"),
-                       *calls = c->calls ? json_make("[]") : NULL;
-    int r = 0;
+                                            text ? say_text(c) : NULL, "refusal");
 
-    for (size_t k = 0; k < json_len(c->calls); k++)
-        r |= json_add(calls, chat_call(json_at(c->calls, k)));
-    if (c->calls)
-        r |= json_set(message, "tool_calls", calls);
-    if (r < 0) {
+    if (c->calls && json_set(message, "tool_calls", say_calls(c, chat_call)) < 0) {
         json_free(message);
         message = NULL;
     }

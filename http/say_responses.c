@@ -99,6 +99,11 @@ static struct json_object *call_item(const struct json_object *call, const char 
                      json_text(json_get(call, "name")), "arguments", arguments, "status", status);
 }
 
+static struct json_object *done_call(const struct json_object *call)
+{
+    return call_item(call, "completed", say_arguments_text(call));
+}
+
 static bool has_message(const struct job *j)
 {
     return !j->choices[0].calls || j->choices[0].text.len > 0;
@@ -107,14 +112,9 @@ static bool has_message(const struct job *j)
 static struct json_object *whole(const struct job *j)
 {
     struct json_object *output = json_make("[]");
-    const struct json_object *calls = j->choices[0].calls;
     int r = has_message(j) ? json_add(output, done_item(j)) : 0;
 
-    for (size_t i = 0; i < json_len(calls); i++) {
-        const struct json_object *call = json_at(calls, i);
-
-        r |= json_add(output, call_item(call, "completed", say_arguments_text(call)));
-    }
+    r |= json_join(output, say_calls(&j->choices[0], done_call));
     if (r == 0)
         return response(j, is_cut(j) ? "incomplete" : "completed", output, usage(j));
     json_free(output);
@@ -209,7 +209,7 @@ static void say_call(struct job *j, const struct json_object *call, int at)
     event_with(j, "response.function_call_arguments.done", call_place(call, at), "arguments",
                say_arguments_text(call));
     event_with(j, "response.output_item.done", json_make("{s:i}", "output_index", at), "item",
-               call_item(call, "completed", say_arguments_text(call)));
+               done_call(call));
 }
 
 /* Calls are told at the end: what is said behind one belongs to the message before it. */
