@@ -174,13 +174,12 @@ function trouble(m) {
   return e;
 }
 
+function soFar(p) {
+  return `${n(p.read)} of ${many(p.of, "token")}` + (p.rate > 0 ? `, about ${span((p.of - p.read) / p.rate)} left` : "");
+}
+
 function docState(m) {
-  if (m.state === "reading") {
-    const p = m.progress;
-    if (!p || !p.of) return "Waiting to be read";
-    const left = p.rate > 0 ? `, about ${span((p.of - p.read) / p.rate)} left` : "";
-    return `Reading: ${n(p.read)} of ${many(p.of, "token")}${left}`;
-  }
+  if (m.state === "reading") return m.progress?.of ? `Reading: ${soFar(m.progress)}` : "Waiting to be read";
   if (m.state === "stopped") return "Stopped: the model has not read it";
   if (m.state === "failed") return "Not read";
   if (!m.stats) return "Not read yet: it will be, with the next question";
@@ -211,10 +210,7 @@ function drawDoc(m) {
 }
 
 function answerFoot(m) {
-  if (m.state === "reading" && m.progress?.of > 400) {
-    const p = m.progress;
-    return `Reading ${n(p.read)} of ${many(p.of, "token")}` + (p.rate > 0 ? `, about ${span((p.of - p.read) / p.rate)} left` : "");
-  }
+  if (m.state === "reading" && m.progress?.of > 400) return `Reading ${soFar(m.progress)}`;
   if (m.state === "stopped") return "Stopped";
   const why = { length: "Cut here: say \u201cgo on\u201d for more", context_full: "Cut: the model's window is full", pool_full: "Cut: the daemon has no memory left" };
   return why[m.reason] || "";
@@ -292,7 +288,7 @@ function noteProgress(m, p) {
   const now = performance.now();
   m.progress ||= { from: p.read, at: now };
   // What was known already is there at once, and is no speed.
-  if (m.progress.of === undefined || !m.progress.of) Object.assign(m.progress, { from: p.read, at: now });
+  if (!m.progress.of) Object.assign(m.progress, { from: p.read, at: now });
   Object.assign(m.progress, p);
   const s = (now - m.progress.at) / 1000;
   m.progress.rate = s > 0.4 ? (p.read - m.progress.from) / s : 0;
@@ -512,10 +508,11 @@ function drawStands(s) {
   bar($("stands-bar"), [["raw", s.raw], ["hydrated", s.hydrated], ["gists", s.gist_tokens]], text);
 }
 
+const slots = () => [...$("map").querySelectorAll(".slot:not(.blank)")];
+
 function pointAt(i) {
   at = i;
-  const slots = [...$("map").querySelectorAll(".slot:not(.blank)")];
-  slots.forEach((e, k) => e.classList.toggle("at", k === i));
+  slots().forEach((e, k) => e.classList.toggle("at", k === i));
   const s = chat.memory?.segments[i];
   $("map-at").textContent = s ? about(s, i) : chat.memory ? "Point at a column to see what it is." : "";
 }
@@ -626,7 +623,7 @@ $("say").onpaste = e => {
 $("file").onchange = e => { addFiles([...e.target.files]); e.target.value = ""; };
 $("attach").onkeydown = e => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); $("file").click(); } };
 
-const slotAt = e => [...$("map").querySelectorAll(".slot:not(.blank)")].indexOf(e.target.closest?.(".slot"));
+const slotAt = e => slots().indexOf(e.target.closest?.(".slot"));
 $("map").onpointermove = e => { const i = slotAt(e); if (i >= 0) pointAt(i); };
 $("map").onpointerleave = () => pointAt(-1);
 $("map").onkeydown = e => {
