@@ -8,8 +8,8 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Type, Unio
 
 from . import _lib
 from ._lib import ffi, lib
-from ._types import (Answer, GistError, Info, Kept, Memory, MemoryLike, Message, MessageLike, Priority, Reason, Result,
-                     Row, Sampling, TransportError, Usage, error, from_struct, memory_struct, messages_struct,
+from ._types import (Answer, GistError, Info, Kept, Memory, MemoryLike, MessageLike, Priority, Reason, Result, Row,
+                     Sampling, TransportError, Usage, error, from_struct, memory_struct, messages_struct,
                      sampling_struct, text)
 
 Progress = Callable[[int, int], None]
@@ -151,7 +151,7 @@ class Client:
             self._dead = True
             self._end_all(self._error(err))
 
-    def _wait(self, request: _Request, until: Callable[[], bool]) -> None:
+    def _wait(self, until: Callable[[], bool]) -> None:
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         while not until():
@@ -160,7 +160,7 @@ class Client:
 
     def _result(self, request: _Request) -> _Request:
         try:
-            self._wait(request, lambda: request.done)
+            self._wait(lambda: request.done)
         except BaseException:
             self._cancel(request)
             raise
@@ -171,7 +171,7 @@ class Client:
         """Until it has ended: its session is free then."""
         if not request.done and self._conn != ffi.NULL:
             lib.gist_cancel(self._conn, request.number[0])
-            self._wait(request, lambda: request.done)
+            self._wait(lambda: request.done)
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -251,12 +251,7 @@ class Client:
 
     def _rows(self, kind: int) -> List[Row]:
         rows: List[Row] = []
-
-        class Rows:
-            def append(self, row: Any) -> None:
-                rows.append(from_struct(Row, row))
-
-        handle = ffi.new_handle(Rows())
+        handle = ffi.new_handle(lambda row: rows.append(from_struct(Row, row)))
         self._check(lib.gist_list(self._open(), kind, _lib.on_row, handle))
         return rows
 
@@ -426,7 +421,7 @@ class Stream:
     def __next__(self) -> str:
         request, client = self._request, self.session.client
         try:
-            client._wait(request, lambda: bool(request.pieces) or request.done)
+            client._wait(lambda: bool(request.pieces) or request.done)
         except BaseException:
             self.close()
             raise

@@ -40,9 +40,7 @@ def declarations(header: str) -> str:
 # Structs that libgist fills, with room for what a later one appends to them.
 _OURS = """
 struct room_usage { struct gist_usage usage; char room[1024]; };
-struct room_result { struct gist_result result; char room[1024]; };
 struct room_info { struct gist_info info; char room[1024]; };
-struct room_stats { struct gist_stats stats; char room[4096]; };
 void free(void *);
 """
 
@@ -79,5 +77,5 @@ def on_progress(arg: Any, n_read: int, n_tokens: int) -> None:
 
 @ffi.callback("gist_row_fn *", error=1)
 def on_row(arg: Any, row: Any) -> int:
-    ffi.from_handle(arg).append(row)
+    ffi.from_handle(arg)(row)
     return 0
