@@ -24,16 +24,23 @@ def header() -> str:
     return path
 
 
+def copy(folder: str) -> None:
+    """gist.h, and beside it the parts that it includes."""
+    parts = os.path.join(os.path.dirname(header()), "gist")
+    shutil.copy(header(), folder)
+    shutil.copytree(parts, os.path.join(folder, "gist"), dirs_exist_ok=True)
+
+
 class Build(build_py):
     def run(self) -> None:
         super().run()
-        self.copy_file(header(), os.path.join(self.build_lib, "gistd", "gist.h"))
+        copy(os.path.join(self.build_lib, "gistd"))
 
 
 class Source(sdist):
     def make_release_tree(self, base_dir: str, files: "list[str]") -> None:
         super().make_release_tree(base_dir, files)
-        shutil.copy(header(), os.path.join(base_dir, "gistd", "gist.h"))
+        copy(os.path.join(base_dir, "gistd"))
 
 
 setup(cmdclass={"build_py": Build, "sdist": Source})

@@ -13,11 +13,11 @@ ffi: Any = FFI()
 
 
 def _header() -> str:
-    """gist.h of the wheel, or of the repository that this file stands in."""
+    """gist.h of the wheel, or of the repository that this file stands in, with its parts in their places."""
     here = Path(__file__).resolve().parent
     for path in (here / "gist.h", here.parent.parent / "client" / "gist.h"):
         if path.exists():
-            return path.read_text()
+            return re.sub(r'#include "(gist/\w+\.h)"', lambda m: (path.parent / m[1]).read_text(), path.read_text())
     raise ImportError(f"gistd was installed without {here / 'gist.h'}: build it by `pip wheel`")
 
 
