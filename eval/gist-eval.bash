@@ -7,7 +7,7 @@ _gist_eval()
 
     COMPREPLY=()
     case $prev in
-    --out | --text | --config | --socket | --html)
+    --out | --text | --config | --socket | --html | --plots)
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
         ;;

@@ -157,7 +157,7 @@ static int measure_into(gist_conn *c, const struct opts *o, struct plan *p, stru
     r = measure(&run, o, p, why);
     run_catch(NULL);
     /* Also of what an interrupted run has. */
-    shown = results.n ? report_write(stdout, false, &results, 1) : 0;
+    shown = results.n ? report_write(stdout, false, NULL, &results, 1) : 0;
     results_close(&results);
     if (r == 0 && shown < 0)
         r = why_set(why, shown, "cannot write the output: %s", strerror(-shown));
@@ -202,8 +202,11 @@ static int run_command(enum opts_command command, int argc, char **argv)
 /* --- report ----------------------------------------------------------------------------------- */
 
 static const char report_help[] =
-    "usage: gist-eval report [--html FILE] FILE...\n\n"
-    "Prints the tables of results files as Markdown. With --html, writes one page with tables and\n"
+    "usage: gist-eval report [--html FILE | --plots FOLDER] FILE...\n\n"
+    "Prints the tables of results files as Markdown. With --plots, the plots go to a folder that "
+    "is\n"
+    "there, an SVG each, and the Markdown shows them. With --html, writes one page with tables "
+    "and\n"
     "plots, which needs no other file.\n";
 
 static int write_html(const char *path, const struct results *files, size_t n, struct why *why)
@@ -213,13 +216,14 @@ static int write_html(const char *path, const struct results *files, size_t n, s
 
     if (!f)
         return why_set(why, -errno, "%s: %s", path, strerror(errno));
-    r = report_write(f, true, files, n);
+    r = report_write(f, true, NULL, files, n);
     if (fclose(f) != 0 && r == 0)
         r = -errno;
     return r < 0 ? why_set(why, r, "%s: %s", path, strerror(-r)) : 0;
 }
 
-static int report_files(char *const *paths, size_t n, const char *html, struct why *why)
+static int report_files(char *const *paths, size_t n, const char *html, const char *plots,
+                        struct why *why)
 {
     struct results *files = calloc(n, sizeof(*files));
     size_t i = 0;
@@ -229,8 +233,9 @@ static int report_files(char *const *paths, size_t n, const char *html, struct w
         r = results_read(paths[i], &files[i], why);
     if (r == 0 && html)
         r = write_html(html, files, n, why);
-    else if (r == 0 && (r = report_write(stdout, false, files, n)) < 0)
-        (void)why_set(why, r, "cannot write the output: %s", strerror(-r));
+    else if (r == 0 && (r = report_write(stdout, false, plots, files, n)) < 0)
+        (void)why_set(why, r, "cannot write the output%s%s: %s", plots ? " and the plots in " : "",
+                      plots ? plots : "", strerror(-r));
     for (size_t k = 0; files && k < i; k++)
         if (files[k].path)
             results_close(&files[k]);
@@ -241,24 +246,29 @@ static int report_files(char *const *paths, size_t n, const char *html, struct w
 static int report(int argc, char **argv)
 {
     static const struct option options[] = { { "html", required_argument, NULL, 'o' },
+                                             { "plots", required_argument, NULL, 'p' },
                                              { "help", no_argument, NULL, 'h' },
                                              { 0 } };
-    const char *html = NULL;
+    const char *html = NULL, *plots = NULL;
     struct why why = { "" };
     int c;
 
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "o:h", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "o:p:h", options, NULL)) != -1) {
         if (c == 'h') {
             (void)fputs(report_help, stdout);
             return OK;
         }
-        if (c != 'o') {
+        if (c != 'o' && c != 'p') {
             (void)why_set(&why, -EINVAL, "report: there is no option %s, or it lacks a value",
                           argv[optind - 1]);
             return fail(USAGE, &why);
         }
-        html = optarg;
+        *(c == 'o' ? &html : &plots) = optarg;
+    }
+    if (html && plots) {
+        (void)why_set(&why, -EINVAL, "report: --html has its plots in the page; leave --plots out");
+        return fail(USAGE, &why);
     }
     if (optind == argc) {
         (void)why_set(&why, -EINVAL,
@@ -266,7 +276,7 @@ static int report(int argc, char **argv)
                       "other commands names");
         return fail(USAGE, &why);
     }
-    if (report_files(argv + optind, (size_t)(argc - optind), html, &why) < 0)
+    if (report_files(argv + optind, (size_t)(argc - optind), html, plots, &why) < 0)
         return fail(FAILED, &why);
     return OK;
 }

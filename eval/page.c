@@ -2,7 +2,11 @@
 
 #include "base/chart.h"
 
+#include <ctype.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
+#include <string.h>
 
 static const char head[] =
     "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n"
@@ -41,9 +45,9 @@ __attribute__((format(printf, 2, 0))) static void put_formatted(const struct pag
     put(p, text);
 }
 
-void page_begin(struct page *p, FILE *f, bool html, const char *title)
+void page_begin(struct page *p, FILE *f, bool html, const char *plots, const char *title)
 {
-    *p = (struct page){ .f = f, .html = html };
+    *p = (struct page){ .f = f, .html = html, .plots = plots };
     if (html) {
         (void)fputs(head, f);
         (void)fputs("<title>", f);
@@ -126,7 +130,60 @@ void page_table_end(struct page *p)
     (void)fputs(p->html ? "</table>\n" : "\n", p->f);
 }
 
-bool page_charts(const struct page *p)
+/* --- charts ----------------------------------------------------------------------------------- */
+
+/* FOLDER/NUMBER-TITLE.svg, the title in small letters and dashes. The number keeps titles that are
+ * alike apart. */
+static bool chart_path(const struct page *p, const char *title, char *ret, size_t cap)
 {
-    return p->html;
+    int at = snprintf(ret, cap, "%s/%02u-", p->plots, p->n_charts);
+    size_t n;
+
+    if (at < 0 || (size_t)at + strlen(title) + sizeof(".svg") > cap)
+        return false;
+    n = (size_t)at;
+    for (; *title; title++) {
+        if (isalnum((unsigned char)*title))
+            ret[n++] = (char)tolower((unsigned char)*title);
+        else if (ret[n - 1] != '-')
+            ret[n++] = '-';
+    }
+    (void)strcpy(ret + n, ".svg");
+    return true;
+}
+
+FILE *page_chart(struct page *p, const char *title)
+{
+    char path[PATH_MAX];
+    FILE *f;
+
+    if (!p->html && (!p->plots || p->err < 0))
+        return NULL;
+    p->n_charts++;
+    if (p->html) {
+        chart_begin(p->f, 1, title);
+        return p->f;
+    }
+    f = chart_path(p, title, path, sizeof(path)) ? fopen(path, "we") : NULL;
+    if (!f) {
+        p->err = errno ? -errno : -ENAMETOOLONG;
+        return NULL;
+    }
+    (void)fputs("![", p->f);
+    put_markdown(p->f, title);
+    (void)fprintf(p->f, "](%s)\n\n", path);
+    chart_begin(f, 1, title);
+    return f;
+}
+
+void page_chart_end(struct page *p, FILE *chart)
+{
+    bool bad;
+
+    chart_end(chart);
+    if (chart == p->f)
+        return;
+    bad = ferror(chart);
+    if ((fclose(chart) != 0 || bad) && p->err == 0)
+        p->err = errno ? -errno : -EIO;
 }

@@ -107,14 +107,18 @@ static void put_of_full(struct page *p, const struct tally *t)
 
 /* --- charts ----------------------------------------------------------------------------------- */
 
-/* A chart of percents, all of them. */
-static void begin_percents(const struct report *w, const char *title, struct chart *ret)
+/* A chart of percents, all of them. False: the page has no charts. */
+static bool begin_percents(const struct report *w, const char *title, struct chart *ret)
 {
-    chart_begin(w->p->f, 1, title);
-    chart_panel(ret, w->p->f, 0);
+    FILE *f = page_chart(w->p, title);
+
+    if (!f)
+        return false;
+    chart_panel(ret, f, 0);
     chart_take_y(ret, 0);
     chart_take_y(ret, 100);
     chart_widen(ret);
+    return true;
 }
 
 /* Scores over a number that items differ in, a curve a cell. */
@@ -126,13 +130,10 @@ static void draw_scores(struct report *w, struct tally_filter f, enum tally_of o
     struct chart c;
     char name[GRID_NAME_CAP];
 
-    if (!page_charts(w->p))
-        return;
     tally_numbers(w->r, &f, of, &xs);
-    if (xs.n < 2)
+    if (xs.n < 2 || !begin_percents(w, title, &c))
         return;
     tally_cells(w->r, &f, &cells);
-    begin_percents(w, title, &c);
     c.x_min = (double)xs.v[0];
     c.x_max = (double)xs.v[xs.n - 1];
     c.powers = of == TALLY_LENGTH;
@@ -158,7 +159,7 @@ static void draw_scores(struct report *w, struct tally_filter f, enum tally_of o
         }
         chart_legend(&c, "l", colour, grid_cell_name(&cells.v[k], name));
     }
-    chart_end(w->p->f);
+    page_chart_end(w->p, c.f);
 }
 
 /* --- recall ----------------------------------------------------------------------------------- */
@@ -268,9 +269,8 @@ static void draw_prefixes(struct report *w, const struct tally_cells *cells)
     struct chart c;
     char name[GRID_NAME_CAP];
 
-    if (!page_charts(w->p))
+    if (!begin_percents(w, "UUIDs, right up to a digit", &c))
         return;
-    begin_percents(w, "UUIDs, right up to a digit", &c);
     c.x_min = tally_prefixes[0];
     c.x_max = tally_prefixes[TALLY_PREFIXES - 1];
     c.powers = true;
@@ -287,7 +287,7 @@ static void draw_prefixes(struct report *w, const struct tally_cells *cells)
         chart_line_end(&c);
         chart_legend(&c, "l", colour, grid_cell_name(f.cell, name));
     }
-    chart_end(w->p->f);
+    page_chart_end(w->p, c.f);
 }
 
 static void write_prefix(struct report *w)
@@ -466,13 +466,13 @@ static void draw_positions(struct report *w, struct tally_filter f, const struct
 {
     struct tally t[GRID_CELLS_MAX];
     size_t n = cells->n < CHART_COLOURS ? cells->n : CHART_COLOURS, last = 1;
+    FILE *to = page_chart(w->p, "Perplexity by position in the segment");
     struct chart c;
     char name[GRID_NAME_CAP];
 
-    if (!page_charts(w->p))
+    if (!to)
         return;
-    chart_begin(w->p->f, 1, "Perplexity by position in the segment");
-    chart_panel(&c, w->p->f, 0);
+    chart_panel(&c, to, 0);
     for (size_t i = 0; i < n; i++) {
         f.cell = &cells->v[i];
         t[i] = tally(w, &f);
@@ -492,7 +492,7 @@ static void draw_positions(struct report *w, struct tally_filter f, const struct
         chart_line_end(&c);
         chart_legend(&c, "l", chart_colours[i], grid_cell_name(&cells->v[i], name));
     }
-    chart_end(w->p->f);
+    page_chart_end(w->p, to);
 }
 
 static void write_ppl_text(struct report *w, struct tally_filter f)
@@ -542,12 +542,12 @@ static void write_ppl(struct report *w)
         "beginning and falling for compressed models.");
 }
 
-int report_write(FILE *f, bool html, const struct results *files, size_t n_files)
+int report_write(FILE *f, bool html, const char *plots, const struct results *files, size_t n_files)
 {
     struct page p;
     int err = 0;
 
-    page_begin(&p, f, html, "What old context is worth");
+    page_begin(&p, f, html, plots, "What old context is worth");
     for (size_t i = 0; err == 0 && i < n_files; i++) {
         struct report w = { .p = &p, .r = &files[i] };
 
@@ -561,5 +561,5 @@ int report_write(FILE *f, bool html, const struct results *files, size_t n_files
         err = w.err;
     }
     page_end(&p);
-    return err < 0 ? err : ferror(f) ? -EIO : 0;
+    return err < 0 ? err : p.err < 0 ? p.err : ferror(f) ? -EIO : 0;
 }

@@ -4,7 +4,7 @@
  * several models stand one after the other.
  *
  * Threads    pure but for the stream.
- * Errors     -ENOMEM, or the stream's.
+ * Errors     -ENOMEM, or the stream's, or -errno of a plot's file.
  */
 #ifndef EVAL_REPORT_H
 #define EVAL_REPORT_H
@@ -14,6 +14,9 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-int report_write(FILE *f, bool html, const struct results *files, size_t n_files);
+/* As HTML with its plots, or as Markdown, whose plots are files in the folder plots (NULL: none).
+ */
+int report_write(FILE *f, bool html, const char *plots, const struct results *files,
+                 size_t n_files);
 
 #endif

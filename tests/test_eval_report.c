@@ -174,7 +174,7 @@ static char *write_report(bool html)
     assert_int_equal(results_open("", "the <model>", "digest", &r, NULL), 0);
     add_answers(&r);
     add_rest(&r);
-    assert_int_equal(report_write(f, html, &r, 1), 0);
+    assert_int_equal(report_write(f, html, NULL, &r, 1), 0);
     assert_int_equal(fclose(f), 0);
     results_close(&r);
     return text;

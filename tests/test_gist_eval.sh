@@ -180,6 +180,17 @@ check 'and needs no other file' sh -c "! grep -q -e 'src=' -e 'href=' '$tmp/page
 code 'a page that cannot be written' 1 "$eval" report --html /nonexistent/page.html "$file"
 says '/nonexistent/page.html'
 
+mkdir "$tmp/plots"
+code 'Markdown with plots' 0 "$eval" report --plots "$tmp/plots" "$file" "$tmp/probes.jsonl"
+grep -o '^!\[.*\](.*\.svg)$' "$tmp/out" | sed 's/.*(\(.*\))/\1/' >"$tmp/shown"
+check 'shows some' [ -s "$tmp/shown" ]
+check 'and just those that are there' sh -c "ls '$tmp'/plots/* | sort | cmp - '$tmp/shown'"
+check 'each is an SVG to its end' sh -c "xargs -d '\n' tail -qn 1 <'$tmp/shown' | sort -u | grep -qx '</svg>'"
+code 'no folder for plots' 1 "$eval" report --plots "$tmp/nowhere" "$file" "$tmp/probes.jsonl"
+says "the plots in $tmp/nowhere: No such file"
+code 'plots and a page' 2 "$eval" report --plots "$tmp/plots" --html "$tmp/page.html" "$file"
+says 'leave --plots out'
+
 # --- Tab completion -------------------------------------------------------------------------------
 completes() {
     # shellcheck disable=SC2016
