@@ -1,14 +1,18 @@
-"""A plot of bench/memory.py's rows, as SVG: decode speed and KV memory against context length."""
+"""Plots as SVG, readable on dark pages as on light ones: what all of them are made of, and bench/memory.py's rows as
+decode speed and KV memory against context length."""
 import math
 
 PANEL_W, PANEL_H, LEFT, GAP, TOP = 380, 300, 60, 80, 40
 LEGEND_H = 96
-# By hue: what it is; dashed: quantised KV or ratio 32. Told apart by colour-blind eyes (Okabe and Ito).
+# name, on white, on black. Told apart by colour-blind eyes (Okabe and Ito).
+COLOURS = (("blue", "#0072b2", "#56b4e9"), ("red", "#d55e00", "#ff9a5c"), ("green", "#009e73", "#3ccf9f"),
+           ("grey", "#555555", "#b0b0b0"))
+# By hue: what it is; dashed: quantised KV or ratio 32.
 STYLES = {
-    "full, f16": ("#0072b2", ""), "full, q8_0": ("#0072b2", "6 4"),
-    "select, ratio 8": ("#d55e00", ""), "select, ratio 32": ("#d55e00", "6 4"),
-    "fine-kv, ratio 8": ("#009e73", ""), "fine-kv, ratio 32": ("#009e73", "6 4"),
-    "llama.cpp full, f16": ("#333333", ""), "llama.cpp full, q8_0": ("#333333", "6 4"),
+    "full, f16": ("blue", ""), "full, q8_0": ("blue", "6 4"),
+    "select, ratio 8": ("red", ""), "select, ratio 32": ("red", "6 4"),
+    "fine-kv, ratio 8": ("green", ""), "fine-kv, ratio 32": ("green", "6 4"),
+    "llama.cpp full, f16": ("grey", ""), "llama.cpp full, q8_0": ("grey", "6 4"),
 }
 
 
@@ -23,12 +27,27 @@ class Axis:
         return self.a + (self.b - self.a) * (f(v) - f(self.lo)) / (f(self.hi) - f(self.lo))
 
 
+def css(paper, ink, grid, which):
+    return (f"svg{{fill:{ink}}}.paper{{fill:{paper}}}.grid{{stroke:{grid}}}" +
+            "".join(f".{c[0]}{{color:{c[which]}}}" for c in COLOURS))
+
+
+def document(title, width, height, parts):
+    """As who looks at it has set the system: an <img> takes no colours from its page, so it has a paper of its own."""
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+                      f'height="{height}" font-family="sans-serif" font-size="12" role="img">',
+                      f"<title>{title}</title>",
+                      f'<style>{css("#ffffff", "#222222", "#dddddd", 1)}@media(prefers-color-scheme:dark)'
+                      f'{{{css("#14161a", "#d8dee9", "#3b4048", 2)}}}</style>',
+                      f'<rect class="paper" width="{width}" height="{height}"/>', *parts, "</svg>", ""])
+
+
 def text(x, y, what, anchor="middle", more=""):
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{what}</text>'
 
 
 def grid_line(x1, y1, x2, y2):
-    return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" stroke="#dddddd"/>'
+    return f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="grid"/>'
 
 
 def frame(title, x, y, xs, ys, number):
@@ -42,26 +61,32 @@ def frame(title, x, y, xs, ys, number):
     return out
 
 
+def stroke(path, style):
+    colour, dash = style
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<path d="{path}" class="{colour}" fill="none" stroke="currentColor" stroke-width="2"{dashes}/>'
+
+
+def curve(points, style):
+    """A line through points in pixels."""
+    path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
+    return [stroke("M" + path, style)] + [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" class="{style[0]}" fill="currentColor"/>'
+                                          for px, py in points]
+
+
 def curves(rows, x, y, value):
     out = []
     for row in reversed(rows):      # ours lie on top
-        colour, dash = STYLES[row.name]
-        points = [(x.at(row.depth(d)), y.at(value(row, d))) for d in row.depths()]
-        path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        out.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>')
-        out += [f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points]
+        out += curve([(x.at(row.depth(d)), y.at(value(row, d))) for d in row.depths()], STYLES[row.name])
     return out
 
 
-def legend(rows, top, width):
-    out, columns = [], 4
-    for i, row in enumerate(rows):
-        colour, dash = STYLES[row.name]
+def legend(styles, top, width, columns=4):
+    """styles: by name, in order."""
+    out = []
+    for i, (name, style) in enumerate(styles.items()):
         x, y = LEFT + i % columns * (width - LEFT) / columns, top + i // columns * 22
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
-        out.append(f'<path d="M{x:.1f} {y - 4:.1f}h30" stroke="{colour}" stroke-width="2"{dashes}/>')
-        out.append(text(x + 36, y, row.name, "start"))
+        out += [stroke(f"M{x:.1f} {y - 4:.1f}h30", style), text(x + 36, y, name, "start")]
     return out
 
 
@@ -85,8 +110,5 @@ def draw(rows):
     parts += frame("KV of the session, MiB", x2, y2, depths, powers, lambda v: f"{v:g}")
     parts += curves(rows, x1, y1, lambda row, d: row.speed(d))
     parts += curves(rows, x2, y2, lambda row, d: row.bytes[d] / mib)
-    parts += legend(rows, bottom + 64, width)
-    height = bottom + LEGEND_H
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-                      f'height="{height}" font-family="sans-serif" font-size="12" fill="#222222">',
-                      f'<rect width="{width}" height="{height}" fill="#ffffff"/>', *parts, "</svg>", ""])
+    parts += legend({row.name: STYLES[row.name] for row in rows}, bottom + 64, width)
+    return document("Decode speed and KV memory against context length", width, bottom + LEGEND_H, parts)
