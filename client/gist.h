@@ -13,7 +13,11 @@
  *
  * Blocking and not: every gist_x waits for its answer. gist_x_start sends the request and returns;
  * then wait until gist_fd() is readable, call gist_dispatch(), which calls the callbacks, until the
- * request's done callback came. Both styles may be mixed on one connection.
+ * request's done callback came. Both styles may be mixed on one connection. One loop can do all
+ * without a call that waits, but for gist_connect.
+ *
+ * Structs get new fields at their ends, and programs need not be recompiled (gist/sizes.h). Enums
+ * get new values.
  *
  * Threads    one thread at a time a connection and its sessions; any number of connections.
  *            gist_cancel_async may be called from any thread and from a signal handler.
@@ -47,6 +51,7 @@ extern "C" {
 #include "gist/named.h"
 #include "gist/stats.h"
 #include "gist/cache.h"
+#include "gist/sizes.h"
 /* clang-format on */
 
 #ifdef __cplusplus

@@ -2,6 +2,7 @@
 #include "client/gist_internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 _Static_assert((int)GIST_CACHE_STAT == (int)WIRE_CACHE_STAT, "verbs");
 _Static_assert((int)GIST_CACHE_FORGET == (int)WIRE_CACHE_FORGET, "verbs");
@@ -19,24 +20,30 @@ static void copy_sum(const struct wire_cache_rows *w, struct gist_cache_sum *to)
                                    .total = w->total };
 }
 
-static void copy_rows(const struct wire_cache_rows *w, struct gist_cache_row *to)
+/* As long as the caller knows them. */
+static void copy_rows(const struct wire_cache_rows *w, uint8_t *to, size_t len)
 {
-    for (uint32_t i = 0; i < w->n_row; i++)
-        to[i] = (struct gist_cache_row){ .id = w->row[i].id,
-                                         .bytes = w->row[i].bytes,
-                                         .used_s = w->row[i].used_s,
-                                         .cost_ns = w->row[i].cost_ns,
-                                         .n_tokens = w->row[i].tokens,
-                                         .n_keys = w->row[i].keys,
-                                         .depth = w->row[i].depth,
-                                         .packed = w->row[i].packed };
+    for (uint32_t i = 0; i < w->n_row; i++) {
+        const struct gist_cache_row one = { .id = w->row[i].id,
+                                            .bytes = w->row[i].bytes,
+                                            .used_s = w->row[i].used_s,
+                                            .cost_ns = w->row[i].cost_ns,
+                                            .n_tokens = w->row[i].tokens,
+                                            .n_keys = w->row[i].keys,
+                                            .depth = w->row[i].depth,
+                                            .packed = w->row[i].packed };
+
+        gist_copy_out(to + i * len, len, &one, sizeof(one));
+    }
 }
 
 /* What comes behind a callback's refusal was sent before the daemon saw the cancel. */
 static int take_rows(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_cache_rows *w = &rep->u.cache_rows;
-    struct gist_cache_row rows[WIRE_CACHE_ROWS_MAX];
+    size_t len = r->conn->sizes.cache_row;
+    void *rows;
+    int no;
 
     (void)bulk;
     if (rep->kind != WIRE_CACHE_ROWS || w->n_row > WIRE_CACHE_ROWS_MAX)
@@ -44,8 +51,16 @@ static int take_rows(struct gist_request *r, const struct wire_rep *rep, const u
     copy_sum(w, &r->cache);
     if (rep->last || r->err || !r->on_cache)
         return 0;
-    copy_rows(w, rows);
-    if (r->on_cache(r->arg, rows, w->n_row, &r->cache) != 0) {
+    rows = malloc(w->n_row * len + 1);
+    if (!rows) {
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+        gist_request_cancel(r);
+        return 0;
+    }
+    copy_rows(w, rows, len);
+    no = r->on_cache(r->arg, rows, w->n_row, &r->cache);
+    free(rows);
+    if (no != 0) {
         r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
                                 "the request was cancelled: its callback returned non-zero");
         gist_request_cancel(r);
@@ -82,9 +97,14 @@ int gist_cache(gist_conn *c, enum gist_cache_verb verb, const struct gist_cache_
 
     if (err == 0)
         err = gist_run(&r, -1);
-    if (err == 0 && ret_sum)
-        *ret_sum = r.cache;
+    if (err == 0)
+        gist_copy_out(ret_sum, c->sizes.cache_sum, &r.cache, sizeof(r.cache));
     return err;
+}
+
+static void tell_cache(struct gist_request *r, int err)
+{
+    r->end.cache(r->arg, err, err == 0 ? &r->cache : NULL);
 }
 
 int gist_cache_start(gist_conn *c, enum gist_cache_verb verb, const struct gist_cache_opts *opts,
@@ -96,6 +116,7 @@ int gist_cache_start(gist_conn *c, enum gist_cache_verb verb, const struct gist_
 
     if (err < 0)
         return err;
-    r.on_cache_done = on_done;
+    r.end.cache = on_done;
+    r.tell = on_done ? tell_cache : NULL;
     return gist_submit(&r, ret_request);
 }

@@ -104,6 +104,11 @@ int gist_score_choices(gist_session *s, const struct gist_span *choices, size_t 
     return err;
 }
 
+static void tell_choices(struct gist_request *r, int err)
+{
+    r->end.choices(r->arg, err, err == 0 ? r->choices : NULL);
+}
+
 int gist_score_choices_start(gist_session *s, const struct gist_span *choices, size_t n,
                              unsigned flags, gist_choices_fn *on_done, void *arg,
                              uint64_t *ret_request)
@@ -114,7 +119,8 @@ int gist_score_choices_start(gist_session *s, const struct gist_span *choices, s
 
     if (err < 0)
         return err;
-    r.on_choices = on_done;
+    r.end.choices = on_done;
+    r.tell = on_done ? tell_choices : NULL;
     r.arg = arg;
     err = gist_submit(&r, ret_request);
     free(all.lens);

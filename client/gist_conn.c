@@ -92,7 +92,9 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
     c->info = (struct gist_info){ .n_vocab = rep->u.welcome.n_vocab,
                                   .context_max = rep->u.welcome.context_max,
                                   .segment_default = rep->u.welcome.segment_default,
-                                  .chat = rep->u.welcome.chat };
+                                  .chat = rep->u.welcome.chat,
+                                  .outputs = rep->u.welcome.outputs,
+                                  .several = rep->u.welcome.several };
     c->outputs = rep->u.welcome.outputs;
     c->several = rep->u.welcome.several;
     /* What a later daemon may have is nothing that this library's programs could read. */
@@ -145,21 +147,21 @@ static int new_conn(gist_conn **ret)
     return 0;
 }
 
-int gist_connect(const char *path, const char *name, gist_conn **ret_conn)
-{
-    const struct gist_connect_opts o = { .size = sizeof(o), .path = path, .name = name };
-
-    return gist_connect_with(&o, ret_conn);
-}
-
-int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn)
+/* sizes NULL: the first ones. */
+static int connect_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
+                         gist_conn **ret_conn)
 {
     char where[128], text[256];
     struct gist_connect_opts own;
     struct handshake_wait wait;
+    struct gist_sizes told;
     gist_conn *c;
     int r;
 
+    if (sizes)
+        gist_copy_out(&told, sizeof(told), sizes, sizes->size);
+    else
+        told = gist_first_sizes();
     if (!opts || gist_copy_sized(&own, sizeof(own), opts) < 0 || own.flags & ~GIST_ANY_SERVER)
         return fail_connect(-EINVAL, GIST_E_BAD_REQUEST,
                             "the size field of struct gist_connect_opts is not set, or a field is "
@@ -178,6 +180,8 @@ int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn
         return fail_connect(r, r == -ENOMEM ? GIST_E_NO_MEMORY : GIST_E_TRANSPORT,
                             r == -ENOMEM ? "this program is out of memory"
                                          : "this program has no free file descriptor left");
+    c->sizes = told;
+    c->first = !sizes;
     r = handshake_connect(where, NULL, &wait, &c->sock, &c->chan, text);
     if (r < 0) {
         gist_disconnect(c);
@@ -191,6 +195,31 @@ int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn
     }
     *ret_conn = c;
     return 0;
+}
+
+int gist_connect_with_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
+                            gist_conn **ret_conn)
+{
+    return connect_sized(sizes, opts, ret_conn);
+}
+
+int gist_connect_sized(const struct gist_sizes *sizes, const char *path, const char *name,
+                       gist_conn **ret_conn)
+{
+    const struct gist_connect_opts o = { .size = sizeof(o), .path = path, .name = name };
+
+    return connect_sized(sizes, &o, ret_conn);
+}
+
+/* In brackets, since these names are macros: what programs from before call. */
+int(gist_connect_with)(const struct gist_connect_opts *opts, gist_conn **ret_conn)
+{
+    return connect_sized(NULL, opts, ret_conn);
+}
+
+int(gist_connect)(const char *path, const char *name, gist_conn **ret_conn)
+{
+    return gist_connect_sized(NULL, path, name, ret_conn);
 }
 
 static void close_fd(int *fd)
@@ -229,7 +258,7 @@ void gist_disconnect(gist_conn *c)
 
 void gist_info(const gist_conn *c, struct gist_info *ret_info)
 {
-    *ret_info = c->info;
+    gist_copy_out(ret_info, c->sizes.info, &c->info, sizeof(c->info));
 }
 
 enum gist_tools gist_tools(const gist_conn *c)
@@ -280,10 +309,24 @@ static int expect_pong(struct gist_request *r, const struct wire_rep *rep, const
     return rep->kind == WIRE_PONG && rep->last ? 0 : -EPROTO;
 }
 
-int gist_ping(gist_conn *c)
+static struct gist_request make_ping(gist_conn *c)
 {
     struct gist_request r = gist_request_make(c, WIRE_PING);
 
     r.on_reply = expect_pong;
+    return r;
+}
+
+int gist_ping(gist_conn *c)
+{
+    struct gist_request r = make_ping(c);
+
     return gist_run(&r, -1);
+}
+
+int gist_ping_start(gist_conn *c, gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = make_ping(c);
+
+    return gist_start(&r, on_done, arg, ret_request);
 }

@@ -107,6 +107,11 @@ int gist_embed(gist_conn *c, const struct gist_span *texts, size_t n,
     return err;
 }
 
+static void tell_embeddings(struct gist_request *r, int err)
+{
+    r->end.embeddings(r->arg, err, err == 0 ? r->embeddings : NULL);
+}
+
 int gist_embed_start(gist_conn *c, const struct gist_span *texts, size_t n,
                      const struct gist_embed_opts *opts, gist_embeddings_fn *on_done, void *arg,
                      uint64_t *ret_request)
@@ -117,7 +122,8 @@ int gist_embed_start(gist_conn *c, const struct gist_span *texts, size_t n,
 
     if (err < 0)
         return err;
-    r.on_embeddings = on_done;
+    r.end.embeddings = on_done;
+    r.tell = on_done ? tell_embeddings : NULL;
     r.arg = arg;
     err = gist_submit(&r, ret_request);
     free(all.lens);

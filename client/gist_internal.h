@@ -16,6 +16,9 @@
  * before it has the last part, and then all as one: where the cuts are is of no consequence. The
  * queue is first in, first out, but Cancel goes to its front.
  *
+ * A list of ids that is too long for one request goes as several, one behind the other, and they
+ * are one to the caller: `later` is what those to come will have.
+ *
  * A reply is handled with the channel's message still held, and callbacks run from there. They may
  * submit, so sending must not wait; they may not wait, so gist_run refuses. What ends a connection
  * while a callback runs takes effect behind it, so that no request is freed under its own callback.
@@ -27,6 +30,7 @@
 #define CLIENT_GIST_INTERNAL_H
 
 #include "client/gist.h"
+#include "client/gist_value.h"
 #include "ipc/chan.h"
 #include "ipc/wire.h"
 
@@ -43,11 +47,7 @@ struct gist_request;
  * to r->err, which the request ends with when its last reply came. */
 typedef int gist_reply_fn(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk);
 
-/* Ids or bytes that grow. */
-struct gist_array {
-    void *mem;
-    size_t n, cap;
-};
+typedef void gist_tell_fn(struct gist_request *r, int err);
 
 struct gist_request {
     struct gist_request *next; /* of the connection's open ones, oldest first */
@@ -56,9 +56,12 @@ struct gist_request {
     struct wire_req msg; /* its id is that of the part in flight */
     const uint8_t *bulk;
     size_t bulk_len, sent;
-    void *owned; /* bulk, or what msg points to, if that is a copy of ours */
+    size_t later, step; /* bytes behind bulk, which go `step` at a time when this was answered */
+    size_t here;        /* bytes that bulk began with */
+    void *owned;        /* bulk, and what msg points to, if that is a copy of ours */
     bool queued, in_flight, waited_for, done;
     bool cancel; /* wanted; sent as soon as the last part is in flight */
+    bool cut;    /* an answer that ended with an error, and result says how far it had come */
     int err;
     gist_reply_fn *on_reply; /* NULL: any reply will do */
     gist_text_fn *on_text;
@@ -70,24 +73,34 @@ struct gist_request {
     gist_progress_fn *on_progress;
     void *progress_arg;
     bool progress_begun; /* it was told of */
-    gist_done_fn *on_done;
     gist_cache_fn *on_cache;
-    gist_cache_done_fn *on_cache_done;
-    gist_choices_fn *on_choices;
-    gist_embeddings_fn *on_embeddings;
     gist_answers_fn *on_answers; /* several: instead of on_text */
     gist_answer_fn *on_answer;
-    struct gist_result *results; /* (msg.u.generate.n) the caller's, or NULL */
+    uint8_t *results; /* (msg.u.generate.n) the caller's gist_result, or NULL */
     void *arg;
+
+    /* Calls what the caller gave for the end of it, which is one of `end`; NULL: nobody listens. */
+    gist_tell_fn *tell;
+    union {
+        gist_done_fn *done;
+        gist_session_fn *session;
+        gist_cache_done_fn *cache;
+        gist_choices_fn *choices;
+        gist_embeddings_fn *embeddings;
+        gist_score_fn *score;
+        gist_tokens_fn *tokens;
+        gist_string_fn *string;
+        gist_segments_fn *segments;
+    } end;
 
     /* What the answer brings, for who asked. */
     struct gist_result result;
     uint64_t session;
+    gist_session *opening; /* its room, until the daemon has opened it; free() */
     struct gist_array ids, logprobs, text;
-    size_t first;    /* of rows: where this request's begin */
-    uint32_t n_embd; /* of embeddings; 0: none came yet */
-    struct gist_stats *stats;
-    struct gist_segments *segments;
+    size_t first, had; /* before those of bulk: ids that were sent, and that came back */
+    uint32_t n_embd;   /* of embeddings; 0: none came yet */
+    struct gist_segments segments;
     struct gist_cache_sum cache;
     struct gist_choices *choices;       /* free() */
     struct gist_embeddings *embeddings; /* free() */
@@ -126,7 +139,9 @@ struct gist_conn {
     bool several; /* and several answers of one request */
     char *info_mem;
     void *stats_mem;
-    struct gist_stats watched;
+    struct gist_stats stats; /* the last */
+    struct gist_sizes sizes; /* of the structs of who connected (gist/sizes.h) */
+    bool first;              /* he is from before there were sizes */
     enum gist_code code;
     char error[GIST_ERROR_CAP];
 };
@@ -142,6 +157,9 @@ int gist_run(struct gist_request *r, int timeout_ms);
 /* Sends a heap copy of it as soon as there is room; it frees itself. What it points to is copied
  * if it can't be sent at once. ret_request may be NULL. */
 int gist_submit(const struct gist_request *r, uint64_t *ret_request);
+
+/* Those that end as gist_done_fn says; on_done may be NULL. */
+int gist_start(struct gist_request *r, gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
 /* Ends the connection and every request. Returns err. */
 int gist_fail(gist_conn *c, int err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
@@ -165,26 +183,9 @@ int gist_set_errno(gist_conn *c, int err);
 
 /* --- gist_session.c --------------------------------------------------------------------------- */
 
-/* s, which is new, is the connection's: what the request r opened. */
-gist_session *gist_session_keep(gist_session *s, const struct gist_request *r);
-
-/* --- gist_value.c: small conversions ---------------------------------------------------------- */
-
-/* Copies a caller's struct that begins with its size into ours, which was larger or smaller when
- * the caller was compiled; -EINVAL when it asks for something that we don't know. src NULL:
- * zeros. */
-int gist_copy_sized(void *dst, size_t dst_size, const void *src);
-
-/* -EINVAL for a compressor that we don't know. src may be NULL. */
-int gist_copy_memory(struct wire_memory *dst, const struct gist_memory *src);
-
-void gist_copy_usage(struct gist_usage *dst, const struct wire_usage *src);
-void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src);
-
-/* Adds n elements; -ENOMEM. src may be shared memory: it is read once. */
-int gist_array_add(struct gist_array *a, const void *src, size_t n, size_t elem);
-
-enum gist_code gist_code_of(enum wire_error e);
-int gist_errno_of(enum gist_code code);
+/* A request that opens a session: run, or started. on_reply is set. */
+int gist_run_open(struct gist_request *r, gist_session **ret_session);
+int gist_start_open(struct gist_request *r, gist_session_fn *on_session, void *arg,
+                    uint64_t *ret_request);
 
 #endif

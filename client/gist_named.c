@@ -2,7 +2,6 @@
 #include "client/gist_internal.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 /* --- sessions --------------------------------------------------------------------------------- */
 
@@ -13,17 +12,33 @@ static int expect_saved(struct gist_request *r, const struct wire_rep *rep, cons
     return rep->kind == WIRE_SAVED && rep->last ? 0 : -EPROTO;
 }
 
-int gist_save(gist_session *s, const char *name, unsigned flags)
+static int make_save(gist_session *s, const char *name, unsigned flags, struct gist_request *ret)
 {
-    struct gist_request r = gist_request_make(s->conn, WIRE_SAVE);
-
     if (!name || flags & ~GIST_REPLACE)
         return gist_set_errno(s->conn, -EINVAL);
-    r.msg.u.save.session = s->id;
-    r.msg.u.save.name = name;
-    r.msg.u.save.replace = flags & GIST_REPLACE;
-    r.on_reply = expect_saved;
-    return gist_run(&r, -1);
+    *ret = gist_request_make(s->conn, WIRE_SAVE);
+    ret->msg.u.save.session = s->id;
+    ret->msg.u.save.name = name;
+    ret->msg.u.save.replace = flags & GIST_REPLACE;
+    ret->on_reply = expect_saved;
+    return 0;
+}
+
+int gist_save(gist_session *s, const char *name, unsigned flags)
+{
+    struct gist_request r;
+    int err = make_save(s, name, flags, &r);
+
+    return err < 0 ? err : gist_run(&r, -1);
+}
+
+int gist_save_start(gist_session *s, const char *name, unsigned flags, gist_done_fn *on_done,
+                    void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_save(s, name, flags, &r);
+
+    return err < 0 ? err : gist_start(&r, on_done, arg, ret_request);
 }
 
 static int keep_restored(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
@@ -36,27 +51,32 @@ static int keep_restored(struct gist_request *r, const struct wire_rep *rep, con
     return 0;
 }
 
-int gist_restore(gist_conn *c, const char *name, const char *label, gist_session **ret_session)
+static int make_restore(gist_conn *c, const char *name, const char *label, struct gist_request *ret)
 {
-    struct gist_request r = gist_request_make(c, WIRE_RESTORE);
-    gist_session *s;
-    int err;
-
     if (!name)
         return gist_set_errno(c, -EINVAL);
-    s = calloc(1, sizeof(*s));
-    if (!s)
-        return gist_set_errno(c, -ENOMEM);
-    r.msg.u.restore.name = name;
-    r.msg.u.restore.label = label;
-    r.on_reply = keep_restored;
-    err = gist_run(&r, -1);
-    if (err < 0) {
-        free(s);
-        return err;
-    }
-    *ret_session = gist_session_keep(s, &r);
+    *ret = gist_request_make(c, WIRE_RESTORE);
+    ret->msg.u.restore.name = name;
+    ret->msg.u.restore.label = label;
+    ret->on_reply = keep_restored;
     return 0;
+}
+
+int gist_restore(gist_conn *c, const char *name, const char *label, gist_session **ret_session)
+{
+    struct gist_request r;
+    int err = make_restore(c, name, label, &r);
+
+    return err < 0 ? err : gist_run_open(&r, ret_session);
+}
+
+int gist_restore_start(gist_conn *c, const char *name, const char *label,
+                       gist_session_fn *on_session, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_restore(c, name, label, &r);
+
+    return err < 0 ? err : gist_start_open(&r, on_session, arg, ret_request);
 }
 
 /* --- documents -------------------------------------------------------------------------------- */
@@ -118,8 +138,8 @@ int gist_document_add(gist_conn *c, const char *name, const char *text, size_t l
     if (err < 0)
         return err;
     err = gist_run(&r, -1);
-    if (err == 0 && ret_usage)
-        *ret_usage = r.result.usage;
+    if (err == 0)
+        gist_copy_out(ret_usage, c->sizes.usage, &r.result.usage, sizeof(r.result.usage));
     return err;
 }
 
@@ -132,9 +152,8 @@ int gist_document_add_start(gist_conn *c, const char *name, const char *text, si
 
     if (err < 0)
         return err;
-    r.on_done = on_done;
-    r.arg = r.progress_arg = arg;
-    return gist_submit(&r, ret_request);
+    r.progress_arg = arg;
+    return gist_start(&r, on_done, arg, ret_request);
 }
 
 /* --- both ------------------------------------------------------------------------------------- */
@@ -168,17 +187,34 @@ static int give_rows(struct gist_request *r, const struct wire_rep *rep, const u
     return 0;
 }
 
-int gist_list(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, void *arg)
+static int make_list(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, void *arg,
+                     struct gist_request *ret)
 {
-    struct gist_request r = gist_request_make(c, WIRE_LIST);
-
     if (!on_row || (unsigned)kind > GIST_DOCUMENTS)
         return gist_set_errno(c, -EINVAL);
-    r.msg.u.list.kind = kind == GIST_DOCUMENTS ? WIRE_NAMED_DOCUMENT : WIRE_NAMED_SESSION;
-    r.on_row = on_row;
-    r.on_reply = give_rows;
-    r.arg = arg;
-    return gist_run(&r, -1);
+    *ret = gist_request_make(c, WIRE_LIST);
+    ret->msg.u.list.kind = kind == GIST_DOCUMENTS ? WIRE_NAMED_DOCUMENT : WIRE_NAMED_SESSION;
+    ret->on_row = on_row;
+    ret->on_reply = give_rows;
+    ret->arg = arg;
+    return 0;
+}
+
+int gist_list(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, void *arg)
+{
+    struct gist_request r;
+    int err = make_list(c, kind, on_row, arg, &r);
+
+    return err < 0 ? err : gist_run(&r, -1);
+}
+
+int gist_list_start(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, gist_done_fn *on_done,
+                    void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_list(c, kind, on_row, arg, &r);
+
+    return err < 0 ? err : gist_start(&r, on_done, arg, ret_request);
 }
 
 static int expect_deleted(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
@@ -188,14 +224,31 @@ static int expect_deleted(struct gist_request *r, const struct wire_rep *rep, co
     return rep->kind == WIRE_DELETED && rep->last ? 0 : -EPROTO;
 }
 
-int gist_delete(gist_conn *c, enum gist_named kind, const char *name)
+static int make_delete(gist_conn *c, enum gist_named kind, const char *name,
+                       struct gist_request *ret)
 {
-    struct gist_request r = gist_request_make(c, WIRE_DELETE);
-
     if (!name || (unsigned)kind > GIST_DOCUMENTS)
         return gist_set_errno(c, -EINVAL);
-    r.msg.u.delete.kind = kind == GIST_DOCUMENTS ? WIRE_NAMED_DOCUMENT : WIRE_NAMED_SESSION;
-    r.msg.u.delete.name = name;
-    r.on_reply = expect_deleted;
-    return gist_run(&r, -1);
+    *ret = gist_request_make(c, WIRE_DELETE);
+    ret->msg.u.delete.kind = kind == GIST_DOCUMENTS ? WIRE_NAMED_DOCUMENT : WIRE_NAMED_SESSION;
+    ret->msg.u.delete.name = name;
+    ret->on_reply = expect_deleted;
+    return 0;
+}
+
+int gist_delete(gist_conn *c, enum gist_named kind, const char *name)
+{
+    struct gist_request r;
+    int err = make_delete(c, kind, name, &r);
+
+    return err < 0 ? err : gist_run(&r, -1);
+}
+
+int gist_delete_start(gist_conn *c, enum gist_named kind, const char *name, gist_done_fn *on_done,
+                      void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_delete(c, kind, name, &r);
+
+    return err < 0 ? err : gist_start(&r, on_done, arg, ret_request);
 }

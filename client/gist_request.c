@@ -45,12 +45,9 @@ static void unqueue(struct gist_request *r)
     r->queued = false;
 }
 
-/* From here on the caller's id of it is fixed, also if it has to wait for room: a cancel may come
- * before it was sent. */
-static int enqueue(struct gist_request *r, bool front)
+static int put_in_queue(struct gist_request *r, bool front)
 {
     gist_conn *c = r->conn;
-    struct gist_request **end;
 
     if (c->n_queue == c->cap_queue) {
         size_t cap = c->cap_queue ? 2 * c->cap_queue : 16;
@@ -66,7 +63,19 @@ static int enqueue(struct gist_request *r, bool front)
     c->queue[front ? 0 : c->n_queue] = r;
     c->n_queue++;
     r->queued = true;
+    return 0;
+}
 
+/* From here on the caller's id of it is fixed, also if it has to wait for room: a cancel may come
+ * before it was sent. */
+static int enqueue(struct gist_request *r, bool front)
+{
+    gist_conn *c = r->conn;
+    struct gist_request **end;
+
+    if (put_in_queue(r, front) < 0)
+        return -ENOMEM;
+    r->here = r->bulk_len;
     for (end = &c->open; *end; end = &(*end)->next)
         ;
     *end = r;
@@ -78,33 +87,31 @@ static int enqueue(struct gist_request *r, bool front)
 static void free_request(struct gist_request *r)
 {
     free(r->owned);
+    free(r->opening);
     free(r->ids.mem);
     free(r->logprobs.mem);
+    free(r->text.mem);
     gist_choices_free(r->choices);
     gist_embeddings_free(r->embeddings);
     free(r);
 }
 
-static bool is_told(const struct gist_request *r)
-{
-    return r->on_done || r->on_cache_done || r->on_choices || r->on_embeddings;
-}
-
-static void tell_done(struct gist_request *r, int err)
+static void tell_end(struct gist_request *r, int err)
 {
     gist_conn *c = r->conn;
     bool was = c->dispatching;
 
+    if (!r->tell)
+        return;
     c->dispatching = true;
-    if (r->on_done)
-        r->on_done(r->arg, err, err == 0 ? &r->result : NULL);
-    if (r->on_cache_done)
-        r->on_cache_done(r->arg, err, err == 0 ? &r->cache : NULL);
-    if (r->on_embeddings)
-        r->on_embeddings(r->arg, err, err == 0 ? r->embeddings : NULL);
-    if (r->on_choices)
-        r->on_choices(r->arg, err, err == 0 ? r->choices : NULL);
+    r->tell(r, err);
     c->dispatching = was;
+}
+
+/* Programs from before a cut answer had a result may take one for success. */
+static void tell_done(struct gist_request *r, int err)
+{
+    r->end.done(r->arg, err, err == 0 || (r->cut && !r->conn->first) ? &r->result : NULL);
 }
 
 /* The one way a request ends. */
@@ -119,7 +126,7 @@ static void finish(struct gist_request *r, int err)
     r->in_flight = false;
     r->done = true;
     r->err = err;
-    tell_done(r, err);
+    tell_end(r, err);
     if (!r->waited_for)
         free_request(r);
 }
@@ -280,9 +287,46 @@ static void take_error(struct gist_request *r, const struct wire_rep *rep)
     int err = gist_errno_of(code);
 
     /* What nobody asked about (a Cancel that came too late) must not hide another's error. */
-    if (r->waited_for || is_told(r))
+    if (r->waited_for || r->tell)
         gist_set_error(r->conn, code, err, "%s", rep->u.error.text);
+    if (rep->u.error.has_usage) {
+        r->cut = true;
+        r->result.reason = code == GIST_E_CANCELLED ? GIST_CANCELLED : GIST_CUT;
+        gist_copy_usage(&r->result.usage, &rep->u.error.usage);
+    }
     finish(r, err);
+}
+
+/* A later daemon's, which we did not ask for: we go on without it, if there is more to come. */
+static void pass_over(struct gist_request *r, const struct wire_rep *rep)
+{
+    if (!rep->last)
+        return;
+    finish(r, gist_set_error(r->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
+                             "gistd %s has answered in a way that this version of libgist does not "
+                             "know: install the same release of both",
+                             r->conn->info.version ? r->conn->info.version : ""));
+}
+
+/* The list goes on with a request of its own, behind those that wait. */
+static int go_on(struct gist_request *r)
+{
+    gist_conn *c = r->conn;
+    size_t n = r->later < r->step ? r->later : r->step;
+
+    if (r->cancel) /* it came too late for what was answered, and not for the rest */
+        return gist_set_error(c, GIST_E_CANCELLED, -ECANCELED, "the request was cancelled");
+    if (put_in_queue(r, false) < 0)
+        return gist_set_errno(c, -ENOMEM);
+    r->bulk += r->bulk_len;
+    r->first += r->here / sizeof(uint32_t);
+    r->had = r->ids.n;
+    r->bulk_len = r->here = n;
+    r->later -= n;
+    r->sent = 0;
+    r->in_flight = false;
+    r->msg.id = c->next_id++;
+    return 0;
 }
 
 static int take_reply(gist_conn *c, const struct chan_msg *msg)
@@ -308,6 +352,10 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
         take_error(r, &rep);
         return 0;
     }
+    if (rep.kind == WIRE_REP__N) {
+        pass_over(r, &rep);
+        return 0;
+    }
     if (!all_sent(r)) { /* a part; pump() sends the next one */
         if (!rep.last)
             return gist_fail(c, -EPROTO, "gistd answered before it had received the whole text");
@@ -319,6 +367,11 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     if (err < 0)
         return gist_fail(c, err, "gistd sent the wrong kind of reply (%d) to a request (%d)",
                          (int)rep.kind, (int)r->msg.kind);
+    if (rep.last && r->err == 0 && r->later > 0) {
+        r->err = go_on(r);
+        if (r->err == 0)
+            return 0;
+    }
     if (rep.last)
         finish(r, r->err);
     return 0;
@@ -415,115 +468,40 @@ int gist_run(struct gist_request *r, int timeout_ms)
 
 /* --- not waiting ------------------------------------------------------------------------------ */
 
-/* Where a message that waits for room points into the caller's memory, but for its bulk. */
-static size_t borrowed_strings(struct wire_req *m, const char **ret[3])
-{
-    size_t n = 0;
-
-    if (m->kind != WIRE_ADD_DOCUMENT)
-        return 0;
-    if (m->u.add_document.name)
-        ret[n++] = &m->u.add_document.name;
-    if (m->u.add_document.role)
-        ret[n++] = &m->u.add_document.role;
-    if (m->u.add_document.memory.adapter)
-        ret[n++] = &m->u.add_document.memory.adapter;
-    return n;
-}
-
-static char *own_string(const char **s, char *to)
-{
-    char *end = stpcpy(to, *s) + 1;
-
-    *s = to;
-    return end;
-}
-
-/* Chat messages: a table, and roles that it points to. Of no other request. */
-static const struct wire_chat_message *borrowed_messages(const struct wire_req *m, size_t *ret_n,
-                                                         size_t *ret_len)
-{
-    *ret_n = m->kind == WIRE_APPEND ? m->u.append.n_messages : 0;
-    *ret_len = 0;
-    for (size_t i = 0; i < *ret_n; i++)
-        *ret_len += strlen(m->u.append.messages[i].role) + 1;
-    return *ret_n ? m->u.append.messages : NULL;
-}
-
-static char *own_messages(struct wire_req *m, struct wire_chat_message *to, char *p)
-{
-    memcpy(to, m->u.append.messages, m->u.append.n_messages * sizeof(*to));
-    m->u.append.messages = to;
-    for (size_t i = 0; i < m->u.append.n_messages; i++)
-        p = own_string(&to[i].role, p);
-    return p;
-}
-
-/* Where each of several texts ends, which stand one after the other in the bulk. */
-static const uint64_t **borrowed_lens(struct wire_req *m, size_t *ret_n)
-{
-    *ret_n = m->kind == WIRE_SCORE_CHOICES ? m->u.score_choices.n
-             : m->kind == WIRE_EMBED       ? m->u.embed.n
-                                           : 0;
-    return m->kind == WIRE_EMBED ? &m->u.embed.lens : &m->u.score_choices.lens;
-}
-
-static void own_lens(const uint64_t **lens, size_t n, uint64_t *to)
-{
-    if (n == 0)
-        return;
-    memcpy(to, *lens, n * sizeof(*to));
-    *lens = to;
-}
-
-/* Copies what the caller's memory holds: the rest of the text, messages, stop strings, names. What
- * has pointers stands first, where malloc aligns it. */
+/* Copies what the caller's memory holds: the rest of the text, and what the message points to. That
+ * is copied as the daemon would get it, packed and unpacked, so that no field is forgotten here;
+ * once to see how much memory it takes. */
 static int own_memory(struct gist_request *r)
 {
-    size_t n = r->bulk_len - r->sent, n_stops = 0, n_strings, n_messages, n_lens, len;
-    const uint64_t **lens = borrowed_lens(&r->msg, &n_lens);
-    const char **stops, **strings[3];
-    struct wire_chat_message *messages;
-    char *p;
+    size_t n = r->bulk_len - r->sent + r->later, len;
+    gist_conn *c = r->conn;
+    struct wire_scratch own;
+    struct wire_req copy;
+    int err = wire_req_pack(&c->out, &r->msg, c->frame, sizeof(c->frame), &len);
 
-    n_strings = borrowed_strings(&r->msg, strings);
-    (void)borrowed_messages(&r->msg, &n_messages, &len);
-    if (r->msg.kind == WIRE_GENERATE)
-        n_stops = r->msg.u.generate.n_stops;
-    for (size_t i = 0; i < n_stops; i++)
-        len += strlen(r->msg.u.generate.stops[i]) + 1;
-    for (size_t i = 0; i < n_strings; i++)
-        len += strlen(*strings[i]) + 1;
-    r->owned = malloc(n_lens * sizeof(**lens) + n_messages * sizeof(*messages) +
-                      n_stops * sizeof(*stops) + len + n + 1);
+    c->out.used = 0;
+    if (err == 0)
+        err = wire_req_unpack(&c->out, c->frame, len, &copy);
+    if (err < 0)
+        return err;
+    own = (struct wire_scratch){ .len = c->out.used };
+    r->owned = own.mem = malloc(own.len + n + 1);
     if (!r->owned)
         return -ENOMEM;
-    own_lens(lens, n_lens, r->owned);
-    messages = (struct wire_chat_message *)((uint64_t *)r->owned + n_lens);
-    stops = (const char **)(messages + n_messages);
-    p = (char *)(stops + n_stops);
-    if (n_messages > 0)
-        p = own_messages(&r->msg, messages, p);
-    for (size_t i = 0; i < n_stops; i++) {
-        stops[i] = r->msg.u.generate.stops[i];
-        p = own_string(&stops[i], p);
-    }
-    if (n_stops > 0)
-        r->msg.u.generate.stops = stops;
-    for (size_t i = 0; i < n_strings; i++)
-        p = own_string(strings[i], p);
+    err = wire_req_unpack(&own, c->frame, len, &r->msg);
     if (n > 0)
-        memcpy(p, r->bulk + r->sent, n);
-    r->bulk = (uint8_t *)p;
-    r->bulk_len = n;
+        memcpy(own.mem + own.len, r->bulk + r->sent, n);
+    r->bulk = own.mem + own.len;
+    r->bulk_len -= r->sent;
     r->sent = 0;
-    return 0;
+    return err;
 }
 
 int gist_submit(const struct gist_request *r, uint64_t *ret_request)
 {
     gist_conn *c = r->conn;
     struct gist_request *x;
+    int err = 0;
 
     if (c->dead)
         return c->dead;
@@ -542,15 +520,27 @@ int gist_submit(const struct gist_request *r, uint64_t *ret_request)
     pump(c);
     x->waited_for = false;
     /* What could be sent at once, which is nearly all, is never copied. */
-    if (!x->done && x->queued && own_memory(x) < 0) {
-        gist_set_errno(c, -ENOMEM);
-        finish(x, -ENOMEM);
+    if (!x->done && (x->queued || x->later > 0))
+        err = own_memory(x);
+    if (err < 0 && x->in_flight) { /* half of it is there, and can't be called back */
+        (void)gist_fail(c, err, "this program has no memory for the rest of a request");
+    } else if (err < 0) {
+        set_send_error(c, err);
+        finish(x, err);
     } else if (x->done) {
         free_request(x);
     }
     if (!c->dispatching)
         gist_rearm(c);
     return 0;
+}
+
+int gist_start(struct gist_request *r, gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    r->end.done = on_done;
+    r->tell = on_done ? tell_done : NULL;
+    r->arg = arg;
+    return gist_submit(r, ret_request);
 }
 
 static bool hung_up(const gist_conn *c)

@@ -11,7 +11,7 @@ int gist_keep_rows(struct gist_request *r, const struct wire_rep *rep, const uin
 {
     uint64_t n = rep->u.score_rows.n;
 
-    if (rep->u.score_rows.first != r->ids.n || rep->bulk_len != n * 8)
+    if (rep->u.score_rows.first != r->ids.n - r->had || rep->bulk_len != n * 8)
         return -EPROTO;
     if (n == 0 || r->err)
         return 0;
@@ -41,11 +41,14 @@ static int give_rows(struct gist_request *r, const struct wire_rep *rep, const u
 
 static int keep_score(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
+    struct gist_usage usage;
+
     if (rep->kind == WIRE_SCORE_ROWS && !rep->last)
         return r->on_rows ? give_rows(r, rep, bulk) : gist_keep_rows(r, rep, bulk);
     if (rep->kind != WIRE_DONE || !rep->last)
         return -EPROTO;
-    gist_copy_usage(&r->result.usage, &rep->u.done.usage);
+    gist_copy_usage(&usage, &rep->u.done.usage);
+    gist_add_usage(&r->result.usage, &usage);
     return 0;
 }
 
@@ -93,31 +96,6 @@ static void free_arrays(struct gist_request *r)
     free(r->text.mem);
 }
 
-static void hand_out(struct gist_request *r, struct gist_score *ret_score)
-{
-    *ret_score = (struct gist_score){
-        .ids = r->ids.mem, .logprobs = r->logprobs.mem, .n = r->ids.n, .usage = r->result.usage
-    };
-}
-
-int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gist_score_opts *opts,
-                    struct gist_score *ret_score)
-{
-    struct score_opts o;
-    struct gist_request r;
-    int err = read_opts(c, opts, &o);
-
-    if (err < 0)
-        return err;
-    r = make_score(c, &o, WIRE_SCORE_TEXT, text, len);
-    err = gist_run(&r, -1);
-    if (err < 0)
-        free_arrays(&r);
-    else
-        hand_out(&r, ret_score);
-    return err;
-}
-
 /* What the daemon takes for a window that is not named: a context that stays whole has as many keys
  * as tokens. */
 static uint32_t window_of(const gist_conn *c, const struct score_opts *o)
@@ -143,58 +121,139 @@ static size_t ids_at_once(gist_conn *c, const struct score_opts *o)
     return most - most % window;
 }
 
-int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
-                      const struct gist_score_opts *opts, struct gist_score *ret_score)
+/* As one to the caller, however many requests it takes. */
+static int make_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
+                             const struct gist_score_opts *opts, struct gist_request *ret)
 {
-    struct gist_request sum = { 0 };
     struct score_opts o;
-    size_t step, done = 0;
+    size_t len = n * sizeof(*ids), step;
     int err = read_opts(c, opts, &o);
 
     if (err < 0)
         return err;
-    step = ids_at_once(c, &o);
-    do {
-        size_t k = n - done < step ? n - done : step;
-        struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));
+    step = ids_at_once(c, &o) * sizeof(*ids);
+    *ret = make_score(c, &o, WIRE_SCORE_TOKENS, ids, len < step ? len : step);
+    ret->step = step;
+    ret->later = len - ret->bulk_len;
+    return 0;
+}
 
-        err = gist_run(&r, -1);
-        if (err == 0 && (gist_array_add(&sum.ids, r.ids.mem, r.ids.n, 4) < 0 ||
-                         gist_array_add(&sum.logprobs, r.logprobs.mem, r.logprobs.n, 4) < 0))
-            err = gist_set_errno(c, -ENOMEM);
-        gist_add_usage(&sum.result.usage, &r.result.usage);
-        free_arrays(&r);
-        done += k;
-    } while (err == 0 && done < n);
+static int make_score_text(gist_conn *c, const char *text, size_t len,
+                           const struct gist_score_opts *opts, struct gist_request *ret)
+{
+    struct score_opts o;
+    int err = read_opts(c, opts, &o);
+
     if (err < 0)
-        free_arrays(&sum);
+        return err;
+    *ret = make_score(c, &o, WIRE_SCORE_TEXT, text, len);
+    return 0;
+}
+
+static struct gist_score score_of(const struct gist_request *r)
+{
+    return (struct gist_score){
+        .ids = r->ids.mem, .logprobs = r->logprobs.mem, .n = r->ids.n, .usage = r->result.usage
+    };
+}
+
+static int run_score(struct gist_request *r, struct gist_score *ret_score)
+{
+    int err = gist_run(r, -1);
+    struct gist_score score = score_of(r);
+
+    if (err < 0)
+        free_arrays(r);
     else
-        hand_out(&sum, ret_score);
+        gist_copy_out(ret_score, r->conn->sizes.score, &score, sizeof(score));
     return err;
+}
+
+static void tell_score(struct gist_request *r, int err)
+{
+    struct gist_score score = score_of(r);
+
+    r->end.score(r->arg, err, err == 0 ? &score : NULL);
+}
+
+static int start_score(struct gist_request *r, gist_score_fn *on_score, void *arg,
+                       uint64_t *ret_request)
+{
+    r->end.score = on_score;
+    r->tell = on_score ? tell_score : NULL;
+    r->arg = arg;
+    return gist_submit(r, ret_request);
+}
+
+int gist_score_text(gist_conn *c, const char *text, size_t len, const struct gist_score_opts *opts,
+                    struct gist_score *ret_score)
+{
+    struct gist_request r;
+    int err = make_score_text(c, text, len, opts, &r);
+
+    return err < 0 ? err : run_score(&r, ret_score);
+}
+
+int gist_score_text_start(gist_conn *c, const char *text, size_t len,
+                          const struct gist_score_opts *opts, gist_score_fn *on_score, void *arg,
+                          uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_score_text(c, text, len, opts, &r);
+
+    return err < 0 ? err : start_score(&r, on_score, arg, ret_request);
+}
+
+int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
+                      const struct gist_score_opts *opts, struct gist_score *ret_score)
+{
+    struct gist_request r;
+    int err = make_score_tokens(c, ids, n, opts, &r);
+
+    return err < 0 ? err : run_score(&r, ret_score);
+}
+
+int gist_score_tokens_start(gist_conn *c, const uint32_t *ids, size_t n,
+                            const struct gist_score_opts *opts, gist_score_fn *on_score, void *arg,
+                            uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_score_tokens(c, ids, n, opts, &r);
+
+    return err < 0 ? err : start_score(&r, on_score, arg, ret_request);
+}
+
+static int make_logits(gist_conn *c, const uint32_t *ids, size_t n,
+                       const struct gist_score_opts *opts, gist_rows_fn *on_rows, void *arg,
+                       struct gist_request *ret)
+{
+    int err = on_rows ? make_score_tokens(c, ids, n, opts, ret) : gist_set_errno(c, -EINVAL);
+
+    if (err < 0)
+        return err;
+    ret->msg.u.score.want = WIRE_SCORE_LOGITS;
+    ret->on_rows = on_rows;
+    ret->arg = arg;
+    return 0;
 }
 
 int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
                       const struct gist_score_opts *opts, gist_rows_fn *on_rows, void *arg)
 {
-    struct score_opts o;
-    size_t step, done = 0;
-    int err = on_rows ? read_opts(c, opts, &o) : gist_set_errno(c, -EINVAL);
+    struct gist_request r;
+    int err = make_logits(c, ids, n, opts, on_rows, arg, &r);
 
-    if (err < 0)
-        return err;
-    step = ids_at_once(c, &o);
-    do {
-        size_t k = n - done < step ? n - done : step;
-        struct gist_request r = make_score(c, &o, WIRE_SCORE_TOKENS, ids + done, k * sizeof(*ids));
+    return err < 0 ? err : gist_run(&r, -1);
+}
 
-        r.msg.u.score.want = WIRE_SCORE_LOGITS;
-        r.on_rows = on_rows;
-        r.arg = arg;
-        r.first = done;
-        err = gist_run(&r, -1);
-        done += k;
-    } while (err == 0 && done < n);
-    return err;
+int gist_score_logits_start(gist_conn *c, const uint32_t *ids, size_t n,
+                            const struct gist_score_opts *opts, gist_rows_fn *on_rows,
+                            gist_done_fn *on_done, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_logits(c, ids, n, opts, on_rows, arg, &r);
+
+    return err < 0 ? err : gist_start(&r, on_done, arg, ret_request);
 }
 
 /* --- tokens ----------------------------------------------------------------------------------- */
@@ -210,18 +269,27 @@ static int keep_tokens(struct gist_request *r, const struct wire_rep *rep, const
     return 0;
 }
 
+static int make_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags,
+                         struct gist_request *ret)
+{
+    if (flags & ~GIST_SPECIAL)
+        return gist_set_errno(c, -EINVAL);
+    *ret = gist_request_make(c, WIRE_TOKENIZE);
+    ret->msg.u.tokenize.special = flags & GIST_SPECIAL;
+    ret->bulk = (const uint8_t *)text;
+    ret->bulk_len = len;
+    ret->on_reply = keep_tokens;
+    return 0;
+}
+
 int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags, uint32_t **ret_ids,
                   size_t *ret_n)
 {
-    struct gist_request r = gist_request_make(c, WIRE_TOKENIZE);
-    int err;
+    struct gist_request r;
+    int err = make_tokenize(c, text, len, flags, &r);
 
-    if (flags & ~GIST_SPECIAL)
-        return gist_set_errno(c, -EINVAL);
-    r.msg.u.tokenize.special = flags & GIST_SPECIAL;
-    r.bulk = (const uint8_t *)text;
-    r.bulk_len = len;
-    r.on_reply = keep_tokens;
+    if (err < 0)
+        return err;
     err = gist_run(&r, -1);
     if (err < 0) {
         free_arrays(&r);
@@ -232,28 +300,53 @@ int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags, ui
     return 0;
 }
 
+static void tell_tokens(struct gist_request *r, int err)
+{
+    r->end.tokens(r->arg, err, err == 0 ? r->ids.mem : NULL, err == 0 ? r->ids.n : 0);
+}
+
+int gist_tokenize_start(gist_conn *c, const char *text, size_t len, unsigned flags,
+                        gist_tokens_fn *on_tokens, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_tokenize(c, text, len, flags, &r);
+
+    if (err < 0)
+        return err;
+    r.end.tokens = on_tokens;
+    r.tell = on_tokens ? tell_tokens : NULL;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
+}
+
+/* With a NUL behind it, which is not counted, for those who print it. */
 static int keep_text(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     (void)bulk;
     if (rep->kind != WIRE_TEXT)
         return -EPROTO;
-    if (r->err == 0 && gist_array_add(&r->text, rep->u.text.text, strlen(rep->u.text.text), 1) < 0)
+    if (r->err == 0 &&
+        (gist_array_add(&r->text, rep->u.text.text, strlen(rep->u.text.text), 1) < 0 ||
+         (rep->last && gist_array_add(&r->text, "", 1, 1) < 0)))
         r->err = gist_set_errno(r->conn, -ENOMEM);
     return 0;
 }
 
-int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text, size_t *ret_len)
+static struct gist_request make_detokenize(gist_conn *c, const uint32_t *ids, size_t n)
 {
     struct gist_request r = gist_request_make(c, WIRE_DETOKENIZE);
-    int err;
 
     r.bulk = (const uint8_t *)ids;
     r.bulk_len = n * sizeof(*ids);
     r.on_reply = keep_text;
-    err = gist_run(&r, -1);
-    /* With a NUL behind it, which is not counted, for those who print it. */
-    if (err == 0 && gist_array_add(&r.text, "", 1, 1) < 0)
-        err = gist_set_errno(c, -ENOMEM);
+    return r;
+}
+
+int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text, size_t *ret_len)
+{
+    struct gist_request r = make_detokenize(c, ids, n);
+    int err = gist_run(&r, -1);
+
     if (err < 0) {
         free_arrays(&r);
         return err;
@@ -261,4 +354,20 @@ int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text
     *ret_text = r.text.mem;
     *ret_len = r.text.n - 1;
     return 0;
+}
+
+static void tell_string(struct gist_request *r, int err)
+{
+    r->end.string(r->arg, err, err == 0 ? r->text.mem : NULL, err == 0 ? r->text.n - 1 : 0);
+}
+
+int gist_detokenize_start(gist_conn *c, const uint32_t *ids, size_t n, gist_string_fn *on_string,
+                          void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = make_detokenize(c, ids, n);
+
+    r.end.string = on_string;
+    r.tell = on_string ? tell_string : NULL;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
 }

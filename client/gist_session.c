@@ -1,4 +1,4 @@
-/* client/gist_session.c - sessions: open, append, generate, close. */
+/* client/gist_session.c - sessions: open, append, close. */
 #include "client/gist_internal.h"
 
 #include <errno.h>
@@ -17,10 +17,13 @@ static int keep_session(struct gist_request *r, const struct wire_rep *rep, cons
     return 0;
 }
 
-gist_session *gist_session_keep(gist_session *s, const struct gist_request *r)
+/* The daemon has opened it: it is the connection's. */
+static gist_session *adopt(struct gist_request *r)
 {
+    gist_session *s = r->opening;
     gist_conn *c = r->conn;
 
+    r->opening = NULL;
     *s = (gist_session){
         .next = c->sessions, .conn = c, .id = r->session, .opened = r->result.usage
     };
@@ -28,16 +31,55 @@ gist_session *gist_session_keep(gist_session *s, const struct gist_request *r)
     return s;
 }
 
-void gist_session_usage(const gist_session *s, struct gist_usage *ret_usage)
+/* Before the request: a session that the daemon has and we could not keep would be lost. */
+static int make_room(struct gist_request *r)
 {
-    *ret_usage = s->opened;
+    r->opening = calloc(1, sizeof(*r->opening));
+    return r->opening ? 0 : gist_set_errno(r->conn, -ENOMEM);
 }
 
-int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session)
+int gist_run_open(struct gist_request *r, gist_session **ret_session)
+{
+    int err = make_room(r);
+
+    if (err == 0)
+        err = gist_run(r, -1);
+    if (err == 0)
+        *ret_session = adopt(r);
+    free(r->opening);
+    return err;
+}
+
+static void tell_session(struct gist_request *r, int err)
+{
+    r->end.session(r->arg, err, err == 0 ? adopt(r) : NULL);
+}
+
+int gist_start_open(struct gist_request *r, gist_session_fn *on_session, void *arg,
+                    uint64_t *ret_request)
+{
+    int err = on_session ? make_room(r) : gist_set_errno(r->conn, -EINVAL);
+
+    if (err < 0)
+        return err;
+    r->end.session = on_session;
+    r->tell = tell_session;
+    r->arg = arg;
+    err = gist_submit(r, ret_request);
+    if (err < 0)
+        free(r->opening);
+    return err;
+}
+
+void gist_session_usage(const gist_session *s, struct gist_usage *ret_usage)
+{
+    gist_copy_out(ret_usage, s->conn->sizes.usage, &s->opened, sizeof(s->opened));
+}
+
+static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist_request *ret)
 {
     struct gist_request r = gist_request_make(c, WIRE_OPEN_SESSION);
     struct gist_policy p;
-    gist_session *s;
     int err = gist_copy_sized(&p, sizeof(p), policy);
 
     if (err == 0 && p.flags & ~(GIST_AUTO | GIST_PUBLIC | GIST_PRIVATE | GIST_SET_SEGMENT))
@@ -50,10 +92,6 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EINVAL,
                               "%zu documents for one session; %u are allowed", p.n_documents,
                               WIRE_DOCUMENTS_MAX);
-    /* Before the request: a session that the daemon has and we could not keep would be lost. */
-    s = calloc(1, sizeof(*s));
-    if (!s)
-        return gist_set_errno(c, -ENOMEM);
     if (p.flags & GIST_AUTO)
         r.msg.u.open_session.memory.automatic = true;
     r.msg.u.open_session.segment = p.segment;
@@ -66,33 +104,50 @@ int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret
     r.msg.u.open_session.documents = p.documents;
     r.msg.u.open_session.n_documents = (uint32_t)p.n_documents;
     r.on_reply = keep_session;
-    err = gist_run(&r, -1);
-    if (err < 0) {
-        free(s);
-        return err;
-    }
-    *ret_session = gist_session_keep(s, &r);
+    *ret = r;
     return 0;
+}
+
+int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session)
+{
+    struct gist_request r;
+    int err = make_open(c, policy, &r);
+
+    return err < 0 ? err : gist_run_open(&r, ret_session);
+}
+
+int gist_open_start(gist_conn *c, const struct gist_policy *policy, gist_session_fn *on_session,
+                    void *arg, uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_open(c, policy, &r);
+
+    return err < 0 ? err : gist_start_open(&r, on_session, arg, ret_request);
+}
+
+static struct gist_request make_fork(gist_session *s, const char *label)
+{
+    struct gist_request r = gist_request_make(s->conn, WIRE_FORK);
+
+    r.msg.u.fork.session = s->id;
+    r.msg.u.fork.label = label;
+    r.on_reply = keep_session;
+    return r;
 }
 
 int gist_fork(gist_session *s, const char *label, gist_session **ret_session)
 {
-    struct gist_request r = gist_request_make(s->conn, WIRE_FORK);
-    gist_session *t = calloc(1, sizeof(*t));
-    int err;
+    struct gist_request r = make_fork(s, label);
 
-    if (!t)
-        return gist_set_errno(s->conn, -ENOMEM);
-    r.msg.u.fork.session = s->id;
-    r.msg.u.fork.label = label;
-    r.on_reply = keep_session;
-    err = gist_run(&r, -1);
-    if (err < 0) {
-        free(t);
-        return err;
-    }
-    *ret_session = gist_session_keep(t, &r);
-    return 0;
+    return gist_run_open(&r, ret_session);
+}
+
+int gist_fork_start(gist_session *s, const char *label, gist_session_fn *on_session, void *arg,
+                    uint64_t *ret_request)
+{
+    struct gist_request r = make_fork(s, label);
+
+    return gist_start_open(&r, on_session, arg, ret_request);
 }
 
 static int check_rewound(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
@@ -104,14 +159,29 @@ static int check_rewound(struct gist_request *r, const struct wire_rep *rep, con
                : -EPROTO;
 }
 
-int gist_rewind(gist_session *s, uint32_t n_tokens)
+static struct gist_request make_rewind(gist_session *s, uint32_t n_tokens)
 {
     struct gist_request r = gist_request_make(s->conn, WIRE_REWIND);
 
     r.msg.u.rewind.session = s->id;
     r.msg.u.rewind.n_tokens = n_tokens;
     r.on_reply = check_rewound;
+    return r;
+}
+
+int gist_rewind(gist_session *s, uint32_t n_tokens)
+{
+    struct gist_request r = make_rewind(s, n_tokens);
+
     return gist_run(&r, -1);
+}
+
+int gist_rewind_start(gist_session *s, uint32_t n_tokens, gist_done_fn *on_done, void *arg,
+                      uint64_t *ret_request)
+{
+    struct gist_request r = make_rewind(s, n_tokens);
+
+    return gist_start(&r, on_done, arg, ret_request);
 }
 
 void gist_close(gist_session *s)
@@ -172,8 +242,8 @@ static int run_append(struct gist_request *r, struct gist_usage *ret_usage)
 
     r->on_reply = keep_appended;
     err = gist_run(r, -1);
-    if (err == 0 && ret_usage)
-        *ret_usage = r->result.usage;
+    if (err == 0)
+        gist_copy_out(ret_usage, r->conn->sizes.usage, &r->result.usage, sizeof(r->result.usage));
     return err;
 }
 
@@ -181,9 +251,7 @@ static int start_append(struct gist_request *r, gist_done_fn *on_done, void *arg
                         uint64_t *ret_request)
 {
     r->on_reply = keep_appended;
-    r->on_done = on_done;
-    r->arg = arg;
-    return gist_submit(r, ret_request);
+    return gist_start(r, on_done, arg, ret_request);
 }
 
 static struct gist_request make_append(gist_session *s, enum wire_append_kind kind,
@@ -329,226 +397,4 @@ int gist_append_chat_start(gist_session *s, const struct gist_message *msgs, siz
     free(list);
     free(text);
     return err;
-}
-
-/* --- generating ------------------------------------------------------------------------------- */
-
-static void give_logprobs(struct gist_request *r, const struct wire_rep *rep)
-{
-    uint32_t n_top = rep->u.text.n_top;
-    struct gist_logprob one;
-
-    if (!r->on_logprob || !rep->u.text.logprobs)
-        return;
-    for (uint32_t i = 0; i < rep->u.text.n_ids; i++) {
-        one = (struct gist_logprob){ .answer = rep->u.text.index,
-                                     .id = rep->u.text.tokens[i],
-                                     .logprob = rep->u.text.logprobs[i],
-                                     .n_top = n_top };
-        if (n_top > 0) {
-            one.top_ids = rep->u.text.top_ids + (size_t)i * n_top;
-            one.top_logprobs = rep->u.text.top_logprobs + (size_t)i * n_top;
-        }
-        r->on_logprob(r->arg, &one);
-    }
-}
-
-/* Text that comes behind a callback's refusal is what the daemon had sent before it saw the cancel:
- * it is read and dropped, until the last reply ends the request. */
-static int give_text(struct gist_request *r, const struct wire_rep *rep)
-{
-    const char *text = rep->u.text.text;
-    size_t len = strlen(text);
-    int no = 0;
-
-    if (rep->last || (rep->u.text.index && rep->u.text.index >= r->msg.u.generate.n))
-        return -EPROTO;
-    if (!r->err)
-        give_logprobs(r, rep);
-    if (r->err) /* the caller wants no more */
-        return 0;
-    if (r->on_answers)
-        no = r->on_answers(r->arg, rep->u.text.index, text, len, rep->u.text.tokens,
-                           rep->u.text.n_ids);
-    else if (r->on_text)
-        no = r->on_text(r->arg, text, len, rep->u.text.tokens, rep->u.text.n_ids);
-    if (no != 0) {
-        r->err = gist_set_error(r->conn, GIST_E_CANCELLED, -ECANCELED,
-                                "the answer was cancelled: its callback returned non-zero");
-        gist_request_cancel(r);
-    }
-    return 0;
-}
-
-/* One of several has ended; or the only one. */
-static int give_result(struct gist_request *r, uint32_t answer, const struct gist_result *result)
-{
-    if (answer && answer >= r->msg.u.generate.n)
-        return -EPROTO;
-    if (r->results)
-        r->results[answer] = *result;
-    if (r->on_answer && !r->err)
-        r->on_answer(r->arg, answer, result);
-    return 0;
-}
-
-static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
-{
-    static const enum gist_reason reasons[] = {
-        [WIRE_REASON_END_OF_TEXT] = GIST_END_OF_TEXT,
-        [WIRE_REASON_STOP] = GIST_STOP,
-        [WIRE_REASON_LENGTH] = GIST_LENGTH,
-        [WIRE_REASON_CONTEXT_FULL] = GIST_CONTEXT_FULL,
-        [WIRE_REASON_POOL_FULL] = GIST_POOL_FULL,
-    };
-    struct gist_result result = { 0 };
-
-    (void)bulk;
-    if (rep->kind == WIRE_TEXT)
-        return give_text(r, rep);
-    if (rep->kind != WIRE_DONE || (!rep->last && r->msg.u.generate.n < 2))
-        return -EPROTO;
-    result.reason = reasons[rep->u.done.reason];
-    gist_copy_usage(&result.usage, &rep->u.done.usage);
-    if (rep->last)
-        r->result = result;
-    return rep->last && r->msg.u.generate.n > 1 ? 0 : give_result(r, rep->u.done.index, &result);
-}
-
-/* An older daemon would pass over what it does not know, and answer with any text. */
-static int add_outputs(gist_session *s, const struct gist_sampling *p, struct gist_request *r)
-{
-    bool logprobs = p->logprobs > 0 || p->flags & GIST_SET_LOGPROBS;
-
-    if ((p->grammar || logprobs) && !s->conn->outputs)
-        return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
-                              "gistd %s knows neither grammars nor log-probabilities: restart it "
-                              "with a newer version",
-                              s->conn->info.version);
-    r->msg.u.generate.grammar = (enum wire_grammar)p->grammar;
-    r->bulk = (const uint8_t *)p->grammar_text;
-    r->bulk_len = p->grammar_len;
-    r->msg.u.generate.has_logprobs = logprobs;
-    r->msg.u.generate.logprobs = p->logprobs;
-    r->on_logprob = p->on_logprob;
-    return 0;
-}
-
-static int make_generate(gist_session *s, const struct gist_sampling *sampling,
-                         struct gist_request *ret)
-{
-    struct gist_request r = gist_request_make(s->conn, WIRE_GENERATE);
-    struct gist_sampling p;
-    int err = gist_copy_sized(&p, sizeof(p), sampling);
-
-    if (err == 0 && (p.flags & ~(GIST_SET_TOP_P | GIST_SET_REPEAT_PENALTY | GIST_SET_LOGPROBS |
-                                 GIST_SET_DRAFT) ||
-                     p.grammar > GIST_JSON_SCHEMA || (p.grammar_len > 0 && !p.grammar)))
-        err = -EINVAL;
-    if (err < 0)
-        return gist_set_errno(s->conn, err);
-    if (p.n_stop > WIRE_STOPS_MAX)
-        return gist_set_error(s->conn, GIST_E_BAD_REQUEST, -EINVAL,
-                              "%u stop strings in one request; %u are allowed", p.n_stop,
-                              WIRE_STOPS_MAX);
-    err = add_outputs(s, &p, &r);
-    if (err < 0)
-        return err;
-    r.msg.u.generate.session = s->id;
-    r.msg.u.generate.max_tokens = p.max_tokens;
-    r.msg.u.generate.temperature = p.temperature;
-    r.msg.u.generate.top_k = p.top_k;
-    r.msg.u.generate.top_p = p.top_p;
-    r.msg.u.generate.has_top_p = p.top_p != 0 || p.flags & GIST_SET_TOP_P;
-    r.msg.u.generate.min_p = p.min_p;
-    r.msg.u.generate.repeat_penalty = p.repeat_penalty;
-    r.msg.u.generate.has_repeat_penalty =
-        p.repeat_penalty != 0 || p.flags & GIST_SET_REPEAT_PENALTY;
-    r.msg.u.generate.repeat_last_n = p.repeat_last_n;
-    r.msg.u.generate.seed = p.seed;
-    r.msg.u.generate.stops = p.stop;
-    r.msg.u.generate.n_stops = p.n_stop;
-    r.msg.u.generate.ignore_eog = p.ignore_eog;
-    r.msg.u.generate.has_draft = p.draft != 0 || p.flags & GIST_SET_DRAFT;
-    r.msg.u.generate.draft = p.draft;
-    r.on_reply = keep_answer;
-    *ret = r;
-    return 0;
-}
-
-int gist_generate(gist_session *s, const struct gist_sampling *sampling, gist_text_fn *on_text,
-                  void *arg, struct gist_result *ret_result)
-{
-    struct gist_request r;
-    int err = make_generate(s, sampling, &r);
-
-    if (err < 0)
-        return err;
-    r.on_text = on_text;
-    r.arg = arg;
-    err = gist_run(&r, -1);
-    if (err == 0 && ret_result)
-        *ret_result = r.result;
-    return err;
-}
-
-int gist_generate_start(gist_session *s, const struct gist_sampling *sampling,
-                        gist_text_fn *on_text, gist_done_fn *on_done, void *arg,
-                        uint64_t *ret_request)
-{
-    struct gist_request r;
-    int err = make_generate(s, sampling, &r);
-
-    if (err < 0)
-        return err;
-    r.on_text = on_text;
-    r.on_done = on_done;
-    r.arg = arg;
-    return gist_submit(&r, ret_request);
-}
-
-static int make_several(gist_session *s, const struct gist_sampling *sampling, uint32_t n,
-                        struct gist_request *ret)
-{
-    int err = n > 0 ? make_generate(s, sampling, ret) : gist_set_errno(s->conn, -EINVAL);
-
-    if (err < 0)
-        return err;
-    if (n > 1 && !s->conn->several)
-        return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
-                              "gistd %s gives one answer to a request: restart it with a newer "
-                              "version, or fork the session",
-                              s->conn->info.version);
-    ret->msg.u.generate.n = n;
-    return 0;
-}
-
-int gist_generate_several(gist_session *s, const struct gist_sampling *sampling, uint32_t n,
-                          gist_answers_fn *on_text, void *arg, struct gist_result *ret_results)
-{
-    struct gist_request r;
-    int err = make_several(s, sampling, n, &r);
-
-    if (err < 0)
-        return err;
-    r.on_answers = on_text;
-    r.results = ret_results;
-    r.arg = arg;
-    return gist_run(&r, -1);
-}
-
-int gist_generate_several_start(gist_session *s, const struct gist_sampling *sampling, uint32_t n,
-                                gist_answers_fn *on_text, gist_answer_fn *on_answer,
-                                gist_done_fn *on_done, void *arg, uint64_t *ret_request)
-{
-    struct gist_request r;
-    int err = make_several(s, sampling, n, &r);
-
-    if (err < 0)
-        return err;
-    r.on_answers = on_text;
-    r.on_answer = on_answer;
-    r.on_done = on_done;
-    r.arg = arg;
-    return gist_submit(&r, ret_request);
 }

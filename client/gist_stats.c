@@ -4,54 +4,66 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* The lists of a reply, in one piece of memory. */
+/* The lists of a reply, in one piece of memory, as long as the caller knows what they are of. The
+ * store comes first: it is one, and may be longer. */
 struct lists {
-    struct gist_stats_client *clients;
-    struct gist_stats_session *sessions;
-    struct gist_stats_owner *owners;
     struct gist_stats_store *store;
+    uint8_t *clients, *sessions, *owners;
 };
 
 /* The strings stay in the scratch of the last reply, which the next call uses again. */
-static void copy_lists(const struct wire_stats *w, const struct lists *to)
+static void copy_clients(const struct wire_stats *w, uint8_t *to, size_t len)
 {
-    struct gist_stats_client *clients = to->clients;
-    struct gist_stats_session *sessions = to->sessions;
+    for (uint32_t i = 0; i < w->n_client; i++) {
+        const struct gist_stats_client one = { .id = w->client[i].id,
+                                               .pid = w->client[i].pid,
+                                               .uid = w->client[i].uid,
+                                               .sessions = w->client[i].sessions,
+                                               .pages = w->client[i].pages,
+                                               .name = w->client[i].name };
 
-    for (uint32_t i = 0; i < w->n_client; i++)
-        clients[i] = (struct gist_stats_client){ .id = w->client[i].id,
-                                                 .pid = w->client[i].pid,
-                                                 .uid = w->client[i].uid,
-                                                 .sessions = w->client[i].sessions,
-                                                 .pages = w->client[i].pages,
-                                                 .name = w->client[i].name };
-    for (uint32_t i = 0; i < w->n_session; i++)
-        sessions[i] =
-            (struct gist_stats_session){ .id = w->session[i].id,
-                                         .client = w->session[i].client,
-                                         .n_tokens = w->session[i].n_tokens,
-                                         .pages = w->session[i].pages,
-                                         .segment = w->session[i].segment,
-                                         .busy = w->session[i].busy,
-                                         .label = w->session[i].label,
-                                         .gist_pages = w->session[i].gist_pages,
-                                         .request = w->session[i].request,
-                                         .doing = w->session[i].doing,
-                                         .generated_tokens = w->session[i].generated_tokens,
-                                         .uid = w->session[i].uid };
-    for (uint32_t i = 0; i < w->n_owner; i++)
-        to->owners[i] = (struct gist_stats_owner){ .uid = w->owner[i].uid,
-                                                   .clients = w->owner[i].clients,
-                                                   .sessions = w->owner[i].sessions,
-                                                   .pages = w->owner[i].pages,
-                                                   .gist_pages = w->owner[i].gist_pages,
-                                                   .held_pages = w->owner[i].held_pages,
-                                                   .held_pages_max = w->owner[i].held_pages_max,
-                                                   .clients_max = w->owner[i].clients_max,
-                                                   .sessions_max = w->owner[i].sessions_max,
-                                                   .text_bytes = w->owner[i].text_bytes,
-                                                   .text_bytes_max = w->owner[i].text_bytes_max,
-                                                   .rows = w->owner[i].rows };
+        gist_copy_out(to + i * len, len, &one, sizeof(one));
+    }
+}
+
+static void copy_sessions(const struct wire_stats *w, uint8_t *to, size_t len)
+{
+    for (uint32_t i = 0; i < w->n_session; i++) {
+        const struct gist_stats_session one = { .id = w->session[i].id,
+                                                .client = w->session[i].client,
+                                                .n_tokens = w->session[i].n_tokens,
+                                                .pages = w->session[i].pages,
+                                                .segment = w->session[i].segment,
+                                                .busy = w->session[i].busy,
+                                                .label = w->session[i].label,
+                                                .gist_pages = w->session[i].gist_pages,
+                                                .request = w->session[i].request,
+                                                .doing = w->session[i].doing,
+                                                .generated_tokens = w->session[i].generated_tokens,
+                                                .uid = w->session[i].uid };
+
+        gist_copy_out(to + i * len, len, &one, sizeof(one));
+    }
+}
+
+static void copy_owners(const struct wire_stats *w, uint8_t *to, size_t len)
+{
+    for (uint32_t i = 0; i < w->n_owner; i++) {
+        const struct gist_stats_owner one = { .uid = w->owner[i].uid,
+                                              .clients = w->owner[i].clients,
+                                              .sessions = w->owner[i].sessions,
+                                              .pages = w->owner[i].pages,
+                                              .gist_pages = w->owner[i].gist_pages,
+                                              .held_pages = w->owner[i].held_pages,
+                                              .held_pages_max = w->owner[i].held_pages_max,
+                                              .clients_max = w->owner[i].clients_max,
+                                              .sessions_max = w->owner[i].sessions_max,
+                                              .text_bytes = w->owner[i].text_bytes,
+                                              .text_bytes_max = w->owner[i].text_bytes_max,
+                                              .rows = w->owner[i].rows };
+
+        gist_copy_out(to + i * len, len, &one, sizeof(one));
+    }
 }
 
 static void copy_store(const struct wire_stats_store *w, struct gist_stats_store *to)
@@ -122,56 +134,90 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .requests_waiting = w->requests_waiting };
 }
 
+/* NULL: no memory. */
+static struct gist_stats_store *make_lists(const struct wire_stats *w, const struct gist_sizes *len,
+                                           struct gist_stats *ret)
+{
+    struct lists to;
+
+    to.store =
+        malloc(sizeof(*to.store) + w->n_client * (size_t)len->stats_client +
+               w->n_session * (size_t)len->stats_session + w->n_owner * (size_t)len->stats_owner);
+    if (!to.store)
+        return NULL;
+    to.clients = (uint8_t *)(to.store + 1);
+    to.sessions = to.clients + w->n_client * (size_t)len->stats_client;
+    to.owners = to.sessions + w->n_session * (size_t)len->stats_session;
+    copy_clients(w, to.clients, len->stats_client);
+    copy_sessions(w, to.sessions, len->stats_session);
+    copy_owners(w, to.owners, len->stats_owner);
+    /* The lists may be cut to what a frame holds; these count what the lists have. */
+    ret->n_clients = w->n_client;
+    ret->n_sessions = w->n_session;
+    ret->n_owners = w->n_owner;
+    ret->clients = (const void *)to.clients;
+    ret->sessions = (const void *)to.sessions;
+    ret->owners = (const void *)to.owners;
+    if (w->store) {
+        copy_store(w->store, to.store);
+        ret->store = to.store;
+    }
+    return to.store;
+}
+
+/* Of a Watch none is the last, of anything else the only one is. */
 static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_stats *w = &rep->u.stats;
-    struct lists to;
-    size_t n_bytes;
+    bool again = r->msg.kind == WIRE_WATCH;
+    gist_conn *c = r->conn;
+    void *mem;
 
     (void)bulk;
-    if (rep->kind != WIRE_STATS || rep->last == (r->on_stats != NULL))
+    if (rep->kind != WIRE_STATS || rep->last == again)
         return -EPROTO;
     if (r->err)
         return 0;
-    n_bytes = w->n_client * sizeof(*to.clients) + w->n_session * sizeof(*to.sessions) +
-              w->n_owner * sizeof(*to.owners) + sizeof(*to.store);
-    to.store = malloc(n_bytes);
-    if (!to.store) {
-        r->err = gist_set_errno(r->conn, -ENOMEM);
+    copy_numbers(w, &c->stats);
+    mem = make_lists(w, &c->sizes, &c->stats);
+    if (!mem) {
+        r->err = gist_set_errno(c, -ENOMEM);
         return 0;
     }
-    to.clients = (struct gist_stats_client *)(void *)(to.store + 1);
-    to.sessions = (struct gist_stats_session *)(void *)(to.clients + w->n_client);
-    to.owners = (struct gist_stats_owner *)(void *)(to.sessions + w->n_session);
-    copy_numbers(w, r->stats);
-    copy_lists(w, &to);
-    /* The lists may be cut to what a frame holds; these count what the lists have. */
-    r->stats->n_clients = w->n_client;
-    r->stats->n_sessions = w->n_session;
-    r->stats->n_owners = w->n_owner;
-    r->stats->clients = to.clients;
-    r->stats->sessions = to.sessions;
-    r->stats->owners = to.owners;
-    if (w->store) {
-        copy_store(w->store, to.store);
-        r->stats->store = to.store;
-    }
-    free(r->conn->stats_mem);
-    r->conn->stats_mem = to.store;
-    if (r->on_stats && r->on_stats(r->arg, r->stats) != 0) {
+    free(c->stats_mem);
+    c->stats_mem = mem;
+    if (r->on_stats && r->on_stats(r->arg, &c->stats) != 0 && again) {
         r->err = -ECANCELED;
         gist_request_cancel(r);
     }
     return 0;
 }
 
-int gist_stats(gist_conn *c, struct gist_stats *ret_stats)
+static struct gist_request make_stats(gist_conn *c)
 {
     struct gist_request r = gist_request_make(c, WIRE_GET_STATS);
 
     r.on_reply = keep_stats;
-    r.stats = ret_stats;
-    return gist_run(&r, -1);
+    return r;
+}
+
+int gist_stats(gist_conn *c, struct gist_stats *ret_stats)
+{
+    struct gist_request r = make_stats(c);
+    int err = gist_run(&r, -1);
+
+    if (err == 0)
+        gist_copy_out(ret_stats, c->sizes.stats, &c->stats, sizeof(c->stats));
+    return err;
+}
+
+int gist_stats_start(gist_conn *c, gist_stats_fn *on_stats, gist_done_fn *on_done, void *arg,
+                     uint64_t *ret_request)
+{
+    struct gist_request r = make_stats(c);
+
+    r.on_stats = on_stats;
+    return gist_start(&r, on_done, arg, ret_request);
 }
 
 int gist_watch_start(gist_conn *c, uint32_t interval_ms, gist_stats_fn *on_stats,
@@ -183,26 +229,17 @@ int gist_watch_start(gist_conn *c, uint32_t interval_ms, gist_stats_fn *on_stats
         return gist_set_errno(c, -EINVAL);
     r.msg.u.watch.interval_ms = interval_ms;
     r.on_reply = keep_stats;
-    r.stats = &c->watched;
     r.on_stats = on_stats;
-    r.on_done = on_done;
-    r.arg = arg;
-    return gist_submit(&r, ret_request);
+    return gist_start(&r, on_done, arg, ret_request);
 }
 
 /* --- traces, and who is cancelled by them -------------------------------------------------------
  */
 
-static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+static void copy_traces(const struct wire_traced *t, uint8_t *to, size_t len)
 {
-    const struct wire_traced *t = &rep->u.traced;
-    struct gist_trace_row rows[WIRE_TRACES_MAX];
-
-    (void)bulk;
-    if (rep->kind != WIRE_TRACED || !rep->last || t->n_row > WIRE_TRACES_MAX)
-        return -EPROTO;
-    for (uint32_t i = 0; i < t->n_row; i++)
-        rows[i] = (struct gist_trace_row){
+    for (uint32_t i = 0; i < t->n_row; i++) {
+        const struct gist_trace_row one = {
             .number = t->row[i].number,
             .session = t->row[i].session,
             .at_s = t->row[i].at_s,
@@ -224,6 +261,26 @@ static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const
             .drafted_tokens = t->row[i].drafted_tokens,
             .accepted_tokens = t->row[i].accepted_tokens,
         };
+
+        gist_copy_out(to + i * len, len, &one, sizeof(one));
+    }
+}
+
+static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+{
+    const struct wire_traced *t = &rep->u.traced;
+    size_t len = r->conn->sizes.trace_row;
+    void *rows;
+
+    (void)bulk;
+    if (rep->kind != WIRE_TRACED || !rep->last || t->n_row > WIRE_TRACES_MAX)
+        return -EPROTO;
+    rows = malloc(t->n_row * len + 1);
+    if (!rows) {
+        r->err = gist_set_errno(r->conn, -ENOMEM);
+        return 0;
+    }
+    copy_traces(t, rows, len);
     if (r->msg.u.trace.number && t->n_row == 0)
         r->err = gist_set_error(r->conn, GIST_E_NOT_FOUND, -ENOENT,
                                 "no request %llu of this user is known, or not any more: the last "
@@ -231,18 +288,34 @@ static int keep_traces(struct gist_request *r, const struct wire_rep *rep, const
                                 (unsigned long long)r->msg.u.trace.number, WIRE_TRACES_MAX);
     else if (r->on_trace)
         r->on_trace(r->arg, rows, t->n_row);
+    free(rows);
     return 0;
 }
 
-int gist_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, void *arg)
+static struct gist_request make_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows)
 {
     struct gist_request r = gist_request_make(c, WIRE_TRACE);
 
     r.msg.u.trace.number = number;
     r.on_reply = keep_traces;
     r.on_trace = on_rows;
+    return r;
+}
+
+int gist_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, void *arg)
+{
+    struct gist_request r = make_trace(c, number, on_rows);
+
     r.arg = arg;
     return gist_run(&r, -1);
+}
+
+int gist_trace_start(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, gist_done_fn *on_done,
+                     void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = make_trace(c, number, on_rows);
+
+    return gist_start(&r, on_done, arg, ret_request);
 }
 
 static int take_found(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
@@ -257,58 +330,108 @@ static int take_found(struct gist_request *r, const struct wire_rep *rep, const 
     return 0;
 }
 
-int gist_cancel_session(gist_conn *c, uint64_t session)
+static int make_cancel(gist_conn *c, uint64_t session, struct gist_request *ret)
 {
-    struct gist_request r = gist_request_make(c, WIRE_CANCEL);
-
     if (session == 0)
         return gist_set_errno(c, -EINVAL);
-    r.msg.u.cancel.session = session;
-    r.on_reply = take_found;
-    return gist_run(&r, -1);
+    *ret = gist_request_make(c, WIRE_CANCEL);
+    ret->msg.u.cancel.session = session;
+    ret->on_reply = take_found;
+    return 0;
+}
+
+int gist_cancel_session(gist_conn *c, uint64_t session)
+{
+    struct gist_request r;
+    int err = make_cancel(c, session, &r);
+
+    return err < 0 ? err : gist_run(&r, -1);
+}
+
+int gist_cancel_session_start(gist_conn *c, uint64_t session, gist_done_fn *on_done, void *arg,
+                              uint64_t *ret_request)
+{
+    struct gist_request r;
+    int err = make_cancel(c, session, &r);
+
+    return err < 0 ? err : gist_start(&r, on_done, arg, ret_request);
 }
 
 /* --- how a session's text is held ------------------------------------------------------------- */
 
+static void copy_segments(const struct wire_segment_map *w, uint8_t *to, size_t len)
+{
+    for (uint32_t i = 0; i < w->n_row; i++) {
+        const struct gist_segment one = { .state = (enum gist_segment_state)w->row[i].state,
+                                          .n_tokens = w->row[i].n_tokens,
+                                          .n_keys = w->row[i].n_keys,
+                                          .ratio = w->row[i].ratio,
+                                          .stored = w->row[i].stored };
+
+        gist_copy_out(to + i * len, len, &one, sizeof(one));
+    }
+}
+
 static int keep_segments(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     const struct wire_segment_map *w = &rep->u.segment_map;
-    struct gist_segment *at;
+    size_t len = r->conn->sizes.segment;
+    void *at;
 
     (void)bulk;
     if (rep->kind != WIRE_SEGMENT_MAP || !rep->last)
         return -EPROTO;
-    at = malloc((w->n_row + 1) * sizeof(*at));
+    at = malloc(w->n_row * len + 1);
     if (!at) {
         r->err = gist_set_errno(r->conn, -ENOMEM);
         return 0;
     }
-    for (uint32_t i = 0; i < w->n_row; i++)
-        at[i] = (struct gist_segment){ .state = (enum gist_segment_state)w->row[i].state,
-                                       .n_tokens = w->row[i].n_tokens,
-                                       .n_keys = w->row[i].n_keys,
-                                       .ratio = w->row[i].ratio,
-                                       .stored = w->row[i].stored };
-    *r->segments = (struct gist_segments){ .n_segments = w->n_segments,
-                                           .segment = w->segment,
-                                           .n_tokens = w->n_tokens,
-                                           .n_keys = w->n_keys,
-                                           .budget = w->budget,
-                                           .n = w->n_row,
-                                           .at = at };
+    copy_segments(w, at, len);
+    r->segments = (struct gist_segments){ .n_segments = w->n_segments,
+                                          .segment = w->segment,
+                                          .n_tokens = w->n_tokens,
+                                          .n_keys = w->n_keys,
+                                          .budget = w->budget,
+                                          .n = w->n_row,
+                                          .at = at };
     free(r->conn->stats_mem);
     r->conn->stats_mem = at;
     return 0;
 }
 
-int gist_segments(gist_conn *c, uint64_t session, uint32_t first,
-                  struct gist_segments *ret_segments)
+static struct gist_request make_segments(gist_conn *c, uint64_t session, uint32_t first)
 {
     struct gist_request r = gist_request_make(c, WIRE_SEGMENTS);
 
     r.msg.u.segments.session = session;
     r.msg.u.segments.first = first;
     r.on_reply = keep_segments;
-    r.segments = ret_segments;
-    return gist_run(&r, -1);
+    return r;
+}
+
+int gist_segments(gist_conn *c, uint64_t session, uint32_t first,
+                  struct gist_segments *ret_segments)
+{
+    struct gist_request r = make_segments(c, session, first);
+    int err = gist_run(&r, -1);
+
+    if (err == 0)
+        gist_copy_out(ret_segments, c->sizes.segments, &r.segments, sizeof(r.segments));
+    return err;
+}
+
+static void tell_segments(struct gist_request *r, int err)
+{
+    r->end.segments(r->arg, err, err == 0 ? &r->segments : NULL);
+}
+
+int gist_segments_start(gist_conn *c, uint64_t session, uint32_t first,
+                        gist_segments_fn *on_segments, void *arg, uint64_t *ret_request)
+{
+    struct gist_request r = make_segments(c, session, first);
+
+    r.end.segments = on_segments;
+    r.tell = on_segments ? tell_segments : NULL;
+    r.arg = arg;
+    return gist_submit(&r, ret_request);
 }

@@ -1,7 +1,7 @@
-/* client/gist_value.c - small conversions between the public structs and the wire's. */
-#include "client/gist_internal.h"
+#include "client/gist_value.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,6 +27,54 @@ int gist_copy_sized(void *dst, size_t dst_size, const void *src)
             return -EINVAL;
     memcpy(dst, src, dst_size);
     return 0;
+}
+
+void gist_copy_out(void *dst, size_t dst_size, const void *src, size_t src_size)
+{
+    size_t n = dst_size < src_size ? dst_size : src_size;
+
+    if (!dst)
+        return;
+    memcpy(dst, src, n);
+    memset((uint8_t *)dst + n, 0, dst_size - n);
+}
+
+/* Up to a field that was the last of them once, and what the compiler puts behind it. */
+#define UP_TO(type, field)                                                                         \
+    (uint32_t)((offsetof(struct type, field) + sizeof(((struct type *)0)->field) +                 \
+                _Alignof(struct type) - 1) /                                                       \
+               _Alignof(struct type) * _Alignof(struct type))
+
+/* usage is the last of all that has one, so that both may grow. */
+#define WITH_USAGE(type)                                                                           \
+    (uint32_t)(offsetof(struct type, usage) + UP_TO(gist_usage, accepted_tokens))
+
+_Static_assert(sizeof(struct gist_result) ==
+                   offsetof(struct gist_result, usage) + sizeof(struct gist_usage),
+               "nothing behind usage");
+_Static_assert(sizeof(struct gist_score) ==
+                   offsetof(struct gist_score, usage) + sizeof(struct gist_usage),
+               "nothing behind usage");
+
+/* This never changes: it is what programs were compiled with (tests/abi/gist_first.h). */
+struct gist_sizes gist_first_sizes(void)
+{
+    return (struct gist_sizes){
+        .size = sizeof(struct gist_sizes),
+        .info = UP_TO(gist_info, chat),
+        .usage = UP_TO(gist_usage, accepted_tokens),
+        .result = WITH_USAGE(gist_result),
+        .score = WITH_USAGE(gist_score),
+        .stats = UP_TO(gist_stats, requests_waiting),
+        .stats_client = UP_TO(gist_stats_client, name),
+        .stats_session = UP_TO(gist_stats_session, uid),
+        .stats_owner = UP_TO(gist_stats_owner, rows),
+        .trace_row = UP_TO(gist_trace_row, accepted_tokens),
+        .segments = UP_TO(gist_segments, at),
+        .segment = UP_TO(gist_segment, stored),
+        .cache_row = UP_TO(gist_cache_row, packed),
+        .cache_sum = UP_TO(gist_cache_sum, total),
+    };
 }
 
 _Static_assert(GIST_RATIOS == WIRE_RATIOS, "one list");
@@ -95,6 +143,21 @@ static const struct {
 const char *gist_compressor_name(enum gist_compressor compressor)
 {
     return (unsigned)compressor < N_COMPRESSORS ? compressors[compressor].name : NULL;
+}
+
+const char *gist_reason_name(enum gist_reason reason)
+{
+    static const char *const names[] = {
+        [GIST_END_OF_TEXT] = "end_of_text",
+        [GIST_STOP] = "stop",
+        [GIST_LENGTH] = "length",
+        [GIST_CONTEXT_FULL] = "context_full",
+        [GIST_POOL_FULL] = "pool_full",
+        [GIST_CANCELLED] = "cancelled",
+        [GIST_CUT] = "cut",
+    };
+
+    return (unsigned)reason < sizeof(names) / sizeof(names[0]) ? names[reason] : NULL;
 }
 
 const char *gist_compressor_help(enum gist_compressor compressor)
@@ -176,6 +239,18 @@ _Static_assert(sizeof(codes) / sizeof(codes[0]) == WIRE_E__N, "a code without an
 enum gist_code gist_code_of(enum wire_error e)
 {
     return codes[e].code;
+}
+
+const char *gist_code_name(enum gist_code code)
+{
+    if (code == GIST_OK)
+        return "ok";
+    if (code == GIST_E_TRANSPORT)
+        return "transport";
+    for (size_t i = 0; i < WIRE_E__N; i++)
+        if (codes[i].code == code)
+            return wire_error_name((enum wire_error)i);
+    return NULL;
 }
 
 int gist_errno_of(enum gist_code code)

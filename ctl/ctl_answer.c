@@ -219,7 +219,9 @@ static void print_stats(const struct answer *a, const struct ctl_answer_opts *o)
                                            [GIST_LENGTH] = "--max-tokens reached",
                                            [GIST_CONTEXT_FULL] = "context full",
                                            [GIST_POOL_FULL] =
-                                               "no page left in the KV pool, or for this client" };
+                                               "no page left in the KV pool, or for this client",
+                                           [GIST_CANCELLED] = "cancelled",
+                                           [GIST_CUT] = "cut off by gistd" };
 
     print_read(a);
     print_hydrated(&a->prompt);
@@ -323,20 +325,9 @@ int ctl_answer_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *pr
     return r;
 }
 
-const char *ctl_answer_reason(enum gist_reason reason)
-{
-    static const char *const words[] = { [GIST_END_OF_TEXT] = "end_of_text",
-                                         [GIST_STOP] = "stop",
-                                         [GIST_LENGTH] = "length",
-                                         [GIST_CONTEXT_FULL] = "context_full",
-                                         [GIST_POOL_FULL] = "pool_full" };
-
-    return words[reason];
-}
-
 static const char *reason_word(const struct answer *a)
 {
-    return ctl_interrupt_came() ? "interrupted" : ctl_answer_reason(a->result.reason);
+    return ctl_interrupt_came() ? "interrupted" : gist_reason_name(a->result.reason);
 }
 
 static void print_rate(struct ctl_json *j, const struct rate *r)

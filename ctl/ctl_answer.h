@@ -195,5 +195,4 @@ int ctl_answer_hear(gist_conn *c, gist_session *s, const struct gist_message *ms
 /* Its first half: reads the prompt. A negative errno. */
 int ctl_answer_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt,
                       const struct ctl_answer_opts *o, struct gist_usage *ret_usage);
-const char *ctl_answer_reason(enum gist_reason reason); /* "end_of_text" ... */
 #endif

@@ -12,6 +12,20 @@ void lanes_init(struct lanes *l, const struct request_ops *ops, lane_begin_fn *b
     TAILQ_INIT(&l->open);
 }
 
+/* The whole's are sums, but for when the first token of all was there, and for the longest answer.
+ */
+static void add_usage(struct wire_usage *to, const struct wire_usage *u)
+{
+    to->computed_tokens += u->computed_tokens;
+    to->generated_tokens += u->generated_tokens;
+    to->drafted_tokens += u->drafted_tokens;
+    to->accepted_tokens += u->accepted_tokens;
+    if (u->first_token_ns && (!to->first_token_ns || u->first_token_ns < to->first_token_ns))
+        to->first_token_ns = u->first_token_ns;
+    if (u->generate_ns > to->generate_ns)
+        to->generate_ns = u->generate_ns;
+}
+
 /* They are not freed here: whoever goes through the scheduler's list may stand at one of them. */
 void lanes_leave(struct lanes *l)
 {
@@ -19,6 +33,7 @@ void lanes_leave(struct lanes *l)
 
     while (l->ops && (x = TAILQ_FIRST(&l->open))) {
         TAILQ_REMOVE(&l->open, x, link);
+        add_usage(&x->whole->usage, &x->request.usage);
         x->of = NULL;
         x->whole = NULL;
         x->request.cancelled = true;
@@ -124,20 +139,6 @@ bool lanes_plan(struct sched *s, struct request *whole, uint32_t max, struct for
 bool lane_speaks(const struct request *r)
 {
     return !r->lane || r->lane->of;
-}
-
-/* The whole's are sums, but for when the first token of all was there, and for the longest answer.
- */
-static void add_usage(struct wire_usage *to, const struct wire_usage *u)
-{
-    to->computed_tokens += u->computed_tokens;
-    to->generated_tokens += u->generated_tokens;
-    to->drafted_tokens += u->drafted_tokens;
-    to->accepted_tokens += u->accepted_tokens;
-    if (u->first_token_ns && (!to->first_token_ns || u->first_token_ns < to->first_token_ns))
-        to->first_token_ns = u->first_token_ns;
-    if (u->generate_ns > to->generate_ns)
-        to->generate_ns = u->generate_ns;
 }
 
 /* What it ended with, before it is gone: the first failure is the whole's. */

@@ -271,13 +271,18 @@ static bool mask(struct sched *s, struct request *r, float *logits)
 
 /* --- tokens ----------------------------------------------------------------------------------- */
 
-static void done(struct sched *s, struct request *r, enum wire_reason reason)
+static void end_answer(struct request *r)
 {
     struct generate *g = r->state;
 
     answer_end(&g->answer);
     if (g->first_ns)
         r->usage.generate_ns = clock_ns() - g->first_ns;
+}
+
+static void done(struct sched *s, struct request *r, enum wire_reason reason)
+{
+    end_answer(r);
     r->last = (struct wire_rep){ .kind = WIRE_DONE };
     r->last.u.done.reason = reason;
     r->last.u.done.usage = r->usage;
@@ -699,7 +704,7 @@ static void generate_undo(struct sched *s, struct request *r)
     (void)s;
     stop_hydrate(g);
     if (g && g->answer.text)
-        answer_end(&g->answer);
+        end_answer(r);
     /* A token that was read, but whose logits are of no use, is to be read again by who goes on. */
     if (g && r->session)
         session_truncate(r->session, session_len(r->session));

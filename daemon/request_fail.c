@@ -1,6 +1,7 @@
 #include "daemon/request_fail.h"
 
 #include "base/clock.h"
+#include "daemon/generate.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
 #include "engine/file/stream.h"
@@ -26,6 +27,12 @@ static void log_failure(const struct request *r, enum wire_error code)
                   r->ops->name, r->text);
 }
 
+/* What was said stays said: its reader is told how much it is, and what it took. */
+static bool tells_usage(const struct request *r)
+{
+    return r->state && (r->ops == &request_generate || r->ops == &request_answers);
+}
+
 void request_fail(struct sched *s, struct request *r, enum wire_error code,
                   struct request_numbers numbers, const char *fmt, ...)
 {
@@ -49,6 +56,9 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     r->last.u.error.had = numbers.had;
     r->last.u.error.asked = numbers.asked;
     r->last.u.error.limit = numbers.limit;
+    r->last.u.error.has_usage = tells_usage(r);
+    if (r->last.u.error.has_usage)
+        r->last.u.error.usage = r->usage;
     request_finish(s, r);
 }
 

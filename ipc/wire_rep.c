@@ -124,7 +124,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->tools = r->u.welcome.tools;
 }
 
-static void build_error(const struct wire_rep *r, Gistd__Error *m)
+static void build_error(const struct wire_rep *r, Gistd__Error *m, Gistd__Usage *usage)
 {
     gistd__error__init(m);
     m->code = (Gistd__Error__Code)r->u.error.code;
@@ -132,6 +132,10 @@ static void build_error(const struct wire_rep *r, Gistd__Error *m)
     m->had = r->u.error.had;
     m->asked = r->u.error.asked;
     m->limit = r->u.error.limit;
+    if (!r->u.error.has_usage)
+        return;
+    build_usage(&r->u.error.usage, usage);
+    m->usage = usage;
 }
 
 static int build_listed(struct wire_scratch *s, const struct wire_rep *r, Gistd__Listed *m)
@@ -261,7 +265,7 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
     case WIRE_CACHE_ROWS:
         return build_cache_rows(s, &r->u.cache_rows, &b->cache_rows);
     case WIRE_ERROR:
-        build_error(r, &b->error);
+        build_error(r, &b->error, usage);
         return 0;
     case WIRE_CANCELLED:
         gistd__cancelled__init(&b->cancelled);
@@ -411,25 +415,26 @@ static int read_cache_rows(struct wire_scratch *s, const Gistd__CacheRows *m,
     return 0;
 }
 
+/* A later daemon's code is one of INTERNAL for us: the sentence says what it is. */
 static int read_error(const Gistd__Error *m, struct wire_rep *r)
 {
-    if (!enum_valid((int)m->code, WIRE_E__N - 1))
-        return -EBADMSG;
-    r->u.error.code = (enum wire_error)m->code;
+    r->u.error.code =
+        enum_valid((int)m->code, WIRE_E__N - 1) ? (enum wire_error)m->code : WIRE_E_INTERNAL;
     r->u.error.had = m->had;
     r->u.error.asked = m->asked;
     r->u.error.limit = m->limit;
+    r->u.error.has_usage = m->usage != NULL;
+    read_usage(m->usage, &r->u.error.usage);
     return wire_take_string(m->text, &r->u.error.text) ? 0 : -EMSGSIZE;
 }
 
-static int read_done(const Gistd__Done *m, struct wire_rep *r)
+static void read_done(const Gistd__Done *m, struct wire_rep *r)
 {
-    if (!enum_valid((int)m->reason, WIRE_REASON_POOL_FULL))
-        return -EBADMSG;
-    r->u.done.reason = (enum wire_reason)m->reason;
+    r->u.done.reason = enum_valid((int)m->reason, WIRE_REASON_POOL_FULL)
+                           ? (enum wire_reason)m->reason
+                           : WIRE_REASON__N;
     r->u.done.index = m->index;
     read_usage(m->usage, &r->u.done.usage);
-    return 0;
 }
 
 static int read_listed(struct wire_scratch *s, const Gistd__Listed *m, struct wire_rep *r)
@@ -522,7 +527,8 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
     case WIRE_TEXT:
         return wire_read_text(m->text, r);
     case WIRE_DONE:
-        return read_done(m->done, r);
+        read_done(m->done, r);
+        return 0;
     case WIRE_SCORE_ROWS:
         r->u.score_rows.first = m->score_rows->first;
         r->u.score_rows.n = m->score_rows->n;
@@ -592,11 +598,15 @@ int wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, st
     m = (const Gistd__Reply *)wire_unpack_message(&gistd__reply__descriptor, s, frame, len, &err);
     if (!m)
         return err;
-    if (m->body_case == GISTD__REPLY__BODY__NOT_SET)
-        return -EBADMSG;
     r.id = m->id;
     r.bulk_len = m->bulk_len;
     r.last = m->last;
+    /* A later daemon's: its bytes are an unknown field to protobuf-c. */
+    if (m->body_case == GISTD__REPLY__BODY__NOT_SET) {
+        r.kind = WIRE_REP__N;
+        *ret = r;
+        return m->base.n_unknown_fields > 0 ? 0 : -EBADMSG;
+    }
     r.kind = (enum wire_rep_kind)(m->body_case - WIRE_BODY_BASE);
     err = read_rep_body(s, m, &r);
     if (err < 0)

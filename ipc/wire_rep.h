@@ -35,14 +35,15 @@ enum wire_rep_kind {
     WIRE_CHOSEN,
     WIRE_EMBEDDING,
     WIRE_SEGMENT_MAP = 26,
-    WIRE_REP__N
+    WIRE_REP__N /* unpacked: one that this version does not know, but for id and last */
 };
 enum wire_reason {
     WIRE_REASON_END_OF_TEXT,
     WIRE_REASON_STOP,
     WIRE_REASON_LENGTH,
     WIRE_REASON_CONTEXT_FULL,
-    WIRE_REASON_POOL_FULL
+    WIRE_REASON_POOL_FULL,
+    WIRE_REASON__N /* unpacked: one that this version does not know */
 };
 enum wire_error {
     WIRE_E_INTERNAL,
@@ -138,6 +139,8 @@ struct wire_rep {
             enum wire_error code;
             const char *text;
             uint64_t had, asked, limit;
+            bool has_usage;
+            struct wire_usage usage;
         } error;
         struct {
             bool found;

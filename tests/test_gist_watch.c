@@ -200,6 +200,93 @@ static void cancels_from_elsewhere(void **state)
     gist_disconnect(c);
 }
 
+/* --- a cut answer --------------------------------------------------------------------------------
+ */
+
+struct cut {
+    gist_conn *conn;
+    uint64_t request;
+    uint32_t n_ids, n_ended;
+    bool done;
+    struct gist_result result;
+};
+
+static int hear(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+{
+    struct cut *a = arg;
+
+    (void)text;
+    (void)len;
+    (void)ids;
+    a->n_ids += (uint32_t)n_ids;
+    if (a->n_ids >= 3 && a->request)
+        assert_int_equal(gist_cancel(a->conn, a->request), 0);
+    return 0;
+}
+
+static int hear_one(void *arg, uint32_t answer, const char *text, size_t len, const uint32_t *ids,
+                    size_t n_ids)
+{
+    (void)answer;
+    return hear(arg, text, len, ids, n_ids);
+}
+
+static void on_one(void *arg, uint32_t answer, const struct gist_result *result)
+{
+    (void)answer;
+    (void)result;
+    ((struct cut *)arg)->n_ended++;
+}
+
+static void on_cut(void *arg, int err, const struct gist_result *result)
+{
+    struct cut *a = arg;
+
+    assert_int_equal(err, -ECANCELED);
+    assert_non_null(result);
+    a->result = *result;
+    a->done = true;
+}
+
+static void wait_cut(struct cut *a)
+{
+    while (!a->done) {
+        struct pollfd p = { .fd = gist_fd(a->conn), .events = POLLIN };
+
+        assert_true(poll(&p, 1, DAEMON_FIXTURE_PATIENCE_MS) > 0);
+        assert_true(gist_dispatch(a->conn) >= 0);
+    }
+}
+
+/* What was said before the cancel is in the session, and is what the usage counts. */
+static void counts_what_was_said(void **state)
+{
+    const struct gist_sampling o = { .size = sizeof(o), .ignore_eog = 1 };
+    struct cut one = { .conn = daemon_fixture_connect(&d) }, several = { .conn = one.conn };
+    gist_session *s = read_some(one.conn, 64);
+    struct gist_usage u;
+
+    (void)state;
+    assert_int_equal(gist_generate_start(s, &o, hear, on_cut, &one, &one.request), 0);
+    wait_cut(&one);
+    assert_int_equal(one.result.reason, GIST_CANCELLED);
+    assert_true(one.n_ids >= 3);
+    assert_int_equal(one.result.usage.generated_tokens, one.n_ids);
+    assert_int_equal(one.result.usage.prompt_tokens, 64);
+    assert_true(one.result.usage.first_token_ns > 0 && one.result.usage.generate_ns > 0);
+    assert_int_equal(gist_append_tokens(s, (uint32_t[]){ 40 }, 1, &u), 0);
+    assert_int_equal(u.prompt_tokens, 64 + one.n_ids + 1);
+
+    assert_int_equal(
+        gist_generate_several_start(s, &o, 3, hear_one, on_one, on_cut, &several, &several.request),
+        0);
+    wait_cut(&several);
+    assert_int_equal(several.result.reason, GIST_CANCELLED);
+    assert_int_equal(several.n_ended, 0);
+    assert_true(several.result.usage.generated_tokens >= several.n_ids);
+    gist_disconnect(one.conn);
+}
+
 /* --- times ---------------------------------------------------------------------------------------
  */
 
@@ -325,9 +412,8 @@ static void keeps_users_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(watches_until_it_is_told),
-        cmocka_unit_test(cancels_from_elsewhere),
-        cmocka_unit_test(times_add_up),
+        cmocka_unit_test(watches_until_it_is_told), cmocka_unit_test(cancels_from_elsewhere),
+        cmocka_unit_test(counts_what_was_said),     cmocka_unit_test(times_add_up),
         cmocka_unit_test(keeps_users_apart),
     };
 

@@ -53,11 +53,15 @@ GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions */
 /* The last error of this connection; NULL: of the last failed gist_connect of this thread. */
 GIST_API const char *gist_error(const gist_conn *c);
 GIST_API enum gist_code gist_error_code(const gist_conn *c);
+/* "context_length_exceeded" and so on; NULL for what this library does not know. */
+GIST_API const char *gist_code_name(enum gist_code code);
 
 struct gist_info {
     const char *version, *model, *model_digest; /* live as long as the connection */
     uint32_t n_vocab, context_max, segment_default;
-    int chat; /* a known chat template */
+    int chat;    /* a known chat template */
+    int outputs; /* grammars and log-probabilities */
+    int several; /* several answers of one request */
 };
 GIST_API void gist_info(const gist_conn *c, struct gist_info *ret_info);
 
@@ -79,15 +83,20 @@ GIST_API void gist_set_spin(gist_conn *c, uint64_t ns);
 GIST_API int gist_ping(gist_conn *c);
 
 struct gist_result;
-/* The end of a request that did not wait: err 0 or a negative errno, once. result is NULL with an
- * error. */
+/* The end of a request that did not wait: err 0 or a negative errno, once. result: of appends and
+ * documents the usage, of answers all of it; NULL with an error, but of answers that were cut. */
 typedef void gist_done_fn(void *arg, int err, const struct gist_result *result);
+
+/* *ret_request, here and everywhere, is for gist_cancel, and may be NULL. */
+GIST_API int gist_ping_start(gist_conn *c, gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
 GIST_API int gist_cancel(gist_conn *c, uint64_t request);
 
 /* What a session is doing (of gist_stats), which may be another connection's of this user. -ENOENT:
  * there is none of that number at work. */
 GIST_API int gist_cancel_session(gist_conn *c, uint64_t session);
+GIST_API int gist_cancel_session_start(gist_conn *c, uint64_t session, gist_done_fn *on_done,
+                                       void *arg, uint64_t *ret_request);
 
 /* The blocking call that this connection is in returns -ECANCELED soon. Async-signal-safe. */
 GIST_API void gist_cancel_async(gist_conn *c);

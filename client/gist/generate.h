@@ -54,7 +54,17 @@ struct gist_sampling {
     uint32_t draft;
 };
 
-enum gist_reason { GIST_END_OF_TEXT, GIST_STOP, GIST_LENGTH, GIST_CONTEXT_FULL, GIST_POOL_FULL };
+enum gist_reason {
+    GIST_END_OF_TEXT,
+    GIST_STOP,
+    GIST_LENGTH,
+    GIST_CONTEXT_FULL,
+    GIST_POOL_FULL,
+    GIST_CANCELLED, /* with -ECANCELED */
+    GIST_CUT        /* with another error, or for what only a later library has a name */
+};
+/* "end_of_text" and so on; NULL for what this library does not know. */
+GIST_API const char *gist_reason_name(enum gist_reason reason);
 
 struct gist_result {
     enum gist_reason reason;
@@ -67,7 +77,7 @@ typedef int gist_text_fn(void *arg, const char *text, size_t len, const uint32_t
                          size_t n_ids);
 
 /* sampling NULL: greedy, until a stop. -ECANCELED after a cancel: what was said stays in the
- * session. */
+ * session, and *ret_result is how much that is; of other errors too, if the answer had begun. */
 GIST_API int gist_generate(gist_session *s, const struct gist_sampling *sampling,
                            gist_text_fn *on_text, void *arg, struct gist_result *ret_result);
 

@@ -16,6 +16,10 @@
 GIST_API int gist_save(gist_session *s, const char *name, unsigned flags);
 GIST_API int gist_restore(gist_conn *c, const char *name, const char *label,
                           gist_session **ret_session);
+GIST_API int gist_save_start(gist_session *s, const char *name, unsigned flags,
+                             gist_done_fn *on_done, void *arg, uint64_t *ret_request);
+GIST_API int gist_restore_start(gist_conn *c, const char *name, const char *label,
+                                gist_session_fn *on_session, void *arg, uint64_t *ret_request);
 
 /* A document is a text that sessions begin with (gist_policy.documents): it is read once. The name
  * is there at once, also for other connections, while it is still read. */
@@ -59,8 +63,12 @@ struct gist_row {
 /* In order of name; a later library's rows may be longer. Not 0 ends the list. */
 typedef int gist_row_fn(void *arg, const struct gist_row *row);
 GIST_API int gist_list(gist_conn *c, enum gist_named kind, gist_row_fn *on_row, void *arg);
+GIST_API int gist_list_start(gist_conn *c, enum gist_named kind, gist_row_fn *on_row,
+                             gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
 /* Sessions that were restored from it, or begin with it, go on. */
 GIST_API int gist_delete(gist_conn *c, enum gist_named kind, const char *name);
+GIST_API int gist_delete_start(gist_conn *c, enum gist_named kind, const char *name,
+                               gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
 #endif

@@ -62,11 +62,23 @@ GIST_API int gist_score_text(gist_conn *c, const char *text, size_t len,
 GIST_API int gist_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
                                const struct gist_score_opts *opts, struct gist_score *ret_score);
 
+/* Without waiting. score and its arrays live until on_score returns; NULL with an error. */
+typedef void gist_score_fn(void *arg, int err, const struct gist_score *score);
+GIST_API int gist_score_text_start(gist_conn *c, const char *text, size_t len,
+                                   const struct gist_score_opts *opts, gist_score_fn *on_score,
+                                   void *arg, uint64_t *ret_request);
+GIST_API int gist_score_tokens_start(gist_conn *c, const uint32_t *ids, size_t n,
+                                     const struct gist_score_opts *opts, gist_score_fn *on_score,
+                                     void *arg, uint64_t *ret_request);
+
 /* Whole rows: logits after token i, for every i. rows lie in shared memory: no copy is made. */
 typedef int gist_rows_fn(void *arg, size_t first, size_t n, uint32_t n_vocab, const float *rows);
 GIST_API int gist_score_logits(gist_conn *c, const uint32_t *ids, size_t n,
                                const struct gist_score_opts *opts, gist_rows_fn *on_rows,
                                void *arg);
+GIST_API int gist_score_logits_start(gist_conn *c, const uint32_t *ids, size_t n,
+                                     const struct gist_score_opts *opts, gist_rows_fn *on_rows,
+                                     gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
 enum gist_pooling {
     GIST_POOL_MEAN, /* of all tokens of a text */
@@ -105,9 +117,17 @@ GIST_API int gist_embed_start(gist_conn *c, const struct gist_span *texts, size_
                               const struct gist_embed_opts *opts, gist_embeddings_fn *on_done,
                               void *arg, uint64_t *ret_request);
 
+/* *ret_ids and *ret_text are malloc'd: free() them. */
 GIST_API int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags,
                            uint32_t **ret_ids, size_t *ret_n);
 GIST_API int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text,
                              size_t *ret_len);
+/* Without waiting. What came of it lives until the callback returns; NULL with an error. */
+typedef void gist_tokens_fn(void *arg, int err, const uint32_t *ids, size_t n);
+typedef void gist_string_fn(void *arg, int err, const char *text, size_t len);
+GIST_API int gist_tokenize_start(gist_conn *c, const char *text, size_t len, unsigned flags,
+                                 gist_tokens_fn *on_tokens, void *arg, uint64_t *ret_request);
+GIST_API int gist_detokenize_start(gist_conn *c, const uint32_t *ids, size_t n,
+                                   gist_string_fn *on_string, void *arg, uint64_t *ret_request);
 
 #endif

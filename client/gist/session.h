@@ -57,6 +57,10 @@ struct gist_usage {
 };
 
 GIST_API int gist_open(gist_conn *c, const struct gist_policy *policy, gist_session **ret_session);
+/* Without waiting. s: NULL with an error. */
+typedef void gist_session_fn(void *arg, int err, gist_session *s);
+GIST_API int gist_open_start(gist_conn *c, const struct gist_policy *policy,
+                             gist_session_fn *on_session, void *arg, uint64_t *ret_request);
 GIST_API void gist_close(gist_session *s); /* does not wait; the daemon frees its pages */
 GIST_API uint64_t gist_session_id(const gist_session *s);
 /* What it took to open s: its documents, or what gist_restore read. Zeros of any other. */
@@ -65,9 +69,13 @@ GIST_API void gist_session_usage(const gist_session *s, struct gist_usage *ret_u
 /* A session that goes on from where s is: tokens, policy and logits are the same, memory is shared
  * as long as both leave it as it is. label may be NULL. */
 GIST_API int gist_fork(gist_session *s, const char *label, gist_session **ret_session);
+GIST_API int gist_fork_start(gist_session *s, const char *label, gist_session_fn *on_session,
+                             void *arg, uint64_t *ret_request);
 /* Takes s back to its first n_tokens (of gist_usage.prompt_tokens), as if nothing had come behind
  * them. */
 GIST_API int gist_rewind(gist_session *s, uint32_t n_tokens);
+GIST_API int gist_rewind_start(gist_session *s, uint32_t n_tokens, gist_done_fn *on_done, void *arg,
+                               uint64_t *ret_request);
 
 /* role: "system", "user", "assistant". And of tools: "tools", before all others, is what may be
  * called, a line of JSON each, as OpenAI's API has them; "calls", behind what the assistant says
@@ -98,7 +106,7 @@ GIST_API int gist_append_tokens(gist_session *s, const uint32_t *ids, size_t n,
 GIST_API int gist_append_chat(gist_session *s, const struct gist_message *msgs, size_t n,
                               unsigned flags, struct gist_usage *ret_usage);
 
-/* The same without waiting. *ret_request (may be NULL) is for gist_cancel. */
+/* The same without waiting. */
 GIST_API int gist_append_text_start(gist_session *s, const char *text, size_t len, unsigned flags,
                                     gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 GIST_API int gist_append_tokens_start(gist_session *s, const uint32_t *ids, size_t n,

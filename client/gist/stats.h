@@ -76,9 +76,13 @@ struct gist_stats {
  * alone, unless root or the daemon's user asks. */
 GIST_API int gist_stats(gist_conn *c, struct gist_stats *ret_stats);
 
+/* The same without waiting; what on_stats returns does not matter. */
+typedef int gist_stats_fn(void *arg, const struct gist_stats *stats);
+GIST_API int gist_stats_start(gist_conn *c, gist_stats_fn *on_stats, gist_done_fn *on_done,
+                              void *arg, uint64_t *ret_request);
+
 /* The same at once and then every interval_ms (0: 1000, at least 100), until gist_cancel or a
  * non-zero return. on_done: -ECANCELED. */
-typedef int gist_stats_fn(void *arg, const struct gist_stats *stats);
 GIST_API int gist_watch_start(gist_conn *c, uint32_t interval_ms, gist_stats_fn *on_stats,
                               gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
@@ -97,6 +101,8 @@ typedef void gist_trace_fn(void *arg, const struct gist_trace_row *rows, size_t 
 /* Of this user's requests that ended last, the newest first, or of the one of that number. -ENOENT:
  * it is not known, or not any more. */
 GIST_API int gist_trace(gist_conn *c, uint64_t number, gist_trace_fn *on_rows, void *arg);
+GIST_API int gist_trace_start(gist_conn *c, uint64_t number, gist_trace_fn *on_rows,
+                              gist_done_fn *on_done, void *arg, uint64_t *ret_request);
 
 /* How a session's text is held, segment by segment: the picture of its memory. */
 enum gist_segment_state {
@@ -124,5 +130,9 @@ struct gist_segments {
  * is at work. -ENOENT: there is none of that number. */
 GIST_API int gist_segments(gist_conn *c, uint64_t session, uint32_t first,
                            struct gist_segments *ret_segments);
+/* segments: NULL with an error. */
+typedef void gist_segments_fn(void *arg, int err, const struct gist_segments *segments);
+GIST_API int gist_segments_start(gist_conn *c, uint64_t session, uint32_t first,
+                                 gist_segments_fn *on_segments, void *arg, uint64_t *ret_request);
 
 #endif

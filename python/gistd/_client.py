@@ -38,7 +38,7 @@ class _Request:
     def on_done(self, err: int, result: Any) -> None:
         self.done, self.err = True, err
         try:
-            if err == 0 and result:
+            if result:  # also of an answer that was cut
                 self.usage = from_struct(Usage, result.usage)
                 self.reason = Reason(result.reason)
             if err < 0:
@@ -91,7 +91,7 @@ class Client:
             "flags": lib.GIST_ANY_SERVER if any_server else 0,
         })
         conn = ffi.new("gist_conn **")
-        err = lib.gist_connect_with(opts, conn)
+        err = lib.gist_connect_with_sized(_lib.sizes(), opts, conn)
         self._conn: Any = ffi.NULL
         self._requests: "set[_Request]" = set()
         self._dead = False
@@ -259,9 +259,9 @@ class Client:
 
     @property
     def info(self) -> Info:
-        room = ffi.new("struct room_info *")
-        lib.gist_info(self._open(), ffi.addressof(room, "info"))
-        return from_struct(Info, room.info)
+        info = ffi.new("struct gist_info *")
+        lib.gist_info(self._open(), info)
+        return from_struct(Info, info)
 
     def ping(self) -> None:
         self._check(lib.gist_ping(self._open()))
@@ -291,9 +291,9 @@ class Session:
         self.client = client
         self._session: Any = session
         self._left: Optional[_Request] = None  # an answer that was left early, and is being ended
-        room = ffi.new("struct room_usage *")
-        lib.gist_session_usage(session, ffi.addressof(room, "usage"))
-        self.usage = from_struct(Usage, room.usage)  # of what opened it, then of the last request
+        usage = ffi.new("struct gist_usage *")
+        lib.gist_session_usage(session, usage)
+        self.usage = from_struct(Usage, usage)  # of what opened it, then of the last request
 
     def _open(self) -> Any:
         self.client._open()

@@ -25,6 +25,7 @@ def declarations(header: str) -> str:
     """What cffi reads of it: no preprocessor but constants that are numbers, no attributes."""
     text = re.sub(r"/\*.*?\*/", " ", header, flags=re.S).replace("\\\n", " ")
     text = re.sub(r'#ifdef __cplusplus\n.*?\n#endif', "", text, flags=re.S)
+    text = re.sub(r"static const .*?};", "", text, flags=re.S)  # sizes(), below
     lines = []
     for line in text.splitlines():
         define = re.match(r"#define (GIST_\w+)\s+(\w+)\s*$", line)
@@ -37,10 +38,7 @@ def declarations(header: str) -> str:
     return "\n".join(lines)
 
 
-# Structs that libgist fills, with room for what a later one appends to them.
 _OURS = """
-struct room_usage { struct gist_usage usage; char room[1024]; };
-struct room_info { struct gist_info info; char room[1024]; };
 void free(void *);
 """
 
@@ -57,6 +55,14 @@ def _load() -> Any:
 
 
 lib: Any = _load()
+
+
+def sizes() -> Any:
+    """What gist_connect, a macro in C, tells the library: how long its structs are here, where it may be a later one."""
+    names = [name for name, _ in ffi.typeof("struct gist_sizes").fields if name != "size"]
+    lengths = {name: ffi.sizeof("struct gist_" + name) for name in names}
+    return ffi.new("struct gist_sizes *", {"size": ffi.sizeof("struct gist_sizes"), **lengths})
+
 
 # Requests are handles. What one of these functions raises is kept by the request, and raised where it is awaited.
 @ffi.callback("gist_done_fn *")

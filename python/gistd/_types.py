@@ -135,6 +135,8 @@ class Reason(IntEnum):
     LENGTH = 2
     CONTEXT_FULL = 3
     POOL_FULL = 4
+    CANCELLED = 5
+    CUT = 6  # with an error, or for what only a later library has a name
 
 
 class State(IntEnum):

@@ -329,6 +329,8 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.error.had = 1;
         r.u.error.asked = 2;
         r.u.error.limit = 3;
+        r.u.error.has_usage = true;
+        r.u.error.usage = usage;
         break;
     case WIRE_CANCELLED:
         r.u.cancelled.found = true;
