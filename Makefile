@@ -238,7 +238,7 @@ WRAP_test_store_faults := when_ns
 WRAP_test_tier := when_ns
 
 $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libtrain.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
-	$(call link,$< $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
+	$(call link,$(filter %.o,$^) $(foreach f,$(WRAP) $(WRAP_$(@F)),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_train) $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # gist-http alone, with what it is made of.
 $(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
@@ -256,6 +256,21 @@ $(B)/tests/fuzz_corpus: $(B)/train/data/corpus.o $(B)/train/data/corpus_file.o
 $(B)/tests/gistd_fenced: $(B)/daemon/main.o $(B)/tests/gistd_fenced.o $(B)/libsupport.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--wrap=backend_find -Wl$(comma)--start-group $(filter %.a,$^) \
 	  -Wl$(comma)--end-group $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+# The wire of before, for a client and a daemon of that time.
+$(B)/gen/first.pb-c.c: tests/abi/first.proto
+	$(Q)mkdir -p $(@D)
+	$(if $(Q),@echo "  PROTO   $<")
+	$(Q)protoc-c --proto_path=tests/abi --c_out=$(@D) $<
+$(B)/gen/first.pb-c.h: $(B)/gen/first.pb-c.c ;
+$(B)/gen/first.pb-c.o: $(B)/gen/first.pb-c.c $(B)/flags
+	$(if $(Q),@echo "  CC      $<")
+	$(Q)$(CC) $(ALL_CFLAGS) -Wno-all -Wno-extra -c -o $@ $<
+$(B)/tests/test_protocols.o: $(B)/gen/first.pb-c.h
+$(B)/tests/test_protocols: $(B)/gen/first.pb-c.o
+# A program of before: an older header, and the shared library of today.
+CFLAGS_tests/abi/first.o := -Itests/abi
+$(B)/tests/abi_first: $(B)/tests/abi/first.o $(B)/libgist.so
+	$(call link,$< -L$(B) -lgist -Wl$(comma)-rpath$(comma)'$$ORIGIN/..')
 # Programs that test tools of other languages run.
 $(B)/tests/tool_%: $(B)/tests/tool_%.o $(B)/libsupport.a $(B)/libengine.a $(B)/libstore.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_engine))
@@ -296,6 +311,7 @@ check:
 NEEDS_test_bench_cuda.sh := $(CUDA_BENCHES)
 NEEDS_test_crowd.sh      := $(B)/bench/crowd
 NEEDS_test_schemas.sh    := $(B)/tests/tool_schema
+NEEDS_test_abi.sh        := $(B)/tests/abi_first
 .PHONY: check-run
 check-run: all shim examples $(RUN_tests) $(foreach t,$(RUN_tests),$(NEEDS_$(notdir $(t)))) $(if $(GISTD_TEST_BACKEND),$(B)/tests/gistd_$(GISTD_TEST_BACKEND))
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
