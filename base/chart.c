@@ -143,7 +143,10 @@ void chart_axes(const struct chart *c, const char *name, const char *x_name)
     double step = nice_step(c->y_max - c->y_min, TICKS), bottom = c->top + PANEL;
     double unit = c->powers ? 1 : c->x_max >= 2e6 ? 1e6 : c->x_max >= 2e3 ? 1e3 : 1;
 
-    for (double y = ceil(c->y_min / step) * step; y <= c->y_max; y += step) {
+    /* By whole numbers: a sum would come to -0 or to 0.3000000004. */
+    for (double i = ceil(c->y_min / step); i * step <= c->y_max; i++) {
+        double y = i == 0 ? 0 : i * step;
+
         (void)fprintf(c->f, "<line class=\"g\" x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\"/>\n",
                       LEFT, WIDTH - RIGHT, y_at(c, y), y_at(c, y));
         (void)fprintf(c->f, "<text x=\"%g\" y=\"%.1f\" text-anchor=\"end\">%.*f</text>\n", LEFT - 8,

@@ -186,6 +186,7 @@ grep -o '^!\[.*\](.*\.svg)$' "$tmp/out" | sed 's/.*(\(.*\))/\1/' >"$tmp/shown"
 check 'shows some' [ -s "$tmp/shown" ]
 check 'and just those that are there' sh -c "ls '$tmp'/plots/* | sort | cmp - '$tmp/shown'"
 check 'each is an SVG to its end' sh -c "xargs -d '\n' tail -qn 1 <'$tmp/shown' | sort -u | grep -qx '</svg>'"
+check 'whose zero has no sign' sh -c "grep -q '>0</text>' '$tmp'/plots/* && ! grep -q '>-0</text>' '$tmp'/plots/*"
 code 'no folder for plots' 1 "$eval" report --plots "$tmp/nowhere" "$file" "$tmp/probes.jsonl"
 says "the plots in $tmp/nowhere: No such file"
 code 'plots and a page' 2 "$eval" report --plots "$tmp/plots" --html "$tmp/page.html" "$file"
