@@ -327,12 +327,59 @@ static void test_hostile_joins(void **state)
     }
 }
 
+/* Long strings are counted, without a state for each character; several share what counts. */
+static const struct {
+    unsigned min, max; /* 0: none */
+} lengths[] = { { 0, 257 },   { 0, 383 },   { 0, 384 },     { 1, 400 },   { 128, 512 },
+                { 300, 300 }, { 127, 640 }, { 511, 513 },   { 700, 0 },   { 768, 0 },
+                { 0, 10000 }, { 9000, 0 },  { 2000, 2001 }, { 384, 768 }, { 9999, 10000 } };
+
+/* A text of n characters, of one byte and more. */
+static bool has_length(const struct grammar *g, unsigned n)
+{
+    static const char *const chars[] = { "a", "\xc3\xa9", "\\n", "\xe4\xb8\xad", "\\u00e9" };
+    static char text[80000];
+    char *to = text;
+
+    *to++ = '"';
+    for (unsigned i = 0; i < n; i++)
+        to = stpcpy(to, chars[i * 7 % 5]);
+    (void)stpcpy(to, "\"");
+    return has(g, text);
+}
+
+static void test_lengths(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++) {
+        unsigned min = lengths[i].min, max = lengths[i].max;
+        struct why why = { "" };
+        char schema[100], most[30] = "";
+        struct grammar *g;
+
+        if (max)
+            (void)snprintf(most, sizeof(most), ",\"maxLength\":%u", max);
+        (void)snprintf(schema, sizeof(schema), "{\"type\":\"string\",\"minLength\":%u%s}", min,
+                       most);
+        if (schema_compile(schema, strlen(schema), &g, &why) < 0)
+            fail_msg("%s: %s", schema, why.text);
+        assert_true(g->n_states < 6000);
+        for (unsigned n = 0; n < 12000; n += n % 64 < 2 || n % 64 > 62 ? 1 : 31 + n % 31)
+            if (has_length(g, n) != (n >= min && (max == 0 || n <= max)))
+                fail_msg("%s: %u", schema, n);
+        for (unsigned n = min > 2 ? min - 2 : 0; n < min + 3; n++)
+            assert_int_equal(has_length(g, n), n >= min && (max == 0 || n <= max));
+        for (unsigned n = max ? max - 1 : 0; max && n < max + 3; n++)
+            assert_int_equal(has_length(g, n), n >= min && n <= max);
+        grammar_free(g);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_texts),         cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_hostile_joins),
     };
 

@@ -10,6 +10,8 @@
 #define INDENT_MAX  24u
 #define FRACTION    15u
 #define NAME_PREFIX 30u /* characters by which names are told apart */
+#define CHUNK       64u /* characters; the last few of one are where masks cost more (mask.h) */
+#define COUNTED_MIN 129u
 
 static const struct expr_range digits = { '0', '9' }, digits_1 = { '1', '9' };
 
@@ -147,6 +149,61 @@ uint32_t jsontext_string(struct jsontext *j)
                     jsontext_quoted(j, expr_repeat(j->b, jsontext_char_any(j), 0, EXPR_NO_MAX)));
     }
     return expr_call(j->b, j->string);
+}
+
+/* Exactly a chunk; less than one, and the end of the string. */
+static void make_chunks(struct jsontext *j)
+{
+    struct expr_build *b = j->b;
+    uint32_t any = jsontext_char_any(j);
+
+    if (j->chunk || b->err)
+        return;
+    j->chunk = expr_rule(b, "a part of a string");
+    j->last = expr_rule(b, "the end of a string");
+    expr_define(b, j->chunk, expr_repeat(b, any, CHUNK, CHUNK));
+    expr_define(b, j->last, expr_seq2(b, expr_repeat(b, any, 0, CHUNK - 1), expr_text(b, "\"")));
+}
+
+/* Up to n characters and the end. With each chunk it is open whether a whole one comes or the end:
+ * both are followed until one of them can't be. */
+static uint32_t counted_end(struct jsontext *j, uint32_t n)
+{
+    struct expr_build *b = j->b;
+    uint32_t end =
+        expr_seq2(b, expr_repeat(b, jsontext_char_any(j), 0, n % CHUNK), expr_text(b, "\""));
+
+    for (uint32_t i = 0; i < n / CHUNK; i++) {
+        uint32_t rule = expr_rule(b, "a string");
+
+        expr_define(b, rule,
+                    expr_or2(b, expr_seq2(b, expr_call(b, j->chunk), end), expr_call(b, j->last)));
+        end = expr_call(b, rule);
+    }
+    return end;
+}
+
+uint32_t jsontext_counted(struct jsontext *j, uint32_t min, uint32_t max)
+{
+    struct expr_build *b = j->b;
+    uint32_t any = jsontext_char_any(j), most = max == EXPR_NO_MAX ? min : max;
+    size_t mark;
+
+    if (most < COUNTED_MIN || most > EXPR_REPEAT_MAX) /* which is refused */
+        return jsontext_quoted(j, expr_repeat(b, any, min, max));
+    make_chunks(j);
+    mark = expr_mark(b);
+    expr_put(b, expr_text(b, "\""));
+    for (uint32_t i = 0; i < min / CHUNK; i++)
+        expr_put(b, expr_call(b, j->chunk));
+    expr_put(b, expr_repeat(b, any, min % CHUNK, min % CHUNK));
+    if (max == EXPR_NO_MAX) {
+        expr_put(b, expr_repeat(b, any, 0, EXPR_NO_MAX));
+        expr_put(b, expr_text(b, "\""));
+    } else {
+        expr_put(b, counted_end(j, max - min));
+    }
+    return expr_seq(b, mark);
 }
 
 /* --- other names ------------------------------------------------------------------------------ */

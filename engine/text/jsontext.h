@@ -16,7 +16,7 @@
 
 struct jsontext {
     struct expr_build *b;
-    uint32_t ws, string, value, object, array; /* rules; 0: not made yet */
+    uint32_t ws, string, value, object, array, chunk, last; /* rules; 0: not made yet */
 };
 
 /* Once, before the first rule of one's own: 0 is no rule of these. */
@@ -25,6 +25,9 @@ void jsontext_init(struct jsontext *j, struct expr_build *b);
 uint32_t jsontext_ws(struct jsontext *j);
 uint32_t jsontext_quoted(struct jsontext *j, uint32_t e);
 uint32_t jsontext_string(struct jsontext *j); /* any, with its quotes */
+/* One of min to max characters (EXPR_NO_MAX: any number). Where that is many they are counted in
+ * chunks that all strings share, so that they are no state each. */
+uint32_t jsontext_counted(struct jsontext *j, uint32_t min, uint32_t max);
 uint32_t jsontext_value(struct jsontext *j);
 uint32_t jsontext_object(struct jsontext *j);
 uint32_t jsontext_array(struct jsontext *j);

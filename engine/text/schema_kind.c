@@ -100,7 +100,6 @@ static uint32_t as_rule(struct schema *s, uint32_t e, const struct schema_place 
 
 uint32_t schema_string(struct schema *s, struct json_object *x, const struct schema_place *at)
 {
-    struct expr_build *b = &s->build;
     uint32_t min = count(s, x, "minLength", 0, at), max = count(s, x, "maxLength", EXPR_NO_MAX, at);
     bool pattern = schema_get(x, "pattern"), format = schema_get(x, "format"),
          length = min > 0 || max != EXPR_NO_MAX;
@@ -116,9 +115,10 @@ uint32_t schema_string(struct schema *s, struct json_object *x, const struct sch
         return jsontext_string(&s->json);
     if (max < min)
         return EXPR_NEVER;
-    e = pattern || format ? string_by(s, pattern ? "pattern" : "format", x, at)
-                          : expr_repeat(b, jsontext_char_any(&s->json), min, max);
-    return as_rule(s, jsontext_quoted(&s->json, e), at);
+    e = pattern || format
+            ? jsontext_quoted(&s->json, string_by(s, pattern ? "pattern" : "format", x, at))
+            : jsontext_counted(&s->json, min, max);
+    return as_rule(s, e, at);
 }
 
 /* --- numbers ---------------------------------------------------------------------------------- */
