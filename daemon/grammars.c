@@ -1,8 +1,5 @@
 #include "daemon/grammars.h"
 
-#include "engine/text/gbnf.h"
-#include "engine/text/schema.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +10,19 @@ void grammars_init(struct grammars *g)
     TAILQ_INIT(&g->list);
 }
 
+int grammars_start(struct grammars *g, const struct vocab *v)
+{
+    return compiler_new(v, &g->compiler);
+}
+
+int grammars_bell(const struct grammars *g)
+{
+    return g->compiler ? compiler_bell(g->compiler) : -1;
+}
+
 static size_t size_of(const struct grammars_entry *e)
 {
-    return sizeof(*e) + e->len + e->grammar->bytes;
+    return sizeof(*e) + e->job.len + (e->made && e->job.grammar ? e->job.grammar->bytes : 0);
 }
 
 static void drop(struct grammars *g, struct grammars_entry *e)
@@ -23,9 +30,27 @@ static void drop(struct grammars *g, struct grammars_entry *e)
     TAILQ_REMOVE(&g->list, e, link);
     g->bytes -= size_of(e);
     g->n--;
-    grammar_free(e->grammar);
-    free(e->text);
+    grammar_free(e->job.grammar);
+    free((char *)e->job.text);
     free(e);
+}
+
+/* Done, and known to be. */
+static bool is_made(struct grammars *g, struct grammars_entry *e)
+{
+    if (e->made || !compiler_done(g->compiler, &e->job))
+        return e->made;
+    g->bytes -= size_of(e);
+    e->made = true;
+    g->bytes += size_of(e);
+    g->n_compiled += e->job.err == 0;
+    return true;
+}
+
+/* Nobody uses it. One that is being compiled is not let go of before that is done. */
+static bool may_go(struct grammars *g, struct grammars_entry *e)
+{
+    return e->n_users == 0 && (is_made(g, e) || compiler_drop(g->compiler, &e->job));
 }
 
 /* What is used stays: it is charged to who uses it. */
@@ -36,31 +61,20 @@ static void make_room(struct grammars *g)
     for (e = TAILQ_LAST(&g->list, grammars_list);
          e && (g->bytes > GRAMMARS_BYTES_MAX || g->n > GRAMMARS_MAX); e = before) {
         before = TAILQ_PREV(e, grammars_list, link);
-        if (e->n_users == 0)
+        if (may_go(g, e))
             drop(g, e);
     }
 }
 
+/* The thread first: it may still have a job. */
 void grammars_fini(struct grammars *g)
 {
+    masks_free(g->masks);
+    g->masks = NULL;
+    compiler_free(g->compiler);
+    g->compiler = NULL;
     while (!TAILQ_EMPTY(&g->list))
         drop(g, TAILQ_FIRST(&g->list));
-    masks_free(g->masks);
-    trie_free(g->trie);
-    g->masks = NULL;
-    g->trie = NULL;
-}
-
-/* With the first grammar: a daemon that is asked for none need not sort its tokens. */
-static int make_trie(struct grammars *g, const struct vocab *v)
-{
-    int e = 0;
-
-    if (!g->trie)
-        e = trie_new(v, &g->trie);
-    if (e == 0 && !g->masks)
-        e = masks_new(g->trie, GRAMMARS_MASK_BYTES, &g->masks);
-    return e;
 }
 
 static XXH128_hash_t digest_of(const struct grammars_ask *ask)
@@ -74,89 +88,109 @@ static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t diges
     struct grammars_entry *e;
 
     TAILQ_FOREACH (e, &g->list, link)
-        if (XXH128_isEqual(e->digest, digest) && e->uid == ask->uid && e->kind == ask->kind &&
-            e->len == ask->len && memcmp(e->text, ask->text, e->len) == 0)
+        if (XXH128_isEqual(e->digest, digest) && e->job.uid == ask->uid &&
+            e->job.kind == ask->kind && e->job.len == ask->len &&
+            memcmp(e->job.text, ask->text, ask->len) == 0)
             break;
     return e;
 }
 
-static int compile(struct grammars *g, const struct grammars_ask *ask, XXH128_hash_t digest,
-                   struct grammars_entry **ret, struct why *why)
+static struct grammars_entry *make(struct grammars *g, const struct grammars_ask *ask,
+                                   XXH128_hash_t digest)
 {
-    struct grammars_entry *x = calloc(1, sizeof(*x));
+    struct grammars_entry *e = calloc(1, sizeof(*e));
     char *text = malloc(ask->len + 1);
-    int e = x && text ? 0 : -ENOMEM;
 
-    if (e == 0)
-        e = (ask->kind == WIRE_GRAMMAR_GBNF ? gbnf_compile : schema_compile)(ask->text, ask->len,
-                                                                             &x->grammar, why);
-    if (e < 0) {
+    if (!e || !text) {
+        free(e);
         free(text);
-        free(x);
-        return e;
+        return NULL;
     }
     memcpy(text, ask->text, ask->len);
-    x->text = text;
-    x->len = ask->len;
-    x->digest = digest;
-    x->uid = ask->uid;
-    x->kind = ask->kind;
-    g->n_compiled++;
+    e->digest = digest;
+    e->job =
+        (struct compiler_job){ .kind = ask->kind, .uid = ask->uid, .text = text, .len = ask->len };
     g->n++;
-    g->bytes += size_of(x);
-    *ret = x;
-    return 0;
+    g->bytes += size_of(e);
+    return e;
 }
 
-/* The first of its users has it charged to all of them. */
-static int use(struct grammars_entry *e, struct held_account *client)
+/* The account of all of the client's user has what it takes now. */
+static int charge(struct grammars_entry *e, struct held_account *client)
 {
     struct held_account *account = client->above ? client->above : client;
+    int r;
 
-    if (e->n_users == 0) {
-        int r = held_charge(account, &e->charged, size_of(e));
-
-        if (r < 0) {
-            client->refused = account->refused;
-            client->by = account->by;
-            return r;
-        }
+    if (!e->account)
         e->account = account;
+    r = held_charge(e->account, &e->charged, size_of(e));
+    if (r < 0) {
+        client->refused = e->account->refused;
+        client->by = e->account->by;
     }
-    e->n_users++;
-    return 0;
+    return r;
 }
 
-int grammars_get(struct grammars *g, const struct vocab *v, const struct grammars_ask *ask,
-                 struct grammars_entry **ret, struct why *why)
+int grammars_get(struct grammars *g, const struct grammars_ask *ask, struct grammars_entry **ret)
 {
     XXH128_hash_t digest = digest_of(ask);
-    struct grammars_entry *x = find(g, digest, ask);
-    int e = make_trie(g, v);
+    struct grammars_entry *e = find(g, digest, ask);
+    bool fresh;
+    int r;
 
-    if (e < 0)
-        return e;
-    if (x) {
-        g->n_found++;
-        TAILQ_REMOVE(&g->list, x, link);
-    } else {
-        e = compile(g, ask, digest, &x, why);
-        if (e < 0)
-            return e;
+    if (e && e->n_users == 0 && is_made(g, e) && e->job.err < 0) { /* for want of memory, say */
+        drop(g, e);
+        e = NULL;
     }
-    TAILQ_INSERT_HEAD(&g->list, x, link);
-    e = use(x, ask->account);
-    if (e == 0)
-        *ret = x;
+    fresh = !e;
+    if (e) {
+        TAILQ_REMOVE(&g->list, e, link);
+        g->n_found += is_made(g, e);
+    } else {
+        e = make(g, ask, digest);
+    }
+    if (!e)
+        return -ENOMEM;
+    TAILQ_INSERT_HEAD(&g->list, e, link);
+    r = charge(e, ask->account);
+    if (r == 0) {
+        e->n_users++;
+        if (fresh)
+            compiler_put(g->compiler, &e->job);
+        *ret = e;
+    } else if (e->n_users == 0) {
+        e->account = NULL;
+        if (fresh)
+            drop(g, e);
+    }
     make_room(g);
-    return e;
+    return r;
+}
+
+int grammars_ready(struct grammars *g, struct grammars_entry *e, struct held_account *account,
+                   struct why *why)
+{
+    int r = is_made(g, e) ? e->job.err : -EAGAIN;
+
+    if (r == 0)
+        r = charge(e, account);
+    if (r == 0 && !g->masks)
+        r = masks_new(compiler_trie(g->compiler), GRAMMARS_MASK_BYTES, &g->masks);
+    if (r < 0 && r != -EAGAIN && why)
+        *why = e->job.why;
+    return r;
 }
 
 void grammars_put(struct grammars *g, struct grammars_entry *e)
 {
     if (!e)
         return;
-    if (--e->n_users == 0)
+    if (--e->n_users == 0) {
         (void)held_charge(e->account, &e->charged, 0);
+        e->account = NULL;
+        /* Compiled again, a hostile one takes its time again; but it is asked for again, too. */
+        if (may_go(g, e) && (!e->made || e->job.err < 0))
+            drop(g, e);
+    }
     make_room(g);
 }

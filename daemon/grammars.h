@@ -1,12 +1,16 @@
 /* daemon/grammars.h - compiled grammars, by the digest of their text.
  *
  * A program asks with the same schema again and again: the second time it is there, with the masks
- * of its states. They are of one user: how long an answer took to begin must not tell another one
- * that he is not the first to use a grammar.
+ * of its states. The first time it is compiled by a thread of its own (compiler.h), and who asks
+ * waits, with all others who ask for the same meanwhile. They are of one user: how long an answer
+ * took to begin must not tell another one that he is not the first to use a grammar.
  *
  * Those that nobody uses go, the one used longest ago first, when all together take more than
  * GRAMMARS_BYTES_MAX or are more than GRAMMARS_MAX. What is in use is charged to its user, once:
  * a few lines can be compiled to megabytes. Masks have GRAMMARS_MASK_BYTES.
+ *
+ *     grammars_get() --> MAKING --grammars_ready()--> MADE    kept for the next one
+ *                           '------------------------> FAILED  goes with the last who waited
  *
  * Threads    the scheduler's.
  * Ownership  init/fini. An entry is kept for whose request holds it, from grammars_get to
@@ -15,6 +19,7 @@
 #ifndef DAEMON_GRAMMARS_H
 #define DAEMON_GRAMMARS_H
 
+#include "daemon/compiler.h"
 #include "daemon/held.h"
 #include "engine/text/mask.h"
 #include "ipc/wire.h"
@@ -30,11 +35,9 @@
 struct grammars_entry {
     TAILQ_ENTRY(grammars_entry) link;
     XXH128_hash_t digest;
-    uid_t uid;
-    enum wire_grammar kind;
-    char *text; /* (len): digests are made to be quick, not to be safe from who wants two equal */
-    size_t len;
-    struct grammar *grammar;
+    struct compiler_job job; /* with the text, which is the entry's: digests are made to be quick,
+                              * not to be safe from who wants two equal */
+    bool made;               /* the job is done, and counted */
     uint32_t n_users;
     struct held_account *account; /* that it is charged to while it has users */
     size_t charged;
@@ -44,14 +47,19 @@ TAILQ_HEAD(grammars_list, grammars_entry);
 struct grammars {
     struct grammars_list list; /* the one used last is the first */
     uint32_t n;
-    size_t bytes;      /* of grammars and texts */
-    struct trie *trie; /* NULL: no grammar was used yet */
-    struct masks *masks;
+    size_t bytes; /* of grammars and texts */
+    struct compiler *compiler;
+    struct masks *masks; /* NULL: no grammar was used yet */
     uint64_t n_found, n_compiled;
 };
 
+/* init alone has no thread yet, and fini may follow it. -errno of start. */
 void grammars_init(struct grammars *g);
+int grammars_start(struct grammars *g, const struct vocab *v);
 void grammars_fini(struct grammars *g); /* nobody holds any */
+
+/* Readable, when there may be a grammar that somebody waits for; -1: not started. Not blocking. */
+int grammars_bell(const struct grammars *g);
 
 struct grammars_ask {
     uid_t uid;
@@ -61,10 +69,12 @@ struct grammars_ask {
     size_t len;
 };
 
-/* Errors of gbnf_compile and schema_compile, with their sentence; -EDQUOT, as the client's account
- * says (held.h). */
-int grammars_get(struct grammars *g, const struct vocab *v, const struct grammars_ask *ask,
-                 struct grammars_entry **ret, struct why *why);
+/* The entry, which may not be ready. -EDQUOT, as the client's account says (held.h); -ENOMEM. */
+int grammars_get(struct grammars *g, const struct grammars_ask *ask, struct grammars_entry **ret);
+/* 0: its grammar may be used. -EAGAIN: not yet. Errors of gbnf_compile and schema_compile, with
+ * their sentence; -EDQUOT, -ENOMEM. Whatever it says, the entry is still held. */
+int grammars_ready(struct grammars *g, struct grammars_entry *e, struct held_account *account,
+                   struct why *why);
 void grammars_put(struct grammars *g, struct grammars_entry *e); /* NULL: nothing */
 
 #endif

@@ -671,6 +671,28 @@ bool memory_full(const struct memory *m, uint32_t n_more)
     return ladder_room(&p, &l, n) == 0;
 }
 
+/* From one check to the next. */
+uint32_t memory_left(const struct memory *m, uint32_t n_more, uint32_t max)
+{
+    struct ladder l = m->ladder;
+    struct policy all = ladders_policy(m), p;
+    uint64_t had = m->seq->n_tokens, begin = (uint64_t)m->n_ids + n_more, n = begin;
+
+    while (n - begin < max) {
+        uint64_t room, due;
+
+        ladder_climb(&all, &l, had, n, NULL, NULL);
+        p = ladders_part(m, &l);
+        room = ladder_room(&p, &l, n);
+        due = ladder_due_at(&all, &l) - n; /* what was due is done */
+        if (room == 0)
+            break;
+        had = n;
+        n += room < due ? room : due;
+    }
+    return n - begin < max ? (uint32_t)(n - begin) : max;
+}
+
 /* A segment of the overlay is compressed all the same: the first one of what was read alone. */
 static bool begins_packed(const struct memory *m, uint32_t segment)
 {

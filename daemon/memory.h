@@ -165,6 +165,9 @@ void memory_peak(const struct memory *m, uint64_t n, uint64_t *ret_keys, uint64_
 
 /* No token fits the budget behind n_more ids, when everything that is due is done. */
 bool memory_full(const struct memory *m, uint32_t n_more);
+/* So many ids may come behind those until it is full, at most max: the first for which memory_full
+ * is true. What is hydrated counts, though it may go. */
+uint32_t memory_left(const struct memory *m, uint32_t n_more, uint32_t max);
 
 /* Pages of compressed segments. */
 uint32_t memory_gist_pages(const struct memory *m);

@@ -21,11 +21,12 @@
  * and hydrates where it would without guesses.
  *
  * With a grammar only tokens that go on in it are sampled from, and the answer ends where nothing
- * can follow. It is compiled in a slice of work, before the first token. */
+ * can follow. It is compiled by a thread of its own, before the first token. */
 
 #include "base/clock.h"
 #include "daemon/answer.h"
 #include "daemon/draft.h"
+#include "daemon/form.h"
 #include "daemon/generate.h"
 #include "daemon/logprobs.h"
 #include "daemon/lookup.h"
@@ -41,15 +42,9 @@ struct generate {
     struct answer answer;
     bool has_logprobs;
     struct logprobs logprobs;
-    enum wire_grammar kind;
-    struct encode_text text;   /* of a grammar that is to be compiled */
-    struct grammars *grammars; /* that the entry is of */
-    struct grammars_entry *entry;
-    void *place; /* of the next two, charged to the client */
-    size_t place_len;
-    struct match *match; /* NULL: no grammar */
-    uint64_t *bits;      /* tokens that may come next */
-    uint32_t max_tokens; /* 0: no limit */
+    struct form form;
+    uint32_t budget_left, budget_at; /* tokens, behind so many; of an answer with a grammar */
+    uint32_t max_tokens;             /* 0: no limit */
     bool ignore_eog;
     uint32_t n_more; /* tokens of the answer when it was last looked what else they point to */
     bool brings;     /* what they point to comes */
@@ -179,12 +174,10 @@ int generate_begin(struct sched *s, struct request *r, const struct wire_req *m)
     g->max_tokens = m->u.generate.max_tokens;
     g->ignore_eog = m->u.generate.ignore_eog;
     g->draft = draft_setting(s->draft, m->u.generate.has_draft ? m->u.generate.draft : DRAFT_AUTO);
-    g->kind = m->u.generate.grammar;
-    if (g->kind)
-        g->text = encode_text_take(r->parts);
+    form_take(&g->form, m->u.generate.grammar, r->parts);
     r->usage.prompt_tokens = session_len(r->session);
     memory_account(&r->session->memory, &r->usage);
-    if (!r->session->row_valid && !g->kind)
+    if (!r->session->row_valid && !g->form.kind)
         r->phase = REQUEST_RUN; /* the pending token is read first */
     return 0;
 }
@@ -213,60 +206,31 @@ static int generate_start(struct sched *s, struct request *r, const struct wire_
     return generate_begin(s, r, m);
 }
 
-/* --- grammar ---------------------------------------------------------------------------------- */
+/* --- how much may come ------------------------------------------------------------------------ */
 
-/* Errors of grammars_get. */
-static void fail_grammar(struct sched *s, struct request *r, int e, const char *why)
-{
-    enum wire_error code = e == -ENOTSUP ? WIRE_E_UNSUPPORTED
-                           : e == -E2BIG ? WIRE_E_LIMIT
-                                         : WIRE_E_BAD_REQUEST;
+/* Further than this nobody looks whether the budget is used up, and so often it is looked anew. */
+#define BUDGET_AHEAD 4096u
+#define BUDGET_EVERY 64u
 
-    if (e == -ENOMEM || e == -EDQUOT)
-        request_fail_memory(s, r, e);
-    else
-        request_fail(s, r, code, REQUEST_NO_NUMBERS, "%.300s", why);
-}
-
-/* False: it was answered. */
-static bool compile(struct sched *s, struct request *r)
+/* What an answer by a grammar has to end in. Pages are not among it: others may give some back. */
+static struct form_limit limit_of(struct request *r)
 {
     struct generate *g = r->state;
-    struct why why = { "" };
-    const struct grammars_ask ask = { r->client->uid, &r->client->held, g->kind,
-                                      g->text.s ? g->text.s : "", g->text.len };
-    int e = grammars_get(&s->grammars, s->served.vocab, &ask, &g->entry, &why);
+    const struct session *session = r->session;
+    uint32_t n = r->usage.generated_tokens, room = session->seq.max_tokens, budget;
+    struct form_limit limit = { g->max_tokens ? g->max_tokens - n : UINT32_MAX, false };
 
-    g->grammars = &s->grammars;
-    encode_text_fini(&g->text);
-    if (e == 0)
-        e = held_resize(&r->client->held, &g->place, &g->place_len,
-                        sizeof(*g->match) + s->grammars.trie->n_words * sizeof(*g->bits));
-    if (e == 0) {
-        g->match = g->place;
-        g->bits = (uint64_t *)(g->match + 1);
-        match_start(g->match, g->entry->grammar);
+    room = room > session_len(session) ? room - session_len(session) : 0;
+    if (n == 0 || n - g->budget_at >= BUDGET_EVERY) {
+        g->budget_left = memory_left(&session->memory, session->has_pending, BUDGET_AHEAD);
+        g->budget_at = n;
     }
-    g->kind = WIRE_GRAMMAR_NONE; /* it is there */
-    if (e < 0)
-        fail_grammar(s, r, e, why.text);
-    return e == 0;
-}
-
-/* Leaves only tokens that go on in the grammar. False: there are none, which was answered. */
-static bool mask(struct sched *s, struct request *r, float *logits)
-{
-    struct generate *g = r->state;
-    int e = g->match ? masks_of(s->grammars.masks, g->match, g->bits) : 0;
-
-    if (e == -ENODATA)
-        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
-                     "this model has no token for what the grammar wants next");
-    else if (e < 0)
-        request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s", g->match->why);
-    else if (g->match)
-        masks_apply(g->bits, logits, s->served.model->n_vocab);
-    return e == 0;
+    budget = g->budget_left > n - g->budget_at ? g->budget_left - (n - g->budget_at) : 0;
+    if (g->budget_left < BUDGET_AHEAD && budget < room)
+        room = budget;
+    if (room < limit.left)
+        limit = (struct form_limit){ room, true };
+    return limit;
 }
 
 /* --- tokens ----------------------------------------------------------------------------------- */
@@ -282,6 +246,10 @@ static void end_answer(struct request *r)
 
 static void done(struct sched *s, struct request *r, enum wire_reason reason)
 {
+    struct generate *g = r->state;
+
+    if (form_whole(&g->form) && reason != WIRE_REASON_STOP)
+        reason = WIRE_REASON_END_OF_TEXT; /* whatever ended it, it is one of the grammar */
     end_answer(r);
     r->last = (struct wire_rep){ .kind = WIRE_DONE };
     r->last.u.done.reason = reason;
@@ -314,10 +282,9 @@ static void accept_token(struct sched *s, struct request *r, uint32_t id)
     if (g->answer.stopped) {
         session_truncate(session, session_len(session) - dropped);
         done(s, r, WIRE_REASON_STOP);
-    } else if (g->match && match_push(g->match, bytes, len) < 0) {
-        request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s",
-                     g->match->why ? g->match->why : "a token left the grammar");
-    } else if (g->match && g->match->n_ways == 0) {
+    } else if (!form_push(s, r, &g->form, bytes, len)) {
+        return;
+    } else if (form_over(&g->form)) {
         done(s, r, WIRE_REASON_END_OF_TEXT); /* nothing can follow: no token need say so */
     } else if (g->max_tokens && r->usage.generated_tokens >= g->max_tokens) {
         done(s, r, WIRE_REASON_LENGTH);
@@ -351,7 +318,7 @@ static void sample(struct sched *s, struct request *r, float *logits)
         return;
     if (g->has_logprobs) /* candidates are not needed before the pick, and have the size */
         logprobs_look(&g->logprobs, s->served.info.sampling, logits, (float *)s->candidates);
-    if (!mask(s, r, logits))
+    if (g->form.match && !form_mask(s, r, &g->form, limit_of(r), logits))
         return;
     take(s, r,
          sampler_pick(&g->sampler, s->served.info.sampling, logits, s->served.model->n_vocab,
@@ -462,11 +429,13 @@ static void ask_more(struct request *r)
 static bool generate_work(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
+    int e;
 
-    if (g->kind) {
-        if (compile(s, r) && !r->session->row_valid)
+    if (g->form.kind) {
+        e = form_make(s, r, &g->form);
+        if (e == 0 && form_fits(s, r, &g->form, limit_of(r)) && !r->session->row_valid)
             r->phase = REQUEST_RUN; /* the pending token is read first */
-        return true;
+        return e != -EAGAIN;
     }
     if (ask(r))
         return true;
@@ -643,7 +612,7 @@ static bool generate_asks(struct sched *s, struct request *r, uint32_t *ids,
 {
     const struct generate *g = r->state;
 
-    return !g->match && !g->has_logprobs &&
+    return !g->form.match && !g->has_logprobs &&
            sampler_ask(&g->sampler, s->served.model->n_vocab, ids, ret);
 }
 
@@ -720,11 +689,7 @@ static void generate_fini(struct request *r)
     answer_fini(&g->answer);
     logprobs_fini(&g->logprobs);
     lookup_fini(&g->lookup);
-    if (g->text.account)
-        encode_text_fini(&g->text);
-    if (g->grammars)
-        grammars_put(g->grammars, g->entry);
-    (void)held_resize(&r->client->held, &g->place, &g->place_len, 0);
+    form_fini(&g->form, r);
     free(g);
 }
 

@@ -492,6 +492,7 @@ static bool arm(struct sched *s)
     mailbox_drain(s->inbox);
     /* A copy was done since the last look: its bell is drained ahead of another one. */
     ready |= s->copies >= 0 && eventfd_read(s->copies, &n) == 0;
+    ready |= eventfd_read(grammars_bell(&s->grammars), &n) == 0; /* and a grammar compiled */
     TAILQ_FOREACH (c, &s->clients, link)
         ready |= arm_client(c);
     return ready || mailbox_pending(s->inbox);
@@ -508,7 +509,7 @@ static void disarm(struct sched *s)
 
 /* Sleeps without a timeout, but for the time until the end of a session is to be written, or until
  * the disk should have answered: an idle daemon makes no system call at all. What the scheduler
- * waits for always rings: a letter's bell, a client's, the disk's or a device's. */
+ * waits for always rings: a letter's bell, a client's, the disk's, a device's or a grammar's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
@@ -568,8 +569,12 @@ static int open_scratch(struct sched *s)
     if (s->served.io && epoll_ctl(s->epoll, EPOLL_CTL_ADD, io_eventfd(s->served.io), &ev) < 0)
         return -errno;
     r = sched_watch_copies(s);
+    if (r == 0)
+        r = grammars_start(&s->grammars, s->served.vocab);
     if (r < 0)
         return r;
+    if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, grammars_bell(&s->grammars), &ev) < 0)
+        return -errno;
     s->logits = malloc(SCHED_LOGITS_ROWS * n * sizeof(*s->logits));
     s->candidates = malloc(n * sizeof(*s->candidates));
     s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));

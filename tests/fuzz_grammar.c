@@ -1,7 +1,9 @@
 /* Fuzzes grammars and schemas: whatever the text, it is compiled or refused with a sentence, within
  * the limits; of one that was compiled every mask is what trying each token gives, what a mask
- * allows can be pushed, and what it does not allow can't. The first byte of an input says which of
- * the two it is, the second one picks tokens. Run by tests/run-fuzz. */
+ * allows can be pushed, and what it does not allow can't, or could not be ended in the tokens that
+ * are left; and a text that can be ended in them is. The first byte of an input says which of the
+ * two it is, the second one picks tokens and how many there are. Run by tests/run-fuzz. */
+#include "engine/text/ending.h"
 #include "engine/text/gbnf.h"
 #include "engine/text/mask.h"
 #include "engine/text/schema.h"
@@ -74,8 +76,10 @@ static bool may(uint32_t id)
 }
 
 /* Each token by itself; a limit that is met by then is met, and proves nothing. */
-static void compare(void)
+static void compare(uint32_t left)
 {
+    uint32_t most = left > GRAMMAR_NEVER || match_left(&at) > left ? GRAMMAR_NEVER - 1 : left - 1;
+
     for (uint32_t id = 0; id < vocab_size(vocab); id++) {
         size_t n;
         const uint8_t *bytes = vocab_bytes(vocab, id, &n);
@@ -86,16 +90,20 @@ static void compare(void)
         } else if (!vocab_is_special(vocab, id) && n > 0) {
             copy = at;
             e = match_push(&copy, bytes, n);
-            assert(e == -E2BIG || (e == 0) == may(id));
+            assert(e == -E2BIG || (e == 0 && match_left(&copy) <= most) == may(id));
         }
     }
 }
 
-static void walk(const struct grammar *g, uint32_t rng)
+/* Of `left` tokens at most; all of them, but MASKS_ENDLESS. */
+static void walk(const struct grammar *g, uint32_t rng, uint32_t left)
 {
+    unsigned n_steps = left == MASKS_ENDLESS ? 12 : left;
+
     match_start(&at, g);
-    for (unsigned i = 0; i < 12; i++) {
-        int e = masks_of(masks, &at, bits);
+    for (unsigned i = 0; i < n_steps && at.n_ways > 0; i++) {
+        uint32_t now = left == MASKS_ENDLESS ? left : left - i;
+        int e = masks_of(masks, &at, now, bits);
         uint32_t id, tries = 0;
         size_t n;
         const uint8_t *bytes;
@@ -105,7 +113,7 @@ static void walk(const struct grammar *g, uint32_t rng)
         if (e < 0)
             return;
         if (i < 4)
-            compare();
+            compare(now);
         do {
             rng = rng * 1664525u + 1013904223u;
             id = (rng >> 8) % vocab_size(vocab);
@@ -118,6 +126,7 @@ static void walk(const struct grammar *g, uint32_t rng)
         if (e < 0)
             return;
     }
+    assert(left == MASKS_ENDLESS || at.ends);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
@@ -137,7 +146,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     assert((e == 0) == (g != NULL) && (e == 0) == (why.text[0] == '\0'));
     if (g) {
         assert(g->n_states <= GRAMMAR_STATES_MAX);
-        walk(g, data[1]);
+        walk(g, data[1], MASKS_ENDLESS);
+        if (ending_measure(g, trie) < 0)
+            abort();
+        g->id += 1ull << 40; /* its masks are others now */
+        walk(g, data[1], MASKS_ENDLESS);
+        match_start(&at, g);
+        if (g->least && match_left(&at) < 30)
+            walk(g, data[1], match_left(&at) + data[1] % 8);
     }
     grammar_free(g);
     return 0;

@@ -219,6 +219,15 @@ static void test_outputs(void **state)
         assert_true(a.said[i].logprobs < 0);
     }
     assert_true(yes && no);
+    x.logprobs = 0;
+    x.grammar_text = "root ::= \"<\" [a-z]* \">\"";
+    x.grammar_len = strlen(x.grammar_text);
+    x.max_tokens = 6;
+    several(&x, 30, &a);
+    for (uint32_t i = 0; i < 30; i++) { /* each of them ends in time */
+        assert_int_equal(a.results[i].reason, GIST_END_OF_TEXT);
+        assert_int_equal(a.said[i].text[strlen(a.said[i].text) - 1], '>');
+    }
     gist_close(s);
 }
 

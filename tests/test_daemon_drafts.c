@@ -471,7 +471,7 @@ static void test_adapters(void **state)
     (void)state;
     p.ignore_eog = 0;
     p.grammar = GIST_GBNF;
-    p.grammar_text = "root ::= [ab]{300}";
+    p.grammar_text = "root ::= [ab]{200,300}";
     p.grammar_len = strlen(p.grammar_text);
     for (size_t i = 0; i < sizeof(memories) / sizeof(memories[0]); i++) {
         compare(&memories[i], 0, 100 + (uint32_t)i, &p);
@@ -492,7 +492,7 @@ static void test_narrow(void **state)
     (void)state;
     p.ignore_eog = 0;
     p.grammar = GIST_GBNF;
-    p.grammar_text = "root ::= [a]{300}";
+    p.grammar_text = "root ::= [a]{60,300}";
     p.grammar_len = strlen(p.grammar_text);
     fill(ids, 50);
     s = open_session(&among, 0);

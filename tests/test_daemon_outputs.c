@@ -1,7 +1,8 @@
 /* tests/test_daemon_outputs.c - would catch: an answer that is no text of its grammar, or that goes
- * on behind its end; one that was cut and says it is whole; a schema that is passed over, or
- * refused without its place; a grammar that loses its middle on the way; log-probabilities that are
- * not the model's. On a model of random weights, which has no idea of any language. */
+ * on behind its end; one that was cut and says it is whole, or that was cut though it could have
+ * ended in time; a limit that is too small for any, and is not refused; a schema that is passed
+ * over, or refused without its place; a grammar that loses its middle on the way; log-probabilities
+ * that are not the model's. On a model of random weights, which has no idea of any language. */
 #include "engine/text/gbnf.h"
 #include "engine/text/match.h"
 #include "engine/text/schema.h"
@@ -178,16 +179,107 @@ static void test_schema(void **state)
     grammar_free(g);
 }
 
+static void refused(const struct gist_sampling *p, enum gist_code code, const char *says)
+{
+    memset(&a, 0, sizeof(a));
+    assert_true(gist_generate(s, p, on_text, &a, &a.result) < 0);
+    if (gist_error_code(c) != code || !strstr(gist_error(c), says))
+        fail_msg("%d: %s", gist_error_code(c), gist_error(c));
+    assert_int_equal(a.n_ids, 0);
+}
+
 static void test_cut(void **state)
 {
     struct gist_sampling p = by(GIST_JSON_SCHEMA, schema, 3);
 
     (void)state;
     p.max_tokens = 9;
+    refused(&p, GIST_E_BAD_REQUEST, "tokens to be whole; max_tokens is 9");
+    p = by(GIST_ANY_TEXT, "", 0);
+    p.max_tokens = 9;
+    p.ignore_eog = 1;
     say(&p, &a);
     assert_int_equal(a.result.reason, GIST_LENGTH);
-    assert_int_equal(a.result.usage.generated_tokens, 9);
-    assert_int_equal(a.text[0], '{');
+    assert_int_equal(a.n_ids, 9);
+}
+
+/* What "an answer by this grammar needs N tokens to be whole" says. */
+static uint32_t needs(struct gist_sampling p)
+{
+    const char *at;
+
+    p.max_tokens = 1;
+    refused(&p, GIST_E_BAD_REQUEST, "an answer by this grammar needs ");
+    at = strstr(gist_error(c), "needs ");
+    return (uint32_t)strtoul(at + 6, NULL, 10);
+}
+
+/* Whatever the limit, from the smallest on. */
+static void test_whole_in_time(void **state)
+{
+    struct why why = { "" };
+    struct grammar *g;
+    static struct match m[1];
+    uint32_t least = needs(by(GIST_JSON_SCHEMA, schema, 0));
+
+    (void)state;
+    assert_in_range(least, 12, 60);
+    assert_int_equal(schema_compile(schema, strlen(schema), &g, &why), 0);
+    for (uint32_t n = least; n < least + 24; n++) {
+        struct gist_sampling p = by(GIST_JSON_SCHEMA, schema, n);
+
+        gist_close(s);
+        open_session(NULL);
+        p.max_tokens = n;
+        say(&p, &a);
+        assert_int_equal(a.result.reason, GIST_END_OF_TEXT);
+        assert_in_range(a.result.usage.generated_tokens, 1, n);
+        match_start(m, g);
+        assert_int_equal(match_push(m, (uint8_t *)a.text, a.len), 0);
+        assert_true(m->ends);
+    }
+    grammar_free(g);
+    for (uint32_t n = 1; n < 6;
+         n++) { /* a text that may go on for ever is one where it is stopped */
+        struct gist_sampling p = by(GIST_GBNF, "root ::= (\"a\" [bc])+", n);
+
+        p.max_tokens = 2 * n;
+        say(&p, &a);
+        assert_int_equal(a.result.reason, GIST_END_OF_TEXT);
+        assert_true(a.len > 0 && a.len % 2 == 0);
+    }
+}
+
+/* What a session's budget leaves is a limit as max_tokens is. */
+static void test_whole_in_budget(void **state)
+{
+    const struct gist_sampling free_one = by(GIST_JSON_SCHEMA, schema, 3);
+    struct gist_memory memory = { .size = sizeof(memory) };
+    struct gist_policy policy = { .size = sizeof(policy), .memory = &memory };
+    uint32_t least = needs(free_one), n_prompt;
+    gist_session *small;
+    struct gist_usage usage;
+
+    (void)state;
+    assert_int_equal(gist_fork(s, NULL, &small), 0);
+    assert_int_equal(gist_append_text(small, "x", 1, 0, &usage), 0);
+    gist_close(small);
+    n_prompt = usage.prompt_tokens - 1;
+    for (uint32_t more = 1; more < least + 12; more++) {
+        struct gist_sampling p = by(GIST_JSON_SCHEMA, schema, more);
+
+        memory.budget = n_prompt + more;
+        gist_close(s);
+        assert_int_equal(gist_open(c, &policy, &s), 0);
+        assert_int_equal(gist_append_text(s, "What is it? ", 12, 0, NULL), 0);
+        if (more < least) {
+            refused(&p, GIST_E_CONTEXT_LENGTH_EXCEEDED, "the session has room for");
+            continue;
+        }
+        say(&p, &a);
+        assert_int_equal(a.result.reason, GIST_END_OF_TEXT);
+        assert_int_equal(a.text[a.len - 1], '}');
+    }
 }
 
 /* By a kind of sampling that looks at the likeliest alone: what is not allowed must not be it. */
@@ -206,15 +298,6 @@ static void test_greedy(void **state)
     p.repeat_last_n = 64;
     say(&p, &a);
     assert_int_equal(a.len, 6);
-}
-
-static void refused(const struct gist_sampling *p, enum gist_code code, const char *says)
-{
-    memset(&a, 0, sizeof(a));
-    assert_true(gist_generate(s, p, on_text, &a, &a.result) < 0);
-    if (gist_error_code(c) != code || !strstr(gist_error(c), says))
-        fail_msg("%d: %s", gist_error_code(c), gist_error(c));
-    assert_int_equal(a.n_ids, 0);
 }
 
 static void test_refused(void **state)
@@ -380,6 +463,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_end_of_text, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_schema, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_cut, open_session, close_session),
+        cmocka_unit_test_setup_teardown(test_whole_in_time, open_session, close_session),
+        cmocka_unit_test_setup_teardown(test_whole_in_budget, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_greedy, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_refused, open_session, close_session),
         cmocka_unit_test_setup_teardown(test_long, open_session, close_session),

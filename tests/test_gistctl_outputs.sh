@@ -31,12 +31,15 @@ assert list(x) == ["name", "age", "likes"] and len(x["name"]) <= 20 and 0 <= x["
 assert len(x["likes"]) <= 2 and set(x["likes"]) <= {"tea", "rain"}, x' "$tmp/out"
 code 'a grammar' 0 "$gistctl" ask --grammar "$tmp/words.gbnf" -t 1 --seed 3 Say
 check 'a grammar' grep -qxE '(to|be|or)( (to|be|or)){2}' "$tmp/out"
-code 'an answer that was cut' 1 "$gistctl" ask --json --schema "$tmp/person.json" -n 3 -t 1 --seed 1 Say
-check 'an answer that was cut' python3 -c '
+code 'a limit that is too small' 1 "$gistctl" ask --json --schema "$tmp/person.json" -n 3 -t 1 --seed 1 Say
+says 'tokens to be whole; max_tokens is 3'
+least=$(sed -n 's/.*needs \([0-9]*\) tokens.*/\1/p' "$tmp/err")
+code 'the smallest one' 0 "$gistctl" ask --json --schema "$tmp/person.json" -n "$least" -t 1 --seed 1 Say
+check 'the smallest one' python3 -c '
 import json, sys
 x = json.load(open(sys.argv[1]))
-assert x["reason"] == "length" and x["answer"].startswith("{"), x' "$tmp/out"
-says 'cut off after 3 tokens'
+assert x["reason"] == "end_of_text" and 0 < x["usage"]["generated_tokens"] <= int(sys.argv[2]), x
+assert list(json.loads(x["answer"])) == ["name", "age", "likes"], x' "$tmp/out" "$least"
 code 'a chat' 0 sh -c "printf 'Say\nAgain\n' | '$gistctl' chat --grammar '$tmp/words.gbnf'"
 check 'a chat' [ "$(grep -cxE '(to|be|or)( (to|be|or)){2}' "$tmp/out")" = 2 ]
 code 'what is not supported' 1 "$gistctl" ask --schema "$tmp/unsupported.json" x

@@ -302,7 +302,7 @@ static void walk(const struct vocab *v, const struct trie *t, size_t bytes, unsi
             size_t len;
             const uint8_t *text;
 
-            assert_int_equal(masks_of(k, m, bits), 0);
+            assert_int_equal(masks_of(k, m, MASKS_ENDLESS, bits), 0);
             compare(v, t, m, bits, copy);
             do {
                 rng = rng * 6364136223846793005u + 1442695040888963407u;
@@ -419,7 +419,7 @@ static void test_ambiguous(void **state)
     match_start(m, g);
     assert_int_equal(masks_new(trie, 1 << 20, &k), 0);
     for (unsigned i = 0; i < 64 && e == 0; i++) {
-        e = masks_of(k, m, bits);
+        e = masks_of(k, m, MASKS_ENDLESS, bits);
         if (e == 0)
             e = match_push(m, (const uint8_t *)"x", 1);
     }
@@ -453,10 +453,10 @@ static void test_many_slow_ways(void **state)
     g = compiled(text);
     match_start(m, g);
     assert_int_equal(masks_new(trie, 1 << 20, &k), 0);
-    assert_int_equal(masks_of(k, m, bits), 0);
+    assert_int_equal(masks_of(k, m, MASKS_ENDLESS, bits), 0);
     assert_int_equal(match_push(m, (const uint8_t *)"\x01", 1), 0);
     assert_int_equal(m->n_ways, 250);
-    assert_int_equal(masks_of(k, m, bits), -E2BIG);
+    assert_int_equal(masks_of(k, m, MASKS_ENDLESS, bits), -E2BIG);
     assert_non_null(strstr(m->why, "take too long to find"));
     masks_free(k);
     grammar_free(g);

@@ -1,10 +1,12 @@
 /* tests/test_grammars.c - compiled grammars that are kept. Would catch: one that is compiled again,
  * or that is another user's, or another text's of the same digest; one that goes while it is used;
- * memory of one in use that nobody is charged for, that is charged twice, or that stays charged. */
+ * memory of one in use that nobody is charged for, that is charged twice, or that stays charged;
+ * compiling that is done for nobody, or for one user alone. */
 #include "daemon/grammars.h"
 #include "tests/support/built_vocab.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include <cmocka.h>
 
@@ -20,11 +23,40 @@ static struct grammars all;
 static struct held_account owner, client, other;
 static struct why why;
 
+static int ask(uid_t uid, struct held_account *a, const char *text, struct grammars_entry **ret)
+{
+    const struct grammars_ask x = { uid, a, WIRE_GRAMMAR_GBNF, text, strlen(text) };
+
+    return grammars_get(&all, &x, ret);
+}
+
+/* Until it is done: the bell says when it is worth another look. */
+static int wait_for(struct grammars_entry *e, struct held_account *a)
+{
+    struct pollfd bell = { .fd = grammars_bell(&all), .events = POLLIN };
+    eventfd_t n;
+    int r;
+
+    while ((r = grammars_ready(&all, e, a, &why)) == -EAGAIN) {
+        assert_int_equal(poll(&bell, 1, 60000), 1);
+        (void)eventfd_read(bell.fd, &n);
+    }
+    return r;
+}
+
 static int get(uid_t uid, struct held_account *a, const char *text, struct grammars_entry **ret)
 {
-    const struct grammars_ask ask = { uid, a, WIRE_GRAMMAR_GBNF, text, strlen(text) };
+    struct grammars_entry *e;
+    int r = ask(uid, a, text, &e);
 
-    return grammars_get(&all, vocab, &ask, ret, &why);
+    if (r < 0)
+        return r;
+    r = wait_for(e, a);
+    if (r < 0)
+        grammars_put(&all, e);
+    else
+        *ret = e;
+    return r;
 }
 
 static struct grammars_entry *got(uid_t uid, struct held_account *a, const char *text)
@@ -39,6 +71,7 @@ static int begin(void **state)
 {
     (void)state;
     grammars_init(&all);
+    assert_int_equal(grammars_start(&all, vocab), 0);
     owner = (struct held_account){ .limit = 1 << 20 };
     client = other = (struct held_account){ .limit = 1 << 20, .above = &owner };
     return 0;
@@ -103,7 +136,7 @@ static void test_charged(void **state)
     size_t used = owner.used;
 
     (void)state;
-    assert_true(used > a->grammar->bytes);
+    assert_true(used > a->job.grammar->bytes);
     assert_int_equal(client.used, 0); /* it may leave before the others that use it */
     b = got(1, &other, "root ::= [a-z]{1,50}");
     assert_int_equal(owner.used, used);
@@ -136,6 +169,106 @@ static void test_room(void **state)
     grammars_put(&all, kept);
 }
 
+/* Whoever asks for one that is being compiled waits for that one. */
+static void test_at_once(void **state)
+{
+    struct grammars_entry *a, *b, *c;
+
+    (void)state;
+    assert_int_equal(ask(1, &client, "root ::= [a-z]{1,500}", &a), 0);
+    assert_int_equal(ask(1, &other, "root ::= [a-z]{1,500}", &b), 0);
+    assert_int_equal(ask(2, &client, "root ::= [a-z]{1,500}", &c), 0);
+    assert_ptr_equal(a, b);
+    assert_ptr_not_equal(a, c);
+    assert_int_equal(wait_for(c, &client), 0);
+    assert_int_equal(wait_for(b, &other), 0);
+    assert_int_equal(wait_for(a, &client), 0);
+    assert_int_equal(all.n_compiled, 2);
+    assert_true(owner.used > a->job.grammar->bytes + c->job.grammar->bytes);
+    grammars_put(&all, a);
+    grammars_put(&all, b);
+    grammars_put(&all, c);
+}
+
+/* Nobody waits any more: what was not begun is not compiled, and what was is kept or goes; the end
+ * may come in the middle of it. */
+static void test_given_up(void **state)
+{
+    struct grammars_entry *e[20];
+    char text[64];
+
+    (void)state;
+    for (unsigned i = 0; i < 20; i++) {
+        (void)snprintf(text, sizeof(text), "root ::= [a-z]{1,%u}", 2000 + i);
+        assert_int_equal(ask(1, &client, text, &e[i]), 0);
+    }
+    for (unsigned i = 0; i < 20; i++)
+        grammars_put(&all, e[i]);
+    assert_int_equal(owner.used, 0);
+    grammars_put(&all, got(1, &client, "root ::= \"a\""));
+    assert_true(all.n <= 3 && all.n_compiled <= 3); /* one may have been begun, and then one more */
+    assert_int_equal(ask(1, &client, "root ::= [a-z]{1,2000}", &e[0]), 0);
+    grammars_put(&all, e[0]);
+}
+
+/* A sentence for each who waited, and nothing of it is kept. */
+static void test_failed(void **state)
+{
+    struct grammars_entry *a, *b;
+
+    (void)state;
+    assert_int_equal(ask(1, &client, "root ::= (", &a), 0);
+    assert_int_equal(ask(1, &client, "root ::= (", &b), 0);
+    assert_int_equal(wait_for(a, &client), -EINVAL);
+    assert_non_null(strstr(why.text, "line 1, column 11"));
+    why.text[0] = '\0';
+    assert_int_equal(wait_for(b, &client), -EINVAL);
+    assert_non_null(strstr(why.text, "line 1, column 11"));
+    grammars_put(&all, a);
+    assert_int_equal(all.n, 1);
+    grammars_put(&all, b);
+    assert_int_equal(all.n, 0);
+    assert_int_equal(all.bytes, 0);
+}
+
+/* One who floods it waits for his own: another user's is compiled next. Grammars have numbers in
+ * the order in which they were compiled. False: too few were left when the other one came. */
+static bool in_turns(unsigned round)
+{
+    struct grammars_entry *e[10], *x;
+    bool waited[10];
+    unsigned n_waited = 0, n_before = 0;
+    char text[64];
+
+    for (unsigned i = 0; i < 10; i++) {
+        (void)snprintf(text, sizeof(text), "root ::= [a-z]{%u,%u}", round, 2000 + i);
+        assert_int_equal(ask(1, &client, text, &e[i]), 0);
+    }
+    (void)snprintf(text, sizeof(text), "root ::= \"%u\"", round);
+    assert_int_equal(ask(2, &other, text, &x), 0);
+    for (unsigned i = 0; i < 10; i++)
+        waited[i] = !compiler_done(all.compiler, &e[i]->job);
+    assert_int_equal(wait_for(x, &other), 0);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(wait_for(e[i], &client), 0);
+        n_waited += waited[i];
+        n_before += waited[i] && e[i]->job.grammar->id < x->job.grammar->id;
+        grammars_put(&all, e[i]);
+    }
+    assert_true(n_before <= 1); /* the one that was under way */
+    grammars_put(&all, x);
+    return n_waited > 2;
+}
+
+static void test_turns(void **state)
+{
+    unsigned round = 0;
+
+    (void)state;
+    while (!in_turns(round))
+        assert_true(++round < 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -144,6 +277,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_same_digest, begin, end),
         cmocka_unit_test_setup_teardown(test_charged, begin, end),
         cmocka_unit_test_setup_teardown(test_room, begin, end),
+        cmocka_unit_test_setup_teardown(test_at_once, begin, end),
+        cmocka_unit_test_setup_teardown(test_given_up, begin, end),
+        cmocka_unit_test_setup_teardown(test_failed, begin, end),
+        cmocka_unit_test_setup_teardown(test_turns, begin, end),
     };
     int r;
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # tests/test_schemas.sh - texts that the grammars of tests/data/schemas.jsonl allow, judged by Python's jsonschema.
-# Would catch: a text that a schema's grammar allows and the schema does not. With GISTD_TEST_MODEL a model
-# answers by some of them, too.
+# Would catch: a text that a schema's grammar allows and the schema does not; an answer that is not whole at its
+# smallest limit. With GISTD_TEST_MODEL a model answers by some of them, too.
 set -eu
 . tests/support/daemon.sh
 python=${PYTHON:-python3}
@@ -33,6 +33,25 @@ END
 tool=$BUILD/tests/tool_schema
 check 'texts' sh -c "'$tool' $schemas 40 7 >'$tmp/texts'"
 check 'all are valid' "$python" "$tmp/judge.py" $schemas "$tmp/texts" 40
+
+# The smallest limit that a daemon takes, from its own words, is enough for an answer.
+daemon_start tests/data/tiny_smollm2.gguf
+: >"$tmp/answers"
+n_least=0
+while read -r schema; do
+    printf '%s\n' "$schema" >"$tmp/one.json"
+    least=1
+    if ! "$gistctl" ask --schema "$tmp/one.json" -n 1 -t 1 --seed 1 x >"$tmp/out" 2>"$tmp/err" </dev/null; then
+        least=$(sed -n 's/.* needs \([0-9]*\) tokens .*/\1/p' "$tmp/err")
+        n_least=$((n_least + 1))
+        code "$schema" 0 "$gistctl" ask --schema "$tmp/one.json" -n "${least:-0}" -t 1 --seed 1 x
+    fi
+    printf '%s\0' "$(cat "$tmp/out")" >>"$tmp/answers"
+done <$schemas
+daemon_stop
+check 'most were refused one token' [ $n_least -gt 40 ]
+sed '/distinct) >/d' "$tmp/judge.py" >"$tmp/judge_least.py"
+check 'the shortest answers are valid' "$python" "$tmp/judge_least.py" $schemas "$tmp/answers" 1
 
 if [ -n "${GISTD_TEST_MODEL:-}" ]; then
     daemon_start "$GISTD_TEST_MODEL"

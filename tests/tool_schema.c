@@ -2,8 +2,10 @@
  *
  * SCHEMAS has a schema a line. For each of them N texts are drawn from its grammar, by tokens of a
  * vocabulary of bytes and a few pairs: random ones, but with a preference for what closes, so that
- * texts end. Each is written with a zero byte behind it. A text that is longer than TEXT_MAX by
+ * texts end. Every second one has only so many tokens as end any text of it, or a few more, and no
+ * preference. Each is written with a zero byte behind it. A text that is longer than TEXT_MAX by
  * then is not written; too few of them end the program with 1. */
+#include "engine/text/ending.h"
 #include "engine/text/mask.h"
 #include "engine/text/schema.h"
 #include "tests/support/built_vocab.h"
@@ -30,12 +32,20 @@ static bool may(uint32_t id)
     return bits[id / 64] >> id % 64 & 1;
 }
 
+static uint32_t any(void)
+{
+    uint32_t id;
+
+    do
+        id = draw(vocab_size(vocab));
+    while (!may(id));
+    return id;
+}
+
 /* Half of the time what closes, if it may come. */
 static uint32_t next(size_t len)
 {
     static const char closing[] = "\"}],:";
-    uint32_t id;
-
     if (len > 60 || draw(2)) {
         for (uint32_t i = 0; i < vocab_size(vocab); i++)
             if (vocab_is_eog(vocab, i) && may(i))
@@ -44,26 +54,24 @@ static uint32_t next(size_t len)
             if (may(GGUF_BUILD_BYTE_0 + (uint8_t)closing[i]))
                 return GGUF_BUILD_BYTE_0 + (uint8_t)closing[i];
     }
-    do
-        id = draw(vocab_size(vocab));
-    while (!may(id));
-    return id;
+    return any();
 }
 
 /* The length; 0: it did not end. */
-static size_t make(const struct grammar *g, char *text)
+static size_t make(const struct grammar *g, uint32_t left, char *text)
 {
     static struct match m[1];
     size_t len = 0, n;
 
     match_start(m, g);
-    while (len < TEXT_MAX) {
+    while (len < TEXT_MAX && left > 0 && (m->n_ways > 0 || left == MASKS_ENDLESS)) {
         const uint8_t *bytes;
         uint32_t id;
 
-        if (masks_of(masks, m, bits) < 0) /* it is over; or a limit */
+        if (masks_of(masks, m, left, bits) < 0) /* it is over; or a limit */
             return m->ends ? len : 0;
-        id = next(len);
+        id = left == MASKS_ENDLESS ? next(len) : any();
+        left -= left != MASKS_ENDLESS;
         if (vocab_is_eog(vocab, id))
             return len;
         bytes = vocab_bytes(vocab, id, &n);
@@ -72,7 +80,7 @@ static size_t make(const struct grammar *g, char *text)
         if (match_push(m, bytes, n) < 0)
             return 0;
     }
-    return 0;
+    return left != MASKS_ENDLESS && m->ends ? len : 0;
 }
 
 static int texts_of(const char *line, unsigned n)
@@ -86,8 +94,18 @@ static int texts_of(const char *line, unsigned n)
         fprintf(stderr, "%s: %s\n", line, why.text);
         return -1;
     }
+    if (ending_measure(g, trie) < 0 || !g->least) {
+        fprintf(stderr, "%s: no text ends in time\n", line);
+        return -1;
+    }
     for (unsigned i = 0; i < 20 * n && made < n; i++) {
-        size_t len = make(g, text);
+        uint32_t left = i % 2 ? g->least[g->start] + draw(20) : MASKS_ENDLESS;
+        size_t len = make(g, left, text);
+
+        if (len == 0 && i % 2) {
+            fprintf(stderr, "%s: a text did not end in %u tokens\n", line, left);
+            break;
+        }
 
         if (len > 0)
             made += fwrite(text, 1, len, stdout) == len && putchar('\0') == 0;

@@ -6,8 +6,9 @@
 #error "include <gist.h>, which has all of it"
 #endif
 
-/* How an answer has to look: a text of the grammar, or the beginning of one, when gist_result says
- * that it was cut (any reason but GIST_END_OF_TEXT). */
+/* How an answer has to look: a text of the grammar, which ends within max_tokens and the session's
+ * room; limits that allow none are refused. The beginning of one, when gist_result says that it was
+ * cut (any reason but GIST_END_OF_TEXT): by a stop string, or a full pool. */
 enum gist_grammar {
     GIST_ANY_TEXT,
     GIST_GBNF,       /* a grammar in llama.cpp's notation; answers are texts of its rule `root` */

@@ -436,5 +436,6 @@ void grammar_free(struct grammar *g)
     free(g->calls_at);
     free(g->calls);
     free(g->flags);
+    free(g->least);
     free(g);
 }

@@ -15,7 +15,7 @@
  * states (GRAMMAR_STATES_MAX) or bytes; and those that take more steps to compile than
  * GRAMMAR_WORK_MAX, some 0.1 s: states can double with every character of a grammar.
  *
- * Threads    immutable after grammar_compile.
+ * Threads    immutable after grammar_compile, and ending_measure, if that is called.
  * Errors     -EINVAL: not a grammar; -E2BIG: a limit; -ENOMEM; all with a sentence.
  */
 #ifndef ENGINE_TEXT_GRAMMAR_H
@@ -29,6 +29,8 @@
 #define GRAMMAR_TEXT_MAX   (256u << 10) /* bytes of a grammar or a schema */
 
 #define GRAMMAR_DEAD 0u
+
+#define GRAMMAR_NEVER (1u << 30) /* tokens */
 
 enum {
     GRAMMAR_ENDS = 1,  /* the rule may end here, perhaps by way of calls that read nothing */
@@ -46,9 +48,10 @@ struct grammar {
     uint32_t *next;     /* (n_states, n_classes) */
     uint32_t *calls_at; /* (n_states + 1): where a state's calls begin */
     struct grammar_call *calls;
-    uint8_t *flags; /* (n_states) */
-    size_t bytes;   /* of all of it */
-    uint64_t id;    /* of no other grammar of this process */
+    uint8_t *flags;  /* (n_states) */
+    uint32_t *least; /* (n_states): tokens to the end of the rule (ending.h); NULL: not measured */
+    size_t bytes;    /* of all of it */
+    uint64_t id;     /* of no other grammar of this process */
 };
 
 /* What b's rule `root` stands for. */

@@ -18,6 +18,7 @@
 struct slot {
     uint64_t grammar, used; /* 0: free */
     uint32_t state;
+    uint32_t worst; /* tokens that one of `allow` needs behind it at most, to the rule's end */
 };
 
 struct level {
@@ -87,6 +88,8 @@ struct walk {
     struct match *m;
     const uint64_t *only; /* bits by place; NULL: all tokens */
     uint64_t *allow, *unsure;
+    uint32_t most; /* tokens that one may need behind it */
+    uint32_t worst;
 };
 
 /* The next place from i on that is to be tried; *lcp becomes the least on the way, if it is less.
@@ -147,6 +150,27 @@ static void put(uint64_t *bits, uint32_t i)
     bits[i / 64] |= 1ull << i % 64;
 }
 
+/* What is needed behind a token that ends on this level. */
+static uint32_t needs(const struct walk *w, const struct level *l)
+{
+    if (l->n == 0 && !l->ends)
+        return UINT32_MAX; /* it can't come */
+    return l->ends ? 0 : match_least(w->m, w->k->arena + l->at, l->n);
+}
+
+static void end_token(struct walk *w, const struct level *l, uint32_t i, bool ends)
+{
+    uint32_t n = ends ? needs(w, l) : UINT32_MAX;
+
+    if (n <= w->most) {
+        put(w->allow, w->k->trie->ids[i]);
+        if (n > w->worst)
+            w->worst = n;
+    } else if (l->ended && w->unsure) {
+        put(w->unsure, i);
+    }
+}
+
 /* Tries tokens from the way `from`. */
 static int walk(struct walk *w, struct match_way from)
 {
@@ -159,7 +183,6 @@ static int walk(struct walk *w, struct match_way from)
     k->levels[0] = (struct level){ .at = 0, .n = 1, .n_nodes = n_nodes };
     w->m->work = 0;
     for (uint32_t i = next_place(w, 0, &lcp); i < t->n && !w->m->err;) {
-        const struct level *l;
         const uint8_t *bytes = t->bytes + t->at[i];
         uint32_t len = t->at[i + 1] - t->at[i];
 
@@ -171,11 +194,7 @@ static int walk(struct walk *w, struct match_way from)
             descend(w, depth, bytes[depth]);
             depth++;
         }
-        l = &k->levels[depth];
-        if (depth == len && (l->n > 0 || l->ends))
-            put(w->allow, t->ids[i]);
-        else if (l->ended && w->unsure)
-            put(w->unsure, i);
+        end_token(w, &k->levels[depth], i, depth == len);
         if (w->m->work > WORK_MAX || k->work + w->m->work > MASK_WORK_MAX) {
             w->m->err = -E2BIG;
             w->m->why = "the grammar is too ambiguous: its next tokens take too long to find";
@@ -215,7 +234,8 @@ static struct slot *find(struct masks *k, uint64_t grammar, uint32_t state)
 static int fill(struct masks *k, struct match *m, struct slot *s, uint32_t state, uint64_t *words)
 {
     size_t n = k->trie->n_words;
-    struct walk w = { k, &k->loose, NULL, words, words + n };
+    /* Behind what can't be ended with this vocabulary nobody comes out. */
+    struct walk w = { k, &k->loose, NULL, words, words + n, GRAMMAR_NEVER - 1, 0 };
     int e;
 
     memset(words, 0, 2 * n * sizeof(*words));
@@ -227,30 +247,42 @@ static int fill(struct masks *k, struct match *m, struct slot *s, uint32_t state
         m->why = k->loose.why;
         return e;
     }
-    *s = (struct slot){ m->g->id, 0, state };
+    *s = (struct slot){ m->g->id, 0, state, w.worst };
     return 0;
 }
 
-int masks_of(struct masks *k, struct match *m, uint64_t *ret_bits)
+/* All tokens of a way: those that are kept, or near the end each by itself. */
+static int add_way(struct masks *k, struct match *m, struct match_way way, uint32_t most,
+                   uint64_t *bits)
 {
     size_t n = k->trie->n_words;
+    struct slot *s = find(k, m->g->id, way.state);
+    uint64_t *words = k->words + (size_t)(s - k->slots) * 2 * n;
+    struct walk w = { k, m, words + n, bits, NULL, most, 0 };
+
+    k->asked++;
+    if (!s->used && fill(k, m, s, way.state, words) < 0)
+        return m->err;
+    s->used = ++k->clock;
+    if (s->worst + m->nodes[way.node].least > most)
+        w.only = NULL;
+    for (size_t j = 0; j < n && w.only; j++)
+        bits[j] |= words[j];
+    return walk(&w, way);
+}
+
+int masks_of(struct masks *k, struct match *m, uint32_t left, uint64_t *ret_bits)
+{
+    size_t n = k->trie->n_words;
+    uint32_t most = left - 1;
     uint64_t any = 0;
 
     memset(ret_bits, 0, n * sizeof(*ret_bits));
     k->work = 0;
-    for (uint32_t i = 0; i < m->n_ways && !m->err; i++) {
-        struct slot *s = find(k, m->g->id, m->ways[i].state);
-        uint64_t *words = k->words + (size_t)(s - k->slots) * 2 * n;
-        struct walk w = { k, m, words + n, ret_bits, NULL };
-
-        k->asked++;
-        if (!s->used && fill(k, m, s, m->ways[i].state, words) < 0)
-            return m->err;
-        s->used = ++k->clock;
-        for (size_t j = 0; j < n; j++)
-            ret_bits[j] |= words[j];
-        (void)walk(&w, m->ways[i]);
-    }
+    if (most >= GRAMMAR_NEVER || match_left(m) > left) /* too late: it is cut */
+        most = GRAMMAR_NEVER - 1;
+    for (uint32_t i = 0; i < m->n_ways && !m->err; i++)
+        (void)add_way(k, m, m->ways[i], most, ret_bits);
     if (m->err)
         return m->err;
     for (size_t j = 0; j < n; j++) {

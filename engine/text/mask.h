@@ -9,6 +9,11 @@
  * all others can't come. A mask is then the `allow` of the ways a text stands in, and those of
  * their `unsure` tokens, a few of each hundred, that the stacks allow.
  *
+ * An answer that has only so many tokens left must not begin what it can't end in them. Kept is
+ * also what the costliest of `allow` needs to its rule's end (match.h, match_least): while that,
+ * and what the stack needs, are within what is left, all is as above. Near the end the tokens are
+ * tried with their stacks, and those left out that need more.
+ *
  * The states of all grammars share one memory of fixed size; the one that was used longest ago
  * gives way to a new one.
  *
@@ -26,10 +31,14 @@ struct masks;
 int masks_new(const struct trie *t, size_t bytes, struct masks **ret);
 void masks_free(struct masks *k);
 
+#define MASKS_ENDLESS UINT32_MAX
+
 /* Bits (trie->n_words words) of the tokens that may come: those that end an answer are among them
- * exactly if the text may end here. -E2BIG: a limit of m, which has the sentence; -ENODATA: the
- * vocabulary has no token that goes on. m stands where it stood. */
-int masks_of(struct masks *k, struct match *m, uint64_t *ret_bits);
+ * exactly if the text may end here. Of others those from which it can be ended when `left` tokens
+ * may come, these included, if that could be done before (match_left(m) <= left). -E2BIG: a limit
+ * of m, which has the sentence; -ENODATA: the vocabulary has no token that goes on. m stands where
+ * it stood. */
+int masks_of(struct masks *k, struct match *m, uint32_t left, uint64_t *ret_bits);
 
 /* Logits of tokens whose bit is 0 become -infinity. */
 void masks_apply(const uint64_t *bits, float *logits, uint32_t n_vocab);

@@ -22,6 +22,17 @@ static uint32_t slot_of(uint32_t ret, uint32_t parent)
     return (ret * 2654435761u ^ parent * 2246822519u) >> 7 & (SLOTS - 1);
 }
 
+/* Of a state above the stack of that node. */
+static uint32_t least_with(const struct match *m, uint32_t state, uint32_t node)
+{
+    uint32_t n;
+
+    if (!m->g->least)
+        return 0;
+    n = m->g->least[state] + m->nodes[node].least;
+    return n < GRAMMAR_NEVER ? n : GRAMMAR_NEVER;
+}
+
 static uint32_t push_node(struct match *m, uint32_t ret, uint32_t parent)
 {
     uint32_t at = slot_of(ret, parent), n;
@@ -34,7 +45,7 @@ static uint32_t push_node(struct match *m, uint32_t ret, uint32_t parent)
         return 0;
     }
     m->table[at] = m->n_nodes;
-    m->nodes[m->n_nodes] = (struct match_node){ ret, parent };
+    m->nodes[m->n_nodes] = (struct match_node){ ret, parent, least_with(m, ret, parent) };
     return m->n_nodes++;
 }
 
@@ -69,7 +80,8 @@ static void tidy(struct match *m)
         if (name[i] != keep)
             continue;
         name[i] = n;
-        m->nodes[n++] = (struct match_node){ m->nodes[i].ret, name[m->nodes[i].parent] };
+        m->nodes[n++] =
+            (struct match_node){ m->nodes[i].ret, name[m->nodes[i].parent], m->nodes[i].least };
     }
     for (uint32_t i = 0; i < m->n_ways; i++)
         m->ways[i].node = name[m->ways[i].node];
@@ -173,7 +185,7 @@ void match_start(struct match *m, const struct grammar *g)
     m->why = NULL;
     m->work = 0;
     m->n_nodes = 1;
-    m->nodes[0] = (struct match_node){ 0, 0 };
+    m->nodes[0] = (struct match_node){ 0, 0, 0 };
     memset(m->table, 0, sizeof(m->table));
     m->ends = false;
     m->ways[0] = (struct match_way){ g->start, 0 };
@@ -199,4 +211,22 @@ int match_push(struct match *m, const uint8_t *bytes, size_t n)
         return m->err;
     }
     return m->n_ways > 0 || m->ends ? 0 : -EINVAL;
+}
+
+uint32_t match_least(const struct match *m, const struct match_way *set, uint32_t n)
+{
+    uint32_t least = GRAMMAR_NEVER;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t one = least_with(m, set[i].state, set[i].node);
+
+        if (one < least)
+            least = one;
+    }
+    return least;
+}
+
+uint32_t match_left(const struct match *m)
+{
+    return m->ends ? 0 : match_least(m, m->ways, m->n_ways);
 }

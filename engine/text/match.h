@@ -29,6 +29,7 @@ struct match_way {
 
 struct match_node {
     uint32_t ret, parent;
+    uint32_t least; /* tokens that all of the stack needs from here on */
 };
 
 struct match {
@@ -50,6 +51,10 @@ void match_start(struct match *m, const struct grammar *g);
  * nowhere. */
 int match_push(struct match *m, const uint8_t *bytes, size_t n);
 
+/* So many tokens are sure to be enough to end the text (ending.h); 0 where that is not measured.
+ */
+uint32_t match_left(const struct match *m);
+
 /* --- for masks (mask.h): sets of one's own, of up to MATCH_WAYS_MAX ------------------------------
  */
 
@@ -59,6 +64,8 @@ uint32_t match_call(struct match *m, struct match_way *set, uint32_t n);
  */
 uint32_t match_byte(struct match *m, const struct match_way *from, uint32_t n, uint8_t byte,
                     struct match_way *to, bool *ret_ends);
+/* The same of n ways of a set. GRAMMAR_NEVER: none. */
+uint32_t match_least(const struct match *m, const struct match_way *set, uint32_t n);
 /* Gives nodes back until n are left. */
 void match_forget(struct match *m, uint32_t n);
 

@@ -1,0 +1,185 @@
+#include "daemon/compiler.h"
+
+#include "engine/text/ending.h"
+#include "engine/text/gbnf.h"
+#include "engine/text/schema.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+TAILQ_HEAD(job_list, compiler_job);
+
+struct compiler {
+    const struct vocab *vocab;
+    int bell;
+    pthread_t thread;
+    bool runs;
+    pthread_mutex_t lock; /* of all below it */
+    pthread_cond_t more;
+    struct job_list queue;
+    bool stop;
+    uid_t last;        /* whose job was begun last */
+    struct trie *trie; /* the thread's until its first job is done, then nobody's to change */
+};
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+/* The first job of another user than the last one's, or the first. Under the lock. */
+static struct compiler_job *take(struct compiler *c)
+{
+    struct compiler_job *job;
+
+    TAILQ_FOREACH (job, &c->queue, link)
+        if (job->uid != c->last)
+            break;
+    if (!job)
+        job = TAILQ_FIRST(&c->queue);
+    TAILQ_REMOVE(&c->queue, job, link);
+    c->last = job->uid;
+    return job;
+}
+
+static int compile(struct compiler *c, struct compiler_job *job)
+{
+    int e = 0;
+
+    if (!c->trie)
+        e = trie_new(c->vocab, &c->trie);
+    if (e == 0)
+        e = (job->kind == WIRE_GRAMMAR_GBNF ? gbnf_compile : schema_compile)(
+            job->text, job->len, &job->grammar, &job->why);
+    if (e == 0)
+        e = ending_measure(job->grammar, c->trie);
+    if (e < 0) {
+        grammar_free(job->grammar);
+        job->grammar = NULL;
+    }
+    return e;
+}
+
+static void *work(void *arg)
+{
+    struct compiler *c = arg;
+
+    (void)pthread_setname_np(pthread_self(), "gistd-grammar");
+    (void)pthread_mutex_lock(&c->lock);
+    while (!c->stop) {
+        struct compiler_job *job;
+
+        if (TAILQ_EMPTY(&c->queue)) {
+            (void)pthread_cond_wait(&c->more, &c->lock);
+            continue;
+        }
+        job = take(c);
+        (void)pthread_mutex_unlock(&c->lock);
+        job->err = compile(c, job);
+        (void)pthread_mutex_lock(&c->lock);
+        job->done = true;
+        (void)eventfd_write(c->bell, 1);
+    }
+    (void)pthread_mutex_unlock(&c->lock);
+    return NULL;
+}
+
+/* --- the scheduler ---------------------------------------------------------------------------- */
+
+/* Signals are for the control thread alone, but for that of a denied system call. */
+static int start(struct compiler *c)
+{
+    sigset_t all, before;
+    int e;
+
+    (void)sigfillset(&all);
+    (void)sigdelset(&all, SIGSYS);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    e = -pthread_create(&c->thread, NULL, work, c);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    c->runs = e == 0;
+    return e;
+}
+
+int compiler_new(const struct vocab *v, struct compiler **ret)
+{
+    struct compiler *c = calloc(1, sizeof(*c));
+    int e;
+
+    if (!c)
+        return -ENOMEM;
+    c->vocab = v;
+    TAILQ_INIT(&c->queue);
+    (void)pthread_mutex_init(&c->lock, NULL);
+    (void)pthread_cond_init(&c->more, NULL);
+    c->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    e = c->bell < 0 ? -errno : start(c);
+    if (e < 0) {
+        compiler_free(c);
+        return e;
+    }
+    *ret = c;
+    return 0;
+}
+
+void compiler_free(struct compiler *c)
+{
+    if (!c)
+        return;
+    (void)pthread_mutex_lock(&c->lock);
+    c->stop = true;
+    (void)pthread_cond_signal(&c->more);
+    (void)pthread_mutex_unlock(&c->lock);
+    if (c->runs)
+        (void)pthread_join(c->thread, NULL);
+    (void)pthread_cond_destroy(&c->more);
+    (void)pthread_mutex_destroy(&c->lock);
+    if (c->bell >= 0)
+        (void)close(c->bell);
+    trie_free(c->trie);
+    free(c);
+}
+
+int compiler_bell(const struct compiler *c)
+{
+    return c->bell;
+}
+
+void compiler_put(struct compiler *c, struct compiler_job *job)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    job->done = false;
+    TAILQ_INSERT_TAIL(&c->queue, job, link);
+    (void)pthread_cond_signal(&c->more);
+    (void)pthread_mutex_unlock(&c->lock);
+}
+
+bool compiler_done(struct compiler *c, const struct compiler_job *job)
+{
+    bool done;
+
+    (void)pthread_mutex_lock(&c->lock);
+    done = job->done;
+    (void)pthread_mutex_unlock(&c->lock);
+    return done;
+}
+
+bool compiler_drop(struct compiler *c, struct compiler_job *job)
+{
+    struct compiler_job *x;
+
+    (void)pthread_mutex_lock(&c->lock);
+    TAILQ_FOREACH (x, &c->queue, link)
+        if (x == job)
+            break;
+    if (x)
+        TAILQ_REMOVE(&c->queue, x, link);
+    (void)pthread_mutex_unlock(&c->lock);
+    return x != NULL;
+}
+
+const struct trie *compiler_trie(const struct compiler *c)
+{
+    return c->trie;
+}

@@ -1,0 +1,130 @@
+#include "daemon/form.h"
+
+#include "daemon/client.h"
+#include "daemon/sched.h"
+
+#include <errno.h>
+
+void form_take(struct form *f, enum wire_grammar kind, struct encode_text *parts)
+{
+    f->kind = kind;
+    if (kind)
+        f->text = encode_text_take(parts);
+}
+
+/* Errors of grammars_get and grammars_ready. */
+static void fail(struct sched *s, struct request *r, int e, const char *why)
+{
+    enum wire_error code = e == -ENOTSUP ? WIRE_E_UNSUPPORTED
+                           : e == -E2BIG ? WIRE_E_LIMIT
+                                         : WIRE_E_BAD_REQUEST;
+
+    if (e == -ENOMEM || e == -EDQUOT)
+        request_fail_memory(s, r, e);
+    else
+        request_fail(s, r, code, REQUEST_NO_NUMBERS, "%.300s", why);
+}
+
+/* Where in it the answer stands, and what may come next. */
+static int make_room(struct sched *s, struct request *r, struct form *f)
+{
+    size_t n_words = compiler_trie(s->grammars.compiler)->n_words;
+    int e = held_resize(&r->client->held, &f->place, &f->place_len,
+                        sizeof(*f->match) + n_words * sizeof(*f->bits));
+
+    if (e < 0)
+        return e;
+    f->match = f->place;
+    f->bits = (uint64_t *)(f->match + 1);
+    match_start(f->match, f->entry->job.grammar);
+    return 0;
+}
+
+int form_make(struct sched *s, struct request *r, struct form *f)
+{
+    struct why why = { "" };
+    int e = 0;
+
+    if (!f->entry) {
+        const struct grammars_ask ask = { r->client->uid, &r->client->held, f->kind,
+                                          f->text.s ? f->text.s : "", f->text.len };
+
+        f->grammars = &s->grammars;
+        e = grammars_get(&s->grammars, &ask, &f->entry);
+        encode_text_fini(&f->text);
+    }
+    if (e == 0)
+        e = grammars_ready(&s->grammars, f->entry, &r->client->held, &why);
+    if (e == -EAGAIN)
+        return e;
+    if (e == 0)
+        e = make_room(s, r, f);
+    f->kind = WIRE_GRAMMAR_NONE; /* it is there */
+    if (e < 0)
+        fail(s, r, e, why.text);
+    return e;
+}
+
+bool form_fits(struct sched *s, struct request *r, const struct form *f, struct form_limit limit)
+{
+    uint32_t needs = f->match ? match_left(f->match) : 0;
+    struct request_numbers numbers = { 0, needs, limit.left };
+
+    if (needs <= limit.left)
+        return true;
+    if (limit.window)
+        request_fail(s, r, WIRE_E_CONTEXT_LENGTH_EXCEEDED, numbers,
+                     "an answer by this grammar needs %u tokens to be whole; the session has room "
+                     "for %u more",
+                     needs, limit.left);
+    else
+        request_fail(s, r, WIRE_E_BAD_REQUEST, numbers,
+                     "an answer by this grammar needs %u tokens to be whole; max_tokens is %u",
+                     needs, limit.left);
+    return false;
+}
+
+bool form_mask(struct sched *s, struct request *r, struct form *f, struct form_limit limit,
+               float *logits)
+{
+    /* This one can come: logits are there. */
+    uint32_t left = limit.left > 0 ? limit.left : 1;
+    int e = f->match ? masks_of(s->grammars.masks, f->match, left, f->bits) : 0;
+
+    if (e == -ENODATA)
+        request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
+                     "this model has no token for what the grammar wants next");
+    else if (e < 0)
+        request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s", f->match->why);
+    else if (f->match)
+        masks_apply(f->bits, logits, s->served.model->n_vocab);
+    return e == 0;
+}
+
+bool form_push(struct sched *s, struct request *r, struct form *f, const uint8_t *bytes, size_t len)
+{
+    if (!f->match || match_push(f->match, bytes, len) == 0)
+        return true;
+    request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s",
+                 f->match->why ? f->match->why : "a token left the grammar");
+    return false;
+}
+
+bool form_whole(const struct form *f)
+{
+    return f->match && f->match->ends;
+}
+
+bool form_over(const struct form *f)
+{
+    return f->match && f->match->n_ways == 0;
+}
+
+void form_fini(struct form *f, struct request *r)
+{
+    if (f->text.account)
+        encode_text_fini(&f->text);
+    if (f->grammars)
+        grammars_put(f->grammars, f->entry);
+    (void)held_resize(&r->client->held, &f->place, &f->place_len, 0);
+}
