@@ -92,6 +92,12 @@ static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EINVAL,
                               "%zu documents for one session; %u are allowed", p.n_documents,
                               WIRE_DOCUMENTS_MAX);
+    /* Fields that an older daemon would pass over; one that knows grammars is from after both. */
+    if ((p.flags & GIST_PRIVATE || p.n_documents > 0) && !c->outputs)
+        return gist_set_error(c, GIST_E_UNSUPPORTED, -ENOTSUP,
+                              "gistd %s knows neither private sessions nor documents: restart it "
+                              "with a newer version",
+                              c->info.version);
     if (p.flags & GIST_AUTO)
         r.msg.u.open_session.memory.automatic = true;
     r.msg.u.open_session.segment = p.segment;

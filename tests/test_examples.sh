@@ -1,6 +1,6 @@
 #!/bin/sh
 # tests/test_examples.sh - the programs of examples/, as their README says. Would catch: an example that does not
-# build or run, and a document that is read more than once by three processes that use it at the same time.
+# build or run, a loop that loses a line, and a document that is read more than once by three processes that use it at the same time.
 set -eu
 . tests/support/daemon.sh
 
@@ -25,6 +25,11 @@ check 'and by each as a whole' [ "$(grep -c "began with $tokens tokens" "$tmp/sa
 code 'nothing is left of it' 0 "$gistctl" doc ls -j
 check 'nothing is left of it' json 'j == []' <"$tmp/out"
 
+printf '%s\n' 'What is this?' 'And why?' 'Why?' >"$tmp/questions"
+code 'one loop' 0 sh -c "'$EXAMPLES/loop' <'$tmp/questions'"
+check 'it has answered each line' [ "$(grep -c '^\[[0-9]* tokens, [a-z_]*\]$' "$tmp/out")" -eq 3 ]
+code 'one loop without a question' 0 sh -c "'$EXAMPLES/loop' </dev/null"
+check 'has nothing to say' [ ! -s "$tmp/out" ]
 code 'a document that nobody adds' 1 "$BUILD/examples/indexer" nothing "$tmp/no-such-file"
 code 'without a question' 2 "$BUILD/examples/asker" book
 daemon_stop

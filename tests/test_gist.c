@@ -329,7 +329,8 @@ static void test_sized_structs(void **state)
     gist_session *s;
 
     (void)state;
-    begin(script_plain, NULL);
+    fake_start_older(&fake, script_plain, NULL);
+    assert_int_equal(gist_connect(fake.path, "test", &conn), 0);
     assert_int_equal(gist_open(conn, &newer.p, &s), 0);
     newer.later = 1;
     assert_int_equal(gist_open(conn, &newer.p, &s), -EINVAL);

@@ -271,7 +271,7 @@ static void look_at_all(const struct gist_sizes *z)
 
 static void connect_as(const struct gist_sizes *z)
 {
-    fake_start_able(&fake, script, NULL);
+    fake_start(&fake, script, NULL);
     assert_int_equal(gist_connect_sized(z, fake.path, "test", &conn), 0);
 }
 
@@ -280,7 +280,7 @@ static void connect_as(const struct gist_sizes *z)
 static void test_today(void **state)
 {
     (void)state;
-    fake_start_able(&fake, script, NULL);
+    fake_start(&fake, script, NULL);
     assert_int_equal(gist_connect(fake.path, "test", &conn), 0);
     look_at_all(&gist_sizes_here);
 }
@@ -356,7 +356,7 @@ static void test_before(void **state)
     struct gist_info *info = fresh();
 
     (void)state;
-    fake_start_able(&fake, script, NULL);
+    fake_start(&fake, script, NULL);
     assert_int_equal((gist_connect)(fake.path, "test", &conn), 0);
     gist_info(conn, info);
     z.info = offsetof(struct gist_info, outputs);
@@ -365,7 +365,7 @@ static void test_before(void **state)
     gist_disconnect(conn);
     assert_int_equal(fake_stop(&fake), 0);
 
-    fake_start_able(&fake, script, NULL);
+    fake_start(&fake, script, NULL);
     assert_int_equal((gist_connect_with)(&opts, &conn), 0);
     gist_info(conn, fresh());
     written(z.info, z.info);

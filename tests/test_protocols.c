@@ -535,11 +535,17 @@ static int no_row(void *arg, const struct gist_row *row)
 static void unknown_then(gist_conn *conn, gist_session *s)
 {
     const struct gist_sampling json = { .size = sizeof(json), .grammar = GIST_JSON_SCHEMA };
+    const struct gist_policy secret = { .size = sizeof(secret), .flags = GIST_PRIVATE }, begun = {
+        .size = sizeof(begun), .documents = (const char *const[]){ "x" }, .n_documents = 1
+    };
     const struct gist_span text = { "x", 1 };
     struct gist_embeddings *embeddings;
     struct gist_choices *choices;
     struct gist_segments map;
 
+    /* Fields that it would pass over: of these the session would not be what was asked for. */
+    assert_int_equal(gist_open(conn, &secret, &s), -ENOTSUP);
+    assert_int_equal(gist_open(conn, &begun, &s), -ENOTSUP);
     assert_int_equal(gist_generate(s, &json, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_generate_several(s, NULL, 2, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_save(s, "name", 0), -ENOTSUP);
@@ -556,7 +562,7 @@ static void unknown_then(gist_conn *conn, gist_session *s)
 
 static void test_old_daemon(void **state)
 {
-    const struct gist_policy policy = { .size = sizeof(policy), .flags = GIST_AUTO | GIST_PRIVATE };
+    const struct gist_policy policy = { .size = sizeof(policy), .flags = GIST_AUTO };
     struct fake_daemon fake;
     struct gist_result result;
     struct gist_stats stats;
@@ -565,7 +571,7 @@ static void test_old_daemon(void **state)
     gist_conn *conn;
 
     (void)state;
-    fake_start(&fake, script_first, NULL);
+    fake_start_older(&fake, script_first, NULL);
     assert_int_equal(gist_connect(fake.path, "test", &conn), 0);
     assert_int_equal(gist_open(conn, &policy, &s), 0);
     assert_int_equal(gist_append_text(s, "x", 1, 0, &usage), 0);

@@ -158,8 +158,8 @@ static void greet(struct fake_daemon *d, int listener)
                                                    .context_max = 512,
                                                    .chat = true,
                                                    .segment_default = 64,
-                                                   .outputs = d->able,
-                                                   .several = d->able } });
+                                                   .outputs = !d->older,
+                                                   .several = !d->older } });
 }
 
 static void run_child(struct fake_daemon *d, int listener, fake_script *script, void *arg)
@@ -178,12 +178,12 @@ static void run_child(struct fake_daemon *d, int listener, fake_script *script, 
 
 /* --- the parent ------------------------------------------------------------------------------- */
 
-static void start(struct fake_daemon *d, bool able, fake_script *script, void *arg)
+static void start(struct fake_daemon *d, bool older, fake_script *script, void *arg)
 {
     struct sockaddr_un addr = { .sun_family = AF_UNIX };
     int listener;
 
-    *d = (struct fake_daemon){ .sock = -1, .able = able, .dir = "/tmp/gistd-fake-XXXXXX" };
+    *d = (struct fake_daemon){ .sock = -1, .older = older, .dir = "/tmp/gistd-fake-XXXXXX" };
     FAKE_CHECK(mkdtemp(d->dir));
     (void)snprintf(d->path, sizeof(d->path), "%s/sock", d->dir);
     memcpy(addr.sun_path, d->path, strlen(d->path));
@@ -202,7 +202,7 @@ void fake_start(struct fake_daemon *d, fake_script *script, void *arg)
     start(d, false, script, arg);
 }
 
-void fake_start_able(struct fake_daemon *d, fake_script *script, void *arg)
+void fake_start_older(struct fake_daemon *d, fake_script *script, void *arg)
 {
     start(d, true, script, arg);
 }

@@ -20,7 +20,7 @@ struct fake_daemon {
     char dir[64], path[96];
     pid_t pid;
 
-    bool able; /* its Welcome says what no field of a request tells: grammars, several answers */
+    bool older; /* knows no outputs, several answers */
 
     /* The child's. */
     int sock;
@@ -36,7 +36,7 @@ struct fake_daemon {
 typedef void fake_script(struct fake_daemon *d, void *arg);
 
 void fake_start(struct fake_daemon *d, fake_script *script, void *arg);
-void fake_start_able(struct fake_daemon *d, fake_script *script, void *arg);
+void fake_start_older(struct fake_daemon *d, fake_script *script, void *arg);
 /* Waits for the child's end and returns its exit status; 0 is what a script that returned gives.
  * Kills it after a while: 137. */
 int fake_stop(struct fake_daemon *d);
