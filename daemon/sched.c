@@ -588,6 +588,8 @@ static int open_scratch(struct sched *s)
     limits = owner_limits(s->config, s->shared, s->served.pool.page_bytes, s->served.pool.n_pages);
     owners_init(&s->owners, &limits);
     s->served.pool.reserve = limits.reserve;
+    if (s->shared && s->served.store)
+        store_set_shared(s->served.store);
     documents_init(&s->documents, &s->served.pool, &s->owners, most_pinned(s),
                    s->config->client_text_bytes);
     seat_init(&s->seat, s->served.info.owner_cpu, s->config->pin);

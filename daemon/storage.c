@@ -79,6 +79,7 @@ static int open_io(struct served *b, const struct config *c)
 static int open_store(struct served *b, const struct config *c, const char *path)
 {
     const struct store_limits limits = { .bytes = c->store_bytes,
+                                         .owner_bytes = c->owner_store_bytes,
                                          .write_a_day = c->store_write_bytes,
                                          .age_s = (uint64_t)c->store_age * DAY_S };
     struct tier_options tier = { .pool = &b->pool,

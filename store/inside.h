@@ -22,6 +22,7 @@
 #include "store/folders.h"
 #include "store/health.h"
 #include "store/index.h"
+#include "store/shares.h"
 #include "store/warm.h"
 #include "store/when.h"
 
@@ -62,12 +63,21 @@ struct victims {
     uint64_t id[LIMITS_VICTIMS], used_s[LIMITS_VICTIMS], at_s;
     struct entry *e[LIMITS_VICTIMS]; /* valid during that look */
     double value[LIMITS_VICTIMS];
+    bool over[LIMITS_VICTIMS]; /* its owner has more than its share */
     uint32_t n, next;
+};
+
+/* Who wants so many bytes more. */
+struct wants {
+    uint32_t owner;
+    uint64_t len;
 };
 
 struct store {
     struct store_limits limits;
-    struct victims victims; /* of all owners */
+    struct victims victims; /* of all owners, for */
+    struct wants wants;     /* who wanted something last */
+    struct shares shares;
     struct ops ops;
     struct folders folders;
     struct index index;
@@ -117,11 +127,15 @@ bool job_may_hash(struct store *s, size_t len);
 
 /* --- limits.c --------------------------------------------------------------------------------- */
 
-/* Deletes records of little value until len more bytes may be written, and memory is within its
- * bounds. False: what is left is in use. */
-bool limits_make_room(struct store *s, uint64_t len);
-/* As much as that is on the disk now. */
+/* Deletes records of little value until the owner may write len more bytes, and memory is within
+ * its bounds. False: what is left is in use. */
+bool limits_make_room(struct store *s, uint32_t owner, uint64_t len);
+bool limits_make_room_for_name(struct store *s, uint32_t owner, uint64_t len); /* no record's */
+/* There are as many bytes on the disk now; and within what the owner's records may have. */
 bool limits_fits(const struct store *s, uint64_t len);
+bool limits_fits_owner(const struct store *s, uint32_t owner, uint64_t len);
+/* The most that an owner's records may take. */
+uint64_t limits_of_owner(const struct store *s);
 /* The disk has less room than the limit: an eighth of what there is goes. */
 void limits_shrink(struct store *s);
 void limits_delete(struct store *s, struct entry *e);

@@ -9,6 +9,10 @@
  * which needs no history and no counters that wear out. What the beginning of is gone is worth
  * nothing: it goes first. Else ends of chains go before what they stand on, since the beginning is
  * of use without its end and not the other way round.
+ *
+ * Before all that it is asked whose it is. Who writes most would else push out what others read
+ * now and then, however little they have: while an owner has more than an even share of the bytes,
+ * what goes is his, or that of others of whom the same is true.
  */
 #include "store/inside.h"
 
@@ -31,6 +35,7 @@
 #define READ_BYTES_NS 1.0            /* bytes a nanosecond, until it is measured */
 #define READ_MEASURED ((uint64_t)16 << 20)
 #define NAMES_RESERVE 16u /* the last 16th of the write budget is for what people named */
+#define OTHERS        16u /* and the last 16th of the bytes for another owner */
 
 /* --- what goes first -------------------------------------------------------------------------- */
 
@@ -57,20 +62,33 @@ static bool may_go(const struct entry *e)
     return index_is_end(e) || index_is_orphan(e);
 }
 
-/* Equal values: the one that was not used for longer, then the older record. */
-static bool goes_before(const struct entry *a, double a_value, const struct entry *b,
-                        double b_value)
+/* More than its share, or it would with what it wants now. What people named is nobody's share. */
+static bool is_over(const struct store *s, uint32_t owner)
 {
-    if (a_value != b_value)
-        return a_value < b_value;
-    return a->used_s != b->used_s ? a->used_s < b->used_s : a->id < b->id;
+    uint64_t all = s->limits.bytes, has = shares_of(&s->shares, owner);
+
+    all -= s->named_bytes < all ? s->named_bytes : all;
+    if (owner == s->wants.owner)
+        has += s->wants.len;
+    return has > shares_even(&s->shares, s->wants.owner, all);
 }
 
-static void consider(struct victims *v, struct entry *e, double value)
+/* Equal values: the one that was not used for longer, then the older record. */
+static bool goes_before(const struct victims *v, uint32_t i, const struct entry *e, double value,
+                        bool over)
+{
+    if (over != v->over[i])
+        return over;
+    if (value != v->value[i])
+        return value < v->value[i];
+    return e->used_s != v->e[i]->used_s ? e->used_s < v->e[i]->used_s : e->id < v->e[i]->id;
+}
+
+static void consider(struct victims *v, struct entry *e, double value, bool over)
 {
     uint32_t at = v->n;
 
-    while (at > 0 && goes_before(e, value, v->e[at - 1], v->value[at - 1]))
+    while (at > 0 && goes_before(v, at - 1, e, value, over))
         at--;
     if (at == LIMITS_VICTIMS)
         return;
@@ -79,9 +97,11 @@ static void consider(struct victims *v, struct entry *e, double value)
     for (uint32_t i = v->n - 1; i > at; i--) {
         v->e[i] = v->e[i - 1];
         v->value[i] = v->value[i - 1];
+        v->over[i] = v->over[i - 1];
     }
     v->e[at] = e;
     v->value[at] = value;
+    v->over[at] = over;
 }
 
 /* One look at all records finds the next few: a heap would have to be sorted anew with every second
@@ -96,7 +116,7 @@ static void find_victims(struct store *s, const uint32_t *owner, struct victims 
     ret->at_s = now_s;
     TAILQ_FOREACH (e, &s->index.lru, lru) {
         if (e->n_busy == 0 && (!owner || e->r.key.owner == *owner) && may_go(e))
-            consider(ret, e, value_of(s, e, now_s));
+            consider(ret, e, value_of(s, e, now_s), !owner && is_over(s, e->r.key.owner));
     }
     if (ret->n > 1 + s->index.n / VICTIMS_SHARE)
         ret->n = 1 + s->index.n / VICTIMS_SHARE;
@@ -107,7 +127,8 @@ static void find_victims(struct store *s, const uint32_t *owner, struct victims 
 }
 
 /* The next that may still go: others were used since they were found, or went, or their twin did
- * and they are needed now. NULL: there is none. */
+ * and they are needed now, or their owner has no more than its share any more. NULL: there is none.
+ */
 static struct entry *next_victim(struct store *s, const uint32_t *owner, struct victims *v)
 {
     if (when_s() > v->at_s + VICTIMS_AGE)
@@ -117,8 +138,11 @@ static struct entry *next_victim(struct store *s, const uint32_t *owner, struct 
             uint32_t i = v->next++;
             struct entry *e = index_by_id(&s->index, v->id[i]);
 
-            if (e && e->n_busy == 0 && e->used_s == v->used_s[i] && may_go(e))
+            if (!e || e->n_busy > 0 || e->used_s != v->used_s[i] || !may_go(e))
+                continue;
+            if (v->over[i] == (!owner && is_over(s, e->r.key.owner)))
                 return e;
+            v->next = v->n; /* others are the next now */
         }
         find_victims(s, owner, v);
     }
@@ -157,6 +181,20 @@ bool limits_fits(const struct store *s, uint64_t len)
     return s->bytes + len <= s->limits.bytes;
 }
 
+uint64_t limits_of_owner(const struct store *s)
+{
+    uint64_t all = s->limits.bytes, most = s->limits.owner_bytes;
+
+    if (most > 0)
+        return most < all ? most : all;
+    return s->limits.shared ? all - all / OTHERS : all;
+}
+
+bool limits_fits_owner(const struct store *s, uint32_t owner, uint64_t len)
+{
+    return shares_of(&s->shares, owner) + len <= limits_of_owner(s);
+}
+
 /* What is dying counts as gone here: it is on its way. */
 static bool will_fit(const struct store *s, const struct evicted *gone, uint64_t len)
 {
@@ -181,13 +219,41 @@ static void go_below(struct store *s)
     s->more = s->more || gone.records >= SLICE;
 }
 
-bool limits_make_room(struct store *s, uint64_t len)
+static bool owner_fits(const struct store *s, const struct evicted *gone, uint64_t len)
+{
+    (void)gone;
+    return limits_fits_owner(s, s->wants.owner, len);
+}
+
+/* Who goes first depends on who asks. */
+static void want(struct store *s, uint32_t owner, uint64_t len)
+{
+    if (owner != s->wants.owner)
+        s->victims.n = s->victims.next = 0;
+    s->wants = (struct wants){ owner, len };
+}
+
+static bool make_room(struct store *s, uint32_t owner, uint64_t len, bool own)
 {
     struct evicted gone = { 0 };
-    bool yes = evict_until(s, NULL, will_fit, len, &gone);
+    bool yes;
 
+    want(s, owner, len);
+    yes = (!own || evict_until(s, &owner, owner_fits, len, &gone)) &&
+          evict_until(s, NULL, will_fit, len, &gone);
     s->counts.evicted += gone.records;
+    s->wants.len = 0;
     return yes;
+}
+
+bool limits_make_room(struct store *s, uint32_t owner, uint64_t len)
+{
+    return make_room(s, owner, len, true);
+}
+
+bool limits_make_room_for_name(struct store *s, uint32_t owner, uint64_t len)
+{
+    return make_room(s, owner, len, false);
 }
 
 static bool gone_enough(const struct store *s, const struct evicted *gone, uint64_t bytes)
@@ -269,6 +335,7 @@ void limits_unbusy(struct store *s, struct entry *e)
 static void put_dying(struct store *s, struct entry *e)
 {
     s->dying_bytes += record_len(&e->r);
+    shares_take(&s->shares, e->r.key.owner, record_len(&e->r));
     e->retry_ns = 0;
     TAILQ_INSERT_TAIL(&s->dying, e, lru);
     s->more = true;

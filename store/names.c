@@ -332,7 +332,8 @@ static bool reserve(struct name_put *p)
 
     if (p->reserved)
         return true;
-    if (!limits_fits(s, len) && !limits_make_room(s, len) && !limits_deletes(s))
+    if (!limits_fits(s, len) && !limits_make_room_for_name(s, p->n->owner, len) &&
+        !limits_deletes(s))
         p->file.err = -EBUSY;
     if (!limits_fits(s, len))
         return p->file.err < 0;

@@ -47,8 +47,10 @@ static struct put *put_of(struct job *j)
 static void release(struct put *p)
 {
     publish_close(&p->file);
-    if (p->reserved)
+    if (p->reserved) {
         p->job.s->bytes -= p->len;
+        shares_take(&p->job.s->shares, p->e->r.key.owner, p->len);
+    }
     p->reserved = false;
 }
 
@@ -92,6 +94,13 @@ static void on_done(void *job, uint32_t what, int64_t result)
 
 /* --- the states ------------------------------------------------------------------------------- */
 
+static bool has_room(const struct put *p)
+{
+    const struct store *s = p->job.s;
+
+    return limits_fits(s, p->len) && limits_fits_owner(s, p->e->r.key.owner, p->len);
+}
+
 /* True: go on with the next state at once. */
 static bool step_room(struct put *p)
 {
@@ -101,10 +110,10 @@ static bool step_room(struct put *p)
         p->file.err = s->closing ? -EBUSY : 0;
         return s->closing;
     }
-    if (!limits_fits(s, p->len)) {
-        bool made = limits_make_room(s, p->len);
+    if (!has_room(p)) {
+        bool made = limits_make_room(s, p->e->r.key.owner, p->len);
 
-        if (!limits_fits(s, p->len)) {
+        if (!has_room(p)) {
             if (!made && !limits_deletes(s)) {
                 p->file.err = -EBUSY; /* all that could go is being read */
                 return true;
@@ -113,6 +122,7 @@ static bool step_room(struct put *p)
         }
     }
     s->bytes += p->len;
+    shares_add(&s->shares, p->e->r.key.owner, p->len);
     p->reserved = true;
     p->state = PUT_BEGIN;
     return true;
@@ -324,8 +334,9 @@ static int may_put(struct store *s, const struct record *r, const struct store_r
         return -EROFS;
     if (s->n_jobs >= STORE_JOBS_MAX)
         return -EAGAIN;
-    return record_len(r) > s->limits.bytes || !limits_may_write(s, record_len(r), false) ? -EDQUOT
-                                                                                         : 0;
+    return record_len(r) > limits_of_owner(s) || !limits_may_write(s, record_len(r), false)
+               ? -EDQUOT
+               : 0;
 }
 
 static bool is_aligned(const void *const *pages, uint32_t n)

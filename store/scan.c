@@ -115,12 +115,14 @@ static void take(struct reader *r)
     if (e->used_s > now_s)
         e->used_s = now_s;
     s->bytes += record_len(&rec);
+    shares_add(&s->shares, rec.key.owner, record_len(&rec));
     err = index_add(&s->index, e, &r->scan->replaced);
     if (err == -EEXIST) { /* a tail that was replaced, and not yet deleted */
         e->taken = true;
         TAILQ_INSERT_TAIL(&r->scan->replaced, e, lru);
     } else if (err < 0) {
         s->bytes -= record_len(&rec);
+        shares_take(&s->shares, rec.key.owner, record_len(&rec));
         index_free(e);
     }
 }

@@ -172,6 +172,11 @@ void store_set_limit(struct store *s, uint64_t bytes)
     s->limits.bytes = bytes;
 }
 
+void store_set_shared(struct store *s)
+{
+    s->limits.shared = true;
+}
+
 /* False: the disk does not answer. */
 static bool wait_for_disk(struct store *s)
 {
@@ -222,6 +227,7 @@ bool store_close(struct store *s)
     names_close(s);
     limits_close(s);
     index_close(&s->index);
+    shares_fini(&s->shares);
     folders_close(&s->folders);
     free(s);
     return true;

@@ -53,6 +53,8 @@ enum store_kind { STORE_RAW, STORE_PACKED };
 
 struct store_limits {
     uint64_t bytes;       /* on disk */
+    uint64_t owner_bytes; /* of an owner's records; 0: all of it, or what `shared` leaves */
+    bool shared;          /* there are others: of one owner's not more than 15 sixteenths */
     uint64_t write_a_day; /* bytes written in any 24 hours; 0: no limit */
     uint64_t age_s;       /* what was not used for so long goes; 0: never */
 };
@@ -61,16 +63,14 @@ struct store_limits {
  * An older or newer format is no error: the store starts empty beside it (store_note). */
 int store_open(const char *path, struct io *io, const struct store_limits *limits,
                struct store **ret, struct why *why);
-/* Sentences for the log: what store_open found. Empty: nothing to say. */
-const char *store_note(const struct store *s);
-/* Another limit of bytes; what is over it goes with the next store_pump. */
-void store_set_limit(struct store *s, uint64_t bytes);
+const char *store_note(const struct store *s); /* what that found, for the log; "": nothing */
+void store_set_limit(struct store *s, uint64_t bytes); /* over it: with the next store_pump */
+void store_set_shared(struct store *s); /* others than one owner may come from now on */
 /* Ends what is under way: puts are finished, gets called back with -ECANCELED. False: the disk does
  * not answer, and may still use memory and io; nothing was freed. */
 bool store_close(struct store *s);
 
-/* Results of what is under way. True: call again before you sleep. */
-bool store_pump(struct store *s);
+bool store_pump(struct store *s); /* results; true: call again before you sleep */
 /* Something is out for 30 seconds: nothing is found, read or put until it came back. Don't wait. */
 bool store_silent(const struct store *s);
 /* Until store_pump is to be called though nothing rings; -1: never. */

@@ -314,6 +314,107 @@ static void forgets_an_owner(void **state)
     assert_int_equal(rig_stats(&rig).bytes, rig_len(&b));
 }
 
+/* --- owners ----------------------------------------------------------------------------------- */
+
+static uint32_t records_of(uint32_t owner)
+{
+    struct store_item it = { 0 };
+    uint32_t n = 0;
+
+    while (store_next(rig.store, owner, &it))
+        n++;
+    return n;
+}
+
+static void open_with(uint64_t bytes, uint64_t owner_bytes, bool shared)
+{
+    store_rig_close(&rig);
+    rig.limits.bytes = bytes;
+    rig.limits.owner_bytes = owner_bytes;
+    rig.limits.shared = shared;
+    assert_int_equal(store_rig_open(&rig), 0);
+}
+
+/* Records of an owner, with seeds [first, first + n), that take a second to compute. */
+static void put_some(uint32_t owner, uint32_t first, uint32_t n, uint64_t cost_ns)
+{
+    struct rig_record r = { .owner = owner, .n = 64, .seed = first, .cost_ns = cost_ns };
+
+    for (; r.seed < first + n; r.seed++)
+        assert_int_equal(rig_put(&rig, &r), 0);
+}
+
+/* Also what is being written counts. */
+static void an_owner_has_a_limit(void **state)
+{
+    struct rig_record r = { .n = 64, .seed = 50 }, large = { .n = 512, .seed = 60 };
+    uint64_t len = rig_len(&r);
+    uint32_t called;
+
+    (void)state;
+    open_with(10 * len, 3 * len, false);
+    put_some(1000, 1, 6, CLOCK_S);
+    assert_int_equal(records_of(1000), 3);
+    assert_int_equal(rig_put(&rig, &large), -EDQUOT);
+    called = rig.n_called;
+    for (; r.seed < 54; r.seed++)
+        assert_int_equal(rig_put_later(&rig, &r), 0);
+    rig_wait(&rig, called + 4);
+    assert_in_range(records_of(1000), 1, 3);
+    put_some(1001, 1, 3, CLOCK_S); /* another one's is not its */
+    assert_int_equal(records_of(1001), 3);
+    store_rig_again(&rig); /* and who has what is known */
+    put_some(1000, 100, 2, 9 * CLOCK_S);
+    assert_int_equal(records_of(1000), 3);
+    assert_int_equal(records_of(1001), 3);
+}
+
+/* Where others may come, one can't have it all. */
+static void leaves_room_for_another(void **state)
+{
+    uint64_t len = rig_len(&(struct rig_record){ .n = 64 }), n, bytes;
+
+    (void)state;
+    open_with(16 * len, 0, true);
+    put_some(1000, 1, 20, CLOCK_S);
+    assert_int_equal(records_of(1000), 15);
+    put_some(1001, 1, 1, 1);
+    assert_int_equal(records_of(1000), 15);
+    open_with(16 * len, 0, false);
+    store_forget(rig.store, 1001, &n, &bytes);
+    put_some(1000, 100, 9, CLOCK_S);
+    assert_int_equal(records_of(1000), 16);
+    store_set_shared(rig.store);
+    put_some(1000, 200, 2, CLOCK_S);
+    assert_int_equal(records_of(1000), 15);
+}
+
+/* Whatever what they have is worth: of who has less than half nothing goes for who has more. */
+static void who_has_more_than_his_share_makes_room(void **state)
+{
+    uint64_t len = rig_len(&(struct rig_record){ .n = 64 });
+
+    (void)state;
+    open_with(10 * len, 0, false);
+    put_some(1001, 1, 1, 1); /* worthless, and the oldest */
+    passed_s += HOUR;
+    put_some(1000, 1, 9, CLOCK_S);
+    assert_int_equal(rig_stats(&rig).records, 10);
+    put_some(1000, 10, 20, 2 * CLOCK_S); /* its own go */
+    assert_int_equal(records_of(1000), 9);
+    assert_int_equal(records_of(1001), 1);
+    put_some(1001, 2, 4, 1); /* the other's go, up to half, though they are worth more */
+    assert_int_equal(records_of(1000), 5);
+    assert_int_equal(records_of(1001), 5);
+    put_some(1001, 20, 5, 9 * CLOCK_S);
+    assert_int_equal(records_of(1000), 5);
+    assert_int_equal(records_of(1001), 5);
+    put_some(1002, 1, 3, 1); /* a third one */
+    assert_int_equal(records_of(1002), 3);
+    assert_int_equal(records_of(1000) + records_of(1001), 7);
+    assert_true(records_of(1000) >= 3 && records_of(1001) >= 3);
+}
+
 /* Names are never evicted, but they are limited, and count. */
 static void limits_names(void **state)
 {
@@ -429,7 +530,8 @@ int main(void)
         TEST(a_twin_may_go),          TEST(writes_no_more_than_a_day_has),
         TEST(forgets_what_is_old),    TEST(forgets_an_owner),
         TEST(limits_names),           TEST(an_owner_leaves_names_to_others),
-        TEST(goes_in_slices),
+        TEST(an_owner_has_a_limit),   TEST(leaves_room_for_another),
+        TEST(goes_in_slices),         TEST(who_has_more_than_his_share_makes_room),
     };
 
     /* Nothing here is about what a disk keeps, or how fast. */
