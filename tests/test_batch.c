@@ -5,7 +5,8 @@
  * ever; an error of who computes that is taken for want of memory. Of users: answers of one that
  * keep the prompts of others from being read, or others' answers from going on; one that reads more
  * than its share because it has more clients or sessions; an interactive request that waits for a
- * step in the background; a background that never gets its turn.
+ * step in the background; a background that never gets its turn; long steps in the background while
+ * a text is encoded, or behind one that was given up; a cancel that waits for such a step.
  */
 #include "daemon/batch.h"
 #include "daemon/sched.h"
@@ -23,6 +24,7 @@
 #define MODEL "tests/data/tiny_smollm2.gguf"
 #define L     64u
 #define PAGES 40u
+#define LONG  128u /* tokens of a long step */
 
 static const struct policy selects = {
     { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0, false
@@ -654,6 +656,143 @@ static void others_do_not(void **state)
     close_actor(&prompt);
 }
 
+/* --- short steps ------------------------------------------------------------------------------ */
+
+/* A step of all that a step may have, were it not made shorter. */
+static void open_long_steps(struct actor *a, enum wire_priority priority)
+{
+    config.batch_tokens = LONG;
+    pace_init(&sched.pace, rig.rig.model->n_layer, LONG);
+    for (int i = 0; i < 50; i++)
+        pace_measured(&sched.pace, LONG, LONG); /* a nanosecond a token */
+    client.dead = false;
+    open_actor(a, &keeps, 0);
+    act(a, &endless, priority);
+}
+
+static void close_long_steps(struct actor *a)
+{
+    config.batch_tokens = 32;
+    close_actor(a);
+}
+
+/* What a step reads of it. The machine may be slow meanwhile, but is not to be found so. */
+static uint32_t step_of(const struct actor *a)
+{
+    uint32_t had = a->done;
+
+    assert_true(batch_run(&sched));
+    for (int i = 0; i < 50; i++)
+        pace_measured(&sched.pace, LONG, LONG);
+    return a->done - had;
+}
+
+/* While the text of an interactive prompt is encoded, a slice between two steps, the background has
+ * short ones. Not for who is in the background, too, nor for what no session waits for. */
+static void short_steps_while_a_text_is_encoded(void **state)
+{
+    struct actor background, prompt;
+
+    (void)state;
+    open_long_steps(&background, WIRE_BACKGROUND);
+    open_actor(&prompt, &keeps, 0);
+    assert_int_equal(step_of(&background), LONG);
+    act(&prompt, &reader, WIRE_INTERACTIVE);
+    prompt.request.phase = REQUEST_WORK;
+    assert_int_equal(step_of(&background), LONG); /* without a session */
+    prompt.request.session = &session;
+    assert_int_equal(step_of(&background), PACE_TOKENS_MIN);
+    assert_int_equal(step_of(&background), PACE_TOKENS_MIN);
+    prompt.request.priority = WIRE_BACKGROUND;
+    assert_int_equal(step_of(&background), LONG);
+    prompt.request.priority = WIRE_INTERACTIVE;
+    assert_int_equal(step_of(&background), PACE_TOKENS_MIN);
+    leave(&prompt);
+    assert_int_equal(step_of(&background), LONG);
+    close_actor(&prompt);
+    close_long_steps(&background);
+}
+
+/* A step that read for another one too was given up: the next is not, and so is half as long. */
+static void a_spared_step_is_short(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor a, other;
+
+    (void)state;
+    open_long_steps(&other, WIRE_INTERACTIVE);
+    open_actor(&a, &keeps, 0);
+    coming = *ops;
+    real_step = ops->step;
+    coming.step = step_and_cancel;
+    b->ops = &coming;
+    act(&a, &reader, WIRE_INTERACTIVE);
+    comer = &a;
+    assert_int_equal(step_of(&other), 0); /* given up */
+    leave(&a);
+    b->ops = ops;
+    assert_int_equal(step_of(&other), LONG / 2);
+    assert_int_equal(step_of(&other), LONG);
+    close_actor(&a);
+    close_long_steps(&other);
+    comer = NULL;
+}
+
+/* Of nobody else: the next step is as long as ever. */
+static void a_step_of_one_is_not_spared(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor a, other;
+
+    (void)state;
+    open_long_steps(&a, WIRE_INTERACTIVE);
+    open_actor(&other, &keeps, 0);
+    coming = *ops;
+    real_step = ops->step;
+    coming.step = step_and_cancel;
+    b->ops = &coming;
+    comer = &a;
+    assert_int_equal(step_of(&a), 0);
+    leave(&a);
+    b->ops = ops;
+    act(&other, &endless, WIRE_INTERACTIVE);
+    assert_int_equal(step_of(&other), LONG);
+    close_actor(&other);
+    close_long_steps(&a);
+    comer = NULL;
+}
+
+/* A cancel of what the step has no part of, whose text is still encoded: it ends between two steps,
+ * and a step in the background gives way to it, but none that somebody waits for. */
+static void a_cancel_ends_a_step_in_the_background(void **state)
+{
+    struct backend *b = rig.rig.backend;
+    const struct backend_ops *ops = b->ops;
+    struct actor reads, prompt;
+
+    (void)state;
+    open_long_steps(&reads, WIRE_BACKGROUND);
+    open_actor(&prompt, &keeps, 0);
+    act(&prompt, &reader, WIRE_BACKGROUND); /* so that no step is short because of it */
+    prompt.request.phase = REQUEST_WORK;
+    coming = *ops;
+    real_step = ops->step;
+    coming.step = step_and_cancel;
+    b->ops = &coming;
+    comer = &prompt;
+    assert_int_equal(step_of(&reads), 0);
+    prompt.request.cancelled = false;
+    reads.request.priority = WIRE_INTERACTIVE;
+    assert_int_equal(step_of(&reads), LONG);
+    leave(&prompt);
+    b->ops = ops;
+    close_actor(&prompt);
+    close_long_steps(&reads);
+    comer = NULL;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -669,6 +808,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(background_gives_way, open_all, close_all),
         cmocka_unit_test_setup_teardown(who_gives_up_had_its_turn, open_all, close_all),
         cmocka_unit_test_setup_teardown(others_do_not, open_all, close_all),
+        cmocka_unit_test_setup_teardown(short_steps_while_a_text_is_encoded, open_all, close_all),
+        cmocka_unit_test_setup_teardown(a_spared_step_is_short, open_all, close_all),
+        cmocka_unit_test_setup_teardown(a_step_of_one_is_not_spared, open_all, close_all),
+        cmocka_unit_test_setup_teardown(a_cancel_ends_a_step_in_the_background, open_all,
+                                        close_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
