@@ -97,6 +97,7 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
                                   .several = rep->u.welcome.several };
     c->outputs = rep->u.welcome.outputs;
     c->several = rep->u.welcome.several;
+    c->deadlines = rep->u.welcome.deadlines;
     /* What a later daemon may have is nothing that this library's programs could read. */
     if (rep->u.welcome.tools <= GIST_TOOLS_BARE)
         c->tools = (enum gist_tools)rep->u.welcome.tools;
@@ -269,6 +270,18 @@ enum gist_tools gist_tools(const gist_conn *c)
 void gist_set_spin(gist_conn *c, uint64_t ns)
 {
     c->spin_ns = ns;
+}
+
+int gist_set_deadline(gist_conn *c, uint32_t ms)
+{
+    if (c->dead)
+        return c->dead;
+    if (ms > 0 && !c->deadlines)
+        return gist_set_error(c, GIST_E_UNSUPPORTED, -ENOTSUP,
+                              "gistd %s knows no deadlines: it is older than this program",
+                              c->info.version);
+    c->deadline_ms = ms;
+    return 0;
 }
 
 static int watch(int epoll, int fd)

@@ -45,6 +45,13 @@ static void unqueue(struct gist_request *r)
     r->queued = false;
 }
 
+/* What cleans up is not given up, and what is answered at once needs no time. */
+static bool is_timed(enum wire_req_kind kind)
+{
+    return kind != WIRE_HELLO && kind != WIRE_PING && kind != WIRE_CANCEL &&
+           kind != WIRE_CLOSE_SESSION;
+}
+
 static int put_in_queue(struct gist_request *r, bool front)
 {
     gist_conn *c = r->conn;
@@ -81,6 +88,8 @@ static int enqueue(struct gist_request *r, bool front)
     *end = r;
     r->next = NULL;
     r->msg.id = r->handle = c->next_id++;
+    if (is_timed(r->msg.kind))
+        r->msg.deadline_ms = c->deadline_ms;
     return 0;
 }
 

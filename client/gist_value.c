@@ -232,6 +232,7 @@ static const struct {
     [WIRE_E_NAME_EXISTS] = { GIST_E_NAME_EXISTS, -EEXIST },
     [WIRE_E_WRONG_MODEL] = { GIST_E_WRONG_MODEL, -EMEDIUMTYPE },
     [WIRE_E_STORAGE] = { GIST_E_STORAGE, -EROFS },
+    [WIRE_E_DEADLINE] = { GIST_E_DEADLINE, -ETIMEDOUT },
 };
 _Static_assert(sizeof(codes) / sizeof(codes[0]) == WIRE_E__N, "a code without an errno");
 

@@ -109,4 +109,7 @@ void ctl_interrupt_forget(void);
 
 uint64_t ctl_now_ns(void);
 
+/* Requests from now on have the time that is left until then, of ctl_now_ns; 0: any time. */
+int ctl_set_end(gist_conn *c, uint64_t end_ns);
+
 #endif

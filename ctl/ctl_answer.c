@@ -24,6 +24,7 @@ struct answer {
     struct ctl_text rates; /* struct rate of each token, and behind each its n_top struct rate */
     uint32_t n_tokens;
     bool line_open; /* what was said does not end with a newline */
+    bool late;      /* its deadline has passed */
     struct gist_result result;
 };
 
@@ -299,11 +300,11 @@ static int read_messages(gist_conn *c, gist_session *s, const struct gist_messag
 
 static int read_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *p, struct answer *a)
 {
-    int r = 0;
+    int r = ctl_set_end(c, a->opts->end_ns);
 
     ctl_progress_begin(&a->progress);
     gist_on_progress(s, ctl_progress_tell, &a->progress);
-    if (p->n_before > 0) {
+    if (r == 0 && p->n_before > 0) {
         r = read_messages(c, s, p->before, p->n_before, false, a);
         gist_on_progress(s, NULL, NULL); /* a question is read in no time */
     }
@@ -327,6 +328,8 @@ int ctl_answer_prompt(gist_conn *c, gist_session *s, const struct ctl_prompt *pr
 
 static const char *reason_word(const struct answer *a)
 {
+    if (a->late)
+        return "deadline";
     return ctl_interrupt_came() ? "interrupted" : gist_reason_name(a->result.reason);
 }
 
@@ -391,7 +394,7 @@ static int end_answer(const gist_conn *c, const struct answer *a, int r)
 {
     if (a->line_open)
         fputc('\n', stdout);
-    if (a->opts->json && (r == 0 || (r == -ECANCELED && ctl_interrupt_came())))
+    if (a->opts->json && (r == 0 || a->late || (r == -ECANCELED && ctl_interrupt_came())))
         print_json(a);
     if (ferror(stdout))
         return CTL_FAILED; /* main says why */
@@ -445,9 +448,12 @@ int ctl_answer_run(gist_conn *c, gist_session *s, const struct ctl_prompt *promp
     if (r == -ECANCELED && ctl_interrupt_came())
         return say_unread(c, &a);
     if (r == 0)
+        r = ctl_set_end(c, o->end_ns);
+    if (r == 0)
         r = gist_generate(s, &sampling, on_text, &a, &a.result);
     if (r == 0)
         take_memory(&a);
+    a.late = r < 0 && gist_error_code(c) == GIST_E_DEADLINE;
     if (o->usage)
         *o->usage = a.prompt;
     r = end_answer(c, &a, r);

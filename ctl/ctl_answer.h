@@ -28,6 +28,7 @@ struct ctl_answer_opts {
     bool json;                /* one object when all is said, instead of the text as it comes */
     bool is_public;           /* the session's text is no secret */
     bool is_private;          /* nothing of it is kept */
+    uint64_t end_ns;          /* by when it is to be said, of ctl_now_ns; 0: whenever it is */
     struct gist_usage *usage; /* of the last prompt; NULL: nobody asks */
 };
 
@@ -162,7 +163,6 @@ struct ctl_answer_opts {
     }
 
 void ctl_answer_defaults(struct ctl_answer_opts *o);
-
 /* After the options: reads the file that says how answers look. Not CTL_OK: that was said. */
 int ctl_answer_read(struct ctl_answer_opts *o);
 void ctl_answer_fini(struct ctl_answer_opts *o);

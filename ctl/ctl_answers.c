@@ -76,6 +76,8 @@ static int run(gist_conn *c, gist_session *s, const struct ctl_prompt *prompt, s
     sampling.stop = a->opts->stop.v;
     sampling.n_stop = (uint32_t)a->opts->stop.n;
     if (r == 0)
+        r = ctl_set_end(c, a->opts->end_ns);
+    if (r == 0)
         r = gist_generate_several(s, &sampling, a->n, on_text, a, a->results);
     if (r < 0)
         return ctl_fail_gist(c, r);

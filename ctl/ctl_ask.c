@@ -129,9 +129,10 @@ static int ask_question(const struct ask *a, gist_conn *c)
                                   .documents = a->docs.v,
                                   .n_documents = a->docs.n };
     gist_session *s;
-    int r;
+    int r = ctl_set_end(c, a->answer.end_ns);
 
-    r = gist_open(c, &policy, &s);
+    if (r == 0)
+        r = gist_open(c, &policy, &s);
     if (r < 0)
         return a->docs.n ? ctl_named_fail(c, GIST_DOCUMENTS, r) : ctl_fail_gist(c, r);
     ctl_answer_began(s, &a->answer);
@@ -140,10 +141,29 @@ static int ask_question(const struct ask *a, gist_conn *c)
     return r;
 }
 
+/* seconds 0: whenever it is said. Not counted before the daemon is reached: one that was just
+ * started may load its model first. */
+static int connect_and_ask(struct ask *a, float seconds)
+{
+    gist_conn *c;
+    int r = ctl_connect(&c);
+
+    if (r != CTL_OK)
+        return r;
+    ctl_interrupt_catch(c, true);
+    if (seconds > 0)
+        a->answer.end_ns = ctl_now_ns() + (uint64_t)((double)seconds * 1e9);
+    r = ask_question(a, c);
+    ctl_interrupt_catch(NULL, false);
+    gist_disconnect(c);
+    return r;
+}
+
 int ctl_ask(int argc, char **argv)
 {
     uint32_t top = UINT32_MAX; /* not said */
     struct ask a = { .n = 1 };
+    float deadline = 0; /* not said */
     const struct ctl_opt opts[] = {
         { "file", 'f', CTL_OPT_LIST, "FILE", &a.files, 0, 0,
           "ask about this text; - is standard input; repeatable" },
@@ -154,12 +174,13 @@ int ctl_ask(int argc, char **argv)
         CTL_ANSWER_OPTIONS(&a.answer),
         { "answers", 0, CTL_OPT_U32, "N", &a.n, 1, 64,
           "N answers, each with the next seed; the question is read once (1)" },
+        { "deadline", 0, CTL_OPT_FLOAT, "SECONDS", &deadline, 0.001, 86400,
+          "give up what is not said by then; the text so far is printed" },
         { "json", 'j', CTL_OPT_FLAG, NULL, &a.answer.json, 0, 0,
           "one object when all is said: answer, reason, usage" },
         { "logprobs", 0, CTL_OPT_U32, "N", &top, 0, 20,
           "with --json: log-probabilities of the answer's tokens, and of the N likeliest" },
     };
-    gist_conn *c;
     int first, r;
 
     ctl_answer_defaults(&a.answer);
@@ -180,13 +201,7 @@ int ctl_ask(int argc, char **argv)
     if (r == 0)
         r = read_prompt(&a, argc, argv, first);
     if (r == 0)
-        r = ctl_connect(&c);
-    if (r == 0) {
-        ctl_interrupt_catch(c, true);
-        r = ask_question(&a, c);
-        ctl_interrupt_catch(NULL, false);
-        gist_disconnect(c);
-    }
+        r = connect_and_ask(&a, deadline);
     ctl_text_fini(&a.texts);
     ctl_text_fini(&a.question);
     ctl_answer_fini(&a.answer);

@@ -134,6 +134,13 @@ uint64_t ctl_now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+int ctl_set_end(gist_conn *c, uint64_t end_ns)
+{
+    uint64_t now = ctl_now_ns(), left = end_ns > now ? (end_ns - now) / 1000000 : 0;
+
+    return end_ns ? gist_set_deadline(c, (uint32_t)left + 1) : 0; /* 0 ms would be any time */
+}
+
 static void print_help(FILE *out)
 {
     fputs("usage: gistctl [--socket PATH] COMMAND [OPTIONS] ...\n\n"

@@ -714,21 +714,19 @@ static void append_cancel(struct sched *s, struct request *r)
         return;
     }
     if (!a || !a->reading) {
-        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
-                     "cancelled before any of the text was read");
+        request_fail_cancelled(s, r, " before any of the text was read");
         return;
     }
     append_undo(s, r);
     kept = r->memory->n_ids == 0 ? memory_known(r->memory, a->encode.ids, n) : 0;
     if (kept > 0)
-        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
-                     "cancelled: %u of %u tokens were read; %u are kept, and reading the same "
-                     "again goes on from there",
-                     a->done, n, kept);
+        request_fail_cancelled(s, r,
+                               ": %u of %u tokens were read; %u are kept, and reading the same "
+                               "again goes on from there",
+                               a->done, n, kept);
     else
-        request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
-                     "cancelled: %u of %u tokens were read; the session is as it was before",
-                     a->done, n);
+        request_fail_cancelled(s, r, ": %u of %u tokens were read; the session is as it was before",
+                               a->done, n);
 }
 
 void append_fini(struct request *r)

@@ -145,6 +145,15 @@ static int begin_pieces(struct client *c, struct request *r, const struct wire_r
     return 0;
 }
 
+static void keep_deadline(struct sched *s, struct request *r, uint32_t ms)
+{
+    if (ms == 0)
+        return;
+    r->deadline_ns = r->arrived_ns + ms * CLOCK_MS;
+    if (s->deadline_ns == 0 || r->deadline_ns < s->deadline_ns)
+        s->deadline_ns = r->deadline_ns;
+}
+
 static void start(struct sched *s, struct client *c, const struct wire_req *m, const uint8_t *bulk)
 {
     bool id_taken = client_find_request(c, m->id);
@@ -152,6 +161,7 @@ static void start(struct sched *s, struct client *c, const struct wire_req *m, c
     int e = 0;
 
     r->parts = parts_of(c, m);
+    keep_deadline(s, r, m->deadline_ms);
     if (admit(s, r, id_taken))
         e = in_pieces(s, r, m) ? begin_pieces(c, r, m) : r->ops->start(s, r, m, bulk);
     if (e < 0)
@@ -380,6 +390,46 @@ bool request_known_slice(struct sched *s, struct request *r, const uint32_t *ids
 struct request *request_whole(struct request *r)
 {
     return r->lane && r->lane->whole ? r->lane->whole : r;
+}
+
+/* Bulk that is still copied is let in first: its frame is in hand until then. */
+static bool may_expire(const struct request *r)
+{
+    return r->deadline_ns > 0 && !r->cancelled && r->phase != REQUEST_LAST;
+}
+
+/* The first of them is kept in one place, for this is asked between any two layers. It may be that
+ * of a request that has ended: then the next one is looked for once. */
+bool request_expire(struct sched *s)
+{
+    uint64_t now = s->deadline_ns ? clock_ns() : 0, first = 0;
+    struct request *r;
+    bool any = false;
+
+    if (s->deadline_ns == 0 || now < s->deadline_ns)
+        return false;
+    TAILQ_FOREACH (r, &s->active, link) {
+        if (!may_expire(r))
+            continue;
+        if (r->deadline_ns <= now && r->phase != REQUEST_RECEIVE) {
+            r->cancelled = r->expired = any = true;
+            r->times.cancel_at = now;
+        } else if (first == 0 || r->deadline_ns < first) {
+            first = r->deadline_ns;
+        }
+    }
+    s->deadline_ns = first;
+    return any;
+}
+
+int request_deadline_ms(const struct sched *s)
+{
+    uint64_t now;
+
+    if (s->deadline_ns == 0)
+        return -1;
+    now = clock_ns();
+    return s->deadline_ns <= now ? 0 : (int)((s->deadline_ns - now) / CLOCK_MS) + 1;
 }
 
 bool request_unwanted(const struct request *r)

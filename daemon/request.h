@@ -99,8 +99,10 @@ struct request {
     enum request_phase phase;
     enum wire_priority priority;
     uint64_t id, arrived_ns;
+    uint64_t deadline_ns; /* by when it is to have ended; 0: whenever it does */
     struct trace_times times;
-    bool cancelled;  /* by the client; taken up between steps */
+    bool cancelled;  /* by the client, or expired; taken up between steps */
+    bool expired;    /* its deadline has passed */
     bool in_prefill; /* a run of the current step reads for it */
     struct wire_usage usage;
     struct wire_rep last;        /* phase LAST */
@@ -180,6 +182,12 @@ static inline bool request_waits(const struct request *r)
 
 /* Nobody waits for what it makes: cancelled, or its client is dead. */
 bool request_unwanted(const struct request *r);
+
+/* Those whose deadline has passed are cancelled, and end as all cancelled ones do. True: there were
+ * any. Cheap as long as none has. */
+bool request_expire(struct sched *s);
+/* Milliseconds until the next deadline; -1: there is none. */
+int request_deadline_ms(const struct sched *s);
 
 /* Forgets it without a word (its client is dead). */
 void request_drop(struct sched *s, struct request *r);

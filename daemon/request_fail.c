@@ -62,6 +62,21 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
     request_finish(s, r);
 }
 
+void request_fail_cancelled(struct sched *s, struct request *r, const char *fmt, ...)
+{
+    char text[REQUEST_TEXT_MAX], how[64] = "cancelled";
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    if (r->expired)
+        (void)snprintf(how, sizeof(how), "the deadline of %" PRIu64 " ms has passed",
+                       (r->deadline_ns - r->arrived_ns) / CLOCK_MS);
+    request_fail(s, r, r->expired ? WIRE_E_DEADLINE : WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "%s%s",
+                 how, text);
+}
+
 void request_fail_memory(struct sched *s, struct request *r, int e)
 {
     const struct held_account *had = &r->client->held, *a = had->by;

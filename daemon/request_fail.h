@@ -26,6 +26,10 @@ void request_fail(struct sched *s, struct request *r, enum wire_error code,
                   struct request_numbers numbers, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 #define REQUEST_NO_NUMBERS ((struct request_numbers){ 0, 0, 0 })
+/* CANCELLED, "cancelled" and what became of its work; or of one that has expired DEADLINE_EXCEEDED,
+ * and that its deadline has passed. */
+void request_fail_cancelled(struct sched *s, struct request *r, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* LIMIT or NO_MEMORY, as e is -EDQUOT of daemon/held.h or not. */
 void request_fail_memory(struct sched *s, struct request *r, int e);
 

@@ -297,6 +297,7 @@ bool sched_attend(struct sched *s)
                           atomic_load_explicit(&s->heartbeat, memory_order_relaxed) + 1,
                           memory_order_relaxed);
     any |= take_frames(s);
+    any |= request_expire(s);
     if (any && s->in_step && !s->abandon) {
         s->abandon = s->stopping || unwanted(s);
         s->gave_way = !s->abandon && s->yields && (in_haste(s) || withdrawn(s));
@@ -330,6 +331,8 @@ static bool reap(struct sched *s)
             continue;
         if (r->ops->cancel)
             r->ops->cancel(s, r);
+        else if (r->expired)
+            request_fail_cancelled(s, r, "%s", "");
         else
             request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "the request was cancelled");
         request_deliver(s, r);
@@ -507,20 +510,26 @@ static void disarm(struct sched *s)
         chan_disarm(c->chan);
 }
 
-/* Sleeps without a timeout, but for the time until the end of a session is to be written, or until
- * the disk should have answered: an idle daemon makes no system call at all. What the scheduler
- * waits for always rings: a letter's bell, a client's, the disk's, a device's or a grammar's. */
+/* Of two times to wait, each -1: for ever. */
+static int sooner(int a, int b)
+{
+    return b < 0 || (a >= 0 && a < b) ? a : b;
+}
+
+/* Sleeps without a timeout, but for the time until the end of a session is to be written, until the
+ * disk should have answered, or until somebody's deadline: an idle daemon makes no system call at
+ * all. What the scheduler waits for always rings: a letter's bell, a client's, the disk's, a
+ * device's or a grammar's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
-    int n, timeout, watch;
+    int n, timeout;
 
     if (spin(s))
         return;
     timeout = s->served.tier ? tier_timeout_ms(s->served.tier) : -1;
-    watch = request_watch_ms(s);
-    if (watch >= 0 && (timeout < 0 || watch < timeout))
-        timeout = watch;
+    timeout = sooner(timeout, request_watch_ms(s));
+    timeout = sooner(timeout, request_deadline_ms(s));
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);

@@ -97,6 +97,7 @@ struct sched {
     bool hurry;         /* an interactive request waits for what others compress with */
     bool hurried;       /* that was so in the last step */
     bool lanes_woke;    /* a request may go on that waits for its parts */
+    uint64_t deadline_ns; /* the first of all requests', or an earlier time; 0: none has any */
     bool stopping;
     uint64_t started_ns;
     struct sched_totals totals;

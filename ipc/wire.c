@@ -9,6 +9,7 @@
 _Static_assert((int)WIRE_E_BUSY == (int)GISTD__ERROR__CODE__BUSY, "enum");
 _Static_assert((int)WIRE_E_LIMIT == (int)GISTD__ERROR__CODE__LIMIT, "enum");
 _Static_assert((int)WIRE_E_NO_MEMORY == (int)GISTD__ERROR__CODE__NO_MEMORY, "enum");
+_Static_assert((int)WIRE_E_DEADLINE == (int)GISTD__ERROR__CODE__DEADLINE_EXCEEDED, "enum");
 _Static_assert((int)WIRE_E_STORAGE == (int)GISTD__ERROR__CODE__STORAGE, "enum");
 _Static_assert((int)WIRE_REASON_POOL_FULL == (int)GISTD__DONE__REASON__POOL_FULL, "enum");
 
@@ -143,6 +144,7 @@ const char *wire_error_name(enum wire_error e)
         [WIRE_E_NAME_EXISTS] = "name_exists",
         [WIRE_E_WRONG_MODEL] = "wrong_model",
         [WIRE_E_STORAGE] = "storage",
+        [WIRE_E_DEADLINE] = "deadline_exceeded",
     };
 
     return (unsigned)e < WIRE_E__N ? names[e] : "unknown";

@@ -122,6 +122,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->outputs = r->u.welcome.outputs;
     m->several = r->u.welcome.several;
     m->tools = r->u.welcome.tools;
+    m->deadlines = r->u.welcome.deadlines;
 }
 
 static void build_error(const struct wire_rep *r, Gistd__Error *m, Gistd__Usage *usage)
@@ -375,6 +376,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.outputs = m->outputs;
     r->u.welcome.several = m->several;
     r->u.welcome.tools = m->tools;
+    r->u.welcome.deadlines = m->deadlines;
     return wire_take_string(m->version, &r->u.welcome.version) &&
                    wire_take_string(m->model, &r->u.welcome.model) &&
                    wire_take_string(m->model_digest, &r->u.welcome.model_digest)

@@ -60,6 +60,7 @@ enum wire_error {
     WIRE_E_NAME_EXISTS,
     WIRE_E_WRONG_MODEL,
     WIRE_E_STORAGE,
+    WIRE_E_DEADLINE,
     WIRE_E__N
 };
 
@@ -87,6 +88,7 @@ struct wire_rep {
             uint32_t segment_default;
             bool outputs, several;
             uint32_t tools;
+            bool deadlines;
         } welcome;
         struct {
             uint64_t session;

@@ -48,6 +48,8 @@ static bool plain_req(enum wire_req_kind kind)
 }
 
 union req_body {
+    Gistd__GetStats stats;
+    Gistd__Ping ping;
     Gistd__Hello hello;
     Gistd__OpenSession open_session;
     Gistd__Append append;
@@ -339,8 +341,12 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
     case WIRE_ADD_DOCUMENT:
         build_add_document(r, &b->add_document, memory);
         return 0;
-    case WIRE_GET_STATS:
-    case WIRE_PING: /* plain ones */
+    case WIRE_GET_STATS: /* plain ones, but with a deadline */
+        gistd__get_stats__init(&b->stats);
+        return 0;
+    case WIRE_PING:
+        gistd__ping__init(&b->ping);
+        return 0;
     case WIRE_REQ__N:
         break;
     }
@@ -355,7 +361,7 @@ int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf
     Gistd__Memory memory;
     int err;
 
-    if (plain_req(r->kind))
+    if (plain_req(r->kind) && r->deadline_ms == 0)
         return plain_pack(&(struct plain){ r->id, r->bulk_len, 0, wire_body_tag(r->kind) }, buf,
                           cap, ret_len);
     wire_scratch_reset(s);
@@ -364,6 +370,7 @@ int wire_req_pack(struct wire_scratch *s, const struct wire_req *r, uint8_t *buf
         return err;
     m.id = r->id;
     m.bulk_len = r->bulk_len;
+    m.deadline_ms = r->deadline_ms;
     m.body_case = (Gistd__Request__BodyCase)(r->kind + WIRE_BODY_BASE);
     m.hello = &body.hello; /* the oneof's pointers share their place */
     err = wire_check(&m.base, &s->why);
@@ -681,6 +688,7 @@ int wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, st
         return err;
     r.id = m->id;
     r.bulk_len = m->bulk_len;
+    r.deadline_ms = m->deadline_ms;
     r.kind = (enum wire_req_kind)(m->body_case - WIRE_BODY_BASE);
     err = read_req_body(s, m, &r);
     if (err < 0)

@@ -65,6 +65,7 @@ struct wire_chat_message {
 
 struct wire_req {
     uint64_t id, bulk_len;
+    uint32_t deadline_ms; /* 0: none */
     enum wire_req_kind kind;
     union {
         struct {

@@ -852,6 +852,7 @@ static void test_errors(void **state)
         { GIST_E_NAME_EXISTS, -EEXIST },
         { GIST_E_WRONG_MODEL, -EMEDIUMTYPE },
         { GIST_E_STORAGE, -EROFS },
+        { GIST_E_DEADLINE, -ETIMEDOUT },
     };
 
     (void)state;

@@ -23,7 +23,8 @@ enum gist_code {
     GIST_E_NO_MEMORY,               /* (-ENOMEM) */
     GIST_E_NAME_EXISTS,             /* (-EEXIST) the name is taken */
     GIST_E_WRONG_MODEL,             /* (-EMEDIUMTYPE) saved with another model or adapter */
-    GIST_E_STORAGE                  /* (-EROFS) the daemon's store is off, or its disk fails */
+    GIST_E_STORAGE,                 /* (-EROFS) the daemon's store is off, or its disk fails */
+    GIST_E_DEADLINE                 /* (-ETIMEDOUT) the time of gist_set_deadline is over */
 };
 
 /* path NULL: $GISTD_SOCKET, $XDG_RUNTIME_DIR/gistd/gistd.sock, /run/gistd/gistd.sock. name is shown
@@ -79,6 +80,11 @@ GIST_API int gist_fd(gist_conn *c);
 GIST_API int gist_dispatch(gist_conn *c);
 /* How long a blocking call spins before it sleeps; default 20000 ns, 0: sleep at once. */
 GIST_API void gist_set_spin(gist_conn *c, uint64_t ns);
+
+/* Requests that are made from now on end, with GIST_E_DEADLINE, when they have not come to their
+ * own end so many milliseconds after they reached the daemon, whether they wait, read or write; 0:
+ * none does. -ENOTSUP: a daemon that knows no deadlines. */
+GIST_API int gist_set_deadline(gist_conn *c, uint32_t ms);
 
 GIST_API int gist_ping(gist_conn *c);
 

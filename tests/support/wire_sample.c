@@ -128,7 +128,9 @@ static void full_texts(struct wire_req *r)
 
 struct wire_req sample_req(enum wire_req_kind kind)
 {
-    struct wire_req r = { .id = 0x1122334455667788u, .bulk_len = 99, .kind = kind };
+    struct wire_req r = {
+        .id = 0x1122334455667788u, .bulk_len = 99, .deadline_ms = 98, .kind = kind
+    };
 
     switch (kind) {
     case WIRE_HELLO:
@@ -270,7 +272,7 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.welcome.context_max = 8192;
         r.u.welcome.chat = true;
         r.u.welcome.segment_default = 512;
-        r.u.welcome.outputs = r.u.welcome.several = true;
+        r.u.welcome.outputs = r.u.welcome.several = r.u.welcome.deadlines = true;
         r.u.welcome.tools = 2;
         break;
     case WIRE_SESSION_OPENED:
