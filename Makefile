@@ -244,14 +244,27 @@ $(B)/tests/test_%: $(B)/tests/test_%.o $(B)/libsupport.a $(B)/libeval.a $(B)/lib
 $(B)/tests/test_http%: $(B)/tests/test_http%.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$< $(foreach f,$(WRAP),-Wl$(comma)--wrap=$(f)) -Wl$(comma)--start-group \
 	  $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_tests) $(LIBS_ipc) $(LIBS_http) -lxxhash)
-$(B)/tests/fuzz_http: $(B)/tests/fuzz_http.o $(B)/libsupport.a $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
+# A fuzzer is linked with libFuzzer, or to be run over its kept inputs alone (tests/replay.c).
+FUZZ_WRAP = $(foreach f,$(WRAP_fuzz_$*),-Wl$(comma)--wrap=$(f))
+# Between two reads of the daemon's side and of a program's, where the other end acts.
+WRAP_fuzz_ring        := ring_peek ring_look wire_req_unpack mailbox_pending epoll_wait clock_gettime
+WRAP_fuzz_ring_client := ring_peek ring_look wire_rep_unpack chan_wait handshake_connect connect
+AR_fuzz      := $(foreach a,support gist daemon engine store ipc base,$(B)/lib$(a).a)
+AR_fuzz_http := $(foreach a,support http gist base,$(B)/lib$(a).a)
+$(B)/tests/fuzz_http $(B)/tests/replay_http: $(AR_fuzz_http)
+$(B)/tests/fuzz_http: $(B)/tests/fuzz_http.o
 	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_ipc) $(LIBS_http))
-$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(B)/libsupport.a $(B)/libgist.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
-	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
+$(B)/tests/replay_http: $(B)/tests/replay.o $(B)/tests/fuzz_http.o
+	$(call link,$(filter %.o,$^) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group $(LIBS_ipc) $(LIBS_http))
+$(B)/tests/fuzz_%: $(B)/tests/fuzz_%.o $(AR_fuzz)
+	$(call link,$(filter %.o,$^) $(FUZZ_WRAP) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
 	  -fsanitize=fuzzer $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
+$(B)/tests/replay_%: $(B)/tests/replay.o $(B)/tests/fuzz_%.o $(AR_fuzz)
+	$(call link,$(filter %.o,$^) $(FUZZ_WRAP) -Wl$(comma)--start-group $(filter %.a,$^) -Wl$(comma)--end-group \
+	  $(LIBS_engine) $(LIBS_ipc) $(LIBS_daemon))
 # Of the trainer only what reads its files: clang has no OpenMP without a package of its own.
-$(B)/tests/fuzz_corpus: $(B)/train/data/corpus.o $(B)/train/data/corpus_file.o
+$(B)/tests/fuzz_corpus $(B)/tests/replay_corpus: $(B)/train/data/corpus.o $(B)/train/data/corpus_file.o
 # The daemon on a backend whose memory the host may not touch; GISTD_TEST_BACKEND=fenced has tests run it.
 $(B)/tests/gistd_fenced: $(B)/daemon/main.o $(B)/tests/gistd_fenced.o $(B)/libsupport.a $(B)/libdaemon.a $(B)/libengine.a $(B)/libstore.a $(B)/libipc.a $(B)/libbase.a
 	$(call link,$(filter %.o,$^) -Wl$(comma)--wrap=backend_find -Wl$(comma)--start-group $(filter %.a,$^) \
@@ -310,6 +323,7 @@ check:
 # What scripts among them run that is neither a program of `all` nor a test.
 NEEDS_test_bench_cuda.sh := $(CUDA_BENCHES)
 NEEDS_test_crowd.sh      := $(B)/bench/crowd
+NEEDS_test_corpora.sh    := $(patsubst tests/corpora/%,$(B)/tests/replay_%,$(wildcard tests/corpora/*))
 NEEDS_test_schemas.sh    := $(B)/tests/tool_schema
 NEEDS_test_abi.sh        := $(B)/tests/abi_first
 .PHONY: check-run

@@ -695,12 +695,10 @@ static void close_all(struct sched *s)
     owners_fini(&s->owners);
 }
 
-void *sched_main(void *arg)
+bool sched_open(struct sched *s)
 {
-    struct sched *s = arg;
     struct mailbox_letter letter = { .kind = MAILBOX_READY };
 
-    (void)pthread_setname_np(pthread_self(), "gistd-sched");
     s->epoll = -1; /* here and not by the control thread: close_all takes what was half opened */
     TAILQ_INIT(&s->clients);
     TAILQ_INIT(&s->active);
@@ -710,17 +708,38 @@ void *sched_main(void *arg)
     follow_init(&s->follow);
     s->started_ns = clock_ns();
     s->result = open_all(s);
-    if (s->result == 0) {
-        describe(s);
-        mailbox_put(s->outbox, &letter);
-        while (!s->stopping)
-            if (!step(s))
-                idle(s);
-    }
+    if (s->result < 0)
+        return false;
+    describe(s);
+    mailbox_put(s->outbox, &letter);
+    return true;
+}
+
+bool sched_turn(struct sched *s)
+{
+    if (!step(s))
+        idle(s);
+    return !s->stopping;
+}
+
+void sched_close(struct sched *s)
+{
+    struct mailbox_letter letter = { .kind = MAILBOX_STOPPED };
+
     close_all(s);
     /* The last thing: behind it the process may end. After a failed start, too, with result and
      * why. */
-    letter.kind = MAILBOX_STOPPED;
     mailbox_put(s->outbox, &letter);
+}
+
+void *sched_main(void *arg)
+{
+    struct sched *s = arg;
+
+    (void)pthread_setname_np(pthread_self(), "gistd-sched");
+    if (sched_open(s))
+        while (!s->stopping)
+            (void)sched_turn(s);
+    sched_close(s);
     return NULL;
 }

@@ -121,6 +121,12 @@ struct sched {
  * is a struct sched, zeroed but for what the control thread sets. */
 void *sched_main(void *arg);
 
+/* What it does, piece by piece, for who has a thread of their own for it: READY or false; a step,
+ * or a sleep where there is nothing to do, and false when it is to stop; STOPPED. */
+bool sched_open(struct sched *s);
+bool sched_turn(struct sched *s);
+void sched_close(struct sched *s);
+
 /* Letters and frames, also in the middle of a step. True: there were any. */
 bool sched_attend(struct sched *s);
 
