@@ -128,6 +128,7 @@ struct gist_conn {
     int dead;         /* 0, or what every call returns from now on */
 
     int epoll, kick;   /* gist_fd(); -1 until it is asked for */
+    bool kicked;       /* kick is to be read before the next sleep */
     atomic_int cancel; /* set by gist_cancel_async */
     int cancel_fd;
 

@@ -572,7 +572,9 @@ int gist_dispatch(gist_conn *c)
         return c->dead;
     if (c->epoll >= 0) {
         chan_disarm(c->chan);
-        (void)!read(c->kick, &n, sizeof(n));
+        if (c->kicked)
+            (void)!read(c->kick, &n, sizeof(n));
+        c->kicked = false;
     }
     done = receive(c, NULL);
     pump(c);
@@ -589,8 +591,10 @@ void gist_rearm(gist_conn *c)
     if (c->epoll < 0 || c->dead)
         return;
     /* What is there already rings no doorbell. */
-    if (chan_arm(c->chan, c->want_room))
+    if (chan_arm(c->chan, c->want_room)) {
         (void)!write(c->kick, &one, sizeof(one));
+        c->kicked = true;
+    }
 }
 
 int gist_cancel(gist_conn *c, uint64_t request)
