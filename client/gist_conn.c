@@ -98,6 +98,7 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
     c->outputs = rep->u.welcome.outputs;
     c->several = rep->u.welcome.several;
     c->deadlines = rep->u.welcome.deadlines;
+    c->realms = rep->u.welcome.realms;
     /* What a later daemon may have is nothing that this library's programs could read. */
     if (rep->u.welcome.tools <= GIST_TOOLS_BARE)
         c->tools = (enum gist_tools)rep->u.welcome.tools;

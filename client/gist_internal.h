@@ -138,6 +138,7 @@ struct gist_conn {
     enum gist_tools tools;
     bool outputs; /* the daemon knows grammars and log-probabilities */
     bool several; /* and several answers of one request */
+    bool realms;  /* and realms */
     bool deadlines;
     uint32_t deadline_ms; /* of requests that are made now; 0: none */
     char *info_mem;

@@ -98,6 +98,11 @@ static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist
                               "gistd %s knows neither private sessions nor documents: restart it "
                               "with a newer version",
                               c->info.version);
+    if (p.realm && p.realm[0] && !c->realms)
+        return gist_set_error(c, GIST_E_UNSUPPORTED, -ENOTSUP,
+                              "gistd %s knows no realms and would share what is to stay apart: "
+                              "restart it with a newer version",
+                              c->info.version);
     if (p.flags & GIST_AUTO)
         r.msg.u.open_session.memory.automatic = true;
     r.msg.u.open_session.segment = p.segment;
@@ -105,6 +110,7 @@ static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist
     r.msg.u.open_session.priority =
         p.priority == GIST_BACKGROUND ? WIRE_BACKGROUND : WIRE_INTERACTIVE;
     r.msg.u.open_session.label = p.label;
+    r.msg.u.open_session.realm = p.realm;
     r.msg.u.open_session.public_prefix = p.flags & GIST_PUBLIC;
     r.msg.u.open_session.is_private = p.flags & GIST_PRIVATE;
     r.msg.u.open_session.documents = p.documents;

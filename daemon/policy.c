@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #define RATIO_DEFAULT 8u
 
@@ -191,8 +192,11 @@ struct policy policy_normal(const struct policy *p)
     struct policy n = *p;
     uint32_t spare = policy_spare(p);
 
-    if (compress_keeps_all(&p->spec))
-        return (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
+    if (compress_keeps_all(&p->spec)) {
+        n = (struct policy){ .spec = { .method = p->spec.method }, .seg_len = p->seg_len };
+        memcpy(n.realm, p->realm, sizeof(n.realm));
+        return n;
+    }
     /* What is kept of the budget is the text's until something is compressed, by late ones. */
     n.hydrate = p->late ? spare : 0;
     n.budget -= p->late ? 0 : spare;
@@ -207,7 +211,8 @@ bool policy_same(const struct policy *a, const struct policy *b)
     return x.spec.method == y.spec.method && x.spec.ratio == y.spec.ratio &&
            x.spec.sinks == y.spec.sinks && x.spec.adapter == y.spec.adapter &&
            x.seg_len == y.seg_len && x.keep_tail == y.keep_tail && x.budget == y.budget &&
-           x.late == y.late && x.fixed == y.fixed && x.hydrate == y.hydrate;
+           x.late == y.late && x.fixed == y.fixed && x.hydrate == y.hydrate &&
+           strcmp(x.realm, y.realm) == 0;
 }
 
 const char *policy_longer(const struct policy *p, uint32_t context)

@@ -16,6 +16,8 @@ struct wire_memory;
 /* Tokens of a sequence whose old context is compressed: 4 bytes each. */
 #define POLICY_TOKENS_MAX (1u << 20)
 
+#define POLICY_REALM_MAX 127u /* bytes of its name */
+
 struct policy {
     struct compress_spec spec;
     uint32_t seg_len, keep_tail;
@@ -27,6 +29,10 @@ struct policy {
      * read behind them others don't get. */
     uint32_t hydrate;
     bool automatic; /* the budget may be lowered where pages are short; no say in what is held */
+    /* Not of what is held either, but of who may have it: equal policies are of one realm, so that
+     * all that is found by a policy (the tree, the store, whom one waits for) is found within one.
+     * "": what the user shares with himself. */
+    char realm[POLICY_REALM_MAX + 1];
 };
 
 /* Reads what a client wants. segment NULL: as its adapter was trained, without one the preset.
@@ -39,8 +45,8 @@ int policy_read(const struct wire_memory *m, const uint32_t *segment, uint32_t p
  */
 bool policy_lower(struct policy *p);
 
-/* What of it has a say in what a sequence holds, the rest zero (hydrate: what policy_spare is); and
- * whether that is the same. */
+/* What of it has a say in what a sequence holds and who may have it, the rest zero (hydrate: what
+ * policy_spare is); and whether that is the same. */
 struct policy policy_normal(const struct policy *p);
 bool policy_same(const struct policy *a, const struct policy *b);
 

@@ -22,7 +22,7 @@ static int hello_start(struct sched *s, struct request *r, const struct wire_req
     r->last.u.welcome.context_max = b->context_max;
     r->last.u.welcome.chat = b->chat != NULL;
     r->last.u.welcome.outputs = true;
-    r->last.u.welcome.several = true;
+    r->last.u.welcome.several = r->last.u.welcome.realms = true;
     r->last.u.welcome.deadlines = true;
     r->last.u.welcome.tools = b->chat ? chat_tools(b->chat) : 0;
     r->last.u.welcome.segment_default = s->config->segment;

@@ -77,6 +77,26 @@ static bool read_sharing(struct sched *s, struct request *r, const struct wire_r
     return false;
 }
 
+/* False: there can't be one, which was answered. */
+static bool check_realm(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    size_t n = m->u.open_session.realm ? strlen(m->u.open_session.realm) : 0;
+
+    if (n > POLICY_REALM_MAX)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, (struct request_numbers){ 0, n, POLICY_REALM_MAX },
+                     "the name of a realm has %zu bytes; %u are allowed", n, POLICY_REALM_MAX);
+    else if (n > 0 && m->u.open_session.public_prefix)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "a public session is of no realm: it is shared with all users");
+    else if (n > 0 && m->u.open_session.n_documents > 0)
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "a session that begins with documents is of no realm: they are there for all "
+                     "sessions of their user");
+    else
+        return true;
+    return false;
+}
+
 static int open_start(struct sched *s, struct request *r, const struct wire_req *m,
                       const uint8_t *bulk)
 {
@@ -87,7 +107,7 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
     int e;
 
     (void)bulk;
-    if (!has_room(s, r) || !read_sharing(s, r, m, &sharing))
+    if (!has_room(s, r) || !read_sharing(s, r, m, &sharing) || !check_realm(s, r, m))
         return 0;
     if (m->u.open_session.n_documents > 0) {
         r->ops = &request_open_with;
@@ -99,6 +119,8 @@ static int open_start(struct sched *s, struct request *r, const struct wire_req 
         request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS, "%.300s", why.text);
         return 0;
     }
+    if (m->u.open_session.realm)
+        (void)stpcpy(policy.realm, m->u.open_session.realm);
     e = session_new(&s->served, r->client, s->last_session + 1, sharing, &policy, &session);
     if (e < 0)
         return e;

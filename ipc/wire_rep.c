@@ -121,6 +121,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->segment_default = r->u.welcome.segment_default;
     m->outputs = r->u.welcome.outputs;
     m->several = r->u.welcome.several;
+    m->realms = r->u.welcome.realms;
     m->tools = r->u.welcome.tools;
     m->deadlines = r->u.welcome.deadlines;
 }
@@ -375,6 +376,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.segment_default = m->segment_default;
     r->u.welcome.outputs = m->outputs;
     r->u.welcome.several = m->several;
+    r->u.welcome.realms = m->realms;
     r->u.welcome.tools = m->tools;
     r->u.welcome.deadlines = m->deadlines;
     return wire_take_string(m->version, &r->u.welcome.version) &&

@@ -86,7 +86,7 @@ struct wire_rep {
             uint32_t n_vocab, context_max;
             bool chat;
             uint32_t segment_default;
-            bool outputs, several;
+            bool outputs, several, realms;
             uint32_t tools;
             bool deadlines;
         } welcome;

@@ -172,6 +172,7 @@ static int build_open_session(struct wire_scratch *s, const struct wire_req *r,
     m->memory = build_memory(&r->u.open_session.memory, memory);
     m->public_prefix = r->u.open_session.public_prefix;
     m->private_ = r->u.open_session.is_private;
+    m->realm = wire_str(r->u.open_session.realm);
     if (n == 0)
         return 0;
     if (n > WIRE_DOCUMENTS_MAX)
@@ -485,6 +486,7 @@ static int read_open_session(struct wire_scratch *s, const Gistd__OpenSession *m
     r->u.open_session.label = m->label;
     r->u.open_session.public_prefix = m->public_prefix;
     r->u.open_session.is_private = m->private_;
+    r->u.open_session.realm = m->realm;
     return read_memory(s, m->memory, &r->u.open_session.memory);
 }
 

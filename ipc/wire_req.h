@@ -75,7 +75,7 @@ struct wire_req {
             bool has_segment;
             uint32_t segment;
             enum wire_priority priority;
-            const char *label;
+            const char *label, *realm;
             struct wire_memory memory;
             bool public_prefix, is_private;
             const char *const *documents;

@@ -277,14 +277,14 @@ static void test_every_field_arrives(void **state)
 {
     const struct gist_memory memory = { sizeof(memory), GIST_SELECT, 16, GIST_NO_SINKS, 33, "one",
                                         4000,           GIST_LATE,   7 };
-    const struct gist_policy policy = { sizeof(policy),
-                                        128,
-                                        GIST_BACKGROUND,
-                                        "mine",
-                                        &memory,
-                                        GIST_PUBLIC,
-                                        (const char *const[]){ "a", "handbook" },
-                                        2 };
+    const struct gist_policy policy = { .size = sizeof(policy),
+                                        .segment = 128,
+                                        .priority = GIST_BACKGROUND,
+                                        .label = "mine",
+                                        .memory = &memory,
+                                        .flags = GIST_PUBLIC,
+                                        .documents = (const char *const[]){ "a", "handbook" },
+                                        .n_documents = 2 };
     const struct gist_message chat[] = { { "system", "be " }, { "user", "shor?" } };
     const struct gist_sampling sampling = { sizeof(sampling),
                                             9,
@@ -323,7 +323,7 @@ static void test_sized_structs(void **state)
         struct gist_policy p;
         uint64_t later;
     } newer = { .p = { .size = sizeof(newer) } };
-    struct gist_policy none = { 0 };
+    struct gist_policy none = { 0 }, realm = { .size = sizeof(realm), .realm = "anna" };
     const struct gist_sampling json = { .size = sizeof(json), .grammar = GIST_JSON_SCHEMA },
                                logprobs = { .size = sizeof(logprobs), .logprobs = 1 };
     gist_session *s;
@@ -342,7 +342,9 @@ static void test_sized_structs(void **state)
     none.size = sizeof(size_t) + sizeof(uint32_t); /* an older caller */
     assert_int_equal(gist_open(conn, &none, &s), 0);
     assert_int_equal(gist_append_text(s, "x", 1, 0x80, NULL), -EINVAL);
-    /* This daemon is older than grammars: it would answer with any text. */
+    /* This daemon is older than realms: it would tell everybody. */
+    assert_int_equal(gist_open(conn, &realm, &s), -ENOTSUP);
+    /* And than grammars: it would answer with any text. */
     assert_int_equal(gist_generate(s, &json, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_generate(s, &logprobs, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_append_chat(s, NULL, 2000, 0, NULL), -EMSGSIZE);

@@ -1,7 +1,8 @@
 /* tests/test_owners.c - sessions of several users in one daemon whose memory is short. Would catch:
  * text that reaches another user's answers or is shared with them, an answer that depends on who
- * else was there, on what was shared or given up; a pool that grows past its bytes, a refusal that
- * does not say what was wanted and what there was, a refused request that changes its session.
+ * else was there, on what was shared or given up; text of one realm that is found in another; a
+ * pool that grows past its bytes, a refusal that does not say what was wanted and what there was, a
+ * refused request that changes its session.
  *
  * All compressors take part; adapters are untrained ones of each kind.
  */
@@ -196,6 +197,99 @@ static void only_what_is_public(void **state)
         skip();
     }
     only_what_is_public_by("yes", "none");
+}
+
+/* --- realms ----------------------------------------------------------------------------------- */
+
+/* Tokens that a session of the realm takes over. */
+static uint32_t shared_in(gist_conn *c, size_t memory, const char *realm, const uint32_t *ids,
+                          bool stored)
+{
+    struct gist_policy p = {
+        .size = sizeof(p), .segment = SEGMENT, .memory = &memories[memory], .realm = realm
+    };
+    struct gist_usage usage;
+    gist_session *s;
+
+    if (gist_open(c, &p, &s) < 0)
+        fail_msg("%s", gist_error(c));
+    assert_int_equal(gist_append_tokens(s, ids, 300, &usage), 0);
+    gist_close(s);
+    if (stored)
+        daemon_fixture_stored(c);
+    return usage.shared_tokens + usage.restored_tokens;
+}
+
+/* Of one user, and of each memory: who reads what was read in another realm finds nothing of it, in
+ * memory as on disk. */
+static void realms_by(const char *cache, const char *store)
+{
+    static const struct {
+        const char *first, *second;
+        bool shares;
+    } cases[] = {
+        { "anna", "anna", true }, { "anna", "bert", false }, { "anna", "ann", false },
+        { "anna", "", false },    { NULL, "anna", false },   { NULL, "", true },
+    };
+    struct daemon_fixture d;
+    unsigned text = 300;
+    gist_conn *c;
+
+    start(&d, "4M", cache, store);
+    c = daemon_fixture_connect(&d);
+    for (size_t m = 0; m < N_MEMORIES; m++)
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+            bool among = memories[m].adapter && strcmp(memories[m].adapter, "among") == 0;
+            uint32_t ids[300], n;
+
+            fill(ids, 300, text++, 0);
+            assert_int_equal(shared_in(c, m, cases[i].first, ids, !store[0]), 0);
+            n = shared_in(c, m, cases[i].second, ids, !store[0]);
+            if ((n >= SEGMENT) != (cases[i].shares && !among) || (n && n < SEGMENT))
+                fail_msg("memory %zu, case %zu: %u tokens were shared", m, i, n);
+        }
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+static void realms_share_nothing(void **state)
+{
+    (void)state;
+    realms_by("yes", "none");
+}
+
+static void realms_share_nothing_on_disk(void **state)
+{
+    (void)state;
+    realms_by("no", "");
+}
+
+static void realms_that_cannot_be(void **state)
+{
+    static const char *const one[] = { "book" };
+    char longest[129];
+    struct gist_policy cases[] = {
+        { .size = sizeof(cases[0]), .realm = longest },
+        { .size = sizeof(cases[0]), .realm = "anna", .flags = GIST_PUBLIC },
+        { .size = sizeof(cases[0]), .realm = "anna", .documents = one, .n_documents = 1 },
+    };
+    struct daemon_fixture d;
+    gist_session *s;
+    gist_conn *c;
+
+    (void)state;
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    start(&d, "4M", "yes", "none");
+    c = daemon_fixture_connect(&d);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        assert_int_equal(gist_open(c, &cases[i], &s), -EINVAL);
+        assert_non_null(strstr(gist_error(c), "realm"));
+    }
+    longest[127] = '\0';
+    assert_int_equal(gist_open(c, &cases[0], &s), 0);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
 }
 
 /* --- nothing bleeds --------------------------------------------------------------------------- */
@@ -508,9 +602,10 @@ static void the_disk_takes_no_pages(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(only_what_is_public),     cmocka_unit_test(only_what_is_public_from_disk),
-        cmocka_unit_test(nothing_bleeds),          cmocka_unit_test(the_pool_is_a_bound),
-        cmocka_unit_test(the_disk_takes_no_pages),
+        cmocka_unit_test(only_what_is_public),   cmocka_unit_test(only_what_is_public_from_disk),
+        cmocka_unit_test(realms_share_nothing),  cmocka_unit_test(realms_share_nothing_on_disk),
+        cmocka_unit_test(realms_that_cannot_be), cmocka_unit_test(nothing_bleeds),
+        cmocka_unit_test(the_pool_is_a_bound),   cmocka_unit_test(the_disk_takes_no_pages),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,6 +31,11 @@ struct gist_policy {
      * and any with GIST_AUTO or longer than the window, are read as one text of any length. */
     const char *const *documents;
     size_t n_documents;
+    /* At most 127 bytes: sessions of one user take over what others have read within one realm
+     * alone, so that a program that serves several people gives each his own, and none can tell by
+     * usage or speed what another has sent. NULL, "": that of all sessions that name none. Not with
+     * GIST_PUBLIC or documents; what is saved by name comes back without one. */
+    const char *realm;
 };
 
 #define GIST_RATIOS 6 /* 2 and its doubles, up to 64 */

@@ -126,6 +126,21 @@ static void full_texts(struct wire_req *r)
     r->u.embed.normalise = r->u.embed.special = r->u.embed.more = true;
 }
 
+static void sample_open(struct wire_req *r)
+{
+    r->u.open_session.has_segment = true;
+    r->u.open_session.segment = 512;
+    r->u.open_session.priority = WIRE_BACKGROUND;
+    r->u.open_session.label = "label";
+    r->u.open_session.realm = "realm";
+    r->u.open_session.public_prefix = r->u.open_session.is_private = true;
+    r->u.open_session.memory =
+        (struct wire_memory){ WIRE_SELECT, true, true,       true, true, 8,    UINT32_MAX,
+                              17,          4000, UINT32_MAX, true, true, true, "an adapter" };
+    r->u.open_session.documents = documents;
+    r->u.open_session.n_documents = 2;
+}
+
 struct wire_req sample_req(enum wire_req_kind kind)
 {
     struct wire_req r = {
@@ -137,16 +152,7 @@ struct wire_req sample_req(enum wire_req_kind kind)
         r.u.hello.client = "a client";
         break;
     case WIRE_OPEN_SESSION:
-        r.u.open_session.has_segment = true;
-        r.u.open_session.segment = 512;
-        r.u.open_session.priority = WIRE_BACKGROUND;
-        r.u.open_session.label = "label";
-        r.u.open_session.public_prefix = r.u.open_session.is_private = true;
-        r.u.open_session.memory =
-            (struct wire_memory){ WIRE_SELECT, true, true,       true, true, 8,    UINT32_MAX,
-                                  17,          4000, UINT32_MAX, true, true, true, "an adapter" };
-        r.u.open_session.documents = documents;
-        r.u.open_session.n_documents = 2;
+        sample_open(&r);
         break;
     case WIRE_APPEND:
         r.u.append.session = 7;
@@ -272,7 +278,8 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.welcome.context_max = 8192;
         r.u.welcome.chat = true;
         r.u.welcome.segment_default = 512;
-        r.u.welcome.outputs = r.u.welcome.several = r.u.welcome.deadlines = true;
+        r.u.welcome.outputs = r.u.welcome.several = true;
+        r.u.welcome.realms = r.u.welcome.deadlines = true;
         r.u.welcome.tools = 2;
         break;
     case WIRE_SESSION_OPENED:
@@ -416,6 +423,8 @@ void sample_same_req(const struct wire_req *a, const struct wire_req *b)
     } else if (a->kind == WIRE_OPEN_SESSION) {
         assert_string_equal(a->u.open_session.label, b->u.open_session.label);
         x.u.open_session.label = y.u.open_session.label = NULL;
+        assert_string_equal(a->u.open_session.realm, b->u.open_session.realm);
+        x.u.open_session.realm = y.u.open_session.realm = NULL;
         assert_string_equal(a->u.open_session.memory.adapter, b->u.open_session.memory.adapter);
         x.u.open_session.memory.adapter = y.u.open_session.memory.adapter = NULL;
         assert_int_equal(a->u.open_session.n_documents, b->u.open_session.n_documents);
