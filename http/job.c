@@ -34,12 +34,10 @@ int job_init(struct job *j)
     return j->choices ? 0 : problem_no_memory(&j->problem);
 }
 
-static void close_sessions(struct job *j)
+static void close_session(struct job *j)
 {
-    if (j->answer != j->base)
-        gist_close(j->answer);
     gist_close(j->base);
-    j->answer = j->base = NULL;
+    j->base = NULL;
 }
 
 /* What it holds is what its client knows of, or it is of no use. */
@@ -58,7 +56,7 @@ static void give_live(struct job *j)
         gist_on_progress(j->base, NULL, NULL);
         live_put(j->lives, s, !unread);
     }
-    j->answer = j->base = NULL;
+    j->base = NULL;
 }
 
 /* As soon as nothing more is wanted of it, and before the client has its last byte: who asks one
@@ -75,10 +73,10 @@ static void give_back(struct job *j)
     if (c && j->waiting) {
         pool_drop(j->pool, c); /* with its sessions */
     } else if (c) {
-        close_sessions(j);
+        close_session(j);
         pool_put(j->pool, c);
     }
-    j->answer = j->base = NULL;
+    j->base = NULL;
 }
 
 void job_fini(struct job *j)
@@ -88,13 +86,13 @@ void job_fini(struct job *j)
         text_fini(&j->choices[i].text);
         json_free(j->choices[i].logprobs);
         json_free(j->choices[i].calls);
+        logprobs_fini(&j->choices[i].pieces);
+        calls_fini(&j->choices[i].parser);
     }
     free(j->choices);
     j->choices = NULL;
     json_free(j->said);
     j->said = NULL;
-    logprobs_fini(&j->logprobs);
-    calls_fini(&j->calls);
     mem_fini(&j->mem);
     text_fini(&j->out);
 }
@@ -303,17 +301,42 @@ static void say_piece(struct job *j, const char *text, size_t len)
 
     if (!j->ask->stream || j->voice->keeps_text)
         text_add(&c->text, text, len);
+    if (j->said && (!j->ask->stream || j->voice->keeps_text) &&
+        json_join(c->logprobs, json_share(j->said)) < 0)
+        j->out.lost = true;
     if (j->ask->stream)
         j->voice->text(j, text, len);
-    else if (j->said && json_join(c->logprobs, json_share(j->said)) < 0)
-        j->out.lost = true;
     c->n_text += len;
     json_free(j->said);
     j->said = NULL;
 }
 
+static void begin_stream(struct job *j)
+{
+    if (!j->begun && j->ask->stream)
+        j->voice->begin(j);
+    j->begun = true;
+}
+
+/* Before anything of the answer is said. */
+static void begin_choice(struct job *j)
+{
+    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
+    struct job_choice *c = &j->choices[j->choice];
+
+    if (c->begun)
+        return;
+    c->begun = true;
+    begin_stream(j);
+    if (j->ask->stream)
+        j->voice->choice(j);
+    if (j->ask->echo)
+        say_piece(j, p->text, p->len);
+}
+
 static void on_said(void *arg, const char *text, size_t len)
 {
+    begin_choice(arg);
     say_piece(arg, text, len);
 }
 
@@ -324,6 +347,7 @@ static void on_call(void *arg, const char *name, struct json_object *arguments)
     struct json_object *call;
     char id[64];
 
+    begin_choice(j);
     if (!c->calls)
         c->calls = json_make("[]");
     (void)snprintf(id, sizeof(id), "%s%zx_%zx", j->id, j->choice, json_len(c->calls));
@@ -334,48 +358,95 @@ static void on_call(void *arg, const char *name, struct json_object *arguments)
         j->out.lost = true;
 }
 
-static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+static void end_choice(struct job *j, size_t choice)
+{
+    struct job_choice *c = &j->choices[choice];
+
+    if (c->ended)
+        return;
+    c->ended = true;
+    j->choice = choice;
+    logprobs_clear(&c->pieces); /* of tokens without a text, such as the last */
+    begin_choice(j);
+    if (j->ask->n_tools > 0)
+        calls_end(&c->parser);
+    j->out.lost |= c->parser.held.lost;
+    if (j->ask->stream)
+        j->voice->choice_end(j);
+}
+
+static int on_answers(void *arg, uint32_t answer, const char *text, size_t len, const uint32_t *ids,
+                      size_t n_ids)
 {
     struct job *j = arg;
+    struct job_choice *c = &j->choices[j->first + answer];
 
     (void)ids;
-    j->choices[j->choice].n_tokens += (uint32_t)n_ids;
+    j->choice = j->first + answer;
+    c->n_tokens += (uint32_t)n_ids;
     if (j->ask->logprobs)
-        logprobs_piece(&j->logprobs, text, len);
+        logprobs_piece(&c->pieces, text, len);
     else if (j->ask->n_tools > 0)
-        calls_add(&j->calls, text, len);
+        calls_add(&c->parser, text, len);
     else
-        say_piece(j, text, len);
+        on_said(j, text, len);
     return 0;
+}
+
+static int on_text(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
+{
+    return on_answers(arg, 0, text, len, ids, n_ids);
 }
 
 static void on_logprob(void *arg, const struct gist_logprob *token)
 {
     struct job *j = arg;
 
-    logprobs_token(&j->logprobs, token);
+    logprobs_token(&j->choices[j->first + token->answer].pieces, token);
+}
+
+/* One that has pieces to be told, of all that have some in turn; NULL: none has. */
+static struct job_choice *untold(struct job *j)
+{
+    for (size_t i = 0; j->ask->logprobs && i < j->ask->n; i++) {
+        size_t at = (j->turn + i) % j->ask->n;
+
+        if (j->choices[j->first + at].pieces.n_pieces > 0) {
+            j->turn = at;
+            return &j->choices[j->first + at];
+        }
+    }
+    return NULL;
 }
 
 /* What came first with log-probabilities. Tokens' texts are asked for, and more may come meanwhile,
  * perhaps faster than it can be told: what is asked with is a copy, and it is one piece a time, so
  * that who waits for it has it, and who left is noticed. */
-static void tell_piece(struct job *j)
+static void tell_piece(struct job *j, struct job_choice *c)
 {
-    struct logprobs_piece piece = j->logprobs.pieces[0];
+    struct logprobs_piece piece = c->pieces.pieces[0];
     struct logprobs_token *copy = calloc(piece.n_tokens + 1, sizeof(*copy));
+    struct json_object *said = NULL;
 
     if (copy && piece.n_tokens > 0)
-        memcpy(copy, j->logprobs.tokens, piece.n_tokens * sizeof(*copy));
+        memcpy(copy, c->pieces.tokens, piece.n_tokens * sizeof(*copy));
     if (copy)
-        j->said = logprobs_json(copy, piece.n_tokens, j->tokens, j->conn);
+        said = logprobs_json(copy, piece.n_tokens, j->tokens, j->conn);
     free(copy);
-    if (!j->said || j->logprobs.lost) {
+    if (!said || c->pieces.lost) {
+        json_free(said);
         (void)problem_set(&j->problem, PROBLEM_FULL, NULL, "log-probabilities cannot be told: %s",
                           gist_error(j->conn));
         return;
     }
-    say_piece(j, j->logprobs.texts.bytes, piece.len);
-    logprobs_told(&j->logprobs);
+    j->choice = (size_t)(c - j->choices);
+    begin_choice(j);
+    j->said = said;
+    say_piece(j, c->pieces.texts.bytes, piece.len);
+    logprobs_told(&c->pieces);
+    j->turn++;
+    if (c->answered && c->pieces.n_pieces == 0)
+        end_choice(j, j->choice);
 }
 
 /* A grammar is refused by the same code as what has no room just now. Asking again helps with the
@@ -390,17 +461,30 @@ static void fail_answer(struct job *j)
         fail(j);
 }
 
+/* One has ended; others may go on. */
+static void on_answer(void *arg, uint32_t answer, const struct gist_result *result)
+{
+    struct job *j = arg;
+    struct job_choice *c = &j->choices[j->first + answer];
+
+    c->reason = result->reason;
+    c->n_tokens = result->usage.generated_tokens;
+    c->answered = true;
+    j->usage.generated += result->usage.generated_tokens;
+    j->usage.generate_ns += result->usage.generate_ns;
+    if (c->pieces.n_pieces == 0)
+        end_choice(j, j->first + answer);
+}
+
 static void on_answered(void *arg, int err, const struct gist_result *result)
 {
     struct job *j = arg;
-    struct job_choice *c = &j->choices[j->choice];
-    const struct gist_usage *u;
 
     if (!j->conn)
         return;
     j->waiting = false;
     if (err == -ECANCELED && j->stopped) { /* what was said stays */
-        j->usage.generated += c->n_tokens;
+        j->usage.generated += j->choices[j->first].n_tokens;
         j->state = JOB_ANSWERED;
         return;
     }
@@ -408,39 +492,37 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
         fail_answer(j);
         return;
     }
-    u = &result->usage;
-    c->reason = result->reason;
-    c->n_tokens = u->generated_tokens;
-    j->usage.generated += u->generated_tokens;
-    j->usage.generate_ns += u->generate_ns;
-    stand_on(&j->usage, u);
+    if (j->ask->n == 1)
+        on_answer(j, 0, result);
+    stand_on(&j->usage, &result->usage);
     j->stopped = false; /* too late */
     j->state = JOB_ANSWERED;
 }
 
-static void end_answer(struct job *j)
+static void end_answers(struct job *j)
 {
-    logprobs_clear(&j->logprobs); /* of tokens without a text, such as the last */
-    if (j->ask->n_tools > 0)
-        calls_end(&j->calls);
-    j->out.lost |= j->calls.held.lost;
-    if (j->ask->stream)
-        j->voice->choice_end(j);
-    j->choice++;
+    for (size_t i = 0; i < j->ask->n; i++) /* one that was stopped has not */
+        end_choice(j, j->first + i);
+    j->first += j->ask->n;
+    j->turn = 0;
     j->state = JOB_CHOICE;
 }
 
-/* What an answer that may or must call begins with. */
+/* What answers that may or must call begin with. */
 static void begin_calls(struct job *j, struct gist_sampling *s)
 {
     const struct ask *a = j->ask;
 
-    j->calls.tools = a->tools;
-    j->calls.n_tools = a->n_tools;
-    j->calls.on_text = on_said;
-    j->calls.on_call = on_call;
-    j->calls.arg = j;
-    calls_begin(&j->calls, a->must_call);
+    for (size_t i = 0; i < a->n; i++) {
+        struct calls *c = &j->choices[j->first + i].parser;
+
+        c->tools = a->tools;
+        c->n_tools = a->n_tools;
+        c->on_text = on_said;
+        c->on_call = on_call;
+        c->arg = j;
+        calls_begin(c, a->must_call);
+    }
     if (!a->must_call)
         return;
     s->grammar = GIST_JSON_SCHEMA;
@@ -449,41 +531,26 @@ static void begin_calls(struct job *j, struct gist_sampling *s)
     j->out.lost |= !s->grammar_text;
 }
 
-static void say_echo(struct job *j)
-{
-    const struct ask_prompt *p = &j->ask->prompts[j->prompt];
-
-    if (j->ask->echo)
-        say_piece(j, p->text, p->len);
-}
-
-/* The last answer to a prompt may have the session itself. */
-static void begin_answer(struct job *j)
+static void begin_answers(struct job *j)
 {
     struct gist_sampling s = j->ask->sampling;
-    bool last = (j->choice + 1) % j->ask->n == 0;
+    uint32_t n = j->ask->n;
+    int r;
 
-    if (j->answer && j->answer != j->base)
-        gist_close(j->answer);
-    j->answer = NULL;
-    if (last)
-        j->answer = j->base;
-    else if (gist_fork(j->base, j->label, &j->answer) < 0) {
-        fail(j);
-        return;
-    }
-    s.seed = j->ask->has_seed ? s.seed + j->choice : random_bits() >> 1;
+    s.seed = j->ask->has_seed ? s.seed + j->first : random_bits() >> 1;
     s.on_logprob = on_logprob;
     if (j->ask->n_tools > 0)
         begin_calls(j, &s);
-    if (j->ask->logprobs && !(j->choices[j->choice].logprobs = json_make("[]")))
-        j->out.lost = true;
-    if (j->ask->stream)
-        j->voice->choice(j);
-    say_echo(j);
+    for (size_t i = 0; j->ask->logprobs && i < n; i++)
+        if (!(j->choices[j->first + i].logprobs = json_make("[]")))
+            j->out.lost = true;
     j->state = JOB_ANSWERING;
     j->waiting = true;
-    if (gist_generate_start(j->answer, &s, on_text, on_answered, j, &j->request) < 0) {
+    /* A single one may have the session itself, and a live one goes on with it. */
+    r = n == 1 ? gist_generate_start(j->base, &s, on_text, on_answered, j, &j->request)
+               : gist_generate_several_start(j->base, &s, n, on_answers, on_answer, on_answered, j,
+                                             &j->request);
+    if (r < 0) {
         j->waiting = false;
         fail(j);
     } else if (j->stopped) { /* the prompt was read before it heard of that */
@@ -494,29 +561,28 @@ static void begin_answer(struct job *j)
 static void next_prompt(struct job *j)
 {
     if (!j->live)
-        close_sessions(j);
+        close_session(j);
     j->prompt++;
     j->state = j->prompt < j->ask->n_prompts ? JOB_OPEN : JOB_ENDED;
     if (j->state == JOB_ENDED && j->ask->stream)
         j->voice->end(j);
 }
 
-/* The prompt is read, and its number is known: a stream may begin. */
+/* The prompt is read, and its number is known. */
 static void choose(struct job *j)
 {
-    if (j->choice == j->prompt * j->ask->n)
+    if (j->first == j->prompt * j->ask->n)
         j->usage.prompt += j->n_all;
     if (j->ask->count_only) {
         j->state = JOB_ENDED;
         return;
     }
-    if (!j->begun && j->ask->stream)
-        j->voice->begin(j);
-    j->begun = true;
-    if (j->choice == (j->prompt + 1) * j->ask->n || j->ask->no_answer)
+    if (j->voice->early)
+        begin_stream(j);
+    if (j->first == (j->prompt + 1) * j->ask->n || j->ask->no_answer)
         next_prompt(j);
     else
-        begin_answer(j);
+        begin_answers(j);
 }
 
 /* An ask without a prompt wants to know whether there is a model. */
@@ -546,7 +612,7 @@ static void advance(struct job *j)
         choose(j);
         break;
     case JOB_ANSWERED:
-        end_answer(j);
+        end_answers(j);
         break;
     default:
         break;
@@ -648,10 +714,12 @@ static int wait_ms(const struct job *j, uint64_t until)
 enum job_event job_wait(struct job *j, int timeout_ms)
 {
     uint64_t until = timeout_ms < 0 ? UINT64_MAX : clock_ns() + (uint64_t)timeout_ms * CLOCK_MS;
+    struct job_choice *c;
 
     for (;;) {
-        if (j->logprobs.n_pieces > 0 && j->conn && !j->problem.kind)
-            tell_piece(j);
+        c = untold(j);
+        if (c && j->conn && !j->problem.kind)
+            tell_piece(j, c);
         tick(j);
         if (j->out.lost)
             (void)problem_no_memory(&j->problem);
@@ -663,13 +731,14 @@ enum job_event job_wait(struct job *j, int timeout_ms)
             return JOB_FAILED;
         if (j->state == JOB_ENDED)
             return JOB_DONE;
-        if (!j->waiting && j->logprobs.n_pieces == 0) {
+        c = untold(j);
+        if (!j->waiting && !c) {
             advance(j);
             continue;
         }
         if (left_ms(until) == 0)
             return JOB_QUIET;
-        if (wait_once(j, j->logprobs.n_pieces > 0 ? 0 : wait_ms(j, until)) < 0)
+        if (wait_once(j, c ? 0 : wait_ms(j, until)) < 0)
             return JOB_GONE;
     }
 }

@@ -1,18 +1,21 @@
 /* http/job.h - an ask being answered: on one thread, by one connection to the daemon.
  *
- *            job_wait()                                              answers left
- *   OPEN ----------------> READING ----> CONTINUING ------> CHOICE <---------------+
- *    ^   a session         the prompt    what the answer      |  a fork, or the    |
- *    |                                   begins with          v  session itself    |
- *    |                                                    ANSWERING ---------------+
- *    |                     prompts left                       |
- *    +--------------------------------------------------------+-----> ENDED
+ *            job_wait()
+ *   OPEN ----------------> READING ----> CONTINUING ------> CHOICE
+ *    ^   a session         the prompt    what the answer      |  all answers to it at once
+ *    |                                   begins with          v
+ *    |                                                    ANSWERING
+ *    |                                                        |  told to the end
+ *    |                     prompts left                       v
+ *    +---------------------------------------------------- ANSWERED ------------------> ENDED
  *
  * The thread waits in poll() for the daemon, for the program's end, and for the client: one that
  * leaves ends the job whatever it is at, also while a prompt is read. What a voice (http/say.h)
  * says goes to `out`, from where the server takes it.
  *
- * Several answers are forks of one session, one after the other: the prompt is read once.
+ * Several answers to a prompt, which is read once, are written at the same time, and their pieces
+ * told as they come. A stream begins with the first thing that is said: what the daemon finds wrong
+ * with a request until then, a schema too, is refused with a status of its own.
  *
  * With a live session (http/live.h) there is one prompt and one answer, and the session goes back
  * to where it was taken from. It may be stopped there: what was said until then is the answer.
@@ -40,7 +43,7 @@ enum job_state {
     JOB_CONTINUING,
     JOB_CHOICE,
     JOB_ANSWERING,
-    JOB_ANSWERED, /* what is left to be told is told, and the next choice comes */
+    JOB_ANSWERED, /* what is left to be told is told, and the next prompt comes */
     JOB_ENDED
 };
 enum job_event {
@@ -58,6 +61,10 @@ struct job_choice {
     struct json_object *calls;    /* NULL: none; an array of {id, name, arguments} */
     enum gist_reason reason;
     uint32_t n_tokens;
+    struct logprobs pieces; /* that came with log-probabilities, and are not told yet */
+    struct calls parser;    /* where tools were offered */
+    bool begun, answered;   /* something of it was said; nothing more of it comes */
+    bool ended;             /* and that was said */
 };
 
 /* Sums over prompts and answers; what an answer stands on is that of the last. */
@@ -81,7 +88,9 @@ struct job {
     char id[25], model[128];
     uint64_t created_s, begun_ns;
     struct job_choice *choices; /* (n_prompts * n) */
-    size_t n_choices, choice;
+    size_t n_choices, first;    /* first: of the prompt that it is at */
+    size_t choice;              /* whose voice speaks */
+    size_t turn;                /* which of the prompt's answers is to be told next */
     struct job_usage usage;
     uint32_t n_read, n_all; /* of the prompt that is being read */
     uint32_t n_events;      /* a voice's own count */
@@ -93,16 +102,14 @@ struct job {
     struct problem problem;
 
     gist_conn *conn;
-    gist_session *base, *answer; /* answer: a fork, or base */
+    gist_session *base;
     size_t prompt;
     enum job_state state;
     bool begun, fresh, waiting; /* waiting: a request is open */
     bool stopped;               /* somebody wants no more of the answer */
     uint64_t tick_ns;           /* when the voice is to tick */
     uint64_t request;
-    struct logprobs logprobs;
-    struct calls calls; /* where tools were offered */
-    struct mem mem;     /* of what the model decides */
+    struct mem mem; /* of what the model decides */
 };
 
 /* Fields above the first empty line are the caller's; the rest is zero. */

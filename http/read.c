@@ -131,6 +131,31 @@ int read_format(struct ask *a, const struct json_object *o, const char *name, co
     return read_schema(a, schema, p);
 }
 
+/* --- log-probabilities ------------------------------------------------------------------------ */
+
+void read_want_logprobs(struct ask *a, uint32_t n)
+{
+    a->logprobs = true;
+    a->sampling.flags |= GIST_SET_LOGPROBS;
+    a->sampling.logprobs = n;
+}
+
+int read_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    uint32_t n = 0;
+    bool wanted = false;
+
+    if (field_bool(o, "logprobs", &wanted, p) < 0 ||
+        field_count(o, "top_logprobs", 0, READ_LOGPROBS_MAX, &n, p) < 0)
+        return -1;
+    if (n > 0 && !wanted)
+        return problem_set(p, PROBLEM_INVALID, "top_logprobs",
+                           "`top_logprobs` needs \"logprobs\": true");
+    if (wanted)
+        read_want_logprobs(a, n);
+    return 0;
+}
+
 /* --- the extension ---------------------------------------------------------------------------- */
 
 static int read_memory_name(struct ask *a, const struct json_object *o, struct problem *p)

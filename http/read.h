@@ -43,6 +43,13 @@ int read_stops(struct ask *a, const struct json_object *o, const char *name, str
  * daemon refuses, and names the place. */
 int read_schema(struct ask *a, const struct json_object *schema, struct problem *p);
 
+/* Log-probabilities of the answer's tokens, and of n others beside each. */
+#define READ_LOGPROBS_MAX 20u
+void read_want_logprobs(struct ask *a, uint32_t n);
+
+/* Those as OpenAI's chat and Ollama ask for them: `logprobs` (true, false) and `top_logprobs`. */
+int read_logprobs(struct ask *a, const struct json_object *o, struct problem *p);
+
 /* A format as OpenAI and Anthropic write it: {"type": "text" | "json_object" | "json_schema", ...};
  * the schema is in `inner`, or with NULL beside the type. */
 int read_format(struct ask *a, const struct json_object *o, const char *name, const char *inner,

@@ -63,7 +63,7 @@ static int read_format_of(struct ask *a, const struct json_object *o, struct pro
 static int read_others(struct ask *a, const struct json_object *o, struct problem *p)
 {
     if (read_format_of(a, o, p) < 0 || field_refuse(o, "think", NULL, p) < 0 ||
-        field_refuse(o, "images", NULL, p) < 0 || field_refuse(o, "logprobs", NULL, p) < 0)
+        field_refuse(o, "images", NULL, p) < 0 || read_logprobs(a, o, p) < 0)
         return -1;
     return 0;
 }

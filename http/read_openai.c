@@ -7,7 +7,6 @@
 
 /* Of a chat the whole rest of the context, of a completion what OpenAI says. */
 #define COMPLETION_TOKENS 16u
-#define LOGPROBS_MAX      20u
 
 static const char *const text_parts[] = { "text", "input_text", "output_text", NULL };
 
@@ -78,39 +77,16 @@ static int read_tools_end(struct ask *a, const struct json_object *o, struct pro
     return tools_check(a, p);
 }
 
-static void want_logprobs(struct ask *a, uint32_t n)
-{
-    a->logprobs = true;
-    a->sampling.flags |= GIST_SET_LOGPROBS;
-    a->sampling.logprobs = n;
-}
-
-static int read_chat_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
-{
-    uint32_t n = 0;
-    bool wanted = false;
-
-    if (field_bool(o, "logprobs", &wanted, p) < 0 ||
-        field_count(o, "top_logprobs", 0, LOGPROBS_MAX, &n, p) < 0)
-        return -1;
-    if (n > 0 && !wanted)
-        return problem_set(p, PROBLEM_INVALID, "top_logprobs",
-                           "`top_logprobs` needs \"logprobs\": true");
-    if (wanted)
-        want_logprobs(a, n);
-    return 0;
-}
-
 static int read_text_logprobs(struct ask *a, const struct json_object *o, struct problem *p)
 {
     uint32_t n = UINT32_MAX;
 
     if (json_kind(json_get(o, "logprobs")) == JSON_BOOL)
         return field_refuse(o, "logprobs", "say of how many tokens, from 0 to 20", p);
-    if (field_count(o, "logprobs", 0, LOGPROBS_MAX, &n, p) < 0)
+    if (field_count(o, "logprobs", 0, READ_LOGPROBS_MAX, &n, p) < 0)
         return -1;
     if (n != UINT32_MAX)
-        want_logprobs(a, n);
+        read_want_logprobs(a, n);
     return 0;
 }
 
@@ -196,7 +172,7 @@ int read_chat_completions(struct ask *a, struct problem *p)
 
     if (read_common(a, o, p) < 0 || read_sampling(a, o, p) < 0 || read_tools(a, o, p) < 0 ||
         read_format(a, o, "response_format", "json_schema", p) < 0 || read_grammar(a, o, p) < 0 ||
-        read_chat_logprobs(a, o, p) < 0 || field_refuse(o, "audio", NULL, p) < 0 ||
+        read_logprobs(a, o, p) < 0 || field_refuse(o, "audio", NULL, p) < 0 ||
         read_stops(a, o, "stop", p) < 0 || read_stream_options(a, o, p) < 0 ||
         field_count(o, "n", 1, ASK_CHOICES_MAX, &a->n, p) < 0 ||
         field_count(o, "max_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0 ||
@@ -343,6 +319,27 @@ static int read_input(struct ask *a, const struct json_object *o, struct problem
     return ask_chat(a, p);
 }
 
+/* Its clients ask for them by the name of what they are to be included in. */
+static int read_included(struct ask *a, const struct json_object *o, struct problem *p)
+{
+    const struct json_object *list;
+    uint32_t n = 0;
+    bool wanted = false;
+
+    if (field_array(o, "include", &list, p) < 0 ||
+        field_count(o, "top_logprobs", 0, READ_LOGPROBS_MAX, &n, p) < 0)
+        return -1;
+    for (size_t i = 0; i < json_len(list); i++)
+        wanted |= json_kind(json_at(list, i)) == JSON_STRING &&
+                  strcmp(json_text(json_at(list, i)), "message.output_text.logprobs") == 0;
+    if (n > 0 && !wanted)
+        return problem_set(p, PROBLEM_INVALID, "top_logprobs",
+                           "`top_logprobs` needs \"include\": [\"message.output_text.logprobs\"]");
+    if (wanted)
+        read_want_logprobs(a, n);
+    return 0;
+}
+
 int read_responses(struct ask *a, struct problem *p)
 {
     const struct json_object *o = a->root, *text;
@@ -354,7 +351,7 @@ int read_responses(struct ask *a, struct problem *p)
                      "send the whole conversation: what is known of it costs nothing", p) < 0 ||
         field_refuse(o, "conversation", "send the whole conversation", p) < 0 ||
         field_refuse(o, "prompt", NULL, p) < 0 || field_refuse(o, "background", NULL, p) < 0 ||
-        field_refuse(o, "top_logprobs", NULL, p) < 0 ||
+        read_included(a, o, p) < 0 ||
         field_count(o, "max_output_tokens", 1, 1u << 30, &a->sampling.max_tokens, p) < 0)
         return -1;
     return read_input(a, o, p) < 0 ? -1 : read_tools_end(a, o, p);

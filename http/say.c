@@ -66,6 +66,14 @@ struct json_object *say_text(const struct job_choice *c)
     return json_make("s%", c->text.bytes ? c->text.bytes : "", c->text.len);
 }
 
+struct json_object *say_take_logprobs(struct job *j)
+{
+    struct json_object *said = j->said;
+
+    j->said = NULL;
+    return said;
+}
+
 struct json_object *say_calls(const struct job_choice *c,
                               struct json_object *(*one)(const struct json_object *call))
 {

@@ -1,8 +1,8 @@
 /* http/say.h - the voices: a job's answer, and why there is none, as each API says it.
  *
  *     a stream       begin, then for each answer choice, text or call ..., choice_end; then end.
- *                    keep_alive says, while nothing else is there, that we are; error is the end
- *                    of a stream that had begun.
+ *                    What several answers say comes mixed. keep_alive says, while nothing else is
+ *                    there, that we are; error is the end of a stream that had begun.
  *     all at once    whole: the body, when the job is done.
  *     refused        refusal: the body beside a status that is no 200.
  *
@@ -19,6 +19,7 @@
 struct voice {
     const char *stream_type; /* Content-Type */
     bool keeps_text;         /* the whole answer is said again at a stream's end */
+    bool early;              /* begins when the prompt is read, and not with the first text */
     void (*begin)(struct job *j);
     void (*choice)(struct job *j);
     void (*text)(struct job *j, const char *text, size_t len);
@@ -53,6 +54,8 @@ uint32_t say_cached(const struct job *j); /* tokens of the prompt that were not 
 /* What it stood on, beside what the APIs count: the object `gistd`. */
 struct json_object *say_gistd(const struct job *j);
 struct json_object *say_text(const struct job_choice *c); /* the whole of it */
+/* Log-probabilities of the text that is being said, the caller's from now on; NULL: not wanted. */
+struct json_object *say_take_logprobs(struct job *j);
 /* An array of what one() makes of each of the answer's calls. */
 struct json_object *say_calls(const struct job_choice *c,
                               struct json_object *(*one)(const struct json_object *call));

@@ -59,14 +59,29 @@ static struct json_object *last(const struct job *j, bool chat, struct json_obje
     return NULL;
 }
 
+/* o with log-probabilities, where there are some; both are taken over. */
+static struct json_object *with_logprobs(struct json_object *o, struct json_object *logprobs)
+{
+    if (!logprobs || json_set(o, "logprobs", logprobs) == 0)
+        return o;
+    json_free(o);
+    return NULL;
+}
+
+static void say_piece(struct job *j, bool chat, const char *text, size_t len)
+{
+    say_line(
+        j, with_logprobs(piece(j, chat, json_make("s%", text, len), false), say_take_logprobs(j)));
+}
+
 static void chat_text(struct job *j, const char *text, size_t len)
 {
-    say_line(j, piece(j, true, json_make("s%", text, len), false));
+    say_piece(j, true, text, len);
 }
 
 static void generate_text(struct job *j, const char *text, size_t len)
 {
-    say_line(j, piece(j, false, json_make("s%", text, len), false));
+    say_piece(j, false, text, len);
 }
 
 static struct json_object *one_call(const struct json_object *c)
@@ -102,16 +117,21 @@ static void generate_end(struct job *j)
     say_line(j, last(j, false, json_make("s", "")));
 }
 
+static struct json_object *whole(const struct job *j, bool chat)
+{
+    return with_logprobs(last(j, chat, say_text(j->choices)), json_share(j->choices->logprobs));
+}
+
 static struct json_object *chat_whole(const struct job *j)
 {
-    struct json_object *o = last(j, true, say_text(j->choices));
+    struct json_object *o = whole(j, true);
 
     return j->choices->calls ? with_calls(o, say_calls(j->choices, one_call)) : o;
 }
 
 static struct json_object *generate_whole(const struct job *j)
 {
-    return last(j, false, say_text(j->choices));
+    return whole(j, false);
 }
 
 static struct json_object *refusal(const struct problem *p)

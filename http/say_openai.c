@@ -82,15 +82,6 @@ static struct json_object *whole(const struct job *j, struct json_object *o,
     return NULL;
 }
 
-/* What a voice does not take is freed behind it. */
-static struct json_object *take_said(struct job *j)
-{
-    struct json_object *said = j->said;
-
-    j->said = NULL;
-    return said;
-}
-
 /* --- chat ------------------------------------------------------------------------------------- */
 
 static struct json_object *chat_logprobs(struct json_object *content)
@@ -102,7 +93,7 @@ static void chat_chunk(struct job *j, struct json_object *delta, const char *rea
 {
     chunk(j, head(j, "chatcmpl", "chat.completion.chunk"),
           json_make("{s:I, s:o, s:o?, s:s?}", "index", (int64_t)j->choice, "delta", delta,
-                    "logprobs", chat_logprobs(take_said(j)), "finish_reason", reason));
+                    "logprobs", chat_logprobs(say_take_logprobs(j)), "finish_reason", reason));
 }
 
 static void chat_choice(struct job *j)
@@ -191,8 +182,8 @@ static void text_chunk(struct job *j, const char *text, size_t len, const char *
 {
     chunk(j, head(j, "cmpl", "text_completion"),
           json_make("{s:I, s:s%, s:o?, s:s?}", "index", (int64_t)j->choice, "text", text, len,
-                    "logprobs", text_logprobs(take_said(j), say_choice(j)->n_text), "finish_reason",
-                    reason));
+                    "logprobs", text_logprobs(say_take_logprobs(j), say_choice(j)->n_text),
+                    "finish_reason", reason));
 }
 
 static void text_text(struct job *j, const char *text, size_t len)

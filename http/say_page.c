@@ -79,6 +79,7 @@ static void error(struct job *j)
 }
 
 const struct voice say_page = { .stream_type = "text/event-stream",
+                                .early = true,
                                 .begin = begin,
                                 .choice = say_nothing,
                                 .text = text,

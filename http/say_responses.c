@@ -19,11 +19,22 @@ static const char *item_id(const struct job *j, char ret[48])
     return ret;
 }
 
+/* A list of those that are wanted, and else an empty one; v is taken over. */
+static struct json_object *list_of(struct json_object *v)
+{
+    return v ? v : json_make("[]");
+}
+
+static struct json_object *all_logprobs(const struct job *j)
+{
+    return list_of(json_share(j->choices[0].logprobs));
+}
+
 static struct json_object *part(const struct job *j, bool with_text)
 {
-    return json_make("{s:s, s:o, s:[], s:[]}", "type", "output_text", "text",
+    return json_make("{s:s, s:o, s:[], s:o}", "type", "output_text", "text",
                      with_text ? say_text(&j->choices[0]) : json_make("s", ""), "annotations",
-                     "logprobs");
+                     "logprobs", with_text ? all_logprobs(j) : json_make("[]"));
 }
 
 /* The message; parts NULL: it has none yet. */
@@ -176,7 +187,7 @@ static void text(struct job *j, const char *bytes, size_t len)
     struct json_object *o = place(j, true);
 
     begin_text(j);
-    if (json_set(o, "logprobs", json_make("[]")) < 0)
+    if (json_set(o, "logprobs", list_of(say_take_logprobs(j))) < 0)
         j->out.lost = true;
     event_with(j, "response.output_text.delta", o, "delta", json_make("s%", bytes, len));
 }
@@ -186,7 +197,7 @@ static void end_text(struct job *j)
     struct json_object *o = place(j, true);
 
     begin_text(j);
-    if (json_set(o, "logprobs", json_make("[]")) < 0)
+    if (json_set(o, "logprobs", all_logprobs(j)) < 0)
         j->out.lost = true;
     event_with(j, "response.output_text.done", o, "text", say_text(&j->choices[0]));
     event_with(j, "response.content_part.done", place(j, true), "part", part(j, true));

@@ -64,6 +64,17 @@ def openai():
     _, _, k = s.post("/v1/chat/completions", **chat("Name a colour.", max_tokens=6, n=3, temperature=1, seed=6))
     check("another does not", [c["message"]["content"] for c in k["choices"]] != answers, k)
 
+    # All of them write at the same time: what the last one says first comes before the end of the first.
+    told = [(d["choices"][0]["index"], d["choices"][0]["delta"].get("content", ""), d["choices"][0]["finish_reason"])
+            for _, d in s.events("/v1/chat/completions", **chat("Name a colour.", max_tokens=24, n=3, temperature=1, seed=5),
+                                 ignore_eos=True) if d != "[DONE]"]
+    check("a stream of n answers says each", sorted(i for i, _, reason in told if reason) == [0, 1, 2], told)
+    check("at once", next(k for k, (i, text, _) in enumerate(told) if i == 2 and text)
+          < next(k for k, (i, _, reason) in enumerate(told) if i == 0 and reason), told)
+    _, _, k = s.post("/v1/chat/completions", **chat("Name a colour.", max_tokens=24, n=3, temperature=1, seed=5), ignore_eos=True)
+    check("the same as without one", ["".join(text for i, text, _ in told if i == n) for n in range(3)]
+          == [c["message"]["content"] for c in k["choices"]], (told, k))
+
     stop = whole[3:6]
     _, _, j = s.post("/v1/chat/completions", **chat("Why is the sky blue?", max_tokens=8, stop=[stop]))
     check("stop ends it", j["choices"][0] == {**j["choices"][0], "finish_reason": "stop"}
@@ -275,6 +286,15 @@ def formats():
     status, _, j = s.post("/v1/chat/completions", **ask, response_format={
         "type": "json_schema", "json_schema": {"schema": {"type": "object", "not": {"required": ["x"]}}}})
     check("what can't be enforced is refused", status == 400 and "not" in j["error"]["message"], (status, j))
+    bad = {"type": "object", "not": {"required": ["x"]}}
+    for path, body in {"/v1/chat/completions": {**ask, "response_format": {"type": "json_schema", "json_schema": {"schema": bad}}},
+                       "/v1/completions": {"prompt": "A pet: ", "response_format": {"type": "json_schema",
+                                                                                    "json_schema": {"schema": bad}}},
+                       "/v1/responses": {"input": "Name a pet.", "text": {"format": {"type": "json_schema", "name": "pet",
+                                                                                     "schema": bad}}},
+                       "/v1/messages": {**ask, "output_config": {"format": {"type": "json_schema", "schema": bad}}},
+                       "/api/chat": {**chat("Name a pet."), "format": bad}}.items():
+        refused(f"{path}: a stream of it", path, {**body, "stream": True}, "not")
 
 
 def logprobs():
@@ -306,6 +326,35 @@ def logprobs():
     check("streamed", [t for x in parts if x["logprobs"] for t in x["logprobs"]["text_offset"]] == p["text_offset"], parts)
 
 
+def other_logprobs():
+    """Those of Responses and Ollama: the tokens, and what each stands beside, as chat completions have them."""
+    _, _, j = s.post("/v1/chat/completions", **chat("Why?", max_tokens=6, logprobs=True, top_logprobs=2), ignore_eos=True)
+    content = j["choices"][0]["logprobs"]["content"]
+    n = {"max_output_tokens": 6, "temperature": 0, "top_logprobs": 2, "include": ["message.output_text.logprobs"], "ignore_eos": True}
+    _, _, j = s.post("/v1/responses", input="Why?", **n)
+    part = j["output"][0]["content"][0]
+    check("a response has them", len(content) == 6 and part["logprobs"] == content, (part, content))
+    events = list(s.events("/v1/responses", input="Why?", **n))
+    deltas = [d for e, d in events if e == "response.output_text.delta"]
+    check("its stream tells them with the text", [x for d in deltas for x in d["logprobs"]] == content
+          and all(d["logprobs"] for d in deltas), deltas)
+    done = next(d for e, d in events if e == "response.output_text.done")
+    check("and once more at its end", done["logprobs"] == part["logprobs"]
+          and events[-1][1]["response"]["output"][0]["content"][0] == part, events[-3:])
+    _, _, j = s.post("/v1/responses", input="Why?", max_output_tokens=2)
+    check("who does not ask has none", j["output"][0]["content"][0]["logprobs"] == [], j)
+    refused("likely tokens of nothing", "/v1/responses", {"input": "x", "top_logprobs": 2}, "include", "logprobs")
+
+    for path, body in {"/api/chat": chat("Why?"), "/api/generate": {"prompt": "Why?"}}.items():
+        body = {**body, "options": {"num_predict": 6, "temperature": 0, "repeat_penalty": 1}, "logprobs": True, "top_logprobs": 2}
+        _, _, j = s.post(path, **body, stream=False)
+        check(f"{path} has them", j["logprobs"] == content[:j["eval_count"]], (j, content))
+        lines = [json.loads(line) for line in s.post(path, **body)[2].splitlines()]
+        check(f"{path}: lines tell the same", [x for l in lines[:-1] for x in l["logprobs"]] == j["logprobs"]
+              and "logprobs" not in lines[-1], lines)
+        refused("likely tokens of nothing", path, {**body, "logprobs": False}, "logprobs")
+
+
 def methods():
     status, headers, j = s.ask("GET", "/v1/chat/completions")
     check("a wrong method", status == 405 and headers["Allow"] == "POST", (status, j))
@@ -315,6 +364,12 @@ def methods():
     check("/", b"gist-http" in s.ask("GET", "/")[2])
     status, headers, _ = s.post("/v1/chat/completions", **chat("Why?", max_tokens=1))
     check("a request has an id", len(headers["X-Request-Id"]) == 24, headers)
+    for what, headers in {"an answer": headers, "a refusal": s.post("/v1/chat/completions")[1],
+                          "what is known": s.ask("GET", "/v1/models")[1], "no path": s.ask("GET", "/v2/none")[1],
+                          "embeddings": s.post("/v1/embeddings", input="x")[1], "a line": s.ask("GET", "/")[1],
+                          "the page": s.ask("GET", "/", headers={"Accept": "text/html"})[1],
+                          "a stream": s.post("/api/generate", prompt="x", options={"num_predict": 1})[1]}.items():
+        check(f"no browser guesses what {what} is", headers.get_all("X-Content-Type-Options") == ["nosniff"], headers)
 
 
 openai()
@@ -324,5 +379,6 @@ ollama()
 refusals()
 formats()
 logprobs()
+other_logprobs()
 methods()
 done()

@@ -1,0 +1,365 @@
+/* tests/test_http_job.c - jobs of gist-http before a daemon that says what a script tells it to.
+ * Would catch: a request to the daemon that a turn does not need, answers that are asked for one
+ * after the other, or are told under each other's numbers; a stream that begins before it is known
+ * whether it may; log-probabilities that keep back what was said long ago; a key's realm that does
+ * not reach the daemon.
+ */
+#include "http/job.h"
+#include "http/read.h"
+#include "http/say.h"
+#include "tests/support/fake_daemon.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct turn {
+    struct fake_daemon daemon;
+    struct pool pool;
+    struct tokens tokens;
+    struct ask ask;
+    struct job job;
+    struct text out; /* what was taken of it */
+};
+
+static void begin(struct turn *t, fake_script *script, void *arg, read_fn *read,
+                  const struct voice *voice, const char *body)
+{
+    struct problem p = { .kind = PROBLEM_NONE };
+
+    *t = (struct turn){ .pool = { .max = 0 } };
+    fake_start(&t->daemon, script, arg);
+    pool_init(&t->pool, t->daemon.path, 1);
+    tokens_init(&t->tokens);
+    ask_init(&t->ask);
+    if (field_parse(body, strlen(body), &t->ask.root, &p) < 0 || read(&t->ask, &p) < 0)
+        fail_msg("%s", p.text);
+    t->job = (struct job){ .ask = &t->ask,
+                           .voice = voice,
+                           .pool = &t->pool,
+                           .tokens = &t->tokens,
+                           .client_fd = -1,
+                           .stop_fd = -1,
+                           .label = "test" };
+    assert_int_equal(job_init(&t->job), 0);
+}
+
+static void end(struct turn *t)
+{
+    job_fini(&t->job);
+    ask_fini(&t->ask);
+    text_fini(&t->out);
+    pool_fini(&t->pool);
+    tokens_fini(&t->tokens);
+    assert_int_equal(fake_stop(&t->daemon), 0);
+}
+
+static void take_all(struct turn *t)
+{
+    char bytes[256];
+    size_t n;
+
+    while ((n = job_take(&t->job, bytes, sizeof(bytes))) > 0)
+        text_add(&t->out, bytes, n);
+}
+
+/* To its end; what was said is in out. */
+static enum job_event run(struct turn *t)
+{
+    enum job_event e;
+
+    while ((e = job_wait(&t->job, -1)) == JOB_OUTPUT)
+        take_all(t);
+    return e;
+}
+
+static unsigned count(const char *text, const char *what)
+{
+    unsigned n = 0;
+
+    for (; text && (text = strstr(text, what)); text += strlen(what))
+        n++;
+    return n;
+}
+
+/* --- scripts ---------------------------------------------------------------------------------- */
+
+static void read_prompt(struct fake_daemon *d)
+{
+    fake_expect(d, WIRE_OPEN_SESSION);
+    fake_last(d, (struct wire_rep){ .kind = WIRE_SESSION_OPENED,
+                                    .u.session_opened = { .session = 77, .context_max = 512 } });
+    fake_expect(d, WIRE_APPEND);
+    FAKE_CHECK(d->req.u.append.session == 77);
+    fake_last(
+        d, (struct wire_rep){ .kind = WIRE_APPENDED, .u.appended = { 5, { .prompt_tokens = 5 } } });
+}
+
+/* The session is closed, and nothing else was asked for. */
+static void expect_close(struct fake_daemon *d)
+{
+    fake_expect(d, WIRE_CLOSE_SESSION);
+    fake_last(d, (struct wire_rep){ .kind = WIRE_SESSION_CLOSED });
+    FAKE_CHECK(!fake_take(d));
+}
+
+static void say(struct fake_daemon *d, uint64_t id, uint32_t answer, const char *text)
+{
+    static const uint32_t ids[] = { 7 };
+    struct wire_rep rep = { .id = id, .kind = WIRE_TEXT };
+
+    rep.u.text.n_tokens = rep.u.text.n_ids = 1;
+    rep.u.text.text = text;
+    rep.u.text.tokens = ids;
+    rep.u.text.index = answer;
+    fake_reply(d, rep, NULL, 0);
+}
+
+static void end_one(struct fake_daemon *d, uint32_t answer, enum wire_reason reason)
+{
+    struct wire_rep rep = { .kind = WIRE_DONE };
+
+    rep.u.done.reason = reason;
+    rep.u.done.index = answer;
+    rep.u.done.usage.generated_tokens = 2;
+    fake_reply(d, rep, NULL, 0);
+}
+
+/* --- what a turn takes ------------------------------------------------------------------------ */
+
+static void script_turn(struct fake_daemon *d, void *arg)
+{
+    (void)arg;
+    read_prompt(d);
+    fake_expect(d, WIRE_GENERATE);
+    FAKE_CHECK(d->req.u.generate.n < 2);
+    for (int i = 0; i < 20; i++)
+        say(d, 0, 0, " word");
+    fake_done(d, d->req.id, WIRE_REASON_LENGTH);
+    expect_close(d);
+}
+
+#define CHAT "\"messages\": [{\"role\": \"user\", \"content\": \"Why?\"}], \"max_tokens\": 20"
+
+static const struct {
+    read_fn *read;
+    const struct voice *voice;
+    const char *body;
+} apis[] = {
+    { read_chat_completions, &say_chat, "{" CHAT "}" },
+    { read_chat_completions, &say_chat, "{" CHAT ", \"stream\": true}" },
+    { read_completions, &say_completions, "{\"prompt\": \"Why?\", \"stream\": true}" },
+    { read_responses, &say_responses, "{\"input\": \"Why?\", \"stream\": true}" },
+    { read_messages, &say_messages, "{" CHAT ", \"stream\": true}" },
+    { read_ollama_chat, &say_ollama_chat, "{" CHAT "}" },
+    { read_ollama_generate, &say_ollama_generate, "{\"prompt\": \"Why?\"}" },
+};
+#define N_APIS (sizeof(apis) / sizeof(*apis))
+
+/* To open, to read, to write, to close: the script knows no other request. */
+static void a_turn_is_four_requests(void **state)
+{
+    struct turn t;
+
+    (void)state;
+    for (size_t i = 0; i < N_APIS; i++) {
+        begin(&t, script_turn, NULL, apis[i].read, apis[i].voice, apis[i].body);
+        assert_int_equal(run(&t), JOB_DONE);
+        assert_true(count(t.out.bytes, " word") >= 20 || !t.ask.stream);
+        assert_true(t.job.choices[0].n_text == 20 * strlen(" word"));
+        end(&t);
+    }
+}
+
+static void script_realm(struct fake_daemon *d, void *arg)
+{
+    (void)arg;
+    fake_expect(d, WIRE_OPEN_SESSION);
+    FAKE_CHECK(strcmp(d->req.u.open_session.realm, "anna") == 0);
+    fake_error(d, WIRE_E_LIMIT, "enough");
+    FAKE_CHECK(!fake_take(d));
+}
+
+static void a_key_has_its_realm(void **state)
+{
+    struct turn t;
+
+    (void)state;
+    begin(&t, script_realm, NULL, apis[0].read, apis[0].voice, apis[0].body);
+    t.ask.policy.realm = "anna";
+    assert_int_equal(run(&t), JOB_FAILED);
+    assert_string_equal(t.job.problem.text, "enough");
+    end(&t);
+}
+
+/* --- several answers -------------------------------------------------------------------------- */
+
+static void script_several(struct fake_daemon *d, void *arg)
+{
+    (void)arg;
+    read_prompt(d);
+    fake_expect(d, WIRE_GENERATE);
+    FAKE_CHECK(d->req.u.generate.n == 3 && d->req.u.generate.seed == 40);
+    say(d, 0, 2, "c1");
+    say(d, 0, 0, "a1");
+    say(d, 0, 2, "c2");
+    end_one(d, 2, WIRE_REASON_STOP);
+    say(d, 0, 0, "a2");
+    end_one(d, 0, WIRE_REASON_LENGTH);
+    end_one(d, 1, WIRE_REASON_END_OF_TEXT);
+    fake_done(d, d->req.id, WIRE_REASON_END_OF_TEXT);
+    expect_close(d);
+}
+
+/* One after the other in text: the places where they stand. */
+static void in_order(const char *text, const char *const *what)
+{
+    for (; *what; what++) {
+        const char *at = strstr(text, *what);
+
+        if (!at)
+            fail_msg("\"%s\" is not in, or does not come behind what was expected before: %s",
+                     *what, text);
+        text = at + strlen(*what);
+    }
+}
+
+#define SEVERAL "{" CHAT ", \"n\": 3, \"seed\": 40"
+
+static void several_are_one_request(void **state)
+{
+    struct json_object *body;
+    struct turn t;
+
+    (void)state;
+    begin(&t, script_several, NULL, read_chat_completions, &say_chat, SEVERAL "}");
+    assert_int_equal(run(&t), JOB_DONE);
+    body = say_chat.whole(&t.job);
+    json_write(&t.out, body);
+    json_free(body);
+    in_order(t.out.bytes, (const char *[]){ "\"index\":0", "\"a1a2\"", "\"length\"", "\"index\":1",
+                                            "\"\"", "\"stop\"", "\"index\":2", "\"c1c2\"",
+                                            "\"stop\"", "\"completion_tokens\":6", NULL });
+    end(&t);
+}
+
+static void several_are_told_as_they_come(void **state)
+{
+    struct turn t;
+
+    (void)state;
+    begin(&t, script_several, NULL, read_chat_completions, &say_chat,
+          SEVERAL ", \"stream\": true}");
+    assert_int_equal(run(&t), JOB_DONE);
+    in_order(t.out.bytes, (const char *[]){ "\"index\":2",   "\"assistant\"",
+                                            "\"c1\"",        "\"index\":0",
+                                            "\"assistant\"", "\"a1\"",
+                                            "\"index\":2",   "\"c2\"",
+                                            "\"index\":2",   "\"finish_reason\":\"stop\"",
+                                            "\"index\":0",   "\"a2\"",
+                                            "\"index\":0",   "\"finish_reason\":\"length\"",
+                                            "\"index\":1",   "\"assistant\"",
+                                            "\"index\":1",   "\"finish_reason\":\"stop\"",
+                                            "[DONE]",        NULL });
+    assert_int_equal(count(t.out.bytes, "\"finish_reason\":\""), 3);
+    assert_int_equal(count(t.out.bytes, "\"role\""), 3);
+    end(&t);
+}
+
+/* --- refused ---------------------------------------------------------------------------------- */
+
+static void script_refuses(struct fake_daemon *d, void *arg)
+{
+    (void)arg;
+    read_prompt(d);
+    fake_expect(d, WIRE_GENERATE);
+    fake_error(d, WIRE_E_UNSUPPORTED, "the schema at #/not can't be enforced");
+    expect_close(d);
+}
+
+/* What is wrong with a schema is known when it was looked at, which is when the prompt was read:
+ * nothing was said until then, so that it is told by a status. */
+static void refused_before_it_begins(void **state)
+{
+    struct turn t;
+
+    (void)state;
+    for (size_t i = 0; i < N_APIS; i++) {
+        begin(&t, script_refuses, NULL, apis[i].read, apis[i].voice, apis[i].body);
+        assert_int_equal(job_wait(&t.job, -1), JOB_FAILED);
+        assert_int_equal(t.job.out.len, 0);
+        assert_int_equal(problem_status(&t.job.problem), 400);
+        end(&t);
+    }
+}
+
+/* --- log-probabilities ------------------------------------------------------------------------ */
+
+#define N_PIECES 100u
+
+static void say_with_logprob(struct fake_daemon *d, uint64_t id, uint32_t token)
+{
+    const float logprob = -1;
+    struct wire_rep rep = { .id = id, .kind = WIRE_TEXT };
+
+    rep.u.text.n_tokens = rep.u.text.n_ids = 1;
+    rep.u.text.text = "x";
+    rep.u.text.tokens = &token;
+    rep.u.text.logprobs = &logprob;
+    fake_reply(d, rep, NULL, 0);
+}
+
+/* Each time that it is asked for a token's text another token comes first, as from a model that is
+ * faster than who tells of it. */
+static void script_fast(struct fake_daemon *d, void *arg)
+{
+    uint64_t answer;
+
+    (void)arg;
+    read_prompt(d);
+    fake_expect(d, WIRE_GENERATE);
+    answer = d->req.id;
+    say_with_logprob(d, answer, 10);
+    for (uint32_t i = 1; i <= N_PIECES; i++) {
+        fake_expect(d, WIRE_DETOKENIZE);
+        if (i < N_PIECES)
+            say_with_logprob(d, answer, 10 + i);
+        fake_last(d, (struct wire_rep){ .kind = WIRE_TEXT, .u.text = { .text = "x" } });
+    }
+    fake_done(d, answer, WIRE_REASON_LENGTH);
+    expect_close(d);
+}
+
+/* Whoever waits for the first piece has it before the others are looked at. */
+static void pieces_are_told_one_by_one(void **state)
+{
+    struct turn t;
+    unsigned n;
+
+    (void)state;
+    begin(&t, script_fast, NULL, read_completions, &say_completions,
+          "{\"prompt\": \"Why?\", \"stream\": true, \"logprobs\": 0}");
+    for (n = 0; n < N_PIECES; n++) {
+        assert_int_equal(job_wait(&t.job, -1), JOB_OUTPUT);
+        t.out.len = 0;
+        take_all(&t);
+        assert_int_equal(count(t.out.bytes, "data: "), 1);
+        assert_int_equal(count(t.out.bytes, "\"token_logprobs\":[-1.0]"), 1);
+    }
+    assert_int_equal(run(&t), JOB_DONE);
+    end(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_turn_is_four_requests),  cmocka_unit_test(a_key_has_its_realm),
+        cmocka_unit_test(several_are_one_request),  cmocka_unit_test(several_are_told_as_they_come),
+        cmocka_unit_test(refused_before_it_begins), cmocka_unit_test(pieces_are_told_one_by_one),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
