@@ -107,7 +107,38 @@ static int new_live(const char *who, struct live **ret, struct problem *p)
     return 0;
 }
 
-/* A place for one more, of which the longest unused may have to go; all may be busy. */
+static unsigned count_of(const struct lives *l, const char *who)
+{
+    unsigned n = 0;
+
+    for (const struct live *s = l->list; s; s = s->next)
+        n += strcmp(s->who, who) == 0;
+    return n;
+}
+
+/* Which idle one makes place for one more of who's: of the key that has most of them, if that has
+ * more than who, and else of who's own the longest unused. So nobody's chats go because another
+ * opens many, and keys that want all there is come to have as many each. NULL: none may. The lock
+ * is held. */
+static struct live *to_end(const struct lives *l, const char *who)
+{
+    unsigned n_own = count_of(l, who), most = 0;
+    struct live *end = NULL;
+
+    for (struct live *s = l->list; s; s = s->next) {
+        unsigned n = count_of(l, s->who);
+
+        if (s->busy || (n <= n_own && strcmp(s->who, who) != 0))
+            continue;
+        if (!end || n > most || (n == most && s->used_ns < end->used_ns)) {
+            end = s;
+            most = n;
+        }
+    }
+    return end;
+}
+
+/* A place for one more, of which another may have to go. */
 static int add(struct lives *l, const char *who, struct live **ret, struct problem *p)
 {
     struct live *s = NULL, *old = NULL;
@@ -116,7 +147,7 @@ static int add(struct lives *l, const char *who, struct live **ret, struct probl
     if (new_live(who, &s, p) < 0)
         return -1;
     (void)pthread_mutex_lock(&l->lock);
-    if (l->n >= l->max && (old = oldest(l)))
+    if (l->n >= l->max && (old = to_end(l, who)))
         take_out(l, old);
     full = l->n >= l->max;
     if (!full) {
@@ -129,10 +160,11 @@ static int add(struct lives *l, const char *who, struct live **ret, struct probl
         free_live(old);
     if (full) {
         free_live(s);
-        return problem_set(p, PROBLEM_LIMIT, NULL,
-                           "%u sessions are being answered, as many as --live-sessions allows: ask "
-                           "again in a moment",
-                           l->max);
+        return problem_set(
+            p, PROBLEM_LIMIT, NULL,
+            "%u sessions are open, as many as --live-sessions allows, and those that "
+            "could end for this one are being answered: ask again in a moment",
+            l->max);
     }
     *ret = s;
     return 0;

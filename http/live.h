@@ -14,7 +14,8 @@
  *      | idle, no place       | live_drop, or it was deleted meanwhile
  *      +----------------------+----> gone
  *
- * Each belongs to the key that it was made with: others' are not there.
+ * Each belongs to the key that it was made with: others' are not there. Where there is no place,
+ * one of the key that has most of them goes, and a key that has no more than the asker loses none.
  *
  * Threads    all; the lock is held for the list alone. A busy one is its request's, but for
  * stop_fd, title and doomed.

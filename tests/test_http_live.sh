@@ -1,7 +1,8 @@
 #!/bin/sh
 # tests/test_http_live.sh - sessions that stay open between requests, and what is told of their memory: what the page
 # of gist-http stands on. Would catch: a turn that reads again what is there, an answer that can't be stopped, a session
-# that another key sees, or that nobody ends; a picture of memory that does not add up.
+# that another key sees or pushes out, a text that one key can tell another to have sent, a session that nobody ends; a
+# picture of memory that does not add up.
 set -eu
 . tests/support/daemon.sh
 . tests/support/http.sh
@@ -53,7 +54,7 @@ http_stop
 
 printf 'one 0123456789abcdef\ntwo fedcba9876543210\n' >"$tmp/keys"
 chmod 600 "$tmp/keys"
-http_start --api-keys "$tmp/keys" --hosts my.example
+http_start --api-keys "$tmp/keys" --hosts my.example --live-sessions 3
 check 'sessions are their keys own' run http_live_guard
 http_stop
 daemon_stop

@@ -11,6 +11,10 @@ def turn(headers, **more):
     return s.ask("POST", "/gist/v1/chat", {"messages": [{"role": "user", "content": "Why?"}], "max_tokens": 2, **more}, headers)
 
 
+def ids(headers):
+    return [x["id"] for x in s.ask("GET", "/gist/v1/sessions", headers=headers)[2]["sessions"]]
+
+
 st, _, raw = turn(ONE)
 check("a turn", st == 200, raw)
 rows = s.ask("GET", "/gist/v1/sessions", headers=ONE)[2]["sessions"]
@@ -33,6 +37,36 @@ here = {"Host": "my.example:4478", "Origin": "http://my.example:4478"}
 check("our own page by our name", turn({**ONE, **here})[0] == 200)
 check("not by another port", turn({**ONE, **here, "Origin": "http://my.example:1"})[0] == 403)
 check("nor under another name", turn({**ONE, "Host": "evil.example", "Origin": "http://evil.example"})[0] == 403)
+
+# What one key has read another can't tell from the cache; nor by asking again does it find its own less.
+text = "The sea, the wind and the waves. " * 30
+
+
+def known(headers):
+    """Whether it was not read now; what its template begins with any chat has."""
+    u = s.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": text}], "max_tokens": 1}, headers)[2]["usage"]
+    return u["prompt_tokens_details"]["cached_tokens"] > u["prompt_tokens"] // 2
+
+
+check("a text is new", not known(ONE))
+check("its key knows it", known(ONE))
+check("another does not", not known(TWO))
+check("before it has read it, too", known(TWO))
+
+# Three places (--live-sessions 3): one key's many do not end the only one of another.
+for sid in ids(ONE) + ids(TWO):
+    owner = ONE if sid in ids(ONE) else TWO
+    s.ask("DELETE", f"/gist/v1/sessions/{sid}", headers=owner)
+turn(ONE)
+mine = ids(ONE)
+for i in range(4):
+    check(f"a place for another: {i}", turn(TWO)[0] == 200)
+check("who has one keeps it", ids(ONE) == mine, (ids(ONE), mine))
+check("who wants more has the rest", len(ids(TWO)) == 2, ids(TWO))
+newest = ids(TWO)
+turn(ONE)
+check("who has less gets a place of who has more", len(ids(ONE)) == 2 and ids(TWO) == newest[:1], (ids(TWO), newest))
+
 st, h, _ = s.ask("GET", "/", headers={"Accept": "text/html"})
 check("the page needs no key", st == 200 and h["Content-Type"] == "text/html; charset=utf-8", st)
 done()
