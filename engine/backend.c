@@ -66,6 +66,11 @@ int backend_populate(struct backend *b, void *mem, size_t n)
     return b && b->ops->populate ? b->ops->populate(b, mem, n) : 0;
 }
 
+int backend_discard(struct backend *b, void *mem, size_t n)
+{
+    return b && b->ops->discard ? b->ops->discard(b, mem, n) : -ENOTSUP;
+}
+
 int backend_alloc_kept(struct backend *b, size_t n, void **ret, int *ret_fd)
 {
     return b && b->ops->alloc_kept ? b->ops->alloc_kept(b, n, ret, ret_fd) : -ENOTSUP;

@@ -38,7 +38,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BACKEND_ABI 3u
+#define BACKEND_ABI 4u
 
 struct backend;
 struct backend_fit;
@@ -166,6 +166,11 @@ struct backend_ops {
      * any order; worker < threads. rest: no work is expected soon. */
     void (*run)(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n);
     void (*rest)(struct backend *b);
+
+    /* Memory of alloc, at multiples of 4096, which nobody uses: it is not taken from the machine
+     * until it is written again, and zero until then. -errno: it stays. NULL: no part of what alloc
+     * gave can be given back without the rest. */
+    int (*discard)(struct backend *b, void *mem, size_t n);
 };
 
 /* Every backend begins with this. */
@@ -187,6 +192,7 @@ void backend_close(struct backend *b);
 int backend_alloc(struct backend *b, size_t n, void **ret);
 void backend_free(struct backend *b, void *mem, size_t n);
 int backend_populate(struct backend *b, void *mem, size_t n);
+int backend_discard(struct backend *b, void *mem, size_t n); /* -ENOTSUP */
 int backend_alloc_kept(struct backend *b, size_t n, void **ret, int *ret_fd);
 int backend_map_kept(struct backend *b, int fd, size_t n, void **ret);
 void *backend_host(struct backend *b, void *mem);

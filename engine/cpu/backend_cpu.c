@@ -140,6 +140,12 @@ static int cpu_populate(struct backend *b, void *mem, size_t n)
     return place_populate(cpu_of(b)->w, mem, n);
 }
 
+static int cpu_discard(struct backend *b, void *mem, size_t n)
+{
+    (void)b;
+    return place_discard(mem, n);
+}
+
 static int cpu_lock(struct backend *b, void *mem, size_t n)
 {
     (void)b;
@@ -327,4 +333,5 @@ const struct backend_ops backend_cpu = {
     .fit = cpu_fit,
     .run = cpu_run,
     .rest = cpu_rest,
+    .discard = cpu_discard,
 };

@@ -137,6 +137,18 @@ int place_populate(struct workers *w, void *mem, size_t len)
     return populate(w, &p);
 }
 
+/* Of Linux 5.18; older kernels give nothing of locked memory back. */
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24
+#endif
+
+int place_discard(void *mem, size_t len)
+{
+    if (madvise(mem, len, MADV_DONTNEED) == 0)
+        return 0;
+    return errno == EINVAL && madvise(mem, len, MADV_DONTNEED_LOCKED) == 0 ? 0 : -errno;
+}
+
 /* --- memory that outlives the process ----------------------------------------------------------
  */
 

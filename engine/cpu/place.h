@@ -31,6 +31,11 @@ void place_free(void *mem, size_t len);
  * kernel has said that it has no more. */
 int place_populate(struct workers *w, void *mem, size_t len);
 
+/* Memory of place_alloc, at multiples of the page size, goes back to the kernel, locked or not: it
+ * is taken anew, zeroed, when it is next written. Of a huge page that is given back in part the
+ * kernel keeps the rest, and the part until it needs memory. -errno: it stays as it is. */
+int place_discard(void *mem, size_t len);
+
 /* --- memory that outlives the process ----------------------------------------------------------
  */
 

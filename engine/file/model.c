@@ -287,7 +287,10 @@ int model_check(const struct gguf *g, struct why *why)
 
 void model_leave(struct model *m)
 {
+    stream_close(m->stream);
+    image_map_close(&m->map);
     backend_free(m->backend, m->block, m->block_len);
+    m->stream = NULL;
     m->block = m->mem = NULL;
 }
 

@@ -115,9 +115,9 @@ int model_open(const char *path, struct backend *b, const struct model_progress 
                struct model **ret_model, struct why *why);
 void model_close(struct model *m);
 
-/* Of a device that was lost and came back: the weights' memory is given back, and m has those of
- * `from` then, the same file opened once more on the same backend. Who points to m, or to its
- * file's texts, goes on. from is taken. */
+/* Of a device that was lost and came back, or of weights that nobody wants for a while: their
+ * memory is given back, and m has those of `from` then, the same file opened once more on the same
+ * backend. Who points to m, or to its file's texts, goes on. from is taken. */
 void model_leave(struct model *m);
 void model_take(struct model *m, struct model *from);
 

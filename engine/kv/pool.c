@@ -59,7 +59,7 @@ size_t pool_tables_bytes(uint32_t n_pages)
     const struct pool *p = NULL;
 
     return n_pages * (sizeof(*p->free) + sizeof(*p->refs) + sizeof(*p->kept) + sizeof(*p->owned) +
-                      sizeof(*p->by));
+                      sizeof(*p->by) + sizeof(*p->away));
 }
 
 void pool_leave(struct pool *p)
@@ -73,6 +73,8 @@ int pool_again(struct pool *p, struct why *why)
     void *mem;
     int r = backend_alloc(p->backend, p->mem_len, &mem);
 
+    memset(p->away, 0, p->n_pages * sizeof(*p->away));
+    p->n_away = 0;
     if (r == 0) {
         p->mem = mem;
         r = backend_populate(p->backend, mem, p->mem_len);
@@ -108,7 +110,8 @@ int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_
     p->kept = calloc(n, sizeof(*p->kept));
     p->owned = calloc(n, sizeof(*p->owned));
     p->by = calloc(n, sizeof(*p->by));
-    if (!p->free || !p->refs || !p->kept || !p->owned || !p->by || set_layout(p) < 0) {
+    p->away = calloc(n, sizeof(*p->away));
+    if (!p->free || !p->refs || !p->kept || !p->owned || !p->by || !p->away || set_layout(p) < 0) {
         pool_close(p);
         return why_set(why, -ENOMEM, "no memory for the tables of %u KV pages", n);
     }
@@ -134,7 +137,38 @@ void pool_close(struct pool *p)
     free(p->kept);
     free(p->owned);
     free(p->by);
+    free(p->away);
     *p = (struct pool){ 0 };
+}
+
+/* Pages beside each other at once: a huge page is given back whole or not at all. */
+uint64_t pool_discard(struct pool *p)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0, n; i < p->n_pages; i += n ? n : 1) {
+        for (n = 0; i + n < p->n_pages && p->refs[i + n] == 0 && !p->away[i + n];)
+            n++;
+        if (n == 0)
+            continue;
+        if (backend_discard(p->backend, p->mem + i * p->page_bytes, n * p->page_bytes) < 0)
+            return bytes;
+        memset(p->away + i, 1, n * sizeof(*p->away));
+        p->n_away += n;
+        bytes += n * p->page_bytes;
+    }
+    return bytes;
+}
+
+int pool_refill(struct pool *p)
+{
+    int r = p->n_away ? backend_populate(p->backend, p->mem, p->mem_len) : 0;
+
+    if (r < 0)
+        return r;
+    memset(p->away, 0, p->n_pages * sizeof(*p->away));
+    p->n_away = 0;
+    return 0;
 }
 
 void pool_add_reclaimer(struct pool *p, struct pool_reclaimer *r)
@@ -204,6 +238,8 @@ static uint32_t pop_free(struct pool *p, const struct pool_account *a)
 {
     uint32_t page = p->free[--p->n_free];
 
+    p->n_away -= p->away[page];
+    p->away[page] = false;
     count(p, page, 1, a);
     return page;
 }

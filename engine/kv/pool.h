@@ -83,6 +83,8 @@ struct pool {
     uint32_t *owned;                   /* (n_pages) of refs, those of accounts with an owner */
     struct pool_owner **by;            /* (n_pages) whom a page is charged to; NULL: nobody */
     uint32_t reserve;                  /* see P6; 0: nothing is kept for anybody */
+    bool *away;                        /* (n_pages) free, and its memory is the machine's, see */
+    uint32_t n_away;                   /* pool_discard */
 };
 
 /* Bytes of one page of this model. */
@@ -105,6 +107,12 @@ void pool_close(struct pool *p);
  * whose they are, and have nothing in them then. */
 void pool_leave(struct pool *p);
 int pool_again(struct pool *p, struct why *why); /* -ENOMEM */
+
+/* The memory of free pages goes back to the machine, and is taken again when they are used: bytes
+ * that it got; 0: it has all of that already, or the backend gives no part back. refill takes all
+ * of it now: -ENOMEM where a first use would end the process later. */
+uint64_t pool_discard(struct pool *p);
+int pool_refill(struct pool *p);
 
 /* From now on r is asked when pages are short, after those that were there before; borrowed until
  * it is dropped. Its account is empty when it comes, and is to be emptied after it went. Dropping
