@@ -576,7 +576,8 @@ static void deliver(struct sched *s, struct batch *b)
  * failed, and the daemon serves on. */
 static void fail_all(struct sched *s, struct batch *b, int err)
 {
-    log_peer_error("a step of %u tokens for %u requests failed: %s", b->n_rows, b->n,
+    log_peer_about(LOG_LEVEL_ERROR, &(struct journal_about){ .message = JOURNAL_STEP_FAILED },
+                   "a step of %u tokens for %u requests failed: %s", b->n_rows, b->n,
                    strerror(-err));
     for (uint32_t i = 0; i < b->n; i++)
         request_fail_step(s, b->requests[i], err);

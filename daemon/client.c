@@ -50,12 +50,22 @@ void client_free(struct client *c)
     free(c);
 }
 
+struct journal_about client_about(const struct client *c, enum journal_message message)
+{
+    return (struct journal_about){
+        .message = message, .client = c->id, .pid = c->pid, .uid = c->uid, .name = c->name
+    };
+}
+
 void client_broke(struct client *c, const char *what)
 {
+    const struct journal_about about = client_about(c, JOURNAL_BROKE);
+
     if (c->dead)
         return;
-    log_peer_warning("client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
-                     (int)c->pid, c->name, what);
+    log_peer_about(LOG_LEVEL_WARNING, &about,
+                   "client %" PRIu64 " (pid %d, %s) broke the protocol and is closed: %s", c->id,
+                   (int)c->pid, c->name, what);
     c->dead = c->broke = true;
 }
 

@@ -6,6 +6,7 @@
 #ifndef DAEMON_CLIENT_H
 #define DAEMON_CLIENT_H
 
+#include "daemon/journal.h"
 #include "daemon/mailbox.h"
 #include "daemon/owner.h"
 #include "daemon/request.h"
@@ -44,6 +45,7 @@ struct client {
     char name[CLIENT_NAME_MAX + 1];
     struct chan *chan;
     bool greeted;       /* said Hello */
+    bool hears_loading; /* and wants to know how far a model is that it waits for */
     bool dead;          /* its socket ended, or it broke the protocol */
     bool broke;         /* it did */
     bool blocked;       /* a reply found no room */
@@ -68,6 +70,9 @@ struct client {
 int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t max_pages,
                size_t max_held, struct client **ret);
 void client_free(struct client *c); /* its requests were dropped; the reference is the caller's */
+
+/* For lines of the log that are about it. */
+struct journal_about client_about(const struct client *c, enum journal_message message);
 
 /* It broke the protocol: that is logged, and it is gone at the end of the step. */
 void client_broke(struct client *c, const char *what);

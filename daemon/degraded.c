@@ -12,10 +12,13 @@ void degraded_look(struct degraded *d, const char *sentence)
 
     if (sentence[0] && d->since_s == 0) {
         d->since_s = now > 0 ? now : 1;
-        log_peer_warning("store: %s; sessions go on", sentence);
+        log_peer_about(LOG_LEVEL_WARNING,
+                       &(struct journal_about){ .message = JOURNAL_STORE_DEGRADED },
+                       "store: %s; sessions go on", sentence);
     } else if (!sentence[0] && d->since_s > 0) {
-        log_peer(LOG_LEVEL_INFO, "store: all is well again, after %" PRIu64 " s",
-                 now > d->since_s ? now - d->since_s : 0);
+        log_peer_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_STORE_WELL },
+                       "store: all is well again, after %" PRIu64 " s",
+                       now > d->since_s ? now - d->since_s : 0);
         d->since_s = 0;
     }
 }

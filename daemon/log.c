@@ -22,6 +22,7 @@ static _Atomic uint64_t peer_left_out;
 
 static enum log_level log_max = LOG_LEVEL_INFO;
 static bool log_journal;
+static int log_socket = -1; /* the journal's; -1: lines go to stderr */
 
 /* JOURNAL_STREAM is inherited by children whose stderr goes elsewhere, so compare. */
 static bool stderr_is_journal(void)
@@ -34,11 +35,22 @@ static bool stderr_is_journal(void)
            st.st_dev == dev && st.st_ino == ino;
 }
 
-void log_open(enum log_level max)
+/* Again with each call: options are read in between. */
+void log_open_at(enum log_level max, const char *journal)
 {
     log_max = max;
     log_journal = stderr_is_journal();
+    if (log_socket >= 0)
+        (void)close(log_socket);
+    log_socket = log_journal ? journal_open(journal) : -1;
 }
+
+void log_open(enum log_level max)
+{
+    log_open_at(max, JOURNAL_SOCKET);
+}
+
+static const int priorities[] = { 3, 4, 6, 7 }; /* as of syslog(3) */
 
 static const char *line_head(enum log_level level)
 {
@@ -49,18 +61,22 @@ static const char *line_head(enum log_level level)
     return log_journal ? journal[level] : plain[level];
 }
 
-static void put_line(enum log_level level, const char *fmt, va_list ap)
+static void put_line(enum log_level level, const struct journal_about *about, const char *fmt,
+                     va_list ap)
 {
     char text[LOG_LINE_MAX], line[LOG_LINE_MAX];
-    size_t n;
+    size_t head, n;
     int r;
 
-    n = (size_t)snprintf(line, sizeof(line), "%s", line_head(level));
+    head = n = (size_t)snprintf(line, sizeof(line), "%s", line_head(level));
     r = vsnprintf(text, sizeof(text), fmt, ap);
     if (r < 0)
         return;
     /* Names come from clients and models: a line break in one would forge a line of the log. */
     n += shown_put(SHOWN_LINE, text, strlen(text), line + n, sizeof(line) - n - 1);
+    if (log_socket >= 0 &&
+        journal_send(log_socket, priorities[level], about, line + head, n - head) == 0)
+        return;
     line[n++] = '\n';
     (void)!write(STDERR_FILENO, line, n);
 }
@@ -72,7 +88,18 @@ void log_at(enum log_level level, const char *fmt, ...)
     if (level > log_max)
         return;
     va_start(ap, fmt);
-    put_line(level, fmt, ap);
+    put_line(level, NULL, fmt, ap);
+    va_end(ap);
+}
+
+void log_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (level > log_max)
+        return;
+    va_start(ap, fmt);
+    put_line(level, about, fmt, ap);
     va_end(ap);
 }
 
@@ -122,18 +149,37 @@ uint64_t log_peer_due_ns(void)
     return atomic_load(&peer_until) - (LOG_PEER_BURST - 1) * LOG_PEER_NS;
 }
 
+/* Whether one more line may be written; what was left out before is said ahead of it. */
+static bool may_say(enum log_level level)
+{
+    if (level > log_max)
+        return false;
+    if (!take_line()) {
+        atomic_fetch_add(&peer_left_out, 1);
+        return false;
+    }
+    log_peer_left_out();
+    return true;
+}
+
 void log_peer(enum log_level level, const char *fmt, ...)
 {
     va_list ap;
 
-    if (level > log_max)
+    if (!may_say(level))
         return;
-    if (!take_line()) {
-        atomic_fetch_add(&peer_left_out, 1);
-        return;
-    }
-    log_peer_left_out();
     va_start(ap, fmt);
-    put_line(level, fmt, ap);
+    put_line(level, NULL, fmt, ap);
+    va_end(ap);
+}
+
+void log_peer_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!may_say(level))
+        return;
+    va_start(ap, fmt);
+    put_line(level, about, fmt, ap);
     va_end(ap);
 }

@@ -1,8 +1,9 @@
 /* daemon/log.h - lines to stderr, with a level.
  *
- * When stderr is the journal ($JOURNAL_STREAM names it) a line begins with journald's "<N>"; else
- * with "gistd: warning: ". A line is one write, so that threads don't mix theirs. Never text of a
- * client.
+ * When stderr is the journal ($JOURNAL_STREAM names it) a line goes there by journald's own socket,
+ * with the fields of daemon/journal.h, and where that takes nothing to stderr as ever, with
+ * journald's "<N>" before it. Elsewhere it begins with "gistd: warning: ". A line is one write, so
+ * that threads don't mix theirs. Never text of a client.
  *
  * Lines that a peer can cause (log_peer_*) have one limit for all peers: LOG_PEER_BURST at once,
  * then one every LOG_PEER_NS. What is left out is counted, and the count is the next line that may
@@ -14,13 +15,20 @@
 #ifndef DAEMON_LOG_H
 #define DAEMON_LOG_H
 
+#include "daemon/journal.h"
+
 #include <stdint.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 void log_open(enum log_level max);
+/* The same with another socket of a journal, for tests. */
+void log_open_at(enum log_level max, const char *journal);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* With what it is about: for lines that are looked for. */
+void log_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* The parts, NULL behind the last, as one line; from a signal handler too. They are ours: nothing
  * in them is quoted. */
@@ -30,6 +38,8 @@ void log_in_signal(enum log_level level, const char *const *parts);
 #define LOG_PEER_BURST 20u
 #define LOG_PEER_NS    UINT64_C(2000000000)
 void log_peer(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void log_peer_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 #define log_peer_error(...)   log_peer(LOG_LEVEL_ERROR, __VA_ARGS__)
 #define log_peer_warning(...) log_peer(LOG_LEVEL_WARNING, __VA_ARGS__)
 

@@ -85,7 +85,8 @@ static void leave(struct sched *s)
     s->lost.down = true;
     s->lost.next_ns = 0;
     s->lost.why.text[0] = '\0';
-    log_error("device %s was lost: what sessions hold is computed again when it is back",
+    log_about(LOG_LEVEL_ERROR, &(struct journal_about){ .message = JOURNAL_DEVICE_LOST },
+              "device %s was lost: what sessions hold is computed again when it is back",
               s->config->device);
     fail_computing(s);
     forget_all(s);
@@ -123,7 +124,8 @@ static void try_again(struct sched *s)
     if (r < 0)
         s->lost.why = why;
     if (r == 0)
-        log_info("device %s is back", s->config->device);
+        log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_DEVICE_BACK },
+                  "device %s is back", s->config->device);
 }
 
 static bool is_wanted(const struct sched *s)

@@ -16,10 +16,14 @@
  * That of a part is the whole's, which says so. */
 static void log_failure(const struct request *r, enum wire_error code)
 {
+    struct journal_about about = client_about(r->client, JOURNAL_FAILED);
+
     if (r->lane)
         return;
+    about.request = r->id;
     if (code == WIRE_E_INTERNAL || code == WIRE_E_NO_MEMORY)
-        log_peer_error("client %" PRIu64 " (pid %d, %s), request %" PRIu64 " (%s): %s",
+        log_peer_about(LOG_LEVEL_ERROR, &about,
+                       "client %" PRIu64 " (pid %d, %s), request %" PRIu64 " (%s): %s",
                        r->client->id, (int)r->client->pid, r->client->name, r->id, r->ops->name,
                        r->text);
     else
