@@ -29,6 +29,7 @@ SRC_ipc     := $(sort $(wildcard ipc/*.c))
 SRC_client  := $(sort $(wildcard client/*.c))
 SRC_ctl     := $(sort $(wildcard ctl/*.c))
 SRC_http    := $(filter-out http/gist_http.c,$(sort $(wildcard http/*.c)))
+SRC_dbus    := $(sort $(wildcard dbus/*.c))
 SRC_eval    := $(filter-out eval/gist_eval.c,$(sort $(wildcard eval/*.c)))
 SRC_daemon  := $(filter-out daemon/main.c,$(sort $(wildcard daemon/*.c)))
 SRC_train   := $(filter-out train/gist_adapter.c train/gist_train.c,$(sort $(wildcard train/*.c train/*/*.c)))
@@ -67,6 +68,7 @@ LIBS_ctl    := $(shell pkg-config --libs libedit ncursesw)
 MPI         := $(shell pkg-config --exists ompi-c && echo 1)
 LIBS_train  := -ldnnl -fopenmp $(shell pkg-config --libs json-c $(if $(MPI),ompi-c))
 LIBS_http   := $(shell pkg-config --libs libmicrohttpd json-c libsystemd)
+LIBS_dbus   := $(shell pkg-config --libs libsystemd)
 LIBS_eval   := $(shell pkg-config --libs json-c) -lm
 LIBS_tests  := $(shell pkg-config --libs cmocka)
 
@@ -104,7 +106,7 @@ CFLAGS_train/net/vec.o := -fopenmp -O3 -fno-trapping-math -ffp-contract=fast
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/gist-eval $(B)/gist-http $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
+all: $(B)/gistd $(B)/gistctl $(B)/gist-adapter $(B)/gist-train $(B)/gist-eval $(B)/gist-http $(B)/gist-dbus $(B)/libgist.so $(B)/libgist.a $(B)/gist.pc
 
 # The GPU's part is a switch, and without nvcc all the rest is built as ever.
 CUDA_HOME ?= /usr/local/cuda
@@ -215,6 +217,8 @@ $(B)/gistctl: $(call obj,$(SRC_ctl)) $(B)/libgist.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_ctl) -lm)
 $(B)/gist-http: $(B)/http/gist_http.o $(B)/libhttp.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_http))
+$(B)/gist-dbus: $(call obj,$(SRC_dbus)) $(B)/libgist.a $(B)/libbase.a
+	$(call link,$^ $(LIBS_ipc) $(LIBS_dbus))
 $(B)/gist-eval: $(B)/eval/gist_eval.o $(B)/libeval.a $(B)/libgist.a $(B)/libbase.a
 	$(call link,$^ $(LIBS_ipc) $(LIBS_eval))
 

@@ -19,7 +19,8 @@ to() {
 
 code 'install' 0 to install
 at=$dest/opt/gist
-for file in bin/gistd bin/gistctl bin/gist-http lib64/libgist.so lib64/libgist.a include/gist.h include/gist/conn.h lib64/pkgconfig/gist.pc \
+for file in bin/gistd bin/gistctl bin/gist-http bin/gist-dbus lib64/libgist.so lib64/libgist.a include/gist.h include/gist/conn.h lib64/pkgconfig/gist.pc \
+    share/dbus-1/system-services/org.gistd.Manager1.service \
     share/man/man8/gistd.8 share/man/man3/gist_open.3 share/bash-completion/completions/gistctl \
     share/zsh/site-functions/_gistctl share/fish/vendor_completions.d/gist-http.fish lib/gistd/complete \
     share/doc/gistd/README.md share/doc/gistd/docs/memory.md share/doc/gistd/gistd.conf lib/systemd/system/gistd.service \

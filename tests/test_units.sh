@@ -19,7 +19,8 @@ here=$(pwd)
 # user that this machine has.
 mkdir "$tmp/system" "$tmp/user"
 for unit in system/gistd.service system/gistd.socket user/gistd.service user/gistd.socket \
-    system/gist-http.service system/gist-http.socket user/gist-http.service user/gist-http.socket; do
+    system/gist-http.service system/gist-http.socket user/gist-http.service user/gist-http.socket \
+    system/gist-dbus.service user/gist-dbus.service; do
     sed -e "s|/usr/bin/gist|$here/$BUILD/gist|" -e 's|^User=gist.*|User=daemon|' \
         -e 's|Group\(s*\)=gist.*|Group\1=daemon|' \
         "systemd/${unit#system/}" >"$tmp/$unit"
@@ -36,17 +37,19 @@ verify() {
         exit 1
     fi
 }
-verify "$tmp"/system/gistd.service "$tmp"/system/gistd.socket "$tmp"/system/gist-http.service "$tmp"/system/gist-http.socket
+verify "$tmp"/system/gistd.service "$tmp"/system/gistd.socket "$tmp"/system/gist-http.service "$tmp"/system/gist-http.socket \
+    "$tmp"/system/gist-dbus.service
 # And with what lets it use GPUs.
 mkdir -p "$tmp/gpu/gistd.service.d"
 cp "$tmp/system/gistd.service" "$tmp/system/gistd.socket" "$tmp/gpu/"
 cp systemd/gistd.service.d/cuda.conf "$tmp/gpu/gistd.service.d/"
 SYSTEMD_UNIT_PATH="$tmp/gpu:" verify "$tmp/gpu/gistd.service"
 export XDG_RUNTIME_DIR="$tmp"
-verify --user "$tmp"/user/gistd.service "$tmp"/user/gistd.socket "$tmp"/user/gist-http.service "$tmp"/user/gist-http.socket
+verify --user "$tmp"/user/gistd.service "$tmp"/user/gistd.socket "$tmp"/user/gist-http.service "$tmp"/user/gist-http.socket \
+    "$tmp"/user/gist-dbus.service
 
 # 2.0 of 10: anything above means that a line of the hardening went missing.
-for unit in gistd gist-http; do
+for unit in gistd gist-http gist-dbus; do
     systemd-analyze security --offline=true --threshold=20 "$tmp/system/$unit.service" >"$tmp/security" || {
         cat "$tmp/security"
         exit 1

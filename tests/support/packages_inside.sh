@@ -98,10 +98,10 @@ check 'no file of before is left' [ ! -e /usr/share/doc/gistd/of-the-version-bef
 
 # --- removed -------------------------------------------------------------------------------------
 
-check 'it is removed' dpkg --remove gistd gist-http gistd-tools gistd-train gistd-adapters libgist-dev libgist0
+check 'it is removed' dpkg --remove gistd gist-http gist-dbus gistd-tools gistd-train gistd-adapters libgist-dev libgist0
 check 'settings and models stay' [ -e /etc/gistd/gistd.conf -a -e /var/lib/gistd/model.gguf ]
-check 'no process is left' not pgrep -x 'gistd|gist-http'
-check 'it is purged' dpkg --purge gistd gist-http gistd-tools gistd-train gistd-adapters libgist-dev libgist0
+check 'no process is left' not pgrep -x 'gistd|gist-http|gist-dbus'
+check 'it is purged' dpkg --purge gistd gist-http gist-dbus gistd-tools gistd-train gistd-adapters libgist-dev libgist0
 look | grep -v ' /etc/[a-z]*-$' | sort >/tmp/after
 check 'nothing is left, and nothing is missing' diff /tmp/before /tmp/after
 check 'nor a user' not sh -c 'getent passwd gistd gist-http; getent group gistd gist-http'
