@@ -117,6 +117,7 @@ static int say_hello(gist_conn *c, const char *name)
     int err;
 
     r.msg.u.hello.client = name;
+    r.msg.u.hello.hears_loading = true;
     r.on_reply = keep_welcome;
     err = gist_run(&r, GIST_CONNECT_MS);
     if (err == 0 && !c->info_mem)
@@ -254,6 +255,12 @@ void gist_disconnect(gist_conn *c)
     free(c->info_mem);
     free(c->stats_mem);
     free(c);
+}
+
+void gist_on_loading(gist_conn *c, gist_loading_fn *on_loading, void *arg)
+{
+    c->on_loading = on_loading;
+    c->loading_arg = arg;
 }
 
 /* --- small calls ------------------------------------------------------------------------------ */

@@ -140,7 +140,9 @@ struct gist_conn {
     bool several; /* and several answers of one request */
     bool realms;  /* and realms */
     bool deadlines;
-    uint32_t deadline_ms; /* of requests that are made now; 0: none */
+    uint32_t deadline_ms;        /* of requests that are made now; 0: none */
+    gist_loading_fn *on_loading; /* of a model that a request waits for; or NULL */
+    void *loading_arg;
     char *info_mem;
     void *stats_mem;
     struct gist_stats stats; /* the last */

@@ -338,6 +338,14 @@ static int go_on(struct gist_request *r)
     return 0;
 }
 
+static void hear_loading(struct gist_request *r, unsigned percent)
+{
+    gist_conn *c = r->conn;
+
+    if (c->on_loading && c->on_loading(c->loading_arg, percent) != 0)
+        gist_request_cancel(r);
+}
+
 static int take_reply(gist_conn *c, const struct chan_msg *msg)
 {
     struct gist_request *r;
@@ -363,6 +371,10 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
     }
     if (rep.kind == WIRE_REP__N) {
         pass_over(r, &rep);
+        return 0;
+    }
+    if (rep.kind == WIRE_LOADING) {
+        hear_loading(r, rep.u.loading.percent);
         return 0;
     }
     if (!all_sent(r)) { /* a part; pump() sends the next one */

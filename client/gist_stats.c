@@ -131,7 +131,11 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .client_errors_total = w->client_errors_total,
                               .drafted_tokens_total = w->drafted_tokens_total,
                               .accepted_tokens_total = w->accepted_tokens_total,
-                              .requests_waiting = w->requests_waiting };
+                              .requests_waiting = w->requests_waiting,
+                              .pages_returned = w->pages_returned,
+                              .idle = w->idle,
+                              .idles_total = w->idles_total,
+                              .pressures_total = w->pressures_total };
 }
 
 /* NULL: no memory. */

@@ -112,4 +112,7 @@ uint64_t ctl_now_ns(void);
 /* Requests from now on have the time that is left until then, of ctl_now_ns; 0: any time. */
 int ctl_set_end(gist_conn *c, uint64_t end_ns);
 
+/* Before anything else is printed: the line that tells of a model being loaded is taken away. */
+void ctl_loading_end(void);
+
 #endif

@@ -59,6 +59,7 @@ int ctl_fail_gist(const gist_conn *c, int err)
 {
     const char *text = gist_error(c);
 
+    ctl_loading_end();
     if (err == -ECANCELED && ctl_interrupt_came())
         return CTL_INTERRUPTED;
     ctl_fail(CTL_FAILED, "%s", text && *text ? text : strerror(-err));
@@ -85,6 +86,26 @@ static int show_loading(void *arg, unsigned percent)
     return 0;
 }
 
+/* Of a model that the daemon had given back: it is loaded inside any later call. */
+static struct loading again;
+
+static int show_loading_again(void *arg, unsigned percent)
+{
+    struct loading *l = arg;
+
+    if (percent < 100)
+        return show_loading(l, percent);
+    ctl_loading_end();
+    return 0;
+}
+
+void ctl_loading_end(void)
+{
+    if (again.shown)
+        fputs("\r\033[K", stderr);
+    again.shown = false;
+}
+
 static int connect_failed(int err)
 {
     ctl_fail_gist(NULL, err);
@@ -105,7 +126,11 @@ int ctl_connect(gist_conn **ret_conn)
 
     if (l.shown)
         fputs("\r\033[K", stderr);
-    return r < 0 ? connect_failed(r) : CTL_OK;
+    if (r < 0)
+        return connect_failed(r);
+    again.terminal = l.terminal;
+    gist_on_loading(*ret_conn, show_loading_again, &again);
+    return CTL_OK;
 }
 
 static int keep_percent(void *arg, unsigned percent)

@@ -120,6 +120,11 @@ static void print_text(const struct gist_stats *s)
     if (s->adapters[0])
         shown_line(stdout, "adapters    %s", s->adapters);
     print_memory(s);
+    if (s->idle)
+        puts("idle        the weights' memory is given back; the next request loads them again");
+    if (s->pages_returned > 0)
+        printf("            %s of free pages are given back until they are used\n",
+               ctl_human_bytes((uint64_t)s->pages_returned * s->page_bytes, t));
     if (s->n_documents > 0)
         printf("documents   %u in memory, %u pages pinned\n", s->n_documents, s->pinned_pages);
     print_store(s->store, s->store_off);
@@ -267,6 +272,10 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "pages", s->pages);
     ctl_json_u64(&j, "pages_free", s->pages_free);
     ctl_json_u64(&j, "pages_cached", s->pages_cached);
+    ctl_json_u64(&j, "pages_returned", s->pages_returned);
+    ctl_json_bool(&j, "idle", s->idle);
+    ctl_json_u64(&j, "idles_total", s->idles_total);
+    ctl_json_u64(&j, "memory_pressures_total", s->pressures_total);
     ctl_json_u64(&j, "documents", s->n_documents);
     ctl_json_u64(&j, "pinned_pages", s->pinned_pages);
     ctl_json_u64(&j, "requests_running", s->requests_running);

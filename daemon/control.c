@@ -46,7 +46,13 @@
 
 /* What an epoll event is about: a slot's index, or one of these. Not a pointer: an event that was
  * fetched before its slot was closed is then told by the slot's state. */
-enum { ABOUT_LISTENER = -1, ABOUT_SIGNALS = -2, ABOUT_LETTERS = -3, ABOUT_SCRAPE = -4 };
+enum {
+    ABOUT_LISTENER = -1,
+    ABOUT_SIGNALS = -2,
+    ABOUT_LETTERS = -3,
+    ABOUT_SCRAPE = -4,
+    ABOUT_PRESSURE = -5
+};
 
 enum slot_state { SLOT_FREE, SLOT_SHAKING, SLOT_WAITING, SLOT_OPEN, SLOT_DYING };
 
@@ -128,8 +134,11 @@ static struct control_slot *new_slot(struct control *c)
  * user, has to know what would help. */
 static void refuse(int sock, const char *text)
 {
+    struct journal_about about = { .message = JOURNAL_REFUSED };
+
+    (void)handshake_peer(sock, &about.pid, &about.uid);
     (void)handshake_refuse(sock, HANDSHAKE_FULL, text);
-    log_peer_warning("a client was refused: %s", text);
+    log_peer_about(LOG_LEVEL_WARNING, &about, "a client was refused: %s", text);
 }
 
 /* Why there is no channel or no connection. Descriptors are the likely reason, since a client takes
@@ -394,17 +403,13 @@ static void close_late(struct control *c, uint64_t now)
 /* Who came earlier has waited, and is let in now. */
 static void start_serving(struct control *c)
 {
-    const struct sched_serving *v = &c->sched->serving;
-    char status[512];
+    const char *status = c->sched->serving.status;
 
     /* READY crossed STOP: the scheduler may have freed all by now. */
     if (c->stopping)
         return;
-    (void)snprintf(status, sizeof(status),
-                   "Serving %s on %.128s: %u threads, %s, context for %" PRIu64 " tokens", v->model,
-                   c->listener->path, v->threads, v->kernels, v->tokens);
     c->serving = true;
-    log_info("%s", status);
+    log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_SERVING }, "%s", status);
     for (uint32_t i = 0; i < c->n_slots && c->n_waiting > 0; i++)
         if (c->slots[i].state == SLOT_WAITING)
             admit(c, &c->slots[i]);
@@ -435,6 +440,9 @@ static void on_letters(struct control *c)
             c->asked = false;
             scrape_answer(c->scrape, l.metrics);
             break;
+        case MAILBOX_PRESSURE:
+            c->pressed = false;
+            break;
         default:
             break;
         }
@@ -456,6 +464,21 @@ static void on_scrape(struct control *c)
     mailbox_put(c->to_sched, &l);
 }
 
+static void on_pressure(struct control *c, uint32_t events)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_PRESSURE };
+    bool gone, told = pressure_take(c->pressure, events, clock_ns(), &gone);
+
+    if (gone) {
+        log_debug("nobody tells any more when memory is short");
+        unwatch(c, c->pressure->fd);
+    }
+    if (!told || c->pressed || !c->serving || c->stopping)
+        return;
+    c->pressed = true;
+    mailbox_put(c->to_sched, &l);
+}
+
 /* Once: a second SIGTERM of an impatient user changes nothing, and the mailbox has room for one
  * STOP. While the model loads the scheduler looks for it between two parts of the file. */
 static void stop(struct control *c, const char *reason)
@@ -465,7 +488,8 @@ static void stop(struct control *c, const char *reason)
     if (c->stopping)
         return;
     c->stopping = true;
-    log_info("stopping: %s", reason);
+    log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_STOPPING },
+              "stopping: %s", reason);
     notify_stopping(); /* first: freeing gigabytes takes a while */
     refuse_waiting(c, "the daemon is shutting down");
     mailbox_put(c->to_sched, &l);
@@ -541,7 +565,7 @@ static void on_time(struct control *c)
     }
 }
 
-static void on_event(struct control *c, int64_t about)
+static void on_event(struct control *c, int64_t about, uint32_t events)
 {
     struct control_slot *s;
 
@@ -557,6 +581,9 @@ static void on_event(struct control *c, int64_t about)
         return;
     case ABOUT_SCRAPE:
         on_scrape(c);
+        return;
+    case ABOUT_PRESSURE:
+        on_pressure(c, events);
         return;
     }
     /* The slot may have been closed by an earlier event of the same round, and taken by a new peer
@@ -583,7 +610,7 @@ int control_run(struct control *c)
         if (n < 0 && errno != EINTR)
             return -errno;
         for (int i = 0; i < n; i++)
-            on_event(c, (int64_t)ev[i].data.u64);
+            on_event(c, (int64_t)ev[i].data.u64, ev[i].events);
         on_time(c);
     }
     return 0;
@@ -636,6 +663,10 @@ int control_open(struct control *c)
         r = watch(c, c->listener->fd, ABOUT_LISTENER, EPOLLIN);
     if (r == 0 && c->scrape && c->scrape->epoll >= 0)
         r = watch(c, c->scrape->epoll, ABOUT_SCRAPE, EPOLLIN);
+    /* Not the kernel's, but a plain file: nobody will tell. */
+    if (r == 0 && c->pressure && c->pressure->fd >= 0 &&
+        watch(c, c->pressure->fd, ABOUT_PRESSURE, c->pressure->events) < 0)
+        log_debug("nobody tells when memory is short: that file can't be waited for");
     if (r < 0)
         control_close(c);
     c->watchdog_ns = notify_watchdog_ns();

@@ -26,6 +26,7 @@
 #include "daemon/config.h"
 #include "daemon/listener.h"
 #include "daemon/mailbox.h"
+#include "daemon/pressure.h"
 #include "daemon/scrape.h"
 
 struct sched;
@@ -37,8 +38,10 @@ struct control {
     struct listener *listener;
     struct sched *sched; /* its letters' result, heartbeat and name of the model */
     struct mailbox *to_sched, *from_sched;
-    struct scrape *scrape; /* NULL: nobody reads metrics */
-    bool asked;            /* the scheduler, for numbers */
+    struct scrape *scrape;     /* NULL: nobody reads metrics */
+    bool asked;                /* the scheduler, for numbers */
+    struct pressure *pressure; /* NULL: nobody tells when memory is short */
+    bool pressed;              /* the scheduler, and it has not heard of it yet */
     int epoll, signals;
     int reserve; /* a descriptor to do without, so that a client can be told there are none */
     struct control_slot *slots;

@@ -56,7 +56,6 @@ void keep_drop(struct keep *k)
 
 void keep_settle(struct keep *k, const struct model *m)
 {
-    char name[NOTIFY_NAME_MAX + 1];
     int r;
 
     if (k->kept.used < 0)
@@ -64,18 +63,29 @@ void keep_settle(struct keep *k, const struct model *m)
     for (uint32_t i = 0; i < k->kept.n_found; i++)
         if ((int)i != k->kept.used)
             remove_found(k, i);
+    (void)snprintf(k->name, sizeof(k->name), NOTIFY_KEPT_PREFIX "%.16s", m->digest);
     if (k->kept.used >= 0)
         log_info("the weights are those that the service manager kept: nothing was read");
     if (k->kept.fd >= 0) {
-        (void)snprintf(name, sizeof(name), NOTIFY_KEPT_PREFIX "%.16s", m->digest);
-        r = notify_keep(k->kept.fd, name);
+        r = notify_keep(k->kept.fd, k->name);
         if (r < 0)
             (void)why_set(&k->kept.not_kept, r, "the service manager can't be told: %s",
                           strerror(-r));
     }
+    if (k->kept.used < 0 && (k->kept.fd < 0 || k->kept.not_kept.text[0]))
+        k->name[0] = '\0';
     if (k->kept.not_kept.text[0])
         log_warning("the weights are not kept for the next start: %s", k->kept.not_kept.text);
     keep_close(k);
+}
+
+void keep_leave(struct keep *k)
+{
+    if (k->name[0])
+        notify_forget(k->name);
+    k->name[0] = '\0';
+    k->kept.used = -1;
+    k->kept.not_used.text[0] = k->kept.not_kept.text[0] = '\0';
 }
 
 void keep_close(struct keep *k)

@@ -25,6 +25,7 @@ struct model;
 struct keep {
     struct kept kept; /* for model_open_as */
     struct notify_kept found[KEPT_FOUND_MAX];
+    char name[NOTIFY_NAME_MAX + 1]; /* of what the manager has of this process; empty: nothing */
 };
 
 /* Takes over what the manager hands us, also where nothing is to be kept. */
@@ -34,6 +35,9 @@ void keep_drop(struct keep *k);
 /* The model is there: its weights go to the manager if they are new, and the log says what was
  * not possible. */
 void keep_settle(struct keep *k, const struct model *m);
+/* The model's weights are given back: the manager's copy goes, too, and those that are read later
+ * are new ones. */
+void keep_leave(struct keep *k);
 void keep_close(struct keep *k);
 
 #endif

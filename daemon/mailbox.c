@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /* M3, which for one client and more is M4's number at least. */
-#define MAILBOX_LETTERS(n_clients) (3 * (n_clients) + 2)
+#define MAILBOX_LETTERS(n_clients) (3 * (n_clients) + 3)
 
 /* All of it now: a letter must not fail for want of memory, since there is nobody to tell. */
 int mailbox_open(struct mailbox *m, uint32_t n_clients)

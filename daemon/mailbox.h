@@ -7,6 +7,7 @@
  *     control -> scheduler   ADOPT (a client shook hands)  DEAD (its socket ended)   STOP
  *     scheduler -> control   GONE (all it had is freed; the socket may go too)  READY  STOPPED
  *     there and back         METRICS (numbers are wanted; they are there)
+ *                            PRESSURE (memory is short; that was heard)
  *
  * Letters cross: what a letter says was so when it was written. So a letter names a client by an
  * id that is never used again, both sides take one for a client that they no longer know, and who
@@ -20,11 +21,11 @@
  *   M3  To the scheduler a place has at most three letters waiting: its client's ADOPT and DEAD,
  *       and the DEAD of the client before. Not more: by M1 the next ADOPT needs this client's
  *       GONE, which by M2 follows the taking of its ADOPT, and letters are taken in order, so
- *       that the DEAD before it was taken too. With STOP, which is sent once, and METRICS, of which
- *       there is one under way: 3 max-clients + 2.
+ *       that the DEAD before it was taken too. With STOP, which is sent once, and METRICS and
+ *       PRESSURE, of which there is one each under way: 3 max-clients + 3.
  *   M4  To the control thread a place has one letter waiting at most: the next GONE is that of a
- *       client adopted after this one was taken. With READY, STOPPED and METRICS: max-clients + 3,
- *       which is no more for one client.
+ *       client adopted after this one was taken. With READY, STOPPED, METRICS and PRESSURE:
+ *       max-clients + 4, which is no more for one client.
  * mailbox_open makes room for the larger of the two, and mailbox_put asserts that there is some.
  *
  * Threads    mailbox_put: the writer's thread only. mailbox_take, mailbox_drain: the reader's only.
@@ -48,7 +49,8 @@ enum mailbox_kind {
     MAILBOX_GONE,
     MAILBOX_READY,
     MAILBOX_STOPPED,
-    MAILBOX_METRICS
+    MAILBOX_METRICS,
+    MAILBOX_PRESSURE
 };
 
 struct mailbox_letter {

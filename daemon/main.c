@@ -64,14 +64,16 @@ static void raise_descriptors(const struct config *config)
 
 /* Both threads, until the scheduler has stopped. */
 static int run(const struct config *config, struct listener *listener, struct scrape *scrape,
-               struct sched *sched, struct mailbox *to_sched, struct mailbox *from_sched)
+               struct pressure *pressure, struct sched *sched, struct mailbox *to_sched,
+               struct mailbox *from_sched)
 {
     struct control control = { .config = config,
                                .listener = listener,
                                .sched = sched,
                                .to_sched = to_sched,
                                .from_sched = from_sched,
-                               .scrape = scrape };
+                               .scrape = scrape,
+                               .pressure = pressure };
     pthread_t thread;
     int r;
 
@@ -109,6 +111,7 @@ static int serve_on(const struct config *config, struct sched *sched, struct mai
     struct scrape *scrape = calloc(1, sizeof(*scrape));
     struct why why = { "" };
     struct listener listener;
+    struct pressure pressure;
     struct keep keep;
     int r = scrape ? listener_open(&listener, config, &why) : -ENOMEM;
 
@@ -118,16 +121,19 @@ static int serve_on(const struct config *config, struct sched *sched, struct mai
         return r;
     }
     keep_open(&keep, config);
+    pressure_open(&pressure, config, "");
     sched->keep = &keep;
     sched->shared = listener.shared;
+    sched->socket = listener.path;
     r = scrape_open(scrape, config, &listener, &why);
     if (r == 0)
         r = sandbox_enter(config, &listener, scrape, &why);
     if (r < 0)
         log_error("%s", why.text);
     else
-        r = run(config, &listener, scrape, sched, to_sched, from_sched);
+        r = run(config, &listener, scrape, &pressure, sched, to_sched, from_sched);
     scrape_close(scrape);
+    pressure_close(&pressure);
     keep_close(&keep);
     listener_close(&listener);
     free(scrape);

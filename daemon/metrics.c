@@ -67,6 +67,10 @@ void metrics_fill(struct metrics *m, struct sched *s)
         .page_bytes = b->pool.page_bytes,
         .weights_bytes = b->model->weights_len,
         .kv_bytes = b->pool.mem_len,
+        .idle = s->idle.down,
+        .pages_returned = b->pool.n_away,
+        .idles = s->idle.n,
+        .pressures = s->idle.n_pressed,
         .meter = s->meter,
         .stand_in = b->stand_in,
     };
@@ -177,7 +181,13 @@ static void print_memory(const struct metrics *m, bool all, FILE *out)
                   m->pages - m->pages_free - m->pages_cached, m->pages_cached, m->pages_free);
     number(out, "kv_page_bytes", "gauge", "Size of a page.", m->page_bytes);
     number(out, "kv_bytes", "gauge", "Size of the pool.", m->kv_bytes);
+    number(out, "kv_returned_bytes", "gauge",
+           "Of free pages: given back to the machine until they are used.",
+           m->pages_returned * m->page_bytes);
     number(out, "weights_bytes", "gauge", "Size of the model's weights.", m->weights_bytes);
+    number(out, "idle", "gauge", "1: the weights are given back until they are used.", m->idle);
+    number(out, "idles_total", "counter", "Times that they were.", m->idles);
+    number(out, "memory_pressures_total", "counter", "Times that memory was short.", m->pressures);
     if (!m->store)
         return;
     number(out, "store_bytes", "gauge", "What the store has on disk.", m->store_bytes);

@@ -34,6 +34,9 @@ struct metrics {
     uint32_t clients, sessions, running, waiting;
     uint32_t pages, pages_free, pages_cached;
     uint64_t page_bytes, weights_bytes, kv_bytes;
+    bool idle;
+    uint32_t pages_returned;
+    uint64_t idles, pressures;
     bool store;
     uint64_t store_bytes, store_limit, store_records, store_written, store_read, store_refused;
     struct meter meter;

@@ -28,6 +28,11 @@ void notify_ready(const char *status)
     (void)sd_notifyf(0, "READY=1\nSTATUS=%s", status);
 }
 
+void notify_status(const char *status)
+{
+    (void)sd_notifyf(0, "STATUS=%s", status);
+}
+
 void notify_stopping(void)
 {
     (void)sd_notify(0, "STOPPING=1\nSTATUS=Stopping");

@@ -12,6 +12,7 @@
 
 void notify_loading(unsigned percent); /* STATUS=, when the number changed */
 void notify_ready(const char *status);
+void notify_status(const char *status);
 void notify_stopping(void);
 void notify_saving(unsigned n); /* STATUS=: segments that are to be written before the end */
 void notify_watchdog(void);

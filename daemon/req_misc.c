@@ -14,6 +14,7 @@ static int hello_start(struct sched *s, struct request *r, const struct wire_req
     (void)bulk;
     request_label(r->client->name, sizeof(r->client->name), m->u.hello.client);
     r->client->greeted = true;
+    r->client->hears_loading = m->u.hello.hears_loading;
     r->last = (struct wire_rep){ .kind = WIRE_WELCOME };
     r->last.u.welcome.version = GISTD_VERSION;
     r->last.u.welcome.model = b->model->name;

@@ -242,8 +242,14 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .client_errors_total = s->totals.client_errors,
         .drafted_tokens_total = s->totals.drafted_tokens,
         .accepted_tokens_total = s->totals.accepted_tokens,
+        .idle = s->idle.down,
+        .idles_total = s->idle.n,
+        .pages_returned = b->pool.n_away,
+        .pressures_total = s->idle.n_pressed,
     };
     fill_weights(b->model, ret);
+    if (s->idle.down)
+        ret->weights_memory = 0;
 }
 
 static void free_lists(struct stats *t)

@@ -152,6 +152,10 @@ static bool take_letters(struct sched *s)
             metrics_fill(l.metrics, s);
             mailbox_put(s->outbox, &l);
             break;
+        case MAILBOX_PRESSURE: /* pages go between steps */
+            s->idle.pressed = true;
+            mailbox_put(s->outbox, &l);
+            break;
         default:
             assert(!"a letter for the other side");
         }
@@ -359,7 +363,7 @@ static bool work(struct sched *s)
         if (worked) {
             TAILQ_REMOVE(&s->active, r, link);
             TAILQ_INSERT_TAIL(&s->active, r, link);
-            if (r->ops->work)
+            if (r->ops->work && !(s->idle.down && request_computes(r)))
                 any |= r->ops->work(s, r);
         }
         request_deliver(s, r);
@@ -412,6 +416,7 @@ static bool step(struct sched *s)
         c->blocked = false;
     any |= reap(s);
     any |= lost_look(s);
+    any |= idle_look(s);
     /* Before work, which may wait for what came from the disk. */
     any |= look_after_store(s);
     /* What ends at once was answered above: back to the rings, where the next one may be. */
@@ -419,7 +424,7 @@ static bool step(struct sched *s)
         any |= work(s);
         if (!s->stopping) {
             seat_home(&s->seat);
-            ran = batch_run(s);
+            ran = !s->idle.down && batch_run(s);
         }
     }
     /* Without a batch nobody's answer is held up by frames: the next look may take its time. */
@@ -517,9 +522,9 @@ static int sooner(int a, int b)
 }
 
 /* Sleeps without a timeout, but for the time until the end of a session is to be written, until the
- * disk should have answered, or until somebody's deadline: an idle daemon makes no system call at
- * all. What the scheduler waits for always rings: a letter's bell, a client's, the disk's, a
- * device's or a grammar's. */
+ * disk should have answered, until memory is given back that nobody uses (--idle), or until
+ * somebody's deadline: an idle daemon makes no system call at all. What the scheduler waits for
+ * always rings: a letter's bell, a client's, the disk's, a device's or a grammar's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
@@ -530,6 +535,7 @@ static void idle(struct sched *s)
     timeout = s->served.tier ? tier_timeout_ms(s->served.tier) : -1;
     timeout = sooner(timeout, request_watch_ms(s));
     timeout = sooner(timeout, request_deadline_ms(s));
+    timeout = sooner(timeout, idle_timeout_ms(s));
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);
@@ -640,10 +646,10 @@ static void describe(struct sched *s)
 {
     const struct served *b = &s->served;
 
-    (void)snprintf(s->serving.model, sizeof(s->serving.model), "%s", b->model->name);
-    s->serving.kernels = b->info.cpu;
-    s->serving.threads = b->info.threads;
-    s->serving.tokens = (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS;
+    (void)snprintf(s->serving.status, sizeof(s->serving.status),
+                   "Serving %s on %.128s: %u threads, %s, context for %" PRIu64 " tokens",
+                   b->model->name, s->socket ? s->socket : "", b->info.threads, b->info.cpu,
+                   (uint64_t)b->pool.n_pages * POOL_PAGE_TOKENS);
 }
 
 /* What sessions leave behind follows them to the disk, for a bounded time: who stops the daemon is
@@ -711,6 +717,8 @@ bool sched_open(struct sched *s)
     if (s->result < 0)
         return false;
     describe(s);
+    if (s->config->idle && !served_can_rest(&s->served))
+        log_warning("option idle: device %s gives no memory back", s->config->device);
     mailbox_put(s->outbox, &letter);
     return true;
 }

@@ -21,6 +21,7 @@
 #include "daemon/draft.h"
 #include "daemon/follow.h"
 #include "daemon/grammars.h"
+#include "daemon/idle.h"
 #include "daemon/lost.h"
 #include "daemon/mailbox.h"
 #include "daemon/meter.h"
@@ -41,10 +42,7 @@ TAILQ_HEAD(request_list, request);
 /* What the control thread says of the model: a copy, since the model itself may be freed while
  * READY is under way. */
 struct sched_serving {
-    char model[129];
-    const char *kernels; /* a name that is never freed */
-    uint32_t threads;
-    uint64_t tokens;
+    char status[512];
 };
 
 struct sched_totals {
@@ -56,8 +54,9 @@ struct sched {
     /* Set by the control thread before the start. */
     const struct config *config;
     struct mailbox *inbox, *outbox;
-    struct keep *keep; /* may be NULL */
-    bool shared;       /* users other than the daemon's own may connect */
+    struct keep *keep;  /* may be NULL */
+    bool shared;        /* users other than the daemon's own may connect */
+    const char *socket; /* its path, for people */
 
     /* The scheduler's. */
     struct served served;
@@ -105,6 +104,7 @@ struct sched {
     struct trace trace;
     struct degraded degraded; /* the store */
     struct lost lost;         /* the device */
+    struct idle idle;
 
     /* Written by the scheduler, read by the control thread: is it alive? */
     _Atomic uint64_t heartbeat;

@@ -226,8 +226,9 @@ static void say_source(const struct model *m)
              st.memory, st.resident, st.streamed);
 }
 
-static int load_model(struct served *b, const struct config *c, struct keep *keep,
-                      const struct model_progress *progress, struct why *why)
+/* From where it is there soonest. */
+static int open_model(const struct served *b, const struct config *c, struct keep *keep,
+                      const struct model_progress *progress, struct model **ret, struct why *why)
 {
     const struct io_options io = { .kind = (enum io_kind)c->io };
     struct loading l = { b, c, keep };
@@ -238,18 +239,39 @@ static int load_model(struct served *b, const struct config *c, struct keep *kee
                                .weight_bytes = c->weight_bytes,
                                .io = &io };
     char images[CACHE_DIR_MAX];
-    uint64_t start = clock_ns();
-    int r;
 
     o.images = weight_image_folder(c, images) ? images : NULL;
-    r = model_open_as(c->model, b->backend, &o, &b->model, why);
-    if (r < 0)
-        return r;
+    return model_open_as(c->model, b->backend, &o, ret, why);
+}
+
+/* Behind that, which took since start_ns: what the next one will have. */
+static void settle_model(struct served *b, const struct config *c, struct keep *keep,
+                         uint64_t start_ns)
+{
     if (keep)
         keep_settle(keep, b->model);
     say_source(b->model);
-    weight_image_start(c, b->model, clock_ns() - start, &b->image);
-    return 0;
+    weight_image_start(c, b->model, clock_ns() - start_ns, &b->image);
+}
+
+static int load_model(struct served *b, const struct config *c, struct keep *keep,
+                      const struct model_progress *progress, struct why *why)
+{
+    uint64_t start = clock_ns();
+    int r = open_model(b, c, keep, progress, &b->model, why);
+
+    if (r == 0)
+        settle_model(b, c, keep, start);
+    return r;
+}
+
+/* The system's limit of locked memory may be too low: served all the same. */
+static void lock_weights(const struct served *b)
+{
+    int r = b->backend->ops->lock(b->backend, b->model->mem, b->model->mem_len);
+
+    if (r < 0)
+        log_warning("weights are not locked in memory: %s", strerror(-r));
 }
 
 int served_load(struct served *b, const struct config *c, struct keep *keep,
@@ -283,11 +305,8 @@ int served_load(struct served *b, const struct config *c, struct keep *keep,
     r = chat_open(b->model->file, &b->chat, &b->chat_why);
     if (r == -ENOENT)
         (void)why_set(&b->chat_why, r, "the model has no chat template");
-    if (c->mlock) {
-        r = b->backend->ops->lock(b->backend, b->model->mem, b->model->mem_len);
-        if (r < 0)
-            log_warning("weights are not locked in memory: %s", strerror(-r));
-    }
+    if (c->mlock)
+        lock_weights(b);
     return 0;
 }
 
@@ -408,6 +427,17 @@ void served_leave(struct served *b)
     model_leave(b->model);
 }
 
+/* The same file, whatever was written to it since: sessions go on with what it computed. */
+static int take_model(struct served *b, const struct config *c, struct model *m, struct why *why)
+{
+    if (memcmp(m->digest, b->model->digest, sizeof(m->digest)) != 0) {
+        model_close(m);
+        return why_set(why, -ESTALE, "%s: it is another model now: restart gistd", c->model);
+    }
+    model_take(b->model, m);
+    return 0;
+}
+
 static int read_model_again(struct served *b, const struct config *c,
                             const struct model_progress *progress, struct why *why)
 {
@@ -415,14 +445,7 @@ static int read_model_again(struct served *b, const struct config *c,
     struct model *m;
     int r = model_open_as(c->model, b->backend, &o, &m, why);
 
-    if (r < 0)
-        return r;
-    if (memcmp(m->digest, b->model->digest, sizeof(m->digest)) != 0) {
-        model_close(m);
-        return why_set(why, -ESTALE, "%s: it is another model now: restart gistd", c->model);
-    }
-    model_take(b->model, m);
-    return 0;
+    return r < 0 ? r : take_model(b, c, m, why);
 }
 
 /* In the order that they were opened in; -EINVAL of open_adapter: its name is there already, so
@@ -459,6 +482,63 @@ int served_again(struct served *b, const struct config *c, const struct model_pr
     if (r < 0)
         served_leave(b);
     return r;
+}
+
+/* --- nobody wants the model for a while ------------------------------------------------------- */
+
+bool served_can_rest(const struct served *b)
+{
+    return b->backend->ops->discard || b->backend->ops->reopen;
+}
+
+uint64_t served_rest(struct served *b, struct keep *keep)
+{
+    uint64_t bytes = b->model->mem_len;
+
+    weight_image_close(b->image);
+    b->image = NULL;
+    if (!b->backend->ops->discard) {
+        bytes += b->pool.mem_len;
+        served_leave(b);
+        return bytes;
+    }
+    model_leave(b->model);
+    if (keep)
+        keep_leave(keep);
+    return bytes + pool_discard(&b->pool);
+}
+
+/* Pages that the machine has no room for now are taken when they are used. */
+static void refill_pool(struct served *b)
+{
+    uint64_t need = (uint64_t)b->pool.n_away * b->pool.page_bytes + HEADROOM_RESERVE;
+    struct headroom room;
+
+    headroom_read("", &room);
+    if (room.bytes < need || pool_refill(&b->pool) < 0)
+        log_warning("context memory is not all there yet, %s: it is taken as it is used",
+                    room.cause);
+}
+
+int served_wake(struct served *b, const struct config *c, struct keep *keep,
+                const struct model_progress *progress, struct why *why)
+{
+    uint64_t start = clock_ns();
+    struct model *m;
+    int r;
+
+    if (!b->backend->ops->discard)
+        return served_again(b, c, progress, why);
+    r = open_model(b, c, keep, progress, &m, why);
+    if (r == 0)
+        r = take_model(b, c, m, why);
+    if (r < 0)
+        return r;
+    settle_model(b, c, keep, start);
+    if (c->mlock)
+        lock_weights(b);
+    refill_pool(b);
+    return 0;
 }
 
 void served_close(struct served *b)

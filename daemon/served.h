@@ -75,6 +75,18 @@ void served_leave(struct served *b);
 int served_again(struct served *b, const struct config *c, const struct model_progress *progress,
                  struct why *why);
 
+/* --- nobody wants the model for a while (daemon/idle.h) ----------------------------------------
+ *
+ * Where the backend gives parts of its memory back the weights go, and the pages that are free; its
+ * other pages stay. Else, of a device, all goes, so that no page may be in use. false: neither.
+ */
+bool served_can_rest(const struct served *b);
+/* The bytes that were given back. */
+uint64_t served_rest(struct served *b, struct keep *keep);
+/* All of it is there again, as it was. After an error as before. */
+int served_wake(struct served *b, const struct config *c, struct keep *keep,
+                const struct model_progress *progress, struct why *why);
+
 /* Pages that can be had: free ones, and those that are only kept in case they are of use again. */
 uint32_t served_pages_free(const struct served *b);
 

@@ -29,7 +29,7 @@ struct weight_image {
     const struct model *model;
     enum io_kind io;
     pthread_t thread;
-    atomic_bool stop;
+    atomic_bool stop, done;
 };
 
 bool weight_image_folder(const struct config *c, char ret[CACHE_DIR_MAX])
@@ -84,6 +84,7 @@ static void *write_it(void *arg)
                  w->folder, image_len(&w->model->packed), (double)(clock_ns() - start) / 1e9);
     else if (r != -ECANCELED)
         log_warning("the packed weights are not kept for the next start: %s", why.text);
+    atomic_store_explicit(&w->done, true, memory_order_relaxed);
     return NULL;
 }
 
@@ -150,6 +151,11 @@ void weight_image_start(const struct config *c, const struct model *m, uint64_t 
         return;
     }
     *ret = w;
+}
+
+bool weight_image_busy(const struct weight_image *w)
+{
+    return w && !atomic_load_explicit(&w->done, memory_order_relaxed);
 }
 
 void weight_image_close(struct weight_image *w)

@@ -24,6 +24,8 @@ bool weight_image_folder(const struct config *c, char ret[CACHE_DIR_MAX]);
  * what is to be closed before the model. */
 void weight_image_start(const struct config *c, const struct model *m, uint64_t load_ns,
                         struct weight_image **ret);
+/* It is still being written. NULL: it is not. */
+bool weight_image_busy(const struct weight_image *w);
 void weight_image_close(struct weight_image *w);
 
 #endif

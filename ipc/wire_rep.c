@@ -10,6 +10,7 @@ _Static_assert(WIRE_CACHE_ROWS + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CACHE
 _Static_assert(WIRE_DOCUMENT_ADDED + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_DOCUMENT_ADDED,
                "kind");
 _Static_assert(WIRE_CHOSEN + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CHOSEN, "kind");
+_Static_assert(WIRE_LOADING + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_LOADING, "kind");
 _Static_assert((int)WIRE_ROW_DAMAGED == (int)GISTD__LISTED__STATE__DAMAGED, "enum");
 
 /* --- packing ---------------------------------------------------------------------------------- */
@@ -37,6 +38,7 @@ union rep_body {
     Gistd__Chosen chosen;
     Gistd__Embedding embedding;
     Gistd__SegmentMap segment_map;
+    Gistd__Loading loading;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -272,6 +274,10 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
     case WIRE_CANCELLED:
         gistd__cancelled__init(&b->cancelled);
         b->cancelled.found = r->u.cancelled.found;
+        return 0;
+    case WIRE_LOADING:
+        gistd__loading__init(&b->loading);
+        b->loading.percent = r->u.loading.percent;
         return 0;
     case WIRE_SESSION_CLOSED:
         gistd__session_closed__init(&b->session_closed);
@@ -555,6 +561,9 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return read_error(m->error, r);
     case WIRE_CANCELLED:
         r->u.cancelled.found = m->cancelled->found;
+        return 0;
+    case WIRE_LOADING:
+        r->u.loading.percent = m->loading->percent;
         return 0;
     case WIRE_SESSION_CLOSED:
         r->u.session_closed.n_tokens = m->session_closed->n_tokens;

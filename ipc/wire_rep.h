@@ -35,6 +35,7 @@ enum wire_rep_kind {
     WIRE_CHOSEN,
     WIRE_EMBEDDING,
     WIRE_SEGMENT_MAP = 26,
+    WIRE_LOADING,
     WIRE_REP__N /* unpacked: one that this version does not know, but for id and last */
 };
 enum wire_reason {
@@ -147,6 +148,9 @@ struct wire_rep {
         struct {
             bool found;
         } cancelled;
+        struct {
+            uint32_t percent;
+        } loading;
         struct {
             uint32_t n_tokens;
         } session_closed, rewound;

@@ -266,6 +266,7 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
     case WIRE_HELLO:
         gistd__hello__init(&b->hello);
         b->hello.client = wire_str(r->u.hello.client);
+        b->hello.hears_loading = r->u.hello.hears_loading;
         return 0;
     case WIRE_OPEN_SESSION:
         return build_open_session(s, r, &b->open_session, memory);
@@ -573,6 +574,7 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
     switch (r->kind) {
     case WIRE_HELLO:
         r->u.hello.client = m->hello->client;
+        r->u.hello.hears_loading = m->hello->hears_loading;
         return 0;
     case WIRE_OPEN_SESSION:
         return read_open_session(s, m->open_session, r);

@@ -70,6 +70,7 @@ struct wire_req {
     union {
         struct {
             const char *client;
+            bool hears_loading;
         } hello;
         struct {
             bool has_segment;

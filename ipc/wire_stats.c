@@ -136,6 +136,14 @@ static int build_stats_store(struct wire_scratch *s, const struct wire_stats_sto
     return 0;
 }
 
+static void build_given_back(const struct wire_stats *st, Gistd__Stats *m)
+{
+    m->idle = st->idle;
+    m->idles_total = st->idles_total;
+    m->pages_returned = st->pages_returned;
+    m->pressures_total = st->pressures_total;
+}
+
 int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
     int err;
@@ -178,6 +186,7 @@ int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd_
     m->requests_waiting = st->requests_waiting;
     m->drafted_tokens_total = st->drafted_tokens_total;
     m->accepted_tokens_total = st->accepted_tokens_total;
+    build_given_back(st, m);
     err = build_stats_clients(s, st, m);
     if (err == 0)
         err = build_stats_sessions(s, st, m);
@@ -343,6 +352,10 @@ int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_s
     st->requests_waiting = m->requests_waiting;
     st->drafted_tokens_total = m->drafted_tokens_total;
     st->accepted_tokens_total = m->accepted_tokens_total;
+    st->idle = m->idle;
+    st->idles_total = m->idles_total;
+    st->pages_returned = m->pages_returned;
+    st->pressures_total = m->pressures_total;
     err = read_stats_clients(s, m, st);
     if (err == 0)
         err = read_stats_sessions(s, m, st);

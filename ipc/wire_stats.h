@@ -65,6 +65,9 @@ struct wire_stats {
     const char *weights_from;
     uint64_t weights_memory, weights_streamed, weights_read, weights_read_ns, weights_waited_ns;
     uint64_t drafted_tokens_total, accepted_tokens_total;
+    bool idle;
+    uint32_t pages_returned;
+    uint64_t idles_total, pressures_total;
 };
 
 #define WIRE_TRACES_MAX 64u /* rows of a Traced */

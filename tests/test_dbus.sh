@@ -106,10 +106,10 @@ code 'its client' 0 call ListClients
 check 'by name' grep -q '^a(tuusut) 1 .*"gistctl" 1 ' "$tmp/out"
 session=$(cut -d' ' -f3 "$tmp/sessions")
 
-# Another user asks, who has none.
+# Another user asks, who has none. One that the bus finds in the list of users.
 if [ "$(id -u)" -eq 0 ]; then
     other() {
-        setpriv --reuid 54321 --regid 54321 --clear-groups busctl --system call org.gistd.Manager1 \
+        setpriv --reuid daemon --regid daemon --clear-groups busctl --system call org.gistd.Manager1 \
             /org/gistd/Manager1 org.gistd.Manager1 "$@"
     }
     code 'another user may ask' 0 other ListSessions

@@ -49,6 +49,12 @@ struct gist_connect_opts {
     unsigned flags; /* GIST_ANY_SERVER */
 };
 GIST_API int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn);
+
+/* The same for a daemon that gave its model's memory back (gistd --idle): called while a request of
+ * this connection waits for it, from inside the call that waits or gist_dispatch, lastly with 100.
+ * Not 0: the request is cancelled. NULL: nobody asks. */
+GIST_API void gist_on_loading(gist_conn *c, gist_loading_fn *on_loading, void *arg);
+
 GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions */
 
 /* The last error of this connection; NULL: of the last failed gist_connect of this thread. */

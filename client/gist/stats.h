@@ -71,6 +71,9 @@ struct gist_stats {
     const struct gist_stats_store *store;  /* NULL: nothing is kept on disk, */
     const char *store_off;                 /* and this says why */
     uint32_t requests_waiting; /* of requests_running: the model has done nothing for them yet */
+    uint32_t pages_returned;   /* of pages_free: the machine has their memory until they are used */
+    int idle; /* weights were given back until the next request that uses them: weights_memory 0 */
+    uint64_t idles_total, pressures_total; /* times that they were; that memory was short */
 };
 /* What it points to lives until the next call on the connection. Of other users it has numbers
  * alone, unless root or the daemon's user asks. */

@@ -302,6 +302,8 @@ void model_take(struct model *m, struct model *from)
     *from = was;
     from->file = m->file;
     m->file = was.file;
+    if (m->stream)
+        stream_follow(m->stream, m);
     model_close(from);
 }
 

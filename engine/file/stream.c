@@ -556,6 +556,12 @@ int stream_open(const struct stream_options *o, struct image_file *image, struct
     return 0;
 }
 
+void stream_follow(struct stream *s, const struct model *model)
+{
+    s->m = model;
+    s->p = &model->packed;
+}
+
 void stream_close(struct stream *s)
 {
     if (!s)

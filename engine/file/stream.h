@@ -50,6 +50,8 @@ int stream_check(const struct model *m, uint64_t budget, struct why *why);
 int stream_open(const struct stream_options *o, struct image_file *image, struct stream **ret,
                 struct why *why);
 void stream_close(struct stream *s);
+/* The model that it is of is there from now on. */
+void stream_follow(struct stream *s, const struct model *model);
 
 /* Where each extent is, for weights_bind_extents. Of one that does not stay it is an address that
  * may not be read; stream_layer says how far from there it really is. */

@@ -149,7 +149,7 @@ struct wire_req sample_req(enum wire_req_kind kind)
 
     switch (kind) {
     case WIRE_HELLO:
-        r.u.hello.client = "a client";
+        r.u.hello.client = "a client", r.u.hello.hears_loading = true;
         break;
     case WIRE_OPEN_SESSION:
         sample_open(&r);
@@ -257,12 +257,13 @@ struct wire_req sample_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){
-        "0.1.0", "a model", "digest",    "avx2",  "one two", 1,  2,       3,  4,        5,  6,
-        7,       8,         9,           10,      11,        12, 13,      14, 31,       32, 15,
-        16,      17,        18,          19,      20,        26, clients, 2,  sessions, 3,  owners,
-        2,       &store,    "no folder", "image", 21,        22, 23,      24, 25,       33, 34
-    };
+    return (struct wire_stats){ "0.1.0",     "a model", "digest", "avx2", "one two", 1,  2,
+                                3,           4,         5,        6,      7,         8,  9,
+                                10,          11,        12,       13,     14,        31, 32,
+                                15,          16,        17,       18,     19,        20, 26,
+                                clients,     2,         sessions, 3,      owners,    2,  &store,
+                                "no folder", "image",   21,       22,     23,        24, 25,
+                                33,          34,        true,     35,     36,        37 };
 }
 
 struct wire_rep sample_rep(enum wire_rep_kind kind)
@@ -283,8 +284,7 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.welcome.tools = 2;
         break;
     case WIRE_SESSION_OPENED:
-        r.u.session_opened.session = 3;
-        r.u.session_opened.context_max = 4;
+        r.u.session_opened.session = r.u.session_opened.context_max = 4;
         r.u.session_opened.usage = usage;
         break;
     case WIRE_APPENDED:
@@ -307,9 +307,7 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.done.index = UINT32_MAX;
         break;
     case WIRE_SCORE_ROWS:
-        r.u.score_rows.first = 1;
-        r.u.score_rows.n = 2;
-        r.u.score_rows.n_vocab = 3;
+        r.u.score_rows.first = r.u.score_rows.n = r.u.score_rows.n_vocab = 3;
         break;
     case WIRE_CHOSEN:
         r.u.chosen.n_tokens = ids;
@@ -359,6 +357,9 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         break;
     case WIRE_SEGMENT_MAP:
         r.u.segment_map = (struct wire_segment_map){ segments, 3, 1, 4, 5, 6, 7, UINT32_MAX };
+        break;
+    case WIRE_LOADING:
+        r.u.loading.percent = 99;
         break;
     case WIRE_SAVED:
         r.u.saved.n_tokens = 14;
