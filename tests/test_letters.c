@@ -516,7 +516,7 @@ static void fill(uint32_t n)
 
     assert_true(h && ids);
     begin(NULL, n, false);
-    sched->serving = (struct sched_serving){ .kernels = "none" };
+    sched->serving = (struct sched_serving){ .status = "serving" };
     mailbox_put(&from_sched, &l);
     for (uint32_t i = 0; i < n; i++)
         come_in(&h[i]);
