@@ -189,6 +189,8 @@ check("renamed", texts(".chat.on .go span")[0] == "Evil & co", texts(".chat.on .
 p.call("Page.reload")
 p.wait("it is back", "document.querySelectorAll('.chat').length > 0 && document.querySelectorAll('.turn.assistant').length === 3")
 check("all of them", len(texts(".chat")) == n and "Evil & co" in texts(".chat.on .go span"), texts(".chat"))
+answers()
+endless()
 say("Go on")
 p.wait("it answers", "document.querySelectorAll('.turn.assistant').length === 4 && document.querySelectorAll('.turn.assistant')[3].textContent.length > 40")
 press("Stop")
