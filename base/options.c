@@ -55,6 +55,13 @@ static bool parse_count(const struct options_item *o, const char *s, size_t n, u
     return true;
 }
 
+bool options_read_size(const char *s, uint64_t *ret)
+{
+    static const struct options_item any = { .kind = OPTIONS_SIZE, .max = NO_LIMIT };
+
+    return parse_count(&any, s, strlen(s), ret);
+}
+
 /* strtod takes spaces, signs, hexadecimals, infinities and not-a-numbers; we don't. */
 static bool parse_real(const struct options_item *o, const char *s, size_t n, double *ret)
 {

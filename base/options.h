@@ -120,6 +120,9 @@ int options_set(const struct options *o, void *to, const char *name, const char 
                 const char *where, struct why *why);
 void options_set_defaults(const struct options *o, void *to);
 
+/* A SIZE of no option's own: false when it is none. */
+bool options_read_size(const char *s, uint64_t *ret);
+
 int options_load_file(const struct options *o, void *to, const char *path, struct why *why);
 /* The default file that is there: gistd/NAME in config_home ($XDG_CONFIG_HOME; or without one in
  * .config of home, $HOME), or in /etc. Either may be NULL; what is not absolute counts as that. ret

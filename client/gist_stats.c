@@ -135,7 +135,13 @@ static void copy_numbers(const struct wire_stats *w, struct gist_stats *s)
                               .pages_returned = w->pages_returned,
                               .idle = w->idle,
                               .idles_total = w->idles_total,
-                              .pressures_total = w->pressures_total };
+                              .pressures_total = w->pressures_total,
+                              .host_bytes = w->host_bytes,
+                              .host_limit = w->host_limit,
+                              .host_records = w->host_records,
+                              .host_evicted_total = w->host_evicted_total,
+                              .host_tokens_total = w->host_tokens_total,
+                              .host_pinned = w->host_pinned };
 }
 
 /* NULL: no memory. */

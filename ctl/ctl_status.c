@@ -110,6 +110,19 @@ static void print_store(const struct gist_stats_store *t, const char *off)
                    ctl_human_when(t->degraded_s, a));
 }
 
+/* Where a device's context goes before it goes to the disk. */
+static void print_host(const struct gist_stats *s)
+{
+    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP];
+
+    if (s->host_limit == 0)
+        return;
+    printf("host memory %s of %s%s, %llu records; %llu tokens came back from there\n",
+           ctl_human_bytes(s->host_bytes, a), ctl_human_bytes(s->host_limit, b),
+           s->host_pinned ? "" : " (not pinned)", (unsigned long long)s->host_records,
+           (unsigned long long)s->host_tokens_total);
+}
+
 static void print_text(const struct gist_stats *s)
 {
     char t[CTL_HUMAN_CAP];
@@ -127,6 +140,7 @@ static void print_text(const struct gist_stats *s)
                ctl_human_bytes((uint64_t)s->pages_returned * s->page_bytes, t));
     if (s->n_documents > 0)
         printf("documents   %u in memory, %u pages pinned\n", s->n_documents, s->pinned_pages);
+    print_host(s);
     print_store(s->store, s->store_off);
     printf("requests    %llu served, %llu failed, %u running\n",
            (unsigned long long)s->requests_total, (unsigned long long)s->requests_failed,
@@ -245,6 +259,23 @@ static void json_store(struct ctl_json *j, const struct gist_stats_store *t)
     ctl_json_close(j, '}');
 }
 
+/* What left the pool. */
+static void json_kept(struct ctl_json *j, const struct gist_stats *s)
+{
+    if (s->host_limit > 0) {
+        ctl_json_open(j, "host", '{');
+        ctl_json_u64(j, "bytes", s->host_bytes);
+        ctl_json_u64(j, "limit", s->host_limit);
+        ctl_json_u64(j, "records", s->host_records);
+        ctl_json_u64(j, "evicted", s->host_evicted_total);
+        ctl_json_u64(j, "tokens", s->host_tokens_total);
+        ctl_json_bool(j, "pinned", s->host_pinned);
+        ctl_json_close(j, '}');
+    }
+    json_store(j, s->store);
+    ctl_json_string(j, "store_off", s->store_off);
+}
+
 static void print_json(const struct gist_stats *s)
 {
     struct ctl_json j = { .out = stdout };
@@ -287,8 +318,7 @@ static void print_json(const struct gist_stats *s)
     ctl_json_u64(&j, "drafted_tokens_total", s->drafted_tokens_total);
     ctl_json_u64(&j, "accepted_tokens_total", s->accepted_tokens_total);
     ctl_json_u64(&j, "client_errors_total", s->client_errors_total);
-    json_store(&j, s->store);
-    ctl_json_string(&j, "store_off", s->store_off);
+    json_kept(&j, s);
     print_json_lists(&j, s);
     ctl_json_close(&j, '}');
     fputc('\n', stdout);

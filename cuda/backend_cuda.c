@@ -210,6 +210,26 @@ static int cuda_lock(struct backend *b, void *mem, size_t n)
     return 0;
 }
 
+/* What is not pinned is no error of the device's. */
+static int cuda_pin(struct backend *b, void *mem, size_t n)
+{
+    struct cuda *c = cuda_of(b);
+    int r = ready(c);
+
+    return r == 0 ? rt_pin(c->rt, mem, n) : r;
+}
+
+static void cuda_unpin(struct backend *b, void *mem, size_t n)
+{
+    struct cuda *c = cuda_of(b);
+
+    (void)n;
+    if (!c->lost)
+        (void)said(c, rt_wait(c->rt, RT_SPILL));
+    if (c->rt)
+        rt_unpin(c->rt, mem);
+}
+
 static void *cuda_host(struct backend *b, void *mem)
 {
     (void)b;
@@ -387,6 +407,8 @@ const struct backend_ops *gistd_backend(void)
         .alloc = cuda_alloc,
         .free = cuda_free,
         .lock = cuda_lock,
+        .pin = cuda_pin,
+        .unpin = cuda_unpin,
         .host = cuda_host,
         .put = cuda_put,
         .get = cuda_get,

@@ -20,11 +20,19 @@ struct moved {
     struct moved *next;
 };
 
+/* Memory of the host's that was pinned. */
+struct pinned {
+    const char *mem;
+    size_t len;
+    struct pinned *next;
+};
+
 struct rt {
     int device;
     struct cudaDeviceProp prop;
     cudaStream_t streams[RT_STREAM__N];
     struct moved *moved;
+    struct pinned *pinned;
 };
 
 struct rt_event {
@@ -150,6 +158,8 @@ void rt_close(struct rt *r)
         r->moved = m->next;
         free(m);
     }
+    while (r->pinned)
+        rt_unpin(r, (void *)(uintptr_t)r->pinned->mem);
     free(r);
 }
 
@@ -227,6 +237,48 @@ void rt_free_host(struct rt *r, void *mem)
     (void)r;
     if (mem)
         (void)cudaFreeHost(mem);
+}
+
+int rt_pin(struct rt *r, void *mem, size_t n)
+{
+    struct pinned *p = malloc(sizeof(*p));
+
+    if (!p)
+        return -ENOMEM;
+    /* Whatever stands against it is no error of the device's: it goes without. */
+    if (cudaHostRegister(mem, n, cudaHostRegisterDefault) != cudaSuccess) {
+        (void)cudaGetLastError();
+        free(p);
+        return -ENOMEM;
+    }
+    *p = (struct pinned){ mem, n, r->pinned };
+    r->pinned = p;
+    return 0;
+}
+
+void rt_unpin(struct rt *r, void *mem)
+{
+    for (struct pinned **at = &r->pinned; *at; at = &(*at)->next) {
+        struct pinned *p = *at;
+
+        if (p->mem != mem)
+            continue;
+        *at = p->next;
+        (void)cudaHostUnregister(mem);
+        (void)cudaGetLastError(); /* of a lost device, which has forgotten it */
+        free(p);
+        return;
+    }
+}
+
+bool rt_is_pinned(const struct rt *r, const void *mem, size_t n)
+{
+    const struct pinned *p = r->pinned;
+    const char *at = mem;
+
+    while (p && !(at >= p->mem && n <= p->len && (size_t)(at - p->mem) <= p->len - n))
+        p = p->next;
+    return p != NULL;
 }
 
 /* --- work of a stream ------------------------------------------------------------------------- */

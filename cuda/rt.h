@@ -56,8 +56,14 @@ void rt_free(struct rt *r, void *mem);
 /* The host's, which a device can read and write beside other work. */
 int rt_alloc_host(struct rt *r, size_t n, void **ret);
 void rt_free_host(struct rt *r, void *mem);
+/* The same of memory that is there already, at a multiple of 4096, until rt_unpin. -ENOMEM: the
+ * system pins no more of it. */
+int rt_pin(struct rt *r, void *mem, size_t n);
+void rt_unpin(struct rt *r, void *mem);
+/* All of it was. */
+bool rt_is_pinned(const struct rt *r, const void *mem, size_t n);
 
-/* Asynchronous where the host's side is memory of rt_alloc_host. */
+/* Asynchronous where the host's side is memory of rt_alloc_host or of rt_pin. */
 int rt_put(struct rt *r, enum rt_stream s, void *to, const void *host, size_t n);
 int rt_get(struct rt *r, enum rt_stream s, void *host, const void *from, size_t n);
 int rt_copy(struct rt *r, enum rt_stream s, void *to, const void *from, size_t n);

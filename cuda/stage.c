@@ -11,6 +11,7 @@ struct chunk {
     void *host; /* where a get's bytes go; NULL: a put */
     size_t n;
     uint64_t ticket; /* of the copy that it is part of */
+    bool direct;     /* its slot has nothing in it */
 };
 
 struct stage {
@@ -161,7 +162,7 @@ static int take_slot(struct stage *s, void *host, size_t n, struct chunk **ret, 
     if (r < 0)
         return r;
     *ret = &s->chunks[s->asked % STAGE_SLOTS];
-    **ret = (struct chunk){ (*ret)->done, host, n, s->n_tickets };
+    **ret = (struct chunk){ (*ret)->done, host, n, s->n_tickets, false };
     *ret_slot = slot_of(s, s->asked);
     return 0;
 }
@@ -190,13 +191,36 @@ static int get_chunk(struct stage *s, void *host, const void *from, size_t n)
     return r == 0 ? rt_record(s->rt, s->stream, c->done) : r;
 }
 
-/* One of the two is the host's. */
-static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
-                uint64_t *ret_ticket)
+/* Many such copies may be queued at once, and none waits for a mark: where all are out the last one
+ * moves behind the new copy. What it stood behind is known to be done a little later then. */
+static int copy_direct(struct stage *s, void *to, const void *from, size_t n, bool put)
 {
-    int r = begin(s);
+    struct chunk *c = &s->chunks[(s->asked - 1) % STAGE_SLOTS];
+    int r = s->asked - s->made == STAGE_SLOTS ? finish_ready(s) : s->error;
+    void *slot;
 
-    s->n_tickets += n > 0;
+    if (r == 0)
+        r = put ? rt_put(s->rt, s->stream, to, from, n) : rt_get(s->rt, s->stream, to, from, n);
+    if (r < 0)
+        return r;
+    if (s->asked - s->made == STAGE_SLOTS && c->direct) {
+        c->ticket = s->n_tickets;
+        return rt_record(s->rt, s->stream, c->done);
+    }
+    r = take_slot(s, NULL, n, &c, &slot);
+    if (r < 0)
+        return r;
+    c->direct = true;
+    r = rt_record(s->rt, s->stream, c->done);
+    s->asked += r == 0;
+    return r;
+}
+
+/* One of the two is the host's. */
+static int copy_chunks(struct stage *s, void *to, const void *from, size_t n, bool put)
+{
+    int r = 0;
+
     for (size_t at = 0, k; at < n && r == 0; at += k) {
         k = n - at < STAGE_SLOT_BYTES ? n - at : STAGE_SLOT_BYTES;
         r = put ? put_chunk(s, (uint8_t *)to + at, (const uint8_t *)from + at, k)
@@ -204,6 +228,19 @@ static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
         if (r == 0)
             s->asked++;
     }
+    return r;
+}
+
+static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
+                uint64_t *ret_ticket)
+{
+    int r = begin(s);
+
+    s->n_tickets += n > 0;
+    if (r == 0 && n > 0 && ret_ticket && rt_is_pinned(s->rt, put ? from : to, n))
+        r = copy_direct(s, to, from, n, put);
+    else if (r == 0)
+        r = copy_chunks(s, to, from, n, put);
     if (r == 0 && ret_ticket)
         r = rt_call(s->rt, s->stream, ring, s);
     if (r == 0 && !put && !ret_ticket)

@@ -1,10 +1,13 @@
 /* cuda/stage.h - copies between memory of the process and a device's, through pinned memory.
  *
- * A device copies by itself only from and to memory that is pinned, and what callers have is not.
- * So a copy passes through a ring of pinned slots, in chunks:
+ * A device copies by itself only from and to memory that is pinned, and what most callers have is
+ * not. So a copy passes through a ring of pinned slots, in chunks:
  *
  *     put    host -> slot now, by the caller's thread;  slot -> device by the stage's stream
  *     get    device -> slot by its stream;  slot -> host by the caller's thread, when asked
+ *
+ * With a ticket, from or to memory that was pinned (rt_pin), it needs no slot but a mark in the
+ * stream, in the same order: one chunk, however long it is.
  *
  * Before a copy is queued its stream follows what computes, so it sees that; what computes follows
  * the copies when stage_join says so, or when they are done.
@@ -13,7 +16,8 @@
  *   G1  Chunk c has slot c % STAGE_SLOTS; chunks [made, asked) are under way, and are finished in
  *       that order.
  *   G2  Host memory of a put is read during the call; that of a get is written by stage_done, or by
- *       whichever call needs the slot.
+ *       whichever call needs the slot. Memory that is pinned is the device's until the ticket is
+ *       done.
  *
  * Threads    one. The bell is rung by a thread of the runtime's.
  * Errors     -ENOMEM, -EIO (cuda/rt.h).

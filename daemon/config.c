@@ -53,6 +53,21 @@ const char *config_choice(const char *name, uint32_t value, char *ret, size_t ca
     return options_choice(&options, name, value, ret, cap);
 }
 
+int config_host_bytes(const struct config *c, uint64_t *ret, struct why *why)
+{
+    *ret = 0;
+    if (strcmp(c->host_bytes, "none") == 0)
+        return 0;
+    *ret = CONFIG_HOST_AUTO;
+    if (strcmp(c->host_bytes, "auto") == 0 || options_read_size(c->host_bytes, ret))
+        return 0;
+    return why_set(
+        why, -EINVAL,
+        "option host-bytes: found \"%s\", expected auto, none or a size, in bytes or with "
+        "K, M, G or T",
+        c->host_bytes);
+}
+
 /* --- file and environment --------------------------------------------------------------------- */
 
 static const char *env_get(char *const *env, const char *name)
@@ -96,8 +111,11 @@ static int check_together(const struct config *c, struct why *why)
 {
     int r = devices_check(c->device, why);
     struct why draft = { "" };
+    uint64_t host;
     uint32_t n;
 
+    if (r == 0)
+        r = config_host_bytes(c, &host, why);
     if (r < 0)
         return r;
     r = draft_read(c->draft, &n, &draft);

@@ -53,6 +53,10 @@ int config_set(struct config *c, const char *name, const char *value, const char
                struct why *why);
 void config_defaults(struct config *c);
 
+/* What host-bytes says: a size, 0 for none, CONFIG_HOST_AUTO. -EINVAL: none of them. */
+#define CONFIG_HOST_AUTO UINT64_MAX
+int config_host_bytes(const struct config *c, uint64_t *ret, struct why *why);
+
 /* The name of a CHOICE option's value: config_choice("cpu", 1) is "avx2". */
 const char *config_choice(const char *name, uint32_t value, char *ret, size_t cap);
 

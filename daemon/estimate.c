@@ -90,6 +90,19 @@ static void divide(struct estimate *e, const struct config *c)
     e->kept_free = room.bytes - e->context;
 }
 
+/* What this machine has free is not asked where the memory is another one's. */
+static void count_copies(struct estimate *e, const struct config *c)
+{
+    struct headroom room = { .bytes = UINT64_MAX };
+    uint64_t asked;
+
+    if (!e->is_device || config_host_bytes(c, &asked, NULL) < 0)
+        return;
+    if (c->plan_memory == 0)
+        headroom_read("", &room);
+    e->copies = asked == CONFIG_HOST_AUTO ? headroom_host_bytes(&room, e->context) : asked;
+}
+
 static void count_host(struct estimate *e)
 {
     uint32_t n = pool_pages_in(e->context, e->page_bytes[e->kv]);
@@ -153,6 +166,8 @@ static int fill(struct estimate *e, const struct config *c, const struct model *
         r = divide_with_plan(e, c, ops, &o, m, why);
     if (r == 0)
         count_host(e);
+    if (r == 0)
+        count_copies(e, c);
     return r;
 }
 
@@ -249,6 +264,9 @@ static void print_parts(const struct estimate *e, FILE *f)
     print_bytes(f, "kept free", e->kept_free, "for what comes while it serves");
     print_bytes(f, "context", e->context, "at most (--kv-bytes)");
     print_bytes(f, "host", e->host, "this machine's memory, for tables and logits");
+    if (e->copies)
+        print_bytes(f, "copies", e->copies,
+                    "and pinned, for context that leaves the device's (--host-bytes)");
 }
 
 static void print_tokens(const struct estimate *e, FILE *f)
@@ -288,6 +306,17 @@ static void print_wanted(const struct estimate *e, FILE *f)
         (void)fprintf(f, "they do not fit, %" PRIu64 " are missing.\n", less(need, e->context));
 }
 
+static void print_copies(const struct estimate *e, FILE *f)
+{
+    uint64_t pages = e->copies / e->page_bytes[e->kv];
+
+    if (e->copies)
+        (void)fprintf(f,
+                      "Host memory (--host-bytes %" PRIu64 ") has room for %" PRIu64
+                      " tokens raw, %" PRIu64 " at ratio 8.\n",
+                      e->copies, estimate_tokens(e, pages, 1), estimate_tokens(e, pages, 8));
+}
+
 static void print_store(const struct estimate *e, FILE *f)
 {
     uint64_t pages = e->store / e->page_bytes[e->kv];
@@ -310,5 +339,6 @@ void estimate_print(const struct estimate *e, FILE *f)
         return;
     print_tokens(e, f);
     print_wanted(e, f);
+    print_copies(e, f);
     print_store(e, f);
 }

@@ -28,6 +28,7 @@ struct estimate {
     uint64_t packing; /* of a compressor; of the process's memory it is part of what is kept free */
     uint64_t context; /* bytes that are left for the pool */
     uint64_t host;    /* this machine's memory beside that */
+    uint64_t copies;  /* and for context that leaves a device's, at most; 0: none */
     uint64_t store;   /* bytes of the disk; 0: it is switched off */
     uint64_t wanted_tokens;
     uint32_t wanted_ratio;

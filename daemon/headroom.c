@@ -200,3 +200,10 @@ uint64_t headroom_device_kv_bytes(const struct headroom *h)
 {
     return h->bytes - h->bytes / 16;
 }
+
+uint64_t headroom_host_bytes(const struct headroom *h, uint64_t pool)
+{
+    uint64_t most = h->bytes / 4 < HEADROOM_HOST_MAX ? h->bytes / 4 : HEADROOM_HOST_MAX;
+
+    return pool < most ? pool : most;
+}

@@ -36,6 +36,12 @@ uint64_t headroom_kv_bytes(const struct headroom *h, uint64_t asked);
  * later. */
 uint64_t headroom_device_kv_bytes(const struct headroom *h);
 
+/* Of the host's, for copies of what leaves a device's pool of so many bytes. It is pinned, so
+ * nobody else has it any more: pinning all of a large machine would take long, and its page cache.
+ */
+#define HEADROOM_HOST_MAX ((uint64_t)32 << 30)
+uint64_t headroom_host_bytes(const struct headroom *h, uint64_t pool);
+
 /* Left for what comes later: arenas, texts and the work of requests. */
 #define HEADROOM_RESERVE ((uint64_t)32 << 20)
 

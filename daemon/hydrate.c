@@ -428,12 +428,14 @@ static void take_brought(struct hydrate_job *j)
 
     for (uint32_t i = 0; j->bring && i < j->n; i++) {
         struct wanted *w = &j->wanted[i];
-        const uint32_t *pages =
-            w->from == HYDRATE_NOWHERE ? tier_bring_take(j->bring, w->segment) : NULL;
+        const uint32_t *pages = NULL;
+        bool from_disk;
 
+        if (w->from == HYDRATE_NOWHERE)
+            pages = tier_bring_take(j->bring, w->segment, &from_disk);
         if (!pages)
             continue;
-        w->from = HYDRATE_DISK;
+        w->from = from_disk ? HYDRATE_DISK : HYDRATE_MEMORY;
         w->pages = memcpy(j->pages[i], pages, n * sizeof(*pages));
     }
     tier_bring_drop(j->bring);
@@ -697,11 +699,12 @@ static void fetched(void *arg)
     struct seq *s = m->seq;
 
     for (uint32_t k = 0; k < m->ladder.n_at[1]; k++) {
-        const uint32_t *pages = tier_bring_take(m->hydration.early, k);
+        bool from_disk;
+        const uint32_t *pages = tier_bring_take(m->hydration.early, k, &from_disk);
 
         if (!pages)
             continue;
-        own_fetched(m, k, pages);
+        own_fetched(m, k, pages, from_disk);
         pool_give(s->pool, s->account, seq_n_pages(s->seg_len), pages);
     }
     hydrate_fetch_drop(m);

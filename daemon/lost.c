@@ -108,6 +108,23 @@ static int on_progress(void *arg, uint64_t done, uint64_t all)
     return s->stopping;
 }
 
+/* Sessions whose pages host memory has are as they were; of a disk nobody knows how long it takes,
+ * so what that has is read by the model. */
+static void bring_back(struct sched *s)
+{
+    struct session *session;
+    struct client *c;
+
+    s->in_step = true;
+    TAILQ_FOREACH (c, &s->clients, link)
+        TAILQ_FOREACH (session, &c->sessions, link) {
+            if (!session->lost)
+                memory_bring_back(&session->memory);
+            (void)sched_attend(s);
+        }
+    s->in_step = false;
+}
+
 static void try_again(struct sched *s)
 {
     struct model_progress progress = { on_progress, s };
@@ -123,6 +140,8 @@ static void try_again(struct sched *s)
     s->lost.down = r < 0;
     if (r < 0)
         s->lost.why = why;
+    if (r == 0)
+        bring_back(s);
     if (r == 0)
         log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_DEVICE_BACK },
                   "device %s is back", s->config->device);

@@ -5,9 +5,10 @@
  *        |                             v  was read before, of what the disk had not got yet
  *        +--(it opens again)-------- trying, when somebody wants the model, once a second
  *
- * What sessions are is their ids, which the host has: they are read again before a session goes on,
- * and so are logits behind the last of them. Sessions of several documents are not their ids alone:
- * they are gone, and say so. Documents that were in memory alone are gone, too.
+ * What sessions are is their ids, which the host has: pages of theirs that were copied to host
+ * memory (daemon/shelf.h) are back with the device; the other ids are read again before a session
+ * goes on, and so are logits behind the last of them. Sessions of several documents are not their
+ * ids alone: they are gone, and say so. Documents that were in memory alone are gone, too.
  *
  * Threads    the scheduler's, between steps.
  */

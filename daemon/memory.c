@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 int memory_init(struct memory *m, const struct policy *p, const struct served *b, struct seq *seq)
@@ -205,6 +206,26 @@ void memory_restored(struct memory *m, const struct ladder *l)
     m->ladder = *l;
     m->n_ids = m->seq->n_tokens;
     prefix_unlearn(&m->shared);
+}
+
+void memory_bring_back(struct memory *m)
+{
+    uint32_t n = m->n_ids, *ids;
+
+    if (!m->kept.tier || m->seq->n_tokens > 0 || n < 2 || !memory_exact(m))
+        return;
+    ids = malloc(n * sizeof(*ids));
+    if (!ids)
+        return;
+    memcpy(ids, m->seq->tokens, n * sizeof(*ids));
+    memory_empty(m);
+    (void)memory_adopt(m, ids, n);
+    tier_restore_now(&m->kept, ids, n);
+    memcpy(m->seq->tokens, ids, n * sizeof(*ids));
+    m->n_ids = n;
+    if (memory_teaches(m))
+        prefix_learn(&m->shared, m->seq, &m->ladder, &m->policy);
+    free(ids);
 }
 
 /* All ids, also those that are to be read again: the fork reads them for itself. The side stays

@@ -109,6 +109,9 @@ void memory_reread(struct memory *m, uint32_t n);
 /* For daemon/tier_read.c: back to nothing; and what was adopted behind our back, which is what a
  * sequence with this ladder holds. */
 void memory_empty(struct memory *m);
+/* None of its ids is in the sequence: those that host memory has are, at once. The others are read
+ * again as ever. */
+void memory_bring_back(struct memory *m);
 void memory_restored(struct memory *m, const struct ladder *l);
 
 /* An automatic policy's budget is made smaller, which counts from the next check on. False: there

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "daemon/sched.h"
+#include "daemon/tier.h"
 #include "store/store.h"
 
 #include <inttypes.h>
@@ -41,6 +42,20 @@ static void fill_store(struct metrics *m, const struct served *b)
     m->store_written = x.written;
     m->store_read = x.read_bytes;
     m->store_refused = x.refused;
+}
+
+static void fill_host(struct metrics *m, const struct served *b)
+{
+    struct tier_stats x;
+
+    if (!b->tier)
+        return;
+    tier_stats(b->tier, &x);
+    m->host_bytes = x.host_bytes;
+    m->host_limit = x.host_limit;
+    m->host_records = x.host_records;
+    m->host_evicted = x.host_evicted;
+    m->host_tokens = x.host_tokens;
 }
 
 void metrics_fill(struct metrics *m, struct sched *s)
@@ -84,6 +99,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
         if (!TAILQ_EMPTY(&o->clients) && m->n_owners < METRICS_OWNERS)
             m->owners[m->n_owners++] = metrics_owner_of(s, o);
     fill_store(m, b);
+    fill_host(m, b);
 }
 
 /* --- text ------------------------------------------------------------------------------------- */
@@ -172,6 +188,21 @@ static void print_counts(const struct metrics *m, FILE *out)
     number(out, "generated_tokens_total", "counter", "Tokens of answers.", m->generated_tokens);
 }
 
+static void print_host(const struct metrics *m, bool all, FILE *out)
+{
+    if (!m->host_limit)
+        return;
+    number(out, "host_bytes", "gauge", "Context in host memory that left the device's.",
+           m->host_bytes);
+    number(out, "host_limit_bytes", "gauge", "What may be there.", m->host_limit);
+    number(out, "host_records", "gauge", "Records there.", m->host_records);
+    number(out, "host_evicted_total", "counter", "Records that went from there for room.",
+           m->host_evicted);
+    if (all)
+        number(out, "host_tokens_total", "counter", "Tokens that came back from there.",
+               m->host_tokens);
+}
+
 static void print_memory(const struct metrics *m, bool all, FILE *out)
 {
     head(out, "kv_pages", "gauge", "Pages of the context pool.");
@@ -188,6 +219,7 @@ static void print_memory(const struct metrics *m, bool all, FILE *out)
     number(out, "idle", "gauge", "1: the weights are given back until they are used.", m->idle);
     number(out, "idles_total", "counter", "Times that they were.", m->idles);
     number(out, "memory_pressures_total", "counter", "Times that memory was short.", m->pressures);
+    print_host(m, all, out);
     if (!m->store)
         return;
     number(out, "store_bytes", "gauge", "What the store has on disk.", m->store_bytes);

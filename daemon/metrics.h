@@ -39,6 +39,7 @@ struct metrics {
     uint64_t idles, pressures;
     bool store;
     uint64_t store_bytes, store_limit, store_records, store_written, store_read, store_refused;
+    uint64_t host_bytes, host_limit, host_records, host_evicted, host_tokens; /* limit 0: none */
     struct meter meter;
     struct metrics_owner owners[METRICS_OWNERS]; /* those beyond are left out */
     uint32_t n_owners;

@@ -87,9 +87,9 @@ bool own_has(const struct memory *m, uint32_t segment)
     return a && prefix_own(&m->shared, a->mark, pages);
 }
 
-void own_fetched(struct memory *m, uint32_t segment, const uint32_t *pages)
+void own_fetched(struct memory *m, uint32_t segment, const uint32_t *pages, bool from_disk)
 {
-    const struct own_mark a = { .segment = segment, .from_disk = true };
+    const struct own_mark a = { .segment = segment, .from_disk = from_disk };
     struct own_mark *had = find(&m->own, segment);
 
     if (had)

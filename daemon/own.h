@@ -41,8 +41,9 @@ void own_computed(struct memory *m, uint32_t segment, uint32_t since);
 bool own_may_fetch(const struct memory *m);
 /* It is kept, and its pages are still there. That counts as a use: it is about to be asked for. */
 bool own_has(const struct memory *m, uint32_t segment);
-/* That was done with a packed segment, whose raw pages these are. */
-void own_fetched(struct memory *m, uint32_t segment, const uint32_t *pages);
+/* That was done with a packed segment, whose raw pages these are. from_disk: else from host memory.
+ */
+void own_fetched(struct memory *m, uint32_t segment, const uint32_t *pages, bool from_disk);
 /* Its raw pages, which stay what they are; false: they are not there. ret_from_disk: they were
  * fetched, and are asked for the first time. */
 bool own_find(struct memory *m, uint32_t segment, uint32_t *ret_pages, bool *ret_from_disk);

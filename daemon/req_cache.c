@@ -313,6 +313,8 @@ static void forget(struct sched *s, struct request *r, struct cache *c)
     documents_forget(&s->documents, c->owner);
     if (s->served.prefix)
         prefix_forget(s->served.prefix, c->owner);
+    if (s->served.tier)
+        tier_forget(s->served.tier, c->owner);
     finish(s, r, c);
 }
 

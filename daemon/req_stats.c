@@ -155,6 +155,21 @@ static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
     ret->store = &t->store;
 }
 
+static void fill_host(const struct served *b, struct wire_stats *ret)
+{
+    struct tier_stats tier;
+
+    if (!b->tier)
+        return;
+    tier_stats(b->tier, &tier);
+    ret->host_bytes = tier.host_bytes;
+    ret->host_limit = tier.host_limit;
+    ret->host_records = tier.host_records;
+    ret->host_evicted_total = tier.host_evicted;
+    ret->host_tokens_total = tier.host_tokens;
+    ret->host_pinned = tier.host_pinned;
+}
+
 /* What was not computed would tell what others' prompts had in common with earlier ones: together
  * they are as many as were sent. */
 static void hide_found(const struct sched *s, struct stats *t, struct wire_stats *ret)
@@ -164,6 +179,7 @@ static void hide_found(const struct sched *s, struct stats *t, struct wire_stats
     ret->prompt_tokens_total += s->meter.shared_tokens + s->meter.restored_tokens;
     x->gets = x->hits = x->misses = x->read_bytes = x->read_ns = 0;
     x->restored_tokens = x->computed_instead = 0;
+    ret->host_tokens_total = 0;
     /* How much of an answer stood in its prompt, or was said before. */
     ret->drafted_tokens_total = ret->accepted_tokens_total = 0;
 }
@@ -288,6 +304,7 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
         return false;
     fill_stats(s, &rep->u.stats);
     fill_store(s, t, &rep->u.stats);
+    fill_host(&s->served, &rep->u.stats);
     if (!owner_sees_all(asks->uid))
         hide_found(s, t, &rep->u.stats);
     list_all(s, asks, t, &rep->u.stats);

@@ -397,8 +397,10 @@ static bool look_after_store(struct sched *s)
 
     if (!s->served.tier || !tier_pump(s->served.tier))
         return false;
-    store_stats(s->served.store, &stats);
-    degraded_look(&s->degraded, stats.degraded);
+    if (s->served.store) {
+        store_stats(s->served.store, &stats);
+        degraded_look(&s->degraded, stats.degraded);
+    }
     return true;
 }
 
@@ -659,7 +661,7 @@ static void save(struct sched *s)
     struct tier_stats st;
     uint32_t left;
 
-    if (!s->served.tier)
+    if (!s->served.store)
         return;
     tier_stats(s->served.tier, &st);
     if (st.queued + st.writing > 0)

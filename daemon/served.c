@@ -479,6 +479,8 @@ int served_again(struct served *b, const struct config *c, const struct model_pr
         r = b->backend->ops->set_model(b->backend, b->model, why);
     if (r == 0)
         r = pool_again(&b->pool, why);
+    if (r == 0 && b->tier)
+        tier_again(b->tier);
     if (r < 0)
         served_leave(b);
     return r;

@@ -51,7 +51,7 @@ struct served {
     struct io *io;
     struct store *store;   /* NULL: nothing is kept on a disk */
     struct why store_why;  /* then the reason, a sentence */
-    struct tier *tier;     /* joins sessions to the store; NULL with it */
+    struct tier *tier;     /* joins sessions to it and to host memory; NULL: there is neither */
     uid_t stand_in;        /* what the kernel calls users whom it can't name here: nobody's own */
     uint32_t context_max;  /* tokens a session may hold */
     uint32_t client_pages; /* pages a client may hold */

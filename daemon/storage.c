@@ -4,6 +4,7 @@
 #include "daemon/storage.h"
 
 #include "daemon/cache_dir.h"
+#include "daemon/headroom.h"
 #include "daemon/log.h"
 #include "daemon/served.h"
 #include "daemon/tier.h"
@@ -82,25 +83,19 @@ static int open_store(struct served *b, const struct config *c, const char *path
                                          .owner_bytes = c->owner_store_bytes,
                                          .write_a_day = c->store_write_bytes,
                                          .age_s = (uint64_t)c->store_age * DAY_S };
-    struct tier_options tier = { .pool = &b->pool,
-                                 .model = b->model,
-                                 .idle_ns = (uint64_t)c->store_idle_ms * 1000000,
-                                 .always = c->store_restore == CONFIG_RESTORE_ALWAYS };
-    int r;
+    int r = store_open(path, b->io, &limits, &b->store, &b->store_why);
 
-    r = store_open(path, b->io, &limits, &b->store, &b->store_why);
     if (r < 0)
         return r;
     if (store_note(b->store)[0])
         log_info("%s", store_note(b->store));
     bound(b->store, path, c->store_bytes);
     warn_of_small(b, c->segment);
-    tier.store = b->store;
-    r = tier_open(&tier, &b->tier);
-    return r < 0 ? why_set(&b->store_why, r, "no memory for the store's queue") : 0;
+    return 0;
 }
 
-int storage_open(struct served *b, const struct config *c, struct why *why)
+/* -errno: io_uring was asked for, and can't be had. */
+static int open_disk(struct served *b, const struct config *c, struct why *why)
 {
     char path[CACHE_DIR_MAX];
     int r;
@@ -124,6 +119,70 @@ int storage_open(struct served *b, const struct config *c, struct why *why)
         storage_close(b);
     }
     return 0;
+}
+
+/* Bytes of host memory behind a device's pool. */
+static int choose_host(const struct served *b, const struct config *c, uint64_t *ret,
+                       struct why *why)
+{
+    struct headroom room;
+    uint64_t asked;
+    int r = config_host_bytes(c, &asked, why);
+
+    *ret = 0;
+    if (r < 0 || asked == 0)
+        return r;
+    if (backend_host(b->backend, b->pool.mem)) {
+        if (asked != CONFIG_HOST_AUTO)
+            log_warning(
+                "host-bytes is of no use with --device %s: its context is in this machine's "
+                "memory already",
+                c->device);
+        return 0;
+    }
+    headroom_read("", &room);
+    *ret = asked == CONFIG_HOST_AUTO ? headroom_host_bytes(&room, b->pool.mem_len) : asked;
+    if (*ret <= room.bytes)
+        return 0;
+    return why_set(why, -ENOMEM,
+                   "option host-bytes: found %" PRIu64 ", but %" PRIu64
+                   " are available: %s; lower host-bytes or raise the limit",
+                   *ret, room.bytes, room.cause);
+}
+
+static void open_tier(struct served *b, const struct config *c, uint64_t host)
+{
+    const struct tier_options o = { .store = b->store,
+                                    .pool = &b->pool,
+                                    .model = b->model,
+                                    .idle_ns = (uint64_t)c->store_idle_ms * 1000000,
+                                    .always = c->store_restore == CONFIG_RESTORE_ALWAYS,
+                                    .host_bytes = host,
+                                    .io = b->io };
+
+    if (!b->store && host == 0)
+        return;
+    if (tier_open(&o, &b->tier) < 0) {
+        if (b->store)
+            (void)why_set(&b->store_why, -ENOMEM, "no memory for the store's queue");
+        log_warning("context that leaves the pool is not kept: there is no memory for it");
+        storage_close(b);
+        return;
+    }
+    if (tier_host_note(b->tier)[0])
+        log_warning("%s", tier_host_note(b->tier));
+}
+
+int storage_open(struct served *b, const struct config *c, struct why *why)
+{
+    uint64_t host;
+    int r = choose_host(b, c, &host, why);
+
+    if (r == 0)
+        r = open_disk(b, c, why);
+    if (r == 0)
+        open_tier(b, c, host);
+    return r;
 }
 
 /* The store first: what it calls back belongs to the tier. */

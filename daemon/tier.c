@@ -64,7 +64,7 @@ static int sooner(int a, int b)
 int tier_timeout_ms(const struct tier *t)
 {
     const struct tier_user *u = TAILQ_FIRST(&t->resting);
-    int ret = sooner(store_timeout_ms(t->store), t->n_fetching ? LOST_MS : -1);
+    int ret = sooner(t->store ? store_timeout_ms(t->store) : -1, t->n_fetching ? LOST_MS : -1);
     uint64_t now;
 
     if (!u || tier_queue_full(t))
@@ -119,7 +119,7 @@ static struct store_hash hash_before(const struct tier_user *u, uint32_t segment
     struct store_hash h = STORE_ROOT;
 
     for (uint32_t k = 0; k < segment; k++)
-        h = store_hash(u->tier->store, h, s->tokens + (size_t)k * s->seg_len, s->seg_len);
+        h = tier_hash(u->tier, h, s->tokens + (size_t)k * s->seg_len, s->seg_len);
     return h;
 }
 
@@ -181,7 +181,10 @@ int tier_open(const struct tier_options *o, struct tier **ret)
     TAILQ_INIT(&t->resting);
     TAILQ_INIT(&t->dropped);
     TAILQ_INIT(&t->early);
+    t->io = o->io;
     r = tier_write_open(t);
+    if (r == 0 && !t->host)
+        r = tier_host_open(t, o->host_bytes);
     if (r < 0) {
         tier_close(t);
         return r;
@@ -190,18 +193,24 @@ int tier_open(const struct tier_options *o, struct tier **ret)
     return 0;
 }
 
+const char *tier_host_note(const struct tier *t)
+{
+    return t->note.text;
+}
+
 void tier_close(struct tier *t)
 {
     if (!t)
         return;
     assert(TAILQ_EMPTY(&t->resting) && TAILQ_EMPTY(&t->dropped) && TAILQ_EMPTY(&t->early));
     tier_write_close(t);
+    tier_host_close(t);
     free(t);
 }
 
 bool tier_pump(struct tier *t)
 {
-    bool any = store_pump(t->store);
+    bool any = t->store && store_pump(t->store);
 
     any |= tier_bring_pump(t);
     any |= write_ends(t);
@@ -211,7 +220,7 @@ bool tier_pump(struct tier *t)
 
 /* Until the device rings, for a moment. Drained before the next look, which finds what was rung
  * for. */
-static void await_copies(const struct tier *t)
+void tier_await_copies(const struct tier *t)
 {
     struct pollfd bell = { .fd = t->backend->ops->eventfd(t->backend), .events = POLLIN };
     eventfd_t n;
@@ -220,32 +229,43 @@ static void await_copies(const struct tier *t)
         (void)eventfd_read(bell.fd, &n);
 }
 
+static uint32_t count_jobs(const struct tier_jobs *jobs)
+{
+    const struct tier_job *j;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (j, jobs, link)
+        n++;
+    return n;
+}
+
+static uint32_t count_unwritten(const struct tier *t)
+{
+    return count_jobs(&t->queue) + count_jobs(&t->fetching) + count_jobs(&t->waiting);
+}
+
 /* Slices of store_flush, so that what is queued follows what was written. */
 uint32_t tier_stop(struct tier *t, uint64_t ns)
 {
     uint64_t end = clock_ns() + ns, now;
-    uint32_t left = 0;
-    struct tier_job *j;
 
+    if (!t->store)
+        return 0;
     while ((now = clock_ns()) < end) {
         bool more = tier_pump(t);
 
-        if (TAILQ_EMPTY(&t->queue) && TAILQ_EMPTY(&t->fetching)) {
+        if (count_unwritten(t) == 0) {
             if (store_flush(t->store, end - now))
                 break;
         } else if (!more && !TAILQ_EMPTY(&t->fetching)) {
-            await_copies(t);
+            tier_await_copies(t);
         } else if (!more && TAILQ_EMPTY(&t->writing)) {
             break; /* the store takes no more */
         } else if (!TAILQ_EMPTY(&t->writing)) {
             (void)store_flush(t->store, CLOCK_MS * 20);
         }
     }
-    TAILQ_FOREACH (j, &t->queue, link)
-        left++;
-    TAILQ_FOREACH (j, &t->fetching, link)
-        left++;
-    return left;
+    return count_unwritten(t);
 }
 
 void tier_measured(struct tier *t, uint32_t n_tokens, uint64_t ns)
@@ -257,27 +277,45 @@ void tier_measured(struct tier *t, uint32_t n_tokens, uint64_t ns)
 
 uint32_t tier_coming(const struct tier *t)
 {
-    if (!t || store_silent(t->store))
+    if (!t || tier_silent(t))
         return 0;
     return tier_write_coming(t) + tier_read_coming(t);
+}
+
+static void host_stats(const struct tier *t, struct tier_stats *ret)
+{
+    struct shelf_stats x;
+
+    if (!t->shelf)
+        return;
+    shelf_stats(t->shelf, &x);
+    ret->host_bytes = x.bytes;
+    ret->host_limit = x.limit;
+    ret->host_records = x.records;
+    ret->host_evicted = x.evicted;
+    ret->host_pinned = t->pinned;
 }
 
 void tier_stats(const struct tier *t, struct tier_stats *ret)
 {
     const struct tier_user *u;
-    const struct tier_job *j;
 
     *ret = t->stats;
     TAILQ_FOREACH (u, &t->resting, link)
         ret->queued++;
     ret->ns_per_token = (uint64_t)t->ns_per_token;
-    ret->read_bytes_s = (uint64_t)tier_read_speed(t);
+    ret->read_bytes_s = t->store ? (uint64_t)tier_read_speed(t) : 0;
     ret->pages_queued = t->queued.used;
     ret->pages_busy = t->busy.used;
-    TAILQ_FOREACH (j, &t->queue, link)
-        ret->queued++;
-    TAILQ_FOREACH (j, &t->fetching, link)
-        ret->writing++;
-    TAILQ_FOREACH (j, &t->writing, link)
-        ret->writing++;
+    ret->queued += count_jobs(&t->queue);
+    ret->writing = count_jobs(&t->fetching) + count_jobs(&t->waiting) + count_jobs(&t->writing);
+    host_stats(t, ret);
+}
+
+void tier_forget(struct tier *t, uint32_t owner)
+{
+    uint64_t records, bytes;
+
+    if (t->shelf)
+        shelf_forget(t->shelf, owner, &records, &bytes);
 }

@@ -1,4 +1,5 @@
-/* daemon/tier.h - joins sequences to the store: what is written when, and what comes back.
+/* daemon/tier.h - joins sequences to host memory and the store: what goes there when, and what
+ * comes back.
  *
  * Written is what a fresh sequence of the same ids would hold, so that it can be found by them: the
  * raw pages of a segment when it is full, the compressed ones when they were made (rung 1 of the
@@ -24,12 +25,17 @@
  * Pages      Those in the queue are a reclaimer's (engine/kv/pool.h): who wants pages gets them.
  *            Those that the disk is reading or writing are in an account of their own, which is
  *            bounded; who would fail for want of them waits (tier_coming).
- * Staging    Where the host can't touch the pool, pages go through a staging area and tickets of
- *            the backend. A record that is longer than the area is neither written nor read.
+ * Host       Where the host can't touch the pool, pages go through host memory (daemon/shelf.h) by
+ *            tickets of the backend, and stay there while it has room: a record is found there
+ *            before it is looked for in the store, and where there is no store it is there alone.
+ *            One that is longer than what is always left for passing through is neither written
+ *            nor read.
  *
  * Threads    the scheduler's, between steps.
- * Ownership  owns its queue and its references to pages; borrows pool, backend and store.
- * Errors     tier_open: -ENOMEM. Nothing else fails: what can't be written is not there later.
+ * Ownership  owns its queue, host memory and its references to pages; borrows pool, backend, store
+ *            and io.
+ * Errors     tier_open: -ENOMEM; without a store -EINVAL, host_bytes has no room for two pages.
+ * Nothing else fails: what can't be written is not there later.
  */
 #ifndef DAEMON_TIER_H
 #define DAEMON_TIER_H
@@ -62,15 +68,24 @@ struct tier_user {
 };
 
 struct tier_options {
-    struct store *store;
+    struct store *store; /* NULL: host memory alone */
     struct pool *pool;
     const struct model *model;
     uint64_t idle_ns;
     bool always; /* also what is expected to be computed faster than read */
+    /* Of a pool in a device's memory: host memory for what leaves it, all in all. 0: what passes
+     * through, 64 MiB or two segments of 512 tokens. */
+    uint64_t host_bytes;
+    struct io *io; /* the store's, to register that memory with; NULL: there is none */
 };
 
 int tier_open(const struct tier_options *o, struct tier **ret);
-/* Writes what is in the queue, for at most ns. How many records were not written. */
+/* A sentence for the log when host memory is not all that was asked for; else empty. */
+const char *tier_host_note(const struct tier *t);
+/* The device was opened anew: what it had is gone, what is in host memory is still good. */
+void tier_again(struct tier *t);
+/* Writes what is in the queue, for at most ns. How many records were not written; without a store
+ * there is nothing to be written. */
 uint32_t tier_stop(struct tier *t, uint64_t ns);
 /* No sequence has to do with it any more, and the store was closed. */
 void tier_close(struct tier *t);
@@ -112,8 +127,10 @@ struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids
 /* How many of ids such a restore would bring back, of an empty sequence; 0: none. */
 uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n);
 /* -EAGAIN: call again after tier_pump. 0: it is done and gone; the memory holds all that came back,
- * and the first *ret_shared ids are from the tree. */
+ * *ret_shared ids of it from the tree or from host memory, the others from the disk. */
 int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared);
+/* Of an empty sequence, what host memory alone has of ids, waited for: no disk has a say in it. */
+void tier_restore_now(struct tier_user *u, const uint32_t *ids, uint32_t n);
 /* Given up: the memory is empty again. NULL: nothing. */
 void tier_restore_drop(struct tier_restore *r);
 
@@ -121,13 +138,13 @@ void tier_restore_drop(struct tier_restore *r);
 
 struct tier_bring;
 
-/* Raw keys of full segments of the sequence, n of them, ascending. NULL: the store has none. */
+/* Raw keys of full segments of the sequence, n of them, ascending. NULL: there are none. */
 struct tier_bring *tier_bring_begin(struct tier_user *u, const uint32_t *segments, uint32_t n);
 /* -EAGAIN: call again after tier_pump. 0: each is there, or can't be had. */
 int tier_bring_go(struct tier_bring *b);
 /* Behind that: pages of a segment, in the sequence's account, which are the caller's now; NULL: it
  * can't be had. The array lives as long as b. */
-const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment);
+const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment, bool *ret_from_disk);
 /* Pages that were not taken go back. NULL: nothing. */
 void tier_bring_drop(struct tier_bring *b);
 /* It asks for this one. b may be NULL. */
@@ -141,7 +158,7 @@ void tier_bring_leave(struct tier_bring *b, void (*fn)(void *arg), void *arg);
 
 /* --- for people ------------------------------------------------------------------------------- */
 
-/* Which of the first n segments, all full, have their raw keys on the disk. */
+/* Which of the first n segments, all full, have their raw keys in host memory or on the disk. */
 void tier_stored(const struct tier_user *u, uint32_t n, bool *ret);
 
 struct tier_stats {
@@ -151,7 +168,14 @@ struct tier_stats {
     uint64_t restored_tokens, restores;  /* since the start */
     uint64_t computed_instead;           /* tokens: reading them back would have taken longer */
     uint64_t read_bytes_s, ns_per_token; /* what that is decided by */
+    uint64_t host_tokens;                /* that came from host memory, of raw and packed records */
+    uint64_t host_bytes, host_limit;     /* of pages there; limit 0: there is no such memory */
+    uint64_t host_records, host_evicted;
+    bool host_pinned;
 };
 void tier_stats(const struct tier *t, struct tier_stats *ret);
+
+/* What an owner has in host memory is found no more. */
+void tier_forget(struct tier *t, uint32_t owner);
 
 #endif

@@ -1,5 +1,5 @@
-/* Single segments back from the store: raw ones, each for itself. One that can't be had is not
- * there; the others come all the same.
+/* Single segments back from host memory or the store: raw ones, each for itself. One that can't be
+ * had is not there; the others come all the same.
  */
 #include "daemon/tier_inner.h"
 
@@ -22,13 +22,13 @@ static void free_bring(struct tier_line *l)
 
 /* The record has all of the segment's tokens, and their keys. */
 static bool find(const struct tier_user *u, struct store_hash before, uint32_t segment,
-                 struct store_found *ret)
+                 struct tier_found *ret)
 {
     const struct seq *s = u->memory->seq;
 
     return tier_find(u, before, STORE_RAW, s->tokens + (size_t)segment * s->seg_len, s->seg_len,
                      ret) &&
-           ret->n_tokens == s->seg_len && ret->n_keys >= s->seg_len;
+           ret->is.n_tokens == s->seg_len && ret->is.n_keys >= s->seg_len;
 }
 
 /* Hashes of all ids up to the last segment: a millisecond for a million. */
@@ -41,19 +41,20 @@ static uint32_t find_all(struct tier_bring *b, const struct tier_user *u, const 
 
     for (uint32_t i = 0, k = 0; i < n; i++) {
         struct tier_part *p = &b->line.parts[n_found];
-        struct store_found f;
+        struct tier_found f;
 
         for (; k < segments[i]; k++)
-            before =
-                store_hash(u->tier->store, before, s->tokens + (size_t)k * s->seg_len, s->seg_len);
+            before = tier_hash(u->tier, before, s->tokens + (size_t)k * s->seg_len, s->seg_len);
         if (!find(u, before, k, &f))
             continue;
         *p = (struct tier_part){ .line = &b->line,
-                                 .id = f.id,
                                  .segment = k,
+                                 .n_tokens = s->seg_len,
+                                 .n_keys = f.is.n_keys,
                                  .n_pages = n_pages,
                                  .pages = b->line.pages + (size_t)n_found * n_pages,
                                  .mem = b->line.mem + (size_t)n_found * n_pages };
+        tier_part_is(p, &f, before, s->tokens + (size_t)k * s->seg_len);
         n_found++;
     }
     return n_found;
@@ -68,9 +69,14 @@ struct tier_bring *tier_bring_begin(struct tier_user *u, const uint32_t *segment
     b = calloc(1, sizeof(*b));
     if (!b)
         return NULL;
-    b->line = (struct tier_line){ .tier = u->tier,
-                                  .account = u->memory->seq->account,
-                                  .free = free_bring };
+    b->line = (struct tier_line){
+        .tier = u->tier,
+        .account = u->memory->seq->account,
+        .owner = u->owner,
+        .seg_len = u->memory->policy.seg_len,
+        .free = free_bring,
+    };
+    memcpy(b->line.scope, u->scope, sizeof(b->line.scope));
     if (tier_line_take(&b->line, n, n * seq_n_pages(u->memory->seq->seg_len)) < 0) {
         free(b);
         return NULL;
@@ -110,7 +116,7 @@ int tier_bring_go(struct tier_bring *b)
     int r = 0;
 
     /* What is not there by now stays the tier's until the disk is done with it (tier_line_drop). */
-    if (store_silent(b->line.tier->store))
+    if (b->line.n_disk > 0 && tier_silent(b->line.tier))
         return 0;
     for (uint32_t i = 0; i < b->line.n_parts; i++)
         if (go_part(&b->line.parts[i]) == -EAGAIN)
@@ -174,7 +180,7 @@ bool tier_bring_pump(struct tier *t)
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment)
+const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment, bool *ret_from_disk)
 {
     for (uint32_t i = 0; i < b->line.n_parts; i++) {
         struct tier_part *p = &b->line.parts[i];
@@ -182,6 +188,7 @@ const uint32_t *tier_bring_take(struct tier_bring *b, uint32_t segment)
         if (p->segment != segment || p->state != TIER_PART_READY)
             continue;
         tier_part_took(p);
+        *ret_from_disk = !p->shelved;
         return p->pages;
     }
     return NULL;
@@ -195,6 +202,16 @@ void tier_bring_drop(struct tier_bring *b)
     tier_line_drop(&b->line);
 }
 
+static bool is_stored(const struct tier *t, const struct store_key *key, const uint32_t *ids,
+                      uint32_t n)
+{
+    struct store_found f;
+
+    if (t && t->shelf && shelf_find(t->shelf, key, ids, n, &f) && f.n_tokens == n)
+        return true;
+    return t && t->store && store_has(t->store, key, ids, n);
+}
+
 void tier_stored(const struct tier_user *u, uint32_t n, bool *ret)
 {
     const struct seq *s = u->memory->seq;
@@ -204,8 +221,8 @@ void tier_stored(const struct tier_user *u, uint32_t n, bool *ret)
     for (uint32_t k = 0; k < n; k++) {
         const uint32_t *ids = s->tokens + (size_t)k * s->seg_len;
 
-        ret[k] = u->tier && store_has(u->tier->store, &key, ids, s->seg_len);
+        ret[k] = is_stored(u->tier, &key, ids, s->seg_len);
         if (u->tier)
-            key.before = store_hash(u->tier->store, key.before, ids, s->seg_len);
+            key.before = tier_hash(u->tier, key.before, ids, s->seg_len);
     }
 }

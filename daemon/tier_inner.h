@@ -1,13 +1,14 @@
-/* daemon/tier_inner.h - what the files of the tier share: its queue, its staging area.
+/* daemon/tier_inner.h - what the files of the tier share: its queue, its host memory.
  *
  * A record on its way to the disk is a job. Jobs are made at start, as many as there may be; the
  * pages of one are pinned by one of two accounts, which says whether they can be had back.
  *
- *     FREE --tier_job_add--> QUEUED --start--> WRITING ---------> FREE       host memory
- *                             | ^                                  ^
- *                             | +--- FETCHING --> WRITING ---------+         by the staging area
- *                             |      (tickets)
- *                             +-----------reclaim, no more queued -> FREE
+ *     FREE --tier_job_add--> QUEUED --start--> WRITING -------------> FREE     pool in host memory
+ *                             |  |                                     ^
+ *                             |  +--> FETCHING --> WAITING --> WRITING +       pool in a device's:
+ *                             |       (tickets)    its pages are in slots of the shelf, the pool's
+ *                             |                    are free; without a store it ends there
+ *                             +-----------reclaim, no more queued ---> FREE
  *
  * Threads    the scheduler's.
  */
@@ -15,12 +16,20 @@
 #define DAEMON_TIER_INNER_H
 
 #include "daemon/memory.h"
-#include "daemon/tier.h"
+#include "daemon/shelf.h"
+#include "daemon/tier_part.h"
+#include "store/sum.h"
 
 #define TIER_JOBS      512u
 #define TIER_PAGES_MAX (SEQ_SEGMENT_MAX / POOL_PAGE_TOKENS)
 
-enum tier_job_state { TIER_JOB_FREE, TIER_JOB_QUEUED, TIER_JOB_FETCHING, TIER_JOB_WRITING };
+enum tier_job_state {
+    TIER_JOB_FREE,
+    TIER_JOB_QUEUED,
+    TIER_JOB_FETCHING,
+    TIER_JOB_WAITING,
+    TIER_JOB_WRITING
+};
 
 struct tier_job {
     TAILQ_ENTRY(tier_job) link; /* of the free ones, or of the queue */
@@ -28,76 +37,29 @@ struct tier_job {
     enum tier_job_state state;
     struct store_record record;
     uint32_t *ids;   /* (STORE_TOKENS_MAX) */
-    uint32_t *pages; /* (TIER_PAGES_MAX); WRITING from the staging area: none any more */
+    uint32_t *pages; /* (TIER_PAGES_MAX); WAITING and behind that: none any more */
     uint32_t n_pinned;
     void **mem;      /* (TIER_PAGES_MAX) what the store is given */
     uint64_t ticket; /* FETCHING: the last one */
+    uint64_t kept;   /* the shelf's record, pinned while WRITING; 0: mem are slots of its own */
 };
 
 TAILQ_HEAD(tier_jobs, tier_job);
 TAILQ_HEAD(tier_users, tier_user);
 
-/* A record on its way back, and a line of them. A part's pages are the account's from when it was
- * asked for; who takes them says so.
- *
- *     PLANNED --ask--> READING --> READ --(PUTTING)--> READY --took--> TAKEN
- *        ^                |          |        |          |
- *        +----------------+----------+--------+----------+ forget
- */
-enum tier_part_state {
-    TIER_PART_PLANNED,
-    TIER_PART_READING,
-    TIER_PART_READ,
-    TIER_PART_PUTTING,
-    TIER_PART_READY,
-    TIER_PART_TAKEN
-};
-
-struct tier_part {
-    struct tier_line *line;
-    enum tier_part_state state;
-    uint64_t id; /* of its record */
-    uint32_t segment, n_tokens, n_keys, n_pages;
-    bool packed;
-    uint32_t *pages;
-    void **mem;       /* that the store reads to: the pool's, or slots of the staging area */
-    bool pinned_busy; /* pages are the tier's: the line was dropped */
-    int result;
-    uint64_t ticket;
-};
-
-struct tier_line {
-    TAILQ_ENTRY(tier_line) link; /* of those that were dropped */
-    struct tier *tier;
-    struct pool_account *account;
-    struct tier_part *parts; /* (n_parts) */
-    uint32_t n_parts;
-    uint32_t n_out;  /* that the store will call back for */
-    uint32_t window; /* pages that are asked for and not taken */
-    bool dropped;
-    void (*free)(struct tier_line *l); /* of one that was dropped, when the last read is done */
-    uint32_t *pages;                   /* of all parts */
-    void **mem;
-};
-
-TAILQ_HEAD(tier_lines, tier_line);
 TAILQ_HEAD(tier_brings, tier_bring);
 
-/* Room for pages where the host can't touch the pool: equal slots. */
-struct tier_stage {
-    uint8_t *mem;
-    size_t page_bytes;
-    uint32_t n_slots, n_free;
-    uint32_t *free; /* stack of n_free */
-};
-
 struct tier {
-    struct store *store;
+    struct store *store; /* NULL: there is none */
     struct pool *pool;
     struct backend *backend;
     const struct model *model;
-    uint8_t *host; /* of the pool's memory; NULL: by the staging area */
-    struct tier_stage stage;
+    uint8_t *host;       /* of the pool's memory; NULL: by the shelf */
+    struct shelf *shelf; /* NULL with host */
+    struct io *io;       /* that the shelf's memory is registered with; NULL: it is not */
+    bool pinned;         /* the device copies from and to it by itself */
+    struct why note;
+    uint8_t secret[SUM_SECRET_LEN]; /* of hashes without a store */
     uint64_t idle_ns;
     bool always, stopping;
 
@@ -108,8 +70,9 @@ struct tier {
     struct tier_job jobs[TIER_JOBS];
     uint32_t *job_ids, *job_pages;
     void **job_mem;
-    struct tier_jobs free, queue, fetching, writing;
-    uint64_t busy_bytes; /* of jobs that are FETCHING or WRITING */
+    struct tier_jobs free, queue, fetching, waiting, writing;
+    uint64_t
+        busy_bytes; /* of jobs that are FETCHING or WRITING, or WAITING in slots of their own */
     uint32_t n_fetching; /* jobs and parts of restores with tickets */
 
     struct tier_users resting;
@@ -131,40 +94,30 @@ void tier_note_segments(struct tier_user *u);
 bool tier_queue_full(const struct tier *t);
 uint32_t tier_write_coming(const struct tier *t);
 
-/* tier_part.c: the record that has most of n ids behind `before`, by u's owner and scope. */
-bool tier_find(const struct tier_user *u, struct store_hash before, enum store_kind kind,
-               const uint32_t *ids, uint32_t n, struct store_found *ret);
-/* -ENOMEM. */
-int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages);
-void tier_line_fini(struct tier_line *l);
-/* Gives it up: it is freed now or later. */
-void tier_line_drop(struct tier_line *l);
-/* -EAGAIN: later, when something came back; -ENOSPC, -ENOENT and the like. */
-int tier_part_ask(struct tier_part *p);
-/* 0: it is ready, -EAGAIN: not yet; else what became of it. */
-int tier_part_look(struct tier_part *p);
-/* The pages of a ready one are another one's now. */
-void tier_part_took(struct tier_part *p);
-/* Its pages are the tier's, and the account's no more. */
-void tier_part_to_busy(struct tier_part *p);
-/* Nothing of it is wanted any more. False: the store still has its pages. */
-bool tier_part_forget(struct tier_part *p);
-uint32_t tier_read_coming(const struct tier *t);
-
 /* tier_bring.c: those that were left to it. True: some are done. */
 bool tier_bring_pump(struct tier *t);
 
 /* tier_read.c */
 double tier_read_speed(const struct tier *t); /* bytes a second */
 
+/* tier.c: until the device rings, for a moment. */
+void tier_await_copies(const struct tier *t);
+
 /* tier_scope.c: the digest of all that the meaning of a record depends on. */
 void tier_scope(const struct tier *t, const struct policy *p, uint8_t ret[STORE_SCOPE_LEN]);
 
-/* tier_stage.c: -ENOMEM; n slots for mem, or false. */
-int tier_stage_open(struct tier_stage *s, size_t page_bytes, size_t bytes);
-void tier_stage_close(struct tier_stage *s);
-bool tier_stage_take(struct tier_stage *s, uint32_t n, void **ret_mem);
-void tier_stage_give(struct tier_stage *s, uint32_t n, void *const *mem);
+/* tier_host.c: the shelf of a pool that the host can't touch, as `bytes` says (0: it keeps
+ * nothing). -ENOMEM. */
+int tier_host_open(struct tier *t, uint64_t bytes);
+void tier_host_close(struct tier *t);
+/* store_hash, or one that is as good where there is no store. */
+struct store_hash tier_hash(const struct tier *t, struct store_hash before, const uint32_t *ids,
+                            uint32_t n);
+
+static inline bool tier_silent(const struct tier *t)
+{
+    return t->store && store_silent(t->store);
+}
 
 static inline void *tier_page(const struct tier *t, uint32_t page)
 {

@@ -1,5 +1,6 @@
 /* Records on their way into pages of an account: a line of parts, each with pages that the store
- * reads to, or that its bytes are copied to from the staging area.
+ * reads to, or that its bytes are copied to from host memory. What the store has read for a device
+ * stays on the shelf, if it has room.
  *
  * A line that is dropped may have reads under way: their pages are the tier's until the disk is
  * done with them, and the line is freed by the last of them.
@@ -12,15 +13,37 @@
 #include <string.h>
 
 /* The scope has the layout's pages in it; that a record keeps to it is for its file to say, and
- * what is read goes straight to pages of the pool. */
+ * what is read goes straight to pages of the pool. The store is asked in any case: what is used in
+ * memory is not to be too old on the disk. */
 bool tier_find(const struct tier_user *u, struct store_hash before, enum store_kind kind,
-               const uint32_t *ids, uint32_t n, struct store_found *ret)
+               const uint32_t *ids, uint32_t n, struct tier_found *ret)
 {
+    const struct tier *t = u->tier;
     struct store_key key = { .owner = u->owner, .before = before, .kind = kind };
+    struct store_found there;
 
     memcpy(key.scope, u->scope, sizeof(key.scope));
-    return store_find(u->tier->store, &key, ids, n, ret) &&
-           ret->page_bytes == u->tier->pool->page_bytes;
+    ret->is.n_tokens = 0;
+    ret->shelved = t->shelf && shelf_find(t->shelf, &key, ids, n, &ret->is);
+    if (!t->store || !store_find(t->store, &key, ids, n, &there) ||
+        there.page_bytes != t->pool->page_bytes || there.n_tokens <= ret->is.n_tokens)
+        return ret->shelved;
+    *ret = (struct tier_found){ there, false };
+    return true;
+}
+
+void tier_part_is(struct tier_part *p, const struct tier_found *f, struct store_hash before,
+                  const uint32_t *ids)
+{
+    p->id = f->is.id;
+    p->shelved = f->shelved;
+    p->cost_ns = f->is.cost_ns;
+    p->before = before;
+    p->ids = ids;
+    p->n_ids = f->is.n_pages == p->n_pages ? f->is.n_tokens : p->n_tokens;
+    p->n_ids_keys = f->is.n_pages == p->n_pages ? f->is.n_keys : p->n_keys;
+    p->own = tier_hash(p->line->tier, before, ids, p->n_ids);
+    p->line->n_disk += !f->shelved;
 }
 
 int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages)
@@ -44,13 +67,41 @@ void tier_line_fini(struct tier_line *l)
     l->parts = NULL;
     l->pages = NULL;
     l->mem = NULL;
-    l->n_parts = l->window = 0;
+    l->n_parts = l->window = l->n_disk = 0;
 }
 
 static void give_stage(struct tier_part *p)
 {
-    if (!p->line->tier->host)
-        tier_stage_give(&p->line->tier->stage, p->n_pages, p->mem);
+    struct tier *t = p->line->tier;
+
+    if (p->shelved)
+        shelf_unpin(t->shelf, p->id);
+    else if (!t->host)
+        shelf_give(t->shelf, p->n_pages, p->mem);
+}
+
+/* What the store has read for the device is found on the shelf the next time. Whoever waits for it
+ * may have gone on to other ids since: by these it would be found wrongly. */
+static void keep_stage(struct tier_part *p)
+{
+    const struct tier_line *l = p->line;
+    struct tier *t = l->tier;
+    struct store_record r = { .key = { .owner = l->owner,
+                                       .before = p->before,
+                                       .kind = p->packed ? STORE_PACKED : STORE_RAW },
+                              .ids = p->ids,
+                              .n_tokens = p->n_ids,
+                              .n_keys = p->n_ids_keys,
+                              .n_pages = p->n_pages,
+                              .page_bytes = t->pool->page_bytes,
+                              .cost_ns = p->cost_ns,
+                              .tail = !p->packed && p->n_ids < l->seg_len };
+
+    memcpy(r.key.scope, l->scope, sizeof(r.key.scope));
+    if (p->shelved || p->result < 0 ||
+        !sum_equal(tier_hash(t, p->before, p->ids, p->n_ids), p->own) ||
+        shelf_add(t->shelf, &r, p->own, p->mem) == 0)
+        give_stage(p);
 }
 
 /* The part has pages no more, in whatever way it has them. */
@@ -80,38 +131,7 @@ static void on_get(void *arg, int result)
     }
 }
 
-int tier_part_ask(struct tier_part *p)
-{
-    struct tier_line *l = p->line;
-    struct tier *t = l->tier;
-    int e = pool_take(t->pool, l->account, p->n_pages, p->pages);
-
-    if (e < 0)
-        return e;
-    if (t->host) {
-        for (uint32_t i = 0; i < p->n_pages; i++)
-            p->mem[i] = t->host + (size_t)p->pages[i] * t->pool->page_bytes;
-    } else if (p->n_pages > t->stage.n_slots) {
-        e = -E2BIG;
-    } else if (!tier_stage_take(&t->stage, p->n_pages, p->mem)) {
-        e = -EAGAIN;
-    }
-    if (e == 0) {
-        e = store_get(t->store, p->id, p->n_pages, p->mem, on_get, p);
-        if (e < 0)
-            give_stage(p);
-    }
-    if (e < 0) {
-        pool_give(t->pool, l->account, p->n_pages, p->pages);
-        return e;
-    }
-    p->state = TIER_PART_READING;
-    l->n_out++;
-    l->window += p->n_pages;
-    return 0;
-}
-
-/* What the store has read goes on to the device. 0, or the errno of the copy. */
+/* What the store has read, or the shelf has, goes on to the device. 0, or the errno of the copy. */
 static int put_part(struct tier_part *p)
 {
     struct tier *t = p->line->tier;
@@ -126,10 +146,60 @@ static int put_part(struct tier_part *p)
     return e;
 }
 
-static void end_putting(struct tier_part *p)
+static int ask_shelf(struct tier_part *p)
+{
+    if (!shelf_pin(p->line->tier->shelf, p->id, p->n_pages, p->mem))
+        return -ENOENT;
+    p->result = put_part(p);
+    return 0;
+}
+
+static int ask_store(struct tier_part *p)
+{
+    struct tier *t = p->line->tier;
+    int e;
+
+    if (t->host) {
+        for (uint32_t i = 0; i < p->n_pages; i++)
+            p->mem[i] = t->host + (size_t)p->pages[i] * t->pool->page_bytes;
+    } else if (p->n_pages > shelf_longest(t->shelf)) {
+        return -E2BIG;
+    } else if (!shelf_take(t->shelf, p->n_pages, p->mem)) {
+        return -EAGAIN;
+    }
+    e = store_get(t->store, p->id, p->n_pages, p->mem, on_get, p);
+    if (e < 0) {
+        give_stage(p);
+        return e;
+    }
+    p->state = TIER_PART_READING;
+    p->line->n_out++;
+    return 0;
+}
+
+int tier_part_ask(struct tier_part *p)
+{
+    struct tier_line *l = p->line;
+    int e = pool_take(l->tier->pool, l->account, p->n_pages, p->pages);
+
+    if (e < 0)
+        return e;
+    e = p->shelved ? ask_shelf(p) : ask_store(p);
+    if (e < 0) {
+        pool_give(l->tier->pool, l->account, p->n_pages, p->pages);
+        return e;
+    }
+    l->window += p->n_pages;
+    return 0;
+}
+
+static void end_putting(struct tier_part *p, bool is_wanted)
 {
     p->line->tier->n_fetching--;
-    give_stage(p);
+    if (is_wanted)
+        keep_stage(p);
+    else
+        give_stage(p);
     p->state = TIER_PART_READY;
 }
 
@@ -146,7 +216,7 @@ int tier_part_look(struct tier_part *p)
     if (done < 0 && p->result == 0)
         p->result = done;
     if (done != 0)
-        end_putting(p);
+        end_putting(p, true);
     if (p->state == TIER_PART_READY || p->state == TIER_PART_READ)
         return p->result;
     return -EAGAIN;
@@ -157,6 +227,8 @@ void tier_part_took(struct tier_part *p)
     assert(p->state == TIER_PART_READY);
     p->state = TIER_PART_TAKEN;
     p->line->window -= p->n_pages;
+    if (p->shelved)
+        p->line->tier->stats.host_tokens += p->n_tokens;
 }
 
 void tier_part_to_busy(struct tier_part *p)
@@ -182,7 +254,7 @@ bool tier_part_forget(struct tier_part *p)
         while (!l->tier->backend->ops->done(l->tier->backend, p->ticket))
             ;
     if (p->state == TIER_PART_PUTTING)
-        end_putting(p);
+        end_putting(p, false);
     else if (p->state != TIER_PART_READY)
         give_stage(p);
     give_pages(p);

@@ -3,7 +3,7 @@
  *
  *     segment    0      1      2      3      4      5     6 (open)
  *     tree       packed packed raw    raw                          what memory_adopt found
- *     store      packed packed packed packed packed raw   raw
+ *     elsewhere  packed packed packed packed packed raw   raw      host memory or the store
  *     goal       packed packed packed packed packed raw   raw      a sequence so long
  *                ^ stays       ^ from here on: parts
  *
@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define WINDOW_BYTES ((size_t)128 << 20) /* that are read at once, or two parts */
 #define ATTEMPTS     4u
@@ -29,6 +30,9 @@
 #define SPEED_GUESS 3e8
 #define RECORD_NS   150000.0
 #define GUESS_BYTES ((uint64_t)4 << 20)
+/* From host memory to a device, of the slowest buses that are about: a fraction of what computing
+ * takes in any case, so it is not measured. */
+#define HOST_SPEED 5e9
 
 struct tier_restore {
     struct tier_line line; /* its parts are the plan's; first, so that it is freed by it */
@@ -36,13 +40,14 @@ struct tier_restore {
     const uint32_t *ids;
     uint32_t n, limit; /* ids, and the most that may come back */
     uint32_t attempts;
-    bool draining;
+    bool draining, host_only;
     struct store_hash *before; /* (segments of n, and one) */
 
     /* Of the plan. */
     struct ladder goal;
     uint32_t goal_n, first;    /* tokens; the first segment that is a part */
     uint32_t thinned_to;       /* segments before it stand on their rung */
+    uint32_t n_disk_pages;     /* of parts that the store has */
     uint32_t n_asked, n_taken; /* parts that were asked for, and that are in the sequence */
 };
 
@@ -70,12 +75,13 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 
 /* The record of a segment that has most of the ids. */
 static bool find(const struct tier_restore *r, uint32_t segment, enum store_kind kind,
-                 struct store_found *ret)
+                 struct tier_found *ret)
 {
     uint32_t seg_len = policy_of(r)->seg_len, at = segment * seg_len;
 
     return tier_find(r->user, r->before[segment], kind, r->ids + at, min_u32(seg_len, r->n - at),
-                     ret);
+                     ret) &&
+           (ret->shelved || !r->host_only);
 }
 
 /* It is packed in the sequence, or as a record, or packed it has no keys at all. */
@@ -83,20 +89,20 @@ static bool has_packed(const struct tier_restore *r, uint32_t segment)
 {
     const struct memory *m = r->user->memory;
     uint32_t n_keys = ladder_segment_keys(&m->policy, segment, 1);
-    struct store_found f;
+    struct tier_found f;
 
     if (segment < m->ladder.n_at[1] || n_keys == 0)
         return true;
-    return find(r, segment, STORE_PACKED, &f) && f.n_tokens == m->policy.seg_len &&
-           f.n_keys == n_keys;
+    return find(r, segment, STORE_PACKED, &f) && f.is.n_tokens == m->policy.seg_len &&
+           f.is.n_keys == n_keys;
 }
 
 /* Tokens from the segment's start that a raw record has. */
 static uint32_t has_raw(const struct tier_restore *r, uint32_t segment)
 {
-    struct store_found f;
+    struct tier_found f;
 
-    return find(r, segment, STORE_RAW, &f) && f.n_keys >= f.n_tokens ? f.n_tokens : 0;
+    return find(r, segment, STORE_RAW, &f) && f.is.n_keys >= f.is.n_tokens ? f.is.n_tokens : 0;
 }
 
 static struct ladder ladder_at(const struct policy *p, uint32_t n)
@@ -179,10 +185,11 @@ static double fill_parts(struct tier_restore *r)
     double cost_ns = 0;
     bool known = true;
 
+    r->n_disk_pages = 0;
     for (uint32_t i = 0; i < r->line.n_parts; i++) {
         uint32_t k = r->first + i, n = min_u32(p->seg_len, r->goal_n - k * p->seg_len);
         struct tier_part *part = &r->line.parts[i];
-        struct store_found f = { 0 };
+        struct tier_found f = { .shelved = false };
 
         *part = (struct tier_part){ .line = &r->line, .segment = k, .packed = k < r->goal.n_at[1] };
         part->n_tokens = n;
@@ -197,10 +204,11 @@ static double fill_parts(struct tier_restore *r)
             continue;
         }
         (void)find(r, k, part->packed ? STORE_PACKED : STORE_RAW, &f);
-        part->id = f.id;
-        known &= f.cost_ns > 0;
-        if (f.n_tokens)
-            cost_ns += (double)f.cost_ns * n / f.n_tokens;
+        tier_part_is(part, &f, r->before[k], r->ids + (size_t)k * p->seg_len);
+        r->n_disk_pages += f.shelved ? 0 : part->n_pages;
+        known &= f.is.cost_ns > 0;
+        if (f.is.n_tokens)
+            cost_ns += (double)f.is.cost_ns * n / f.is.n_tokens;
     }
     return known ? cost_ns : INFINITY;
 }
@@ -211,9 +219,12 @@ static bool is_worth_it(struct tier_restore *r, double cost_ns, uint32_t n_pages
 {
     struct tier *t = r->line.tier;
     uint32_t n = r->goal_n - r->user->memory->seq->n_tokens;
-    double read_ns = (double)n_pages * (double)t->pool->page_bytes * 1e9 / tier_read_speed(t) +
-                     RECORD_NS * r->line.n_parts;
+    double page = (double)t->pool->page_bytes, read_ns;
 
+    read_ns = (double)(n_pages - r->n_disk_pages) * page * 1e9 / HOST_SPEED;
+    if (r->n_disk_pages > 0)
+        read_ns +=
+            (double)r->n_disk_pages * page * 1e9 / tier_read_speed(t) + RECORD_NS * r->line.n_disk;
     if (t->ns_per_token > 0)
         cost_ns = t->ns_per_token * n;
     if (t->always || read_ns < cost_ns)
@@ -258,7 +269,7 @@ static bool hash_all(struct tier_restore *r)
     r->before[0] = STORE_ROOT;
     for (uint32_t k = 0; k < n; k++)
         r->before[k + 1] =
-            store_hash(r->line.tier->store, r->before[k], r->ids + (size_t)k * seg_len, seg_len);
+            tier_hash(r->line.tier, r->before[k], r->ids + (size_t)k * seg_len, seg_len);
     return true;
 }
 
@@ -274,7 +285,8 @@ static void free_line(struct tier_line *l)
     free_restore((struct tier_restore *)l);
 }
 
-struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids, uint32_t n)
+static struct tier_restore *restore_begin(struct tier_user *u, const uint32_t *ids, uint32_t n,
+                                          bool host_only)
 {
     struct tier_restore *r;
 
@@ -284,18 +296,29 @@ struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids
     if (!r)
         return NULL;
     *r = (struct tier_restore){
-        .line = { .tier = u->tier, .account = u->memory->seq->account, .free = free_line },
+        .line = { .tier = u->tier,
+                  .account = u->memory->seq->account,
+                  .owner = u->owner,
+                  .seg_len = u->memory->policy.seg_len,
+                  .free = free_line },
         .user = u,
         .ids = ids,
         .n = n,
         .limit = n,
+        .host_only = host_only,
     };
+    memcpy(r->line.scope, u->scope, sizeof(r->line.scope));
     if (!hash_all(r) || !plan(r)) {
         free_restore(r);
         return NULL;
     }
     u->restoring = true;
     return r;
+}
+
+struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids, uint32_t n)
+{
+    return restore_begin(u, ids, n, false);
 }
 
 uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n)
@@ -436,6 +459,8 @@ static int done(struct tier_restore *r, uint32_t *ret_shared)
     struct tier_user *u = r->user;
     uint32_t seg_len = policy_of(r)->seg_len, shared = r->first * seg_len;
 
+    for (uint32_t i = 0; i < r->line.n_parts; i++)
+        shared += r->line.parts[i].shelved ? r->line.parts[i].n_tokens : 0;
     u->restoring = false;
     memory_restored(u->memory, &r->goal);
     if (r->first == 0) { /* it is there already: need not be written again */
@@ -506,7 +531,7 @@ static int leave_disk(struct tier_restore *r, uint32_t *ret_shared)
 
 int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared)
 {
-    if (store_silent(r->line.tier->store))
+    if (r->line.n_disk > 0 && tier_silent(r->line.tier))
         return leave_disk(r, ret_shared);
     for (;;) {
         int e = r->draining ? -ECANCELED : go_on(r);
@@ -523,4 +548,14 @@ int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared)
         if (++r->attempts == ATTEMPTS || r->limit <= r->user->memory->seq->n_tokens || !plan(r))
             return give_up(r, ret_shared);
     }
+}
+
+void tier_restore_now(struct tier_user *u, const uint32_t *ids, uint32_t n)
+{
+    struct tier_restore *r = restore_begin(u, ids, n, true);
+    uint32_t shared;
+
+    while (r && tier_restore_go(r, &shared) == -EAGAIN)
+        if (!tier_pump(u->tier))
+            tier_await_copies(u->tier);
 }

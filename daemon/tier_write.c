@@ -13,9 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUSY_BYTES  ((uint64_t)32 << 20) /* that are being written */
-#define STEP_BYTES  ((uint64_t)8 << 20)  /* begun in a step */
-#define STAGE_BYTES ((size_t)64 << 20)
+#define BUSY_BYTES ((uint64_t)32 << 20) /* that are being written */
+#define STEP_BYTES ((uint64_t)8 << 20)  /* begun in a step */
 
 /* --- pins ------------------------------------------------------------------------------------- */
 
@@ -91,9 +90,31 @@ static void reclaim(void *arg, uint32_t n)
 
 /* --- queue ------------------------------------------------------------------------------------ */
 
+/* The newest that waits for the disk though its pages are on the shelf, where they stay. */
+static struct tier_job *last_waiting(const struct tier *t)
+{
+    struct tier_job *j = TAILQ_LAST(&t->waiting, tier_jobs);
+
+    while (j && !j->kept)
+        j = TAILQ_PREV(j, tier_jobs, link);
+    return j;
+}
+
 bool tier_queue_full(const struct tier *t)
 {
-    return TAILQ_EMPTY(&t->free);
+    return TAILQ_EMPTY(&t->free) && !last_waiting(t);
+}
+
+/* A disk that is slower than the model loses records; host memory does not wait for it. */
+static struct tier_job *take_job(struct tier *t)
+{
+    struct tier_job *j = TAILQ_EMPTY(&t->free) ? last_waiting(t) : NULL;
+
+    if (j) {
+        free_job(t, j, &t->waiting);
+        t->stats.forgotten++;
+    }
+    return TAILQ_FIRST(&t->free);
 }
 
 /* Keys of a segment's beginning to the queue. False: it is full. */
@@ -102,13 +123,13 @@ static bool add_job(struct tier_user *u, enum store_kind kind, uint32_t segment,
 {
     struct tier *t = u->tier;
     const struct seq *s = u->memory->seq;
-    struct tier_job *j = TAILQ_FIRST(&t->free);
+    struct tier_job *j = take_job(t);
     uint32_t n_keys = kind == STORE_PACKED ? s->segments[segment].n_keys : n_tokens;
     int r;
 
     if (!j)
         return false;
-    if (!t->host && seq_n_pages(n_keys) > t->stage.n_slots)
+    if (!t->host && seq_n_pages(n_keys) > shelf_longest(t->shelf))
         return true; /* it would never have room */
     TAILQ_REMOVE(&t->free, j, link);
     j->state = TIER_JOB_QUEUED;
@@ -145,7 +166,7 @@ static void note_raw(struct tier_user *u)
         if (k >= m->ladder.n_at[1] && s->segments[k].state == SEQ_RAW &&
             !add_job(u, STORE_RAW, k, u->raw_before, s->seg_len))
             return;
-        u->raw_before = store_hash(u->tier->store, u->raw_before, ids_of(s, k), s->seg_len);
+        u->raw_before = tier_hash(u->tier, u->raw_before, ids_of(s, k), s->seg_len);
     }
 }
 
@@ -158,7 +179,7 @@ static void note_packed(struct tier_user *u)
         if (k >= m->ladder.n_at[2] && s->segments[k].state == SEQ_PACKED &&
             s->segments[k].n_keys > 0 && !add_job(u, STORE_PACKED, k, u->packed_before, s->seg_len))
             return;
-        u->packed_before = store_hash(u->tier->store, u->packed_before, ids_of(s, k), s->seg_len);
+        u->packed_before = tier_hash(u->tier, u->packed_before, ids_of(s, k), s->seg_len);
     }
 }
 
@@ -183,6 +204,23 @@ void tier_write_end(struct tier_user *u)
 
 /* --- to the disk ------------------------------------------------------------------------------ */
 
+static void move_job(struct tier_job *j, struct tier_jobs *from, struct tier_jobs *to,
+                     enum tier_job_state state)
+{
+    TAILQ_REMOVE(from, j, link);
+    j->state = state;
+    TAILQ_INSERT_TAIL(to, j, link);
+}
+
+/* Its slots are free, or the shelf's as any other. */
+static void give_slots(struct tier *t, struct tier_job *j)
+{
+    if (j->kept)
+        shelf_unpin(t->shelf, j->kept);
+    else
+        shelf_give(t->shelf, j->record.n_pages, j->mem);
+}
+
 /* The callback of a put: whether it is on the disk or not, the store has no use for its pages. */
 static void on_put(void *arg, int result)
 {
@@ -192,7 +230,7 @@ static void on_put(void *arg, int result)
     (void)result; /* the store counts, and says what is wrong with the disk */
     t->busy_bytes -= bytes_of(j);
     if (!t->host)
-        tier_stage_give(&t->stage, j->record.n_pages, j->mem);
+        give_slots(t, j);
     free_job(t, j, &t->writing);
 }
 
@@ -215,28 +253,43 @@ static int start_direct(struct tier *t, struct tier_job *j)
     if (r < 0)
         return r;
     pin_busy(t, j);
-    TAILQ_REMOVE(&t->queue, j, link);
-    j->state = TIER_JOB_WRITING;
-    TAILQ_INSERT_TAIL(&t->writing, j, link);
+    move_job(j, &t->queue, &t->writing, TIER_JOB_WRITING);
     t->busy_bytes += bytes_of(j);
     return 0;
 }
 
-/* To the staging area first. */
+/* All of it is on the shelf: read back from there, most likely, and not changed since. */
+static bool is_shelved(const struct tier *t, const struct tier_job *j, uint64_t *ret)
+{
+    const struct store_record *r = &j->record;
+    struct store_found f;
+
+    if (!shelf_find(t->shelf, &r->key, r->ids, r->n_tokens, &f) || f.n_tokens != r->n_tokens ||
+        f.n_keys != r->n_keys)
+        return false;
+    *ret = f.id;
+    return true;
+}
+
+/* To slots of the shelf first. */
 static int start_fetch(struct tier *t, struct tier_job *j)
 {
     int r = 0;
 
+    if (is_shelved(t, j, &j->kept)) {
+        unpin(t, j);
+        move_job(j, &t->queue, &t->waiting, TIER_JOB_WAITING);
+        return 0;
+    }
+    j->kept = 0;
     j->ticket = 0; /* none was made: done at once */
-    if (!tier_stage_take(&t->stage, j->n_pinned, j->mem))
+    if (!shelf_take(t->shelf, j->n_pinned, j->mem))
         return -EAGAIN;
     for (uint32_t i = 0; r == 0 && i < j->n_pinned; i++)
         r = t->backend->ops->get(t->backend, j->mem[i], tier_page(t, j->pages[i]),
                                  t->pool->page_bytes, &j->ticket);
     pin_busy(t, j);
-    TAILQ_REMOVE(&t->queue, j, link);
-    j->state = TIER_JOB_FETCHING;
-    TAILQ_INSERT_TAIL(&t->fetching, j, link);
+    move_job(j, &t->queue, &t->fetching, TIER_JOB_FETCHING);
     t->busy_bytes += bytes_of(j);
     t->n_fetching++;
     if (r < 0)
@@ -244,45 +297,106 @@ static int start_fetch(struct tier *t, struct tier_job *j)
     return 0;
 }
 
-/* Who could not be copied is not written, but others' copies may still come to its place. */
+/* The pool's pages are free; the copy stays on the shelf if that has room, and the disk gets it
+ * from there. */
+static void shelve(struct tier *t, struct tier_job *j)
+{
+    const struct store_record *r = &j->record;
+
+    unpin(t, j);
+    j->record.cost_ns = (uint64_t)(t->ns_per_token * r->n_tokens);
+    j->kept = shelf_add(t->shelf, r, tier_hash(t, r->key.before, r->ids, r->n_tokens), j->mem);
+    if (j->kept)
+        t->busy_bytes -= bytes_of(j);
+    move_job(j, &t->fetching, &t->waiting, TIER_JOB_WAITING);
+}
+
+/* Who could not be copied is not kept, but others' copies may still come to its place. */
 static bool fetched(struct tier *t)
 {
     struct tier_job *j, *next;
     bool any = false;
 
     for (j = TAILQ_FIRST(&t->fetching); j; j = next) {
-        int done = t->backend->ops->done(t->backend, j->ticket), r;
+        int done = t->backend->ops->done(t->backend, j->ticket);
 
         next = TAILQ_NEXT(j, link);
         if (done == 0)
             continue;
-        r = done > 0 && j->record.n_tokens ? put(t, j) : -EIO;
-        if (r == -EAGAIN)
-            continue;
         any = true;
         t->n_fetching--;
-        if (r == 0) {
-            unpin(t, j);
-            TAILQ_REMOVE(&t->fetching, j, link);
-            j->state = TIER_JOB_WRITING;
-            TAILQ_INSERT_TAIL(&t->writing, j, link);
+        if (done > 0 && j->record.n_tokens) {
+            shelve(t, j);
             continue;
         }
         t->busy_bytes -= bytes_of(j);
-        tier_stage_give(&t->stage, j->record.n_pages, j->mem);
+        shelf_give(t->shelf, j->record.n_pages, j->mem);
         free_job(t, j, &t->fetching);
+    }
+    return any;
+}
+
+static bool may_start(const struct tier *t, const struct tier_job *j, uint64_t begun)
+{
+    return begun < STEP_BYTES && (t->busy_bytes == 0 || t->busy_bytes + bytes_of(j) <= BUSY_BYTES);
+}
+
+/* Of those that wait one goes to the disk. 0, -EAGAIN, or why it does not. */
+static int start_waiting(struct tier *t, struct tier_job *j)
+{
+    int r;
+
+    if (!t->store)
+        return -ENOENT;
+    if (j->kept && !shelf_pin(t->shelf, j->kept, j->record.n_pages, j->mem)) {
+        t->stats.forgotten++;
+        return -ENOENT;
+    }
+    r = put(t, j);
+    if (r == 0) {
+        t->busy_bytes += j->kept ? bytes_of(j) : 0;
+        move_job(j, &t->waiting, &t->writing, TIER_JOB_WRITING);
+    } else if (j->kept) {
+        shelf_unpin(t->shelf, j->kept);
+    }
+    return r;
+}
+
+static bool write_waiting(struct tier *t)
+{
+    struct tier_job *j, *next;
+    uint64_t begun = 0;
+    bool any = false;
+
+    for (j = TAILQ_FIRST(&t->waiting); j; j = next) {
+        int r;
+
+        next = TAILQ_NEXT(j, link);
+        if (j->kept && t->store && !may_start(t, j, begun))
+            break;
+        r = start_waiting(t, j);
+        if (r == -EAGAIN)
+            break;
+        any = true;
+        begun += r == 0 ? bytes_of(j) : 0;
+        if (r == 0)
+            continue;
+        if (!j->kept) {
+            t->busy_bytes -= bytes_of(j);
+            shelf_give(t->shelf, j->record.n_pages, j->mem);
+        }
+        free_job(t, j, &t->waiting);
     }
     return any;
 }
 
 bool tier_write_pump(struct tier *t)
 {
-    bool any = t->host ? false : fetched(t);
+    bool any = t->host ? false : fetched(t) | write_waiting(t);
     uint64_t begun = 0;
     struct tier_job *j;
 
-    while ((j = TAILQ_FIRST(&t->queue)) && begun < STEP_BYTES &&
-           (t->busy_bytes == 0 || t->busy_bytes + bytes_of(j) <= BUSY_BYTES)) {
+    while ((j = TAILQ_FIRST(&t->queue)) && may_start(t, j, begun)) {
         int r = t->host ? start_direct(t, j) : start_fetch(t, j);
 
         if (r == -EAGAIN)
@@ -315,11 +429,10 @@ uint32_t tier_write_coming(const struct tier *t)
 
 int tier_write_open(struct tier *t)
 {
-    size_t stage = (size_t)2 * SEQ_SEGMENT_DEFAULT / POOL_PAGE_TOKENS * t->pool->page_bytes;
-
     TAILQ_INIT(&t->free);
     TAILQ_INIT(&t->queue);
     TAILQ_INIT(&t->fetching);
+    TAILQ_INIT(&t->waiting);
     TAILQ_INIT(&t->writing);
     t->queued.limit = t->busy.limit = UINT32_MAX;
     t->reclaimer = (struct pool_reclaimer){ .fn = reclaim, .arg = t, .account = &t->queued };
@@ -339,10 +452,7 @@ int tier_write_open(struct tier *t)
         j->mem = t->job_mem + (size_t)i * TIER_PAGES_MAX;
         TAILQ_INSERT_TAIL(&t->free, j, link);
     }
-    if (t->host)
-        return 0;
-    return tier_stage_open(&t->stage, t->pool->page_bytes,
-                           stage > STAGE_BYTES ? stage : STAGE_BYTES);
+    return 0;
 }
 
 /* What is queued is forgotten. The disk is done: the store was closed, or never had any. */
@@ -352,11 +462,15 @@ void tier_write_close(struct tier *t)
 
     while ((j = TAILQ_FIRST(&t->queue)))
         free_job(t, j, &t->queue);
-    while ((j = TAILQ_FIRST(&t->fetching)))
+    while ((j = TAILQ_FIRST(&t->fetching))) {
+        while (t->backend->ops->done(t->backend, j->ticket) == 0)
+            ; /* it is about to write to its slots */
         free_job(t, j, &t->fetching);
+    }
+    while ((j = TAILQ_FIRST(&t->waiting)))
+        free_job(t, j, &t->waiting);
     assert(TAILQ_EMPTY(&t->writing));
     pool_drop_reclaimer(t->pool, &t->reclaimer);
-    tier_stage_close(&t->stage);
     free(t->job_ids);
     free(t->job_pages);
     free(t->job_mem);

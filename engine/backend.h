@@ -39,7 +39,6 @@
 #include <stdint.h>
 
 #define BACKEND_ABI 4u
-
 struct backend;
 struct backend_fit;
 struct forward_stop;
@@ -54,16 +53,14 @@ struct backend_options {
     bool pin;                       /* each thread to a CPU */
     uint32_t max_rows;              /* of a step */
     uint32_t max_pages;             /* of its plan; need alone asks */
-    const struct backend_ops *host; /* the CPU's: whoever computes elsewhere has host work done by
-                                     * it. backend_open fills it in */
+    const struct backend_ops *host; /* the CPU's, for others' host work; backend_open fills it in */
 };
 
 struct backend_info {
     char name[64];    /* "cpu (avx2)" */
     const char *cpu;  /* the table of kernels that the host's part uses */
     uint32_t threads; /* of the host */
-    int owner_cpu;    /* that the others leave to the thread that opened it, who may go there
-                       * (base/seat.h); -1: there is none */
+    int owner_cpu;    /* that the others leave to who opened it (base/seat.h); -1: none */
     bool exact_rows;  /* what comes of a row is the same to the bit, whatever else is in the step */
     size_t scratch_bytes;         /* so far: no more than need says */
     uint64_t memory, memory_free; /* of a device that has its own; 0: it is this machine's */
@@ -116,6 +113,10 @@ struct backend_ops {
      * later would end the process. NULL: it always is. */
     int (*populate)(struct backend *b, void *mem, size_t n);
     int (*lock)(struct backend *b, void *mem, size_t n);
+    /* Host memory that copies with a ticket go from and to by themselves until unpin, which waits
+     * for them, or reopen; -errno: they go as ever. NULL: nothing is gained. */
+    int (*pin)(struct backend *b, void *mem, size_t n);
+    void (*unpin)(struct backend *b, void *mem, size_t n);
     /* Memory that a descriptor stands for and that outlives the process with it; all NULL where a
      * backend has none, and then alloc_kept and map_kept are -ENOTSUP. alloc_kept: as alloc, but
      * all of it is there. seal_kept: the bytes stay as they are for ever, for all who have the
@@ -158,8 +159,8 @@ struct backend_ops {
     /* host (n_layer * n_head_kv, n_keys): the sum of squares of each key in those pages. */
     int (*norms)(struct backend *b, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
                  float *host);
-    /* engine/fit.h. As many of the lists, from the first on, as take some milliseconds, at least
-     * one: returns how many. */
+    /* engine/fit.h. As many of the first lists as take some milliseconds, at least one: how many.
+     */
     int (*fit)(struct backend *b, const struct backend_fit *f);
 
     /* Host work by the backend's host threads: fn(arg, slice, worker) for every slice of [0, n), in
@@ -177,7 +178,6 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
 };
-
 extern const struct backend_ops backend_cpu;
 
 /* By the names of engine/devices.h. The device is there, or -ENODEV; "auto" without one is the CPU,

@@ -144,6 +144,16 @@ static void build_given_back(const struct wire_stats *st, Gistd__Stats *m)
     m->pressures_total = st->pressures_total;
 }
 
+static void build_stats_host(const struct wire_stats *st, Gistd__Stats *m)
+{
+    m->host_bytes = st->host_bytes;
+    m->host_limit = st->host_limit;
+    m->host_records = st->host_records;
+    m->host_evicted_total = st->host_evicted_total;
+    m->host_tokens_total = st->host_tokens_total;
+    m->host_pinned = st->host_pinned;
+}
+
 int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd__Stats *m)
 {
     int err;
@@ -187,6 +197,7 @@ int wire_build_stats(struct wire_scratch *s, const struct wire_stats *st, Gistd_
     m->drafted_tokens_total = st->drafted_tokens_total;
     m->accepted_tokens_total = st->accepted_tokens_total;
     build_given_back(st, m);
+    build_stats_host(st, m);
     err = build_stats_clients(s, st, m);
     if (err == 0)
         err = build_stats_sessions(s, st, m);
@@ -311,6 +322,24 @@ static int read_stats_store(struct wire_scratch *s, const Gistd__Stats__Store *m
                : -EMSGSIZE;
 }
 
+static void read_given_back(const Gistd__Stats *m, struct wire_stats *st)
+{
+    st->idle = m->idle;
+    st->idles_total = m->idles_total;
+    st->pages_returned = m->pages_returned;
+    st->pressures_total = m->pressures_total;
+}
+
+static void read_stats_host(const Gistd__Stats *m, struct wire_stats *st)
+{
+    st->host_bytes = m->host_bytes;
+    st->host_limit = m->host_limit;
+    st->host_records = m->host_records;
+    st->host_evicted_total = m->host_evicted_total;
+    st->host_tokens_total = m->host_tokens_total;
+    st->host_pinned = m->host_pinned;
+}
+
 int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_stats *st)
 {
     int err;
@@ -352,10 +381,8 @@ int wire_read_stats(struct wire_scratch *s, const Gistd__Stats *m, struct wire_s
     st->requests_waiting = m->requests_waiting;
     st->drafted_tokens_total = m->drafted_tokens_total;
     st->accepted_tokens_total = m->accepted_tokens_total;
-    st->idle = m->idle;
-    st->idles_total = m->idles_total;
-    st->pages_returned = m->pages_returned;
-    st->pressures_total = m->pressures_total;
+    read_given_back(m, st);
+    read_stats_host(m, st);
     err = read_stats_clients(s, m, st);
     if (err == 0)
         err = read_stats_sessions(s, m, st);

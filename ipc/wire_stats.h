@@ -68,6 +68,8 @@ struct wire_stats {
     bool idle;
     uint32_t pages_returned;
     uint64_t idles_total, pressures_total;
+    uint64_t host_bytes, host_limit, host_records, host_evicted_total, host_tokens_total;
+    bool host_pinned;
 };
 
 #define WIRE_TRACES_MAX 64u /* rows of a Traced */

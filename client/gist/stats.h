@@ -74,6 +74,10 @@ struct gist_stats {
     uint32_t pages_returned;   /* of pages_free: the machine has their memory until they are used */
     int idle; /* weights were given back until the next request that uses them: weights_memory 0 */
     uint64_t idles_total, pressures_total; /* times that they were; that memory was short */
+    /* Host memory behind a device's: context there, what may be (0: there is none), records that
+     * went from there for room, and tokens that came back. */
+    uint64_t host_bytes, host_limit, host_records, host_evicted_total, host_tokens_total;
+    int host_pinned; /* the device copies from and to it by itself */
 };
 /* What it points to lives until the next call on the connection. Of other users it has numbers
  * alone, unless root or the daemon's user asks. */

@@ -48,11 +48,12 @@ enum cudaStreamCaptureMode {
     cudaStreamCaptureModeRelaxed
 };
 
-#define cudaStreamDefault      0x0u
-#define cudaStreamNonBlocking  0x1u
-#define cudaEventDefault       0x0u
-#define cudaEventDisableTiming 0x2u
-#define cudaHostAllocDefault   0x0u
+#define cudaStreamDefault       0x0u
+#define cudaStreamNonBlocking   0x1u
+#define cudaEventDefault        0x0u
+#define cudaEventDisableTiming  0x2u
+#define cudaHostAllocDefault    0x0u
+#define cudaHostRegisterDefault 0x0u
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
@@ -90,6 +91,8 @@ cudaError_t cudaFree(void *mem);
 cudaError_t cudaHostAlloc(void **ret, size_t n, unsigned flags);
 cudaError_t cudaMallocHost(void **ret, size_t n);
 cudaError_t cudaFreeHost(void *mem);
+cudaError_t cudaHostRegister(void *mem, size_t n, unsigned flags);
+cudaError_t cudaHostUnregister(void *mem);
 
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,

@@ -16,7 +16,7 @@ struct region {
     struct region *next;
     void *mem;
     size_t len;
-    enum region_kind { REGION_DEVICE, REGION_HOST } kind;
+    enum region_kind { REGION_DEVICE, REGION_HOST, REGION_PINNED } kind; /* PINNED: the caller's */
 };
 
 static struct {
@@ -24,10 +24,10 @@ static struct {
     bool backwards, late, lost;
     unsigned lost_in;
     bool told; /* by a file, which is still there */
-    size_t all, used;
+    size_t all, used, pin_max, pinned;
     struct region *regions;
     cudaError_t last;
-} shim = { .all = MEMORY };
+} shim = { .all = MEMORY, .pin_max = SIZE_MAX };
 
 /* --- who may, and whether the device is there ------------------------------------------------- */
 
@@ -110,14 +110,38 @@ void shim_set_memory(size_t bytes)
     shim.all = bytes;
 }
 
+void shim_set_pinned(size_t bytes)
+{
+    shim.pin_max = bytes;
+}
+
 void shim_set_lost(unsigned n)
 {
     shim.lost_in = n;
     shim.lost = false;
 }
 
+/* Memory that was pinned is not the device's any more. */
+static void forget_pinned(void)
+{
+    struct region **at = &shim.regions;
+
+    while (*at) {
+        struct region *r = *at;
+
+        if (r->kind != REGION_PINNED) {
+            at = &r->next;
+            continue;
+        }
+        *at = r->next;
+        free(r);
+    }
+    shim.pinned = 0;
+}
+
 cudaError_t cudaDeviceReset(void)
 {
+    forget_pinned();
     shim.lost &= lost_by_file() != 0;
     return shim.lost ? cudaErrorDevicesUnavailable : cudaSuccess;
 }
@@ -183,7 +207,10 @@ static cudaError_t give(void *mem, enum region_kind kind)
     *at = r->next;
     if (kind == REGION_DEVICE)
         shim.used -= r->len;
-    free(r->mem);
+    if (kind == REGION_PINNED)
+        shim.pinned -= r->len;
+    else
+        free(r->mem);
     free(r);
     return cudaSuccess;
 }
@@ -219,6 +246,38 @@ cudaError_t cudaFree(void *mem)
 cudaError_t cudaFreeHost(void *mem)
 {
     cudaError_t lost = shim_enter(), e = give(mem, REGION_HOST);
+
+    return shim_leave(lost != cudaSuccess ? lost : e);
+}
+
+static cudaError_t pin(void *mem, size_t n)
+{
+    struct region *r;
+
+    if (n == 0 || !shim_is_pageable(mem))
+        return cudaErrorInvalidValue;
+    if (n > shim.pin_max - (shim.pinned < shim.pin_max ? shim.pinned : shim.pin_max))
+        return cudaErrorMemoryAllocation;
+    r = calloc(1, sizeof(*r));
+    if (!r)
+        return cudaErrorMemoryAllocation;
+    *r = (struct region){ shim.regions, mem, n, REGION_PINNED };
+    shim.pinned += n;
+    shim.regions = r;
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostRegister(void *mem, size_t n, unsigned flags)
+{
+    cudaError_t e = shim_enter();
+
+    (void)flags;
+    return shim_leave(e == cudaSuccess ? pin(mem, n) : e);
+}
+
+cudaError_t cudaHostUnregister(void *mem)
+{
+    cudaError_t lost = shim_enter(), e = give(mem, REGION_PINNED);
 
     return shim_leave(lost != cudaSuccess ? lost : e);
 }

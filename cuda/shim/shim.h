@@ -109,6 +109,8 @@ void shim_set_order(bool backwards);
 void shim_set_late(bool late);
 /* Device memory in bytes, for cudaMalloc to come to its end. */
 void shim_set_memory(size_t bytes);
+/* Bytes of host memory that cudaHostRegister pins at most, all together. */
+void shim_set_pinned(size_t bytes);
 /* The n-th call from now on that could find the device lost does, and all later ones do; 0: never.
  * Kernels and copies that are under way then are not done. */
 void shim_set_lost(unsigned n);

@@ -146,6 +146,24 @@ static int fenced_lock(struct backend *b, void *mem, size_t n)
     return -EPERM;
 }
 
+bool backend_fenced_pins = true;
+
+/* What is pinned may go as soon as nothing is late that is from or to it. */
+static int fenced_pin(struct backend *b, void *mem, size_t n)
+{
+    (void)b;
+    (void)mem;
+    (void)n;
+    return backend_fenced_pins ? 0 : -ENOMEM;
+}
+
+static void fenced_unpin(struct backend *b, void *mem, size_t n)
+{
+    (void)mem;
+    (void)n;
+    (void)leave(enter(b), 0);
+}
+
 static void *fenced_host(struct backend *b, void *mem)
 {
     (void)b;
@@ -365,6 +383,8 @@ const struct backend_ops backend_fenced = {
     .alloc = fenced_alloc,
     .free = fenced_free,
     .lock = fenced_lock,
+    .pin = fenced_pin,
+    .unpin = fenced_unpin,
     .host = fenced_host,
     .put = fenced_put,
     .get = fenced_get,

@@ -17,5 +17,6 @@
 #include "engine/backend.h"
 
 extern const struct backend_ops backend_fenced;
+extern bool backend_fenced_pins; /* host memory can be pinned */
 
 #endif

@@ -257,13 +257,13 @@ struct wire_req sample_req(enum wire_req_kind kind)
 
 static struct wire_stats full_stats(void)
 {
-    return (struct wire_stats){ "0.1.0",     "a model", "digest", "avx2", "one two", 1,  2,
-                                3,           4,         5,        6,      7,         8,  9,
-                                10,          11,        12,       13,     14,        31, 32,
-                                15,          16,        17,       18,     19,        20, 26,
-                                clients,     2,         sessions, 3,      owners,    2,  &store,
-                                "no folder", "image",   21,       22,     23,        24, 25,
-                                33,          34,        true,     35,     36,        37 };
+    return (struct wire_stats){
+        "0.1.0", "a model", "digest",    "avx2",  "one two", 1,  2,       3,  4,        5,   6,
+        7,       8,         9,           10,      11,        12, 13,      14, 31,       32,  15,
+        16,      17,        18,          19,      20,        26, clients, 2,  sessions, 3,   owners,
+        2,       &store,    "no folder", "image", 21,        22, 23,      24, 25,       33,  34,
+        true,    35,        36,          37,      38,        39, 40,      41, 42,       true
+    };
 }
 
 struct wire_rep sample_rep(enum wire_rep_kind kind)
