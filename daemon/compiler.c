@@ -11,6 +11,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+/* Of the thread: what a limit of memory counts is little, and what nests is limited (GBNF's
+ * brackets, a schema's depth). */
+#define STACK_BYTES (1u << 20)
+
 TAILQ_HEAD(job_list, compiler_job);
 
 struct compiler {
@@ -90,14 +94,18 @@ static void *work(void *arg)
 /* Signals are for the control thread alone, but for that of a denied system call. */
 static int start(struct compiler *c)
 {
+    pthread_attr_t attr;
     sigset_t all, before;
     int e;
 
+    (void)pthread_attr_init(&attr);
+    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
     (void)sigfillset(&all);
     (void)sigdelset(&all, SIGSYS);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    e = -pthread_create(&c->thread, NULL, work, c);
+    e = -pthread_create(&c->thread, &attr, work, c);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)pthread_attr_destroy(&attr);
     c->runs = e == 0;
     return e;
 }
