@@ -26,12 +26,12 @@
 #define PAGES 40u
 #define LONG  128u /* tokens of a long step */
 
-static const struct policy selects = {
-    { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0, false
-};
-static const struct policy keeps = {
-    { COMPRESS_FULL, 8, 0, NULL }, L, 0, 640, false, false, 0, false
-};
+static const struct policy selects = { .spec = { COMPRESS_SELECT, 4, 0, NULL },
+                                       .seg_len = L,
+                                       .budget = 300 };
+static const struct policy keeps = { .spec = { COMPRESS_FULL, 8, 0, NULL },
+                                     .seg_len = L,
+                                     .budget = 640 };
 
 static struct memory_rig rig;
 static struct config config = { .batch_tokens = 32 };
@@ -316,9 +316,9 @@ static void hurries_who_is_waited_for(void **state)
  * find room before. */
 static void short_ones_wait_in_line(void **state)
 {
-    static const struct policy longer = {
-        { COMPRESS_SELECT, 4, 0, NULL }, 2 * L, 0, 600, false, false, 0, false
-    };
+    static const struct policy longer = { .spec = { COMPRESS_SELECT, 4, 0, NULL },
+                                          .seg_len = 2 * L,
+                                          .budget = 600 };
     struct actor few[3], one;
     struct forward_run run;
     struct memory_need need;

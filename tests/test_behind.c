@@ -351,11 +351,14 @@ static void back_into_what_was_closed(void **state)
 #define LONG 160u /* of a text that has compressed segments, b's length */
 
 static const struct policy compressing[] = {
-    { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 330, false, false, 0, false },
-    { { COMPRESS_SELECT, 8, 4, NULL }, L, 20, 320, false, false, 0, false },
-    { { COMPRESS_SELECT_REREAD, 4, 0, NULL }, L, 70, 480, false, false, 0, false },
-    { { COMPRESS_NONE, 1, 0, NULL }, L, 20, 600, false, false, 0, false },
-    { { COMPRESS_FINE_KV, 2, 4, NULL }, L, 0, 900, false, true, 0, false },
+    { .spec = { COMPRESS_FINE_KV, 4, 4, NULL }, .seg_len = L, .budget = 330 },
+    { .spec = { COMPRESS_SELECT, 8, 4, NULL }, .seg_len = L, .keep_tail = 20, .budget = 320 },
+    { .spec = { COMPRESS_SELECT_REREAD, 4, 0, NULL },
+      .seg_len = L,
+      .keep_tail = 70,
+      .budget = 480 },
+    { .spec = { COMPRESS_NONE, 1, 0, NULL }, .seg_len = L, .keep_tail = 20, .budget = 600 },
+    { .spec = { COMPRESS_FINE_KV, 2, 4, NULL }, .seg_len = L, .budget = 900, .fixed = true },
 };
 #define N_COMPRESSING (sizeof(compressing) / sizeof(*compressing))
 
@@ -449,11 +452,11 @@ static void with_compressors(void **state)
 
 static void can_not_join(void **state)
 {
-    static const struct policy tight = {
-        { COMPRESS_FINE_KV, 2, 4, NULL }, L, 0, 200, false, false, 0, false
-    };
+    static const struct policy tight = { .spec = { COMPRESS_FINE_KV, 2, 4, NULL },
+                                         .seg_len = L,
+                                         .budget = 200 };
     static const struct policy late = {
-        { COMPRESS_FINE_KV, 2, 4, NULL }, L, 0, 900, true, false, 0, false
+        .spec = { COMPRESS_FINE_KV, 2, 4, NULL }, .seg_len = L, .budget = 900, .late = true
     };
     static uint32_t text[LONG];
     struct reader r, b;

@@ -275,9 +275,9 @@ static int live_backend(void *arg, struct why *why)
 /* A whole session of its own compressor, which reads a segment again. */
 static int live_memory(void *arg, struct why *why)
 {
-    struct policy p = {
-        { COMPRESS_SELECT_REREAD, 4, 4, NULL }, 64, 0, 4096, false, false, 0, false
-    };
+    struct policy p = { .spec = { COMPRESS_SELECT_REREAD, 4, 4, NULL },
+                        .seg_len = 64,
+                        .budget = 4096 };
     struct prefix *prefix = NULL;
     struct memory m = { .seq = NULL }, other = { .seq = NULL };
     struct seq s = { .pool = NULL }, s2 = { .pool = NULL };

@@ -38,13 +38,25 @@ static void bring_all(struct stage *s, struct reader *r)
  * one on each of them is read behind raw ones, as it was. */
 static void all_is_full_attention(void **state)
 {
-    static const struct policy full = {
-        { COMPRESS_FULL, 1, 0, NULL }, L, 0, 4096, false, false, 0, false
-    };
+    static const struct policy full = { .spec = { COMPRESS_FULL, 1, 0, NULL },
+                                        .seg_len = L,
+                                        .budget = 4096 };
     static const struct policy late[] = {
-        { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 620, true, false, 1, false },
-        { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, 620, true, false, 1, false },
-        { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 620, true, false, 1, false },
+        { .spec = { COMPRESS_SELECT, 4, 4, NULL },
+          .seg_len = L,
+          .budget = 620,
+          .late = true,
+          .hydrate = 1 },
+        { .spec = { COMPRESS_FINE_KV, 8, 4, NULL },
+          .seg_len = L,
+          .budget = 620,
+          .late = true,
+          .hydrate = 1 },
+        { .spec = { COMPRESS_NONE, 1, 0, NULL },
+          .seg_len = L,
+          .budget = 620,
+          .late = true,
+          .hydrate = 1 },
     };
     uint32_t n = 9 * L, n_prompt = 40;
 
@@ -84,7 +96,7 @@ static void all_is_full_attention(void **state)
 /* --- whose it is ------------------------------------------------------------------------------ */
 
 static const struct policy plain = {
-    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 1000, false, false, 4, false
+    .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = L, .budget = 1000, .hydrate = 4
 };
 
 static struct wire_usage asked(struct stage *s, uint32_t owner, bool keeps_nothing, float *ret)
@@ -264,7 +276,7 @@ static void forked_before(void **state)
 static void newer_than_the_tree(void **state)
 {
     static const struct policy half = {
-        { COMPRESS_SELECT, 2, 4, NULL }, L, 0, 1000, false, false, 4, false
+        .spec = { COMPRESS_SELECT, 2, 4, NULL }, .seg_len = L, .budget = 1000, .hydrate = 4
     };
     struct reader r, other;
     struct stage s;
@@ -377,7 +389,7 @@ static void as_it_was(void **state)
 static void no_longer_than_that(void **state)
 {
     static const struct policy p = {
-        { COMPRESS_SELECT, 4, 4, NULL }, 1024, 0, 8000, false, false, 4, false
+        .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = 1024, .budget = 8000, .hydrate = 4
     };
     static const uint32_t segments[] = { 3, 1, 0, 2 };
     uint32_t *text = malloc(5 * p.seg_len * sizeof(*text));
@@ -445,7 +457,9 @@ static void within_a_limit(void **state)
  * Where even that is not enough, nothing is, and it is missed. */
 static void thinned_for_one(void **state)
 {
-    struct policy p = { { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 0, false, false, UINT32_MAX, false };
+    struct policy p = {
+        .spec = { COMPRESS_SELECT, 4, 0, NULL }, .seg_len = L, .budget = 0, .hydrate = UINT32_MAX
+    };
 
     (void)state;
     for (p.budget = 2 * L; p.budget <= 180; p.budget += 180 - 2 * L) {
@@ -480,7 +494,7 @@ static void thinned_for_one(void **state)
 static void lags(void **state)
 {
     static const struct policy p = {
-        { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 400, false, false, 1, false
+        .spec = { COMPRESS_SELECT, 4, 0, NULL }, .seg_len = L, .budget = 400, .hydrate = 1
     };
     struct pool_account others = { .limit = UINT32_MAX };
     struct reader r, fork;
@@ -629,7 +643,7 @@ static void only_on_disk(struct stage *s)
 }
 
 static const struct policy thinned = {
-    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 400, false, false, 2, false
+    .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = L, .budget = 400, .hydrate = 2
 };
 
 /* The tree learns nothing behind thinned segments. Who has read them has them in memory all the

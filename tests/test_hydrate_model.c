@@ -21,10 +21,17 @@ static struct set sets[40000];
 static uint32_t n_sets;
 
 static const struct policy policies[] = {
-    { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, false },
-    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, 900, false, false, UINT32_MAX, false },
-    { { COMPRESS_NONE, 1, 0, NULL }, L, 0, 700, false, false, 2, false },
-    { { COMPRESS_SELECT, 8, 4, NULL }, L, 0, 900, false, false, 4, true },
+    { .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = L, .budget = 900, .hydrate = 4 },
+    { .spec = { COMPRESS_FINE_KV, 8, 4, NULL },
+      .seg_len = L,
+      .budget = 900,
+      .hydrate = UINT32_MAX },
+    { .spec = { COMPRESS_NONE, 1, 0, NULL }, .seg_len = L, .budget = 700, .hydrate = 2 },
+    { .spec = { COMPRESS_SELECT, 8, 4, NULL },
+      .seg_len = L,
+      .budget = 900,
+      .hydrate = 4,
+      .automatic = true },
 };
 
 /* Before the token at `at`, behind a token that was read behind `had`: what was there when the

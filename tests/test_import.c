@@ -110,9 +110,9 @@ static bool open_bench(struct bench *b, const char *model, const char *from, con
 static void feed(struct bench *b, uint32_t ratio, uint32_t sinks, const struct ref *ref,
                  uint32_t chunk, float *ret)
 {
-    struct policy p = {
-        { COMPRESS_FINE_KV, ratio, sinks, b->adapter }, WINDOW, 0, 2048, false, false, 0, false
-    };
+    struct policy p = { .spec = { COMPRESS_FINE_KV, ratio, sinks, b->adapter },
+                        .seg_len = WINDOW,
+                        .budget = 2048 };
     struct memory memory;
     struct seq seq;
 

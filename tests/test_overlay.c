@@ -135,9 +135,9 @@ static struct wire_usage usage_of(const struct stage *s)
 
 static void a_session_counts_them(void **state)
 {
-    static const struct policy p = {
-        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, 300, false, false, 0, false
-    };
+    static const struct policy p = { .spec = { COMPRESS_FINE_KV, 8, 4, NULL },
+                                     .seg_len = L,
+                                     .budget = 300 };
     static struct stage s;
     uint64_t keys, pages, keys2, pages2;
     struct wire_usage before, u;
@@ -185,9 +185,9 @@ static void a_session_counts_them(void **state)
 /* Its turn comes while it is hydrated: the ladder climbs, the keys stay, the counts are right. */
 static void climbs_without_them(void **state)
 {
-    static const struct policy p = {
-        { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0, false
-    };
+    static const struct policy p = { .spec = { COMPRESS_SELECT, 4, 0, NULL },
+                                     .seg_len = L,
+                                     .budget = 300 };
     static struct stage s;
     struct wire_usage u;
     uint32_t n = 0, rung;
@@ -222,9 +222,9 @@ static void climbs_without_them(void **state)
 
 static void waits_for_scratch(void **state)
 {
-    static const struct policy p = {
-        { COMPRESS_SELECT, 4, 0, NULL }, L, 0, 300, false, false, 0, false
-    };
+    static const struct policy p = { .spec = { COMPRESS_SELECT, 4, 0, NULL },
+                                     .seg_len = L,
+                                     .budget = 300 };
     static struct stage s;
     struct compressor *c;
     struct memory_need need;

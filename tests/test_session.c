@@ -26,8 +26,8 @@ struct stage {
 };
 
 static const struct policy policies[] = {
-    { { COMPRESS_FULL, 1, 0, NULL }, L, 0, 1000, false, false, 0, false },
-    { { COMPRESS_SELECT, 8, 4, NULL }, L, 0, 1000, false, false, 0, false },
+    { .spec = { COMPRESS_FULL, 1, 0, NULL }, .seg_len = L, .budget = 1000 },
+    { .spec = { COMPRESS_SELECT, 8, 4, NULL }, .seg_len = L, .budget = 1000 },
 };
 
 static void open_stage(struct stage *s)

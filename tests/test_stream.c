@@ -241,17 +241,20 @@ static void test_memories(void **state)
         const char *adapter;
         struct policy policy;
     } cases[] = {
-        { NULL, { { COMPRESS_SELECT, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
+        { NULL, { .spec = { COMPRESS_SELECT, 8, 4, NULL }, .seg_len = SEGMENT, .budget = 4096 } },
         { NULL,
-          { { COMPRESS_SELECT_REREAD, 4, 3, NULL }, SEGMENT, 21, 4096, false, false, 0, false } },
+          { .spec = { COMPRESS_SELECT_REREAD, 4, 3, NULL },
+            .seg_len = SEGMENT,
+            .keep_tail = 21,
+            .budget = 4096 } },
         { "tests/data/gist_qwen2.safetensors",
-          { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
+          { .spec = { COMPRESS_FINE_KV, 8, 4, NULL }, .seg_len = SEGMENT, .budget = 4096 } },
         { "tests/data/gist_qwen2_coarse.safetensors",
-          { { COMPRESS_COARSE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
+          { .spec = { COMPRESS_COARSE_KV, 8, 4, NULL }, .seg_len = SEGMENT, .budget = 4096 } },
         { "tests/data/gist_qwen2_rec.safetensors",
-          { { COMPRESS_COARSE_REC, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
+          { .spec = { COMPRESS_COARSE_REC, 8, 4, NULL }, .seg_len = SEGMENT, .budget = 4096 } },
         { "tests/data/gist_qwen2_among.safetensors",
-          { { COMPRESS_FINE_KV, 8, 4, NULL }, SEGMENT, 0, 4096, false, false, 0, false } },
+          { .spec = { COMPRESS_FINE_KV, 8, 4, NULL }, .seg_len = SEGMENT, .budget = 4096 } },
     };
     const char *model = "tests/data/tiny_qwen2.gguf";
     size_t all, least = least_of(model, &all);

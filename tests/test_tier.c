@@ -36,16 +36,24 @@
 #define BUDGETS 4096u
 
 static const struct policy policies[] = {
-    { { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0, false },
-    { { COMPRESS_NONE, 1, 0, NULL }, L, 5, BUDGETS, false, false, 0, false },
-    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, BUDGETS, false, false, 0, false },
-    { { COMPRESS_FINE_KV, 2, 0, NULL }, L, 100, 290, false, false, 0, false },
-    { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 150, false, false, 0, false },
-    { { COMPRESS_SELECT, 16, 16, NULL }, L, 33, BUDGETS, false, true, 0, false },
-    { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false, 0, false },
-    { { COMPRESS_SELECT_REREAD, 4, 4, NULL }, L, 7, 200, false, false, 0, false },
-    { { COMPRESS_FINE_KV, 4, 4, NULL }, L, 0, 140, false, false, 0, false },
-    { { COMPRESS_FIT, 4, 4, NULL }, L, 0, 150, false, false, 0, false },
+    { .spec = { COMPRESS_FULL, 1, 0, NULL }, .seg_len = L, .budget = BUDGETS },
+    { .spec = { COMPRESS_NONE, 1, 0, NULL }, .seg_len = L, .keep_tail = 5, .budget = BUDGETS },
+    { .spec = { COMPRESS_FINE_KV, 8, 4, NULL }, .seg_len = L, .budget = BUDGETS },
+    { .spec = { COMPRESS_FINE_KV, 2, 0, NULL }, .seg_len = L, .keep_tail = 100, .budget = 290 },
+    { .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = L, .budget = 150 },
+    { .spec = { COMPRESS_SELECT, 16, 16, NULL },
+      .seg_len = L,
+      .keep_tail = 33,
+      .budget = BUDGETS,
+      .fixed = true },
+    { .spec = { COMPRESS_SELECT, 4, 0, NULL },
+      .seg_len = L,
+      .keep_tail = 10,
+      .budget = 300,
+      .late = true },
+    { .spec = { COMPRESS_SELECT_REREAD, 4, 4, NULL }, .seg_len = L, .keep_tail = 7, .budget = 200 },
+    { .spec = { COMPRESS_FINE_KV, 4, 4, NULL }, .seg_len = L, .budget = 140 },
+    { .spec = { COMPRESS_FIT, 4, 4, NULL }, .seg_len = L, .budget = 150 },
 };
 #define N_POLICIES (sizeof(policies) / sizeof(*policies))
 
@@ -318,11 +326,11 @@ static struct tier *another(struct stage *s, struct pool *pool, const struct mod
 /* All that the meaning of pages depends on has a say in where they are found, and nothing else. */
 static void scopes(void **state)
 {
-    static const struct policy full = {
-        { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0, false
-    };
+    static const struct policy full = { .spec = { COMPRESS_FULL, 1, 0, NULL },
+                                        .seg_len = L,
+                                        .budget = BUDGETS };
     static const struct policy fine = {
-        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0, false
+        .spec = { COMPRESS_FINE_KV, 8, 4, NULL }, .seg_len = L, .keep_tail = 5, .budget = 900
     };
     struct adapter one = { .digest = "1" };
     struct policy p, q;
@@ -370,7 +378,7 @@ static void scopes(void **state)
 static void scopes_of_files(void **state)
 {
     static const struct policy fine = {
-        { COMPRESS_FINE_KV, 8, 4, NULL }, L, 5, 900, false, false, 0, false
+        .spec = { COMPRESS_FINE_KV, 8, 4, NULL }, .seg_len = L, .keep_tail = 5, .budget = 900
     };
     struct adapter one = { .digest = "1" }, two = { .digest = "2" };
     struct policy p = fine, q = fine;

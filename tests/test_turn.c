@@ -17,11 +17,13 @@
 #define TO   (5 * L + 50)
 #define ALL  (7 * L + 20) /* and with its answer */
 
-static const struct policy chosen = {
-    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, true
-};
+static const struct policy chosen = { .spec = { COMPRESS_SELECT, 4, 4, NULL },
+                                      .seg_len = L,
+                                      .budget = 900,
+                                      .hydrate = 4,
+                                      .automatic = true };
 static const struct policy said = {
-    { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 900, false, false, 4, false
+    .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = L, .budget = 900, .hydrate = 4
 };
 
 static void answer(struct stage *s, struct reader *r, float *ret)
