@@ -33,43 +33,44 @@ static void bring_all(struct stage *s, struct reader *r)
     wait_for(s, r, hydrate_bring(&r->memory, segments, n));
 }
 
+static const struct policy everything = { .spec = { COMPRESS_FULL, 1, 0, NULL },
+                                          .seg_len = L,
+                                          .budget = 4096 };
+static const struct policy packs_late[] = {
+    { .spec = { COMPRESS_SELECT, 4, 4, NULL },
+      .seg_len = L,
+      .budget = 620,
+      .late = true,
+      .hydrate = 1 },
+    { .spec = { COMPRESS_FINE_KV, 8, 4, NULL },
+      .seg_len = L,
+      .budget = 620,
+      .late = true,
+      .hydrate = 1 },
+    { .spec = { COMPRESS_NONE, 1, 0, NULL },
+      .seg_len = L,
+      .budget = 620,
+      .late = true,
+      .hydrate = 1 },
+};
+
 /* All is read raw, then the oldest segments are packed, and come back: what is read behind them
  * sees what full attention sees. From the tree, from the store, and computed again: from the first
  * one on each of them is read behind raw ones, as it was. */
 static void all_is_full_attention(void **state)
 {
-    static const struct policy full = { .spec = { COMPRESS_FULL, 1, 0, NULL },
-                                        .seg_len = L,
-                                        .budget = 4096 };
-    static const struct policy late[] = {
-        { .spec = { COMPRESS_SELECT, 4, 4, NULL },
-          .seg_len = L,
-          .budget = 620,
-          .late = true,
-          .hydrate = 1 },
-        { .spec = { COMPRESS_FINE_KV, 8, 4, NULL },
-          .seg_len = L,
-          .budget = 620,
-          .late = true,
-          .hydrate = 1 },
-        { .spec = { COMPRESS_NONE, 1, 0, NULL },
-          .seg_len = L,
-          .budget = 620,
-          .late = true,
-          .hydrate = 1 },
-    };
     uint32_t n = 9 * L, n_prompt = 40;
 
     (void)state;
-    for (size_t i = 0; i < 3 * sizeof(late) / sizeof(*late); i++) {
-        const struct policy *p = &late[i / 3];
+    for (size_t i = 0; i < 3 * sizeof(packs_late) / sizeof(*packs_late); i++) {
+        const struct policy *p = &packs_late[i / 3];
         bool tree = i % 3 == 0, store = i % 3 == 1;
         struct stage s;
         struct reader r, whole;
         struct wire_usage u;
 
         open_stage(&s, 4096, tree, store);
-        open_reader(&s, &whole, &full, 1, false);
+        open_reader(&s, &whole, &everything, 1, false);
         feed(&s, &whole, n + n_prompt, row_a);
         open_reader(&s, &r, p, 1, false);
         feed(&s, &r, n, row_b);
