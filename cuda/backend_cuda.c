@@ -96,6 +96,7 @@ static void cuda_info(const struct backend *b, struct backend_info *ret)
     struct rt_info rt = { .name = "lost" };
 
     c->host->ops->info(c->host, ret);
+    ret->exact_rows = false; /* a row of many is multiplied in another way than one of a few */
     if (c->rt)
         rt_info(c->rt, &rt);
     ret->scratch_bytes = c->step ? step_bytes(c->step) + shift_bytes(c->shift) : 0;

@@ -218,6 +218,7 @@ static void host_work(void **state)
         assert_int_equal(ran[i], 2);
     b->ops->info(b, &info);
     assert_int_equal(info.threads, options.threads);
+    assert_int_equal(info.exact_rows, *state == &backend_cpu || *state == &backend_fenced);
     assert_non_null(info.sampling);
     backend_close(b);
 }
