@@ -164,9 +164,9 @@ int gist_generate(gist_session *s, const struct gist_sampling *sampling, gist_te
         return err;
     r.on_text = on_text;
     r.arg = arg;
-    err = gist_run(&r, -1);
+    err = gist_run(&r, -1); /* on_text may have closed s */
     if (err == 0 || r.cut)
-        gist_copy_out(ret_result, s->conn->sizes.result, &r.result, sizeof(r.result));
+        gist_copy_out(ret_result, r.conn->sizes.result, &r.result, sizeof(r.result));
     return err;
 }
 

@@ -373,7 +373,7 @@ static int take_reply(gist_conn *c, const struct chan_msg *msg)
         pass_over(r, &rep);
         return 0;
     }
-    if (rep.kind == WIRE_LOADING) {
+    if (rep.kind == WIRE_LOADING && !rep.last && rep.u.loading.percent <= 100) {
         hear_loading(r, rep.u.loading.percent);
         return 0;
     }
@@ -551,8 +551,11 @@ int gist_submit(const struct gist_request *r, uint64_t *ret_request)
     } else if (x->done) {
         free_request(x);
     }
-    if (!c->dispatching)
-        gist_rearm(c);
+    if (c->dispatching)
+        return 0;
+    if (c->dead) /* by what a callback of finish() has started */
+        finish_all(c);
+    gist_rearm(c);
     return 0;
 }
 

@@ -192,6 +192,8 @@ static int keep_stats(struct gist_request *r, const struct wire_rep *rep, const 
     mem = make_lists(w, &c->sizes, &c->stats);
     if (!mem) {
         r->err = gist_set_errno(c, -ENOMEM);
+        if (again) /* or it would never end */
+            gist_request_cancel(r);
         return 0;
     }
     free(c->stats_mem);
