@@ -55,6 +55,13 @@ _Static_assert(sizeof(struct gist_result) ==
 _Static_assert(sizeof(struct gist_score) ==
                    offsetof(struct gist_score, usage) + sizeof(struct gist_usage),
                "nothing behind usage");
+/* Made by the library, so that these may grow at their ends: by usage, then. */
+_Static_assert(sizeof(struct gist_choices) ==
+                   offsetof(struct gist_choices, usage) + sizeof(struct gist_usage),
+               "nothing behind usage");
+_Static_assert(sizeof(struct gist_embeddings) ==
+                   offsetof(struct gist_embeddings, usage) + sizeof(struct gist_usage),
+               "nothing behind usage");
 
 /* This never changes: it is what programs were compiled with (tests/abi/gist_first.h). */
 struct gist_sizes gist_first_sizes(void)

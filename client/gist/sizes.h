@@ -7,7 +7,8 @@
  * rest. So a connection is for code that was compiled with the same gist.h as who made it.
  *
  * Structs that begin with their size, that the library makes or that it only points to (what a
- * callback is given one of) need none of this: they may be longer than a program knows.
+ * callback is given one of) need none of this: they may be longer than a program knows. Those of
+ * which lists come and go without a size (gist_message, gist_span, gist_choice) stay as they are.
  */
 #ifndef GIST_SIZES_H
 #define GIST_SIZES_H
@@ -34,7 +35,8 @@ static const struct gist_sizes gist_sizes_here __attribute__((unused)) = {
 };
 
 /* gist_connect and gist_connect_with as programs call them. The functions of those names are what
- * programs from before have; languages that read this header without its macros call these. */
+ * programs from before have, and know no field that came later: who takes their address or looks
+ * them up by name (dlsym), and languages that read this header without its macros, call these. */
 GIST_API int gist_connect_sized(const struct gist_sizes *sizes, const char *path, const char *name,
                                 gist_conn **ret_conn);
 GIST_API int gist_connect_with_sized(const struct gist_sizes *sizes,
