@@ -170,7 +170,7 @@ static int on_answers(void *arg, uint32_t answer, const char *text, size_t len, 
 static void on_done(void *arg, int err, const struct gist_result *result)
 {
     (void)arg;
-    require((err == 0) == (result != NULL), "a result where it went well");
+    require(err < 0 || result != NULL, "a result where it went well"); /* or was cut */
     if (result)
         see(result, sizeof(*result));
     side.n_open--;
