@@ -84,10 +84,14 @@ static void read_lines(struct program *p)
 {
     ssize_t n = read(STDIN_FILENO, p->lines + p->len, sizeof(p->lines) - p->len);
 
-    if (n <= 0)
-        p->eof = 1;
-    else
+    if (n > 0)
         p->len += (size_t)n;
+    else
+        p->eof = 1;
+    if (p->eof && p->len > 0 && p->lines[p->len - 1] != '\n') /* the last one may lack it */
+        p->lines[p->len++] = '\n';
+    if (p->len == sizeof(p->lines) && !memchr(p->lines, '\n', p->len))
+        errx(1, "a line has more than %zu bytes", sizeof(p->lines) - 1);
 }
 
 int main(void)

@@ -28,6 +28,9 @@ check 'nothing is left of it' json 'j == []' <"$tmp/out"
 printf '%s\n' 'What is this?' 'And why?' 'Why?' >"$tmp/questions"
 code 'one loop' 0 sh -c "'$EXAMPLES/loop' <'$tmp/questions'"
 check 'it has answered each line' [ "$(grep -c '^\[[0-9]* tokens, [a-z_]*\]$' "$tmp/out")" -eq 3 ]
+code 'a last line without its end' 0 sh -c "printf 'Why?' | '$EXAMPLES/loop'"
+check 'is answered, too' [ "$(grep -c '^\[[0-9]* tokens, [a-z_]*\]$' "$tmp/out")" -eq 1 ]
+code 'a line that is too long' 1 sh -c "head -c 9000 /dev/zero | tr '\0' x | '$EXAMPLES/loop'"
 code 'one loop without a question' 0 sh -c "'$EXAMPLES/loop' </dev/null"
 check 'has nothing to say' [ ! -s "$tmp/out" ]
 code 'a document that nobody adds' 1 "$BUILD/examples/indexer" nothing "$tmp/no-such-file"
