@@ -63,7 +63,7 @@ _Static_assert(sizeof(struct gist_embeddings) ==
                    offsetof(struct gist_embeddings, usage) + sizeof(struct gist_usage),
                "nothing behind usage");
 
-/* This never changes: it is what programs were compiled with (tests/abi/gist_first.h). */
+/* This never changes: it is what programs were compiled with (tests/abi/gist.h). */
 struct gist_sizes gist_first_sizes(void)
 {
     return (struct gist_sizes){

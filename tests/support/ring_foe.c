@@ -236,7 +236,6 @@ static void operate(struct ring_foe *f)
 {
     uint8_t op = (uint8_t)take(f, 1);
 
-    f->operations++;
     switch ((op & 15) % FOE_OP__N) {
     case FOE_FRAME:
         send_frame(f, op);

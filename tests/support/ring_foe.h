@@ -66,7 +66,6 @@ struct ring_foe {
     uint32_t looks;      /* that are to pass before its next operation */
     uint32_t patience;   /* looks that an operation of another moment still waits */
     uint64_t late_ns;    /* by which it is later than the clock says */
-    uint64_t operations; /* done */
     void (*call)(uint8_t what, uint16_t number);
 };
 
