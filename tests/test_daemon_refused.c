@@ -198,6 +198,15 @@ static int open_label(gist_session *s, const char *text)
     return gist_open(conn, &p, &t);
 }
 
+static int open_realm(gist_session *s, const char *text)
+{
+    struct gist_policy p = { .size = sizeof(p), .realm = text };
+    gist_session *t;
+
+    (void)s;
+    return gist_open(conn, &p, &t);
+}
+
 static int open_adapter(gist_session *s, const char *text)
 {
     struct gist_memory m = { .size = sizeof(m), .adapter = text };
@@ -285,7 +294,7 @@ static const struct {
     { "name", save_name },       { "name", restore_name },
     { "label", restore_label },  { "name", delete_name },
     { "name", add_name },        { "role", add_role },
-    { "adapter", add_adapter },
+    { "adapter", add_adapter },  { "realm", open_realm },
 };
 #define N_TEXTS (sizeof(texts) / sizeof(texts[0]))
 
