@@ -15,6 +15,9 @@
  * brackets, a schema's depth). */
 #define STACK_BYTES (1u << 20)
 
+/* Users whose uids are equal modulo this take turns as one. */
+#define TURNS 64u
+
 TAILQ_HEAD(job_list, compiler_job);
 
 struct compiler {
@@ -26,25 +29,29 @@ struct compiler {
     pthread_cond_t more;
     struct job_list queue;
     bool stop;
-    uid_t last;        /* whose job was begun last */
+    uint64_t turns[TURNS], turn; /* when a job of such users was begun last; now */
     struct trie *trie; /* the thread's until its first job is done, then nobody's to change */
 };
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-/* The first job of another user than the last one's, or the first. Under the lock. */
+static uint64_t *turn_of(struct compiler *c, const struct compiler_job *job)
+{
+    return &c->turns[job->uid % TURNS];
+}
+
+/* The first job of who had none for the longest: of three users, too, none has two before each of
+ * the others had one. Under the lock. */
 static struct compiler_job *take(struct compiler *c)
 {
-    struct compiler_job *job;
+    struct compiler_job *job, *best = NULL;
 
     TAILQ_FOREACH (job, &c->queue, link)
-        if (job->uid != c->last)
-            break;
-    if (!job)
-        job = TAILQ_FIRST(&c->queue);
-    TAILQ_REMOVE(&c->queue, job, link);
-    c->last = job->uid;
-    return job;
+        if (!best || *turn_of(c, job) < *turn_of(c, best))
+            best = job;
+    TAILQ_REMOVE(&c->queue, best, link);
+    *turn_of(c, best) = ++c->turn;
+    return best;
 }
 
 static int compile(struct compiler *c, struct compiler_job *job)
