@@ -170,7 +170,7 @@ static void add_words(struct measure *m, uint32_t state, uint32_t lo, uint32_t h
     if (m->words == 0 || lo == hi)
         return;
     m->words--;
-    m->work += g->n_classes;
+    m->work += g->n_classes + (g->calls_at[state + 1] - g->calls_at[state]);
     while (first < hi && t->at[first + 1] - t->at[first] == depth)
         first++;
     if (depth > 0 && first > lo &&
