@@ -46,8 +46,9 @@ int form_make(struct sched *s, struct request *r, struct form *f)
     int e = 0;
 
     if (!f->entry) {
-        const struct grammars_ask ask = { r->client->uid, &r->client->held, f->kind,
-                                          f->text.s ? f->text.s : "", f->text.len };
+        const struct grammars_ask ask = { r->client->uid, &r->client->held,
+                                          f->kind,        f->text.s ? f->text.s : "",
+                                          f->text.len,    r->session->memory.policy.realm };
 
         f->grammars = &s->grammars;
         e = grammars_get(&s->grammars, &ask, &f->entry);

@@ -1,6 +1,7 @@
 #include "daemon/grammars.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,11 +54,15 @@ static bool may_go(struct grammars *g, struct grammars_entry *e)
     return e->n_users == 0 && (is_made(g, e) || compiler_drop(g->compiler, &e->job));
 }
 
-/* What is used stays: it is charged to who uses it. */
+/* What is used stays: it is charged to who uses it. Whoever gave one up while it was compiled does
+ * not look at it again, so all are looked at here: megabytes would else be kept that nobody counts.
+ */
 static void make_room(struct grammars *g)
 {
     struct grammars_entry *e, *before;
 
+    TAILQ_FOREACH (e, &g->list, link)
+        (void)is_made(g, e);
     for (e = TAILQ_LAST(&g->list, grammars_list);
          e && (g->bytes > GRAMMARS_BYTES_MAX || g->n > GRAMMARS_MAX); e = before) {
         before = TAILQ_PREV(e, grammars_list, link);
@@ -89,8 +94,8 @@ static struct grammars_entry *find(const struct grammars *g, XXH128_hash_t diges
 
     TAILQ_FOREACH (e, &g->list, link)
         if (XXH128_isEqual(e->digest, digest) && e->job.uid == ask->uid &&
-            e->job.kind == ask->kind && e->job.len == ask->len &&
-            memcmp(e->job.text, ask->text, ask->len) == 0)
+            strcmp(e->realm, ask->realm ? ask->realm : "") == 0 && e->job.kind == ask->kind &&
+            e->job.len == ask->len && memcmp(e->job.text, ask->text, ask->len) == 0)
             break;
     return e;
 }
@@ -108,6 +113,7 @@ static struct grammars_entry *make(struct grammars *g, const struct grammars_ask
     }
     memcpy(text, ask->text, ask->len);
     e->digest = digest;
+    (void)snprintf(e->realm, sizeof(e->realm), "%s", ask->realm ? ask->realm : "");
     e->job =
         (struct compiler_job){ .kind = ask->kind, .uid = ask->uid, .text = text, .len = ask->len };
     g->n++;

@@ -2,8 +2,9 @@
  *
  * A program asks with the same schema again and again: the second time it is there, with the masks
  * of its states. The first time it is compiled by a thread of its own (compiler.h), and who asks
- * waits, with all others who ask for the same meanwhile. They are of one user: how long an answer
- * took to begin must not tell another one that he is not the first to use a grammar.
+ * waits, with all others who ask for the same meanwhile. They are of one user, and of one realm of
+ * his (daemon/policy.h): how long an answer took to begin must not tell another one that he is not
+ * the first to use a grammar.
  *
  * Those that nobody uses go, the one used longest ago first, when all together take more than
  * GRAMMARS_BYTES_MAX or are more than GRAMMARS_MAX. What is in use is charged to its user, once:
@@ -21,6 +22,7 @@
 
 #include "daemon/compiler.h"
 #include "daemon/held.h"
+#include "daemon/policy.h"
 #include "engine/text/mask.h"
 #include "ipc/wire.h"
 
@@ -35,6 +37,7 @@
 struct grammars_entry {
     TAILQ_ENTRY(grammars_entry) link;
     XXH128_hash_t digest;
+    char realm[POLICY_REALM_MAX + 1];
     struct compiler_job job; /* with the text, which is the entry's: digests are made to be quick,
                               * not to be safe from who wants two equal */
     bool made;               /* the job is done, and counted */
@@ -67,6 +70,7 @@ struct grammars_ask {
     enum wire_grammar kind;
     const char *text;
     size_t len;
+    const char *realm; /* of the session; NULL: none */
 };
 
 /* The entry, which may not be ready. -EDQUOT, as the client's account says (held.h); -ENOMEM. */

@@ -1,12 +1,14 @@
 /* tests/test_grammars.c - compiled grammars that are kept. Would catch: one that is compiled again,
  * or that is another user's, or another text's of the same digest; one that goes while it is used;
  * memory of one in use that nobody is charged for, that is charged twice, or that stays charged;
- * compiling that is done for nobody, or for one user alone. */
+ * compiling that is done for nobody, or for one user alone; one that was given up and is counted by
+ * nobody; one that another realm finds; a third user who waits for all that two others have. */
 #include "daemon/grammars.h"
 #include "tests/support/built_vocab.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,7 +27,7 @@ static struct why why;
 
 static int ask(uid_t uid, struct held_account *a, const char *text, struct grammars_entry **ret)
 {
-    const struct grammars_ask x = { uid, a, WIRE_GRAMMAR_GBNF, text, strlen(text) };
+    const struct grammars_ask x = { uid, a, WIRE_GRAMMAR_GBNF, text, strlen(text), NULL };
 
     return grammars_get(&all, &x, ret);
 }
@@ -99,6 +101,29 @@ static void test_found(void **state)
     grammars_put(&all, b);
     grammars_put(&all, c);
     grammars_put(&all, NULL);
+}
+
+/* Of one user, but of others whom he serves. */
+static void test_realms(void **state)
+{
+    static const char text[] = "root ::= \"a\"";
+    const char *realms[] = { "ada", "bob", "ada", NULL, "" };
+    struct grammars_entry *e[5];
+
+    (void)state;
+    for (unsigned i = 0; i < 5; i++) {
+        const struct grammars_ask x = { 1,    &client,          WIRE_GRAMMAR_GBNF,
+                                        text, sizeof(text) - 1, realms[i] };
+
+        assert_int_equal(grammars_get(&all, &x, &e[i]), 0);
+        assert_int_equal(wait_for(e[i], &client), 0);
+    }
+    assert_ptr_not_equal(e[0], e[1]);
+    assert_ptr_equal(e[0], e[2]);
+    assert_ptr_not_equal(e[0], e[3]);
+    assert_ptr_equal(e[3], e[4]);
+    for (unsigned i = 0; i < 5; i++)
+        grammars_put(&all, e[i]);
 }
 
 /* Also one whose digest was made equal: it is charged to its user alone. */
@@ -226,6 +251,28 @@ static void test_given_up(void **state)
     grammars_put(&all, e);
 }
 
+/* One that was given up in the middle is counted like any other when it is done. */
+static void test_given_up_counts(void **state)
+{
+    struct grammars_entry *e;
+    char text[64];
+    size_t bytes = 0;
+
+    (void)state;
+    for (unsigned i = 0; all.n == 0; i++) { /* until one was begun */
+        (void)snprintf(text, sizeof(text), "root ::= [a-z]{1,%u}", 4000 + i % 1000);
+        assert_int_equal(ask(1, &client, text, &e), 0);
+        (void)sched_yield();
+        grammars_put(&all, e);
+    }
+    grammars_put(&all, got(1, &client, "root ::= \"a\"")); /* behind it */
+    TAILQ_FOREACH (e, &all.list, link) {
+        assert_true(e->made);
+        bytes += e->job.grammar->bytes;
+    }
+    assert_true(all.bytes > bytes);
+}
+
 /* A sentence for each who waited, and nothing of it is kept. */
 static void test_failed(void **state)
 {
@@ -275,6 +322,35 @@ static bool in_turns(unsigned round)
     return n_waited > 2;
 }
 
+/* Of two who flood it together neither goes on before a third one had his turn. False: too few were
+ * left when he came. */
+static bool in_turns_of_three(unsigned round)
+{
+    struct grammars_entry *e[20], *x;
+    bool waited[20];
+    unsigned n_waited = 0, n_before = 0;
+    char text[64];
+
+    for (unsigned i = 0; i < 20; i++) {
+        (void)snprintf(text, sizeof(text), "root ::= [a-z]{%u,%u}", round, 1000 + i);
+        assert_int_equal(ask(1 + i % 2, &client, text, &e[i]), 0);
+    }
+    (void)snprintf(text, sizeof(text), "root ::= \"%u\"", round);
+    assert_int_equal(ask(3, &other, text, &x), 0);
+    for (unsigned i = 0; i < 20; i++)
+        waited[i] = !compiler_done(all.compiler, &e[i]->job);
+    assert_int_equal(wait_for(x, &other), 0);
+    for (unsigned i = 0; i < 20; i++) {
+        assert_int_equal(wait_for(e[i], &client), 0);
+        n_waited += waited[i];
+        n_before += waited[i] && e[i]->job.grammar->id < x->job.grammar->id;
+        grammars_put(&all, e[i]);
+    }
+    assert_true(n_before <= 2); /* the one that was under way, and what it was put behind */
+    grammars_put(&all, x);
+    return n_waited > 4;
+}
+
 static void test_turns(void **state)
 {
     unsigned round = 0;
@@ -282,18 +358,22 @@ static void test_turns(void **state)
     (void)state;
     while (!in_turns(round))
         assert_true(++round < 100);
+    for (round = 100; !in_turns_of_three(round); round++)
+        assert_true(round < 200);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_found, begin, end),
+        cmocka_unit_test_setup_teardown(test_realms, begin, end),
         cmocka_unit_test_setup_teardown(test_other_user, begin, end),
         cmocka_unit_test_setup_teardown(test_same_digest, begin, end),
         cmocka_unit_test_setup_teardown(test_charged, begin, end),
         cmocka_unit_test_setup_teardown(test_room, begin, end),
         cmocka_unit_test_setup_teardown(test_at_once, begin, end),
         cmocka_unit_test_setup_teardown(test_given_up, begin, end),
+        cmocka_unit_test_setup_teardown(test_given_up_counts, begin, end),
         cmocka_unit_test_setup_teardown(test_failed, begin, end),
         cmocka_unit_test_setup_teardown(test_turns, begin, end),
     };
