@@ -110,9 +110,11 @@ def openai_tools(openai, c, model):
     check("openai: some tool is called in each answer", all(
         x.function.name == "now" and x.function.arguments == "{}" or is_pet(json.loads(x.function.arguments)) for x in called)
         and len({x.id for x in called}) == 3, r)
-    r = c.chat.completions.create(**ask, tool_choice=named, max_tokens=4)
-    check("openai: a call that is cut stays text", r.choices[0].finish_reason == "length" and r.choices[0].message.content
-          and not r.choices[0].message.tool_calls, r)
+    try:
+        c.chat.completions.create(**ask, tool_choice=named, max_tokens=4)
+        check("openai: a call that can't be whole is refused", False)
+    except openai.BadRequestError as e:
+        check("openai: a call that can't be whole is refused", "tokens to be whole; max_tokens is 4" in str(e), e)
     told = QUESTION + [m, {"role": "tool", "tool_call_id": m.tool_calls[0].id, "content": "It has one eye."}]
     r = c.chat.completions.create(model=model, messages=told, max_tokens=4, temperature=0)
     check("openai: a tool's result", r.choices[0].message.content and r.usage.completion_tokens == 4, r)
