@@ -405,10 +405,13 @@ static void on_logprob(void *arg, const struct gist_logprob *token)
     logprobs_token(&j->choices[j->first + token->answer].pieces, token);
 }
 
-/* One that has pieces to be told, of all that have some in turn; NULL: none has. */
+/* One that has pieces to be told, of all that have some in turn; NULL: none has, or all prompts are
+ * answered. */
 static struct job_choice *untold(struct job *j)
 {
-    for (size_t i = 0; j->ask->logprobs && i < j->ask->n; i++) {
+    if (!j->ask->logprobs || j->first == j->n_choices)
+        return NULL;
+    for (size_t i = 0; i < j->ask->n; i++) {
         size_t at = (j->turn + i) % j->ask->n;
 
         if (j->choices[j->first + at].pieces.n_pieces > 0) {
