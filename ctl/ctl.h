@@ -12,6 +12,7 @@
 
 #include "client/gist.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -101,8 +102,9 @@ void ctl_text_print(const char *text, size_t len);
  * second SIGINT ends it: a daemon that does not answer must not hold the user. */
 void ctl_interrupt_catch(gist_conn *c, bool leave);
 bool ctl_interrupt_came(void);
-/* Until fd is readable: 1, another signal came, such as a window's new size: 0, or Ctrl-C: -1. */
-int ctl_interrupt_wait(int fd);
+/* Until fd is readable: 1, another signal came, such as a window's new size: 0, or Ctrl-C: -1. Such
+ * a signal's handler sets came, so that one from before the call counts, too. */
+int ctl_interrupt_wait(int fd, const volatile sig_atomic_t *came);
 void ctl_interrupt_forget(void);
 
 /* --- small things ----------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ void ctl_interrupt_forget(void)
     atomic_store(&n_came, 0);
 }
 
-int ctl_interrupt_wait(int fd)
+int ctl_interrupt_wait(int fd, const volatile sig_atomic_t *came)
 {
     struct pollfd p = { .fd = fd, .events = POLLIN };
     sigset_t watched, old;
@@ -56,7 +56,7 @@ int ctl_interrupt_wait(int fd)
     sigaddset(&watched, SIGINT);
     sigaddset(&watched, SIGWINCH);
     sigprocmask(SIG_BLOCK, &watched, &old);
-    n = ctl_interrupt_came() ? 0 : ppoll(&p, 1, NULL, &old);
+    n = ctl_interrupt_came() || *came ? 0 : ppoll(&p, 1, NULL, &old);
     sigprocmask(SIG_SETMASK, &old, NULL);
     return ctl_interrupt_came() ? -1 : n > 0;
 }

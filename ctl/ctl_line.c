@@ -61,6 +61,9 @@ static char *get_prompt(EditLine *edit)
     return (char *)l->prompt;
 }
 
+/* The window has another size than the line was drawn for. */
+static volatile sig_atomic_t resized;
+
 /* The window has another size. Terminals wrap the line anew themselves, so it is taken away from
  * where it begins now, and drawn again. */
 static void redraw(EditLine *edit)
@@ -86,11 +89,12 @@ static int get_byte(EditLine *edit, struct ctl_line *l, char *ret)
     ssize_t n;
 
     while (l->block_at == l->block_n) {
-        int ready = ctl_interrupt_wait(STDIN_FILENO);
+        int ready = ctl_interrupt_wait(STDIN_FILENO, &resized);
 
         if (ready < 0)
             return -1;
         if (ready == 0) {
+            resized = 0;
             redraw(edit);
             continue;
         }
@@ -258,7 +262,8 @@ static int put_pastes(const struct ctl_line *l, const char *line, size_t len, st
 
 static void on_resize(int sig)
 {
-    (void)sig; /* it ends ctl_interrupt_wait, which is all that it is for */
+    (void)sig;
+    resized = 1;
 }
 
 /* Neither echo nor lines: what is typed ahead is kept by the terminal until it is read. */
