@@ -133,14 +133,16 @@ void page_table_end(struct page *p)
 /* --- charts ----------------------------------------------------------------------------------- */
 
 /* FOLDER/NUMBER-TITLE.svg, the title in small letters and dashes. The number keeps titles that are
- * alike apart. */
-static bool chart_path(const struct page *p, const char *title, char *ret, size_t cap)
+ * alike apart. NULL with errno set. */
+static FILE *open_chart(const struct page *p, const char *title, char *ret, size_t cap)
 {
     int at = snprintf(ret, cap, "%s/%02u-", p->plots, p->n_charts);
     size_t n;
 
-    if (at < 0 || (size_t)at + strlen(title) + sizeof(".svg") > cap)
-        return false;
+    if (at < 0 || (size_t)at + strlen(title) + sizeof(".svg") > cap) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
     n = (size_t)at;
     for (; *title; title++) {
         if (isalnum((unsigned char)*title))
@@ -149,7 +151,7 @@ static bool chart_path(const struct page *p, const char *title, char *ret, size_
             ret[n++] = '-';
     }
     (void)strcpy(ret + n, ".svg");
-    return true;
+    return fopen(ret, "we");
 }
 
 FILE *page_chart(struct page *p, const char *title)
@@ -164,9 +166,9 @@ FILE *page_chart(struct page *p, const char *title)
         chart_begin(p->f, 1, title);
         return p->f;
     }
-    f = chart_path(p, title, path, sizeof(path)) ? fopen(path, "we") : NULL;
+    f = open_chart(p, title, path, sizeof(path));
     if (!f) {
-        p->err = errno ? -errno : -ENAMETOOLONG;
+        p->err = -errno;
         return NULL;
     }
     (void)fputs("![", p->f);
@@ -184,6 +186,5 @@ void page_chart_end(struct page *p, FILE *chart)
     if (chart == p->f)
         return;
     bad = ferror(chart);
-    if ((fclose(chart) != 0 || bad) && p->err == 0)
-        p->err = errno ? -errno : -EIO;
+    p->err = fclose(chart) != 0 ? -errno : bad ? -EIO : 0;
 }
