@@ -95,8 +95,6 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
                                   .chat = rep->u.welcome.chat,
                                   .outputs = rep->u.welcome.outputs,
                                   .several = rep->u.welcome.several };
-    c->outputs = rep->u.welcome.outputs;
-    c->several = rep->u.welcome.several;
     c->deadlines = rep->u.welcome.deadlines;
     c->realms = rep->u.welcome.realms;
     /* What a later daemon may have is nothing that this library's programs could read. */

@@ -98,7 +98,7 @@ static int add_outputs(gist_session *s, const struct gist_sampling *p, struct gi
 {
     bool logprobs = p->logprobs > 0 || p->flags & GIST_SET_LOGPROBS;
 
-    if ((p->grammar || logprobs) && !s->conn->outputs)
+    if ((p->grammar || logprobs) && !s->conn->info.outputs)
         return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
                               "gistd %s knows neither grammars nor log-probabilities: restart it "
                               "with a newer version",
@@ -190,7 +190,7 @@ static int make_several(gist_session *s, const struct gist_sampling *sampling, u
 
     if (err < 0)
         return err;
-    if (n > 1 && !s->conn->several)
+    if (n > 1 && !s->conn->info.several)
         return gist_set_error(s->conn, GIST_E_UNSUPPORTED, -ENOTSUP,
                               "gistd %s gives one answer to a request: restart it with a newer "
                               "version, or fork the session",

@@ -136,10 +136,7 @@ struct gist_conn {
     uint8_t frame[CHAN_FRAME_MAX];
     struct gist_info info;
     enum gist_tools tools;
-    bool outputs; /* the daemon knows grammars and log-probabilities */
-    bool several; /* and several answers of one request */
-    bool realms;  /* and realms */
-    bool deadlines;
+    bool realms, deadlines;      /* the daemon knows them, besides what info says */
     uint32_t deadline_ms;        /* of requests that are made now; 0: none */
     gist_loading_fn *on_loading; /* of a model that a request waits for; or NULL */
     void *loading_arg;

@@ -93,7 +93,7 @@ static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist
                               "%zu documents for one session; %u are allowed", p.n_documents,
                               WIRE_DOCUMENTS_MAX);
     /* Fields that an older daemon would pass over; one that knows grammars is from after both. */
-    if ((p.flags & GIST_PRIVATE || p.n_documents > 0) && !c->outputs)
+    if ((p.flags & GIST_PRIVATE || p.n_documents > 0) && !c->info.outputs)
         return gist_set_error(c, GIST_E_UNSUPPORTED, -ENOTSUP,
                               "gistd %s knows neither private sessions nor documents: restart it "
                               "with a newer version",
