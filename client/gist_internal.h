@@ -170,6 +170,9 @@ int gist_fail(gist_conn *c, int err, const char *fmt, ...) __attribute__((format
 /* Bytes of bulk that go at once: a quarter of the arena. */
 size_t gist_part_max(const gist_conn *c);
 
+/* What the answer brought, of a request on the stack that nobody wants it of. */
+void gist_free_arrays(struct gist_request *r);
+
 /* Asks the daemon to cancel r. */
 void gist_request_cancel(struct gist_request *r);
 

@@ -93,13 +93,18 @@ static int enqueue(struct gist_request *r, bool front)
     return 0;
 }
 
+void gist_free_arrays(struct gist_request *r)
+{
+    free(r->ids.mem);
+    free(r->logprobs.mem);
+    free(r->text.mem);
+}
+
 static void free_request(struct gist_request *r)
 {
     free(r->owned);
     free(r->opening);
-    free(r->ids.mem);
-    free(r->logprobs.mem);
-    free(r->text.mem);
+    gist_free_arrays(r);
     gist_choices_free(r->choices);
     gist_embeddings_free(r->embeddings);
     free(r);

@@ -2,7 +2,6 @@
 #include "client/gist_spans.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* --- scores ----------------------------------------------------------------------------------- */
@@ -89,13 +88,6 @@ static struct gist_request make_score(gist_conn *c, const struct score_opts *o,
     return r;
 }
 
-static void free_arrays(struct gist_request *r)
-{
-    free(r->ids.mem);
-    free(r->logprobs.mem);
-    free(r->text.mem);
-}
-
 /* What the daemon takes for a window that is not named: a context that stays whole has as many keys
  * as tokens. */
 static uint32_t window_of(const gist_conn *c, const struct score_opts *o)
@@ -163,7 +155,7 @@ static int run_score(struct gist_request *r, struct gist_score *ret_score)
     struct gist_score score = score_of(r);
 
     if (err < 0)
-        free_arrays(r);
+        gist_free_arrays(r);
     else
         gist_copy_out(ret_score, r->conn->sizes.score, &score, sizeof(score));
     return err;
@@ -292,7 +284,7 @@ int gist_tokenize(gist_conn *c, const char *text, size_t len, unsigned flags, ui
         return err;
     err = gist_run(&r, -1);
     if (err < 0) {
-        free_arrays(&r);
+        gist_free_arrays(&r);
         return err;
     }
     *ret_ids = r.ids.mem;
@@ -348,7 +340,7 @@ int gist_detokenize(gist_conn *c, const uint32_t *ids, size_t n, char **ret_text
     int err = gist_run(&r, -1);
 
     if (err < 0) {
-        free_arrays(&r);
+        gist_free_arrays(&r);
         return err;
     }
     *ret_text = r.text.mem;

@@ -29,7 +29,6 @@ int gist_run_spans(struct gist_request *r, struct gist_gathered *all)
     int err = gist_run(r, -1);
 
     free(all->lens);
-    free(r->ids.mem);
-    free(r->logprobs.mem);
+    gist_free_arrays(r);
     return err;
 }
