@@ -70,40 +70,35 @@ int ctl_fail_gist(const gist_conn *c, int err)
 static unsigned connect_flags;
 
 /* One line that is written over; the last thing is to take it away, and none is left in a log. */
-struct loading {
+static struct {
     bool terminal, shown;
-};
+} loading;
 
 static int show_loading(void *arg, unsigned percent)
 {
-    struct loading *l = arg;
-
-    if (l->terminal) {
+    (void)arg;
+    if (loading.terminal) {
         fprintf(stderr, "\rgistd is loading the model: %u %%", percent);
         fflush(stderr);
-        l->shown = true;
+        loading.shown = true;
     }
     return 0;
 }
 
 /* Of a model that the daemon had given back: it is loaded inside any later call. */
-static struct loading again;
-
 static int show_loading_again(void *arg, unsigned percent)
 {
-    struct loading *l = arg;
-
     if (percent < 100)
-        return show_loading(l, percent);
+        return show_loading(arg, percent);
     ctl_loading_end();
     return 0;
 }
 
 void ctl_loading_end(void)
 {
-    if (again.shown)
+    if (loading.shown)
         fputs("\r\033[K", stderr);
-    again.shown = false;
+    loading.shown = false;
 }
 
 static int connect_failed(int err)
@@ -116,20 +111,17 @@ static int connect_failed(int err)
 
 int ctl_connect(gist_conn **ret_conn)
 {
-    struct loading l = { .terminal = isatty(STDERR_FILENO) };
-    const struct gist_connect_opts o = { .size = sizeof(o),
-                                         .name = "gistctl",
-                                         .on_loading = show_loading,
-                                         .arg = &l,
-                                         .flags = connect_flags };
-    int r = gist_connect_with(&o, ret_conn);
+    const struct gist_connect_opts o = {
+        .size = sizeof(o), .name = "gistctl", .on_loading = show_loading, .flags = connect_flags
+    };
+    int r;
 
-    if (l.shown)
-        fputs("\r\033[K", stderr);
+    loading.terminal = isatty(STDERR_FILENO);
+    r = gist_connect_with(&o, ret_conn);
+    ctl_loading_end();
     if (r < 0)
         return connect_failed(r);
-    again.terminal = l.terminal;
-    gist_on_loading(*ret_conn, show_loading_again, &again);
+    gist_on_loading(*ret_conn, show_loading_again, NULL);
     return CTL_OK;
 }
 
