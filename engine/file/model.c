@@ -287,7 +287,7 @@ int model_check(const struct gguf *g, struct why *why)
 
 void model_leave(struct model *m)
 {
-    stream_close(m->stream);
+    stream_close(m->stream); /* has what mem points to */
     image_map_close(&m->map);
     backend_free(m->backend, m->block, m->block_len);
     m->stream = NULL;
@@ -311,9 +311,7 @@ void model_close(struct model *m)
 {
     if (!m)
         return;
-    stream_close(m->stream); /* has what mem points to */
-    image_map_close(&m->map);
-    backend_free(m->backend, m->block, m->block_len);
+    model_leave(m);
     free(m->rope_freq);
     free(m->layers);
     packed_close(&m->packed);
