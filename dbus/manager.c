@@ -206,32 +206,41 @@ static const sd_bus_vtable vtable[] = {
 
 /* --- what has changed ------------------------------------------------------------------------- */
 
-static void say(struct manager *m, bool changed, const char *property)
+/* Properties of which a signal is to tell, the last one NULL. */
+struct changes {
+    char *names[sizeof(vtable) / sizeof(vtable[0])];
+    size_t n;
+};
+
+static void note(struct changes *c, bool changed, char *property)
 {
     if (changed)
-        (void)sd_bus_emit_properties_changed(m->bus, MANAGER_PATH, MANAGER_NAME, property, NULL);
+        c->names[c->n++] = property;
 }
 
-#define SAY(property, field) say(m, now->field != was->field, property)
+#define NOTE(property, field) note(&c, now->field != was->field, property)
 
 void manager_look(struct manager *m)
 {
     const struct view *now = &m->view, *was = &m->said;
+    struct changes c = { 0 };
 
     look(m);
-    SAY("State", state);
-    say(m, strcmp(now->version, was->version) != 0, "Version");
-    say(m, strcmp(now->model, was->model) != 0, "Model");
-    say(m, strcmp(now->digest, was->digest) != 0, "ModelDigest");
-    SAY("WeightsMemory", weights);
-    SAY("ContextMemory", context);
-    SAY("ContextUsed", used);
-    SAY("ContextCached", cached);
-    SAY("ContextReturned", returned);
-    SAY("Clients", n_clients);
-    SAY("Sessions", n_sessions);
-    SAY("Running", running);
-    SAY("Waiting", waiting);
+    NOTE("State", state);
+    note(&c, strcmp(now->version, was->version) != 0, "Version");
+    note(&c, strcmp(now->model, was->model) != 0, "Model");
+    note(&c, strcmp(now->digest, was->digest) != 0, "ModelDigest");
+    NOTE("WeightsMemory", weights);
+    NOTE("ContextMemory", context);
+    NOTE("ContextUsed", used);
+    NOTE("ContextCached", cached);
+    NOTE("ContextReturned", returned);
+    NOTE("Clients", n_clients);
+    NOTE("Sessions", n_sessions);
+    NOTE("Running", running);
+    NOTE("Waiting", waiting);
+    if (c.n > 0)
+        (void)sd_bus_emit_properties_changed_strv(m->bus, MANAGER_PATH, MANAGER_NAME, c.names);
     if (now->who != was->who)
         (void)sd_bus_emit_signal(m->bus, MANAGER_PATH, MANAGER_NAME, "SessionsChanged", NULL);
     m->said = m->view;
