@@ -87,3 +87,21 @@ int socket_file_bind(const char *path, int type, struct why *why)
     (void)close(fd);
     return why_set(why, r, "%s: %s", path, strerror(-r));
 }
+
+int socket_file_connect(const char *path, int type)
+{
+    struct sockaddr_un a;
+    int fd, r;
+
+    if (strlen(path) >= sizeof(a.sun_path))
+        return -ENAMETOOLONG;
+    a = address(path);
+    fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
+        return fd;
+    r = -errno;
+    (void)close(fd);
+    return r;
+}

@@ -1,7 +1,7 @@
 /* base/socket_file.h - the file of a Unix socket, in the place of one that nobody answers at.
  *
- * A path has at most 107 bytes, as sun_path has with its NUL; type is SOCK_STREAM or
- * SOCK_SEQPACKET.
+ * A path has at most 107 bytes, as sun_path has with its NUL; type is SOCK_STREAM, SOCK_SEQPACKET
+ * or, to connect to, SOCK_DGRAM.
  *
  * Threads    socket_file_bind changes the process's umask for a moment: before there are others.
  * Errors     -EEXIST (no socket), -EADDRINUSE (somebody answers there), or the errno; why has the
@@ -22,5 +22,9 @@ int socket_file_clear(const char *path, int type, const char *option, pid_t *ret
 
 /* A descriptor, which does not listen yet. Nobody may connect until the file gets a mode. */
 int socket_file_bind(const char *path, int type, struct why *why);
+
+/* Of somebody else's, which may have any path: a descriptor that does not block; -ENAMETOOLONG, or
+ * the errno. */
+int socket_file_connect(const char *path, int type);
 
 #endif

@@ -4,14 +4,13 @@
 #include "daemon/journal.h"
 
 #include "base/shown.h"
+#include "base/socket_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #define NAME_MAX_SHOWN 192u /* of what a client calls itself */
 #define FIELDS_MAX     768u
@@ -24,20 +23,7 @@ static const char *const ids[JOURNAL_MESSAGE__N] = {
 
 int journal_open(const char *path)
 {
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int fd, r;
-
-    if (strlen(path) >= sizeof(a.sun_path))
-        return -ENAMETOOLONG;
-    fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    (void)strcpy(a.sun_path, path);
-    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
-        return fd;
-    r = -errno;
-    (void)close(fd);
-    return r;
+    return socket_file_connect(path, SOCK_DGRAM);
 }
 
 /* All but MESSAGE. A client's name is its own choice, and a line break in it would be a field of

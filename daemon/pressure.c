@@ -4,6 +4,7 @@
  */
 #include "daemon/pressure.h"
 
+#include "base/socket_file.h"
 #include "daemon/log.h"
 
 #include <errno.h>
@@ -15,7 +16,6 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static const char trigger[] = "some 200000 2000000";
@@ -55,24 +55,6 @@ static int decode(const char *text, char *ret, size_t cap)
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-static int connect_to(const char *path)
-{
-    struct sockaddr_un a = { .sun_family = AF_UNIX };
-    int fd, r;
-
-    if (strlen(path) >= sizeof(a.sun_path))
-        return -ENAMETOOLONG;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    (void)strcpy(a.sun_path, path);
-    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
-        return fd;
-    r = -errno;
-    (void)close(fd);
-    return r;
-}
-
 static int tell(int fd, const char *text, size_t n)
 {
     ssize_t done = write(fd, text, n);
@@ -88,7 +70,8 @@ static int open_at(struct pressure *p, const char *path, const char *text, size_
 
     if (stat(path, &st) < 0)
         return -errno;
-    fd = S_ISSOCK(st.st_mode) ? connect_to(path) : open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    fd = S_ISSOCK(st.st_mode) ? socket_file_connect(path, SOCK_STREAM)
+                              : open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return S_ISSOCK(st.st_mode) ? fd : -errno;
     /* A FIFO that is open for both would give us back what we write. */
