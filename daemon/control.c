@@ -539,7 +539,7 @@ static int next_timeout(const struct control *c)
         next = log_due;
     if (next == UINT64_MAX)
         return -1;
-    return next <= now ? 0 : (int)((next - now) / CLOCK_MS) + 1;
+    return clock_until_ms(next, now);
 }
 
 /* After every round of events, so it has to be cheap when there is nothing: the clock is read only

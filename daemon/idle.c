@@ -20,9 +20,6 @@
 #define AGAIN_NS CLOCK_S
 /* The disk gets so long; what it does not have then is computed again. */
 #define PATIENCE_NS (30 * CLOCK_S)
-/* A sleep at most: days don't fit into its timeout. */
-#define LONGEST_MS 3600000
-#define LONGEST_NS ((uint64_t)LONGEST_MS * CLOCK_MS)
 
 /* --- who wants the model ---------------------------------------------------------------------- */
 
@@ -273,7 +270,5 @@ int idle_timeout_ms(struct sched *s)
     }
     if (is_used(s)) /* by who does not read: it rings when it has */
         return -1;
-    if (i->due_ns <= now)
-        return 0;
-    return i->due_ns - now < LONGEST_NS ? (int)((i->due_ns - now) / CLOCK_MS) + 1 : LONGEST_MS;
+    return clock_until_ms(i->due_ns, now);
 }

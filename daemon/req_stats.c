@@ -411,7 +411,7 @@ static void free_state(struct request *r)
 
 int request_watch_ms(const struct sched *s)
 {
-    uint64_t due = UINT64_MAX, now;
+    uint64_t due = UINT64_MAX;
     const struct request *r;
 
     TAILQ_FOREACH (r, &s->active, link) {
@@ -420,10 +420,7 @@ int request_watch_ms(const struct sched *s)
         if (w && w->due_ns < due)
             due = w->due_ns;
     }
-    if (due == UINT64_MAX)
-        return -1;
-    now = clock_ns();
-    return due <= now ? 0 : (int)((due - now) / CLOCK_MS) + 1;
+    return due == UINT64_MAX ? -1 : clock_until_ms(due, clock_ns());
 }
 
 /* --- Trace ------------------------------------------------------------------------------------ */

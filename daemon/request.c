@@ -422,20 +422,9 @@ bool request_expire(struct sched *s)
     return any;
 }
 
-/* A client may name 49 days, which no timeout has room for: then it is looked again. */
-#define LONGEST_MS 3600000u
-
 int request_deadline_ms(const struct sched *s)
 {
-    uint64_t now, ms;
-
-    if (s->deadline_ns == 0)
-        return -1;
-    now = clock_ns();
-    if (s->deadline_ns <= now)
-        return 0;
-    ms = (s->deadline_ns - now) / CLOCK_MS + 1;
-    return ms < LONGEST_MS ? (int)ms : (int)LONGEST_MS;
+    return s->deadline_ns ? clock_until_ms(s->deadline_ns, clock_ns()) : -1;
 }
 
 bool request_unwanted(const struct request *r)

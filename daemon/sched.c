@@ -517,12 +517,6 @@ static void disarm(struct sched *s)
         chan_disarm(c->chan);
 }
 
-/* Of two times to wait, each -1: for ever. */
-static int sooner(int a, int b)
-{
-    return b < 0 || (a >= 0 && a < b) ? a : b;
-}
-
 /* Sleeps without a timeout, but for the time until the end of a session is to be written, until the
  * disk should have answered, until memory is given back that nobody uses (--idle), or until
  * somebody's deadline: an idle daemon makes no system call at all. What the scheduler waits for
@@ -535,9 +529,9 @@ static void idle(struct sched *s)
     if (spin(s))
         return;
     timeout = s->served.tier ? tier_timeout_ms(s->served.tier) : -1;
-    timeout = sooner(timeout, request_watch_ms(s));
-    timeout = sooner(timeout, request_deadline_ms(s));
-    timeout = sooner(timeout, idle_timeout_ms(s));
+    timeout = clock_sooner_ms(timeout, request_watch_ms(s));
+    timeout = clock_sooner_ms(timeout, request_deadline_ms(s));
+    timeout = clock_sooner_ms(timeout, idle_timeout_ms(s));
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);

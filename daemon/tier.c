@@ -55,22 +55,15 @@ static bool write_ends(struct tier *t)
     return any;
 }
 
-/* The sooner one; -1: never. */
-static int sooner(int a, int b)
-{
-    return a < 0 || (b >= 0 && b < a) ? b : a;
-}
-
 int tier_timeout_ms(const struct tier *t)
 {
     const struct tier_user *u = TAILQ_FIRST(&t->resting);
-    int ret = sooner(t->store ? store_timeout_ms(t->store) : -1, t->n_fetching ? LOST_MS : -1);
-    uint64_t now;
+    int ret =
+        clock_sooner_ms(t->store ? store_timeout_ms(t->store) : -1, t->n_fetching ? LOST_MS : -1);
 
     if (!u || tier_queue_full(t))
         return ret;
-    now = clock_ns();
-    return sooner(ret, u->due_ns <= now ? 0 : (int)((u->due_ns - now) / CLOCK_MS) + 1);
+    return clock_sooner_ms(ret, clock_until_ms(u->due_ns, clock_ns()));
 }
 
 /* --- of a sequence ---------------------------------------------------------------------------- */

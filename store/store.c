@@ -92,11 +92,11 @@ bool store_silent(const struct store *s)
 
 int store_timeout_ms(const struct store *s)
 {
-    uint64_t oldest = ops_oldest_ns(&s->ops), now = when_ns();
+    uint64_t oldest = ops_oldest_ns(&s->ops);
 
     if (oldest == UINT64_MAX || s->health.silent)
         return -1;
-    return now >= oldest + PATIENCE ? 0 : (int)((oldest + PATIENCE - now) / CLOCK_MS) + 1;
+    return clock_until_ms(oldest + PATIENCE, when_ns());
 }
 
 bool store_pump(struct store *s)
