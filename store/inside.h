@@ -60,6 +60,8 @@ struct named {
 /* What goes next, found by one look at all records. */
 #define LIMITS_VICTIMS 32u
 struct victims {
+    bool of_one; /* of that owner's records, else of all */
+    uint32_t owner;
     uint64_t id[LIMITS_VICTIMS], used_s[LIMITS_VICTIMS], at_s;
     struct entry *e[LIMITS_VICTIMS]; /* valid during that look */
     double value[LIMITS_VICTIMS];
@@ -75,8 +77,8 @@ struct wants {
 
 struct store {
     struct store_limits limits;
-    struct victims victims; /* of all owners, for */
-    struct wants wants;     /* who wanted something last */
+    struct wants wants;                  /* who wanted something last */
+    struct victims victims, victims_own; /* for that one: of all owners, and of its own */
     struct shares shares;
     struct ops ops;
     struct folders folders;

@@ -107,7 +107,7 @@ static void consider(struct victims *v, struct entry *e, double value, bool over
 /* One look at all records finds the next few: a heap would have to be sorted anew with every second
  * that passes, and what goes makes new ends. In a small store fewer are taken at a time, so that
  * these have their turn. */
-static void find_victims(struct store *s, const uint32_t *owner, struct victims *ret)
+static void find_victims(struct store *s, struct victims *ret)
 {
     uint64_t now_s = when_s();
     struct entry *e;
@@ -115,8 +115,8 @@ static void find_victims(struct store *s, const uint32_t *owner, struct victims 
     ret->n = ret->next = 0;
     ret->at_s = now_s;
     TAILQ_FOREACH (e, &s->index.lru, lru) {
-        if (e->n_busy == 0 && (!owner || e->r.key.owner == *owner) && may_go(e))
-            consider(ret, e, value_of(s, e, now_s), !owner && is_over(s, e->r.key.owner));
+        if (e->n_busy == 0 && (!ret->of_one || e->r.key.owner == ret->owner) && may_go(e))
+            consider(ret, e, value_of(s, e, now_s), !ret->of_one && is_over(s, e->r.key.owner));
     }
     if (ret->n > 1 + s->index.n / VICTIMS_SHARE)
         ret->n = 1 + s->index.n / VICTIMS_SHARE;
@@ -129,7 +129,7 @@ static void find_victims(struct store *s, const uint32_t *owner, struct victims 
 /* The next that may still go: others were used since they were found, or went, or their twin did
  * and they are needed now, or their owner has no more than its share any more. NULL: there is none.
  */
-static struct entry *next_victim(struct store *s, const uint32_t *owner, struct victims *v)
+static struct entry *next_victim(struct store *s, struct victims *v)
 {
     if (when_s() > v->at_s + VICTIMS_AGE)
         v->n = v->next = 0;
@@ -140,11 +140,11 @@ static struct entry *next_victim(struct store *s, const uint32_t *owner, struct 
 
             if (!e || e->n_busy > 0 || e->used_s != v->used_s[i] || !may_go(e))
                 continue;
-            if (v->over[i] == (!owner && is_over(s, e->r.key.owner)))
+            if (v->over[i] == (!v->of_one && is_over(s, e->r.key.owner)))
                 return e;
             v->next = v->n; /* others are the next now */
         }
-        find_victims(s, owner, v);
+        find_victims(s, v);
     }
     return NULL;
 }
@@ -153,17 +153,14 @@ struct evicted {
     uint64_t records, bytes;
 };
 
-/* Deletes until enough(s, gone so far, arg), of one owner or of all. False: no more may go. */
-static bool evict_until(struct store *s, const uint32_t *owner,
+/* Deletes until enough(s, gone so far, arg), of those whose v it is. False: no more may go. */
+static bool evict_until(struct store *s, struct victims *v,
                         bool (*enough)(const struct store *s, const struct evicted *gone,
                                        uint64_t arg),
                         uint64_t arg, struct evicted *gone)
 {
-    struct victims of_owner = { 0 };
-    struct victims *v = owner ? &of_owner : &s->victims;
-
     while (!enough(s, gone, arg)) {
-        struct entry *e = next_victim(s, owner, v);
+        struct entry *e = next_victim(s, v);
 
         if (!e)
             return false;
@@ -214,7 +211,7 @@ static void go_below(struct store *s)
 {
     struct evicted gone = { 0 };
 
-    (void)evict_until(s, NULL, fits_or_slice, 0, &gone);
+    (void)evict_until(s, &s->victims, fits_or_slice, 0, &gone);
     s->counts.evicted += gone.records;
     s->more = s->more || gone.records >= SLICE;
 }
@@ -228,8 +225,10 @@ static bool owner_fits(const struct store *s, const struct evicted *gone, uint64
 /* Who goes first depends on who asks. */
 static void want(struct store *s, uint32_t owner, uint64_t len)
 {
-    if (owner != s->wants.owner)
+    if (owner != s->wants.owner) {
         s->victims.n = s->victims.next = 0;
+        s->victims_own = (struct victims){ .of_one = true, .owner = owner };
+    }
     s->wants = (struct wants){ owner, len };
 }
 
@@ -239,8 +238,8 @@ static bool make_room(struct store *s, uint32_t owner, uint64_t len, bool own)
     bool yes;
 
     want(s, owner, len);
-    yes = (!own || evict_until(s, &owner, owner_fits, len, &gone)) &&
-          evict_until(s, NULL, will_fit, len, &gone);
+    yes = (!own || evict_until(s, &s->victims_own, owner_fits, len, &gone)) &&
+          evict_until(s, &s->victims, will_fit, len, &gone);
     s->counts.evicted += gone.records;
     s->wants.len = 0;
     return yes;
@@ -272,13 +271,14 @@ void limits_shrink(struct store *s)
 {
     struct evicted gone = { 0 };
 
-    (void)evict_until(s, NULL, gone_or_slice, s->index.bytes / SHRINK, &gone);
+    (void)evict_until(s, &s->victims, gone_or_slice, s->index.bytes / SHRINK, &gone);
     s->counts.evicted += gone.records;
 }
 
 void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
                  uint64_t *ret_bytes)
 {
+    struct victims of_owner = { .of_one = true, .owner = owner };
     struct evicted gone = { 0 };
     uint64_t has = 0;
     struct entry *e;
@@ -288,7 +288,7 @@ void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_
             has += record_len(&e->r);
     }
     if (has > bytes)
-        (void)evict_until(s, &owner, gone_enough, has - bytes, &gone);
+        (void)evict_until(s, &of_owner, gone_enough, has - bytes, &gone);
     *ret_records = gone.records;
     *ret_bytes = gone.bytes;
 }
@@ -640,6 +640,7 @@ void limits_open(struct store *s)
 {
     uint8_t file[BUDGET_FILE] = { 0 };
 
+    s->victims_own.of_one = true;
     open_file(s);
     if (s->budget_fd >= 0)
         (void)!pread(s->budget_fd, file, sizeof(file), 0);
