@@ -295,6 +295,12 @@ static void continue_answer(struct job *j)
 
 /* --- answering -------------------------------------------------------------------------------- */
 
+/* Of the choices, the one that is this answer to the prompt that it is at. */
+static size_t choice_of(const struct job *j, size_t answer)
+{
+    return j->prompt * j->ask->n + answer;
+}
+
 static void say_piece(struct job *j, const char *text, size_t len)
 {
     struct job_choice *c = &j->choices[j->choice];
@@ -379,10 +385,10 @@ static int on_answers(void *arg, uint32_t answer, const char *text, size_t len, 
                       size_t n_ids)
 {
     struct job *j = arg;
-    struct job_choice *c = &j->choices[j->first + answer];
+    struct job_choice *c = &j->choices[choice_of(j, answer)];
 
     (void)ids;
-    j->choice = j->first + answer;
+    j->choice = choice_of(j, answer);
     c->n_tokens += (uint32_t)n_ids;
     if (j->ask->logprobs)
         logprobs_piece(&c->pieces, text, len);
@@ -402,21 +408,21 @@ static void on_logprob(void *arg, const struct gist_logprob *token)
 {
     struct job *j = arg;
 
-    logprobs_token(&j->choices[j->first + token->answer].pieces, token);
+    logprobs_token(&j->choices[choice_of(j, token->answer)].pieces, token);
 }
 
-/* One that has pieces to be told, of all that have some in turn; NULL: none has, or all prompts are
- * answered. */
+/* One that has pieces to be told, of all that have some in turn; NULL: none has. */
 static struct job_choice *untold(struct job *j)
 {
-    if (!j->ask->logprobs || j->first == j->n_choices)
+    if (j->state != JOB_ANSWERING && j->state != JOB_ANSWERED)
         return NULL;
     for (size_t i = 0; i < j->ask->n; i++) {
         size_t at = (j->turn + i) % j->ask->n;
+        struct job_choice *c = &j->choices[choice_of(j, at)];
 
-        if (j->choices[j->first + at].pieces.n_pieces > 0) {
+        if (c->pieces.n_pieces > 0) {
             j->turn = at;
-            return &j->choices[j->first + at];
+            return c;
         }
     }
     return NULL;
@@ -468,7 +474,7 @@ static void fail_answer(struct job *j)
 static void on_answer(void *arg, uint32_t answer, const struct gist_result *result)
 {
     struct job *j = arg;
-    struct job_choice *c = &j->choices[j->first + answer];
+    struct job_choice *c = &j->choices[choice_of(j, answer)];
 
     c->reason = result->reason;
     c->n_tokens = result->usage.generated_tokens;
@@ -476,7 +482,7 @@ static void on_answer(void *arg, uint32_t answer, const struct gist_result *resu
     j->usage.generated += result->usage.generated_tokens;
     j->usage.generate_ns += result->usage.generate_ns;
     if (c->pieces.n_pieces == 0)
-        end_choice(j, j->first + answer);
+        end_choice(j, choice_of(j, answer));
 }
 
 static void on_answered(void *arg, int err, const struct gist_result *result)
@@ -487,7 +493,7 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
         return;
     j->waiting = false;
     if (err == -ECANCELED && j->stopped) { /* what was said stays */
-        j->usage.generated += j->choices[j->first].n_tokens;
+        j->usage.generated += j->choices[choice_of(j, 0)].n_tokens;
         j->state = JOB_ANSWERED;
         return;
     }
@@ -502,22 +508,13 @@ static void on_answered(void *arg, int err, const struct gist_result *result)
     j->state = JOB_ANSWERED;
 }
 
-static void end_answers(struct job *j)
-{
-    for (size_t i = 0; i < j->ask->n; i++) /* one that was stopped has not */
-        end_choice(j, j->first + i);
-    j->first += j->ask->n;
-    j->turn = 0;
-    j->state = JOB_CHOICE;
-}
-
 /* What answers that may or must call begin with. */
 static void begin_calls(struct job *j, struct gist_sampling *s)
 {
     const struct ask *a = j->ask;
 
     for (size_t i = 0; i < a->n; i++) {
-        struct calls *c = &j->choices[j->first + i].parser;
+        struct calls *c = &j->choices[choice_of(j, i)].parser;
 
         c->tools = a->tools;
         c->n_tools = a->n_tools;
@@ -540,12 +537,12 @@ static void begin_answers(struct job *j)
     uint32_t n = j->ask->n;
     int r;
 
-    s.seed = j->ask->has_seed ? s.seed + j->first : random_bits() >> 1;
+    s.seed = j->ask->has_seed ? s.seed + choice_of(j, 0) : random_bits() >> 1;
     s.on_logprob = on_logprob;
     if (j->ask->n_tools > 0)
         begin_calls(j, &s);
     for (size_t i = 0; j->ask->logprobs && i < n; i++)
-        if (!(j->choices[j->first + i].logprobs = json_make("[]")))
+        if (!(j->choices[choice_of(j, i)].logprobs = json_make("[]")))
             j->out.lost = true;
     j->state = JOB_ANSWERING;
     j->waiting = true;
@@ -566,23 +563,30 @@ static void next_prompt(struct job *j)
     if (!j->live)
         close_session(j);
     j->prompt++;
+    j->turn = 0;
     j->state = j->prompt < j->ask->n_prompts ? JOB_OPEN : JOB_ENDED;
     if (j->state == JOB_ENDED && j->ask->stream)
         j->voice->end(j);
 }
 
+static void end_answers(struct job *j)
+{
+    for (size_t i = 0; i < j->ask->n; i++) /* one that was stopped has not */
+        end_choice(j, choice_of(j, i));
+    next_prompt(j);
+}
+
 /* The prompt is read, and its number is known. */
 static void choose(struct job *j)
 {
-    if (j->first == j->prompt * j->ask->n)
-        j->usage.prompt += j->n_all;
+    j->usage.prompt += j->n_all;
     if (j->ask->count_only) {
         j->state = JOB_ENDED;
         return;
     }
     if (j->voice->early)
         begin_stream(j);
-    if (j->first == (j->prompt + 1) * j->ask->n || j->ask->no_answer)
+    if (j->ask->no_answer)
         next_prompt(j);
     else
         begin_answers(j);

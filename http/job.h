@@ -88,9 +88,9 @@ struct job {
     char id[25], model[128];
     uint64_t created_s, begun_ns;
     struct job_choice *choices; /* (n_prompts * n) */
-    size_t n_choices, first;    /* first: of the prompt that it is at */
-    size_t choice;              /* whose voice speaks */
-    size_t turn;                /* which of the prompt's answers is to be told next */
+    size_t n_choices;
+    size_t choice; /* whose voice speaks */
+    size_t turn;   /* which of the prompt's answers is to be told next */
     struct job_usage usage;
     uint32_t n_read, n_all; /* of the prompt that is being read */
     uint32_t n_events;      /* a voice's own count */
@@ -103,7 +103,7 @@ struct job {
 
     gist_conn *conn;
     gist_session *base;
-    size_t prompt;
+    size_t prompt; /* that it is at: behind the last one when all are answered */
     enum job_state state;
     bool begun, fresh, waiting; /* waiting: a request is open */
     bool stopped;               /* somebody wants no more of the answer */
