@@ -15,7 +15,6 @@
 #include "tests/support/ring_foe.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,9 +33,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static const struct chan_geometry geometry = { CHAN_SLOTS_MIN, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
 
-/* NULL: nobody does anything. */
-static struct ring_foe *foe;
-
 static void require(bool yes, const char *what)
 {
     if (!yes) {
@@ -45,31 +41,7 @@ static void require(bool yes, const char *what)
     }
 }
 
-static void moment(enum foe_moment m)
-{
-    if (foe)
-        ring_foe_moment(foe, m);
-}
-
 /* --- where the client acts ------------------------------------------------------------------ */
-
-int __real_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
-int __wrap_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
-int __wrap_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small)
-{
-    int e = __real_ring_peek(r, ret_d, ret_small);
-
-    moment(FOE_PEEKED);
-    return e;
-}
-
-int __real_ring_look(struct ring_tx *r, uint32_t *ret_back);
-int __wrap_ring_look(struct ring_tx *r, uint32_t *ret_back);
-int __wrap_ring_look(struct ring_tx *r, uint32_t *ret_back)
-{
-    moment(FOE_ROOM);
-    return __real_ring_look(r, ret_back);
-}
 
 int __real_wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len,
                            struct wire_req *ret);
@@ -78,7 +50,7 @@ int __wrap_wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t 
 int __wrap_wire_req_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len,
                            struct wire_req *ret)
 {
-    moment(FOE_UNPACK);
+    ring_foe_now(FOE_UNPACK);
     return __real_wire_req_unpack(s, frame, len, ret);
 }
 
@@ -113,20 +85,9 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *ret)
 
     if (!is_scheduler || id != CLOCK_MONOTONIC)
         return __real_clock_gettime(id, ret);
-    now = CLOCK_S + ++world.ticks * 1000 + (foe ? foe->late_ns : 0);
+    now = CLOCK_S + ++world.ticks * 1000 + (ring_foe_acting ? ring_foe_acting->late_ns : 0);
     *ret = (struct timespec){ (time_t)(now / CLOCK_S), (long)(now % CLOCK_S) };
     return 0;
-}
-
-static struct chan *attach(const struct chan *server)
-{
-    struct chan_fds f = chan_fds(server);
-    struct chan *c;
-
-    f = (struct chan_fds){ fcntl(f.memfd, F_DUPFD_CLOEXEC, 3),
-                           fcntl(f.to_server, F_DUPFD_CLOEXEC, 3),
-                           fcntl(f.to_client, F_DUPFD_CLOEXEC, 3) };
-    return chan_attach(&geometry, f, &c) == 0 ? c : NULL;
 }
 
 static struct chan *adopt(void)
@@ -224,7 +185,7 @@ static void run(void)
 static void rest(void)
 {
     documents_forget(&world.sched.documents, getuid());
-    foe = NULL;
+    ring_foe_acting = NULL;
     world.stage = IDLE;
 }
 
@@ -235,7 +196,7 @@ static void let_in_honest(void)
     if (!mailbox_take(&world.from, &l))
         return;
     require(l.kind == MAILBOX_READY, "it is ready");
-    world.honest = attach(adopt());
+    world.honest = ring_foe_other_side(adopt(), &geometry);
     require(world.honest != NULL, "the honest client's channel");
     ask(WIRE_HELLO);
     world.stage = ASKED;
@@ -251,10 +212,11 @@ static void leave(void)
 
 static void act(void)
 {
-    moment(FOE_LOOK);
-    if (foe->gone)
+    ring_foe_now(FOE_LOOK);
+    if (ring_foe_acting->gone)
         tell_dead();
-    if (!ring_foe_done(foe) && world.looks < LOOKS_MAX && !__real_mailbox_pending(&world.from))
+    if (!ring_foe_done(ring_foe_acting) && world.looks < LOOKS_MAX &&
+        !__real_mailbox_pending(&world.from))
         return;
     tell_dead();
     world.stage = LEAVING;
@@ -331,7 +293,7 @@ static void fuzz(const uint8_t *data, size_t len)
         open_world();
     fd = next_fd();
     ring_foe_open(&f, adopt(), &geometry, data, len);
-    foe = &f;
+    ring_foe_acting = &f;
     world.sched.last_session = 0; /* its sessions have the same numbers each time */
     world.looks = 0;
     world.told = false;
@@ -374,11 +336,7 @@ static void begin_seed(void)
     seed_id = 0;
 }
 
-static void add_op(enum foe_op op, enum foe_moment m, const char *bytes, size_t n)
-{
-    foe_script_op(&script, op, m, bytes, n);
-}
-#define OP(op, m, bytes) add_op(op, m, bytes, sizeof(bytes) - 1)
+#define OP(op, m, bytes) foe_script_op(&script, op, m, bytes, sizeof(bytes) - 1)
 
 static void add_req(struct wire_req m, const char *bulk, uint16_t bulk_len)
 {

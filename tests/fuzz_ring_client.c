@@ -28,9 +28,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static const struct chan_geometry geometry = { CHAN_SLOTS_MIN, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
 
-/* NULL: nobody does anything. */
-static struct ring_foe *foe;
-
 static void require(bool yes, const char *what)
 {
     if (!yes) {
@@ -39,31 +36,7 @@ static void require(bool yes, const char *what)
     }
 }
 
-static void moment(enum foe_moment m)
-{
-    if (foe)
-        ring_foe_moment(foe, m);
-}
-
 /* --- where the daemon acts ------------------------------------------------------------------ */
-
-int __real_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
-int __wrap_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
-int __wrap_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small)
-{
-    int e = __real_ring_peek(r, ret_d, ret_small);
-
-    moment(FOE_PEEKED);
-    return e;
-}
-
-int __real_ring_look(struct ring_tx *r, uint32_t *ret_back);
-int __wrap_ring_look(struct ring_tx *r, uint32_t *ret_back);
-int __wrap_ring_look(struct ring_tx *r, uint32_t *ret_back)
-{
-    moment(FOE_ROOM);
-    return __real_ring_look(r, ret_back);
-}
 
 int __real_wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len,
                            struct wire_rep *ret);
@@ -72,19 +45,8 @@ int __wrap_wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t 
 int __wrap_wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len,
                            struct wire_rep *ret)
 {
-    moment(FOE_UNPACK);
+    ring_foe_now(FOE_UNPACK);
     return __real_wire_rep_unpack(s, frame, len, ret);
-}
-
-static struct chan *attach(const struct chan *server)
-{
-    struct chan_fds f = chan_fds(server);
-    struct chan *c;
-
-    f = (struct chan_fds){ fcntl(f.memfd, F_DUPFD_CLOEXEC, 3),
-                           fcntl(f.to_server, F_DUPFD_CLOEXEC, 3),
-                           fcntl(f.to_client, F_DUPFD_CLOEXEC, 3) };
-    return chan_attach(&geometry, f, &c) == 0 ? c : NULL;
 }
 
 /* --- the program ------------------------------------------------------------------------------ */
@@ -119,7 +81,7 @@ int __wrap_handshake_connect(const char *path, const struct chan_geometry *want,
     require(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0, "a socket");
     side.daemons_end = pair[1];
     *ret_sock = pair[0];
-    *ret_chan = attach(side.server);
+    *ret_chan = ring_foe_other_side(side.server, &geometry);
     require(*ret_chan != NULL, "the program's channel");
     return 0;
 }
@@ -134,11 +96,11 @@ int __wrap_chan_wait(struct chan *c, bool for_room, int sock, int stop_fd, uint6
 {
     int e;
 
-    if (!foe)
+    if (!ring_foe_acting)
         return __real_chan_wait(c, for_room, sock, stop_fd, spin_ns, timeout_ms);
-    foe->looks = 0;
-    moment(FOE_LOOK);
-    if (ring_foe_done(foe) || foe->gone)
+    ring_foe_acting->looks = 0;
+    ring_foe_now(FOE_LOOK);
+    if (ring_foe_done(ring_foe_acting) || ring_foe_acting->gone)
         (void)shutdown(side.daemons_end, SHUT_RDWR);
     e = __real_chan_wait(c, for_room, sock, stop_fd, 0, 0);
     return e == -ETIMEDOUT ? 0 : e;
@@ -508,18 +470,18 @@ static void fuzz(const uint8_t *data, size_t len)
     side.session = NULL;
     side.n_open = 0;
     begin_as_daemon(data, len);
-    foe = &side.foe;
+    ring_foe_acting = &side.foe;
     if (gist_connect("", "fuzz", &side.conn) == 0 &&
         gist_open(side.conn, NULL, &side.session) == 0) {
-        while (!ring_foe_done(foe)) {
-            foe->looks = 0;
-            moment(FOE_LOOK);
+        while (!ring_foe_done(ring_foe_acting)) {
+            ring_foe_acting->looks = 0;
+            ring_foe_now(FOE_LOOK);
             side.inside = true;
             (void)gist_dispatch(side.conn);
             side.inside = false;
         }
     }
-    foe = NULL;
+    ring_foe_acting = NULL;
     (void)shutdown(side.daemons_end, SHUT_RDWR);
     if (side.session) {
         for (int i = 0; i < 4 && gist_dispatch(side.conn) >= 0; i++)
@@ -647,11 +609,7 @@ static void begin_seed(void)
     script.bytes[script.len++] = 0;
 }
 
-static void add_op(enum foe_op op, enum foe_moment m, const char *bytes, size_t n)
-{
-    foe_script_op(&script, op, m, bytes, n);
-}
-#define OP(op, m, bytes) add_op(op, m, bytes, sizeof(bytes) - 1)
+#define OP(op, m, bytes) foe_script_op(&script, op, m, bytes, sizeof(bytes) - 1)
 
 static void add_rep(struct wire_rep m, bool last, const char *bulk, uint16_t bulk_len)
 {

@@ -1,5 +1,7 @@
 #include "tests/support/ring_foe.h"
 
+#include "ipc/ring.h"
+
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -292,7 +294,7 @@ bool ring_foe_done(const struct ring_foe *f)
     return f->at >= f->end && f->looks == 0;
 }
 
-void ring_foe_moment(struct ring_foe *f, enum foe_moment m)
+static void moment(struct ring_foe *f, enum foe_moment m)
 {
     if (m == FOE_LOOK && f->looks > 0) {
         f->looks--;
@@ -308,6 +310,45 @@ void ring_foe_moment(struct ring_foe *f, enum foe_moment m)
     do
         operate(f);
     while (m != FOE_LOOK && f->at < f->end && f->looks == 0 && (*f->at >> 4 & 3) == m);
+}
+
+struct chan *ring_foe_other_side(const struct chan *server, const struct chan_geometry *g)
+{
+    struct chan_fds f = chan_fds(server);
+    struct chan *c;
+
+    f = (struct chan_fds){ fcntl(f.memfd, F_DUPFD_CLOEXEC, 3),
+                           fcntl(f.to_server, F_DUPFD_CLOEXEC, 3),
+                           fcntl(f.to_client, F_DUPFD_CLOEXEC, 3) };
+    return chan_attach(g, f, &c) == 0 ? c : NULL;
+}
+
+/* --- where it acts ---------------------------------------------------------------------------- */
+
+struct ring_foe *ring_foe_acting;
+
+void ring_foe_now(enum foe_moment m)
+{
+    if (ring_foe_acting)
+        moment(ring_foe_acting, m);
+}
+
+int __real_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
+int __wrap_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small);
+int __wrap_ring_peek(const struct ring_rx *r, struct ring_desc *ret_d, const uint8_t **ret_small)
+{
+    int e = __real_ring_peek(r, ret_d, ret_small);
+
+    ring_foe_now(FOE_PEEKED);
+    return e;
+}
+
+int __real_ring_look(struct ring_tx *r, uint32_t *ret_back);
+int __wrap_ring_look(struct ring_tx *r, uint32_t *ret_back);
+int __wrap_ring_look(struct ring_tx *r, uint32_t *ret_back)
+{
+    ring_foe_now(FOE_ROOM);
+    return __real_ring_look(r, ret_back);
 }
 
 /* --- scripts ---------------------------------------------------------------------------------- */

@@ -76,8 +76,15 @@ void ring_foe_close(struct ring_foe *f);
 
 bool ring_foe_done(const struct ring_foe *f);
 
-/* The moment has come. */
-void ring_foe_moment(struct ring_foe *f, enum foe_moment m);
+/* Whose moments those of the program's calls are; NULL: nobody does anything. */
+extern struct ring_foe *ring_foe_acting;
+
+/* Its moment has come. FOE_PEEKED and FOE_ROOM come by themselves: a program that is linked with
+ * this file wraps ring_peek() and ring_look() (see the Makefile). */
+void ring_foe_now(enum foe_moment m);
+
+/* The client's side of the same channel, in this process; NULL: no descriptors are left. */
+struct chan *ring_foe_other_side(const struct chan *server, const struct chan_geometry *g);
 
 /* --- scripts ---------------------------------------------------------------------------------- */
 
