@@ -2,14 +2,10 @@
  * again, or read from a disk, though host memory has it; that is found by who must not; numbers
  * that nobody sees; sessions that a lost device has read again though their pages were copied; a
  * daemon that starts with a size that is none, or that is not there.
- *
- * The device is the shim's (cuda/shim/), which can be lost (tests/test_daemon_lost.c).
  */
-#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/scratch.h"
+#include "tests/support/lost_device.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,28 +42,6 @@ static const char text[] =
     "The quick brown fox jumps over the lazy dog, and the dog does not mind that at all, since "
     "foxes come and go. The dog stays where it is, and sleeps, and dreams of foxes that jump.";
 
-static char file[SCRATCH_PATH_MAX];
-
-static gist_session *read_text(gist_conn *c, struct gist_usage *ret)
-{
-    gist_session *s;
-
-    assert_int_equal(gist_open(c, NULL, &s), 0);
-    if (gist_append_text(s, text, strlen(text), 0, ret) < 0)
-        fail_msg("reading: %s", gist_error(c));
-    return s;
-}
-
-static int answer(gist_session *s, struct answered *ret)
-{
-    struct gist_sampling greedy = { .size = sizeof(greedy),
-                                    .max_tokens = N_IDS,
-                                    .ignore_eog = true };
-
-    ret->n = 0;
-    return gist_generate(s, &greedy, answered_take, ret, NULL);
-}
-
 /* Until so many records are there. */
 static void await_records(gist_conn *c, uint64_t n)
 {
@@ -98,16 +72,16 @@ static void without_a_store(void **state)
     (void)state;
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
-    s = read_text(c, &usage);
+    s = answered_read(c, text, &usage);
     n = usage.prompt_tokens;
     assert_true(n > 128 && n % 64 != 0 && usage.shared_tokens == 0);
     await_records(c, n / 64 + 1);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     gist_close(s);
-    s = read_text(c, &usage);
+    s = answered_read(c, text, &usage);
     assert_in_range(usage.shared_tokens, n / 16 * 16, n - 1);
     assert_int_equal(usage.restored_tokens, 0);
-    assert_int_equal(answer(s, &again), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &again), 0);
     assert_memory_equal(first.ids, again.ids, N_IDS * sizeof(*first.ids));
     assert_int_equal(gist_stats(c, &st), 0);
     assert_int_equal(st.host_tokens_total, usage.shared_tokens);
@@ -132,7 +106,7 @@ static void nothing_of_private_ones(void **state)
     assert_int_equal(gist_open(c, &policy, &s), 0);
     assert_int_equal(gist_append_text(s, text, strlen(text), 0, &usage), 0);
     gist_close(s);
-    s = read_text(c, &usage);
+    s = answered_read(c, text, &usage);
     assert_int_equal(usage.shared_tokens, 0);
     await_records(c, usage.prompt_tokens / 64 + 1); /* its own */
     assert_int_equal(gist_stats(c, &st), 0);
@@ -144,20 +118,10 @@ static void nothing_of_private_ones(void **state)
 
 /* --- a device that is lost -------------------------------------------------------------------- */
 
-static void lose(void)
-{
-    int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, 1), 0);
-    assert_int_equal(close(fd), 0);
-}
-
 /* Its pages were copied before: when the device is back they are, too, and what the session says is
  * what it would have said. */
 static void lost_and_back(void **state)
 {
-    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
     struct answered first, found;
     struct gist_usage usage;
     struct daemon_fixture d;
@@ -165,28 +129,20 @@ static void lost_and_back(void **state)
     gist_session *s;
     gist_conn *c;
     uint32_t n;
-    int r;
 
     (void)state;
-    assert_int_equal(setenv("GISTD_SHIM_LOST", scratch_path(file, "lost"), 1), 0);
+    lost_device_begin();
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
-    s = read_text(c, &usage);
+    s = answered_read(c, text, &usage);
     n = usage.prompt_tokens;
     await_records(c, n / 64 + 1);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     assert_int_equal(gist_rewind(s, n), 0);
-    lose();
-    assert_true(answer(s, &found) < 0);
-    assert_int_equal(unlink(file), 0);
-    do {
-        assert_int_equal(gist_rewind(s, n), 0);
-        r = answer(s, &found);
-        if (r < 0 && !strstr(gist_error(c), "lost"))
-            fail_msg("answering: %s", gist_error(c));
-    } while (r < 0 && daemon_fixture_ms() < end);
-    assert_int_equal(r, 0);
-    assert_memory_equal(first.ids, found.ids, N_IDS * sizeof(*first.ids));
+    lost_device_lose(1);
+    assert_true(answered_greedy(s, N_IDS, &found) < 0);
+    lost_device_return();
+    lost_device_answers(c, s, n, &first);
     assert_int_equal(gist_stats(c, &st), 0);
     assert_true(st.host_tokens_total >= n / 64 * 64 && st.host_pinned);
     gist_close(s);

@@ -62,36 +62,14 @@ static double peak_mib(const struct daemon_fixture *d)
     return kib / 1024;
 }
 
+/* How many tokens the session has: *ret_n. */
 static gist_session *read_text(gist_conn *c, uint32_t *ret_n)
 {
     struct gist_usage usage;
-    gist_session *s;
+    gist_session *s = answered_read(c, text, &usage);
 
-    assert_int_equal(gist_open(c, NULL, &s), 0);
-    if (gist_append_text(s, text, strlen(text), 0, &usage) < 0)
-        fail_msg("reading: %s", gist_error(c));
     *ret_n = usage.prompt_tokens;
     return s;
-}
-
-static int answer(gist_session *s, struct answered *ret)
-{
-    struct gist_sampling greedy = { .size = sizeof(greedy),
-                                    .max_tokens = N_IDS,
-                                    .ignore_eog = true };
-
-    ret->n = 0;
-    return gist_generate(s, &greedy, answered_take, ret, NULL);
-}
-
-static void must_answer(gist_conn *c, gist_session *s, const struct answered *expected)
-{
-    struct answered found;
-
-    if (answer(s, &found) < 0)
-        fail_msg("answering: %s", gist_error(c));
-    assert_int_equal(found.n, N_IDS);
-    assert_memory_equal(found.ids, expected->ids, N_IDS * sizeof(*found.ids));
 }
 
 static struct gist_stats stats_of(gist_conn *c)
@@ -142,7 +120,7 @@ static void comes_back(void **state)
     gist_on_loading(c, take_loading, &told);
     s = read_text(c, &n);
     assert_int_equal(gist_fork(s, "rests", &rests), 0);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     before = peak_mib(&d);
     for (unsigned i = 1; i <= 2; i++) {
         give_back(&d);
@@ -157,18 +135,18 @@ static void comes_back(void **state)
         assert_int_equal(stats_of(c).idle, 1);
         assert_int_equal(told.n, 0);
         if (i == 1)
-            must_answer(c, rests, &first);
+            answered_as(c, rests, &first);
         else
             assert_int_equal(gist_rewind(s, n), 0);
         if (i == 2)
-            must_answer(c, s, &first);
+            answered_as(c, s, &first);
         assert_true(told.n >= 2 && told.last == 100);
         assert_int_equal(stats_of(c).idle, 0);
         assert_true(daemon_fixture_notified(&d, "STATUS=Serving", PATIENT));
         told = (struct told){ 0 };
     }
     other = read_text(c, &n);
-    must_answer(c, other, &first);
+    answered_as(c, other, &first);
     assert_non_null(strstr(daemon_fixture_log(&d), "the model is back"));
     gist_disconnect(c);
     daemon_fixture_stop(&d);
@@ -186,11 +164,11 @@ static void from_elsewhere(const char *const *args, const char *says)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
     s = read_text(c, &n);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     give_back(&d);
     assert_int_equal(stats_of(c).weights_memory, 0);
     assert_int_equal(gist_rewind(s, n), 0);
-    must_answer(c, s, &first);
+    answered_as(c, s, &first);
     if (!strstr(daemon_fixture_log(&d), says))
         fail_msg("not said: %s", says);
     gist_disconnect(c);
@@ -232,20 +210,20 @@ static void file_is_gone(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, idles);
     c = daemon_fixture_connect(&d);
     s = read_text(c, &n);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     give_back(&d);
     assert_int_equal(gist_rewind(s, n), 0);
     (void)snprintf(away, sizeof(away), "%s.away", model);
     assert_int_equal(rename(model, away), 0);
     for (int i = 0; i < 2; i++) {
-        assert_true(answer(s, &found) < 0);
+        assert_true(answered_greedy(s, N_IDS, &found) < 0);
         assert_non_null(strstr(gist_error(c), "can't be loaded again"));
     }
     assert_int_equal(stats_of(c).idle, 1);
     assert_int_equal(rename(away, model), 0);
     end = daemon_fixture_ms() + PATIENT;
     do
-        r = answer(s, &found);
+        r = answered_greedy(s, N_IDS, &found);
     while (r < 0 && daemon_fixture_ms() < end);
     assert_int_equal(r, 0);
     assert_memory_equal(found.ids, first.ids, N_IDS * sizeof(*found.ids));
@@ -302,7 +280,7 @@ static void memory_is_short(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
     s = read_text(c, &n);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     fd = open(fifo, O_WRONLY | O_CLOEXEC);
     assert_true(fd >= 0);
     before = resident_mib(&d);
@@ -316,7 +294,7 @@ static void memory_is_short(void **state)
     press_again(c, fd);
     assert_int_equal(stats_of(c).idle, 1);
     assert_int_equal(gist_rewind(s, n), 0);
-    must_answer(c, s, &first);
+    answered_as(c, s, &first);
     assert_int_equal(stats_of(c).idle, 0);
     (void)close(fd);
     gist_disconnect(c);
@@ -339,12 +317,12 @@ static void device(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
     s = read_text(c, &n);
-    assert_int_equal(answer(s, &first), 0);
+    assert_int_equal(answered_greedy(s, N_IDS, &first), 0);
     assert_false(daemon_fixture_notified(&d, "STATUS=Idle", 2500));
     gist_close(s);
     give_back(&d);
     s = read_text(c, &n);
-    must_answer(c, s, &first);
+    answered_as(c, s, &first);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
