@@ -533,6 +533,7 @@ static void test_taken_names(void **state)
     char *text = text_of(SLOW_TOKENS, 7);
     struct adding a, b;
     gist_conn *c, *other;
+    double until;
 
     (void)state;
     start(DAEMON_FIXTURE_SLOW, slow);
@@ -553,8 +554,9 @@ static void test_taken_names(void **state)
     while (b.n_progress < 1)
         pump(other);
     gist_disconnect(other);
+    until = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
     while (list(conn).row.state == GIST_READING)
-        ;
+        assert_true(daemon_fixture_ms() < until);
     assert_int_equal(list(conn).row.n_tokens, 11);
     gist_disconnect(c);
     free(text);
@@ -573,6 +575,7 @@ static void test_adder_dies(void **state)
     gist_conn *c;
     uint64_t id;
     uint32_t n_before;
+    double until;
 
     (void)state;
     start(DAEMON_FIXTURE_SLOW, slow);
@@ -585,8 +588,9 @@ static void test_adder_dies(void **state)
     req.u.open_session.n_documents = 1;
     id = raw_client_send(&raw, req, NULL, 0);
     /* It has begun when its session is there. */
+    until = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
     while (stats().n_sessions == n_before)
-        ;
+        assert_true(daemon_fixture_ms() < until);
     while (gist_dispatch(c) > 0) /* what the adder was told meanwhile */
         ;
     assert_false(a.done);

@@ -561,11 +561,13 @@ static uint64_t start_slow(void)
 /* The first document is read, and some of the second. */
 static void wait_for_second(gist_conn *c, uint64_t before)
 {
+    double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
     struct gist_stats st;
 
     do
         assert_int_equal(gist_stats(c, &st), 0);
-    while (st.prompt_tokens_total < before + 200);
+    while (st.prompt_tokens_total < before + 200 && daemon_fixture_ms() < end);
+    assert_true(st.prompt_tokens_total >= before + 200);
     assert_int_equal(st.n_sessions, 2);
 }
 
