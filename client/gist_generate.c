@@ -67,14 +67,6 @@ static int give_result(struct gist_request *r, uint32_t answer, const struct gis
 
 static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
-    static const enum gist_reason reasons[] = {
-        [WIRE_REASON_END_OF_TEXT] = GIST_END_OF_TEXT,
-        [WIRE_REASON_STOP] = GIST_STOP,
-        [WIRE_REASON_LENGTH] = GIST_LENGTH,
-        [WIRE_REASON_CONTEXT_FULL] = GIST_CONTEXT_FULL,
-        [WIRE_REASON_POOL_FULL] = GIST_POOL_FULL,
-        [WIRE_REASON__N] = GIST_CUT,
-    };
     struct gist_result result = { 0 };
 
     (void)bulk;
@@ -82,7 +74,7 @@ static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const
         return give_text(r, rep);
     if (rep->kind != WIRE_DONE || (!rep->last && r->msg.u.generate.n < 2))
         return -EPROTO;
-    result.reason = reasons[rep->u.done.reason];
+    result.reason = gist_reason_of(rep->u.done.reason);
     if (r->conn->first && result.reason == GIST_CUT) /* programs from before have no such */
         result.reason = GIST_LENGTH;
     gist_copy_usage(&result.usage, &rep->u.done.usage);

@@ -152,19 +152,24 @@ const char *gist_compressor_name(enum gist_compressor compressor)
     return (unsigned)compressor < N_COMPRESSORS ? compressors[compressor].name : NULL;
 }
 
+_Static_assert((int)GIST_END_OF_TEXT == (int)WIRE_REASON_END_OF_TEXT, "one list");
+_Static_assert((int)GIST_STOP == (int)WIRE_REASON_STOP, "one list");
+_Static_assert((int)GIST_LENGTH == (int)WIRE_REASON_LENGTH, "one list");
+_Static_assert((int)GIST_CONTEXT_FULL == (int)WIRE_REASON_CONTEXT_FULL, "one list");
+_Static_assert((int)GIST_POOL_FULL == (int)WIRE_REASON_POOL_FULL, "one list");
+
+enum gist_reason gist_reason_of(enum wire_reason r)
+{
+    return r < WIRE_REASON__N ? (enum gist_reason)r : GIST_CUT;
+}
+
 const char *gist_reason_name(enum gist_reason reason)
 {
-    static const char *const names[] = {
-        [GIST_END_OF_TEXT] = "end_of_text",
-        [GIST_STOP] = "stop",
-        [GIST_LENGTH] = "length",
-        [GIST_CONTEXT_FULL] = "context_full",
-        [GIST_POOL_FULL] = "pool_full",
-        [GIST_CANCELLED] = "cancelled",
-        [GIST_CUT] = "cut",
-    };
-
-    return (unsigned)reason < sizeof(names) / sizeof(names[0]) ? names[reason] : NULL;
+    if (reason == GIST_CANCELLED)
+        return "cancelled";
+    if (reason == GIST_CUT)
+        return "cut";
+    return (unsigned)reason < WIRE_REASON__N ? wire_reason_name((enum wire_reason)reason) : NULL;
 }
 
 const char *gist_compressor_help(enum gist_compressor compressor)

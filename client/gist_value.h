@@ -35,6 +35,7 @@ void gist_add_usage(struct gist_usage *dst, const struct gist_usage *src);
 /* Adds n elements; -ENOMEM. src may be shared memory: it is read once. */
 int gist_array_add(struct gist_array *a, const void *src, size_t n, size_t elem);
 
+enum gist_reason gist_reason_of(enum wire_reason r); /* WIRE_REASON__N: GIST_CUT */
 enum gist_code gist_code_of(enum wire_error e);
 int gist_errno_of(enum gist_code code);
 
