@@ -47,18 +47,6 @@ trap 'rc=$?; for pid in $server $bus $monitor; do kill "$pid" 2>/dev/null || tru
 DBUS_SYSTEM_BUS_ADDRESS=unix:path=$tmp/bus/socket
 export DBUS_SYSTEM_BUS_ADDRESS
 
-# until_ok COMMAND...: it succeeds within a minute.
-until_ok() {
-    tries=600
-    until "$@" >"$tmp/until" 2>&1; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || {
-            cat "$tmp/until"
-            return 1
-        }
-        sleep 0.1
-    done
-}
 ask() {
     busctl --system "$@"
 }

@@ -6,19 +6,6 @@
 set -eu
 . tests/support/daemon.sh
 
-# until WHAT COMMAND...: it succeeds at last.
-until_true() {
-    what=$1
-    shift
-    tries=300
-    until "$@" >/dev/null 2>&1; do
-        tries=$((tries - 1))
-        [ $tries -gt 0 ] || break
-        sleep 0.1
-    done
-    check "$what" "$@"
-}
-
 has_records() { "$gistctl" cache df --json | json "j['own']['records'] == $1"; }
 is_written() { "$gistctl" status --json | json "j['store']['pending'] == 0 and j['store']['records'] >= $1"; }
 files() { find "$GISTD_STORE/v1" -type f -size +8k; }
@@ -42,7 +29,7 @@ code 'df of nothing' 0 "$gistctl" cache df
 head -c 1600 README.md >"$tmp/text"
 code 'ask, private' 0 "$gistctl" ask --private -n 2 -f "$tmp/text" What
 code 'ask' 0 "$gistctl" ask -n 2 -f "$tmp/text" How
-until_true 'it is written' is_written 3
+check 'it is written' until_ok is_written 3
 code 'ls' 0 "$gistctl" cache ls
 check 'ls has rows' grep -q ' raw ' "$tmp/out"
 code 'ls --json' 0 "$gistctl" cache ls --json
@@ -65,7 +52,7 @@ bad=$(files | head -n 1)
 printf '\377' | dd of="$bad" bs=1 seek=$(($(wc -c <"$bad") - 9)) conv=notrunc 2>/dev/null
 code 'verify of a bad one' 1 "$gistctl" cache verify
 check 'it is counted' grep -q '^1 record .* not as written, and deleted' "$tmp/out"
-until_true 'and gone' [ ! -e "$bad" ]
+check 'and gone' until_ok [ ! -e "$bad" ]
 check 'the others are there' has_records $((n - 1))
 code 'verify --json' 0 "$gistctl" cache verify --json
 check 'verify --json' json "j['records'] == $n - 1 and j['bad_records'] == 0" <"$tmp/out"
@@ -79,7 +66,7 @@ code 'prune to a size' 0 "$gistctl" cache prune --to 1k
 check 'nothing fits that' has_records 0
 "$gistctl" ask -n 2 --no-stdin -f "$tmp/text" "Why then" >/dev/null 2>&1
 code 'ask anew' 0 "$gistctl" ask -n 2 -f "$tmp/text" "another beginning" -s "Be brief."
-until_true 'it is written, too' is_written 1
+check 'it is written, too' until_ok is_written 1
 n=$("$gistctl" cache df --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["own"]["records"])')
 code 'forget in a script' 2 "$gistctl" cache forget
 says 'needs --yes'
@@ -93,7 +80,7 @@ code 'forget, and yes' 0 python3 tests/support/on_terminal.py '[y/N]' yes "$gist
 check 'all is gone' has_records 0
 code 'forget --yes' 0 "$gistctl" cache forget --yes --json
 check 'forget --json' json "j == {'records': 0, 'bytes': 0}" <"$tmp/out"
-until_true 'its files, too' sh -c "[ -z \"\$(find '$GISTD_STORE/v1' -type f -size +8k)\" ]"
+check 'its files, too' until_ok sh -c "[ -z \"\$(find '$GISTD_STORE/v1' -type f -size +8k)\" ]"
 code 'of public sessions' 0 "$gistctl" cache ls --public
 
 # --- a private conversation ---------------------------------------------------------------------------
@@ -115,7 +102,7 @@ is_degraded() {
     "$gistctl" ask -n 2 --no-stdin "$n is a beginning that nobody had before, long enough for more than a page" &&
         "$gistctl" status | grep '^store .*(since [0-9:]*); sessions go on$'
 }
-until_true 'status says what does not work, while sessions go on' is_degraded
+check 'status says what does not work, while sessions go on' until_ok is_degraded
 code 'df' 0 "$gistctl" cache df
 check 'df says it, too' grep -q '^degraded .*; sessions go on' "$tmp/out"
 check 'the log says it once' [ "$(grep -c 'warning: store: ' "$tmp/daemon.log")" = 1 ]

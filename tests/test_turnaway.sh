@@ -19,11 +19,7 @@ activate() {
     rm -f "$GISTD_SOCKET"
     systemd-socket-activate -E XDG_CONFIG_HOME --seqpacket --listen="$GISTD_SOCKET" "$BUILD/gistd" "$@" 2>"$tmp/daemon.log" &
     daemon=$!
-    tries=600
-    until [ -S "$GISTD_SOCKET" ] || [ $tries -eq 0 ]; do
-        tries=$((tries - 1))
-        sleep 0.1
-    done
+    check 'it listens' until_ok [ -S "$GISTD_SOCKET" ]
 }
 ended() {
     got=0

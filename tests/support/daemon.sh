@@ -63,6 +63,19 @@ check() {
     fi
 }
 
+# until_ok COMMAND...: it succeeds at last: within a minute, on a machine that is not busy.
+until_ok() {
+    tries=600
+    until "$@" >"$tmp/until" 2>&1; do
+        tries=$((tries - 1))
+        [ $tries -gt 0 ] || {
+            cat "$tmp/until"
+            return 1
+        }
+        sleep 0.1
+    done
+}
+
 # code WHAT N COMMAND...: the command ends with exit code N. Its output stays in $tmp/out and $tmp/err.
 code() {
     what=$1 want=$2
