@@ -212,13 +212,15 @@ static void move_job(struct tier_job *j, struct tier_jobs *from, struct tier_job
     TAILQ_INSERT_TAIL(to, j, link);
 }
 
-/* Its slots are free, or the shelf's as any other. */
-static void give_slots(struct tier *t, struct tier_job *j)
+/* Of one that counts as busy. Its slots are free, or the shelf's as any other. */
+static void end_busy(struct tier *t, struct tier_job *j, struct tier_jobs *from)
 {
+    t->busy_bytes -= bytes_of(j);
     if (j->kept)
         shelf_unpin(t->shelf, j->kept);
-    else
+    else if (!t->host)
         shelf_give(t->shelf, j->record.n_pages, j->mem);
+    free_job(t, j, from);
 }
 
 /* The callback of a put: whether it is on the disk or not, the store has no use for its pages. */
@@ -228,10 +230,7 @@ static void on_put(void *arg, int result)
     struct tier *t = j->tier;
 
     (void)result; /* the store counts, and says what is wrong with the disk */
-    t->busy_bytes -= bytes_of(j);
-    if (!t->host)
-        give_slots(t, j);
-    free_job(t, j, &t->writing);
+    end_busy(t, j, &t->writing);
 }
 
 /* 0: under way; -EAGAIN: later; else it is not to be written. The cost is asked for as late as can
@@ -329,9 +328,7 @@ static bool fetched(struct tier *t)
             shelve(t, j);
             continue;
         }
-        t->busy_bytes -= bytes_of(j);
-        shelf_give(t->shelf, j->record.n_pages, j->mem);
-        free_job(t, j, &t->fetching);
+        end_busy(t, j, &t->fetching);
     }
     return any;
 }
@@ -379,13 +376,10 @@ static bool write_waiting(struct tier *t)
             break;
         any = true;
         begun += r == 0 ? bytes_of(j) : 0;
-        if (r == 0)
-            continue;
-        if (!j->kept) {
-            t->busy_bytes -= bytes_of(j);
-            shelf_give(t->shelf, j->record.n_pages, j->mem);
-        }
-        free_job(t, j, &t->waiting);
+        if (r < 0 && j->kept)
+            free_job(t, j, &t->waiting);
+        else if (r < 0)
+            end_busy(t, j, &t->waiting);
     }
     return any;
 }
