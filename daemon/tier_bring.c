@@ -69,14 +69,7 @@ struct tier_bring *tier_bring_begin(struct tier_user *u, const uint32_t *segment
     b = calloc(1, sizeof(*b));
     if (!b)
         return NULL;
-    b->line = (struct tier_line){
-        .tier = u->tier,
-        .account = u->memory->seq->account,
-        .owner = u->owner,
-        .seg_len = u->memory->policy.seg_len,
-        .free = free_bring,
-    };
-    memcpy(b->line.scope, u->scope, sizeof(b->line.scope));
+    tier_line_init(&b->line, u, free_bring);
     if (tier_line_take(&b->line, n, n * seq_n_pages(u->memory->seq->seg_len)) < 0) {
         free(b);
         return NULL;

@@ -46,6 +46,16 @@ void tier_part_is(struct tier_part *p, const struct tier_found *f, struct store_
     p->line->n_disk += !f->shelved;
 }
 
+void tier_line_init(struct tier_line *l, const struct tier_user *u, void (*fn)(struct tier_line *l))
+{
+    *l = (struct tier_line){ .tier = u->tier,
+                             .account = u->memory->seq->account,
+                             .owner = u->owner,
+                             .seg_len = u->memory->policy.seg_len,
+                             .free = fn };
+    memcpy(l->scope, u->scope, sizeof(l->scope));
+}
+
 int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages)
 {
     l->parts = calloc(n_parts + 1, sizeof(*l->parts));

@@ -74,6 +74,9 @@ bool tier_find(const struct tier_user *u, struct store_hash before, enum store_k
 /* Where it is, and of what. */
 void tier_part_is(struct tier_part *p, const struct tier_found *f, struct store_hash before,
                   const uint32_t *ids);
+/* One of u's, without parts; fn: free. */
+void tier_line_init(struct tier_line *l, const struct tier_user *u,
+                    void (*fn)(struct tier_line *l));
 /* -ENOMEM. */
 int tier_line_take(struct tier_line *l, uint32_t n_parts, uint32_t n_pages);
 void tier_line_fini(struct tier_line *l);

@@ -295,19 +295,8 @@ static struct tier_restore *restore_begin(struct tier_user *u, const uint32_t *i
     r = calloc(1, sizeof(*r));
     if (!r)
         return NULL;
-    *r = (struct tier_restore){
-        .line = { .tier = u->tier,
-                  .account = u->memory->seq->account,
-                  .owner = u->owner,
-                  .seg_len = u->memory->policy.seg_len,
-                  .free = free_line },
-        .user = u,
-        .ids = ids,
-        .n = n,
-        .limit = n,
-        .host_only = host_only,
-    };
-    memcpy(r->line.scope, u->scope, sizeof(r->line.scope));
+    *r = (struct tier_restore){ .user = u, .ids = ids, .n = n, .limit = n, .host_only = host_only };
+    tier_line_init(&r->line, u, free_line);
     if (!hash_all(r) || !plan(r)) {
         free_restore(r);
         return NULL;
