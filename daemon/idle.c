@@ -21,6 +21,9 @@
 /* The disk gets so long; what it does not have then is computed again. */
 #define PATIENCE_NS (30 * CLOCK_S)
 
+static const char away[] =
+    "Idle: the model's memory is given back; the next request loads it again";
+
 /* --- who wants the model ---------------------------------------------------------------------- */
 
 static bool is_wanted(const struct sched *s)
@@ -29,16 +32,6 @@ static bool is_wanted(const struct sched *s)
 
     TAILQ_FOREACH (r, &s->active, link)
         if (request_computes(r) && !request_unwanted(r))
-            return true;
-    return false;
-}
-
-static bool is_used(const struct sched *s)
-{
-    const struct request *r;
-
-    TAILQ_FOREACH (r, &s->active, link)
-        if (request_computes(r))
             return true;
     return false;
 }
@@ -95,7 +88,7 @@ static void go(struct sched *s, const char *because)
               "%s: %" PRIu64 " bytes of memory are given back, %" PRIu64
               " of context stay with open sessions; the next request loads the model again",
               because, bytes, (uint64_t)stay * p->page_bytes);
-    notify_status("Idle: the model's memory is given back; the next request loads it again");
+    notify_status(away);
 }
 
 /* Only what nobody uses; and the weights, when that was nothing and nobody uses them either. */
@@ -111,7 +104,7 @@ static void press(struct sched *s)
     if (bytes > 0)
         log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_SHORT },
                   "memory is short: %" PRIu64 " bytes of unused context are given back", bytes);
-    else if (s->config->idle && served_can_rest(&s->served) && !is_used(s) && !is_held(s))
+    else if (s->config->idle && served_can_rest(&s->served) && !request_in_use(s) && !is_held(s))
         go(s, "memory is short");
     else
         log_debug("memory is short, and there is nothing to give back");
@@ -193,7 +186,7 @@ static void wake(struct sched *s)
         came_back(s, clock_ns() - start);
         return;
     }
-    notify_status("Idle: the model's memory is given back; the next request loads it again");
+    notify_status(away);
     if (r == -ECANCELED)
         return;
     s->idle.next_ns = clock_ns() + AGAIN_NS;
@@ -249,7 +242,7 @@ bool idle_look(struct sched *s)
     if (i->due_ns == 0 || i->steps != s->totals.steps)
         return false;
     now = clock_ns();
-    if (now < i->due_ns || is_used(s))
+    if (now < i->due_ns || request_in_use(s))
         return false;
     look_awake(s, now);
     return true;
@@ -263,12 +256,12 @@ int idle_timeout_ms(struct sched *s)
     if (!s->config->idle || i->down || s->lost.down || !served_can_rest(&s->served))
         return -1;
     now = clock_ns();
-    if (i->due_ns == 0 || i->steps != s->totals.steps || is_used(s)) {
+    if (i->due_ns == 0 || i->steps != s->totals.steps || request_in_use(s)) {
         i->due_ns = now + s->config->idle * CLOCK_S;
         i->steps = s->totals.steps;
         i->patience = 0;
     }
-    if (is_used(s)) /* by who does not read: it rings when it has */
+    if (request_in_use(s)) /* by who does not read: it rings when it has */
         return -1;
     return clock_until_ms(i->due_ns, now);
 }

@@ -138,23 +138,13 @@ static void try_again(struct sched *s)
         r = sched_watch_copies(s);
     s->lost.next_ns = clock_ns() + AGAIN_NS;
     s->lost.down = r < 0;
-    if (r < 0)
+    if (r < 0) {
         s->lost.why = why;
-    if (r == 0)
-        bring_back(s);
-    if (r == 0)
-        log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_DEVICE_BACK },
-                  "device %s is back", s->config->device);
-}
-
-static bool is_wanted(const struct sched *s)
-{
-    const struct request *r;
-
-    TAILQ_FOREACH (r, &s->active, link)
-        if (request_computes(r))
-            return true;
-    return false;
+        return;
+    }
+    bring_back(s);
+    log_about(LOG_LEVEL_INFO, &(struct journal_about){ .message = JOURNAL_DEVICE_BACK },
+              "device %s is back", s->config->device);
 }
 
 bool lost_look(struct sched *s)
@@ -165,7 +155,7 @@ bool lost_look(struct sched *s)
         return false;
     if (first)
         leave(s);
-    else if (!is_wanted(s))
+    else if (!request_in_use(s))
         return false;
     if (clock_ns() >= s->lost.next_ns)
         try_again(s);

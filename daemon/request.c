@@ -427,6 +427,16 @@ int request_deadline_ms(const struct sched *s)
     return s->deadline_ns ? clock_until_ms(s->deadline_ns, clock_ns()) : -1;
 }
 
+bool request_in_use(const struct sched *s)
+{
+    const struct request *r;
+
+    TAILQ_FOREACH (r, &s->active, link)
+        if (request_computes(r))
+            return true;
+    return false;
+}
+
 bool request_unwanted(const struct request *r)
 {
     return r->cancelled || r->client->dead ||

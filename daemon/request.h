@@ -189,6 +189,9 @@ bool request_expire(struct sched *s);
 /* Milliseconds until the next deadline; -1: there is none. */
 int request_deadline_ms(const struct sched *s);
 
+/* Some request uses the model, or will. */
+bool request_in_use(const struct sched *s);
+
 /* Forgets it without a word (its client is dead). */
 void request_drop(struct sched *s, struct request *r);
 
