@@ -81,17 +81,6 @@ static void put_line(enum log_level level, const struct journal_about *about, co
     (void)!write(STDERR_FILENO, line, n);
 }
 
-void log_at(enum log_level level, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (level > log_max)
-        return;
-    va_start(ap, fmt);
-    put_line(level, NULL, fmt, ap);
-    va_end(ap);
-}
-
 void log_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
 {
     va_list ap;
@@ -149,36 +138,17 @@ uint64_t log_peer_due_ns(void)
     return atomic_load(&peer_until) - (LOG_PEER_BURST - 1) * LOG_PEER_NS;
 }
 
-/* Whether one more line may be written; what was left out before is said ahead of it. */
-static bool may_say(enum log_level level)
-{
-    if (level > log_max)
-        return false;
-    if (!take_line()) {
-        atomic_fetch_add(&peer_left_out, 1);
-        return false;
-    }
-    log_peer_left_out();
-    return true;
-}
-
-void log_peer(enum log_level level, const char *fmt, ...)
-{
-    va_list ap;
-
-    if (!may_say(level))
-        return;
-    va_start(ap, fmt);
-    put_line(level, NULL, fmt, ap);
-    va_end(ap);
-}
-
 void log_peer_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
 {
     va_list ap;
 
-    if (!may_say(level))
+    if (level > log_max)
         return;
+    if (!take_line()) {
+        atomic_fetch_add(&peer_left_out, 1);
+        return;
+    }
+    log_peer_left_out();
     va_start(ap, fmt);
     put_line(level, about, fmt, ap);
     va_end(ap);

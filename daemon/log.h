@@ -25,8 +25,7 @@ void log_open(enum log_level max);
 /* The same with another socket of a journal, for tests. */
 void log_open_at(enum log_level max, const char *journal);
 
-void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* With what it is about: for lines that are looked for. */
+/* With what it is about, for lines that are looked for; NULL: nothing in particular. */
 void log_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -37,20 +36,19 @@ void log_in_signal(enum log_level level, const char *const *parts);
 /* For what a peer can cause. */
 #define LOG_PEER_BURST 20u
 #define LOG_PEER_NS    UINT64_C(2000000000)
-void log_peer(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_peer_about(enum log_level level, const struct journal_about *about, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-#define log_peer_error(...)   log_peer(LOG_LEVEL_ERROR, __VA_ARGS__)
-#define log_peer_warning(...) log_peer(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_peer_error(...)   log_peer_about(LOG_LEVEL_ERROR, NULL, __VA_ARGS__)
+#define log_peer_warning(...) log_peer_about(LOG_LEVEL_WARNING, NULL, __VA_ARGS__)
 
 /* Says how many lines were left out, if any were. log_peer_due_ns: when that may be said (of
  * clock_ns); 0: none were. */
 void log_peer_left_out(void);
 uint64_t log_peer_due_ns(void);
 
-#define log_error(...)   log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
-#define log_warning(...) log_at(LOG_LEVEL_WARNING, __VA_ARGS__)
-#define log_info(...)    log_at(LOG_LEVEL_INFO, __VA_ARGS__)
-#define log_debug(...)   log_at(LOG_LEVEL_DEBUG, __VA_ARGS__)
+#define log_error(...)   log_about(LOG_LEVEL_ERROR, NULL, __VA_ARGS__)
+#define log_warning(...) log_about(LOG_LEVEL_WARNING, NULL, __VA_ARGS__)
+#define log_info(...)    log_about(LOG_LEVEL_INFO, NULL, __VA_ARGS__)
+#define log_debug(...)   log_about(LOG_LEVEL_DEBUG, NULL, __VA_ARGS__)
 
 #endif
