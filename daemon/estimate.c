@@ -306,28 +306,14 @@ static void print_wanted(const struct estimate *e, FILE *f)
         (void)fprintf(f, "they do not fit, %" PRIu64 " are missing.\n", less(need, e->context));
 }
 
-static void print_copies(const struct estimate *e, FILE *f)
+/* what: a place and its option. */
+static void print_room(const struct estimate *e, const char *what, uint64_t bytes, FILE *f)
 {
-    uint64_t pages = e->copies / e->page_bytes[e->kv];
+    uint64_t pages = bytes / e->page_bytes[e->kv];
 
-    if (e->copies)
-        (void)fprintf(f,
-                      "Host memory (--host-bytes %" PRIu64 ") has room for %" PRIu64
-                      " tokens raw, %" PRIu64 " at ratio 8.\n",
-                      e->copies, estimate_tokens(e, pages, 1), estimate_tokens(e, pages, 8));
-}
-
-static void print_store(const struct estimate *e, FILE *f)
-{
-    uint64_t pages = e->store / e->page_bytes[e->kv];
-
-    if (e->store)
-        (void)fprintf(f,
-                      "The store (--store-bytes %" PRIu64 ") has room for %" PRIu64
-                      " tokens raw, %" PRIu64 " at ratio 8.\n",
-                      e->store, estimate_tokens(e, pages, 1), estimate_tokens(e, pages, 8));
-    else
-        (void)fputs("The store is switched off (--store none).\n", f);
+    (void)fprintf(f,
+                  "%s %" PRIu64 ") has room for %" PRIu64 " tokens raw, %" PRIu64 " at ratio 8.\n",
+                  what, bytes, estimate_tokens(e, pages, 1), estimate_tokens(e, pages, 8));
 }
 
 void estimate_print(const struct estimate *e, FILE *f)
@@ -339,6 +325,10 @@ void estimate_print(const struct estimate *e, FILE *f)
         return;
     print_tokens(e, f);
     print_wanted(e, f);
-    print_copies(e, f);
-    print_store(e, f);
+    if (e->copies)
+        print_room(e, "Host memory (--host-bytes", e->copies, f);
+    if (e->store)
+        print_room(e, "The store (--store-bytes", e->store, f);
+    else
+        (void)fputs("The store is switched off (--store none).\n", f);
 }
