@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -98,20 +97,15 @@ static void *work(void *arg)
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 
-/* Signals are for the control thread alone, but for that of a denied system call. */
+/* Signals are blocked since before there was a second thread (daemon/control.c). */
 static int start(struct compiler *c)
 {
     pthread_attr_t attr;
-    sigset_t all, before;
     int e;
 
     (void)pthread_attr_init(&attr);
     (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    (void)sigfillset(&all);
-    (void)sigdelset(&all, SIGSYS);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     e = -pthread_create(&c->thread, &attr, work, c);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)pthread_attr_destroy(&attr);
     c->runs = e == 0;
     return e;
