@@ -62,6 +62,22 @@ bool options_read_size(const char *s, uint64_t *ret)
     return parse_count(&any, s, strlen(s), ret);
 }
 
+bool options_read_auto(const char *s, uint32_t max, uint32_t *ret)
+{
+    char *end;
+    unsigned long n;
+
+    if (strcmp(s, "auto") == 0 || strcmp(s, "off") == 0) {
+        *ret = *s == 'a' ? UINT32_MAX : 0;
+        return true;
+    }
+    n = strtoul(s, &end, 10); /* ULONG_MAX of a larger one */
+    if (*s < '0' || *s > '9' || *end || n > max)
+        return false;
+    *ret = (uint32_t)n;
+    return true;
+}
+
 /* strtod takes spaces, signs, hexadecimals, infinities and not-a-numbers; we don't. */
 static bool parse_real(const struct options_item *o, const char *s, size_t n, double *ret)
 {

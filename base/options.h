@@ -122,6 +122,8 @@ void options_set_defaults(const struct options *o, void *to);
 
 /* A SIZE of no option's own: false when it is none. */
 bool options_read_size(const char *s, uint64_t *ret);
+/* "auto" (UINT32_MAX), "off" (0) or a number up to max: false when it is none of them. */
+bool options_read_auto(const char *s, uint32_t max, uint32_t *ret);
 
 int options_load_file(const struct options *o, void *to, const char *path, struct why *why);
 /* The default file that is there: gistd/NAME in config_home ($XDG_CONFIG_HOME; or without one in

@@ -1,6 +1,7 @@
 /* ctl/ctl_answer.c - one answer, streamed. */
 #include "ctl/ctl_answer.h"
 
+#include "base/options.h"
 #include "ctl/ctl.h"
 #include "ctl/ctl_json.h"
 #include "ctl/ctl_progress.h"
@@ -52,7 +53,7 @@ static int read_draft(struct ctl_answer_opts *o)
     if (!o->draft)
         return CTL_OK;
     o->sampling.flags |= GIST_SET_DRAFT;
-    if (!ctl_opt_read_auto(o->draft, 15, &o->sampling.draft))
+    if (!options_read_auto(o->draft, 15, &o->sampling.draft))
         return ctl_fail(CTL_USAGE, "--draft needs auto, off or a number from 0 to 15, not '%s'.",
                         o->draft);
     return CTL_OK;

@@ -1,5 +1,6 @@
 #include "ctl/ctl_memory.h"
 
+#include "base/options.h"
 #include "ctl/ctl.h"
 
 #include <stdio.h>
@@ -61,7 +62,7 @@ bool ctl_memory_said(const struct ctl_memory_opts *o)
 static int read_hydrate(const char *text, uint32_t *ret)
 {
     *ret = 0;
-    if (text && !ctl_opt_read_auto(text, GIST_HYDRATE_AUTO - 1, ret))
+    if (text && !options_read_auto(text, GIST_HYDRATE_AUTO - 1, ret))
         return ctl_fail(CTL_USAGE, "--hydrate %s is neither auto nor off nor a number of segments.",
                         text);
     return 0;

@@ -222,19 +222,3 @@ int ctl_opt_parse_all(const struct ctl_opt_usage *usage, const struct ctl_opt *o
     *ret_exit = ctl_fail(CTL_USAGE, "%s takes no arguments, but got '%s'.", argv[0], argv[first]);
     return -1;
 }
-
-bool ctl_opt_read_auto(const char *text, uint32_t max, uint32_t *ret)
-{
-    char *end;
-    unsigned long n;
-
-    if (strcmp(text, "auto") == 0 || strcmp(text, "off") == 0) {
-        *ret = *text == 'a' ? UINT32_MAX : 0;
-        return true;
-    }
-    n = strtoul(text, &end, 10); /* ULONG_MAX of a larger one */
-    if (*text < '0' || *text > '9' || *end || n > max)
-        return false;
-    *ret = (uint32_t)n;
-    return true;
-}

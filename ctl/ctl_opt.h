@@ -6,9 +6,7 @@
 #ifndef CTL_CTL_OPT_H
 #define CTL_CTL_OPT_H
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 enum ctl_opt_kind {
     CTL_OPT_FLAG,   /* to: bool */
@@ -50,9 +48,5 @@ int ctl_opt_parse(const struct ctl_opt_usage *usage, const struct ctl_opt *opts,
 /* Of a command that has no operands: 0, or -1 as above. */
 int ctl_opt_parse_all(const struct ctl_opt_usage *usage, const struct ctl_opt *opts, size_t n_opts,
                       int argc, char **argv, int *ret_exit);
-
-/* The value of an option that takes "auto" (UINT32_MAX), "off" (0) or a number up to max. False: it
- * is none of them. */
-bool ctl_opt_read_auto(const char *text, uint32_t max, uint32_t *ret);
 
 #endif

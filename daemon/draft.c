@@ -5,9 +5,9 @@
  */
 #include "daemon/draft.h"
 
+#include "base/options.h"
+
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define COST_WEIGHT 0.2  /* of a new time */
 #define COST_FIRST  0.5  /* the same where there was none */
@@ -23,18 +23,9 @@
 
 int draft_read(const char *text, uint32_t *ret, struct why *why)
 {
-    char *end;
-    unsigned long n;
-
-    if (strcmp(text, "auto") == 0 || strcmp(text, "off") == 0) {
-        *ret = *text == 'a' ? DRAFT_AUTO : 0;
-        return 0;
-    }
-    n = strtoul(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end || n > DRAFT_MAX)
+    if (!options_read_auto(text, DRAFT_MAX, ret))
         return why_set(why, -EINVAL, "found '%.64s', expected auto, off or a number from 0 to %u",
                        text, DRAFT_MAX);
-    *ret = (uint32_t)n;
     return 0;
 }
 
