@@ -7,6 +7,7 @@
  */
 #include "first.pb-c.h"
 #include "ipc/handshake.h"
+#include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/fake_daemon.h"
 #include "tests/support/wire_sample.h"
@@ -200,7 +201,15 @@ static uint32_t old_append(uint64_t session, const char *text)
 }
 
 /* What today's library makes of the same. */
-static void same_answer(const struct daemon_fixture *d, const uint32_t *want, size_t n);
+static void same_answer(const struct daemon_fixture *d, const uint32_t *want, size_t n)
+{
+    gist_conn *conn = daemon_fixture_connect(d);
+    struct answered found;
+
+    assert_int_equal(answered_greedy(answered_read(conn, TEXT, NULL), (uint32_t)n, &found), 0);
+    assert_memory_equal(found.ids, want, n * sizeof(*want));
+    gist_disconnect(conn);
+}
 
 static void old_generate(const struct daemon_fixture *d, uint64_t session)
 {
@@ -296,34 +305,6 @@ static void old_rest(uint64_t session, uint32_t n_tokens)
     OLD_ASK(CLOSE_SESSION, &shut, SESSION_CLOSED);
     shut.session = session;
     OLD_ASK(CLOSE_SESSION, &shut, SESSION_CLOSED);
-}
-
-static int keep_ids(void *arg, const char *text, size_t len, const uint32_t *ids, size_t n_ids)
-{
-    uint32_t **at = arg;
-
-    (void)text;
-    (void)len;
-    for (size_t i = 0; i < n_ids; i++)
-        *(*at)++ = ids[i];
-    return 0;
-}
-
-static void same_answer(const struct daemon_fixture *d, const uint32_t *want, size_t n)
-{
-    const struct gist_sampling sampling = { .size = sizeof(sampling),
-                                            .max_tokens = (uint32_t)n,
-                                            .ignore_eog = 1 };
-    uint32_t got[64], *at = got;
-    gist_conn *conn = daemon_fixture_connect(d);
-    gist_session *s;
-
-    assert_int_equal(gist_open(conn, NULL, &s), 0);
-    assert_int_equal(gist_append_text(s, TEXT, strlen(TEXT), 0, NULL), 0);
-    assert_int_equal(gist_generate(s, &sampling, keep_ids, &at, NULL), 0);
-    assert_int_equal(at - got, n);
-    assert_memory_equal(got, want, n * sizeof(*want));
-    gist_disconnect(conn);
 }
 
 /* What a client from after this daemon may say: each is answered, with its id. */

@@ -36,10 +36,14 @@
 #define PLENTY  ((uint64_t)256 << 20)
 
 static const struct policy policies[] = {
-    { { COMPRESS_FULL, 1, 0, NULL }, L, 0, BUDGETS, false, false, 0, false, "" },
-    { { COMPRESS_FINE_KV, 8, 4, NULL }, L, 0, BUDGETS, false, false, 0, false, "" },
-    { { COMPRESS_SELECT, 4, 4, NULL }, L, 0, 150, false, false, 0, false, "" },
-    { { COMPRESS_SELECT, 4, 0, NULL }, L, 10, 300, true, false, 0, false, "" },
+    { .spec = { COMPRESS_FULL, 1, 0, NULL }, .seg_len = L, .budget = BUDGETS },
+    { .spec = { COMPRESS_FINE_KV, 8, 4, NULL }, .seg_len = L, .budget = BUDGETS },
+    { .spec = { COMPRESS_SELECT, 4, 4, NULL }, .seg_len = L, .budget = 150 },
+    { .spec = { COMPRESS_SELECT, 4, 0, NULL },
+      .seg_len = L,
+      .keep_tail = 10,
+      .budget = 300,
+      .late = true },
 };
 #define N_POLICIES (sizeof(policies) / sizeof(*policies))
 

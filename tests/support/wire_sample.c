@@ -149,7 +149,8 @@ struct wire_req sample_req(enum wire_req_kind kind)
 
     switch (kind) {
     case WIRE_HELLO:
-        r.u.hello.client = "a client", r.u.hello.hears_loading = true;
+        r.u.hello.client = "a client";
+        r.u.hello.hears_loading = true;
         break;
     case WIRE_OPEN_SESSION:
         sample_open(&r);
@@ -266,25 +267,31 @@ static struct wire_stats full_stats(void)
     };
 }
 
+static void sample_welcome(struct wire_rep *r)
+{
+    r->u.welcome.version = "1";
+    r->u.welcome.model = "SmolLM2";
+    r->u.welcome.model_digest = "xxh3:00";
+    r->u.welcome.n_vocab = 49152;
+    r->u.welcome.context_max = 8192;
+    r->u.welcome.chat = true;
+    r->u.welcome.segment_default = 512;
+    r->u.welcome.outputs = r->u.welcome.several = true;
+    r->u.welcome.realms = r->u.welcome.deadlines = true;
+    r->u.welcome.tools = 2;
+}
+
 struct wire_rep sample_rep(enum wire_rep_kind kind)
 {
     struct wire_rep r = { .id = 5, .bulk_len = 1ull << 35, .last = true, .kind = kind };
 
     switch (kind) {
     case WIRE_WELCOME:
-        r.u.welcome.version = "1";
-        r.u.welcome.model = "SmolLM2";
-        r.u.welcome.model_digest = "xxh3:00";
-        r.u.welcome.n_vocab = 49152;
-        r.u.welcome.context_max = 8192;
-        r.u.welcome.chat = true;
-        r.u.welcome.segment_default = 512;
-        r.u.welcome.outputs = r.u.welcome.several = true;
-        r.u.welcome.realms = r.u.welcome.deadlines = true;
-        r.u.welcome.tools = 2;
+        sample_welcome(&r);
         break;
     case WIRE_SESSION_OPENED:
-        r.u.session_opened.session = r.u.session_opened.context_max = 4;
+        r.u.session_opened.session = 3;
+        r.u.session_opened.context_max = 4;
         r.u.session_opened.usage = usage;
         break;
     case WIRE_APPENDED:
@@ -307,7 +314,9 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
         r.u.done.index = UINT32_MAX;
         break;
     case WIRE_SCORE_ROWS:
-        r.u.score_rows.first = r.u.score_rows.n = r.u.score_rows.n_vocab = 3;
+        r.u.score_rows.first = 1;
+        r.u.score_rows.n = 2;
+        r.u.score_rows.n_vocab = 3;
         break;
     case WIRE_CHOSEN:
         r.u.chosen.n_tokens = ids;
