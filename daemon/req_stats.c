@@ -115,17 +115,16 @@ static void list_all(struct sched *s, const struct client *asks, struct stats *t
 }
 
 /* Of all users: sizes of another's are no secret, in memory they are not either. */
-static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
+static void fill_store(struct sched *s, struct stats *t, const struct tier_stats *tier,
+                       struct wire_stats *ret)
 {
     const struct served *b = &s->served;
     struct store_stats *x = &t->counts;
-    struct tier_stats tier;
 
     ret->store_off = b->store ? "" : b->store_why.text;
     if (!b->store)
         return;
     store_stats(b->store, x);
-    tier_stats(b->tier, &tier);
     degraded_look(&s->degraded, x->degraded);
     t->store = (struct wire_stats_store){ .bytes = x->bytes,
                                           .limit = x->limit,
@@ -143,31 +142,26 @@ static void fill_store(struct sched *s, struct stats *t, struct wire_stats *ret)
                                           .expired = x->expired,
                                           .read_bytes = x->read_bytes,
                                           .read_ns = x->read_ns,
-                                          .pinned_pages = tier.pages_queued + tier.pages_busy,
-                                          .pending = tier.queued + tier.writing,
-                                          .restored_tokens = tier.restored_tokens,
-                                          .computed_instead = tier.computed_instead,
-                                          .forgotten = tier.forgotten,
-                                          .ns_per_token = tier.ns_per_token,
+                                          .pinned_pages = tier->pages_queued + tier->pages_busy,
+                                          .pending = tier->queued + tier->writing,
+                                          .restored_tokens = tier->restored_tokens,
+                                          .computed_instead = tier->computed_instead,
+                                          .forgotten = tier->forgotten,
+                                          .ns_per_token = tier->ns_per_token,
                                           .degraded = x->degraded,
                                           .degraded_s = s->degraded.since_s,
                                           .io = io_name(b->io) };
     ret->store = &t->store;
 }
 
-static void fill_host(const struct served *b, struct wire_stats *ret)
+static void fill_host(const struct tier_stats *tier, struct wire_stats *ret)
 {
-    struct tier_stats tier;
-
-    if (!b->tier)
-        return;
-    tier_stats(b->tier, &tier);
-    ret->host_bytes = tier.host_bytes;
-    ret->host_limit = tier.host_limit;
-    ret->host_records = tier.host_records;
-    ret->host_evicted_total = tier.host_evicted;
-    ret->host_tokens_total = tier.host_tokens;
-    ret->host_pinned = tier.host_pinned;
+    ret->host_bytes = tier->host_bytes;
+    ret->host_limit = tier->host_limit;
+    ret->host_records = tier->host_records;
+    ret->host_evicted_total = tier->host_evicted;
+    ret->host_tokens_total = tier->host_tokens;
+    ret->host_pinned = tier->host_pinned;
 }
 
 /* What was not computed would tell what others' prompts had in common with earlier ones: together
@@ -295,6 +289,7 @@ static void shrink_to_frame(struct sched *s, struct wire_rep *rep)
 static bool make(struct sched *s, const struct client *asks, struct stats *t, struct wire_rep *rep)
 {
     uint32_t n_sessions = s->n_sessions < SESSIONS_LISTED ? s->n_sessions : SESSIONS_LISTED;
+    struct tier_stats tier = { 0 };
 
     free_lists(t);
     t->clients = calloc(s->n_clients + 1, sizeof(*t->clients));
@@ -303,8 +298,10 @@ static bool make(struct sched *s, const struct client *asks, struct stats *t, st
     if (!t->clients || !t->sessions || !t->owners)
         return false;
     fill_stats(s, &rep->u.stats);
-    fill_store(s, t, &rep->u.stats);
-    fill_host(&s->served, &rep->u.stats);
+    if (s->served.tier)
+        tier_stats(s->served.tier, &tier);
+    fill_store(s, t, &tier, &rep->u.stats);
+    fill_host(&tier, &rep->u.stats);
     if (!owner_sees_all(asks->uid))
         hide_found(s, t, &rep->u.stats);
     list_all(s, asks, t, &rep->u.stats);

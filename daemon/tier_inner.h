@@ -3,7 +3,7 @@
  * A record on its way to the disk is a job. Jobs are made at start, as many as there may be; the
  * pages of one are pinned by one of two accounts, which says whether they can be had back.
  *
- *     FREE --tier_job_add--> QUEUED --start--> WRITING -------------> FREE     pool in host memory
+ *     FREE ----add_job-----> QUEUED --start--> WRITING -------------> FREE     pool in host memory
  *                             |  |                                     ^
  *                             |  +--> FETCHING --> WAITING --> WRITING +       pool in a device's:
  *                             |       (tickets)    its pages are in slots of the shelf, the pool's
@@ -61,7 +61,7 @@ struct tier {
     struct why note;
     uint8_t secret[SUM_SECRET_LEN]; /* of hashes without a store */
     uint64_t idle_ns;
-    bool always, stopping;
+    bool always;
 
     struct pool_account queued; /* a reclaimer's: what can be had back at once */
     struct pool_account busy;   /* what the disk or a ticket has */
