@@ -689,11 +689,7 @@ static int wait_once(struct job *j, int timeout_ms)
 
 static int left_ms(uint64_t until_ns)
 {
-    uint64_t now = clock_ns();
-
-    if (until_ns == UINT64_MAX)
-        return -1;
-    return until_ns <= now ? 0 : (int)((until_ns - now) / CLOCK_MS + 1);
+    return until_ns == UINT64_MAX ? -1 : clock_until_ms(until_ns, clock_ns());
 }
 
 static void tick(struct job *j)
@@ -707,15 +703,10 @@ static void tick(struct job *j)
     j->tick_ns = clock_ns() + j->voice->tick_ms * CLOCK_MS;
 }
 
-static int min_ms(int a, int b)
-{
-    return a < 0 || (b >= 0 && b < a) ? b : a;
-}
-
 /* Until the client wants to hear of us, or the voice has something to say. */
 static int wait_ms(const struct job *j, uint64_t until)
 {
-    return min_ms(left_ms(until), j->voice->tick_ms ? left_ms(j->tick_ns) : -1);
+    return clock_sooner_ms(left_ms(until), j->voice->tick_ms ? left_ms(j->tick_ns) : -1);
 }
 
 enum job_event job_wait(struct job *j, int timeout_ms)

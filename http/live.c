@@ -69,9 +69,7 @@ int lives_expire(struct lives *l)
         (void)pthread_mutex_lock(&l->lock);
         s = oldest(l);
         if (s && now < s->used_ns + l->idle_ns) {
-            uint64_t left = (s->used_ns + l->idle_ns - now) / CLOCK_MS + 1;
-
-            ms = left < 1000000000 ? (int)left : 1000000000;
+            ms = clock_until_ms(s->used_ns + l->idle_ns, now);
             s = NULL;
         }
         if (s)
