@@ -7,6 +7,8 @@
  */
 #include "daemon/shelf.h"
 
+#include "store/sum.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -202,11 +204,6 @@ void shelf_give(struct shelf *s, uint32_t n, void *const *mem)
 
 /* --- chains ----------------------------------------------------------------------------------- */
 
-static bool same_hash(struct store_hash a, struct store_hash b)
-{
-    return a.lo == b.lo && a.hi == b.hi;
-}
-
 static bool same_text(const struct store_key *a, const struct store_key *b)
 {
     return a->owner == b->owner && a->kind == b->kind &&
@@ -257,7 +254,7 @@ static struct record *next_of(const struct shelf *s, enum chain c, uint32_t at,
     for (; at != NONE; at = s->all[at].next[c]) {
         struct record *r = &s->all[at];
 
-        if (same_text(&r->key, key) && same_hash(hash_in(r, c), h))
+        if (same_text(&r->key, key) && sum_equal(hash_in(r, c), h))
             return r;
     }
     return NULL;
