@@ -3,6 +3,7 @@
  * memory of one in use that nobody is charged for, that is charged twice, or that stays charged;
  * compiling that is done for nobody, or for one user alone; one that was given up and is counted by
  * nobody; one that another realm finds; a third user who waits for all that two others have. */
+#include "base/clock.h"
 #include "daemon/grammars.h"
 #include "tests/support/built_vocab.h"
 
@@ -254,12 +255,14 @@ static void test_given_up(void **state)
 /* One that was given up in the middle is counted like any other when it is done. */
 static void test_given_up_counts(void **state)
 {
+    uint64_t end = clock_ns() + 60 * CLOCK_S;
     struct grammars_entry *e;
     char text[64];
     size_t bytes = 0;
 
     (void)state;
     for (unsigned i = 0; all.n == 0; i++) { /* until one was begun */
+        assert_true(clock_ns() < end);
         (void)snprintf(text, sizeof(text), "root ::= [a-z]{1,%u}", 4000 + i % 1000);
         assert_int_equal(ask(1, &client, text, &e), 0);
         (void)sched_yield();
@@ -293,73 +296,44 @@ static void test_failed(void **state)
     assert_int_equal(all.bytes, 0);
 }
 
-/* One who floods it waits for his own: another user's is compiled next. Grammars have numbers in
- * the order in which they were compiled. False: too few were left when the other one came. */
-static bool in_turns(unsigned round)
-{
-    struct grammars_entry *e[10], *x;
-    bool waited[10];
-    unsigned n_waited = 0, n_before = 0;
-    char text[64];
-
-    for (unsigned i = 0; i < 10; i++) {
-        (void)snprintf(text, sizeof(text), "root ::= [a-z]{%u,%u}", round, 2000 + i);
-        assert_int_equal(ask(1, &client, text, &e[i]), 0);
-    }
-    (void)snprintf(text, sizeof(text), "root ::= \"%u\"", round);
-    assert_int_equal(ask(2, &other, text, &x), 0);
-    for (unsigned i = 0; i < 10; i++)
-        waited[i] = !compiler_done(all.compiler, &e[i]->job);
-    assert_int_equal(wait_for(x, &other), 0);
-    for (unsigned i = 0; i < 10; i++) {
-        assert_int_equal(wait_for(e[i], &client), 0);
-        n_waited += waited[i];
-        n_before += waited[i] && e[i]->job.grammar->id < x->job.grammar->id;
-        grammars_put(&all, e[i]);
-    }
-    assert_true(n_before <= 1); /* the one that was under way */
-    grammars_put(&all, x);
-    return n_waited > 2;
-}
-
-/* Of two who flood it together neither goes on before a third one had his turn. False: too few were
- * left when he came. */
-static bool in_turns_of_three(unsigned round)
+/* Who floods it waits for his own: another user's is compiled next, and of several who flood it
+ * together none goes on before the other one had his turn. Grammars have numbers in the order in
+ * which they were compiled. False: too few were left when the other one came. */
+static bool in_turns(unsigned n_users, unsigned round)
 {
     struct grammars_entry *e[20], *x;
+    unsigned n = 10 * n_users, n_waited = 0, n_before = 0;
     bool waited[20];
-    unsigned n_waited = 0, n_before = 0;
     char text[64];
 
-    for (unsigned i = 0; i < 20; i++) {
-        (void)snprintf(text, sizeof(text), "root ::= [a-z]{%u,%u}", round, 1000 + i);
-        assert_int_equal(ask(1 + i % 2, &client, text, &e[i]), 0);
+    assert_true(n <= 20);
+    for (unsigned i = 0; i < n; i++) {
+        (void)snprintf(text, sizeof(text), "root ::= [a-z]{%u,%u}", round, 2000 / n_users + i);
+        assert_int_equal(ask(1 + i % n_users, &client, text, &e[i]), 0);
     }
     (void)snprintf(text, sizeof(text), "root ::= \"%u\"", round);
-    assert_int_equal(ask(3, &other, text, &x), 0);
-    for (unsigned i = 0; i < 20; i++)
+    assert_int_equal(ask(n_users + 1, &other, text, &x), 0);
+    for (unsigned i = 0; i < n; i++)
         waited[i] = !compiler_done(all.compiler, &e[i]->job);
     assert_int_equal(wait_for(x, &other), 0);
-    for (unsigned i = 0; i < 20; i++) {
+    for (unsigned i = 0; i < n; i++) {
         assert_int_equal(wait_for(e[i], &client), 0);
         n_waited += waited[i];
         n_before += waited[i] && e[i]->job.grammar->id < x->job.grammar->id;
         grammars_put(&all, e[i]);
     }
-    assert_true(n_before <= 2); /* the one that was under way, and what it was put behind */
+    /* The one that was under way, and what it was put behind: one of each of the others. */
+    assert_true(n_before <= n_users);
     grammars_put(&all, x);
-    return n_waited > 4;
+    return n_waited > 2 * n_users;
 }
 
 static void test_turns(void **state)
 {
-    unsigned round = 0;
-
     (void)state;
-    while (!in_turns(round))
-        assert_true(++round < 100);
-    for (round = 100; !in_turns_of_three(round); round++)
-        assert_true(round < 200);
+    for (unsigned n_users = 1; n_users <= 2; n_users++)
+        for (unsigned round = 100 * n_users; !in_turns(n_users, round); round++)
+            assert_true(round < 100 * n_users + 99);
 }
 
 int main(void)
