@@ -304,11 +304,11 @@ static size_t choice_of(const struct job *j, size_t answer)
 static void say_piece(struct job *j, const char *text, size_t len)
 {
     struct job_choice *c = &j->choices[j->choice];
+    bool kept = !j->ask->stream || j->voice->keeps_text;
 
-    if (!j->ask->stream || j->voice->keeps_text)
+    if (kept)
         text_add(&c->text, text, len);
-    if (j->said && (!j->ask->stream || j->voice->keeps_text) &&
-        json_join(c->logprobs, json_share(j->said)) < 0)
+    if (kept && j->said && json_join(c->logprobs, json_share(j->said)) < 0)
         j->out.lost = true;
     if (j->ask->stream)
         j->voice->text(j, text, len);
