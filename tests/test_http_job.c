@@ -1,8 +1,9 @@
 /* tests/test_http_job.c - jobs of gist-http before a daemon that says what a script tells it to.
  * Would catch: a request to the daemon that a turn does not need, answers that are asked for one
  * after the other, or are told under each other's numbers; a stream that begins before it is known
- * whether it may; log-probabilities that keep back what was said long ago; a key's realm that does
- * not reach the daemon.
+ * whether it may; log-probabilities that keep back what was said long ago; an answer that is taken
+ * for another prompt's, or is looked for behind the last one; a key's realm that does not reach the
+ * daemon.
  */
 #include "http/job.h"
 #include "http/read.h"
@@ -98,11 +99,16 @@ static void read_prompt(struct fake_daemon *d)
         d, (struct wire_rep){ .kind = WIRE_APPENDED, .u.appended = { 5, { .prompt_tokens = 5 } } });
 }
 
-/* The session is closed, and nothing else was asked for. */
-static void expect_close(struct fake_daemon *d)
+static void close_session(struct fake_daemon *d)
 {
     fake_expect(d, WIRE_CLOSE_SESSION);
     fake_last(d, (struct wire_rep){ .kind = WIRE_SESSION_CLOSED });
+}
+
+/* The session is closed, and nothing else was asked for. */
+static void expect_close(struct fake_daemon *d)
+{
+    close_session(d);
     FAKE_CHECK(!fake_take(d));
 }
 
@@ -118,9 +124,9 @@ static void say(struct fake_daemon *d, uint64_t id, uint32_t answer, const char 
     fake_reply(d, rep, NULL, 0);
 }
 
-static void end_one(struct fake_daemon *d, uint32_t answer, enum wire_reason reason)
+static void end_one(struct fake_daemon *d, uint64_t id, uint32_t answer, enum wire_reason reason)
 {
-    struct wire_rep rep = { .kind = WIRE_DONE };
+    struct wire_rep rep = { .id = id, .kind = WIRE_DONE };
 
     rep.u.done.reason = reason;
     rep.u.done.index = answer;
@@ -206,10 +212,10 @@ static void script_several(struct fake_daemon *d, void *arg)
     say(d, 0, 2, "c1");
     say(d, 0, 0, "a1");
     say(d, 0, 2, "c2");
-    end_one(d, 2, WIRE_REASON_STOP);
+    end_one(d, 0, 2, WIRE_REASON_STOP);
     say(d, 0, 0, "a2");
-    end_one(d, 0, WIRE_REASON_LENGTH);
-    end_one(d, 1, WIRE_REASON_END_OF_TEXT);
+    end_one(d, 0, 0, WIRE_REASON_LENGTH);
+    end_one(d, 0, 1, WIRE_REASON_END_OF_TEXT);
     fake_done(d, d->req.id, WIRE_REASON_END_OF_TEXT);
     expect_close(d);
 }
@@ -300,7 +306,7 @@ static void refused_before_it_begins(void **state)
 
 #define N_PIECES 100u
 
-static void say_with_logprob(struct fake_daemon *d, uint64_t id, uint32_t token)
+static void say_with_logprob(struct fake_daemon *d, uint64_t id, uint32_t answer, uint32_t token)
 {
     const float logprob = -1;
     struct wire_rep rep = { .id = id, .kind = WIRE_TEXT };
@@ -309,6 +315,7 @@ static void say_with_logprob(struct fake_daemon *d, uint64_t id, uint32_t token)
     rep.u.text.text = "x";
     rep.u.text.tokens = &token;
     rep.u.text.logprobs = &logprob;
+    rep.u.text.index = answer;
     fake_reply(d, rep, NULL, 0);
 }
 
@@ -322,11 +329,11 @@ static void script_fast(struct fake_daemon *d, void *arg)
     read_prompt(d);
     fake_expect(d, WIRE_GENERATE);
     answer = d->req.id;
-    say_with_logprob(d, answer, 10);
+    say_with_logprob(d, answer, 0, 10);
     for (uint32_t i = 1; i <= N_PIECES; i++) {
         fake_expect(d, WIRE_DETOKENIZE);
         if (i < N_PIECES)
-            say_with_logprob(d, answer, 10 + i);
+            say_with_logprob(d, answer, 0, 10 + i);
         fake_last(d, (struct wire_rep){ .kind = WIRE_TEXT, .u.text = { .text = "x" } });
     }
     fake_done(d, answer, WIRE_REASON_LENGTH);
@@ -353,12 +360,64 @@ static void pieces_are_told_one_by_one(void **state)
     end(&t);
 }
 
+/* One prompt after the other, each with two answers, of one token that is asked for once. */
+static void script_prompts(struct fake_daemon *d, void *arg)
+{
+    uint64_t id;
+
+    (void)arg;
+    for (uint32_t i = 0; i < 2; i++) {
+        read_prompt(d);
+        fake_expect(d, WIRE_GENERATE);
+        FAKE_CHECK(d->req.u.generate.n == 2 && d->req.u.generate.seed == 40 + 2 * i);
+        id = d->req.id;
+        say_with_logprob(d, id, 1, 10);
+        if (i == 0) {
+            fake_expect(d, WIRE_DETOKENIZE);
+            fake_last(d, (struct wire_rep){ .kind = WIRE_TEXT, .u.text = { .text = "x" } });
+        }
+        end_one(d, id, 1, i == 0 ? WIRE_REASON_STOP : WIRE_REASON_LENGTH);
+        say_with_logprob(d, id, 0, 10);
+        end_one(d, id, 0, WIRE_REASON_STOP);
+        fake_done(d, id, WIRE_REASON_STOP);
+        close_session(d);
+    }
+    FAKE_CHECK(!fake_take(d));
+}
+
+/* Each prompt's answers are where they belong, and behind the last one nothing is looked at. */
+static void prompts_have_their_answers(void **state)
+{
+    struct json_object *body;
+    struct turn t;
+
+    (void)state;
+    begin(&t, script_prompts, NULL, read_completions, &say_completions,
+          "{\"prompt\": [\"Why?\", \"How?\"], \"n\": 2, \"seed\": 40, \"logprobs\": 0}");
+    assert_int_equal(run(&t), JOB_DONE);
+    body = say_completions.whole(&t.job);
+    json_write(&t.out, body);
+    json_free(body);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(t.job.choices[i].n_text, 1);
+        assert_int_equal(t.job.choices[i].reason, i == 3 ? GIST_LENGTH : GIST_STOP);
+    }
+    assert_int_equal(count(t.out.bytes, "\"token_logprobs\":[-1.0]"), 4);
+    in_order(t.out.bytes, (const char *[]){ "\"index\":3", "\"length\"", "\"prompt_tokens\":10",
+                                            "\"completion_tokens\":8", NULL });
+    end(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_turn_is_four_requests),  cmocka_unit_test(a_key_has_its_realm),
-        cmocka_unit_test(several_are_one_request),  cmocka_unit_test(several_are_told_as_they_come),
-        cmocka_unit_test(refused_before_it_begins), cmocka_unit_test(pieces_are_told_one_by_one),
+        cmocka_unit_test(a_turn_is_four_requests),
+        cmocka_unit_test(a_key_has_its_realm),
+        cmocka_unit_test(several_are_one_request),
+        cmocka_unit_test(several_are_told_as_they_come),
+        cmocka_unit_test(refused_before_it_begins),
+        cmocka_unit_test(pieces_are_told_one_by_one),
+        cmocka_unit_test(prompts_have_their_answers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
