@@ -8,6 +8,7 @@
 #include "http/job.h"
 #include "http/read.h"
 #include "http/say.h"
+#include "tests/support/count.h"
 #include "tests/support/fake_daemon.h"
 
 #include <setjmp.h>
@@ -75,15 +76,6 @@ static enum job_event run(struct turn *t)
     while ((e = job_wait(&t->job, -1)) == JOB_OUTPUT)
         take_all(t);
     return e;
-}
-
-static unsigned count(const char *text, const char *what)
-{
-    unsigned n = 0;
-
-    for (; text && (text = strstr(text, what)); text += strlen(what))
-        n++;
-    return n;
 }
 
 /* --- scripts ---------------------------------------------------------------------------------- */
@@ -174,7 +166,7 @@ static void a_turn_is_four_requests(void **state)
     for (size_t i = 0; i < N_APIS; i++) {
         begin(&t, script_turn, NULL, apis[i].read, apis[i].voice, apis[i].body);
         assert_int_equal(run(&t), JOB_DONE);
-        assert_true(count(t.out.bytes, " word") >= 20 || !t.ask.stream);
+        assert_true(!t.ask.stream || count_of(t.out.bytes, " word") >= 20);
         assert_true(t.job.choices[0].n_text == 20 * strlen(" word"));
         end(&t);
     }
@@ -270,8 +262,8 @@ static void several_are_told_as_they_come(void **state)
                                             "\"index\":1",   "\"assistant\"",
                                             "\"index\":1",   "\"finish_reason\":\"stop\"",
                                             "[DONE]",        NULL });
-    assert_int_equal(count(t.out.bytes, "\"finish_reason\":\""), 3);
-    assert_int_equal(count(t.out.bytes, "\"role\""), 3);
+    assert_int_equal(count_of(t.out.bytes, "\"finish_reason\":\""), 3);
+    assert_int_equal(count_of(t.out.bytes, "\"role\""), 3);
     end(&t);
 }
 
@@ -353,8 +345,8 @@ static void pieces_are_told_one_by_one(void **state)
         assert_int_equal(job_wait(&t.job, -1), JOB_OUTPUT);
         t.out.len = 0;
         take_all(&t);
-        assert_int_equal(count(t.out.bytes, "data: "), 1);
-        assert_int_equal(count(t.out.bytes, "\"token_logprobs\":[-1.0]"), 1);
+        assert_int_equal(count_of(t.out.bytes, "data: "), 1);
+        assert_int_equal(count_of(t.out.bytes, "\"token_logprobs\":[-1.0]"), 1);
     }
     assert_int_equal(run(&t), JOB_DONE);
     end(&t);
@@ -402,7 +394,7 @@ static void prompts_have_their_answers(void **state)
         assert_int_equal(t.job.choices[i].n_text, 1);
         assert_int_equal(t.job.choices[i].reason, i == 3 ? GIST_LENGTH : GIST_STOP);
     }
-    assert_int_equal(count(t.out.bytes, "\"token_logprobs\":[-1.0]"), 4);
+    assert_int_equal(count_of(t.out.bytes, "\"token_logprobs\":[-1.0]"), 4);
     in_order(t.out.bytes, (const char *[]){ "\"index\":3", "\"length\"", "\"prompt_tokens\":10",
                                             "\"completion_tokens\":8", NULL });
     end(&t);
