@@ -743,6 +743,7 @@ static void report(struct crowd *w)
 
     print_times("alone", &b->alone);
     print_times("beside", &b->beside);
+    print_histogram(&b->beside);
     if (!w->report && below(&b->beside, 0.99) > most)
         fail(w, "p99 of a first token beside the background, ms", below(&b->beside, 0.99), most);
     print_times("cancels", &b->cancels);
