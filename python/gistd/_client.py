@@ -8,11 +8,21 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Type, Unio
 
 from . import _lib
 from ._lib import ffi, lib
-from ._types import (Answer, GistError, Info, Kept, Memory, MemoryLike, MessageLike, Priority, Reason, Result, Row,
-                     Sampling, TransportError, Usage, error, from_struct, memory_struct, messages_struct,
-                     sampling_struct, text)
+from ._scores import Span, start_choices, start_embed, start_score
+from ._types import (Answer, Choice, Embedding, GistError, Info, Kept, Logprob, Memory, MemoryLike, MessageLike,
+                     Pooling, Priority, Reason, Result, Row, Sampling, Score, TransportError, Usage, error, from_struct,
+                     memory_struct, messages_struct, sampling_struct, text)
 
 Progress = Callable[[int, int], None]
+
+
+class _Several:
+    """One of several answers, as it comes."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.reason = Reason.CUT
+        self.usage = Usage()
 
 
 class _Request:
@@ -26,6 +36,10 @@ class _Request:
         self.progress = progress
         self.pieces: List[str] = []
         self.tokens: List[int] = []
+        self.logprobs: List[Logprob] = []
+        self.several: List[_Several] = []
+        self.take: Optional[Callable[[Any], Any]] = None  # makes value of what came
+        self.value: Any = None
         self.done = False
         self.err = 0
         self.usage = Usage()
@@ -49,6 +63,29 @@ class _Request:
             self.client._requests.discard(self)
             if self.on_end:
                 self.on_end()
+
+    def on_value(self, err: int, what: Any) -> None:
+        try:
+            if what and self.take:
+                self.value = self.take(what)
+        except BaseException as e:
+            self.failure = e
+        self.on_done(err, ffi.NULL)
+
+    def on_logprob(self, token: Any) -> None:
+        top = tuple((token.top_ids[i], token.top_logprobs[i]) for i in range(token.n_top))
+        self.logprobs.append(Logprob(token.id, token.logprob, top, token.answer))
+
+    def on_answers(self, answer: int, said: str, ids: List[int]) -> None:
+        self.several[answer].text += said
+
+    def on_answer(self, answer: int, result: Any) -> None:
+        try:
+            if result:
+                self.several[answer].reason = Reason(result.reason)
+                self.several[answer].usage = from_struct(Usage, result.usage)
+        except BaseException as e:
+            self.failure = e
 
     def on_text(self, said: str, ids: List[int]) -> int:
         self.tokens += ids
@@ -177,8 +214,9 @@ class Client:
 
     def open(self, *, memory: MemoryLike = "auto", documents: Sequence[str] = (), label: Optional[str] = None,
              priority: Priority = Priority.INTERACTIVE, segment: Optional[int] = None, private: bool = False,
-             public: bool = False) -> "Session":
-        """A new session. It begins with the documents; theirs is the memory then."""
+             public: bool = False, realm: Optional[str] = None) -> "Session":
+        """A new session. It begins with the documents; theirs is the memory then. realm: sessions of one take over
+        what others of it have read, and nothing of any other's (struct gist_policy)."""
         kept = Kept()
         auto = memory == "auto" and not documents
         flags = (lib.GIST_PRIVATE if private else 0) | (lib.GIST_PUBLIC if public else 0)
@@ -192,6 +230,7 @@ class Client:
             "flags": flags,
             "documents": kept.list_of_chars(documents),
             "n_documents": len(documents),
+            "realm": kept.chars(realm),
         })
         session = ffi.new("gist_session **")
         self._check(lib.gist_open(self._open(), policy, session))
@@ -265,6 +304,34 @@ class Client:
 
     def ping(self) -> None:
         self._check(lib.gist_ping(self._open()))
+
+    def set_deadline(self, seconds: Optional[float]) -> None:
+        """Requests that are made from now on end with DeadlineExceeded when they have not ended by themselves so long
+        after they reached the daemon. None: none does."""
+        if seconds is not None and seconds <= 0:
+            raise ValueError(f"a deadline of {seconds} seconds is over already: give more than 0, or None for none")
+        self._check(lib.gist_set_deadline(self._open(), 0 if seconds is None else max(1, int(seconds * 1000))))
+
+    def score(self, what: Span, *, window: Optional[int] = None, segment: Optional[int] = None,
+              memory: Optional[MemoryLike] = None) -> Score:
+        """Log-probabilities of a text's own tokens, in windows that do not overlap."""
+        score: Score = self._result(self._score(what, window, segment, memory)).value
+        return score
+
+    def _score(self, what: Span, window: Optional[int], segment: Optional[int],
+               memory: Optional[MemoryLike]) -> _Request:
+        request = _Request(self)
+        return self._start(request, start_score(request, self._open(), what, window, segment, memory))
+
+    def embed(self, texts: Sequence[Span], *, pooling: Pooling = Pooling.MEAN, normalise: bool = True,
+              priority: Priority = Priority.INTERACTIVE) -> List[Embedding]:
+        """A vector for each text, read from nothing and alone."""
+        rows: List[Embedding] = self._result(self._embed(texts, pooling, normalise, priority)).value
+        return rows
+
+    def _embed(self, texts: Sequence[Span], pooling: Pooling, normalise: bool, priority: Priority) -> _Request:
+        request = _Request(self)
+        return self._start(request, start_embed(request, self._open(), texts, pooling, normalise, priority))
 
     def tokenize(self, said: str, *, special: bool = False) -> List[int]:
         data = said.encode()
@@ -375,13 +442,38 @@ class Session:
                                       request.handle, request.number)
         return self.client._start(request, err)
 
+    def answers(self, n: int, sampling: Optional[Sampling] = None, **options: Any) -> List[Answer]:
+        """n answers to what stands here, written at once, each with a seed of its own: the session stays as it is."""
+        return self._take_several(self.client._result(self._answers(n, _sampling(sampling, options))))
+
+    def _answers(self, n: int, sampling: Sampling) -> _Request:
+        request = _Request(self.client)
+        request.several = [_Several() for _ in range(n)]
+        err = lib.gist_generate_several_start(self._idle(), sampling_struct(sampling, request.kept), n,
+                                              _lib.on_answers, _lib.on_answer, _lib.on_done, request.handle,
+                                              request.number)
+        return self.client._start(request, err)
+
+    def _take_several(self, request: _Request) -> List[Answer]:
+        logprobs = [[t for t in request.logprobs if t.answer == i] for i in range(len(request.several))]
+        return [Answer(a.text, a.reason, a.usage, self.usage, mine) for a, mine in zip(request.several, logprobs)]
+
+    def score(self, choices: Sequence[Span], *, special: bool = False) -> List[Choice]:
+        """How likely each of several continuations is, behind where the session stands: it stays as it is."""
+        choice: List[Choice] = self.client._result(self._score(choices, special)).value
+        return choice
+
+    def _score(self, choices: Sequence[Span], special: bool) -> _Request:
+        request = _Request(self.client)
+        return self.client._start(request, start_choices(request, self._idle(), choices, special))
+
     def ask(self, question: str, sampling: Optional[Sampling] = None, *, system: Optional[str] = None,
             **options: Any) -> Answer:
         """The whole answer to a user's message, or to a text where the model has no chat template."""
         asked = self.append(self._question(question, system), answer=True)
         with self.generate(sampling, **options) as stream:
             said = "".join(stream)
-        return Answer(said, stream.result.reason, stream.result.usage, asked)
+        return Answer(said, stream.result.reason, stream.result.usage, asked, stream.logprobs)
 
     def _question(self, question: str, system: Optional[str]) -> Union[str, Sequence[MessageLike]]:
         if not self.client.info.chat:
@@ -434,6 +526,11 @@ class Stream:
     @property
     def tokens(self) -> List[int]:
         return list(self._request.tokens)
+
+    @property
+    def logprobs(self) -> List[Logprob]:
+        """Of the tokens so far, when Sampling.logprobs asks for them."""
+        return list(self._request.logprobs)
 
     @property
     def result(self) -> Result:

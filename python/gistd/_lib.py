@@ -76,6 +76,39 @@ def on_text(arg: Any, text: Any, length: int, ids: Any, n_ids: int) -> int:
     return int(ffi.from_handle(arg).on_text(said.decode(errors="replace"), ffi.unpack(ids, n_ids) if n_ids else []))
 
 
+@ffi.callback("gist_logprob_fn *")
+def on_logprob(arg: Any, token: Any) -> None:
+    ffi.from_handle(arg).on_logprob(token)
+
+
+@ffi.callback("gist_answers_fn *", error=1)
+def on_answers(arg: Any, answer: int, text: Any, length: int, ids: Any, n_ids: int) -> int:
+    said = bytes(ffi.buffer(text, length)) if length else b""
+    ffi.from_handle(arg).on_answers(answer, said.decode(errors="replace"), ffi.unpack(ids, n_ids) if n_ids else [])
+    return 0
+
+
+@ffi.callback("gist_answer_fn *")
+def on_answer(arg: Any, answer: int, result: Any) -> None:
+    ffi.from_handle(arg).on_answer(answer, result)
+
+
+# What came of a request lives until these return.
+@ffi.callback("gist_choices_fn *")
+def on_choices(arg: Any, err: int, choices: Any) -> None:
+    ffi.from_handle(arg).on_value(err, choices)
+
+
+@ffi.callback("gist_score_fn *")
+def on_score(arg: Any, err: int, score: Any) -> None:
+    ffi.from_handle(arg).on_value(err, score)
+
+
+@ffi.callback("gist_embeddings_fn *")
+def on_embeddings(arg: Any, err: int, embeddings: Any) -> None:
+    ffi.from_handle(arg).on_value(err, embeddings)
+
+
 @ffi.callback("gist_progress_fn *")
 def on_progress(arg: Any, n_read: int, n_tokens: int) -> None:
     ffi.from_handle(arg).on_progress(n_read, n_tokens)

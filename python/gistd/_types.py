@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Type, TypeVar, Union
 
-from ._lib import ffi, lib
+from ._lib import ffi, lib, on_logprob
 
 
 class Code(IntEnum):
@@ -28,6 +29,7 @@ class Code(IntEnum):
     NAME_EXISTS = 13
     WRONG_MODEL = 14
     STORAGE = 15
+    DEADLINE = 16
 
 
 class GistError(Exception):
@@ -115,6 +117,12 @@ class StorageError(GistError):
     code = Code.STORAGE
 
 
+class DeadlineExceeded(GistError, TimeoutError):
+    """The time that the client gives its requests is over."""
+
+    code = Code.DEADLINE
+
+
 _ERRORS: "dict[int, Type[GistError]]" = {c.code: c for c in GistError.__subclasses__()}
 
 
@@ -146,6 +154,13 @@ class State(IntEnum):
     READING = 1
     OTHER_MODEL = 2
     DAMAGED = 3
+
+
+class Pooling(IntEnum):
+    """What becomes of a text's tokens in its embedding."""
+
+    MEAN = 0
+    LAST = 1
 
 
 T = TypeVar("T")
@@ -212,9 +227,51 @@ class Answer:
     reason: Reason
     usage: Usage
     asked: Usage  # what reading the question took
+    logprobs: Sequence[Logprob] = ()  # when Sampling.logprobs asks for them
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Logprob:
+    """A token and the natural logarithm of its probability, before penalties, temperature and grammar."""
+
+    id: int
+    logprob: float
+    top: Tuple[Tuple[int, float], ...] = ()  # the likeliest in its place, from the likeliest on
+    answer: int = 0  # of which answer
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How likely the model finds a continuation."""
+
+    ids: Tuple[int, ...]
+    logprobs: Tuple[float, ...]  # of each id
+    sum: float
+
+    @property
+    def mean(self) -> float:
+        """A token: what to compare continuations of different lengths by."""
+        return self.sum / len(self.ids) if self.ids else float("-inf")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probabilities of a text's own tokens; the first of each window has none (nan)."""
+
+    ids: Tuple[int, ...]
+    logprobs: Tuple[float, ...]
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A text's vector; numpy.asarray(vector) copies nothing."""
+
+    vector: "array[float]"
+    n_tokens: int
 
 
 @dataclass(frozen=True)
@@ -283,6 +340,7 @@ class Sampling:
     grammar: Optional[str] = None  # GBNF
     schema: Optional[str] = None  # JSON Schema
     draft: Optional[int] = None  # tokens guessed ahead, 15 at most; the answer is the same. None: as the daemon does
+    logprobs: Optional[int] = None  # of each token, and of so many of the likeliest in its place, 20 at most
 
 
 class Kept:
@@ -338,6 +396,7 @@ def sampling_struct(s: Sampling, kept: Kept) -> Any:
     flags = lib.GIST_SET_TOP_P if s.top_p is not None else 0
     flags |= lib.GIST_SET_REPEAT_PENALTY if s.repeat_penalty is not None else 0
     flags |= lib.GIST_SET_DRAFT if s.draft is not None else 0
+    flags |= lib.GIST_SET_LOGPROBS if s.logprobs is not None else 0
     return kept.new("struct gist_sampling *", {
         "size": ffi.sizeof("struct gist_sampling"),
         "max_tokens": s.max_tokens,
@@ -356,6 +415,8 @@ def sampling_struct(s: Sampling, kept: Kept) -> Any:
         "grammar_text": kept.new("char[]", grammar) if form is not None else ffi.NULL,
         "grammar_len": len(grammar),
         "draft": s.draft or 0,
+        "logprobs": s.logprobs or 0,
+        "on_logprob": on_logprob if s.logprobs is not None else ffi.NULL,
     })
 
 

@@ -11,7 +11,9 @@ from types import TracebackType
 from typing import Any, AsyncIterator, Callable, List, Optional, Sequence, Type, TypeVar, Union
 
 from ._client import Client, Progress, Session, _Request, _sampling
-from ._types import (Answer, Info, MemoryLike, MessageLike, Priority, Result, Row, Sampling, Usage)
+from ._scores import Span
+from ._types import (Answer, Choice, Embedding, Info, Logprob, MemoryLike, MessageLike, Pooling, Priority, Result, Row,
+                     Sampling, Score, Usage)
 
 T = TypeVar("T")
 
@@ -202,6 +204,20 @@ class AsyncClient:
     async def ping(self) -> None:
         await self._call(lambda: self._sync.ping())
 
+    async def set_deadline(self, seconds: Optional[float]) -> None:
+        await self._call(lambda: self._sync.set_deadline(seconds))
+
+    async def score(self, what: Span, *, window: Optional[int] = None, segment: Optional[int] = None,
+                    memory: Optional[MemoryLike] = None) -> Score:
+        score: Score = (await self._request(lambda: self._sync._score(what, window, segment, memory))).value
+        return score
+
+    async def embed(self, texts: Sequence[Span], *, pooling: Pooling = Pooling.MEAN, normalise: bool = True,
+                    priority: Priority = Priority.INTERACTIVE) -> List[Embedding]:
+        request = await self._request(lambda: self._sync._embed(texts, pooling, normalise, priority))
+        rows: List[Embedding] = request.value
+        return rows
+
     async def tokenize(self, said: str, *, special: bool = False) -> List[int]:
         return await self._call(lambda: self._sync.tokenize(said, special=special))
 
@@ -247,13 +263,21 @@ class AsyncSession:
         """`async for piece in session.generate()`. Use `async with` where it may be left early."""
         return AsyncStream(self, _sampling(sampling, options))
 
+    async def answers(self, n: int, sampling: Optional[Sampling] = None, **options: Any) -> List[Answer]:
+        chosen = _sampling(sampling, options)
+        return self._session._take_several(await self.client._request(lambda: self._session._answers(n, chosen)))
+
+    async def score(self, choices: Sequence[Span], *, special: bool = False) -> List[Choice]:
+        choice: List[Choice] = (await self.client._request(lambda: self._session._score(choices, special))).value
+        return choice
+
     async def ask(self, question: str, sampling: Optional[Sampling] = None, *, system: Optional[str] = None,
                   **options: Any) -> Answer:
         what = await self.client._call(lambda: self._session._question(question, system))
         asked = await self.append(what, answer=True)
         async with self.generate(sampling, **options) as stream:
             said = "".join([piece async for piece in stream])
-        return Answer(said, stream.result.reason, stream.result.usage, asked)
+        return Answer(said, stream.result.reason, stream.result.usage, asked, stream.logprobs)
 
     async def fork(self, label: Optional[str] = None) -> "AsyncSession":
         return AsyncSession(self.client, await self.client._call(lambda: self._session.fork(label)))
@@ -303,6 +327,10 @@ class AsyncStream:
     @property
     def tokens(self) -> List[int]:
         return list(self._request.tokens) if self._request else []
+
+    @property
+    def logprobs(self) -> List[Logprob]:
+        return list(self._request.logprobs) if self._request else []
 
     @property
     def result(self) -> Result:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import socket
 import tempfile
@@ -183,6 +184,97 @@ class Blocking(unittest.TestCase):
                     self.assertEqual("".join(stream), said[:said.index(stop)])
                 self.assertEqual(stream.result.reason, gistd.Reason.STOP)
 
+    def test_logprobs(self) -> None:
+        """Of a greedy answer each token is the likeliest, and as likely as a score says."""
+        with self.client.open() as session:
+            session.append("One two three")
+            with session.fork() as fork:
+                stream = fork.generate(max_tokens=6, ignore_eog=True, logprobs=3)
+                said = "".join(stream)
+            self.assertEqual([t.id for t in stream.logprobs], stream.tokens)
+            for token in stream.logprobs:
+                self.assertEqual(len(token.top), 3)
+                self.assertEqual(token.top[0], (token.id, token.logprob))
+                self.assertEqual(sorted(token.top, key=lambda t: -t[1]), list(token.top))
+                self.assertLess(token.logprob, 0)
+            with session.fork() as fork:
+                own = fork.generate(max_tokens=6, ignore_eog=True, logprobs=0)
+                self.assertEqual("".join(own), said)
+            self.assertEqual([t.top for t in own.logprobs], [()] * 6)
+            choice, other = session.score([stream.tokens, stream.tokens[:2]])
+            self.assertEqual(choice.ids, tuple(stream.tokens))
+            for token, logprob in zip(stream.logprobs, choice.logprobs):
+                self.assertAlmostEqual(token.logprob, logprob, delta=1e-3)
+            self.assertAlmostEqual(choice.sum, sum(choice.logprobs), delta=1e-4)
+            self.assertAlmostEqual(other.mean, sum(choice.logprobs[:2]) / 2, delta=1e-4)
+
+    def test_scores(self) -> None:
+        ids = self.client.tokenize("The sky is blue.")
+        score = self.client.score("The sky is blue.")
+        self.assertEqual(list(score.ids), ids)
+        self.assertTrue(math.isnan(score.logprobs[0]))
+        with self.client.open() as session:
+            session.append_tokens(ids[:1])
+            behind = session.score([ids[1:]])[0]
+        for a, b in zip(score.logprobs[1:], behind.logprobs):
+            self.assertAlmostEqual(a, b, delta=1e-3)
+        self.assertEqual([math.isnan(p) for p in self.client.score(ids, window=2).logprobs[:4]], [True, False] * 2)
+        with self.assertRaises(gistd.BadRequest):
+            self.client.score([10 ** 6])
+        with self.client.open() as session, self.assertRaisesRegex(TypeError, "not both"):
+            session.score(["a", [1]])
+        with self.assertRaisesRegex(ValueError, "fixed memory"):
+            self.client.score("a", memory="auto")
+
+    def test_embeddings(self) -> None:
+        one, other, again = self.client.embed(["a king", "the sky is blue", "a king"])
+        self.assertEqual(one.vector, again.vector)
+        self.assertNotEqual(one.vector, other.vector)
+        self.assertEqual(other.n_tokens, len(self.client.tokenize("the sky is blue")))
+        self.assertAlmostEqual(sum(x * x for x in one.vector), 1, delta=1e-4)
+        by_ids = self.client.embed([self.client.tokenize("a king")], normalise=False)[0]
+        length = math.sqrt(sum(x * x for x in by_ids.vector))
+        self.assertAlmostEqual(by_ids.vector[0] / length, one.vector[0], delta=1e-4)
+        self.assertNotEqual(self.client.embed(["a king"], pooling=gistd.Pooling.LAST)[0].vector, one.vector)
+        with self.assertRaises(gistd.BadRequest):
+            self.client.embed([""])
+
+    def test_answers(self) -> None:
+        """Several at once are what each is alone."""
+        with self.client.open() as session:
+            start = session.append("Once upon a time").prompt_tokens
+            options = {"temperature": 1.0, "max_tokens": 8, "ignore_eog": True}
+            answers = session.answers(3, seed=7, logprobs=0, **options)
+            self.assertEqual(len(answers), 3)
+            for i, answer in enumerate(answers):
+                with session.fork() as fork, fork.generate(seed=7 + i, **options) as stream:
+                    self.assertEqual("".join(stream), answer.text)
+                self.assertEqual([t.id for t in answer.logprobs], stream.tokens)
+                self.assertEqual(answer.reason, gistd.Reason.LENGTH)
+                self.assertEqual(answer.usage.generated_tokens, 8)
+            self.assertEqual(session.append(" there").prompt_tokens, start + len(self.client.tokenize(" there")))
+            with self.assertRaises(gistd.BadRequest):
+                session.answers(65)
+
+    def test_deadline(self) -> None:
+        with self.client.open() as session:
+            session.append("Once upon a time")
+            self.client.set_deadline(0.02)
+            with self.assertRaises(gistd.DeadlineExceeded) as caught:
+                list(session.generate(max_tokens=1000000, ignore_eog=True))
+            self.assertIsInstance(caught.exception, TimeoutError)
+            self.client.set_deadline(None)
+            self.assertGreater(len(list(session.generate(max_tokens=4, ignore_eog=True))), 0)
+        with self.assertRaisesRegex(ValueError, "over already"):
+            self.client.set_deadline(0)
+
+    def test_realms(self) -> None:
+        """What one has read is taken over in it, and nowhere else."""
+        said = "Of realms. " + LONG[:300]
+        for realm, shared in (("a", False), ("b", False), ("a", True), (None, False)):
+            with self.client.open(realm=realm) as session:
+                self.assertEqual(session.append(said).shared_tokens > 0, shared, realm)
+
 
 class Loop(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self) -> None:
@@ -217,6 +309,28 @@ class Loop(unittest.IsolatedAsyncioTestCase):
 
         together = await asyncio.gather(*(one(i) for i in range(6)))
         self.assertEqual(together, [await one(i) for i in range(6)])
+
+    async def test_numbers(self) -> None:
+        """What the blocking client gives."""
+        with gistd.Client() as client, client.open() as session:
+            session.append("Once upon a time")
+            choices, answers = session.score([" there", " never"]), session.answers(2, max_tokens=4, ignore_eog=True)
+            score, vectors = client.score("The sky").logprobs[1:], client.embed(["a", "b"])
+        async with await self.client.open() as again:
+            await again.append("Once upon a time")
+            self.assertEqual(await again.score([" there", " never"]), choices)
+            several = await again.answers(2, max_tokens=4, ignore_eog=True)
+            self.assertEqual([a.text for a in several], [a.text for a in answers])
+            stream = again.generate(max_tokens=4, ignore_eog=True, logprobs=1)
+            said = "".join([piece async for piece in stream])
+            self.assertEqual(said, answers[0].text)
+            self.assertEqual([t.id for t in stream.logprobs], stream.tokens)
+            await self.client.set_deadline(0.02)
+            with self.assertRaises(gistd.DeadlineExceeded):
+                await again.answers(1, max_tokens=1000000, ignore_eog=True)
+            await self.client.set_deadline(None)
+        self.assertEqual((await self.client.score("The sky")).logprobs[1:], score)
+        self.assertEqual(await self.client.embed(["a", "b"]), vectors)
 
     async def test_cancelled(self) -> None:
         """Whose task is cancelled leaves a session that goes on."""
