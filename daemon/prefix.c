@@ -573,6 +573,25 @@ uint32_t prefix_known(const struct prefix_user *u, const struct policy *policy, 
     return usable(u->prefix, policy, walk(u, policy, ids, (n - 1) / TOKENS));
 }
 
+/* All pages of the first n of the path, of which `there` is compressed, fit the account. */
+static bool has_room(const struct prefix *p, const struct seq *s, const struct policy *policy,
+                     const struct ladder *there, uint32_t n)
+{
+    uint32_t per_segment = s->seg_len / TOKENS;
+    struct pool_cost cost = { .n = 0 };
+
+    for (uint32_t k = 0; k < there->n_at[1]; k++) {
+        uint32_t left = seq_n_pages(ladder_segment_keys(policy, k, 1));
+        uint32_t page = p->nodes[p->path[(k + 1) * per_segment - 1]].packed;
+
+        for (; left > 0; left--, page = p->next[page])
+            pool_cost_add(p->pool, &cost, 1, &page);
+    }
+    for (uint32_t i = there->n_at[1] * per_segment; i < n; i++)
+        pool_cost_add(p->pool, &cost, 1, &p->nodes[p->path[i]].page);
+    return pool_may_share(p->pool, s->account, &cost);
+}
+
 uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
                       const struct policy *policy, const uint32_t *ids, uint32_t n)
 {
@@ -583,8 +602,7 @@ uint32_t prefix_adopt(struct prefix_user *u, struct seq *s, struct ladder *l,
     assert(s->n_tokens == 0);
     n_pages = prefix_known(u, policy, ids, n);
     there = ladder_of(policy, n_pages);
-    if (n_pages == 0 ||
-        ladder_pages(policy, &there, (uint64_t)n_pages * TOKENS) > pool_room_shared(s->account))
+    if (n_pages == 0 || !has_room(p, s, policy, &there, n_pages))
         return 0;
     (void)seq_rewind(s, 0); /* pages that were reserved for what is there already */
     for (uint32_t k = 0; k < there.n_at[1]; k++)

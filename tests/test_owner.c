@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -154,6 +155,131 @@ static void the_last_are_kept(void **state)
     pool_close(&u.pool);
 }
 
+/* Tables of the two users and the tree, and what each has. */
+struct table {
+    struct pool_account *account;
+    uint32_t pages[PAGES], n;
+};
+
+static uint32_t available(const struct users *u)
+{
+    return u->pool.n_free + u->pool.n_cached;
+}
+
+/* Whether `owner` may be charged n_new pages of which n_had could be had by anybody until now. */
+static bool may_have(const struct users *u, const struct pool_owner *owner, uint32_t n_new,
+                     uint32_t n_had)
+{
+    if (n_new > owner->limit - owner->used)
+        return false;
+    return n_had == 0 || owner->used + n_new <= RESERVE || available(u) >= n_had + RESERVE;
+}
+
+/* Pages of the tree, one behind the other, as a session takes over a beginning. */
+static void take_over(struct users *u, struct table *t, unsigned *seed)
+{
+    uint32_t n = u->n_kept ? 1 + (uint32_t)rand_r(seed) % u->n_kept : 0, n_new = 0, n_had = 0;
+    uint32_t room = PAGES - t->n;
+    const struct pool *p = &u->pool;
+    struct pool_cost cost = { .n = 0 };
+    bool may;
+
+    n = n < room ? n : room;
+    for (uint32_t i = 0; i < n; i++) {
+        n_new += !p->by[u->kept[i]];
+        n_had += p->refs[u->kept[i]] == p->kept[u->kept[i]];
+        pool_cost_add(p, &cost, 1, &u->kept[i]);
+    }
+    may = may_have(u, t->account->owner, n_new, n_had);
+    assert_int_equal(pool_may_share(p, t->account, &cost), may);
+    if (!may) {
+        assert_int_equal(pool_share(&u->pool, t->account, n, u->kept), -ENOSPC);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) { /* what was found to fit does, in parts too */
+        assert_int_equal(pool_share(&u->pool, t->account, 1, &u->kept[i]), 0);
+        t->pages[t->n++] = u->kept[i];
+    }
+}
+
+static void take_new(struct users *u, struct table *t, unsigned *seed)
+{
+    uint32_t n = (uint32_t)rand_r(seed) % 10, room = PAGES - t->n;
+    bool may;
+
+    n = n < room ? n : room;
+    may = may_have(u, t->account->owner, n, n) && n <= available(u);
+
+    assert_int_equal(pool_take(&u->pool, t->account, n, t->pages + t->n), may ? 0 : -ENOSPC);
+    t->n += may ? n : 0;
+}
+
+static void give_some(struct users *u, struct table *t, unsigned *seed)
+{
+    uint32_t n = (uint32_t)rand_r(seed) % 6;
+
+    n = n < t->n ? n : t->n;
+    t->n -= n;
+    pool_give(&u->pool, t->account, n, t->pages + t->n);
+}
+
+/* The tree learns a page that it does not have. */
+static void learn(struct users *u, const struct table *t, unsigned *seed)
+{
+    uint32_t page = t->n ? t->pages[(uint32_t)rand_r(seed) % t->n] : PAGES;
+
+    if (page < PAGES && u->pool.kept[page] == 0)
+        keep(u, 1, &page);
+}
+
+/* In whatever order two users take new pages, take over kept ones and give back: none has more than
+ * its limit, and the last pages are had by who has few. */
+static void no_step_takes_what_is_kept(void **state)
+{
+    struct users u;
+    struct table tables[] = { { .account = &u.a1 }, { .account = &u.a2 }, { .account = &u.b1 } };
+    uint32_t n_left = 0, n_last = 0;
+    unsigned seed = 20;
+
+    (void)state;
+    open_users(&u);
+    u.b.limit = RESERVE + 2;
+    for (int i = 0; i < 20000; i++) {
+        struct table *t = &tables[(size_t)rand_r(&seed) % 3];
+        const struct pool_owner *o = t->account->owner;
+        uint32_t had = available(&u);
+
+        switch (rand_r(&seed) % 5) {
+        case 0:
+        case 1:
+            take_over(&u, t, &seed);
+            break;
+        case 2:
+            take_new(&u, t, &seed);
+            break;
+        case 3:
+            give_some(&u, t, &seed);
+            break;
+        default:
+            learn(&u, t, &seed);
+        }
+        assert_true(o->used <= o->limit);
+        if (available(&u) < had) {
+            assert_true(o->used <= RESERVE || available(&u) >= RESERVE);
+            n_left += o->used > RESERVE && available(&u) == RESERVE;
+            n_last += available(&u) < RESERVE;
+        }
+    }
+    if (n_left < 10 || n_last < 10) /* both were reached */
+        fail_msg("%u and %u", n_left, n_last);
+    for (int i = 0; i < 3; i++)
+        pool_give(&u.pool, tables[i].account, tables[i].n, tables[i].pages);
+    assert_int_equal(u.a.used + u.b.used, 0);
+    give_kept(&u, PAGES);
+    assert_int_equal(u.pool.n_free, PAGES);
+    pool_close(&u.pool);
+}
+
 /* What somebody without an owner made is charged to who takes it over. */
 static void made_aside(void **state)
 {
@@ -283,11 +409,9 @@ static void first_refused_first_served(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_pages_count_once),
-        cmocka_unit_test(the_last_are_kept),
-        cmocka_unit_test(made_aside),
-        cmocka_unit_test(limits_of_options),
-        cmocka_unit_test(come_and_go),
+        cmocka_unit_test(shared_pages_count_once),    cmocka_unit_test(the_last_are_kept),
+        cmocka_unit_test(no_step_takes_what_is_kept), cmocka_unit_test(made_aside),
+        cmocka_unit_test(limits_of_options),          cmocka_unit_test(come_and_go),
         cmocka_unit_test(first_refused_first_served),
     };
 

@@ -2,7 +2,8 @@
  * policies that it chooses; a root that is given up with what it held still counted as in use; a
  * segment's hash that does not tell its ids, or what stood before them; pages of another place than
  * the segment's; something that a private session leaves behind, or that stays of an owner who was
- * forgotten. Which pages are taken over, and that logits stay the same, is test_memory's.
+ * forgotten; cached pages that are taken over by who may not have the last ones. Which pages are
+ * taken over, and that logits stay the same, is test_memory's.
  */
 #include "daemon/prefix.h"
 
@@ -306,6 +307,48 @@ static void an_owner_is_forgotten(void **state)
     assert_int_equal(read_by(ALICE, &q, ids, TOKENS), TOKENS - 16);
 }
 
+/* Cached pages are among those that are kept for who has few: who has more takes over no beginning
+ * that would need them, and who has none does. */
+static void the_reserve_is_not_taken_over(void **state)
+{
+    struct pool_owner rich = { .limit = PAGES }, poor = { .limit = PAGES };
+    struct pool_account of_rich = { .limit = PAGES, .owner = &rich };
+    struct pool_account of_poor = { .limit = PAGES, .owner = &poor };
+    struct prefix_user u = { .prefix = prefix, .owner = ALICE };
+    struct policy p = policy_of(64);
+    uint32_t ids[TOKENS], *pages = malloc(PAGES * sizeof(*pages)), n;
+    struct ladder l = { 0 };
+    struct seq s;
+
+    (void)state;
+    fill_ids(ids, TOKENS, 60);
+    (void)read_by(ALICE, &p, ids, TOKENS);
+    pool.reserve = TOKENS / 16 + 2;
+    n = PAGES - pool.n_cached - 2;
+    assert_int_equal(pool_take(&pool, &of_rich, n, pages), 0); /* all but the reserve */
+    assert_int_equal(seq_open(&s, &pool, &of_rich, 4096, 64, 0), 0);
+    assert_int_equal(prefix_adopt(&u, &s, &l, &p, ids, TOKENS), 0);
+    assert_int_equal(rich.used, n);
+    assert_int_equal(s.n_pages, 0);
+    /* Five pages are taken over, and fit when as many can be had beside the reserve. */
+    pool_give(&pool, &of_rich, TOKENS / 16 - 2, pages + n - (TOKENS / 16 - 2));
+    n -= TOKENS / 16 - 2;
+    assert_int_equal(prefix_adopt(&u, &s, &l, &p, ids, TOKENS), 0);
+    pool_give(&pool, &of_rich, 1, pages + --n);
+    assert_int_equal(prefix_adopt(&u, &s, &l, &p, ids, TOKENS), TOKENS - 16);
+    assert_int_equal(rich.used, n + TOKENS / 16 - 1);
+    seq_close(&s);
+    assert_int_equal(pool_take(&pool, &of_rich, 1 + (TOKENS / 16 - 2), pages + n), 0);
+    assert_int_equal(seq_open(&s, &pool, &of_poor, 4096, 64, 0), 0);
+    assert_int_equal(prefix_adopt(&u, &s, &l, &p, ids, TOKENS), TOKENS - 16);
+    assert_int_equal(poor.used, TOKENS / 16 - 1);
+    seq_close(&s);
+    pool_give(&pool, &of_rich, rich.used, pages);
+    pool.reserve = 0;
+    prefix_forget(prefix, ALICE);
+    free(pages);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +360,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_cached_can_be_had, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_private_session_teaches_nothing, open_all, close_all),
         cmocka_unit_test_setup_teardown(an_owner_is_forgotten, open_all, close_all),
+        cmocka_unit_test_setup_teardown(the_reserve_is_not_taken_over, open_all, close_all),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -317,21 +317,38 @@ int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n
     return 0;
 }
 
-/* Of these, those that its owner would be charged for. */
-static uint32_t not_charged(const struct pool *p, uint32_t n, const uint32_t *pages)
+void pool_cost_add(const struct pool *p, struct pool_cost *c, uint32_t n, const uint32_t *pages)
 {
-    uint32_t n_new = 0;
+    c->n += n;
+    for (uint32_t i = 0; i < n; i++) {
+        c->n_new += !p->by[pages[i]];
+        c->n_cached += is_cached(p, pages[i]);
+    }
+}
 
-    for (uint32_t i = 0; i < n; i++)
-        n_new += !p->by[pages[i]];
-    return n_new;
+/* Cached pages are charged to nobody, so n_cached <= n_new: what holds for all of them holds for
+ * the rest when a part is shared. */
+bool pool_may_share(const struct pool *p, const struct pool_account *a, const struct pool_cost *c)
+{
+    const struct pool_owner *o = a->owner;
+    uint32_t had = p->n_free + p->n_cached;
+
+    if (c->n > a->limit - a->used)
+        return false;
+    if (!o)
+        return true;
+    if (c->n_new > limit_room(o))
+        return false;
+    return c->n_cached == 0 || p->reserve == 0 || o->used + c->n_new <= p->reserve || /* P6 */
+           c->n_cached + p->reserve <= had;
 }
 
 int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
-    if (n > a->limit - a->used)
-        return -ENOSPC;
-    if (a->owner && not_charged(p, n, pages) > limit_room(a->owner))
+    struct pool_cost cost = { .n = 0 };
+
+    pool_cost_add(p, &cost, n, pages);
+    if (!pool_may_share(p, a, &cost))
         return -ENOSPC;
     a->used += n;
     for (uint32_t i = 0; i < n; i++) {

@@ -26,7 +26,7 @@
  *       to have it, as long as there are any: forks and sessions that share it cost their owner
  *       nothing more. No owner holds more than its limit.
  *   P6  The last `reserve` pages that can be had are taken only for owners that have no more than
- *       so many themselves.
+ *       so many themselves; a page that only reclaimers' tables hold can be had until it is shared.
  *
  * Threads    one thread takes and gives pages; only the backend reads and writes their bytes.
  * Errors     pool_open: -ENOMEM, -EINVAL (less than one page). pool_take, pool_share: -ENOSPC, all
@@ -129,6 +129,14 @@ uint32_t pool_room(const struct pool *p, const struct pool_account *a, uint32_t 
  * other tables have, too, which are taken from nobody. */
 uint32_t pool_room_copies(const struct pool *p, const struct pool_account *a, uint32_t coming);
 uint32_t pool_room_shared(const struct pool_account *a);
+/* What sharing pages would cost: those that are charged to nobody now, and those that can be had
+ * until then. */
+struct pool_cost {
+    uint32_t n, n_new, n_cached;
+};
+void pool_cost_add(const struct pool *p, struct pool_cost *c, uint32_t n, const uint32_t *pages);
+/* pool_share of all that was counted, in parts or at once, will succeed. */
+bool pool_may_share(const struct pool *p, const struct pool_account *a, const struct pool_cost *c);
 /* Takes n pages for the account, or none. */
 int pool_take(struct pool *p, struct pool_account *a, uint32_t n, uint32_t *ret_pages);
 /* One table less: a page that stands in no other is free. */
