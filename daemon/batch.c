@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "daemon/log.h"
 #include "daemon/picks.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 #include "engine/file/stream.h"
 
@@ -43,7 +44,13 @@ struct batch {
  * compressed, say, and its gists are read by the model like any other tokens. */
 static bool behind(const struct request *r)
 {
-    return r->memory && memory_behind(r->memory);
+    return request_away(r) || (r->memory && memory_behind(r->memory));
+}
+
+/* It may have a part in a step: its own, or one for a memory that comes back before it begins. */
+static bool runs(const struct request *r)
+{
+    return r->phase == REQUEST_RUN || (r->phase == REQUEST_WORK && request_away(r));
 }
 
 /* It is interactive, or one that is waits for what it reads. */
@@ -61,7 +68,10 @@ static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uin
     if (r->cancelled) /* reap ends it before the next step */
         return false;
     e = memory_plan(r->memory, max, ret, &need);
-    if (e == -EAGAIN) { /* it takes part in a later step */
+    if (e == -ENOSPC && need.cause == MEMORY_POOL &&
+        room_make(s, r, r->memory->seq->account, need.wanted)) {
+        b->waits = true;
+    } else if (e == -EAGAIN) { /* it takes part in a later step */
         b->waits = true;
         s->hurry |= urgent(r);
     } else if (e == -ENOSPC) {
@@ -90,13 +100,38 @@ static void begins(struct sched *s, struct request *r)
     meter_add(&s->meter.queue[r->priority], t->began_at - r->arrived_ns - t->restore);
 }
 
+/* What gave its pages to others: first what the store has of it, which rings, then the rest is read
+ * again like what a rewind has left. False: not yet. What has come is settled before more is read,
+ * or the request goes on with it, in the next step. */
+static bool comes_back(struct sched *s, struct batch *b, struct request *r)
+{
+    struct trace_times *t = &request_whole(r)->times;
+    struct memory *m = r->memory;
+
+    if (r->cancelled || m->away.state == AWAY_READING)
+        return !r->cancelled;
+    if (m->away.state == AWAY_GONE) {
+        r->was_away = true;
+        (void)room_make(s, r, m->seq->account, m->away.n_pages);
+        trace_waits(t);
+    }
+    if (away_come(m) == -EAGAIN)
+        return false;
+    trace_waited(t, &t->restore);
+    b->waits = true;
+    return false;
+}
+
 /* In at most max rows. False: it has no part in this step, or it was failed. The next in line is
  * asked all the same: one that waits for pages, or for its reader, holds up nobody. */
 static bool add(struct sched *s, struct batch *b, struct request *r, uint32_t max)
 {
     struct forward_run *run = &b->runs[b->n];
-    bool upkeep = behind(r), has;
+    bool upkeep, has;
 
+    if (request_away(r) && !comes_back(s, b, r))
+        return false;
+    upkeep = behind(r);
     if (r->memory)
         max = seq_tokens_of_rows(r->memory->seq, max);
     /* Who is left out is among the first of the next step. */
@@ -195,7 +230,7 @@ static enum wire_priority class_of(const struct sched *s, const struct request *
 /* An answer whose memory has to be compressed reads for a while. */
 static bool reads(const struct sched *s, const struct request *r, enum wire_priority p)
 {
-    return r->phase == REQUEST_RUN && (!r->ops->decode || behind(r)) && class_of(s, r) == p;
+    return runs(r) && (!r->ops->decode || behind(r)) && class_of(s, r) == p;
 }
 
 /* Counts those of one priority: a client's requests, an owner's clients. */
@@ -357,11 +392,13 @@ static void settle(struct sched *s, struct batch *b)
     TAILQ_FOREACH (o, &s->owners.list, link)
         o->wants = false;
     TAILQ_FOREACH (r, &s->active, link) {
-        if (r->phase != REQUEST_RUN)
+        if (!runs(r))
             continue;
         r->client->owner->wants = true;
         if (r->memory)
             memory_settle(r->memory, &settle_end);
+        if (request_back(r) && r->phase == REQUEST_WORK) /* it is, now */
+            b->waits = true;
     }
     owners_turn(&s->owners);
     follow_hurry(&s->follow);
@@ -381,7 +418,7 @@ static void compose(struct sched *s, struct batch *b)
     b->n = b->n_rows = b->n_pages = 0;
     b->n_reading[WIRE_INTERACTIVE] = b->n_reading[WIRE_BACKGROUND] = 0;
     b->waits = s->yields = false;
-    s->n_scoring = 0;
+    s->n_scoring = s->n_paused = 0;
     b->max_rows = max_rows;
     settle(s, b);
     if (b->n_reading[WIRE_INTERACTIVE] + b->n_reading[WIRE_BACKGROUND] > 0)
@@ -678,8 +715,13 @@ bool batch_run(struct sched *s)
     s->decode_only = false; /* once: the step that is composed here was spared */
     /* What somebody waits for may have come back when another one was failed, and nobody rings for
      * that: the next look finds it. */
-    if (b.n == 0)
-        return b.waits;
+    if (b.n == 0) {
+        bool paused = s->n_paused > 0 && !s->stalled;
+
+        s->stalled = paused; /* alone they end, in the next one */
+        return b.waits || paused;
+    }
+    s->stalled = false;
     waited = waited_ns(s);
     start = clock_ns();
     r = run(s, &b, &n_out);

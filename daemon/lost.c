@@ -118,7 +118,7 @@ static void bring_back(struct sched *s)
     s->in_step = true;
     TAILQ_FOREACH (c, &s->clients, link)
         TAILQ_FOREACH (session, &c->sessions, link) {
-            if (!session->lost)
+            if (!session->lost && session->memory.away.state == AWAY_HERE)
                 memory_bring_back(&session->memory);
             (void)sched_attend(s);
         }

@@ -184,10 +184,19 @@ bool memory_teaches(const struct memory *m)
     return m->shared.prefix && memory_lasts(m) && m->ladder.n_at[2] == 0;
 }
 
+uint32_t memory_len(const struct memory *m)
+{
+    return m->away.ids ? m->away.n : m->n_ids;
+}
+
+bool memory_is_ids(const struct memory *m)
+{
+    return !m->early && memory_exact(m) && m->overlay.n == 0 && m->n_plain == UINT32_MAX;
+}
+
 bool memory_lasts(const struct memory *m)
 {
-    return !m->shared.keeps_nothing && !m->early && memory_exact(m) && m->overlay.n == 0 &&
-           m->n_plain == UINT32_MAX;
+    return !m->shared.keeps_nothing && memory_is_ids(m);
 }
 
 void memory_empty(struct memory *m)
@@ -243,6 +252,7 @@ int memory_fork(const struct memory *m, struct memory *dst, struct seq *seq)
     dst->ladder = m->ladder;
     dst->overlay = m->overlay;
     dst->hydrate = m->hydrate;
+    dst->away = (struct away){ .state = m->away.state, .n_pages = m->away.n_pages };
     dst->n_plain = m->n_plain;
     dst->turn = m->turn;
     own_fork(m, dst);
@@ -257,6 +267,7 @@ void memory_fini(struct memory *m)
     if (m->seq) {
         bool keeps = memory_lasts(m);
 
+        away_rest(m);
         drop_side(m);
         asked_drop(m->served->compressor, &m->asked);
         hydrate_fetch_drop(m);
@@ -364,6 +375,8 @@ void memory_settle(struct memory *m, uint64_t *end_ns)
 {
     struct ladder_step step;
 
+    if (m->away.state == AWAY_COMING) /* the ladder is that of what is there when all of it is */
+        return;
     hydrate_settle(m);
     while (is_due(m)) {
         if (!next_step(m, &step)) {
@@ -540,6 +553,7 @@ void memory_rest(struct memory *m)
 {
     if (!m->seq)
         return;
+    away_rest(m);
     drop_side(m);
     asked_rest(&m->asked);
 }

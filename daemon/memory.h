@@ -19,6 +19,7 @@
 #ifndef DAEMON_MEMORY_H
 #define DAEMON_MEMORY_H
 
+#include "daemon/away.h"
 #include "daemon/hydrate.h"
 #include "daemon/ladder.h"
 #include "daemon/overlay.h"
@@ -53,6 +54,7 @@ struct memory {
     struct prefix_user shared; /* what it takes over from other sequences, and gives them */
     struct tier_user kept;     /* what of it is on a disk, and comes back from there */
     struct own own;            /* what nobody else may find */
+    struct away away;          /* where its pages are */
 
     struct asked asked;        /* what was kept of the segment that is read, for its compressor */
     struct compress_side side; /* what the next segment's compressor has made until now */
@@ -85,6 +87,10 @@ bool memory_exact(const struct memory *m);
  * more. */
 uint32_t memory_filler(const struct memory *m);
 uint32_t memory_place(const struct memory *m, uint32_t n);
+/* Ids that it has, also while its pages come back. */
+uint32_t memory_len(const struct memory *m);
+/* It holds what a fresh sequence of its ids would. */
+bool memory_is_ids(const struct memory *m);
 /* What it reads next is learned by others: it holds what a fresh sequence of its ids would, and
  * nothing that is thinned. */
 bool memory_teaches(const struct memory *m);

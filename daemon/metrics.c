@@ -74,6 +74,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
         .client_errors = s->totals.client_errors,
         .drafted_tokens = s->totals.drafted_tokens,
         .accepted_tokens = s->totals.accepted_tokens,
+        .gave_way = s->totals.gave_way,
         .clients = s->n_clients,
         .sessions = s->n_sessions,
         .pages = b->pool.n_pages,
@@ -210,6 +211,8 @@ static void print_memory(const struct metrics *m, bool all, FILE *out)
                   "gistd_kv_pages{state=\"used\"} %u\ngistd_kv_pages{state=\"cached\"} %u\n"
                   "gistd_kv_pages{state=\"free\"} %u\n",
                   m->pages - m->pages_free - m->pages_cached, m->pages_cached, m->pages_free);
+    number(out, "sessions_gave_way_total", "counter",
+           "Idle sessions whose pages went to others until they were used.", m->gave_way);
     number(out, "kv_page_bytes", "gauge", "Size of a page.", m->page_bytes);
     number(out, "kv_bytes", "gauge", "Size of the pool.", m->kv_bytes);
     number(out, "kv_returned_bytes", "gauge",

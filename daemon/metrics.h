@@ -30,7 +30,7 @@ struct metrics_owner {
 struct metrics {
     char model[129], digest[65];
     uint64_t uptime_ns, requests, requests_failed, prompt_tokens, generated_tokens, steps;
-    uint64_t client_errors, drafted_tokens, accepted_tokens;
+    uint64_t client_errors, drafted_tokens, accepted_tokens, gave_way;
     uint32_t clients, sessions, running, waiting;
     uint32_t pages, pages_free, pages_cached;
     uint64_t page_bytes, weights_bytes, kv_bytes;

@@ -239,6 +239,16 @@ uint32_t owners_count(const struct owners *o)
     return n;
 }
 
+uint32_t owners_even(const struct owners *o, const struct owner *owner)
+{
+    const struct owner *x;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (x, &o->list, link)
+        n += x == owner || x->pages.used > 0;
+    return o->limits.pool / (n ? n : 1);
+}
+
 uint32_t owner_sessions(const struct owner *o)
 {
     const struct client *c;

@@ -108,6 +108,8 @@ bool owner_sees_all(uid_t asks);
 bool owner_sees(uid_t asks, uid_t uid, uid_t stand_in);
 
 uint32_t owners_count(const struct owners *o);
+/* An even part of the pool's pages, of who has some and this one. */
+uint32_t owners_even(const struct owners *o, const struct owner *owner);
 
 /* Sessions of all its clients, and those that only their requests know (daemon/lanes.h). */
 uint32_t owner_sessions(const struct owner *o);

@@ -7,6 +7,7 @@
  */
 #include "daemon/generate.h"
 #include "daemon/lanes.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -126,7 +127,7 @@ static void fail_lane(struct sched *s, struct request *r, int e)
 
     if (e != -ENOSPC)
         request_fail_memory(s, r, e);
-    else if (!served_pages_come(&s->served, q->account, q->n_pages))
+    else if (!room_comes(s, r, q->account, q->n_pages))
         request_fail_pages(s, r, q->account, q->n_pages, "a fork of %u tokens",
                            session_count(r->session));
 }

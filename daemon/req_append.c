@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "daemon/reply.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -415,16 +416,6 @@ static uint64_t more_pages(const struct request *r, uint64_t n)
     return pages > had ? pages - had : 0;
 }
 
-/* There are so many, the client may have them, and nobody has waited for them longer. */
-static bool has_pages(const struct sched *s, const struct request *r, uint64_t n)
-{
-    const struct pool_account *a = r->session->seq.account;
-    uint64_t ahead = owners_ahead(&s->owners, r->client->owner, clock_ns());
-
-    return n == 0 ||
-           (n <= pool_room(&s->served.pool, a, 0) && n + ahead <= served_pages_free(&s->served));
-}
-
 /* Whether there are pages for n ids more, as far as can be known: what others take in the meantime
  * may still be in the way of a session that gives and takes pages while it reads. */
 static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
@@ -433,11 +424,11 @@ static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
     struct owner *owner = r->client->owner;
     uint64_t more = more_pages(r, n);
 
-    if (has_pages(s, r, more)) {
+    if (room_has(s, r, a, more)) {
         owner_served(owner);
         return true;
     }
-    if (served_pages_come(&s->served, a, more))
+    if (room_comes(s, r, a, more))
         return false;
     if (more <= pool_room_shared(a)) /* nothing but what others have stands against it */
         owner_refused(owner, more, clock_ns());
@@ -447,17 +438,17 @@ static bool fits_pool(struct sched *s, struct request *r, uint32_t n)
 
 /* Pages for n ids more and the first part of an answer behind them. Those that are only being
  * written to the disk will be there. */
-static bool finds_pages(const struct sched *s, const struct request *r, uint64_t n)
+static bool finds_pages(struct sched *s, const struct request *r, uint64_t n)
 {
     const struct seq *q = &r->session->seq;
     uint64_t more = more_pages(r, n + q->seg_len);
 
-    return has_pages(s, r, more) || served_pages_come(&s->served, q->account, more);
+    return room_has(s, r, q->account, more) || room_comes(s, r, q->account, more);
 }
 
 /* An automatic memory holds as much as there are pages for. That is decided here, where it is known
  * what is to be read, and before anything of it is. */
-static void fit_budget(const struct sched *s, struct request *r, uint64_t n_new)
+static void fit_budget(struct sched *s, struct request *r, uint64_t n_new)
 {
     while (r->memory->policy.automatic && !finds_pages(s, r, n_new) && memory_lower(r->memory))
         ;
@@ -497,6 +488,7 @@ static void prepare(struct sched *s, struct request *r, struct append *a)
     }
     /* What the last prompt brought back goes: it would be in the way of the next. */
     hydrate_end(r->memory);
+    (void)room_make(s, r, r->session->seq.account, more_pages(r, n_new));
     fit_budget(s, r, n_new);
     if (!fits_context(s, r, a->had, n_new))
         return;
@@ -641,7 +633,7 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
     ret->want = ret->n_tokens == left ? FORWARD_WANT_LAST : FORWARD_WANT_NONE;
     if (seq_reserve(ret->seq, ret->n_tokens) == 0)
         return true;
-    if (served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
+    if (room_comes(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
         return false; /* the disk rings */
     /* At once: nobody rings for what it gave up itself. */
     while (hydrate_less(r->memory))

@@ -15,6 +15,7 @@
 #include "daemon/lanes.h"
 #include "daemon/logprobs.h"
 #include "daemon/reply.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 #include "daemon/texts.h"
 
@@ -177,7 +178,7 @@ static void fail_lane(struct sched *s, struct request *r, const struct choices *
     /* A fork costs its client as many entries as the session has. */
     if (pool_room_shared(q->account) < q->n_pages)
         need = q->n_pages;
-    if (!served_pages_come(&s->served, q->account, need))
+    if (!room_comes(s, r, q->account, need))
         request_fail_pages(s, r, q->account, need,
                            "reading %u tokens behind the session's %u in a fork of it", n,
                            session_count(r->session));
@@ -209,7 +210,7 @@ static bool choices_lane_plan(struct sched *s, struct request *r, uint32_t max,
     }
     /* Those before it have what it wants, and give it back. */
     if (!lane_is_first(l) ||
-        served_pages_come(&s->served, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
+        room_comes(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens)))
         return false;
     request_fail_pages(s, r, ret->seq->account, seq_wants(ret->seq, ret->n_tokens),
                        "reading %u more tokens", ret->n_tokens);

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "daemon/lanes.h"
 #include "daemon/reply.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 #include "daemon/texts.h"
 
@@ -145,7 +146,7 @@ static void fail_lane(struct sched *s, struct request *r, const struct embed *em
 
     if (e != -ENOSPC)
         request_fail_memory(s, r, e);
-    else if (!served_pages_come(&s->served, &r->client->account, need))
+    else if (!room_comes(s, r, &r->client->account, need))
         request_fail_pages(s, r, &r->client->account, need, "reading a text of %u tokens", n);
 }
 

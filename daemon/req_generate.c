@@ -31,6 +31,7 @@
 #include "daemon/logprobs.h"
 #include "daemon/lookup.h"
 #include "daemon/reply.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -467,12 +468,12 @@ static bool generate_plan(struct sched *s, struct request *r, uint32_t max, stru
     }
     /* An end and no error: what was said is whole, and more of it can be had once there is room. */
     if (seq_reserve(&session->seq, 1) < 0) {
-        if (served_pages_come(&s->served, session->seq.account, 1))
+        if (room_comes(s, r, session->seq.account, seq_wants(&session->seq, 1)))
             return false;
         if (!takes_page(session)) {
             if (served_lost(&s->served)) /* a page could not be copied */
                 request_fail_step(s, r, -EIO);
-            else
+            else if (!room_waits(s, r))
                 done(s, r, WIRE_REASON_POOL_FULL);
             return false;
         }

@@ -508,7 +508,7 @@ static void delete_fini(struct request *r)
 }
 
 const struct request_ops request_save = {
-    .name = "save", .start = save_start, .work = save_work, .fini = save_fini
+    .name = "save", .start = save_start, .work = save_work, .ids_only = true, .fini = save_fini
 };
 const struct request_ops request_restore = {
     .name = "restore",

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "daemon/reply.h"
+#include "daemon/room.h"
 #include "daemon/sched.h"
 
 #include <errno.h>
@@ -176,7 +177,7 @@ static bool reserve_window(struct sched *s, struct request *r, struct score *sc)
     if (seq_reserve(&sc->seq, n) == 0)
         return true;
     /* In vain for now: score_plan asks again. */
-    if (served_pages_come(&s->served, sc->seq.account, seq_wants(&sc->seq, n)))
+    if (room_comes(s, r, sc->seq.account, seq_wants(&sc->seq, n)))
         return false;
     request_fail_pages(s, r, sc->seq.account, seq_wants(&sc->seq, n),
                        "reading a window's next %u tokens", n);

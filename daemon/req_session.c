@@ -319,8 +319,8 @@ const struct request_ops request_close = {
     .name = "close", .start = close_start, .work = close_work, .undo = close_undo
 };
 const struct request_ops request_fork = {
-    .name = "fork", .start = fork_start, .work = fork_work, .fini = fork_fini
+    .name = "fork", .start = fork_start, .work = fork_work, .ids_only = true, .fini = fork_fini
 };
-const struct request_ops request_rewind = { .name = "rewind",
-                                            .start = rewind_start,
-                                            .work = rewind_work };
+const struct request_ops request_rewind = {
+    .name = "rewind", .start = rewind_start, .work = rewind_work, .ids_only = true
+};

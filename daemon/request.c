@@ -234,8 +234,10 @@ static void release_session(struct sched *s, struct request *r)
     r->reader = NULL;
     if (r->memory)
         memory_rest(r->memory);
-    if (r->session)
+    if (r->session) {
         r->session->busy = NULL;
+        r->session->rested_ns = clock_ns();
+    }
     r->session = NULL;
     r->memory = NULL;
 }
@@ -385,6 +387,32 @@ bool request_known_slice(struct sched *s, struct request *r, const uint32_t *ids
 
     *left -= k;
     return known && *left == 0;
+}
+
+bool request_away(const struct request *r)
+{
+    return r->memory && !r->ops->ids_only && r->memory->away.state != AWAY_HERE;
+}
+
+bool request_computes(const struct request *r)
+{
+    return (r->ops->plan || request_away(r)) && !r->lane && r->phase != REQUEST_LAST;
+}
+
+bool request_waits(const struct request *r)
+{
+    return request_computes(r) && !r->times.began_at;
+}
+
+bool request_back(struct request *r)
+{
+    if (!request_away(r))
+        return true;
+    if (!away_back(r->memory))
+        return false;
+    if (r->usage.prompt_tokens)
+        memory_account(r->memory, &r->usage);
+    return true;
 }
 
 struct request *request_whole(struct request *r)

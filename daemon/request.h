@@ -52,6 +52,7 @@ struct request_ops {
     /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
      * replies, another request) and did nothing. NULL: nothing to do. */
     bool (*work)(struct sched *s, struct request *r);
+    bool ids_only; /* it never fails for want of pages: those that are away stay away */
 
     /* In phase RUN, when its memory is not behind: the next run of at most max tokens, and no more
      * than memory_room; false: not now. decode: one token, goes first in every step. */
@@ -104,6 +105,7 @@ struct request {
     bool cancelled;  /* by the client, or expired; taken up between steps */
     bool expired;    /* its deadline has passed */
     bool in_prefill; /* a run of the current step reads for it */
+    bool was_away;   /* its session, when it began (daemon/away.h) */
     struct wire_usage usage;
     struct wire_rep last;        /* phase LAST */
     char text[REQUEST_TEXT_MAX]; /* of last, when it is an Error */
@@ -168,17 +170,16 @@ int request_watch_ms(const struct sched *s);
 /* The client's request that it is, or is a part of. */
 struct request *request_whole(struct request *r);
 
+/* The session's context has given its pages to others, and is not all back (daemon/away.h). */
+bool request_away(const struct request *r);
+/* It may be now: what was counted of it while it was away is counted again. False: it is not. */
+bool request_back(struct request *r);
+
 /* It uses the model, or will. Parts of another one don't count. */
-static inline bool request_computes(const struct request *r)
-{
-    return r->ops->plan && !r->lane && r->phase != REQUEST_LAST;
-}
+bool request_computes(const struct request *r);
 
 /* And had no part in a step yet. */
-static inline bool request_waits(const struct request *r)
-{
-    return request_computes(r) && !r->times.began_at;
-}
+bool request_waits(const struct request *r);
 
 /* Nobody waits for what it makes: cancelled, or its client is dead. */
 bool request_unwanted(const struct request *r);

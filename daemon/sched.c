@@ -363,7 +363,7 @@ static bool work(struct sched *s)
         if (worked) {
             TAILQ_REMOVE(&s->active, r, link);
             TAILQ_INSERT_TAIL(&s->active, r, link);
-            if (r->ops->work && !(s->idle.down && request_computes(r)))
+            if (r->ops->work && !(s->idle.down && request_computes(r)) && request_back(r))
                 any |= r->ops->work(s, r);
         }
         request_deliver(s, r);
@@ -433,8 +433,8 @@ static bool step(struct sched *s)
     if (!ran)
         pace_idle(&s->pace);
     /* Last: the step itself may have failed one that others waited for. */
-    any |= follow_woke(&s->follow) | s->lanes_woke;
-    s->lanes_woke = false;
+    any |= follow_woke(&s->follow) | s->lanes_woke | s->room_made;
+    s->lanes_woke = s->room_made = false;
     return any || ran;
 }
 

@@ -48,6 +48,7 @@ struct sched_serving {
 struct sched_totals {
     uint64_t requests, requests_failed, prompt_tokens, generated_tokens, steps, client_errors;
     uint64_t drafted_tokens, accepted_tokens;
+    uint64_t gave_way; /* sessions, their pages (daemon/room.h) */
 };
 
 struct sched {
@@ -96,6 +97,9 @@ struct sched {
     bool hurry;         /* an interactive request waits for what others compress with */
     bool hurried;       /* that was so in the last step */
     bool lanes_woke;    /* a request may go on that waits for its parts */
+    bool room_made;     /* or for pages (daemon/room.h) */
+    uint32_t n_paused;  /* answers that wait for pages, in the step that is made up */
+    bool stalled;       /* in the last one nobody did anything else */
     uint64_t deadline_ns; /* the first of all requests', or an earlier time; 0: none has any */
     bool stopping;
     uint64_t started_ns;

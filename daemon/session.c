@@ -102,7 +102,7 @@ void session_free(struct session *s)
 
 uint32_t session_len(const struct session *s)
 {
-    return s->memory.n_ids + s->has_pending;
+    return memory_len(&s->memory) + s->has_pending;
 }
 
 uint32_t session_count(const struct session *s)

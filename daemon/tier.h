@@ -126,6 +126,8 @@ void tier_leave(struct tier_user *u, bool keeps);
 struct tier_restore *tier_restore_begin(struct tier_user *u, const uint32_t *ids, uint32_t n);
 /* How many of ids such a restore would bring back, of an empty sequence; 0: none. */
 uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n);
+/* All that its memory holds would come back, but from the tree of beginnings. */
+bool tier_holds(const struct tier_user *u);
 /* -EAGAIN: call again after tier_pump. 0: it is done and gone; the memory holds all that came back,
  * *ret_shared ids of it from the tree or from host memory, the others from the disk. */
 int tier_restore_go(struct tier_restore *r, uint32_t *ret_shared);

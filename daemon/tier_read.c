@@ -321,6 +321,28 @@ uint32_t tier_known(struct tier_user *u, const uint32_t *ids, uint32_t n)
     return known;
 }
 
+bool tier_holds(const struct tier_user *u)
+{
+    uint32_t n = u->memory->n_ids;
+    struct memory empty = *u->memory;
+    struct seq none = *u->memory->seq;
+    struct tier_user of = *u;
+    struct tier_restore r = {
+        .line = { .tier = u->tier }, .user = &of, .ids = none.tokens, .n = n
+    };
+    bool all;
+
+    if (!u->tier || n == 0)
+        return false;
+    none.n_tokens = 0;
+    empty.seq = &none;
+    empty.ladder = (struct ladder){ 0 };
+    of.memory = &empty;
+    all = hash_all(&r) && longest(&r, n) == n;
+    free(r.before);
+    return all;
+}
+
 /* --- taking over ------------------------------------------------------------------------------ */
 
 /* Rungs above the first, from the keys that the first had: what thinning keeps follows from them

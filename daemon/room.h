@@ -1,0 +1,44 @@
+/* daemon/room.h - room for pages: who gives way when they are short.
+ *
+ * Sessions that nobody works on give their pages up to who has less than an even part of the pool,
+ * and come back when they are used next (daemon/away.h). In this order, of each kind the one that
+ * was not used for the longest first:
+ *
+ *     whose                                        what it holds is             for
+ *     an owner's with more than an even part       kept (memory or the store)   who stays within
+ * his a background one, his own or another's       kept                         interactive ones an
+ * owner's with more than an even part       computed again               who stays within his his
+ * own                                      kept                         what comes back
+ *
+ * So nobody loses an idle session to who has more than he, and without a store (--store none) a
+ * session that gave way is read again by the model. Sessions of several documents, and what was
+ * read behind hydrated segments, are no function of their ids: they stay.
+ *
+ * An answer that is being written keeps its pages. Where it finds no more, and is a background one
+ * or its owner has more than an even part, it waits while others compute, who end and give theirs
+ * back; alone it ends.
+ *
+ * Threads    the scheduler's, between steps.
+ */
+#ifndef DAEMON_ROOM_H
+#define DAEMON_ROOM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct pool_account;
+struct request;
+struct sched;
+
+/* There are n pages more for the request, in an account of its client's, and nobody has waited for
+ * them longer. */
+bool room_has(const struct sched *s, const struct request *r, const struct pool_account *a,
+              uint64_t n);
+/* Has sessions give way until there are. True: some did, and now there are. */
+bool room_make(struct sched *s, const struct request *r, const struct pool_account *a, uint64_t n);
+/* There are none now, but will be in a later step. */
+bool room_comes(struct sched *s, const struct request *r, const struct pool_account *a, uint64_t n);
+/* An answer that found no page: it is to wait. */
+bool room_waits(struct sched *s, const struct request *r);
+
+#endif
