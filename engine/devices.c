@@ -36,26 +36,35 @@ int devices_check(const char *name, struct why *why)
                    name, DEVICES_MAX);
 }
 
-static int find_cuda(const struct backend_ops **ret, struct why *why)
+int devices_place(const char *name, struct devices_place *ret, struct why *why)
 {
-    return plugin_find("libgistd-cuda.so",
-                       "build it with `make CUDA=1`, which needs nvcc, or use --device cpu", ret,
-                       why);
+    bool is_auto = strcmp(name, "auto") == 0;
+
+    *ret = (struct devices_place){ 0 };
+    if (strcmp(name, backend_cpu.name) == 0)
+        return 0;
+    if (strcmp(name, "cuda-shim") == 0) {
+        ret->library = "libgistd-cuda-shim.so";
+        ret->help = "it is for tests of the kernels, and `make shim` builds it";
+        return 0;
+    }
+    if (!is_auto && !is_cuda(name, &ret->device))
+        return devices_check(name, why);
+    ret->library = "libgistd-cuda.so";
+    ret->help = "build it with `make CUDA=1`, which needs nvcc, or use --device cpu";
+    ret->or_cpu = is_auto;
+    return 0;
 }
 
 int devices_library(const char *name, const struct backend_ops **ret, unsigned *ret_device,
                     struct why *why)
 {
+    struct devices_place place;
+    int r = devices_place(name, &place, why);
+
     *ret = &backend_cpu;
-    *ret_device = 0;
-    if (strcmp(name, backend_cpu.name) == 0)
-        return 0;
-    if (strcmp(name, "auto") == 0) {
-        (void)find_cuda(ret, why);
-        return 0;
-    }
-    if (strcmp(name, "cuda-shim") == 0)
-        return plugin_find("libgistd-cuda-shim.so",
-                           "it is for tests of the kernels, and `make shim` builds it", ret, why);
-    return is_cuda(name, ret_device) ? find_cuda(ret, why) : devices_check(name, why);
+    *ret_device = place.device;
+    if (r == 0 && place.library)
+        r = plugin_find(place.library, place.help, ret, why);
+    return place.or_cpu ? 0 : r;
 }

@@ -18,6 +18,15 @@
 /* One of those: 0, or -EINVAL and which there are. */
 int devices_check(const char *name, struct why *why);
 
+/* Where who computes on it is found. */
+struct devices_place {
+    const char *library; /* NULL: none is needed */
+    const char *help;    /* what brings it here */
+    unsigned device;
+    bool or_cpu; /* where it is missing */
+};
+int devices_place(const char *name, struct devices_place *ret, struct why *why);
+
 /* Who computes on it; whether the device itself is here is not asked. */
 int devices_library(const char *name, const struct backend_ops **ret, unsigned *ret_device,
                     struct why *why);

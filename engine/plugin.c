@@ -19,23 +19,30 @@ int plugin_check(const struct backend_ops *ops, struct why *why)
         ops->abi, ops->size, BACKEND_ABI, sizeof(*ops));
 }
 
-int plugin_load(const char *path, const struct backend_ops **ret, struct why *why)
+int plugin_load_entry(const char *path, const char *entry, const void **ret, struct why *why)
 {
-    const struct backend_ops *ops;
-    plugin_entry *entry;
+    const void *(*get)(void);
     void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL), *at;
-    int r;
 
     /* What dlerror says names the library that is missing, be it this one or one that it needs. */
     if (!lib)
         return why_set(why, -ELIBACC, "cannot load %s", dlerror());
-    at = dlsym(lib, PLUGIN_ENTRY);
-    memcpy(&entry, &at, sizeof(entry)); /* an object's address to a function's */
+    at = dlsym(lib, entry);
+    memcpy(&get, &at, sizeof(get)); /* an object's address to a function's */
     if (!at)
         return why_set(why, -ELIBBAD, "%s: found no function %s, expected a backend of gistd's",
-                       path, PLUGIN_ENTRY);
-    ops = entry();
-    r = plugin_check(ops, why);
+                       path, entry);
+    *ret = get();
+    return 0;
+}
+
+int plugin_load(const char *path, const struct backend_ops **ret, struct why *why)
+{
+    const void *ops;
+    int r = plugin_load_entry(path, PLUGIN_ENTRY, &ops, why);
+
+    if (r == 0)
+        r = plugin_check(ops, why);
     if (r == 0)
         *ret = ops;
     return r;
@@ -57,19 +64,37 @@ static int own_folder(char ret[PATH_MAX])
     return 0;
 }
 
-int plugin_find(const char *name, const char *help, const struct backend_ops **ret, struct why *why)
+/* Where the library lies. */
+static int find_path(const char *name, const char *help, char *ret, size_t cap, struct why *why)
 {
     static const char *const places[] = { "", "/../lib/gistd" };
-    char own[PATH_MAX], path[2 * PATH_MAX];
+    char own[PATH_MAX];
     int r = own_folder(own);
 
     if (r < 0)
         return why_set(why, r, "cannot tell where this program lies, and so not where %s is", name);
     for (unsigned i = 0; i < sizeof(places) / sizeof(*places); i++) {
-        (void)snprintf(path, sizeof(path), "%s%s/%s", own, places[i], name);
-        if (access(path, F_OK) == 0)
-            return plugin_load(path, ret, why);
+        (void)snprintf(ret, cap, "%s%s/%s", own, places[i], name);
+        if (access(ret, F_OK) == 0)
+            return 0;
     }
     return why_set(why, -ENOENT, "there is no %s in %.160s nor in %.160s/../lib/gistd: %s", name,
                    own, own, help);
+}
+
+int plugin_find_entry(const char *name, const char *entry, const char *help, const void **ret,
+                      struct why *why)
+{
+    char path[2 * PATH_MAX];
+    int r = find_path(name, help, path, sizeof(path), why);
+
+    return r < 0 ? r : plugin_load_entry(path, entry, ret, why);
+}
+
+int plugin_find(const char *name, const char *help, const struct backend_ops **ret, struct why *why)
+{
+    char path[2 * PATH_MAX];
+    int r = find_path(name, help, path, sizeof(path), why);
+
+    return r < 0 ? r : plugin_load(path, ret, why);
 }

@@ -27,6 +27,10 @@ typedef const struct backend_ops *plugin_entry(void);
 /* name: "libgistd-cuda.so". help: what brings the library here, a part of a sentence. */
 int plugin_find(const char *name, const char *help, const struct backend_ops **ret,
                 struct why *why);
+/* Another table of such a library, by its entry; whether it is of our version is not asked. */
+int plugin_find_entry(const char *name, const char *entry, const char *help, const void **ret,
+                      struct why *why);
+int plugin_load_entry(const char *path, const char *entry, const void **ret, struct why *why);
 /* By its path. */
 int plugin_load(const char *path, const struct backend_ops **ret, struct why *why);
 

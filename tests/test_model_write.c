@@ -38,7 +38,7 @@ static void train_open(struct trained *t, const char *name)
     snprintf(path, sizeof(path), "tests/data/tiny_%s.gguf", name);
     if (model_open(path, NULL, NULL, &t->model, &why) < 0)
         fail_msg("%s", why.text);
-    assert_int_equal(base_open(&t->base, t->model, GEMM_F32, 64), 0);
+    assert_int_equal(base_open(&t->base, NULL, t->model, TENSORS_F32, 64), 0);
     assert_int_equal(base_train(&t->base, &t->params), 0);
     for (uint32_t i = 0; i < t->params.n; i++)
         for (size_t k = 0; k < t->params.t[i].n; k++)
@@ -120,7 +120,7 @@ static void reads_back(void **state)
             fail_msg("%s: %s", models[i], why.text);
         assert_string_equal(m->digest, digest);
         assert_string_not_equal(m->digest, t.model->digest);
-        assert_int_equal(base_open(&b, m, GEMM_F32, 64), 0);
+        assert_int_equal(base_open(&b, NULL, m, TENSORS_F32, 64), 0);
         same_base(&b, &t.base);
         same_metadata(m, t.model);
         base_close(&b);

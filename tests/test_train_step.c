@@ -201,11 +201,11 @@ static void vec_open(struct vec *v, const char *file, bool checkpointing)
         rule.tie = safetensors_meta(v->s, "tie.gamma");
         rule.tie_gamma = rule.tie ? real(v, "tie.gamma") : 0;
     }
-    assert_int_equal(base_open(&v->base, v->model, GEMM_F32, 2 * v->n_tokens), 0);
+    assert_int_equal(base_open(&v->base, NULL, v->model, TENSORS_F32, 2 * v->n_tokens), 0);
     assert_int_equal(gists_open(&v->gist, &v->base, &shape), 0);
     if (safetensors_meta(v->s, "train-base")) {
         assert_int_equal(base_train(&v->base, &v->gist.params), 0);
-        assert_int_equal(base_open(&v->original, v->model, GEMM_F32, 2 * v->n_tokens), 0);
+        assert_int_equal(base_open(&v->original, NULL, v->model, TENSORS_F32, 2 * v->n_tokens), 0);
         rule.original = &v->original;
     }
     assert_int_equal(step_open(&v->gist, v->n_tokens, checkpointing, &rule, &v->step), 0);
@@ -356,7 +356,7 @@ static void one_run(struct vec *v, uint32_t run)
                                 v->carries + (size_t)sequence * v->n_tokens, number(v, key), 0,
                                 1.0f, &loss),
                      0);
-    gists_collect(&v->gist, step_gemm(v->step));
+    gists_collect(&v->gist);
     if (!near_within(loss.all, expected, 2e-5))
         fail_msg("run %u: loss %.7f, expected %.7f", run, loss.all, expected);
     snprintf(value, sizeof(value), "run.%u.grad.", run);
@@ -486,7 +486,7 @@ static void test_steps(void **state)
                                     v.carries + (size_t)i * v.n_tokens, number(&v, key), 0, 1.0f,
                                     &loss),
                          0);
-        gists_collect(&v.gist, step_gemm(v.step));
+        gists_collect(&v.gist);
         norm = optim_step(&v.gist.params, &rule, lr, i + 1);
         step_refresh(v.step);
         snprintf(key, sizeof(key), "step.%u.lr", i);

@@ -4,6 +4,7 @@
 #include "train/data/corpus.h"
 #include "train/eval.h"
 #include "train/file/model_write.h"
+#include "train/net/gemm.h"
 #include "train/progress.h"
 #include "train/ranks.h"
 #include "train/run_check.h"
@@ -26,6 +27,7 @@ struct run {
     const volatile sig_atomic_t *stop;
     struct ranks ranks;
     struct model *model;
+    struct tensors *on; /* what computes; NULL: the CPU */
     struct base base;
     struct base original; /* train-base: what the losses that ask the base model ask */
     struct gists gist;
@@ -127,7 +129,7 @@ static int open_data(struct run *r, struct why *why)
 }
 
 /* What the teacher says follows from these. */
-static uint64_t teacher_key(const struct run *r, enum gemm_type type)
+static uint64_t teacher_key(const struct run *r, enum tensors_type type)
 {
     const struct recipe *c = r->recipe;
     struct corpus_info info;
@@ -144,7 +146,7 @@ static uint64_t teacher_key(const struct run *r, enum gemm_type type)
     return XXH3_64bits(text, (size_t)n);
 }
 
-static int open_teacher(struct run *r, enum gemm_type type, struct why *why)
+static int open_teacher(struct run *r, enum tensors_type type, struct why *why)
 {
     const struct recipe *c = r->recipe;
 
@@ -167,15 +169,15 @@ static int open_net(struct run *r, struct why *why)
                               .ae_share = c->ae_share,
                               .seed = c->seed };
     bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
-    enum gemm_type type = bf16 ? GEMM_BF16 : GEMM_F32;
+    enum tensors_type type = bf16 ? TENSORS_BF16 : TENSORS_F32;
     int err = open_teacher(r, type, why);
 
     if (err < 0)
         return err;
     rule.teacher = r->teacher;
-    err = base_open(&r->base, r->model, type, 2 * c->sequence + 1);
+    err = base_open(&r->base, r->on, r->model, type, 2 * c->sequence + 1);
     if (err == 0 && c->train_base && (c->loss_tie || c->loss_distill > 0)) {
-        err = base_open(&r->original, r->model, type, 2 * c->sequence + 1);
+        err = base_open(&r->original, r->on, r->model, type, 2 * c->sequence + 1);
         rule.original = &r->original;
     }
     if (err == 0)
@@ -441,7 +443,7 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     err = learn(r, sums, why);
     if (err < 0)
         return err;
-    gists_collect(&r->gist, step_gemm(r->step));
+    gists_collect(&r->gist);
     for (uint32_t i = 0; i < r->gist.params.n; i++)
         ranks_sum(&r->ranks, r->gist.params.t[i].g, r->gist.params.t[i].n);
     ranks_sum_double(&r->ranks, sums, 5);

@@ -67,10 +67,11 @@ static int make_layouts(struct step *s)
 
 static int take_buffers(struct step *s)
 {
+    struct tensors *on = s->gist->b->on;
     size_t n = s->n_tokens, n_teacher = s->rule.distill > 0 ? n * s->rule.distill_top : 0;
 
     s->rows = calloc(n, sizeof(*s->rows));
-    s->dx = malloc((size_t)s->max_rows * s->gist->b->m->n_embd * sizeof(float));
+    s->dx = on->ops->alloc(on, (size_t)s->max_rows * s->gist->b->m->n_embd * sizeof(float));
     s->logp = malloc(n * sizeof(float));
     s->other = malloc(n * sizeof(float));
     if (!s->rows || !s->dx || !s->logp || !s->other)
@@ -111,11 +112,11 @@ int step_open(struct gists *g, uint32_t n_tokens, bool checkpointing, const stru
         r = net_open(g->b, s->max_rows, checkpointing, g->shape.method == ADAPTER_COARSE_REC,
                      &s->net);
     if (r == 0)
-        r = head_open(g->b, net_gemm(s->net), &s->head);
+        r = head_open(g->b, &s->head);
     if (r == 0)
         r = take_buffers(s);
     if (r == 0 && rule->ae > 0)
-        r = open_ae(s);
+        r = g->b->on->ops->host ? open_ae(s) : -ENOTSUP;
     if (r < 0) {
         step_close(s);
         return r;
@@ -139,17 +140,13 @@ void step_close(struct step *s)
     head_close(s->head);
     net_close(s->net);
     free(s->rows);
-    free(s->dx);
+    if (s->dx)
+        s->gist->b->on->ops->free(s->gist->b->on, s->dx);
     free(s->logp);
     free(s->other);
     free(s->teacher_ids);
     free(s->teacher_p);
     free(s);
-}
-
-struct gemm *step_gemm(struct step *s)
-{
-    return net_gemm(s->net);
 }
 
 size_t step_bytes(const struct step *s)
@@ -306,7 +303,8 @@ int step_learn(struct step *s, const uint32_t *ids, const uint8_t *carries, uint
     if (r < 0)
         return r;
     weigh_rows(s, n, scale);
-    memset(s->dx, 0, (size_t)l->n_rows * s->gist->b->m->n_embd * sizeof(float));
+    s->gist->b->on->ops->clear(s->gist->b->on, s->dx,
+                               (size_t)l->n_rows * s->gist->b->m->n_embd * sizeof(float));
     r = head_run(s->head, x, s->rows, n, s->rule.distill_top, NULL, s->dx, &loss);
     if (r == 0 && s->ae)
         r = learn_to_rebuild(s, l, ids, index, scale, ret);

@@ -6,7 +6,8 @@
  *
  * Threads    all of OpenMP's; one call at a time.
  * Ownership  borrows base and gist; owns net, head, layouts and buffers.
- * Errors     -ENOMEM, -EIO (train/net/gemm.h), -EINVAL (a shape that train/net/layout.h refuses).
+ * Errors     -ENOMEM, -EIO (engine/tensors.h), -EINVAL (a shape that train/net/layout.h refuses).
+ *            step_open: -ENOTSUP (ae, or coarse-rec, where the base is a device's).
  */
 #ifndef TRAIN_STEP_H
 #define TRAIN_STEP_H
@@ -71,7 +72,6 @@ int step_rebuild(struct step *s, uint32_t ratio, const uint32_t *ids, double *re
 /* After the optimiser's step. */
 void step_refresh(struct step *s);
 
-struct gemm *step_gemm(struct step *s);
 size_t step_bytes(const struct step *s);
 
 #endif

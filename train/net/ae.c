@@ -1,6 +1,8 @@
 #include "train/net/ae.h"
 
 #include "base/draw.h"
+#include "train/net/gemm.h"
+#include "train/net/tensors_cpu.h"
 #include "train/net/vec.h"
 
 #include <errno.h>
@@ -145,7 +147,7 @@ static bool take(void *ret_pointer, size_t rows, size_t cols, size_t size)
 static bool take_rows(struct ae *a)
 {
     const struct base *b = a->b;
-    size_t n = a->shape.max_tokens, f = sizeof(float), t = gemm_size(b->type), e = b->m->n_embd,
+    size_t n = a->shape.max_tokens, f = sizeof(float), t = tensors_size(b->type), e = b->m->n_embd,
            ff = b->m->n_ff;
     uint32_t most = 0;
 
@@ -165,7 +167,7 @@ static bool take_rows(struct ae *a)
 static bool take_slots(struct ae *a)
 {
     const struct base *b = a->b;
-    size_t least = UINT32_MAX, n, t = gemm_size(b->type);
+    size_t least = UINT32_MAX, n, t = tensors_size(b->type);
 
     for (uint32_t i = 0; i < a->shape.n_ratios; i++)
         least = a->shape.ratios[i] < least ? a->shape.ratios[i] : least;
@@ -187,7 +189,7 @@ static int add_params(struct ae *a)
         a->at[p] = optim_add(a->params, names[p], n, true);
         if (a->at[p] < 0)
             return a->at[p];
-        if (is_matrix(p) && !take(&a->typed[p], 1, n, gemm_size(a->b->type)))
+        if (is_matrix(p) && !take(&a->typed[p], 1, n, tensors_size(a->b->type)))
             return -ENOMEM;
     }
     return 0;
@@ -246,14 +248,15 @@ void ae_refresh(struct ae *a)
 
 /* --- products --------------------------------------------------------------------------------- */
 
-static struct gemm_mat typed(const struct ae *a, const void *p, size_t off, uint32_t ld, bool t)
+static struct tensors_mat typed(const struct ae *a, const void *p, size_t off, uint32_t ld, bool t)
 {
-    return (struct gemm_mat){ (const uint8_t *)p + off * gemm_size(a->b->type), ld, a->b->type, t };
+    return (struct tensors_mat){ (const uint8_t *)p + off * tensors_size(a->b->type), ld,
+                                 a->b->type, t };
 }
 
-static struct gemm_mat floats(const float *p, uint32_t ld)
+static struct tensors_mat floats(const float *p, uint32_t ld)
 {
-    return (struct gemm_mat){ p, ld, GEMM_F32, false };
+    return (struct tensors_mat){ p, ld, TENSORS_F32, false };
 }
 
 /* y (n, ld) = x W^T, x typed and as wide as W */
@@ -289,7 +292,7 @@ static void norm_rows(const struct ae *a, enum part p, uint32_t n, const float *
         float *y = a->dn + (size_t)i * n_embd;
 
         ret_r[i] = vec_norm(y, x + (size_t)i * n_embd, value(a, p), a->b->m->rms_eps, n_embd);
-        vec_put(a->b->type, (uint8_t *)ret_y + (size_t)i * n_embd * gemm_size(a->b->type), y,
+        vec_put(a->b->type, (uint8_t *)ret_y + (size_t)i * n_embd * tensors_size(a->b->type), y,
                 n_embd);
     }
 }
@@ -370,7 +373,7 @@ static void attend(const struct snippet *s)
                 vec_add_scaled(out + h * hd, p[t], key_of(s, a->qkv, a->slot, t, h / group, 1), hd);
         }
         vec_put(b->type,
-                (uint8_t *)a->att + ((size_t)s->j * s->r + i) * b->n_q * gemm_size(b->type), out,
+                (uint8_t *)a->att + ((size_t)s->j * s->r + i) * b->n_q * tensors_size(b->type), out,
                 b->n_q);
     }
 }
@@ -409,7 +412,7 @@ static void attend_back(const struct snippet *s)
 
             vec_get(b->type,
                     (const uint8_t *)a->datt +
-                        (((size_t)s->j * s->r + i) * b->n_q + h * hd) * gemm_size(b->type),
+                        (((size_t)s->j * s->r + i) * b->n_q + h * hd) * tensors_size(b->type),
                     dout, hd);
             attend_back_head(s, i, h, dout);
         }
@@ -449,7 +452,8 @@ static void load(const struct ae *a, const struct ae_job *job, uint32_t r)
     for (uint32_t layer = 0; layer < b->m->n_layer; layer++)
         for (uint32_t j = 0; j < job->n; j++)
             vec_put(b->type,
-                    (uint8_t *)a->g + ((size_t)j * a->n_slot + layer * pair) * gemm_size(b->type),
+                    (uint8_t *)a->g +
+                        ((size_t)j * a->n_slot + layer * pair) * tensors_size(b->type),
                     net_qkv(job->net, layer) + (size_t)job->l->gists[job->gists[j]].kv * b->n_qkv +
                         b->n_q,
                     pair);
@@ -494,7 +498,7 @@ static void decode(const struct ae *a, struct gemm *g, uint32_t n, uint32_t r)
         size_t at = (size_t)i * n_ff;
 
         vec_swiglu(a->dff32 + at, a->gate + at, a->up + at, n_ff);
-        vec_put(b->type, (uint8_t *)a->ff + at * gemm_size(b->type), a->dff32 + at, n_ff);
+        vec_put(b->type, (uint8_t *)a->ff + at * tensors_size(b->type), a->dff32 + at, n_ff);
     }
     forward(a, g, DOWN, rows, a->ff, a->h2, n_embd, true);
 }
@@ -586,7 +590,7 @@ int ae_run(struct ae *a, struct head *h, const struct ae_job *job, float *dkv, d
            uint32_t *ret_right)
 {
     uint32_t r = job->l->shape.ratio, rows = job->n * r;
-    struct gemm *g = net_gemm(job->net);
+    struct gemm *g = tensors_cpu_gemm(a->b->on);
     struct head_loss loss;
     int err;
 

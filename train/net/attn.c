@@ -1,5 +1,6 @@
 #include "train/net/attn.h"
 
+#include "train/net/gemm.h"
 #include "train/net/vec.h"
 
 #include <errno.h>
@@ -21,8 +22,9 @@ struct lane {
 };
 
 struct attn {
-    const struct base *b;
-    uint32_t n_lanes, n_keys; /* that lanes have room for */
+    struct tensors_heads heads;
+    const struct tensors_heads *b; /* these */
+    uint32_t n_lanes, n_keys;      /* that lanes have room for */
     struct lane *lanes;
     float *dkv; /* per segment and KV head: (K, hd) of k, then of v */
     size_t dkv_len;
@@ -31,9 +33,9 @@ struct attn {
 
 struct task {
     struct attn *a;
-    const struct layout *l;
-    const struct layout_stage *stage;
-    const struct layout_segment *g;
+    const struct sight *l;
+    uint32_t first_segment, end_segment;
+    const struct sight_segment *g;
     struct lane *lane;
     uint32_t head; /* KV head */
     uint32_t n_keys;
@@ -49,9 +51,14 @@ struct block {
     uint32_t row, n, n_keys;
 };
 
-static uint32_t group(const struct base *b)
+static uint32_t group(const struct tensors_heads *b)
 {
-    return b->m->n_head / b->m->n_head_kv;
+    return b->n_head / b->n_head_kv;
+}
+
+static const float *angle(const struct tensors_heads *b, uint32_t pos)
+{
+    return b->angles + (size_t)pos * b->head_dim;
 }
 
 /* --- scratch ---------------------------------------------------------------------------------- */
@@ -84,25 +91,25 @@ static void *bytes(size_t n, size_t size)
     return aligned_alloc(ALIGN, (n * size + ALIGN - 1) / ALIGN * ALIGN);
 }
 
-static bool lane_open(struct lane *w, const struct base *b)
+static bool lane_open(struct lane *w, const struct tensors_heads *b)
 {
-    size_t n = (size_t)group(b) * BLOCK * b->m->head_dim;
+    size_t n = (size_t)group(b) * BLOCK * b->head_dim;
 
-    w->q = bytes(n, gemm_size(b->type));
-    w->o = bytes(n, gemm_size(b->type));
+    w->q = bytes(n, tensors_size(b->type));
+    w->o = bytes(n, tensors_size(b->type));
     w->x = bytes(n, sizeof(float));
     w->y = bytes(n, sizeof(float));
-    w->row = bytes(b->m->head_dim, sizeof(float));
+    w->row = bytes(b->head_dim, sizeof(float));
     return w->q && w->o && w->x && w->y && w->row && gemm_open(&w->gemm) == 0;
 }
 
-static bool lane_keys(struct lane *w, const struct base *b, size_t n_keys)
+static bool lane_keys(struct lane *w, const struct tensors_heads *b, size_t n_keys)
 {
-    size_t n = (size_t)group(b) * BLOCK * n_keys, size = gemm_size(b->type);
+    size_t n = (size_t)group(b) * BLOCK * n_keys, size = tensors_size(b->type);
 
     lane_free_keys(w);
-    w->k = bytes(n_keys * b->m->head_dim, size);
-    w->v = bytes(n_keys * b->m->head_dim, size);
+    w->k = bytes(n_keys * b->head_dim, size);
+    w->v = bytes(n_keys * b->head_dim, size);
     w->p = bytes(n, size);
     w->ds = bytes(n, size);
     w->s = bytes(n, sizeof(float));
@@ -110,19 +117,20 @@ static bool lane_keys(struct lane *w, const struct base *b, size_t n_keys)
     return w->k && w->v && w->p && w->ds && w->s && w->dp;
 }
 
-int attn_open(const struct base *b, struct attn **ret)
+int attn_open(const struct tensors_heads *heads, struct attn **ret)
 {
     struct attn *a = calloc(1, sizeof(*a));
     bool ok = true;
 
     if (!a)
         return -ENOMEM;
-    a->b = b;
+    a->heads = *heads;
+    a->b = &a->heads;
     a->n_lanes = (uint32_t)omp_get_max_threads();
     a->lanes = calloc(a->n_lanes, sizeof(*a->lanes));
     /* Inside a parallel region, so that a lane's products use its own thread only. */
 #pragma omp parallel num_threads(a->n_lanes) reduction(&& : ok)
-    ok = a->lanes && lane_open(&a->lanes[omp_get_thread_num()], b);
+    ok = a->lanes && lane_open(&a->lanes[omp_get_thread_num()], a->b);
     if (!ok) {
         attn_close(a);
         return -ENOMEM;
@@ -150,12 +158,7 @@ int attn_error(const struct attn *a)
     return a->err;
 }
 
-static uint32_t keys_of(const struct layout_segment *g)
-{
-    return g->n_memory + g->n_raw + g->n_gists;
-}
-
-static int make_room(struct attn *a, const struct layout *l, bool back)
+static int make_room(struct attn *a, const struct sight *l, bool back)
 {
     size_t all = 0;
 
@@ -167,7 +170,7 @@ static int make_room(struct attn *a, const struct layout *l, bool back)
         a->n_keys = l->max_keys;
     }
     for (uint32_t i = 0; back && i < l->n_segments; i++)
-        all += (size_t)keys_of(&l->segments[i]) * 2 * a->b->n_kv;
+        all += (size_t)sight_n_keys(&l->segments[i]) * 2 * a->b->n_kv;
     if (all > a->dkv_len) {
         free(a->dkv);
         a->dkv = bytes(all, sizeof(float));
@@ -181,30 +184,30 @@ static int make_room(struct attn *a, const struct layout *l, bool back)
 /* --- one segment, one KV head ----------------------------------------------------------------- */
 
 /* Key i of the task: the row it comes from and the position it stands at. */
-static struct layout_memory key_at(const struct task *t, uint32_t i)
+static struct sight_key key_at(const struct task *t, uint32_t i)
 {
-    const struct layout_segment *g = t->g;
+    const struct sight_segment *g = t->g;
     uint32_t row;
 
     if (i < g->n_memory)
         return t->l->memory[i];
     i -= g->n_memory;
     row = i < g->n_raw ? g->raw + i : g->gist + i - g->n_raw;
-    return (struct layout_memory){ row, t->l->rows[row].pos };
+    return (struct sight_key){ row, t->l->rows[row].pos };
 }
 
 static void load_keys(const struct task *t)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim;
-    size_t row_bytes = hd * gemm_size(b->type);
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim;
+    size_t row_bytes = hd * tensors_size(b->type);
 
     for (uint32_t i = 0; i < t->n_keys; i++) {
-        struct layout_memory key = key_at(t, i);
+        struct sight_key key = key_at(t, i);
         const float *k = t->qkv + (size_t)key.row * b->n_qkv + b->n_q + t->head * hd;
 
         memcpy(t->lane->row, k, hd * sizeof(float));
-        vec_rotate(t->lane->row, base_angle(b, key.pos), hd, false);
+        vec_rotate(t->lane->row, angle(b, key.pos), hd, false);
         vec_put(b->type, (uint8_t *)t->lane->k + i * row_bytes, t->lane->row, hd);
         vec_put(b->type, (uint8_t *)t->lane->v + i * row_bytes, k + b->n_kv, hd);
     }
@@ -212,8 +215,8 @@ static void load_keys(const struct task *t)
 
 static void load_queries(const struct task *t, const struct block *k)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim, n = group(b);
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim, n = group(b);
     float scale = 1.0f / sqrtf((float)hd);
 
     for (uint32_t h = 0; h < n; h++)
@@ -222,49 +225,49 @@ static void load_queries(const struct task *t, const struct block *k)
 
             memcpy(t->lane->row, t->qkv + (size_t)row * b->n_qkv + (t->head * n + h) * hd,
                    hd * sizeof(float));
-            vec_rotate(t->lane->row, base_angle(b, t->l->rows[row].pos), hd, false);
+            vec_rotate(t->lane->row, angle(b, t->l->rows[row].pos), hd, false);
             vec_scale(t->lane->row, scale, hd);
             vec_put(b->type,
-                    (uint8_t *)t->lane->q + ((size_t)h * k->n + i) * hd * gemm_size(b->type),
+                    (uint8_t *)t->lane->q + ((size_t)h * k->n + i) * hd * tensors_size(b->type),
                     t->lane->row, hd);
         }
 }
 
-static struct gemm_mat typed(const struct task *t, const void *p, uint32_t ld, bool transposed)
+static struct tensors_mat typed(const struct task *t, const void *p, uint32_t ld, bool transposed)
 {
-    return (struct gemm_mat){ p, ld, t->a->b->type, transposed };
+    return (struct tensors_mat){ p, ld, t->a->b->type, transposed };
 }
 
-static struct gemm_mat floats(const float *p, uint32_t ld)
+static struct tensors_mat floats(const float *p, uint32_t ld)
 {
-    return (struct gemm_mat){ p, ld, GEMM_F32, false };
+    return (struct tensors_mat){ p, ld, TENSORS_F32, false };
 }
 
 /* s = q k^T */
 static void scores(const struct task *t, const struct block *k)
 {
-    uint32_t hd = t->a->b->m->head_dim;
+    uint32_t hd = t->a->b->head_dim;
 
     gemm_run(t->lane->gemm, group(t->a->b) * k->n, k->n_keys, hd, typed(t, t->lane->q, hd, false),
              typed(t, t->lane->k, hd, true), floats(t->lane->s, k->n_keys), false);
 }
 
 /* The two spans of keys that a row sees. */
-struct sight {
+struct spans {
     uint32_t end, from, to;
 };
 
-static struct sight sight_of(const struct task *t, uint32_t row)
+static struct spans spans_of(const struct task *t, uint32_t row)
 {
-    const struct layout_row *r = &t->l->rows[row];
+    const struct sight_row *r = &t->l->rows[row];
     uint32_t gists = t->g->n_memory + t->g->n_raw;
 
-    return (struct sight){ t->g->n_memory + r->raw_end, gists + r->gist_first,
+    return (struct spans){ t->g->n_memory + r->raw_end, gists + r->gist_first,
                            gists + r->gist_end };
 }
 
 /* What is not seen becomes zero. */
-static void blind(float *s, const struct sight *v, uint32_t n)
+static void blind(float *s, const struct spans *v, uint32_t n)
 {
     uint32_t from = v->from < n ? v->from : n;
 
@@ -276,7 +279,7 @@ static void blind(float *s, const struct sight *v, uint32_t n)
     memset(s + v->to, 0, (n - v->to) * sizeof(*s));
 }
 
-static float softmax(float *s, const struct sight *v, uint32_t n)
+static float softmax(float *s, const struct spans *v, uint32_t n)
 {
     float max = vec_max(s, v->end), sum;
 
@@ -295,21 +298,21 @@ static float softmax(float *s, const struct sight *v, uint32_t n)
 
 static size_t lse_at(const struct task *t, uint32_t row, uint32_t h)
 {
-    return (size_t)row * t->a->b->m->n_head + t->head * group(t->a->b) + h;
+    return (size_t)row * t->a->b->n_head + t->head * group(t->a->b) + h;
 }
 
 /* Where a row's output of query head h of the group lies. */
 static size_t out_at(const struct task *t, uint32_t row, uint32_t h)
 {
-    const struct base *b = t->a->b;
+    const struct tensors_heads *b = t->a->b;
 
-    return ((size_t)row * b->n_q + (t->head * group(b) + h) * b->m->head_dim) * gemm_size(b->type);
+    return ((size_t)row * b->n_q + (t->head * group(b) + h) * b->head_dim) * tensors_size(b->type);
 }
 
 static void forward_block(const struct task *t, const struct block *k)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim, n = group(b), n_keys = k->n_keys;
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim, n = group(b), n_keys = k->n_keys;
     struct lane *w = t->lane;
 
     load_queries(t, k);
@@ -317,7 +320,7 @@ static void forward_block(const struct task *t, const struct block *k)
     for (uint32_t h = 0; h < n; h++)
         for (uint32_t i = 0; i < k->n; i++) {
             size_t at = (size_t)h * k->n + i;
-            struct sight v = sight_of(t, k->row + i);
+            struct spans v = spans_of(t, k->row + i);
 
             t->lse[lse_at(t, k->row + i, h)] = softmax(w->s + at * n_keys, &v, n_keys);
         }
@@ -333,15 +336,15 @@ static void forward_block(const struct task *t, const struct block *k)
 /* Probabilities again, and from dp the derivative by the scores. */
 static void back_rows(const struct task *t, const struct block *k)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim, n_keys = k->n_keys;
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim, n_keys = k->n_keys;
     struct lane *w = t->lane;
 
     for (uint32_t h = 0; h < group(b); h++)
         for (uint32_t i = 0; i < k->n; i++) {
             size_t at = (size_t)h * k->n + i;
             float *s = w->s + at * n_keys, lse = t->lse[lse_at(t, k->row + i, h)];
-            struct sight v = sight_of(t, k->row + i);
+            struct spans v = spans_of(t, k->row + i);
 
             vec_exp(s, lse, v.end);
             if (v.from < v.to)
@@ -354,8 +357,8 @@ static void back_rows(const struct task *t, const struct block *k)
 
 static void load_dout(const struct task *t, const struct block *k)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim, size = (uint32_t)gemm_size(b->type);
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim, size = (uint32_t)tensors_size(b->type);
 
     for (uint32_t h = 0; h < group(b); h++)
         for (uint32_t i = 0; i < k->n; i++)
@@ -366,15 +369,15 @@ static void load_dout(const struct task *t, const struct block *k)
 
 static void store_dq(const struct task *t, const struct block *k)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim, n = group(b);
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim, n = group(b);
     float scale = 1.0f / sqrtf((float)hd);
 
     for (uint32_t h = 0; h < n; h++)
         for (uint32_t i = 0; i < k->n; i++) {
             float *dq = t->lane->y + ((size_t)h * k->n + i) * hd;
 
-            vec_rotate(dq, base_angle(b, t->l->rows[k->row + i].pos), hd, true);
+            vec_rotate(dq, angle(b, t->l->rows[k->row + i].pos), hd, true);
             vec_scale(dq, scale, hd);
             memcpy(t->dqkv + (size_t)(k->row + i) * b->n_qkv + (t->head * n + h) * hd, dq,
                    hd * sizeof(float));
@@ -383,8 +386,8 @@ static void store_dq(const struct task *t, const struct block *k)
 
 static void back_block(const struct task *t, const struct block *k)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim, n = group(b) * k->n, n_keys = k->n_keys;
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim, n = group(b) * k->n, n_keys = k->n_keys;
     struct lane *w = t->lane;
 
     load_queries(t, k);
@@ -408,7 +411,7 @@ static void back_block(const struct task *t, const struct block *k)
 static void each_block(const struct task *t, uint32_t first,
                        void (*fn)(const struct task *, const struct block *))
 {
-    const struct layout_segment *g = t->g;
+    const struct sight_segment *g = t->g;
 
     for (uint32_t i = g->raw < first ? g->n_raw : 0; i < g->n_raw; i += BLOCK) {
         struct block k = { g->raw + i, g->n_raw - i < BLOCK ? g->n_raw - i : BLOCK, 0 };
@@ -427,19 +430,30 @@ static void each_block(const struct task *t, uint32_t first,
 
 static void each_task(const struct task *all, void (*fn)(struct task *))
 {
-    uint32_t n_heads = all->a->b->m->n_head_kv;
-    uint32_t n = (all->stage->end_segment - all->stage->first_segment) * n_heads;
+    uint32_t n_heads = all->a->b->n_head_kv;
+    uint32_t n = (all->end_segment - all->first_segment) * n_heads;
 
 #pragma omp parallel for schedule(dynamic, 1)
     for (uint32_t i = 0; i < n; i++) {
         struct task t = *all;
 
         t.lane = &t.a->lanes[omp_get_thread_num()];
-        t.g = &t.l->segments[t.stage->end_segment - 1 - i / n_heads]; /* the longest first */
+        t.g = &t.l->segments[t.end_segment - 1 - i / n_heads]; /* the longest first */
         t.head = i % n_heads;
-        t.n_keys = keys_of(t.g);
+        t.n_keys = sight_n_keys(t.g);
         fn(&t);
     }
+}
+
+static struct task task_of(struct attn *a, const struct sight *l, const struct tensors_attend *p)
+{
+    return (struct task){ .a = a,
+                          .l = l,
+                          .first_segment = p->first_segment,
+                          .end_segment = p->end_segment,
+                          .qkv = p->qkv,
+                          .out = p->out,
+                          .lse = p->lse };
 }
 
 static void forward_task(struct task *t)
@@ -448,10 +462,9 @@ static void forward_task(struct task *t)
     each_block(t, 0, forward_block);
 }
 
-int attn_forward(struct attn *a, const struct layout *l, const struct layout_stage *stage,
-                 const float *qkv, void *out, float *lse)
+int attn_forward(struct attn *a, const struct sight *l, const struct tensors_attend *p)
 {
-    struct task t = { .a = a, .l = l, .stage = stage, .qkv = qkv, .out = out, .lse = lse };
+    struct task t = task_of(a, l, p);
     int r = make_room(a, l, false);
 
     if (r == 0)
@@ -462,17 +475,17 @@ int attn_forward(struct attn *a, const struct layout *l, const struct layout_sta
 /* The task's derivatives by keys and values stand behind those of earlier segments and heads. */
 static float *dkv_of(const struct task *t)
 {
-    const struct base *b = t->a->b;
+    const struct tensors_heads *b = t->a->b;
     size_t at = 0;
 
-    for (const struct layout_segment *g = t->l->segments; g < t->g; g++)
-        at += (size_t)keys_of(g) * 2 * b->n_kv;
-    return t->a->dkv + at + (size_t)t->head * t->n_keys * 2 * b->m->head_dim;
+    for (const struct sight_segment *g = t->l->segments; g < t->g; g++)
+        at += (size_t)sight_n_keys(g) * 2 * b->n_kv;
+    return t->a->dkv + at + (size_t)t->head * t->n_keys * 2 * b->head_dim;
 }
 
 static void back_task(struct task *t)
 {
-    size_t n = (size_t)t->n_keys * t->a->b->m->head_dim;
+    size_t n = (size_t)t->n_keys * t->a->b->head_dim;
 
     t->dk = dkv_of(t);
     t->dv = t->dk + n;
@@ -484,43 +497,37 @@ static void back_task(struct task *t)
 /* A row's key stands in its own segment and in the memory of all later ones. */
 static void gather_back(struct task *t)
 {
-    const struct base *b = t->a->b;
-    uint32_t hd = b->m->head_dim;
+    const struct tensors_heads *b = t->a->b;
+    uint32_t hd = b->head_dim;
 
-    for (uint32_t i = t->stage->first_segment; i < t->stage->end_segment; i++) {
+    for (uint32_t i = t->first_segment; i < t->end_segment; i++) {
         t->g = &t->l->segments[i];
-        t->n_keys = keys_of(t->g);
+        t->n_keys = sight_n_keys(t->g);
         t->dk = dkv_of(t);
         t->dv = t->dk + (size_t)t->n_keys * hd;
         for (uint32_t j = 0; j < t->n_keys; j++) {
-            struct layout_memory key = key_at(t, j);
+            struct sight_key key = key_at(t, j);
             float *to = t->dqkv + (size_t)key.row * b->n_qkv + b->n_q + t->head * hd;
 
-            vec_rotate(t->dk + (size_t)j * hd, base_angle(b, key.pos), hd, true);
+            vec_rotate(t->dk + (size_t)j * hd, angle(b, key.pos), hd, true);
             vec_add(to, t->dk + (size_t)j * hd, hd);
             vec_add(to + b->n_kv, t->dv + (size_t)j * hd, hd);
         }
     }
 }
 
-int attn_back(struct attn *a, const struct layout *l, const struct layout_stage *stage,
-              const float *qkv, const void *out, const float *lse, const void *dout, float *dqkv)
+int attn_back(struct attn *a, const struct sight *l, const struct tensors_attend_back *p)
 {
-    struct task t = { .a = a,
-                      .l = l,
-                      .stage = stage,
-                      .qkv = qkv,
-                      .out = (void *)out,
-                      .lse = (float *)lse,
-                      .dout = dout,
-                      .dqkv = dqkv };
+    struct task t = task_of(a, l, &p->of);
     int r = make_room(a, l, true);
 
     if (r < 0)
         return r;
+    t.dout = p->dout;
+    t.dqkv = p->dqkv;
     each_task(&t, back_task);
 #pragma omp parallel for schedule(dynamic, 1)
-    for (uint32_t h = 0; h < a->b->m->n_head_kv; h++) {
+    for (uint32_t h = 0; h < a->b->n_head_kv; h++) {
         struct task own = t;
 
         own.head = h;

@@ -1,6 +1,7 @@
 #include "train/net/base.h"
 
 #include "engine/file/tile.h"
+#include "train/net/tensors_cpu.h"
 #include "train/net/vec.h"
 
 #include <errno.h>
@@ -47,18 +48,14 @@ const char *base_matrix_name(enum base_matrix w)
     return names[w];
 }
 
-static void put_values(const struct base *b, const float *values, size_t n_rows, size_t n_cols,
-                       void *ret)
+static void put_values(const struct base *b, const float *values, size_t n, void *ret)
 {
-#pragma omp parallel for schedule(static)
-    for (size_t r = 0; r < n_rows; r++)
-        vec_put(b->type, (uint8_t *)ret + r * n_cols * gemm_size(b->type), values + r * n_cols,
-                n_cols);
+    b->on->ops->narrow(b->on, b->type, ret, values, n);
 }
 
 void base_put(const struct base *b, enum base_matrix w, const float *values, void *ret)
 {
-    put_values(b, values, base_n_out(b, w), base_n_in(b, w), ret);
+    put_values(b, values, base_len(b, w), ret);
 }
 
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row)
@@ -99,14 +96,36 @@ void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float
             base_weight(all[i], ret + (size_t)row * base_n_in(b, w));
 }
 
-static void *new_matrix(const struct base *b, size_t n_rows, size_t n_cols)
+void base_values_on(const struct base *b, uint32_t layer, enum base_matrix w, float *ret)
 {
-    return aligned_alloc(ALIGN, (n_rows * n_cols * gemm_size(b->type) + ALIGN - 1) / ALIGN * ALIGN);
+    if (b->on->ops->host)
+        base_values(b, layer, w, ret);
+    else
+        b->on->ops->widen(b->on, b->type, ret, b->layers[layer].w[w], base_len(b, w));
+}
+
+static void *new_bytes(size_t n)
+{
+    return aligned_alloc(ALIGN, (n + ALIGN - 1) / ALIGN * ALIGN);
+}
+
+/* What the host made (NULL: it could not) goes where it is computed with. */
+static void *settle(const struct base *b, void *made, size_t n)
+{
+    void *p = made;
+
+    if (b->on->ops->host || !made)
+        return made;
+    p = b->on->ops->alloc(b->on, n);
+    if (p)
+        b->on->ops->put(b->on, p, made, n);
+    free(made);
+    return p;
 }
 
 static bool put_rows(const struct base *b, const struct model_tensor *w, uint8_t *to)
 {
-    size_t row_bytes = w->n_cols * gemm_size(b->type);
+    size_t row_bytes = w->n_cols * tensors_size(b->type);
     bool ok = true;
 
 #pragma omp parallel reduction(&& : ok)
@@ -129,98 +148,169 @@ static bool put_rows(const struct base *b, const struct model_tensor *w, uint8_t
 /* Up to three weights one below the other; NULL: no memory. */
 static void *stack(const struct base *b, const struct model_tensor *const *w, uint32_t n)
 {
-    size_t n_rows = 0, at = 0;
+    size_t n_rows = 0, at = 0, len;
     uint8_t *ret;
 
     for (uint32_t i = 0; i < n; i++)
         n_rows += w[i]->n_rows;
-    ret = new_matrix(b, n_rows, w[0]->n_cols);
+    len = n_rows * w[0]->n_cols * tensors_size(b->type);
+    ret = new_bytes(len);
     for (uint32_t i = 0; ret && i < n; i++) {
         if (!put_rows(b, w[i], ret + at)) {
             free(ret);
             return NULL;
         }
-        at += w[i]->n_rows * w[i]->n_cols * gemm_size(b->type);
+        at += w[i]->n_rows * w[i]->n_cols * tensors_size(b->type);
     }
-    return ret;
+    return settle(b, ret, len);
 }
 
-/* bias: room for it. */
-static int take_layer(struct base *b, const struct model_layer *from, float *bias,
-                      struct base_layer *to)
+static int take_layer(struct base *b, const struct model_layer *from, struct base_layer *to)
 {
     const struct model_tensor *w[ADAPTER_PROJECTION__N];
 
     list_weights(from, w);
-    to->attn_norm = from->attn_norm;
-    to->ffn_norm = from->ffn_norm;
     to->w[BASE_QKV] = stack(b, &w[ADAPTER_Q], 3);
     to->w[BASE_O] = stack(b, &w[ADAPTER_O], 1);
     to->w[BASE_GATE_UP] = stack(b, &w[ADAPTER_GATE], 2);
     to->w[BASE_DOWN] = stack(b, &w[ADAPTER_DOWN], 1);
-    if (from->bq) {
-        memcpy(bias, from->bq, b->n_q * sizeof(float));
-        memcpy(bias + b->n_q, from->bk, b->n_kv * sizeof(float));
-        memcpy(bias + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
-        to->bias = bias;
-    }
     for (enum base_matrix i = 0; i < BASE_MATRIX__N; i++)
         if (!to->w[i])
             return -ENOMEM;
     return 0;
 }
 
-static void fill_angles(struct base *b)
+/* Of a layer: norms, biases if it has any. */
+static size_t vectors_len(const struct base *b)
+{
+    return 2 * (size_t)b->m->n_embd + b->n_qkv;
+}
+
+static void copy_vectors(const struct base *b, const struct model_layer *from, float *to)
+{
+    size_t n_embd = b->m->n_embd;
+
+    memcpy(to, from->attn_norm, n_embd * sizeof(float));
+    memcpy(to + n_embd, from->ffn_norm, n_embd * sizeof(float));
+    to += 2 * n_embd;
+    if (!from->bq) {
+        memset(to, 0, b->n_qkv * sizeof(float));
+        return;
+    }
+    memcpy(to, from->bq, b->n_q * sizeof(float));
+    memcpy(to + b->n_q, from->bk, b->n_kv * sizeof(float));
+    memcpy(to + b->n_q + b->n_kv, from->bv, b->n_kv * sizeof(float));
+}
+
+static int take_vectors(struct base *b)
+{
+    const struct model *m = b->m;
+    size_t each = vectors_len(b), n = m->n_layer * each + m->n_embd;
+    float *v = new_bytes(n * sizeof(*v));
+
+    for (uint32_t i = 0; v && i < m->n_layer; i++)
+        copy_vectors(b, &m->layers[i], v + i * each);
+    if (v)
+        memcpy(v + m->n_layer * each, m->output_norm, m->n_embd * sizeof(*v));
+    v = b->own_vectors = settle(b, v, n * sizeof(*v));
+    if (!v)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < m->n_layer; i++) {
+        b->layers[i].attn_norm = v + i * each;
+        b->layers[i].ffn_norm = v + i * each + m->n_embd;
+        if (m->layers[i].bq)
+            b->layers[i].bias = v + i * each + 2 * (size_t)m->n_embd;
+    }
+    b->output_norm = v + m->n_layer * each;
+    return 0;
+}
+
+static int take_embd(struct base *b)
+{
+    size_t n = (size_t)b->m->n_vocab * b->m->n_embd * sizeof(float);
+    float *e = new_bytes(n);
+
+    if (e)
+        base_weight(&b->m->embd, e);
+    b->embd = b->own_embd = settle(b, e, n);
+    return b->embd ? 0 : -ENOMEM;
+}
+
+static int take_angles(struct base *b)
 {
     uint32_t half = b->m->head_dim / 2;
+    size_t n = (size_t)b->max_pos * b->m->head_dim * sizeof(float);
+    float *angles = new_bytes(n);
 
-    for (uint32_t pos = 0; pos < b->max_pos; pos++)
+    for (uint32_t pos = 0; angles && pos < b->max_pos; pos++)
         for (uint32_t i = 0; i < half; i++) {
             double a = (double)pos * b->m->rope_freq[i];
 
-            b->angles[(size_t)pos * 2 * half + i] = (float)cos(a);
-            b->angles[(size_t)pos * 2 * half + half + i] = (float)sin(a);
+            angles[(size_t)pos * 2 * half + i] = (float)cos(a);
+            angles[(size_t)pos * 2 * half + half + i] = (float)sin(a);
         }
+    b->angles = settle(b, angles, n);
+    return b->angles ? 0 : -ENOMEM;
 }
 
-int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32_t max_pos)
+static int take_all(struct base *b)
 {
+    const struct model *m = b->m;
     const struct model_tensor *output[] = { &m->output };
+    int r;
+
+    b->layers = calloc(m->n_layer, sizeof(*b->layers));
+    if (!b->layers)
+        return -ENOMEM;
+    b->output = stack(b, output, 1);
+    r = b->output ? take_vectors(b) : -ENOMEM;
+    if (r == 0)
+        r = take_embd(b);
+    if (r == 0)
+        r = take_angles(b);
+    for (uint32_t i = 0; r == 0 && i < m->n_layer; i++)
+        r = take_layer(b, &m->layers[i], &b->layers[i]);
+    return r == 0 ? b->on->ops->error(b->on) : r;
+}
+
+int base_open(struct base *b, struct tensors *on, const struct model *m, enum tensors_type type,
+              uint32_t max_pos)
+{
     int r = 0;
 
-    *b = (struct base){ .m = m, .type = type, .max_pos = max_pos };
+    *b = (struct base){ .m = m, .on = on, .type = type, .max_pos = max_pos };
     b->n_q = m->n_head * m->head_dim;
     b->n_kv = m->n_head_kv * m->head_dim;
     b->n_qkv = b->n_q + 2 * b->n_kv;
-    b->layers = calloc(m->n_layer, sizeof(*b->layers));
-    b->embd = b->own_embd = malloc((size_t)m->n_vocab * m->n_embd * sizeof(float));
-    b->own_biases = malloc((size_t)m->n_layer * b->n_qkv * sizeof(float));
-    b->output_norm = m->output_norm;
-    b->output = stack(b, output, 1);
-    b->angles = malloc((size_t)max_pos * m->head_dim * sizeof(float));
-    if (!b->layers || !b->embd || !b->own_biases || !b->output || !b->angles)
-        r = -ENOMEM;
-    for (uint32_t i = 0; r == 0 && i < m->n_layer; i++)
-        r = take_layer(b, &m->layers[i], b->own_biases + (size_t)i * b->n_qkv, &b->layers[i]);
-    if (r < 0) {
+    if (!on)
+        r = tensors_cpu.open(0, &b->own, NULL);
+    if (!on && r == 0)
+        b->on = b->own;
+    if (r == 0)
+        r = take_all(b);
+    if (r < 0)
         base_close(b);
-        return r;
-    }
-    base_weight(&m->embd, b->own_embd);
-    fill_angles(b);
-    return 0;
+    return r;
+}
+
+static void give_back(const struct base *b, void *p)
+{
+    if (p)
+        b->on->ops->free(b->on, p);
 }
 
 void base_close(struct base *b)
 {
     for (uint32_t i = 0; b->layers && i < b->m->n_layer; i++)
         for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
-            free(b->layers[i].w[w]);
+            give_back(b, b->layers[i].w[w]);
     free(b->layers);
-    free(b->own_embd);
-    free(b->own_biases);
-    free(b->output);
-    free(b->angles);
+    give_back(b, b->own_embd);
+    give_back(b, b->own_vectors);
+    give_back(b, b->output);
+    give_back(b, b->angles);
+    if (b->own)
+        b->own->ops->close(b->own);
     *b = (struct base){ 0 };
 }
 
@@ -316,6 +406,8 @@ int base_train(struct base *b, struct optim *params)
 {
     const struct model *m = b->m;
 
+    if (!b->on->ops->host)
+        return -ENOTSUP;
     for (uint32_t i = 0; i < m->n_layer; i++)
         if (!train_layer(b, params, i))
             return -ENOMEM;
@@ -325,7 +417,7 @@ int base_train(struct base *b, struct optim *params)
                       &b->d_output_norm) ||
         !train_output(b, params))
         return -ENOMEM;
-    free(b->own_embd);
+    give_back(b, b->own_embd);
     b->own_embd = NULL;
     return 0;
 }
@@ -336,5 +428,5 @@ void base_refresh(struct base *b)
         for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
             base_put(b, w, b->layers[i].p[w], b->layers[i].w[w]);
     if (b->p_output)
-        put_values(b, b->p_output, b->m->n_vocab, b->m->n_embd, b->output);
+        put_values(b, b->p_output, (size_t)b->m->n_vocab * b->m->n_embd, b->output);
 }

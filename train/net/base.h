@@ -4,9 +4,10 @@
  * row, q, k and v one below the other, gate and up likewise. A matrix (n_out, n_in) serves y = x
  * W^T and dx = dy W alike.
  *
- * It is frozen, or base_train made its weights parameters: then these are f32 beside the matrices,
- * which base_refresh makes of them, and products add derivatives by them. Matrices decay, norms and
- * biases do not.
+ * All of it lies where it is computed with (engine/tensors.h), in the process's memory or a
+ * device's. It is frozen, or, in the process's memory only, base_train made its weights parameters:
+ * then these are f32 beside the matrices, which base_refresh makes of them, and products add
+ * derivatives by them. Matrices decay, norms and biases do not.
  *
  * Threads    immutable but for base_train, base_refresh and derivatives: one at a time.
  * Ownership  borrows the model and the optimiser's tensors, owns the matrices.
@@ -17,7 +18,7 @@
 
 #include "engine/file/adapter.h"
 #include "engine/file/model.h"
-#include "train/net/gemm.h"
+#include "engine/tensors.h"
 #include "train/net/optim.h"
 
 enum base_matrix {
@@ -40,7 +41,8 @@ struct base_layer {
 
 struct base {
     const struct model *m;
-    enum gemm_type type;
+    struct tensors *on;
+    enum tensors_type type;
     uint32_t n_q, n_kv, n_qkv; /* widths: heads times head_dim */
     struct base_layer *layers;
     const float *embd; /* (n_vocab, n_embd), f32 */
@@ -48,15 +50,20 @@ struct base {
     const float *output_norm;
     const float *p_output; /* as of the layers; a tied output's are the embeddings' */
     float *d_embd, *d_output, *d_output_norm;
-    float *own_embd, *own_biases; /* of a frozen one; (n_layer, n_qkv) */
-    float *angles;                /* (max_pos, head_dim): cosines, sines */
+    float *own_embd;    /* of a frozen one */
+    float *own_vectors; /* norms and biases of all layers, the output's norm */
+    float *angles;      /* (max_pos, head_dim): cosines, sines */
     uint32_t max_pos;
+    struct tensors *own; /* what base_open opened */
 };
 
-int base_open(struct base *b, const struct model *m, enum gemm_type type, uint32_t max_pos);
+/* on: borrowed; NULL: the CPU, of its own. -ENOMEM, or what `on` says. */
+int base_open(struct base *b, struct tensors *on, const struct model *m, enum tensors_type type,
+              uint32_t max_pos);
 void base_close(struct base *b);
 
-/* All weights become parameters, named base.*, with the values that they have. -ENOMEM. */
+/* All weights become parameters, named base.*, with the values that they have. -ENOMEM,
+ * -ENOTSUP: they are a device's. */
 int base_train(struct base *b, struct optim *params);
 /* After parameters changed. */
 void base_refresh(struct base *b);
@@ -73,18 +80,35 @@ void base_put(const struct base *b, enum base_matrix w, const float *values, voi
 /* Of a projection (ADAPTER_Q and so on): the matrix that it is part of, and its first row there. */
 enum base_matrix base_part(const struct base *b, unsigned projection, uint32_t *ret_row);
 
-/* A weight of the model as f32, (n_rows, n_cols); a matrix as it is now. */
+/* A weight of the model as f32, (n_rows, n_cols); a matrix as it is now, for the host. */
 void base_weight(const struct model_tensor *w, float *ret);
 void base_values(const struct base *b, uint32_t layer, enum base_matrix w, float *ret);
+/* The same where it is computed: of a device's in the precision that the base has there. */
+void base_values_on(const struct base *b, uint32_t layer, enum base_matrix w, float *ret);
+
+static inline struct tensors_heads base_heads(const struct base *b)
+{
+    const struct model *m = b->m;
+
+    return (struct tensors_heads){ .n_head = m->n_head,
+                                   .n_head_kv = m->n_head_kv,
+                                   .head_dim = m->head_dim,
+                                   .n_q = b->n_q,
+                                   .n_kv = b->n_kv,
+                                   .n_qkv = b->n_qkv,
+                                   .type = b->type,
+                                   .angles = b->angles };
+}
 
 static inline const float *base_angle(const struct base *b, uint32_t pos)
 {
     return b->angles + (size_t)pos * b->m->head_dim;
 }
 
-static inline struct gemm_mat base_mat(const struct base *b, const void *w, uint32_t n_in, bool t)
+static inline struct tensors_mat base_mat(const struct base *b, const void *w, uint32_t n_in,
+                                          bool t)
 {
-    return (struct gemm_mat){ w, n_in, b->type, t };
+    return (struct tensors_mat){ w, n_in, b->type, t };
 }
 
 #endif

@@ -101,11 +101,11 @@ static uint32_t hash(const struct shape *s)
 }
 
 static bool describe(dnnl_memory_desc_t *d, uint32_t rows, uint32_t cols, uint32_t ld, bool t,
-                     enum gemm_type type)
+                     enum tensors_type type)
 {
     dnnl_dims_t dims = { rows, cols }, strides = { t ? 1 : ld, t ? ld : 1 };
 
-    return dnnl_memory_desc_init_by_strides(d, 2, dims, type == GEMM_F32 ? dnnl_f32 : dnnl_bf16,
+    return dnnl_memory_desc_init_by_strides(d, 2, dims, type == TENSORS_F32 ? dnnl_f32 : dnnl_bf16,
                                             strides) == dnnl_success;
 }
 
@@ -191,8 +191,8 @@ static bool scratch_for(struct gemm *g, size_t len)
     return g->scratch;
 }
 
-void gemm_run(struct gemm *g, uint32_t m, uint32_t n, uint32_t k, struct gemm_mat a,
-              struct gemm_mat b, struct gemm_mat c, bool add)
+void gemm_run(struct gemm *g, uint32_t m, uint32_t n, uint32_t k, struct tensors_mat a,
+              struct tensors_mat b, struct tensors_mat c, bool add)
 {
     struct shape s = { m,      n,      k,
                        a.ld,   b.ld,   c.ld,

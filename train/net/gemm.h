@@ -20,18 +20,7 @@
 #ifndef TRAIN_NET_GEMM_H
 #define TRAIN_NET_GEMM_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-enum gemm_type { GEMM_F32, GEMM_BF16 };
-
-struct gemm_mat {
-    const void *p;
-    uint32_t ld;
-    enum gemm_type type;
-    bool t;
-};
+#include "engine/tensors_work.h"
 
 struct gemm;
 
@@ -39,16 +28,11 @@ int gemm_open(struct gemm **ret); /* -ENOMEM, -EIO */
 void gemm_close(struct gemm *g);
 
 /* a and b are of one type; c is f32 when add is asked for. */
-void gemm_run(struct gemm *g, uint32_t m, uint32_t n, uint32_t k, struct gemm_mat a,
-              struct gemm_mat b, struct gemm_mat c, bool add);
+void gemm_run(struct gemm *g, uint32_t m, uint32_t n, uint32_t k, struct tensors_mat a,
+              struct tensors_mat b, struct tensors_mat c, bool add);
 int gemm_error(const struct gemm *g);
 
 /* bf16 products are faster than f32 ones here. */
 bool gemm_has_bf16(void);
-
-static inline size_t gemm_size(enum gemm_type t)
-{
-    return t == GEMM_F32 ? 4 : 2;
-}
 
 #endif

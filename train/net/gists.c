@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 64u
-
 /* --- parameters ------------------------------------------------------------------------------- */
 
 /* Indices: the embedding, then for each layer its matrices, or A and B of each projection. */
@@ -25,6 +23,11 @@ static uint32_t per_layer(const struct gists *g)
 static struct optim_tensor *param(const struct gists *g, uint32_t layer, uint32_t i)
 {
     return &g->params.t[1 + layer * per_layer(g) + i];
+}
+
+static const struct tensors_ops *ops_of(const struct gists *g)
+{
+    return g->b->on->ops;
 }
 
 /* A projection of a layer: n_out rows of a matrix, from `row` on. */
@@ -92,6 +95,8 @@ static int add_params(struct gists *g)
 
     for (uint32_t i = 0; r >= 0 && i < g->b->m->n_layer; i++)
         r = g->shape.rank ? add_low_rank(g, i, &state) : add_full(g, i);
+    if (r >= 0)
+        optim_put(&g->params);
     return r < 0 ? r : 0;
 }
 
@@ -102,9 +107,7 @@ static int make_layer(struct gists *g, uint32_t layer, float *d)
     size_t off = 0;
 
     for (enum base_matrix w = 0; w < g->n_matrices; off += base_len(g->b, w++)) {
-        size_t bytes = base_len(g->b, w) * gemm_size(g->b->type);
-
-        l->w[w] = aligned_alloc(ALIGN, (bytes + ALIGN - 1) / ALIGN * ALIGN);
+        l->w[w] = ops_of(g)->alloc(g->b->on, base_len(g->b, w) * tensors_size(g->b->type));
         if (!l->w[w])
             return -ENOMEM;
         l->d[w] = d ? d + off : param(g, layer, w)->g;
@@ -127,8 +130,8 @@ static int make_layers(struct gists *g)
         return -ENOMEM;
     if (g->shape.rank && all) {
         g->n_d_whole = n_layer * all;
-        g->whole = malloc(largest * sizeof(float));
-        g->d_whole = malloc(g->n_d_whole * sizeof(float));
+        g->whole = ops_of(g)->alloc(g->b->on, largest * sizeof(float));
+        g->d_whole = ops_of(g)->alloc(g->b->on, g->n_d_whole * sizeof(float));
         if (!g->whole || !g->d_whole)
             return -ENOMEM;
     }
@@ -142,6 +145,7 @@ int gists_open(struct gists *g, const struct base *b, const struct gists_shape *
     int r;
 
     *g = (struct gists){ .b = b, .shape = *shape };
+    g->params.on = b->on;
     for (unsigned p = 0; p < shape->n_projections; p++)
         g->n_matrices = projection(g, p).matrix + 1;
     r = add_params(g);
@@ -151,20 +155,26 @@ int gists_open(struct gists *g, const struct base *b, const struct gists_shape *
         gists_close(g);
         return r;
     }
-    g->net = (struct net_gist){ g->layers, shape->embedding, shape->n_embds, g->params.t[0].p,
+    g->net = (struct net_gist){ g->layers, shape->embedding, shape->n_embds, g->params.t[0].p_on,
                                 g->params.t[0].g };
     gists_refresh(g);
     return 0;
+}
+
+static void give_back(const struct gists *g, void *p)
+{
+    if (p)
+        ops_of(g)->free(g->b->on, p);
 }
 
 void gists_close(struct gists *g)
 {
     for (uint32_t i = 0; g->layers && i < g->b->m->n_layer; i++)
         for (enum base_matrix w = 0; w < BASE_MATRIX__N; w++)
-            free(g->layers[i].w[w]);
+            give_back(g, g->layers[i].w[w]);
     free(g->layers);
-    free(g->whole);
-    free(g->d_whole);
+    give_back(g, g->whole);
+    give_back(g, g->d_whole);
     optim_fini(&g->params);
     *g = (struct gists){ 0 };
 }
@@ -182,18 +192,19 @@ static void add_product(const struct projection *q, const float *a, const float 
                            a + (size_t)k * q->n_in, q->n_in);
 }
 
-/* The matrix as f32. */
+/* The matrix as f32, where it is computed. */
 static const float *whole_matrix(struct gists *g, uint32_t layer, enum base_matrix w)
 {
     if (g->shape.rank == 0)
-        return param(g, layer, w)->p;
-    base_values(g->b, layer, w, g->whole);
+        return param(g, layer, w)->p_on;
+    base_values_on(g->b, layer, w, g->whole);
     for (unsigned p = 0; p < g->shape.n_projections; p++) {
         struct projection q = projection(g, p);
 
         if (q.matrix == w)
-            add_product(&q, param(g, layer, 2 * p)->p, param(g, layer, 2 * p + 1)->p, g->shape.rank,
-                        g->whole + (size_t)q.row * q.n_in);
+            ops_of(g)->low_rank(g->b->on, g->whole + (size_t)q.row * q.n_in,
+                                param(g, layer, 2 * p + 1)->p_on, param(g, layer, 2 * p)->p_on,
+                                q.n_out, q.n_in, g->shape.rank);
     }
     return g->whole;
 }
@@ -209,29 +220,38 @@ void gists_zero_gradients(struct gists *g)
 {
     optim_zero_gradients(&g->params);
     if (g->d_whole)
-        memset(g->d_whole, 0, g->n_d_whole * sizeof(float));
+        ops_of(g)->clear(g->b->on, g->d_whole, g->n_d_whole * sizeof(float));
+}
+
+static struct tensors_mat floats(const float *p, uint32_t ld, bool t)
+{
+    return (struct tensors_mat){ p, ld, TENSORS_F32, t };
 }
 
 /* dA = B^T dW, dB = dW A^T; the base's matrix is part of W, too */
-static void collect(struct gists *g, struct gemm *gemm, uint32_t layer, unsigned p)
+static void collect(const struct gists *g, uint32_t layer, unsigned p)
 {
     struct optim_tensor *a = param(g, layer, 2 * p), *b = param(g, layer, 2 * p + 1);
     struct projection q = projection(g, p);
     uint32_t rank = g->shape.rank;
-    struct gemm_mat dw = { g->layers[layer].d[q.matrix] + (size_t)q.row * q.n_in, q.n_in, GEMM_F32,
-                           false };
+    struct tensors_mat dw =
+        floats(g->layers[layer].d[q.matrix] + (size_t)q.row * q.n_in, q.n_in, false);
+    struct tensors_product da = {
+        rank, q.n_in, q.n_out, floats(b->p_on, rank, true), dw, floats(a->g, q.n_in, false), false
+    };
+    struct tensors_product db = {
+        q.n_out, rank, q.n_in, dw, floats(a->p_on, q.n_in, true), floats(b->g, rank, false), false
+    };
 
-    gemm_run(gemm, rank, q.n_in, q.n_out, (struct gemm_mat){ b->p, rank, GEMM_F32, true }, dw,
-             (struct gemm_mat){ a->g, q.n_in, GEMM_F32, false }, false);
-    gemm_run(gemm, q.n_out, rank, q.n_in, dw, (struct gemm_mat){ a->p, q.n_in, GEMM_F32, true },
-             (struct gemm_mat){ b->g, rank, GEMM_F32, false }, false);
+    ops_of(g)->product(g->b->on, &da);
+    ops_of(g)->product(g->b->on, &db);
 }
 
-void gists_collect(struct gists *g, struct gemm *gemm)
+void gists_collect(struct gists *g)
 {
     for (uint32_t i = 0; g->shape.rank && i < g->b->m->n_layer; i++) {
         for (unsigned p = 0; p < g->shape.n_projections; p++)
-            collect(g, gemm, i, p);
+            collect(g, i, p);
         for (enum base_matrix w = 0; w < g->n_matrices; w++)
             if (g->b->layers[i].d[w])
                 vec_add(g->b->layers[i].d[w], g->layers[i].d[w], base_len(g->b, w));
@@ -306,8 +326,10 @@ int gists_load(struct gists *g, const char *path, struct why *why)
         for (unsigned p = 0; r == 0 && p < ADAPTER_PROJECTION__N; p++)
             r = fill_projection(g, &a->layers[i].p[p], i, p, path, why);
     adapter_close(a);
-    if (r == 0)
+    if (r == 0) {
+        optim_put(&g->params);
         gists_refresh(g);
+    }
     return r;
 }
 
@@ -388,11 +410,13 @@ int gists_save(const struct gists *g, const char *path, const char *digest, cons
     struct adapter_write w = { .pairs = pairs,
                                .n_pairs = sizeof(pairs) / sizeof(*pairs),
                                .replace = true };
-    struct adapter_write_tensor *t =
-        calloc(1 + (size_t)g->b->m->n_layer * 2 * ADAPTER_PROJECTION__N, sizeof(*t));
+    struct adapter_write_tensor *t;
     size_t len = 0;
-    int r;
+    int r = optim_fetch(&g->params);
 
+    if (r < 0)
+        return why_set(why, r, "%s: was not written: the device failed", path);
+    t = calloc(1 + (size_t)g->b->m->n_layer * 2 * ADAPTER_PROJECTION__N, sizeof(*t));
     if (!t)
         return why_set(why, -ENOMEM, "%s: no memory", path);
     for (uint32_t i = 0; i < s->n_ratios; i++)

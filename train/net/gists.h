@@ -9,8 +9,8 @@
  *                  token
  *
  * Threads    all of OpenMP's; one call at a time.
- * Ownership  borrows base; owns parameters (optim), matrices and their derivatives.
- * Errors     -ENOMEM; files: -EINVAL with a sentence, or the errno of the I/O.
+ * Ownership  borrows base, is where that is; owns parameters (optim), matrices and their
+ * derivatives. Errors     -ENOMEM; files: -EINVAL with a sentence, or the errno of the I/O.
  */
 #ifndef TRAIN_NET_GISTS_H
 #define TRAIN_NET_GISTS_H
@@ -62,6 +62,6 @@ void gists_refresh(struct gists *g);
 /* Before net_back adds to the derivatives, and when all of a step are there: the parameters'
  * gradients. */
 void gists_zero_gradients(struct gists *g);
-void gists_collect(struct gists *g, struct gemm *gemm);
+void gists_collect(struct gists *g);
 
 #endif

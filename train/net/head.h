@@ -12,7 +12,7 @@
  * Source     paper 3.1 (language modelling), 3.3 (weights); distillation is beyond the paper.
  *
  * Threads    all of OpenMP's; one call at a time.
- * Ownership  borrows base and gemm, owns scratch.
+ * Ownership  borrows base, owns scratch.
  * Errors     head_open: -ENOMEM. head_run: the products' -EIO, -ENOMEM.
  */
 #ifndef TRAIN_NET_HEAD_H
@@ -20,7 +20,7 @@
 
 #include "train/net/base.h"
 
-#define HEAD_TEACHER_MAX 256u
+#define HEAD_TEACHER_MAX TENSORS_TOP_MAX
 
 struct head_row {
     uint32_t row, target;
@@ -37,15 +37,15 @@ struct head_loss {
 
 struct head;
 
-int head_open(const struct base *b, struct gemm *g, struct head **ret);
+int head_open(const struct base *b, struct head **ret);
 void head_close(struct head *h);
 
 /* Another base of the same shape from now on. */
 void head_set_base(struct head *h, const struct base *b);
 
-/* x (., n_embd): rows are taken from it. ret_logp (n): log-probability of each target. dx: gets the
- * derivatives of these rows added, as the base's output norm and matrix do where they are trained.
- * These and ret_loss may be NULL. */
+/* x (., n_embd), where the base is: rows, each once, are taken from it. ret_logp (n):
+ * log-probability of each target. dx: gets the derivatives of these rows added, as the base's
+ * output norm and matrix do where they are trained. These and ret_loss may be NULL. */
 int head_run(struct head *h, const float *x, const struct head_row *rows, uint32_t n,
              uint32_t n_teacher, float *ret_logp, float *dx, struct head_loss *ret_loss);
 

@@ -74,8 +74,7 @@ static int allocate(struct layout *l)
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
-static void place_raw(struct layout *l, const struct layout_segment *g, uint32_t text,
-                      uint32_t base)
+static void place_raw(struct layout *l, const struct sight_segment *g, uint32_t text, uint32_t base)
 {
     const struct layout_shape *s = &l->shape;
 
@@ -83,25 +82,25 @@ static void place_raw(struct layout *l, const struct layout_segment *g, uint32_t
         uint32_t token = text * s->seg_len + o, before = in_segment(s) ? o / s->ratio : 0;
 
         l->tokens[token] = g->raw + o;
-        l->rows[g->raw + o] = (struct layout_row){ .pos = base + o + before,
-                                                   .raw_end = o + 1,
-                                                   .gist_end = before,
-                                                   .token = token,
-                                                   .from = LAYOUT_NO_ROW };
+        l->rows[g->raw + o] = (struct sight_row){ .pos = base + o + before,
+                                                  .raw_end = o + 1,
+                                                  .gist_end = before,
+                                                  .token = token,
+                                                  .from = SIGHT_NO_ROW };
     }
 }
 
 /* first: number of the segment's first gist. */
-static void place_gists(struct layout *l, const struct layout_segment *g, uint32_t text,
+static void place_gists(struct layout *l, const struct sight_segment *g, uint32_t text,
                         uint32_t base, uint32_t first)
 {
     const struct layout_shape *s = &l->shape;
 
     for (uint32_t j = 0; j < g->n_gists; j++) {
         uint32_t end = lead(s, text) + (j + 1) * s->ratio;
-        struct layout_row r = { .gist_end = j + 1,
-                                .token = text * s->seg_len + end - 1,
-                                .from = LAYOUT_NO_ROW };
+        struct sight_row r = { .gist_end = j + 1,
+                               .token = text * s->seg_len + end - 1,
+                               .from = SIGHT_NO_ROW };
 
         if (coarse(s)) {
             r.pos = base + g->n_raw + j;
@@ -119,7 +118,7 @@ static void place_gists(struct layout *l, const struct layout_segment *g, uint32
     }
 }
 
-static void place_soft(struct layout *l, const struct layout_segment *g, uint32_t base,
+static void place_soft(struct layout *l, const struct sight_segment *g, uint32_t base,
                        uint32_t first)
 {
     for (uint32_t j = 0; j < g->n_raw; j++) {
@@ -127,13 +126,13 @@ static void place_soft(struct layout *l, const struct layout_segment *g, uint32_
 
         gist->kv = g->raw + j;
         l->rows[g->raw + j] =
-            (struct layout_row){ .pos = base + j, .raw_end = j + 1, .from = gist->row };
+            (struct sight_row){ .pos = base + j, .raw_end = j + 1, .from = gist->row };
     }
 }
 
 static uint32_t keep(struct layout *l, uint32_t row, uint32_t pos)
 {
-    l->memory[l->n_memory++] = (struct layout_memory){ row, pos };
+    l->memory[l->n_memory++] = (struct sight_key){ row, pos };
     return pos + 1;
 }
 
@@ -148,9 +147,9 @@ static void add_stage(struct layout *l, uint32_t first, uint32_t end, uint32_t g
 /* Soft tokens of a segment of text at `row`: a segment, a stage, and memory. */
 static uint32_t add_soft(struct layout *l, uint32_t row, uint32_t pos, uint32_t first, uint32_t n)
 {
-    struct layout_segment *g = &l->segments[l->n_segments];
+    struct sight_segment *g = &l->segments[l->n_segments];
 
-    *g = (struct layout_segment){ row, n, row + n, 0, l->n_memory };
+    *g = (struct sight_segment){ row, n, row + n, 0, l->n_memory };
     place_soft(l, g, pos, first);
     add_stage(l, row, row + n, row + n, l->n_segments++);
     for (uint32_t j = 0; j < n; j++)
@@ -159,7 +158,7 @@ static uint32_t add_soft(struct layout *l, uint32_t row, uint32_t pos, uint32_t 
 }
 
 /* What the segment of text leaves, from position `pos` on; returns the position behind it. */
-static uint32_t remember(struct layout *l, const struct layout_segment *g, uint32_t text,
+static uint32_t remember(struct layout *l, const struct sight_segment *g, uint32_t text,
                          uint32_t pos, uint32_t first)
 {
     const struct layout_shape *s = &l->shape;
@@ -182,9 +181,9 @@ static void fill(struct layout *l)
     uint32_t n = n_texts(s), base = 0, row = 0, gist_row = s->n_tokens, first = 0;
 
     for (uint32_t text = 0; text < n; text++) {
-        struct layout_segment g = { .n_raw = text_len(s, text),
-                                    .n_gists = gists_of(s, text),
-                                    .n_memory = l->n_memory };
+        struct sight_segment g = { .n_raw = text_len(s, text),
+                                   .n_gists = gists_of(s, text),
+                                   .n_memory = l->n_memory };
 
         g.raw = soft(s) ? row : text * s->seg_len;
         g.gist = soft(s) ? row + g.n_raw : gist_row;

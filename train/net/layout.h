@@ -31,10 +31,9 @@
 #define TRAIN_NET_LAYOUT_H
 
 #include "engine/file/adapter.h"
+#include "engine/sight.h"
 
 #include <stdbool.h>
-
-#define LAYOUT_NO_ROW UINT32_MAX
 
 /* What earlier segments leave. */
 enum layout_kind {
@@ -52,24 +51,6 @@ struct layout_shape {
     bool base_trains; /* not only gists do */
 };
 
-struct layout_row {
-    uint32_t pos; /* where it is rotated to, among its segment's keys */
-    uint32_t raw_end, gist_first, gist_end;
-    uint32_t token; /* its own; gists: the last of the snippet */
-    uint32_t from;  /* soft: the row whose hidden state it reads; else LAYOUT_NO_ROW */
-};
-
-struct layout_memory {
-    uint32_t row, pos;
-};
-
-/* Queries and keys of their own; of a segment of text, or its soft tokens. */
-struct layout_segment {
-    uint32_t raw, n_raw; /* first row and number */
-    uint32_t gist, n_gists;
-    uint32_t n_memory; /* entries of memory that its rows see */
-};
-
 /* Rows that go through all layers together: [first, end), gists among them from `gists` on; whole
  * segments. */
 struct layout_stage {
@@ -85,13 +66,13 @@ struct layout_gist {
 struct layout {
     struct layout_shape shape;
     uint32_t n_rows, n_gists, n_segments, n_memory, n_stages;
-    uint32_t n_kept;         /* first gists, those that become memory */
-    uint32_t n_frozen;       /* first rows that depend on nothing that is trained */
-    uint32_t max_pos;        /* above every pos */
-    uint32_t max_keys;       /* that one row could see */
-    struct layout_row *rows; /* (n_rows) */
-    struct layout_memory *memory;
-    struct layout_segment *segments;
+    uint32_t n_kept;        /* first gists, those that become memory */
+    uint32_t n_frozen;      /* first rows that depend on nothing that is trained */
+    uint32_t max_pos;       /* above every pos */
+    uint32_t max_keys;      /* that one row could see */
+    struct sight_row *rows; /* (n_rows) */
+    struct sight_key *memory;
+    struct sight_segment *segments;
     struct layout_stage *stages;
     struct layout_gist *gists; /* (n_gists) */
     uint32_t *tokens;          /* (n_tokens): the row of each */
@@ -99,5 +80,12 @@ struct layout {
 
 int layout_make(struct layout *l, const struct layout_shape *shape);
 void layout_fini(struct layout *l);
+
+/* What attention needs of it: borrows. */
+static inline struct sight layout_sight(const struct layout *l)
+{
+    return (struct sight){ l->rows,     l->memory,     l->segments, l->n_rows,
+                           l->n_memory, l->n_segments, l->n_frozen, l->max_keys };
+}
 
 #endif

@@ -1,14 +1,11 @@
 #include "train/net/net.h"
 
-#include "train/net/attn.h"
 #include "train/net/vec.h"
 
 #include <errno.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define ALIGN 64u
 #define SUM_COLS                                                                                   \
     64u /* of sums over rows, by one thread: their order does not depend on threads                \
          */
@@ -23,8 +20,9 @@ struct kept {
 
 struct net {
     const struct base *b;
-    struct attn *attn;
-    struct gemm *gemm;
+    struct tensors *on;
+    const struct tensors_ops *ops; /* on's */
+    struct tensors_attn *attn;
     uint32_t max_rows;
     bool checkpointing, staged;
     struct kept *kept; /* (n_layer): with checkpointing they share all but x_in */
@@ -32,9 +30,9 @@ struct net {
     float *dqkv;   /* (R, n_qkv); with several stages (n_layer, R, n_qkv): later ones add to it */
     float *again;  /* checkpointing: x of a layer that is computed once more */
     float *r_soft; /* (R): 1 / rms of the hidden states that soft tokens read */
-    float *lanes;  /* (threads, 3 n_ff) */
     void *t_embd, *t_ff, *t_qkv; /* typed (R, n_embd), (R, n_ff), (R, n_qkv) */
     void *t_q;                   /* typed (R, n_q) */
+    uint32_t *to, *from;         /* (R), the host's: lists of rows */
     size_t bytes;
 };
 
@@ -52,8 +50,8 @@ struct pass {
 
 static bool take(struct net *n, void *ret_pointer, size_t cols, size_t size)
 {
-    size_t len = ((size_t)n->max_rows * cols * size + ALIGN - 1) / ALIGN * ALIGN;
-    void *p = aligned_alloc(ALIGN, len);
+    size_t len = (size_t)n->max_rows * cols * size;
+    void *p = n->ops->alloc(n->on, len);
 
     memcpy(ret_pointer, &p, sizeof(p));
     n->bytes += len;
@@ -63,7 +61,7 @@ static bool take(struct net *n, void *ret_pointer, size_t cols, size_t size)
 static bool take_kept(struct net *n, struct kept *k, const struct kept *shared)
 {
     const struct base *b = n->b;
-    size_t typed = gemm_size(b->type);
+    size_t typed = tensors_size(b->type);
 
     if (shared)
         *k = *shared;
@@ -81,11 +79,12 @@ static bool take_kept(struct net *n, struct kept *k, const struct kept *shared)
 static bool take_all(struct net *n)
 {
     const struct base *b = n->b;
-    size_t typed = gemm_size(b->type);
+    size_t typed = tensors_size(b->type);
 
     n->kept = calloc(b->m->n_layer, sizeof(*n->kept));
-    n->lanes = malloc((size_t)omp_get_max_threads() * 3 * b->m->n_ff * sizeof(float));
-    if (!n->kept || !n->lanes)
+    n->to = malloc(n->max_rows * sizeof(*n->to));
+    n->from = malloc(n->max_rows * sizeof(*n->from));
+    if (!n->kept || !n->to || !n->from)
         return false;
     for (uint32_t i = 0; i < b->m->n_layer; i++)
         if (!take_kept(n, &n->kept[i], n->checkpointing && i > 0 ? &n->kept[0] : NULL))
@@ -102,20 +101,24 @@ static bool take_all(struct net *n)
 int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
              struct net **ret)
 {
-    struct net *n = calloc(1, sizeof(*n));
+    struct tensors_heads heads = base_heads(b);
+    struct net *n;
     int r;
 
-    if (!n || (checkpointing && staged)) {
-        free(n);
-        return n ? -EINVAL : -ENOMEM;
-    }
+    if (checkpointing && staged)
+        return -EINVAL;
+    if (staged && !b->on->ops->host)
+        return -ENOTSUP;
+    n = calloc(1, sizeof(*n));
+    if (!n)
+        return -ENOMEM;
     n->b = b;
+    n->on = b->on;
+    n->ops = b->on->ops;
     n->max_rows = max_rows;
     n->checkpointing = checkpointing;
     n->staged = staged;
-    r = gemm_open(&n->gemm);
-    if (r == 0)
-        r = attn_open(b, &n->attn);
+    r = n->ops->attn_open(n->on, &heads, &n->attn);
     if (r == 0 && !take_all(n))
         r = -ENOMEM;
     if (r < 0) {
@@ -126,18 +129,24 @@ int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool s
     return 0;
 }
 
-static void free_kept(struct kept *k, bool shared)
+static void give_back(struct net *n, void *p)
 {
-    free(k->x_in);
+    if (p)
+        n->ops->free(n->on, p);
+}
+
+static void free_kept(struct net *n, struct kept *k, bool shared)
+{
+    give_back(n, k->x_in);
     if (shared)
         return;
-    free(k->x_mid);
-    free(k->r_in);
-    free(k->r_mid);
-    free(k->qkv);
-    free(k->lse);
-    free(k->att);
-    free(k->gate_up);
+    give_back(n, k->x_mid);
+    give_back(n, k->r_in);
+    give_back(n, k->r_mid);
+    give_back(n, k->qkv);
+    give_back(n, k->lse);
+    give_back(n, k->att);
+    give_back(n, k->gate_up);
 }
 
 void net_close(struct net *n)
@@ -145,20 +154,21 @@ void net_close(struct net *n)
     if (!n)
         return;
     for (uint32_t i = n->kept ? n->b->m->n_layer : 0; i-- > 0;)
-        free_kept(&n->kept[i], n->checkpointing && i > 0);
+        free_kept(n, &n->kept[i], n->checkpointing && i > 0);
+    give_back(n, n->x);
+    give_back(n, n->dn);
+    give_back(n, n->dqkv);
+    give_back(n, n->again);
+    give_back(n, n->r_soft);
+    give_back(n, n->t_embd);
+    give_back(n, n->t_ff);
+    give_back(n, n->t_qkv);
+    give_back(n, n->t_q);
+    if (n->attn)
+        n->ops->attn_close(n->attn);
     free(n->kept);
-    free(n->x);
-    free(n->dn);
-    free(n->dqkv);
-    free(n->again);
-    free(n->r_soft);
-    free(n->lanes);
-    free(n->t_embd);
-    free(n->t_ff);
-    free(n->t_qkv);
-    free(n->t_q);
-    attn_close(n->attn);
-    gemm_close(n->gemm);
+    free(n->to);
+    free(n->from);
     free(n);
 }
 
@@ -172,11 +182,6 @@ size_t net_bytes(const struct net *n)
     return n->bytes;
 }
 
-struct gemm *net_gemm(struct net *n)
-{
-    return n->gemm;
-}
-
 const float *net_qkv(const struct net *n, uint32_t layer)
 {
     return n->kept[layer].qkv;
@@ -186,22 +191,17 @@ const float *net_qkv(const struct net *n, uint32_t layer)
 
 static void *typed_row(const struct base *b, const void *p, size_t row, size_t cols)
 {
-    return (uint8_t *)p + row * cols * gemm_size(b->type);
+    return (uint8_t *)p + row * cols * tensors_size(b->type);
 }
 
-static struct gemm_mat typed(const struct base *b, const void *p, uint32_t cols)
+static struct tensors_mat typed(const struct base *b, const void *p, uint32_t cols)
 {
-    return (struct gemm_mat){ p, cols, b->type, false };
+    return (struct tensors_mat){ p, cols, b->type, false };
 }
 
-static struct gemm_mat floats(const float *p, uint32_t cols)
+static struct tensors_mat floats(const float *p, uint32_t cols)
 {
-    return (struct gemm_mat){ p, cols, GEMM_F32, false };
-}
-
-static float *lane(const struct net *n)
-{
-    return n->lanes + (size_t)omp_get_thread_num() * 3 * n->b->m->n_ff;
+    return (struct tensors_mat){ p, cols, TENSORS_F32, false };
 }
 
 /* t_embd gets the normed rows of x, r (may be NULL) their 1 / rms. */
@@ -210,33 +210,39 @@ static void norm_rows(const struct pass *p, uint32_t first, const float *x, cons
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
+    struct tensors_norm a = { .x = x + (size_t)first * n,
+                              .w = w,
+                              .n_rows = p->end - first,
+                              .n = n,
+                              .eps = b->m->rms_eps,
+                              .y = typed_row(b, p->n->t_embd, first, n),
+                              .type = b->type,
+                              .r = ret_r ? ret_r + first : NULL };
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = first; i < p->end; i++) {
-        float *y = p->n->dn + (size_t)i * n, r;
-
-        r = vec_norm(y, x + (size_t)i * n, w, b->m->rms_eps, n);
-        if (ret_r)
-            ret_r[i] = r;
-        vec_put(b->type, typed_row(b, p->n->t_embd, i, n), y, n);
-    }
+    p->n->ops->norm(p->n->on, &a);
 }
 
 /* dx += the derivative by x, dw (may be NULL) that by w, of dn. */
 static void norm_rows_back(const struct pass *p, float *dx, const float *x, const float *w,
                            const float *r, float *dw)
 {
-    const float *dn = p->n->dn;
+    float *dn = p->n->dn;
     uint32_t n = p->n->b->m->n_embd;
+    size_t at = (size_t)p->first * n;
+    struct tensors_norm_back a = { .x = x + at,
+                                   .w = w,
+                                   .r = r + p->first,
+                                   .n_rows = p->end - p->first,
+                                   .n = n,
+                                   .dy = dn + at,
+                                   .dx = dx + at };
 
 #pragma omp parallel for schedule(static)
     for (uint32_t c = 0; c < (dw ? n : 0); c += SUM_COLS)
         for (uint32_t i = p->first; i < p->end; i++)
             vec_norm_back_weight(dw + c, dn + (size_t)i * n + c, x + (size_t)i * n + c, r[i],
                                  n - c < SUM_COLS ? n - c : SUM_COLS);
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->end; i++)
-        vec_norm_back(dx + (size_t)i * n, p->n->dn + (size_t)i * n, x + (size_t)i * n, w, r[i], n);
+    p->n->ops->norm_back(p->n->on, &a);
 }
 
 /* dst (R, cols) typed gets src. */
@@ -244,20 +250,16 @@ static void put_rows(const struct pass *p, void *dst, const float *src, uint32_t
 {
     const struct base *b = p->n->b;
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->end; i++)
-        vec_put(b->type, typed_row(b, dst, i, cols), src + (size_t)i * cols, cols);
+    p->n->ops->narrow(p->n->on, b->type, typed_row(b, dst, p->first, cols),
+                      src + (size_t)p->first * cols, (size_t)(p->end - p->first) * cols);
 }
 
 static void add_bias(const struct pass *p, float *qkv, const float *bias)
 {
-    const struct base *b = p->n->b;
+    uint32_t n = p->n->b->n_qkv;
 
-    if (!bias)
-        return;
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->end; i++)
-        vec_add(qkv + (size_t)i * b->n_qkv, bias, b->n_qkv);
+    if (bias)
+        p->n->ops->add(p->n->on, qkv + (size_t)p->first * n, bias, p->end - p->first, n);
 }
 
 /* --- a layer ---------------------------------------------------------------------------------- */
@@ -274,16 +276,24 @@ static bool gists_own(const struct pass *p, uint32_t layer, enum base_matrix w)
     return gists_at(p) < p->end && p->gist->layers[layer].w[w];
 }
 
-static struct gemm_mat from_row(struct gemm_mat m, uint32_t row)
+static struct tensors_mat from_row(struct tensors_mat m, uint32_t row)
 {
-    m.p = (const uint8_t *)m.p + (size_t)row * m.ld * gemm_size(m.type);
+    m.p = (const uint8_t *)m.p + (size_t)row * m.ld * tensors_size(m.type);
     return m;
+}
+
+static void multiply(const struct net *n, uint32_t rows, uint32_t cols, uint32_t k,
+                     struct tensors_mat a, struct tensors_mat b, struct tensors_mat c, bool add)
+{
+    struct tensors_product p = { rows, cols, k, a, b, c, add };
+
+    n->ops->product(n->on, &p);
 }
 
 /* y (R, n_out) (+)= x (R, n_in) W^T; back: (R, n_in) of (R, n_out) by W. Gists' rows by their own
  * W. */
 static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bool back,
-                    struct gemm_mat x, struct gemm_mat y, bool add)
+                    struct tensors_mat x, struct tensors_mat y, bool add)
 {
     const struct base *b = p->n->b;
     uint32_t n_out = base_n_out(b, w), n_in = base_n_in(b, w);
@@ -291,10 +301,10 @@ static void product(const struct pass *p, uint32_t layer, enum base_matrix w, bo
     uint32_t to = back ? n_in : n_out, from = back ? n_out : n_in;
 
     if (gists > p->first)
-        gemm_run(p->n->gemm, gists - p->first, to, from, from_row(x, p->first),
+        multiply(p->n, gists - p->first, to, from, from_row(x, p->first),
                  base_mat(b, b->layers[layer].w[w], n_in, !back), from_row(y, p->first), add);
     if (gists < p->end)
-        gemm_run(p->n->gemm, p->end - gists, to, from, from_row(x, gists),
+        multiply(p->n, p->end - gists, to, from, from_row(x, gists),
                  base_mat(b, p->gist->layers[layer].w[w], n_in, !back), from_row(y, gists), add);
 }
 
@@ -308,7 +318,7 @@ static uint32_t trained_at(const struct pass *p, uint32_t layer, enum base_matri
 
 /* Derivatives of the W of rows [first, end): += dy^T x, dy (R, n_out), x (R, n_in). */
 static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t first, uint32_t end,
-                             struct gemm_mat dy, struct gemm_mat x, float *d)
+                             struct tensors_mat dy, struct tensors_mat x, float *d)
 {
     const struct base *b = p->n->b;
     uint32_t n_in = base_n_in(b, w);
@@ -317,12 +327,12 @@ static void weight_rows_back(const struct pass *p, enum base_matrix w, uint32_t 
         return;
     dy = from_row(dy, first);
     dy.t = true;
-    gemm_run(p->n->gemm, base_n_out(b, w), n_in, end - first, dy, from_row(x, first),
-             floats(d, n_in), true);
+    multiply(p->n, base_n_out(b, w), n_in, end - first, dy, from_row(x, first), floats(d, n_in),
+             true);
 }
 
 static void weight_back(const struct pass *p, uint32_t layer, enum base_matrix w,
-                        struct gemm_mat dy, struct gemm_mat x)
+                        struct tensors_mat dy, struct tensors_mat x)
 {
     bool own = gists_own(p, layer, w);
     uint32_t gists = own ? gists_at(p) : p->end;
@@ -349,17 +359,17 @@ static void swiglu_rows(const struct pass *p, uint32_t first, const void *gate_u
     const struct base *b = p->n->b;
     uint32_t n_ff = b->m->n_ff;
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = first; i < p->end; i++) {
-        float *g = lane(p->n);
-
-        vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
-        vec_swiglu(g, g, g + n_ff, n_ff);
-        vec_put(b->type, typed_row(b, p->n->t_ff, i, n_ff), g, n_ff);
-    }
+    p->n->ops->swiglu(p->n->on, b->type, typed_row(b, p->n->t_ff, first, n_ff),
+                      typed_row(b, gate_up, first, 2 * n_ff), p->end - first, n_ff);
 }
 
-static int forward_layer(const struct pass *p, uint32_t layer, float *x)
+static struct tensors_attend attend_of(const struct pass *p, const struct kept *k)
+{
+    return (struct tensors_attend){ p->stage->first_segment, p->stage->end_segment, k->qkv, k->att,
+                                    k->lse };
+}
+
+static void forward_layer(const struct pass *p, uint32_t layer, float *x)
 {
     struct net *n = p->n;
     const struct base *b = n->b;
@@ -367,24 +377,21 @@ static int forward_layer(const struct pass *p, uint32_t layer, float *x)
     struct kept *k = &n->kept[layer];
     uint32_t first = p->first, n_embd = b->m->n_embd, n_ff = b->m->n_ff;
     size_t at = (size_t)first * n_embd, x_len = (size_t)(p->end - first) * n_embd * sizeof(*x);
-    int r;
+    struct tensors_attend attend = attend_of(p, k);
 
-    memmove(k->x_in + at, x + at, x_len);
+    n->ops->copy(n->on, k->x_in + at, x + at, x_len);
     norm_rows(p, first, x, w->attn_norm, k->r_in);
     product(p, layer, BASE_QKV, false, typed(b, n->t_embd, n_embd), floats(k->qkv, b->n_qkv),
             false);
     add_bias(p, k->qkv, w->bias);
-    r = attn_forward(n->attn, p->l, p->stage, k->qkv, k->att, k->lse);
-    if (r < 0)
-        return r;
+    n->ops->attend(n->attn, &attend);
     product(p, layer, BASE_O, false, typed(b, k->att, b->n_q), floats(x, n_embd), true);
-    memcpy(k->x_mid + at, x + at, x_len);
+    n->ops->copy(n->on, k->x_mid + at, x + at, x_len);
     norm_rows(p, first, x, w->ffn_norm, k->r_mid);
     product(p, layer, BASE_GATE_UP, false, typed(b, n->t_embd, n_embd),
             typed(b, k->gate_up, 2 * n_ff), false);
     swiglu_rows(p, first, k->gate_up);
     product(p, layer, BASE_DOWN, false, typed(b, n->t_ff, n_ff), floats(x, n_embd), true);
-    return 0;
 }
 
 /* gate_up becomes the derivative by it, from the one of t_ff. */
@@ -393,15 +400,8 @@ static void swiglu_rows_back(const struct pass *p, void *gate_up)
     const struct base *b = p->n->b;
     uint32_t n_ff = b->m->n_ff;
 
-#pragma omp parallel for schedule(static)
-    for (uint32_t i = p->first; i < p->end; i++) {
-        float *g = lane(p->n);
-
-        vec_get(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
-        vec_get(b->type, typed_row(b, p->n->t_ff, i, n_ff), g + 2 * n_ff, n_ff);
-        vec_swiglu_back(g, g + n_ff, g + 2 * n_ff, n_ff);
-        vec_put(b->type, typed_row(b, gate_up, i, 2 * n_ff), g, 2 * n_ff);
-    }
+    p->n->ops->swiglu_back(p->n->on, b->type, typed_row(b, gate_up, p->first, 2 * n_ff),
+                           typed_row(b, p->n->t_ff, p->first, n_ff), p->end - p->first, n_ff);
 }
 
 static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
@@ -411,8 +411,8 @@ static void back_ffn(const struct pass *p, uint32_t layer, float *dx)
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
     uint32_t n_embd = b->m->n_embd, n_ff = b->m->n_ff;
-    struct gemm_mat dy = typed(b, n->t_embd, n_embd), ff = typed(b, n->t_ff, n_ff),
-                    d_gate_up = typed(b, k->gate_up, 2 * n_ff);
+    struct tensors_mat dy = typed(b, n->t_embd, n_embd), ff = typed(b, n->t_ff, n_ff),
+                       d_gate_up = typed(b, k->gate_up, 2 * n_ff);
 
     put_rows(p, n->t_embd, dx, n_embd);
     if (trained_at(p, layer, BASE_DOWN) < p->end) {
@@ -444,27 +444,25 @@ static void add_dkv(const struct pass *p, uint32_t layer, const float *dkv, floa
     }
 }
 
-static int back_layer(const struct pass *p, uint32_t layer, float *dx, const float *dkv)
+static void back_layer(const struct pass *p, uint32_t layer, float *dx, const float *dkv)
 {
     struct net *n = p->n;
     const struct base *b = n->b;
     const struct base_layer *w = &b->layers[layer];
     struct kept *k = &n->kept[layer];
     uint32_t n_embd = b->m->n_embd;
-    struct gemm_mat dy = typed(b, n->t_embd, n_embd), d_qkv = typed(b, n->t_qkv, b->n_qkv);
+    struct tensors_mat dy = typed(b, n->t_embd, n_embd), d_qkv = typed(b, n->t_qkv, b->n_qkv);
     size_t dqkv_len = (size_t)n->max_rows * b->n_qkv;
     float *dqkv = n->dqkv + (n->staged ? layer * dqkv_len : 0);
-    int r;
+    struct tensors_attend_back attend = { attend_of(p, k), n->t_q, dqkv };
 
     if (!n->staged)
-        memset(dqkv, 0, dqkv_len * sizeof(*dqkv));
+        n->ops->clear(n->on, dqkv, dqkv_len * sizeof(*dqkv));
     back_ffn(p, layer, dx);
     put_rows(p, n->t_embd, dx, n_embd);
     weight_back(p, layer, BASE_O, dy, typed(b, k->att, b->n_q));
     product(p, layer, BASE_O, true, dy, typed(b, n->t_q, b->n_q), false);
-    r = attn_back(n->attn, p->l, p->stage, k->qkv, k->att, k->lse, n->t_q, dqkv);
-    if (r < 0)
-        return r;
+    n->ops->attend_back(n->attn, &attend);
     add_dkv(p, layer, dkv, dqkv);
     put_rows(p, n->t_qkv, dqkv, b->n_qkv);
     bias_back(p, dqkv, w->d_bias);
@@ -474,44 +472,66 @@ static int back_layer(const struct pass *p, uint32_t layer, float *dx, const flo
     }
     product(p, layer, BASE_QKV, true, d_qkv, floats(n->dn, n_embd), false);
     norm_rows_back(p, dx, k->x_in, w->attn_norm, k->r_in, w->d_attn_norm);
-    return 0;
 }
 
 /* --- the whole -------------------------------------------------------------------------------- */
 
-/* Of gist j: where its embedding begins. */
-static size_t embd_of(const struct pass *p, uint32_t j)
+/* Of gist j: which row of its embedding it has. */
+static uint32_t embd_of(const struct pass *p, uint32_t j)
 {
     uint32_t index = p->l->gists[j].index, last = p->gist->n_embds - 1;
 
-    return (size_t)(index < last ? index : last) * p->n->b->m->n_embd;
+    return index < last ? index : last;
 }
 
-static void embed(const struct pass *p)
+static void take_rows(const struct pass *p, const float *table, bool add)
+{
+    uint32_t n = p->n->b->m->n_embd;
+    struct tensors_take a = { table, p->n->from, p->end - p->first,
+                              n,     add,        p->n->x + (size_t)p->first * n };
+
+    p->n->ops->take(p->n->on, &a);
+}
+
+/* Soft tokens: hidden states of gists, normed. Only where the host has x (net_open). */
+static void embed_soft(const struct pass *p)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
     float *x = p->n->x;
 
     for (uint32_t i = p->first; i < p->end; i++) {
-        const struct layout_row *row = &p->l->rows[i];
+        uint32_t from = p->l->rows[i].from;
 
-        if (row->from == LAYOUT_NO_ROW)
-            memcpy(x + (size_t)i * n, b->embd + (size_t)p->ids[row->token] * n, n * sizeof(float));
-        else
-            p->n->r_soft[i] = vec_norm(x + (size_t)i * n, x + (size_t)row->from * n, b->output_norm,
-                                       b->m->rms_eps, n);
+        if (from != SIGHT_NO_ROW)
+            p->n->r_soft[i] =
+                vec_norm(x + (size_t)i * n, x + (size_t)from * n, b->output_norm, b->m->rms_eps, n);
     }
+}
+
+static void embed(const struct pass *p)
+{
+    uint32_t *index = p->n->from, n = p->end - p->first;
+    bool own = p->gist && p->gist->embedding == ADAPTER_EMBED_OWN;
+
+    for (uint32_t i = 0; i < n; i++) {
+        const struct sight_row *row = &p->l->rows[p->first + i];
+
+        index[i] = row->from == SIGHT_NO_ROW ? p->ids[row->token] : SIGHT_NO_ROW;
+    }
+    take_rows(p, p->n->b->embd, false);
+    embed_soft(p);
+    if (p->l->n_gists == 0)
+        return;
+    for (uint32_t i = 0; i < n; i++)
+        index[i] = SIGHT_NO_ROW;
     for (uint32_t j = 0; j < p->l->n_gists; j++) {
         uint32_t i = p->l->gists[j].row;
 
-        if (i < p->first || i >= p->end)
-            continue;
-        if (p->gist->embedding == ADAPTER_EMBED_LAST)
-            vec_add(x + (size_t)i * n, p->gist->embd + embd_of(p, j), n);
-        else
-            memcpy(x + (size_t)i * n, p->gist->embd + embd_of(p, j), n * sizeof(float));
+        if (i >= p->first && i < p->end)
+            index[i - p->first] = embd_of(p, j);
     }
+    take_rows(p, p->gist->embd, !own);
 }
 
 /* dx of soft tokens goes on to the hidden states that they read. */
@@ -525,7 +545,7 @@ static void soft_back(const struct pass *p, float *dx)
         const float *x = p->n->x + (size_t)from * n;
         float *dy = dx + (size_t)i * n;
 
-        if (from == LAYOUT_NO_ROW)
+        if (from == SIGHT_NO_ROW)
             continue;
         if (b->d_output_norm)
             vec_norm_back_weight(b->d_output_norm, dy, x, p->n->r_soft[i], n);
@@ -538,83 +558,79 @@ static void embed_back(const struct pass *p, const float *dx)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
+    struct tensors_give a = { dx, p->n->to, p->n->from, 0, p->gist->n_embds, n, p->gist->d_embd };
 
     for (uint32_t j = 0; j < p->l->n_gists; j++) {
         uint32_t i = p->l->gists[j].row;
 
-        if (i >= p->first && i < p->end)
-            vec_add(p->gist->d_embd + embd_of(p, j), dx + (size_t)i * n, n);
+        if (i < p->first || i >= p->end)
+            continue;
+        p->n->to[a.n_pairs] = embd_of(p, j);
+        p->n->from[a.n_pairs++] = i;
     }
+    p->n->ops->give(p->n->on, &a);
     for (uint32_t i = p->first; b->d_embd && i < p->end; i++) {
-        const struct layout_row *row = &p->l->rows[i];
+        const struct sight_row *row = &p->l->rows[i];
         bool own = i >= gists_at(p) && p->gist->embedding == ADAPTER_EMBED_OWN;
 
-        if (row->from == LAYOUT_NO_ROW && !own)
+        if (row->from == SIGHT_NO_ROW && !own)
             vec_add(b->d_embd + (size_t)p->ids[row->token] * n, dx + (size_t)i * n, n);
     }
-}
-
-static int products(const struct net *n)
-{
-    return gemm_error(n->gemm) ? gemm_error(n->gemm) : attn_error(n->attn);
 }
 
 int net_forward(struct net *n, const struct net_gist *gist, const struct layout *l,
                 const uint32_t *ids, const float **ret_x)
 {
+    struct sight sight = layout_sight(l);
+
     if (l->n_rows > n->max_rows || l->max_pos > n->b->max_pos || (l->n_stages > 1 && !n->staged))
         return -E2BIG;
+    n->ops->attn_see(n->attn, &sight);
     for (const struct layout_stage *s = l->stages; s < l->stages + l->n_stages; s++) {
         struct pass p = { n, gist, l, ids, s, s->first, s->end };
 
         embed(&p);
-        for (uint32_t i = 0; i < n->b->m->n_layer; i++) {
-            int r = forward_layer(&p, i, n->x);
-
-            if (r < 0)
-                return r;
-        }
+        for (uint32_t i = 0; i < n->b->m->n_layer; i++)
+            forward_layer(&p, i, n->x);
     }
     *ret_x = n->x;
-    return products(n);
+    return n->ops->error(n->on);
 }
 
 /* again: all rows of a stage. */
-static int back_stage(const struct pass *again, float *dx, const float *dkv)
+static void back_stage(const struct pass *again, float *dx, const float *dkv)
 {
     struct net *n = again->n;
     const struct layout *l = again->l;
     struct pass p = *again;
-    int r = 0;
 
     p.first = again->first > l->n_frozen ? again->first : l->n_frozen;
-    for (uint32_t i = n->b->m->n_layer; r == 0 && i-- > 0;) {
+    for (uint32_t i = n->b->m->n_layer; i-- > 0;) {
         if (n->checkpointing) {
-            memcpy(n->again, n->kept[i].x_in, (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
-            r = forward_layer(again, i, n->again);
+            n->ops->copy(n->on, n->again, n->kept[i].x_in,
+                         (size_t)l->n_rows * n->b->m->n_embd * sizeof(float));
+            forward_layer(again, i, n->again);
         }
-        if (r == 0)
-            r = back_layer(&p, i, dx, dkv);
+        back_layer(&p, i, dx, dkv);
     }
-    if (r == 0) {
-        soft_back(&p, dx);
-        embed_back(&p, dx);
-    }
-    return r;
+    soft_back(&p, dx);
+    embed_back(&p, dx);
 }
 
 int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
              const uint32_t *ids, float *dx, const float *dkv)
 {
-    int r = 0;
+    struct sight sight = layout_sight(l);
 
+    n->ops->attn_see(n->attn, &sight);
     if (n->staged)
-        memset(n->dqkv, 0, (size_t)n->b->m->n_layer * n->max_rows * n->b->n_qkv * sizeof(float));
-    for (uint32_t i = l->n_stages; r == 0 && i-- > 0;) {
+        n->ops->clear(n->on, n->dqkv,
+                      (size_t)n->b->m->n_layer * n->max_rows * n->b->n_qkv * sizeof(float));
+    for (uint32_t i = l->n_stages; i-- > 0;) {
         const struct layout_stage *s = &l->stages[i];
         struct pass p = { n, gist, l, ids, s, s->first, s->end };
 
-        r = back_stage(&p, dx, dkv);
+        back_stage(&p, dx, dkv);
     }
-    return r < 0 ? r : products(n);
+    return n->ops->error(n->on);
 }

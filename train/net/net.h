@@ -39,7 +39,7 @@ struct net_gist {
 struct net;
 
 /* Room for sequences of max_rows rows; staged: also of layouts with several stages. -EINVAL: both
- * staged and checkpointing. */
+ * staged and checkpointing; -ENOTSUP: staged where the host has no hold of the rows. */
 int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
              struct net **ret);
 void net_close(struct net *n);
@@ -59,9 +59,6 @@ int net_back(struct net *n, const struct net_gist *gist, const struct layout *l,
 
 /* Another base of the same shape from now on. */
 void net_set_base(struct net *n, const struct base *b);
-
-/* Products of the caller's, between calls. */
-struct gemm *net_gemm(struct net *n);
 
 size_t net_bytes(const struct net *n);
 

@@ -1,6 +1,6 @@
 #include "train/net/optim.h"
 
-#include "train/net/vec.h"
+#include "train/net/tensors_cpu.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,6 @@
 #define MAGIC   "gist-checkpoint"
 #define VERSION 1u
 #define ALIGN   64u
-#define CHUNK   (1u << 16) /* values that one thread takes at a time */
 
 struct file_head {
     char magic[16];
@@ -31,6 +30,49 @@ static float *zeros(size_t n)
     if (p)
         memset(p, 0, len);
     return p;
+}
+
+static const struct tensors_ops *ops_of(const struct optim *o)
+{
+    return o->on ? o->on->ops : &tensors_cpu;
+}
+
+/* Values are another memory's. */
+static bool is_apart(const struct optim *o)
+{
+    return !ops_of(o)->host;
+}
+
+static void give_back(const struct optim *o, void *p)
+{
+    if (p)
+        o->on->ops->free(o->on, p);
+}
+
+static float *zeros_apart(const struct optim *o, size_t n)
+{
+    float *p = o->on->ops->alloc(o->on, n * sizeof(float));
+
+    if (p)
+        o->on->ops->clear(o->on, p, n * sizeof(float));
+    return p;
+}
+
+/* Its place where it is computed. */
+static bool settle(const struct optim *o, struct optim_tensor *t)
+{
+    if (!is_apart(o)) {
+        t->p_on = t->p;
+        t->m_on = t->m;
+        t->v_on = t->v;
+        t->g = zeros(t->n);
+        return t->g;
+    }
+    t->p_on = zeros_apart(o, t->n);
+    t->m_on = zeros_apart(o, t->n);
+    t->v_on = zeros_apart(o, t->n);
+    t->g = zeros_apart(o, t->n);
+    return t->p_on && t->m_on && t->v_on && t->g;
 }
 
 int optim_add(struct optim *o, const char *name, size_t n, bool decays)
@@ -50,19 +92,52 @@ int optim_add(struct optim *o, const char *name, size_t n, bool decays)
     *t = (struct optim_tensor){ .n = n, .decays = decays };
     snprintf(t->name, sizeof(t->name), "%s", name);
     t->p = zeros(n);
-    t->g = zeros(n);
     t->m = zeros(n);
     t->v = zeros(n);
-    return t->p && t->g && t->m && t->v ? (int)o->n - 1 : -ENOMEM;
+    if (!t->p || !t->m || !t->v)
+        return -ENOMEM;
+    return settle(o, t) ? (int)o->n - 1 : -ENOMEM;
+}
+
+void optim_put(struct optim *o)
+{
+    for (uint32_t i = 0; is_apart(o) && i < o->n; i++) {
+        const struct optim_tensor *t = &o->t[i];
+
+        o->on->ops->put(o->on, t->p_on, t->p, t->n * sizeof(float));
+        o->on->ops->put(o->on, t->m_on, t->m, t->n * sizeof(float));
+        o->on->ops->put(o->on, t->v_on, t->v, t->n * sizeof(float));
+    }
+}
+
+int optim_fetch(const struct optim *o)
+{
+    for (uint32_t i = 0; is_apart(o) && i < o->n; i++) {
+        const struct optim_tensor *t = &o->t[i];
+
+        o->on->ops->get(o->on, t->p, t->p_on, t->n * sizeof(float));
+        o->on->ops->get(o->on, t->m, t->m_on, t->n * sizeof(float));
+        o->on->ops->get(o->on, t->v, t->v_on, t->n * sizeof(float));
+    }
+    return is_apart(o) ? o->on->ops->error(o->on) : 0;
 }
 
 void optim_fini(struct optim *o)
 {
     for (uint32_t i = 0; i < o->n; i++) {
-        free(o->t[i].p);
-        free(o->t[i].g);
-        free(o->t[i].m);
-        free(o->t[i].v);
+        struct optim_tensor *t = &o->t[i];
+
+        if (is_apart(o)) {
+            give_back(o, t->p_on);
+            give_back(o, t->m_on);
+            give_back(o, t->v_on);
+            give_back(o, t->g);
+        } else {
+            free(t->g);
+        }
+        free(t->p);
+        free(t->m);
+        free(t->v);
     }
     free(o->t);
     *o = (struct optim){ 0 };
@@ -71,7 +146,7 @@ void optim_fini(struct optim *o)
 void optim_zero_gradients(struct optim *o)
 {
     for (uint32_t i = 0; i < o->n; i++)
-        memset(o->t[i].g, 0, o->t[i].n * sizeof(float));
+        ops_of(o)->clear(o->on, o->t[i].g, o->t[i].n * sizeof(float));
 }
 
 /* In an order that does not depend on the number of threads. */
@@ -81,27 +156,29 @@ static double norm_of(const struct optim *o)
 
     for (uint32_t i = 0; i < o->n; i++)
         if (!o->t[i].fixed)
-            all += vec_sum_squares(o->t[i].g, o->t[i].n);
+            all += ops_of(o)->sum_squares(o->on, o->t[i].g, o->t[i].n);
     return sqrt(all);
 }
 
-static void adamw(struct optim_tensor *t, const struct optim_rule *rule, double lr, uint64_t step,
-                  double scale)
+static void adamw(const struct optim *o, const struct optim_tensor *t,
+                  const struct optim_rule *rule, double lr, uint64_t step, double scale)
 {
-    float b1 = (float)rule->beta1, b2 = (float)rule->beta2, eps = (float)rule->eps;
-    float keep = (float)(1.0 - lr * (t->decays ? rule->weight_decay : 0));
-    float rate = (float)(lr / (1.0 - pow(rule->beta1, (double)step)));
-    float root = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, (double)step)));
-    float s = (float)scale;
+    struct tensors_adamw a = {
+        .p = t->p_on,
+        .m = t->m_on,
+        .v = t->v_on,
+        .g = t->g,
+        .n = t->n,
+        .beta1 = (float)rule->beta1,
+        .beta2 = (float)rule->beta2,
+        .eps = (float)rule->eps,
+        .keep = (float)(1.0 - lr * (t->decays ? rule->weight_decay : 0)),
+        .rate = (float)(lr / (1.0 - pow(rule->beta1, (double)step))),
+        .root = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, (double)step))),
+        .scale = (float)scale,
+    };
 
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < t->n; i++) {
-        float g = t->g[i] * s;
-
-        t->m[i] = b1 * t->m[i] + (1.0f - b1) * g;
-        t->v[i] = b2 * t->v[i] + (1.0f - b2) * g * g;
-        t->p[i] = t->p[i] * keep - rate * t->m[i] / (sqrtf(t->v[i]) * root + eps);
-    }
+    ops_of(o)->adamw(o->on, &a);
 }
 
 double optim_step(struct optim *o, const struct optim_rule *rule, double lr, uint64_t step)
@@ -113,7 +190,7 @@ double optim_step(struct optim *o, const struct optim_rule *rule, double lr, uin
         return norm;
     for (uint32_t i = 0; i < o->n; i++)
         if (!o->t[i].fixed)
-            adamw(&o->t[i], rule, lr, step, scale);
+            adamw(o, &o->t[i], rule, lr, step, scale);
     return norm;
 }
 
@@ -209,6 +286,8 @@ int optim_save(const struct optim *o, const char *path, const struct optim_progr
     char *beside = NULL;
     int r;
 
+    if (optim_fetch(o) < 0)
+        return why_set(why, -EIO, "%s: the checkpoint was not written: the device failed", path);
     if (asprintf(&beside, "%s.part", path) < 0)
         return why_set(why, -ENOMEM, "%s: no memory", path);
     r = write_all(o, beside, at, recipe);
@@ -295,5 +374,7 @@ int optim_load(struct optim *o, const char *path, const char *recipe, struct opt
     else
         r = why_set(why, -errno, "%s: %s", path, strerror(errno));
     stream_close(&s);
+    if (r == 0)
+        optim_put(o);
     return r;
 }

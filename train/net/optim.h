@@ -19,7 +19,7 @@
 #ifndef TRAIN_NET_OPTIM_H
 #define TRAIN_NET_OPTIM_H
 
-#include "base/why.h"
+#include "engine/tensors.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -30,8 +30,11 @@
 struct optim_tensor {
     char name[OPTIM_NAME_MAX + 1];
     size_t n;
-    bool decays, fixed;   /* fixed: no step changes it */
-    float *p, *g, *m, *v; /* (n) each */
+    bool decays, fixed; /* fixed: no step changes it */
+    float *p, *m, *v;   /* (n) each, the host's: of a device's as they were at optim_fetch */
+
+    /* Where it is computed. The CPU's p, m and v are the same ones. */
+    float *p_on, *g, *m_on, *v_on;
 };
 
 struct optim_rule {
@@ -41,14 +44,18 @@ struct optim_rule {
 struct optim {
     struct optim_tensor *t;
     uint32_t n, cap;
+    struct tensors *on; /* NULL: the CPU */
 };
 
 struct optim_progress {
     uint64_t step, tokens;
 };
 
-/* A new tensor of zeros: its index, or -ENOMEM. */
+/* A new tensor of zeros: its index, or -ENOMEM. Where values are computed with a device, what was
+ * written to p, m and v is to be put there, and to be fetched before they are read. */
 int optim_add(struct optim *o, const char *name, size_t n, bool decays);
+void optim_put(struct optim *o);
+int optim_fetch(const struct optim *o); /* -EIO, -ENOMEM: what the device says */
 void optim_fini(struct optim *o);
 
 void optim_zero_gradients(struct optim *o);

@@ -45,11 +45,11 @@ static inline float exp_of(float x)
     return p * two_n;
 }
 
-CLONES void vec_put(enum gemm_type t, void *dst, const float *x, size_t n)
+CLONES void vec_put(enum tensors_type t, void *dst, const float *x, size_t n)
 {
     uint16_t *h = dst;
 
-    if (t == GEMM_F32) {
+    if (t == TENSORS_F32) {
         memcpy(dst, x, n * sizeof(float));
         return;
     }
@@ -57,11 +57,11 @@ CLONES void vec_put(enum gemm_type t, void *dst, const float *x, size_t n)
         h[i] = to_bf16(x[i]);
 }
 
-CLONES void vec_get(enum gemm_type t, const void *src, float *ret, size_t n)
+CLONES void vec_get(enum tensors_type t, const void *src, float *ret, size_t n)
 {
     const uint16_t *h = src;
 
-    if (t == GEMM_F32) {
+    if (t == TENSORS_F32) {
         memcpy(ret, src, n * sizeof(float));
         return;
     }

@@ -2,17 +2,17 @@
  * embedding, each with its derivative beside it.
  *
  * Compiled for several instruction sets, chosen when the program is loaded (target_clones). Typed
- * rows are f32 or bf16 (train/net/gemm.h).
+ * rows are f32 or bf16 (engine/tensors_work.h).
  *
  * Threads    pure functions.
  */
 #ifndef TRAIN_NET_VEC_H
 #define TRAIN_NET_VEC_H
 
-#include "train/net/gemm.h"
+#include "engine/tensors_work.h"
 
-void vec_put(enum gemm_type t, void *dst, const float *x, size_t n);
-void vec_get(enum gemm_type t, const void *src, float *ret, size_t n);
+void vec_put(enum tensors_type t, void *dst, const float *x, size_t n);
+void vec_get(enum tensors_type t, const void *src, float *ret, size_t n);
 void vec_add(float *y, const float *x, size_t n);
 void vec_add_scaled(float *y, float a, const float *x, size_t n); /* y += a x */
 void vec_scale(float *y, float a, size_t n);

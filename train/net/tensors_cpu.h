@@ -1,0 +1,16 @@
+/* train/net/tensors_cpu.h - engine/tensors.h on the CPU: the process's memory, products by oneDNN,
+ * rows by OpenMP's threads.
+ *
+ * Ownership  a trainer's, one for all that it computes.
+ */
+#ifndef TRAIN_NET_TENSORS_CPU_H
+#define TRAIN_NET_TENSORS_CPU_H
+
+#include "engine/tensors.h"
+
+extern const struct tensors_ops tensors_cpu;
+
+/* Products of the trainer's own, where t is of tensors_cpu. */
+struct gemm *tensors_cpu_gemm(struct tensors *t);
+
+#endif
