@@ -1,4 +1,5 @@
-/* cuda/gemm.h - the one product that a library makes for us: of many rows, in bf16 with f32 sums.
+/* cuda/gemm.h - the products that a library makes for us. The one that steps of a model take: of
+ * many rows, in bf16 with f32 sums.
  *
  *     y (T, n_rows), y_stride floats apart  =  x (T, n_cols) times the transpose of w (n_rows,
  * n_cols)
@@ -12,6 +13,7 @@
 #define CUDA_GEMM_H
 
 #include "base/why.h"
+#include "engine/tensors_work.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,5 +35,14 @@ struct gemm_product {
 int gemm_open(void *stream, void *workspace, struct gemm **ret, struct why *why);
 void gemm_close(struct gemm *g);
 int gemm_run(struct gemm *g, const struct gemm_product *p);
+
+/* As training has them, of bf16 or f32, sums in f32: n at once, whose matrices lie so many values
+ * behind each other. */
+struct gemm_batch {
+    struct tensors_product of; /* the first */
+    uint32_t n;
+    size_t a_stride, b_stride, c_stride;
+};
+int gemm_batch(struct gemm *g, const struct gemm_batch *p);
 
 #endif

@@ -24,6 +24,11 @@ struct gemm {
                               const void *, const void *, cudaDataType, int, const void *,
                               cudaDataType, int, const void *, void *, cudaDataType, int,
                               cublasComputeType_t, cublasGemmAlgo_t);
+    cublasStatus_t (*gemm_batch)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int,
+                                 int, const void *, const void *, cudaDataType, int, long long,
+                                 const void *, cudaDataType, int, long long, const void *, void *,
+                                 cudaDataType, int, long long, int, cublasComputeType_t,
+                                 cublasGemmAlgo_t);
 };
 
 static int find_library(struct gemm *g, struct why *why)
@@ -46,11 +51,11 @@ static int find_functions(struct gemm *g, struct why *why)
     struct {
         const char *name;
         void *at;
-    } all[] = { { "cublasCreate_v2", &g->create },
-                { "cublasDestroy_v2", &g->destroy },
-                { "cublasSetStream_v2", &g->set_stream },
-                { "cublasSetWorkspace_v2", &g->set_workspace },
-                { "cublasGemmEx", &g->gemm_ex } };
+    } all[] = {
+        { "cublasCreate_v2", &g->create },        { "cublasDestroy_v2", &g->destroy },
+        { "cublasSetStream_v2", &g->set_stream }, { "cublasSetWorkspace_v2", &g->set_workspace },
+        { "cublasGemmEx", &g->gemm_ex },          { "cublasGemmStridedBatchedEx", &g->gemm_batch }
+    };
 
     for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
         void *f = dlsym(g->lib, all[i].name);
@@ -108,6 +113,31 @@ int gemm_run(struct gemm *g, const struct gemm_product *p)
                       p->w, CUDA_R_16BF, k, p->x, CUDA_R_16BF, k, &add, p->y, CUDA_R_32F,
                       (int)p->y_stride, CUBLAS_COMPUTE_32F,
                       CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS
+               ? 0
+               : -EIO;
+}
+
+static cudaDataType type_of(const struct tensors_mat *m)
+{
+    return m->type == TENSORS_F32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
+static cublasOperation_t op_of(const struct tensors_mat *m)
+{
+    return m->t ? CUBLAS_OP_T : CUBLAS_OP_N;
+}
+
+/* C^T = B^T A^T: what lies by rows is transposed to it already. */
+int gemm_batch(struct gemm *g, const struct gemm_batch *p)
+{
+    const float one = 1, add = p->of.add ? 1 : 0;
+    const struct tensors_mat *a = &p->of.a, *b = &p->of.b, *c = &p->of.c;
+
+    return g->gemm_batch(g->handle, op_of(b), op_of(a), (int)p->of.n, (int)p->of.m, (int)p->of.k,
+                         &one, b->p, type_of(b), (int)b->ld, (long long)p->b_stride, a->p,
+                         type_of(a), (int)a->ld, (long long)p->a_stride, &add, (void *)c->p,
+                         type_of(c), (int)c->ld, (long long)p->c_stride, (int)p->n,
+                         CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT) == CUBLAS_STATUS_SUCCESS
                ? 0
                : -EIO;
 }

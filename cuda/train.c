@@ -1,0 +1,496 @@
+#include "cuda/train.h"
+
+#include "cuda/gemm.h"
+#include "cuda/rt.h"
+#include "cuda/train_attn.h"
+#include "cuda/train_kernels.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LIST_ALIGN 256u
+
+struct cuda {
+    struct tensors t;
+    struct rt *rt;
+    struct gemm *gemm;
+    void *workspace;
+    double *sums; /* (K_SUMS + 1) */
+    char *lists;  /* of the call that is being queued */
+    size_t lists_len, lists_used;
+    int err;
+};
+
+struct tensors_attn {
+    struct cuda *c;
+    struct train_attn *attn;
+};
+
+static struct cuda *cuda_of(struct tensors *t)
+{
+    return (struct cuda *)t;
+}
+
+static void *stream(const struct cuda *c)
+{
+    return rt_stream(c->rt, RT_COMPUTE);
+}
+
+/* The first failure is kept. */
+static void said(struct cuda *c, int r)
+{
+    if (r < 0 && c->err == 0)
+        c->err = r;
+}
+
+/* --- a device --------------------------------------------------------------------------------- */
+
+static void train_close(struct tensors *t)
+{
+    struct cuda *c = cuda_of(t);
+
+    if (!t)
+        return;
+    if (c->rt) {
+        (void)rt_wait(c->rt, RT_COMPUTE);
+        void *all[] = { c->workspace, c->sums, c->lists };
+
+        gemm_close(c->gemm);
+        for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
+            if (all[i])
+                rt_free(c->rt, all[i]);
+    }
+    rt_close(c->rt);
+    free(c);
+}
+
+static int open_parts(struct cuda *c, struct why *why)
+{
+    void *sums = NULL;
+    int r = rt_alloc(c->rt, gemm_workspace, &c->workspace);
+
+    if (r == 0)
+        r = rt_alloc(c->rt, (K_SUMS + 1) * sizeof(double), &sums);
+    c->sums = sums;
+    if (r < 0)
+        return why_set(why, r, "the device has no memory for what training begins with");
+    return gemm_open(stream(c), c->workspace, &c->gemm, why);
+}
+
+static int train_open(unsigned n, struct tensors **ret, struct why *why)
+{
+    struct cuda *c = calloc(1, sizeof(*c));
+    int r;
+
+    if (!c)
+        return why_set(why, -ENOMEM, "no memory for a device");
+    c->t.ops = gistd_tensors();
+    r = rt_open(n, &c->rt, why);
+    if (r == 0)
+        r = open_parts(c, why);
+    if (r < 0) {
+        train_close(&c->t);
+        return r;
+    }
+    *ret = &c->t;
+    return 0;
+}
+
+static int train_error(struct tensors *t)
+{
+    return cuda_of(t)->err;
+}
+
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static void *train_alloc(struct tensors *t, size_t n)
+{
+    void *p = NULL;
+
+    return cuda_of(t)->err == 0 && rt_alloc(cuda_of(t)->rt, n, &p) == 0 ? p : NULL;
+}
+
+static void train_free(struct tensors *t, void *p)
+{
+    (void)rt_wait(cuda_of(t)->rt, RT_COMPUTE);
+    rt_free(cuda_of(t)->rt, p);
+}
+
+static void train_put(struct tensors *t, void *to, const void *host, size_t n)
+{
+    struct cuda *c = cuda_of(t);
+
+    if (c->err == 0 && n)
+        said(c, rt_put(c->rt, RT_COMPUTE, to, host, n));
+}
+
+static void train_get(struct tensors *t, void *host, const void *from, size_t n)
+{
+    struct cuda *c = cuda_of(t);
+
+    if (c->err == 0 && n)
+        said(c, rt_get(c->rt, RT_COMPUTE, host, from, n));
+    if (c->err == 0)
+        said(c, rt_wait(c->rt, RT_COMPUTE));
+}
+
+static void train_copy(struct tensors *t, void *to, const void *from, size_t n)
+{
+    struct cuda *c = cuda_of(t);
+
+    if (c->err == 0 && n)
+        said(c, rt_copy(c->rt, RT_COMPUTE, to, from, n));
+}
+
+static void train_clear(struct tensors *t, void *p, size_t n)
+{
+    struct cuda *c = cuda_of(t);
+
+    if (c->err == 0 && n)
+        said(c, rt_clear(c->rt, RT_COMPUTE, p, n));
+}
+
+/* --- lists of the host ------------------------------------------------------------------------ */
+
+static size_t list_len(size_t n)
+{
+    return (n + LIST_ALIGN - 1) / LIST_ALIGN * LIST_ALIGN;
+}
+
+/* Room for the lists of a call, n bytes with list_len each. */
+static bool lists_begin(struct cuda *c, size_t n)
+{
+    void *p = NULL;
+    int r;
+
+    c->lists_used = 0;
+    if (c->err || n <= c->lists_len)
+        return c->err == 0;
+    r = rt_wait(c->rt, RT_COMPUTE);
+    if (c->lists)
+        rt_free(c->rt, c->lists);
+    c->lists = NULL;
+    c->lists_len = 0;
+    if (r == 0)
+        r = rt_alloc(c->rt, 2 * n, &p);
+    said(c, r);
+    if (r < 0)
+        return false;
+    c->lists = p;
+    c->lists_len = 2 * n;
+    return true;
+}
+
+static void *list_room(struct cuda *c, size_t n)
+{
+    void *at = c->lists + c->lists_used;
+
+    c->lists_used += list_len(n);
+    return at;
+}
+
+/* host NULL: an empty list, NULL. */
+static void *list(struct cuda *c, const void *host, size_t n)
+{
+    void *at = list_room(c, n);
+
+    if (!host)
+        return NULL;
+    said(c, rt_put(c->rt, RT_COMPUTE, at, host, n));
+    return at;
+}
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+static void train_product(struct tensors *t, const struct tensors_product *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct gemm_batch one = { *p, 1, 0, 0, 0 };
+
+    if (c->err == 0 && p->m && p->n && p->k)
+        said(c, gemm_batch(c->gemm, &one));
+}
+
+static void train_narrow(struct tensors *t, enum tensors_type type, void *y, const float *x,
+                         size_t n)
+{
+    struct cuda *c = cuda_of(t);
+    struct k_cast a = { (float *)x, y, type, n };
+
+    if (c->err == 0)
+        said(c, k_narrow(stream(c), &a));
+}
+
+static void train_widen(struct tensors *t, enum tensors_type type, float *y, const void *x,
+                        size_t n)
+{
+    struct cuda *c = cuda_of(t);
+    struct k_cast a = { y, (void *)x, type, n };
+
+    if (c->err == 0)
+        said(c, k_widen(stream(c), &a));
+}
+
+static void train_add(struct tensors *t, float *y, const float *x, uint32_t n_rows, uint32_t n)
+{
+    struct cuda *c = cuda_of(t);
+    struct k_add a = { y, x, n_rows, n };
+
+    if (c->err == 0)
+        said(c, k_add(stream(c), &a));
+}
+
+static void train_norm(struct tensors *t, const struct tensors_norm *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct tensors_norm a = *p;
+    size_t n = p->n_rows * sizeof(*p->rows);
+
+    if (!lists_begin(c, list_len(n)))
+        return;
+    a.rows = list(c, p->rows, n);
+    if (c->err == 0)
+        said(c, k_train_norm(stream(c), &a));
+}
+
+static void train_norm_back(struct tensors *t, const struct tensors_norm_back *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct tensors_norm_back a = *p;
+    size_t n = p->n_rows * sizeof(*p->rows);
+
+    if (!lists_begin(c, list_len(n)))
+        return;
+    a.rows = list(c, p->rows, n);
+    if (c->err == 0)
+        said(c, k_norm_back(stream(c), &a));
+}
+
+static void train_swiglu(struct tensors *t, enum tensors_type type, void *y, const void *gu,
+                         uint32_t n_rows, uint32_t n)
+{
+    struct cuda *c = cuda_of(t);
+    struct k_gate a = { (void *)gu, y, type, n_rows, n };
+
+    if (c->err == 0)
+        said(c, k_gate(stream(c), &a));
+}
+
+static void train_swiglu_back(struct tensors *t, enum tensors_type type, void *gu, const void *dy,
+                              uint32_t n_rows, uint32_t n)
+{
+    struct cuda *c = cuda_of(t);
+    struct k_gate a = { gu, (void *)dy, type, n_rows, n };
+
+    if (c->err == 0)
+        said(c, k_gate_back(stream(c), &a));
+}
+
+static void train_take(struct tensors *t, const struct tensors_take *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct tensors_take a = *p;
+    size_t n = p->n_rows * sizeof(*p->index);
+
+    if (!lists_begin(c, list_len(n)))
+        return;
+    a.index = list(c, p->index, n);
+    if (c->err == 0)
+        said(c, k_take(stream(c), &a));
+}
+
+static void train_give(struct tensors *t, const struct tensors_give *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct tensors_give a = *p;
+    size_t n = p->n_pairs * sizeof(*p->to);
+
+    if (!lists_begin(c, 2 * list_len(n)))
+        return;
+    a.to = list(c, p->to, n);
+    a.from = list(c, p->from, n);
+    if (c->err == 0)
+        said(c, k_give(stream(c), &a));
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+static void attn_close(struct tensors_attn *a)
+{
+    if (!a)
+        return;
+    (void)rt_wait(a->c->rt, RT_COMPUTE);
+    train_attn_close(a->attn);
+    free(a);
+}
+
+static int attn_open(struct tensors *t, const struct tensors_heads *h, struct tensors_attn **ret)
+{
+    struct tensors_attn *a = calloc(1, sizeof(*a));
+    int r;
+
+    if (!a)
+        return -ENOMEM;
+    a->c = cuda_of(t);
+    r = train_attn_open(a->c->rt, a->c->gemm, h, &a->attn);
+    if (r < 0) {
+        attn_close(a);
+        return r;
+    }
+    *ret = a;
+    return 0;
+}
+
+static void attn_see(struct tensors_attn *a, const struct sight *s)
+{
+    if (a->c->err == 0)
+        said(a->c, train_attn_see(a->attn, s));
+}
+
+static void attend(struct tensors_attn *a, const struct tensors_attend *p)
+{
+    if (a->c->err == 0)
+        said(a->c, train_attn_run(a->attn, p));
+}
+
+static void attend_back(struct tensors_attn *a, const struct tensors_attend_back *p)
+{
+    if (a->c->err == 0)
+        said(a->c, train_attn_back(a->attn, p));
+}
+
+/* --- losses and parameters -------------------------------------------------------------------- */
+
+/* Rows' lists behind each other; a row without one: whatever. */
+static const void *pack(struct cuda *c, const struct tensors_loss *p, bool ids)
+{
+    size_t each = p->n_teacher * sizeof(uint32_t);
+    char *all = each ? calloc(p->n_rows, each) : NULL;
+    const void *ret;
+
+    if (each && !all) {
+        said(c, -ENOMEM);
+        return NULL;
+    }
+    for (uint32_t i = 0; each && i < p->n_rows; i++) {
+        const struct tensors_ask *a = &p->asks[i];
+
+        if (a->teacher_ids)
+            memcpy(all + i * each, ids ? (const void *)a->teacher_ids : a->teacher_p, each);
+    }
+    ret = list(c, all, p->n_rows * each);
+    free(all);
+    return ret;
+}
+
+static void train_loss(struct tensors *t, const struct tensors_loss *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct k_loss a = { *p, NULL, NULL };
+    size_t n_asks = p->n_rows * sizeof(*p->asks), n_told = p->n_rows * sizeof(*p->ret),
+           n_lists = (size_t)p->n_rows * p->n_teacher * sizeof(uint32_t);
+
+    if (!lists_begin(c, list_len(n_asks) + list_len(n_told) + 2 * list_len(n_lists)))
+        return;
+    a.of.asks = list(c, p->asks, n_asks);
+    a.of.ret = list_room(c, n_told);
+    a.teacher_ids = pack(c, p, true);
+    a.teacher_p = pack(c, p, false);
+    if (c->err == 0)
+        said(c, k_loss(stream(c), &a));
+    memset(p->ret, 0, n_told);
+    train_get(t, p->ret, a.of.ret, n_told);
+}
+
+static void train_top(struct tensors *t, const struct tensors_top *p)
+{
+    struct cuda *c = cuda_of(t);
+    struct tensors_top a = *p;
+    size_t n = (size_t)p->n_rows * p->k;
+
+    memset(p->ids, 0, n * sizeof(*p->ids));
+    if (!lists_begin(c, list_len(n * sizeof(*p->ids)) + list_len(n * sizeof(*p->p))))
+        return;
+    a.ids = list_room(c, n * sizeof(*p->ids));
+    a.p = list_room(c, n * sizeof(*p->p));
+    said(c, k_top(stream(c), &a));
+    train_get(t, p->ids, a.ids, n * sizeof(*p->ids));
+    train_get(t, p->p, a.p, n * sizeof(*p->p));
+}
+
+static void train_low_rank(struct tensors *t, float *w, const float *b, const float *a,
+                           uint32_t n_out, uint32_t n_in, uint32_t rank)
+{
+    struct tensors_product p = { n_out,
+                                 n_in,
+                                 rank,
+                                 { b, rank, TENSORS_F32, false },
+                                 { a, n_in, TENSORS_F32, false },
+                                 { w, n_in, TENSORS_F32, false },
+                                 true };
+
+    train_product(t, &p);
+}
+
+static double train_sum_squares(struct tensors *t, const float *x, size_t n)
+{
+    struct cuda *c = cuda_of(t);
+    double ret = NAN;
+
+    if (c->err == 0)
+        said(c, k_sum_squares(stream(c), x, n, c->sums));
+    train_get(t, &ret, c->sums, sizeof(ret));
+    return c->err ? NAN : ret;
+}
+
+static void train_adamw(struct tensors *t, const struct tensors_adamw *a)
+{
+    struct cuda *c = cuda_of(t);
+
+    if (c->err == 0)
+        said(c, k_adamw(stream(c), a));
+}
+
+const struct tensors_ops *gistd_tensors(void)
+{
+    static const struct tensors_ops ops = {
+        .abi = TENSORS_ABI,
+        .size = sizeof(struct tensors_ops),
+        .name = rt_name,
+        .host = false,
+        .look = rt_look,
+        .open = train_open,
+        .close = train_close,
+        .error = train_error,
+        .alloc = train_alloc,
+        .free = train_free,
+        .put = train_put,
+        .get = train_get,
+        .copy = train_copy,
+        .clear = train_clear,
+        .product = train_product,
+        .narrow = train_narrow,
+        .widen = train_widen,
+        .add = train_add,
+        .norm = train_norm,
+        .norm_back = train_norm_back,
+        .swiglu = train_swiglu,
+        .swiglu_back = train_swiglu_back,
+        .take = train_take,
+        .give = train_give,
+        .attn_open = attn_open,
+        .attn_close = attn_close,
+        .attn_see = attn_see,
+        .attend = attend,
+        .attend_back = attend_back,
+        .loss = train_loss,
+        .top = train_top,
+        .low_rank = train_low_rank,
+        .sum_squares = train_sum_squares,
+        .adamw = train_adamw,
+    };
+
+    return &ops;
+}

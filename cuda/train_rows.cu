@@ -1,0 +1,199 @@
+/* Rows one by one, forward and back: a block has a row. What they move is small beside products. */
+#include "cuda/train_kernels.h"
+
+#include "cuda/typed.cuh"
+
+#define THREADS 256u
+#define PIECE   4096u /* values of a block, where there are no rows */
+
+static unsigned pieces(size_t n)
+{
+    size_t all = (n + PIECE - 1) / PIECE;
+
+    return all < 65536 ? (unsigned)all : 65536u;
+}
+
+/* --- casts ------------------------------------------------------------------------------------ */
+
+#define EACH_VALUE(i, n)                                                                           \
+    for (size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x; i < (n);                           \
+         i += (size_t)gridDim.x * THREADS)
+
+static __global__ void __launch_bounds__(THREADS) narrow(struct k_cast a)
+{
+    grid_trigger();
+    grid_wait();
+    EACH_VALUE(i, a.n)
+    typed_put(a.type, a.t, i, a.f[i]);
+}
+
+int k_narrow(void *stream, const struct k_cast *a)
+{
+    return a->n ? launch(pieces(a->n), THREADS, 0, stream, narrow, *a) : 0;
+}
+
+static __global__ void __launch_bounds__(THREADS) widen(struct k_cast a)
+{
+    grid_trigger();
+    grid_wait();
+    EACH_VALUE(i, a.n)
+    a.f[i] = typed_get(a.type, a.t, i);
+}
+
+int k_widen(void *stream, const struct k_cast *a)
+{
+    return a->n ? launch(pieces(a->n), THREADS, 0, stream, widen, *a) : 0;
+}
+
+static __global__ void __launch_bounds__(THREADS) add(struct k_add a)
+{
+    float *y = a.y + (size_t)blockIdx.x * a.n;
+
+    grid_trigger();
+    grid_wait();
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+        y[i] += a.x[i];
+}
+
+int k_add(void *stream, const struct k_add *a)
+{
+    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, add, *a) : 0;
+}
+
+/* --- norms ------------------------------------------------------------------------------------ */
+
+static __global__ void __launch_bounds__(THREADS) norm(struct tensors_norm a)
+{
+    const float *x;
+    float sum = 0, r;
+
+    grid_trigger();
+    grid_wait();
+    x = a.x + (size_t)(a.rows ? a.rows[blockIdx.x] : blockIdx.x) * a.n;
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+        sum += x[i] * x[i];
+    sum = block_sum(sum);
+    r = 1 / sqrtf(sum / (float)a.n + a.eps) + (sum - sum); /* an infinite sum would make it 0 */
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+        typed_put(a.type, a.y, (size_t)blockIdx.x * a.n + i, x[i] * r * a.w[i]);
+    if (threadIdx.x == 0 && a.r)
+        a.r[blockIdx.x] = r;
+}
+
+int k_train_norm(void *stream, const struct tensors_norm *a)
+{
+    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, norm, *a) : 0;
+}
+
+static __global__ void __launch_bounds__(THREADS) norm_back(struct tensors_norm_back a)
+{
+    const float *x, *dy = a.dy + (size_t)blockIdx.x * a.n;
+    float *dx, sum = 0, r, by;
+    size_t at;
+
+    grid_trigger();
+    grid_wait();
+    at = (size_t)(a.rows ? a.rows[blockIdx.x] : blockIdx.x) * a.n;
+    x = a.x + at;
+    dx = a.dx + at;
+    r = a.r[blockIdx.x];
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+        sum += dy[i] * a.w[i] * x[i];
+    by = block_sum(sum) * r * r * r / (float)a.n;
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+        dx[i] += dy[i] * a.w[i] * r - x[i] * by;
+}
+
+int k_norm_back(void *stream, const struct tensors_norm_back *a)
+{
+    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, norm_back, *a) : 0;
+}
+
+/* --- SwiGLU ----------------------------------------------------------------------------------- */
+
+static __global__ void __launch_bounds__(THREADS) gate(struct k_gate a)
+{
+    size_t row = blockIdx.x;
+
+    grid_trigger();
+    grid_wait();
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS) {
+        float g = typed_get(a.type, a.gu, 2 * row * a.n + i),
+              u = typed_get(a.type, a.gu, (2 * row + 1) * a.n + i);
+
+        typed_put(a.type, a.y, row * a.n + i, g / (1 + expf(-g)) * u);
+    }
+}
+
+int k_gate(void *stream, const struct k_gate *a)
+{
+    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, gate, *a) : 0;
+}
+
+static __global__ void __launch_bounds__(THREADS) gate_back(struct k_gate a)
+{
+    size_t row = blockIdx.x;
+
+    grid_trigger();
+    grid_wait();
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS) {
+        size_t at = 2 * row * a.n + i;
+        float g = typed_get(a.type, a.gu, at), u = typed_get(a.type, a.gu, at + a.n),
+              dy = typed_get(a.type, a.y, row * a.n + i), s = 1 / (1 + expf(-g)), silu = g * s;
+
+        typed_put(a.type, a.gu, at, dy * u * (s + silu * (1 - s)));
+        typed_put(a.type, a.gu, at + a.n, dy * silu);
+    }
+}
+
+int k_gate_back(void *stream, const struct k_gate *a)
+{
+    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, gate_back, *a) : 0;
+}
+
+/* --- rows of a table -------------------------------------------------------------------------- */
+
+static __global__ void __launch_bounds__(THREADS) take(struct tensors_take a)
+{
+    float *y = a.y + (size_t)blockIdx.x * a.n;
+    const float *from;
+    uint32_t index;
+
+    grid_trigger();
+    grid_wait();
+    index = a.index[blockIdx.x];
+    if (index == SIGHT_NO_ROW)
+        return;
+    from = a.table + (size_t)index * a.n;
+    for (uint32_t i = threadIdx.x; i < a.n; i += THREADS)
+        y[i] = a.add ? y[i] + from[i] : from[i];
+}
+
+int k_take(void *stream, const struct tensors_take *a)
+{
+    return a->n_rows ? launch(a->n_rows, THREADS, 0, stream, take, *a) : 0;
+}
+
+/* A block has some columns of one row of the table, and looks at every pair: tables are short. */
+static __global__ void __launch_bounds__(THREADS) give(struct tensors_give a)
+{
+    uint32_t i = blockIdx.x * THREADS + threadIdx.x;
+    float sum;
+
+    grid_trigger();
+    grid_wait();
+    if (i >= a.n)
+        return;
+    sum = a.table[(size_t)blockIdx.y * a.n + i];
+    for (uint32_t j = 0; j < a.n_pairs; j++)
+        if (a.to[j] == blockIdx.y)
+            sum += a.x[(size_t)a.from[j] * a.n + i];
+    a.table[(size_t)blockIdx.y * a.n + i] = sum;
+}
+
+int k_give(void *stream, const struct tensors_give *a)
+{
+    dim3 grid((a->n + THREADS - 1) / THREADS, a->n_table);
+
+    return a->n_pairs && a->n_table ? launch(grid, THREADS, 0, stream, give, *a) : 0;
+}
