@@ -145,6 +145,28 @@ check 'the cache says what the teacher said' python3 cached.py first.jsonl secon
 code "another run's cache" 1 distill --seed 9
 says 'teacher'
 
+# --- a device ----------------------------------------------------------------------------------
+# The GPU's program on the CPU: libgistd-cuda-shim.so.
+device() { run --sequence 128 --ratios 8 --steps 2 --batch 1 "$@"; }
+code 'a device' 0 device --device cuda-shim --log device.jsonl --out device.safetensors
+code 'the CPU' 0 device --log cpu.jsonl
+cat >device.py <<'END'
+import json, sys
+a, b = ([json.loads(x) for x in open(f) if '"step"' in x] for f in sys.argv[1:])
+assert len(a) == len(b) == 2
+for x, y in zip(a, b):
+    for k in "loss", "norm":
+        assert abs(x[k] / y[k] - 1) < 1e-4, (k, x, y)
+END
+check 'a device trains as the CPU does' python3 device.py device.jsonl cpu.jsonl
+code 'begun on a device' 0 device --device cuda-shim --checkpoint device.ckpt --log both.jsonl --minutes 0.0001
+code 'ended on the CPU' 0 device --checkpoint device.ckpt --log both.jsonl
+check 'is the same run' python3 device.py both.jsonl cpu.jsonl
+code 'what devices lack' 1 device --device cuda-shim --loss-ae 1
+says 'device cuda-shim has no loss-ae yet'
+code 'no such device' 2 device --device abacus
+says 'option device: found abacus, allowed: cpu, cuda:0'
+
 # --- two processes -----------------------------------------------------------------------------
 if command -v mpirun >/dev/null; then
     root=

@@ -1,5 +1,6 @@
 #include "train/recipe.h"
 
+#include "engine/devices.h"
 #include "engine/kv/compress.h"
 #include "engine/kv/seq.h"
 
@@ -64,6 +65,8 @@ static int check_together(const struct recipe *r, struct why *why)
         return why_set(
             why, -EINVAL,
             "options loss-lm, loss-ae, loss-distill: all are 0; set at least one above 0");
+    if (devices_check(r->device, why) < 0)
+        return -EINVAL;
     if (r->loss_tie && r->loss_lm <= 0)
         return why_set(why, -EINVAL, "option loss-tie: found yes, allowed: no while loss-lm is 0");
     return 0;

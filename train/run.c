@@ -61,8 +61,22 @@ static uint32_t ratio_of(const struct recipe *c, uint64_t index)
     return c->ratios.v[draw_at(c->seed, index) % c->ratios.n];
 }
 
+/* Of a text of lines that begin with keys. */
+static void cut_line(char *text, const char *key)
+{
+    size_t n = strlen(key);
+    char *at = text, *end;
+
+    while (at && strncmp(at, key, n) != 0)
+        at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL;
+    end = at ? strchr(at, '\n') : NULL;
+    if (end)
+        memmove(at, end + 1, strlen(end + 1) + 1);
+}
+
 /* The recipe without what a run's numbers don't depend on, and what model and corpus hold in the
- * place of their names. */
+ * place of their names. A run may go on on another device, and from checkpoints of before there
+ * were any. */
 static char *text_of(const struct run *r)
 {
     struct recipe plain = *r->recipe;
@@ -81,8 +95,10 @@ static char *text_of(const struct run *r)
         plain.checkpoint[0] = plain.heldout[0] = plain.model[0] = plain.corpus[0] = '\0';
     recipe_print(&plain, f);
     fprintf(f, "# model %s, corpus %016llx\n", r->model->digest, (unsigned long long)info.hash);
-    if (fclose(f) == 0)
+    if (fclose(f) == 0) {
+        cut_line(text, "device = ");
         return text;
+    }
     free(text);
     return NULL;
 }
@@ -156,6 +172,47 @@ static int open_teacher(struct run *r, enum tensors_type type, struct why *why)
                         &r->teacher, why);
 }
 
+static void say(struct run *r, const char *text)
+{
+    if (r->ranks.rank == 0)
+        progress_say(&r->progress, text);
+}
+
+static int open_device(struct run *r, struct why *why)
+{
+    const struct recipe *c = r->recipe;
+    const char *lacks = run_lacks(c, &r->ranks);
+    const struct tensors_ops *ops = NULL;
+    struct why missing = { "" };
+    bool is_auto = strcmp(c->device, "auto") == 0;
+    char line[640];
+    unsigned n = 0;
+    int err;
+
+    if (is_auto && lacks) {
+        snprintf(line, sizeof(line), "On the CPU: a device has no %s yet.", lacks);
+        say(r, line);
+        return 0;
+    }
+    err = tensors_find(c->device, &ops, &n, is_auto ? &missing : why);
+    if (err == 0 && ops)
+        err = ops->open(n, &r->on, is_auto ? &missing : why);
+    if (is_auto && !r->on) {
+        snprintf(line, sizeof(line), "On the CPU: %s.", missing.text);
+        say(r, line);
+        return 0;
+    }
+    return err;
+}
+
+static bool wants_bf16(const struct run *r)
+{
+    const struct recipe *c = r->recipe;
+
+    return c->precision == RECIPE_BF16 ||
+           (c->precision == RECIPE_AUTO && (r->on || gemm_has_bf16()));
+}
+
 static int open_net(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
@@ -168,8 +225,7 @@ static int open_net(struct run *r, struct why *why)
                               .ae = c->loss_ae,
                               .ae_share = c->ae_share,
                               .seed = c->seed };
-    bool bf16 = c->precision == RECIPE_BF16 || (c->precision == RECIPE_AUTO && gemm_has_bf16());
-    enum tensors_type type = bf16 ? TENSORS_BF16 : TENSORS_F32;
+    enum tensors_type type = wants_bf16(r) ? TENSORS_BF16 : TENSORS_F32;
     int err = open_teacher(r, type, why);
 
     if (err < 0)
@@ -362,6 +418,8 @@ static int run_open(struct run *r, struct why *why)
     if (err == 0)
         err = agree(r, why);
     if (err == 0)
+        err = open_device(r, why);
+    if (err == 0)
         err = open_net(r, why);
     if (err == 0)
         err = open_eval(r, why);
@@ -378,6 +436,8 @@ static void run_close(struct run *r)
         base_close(&r->base);
     if (r->original.m)
         base_close(&r->original);
+    if (r->on)
+        r->on->ops->close(r->on);
     teacher_close(r->teacher);
     corpus_close(r->corpus);
     corpus_close(r->eval.corpus);
