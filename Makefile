@@ -335,7 +335,7 @@ check-run: all shim examples $(RUN_tests) $(foreach t,$(RUN_tests),$(NEEDS_$(not
 	$(Q)BUILD=$(B) tests/run $(RUN_tests)
 
 # What only a GPU can prove (scripts/test-cuda).
-CUDA_TESTS_ON := $(foreach t,backend batch fit compress finite daemon_device,$(B)/tests/test_$(t))
+CUDA_TESTS_ON := $(foreach t,backend batch fit compress finite train_step daemon_device,$(B)/tests/test_$(t))
 test-cuda-build: all shim $(B)/libgistd-cuda.so $(CUDA_TESTS_ON)
 test-cuda: test-cuda-build
 	$(Q)BUILD=$(B) scripts/test-cuda

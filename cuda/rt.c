@@ -67,12 +67,12 @@ static int look_for_any(int *ret_n, struct why *why)
     (void)cudaRuntimeGetVersion(&runtime);
     if (driver == 0)
         return why_set(why, -ENODEV,
-                       "no NVIDIA driver was found (libcuda.so.1): install it, or start gistd "
-                       "with --device cpu");
+                       "no NVIDIA driver was found (libcuda.so.1): install it, or use "
+                       "--device cpu");
     if (e == cudaErrorInsufficientDriver)
         return why_set(why, -ENODEV,
                        "the NVIDIA driver is for CUDA %d.%d, and %d.%d is needed: update it, or "
-                       "start gistd with --device cpu",
+                       "use --device cpu",
                        driver / 1000, driver / 10 % 100, runtime / 1000, runtime / 10 % 100);
     if (e == cudaSuccess || e == cudaErrorNoDevice)
         return why_set(why, -ENODEV,

@@ -75,7 +75,8 @@ static int open_parts(struct cuda *c, struct why *why)
         r = rt_alloc(c->rt, (K_SUMS + 1) * sizeof(double), &sums);
     c->sums = sums;
     if (r < 0)
-        return why_set(why, r, "the device has no memory for what training begins with");
+        return why_set(why, r, "the device %s for what training begins with",
+                       r == -ENOMEM ? "has no memory" : "failed when it was asked for memory");
     return gemm_open(stream(c), c->workspace, &c->gemm, why);
 }
 
@@ -107,9 +108,13 @@ static int train_error(struct tensors *t)
 
 static void *train_alloc(struct tensors *t, size_t n)
 {
+    struct cuda *c = cuda_of(t);
     void *p = NULL;
+    int r = c->err ? c->err : rt_alloc(c->rt, n, &p);
 
-    return cuda_of(t)->err == 0 && rt_alloc(cuda_of(t)->rt, n, &p) == 0 ? p : NULL;
+    if (r != -ENOMEM)
+        said(c, r);
+    return r == 0 ? p : NULL;
 }
 
 static void train_free(struct tensors *t, void *p)

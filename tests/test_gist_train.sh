@@ -162,6 +162,11 @@ check 'a device trains as the CPU does' python3 device.py device.jsonl cpu.jsonl
 code 'begun on a device' 0 device --device cuda-shim --checkpoint device.ckpt --log both.jsonl --minutes 0.0001
 code 'ended on the CPU' 0 device --checkpoint device.ckpt --log both.jsonl
 check 'is the same run' python3 device.py both.jsonl cpu.jsonl
+head -c 700 /dev/zero >lost
+code 'a device that is lost' 1 env GISTD_SHIM_LOST="$PWD/lost" "$train" --config recipe.conf --model "$tiny" --corpus train.corpus \
+    --device cuda-shim --checkpoint lost.ckpt
+says 'device cuda-shim failed'
+check 'leaves no checkpoint that is not one' [ ! -e lost.ckpt ]
 code 'what devices lack' 1 device --device cuda-shim --loss-ae 1
 says 'device cuda-shim has no loss-ae yet'
 code 'no such device' 2 device --device abacus

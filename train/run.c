@@ -205,6 +205,20 @@ static int open_device(struct run *r, struct why *why)
     return err;
 }
 
+/* It does nothing any more. */
+static bool is_lost(const struct run *r)
+{
+    return r->on && r->on->ops->error(r->on) < 0;
+}
+
+static int say_lost(const struct run *r, struct why *why)
+{
+    return why_set(why, -EIO,
+                   "step %llu: device %s failed: what was saved before stays, and the same command "
+                   "goes on from it",
+                   (unsigned long long)r->at.step, r->recipe->device);
+}
+
 static bool wants_bf16(const struct run *r)
 {
     const struct recipe *c = r->recipe;
@@ -244,6 +258,13 @@ static int open_net(struct run *r, struct why *why)
         err = step_open(&r->gist, c->sequence, c->checkpointing, &rule, &r->step);
     for (uint32_t i = 0; err == 0 && c->probe && i < r->gist.params.n; i++)
         r->gist.params.t[i].fixed = strncmp(r->gist.params.t[i].name, "ae.", 3) != 0;
+    if (err < 0 && is_lost(r))
+        return say_lost(r, why);
+    if (err == -ENOMEM && r->on)
+        return why_set(why, err,
+                       "device %s has no room for this: use --checkpointing yes, a shorter "
+                       "--sequence, or --rank",
+                       c->device);
     return err < 0 ? why_set(why, err, "the network could not be made: %s", strerror(-err)) : 0;
 }
 
@@ -463,6 +484,8 @@ static int learn(struct run *r, double sums[5], struct why *why)
         corpus_sample(r->corpus, c->seed, index, c->sequence, r->ids, r->carries);
         err = step_learn(r->step, r->ids, r->carries, ratio_of(c, index), index,
                          1.0f / (float)c->batch, &l);
+        if (err < 0 && is_lost(r))
+            return say_lost(r, why);
         if (err < 0)
             return why_set(why, err, "step %llu: %s", (unsigned long long)r->at.step,
                            strerror(-err));
@@ -511,6 +534,8 @@ static int step_once(struct run *r, struct run_log_step *ret, struct why *why)
     ret->ratio = common_ratio(r);
     ret->lr = optim_lr(c->lr, c->lr_floor, c->warmup, c->steps, r->at.step);
     ret->norm = optim_step(&r->gist.params, &rule, ret->lr, r->at.step + 1);
+    if (is_lost(r))
+        return say_lost(r, why);
     if (!isfinite(ret->norm))
         return why_set(why, -EDOM, "step %llu: the gradient is not finite",
                        (unsigned long long)r->at.step);

@@ -41,8 +41,8 @@ static int find_library(struct gemm *g, struct why *why)
         return 0;
     return why_set(why, -ELIBACC,
                    "cuBLAS is missing (%s): install it (Debian: libcublas-13-0 of NVIDIA's "
-                   "repository; PyPI: nvidia-cublas) and make it known to ldconfig, or start gistd "
-                   "with --device cpu",
+                   "repository; PyPI: nvidia-cublas) and make it known to ldconfig, or use "
+                   "--device cpu",
                    names[0]);
 }
 
