@@ -149,6 +149,7 @@ static inline int open_device(void **state)
     seed = 88172645463325252ull;
     ops = gistd_tensors();
     shim_set_order(backwards);
+    shim_set_late(backwards);
     return ops->open(0, &on, &why);
 }
 
