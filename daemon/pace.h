@@ -6,8 +6,9 @@
  *
  * And while the model has work, what clients send is taken in within a part of the time, however
  * many clients there are and whatever they send: time that passes earns an eighth of itself, and
- * frames are taken as long as there is some left. One frame may cost more than that, since it is
- * known only afterwards; then the others wait until it is earned.
+ * frames, and the numbers that scrapers ask for, are taken as long as there is some left. One frame
+ * may cost more than that, since it is known only afterwards; then the others wait until it is
+ * earned.
  *
  * Threads    none; a plain struct.
  */

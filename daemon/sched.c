@@ -148,9 +148,8 @@ static bool take_letters(struct sched *s)
         case MAILBOX_STOP:
             s->stopping = true;
             break;
-        case MAILBOX_METRICS:
-            metrics_fill(l.metrics, s);
-            mailbox_put(s->outbox, &l);
+        case MAILBOX_METRICS: /* one is under way at a time */
+            s->scrape = l.metrics;
             break;
         case MAILBOX_PRESSURE: /* pages go between steps */
             s->idle.pressed = true;
@@ -223,12 +222,26 @@ static bool take_turn(struct sched *s, struct client *c, bool *began, bool *any)
     return true;
 }
 
+/* The numbers that a scraper waits for are counted in the time that frames have: whoever asks for
+ * them again and again holds up no step. */
+static bool fill_scrape(struct sched *s, bool *began)
+{
+    struct mailbox_letter l = { .kind = MAILBOX_METRICS, .metrics = s->scrape };
+
+    if (!s->scrape || !has_time(s, began))
+        return false;
+    metrics_fill(s->scrape, s);
+    s->scrape = NULL;
+    mailbox_put(s->outbox, &l);
+    return true;
+}
+
 /* A round that ran out of time goes on with the next client and not with the first again, or those
  * at the head of the list would be the only ones that are heard beside a busy model. */
 static bool take_frames(struct sched *s)
 {
     struct client *c = s->turn;
-    bool began = false, any = false;
+    bool began = false, any = fill_scrape(s, &began);
 
     for (uint32_t n = s->n_clients; n > 0; n--) {
         if (!c)
@@ -445,7 +458,7 @@ static bool something_came(struct sched *s)
 {
     struct client *c;
 
-    if (mailbox_pending(s->inbox))
+    if (mailbox_pending(s->inbox) || s->scrape)
         return true;
     TAILQ_FOREACH (c, &s->clients, link)
         if (takes_frames(c) && chan_readable(c->chan))
@@ -505,7 +518,7 @@ static bool arm(struct sched *s)
     ready |= eventfd_read(grammars_bell(&s->grammars), &n) == 0; /* and a grammar compiled */
     TAILQ_FOREACH (c, &s->clients, link)
         ready |= arm_client(c);
-    return ready || mailbox_pending(s->inbox);
+    return ready || mailbox_pending(s->inbox) || s->scrape;
 }
 
 static void disarm(struct sched *s)

@@ -81,6 +81,7 @@ struct sched {
     float *logprobs;                      /* (batch_tokens): of request_ops.scored */
     struct sampler_candidate *candidates; /* (n_vocab) */
     struct picks *picks;                  /* where who computes samples too; NULL: it does not */
+    struct metrics *scrape;               /* a scraper's, to be filled; NULL: nobody asks */
     struct pace pace;
     uint32_t draft; /* tokens of a guess at most, or DRAFT_AUTO (daemon/draft.h) */
     struct draft_cost draft_cost;

@@ -1,14 +1,17 @@
 /* tests/test_sched.c - the scheduler in this process, and its parts that can be tested alone. Would
  * catch: a malloc in the loop that makes tokens, replies that are made anew for a client that does
- * not read, a budget that lets a step last too long, frames that take more than their share of it,
+ * not read, a budget that lets a step last too long, frames or scrapes that take more than their
+ * share of it,
  * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
  * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
  * over, a copy of a device's that is asked for again and again instead of waited for, or not at
  * all.
  */
 
+#include "base/clock.h"
 #include "daemon/answer.h"
 #include "daemon/config.h"
+#include "daemon/metrics.h"
 #include "daemon/pace.h"
 #include "daemon/sched.h"
 #include "tests/support/daemon_fixture.h"
@@ -218,7 +221,7 @@ struct alone {
 };
 
 /* store: its folder, or "none". */
-static void start_alone_with(struct alone *a, const char *store)
+static void prepare_alone(struct alone *a, const char *store)
 {
     const char *model = daemon_fixture_model(DAEMON_FIXTURE_TINY);
     struct why why;
@@ -235,6 +238,11 @@ static void start_alone_with(struct alone *a, const char *store)
     a->sched->config = &a->config;
     a->sched->inbox = &a->to;
     a->sched->outbox = &a->from;
+}
+
+static void start_alone_with(struct alone *a, const char *store)
+{
+    prepare_alone(a, store);
     assert_int_equal(pthread_create(&a->thread, NULL, sched_main, a->sched), 0);
     wait_letter(&a->from, MAILBOX_READY);
     assert_int_equal(a->sched->result, 0);
@@ -246,6 +254,15 @@ static void start_alone(struct alone *a)
     start_alone_with(a, "none");
 }
 
+static void close_alone(struct alone *a)
+{
+    mailbox_close(&a->to);
+    mailbox_close(&a->from);
+    a->beats = atomic_load(&a->sched->heartbeat);
+    a->steps = a->sched->totals.steps;
+    free(a->sched);
+}
+
 static void stop_alone(struct alone *a)
 {
     struct mailbox_letter letter = { .kind = MAILBOX_STOP };
@@ -253,11 +270,7 @@ static void stop_alone(struct alone *a)
     mailbox_put(&a->to, &letter);
     wait_letter(&a->from, MAILBOX_STOPPED);
     assert_int_equal(pthread_join(a->thread, NULL), 0);
-    mailbox_close(&a->to);
-    mailbox_close(&a->from);
-    a->beats = atomic_load(&a->sched->heartbeat);
-    a->steps = a->sched->totals.steps;
-    free(a->sched);
+    close_alone(a);
 }
 
 /* Allocations of scheduler and workers from the fifth piece of an answer to its end. */
@@ -449,6 +462,48 @@ static void test_share_of_frames(void **state)
     assert_false(pace_spent(&p, now += 50 * 1000000));
     pace_idle(&p);
     assert_true(pace_spent(&p, now));
+}
+
+/* Numbers for a scraper have the time that frames have: while the model works and none is left they
+ * wait, and nobody sleeps over them. */
+static void test_scrapes_are_paced(void **state)
+{
+    struct mailbox_letter ask = { .kind = MAILBOX_METRICS }, got;
+    struct alone a;
+    struct sched *s;
+
+    (void)state;
+    ask.metrics = calloc(1, sizeof(*ask.metrics));
+    assert_non_null(ask.metrics);
+    prepare_alone(&a, "none");
+    s = a.sched;
+    assert_true(sched_open(s));
+    wait_letter(&a.from, MAILBOX_READY);
+    s->n_active++; /* somebody's answer is being written */
+    s->pace.frames_ns = -INT64_MAX / 4;
+    s->pace.frames_at = clock_ns();
+    mailbox_put(&a.to, &ask);
+    for (int i = 0; i < 3; i++) {
+        (void)sched_attend(s);
+        assert_false(mailbox_pending(&a.from));
+    }
+    pace_idle(&s->pace);
+    (void)sched_attend(s);
+    assert_true(mailbox_take(&a.from, &got));
+    assert_int_equal(got.kind, MAILBOX_METRICS);
+    assert_ptr_equal(got.metrics, ask.metrics);
+    assert_int_equal(got.metrics->clients, 0);
+    assert_true(got.metrics->pages > 0);
+    s->n_active--;
+    /* With nothing to do for the model it is answered in the next turn. */
+    s->pace.frames_ns = -INT64_MAX / 4;
+    mailbox_put(&a.to, &ask);
+    assert_true(sched_turn(s));
+    wait_letter(&a.from, MAILBOX_METRICS);
+    sched_close(s);
+    wait_letter(&a.from, MAILBOX_STOPPED);
+    close_alone(&a);
+    free(ask.metrics);
 }
 
 /* --- answer ----------------------------------------------------------------------------------- */
@@ -689,6 +744,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pace),
         cmocka_unit_test(test_share_of_frames),
+        cmocka_unit_test(test_scrapes_are_paced),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
