@@ -47,6 +47,7 @@ extern "C" {
 #include "gist/memory.h"
 #include "gist/session.h"
 #include "gist/generate.h"
+#include "gist/kept.h"
 #include "gist/score.h"
 #include "gist/named.h"
 #include "gist/stats.h"

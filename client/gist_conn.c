@@ -97,6 +97,7 @@ static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, cons
                                   .several = rep->u.welcome.several };
     c->deadlines = rep->u.welcome.deadlines;
     c->realms = rep->u.welcome.realms;
+    c->keep_seconds = rep->u.welcome.keep_seconds;
     /* What a later daemon may have is nothing that this library's programs could read. */
     if (rep->u.welcome.tools <= GIST_TOOLS_BARE)
         c->tools = (enum gist_tools)rep->u.welcome.tools;

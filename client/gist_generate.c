@@ -1,5 +1,5 @@
 /* client/gist_generate.c - answers of a session. */
-#include "client/gist_internal.h"
+#include "client/gist_open.h"
 
 #include <errno.h>
 #include <string.h>
@@ -32,7 +32,7 @@ static int give_text(struct gist_request *r, const struct wire_rep *rep)
     size_t len = strlen(text);
     int no = 0;
 
-    if (rep->last || (rep->u.text.index && rep->u.text.index >= r->msg.u.generate.n))
+    if (rep->last || (rep->u.text.index && rep->u.text.index >= r->n_answers))
         return -EPROTO;
     if (!r->err)
         give_logprobs(r, rep);
@@ -56,7 +56,7 @@ static int give_result(struct gist_request *r, uint32_t answer, const struct gis
 {
     size_t len = r->conn->sizes.result;
 
-    if (answer && answer >= r->msg.u.generate.n)
+    if (answer && answer >= r->n_answers)
         return -EPROTO;
     if (r->results)
         gist_copy_out(r->results + answer * len, len, result, sizeof(*result));
@@ -65,14 +65,14 @@ static int give_result(struct gist_request *r, uint32_t answer, const struct gis
     return 0;
 }
 
-static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
+int gist_keep_answer(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
 {
     struct gist_result result = { 0 };
 
     (void)bulk;
     if (rep->kind == WIRE_TEXT)
         return give_text(r, rep);
-    if (rep->kind != WIRE_DONE || (!rep->last && r->msg.u.generate.n < 2))
+    if (rep->kind != WIRE_DONE || (!rep->last && r->n_answers < 2))
         return -EPROTO;
     result.reason = gist_reason_of(rep->u.done.reason);
     if (r->conn->first && result.reason == GIST_CUT) /* programs from before have no such */
@@ -82,7 +82,7 @@ static int keep_answer(struct gist_request *r, const struct wire_rep *rep, const
         r->result = result;
         r->cut = r->err != 0; /* the caller had refused its end */
     }
-    return rep->last && r->msg.u.generate.n > 1 ? 0 : give_result(r, rep->u.done.index, &result);
+    return rep->last && r->n_answers > 1 ? 0 : give_result(r, rep->u.done.index, &result);
 }
 
 /* An older daemon would pass over what it does not know, and answer with any text. */
@@ -141,7 +141,8 @@ static int make_generate(gist_session *s, const struct gist_sampling *sampling,
     r.msg.u.generate.ignore_eog = p.ignore_eog;
     r.msg.u.generate.has_draft = p.draft != 0 || p.flags & GIST_SET_DRAFT;
     r.msg.u.generate.draft = p.draft;
-    r.on_reply = keep_answer;
+    r.on_reply = gist_keep_answer;
+    r.n_answers = 1;
     *ret = r;
     return 0;
 }
@@ -187,7 +188,7 @@ static int make_several(gist_session *s, const struct gist_sampling *sampling, u
                               "gistd %s gives one answer to a request: restart it with a newer "
                               "version, or fork the session",
                               s->conn->info.version);
-    ret->msg.u.generate.n = n;
+    ret->msg.u.generate.n = ret->n_answers = n;
     return 0;
 }
 

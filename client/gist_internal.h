@@ -76,7 +76,8 @@ struct gist_request {
     gist_cache_fn *on_cache;
     gist_answers_fn *on_answers; /* several: instead of on_text */
     gist_answer_fn *on_answer;
-    uint8_t *results; /* (msg.u.generate.n) the caller's gist_result, or NULL */
+    uint32_t n_answers; /* of one that brings answers */
+    uint8_t *results;   /* (n_answers) the caller's gist_result, or NULL */
     void *arg;
 
     /* Calls what the caller gave for the end of it, which is one of `end`; NULL: nobody listens. */
@@ -91,6 +92,8 @@ struct gist_request {
         gist_tokens_fn *tokens;
         gist_string_fn *string;
         gist_segments_fn *segments;
+        gist_kept_fn *kept;
+        gist_attached_fn *attached;
     } end;
 
     /* What the answer brings, for who asked. */
@@ -101,6 +104,9 @@ struct gist_request {
     size_t first, had; /* before those of bulk: ids that were sent, and that came back */
     uint32_t n_embd;   /* of embeddings; 0: none came yet */
     struct gist_segments segments;
+    struct gist_kept kept;
+    struct gist_attached attached;
+    gist_resumed_fn *on_resumed;
     struct gist_cache_sum cache;
     struct gist_choices *choices;       /* free() */
     struct gist_embeddings *embeddings; /* free() */
@@ -111,6 +117,7 @@ struct gist_session {
     gist_conn *conn;
     uint64_t id;
     struct gist_usage opened;      /* what that took */
+    uint32_t n_answers;            /* of the one that it was attached to with */
     gist_progress_fn *on_progress; /* of its appends; NULL: nobody asks */
     void *progress_arg;
 };
@@ -137,6 +144,7 @@ struct gist_conn {
     struct gist_info info;
     enum gist_tools tools;
     bool realms, deadlines;      /* the daemon knows them, besides what info says */
+    uint32_t keep_seconds;       /* and keeps sessions so long; 0: it does not */
     uint32_t deadline_ms;        /* of requests that are made now; 0: none */
     gist_loading_fn *on_loading; /* of a model that a request waits for; or NULL */
     void *loading_arg;
@@ -186,12 +194,5 @@ int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, 
     __attribute__((format(printf, 4, 5)));
 /* The same with the usual sentence for an errno of our own. */
 int gist_set_errno(gist_conn *c, int err);
-
-/* --- gist_session.c --------------------------------------------------------------------------- */
-
-/* A request that opens a session: run, or started. on_reply is set. */
-int gist_run_open(struct gist_request *r, gist_session **ret_session);
-int gist_start_open(struct gist_request *r, gist_session_fn *on_session, void *arg,
-                    uint64_t *ret_request);
 
 #endif

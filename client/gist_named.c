@@ -1,5 +1,5 @@
 /* client/gist_named.c - sessions and documents by name. */
-#include "client/gist_internal.h"
+#include "client/gist_open.h"
 
 #include <errno.h>
 

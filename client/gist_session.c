@@ -1,5 +1,5 @@
 /* client/gist_session.c - sessions: open, append, close. */
-#include "client/gist_internal.h"
+#include "client/gist_open.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@ static int keep_session(struct gist_request *r, const struct wire_rep *rep, cons
 }
 
 /* The daemon has opened it: it is the connection's. */
-static gist_session *adopt(struct gist_request *r)
+gist_session *gist_adopt(struct gist_request *r)
 {
     gist_session *s = r->opening;
     gist_conn *c = r->conn;
@@ -31,8 +31,7 @@ static gist_session *adopt(struct gist_request *r)
     return s;
 }
 
-/* Before the request: a session that the daemon has and we could not keep would be lost. */
-static int make_room(struct gist_request *r)
+int gist_make_room(struct gist_request *r)
 {
     r->opening = calloc(1, sizeof(*r->opening));
     return r->opening ? 0 : gist_set_errno(r->conn, -ENOMEM);
@@ -40,25 +39,25 @@ static int make_room(struct gist_request *r)
 
 int gist_run_open(struct gist_request *r, gist_session **ret_session)
 {
-    int err = make_room(r);
+    int err = gist_make_room(r);
 
     if (err == 0)
         err = gist_run(r, -1);
     if (err == 0)
-        *ret_session = adopt(r);
+        *ret_session = gist_adopt(r);
     free(r->opening);
     return err;
 }
 
 static void tell_session(struct gist_request *r, int err)
 {
-    r->end.session(r->arg, err, err == 0 ? adopt(r) : NULL);
+    r->end.session(r->arg, err, err == 0 ? gist_adopt(r) : NULL);
 }
 
 int gist_start_open(struct gist_request *r, gist_session_fn *on_session, void *arg,
                     uint64_t *ret_request)
 {
-    int err = on_session ? make_room(r) : gist_set_errno(r->conn, -EINVAL);
+    int err = on_session ? gist_make_room(r) : gist_set_errno(r->conn, -EINVAL);
 
     if (err < 0)
         return err;

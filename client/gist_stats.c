@@ -40,7 +40,9 @@ static void copy_sessions(const struct wire_stats *w, uint8_t *to, size_t len)
                                                 .request = w->session[i].request,
                                                 .doing = w->session[i].doing,
                                                 .generated_tokens = w->session[i].generated_tokens,
-                                                .uid = w->session[i].uid };
+                                                .uid = w->session[i].uid,
+                                                .kept_s = w->session[i].kept_s,
+                                                .left_s = w->session[i].left_s };
 
         gist_copy_out(to + i * len, len, &one, sizeof(one));
     }

@@ -1,5 +1,6 @@
 #include "daemon/client.h"
 
+#include "daemon/kept.h"
 #include "daemon/log.h"
 
 #include <assert.h>
@@ -25,6 +26,7 @@ int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t
         c->parts[i].account = &c->held;
     TAILQ_INIT(&c->sessions);
     TAILQ_INIT(&c->line);
+    TAILQ_INIT(&c->keeps);
     TAILQ_INSERT_TAIL(&owner->clients, c, of_owner);
     *ret = c;
     return 0;
@@ -36,7 +38,7 @@ void client_free(struct client *c)
 
     if (!c)
         return;
-    assert(c->n_requests == 0 && c->n_lanes == 0);
+    assert(c->n_requests == 0 && c->n_lanes == 0 && c->n_keeps == 0 && !c->kept);
     while ((s = TAILQ_FIRST(&c->sessions))) {
         TAILQ_REMOVE(&c->sessions, s, link);
         session_free(s);
@@ -77,10 +79,14 @@ bool client_sees(const struct client *c, const struct client *other, uid_t stand
 struct session *client_find_session(struct client *c, uint64_t id)
 {
     struct session *s;
+    struct kept *k;
 
     TAILQ_FOREACH (s, &c->sessions, link)
         if (s->id == id && !s->opening)
             return s;
+    TAILQ_FOREACH (k, &c->keeps, link)
+        if (kept_session(k)->id == id)
+            return kept_session(k);
     return NULL;
 }
 

@@ -1,5 +1,8 @@
 /* daemon/client.h - a connected client: its channel, sessions and open requests.
  *
+ * One without a channel is nobody's connection but the place of a session that outlives its own
+ * (daemon/kept.h): such a client is listed, counted and charged as all are.
+ *
  * Threads    the scheduler's, from the moment its channel came by the mailbox.
  * Ownership  owns the channel, sessions and requests. The socket is the control thread's.
  */
@@ -23,6 +26,7 @@
 
 TAILQ_HEAD(session_list, session);
 TAILQ_HEAD(client_line, request);
+TAILQ_HEAD(kept_list, kept);
 
 enum client_parts {
     CLIENT_PARTS_SCORE,
@@ -43,7 +47,10 @@ struct client {
     pid_t pid;
     uid_t uid;
     char name[CLIENT_NAME_MAX + 1];
-    struct chan *chan;
+    struct chan *chan;      /* NULL: it is no connection, and */
+    struct kept *kept;      /* this is its session's; else NULL */
+    struct kept_list keeps; /* of a connection: those that it is attached to */
+    uint32_t n_keeps;
     bool greeted;       /* said Hello */
     bool hears_loading; /* and wants to know how far a model is that it waits for */
     bool dead;          /* its socket ended, or it broke the protocol */
@@ -80,7 +87,8 @@ void client_broke(struct client *c, const char *what);
 /* Whether it may know, and cancel, what another one does: its own, and by daemon/owner.h. */
 bool client_sees(const struct client *c, const struct client *other, uid_t stand_in);
 
-struct session *client_find_session(struct client *c, uint64_t id); /* or NULL */
+/* One of its own, or that it is attached to; or NULL. */
+struct session *client_find_session(struct client *c, uint64_t id);
 struct request *client_find_request(struct client *c, uint64_t id); /* or NULL */
 struct request *client_free_request(struct client *c);              /* or NULL: all are open */
 

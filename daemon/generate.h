@@ -18,4 +18,8 @@ extern const struct request_ops request_answers;
  * whole. -ENOMEM, -EDQUOT: r's fini frees what was begun. */
 int generate_begin(struct sched *s, struct request *r, const struct wire_req *m);
 
+/* One or several, of a request that has its session already: LIMIT and so on are answered. Else
+ * likewise. */
+int generate_taken(struct sched *s, struct request *r, const struct wire_req *m);
+
 #endif

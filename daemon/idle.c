@@ -5,6 +5,7 @@
 #include "daemon/idle.h"
 
 #include "base/clock.h"
+#include "daemon/kept.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/reply.h"
@@ -118,10 +119,14 @@ static void tell_waiting(struct sched *s, unsigned percent)
     struct request *r;
 
     TAILQ_FOREACH (r, &s->active, link) {
-        rep.id = r->id;
+        struct request *to = r->client->kept ? r->client->kept->relay : r;
+
         /* What finds no room is not said: the next one says more. */
-        if (request_computes(r) && r->phase != REQUEST_RECEIVE && r->client->hears_loading)
-            (void)reply_send(s, r, &rep, NULL);
+        if (!to || !request_computes(r) || r->phase == REQUEST_RECEIVE ||
+            !to->client->hears_loading)
+            continue;
+        rep.id = to->id;
+        (void)reply_send(s, to, &rep, NULL);
     }
 }
 

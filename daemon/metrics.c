@@ -20,7 +20,7 @@ struct metrics_owner metrics_owner_of(const struct sched *s, const struct owner 
     const struct client *c;
 
     TAILQ_FOREACH (c, &o->clients, of_owner) {
-        m.clients++;
+        m.clients += c->chan != NULL;
         m.pages += c->account.used;
         TAILQ_FOREACH (x, &c->sessions, link)
             m.gist_pages += memory_gist_pages(&x->memory);
@@ -75,7 +75,7 @@ void metrics_fill(struct metrics *m, struct sched *s)
         .drafted_tokens = s->totals.drafted_tokens,
         .accepted_tokens = s->totals.accepted_tokens,
         .gave_way = s->totals.gave_way,
-        .clients = s->n_clients,
+        .clients = s->n_clients - s->n_kept,
         .sessions = s->n_sessions,
         .pages = b->pool.n_pages,
         .pages_free = b->pool.n_free,

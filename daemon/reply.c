@@ -1,5 +1,6 @@
 #include "daemon/reply.h"
 
+#include "daemon/kept.h"
 #include "daemon/lanes.h"
 #include "daemon/logprobs.h"
 #include "daemon/sched.h"
@@ -7,6 +8,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+#define BROKE "it gave back more replies than it got"
 
 int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, uint8_t **ret_bulk)
 {
@@ -26,7 +29,7 @@ int reply_begin(struct sched *s, struct request *r, const struct wire_rep *rep, 
     if (e == -EAGAIN)
         c->blocked = true;
     else if (e == -EPROTO)
-        client_broke(c, "it gave back more replies than it got");
+        client_broke(c, BROKE);
     return e < 0 ? e : wire_rep_pack(&s->packed, rep, frame, len, &again);
 }
 
@@ -42,11 +45,32 @@ void reply_commit(struct request *r)
     chan_commit(r->client->chan);
 }
 
+int reply_frame(struct request *r, const uint8_t *frame, size_t len)
+{
+    struct chan *chan = r->client->chan;
+    uint8_t id[WIRE_ID_MAX], *to, *bulk;
+    size_t n = wire_put_id(id, r->id);
+    int e = chan_reserve(chan, (uint32_t)(n + len), 0, &to, &bulk);
+
+    if (e == -EAGAIN)
+        r->client->blocked = true;
+    else if (e == -EPROTO)
+        client_broke(r->client, BROKE);
+    if (e < 0)
+        return e;
+    memcpy(mempcpy(to, id, n), frame, len);
+    chan_commit(chan);
+    return 0;
+}
+
 int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, const void *bulk)
 {
     uint8_t *to;
-    int e = reply_begin(s, r, rep, &to);
+    int e;
 
+    if (r->client->kept)
+        return kept_reply(s, r->client->kept, rep);
+    e = reply_begin(s, r, rep, &to);
     if (e < 0)
         return e;
     if (bulk)

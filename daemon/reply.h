@@ -21,6 +21,9 @@ struct sched;
 /* Sends rep (of r's client) with rep->bulk_len bytes at bulk. */
 int reply_send(struct sched *s, struct request *r, const struct wire_rep *rep, const void *bulk);
 
+/* Sends a frame that was packed with an id of 0, and without bulk. */
+int reply_frame(struct request *r, const uint8_t *frame, size_t len);
+
 /* In two steps, to write the bulk where the client will read it: after reply_begin write
  * rep->bulk_len bytes to *ret_bulk, then reply_commit. A reply that is not committed was not sent.
  */

@@ -28,6 +28,7 @@
 #include "daemon/draft.h"
 #include "daemon/form.h"
 #include "daemon/generate.h"
+#include "daemon/kept.h"
 #include "daemon/logprobs.h"
 #include "daemon/lookup.h"
 #include "daemon/reply.h"
@@ -183,6 +184,20 @@ int generate_begin(struct sched *s, struct request *r, const struct wire_req *m)
     return 0;
 }
 
+int generate_taken(struct sched *s, struct request *r, const struct wire_req *m)
+{
+    if (session_len(r->session) == 0) {
+        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
+                     "the session is empty: append something first");
+        return 0;
+    }
+    if (m->u.generate.n > 1) {
+        r->ops = &request_answers;
+        return r->ops->start(s, r, m, NULL);
+    }
+    return generate_begin(s, r, m);
+}
+
 static int generate_start(struct sched *s, struct request *r, const struct wire_req *m,
                           const uint8_t *bulk)
 {
@@ -195,16 +210,7 @@ static int generate_start(struct sched *s, struct request *r, const struct wire_
     }
     if (!request_take_session(s, r, m->u.generate.session))
         return 0;
-    if (session_len(r->session) == 0) {
-        request_fail(s, r, WIRE_E_BAD_REQUEST, REQUEST_NO_NUMBERS,
-                     "the session is empty: append something first");
-        return 0;
-    }
-    if (m->u.generate.n > 1) {
-        r->ops = &request_answers;
-        return r->ops->start(s, r, m, NULL);
-    }
-    return generate_begin(s, r, m);
+    return r->session->client->kept ? kept_generate(s, r, m) : generate_taken(s, r, m);
 }
 
 /* --- how much may come ------------------------------------------------------------------------ */

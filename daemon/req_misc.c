@@ -1,6 +1,7 @@
 /* daemon/req_misc.c - the requests that are answered at once. */
 
 #include "base/clock.h"
+#include "daemon/kept.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
 
@@ -25,6 +26,7 @@ static int hello_start(struct sched *s, struct request *r, const struct wire_req
     r->last.u.welcome.outputs = true;
     r->last.u.welcome.several = r->last.u.welcome.realms = true;
     r->last.u.welcome.deadlines = true;
+    r->last.u.welcome.keep_seconds = s->config->detach_seconds;
     r->last.u.welcome.tools = b->chat ? chat_tools(b->chat) : 0;
     r->last.u.welcome.segment_default = s->config->segment;
     request_finish(s, r);
@@ -63,7 +65,10 @@ static int cancel_start(struct sched *s, struct request *r, const struct wire_re
     if (found)
         target->cancelled = true;
     r->last = (struct wire_rep){ .kind = WIRE_CANCELLED };
-    r->last.u.cancelled.found = found;
+    r->last.u.cancelled.found =
+        (m->u.cancel.session &&
+         kept_cancel(request_see_session(s, r->client, m->u.cancel.session))) ||
+        found;
     request_finish(s, r);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* daemon/req_session.c - the life of a session: opened, forked, taken back, closed. */
 
+#include "daemon/kept.h"
 #include "daemon/opening.h"
 #include "daemon/sched.h"
 
@@ -47,7 +48,7 @@ static void adopt(struct sched *s, struct request *r, struct session *session)
 
 static bool has_room(struct sched *s, struct request *r)
 {
-    uint32_t n = r->client->n_sessions, most = s->config->max_sessions;
+    uint32_t n = r->client->n_sessions + r->client->n_keeps, most = s->config->max_sessions;
     uint32_t n_owner = owner_sessions(r->client->owner), most_owner = s->owners.limits.sessions;
 
     if (n >= most)
@@ -153,12 +154,18 @@ static bool close_work(struct sched *s, struct request *r)
 {
     struct session *session = r->state;
 
-    if (session->busy)
+    struct kept *k = session->client->kept;
+
+    if (session->busy || (k && kept_speaks(k)))
         return false;
     r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
     r->last.u.session_closed.n_tokens = session_count(session);
-    drop(s, session);
-    session_free(session);
+    if (k) {
+        kept_end(k);
+    } else {
+        drop(s, session);
+        session_free(session);
+    }
     r->state = NULL;
     request_finish(s, r);
     return true;
@@ -267,6 +274,8 @@ static bool fork_work(struct sched *s, struct request *r)
     if (!has_room(s, r))
         return true;
     e = session_fork(r->session, s->last_session + 1, &copy);
+    if (e == 0 && copy->client != r->client && (e = session_move(copy, r->client)) < 0)
+        session_free(copy);
     if (e == -ENOSPC) {
         request_fail_pages(s, r, r->session->seq.account, r->session->seq.n_pages,
                            "a fork of %u tokens", session_count(r->session));

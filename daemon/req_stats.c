@@ -3,6 +3,7 @@
  */
 
 #include "base/clock.h"
+#include "daemon/kept.h"
 #include "daemon/metrics.h"
 #include "daemon/reply.h"
 #include "daemon/sched.h"
@@ -70,7 +71,7 @@ static struct wire_stats_session session_row(const struct client *c, const struc
     const struct request *r = x->busy;
 
     return (struct wire_stats_session){ .id = x->id,
-                                        .client = c->id,
+                                        .client = kept_client(c),
                                         .label = x->label,
                                         .n_tokens = session_count(x),
                                         .pages = x->seq.n_pages,
@@ -80,7 +81,25 @@ static struct wire_stats_session session_row(const struct client *c, const struc
                                         .request = r ? r->times.number : 0,
                                         .doing = r ? r->ops->name : "",
                                         .generated_tokens = r ? r->usage.generated_tokens : 0,
-                                        .uid = c->uid };
+                                        .uid = c->uid,
+                                        .kept_s = c->kept ? c->kept->seconds : 0,
+                                        .left_s = c->kept ? kept_left_s(c->kept) : 0 };
+}
+
+/* With the sessions that it is attached to. */
+static struct wire_stats_client client_row(const struct client *c)
+{
+    struct wire_stats_client row = { .id = c->id,
+                                     .pid = (uint32_t)c->pid,
+                                     .uid = c->uid,
+                                     .name = c->name,
+                                     .sessions = c->n_sessions + c->n_keeps,
+                                     .pages = c->account.used };
+    const struct kept *k;
+
+    TAILQ_FOREACH (k, &c->keeps, link)
+        row.pages += k->holder->account.used;
+    return row;
 }
 
 /* Owners are numbers, which the pool shows anyway; what somebody's sessions hold is told to whom it
@@ -95,12 +114,8 @@ static void list_all(struct sched *s, const struct client *asks, struct stats *t
     TAILQ_FOREACH (c, &s->clients, link) {
         if (!client_sees(asks, c, s->served.stand_in))
             continue;
-        t->clients[i++] = (struct wire_stats_client){ .id = c->id,
-                                                      .pid = (uint32_t)c->pid,
-                                                      .uid = c->uid,
-                                                      .name = c->name,
-                                                      .sessions = c->n_sessions,
-                                                      .pages = c->account.used };
+        if (!c->kept)
+            t->clients[i++] = client_row(c);
         TAILQ_FOREACH (x, &c->sessions, link) {
             if (k == SESSIONS_LISTED)
                 break;
@@ -205,7 +220,7 @@ static bool is_watch(const struct request *r)
 /* It does more than to look on. */
 static bool works(const struct request *r)
 {
-    return r->ops != &request_watch && r->ops != &request_stats;
+    return r->ops != &request_watch && r->ops != &request_stats && r->ops != &request_relay;
 }
 
 static uint32_t count(const struct sched *s, bool (*is)(const struct request *))
@@ -238,7 +253,7 @@ static void fill_stats(struct sched *s, struct wire_stats *ret)
         .pages = b->pool.n_pages,
         .pages_free = b->pool.n_free,
         .pages_cached = b->pool.n_cached,
-        .clients = s->n_clients,
+        .clients = s->n_clients - s->n_kept,
         .sessions = s->n_sessions,
         .documents = s->documents.n,
         .pinned_pages = s->documents.n_pinned_pages,

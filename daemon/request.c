@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/shown.h"
+#include "daemon/kept.h"
 #include "daemon/lanes.h"
 #include "daemon/log.h"
 #include "daemon/reply.h"
@@ -40,6 +41,9 @@ const struct request_ops *const request_ops_of[WIRE_REQ__N] = {
     [WIRE_SCORE_CHOICES] = &request_score_choices,
     [WIRE_EMBED] = &request_embed,
     [WIRE_SEGMENTS] = &request_segments,
+    [WIRE_KEEP] = &request_keep,
+    [WIRE_ATTACH] = &request_attach,
+    [WIRE_RESUME] = &request_resume,
 };
 
 /* What a frame becomes that can't be read, or breaks a limit of the wire. */

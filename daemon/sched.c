@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "daemon/batch.h"
+#include "daemon/kept.h"
 #include "daemon/log.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
@@ -88,7 +89,9 @@ static void bury(struct sched *s, struct client *c)
 {
     struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = c->id };
     struct owner *owner = c->owner;
+    bool connected = c->chan;
 
+    kept_leave(s, c);
     for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++)
         if (c->requests[i].phase != REQUEST_FREE)
             request_drop(s, &c->requests[i]);
@@ -108,11 +111,13 @@ static void bury(struct sched *s, struct client *c)
     s->n_sessions -= c->n_sessions;
     /* The peer may keep its duplicate of the doorbell, and with it the entry in the epoll set,
      * which would wake us for ever when it rings. */
-    (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
+    if (connected)
+        (void)epoll_ctl(s->epoll, EPOLL_CTL_DEL, chan_doorbell(c->chan), NULL);
     client_free(c);
     owner_unref(&s->owners, owner);
     /* Last: when the control thread has it, another client may take this one's place. */
-    mailbox_put(s->outbox, &gone);
+    if (connected)
+        mailbox_put(s->outbox, &gone);
 }
 
 /* A list of at most max-clients, looked through once in a client's life: no table is worth it. */
@@ -169,7 +174,7 @@ static bool take_letters(struct sched *s)
  * one of the requests, and goes on. */
 static bool takes_frames(const struct client *c)
 {
-    return !c->dead && (c->receiving || c->n_requests < CLIENT_REQUESTS_ALL);
+    return !c->dead && c->chan && (c->receiving || c->n_requests < CLIENT_REQUESTS_ALL);
 }
 
 /* One frame, or one piece of its bulk. The frame is a private copy and is unpacked anew for each
@@ -429,6 +434,7 @@ static bool step(struct sched *s)
      * clear it, and a client that was forgotten so would wait for ever. */
     TAILQ_FOREACH (c, &s->clients, link)
         c->blocked = false;
+    any |= kept_look(s);
     any |= reap(s);
     any |= lost_look(s);
     any |= idle_look(s);
@@ -527,13 +533,15 @@ static void disarm(struct sched *s)
 
     /* Also those that were not armed: a peer may ring as it likes. */
     TAILQ_FOREACH (c, &s->clients, link)
-        chan_disarm(c->chan);
+        if (c->chan)
+            chan_disarm(c->chan);
 }
 
 /* Sleeps without a timeout, but for the time until the end of a session is to be written, until the
- * disk should have answered, until memory is given back that nobody uses (--idle), or until
- * somebody's deadline: an idle daemon makes no system call at all. What the scheduler waits for
- * always rings: a letter's bell, a client's, the disk's, a device's or a grammar's. */
+ * disk should have answered, until memory is given back that nobody uses (--idle), until
+ * somebody's deadline, or until a session that is kept has had its time: an idle daemon makes no
+ * system call at all. What the scheduler waits for always rings: a letter's bell, a client's, the
+ * disk's, a device's or a grammar's. */
 static void idle(struct sched *s)
 {
     struct epoll_event ev[16];
@@ -545,6 +553,7 @@ static void idle(struct sched *s)
     timeout = clock_sooner_ms(timeout, request_watch_ms(s));
     timeout = clock_sooner_ms(timeout, request_deadline_ms(s));
     timeout = clock_sooner_ms(timeout, idle_timeout_ms(s));
+    timeout = clock_sooner_ms(timeout, kept_timeout_ms(s));
     /* They spin between two jobs, and a sleep is longer than any pause that is worth it. */
     s->served.backend->ops->rest(s->served.backend);
     seat_free(&s->seat, s->latest ? chan_peer_cpu(s->latest->chan) : -1);

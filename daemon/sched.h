@@ -74,6 +74,7 @@ struct sched {
     struct names_puts puts;     /* names on their way to the disk */
     struct grammars grammars;   /* that answers are written by */
     uint32_t n_clients, n_active, n_sessions;
+    uint32_t n_kept; /* of n_clients: no connections (daemon/kept.h) */
     uint64_t last_session;
     struct wire_scratch unpacked, packed;
     float *logits;                        /* (SCHED_LOGITS_ROWS, n_vocab) */

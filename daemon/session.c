@@ -214,6 +214,41 @@ int session_stand(struct session *s, const uint32_t *pending, enum chat_at at,
     return 0;
 }
 
+/* In its account, and not in its table. */
+static uint32_t pages_beside(const struct memory *m)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < m->hydration.n; i++)
+        if (m->hydration.held[i].pages)
+            n += seq_n_pages(m->hydration.held[i].n_keys);
+    return n;
+}
+
+int session_move(struct session *s, struct client *to)
+{
+    size_t len = s->row_len + s->marks_len, had = len, none = 0;
+    struct held_account *from = s->parts.account;
+    uint32_t n;
+    int r;
+
+    hydrate_fetch_drop(&s->memory);
+    memory_rest(&s->memory);
+    encode_text_fini(&s->parts);
+    r = held_charge(&to->held, &none, len);
+    if (r < 0)
+        return r;
+    n = s->seq.n_pages + pages_beside(&s->memory);
+    r = pool_account_move(s->seq.account, &to->account, n);
+    (void)held_charge(r < 0 ? &to->held : from, &had, 0);
+    if (r < 0)
+        return r;
+    s->seq.account = &to->account;
+    s->parts.account = &to->held;
+    s->client = to;
+    return 0;
+}
+
 int session_detach(struct session *s, struct pool_account *pages, struct held_account *held)
 {
     int r;

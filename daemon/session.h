@@ -119,6 +119,10 @@ void session_rewind(struct session *s, uint32_t n);
 int session_stand(struct session *s, const uint32_t *pending, enum chat_at at,
                   const struct session_mark *marks, size_t n_marks);
 
+/* It is another client's of the same owner, with all that it has. It is not at work. -ENOSPC,
+ * -EDQUOT: an account of that one, and nothing has changed. */
+int session_move(struct session *s, struct client *to);
+
 /* Its pages are charged to another account, and it is no client's any more: it holds nothing but
  * its memory. -ENOSPC: the account. */
 int session_detach(struct session *s, struct pool_account *pages, struct held_account *held);

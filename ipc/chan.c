@@ -384,6 +384,20 @@ uint32_t chan_came_back(const struct chan *c)
     return ring_head(&c->tx);
 }
 
+uint32_t chan_sent(const struct chan *c)
+{
+    return (uint32_t)c->tx.tail;
+}
+
+int chan_taken(struct chan *c, uint32_t *ret)
+{
+    int r = look_for_room(c);
+
+    if (r == 0)
+        *ret = c->tx.head;
+    return r;
+}
+
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)
 {
     return frame_len > CHAN_FRAME_MAX ? 0 : c->lent.size - bulk_off(frame_len);

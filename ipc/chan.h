@@ -91,6 +91,11 @@ void chan_commit(struct chan *c);
  * need not be tried again while it stays the same. */
 uint32_t chan_came_back(const struct chan *c);
 
+/* How many messages were sent, and how many spans of theirs have come back, modulo 2^32: the first
+ * ones. What came back by then is no reason for chan_arm any more. -EPROTO. */
+uint32_t chan_sent(const struct chan *c);
+int chan_taken(struct chan *c, uint32_t *ret);
+
 /* The largest bulk that can go out with a frame of frame_len at best (an empty arena). */
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len);
 

@@ -125,6 +125,18 @@ uint32_t wire_bulk_max(const struct chan *c)
     return chan_bulk_max(c, BULK_FRAME_MAX);
 }
 
+/* protobuf takes the last one that it finds of a field: there is none behind this one. */
+size_t wire_put_id(uint8_t *to, uint64_t id)
+{
+    size_t n = 0;
+
+    to[n++] = 1 << 3; /* the field's number, and that a varint follows */
+    for (; id >= 128; id >>= 7)
+        to[n++] = (uint8_t)(id | 128);
+    to[n++] = (uint8_t)id;
+    return n;
+}
+
 /* --- names ------------------------------------------------------------------------------------ */
 
 const char *wire_error_name(enum wire_error e)

@@ -50,6 +50,10 @@ void wire_req_head(const uint8_t *frame, size_t len, struct wire_req *ret);
 
 int wire_rep_unpack(struct wire_scratch *s, const uint8_t *frame, size_t len, struct wire_rep *ret);
 
+/* A reply that was packed with an id of 0 gets this one by these bytes in front of it. How many. */
+#define WIRE_ID_MAX 11u
+size_t wire_put_id(uint8_t *to, uint64_t id);
+
 /* Bytes of bulk that fit beside a frame of a few numbers, at best: what one message carries. */
 struct chan;
 uint32_t wire_bulk_max(const struct chan *c);

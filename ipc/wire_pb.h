@@ -39,6 +39,15 @@ int wire_check(const ProtobufCMessage *m, struct why *why);
 void wire_build_text(const struct wire_rep *r, Gistd__Text *m);
 int wire_read_text(const Gistd__Text *m, struct wire_rep *r);
 
+/* wire_kept.c. */
+void wire_build_keep(const struct wire_keep *k, Gistd__Keep *m);
+void wire_build_attach(const struct wire_attach *a, Gistd__Attach *m);
+void wire_build_resume(const struct wire_resume *r, Gistd__Resume *m);
+struct wire_resume wire_read_resume(const Gistd__Resume *m);
+void wire_build_kept(const struct wire_kept *k, Gistd__Kept *m);
+void wire_build_attached(const struct wire_attached *a, Gistd__Attached *m);
+void wire_read_attached(const Gistd__Attached *m, struct wire_attached *ret);
+
 /* buf NULL: the size only. */
 int wire_pack_message(const ProtobufCMessage *m, uint8_t *buf, size_t cap, size_t *ret_len);
 

@@ -11,6 +11,7 @@ _Static_assert(WIRE_DOCUMENT_ADDED + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_D
                "kind");
 _Static_assert(WIRE_CHOSEN + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_CHOSEN, "kind");
 _Static_assert(WIRE_LOADING + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_LOADING, "kind");
+_Static_assert(WIRE_RESUMED + WIRE_BODY_BASE == (int)GISTD__REPLY__BODY_RESUMED, "kind");
 _Static_assert((int)WIRE_ROW_DAMAGED == (int)GISTD__LISTED__STATE__DAMAGED, "enum");
 
 /* --- packing ---------------------------------------------------------------------------------- */
@@ -39,6 +40,9 @@ union rep_body {
     Gistd__Embedding embedding;
     Gistd__SegmentMap segment_map;
     Gistd__Loading loading;
+    Gistd__Kept kept;
+    Gistd__Attached attached;
+    Gistd__Resumed resumed;
 };
 
 static void build_usage(const struct wire_usage *u, Gistd__Usage *m)
@@ -126,6 +130,7 @@ static void build_welcome(const struct wire_rep *r, Gistd__Welcome *m)
     m->realms = r->u.welcome.realms;
     m->tools = r->u.welcome.tools;
     m->deadlines = r->u.welcome.deadlines;
+    m->keep_seconds = r->u.welcome.keep_seconds;
 }
 
 static void build_error(const struct wire_rep *r, Gistd__Error *m, Gistd__Usage *usage)
@@ -279,6 +284,16 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
         gistd__loading__init(&b->loading);
         b->loading.percent = r->u.loading.percent;
         return 0;
+    case WIRE_KEPT:
+        wire_build_kept(&r->u.kept, &b->kept);
+        return 0;
+    case WIRE_ATTACHED:
+        wire_build_attached(&r->u.attached, &b->attached);
+        return 0;
+    case WIRE_RESUMED:
+        gistd__resumed__init(&b->resumed);
+        b->resumed.first = r->u.resumed.first;
+        return 0;
     case WIRE_SESSION_CLOSED:
         gistd__session_closed__init(&b->session_closed);
         b->session_closed.n_tokens = r->u.session_closed.n_tokens;
@@ -385,6 +400,7 @@ static int read_welcome(const Gistd__Welcome *m, struct wire_rep *r)
     r->u.welcome.realms = m->realms;
     r->u.welcome.tools = m->tools;
     r->u.welcome.deadlines = m->deadlines;
+    r->u.welcome.keep_seconds = m->keep_seconds;
     return wire_take_string(m->version, &r->u.welcome.version) &&
                    wire_take_string(m->model, &r->u.welcome.model) &&
                    wire_take_string(m->model_digest, &r->u.welcome.model_digest)
@@ -564,6 +580,16 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_LOADING:
         r->u.loading.percent = m->loading->percent;
+        return 0;
+    case WIRE_KEPT:
+        r->u.kept = (struct wire_kept){ m->kept->token.data, (uint32_t)m->kept->token.len,
+                                        m->kept->seconds, m->kept->bytes };
+        return 0;
+    case WIRE_ATTACHED:
+        wire_read_attached(m->attached, &r->u.attached);
+        return 0;
+    case WIRE_RESUMED:
+        r->u.resumed.first = m->resumed->first;
         return 0;
     case WIRE_SESSION_CLOSED:
         r->u.session_closed.n_tokens = m->session_closed->n_tokens;

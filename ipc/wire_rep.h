@@ -5,6 +5,7 @@
 #ifndef IPC_WIRE_REP_H
 #define IPC_WIRE_REP_H
 
+#include "ipc/wire_kept.h"
 #include "ipc/wire_stats.h"
 
 #include <stdbool.h>
@@ -36,6 +37,9 @@ enum wire_rep_kind {
     WIRE_EMBEDDING,
     WIRE_SEGMENT_MAP = 26,
     WIRE_LOADING,
+    WIRE_KEPT,
+    WIRE_ATTACHED,
+    WIRE_RESUMED,
     WIRE_REP__N /* unpacked: one that this version does not know, but for id and last */
 };
 enum wire_reason {
@@ -90,6 +94,7 @@ struct wire_rep {
             bool outputs, several, realms;
             uint32_t tools;
             bool deadlines;
+            uint32_t keep_seconds; /* 0: sessions are not kept */
         } welcome;
         struct {
             uint64_t session;
@@ -151,6 +156,11 @@ struct wire_rep {
         struct {
             uint32_t percent;
         } loading;
+        struct wire_kept kept;
+        struct wire_attached attached;
+        struct {
+            uint64_t first;
+        } resumed;
         struct {
             uint32_t n_tokens;
         } session_closed, rewound;

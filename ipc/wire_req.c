@@ -20,6 +20,7 @@ _Static_assert(WIRE_REWIND + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_REWIND,
 _Static_assert(WIRE_CACHE + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_CACHE, "kind");
 _Static_assert(WIRE_ADD_DOCUMENT + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_ADD_DOCUMENT,
                "kind");
+_Static_assert(WIRE_RESUME + WIRE_BODY_BASE == (int)GISTD__REQUEST__BODY_RESUME, "kind");
 _Static_assert((int)WIRE_NAMED_DOCUMENT == (int)GISTD__NAMED__DOCUMENT, "enum");
 
 static int too_many(struct wire_scratch *s, size_t n, const char *what, unsigned most)
@@ -72,6 +73,9 @@ union req_body {
     Gistd__ScoreChoices score_choices;
     Gistd__Embed embed;
     Gistd__Segments segments;
+    Gistd__Keep keep;
+    Gistd__Attach attach;
+    Gistd__Resume resume;
 };
 
 static int build_append(struct wire_scratch *s, const struct wire_req *r, Gistd__Append *m)
@@ -340,6 +344,15 @@ static int build_req_body(struct wire_scratch *s, const struct wire_req *r, unio
     case WIRE_LIST:
     case WIRE_DELETE:
         return build_named(r, b);
+    case WIRE_KEEP:
+        wire_build_keep(&r->u.keep, &b->keep);
+        return 0;
+    case WIRE_ATTACH:
+        wire_build_attach(&r->u.attach, &b->attach);
+        return 0;
+    case WIRE_RESUME:
+        wire_build_resume(&r->u.resume, &b->resume);
+        return 0;
     case WIRE_ADD_DOCUMENT:
         build_add_document(r, &b->add_document, memory);
         return 0;
@@ -631,6 +644,16 @@ static int read_req_body(struct wire_scratch *s, const Gistd__Request *m, struct
     case WIRE_LIST:
     case WIRE_DELETE:
         return read_named(m, r);
+    case WIRE_KEEP:
+        r->u.keep = (struct wire_keep){ m->keep->session, m->keep->seconds };
+        return 0;
+    case WIRE_ATTACH:
+        r->u.attach = (struct wire_attach){ m->attach->token.data, (uint32_t)m->attach->token.len,
+                                            m->attach->realm };
+        return 0;
+    case WIRE_RESUME:
+        r->u.resume = wire_read_resume(m->resume);
+        return 0;
     case WIRE_ADD_DOCUMENT:
         return read_add_document(s, m->add_document, r);
     case WIRE_GET_STATS:

@@ -5,10 +5,10 @@
 #ifndef IPC_WIRE_REQ_H
 #define IPC_WIRE_REQ_H
 
+#include "ipc/wire_kept.h"
 #include "ipc/wire_memory.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #define WIRE_MESSAGES_MAX  1024u /* chat messages an Append */
@@ -42,6 +42,9 @@ enum wire_req_kind {
     WIRE_SCORE_CHOICES,
     WIRE_EMBED,
     WIRE_SEGMENTS = 26,
+    WIRE_KEEP = 28,
+    WIRE_ATTACH,
+    WIRE_RESUME,
     WIRE_REQ__N
 };
 enum wire_append_kind { WIRE_APPEND_TEXT, WIRE_APPEND_TOKENS, WIRE_APPEND_CHAT };
@@ -118,6 +121,9 @@ struct wire_req {
             uint64_t session;
             uint32_t first;
         } segments;
+        struct wire_keep keep;
+        struct wire_attach attach;
+        struct wire_resume resume;
         struct {
             uint64_t session;
         } close_session;

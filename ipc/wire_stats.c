@@ -61,6 +61,8 @@ static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats 
         one->doing = wire_str(x->doing);
         one->generated_tokens = x->generated_tokens;
         one->uid = x->uid;
+        one->kept_s = x->kept_s;
+        one->left_s = x->left_s;
     }
     m->session = list;
     m->n_session = st->n_session;
@@ -246,7 +248,9 @@ static int read_stats_sessions(struct wire_scratch *s, const Gistd__Stats *m, st
                                                .gist_pages = x->gist_pages,
                                                .request = x->request,
                                                .generated_tokens = x->generated_tokens,
-                                               .uid = x->uid };
+                                               .uid = x->uid,
+                                               .kept_s = x->kept_s,
+                                               .left_s = x->left_s };
         if (!wire_take_string(x->label, &list[i].label) ||
             !wire_take_string(x->doing, &list[i].doing))
             return -EMSGSIZE;

@@ -29,6 +29,7 @@ struct wire_stats_session {
     uint64_t request; /* 0: it does nothing */
     const char *doing;
     uint32_t generated_tokens, uid;
+    uint32_t kept_s, left_s; /* 0: it goes with its connection; it has one */
 };
 struct wire_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;

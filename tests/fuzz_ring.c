@@ -9,6 +9,7 @@
  * something to do, or between two of its reads. Those places are found by wrapping functions of
  * ours at link time (see the Makefile). Run by tests/run-fuzz.
  */
+#include "daemon/kept.h"
 #include "daemon/sched.h"
 #include "ipc/handshake.h"
 #include "tests/support/fuzz_seeds.h"
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #define MODEL "tests/data/tiny_smollm2.gguf"
+#define TOKEN "0123456789abcdef"
 
 /* Looks of the scheduler: an input's, at most, and until something must have come. */
 #define LOOKS_MAX 1500u
@@ -67,6 +69,7 @@ static struct {
     enum stage stage;
     uint64_t looks, ticks, last_client, last_ping;
     bool told; /* the control thread's part: the client's socket has ended */
+    bool gone; /* the scheduler's answer to that */
 } world;
 
 static bool is_scheduler; /* its turn: else the fuzzer's own */
@@ -202,9 +205,11 @@ static void let_in_honest(void)
     world.stage = ASKED;
 }
 
+/* And what it has kept has had its time. */
 static void leave(void)
 {
-    if (!is_gone())
+    world.gone = world.gone || is_gone();
+    if (!world.gone || world.sched.n_kept > 0)
         return;
     ask(WIRE_PING);
     world.stage = ASKED;
@@ -222,9 +227,21 @@ static void act(void)
     world.stage = LEAVING;
 }
 
+/* What is kept is found again by a token that inputs can have. */
+static void name_kept(void)
+{
+    struct client *c;
+
+    if (world.sched.n_kept > 0)
+        TAILQ_FOREACH (c, &world.sched.clients, link)
+            if (c->kept)
+                memcpy(c->kept->token, TOKEN, sizeof(c->kept->token));
+}
+
 /* One look of the scheduler: what the world does meanwhile. */
 static void look(void)
 {
+    name_kept();
     require(++world.looks < PATIENCE, "the scheduler gets on with it");
     if (world.stage == OPENING)
         let_in_honest();
@@ -268,6 +285,8 @@ static void configure(struct config *c)
     c->spin_us = 0;
     c->max_text = 256 << 10;
     c->client_text_bytes = 1 << 20;
+    c->detach_seconds = 2;
+    c->detach_bytes = 72 << 10;
 }
 
 /* Until it has answered the honest client's Hello. */
@@ -296,7 +315,7 @@ static void fuzz(const uint8_t *data, size_t len)
     ring_foe_acting = &f;
     world.sched.last_session = 0; /* its sessions have the same numbers each time */
     world.looks = 0;
-    world.told = false;
+    world.told = world.gone = false;
     world.stage = AT_WORK;
     run();
     ring_foe_close(&f);
@@ -444,6 +463,33 @@ static void put_text_seeds(const char *dir)
     end_seed(dir, "others");
 }
 
+/* A session that is kept, and an answer of it again and again. */
+static void put_kept_seeds(const char *dir)
+{
+    struct wire_req append = { .kind = WIRE_APPEND }, say_it = { .kind = WIRE_GENERATE };
+    struct wire_req attach = { .kind = WIRE_ATTACH };
+
+    say_it.u.generate.session = 1;
+    say_it.u.generate.max_tokens = 6;
+    attach.u.attach.token = (const uint8_t *)TOKEN;
+    attach.u.attach.n = 16;
+    begin_session();
+    append.u.append.session = 1;
+    add_req(append, "a b", 40);
+    add_req((struct wire_req){ .kind = WIRE_KEEP, .u.keep = { 1, 1 } }, "", 0);
+    OP(FOE_LOOKS, FOE_LOOK, "\x10");
+    add_req(say_it, "", 0);
+    OP(FOE_LOOKS, FOE_LOOK, "\x10");
+    add_req((struct wire_req){ .kind = WIRE_RESUME, .u.resume = { 1, true, 2 } }, "", 0);
+    add_req((struct wire_req){ .kind = WIRE_KEEP, .u.keep = { 1, 0 } }, "", 0);
+    add_req(attach, "", 0);
+    OP(FOE_LOOKS, FOE_LOOK, "\xff");
+    OP(FOE_READ, FOE_LOOK, "\xff");
+    add_req((struct wire_req){ .kind = WIRE_RESUME, .u.resume = { 1, true, 0 } }, "", 0);
+    OP(FOE_READ, FOE_LOOK, "\xff");
+    end_seed(dir, "kept");
+}
+
 /* Bytes that no client of ours would write. */
 static void put_lie_seeds(const char *dir)
 {
@@ -488,6 +534,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     require(wire_scratch_open(&seeds, WIRE_SCRATCH_BYTES) == 0, "memory");
     put_answer_seeds(dir);
     put_text_seeds(dir);
+    put_kept_seeds(dir);
     put_lie_seeds(dir);
     put_handshake_seed(dir);
     wire_scratch_close(&seeds);

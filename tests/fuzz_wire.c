@@ -57,6 +57,11 @@ static void put_requests(const char *dir)
     put_req(dir, "save", (struct wire_req){ .kind = WIRE_SAVE, .u.save = { 5, "talk", true } });
     put_req(dir, "restore",
             (struct wire_req){ .kind = WIRE_RESTORE, .u.restore = { "talk", "label" } });
+    put_req(dir, "keep", (struct wire_req){ .kind = WIRE_KEEP, .u.keep = { 5, 60 } });
+    put_req(dir, "attach",
+            (struct wire_req){ .kind = WIRE_ATTACH,
+                               .u.attach = { (const uint8_t *)"0123456789abcdef", 16, "realm" } });
+    put_req(dir, "resume", (struct wire_req){ .kind = WIRE_RESUME, .u.resume = { 5, true, 7 } });
     put_req(dir, "list",
             (struct wire_req){ .kind = WIRE_LIST, .u.list.kind = WIRE_NAMED_DOCUMENT });
     put_req(dir, "delete",
@@ -72,6 +77,12 @@ static void put_replies(const char *dir)
     const struct wire_usage usage = { .prompt_tokens = 10, .restored_tokens = 4 };
 
     put_rep(dir, "listed", (struct wire_rep){ .kind = WIRE_LISTED, .u.listed = { rows, 2 } });
+    put_rep(dir, "kept",
+            (struct wire_rep){ .kind = WIRE_KEPT,
+                               .u.kept = { (const uint8_t *)"0123456789abcdef", 16, 60, 4096 } });
+    put_rep(dir, "attached",
+            (struct wire_rep){ .kind = WIRE_ATTACHED, .u.attached = { 1, 2, 3, 4, 5, 6, 7, 8 } });
+    put_rep(dir, "resumed", (struct wire_rep){ .kind = WIRE_RESUMED, .u.resumed.first = 9 });
     put_rep(dir, "saved", (struct wire_rep){ .kind = WIRE_SAVED, .u.saved = { 3, 4 } });
     put_rep(dir, "restored",
             (struct wire_rep){ .kind = WIRE_RESTORED, .u.restored = { 1, 2, 3, usage } });

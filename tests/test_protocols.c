@@ -529,6 +529,10 @@ static void unknown_then(gist_conn *conn, gist_session *s)
     assert_int_equal(gist_open(conn, &begun, &s), -ENOTSUP);
     assert_int_equal(gist_generate(s, &json, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_generate_several(s, NULL, 2, NULL, NULL, NULL), -ENOTSUP);
+    assert_int_equal(gist_keep(s, 1, NULL), -ENOTSUP);
+    assert_int_equal(gist_attach(conn, (const unsigned char *)"0123456789abcdef", NULL, &s, NULL),
+                     -ENOTSUP);
+    assert_int_equal(gist_resume(s, NULL, NULL, NULL, NULL), -ENOTSUP);
     assert_int_equal(gist_save(s, "name", 0), -ENOTSUP);
     assert_non_null(strstr(gist_error(conn), "does not know that"));
     assert_int_equal(gist_list(conn, GIST_SESSIONS, no_row, NULL), -ENOTSUP);

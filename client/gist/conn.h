@@ -55,7 +55,7 @@ GIST_API int gist_connect_with(const struct gist_connect_opts *opts, gist_conn *
  * Not 0: the request is cancelled. NULL: nobody asks. */
 GIST_API void gist_on_loading(gist_conn *c, gist_loading_fn *on_loading, void *arg);
 
-GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions */
+GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions, but for those of gist_keep */
 
 /* The last error of this connection; NULL: of the last failed gist_connect of this thread. */
 GIST_API const char *gist_error(const gist_conn *c);

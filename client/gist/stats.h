@@ -20,6 +20,8 @@ struct gist_stats_session {
     uint64_t request;    /* that is at work on it, as gist_trace has it; 0: none */
     const char *doing;   /* "append", "generate" ... */
     uint32_t generated_tokens, uid;
+    uint32_t kept_s; /* it outlives its connection so many seconds; 0: it does not */
+    uint32_t left_s; /* and has so many left, without one; 0: there is one. Then client is 0 */
 };
 struct gist_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;

@@ -10,7 +10,7 @@
 bool sample_no_req(int kind)
 {
     return (kind > WIRE_ADD_DOCUMENT && kind < WIRE_CACHE) ||
-           (kind > WIRE_EMBED && kind < WIRE_SEGMENTS);
+           (kind > WIRE_EMBED && kind < WIRE_SEGMENTS) || kind == WIRE_SEGMENTS + 1;
 }
 
 bool sample_no_rep(int kind)
@@ -28,6 +28,7 @@ static const struct wire_chat_message chat[] = { { "system", 12 },
 static const char *const stops[] = { "\n\n", "", "caf\xc3\xa9" };
 static const char *const documents[] = { "handbook", "caf\xc3\xa9" };
 static const uint32_t ids[] = { 0, 1, 127, 128, 49151, UINT32_MAX };
+static const uint8_t token[] = { 0, 1, 255, 0, 128 };
 static const struct wire_usage usage = {
     1,  22, 333, 1ull << 33, 2ull << 40, 3ull << 50,
     4,  55, 666, 7777,       88888,      999999,
@@ -37,9 +38,9 @@ static const struct wire_usage usage = {
 static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
                                                     { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
 static const struct wire_stats_session sessions[] = {
-    { 10, 1, "chat", 11, 12, 13, true, 3, 1ull << 40, "generate", 24, 1000 },
-    { 14, 15, "", 16, 17, 18, false, 0, 0, "", 0, UINT32_MAX },
-    { 19, 20, "x", 21, 22, 23, true, 7, 8, "append", 9, 0 }
+    { 10, 1, "chat", 11, 12, 13, true, 3, 1ull << 40, "generate", 24, 1000, 25, 26 },
+    { 14, 15, "", 16, 17, 18, false, 0, 0, "", 0, UINT32_MAX, UINT32_MAX, 0 },
+    { 19, 20, "x", 21, 22, 23, true, 7, 8, "append", 9, 0, 0, 0 }
 };
 
 static const struct wire_trace_row traces[] = {
@@ -139,6 +140,16 @@ static void sample_open(struct wire_req *r)
                               17,          4000, UINT32_MAX, true, true, true, "an adapter" };
     r->u.open_session.documents = documents;
     r->u.open_session.n_documents = 2;
+}
+
+static void kept_req(struct wire_req *r)
+{
+    if (r->kind == WIRE_KEEP)
+        r->u.keep = (struct wire_keep){ 1ull << 42, UINT32_MAX };
+    else if (r->kind == WIRE_ATTACH)
+        r->u.attach = (struct wire_attach){ token, sizeof(token), "caf\xc3\xa9" };
+    else
+        r->u.resume = (struct wire_resume){ 1ull << 43, true, UINT64_MAX };
 }
 
 struct wire_req sample_req(enum wire_req_kind kind)
@@ -248,6 +259,11 @@ struct wire_req sample_req(enum wire_req_kind kind)
     case WIRE_SEGMENTS:
         r.u.segments.session = r.u.segments.first = 7;
         break;
+    case WIRE_KEEP:
+    case WIRE_ATTACH:
+    case WIRE_RESUME:
+        kept_req(&r);
+        break;
     case WIRE_GET_STATS:
     case WIRE_PING:
     case WIRE_REQ__N:
@@ -279,6 +295,17 @@ static void sample_welcome(struct wire_rep *r)
     r->u.welcome.outputs = r->u.welcome.several = true;
     r->u.welcome.realms = r->u.welcome.deadlines = true;
     r->u.welcome.tools = 2;
+    r->u.welcome.keep_seconds = UINT32_MAX;
+}
+
+static void kept_rep(struct wire_rep *r)
+{
+    if (r->kind == WIRE_KEPT)
+        r->u.kept = (struct wire_kept){ token, sizeof(token), 18, 1ull << 37 };
+    else if (r->kind == WIRE_ATTACHED)
+        r->u.attached = (struct wire_attached){ 1, 2, 3, 4, 5, 6, UINT64_MAX, 7 };
+    else
+        r->u.resumed.first = UINT64_MAX;
 }
 
 struct wire_rep sample_rep(enum wire_rep_kind kind)
@@ -370,6 +397,11 @@ struct wire_rep sample_rep(enum wire_rep_kind kind)
     case WIRE_LOADING:
         r.u.loading.percent = 99;
         break;
+    case WIRE_KEPT:
+    case WIRE_ATTACHED:
+    case WIRE_RESUMED:
+        kept_rep(&r);
+        break;
     case WIRE_SAVED:
         r.u.saved.n_tokens = 14;
         r.u.saved.bytes = 1ull << 36;
@@ -422,6 +454,15 @@ static void same_named(struct wire_req *a, struct wire_req *b)
     }
 }
 
+static void same_attach(struct wire_attach *a, struct wire_attach *b)
+{
+    assert_string_equal(a->realm, b->realm);
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->token, b->token, a->n);
+    a->realm = b->realm = NULL;
+    a->token = b->token = NULL;
+}
+
 void sample_same_req(const struct wire_req *a, const struct wire_req *b)
 {
     struct wire_req x = *a, y = *b;
@@ -448,6 +489,8 @@ void sample_same_req(const struct wire_req *a, const struct wire_req *b)
             assert_int_equal(a->u.append.messages[i].text_len, b->u.append.messages[i].text_len);
         }
         x.u.append.messages = y.u.append.messages = NULL;
+    } else if (a->kind == WIRE_ATTACH) {
+        same_attach(&x.u.attach, &y.u.attach);
     } else if (a->kind == WIRE_GENERATE) {
         assert_int_equal(a->u.generate.n_stops, b->u.generate.n_stops);
         for (uint32_t i = 0; i < a->u.generate.n_stops; i++)
@@ -548,6 +591,8 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
         assert_int_equal(a->session[i].request, b->session[i].request);
         assert_int_equal(a->session[i].generated_tokens, b->session[i].generated_tokens);
         assert_int_equal(a->session[i].uid, b->session[i].uid);
+        assert_int_equal(a->session[i].kept_s, b->session[i].kept_s);
+        assert_int_equal(a->session[i].left_s, b->session[i].left_s);
     }
     x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
     assert_string_equal(a->adapters, b->adapters);
@@ -655,6 +700,10 @@ void sample_same_rep(const struct wire_rep *a, const struct wire_rep *b)
         assert_memory_equal(a->u.text.tokens, b->u.text.tokens, a->u.text.n_ids * sizeof(ids[0]));
         x.u.text.text = y.u.text.text = NULL;
         x.u.text.tokens = y.u.text.tokens = NULL;
+    } else if (a->kind == WIRE_KEPT) {
+        assert_int_equal(a->u.kept.n, b->u.kept.n);
+        assert_memory_equal(a->u.kept.token, b->u.kept.token, a->u.kept.n);
+        x.u.kept.token = y.u.kept.token = NULL;
     } else if (a->kind == WIRE_CHOSEN || a->kind == WIRE_EMBEDDING) {
         same_texts(&x, &y);
     } else if (a->kind == WIRE_ERROR) {

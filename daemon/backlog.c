@@ -1,0 +1,142 @@
+#include "daemon/backlog.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+struct head {
+    uint32_t len, n_tokens;
+    uint32_t number; /* behind it was sent: of the reader's next message */
+    uint32_t unused;
+};
+_Static_assert(sizeof(struct head) == 16, "frames stand at multiples of 8");
+
+static size_t span(size_t len)
+{
+    return sizeof(struct head) + ((len + 7) & ~(size_t)7);
+}
+
+static struct head *head_at(const struct backlog *b, size_t at)
+{
+    return (struct head *)(void *)(b->mem + at);
+}
+
+int backlog_init(struct backlog *b, struct held_account *account, size_t size)
+{
+    void *mem = NULL;
+    int r;
+
+    *b = (struct backlog){ .account = account };
+    r = held_resize(account, &mem, &b->size, size);
+    b->mem = mem;
+    return r;
+}
+
+void backlog_fini(struct backlog *b)
+{
+    void *mem = b->mem;
+
+    if (!b->account)
+        return;
+    if (mem)
+        explicit_bzero(mem, b->size); /* it may be of a private session */
+    (void)held_resize(b->account, &mem, &b->size, 0);
+    *b = (struct backlog){ .mem = NULL };
+}
+
+void backlog_clear(struct backlog *b)
+{
+    b->taken = b->at = b->end = 0;
+    b->first = b->unread = b->written = 0;
+}
+
+/* The oldest ones go until a quarter is free: each time costs a move of all the rest. */
+static void make_room(struct backlog *b, size_t need)
+{
+    size_t want = need > b->size / 4 ? need : b->size / 4, gone = 0;
+
+    while (gone < b->taken && b->size - b->end + gone < want) {
+        const struct head *h = head_at(b, gone);
+
+        b->first += h->n_tokens;
+        gone += span(h->len);
+    }
+    memmove(b->mem, b->mem + gone, b->end - gone);
+    b->taken -= gone;
+    b->at -= gone;
+    b->end -= gone;
+}
+
+int backlog_room(struct backlog *b, size_t len, uint8_t **ret)
+{
+    size_t need = span(len);
+
+    if (len > UINT32_MAX / 2 || need > b->size)
+        return -EMSGSIZE;
+    if (b->size - b->end < need)
+        make_room(b, need);
+    if (b->size - b->end < need)
+        return -EAGAIN;
+    *ret = b->mem + b->end + sizeof(struct head);
+    return 0;
+}
+
+void backlog_add(struct backlog *b, size_t len, uint32_t n_tokens)
+{
+    assert(b->size - b->end >= span(len));
+    *head_at(b, b->end) = (struct head){ .len = (uint32_t)len, .n_tokens = n_tokens };
+    b->end += span(len);
+    b->written += n_tokens;
+}
+
+const uint8_t *backlog_next(const struct backlog *b, size_t *ret_len)
+{
+    if (b->at == b->end)
+        return NULL;
+    *ret_len = head_at(b, b->at)->len;
+    return b->mem + b->at + sizeof(struct head);
+}
+
+void backlog_sent(struct backlog *b, uint32_t number)
+{
+    struct head *h = head_at(b, b->at);
+
+    assert(b->at < b->end);
+    h->number = number + 1;
+    b->at += span(h->len);
+}
+
+void backlog_took(struct backlog *b, uint32_t number)
+{
+    while (b->taken < b->at) {
+        const struct head *h = head_at(b, b->taken);
+
+        if ((int32_t)(number - h->number) < 0)
+            break;
+        b->unread += h->n_tokens;
+        b->taken += span(h->len);
+    }
+}
+
+void backlog_again(struct backlog *b)
+{
+    b->at = b->taken;
+}
+
+uint64_t backlog_seek(struct backlog *b, uint64_t place)
+{
+    uint64_t n = b->first;
+    size_t at = 0;
+
+    while (at < b->end) {
+        const struct head *h = head_at(b, at);
+
+        if (n >= place || n + h->n_tokens > place)
+            break;
+        n += h->n_tokens;
+        at += span(h->len);
+    }
+    b->taken = b->at = at;
+    b->unread = n;
+    return n;
+}

@@ -1,0 +1,337 @@
+#include "daemon/kept.h"
+
+#include "base/clock.h"
+#include "daemon/log.h"
+#include "daemon/sched.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+struct session *kept_session(const struct kept *k)
+{
+    return TAILQ_FIRST(&k->holder->sessions);
+}
+
+uint32_t kept_count(const struct owner *o)
+{
+    const struct client *c;
+    uint32_t n = 0;
+
+    TAILQ_FOREACH (c, &o->clients, of_owner)
+        n += c->kept != NULL;
+    return n;
+}
+
+/* --- made ------------------------------------------------------------------------------------- */
+
+int kept_name(struct kept *k)
+{
+    uint8_t token[WIRE_TOKEN_BYTES];
+
+    if (getrandom(token, sizeof(token), 0) != (ssize_t)sizeof(token))
+        return -EIO;
+    memcpy(k->token, token, sizeof(token));
+    explicit_bzero(token, sizeof(token));
+    return 0;
+}
+
+/* A client of the same owner and with the same name, of nobody's connection. */
+static int make_holder(struct sched *s, const struct client *c, struct client **ret)
+{
+    const struct mailbox_letter nobody = { .pid = c->pid, .uid = c->uid };
+    struct owner *owner = owner_ref(&s->owners, c->uid);
+    int r = owner ? client_new(&nobody, owner, s->served.client_pages, s->config->client_text_bytes,
+                               ret)
+                  : -ENOMEM;
+
+    if (r < 0)
+        owner_unref(&s->owners, owner);
+    else
+        memcpy((*ret)->name, c->name, sizeof(c->name));
+    return r;
+}
+
+static void free_kept(struct kept *k)
+{
+    if (!k)
+        return;
+    backlog_fini(&k->log);
+    explicit_bzero(k, sizeof(*k));
+    free(k);
+}
+
+static int fill(struct sched *s, struct kept *k, struct session *session)
+{
+    int r = backlog_init(&k->log, &k->holder->held, s->config->detach_bytes);
+
+    if (r == 0)
+        r = kept_name(k);
+    return r < 0 ? r : session_move(session, k->holder);
+}
+
+int kept_make(struct sched *s, struct session *session, struct kept **ret)
+{
+    struct client *c = session->client, *holder = NULL;
+    struct owner *owner = c->owner;
+    struct kept *k = calloc(1, sizeof(*k));
+    int r = k ? make_holder(s, c, &holder) : -ENOMEM;
+
+    if (r == 0) {
+        k->holder = holder;
+        r = fill(s, k, session);
+    }
+    if (r < 0) {
+        free_kept(k);
+        if (holder) {
+            client_free(holder);
+            owner_unref(&s->owners, owner);
+        }
+        return r;
+    }
+    (void)stpcpy(k->realm, session->memory.policy.realm);
+    holder->kept = k;
+    TAILQ_INSERT_TAIL(&s->clients, holder, link);
+    s->n_clients++;
+    s->n_kept++;
+    TAILQ_REMOVE(&c->sessions, session, link);
+    c->n_sessions--;
+    TAILQ_INSERT_TAIL(&holder->sessions, session, link);
+    holder->n_sessions++;
+    kept_attach(k, c);
+    *ret = k;
+    return 0;
+}
+
+/* --- who has it ------------------------------------------------------------------------------- */
+
+/* All are looked at, and all of each: neither how much of a token is right nor what else is wrong
+ * can be told by a clock. */
+struct kept *kept_find(const struct sched *s, const struct client *asks, const uint8_t *token,
+                       const char *realm)
+{
+    uint64_t now = clock_ns();
+    uintptr_t found = 0;
+    const struct client *c;
+
+    TAILQ_FOREACH (c, &s->clients, link) {
+        const struct kept *k = c->kept;
+        uint32_t wrong = k ? c->uid ^ asks->uid : 1;
+
+        for (size_t i = 0; k && i < sizeof(k->token); i++)
+            wrong |= (uint32_t)(k->token[i] ^ token[i]);
+        for (size_t i = 0; k && i < sizeof(k->realm); i++)
+            wrong |= (uint32_t)((uint8_t)k->realm[i] ^ (uint8_t)realm[i]);
+        wrong |= (uint32_t)c->dead;
+        wrong |= (uint32_t)(k && (kept_session(k)->closing | (!k->at & (now >= k->until_ns))));
+        found |= (uintptr_t)k & ((uintptr_t)(wrong != 0) - 1);
+    }
+    return (struct kept *)found;
+}
+
+void kept_attach(struct kept *k, struct client *c)
+{
+    assert(!k->at);
+    k->at = c;
+    TAILQ_INSERT_TAIL(&c->keeps, k, link);
+    c->n_keeps++;
+}
+
+/* Of a channel that is broken nothing more is believed: what it had not taken is sent again. */
+static void note_taken(struct kept *k)
+{
+    uint32_t n;
+
+    if (k->at && chan_taken(k->at->chan, &n) == 0)
+        backlog_took(&k->log, n);
+}
+
+static void leave(struct kept *k)
+{
+    if (!k->at)
+        return;
+    TAILQ_REMOVE(&k->at->keeps, k, link);
+    k->at->n_keeps--;
+    k->at = NULL;
+}
+
+void kept_detach(struct sched *s, struct kept *k)
+{
+    struct session *session = kept_session(k);
+
+    note_taken(k);
+    backlog_again(&k->log);
+    if (k->relay)
+        request_fail(s, k->relay, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
+                     "session %" PRIu64 " is another connection's now", session->id);
+    encode_text_fini(&session->parts);
+    leave(k);
+    k->until_ns = clock_ns() + k->seconds * CLOCK_S;
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+/* Of the connection's own requests on sessions that stay: as if they had been cancelled. */
+static void give_up(struct sched *s, struct client *c)
+{
+    for (uint32_t i = 0; i < CLIENT_REQUESTS_ALL; i++) {
+        struct request *r = &c->requests[i];
+
+        if (r->phase != REQUEST_FREE && r->phase != REQUEST_LAST && r->session &&
+            r->session->client->kept)
+            request_fail(s, r, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS, "its connection has ended");
+    }
+}
+
+static void bury(struct sched *s, struct kept *k)
+{
+    if (k->relay)
+        request_fail(s, k->relay, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
+                     "the session was closed while its answer was sent");
+    leave(k);
+    k->holder->kept = NULL;
+    s->n_kept--;
+    free_kept(k);
+}
+
+void kept_leave(struct sched *s, struct client *c)
+{
+    struct kept *k;
+
+    if (c->kept) {
+        bury(s, c->kept);
+        return;
+    }
+    if (TAILQ_EMPTY(&c->keeps))
+        return;
+    give_up(s, c);
+    while ((k = TAILQ_FIRST(&c->keeps))) {
+        kept_detach(s, k);
+        if (kept_session(k)->closing)
+            kept_end(k);
+        else
+            log_debug("session %" PRIu64 " of uid %u is kept for %u s without its client",
+                      kept_session(k)->id, (unsigned)c->uid, k->seconds);
+    }
+}
+
+void kept_end(struct kept *k)
+{
+    leave(k);
+    k->holder->dead = true;
+}
+
+bool kept_cancel(const struct session *x)
+{
+    struct kept *k = x ? x->client->kept : NULL;
+
+    if (!k || k->at)
+        return false;
+    kept_end(k);
+    return true;
+}
+
+bool kept_speaks(const struct kept *k)
+{
+    return k->answer || k->relay;
+}
+
+bool kept_look(struct sched *s)
+{
+    uint64_t now = s->n_kept > 0 ? clock_ns() : 0;
+    struct client *c;
+    bool any = false;
+
+    if (s->n_kept == 0)
+        return false;
+    TAILQ_FOREACH (c, &s->clients, link) {
+        if (!c->kept || c->kept->at || now < c->kept->until_ns)
+            continue;
+        kept_end(c->kept);
+        any = true;
+    }
+    return any;
+}
+
+int kept_timeout_ms(const struct sched *s)
+{
+    const struct client *c;
+    uint64_t first = 0;
+
+    if (s->n_kept == 0)
+        return -1;
+    TAILQ_FOREACH (c, &s->clients, link)
+        if (c->kept && !c->kept->at && (first == 0 || c->kept->until_ns < first))
+            first = c->kept->until_ns;
+    return first ? clock_until_ms(first, clock_ns()) : -1;
+}
+
+uint64_t kept_client(const struct client *c)
+{
+    if (!c->kept)
+        return c->id;
+    return c->kept->at ? c->kept->at->id : 0;
+}
+
+uint32_t kept_left_s(const struct kept *k)
+{
+    uint64_t now = clock_ns();
+
+    if (k->at)
+        return 0;
+    return k->until_ns > now ? (uint32_t)((k->until_ns - now + CLOCK_S - 1) / CLOCK_S) : 1;
+}
+
+/* --- what its answer says --------------------------------------------------------------------- */
+
+static void keep_last(struct kept *k, const struct wire_rep *rep)
+{
+    k->last = *rep;
+    if (rep->kind == WIRE_ERROR) {
+        (void)stpcpy(k->text, rep->u.error.text);
+        k->last.u.error.text = k->text;
+    }
+    k->ended = true;
+    k->answer = NULL;
+}
+
+/* What was taken by now makes room; more may be taken as soon as this was looked at, and then the
+ * connection rings. */
+static int room(struct kept *k, size_t len, uint8_t **ret)
+{
+    int r = backlog_room(&k->log, len, ret);
+
+    if (r != -EAGAIN)
+        return r;
+    note_taken(k);
+    r = backlog_room(&k->log, len, ret);
+    if (r == -EAGAIN && k->at)
+        k->at->blocked = true;
+    return r;
+}
+
+int kept_reply(struct sched *s, struct kept *k, const struct wire_rep *rep)
+{
+    uint8_t *to;
+    size_t len;
+    int e;
+
+    assert(rep->id == 0 && rep->bulk_len == 0);
+    if (rep->last) {
+        keep_last(k, rep);
+        return 0;
+    }
+    e = wire_rep_pack(&s->packed, rep, NULL, 0, &len);
+    if (e == 0 && len > CHAN_FRAME_MAX - WIRE_ID_MAX)
+        e = -EMSGSIZE;
+    if (e == 0)
+        e = room(k, len, &to);
+    if (e == 0)
+        e = wire_rep_pack(&s->packed, rep, to, len, &len);
+    if (e == 0)
+        backlog_add(&k->log, len, rep->kind == WIRE_TEXT ? rep->u.text.n_tokens : 0);
+    return e;
+}
