@@ -29,6 +29,7 @@ enum ctl_exit {
 };
 
 int ctl_ask(int argc, char **argv);
+int ctl_attach(int argc, char **argv);
 int ctl_chat(int argc, char **argv);
 int ctl_doc(int argc, char **argv);
 int ctl_session(int argc, char **argv);

@@ -3,6 +3,7 @@
 #include "ctl/ctl.h"
 #include "ctl/ctl_answer.h"
 #include "ctl/ctl_answers.h"
+#include "ctl/ctl_attach.h"
 #include "ctl/ctl_memory.h"
 #include "ctl/ctl_named.h"
 
@@ -22,7 +23,7 @@ struct ask {
     struct ctl_memory_opts memory_opts;
     struct gist_memory memory;
     struct ctl_opt_list files, docs;
-    bool no_stdin;
+    bool no_stdin, detachable;
     uint32_t n; /* answers */
     struct ctl_text texts, question;
 };
@@ -136,7 +137,8 @@ static int ask_question(const struct ask *a, gist_conn *c)
     if (r < 0)
         return a->docs.n ? ctl_named_fail(c, GIST_DOCUMENTS, r) : ctl_fail_gist(c, r);
     ctl_answer_began(s, &a->answer);
-    r = answer_prompt(a, c, s);
+    r = a->detachable ? ctl_attach_offer(s) : 0;
+    r = r < 0 ? ctl_fail_gist(c, r) : answer_prompt(a, c, s);
     gist_close(s);
     return r;
 }
@@ -176,6 +178,8 @@ int ctl_ask(int argc, char **argv)
           "N answers, each with the next seed; the question is read once (1)" },
         { "deadline", 0, CTL_OPT_FLOAT, "SECONDS", &deadline, 0.001, 86400,
           "give up what is not said by then; the text so far is printed" },
+        { "detachable", 0, CTL_OPT_FLAG, NULL, &a.detachable, 0, 0,
+          "go on without this program: say how `gistctl attach` gets the rest" },
         { "json", 'j', CTL_OPT_FLAG, NULL, &a.answer.json, 0, 0,
           "one object when all is said: answer, reason, usage" },
         { "logprobs", 0, CTL_OPT_U32, "N", &top, 0, 20,

@@ -25,6 +25,7 @@ static const struct command {
     { "pull", ctl_pull, "fetch a model" },
     { "use", ctl_use, "take a model for the next start" },
     { "ask", ctl_ask, "answer one question, optionally about files" },
+    { "attach", ctl_attach, "go on with an answer whose program was killed" },
     { "chat", ctl_chat, "talk with the model" },
     { "doc", ctl_doc, "texts that are read once and asked about by name" },
     { "session", ctl_session, "conversations that were saved" },

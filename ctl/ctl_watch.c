@@ -35,6 +35,8 @@ static void print_session(const struct gist_stats *s, const struct gist_stats_se
         printf("%s (%llu)  ", x->doing, (unsigned long long)x->request);
     else
         fputs("idle  ", stdout);
+    if (x->left_s > 0)
+        printf("detached, %u s left  ", x->left_s);
     shown_write(stdout, SHOWN_LINE, x->label, strlen(x->label));
     fputc('\n', stdout);
 }
@@ -53,6 +55,8 @@ static void json_session(struct ctl_json *j, const struct gist_stats *s,
     ctl_json_u64(j, "request", x->request);
     ctl_json_string(j, "doing", x->doing);
     ctl_json_u64(j, "generated_tokens", x->generated_tokens);
+    ctl_json_u64(j, "kept_s", x->kept_s);
+    ctl_json_u64(j, "left_s", x->left_s);
     ctl_json_close(j, '}');
 }
 
@@ -268,7 +272,8 @@ int ctl_cancel(int argc, char **argv)
     static const struct ctl_opt_usage usage = {
         "cancel [OPTIONS] SESSION ...",
         "Ends what sessions are doing, whichever of your programs they are of: a text that is\n"
-        "read, an answer. `gistctl sessions` has their numbers. The sessions stay.\n"
+        "read, an answer. `gistctl sessions` has their numbers. The sessions stay, but for those\n"
+        "that are detached.\n"
     };
     bool json = false;
     const struct ctl_opt opts[] = {

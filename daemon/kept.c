@@ -197,6 +197,27 @@ static void bury(struct sched *s, struct kept *k)
     free_kept(k);
 }
 
+/* Who closes a session and disconnects at once has said so in frames that nobody has read, and does
+ * not wait for an answer. What else is there nobody wants any more. */
+static void hear_last(struct sched *s, struct client *c)
+{
+    struct session *session;
+    struct chan_msg msg;
+    struct wire_req m;
+
+    if (c->receiving)
+        chan_release(c->chan);
+    for (uint32_t n = 0; n < RING_SLOTS_MAX && chan_recv(c->chan, &msg) == 0; n++) {
+        if (wire_req_unpack(&s->unpacked, msg.frame, msg.frame_len, &m) == 0 &&
+            m.kind == WIRE_CLOSE_SESSION) {
+            session = client_find_session(c, m.u.close_session.session);
+            if (session)
+                session->closing = true;
+        }
+        chan_release(c->chan);
+    }
+}
+
 void kept_leave(struct sched *s, struct client *c)
 {
     struct kept *k;
@@ -207,6 +228,8 @@ void kept_leave(struct sched *s, struct client *c)
     }
     if (TAILQ_EMPTY(&c->keeps))
         return;
+    if (!c->broke)
+        hear_last(s, c);
     give_up(s, c);
     while ((k = TAILQ_FIRST(&c->keeps))) {
         kept_detach(s, k);

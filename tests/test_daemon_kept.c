@@ -431,6 +431,33 @@ static void on_end(void *arg, int err, const struct gist_result *result)
     e->err = err;
 }
 
+/* Who closes it and disconnects at once has closed it. */
+static void closed_at_once(void **state)
+{
+    struct gist_kept kept = { .size = sizeof(kept) };
+    gist_conn *c, *other;
+    struct gist_stats st;
+    gist_session *s;
+
+    (void)state;
+    start(NULL);
+    other = daemon_fixture_connect(&d);
+    for (int i = 0; i < 50; i++) {
+        c = daemon_fixture_connect(&d);
+        assert_int_equal(gist_open(c, NULL, &s), 0);
+        assert_int_equal(gist_keep(s, 0, &kept), 0);
+        gist_close(s);
+        gist_disconnect(c);
+        do
+            assert_int_equal(gist_stats(other, &st), 0);
+        while (st.n_clients > 1);
+        assert_int_equal(st.n_sessions, 0);
+        assert_int_equal(gist_attach(other, kept.token, NULL, &s, NULL), -ENOENT);
+    }
+    gist_disconnect(other);
+    daemon_fixture_stop(&d);
+}
+
 /* In the middle of an answer another connection takes the session: the first one hears that, and
  * the two have all of the answer between them. */
 static void taken_over(void **state)
@@ -578,13 +605,39 @@ static void in_a_loop(void **state)
     assert_int_equal(l.got.n_resumed, 1);
     assert_int_equal(l.result.usage.generated_tokens, 300);
     same(&l.got, &alone);
-    /* Who cancels the reading cancels the answer. */
-    s = l.s;
-    l = (struct loop){ .kept = l.kept };
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+/* Who has it and does not read holds up nobody but himself; what he is sent then is how it ended.
+ */
+static void cancelled_by_another(void **state)
+{
+    static const char *const args[] = { "--detach-bytes", "72K", NULL };
+    struct gist_sampling p = greedy(100);
+    struct gist_kept kept = { .size = sizeof(kept) };
+    static struct loop l;
+    struct gist_stats st;
+    gist_conn *c, *other;
+    gist_session *s;
+
+    (void)state;
+    p.logprobs = 20;
+    start(args);
+    c = daemon_fixture_connect(&d);
+    other = daemon_fixture_connect(&d);
+    s = open_with(c, NULL);
+    assert_int_equal(gist_keep(s, 0, &kept), 0);
     assert_int_equal(gist_generate_several_start(s, &p, 8, NULL, NULL, on_loop_end, &l, NULL), 0);
-    assert_int_equal(gist_resume(s, NULL, NULL, NULL, NULL), -EBUSY);
-    assert_int_equal(gist_cancel_session(c, gist_session_id(s)), 0);
+    do
+        assert_int_equal(gist_stats(other, &st), 0);
+    while (!st.sessions[0].busy);
+    /* It can't have ended: nobody reads, and 800 tokens have no room. */
+    assert_int_equal(gist_cancel_session(other, gist_session_id(s)), 0);
     assert_int_equal(turn(c, &l), -ECANCELED);
+    assert_true(l.result.usage.generated_tokens < 800);
+    assert_int_equal(gist_append_text(s, "x", 1, 0, NULL), 0);
+    gist_disconnect(other);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
@@ -720,11 +773,12 @@ static void daemon_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(killed_twice), cmocka_unit_test(waits_for_a_reader),
-        cmocka_unit_test(from_a_place), cmocka_unit_test(goes_on_as_it_was),
-        cmocka_unit_test(taken_over),   cmocka_unit_test(in_a_loop),
-        cmocka_unit_test(wrong_tokens), cmocka_unit_test(time_is_over),
-        cmocka_unit_test(is_cancelled), cmocka_unit_test(daemon_ends),
+        cmocka_unit_test(killed_twice),   cmocka_unit_test(waits_for_a_reader),
+        cmocka_unit_test(from_a_place),   cmocka_unit_test(goes_on_as_it_was),
+        cmocka_unit_test(closed_at_once), cmocka_unit_test(taken_over),
+        cmocka_unit_test(in_a_loop),      cmocka_unit_test(cancelled_by_another),
+        cmocka_unit_test(wrong_tokens),   cmocka_unit_test(time_is_over),
+        cmocka_unit_test(is_cancelled),   cmocka_unit_test(daemon_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

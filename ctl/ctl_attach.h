@@ -1,0 +1,14 @@
+/* ctl/ctl_attach.h - answers that another program of the same user can go on with.
+ *
+ * Errors     a negative errno of libgist.
+ */
+#ifndef CTL_CTL_ATTACH_H
+#define CTL_CTL_ATTACH_H
+
+#include "client/gist.h"
+#include "ctl/ctl.h"
+
+/* The session outlives this program; how to come back to it is said on standard error. */
+int ctl_attach_offer(gist_session *s);
+
+#endif
