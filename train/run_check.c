@@ -113,8 +113,6 @@ const char *run_lacks(const struct recipe *c, const struct ranks *ranks)
 {
     if (c->loss_ae > 0)
         return "loss-ae";
-    if (c->method == ADAPTER_COARSE_REC)
-        return "method coarse-rec";
     if (c->train_base)
         return "train-base";
     return ranks->n > 1 ? "several processes" : NULL;

@@ -107,8 +107,6 @@ int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool s
 
     if (checkpointing && staged)
         return -EINVAL;
-    if (staged && !b->on->ops->host)
-        return -ENOTSUP;
     n = calloc(1, sizeof(*n));
     if (!n)
         return -ENOMEM;
@@ -493,20 +491,33 @@ static void take_rows(const struct pass *p, const float *table, bool add)
     p->n->ops->take(p->n->on, &a);
 }
 
-/* Soft tokens: hidden states of gists, normed. Only where the host has x (net_open). */
+/* All rows of a stage are soft, or none: the rows whose hidden states they read are listed. */
+static bool list_soft(const struct pass *p)
+{
+    if (p->first == p->end || p->l->rows[p->first].from == SIGHT_NO_ROW)
+        return false;
+    for (uint32_t i = p->first; i < p->end; i++)
+        p->n->from[i - p->first] = p->l->rows[i].from;
+    return true;
+}
+
+/* Soft tokens: hidden states of gists, normed. */
 static void embed_soft(const struct pass *p)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
-    float *x = p->n->x;
+    struct tensors_norm a = { .x = p->n->x,
+                              .w = b->output_norm,
+                              .rows = p->n->from,
+                              .n_rows = p->end - p->first,
+                              .n = n,
+                              .eps = b->m->rms_eps,
+                              .y = p->n->x + (size_t)p->first * n,
+                              .type = TENSORS_F32,
+                              .r = p->n->r_soft + p->first };
 
-    for (uint32_t i = p->first; i < p->end; i++) {
-        uint32_t from = p->l->rows[i].from;
-
-        if (from != SIGHT_NO_ROW)
-            p->n->r_soft[i] =
-                vec_norm(x + (size_t)i * n, x + (size_t)from * n, b->output_norm, b->m->rms_eps, n);
-    }
+    if (list_soft(p))
+        p->n->ops->norm(p->n->on, &a);
 }
 
 static void embed(const struct pass *p)
@@ -539,18 +550,22 @@ static void soft_back(const struct pass *p, float *dx)
 {
     const struct base *b = p->n->b;
     uint32_t n = b->m->n_embd;
+    float *dy = dx + (size_t)p->first * n;
+    struct tensors_norm_back a = { .x = p->n->x,
+                                   .w = b->output_norm,
+                                   .r = p->n->r_soft + p->first,
+                                   .rows = p->n->from,
+                                   .n_rows = p->end - p->first,
+                                   .n = n,
+                                   .dy = dy,
+                                   .dx = dx };
 
-    for (uint32_t i = p->first; i < p->end; i++) {
-        uint32_t from = p->l->rows[i].from;
-        const float *x = p->n->x + (size_t)from * n;
-        float *dy = dx + (size_t)i * n;
-
-        if (from == SIGHT_NO_ROW)
-            continue;
-        if (b->d_output_norm)
-            vec_norm_back_weight(b->d_output_norm, dy, x, p->n->r_soft[i], n);
-        vec_norm_back(dx + (size_t)from * n, dy, x, b->output_norm, p->n->r_soft[i], n);
-    }
+    if (!list_soft(p))
+        return;
+    for (uint32_t i = 0; b->d_output_norm && i < a.n_rows; i++)
+        vec_norm_back_weight(b->d_output_norm, dy + (size_t)i * n, p->n->x + (size_t)a.rows[i] * n,
+                             a.r[i], n);
+    p->n->ops->norm_back(p->n->on, &a);
 }
 
 /* That of gists to their embedding, and of tokens to theirs. */

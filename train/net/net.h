@@ -39,7 +39,7 @@ struct net_gist {
 struct net;
 
 /* Room for sequences of max_rows rows; staged: also of layouts with several stages. -EINVAL: both
- * staged and checkpointing; -ENOTSUP: staged where the host has no hold of the rows. */
+ * staged and checkpointing. */
 int net_open(const struct base *b, uint32_t max_rows, bool checkpointing, bool staged,
              struct net **ret);
 void net_close(struct net *n);
