@@ -202,7 +202,8 @@ static __global__ void __launch_bounds__(LINE) softmax(struct k_block a)
 {
     uint32_t head = blockIdx.y, row = a.row + blockIdx.x;
     size_t at = ((size_t)head * a.n + blockIdx.x) * a.ld;
-    float most = -INFINITY, sum = 0, *s = a.s + at;
+    const float *s = a.s + at;
+    float most = -INFINITY, sum = 0;
     struct spans v;
 
     grid_trigger();
@@ -213,15 +214,11 @@ static __global__ void __launch_bounds__(LINE) softmax(struct k_block a)
             most = s[i];
     most = block_most(most);
     for (uint32_t i = threadIdx.x; i < a.n_keys; i += LINE)
-        if (seen(&v, i)) {
-            float e = expf(s[i] - most);
-
-            s[i] = e;
-            sum += e;
-        }
+        if (seen(&v, i))
+            sum += expf(s[i] - most);
     sum = block_sum(sum);
     for (uint32_t i = threadIdx.x; i < a.n_keys; i += LINE)
-        typed_put(a.heads.type, a.p, at + i, seen(&v, i) ? s[i] / sum : 0);
+        typed_put(a.heads.type, a.p, at + i, seen(&v, i) ? expf(s[i] - most) / sum : 0);
     if (threadIdx.x == 0)
         a.lse[(size_t)row * a.heads.n_head + head] = most + logf(sum);
 }
