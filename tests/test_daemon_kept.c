@@ -498,6 +498,43 @@ static void taken_over(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* Another connection takes it while text is sent to it, a long one piece by piece: that is given up
+ * or has ended, the session is whole, and who had it has nothing of it. */
+static void taken_while_it_reads(void **state)
+{
+    static char text[200000];
+    struct gist_kept kept = { .size = sizeof(kept) };
+    static struct ended e;
+    gist_conn *c, *other;
+    gist_session *s, *theirs;
+    struct gist_attached at = { .size = sizeof(at) };
+
+    (void)state;
+    start(NULL);
+    memset(text, 'x', sizeof(text));
+    other = daemon_fixture_connect(&d);
+    for (size_t i = 0; i < 40; i++) {
+        e = (struct ended){ .err = 0 };
+        c = daemon_fixture_connect(&d);
+        s = open_with(c, NULL);
+        assert_int_equal(gist_keep(s, 0, &kept), 0);
+        assert_int_equal(
+            gist_append_text_start(s, text, i % 2 ? sizeof(text) : 400, 0, on_end, &e, NULL), 0);
+        if (i % 4 > 1)
+            (void)gist_dispatch(c);
+        assert_int_equal(gist_attach(other, kept.token, NULL, &theirs, &at), 0);
+        if (i % 3)
+            gist_disconnect(c);
+        assert_int_equal(gist_append_text(theirs, prompt, strlen(prompt), 0, NULL), 0);
+        if (i % 3 == 0)
+            gist_disconnect(c);
+        gist_close(theirs);
+    }
+    assert_true(daemon_fixture_all_free(other, DAEMON_FIXTURE_PATIENCE_MS));
+    gist_disconnect(other);
+    daemon_fixture_stop(&d);
+}
+
 /* --- one loop --------------------------------------------------------------------------------- */
 
 struct loop {
@@ -773,12 +810,13 @@ static void daemon_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(killed_twice),   cmocka_unit_test(waits_for_a_reader),
-        cmocka_unit_test(from_a_place),   cmocka_unit_test(goes_on_as_it_was),
-        cmocka_unit_test(closed_at_once), cmocka_unit_test(taken_over),
-        cmocka_unit_test(in_a_loop),      cmocka_unit_test(cancelled_by_another),
-        cmocka_unit_test(wrong_tokens),   cmocka_unit_test(time_is_over),
-        cmocka_unit_test(is_cancelled),   cmocka_unit_test(daemon_ends),
+        cmocka_unit_test(killed_twice),         cmocka_unit_test(waits_for_a_reader),
+        cmocka_unit_test(from_a_place),         cmocka_unit_test(goes_on_as_it_was),
+        cmocka_unit_test(closed_at_once),       cmocka_unit_test(taken_over),
+        cmocka_unit_test(taken_while_it_reads), cmocka_unit_test(in_a_loop),
+        cmocka_unit_test(cancelled_by_another), cmocka_unit_test(wrong_tokens),
+        cmocka_unit_test(time_is_over),         cmocka_unit_test(is_cancelled),
+        cmocka_unit_test(daemon_ends),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
