@@ -35,6 +35,8 @@ while total() == before and p.poll() is None:
 assert p.poll() is None, "it stands still"
 p.kill()
 p.wait()
+while not json.loads(subprocess.check_output([gistctl, "sessions", "--json"]))[0]["left_s"]:
+    time.sleep(0.01)
 print(token.group(1))
 END
 
