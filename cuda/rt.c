@@ -24,6 +24,7 @@ struct moved {
 struct pinned {
     const char *mem;
     size_t len;
+    bool by_other; /* device: it is not ours to unpin */
     struct pinned *next;
 };
 
@@ -109,6 +110,20 @@ static int look(unsigned n, struct cudaDeviceProp *ret, struct why *why)
     return look_at((int)n, ret, why);
 }
 
+int rt_count(unsigned *ret, struct why *why)
+{
+    int n, r = look_for_any(&n, why);
+
+    if (r == 0)
+        *ret = (unsigned)n;
+    return r;
+}
+
+int rt_use(const struct rt *r)
+{
+    return code(cudaSetDevice(r->device));
+}
+
 int rt_look(unsigned n, struct why *why)
 {
     struct cudaDeviceProp prop;
@@ -118,11 +133,11 @@ int rt_look(unsigned n, struct why *why)
 
 static int open_streams(struct rt *r)
 {
-    cudaError_t e = cudaSetDevice(r->device);
+    int e = rt_use(r);
 
-    for (int i = 0; i < RT_STREAM__N && e == cudaSuccess; i++)
-        e = cudaStreamCreateWithFlags(&r->streams[i], cudaStreamNonBlocking);
-    return code(e);
+    for (int i = 0; i < RT_STREAM__N && e == 0; i++)
+        e = code(cudaStreamCreateWithFlags(&r->streams[i], cudaStreamNonBlocking));
+    return e;
 }
 
 int rt_open(unsigned n, struct rt **ret, struct why *why)
@@ -170,11 +185,18 @@ void rt_reset(unsigned n)
     (void)cudaGetLastError();
 }
 
+uint64_t rt_left(const struct rt *r)
+{
+    size_t left = 0, all = 0;
+
+    return rt_use(r) == 0 && cudaMemGetInfo(&left, &all) == cudaSuccess ? left : 0;
+}
+
 void rt_info(const struct rt *r, struct rt_info *ret)
 {
     size_t left = 0, all = 0;
 
-    if (rt_has_memory)
+    if (rt_has_memory && rt_use(r) == 0)
         (void)cudaMemGetInfo(&left, &all);
     *ret = (struct rt_info){ .bytes = all, .bytes_free = left };
     (void)snprintf(ret->name, sizeof(ret->name), "%.*s", (int)sizeof(ret->name) - 1, r->prop.name);
@@ -187,8 +209,10 @@ int rt_alloc(struct rt *r, size_t n, void **ret)
 {
     struct moved *m;
     void *mem;
-    int e = code(cudaMalloc(&mem, n ? n : 1));
+    int e = rt_use(r);
 
+    if (e == 0)
+        e = code(cudaMalloc(&mem, n ? n : 1));
     if (e < 0)
         return e;
     if ((uintptr_t)mem % ALIGN == 0) {
@@ -228,8 +252,9 @@ void rt_free(struct rt *r, void *mem)
 
 int rt_alloc_host(struct rt *r, size_t n, void **ret)
 {
-    (void)r;
-    return code(cudaHostAlloc(ret, n ? n : 1, cudaHostAllocDefault));
+    int e = rt_use(r);
+
+    return e == 0 ? code(cudaHostAlloc(ret, n ? n : 1, cudaHostAllocPortable)) : e;
 }
 
 void rt_free_host(struct rt *r, void *mem)
@@ -239,20 +264,30 @@ void rt_free_host(struct rt *r, void *mem)
         (void)cudaFreeHost(mem);
 }
 
-int rt_pin(struct rt *r, void *mem, size_t n)
+int rt_pin_too(struct rt *r, void *mem, size_t n)
 {
     struct pinned *p = malloc(sizeof(*p));
 
     if (!p)
         return -ENOMEM;
+    *p = (struct pinned){ mem, n, true, r->pinned };
+    r->pinned = p;
+    return 0;
+}
+
+int rt_pin(struct rt *r, void *mem, size_t n)
+{
+    int e = rt_pin_too(r, mem, n);
+
+    if (e < 0)
+        return e;
     /* Whatever stands against it is no error of the device's: it goes without. */
-    if (cudaHostRegister(mem, n, cudaHostRegisterDefault) != cudaSuccess) {
+    if (rt_use(r) < 0 || cudaHostRegister(mem, n, cudaHostRegisterPortable) != cudaSuccess) {
         (void)cudaGetLastError();
-        free(p);
+        rt_unpin(r, mem);
         return -ENOMEM;
     }
-    *p = (struct pinned){ mem, n, r->pinned };
-    r->pinned = p;
+    r->pinned->by_other = false;
     return 0;
 }
 
@@ -264,8 +299,10 @@ void rt_unpin(struct rt *r, void *mem)
         if (p->mem != mem)
             continue;
         *at = p->next;
-        (void)cudaHostUnregister(mem);
-        (void)cudaGetLastError(); /* of a lost device, which has forgotten it */
+        if (!p->by_other) {
+            (void)cudaHostUnregister(mem);
+            (void)cudaGetLastError(); /* of a lost device, which has forgotten it */
+        }
         free(p);
         return;
     }
@@ -298,6 +335,31 @@ int rt_copy(struct rt *r, enum rt_stream s, void *to, const void *from, size_t n
     return code(cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, r->streams[s]));
 }
 
+/* Kernels could look there then, too; copies alone do. */
+static bool enable_peer(const struct rt *r, const struct rt *other)
+{
+    int can = 0;
+    cudaError_t e;
+
+    if (cudaDeviceCanAccessPeer(&can, r->device, other->device) != cudaSuccess || !can ||
+        rt_use(r) < 0)
+        return false;
+    e = cudaDeviceEnablePeerAccess(other->device, 0);
+    (void)cudaGetLastError();
+    return e == cudaSuccess || e == cudaErrorPeerAccessAlreadyEnabled;
+}
+
+bool rt_reaches(const struct rt *r, const struct rt *other)
+{
+    return enable_peer(r, other) && enable_peer(other, r);
+}
+
+int rt_copy_from(struct rt *r, enum rt_stream s, void *to, const struct rt *other, const void *from,
+                 size_t n)
+{
+    return code(cudaMemcpyPeerAsync(to, r->device, from, other->device, n, r->streams[s]));
+}
+
 int rt_clear(struct rt *r, enum rt_stream s, void *mem, size_t n)
 {
     return code(cudaMemsetAsync(mem, 0, n, r->streams[s]));
@@ -311,12 +373,12 @@ int rt_call(struct rt *r, enum rt_stream s, void (*fn)(void *arg), void *arg)
 int rt_event_open(struct rt *r, struct rt_event **ret)
 {
     struct rt_event *e = malloc(sizeof(*e));
-    int err;
+    int err = rt_use(r);
 
-    (void)r;
     if (!e)
         return -ENOMEM;
-    err = code(cudaEventCreateWithFlags(&e->e, cudaEventDisableTiming));
+    if (err == 0)
+        err = code(cudaEventCreateWithFlags(&e->e, cudaEventDisableTiming));
     if (err < 0) {
         free(e);
         return err;

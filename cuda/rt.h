@@ -7,8 +7,11 @@
  * Work of a stream is done in its order. Between streams only events order: rt_record marks where a
  * stream is now, rt_follow lets another one wait for the mark.
  *
- * Threads    one, but for what rt_call calls: a thread of the runtime's, which may call nothing of
- *            this header.
+ * Several devices are several of these, side by side. CUDA keeps which one is meant for each thread
+ * by itself: rt_use says it, and comes before kernels that are launched on a stream of rt_stream.
+ *
+ * Threads    one at a time, but for what rt_call calls: a thread of the runtime's, which may call
+ *            nothing of this header.
  * Ownership  all that was made here is unmade before rt_close.
  * Errors     -ENOMEM: the device has no memory for it. -EIO: anything else, and then nothing of
  *            the device can be used any more.
@@ -43,12 +46,18 @@ extern const bool rt_has_memory; /* of its own */
 
 /* Whether device n is here: 0, or -ENODEV and what is missing. */
 int rt_look(unsigned n, struct why *why);
+/* How many there are. */
+int rt_count(unsigned *ret, struct why *why);
 int rt_open(unsigned n, struct rt **ret, struct why *why);
 void rt_close(struct rt *r);
 /* Behind rt_close of a device that was lost: what is left of it in this process goes, so that it
  * can be opened again. */
 void rt_reset(unsigned n);
 void rt_info(const struct rt *r, struct rt_info *ret);
+/* Bytes of memory that a device can still give, be it the process's. */
+uint64_t rt_left(const struct rt *r);
+/* What this thread launches is this device's from now on. */
+int rt_use(const struct rt *r);
 
 /* The device's memory, at a multiple of 4096; its bytes are anything. */
 int rt_alloc(struct rt *r, size_t n, void **ret);
@@ -60,6 +69,9 @@ void rt_free_host(struct rt *r, void *mem);
  * system pins no more of it. */
 int rt_pin(struct rt *r, void *mem, size_t n);
 void rt_unpin(struct rt *r, void *mem);
+/* It was pinned by way of another device: that goes for all of them. Before that one unpins it,
+ * rt_unpin is called here. */
+int rt_pin_too(struct rt *r, void *mem, size_t n);
 /* All of it was. */
 bool rt_is_pinned(const struct rt *r, const void *mem, size_t n);
 
@@ -68,6 +80,10 @@ int rt_put(struct rt *r, enum rt_stream s, void *to, const void *host, size_t n)
 int rt_get(struct rt *r, enum rt_stream s, void *host, const void *from, size_t n);
 int rt_copy(struct rt *r, enum rt_stream s, void *to, const void *from, size_t n);
 int rt_clear(struct rt *r, enum rt_stream s, void *mem, size_t n);
+/* From another device's memory to ours, where rt_reaches says that the two can. */
+bool rt_reaches(const struct rt *r, const struct rt *other);
+int rt_copy_from(struct rt *r, enum rt_stream s, void *to, const struct rt *other, const void *from,
+                 size_t n);
 /* fn(arg) when all that came before is done. */
 int rt_call(struct rt *r, enum rt_stream s, void (*fn)(void *arg), void *arg);
 

@@ -172,6 +172,42 @@ static void spills(int how)
     must(rt_wait(rt, RT_COMPUTE));
 }
 
+/* Device 0's memory, on its way to device 1. */
+enum { DEVICES_EVENT, DEVICES_NO_EVENT, DEVICES_WRONG, DEVICES_OTHERS, DEVICES_PEERS };
+static void devices(int how)
+{
+    float *x = device_floats(N), *y;
+    cudaStream_t a, b;
+    cudaEvent_t e;
+
+    must((int)cudaStreamCreate(&a) | (int)cudaEventCreate(&e) | (int)cudaSetDevice(1));
+    y = device(N * sizeof(*y));
+    must((int)cudaStreamCreate(&b));
+    must(faults_add(b, y, N, true)); /* what it sees was opened, or was not, before */
+    must((int)cudaStreamSynchronize(b) | (int)cudaSetDevice(0));
+    must(faults_add(a, x, N, true) | (int)cudaEventRecord(e, a));
+    if (how != DEVICES_NO_EVENT)
+        must((int)cudaStreamWaitEvent(b, e, 0));
+    must(cudaEventRecord(e, b) != cudaErrorInvalidResourceHandle);
+    must(cudaMemcpyPeerAsync(y, 0, x, 0, N * sizeof(*y), b) != cudaErrorInvalidValue);
+    must((int)cudaMemcpyPeerAsync(y, 1, x, 0, N * sizeof(*y), b));
+    if (how == DEVICES_WRONG) { /* cudaSetDevice was forgotten */
+        must(faults_add(b, y, N, true) == 0);
+        return;
+    }
+    must((int)cudaSetDevice(1));
+    if (how == DEVICES_PEERS)
+        must((int)cudaDeviceEnablePeerAccess(0, 0));
+    must(faults_add(b, how >= DEVICES_OTHERS ? x : y, N, true) | (int)cudaStreamSynchronize(b));
+    if (how < DEVICES_OTHERS) {
+        float host[N];
+
+        must((int)cudaMemcpy(host, y, sizeof(host), cudaMemcpyDeviceToHost));
+        for (uint32_t i = 0; i < N; i++)
+            must(host[i] != (float)i + 2);
+    }
+}
+
 /* The second kernel of a stream, with and without waiting for the first. */
 static void early(int waits)
 {
@@ -206,9 +242,10 @@ static void calls_back(int unused)
     must((int)cudaDeviceSynchronize());
 }
 
-#define STUCK "all threads wait"
-#define RACE  "data race"
-#define OVER  "heap-buffer-overflow"
+#define STUCK  "all threads wait"
+#define RACE   "data race"
+#define OVER   "heap-buffer-overflow"
+#define POISON "use-after-poison"
 /* What a build must say; "": it ends well; NULL: it can't tell. NAN_SEEN: a result is no
  * number; KILLED: by a signal. */
 #define NAN_SEEN "nan"
@@ -254,6 +291,11 @@ static const struct fault {
     { "a page that is waited for on the device", spills, SPILL_JOINED, { "", "", "" } },
     { "a page that is computed with before it came", spills, SPILL_PUT_NOT_DONE, { "", RACE, "" } },
     { "a page that is written to before it went", spills, SPILL_GET_NOT_DONE, { "", RACE, "" } },
+    { "from device to device", devices, DEVICES_EVENT, { "", "", "" } },
+    { "from device to device without an event", devices, DEVICES_NO_EVENT, { "", RACE, "" } },
+    { "a stream of another device", devices, DEVICES_WRONG, { "", "", "" } },
+    { "another device's memory", devices, DEVICES_OTHERS, { KILLED, "SEGV", POISON } },
+    { "a peer's memory", devices, DEVICES_PEERS, { "", "", "" } },
     { "kernels that wait", early, 1, { "", "", "" } },
     { "a kernel that is early", early, 0, { "", RACE, "" } },
     { "a count", counts, 1, { "", "", "" } },

@@ -27,7 +27,10 @@ typedef enum {
     cudaErrorDevicesUnavailable = 46,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorPeerAccessUnsupported = 217,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
+    cudaErrorPeerAccessAlreadyEnabled = 704,
     cudaErrorNotSupported = 801,
     cudaErrorStreamCaptureUnsupported = 900,
     cudaErrorStreamCaptureUnmatched = 903,
@@ -48,12 +51,14 @@ enum cudaStreamCaptureMode {
     cudaStreamCaptureModeRelaxed
 };
 
-#define cudaStreamDefault       0x0u
-#define cudaStreamNonBlocking   0x1u
-#define cudaEventDefault        0x0u
-#define cudaEventDisableTiming  0x2u
-#define cudaHostAllocDefault    0x0u
-#define cudaHostRegisterDefault 0x0u
+#define cudaStreamDefault        0x0u
+#define cudaStreamNonBlocking    0x1u
+#define cudaEventDefault         0x0u
+#define cudaEventDisableTiming   0x2u
+#define cudaHostAllocDefault     0x0u
+#define cudaHostAllocPortable    0x1u
+#define cudaHostRegisterDefault  0x0u
+#define cudaHostRegisterPortable 0x1u
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
@@ -79,9 +84,12 @@ cudaError_t cudaDriverGetVersion(int *ret);
 cudaError_t cudaRuntimeGetVersion(int *ret);
 cudaError_t cudaGetDeviceCount(int *ret);
 cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDevice(int *ret);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device);
 cudaError_t cudaDeviceSynchronize(void);
 cudaError_t cudaDeviceReset(void);
+cudaError_t cudaDeviceCanAccessPeer(int *ret, int device, int peer);
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags);
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
@@ -97,6 +105,8 @@ cudaError_t cudaHostUnregister(void *mem);
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                             cudaStream_t s);
+cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device,
+                                size_t n, cudaStream_t s);
 cudaError_t cudaMemset(void *to, int byte, size_t n);
 cudaError_t cudaMemsetAsync(void *to, int byte, size_t n, cudaStream_t s);
 

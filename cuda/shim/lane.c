@@ -87,15 +87,19 @@ static void run_in(struct lane *l, struct op *op)
 {
     switch (op->kind) {
     case OP_KERNEL:
+        memory_show(l->device);
         run_kernel(l, op);
         break;
     case OP_COPY:
+        memory_show_copy(op->to, op->from);
         run_copy(op);
         break;
     case OP_SET:
+        memory_show_copy(op->to, NULL);
         run_set(op);
         break;
-    case OP_HOST:
+    case OP_HOST: /* it may compute for the device: a library's product */
+        memory_show(l->device);
         op->host_fn(op->host_arg);
         break;
     case OP_RECORD:
@@ -136,6 +140,7 @@ void graph_run(struct lane *l, struct CUgraphExec_st *x)
     for (struct op *op = x->first; op; op = op->next) {
         struct lane *in = op->branch ? &x->lanes[op->branch] : l;
 
+        in->device = l->device;
         SYNC_RELEASE(&op->host);
         op_run(in, op);
     }

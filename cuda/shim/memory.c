@@ -1,33 +1,43 @@
-/* The device itself: its memory, how much there is of it, whether it is still there. */
+/* The devices themselves: their memory, how much there is of it, whether they are still there.
+ *
+ * A kernel sees its own device's memory and that of peers it was given. What it does not see can't
+ * be touched while it runs: the pages are closed, or poisoned where ASan looks. They are opened
+ * again when somebody may, so a single device never pays for it. */
 #include "cuda/shim/runtime.h"
 
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define MEMORY ((size_t)64 << 30)
 
-/* Of the device or the host's that it can reach. */
+/* Of a device or the host's that it can reach. */
 struct region {
     struct region *next;
     void *mem;
     size_t len;
     enum region_kind { REGION_DEVICE, REGION_HOST, REGION_PINNED } kind; /* PINNED: the caller's */
+    int device;
+    bool closed;
 };
 
 static struct {
     int owner; /* thread that holds the shim; 0: nobody */
     bool backwards, late, lost;
     unsigned lost_in;
-    bool told; /* by a file, which is still there */
-    size_t all, used, pin_max, pinned;
+    bool told;                                        /* by a file, which is still there */
+    size_t all, used[SHIM_DEVICES], pin_max, pinned;  /* all: of each */
+    bool no_peers, peers[SHIM_DEVICES][SHIM_DEVICES]; /* [who][whose] */
     struct region *regions;
     cudaError_t last;
 } shim = { .all = MEMORY, .pin_max = SIZE_MAX };
+
+static _Thread_local int current;
 
 /* --- who may, and whether the device is there ------------------------------------------------- */
 
@@ -115,6 +125,16 @@ void shim_set_pinned(size_t bytes)
     shim.pin_max = bytes;
 }
 
+void shim_set_peers(bool can)
+{
+    shim.no_peers = !can;
+}
+
+int shim_device(void)
+{
+    return current;
+}
+
 void shim_set_lost(unsigned n)
 {
     shim.lost_in = n;
@@ -142,6 +162,7 @@ static void forget_pinned(void)
 cudaError_t cudaDeviceReset(void)
 {
     forget_pinned();
+    memset(shim.peers[current], 0, sizeof(shim.peers[current]));
     shim.lost &= lost_by_file() != 0;
     return shim.lost ? cudaErrorDevicesUnavailable : cudaSuccess;
 }
@@ -157,14 +178,95 @@ static struct region **find(const void *mem)
     return at;
 }
 
-bool shim_is_pageable(const void *mem)
+static struct region *region_of(const void *mem)
 {
-    const struct region *r = shim.regions;
+    struct region *r = shim.regions;
 
     while (r && !((const char *)mem >= (const char *)r->mem &&
                   (const char *)mem < (const char *)r->mem + r->len))
         r = r->next;
-    return !r;
+    return r;
+}
+
+bool shim_is_pageable(const void *mem)
+{
+    return !region_of(mem);
+}
+
+bool memory_is_of(int device, const void *mem, size_t n)
+{
+    const struct region *r = region_of(mem);
+
+    return r && r->kind == REGION_DEVICE && r->device == device &&
+           n <= r->len - (size_t)((const char *)mem - (const char *)r->mem);
+}
+
+/* Whole pages of its own, which can be closed; where ASan looks a piece of that very length. */
+#ifdef SHIM_ASAN
+void __asan_poison_memory_region(const volatile void *mem, size_t n);
+void __asan_unpoison_memory_region(const volatile void *mem, size_t n);
+static void *device_alloc(size_t n)
+{
+    return exact_alloc(4096, n);
+}
+static void device_free(void *mem, size_t n)
+{
+    (void)n;
+    free(mem);
+}
+static void set_closed(struct region *r, bool closed)
+{
+    if (closed)
+        __asan_poison_memory_region(r->mem, r->len);
+    else
+        __asan_unpoison_memory_region(r->mem, r->len);
+    r->closed = closed;
+}
+#else
+static void *device_alloc(size_t n)
+{
+    void *ret =
+        mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return ret == MAP_FAILED ? NULL : ret;
+}
+static void device_free(void *mem, size_t n)
+{
+    (void)munmap(mem, n);
+}
+static void set_closed(struct region *r, bool closed)
+{
+    if (mprotect(r->mem, r->len, closed ? PROT_NONE : PROT_READ | PROT_WRITE) < 0)
+        shim_fail("a device's memory can't be closed or opened");
+    r->closed = closed;
+}
+#endif
+
+void memory_show(int device)
+{
+    for (struct region *r = shim.regions; r; r = r->next) {
+        bool hide =
+            r->kind == REGION_DEVICE && r->device != device && !shim.peers[device][r->device];
+
+        if (hide != r->closed)
+            set_closed(r, hide);
+    }
+}
+
+void memory_show_copy(const void *to, const void *from)
+{
+    struct region *ends[] = { region_of(to), from ? region_of(from) : NULL };
+
+    for (unsigned i = 0; i < 2; i++)
+        if (ends[i] && ends[i]->closed)
+            set_closed(ends[i], false);
+}
+
+static size_t left(int device)
+{
+    size_t used = shim.used[device];
+
+    return used < shim.all ? shim.all - used : 0;
 }
 
 static cudaError_t take(void **ret, size_t n, enum region_kind kind)
@@ -174,19 +276,23 @@ static cudaError_t take(void **ret, size_t n, enum region_kind kind)
     *ret = NULL;
     if (n == 0)
         return cudaSuccess;
-    if (kind == REGION_DEVICE && n > shim.all - (shim.used < shim.all ? shim.used : shim.all))
+    if (kind == REGION_DEVICE && n > left(current))
         return cudaErrorMemoryAllocation;
     r = calloc(1, sizeof(*r));
     if (!r)
         return cudaErrorMemoryAllocation;
-    *r = (struct region){ shim.regions, exact_alloc(4096, n), n, kind };
+    *r = (struct region){ .next = shim.regions,
+                          .mem = kind == REGION_DEVICE ? device_alloc(n) : exact_alloc(4096, n),
+                          .len = n,
+                          .kind = kind,
+                          .device = current };
     if (!r->mem) {
         free(r);
         return cudaErrorMemoryAllocation;
     }
     fill_nan(r->mem, n);
     if (kind == REGION_DEVICE)
-        shim.used += n;
+        shim.used[current] += n;
     shim.regions = r;
     *ret = r->mem;
     return cudaSuccess;
@@ -205,12 +311,16 @@ static cudaError_t give(void *mem, enum region_kind kind)
     for (struct CUstream_st *s = NULL; (s = stream_next(s));)
         lane_acquire(&s->lane);
     *at = r->next;
-    if (kind == REGION_DEVICE)
-        shim.used -= r->len;
-    if (kind == REGION_PINNED)
+    if (r->closed)
+        set_closed(r, false);
+    if (kind == REGION_DEVICE) {
+        shim.used[r->device] -= r->len;
+        device_free(r->mem, r->len);
+    } else if (kind == REGION_PINNED) {
         shim.pinned -= r->len;
-    else
+    } else {
         free(r->mem);
+    }
     free(r);
     return cudaSuccess;
 }
@@ -261,7 +371,7 @@ static cudaError_t pin(void *mem, size_t n)
     r = calloc(1, sizeof(*r));
     if (!r)
         return cudaErrorMemoryAllocation;
-    *r = (struct region){ shim.regions, mem, n, REGION_PINNED };
+    *r = (struct region){ .next = shim.regions, .mem = mem, .len = n, .kind = REGION_PINNED };
     shim.pinned += n;
     shim.regions = r;
     return cudaSuccess;
@@ -287,7 +397,7 @@ cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_all)
     cudaError_t e = shim_enter();
 
     *ret_all = shim.all;
-    *ret_free = shim.used < shim.all ? shim.all - shim.used : 0;
+    *ret_free = left(current);
     return shim_leave(e);
 }
 
@@ -306,6 +416,11 @@ static const struct error {
       "CUDA-capable device(s) is/are busy or unavailable" },
     { cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected" },
     { cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal" },
+    { cudaErrorPeerAccessUnsupported, "cudaErrorPeerAccessUnsupported",
+      "peer access is not supported between these two devices" },
+    { cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle" },
+    { cudaErrorPeerAccessAlreadyEnabled, "cudaErrorPeerAccessAlreadyEnabled",
+      "peer access is already enabled" },
     { cudaErrorNotReady, "cudaErrorNotReady", "device not ready" },
     { cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported" },
     { cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
@@ -358,18 +473,57 @@ cudaError_t cudaRuntimeGetVersion(int *ret)
 
 cudaError_t cudaGetDeviceCount(int *ret)
 {
-    *ret = 1;
+    *ret = SHIM_DEVICES;
     return cudaSuccess;
+}
+
+static bool is_device(int device)
+{
+    return device >= 0 && device < (int)SHIM_DEVICES;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+    if (!is_device(device))
+        return cudaErrorInvalidDevice;
+    current = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *ret)
+{
+    *ret = current;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int *ret, int device, int peer)
+{
+    if (!is_device(device) || !is_device(peer))
+        return cudaErrorInvalidDevice;
+    *ret = !shim.no_peers && device != peer;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned flags)
+{
+    cudaError_t e = shim_enter();
+    int can = 0;
+
+    (void)flags;
+    if (e == cudaSuccess)
+        e = cudaDeviceCanAccessPeer(&can, current, peer);
+    if (e == cudaSuccess && !can)
+        e = cudaErrorPeerAccessUnsupported;
+    if (e == cudaSuccess && shim.peers[current][peer])
+        e = cudaErrorPeerAccessAlreadyEnabled;
+    if (e == cudaSuccess)
+        shim.peers[current][peer] = true;
+    return shim_leave(e);
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device)
 {
-    if (device != 0)
+    if (!is_device(device))
         return cudaErrorInvalidDevice;
     if (shim.lost)
         return cudaErrorDevicesUnavailable;

@@ -16,6 +16,7 @@
 
 /* What does work, one op after the other. */
 struct lane {
+    int device;
     struct machine *machines[2];
     unsigned turn;
     bool kernel_before; /* the last op was a kernel: the next may begin early */
@@ -51,7 +52,7 @@ struct op {
 struct CUstream_st {
     struct CUstream_st *next; /* of all, also those that were destroyed: they are used again */
     bool free;
-    struct lane lane;
+    struct lane lane; /* and the stream's device */
     struct op *first, **last;
     uint64_t n_queued, n_done;
     struct CUgraph_st *capture; /* that work goes into; NULL: it is done */
@@ -59,6 +60,7 @@ struct CUstream_st {
 };
 
 struct CUevent_st {
+    int device;
     struct CUstream_st *of; /* NULL: never recorded */
     uint64_t seq;
     char sync;
@@ -84,7 +86,14 @@ cudaError_t shim_leave(cudaError_t e);
 bool shim_is_late(void);
 bool shim_is_lost(void);
 bool shim_is_backwards(void);
-bool shim_is_pageable(const void *mem); /* neither the device's nor pinned */
+bool shim_is_pageable(const void *mem); /* neither a device's nor pinned */
+int shim_device(void);                  /* the calling thread's */
+/* Device memory that may be touched now: by what computes on a device, or by the two ends of a
+ * copy, whoever has them. */
+void memory_show(int device);
+void memory_show_copy(const void *to, const void *from);
+/* All of [mem, mem + n) is this device's. */
+bool memory_is_of(int device, const void *mem, size_t n);
 
 struct op *op_new(enum op_kind kind, size_t arg_len);
 void op_free(struct op *op);

@@ -12,6 +12,8 @@
  *     what an earlier kernel wrote, looked at before grid_wait()               a race to TSan
  *     an index past shared or device memory                                    found by ASan
  *     results that depend on the order of blocks                               shim_set_order
+ *     a kernel that touches another device's memory without peer access        SIGSEGV, or to ASan
+ *     a kernel in a stream of a device that its thread has not set             an error
  *
  * For the sanitizers kernels and tests are compiled with -fsanitize, the shim is not: it is the
  * hardware, and says to TSan what orders memory and what does not. A shuffle does not.
@@ -38,6 +40,7 @@ extern "C" {
 
 #define SHIM_THREADS_MAX 1024u
 #define SHIM_COPIES_MAX  64u
+#define SHIM_DEVICES     4u
 /* Shared memory of a block on the smallest of the targets (sm_89, sm_120). */
 #define SHIM_SHARED_MAX (99u << 10)
 
@@ -107,11 +110,13 @@ int shim_launch(void *stream, struct shim_dim grid, struct shim_dim dim, size_t 
 void shim_set_order(bool backwards);
 /* Work waits until somebody asks for its end, as late as it may be: what did not wait sees NaN. */
 void shim_set_late(bool late);
-/* Device memory in bytes, for cudaMalloc to come to its end. */
+/* Device memory in bytes, of each device, for cudaMalloc to come to its end. */
 void shim_set_memory(size_t bytes);
 /* Bytes of host memory that cudaHostRegister pins at most, all together. */
 void shim_set_pinned(size_t bytes);
-/* The n-th call from now on that could find the device lost does, and all later ones do; 0: never.
+/* Whether devices can have each other's memory; what they were given stays. */
+void shim_set_peers(bool can);
+/* The n-th call from now on that could find the devices lost does, and all later ones do; 0: never.
  * Kernels and copies that are under way then are not done. */
 void shim_set_lost(unsigned n);
 

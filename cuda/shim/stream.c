@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static struct CUstream_st *streams;
-static struct CUstream_st default_stream;
+static struct CUstream_st default_streams[SHIM_DEVICES];
 
 /* To TSan nobody's memory: who frees an op has not waited for its kernel's threads, who read their
  * arguments there. */
@@ -44,8 +44,10 @@ void op_free(struct op *op)
 
 struct CUstream_st *stream_of(cudaStream_t s)
 {
-    if (!s)
-        s = &default_stream;
+    if (!s) {
+        s = &default_streams[shim_device()];
+        s->lane.device = shim_device();
+    }
     if (!s->last)
         s->last = &s->first;
     if (s->free)
@@ -76,7 +78,12 @@ static void run_all(struct CUstream_st *s)
 
 struct CUstream_st *stream_next(struct CUstream_st *s)
 {
-    return !s ? &default_stream : s == &default_stream ? streams : s->next;
+    struct CUstream_st *last = &default_streams[SHIM_DEVICES - 1];
+
+    return !s                                 ? default_streams
+           : s >= default_streams && s < last ? s + 1
+           : s == last                        ? streams
+                                              : s->next;
 }
 
 void streams_finish(void)
@@ -131,6 +138,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned flags)
     }
     if (e == cudaSuccess) {
         s->free = false;
+        s->lane.device = shim_device();
         *ret = s;
     }
     return shim_leave(e);
@@ -189,7 +197,8 @@ cudaError_t cudaDeviceSynchronize(void)
 
     streams_finish();
     while (e == cudaSuccess && (s = stream_next(s)))
-        lane_acquire(&s->lane);
+        if (s->lane.device == shim_device())
+            lane_acquire(&s->lane);
     return shim_leave(e);
 }
 
@@ -198,6 +207,8 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t fn, void *arg)
     cudaError_t e = shim_enter();
     struct op *op;
 
+    if (e == cudaSuccess && stream_of(s)->lane.device != shim_device())
+        e = cudaErrorInvalidResourceHandle;
     if (e == cudaSuccess) {
         op = op_new(OP_HOST, 0);
         op->host_fn = fn;
@@ -228,6 +239,8 @@ int shim_launch(void *stream, struct shim_dim grid, struct shim_dim dim, size_t 
 
     if (e == cudaSuccess)
         e = check_launch(&grid, &dim, shared);
+    if (e == cudaSuccess && stream_of(stream)->lane.device != shim_device())
+        e = cudaErrorInvalidResourceHandle; /* cudaSetDevice is a thread's */
     if (e == cudaSuccess) {
         op = op_new(OP_KERNEL, arg_len);
         op->launch =
@@ -264,6 +277,20 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
     if (shim_is_pageable(to))
         e = end_of_call(s, cudaErrorStreamCaptureUnsupported);
     return shim_leave(e);
+}
+
+/* Other memory than those devices' is an error, so that a wrong address is found. */
+cudaError_t cudaMemcpyPeerAsync(void *to, int to_device, const void *from, int from_device,
+                                size_t n, cudaStream_t stream)
+{
+    cudaError_t e = shim_enter();
+    bool are =
+        e == cudaSuccess && memory_is_of(to_device, to, n) && memory_is_of(from_device, from, n);
+
+    (void)shim_leave(cudaSuccess);
+    if (e == cudaSuccess && !are)
+        return cudaErrorInvalidValue;
+    return cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice, stream);
 }
 
 cudaError_t cudaMemsetAsync(void *to, int byte, size_t n, cudaStream_t s)
@@ -306,6 +333,8 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *ret, unsigned flags)
         *ret = calloc(1, sizeof(**ret));
         e = *ret ? cudaSuccess : cudaErrorMemoryAllocation;
     }
+    if (e == cudaSuccess)
+        (*ret)->device = shim_device();
     return shim_leave(e);
 }
 
@@ -330,6 +359,8 @@ cudaError_t cudaEventRecord(cudaEvent_t ev, cudaStream_t stream)
     struct CUstream_st *s = stream_of(stream);
     struct op *op;
 
+    if (e == cudaSuccess && ev->device != s->lane.device)
+        e = cudaErrorInvalidResourceHandle;
     if (e != cudaSuccess)
         return shim_leave(e);
     op = op_new(OP_RECORD, 0);
