@@ -1,61 +1,76 @@
 #include "cuda/backend_cuda.h"
 
-#include "cuda/rt.h"
-#include "cuda/shift.h"
-#include "cuda/stage.h"
-#include "cuda/step.h"
-#include "engine/kv/pool.h"
+#include "cuda/backend_inner.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-struct cuda {
-    struct backend b;
-    struct backend *host; /* the CPU's, for host work */
-    struct rt *rt;
-    struct stage *stage;  /* for what computes */
-    struct stage *spills; /* copies with a ticket: they run beside what computes */
-    struct step *step;    /* NULL until there is a model, and so is the other */
-    struct shift *shift;
-    unsigned device;
-    uint32_t max_rows;
-    bool lost; /* the device failed: nothing of it is asked any more */
-};
-
-static struct cuda *cuda_of(struct backend *b)
+static struct part *last_of(struct cuda *c)
 {
-    return (struct cuda *)b;
+    return &c->parts[c->n - 1];
 }
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
-static int cuda_look(unsigned device, struct why *why)
+static int cuda_look(struct backend_devices *d, struct why *why)
 {
-    return rt_look(device, why);
+    unsigned n;
+    int r = 0;
+
+    if (d->n == BACKEND_DEVICES_ALL) {
+        r = rt_count(&n, why);
+        if (r < 0)
+            return r;
+        d->n = n < BACKEND_DEVICES_MAX ? n : BACKEND_DEVICES_MAX;
+        for (uint32_t i = 0; i < d->n; i++)
+            d->at[i] = (uint8_t)i;
+    }
+    if (d->n == 0)
+        *d = (struct backend_devices){ .n = 1 };
+    for (uint32_t i = 0; i < d->n && r == 0; i++)
+        r = rt_look(d->at[i], why);
+    return r;
 }
 
-static void close_device(struct cuda *c)
+static void close_devices(struct cuda *c)
 {
-    shift_close(c->shift);
-    step_close(c->step);
-    stage_close(c->spills);
-    stage_close(c->stage);
-    rt_close(c->rt);
-    c->shift = NULL;
-    c->step = NULL;
-    c->spills = c->stage = NULL;
-    c->rt = NULL;
+    for (uint32_t i = 0; i < c->n; i++) {
+        link_close(c->links[i]);
+        c->links[i] = NULL;
+    }
+    spread_close(c->spread);
+    c->spread = NULL;
+    for (uint32_t i = 0; i < c->n; i++)
+        part_close(&c->parts[i]);
+    if (c->bell >= 0)
+        (void)close(c->bell); /* behind all who ring it */
+    c->bell = -1;
 }
 
-static int open_device(struct cuda *c, struct why *why)
+static int open_devices(struct cuda *c, struct why *why)
 {
-    int r = rt_open(c->device, &c->rt, why);
+    struct rt *rts[BACKEND_DEVICES_MAX];
+    int r = 0;
 
-    if (r == 0 &&
-        (stage_open(c->rt, RT_COPY, &c->stage) < 0 || stage_open(c->rt, RT_SPILL, &c->spills) < 0))
-        r = why_set(why, -ENOMEM, "no pinned memory for copies to %s:%u", rt_name, c->device);
+    c->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->bell < 0)
+        return why_set(why, -errno, "no descriptor for a backend");
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        struct spread_view view = c->parts[i].view;
+
+        r = part_open(&c->parts[i], c->parts[i].number, c->bell, why);
+        c->parts[i].view = view;
+        rts[i] = c->parts[i].rt;
+    }
+    if (r == 0 && c->n > 1 && spread_open(rts, c->n, &c->spread) < 0)
+        r = why_set(why, -ENOMEM, "no memory for a backend");
+    for (uint32_t i = 0; i < c->n; i++)
+        c->parts[i].view.spread = c->spread;
     return r;
 }
 
@@ -63,7 +78,7 @@ static void cuda_close(struct backend *b)
 {
     struct cuda *c = cuda_of(b);
 
-    close_device(c);
+    close_devices(c);
     if (c->host)
         c->host->ops->close(c->host);
     free(c);
@@ -76,12 +91,17 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
 
     if (!c)
         return why_set(why, -ENOMEM, "no memory for a backend");
+    assert(o->devices.n <= BACKEND_DEVICES_MAX);
     c->b.ops = gistd_backend();
-    c->device = o->device;
+    c->n = o->devices.n ? o->devices.n : 1;
+    for (uint32_t i = 0; i < c->n; i++)
+        c->parts[i] = (struct part){ .number = o->devices.at[i] };
     c->max_rows = o->max_rows;
+    c->n_tickets = 1; /* as a stage counts: a copy of no bytes has the ticket of the one before */
+    c->bell = -1;
     r = o->host->open(o, &c->host, why);
     if (r == 0)
-        r = open_device(c, why);
+        r = open_devices(c, why);
     if (r < 0) {
         cuda_close(&c->b);
         return r;
@@ -90,19 +110,51 @@ static int cuda_open(const struct backend_options *o, struct backend **ret, stru
     return 0;
 }
 
+static void info_of(const struct part *p, struct backend_device *ret)
+{
+    struct rt_info rt = { .name = "lost" };
+
+    if (p->rt)
+        rt_info(p->rt, &rt);
+    *ret = (struct backend_device){ .memory = rt.bytes,
+                                    .memory_free = rt.bytes_free,
+                                    .scratch_bytes = part_scratch(p),
+                                    .first_layer = p->view.first_layer,
+                                    .n_layers = p->model.n_layer };
+    (void)snprintf(ret->name, sizeof(ret->name), "%s:%u (%s)", rt_name, p->number, rt.name);
+}
+
+/* "cuda:0,1 (NVIDIA H200)": what the first is. */
+static void name_of(const struct cuda *c, const char *first, char *ret, size_t len)
+{
+    const char *kind = strchr(first, ' ');
+    size_t n = (size_t)snprintf(ret, len, "%s:", rt_name);
+
+    for (uint32_t i = 0; i < c->n && n < len; i++)
+        n += (size_t)snprintf(ret + n, len - n, "%s%u", i ? "," : "", c->parts[i].number);
+    if (n < len)
+        (void)snprintf(ret + n, len - n, "%s", kind ? kind : "");
+}
+
 static void cuda_info(const struct backend *b, struct backend_info *ret)
 {
     const struct cuda *c = (const struct cuda *)b;
-    struct rt_info rt = { .name = "lost" };
 
     c->host->ops->info(c->host, ret);
     ret->exact_rows = false; /* a row of many is multiplied in another way than one of a few */
-    if (c->rt)
-        rt_info(c->rt, &rt);
-    ret->scratch_bytes = c->step ? step_bytes(c->step) + shift_bytes(c->shift) : 0;
-    ret->memory = rt.bytes;
-    ret->memory_free = rt.bytes_free;
-    (void)snprintf(ret->name, sizeof(ret->name), "%s:%u (%s)", rt_name, c->device, rt.name);
+    ret->scratch_bytes = 0;
+    ret->memory = ret->memory_free = 0;
+    ret->n_devices = c->n > 1 ? c->n : 0;
+    for (uint32_t i = 0; i < c->n; i++) {
+        struct backend_device *d = &ret->devices[i];
+
+        info_of(&c->parts[i], d);
+        ret->memory += d->memory;
+        ret->memory_free += d->memory_free;
+        if (ret->scratch_bytes < d->scratch_bytes)
+            ret->scratch_bytes = d->scratch_bytes;
+    }
+    name_of(c, ret->devices[0].name, ret->name, sizeof(ret->name));
 }
 
 static bool cuda_lost(const struct backend *b)
@@ -117,176 +169,14 @@ static int cuda_reopen(struct backend *b, struct why *why)
     struct cuda *c = cuda_of(b);
     int r;
 
-    close_device(c);
-    rt_reset(c->device);
-    r = open_device(c, why);
+    close_devices(c);
+    for (uint32_t i = 0; i < c->n; i++)
+        rt_reset(c->parts[i].number);
+    r = open_devices(c, why);
     if (r < 0)
-        close_device(c);
+        close_devices(c);
     c->lost = r < 0;
     return r;
-}
-
-/* --- memory ----------------------------------------------------------------------------------- */
-
-/* An error of the device is its last word: what it has is not to be trusted, and asking again may
- * hang. */
-static int said(struct cuda *c, int r)
-{
-    c->lost |= r == -EIO;
-    return r;
-}
-
-static int ready(const struct cuda *c)
-{
-    return c->lost ? -EIO : 0;
-}
-
-/* What computes from now on sees all copies. */
-static int join_all(struct cuda *c)
-{
-    int r = stage_join(c->stage);
-
-    return r == 0 ? stage_join(c->spills) : r;
-}
-
-/* A copy sees those before it, of both kinds, by way of what computes: which shall not wait for one
- * with a ticket only because there is another. */
-static int join_for(struct cuda *c, const uint64_t *ret_ticket)
-{
-    return ret_ticket ? stage_join(c->stage) : join_all(c);
-}
-
-static int cuda_clear(struct backend *b, void *mem, size_t n)
-{
-    struct cuda *c = cuda_of(b);
-    int r = ready(c);
-
-    if (r == 0)
-        r = join_all(c);
-    if (r == 0)
-        r = rt_clear(c->rt, RT_COMPUTE, mem, n);
-    return said(c, r);
-}
-
-static int cuda_alloc(struct backend *b, size_t n, void **ret)
-{
-    struct cuda *c = cuda_of(b);
-    void *mem;
-    int r = ready(c);
-
-    if (r == 0)
-        r = rt_alloc(c->rt, n, &mem);
-    if (r < 0)
-        return said(c, r);
-    r = cuda_clear(b, mem, n);
-    if (r < 0) {
-        rt_free(c->rt, mem);
-        return r;
-    }
-    *ret = mem;
-    return 0;
-}
-
-/* Copies and kernels that are queued may still read or write it. */
-static void cuda_free(struct backend *b, void *mem, size_t n)
-{
-    struct cuda *c = cuda_of(b);
-
-    (void)n;
-    if (!c->lost) {
-        (void)said(c, rt_wait(c->rt, RT_COPY));
-        (void)said(c, rt_wait(c->rt, RT_SPILL));
-        (void)said(c, rt_wait(c->rt, RT_COMPUTE));
-    }
-    if (c->rt)
-        rt_free(c->rt, mem);
-}
-
-/* A device's memory is never swapped out. */
-static int cuda_lock(struct backend *b, void *mem, size_t n)
-{
-    (void)b;
-    (void)mem;
-    (void)n;
-    return 0;
-}
-
-/* What is not pinned is no error of the device's. */
-static int cuda_pin(struct backend *b, void *mem, size_t n)
-{
-    struct cuda *c = cuda_of(b);
-    int r = ready(c);
-
-    return r == 0 ? rt_pin(c->rt, mem, n) : r;
-}
-
-static void cuda_unpin(struct backend *b, void *mem, size_t n)
-{
-    struct cuda *c = cuda_of(b);
-
-    (void)n;
-    if (!c->lost)
-        (void)said(c, rt_wait(c->rt, RT_SPILL));
-    if (c->rt)
-        rt_unpin(c->rt, mem);
-}
-
-static void *cuda_host(struct backend *b, void *mem)
-{
-    (void)b;
-    (void)mem;
-    return NULL;
-}
-
-static int cuda_put(struct backend *b, void *to, const void *host, size_t n, uint64_t *ret_ticket)
-{
-    struct cuda *c = cuda_of(b);
-    int r = ready(c);
-
-    if (r == 0)
-        r = join_for(c, ret_ticket);
-    if (r == 0)
-        r = stage_put(ret_ticket ? c->spills : c->stage, to, host, n, ret_ticket);
-    return said(c, r);
-}
-
-static int cuda_get(struct backend *b, void *host, const void *from, size_t n, uint64_t *ret_ticket)
-{
-    struct cuda *c = cuda_of(b);
-    int r = ready(c);
-
-    if (r == 0)
-        r = join_for(c, ret_ticket);
-    if (r == 0)
-        r = stage_get(ret_ticket ? c->spills : c->stage, host, from, n, ret_ticket);
-    return said(c, r);
-}
-
-static int cuda_done(struct backend *b, uint64_t ticket)
-{
-    struct cuda *c = cuda_of(b);
-
-    return c->spills ? said(c, stage_done(c->spills, ticket)) : -EIO;
-}
-
-static int cuda_eventfd(struct backend *b)
-{
-    struct cuda *c = cuda_of(b);
-
-    return c->spills ? stage_eventfd(c->spills) : -1;
-}
-
-static int cuda_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to)
-{
-    struct cuda *c = cuda_of(b);
-    int r = ready(c);
-
-    if (r == 0)
-        r = join_all(c);
-    if (r == 0)
-        r = rt_copy(c->rt, RT_COMPUTE, p->mem + to * p->page_bytes, p->mem + from * p->page_bytes,
-                    p->page_bytes);
-    return said(c, r);
 }
 
 /* --- computing -------------------------------------------------------------------------------- */
@@ -299,81 +189,151 @@ static int cuda_need(const struct backend_options *o, const struct model *m, uin
     return 0;
 }
 
+static size_t row_bytes(const struct cuda *c)
+{
+    return (size_t)c->parts[0].model.n_embd * sizeof(float);
+}
+
+/* From each to the next, and from the last, which has the outputs, to the first. */
+static int open_links(struct cuda *c, struct why *why)
+{
+    int r = 0;
+
+    for (uint32_t i = 0; i < c->n && c->n > 1 && r == 0; i++)
+        r = link_open(c->parts[i].rt, c->parts[(i + 1) % c->n].rt, 2 * c->max_rows * row_bytes(c),
+                      &c->links[i]);
+    return r < 0 ? why_set(why, r, "no pinned memory for what goes from device to device") : 0;
+}
+
 static int cuda_set_model(struct backend *b, const struct model *m, struct why *why)
 {
     struct cuda *c = cuda_of(b);
-    int r = step_open(c->rt, c->stage, m, c->max_rows, &c->step, why);
+    int r = ready(c);
 
-    if (r == 0 && shift_open(c->rt, c->stage, m, step_angles(c->step), &c->shift) < 0)
-        r = why_set(why, -ENOMEM, "no memory on the device for moving keys");
+    if (c->spread && c->divide.n == 0)
+        return why_set(why, -EINVAL, "several devices have the weights of alloc_weights alone");
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        uint32_t n = c->spread ? c->divide.first[i + 1] - c->divide.first[i] : m->n_layer;
+
+        r = part_set_model(&c->parts[i], m, n, c->max_rows, why);
+    }
+    if (r == 0)
+        r = open_links(c, why);
     return said(c, r);
+}
+
+/* The rows of a step, as the layers of device i have left them. */
+static int pass_rows(struct cuda *c, uint32_t i, uint32_t n_rows)
+{
+    struct step_residual from = step_residual(c->parts[i].step);
+    struct step_residual to = step_residual(c->parts[i + 1].step);
+    const struct link_piece pieces[] = { { to.x, from.x, n_rows * row_bytes(c) },
+                                         { to.y, from.y, n_rows * row_bytes(c) } };
+
+    return link_copy(c->links[i], pieces, 2);
 }
 
 static int cuda_step(struct backend *b, const struct plan *plan, const struct forward_stop *stop)
 {
     struct cuda *c = cuda_of(b);
+    uint32_t n_begun = 0;
     int r = ready(c);
 
-    return r < 0 ? r : said(c, step_run(c->step, plan, stop));
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        r = use(c, &c->parts[i]);
+        if (r == 0 && i > 0)
+            r = pass_rows(c, i - 1, plan->n_rows);
+        if (r == 0) {
+            r = step_begin(c->parts[i].step, plan, stop);
+            n_begun++;
+        }
+    }
+    for (uint32_t i = 0; i < n_begun; i++)
+        r = step_end(c->parts[i].step, stop, r);
+    return said(c, r);
 }
 
 static int cuda_logits(struct backend *b, uint32_t first, uint32_t n, float *host)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    int r = use(c, last_of(c));
 
-    return r < 0 ? r : said(c, step_logits(c->step, first, n, host));
+    return r < 0 ? r : said(c, step_logits(last_of(c)->step, first, n, host));
 }
 
 static int cuda_logprobs(struct backend *b, uint32_t first, uint32_t n, const uint32_t *ids,
                          float *host)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    int r = use(c, last_of(c));
 
-    return r < 0 ? r : said(c, step_logprobs(c->step, first, n, ids, host));
+    return r < 0 ? r : said(c, step_logprobs(last_of(c)->step, first, n, ids, host));
 }
 
+/* What reads them later is the first device: soft embeddings, and a get. */
 static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    struct part *p = last_of(c);
+    void *here = view_at(&p->view, to);
+    int r = use(c, p);
 
-    return r < 0 ? r : said(c, step_hidden(c->step, first, n, to));
+    if (r == 0)
+        r = step_hidden(p->step, first, n, here);
+    if (r == 0 && c->spread)
+        r = link_copy(
+            c->links[c->n - 1],
+            &(struct link_piece){ view_at(&c->parts[0].view, to), here, n * row_bytes(c) }, 1);
+    return said(c, r);
 }
 
 static int cuda_pick(struct backend *b, uint32_t first, uint32_t n, const struct sampler_ask *asks,
                      struct sampler_found *ret, struct sampler_candidate *ret_c)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    int r = use(c, last_of(c));
 
-    return r < 0 ? r : said(c, step_pick(c->step, first, n, asks, ret, ret_c));
+    return r < 0 ? r : said(c, step_pick(last_of(c)->step, first, n, asks, ret, ret_c));
 }
 
 static int cuda_move(struct backend *b, const struct backend_move *m)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    int r = 0;
 
-    return r < 0 ? r : said(c, shift_move(c->shift, m));
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        r = use(c, &c->parts[i]);
+        if (r == 0)
+            r = shift_move(c->parts[i].shift, m);
+    }
+    return said(c, r);
 }
 
 static int cuda_norms(struct backend *b, const struct pool *p, const uint32_t *pages,
                       uint32_t n_keys, float *host)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    int r = 0;
 
-    return r < 0 ? r : said(c, shift_norms(c->shift, p, pages, n_keys, host));
+    for (uint32_t i = 0; i < c->n && r == 0; i++) {
+        r = use(c, &c->parts[i]);
+        if (r == 0)
+            r = shift_norms(c->parts[i].shift, p, pages, n_keys, host);
+    }
+    return said(c, r);
 }
 
+/* By the device that has the first of the lists; others are asked for by the next call. */
 static int cuda_fit(struct backend *b, const struct backend_fit *f)
 {
     struct cuda *c = cuda_of(b);
-    int r = ready(c);
+    uint32_t layer = f->first_list / f->pool->n_head_kv, i = 0;
+    int r;
 
-    return r < 0 ? r : said(c, shift_fit(c->shift, f));
+    while (i + 1 < c->n && layer >= c->parts[i + 1].view.first_layer)
+        i++;
+    r = use(c, &c->parts[i]);
+    return r < 0 ? r : said(c, shift_fit(c->parts[i].shift, f));
 }
 
 /* --- host work -------------------------------------------------------------------------------- */
@@ -428,6 +388,9 @@ const struct backend_ops *gistd_backend(void)
         .fit = cuda_fit,
         .run = cuda_run,
         .rest = cuda_rest,
+        .alloc_weights = cuda_alloc_weights,
+        .alloc_pages = cuda_alloc_pages,
+        .get_layers = cuda_get_layers,
     };
 
     return &ops;

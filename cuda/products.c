@@ -10,22 +10,31 @@ static const struct plan_gists *gists_of(const struct plan_piece *p, const struc
     return a->wanted ? &p->wanted : &p->gists;
 }
 
-static const struct adapter_projection *own_of(const struct plan_piece *p, const struct product *a,
-                                               uint32_t i)
+/* As this device has it. */
+static struct adapter_projection own_of(const struct products *p, const struct plan_piece *piece,
+                                        const struct product *a, uint32_t i)
 {
-    return &p->adapter->layers[a->layer].p[a->out[i].projection];
+    const struct spread_view *v = &p->view;
+    struct adapter_projection own =
+        piece->adapter->layers[v->first_layer + a->layer].p[a->out[i].projection];
+
+    own.w.data = view_at(v, own.w.data);
+    own.a.data = view_at(v, own.a.data);
+    own.b.data = view_at(v, own.b.data);
+    return own; /* biases: cuda/upload.c */
 }
 
 /* Whether gists in the step have a matrix that takes int8 rows. */
-static bool gists_take_q8(const struct plan *plan, const struct product *a)
+static bool gists_take_q8(const struct products *own, const struct plan *plan,
+                          const struct product *a)
 {
     for (uint32_t p = 0; p < plan->n_pieces; p++) {
         const struct plan_piece *piece = &plan->pieces[p];
 
         for (uint32_t i = 0; piece->adapter && gists_of(piece, a)->n && i < a->n_out; i++) {
-            const struct model_tensor *w = &own_of(piece, a, i)->w;
+            const struct model_tensor w = own_of(own, piece, a, i).w;
 
-            if (w->data && k_matvec_takes_q8(w->type))
+            if (w.data && k_matvec_takes_q8(w.type))
                 return true;
         }
     }
@@ -35,7 +44,7 @@ static bool gists_take_q8(const struct plan *plan, const struct product *a)
 struct k_forms products_forms(const struct products *p, const struct plan *plan,
                               const struct product *a)
 {
-    bool q8 = gists_take_q8(plan, a), few = is_few(a->n_rows), low = false;
+    bool q8 = gists_take_q8(p, plan, a), few = is_few(a->n_rows), low = false;
 
     for (uint32_t i = 0; i < a->n_out; i++) {
         q8 |= few && k_matvec_takes_q8(a->out[i].w->type);
@@ -181,13 +190,13 @@ static int run_gists(const struct products *p, const struct plan_piece *piece,
     int r = 0;
 
     for (uint32_t i = 0; piece->adapter && g->n && i < a->n_out && r == 0; i++) {
-        const struct adapter_projection *own = own_of(piece, a, i);
-        struct few few = { &own->w, a->x, g->first, g->step, g->n, a->out[i].y };
+        const struct adapter_projection own = own_of(p, piece, a, i);
+        struct few few = { &own.w, a->x, g->first, g->step, g->n, a->out[i].y };
 
-        if (own->w.data)
+        if (own.w.data)
             r = run_few(p, &few);
-        if (own->a.data && r == 0)
-            r = add_low_rank(p, own, &few);
+        if (own.a.data && r == 0)
+            r = add_low_rank(p, &own, &few);
     }
     return r;
 }

@@ -14,6 +14,7 @@
 
 #include "cuda/gemm.h"
 #include "cuda/room.h"
+#include "cuda/spread.h"
 #include "engine/file/adapter.h"
 #include "engine/plan.h"
 
@@ -23,6 +24,7 @@ struct products {
     void *stream;
     const struct room *room;
     struct gemm *gemm;
+    struct spread_view view;
 };
 
 /* A weight of a layer, which projection it is to adapters (ADAPTER_Q ...), and what it leaves. */
@@ -33,9 +35,9 @@ struct product_output {
 };
 
 struct product {
-    const float *x; /* (T, n_cols) */
-    uint32_t n_rows, n_cols, layer;
-    bool wanted; /* rows are those that outputs are wanted of */
+    const float *x;                 /* (T, n_cols) */
+    uint32_t n_rows, n_cols, layer; /* of those that the view has */
+    bool wanted;                    /* rows are those that outputs are wanted of */
     struct product_output out[PRODUCTS_OUT_MAX];
     uint32_t n_out;
 };

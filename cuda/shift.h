@@ -10,6 +10,7 @@
 
 #include "cuda/pages.h"
 #include "cuda/rt.h"
+#include "cuda/spread.h"
 #include "cuda/stage.h"
 #include "engine/backend.h"
 #include "engine/file/model.h"
@@ -19,20 +20,22 @@ struct shift;
 
 /* Bytes of the device's that it takes. */
 size_t shift_need(const struct model *m);
-int shift_open(struct rt *rt, struct stage *stage, const struct model *m, struct k_angles angles,
-               struct shift **ret);
+/* m: with the layers that the view has. */
+int shift_open(struct rt *rt, struct stage *stage, const struct model *m,
+               const struct spread_view *v, struct k_angles angles, struct shift **ret);
 void shift_close(struct shift *s);
 size_t shift_bytes(const struct shift *s);
 
 /* Queued when it returns. */
 int shift_move(struct shift *s, const struct backend_move *m);
+/* host: of the lists of all layers, of which these are written. */
 int shift_norms(struct shift *s, const struct pool *p, const uint32_t *pages, uint32_t n_keys,
                 float *host);
 
-/* How many of the lists it queued, from the first on. */
+/* How many of the lists it queued, from the first on: which is in one of its layers. */
 int shift_fit(struct shift *s, const struct backend_fit *f);
 
-/* The pool as kernels get it. */
-struct k_pool shift_pool(const struct pool *p);
+/* The view's part of the pool as kernels get it. */
+struct k_pool shift_pool(const struct spread_view *v, const struct pool *p);
 
 #endif

@@ -22,12 +22,14 @@ struct stage {
     struct rt_event *computed, *copied;
     uint64_t asked, made;        /* chunks, see G1 */
     uint64_t n_tickets, arrived; /* given, done: all of them up to this */
+    bool is_told;                /* tickets are the caller's */
     bool joined;                 /* what computes follows all copies */
+    bool own_bell;
     int bell;
     int error; /* the first; all ends with it */
 };
 
-int stage_open(struct rt *rt, enum rt_stream stream, struct stage **ret)
+int stage_open(struct rt *rt, enum rt_stream stream, int bell, struct stage **ret)
 {
     struct stage *s = calloc(1, sizeof(*s));
     void *slots;
@@ -37,7 +39,7 @@ int stage_open(struct rt *rt, enum rt_stream stream, struct stage **ret)
         return -ENOMEM;
     /* A copy of no bytes has the ticket of the one before it. */
     *s = (struct stage){
-        .rt = rt, .stream = stream, .joined = true, .bell = -1, .n_tickets = 1, .arrived = 1
+        .rt = rt, .stream = stream, .joined = true, .bell = bell, .n_tickets = 1, .arrived = 1
     };
     r = rt_alloc_host(rt, STAGE_SLOTS * STAGE_SLOT_BYTES, &slots);
     if (r == 0) {
@@ -48,8 +50,9 @@ int stage_open(struct rt *rt, enum rt_stream stream, struct stage **ret)
         r = rt_event_open(rt, &s->copied);
     for (unsigned i = 0; i < STAGE_SLOTS && r == 0; i++)
         r = rt_event_open(rt, &s->chunks[i].done);
-    if (r == 0) {
+    if (r == 0 && bell < 0) {
         s->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        s->own_bell = s->bell >= 0;
         r = s->bell < 0 ? -errno : 0;
     }
     if (r < 0) {
@@ -71,7 +74,7 @@ void stage_close(struct stage *s)
     rt_event_close(s->rt, s->copied);
     rt_event_close(s->rt, s->computed);
     rt_free_host(s->rt, s->slots);
-    if (s->bell >= 0)
+    if (s->own_bell)
         (void)close(s->bell);
     free(s);
 }
@@ -236,7 +239,7 @@ static int copy(struct stage *s, void *to, const void *from, size_t n, bool put,
 {
     int r = begin(s);
 
-    s->n_tickets += n > 0;
+    s->n_tickets += n > 0 && !s->is_told;
     if (r == 0 && n > 0 && ret_ticket && rt_is_pinned(s->rt, put ? from : to, n))
         r = copy_direct(s, to, from, n, put);
     else if (r == 0)
@@ -262,11 +265,25 @@ int stage_get(struct stage *s, void *host, const void *from, size_t n, uint64_t 
     return copy(s, host, from, n, false, ret_ticket);
 }
 
+void stage_ticket(struct stage *s, uint64_t ticket)
+{
+    s->is_told = true;
+    s->n_tickets = ticket;
+}
+
+/* No copy of it is under way, be it that this stage has none. */
+static bool is_behind(const struct stage *s, uint64_t ticket)
+{
+    return s->made == s->asked || s->chunks[s->made % STAGE_SLOTS].ticket > ticket;
+}
+
 int stage_done(struct stage *s, uint64_t ticket)
 {
     if (ticket > s->arrived)
         (void)finish_ready(s);
-    return ticket <= s->arrived ? 1 : s->error;
+    if (ticket <= s->arrived)
+        return 1;
+    return s->error ? s->error : is_behind(s, ticket);
 }
 
 int stage_eventfd(const struct stage *s)

@@ -12,6 +12,9 @@
  * Before a copy is queued its stream follows what computes, so it sees that; what computes follows
  * the copies when stage_join says so, or when they are done.
  *
+ * Of several devices each has stages of its own; they ring one bell, and their copies are given the
+ * tickets that they have (stage_ticket): a ticket may then be many copies, or none of this stage's.
+ *
  * Invariants
  *   G1  Chunk c has slot c % STAGE_SLOTS; chunks [made, asked) are under way, and are finished in
  *       that order.
@@ -32,14 +35,16 @@
 
 struct stage;
 
-/* Its copies are one stream's, in their order. */
-int stage_open(struct rt *rt, enum rt_stream stream, struct stage **ret);
+/* Its copies are one stream's, in their order. bell: an eventfd of the caller's; -1: its own. */
+int stage_open(struct rt *rt, enum rt_stream stream, int bell, struct stage **ret);
 void stage_close(struct stage *s);
 
 /* ret_ticket NULL: a get waits, and a put may be queued still when it returns. */
 int stage_put(struct stage *s, void *to, const void *host, size_t n, uint64_t *ret_ticket);
 int stage_get(struct stage *s, void *host, const void *from, size_t n, uint64_t *ret_ticket);
 
+/* Copies from now on have this ticket, no lower than those before, until the next call. */
+void stage_ticket(struct stage *s, uint64_t ticket);
 /* 1: done; 0: not yet; or the error that it will never be done for. */
 int stage_done(struct stage *s, uint64_t ticket);
 int stage_eventfd(const struct stage *s);

@@ -8,11 +8,9 @@
  * host runs ahead. But a step that is given up should end soon, so it runs ahead by two layers and
  * no more.
  */
-#include "cuda/step.h"
+#include "cuda/step_inner.h"
 
-#include "cuda/products.h"
 #include "cuda/shift.h"
-#include "cuda/upload.h"
 #include "engine/kv/pool.h"
 #include "engine/kv/rotary.h"
 
@@ -24,41 +22,6 @@
 /* Looks whether a layer is done between two questions whether to stop: those take letters and
  * frames, and cost more. */
 #define LOOKS 64
-
-/* Steps that are kept, by their shapes: a session that decodes comes to a new one when it has twice
- * the pages. */
-#define KEPT 8
-
-/* All that the launches of a step depend on, but for what they read from the device's memory. */
-struct shape {
-    uint32_t n_rows, n_out;
-    bool observes;
-    struct upload at; /* where the plan's parts lie, and how attention is cut */
-    struct k_pool pool;
-};
-
-struct kept {
-    struct shape shape;
-    struct rt_graph *graph; /* NULL: free */
-    uint64_t used;          /* when last, in steps */
-};
-
-struct step {
-    struct rt *rt;
-    struct stage *stage;
-    const struct model *m;
-    struct room room;
-    struct upload upload;
-    struct products products;
-    float *fine, *coarse;              /* angles: see engine/kv/rotary.h */
-    struct rt_event *done[STEP_AHEAD]; /* layer i's: [i % STEP_AHEAD] */
-    const struct plan *plan;           /* of the step that runs, or was the last */
-    struct k_pool pool;
-    uint32_t n_out;    /* rows of room.out */
-    uint32_t *ask_ids; /* the host's, as room.ask_ids */
-    struct kept kept[KEPT];
-    uint64_t n_steps;
-};
 
 /* --- opening ---------------------------------------------------------------------------------- */
 
@@ -127,12 +90,14 @@ static int open_parts(struct step *s, uint32_t max_rows, struct why *why)
                        "no memory on the device for steps of %u tokens: %zu bytes "
                        "(--batch-tokens)",
                        max_rows, opened_bytes(s->m, max_rows));
-    s->products = (struct products){ .stream = rt_stream(s->rt, RT_COMPUTE), .room = &s->room };
+    s->products = (struct products){ .stream = rt_stream(s->rt, RT_COMPUTE),
+                                     .room = &s->room,
+                                     .view = s->view };
     return gemm_open(s->products.stream, s->room.gemm, &s->products.gemm, why);
 }
 
-int step_open(struct rt *rt, struct stage *stage, const struct model *m, uint32_t max_rows,
-              struct step **ret, struct why *why)
+int step_open(struct rt *rt, struct stage *stage, const struct model *m,
+              const struct spread_view *v, uint32_t max_rows, struct step **ret, struct why *why)
 {
     struct step *s;
     int r;
@@ -144,8 +109,8 @@ int step_open(struct rt *rt, struct stage *stage, const struct model *m, uint32_
     s = calloc(1, sizeof(*s));
     if (!s)
         return why_set(why, -ENOMEM, "no memory for steps");
-    *s = (struct step){ .rt = rt, .stage = stage, .m = m };
-    upload_init(&s->upload, rt, m);
+    *s = (struct step){ .rt = rt, .stage = stage, .m = m, .view = *v };
+    upload_init(&s->upload, rt, m, v);
     r = open_parts(s, max_rows, why);
     if (r < 0) {
         step_close(s);
@@ -174,6 +139,11 @@ void step_close(struct step *s)
     free(s);
 }
 
+struct step_residual step_residual(const struct step *s)
+{
+    return (struct step_residual){ s->room.x, s->room.y };
+}
+
 struct k_angles step_angles(const struct step *s)
 {
     return (struct k_angles){ s->fine, s->coarse };
@@ -181,10 +151,13 @@ struct k_angles step_angles(const struct step *s)
 
 /* --- one layer -------------------------------------------------------------------------------- */
 
+/* The others get what the device before them has left: x, and y to be added. */
 static int embed(const struct step *s)
 {
     const struct model_tensor *e = &s->m->embd;
 
+    if (s->view.before)
+        return 0;
     return k_embed(s->products.stream, &(struct k_embed){ .rows = s->upload.rows,
                                                           .pieces = s->upload.pieces,
                                                           .gists = s->upload.gists,
@@ -264,11 +237,22 @@ static int keep_wanted(const struct step *s)
                                                         .spare = s->room.gate });
 }
 
+/* Of the model, not of the view alone. */
+static bool is_first(const struct step *s, uint32_t i)
+{
+    return i == 0 && !s->view.before;
+}
+
+static bool is_last(const struct step *s, uint32_t i)
+{
+    return i + 1 == s->m->n_layer && !s->view.after;
+}
+
 static struct product product_of(const struct step *s, uint32_t i, const float *x, uint32_t n_rows,
                                  uint32_t n_cols)
 {
     return (struct product){
-        .x = x, .n_rows = n_rows, .n_cols = n_cols, .layer = i, .wanted = i + 1 == s->m->n_layer
+        .x = x, .n_rows = n_rows, .n_cols = n_cols, .layer = i, .wanted = is_last(s, i)
     };
 }
 
@@ -282,7 +266,7 @@ static int run_qkv(struct step *s, uint32_t i, const struct model_layer *l)
     a.out[1] = (struct product_output){ &l->wk, ADAPTER_K, s->room.kk };
     a.out[2] = (struct product_output){ &l->wv, ADAPTER_V, s->room.vv };
     a.n_out = 3;
-    r = norm(s, a.n_rows, i > 0 ? s->room.y : NULL, l->attn_norm, s->room.xn,
+    r = norm(s, a.n_rows, is_first(s, i) ? NULL : s->room.y, l->attn_norm, s->room.xn,
              products_forms(&s->products, s->plan, &a));
     if (r == 0)
         r = products_run(&s->products, s->plan, &a);
@@ -308,7 +292,7 @@ static int run_wo(struct step *s, uint32_t i, const struct model_layer *l, uint3
 static int run_attention(struct step *s, uint32_t i, const struct model_layer *l,
                          uint32_t *ret_left)
 {
-    bool last = i + 1 == s->m->n_layer;
+    bool last = is_last(s, i);
     int r = run_qkv(s, i, l);
 
     *ret_left = last ? s->plan->n_out : s->plan->n_rows;
@@ -376,9 +360,10 @@ static int run_layer(struct step *s, uint32_t i)
 
 static int last_norm(const struct step *s)
 {
-    return s->plan->n_out ? norm(s, s->plan->n_out, s->room.y, s->m->output_norm, s->room.out,
-                                 (struct k_forms){ .q8 = NULL })
-                          : 0;
+    if (s->view.after || s->plan->n_out == 0)
+        return 0;
+    return norm(s, s->plan->n_out, s->room.y, s->m->output_norm, s->room.out,
+                (struct k_forms){ .q8 = NULL });
 }
 
 static int run_layers(struct step *s, const struct forward_stop *stop)
@@ -487,7 +472,7 @@ static int finish(struct step *s, const struct forward_stop *stop, int r)
     return r;
 }
 
-int step_run(struct step *s, const struct plan *plan, const struct forward_stop *stop)
+int step_begin(struct step *s, const struct plan *plan, const struct forward_stop *stop)
 {
     struct k_attend_shape shape = room_attend_shape(s->m, plan->pool->kv);
     int r;
@@ -496,204 +481,19 @@ int step_run(struct step *s, const struct plan *plan, const struct forward_stop 
     /* None until the end: a step that was given up has no outputs to ask for. */
     s->plan = plan;
     s->n_out = 0;
-    s->pool = shift_pool(plan->pool);
+    s->pool = shift_pool(&s->view, plan->pool);
     r = stage_join(s->stage);
     if (r == 0)
         r = upload_plan(&s->upload, plan, &shape);
     if (r == 0)
         r = is_kept(s) ? run_kept(s, stop) : run_layers(s, stop);
+    return r;
+}
+
+int step_end(struct step *s, const struct forward_stop *stop, int r)
+{
     r = finish(s, stop, r);
     if (r == 0)
-        s->n_out = plan->n_out;
+        s->n_out = s->plan->n_out;
     return r;
-}
-
-/* --- outputs ---------------------------------------------------------------------------------- */
-
-/* Of up to ROOM_HEAD_ROWS outputs, to the room's logits. In int8 each takes two rows of the
- * product: what 8 bits leave over is multiplied, too (engine/cpu/layers.c, fine_logits). */
-static int head(struct step *s, uint32_t first, uint32_t n)
-{
-    const struct model_tensor *w = &s->m->output;
-    const float *x = s->room.out + (size_t)first * s->m->n_embd;
-    bool q8 = k_matvec_takes_q8(w->type);
-    struct k_matvec a = products_matvec(w);
-    int r;
-
-    a.x = x;
-    a.x_stride = w->n_cols * sizeof(float);
-    a.n_x = n;
-    a.y = s->room.logits;
-    a.y_stride = w->n_rows;
-    if (!q8)
-        return k_matvec(s->products.stream, &a);
-    a.x = s->room.q8;
-    a.x_stride = w->n_cols / 32 * sizeof(struct k_q8);
-    a.n_x = 2 * n;
-    a.y = s->room.head;
-    r = k_fine(s->products.stream, &(struct k_fine){ x, n, w->n_cols, s->room.q8 });
-    if (r == 0)
-        r = k_matvec(s->products.stream, &a);
-    return r == 0 ? k_fold(s->products.stream,
-                           &(struct k_fold){ s->room.head, n, w->n_rows, s->room.logits })
-                  : r;
-}
-
-static uint32_t head_rows(uint32_t left)
-{
-    return left < ROOM_HEAD_ROWS ? left : ROOM_HEAD_ROWS;
-}
-
-int step_logits(struct step *s, uint32_t first, uint32_t n, float *host)
-{
-    size_t n_vocab = s->m->n_vocab;
-    int r = stage_join(s->stage);
-
-    assert(first + n <= s->n_out);
-    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
-        k = head_rows(n - at);
-        r = head(s, first + at, k);
-        if (r == 0)
-            r = stage_get(s->stage, host + at * n_vocab, s->room.logits,
-                          k * n_vocab * sizeof(float), NULL);
-    }
-    return r;
-}
-
-int step_logprobs(struct step *s, uint32_t first, uint32_t n, const uint32_t *ids, float *host)
-{
-    int r = stage_put(s->stage, s->room.ids, ids, n * sizeof(*ids), NULL);
-
-    assert(first + n <= s->n_out);
-    if (r == 0)
-        r = stage_join(s->stage);
-    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
-        k = head_rows(n - at);
-        r = head(s, first + at, k);
-        if (r == 0)
-            r = k_logprobs(s->products.stream, &(struct k_logprobs){ .logits = s->room.logits,
-                                                                     .ids = s->room.ids + at,
-                                                                     .n = k,
-                                                                     .n_vocab = s->m->n_vocab,
-                                                                     .to = s->room.logprobs + at });
-    }
-    return r == 0 ? stage_get(s->stage, host, s->room.logprobs, n * sizeof(*host), NULL) : r;
-}
-
-/* Asks and the ids of their penalties, one behind the other. */
-static int put_asks(struct step *s, const struct sampler_ask *asks, uint32_t n, bool *ret_draws)
-{
-    struct k_pick_ask put[ROOM_PICKS];
-    uint32_t n_ids = 0;
-    int r;
-
-    *ret_draws = false;
-    for (uint32_t i = 0; i < n; i++) {
-        const struct sampler_ask *a = &asks[i];
-
-        assert(a->n_ids <= SAMPLER_REPEAT_MAX);
-        put[i] = (struct k_pick_ask){ .least = a->least,
-                                      .penalty = a->penalty,
-                                      .temperature = a->temperature,
-                                      .min_p = a->min_p,
-                                      .top_k = a->top_k,
-                                      .first_id = n_ids,
-                                      .n_ids = a->n_ids };
-        memcpy(s->ask_ids + n_ids, a->ids, a->n_ids * sizeof(*a->ids));
-        n_ids += a->n_ids;
-        *ret_draws |= a->temperature != 0;
-    }
-    r = stage_put(s->stage, s->room.asks, put, n * sizeof(*put), NULL);
-    if (r == 0 && n_ids)
-        r = stage_put(s->stage, s->room.ask_ids, s->ask_ids, n_ids * sizeof(*s->ask_ids), NULL);
-    return r == 0 ? stage_join(s->stage) : r;
-}
-
-static bool has_candidates(const struct sampler_found *f)
-{
-    return f->n > 0 && f->n <= SAMPLER_CANDIDATES_MAX;
-}
-
-/* Of rows that have some, and not too many. The last is waited for, and with it all. */
-static int get_candidates(struct step *s, uint32_t n, const struct sampler_found *found,
-                          struct sampler_candidate *ret)
-{
-    uint64_t ticket;
-    int r = 0;
-
-    while (n > 0 && !has_candidates(&found[n - 1]))
-        n--;
-    for (uint32_t i = 0; i < n && r == 0; i++) {
-        size_t at = (size_t)i * SAMPLER_CANDIDATES_MAX;
-
-        if (has_candidates(&found[i]))
-            r = stage_get(s->stage, ret + at, s->room.candidates + at, found[i].n * sizeof(*ret),
-                          i + 1 < n ? &ticket : NULL);
-    }
-    return r;
-}
-
-static int get_found(struct step *s, uint32_t n, struct sampler_found *ret)
-{
-    struct k_pick_found got[ROOM_PICKS];
-    int r = stage_get(s->stage, got, s->room.found, n * sizeof(*got), NULL);
-
-    for (uint32_t i = 0; i < n && r == 0; i++)
-        ret[i] = (struct sampler_found){ .mass = got[i].mass,
-                                         .best = got[i].best,
-                                         .n_bad = got[i].n_bad,
-                                         .n = got[i].n,
-                                         .n_likely = got[i].n_likely };
-    return r;
-}
-
-/* Of up to ROOM_PICKS outputs. */
-static int pick_some(struct step *s, uint32_t first, uint32_t n, const struct sampler_ask *asks,
-                     struct sampler_found *ret, struct sampler_candidate *ret_c)
-{
-    bool draws;
-    int r = put_asks(s, asks, n, &draws);
-
-    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
-        k = head_rows(n - at);
-        r = head(s, first + at, k);
-        if (r == 0)
-            r = k_pick(s->products.stream,
-                       &(struct k_pick){ .logits = s->room.logits,
-                                         .asks = s->room.asks + at,
-                                         .ids = s->room.ask_ids,
-                                         .n = k,
-                                         .n_vocab = s->m->n_vocab,
-                                         .draws = draws,
-                                         .max = SAMPLER_CANDIDATES_MAX,
-                                         .found = s->room.found + at,
-                                         .candidates = s->room.candidates +
-                                                       (size_t)at * SAMPLER_CANDIDATES_MAX,
-                                         .scratch = s->room.pick });
-    }
-    if (r == 0)
-        r = get_found(s, n, ret);
-    return r == 0 && draws ? get_candidates(s, n, ret, ret_c) : r;
-}
-
-int step_pick(struct step *s, uint32_t first, uint32_t n, const struct sampler_ask *asks,
-              struct sampler_found *ret, struct sampler_candidate *ret_c)
-{
-    int r = 0;
-
-    assert(first + n <= s->n_out);
-    for (uint32_t at = 0, k; at < n && r == 0; at += k) {
-        k = n - at < ROOM_PICKS ? n - at : ROOM_PICKS;
-        r = pick_some(s, first + at, k, asks + at, ret + at,
-                      ret_c + (size_t)at * SAMPLER_CANDIDATES_MAX);
-    }
-    return r;
-}
-
-int step_hidden(struct step *s, uint32_t first, uint32_t n, float *to)
-{
-    size_t row = s->m->n_embd;
-
-    assert(first + n <= s->n_out);
-    return rt_copy(s->rt, RT_COMPUTE, to, s->room.out + first * row, n * row * sizeof(float));
 }

@@ -17,9 +17,12 @@ struct layout {
     uint32_t n_own;
 };
 
-void upload_init(struct upload *u, struct rt *rt, const struct model *m)
+void upload_init(struct upload *u, struct rt *rt, const struct model *m,
+                 const struct spread_view *v)
 {
     *u = (struct upload){ .rt = rt, .model = m };
+    if (v)
+        u->view = *v;
 }
 
 void upload_fini(struct upload *u)
@@ -123,11 +126,13 @@ static int make_room(struct upload *u, size_t len)
     return 0;
 }
 
-static struct k_bias own_biases(const struct adapter *a, uint32_t layer)
+static struct k_bias own_biases(const struct spread_view *v, const struct adapter *a,
+                                uint32_t layer)
 {
-    const struct adapter_projection *p = a->layers[layer].p;
+    const struct adapter_projection *p = a->layers[v->first_layer + layer].p;
 
-    return (struct k_bias){ p[ADAPTER_Q].bias, p[ADAPTER_K].bias, p[ADAPTER_V].bias };
+    return (struct k_bias){ view_at(v, p[ADAPTER_Q].bias), view_at(v, p[ADAPTER_K].bias),
+                            view_at(v, p[ADAPTER_V].bias) };
 }
 
 static void write_adapters(const struct upload *u, const struct plan *plan, const struct layout *l)
@@ -138,16 +143,42 @@ static void write_adapters(const struct upload *u, const struct plan *plan, cons
     for (uint32_t i = 0; i < plan->n_pieces && l->n_own; i++) {
         const struct adapter *a = plan->pieces[i].adapter;
 
-        gists[i] = a ? a->embd : NULL;
+        gists[i] = a ? view_at(&u->view, a->embd) : NULL;
         for (uint32_t layer = 0; layer < u->model->n_layer; layer++)
-            own[(size_t)layer * l->n_own + i] = a ? own_biases(a, layer) : (struct k_bias){ 0 };
+            own[(size_t)layer * l->n_own + i] =
+                a ? own_biases(&u->view, a, layer) : (struct k_bias){ 0 };
+    }
+}
+
+/* What all layers leave, or want, is (layers, ...): kernels count from the view's first. */
+static float *of_layers(const struct spread_view *v, float *all, size_t n)
+{
+    float *here = view_at(v, all);
+
+    return here ? here + v->first_layer * n : NULL;
+}
+
+static void write_pieces(const struct upload *u, const struct plan *plan, const struct layout *l)
+{
+    struct plan_piece *to = (struct plan_piece *)(void *)(u->host + l->off[PIECES]);
+    const struct model *m = u->model;
+
+    memcpy(to, plan->pieces, plan->n_pieces * sizeof(*to));
+    for (uint32_t i = 0; i < plan->n_pieces && u->view.spread; i++) {
+        struct plan_piece *p = &to[i];
+
+        p->weights = of_layers(&u->view, p->weights, (size_t)m->n_head_kv * p->seg_len);
+        p->shares = of_layers(&u->view, p->shares, (size_t)m->n_head * p->n_shares);
+        p->asked.all = of_layers(&u->view, p->asked.all,
+                                 (size_t)m->n_head_kv * p->asked.n * ASKED_FLOATS(m->head_dim));
+        p->soft = view_at(&u->view, p->soft);
     }
 }
 
 static void write_plan(const struct upload *u, const struct plan *plan, const struct layout *l)
 {
     memcpy(u->host + l->off[ROWS], plan->rows, plan->n_rows * sizeof(*plan->rows));
-    memcpy(u->host + l->off[PIECES], plan->pieces, plan->n_pieces * sizeof(*plan->pieces));
+    write_pieces(u, plan, l);
     memcpy(u->host + l->off[SEGMENTS], plan->segments, plan->n_segments * sizeof(*plan->segments));
     memcpy(u->host + l->off[PAGES], plan->pages, plan->n_pages * sizeof(*plan->pages));
     memcpy(u->host + l->off[OUT_ROWS], plan->out_rows, plan->n_out * sizeof(*plan->out_rows));

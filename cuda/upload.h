@@ -15,12 +15,14 @@
 #include "cuda/attend.h"
 #include "cuda/rows.h"
 #include "cuda/rt.h"
+#include "cuda/spread.h"
 #include "engine/file/model.h"
 #include "engine/plan.h"
 
 struct upload {
     struct rt *rt;
-    const struct model *model;
+    const struct model *model; /* with the layers that the view has */
+    struct spread_view view;
     uint8_t *host, *mem; /* for the largest step that the plan has room for */
     size_t len;
     /* Of the step that was uploaded last, on the device. */
@@ -35,7 +37,9 @@ struct upload {
     uint32_t n_own;            /* 0: no piece has an adapter */
 };
 
-void upload_init(struct upload *u, struct rt *rt, const struct model *m);
+/* v: NULL for a device that has all layers. */
+void upload_init(struct upload *u, struct rt *rt, const struct model *m,
+                 const struct spread_view *v);
 void upload_fini(struct upload *u);
 size_t upload_bytes(const struct upload *u);
 /* The most that it will be, for plans of these limits (engine/plan.h). */

@@ -24,6 +24,18 @@ _Static_assert((int)KV_F16 == CONFIG_KV_F16 && (int)KV_F32 == CONFIG_KV_F32 &&
 
 /* --- making it -------------------------------------------------------------------------------- */
 
+static uint32_t n_devices(const struct estimate *e)
+{
+    return e->n_devices ? e->n_devices : 1;
+}
+
+static void set_devices(struct estimate *e, const struct backend_devices *d)
+{
+    e->n_devices = d->n > 1 ? d->n : 0;
+    for (uint32_t i = 0; i < e->n_devices; i++)
+        e->devices[i].number = d->at[i];
+}
+
 /* What is there now: of a device's memory, or of this machine's. */
 static int ask_memory(struct estimate *e, const struct config *c, const struct backend_options *o,
                       struct why *why)
@@ -33,7 +45,7 @@ static int ask_memory(struct estimate *e, const struct config *c, const struct b
     struct backend_info info;
     struct headroom room;
     struct backend *b;
-    int r = backend_find(c->device, &ops, &with.device, why);
+    int r = backend_find(c->device, &ops, &with.devices, why);
 
     if (r == 0)
         r = backend_open(ops, &with, &b, why);
@@ -43,6 +55,9 @@ static int ask_memory(struct estimate *e, const struct config *c, const struct b
     backend_close(b);
     e->is_device = info.memory != 0;
     if (e->is_device) {
+        set_devices(e, &with.devices);
+        for (uint32_t i = 0; i < e->n_devices; i++)
+            e->devices[i].memory = info.devices[i].memory_free;
         e->memory = info.memory_free;
         (void)snprintf(e->source, sizeof(e->source), "free on %s now", info.name);
         return 0;
@@ -59,9 +74,18 @@ static int find_memory(struct estimate *e, const struct config *c, const struct 
 {
     if (c->plan_memory == 0)
         return ask_memory(e, c, o, why);
-    e->memory = c->plan_memory;
+    if (o->devices.n == BACKEND_DEVICES_ALL)
+        return why_set(why, -EINVAL,
+                       "option plan-memory: found device %s, expected the devices by number "
+                       "(cuda:0,1): how many there are is not asked of this machine",
+                       c->device);
+    set_devices(e, &o->devices);
+    for (uint32_t i = 0; i < e->n_devices; i++)
+        e->devices[i].memory = c->plan_memory;
+    e->memory = c->plan_memory * n_devices(e);
     e->is_device = ops != &backend_cpu;
-    (void)snprintf(e->source, sizeof(e->source), "as --plan-memory says");
+    (void)snprintf(e->source, sizeof(e->source), "as --plan-memory says%s",
+                   e->n_devices ? ", of each device" : "");
     return 0;
 }
 
@@ -76,10 +100,36 @@ static uint64_t fixed(const struct estimate *e)
     return e->weights + e->scratch + (e->is_device ? e->packing : 0);
 }
 
+static uint64_t fixed_on(const struct estimate *e, uint32_t device)
+{
+    return e->devices[device].weights + (e->scratch + e->packing) / e->n_devices;
+}
+
+/* Bytes that are missing for all that, on whichever device. */
+static uint64_t missing(const struct estimate *e)
+{
+    uint64_t n = e->n_devices ? 0 : less(fixed(e) + 1, e->memory);
+
+    for (uint32_t i = 0; i < e->n_devices; i++)
+        n += less(fixed_on(e, i) + 1, e->devices[i].memory);
+    return n;
+}
+
+/* For pages: of several devices, as much as the one has room for that has the least for its layers.
+ */
+static uint64_t room_for_pages(const struct estimate *e)
+{
+    uint64_t room[BACKEND_DEVICES_MAX];
+
+    for (uint32_t i = 0; i < e->n_devices; i++)
+        room[i] = less(e->devices[i].memory, fixed_on(e, i));
+    return e->n_devices ? divide_pages(&e->divide, room) : less(e->memory, fixed(e));
+}
+
 /* As daemon/served.c does it, in the same order. */
 static void divide(struct estimate *e, const struct config *c)
 {
-    struct headroom room = { .bytes = less(e->memory, fixed(e)) };
+    struct headroom room = { .bytes = room_for_pages(e) };
 
     if (c->kv_bytes)
         e->context = headroom_kv_bytes(&room, c->kv_bytes);
@@ -87,7 +137,31 @@ static void divide(struct estimate *e, const struct config *c)
         e->context = headroom_device_kv_bytes(&room);
     else
         e->context = less(room.bytes, HEADROOM_RESERVE);
-    e->kept_free = room.bytes - e->context;
+    e->kept_free = less(e->memory, fixed(e) + e->context);
+    for (uint32_t i = 0; i < e->n_devices; i++)
+        e->devices[i].context =
+            e->context / e->n_layer * (e->divide.first[i + 1] - e->divide.first[i]);
+}
+
+/* Layers among several devices, and what that makes of the weights. */
+static int divide_model(struct estimate *e, const struct model *m, struct why *why)
+{
+    uint64_t room[BACKEND_DEVICES_MAX];
+    int r;
+
+    if (e->n_devices == 0)
+        return 0;
+    for (uint32_t i = 0; i < e->n_devices; i++)
+        room[i] = e->devices[i].memory;
+    r = divide_layers(m, room, e->n_devices, &e->divide, why);
+    e->weights = 0;
+    for (uint32_t i = 0; i < e->n_devices && r == 0; i++) {
+        e->devices[i].weights = divide_weights(&e->divide, m, i);
+        e->weights += e->devices[i].weights;
+    }
+    e->scratch *= e->n_devices;
+    e->packing *= e->n_devices;
+    return r;
 }
 
 /* What this machine has free is not asked where the memory is another one's. */
@@ -145,6 +219,7 @@ static int divide_with_plan(struct estimate *e, const struct config *c,
     divide(e, c);
     o->max_pages = FORWARD_POOLS * pool_pages_in(e->context, e->page_bytes[e->kv]);
     r = ops->need(o, m, &e->scratch, why);
+    e->scratch *= n_devices(e);
     if (r == 0)
         divide(e, c);
     return r;
@@ -155,13 +230,15 @@ static int fill(struct estimate *e, const struct config *c, const struct model *
     const struct backend_ops *ops;
     char cpu[SERVED_CPU_MAX];
     struct backend_options o = served_backend_options(c, cpu);
-    int r = devices_library(c->device, &ops, &o.device, why);
+    int r = devices_library(c->device, &ops, &o.devices, why);
 
     describe(e, c, m);
     if (r == 0)
         r = ops->need(&o, m, &e->scratch, why);
     if (r == 0)
         r = find_memory(e, c, ops, &o, why);
+    if (r == 0)
+        r = divide_model(e, m, why);
     if (r == 0)
         r = divide_with_plan(e, c, ops, &o, m, why);
     if (r == 0)
@@ -228,7 +305,7 @@ static uint64_t n_pages(const struct estimate *e, enum kv_type kv)
 
 bool estimate_fits(const struct estimate *e)
 {
-    return fixed(e) < e->memory &&
+    return missing(e) == 0 &&
            estimate_pages(e, e->wanted_tokens, e->wanted_ratio) <= n_pages(e, e->kv);
 }
 
@@ -256,9 +333,8 @@ static void print_parts(const struct estimate *e, FILE *f)
     print_bytes(f, "packing", e->packing,
                 e->is_device ? "for segments that are being compressed"
                              : "for segments that are being compressed, of what is kept free");
-    if (fixed(e) >= e->memory) {
-        (void)fprintf(f, "The weights do not fit: %" PRIu64 " bytes are missing.\n",
-                      fixed(e) - e->memory);
+    if (missing(e)) {
+        (void)fprintf(f, "The weights do not fit: %" PRIu64 " bytes are missing.\n", missing(e));
         return;
     }
     print_bytes(f, "kept free", e->kept_free, "for what comes while it serves");
@@ -267,6 +343,23 @@ static void print_parts(const struct estimate *e, FILE *f)
     if (e->copies)
         print_bytes(f, "copies", e->copies,
                     "and pinned, for context that leaves the device's (--host-bytes)");
+}
+
+/* Each has scratch and packing for itself: of the sums above as much as the others. */
+static void print_devices(const struct estimate *e, FILE *f)
+{
+    (void)fprintf(
+        f, "\nOf that, by device, and beside scratch and packing:\n%9s %15s %15s %15s %15s\n",
+        "device", "layers", "memory", "weights", "context");
+    for (uint32_t i = 0; i < e->n_devices; i++) {
+        const struct estimate_device *d = &e->devices[i];
+        char layers[32];
+
+        (void)snprintf(layers, sizeof(layers), "%u to %u", e->divide.first[i],
+                       e->divide.first[i + 1] - 1);
+        (void)fprintf(f, "%9u %15s %15" PRIu64 " %15" PRIu64 " %15" PRIu64 "\n", d->number, layers,
+                      d->memory, d->weights, d->context);
+    }
 }
 
 static void print_tokens(const struct estimate *e, FILE *f)
@@ -321,7 +414,9 @@ void estimate_print(const struct estimate *e, FILE *f)
     (void)fprintf(f, "%s on %s: %u layers, %u KV heads of %u, a window of %u tokens\n\n", e->model,
                   e->device, e->n_layer, e->n_head_kv, e->head_dim, e->window);
     print_parts(e, f);
-    if (fixed(e) >= e->memory)
+    if (e->n_devices)
+        print_devices(e, f);
+    if (missing(e))
         return;
     print_tokens(e, f);
     print_wanted(e, f);

@@ -12,9 +12,17 @@
 #define DAEMON_ESTIMATE_H
 
 #include "daemon/config.h"
+#include "engine/divide.h"
 #include "engine/kv/page.h"
 
 #include <stdio.h>
+
+/* Of one of several. */
+struct estimate_device {
+    unsigned number;
+    uint64_t memory, weights;
+    uint64_t context; /* its layers' part of the pages */
+};
 
 struct estimate {
     char model[128], device[32];
@@ -24,6 +32,10 @@ struct estimate {
     uint32_t segment, batch;
     enum kv_type kv;
     uint64_t page_bytes[KV__N];
+    uint32_t n_devices; /* 0: one, or this machine */
+    struct estimate_device devices[BACKEND_DEVICES_MAX];
+    struct divide divide; /* layers among them */
+    /* Of all devices together, each of which has as much scratch and packing as the others. */
     uint64_t memory, weights, scratch, kept_free;
     uint64_t packing; /* of a compressor; of the process's memory it is part of what is kept free */
     uint64_t context; /* bytes that are left for the pool */

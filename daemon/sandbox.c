@@ -125,10 +125,10 @@ static int limit_files(const struct config *c, const struct listener *l, const s
 static bool wants_driver(const struct config *c)
 {
     const struct backend_ops *ops;
-    unsigned device;
+    struct backend_devices devices;
 
-    return devices_library(c->device, &ops, &device, NULL) == 0 && ops != &backend_cpu &&
-           strcmp(c->device, "cuda-shim") != 0;
+    return devices_library(c->device, &ops, &devices, NULL) == 0 && ops != &backend_cpu &&
+           !devices_is_shim(c->device);
 }
 
 /* What the kernel lacks is said, or is the end for who insists. */

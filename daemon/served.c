@@ -9,6 +9,7 @@
 #include "daemon/storage.h"
 #include "daemon/tier.h"
 #include "daemon/weight_image.h"
+#include "engine/divide.h"
 #include "engine/file/stream.h"
 #include "store/io.h"
 
@@ -33,7 +34,7 @@ static int open_backend(struct served *b, const struct config *c, struct why *wh
     char cpu[SERVED_CPU_MAX];
     struct backend_options o = served_backend_options(c, cpu);
     struct why found = { "" };
-    int r = backend_find(c->device, &ops, &o.device, &found);
+    int r = backend_find(c->device, &ops, &o.devices, &found);
 
     if (r < 0)
         return why_set(why, r, "%s", found.text);
@@ -323,21 +324,38 @@ static uint64_t scratch_of(const struct served *b, const struct config *c, uint3
     return b->backend->ops->need(&o, b->model, &need, &why) < 0 ? 0 : need;
 }
 
+/* Of several devices, the one that has the least for its layers says how much. need: what each has
+ * beside weights and pages at most. */
+static uint64_t pages_room(const struct served *b, const struct backend_info *info, uint64_t need)
+{
+    struct divide d = { .n = info->n_devices };
+    uint64_t room[BACKEND_DEVICES_MAX];
+
+    for (uint32_t i = 0; i < (d.n ? d.n : 1); i++) {
+        const struct backend_device *at = &info->devices[i];
+        uint64_t free = d.n ? at->memory_free : info->memory_free;
+        uint64_t later = need - (d.n ? at->scratch_bytes : info->scratch_bytes);
+
+        room[i] = free > later ? free - later : 0;
+        d.first[i] = at->first_layer;
+    }
+    d.first[d.n] = b->model->n_layer;
+    return d.n ? divide_pages(&d, room) : room[0];
+}
+
 /* Bytes for the pool, of those that are free; 0: --kv-bytes can't be had. What is taken behind the
  * pool is left to it, or a small device would have nothing for that. How much it is hangs on the
  * pages a little (engine/plan.h). */
 static uint64_t device_kv_bytes(const struct served *b, const struct config *c, enum kv_type kv,
                                 struct headroom *room)
 {
-    uint64_t all = room->bytes, packing = compress_need(b->model), bytes = 0;
+    uint64_t packing = compress_need(b->model), bytes = 0;
     struct backend_info info;
     uint32_t n_pages = 0;
 
     b->backend->ops->info(b->backend, &info);
     for (int i = 0; i < 2; i++) {
-        uint64_t later = packing + scratch_of(b, c, n_pages) - info.scratch_bytes;
-
-        room->bytes = all > later ? all - later : 0;
+        room->bytes = pages_room(b, &info, packing + scratch_of(b, c, n_pages));
         bytes = c->kv_bytes ? headroom_kv_bytes(room, c->kv_bytes) : headroom_device_kv_bytes(room);
         n_pages = pool_pages_in(bytes, pool_page_bytes(b->model, kv));
     }
@@ -404,7 +422,8 @@ int served_start(struct served *b, const struct config *c, struct why *why)
         log_warning("context memory is not locked: the limit of locked memory is too low");
     b->backend->ops->info(b->backend, &b->info);
     if (b->info.memory)
-        b->info.scratch_bytes = scratch_of(b, c, b->pool.n_pages);
+        b->info.scratch_bytes =
+            scratch_of(b, c, b->pool.n_pages) * (b->info.n_devices ? b->info.n_devices : 1);
     pages = c->client_kv_bytes ? c->client_kv_bytes / b->pool.page_bytes : b->pool.n_pages;
     b->client_pages = pages < b->pool.n_pages ? (uint32_t)pages : b->pool.n_pages;
     return storage_open(b, c, why);

@@ -1,6 +1,7 @@
 #include "engine/backend.h"
 
 #include "engine/devices.h"
+#include "engine/file/model.h"
 #include "engine/kv/pool.h"
 #include "engine/plugin.h"
 
@@ -8,15 +9,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                 struct why *why)
+int backend_find(const char *name, const struct backend_ops **ret,
+                 struct backend_devices *ret_devices, struct why *why)
 {
     const struct backend_ops *ops;
-    unsigned device = 0;
-    int r = devices_library(name, &ops, &device, why);
+    struct backend_devices devices = { 0 };
+    int r = devices_library(name, &ops, &devices, why);
 
     if (r == 0 && ops->look)
-        r = ops->look(device, why);
+        r = ops->look(&devices, why);
     if (r < 0 && strcmp(name, "auto") == 0) {
         ops = &backend_cpu;
         r = 0;
@@ -24,7 +25,7 @@ int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret
     if (r < 0)
         return r;
     *ret = ops;
-    *ret_device = device;
+    *ret_devices = devices;
     return 0;
 }
 
@@ -118,6 +119,25 @@ int backend_clear(struct backend *b, void *mem, size_t n)
         return b->ops->clear(b, mem, n);
     memset(mem, 0, n);
     return 0;
+}
+
+int backend_alloc_weights(struct backend *b, const struct model *m, void **ret, struct why *why)
+{
+    return b && b->ops->alloc_weights ? b->ops->alloc_weights(b, m, ret, why)
+                                      : backend_alloc(b, m->packed.len, ret);
+}
+
+int backend_alloc_pages(struct backend *b, const struct pool *p, void **ret)
+{
+    return b && b->ops->alloc_pages ? b->ops->alloc_pages(b, p, ret)
+                                    : backend_alloc(b, p->mem_len, ret);
+}
+
+int backend_get_layers(struct backend *b, void *host, const void *from, uint32_t n_layers,
+                       size_t len)
+{
+    return b && b->ops->get_layers ? b->ops->get_layers(b, host, from, len)
+                                   : backend_get(b, host, from, n_layers * len);
 }
 
 int backend_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to)

@@ -15,6 +15,10 @@
  * touch. A backend that is NULL stands for memory of the process, for programs that compute by
  * themselves, as the trainer does: alloc, put, get, clear, free, run work on it.
  *
+ * Several devices of one kind are one backend. Each has some layers of the model, those layers'
+ * part of every page (engine/divide.h), and a copy of all other memory; what a step writes of a
+ * layer is in its device's copy alone, and get_layers finds it there.
+ *
  * A ticket counts asynchronous copies, upwards from 1: host memory may be reused when done says so.
  * What copies, clears and frees later waits for them; what computes (step, move, norms, fit) does
  * not, so that it goes on beside them: until it is done nothing is computed with memory that a put
@@ -31,6 +35,7 @@
 #define ENGINE_BACKEND_H
 
 #include "base/why.h"
+#include "engine/device_list.h"
 #include "engine/kv/page.h"
 #include "engine/sampler.h"
 
@@ -38,7 +43,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BACKEND_ABI 4u
+#define BACKEND_ABI 5u
 struct backend;
 struct backend_fit;
 struct forward_stop;
@@ -47,7 +52,7 @@ struct plan;
 struct pool;
 
 struct backend_options {
-    unsigned device;                /* of several */
+    struct backend_devices devices;
     const char *cpu;                /* kernels of the CPU: a name, or "auto" */
     uint32_t threads;               /* 0: one a CPU */
     bool pin;                       /* each thread to a CPU */
@@ -62,9 +67,11 @@ struct backend_info {
     uint32_t threads; /* of the host */
     int owner_cpu;    /* that the others leave to who opened it (base/seat.h); -1: none */
     bool exact_rows;  /* what comes of a row is the same to the bit, whatever else is in the step */
-    size_t scratch_bytes;         /* so far: no more than need says */
-    uint64_t memory, memory_free; /* of a device that has its own; 0: it is this machine's */
+    size_t scratch_bytes;         /* so far: no more than need says, of each device */
+    uint64_t memory, memory_free; /* of devices that have their own; 0: it is this machine's */
     const struct sampler_math *sampling;
+    uint32_t n_devices; /* 0: one */
+    struct backend_device devices[BACKEND_DEVICES_MAX];
 };
 
 /* Keys of one segment, as a compressor has them moved. It decides on the host which keys stay, as
@@ -91,10 +98,11 @@ struct backend_ops {
     uint32_t abi, size; /* BACKEND_ABI and sizeof(struct backend_ops): of a plug-in, checked */
     const char *name;
 
-    /* Whether such a device is here: 0, or -ENODEV and what is missing. NULL: it always is. */
-    int (*look)(unsigned device, struct why *why);
-    /* Bytes of scratch that a backend opened so will have at most, for all that it is asked later:
-     * of the model only the shapes are looked at. No device has to be there. */
+    /* Whether such devices are here: 0, and of all which these are, or -ENODEV and what is missing.
+     * NULL: there is one, always. */
+    int (*look)(struct backend_devices *devices, struct why *why);
+    /* Bytes of scratch that a backend opened so will have at most, each device, for all that it is
+     * asked later: of the model only the shapes are looked at. No device has to be there. */
     int (*need)(const struct backend_options *o, const struct model *m, uint64_t *ret,
                 struct why *why);
     int (*open)(const struct backend_options *o, struct backend **ret, struct why *why);
@@ -172,6 +180,14 @@ struct backend_ops {
      * until it is written again, and zero until then. -errno: it stays. NULL: no part of what alloc
      * gave can be given back without the rest. */
     int (*discard)(struct backend *b, void *mem, size_t n);
+
+    /* As alloc, for several devices; all three NULL: there is one at most. Weights: of a model
+     * whose shape is known (engine/file/packed.h); from then on it is known which layers a device
+     * has. Pages: of a pool that is but for mem and the tables. get_layers: from is (layers, len),
+     * where steps wrote it. */
+    int (*alloc_weights)(struct backend *b, const struct model *m, void **ret, struct why *why);
+    int (*alloc_pages)(struct backend *b, const struct pool *p, void **ret);
+    int (*get_layers)(struct backend *b, void *host, const void *from, size_t len);
 };
 
 /* Every backend begins with this. */
@@ -182,8 +198,8 @@ extern const struct backend_ops backend_cpu;
 
 /* By the names of engine/devices.h. The device is there, or -ENODEV; "auto" without one is the CPU,
  * and then why says what was missing though 0 is returned. */
-int backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                 struct why *why);
+int backend_find(const char *name, const struct backend_ops **ret,
+                 struct backend_devices *ret_devices, struct why *why);
 int backend_open(const struct backend_ops *ops, const struct backend_options *o,
                  struct backend **ret, struct why *why);
 void backend_close(struct backend *b);
@@ -199,6 +215,10 @@ void *backend_host(struct backend *b, void *mem);
 int backend_put(struct backend *b, void *to, const void *host, size_t n);
 int backend_get(struct backend *b, void *host, const void *from, size_t n);
 int backend_clear(struct backend *b, void *mem, size_t n);
+int backend_alloc_weights(struct backend *b, const struct model *m, void **ret, struct why *why);
+int backend_alloc_pages(struct backend *b, const struct pool *p, void **ret);
+int backend_get_layers(struct backend *b, void *host, const void *from, uint32_t n_layers,
+                       size_t len);
 int backend_copy_page(struct backend *b, const struct pool *p, uint32_t from, uint32_t to);
 void backend_run(struct backend *b, backend_slice_fn *fn, void *arg, uint32_t n);
 

@@ -7,33 +7,69 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "cuda:N". */
-static bool is_cuda(const char *name, unsigned *ret_device)
+static bool has(const struct backend_devices *d, unsigned long device)
 {
-    const char *n = name + strlen("cuda:");
-    char *end;
-    unsigned long device;
+    for (uint32_t i = 0; i < d->n; i++)
+        if (d->at[i] == device)
+            return true;
+    return false;
+}
 
-    if (strncmp(name, "cuda:", strlen("cuda:")) != 0 || !isdigit((unsigned char)*n))
+/* "0,2", each once, or "all". */
+static bool read_numbers(const char *text, struct backend_devices *ret)
+{
+    *ret = (struct backend_devices){ .n = BACKEND_DEVICES_ALL };
+    if (strcmp(text, "all") == 0)
+        return true;
+    for (ret->n = 0;; text++) {
+        char *end;
+        unsigned long device =
+            isdigit((unsigned char)*text) ? strtoul(text, &end, 10) : DEVICES_MAX;
+
+        if (device >= DEVICES_MAX || ret->n == BACKEND_DEVICES_MAX || has(ret, device))
+            return false;
+        ret->at[ret->n++] = (uint8_t)device;
+        text = end;
+        if (*text != ',')
+            return *text == '\0';
+    }
+}
+
+/* "cuda:N" and so on. */
+static bool is_cuda(const char *name, struct backend_devices *ret)
+{
+    return strncmp(name, "cuda:", strlen("cuda:")) == 0 &&
+           read_numbers(name + strlen("cuda:"), ret);
+}
+
+static bool is_shim(const char *name, struct backend_devices *ret)
+{
+    size_t n = strlen("cuda-shim");
+
+    if (strncmp(name, "cuda-shim", n) != 0)
         return false;
-    device = strtoul(n, &end, 10);
-    if (*end != '\0' || device >= DEVICES_MAX)
-        return false;
-    *ret_device = (unsigned)device;
-    return true;
+    *ret = (struct backend_devices){ 0 }; /* the first */
+    return name[n] == '\0' || (name[n] == ':' && read_numbers(name + n + 1, ret));
+}
+
+bool devices_is_shim(const char *name)
+{
+    struct backend_devices devices;
+
+    return is_shim(name, &devices);
 }
 
 int devices_check(const char *name, struct why *why)
 {
-    unsigned device;
+    struct backend_devices devices;
 
     if (strcmp(name, backend_cpu.name) == 0 || strcmp(name, "auto") == 0 ||
-        strcmp(name, "cuda-shim") == 0 || is_cuda(name, &device))
+        is_shim(name, &devices) || is_cuda(name, &devices))
         return 0;
     return why_set(why, -EINVAL,
                    "option device: found %.80s, allowed: cpu, cuda:0 (or another number below %u), "
-                   "auto, cuda-shim",
-                   name, DEVICES_MAX);
+                   "cuda:0,1 (up to %u of them, each once), cuda:all, auto, cuda-shim",
+                   name, DEVICES_MAX, BACKEND_DEVICES_MAX);
 }
 
 int devices_place(const char *name, struct devices_place *ret, struct why *why)
@@ -43,12 +79,12 @@ int devices_place(const char *name, struct devices_place *ret, struct why *why)
     *ret = (struct devices_place){ 0 };
     if (strcmp(name, backend_cpu.name) == 0)
         return 0;
-    if (strcmp(name, "cuda-shim") == 0) {
+    if (is_shim(name, &ret->devices)) {
         ret->library = "libgistd-cuda-shim.so";
         ret->help = "it is for tests of the kernels, and `make shim` builds it";
         return 0;
     }
-    if (!is_auto && !is_cuda(name, &ret->device))
+    if (!is_auto && !is_cuda(name, &ret->devices))
         return devices_check(name, why);
     ret->library = "libgistd-cuda.so";
     ret->help = "build it with `make CUDA=1`, which needs nvcc, or use --device cpu";
@@ -56,14 +92,14 @@ int devices_place(const char *name, struct devices_place *ret, struct why *why)
     return 0;
 }
 
-int devices_library(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                    struct why *why)
+int devices_library(const char *name, const struct backend_ops **ret,
+                    struct backend_devices *ret_devices, struct why *why)
 {
     struct devices_place place;
     int r = devices_place(name, &place, why);
 
     *ret = &backend_cpu;
-    *ret_device = place.device;
+    *ret_devices = place.devices;
     if (r == 0 && place.library)
         r = plugin_find(place.library, place.help, ret, why);
     return place.or_cpu ? 0 : r;

@@ -2,8 +2,10 @@
  *
  *     cpu          none
  *     cuda:N       libgistd-cuda.so (engine/plugin.h)
+ *     cuda:N,M     the same, on several GPUs
+ *     cuda:all     and on all that there are
  *     auto         as cuda:0 where its library is, else as cpu
- *     cuda-shim    libgistd-cuda-shim.so: CUDA's kernels on the CPU
+ *     cuda-shim    libgistd-cuda-shim.so: CUDA's kernels on the CPU; several as above
  *
  * Threads    any.
  * Errors     -EINVAL (no such name), or what engine/plugin.h says.
@@ -22,13 +24,15 @@ int devices_check(const char *name, struct why *why);
 struct devices_place {
     const char *library; /* NULL: none is needed */
     const char *help;    /* what brings it here */
-    unsigned device;
+    struct backend_devices devices;
     bool or_cpu; /* where it is missing */
 };
 int devices_place(const char *name, struct devices_place *ret, struct why *why);
 
-/* Who computes on it; whether the device itself is here is not asked. */
-int devices_library(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                    struct why *why);
+/* Who computes on them; whether the devices themselves are here is not asked. */
+int devices_library(const char *name, const struct backend_ops **ret,
+                    struct backend_devices *ret_devices, struct why *why);
+/* One of CUDA's kernels on the CPU. */
+bool devices_is_shim(const char *name);
 
 #endif

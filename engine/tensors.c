@@ -28,7 +28,7 @@ static int find_at(const struct devices_place *place, const struct tensors_ops *
     ops = found;
     r = tensors_check(ops, why);
     if (r == 0)
-        r = ops->look(place->device, why);
+        r = ops->look(place->devices.at[0], why);
     if (r == 0)
         *ret = ops;
     return r;
@@ -41,7 +41,12 @@ int tensors_find(const char *name, const struct tensors_ops **ret, unsigned *ret
     int r = devices_place(name, &place, why);
 
     *ret = NULL;
-    *ret_device = place.device;
+    *ret_device = place.devices.at[0];
+    if (r == 0 && place.devices.n > 1)
+        r = why_set(why, -EINVAL,
+                    "option device: found %.80s, expected one of them: training computes on one "
+                    "device",
+                    name);
     if (r == 0 && place.library)
         r = find_at(&place, ret, why);
     return place.or_cpu ? 0 : r;

@@ -299,7 +299,7 @@ static void versions_and_names(void **state)
     const struct backend_ops *ops;
     struct why why = { "" };
     struct backend *b;
-    unsigned device = 9;
+    struct backend_devices devices = { .n = 9 };
 
     (void)state;
     other.abi++;
@@ -309,11 +309,11 @@ static void versions_and_names(void **state)
     other.size -= sizeof(void *);
     assert_int_equal(backend_open(&other, &options, &b, &why), -ELIBBAD);
     why.text[0] = '\0';
-    assert_int_equal(backend_find("abacus", &ops, &device, &why), -EINVAL);
+    assert_int_equal(backend_find("abacus", &ops, &devices, &why), -EINVAL);
     assert_non_null(strstr(why.text, "abacus"));
-    assert_int_equal(backend_find("cpu", &ops, &device, &why), 0);
+    assert_int_equal(backend_find("cpu", &ops, &devices, &why), 0);
     assert_ptr_equal(ops, &backend_cpu);
-    assert_int_equal(device, 0);
+    assert_int_equal(devices.n, 0);
 }
 
 int main(void)

@@ -160,7 +160,7 @@ static void spills(int how)
     void *mem;
 
     must(rt_open(0, &rt, &why) | rt_alloc(rt, sizeof(host), &mem));
-    must(rt_clear(rt, RT_COMPUTE, mem, sizeof(host)) | stage_open(rt, RT_SPILL, &s));
+    must(rt_clear(rt, RT_COMPUTE, mem, sizeof(host)) | stage_open(rt, RT_SPILL, -1, &s));
     must(puts ? stage_put(s, mem, host, sizeof(host), &ticket)
               : stage_get(s, host, mem, sizeof(host), &ticket));
     if (how == SPILL_JOINED)

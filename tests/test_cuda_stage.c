@@ -36,7 +36,7 @@ static void open_world(struct world *w, bool pin)
 
     if (rt_open(0, &w->rt, &why) < 0)
         fail_msg("%s", why.text);
-    assert_int_equal(stage_open(w->rt, RT_SPILL, &w->stage), 0);
+    assert_int_equal(stage_open(w->rt, RT_SPILL, -1, &w->stage), 0);
     w->in = aligned_alloc(4096, PAGES * PAGE);
     w->out = aligned_alloc(4096, PAGES * PAGE);
     assert_true(w->in && w->out);

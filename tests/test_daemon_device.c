@@ -111,6 +111,38 @@ static void a_conversation(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* Of several devices together: what one writes, and a restart that finds the text in the store. */
+static void on_several(void **state)
+{
+    static const char *const names[] = { "cuda-shim:0", "cuda-shim:1,0", "cuda-shim:1,0" };
+    char folder[SCRATCH_PATH_MAX];
+    const char *args[] = { "--device",   "",   "--threads", "1",
+                           "--kv-bytes", "4M", "--cpu",     "scalar",
+                           "--segment",  "64", "--store",   scratch_path(folder, "several"),
+                           NULL };
+    struct answered found[3];
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct daemon_fixture d;
+        struct gist_usage usage;
+        gist_session *s;
+        gist_conn *c;
+
+        args[1] = names[i];
+        daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+        c = daemon_fixture_connect(&d);
+        assert_int_equal(gist_open(c, NULL, &s), 0);
+        assert_int_equal(gist_append_text(s, text, strlen(text), 0, &usage), 0);
+        answer(c, s, &found[i]);
+        assert_memory_equal(found[0].ids, found[i].ids, sizeof(*found[0].ids) * 8);
+        assert_true(i > 0 ? usage.restored_tokens >= 64 : usage.restored_tokens == 0);
+        gist_close(s);
+        gist_disconnect(c);
+        daemon_fixture_stop(&d);
+    }
+}
+
 /* Named, and what helps; not another one in its place. */
 static void a_device_that_is_not_there(void **state)
 {
@@ -136,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(scores_are_the_cpus),
         cmocka_unit_test(a_conversation),
+        cmocka_unit_test(on_several),
         cmocka_unit_test(a_device_that_is_not_there),
     };
 

@@ -148,6 +148,55 @@ static void roofline(void **state)
     assert_non_null(strstr(text, "/nonexistent.gguf"));
 }
 
+/* Two of 40 GB: each has half of the layers, and one of them the output besides. Less is lost than
+ * what both have: scratch and packing. */
+static void several_devices(void **state)
+{
+    char path[SCRATCH_PATH_MAX], flags[1024], text[8192];
+    double n[3], alone, parts[2][3];
+    unsigned from[2], to[2];
+
+    (void)state;
+    write_8b(scratch_path(path, "8b.gguf"));
+    (void)snprintf(flags, sizeof(flags), "--plan %s --device cuda-shim --plan-memory 80G", path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
+    assert_int_equal(numbers_of(text, "\ncontext", n), 2);
+    alone = n[0];
+    (void)snprintf(flags, sizeof(flags), "--plan %s --device cuda-shim:2,5 --plan-memory 40G",
+                   path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
+    assert_int_equal(numbers_of(text, "\nmemory", n), 2);
+    assert_true(n[0] == 80 * 0x1p30 && parts_of(text) == n[0]);
+    assert_int_equal(numbers_of(text, "\ncontext", n), 2);
+    assert_true(n[0] < alone && n[0] > 0.9 * alone);
+    for (unsigned i = 0; i < 2; i++) {
+        const char *line = strstr(text, i ? "\n        5 " : "\n        2 ");
+
+        assert_non_null(line);
+        assert_int_equal(sscanf(line + 10, "%u to %u %lf %lf %lf", &from[i], &to[i], &parts[i][0],
+                                &parts[i][1], &parts[i][2]),
+                         5);
+        assert_true(parts[i][0] == 40 * 0x1p30);
+    }
+    assert_int_equal(from[0], 0);
+    assert_in_range(to[0], 13, 17);
+    assert_int_equal(from[1], to[0] + 1);
+    assert_int_equal(to[1], 31);
+    assert_int_equal(numbers_of(text, "\ncontext", n), 2);
+    assert_about(parts[0][2] + parts[1][2], n[0]);
+    assert_int_equal(numbers_of(text, "\nweights", n), 2);
+    assert_true(parts[0][1] + parts[1][1] == n[0]);
+    /* Weights that no one device has room for. */
+    (void)snprintf(flags, sizeof(flags), "--plan %s --device cuda-shim:0,1 --plan-memory 4G", path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
+    (void)snprintf(flags, sizeof(flags), "--plan %s --device cuda-shim:0,1 --plan-memory 2G", path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 1);
+    assert_non_null(strstr(text, "The weights do not fit"));
+    (void)snprintf(flags, sizeof(flags), "--plan %s --device cuda-shim:all --plan-memory 4G", path);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 1);
+    assert_non_null(strstr(text, "expected the devices by number"));
+}
+
 /* --- the daemon's own counts ------------------------------------------------------------------ */
 
 static void plan_of(const char *path, const char *device, const char *memory, struct estimate *ret)
@@ -247,6 +296,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(roofline),
+        cmocka_unit_test(several_devices),
         cmocka_unit_test(counts_are_the_backends),
         cmocka_unit_test(auto_without_a_library),
         cmocka_unit_test(tokens_and_pages),

@@ -21,7 +21,9 @@
 
 static void names(void **state)
 {
-    static const char *const good[] = { "cpu", "auto", "cuda-shim", "cuda:0", "cuda:63" };
+    static const char *const good[] = { "cpu",           "auto",         "cuda-shim",  "cuda:0",
+                                        "cuda:63",       "cuda:0,1",     "cuda:3,1,2", "cuda:all",
+                                        "cuda-shim:0,1", "cuda-shim:all" };
     static const char *const bad[] = { "",
                                        "CPU",
                                        "cuda",
@@ -32,9 +34,18 @@ static void names(void **state)
                                        "cuda: 1",
                                        "cuda:1 ",
                                        "abacus",
+                                       "cuda:all,1",
+                                       "cuda:0,",
+                                       "cuda:,0",
+                                       "cuda:1,1",
+                                       "cuda:0,64",
+                                       "cuda:0 1",
+                                       "cuda-shim,1",
+                                       "cuda-shim:",
+                                       "cuda:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16",
                                        "cuda:99999999999999999999" };
     const struct backend_ops *ops;
-    unsigned device;
+    struct backend_devices devices;
 
     (void)state;
     for (unsigned i = 0; i < sizeof(good) / sizeof(*good); i++)
@@ -45,7 +56,7 @@ static void names(void **state)
         assert_int_equal(devices_check(bad[i], &why), -EINVAL);
         assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
         why.text[0] = '\0';
-        assert_int_equal(backend_find(bad[i], &ops, &device, &why), -EINVAL);
+        assert_int_equal(backend_find(bad[i], &ops, &devices, &why), -EINVAL);
         assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
     }
 }
@@ -55,11 +66,11 @@ static void says_what_is_missing(void **state)
 {
     const struct backend_ops *ops = NULL;
     struct why why = { "" };
-    unsigned device = 7;
+    struct backend_devices devices = { .n = 7 };
     char here[SCRATCH_PATH_MAX], build[4096], to[8192], back[4096];
 
     (void)state;
-    assert_int_equal(backend_find("cuda:0", &ops, &device, &why), -ENOENT);
+    assert_int_equal(backend_find("cuda:0", &ops, &devices, &why), -ENOENT);
     assert_non_null(strstr(why.text, "there is no libgistd-cuda.so in "));
     assert_non_null(strstr(why.text, "make CUDA=1"));
     /* Not in the current folder, which anybody may have put it into. */
@@ -69,12 +80,12 @@ static void says_what_is_missing(void **state)
     assert_int_equal(symlink(to, scratch_path(here, "libgistd-cuda-shim.so")), 0);
     assert_int_equal(chdir(scratch_path(here, "")), 0);
     why.text[0] = '\0';
-    assert_int_equal(backend_find("cuda-shim", &ops, &device, &why), -ENOENT);
+    assert_int_equal(backend_find("cuda-shim", &ops, &devices, &why), -ENOENT);
     assert_null(ops);
     why.text[0] = '\0';
-    assert_int_equal(backend_find("auto", &ops, &device, &why), 0);
+    assert_int_equal(backend_find("auto", &ops, &devices, &why), 0);
     assert_ptr_equal(ops, &backend_cpu);
-    assert_int_equal(device, 0);
+    assert_int_equal(devices.n, 0);
     assert_non_null(strstr(why.text, "libgistd-cuda.so"));
     assert_int_equal(chdir(back), 0);
 }
@@ -113,14 +124,21 @@ static void the_shim_loads(void **state)
 {
     static const struct backend_options o = { .cpu = "auto", .threads = 2, .max_rows = 8 };
     const struct backend_ops *ops = backend_shim();
+    struct backend_devices devices = { 0 };
     struct backend_info info;
     struct backend *b;
     struct why why = { "" };
 
     (void)state;
     assert_string_equal(ops->name, "cuda-shim");
-    assert_int_equal(ops->look(0, &why), 0);
-    assert_int_equal(ops->look(1, &why), -ENODEV);
+    assert_int_equal(ops->look(&devices, &why), 0);
+    assert_int_equal(devices.n, 1);
+    devices = (struct backend_devices){ .n = 2, .at = { 3, 4 } };
+    assert_int_equal(ops->look(&devices, &why), -ENODEV);
+    assert_non_null(strstr(why.text, "there is no device cuda:4"));
+    devices.n = BACKEND_DEVICES_ALL;
+    assert_int_equal(ops->look(&devices, &why), 0);
+    assert_int_equal(devices.n, 4);
     assert_int_equal(backend_open(ops, &o, &b, &why), 0);
     ops->info(b, &info);
     assert_non_null(strstr(info.name, "cuda-shim:0"));
@@ -133,6 +151,7 @@ static void the_shim_loads(void **state)
 static void cuda_loads_everywhere(void **state)
 {
     const struct backend_ops *ops;
+    struct backend_devices devices = { 0 };
     struct why why = { "" };
     char path[4096];
     int r;
@@ -145,7 +164,7 @@ static void cuda_loads_everywhere(void **state)
     }
     assert_int_equal(plugin_load(path, &ops, &why), 0);
     assert_string_equal(ops->name, "cuda");
-    r = ops->look(0, &why);
+    r = ops->look(&devices, &why);
     assert_true(r == 0 || r == -ENODEV);
     assert_int_equal(r == 0, why.text[0] == '\0');
     if (r < 0)

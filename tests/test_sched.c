@@ -651,14 +651,14 @@ static int device_eventfd(struct backend *b)
     return bell;
 }
 
-int __real_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                        struct why *why);
-int __wrap_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                        struct why *why);
-int __wrap_backend_find(const char *name, const struct backend_ops **ret, unsigned *ret_device,
-                        struct why *why)
+int __real_backend_find(const char *name, const struct backend_ops **ret,
+                        struct backend_devices *ret_devices, struct why *why);
+int __wrap_backend_find(const char *name, const struct backend_ops **ret,
+                        struct backend_devices *ret_devices, struct why *why);
+int __wrap_backend_find(const char *name, const struct backend_ops **ret,
+                        struct backend_devices *ret_devices, struct why *why)
 {
-    int r = __real_backend_find(name, ret, ret_device, why);
+    int r = __real_backend_find(name, ret, ret_devices, why);
 
     if (r < 0 || !atomic_load(&is_device))
         return r;

@@ -219,7 +219,7 @@ int scene_open(struct scene *s, unsigned device, bool tiny, uint32_t most_pages,
         (void)fprintf(stderr, "bench/gpu: %s\n", why.text);
         return r;
     }
-    upload_init(&s->upload, s->rt, &s->m);
+    upload_init(&s->upload, s->rt, &s->m, NULL);
     r = open_parts(s, most_pages, most_rows);
     f = scene_fit(s);
     if (r == 0)

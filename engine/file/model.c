@@ -83,15 +83,17 @@ static int take_kept(struct model *m, struct weights *w, const struct image_of *
 /* Memory for the weights: such as others can have after us, if that is wanted and to be had. */
 static int alloc_weights(struct model *m, struct kept *k, struct why *why)
 {
+    struct why short_of = { "" };
     void *block;
     int e;
 
     if (k && k->wanted && kept_alloc(k, m->backend, &m->packed, &block) == 0)
         return set_block(m, block, image_head_len(&m->packed), m->packed.len, MODEL_FROM_FILE);
-    e = backend_alloc(m->backend, m->packed.len, &block);
+    e = backend_alloc_weights(m->backend, m, &block, &short_of);
     if (e != 0)
-        return why_set(why, e, "%s: no memory for %zu bytes of weights", gguf_label(m->file),
-                       m->packed.len);
+        return short_of.text[0] ? why_set(why, e, "%s: %s", gguf_label(m->file), short_of.text)
+                                : why_set(why, e, "%s: no memory for %zu bytes of weights",
+                                          gguf_label(m->file), m->packed.len);
     return set_block(m, block, 0, m->packed.len, MODEL_FROM_FILE);
 }
 

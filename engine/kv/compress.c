@@ -201,7 +201,9 @@ int compress_observed(const struct compress_work *w, float **ret)
 {
     size_t n = (size_t)w->c->n_lists * w->seq->seg_len;
     float *weights = compress_list(w, true, w->seq->seg_len);
-    int r = backend_get(w->c->backend, weights, w->side->floats, n * sizeof(*weights));
+    uint32_t n_layers = w->seq->pool->n_layer;
+    int r = backend_get_layers(w->c->backend, weights, w->side->floats, n_layers,
+                               n / n_layers * sizeof(*weights));
 
     if (r < 0)
         scratch_give(&w->c->desk, weights);

@@ -71,7 +71,7 @@ void pool_leave(struct pool *p)
 int pool_again(struct pool *p, struct why *why)
 {
     void *mem;
-    int r = backend_alloc(p->backend, p->mem_len, &mem);
+    int r = backend_alloc_pages(p->backend, p, &mem);
 
     memset(p->away, 0, p->n_pages * sizeof(*p->away));
     p->n_away = 0;

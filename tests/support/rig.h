@@ -31,6 +31,7 @@ struct rig_opts {
     const char *images;             /* with weight_bytes: the folder for images of them */
     const struct io_options *io;
     const struct backend_ops *backend; /* NULL: rig_backend() */
+    struct backend_devices devices;
 };
 
 /* $GISTD_CPU, as the daemons that tests start have it too, or "auto". */
