@@ -1,4 +1,4 @@
-/* client/gist_conn.c - connecting, errors, what a connection is about. */
+/* client/gist_conn.c - a connection: its errors, its descriptors, what it is about, its end. */
 #include "client/gist_internal.h"
 
 #include "ipc/handshake.h"
@@ -12,25 +12,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define REPLY_SCRATCH (1024u * 1024) /* Stats of a daemon with a thousand sessions */
-
-/* A failed gist_connect has no connection that could keep its sentence. */
-static _Thread_local struct {
-    enum gist_code code;
-    char text[GIST_ERROR_CAP];
-} connect_error;
-
 /* --- errors ----------------------------------------------------------------------------------- */
-
-const char *gist_error(const gist_conn *c)
-{
-    return c ? c->error : connect_error.text;
-}
-
-enum gist_code gist_error_code(const gist_conn *c)
-{
-    return c ? c->code : connect_error.code;
-}
 
 int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, ...)
 {
@@ -62,167 +44,18 @@ int gist_set_errno(gist_conn *c, int err)
     }
 }
 
-static int fail_connect(int err, enum gist_code code, const char *text)
+int gist_usable(gist_conn *c)
 {
-    connect_error.code = code;
-    (void)snprintf(connect_error.text, sizeof(connect_error.text), "%s", text);
-    return err;
-}
-
-/* --- connecting ------------------------------------------------------------------------------- */
-
-static int keep_welcome(struct gist_request *r, const struct wire_rep *rep, const uint8_t *bulk)
-{
-    gist_conn *c = r->conn;
-    const char *from[] = { rep->u.welcome.version, rep->u.welcome.model,
-                           rep->u.welcome.model_digest };
-    size_t len = 0;
-    char *p;
-
-    (void)bulk;
-    if (rep->kind != WIRE_WELCOME || c->info_mem)
-        return -EPROTO;
-    for (int i = 0; i < 3; i++)
-        len += strlen(from[i]) + 1;
-    p = c->info_mem = malloc(len);
-    if (!p) {
-        r->err = gist_set_errno(c, -ENOMEM);
-        return 0;
-    }
-    c->info = (struct gist_info){ .n_vocab = rep->u.welcome.n_vocab,
-                                  .context_max = rep->u.welcome.context_max,
-                                  .segment_default = rep->u.welcome.segment_default,
-                                  .chat = rep->u.welcome.chat,
-                                  .outputs = rep->u.welcome.outputs,
-                                  .several = rep->u.welcome.several };
-    c->deadlines = rep->u.welcome.deadlines;
-    c->realms = rep->u.welcome.realms;
-    c->keep_seconds = rep->u.welcome.keep_seconds;
-    /* What a later daemon may have is nothing that this library's programs could read. */
-    if (rep->u.welcome.tools <= GIST_TOOLS_BARE)
-        c->tools = (enum gist_tools)rep->u.welcome.tools;
-    c->info.version = p;
-    p = stpcpy(p, from[0]) + 1;
-    c->info.model = p;
-    p = stpcpy(p, from[1]) + 1;
-    c->info.model_digest = p;
-    stpcpy(p, from[2]);
+    if (c->dead)
+        return c->dead;
+    if (c->connecting)
+        return gist_set_error(
+            c, GIST_E_BUSY, -EAGAIN,
+            "the connection is not made yet: gist_connect_start tells when it is");
     return 0;
 }
 
-static int say_hello(gist_conn *c, const char *name)
-{
-    struct gist_request r = gist_request_make(c, WIRE_HELLO);
-    int err;
-
-    r.msg.u.hello.client = name;
-    r.msg.u.hello.hears_loading = true;
-    r.on_reply = keep_welcome;
-    err = gist_run(&r, GIST_CONNECT_MS);
-    if (err == 0 && !c->info_mem)
-        err = gist_fail(c, -EPROTO, "gistd did not answer the greeting");
-    return err;
-}
-
-static int new_conn(gist_conn **ret)
-{
-    gist_conn *c = calloc(1, sizeof(*c));
-    int r = 0;
-
-    if (!c)
-        return -ENOMEM;
-    c->sock = c->epoll = c->kick = c->cancel_fd = -1;
-    c->spin_ns = GIST_SPIN_NS;
-    c->next_id = 1;
-    c->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (c->cancel_fd < 0)
-        r = -errno;
-    if (r == 0)
-        r = wire_scratch_open(&c->in, REPLY_SCRATCH);
-    if (r == 0)
-        r = wire_scratch_open(&c->out, WIRE_SCRATCH_BYTES);
-    if (r < 0) {
-        gist_disconnect(c);
-        return r;
-    }
-    *ret = c;
-    return 0;
-}
-
-/* sizes NULL: the first ones. */
-static int connect_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
-                         gist_conn **ret_conn)
-{
-    char where[128], text[256];
-    struct gist_connect_opts own;
-    struct handshake_wait wait;
-    struct gist_sizes told;
-    gist_conn *c;
-    int r;
-
-    if (sizes)
-        gist_copy_out(&told, sizeof(told), sizes, sizes->size);
-    else
-        told = gist_first_sizes();
-    if (!opts || gist_copy_sized(&own, sizeof(own), opts) < 0 || own.flags & ~GIST_ANY_SERVER)
-        return fail_connect(-EINVAL, GIST_E_BAD_REQUEST,
-                            "the size field of struct gist_connect_opts is not set, or a field is "
-                            "of a later version");
-    opts = &own;
-    wait = (struct handshake_wait){ .timeout_ms =
-                                        opts->timeout_ms ? opts->timeout_ms : GIST_CONNECT_MS,
-                                    .on_loading = opts->on_loading,
-                                    .arg = opts->arg,
-                                    .any_server = opts->flags & GIST_ANY_SERVER };
-    r = handshake_path(opts->path, true, where, sizeof(where));
-    if (r < 0)
-        return fail_connect(r, GIST_E_TRANSPORT, "the path of gistd's socket is too long");
-    r = new_conn(&c);
-    if (r < 0)
-        return fail_connect(r, r == -ENOMEM ? GIST_E_NO_MEMORY : GIST_E_TRANSPORT,
-                            r == -ENOMEM ? "this program is out of memory"
-                                         : "this program has no free file descriptor left");
-    c->sizes = told;
-    c->first = !sizes;
-    r = handshake_connect(where, NULL, &wait, &c->sock, &c->chan, text);
-    if (r < 0) {
-        gist_disconnect(c);
-        return fail_connect(r, r == -ECANCELED ? GIST_E_CANCELLED : GIST_E_TRANSPORT, text);
-    }
-    r = say_hello(c, opts->name ? opts->name : "");
-    if (r < 0) {
-        (void)fail_connect(r, c->code, c->error);
-        gist_disconnect(c);
-        return r;
-    }
-    *ret_conn = c;
-    return 0;
-}
-
-int gist_connect_with_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
-                            gist_conn **ret_conn)
-{
-    return connect_sized(sizes, opts, ret_conn);
-}
-
-int gist_connect_sized(const struct gist_sizes *sizes, const char *path, const char *name,
-                       gist_conn **ret_conn)
-{
-    const struct gist_connect_opts o = { .size = sizeof(o), .path = path, .name = name };
-
-    return connect_sized(sizes, &o, ret_conn);
-}
-
-/* In brackets, since these names are macros: what programs from before call. */
-int(gist_connect_with)(const struct gist_connect_opts *opts, gist_conn **ret_conn)
-{
-    return connect_sized(NULL, opts, ret_conn);
-}
-
-int(gist_connect)(const char *path, const char *name, gist_conn **ret_conn)
-{
-    return gist_connect_sized(NULL, path, name, ret_conn);
-}
+/* --- the end ---------------------------------------------------------------------------------- */
 
 static void close_fd(int *fd)
 {
@@ -235,8 +68,10 @@ void gist_disconnect(gist_conn *c)
 {
     if (!c)
         return;
-    if (c->sock >= 0)
+    if (c->sock >= 0 || c->shaking)
         gist_fail(c, -EPIPE, "the connection was closed by this program");
+    gist_end_connecting(c, -EPIPE);
+    handshake_end(c->shaking);
     while (c->sessions) {
         gist_session *s = c->sessions;
 
@@ -251,6 +86,7 @@ void gist_disconnect(gist_conn *c)
     wire_scratch_close(&c->in);
     wire_scratch_close(&c->out);
     free(c->queue);
+    free(c->name);
     free(c->info_mem);
     free(c->stats_mem);
     free(c);
@@ -281,8 +117,10 @@ void gist_set_spin(gist_conn *c, uint64_t ns)
 
 int gist_set_deadline(gist_conn *c, uint32_t ms)
 {
-    if (c->dead)
-        return c->dead;
+    int r = gist_usable(c);
+
+    if (r < 0)
+        return r;
     if (ms > 0 && !c->deadlines)
         return gist_set_error(c, GIST_E_UNSUPPORTED, -ENOTSUP,
                               "gistd %s knows no deadlines: it is older than this program",
@@ -295,7 +133,19 @@ static int watch(int epoll, int fd)
 {
     struct epoll_event ev = { .events = EPOLLIN };
 
-    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &ev) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int gist_watch(gist_conn *c)
+{
+    int r;
+
+    if (c->epoll < 0)
+        return 0;
+    if (c->shaking)
+        return watch(c->epoll, handshake_fd(c->shaking));
+    r = watch(c->epoll, chan_doorbell(c->chan));
+    return r < 0 ? r : watch(c->epoll, c->sock);
 }
 
 /* One descriptor for three: the doorbell, the connection's end, and what was there already when we
@@ -309,10 +159,8 @@ int gist_fd(gist_conn *c)
     c->epoll = epoll_create1(EPOLL_CLOEXEC);
     c->kick = eventfd(c->dead ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
     r = c->epoll < 0 || c->kick < 0 ? -errno : watch(c->epoll, c->kick);
-    if (r == 0)
-        r = watch(c->epoll, chan_doorbell(c->chan));
-    if (r == 0)
-        r = watch(c->epoll, c->sock);
+    if (r == 0 && !c->dead)
+        r = gist_watch(c);
     if (r < 0) {
         close_fd(&c->epoll);
         close_fd(&c->kick);

@@ -459,12 +459,18 @@ static void wait_for_more(struct gist_request *r, int timeout_ms)
         gist_fail(c, err, "waiting for gistd: %s", strerror(-err));
 }
 
+/* Only the greeting may be said before there is a connection. */
+static int refusal(const struct gist_request *r)
+{
+    return r->msg.kind == WIRE_HELLO ? r->conn->dead : gist_usable(r->conn);
+}
+
 int gist_run(struct gist_request *r, int timeout_ms)
 {
     gist_conn *c = r->conn;
 
-    if (c->dead)
-        return c->dead;
+    if (refusal(r) < 0)
+        return refusal(r);
     if (c->dispatching)
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
                               "cannot wait inside a callback of the same connection");
@@ -529,8 +535,8 @@ int gist_submit(const struct gist_request *r, uint64_t *ret_request)
     struct gist_request *x;
     int err = 0;
 
-    if (c->dead)
-        return c->dead;
+    if (refusal(r) < 0)
+        return refusal(r);
     x = malloc(sizeof(*x));
     if (!x)
         return gist_set_errno(c, -ENOMEM);
@@ -590,6 +596,8 @@ int gist_dispatch(gist_conn *c)
                               "cannot dispatch inside a callback of the same connection");
     if (c->dead)
         return c->dead;
+    if (!c->chan)
+        return gist_go_on_connecting(c);
     if (c->epoll >= 0) {
         chan_disarm(c->chan);
         if (c->kicked)
@@ -608,7 +616,7 @@ void gist_rearm(gist_conn *c)
 {
     const uint64_t one = 1;
 
-    if (c->epoll < 0 || c->dead)
+    if (c->epoll < 0 || c->dead || !c->chan)
         return;
     /* What is there already rings no doorbell. */
     if (chan_arm(c->chan, c->want_room)) {

@@ -119,8 +119,10 @@ static int make_score_tokens(gist_conn *c, const uint32_t *ids, size_t n,
 {
     struct score_opts o;
     size_t len = n * sizeof(*ids), step;
-    int err = read_opts(c, opts, &o);
+    int err = gist_usable(c);
 
+    if (err == 0)
+        err = read_opts(c, opts, &o);
     if (err < 0)
         return err;
     step = ids_at_once(c, &o) * sizeof(*ids);

@@ -79,8 +79,11 @@ static int make_open(gist_conn *c, const struct gist_policy *policy, struct gist
 {
     struct gist_request r = gist_request_make(c, WIRE_OPEN_SESSION);
     struct gist_policy p;
-    int err = gist_copy_sized(&p, sizeof(p), policy);
+    int err = gist_usable(c);
 
+    if (err < 0)
+        return err;
+    err = gist_copy_sized(&p, sizeof(p), policy);
     if (err == 0 && p.flags & ~(GIST_AUTO | GIST_PUBLIC | GIST_PRIVATE | GIST_SET_SEGMENT))
         err = -EINVAL;
     if (err == 0)

@@ -23,10 +23,12 @@
 
 #include "ipc/chan.h"
 
+#include <string.h>
 #include <sys/types.h>
 
 #define HANDSHAKE_VERSION 1u
 #define HANDSHAKE_MAGIC   "gistd\r\n\x1a"
+#define HANDSHAKE_FDS     3
 
 enum handshake_status {
     HANDSHAKE_OK,
@@ -54,6 +56,11 @@ struct handshake_answer {
     char text[224];                       /* a sentence when status is not 0 */
 };
 
+static inline bool handshake_magic_valid(const char magic[8])
+{
+    return memcmp(magic, HANDSHAKE_MAGIC, 8) == 0;
+}
+
 struct handshake_wait {
     int timeout_ms; /* for all of it, or with on_loading until its next call; -1: none */
     /* May be NULL. Not 0: the client does not wait any longer, -ECANCELED. */
@@ -68,6 +75,17 @@ struct handshake_wait {
 int handshake_connect(const char *path, const struct chan_geometry *want,
                       const struct handshake_wait *wait, int *ret_sock, struct chan **ret_chan,
                       char text[256]);
+
+/* The same for who has a loop of his own and must not wait; nobody keeps the time then. Starts one
+ * and says hello; the rest is done by handshake_go_on when handshake_fd is readable. -EAGAIN: the
+ * daemon has too many connections waiting to be taken. */
+struct handshake;
+int handshake_start(const char *path, const struct chan_geometry *want,
+                    const struct handshake_wait *wait, struct handshake **ret, char text[256]);
+int handshake_fd(const struct handshake *h); /* another one after each -EAGAIN, perhaps */
+/* -EAGAIN: not yet. 0: socket and channel are the caller's. Else it has failed. */
+int handshake_go_on(struct handshake *h, int *ret_sock, struct chan **ret_chan, char text[256]);
+void handshake_end(struct handshake *h); /* NULL: nothing */
 
 /* What a client asks for, its sizes bounded. */
 struct handshake_wish {

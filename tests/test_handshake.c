@@ -59,6 +59,30 @@ static int listen_at(int type)
     return fd;
 }
 
+/* --- both ways to connect -------------------------------------------------------------------- */
+
+static bool by_steps; /* handshake_start, and then whenever there is something to read */
+
+static int connect_by(const char *where, const struct chan_geometry *want,
+                      const struct handshake_wait *wait, int *ret_sock, struct chan **ret_chan,
+                      char text[256])
+{
+    struct handshake *h;
+    int r;
+
+    if (!by_steps)
+        return handshake_connect(where, want, wait, ret_sock, ret_chan, text);
+    r = handshake_start(where, want, wait, &h, text);
+    if (r < 0)
+        return r;
+    do {
+        assert_int_equal(poll(&(struct pollfd){ handshake_fd(h), POLLIN, 0 }, 1, 60000), 1);
+        r = handshake_go_on(h, ret_sock, ret_chan, text);
+    } while (r == -EAGAIN);
+    handshake_end(h);
+    return r;
+}
+
 /* --- a daemon of one connection, in a thread -------------------------------------------------- */
 
 struct daemon {
@@ -142,9 +166,9 @@ static void test_shake_hands(void **state)
 
     (void)state;
     start(&d, serve_well, NULL);
-    assert_int_equal(handshake_connect(path, &want, &(struct handshake_wait){ .timeout_ms = 5000 },
-                                       &sock, &c, text),
-                     0);
+    assert_int_equal(
+        connect_by(path, &want, &(struct handshake_wait){ .timeout_ms = 5000 }, &sock, &c, text),
+        0);
     assert_string_equal(text, "");
     assert_int_equal(d.got.g.slots, 128);
     assert_int_equal(d.got.g.arena_c2s, CHAN_ARENA_MIN + 64);
@@ -169,9 +193,9 @@ static void test_huge_wishes_are_bounded(void **state)
 
     (void)state;
     start(&d, serve_well, NULL);
-    assert_int_equal(handshake_connect(path, &want, &(struct handshake_wait){ .timeout_ms = 5000 },
-                                       &sock, &c, text),
-                     0);
+    assert_int_equal(
+        connect_by(path, &want, &(struct handshake_wait){ .timeout_ms = 5000 }, &sock, &c, text),
+        0);
     assert_int_equal(d.got.g.slots, RING_SLOTS_MAX);
     assert_int_equal(d.got.g.arena_c2s, CHAN_ARENA_MAX);
     assert_int_equal(d.got.g.arena_s2c, CHAN_ARENA_MIN);
@@ -188,8 +212,7 @@ static void expect_failure(const char *where, int err, const char *sentence)
     char text[256];
     int sock = -1, r;
 
-    r = handshake_connect(where, NULL, &(struct handshake_wait){ .timeout_ms = 300 }, &sock, &c,
-                          text);
+    r = connect_by(where, NULL, &(struct handshake_wait){ .timeout_ms = 300 }, &sock, &c, text);
     if (r != err || !strstr(text, sentence))
         print_error("%d: %s\n", r, text);
     assert_int_equal(r, err);
@@ -261,9 +284,11 @@ static void test_no_answer(void **state)
     struct daemon d;
 
     (void)state;
-    start(&d, serve_silence, NULL);
-    expect_failure(path, -ETIMEDOUT, "did not answer within 300 ms");
-    stop(&d);
+    if (!by_steps) {
+        start(&d, serve_silence, NULL);
+        expect_failure(path, -ETIMEDOUT, "did not answer within 300 ms");
+        stop(&d);
+    }
     start(&d, serve_nothing, NULL);
     expect_failure(path, -EPIPE, "closed the connection");
     stop(&d);
@@ -283,7 +308,10 @@ static void test_nobody_accepts(void **state)
         if (connect(busy[n], (struct sockaddr *)&addr, sizeof(addr)) < 0)
             break;
     }
-    expect_failure(path, -ETIMEDOUT, "did not take the connection within 300 ms");
+    if (by_steps)
+        expect_failure(path, -EAGAIN, "has too many connections to take");
+    else
+        expect_failure(path, -ETIMEDOUT, "did not take the connection within 300 ms");
     for (int i = 0; i <= n && i < 16; i++)
         close(busy[i]);
     close(fd);
@@ -359,7 +387,7 @@ static void test_loading_is_told(void **state)
 
     (void)state;
     start(&d, serve_loading_well, percents);
-    assert_int_equal(handshake_connect(path, NULL, &wait, &sock, &c, text), 0);
+    assert_int_equal(connect_by(path, NULL, &wait, &sock, &c, text), 0);
     assert_string_equal(text, "");
     assert_true(d.got.progress);
     assert_int_equal(heard.n, 3);
@@ -382,11 +410,13 @@ static void test_loading_takes_too_long(void **state)
     int sock;
 
     (void)state;
+    if (!by_steps) {
+        start(&d, serve_loading_for_ever, percents);
+        expect_failure(path, -ETIMEDOUT, "is still loading its model: 43 % after 300 ms");
+        stop(&d);
+    }
     start(&d, serve_loading_for_ever, percents);
-    expect_failure(path, -ETIMEDOUT, "is still loading its model: 43 % after 300 ms");
-    stop(&d);
-    start(&d, serve_loading_for_ever, percents);
-    assert_int_equal(handshake_connect(path, NULL, &wait, &sock, &c, text), -ECANCELED);
+    assert_int_equal(connect_by(path, NULL, &wait, &sock, &c, text), -ECANCELED);
     assert_non_null(strstr(text, "still loading"));
     assert_int_equal(heard.n, 2);
     stop(&d);
@@ -437,9 +467,8 @@ static void test_old_daemon(void **state)
 
     (void)state;
     start(&d, serve_as_of_old, NULL);
-    assert_int_equal(handshake_connect(path, NULL, &(struct handshake_wait){ .timeout_ms = 5000 },
-                                       &sock, &c, text),
-                     0);
+    assert_int_equal(
+        connect_by(path, NULL, &(struct handshake_wait){ .timeout_ms = 5000 }, &sock, &c, text), 0);
     assert_string_equal(text, "");
     chan_close(c);
     close(sock);
@@ -661,26 +690,59 @@ static void test_where_the_socket_is(void **state)
     assert_int_equal(handshake_path("012345678", true, got, 10), 0);
 }
 
+/* Nothing was said yet, or half of it: whoever leaves takes all with him, and nobody waits. */
+static void test_left_early(void **state)
+{
+    static const unsigned percents[] = { 10, 0 };
+    const struct handshake_wait wait = { .timeout_ms = -1 };
+    struct handshake *h;
+    struct daemon d;
+    struct chan *c;
+    char text[256];
+    int sock;
+
+    (void)state;
+    start(&d, serve_loading_for_ever, percents);
+    assert_int_equal(handshake_start(path, NULL, &wait, &h, text), 0);
+    handshake_end(h);
+    stop(&d);
+    start(&d, serve_loading_for_ever, percents);
+    assert_int_equal(handshake_start(path, NULL, &wait, &h, text), 0);
+    assert_int_equal(poll(&(struct pollfd){ handshake_fd(h), POLLIN, 0 }, 1, 60000), 1);
+    assert_int_equal(handshake_go_on(h, &sock, &c, text), -EAGAIN);
+    assert_int_equal(handshake_go_on(h, &sock, &c, text), -EAGAIN);
+    handshake_end(h);
+    stop(&d);
+}
+
+#define CLIENT_TESTS                                                                               \
+    cmocka_unit_test(test_shake_hands), cmocka_unit_test(test_huge_wishes_are_bounded),            \
+        cmocka_unit_test(test_no_socket), cmocka_unit_test(test_no_permission),                    \
+        cmocka_unit_test(test_path_too_long), cmocka_unit_test(test_no_answer),                    \
+        cmocka_unit_test(test_nobody_accepts), cmocka_unit_test(test_refused),                     \
+        cmocka_unit_test(test_loading_is_told), cmocka_unit_test(test_loading_takes_too_long),     \
+        cmocka_unit_test(test_old_daemon), cmocka_unit_test(test_wrong_answers)
+
+static int set_by_steps(void **state)
+{
+    (void)state;
+    by_steps = true;
+    return 0;
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shake_hands),
-        cmocka_unit_test(test_huge_wishes_are_bounded),
-        cmocka_unit_test(test_no_socket),
-        cmocka_unit_test(test_no_permission),
-        cmocka_unit_test(test_path_too_long),
-        cmocka_unit_test(test_no_answer),
-        cmocka_unit_test(test_nobody_accepts),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_loading_is_told),
-        cmocka_unit_test(test_loading_takes_too_long),
-        cmocka_unit_test(test_old_daemon),
-        cmocka_unit_test(test_wrong_answers),
+    const struct CMUnitTest waiting[] = {
+        CLIENT_TESTS,
         cmocka_unit_test(test_wrong_hellos),
         cmocka_unit_test(test_a_hello_with_presents),
         cmocka_unit_test(test_peer),
         cmocka_unit_test(test_where_the_socket_is),
     };
+    const struct CMUnitTest by_steps_too[] = { CLIENT_TESTS, cmocka_unit_test(test_left_early) };
+    int failed = make_dir(NULL);
 
-    return cmocka_run_group_tests(tests, make_dir, remove_dir);
+    failed += cmocka_run_group_tests_name("waiting", waiting, NULL, NULL);
+    failed += cmocka_run_group_tests_name("by steps", by_steps_too, set_by_steps, NULL);
+    return failed + remove_dir(NULL);
 }

@@ -50,9 +50,23 @@ struct gist_connect_opts {
 };
 GIST_API int gist_connect_with(const struct gist_connect_opts *opts, gist_conn **ret_conn);
 
-/* The same for a daemon that gave its model's memory back (gistd --idle): called while a request of
- * this connection waits for it, from inside the call that waits or gist_dispatch, lastly with 100.
- * Not 0: the request is cancelled. NULL: nobody asks. */
+struct gist_result;
+/* The end of a request that did not wait: err 0 or a negative errno, once. result: of appends and
+ * documents the usage, of answers all of it; NULL with an error, but of answers that were cut. */
+typedef void gist_done_fn(void *arg, int err, const struct gist_result *result);
+
+/* gist_connect_with without waiting. The connection is there at once for gist_fd, gist_dispatch and
+ * gist_disconnect, which is also how to give it up. on_done is called once, from gist_dispatch or
+ * gist_disconnect: with 0 when everything else may be asked of it (-EAGAIN before), or with the
+ * error that gist_error(*ret_conn) tells. on_loading is called from gist_dispatch; timeout_ms means
+ * nothing, the caller's loop keeps the time. Negative: there is no connection, as gist_error(NULL)
+ * says; -EAGAIN: the daemon has too many to take, try again. */
+GIST_API int gist_connect_start(const struct gist_connect_opts *opts, gist_done_fn *on_done,
+                                void *arg, gist_conn **ret_conn);
+
+/* on_loading of a daemon that gave its model's memory back (gistd --idle): called while a request
+ * of this connection waits for it, from inside the call that waits or gist_dispatch, lastly with
+ * 100. Not 0: the request is cancelled. NULL: nobody asks. */
 GIST_API void gist_on_loading(gist_conn *c, gist_loading_fn *on_loading, void *arg);
 
 GIST_API void gist_disconnect(gist_conn *c); /* ends its sessions, but for those of gist_keep */
@@ -93,11 +107,6 @@ GIST_API void gist_set_spin(gist_conn *c, uint64_t ns);
 GIST_API int gist_set_deadline(gist_conn *c, uint32_t ms);
 
 GIST_API int gist_ping(gist_conn *c);
-
-struct gist_result;
-/* The end of a request that did not wait: err 0 or a negative errno, once. result: of appends and
- * documents the usage, of answers all of it; NULL with an error, but of answers that were cut. */
-typedef void gist_done_fn(void *arg, int err, const struct gist_result *result);
 
 /* *ret_request, here and everywhere, is for gist_cancel, and may be NULL. */
 GIST_API int gist_ping_start(gist_conn *c, gist_done_fn *on_done, void *arg, uint64_t *ret_request);

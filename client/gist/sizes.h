@@ -34,14 +34,19 @@ static const struct gist_sizes gist_sizes_here __attribute__((unused)) = {
     sizeof(struct gist_cache_row),    sizeof(struct gist_cache_sum),
 };
 
-/* gist_connect and gist_connect_with as programs call them. The functions of those names are what
- * programs from before have, and know no field that came later: who takes their address or looks
- * them up by name (dlsym), and languages that read this header without its macros, call these. */
+/* gist_connect, gist_connect_with and gist_connect_start as programs call them. The functions of
+ * those names are what programs from before have, and know no field that came later: who takes
+ * their address or looks them up by name (dlsym), and languages that read this header without its
+ * macros, call these. */
 GIST_API int gist_connect_sized(const struct gist_sizes *sizes, const char *path, const char *name,
                                 gist_conn **ret_conn);
 GIST_API int gist_connect_with_sized(const struct gist_sizes *sizes,
                                      const struct gist_connect_opts *opts, gist_conn **ret_conn);
-#define gist_connect(...)      gist_connect_sized(&gist_sizes_here, __VA_ARGS__)
-#define gist_connect_with(...) gist_connect_with_sized(&gist_sizes_here, __VA_ARGS__)
+GIST_API int gist_connect_start_sized(const struct gist_sizes *sizes,
+                                      const struct gist_connect_opts *opts, gist_done_fn *on_done,
+                                      void *arg, gist_conn **ret_conn);
+#define gist_connect(...)       gist_connect_sized(&gist_sizes_here, __VA_ARGS__)
+#define gist_connect_with(...)  gist_connect_with_sized(&gist_sizes_here, __VA_ARGS__)
+#define gist_connect_start(...) gist_connect_start_sized(&gist_sizes_here, __VA_ARGS__)
 
 #endif
