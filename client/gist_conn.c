@@ -48,7 +48,7 @@ int gist_usable(gist_conn *c)
 {
     if (c->dead)
         return c->dead;
-    if (c->connecting)
+    if (c->connecting.busy)
         return gist_set_error(
             c, GIST_E_BUSY, -EAGAIN,
             "the connection is not made yet: gist_connect_start tells when it is");
@@ -68,10 +68,10 @@ void gist_disconnect(gist_conn *c)
 {
     if (!c)
         return;
-    if (c->sock >= 0 || c->shaking)
+    if (c->sock >= 0 || c->connecting.shaking)
         gist_fail(c, -EPIPE, "the connection was closed by this program");
     gist_end_connecting(c, -EPIPE);
-    handshake_end(c->shaking);
+    handshake_end(c->connecting.shaking);
     while (c->sessions) {
         gist_session *s = c->sessions;
 
@@ -86,7 +86,7 @@ void gist_disconnect(gist_conn *c)
     wire_scratch_close(&c->in);
     wire_scratch_close(&c->out);
     free(c->queue);
-    free(c->name);
+    free(c->connecting.name);
     free(c->info_mem);
     free(c->stats_mem);
     free(c);
@@ -142,8 +142,8 @@ int gist_watch(gist_conn *c)
 
     if (c->epoll < 0)
         return 0;
-    if (c->shaking)
-        return watch(c->epoll, handshake_fd(c->shaking));
+    if (c->connecting.shaking)
+        return watch(c->epoll, handshake_fd(c->connecting.shaking));
     r = watch(c->epoll, chan_doorbell(c->chan));
     return r < 0 ? r : watch(c->epoll, c->sock);
 }

@@ -223,12 +223,12 @@ void gist_end_connecting(gist_conn *c, int err)
 {
     bool was = c->dispatching;
 
-    if (!c->connecting)
+    if (!c->connecting.busy)
         return;
-    c->connecting = false;
+    c->connecting.busy = false;
     c->dispatching = true;
-    if (c->on_connect)
-        c->on_connect(c->connect_arg, err, NULL);
+    if (c->connecting.on_done)
+        c->connecting.on_done(c->connecting.arg, err, NULL);
     c->dispatching = was;
 }
 
@@ -257,7 +257,7 @@ static void end_hello(struct gist_request *r, int err)
 
 static int start_hello(gist_conn *c)
 {
-    struct gist_request r = make_hello(c, c->name);
+    struct gist_request r = make_hello(c, c->connecting.name);
 
     r.tell = end_hello;
     return gist_submit(&r, NULL);
@@ -269,14 +269,14 @@ int gist_go_on_connecting(gist_conn *c)
     int r;
 
     c->dispatching = true;
-    r = handshake_go_on(c->shaking, &c->sock, &c->chan, text);
+    r = handshake_go_on(c->connecting.shaking, &c->sock, &c->chan, text);
     c->dispatching = false;
     if (r == -EAGAIN) {
         r = gist_watch(c);
         return r < 0 ? end_badly(c, r, code_of(r), strerror(-r)) : 0;
     }
-    handshake_end(c->shaking);
-    c->shaking = NULL;
+    handshake_end(c->connecting.shaking);
+    c->connecting.shaking = NULL;
     if (r < 0)
         return end_badly(c, r, code_of(r), text);
     r = gist_watch(c);
@@ -297,16 +297,18 @@ int gist_connect_start_sized(const struct gist_sizes *sizes, const struct gist_c
     if (r < 0)
         return r;
     wait = waiting(&own);
-    c->name = strdup(own.name ? own.name : "");
-    r = c->name ? handshake_start(where, NULL, &wait, &c->shaking, text) : -ENOMEM;
+    c->connecting.name = strdup(own.name ? own.name : "");
+    r = c->connecting.name ? handshake_start(where, NULL, &wait, &c->connecting.shaking, text)
+                           : -ENOMEM;
     if (r < 0) {
-        (void)fail_connect(r, code_of(r), c->name ? text : "this program is out of memory");
+        (void)fail_connect(r, code_of(r),
+                           c->connecting.name ? text : "this program is out of memory");
         gist_disconnect(c);
         return r;
     }
-    c->connecting = true;
-    c->on_connect = on_done;
-    c->connect_arg = arg;
+    c->connecting.busy = true;
+    c->connecting.on_done = on_done;
+    c->connecting.arg = arg;
     *ret_conn = c;
     return 0;
 }

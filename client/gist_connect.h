@@ -23,6 +23,9 @@ void gist_end_connecting(gist_conn *c, int err);
 /* What gist_fd() has to watch from now on. */
 int gist_watch(gist_conn *c);
 
+/* Before the caller gets the thread back: what arrives from now on makes gist_fd() readable. */
+void gist_rearm(gist_conn *c);
+
 /* Why nothing can be asked of the connection: its end, or that it is not made yet. 0: all can. */
 int gist_usable(gist_conn *c);
 

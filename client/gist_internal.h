@@ -30,6 +30,7 @@
 #define CLIENT_GIST_INTERNAL_H
 
 #include "client/gist.h"
+#include "client/gist_connect.h"
 #include "client/gist_value.h"
 #include "ipc/chan.h"
 #include "ipc/wire.h"
@@ -125,11 +126,7 @@ struct gist_session {
 struct gist_conn {
     struct chan *chan; /* NULL while the handshake goes on */
     int sock;
-    struct handshake *shaking; /* gist_connect_start, until it has the channel; */
-    char *name;                /* what it will call itself; free() */
-    bool connecting;           /* and until it has the Welcome */
-    gist_done_fn *on_connect;
-    void *connect_arg;
+    struct gist_connecting connecting;
     uint64_t spin_ns, next_id;
     struct gist_request *open;
     struct gist_request **queue; /* (n_queue) of cap_queue */
@@ -189,16 +186,6 @@ void gist_free_arrays(struct gist_request *r);
 /* Asks the daemon to cancel r. */
 void gist_request_cancel(struct gist_request *r);
 
-/* Before the caller gets the thread back: what arrives from now on makes gist_fd() readable. */
-void gist_rearm(gist_conn *c);
-
-/* --- gist_connect.c --------------------------------------------------------------------------- */
-
-/* What gist_dispatch does until there is a channel. */
-int gist_go_on_connecting(gist_conn *c);
-/* Says so to who waits for it; else nothing. */
-void gist_end_connecting(gist_conn *c, int err);
-
 /* --- gist_conn.c ------------------------------------------------------------------------------ */
 
 /* Keeps the sentence and code of an error. Returns err. */
@@ -206,11 +193,5 @@ int gist_set_error(gist_conn *c, enum gist_code code, int err, const char *fmt, 
     __attribute__((format(printf, 4, 5)));
 /* The same with the usual sentence for an errno of our own. */
 int gist_set_errno(gist_conn *c, int err);
-
-/* What gist_fd() has to watch from now on. */
-int gist_watch(gist_conn *c);
-
-/* Why nothing can be asked of the connection now: its end, or that it is not made yet. */
-int gist_usable(gist_conn *c);
 
 #endif
