@@ -80,6 +80,7 @@ struct round {
     uint32_t n_pieces, n_items, layer;
     const float *q, *kk, *vv;
     float *out;
+    struct attend_then then;
 };
 
 static float *carve(float **next, size_t n)
@@ -443,6 +444,15 @@ static void store_row(const struct round *r, const struct plan_piece *p, uint32_
     a->k->scale(out, a->hd, 1.0f / l);
 }
 
+/* All rows of the group of token t are stored. */
+static void stored(const struct round *r, const struct plan_piece *p, uint32_t t, uint32_t head)
+{
+    uint32_t width = r->a->group * r->a->hd;
+
+    if (r->then.fn)
+        r->then.fn(r->then.arg, p->row + t, head * width, (head + 1) * width);
+}
+
 /* One KV head at a time: the query heads of its group share the keys that are read. */
 static void run_block(const struct round *r, const struct plan_piece *p, uint32_t head,
                       uint32_t block, struct desk *d)
@@ -464,6 +474,8 @@ static void run_block(const struct round *r, const struct plan_piece *p, uint32_
         merge_self(r, p, t0, n, head, d);
     for (uint32_t i = 0; i < n_rows; i++)
         store_row(r, p, t0 + i / a->group, head, i % a->group, d->o + (size_t)i * a->hd, d->l[i]);
+    for (uint32_t t = 0; t < n; t++)
+        stored(r, p, t0 + t, head);
     for (uint32_t t = 0; p->asked.all && t < n; t++)
         keep_asked(r, p, t0 + t, head, d->m + t * a->group, d->l + t * a->group);
     if (p->weights)
@@ -503,6 +515,8 @@ static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
                              a->part_o + (size_t)from * a->hd, a->hd);
         }
         store_row(r, p, row / a->group, head, row % a->group, o, a->part_l[to]);
+        if ((row + 1) % a->group == 0)
+            stored(r, p, row / a->group, head);
     }
     for (uint32_t t = 0; p->asked.all && t < p->n; t++) {
         size_t to = c->first_part + (size_t)head * c->n_cols * n_rows + t * a->group;
@@ -598,9 +612,20 @@ static void cut_round(struct round *r, uint32_t n_left)
 void attend_run(struct attend *a, const struct plan *plan, uint32_t layer,
                 const struct attend_rows *rows, float *out)
 {
-    struct round r = {
-        .a = a, .plan = plan, .layer = layer, .q = rows->q, .kk = rows->k, .vv = rows->v, .out = out
-    };
+    attend_run_then(a, plan, layer, rows, out, (struct attend_then){ NULL, NULL });
+}
+
+void attend_run_then(struct attend *a, const struct plan *plan, uint32_t layer,
+                     const struct attend_rows *rows, float *out, struct attend_then then)
+{
+    struct round r = { .a = a,
+                       .plan = plan,
+                       .layer = layer,
+                       .q = rows->q,
+                       .kk = rows->k,
+                       .vv = rows->v,
+                       .out = out,
+                       .then = then };
 
     for (uint32_t done = 0; done < plan->n_pieces; done += r.n_pieces) {
         r.pieces = plan->pieces + done;

@@ -39,6 +39,13 @@ struct attend_rows {
     const float *q, *k, *v;
 };
 
+/* By the worker that made them: floats [c0, c1) of a row of the output are there, those of one KV
+ * head's queries. */
+struct attend_then {
+    void (*fn)(void *arg, uint32_t row, uint32_t c0, uint32_t c1); /* NULL: nothing */
+    void *arg;
+};
+
 struct attend;
 
 int attend_open(const struct model *m, const struct kernels *k, struct workers *w,
@@ -51,5 +58,7 @@ size_t attend_need(const struct model *m, uint32_t n_workers);
 /* out (T, n_head, head_dim). The pieces' K and V of this layer are stored already. */
 void attend_run(struct attend *a, const struct plan *plan, uint32_t layer,
                 const struct attend_rows *rows, float *out);
+void attend_run_then(struct attend *a, const struct plan *plan, uint32_t layer,
+                     const struct attend_rows *rows, float *out, struct attend_then then);
 
 #endif

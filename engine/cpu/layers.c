@@ -14,6 +14,7 @@
 #include "base/parts.h"
 #include "engine/cpu/attend.h"
 #include "engine/cpu/gist_rows.h"
+#include "engine/cpu/head.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/place.h"
 #include "engine/file/stream.h"
@@ -25,12 +26,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a slice of row-wise work (norms, rotary, SwiGLU): one slice, so no hand-over, for a token
- * or two. */
-#define ROW_SLICE 8u
-
-/* Outputs whose logits are made at a time. */
-#define HEAD_ROWS 8u
+/* Rows of a slice of row-wise work (norms, rotary, SwiGLU), at most. Fewer, where there is else
+ * none for each worker; but a token or two are not worth handing over. */
+#define ROW_SLICE     8u
+#define ROW_SLICE_MIN 2u
 
 #define F32_ONLY (1u << KERNELS_FORM_F32) /* of linear_forms */
 
@@ -57,7 +56,8 @@ struct layers {
     float *gate, *up;             /* (T, n_ff) */
     float *out;                   /* (T, n_embd) normed outputs, kept until the next step */
     void *forms[KERNELS_FORM__N]; /* (T, widest) the input of the next matmul in other forms */
-    float *head;                  /* (2 HEAD_ROWS, n_vocab), see fine_logits */
+    void *few[KERNELS_FORM__N];   /* (LINEAR_MANY - 1, n_ff) made while those are read */
+    float *head;                  /* (2 HEAD_ROWS, n_vocab), see engine/cpu/head.h */
     float *logits; /* (HEAD_ROWS, n_vocab) of which only log-probabilities are wanted */
 };
 
@@ -82,7 +82,7 @@ static size_t lay_out(struct layers *f)
 {
     const struct model *m = f->m;
     size_t t = f->max_batch, n_q = (size_t)m->n_head * m->head_dim;
-    size_t n_kv = (size_t)m->n_head_kv * m->head_dim;
+    size_t n_kv = (size_t)m->n_head_kv * m->head_dim, few = LINEAR_MANY - 1;
     uint32_t widest = max_u32(max_u32(m->n_embd, m->n_ff), (uint32_t)n_q);
     const struct part parts[] = {
         { &f->x, t * m->n_embd * sizeof(float) },
@@ -99,6 +99,9 @@ static size_t lay_out(struct layers *f)
           max_u32(f->max_batch, 2 * HEAD_ROWS) * linear_row_bytes(KERNELS_FORM_Q8, widest) },
         { &f->forms[KERNELS_FORM_BF16],
           f->k->to_bf16 ? t * linear_row_bytes(KERNELS_FORM_BF16, widest) : 0 },
+        { &f->few[KERNELS_FORM_Q8], few * linear_row_bytes(KERNELS_FORM_Q8, m->n_ff) },
+        { &f->few[KERNELS_FORM_BF16],
+          f->k->to_bf16 ? few * linear_row_bytes(KERNELS_FORM_BF16, m->n_ff) : 0 },
         { &f->head, 2 * HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
         { &f->logits, HEAD_ROWS * (size_t)m->n_vocab * sizeof(float) },
     };
@@ -192,16 +195,28 @@ static void convert_row(const struct rows *r, uint32_t t, const float *x, uint32
         f->k->to_bf16(x, n, (uint16_t *)f->forms[KERNELS_FORM_BF16] + (size_t)t * n);
 }
 
+/* The same of some columns alone: n floats of x, and the first is number `at` of all rows; both are
+ * multiples of 32. */
+static void convert_columns(const struct rows *r, const float *x, uint32_t n, size_t at,
+                            void *const *ret)
+{
+    if (r->forms & 1u << KERNELS_FORM_Q8)
+        r->f->k->quantise(x + at, n, (struct kernels_q8 *)ret[KERNELS_FORM_Q8] + at / 32);
+    if (r->forms & 1u << KERNELS_FORM_BF16)
+        r->f->k->to_bf16(x + at, n, (uint16_t *)ret[KERNELS_FORM_BF16] + at);
+}
+
 typedef void rows_fn(const struct rows *r, uint32_t row0, uint32_t row1);
 struct rows_job {
     const struct rows *rows;
     rows_fn *fn;
+    uint32_t n; /* rows of a slice */
 };
 
 static void rows_slice(void *arg, uint32_t slice, uint32_t worker)
 {
     const struct rows_job *j = arg;
-    uint32_t row0 = slice * ROW_SLICE, row1 = row0 + ROW_SLICE;
+    uint32_t row0 = slice * j->n, row1 = row0 + j->n;
 
     (void)worker;
     j->fn(j->rows, row0, row1 < j->rows->n_rows ? row1 : j->rows->n_rows);
@@ -209,9 +224,13 @@ static void rows_slice(void *arg, uint32_t slice, uint32_t worker)
 
 static void rows_run(const struct rows *r, rows_fn *fn)
 {
-    struct rows_job j = { r, fn };
+    uint32_t n_workers = workers_n(r->f->w), n = (r->n_rows + n_workers - 1) / n_workers;
+    struct rows_job j = { r, fn,
+                          n < ROW_SLICE_MIN ? ROW_SLICE_MIN
+                          : n < ROW_SLICE   ? n
+                                            : ROW_SLICE };
 
-    workers_run(r->f->w, rows_slice, &j, (r->n_rows + ROW_SLICE - 1) / ROW_SLICE);
+    workers_run(r->f->w, rows_slice, &j, (r->n_rows + j.n - 1) / j.n);
 }
 
 /* x += add (if any); to = norm(x) * weight; and in the forms that the next matmul wants. */
@@ -237,6 +256,14 @@ static void convert_rows(const struct rows *r, uint32_t row0, uint32_t row1)
         convert_row(r, t, r->from + (size_t)t * r->n_cols, r->n_cols);
 }
 
+/* What attention has made of a KV head's queries. */
+static void convert_heads(void *arg, uint32_t row, uint32_t c0, uint32_t c1)
+{
+    const struct rows *r = arg;
+
+    convert_columns(r, r->from, c1 - c0, (size_t)row * r->n_cols + c0, r->f->forms);
+}
+
 static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 {
     const struct layers *f = r->f;
@@ -247,6 +274,22 @@ static void swiglu_rows(const struct rows *r, uint32_t row0, uint32_t row1)
 
         f->k->swiglu(gate, f->up + (size_t)t * n, n);
         convert_row(r, t, gate, n);
+    }
+}
+
+/* The same of some columns of few rows, behind the products that made them, while others still read
+ * these products' input. */
+static void swiglu_columns(void *arg, uint32_t c0, uint32_t c1)
+{
+    const struct rows *r = arg;
+    const struct layers *f = r->f;
+    uint32_t n = f->m->n_ff;
+
+    for (uint32_t t = 0; t < r->n_rows; t++) {
+        size_t at = (size_t)t * n + c0;
+
+        f->k->swiglu(f->gate + at, f->up + at, c1 - c0);
+        convert_columns(r, f->gate, c1 - c0, at, f->few);
     }
 }
 
@@ -396,13 +439,20 @@ static void keep_wanted(struct layers *f)
     }
 }
 
-static void project(struct layers *f, float *x, uint32_t n_cols, uint32_t n_rows,
-                    const struct linear_output *out, uint32_t n_out)
+static struct linear_input input_of(void *const *forms, const float *x, uint32_t n_cols)
 {
     struct linear_input in = { .n_cols = n_cols };
 
-    memcpy(in.form, f->forms, sizeof(in.form));
+    memcpy(in.form, forms, sizeof(in.form));
     in.form[KERNELS_FORM_F32] = x;
+    return in;
+}
+
+static void project(struct layers *f, float *x, uint32_t n_cols, uint32_t n_rows,
+                    const struct linear_output *out, uint32_t n_out)
+{
+    struct linear_input in = input_of(f->forms, x, n_cols);
+
     linear_run(f->k, f->w, &in, n_rows, out, n_out);
 }
 
@@ -437,13 +487,19 @@ static unsigned gist_forms(const struct layers *f, const struct gist_product *g)
     return forms;
 }
 
+static bool has_gists(const struct layers *f, const struct gist_product *g)
+{
+    for (uint32_t p = 0; p < f->plan->n_pieces; p++)
+        if (gists_of(f, g, p).n > 0)
+            return true;
+    return false;
+}
+
 static void project_gists(struct layers *f, const struct gist_product *g, const float *x,
                           uint32_t n_cols)
 {
-    struct linear_input in = { .n_cols = n_cols };
+    struct linear_input in = input_of(f->forms, x, n_cols);
 
-    memcpy(in.form, f->forms, sizeof(in.form));
-    in.form[KERNELS_FORM_F32] = x;
     for (uint32_t p = 0; p < f->plan->n_pieces; p++) {
         struct gist_rows rows = gists_of(f, g, p);
 
@@ -507,11 +563,16 @@ static uint32_t run_attention(struct layers *f, uint32_t i, const struct model_l
                       .to = f->xn,
                       .norm = l->attn_norm,
                       .add = i > 0 ? f->y : NULL,
-                      .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, &own_qkv),
-                      .from = f->att,
-                      .n_cols = n_q };
-    /* Fewer behind the last layer's attention, where only outputs are still of use to anybody. */
+                      .forms = linear_forms(f->k, qkv, 3) | gist_forms(f, &own_qkv) };
+    /* Fewer behind the last layer's attention, where only outputs are still of use to anybody: so
+     * it is only before that that each head's part is converted where it is made. */
     uint32_t n_left = f->plan->n_rows;
+    struct rows att = { .f = f,
+                        .from = f->att,
+                        .n_cols = n_q,
+                        .forms = linear_forms(f->k, &wo, 1) | gist_forms(f, &own_o) };
+    bool at_once = (att.forms & ~F32_ONLY) && i + 1 < m->n_layer &&
+                   m->n_head / m->n_head_kv * m->head_dim % 32 == 0;
 
     rows_run(&r, norm_rows);
     project(f, f->xn, m->n_embd, f->plan->n_rows, qkv, 3);
@@ -519,20 +580,35 @@ static uint32_t run_attention(struct layers *f, uint32_t i, const struct model_l
     rows_run(&r, place_rows);
     if (i + 1 == m->n_layer && f->plan->n_out == 0 && !f->plan->observes)
         return 0; /* only K and V were wanted */
-    attend_run(f->attend, f->plan, i, &(struct attend_rows){ f->q, f->kk, f->vv }, f->att);
+    attend_run_then(f->attend, f->plan, i, &(struct attend_rows){ f->q, f->kk, f->vv }, f->att,
+                    (struct attend_then){ at_once ? convert_heads : NULL, &att });
     if (i + 1 == m->n_layer) {
         keep_wanted(f);
-        r.n_rows = n_left = f->plan->n_out;
+        n_left = f->plan->n_out;
         if (n_left == 0)
             return 0;
     }
-    r.forms = linear_forms(f->k, &wo, 1) | gist_forms(f, &own_o);
-    /* A job of its own, since heads of a row come from several workers: not where f32 is enough. */
-    if (r.forms & ~F32_ONLY)
-        rows_run(&r, convert_rows);
+    att.n_rows = n_left;
+    if (!at_once && (att.forms & ~F32_ONLY))
+        rows_run(&att, convert_rows);
     project(f, f->att, n_q, n_left, &wo, 1);
     project_gists(f, &own_o, f->att, n_q);
     return n_left;
+}
+
+/* Up to LINEAR_MANY - 1 rows: SwiGLU of what a worker has made of gate and up is its own business.
+ */
+static void run_ffn_of_few(struct layers *f, const struct model_layer *l, struct rows *r)
+{
+    struct linear_output gate_up[] = { { &l->w_gate, f->gate, 0, 0 }, { &l->w_up, f->up, 0, 0 } };
+    struct linear_output down = { &l->w_down, f->y, 0, 0 };
+    struct linear_input in = input_of(f->forms, f->xn, f->m->n_embd);
+
+    r->forms = linear_forms(f->k, &down, 1);
+    linear_run_then(f->k, f->w, &in, r->n_rows, gate_up, 2,
+                    (struct linear_then){ swiglu_columns, r });
+    in = input_of(f->few, f->gate, f->m->n_ff);
+    linear_run(f->k, f->w, &in, r->n_rows, &down, 1);
 }
 
 static void run_ffn(struct layers *f, uint32_t i, const struct model_layer *l, uint32_t n_rows)
@@ -549,6 +625,10 @@ static void run_ffn(struct layers *f, uint32_t i, const struct model_layer *l, u
                       .forms = linear_forms(f->k, gate_up, 2) | gist_forms(f, &own_gate_up) };
 
     rows_run(&r, norm_rows);
+    if (n_rows < LINEAR_MANY && m->n_ff % 32 == 0 && !has_gists(f, &own_gate_up)) {
+        run_ffn_of_few(f, l, &r);
+        return;
+    }
     project(f, f->xn, m->n_embd, n_rows, gate_up, 2);
     project_gists(f, &own_gate_up, f->xn, m->n_embd);
     r.forms = linear_forms(f->k, &down, 1) | gist_forms(f, &own_down);
@@ -689,91 +769,14 @@ int layers_run(struct layers *f, const struct plan *plan, const struct forward_s
 
 /* --- logits ----------------------------------------------------------------------------------- */
 
-/* The input of the output matrix in int8, twice: row 2 t is x to 8 bits, row 2 t + 1 what those
- * leave over. Other roundings pass through norms and sums; this one went straight into the logits
- * and was a third of the whole error (docs/results.md). The weights are read once for both rows. */
-static void quantise_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
-{
-    const struct kernels *k = r->f->k;
-    uint32_t n = r->n_cols, n_blocks = n / 32;
-
-    for (uint32_t t = row0; t < row1; t++) {
-        const float *x = r->from + (size_t)t * n;
-        float *rest = r->f->xn + (size_t)t * n;
-        struct kernels_q8 *q =
-            (struct kernels_q8 *)r->f->forms[KERNELS_FORM_Q8] + 2 * (size_t)t * n_blocks;
-
-        k->quantise(x, n, q);
-        for (uint32_t c = 0; c < n; c++)
-            rest[c] = x[c] - q[c / 32].d * q[c / 32].q[c % 32];
-        k->quantise(rest, n, q + n_blocks);
-    }
-}
-
-static void add_fine_rows(const struct rows *r, uint32_t row0, uint32_t row1)
-{
-    const struct layers *f = r->f;
-    uint32_t n = f->m->n_vocab;
-
-    for (uint32_t t = row0; t < row1; t++) {
-        memcpy(r->to + (size_t)t * n, f->head + 2 * (size_t)t * n, n * sizeof(float));
-        f->k->add(r->to + (size_t)t * n, f->head + (2 * (size_t)t + 1) * n, n);
-    }
-}
-
-/* The product with the output matrix: as a whole, or slice by slice as it comes by. A row of it is
- * the same chain of sums in either. */
-static int project_output(struct layers *f, float *x, uint32_t n, float *to)
-{
-    const struct model *m = f->m;
-    struct model_tensor part = m->output;
-    struct linear_output head = { &part, to, 0, m->n_vocab };
-
-    if (!m->stream || stream_keeps_output(m->stream)) {
-        project(f, x, m->n_embd, n, &head, 1);
-        return 0;
-    }
-    for (uint32_t row = 0; row < m->n_vocab; row += part.n_rows) {
-        int r = stream_output(m->stream, row, &part);
-
-        if (r < 0)
-            return r;
-        head.y = to + row;
-        project(f, x, m->n_embd, n, &head, 1);
-    }
-    return 0;
-}
-
-static int fine_logits(struct layers *f, float *x, uint32_t n, float *ret)
-{
-    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd, .to = ret };
-    int e;
-
-    rows_run(&r, quantise_fine_rows);
-    e = project_output(f, x, 2 * n, f->head);
-    if (e == 0)
-        rows_run(&r, add_fine_rows);
-    return e;
-}
-
 int layers_logits(struct layers *f, uint32_t first, uint32_t n, float *ret)
 {
-    struct linear_output head = { &f->m->output, ret, 0, 0 };
-    float *x = f->out + (size_t)first * f->m->n_embd;
-    uint32_t step = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
-    struct rows r = { .f = f, .n_rows = n, .from = x, .n_cols = f->m->n_embd };
-    int e = 0;
+    struct head h = { .m = f->m, .k = f->k, .w = f->w, .rest = f->xn, .both = f->head };
 
     assert(first + n <= f->n_out);
-    if (f->k->form[f->m->output.type] != KERNELS_FORM_Q8) {
-        r.forms = linear_forms(f->k, &head, 1);
-        rows_run(&r, convert_rows);
-        return project_output(f, x, n, ret);
-    }
-    for (uint32_t at = 0; at < n && e == 0; at += step)
-        e = fine_logits(f, x + (size_t)at * f->m->n_embd, n - at < step ? n - at : step,
-                        ret + (size_t)at * f->m->n_vocab);
-    return e;
+    h.max_rows = f->max_batch < HEAD_ROWS ? f->max_batch : HEAD_ROWS;
+    memcpy(h.forms, f->forms, sizeof(h.forms));
+    return head_logits(&h, f->out + (size_t)first * f->m->n_embd, n, ret);
 }
 
 struct logprobs_job {
