@@ -164,13 +164,15 @@ static float least_weight(const struct sampler_params *p, double mass, uint32_t 
     return (float)(least > (double)p->min_p ? least : (double)p->min_p);
 }
 
-/* Tokens of some weight, and of the least; without a branch, as it would be guessed wrong. */
-static uint32_t gather(const float *w, uint32_t n_vocab, float least, struct sampler_candidate *ret)
+/* Of tokens [first, end), whose weights these are, those of some weight, and of the least; without
+ * a branch, as it would be guessed wrong. */
+static uint32_t gather(const float *w, uint32_t first, uint32_t end, float least,
+                       struct sampler_candidate *ret)
 {
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < n_vocab; i++) {
-        ret[n] = (struct sampler_candidate){ w[i], i };
+    for (uint32_t i = 0; i < end - first; i++) {
+        ret[n] = (struct sampler_candidate){ w[i], first + i };
         n += (w[i] >= least) & (w[i] > 0);
     }
     return n;
@@ -311,7 +313,123 @@ uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float 
         return best;
     math->weights(logits, n_vocab, logits[best], p->temperature, logits);
     mass = weight_of_all(logits, n_vocab);
-    n = gather(logits, n_vocab, least_weight(p, mass, n_vocab), scratch);
+    n = gather(logits, 0, n_vocab, least_weight(p, mass, n_vocab), scratch);
+    return finish(s, scratch, n, n, mass);
+}
+
+/* --- side by side ----------------------------------------------------------------------------- */
+
+#define PARTS 8u
+
+/* Parts are whole blocks of SAMPLER_MASS_BLOCK, and what is found in them is put together in their
+ * order: so all comes out as of one. */
+struct parts {
+    const struct sampler_math *math;
+    float *logits;
+    struct sampler_candidate *scratch; /* at first the sums of blocks lie there */
+    uint32_t n_vocab, each;            /* tokens of a part */
+    float max, temperature, least;
+    uint32_t best[PARTS], n[PARTS];
+};
+
+static uint32_t part_len(const struct parts *p, uint32_t part)
+{
+    uint32_t at = part * p->each;
+
+    return p->n_vocab - at < p->each ? p->n_vocab - at : p->each;
+}
+
+static void find_best(void *arg, uint32_t part, uint32_t who)
+{
+    struct parts *p = arg;
+    uint32_t at = part * p->each;
+
+    (void)who;
+    p->best[part] = at + p->math->argmax(p->logits + at, part_len(p, part));
+}
+
+static void weigh(void *arg, uint32_t part, uint32_t who)
+{
+    struct parts *p = arg;
+    uint32_t at = part * p->each, end = at + part_len(p, part);
+
+    (void)who;
+    p->math->weights(p->logits + at, end - at, p->max, p->temperature, p->logits + at);
+    for (; at < end; at += SAMPLER_MASS_BLOCK) {
+        uint32_t n = end - at < SAMPLER_MASS_BLOCK ? end - at : SAMPLER_MASS_BLOCK;
+        double sum = weight_of_block(p->logits + at, n);
+
+        memcpy(p->scratch + at / SAMPLER_MASS_BLOCK, &sum, sizeof(sum));
+    }
+}
+
+static void gather_part(void *arg, uint32_t part, uint32_t who)
+{
+    struct parts *p = arg;
+    uint32_t at = part * p->each;
+
+    (void)who;
+    p->n[part] = gather(p->logits + at, at, at + part_len(p, part), p->least, p->scratch + at);
+}
+
+/* As argmax: the first of the largest, and 0 where none is a number above minus infinity. */
+static uint32_t best_of(const struct parts *p, uint32_t n_parts)
+{
+    uint32_t best = 0;
+
+    for (uint32_t i = 0; i < n_parts; i++) {
+        float x = p->logits[p->best[i]];
+
+        if (x > -INFINITY && !(p->logits[best] >= x))
+            best = p->best[i];
+    }
+    return best;
+}
+
+static double mass_of_blocks(const struct parts *p)
+{
+    double mass = 0, sum;
+
+    for (uint32_t i = 0; i * SAMPLER_MASS_BLOCK < p->n_vocab; i++) {
+        memcpy(&sum, p->scratch + i, sizeof(sum));
+        mass += sum;
+    }
+    return mass;
+}
+
+uint32_t sampler_pick_by(struct sampler *s, const struct sampler_math *math,
+                         const struct sampler_crew *crew, float *logits, uint32_t n_vocab,
+                         struct sampler_candidate *scratch)
+{
+    const struct sampler_params *params = &s->params;
+    uint32_t n_blocks = (n_vocab + SAMPLER_MASS_BLOCK - 1) / SAMPLER_MASS_BLOCK;
+    struct parts p = { .math = math,
+                       .logits = logits,
+                       .scratch = scratch,
+                       .n_vocab = n_vocab,
+                       .each = (n_blocks + PARTS - 1) / PARTS * SAMPLER_MASS_BLOCK,
+                       .temperature = params->temperature };
+    uint32_t n_parts, best, n;
+    double mass;
+
+    _Static_assert(sizeof(double) <= sizeof(*scratch), "a sum has the room of a candidate");
+    /* The largest alone is found in less time than is worth sharing. */
+    if (!crew || params->temperature == 0 || n_blocks < 2 * PARTS)
+        return sampler_pick(s, math, logits, n_vocab, scratch);
+    n_parts = (n_vocab + p.each - 1) / p.each;
+    penalise(s, logits, n_vocab);
+    crew->run(crew->to, find_best, &p, n_parts);
+    best = best_of(&p, n_parts);
+    if (!isfinite(logits[best]))
+        return best;
+    p.max = logits[best];
+    crew->run(crew->to, weigh, &p, n_parts);
+    mass = mass_of_blocks(&p);
+    p.least = least_weight(params, mass, n_vocab);
+    crew->run(crew->to, gather_part, &p, n_parts);
+    n = p.n[0];
+    for (uint32_t i = 1; i < n_parts; n += p.n[i++])
+        memmove(scratch + n, scratch + (size_t)i * p.each, p.n[i] * sizeof(*scratch));
     return finish(s, scratch, n, n, mass);
 }
 

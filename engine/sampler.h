@@ -91,6 +91,17 @@ void sampler_push(struct sampler *s, uint32_t token); /* a token of the context,
 uint32_t sampler_pick(struct sampler *s, const struct sampler_math *math, float *logits,
                       uint32_t n_vocab, struct sampler_candidate *scratch);
 
+/* The same token, of a row that several go through side by side: run(to, fn, arg, n) calls fn(arg,
+ * part, who) for every part of [0, n), in any order, and returns when all are done. */
+struct sampler_crew {
+    void (*run)(void *to, void (*fn)(void *arg, uint32_t part, uint32_t who), void *arg,
+                uint32_t n);
+    void *to;
+};
+uint32_t sampler_pick_by(struct sampler *s, const struct sampler_math *math,
+                         const struct sampler_crew *crew, float *logits, uint32_t n_vocab,
+                         struct sampler_candidate *scratch);
+
 /* The same in two steps, for who leaves the first to others. ids, which ret points to, has room for
  * SAMPLER_REPEAT_MAX. False: nothing is cut, so the row itself is needed. */
 bool sampler_ask(const struct sampler *s, uint32_t n_vocab, uint32_t *ids, struct sampler_ask *ret);

@@ -1,7 +1,7 @@
 /* Would catch: tokens drawn with the wrong probabilities; a cut that keeps too many or too few, or
  * that counts after another cut; a penalty that is applied twice or past its window; a seed that
- * does not repeat, or gives other tokens under another table of kernels; a parameter out of range
- * that gets through; logits that are not numbers ending in a crash.
+ * does not repeat, or gives other tokens under another table of kernels or by several hands; a
+ * parameter out of range that gets through; logits that are not numbers ending in a crash.
  *
  * Distributions are tested by chi-square with fixed seeds: the limits are the 99.99 % points, so a
  * wrong sampler fails and a right one passes every time.
@@ -316,6 +316,75 @@ static void test_large(void **state)
     free(logits);
 }
 
+/* The last part first. */
+static void run_backwards(void *to, void (*fn)(void *arg, uint32_t part, uint32_t who), void *arg,
+                          uint32_t n)
+{
+    *(uint32_t *)to += n;
+    while (n-- > 0)
+        fn(arg, n, n);
+}
+
+static void fill_row(float *x, uint32_t n, int way, uint64_t *rng)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        *rng = *rng * 6364136223846793005u + 1442695040888963407u;
+        x[i] = (float)(int32_t)(*rng >> 32) * (way % 3 ? 0x1p-28f : 0x1p-31f);
+        if (way == 5)
+            x[i] = i % 5 ? -1 : 2; /* many are the largest */
+        if (way == 6)
+            x[i] = i < n / 2 ? NAN : -INFINITY;
+        if (way == 7 && i < n / 3)
+            x[i] = NAN;
+    }
+    if (way == 8)
+        x[n - 1] = INFINITY;
+}
+
+/* Of a row that several go through the tokens are those that one finds, whatever is cut, and so
+ * are the draws that follow. */
+static void test_side_by_side(void **state)
+{
+    enum { VOCAB = 49152 };
+    static const uint32_t sizes[] = { VOCAB, 20001, 16384, 16383, 15361, 1000 };
+    struct sampler_candidate *scratch = malloc(VOCAB * sizeof(*scratch));
+    float *a = malloc(VOCAB * sizeof(*a)), *b = malloc(VOCAB * sizeof(*b));
+    uint32_t n_parts = 0;
+    const struct sampler_crew crew = { run_backwards, &n_parts };
+    uint64_t rng = 11;
+
+    (void)state;
+    for (int way = 0; way < 9 * 6 * 8; way++) {
+        uint32_t n = sizes[way / 9 % 6];
+        struct sampler_params p = neutral;
+        struct sampler one, many;
+
+        p.temperature = way % 5 ? 0.8f : 0;
+        p.top_k = way / 54 & 1 ? 40 : 0;
+        p.top_p = way / 54 & 2 ? 0.9f : 1;
+        p.min_p = way / 54 & 4 ? 0.05f : 0;
+        p.repeat_penalty = 1.5f;
+        p.repeat_last_n = 64;
+        p.seed = (uint64_t)way;
+        sampler_init(&one, &p);
+        sampler_init(&many, &p);
+        for (int i = 0; i < 3; i++) {
+            uint32_t id;
+
+            fill_row(a, n, way % 9, &rng);
+            memcpy(b, a, n * sizeof(*b));
+            id = sampler_pick(&one, &kernels->sampling, a, n, scratch);
+            assert_int_equal(sampler_pick_by(&many, &kernels->sampling, &crew, b, n, scratch), id);
+            sampler_push(&one, id);
+            sampler_push(&many, id);
+        }
+    }
+    assert_true(n_parts > 1000); /* the crew had work */
+    free(scratch);
+    free(a);
+    free(b);
+}
+
 /* Every table gives the scalar one's bits: a seed gives the same tokens on every CPU. */
 static void test_same_bits(void **state)
 {
@@ -557,6 +626,7 @@ int main(void)
         cmocka_unit_test(test_penalty_full_window),
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_large),
+        cmocka_unit_test(test_side_by_side),
         cmocka_unit_test(test_cuts_of_many),
         cmocka_unit_test(test_no_numbers),
         cmocka_unit_test(test_extreme),
