@@ -6,7 +6,9 @@
 #include "daemon/batch.h"
 
 #include "base/clock.h"
+#include "daemon/draws.h"
 #include "daemon/log.h"
+#include "daemon/masker.h"
 #include "daemon/picks.h"
 #include "daemon/room.h"
 #include "daemon/sched.h"
@@ -448,6 +450,17 @@ static bool stop_step(void *arg)
     return s->abandon;
 }
 
+/* What the answers' next tokens may be is found while the step computes. */
+static void foresee(struct sched *s, struct batch *b)
+{
+    if (!s->masker)
+        return;
+    for (uint32_t i = 0; i < b->n_decode; i++)
+        if (b->requests[i]->ops->foresee && !b->upkeep[i])
+            b->requests[i]->ops->foresee(s, b->requests[i]);
+    masker_go(s->masker);
+}
+
 static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
 {
     struct forward_stop stop = { stop_step, s };
@@ -458,7 +471,9 @@ static int run(struct sched *s, struct batch *b, uint32_t *ret_n_out)
     s->in_step = true;
     s->abandon = s->gave_way = false;
     s->step_ns = clock_ns();
+    foresee(s, b);
     r = forward_step(&s->served.forward, b->runs, b->n, &stop, ret_n_out);
+    masker_wait(s->masker);
     s->in_step = false;
     for (uint32_t i = b->n_decode; i < b->n; i++)
         b->requests[i]->in_prefill = false;
@@ -498,18 +513,23 @@ static void give_rows(struct sched *s, struct request *r, const struct forward_r
 static void give_some(struct sched *s, struct batch *b, uint32_t first, uint32_t end, uint32_t out,
                       uint32_t n)
 {
-    float *logits = s->logits;
+    float *logits = s->logits, *rows[SCHED_LOGITS_ROWS];
     int r;
 
     if (n == end - first && picks_give(s, b->requests + first, out, n)) /* nobody guessed */
         return;
     r = forward_logits(&s->served.forward, out, n, s->logits);
     for (uint32_t i = first; i < end; i++) {
+        rows[i - first] = logits;
+        logits += (size_t)forward_n_out(&b->runs[i]) * s->served.model->n_vocab;
+    }
+    if (r == 0)
+        draws_make(s, b->requests + first, rows, end - first);
+    for (uint32_t i = first; i < end; i++) {
         if (r < 0)
             request_fail_step(s, b->requests[i], r);
         else
-            give_rows(s, b->requests[i], &b->runs[i], logits);
-        logits += (size_t)forward_n_out(&b->runs[i]) * s->served.model->n_vocab;
+            give_rows(s, b->requests[i], &b->runs[i], rows[i - first]);
     }
 }
 

@@ -85,20 +85,30 @@ bool form_fits(struct sched *s, struct request *r, const struct form *f, struct 
     return false;
 }
 
-bool form_mask(struct sched *s, struct request *r, struct form *f, struct form_limit limit,
-               float *logits)
+void form_find(struct form *f, struct form_limit limit)
 {
-    /* This one can come: logits are there. */
+    /* This one can come: logits are there, or will be. */
     uint32_t left = limit.left > 0 ? limit.left : 1;
-    int e = f->match ? masks_of(s->grammars.masks, f->match, left, f->bits) : 0;
 
+    f->err = masks_of(f->grammars->masks, f->match, left, f->bits);
+    f->found = true;
+}
+
+void form_apply(const struct form *f, float *logits, uint32_t n_vocab)
+{
+    masks_apply(f->bits, logits, n_vocab);
+}
+
+bool form_may_go_on(struct sched *s, struct request *r, struct form *f)
+{
+    int e = f->err;
+
+    f->found = false;
     if (e == -ENODATA)
         request_fail(s, r, WIRE_E_UNSUPPORTED, REQUEST_NO_NUMBERS,
                      "this model has no token for what the grammar wants next");
     else if (e < 0)
         request_fail(s, r, WIRE_E_LIMIT, REQUEST_NO_NUMBERS, "%s", f->match->why);
-    else if (f->match)
-        masks_apply(f->bits, logits, s->served.model->n_vocab);
     return e == 0;
 }
 

@@ -2,13 +2,14 @@
  *
  * Of a Generate (daemon/req_generate.c), which asks it before each token what may come next:
  *
- *     form_take() --> form_make() --> form_fits() --> form_mask(), form_push() for each token
+ *     form_take() --> form_make() --> form_fits() --> for each token:
+ *         form_find() --> form_apply() --> form_may_go_on() --> form_push()
  *
  * An answer is whole when it ends, if its limit allows that at all: what could not be ended in the
  * tokens that are left may not come (engine/text/ending.h), and a limit in which no answer can be
  * whole is refused before the first token.
  *
- * Threads    the scheduler's.
+ * Threads    the scheduler's, but as it says below.
  * Ownership  zeroed at first; form_fini gives all back. What it has is charged to the client.
  */
 #ifndef DAEMON_FORM_H
@@ -26,7 +27,9 @@ struct form {
     void *place; /* of the next two */
     size_t place_len;
     struct match *match; /* NULL: no grammar */
-    uint64_t *bits;      /* tokens that may come next */
+    uint64_t *bits;      /* tokens that may come next, if that was found: */
+    bool found;
+    int err;
 };
 
 /* No more tokens than so many can come, the next one included. */
@@ -45,10 +48,18 @@ int form_make(struct sched *s, struct request *r, struct form *f);
 /* Whether an answer can be whole within the limit. False: it was answered. */
 bool form_fits(struct sched *s, struct request *r, const struct form *f, struct form_limit limit);
 
-/* Leaves only tokens that go on in the grammar and from which it can be ended within the limit.
- * False: there are none, which was answered. */
-bool form_mask(struct sched *s, struct request *r, struct form *f, struct form_limit limit,
-               float *logits);
+/* Finds which tokens go on in the grammar, of those from which it can be ended within the limit.
+ * Another thread than the scheduler's may do it, one at a time (daemon/masker.h): all masks share
+ * what was found before. */
+void form_find(struct form *f, struct form_limit limit);
+static inline bool form_is_found(const struct form *f)
+{
+    return f->found && f->err == 0;
+}
+/* Leaves only those. Any thread. */
+void form_apply(const struct form *f, float *logits, uint32_t n_vocab);
+/* Behind form_find, once. False: there are none, which was answered. */
+bool form_may_go_on(struct sched *s, struct request *r, struct form *f);
 
 /* A token was taken. False: it can't be, which was answered. */
 bool form_push(struct sched *s, struct request *r, struct form *f, const uint8_t *bytes,

@@ -31,6 +31,7 @@
 #include "daemon/kept.h"
 #include "daemon/logprobs.h"
 #include "daemon/lookup.h"
+#include "daemon/masker.h"
 #include "daemon/reply.h"
 #include "daemon/room.h"
 #include "daemon/sched.h"
@@ -42,6 +43,10 @@
 struct generate {
     struct sampler sampler;
     struct answer answer;
+    struct {
+        bool made, finite;
+        uint32_t id;
+    } drawn; /* of the row that is given next */
     bool has_logprobs;
     struct logprobs logprobs;
     struct form form;
@@ -317,19 +322,69 @@ static void take(struct sched *s, struct request *r, uint32_t id)
     accept_token(s, r, id);
 }
 
-static void sample(struct sched *s, struct request *r, float *logits)
+/* The pending token was pushed when it was taken, so the grammar's state is known. */
+static void generate_foresee(struct sched *s, struct request *r)
 {
     struct generate *g = r->state;
 
-    if (!request_finite(s, r, logits, s->served.model->n_vocab))
+    if (g->form.match)
+        masker_add(s->masker, &g->form, limit_of(r));
+}
+
+/* The token of a row, if that has numbers only. */
+static void draw(const struct sched *s, struct request *r, const struct sampler_crew *crew,
+                 float *logits, struct sampler_candidate *scratch)
+{
+    struct generate *g = r->state;
+    const struct sampler_math *math = s->served.info.sampling;
+    uint32_t n = s->served.model->n_vocab;
+
+    g->drawn.made = true;
+    g->drawn.finite = quant_finite(QUANT_F32, logits, n);
+    if (!g->drawn.finite)
         return;
     if (g->has_logprobs) /* candidates are not needed before the pick, and have the size */
-        logprobs_look(&g->logprobs, s->served.info.sampling, logits, (float *)s->candidates);
-    if (g->form.match && !form_mask(s, r, &g->form, limit_of(r), logits))
+        logprobs_look(&g->logprobs, math, logits, (float *)scratch);
+    if (g->form.match)
+        form_apply(&g->form, logits, n);
+    g->drawn.id = sampler_pick_by(&g->sampler, math, crew, logits, n, scratch);
+}
+
+/* With a grammar only if it is known already what may come. */
+static void generate_draw(const struct sched *s, struct request *r, float *logits,
+                          struct sampler_candidate *scratch)
+{
+    const struct generate *g = r->state;
+
+    if (!g->form.match || form_is_found(&g->form))
+        draw(s, r, NULL, logits, scratch);
+}
+
+/* All of the host's threads, for one answer. */
+static void run_crew(void *to, void (*fn)(void *arg, uint32_t part, uint32_t who), void *arg,
+                     uint32_t n)
+{
+    backend_run(to, fn, arg, n);
+}
+
+static void sample(struct sched *s, struct request *r, float *logits)
+{
+    const struct sampler_crew crew = { run_crew, s->served.backend };
+    struct generate *g = r->state;
+
+    if (!g->drawn.made) {
+        if (g->form.match && !form_is_found(&g->form))
+            form_find(&g->form, limit_of(r));
+        if (!g->form.match || form_is_found(&g->form))
+            draw(s, r, s->served.info.threads > 1 ? &crew : NULL, logits, s->candidates);
+    }
+    if (g->form.match && !form_may_go_on(s, r, &g->form))
         return;
-    take(s, r,
-         sampler_pick(&g->sampler, s->served.info.sampling, logits, s->served.model->n_vocab,
-                      s->candidates));
+    g->drawn.made = false;
+    if (g->drawn.finite)
+        take(s, r, g->drawn.id);
+    else
+        request_fail_finite(s, r);
 }
 
 /* An answer that has no more room goes on without what its prompt brought back, one by one. Each
@@ -708,6 +763,8 @@ const struct request_ops request_generate = {
     .decode = true,
     .plan = generate_plan,
     .token = generate_token,
+    .foresee = generate_foresee,
+    .draw = generate_draw,
     .drafts = &drafts,
     .asks = generate_asks,
     .picked = generate_picked,

@@ -49,8 +49,7 @@ struct request_ops {
      * -EDQUOT. */
     int (*start)(struct sched *s, struct request *r, const struct wire_req *m, const uint8_t *bulk);
 
-    /* Phase WORK: a slice of what is done between steps. False: it waits for something (room for
-     * replies, another request) and did nothing. NULL: nothing to do. */
+    /* Phase WORK: a slice between steps. False: it waits for something, did nothing. NULL: none. */
     bool (*work)(struct sched *s, struct request *r);
     bool ids_only; /* it never fails for want of pages: those that are away stay away */
 
@@ -61,9 +60,11 @@ struct request_ops {
     /* After the step: its outputs [first, first + n_out) and how many tokens were read. */
     void (*rows)(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n);
     void (*token)(struct sched *s, struct request *r, float *logits); /* decode: one row */
+    /* decode, before token(): when a step begins (masker.h); and by any thread (draws.h). NULL. */
+    void (*foresee)(struct sched *s, struct request *r);
+    void (*draw)(const struct sched *s, struct request *r, float *x, struct sampler_candidate *c);
     /* Instead of rows(), of one that wants all outputs: the ids behind its next n tokens, whose
-     * log-probabilities scored() gets after the step. Those of several requests are made in one
-     * pass over the output matrix. */
+     * log-probabilities scored() gets; of several requests by one pass over the output matrix. */
     const uint32_t *(*next)(const struct request *r);
     void (*scored)(struct sched *s, struct request *r, uint32_t n, const float *logprobs);
     const struct draft_ops *drafts; /* decode; NULL: none */
@@ -76,8 +77,7 @@ struct request_ops {
     /* Sends what is ready. 0: all of it; -EAGAIN: no room. NULL: nothing but the last reply. */
     int (*flush)(struct sched *s, struct request *r);
 
-    /* It is to be cancelled: answers with what became of its work. NULL: there is nothing to say.
-     */
+    /* It is to be cancelled: answers with what became of its work. NULL: nothing to say. */
     void (*cancel)(struct sched *s, struct request *r);
 
     /* It failed or was cancelled: leaves the session as the client may expect it. (Parts are

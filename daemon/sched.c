@@ -8,8 +8,10 @@
 
 #include "base/clock.h"
 #include "daemon/batch.h"
+#include "daemon/draws.h"
 #include "daemon/kept.h"
 #include "daemon/log.h"
+#include "daemon/masker.h"
 #include "daemon/metrics.h"
 #include "daemon/notify.h"
 #include "daemon/picks.h"
@@ -613,9 +615,12 @@ static int open_scratch(struct sched *s)
     s->next_ids = malloc(s->config->batch_tokens * sizeof(*s->next_ids));
     s->logprobs = malloc(s->config->batch_tokens * sizeof(*s->logprobs));
     if (!s->logits || !s->candidates || !s->next_ids || !s->logprobs ||
-        picks_open(&s->picks, s->served.backend) < 0)
+        picks_open(&s->picks, s->served.backend) < 0 ||
+        draws_open(&s->draws, &s->served.info, s->served.model->n_vocab) < 0)
         return -ENOMEM;
-    r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
+    r = masker_open(&s->masker, &s->served.info);
+    if (r == 0)
+        r = wire_scratch_open(&s->unpacked, WIRE_SCRATCH_BYTES);
     if (r == 0)
         r = wire_scratch_open(&s->packed, WIRE_SCRATCH_BYTES);
     limits = owner_limits(s->config, s->shared, s->served.pool.page_bytes, s->served.pool.n_pages);
@@ -713,6 +718,8 @@ static void close_all(struct sched *s)
     free(s->next_ids);
     free(s->logprobs);
     picks_close(s->picks);
+    draws_close(s->draws);
+    masker_close(s->masker);
     if (s->epoll >= 0)
         (void)close(s->epoll);
     served_close(&s->served);

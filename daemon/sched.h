@@ -81,6 +81,8 @@ struct sched {
     uint32_t *next_ids;                   /* (batch_tokens), with their */
     float *logprobs;                      /* (batch_tokens): of request_ops.scored */
     struct sampler_candidate *candidates; /* (n_vocab) */
+    struct draws *draws;                  /* where there are threads for it; NULL: one draws all */
+    struct masker *masker;                /* where a CPU is free for it; NULL: none is */
     struct picks *picks;                  /* where who computes samples too; NULL: it does not */
     struct metrics *scrape;               /* a scraper's, to be filled; NULL: nobody asks */
     struct pace pace;

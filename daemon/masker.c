@@ -1,0 +1,144 @@
+#include "daemon/masker.h"
+
+#include "engine/backend.h"
+#include "engine/forward.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#define STACK_BYTES (1u << 20) /* masks have theirs on the heap */
+
+struct job {
+    struct form *form;
+    struct form_limit limit;
+};
+
+struct masker {
+    struct job jobs[FORWARD_RUNS_MAX];
+    uint32_t n; /* the scheduler's: that were added */
+
+    pthread_t thread;
+    bool runs;
+    pthread_mutex_t lock; /* of the next two */
+    pthread_cond_t more, done;
+    uint32_t n_jobs; /* not 0: the thread has them */
+    bool stop;
+};
+
+static void *work(void *arg)
+{
+    struct masker *m = arg;
+
+    (void)pthread_setname_np(pthread_self(), "gistd-mask");
+    (void)pthread_mutex_lock(&m->lock);
+    while (!m->stop) {
+        uint32_t n = m->n_jobs;
+
+        if (n == 0) {
+            (void)pthread_cond_wait(&m->more, &m->lock);
+            continue;
+        }
+        (void)pthread_mutex_unlock(&m->lock);
+        for (uint32_t i = 0; i < n; i++)
+            form_find(m->jobs[i].form, m->jobs[i].limit);
+        (void)pthread_mutex_lock(&m->lock);
+        m->n_jobs = 0;
+        (void)pthread_cond_signal(&m->done);
+    }
+    (void)pthread_mutex_unlock(&m->lock);
+    return NULL;
+}
+
+/* CPUs that the daemon may use; 0: more than can be told. */
+static uint32_t count_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 0;
+}
+
+/* Signals are blocked since before there was a second thread (daemon/control.c). */
+static int start(struct masker *m)
+{
+    pthread_attr_t attr;
+    int e;
+
+    (void)pthread_attr_init(&attr);
+    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
+    e = -pthread_create(&m->thread, &attr, work, m);
+    (void)pthread_attr_destroy(&attr);
+    m->runs = e == 0;
+    return e;
+}
+
+int masker_open(struct masker **ret, const struct backend_info *info)
+{
+    uint32_t n_cpus = count_cpus();
+    bool device = info->memory > 0;
+    struct masker *m;
+    int e;
+
+    *ret = NULL;
+    if (!device && n_cpus > 0 && info->threads >= n_cpus)
+        return 0;
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return -ENOMEM;
+    (void)pthread_mutex_init(&m->lock, NULL);
+    (void)pthread_cond_init(&m->more, NULL);
+    (void)pthread_cond_init(&m->done, NULL);
+    e = start(m);
+    if (e < 0)
+        masker_close(m);
+    else
+        *ret = m;
+    return e;
+}
+
+void masker_close(struct masker *m)
+{
+    if (!m)
+        return;
+    (void)pthread_mutex_lock(&m->lock);
+    m->stop = true;
+    (void)pthread_cond_signal(&m->more);
+    (void)pthread_mutex_unlock(&m->lock);
+    if (m->runs)
+        (void)pthread_join(m->thread, NULL);
+    (void)pthread_cond_destroy(&m->more);
+    (void)pthread_cond_destroy(&m->done);
+    (void)pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+void masker_add(struct masker *m, struct form *f, struct form_limit limit)
+{
+    if (!m)
+        return;
+    assert(m->n < FORWARD_RUNS_MAX);
+    m->jobs[m->n++] = (struct job){ f, limit };
+}
+
+void masker_go(struct masker *m)
+{
+    if (!m || m->n == 0)
+        return;
+    (void)pthread_mutex_lock(&m->lock);
+    m->n_jobs = m->n;
+    (void)pthread_cond_signal(&m->more);
+    (void)pthread_mutex_unlock(&m->lock);
+}
+
+void masker_wait(struct masker *m)
+{
+    if (!m || m->n == 0)
+        return;
+    (void)pthread_mutex_lock(&m->lock);
+    while (m->n_jobs > 0)
+        (void)pthread_cond_wait(&m->done, &m->lock);
+    (void)pthread_mutex_unlock(&m->lock);
+    m->n = 0;
+}
