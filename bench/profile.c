@@ -1,11 +1,12 @@
 /* bench/profile.c - where the time of one decode step and of one prefill batch goes, kernel by
  * kernel.
  *
- *     profile [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] MODEL
+ *     profile [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] [-s SESSIONS] MODEL
  *     profile -b MODEL        only the bytes of weights that a decode step reads
  *
- * With -r full segments of the context keep their first keys only, as many as a compressor of that
- * ratio leaves: what they say is of no matter here.
+ * With -s so many sessions decode a token each in a step. With -r full segments of the context keep
+ * their first keys only, as many as a compressor of that ratio leaves: what they say is of no
+ * matter here.
  *
  * The engine runs as it is, on a table of kernels whose entries take the time and call the real
  * ones. Prints one JSON object; "us" of a kind is its time summed over the threads, divided by
@@ -33,6 +34,7 @@
 #define DECODE_STEPS 24
 #define PREFILLS     4
 #define ENOUGH_S     20.0 /* no more steps of a kind after this */
+#define SESSIONS_MAX 32u
 
 enum kind {
     KIND_QKV,
@@ -146,12 +148,11 @@ static enum kv_type kv;
 static void timed_matmul(const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
     const struct role key = { .w = a->w };
+    uint64_t rows = r1 - r0, start = __rdtsc(); /* the search is no waiting */
     const struct role *role = bsearch(&key, roles, n_roles, sizeof(*roles), compare_roles);
-    uint64_t rows = r1 - r0, start;
 
     if (!role)
         die("a product with a weight that is none of the model's");
-    start = __rdtsc();
     real->matmul[a->type](a, r0, r1);
     count(role->kind, start, rows * a->tile_len / TILE_ROWS, rows * a->n_cols * a->n_x);
 }
@@ -274,12 +275,12 @@ struct bench {
     struct pool pool;
     struct pool_account account;
     struct forward forward;
-    struct seq seq;
-    struct sampler sampler;
-    struct sampler_candidate *candidates;
+    struct seq seqs[SESSIONS_MAX];
+    struct sampler samplers[SESSIONS_MAX];
+    struct sampler_candidate *candidates; /* (n_seqs, n_vocab), and so are: */
     float *logits;
     uint32_t *ids;
-    uint32_t n_ids, depth, ratio, n_prefill;
+    uint32_t n_ids, depth, ratio, n_prefill, n_seqs;
 };
 
 struct step {
@@ -312,7 +313,7 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
         die(why.text);
     find_roles(b->model);
     b->table = timed_table();
-    pages = (b->n_ids + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS;
+    pages = (uint64_t)b->n_seqs * ((b->n_ids + POOL_PAGE_TOKENS - 1) / POOL_PAGE_TOKENS);
     if (b->backend->ops->set_model(b->backend, b->model, &why) < 0 ||
         pool_open(&b->pool, b->backend, b->model, kv, pages * pool_page_bytes(b->model, kv), &why) <
             0)
@@ -320,14 +321,15 @@ static void bench_open(struct bench *b, const char *path, const char *cpu, uint3
     if (forward_open(&b->forward, b->model, b->backend, BATCH, b->pool.n_pages) < 0)
         die("out of memory");
     b->account.limit = b->pool.n_pages;
-    b->logits = malloc(b->model->n_vocab * sizeof(*b->logits));
-    b->candidates = malloc(b->model->n_vocab * sizeof(*b->candidates));
+    b->logits = malloc((size_t)b->n_seqs * b->model->n_vocab * sizeof(*b->logits));
+    b->candidates = malloc((size_t)b->n_seqs * b->model->n_vocab * sizeof(*b->candidates));
     b->ids = malloc(b->n_ids * sizeof(*b->ids));
     if (!b->logits || !b->candidates || !b->ids)
         die("out of memory");
     for (uint32_t i = 0; i < b->n_ids; i++)
         b->ids[i] = (uint32_t)(i * 2654435761u >> 8) % b->model->n_vocab;
-    sampler_init(&b->sampler, &sampling);
+    for (uint32_t i = 0; i < b->n_seqs; i++)
+        sampler_init(&b->samplers[i], &sampling);
 }
 
 static void bench_close(struct bench *b)
@@ -342,48 +344,92 @@ static void bench_close(struct bench *b)
     free(roles);
 }
 
-static void open_seq(struct bench *b)
+static void open_seq(struct bench *b, struct seq *seq)
 {
-    if (seq_open(&b->seq, &b->pool, &b->account, b->n_ids, SEQ_SEGMENT_DEFAULT, 0) < 0)
+    if (seq_open(seq, &b->pool, &b->account, b->n_ids, SEQ_SEGMENT_DEFAULT, 0) < 0)
         die("no room for a sequence");
 }
 
-static void feed(struct bench *b, uint32_t n, enum forward_want want)
+/* The next n tokens of each. */
+static void feed(struct bench *b, struct seq *seqs, uint32_t n_seqs, uint32_t n)
 {
-    struct forward_run run = {
-        .seq = &b->seq, .tokens = b->ids + b->seq.n_tokens, .n_tokens = n, .want = want
-    };
+    struct forward_run runs[SESSIONS_MAX];
     uint32_t n_out;
 
-    if (seq_reserve(&b->seq, n) < 0 || forward_step(&b->forward, &run, 1, NULL, &n_out) < 0)
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        runs[i] = (struct forward_run){ .seq = &seqs[i],
+                                        .tokens = b->ids + seqs[i].n_tokens,
+                                        .n_tokens = n,
+                                        .want = FORWARD_WANT_LAST };
+        if (seq_reserve(&seqs[i], n) < 0)
+            die("no room for a token");
+    }
+    if (forward_step(&b->forward, runs, n_seqs, NULL, &n_out) < 0)
         die("a step failed");
 }
 
 /* Reads n tokens, in batches as the daemon does: a segment each. */
-static void read_tokens(struct bench *b, uint32_t n)
+static void read_tokens(struct bench *b, struct seq *seq, uint32_t n)
 {
     _Static_assert(BATCH == SEQ_SEGMENT_DEFAULT, "full segments are shortened one by one");
     for (uint32_t at = 0; at < n; at += BATCH) {
-        feed(b, n - at < BATCH ? n - at : BATCH, FORWARD_WANT_LAST);
+        feed(b, seq, 1, n - at < BATCH ? n - at : BATCH);
         if (n - at >= BATCH && b->ratio > 1)
-            seq_shorten(&b->seq, at / BATCH, BATCH / b->ratio);
+            seq_shorten(seq, at / BATCH, BATCH / b->ratio);
     }
 }
 
+static void sample_row(void *arg, uint32_t i, uint32_t worker)
+{
+    struct bench *b = arg;
+    uint32_t n = b->model->n_vocab;
+    uint64_t start = __rdtsc();
+
+    (void)worker;
+    (void)sampler_pick(&b->samplers[i], &real->sampling, b->logits + (size_t)i * n, n,
+                       b->candidates + (size_t)i * n);
+    count(KIND_SAMPLE, start, 0, 0);
+}
+
+struct part {
+    void (*fn)(void *arg, uint32_t part, uint32_t who);
+    void *arg;
+};
+
+static void timed_part(void *arg, uint32_t part, uint32_t worker)
+{
+    const struct part *p = arg;
+    uint64_t start = __rdtsc();
+
+    p->fn(p->arg, part, worker);
+    count(KIND_SAMPLE, start, 0, 0);
+}
+
+static void run_crew(void *to, void (*fn)(void *arg, uint32_t part, uint32_t who), void *arg,
+                     uint32_t n)
+{
+    struct part p = { fn, arg };
+
+    workers_run(to, timed_part, &p, n);
+}
+
+/* As the daemon does: a row by all workers, or several side by side. */
 static void decode_step(struct bench *b)
 {
-    uint64_t start;
+    const struct sampler_crew crew = { run_crew, b->workers };
 
-    feed(b, 1, FORWARD_WANT_LAST);
-    (void)forward_logits(&b->forward, 0, 1, b->logits);
-    start = __rdtsc();
-    (void)sampler_pick(&b->sampler, &real->sampling, b->logits, b->model->n_vocab, b->candidates);
-    count(KIND_SAMPLE, start, 0, 0);
+    feed(b, b->seqs, b->n_seqs, 1);
+    (void)forward_logits(&b->forward, 0, b->n_seqs, b->logits);
+    if (b->n_seqs > 1)
+        workers_run(b->workers, sample_row, b, b->n_seqs);
+    else
+        (void)sampler_pick_by(&b->samplers[0], &real->sampling, &crew, b->logits, b->model->n_vocab,
+                              b->candidates);
 }
 
 static void prefill_step(struct bench *b)
 {
-    read_tokens(b, b->n_prefill);
+    read_tokens(b, b->seqs, b->n_prefill);
 }
 
 /* Runs one step and keeps it when it is the fastest so far. */
@@ -434,9 +480,9 @@ static void run_prefill(struct bench *b, struct step *best)
     double start = now();
 
     for (int i = 0; i < PREFILLS && (i < 2 || now() - start < ENOUGH_S); i++) {
-        open_seq(b);
+        open_seq(b, b->seqs);
         time_step(b, prefill_step, best);
-        seq_close(&b->seq);
+        seq_close(b->seqs);
     }
 }
 
@@ -444,12 +490,15 @@ static void run_decode(struct bench *b, struct step *best)
 {
     double start;
 
-    open_seq(b);
-    read_tokens(b, b->depth);
+    for (uint32_t i = 0; i < b->n_seqs; i++) {
+        open_seq(b, &b->seqs[i]);
+        read_tokens(b, &b->seqs[i], b->depth);
+    }
     start = now();
     for (int i = 0; i < DECODE_STEPS && now() - start < ENOUGH_S; i++)
         time_step(b, decode_step, best);
-    seq_close(&b->seq);
+    for (uint32_t i = 0; i < b->n_seqs; i++)
+        seq_close(&b->seqs[i]);
 }
 
 /* All matrices are read, and of the embedding a row, unless it is the output too. */
@@ -492,14 +541,14 @@ static enum kv_type kv_of(const char *name)
 
 int main(int argc, char **argv)
 {
-    struct bench b = { .depth = 2048, .n_prefill = BATCH };
+    struct bench b = { .depth = 2048, .n_prefill = BATCH, .n_seqs = 1 };
     struct step prefill = { 0 }, decode = { 0 };
     uint32_t threads = place_n_cpus();
     const char *cpu = "auto";
     bool bytes_only = false;
     int o;
 
-    while ((o = getopt(argc, argv, "bc:k:t:d:r:n:")) != -1) {
+    while ((o = getopt(argc, argv, "bc:k:t:d:r:n:s:")) != -1) {
         if (o == 'b')
             bytes_only = true;
         else if (o == 'c')
@@ -514,11 +563,15 @@ int main(int argc, char **argv)
             b.ratio = (uint32_t)strtoul(optarg, NULL, 10);
         else if (o == 'n')
             b.n_prefill = (uint32_t)strtoul(optarg, NULL, 10);
+        else if (o == 's')
+            b.n_seqs = (uint32_t)strtoul(optarg, NULL, 10);
         else
             optind = argc;
     }
-    if (optind != argc - 1 || b.n_prefill == 0 || b.ratio > BATCH)
-        die("[-b] [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] MODEL");
+    if (optind != argc - 1 || b.n_prefill == 0 || b.ratio > BATCH || b.n_seqs == 0 ||
+        b.n_seqs > SESSIONS_MAX)
+        die("[-b] [-c CPU] [-k KV] [-t THREADS] [-d DEPTH] [-r RATIO] [-n TOKENS] [-s SESSIONS] "
+            "MODEL");
     if (bytes_only)
         return print_step_bytes(argv[optind]);
     bench_open(&b, argv[optind], cpu, threads);
@@ -527,7 +580,7 @@ int main(int argc, char **argv)
     printf("{\"cpu\": \"%s\", \"threads\": %u, ", real->name, threads);
     print_step(&b, "prefill", b.n_prefill, 0, &prefill);
     printf(",\n");
-    print_step(&b, "decode", 1, b.depth, &decode);
+    print_step(&b, "decode", b.n_seqs, b.depth, &decode);
     printf("}\n");
     bench_close(&b);
     return 0;
