@@ -62,7 +62,9 @@ static void copy_owners(const struct wire_stats *w, uint8_t *to, size_t len)
                                               .sessions_max = w->owner[i].sessions_max,
                                               .text_bytes = w->owner[i].text_bytes,
                                               .text_bytes_max = w->owner[i].text_bytes_max,
-                                              .rows = w->owner[i].rows };
+                                              .rows = w->owner[i].rows,
+                                              .store_bytes = w->owner[i].store_bytes,
+                                              .store_bytes_max = w->owner[i].store_bytes_max };
 
         gist_copy_out(to + i * len, len, &one, sizeof(one));
     }

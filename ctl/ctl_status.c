@@ -72,11 +72,12 @@ static void print_kinds(const struct gist_stats *s, uint32_t pages, uint32_t gis
 
 static void print_owner(const struct gist_stats *s, const struct gist_stats_owner *o)
 {
-    char text[CTL_HUMAN_CAP];
+    char text[CTL_HUMAN_CAP], disk[CTL_HUMAN_CAP];
 
     printf("%8u %8u %8u %8u", o->uid, o->clients, o->sessions, o->pages);
     print_kinds(s, o->pages, o->gist_pages);
-    printf(" %10s %12llu\n", ctl_human_bytes(o->text_bytes, text), (unsigned long long)o->rows);
+    printf(" %10s %10s %12llu\n", ctl_human_bytes(o->text_bytes, text),
+           ctl_human_bytes(o->store_bytes, disk), (unsigned long long)o->rows);
 }
 
 static void print_session(const struct gist_stats *s, const struct gist_stats_session *x)
@@ -158,8 +159,8 @@ static void print_text(const struct gist_stats *s)
     printf("\n%8s %8s %8s %8s %8s  %s\n", "CLIENT", "PID", "UID", "SESSIONS", "PAGES", "NAME");
     for (uint32_t i = 0; i < s->n_clients; i++)
         print_client(&s->clients[i]);
-    printf("\n%8s %8s %8s %8s %10s %10s %10s %12s\n", "UID", "CLIENTS", "SESSIONS", "PAGES", "RAW",
-           "GISTS", "TEXT", "ROWS");
+    printf("\n%8s %8s %8s %8s %10s %10s %10s %10s %12s\n", "UID", "CLIENTS", "SESSIONS", "PAGES",
+           "RAW", "GISTS", "TEXT", "DISK", "ROWS");
     for (uint32_t i = 0; i < s->n_owners; i++)
         print_owner(s, &s->owners[i]);
     if (s->n_sessions > 0)
@@ -206,6 +207,8 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
         ctl_json_u64(j, "text_bytes", s->owners[i].text_bytes);
         ctl_json_u64(j, "text_bytes_max", s->owners[i].text_bytes_max);
         ctl_json_u64(j, "rows", s->owners[i].rows);
+        ctl_json_u64(j, "store_bytes", s->owners[i].store_bytes);
+        ctl_json_u64(j, "store_bytes_max", s->owners[i].store_bytes_max);
         ctl_json_close(j, '}');
     }
     ctl_json_close(j, ']');

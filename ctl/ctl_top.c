@@ -92,15 +92,17 @@ static void show_summary(struct top *t, const struct gist_stats *s)
 
 static void show_owners(struct top *t, const struct gist_stats *s)
 {
-    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP];
+    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], c[CTL_HUMAN_CAP];
 
-    line(t, true, "%10s %8s %8s %10s %10s", "owner", "clients", "sessions", "raw", "gists");
+    line(t, true, "%10s %8s %8s %10s %10s %10s", "owner", "clients", "sessions", "raw", "gists",
+         "on disk");
     for (uint32_t i = 0; i < s->n_owners; i++) {
         const struct gist_stats_owner *o = &s->owners[i];
 
-        line(t, false, "%10u %8u %8u %10s %10s", o->uid, o->clients, o->sessions,
+        line(t, false, "%10u %8u %8u %10s %10s %10s", o->uid, o->clients, o->sessions,
              ctl_human_bytes((uint64_t)(o->pages - o->gist_pages) * s->page_bytes, a),
-             ctl_human_bytes((uint64_t)o->gist_pages * s->page_bytes, b));
+             ctl_human_bytes((uint64_t)o->gist_pages * s->page_bytes, b),
+             ctl_human_bytes(o->store_bytes, c));
     }
 }
 
@@ -148,6 +150,7 @@ static void print_json(const struct top *t, const struct gist_stats *s)
         ctl_json_u64(&j, "sessions", s->owners[i].sessions);
         ctl_json_u64(&j, "pages", s->owners[i].pages);
         ctl_json_u64(&j, "gist_pages", s->owners[i].gist_pages);
+        ctl_json_u64(&j, "store_bytes", s->owners[i].store_bytes);
         ctl_json_close(&j, '}');
     }
     ctl_json_close(&j, ']');

@@ -50,6 +50,8 @@ static struct wire_stats_owner owner_row(const struct sched *s, const struct cli
         row.held_pages = o->pages.used;
         row.text_bytes = o->held.used;
         row.rows = o->rows;
+        if (s->served.store)
+            row.store_bytes = store_bytes_of(s->served.store, o->uid, &row.store_bytes_max);
     }
     return row;
 }

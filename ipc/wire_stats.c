@@ -92,6 +92,8 @@ static int build_stats_owners(struct wire_scratch *s, const struct wire_stats *s
         one->text_bytes = o->text_bytes;
         one->text_bytes_max = o->text_bytes_max;
         one->rows = o->rows;
+        one->store_bytes = o->store_bytes;
+        one->store_bytes_max = o->store_bytes_max;
     }
     m->owner = list;
     m->n_owner = st->n_owner;
@@ -280,7 +282,9 @@ static int read_stats_owners(struct wire_scratch *s, const Gistd__Stats *m, stru
                                              .sessions_max = o->sessions_max,
                                              .text_bytes = o->text_bytes,
                                              .text_bytes_max = o->text_bytes_max,
-                                             .rows = o->rows };
+                                             .rows = o->rows,
+                                             .store_bytes = o->store_bytes,
+                                             .store_bytes_max = o->store_bytes_max };
     }
     st->owner = list;
     st->n_owner = (uint32_t)m->n_owner;

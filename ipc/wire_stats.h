@@ -35,6 +35,7 @@ struct wire_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;
     uint32_t held_pages, held_pages_max, clients_max, sessions_max;
     uint64_t text_bytes, text_bytes_max, rows;
+    uint64_t store_bytes, store_bytes_max;
 };
 struct wire_stats_store {
     uint64_t bytes, limit, records, names;

@@ -364,6 +364,12 @@ bool store_delete(struct store *s, uint64_t id, uint64_t *ret_bytes)
     return true;
 }
 
+uint64_t store_bytes_of(const struct store *s, uint32_t owner, uint64_t *ret_most)
+{
+    *ret_most = limits_of_owner(s);
+    return shares_of(&s->shares, owner);
+}
+
 void store_stats(const struct store *s, struct store_stats *ret)
 {
     struct budget budget = s->budget;

@@ -164,7 +164,6 @@ int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char
 bool store_name_next(struct store *s, uint32_t owner, uint32_t kind, struct store_named *n);
 
 /* --- for people ------------------------------------------------------------------------------ */
-
 struct store_stats {
     uint64_t bytes, limit, records, names;
     uint64_t written, written_today, write_a_day; /* bytes */
@@ -175,7 +174,8 @@ struct store_stats {
     char degraded[256];                           /* empty: all is well; else a sentence */
 };
 void store_stats(const struct store *s, struct store_stats *ret);
-
+/* Of an owner's records, those being written too; and what they may be. */
+uint64_t store_bytes_of(const struct store *s, uint32_t owner, uint64_t *ret_most);
 struct store_item {
     uint64_t id, bytes, cost_ns, used_s;     /* used_s: when last, seconds of the real-time clock */
     uint32_t owner, n_tokens, n_keys, depth; /* depth: tokens before it, 0 when that is not known */

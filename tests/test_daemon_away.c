@@ -324,6 +324,33 @@ static int append(gist_session *s, uint32_t n)
     return gist_append_tokens(s, ids, n, NULL);
 }
 
+/* What of a user's is on disk, as this connection is told. */
+static uint64_t on_disk(gist_conn *c, uint32_t uid)
+{
+    struct gist_stats st;
+
+    assert_int_equal(gist_stats(c, &st), 0);
+    for (uint32_t i = 0; i < st.n_owners; i++)
+        if (st.owners[i].uid == uid)
+            return st.owners[i].store_bytes;
+    fail_msg("user %u is not there", uid);
+    return 0;
+}
+
+/* Root hears of all, others of their own. */
+static void tells_what_is_on_disk(gist_conn *root, gist_conn *other)
+{
+    struct gist_stats st;
+    uint64_t all;
+
+    assert_int_equal(gist_stats(root, &st), 0);
+    all = st.store->bytes;
+    assert_true(on_disk(root, 0) > on_disk(root, OTHER) && on_disk(root, OTHER) > 0);
+    assert_true(on_disk(root, 0) + on_disk(root, OTHER) <= all);
+    assert_int_equal(on_disk(other, OTHER), on_disk(root, OTHER));
+    assert_int_equal(on_disk(other, 0), 0);
+}
+
 /* Idle sessions of one user have all that he may have. Another one comes, and gets an even part and
  * no more; then the first one uses all of his again. */
 static void a_second_user_gets_his_part(void **state)
@@ -368,6 +395,8 @@ static void a_second_user_gets_his_part(void **state)
         assert_int_equal(a.n, N_SAID);
     }
     assert_false(is_away(other, theirs));
+    daemon_fixture_stored(c);
+    tells_what_is_on_disk(c, other);
     gist_disconnect(other);
     gist_disconnect(c);
     daemon_fixture_stop(&d);

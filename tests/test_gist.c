@@ -1068,8 +1068,9 @@ static void script_stats(struct fake_daemon *d, void *arg)
 {
     static struct wire_stats_session sessions[500];
     static const struct wire_stats_client clients[] = { { 1, 10, 1000, "one", 2, 3 } };
-    static const struct wire_stats_owner owners[] = { { 1000, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13 },
-                                                      { .uid = 9, .gist_pages = 5 } };
+    static const struct wire_stats_owner owners[] = {
+        { 1000, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15 }, { .uid = 9, .gist_pages = 5 }
+    };
     struct wire_stats st = { .version = "v",
                              .model = "m",
                              .cpu = "avx2",
@@ -1114,7 +1115,7 @@ static void test_stats(void **state)
     assert_int_equal(st.sessions[499].busy, 1);
     assert_int_equal(st.sessions[499].gist_pages, 2);
     assert_int_equal(st.n_owners, 2);
-    assert_true(st.owners[0].held_pages == 7 && st.owners[0].rows == 13);
+    assert_true(st.owners[0].held_pages == 7 && st.owners[0].store_bytes_max == 15);
     assert_int_equal(st.owners[1].uid, 9);
     assert_int_equal(st.owners[1].gist_pages, 5);
     assert_string_equal(st.sessions[499].label, "a session with a label");

@@ -348,7 +348,7 @@ static void put_some(uint32_t owner, uint32_t first, uint32_t n, uint64_t cost_n
 static void an_owner_has_a_limit(void **state)
 {
     struct rig_record r = { .n = 64, .seed = 50 }, large = { .n = 512, .seed = 60 };
-    uint64_t len = rig_len(&r);
+    uint64_t len = rig_len(&r), most;
     uint32_t called;
 
     (void)state;
@@ -367,6 +367,9 @@ static void an_owner_has_a_limit(void **state)
     put_some(1000, 100, 2, 9 * CLOCK_S);
     assert_int_equal(records_of(1000), 3);
     assert_int_equal(records_of(1001), 3);
+    assert_int_equal(store_bytes_of(rig.store, 1000, &most), 3 * len);
+    assert_int_equal(most, 3 * len);
+    assert_int_equal(store_bytes_of(rig.store, 1002, &most), 0);
 }
 
 /* Where others may come, one can't have it all. */

@@ -30,6 +30,9 @@ struct gist_stats_owner {
     uint32_t held_pages, held_pages_max, clients_max, sessions_max;
     uint64_t text_bytes, text_bytes_max; /* of texts, ids, scores and logits */
     uint64_t rows;                       /* tokens read or written, since the user came */
+    /* Of the user's records on disk, without what is public; 0: nothing is kept there, or of
+     * another user. */
+    uint64_t store_bytes, store_bytes_max;
 };
 struct gist_stats_store { /* what is kept on disk, of all users */
     uint64_t bytes, limit, records;

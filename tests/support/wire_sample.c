@@ -53,8 +53,8 @@ static const struct wire_segment segments[] = { { WIRE_SEGMENT_HYDRATED, 1, 2, 3
                                                 { WIRE_SEGMENT_GISTS, UINT32_MAX, 0, 64, true } };
 
 static const struct wire_stats_owner owners[] = {
-    { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 },
-    { .uid = UINT32_MAX, .gist_pages = 6, .rows = UINT64_MAX }
+    { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 },
+    { .uid = UINT32_MAX, .gist_pages = 6, .rows = UINT64_MAX, .store_bytes_max = UINT64_MAX }
 };
 
 static const struct wire_stats_store store = { .bytes = 1,
@@ -558,6 +558,8 @@ static void same_owner(const struct wire_stats_owner *a, const struct wire_stats
     assert_int_equal(a->text_bytes, b->text_bytes);
     assert_int_equal(a->text_bytes_max, b->text_bytes_max);
     assert_int_equal(a->rows, b->rows);
+    assert_int_equal(a->store_bytes, b->store_bytes);
+    assert_int_equal(a->store_bytes_max, b->store_bytes_max);
 }
 
 static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
