@@ -229,10 +229,17 @@ static enum wire_priority class_of(const struct sched *s, const struct request *
     return r->priority;
 }
 
+/* It has just come, and all that it reads are so many tokens. */
+static bool is_quick(const struct request *r, uint32_t most)
+{
+    return r->ops->left && !r->times.began_at && !behind(r) && r->ops->left(r) <= most;
+}
+
 /* An answer whose memory has to be compressed reads for a while. */
 static bool reads(const struct sched *s, const struct request *r, enum wire_priority p)
 {
-    return runs(r) && (!r->ops->decode || behind(r)) && class_of(s, r) == p;
+    return runs(r) && (!r->ops->decode || behind(r)) && class_of(s, r) == p &&
+           (s->quick == 0 || is_quick(r, s->quick));
 }
 
 /* Counts those of one priority: a client's requests, an owner's clients. */
@@ -332,6 +339,23 @@ static bool encodes(const struct sched *s)
         if (r->phase == REQUEST_WORK && r->session && r->priority == WIRE_INTERACTIVE)
             return true;
     return false;
+}
+
+/* A question that has come beside documents has waited for the step that they were in, and would
+ * for another one that they share with it: its own part comes first, in a step of its own, which is
+ * as short as it is. Not twice in a row, so that questions that keep coming stop nobody. The most
+ * tokens that it may have; 0: all read. */
+static uint32_t quick_part(const struct sched *s, const struct batch *b, uint32_t budget)
+{
+    uint32_t n = b->n_reading[WIRE_INTERACTIVE], n_quick = 0, most;
+    const struct request *r;
+
+    if (s->was_quick || n < 2)
+        return 0;
+    most = owner_even(budget, n);
+    TAILQ_FOREACH (r, &s->active, link)
+        n_quick += reads(s, r, WIRE_INTERACTIVE) && is_quick(r, most);
+    return n_quick < n ? most : 0;
 }
 
 /* Interactive ones first. The background has the rest only of a step that none of them reads in: it
@@ -437,6 +461,13 @@ static void compose(struct sched *s, struct batch *b)
         budget = owner_even(budget, SPARED_PART);
     if (budget > b->max_rows - b->n_rows)
         budget = b->max_rows - b->n_rows;
+    s->quick = quick_part(s, b, budget);
+    if (s->quick > 0)
+        (void)add_reading(s, b, WIRE_INTERACTIVE, budget);
+    s->was_quick = s->quick > 0 && b->n > b->n_decode;
+    s->quick = 0;
+    if (s->was_quick)
+        return;
     add_all_reading(s, b, budget);
     add_drafts(s, b);
 }

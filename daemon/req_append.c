@@ -644,6 +644,13 @@ bool append_plan(struct sched *s, struct request *r, uint32_t max, struct forwar
     return false;
 }
 
+static uint32_t append_left(const struct request *r)
+{
+    const struct append *a = r->state;
+
+    return (uint32_t)a->encode.n_ids - a->done;
+}
+
 void append_rows(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n)
 {
     struct append *a = r->state;
@@ -761,6 +768,7 @@ const struct request_ops request_append = {
     .start = append_start,
     .work = append_work,
     .plan = append_plan,
+    .left = append_left,
     .rows = append_rows,
     .flush = append_flush,
     .cancel = append_cancel,

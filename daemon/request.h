@@ -57,6 +57,7 @@ struct request_ops {
      * than memory_room; false: not now. decode: one token, goes first in every step. */
     bool decode;
     bool (*plan)(struct sched *s, struct request *r, uint32_t max, struct forward_run *ret);
+    uint32_t (*left)(const struct request *r); /* tokens that it is to read yet; NULL: any number */
     /* After the step: its outputs [first, first + n_out) and how many tokens were read. */
     void (*rows)(struct sched *s, struct request *r, uint32_t first, uint32_t n_out, uint32_t n);
     void (*token)(struct sched *s, struct request *r, float *logits); /* decode: one row */
@@ -177,7 +178,6 @@ bool request_back(struct request *r);
 
 /* It uses the model, or will. Parts of another one don't count. */
 bool request_computes(const struct request *r);
-
 /* And had no part in a step yet. */
 bool request_waits(const struct request *r);
 

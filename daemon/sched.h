@@ -98,12 +98,14 @@ struct sched {
     uint32_t n_given;   /* steps in a row that were */
     uint64_t step_ns;   /* since when it runs */
     uint32_t owed;      /* tokens, to the background, of what is read before it */
-    bool hurry;         /* an interactive request waits for what others compress with */
-    bool hurried;       /* that was so in the last step */
-    bool lanes_woke;    /* a request may go on that waits for its parts */
-    bool room_made;     /* or for pages (daemon/room.h) */
-    uint32_t n_paused;  /* answers that wait for pages, in the step that is made up */
-    bool stalled;       /* in the last one nobody did anything else */
+    uint32_t quick;  /* the step reads short texts that have just come, of so many tokens; 0: all */
+    bool was_quick;  /* so did the last one */
+    bool hurry;      /* an interactive request waits for what others compress with */
+    bool hurried;    /* that was so in the last step */
+    bool lanes_woke; /* a request may go on that waits for its parts */
+    bool room_made;  /* or for pages (daemon/room.h) */
+    uint32_t n_paused;    /* answers that wait for pages, in the step that is made up */
+    bool stalled;         /* in the last one nobody did anything else */
     uint64_t deadline_ns; /* the first of all requests', or an earlier time; 0: none has any */
     bool stopping;
     uint64_t started_ns;

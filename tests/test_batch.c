@@ -6,7 +6,8 @@
  * keep the prompts of others from being read, or others' answers from going on; one that reads more
  * than its share because it has more clients or sessions; an interactive request that waits for a
  * step in the background; a background that never gets its turn; long steps in the background while
- * a text is encoded, or behind one that was given up; a cancel that waits for such a step.
+ * a text is encoded, or behind one that was given up; a cancel that waits for such a step; a
+ * question that waits for documents.
  */
 #include "daemon/batch.h"
 #include "daemon/sched.h"
@@ -222,6 +223,14 @@ static void observe(struct actor *a)
     assert_int_equal(forward_step(&sched.served.forward, &run, 1, NULL, &n_out), 0);
     memory_ran(&a->memory, &run);
 }
+
+static uint32_t left(const struct request *r)
+{
+    return r ? 8 : 0; /* a question */
+}
+static const struct request_ops question = {
+    .name = "question", .plan = plan, .left = left, .rows = rows_for_ever
+};
 
 /* --- tests ------------------------------------------------------------------------------------ */
 
@@ -793,6 +802,26 @@ static void a_cancel_ends_a_step_in_the_background(void **state)
     comer = NULL;
 }
 
+/* Questions come while a document is read: each has its part first, but not twice in a row. */
+static void short_ones_first(void **state)
+{
+    struct actor a[4], *doc = &a[3];
+
+    (void)state;
+    open_actor(doc, &keeps, 0);
+    act(doc, &endless, WIRE_INTERACTIVE);
+    for (int i = 0; i < 3; i++) {
+        doc->done = 0;
+        open_actor(&a[i], &keeps, 0);
+        act(&a[i], &question, WIRE_INTERACTIVE);
+        assert_true(batch_run(&sched));
+        assert_true(i % 2 || a[i].done > 0);
+        assert_int_equal(doc->done > 0, i % 2);
+    }
+    for (int i = 0; i < 4; i++)
+        close_actor(&a[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -810,6 +839,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(others_do_not, open_all, close_all),
         cmocka_unit_test_setup_teardown(short_steps_while_a_text_is_encoded, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_spared_step_is_short, open_all, close_all),
+        cmocka_unit_test_setup_teardown(short_ones_first, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_step_of_one_is_not_spared, open_all, close_all),
         cmocka_unit_test_setup_teardown(a_cancel_ends_a_step_in_the_background, open_all,
                                         close_all),
