@@ -2,13 +2,13 @@
  *
  * Sessions that nobody works on give their pages up to who has less than an even part of the pool,
  * and come back when they are used next (daemon/away.h). In this order, of each kind the one that
- * was not used for the longest first:
+ * was not used for the longest first ("kept": in host memory or in the store):
  *
- *     whose                                        what it holds is             for
- *     an owner's with more than an even part       kept (memory or the store)   who stays within
- * his a background one, his own or another's       kept                         interactive ones an
- * owner's with more than an even part       computed again               who stays within his his
- * own                                      kept                         what comes back
+ *     whose                                    what it holds     for
+ *     who has more than an even part           is kept           who stays within his
+ *     background ones, his own or another's    is kept           an interactive one
+ *     who has more than an even part           is read again     who stays within his
+ *     his own                                  is kept           what comes back
  *
  * So nobody loses an idle session to who has more than he, and without a store (--store none) a
  * session that gave way is read again by the model. Sessions of several documents, and what was
