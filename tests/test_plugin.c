@@ -1,10 +1,11 @@
 /* tests/test_plugin.c - backends that are loaded when they are asked for (engine/plugin.h). Would
  * catch: a library that is looked for in the current folder or that is not ours and is taken, one
  * of another version that is called, a missing library, driver or device that is not named, "auto"
- * that fails for want of a GPU or does not say why there is none, a name that is taken though it
- * means nothing. */
+ * that fails for want of a GPU or does not say why there is none, training on more devices than
+ * one, a name that is taken though it means nothing. */
 #include "engine/devices.h"
 #include "engine/plugin.h"
+#include "engine/tensors.h"
 
 #include "tests/support/backend_shim.h"
 #include "tests/support/scratch.h"
@@ -59,6 +60,24 @@ static void names(void **state)
         assert_int_equal(backend_find(bad[i], &ops, &devices, &why), -EINVAL);
         assert_non_null(strstr(why.text, "allowed: cpu, cuda:0"));
     }
+}
+
+/* Several are for serving alone: which names that is, is known before any library is looked for. */
+static void training_has_one_device(void **state)
+{
+    static const char *const bad[] = { "cuda:0,1", "cuda:all", "cuda-shim:1,0" };
+    const struct tensors_ops *ops;
+    unsigned device;
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        struct why why = { "" };
+
+        assert_int_equal(tensors_find(bad[i], &ops, &device, &why), -EINVAL);
+        assert_non_null(strstr(why.text, "training computes on one device"));
+    }
+    assert_int_equal(tensors_find("cpu", &ops, &device, NULL), 0);
+    assert_null(ops);
 }
 
 /* Beside this program there is none: it lies in a folder of the tests. */
@@ -175,6 +194,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),
+        cmocka_unit_test(training_has_one_device),
         cmocka_unit_test(says_what_is_missing),
         cmocka_unit_test(refuses_what_is_not_ours),
         cmocka_unit_test(the_shim_loads),
