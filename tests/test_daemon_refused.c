@@ -282,6 +282,14 @@ static int add_adapter(gist_session *s, const char *text)
     return gist_document_add(conn, "name", "text", 4, &doc, NULL);
 }
 
+static int attach_realm(gist_session *s, const char *text)
+{
+    static const unsigned char token[GIST_TOKEN_BYTES];
+
+    (void)s;
+    return gist_attach(conn, token, text, &s, NULL);
+}
+
 /* One for each text that the schema has: a new one is missing here. */
 static const struct {
     const char *field;
@@ -295,6 +303,7 @@ static const struct {
     { "label", restore_label },  { "name", delete_name },
     { "name", add_name },        { "role", add_role },
     { "adapter", add_adapter },  { "realm", open_realm },
+    { "realm", attach_realm },
 };
 #define N_TEXTS (sizeof(texts) / sizeof(texts[0]))
 

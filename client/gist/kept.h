@@ -58,9 +58,10 @@ typedef void gist_resumed_fn(void *arg, uint64_t first);
 
 struct gist_resume {
     size_t size; /* sizeof(struct gist_resume) */
-    uint64_t
-        from; /* tokens that are known already; 0 without GIST_SET_FROM: those that callbacks */
-    unsigned flags;              /* of the connection before have returned from */
+    /* Tokens that are known already. Without GIST_SET_FROM and 0: those that callbacks of the
+     * connection before have returned from. */
+    uint64_t from;
+    unsigned flags;              /* GIST_SET_FROM */
     gist_resumed_fn *on_resumed; /* these may be NULL; with on_text's arg */
     gist_answer_fn *on_answer;
     gist_logprob_fn *on_logprob;
