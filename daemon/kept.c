@@ -1,6 +1,7 @@
 #include "daemon/kept.h"
 
 #include "base/clock.h"
+#include "daemon/lanes.h"
 #include "daemon/log.h"
 #include "daemon/sched.h"
 
@@ -186,8 +187,22 @@ static void give_up(struct sched *s, struct client *c)
     }
 }
 
+/* Lanes that a connection's request has left behind go with it, but stand on forks of the session:
+ * their pages are the holder's. */
+static void drop_lanes(struct sched *s, const struct client *holder)
+{
+    struct request *r, *next;
+
+    for (r = TAILQ_FIRST(&s->active); r; r = next) {
+        next = TAILQ_NEXT(r, link);
+        if (r->lane && r->lane->session->client == holder && r->client != holder)
+            request_drop(s, r);
+    }
+}
+
 static void bury(struct sched *s, struct kept *k)
 {
+    drop_lanes(s, k->holder);
     if (k->relay)
         request_fail(s, k->relay, WIRE_E_NOT_FOUND, REQUEST_NO_NUMBERS,
                      "the session was closed while its answer was sent");

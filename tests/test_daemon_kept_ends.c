@@ -1,0 +1,93 @@
+/* tests/test_daemon_kept_ends.c - kept sessions at their edges: closed while something is under
+ * way. Would catch: a daemon that dies of lanes behind a closed session.
+ */
+
+#include "tests/support/daemon_fixture.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct daemon_fixture d;
+
+static const char prompt[] = "The quick brown fox jumps over the lazy dog, and then";
+
+static gist_session *open_kept(gist_conn *c, struct gist_kept *ret)
+{
+    gist_session *s;
+
+    *ret = (struct gist_kept){ .size = sizeof(*ret) };
+    assert_int_equal(gist_open(c, NULL, &s), 0);
+    assert_int_equal(gist_append_text(s, prompt, strlen(prompt), 0, NULL), 0);
+    assert_int_equal(gist_keep(s, 0, ret), 0);
+    return s;
+}
+
+/* --- closed ----------------------------------------------------------------------------------- */
+
+#define N_CHOICES  24
+#define CHOICE_IDS 600
+
+static void on_choices(void *arg, int err, const struct gist_choices *choices)
+{
+    (void)choices;
+    *(int *)arg = err;
+}
+
+/* Continuations are scored behind forks of the session; those that are under way when it is closed
+ * have pages of its holder. */
+static void closed_while_it_scores(void **state)
+{
+    static uint32_t ids[N_CHOICES][CHOICE_IDS];
+    struct gist_span spans[N_CHOICES];
+    struct gist_kept kept;
+    struct gist_stats st;
+    gist_conn *c, *other;
+    uint64_t before;
+    gist_session *s;
+    int err;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    other = daemon_fixture_connect(&d);
+    for (uint32_t i = 0; i < N_CHOICES; i++) {
+        for (uint32_t k = 0; k < CHOICE_IDS; k++)
+            ids[i][k] = 40 + (i + k * k) % 80;
+        spans[i] = (struct gist_span){ ids[i], CHOICE_IDS };
+    }
+    for (int i = 0; i < 5; i++) {
+        c = daemon_fixture_connect(&d);
+        s = open_kept(c, &kept);
+        assert_int_equal(gist_stats(other, &st), 0);
+        before = st.prompt_tokens_total;
+        err = 1;
+        assert_int_equal(
+            gist_score_choices_start(s, spans, N_CHOICES, GIST_TOKENS, on_choices, &err, NULL), 0);
+        do
+            assert_int_equal(gist_stats(other, &st), 0);
+        while (st.prompt_tokens_total == before);
+        gist_close(s);
+        while (err == 1)
+            assert_true(gist_dispatch(c) >= 0);
+        assert_true(err == -ECANCELED || err == 0);
+        assert_int_equal(gist_ping(c), 0);
+        gist_disconnect(c);
+        assert_true(daemon_fixture_all_free(other, DAEMON_FIXTURE_PATIENCE_MS));
+        assert_int_equal(gist_attach(other, kept.token, NULL, &s, NULL), -ENOENT);
+    }
+    gist_disconnect(other);
+    daemon_fixture_stop(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(closed_while_it_scores),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
