@@ -279,8 +279,10 @@ void request_finish(struct sched *s, struct request *r)
     r->last.id = r->id;
     r->last.last = !r->lane; /* a part's end is not the end of its request */
     r->phase = REQUEST_LAST;
-    if (r->client->receiving == r)
+    if (r->client->receiving == r) { /* it failed, and the rest of its text is not wanted */
+        chan_release(r->client->chan);
         r->client->receiving = NULL;
+    }
     measure(s, r);
     release_session(s, r);
 }
