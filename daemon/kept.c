@@ -12,6 +12,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* Time for the frames of a client that is gone, while all others wait. */
+#define HEAR_NS (5 * CLOCK_MS)
+
 struct session *kept_session(const struct kept *k)
 {
     return TAILQ_FIRST(&k->holder->sessions);
@@ -213,17 +216,22 @@ static void bury(struct sched *s, struct kept *k)
 }
 
 /* Who closes a session and disconnects at once has said so in frames that nobody has read, and does
- * not wait for an answer. What else is there nobody wants any more. */
+ * not wait for an answer. What else is there nobody wants any more. A ring full of large frames,
+ * which no CloseSession is, takes long: what is not heard in time leaves its session to the clock.
+ */
 static void hear_last(struct sched *s, struct client *c)
 {
+    uint64_t end = clock_ns() + HEAR_NS;
     struct session *session;
     struct chan_msg msg;
     struct wire_req m;
 
     if (c->receiving)
         chan_release(c->chan);
-    for (uint32_t n = 0; n < RING_SLOTS_MAX && chan_recv(c->chan, &msg) == 0; n++) {
-        if (wire_req_unpack(&s->unpacked, msg.frame, msg.frame_len, &m) == 0 &&
+    c->receiving = NULL;
+    while (clock_ns() < end && chan_recv(c->chan, &msg) == 0) {
+        if (msg.frame_len <= RING_SMALL &&
+            wire_req_unpack(&s->unpacked, msg.frame, msg.frame_len, &m) == 0 &&
             m.kind == WIRE_CLOSE_SESSION) {
             session = client_find_session(c, m.u.close_session.session);
             if (session)
