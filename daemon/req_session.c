@@ -153,10 +153,10 @@ static int close_start(struct sched *s, struct request *r, const struct wire_req
 static bool close_work(struct sched *s, struct request *r)
 {
     struct session *session = r->state;
-
     struct kept *k = session->client->kept;
 
-    if (session->busy || (k && kept_speaks(k)))
+    /* An answer that nobody is told any more has no room to end in. */
+    if (session->busy || (k && k->relay))
         return false;
     r->last = (struct wire_rep){ .kind = WIRE_SESSION_CLOSED };
     r->last.u.session_closed.n_tokens = session_count(session);

@@ -1,5 +1,6 @@
 /* tests/test_daemon_kept_ends.c - kept sessions at their edges: closed while something is under
- * way. Would catch: a daemon that dies of lanes behind a closed session.
+ * way. Would catch: a daemon that dies of lanes behind a closed session; a session that stays
+ * because nobody reads its answer.
  */
 
 #include "tests/support/daemon_fixture.h"
@@ -9,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -83,10 +85,50 @@ static void closed_while_it_scores(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* Its answer has come to a stand, since what was written of it has no more room and nobody reads:
+ * who comes back to it, and closes it without reading, has closed it. */
+static void closed_unread(void **state)
+{
+    static const char *const args[] = { "--detach-bytes", "72K", NULL };
+    const struct gist_sampling p = {
+        .size = sizeof(p), .max_tokens = 900, .ignore_eog = 1, .logprobs = 20
+    };
+    struct gist_attached at = { .size = sizeof(at) };
+    uint32_t before = 0, now;
+    struct gist_kept kept;
+    struct gist_stats st;
+    gist_conn *c, *other;
+    gist_session *s;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    other = daemon_fixture_connect(&d);
+    c = daemon_fixture_connect(&d);
+    s = open_kept(c, &kept);
+    assert_int_equal(gist_generate_start(s, &p, NULL, NULL, NULL, NULL), 0);
+    do {
+        (void)usleep(50000);
+        assert_int_equal(gist_stats(other, &st), 0);
+        assert_int_equal(st.n_sessions, 1);
+        now = before;
+        before = st.sessions[0].generated_tokens;
+    } while (before < 100 || now != before);
+    gist_disconnect(c);
+    assert_int_equal(gist_attach(other, kept.token, NULL, &s, &at), 0);
+    assert_true(at.written > at.unread && at.written < 900);
+    gist_close(s);
+    assert_true(daemon_fixture_all_free(other, DAEMON_FIXTURE_PATIENCE_MS));
+    assert_int_equal(gist_stats(other, &st), 0);
+    assert_int_equal(st.n_sessions, 0);
+    gist_disconnect(other);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closed_while_it_scores),
+        cmocka_unit_test(closed_unread),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
