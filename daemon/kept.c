@@ -144,13 +144,16 @@ void kept_attach(struct kept *k, struct client *c)
     c->n_keeps++;
 }
 
-/* Of a channel that is broken nothing more is believed: what it had not taken is sent again. */
-static void note_taken(struct kept *k)
+/* Of a channel that is broken nothing more is believed: what it had not taken is sent again. True:
+ * some came back just now. */
+static bool note_taken(struct kept *k)
 {
-    uint32_t n;
+    uint32_t n = 0;
+    int r = k->at ? chan_taken(k->at->chan, &n) : -EPROTO;
 
-    if (k->at && chan_taken(k->at->chan, &n) == 0)
+    if (r >= 0)
         backlog_took(&k->log, n);
+    return r > 0;
 }
 
 static void leave(struct kept *k)
@@ -166,7 +169,7 @@ void kept_detach(struct sched *s, struct kept *k)
 {
     struct session *session = kept_session(k);
 
-    note_taken(k);
+    (void)note_taken(k);
     backlog_again(&k->log);
     if (k->relay)
         request_fail(s, k->relay, WIRE_E_CANCELLED, REQUEST_NO_NUMBERS,
@@ -345,14 +348,15 @@ static void keep_last(struct kept *k, const struct wire_rep *rep)
 }
 
 /* What was taken by now makes room; more may be taken as soon as this was looked at, and then the
- * connection rings. */
-static int room(struct kept *k, size_t len, uint8_t **ret)
+ * connection rings. It does not ring for what was found here: who has tried in vain to send it
+ * something is to try again. */
+static int room(struct sched *s, struct kept *k, size_t len, uint8_t **ret)
 {
     int r = backlog_room(&k->log, len, ret);
 
     if (r != -EAGAIN)
         return r;
-    note_taken(k);
+    s->room_made |= note_taken(k);
     r = backlog_room(&k->log, len, ret);
     if (r == -EAGAIN && k->at)
         k->at->blocked = true;
@@ -374,7 +378,7 @@ int kept_reply(struct sched *s, struct kept *k, const struct wire_rep *rep)
     if (e == 0 && len > CHAN_FRAME_MAX - WIRE_ID_MAX)
         e = -EMSGSIZE;
     if (e == 0)
-        e = room(k, len, &to);
+        e = room(s, k, len, &to);
     if (e == 0)
         e = wire_rep_pack(&s->packed, rep, to, len, &len);
     if (e == 0)

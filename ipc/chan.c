@@ -391,11 +391,13 @@ uint32_t chan_sent(const struct chan *c)
 
 int chan_taken(struct chan *c, uint32_t *ret)
 {
+    uint32_t before = c->tx.head;
     int r = look_for_room(c);
 
-    if (r == 0)
-        *ret = c->tx.head;
-    return r;
+    if (r < 0)
+        return r;
+    *ret = c->tx.head;
+    return *ret != before;
 }
 
 uint32_t chan_bulk_max(const struct chan *c, uint32_t frame_len)

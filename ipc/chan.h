@@ -92,7 +92,8 @@ void chan_commit(struct chan *c);
 uint32_t chan_came_back(const struct chan *c);
 
 /* How many messages were sent, and how many spans of theirs have come back, modulo 2^32: the first
- * ones. What came back by then is no reason for chan_arm any more. -EPROTO. */
+ * ones. What came back by then is no reason for chan_arm any more; 1: some did since the last look,
+ * else 0. -EPROTO. */
 uint32_t chan_sent(const struct chan *c);
 int chan_taken(struct chan *c, uint32_t *ret);
 

@@ -292,6 +292,28 @@ static void test_sleep_for_room(void **state)
     close_ends(&e);
 }
 
+/* What the other side has released is counted when it is looked at, and is news once. */
+static void test_what_came_back(void **state)
+{
+    struct ends e = open_ends(&geometry);
+    uint32_t n = 77;
+
+    (void)state;
+    assert_int_equal(chan_sent(e.server), 0);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_int_equal(send_text(e.server, "text", "bulk"), 0);
+    assert_int_equal(chan_sent(e.server), 3);
+    assert_int_equal(chan_taken(e.server, &n), 0);
+    assert_int_equal(n, 0);
+    expect_text(e.client, "text", "bulk");
+    expect_text(e.client, "text", "bulk");
+    assert_int_equal(chan_taken(e.server, &n), 1);
+    assert_int_equal(n, 2);
+    assert_int_equal(chan_taken(e.server, &n), 0);
+    assert_int_equal(n, 2);
+    close_ends(&e);
+}
+
 static void test_bad_geometry(void **state)
 {
     const struct chan_geometry bad[] = {
@@ -750,6 +772,7 @@ int main(void)
         cmocka_unit_test(test_full_then_room),
         cmocka_unit_test(test_doorbells),
         cmocka_unit_test(test_sleep_for_room),
+        cmocka_unit_test(test_what_came_back),
         cmocka_unit_test(test_bad_geometry),
         cmocka_unit_test(test_attach_checks_the_memory),
         cmocka_unit_test(test_nobody_can_resize_it),
