@@ -227,14 +227,13 @@ static uint32_t pages_beside(const struct memory *m)
 
 int session_move(struct session *s, struct client *to)
 {
-    size_t len = s->row_len + s->marks_len, had = len, none = 0;
+    size_t len = s->row_len + s->marks_len + s->parts.cap, had = len, none = 0;
     struct held_account *from = s->parts.account;
     uint32_t n;
     int r;
 
     hydrate_fetch_drop(&s->memory);
     memory_rest(&s->memory);
-    encode_text_fini(&s->parts);
     r = held_charge(&to->held, &none, len);
     if (r < 0)
         return r;

@@ -119,8 +119,8 @@ void session_rewind(struct session *s, uint32_t n);
 int session_stand(struct session *s, const uint32_t *pending, enum chat_at at,
                   const struct session_mark *marks, size_t n_marks);
 
-/* It is another client's of the same owner, with all that it has. It is not at work. -ENOSPC,
- * -EDQUOT: an account of that one, and nothing has changed. */
+/* It is another client's of the same owner, with all that it has, also text of which more is to
+ * come. It is not at work. -ENOSPC, -EDQUOT: an account of that one, and nothing has changed. */
 int session_move(struct session *s, struct client *to);
 
 /* Its pages are charged to another account, and it is no client's any more: it holds nothing but

@@ -1,9 +1,11 @@
 /* tests/test_daemon_kept_ends.c - kept sessions at their edges: closed while something is under
- * way. Would catch: a daemon that dies of lanes behind a closed session; a session that stays
- * because nobody reads its answer.
+ * way, kept between two parts of a text. Would catch: a daemon that dies of lanes behind a closed
+ * session; a session that stays because nobody reads its answer; the beginning of a text that is
+ * lost.
  */
 
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/raw_client.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -124,11 +126,55 @@ static void closed_unread(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* --- kept between two parts ------------------------------------------------------------------- */
+
+static uint64_t raw_session(struct raw_client *c)
+{
+    struct wire_req m = { .kind = WIRE_OPEN_SESSION, .u.open_session.label = "" };
+    const struct wire_rep *rep = raw_client_ask(c, m, NULL, 0, NULL);
+
+    assert_int_equal(rep->kind, WIRE_SESSION_OPENED);
+    return rep->u.session_opened.session;
+}
+
+static uint32_t raw_append(struct raw_client *c, uint64_t session, const char *text, size_t len,
+                           bool more)
+{
+    struct wire_req m = { .kind = WIRE_APPEND };
+    const struct wire_rep *rep;
+
+    m.u.append.session = session;
+    m.u.append.more = more;
+    rep = raw_client_ask(c, m, text, (uint32_t)len, NULL);
+    assert_int_equal(rep->kind, WIRE_APPENDED);
+    return rep->u.appended.n_tokens;
+}
+
+static void kept_between_parts(void **state)
+{
+    struct wire_req m = { .kind = WIRE_KEEP };
+    struct raw_client c;
+    uint32_t whole;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    raw_client_open(&c, d.socket);
+    whole = raw_append(&c, raw_session(&c), prompt, strlen(prompt), false);
+    m.u.keep.session = raw_session(&c);
+    assert_int_equal(raw_append(&c, m.u.keep.session, prompt, 20, true), 0);
+    assert_int_equal(raw_client_ask(&c, m, NULL, 0, NULL)->kind, WIRE_KEPT);
+    assert_int_equal(raw_append(&c, m.u.keep.session, prompt + 20, strlen(prompt) - 20, false),
+                     whole);
+    raw_client_close(&c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closed_while_it_scores),
         cmocka_unit_test(closed_unread),
+        cmocka_unit_test(kept_between_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
