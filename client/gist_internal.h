@@ -77,7 +77,7 @@ struct gist_request {
     gist_cache_fn *on_cache;
     gist_answers_fn *on_answers; /* several: instead of on_text */
     gist_answer_fn *on_answer;
-    uint32_t n_answers; /* of one that brings answers */
+    uint32_t n_answers; /* of one that brings answers; of a Resume it is told of */
     uint8_t *results;   /* (n_answers) the caller's gist_result, or NULL */
     void *arg;
 
@@ -118,7 +118,6 @@ struct gist_session {
     gist_conn *conn;
     uint64_t id;
     struct gist_usage opened;      /* what that took */
-    uint32_t n_answers;            /* of the one that it was attached to with */
     gist_progress_fn *on_progress; /* of its appends; NULL: nobody asks */
     void *progress_arg;
 };

@@ -110,10 +110,7 @@ static gist_session *take(struct gist_request *r)
 
     while (s && s->id != r->session)
         s = s->next;
-    if (!s)
-        s = gist_adopt(r);
-    s->n_answers = r->attached.answers;
-    return s;
+    return s ? s : gist_adopt(r);
 }
 
 static int make_attach(gist_conn *c, const unsigned char *token, const char *realm,
@@ -176,6 +173,7 @@ static int keep_resumed(struct gist_request *r, const struct wire_rep *rep, cons
         return gist_keep_answer(r, rep, bulk);
     if (rep->last)
         return -EPROTO;
+    r->n_answers = rep->u.resumed.answers;
     if (r->on_resumed && !r->err)
         r->on_resumed(r->arg, rep->u.resumed.first);
     return 0;
@@ -195,7 +193,6 @@ static int make_resume(gist_session *s, const struct gist_resume *how, struct gi
     *ret = gist_request_make(s->conn, WIRE_RESUME);
     ret->msg.u.resume =
         (struct wire_resume){ s->id, p.from != 0 || p.flags & GIST_SET_FROM, p.from };
-    ret->n_answers = s->n_answers;
     ret->on_reply = keep_resumed;
     ret->on_resumed = p.on_resumed;
     ret->on_answer = p.on_answer;

@@ -97,6 +97,15 @@ const uint8_t *backlog_next(const struct backlog *b, size_t *ret_len)
     return b->mem + b->at + sizeof(struct head);
 }
 
+uint64_t backlog_place(const struct backlog *b)
+{
+    uint64_t n = b->unread;
+
+    for (size_t at = b->taken; at < b->at; at += span(head_at(b, at)->len))
+        n += head_at(b, at)->n_tokens;
+    return n;
+}
+
 void backlog_sent(struct backlog *b, uint32_t number)
 {
     struct head *h = head_at(b, b->at);

@@ -44,8 +44,9 @@ void backlog_clear(struct backlog *b);
 int backlog_room(struct backlog *b, size_t len, uint8_t **ret);
 void backlog_add(struct backlog *b, size_t len, uint32_t n_tokens);
 
-/* The next one to send. NULL: all were sent. */
+/* The next one to send. NULL: all were sent. And its place. */
 const uint8_t *backlog_next(const struct backlog *b, size_t *ret_len);
+uint64_t backlog_place(const struct backlog *b);
 /* It was, as the reader's message of that number, modulo 2^32. */
 void backlog_sent(struct backlog *b, uint32_t number);
 

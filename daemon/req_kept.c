@@ -209,7 +209,9 @@ static void relay(struct request *r, struct kept *k)
 
 static int tell_begin(struct sched *s, struct request *r, struct kept *k)
 {
-    struct wire_rep rep = { .id = r->id, .kind = WIRE_RESUMED, .u.resumed.first = k->begins };
+    struct wire_rep rep = { .id = r->id,
+                            .kind = WIRE_RESUMED,
+                            .u.resumed = { k->begins, k->n_answers } };
     int e = k->told ? 0 : reply_send(s, r, &rep, NULL);
 
     k->told = k->told || e == 0;
@@ -391,7 +393,7 @@ static int resume_start(struct sched *s, struct request *r, const struct wire_re
     if (m->u.resume.has_from)
         k->begins = backlog_seek(&k->log, m->u.resume.from);
     else
-        k->begins = k->log.unread;
+        k->begins = backlog_place(&k->log);
     k->told = false;
     relay(r, k);
     return 0;

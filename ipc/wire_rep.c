@@ -293,6 +293,7 @@ static int build_rep_body(struct wire_scratch *s, const struct wire_rep *r, unio
     case WIRE_RESUMED:
         gistd__resumed__init(&b->resumed);
         b->resumed.first = r->u.resumed.first;
+        b->resumed.answers = r->u.resumed.answers;
         return 0;
     case WIRE_SESSION_CLOSED:
         gistd__session_closed__init(&b->session_closed);
@@ -590,6 +591,7 @@ static int read_rep_body(struct wire_scratch *s, const Gistd__Reply *m, struct w
         return 0;
     case WIRE_RESUMED:
         r->u.resumed.first = m->resumed->first;
+        r->u.resumed.answers = m->resumed->answers;
         return 0;
     case WIRE_SESSION_CLOSED:
         r->u.session_closed.n_tokens = m->session_closed->n_tokens;

@@ -160,6 +160,7 @@ struct wire_rep {
         struct wire_attached attached;
         struct {
             uint64_t first;
+            uint32_t answers;
         } resumed;
         struct {
             uint32_t n_tokens;

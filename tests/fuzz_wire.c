@@ -82,7 +82,7 @@ static void put_replies(const char *dir)
                                .u.kept = { (const uint8_t *)"0123456789abcdef", 16, 60, 4096 } });
     put_rep(dir, "attached",
             (struct wire_rep){ .kind = WIRE_ATTACHED, .u.attached = { 1, 2, 3, 4, 5, 6, 7, 8 } });
-    put_rep(dir, "resumed", (struct wire_rep){ .kind = WIRE_RESUMED, .u.resumed.first = 9 });
+    put_rep(dir, "resumed", (struct wire_rep){ .kind = WIRE_RESUMED, .u.resumed = { 9, 2 } });
     put_rep(dir, "saved", (struct wire_rep){ .kind = WIRE_SAVED, .u.saved = { 3, 4 } });
     put_rep(dir, "restored",
             (struct wire_rep){ .kind = WIRE_RESTORED, .u.restored = { 1, 2, 3, usage } });

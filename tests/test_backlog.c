@@ -90,8 +90,11 @@ static void test_goes_on(void **state)
     }
     assert_int_equal(b.written, tokens_before(2000));
     assert_true(b.first > 0 && b.first < b.unread);
-    for (; out < 2000; out++)
+    for (; out < 2000; out++) {
+        assert_int_equal(backlog_place(&b), tokens_before(out)); /* also of what was not taken */
         get(out, out % 97, out);
+    }
+    assert_int_equal(backlog_place(&b), b.written);
     assert_null(backlog_next(&b, &n));
     stop();
 }

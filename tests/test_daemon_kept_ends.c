@@ -1,7 +1,8 @@
 /* tests/test_daemon_kept_ends.c - kept sessions at their edges: closed while something is under
- * way, kept between two parts of a text. Would catch: a daemon that dies of lanes behind a closed
- * session; a session that stays because nobody reads its answer; the beginning of a text that is
- * lost.
+ * way, kept between two parts of a text, asked by who asked first. Would catch: a daemon that dies
+ * of lanes behind a closed session; a session that stays because nobody reads its answer; the
+ * beginning of a text that is lost; an answer that only another connection can have again, or a
+ * place of it that is not where it begins.
  */
 
 #include "tests/support/daemon_fixture.h"
@@ -169,12 +170,90 @@ static void kept_between_parts(void **state)
     daemon_fixture_stop(&d);
 }
 
+/* --- had again by who asked ------------------------------------------------------------------- */
+
+struct several {
+    size_t n_ids[3];
+    uint32_t n_ended, n_resumed;
+    uint64_t first;
+};
+
+static int on_text(void *arg, uint32_t answer, const char *text, size_t len, const uint32_t *ids,
+                   size_t n_ids)
+{
+    struct several *x = arg;
+
+    (void)text;
+    (void)len;
+    (void)ids;
+    assert_true(answer < 3);
+    x->n_ids[answer] += n_ids;
+    return 0;
+}
+
+static void on_answer(void *arg, uint32_t answer, const struct gist_result *result)
+{
+    (void)answer;
+    assert_int_equal(result->reason, GIST_LENGTH);
+    ((struct several *)arg)->n_ended++;
+}
+
+static void on_resumed(void *arg, uint64_t first)
+{
+    struct several *x = arg;
+
+    x->first = first;
+    x->n_resumed++;
+}
+
+static void expect_again(gist_session *s, unsigned flags, uint64_t first, const size_t n_ids[3],
+                         uint32_t n_ended)
+{
+    const struct gist_resume how = {
+        .size = sizeof(how), .flags = flags, .on_resumed = on_resumed, .on_answer = on_answer
+    };
+    struct several got = { .n_ended = 0 };
+
+    assert_int_equal(gist_resume(s, &how, on_text, &got, NULL), 0);
+    assert_int_equal(got.n_resumed, 1);
+    assert_int_equal(got.first, first);
+    assert_memory_equal(got.n_ids, n_ids, sizeof(got.n_ids));
+    assert_int_equal(got.n_ended, n_ended);
+}
+
+/* As often as he likes, several or one; and of what he has had nothing comes unasked. */
+static void had_again_by_who_asked(void **state)
+{
+    static const size_t three[3] = { 40, 40, 40 }, one[3] = { 40 }, none[3] = { 0 };
+    const struct gist_sampling p = { .size = sizeof(p), .max_tokens = 40, .ignore_eog = 1 };
+    struct several got = { .n_ended = 0 };
+    struct gist_kept kept;
+    gist_session *s;
+    gist_conn *c;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, NULL);
+    c = daemon_fixture_connect(&d);
+    s = open_kept(c, &kept);
+    assert_int_equal(gist_generate_several(s, &p, 3, on_text, &got, NULL), 0);
+    assert_memory_equal(got.n_ids, three, sizeof(three));
+    expect_again(s, GIST_SET_FROM, 0, three, 3);
+    expect_again(s, GIST_SET_FROM, 0, three, 3);
+    expect_again(s, 0, 120, none, 0);
+    assert_int_equal(gist_generate(s, &p, NULL, NULL, NULL), 0);
+    expect_again(s, 0, 40, none, 1);
+    expect_again(s, GIST_SET_FROM, 0, one, 1);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(closed_while_it_scores),
         cmocka_unit_test(closed_unread),
         cmocka_unit_test(kept_between_parts),
+        cmocka_unit_test(had_again_by_who_asked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

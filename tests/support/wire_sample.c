@@ -300,12 +300,14 @@ static void sample_welcome(struct wire_rep *r)
 
 static void kept_rep(struct wire_rep *r)
 {
-    if (r->kind == WIRE_KEPT)
+    if (r->kind == WIRE_KEPT) {
         r->u.kept = (struct wire_kept){ token, sizeof(token), 18, 1ull << 37 };
-    else if (r->kind == WIRE_ATTACHED)
+    } else if (r->kind == WIRE_ATTACHED) {
         r->u.attached = (struct wire_attached){ 1, 2, 3, 4, 5, 6, UINT64_MAX, 7 };
-    else
+    } else {
         r->u.resumed.first = UINT64_MAX;
+        r->u.resumed.answers = UINT32_MAX;
+    }
 }
 
 struct wire_rep sample_rep(enum wire_rep_kind kind)
