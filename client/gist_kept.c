@@ -116,9 +116,11 @@ static gist_session *take(struct gist_request *r)
 static int make_attach(gist_conn *c, const unsigned char *token, const char *realm,
                        struct gist_request *ret)
 {
-    if (!token)
-        return gist_set_errno(c, -EINVAL);
-    if (!c->dead && c->keep_seconds == 0)
+    int err = token ? gist_usable(c) : gist_set_errno(c, -EINVAL);
+
+    if (err < 0)
+        return err;
+    if (c->keep_seconds == 0)
         return refuse(c);
     *ret = gist_request_make(c, WIRE_ATTACH);
     ret->msg.u.attach = (struct wire_attach){ token, GIST_TOKEN_BYTES, realm };

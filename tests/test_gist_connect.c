@@ -190,6 +190,15 @@ static void on_score(void *arg, int err, const struct gist_score *score)
     fail();
 }
 
+static void on_attached(void *arg, int err, gist_session *s, const struct gist_attached *attached)
+{
+    (void)arg;
+    (void)err;
+    (void)s;
+    (void)attached;
+    fail();
+}
+
 static void expect_early(int err)
 {
     assert_int_equal(err, -EAGAIN);
@@ -202,6 +211,7 @@ static void ask_too_early(void)
 {
     const uint32_t ids[] = { 1, 2 };
     const struct gist_policy policy = { .size = sizeof(policy), .realm = "r" };
+    const unsigned char token[GIST_TOKEN_BYTES] = { 1 };
     struct gist_stats stats;
     struct gist_info info;
     gist_session *s;
@@ -209,6 +219,8 @@ static void ask_too_early(void)
     expect_early(gist_ping(conn));
     expect_early(gist_ping_start(conn, on_done, NULL, NULL));
     expect_early(gist_open(conn, &policy, &s));
+    expect_early(gist_attach(conn, token, NULL, &s, NULL));
+    expect_early(gist_attach_start(conn, token, NULL, on_attached, NULL, NULL));
     expect_early(gist_stats(conn, &stats));
     expect_early(gist_set_deadline(conn, 5));
     expect_early(gist_tokenize_start(conn, "a", 1, 0, on_tokens, NULL, NULL));
