@@ -37,12 +37,12 @@ static bool has_more(const struct ask *k, const struct owner *o)
     return o != k->owner && o->pages.used > k->even;
 }
 
-/* The owner's own sessions help where he is at his limit, too, and where a client is those of it.
- */
+/* The owner's own sessions help where he is at his limit, too, and where an account is those of it:
+ * a client has one for all its sessions, but for those that are kept (daemon/kept.h). */
 static bool is_own(const struct ask *k, const struct session *x)
 {
     return x->client->owner == k->owner &&
-           (x->client == k->r->client || k->n <= k->account->limit - k->account->used);
+           (x->seq.account == k->account || k->n <= k->account->limit - k->account->used);
 }
 
 static bool gives_way(const struct ask *k, const struct session *x, enum kind kind)
@@ -66,7 +66,7 @@ static bool gives_way(const struct ask *k, const struct session *x, enum kind ki
 static bool would_do(struct sched *s, const struct ask *k)
 {
     const struct pool_account *a = k->account;
-    uint32_t n = 0, of_client = 0;
+    uint32_t n = 0, of_account = 0;
     struct session *x;
     struct client *c;
 
@@ -76,9 +76,9 @@ static bool would_do(struct sched *s, const struct ask *k)
                 !gives_way(k, x, KIND_OWN))
                 continue;
             n += x->seq.n_pages;
-            of_client += c == k->r->client ? x->seq.n_pages : 0;
+            of_account += x->seq.account == a ? x->seq.n_pages : 0;
         }
-    return k->n <= (uint64_t)a->limit - a->used + of_client &&
+    return k->n <= (uint64_t)a->limit - a->used + of_account &&
            k->n <= pool_room_copies(&s->served.pool, a, n) &&
            k->n <= (uint64_t)served_pages_free(&s->served) + n;
 }
