@@ -57,8 +57,8 @@ static void fail_keep(struct sched *s, struct request *r, int e)
     else if (e == -EDQUOT)
         request_fail(s, r, WIRE_E_LIMIT, (struct request_numbers){ 0, s->config->detach_bytes, 0 },
                      "keeping a session takes %" PRIu64
-                     " bytes more (--detach-bytes), and the user's limit for texts has no room for "
-                     "them (--owner-text-bytes)",
+                     " bytes more (--detach-bytes), and the limits for texts have no room for them "
+                     "(--client-text-bytes, --owner-text-bytes)",
                      s->config->detach_bytes);
     else if (e == -EIO)
         request_fail(s, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS,
@@ -390,6 +390,7 @@ static int resume_start(struct sched *s, struct request *r, const struct wire_re
     }
     if (!check_resume(s, r, m, k))
         return 0;
+    /* What was sent to this very connection it has had, or will. */
     if (m->u.resume.has_from)
         k->begins = backlog_seek(&k->log, m->u.resume.from);
     else
