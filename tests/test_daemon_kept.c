@@ -746,13 +746,15 @@ static void over(bool cancelled)
     v = begin(NULL, 10, &p, NULL, true);
     kill_in_it(&v, g);
     c = daemon_fixture_connect(&d);
-    do {
+    do
         assert_int_equal(gist_stats(c, &st), 0);
-        assert_int_equal(st.n_sessions, 1);
-    } while (st.sessions[0].left_s == 0);
-    assert_true(st.sessions[0].left_s <= st.sessions[0].kept_s);
-    if (cancelled)
+    while (st.n_sessions > 0 && st.sessions[0].left_s == 0);
+    if (st.n_sessions > 0)
+        assert_true(st.sessions[0].left_s <= st.sessions[0].kept_s);
+    if (cancelled) {
+        assert_int_equal(st.n_sessions, 1); /* of the other one two seconds may have passed */
         assert_int_equal(gist_cancel_session(c, st.sessions[0].id), 0);
+    }
     assert_true(daemon_fixture_all_free(c, DAEMON_FIXTURE_PATIENCE_MS));
     refused(c, v.token, NULL);
     assert_int_equal(gist_stats(c, &st), 0);
