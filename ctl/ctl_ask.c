@@ -137,7 +137,7 @@ static int ask_question(const struct ask *a, gist_conn *c)
     if (r < 0)
         return a->docs.n ? ctl_named_fail(c, GIST_DOCUMENTS, r) : ctl_fail_gist(c, r);
     ctl_answer_began(s, &a->answer);
-    r = a->detachable ? ctl_attach_offer(s) : 0;
+    r = a->detachable ? ctl_attach_offer(s, a->n < 2 && !a->answer.json) : 0;
     r = r < 0 ? ctl_fail_gist(c, r) : answer_prompt(a, c, s);
     gist_close(s);
     return r;

@@ -23,14 +23,15 @@ struct attach {
     bool some, line_open;
 };
 
-int ctl_attach_offer(gist_session *s)
+int ctl_attach_offer(gist_session *s, bool prints)
 {
     struct gist_kept kept = { .size = sizeof(kept) };
     int r = gist_keep(s, 0, &kept);
 
     if (r < 0)
         return r;
-    fprintf(stderr, "[if this ends early, within %u s: gistctl attach ", kept.seconds);
+    fprintf(stderr, "[if this ends early, within %u s: gistctl attach %s", kept.seconds,
+            prints ? "" : "--all ");
     for (size_t i = 0; i < sizeof(kept.token); i++)
         fprintf(stderr, "%02x", kept.token[i]);
     fputs("]\n", stderr);

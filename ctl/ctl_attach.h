@@ -8,7 +8,8 @@
 #include "client/gist.h"
 #include "ctl/ctl.h"
 
-/* The session outlives this program; how to come back to it is said on standard error. */
-int ctl_attach_offer(gist_session *s);
+/* The session outlives this program; how to come back to it is said on standard error. prints: what
+ * was read is printed at once. If not, the rest is not all that is missing. */
+int ctl_attach_offer(gist_session *s, bool prints);
 
 #endif

@@ -48,6 +48,10 @@ code 'an answer' 0 "$gistctl" ask -n 60 rain
 cp "$tmp/out" "$tmp/whole"
 code 'one that may be detached, and is not' 0 "$gistctl" ask --detachable -n 60 rain
 check 'is the same' cmp "$tmp/whole" "$tmp/out"
+code 'all at its end' 0 "$gistctl" ask --detachable --json -n 4 rain
+says 'gistctl attach --all '
+code 'several' 0 "$gistctl" ask --detachable --answers 2 -n 4 rain
+says 'gistctl attach --all '
 killed rain
 code 'it is there' 0 "$gistctl" sessions
 check 'and says so' grep -q 'detached, [0-9]* s left  ask' "$tmp/out"
