@@ -115,8 +115,14 @@ int encode_add(struct encode *e, const void *bytes, size_t n, bool special)
 
 int encode_take_text(struct encode *e, struct encode_text *text, bool special)
 {
+    int r;
+
     encode_text_fini(&e->text);
+    r = held_move(text->account, e->account, text->cap);
+    if (r < 0)
+        return r;
     e->text = encode_text_take(text);
+    e->text.account = e->account;
     return add_piece(e, 0, e->text.len, special);
 }
 

@@ -53,7 +53,8 @@ void encode_fini(struct encode *e);
 
 /* Neighbouring pieces that are not special become one: their ids are those of the whole text. */
 int encode_add(struct encode *e, const void *bytes, size_t n, bool special);
-/* Moves a collected text in as the only piece. */
+/* Moves a collected text in as the only piece. It is charged to this account from here on: where it
+ * was collected, in a session, may go before (daemon/kept.h). */
 int encode_take_text(struct encode *e, struct encode_text *text, bool special);
 /* Ids as they are, after those so far. bytes: little-endian, shared memory is fine: read once. */
 int encode_id(struct encode *e, uint32_t id);

@@ -30,6 +30,20 @@ int held_charge(struct held_account *a, size_t *len, size_t n)
     return 0;
 }
 
+/* Given back first: what is above both has room for them as before. */
+int held_move(struct held_account *from, struct held_account *to, size_t len)
+{
+    size_t had = len, none = 0;
+    int r, e;
+
+    (void)held_charge(from, &had, 0);
+    r = held_charge(to, &none, len);
+    e = r < 0 ? held_charge(from, &had, len) : 0;
+    assert(e == 0); /* it had as much a moment ago */
+    (void)e;
+    return r;
+}
+
 int held_resize(struct held_account *a, void **mem, size_t *len, size_t n)
 {
     size_t was = *len;

@@ -28,6 +28,9 @@ struct held_account {
  * 0 gives all of it back, which can't fail. */
 int held_charge(struct held_account *a, size_t *len, size_t n);
 
+/* len bytes that are charged to one are charged to another. -EDQUOT: they stay where they are. */
+int held_move(struct held_account *from, struct held_account *to, size_t len);
+
 /* *mem (NULL: none yet) of *len bytes gets n; 0 frees it, which can't fail. */
 int held_resize(struct held_account *a, void **mem, size_t *len, size_t n);
 

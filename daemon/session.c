@@ -227,21 +227,21 @@ static uint32_t pages_beside(const struct memory *m)
 
 int session_move(struct session *s, struct client *to)
 {
-    size_t len = s->row_len + s->marks_len + s->parts.cap, had = len, none = 0;
-    struct held_account *from = s->parts.account;
+    size_t len = s->row_len + s->marks_len + s->parts.cap;
     uint32_t n;
     int r;
 
     hydrate_fetch_drop(&s->memory);
     memory_rest(&s->memory);
-    r = held_charge(&to->held, &none, len);
+    r = held_move(s->parts.account, &to->held, len);
     if (r < 0)
         return r;
     n = s->seq.n_pages + pages_beside(&s->memory);
     r = pool_account_move(s->seq.account, &to->account, n);
-    (void)held_charge(r < 0 ? &to->held : from, &had, 0);
-    if (r < 0)
+    if (r < 0) {
+        (void)held_move(&to->held, s->parts.account, len); /* where they were */
         return r;
+    }
     s->seq.account = &to->account;
     s->parts.account = &to->held;
     s->client = to;

@@ -44,6 +44,28 @@ static void test_limit(void **state)
     assert_int_equal(a.used + x_len + y_len, 0);
 }
 
+/* From one client to another of an owner who has no more, and not past the other's limit. */
+static void test_move(void **state)
+{
+    struct held_account owner = { .limit = 60 }, a = { .limit = 60, .above = &owner };
+    struct held_account b = { .limit = 50, .above = &owner };
+    void *x = NULL;
+    size_t x_len = 0;
+
+    (void)state;
+    assert_int_equal(held_resize(&a, &x, &x_len, 60), 0);
+    assert_int_equal(held_move(&a, &b, 60), -EDQUOT);
+    assert_ptr_equal(b.by, &b);
+    assert_int_equal(a.used, 60);
+    assert_int_equal(held_resize(&a, &x, &x_len, 50), 0);
+    assert_int_equal(held_move(&a, &b, 50), 0);
+    assert_int_equal(a.used, 0);
+    assert_int_equal(b.used, 50);
+    assert_int_equal(owner.used, 50);
+    assert_int_equal(held_resize(&b, &x, &x_len, 0), 0);
+    assert_int_equal(owner.used, 0);
+}
+
 /* Two clients of one owner, and another owner. */
 static void test_above(void **state)
 {
@@ -78,6 +100,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_move),
         cmocka_unit_test(test_above),
     };
 
