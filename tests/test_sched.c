@@ -5,14 +5,12 @@
  * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
  * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
  * over, a copy of a device's that is asked for again and again instead of waited for, or not at
- * all, a message that nobody gives back when its request fails, a request that has memory of a
- * session when that is gone.
+ * all.
  */
 
 #include "base/clock.h"
 #include "daemon/answer.h"
 #include "daemon/config.h"
-#include "daemon/kept.h"
 #include "daemon/metrics.h"
 #include "daemon/pace.h"
 #include "daemon/sched.h"
@@ -508,126 +506,6 @@ static void test_scrapes_are_paced(void **state)
     free(ask.metrics);
 }
 
-/* --- long text -------------------------------------------------------------------------------- */
-
-/* The same without a thread of its own: turns are made until the reply is there. */
-static enum wire_rep_kind ask_alone(struct sched *s, const struct wire_req *m, struct wire_rep *ret)
-{
-    struct chan_msg msg;
-    int r;
-
-    send_req(m, NULL);
-    while ((r = chan_recv(chan, &msg)) == -EAGAIN)
-        assert_true(sched_turn(s));
-    assert_int_equal(r, 0);
-    assert_int_equal(wire_rep_unpack(&scratch, msg.frame, msg.frame_len, ret), 0);
-    chan_release(chan);
-    assert_int_equal(ret->id, m->id);
-    return ret->kind;
-}
-
-/* Its message is in hand, and there is no time for the first piece. */
-static struct request *begin_long_text(struct sched *s)
-{
-    static char text[200000];
-    const struct wire_req m = { .id = 9, .kind = WIRE_SCORE, .bulk_len = sizeof(text) };
-    struct client *c = TAILQ_FIRST(&s->clients);
-
-    send_req(&m, text);
-    s->pace.frames_ns = -INT64_MAX / 4;
-    s->pace.frames_at = clock_ns();
-    (void)sched_attend(s);
-    assert_non_null(c->receiving);
-    return c->receiving;
-}
-
-/* A connection with a session that is kept; its number. */
-static uint64_t begin_kept(struct alone *a)
-{
-    struct wire_req m = { .id = 1, .kind = WIRE_HELLO, .u.hello.client = "by hand" };
-    struct wire_rep rep;
-    uint64_t session;
-
-    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
-    prepare_alone(a, "none");
-    assert_true(sched_open(a->sched));
-    wait_letter(&a->from, MAILBOX_READY);
-    adopt(&a->to, 1);
-    assert_int_equal(ask_alone(a->sched, &m, &rep), WIRE_WELCOME);
-    m = (struct wire_req){ .id = 2, .kind = WIRE_OPEN_SESSION, .u.open_session.label = "" };
-    assert_int_equal(ask_alone(a->sched, &m, &rep), WIRE_SESSION_OPENED);
-    session = rep.u.session_opened.session;
-    m = (struct wire_req){ .id = 3, .kind = WIRE_KEEP, .u.keep.session = session };
-    assert_int_equal(ask_alone(a->sched, &m, &rep), WIRE_KEPT);
-    return session;
-}
-
-static void end_alone(struct alone *a)
-{
-    sched_close(a->sched);
-    wait_letter(&a->from, MAILBOX_STOPPED);
-    close_alone(a);
-    chan_close(chan);
-    wire_scratch_close(&scratch);
-}
-
-/* A request that fails while its text comes in, as when a device is lost, gives the message back:
- * the next one is heard. When the daemon ends, too, by a client with a session that is kept. */
-static void test_fails_while_it_receives(void **state)
-{
-    const struct wire_req ping = { .id = 4, .kind = WIRE_PING };
-    struct request *r;
-    struct wire_rep rep;
-    struct alone a;
-
-    (void)state;
-    (void)begin_kept(&a);
-    r = begin_long_text(a.sched);
-    request_fail(a.sched, r, WIRE_E_INTERNAL, REQUEST_NO_NUMBERS, "lost");
-    request_deliver(a.sched, r);
-    assert_int_equal(next_reply(&rep), WIRE_ERROR);
-    pace_idle(&a.sched->pace);
-    assert_int_equal(ask_alone(a.sched, &ping, &rep), WIRE_PONG);
-    (void)begin_long_text(a.sched);
-    end_alone(&a);
-}
-
-/* Who reads no replies closes a kept session while his text is encoded: the request that could not
- * say its end has nothing any more that was the session's. */
-static void test_closes_and_reads_nothing(void **state)
-{
-    static char text[60000];
-    struct wire_req m = { .kind = WIRE_PING };
-    const struct kept *k;
-    struct alone a;
-    uint64_t session;
-
-    (void)state;
-    session = begin_kept(&a);
-    memset(text, 'x', sizeof(text));
-    for (m.id = 10; m.id < 10 + SLOTS; m.id++) {
-        send_req(&m, NULL);
-        while (!sched_attend(a.sched))
-            ;
-    }
-    m = (struct wire_req){ .id = 4, .kind = WIRE_APPEND, .bulk_len = sizeof(text) };
-    m.u.append.session = session;
-    send_req(&m, text);
-    m = (struct wire_req){ .id = 5, .kind = WIRE_CLOSE_SESSION };
-    m.u.close_session.session = session;
-    send_req(&m, NULL);
-    k = TAILQ_FIRST(&TAILQ_FIRST(&a.sched->clients)->keeps);
-    while (!kept_session(k)->closing) {
-        pace_idle(&a.sched->pace);
-        (void)sched_attend(a.sched);
-    }
-    assert_int_equal(a.sched->n_kept, 1);
-    assert_true(sched_turn(a.sched)); /* the text is given up, the session is closed, */
-    assert_true(sched_turn(a.sched)); /* and goes */
-    assert_int_equal(a.sched->n_kept, 0);
-    end_alone(&a);
-}
-
 /* --- answer ----------------------------------------------------------------------------------- */
 
 /* Feeds text in tokens of `by` bytes; sends what is ready after each. ret: what was sent. */
@@ -867,8 +745,6 @@ int main(void)
         cmocka_unit_test(test_pace),
         cmocka_unit_test(test_share_of_frames),
         cmocka_unit_test(test_scrapes_are_paced),
-        cmocka_unit_test(test_fails_while_it_receives),
-        cmocka_unit_test(test_closes_and_reads_nothing),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),
