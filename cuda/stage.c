@@ -90,12 +90,15 @@ static void *slot_of(const struct stage *s, uint64_t chunk)
 static void finish_oldest(struct stage *s)
 {
     const struct chunk *c = &s->chunks[s->made % STAGE_SLOTS];
+    bool last;
 
     if (c->host)
         memcpy(c->host, slot_of(s, s->made), c->n);
     s->made++;
-    /* A ticket is done with its last chunk: the next chunk is another's, or there is none. */
-    if (s->made == s->asked || s->chunks[s->made % STAGE_SLOTS].ticket != c->ticket)
+    /* A ticket is done with its last chunk: the next chunk is another's, or there is none. A ticket
+     * that is the caller's may get one more. */
+    last = s->made == s->asked ? !s->is_told : s->chunks[s->made % STAGE_SLOTS].ticket != c->ticket;
+    if (last)
         s->arrived = c->ticket;
 }
 
@@ -279,8 +282,8 @@ static bool is_behind(const struct stage *s, uint64_t ticket)
 
 int stage_done(struct stage *s, uint64_t ticket)
 {
-    if (ticket > s->arrived)
-        (void)finish_ready(s);
+    if (ticket > s->arrived && finish_ready(s) == 0 && s->made == s->asked)
+        s->arrived = s->n_tickets;
     if (ticket <= s->arrived)
         return 1;
     return s->error ? s->error : is_behind(s, ticket);

@@ -1,8 +1,8 @@
 /* tests/test_cuda_stage.c - copies with tickets, from and to pinned memory of the caller's. Would
- * catch: bytes that are others; a ticket that is done before its copy is; a copy that does not see
- * what was computed before it, or that the host may look at before the device is done (races, to
- * TSan); one that stops in between though the memory is pinned, or waits for those before it; one
- * that is wrong where the system pins no more memory.
+ * catch: bytes that are others; a ticket that is done before its copy is, or the last of its
+ * copies; a copy that does not see what was computed before it, or that the host may look at before
+ * the device is done (races, to TSan); one that stops in between though the memory is pinned, or
+ * waits for those before it; one that is wrong where the system pins no more memory.
  */
 #include "cuda/rt.h"
 #include "cuda/shim/shim.h"
@@ -167,6 +167,30 @@ static void nothing_in_between(void **state)
     close_world(&w);
 }
 
+/* Of several devices a ticket is the caller's, and has as many copies as it says: the ticket is not
+ * done with those of them that are, and a stage that has none of it has nothing to wait for. */
+static void a_ticket_of_many_copies(void **state)
+{
+    struct world w;
+    uint64_t ticket;
+
+    (void)state;
+    open_world(&w, true);
+    stage_ticket(w.stage, 5);
+    for (uint32_t i = 0; i < PAGES; i++)
+        assert_int_equal(stage_put(w.stage, w.dev + i * PAGE, w.in + i * PAGE, PAGE, &ticket), 0);
+    shim_set_late(true); /* all before was done at once */
+    assert_int_equal(stage_get(w.stage, w.out, w.dev, PAGES * PAGE, &ticket), 0);
+    assert_int_equal(ticket, 5);
+    assert_int_equal(stage_done(w.stage, 4), 1);
+    assert_int_equal(stage_done(w.stage, 5), 0);
+    await(&w, 5);
+    assert_memory_equal(w.out, w.in, PAGES * PAGE);
+    assert_int_equal(stage_done(w.stage, 6), 1);
+    shim_set_late(false);
+    close_world(&w);
+}
+
 /* A device that is lost: a ticket of that kind is never done, and says so. */
 static void never_done(void **state)
 {
@@ -189,9 +213,8 @@ static void never_done(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(there_and_back),
-        cmocka_unit_test(in_order),
-        cmocka_unit_test(nothing_in_between),
+        cmocka_unit_test(there_and_back),     cmocka_unit_test(in_order),
+        cmocka_unit_test(nothing_in_between), cmocka_unit_test(a_ticket_of_many_copies),
         cmocka_unit_test(never_done),
     };
 
