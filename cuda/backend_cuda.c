@@ -45,8 +45,10 @@ static void close_devices(struct cuda *c)
     }
     spread_close(c->spread);
     c->spread = NULL;
-    for (uint32_t i = 0; i < c->n; i++)
+    for (uint32_t i = 0; i < c->n; i++) {
         part_close(&c->parts[i]);
+        c->parts[i].view.spread = NULL;
+    }
     if (c->bell >= 0)
         (void)close(c->bell); /* behind all who ring it */
     c->bell = -1;
@@ -275,11 +277,13 @@ static int cuda_hidden(struct backend *b, uint32_t first, uint32_t n, float *to)
 {
     struct cuda *c = cuda_of(b);
     struct part *p = last_of(c);
-    void *here = view_at(&p->view, to);
+    void *here = NULL;
     int r = use(c, p);
 
-    if (r == 0)
+    if (r == 0) {
+        here = view_at(&p->view, to);
         r = step_hidden(p->step, first, n, here);
+    }
     if (r == 0 && c->spread)
         r = link_copy(
             c->links[c->n - 1],

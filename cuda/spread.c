@@ -75,15 +75,15 @@ static void add_range(struct here *h, size_t lo, size_t hi, bool first)
     h->unit_bytes = (h->unit_bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
+/* len: not 0, so that it has an address of its own to be found by. */
 static struct piece *piece_new(size_t len, size_t unit_bytes)
 {
     struct piece *p = calloc(1, sizeof(*p));
-    void *mem =
-        mmap(NULL, len ? len : 1, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *mem = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (!p || mem == MAP_FAILED) {
         if (mem != MAP_FAILED)
-            (void)munmap(mem, len ? len : 1);
+            (void)munmap(mem, len);
         free(p);
         return NULL;
     }
@@ -98,14 +98,14 @@ static void piece_free(const struct spread *s, struct piece *p)
     for (uint32_t d = 0; d < s->n; d++)
         if (p->here[d].mem)
             rt_free(s->rts[d], p->here[d].mem);
-    (void)munmap(p->mem, p->len ? p->len : 1);
+    (void)munmap(p->mem, p->len);
     free(p);
 }
 
 /* Takes the piece, whose ranges are known. */
 static int take_memory(struct spread *s, struct piece *p, void **ret)
 {
-    size_t n_units = p->unit_bytes ? p->len / p->unit_bytes : 0;
+    size_t n_units = p->len / p->unit_bytes;
     int r = 0;
 
     for (uint32_t d = 0; d < s->n && r == 0; d++) {
@@ -129,8 +129,10 @@ static int take_memory(struct spread *s, struct piece *p, void **ret)
 
 int spread_alloc_copies(struct spread *s, size_t n, void **ret)
 {
-    struct piece *p = piece_new(n, n);
+    struct piece *p;
 
+    n = n ? n : 1;
+    p = piece_new(n, n);
     if (!p)
         return -ENOMEM;
     for (uint32_t d = 0; d < s->n; d++)

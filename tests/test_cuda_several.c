@@ -457,11 +457,14 @@ static void devices_say_what_they_have(void **state)
     struct backend_info info;
     char path[SCRATCH_PATH_MAX];
     uint32_t n = 0;
+    void *nothing;
     struct rig r;
 
     (void)state;
     write_model(5, false, path);
     open_rig(&r, path, KV_F16, &several[2]);
+    assert_int_equal(backend_alloc(r.backend, 0, &nothing), 0);
+    backend_free(r.backend, nothing, 0);
     r.backend->ops->info(r.backend, &info);
     assert_string_equal(info.name, "cuda-shim:2,0,1 (shim)");
     assert_int_equal(info.n_devices, 3);
@@ -488,6 +491,7 @@ static void a_lost_device(void **state)
     struct model *again;
     struct rig r;
     struct seq s;
+    int e = 0;
 
     (void)state;
     if (THREADS)
@@ -507,6 +511,11 @@ static void a_lost_device(void **state)
     forward_leave(&r.forward);
     pool_leave(&r.pool);
     model_leave(r.model);
+    for (unsigned n = 1; e == 0; n += 20) { /* until it is lost again while it is opened */
+        shim_set_lost(n);
+        e = r.backend->ops->reopen(r.backend, &why);
+    }
+    assert_int_equal(r.backend->ops->hidden(r.backend, 0, 1, NULL), -EIO);
     shim_set_lost(0);
     assert_int_equal(r.backend->ops->reopen(r.backend, &why), 0);
     assert_int_equal(model_open(path, r.backend, NULL, &again, &why), 0);
