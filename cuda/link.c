@@ -3,6 +3,9 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define TRIED ((size_t)64 << 10) /* bytes that are copied to see whether they arrive */
 
 struct link {
     struct rt *from, *to;
@@ -11,26 +14,79 @@ struct link {
     struct rt_event *there, *taken;
 };
 
+/* What is on its way while a link is tried: on either device, and the host's, there and back. */
+struct trial {
+    void *from, *to, *there, *back;
+};
+
+static int trial_begin(const struct link *l, struct trial *t)
+{
+    int r = rt_alloc_host(l->from, TRIED, &t->there);
+
+    if (r == 0)
+        r = rt_alloc_host(l->to, TRIED, &t->back);
+    if (r == 0)
+        r = rt_alloc(l->from, TRIED, &t->from);
+    if (r == 0)
+        r = rt_alloc(l->to, TRIED, &t->to);
+    for (size_t i = 0; i < TRIED && r == 0; i++)
+        ((uint8_t *)t->there)[i] = (uint8_t)(i * 31 + i / 256);
+    return r;
+}
+
+static void trial_end(const struct link *l, const struct trial *t)
+{
+    if (t->from)
+        rt_free(l->from, t->from);
+    if (t->to)
+        rt_free(l->to, t->to);
+    rt_free_host(l->from, t->there);
+    rt_free_host(l->to, t->back);
+}
+
+/* 1: what is copied arrives. */
+static int try_copy(struct link *l)
+{
+    struct trial t = { NULL, NULL, NULL, NULL };
+    int r = trial_begin(l, &t);
+
+    if (r == 0) /* the bytes of a trial before this one */
+        r = rt_clear(l->to, RT_COMPUTE, t.to, TRIED);
+    if (r == 0)
+        r = rt_put(l->from, RT_COMPUTE, t.from, t.there, TRIED);
+    if (r == 0)
+        r = link_copy(l, &(struct link_piece){ t.to, t.from, TRIED }, 1);
+    if (r == 0)
+        r = rt_get(l->to, RT_COMPUTE, t.back, t.to, TRIED);
+    if (r == 0)
+        r = rt_wait(l->to, RT_COMPUTE);
+    if (r == 0)
+        r = memcmp(t.there, t.back, TRIED) == 0;
+    trial_end(l, &t);
+    return r;
+}
+
 int link_open(struct rt *from, struct rt *to, size_t most, struct link **ret)
 {
     struct link *l = calloc(1, sizeof(*l));
     void *host = NULL;
-    int r = 0;
+    int r;
 
     if (!l)
         return -ENOMEM;
     *l = (struct link){ .from = from, .to = to, .most = most };
-    if (!rt_reaches(to, from))
-        r = rt_alloc_host(from, most, &host);
-    l->host = r == 0 ? host : NULL;
-    if (r == 0)
-        r = rt_event_open(from, &l->there);
+    r = rt_event_open(from, &l->there);
     if (r == 0)
         r = rt_event_open(to, &l->taken);
+    if (r == 0)
+        r = rt_reaches(to, from) ? try_copy(l) : 0;
+    if (r == 0)
+        r = rt_alloc_host(from, most, &host);
     if (r < 0) {
         link_close(l);
         return r;
     }
+    l->host = host;
     *ret = l;
     return 0;
 }
@@ -43,11 +99,6 @@ void link_close(struct link *l)
     rt_event_close(l->to, l->taken);
     rt_free_host(l->from, l->host);
     free(l);
-}
-
-bool link_is_direct(const struct link *l)
-{
-    return !l->host;
 }
 
 /* The host's memory may still be on its way to `to` from the time before. */

@@ -1,7 +1,8 @@
 /* cuda/link.h - rows on their way from one device to another.
  *
  * Where the two reach each other's memory they copy by themselves, else by way of pinned memory of
- * the host's. Either way in the order of what they compute, by events:
+ * the host's. Whether what they copy arrives is tried first: behind an IOMMU it may be other bytes,
+ * and no error (docs/cuda.md). Either way in the order of what they compute, by events:
  *
  *     from    layers | there ---.                     (| to the host | there)
  *     to                        '-> copy | taken | layers
@@ -27,8 +28,6 @@ struct link_piece {
 /* most: bytes that are copied at once. */
 int link_open(struct rt *from, struct rt *to, size_t most, struct link **ret);
 void link_close(struct link *l);
-/* Whether they reach each other. */
-bool link_is_direct(const struct link *l);
 
 /* What `to` computes from now on sees the pieces as what `from` has computed left them. */
 int link_copy(struct link *l, const struct link_piece *pieces, unsigned n);

@@ -3,8 +3,8 @@
  * a compressed key that is not what one device makes; a device that computes with another's memory
  * (that is a fault, or poison to ASan); rows or hidden states that are taken up before they are
  * there, or written over while they are on their way (races, to TSan); a page that is spilled or
- * hydrated in part; a thread that launches on the device of another; layers that are on no device,
- * or on one that has no room.
+ * hydrated in part; a copy between devices that brings something else, and is believed; a thread
+ * that launches on the device of another; layers that are on no device, or on one that has no room.
  *
  * All that a session goes through leaves a trace, byte by byte; it is the same on one device and on
  * several, also where these can't reach each other's memory.
@@ -320,6 +320,24 @@ static void without_peers(void **state)
     free(expected.bytes);
 }
 
+/* Devices that can have each other's memory, as they say, and whose copies bring something else: an
+ * IOMMU that stands between them does that. */
+static void peers_that_do_not_reach(void **state)
+{
+    char path[SCRATCH_PATH_MAX];
+    struct trace expected;
+
+    (void)state;
+    if (THREADS)
+        skip();
+    write_model(3, false, path);
+    expected = expect(path, KV_F16);
+    shim_set_astray(true);
+    compare(path, KV_F16, &several[0], &expected);
+    shim_set_astray(false);
+    free(expected.bytes);
+}
+
 /* Work as late as it may be, with what a page takes to the host beside it: where a race shows. A
  * prompt, a token, a page out and in. */
 static void short_session(const char *path)
@@ -602,6 +620,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bits),
         cmocka_unit_test(without_peers),
+        cmocka_unit_test(peers_that_do_not_reach),
         cmocka_unit_test(a_short_session),
         cmocka_unit_test(an_adapter),
         cmocka_unit_test(another_thread),

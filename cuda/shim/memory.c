@@ -33,6 +33,7 @@ static struct {
     bool told;                                        /* by a file, which is still there */
     size_t all, used[SHIM_DEVICES], pin_max, pinned;  /* all: of each */
     bool no_peers, peers[SHIM_DEVICES][SHIM_DEVICES]; /* [who][whose] */
+    bool astray;                                      /* what peers copy */
     struct region *regions;
     cudaError_t last;
 } shim = { .all = MEMORY, .pin_max = SIZE_MAX };
@@ -128,6 +129,16 @@ void shim_set_pinned(size_t bytes)
 void shim_set_peers(bool can)
 {
     shim.no_peers = !can;
+}
+
+void shim_set_astray(bool astray)
+{
+    shim.astray = astray;
+}
+
+bool shim_is_astray(void)
+{
+    return shim.astray;
 }
 
 int shim_device(void)

@@ -86,6 +86,7 @@ cudaError_t shim_leave(cudaError_t e);
 bool shim_is_late(void);
 bool shim_is_lost(void);
 bool shim_is_backwards(void);
+bool shim_is_astray(void);
 bool shim_is_pageable(const void *mem); /* neither a device's nor pinned */
 int shim_device(void);                  /* the calling thread's */
 /* Device memory that may be touched now: by what computes on a device, or by the two ends of a

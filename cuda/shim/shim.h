@@ -116,6 +116,8 @@ void shim_set_memory(size_t bytes);
 void shim_set_pinned(size_t bytes);
 /* Whether devices can have each other's memory; what they were given stays. */
 void shim_set_peers(bool can);
+/* Whether copies between devices bring something else, without an error. */
+void shim_set_astray(bool astray);
 /* The n-th call from now on that could find the devices lost does, and all later ones do; 0: never.
  * Kernels and copies that are under way then are not done. */
 void shim_set_lost(unsigned n);
