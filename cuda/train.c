@@ -2,6 +2,7 @@
 
 #include "cuda/gemm.h"
 #include "cuda/rt.h"
+#include "cuda/stage.h"
 #include "cuda/train_attn.h"
 #include "cuda/train_kernels.h"
 
@@ -15,6 +16,7 @@
 struct cuda {
     struct tensors t;
     struct rt *rt;
+    struct stage *stage; /* of all copies from and to the host */
     struct gemm *gemm;
     void *workspace;
     double *sums; /* (K_SUMS + 1) */
@@ -61,6 +63,7 @@ static void train_close(struct tensors *t)
         for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
             if (all[i])
                 rt_free(c->rt, all[i]);
+        stage_close(c->stage);
     }
     rt_close(c->rt);
     free(c);
@@ -74,6 +77,8 @@ static int open_parts(struct cuda *c, struct why *why)
     if (r == 0)
         r = rt_alloc(c->rt, (K_SUMS + 1) * sizeof(double), &sums);
     c->sums = sums;
+    if (r == 0)
+        r = stage_open(c->rt, RT_COMPUTE, -1, &c->stage);
     if (r < 0)
         return why_set(why, r, "the device %s for what training begins with",
                        r == -ENOMEM ? "has no memory" : "failed when it was asked for memory");
@@ -128,7 +133,7 @@ static void train_put(struct tensors *t, void *to, const void *host, size_t n)
     struct cuda *c = cuda_of(t);
 
     if (c->err == 0 && n)
-        said(c, rt_put(c->rt, RT_COMPUTE, to, host, n));
+        said(c, stage_put(c->stage, to, host, n, NULL));
 }
 
 static void train_get(struct tensors *t, void *host, const void *from, size_t n)
@@ -136,8 +141,8 @@ static void train_get(struct tensors *t, void *host, const void *from, size_t n)
     struct cuda *c = cuda_of(t);
 
     if (c->err == 0 && n)
-        said(c, rt_get(c->rt, RT_COMPUTE, host, from, n));
-    if (c->err == 0)
+        said(c, stage_get(c->stage, host, from, n, NULL));
+    else if (c->err == 0)
         said(c, rt_wait(c->rt, RT_COMPUTE));
 }
 
@@ -203,7 +208,7 @@ static void *list(struct cuda *c, const void *host, size_t n)
 
     if (!host)
         return NULL;
-    said(c, rt_put(c->rt, RT_COMPUTE, at, host, n));
+    train_put(&c->t, at, host, n);
     return at;
 }
 
@@ -339,7 +344,7 @@ static int attn_open(struct tensors *t, const struct tensors_heads *h, struct te
     if (!a)
         return -ENOMEM;
     a->c = cuda_of(t);
-    r = train_attn_open(a->c->rt, a->c->gemm, h, &a->attn);
+    r = train_attn_open(a->c->rt, a->c->stage, a->c->gemm, h, &a->attn);
     if (r < 0) {
         attn_close(a);
         return r;

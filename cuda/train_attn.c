@@ -11,6 +11,7 @@
 
 struct train_attn {
     struct rt *rt;
+    struct stage *stage;
     struct gemm *gemm;
     struct tensors_heads heads;
     uint32_t block;
@@ -106,8 +107,8 @@ static int room_for_keys(struct train_attn *a, uint32_t n_keys)
     return r;
 }
 
-int train_attn_open(struct rt *rt, struct gemm *gemm, const struct tensors_heads *h,
-                    struct train_attn **ret)
+int train_attn_open(struct rt *rt, struct stage *stage, struct gemm *gemm,
+                    const struct tensors_heads *h, struct train_attn **ret)
 {
     struct train_attn *a = calloc(1, sizeof(*a));
     uint32_t block = h->block ? h->block : BLOCK;
@@ -117,6 +118,7 @@ int train_attn_open(struct rt *rt, struct gemm *gemm, const struct tensors_heads
     if (!a)
         return -ENOMEM;
     a->rt = rt;
+    a->stage = stage;
     a->gemm = gemm;
     a->heads = *h;
     a->block = block;
@@ -153,9 +155,9 @@ int train_attn_see(struct train_attn *a, const struct sight *s)
     if (r == 0)
         r = room_for_keys(a, s->max_keys);
     if (r == 0)
-        r = rt_put(a->rt, RT_COMPUTE, a->rows, s->rows, s->n_rows * sizeof(*s->rows));
-    if (r == 0 && s->n_memory)
-        r = rt_put(a->rt, RT_COMPUTE, a->memory, s->memory, s->n_memory * sizeof(*s->memory));
+        r = stage_put(a->stage, a->rows, s->rows, s->n_rows * sizeof(*s->rows), NULL);
+    if (r == 0)
+        r = stage_put(a->stage, a->memory, s->memory, s->n_memory * sizeof(*s->memory), NULL);
     if (r == 0)
         a->sight = *s;
     return r;

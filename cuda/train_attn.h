@@ -13,11 +13,13 @@
 
 #include "cuda/gemm.h"
 #include "cuda/rt.h"
+#include "cuda/stage.h"
 
 struct train_attn;
 
-int train_attn_open(struct rt *rt, struct gemm *gemm, const struct tensors_heads *h,
-                    struct train_attn **ret);
+/* stage: of the stream that it all is queued on. */
+int train_attn_open(struct rt *rt, struct stage *stage, struct gemm *gemm,
+                    const struct tensors_heads *h, struct train_attn **ret);
 void train_attn_close(struct train_attn *a);
 int train_attn_see(struct train_attn *a, const struct sight *s);
 int train_attn_run(struct train_attn *a, const struct tensors_attend *p);

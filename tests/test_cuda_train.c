@@ -1,8 +1,8 @@
 /* tests/test_cuda_train.c - would catch: an operation of a training step on the GPU that is not
  * what its formula gives in double precision (casts, norms, gates, tables, products, losses, the
- * largest ids, AdamW); one that reads past an end or what nobody
- * wrote; a sum that depends on the order of blocks: everything is computed in both orders, and bits
- * compared.
+ * largest ids, AdamW); one that reads past an end or what nobody wrote; host memory that is still
+ * read when it is the caller's again; a sum that depends on the order of blocks: everything is
+ * computed in both orders, and bits compared.
  *
  * f32 within 2e-5 of what is largest, bf16 within 2 % of it. A whole step on a device is held to
  * the trainer's references by tests/test_train_step.c. */
@@ -35,6 +35,42 @@ static void casts(void **state)
     ops->free(on, f);
     ops->free(on, b);
     ops->free(on, w);
+}
+
+/* Host memory is the caller's again when put has returned, and so are lists. What is copied is more
+ * than there are slots for. */
+static void host_memory(void **state)
+{
+    enum { N = 20 << 20, ROWS = 3, COLS = 8 };
+    unsigned char *x = malloc(N), *back = malloc(N), *p = device(N);
+    uint32_t index[ROWS] = { 2, 0, 1 };
+    float table[ROWS * COLS], *on_table, *y = device(sizeof(table)), *got;
+
+    (void)state;
+    for (size_t i = 0; i < N; i++)
+        x[i] = (unsigned char)(i * 7 + i / 999);
+    ops->put(on, p, x, N);
+    memset(x, 0xee, N);
+    ops->get(on, back, p, N);
+    for (size_t i = 0; i < N; i++)
+        if (back[i] != (unsigned char)(i * 7 + i / 999))
+            fail_msg("byte %zu is %u", i, back[i]);
+    for (size_t i = 0; i < ROWS * COLS; i++)
+        table[i] = (float)i;
+    on_table = to_device(table, ROWS * COLS);
+    ops->take(on, &(struct tensors_take){ on_table, index, ROWS, COLS, false, y });
+    memset(index, 0, sizeof(index));
+    got = from_device(TENSORS_F32, y, ROWS * COLS);
+    for (unsigned i = 0; i < COLS; i++) {
+        assert_true(got[i] == (float)(2 * COLS + i));
+        assert_true(got[COLS + i] == (float)i);
+    }
+    free(got);
+    free(x);
+    free(back);
+    ops->free(on, p);
+    ops->free(on, y);
+    ops->free(on, on_table);
 }
 
 static void norm_of(enum tensors_type type, uint32_t n, bool listed)
@@ -460,10 +496,10 @@ static void is_kept(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(casts),      cmocka_unit_test(norms),    cmocka_unit_test(gates),
-        cmocka_unit_test(tables),     cmocka_unit_test(products), cmocka_unit_test(losses),
-        cmocka_unit_test(bad_logits), cmocka_unit_test(largest),  cmocka_unit_test(parameters),
-        cmocka_unit_test(low_ranks),
+        cmocka_unit_test(casts),      cmocka_unit_test(norms),       cmocka_unit_test(gates),
+        cmocka_unit_test(tables),     cmocka_unit_test(products),    cmocka_unit_test(losses),
+        cmocka_unit_test(bad_logits), cmocka_unit_test(largest),     cmocka_unit_test(parameters),
+        cmocka_unit_test(low_ranks),  cmocka_unit_test(host_memory),
     };
     const struct CMUnitTest lost[] = { cmocka_unit_test(is_kept) };
     int r = rig_run(tests);

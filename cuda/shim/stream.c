@@ -253,19 +253,20 @@ int shim_launch(void *stream, struct shim_dim grid, struct shim_dim dim, size_t 
 
 /* --- copies ----------------------------------------------------------------------------------- */
 
-/* Host memory that is not pinned is read before the call returns, and written, too. */
+/* When host memory is read or written that is not pinned CUDA leaves open: before the call returns,
+ * or late, as any other work. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
     cudaError_t e = shim_enter();
-    bool staged = shim_is_pageable(from);
+    bool pageable = shim_is_pageable(from), staged = pageable && !shim_is_late();
     struct CUstream_st *s = stream_of(stream);
     struct op *op;
 
     (void)kind;
     if (e != cudaSuccess)
         return shim_leave(e);
-    if (s->capture && (staged || shim_is_pageable(to)))
+    if (s->capture && (pageable || shim_is_pageable(to)))
         return shim_leave(cudaErrorStreamCaptureUnsupported);
     op = op_new(OP_COPY, staged ? n : 0);
     op->to = to;
@@ -274,7 +275,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
     if (staged)
         copy_unseen(op->arg, from, n);
     op_queue(s, op);
-    if (shim_is_pageable(to))
+    if (shim_is_pageable(to) && !shim_is_late())
         e = end_of_call(s, cudaErrorStreamCaptureUnsupported);
     return shim_leave(e);
 }
