@@ -167,6 +167,12 @@ code 'a device that is lost' 1 env GISTD_SHIM_LOST="$PWD/lost" "$train" --config
     --device cuda-shim --checkpoint lost.ckpt
 says 'device cuda-shim failed'
 check 'leaves no checkpoint that is not one' [ ! -e lost.ckpt ]
+# What the first step takes is not there at the beginning: the larger one has room for all else.
+for bytes in 2000000 8000000; do
+    code 'a device without room' 1 env GISTD_SHIM_MEMORY=$bytes "$train" --config recipe.conf --model "$tiny" \
+        --corpus train.corpus --sequence 128 --ratios 8 --batch 1 --device cuda-shim
+    says 'device cuda-shim has no room for this'
+done
 code 'what devices lack' 1 device --device cuda-shim --loss-ae 1
 says 'device cuda-shim has no loss-ae yet'
 code 'no such device' 2 device --device abacus

@@ -211,8 +211,19 @@ static bool is_lost(const struct run *r)
     return r->on && r->on->ops->error(r->on) < 0;
 }
 
+static int say_no_room(const struct run *r, struct why *why)
+{
+    return why_set(why, -ENOMEM,
+                   "device %s has no room for this: use --checkpointing yes, a shorter --sequence, "
+                   "or --rank",
+                   r->recipe->device);
+}
+
+/* What attention takes it takes in the first step. */
 static int say_lost(const struct run *r, struct why *why)
 {
+    if (r->on->ops->error(r->on) == -ENOMEM)
+        return say_no_room(r, why);
     return why_set(why, -EIO,
                    "step %llu: device %s failed: what was saved before stays, and the same command "
                    "goes on from it",
@@ -261,10 +272,7 @@ static int open_net(struct run *r, struct why *why)
     if (err < 0 && is_lost(r))
         return say_lost(r, why);
     if (err == -ENOMEM && r->on)
-        return why_set(why, err,
-                       "device %s has no room for this: use --checkpointing yes, a shorter "
-                       "--sequence, or --rank",
-                       c->device);
+        return say_no_room(r, why);
     return err < 0 ? why_set(why, err, "the network could not be made: %s", strerror(-err)) : 0;
 }
 
@@ -314,6 +322,8 @@ static int open_eval(struct run *r, struct why *why)
 {
     const struct recipe *c = r->recipe;
     struct run_log_eval known;
+    struct why failed = { "" };
+    int err;
 
     if (!r->eval.corpus)
         return 0;
@@ -329,7 +339,10 @@ static int open_eval(struct run *r, struct why *why)
     r->eval.n_ratios = c->ratios.n;
     r->eval.ratios = c->ratios.v;
     r->eval.stop = r->stop;
-    return eval_open(&r->eval, find_known(r, &known) ? &known : NULL, why);
+    err = eval_open(&r->eval, find_known(r, &known) ? &known : NULL, &failed);
+    if (err < 0 && is_lost(r))
+        return say_lost(r, why);
+    return err < 0 ? why_set(why, err, "%s", failed.text) : 0;
 }
 
 /* After parameters changed. */
@@ -575,6 +588,8 @@ static int evaluate(struct run *r, bool thorough, struct why *why)
     err = eval_run(&r->eval, thorough);
     if (err == -ECANCELED)
         return 0; /* the run ends, and saves */
+    if (err < 0 && is_lost(r))
+        return say_lost(r, why);
     if (err < 0)
         return why_set(why, err, "the evaluation failed: %s", strerror(-err));
     r->eval.last.asked = r->eval_key;

@@ -273,11 +273,19 @@ void memory_show_copy(const void *to, const void *from)
             set_closed(ends[i], false);
 }
 
+/* GISTD_SHIM_MEMORY=BYTES in the environment of a program does what shim_set_memory does. */
+static size_t memory_of_each(void)
+{
+    const char *bytes = getenv("GISTD_SHIM_MEMORY");
+
+    return bytes ? (size_t)strtoull(bytes, NULL, 10) : shim.all;
+}
+
 static size_t left(int device)
 {
-    size_t used = shim.used[device];
+    size_t used = shim.used[device], all = memory_of_each();
 
-    return used < shim.all ? shim.all - used : 0;
+    return used < all ? all - used : 0;
 }
 
 static cudaError_t take(void **ret, size_t n, enum region_kind kind)
@@ -407,7 +415,7 @@ cudaError_t cudaMemGetInfo(size_t *ret_free, size_t *ret_all)
 {
     cudaError_t e = shim_enter();
 
-    *ret_all = shim.all;
+    *ret_all = memory_of_each();
     *ret_free = left(current);
     return shim_leave(e);
 }
@@ -539,7 +547,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *ret, int device)
     if (shim.lost)
         return cudaErrorDevicesUnavailable;
     *ret = (struct cudaDeviceProp){
-        .totalGlobalMem = shim.all, .major = 8, .minor = 9, .multiProcessorCount = 4
+        .totalGlobalMem = memory_of_each(), .major = 8, .minor = 9, .multiProcessorCount = 4
     };
     snprintf(ret->name, sizeof(ret->name), "shim");
     return cudaSuccess;
