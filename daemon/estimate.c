@@ -203,7 +203,7 @@ static void describe(struct estimate *e, const struct config *c, const struct mo
     if (c->weight_bytes && c->weight_bytes < e->weights)
         e->weights = c->weight_bytes;
     (void)snprintf(e->model, sizeof(e->model), "%s", m->name);
-    (void)snprintf(e->device, sizeof(e->device), "%.31s", c->device);
+    (void)snprintf(e->device, sizeof(e->device), "%.63s", c->device);
     for (enum kv_type kv = 0; kv < KV__N; kv++)
         e->page_bytes[kv] = pool_page_bytes(m, kv);
 }

@@ -25,7 +25,7 @@ struct estimate_device {
 };
 
 struct estimate {
-    char model[128], device[32];
+    char model[128], device[64];
     char source[400]; /* where the memory's number is from */
     bool is_device;   /* memory of its own */
     uint32_t n_layer, n_head_kv, head_dim, n_vocab, window;

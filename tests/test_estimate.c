@@ -152,6 +152,7 @@ static void roofline(void **state)
  * what both have: scratch and packing. */
 static void several_devices(void **state)
 {
+    static const char sixteen[] = "cuda-shim:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15";
     char path[SCRATCH_PATH_MAX], flags[1024], text[8192];
     double n[3], alone, parts[2][3];
     unsigned from[2], to[2];
@@ -186,6 +187,11 @@ static void several_devices(void **state)
     assert_about(parts[0][2] + parts[1][2], n[0]);
     assert_int_equal(numbers_of(text, "\nweights", n), 2);
     assert_true(parts[0][1] + parts[1][1] == n[0]);
+    /* As many as there may be, each by its number. */
+    (void)snprintf(flags, sizeof(flags), "--plan %s --device %s --plan-memory 40G", path, sixteen);
+    assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
+    (void)snprintf(flags, sizeof(flags), " on %s: ", sixteen);
+    assert_non_null(strstr(text, flags));
     /* Weights that no one device has room for. */
     (void)snprintf(flags, sizeof(flags), "--plan %s --device cuda-shim:0,1 --plan-memory 4G", path);
     assert_int_equal(run_plan(flags, text, sizeof(text)), 0);
