@@ -9,6 +9,7 @@
  *     background ones, his own or another's    is kept           an interactive one
  *     who has more than an even part           is read again     who stays within his
  *     his own                                  is kept           what comes back
+ *     his own                                  is read again     what comes back
  *
  * So nobody loses an idle session to who has more than he, and without a store (--store none) a
  * session that gave way is read again by the model. Sessions of several documents, and what was

@@ -351,9 +351,15 @@ static void tells_what_is_on_disk(gist_conn *root, gist_conn *other)
     assert_int_equal(on_disk(other, 0), 0);
 }
 
+static void stored(gist_conn *c, const char *store)
+{
+    if (!store[0])
+        daemon_fixture_stored(c);
+}
+
 /* Idle sessions of one user have all that he may have. Another one comes, and gets an even part and
  * no more; then the first one uses all of his again. */
-static void a_second_user_gets_his_part(void **state)
+static void second_user(const char *store)
 {
     gist_session *mine[32], *theirs;
     uint32_t n = 0, half, n_away = 0;
@@ -361,8 +367,7 @@ static void a_second_user_gets_his_part(void **state)
     struct daemon_fixture d;
     gist_conn *c, *other;
 
-    (void)state;
-    start(&d, "384K", "");
+    start(&d, "384K", store);
     c = connect_as(&d, 0);
     other = connect_as(&d, OTHER);
     do {
@@ -370,7 +375,7 @@ static void a_second_user_gets_his_part(void **state)
         mine[n] = open_session(c, 0, 0, false);
     } while (append(mine[n++], 150) == 0);
     gist_close(mine[--n]);
-    daemon_fixture_stored(c);
+    stored(c, store);
     assert_int_equal(gist_stats(c, &st), 0);
     half = st.pages / 2 * 16;
     theirs = open_session(other, 0, 0, false);
@@ -388,18 +393,32 @@ static void a_second_user_gets_his_part(void **state)
         struct answered a = { .n = 0 };
         struct gist_result result;
 
-        daemon_fixture_stored(c);
+        stored(c, store);
         if (gist_generate(mine[i], &greedy, answered_take, &a, &result) < 0)
             fail_msg("session %u: %s", i, gist_error(c));
         assert_int_equal(result.reason, GIST_LENGTH);
         assert_int_equal(a.n, N_SAID);
     }
     assert_false(is_away(other, theirs));
-    daemon_fixture_stored(c);
-    tells_what_is_on_disk(c, other);
+    stored(c, store);
+    if (!store[0])
+        tells_what_is_on_disk(c, other);
     gist_disconnect(other);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
+}
+
+static void a_second_user_gets_his_part(void **state)
+{
+    (void)state;
+    second_user("");
+}
+
+/* The first one's sessions come back one instead of the other all the same. */
+static void a_second_user_gets_his_part_without_a_store(void **state)
+{
+    (void)state;
+    second_user("none");
 }
 
 /* Of one user: background sessions go for interactive ones, and not the other way round. */
@@ -431,10 +450,56 @@ static void background_gives_way(void **state)
     assert_int_equal(append(more, 200), 0);
     assert_true(is_away(c, back));
     assert_false(is_away(c, front));
-    /* To come back it has one of its user's go that is an interactive one. */
     daemon_fixture_stored(c);
+    /* To come back it has one of its user's go that is an interactive one. */
     assert_int_equal(append(back, 1), 0);
     assert_true(is_away(c, front));
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
+/* A kept session has its own limit: what others of its connection have is of no use to it. And what
+ * is kept nowhere does not go for an interactive one. */
+static void nobody_goes_in_vain(void **state)
+{
+    static const char *const args[] = { "--kv-bytes",
+                                        "256K",
+                                        "--client-kv-bytes",
+                                        "96K",
+                                        "--owner-kv-bytes",
+                                        "256K",
+                                        "--store-idle-ms",
+                                        "1",
+                                        NULL };
+    struct gist_kept kept = { .size = sizeof(kept) };
+    gist_session *back, *front, *private;
+    struct daemon_fixture d;
+    struct gist_stats st;
+    uint32_t most;
+    gist_conn *c;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    c = daemon_fixture_connect(&d);
+    assert_int_equal(gist_stats(c, &st), 0);
+    most = st.pages * 96 / 256;
+    back = open_session(c, 0, 0, true);
+    assert_int_equal(append(back, most / 4 * 16), 0);
+    front = open_session(c, 0, 0, false);
+    assert_int_equal(gist_keep(front, 0, &kept), 0);
+    assert_int_equal(append(front, (most - 2) * 16), 0);
+    daemon_fixture_stored(c);
+    assert_true(append(front, 4 * 16) < 0);
+    assert_false(is_away(c, back));
+    gist_close(front);
+    private = open_session(c, 0, GIST_PRIVATE, true);
+    assert_int_equal(append(private, most / 2 * 16), 0);
+    front = open_session(c, 0, 0, false);
+    assert_true(append(front, (most - 4) * 16) < 0);
+    assert_false(is_away(c, back));
+    assert_int_equal(append(front, (most / 2 - 4) * 16), 0);
+    assert_true(is_away(c, back));
+    assert_false(is_away(c, private));
     gist_disconnect(c);
     daemon_fixture_stop(&d);
 }
@@ -515,7 +580,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_full_pool_cuts_nobody_short),
+        cmocka_unit_test(nobody_goes_in_vain),
         cmocka_unit_test_setup(a_second_user_gets_his_part, needs_root),
+        cmocka_unit_test_setup(a_second_user_gets_his_part_without_a_store, needs_root),
         cmocka_unit_test_setup(background_gives_way, needs_root),
         cmocka_unit_test_setup(as_if_never_away, needs_root),
         cmocka_unit_test_setup(as_if_never_away_without_a_store, needs_root),
