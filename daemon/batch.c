@@ -70,8 +70,9 @@ static bool plan_upkeep(struct sched *s, struct batch *b, struct request *r, uin
     if (r->cancelled) /* reap ends it before the next step */
         return false;
     e = memory_plan(r->memory, max, ret, &need);
-    if (e == -ENOSPC && need.cause == MEMORY_POOL &&
-        room_make(s, r, r->memory->seq->account, need.wanted)) {
+    /* MEMORY_CLIENT as well: there may be no more than what is kept for who has few. */
+    if (e == -ENOSPC && need.cause != MEMORY_BUDGET &&
+        room_comes(s, r, r->memory->seq->account, need.wanted)) {
         b->waits = true;
     } else if (e == -EAGAIN) { /* it takes part in a later step */
         b->waits = true;
@@ -109,12 +110,13 @@ static bool comes_back(struct sched *s, struct batch *b, struct request *r)
 {
     struct trace_times *t = &request_whole(r)->times;
     struct memory *m = r->memory;
+    uint32_t most = seq_n_pages(m->n_ids); /* it may have been taken back since it went */
 
     if (r->cancelled || m->away.state == AWAY_READING)
         return !r->cancelled;
     if (m->away.state == AWAY_GONE) {
         r->was_away = true;
-        (void)room_make(s, r, m->seq->account, m->away.n_pages);
+        (void)room_make(s, r, m->seq->account, m->away.n_pages < most ? m->away.n_pages : most);
         trace_waits(t);
     }
     if (away_come(m) == -EAGAIN)

@@ -45,6 +45,7 @@ static const struct gist_memory memories[] = {
     M(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
+#define COMPRESSED 2 /* of these: to a quarter */
 
 /* store: for --store; "": one of its own. */
 static void start(struct daemon_fixture *d, const char *kv_bytes, const char *store)
@@ -421,11 +422,52 @@ static void a_second_user_gets_his_part_without_a_store(void **state)
     second_user("none");
 }
 
+/* While it is read again a session may have more pages than it had when it went: those, too, are of
+ * who has more than his part. */
+static void what_comes_back_finds_room_on_the_way(void **state)
+{
+    gist_session *s, *all, *half;
+    struct gist_stats st;
+    struct daemon_fixture d;
+    gist_conn *c, *other;
+    uint32_t reserve;
+
+    (void)state;
+    start(&d, "384K", "none");
+    c = connect_as(&d, 0);
+    other = connect_as(&d, OTHER);
+    assert_int_equal(gist_stats(c, &st), 0);
+    reserve = st.pages / 16;
+    s = open_session(c, COMPRESSED, 0, false);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(append(s, (reserve + 8) / 2 * SEGMENT), 0);
+    assert_int_equal(append(s, 1), 0); /* behind the last check all segments are gists */
+    assert_true(of(c, s).pages > reserve);
+    all = open_session(c, 0, 0, false);
+    for (uint32_t i = 0; i < 8 && append(all, st.pages_free * 2 - SEGMENT) == 0; i++)
+        ;
+    half = open_session(other, 0, 0, false);
+    assert_int_equal(append(half, st.pages / 4 * 16), 0);
+    assert_int_equal(append(half, st.pages / 4 * 16), 0);
+    assert_true(is_away(c, s));
+    gist_close(all);
+    gist_close(half);
+    for (uint32_t i = 0; i < 18; i++) /* these go first, and one by one */
+        assert_int_equal(append(open_session(other, 0, 0, false), 16), 0);
+    while (append(open_session(other, 0, 0, false), 9 * 16) == 0)
+        ;
+    if (append(s, 1) < 0)
+        fail_msg("%s", gist_error(c));
+    gist_disconnect(other);
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 /* Of one user: background sessions go for interactive ones, and not the other way round. */
 static void background_gives_way(void **state)
 {
     struct daemon_fixture d;
-    gist_session *back, *front, *more;
+    gist_session *back, *front, *more, *fork;
     struct gist_stats st;
     uint32_t most;
     gist_conn *c;
@@ -451,6 +493,12 @@ static void background_gives_way(void **state)
     assert_true(is_away(c, back));
     assert_false(is_away(c, front));
     daemon_fixture_stored(c);
+    /* Of one that was taken back meanwhile only what is left wants room. */
+    assert_int_equal(gist_fork(back, NULL, &fork), 0);
+    assert_int_equal(gist_rewind(fork, 20), 0);
+    assert_int_equal(append(fork, 1), 0);
+    assert_false(is_away(c, front));
+    gist_close(fork);
     /* To come back it has one of its user's go that is an interactive one. */
     assert_int_equal(append(back, 1), 0);
     assert_true(is_away(c, front));
@@ -583,6 +631,7 @@ int main(void)
         cmocka_unit_test(nobody_goes_in_vain),
         cmocka_unit_test_setup(a_second_user_gets_his_part, needs_root),
         cmocka_unit_test_setup(a_second_user_gets_his_part_without_a_store, needs_root),
+        cmocka_unit_test_setup(what_comes_back_finds_room_on_the_way, needs_root),
         cmocka_unit_test_setup(background_gives_way, needs_root),
         cmocka_unit_test_setup(as_if_never_away, needs_root),
         cmocka_unit_test_setup(as_if_never_away_without_a_store, needs_root),
