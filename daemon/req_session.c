@@ -1,5 +1,6 @@
 /* daemon/req_session.c - the life of a session: opened, forked, taken back, closed. */
 
+#include "base/clock.h"
 #include "daemon/kept.h"
 #include "daemon/opening.h"
 #include "daemon/sched.h"
@@ -24,6 +25,7 @@ static void add(struct sched *s, struct client *c, struct session *session)
     s->last_session++;
     s->n_sessions++;
     c->n_sessions++;
+    session->rested_ns = clock_ns();
     TAILQ_INSERT_TAIL(&c->sessions, session, link);
 }
 

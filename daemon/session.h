@@ -58,7 +58,7 @@ struct session {
     struct encode_text parts;   /* bulk of an Append that goes on */
     struct request *busy;       /* the one request that works on it */
     uint64_t read_ns;           /* that appends took since the last answer */
-    uint64_t rested_ns;         /* since when nobody works on it; 0: nobody ever has */
+    uint64_t rested_ns;         /* since when nobody works on it */
     struct draft_rate drafts;   /* how often its answers were guessed right */
     bool closing;
     bool lost;    /* with a device, what is no function of its ids */

@@ -362,7 +362,7 @@ static void stored(gist_conn *c, const char *store)
  * no more; then the first one uses all of his again. */
 static void second_user(const char *store)
 {
-    gist_session *mine[32], *theirs;
+    gist_session *mine[32], *theirs, *fork;
     uint32_t n = 0, half, n_away = 0;
     struct gist_stats st;
     struct daemon_fixture d;
@@ -376,6 +376,8 @@ static void second_user(const char *store)
         mine[n] = open_session(c, 0, 0, false);
     } while (append(mine[n++], 150) == 0);
     gist_close(mine[--n]);
+    gist_close(mine[--n]);
+    assert_int_equal(gist_fork(mine[n - 1], NULL, &fork), 0);
     stored(c, store);
     assert_int_equal(gist_stats(c, &st), 0);
     half = st.pages / 2 * 16;
@@ -386,6 +388,8 @@ static void second_user(const char *store)
     for (uint32_t i = 0; i < n; i++)
         assert_false(is_away(c, mine[i]));
     assert_int_equal(append(theirs, half), 0);
+    assert_false(is_away(c, fork)); /* it is not old because nobody has used it */
+    gist_close(fork);
     for (uint32_t i = 0; i < n; i++)
         n_away += is_away(c, mine[i]);
     assert_true(n_away > 0 && n_away < n);
