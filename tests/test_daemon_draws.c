@@ -1,7 +1,7 @@
 /* tests/test_daemon_draws.c - would catch: answers that are drawn side by side, or whose masks are
  * made beside a step, and that differ from what each is alone; one that has another's candidates,
- * log-probabilities, random numbers or mask. Under TSan: a state that two threads draw from. On a
- * model of random weights. */
+ * log-probabilities, random numbers or mask; a mask that is made for an answer that is gone. Under
+ * TSan: a state that two threads draw from. On a model of random weights. */
 #include "tests/support/daemon_fixture.h"
 
 #include <setjmp.h>
@@ -100,6 +100,16 @@ static void ask(gist_session *s, uint32_t i, struct answer *a)
     assert_int_equal(gist_generate_start(s, &p, on_text, on_done, a, NULL), 0);
 }
 
+static void ask_alone(gist_conn *c, uint32_t i, struct answer *a)
+{
+    gist_session *s = open_one(c, i);
+
+    ask(s, i, a);
+    while (!a->done)
+        assert_true(gist_dispatch(c) >= 0);
+    gist_close(s);
+}
+
 static bool all_done(const struct answer *a)
 {
     for (uint32_t i = 0; i < N; i++)
@@ -129,14 +139,9 @@ static void alone(void **state)
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
     c = daemon_fixture_connect(&d);
     for (uint32_t i = 0; i < N; i++) {
-        gist_session *s = open_one(c, i);
-
-        ask(s, i, &want[i]);
-        while (!want[i].done)
-            assert_true(gist_dispatch(c) >= 0);
+        ask_alone(c, i, &want[i]);
         assert_true(want[i].n_ids > 0);
         assert_int_equal(want[i].n_logprobs, i % 4 == 1 ? want[i].n_ids : 0);
-        gist_close(s);
     }
     gist_disconnect(c);
     daemon_fixture_stop(&d);
@@ -182,12 +187,74 @@ static void by_several(void **state)
     together("12", "off");
 }
 
+#define ROUNDS 12u
+
+static void on_end(void *arg, int err, const struct gist_result *result)
+{
+    struct answer *a = arg;
+
+    (void)err, (void)result; /* cancelled, disconnected, or at its end before that */
+    a->done = 1;
+}
+
+/* Answers by grammars have begun when they are cancelled, or their client goes. */
+static void leave(uint32_t round)
+{
+    static struct answer got[ROUNDS][N];
+    struct answer *a = got[round];
+    gist_conn *c = daemon_fixture_connect(&d);
+    uint64_t requests[N];
+    bool any = false;
+
+    for (uint32_t i = 0; i < N; i++) {
+        struct gist_sampling p = sampling(i);
+
+        a[i].done = i % 3 != 1;
+        if (!a[i].done)
+            assert_int_equal(
+                gist_generate_start(open_one(c, i), &p, on_text, on_end, &a[i], &requests[i]), 0);
+    }
+    while (!any) {
+        assert_true(gist_dispatch(c) >= 0);
+        for (uint32_t i = 1; i < N; i += 3)
+            any |= a[i].done || a[i].n_ids > round % 5;
+    }
+    for (uint32_t i = 1; round % 2 && i < N; i += 3)
+        if (!a[i].done)
+            (void)gist_cancel(c, requests[i]);
+    while (round % 2 && !all_done(a))
+        assert_true(gist_dispatch(c) >= 0);
+    gist_disconnect(c);
+}
+
+static void who_goes_in_the_middle(void **state)
+{
+    static const char *const args[] = {
+        "--store", "none", "--threads", "1", "--draft", "off", NULL
+    };
+    struct answer got;
+    gist_conn *c;
+
+    (void)state;
+    daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
+    for (uint32_t i = 0; i < ROUNDS; i++)
+        leave(i);
+    c = daemon_fixture_connect(&d);
+    for (uint32_t i = 1; i < N; i += 3) {
+        ask_alone(c, i, &got);
+        same(&got, &want[i]);
+    }
+    gist_disconnect(c);
+    daemon_fixture_stop(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alone),
         cmocka_unit_test(by_one_thread),
         cmocka_unit_test(by_several),
+        cmocka_unit_test(who_goes_in_the_middle),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
