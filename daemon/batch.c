@@ -169,49 +169,38 @@ static struct request *next_decoding(struct request *r)
     return r;
 }
 
-/* The next client of the owner, in turn, that has one. */
-static struct client *next_client(struct owner *o)
-{
-    struct client *c = o->next, *first = c;
-
-    do {
-        if (c && c->next)
-            return c;
-        c = c && TAILQ_NEXT(c, of_owner) ? TAILQ_NEXT(c, of_owner) : TAILQ_FIRST(&o->clients);
-    } while (c != first);
-    return NULL;
-}
-
 /* A token of one of the owner's. plan() may end a request (the context is full, say), and then it
  * can be freed here: who is next is known before. False: it has none left. */
 static bool add_token(struct sched *s, struct batch *b, struct owner *o, uint32_t max_rows)
 {
-    struct client *c = next_client(o);
+    struct client *c = owner_next(o);
     struct request *r = c ? c->next : NULL;
 
     if (!r)
         return false;
     c->next = next_decoding(TAILQ_NEXT(r, in_line));
-    o->next = TAILQ_NEXT(c, of_owner) ? TAILQ_NEXT(c, of_owner) : TAILQ_FIRST(&o->clients);
     if (!add(s, b, r, max_rows - b->n_rows))
         request_deliver(s, r);
     return true;
 }
 
 /* Who decodes, before anybody reads: each adds one row to a pass that is made anyway, while a token
- * that is late is seen by the person who reads the answer. In turn an owner, of each a client, of
- * each a session, until all are in or there is no more room: then each owner has as many as it
- * wants, or no fewer than any other, and so on within it. Who is left out is first in its line. */
+ * that is late is seen by the person who reads the answer. In turn an owner, of each a unit, of
+ * each a client, of each a session, until all are in or there is no more room: then each owner has
+ * as many as it wants, or no fewer than any other, and so on within it. Who is left out is first in
+ * its line. */
 static void add_decoding(struct sched *s, struct batch *b, uint32_t max_rows, uint32_t max_runs)
 {
     struct owner *o;
     struct client *c;
     bool any = true;
 
-    TAILQ_FOREACH (c, &s->clients, link)
+    TAILQ_FOREACH (c, &s->clients, link) {
         c->next = next_decoding(TAILQ_FIRST(&c->line));
+        c->unit->next = TAILQ_FIRST(&c->unit->clients);
+    }
     TAILQ_FOREACH (o, &s->owners.list, link)
-        o->next = TAILQ_FIRST(&o->clients);
+        o->next = TAILQ_FIRST(&o->units);
     while (any) {
         any = false;
         TAILQ_FOREACH (o, &s->owners.list, link)
@@ -244,20 +233,23 @@ static bool reads(const struct sched *s, const struct request *r, enum wire_prio
            (s->quick == 0 || is_quick(r, s->quick));
 }
 
-/* Counts those of one priority: a client's requests, an owner's clients. */
+/* Counts those of one priority: a client's requests, a unit's clients, an owner's units. */
 static void count_reading(struct sched *s, enum wire_priority p)
 {
-    struct owner *o;
     struct client *c;
     struct request *r;
+    struct portion *x;
 
-    TAILQ_FOREACH (o, &s->owners.list, link)
-        o->n_waiting = 0;
+    TAILQ_FOREACH (x, &s->owners.portions, link)
+        x->n_waiting = 0;
+    TAILQ_FOREACH (c, &s->clients, link)
+        c->unit->portion.n_waiting = 0;
     TAILQ_FOREACH (c, &s->clients, link) {
         c->n_waiting = 0;
         TAILQ_FOREACH (r, &c->line, in_line)
             c->n_waiting += reads(s, r, p);
-        c->owner->n_waiting += c->n_waiting > 0;
+        if (c->n_waiting > 0 && c->unit->portion.n_waiting++ == 0)
+            c->owner->portion.n_waiting++;
     }
 }
 
@@ -266,7 +258,8 @@ static uint32_t left_of(uint32_t tokens, uint32_t n_rows)
     return n_rows < tokens ? tokens - n_rows : 0;
 }
 
-/* How many rows a client's requests took of so many tokens, and of an owner's clients the same. */
+/* How many rows a client's requests took of so many tokens, and of a unit's clients and an owner's
+ * units the same. */
 static uint32_t read_of_client(struct sched *s, struct batch *b, struct client *c,
                                enum wire_priority p, uint32_t tokens)
 {
@@ -279,7 +272,7 @@ static uint32_t read_of_client(struct sched *s, struct batch *b, struct client *
         next = TAILQ_NEXT(r, in_line);
         if (!reads(s, r, p))
             continue;
-        if (add(s, b, r, owner_even(left, c->n_waiting--)))
+        if (add(s, b, r, portion_even(left, c->n_waiting--)))
             r->in_prefill = true;
         else
             request_deliver(s, r);
@@ -287,34 +280,47 @@ static uint32_t read_of_client(struct sched *s, struct batch *b, struct client *
     return b->n_rows - begin;
 }
 
+static uint32_t read_of_unit(struct sched *s, struct batch *b, struct unit *u, enum wire_priority p,
+                             uint32_t tokens)
+{
+    uint32_t left = tokens, n = u->portion.n_waiting;
+    struct client *c;
+
+    TAILQ_FOREACH (c, &u->clients, of_unit)
+        if (c->n_waiting > 0)
+            left = left_of(left, read_of_client(s, b, c, p, portion_even(left, n--)));
+    u->portion.n_waiting = 0;
+    return tokens - left;
+}
+
 static uint32_t read_of_owner(struct sched *s, struct batch *b, struct owner *o,
                               enum wire_priority p, uint32_t tokens)
 {
-    uint32_t left = tokens, n = o->n_waiting;
-    struct client *c;
+    uint32_t left = tokens, n;
+    struct portion *x;
+    uint64_t most;
 
-    TAILQ_FOREACH (c, &o->clients, of_owner)
-        if (c->n_waiting > 0)
-            left = left_of(left, read_of_client(s, b, c, p, owner_even(left, n--)));
-    o->n_waiting = 0;
+    while ((x = portion_next(&o->units, &n, &most)))
+        left -= read_of_unit(s, b, x->of, p, portion_part(x, left, n, most));
+    o->portion.n_waiting = 0;
     return tokens - left;
 }
 
 /* Requests of one priority that read, within budget tokens. Returns what they left of it. Even
- * shares, of owners, clients and requests, and not one after the other: a short question behind
- * somebody's long document is answered after a few steps. What the short ones leave goes to those
- * behind them. */
+ * shares, of owners, units, clients and requests, and not one after the other: a short question
+ * behind somebody's long document is answered after a few steps. What the short ones leave goes to
+ * those behind them. */
 static uint32_t add_reading(struct sched *s, struct batch *b, enum wire_priority p, uint32_t budget)
 {
-    struct owner *o;
+    struct portion *x;
     uint64_t most;
     uint32_t n;
 
     if (b->n_reading[p] == 0)
         return budget;
     count_reading(s, p);
-    while ((o = owners_next(&s->owners, &n, &most)))
-        budget -= read_of_owner(s, b, o, p, owner_part(o, budget, n, most));
+    while ((x = portion_next(&s->owners.portions, &n, &most)))
+        budget -= read_of_owner(s, b, x->of, p, portion_part(x, budget, n, most));
     return budget;
 }
 
@@ -354,7 +360,7 @@ static uint32_t quick_part(const struct sched *s, const struct batch *b, uint32_
 
     if (s->was_quick || n < 2)
         return 0;
-    most = owner_even(budget, n);
+    most = portion_even(budget, n);
     TAILQ_FOREACH (r, &s->active, link)
         n_quick += reads(s, r, WIRE_INTERACTIVE) && is_quick(r, most);
     return n_quick < n ? most : 0;
@@ -375,30 +381,48 @@ static void add_all_reading(struct sched *s, struct batch *b, uint32_t budget)
         (void)add_reading(s, b, WIRE_BACKGROUND, owed);
     } else {
         if (s->n_given >= GIVEN_MAX || encodes(s))
-            budget = owner_even(budget, GIVEN_PART);
+            budget = portion_even(budget, GIVEN_PART);
         (void)add_reading(s, b, WIRE_BACKGROUND, budget);
         s->yields = b->n_decode == 0 && s->n_given < GIVEN_MAX;
     }
 }
 
+/* Those of the step: a unit's answers, an owner's units. Returns how many owners there are. */
+static uint32_t count_answers(const struct batch *b)
+{
+    uint32_t n_owners = 0;
+
+    for (uint32_t i = 0; i < b->n; i++) {
+        const struct client *c = b->requests[i]->client;
+
+        c->owner->portion.n_waiting = c->unit->portion.n_waiting = 0;
+    }
+    for (uint32_t i = 0; i < b->n; i++) {
+        const struct client *c = b->requests[i]->client;
+
+        if (c->unit->portion.n_waiting++ == 0)
+            n_owners += c->owner->portion.n_waiting++ == 0;
+    }
+    return n_owners;
+}
+
 /* Guesses for those who decode. Not beside who reads: such a step is long enough. The rows that are
- * left to them are shared out as all rows are, by owners, and each owner's by its answers. */
+ * left to them are shared out as all rows are, by owners and units, and each unit's by its answers.
+ */
 static void add_drafts(struct sched *s, struct batch *b)
 {
-    uint32_t n_owners = 0, left;
+    uint32_t n_owners, left;
 
     if (s->draft == 0 || b->n > b->n_decode || b->n_rows >= DRAFT_ROWS)
         return;
-    for (uint32_t i = 0; i < b->n; i++)
-        b->requests[i]->client->owner->n_waiting = 0;
-    for (uint32_t i = 0; i < b->n; i++)
-        n_owners += b->requests[i]->client->owner->n_waiting++ == 0;
+    n_owners = count_answers(b);
     left = (b->max_rows < DRAFT_ROWS ? b->max_rows : DRAFT_ROWS) - b->n_rows;
     for (uint32_t i = 0; i < b->n; i++) {
         struct request *r = b->requests[i];
         struct forward_run *run = &b->runs[i];
-        uint32_t max = left / n_owners / r->client->owner->n_waiting, had = forward_run_rows(run);
+        uint32_t had = forward_run_rows(run), max = left / n_owners;
 
+        max = max / r->client->owner->portion.n_waiting / r->client->unit->portion.n_waiting;
         if (b->upkeep[i] || !r->ops->drafts)
             continue;
         max = seq_tokens_of_rows(r->memory->seq, max);
@@ -415,14 +439,11 @@ static void settle(struct sched *s, struct batch *b)
 {
     uint64_t settle_end = 0;
     struct request *r;
-    struct owner *o;
 
-    TAILQ_FOREACH (o, &s->owners.list, link)
-        o->wants = false;
     TAILQ_FOREACH (r, &s->active, link) {
         if (!runs(r))
             continue;
-        r->client->owner->wants = true;
+        r->client->owner->portion.wants = r->client->unit->portion.wants = true;
         if (r->memory)
             memory_settle(r->memory, &settle_end);
         if (request_back(r) && r->phase == REQUEST_WORK) /* it is, now */
@@ -460,7 +481,7 @@ static void compose(struct sched *s, struct batch *b)
         return;
     budget = pace_budget(&s->pace, b->n_decode > 0 || s->spare);
     if (s->spare)
-        budget = owner_even(budget, SPARED_PART);
+        budget = portion_even(budget, SPARED_PART);
     if (budget > b->max_rows - b->n_rows)
         budget = b->max_rows - b->n_rows;
     s->quick = quick_part(s, b, budget);
@@ -640,7 +661,17 @@ static void give_read(struct sched *s, struct batch *b, uint32_t out)
     }
 }
 
-/* Who was served goes to the end of its line, and its client to the end of its owner's. */
+/* Its client, and so the unit and the owner, had n rows of a step; lost: which it gave up, and
+ * others might have had its turn. */
+static void had(const struct client *c, uint32_t n, bool lost)
+{
+    c->owner->rows += lost ? 0 : n;
+    c->owner->portion.had += n;
+    c->unit->portion.had += n;
+}
+
+/* Who was served goes to the end of its line, its client to the end of its unit's, and that to the
+ * end of its owner's. */
 static void go_behind(struct sched *s, struct request *r)
 {
     struct client *c = r->client;
@@ -649,8 +680,7 @@ static void go_behind(struct sched *s, struct request *r)
     TAILQ_INSERT_TAIL(&s->active, r, link);
     TAILQ_REMOVE(&c->line, r, in_line);
     TAILQ_INSERT_TAIL(&c->line, r, in_line);
-    TAILQ_REMOVE(&c->owner->clients, c, of_owner);
-    TAILQ_INSERT_TAIL(&c->owner->clients, c, of_owner);
+    unit_served(&c->owner->units, c);
 }
 
 /* And what they have to say goes out. */
@@ -691,7 +721,7 @@ static void abandoned(struct sched *s, const struct batch *b)
         s->spare |= !request_unwanted(r);
         if (!request_unwanted(r))
             continue;
-        owner_had(r->client->owner, forward_run_rows(&b->runs[i]), true);
+        had(r->client, forward_run_rows(&b->runs[i]), true);
         go_behind(s, r);
     }
 }
@@ -793,7 +823,7 @@ bool batch_run(struct sched *s)
         s->totals.steps++;
         /* Before any request hears of its outputs: it may ask its memory how long it is. */
         for (uint32_t i = 0; i < b.n; i++) {
-            owner_had(b.requests[i]->client->owner, forward_run_rows(&b.runs[i]), false);
+            had(b.requests[i]->client, forward_run_rows(&b.runs[i]), false);
             if (b.requests[i]->memory)
                 ran(b.requests[i]->memory, &b.runs[i]);
         }

@@ -2,8 +2,9 @@
  *
  * First a token of every answer that is being written, then reading, within the step's budget:
  * interactive before background, which has a ninth of it all the same when it has waited long
- * enough. Both are shared out by owners, then clients, then sessions: each has as much as it wants,
- * or no less than others of its level. Who was served goes to the end of the line.
+ * enough. Both are shared out by owners, then their units, then clients, then sessions: each has as
+ * much as it wants, or no less than others of its level. Who was served goes to the end of the
+ * line.
  *
  * A step that reads in the background alone is given up between two layers when an interactive
  * request comes. What it has computed is lost, so that this happens GIVEN_MAX times in a row at

@@ -13,8 +13,10 @@ int client_new(const struct mailbox_letter *adopt, struct owner *owner, uint32_t
 {
     struct client *c = calloc(1, sizeof(*c));
 
-    if (!c)
+    if (!c || unit_join(&owner->units, adopt->unit, c) < 0) {
+        free(c);
         return -ENOMEM;
+    }
     c->id = adopt->client;
     c->pid = adopt->pid;
     c->uid = adopt->uid;
@@ -47,6 +49,7 @@ void client_free(struct client *c)
     for (int i = 0; i < CLIENT_PARTS__N; i++)
         encode_text_fini(&c->parts[i]);
     assert(c->held.used == 0);
+    unit_leave(&c->owner->units, c);
     TAILQ_REMOVE(&c->owner->clients, c, of_owner);
     chan_close(c->chan);
     free(c);

@@ -14,6 +14,7 @@
 #include "daemon/owner.h"
 #include "daemon/request.h"
 #include "daemon/session.h"
+#include "daemon/unit.h"
 #include "ipc/chan.h"
 
 #define CLIENT_NAME_MAX 63u
@@ -42,7 +43,9 @@ enum client_parts {
 struct client {
     TAILQ_ENTRY(client) link;
     TAILQ_ENTRY(client) of_owner;
+    TAILQ_ENTRY(client) of_unit;
     struct owner *owner; /* a reference */
+    struct unit *unit;   /* one of the owner's */
     uint64_t id;
     pid_t pid;
     uid_t uid;

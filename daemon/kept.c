@@ -43,10 +43,10 @@ int kept_name(struct kept *k)
     return 0;
 }
 
-/* A client of the same owner and with the same name, of nobody's connection. */
+/* A client of the same owner and unit and with the same name, of nobody's connection. */
 static int make_holder(struct sched *s, const struct client *c, struct client **ret)
 {
-    const struct mailbox_letter nobody = { .pid = c->pid, .uid = c->uid };
+    const struct mailbox_letter nobody = { .pid = c->pid, .uid = c->uid, .unit = c->unit->name };
     struct owner *owner = owner_ref(&s->owners, c->uid);
     int r = owner ? client_new(&nobody, owner, s->served.client_pages, s->config->client_text_bytes,
                                ret)

@@ -29,7 +29,7 @@
  * mailbox_open makes room for the larger of the two, and mailbox_put asserts that there is some.
  *
  * Threads    mailbox_put: the writer's thread only. mailbox_take, mailbox_drain: the reader's only.
- * Ownership  ADOPT carries a channel, which is the reader's from then on.
+ * Ownership  ADOPT carries a channel and a name, which are the reader's from then on.
  */
 #ifndef DAEMON_MAILBOX_H
 #define DAEMON_MAILBOX_H
@@ -57,6 +57,7 @@ struct mailbox_letter {
     enum mailbox_kind kind;
     uint64_t client;
     struct chan *chan;       /* ADOPT */
+    char *unit;              /* ADOPT: on the heap; NULL: it has none */
     struct metrics *metrics; /* METRICS: to be filled; the control thread's */
     pid_t pid;
     uid_t uid;

@@ -1,7 +1,6 @@
 #include "daemon/owner.h"
 
 #include "daemon/client.h"
-#include "daemon/pace.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -55,11 +54,13 @@ void owners_init(struct owners *o, const struct owner_limits *limits)
 {
     *o = (struct owners){ .limits = *limits, .held.limit = limits->held_all };
     TAILQ_INIT(&o->list);
+    TAILQ_INIT(&o->portions);
 }
 
 static void forget(struct owners *o, struct owner *owner)
 {
-    assert(TAILQ_EMPTY(&owner->clients) && owner->held.used == 0);
+    assert(TAILQ_EMPTY(&owner->clients) && TAILQ_EMPTY(&owner->units) && owner->held.used == 0);
+    TAILQ_REMOVE(&o->portions, &owner->portion, link);
     TAILQ_REMOVE(&o->list, owner, link);
     free(owner);
 }
@@ -104,8 +105,11 @@ struct owner *owner_ref(struct owners *o, uid_t uid)
         owner->uid = uid;
         owner->pages.limit = o->limits.pages;
         owner->held = (struct held_account){ .limit = o->limits.held, .above = &o->held };
+        owner->portion.of = owner;
         TAILQ_INIT(&owner->clients);
+        TAILQ_INIT(&owner->units);
         TAILQ_INSERT_TAIL(&o->list, owner, link);
+        TAILQ_INSERT_TAIL(&o->portions, &owner->portion, link);
     }
     owner->n_refs++;
     return owner;
@@ -122,62 +126,42 @@ void owner_unref(struct owners *o, struct owner *owner)
 
 void owners_turn(struct owners *o)
 {
-    uint64_t least = UINT64_MAX;
     struct owner *owner;
 
+    portion_turn(&o->portions);
     TAILQ_FOREACH (owner, &o->list, link)
-        if (owner->wants && owner->waited && owner->had < least)
-            least = owner->had;
-    TAILQ_FOREACH (owner, &o->list, link) {
-        if (owner->wants && !owner->waited && least != UINT64_MAX)
-            owner->had = least;
-        owner->waited = owner->wants;
-    }
+        portion_turn(&owner->units);
 }
 
-struct owner *owners_next(const struct owners *o, uint32_t *ret_n, uint64_t *ret_most)
+static struct client *next_of_unit(struct unit *u)
 {
-    struct owner *owner, *best = NULL;
+    struct client *c = u->next, *first = c;
 
-    *ret_n = 0;
-    *ret_most = 0;
-    TAILQ_FOREACH (owner, &o->list, link) {
-        if (owner->n_waiting == 0)
-            continue;
-        ++*ret_n;
-        if (owner->had > *ret_most)
-            *ret_most = owner->had;
-        if (!best || owner->had < best->had)
-            best = owner;
-    }
-    return best;
+    do {
+        struct client *behind = c ? TAILQ_NEXT(c, of_unit) : NULL;
+
+        u->next = behind ? behind : TAILQ_FIRST(&u->clients);
+        if (c && c->next)
+            return c;
+        c = u->next;
+    } while (c != first);
+    return NULL;
 }
 
-uint32_t owner_even(uint32_t tokens, uint32_t n)
+struct client *owner_next(struct owner *o)
 {
-    uint32_t part = tokens / n;
+    struct portion *x = o->next, *first = x;
 
-    if (part >= PACE_TOKENS_MIN)
-        return part;
-    return tokens < PACE_TOKENS_MIN ? tokens : PACE_TOKENS_MIN;
-}
+    do {
+        struct portion *behind = x ? TAILQ_NEXT(x, link) : NULL;
+        struct client *c = x ? next_of_unit(x->of) : NULL;
 
-/* Even parts alone would be enough if everybody could use them; but a chunk ends where a segment
- * does, and what it leaves goes to others in the same step. Half a part at a time, and nobody is
- * kept waiting by who catches up. */
-uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t most)
-{
-    uint32_t part = owner_even(tokens, n);
-    uint64_t behind = most - o->had;
-
-    part += behind < part / 2 ? (uint32_t)behind : part / 2;
-    return part < tokens ? part : tokens;
-}
-
-void owner_had(struct owner *o, uint32_t n, bool lost)
-{
-    o->rows += lost ? 0 : n;
-    o->had += n;
+        o->next = behind ? behind : TAILQ_FIRST(&o->units);
+        if (c)
+            return c;
+        x = o->next;
+    } while (x != first);
+    return NULL;
 }
 
 static bool in_line(const struct owner *o, uint64_t now_ns)

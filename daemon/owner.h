@@ -12,9 +12,8 @@
  *     ----------------> client, document, .. <--------------------> forgotten, when nothing is
  *        by uid                                                      charged to it any more
  *
- * Turns      Of what a step reads each owner has an even part (owner_part), and who had fewer rows
- *            of earlier steps has up to half of that more, until it has had as many. Who comes, or
- *            comes back, begins where those stand who are there: time away is not saved up.
+ * Turns      A step is divided into even parts of owners, an owner's into those of its units
+ *            (daemon/portion.h, daemon/unit.h).
  *
  * Line       Who was refused pages stands in a line, and of those that come free an even part
  *            of the pool is kept for it, until it has them or has not asked for them again for
@@ -29,6 +28,7 @@
 
 #include "daemon/config.h"
 #include "daemon/held.h"
+#include "daemon/portion.h"
 #include "engine/kv/pool.h"
 
 #include <sys/queue.h>
@@ -44,14 +44,13 @@ struct owner {
     TAILQ_ENTRY(owner) link;
     uid_t uid;
     uint32_t n_refs;
-    struct owner_clients clients; /* the first is served next */
+    struct owner_clients clients; /* in no order */
+    struct portion_list units;    /* that they are of; the first is served next */
     struct pool_owner pages;
     struct held_account held;
     uint64_t rows;               /* of steps, that its requests had */
-    uint64_t had;                /* the same, as turns count them */
-    bool wants, waited;          /* something of this step, of the last one */
-    struct client *next;         /* batch.c: whose token is added next */
-    uint32_t n_waiting;          /* batch.c: clients that read */
+    struct portion portion;      /* among all owners */
+    struct portion *next;        /* batch.c: the unit whose token is added next */
     uint64_t wanted;             /* pages that it was refused; 0: it stands in no line */
     uint64_t since_ns, asked_ns; /* it has stood there, and has last asked */
 };
@@ -66,6 +65,7 @@ TAILQ_HEAD(owner_list, owner);
 
 struct owners {
     struct owner_list list;
+    struct portion_list portions; /* of the same */
     struct owner_limits limits;
     struct held_account held; /* of all of them */
 };
@@ -82,18 +82,11 @@ void owners_fini(struct owners *o); /* nobody has a reference */
 struct owner *owner_ref(struct owners *o, uid_t uid);
 void owner_unref(struct owners *o, struct owner *owner); /* NULL: nothing */
 
-/* Before a step, with `wants` set: where those begin who were not there in the last one. */
+/* portion_turn, of owners and of the units of each. */
 void owners_turn(struct owners *o);
-/* Of those who have something to read (n_waiting > 0), who had least; NULL: none has. *ret_n: how
- * many they are, *ret_most: what the one had who had most. */
-struct owner *owners_next(const struct owners *o, uint32_t *ret_n, uint64_t *ret_most);
-/* Its part of so many tokens, of n who wait. */
-uint32_t owner_part(const struct owner *o, uint32_t tokens, uint32_t n, uint64_t most);
-/* An even part of so many tokens for the first of n; none is too small to be worth its step: rather
- * than that, those at the end of the line wait. */
-uint32_t owner_even(uint32_t tokens, uint32_t n);
-/* It had n rows of a step; lost: which it gave up, and others might have had its turn. */
-void owner_had(struct owner *o, uint32_t n, bool lost);
+/* Of its clients with a request that is `next`, the first in turn: of its next unit, the next one.
+ * Those behind both have the next turn. NULL: there is none. */
+struct client *owner_next(struct owner *o);
 
 /* It asked for so many pages, and there are too few; or it has what it asked for. */
 void owner_refused(struct owner *o, uint64_t pages, uint64_t now_ns);

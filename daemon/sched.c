@@ -71,6 +71,7 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
     struct mailbox_letter gone = { .kind = MAILBOX_GONE, .client = l->client };
     struct client *c = welcome(s, l);
 
+    free(l->unit);
     /* GONE all the same: the control thread counts it among the clients until it hears that. */
     if (!c) {
         log_peer_error("client %" PRIu64 " (pid %d): no memory to serve it", l->client,
@@ -80,8 +81,8 @@ static void adopt(struct sched *s, const struct mailbox_letter *l)
     }
     TAILQ_INSERT_TAIL(&s->clients, c, link);
     s->n_clients++;
-    log_debug("client %" PRIu64 " (pid %d, uid %u) connected", c->id, (int)c->pid,
-              (unsigned)c->uid);
+    log_debug("client %" PRIu64 " (pid %d, uid %u%s%s) connected", c->id, (int)c->pid,
+              (unsigned)c->uid, c->unit->name[0] ? ", " : "", c->unit->name);
 }
 
 /* Its requests, sessions, pages and channel are free after this. Requests first, since they point

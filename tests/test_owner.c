@@ -1,7 +1,8 @@
 /* tests/test_owner.c - what a user has, over all clients. Would catch: pages of a user that count
  * twice where sessions share them or stay counted when they are given back; one user who takes what
  * is kept for others, by taking, sharing or copying pages; limits that options don't say; owners
- * that are never forgotten, or while something is charged to them; pages that come free and go to
+ * that are never forgotten, or while something is charged to them, and units the same; clients of
+ * one unit that are two; a time away that is saved up; pages that come free and go to
  * who asks most often.
  */
 #include "daemon/client.h"
@@ -406,13 +407,87 @@ static void first_refused_first_served(void **state)
     owners_fini(&all);
 }
 
+/* A unit is there as long as a client is of it; without a name they are of one, too. */
+static void units_come_and_go(void **state)
+{
+    const struct owner_limits limits = { .pages = 5 };
+    struct client a = { .dead = false }, b = a, c = a, d = a;
+    struct owners all;
+    struct owner *o;
+
+    (void)state;
+    owners_init(&all, &limits);
+    o = owner_ref(&all, 1000);
+    assert_int_equal(unit_join(&o->units, "x.service", &a), 0);
+    assert_int_equal(unit_join(&o->units, NULL, &b), 0);
+    assert_int_equal(unit_join(&o->units, "x.service", &c), 0);
+    assert_int_equal(unit_join(&o->units, "", &d), 0);
+    assert_ptr_equal(a.unit, c.unit);
+    assert_ptr_equal(b.unit, d.unit);
+    assert_ptr_not_equal(a.unit, b.unit);
+    assert_string_equal(a.unit->name, "x.service");
+    assert_string_equal(b.unit->name, "");
+    /* Who was served is behind the others. */
+    unit_served(&o->units, &a);
+    assert_ptr_equal(TAILQ_FIRST(&o->units)->of, b.unit);
+    assert_ptr_equal(TAILQ_FIRST(&a.unit->clients), &c);
+    unit_leave(&o->units, &a);
+    unit_leave(&o->units, &b);
+    assert_string_equal(c.unit->name, "x.service");
+    unit_leave(&o->units, &c);
+    assert_ptr_equal(TAILQ_FIRST(&o->units)->of, d.unit);
+    assert_null(TAILQ_NEXT(TAILQ_FIRST(&o->units), link));
+    unit_leave(&o->units, &d);
+    assert_true(TAILQ_EMPTY(&o->units));
+    owner_unref(&all, o);
+    owners_fini(&all);
+}
+
+/* Even parts, more for who had less, and none for the time that one was away. */
+static void parts(void **state)
+{
+    struct portion a = { .had = 500 }, b = { .had = 100 }, c = { .had = 0 };
+    struct portion_list l = TAILQ_HEAD_INITIALIZER(l);
+    uint64_t most;
+    uint32_t n;
+
+    (void)state;
+    TAILQ_INSERT_TAIL(&l, &a, link);
+    TAILQ_INSERT_TAIL(&l, &b, link);
+    TAILQ_INSERT_TAIL(&l, &c, link);
+    assert_null(portion_next(&l, &n, &most));
+    a.wants = b.wants = true;
+    portion_turn(&l);
+    assert_false(a.wants);
+    a.wants = b.wants = c.wants = true;
+    portion_turn(&l);
+    assert_int_equal(c.had, 100);
+    a.n_waiting = c.n_waiting = 1;
+    assert_ptr_equal(portion_next(&l, &n, &most), &c);
+    assert_int_equal(n, 2);
+    assert_int_equal(most, 500);
+    assert_int_equal(portion_part(&c, 200, n, most), 150);
+    assert_int_equal(portion_part(&a, 200, n, most), 100);
+    c.had = 490;
+    assert_int_equal(portion_part(&c, 200, n, most), 110);
+    /* None is too small to be worth its step. */
+    assert_int_equal(portion_even(200, 100), 16);
+    assert_int_equal(portion_even(9, 3), 9);
+    assert_int_equal(portion_part(&c, 0, n, most), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(shared_pages_count_once),    cmocka_unit_test(the_last_are_kept),
-        cmocka_unit_test(no_step_takes_what_is_kept), cmocka_unit_test(made_aside),
-        cmocka_unit_test(limits_of_options),          cmocka_unit_test(come_and_go),
+        cmocka_unit_test(shared_pages_count_once),
+        cmocka_unit_test(the_last_are_kept),
+        cmocka_unit_test(no_step_takes_what_is_kept),
+        cmocka_unit_test(made_aside),
+        cmocka_unit_test(limits_of_options),
+        cmocka_unit_test(come_and_go),
         cmocka_unit_test(first_refused_first_served),
+        cmocka_unit_test(units_come_and_go),
+        cmocka_unit_test(parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

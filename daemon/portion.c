@@ -1,0 +1,60 @@
+#include "daemon/portion.h"
+
+#include "daemon/pace.h"
+
+#include <stddef.h>
+
+void portion_turn(struct portion_list *l)
+{
+    uint64_t least = UINT64_MAX;
+    struct portion *x;
+
+    TAILQ_FOREACH (x, l, link)
+        if (x->wants && x->waited && x->had < least)
+            least = x->had;
+    TAILQ_FOREACH (x, l, link) {
+        if (x->wants && !x->waited && least != UINT64_MAX)
+            x->had = least;
+        x->waited = x->wants;
+        x->wants = false;
+    }
+}
+
+struct portion *portion_next(const struct portion_list *l, uint32_t *ret_n, uint64_t *ret_most)
+{
+    struct portion *x, *best = NULL;
+
+    *ret_n = 0;
+    *ret_most = 0;
+    TAILQ_FOREACH (x, l, link) {
+        if (x->n_waiting == 0)
+            continue;
+        ++*ret_n;
+        if (x->had > *ret_most)
+            *ret_most = x->had;
+        if (!best || x->had < best->had)
+            best = x;
+    }
+    return best;
+}
+
+uint32_t portion_even(uint32_t tokens, uint32_t n)
+{
+    uint32_t part = tokens / n;
+
+    if (part >= PACE_TOKENS_MIN)
+        return part;
+    return tokens < PACE_TOKENS_MIN ? tokens : PACE_TOKENS_MIN;
+}
+
+/* Even parts alone would be enough if everybody could use them; but a chunk ends where a segment
+ * does, and what it leaves goes to others in the same step. Half a part at a time, and nobody is
+ * kept waiting by who catches up. */
+uint32_t portion_part(const struct portion *x, uint32_t tokens, uint32_t n, uint64_t most)
+{
+    uint32_t part = portion_even(tokens, n);
+    uint64_t behind = most - x->had;
+
+    part += behind < part / 2 ? (uint32_t)behind : part / 2;
+    return part < tokens ? part : tokens;
+}
