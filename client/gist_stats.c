@@ -20,7 +20,8 @@ static void copy_clients(const struct wire_stats *w, uint8_t *to, size_t len)
                                                .uid = w->client[i].uid,
                                                .sessions = w->client[i].sessions,
                                                .pages = w->client[i].pages,
-                                               .name = w->client[i].name };
+                                               .name = w->client[i].name,
+                                               .unit = w->client[i].unit };
 
         gist_copy_out(to + i * len, len, &one, sizeof(one));
     }
@@ -42,7 +43,8 @@ static void copy_sessions(const struct wire_stats *w, uint8_t *to, size_t len)
                                                 .generated_tokens = w->session[i].generated_tokens,
                                                 .uid = w->session[i].uid,
                                                 .kept_s = w->session[i].kept_s,
-                                                .left_s = w->session[i].left_s };
+                                                .left_s = w->session[i].left_s,
+                                                .unit = w->session[i].unit };
 
         gist_copy_out(to + i * len, len, &one, sizeof(one));
     }

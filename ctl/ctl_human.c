@@ -1,7 +1,10 @@
 #include "ctl/ctl_human.h"
 
+#include "base/shown.h"
+
 #include <stddef.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 const char *ctl_human_bytes(uint64_t bytes, char ret[CTL_HUMAN_CAP])
@@ -43,5 +46,17 @@ const char *ctl_human_when(uint64_t s, char ret[CTL_HUMAN_CAP])
     if (!localtime_r(&at, &tm) ||
         !strftime(ret, CTL_HUMAN_CAP, now >= at && now - at < 86400 ? "%H:%M" : "%F %H:%M", &tm))
         (void)snprintf(ret, CTL_HUMAN_CAP, "%llu", (unsigned long long)s);
+    return ret;
+}
+
+/* NULL: of a libgist from before there were any. */
+const char *ctl_human_unit(const char *unit, char ret[CTL_HUMAN_UNIT_CAP])
+{
+    size_t n;
+
+    if (!unit || !unit[0])
+        unit = "-";
+    n = shown_put(SHOWN_LINE, unit, strlen(unit), ret, CTL_HUMAN_UNIT_CAP - 1);
+    ret[n] = '\0';
     return ret;
 }

@@ -55,8 +55,10 @@ static void print_memory(const struct gist_stats *s)
 /* Names and labels are whatever their client sent, a model's name whatever its file says. */
 static void print_client(const struct gist_stats_client *c)
 {
-    printf("%8llu %8u %8u %8u %8u  ", (unsigned long long)c->id, c->pid, c->uid, c->sessions,
-           c->pages);
+    char unit[CTL_HUMAN_UNIT_CAP];
+
+    printf("%8llu %8u %8u %8u %8u  %-22s  ", (unsigned long long)c->id, c->pid, c->uid, c->sessions,
+           c->pages, ctl_human_unit(c->unit, unit));
     shown_write(stdout, SHOWN_LINE, c->name, strlen(c->name));
     fputc('\n', stdout);
 }
@@ -156,7 +158,8 @@ static void print_text(const struct gist_stats *s)
     if (s->client_errors_total > 0)
         printf("clients     %llu broke the protocol and were disconnected\n",
                (unsigned long long)s->client_errors_total);
-    printf("\n%8s %8s %8s %8s %8s  %s\n", "CLIENT", "PID", "UID", "SESSIONS", "PAGES", "NAME");
+    printf("\n%8s %8s %8s %8s %8s  %-22s  %s\n", "CLIENT", "PID", "UID", "SESSIONS", "PAGES",
+           "UNIT", "NAME");
     for (uint32_t i = 0; i < s->n_clients; i++)
         print_client(&s->clients[i]);
     printf("\n%8s %8s %8s %8s %10s %10s %10s %10s %12s\n", "UID", "CLIENTS", "SESSIONS", "PAGES",
@@ -188,6 +191,7 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
         ctl_json_u64(j, "pid", s->clients[i].pid);
         ctl_json_u64(j, "uid", s->clients[i].uid);
         ctl_json_string(j, "name", s->clients[i].name);
+        ctl_json_string(j, "unit", s->clients[i].unit);
         ctl_json_u64(j, "sessions", s->clients[i].sessions);
         ctl_json_u64(j, "pages", s->clients[i].pages);
         ctl_json_close(j, '}');
@@ -222,6 +226,7 @@ static void print_json_lists(struct ctl_json *j, const struct gist_stats *s)
         json_kinds(j, s, s->sessions[i].pages, s->sessions[i].gist_pages);
         ctl_json_u64(j, "segment", s->sessions[i].segment);
         ctl_json_bool(j, "busy", s->sessions[i].busy);
+        ctl_json_string(j, "unit", s->sessions[i].unit);
         ctl_json_close(j, '}');
     }
     ctl_json_close(j, ']');

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 512
+#define UNIT_COLUMN    24
 
 struct top {
     bool json, once, screen;
@@ -106,26 +107,33 @@ static void show_owners(struct top *t, const struct gist_stats *s)
     }
 }
 
+/* width: of the units' column, which is there where one is known. */
 static void show_session(struct top *t, const struct gist_stats *s,
-                         const struct gist_stats_session *x)
+                         const struct gist_stats_session *x, int width)
 {
-    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP];
+    char a[CTL_HUMAN_CAP], b[CTL_HUMAN_CAP], unit[CTL_HUMAN_UNIT_CAP];
 
-    line(t, false, "%8llu %8u %8u %10s %10s %-14s %8u  %s", (unsigned long long)x->id, x->uid,
+    line(t, false, "%8llu %8u %8u %10s %10s %-14s %8u  %-*.*s%s", (unsigned long long)x->id, x->uid,
          x->n_tokens, ctl_human_bytes((uint64_t)(x->pages - x->gist_pages) * s->page_bytes, a),
          ctl_human_bytes((uint64_t)x->gist_pages * s->page_bytes, b),
-         x->request ? x->doing : "idle", x->generated_tokens, x->label);
+         x->request ? x->doing : "idle", x->generated_tokens, width, width > 0 ? width - 1 : 0,
+         ctl_human_unit(x->unit, unit), x->label);
 }
 
 /* Those at work first: on a small screen the rest is cut. */
 static void show_sessions(struct top *t, const struct gist_stats *s)
 {
-    line(t, true, "%8s %8s %8s %10s %10s %-14s %8s  %s", "session", "uid", "tokens", "raw", "gists",
-         "doing", "written", "label");
+    int width = 0;
+
+    for (uint32_t i = 0; i < s->n_sessions; i++)
+        if (s->sessions[i].unit && s->sessions[i].unit[0])
+            width = UNIT_COLUMN;
+    line(t, true, "%8s %8s %8s %10s %10s %-14s %8s  %-*.*s%s", "session", "uid", "tokens", "raw",
+         "gists", "doing", "written", width, width, "unit", "label");
     for (int idle = 0; idle < 2; idle++)
         for (uint32_t i = 0; i < s->n_sessions; i++)
             if ((s->sessions[i].request == 0) == idle)
-                show_session(t, s, &s->sessions[i]);
+                show_session(t, s, &s->sessions[i], width);
 }
 
 static void print_json(const struct top *t, const struct gist_stats *s)

@@ -25,12 +25,13 @@ static bool read_number(const char *text, uint64_t *ret)
 
 static void print_session(const struct gist_stats *s, const struct gist_stats_session *x)
 {
-    char raw[CTL_HUMAN_CAP], gists[CTL_HUMAN_CAP];
+    char raw[CTL_HUMAN_CAP], gists[CTL_HUMAN_CAP], unit[CTL_HUMAN_UNIT_CAP];
 
-    printf("%8llu %8llu %8u %8u %10s %10s  ", (unsigned long long)x->id,
+    printf("%8llu %8llu %8u %8u %10s %10s  %-22s  ", (unsigned long long)x->id,
            (unsigned long long)x->client, x->uid, x->n_tokens,
            ctl_human_bytes((uint64_t)(x->pages - x->gist_pages) * s->page_bytes, raw),
-           ctl_human_bytes((uint64_t)x->gist_pages * s->page_bytes, gists));
+           ctl_human_bytes((uint64_t)x->gist_pages * s->page_bytes, gists),
+           ctl_human_unit(x->unit, unit));
     if (x->request)
         printf("%s (%llu)  ", x->doing, (unsigned long long)x->request);
     else
@@ -57,6 +58,7 @@ static void json_session(struct ctl_json *j, const struct gist_stats *s,
     ctl_json_u64(j, "generated_tokens", x->generated_tokens);
     ctl_json_u64(j, "kept_s", x->kept_s);
     ctl_json_u64(j, "left_s", x->left_s);
+    ctl_json_string(j, "unit", x->unit);
     ctl_json_close(j, '}');
 }
 
@@ -65,7 +67,8 @@ static void print_sessions(const struct gist_stats *s, bool json)
     struct ctl_json j = { .out = stdout };
 
     if (!json) {
-        puts(" session   client      uid   tokens        raw      gists  doing (request)  label");
+        puts(" session   client      uid   tokens        raw      gists  unit                    "
+             "doing (request)  label");
         for (uint32_t i = 0; i < s->n_sessions; i++)
             print_session(s, &s->sessions[i]);
         return;

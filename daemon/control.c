@@ -6,6 +6,7 @@
 #include "daemon/control.h"
 
 #include "base/clock.h"
+#include "daemon/cgroup.h"
 #include "daemon/log.h"
 #include "daemon/notify.h"
 #include "daemon/owner.h"
@@ -63,7 +64,9 @@ struct control_slot {
     uid_t uid;
     uint64_t id;
     uint64_t deadline_ns;       /* SHAKING */
+    uint64_t came_ns;           /* of cgroup_clock_ns */
     struct handshake_wish wish; /* WAITING */
+    char *unit;                 /* the same, or NULL */
 };
 
 static int watch(struct control *c, int fd, int64_t about, uint32_t events)
@@ -92,6 +95,7 @@ static void close_slot(struct control *c, struct control_slot *s)
     c->n_waiting -= s->state == SLOT_WAITING;
     c->n_clients -= is_client(s);
     (void)close(s->sock);
+    free(s->unit);
     *s = (struct control_slot){ .state = SLOT_FREE, .sock = -1 };
 }
 
@@ -227,6 +231,7 @@ static void accept_one(struct control *c)
     *s = (struct control_slot){ .state = SLOT_SHAKING,
                                 .sock = sock,
                                 .id = ++c->last_id,
+                                .came_ns = cgroup_clock_ns(),
                                 .deadline_ns = clock_ns() + SHAKING_NS };
     c->n_shaking++;
 }
@@ -270,6 +275,8 @@ static void admit(struct control *c, struct control_slot *s)
     }
     s->state = SLOT_OPEN;
     c->n_waiting--;
+    l.unit = s->unit; /* the scheduler's from here on */
+    s->unit = NULL;
     mailbox_put(c->to_sched, &l);
 }
 
@@ -294,6 +301,25 @@ static bool has_place(const struct control *c, struct control_slot *s, char *ret
     return r == 0 && c->n_clients < c->config->max_clients && n < most;
 }
 
+/* Here and not where shares are made: /proc may take its time. Who can't be told apart from others
+ * of its user is a client all the same. */
+static char *find_unit(struct control *c, const struct control_slot *s)
+{
+    struct cgroup_unit unit;
+    int r;
+
+    if (!c->config->unit_shares)
+        return NULL;
+    r = cgroup_of_peer("", s->sock, s->pid, s->came_ns, &unit);
+    if (r < 0 && r != -ESRCH && !c->unseen) {
+        c->unseen = true;
+        log_info("which unit a client is of can't be read (/proc/%d/cgroup: %s): such clients of a "
+                 "user share as one unit (--unit-shares)",
+                 (int)s->pid, strerror(-r));
+    }
+    return r == 0 && unit.name[0] ? strdup(unit.name) : NULL;
+}
+
 /* With a model or without: it is a client from here on, whose place nobody else takes. Not yet at
  * accept(): a hello of another version should hear of that and not of a limit. */
 static void let_in(struct control *c, struct control_slot *s)
@@ -305,6 +331,7 @@ static void let_in(struct control *c, struct control_slot *s)
         close_slot(c, s);
         return;
     }
+    s->unit = find_unit(c, s);
     s->state = SLOT_WAITING;
     c->n_shaking--;
     c->n_waiting++;

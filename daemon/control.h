@@ -51,6 +51,7 @@ struct control {
     uint64_t tell_ns;   /* when to look again */
     uint64_t last_id;
     bool serving, stopping, stopped;
+    bool unseen; /* which unit a client is of could not be read, and the log says so */
     bool paused; /* not accepting: no memory, or no descriptor even for a refusal */
     uint64_t resume_ns;
     uint64_t watchdog_ns, watchdog_next_ns, last_heartbeat;

@@ -85,7 +85,8 @@ static struct wire_stats_session session_row(const struct client *c, const struc
                                         .generated_tokens = r ? r->usage.generated_tokens : 0,
                                         .uid = c->uid,
                                         .kept_s = c->kept ? c->kept->seconds : 0,
-                                        .left_s = c->kept ? kept_left_s(c->kept) : 0 };
+                                        .left_s = c->kept ? kept_left_s(c->kept) : 0,
+                                        .unit = c->unit->name };
 }
 
 /* With the sessions that it is attached to. */
@@ -96,7 +97,8 @@ static struct wire_stats_client client_row(const struct client *c)
                                      .uid = c->uid,
                                      .name = c->name,
                                      .sessions = c->n_sessions + c->n_keeps,
-                                     .pages = c->account.used };
+                                     .pages = c->account.used,
+                                     .unit = c->unit->name };
     const struct kept *k;
 
     TAILQ_FOREACH (k, &c->keeps, link)

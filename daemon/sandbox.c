@@ -98,7 +98,7 @@ static int limit_files(const struct config *c, const struct listener *l, const s
 
     add_text(&p, LANDLOCK_READ, c->model);
     add_adapters(&p, c->adapters);
-    /* Memory that is left, where a thread runs, the nodes of memory. */
+    /* Memory that is left, where a thread runs, which unit a client is of, the nodes of memory. */
     add_text(&p, LANDLOCK_READ, "/proc");
     add_text(&p, LANDLOCK_READ, "/sys");
     add_text(&p, LANDLOCK_WRITE, "/dev/null");

@@ -31,6 +31,7 @@ static int build_stats_clients(struct wire_scratch *s, const struct wire_stats *
         one->name = wire_str(c->name);
         one->sessions = c->sessions;
         one->pages = c->pages;
+        one->unit = wire_str(c->unit);
     }
     m->client = list;
     m->n_client = st->n_client;
@@ -63,6 +64,7 @@ static int build_stats_sessions(struct wire_scratch *s, const struct wire_stats 
         one->uid = x->uid;
         one->kept_s = x->kept_s;
         one->left_s = x->left_s;
+        one->unit = wire_str(x->unit);
     }
     m->session = list;
     m->n_session = st->n_session;
@@ -224,7 +226,7 @@ static int read_stats_clients(struct wire_scratch *s, const Gistd__Stats *m, str
         list[i] = (struct wire_stats_client){
             .id = c->id, .pid = c->pid, .uid = c->uid, .sessions = c->sessions, .pages = c->pages
         };
-        if (!wire_take_string(c->name, &list[i].name))
+        if (!wire_take_string(c->name, &list[i].name) || !wire_take_string(c->unit, &list[i].unit))
             return -EMSGSIZE;
     }
     st->client = list;
@@ -254,7 +256,8 @@ static int read_stats_sessions(struct wire_scratch *s, const Gistd__Stats *m, st
                                                .kept_s = x->kept_s,
                                                .left_s = x->left_s };
         if (!wire_take_string(x->label, &list[i].label) ||
-            !wire_take_string(x->doing, &list[i].doing))
+            !wire_take_string(x->doing, &list[i].doing) ||
+            !wire_take_string(x->unit, &list[i].unit))
             return -EMSGSIZE;
     }
     st->session = list;

@@ -19,6 +19,7 @@ struct wire_stats_client {
     uint32_t pid, uid;
     const char *name;
     uint32_t sessions, pages;
+    const char *unit; /* "": none is known */
 };
 struct wire_stats_session {
     uint64_t id, client;
@@ -30,6 +31,7 @@ struct wire_stats_session {
     const char *doing;
     uint32_t generated_tokens, uid;
     uint32_t kept_s, left_s; /* 0: it goes with its connection; it has one */
+    const char *unit;
 };
 struct wire_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;

@@ -167,10 +167,14 @@ static int on_stats(void *arg, const struct gist_stats *s)
 {
     (void)arg;
     see(s->version, strlen(s->version));
-    for (uint32_t i = 0; i < s->n_clients; i++)
+    for (uint32_t i = 0; i < s->n_clients; i++) {
         see(s->clients[i].name, strlen(s->clients[i].name));
-    for (uint32_t i = 0; i < s->n_sessions; i++)
+        see(s->clients[i].unit, strlen(s->clients[i].unit));
+    }
+    for (uint32_t i = 0; i < s->n_sessions; i++) {
         see(s->sessions[i].label, strlen(s->sessions[i].label));
+        see(s->sessions[i].unit, strlen(s->sessions[i].unit));
+    }
     see(s->owners, s->n_owners * sizeof(*s->owners));
     return 0;
 }

@@ -1067,7 +1067,7 @@ static void test_tokens(void **state)
 static void script_stats(struct fake_daemon *d, void *arg)
 {
     static struct wire_stats_session sessions[500];
-    static const struct wire_stats_client clients[] = { { 1, 10, 1000, "one", 2, 3 } };
+    static const struct wire_stats_client clients[] = { { 1, 10, 1000, "one", 2, 3, "" } };
     static const struct wire_stats_owner owners[] = {
         { 1000, 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14, 15 }, { .uid = 9, .gist_pages = 5 }
     };

@@ -35,7 +35,8 @@ static void reply_stats(struct fake_daemon *d)
     for (uint32_t i = 0; i < N_ROWS; i++) {
         sessions[i] =
             (struct wire_stats_session){ .id = 10 + i, .n_tokens = 20 + i, .uid = 30 + i };
-        clients[i] = (struct wire_stats_client){ .id = 40 + i, .name = "a client" };
+        clients[i] =
+            (struct wire_stats_client){ .id = 40 + i, .name = "a client", .unit = "a.scope" };
         owners[i] = (struct wire_stats_owner){ .uid = 50 + i, .rows = 60 + i };
     }
     fake_last(d, (struct wire_rep){ .kind = WIRE_STATS,
@@ -209,6 +210,9 @@ static void look_at_stats(const struct gist_sizes *z)
         if (knows(z->stats_session, offsetof(struct gist_stats_session, uid)))
             assert_int_equal(s->uid, 30 + i);
         assert_int_equal(ROW(st->clients, i, gist_stats_client, z->stats_client)->id, 40 + i);
+        if (knows(z->stats_client, offsetof(struct gist_stats_client, unit)))
+            assert_string_equal(ROW(st->clients, i, gist_stats_client, z->stats_client)->unit,
+                                "a.scope");
         assert_int_equal(o->uid, 50 + i);
         if (knows(z->stats_owner, offsetof(struct gist_stats_owner, rows)))
             assert_int_equal(o->rows, 60 + i);

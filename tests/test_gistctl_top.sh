@@ -26,6 +26,9 @@ while [ "$session" -eq 0 ] && [ $tries -gt 0 ]; do
 print(next((s["id"] for s in json.load(open(sys.argv[1])) if s["doing"] == "append"), 0))' "$tmp/sessions")
 done
 check 'it is listed' sh -c "'$gistctl' sessions | grep -q ' append ('"
+check 'it says by which unit its rows are shared' json "all(isinstance(s['unit'], str) for s in j)" <"$tmp/sessions"
+"$gistctl" status --json >"$tmp/status"
+check 'and so does status' json "all(isinstance(x['unit'], str) for x in j['clients'] + j['sessions'])" <"$tmp/status"
 code 'how it is held' 0 "$gistctl" sessions --segments
 check 'in words' grep -q 'held as' "$tmp/out"
 code 'how it is held, for scripts' 0 "$gistctl" sessions --segments --json

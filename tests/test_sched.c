@@ -5,7 +5,7 @@
  * a stop string that is found late or sent or holds its answer up for ever, text that is cut inside
  * a character, a bell that keeps the scheduler awake, replies that are forgotten when a slice is
  * over, a copy of a device's that is asked for again and again instead of waited for, or not at
- * all.
+ * all; a client of another unit than its letter says.
  */
 
 #include "base/clock.h"
@@ -128,7 +128,7 @@ static enum wire_rep_kind next_reply(struct wire_rep *ret)
 
 #define SLOTS 64u
 
-static void adopt(struct mailbox *to, uint64_t client)
+static void adopt_of(struct mailbox *to, uint64_t client, const char *unit)
 {
     struct chan_geometry g = { SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
     struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = client, .pid = getpid() };
@@ -138,7 +138,13 @@ static void adopt(struct mailbox *to, uint64_t client)
     fds = chan_fds(l.chan);
     fds = (struct chan_fds){ dup(fds.memfd), dup(fds.to_server), dup(fds.to_client) };
     assert_int_equal(chan_attach(&g, fds, &chan), 0);
+    l.unit = unit ? strdup(unit) : NULL;
     mailbox_put(to, &l);
+}
+
+static void adopt(struct mailbox *to, uint64_t client)
+{
+    adopt_of(to, client, NULL);
 }
 
 static void wait_letter(struct mailbox *m, enum mailbox_kind kind)
@@ -506,6 +512,35 @@ static void test_scrapes_are_paced(void **state)
     free(ask.metrics);
 }
 
+/* --- units ------------------------------------------------------------------------------------ */
+
+/* A client is of the unit that its letter names, and Stats say so. */
+static void test_units_by_letter(void **state)
+{
+    static const char *const units[] = { "a.service", NULL, "b.scope" };
+    struct chan *chans[3];
+    struct wire_rep rep;
+    struct alone a;
+
+    (void)state;
+    assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
+    start_alone(&a);
+    for (uint32_t i = 0; i < 3; i++) {
+        adopt_of(&a.to, i + 1, units[i]);
+        say_hello();
+        chans[i] = chan;
+    }
+    send_req(&(struct wire_req){ .id = 2, .kind = WIRE_GET_STATS }, NULL);
+    assert_int_equal(next_reply(&rep), WIRE_STATS);
+    assert_int_equal(rep.u.stats.n_client, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_string_equal(rep.u.stats.client[i].unit, units[i] ? units[i] : "");
+    for (uint32_t i = 0; i < 3; i++)
+        chan_close(chans[i]);
+    stop_alone(&a);
+    wire_scratch_close(&scratch);
+}
+
 /* --- answer ----------------------------------------------------------------------------------- */
 
 /* Feeds text in tokens of `by` bytes; sends what is ready after each. ret: what was sent. */
@@ -745,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_pace),
         cmocka_unit_test(test_share_of_frames),
         cmocka_unit_test(test_scrapes_are_paced),
+        cmocka_unit_test(test_units_by_letter),
         cmocka_unit_test(test_answer),
         cmocka_unit_test(test_long_stop_string),
         cmocka_unit_test(test_no_malloc_in_the_token_loop),

@@ -10,6 +10,7 @@ struct gist_stats_client {
     uint64_t id;
     uint32_t pid, uid, sessions, pages;
     const char *name;
+    const char *unit; /* of systemd, that its part of steps is by; "": none is known */
 };
 struct gist_stats_session {
     uint64_t id, client;
@@ -20,8 +21,9 @@ struct gist_stats_session {
     uint64_t request;    /* that is at work on it, as gist_trace has it; 0: none */
     const char *doing;   /* "append", "generate" ... */
     uint32_t generated_tokens, uid;
-    uint32_t kept_s; /* it outlives its connection so many seconds; 0: it does not */
-    uint32_t left_s; /* and has so many left, without one; 0: there is one. Then client is 0 */
+    uint32_t kept_s;  /* it outlives its connection so many seconds; 0: it does not */
+    uint32_t left_s;  /* and has so many left, without one; 0: there is one. Then client is 0 */
+    const char *unit; /* of its client */
 };
 struct gist_stats_owner {
     uint32_t uid, clients, sessions, pages, gist_pages;

@@ -35,12 +35,14 @@ static const struct wire_usage usage = {
     10, 11, 12,  13,         14,         { 15, 0, 17, UINT32_MAX, 0, 20 },
     21, 22
 };
-static const struct wire_stats_client clients[] = { { 1, 2, 3, "first", 4, 5 },
-                                                    { UINT64_MAX, UINT32_MAX, 7, "", 8, 9 } };
+static const struct wire_stats_client clients[] = {
+    { 1, 2, 3, "first", 4, 5, "app-first-12.scope" }, { UINT64_MAX, UINT32_MAX, 7, "", 8, 9, "" }
+};
 static const struct wire_stats_session sessions[] = {
-    { 10, 1, "chat", 11, 12, 13, true, 3, 1ull << 40, "generate", 24, 1000, 25, 26 },
-    { 14, 15, "", 16, 17, 18, false, 0, 0, "", 0, UINT32_MAX, UINT32_MAX, 0 },
-    { 19, 20, "x", 21, 22, 23, true, 7, 8, "append", 9, 0, 0, 0 }
+    { 10, 1, "chat", 11, 12, 13, true, 3, 1ull << 40, "generate", 24, 1000, 25, 26,
+      "a\\x2db.service" },
+    { 14, 15, "", 16, 17, 18, false, 0, 0, "", 0, UINT32_MAX, UINT32_MAX, 0, "" },
+    { 19, 20, "x", 21, 22, 23, true, 7, 8, "append", 9, 0, 0, 0, "session-3.scope" }
 };
 
 static const struct wire_trace_row traces[] = {
@@ -581,6 +583,7 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
         assert_int_equal(a->client[i].uid, b->client[i].uid);
         assert_int_equal(a->client[i].sessions, b->client[i].sessions);
         assert_int_equal(a->client[i].pages, b->client[i].pages);
+        assert_string_equal(a->client[i].unit, b->client[i].unit);
     }
     for (uint32_t i = 0; i < a->n_session; i++) {
         assert_string_equal(a->session[i].label, b->session[i].label);
@@ -597,6 +600,7 @@ static void same_stats(const struct wire_stats *a, const struct wire_stats *b)
         assert_int_equal(a->session[i].uid, b->session[i].uid);
         assert_int_equal(a->session[i].kept_s, b->session[i].kept_s);
         assert_int_equal(a->session[i].left_s, b->session[i].left_s);
+        assert_string_equal(a->session[i].unit, b->session[i].unit);
     }
     x.version = y.version = x.model = y.model = x.model_digest = y.model_digest = NULL;
     assert_string_equal(a->adapters, b->adapters);
