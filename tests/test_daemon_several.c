@@ -42,6 +42,8 @@ static void start_as(enum daemon_fixture_model m, const char *store, const char 
                            "32",
                            "--max-sessions",
                            "3",
+                           "--store-restore",
+                           "always",
                            store ? "--store" : NULL,
                            store,
                            NULL };
@@ -369,7 +371,6 @@ static void longer_than_the_window(void **state)
         assert_true(u.gists > 0 && u.gist_tokens > 0);
         if (i == 0) /* it begins as the first one does */
             assert_true(u.shared_tokens + u.restored_tokens > 0);
-        daemon_fixture_stored(conn);
         again = ask_of_a(s, &u);
         assert_true(u.hydrated_tokens > 0 && u.missed_tokens == 0);
         gist_close(s);
@@ -377,10 +378,8 @@ static void longer_than_the_window(void **state)
             known = of_one_text(&automatic);
         assert_true(same(&known, &again));
         daemon_fixture_stored(conn);
-        /* What was read once is known; all of it where the store had been given it before the
-         * question brought segments back: what is read behind those is no beginning of others. */
-        s = begin_as(docs, 2, of_session, &u);
-        assert_true(u.shared_tokens + u.restored_tokens >= LONG_A / 2);
+        s = begin_as(docs, 2, of_session, &u); /* what was read once is known */
+        assert_true(u.computed_tokens <= 128);
         again = ask_of_a(s, &u);
         assert_true(same(&known, &again));
         gist_close(s);
