@@ -10,6 +10,7 @@
  */
 #include "engine/cpu/kernels.h"
 #include "base/seat.h"
+#include "base/thread.h"
 #include "engine/cpu/linear.h"
 #include "engine/cpu/place.h"
 #include "engine/cpu/workers.h"
@@ -358,7 +359,7 @@ static int bench_open(struct bench *b)
 int main(int argc, char **argv)
 {
     struct bench b = { .word = argc > 2 ? argv[2] : NULL };
-    uint32_t n = argc > 1 ? (uint32_t)atoi(argv[1]) : place_n_cpus();
+    uint32_t n = argc > 1 ? (uint32_t)atoi(argv[1]) : thread_n_cpus();
     struct seat seat;
     const char *name;
 

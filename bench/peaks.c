@@ -8,6 +8,7 @@
  * use the machine too, and it is a ceiling that is looked for.
  */
 #include "base/seat.h"
+#include "base/thread.h"
 #include "engine/cpu/place.h"
 #include "engine/cpu/workers.h"
 
@@ -260,7 +261,7 @@ int main(int argc, char **argv)
         printf("{\"gb_s\": %.2f}\n", run_memory(&m, w));
         workers_close(w);
     } else {
-        print_all(&m, place_n_cpus());
+        print_all(&m, thread_n_cpus());
     }
     place_free(mem, MEMORY);
     return 0;

@@ -15,8 +15,8 @@
  * machine's peaks.
  */
 #include "base/seat.h"
+#include "base/thread.h"
 #include "engine/cpu/backend_cpu.h"
-#include "engine/cpu/place.h"
 #include "engine/file/gguf.h"
 #include "engine/forward.h"
 #include "engine/sampler.h"
@@ -543,7 +543,7 @@ int main(int argc, char **argv)
 {
     struct bench b = { .depth = 2048, .n_prefill = BATCH, .n_seqs = 1 };
     struct step prefill = { 0 }, decode = { 0 };
-    uint32_t threads = place_n_cpus();
+    uint32_t threads = thread_n_cpus();
     const char *cpu = "auto";
     bool bytes_only = false;
     int o;

@@ -1,5 +1,6 @@
 #include "daemon/compiler.h"
 
+#include "base/thread.h"
 #include "engine/text/ending.h"
 #include "engine/text/gbnf.h"
 #include "engine/text/schema.h"
@@ -9,10 +10,6 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
-
-/* Of the thread: what a limit of memory counts is little, and what nests is limited (GBNF's
- * brackets, a schema's depth). */
-#define STACK_BYTES (1u << 20)
 
 /* Users whose uids are equal modulo this take turns as one. */
 #define TURNS 64u
@@ -97,16 +94,12 @@ static void *work(void *arg)
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 
-/* Signals are blocked since before there was a second thread (daemon/control.c). */
+/* Signals are blocked since before there was a second thread (daemon/control.c). Its stack is
+ * enough: what nests is limited (GBNF's brackets, a schema's depth). */
 static int start(struct compiler *c)
 {
-    pthread_attr_t attr;
-    int e;
+    int e = thread_start(&c->thread, work, c);
 
-    (void)pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    e = -pthread_create(&c->thread, &attr, work, c);
-    (void)pthread_attr_destroy(&attr);
     c->runs = e == 0;
     return e;
 }

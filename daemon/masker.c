@@ -1,15 +1,13 @@
 #include "daemon/masker.h"
 
+#include "base/thread.h"
 #include "engine/backend.h"
 #include "engine/forward.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdlib.h>
-
-#define STACK_BYTES (1u << 20) /* masks have theirs on the heap */
 
 struct job {
     struct form *form;
@@ -52,37 +50,23 @@ static void *work(void *arg)
     return NULL;
 }
 
-/* CPUs that the daemon may use; 0: more than can be told. */
-static uint32_t count_cpus(void)
-{
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? (uint32_t)CPU_COUNT(&set) : 0;
-}
-
-/* Signals are blocked since before there was a second thread (daemon/control.c). */
+/* Signals are blocked since before there was a second thread (daemon/control.c). Masks have their
+ * memory on the heap. */
 static int start(struct masker *m)
 {
-    pthread_attr_t attr;
-    int e;
+    int e = thread_start(&m->thread, work, m);
 
-    (void)pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, STACK_BYTES);
-    e = -pthread_create(&m->thread, &attr, work, m);
-    (void)pthread_attr_destroy(&attr);
     m->runs = e == 0;
     return e;
 }
 
 int masker_open(struct masker **ret, const struct backend_info *info)
 {
-    uint32_t n_cpus = count_cpus();
-    bool device = info->memory > 0;
     struct masker *m;
     int e;
 
     *ret = NULL;
-    if (!device && n_cpus > 0 && info->threads >= n_cpus)
+    if (info->memory == 0 && info->threads >= thread_n_cpus()) /* no device, no CPU to spare */
         return 0;
     m = calloc(1, sizeof(*m));
     if (!m)

@@ -6,7 +6,7 @@
  * tokens of tests/data/score.txt (tests/reference/README.md). All of it on the kernels that this
  * CPU gets, its beginning on each of the others that it has.
  */
-#include "engine/cpu/place.h"
+#include "base/thread.h"
 #include "engine/file/gguf.h"
 #include "engine/text/vocab.h"
 #include "tests/support/ref.h"
@@ -154,7 +154,7 @@ static void run(const char *cpu, uint32_t n_tokens)
     assert_int_equal(ref_open(REF, &ref), 0);
     n_tokens = n_tokens ? n_tokens : ref.n_tokens;
     opts.max_tokens = ref.window;
-    opts.threads = place_n_cpus() < 8 ? place_n_cpus() : 8;
+    opts.threads = thread_n_cpus() < 8 ? thread_n_cpus() : 8;
     if (rig_open(&r, &opts, &why) < 0)
         fail_msg("%s", why.text);
     assert_int_equal(r.model->n_vocab, ref.n_vocab);

@@ -2,6 +2,7 @@
  * crash or a success; a CPU handed out that the process may not use, or one twice while others are
  * free.
  */
+#include "base/thread.h"
 #include "engine/cpu/place.h"
 #include "engine/cpu/workers.h"
 
@@ -180,7 +181,7 @@ static void test_too_much(void **state)
 static void test_cpus(void **state)
 {
     cpu_set_t allowed, seen;
-    uint32_t n = place_n_cpus();
+    uint32_t n = thread_n_cpus();
 
     (void)state;
     assert_int_equal(sched_getaffinity(0, sizeof(allowed), &allowed), 0);
@@ -200,14 +201,14 @@ static void test_cpus(void **state)
 static void test_narrowed(void **state)
 {
     cpu_set_t old, one;
-    uint32_t cpu = place_cpu(place_n_cpus() - 1);
+    uint32_t cpu = place_cpu(thread_n_cpus() - 1);
 
     (void)state;
     assert_int_equal(sched_getaffinity(0, sizeof(old), &old), 0);
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
     assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
-    assert_int_equal(place_n_cpus(), 1);
+    assert_int_equal(thread_n_cpus(), 1);
     assert_int_equal(place_cpu(0), cpu);
     assert_int_equal(place_cpu(5), cpu);
     assert_int_equal(sched_setaffinity(0, sizeof(old), &old), 0);

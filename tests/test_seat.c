@@ -4,6 +4,7 @@
  */
 #include "base/seat.h"
 
+#include "base/thread.h"
 #include "engine/cpu/place.h"
 #include "engine/cpu/workers.h"
 
@@ -18,7 +19,7 @@
 
 static unsigned n_allowed(void)
 {
-    return place_n_cpus(); /* of this thread's mask */
+    return thread_n_cpus(); /* of this thread's mask */
 }
 
 static void pin_to(uint32_t cpu)

@@ -2,9 +2,8 @@
  * late worker that takes a slice of the next job with the last one's arguments; a wake-up that is
  * lost (the test then hangs and is killed); an idle pool that uses CPU.
  */
+#include "base/thread.h"
 #include "engine/cpu/workers.h"
-
-#include "engine/cpu/place.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -89,8 +88,8 @@ static void test_two(void **state)
 static void test_crowded(void **state)
 {
     (void)state;
-    check_many(place_n_cpus() + 1, true, 2000);
-    check_many(4 * place_n_cpus() + 3, true, 300);
+    check_many(thread_n_cpus() + 1, true, 2000);
+    check_many(4 * thread_n_cpus() + 3, true, 300);
 }
 
 static void nap(long us)

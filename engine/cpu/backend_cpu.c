@@ -1,5 +1,6 @@
 #include "engine/cpu/backend_cpu.h"
 
+#include "base/thread.h"
 #include "engine/cpu/fit.h"
 #include "engine/cpu/layers.h"
 #include "engine/cpu/move.h"
@@ -54,7 +55,7 @@ static int pick_kernels(const char *name, const struct kernels **ret, struct why
 
 static uint32_t count_workers(const struct backend_options *o)
 {
-    uint32_t n = o->threads ? o->threads : place_n_cpus();
+    uint32_t n = o->threads ? o->threads : thread_n_cpus();
 
     return n > WORKERS_MAX ? WORKERS_MAX : n;
 }

@@ -1,6 +1,7 @@
 #include "engine/cpu/place.h"
 
 #include "base/pages.h"
+#include "base/thread.h"
 #include "engine/cpu/workers.h"
 
 #include <errno.h>
@@ -13,8 +14,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define PLACE_CPUS_MAX 4096u
 
 /* The order in which workers take a CPU: cores before their second hardware threads, and within
  * these the nodes in turn. */
@@ -243,17 +242,6 @@ int place_kept_map(struct workers *w, int fd, size_t len, void **ret)
     return 0;
 }
 
-/* A mask by hand: the kernel refuses one smaller than its own, and cpu_set_t ends at 1024 CPUs. */
-static uint32_t allowed_cpus(cpu_set_t *mask, size_t len)
-{
-    CPU_ZERO_S(len, mask);
-    if (sched_getaffinity(0, len, mask) < 0) {
-        CPU_ZERO_S(len, mask);
-        CPU_SET_S(0, len, mask);
-    }
-    return (uint32_t)CPU_COUNT_S(len, mask);
-}
-
 /* 0 when the CPU comes first in its core's list of hardware threads, or when there is no list. */
 static uint32_t sibling_of(uint32_t cpu)
 {
@@ -294,23 +282,16 @@ static void order_slots(struct place_slot *slots, uint32_t n)
     qsort(slots, n, sizeof(*slots), compare_slots);
 }
 
-uint32_t place_n_cpus(void)
-{
-    unsigned long mask[PLACE_CPUS_MAX / 8 / sizeof(unsigned long)];
-
-    return allowed_cpus((cpu_set_t *)mask, sizeof(mask));
-}
-
 uint32_t place_cpu(uint32_t i)
 {
-    unsigned long mask[PLACE_CPUS_MAX / 8 / sizeof(unsigned long)];
-    uint32_t n_cpus = allowed_cpus((cpu_set_t *)mask, sizeof(mask)), n = 0, cpu = 0;
+    unsigned long mask[THREAD_CPU_SET];
+    uint32_t n_cpus = thread_cpus((cpu_set_t *)mask, sizeof(mask)), n = 0, cpu = 0;
     struct place_slot *slots = calloc(n_cpus, sizeof(*slots));
     bool numa = numa_available() >= 0;
 
     if (!slots)
         return 0;
-    for (uint32_t c = 0; c < PLACE_CPUS_MAX && n < n_cpus; c++) {
+    for (uint32_t c = 0; c < THREAD_CPUS_MAX && n < n_cpus; c++) {
         if (!CPU_ISSET_S(c, sizeof(mask), (cpu_set_t *)mask))
             continue;
         slots[n++] = (struct place_slot){ .sibling = sibling_of(c),

@@ -56,8 +56,8 @@ int place_kept_alloc(struct workers *w, size_t len, void **ret, int *ret_fd);
 int place_kept_seal(void *mem, size_t len, int fd);
 int place_kept_map(struct workers *w, int fd, size_t len, void **ret);
 
-/* CPUs this process may use, one for each worker i, nodes in turn. Returns the CPU's number. */
-uint32_t place_n_cpus(void);
+/* Of the CPUs that this thread may use (base/thread.h) one for each worker i, nodes in turn. Its
+ * number. */
 uint32_t place_cpu(uint32_t i);
 
 #endif

@@ -17,6 +17,7 @@
 #include "engine/cpu/workers.h"
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "engine/cpu/place.h"
 
 #include <assert.h>
@@ -282,7 +283,7 @@ int workers_open(uint32_t n, bool pin, struct workers **ret)
         return -ENOMEM;
     memset(w, 0, len);
     w->n = n;
-    n_cpus = place_n_cpus();
+    n_cpus = thread_n_cpus();
     w->crowded = n > n_cpus;
     w->owner_cpu = pin && !w->crowded && n > 1 ? (int)place_cpu(0) : -1;
 
