@@ -9,7 +9,6 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/scratch.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <errno.h>
@@ -18,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -65,25 +63,9 @@ static void start(struct daemon_fixture *d, const char *kv_bytes, const char *st
                            store[0] ? "--store" : NULL,
                            store,
                            NULL };
-    char folder[SCRATCH_PATH_MAX];
 
     daemon_fixture_start(d, DAEMON_FIXTURE_TINY, args);
-    (void)snprintf(folder, sizeof(folder), "%s", d->socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
-}
-
-/* Only root can be somebody else for the call. */
-static gist_conn *connect_as(const struct daemon_fixture *d, uid_t uid)
-{
-    gist_conn *c;
-
-    if (uid)
-        assert_int_equal(seteuid(uid), 0);
-    c = daemon_fixture_connect(d);
-    if (uid)
-        assert_int_equal(seteuid(0), 0);
-    return c;
+    daemon_fixture_let_in(d);
 }
 
 static gist_session *open_session(gist_conn *c, size_t memory, unsigned flags, bool background)
@@ -279,7 +261,7 @@ static void random_steps(const char *store, unsigned seed)
     start(&d[0], "16M", "none");
     start(&d[1], "384K", store);
     for (int i = 0; i < 6; i++)
-        c[i % 2][i / 2] = connect_as(&d[i % 2], i / 2 ? OTHER + (uid_t)(i / 2) : 0);
+        c[i % 2][i / 2] = daemon_fixture_connect_as(&d[i % 2], i / 2 ? OTHER + (uid_t)(i / 2) : 0);
     for (int i = 0; i < N_SLOTS; i++)
         for (int k = 0; k < 2; k++)
             twins[i].c[k] = c[k][i % 3];
@@ -369,8 +351,8 @@ static void second_user(const char *store)
     gist_conn *c, *other;
 
     start(&d, "384K", store);
-    c = connect_as(&d, 0);
-    other = connect_as(&d, OTHER);
+    c = daemon_fixture_connect_as(&d, 0);
+    other = daemon_fixture_connect_as(&d, OTHER);
     do {
         assert_true(n < 32);
         mine[n] = open_session(c, 0, 0, false);
@@ -438,8 +420,8 @@ static void what_comes_back_finds_room_on_the_way(void **state)
 
     (void)state;
     start(&d, "384K", "none");
-    c = connect_as(&d, 0);
-    other = connect_as(&d, OTHER);
+    c = daemon_fixture_connect_as(&d, 0);
+    other = daemon_fixture_connect_as(&d, OTHER);
     assert_int_equal(gist_stats(c, &st), 0);
     reserve = st.pages / 16;
     s = open_session(c, COMPRESSED, 0, false);
@@ -478,7 +460,7 @@ static void background_gives_way(void **state)
 
     (void)state;
     start(&d, "256K", "");
-    c = connect_as(&d, 0);
+    c = daemon_fixture_connect_as(&d, 0);
     assert_int_equal(gist_stats(c, &st), 0);
     most = (st.pages - st.pages / 16) * 16;
     back = open_session(c, 0, 0, true);

@@ -207,20 +207,6 @@ static void nothing_private_is_in_a_file(void **state)
 
 /* --- one's own -------------------------------------------------------------------------------- */
 
-static gist_conn *connect_as(const struct daemon_fixture *d, uid_t uid)
-{
-    char folder[sizeof(d->socket)];
-    gist_conn *c;
-
-    (void)snprintf(folder, sizeof(folder), "%s", d->socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
-    assert_int_equal(seteuid(uid), 0);
-    c = daemon_fixture_connect(d);
-    assert_int_equal(seteuid(0), 0);
-    return c;
-}
-
 static int on_rows(void *arg, const struct gist_cache_row *rows, size_t n,
                    const struct gist_cache_sum *so_far)
 {
@@ -249,7 +235,8 @@ static void nobody_sees_anothers(void **state)
     fill(ids, 5);
     fill(ids_b, 6);
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
-    other = connect_as(&d, 4321);
+    daemon_fixture_let_in(&d);
+    other = daemon_fixture_connect_as(&d, 4321);
     root = daemon_fixture_connect(&d);
     (void)read_by(other, ids, 0);
     wait_written(root, N_IDS / SEGMENT + 1);

@@ -9,7 +9,6 @@
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -18,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -29,15 +27,12 @@ static gist_conn *conn;
 static void start(enum daemon_fixture_model m, const char *const *more)
 {
     const char *args[24] = { "--store", "none", "--socket-mode", "0666" };
-    char folder[SCRATCH_PATH_MAX];
     size_t n = 4;
 
     for (; more && *more; more++)
         args[n++] = *more;
     daemon_fixture_start(&d, m, args);
-    (void)snprintf(folder, sizeof(folder), "%s", d.socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
+    daemon_fixture_let_in(&d);
     conn = daemon_fixture_connect(&d);
 }
 
@@ -248,16 +243,6 @@ static void test_names(void **state)
 
 /* --- whose ------------------------------------------------------------------------------------ */
 
-static gist_conn *connect_as(uid_t uid)
-{
-    gist_conn *c;
-
-    assert_int_equal(seteuid(uid), 0);
-    c = daemon_fixture_connect(&d);
-    assert_int_equal(seteuid(0), 0);
-    return c;
-}
-
 static void test_owners(void **state)
 {
     gist_conn *other, *nobody;
@@ -270,8 +255,8 @@ static void test_owners(void **state)
         skip();
     }
     start(DAEMON_FIXTURE_TINY, NULL);
-    other = connect_as(12345);
-    nobody = connect_as(65534);
+    other = daemon_fixture_connect_as(&d, 12345);
+    nobody = daemon_fixture_connect_as(&d, 65534);
     assert_int_equal(add(conn, "mine", "a secret of some length, or so", 0, NULL), 0);
     assert_int_equal(list(other).n, 0);
     assert_int_equal(open_with(other, "mine", NULL, &s), -ENOENT);
@@ -390,7 +375,7 @@ static void test_pins_of_all(void **state)
     }
     start(DAEMON_FIXTURE_TINY, args);
     c[0] = conn;
-    c[1] = connect_as(12345);
+    c[1] = daemon_fixture_connect_as(&d, 12345);
     for (n = 0; err == 0 && n < 100; n++) {
         char name[16];
 

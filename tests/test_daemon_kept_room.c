@@ -5,7 +5,6 @@
 
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/sanitized.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -14,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -25,27 +23,8 @@ static struct daemon_fixture d;
 
 static void start(const char *const *args)
 {
-    char folder[SCRATCH_PATH_MAX];
-
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
-    (void)snprintf(folder, sizeof(folder), "%s", d.socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
-}
-
-static gist_conn *connect_as(uid_t uid)
-{
-    gist_conn *c = NULL;
-    int r;
-
-    if (uid)
-        assert_int_equal(seteuid(uid), 0);
-    r = gist_connect(d.socket, "room", &c);
-    if (uid)
-        assert_int_equal(seteuid(0), 0);
-    if (r < 0)
-        fail_msg("%s", gist_error(NULL));
-    return c;
+    daemon_fixture_let_in(&d);
 }
 
 static bool is_root(void)
@@ -60,7 +39,7 @@ static bool is_root(void)
 static int leave_one(uid_t uid, uint32_t n, struct gist_kept *ret, char text[512])
 {
     static unsigned seed;
-    gist_conn *c = connect_as(uid);
+    gist_conn *c = daemon_fixture_connect_as(&d, uid);
     uint32_t ids[512];
     gist_session *s;
     int r = gist_open(c, NULL, &s);
@@ -133,7 +112,7 @@ static void two_users(void **state)
         assert_int_equal(leave_one(OTHER, 0, &theirs, text), 0);
     assert_int_equal(leave_one(OTHER, 0, &theirs, text), -EDQUOT);
     assert_non_null(strstr(text, "8 sessions of all users are kept"));
-    c = connect_as(0);
+    c = daemon_fixture_connect_as(&d, 0);
     cancel_all(c);
     n = 0;
     while (leave_one(0, 128, &mine, text) == 0)
@@ -150,7 +129,7 @@ static void two_users(void **state)
     assert_string_equal(gist_error(c), text);
     theirs.token[0] ^= 1;
     gist_disconnect(c);
-    c = connect_as(OTHER);
+    c = daemon_fixture_connect_as(&d, OTHER);
     assert_int_equal(gist_attach(c, theirs.token, NULL, &s, NULL), 0);
     gist_disconnect(c);
     daemon_fixture_stop(&d);
@@ -171,7 +150,7 @@ static void limits(void **state)
         assert_int_equal(leave_one(0, 16, &kept[i], text), 0);
     assert_int_equal(leave_one(0, 16, &kept[3], text), -EDQUOT);
     assert_non_null(strstr(text, "--owner-sessions"));
-    c = connect_as(0);
+    c = daemon_fixture_connect_as(&d, 0);
     for (int i = 0; i < 2; i++)
         assert_int_equal(gist_attach(c, kept[i].token, NULL, &s, NULL), 0);
     assert_int_equal(gist_attach(c, kept[2].token, NULL, &own, NULL), -EDQUOT);
@@ -200,7 +179,7 @@ static void text_bytes(void **state)
         assert_int_equal(leave_one(0, 0, &kept, text), 0);
     assert_int_equal(leave_one(0, 0, &kept, text), -EDQUOT);
     assert_non_null(strstr(text, "--detach-bytes"));
-    c = connect_as(0);
+    c = daemon_fixture_connect_as(&d, 0);
     assert_int_equal(gist_stats(c, &st), 0);
     assert_int_equal(st.owners[0].text_bytes, 3 * (300 << 10));
     cancel_all(c);
@@ -249,7 +228,7 @@ static void memory_is_flat(void **state)
         size_t n = 0;
         gist_session *s;
 
-        c = connect_as(0);
+        c = daemon_fixture_connect_as(&d, 0);
         assert_int_equal(gist_open(c, NULL, &s), 0);
         assert_int_equal(gist_append_text(s, "once upon a time", 16, 0, NULL), 0);
         assert_int_equal(gist_keep(s, 0, &kept), 0);
@@ -257,7 +236,7 @@ static void memory_is_flat(void **state)
         while (n < 5)
             assert_true(gist_dispatch(c) >= 0);
         gist_disconnect(c);
-        c = connect_as(0);
+        c = daemon_fixture_connect_as(&d, 0);
         if (i % 2) {
             assert_int_equal(gist_attach(c, kept.token, NULL, &s, NULL), 0);
             gist_close(s);

@@ -6,7 +6,6 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/scratch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -26,19 +24,10 @@ static struct daemon_fixture d;
 static gist_conn *conn;
 static const char *const args[] = { "--socket-mode", "0666", NULL };
 
-static void open_folder(void)
-{
-    char folder[SCRATCH_PATH_MAX];
-
-    (void)snprintf(folder, sizeof(folder), "%s", d.socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
-}
-
 static void start(void)
 {
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
-    open_folder();
+    daemon_fixture_let_in(&d);
     conn = daemon_fixture_connect(&d);
 }
 
@@ -370,12 +359,8 @@ static void test_owners(void **state)
         skip();
     }
     start();
-    assert_int_equal(seteuid(12345), 0);
-    other = daemon_fixture_connect(&d);
-    assert_int_equal(seteuid(0), 0);
-    assert_int_equal(seteuid(65534), 0);
-    nobody = daemon_fixture_connect(&d);
-    assert_int_equal(seteuid(0), 0);
+    other = daemon_fixture_connect_as(&d, 12345);
+    nobody = daemon_fixture_connect_as(&d, 65534);
     s = converse(0, STAND_READ);
     assert_int_equal(gist_save(s, "mine", 0), 0);
     assert_int_equal(gist_restore(other, "mine", NULL, &t), -ENOENT);

@@ -5,14 +5,12 @@
  * was counted.
  */
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/scratch.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -24,29 +22,18 @@ static uint32_t ids[1024];
 
 static void start(const char *const *args)
 {
-    char folder[SCRATCH_PATH_MAX];
-
     daemon_fixture_start(&d, DAEMON_FIXTURE_TINY, args);
-    (void)snprintf(folder, sizeof(folder), "%s", d.socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
+    daemon_fixture_let_in(&d);
 }
 
-/* Only root can be somebody else for the call; the error is ret_text's when it is NULL. */
+/* The error is ret_text's when it is NULL. */
 static gist_conn *connect_as(uid_t uid, char ret_text[256])
 {
-    gist_conn *c = NULL;
-    int r;
+    gist_conn *c = daemon_fixture_try_as(&d, uid);
 
-    if (uid)
-        assert_int_equal(seteuid(uid), 0);
-    r = gist_connect(d.socket, "shares", &c);
-    if (uid)
-        assert_int_equal(seteuid(0), 0);
-    if (r == 0)
-        return c;
-    (void)snprintf(ret_text, 256, "%s", gist_error(NULL));
-    return NULL;
+    if (!c)
+        (void)snprintf(ret_text, 256, "%s", gist_error(NULL));
+    return c;
 }
 
 static gist_session *open_session(gist_conn *c)

@@ -8,7 +8,6 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
-#include "tests/support/scratch.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <ctype.h>
@@ -19,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -69,25 +67,9 @@ static void start(struct daemon_fixture *d, const char *kv_bytes, const char *ca
                            store[0] ? "--store" : NULL,
                            store,
                            NULL };
-    char folder[SCRATCH_PATH_MAX];
 
     daemon_fixture_start(d, DAEMON_FIXTURE_TINY, args);
-    (void)snprintf(folder, sizeof(folder), "%s", d->socket);
-    *strrchr(folder, '/') = '\0';
-    assert_int_equal(chmod(folder, 0711), 0); /* others reach the socket */
-}
-
-/* Only root can be somebody else for the call. */
-static gist_conn *connect_as(const struct daemon_fixture *d, uid_t uid)
-{
-    gist_conn *c;
-
-    if (uid)
-        assert_int_equal(seteuid(uid), 0);
-    c = daemon_fixture_connect(d);
-    if (uid)
-        assert_int_equal(seteuid(0), 0);
-    return c;
+    daemon_fixture_let_in(d);
 }
 
 static gist_session *open_session(gist_conn *c, size_t memory, unsigned flags)
@@ -164,7 +146,8 @@ static void only_what_is_public_by(const char *cache, const char *store)
     start(&d, "4M", cache, store);
     for (size_t m = 0; m < N_MEMORIES; m++)
         for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-            gist_conn *a = connect_as(&d, cases[i].first), *b = connect_as(&d, cases[i].second);
+            gist_conn *a = daemon_fixture_connect_as(&d, cases[i].first),
+                      *b = daemon_fixture_connect_as(&d, cases[i].second);
             bool among = memories[m].adapter && strcmp(memories[m].adapter, "among") == 0;
             uint32_t ids[300], n;
 
@@ -382,7 +365,7 @@ static void nothing_bleeds(void **state)
     say_alone(want);
     start(&d, BLEED_BYTES, "yes", "");
     for (int k = 0; k < 3; k++)
-        c[k] = connect_as(&d, root && k ? 65532 + (uid_t)k : 0);
+        c[k] = daemon_fixture_connect_as(&d, root && k ? 65532 + (uid_t)k : 0);
     for (int round = 0; round < 3; round++) {
         gist_session *s[N_SESSIONS];
 
@@ -536,7 +519,7 @@ static void the_pool_is_a_bound(void **state)
     (void)state;
     start(&d, POOL_SIZE, "yes", "none");
     for (int k = 0; k < 3; k++)
-        c[k] = connect_as(&d, geteuid() == 0 && k ? 65532 + (uid_t)k : 0);
+        c[k] = daemon_fixture_connect_as(&d, geteuid() == 0 && k ? 65532 + (uid_t)k : 0);
     for (int i = 0; i < N_OPEN; i++)
         players[i].conn = c[i % 3];
     for (int i = 0; i < 3000; i++) {

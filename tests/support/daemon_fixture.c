@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -251,6 +252,37 @@ gist_conn *daemon_fixture_connect(const struct daemon_fixture *d)
     gist_conn *c;
 
     if (gist_connect(d->socket, "test", &c) < 0)
+        give_up("connect: %s\n", gist_error(NULL));
+    return c;
+}
+
+void daemon_fixture_let_in(const struct daemon_fixture *d)
+{
+    char folder[sizeof(d->socket)];
+
+    (void)snprintf(folder, sizeof(folder), "%s", d->socket);
+    *strrchr(folder, '/') = '\0';
+    if (chmod(folder, 0711) < 0)
+        give_up("chmod: %s\n", strerror(errno));
+}
+
+gist_conn *daemon_fixture_try_as(const struct daemon_fixture *d, uid_t uid)
+{
+    gist_conn *c = NULL;
+
+    if (uid && seteuid(uid) < 0)
+        give_up("seteuid: %s\n", strerror(errno));
+    (void)gist_connect(d->socket, "test", &c);
+    if (uid && seteuid(0) < 0)
+        give_up("seteuid: %s\n", strerror(errno));
+    return c;
+}
+
+gist_conn *daemon_fixture_connect_as(const struct daemon_fixture *d, uid_t uid)
+{
+    gist_conn *c = daemon_fixture_try_as(d, uid);
+
+    if (!c)
         give_up("connect: %s\n", gist_error(NULL));
     return c;
 }

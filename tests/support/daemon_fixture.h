@@ -48,6 +48,13 @@ bool daemon_fixture_notified(struct daemon_fixture *d, const char *text, int tim
 
 gist_conn *daemon_fixture_connect(const struct daemon_fixture *d);
 
+/* Other users reach the socket, as far as its own mode lets them. */
+void daemon_fixture_let_in(const struct daemon_fixture *d);
+/* As one of them, which only root can be for the call; 0: as oneself. try: NULL when the daemon
+ * refuses, gist_error(NULL) says why. */
+gist_conn *daemon_fixture_connect_as(const struct daemon_fixture *d, uid_t uid);
+gist_conn *daemon_fixture_try_as(const struct daemon_fixture *d, uid_t uid);
+
 /* True as soon as no session of the daemon has a page (asked by conn), false after timeout_ms. */
 bool daemon_fixture_all_free(gist_conn *conn, int timeout_ms);
 
