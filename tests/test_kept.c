@@ -4,11 +4,10 @@
  */
 
 #include "base/clock.h"
-#include "daemon/config.h"
 #include "daemon/kept.h"
 #include "daemon/pace.h"
 #include "daemon/sched.h"
-#include "tests/support/daemon_fixture.h"
+#include "tests/support/alone.h"
 #include "tests/support/raw_client.h"
 
 #include <errno.h>
@@ -22,34 +21,12 @@
 
 #include <cmocka.h>
 
-#define SLOTS 64u
-
-/* A scheduler without a control thread, and its only client: the other ends are ours. */
-struct alone {
-    struct mailbox to, from;
-    struct config config;
-    struct sched *sched;
-};
-
 static struct chan *chan;
 static struct wire_scratch scratch;
 
 static void send_req(const struct wire_req *m, const void *bulk)
 {
     assert_int_equal(raw_client_put(chan, &scratch, m, bulk), 0);
-}
-
-static void adopt(struct mailbox *to)
-{
-    struct chan_geometry g = { SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
-    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = 1, .pid = getpid() };
-    struct chan_fds fds;
-
-    assert_int_equal(chan_create(&g, &l.chan), 0);
-    fds = chan_fds(l.chan);
-    fds = (struct chan_fds){ dup(fds.memfd), dup(fds.to_server), dup(fds.to_client) };
-    assert_int_equal(chan_attach(&g, fds, &chan), 0);
-    mailbox_put(to, &l);
 }
 
 static void expect_letter(struct mailbox *m, enum mailbox_kind kind)
@@ -59,25 +36,6 @@ static void expect_letter(struct mailbox *m, enum mailbox_kind kind)
     do
         assert_true(mailbox_take(m, &l));
     while (l.kind != kind);
-}
-
-static void prepare(struct alone *a)
-{
-    const char *model = daemon_fixture_model(DAEMON_FIXTURE_TINY);
-    struct why why;
-
-    config_defaults(&a->config);
-    assert_int_equal(config_set(&a->config, "model", model, "test", &why), 0);
-    assert_int_equal(config_set(&a->config, "store", "none", "test", &why), 0);
-    a->config.kv_bytes = 16 << 20;
-    a->config.threads = 1;
-    assert_int_equal(mailbox_open(&a->to, 4), 0);
-    assert_int_equal(mailbox_open(&a->from, 4), 0);
-    a->sched = calloc(1, sizeof(*a->sched));
-    assert_non_null(a->sched);
-    a->sched->config = &a->config;
-    a->sched->inbox = &a->to;
-    a->sched->outbox = &a->from;
 }
 
 /* A reply that is there, or comes by turns of the scheduler. */
@@ -125,10 +83,10 @@ static uint64_t begin(struct alone *a)
     uint64_t session;
 
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
-    prepare(a);
+    alone_open(a, "none", 1);
     assert_true(sched_open(a->sched));
     expect_letter(&a->from, MAILBOX_READY);
-    adopt(&a->to);
+    chan = alone_adopt(a, 1, NULL);
     assert_int_equal(ask(a->sched, &m, &rep), WIRE_WELCOME);
     m = (struct wire_req){ .id = 2, .kind = WIRE_OPEN_SESSION, .u.open_session.label = "" };
     assert_int_equal(ask(a->sched, &m, &rep), WIRE_SESSION_OPENED);
@@ -142,9 +100,7 @@ static void end(struct alone *a)
 {
     sched_close(a->sched);
     expect_letter(&a->from, MAILBOX_STOPPED);
-    mailbox_close(&a->to);
-    mailbox_close(&a->from);
-    free(a->sched);
+    alone_close(a);
     chan_close(chan);
     wire_scratch_close(&scratch);
 }
@@ -183,7 +139,7 @@ static void test_closes_and_reads_nothing(void **state)
     (void)state;
     session = begin(&a);
     memset(text, 'x', sizeof(text));
-    for (m.id = 10; m.id < 10 + SLOTS; m.id++) {
+    for (m.id = 10; m.id < 10 + ALONE_SLOTS; m.id++) {
         send_req(&m, NULL);
         while (!sched_attend(a.sched))
             ;

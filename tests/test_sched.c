@@ -14,6 +14,7 @@
 #include "daemon/metrics.h"
 #include "daemon/pace.h"
 #include "daemon/sched.h"
+#include "tests/support/alone.h"
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/raw_client.h"
 #include "tests/support/scratch.h"
@@ -126,27 +127,6 @@ static enum wire_rep_kind next_reply(struct wire_rep *ret)
     return ret->kind;
 }
 
-#define SLOTS 64u
-
-static void adopt_of(struct mailbox *to, uint64_t client, const char *unit)
-{
-    struct chan_geometry g = { SLOTS, CHAN_ARENA_MIN, CHAN_ARENA_MIN };
-    struct mailbox_letter l = { .kind = MAILBOX_ADOPT, .client = client, .pid = getpid() };
-    struct chan_fds fds;
-
-    assert_int_equal(chan_create(&g, &l.chan), 0);
-    fds = chan_fds(l.chan);
-    fds = (struct chan_fds){ dup(fds.memfd), dup(fds.to_server), dup(fds.to_client) };
-    assert_int_equal(chan_attach(&g, fds, &chan), 0);
-    l.unit = unit ? strdup(unit) : NULL;
-    mailbox_put(to, &l);
-}
-
-static void adopt(struct mailbox *to, uint64_t client)
-{
-    adopt_of(to, client, NULL);
-}
-
 static void wait_letter(struct mailbox *m, enum mailbox_kind kind)
 {
     struct mailbox_letter l = { .kind = MAILBOX_STOP };
@@ -191,13 +171,13 @@ static uint64_t open_session(const char *text, const struct wire_memory *memory)
 }
 
 /* More Stats than there is room for replies. */
-#define N_STATS (SLOTS + 40)
+#define N_STATS (ALONE_SLOTS + 40)
 
-static struct chan *ask_and_read_nothing(struct mailbox *to)
+static struct chan *ask_and_read_nothing(struct alone *a)
 {
     double end = daemon_fixture_ms() + DAEMON_FIXTURE_PATIENCE_MS;
 
-    adopt(to, 2);
+    chan = alone_adopt(a, 2, NULL);
     say_hello();
     for (uint32_t i = 0; i < N_STATS; i++)
         send_req(&(struct wire_req){ .id = 2 + i, .kind = WIRE_GET_STATS }, NULL);
@@ -217,39 +197,14 @@ static void read_stats(struct chan *from)
     chan_close(chan);
 }
 
-/* A scheduler without a control thread: the mailboxes' other ends are ours. */
-struct alone {
-    struct mailbox to, from;
-    struct config config;
-    struct sched *sched;
-    pthread_t thread;
-    uint64_t beats, steps; /* when it has stopped */
-};
-
-/* store: its folder, or "none". */
-static void prepare_alone(struct alone *a, const char *store)
-{
-    const char *model = daemon_fixture_model(DAEMON_FIXTURE_TINY);
-    struct why why;
-
-    config_defaults(&a->config);
-    assert_int_equal(config_set(&a->config, "model", model, "test", &why), 0);
-    assert_int_equal(config_set(&a->config, "store", store, "test", &why), 0);
-    a->config.kv_bytes = 16 << 20;
-    a->config.threads = 2;
-    assert_int_equal(mailbox_open(&a->to, 4), 0);
-    assert_int_equal(mailbox_open(&a->from, 4), 0);
-    a->sched = calloc(1, sizeof(*a->sched));
-    assert_non_null(a->sched);
-    a->sched->config = &a->config;
-    a->sched->inbox = &a->to;
-    a->sched->outbox = &a->from;
-}
+/* The scheduler that runs by itself, and what it had done when it had stopped. */
+static pthread_t thread;
+static uint64_t beats, steps;
 
 static void start_alone_with(struct alone *a, const char *store)
 {
-    prepare_alone(a, store);
-    assert_int_equal(pthread_create(&a->thread, NULL, sched_main, a->sched), 0);
+    alone_open(a, store, 2);
+    assert_int_equal(pthread_create(&thread, NULL, sched_main, a->sched), 0);
     wait_letter(&a->from, MAILBOX_READY);
     assert_int_equal(a->sched->result, 0);
 }
@@ -260,23 +215,16 @@ static void start_alone(struct alone *a)
     start_alone_with(a, "none");
 }
 
-static void close_alone(struct alone *a)
-{
-    mailbox_close(&a->to);
-    mailbox_close(&a->from);
-    a->beats = atomic_load(&a->sched->heartbeat);
-    a->steps = a->sched->totals.steps;
-    free(a->sched);
-}
-
 static void stop_alone(struct alone *a)
 {
     struct mailbox_letter letter = { .kind = MAILBOX_STOP };
 
     mailbox_put(&a->to, &letter);
     wait_letter(&a->from, MAILBOX_STOPPED);
-    assert_int_equal(pthread_join(a->thread, NULL), 0);
-    close_alone(a);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    beats = atomic_load(&a->sched->heartbeat);
+    steps = a->sched->totals.steps;
+    alone_close(a);
 }
 
 /* Allocations of scheduler and workers from the fifth piece of an answer to its end. */
@@ -321,8 +269,8 @@ static void test_no_malloc_in_the_token_loop(void **state)
     is_test = true;
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     start_alone(&a);
-    silent = ask_and_read_nothing(&a.to);
-    adopt(&a.to, 1);
+    silent = ask_and_read_nothing(&a);
+    chan = alone_adopt(&a, 1, NULL);
     say_hello();
     atomic_store(&counting, true); /* a session is allocated: the counter counts */
     session = open_session("count the allocations", NULL);
@@ -337,7 +285,7 @@ static void test_no_malloc_in_the_token_loop(void **state)
     stop_alone(&a);
     wire_scratch_close(&scratch);
     /* A sign of life between the layers too, however long a step is. The Stats make 200 at most. */
-    assert_true(a.beats > 2 * a.steps + 200);
+    assert_true(beats > 2 * steps + 200);
     if (!COUNTING)
         (void)printf("built with a sanitizer: allocations were not counted\n");
 }
@@ -377,7 +325,7 @@ static void test_no_malloc_for_a_token_that_is_read(void **state)
         text[i] = (char)('a' + i * i % 23);
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     start_alone(&a);
-    adopt(&a.to, 1);
+    chan = alone_adopt(&a, 1, NULL);
     say_hello();
     for (int score = 0; score < 2; score++) {
         uint64_t few, many;
@@ -481,7 +429,7 @@ static void test_scrapes_are_paced(void **state)
     (void)state;
     ask.metrics = calloc(1, sizeof(*ask.metrics));
     assert_non_null(ask.metrics);
-    prepare_alone(&a, "none");
+    alone_open(&a, "none", 2);
     s = a.sched;
     assert_true(sched_open(s));
     wait_letter(&a.from, MAILBOX_READY);
@@ -508,7 +456,7 @@ static void test_scrapes_are_paced(void **state)
     wait_letter(&a.from, MAILBOX_METRICS);
     sched_close(s);
     wait_letter(&a.from, MAILBOX_STOPPED);
-    close_alone(&a);
+    alone_close(&a);
     free(ask.metrics);
 }
 
@@ -526,9 +474,8 @@ static void test_units_by_letter(void **state)
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     start_alone(&a);
     for (uint32_t i = 0; i < 3; i++) {
-        adopt_of(&a.to, i + 1, units[i]);
+        chans[i] = chan = alone_adopt(&a, i + 1, units[i]);
         say_hello();
-        chans[i] = chan;
     }
     send_req(&(struct wire_req){ .id = 2, .kind = WIRE_GET_STATS }, NULL);
     assert_int_equal(next_reply(&rep), WIRE_STATS);
@@ -631,7 +578,7 @@ static void test_slow_slices(void **state)
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     start_alone(&a);
     atomic_store(&slow, true);
-    silent = ask_and_read_nothing(&a.to);
+    silent = ask_and_read_nothing(&a);
     read_stats(silent);
     atomic_store(&slow, false);
     stop_alone(&a);
@@ -754,7 +701,7 @@ static void test_sleeps_while_copies_run(void **state)
     text[sizeof(text) - 1] = 0;
     assert_int_equal(wire_scratch_open(&scratch, WIRE_SCRATCH_BYTES), 0);
     start_alone_with(&a, scratch_path(folder, "copies"));
-    adopt(&a.to, 1);
+    chan = alone_adopt(&a, 1, NULL);
     say_hello();
     (void)open_session(text, &rereads); /* segments of 64 tokens: the first are full */
     asks = asleep(&a);

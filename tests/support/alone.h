@@ -1,0 +1,29 @@
+/* tests/support/alone.h - a scheduler without a control thread, in this process: the other ends of
+ * its mailboxes and of its clients' channels are the test's.
+ *
+ * It is turned by the test (daemon/sched.h), or runs in a thread of the test's (sched_main).
+ */
+#ifndef TESTS_SUPPORT_ALONE_H
+#define TESTS_SUPPORT_ALONE_H
+
+#include "daemon/config.h"
+#include "daemon/mailbox.h"
+#include "daemon/sched.h"
+
+#define ALONE_SLOTS 64u /* of a client's channel */
+
+struct alone {
+    struct mailbox to, from;
+    struct config config;
+    struct sched *sched;
+};
+
+/* With the tiny random model, 16 MiB of KV. store: its folder, or "none". Nothing runs yet. */
+void alone_open(struct alone *a, const char *store, uint32_t threads);
+/* The scheduler has ended. */
+void alone_close(struct alone *a);
+
+/* A client of this user: its end of the channel. unit: its systemd unit, or NULL. */
+struct chan *alone_adopt(struct alone *a, uint64_t client, const char *unit);
+
+#endif
