@@ -129,17 +129,30 @@ static enum gist_code code_of(int err)
                              : GIST_E_TRANSPORT;
 }
 
-/* What both ways begin with. sizes NULL: the first ones. where: the socket's path. */
+struct plan {
+    struct gist_connect_opts opts;
+    struct handshake_wait wait;
+    char where[PATH_CAP]; /* the socket's path */
+};
+
+/* What both ways begin with. sizes NULL: the first ones. */
 static int prepare(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
-                   struct gist_connect_opts *own, char where[PATH_CAP], gist_conn **ret)
+                   struct plan *p, gist_conn **ret)
 {
+    struct gist_connect_opts *own = &p->opts;
     int r;
 
     if (!opts || gist_copy_sized(own, sizeof(*own), opts) < 0 || own->flags & ~GIST_ANY_SERVER)
         return fail_connect(-EINVAL, GIST_E_BAD_REQUEST,
                             "the size field of struct gist_connect_opts is not set, or a field is "
                             "of a later version");
-    r = handshake_path(own->path, true, where, PATH_CAP);
+    p->wait = (struct handshake_wait){
+        .timeout_ms = own->timeout_ms ? own->timeout_ms : GIST_CONNECT_MS,
+        .on_loading = own->on_loading,
+        .arg = own->arg,
+        .any_server = own->flags & GIST_ANY_SERVER,
+    };
+    r = handshake_path(own->path, true, p->where, sizeof(p->where));
     if (r < 0)
         return fail_connect(r, GIST_E_TRANSPORT, "the path of gistd's socket is too long");
     r = new_conn(ret);
@@ -155,34 +168,24 @@ static int prepare(const struct gist_sizes *sizes, const struct gist_connect_opt
     return 0;
 }
 
-static struct handshake_wait waiting(const struct gist_connect_opts *o)
-{
-    return (struct handshake_wait){ .timeout_ms = o->timeout_ms ? o->timeout_ms : GIST_CONNECT_MS,
-                                    .on_loading = o->on_loading,
-                                    .arg = o->arg,
-                                    .any_server = o->flags & GIST_ANY_SERVER };
-}
-
 /* --- waiting ---------------------------------------------------------------------------------- */
 
 static int connect_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
                          gist_conn **ret_conn)
 {
-    char where[PATH_CAP], text[256];
-    struct gist_connect_opts own;
-    struct handshake_wait wait;
+    struct plan p;
+    char text[256];
     gist_conn *c;
-    int r = prepare(sizes, opts, &own, where, &c);
+    int r = prepare(sizes, opts, &p, &c);
 
     if (r < 0)
         return r;
-    wait = waiting(&own);
-    r = handshake_connect(where, NULL, &wait, &c->sock, &c->chan, text);
+    r = handshake_connect(p.where, NULL, &p.wait, &c->sock, &c->chan, text);
     if (r < 0) {
         gist_disconnect(c);
         return fail_connect(r, code_of(r), text);
     }
-    r = say_hello(c, own.name ? own.name : "");
+    r = say_hello(c, p.opts.name ? p.opts.name : "");
     if (r < 0) {
         (void)fail_connect(r, c->code, c->error);
         gist_disconnect(c);
@@ -288,17 +291,15 @@ int gist_go_on_connecting(gist_conn *c)
 int gist_connect_start_sized(const struct gist_sizes *sizes, const struct gist_connect_opts *opts,
                              gist_done_fn *on_done, void *arg, gist_conn **ret_conn)
 {
-    char where[PATH_CAP], text[256];
-    struct gist_connect_opts own;
-    struct handshake_wait wait;
+    struct plan p;
+    char text[256];
     gist_conn *c;
-    int r = prepare(sizes, opts, &own, where, &c);
+    int r = prepare(sizes, opts, &p, &c);
 
     if (r < 0)
         return r;
-    wait = waiting(&own);
-    c->connecting.name = strdup(own.name ? own.name : "");
-    r = c->connecting.name ? handshake_start(where, NULL, &wait, &c->connecting.shaking, text)
+    c->connecting.name = strdup(p.opts.name ? p.opts.name : "");
+    r = c->connecting.name ? handshake_start(p.where, NULL, &p.wait, &c->connecting.shaking, text)
                            : -ENOMEM;
     if (r < 0) {
         (void)fail_connect(r, code_of(r),

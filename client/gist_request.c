@@ -468,9 +468,10 @@ static int refusal(const struct gist_request *r)
 int gist_run(struct gist_request *r, int timeout_ms)
 {
     gist_conn *c = r->conn;
+    int err = refusal(r);
 
-    if (refusal(r) < 0)
-        return refusal(r);
+    if (err < 0)
+        return err;
     if (c->dispatching)
         return gist_set_error(c, GIST_E_BAD_REQUEST, -EDEADLK,
                               "cannot wait inside a callback of the same connection");
@@ -533,10 +534,10 @@ int gist_submit(const struct gist_request *r, uint64_t *ret_request)
 {
     gist_conn *c = r->conn;
     struct gist_request *x;
-    int err = 0;
+    int err = refusal(r);
 
-    if (refusal(r) < 0)
-        return refusal(r);
+    if (err < 0)
+        return err;
     x = malloc(sizeof(*x));
     if (!x)
         return gist_set_errno(c, -ENOMEM);

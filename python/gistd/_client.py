@@ -76,7 +76,7 @@ class _Request:
         top = tuple((token.top_ids[i], token.top_logprobs[i]) for i in range(token.n_top))
         self.logprobs.append(Logprob(token.id, token.logprob, top, token.answer))
 
-    def on_answers(self, answer: int, said: str, ids: List[int]) -> None:
+    def on_answers(self, answer: int, said: str) -> None:
         self.several[answer].text += said
 
     def on_answer(self, answer: int, result: Any) -> None:

@@ -70,10 +70,13 @@ def on_done(arg: Any, err: int, result: Any) -> None:
     ffi.from_handle(arg).on_done(err, result)
 
 
+def _said(text: Any, length: int) -> str:
+    return str((bytes(ffi.buffer(text, length)) if length else b"").decode(errors="replace"))
+
+
 @ffi.callback("gist_text_fn *", error=1)
 def on_text(arg: Any, text: Any, length: int, ids: Any, n_ids: int) -> int:
-    said = bytes(ffi.buffer(text, length)) if length else b""
-    return int(ffi.from_handle(arg).on_text(said.decode(errors="replace"), ffi.unpack(ids, n_ids) if n_ids else []))
+    return int(ffi.from_handle(arg).on_text(_said(text, length), ffi.unpack(ids, n_ids) if n_ids else []))
 
 
 @ffi.callback("gist_logprob_fn *")
@@ -83,8 +86,7 @@ def on_logprob(arg: Any, token: Any) -> None:
 
 @ffi.callback("gist_answers_fn *", error=1)
 def on_answers(arg: Any, answer: int, text: Any, length: int, ids: Any, n_ids: int) -> int:
-    said = bytes(ffi.buffer(text, length)) if length else b""
-    ffi.from_handle(arg).on_answers(answer, said.decode(errors="replace"), ffi.unpack(ids, n_ids) if n_ids else [])
+    ffi.from_handle(arg).on_answers(answer, _said(text, length))
     return 0
 
 
@@ -93,20 +95,13 @@ def on_answer(arg: Any, answer: int, result: Any) -> None:
     ffi.from_handle(arg).on_answer(answer, result)
 
 
-# What came of a request lives until these return.
-@ffi.callback("gist_choices_fn *")
-def on_choices(arg: Any, err: int, choices: Any) -> None:
-    ffi.from_handle(arg).on_value(err, choices)
+# What came of a request lives until it returns.
+def _on_value(arg: Any, err: int, what: Any) -> None:
+    ffi.from_handle(arg).on_value(err, what)
 
 
-@ffi.callback("gist_score_fn *")
-def on_score(arg: Any, err: int, score: Any) -> None:
-    ffi.from_handle(arg).on_value(err, score)
-
-
-@ffi.callback("gist_embeddings_fn *")
-def on_embeddings(arg: Any, err: int, embeddings: Any) -> None:
-    ffi.from_handle(arg).on_value(err, embeddings)
+on_choices, on_score, on_embeddings = (ffi.callback(f"gist_{kind}_fn *")(_on_value)
+                                       for kind in ("choices", "score", "embeddings"))
 
 
 @ffi.callback("gist_progress_fn *")

@@ -19,19 +19,20 @@ def _unpack(at: Any, n: int) -> Tuple[Any, ...]:
     return tuple(ffi.unpack(at, n)) if n else ()
 
 
+def _span(what: Span, kept: Kept) -> Tuple[Any, int]:
+    """Where it lies, and how much of it there is."""
+    if isinstance(what, str):
+        data = what.encode()
+        return kept.new("char[]", data), len(data)
+    return kept.new("uint32_t[]", list(what)), len(what)
+
+
 def _spans(what: Sequence[Span], kept: Kept) -> Tuple[Any, int]:
     """struct gist_span[], and the flag of what is in them."""
     texts = [isinstance(w, str) for w in what]
     if any(texts) and not all(texts):
         raise TypeError("give texts or lists of token ids, not both")
-    spans = []
-    for w in what:
-        if isinstance(w, str):
-            data = w.encode()
-            spans.append((kept.new("char[]", data), len(data)))
-        else:
-            spans.append((kept.new("uint32_t[]", list(w)), len(w)))
-    return kept.new("struct gist_span[]", spans), 0 if all(texts) else lib.GIST_TOKENS
+    return kept.new("struct gist_span[]", [_span(w, kept) for w in what]), 0 if all(texts) else lib.GIST_TOKENS
 
 
 def start_choices(request: "_Request", session: Any, choices: Sequence[Span], special: bool) -> int:
@@ -66,12 +67,8 @@ def start_score(request: "_Request", conn: Any, what: Span, window: Optional[int
         return Score(_unpack(s.ids, s.n), _unpack(s.logprobs, s.n), request.usage)
 
     request.take = take
-    if isinstance(what, str):
-        data = what.encode()
-        return int(lib.gist_score_text_start(conn, kept.new("char[]", data), len(data), opts, _lib.on_score,
-                                             request.handle, request.number))
-    return int(lib.gist_score_tokens_start(conn, kept.new("uint32_t[]", list(what)), len(what), opts, _lib.on_score,
-                                           request.handle, request.number))
+    start = lib.gist_score_text_start if isinstance(what, str) else lib.gist_score_tokens_start
+    return int(start(conn, *_span(what, kept), opts, _lib.on_score, request.handle, request.number))
 
 
 def start_embed(request: "_Request", conn: Any, texts: Sequence[Span], pooling: Pooling, normalise: bool,
