@@ -99,4 +99,19 @@ static __device__ __forceinline__ float block_sum(float v)
     return v;
 }
 
+/* The same of the largest. A NaN is the largest. */
+static __device__ __forceinline__ float block_max(float v)
+{
+    SHARED_STATIC(float, most, [WARP]);
+    unsigned lane = threadIdx.x % WARP;
+
+    v = warp_max(v);
+    if (lane == 0)
+        most[threadIdx.x / WARP] = v;
+    __syncthreads();
+    v = warp_max(lane < blockDim.x / WARP ? most[lane] : -INFINITY);
+    __syncthreads();
+    return v;
+}
+
 #endif

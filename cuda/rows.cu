@@ -231,20 +231,6 @@ int k_keep(void *stream, const struct k_keep *a)
 
 /* --- logits ----------------------------------------------------------------------------------- */
 
-static __device__ float block_max(float v)
-{
-    SHARED_STATIC(float, most, [WARP]);
-    unsigned lane = threadIdx.x % WARP;
-
-    v = warp_max(v);
-    if (lane == 0)
-        most[threadIdx.x / WARP] = v;
-    __syncthreads();
-    v = warp_max(lane < blockDim.x / WARP ? most[lane] : -INFINITY);
-    __syncthreads();
-    return v;
-}
-
 static __global__ void __launch_bounds__(WIDE) logprobs(struct k_logprobs a)
 {
     const float *x = a.logits + (size_t)blockIdx.x * a.n_vocab;

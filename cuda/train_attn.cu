@@ -183,20 +183,6 @@ static __device__ __forceinline__ bool seen(const struct spans *v, uint32_t i)
     return i < v->end || (i >= v->from && i < v->to);
 }
 
-static __device__ float block_most(float v)
-{
-    SHARED_STATIC(float, most, [WARP]);
-    unsigned lane = threadIdx.x % WARP;
-
-    v = warp_max(v);
-    if (lane == 0)
-        most[threadIdx.x / WARP] = v;
-    __syncthreads();
-    v = warp_max(lane < blockDim.x / WARP ? most[lane] : -INFINITY);
-    __syncthreads();
-    return v;
-}
-
 /* A block has a row of one head. */
 static __global__ void __launch_bounds__(LINE) softmax(struct k_block a)
 {
@@ -212,7 +198,7 @@ static __global__ void __launch_bounds__(LINE) softmax(struct k_block a)
     for (uint32_t i = threadIdx.x; i < a.n_keys; i += LINE)
         if (seen(&v, i) && !(s[i] <= most)) /* a NaN stays */
             most = s[i];
-    most = block_most(most);
+    most = block_max(most);
     for (uint32_t i = threadIdx.x; i < a.n_keys; i += LINE)
         if (seen(&v, i))
             sum += expf(s[i] - most);

@@ -7,29 +7,14 @@
 #define THREADS  256u
 #define REST_MIN 1e-6 /* a rest below it is rounding */
 
-/* Of a block; every thread gets it. */
-static __device__ struct best all_best(struct best b)
-{
-    SHARED_STATIC(struct best, found, [WARP]);
-    unsigned lane = threadIdx.x % WARP;
-
-    b = warp_best(b);
-    if (lane == 0)
-        found[threadIdx.x / WARP] = b;
-    __syncthreads();
-    b = warp_best(lane < THREADS / WARP ? found[lane] : BEST_NONE);
-    __syncthreads(); /* found may be written again */
-    return b;
-}
-
 static __device__ float row_most(const float *z, uint32_t n)
 {
-    struct best b = BEST_NONE;
+    float most = -INFINITY;
 
     for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-        if (z[i] > b.x)
-            b = { z[i], i };
-    return all_best(b).x;
+        if (z[i] > most) /* a NaN is looked for elsewhere */
+            most = z[i];
+    return block_max(most);
 }
 
 /* --- loss ------------------------------------------------------------------------------------- */
@@ -125,6 +110,21 @@ int k_loss(void *stream, const struct k_loss *a)
 }
 
 /* --- the largest ------------------------------------------------------------------------------ */
+
+/* Of a block; every thread gets it. */
+static __device__ struct best all_best(struct best b)
+{
+    SHARED_STATIC(struct best, found, [WARP]);
+    unsigned lane = threadIdx.x % WARP;
+
+    b = warp_best(b);
+    if (lane == 0)
+        found[threadIdx.x / WARP] = b;
+    __syncthreads();
+    b = warp_best(lane < THREADS / WARP ? found[lane] : BEST_NONE);
+    __syncthreads(); /* found may be written again */
+    return b;
+}
 
 /* In rounds, each the largest of those behind the one before: lists are short, rows in the cache.
  */

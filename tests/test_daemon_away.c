@@ -9,6 +9,7 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/memory_of.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <errno.h>
@@ -25,22 +26,18 @@
 #define OTHER   4242u /* a uid */
 #define N_SAID  20u
 
-#define M(compressor, ratio, tail, adapter, budget, flags)                                         \
-    {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, adapter, budget, flags, 0          \
-    }
 static const struct gist_memory memories[] = {
-    M(GIST_FULL, 0, 0, NULL, 0, 0),
-    M(GIST_NONE, 0, 20, NULL, 0, 0),
-    M(GIST_FINE_KV, 4, 0, NULL, 0, 0),
-    M(GIST_SELECT, 8, 0, NULL, 0, 0),
-    M(GIST_FIT, 4, 16, NULL, 0, 0),
-    M(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
-    M(GIST_FULL, 8, 0, "fine", 0, 0),
-    M(GIST_FULL, 8, 0, "among", 0, 0),
-    M(GIST_FULL, 4, 0, "coarse", 220, 0),
-    M(GIST_FULL, 8, 5, "rec", 0, 0),
-    M(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
+    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_FIT, 4, 16, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
+    MEMORY_OF(GIST_FULL, 8, 0, "fine", 0, 0),
+    MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0),
+    MEMORY_OF(GIST_FULL, 4, 0, "coarse", 220, 0),
+    MEMORY_OF(GIST_FULL, 8, 5, "rec", 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 #define COMPRESSED 2 /* of these: to a quarter */

@@ -9,6 +9,7 @@
  */
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/gguf_build.h"
+#include "tests/support/memory_of.h"
 #include "tests/support/sanitized.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_adapters.h"
@@ -427,24 +428,19 @@ static void test_grammars(void **state)
     both_ways();
 }
 
-#define M(compressor, ratio, tail, adapter, budget, flags)                                         \
-    {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, adapter, budget, flags, 0          \
-    }
-
 /* Segments are closed, compressed and thinned while the answer is written. */
 static void test_memories(void **state)
 {
     static const struct gist_memory memories[] = {
-        M(GIST_NONE, 0, 20, NULL, 0, 0),
-        M(GIST_FINE_KV, 4, 0, NULL, 0, 0),
-        M(GIST_SELECT, 8, 0, NULL, 0, 0),
-        M(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
-        M(GIST_FIT, 4, 0, NULL, 0, 0),
-        M(GIST_FIT, 4, 7, NULL, 300, 0),
-        M(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
-        M(GIST_FINE_KV, 2, 0, NULL, 200, GIST_FIXED),
-        M(GIST_FULL, 0, 0, NULL, 170, 0),
+        MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
+        MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
+        MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
+        MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
+        MEMORY_OF(GIST_FIT, 4, 0, NULL, 0, 0),
+        MEMORY_OF(GIST_FIT, 4, 7, NULL, 300, 0),
+        MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
+        MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 200, GIST_FIXED),
+        MEMORY_OF(GIST_FULL, 0, 0, NULL, 170, 0),
     };
     struct gist_sampling p = greedy(250), q = sampled(250, 0.2f, 3);
 
@@ -461,10 +457,10 @@ static void test_memories(void **state)
 static void test_adapters(void **state)
 {
     static const struct gist_memory memories[] = {
-        M(GIST_FULL, 8, 0, "fine", 0, 0),
-        M(GIST_FULL, 8, 0, "among", 0, 0),
-        M(GIST_FULL, 4, 0, "coarse", 220, 0),
-        M(GIST_FULL, 8, 5, "rec", 0, 0),
+        MEMORY_OF(GIST_FULL, 8, 0, "fine", 0, 0),
+        MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0),
+        MEMORY_OF(GIST_FULL, 4, 0, "coarse", 220, 0),
+        MEMORY_OF(GIST_FULL, 8, 5, "rec", 0, 0),
     };
     struct gist_sampling p = sampled(200, 0.8f, 4);
 
@@ -483,7 +479,7 @@ static void test_adapters(void **state)
  * it fails, with the answers of all who decode in it. */
 static void test_narrow(void **state)
 {
-    const struct gist_memory among = M(GIST_FULL, 8, 0, "among", 0, 0);
+    const struct gist_memory among = MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0);
     struct gist_sampling p = sampled(60, 0.8f, 4);
     static struct answer a;
     gist_session *s;
@@ -720,7 +716,7 @@ static void test_models(void **state)
         { "--model", "tests/data/tiny_llama31.gguf", "--kv-type", "q8_0", NULL },
         { "--model", "tests/data/tiny_smollm2.gguf", "--kv-type", "f32", NULL },
     };
-    const struct gist_memory fit = M(GIST_FIT, 4, 0, NULL, 0, 0);
+    const struct gist_memory fit = MEMORY_OF(GIST_FIT, 4, 0, NULL, 0, 0);
     struct gist_sampling p = greedy(120), q = sampled(60, 0.5f, 2);
 
     (void)state;

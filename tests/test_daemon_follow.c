@@ -8,6 +8,7 @@
  */
 #include "tests/support/counted.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/memory_of.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <poll.h>
@@ -29,21 +30,17 @@
 #define PAGE    16u
 #define ANSWER  8u
 
-#define M(compressor, ratio, tail, adapter, budget, flags)                                         \
-    {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, adapter, budget, flags, 0          \
-    }
 static const struct gist_memory memories[] = {
-    M(GIST_FULL, 0, 0, NULL, 0, 0),
-    M(GIST_NONE, 0, 20, NULL, 0, 0),
-    M(GIST_FINE_KV, 4, 0, NULL, 0, 0),
-    M(GIST_SELECT, 8, 0, NULL, 0, 0),
-    M(GIST_SELECT, 4, 30, NULL, 256, GIST_LATE),
-    M(GIST_SELECT_REREAD, 4, 10, NULL, 250, 0),
-    M(GIST_FULL, 8, 0, "fine", 0, 0),
-    M(GIST_FULL, 8, 0, "among", 0, 0),
-    M(GIST_FULL, 4, 0, "coarse", 260, 0),
-    M(GIST_FULL, 8, 5, "rec", 0, 0),
+    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT, 4, 30, NULL, 256, GIST_LATE),
+    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 250, 0),
+    MEMORY_OF(GIST_FULL, 8, 0, "fine", 0, 0),
+    MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0),
+    MEMORY_OF(GIST_FULL, 4, 0, "coarse", 260, 0),
+    MEMORY_OF(GIST_FULL, 8, 5, "rec", 0, 0),
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 

@@ -6,6 +6,7 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/memory_of.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,17 +89,13 @@ static gist_session *restore(const char *name)
 
 /* --- saved, and opened again ------------------------------------------------------------------ */
 
-#define M(compressor, ratio, tail, budget, flags)                                                  \
-    {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, NULL, budget, flags, 0             \
-    }
 static const struct gist_memory memories[] = {
-    M(GIST_FULL, 0, 0, 0, 0),
-    M(GIST_NONE, 0, 20, 0, 0),
-    M(GIST_FINE_KV, 4, 0, 0, 0),
-    M(GIST_SELECT, 8, 10, 0, 0),
-    M(GIST_SELECT_REREAD, 4, 10, 200, 0),
-    M(GIST_FINE_KV, 2, 0, 256, GIST_LATE),
+    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT, 8, 10, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
+    MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 

@@ -8,6 +8,7 @@
  */
 #include "tests/support/daemon_fixture.h"
 #include "tests/support/gguf_build.h"
+#include "tests/support/memory_of.h"
 #include "tests/support/scratch.h"
 
 #include <errno.h>
@@ -28,15 +29,14 @@
 #define TOKENS    1000u
 #define UNLIMITED 0u
 
-#define M(compressor, ratio, tail, budget, flags)                                                  \
-    {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, NULL, budget, flags, 0             \
-    }
 static const struct gist_memory memories[] = {
-    M(GIST_FULL, 0, 0, 0, 0),           M(GIST_SELECT, 8, 0, 0, 0),
-    M(GIST_FINE_KV, 4, 20, 260, 0), /* thinned twice and more */
-    M(GIST_SELECT, 2, 0, 200, 0),       M(GIST_NONE, 0, 37, 0, 0),
-    M(GIST_SELECT_REREAD, 4, 10, 0, 0), M(GIST_FINE_KV, 2, 0, 300, GIST_LATE),
+    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 4, 20, NULL, 260, 0), /* thinned twice and more */
+    MEMORY_OF(GIST_SELECT, 2, 0, NULL, 200, 0),
+    MEMORY_OF(GIST_NONE, 0, 37, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 300, GIST_LATE),
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 

@@ -8,6 +8,7 @@
  */
 #include "tests/support/answered.h"
 #include "tests/support/daemon_fixture.h"
+#include "tests/support/memory_of.h"
 #include "tests/support/tiny_adapters.h"
 
 #include <ctype.h>
@@ -25,21 +26,17 @@
 #define SEGMENT 64u
 #define BYTE_0  3u /* the model's id of byte 0 */
 
-#define M(compressor, ratio, tail, adapter, budget, flags)                                         \
-    {                                                                                              \
-        sizeof(struct gist_memory), compressor, ratio, 0, tail, adapter, budget, flags, 0          \
-    }
 static const struct gist_memory memories[] = {
-    M(GIST_FULL, 0, 0, NULL, 0, 0),
-    M(GIST_NONE, 0, 20, NULL, 0, 0),
-    M(GIST_FINE_KV, 4, 0, NULL, 0, 0),
-    M(GIST_SELECT, 8, 0, NULL, 0, 0),
-    M(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
-    M(GIST_FULL, 8, 0, "fine", 0, 0),
-    M(GIST_FULL, 8, 0, "among", 0, 0),
-    M(GIST_FULL, 4, 0, "coarse", 220, 0),
-    M(GIST_FULL, 8, 5, "rec", 0, 0),
-    M(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
+    MEMORY_OF(GIST_FULL, 0, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_NONE, 0, 20, NULL, 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 4, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT, 8, 0, NULL, 0, 0),
+    MEMORY_OF(GIST_SELECT_REREAD, 4, 10, NULL, 200, 0),
+    MEMORY_OF(GIST_FULL, 8, 0, "fine", 0, 0),
+    MEMORY_OF(GIST_FULL, 8, 0, "among", 0, 0),
+    MEMORY_OF(GIST_FULL, 4, 0, "coarse", 220, 0),
+    MEMORY_OF(GIST_FULL, 8, 5, "rec", 0, 0),
+    MEMORY_OF(GIST_FINE_KV, 2, 0, NULL, 256, GIST_LATE),
 };
 #define N_MEMORIES (sizeof(memories) / sizeof(*memories))
 
