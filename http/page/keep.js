@@ -24,6 +24,12 @@ export async function open() {
 
 const store = mode => base.transaction(STORE, mode).objectStore(STORE);
 
+// What is written is sent off at once with its commit: a page that is left right after loses nothing.
+function write(request) {
+  request.transaction.commit();
+  return wait(request);
+}
+
 // All of them, the one that was used last first.
 export async function list() {
   const all = base ? await wait(store("readonly").getAll()) : [...here.values()];
@@ -32,7 +38,7 @@ export async function list() {
 
 export async function put(chat) {
   try {
-    if (base) await wait(store("readwrite").put(structuredClone(chat)));
+    if (base) await write(store("readwrite").put(structuredClone(chat)));
     else here.set(chat.id, chat);
   } catch {
     lasting = false; // the disk is full, or the browser forbids it
@@ -51,6 +57,6 @@ export function setting(where, name, value) {
 }
 
 export async function remove(id) {
-  if (base) await wait(store("readwrite").delete(id));
+  if (base) await write(store("readwrite").delete(id));
   here.delete(id);
 }

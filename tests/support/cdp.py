@@ -111,6 +111,12 @@ class Page:
         self.call("Page.navigate", url=url)
         self.wait("the page is there", "document.readyState === 'complete'")
 
+    def reload(self):
+        """Again, and nothing of the page that was there before is taken for the new one."""
+        self.js("window.old = true")
+        self.call("Page.reload")
+        self.wait("the page is there again", "!window.old && document.readyState === 'complete'")
+
     def js(self, expression):
         r = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in r:
