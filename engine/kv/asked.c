@@ -1,3 +1,9 @@
+/* engine/kv/asked.c - which queries are kept, who has room for them, and which of them still stand.
+ *
+ * What a sequence has is one range of a segment's tokens, [from, to), that were read one behind the
+ * other. A range that has a gap, or that other keys stood before, is not mended: it begins anew
+ * with the run that comes, and what is missing is read once more when the segment is packed.
+ */
 #include "engine/kv/asked.h"
 
 #include "engine/kv/compress_ops.h"
@@ -9,7 +15,9 @@ static uint32_t gcd(uint32_t a, uint32_t b)
     return b ? gcd(b, a % b) : a;
 }
 
-/* With a step that has no factor in common with the group all of its heads are asked in turn. */
+/* With a step that has no factor in common with the group all of its heads are asked in turn. With
+ * a common factor g only every g-th head of the group would ever be asked. The step that is found
+ * is the next one that will do, so n is no more than ASKED_ROWS, and little less. */
 static struct asked_shape shape_of(uint32_t seg_len, uint32_t tokens, uint32_t group)
 {
     uint32_t n = seg_len / tokens * group;
@@ -21,6 +29,8 @@ static struct asked_shape shape_of(uint32_t seg_len, uint32_t tokens, uint32_t g
     return k;
 }
 
+/* What is read anyway costs nothing, so all tokens count. A second reading costs a token's pass
+ * each: only as many as ASKED_AGAIN of them. */
 struct asked_shape asked_shape(uint32_t seg_len, uint32_t group, bool while_read)
 {
     return shape_of(seg_len, while_read ? 1 : (seg_len + ASKED_AGAIN - 1) / ASKED_AGAIN, group);
@@ -31,6 +41,7 @@ struct forward_asked asked_rows(const struct asked_shape *k, uint32_t segment, f
     return (struct forward_asked){ all, k->n, k->tokens, k->heads, segment };
 }
 
+/* One span serves both shapes: what is missing of a segment goes into the same rows. */
 size_t asked_floats(const struct compressor *c, uint32_t seg_len)
 {
     uint32_t a = asked_shape(seg_len, c->group, true).n,
@@ -41,6 +52,8 @@ size_t asked_floats(const struct compressor *c, uint32_t seg_len)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* The last one takes its place: the order of askers says nothing but who is asked to give up
+ * first. */
 static void forget(struct compressor *c, struct asked *a)
 {
     for (uint32_t i = 0; i < c->n_askers; i++)
@@ -55,6 +68,7 @@ void asked_drop(struct compressor *c, struct asked *a)
     *a = (struct asked){ .all = NULL };
 }
 
+/* One is taken, whatever its length: the next try says whether the gap is long enough. */
 static bool take_from_resting(struct compressor *c)
 {
     for (uint32_t i = 0; i < c->n_askers; i++)
@@ -70,6 +84,7 @@ static size_t room_bytes(const struct compressor *c, uint32_t seg_len)
     return asked_floats(c, seg_len) * sizeof(float);
 }
 
+/* askers has room as long as the scratch has spans: both end at SCRATCH_SPANS_MAX. */
 static bool take_room(struct compressor *c, struct asked *a, uint32_t seg_len)
 {
     a->all = scratch_take(&c->asks, room_bytes(c, seg_len));
@@ -78,7 +93,8 @@ static bool take_room(struct compressor *c, struct asked *a, uint32_t seg_len)
     return a->all != NULL;
 }
 
-/* No step has addresses of a resting one's: nobody works on it. */
+/* No step has addresses of a resting one's: nobody works on it. So a span that is taken here may be
+ * written to in this very step. */
 static bool find_room(struct compressor *c, struct asked *a, uint32_t seg_len)
 {
     while (!take_room(c, a, seg_len))
@@ -89,6 +105,7 @@ static bool find_room(struct compressor *c, struct asked *a, uint32_t seg_len)
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
+/* Nothing is kept yet, and what comes begins at this token. */
 static void start(struct asked *a, const struct seq *s, uint32_t segment, uint32_t at)
 {
     a->segment = segment;
@@ -120,9 +137,11 @@ void asked_watch(struct compressor *c, const struct compress_spec *spec, struct 
     if (!compress_ops_of(spec)->asks ||
         !part_of(s, segment, s->n_tokens, run->n_tokens, &from, &to))
         return;
+    /* Before the search for room, which must not take its own span. */
     a->resting = false;
     if (!a->all && !find_room(c, a, s->seg_len))
         return;
+    /* Queries of another segment, or such as saw keys that are others now. */
     if (a->segment != segment || a->n_changes != s->n_changes)
         start(a, s, segment, from);
     k = asked_shape(s->seg_len, c->group, true);
@@ -145,6 +164,7 @@ void asked_ran(struct asked *a, const struct forward_run *run)
     a->to = to;
 }
 
+/* Only if nothing else had changed before: else they were of no use already. */
 void asked_stand(struct asked *a, const struct seq *s, uint64_t n_changes)
 {
     if (a->n_changes == n_changes)
@@ -165,6 +185,8 @@ void asked_fork(struct compressor *c, const struct asked *a, const struct seq *s
     dst->resting = true; /* until its first run */
 }
 
+/* Tokens of one range are told from missing ones by its beginning alone, so it is of use only if it
+ * reaches the segment's end. */
 uint32_t asked_missing(const struct asked *a, const struct seq *s, uint32_t segment)
 {
     if (!a || !a->all || a->segment != segment || a->n_changes != s->n_changes ||

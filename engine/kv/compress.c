@@ -27,6 +27,8 @@
 /* Ids of the pages beside one segment: no more keys than the segment and its sinks have. */
 #define PAGE_LIST_BYTES ((2 * SEQ_SEGMENT_MAX / PAGE_TOKENS) * sizeof(uint32_t))
 
+/* This table and the next are the lines of base/compressors.def: a line without a struct
+ * compress_ops does not link. */
 static const char *const names[COMPRESS__N] = {
 #define COMPRESSOR(number, ID, id, name, help) [number] = name,
 #include "base/compressors.def"
@@ -74,6 +76,8 @@ bool compress_keeps_all(const struct compress_spec *c)
     return table[c->method]->keeps_all;
 }
 
+/* The counts answer for `full` too, which has no functions: who lays a session out asks of any
+ * spec. */
 uint32_t compress_n_keys(const struct compress_spec *c, uint32_t seg_len, uint32_t segment,
                          uint32_t thinned)
 {
@@ -91,6 +95,7 @@ uint32_t compress_n_raw(const struct compress_spec *c, uint32_t seg_len, uint32_
     return ops->n_raw ? ops->n_raw(c, seg_len, segment) : compress_n_sinks(c, segment);
 }
 
+/* A spec that passed check, whose ratio is not 0: else this would not end. */
 uint32_t compress_max_thinned(const struct compress_spec *c)
 {
     uint32_t n = 0;
@@ -119,6 +124,8 @@ uint32_t compress_n_beside(const struct compress_spec *c, uint32_t seg_len, uint
 
 /* --- what most of them want ------------------------------------------------------------------- */
 
+/* All of it comes from clients. A ratio that divides the segment leaves no remainder where gists
+ * stand for all of it, sinks included. */
 int compress_check_ratio(const struct compress_spec *c, uint32_t seg_len, struct why *why)
 {
     if (c->ratio < COMPRESS_RATIO_MIN || c->ratio > COMPRESS_RATIO_MAX || seg_len % c->ratio)
@@ -148,6 +155,7 @@ int compress_check_no_adapter(const struct compress_spec *c, struct why *why)
                : 0;
 }
 
+/* A session's first tokens are those of its first segment alone. */
 uint32_t compress_n_sinks(const struct compress_spec *c, uint32_t segment)
 {
     return segment == 0 ? c->sinks : 0;
@@ -163,6 +171,7 @@ uint32_t compress_n_rest(const struct compress_spec *c, uint32_t seg_len, uint32
     return (seg_len - compress_n_sinks(c, segment)) % c->ratio;
 }
 
+/* Of an odd number the last one stays: it is the later one of a pair that has no other. */
 uint32_t compress_halved(uint32_t n_gists, uint32_t thinned)
 {
     while (thinned-- > 0)
@@ -212,6 +221,9 @@ int compress_observed(const struct compress_work *w, float **ret)
     return r;
 }
 
+/* The backend moves before the sequence's table changes, so that an error leaves the segment raw,
+ * and fresh pages go back. In place an error of the backend (a device that was lost) leaves neither
+ * one nor the other; pages of a lost device have nothing in them anyway. */
 int compress_keep(const struct compress_work *w, uint32_t *kept, bool per_head, uint32_t n_keys)
 {
     struct seq *s = w->seq;
@@ -293,6 +305,7 @@ uint32_t compress_rows_left(const struct compress_spec *spec, const struct seq *
     return n_rows(spec, s, segment) - side->n_done;
 }
 
+/* All that a side has but its place in the sequence's account. asked stays: it is the caller's. */
 static void give_scratch(struct compressor *c, struct compress_side *side)
 {
     if (c->next == side)
@@ -315,6 +328,7 @@ static int begin(const struct compress_work *w)
 
     if (side->asked && side->asked->all) /* it has them already */
         floats = 0;
+    /* Someone found it full before: who needs less may not take what that one waits for. */
     if ((floats || n) && w->c->next && w->c->next != side)
         return -EAGAIN;
     if (floats)
@@ -327,6 +341,8 @@ static int begin(const struct compress_work *w)
         r = pool_take(w->seq->pool, w->seq->account, n, side->pages);
     if (r < 0) {
         give_scratch(w->c, side);
+        /* Behind give_scratch, which ends a place in line. There is none for pages: -ENOSPC is the
+         * caller's, to wait or to refuse. */
         if (r == -EAGAIN)
             w->c->next = side;
         return r;
@@ -368,11 +384,13 @@ int compress_plan(struct compressor *c, const struct compress_spec *spec, struct
     left = compress_rows_left(spec, s, segment, side);
     assert(left > 0 && max > 0);
     *ret = (struct forward_run){ .seq = s };
+    /* A pass that needs fewer rows says so in ret->n_tokens, which compress_ran counts by. */
     r = table[spec->method]->next_pass(&w, max < left ? max : left, ret);
     side->observing = ret->observe.weights != NULL;
     return r;
 }
 
+/* Of a step that was done. One that was given up is not reported: its rows are planned again. */
 void compress_ran(struct compress_side *side, const struct forward_run *run)
 {
     side->n_done += run->n_tokens;
@@ -388,6 +406,8 @@ void compress_drop(struct compressor *c, struct seq *s, struct compress_side *si
     compress_end_staging(c);
 }
 
+/* Who calls has had all rows run, and does not let a segment be packed that tokens are missing
+ * of. */
 int compress_finish(struct compressor *c, const struct compress_spec *spec, struct seq *s,
                     uint32_t segment, struct compress_side *side)
 {
@@ -407,6 +427,7 @@ int compress_thin(struct compressor *c, const struct compress_spec *spec, struct
     return table[spec->method]->thin(&w, thinned);
 }
 
+/* The sequence's own span, or what a second reading of the whole segment goes to. */
 float *compress_asked_floats(const struct compress_work *w)
 {
     const struct asked *a = w->side->asked;
@@ -431,6 +452,7 @@ static size_t largest_side(const struct compressor *c)
     return most * sizeof(float);
 }
 
+/* What sizes follow from, for compress_need, which is asked before there is a backend. */
 static struct compressor shape_of(const struct model *m)
 {
     return (struct compressor){ .n_lists = m->n_layer * m->n_head_kv,
@@ -439,6 +461,7 @@ static struct compressor shape_of(const struct model *m)
                                 .head_dim = m->head_dim };
 }
 
+/* At least one segment of any compressor fits, or it would wait for ever. */
 static size_t sides_bytes(const struct compressor *c)
 {
     size_t most = largest_side(c);
@@ -488,6 +511,7 @@ void compress_close(struct compressor *c)
 {
     if (!c)
         return;
+    /* Sequences are closed first: their sides and what they keep of their segments lie here. */
     assert(c->n_staged == 0 && c->n_askers == 0);
     compress_end_staging(c);
     scratch_close(&c->sides);
@@ -497,6 +521,7 @@ void compress_close(struct compressor *c)
     free(c);
 }
 
+/* page_lists and desk are the process's memory, which no device takes along. */
 void compress_leave(struct compressor *c)
 {
     while (c->n_askers > 0)

@@ -8,7 +8,8 @@
  *
  * How many are asked is what it costs, and from how much of the text they are is what it is good by
  * (docs/memory.md): so of many tokens that are read anyway few heads each, and of few tokens that
- * are read again all of them. The last tokens of a segment do worse than as many from all of it.
+ * are read again as many as there are rows for. The last tokens of a segment do worse than as many
+ * from all of it.
  */
 #include "engine/fit.h"
 #include "engine/kv/asked.h"
@@ -25,6 +26,7 @@ static int check(const struct compress_spec *c, uint32_t seg_len, struct why *wh
 
 /* --- who is asked ----------------------------------------------------------------------------- */
 
+/* Who packs late has no struct asked: nothing was kept, and some of the tokens are read again. */
 static struct asked_shape shape(const struct compress_work *w)
 {
     return asked_shape(w->seq->seg_len, w->c->group, w->side->asked != NULL);
@@ -44,6 +46,8 @@ static int observe(const struct compress_work *w, uint32_t max, struct forward_r
     uint32_t seg_len = w->seq->seg_len;
     struct asked_shape k = shape(w);
 
+    /* Rows that are missing go to the very places where those would be that were kept: a token's
+     * row follows from its place in the segment (engine/run.h). */
     ret->asked = asked_rows(&k, w->segment, compress_asked_floats(w));
     ret->observe.asks = true;
     ret->observe.stride = k.tokens;
@@ -69,10 +73,13 @@ static int finish(const struct compress_work *w)
                              .sinks = compress_n_sinks(w->spec, w->segment),
                              .asked = compress_asked_floats(w),
                              .n_asked = k.n };
+    /* Asked anew in each call: what was staged may be gone, and then n_lists is 0 again. */
     bool staged = compress_stage(w, n_keys);
     int r = staged ? 0 : seq_own(s, w->segment, n_keys);
 
     while (r == 0 && w->side->n_lists < w->c->n_lists) {
+        /* In place a list is packed where it was raw, so no list may be done twice; and none is
+         * left for another call, since what is half packed is neither. */
         f.to = staged ? w->side->staged : own;
         f.first_list = w->side->n_lists;
         f.n_lists = w->c->n_lists - f.first_list;
@@ -91,6 +98,7 @@ static int finish(const struct compress_work *w)
     return 0;
 }
 
+/* As gists: what was fitted are values for the keys that stayed, and its queries are gone. */
 static int thin(const struct compress_work *w, uint32_t thinned)
 {
     struct seq *s = w->seq;

@@ -50,6 +50,7 @@ static int move_beside(const struct compress_work *w, const uint32_t *from, cons
     return first < n_keys ? w->c->backend->ops->move(w->c->backend, &m) : 0;
 }
 
+/* They keep their places, so they are copied bit for bit. */
 static int copy_sinks(const struct compress_work *w)
 {
     uint32_t n = compress_n_sinks(w->spec, w->segment);
@@ -60,7 +61,8 @@ static int copy_sinks(const struct compress_work *w)
     return r;
 }
 
-/* The pages beside the segment become it, if all is well. */
+/* The pages beside the segment become it, if all is well. An error is passed on, so that who makes
+ * several steps looks at r here alone. */
 static int take_over(const struct compress_work *w, int r, uint32_t n_keys)
 {
     if (r < 0)
@@ -73,6 +75,7 @@ static int take_over(const struct compress_work *w, int r, uint32_t n_keys)
 
 /* --- fine ------------------------------------------------------------------------------------- */
 
+/* 0: gists are made when the segment is packed. */
 static uint32_t fine_every(const struct compress_spec *c)
 {
     return c->adapter && c->adapter->mask == ADAPTER_IN_SEGMENT ? c->ratio : 0;
@@ -86,6 +89,7 @@ static int fine_check(const struct compress_spec *c, uint32_t seg_len, struct wh
         r = compress_check_adapter(c, why);
     if (r < 0 || !fine_every(c))
         return r;
+    /* Sinks are kept as keys of their own: a gist among them would be kept twice. */
     if (c->sinks > c->ratio)
         return why_set(why, -EINVAL,
                        "%u sinks are too many: at most %u can stand before the first gist",
@@ -106,6 +110,8 @@ static uint32_t fine_gists(const struct compress_spec *c, uint32_t seg_len, uint
     return fine_every(c) ? seg_len / c->ratio : compress_n_snippets(c, seg_len, segment);
 }
 
+/* seg_len is a multiple of the ratio (compress_check_ratio), so gists among the tokens leave
+ * nothing. */
 static uint32_t fine_rest(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
     return fine_every(c) ? 0 : compress_n_rest(c, seg_len, segment);
@@ -130,11 +136,14 @@ static uint32_t fine_rows(const struct compress_spec *c, uint32_t seg_len, uint3
     return c->adapter && !fine_every(c) ? fine_gists(c, seg_len, segment) : 0;
 }
 
+/* Room for sinks and rest as well: the pages beside the segment become all of it. */
 static uint32_t fine_beside(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
     return fine_rows(c, seg_len, segment) ? fine_keys(c, seg_len, segment, 0) : 0;
 }
 
+/* Gists [first, first + n) of the segment. Only coarse-rec has floats: the hidden states of all
+ * gists. */
 static void plan_gists(const struct compress_work *w, enum forward_gists kind, uint32_t first,
                        uint32_t n, struct forward_run *ret)
 {
@@ -210,6 +219,7 @@ static int coarse_check(const struct compress_spec *c, uint32_t seg_len, struct 
     return r < 0 ? r : compress_check_adapter(c, why);
 }
 
+/* They stand for the whole segment, sinks included, which are kept all the same. */
 static uint32_t coarse_gists(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
     (void)segment;
@@ -245,6 +255,7 @@ static int coarse_finish(const struct compress_work *w)
     for (uint32_t i = sinks; i < n; i++)
         kept[i] = i - sinks;
     if (sinks)
+        /* Towards higher places in the same pages, which the backend does from the end. */
         r = move_beside(w, w->side->pages, kept, sinks, n);
     if (r == 0)
         r = copy_sinks(w);
@@ -272,7 +283,9 @@ static size_t rec_hidden(const struct compressor *c, const struct compress_spec 
 }
 
 /* The keys of the gists are of no more use once all have run, so soft tokens get the same pages. */
-/* The first half of the rows are gists, the second their hidden states. */
+/* The first half of the rows are gists, the second their hidden states. A pass does not go past the
+ * middle: soft tokens read what all gists left, and their keys take the pages of the gists' keys,
+ * which are of no more use then. */
 static int rec_pass(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
     uint32_t n = coarse_gists(w->spec, w->seq->seg_len, w->segment), done = w->side->n_done;
@@ -287,6 +300,7 @@ static int rec_pass(const struct compress_work *w, uint32_t max, struct forward_
     return done == n ? copy_sinks(w) : 0;
 }
 
+/* Sinks and soft tokens stand in the side's pages as they are to be. */
 static int rec_finish(const struct compress_work *w)
 {
     return take_over(w, 0, coarse_keys(w->spec, w->seq->seg_len, w->segment, 0));

@@ -22,6 +22,7 @@ static int check(const struct compress_spec *c, uint32_t seg_len, struct why *wh
 
 /* --- who observes ----------------------------------------------------------------------------- */
 
+/* Segments may have 64 tokens and more: of the shortest all observe. */
 static uint32_t last_ones(const struct compress_spec *c, uint32_t seg_len, uint32_t segment)
 {
     (void)c, (void)segment;
@@ -34,6 +35,7 @@ static uint32_t all(const struct compress_spec *c, uint32_t seg_len, uint32_t se
     return seg_len;
 }
 
+/* (n_lists, seg_len): what each key of each head receives. */
 static size_t n_weights(const struct compressor *c, const struct compress_spec *spec,
                         uint32_t seg_len, uint32_t segment)
 {
@@ -42,7 +44,8 @@ static size_t n_weights(const struct compressor *c, const struct compress_spec *
 }
 
 /* Observers are the last tokens of the segment, as many as there are rows. Those with pages beside
- * the segment stand behind it, where the whole of it is in their sight. */
+ * the segment stand behind it, where the whole of it is in their sight. In order, by how many are
+ * left: so weights are sums in one order, in whatever parts they run. */
 static int observe(const struct compress_work *w, uint32_t max, struct forward_run *ret)
 {
     uint32_t end = (w->segment + 1) * w->seq->seg_len;
@@ -56,6 +59,9 @@ static int observe(const struct compress_work *w, uint32_t max, struct forward_r
 
 /* --- which keys stay -------------------------------------------------------------------------- */
 
+/* Each head chooses for itself: place i of the packed segment holds another token in every head.
+ * The smallest are the largest of what is turned round, so that ties and NaNs have one rule
+ * (largest_keep). */
 int compress_keep_ranked(const struct compress_work *w, const float *numbers, uint32_t had,
                          bool smallest, uint32_t n_keys)
 {

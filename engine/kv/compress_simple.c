@@ -22,6 +22,7 @@ static uint32_t no_tokens(const struct compress_spec *c, uint32_t seg_len, uint3
     return no_keys(c, seg_len, segment, 0);
 }
 
+/* A segment of no keys: nothing is moved, and all its pages go back. Positions close the gap. */
 static int forget(const struct compress_work *w)
 {
     return compress_keep(w, compress_list(w, false, 0), false, 0);

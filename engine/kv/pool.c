@@ -1,3 +1,10 @@
+/* engine/kv/pool.c - pages, and who is charged for them.
+ *
+ * Three counts of a page say all that the pool has to decide by: refs, the tables that it stands
+ * in; kept, those of them that are reclaimers'; owned, those of accounts that have an owner. A page
+ * is free at refs 0, and can be had (n_cached) at refs == kept. All changes of the three go through
+ * count(), so that n_cached and what owners are charged follow by themselves.
+ */
 #include "engine/kv/pool.h"
 
 #include <assert.h>
@@ -12,6 +19,7 @@ static size_t tile_pair_bytes(const struct model *m, enum kv_type kv)
     return 2 * kv_tile_bytes(kv, m->head_dim);
 }
 
+/* A function of shapes alone: a plan of what fits (gistd --plan) asks before there is a pool. */
 size_t pool_page_bytes(const struct model *m, enum kv_type kv)
 {
     size_t n = tile_pair_bytes(m, kv) * m->n_head_kv * m->n_layer;
@@ -62,6 +70,7 @@ size_t pool_tables_bytes(uint32_t n_pages)
                       sizeof(*p->by) + sizeof(*p->away));
 }
 
+/* The tables stay: pages are still whose they were, and only their bytes are gone. */
 void pool_leave(struct pool *p)
 {
     backend_free(p->backend, p->mem, p->mem_len);
@@ -73,10 +82,13 @@ int pool_again(struct pool *p, struct why *why)
     void *mem;
     int r = backend_alloc_pages(p->backend, p, &mem);
 
+    /* New memory: nothing of it was given to the machine yet. */
     memset(p->away, 0, p->n_pages * sizeof(*p->away));
     p->n_away = 0;
     if (r == 0) {
         p->mem = mem;
+        /* Taken from the machine now, where that it is short is a sentence at start, and not a
+         * process that is killed when a session grows. */
         r = backend_populate(p->backend, mem, p->mem_len);
     }
     if (r < 0)
@@ -84,6 +96,7 @@ int pool_again(struct pool *p, struct why *why)
     return 0;
 }
 
+/* Tables before the arena: that they do not fit is found without populating that. */
 int pool_open(struct pool *p, struct backend *b, const struct model *m, enum kv_type kv,
               uint64_t bytes, struct why *why)
 {
@@ -160,6 +173,8 @@ uint64_t pool_discard(struct pool *p)
     return bytes;
 }
 
+/* The backend populates all of it: what is there stays as it is. A page that came back to use by
+ * itself (pop_free) is not away any more, so n_away says whether anything is missing. */
 int pool_refill(struct pool *p)
 {
     int r = p->n_away ? backend_populate(p->backend, p->mem, p->mem_len) : 0;
@@ -171,6 +186,8 @@ int pool_refill(struct pool *p)
     return 0;
 }
 
+/* At the end: they are asked in the order that they came in, so what is cheap to bring back comes
+ * first. */
 void pool_add_reclaimer(struct pool *p, struct pool_reclaimer *r)
 {
     struct pool_reclaimer **at = &p->reclaimers;
@@ -202,13 +219,16 @@ bool pool_make_free(struct pool *p, uint32_t n)
     return n <= p->n_free;
 }
 
+/* P4. With refs 0 it would be free, and counted in n_free instead. */
 static bool is_cached(const struct pool *p, uint32_t page)
 {
     return p->refs[page] > 0 && p->refs[page] == p->kept[page];
 }
 
 /* P5. A page that nobody was charged for may come to be an owner's while it is held: what was made
- * aside, for whoever gets it. What only the disk still has is nobody's. */
+ * aside, for whoever gets it. What only the disk still has is nobody's. The owner who pays is the
+ * first one, also when only another one's tables are left: to move the charge could take that one
+ * past its limit for what somebody else did. */
 static void charge(struct pool *p, uint32_t page, uint32_t by, struct pool_owner *owner)
 {
     if (!owner)
@@ -223,7 +243,8 @@ static void charge(struct pool *p, uint32_t page, uint32_t by, struct pool_owner
     }
 }
 
-/* by tables of the account more that hold the page. */
+/* The page stands in `by` more tables of the account; -1u: in one less. Whether it is cached is
+ * asked before and after, since any of the counts may change that, in either direction. */
 static void count(struct pool *p, uint32_t page, uint32_t by, const struct pool_account *a)
 {
     p->n_cached -= is_cached(p, page);
@@ -234,6 +255,8 @@ static void count(struct pool *p, uint32_t page, uint32_t by, const struct pool_
     charge(p, page, by, a->owner);
 }
 
+/* The top of the stack gets its first table. If the machine has its memory, the first write takes
+ * that back. */
 static uint32_t pop_free(struct pool *p, const struct pool_account *a)
 {
     uint32_t page = p->free[--p->n_free];
@@ -264,11 +287,13 @@ static uint32_t owner_room(const struct pool *p, const struct pool_owner *o, uin
     return room < spare ? room : spare;
 }
 
+/* A copy takes the place of a page in the same table: the account's entries stay as many. */
 uint32_t pool_room_copies(const struct pool *p, const struct pool_account *a, uint32_t coming)
 {
     return a->owner ? owner_room(p, a->owner, coming) : UINT32_MAX;
 }
 
+/* No P6: a page that others have, too, leaves as many to be had as before. */
 uint32_t pool_room_shared(const struct pool_account *a)
 {
     uint32_t own = a->limit - a->used, room = a->owner ? limit_room(a->owner) : UINT32_MAX;
@@ -307,6 +332,7 @@ void pool_give(struct pool *p, struct pool_account *a, uint32_t n, const uint32_
     }
 }
 
+/* Of one owner and neither kept, so that no page's counts change and none has to be looked at. */
 int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n)
 {
     assert(n <= a->used && !a->kept && !b->kept && a->owner == b->owner);
@@ -317,6 +343,8 @@ int pool_account_move(struct pool_account *a, struct pool_account *b, uint32_t n
     return 0;
 }
 
+/* A page twice among those that are added counts twice: then the cost is too high, never too
+ * low. */
 void pool_cost_add(const struct pool *p, struct pool_cost *c, uint32_t n, const uint32_t *pages)
 {
     c->n += n;
@@ -343,6 +371,7 @@ bool pool_may_share(const struct pool *p, const struct pool_account *a, const st
            c->n_cached + p->reserve <= had;
 }
 
+/* All is counted before any page is shared, so that an error has changed nothing. */
 int pool_share(struct pool *p, struct pool_account *a, uint32_t n, const uint32_t *pages)
 {
     struct pool_cost cost = { .n = 0 };
@@ -375,6 +404,8 @@ int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page)
 
     if (!pool_shared(p, *page))
         return 0;
+    /* The limit before the reclaimers, as in pool_take: who may not have a copy evicts nothing for
+     * it. */
     room = (!pool_copy_costs(p, a, *page) || pool_room_copies(p, a, 0) > 0) && pool_make_free(p, 1);
     if (!pool_shared(p, *page))
         return 0; /* the other table gave it up */
@@ -388,6 +419,7 @@ int pool_own(struct pool *p, const struct pool_account *a, uint32_t *page)
         p->free[p->n_free++] = copy;
         return r;
     }
+    /* The old page loses this table only now, when its bytes have been copied. */
     count(p, *page, -1u, a);
     *page = copy;
     return 0;

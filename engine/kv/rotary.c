@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Rows are all cosines and then all sines, as kernels take them: a vector of each is one load. */
 static void fill(float *table, uint32_t n_rows, double step, const float *freq, uint32_t hd)
 {
     for (uint32_t n = 0; n < n_rows; n++) {
@@ -19,6 +20,7 @@ static void fill(float *table, uint32_t n_rows, double step, const float *freq, 
     }
 }
 
+/* Of head_dim 128 the two take 4.5 MiB. One table for 2^23 distances would take 4 GiB. */
 int rotary_open(struct rotary *r, const float *freq, uint32_t hd)
 {
     *r = (struct rotary){ .hd = hd };
@@ -42,6 +44,8 @@ void rotary_close(struct rotary *r)
     *r = (struct rotary){ 0 };
 }
 
+/* By addition of angles, of a row of each table. Most distances are below ROTARY_FINE and cost
+ * nothing. */
 const float *rotary_by(const struct rotary *r, uint32_t n, float *scratch)
 {
     const float *lo = r->fine + (size_t)(n % ROTARY_FINE) * r->hd;

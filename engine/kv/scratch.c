@@ -1,3 +1,8 @@
+/* engine/kv/scratch.c - spans of one piece of memory, first fit.
+ *
+ * At most SCRATCH_SPANS_MAX spans are out, in an array that is ordered by offset: to look for a gap
+ * is to walk it, and a span that goes leaves a gap without anything to be joined.
+ */
 #include "engine/kv/scratch.h"
 
 #include "engine/backend.h"
@@ -21,6 +26,7 @@ static int get_memory(struct scratch *s)
     return r;
 }
 
+/* len in whole spans, so that the last one can reach the end. */
 void scratch_promise(struct scratch *s, struct backend *b, size_t len)
 {
     *s = (struct scratch){ .backend = b, .len = (len + ALIGN - 1) / ALIGN * ALIGN };
@@ -45,6 +51,7 @@ void scratch_leave(struct scratch *s)
     assert(s->n == 0);
     backend_free(s->backend, s->mem, s->len);
     s->mem = NULL;
+    /* Fresh memory is untouched memory. */
     s->touched = 0;
 }
 
@@ -57,10 +64,12 @@ void *scratch_take(struct scratch *s, size_t len)
     assert(len > 0);
     if (s->n == SCRATCH_SPANS_MAX || (!s->mem && get_memory(s) < 0))
         return NULL;
+    /* off is where the gap before span i begins. */
     while (i < s->n && s->spans[i].off - off < len) {
         off = s->spans[i].off + s->spans[i].len;
         i++;
     }
+    /* Behind the last span, where it is the rest that has to be long enough. */
     if (len > s->len - off)
         return NULL;
     memmove(&s->spans[i + 1], &s->spans[i], (s->n - i) * sizeof(*s->spans));

@@ -1,3 +1,10 @@
+/* engine/kv/seq.c - the states of a sequence's segments, and the pages that each state has.
+ *
+ * Every function leaves S1 to S4 (engine/kv/seq.h) as they were, also where it fails. Two numbers
+ * do most of it: n_reserved, up to where pages are taken, and keys_reserved, which says from a
+ * segment's state and n_reserved how many of its slots hold pages. What gives pages back asks
+ * keys_reserved before it changes either.
+ */
 #include "engine/kv/seq.h"
 
 #include <assert.h>
@@ -29,6 +36,7 @@ int seq_open(struct seq *s, struct pool *pool, struct pool_account *account, uin
     return 0;
 }
 
+/* Also how seq_open makes the table of a sequence without gists. */
 int seq_interleave(struct seq *s, uint32_t every, const struct adapter *adapter)
 {
     /* Slots for the longest that a segment can be: compressing and lengthening move no table. */
@@ -58,6 +66,7 @@ void seq_close(struct seq *s)
     *s = (struct seq){ 0 };
 }
 
+/* Those that have reserved tokens, the open one included. */
 static uint32_t n_segments(const struct seq *s)
 {
     return (s->n_reserved + s->seg_len - 1) / s->seg_len;
@@ -71,6 +80,7 @@ static uint32_t keys_reserved(const struct seq *s, uint32_t segment)
 
     if (!seq_resident(s, segment))
         return 0;
+    /* The open segment's n_keys are those that it will have when it is full. */
     return g->state == SEQ_RAW && behind < s->seg_len ? seq_raw_keys(s, behind) : g->n_keys;
 }
 
@@ -89,6 +99,8 @@ int seq_fork(const struct seq *s, struct seq *dst)
     for (uint32_t k = 0; r == 0 && k * s->seg_len < s->n_tokens; k++) {
         uint32_t end = (k + 1) * s->seg_len, n;
 
+        /* Slots before shares: pages of a failed share are not looked at, since n_reserved ends
+         * before them. */
         dst->segments[k] = s->segments[k];
         dst->n_reserved = end < s->n_tokens ? end : s->n_tokens;
         n = seq_n_pages(keys_reserved(dst, k));
@@ -105,7 +117,8 @@ int seq_fork(const struct seq *s, struct seq *dst)
     return r;
 }
 
-/* Raw segments up to n_reserved are known; the new one begins where the one before ends. */
+/* Raw segments up to n_reserved are known; the new one begins where the one before ends. So bases
+ * need the segments before them to be full, which they are: only the last one is open. */
 static void open_segment(struct seq *s, uint32_t k)
 {
     const struct seq_segment *last = k ? &s->segments[k - 1] : NULL;
@@ -122,6 +135,8 @@ static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pag
     uint32_t off = s->n_tokens % s->seg_len;
 
     assert(r == 0 && s->n_tokens == s->n_reserved && s->n_tokens + n <= s->max_tokens);
+    /* The pages of others hold 16 tokens each; with gists among the tokens they would hold
+     * fewer. */
     assert(!s->gist_every);
     memcpy(s->tokens + s->n_tokens, ids, n * sizeof(*ids));
     memcpy(seq_pages(s, s->n_tokens / s->seg_len) + off / POOL_PAGE_TOKENS, pages,
@@ -133,6 +148,8 @@ static void adopt(struct seq *s, const uint32_t *ids, uint32_t n, uint32_t n_pag
     s->n_changes++;
 }
 
+/* n may end inside a page: the next token's seq_reserve then copies that page, which others have,
+ * too. */
 void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_t *pages)
 {
     assert(s->n_tokens % POOL_PAGE_TOKENS == 0 && s->n_tokens % s->seg_len + n <= s->seg_len);
@@ -142,6 +159,8 @@ void seq_adopt_raw(struct seq *s, const uint32_t *ids, uint32_t n, const uint32_
 void seq_adopt_compressed(struct seq *s, const uint32_t *ids, uint32_t n_keys,
                           const uint32_t *pages)
 {
+    /* Before adopt, which moves n_tokens behind it. What open_segment puts there is for a raw
+     * one. */
     struct seq_segment *g = &s->segments[s->n_tokens / s->seg_len];
 
     assert(s->n_tokens % s->seg_len == 0);
@@ -161,7 +180,8 @@ int seq_own(struct seq *s, uint32_t segment, uint32_t n_keys)
     return r;
 }
 
-/* Gives back the pages of a segment behind its first n_keys. */
+/* Gives back the pages of a segment behind its first n_keys. Before its state, its n_keys or
+ * n_reserved change, since keys_reserved goes by those. */
 static void give_behind(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
     uint32_t have = seq_n_pages(keys_reserved(s, segment)), keep = seq_n_pages(n_keys);
@@ -171,7 +191,8 @@ static void give_behind(struct seq *s, uint32_t segment, uint32_t n_keys)
     s->n_pages -= have - keep;
 }
 
-/* Gives back all pages behind the first n tokens, which end in no compressed segment. */
+/* Gives back all pages behind the first n tokens, which end in no compressed segment. From the last
+ * segment to the first, so that the pool's stack hands the pages out again as they were. */
 static void unreserve(struct seq *s, uint32_t n)
 {
     uint32_t segment = n / s->seg_len, keep = seq_raw_keys(s, n % s->seg_len);
@@ -199,6 +220,8 @@ static void close_short(struct seq *s)
         return;
     g->n_keys = n;
     g->state = SEQ_PACKED;
+    /* Places still tell their segments: token i is in segment i / seg_len, whatever was closed
+     * short. */
     for (; n < s->seg_len; n++)
         s->tokens[(size_t)segment * s->seg_len + n] = SEQ_FILLER;
     s->n_tokens = s->n_reserved = (segment + 1) * s->seg_len;
@@ -225,10 +248,14 @@ int seq_adopt_behind(struct seq *s, const struct seq *from, uint32_t n)
     assert(n <= from->n_tokens && (n % len == 0 || from->segments[n / len].state == SEQ_RAW));
     if (seq_behind(s) + n > s->max_tokens)
         return -E2BIG;
+    /* Pages for tokens to come would stand before what is taken over. The next seq_reserve takes
+     * them again. */
     unreserve(s, s->n_tokens);
     s->n_changes++;
     for (uint32_t k = 0; k * len < n; k++)
         n_pages += seq_n_pages(keys_of_first(from, k, n));
+    /* All pages before any: close_short can't be taken back, so nothing may fail behind it. The
+     * pages stand in from's table, so none of them is cached, and P6 has no say. */
     if (n_pages > pool_room_shared(s->account))
         return -ENOSPC;
     close_short(s);
@@ -254,6 +281,8 @@ static int reserve_segment(struct seq *s, uint32_t n)
     uint32_t end = n - first < s->seg_len ? n : first + s->seg_len;
     int r;
 
+    /* A page may be half full: what is missing are pages between the two counts, not of the
+     * difference. */
     have = seq_n_pages(seq_raw_keys(s, s->n_reserved - first));
     want = seq_n_pages(seq_raw_keys(s, end - first));
     r = want > have ? pool_take(s->pool, s->account, want - have, seq_pages(s, k) + have) : 0;
@@ -284,6 +313,8 @@ int seq_reserve(struct seq *s, uint32_t n)
     return r;
 }
 
+/* seq_reserve without taking: the same two parts, a copy of the last page and what is missing
+ * behind. */
 uint32_t seq_wants(const struct seq *s, uint32_t n)
 {
     uint32_t keys = seq_raw_keys(s, s->n_tokens % s->seg_len), end = s->n_tokens + n, wants = 0;
@@ -302,7 +333,9 @@ uint32_t seq_wants(const struct seq *s, uint32_t n)
     return wants;
 }
 
-/* The segment that n tokens end in is raw, or was only closed short: then it is open again. */
+/* The segment that n tokens end in is raw, or was only closed short: then it is open again. Closed
+ * short is told by the filler in its last place, which no model's id is. Among the fillers there is
+ * no token to go back to. */
 static bool opens_again(struct seq *s, uint32_t n)
 {
     uint32_t k = n / s->seg_len;
@@ -315,6 +348,8 @@ static bool opens_again(struct seq *s, uint32_t n)
         return false;
     s->n_changes++;
     unreserve(s, (k + 1) * s->seg_len);
+    /* By the n_keys that it was closed with: n_keys of a raw segment would be more than it has
+     * pages for. */
     give_behind(s, k, n % s->seg_len);
     g->n_keys = s->seg_len;
     g->state = SEQ_RAW;
@@ -332,6 +367,7 @@ uint32_t seq_rewind(struct seq *s, uint32_t n)
     return n;
 }
 
+/* At a segment's start by the one before it: the segment that n begins may not have been opened. */
 uint32_t seq_position(const struct seq *s, uint32_t n)
 {
     uint32_t segment = n / s->seg_len, off = n % s->seg_len;
@@ -357,6 +393,7 @@ static void resize(struct seq *s, uint32_t segment, uint32_t n_keys, enum seq_st
         s->segments[k].base += more;
 }
 
+/* In all of these pages come and go before resize, which changes what keys_reserved counts by. */
 void seq_shorten(struct seq *s, uint32_t segment, uint32_t n_keys)
 {
     assert(seq_resident(s, segment) && n_keys <= s->segments[segment].n_keys);
@@ -382,6 +419,7 @@ void seq_lengthen(struct seq *s, uint32_t segment, const uint32_t *pages)
     resize(s, segment, n_keys, SEQ_RAW);
 }
 
+/* n_keys stays, so no base moves: what stands behind it is as good as before when it is back. */
 void seq_evict(struct seq *s, uint32_t segment)
 {
     assert(seq_resident(s, segment));

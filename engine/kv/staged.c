@@ -1,8 +1,17 @@
-/* What is made over several calls goes to pages of nobody's: they count as free all the while,
- * since who wants them gets them, and then it is made in place. */
+/* engine/kv/staged.c - pages of a packed segment that is made over several calls.
+ *
+ * They are nobody's: they count as free all the while, since who wants them gets them, and then the
+ * segment is packed in place. For that the compressor is a reclaimer of the pool (engine/kv/pool.h)
+ * whose account pays for them.
+ *
+ *     nothing --compress_stage--> staged --compress_staged--> the segment's own
+ *        ^                          |
+ *        +------ reclaim, unstage --+   what was made is lost, n_lists is 0 again
+ */
 #include "engine/kv/compress_ops.h"
 
-/* Between calls: no step has addresses of them. */
+/* The pool wants n pages free. Between calls of compress_finish: no step has addresses of staged
+ * ones. */
 static void reclaim(void *arg, uint32_t n)
 {
     struct compressor *c = arg;
@@ -11,6 +20,9 @@ static void reclaim(void *arg, uint32_t n)
         compress_unstage(c, c->staged[c->n_staged - 1]);
 }
 
+/* A compressor has no pool of its own: it joins that of the first segment that is staged, and
+ * leaves it behind the last (compress_end_staging). kept: its pages count as such that can be
+ * had. */
 static void begin_staging(struct compressor *c, struct pool *p)
 {
     if (c->staging.pool == p)
@@ -30,6 +42,7 @@ void compress_unstage(struct compressor *c, struct compress_side *side)
     scratch_give(&c->page_lists, side->staged);
     side->staged = NULL;
     side->n_staged = side->n_lists = 0;
+    /* Another one takes its place: in reclaim, which goes from the end, that is itself. */
     for (uint32_t i = 0; i < c->n_staged; i++)
         if (c->staged[i] == side)
             c->staged[i] = c->staged[--c->n_staged];
@@ -44,6 +57,9 @@ void compress_end_staging(struct compressor *c)
     c->staging.pool = NULL;
 }
 
+/* The sequence's account must have room as well, although it is not charged before compress_staged:
+ * what it could not take over then would be made for nothing. in_place: that has happened once, and
+ * is not tried again. */
 bool compress_stage(const struct compress_work *w, uint32_t n_keys)
 {
     struct compressor *c = w->c;
@@ -56,6 +72,7 @@ bool compress_stage(const struct compress_work *w, uint32_t n_keys)
     if (w->side->in_place || n > p->n_free || n > pool_room(p, a, 0) ||
         (c->staging.pool && c->staging.pool != p))
         return false;
+    /* Its spans are as many as staged has places. */
     ids = scratch_take(&c->page_lists, n * sizeof(*ids));
     if (!ids)
         return false;
@@ -71,6 +88,8 @@ bool compress_stage(const struct compress_work *w, uint32_t n_keys)
     return true;
 }
 
+/* The sequence's account gets a table more of each page before the compressor's loses its own: at
+ * no time does a page stand in none, or somebody else might have it. */
 bool compress_staged(const struct compress_work *w, uint32_t n_keys)
 {
     struct compress_side *side = w->side;
