@@ -1,3 +1,13 @@
+/* One slot of the file `written`, which budget_save fills and budget_load reads. Both slots have
+ * the same form:
+ *
+ *     0      8          16      24                         224    240         4096
+ *     +------+----------+-------+--------------------------+------+-- zeros --+
+ *     | mag. | n_saved  | hour  | bytes[25], by hour % 25  | sum  |           |
+ *     +------+----------+-------+--------------------------+------+-----------+
+ *
+ * The larger n_saved of the slots that verify is the newer one. Saving goes to slot n_saved % 2, so
+ * the slot that is being written is never the newest good one. */
 #include "store/budget.h"
 
 #include "store/sum.h"
@@ -6,6 +16,7 @@
 
 #define HOUR 3600u
 
+/* As it is on disk. It has no padding, so every byte under the sum was set by us. */
 struct slot {
     char magic[8];
     uint64_t n_saved, hour;
@@ -20,18 +31,23 @@ _Static_assert(sizeof(struct slot) == 240, "layout");
 
 static const char magic[8] = { 'g', 'i', 's', 't', 'd', '-', 'w', 'r' };
 
-/* A clock that was set back a little finds its hours again, and until then all counts as the newest
- * one; what is dated days ahead came from a clock that was wrong, and would never grow old. */
+/* Called first by all that look at the ring or change it. A clock that was set back a little finds
+ * its hours again; until it has caught up, everything counts as the newest hour. What is dated days
+ * ahead came from a wrong clock and would never grow old. */
 static void go_on(struct budget *b, uint64_t now_s)
 {
     uint64_t hour = now_s / HOUR;
 
+    /* The same hour, or a clock that is behind by less than the ring holds. */
     if (hour <= b->hour && b->hour - hour < BUDGET_HOURS)
         return;
+    /* Nothing that the ring holds is of the last 24 hours, or its dates are not to be believed. */
     if (hour < b->hour || hour - b->hour >= BUDGET_HOURS) {
         memset(b->bytes, 0, sizeof(b->bytes));
         b->hour = hour;
     }
+    /* At most BUDGET_HOURS rounds, by what stands above. Hours in which nothing was written become
+     * zero. */
     while (b->hour < hour) {
         b->hour++;
         b->bytes[b->hour % BUDGET_HOURS] = 0;
@@ -67,6 +83,9 @@ void budget_take_back(struct budget *b, uint64_t now_s, uint64_t bytes)
     }
 }
 
+/* The caller's array is indexed as ours is, by hour % BUDGET_HOURS, and holds hours up to now_s. An
+ * hour that our clock has not reached yet may still stand in b->bytes: it is kept, for the larger
+ * number is the safe one. */
 void budget_at_least(struct budget *b, const uint64_t bytes[BUDGET_HOURS], uint64_t now_s)
 {
     go_on(b, now_s);
@@ -88,6 +107,8 @@ uint64_t budget_save(struct budget *b, uint8_t ret_slot[BUDGET_SLOT])
     return slot.n_saved % 2 * BUDGET_SLOT;
 }
 
+/* A file of zeros, or a shorter one that the caller padded with zeros, has no magic and gives an
+ * empty budget. The two slots are compared by their n_saved only when both verify. */
 bool budget_load(struct budget *b, const uint8_t file[BUDGET_FILE])
 {
     bool any = false;

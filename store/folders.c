@@ -1,3 +1,6 @@
+/* Folders are opened once and kept: files are reached by a descriptor and a name, so nobody can
+ * lead us elsewhere by putting a link in the path. Whether a folder is ours is asked of its
+ * descriptor (fstat), never of its path. */
 #include "store/folders.h"
 
 #include "base/files.h"
@@ -19,6 +22,7 @@
 #define BESIDE_MAX  9u /* v1.1 to v1.9 */
 #define OPEN_FOLDER (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
 
+/* The layout is drawn in docs/store.md. */
 struct format {
     char magic[8];
     uint32_t version, len;
@@ -43,7 +47,7 @@ static void close_fd(int *fd)
 }
 
 /* *fd becomes fd_new and keeps its number: what is under way with it meets the old folder or the
- * new one, never a file that took over the number. */
+ * new one, never a file that took over the number. Takes fd_new in any case. */
 static int put_fd(int *fd, int fd_new)
 {
     int err = 0;
@@ -58,6 +62,7 @@ static int put_fd(int *fd, int fd_new)
     return err;
 }
 
+/* What does not fit any more is cut off: a note is for people. */
 void folders_say(char *note, size_t cap, const char *fmt, ...)
 {
     size_t at = strlen(note);
@@ -74,9 +79,11 @@ void folders_say(char *note, size_t cap, const char *fmt, ...)
 
 void folders_block(int fd)
 {
-    (void)fcntl(fd, F_SETFL, 0);
+    (void)fcntl(fd, F_SETFL, 0); /* takes O_NONBLOCK away */
 }
 
+/* The folder is opened anew, since fdopendir takes its descriptor over and reading moves its
+ * position. readdir tells an error from the end only by errno. */
 int folders_each(int fd, void (*fn)(void *arg, const char *name), void *arg)
 {
     int again = openat(fd, ".", OPEN_FOLDER), err;
@@ -118,8 +125,11 @@ static int check_ours(int fd, const char *path, struct why *why)
 
 /* --- the format file -------------------------------------------------------------------------- */
 
+/* OTHER: sound, but of another version. DAMAGED: it is there, and can't be read or is not as it was
+ * written. */
 enum found { FOUND_OURS, FOUND_NONE, FOUND_OTHER, FOUND_DAMAGED };
 
+/* A link is DAMAGED too (O_NOFOLLOW), and is replaced by the rename of a new file. */
 static enum found read_format(int root_fd, uint8_t ret_secret[SUM_SECRET_LEN], uint32_t *ret_vers)
 {
     int fd = openat(root_fd, "format", O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
@@ -140,7 +150,9 @@ static enum found read_format(int root_fd, uint8_t ret_secret[SUM_SECRET_LEN], u
     return FOUND_OURS;
 }
 
-/* Under another name, synced, renamed: a cut leaves the old one, the new one or none. */
+/* Under another name, synced, renamed: a cut leaves the old one, the new one or none. The folders
+ * above are synced too: v1 itself may be new. By operations and not by calls of our own, so that
+ * tests with a faulty io meet these as well. */
 static int write_format(struct folders *f)
 {
     struct format h = { .version = VERSION, .len = sizeof(h) };
@@ -183,6 +195,8 @@ static int make_secret(uint8_t secret[SUM_SECRET_LEN])
     return getrandom(secret, SUM_SECRET_LEN, 0) == SUM_SECRET_LEN ? 0 : -EIO;
 }
 
+/* Makes the version's folder where it is not there. Also used when it vanished: put_fd keeps the
+ * number. */
 static int open_root(struct folders *f, struct why *why)
 {
     const char *name = f->version;
@@ -197,7 +211,9 @@ static int open_root(struct folders *f, struct why *why)
     return check_ours(f->root_fd, name, why);
 }
 
-/* The first folder of v1, v1.1, ... whose format is ours or not yet any. */
+/* The first folder of v1, v1.1, ... whose format is ours or not yet any. At most BESIDE_MAX others
+ * are tried. A damaged format makes a new secret, under which no record's name fits: the scan
+ * deletes all of them. */
 static int choose_root(struct folders *f, char *note, size_t cap, struct why *why)
 {
     for (uint32_t i = 0; i <= BESIDE_MAX; i++) {
@@ -257,7 +273,8 @@ static int open_base(struct folders *f, struct why *why)
     return check_ours(f->base_fd, f->path, why);
 }
 
-/* Who can't write to the lock can't write to the store either, and may read it beside another. */
+/* Who can't write to the lock can't write to the store either, and may read it beside another. The
+ * lock goes with the descriptor, also when the process is killed. */
 static int take_lock(struct folders *f, struct why *why)
 {
     close_fd(&f->lock_fd);
@@ -281,6 +298,7 @@ struct versions {
     const char *path;
 };
 
+/* Only names like v2: those of choose_root (v1.1) are told there. */
 static void note_version(void *arg, const char *name)
 {
     const struct versions *v = arg;
@@ -334,6 +352,7 @@ void folders_close(struct folders *f)
 
 /* --- owners ----------------------------------------------------------------------------------- */
 
+/* 16 bytes: ten digits of a uid at most, or "public". */
 static void owner_text(uint32_t owner, char ret[16])
 {
     if (owner == STORE_PUBLIC)
@@ -342,6 +361,8 @@ static void owner_text(uint32_t owner, char ret[16])
         (void)snprintf(ret, 16, "%" PRIu32, owner);
 }
 
+/* The other way round, for names that stand in the store's folder: only what owner_text writes is
+ * an owner's. */
 bool folders_owner(const char *name, uint32_t *ret)
 {
     char text[16];
@@ -361,7 +382,8 @@ bool folders_owner(const char *name, uint32_t *ret)
     return strcmp(text, name) == 0; /* no leading zeros: one folder an owner */
 }
 
-/* Opens a folder of ours in `at`. */
+/* Opens a folder of ours in `at`. Checked after it is opened: what was looked at is what is used.
+ */
 static int open_inner(int at, const char *name, bool make, bool *ret_made)
 {
     struct stat st;
@@ -380,7 +402,8 @@ static int open_inner(int at, const char *name, bool make, bool *ret_made)
     return err;
 }
 
-/* names/ is made with its owner's folder, so that a name needs no more than its own file. */
+/* names/ is made with its owner's folder, so that a name needs no more than its own file. Where it
+ * is not to be made, an owner's folder without names/ will do: names_fd stays -1. */
 static int open_owner(struct folders *f, struct folder *d, bool make)
 {
     bool made, made_names = false;
@@ -402,6 +425,8 @@ static int open_owner(struct folders *f, struct folder *d, bool make)
     return err;
 }
 
+/* An entry is kept for good once its folder could be opened; operations that are out have its
+ * descriptors. `make` asks for names/ as well, so an entry without it is opened once more. */
 struct folder *folders_get(struct folders *f, uint32_t owner, bool make, int *ret_err)
 {
     struct folder *d;
@@ -434,6 +459,8 @@ struct folder *folders_get(struct folders *f, uint32_t owner, bool make, int *re
 
 /* --- what vanished ---------------------------------------------------------------------------- */
 
+/* The descriptor goes on to work when its folder was deleted or moved. Whether the path still leads
+ * to it is said by its inode. */
 static bool still_there(int at, const char *name, int fd)
 {
     struct stat a, b;
@@ -442,6 +469,8 @@ static bool still_there(int at, const char *name, int fd)
            a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
+/* From the outside in: each is looked for in the one that was just found or made. The first that
+ * fails ends it, and the store goes on trying with the next write that fails. */
 int folders_again(struct folders *f)
 {
     struct folder *d, *next;

@@ -1,7 +1,11 @@
 /* A get, and a verify, which is a get of all pages into memory of its own, and of the header too:
  *
  *     OPEN ----> HEADER (verify) ----> PAGES: read, hashed as they come ----> called back
- */
+ *
+ * Reads are queued and their pages hashed in the order in which they come, while others are still
+ * read. The entry is busy from the first step to get_drop, so it is not evicted; when it is deleted
+ * nevertheless (a bad page found by another get), its file stays open and its memory stays until
+ * then. */
 #include "store/inside.h"
 
 #include "base/clock.h"
@@ -18,6 +22,9 @@
 #define EIO_MOST     2u                 /* reads that fail; then the record goes */
 #define WINDOW       ((size_t)32 << 20) /* bytes read and not yet hashed */
 
+/* What a completion was of, in 32 bits: one of these, or a run of pages, its first in the low half
+ * and their number in the high one. RECORD_PAGES_MAX fits into either, and a run has one page at
+ * least, so the two kinds don't meet. */
 enum { OP_OPEN, OP_HEADER, OP__N };
 #define OP_PAGES(first, n) ((first) | (n) << 16)
 
@@ -25,9 +32,9 @@ struct get {
     struct job job; /* first */
     struct entry *e;
     int fd;
-    bool verify, header_ok, cached; /* cached: in the page cache */
-    uint8_t *own;                   /* verify: a header, then VERIFY_PAGES pages */
-    uint32_t n_pages, n_queued, n_came, n_hashed;
+    bool verify, header_ok, cached;               /* cached: in the page cache */
+    uint8_t *own;                                 /* verify: a header, then VERIFY_PAGES pages */
+    uint32_t n_pages, n_queued, n_came, n_hashed; /* n_hashed <= n_came <= n_queued <= n_pages */
     int err;
     void **pages;
     uint16_t came[RECORD_PAGES_MAX]; /* pages in the order in which they came */
@@ -38,6 +45,7 @@ static struct get *get_of(struct job *j)
     return (struct get *)j;
 }
 
+/* Nothing is out: the disk has done with the descriptor and with the caller's pages. */
 static void get_drop(struct job *j)
 {
     struct get *g = get_of(j);
@@ -52,7 +60,8 @@ static void get_drop(struct job *j)
 
 /* --- the disk's speed ------------------------------------------------------------------------- */
 
-/* Time counts once, however many reads are out in it. */
+/* Time counts once, however many reads are out in it. The disk's speed is all bytes by all time in
+ * which at least one read was out, whoever asked. It says what a record is worth in limits.c. */
 static void reading_begins(struct store *s)
 {
     if (s->n_reading++ == 0)
@@ -69,6 +78,8 @@ static void reading_ends(struct store *s, int64_t bytes)
 
 /* --- operations ------------------------------------------------------------------------------- */
 
+/* A verify reuses its few pages: page i lies where page i - VERIFY_PAGES was, once that is hashed.
+ */
 static void *page_at(const struct get *g, uint32_t i)
 {
     if (!g->verify)
@@ -76,6 +87,8 @@ static void *page_at(const struct get *g, uint32_t i)
     return g->own + RECORD_HEADER_MAX + (size_t)(i % VERIFY_PAGES) * g->e->r.page_bytes;
 }
 
+/* The header on the disk is compared with what the start or the put knew of it. Only then are the
+ * sums that pages are compared with the ones that the file has, too. */
 static void on_header(struct get *g)
 {
     const struct record *r = &g->e->r;
@@ -91,6 +104,7 @@ static void on_header(struct get *g)
         g->err = -EBADMSG;
 }
 
+/* The first error stays: what fails behind it often does because of it. */
 static void on_done(void *job, uint32_t what, int64_t result)
 {
     struct get *g = job;
@@ -130,7 +144,9 @@ static void queue(struct get *g, struct io_op op, uint32_t what)
 
 /* What the page cache has comes several times faster through it than from the disk; what it has not
  * comes faster past it. Three bytes tell which it is: all of a record was written, and read, at
- * once. */
+ * once. RANDOM switches reading ahead off: what is wanted is asked for in large pieces anyway. Two
+ * of three bytes decide, since the kernel may have dropped a part. On a file system without
+ * RWF_NOWAIT all three look uncached, and the O_DIRECT way is tried. */
 static void choose_way(struct get *g)
 {
     const struct record *r = &g->e->r;
@@ -164,6 +180,8 @@ static uint32_t run_of(const struct get *g, uint32_t from, uint32_t to)
     return n;
 }
 
+/* Reads may take all operations, unlike writes (ops_room): somebody waits for them. WINDOW keeps
+ * the disk from running far ahead of the hashing, which has its share of a pump. */
 static void queue_pages(struct get *g)
 {
     const struct record *r = &g->e->r;
@@ -193,6 +211,8 @@ static void queue_pages(struct get *g)
     }
 }
 
+/* Goes on after a bad page: the pages are the caller's, and all that matters is that the result is
+ * an error. */
 static void hash_pages(struct get *g)
 {
     const struct record *r = &g->e->r;
@@ -205,6 +225,8 @@ static void hash_pages(struct get *g)
     }
 }
 
+/* Whose fault it was: bytes that are wrong or gone (the record goes), the disk's (it goes at the
+ * second failure, and people are told), or nobody's. A cancelled get has learnt nothing. */
 static void end(struct get *g)
 {
     struct store *s = g->job.s;
@@ -218,7 +240,7 @@ static void end(struct get *g)
     s->counts.gets += !g->verify;
     s->counts.refused += g->err == -EBADMSG;
     if (g->err == -EIO)
-        goes = ++e->n_eio >= EIO_MOST;
+        goes = ++e->n_eio >= EIO_MOST; /* once may be a cable, twice is the medium */
     if (g->err == 0)
         e->n_eio = 0;
     if (g->err == 0 || g->err == -EIO)
@@ -228,6 +250,9 @@ static void end(struct get *g)
     job_end(&g->job, g->err);
 }
 
+/* One state follows from what is there: no descriptor, then no header, then pages. It is called
+ * after every completion and in every pump, so each part must be harmless when there is nothing
+ * new. */
 static void get_step(struct job *j)
 {
     struct get *g = get_of(j);
@@ -240,6 +265,7 @@ static void get_step(struct job *j)
         hash_pages(g);
         queue_pages(g); /* into the room that hashing made */
     }
+    /* Not ended while the disk may still write to the pages. */
     if (j->n_out > 0)
         return;
     if (g->err < 0 || j->cancelled || g->n_hashed == g->n_pages) {
@@ -266,6 +292,8 @@ static void get_step(struct job *j)
 
 /* --- calls ------------------------------------------------------------------------------------ */
 
+/* pages NULL: a verify. The job has its own list of pages, since the caller's may be on its stack.
+ */
 static int start(struct store *s, struct entry *e, uint32_t n_pages, void *const *pages,
                  store_done_fn *done, void *arg)
 {
@@ -295,7 +323,7 @@ static int start(struct store *s, struct entry *e, uint32_t n_pages, void *const
     }
     if (pages)
         memcpy(g->pages, pages, n_pages * sizeof(void *));
-    e->n_busy++;
+    e->n_busy++; /* until get_drop */
     job_start(s, &g->job);
     return 0;
 }
@@ -316,6 +344,7 @@ int store_get(struct store *s, uint64_t id, uint32_t n_pages, void *const *pages
     return err;
 }
 
+/* A verify is no use of the record: looking after the store should not make all of it young. */
 int store_verify(struct store *s, uint64_t id, store_done_fn *done, void *arg)
 {
     struct entry *e = index_by_id(&s->index, id);

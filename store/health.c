@@ -1,3 +1,5 @@
+/* A disk may come back at any time, but trying it at every step would only cost time. So pauses
+ * double, from a second to five minutes. */
 #include "store/health.h"
 
 #include "base/clock.h"
@@ -23,6 +25,7 @@ void health_failed(struct health *h, int err, uint64_t now_ns)
     h->until_ns = now_ns + h->pause_ns;
 }
 
+/* One write that succeeded is enough: the next failure begins with the shortest pause again. */
 void health_wrote(struct health *h)
 {
     h->write_err = 0;
@@ -34,6 +37,7 @@ bool health_writes(const struct health *h, uint64_t now_ns)
     return now_ns >= h->until_ns;
 }
 
+/* Errors that a person can do something about get better words than the C library's. */
 static const char *in_words(int err)
 {
     switch (err) {
@@ -52,6 +56,9 @@ static const char *in_words(int err)
     }
 }
 
+/* The worst thing only, in this order: no answer, writes paused, the last write failed and another
+ * may be tried, reads fail, today's budget is used up. The path may hold any bytes and goes to a
+ * terminal, so it is shown escaped, and cut to what leaves room for the rest of the sentence. */
 void health_say(const struct health *h, const char *path, uint64_t now_ns, char *ret, size_t cap)
 {
     char shown[128];

@@ -1,3 +1,10 @@
+/* Three ways to an entry: a hash table by key and first ids (`buckets`), an array in order of id
+ * (`by_id`), and a list by last use (`lru`). Places are in a hash table of the same size, and tell
+ * by two counters whether something stands before or behind a record, without a pointer from one
+ * record to another.
+ *
+ * A removal moves what stands behind it in by_id, 8 bytes for each: little beside the removal of
+ * the file. */
 #include "store/index.h"
 
 #include <assert.h>
@@ -8,6 +15,9 @@
 #define BUCKETS 1024u  /* at first; a power of two */
 #define WAY_MAX 65536u /* records one behind the other */
 
+/* Both counters together are the references to it: an entry has one as the record that ends here
+ * (`own`), another one where it begins (`before`). scope, owner and at are compared whole, since
+ * the hash in front of them is 64 bits only. */
 struct place {
     LIST_ENTRY(place) same;
     uint64_t hash;
@@ -47,12 +57,15 @@ void index_close(struct index *x)
 
 /* --- entries ---------------------------------------------------------------------------------- */
 
+/* One allocation: the entry, its sums, its ids. Sums come first, for they need the larger
+ * alignment. */
 static size_t entry_len(const struct record *r)
 {
     return sizeof(struct entry) + (size_t)r->n_pages * sizeof(*r->sums) +
            (size_t)r->n_tokens * sizeof(*r->ids);
 }
 
+/* r->sums may be NULL: a put fills them while its pages are hashed. */
 struct entry *index_new(const struct index *x, const struct record *r)
 {
     struct entry *e = malloc(entry_len(r));
@@ -80,6 +93,7 @@ void index_free(struct entry *e)
 
 /* --- places ----------------------------------------------------------------------------------- */
 
+/* No padding is hashed: the owner has 8 bytes for that. */
 static uint64_t place_hash(const struct index *x, const struct store_key *key, struct store_hash at)
 {
     struct {
@@ -97,6 +111,8 @@ static bool is_root(struct store_hash h)
     return sum_equal(h, STORE_ROOT);
 }
 
+/* Makes it if it is not there. With both counters at zero it is the caller's to count up, or to
+ * drop. */
 static struct place *place_get(struct index *x, const struct store_key *key, struct store_hash at)
 {
     uint64_t hash = place_hash(x, key, at);
@@ -118,6 +134,7 @@ static struct place *place_get(struct index *x, const struct store_key *key, str
     return p;
 }
 
+/* Goes with the last that refers to it. */
 static void place_drop(struct place *p)
 {
     if (p && p->n_ending == 0 && p->n_going_on == 0) {
@@ -126,6 +143,7 @@ static void place_drop(struct place *p)
     }
 }
 
+/* Two that end here are twins, raw and packed: either may go, the other still leads on. */
 bool index_is_end(const struct entry *e)
 {
     return e->own->n_going_on == 0 || e->own->n_ending > 1;
@@ -154,6 +172,7 @@ uint32_t index_depth(const struct entry *e)
 
 /* --- by ids ----------------------------------------------------------------------------------- */
 
+/* Of the first page's ids only, since a request may share no more than that with a record. */
 static uint64_t bucket_hash(const struct index *x, const struct store_key *key, const uint32_t *ids,
                             uint32_t n)
 {
@@ -187,7 +206,8 @@ static uint32_t common(const uint32_t *a, const uint32_t *b, uint32_t n)
     return i;
 }
 
-/* Of ids [0, n), how many e can give. */
+/* Of ids [0, n), how many e can give. All of it, or of a raw record with a key a token its whole
+ * pages: only there can pages be told apart by tokens. */
 static uint32_t usable(const struct entry *e, const uint32_t *ids, uint32_t n)
 {
     const struct record *r = &e->r;
@@ -205,6 +225,8 @@ static struct index_bucket *bucket_of(struct index *x, uint64_t hash)
     return &x->buckets[hash & (x->n_buckets - 1)];
 }
 
+/* Longer beginnings first, down to single ids; n_short says which lengths are worth a look. The
+ * first length that has anything ends the search. */
 struct entry *index_find(struct index *x, const struct store_key *key, const uint32_t *ids,
                          uint32_t n, uint32_t *ret_n)
 {
@@ -233,6 +255,7 @@ struct entry *index_find(struct index *x, const struct store_key *key, const uin
     return best;
 }
 
+/* Where a tail is asked for, a longer record that begins with it makes it needless (N1). */
 struct entry *index_like(struct index *x, const struct store_key *key, const uint32_t *ids,
                          uint32_t n, bool tail)
 {
@@ -251,7 +274,8 @@ struct entry *index_like(struct index *x, const struct store_key *key, const uin
 }
 
 /* Tails that e goes on from. A tail shorter than a page may stand in another bucket: it is of no
- * use to who finds e, and goes by age. */
+ * use to who finds e, and goes by age. e is in no bucket yet, but its places are counted: they do
+ * not go with a tail that shared them. */
 static void take_tails(struct index *x, const struct entry *e, struct entries *ret)
 {
     struct entry *t, *next;
@@ -268,6 +292,8 @@ static void take_tails(struct index *x, const struct entry *e, struct entries *r
 
 /* --- in and out ------------------------------------------------------------------------------- */
 
+/* All at once: it happens once for each doubling. Entries and places keep their hashes, so nothing
+ * is hashed again. */
 static int grow_buckets(struct index *x)
 {
     uint32_t n = x->n_buckets * 2;
@@ -317,6 +343,8 @@ static int make_room(struct index *x)
     return 0;
 }
 
+/* Counts e at both of its places; on failure nothing is counted. n_tokens and before of a place are
+ * the same for all that end there, because its hash is of just these. */
 static int put_places(struct index *x, struct entry *e)
 {
     const struct record *r = &e->r;
@@ -341,6 +369,8 @@ static int put_places(struct index *x, struct entry *e)
     return 0;
 }
 
+/* What may fail comes first. From take_tails on nothing does, so the index is never left half
+ * changed. */
 int index_add(struct index *x, struct entry *e, struct entries *ret_replaced)
 {
     const struct record *r = &e->r;
@@ -382,6 +412,8 @@ static uint32_t by_id_at(const struct index *x, uint64_t id)
     return from;
 }
 
+/* The entry stays the caller's. Its list link `lru` is free for other lists from here on (dying,
+ * replaced). */
 void index_take(struct index *x, struct entry *e)
 {
     uint32_t at = by_id_at(x, e->id);
@@ -443,7 +475,8 @@ static int by_number(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* by_id is the one array of all of them: it is sorted by use, read, and sorted back. */
+/* by_id is the one array of all of them: it is sorted by use, read, and sorted back. For the start
+ * alone, where entries come in the order of folders. */
 void index_sort(struct index *x)
 {
     if (x->n == 0)

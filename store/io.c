@@ -1,3 +1,5 @@
+/* What all implementations of store/io.h share: limits of the options, the count of what is out,
+ * and how a short transfer goes on. */
 #include "store/io.h"
 
 #include "store/io_ops.h"
@@ -8,6 +10,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
+/* Numbers out of range are brought into it, since they come from people. Which implementation is
+ * asked for is obeyed: only IO_AUTO goes on to threads when io_uring is denied, and then the reason
+ * is kept for io_why. */
 int io_open(const struct io_options *o, struct io **ret, struct why *why)
 {
     struct io_options opt = *o;
@@ -73,6 +78,8 @@ void io_unregister(struct io *io)
     io->ops->drop_memory(io);
 }
 
+/* The one place where n_out grows. A slot of an implementation is taken from here until io_reap
+ * gives its result away, so `queue` of an implementation always finds one free. */
 int io_queue(struct io *io, const struct io_op *op)
 {
     assert(op->code < IO_CODE__N);
@@ -125,6 +132,9 @@ bool io_wants_blocks(int fd)
     return flags >= 0 && flags & O_DIRECT;
 }
 
+/* With O_DIRECT, the piece after a short transfer begins at the start of the block in which that
+ * one ended. It overlaps what was moved already, which is harmless: a read gets the same bytes
+ * again, a write writes them again. */
 size_t io_next_piece(const struct io_op *op, size_t done, size_t *ret_len)
 {
     size_t at = done, left;
@@ -136,6 +146,8 @@ size_t io_next_piece(const struct io_op *op, size_t done, size_t *ret_len)
     return at;
 }
 
+/* `n` is counted from where the piece began, not from `*done`: the two differ by what io_next_piece
+ * went back. */
 bool io_piece_done(const struct io_op *op, size_t *done, int64_t n, int64_t *ret_result)
 {
     size_t len, end = io_next_piece(op, *done, &len);
@@ -158,6 +170,7 @@ bool io_piece_done(const struct io_op *op, size_t *done, int64_t n, int64_t *ret
     return false;
 }
 
+/* A read that ended early breaks its chain too: what is linked behind it relies on all of len. */
 bool io_succeeded(const struct io_op *op, int64_t result)
 {
     return io_is_transfer(op) ? result == (int64_t)op->len : result >= 0;

@@ -23,6 +23,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* `cancelled` is read by a worker and written by the owner, under the lock; all else belongs to
+ * whoever has the job in its list. */
 struct job {
     struct io_op op;
     struct job *next;   /* in its list */
@@ -31,6 +33,7 @@ struct job {
     bool cancelled;
 };
 
+/* First in, first out: with a stack an operation could wait for ever under later ones. */
 struct list {
     struct job *first, *last;
 };
@@ -99,7 +102,8 @@ static int64_t transfer(const struct io_op *op)
     }
 }
 
-/* A folder's entries are no data of it: fdatasync need not write them. */
+/* A folder's entries are no data of it: fdatasync need not write them. IO_SYNC means both, so that
+ * who queues one need not know which it has. */
 static int sync_fd(int fd)
 {
     struct stat st;
@@ -109,6 +113,7 @@ static int sync_fd(int fd)
     return S_ISDIR(st.st_mode) ? fsync(fd) : fdatasync(fd);
 }
 
+/* The time of last access stays as it is: only the other one means something to the store. */
 static int set_date(const struct io_op *op)
 {
     const struct timespec t[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_sec = (time_t)op->off } };
@@ -116,6 +121,8 @@ static int set_date(const struct io_op *op)
     return utimensat(op->fd, op->path, t, AT_SYMLINK_NOFOLLOW);
 }
 
+/* Runs without the lock. Paths and memory are the caller's, and stay as they are until the result
+ * was reaped (store/io.h). */
 static int64_t perform(const struct io_op *op)
 {
     int r;
@@ -153,7 +160,8 @@ static int64_t perform(const struct io_op *op)
     return r < 0 ? -errno : r;
 }
 
-/* Under the lock. */
+/* Under the lock. The counter and the eventfd change together here and in threads_reap. Outside the
+ * lock n_ready may be read, for a look whether a system call is worth it. */
 static void post(struct threads *t, struct job *j, int64_t result)
 {
     uint64_t one = 1;
@@ -167,7 +175,9 @@ static void post(struct threads *t, struct job *j, int64_t result)
         (void)pthread_cond_broadcast(&t->done);
 }
 
-/* With the lock held, and let go while an operation is done. */
+/* With the lock held, and let go while an operation is done. `closing` cancels what has not begun,
+ * also within a chain. `behind` is read before post(): from then on the owner may reap j and use it
+ * again. */
 static void run_chain(struct threads *t, struct job *j)
 {
     bool go_on = true;
@@ -187,6 +197,8 @@ static void run_chain(struct threads *t, struct job *j)
     }
 }
 
+/* A chain is one worker's from beginning to end, and chains are taken in the order in which they
+ * came. On `closing` those in todo stay there: nobody will ask for their results. */
 static void *work(void *arg)
 {
     struct threads *t = arg;
@@ -207,6 +219,8 @@ static void *work(void *arg)
 
 /* --- the owner -------------------------------------------------------------------------------- */
 
+/* Not under the lock: no worker sees a job before threads_submit. A chain hangs on its first job by
+ * `behind`, and only that first one is in a list. */
 static void threads_queue(struct io *io, const struct io_op *op)
 {
     struct threads *t = threads_of(io);
@@ -230,6 +244,7 @@ static int threads_submit(struct io *io)
         return 0;
     (void)pthread_mutex_lock(&t->lock);
     while ((j = list_pop(&t->queued))) {
+        /* Before a worker can take the chain, and so before post() can count it down. */
         for (const struct job *k = j; k; k = k->behind)
             t->n_busy++;
         list_push(&t->todo, j);
@@ -239,6 +254,8 @@ static int threads_submit(struct io *io)
     return 0;
 }
 
+/* Polled once a step, mostly in vain, so the look without the lock comes first. One that is missed
+ * is found next time: the eventfd stays readable. */
 static uint32_t threads_reap(struct io *io, struct io_done *ret, uint32_t cap)
 {
     struct threads *t = threads_of(io);
@@ -309,6 +326,8 @@ static void threads_drop_memory(struct io *io)
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+/* Also of a half-built one, and with operations out: those that run are waited for, the others are
+ * dropped. A descriptor that was opened and not reaped is closed. */
 static void threads_close(struct io *io)
 {
     struct threads *t = threads_of(io);
@@ -345,7 +364,8 @@ static const struct io_ops threads_ops = {
 };
 
 /* Signals are the business of the program's own threads, but for what a thread has done itself. One
- * worker is enough to go on. */
+ * worker is enough to go on. SIGSYS stays unmasked: seccomp raises it in the thread that made the
+ * call, and masked it would kill the process without a word. */
 static int start_workers(struct threads *t, uint32_t n)
 {
     sigset_t all, before;

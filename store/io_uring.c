@@ -58,6 +58,8 @@
 #define SMALL      (64u << 10)
 #define HELPERS    8u /* they sleep in the disk's queue: enough to keep it busy */
 
+/* HERE is every list of this side, also when the result is known. The other two say whom to ask for
+ * a cancel. */
 enum place { PLACE_HERE, PLACE_KERNEL, PLACE_HELPER };
 
 struct slot {
@@ -76,6 +78,8 @@ struct list {
     struct slot *first, *last;
 };
 
+/* A slot is in at most one list, or hangs on another's `behind`, or is out at the kernel or a
+ * helper. Its number is the user_data in the ring, and the cookie at the helpers. */
 struct uring {
     struct io io;
     struct io_uring ring;
@@ -141,7 +145,9 @@ static void finish(struct uring *u, struct slot *s, int64_t result)
     }
 }
 
-/* The ring's: only transfers. */
+/* The ring's: only transfers. -EAGAIN is the kernel's answer to RWF_NOWAIT when the transfer would
+ * have to wait; -EOPNOTSUPP is that of a file system that doesn't know the flag. Both mark the slot
+ * slow, so that hand_over gives the rest to a helper. */
 static void came_back(struct uring *u, struct slot *s, int64_t res)
 {
     int64_t result = res;
@@ -158,6 +164,8 @@ static void came_back(struct uring *u, struct slot *s, int64_t res)
     finish(u, s, again ? -ECANCELED : result);
 }
 
+/* A helper counts from where it began (leave_rest); what the ring had moved before that is added.
+ */
 static void helper_did(struct uring *u, struct slot *s, int64_t res)
 {
     s->place = PLACE_HERE;
@@ -190,6 +198,8 @@ static void collect(struct uring *u)
 
 /* --- handing over ----------------------------------------------------------------------------- */
 
+/* Which piece of the registered memory has all of the transfer; -1: none. A transfer across two
+ * pieces goes unregistered: it is as right, and rare. */
 static int registered(const struct uring *u, const char *mem, size_t len)
 {
     for (uint32_t i = 0; i < u->n_memory; i++) {
@@ -217,11 +227,12 @@ static void prepare_transfer(struct uring *u, struct io_uring_sqe *sqe, const st
         io_uring_prep_write_fixed(sqe, op->fd, mem, (unsigned)len, off, piece);
     else
         io_uring_prep_write(sqe, op->fd, mem, (unsigned)len, off);
-    sqe->rw_flags = RWF_NOWAIT;
+    sqe->rw_flags = RWF_NOWAIT; /* else it may go to the kernel's pool of threads */
     io_uring_sqe_set_data64(sqe, (uint64_t)(s - u->slots));
 }
 
-/* What waits in the submission queue to the kernel. -errno: not all of it went. */
+/* What waits in the submission queue to the kernel. -errno: not all of it went. A submit that takes
+ * nothing is -EAGAIN: without it this would turn in a circle where the kernel has no memory. */
 static int flush(struct uring *u)
 {
     int r = 0;
@@ -310,6 +321,8 @@ static bool hand_over(struct uring *u, struct slot *s)
     return true;
 }
 
+/* One that found no entry goes back to the front of todo, so that the order stays. The next submit
+ * or reap tries it again. */
 static int hand_over_all(struct uring *u)
 {
     struct slot *s;
@@ -326,7 +339,8 @@ static int hand_over_all(struct uring *u)
     return flush(u);
 }
 
-/* Makes the descriptor readable when something is ready that has no entry of its own. */
+/* Makes the descriptor readable when something is ready that has no entry of its own. At most one
+ * bell is out. Where the kernel takes no entry now, the next submit or reap rings. */
 static void ring_bell(struct uring *u)
 {
     struct io_uring_sqe *sqe;
@@ -341,6 +355,7 @@ static void ring_bell(struct uring *u)
 
 /* --- the owner -------------------------------------------------------------------------------- */
 
+/* A chain hangs on its first slot by `behind`; only the first is in queued. */
 static void uring_queue(struct io *io, const struct io_op *op)
 {
     struct uring *u = uring_of(io);
@@ -393,6 +408,7 @@ static int sleep_once(struct uring *u)
     struct pollfd p = { .fd = u->io.event, .events = POLLIN };
     int r;
 
+    /* Helpers don't make completions in the ring, so both are waited for by the epoll. */
     if (u->n_helper)
         r = poll(&p, 1, -1) < 0 ? -errno : 0;
     else
@@ -401,6 +417,8 @@ static int sleep_once(struct uring *u)
     return r < 0 ? r : 0;
 }
 
+/* Goes on until something is ready: what comes back may be a short transfer that is handed over
+ * again, which is nothing to reap yet. */
 static int uring_wait(struct io *io)
 {
     struct uring *u = uring_of(io);
@@ -461,6 +479,7 @@ static void uring_cancel(struct io *io, uint64_t cookie)
 
 /* --- registered memory ------------------------------------------------------------------------ */
 
+/* An empty entry in place of a registered one lets its memory go. */
 static void drop_from(struct uring *u, uint32_t first)
 {
     struct iovec none = { NULL, 0 };
@@ -469,6 +488,9 @@ static void drop_from(struct uring *u, uint32_t first)
         (void)io_uring_register_buffers_update_tag(&u->ring, u->n_memory - 1, &none, NULL, 1);
 }
 
+/* The table is made with the first piece, with all its places empty: tables can't grow. On failure
+ * what this call has put there is taken out again, so that a piece is registered whole or not at
+ * all. */
 static int uring_add_memory(struct io *io, void *mem, size_t len)
 {
     struct uring *u = uring_of(io);
@@ -511,6 +533,9 @@ static void uring_drop_memory(struct io *io)
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+/* The ring's operations are cancelled and waited for: the kernel may not write to a caller's memory
+ * after this. What waits behind them does not begin. Helpers last, since they may still have
+ * results of ours. */
 static void uring_close(struct io *io)
 {
     struct uring *u = uring_of(io);

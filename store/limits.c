@@ -10,10 +10,12 @@
  * nothing: it goes first. Else ends of chains go before what they stand on, since the beginning is
  * of use without its end and not the other way round.
  *
- * Before all that it is asked whose it is. Who writes most would else push out what others read
- * now and then, however little they have: while an owner has more than an even share of the bytes,
- * what goes is his, or that of others of whom the same is true.
- */
+ * Before all that it is asked whose it is. Who writes most would else push out what others read now
+ * and then, however little they have: while an owner has more than an even share of the bytes, what
+ * goes is his, or that of others of whom the same is true.
+ *
+ * What goes leaves the index at once and is counted as `dying` until its file is gone. So s->bytes
+ * is what the disk has, and s->bytes - s->dying_bytes what it will have. */
 #include "store/inside.h"
 
 #include "base/clock.h"
@@ -39,6 +41,8 @@
 
 /* --- what goes first -------------------------------------------------------------------------- */
 
+/* A few reads say little about a disk: until READ_MEASURED bytes have come, a gigabyte a second is
+ * assumed. */
 double limits_read_ns(const struct store *s, uint64_t bytes)
 {
     if (s->counts.read_bytes < READ_MEASURED || s->counts.read_ns == 0)
@@ -46,6 +50,10 @@ double limits_read_ns(const struct store *s, uint64_t bytes)
     return (double)bytes * (double)s->counts.read_ns / (double)s->counts.read_bytes;
 }
 
+/* Nanoseconds that a record saves, for each byte and second. A record that takes longer to read
+ * than to compute is worth 0, and is kept only while nothing better wants the room. The minute
+ * keeps what was used just now from being worth without end, and its order from changing with every
+ * second. */
 static double value_of(const struct store *s, const struct entry *e, uint64_t now_s)
 {
     uint64_t len = record_len(&e->r), age = now_s > e->used_s ? now_s - e->used_s : 0;
@@ -56,13 +64,16 @@ static double value_of(const struct store *s, const struct entry *e, uint64_t no
     return saved <= 0 ? 0 : saved / (double)len / (double)(age + 60);
 }
 
-/* Nothing needs it to be found. */
+/* Nothing needs it to be found. An orphan can't be found any more, so it may go though others stand
+ * behind it. */
 static bool may_go(const struct entry *e)
 {
     return index_is_end(e) || index_is_orphan(e);
 }
 
-/* More than its share, or it would with what it wants now. What people named is nobody's share. */
+/* More than its share, or it would with what it wants now. What people named is nobody's share. The
+ * share is an even part among those who have something and who asks now: with one owner alone it is
+ * everything. */
 static bool is_over(const struct store *s, uint32_t owner)
 {
     uint64_t all = s->limits.bytes, has = shares_of(&s->shares, owner);
@@ -73,7 +84,8 @@ static bool is_over(const struct store *s, uint32_t owner)
     return has > shares_even(&s->shares, s->wants.owner, all);
 }
 
-/* Equal values: the one that was not used for longer, then the older record. */
+/* Equal values: the one that was not used for longer, then the older record. Whose it is comes
+ * before what it is worth. */
 static bool goes_before(const struct victims *v, uint32_t i, const struct entry *e, double value,
                         bool over)
 {
@@ -84,6 +96,8 @@ static bool goes_before(const struct victims *v, uint32_t i, const struct entry 
     return e->used_s != v->e[i]->used_s ? e->used_s < v->e[i]->used_s : e->id < v->e[i]->id;
 }
 
+/* A short list in order, the one to go first in front; what would stand behind the last place is
+ * let go. Nearly all records fail at its last entry, so a look costs little more than a walk. */
 static void consider(struct victims *v, struct entry *e, double value, bool over)
 {
     uint32_t at = v->n;
@@ -128,9 +142,12 @@ static void find_victims(struct store *s, struct victims *ret)
 
 /* The next that may still go: others were used since they were found, or went, or their twin did
  * and they are needed now, or their owner has no more than its share any more. NULL: there is none.
- */
+ *
+ * Two looks at most: the second follows when the list found first is used up or out of date, and if
+ * a new one has nothing either, nothing may go. */
 static struct entry *next_victim(struct store *s, struct victims *v)
 {
+    /* Values fall with time, and not all at the same pace. */
     if (when_s() > v->at_s + VICTIMS_AGE)
         v->n = v->next = 0;
     for (int looks = 0; looks < 2; looks++) {
@@ -149,11 +166,13 @@ static struct entry *next_victim(struct store *s, struct victims *v)
     return NULL;
 }
 
+/* What one call has let go of. */
 struct evicted {
     uint64_t records, bytes;
 };
 
-/* Deletes until enough(s, gone so far, arg), of those whose v it is. False: no more may go. */
+/* Deletes until enough(s, gone so far, arg), of those whose v it is. False: no more may go. The
+ * records leave the index here; their files follow in delete_step. */
 static bool evict_until(struct store *s, struct victims *v,
                         bool (*enough)(const struct store *s, const struct evicted *gone,
                                        uint64_t arg),
@@ -173,11 +192,15 @@ static bool evict_until(struct store *s, struct victims *v,
 
 /* --- bytes ------------------------------------------------------------------------------------ */
 
+/* With what is dying: the limit holds on the disk, so a put waits until its room is really there.
+ */
 bool limits_fits(const struct store *s, uint64_t len)
 {
     return s->bytes + len <= s->limits.bytes;
 }
 
+/* Of what may be shared a sixteenth always stays out of one owner's reach, so that a newcomer finds
+ * room without anybody having lost something. */
 uint64_t limits_of_owner(const struct store *s)
 {
     uint64_t all = s->limits.bytes, most = s->limits.owner_bytes;
@@ -222,7 +245,8 @@ static bool owner_fits(const struct store *s, const struct evicted *gone, uint64
     return limits_fits_owner(s, s->wants.owner, len);
 }
 
-/* Who goes first depends on who asks. */
+/* Who goes first depends on who asks. Values do not depend on it, but whether an owner is over its
+ * share does; so the victims found for another one are no longer the right ones. */
 static void want(struct store *s, uint32_t owner, uint64_t len)
 {
     if (owner != s->wants.owner) {
@@ -232,6 +256,8 @@ static void want(struct store *s, uint32_t owner, uint64_t len)
     s->wants = (struct wants){ owner, len };
 }
 
+/* own: the owner's own records go until it has no more than one owner may. A name is not counted
+ * against that, so for a name this is left out. */
 static bool make_room(struct store *s, uint32_t owner, uint64_t len, bool own)
 {
     struct evicted gone = { 0 };
@@ -241,7 +267,7 @@ static bool make_room(struct store *s, uint32_t owner, uint64_t len, bool own)
     yes = (!own || evict_until(s, &s->victims_own, owner_fits, len, &gone)) &&
           evict_until(s, &s->victims, will_fit, len, &gone);
     s->counts.evicted += gone.records;
-    s->wants.len = 0;
+    s->wants.len = 0; /* what is reserved is in the shares */
     return yes;
 }
 
@@ -266,7 +292,9 @@ static bool gone_or_slice(const struct store *s, const struct evicted *gone, uin
     return gone->records >= SLICE || gone_enough(s, gone, bytes);
 }
 
-/* As much as a slice has: a disk that is still full says so to the next put. */
+/* As much as a slice has: a disk that is still full says so to the next put. A disk is full before
+ * the store's limit when others write to it. An eighth, so that not every put comes here, and not
+ * all that is kept goes for what somebody else wrote. */
 void limits_shrink(struct store *s)
 {
     struct evicted gone = { 0 };
@@ -275,6 +303,7 @@ void limits_shrink(struct store *s)
     s->counts.evicted += gone.records;
 }
 
+/* Asked for by people, so it is no eviction in the statistics, and it is done in one go. */
 void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_records,
                  uint64_t *ret_bytes)
 {
@@ -293,6 +322,7 @@ void store_prune(struct store *s, uint32_t owner, uint64_t bytes, uint64_t *ret_
     *ret_bytes = gone.bytes;
 }
 
+/* Deletes what is being read as well: a read whose file is open already goes on to its end. */
 void store_forget(struct store *s, uint32_t owner, uint64_t *ret_records, uint64_t *ret_bytes)
 {
     struct entry *e, *next;
@@ -312,6 +342,8 @@ void store_forget(struct store *s, uint32_t owner, uint64_t *ret_records, uint64
 
 /* --- deleting --------------------------------------------------------------------------------- */
 
+/* The file is gone, so its bytes are free. An operation that still has the entry keeps it:
+ * limits_unbusy frees it then. */
 static void bury(struct store *s, struct entry *e)
 {
     uint64_t len = record_len(&e->r);
@@ -332,6 +364,7 @@ void limits_unbusy(struct store *s, struct entry *e)
         index_free(e);
 }
 
+/* The owner's share is free at once. The bytes are not: the disk still has them. */
 static void put_dying(struct store *s, struct entry *e)
 {
     s->dying_bytes += record_len(&e->r);
@@ -341,6 +374,7 @@ static void put_dying(struct store *s, struct entry *e)
     s->more = true;
 }
 
+/* No answer from the disk is needed: from here on nobody finds it. */
 void limits_delete(struct store *s, struct entry *e)
 {
     index_take(&s->index, e);
@@ -357,6 +391,8 @@ void limits_delete_all(struct store *s, struct entries *list)
     }
 }
 
+/* A put of the same record must wait for that, or its new file would be deleted in place of the old
+ * one. */
 bool limits_is_dying(const struct store *s, uint32_t owner, const char *name)
 {
     const struct entry *e;
@@ -368,6 +404,7 @@ bool limits_is_dying(const struct store *s, uint32_t owner, const char *name)
     return false;
 }
 
+/* An operation carries one pointer, so the entry has the store's (of). */
 static void on_unlinked(void *job, uint32_t what, int64_t result)
 {
     struct entry *e = job;
@@ -384,6 +421,7 @@ static void on_unlinked(void *job, uint32_t what, int64_t result)
     e->retry_ns = when_ns() + UNLINK_AGAIN;
 }
 
+/* Those that failed and wait for another try don't count: nobody should wait for these. */
 bool limits_deletes(const struct store *s)
 {
     const struct entry *e;
@@ -395,6 +433,8 @@ bool limits_deletes(const struct store *s)
     return false;
 }
 
+/* In order, UNLINKS at once: deletions of large files take the disk's time, which others want too.
+ * Gives up its turn as soon as there is no room, since those behind would not find any either. */
 static void delete_step(struct store *s)
 {
     uint64_t now = 0;
@@ -409,11 +449,12 @@ static void delete_step(struct store *s)
             continue;
         if (s->n_unlinking >= UNLINKS || !ops_room_to_write(&s->ops, 1))
             return;
-        if (e->retry_ns != 0 && now == 0)
+        if (e->retry_ns != 0 && now == 0) /* the clock is asked once at most */
             now = when_ns();
         if (e->retry_ns > now)
             continue;
         d = folders_get(&s->folders, e->r.key.owner, false, &err);
+        /* The owner's folder is gone, and the file with it. */
         if (!d) {
             bury(s, e);
             continue;
@@ -429,7 +470,9 @@ static void delete_step(struct store *s)
 /* --- age and last use ------------------------------------------------------------------------- */
 
 /* What others go on from is as young as they are: who finds the beginning in memory asks the store
- * for the end alone. */
+ * for the end alone. So a beginning whose end is still young stays (may_go), though it was not
+ * asked for itself. Looks once a second; the list is in order of last use, so it ends at the first
+ * that is young enough. */
 static void expire_step(struct store *s, uint64_t now_s, uint64_t now_ns)
 {
     struct entry *e, *next;
@@ -453,6 +496,7 @@ static void expire_step(struct store *s, uint64_t now_s, uint64_t now_ns)
     }
 }
 
+/* A budget that could not be written is no error of anybody's: the next change writes it again. */
 static void on_budget(void *job, uint32_t what, int64_t result)
 {
     struct store *s = job;
@@ -511,6 +555,8 @@ static void date(struct store *s, struct entry *e)
               on_dated, e, 0);
 }
 
+/* Goes through by_id once a minute, a few entries a pump. A deletion moves others to before
+ * touch_at: those are dated a minute later. */
 static void date_step(struct store *s, uint64_t now_ns)
 {
     uint32_t calls = 0, looks = 0;
@@ -533,6 +579,7 @@ static void date_step(struct store *s, uint64_t now_ns)
     }
 }
 
+/* Each part does a bounded amount of work, for everybody's step waits for it. */
 void limits_step(struct store *s)
 {
     uint64_t now_ns = when_ns();
@@ -547,6 +594,8 @@ void limits_step(struct store *s)
     budget_step(s, now_ns);
 }
 
+/* Dates everything that was used, whatever the minute says. False when the io was too full: the
+ * caller waits and comes again. */
 bool limits_finish(struct store *s)
 {
     uint64_t now_ns = when_ns();
@@ -569,6 +618,8 @@ bool limits_finish(struct store *s)
 
 /* --- bytes written a day ---------------------------------------------------------------------- */
 
+/* A copy is summed, since summing moves hours on. The last part of the budget is only for names:
+ * what people saved by name they miss, what was kept by itself is computed again. */
 static bool is_left(const struct store *s, uint64_t len, bool is_name)
 {
     struct budget budget = s->budget;
@@ -578,6 +629,7 @@ static bool is_left(const struct store *s, uint64_t len, bool is_name)
     return limit == 0 || (len <= most && budget_sum(&budget, when_s()) <= most - len);
 }
 
+/* Remembers what was refused, for the sentence that people see. */
 bool limits_may_write(struct store *s, uint64_t len, bool is_name)
 {
     bool yes = is_left(s, len, is_name);
@@ -591,6 +643,8 @@ bool limits_is_spent(const struct store *s)
     return s->spent_len > 0 && !is_left(s, s->spent_len, false);
 }
 
+/* A minute after the first change, not the last: else a daemon that writes all the time would never
+ * get to it. */
 static void budget_changed(struct store *s)
 {
     if (!s->budget_dirty)
@@ -605,6 +659,7 @@ void limits_wrote(struct store *s, uint64_t len)
     budget_changed(s);
 }
 
+/* What was counted too early. It goes back to the hours it came from, or nearly so. */
 void limits_not_written(struct store *s, uint64_t len)
 {
     if (len == 0)
@@ -630,12 +685,14 @@ static void count_records(struct store *s)
     budget_at_least(&s->budget, bytes, now_s);
 }
 
+/* Without the file (-1) the budget is kept in memory, and starts from the records' dates. */
 static void open_file(struct store *s)
 {
     s->budget_fd = openat(s->folders.root_fd, "written",
                           O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
 }
 
+/* A file that is short or missing leaves zeros, which budget_load takes for nothing. */
 void limits_open(struct store *s)
 {
     uint8_t file[BUDGET_FILE] = { 0 };

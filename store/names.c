@@ -9,7 +9,10 @@
  * The file's name is the kind and a plain hash of the name, so that one that was damaged beside it,
  * the format file for instance, takes no name with it. The name in the header is compared, so two
  * of one hash are refused, never mixed up.
- */
+ *
+ * In memory each name is a struct named, in an array in order of owner, kind and name, so that one
+ * can be found, and an owner's listed, by bisection. Bytes are read from the disk when they are
+ * asked for. */
 #include "store/publish.h"
 
 #include "base/files.h"
@@ -53,6 +56,7 @@ _Static_assert(sizeof(struct name_header) == 208, "layout");
 
 static const char magic[8] = { 'g', 'i', 's', 't', 'd', '-', 'n', 'm' };
 
+/* Not the name itself, which may hold any bytes and be longer than a file system takes. */
 static void file_name(uint32_t kind, const char *name, char ret[FILE_NAME])
 {
     char hash[SUM_TEXT];
@@ -61,11 +65,13 @@ static void file_name(uint32_t kind, const char *name, char ret[FILE_NAME])
     (void)snprintf(ret, FILE_NAME, "%" PRIu32 "-%s", kind, hash);
 }
 
+/* What the disk gives for it: whole blocks. */
 static uint64_t file_len(uint64_t len)
 {
     return (sizeof(struct name_header) + len + BLOCK - 1) / BLOCK * BLOCK;
 }
 
+/* Unused bytes of the name are zeros, and under the sum like the others. */
 static void encode(struct name_header *h, const struct named *n, const void *bytes)
 {
     *h = (struct name_header){ .version = VERSION,
@@ -81,6 +87,8 @@ static void encode(struct name_header *h, const struct named *n, const void *byt
     h->sum = sum_bytes(h, offsetof(struct name_header, sum));
 }
 
+/* The header's own claims. Whether it is of the owner and the file name under which it was found is
+ * for the caller to compare. */
 static bool decode(const struct name_header *h, struct named *ret)
 {
     if (memcmp(h->magic, magic, sizeof(magic)) != 0 || h->version != VERSION ||
@@ -93,6 +101,7 @@ static bool decode(const struct name_header *h, struct named *ret)
     return true;
 }
 
+/* Callers pass on what clients send: it is looked at here, and nowhere later. */
 static bool is_name(const char *name)
 {
     size_t len = strnlen(name, STORE_NAME_MAX + 1);
@@ -135,7 +144,8 @@ static struct named *find(const struct store *s, uint32_t owner, uint32_t kind, 
                                                                                  : NULL;
 }
 
-/* Of all kinds. No name is empty, and the owner behind the last one has none. */
+/* Of all kinds. No name is empty, and the owner behind the last one has none. place_of with the
+ * empty name is where the owner's first name stands, or would stand. */
 static size_t n_of(const struct store *s, uint32_t owner)
 {
     size_t end = owner == UINT32_MAX ? s->counts.names : place_of(s, owner + 1, 0, "");
@@ -161,6 +171,7 @@ static bool reserve_place(struct store *s)
     return true;
 }
 
+/* Out of memory and out of the count; the file is the caller's. */
 static void forget(struct store *s, struct named *n)
 {
     size_t at = place_of(s, n->owner, n->kind, n->name);
@@ -189,6 +200,7 @@ static void learn(struct store *s, struct named *n)
     s->counts.names++;
 }
 
+/* From the end: nothing has to be moved. */
 void names_close(struct store *s)
 {
     while (s->counts.names > 0)
@@ -197,6 +209,8 @@ void names_close(struct store *s)
     s->names = NULL;
 }
 
+/* Continues behind the name that the caller got last, not behind its id: so a list goes on when
+ * that one was deleted meanwhile. */
 bool store_name_next(struct store *s, uint32_t owner, uint32_t kind, struct store_named *ret)
 {
     const char *after = ret->id == 0 ? "" : ret->name;
@@ -222,7 +236,8 @@ struct scanned {
     struct folder *d;
 };
 
-/* What is no name of ours is left for people to look at. */
+/* What is no name of ours is left for people to look at. Deleting is for records, which can be
+ * computed again. */
 static void scan_one(void *arg, const char *name)
 {
     struct scanned *c = arg;
@@ -265,6 +280,8 @@ void names_scan(struct store *s, struct folder *d)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
+/* A put of a name, from its copy of the bytes to the rename. `n` goes to the array when that is
+ * done; until then nobody sees it, and an older one of that name stays. */
 struct name_put {
     struct job job; /* first */
     struct publish file;
@@ -275,6 +292,7 @@ struct name_put {
     bool counted, reserved, forgotten; /* counted: in named_bytes */
 };
 
+/* Gives back what is still the put's: learn() takes both over when the name is published. */
 static void name_release(struct name_put *p)
 {
     struct store *s = p->job.s;
@@ -297,6 +315,7 @@ static void name_drop(struct job *j)
     free(p);
 }
 
+/* All of its operations are publish.c's. */
 static void on_done(void *job, uint32_t what, int64_t result)
 {
     struct name_put *p = job;
@@ -306,6 +325,7 @@ static void on_done(void *job, uint32_t what, int64_t result)
         p->reserved = false; /* the file keeps its bytes */
 }
 
+/* Called until nothing is left to remove, then once more to end the job or to begin it again. */
 static void name_failed(struct name_put *p)
 {
     struct store *s = p->job.s;
@@ -325,6 +345,8 @@ static void name_failed(struct name_put *p)
     job_end(&p->job, p->file.err);
 }
 
+/* True: there is room, or there never will be (err). False: wait, records are being deleted for it.
+ */
 static bool reserve(struct name_put *p)
 {
     struct store *s = p->job.s;
@@ -342,6 +364,7 @@ static bool reserve(struct name_put *p)
     return true;
 }
 
+/* The state is in the publish: nothing yet, a descriptor, renamed. */
 static void name_step(struct job *j)
 {
     struct name_put *p = (struct name_put *)j;
@@ -367,6 +390,7 @@ static void name_step(struct job *j)
     }
 }
 
+/* One put a name at a time: the order of two renames would be the disk's to choose. */
 static struct name_put *under_way(const struct store *s, uint32_t owner, uint32_t kind,
                                   const char *name)
 {
@@ -381,6 +405,7 @@ static struct name_put *under_way(const struct store *s, uint32_t owner, uint32_
     return NULL;
 }
 
+/* Whether a put may begin. All of it is looked at before anything is counted. */
 static int may_name(struct store *s, uint32_t owner, uint32_t kind, const char *name, size_t len)
 {
     uint64_t bytes = file_len(len);
@@ -399,6 +424,8 @@ static int may_name(struct store *s, uint32_t owner, uint32_t kind, const char *
     return reserve_place(s) ? 0 : -ENOMEM;
 }
 
+/* What is counted here (named_bytes, today's budget) before the first step keeps two puts from
+ * taking the same last bytes. */
 int store_name_put(struct store *s, uint32_t owner, uint32_t kind, const char *name,
                    const void *bytes, size_t len, store_done_fn *done, void *arg)
 {
@@ -452,7 +479,7 @@ static int read_name(int fd, const struct named *n, void **ret, size_t *ret_len)
         return err;
     if (!decode(&h, &found) || compare(&found, n->owner, n->kind, n->name) != 0)
         return -EBADMSG;
-    bytes = malloc(found.len + 1);
+    bytes = malloc(found.len + 1); /* none of 0 bytes */
     if (!bytes)
         return -ENOMEM;
     err = files_read(fd, bytes, found.len, sizeof(h));
@@ -467,6 +494,7 @@ static int read_name(int fd, const struct named *n, void **ret, size_t *ret_len)
     return 0;
 }
 
+/* Unlike records, names are opened by a call of our own, and the caller waits for the disk. */
 int store_name_get(struct store *s, uint32_t owner, uint32_t kind, const char *name,
                    void **ret_bytes, size_t *ret_len)
 {
@@ -488,11 +516,14 @@ int store_name_get(struct store *s, uint32_t owner, uint32_t kind, const char *n
     return err;
 }
 
+/* Nobody waits for it, and a failure only means what a power cut might have meant. */
 static void on_synced(void *job, uint32_t what, int64_t result)
 {
     (void)job, (void)what, (void)result;
 }
 
+/* The file first: when it can't be deleted the name stays, or it would be back after the next
+ * start. */
 static int delete_one(struct store *s, struct named *n)
 {
     char file[FILE_NAME];
@@ -515,6 +546,8 @@ bool store_name_has(const struct store *s, uint32_t owner, uint32_t kind, const 
     return find(s, owner, kind, name) != NULL;
 }
 
+/* One that is being written is deleted when it is published. There may be both: the new one and the
+ * older that it replaces. */
 int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char *name)
 {
     struct name_put *p = is_name(name) ? under_way(s, owner, kind, name) : NULL;
@@ -527,6 +560,7 @@ int store_name_delete(struct store *s, uint32_t owner, uint32_t kind, const char
     return delete_one(s, n);
 }
 
+/* The owner's names are next to each other. delete_one moves the following ones to `at`. */
 void names_forget(struct store *s, uint32_t owner)
 {
     size_t at = place_of(s, owner, 0, "");

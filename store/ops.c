@@ -1,12 +1,18 @@
+/* A cookie of the io is the number of a slot here. Free slots are a list through `next`, beginning
+ * at first_free.
+ *
+ * An operation that io_queue refuses keeps its slot and counts as out, so the caller of ops_queue
+ * has one way to hear of a failure: the callback, from the next ops_reap. */
 #include "store/ops.h"
 
 #include "store/when.h"
 
 #include <assert.h>
 
-#define REAP 64u
-#define NONE UINT32_MAX
+#define REAP 64u        /* completions taken by one io_reap */
+#define NONE UINT32_MAX /* the end of the list of free slots */
 
+/* An io that is deeper than OPS_MAX is used in part; the slots behind o->n are in no list. */
 void ops_open(struct ops *o, struct io *io)
 {
     uint32_t depth = io_depth(io);
@@ -55,6 +61,8 @@ static void tell(struct ops *o, uint32_t at, int64_t result)
     slot.fn(slot.job, slot.what, result);
 }
 
+/* A callback that queues again may be refused again, into a slot behind or before i. It is told now
+ * or by the next ops_reap; the count says whether there is one left. */
 static uint32_t tell_refused(struct ops *o)
 {
     uint32_t n = 0;
@@ -86,15 +94,19 @@ uint32_t ops_reap(struct ops *o)
     return n;
 }
 
+/* With something refused there is something to tell already, and a wait could be for ever: that
+ * operation is not out. */
 void ops_wait(struct ops *o)
 {
     if (o->n_refused == 0 && o->n_out > 0) {
-        o->queued = false;
+        o->queued = false; /* io_wait submits */
         (void)io_wait(o->io);
     }
     (void)ops_reap(o);
 }
 
+/* Looks at all slots: it is asked once a pump, and 256 slots are a few microseconds at most. With a
+ * list by age, each operation would pay for it. */
 uint64_t ops_oldest_ns(const struct ops *o)
 {
     uint64_t oldest = UINT64_MAX;
@@ -119,6 +131,7 @@ static void on_waited(void *job, uint32_t what, int64_t result)
     *w = (struct waited){ .done = true, .result = result };
 }
 
+/* May be called where others are under way: their callbacks come from inside here. */
 int64_t ops_run(struct ops *o, const struct io_op *op)
 {
     struct waited w = { 0 };

@@ -8,7 +8,10 @@
  * Pages go past the page cache, by O_DIRECT: from the pool's huge pages that is up to twice as fast
  * as through it, and costs nothing of the CPUs that compute. What a restarted daemon would like to
  * find in the cache is read back into it when nothing else is to be done (store/warm.c).
- */
+ *
+ * The bytes of the whole file are counted (s->bytes, the owner's share, today's budget) before the
+ * first is written, and taken back where they did not get there. The entry and the caller's pages
+ * are the put's until then; the pages are free when the callback comes. */
 #include "store/publish.h"
 
 #include <assert.h>
@@ -19,7 +22,8 @@
 
 enum put_state { PUT_ROOM, PUT_BEGIN, PUT_OPEN, PUT_PAGES, PUT_PUBLISH, PUT_CLEAN };
 
-/* What a completion was of, beside publish_op's; n pages: n << 16. */
+/* What a completion was of, beside publish_op's; n pages: n << 16. The two can't meet: a run has
+ * one page at least. */
 enum { OP_ALLOC = PUBLISH__N };
 #define OP_PAGES(n) ((n) << 16)
 
@@ -31,10 +35,10 @@ struct put {
     enum put_state state;
     struct entry *e; /* the put's until it is published */
     struct store_hash *sums;
-    const void **pages;
+    const void **pages; /* the caller's pages, in a list of our own */
     uint8_t *header;
     uint32_t header_len;
-    uint64_t len;
+    uint64_t len;                           /* of the file */
     uint32_t n_hashed, n_queued, n_written; /* pages */
     bool aligned, direct, allocated, reserved, forgotten;
 };
@@ -44,6 +48,8 @@ static struct put *put_of(struct job *j)
     return (struct put *)j;
 }
 
+/* Gives back what was reserved, once the file is gone. on_done takes `reserved` back when the file
+ * could not be removed, and published() when the record has the bytes. */
 static void release(struct put *p)
 {
     publish_close(&p->file);
@@ -54,6 +60,7 @@ static void release(struct put *p)
     p->reserved = false;
 }
 
+/* The last of a put, whatever its end. p->e is NULL when it was published. */
 static void put_drop(struct job *j)
 {
     struct put *p = put_of(j);
@@ -66,6 +73,8 @@ static void put_drop(struct job *j)
     free(p);
 }
 
+/* A completion of any operation of the put. Short writes are an I/O error here; a refused O_DIRECT
+ * sends it back to BEGIN, for this store knows now. */
 static void on_done(void *job, uint32_t what, int64_t result)
 {
     struct put *p = job;
@@ -101,7 +110,9 @@ static bool has_room(const struct put *p)
     return limits_fits(s, p->len) && limits_fits_owner(s, p->e->r.key.owner, p->len);
 }
 
-/* True: go on with the next state at once. */
+/* True: go on with the next state at once. A file of the same name that is still to be deleted must
+ * be gone first: its deletion would take the new one with it. On closing nobody can wait for that.
+ */
 static bool step_room(struct put *p)
 {
     struct store *s = p->job.s;
@@ -128,6 +139,7 @@ static bool step_room(struct put *p)
     return true;
 }
 
+/* O_DIRECT needs every page at a multiple of 4096. The header is ours and is aligned. */
 static bool step_begin(struct put *p)
 {
     p->direct = p->aligned && !p->job.s->no_direct;
@@ -138,7 +150,7 @@ static bool step_begin(struct put *p)
 }
 
 /* All of the file's room at once: the writes need not look for it one by one, and a full disk says
- * so before anything is written. */
+ * so before anything is written. No descriptor here means that O_DIRECT was refused (on_done). */
 static bool step_open(struct put *p)
 {
     struct io_op alloc = { .code = IO_ALLOC, .fd = p->file.fd, .len = p->len };
@@ -168,6 +180,8 @@ static uint32_t run_of(const struct put *p, uint32_t from)
     return n;
 }
 
+/* Writes and hashing go side by side: the disk is busy while the CPU sums, and the other way round.
+ * Neither reads what the other writes. */
 static bool step_pages(struct put *p)
 {
     struct store *s = p->job.s;
@@ -196,6 +210,7 @@ static bool step_pages(struct put *p)
     return true;
 }
 
+/* The header is made now, since only now all sums are known. */
 static bool step_publish(struct put *p)
 {
     if (!ops_room_to_write(&p->job.s->ops, 4))
@@ -207,6 +222,8 @@ static bool step_publish(struct put *p)
     return false;
 }
 
+/* The record's file has its name and is on the medium. The put may have lost its purpose meanwhile:
+ * then the file goes the way of any deleted record, and its bytes stay counted until it is gone. */
 static void published(struct put *p)
 {
     struct store *s = p->job.s;
@@ -236,7 +253,9 @@ static uint64_t len_not_written(const struct put *p)
     return left == 0 ? 0 : left * p->e->r.page_bytes + p->header_len;
 }
 
-/* After a failure: the file goes, then the room it had, then it is tried once more or given up. */
+/* After a failure: the file goes, then the room it had, then it is tried once more or given up.
+ * Comes here several times: to queue the removal, while that is out, and when it came back
+ * (publish_clean is false then). */
 static bool step_clean(struct put *p)
 {
     struct store *s = p->job.s;
@@ -260,6 +279,9 @@ static bool step_clean(struct put *p)
     return false;
 }
 
+/* Runs states until one has to wait for operations. A failure or a cancel is looked at only when
+ * nothing is out, since the disk may still read the pages; in PAGES a put goes on while its writes
+ * are out. */
 static void put_step(struct job *j)
 {
     static bool (*const steps[])(struct put *) = {
@@ -286,7 +308,8 @@ static void put_step(struct job *j)
 
 /* --- store_put -------------------------------------------------------------------------------- */
 
-/* -EEXIST: one with this key and ids is under way; -EAGAIN: and its file will be deleted. */
+/* -EEXIST: one with this key and ids is under way; -EAGAIN: and its file will be deleted. Found by
+ * the file's name, which is a hash of key and ids. */
 static int under_way(const struct store *s, const struct store_key *key, const uint32_t *ids,
                      uint32_t n)
 {
@@ -304,6 +327,7 @@ static int under_way(const struct store *s, const struct store_key *key, const u
     return 0;
 }
 
+/* They go on to their end and are deleted then (published): a rename may already be on its way. */
 void put_forget(struct store *s, uint32_t owner)
 {
     struct job *j;
@@ -316,6 +340,8 @@ void put_forget(struct store *s, uint32_t owner)
     }
 }
 
+/* Whether a put is worth starting. In order of cost, and so that what is there already is made
+ * young even when nothing may be written now. */
 static int may_put(struct store *s, const struct record *r, const struct store_record *from)
 {
     struct entry *like = index_like(&s->index, &r->key, r->ids, r->n_tokens, r->tail);
@@ -328,7 +354,7 @@ static int may_put(struct store *s, const struct record *r, const struct store_r
     err = under_way(s, &r->key, r->ids, r->n_tokens);
     if (err < 0)
         return err;
-    if (from->page_bytes > RECORD_PAGE_MAX || record_wrong(r))
+    if (from->page_bytes > RECORD_PAGE_MAX || record_wrong(r)) /* r has 32 bits of it */
         return -EINVAL;
     if (!job_may_write(s))
         return -EROFS;
@@ -348,6 +374,7 @@ static bool is_aligned(const void *const *pages, uint32_t n)
     return true;
 }
 
+/* n_tokens is looked at before all else: hashes read that many ids. */
 int store_put(struct store *s, const struct store_record *from, const void *const *pages,
               store_done_fn *done, void *arg)
 {

@@ -1,3 +1,6 @@
+/* The layout is in store/record.h, its reasons in docs/store.md. Headers are built and read in
+ * memory as a struct, since the host is little-endian (store/sum.h asserts it), and copied in and
+ * out: a buffer needs no alignment for that. */
 #include "store/record.h"
 
 #include <assert.h>
@@ -6,6 +9,8 @@
 
 #define TAIL 1u /* the one flag */
 
+/* The fixed fields. The ids and the sums of the pages lie behind them, at offsets that follow from
+ * n_tokens. */
 struct header {
     char magic[8];
     uint32_t version, header_len;
@@ -43,6 +48,8 @@ static uint32_t sums_off(uint32_t n_tokens)
     return (uint32_t)sizeof(struct header) + (n_tokens * 4 + 15) / 16 * 16;
 }
 
+/* No overflow: the callers have n_tokens <= STORE_TOKENS_MAX and n_pages <= RECORD_PAGES_MAX
+ * checked, which make RECORD_HEADER_MAX at most. */
 uint32_t record_header_len(uint32_t n_tokens, uint32_t n_pages)
 {
     uint32_t len = sums_off(n_tokens) + n_pages * (uint32_t)sizeof(struct store_hash);
@@ -55,6 +62,8 @@ uint64_t record_len(const struct record *r)
     return record_header_len(r->n_tokens, r->n_pages) + (uint64_t)r->n_pages * r->page_bytes;
 }
 
+/* Numbers alone, whoever says them: a file, or a caller of store_put. That ids and sums belong
+ * together is for hashes to say. */
 const char *record_wrong(const struct record *r)
 {
     bool raw = r->key.kind == STORE_RAW;
@@ -77,6 +86,7 @@ const char *record_wrong(const struct record *r)
     return NULL;
 }
 
+/* The sum's own 16 bytes are left out, not taken as zeros: no copy is needed to check one. */
 static struct store_hash sum_of(const void *header, uint32_t len)
 {
     const size_t from = offsetof(struct header, sum), to = sizeof(struct header);
@@ -106,6 +116,7 @@ void record_encode(const struct record *r, void *ret_header)
     assert(!record_wrong(r));
     memcpy(h.magic, magic, sizeof(h.magic));
     memcpy(h.scope, r->key.scope, sizeof(h.scope));
+    /* Also the padding: every byte up to header_len is under the sum (R1). */
     memset(to, 0, len);
     memcpy(to, &h, sizeof(h));
     memcpy(to + sizeof(h), r->ids, (size_t)r->n_tokens * sizeof(*r->ids));
@@ -114,6 +125,9 @@ void record_encode(const struct record *r, void *ret_header)
     memcpy(to + offsetof(struct header, sum), &sum, sizeof(sum));
 }
 
+/* Asked before anything is verified, with the first block alone: it says how much is to be read.
+ * header_len must be what the other two numbers make of it (R2), so a damaged file can't have us
+ * read, or reserve, more than RECORD_HEADER_MAX. */
 uint32_t record_claims(const void *bytes)
 {
     struct header h;
@@ -132,6 +146,8 @@ static int refuse(const char **ret_what, const char *what)
     return -EBADMSG;
 }
 
+/* The sum comes before any number is believed, but for those that record_claims bounded: they say
+ * how far it reaches. *ret is written only when all is well. */
 int record_decode(const void *header, size_t len, struct record *ret, const char **ret_what)
 {
     const char *bytes = header, *wrong;
@@ -176,6 +192,8 @@ struct store_hash record_hash(const uint8_t secret[SUM_SECRET_LEN], struct store
     return sum_keyed(secret, &before, sizeof(before), ids, (size_t)n * sizeof(*ids));
 }
 
+/* Unlike record_hash this has all of the key in it: two owners, scopes or kinds that lead to the
+ * same ids are two files. */
 void record_name(const uint8_t secret[SUM_SECRET_LEN], const struct store_key *key,
                  const uint32_t *ids, uint32_t n, char ret[RECORD_NAME])
 {

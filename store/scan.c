@@ -1,6 +1,10 @@
 /* The start: every folder is listed, every record's header read and verified, many at once. What a
  * header says is taken only if its checksum, its name and its hashes say the same; then it is a
- * record whose pages are verified when they are read. */
+ * record whose pages are verified when they are read.
+ *
+ * Folders are done one after the other, the files of one READERS at a time: each reader opens a
+ * file, reads its beginning, perhaps more of it, and takes the next name. All of that waits for the
+ * disk (ops_wait), and only store_open calls it. */
 #include "store/inside.h"
 
 #include <errno.h>
@@ -13,6 +17,8 @@
 #define READERS    64u
 #define FIRST_READ 8192u /* has the whole header of a segment of 1,024 tokens */
 
+/* The names of one folder's records, read before the first is opened: what is deleted or written
+ * meanwhile would confuse readdir. */
 struct listing {
     struct store *s;
     struct folder *d;
@@ -23,6 +29,7 @@ struct listing {
 
 struct scan;
 
+/* `name` points into the listing. buf has RECORD_HEADER_MAX bytes, aligned. */
 struct reader {
     struct scan *scan;
     const char *name;
@@ -41,11 +48,14 @@ struct scan {
     struct reader readers[READERS];
 };
 
+/* Only what could be a record of ours is opened; anything else in the folder is somebody's own. */
 static bool is_record_name(const char *name)
 {
     return strlen(name) == RECORD_NAME - 1 && strspn(name, "0123456789abcdef") == RECORD_NAME - 1;
 }
 
+/* Temporary files are of a daemon that did not end well: the lock says that no other one is
+ * writing. */
 static void list_one(void *arg, const char *name)
 {
     struct listing *l = arg;
@@ -72,6 +82,8 @@ static void list_one(void *arg, const char *name)
 
 /* --- one record ------------------------------------------------------------------------------- */
 
+/* A record can be computed again, so one that is not sound is not worth keeping for anybody to look
+ * at. */
 static void refuse(struct reader *r)
 {
     struct scan *c = r->scan;
@@ -95,6 +107,8 @@ static bool is_sound(const struct reader *r, const struct record *rec)
                      record_hash(s->index.secret, rec->key.before, rec->ids, rec->n_tokens));
 }
 
+/* The bytes and the share are counted before the entry is added: what index_add replaces is deleted
+ * through the same counters. */
 static void take(struct reader *r)
 {
     struct store *s = r->scan->s;
@@ -112,7 +126,7 @@ static void take(struct reader *r)
     if (!e)
         return; /* found again by a start with more memory */
     e->used_s = r->st.st_mtime < 0 ? 0 : (uint64_t)r->st.st_mtime;
-    if (e->used_s > now_s)
+    if (e->used_s > now_s) /* from a clock that was ahead */
         e->used_s = now_s;
     s->bytes += record_len(&rec);
     shares_add(&s->shares, rec.key.owner, record_len(&rec));
@@ -129,6 +143,7 @@ static void take(struct reader *r)
 
 /* --- many at once ----------------------------------------------------------------------------- */
 
+/* The reader is free for the next name. */
 static void done_with(struct reader *r)
 {
     if (r->fd >= 0)
@@ -140,6 +155,8 @@ static void done_with(struct reader *r)
 
 static void on_read(void *job, uint32_t what, int64_t result);
 
+/* There is room: the operation whose completion calls this has just freed its slot. `what` is the
+ * length that was asked for. */
 static void queue_read(struct reader *r, uint32_t len)
 {
     ops_queue(&r->scan->s->ops,
@@ -198,6 +215,7 @@ static void start(struct reader *r, const char *name)
               on_open, r, 0);
 }
 
+/* READERS are at work until the list is used up, then until the last of them is done. */
 static void read_all(struct scan *c)
 {
     while (c->next < c->list->n || c->n_busy > 0) {
@@ -209,6 +227,7 @@ static void read_all(struct scan *c)
     }
 }
 
+/* Records first, names afterwards. */
 static int scan_folder(struct store *s, struct folder *d, uint8_t *bufs)
 {
     struct listing list = { .s = s, .d = d };
@@ -228,6 +247,8 @@ static int scan_folder(struct store *s, struct folder *d, uint8_t *bufs)
 
 /* --- all folders ------------------------------------------------------------------------------ */
 
+/* Opens what is there and adds it to the list of folders; a folder that is no owner's, or not ours,
+ * is passed over. */
 static void open_owner(void *arg, const char *name)
 {
     struct store *s = arg;
@@ -238,6 +259,8 @@ static void open_owner(void *arg, const char *name)
         (void)folders_get(&s->folders, owner, false, &err);
 }
 
+/* The folders come in the order of the directory, so the list by last use is put in order at the
+ * end, once. */
 int scan_all(struct store *s)
 {
     uint8_t *bufs = aligned_alloc(IO_ALIGN, (size_t)READERS * RECORD_HEADER_MAX);
@@ -257,6 +280,8 @@ int scan_all(struct store *s)
     return err;
 }
 
+/* Looks for each record with a system call of its own, and waits for the disk: this happens when
+ * somebody deleted the store's folder under a running daemon. */
 int scan_again(struct store *s)
 {
     struct entry *e, *next;

@@ -17,6 +17,7 @@ static struct share *find(const struct shares *s, uint32_t owner)
     return NULL;
 }
 
+/* An owner with no bytes has no entry: shares_even divides by those who have some. */
 static struct share *new_share(struct shares *s, uint32_t owner)
 {
     if (s->n == s->cap) {
@@ -51,7 +52,7 @@ void shares_take(struct shares *s, uint32_t owner, uint64_t bytes)
         return;
     x->bytes -= x->bytes < bytes ? x->bytes : bytes;
     if (x->bytes == 0)
-        *x = s->of[--s->n];
+        *x = s->of[--s->n]; /* in no order */
 }
 
 uint64_t shares_of(const struct shares *s, uint32_t owner)
@@ -61,6 +62,7 @@ uint64_t shares_of(const struct shares *s, uint32_t owner)
     return x ? x->bytes : 0;
 }
 
+/* The owner who asks counts, though it may have nothing yet: it wants something. */
 uint64_t shares_even(const struct shares *s, uint32_t owner, uint64_t all)
 {
     return all / (s->n + !find(s, owner));

@@ -1,3 +1,6 @@
+/* The store's jobs, and the calls that touch no file of their own. What a job does stands with it
+ * (put.c, get.c, names.c); here is what they have in common: they are stepped by every store_pump,
+ * end by job_end, and are called back at the end of that pump. */
 #include "store/inside.h"
 
 #include <assert.h>
@@ -14,6 +17,8 @@
 
 /* --- jobs ------------------------------------------------------------------------------------- */
 
+/* The caller has filled all of j but its links. The first step may already end it (nothing to do,
+ * no room); its callback comes from the next store_pump all the same. */
 void job_start(struct store *s, struct job *j)
 {
     TAILQ_INSERT_TAIL(&s->jobs, j, next);
@@ -22,6 +27,7 @@ void job_start(struct store *s, struct job *j)
     (void)ops_submit(&s->ops);
 }
 
+/* Sets `more`, since nothing else may ring: a job can end without an operation that comes back. */
 void job_end(struct job *j, int result)
 {
     struct store *s = j->s;
@@ -33,6 +39,8 @@ void job_end(struct job *j, int result)
     s->more = true;
 }
 
+/* A page larger than what is left is hashed whole: a pump may go over its share by one page, but
+ * never finds none small enough. */
 bool job_may_hash(struct store *s, size_t len)
 {
     if (s->hash_left == 0) {
@@ -43,6 +51,7 @@ bool job_may_hash(struct store *s, size_t len)
     return true;
 }
 
+/* n_puts counts what store_flush waits for: puts and names. */
 static void job_free(struct store *s, struct job *j)
 {
     s->n_jobs--;
@@ -50,7 +59,10 @@ static void job_free(struct store *s, struct job *j)
     j->drop(j);
 }
 
-/* The job is gone before its owner hears of it, who may start others. */
+/* The job is gone before its owner hears of it, who may start others. Callbacks may cancel other
+ * jobs whose turn in this list comes later (store_cancel looks into s->calling), so the list is
+ * read from its head each time. What they start goes to s->jobs, and what ends at once to s->done:
+ * for the next pump. */
 static uint32_t call_back(struct store *s)
 {
     struct jobs done = TAILQ_HEAD_INITIALIZER(done);
@@ -74,7 +86,9 @@ static uint32_t call_back(struct store *s)
 }
 
 /* Something that was asked of the disk is out for longer than any disk takes. What waits for it
- * can't end: its memory may still be written to. */
+ * can't end: its memory may still be written to. Called by whoever is about to wait or to start
+ * something. A late answer ends the silence by itself, since the oldest operation is then another
+ * one. */
 static void look_at_disk(struct store *s)
 {
     uint64_t oldest = ops_oldest_ns(&s->ops);
@@ -90,6 +104,7 @@ bool store_silent(const struct store *s)
     return s->health.silent;
 }
 
+/* A silent disk needs no timer: what ends the silence is a completion, and that rings. */
 int store_timeout_ms(const struct store *s)
 {
     uint64_t oldest = ops_oldest_ns(&s->ops);
@@ -99,6 +114,10 @@ int store_timeout_ms(const struct store *s)
     return clock_until_ms(oldest + PATIENCE, when_ns());
 }
 
+/* The order matters. Completions come first, so that steps see them. Then every job may go on, then
+ * deletions and dates with the operations that jobs left over, and warming last, which wants an
+ * idle disk. One submit hands all of it over. Callbacks come at the end: they may call anything of
+ * the store but what pumps it. */
 bool store_pump(struct store *s)
 {
     uint32_t n = ops_reap(&s->ops);
@@ -108,7 +127,7 @@ bool store_pump(struct store *s)
     look_at_disk(s);
     s->hash_left = STORE_HASH_STEP;
     for (j = TAILQ_FIRST(&s->jobs); j; j = next) {
-        next = TAILQ_NEXT(j, next);
+        next = TAILQ_NEXT(j, next); /* a step may move j to s->done */
         j->step(j);
     }
     limits_step(s);
@@ -121,6 +140,8 @@ bool store_pump(struct store *s)
 
 /* --- open and close --------------------------------------------------------------------------- */
 
+/* On failure the caller closes the half-built store. index.secret tells store_close how far this
+ * came. */
 static int open_all(struct store *s, const char *path, struct why *why)
 {
     int err = folders_open(&s->folders, path, &s->ops, s->note, sizeof(s->note), why);
@@ -132,6 +153,8 @@ static int open_all(struct store *s, const char *path, struct why *why)
         err = scan_all(s);
     if (err < 0)
         return why_set(why, err, "%s can't be read: %s", path, strerror(-err));
+    /* After the scan: records that were found count as written on their dates. A limit that was
+     * lowered meanwhile is met by the first step. */
     limits_open(s);
     limits_step(s);
     (void)ops_submit(&s->ops);
@@ -177,7 +200,7 @@ void store_set_shared(struct store *s)
     s->limits.shared = true;
 }
 
-/* False: the disk does not answer. */
+/* False: the disk does not answer. Waits at most as long as the disk still has to answer. */
 static bool wait_for_disk(struct store *s)
 {
     struct pollfd fd = { .fd = io_eventfd(s->ops.io), .events = POLLIN };
@@ -185,6 +208,7 @@ static bool wait_for_disk(struct store *s)
     look_at_disk(s);
     if (s->health.silent)
         return false;
+    /* Not when something was refused: ops_reap tells of it at once, and nothing would ring. */
     if (ops_submit(&s->ops) && s->ops.n_refused == 0 && s->ops.n_out > 0)
         (void)poll(&fd, 1, store_timeout_ms(s));
     (void)ops_reap(&s->ops);
@@ -192,11 +216,14 @@ static bool wait_for_disk(struct store *s)
 }
 
 /* Pumps and waits until nothing is under way, or what is deleted can't be. False: the disk does not
- * answer. */
+ * answer. Gets are cancelled, for nobody will use their pages; puts and names go on to their end.
+ * Then come the dates of records and the budget, which may need several rounds where the io is not
+ * deep enough for all of them. */
 static bool finish(struct store *s)
 {
     struct job *j;
 
+    /* As by store_cancel: they end as soon as nothing of them is out. */
     TAILQ_FOREACH (j, &s->jobs, next)
         j->cancelled = j->cancelled || j->kind == JOB_GET;
     s->closing = true;
@@ -211,6 +238,8 @@ static bool finish(struct store *s)
     return true;
 }
 
+/* index.secret is set by index_open, behind folders_open: before that nothing can be under way.
+ * With a silent disk nothing is freed, since the kernel may still write to a job's memory. */
 bool store_close(struct store *s)
 {
     struct entry *e;
@@ -219,6 +248,7 @@ bool store_close(struct store *s)
         return true;
     if (s->index.secret && !finish(s))
         return false;
+    /* What could not be deleted stays on the disk. The next start finds it as a record. */
     while ((e = TAILQ_FIRST(&s->dying))) {
         TAILQ_REMOVE(&s->dying, e, lru);
         index_free(e);
@@ -233,6 +263,8 @@ bool store_close(struct store *s)
     return true;
 }
 
+/* Doesn't give up early when the disk falls silent: the caller has said how long it is willing to
+ * wait. */
 bool store_flush(struct store *s, uint64_t ns)
 {
     uint64_t until = when_ns() + ns;
@@ -251,7 +283,7 @@ bool store_flush(struct store *s, uint64_t ns)
     return true;
 }
 
-/* False when it is not there, or is not under way any more. */
+/* False when it is not there, or is not under way any more. arg is how the caller names its job. */
 static bool drop_done(struct store *s, struct jobs *list, void *arg)
 {
     struct job *j;
@@ -268,6 +300,8 @@ static bool drop_done(struct store *s, struct jobs *list, void *arg)
     return false;
 }
 
+/* A job is in one of three lists: called back now or next (done, calling), or still going (jobs).
+ * In the first two it is only taken out. */
 bool store_cancel(struct store *s, void *arg)
 {
     struct job *j;
@@ -297,6 +331,7 @@ struct store_hash store_hash(const struct store *s, struct store_hash before, co
     return record_hash(s->index.secret, before, ids, n);
 }
 
+/* The id is no promise: the record may be evicted before store_get is called with it. */
 bool store_find(struct store *s, const struct store_key *key, const uint32_t *ids, uint32_t n,
                 struct store_found *ret)
 {
@@ -309,7 +344,7 @@ bool store_find(struct store *s, const struct store_key *key, const uint32_t *id
         return false;
     }
     s->counts.hits++;
-    part = got < e->r.n_tokens;
+    part = got < e->r.n_tokens; /* raw, and whole pages of it: index_find */
     *ret = (struct store_found){ .id = e->id,
                                  .n_tokens = got,
                                  .n_keys = part ? got : e->r.n_keys,
@@ -326,6 +361,8 @@ bool store_has(struct store *s, const struct store_key *key, const uint32_t *ids
     return !s->health.silent && index_find(&s->index, key, ids, n, &got) && got == n;
 }
 
+/* The last id that was looked at is handed back, and the next call starts behind it: a store with
+ * many records of others does not hold up everybody's step. */
 bool store_next(struct store *s, uint32_t owner, struct store_item *it)
 {
     struct entry *e = index_next(&s->index, it->id);
@@ -370,6 +407,8 @@ uint64_t store_bytes_of(const struct store *s, uint32_t owner, uint64_t *ret_mos
     return shares_of(&s->shares, owner);
 }
 
+/* Copies, because summing moves the budget's hours on and health.spent is only computed for this
+ * answer. */
 void store_stats(const struct store *s, struct store_stats *ret)
 {
     struct budget budget = s->budget;

@@ -1,3 +1,9 @@
+/* One file at a time, a piece at a time, each a step:
+ *
+ *     id[done % 64] --- queue_open ---> open --- a read for each PIECE ---> next()
+ *
+ * The bytes that were read are thrown away: what they are for is the copy that the kernel keeps of
+ * them. */
 #include "store/inside.h"
 
 #include <fcntl.h>
@@ -6,6 +12,8 @@
 
 #define PIECE ((size_t)4 << 20) /* read at once: while the model computes, one a step */
 
+/* The ring holds the newest WARM_RECORDS ids: who writes faster than is read back loses the oldest
+ * ones. An id, and no pointer: the record may be deleted while it waits. */
 void warm_later(struct store *s, const struct entry *e)
 {
     struct warm *w = &s->warm;
@@ -23,6 +31,8 @@ static void next(struct warm *w)
     w->done++;
 }
 
+/* The name was borrowed from the entry until here; from now on the descriptor is enough, also when
+ * the file is deleted. */
 static void on_open(void *job, uint32_t what, int64_t result)
 {
     struct store *s = job;
@@ -40,6 +50,9 @@ static void on_open(void *job, uint32_t what, int64_t result)
     s->warm.off = 0;
 }
 
+/* A read that fails or finds the file's end is the end of this record: nobody needs to hear of it.
+ *
+ * A read gives all of PIECE but at the end of the file, so off is where the next one starts. */
 static void on_read(void *job, uint32_t what, int64_t result)
 {
     struct store *s = job;
@@ -53,6 +66,7 @@ static void on_read(void *job, uint32_t what, int64_t result)
         next(w);
 }
 
+/* A folder that is gone makes the open fail with EBADF, which is handled as any other failure. */
 static void queue_open(struct store *s, struct entry *e)
 {
     struct warm *w = &s->warm;
@@ -75,15 +89,18 @@ void warm_step(struct store *s)
     struct warm *w = &s->warm;
     struct entry *e;
 
+    /* Any job has priority, also one that is only being hashed: a read of ours would delay its
+     * reads on the disk. */
     if (w->done == w->put || w->out || s->n_jobs > 0 || s->closing ||
         !ops_room_to_write(&s->ops, 1))
         return;
+    /* Allocated at the first use, for a store that never writes past the cache never needs it. */
     if (!w->buf && !(w->buf = aligned_alloc(IO_ALIGN, PIECE)))
         return;
     e = index_by_id(&s->index, w->id[w->done % WARM_RECORDS]);
     if (!e) {
         next(w);
-        s->more = true;
+        s->more = true; /* another id may be behind it */
     } else if (w->open) {
         w->out = true;
         ops_queue(&s->ops,
