@@ -1,3 +1,9 @@
+/* engine/cpu/backend_cpu.c - engine/backend.h by this machine's CPUs.
+ *
+ * Memory of this backend is memory of the process, so host is always there, copies are done when
+ * they return, and no ticket is ever waited for. What computes is in files of its own; here they
+ * are put together and called.
+ */
 #include "engine/cpu/backend_cpu.h"
 
 #include "base/thread.h"
@@ -24,6 +30,7 @@ struct cpu {
     struct fit *fit;
 };
 
+/* The struct backend comes first, so they have one address. */
 static struct cpu *cpu_of(struct backend *b)
 {
     return (struct cpu *)b;
@@ -42,6 +49,7 @@ static const char *kernels_here(char *ret, size_t cap)
     return ret;
 }
 
+/* Both errors name the option: a user who moved a configuration to another machine reads them. */
 static int pick_kernels(const char *name, const struct kernels **ret, struct why *why)
 {
     char here[64];
@@ -53,6 +61,7 @@ static int pick_kernels(const char *name, const struct kernels **ret, struct why
     return r < 0 ? why_set(why, r, "option cpu: there are no kernels %s", name) : 0;
 }
 
+/* Asked by need before there are any workers: the same number, or its bytes would be wrong. */
 static uint32_t count_workers(const struct backend_options *o)
 {
     uint32_t n = o->threads ? o->threads : thread_n_cpus();
@@ -69,6 +78,8 @@ static int open_workers(const struct backend_options *o, struct workers **ret, s
     return r < 0 ? why_set(why, r, "%u computing threads: %s", n, strerror(-r)) : 0;
 }
 
+/* Takes the workers, also where it fails. For tests and benchmarks too, which have workers
+ * already. */
 int backend_cpu_open(const struct kernels *k, struct workers *w, uint32_t max_rows,
                      struct backend **ret)
 {
@@ -107,6 +118,8 @@ static void cpu_close(struct backend *b)
     free(c);
 }
 
+/* exact_rows: a value is accumulated in one order whatever else is in the step
+ * (engine/cpu/kernels.h). */
 static void cpu_info(const struct backend *b, struct backend_info *ret)
 {
     const struct cpu *c = (const struct cpu *)b;
@@ -122,6 +135,7 @@ static void cpu_info(const struct backend *b, struct backend_info *ret)
 
 /* --- memory: that of the process -------------------------------------------------------------- */
 
+/* A promise, which populate makes true. */
 static int cpu_alloc(struct backend *b, size_t n, void **ret)
 {
     struct place_result placed;
@@ -147,6 +161,7 @@ static int cpu_discard(struct backend *b, void *mem, size_t n)
     return place_discard(mem, n);
 }
 
+/* mlock and not place_alloc's lock: whether it was allowed is to be said in the log. */
 static int cpu_lock(struct backend *b, void *mem, size_t n)
 {
     (void)b;
@@ -203,6 +218,7 @@ static int cpu_clear(struct backend *b, void *mem, size_t n)
     return 0;
 }
 
+/* Any ticket is one of a copy that has returned. */
 static int cpu_done(struct backend *b, uint64_t ticket)
 {
     (void)b;
@@ -210,6 +226,7 @@ static int cpu_done(struct backend *b, uint64_t ticket)
     return 1;
 }
 
+/* None: nobody has to wait for what is done. */
 static int cpu_eventfd(struct backend *b)
 {
     (void)b;
@@ -225,6 +242,8 @@ static int cpu_copy_page(struct backend *b, const struct pool *p, uint32_t from,
 
 /* --- the model -------------------------------------------------------------------------------- */
 
+/* Once: what moves and fits keys takes the angles of the layers'. On an error close frees what
+ * there is. */
 static int cpu_set_model(struct backend *b, const struct model *m, struct why *why)
 {
     struct cpu *c = cpu_of(b);
@@ -239,6 +258,8 @@ static int cpu_set_model(struct backend *b, const struct model *m, struct why *w
     return r;
 }
 
+/* Scratch of steps. What fits values is left out: its desks grow by the segments that come
+ * (engine/cpu/fit.c). */
 static int cpu_need(const struct backend_options *o, const struct model *m, uint64_t *ret,
                     struct why *why)
 {
@@ -302,6 +323,8 @@ static void cpu_rest(struct backend *b)
     workers_rest(cpu_of(b)->w);
 }
 
+/* No look (there is always one), lost, pin or pick: each NULL means what engine/backend.h says of
+ * it. */
 const struct backend_ops backend_cpu = {
     .abi = BACKEND_ABI,
     .size = sizeof(struct backend_ops),

@@ -1,5 +1,12 @@
+/* engine/cpu/gist_rows.c - an adapter's own matrices, for some rows of a batch.
+ *
+ * A projection of an adapter has a matrix of its own (w), or a low-rank part that is added to the
+ * base model's (b times a), or neither. Either is a product of the batch's input with rows left out
+ * (linear_input.skip): gists are not gathered, so nothing is copied but low-rank sums.
+ */
 #include "engine/cpu/gist_rows.h"
 
+/* Low-rank matrices are f32, the form that is always there. */
 unsigned gist_rows_forms(const struct gist_rows *g, const struct kernels *k, uint32_t layer,
                          const struct gist_output *out, uint32_t n_out)
 {
@@ -33,7 +40,9 @@ static void add_rows(const struct gist_rows *g, const struct kernels *k, const f
         k->add(y + (g->first + (size_t)(first + i) * g->step) * n, x + (size_t)i * n, n);
 }
 
-/* y += B (A x), of so many gists at a time as there is room for. */
+/* y += B (A x), of so many gists at a time as there is room for. A x of all gists comes first: it
+ * is narrow. B of that is as wide as the output, and what it is added to has rows of others
+ * between, so it goes by way of scratch. */
 static void add_low_rank(const struct gist_rows *g, const struct kernels *k, struct workers *w,
                          const struct adapter_projection *p, const struct linear_input *in,
                          const struct gist_scratch *scratch, float *y)
@@ -68,6 +77,8 @@ void gist_rows_project(const struct gist_rows *g, const struct kernels *k, struc
         struct linear_output own = { &p->w, out[i].y + (size_t)g->first * p->w.n_rows, g->step - 1,
                                      0 };
 
+        /* Over the base model's rows: its product for gists was for nothing, but to leave them out
+         * would cut the batch in pieces. */
         if (p->w.data)
             linear_run(k, w, &rows, g->n, &own, 1);
         if (p->a.data)

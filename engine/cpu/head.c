@@ -1,3 +1,8 @@
+/* engine/cpu/head.c - see engine/cpu/head.h for why int8 activations go through twice.
+ *
+ * Two rows of int8 for each output make 2 n rows of logits in h->both, whose pairs are added while
+ * the worker that made them has them in its cache (add_parts).
+ */
 #include "engine/cpu/head.h"
 
 #include "engine/cpu/linear.h"
@@ -46,7 +51,8 @@ struct sum {
     float *to;
 };
 
-/* While they are in a cache. */
+/* For matrix rows [r0, r1) of what comes by now. Copied and then added to, with the kernel that
+ * adds everywhere else. */
 static void add_parts(void *arg, uint32_t r0, uint32_t r1)
 {
     const struct sum *s = arg;
@@ -90,6 +96,8 @@ static int project(const struct head *h, const float *x, uint32_t n, float *to, 
     return 0;
 }
 
+/* f32 and bf16 lose nothing that has to be made up for, and go in one product, whatever n is. int8
+ * goes by max_rows, so that h->both stays small. */
 int head_logits(const struct head *h, const float *x, uint32_t n, float *ret)
 {
     size_t n_embd = h->m->n_embd, n_vocab = h->m->n_vocab;

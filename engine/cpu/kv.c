@@ -1,3 +1,6 @@
+/* engine/cpu/kv.c - tiles read and copied by plain loops, for what happens once a segment and not
+ * once a token. K lies transposed (hd, 16), so a token is a column of it; V lies as rows (16,
+ * hd). */
 #include "engine/cpu/kv.h"
 
 #include <string.h>

@@ -1,3 +1,9 @@
+/* engine/cpu/linear.c - products cut into slices of weight rows, and handed to the workers.
+ *
+ * A slice is some rows of a matrix times all rows of activations: so a weight is read by one
+ * worker, once, and no two workers write to one output. All that is decided here is where slices
+ * begin; no kernel's result depends on it (engine/cpu/kernels.h).
+ */
 #include "engine/cpu/linear.h"
 
 #include <assert.h>
@@ -41,6 +47,7 @@ struct job {
     struct linear_then then;
 };
 
+/* A row of bf16 has an even number of them: kernels take two at a time. */
 size_t linear_row_bytes(enum kernels_form form, uint32_t n_cols)
 {
     switch (form) {
@@ -53,6 +60,7 @@ size_t linear_row_bytes(enum kernels_form form, uint32_t n_cols)
     }
 }
 
+/* Matrices of one layer may have types of their own, so it can be more than one. */
 unsigned linear_forms(const struct kernels *k, const struct linear_output *out, uint32_t n_out)
 {
     unsigned forms = 0;
@@ -64,7 +72,8 @@ unsigned linear_forms(const struct kernels *k, const struct linear_output *out, 
 
 /* --- slices ----------------------------------------------------------------------------------- */
 
-/* Where slice i of a share begins: the rest is halved again and again. */
+/* Where slice i of a share begins: the rest is halved again and again. Of all parts but the last
+ * slices stay whole: who is done with those before the others has the next part to go on with. */
 static uint32_t slice_at(const struct part *p, bool longer, uint32_t i)
 {
     uint32_t whole = p->whole[longer], len = p->len + longer;
@@ -76,6 +85,8 @@ static uint32_t slice_at(const struct part *p, bool longer, uint32_t i)
     return i - whole < 32 ? len - (p->rest[longer] >> (i - whole)) : len;
 }
 
+/* By the longer shares, so that a slice's number tells its worker by division; in a shorter share
+ * the last of them may be empty. */
 static uint32_t count_slices(const struct part *p)
 {
     bool longer = p->n_longer > 0;
@@ -88,6 +99,9 @@ static uint32_t count_slices(const struct part *p)
     return n;
 }
 
+/* Slices are numbered share by share, all shares with equally many: so the range that workers_run
+ * gives a worker is one share of every matrix. Who takes another's slice computes what that one
+ * would have. */
 static void run_slice(void *arg, uint32_t slice, uint32_t worker)
 {
     const struct job *j = arg;
@@ -120,7 +134,8 @@ static void run_slice(void *arg, uint32_t slice, uint32_t worker)
     j->then.fn(j->then.arg, r0, r1);
 }
 
-/* tile_bytes: of weights that a tile of rows has. */
+/* tile_bytes: of weights that a tile of rows has. n_rows of a matrix in units, which are tiles, or
+ * pairs of tiles where kernels take two. */
 static struct part make_part(const struct job *j, uint32_t n_rows, size_t tile_bytes,
                              size_t x_bytes)
 {
@@ -132,6 +147,7 @@ static struct part make_part(const struct job *j, uint32_t n_rows, size_t tile_b
     p.chunk = (uint32_t)(SLICE_BYTES / (tile_bytes * unit_tiles));
     if (j->a[0].n_x >= LINEAR_MANY)
         p.chunk = x_bytes > MANY_BYTES ? SLICE_PAIRS_LONG : SLICE_PAIRS;
+    /* A small matrix in whole chunks would be done by some of the workers alone. */
     if (p.chunk > fair)
         p.chunk = fair;
     if (p.chunk == 0)
@@ -145,8 +161,11 @@ static struct part make_part(const struct job *j, uint32_t n_rows, size_t tile_b
     return p;
 }
 
+/* With `then` the matrices are one part: a slice is the same rows of each of them, so its bytes are
+ * the sum of theirs. */
 static void cut(struct job *j, const struct linear_output *out, size_t x_bytes)
 {
+    /* then is told rows by 32, as int8 activations come in blocks of 32. */
     bool pairs = j->then.fn || j->a[0].n_x >= LINEAR_MANY;
     size_t tile_bytes = 0;
 

@@ -16,6 +16,7 @@
 
 #define BLOCK TILE_ROWS
 
+/* For the largest; a call with smaller n and c uses the first part of each, rows close together. */
 int lsq_open(struct lsq *l, uint32_t max_n, uint32_t max_c)
 {
     size_t n = max_n, c = max_c;
@@ -48,7 +49,8 @@ void lsq_begin(struct lsq *l, const struct kernels *k, uint32_t n, uint32_t c)
     memset(l->y, 0, (size_t)n * c * sizeof(*l->y));
 }
 
-/* Both are c = a'b with b's rows one after the other, as they come. */
+/* Both are c = a'b with b's rows one after the other, as they come. Of B'B the blocks on and below
+ * the diagonal alone: a column of 16 from its own row down, as the rest is the same mirrored. */
 void lsq_add(struct lsq *l, const float *b, size_t b_row, const float *t, uint32_t n_rows)
 {
     struct kernels_dense y = { .a = b,
@@ -80,7 +82,9 @@ void lsq_add(struct lsq *l, const float *b, size_t b_row, const float *t, uint32
 
 /* --- the factor ------------------------------------------------------------------------------- */
 
-/* The ridge goes to the diagonal. 0 or no number: there is nothing to fit to. */
+/* The ridge goes to the diagonal. 0 or no number: there is nothing to fit to. Padding and sinks
+ * have zeros there, and are none of the n_real that the mean is of; with the ridge they have a
+ * pivot, too. */
 static float add_ridge(struct lsq *l, uint32_t n_real)
 {
     float sum = 0;
@@ -93,7 +97,8 @@ static float add_ridge(struct lsq *l, uint32_t n_real)
     return sum;
 }
 
-/* A block on the diagonal becomes its factor. */
+/* A block on the diagonal becomes its factor, by Cholesky's loops. A pivot that rounding has made
+ * negative becomes NaN, and so all that follows: fit.c keeps the values that it had then. */
 static void factor_block(float *g, size_t row)
 {
     for (uint32_t k = 0; k < BLOCK; k++) {
@@ -107,7 +112,8 @@ static void factor_block(float *g, size_t row)
     }
 }
 
-/* n rows of 16 columns of g become rows of the panel, or the other way round. */
+/* n rows of 16 columns of g become rows of the panel, or the other way round. As a panel the 16
+ * columns are rows: forward_block goes along them by vectors. */
 static void turn(const float *from, size_t from_row, uint32_t n_rows, uint32_t n_cols, float *to,
                  size_t to_row)
 {
@@ -122,7 +128,8 @@ static inline void subtract(float *restrict y, const float *restrict x, float by
         y[i] -= by * x[i];
 }
 
-/* y (16, n) becomes L^-1 y for a block L; rows of y are n_row floats apart. */
+/* y (16, n) becomes L^-1 y for a block L; rows of y are n_row floats apart. Columns of y are
+ * systems of their own: n of them at once. */
 CLONES static void forward_block(const float *l, size_t row, float *y, size_t y_row, uint32_t n)
 {
     for (uint32_t i = 0; i < BLOCK; i++) {
@@ -135,7 +142,7 @@ CLONES static void forward_block(const float *l, size_t row, float *y, size_t y_
     }
 }
 
-/* L'^-1 y. */
+/* y becomes L'^-1 y: the same from the last row up. */
 CLONES static void backward_block(const float *l, size_t row, float *y, size_t y_row, uint32_t n)
 {
     for (uint32_t i = BLOCK; i-- > 0;) {
@@ -148,7 +155,8 @@ CLONES static void backward_block(const float *l, size_t row, float *y, size_t y
     }
 }
 
-/* What the 16 columns from k on take from those behind them. */
+/* The square behind the 16 columns from k on, less those columns times themselves: what is left for
+ * the next ones to factor. Its lower half alone. */
 static void update(const struct lsq *l, uint32_t k)
 {
     struct kernels_dense p = { .a_row = l->n,
@@ -168,7 +176,8 @@ static void update(const struct lsq *l, uint32_t k)
     }
 }
 
-/* g, of which the lower half is looked at, becomes L of g = LL'. */
+/* g, of which the lower half is looked at, becomes L of g = LL', 16 columns at a time: the block on
+ * the diagonal, those below it, then what lies behind. */
 static void factor(const struct lsq *l)
 {
     size_t n = l->n;
@@ -187,7 +196,9 @@ static void factor(const struct lsq *l)
 
 /* --- what it solves --------------------------------------------------------------------------- */
 
-/* y becomes (LL')^-1 y. */
+/* y becomes (LL')^-1 y. First L, from the top: rows above are done and are taken off by one
+ * product. Then L', from the bottom, whose rows are columns of L: the product's steps through it
+ * are exchanged. */
 static void solve(const struct lsq *l)
 {
     size_t n = l->n, c = l->c;

@@ -1,3 +1,8 @@
+/* engine/cpu/move.c - keys go from place to place, list by list.
+ *
+ * A list is one layer's KV head. Its keys are made f32, turned, and stored again: rounded once more
+ * than what stays where it is.
+ */
 #include "engine/cpu/move.h"
 
 #include "engine/cpu/kv.h"
@@ -28,6 +33,7 @@ struct norms_job {
     float *ret;
 };
 
+/* The pool is this machine's memory here, so addresses may be made of it. */
 struct move_place move_place_of(const struct pool *p, const uint32_t *pages, uint32_t key,
                                 uint32_t list)
 {
@@ -38,7 +44,8 @@ struct move_place move_place_of(const struct pool *p, const uint32_t *pages, uin
                                 page + pool_v_off(p, layer, head), key };
 }
 
-/* by: less than SEQ_SEGMENT_MAX, to either side. */
+/* by: less than SEQ_SEGMENT_MAX, to either side, so that one row of the fine table has its angles
+ * and needs no scratch. Back is forth with other signs of the sines. */
 static void turn_key(const struct kernels *k, const struct rotary *rotary, int by, uint32_t hd,
                      struct move_scratch *s)
 {
@@ -99,6 +106,7 @@ void move_run(struct move *v, const struct backend_move *m)
         workers_run(v->w, move_list, &j, v->n_layer * v->n_head_kv);
 }
 
+/* Of keys as they are stored: rotation leaves a norm as it is. */
 static void norms_list(void *arg, uint32_t list, uint32_t worker)
 {
     const struct norms_job *j = arg;
