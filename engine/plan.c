@@ -69,9 +69,9 @@ void plan_clear(struct plan *p)
 
 /* --- what is seen ----------------------------------------------------------------------------- */
 
-/* Copied: a sequence's own table may grow before the backend reads it, and one array goes to a
- * device whole. */
-/* The pages that hold n_keys, one behind the other. Returns where the first of them stands. */
+/* The pages that hold n_keys, one behind the other. Returns where the first of them stands. Copied:
+ * a sequence's own table may grow before the backend reads it, and one array goes to a device
+ * whole. */
 static uint32_t add_pages(struct plan *p, const uint32_t *pages, uint32_t n_keys)
 {
     uint32_t first = p->n_pages, n = seq_n_pages(n_keys);

@@ -83,6 +83,7 @@ struct round {
     struct attend_then then;
 };
 
+/* The next n floats of the one allocation; count_floats has to sum up the same. */
 static float *carve(float **next, size_t n)
 {
     float *p = *next;
@@ -91,7 +92,8 @@ static float *carve(float **next, size_t n)
     return p;
 }
 
-/* Of a block's query rows. */
+/* Of a block's query rows. A block is whole tokens: a group's query heads stay together, as they
+ * share what is read of a key. */
 static size_t block_rows(const struct model *m)
 {
     uint32_t group = m->n_head / m->n_head_kv;
@@ -99,6 +101,8 @@ static size_t block_rows(const struct model *m)
     return (size_t)(group < BLOCK_ROWS ? BLOCK_ROWS / group : 1) * group;
 }
 
+/* 3 rows x hd: q, o, o2; 4 rows: m, l, m2, l2. What is more than the sizes is room for carve to
+ * round up. */
 static size_t count_floats(const struct model *m, uint32_t n_workers)
 {
     size_t rows16 = (block_rows(m) + 15) & ~(size_t)15, hd = m->head_dim;
@@ -209,14 +213,16 @@ static void load_queries(const struct round *r, const struct plan_piece *p, uint
                width * sizeof(float));
 }
 
-/* What turns queries to the base of an earlier segment. */
+/* What turns queries to the base of an earlier segment. Forth, always: earlier segments have lower
+ * bases. */
 static const float *angles_to(const struct attend *a, const struct plan_piece *p,
                               const struct plan_segment *to, float *scratch)
 {
     return rotary_by(a->rotary, p->base - to->base, scratch);
 }
 
-/* The own segment, of which each row sees what is before it. */
+/* The own segment, of which each row sees what is before it. Queries come turned by their offset in
+ * it: nothing is left to be turned. */
 static void see_own(const struct plan *plan, const struct plan_piece *p, uint32_t t0, uint32_t n,
                     struct kernels_attn *k)
 {
@@ -227,6 +233,7 @@ static void see_own(const struct plan *plan, const struct plan_piece *p, uint32_
     k->pages = plan->pages + p->first_page;
 }
 
+/* One earlier segment. Queries are turned here, once for all its keys. */
 static void see_earlier(const struct round *r, const struct plan_piece *p, uint32_t segment,
                         struct desk *d, struct kernels_attn *k)
 {
@@ -238,7 +245,8 @@ static void see_earlier(const struct round *r, const struct plan_piece *p, uint3
     a->k->rope(d->q, k->n_rows, a->hd, angles_to(a, p, g, d->angles));
 }
 
-/* Earlier segments [first, end), whose pages go side by side. */
+/* Earlier segments [first, end), whose pages go side by side. Each has a base of its own, so the
+ * kernel turns queries page by page. */
 static void see_joined(const struct round *r, const struct plan_piece *p, uint32_t first,
                        uint32_t end, struct desk *d, struct kernels_attn *k)
 {
@@ -307,7 +315,8 @@ static void stretch_partial(const struct round *r, const struct plan_piece *p, u
     segment_partial(r, p, t0, n, head, first, stretch_end(r->plan, p, first), d, m, l, o);
 }
 
-/* The rows' keys of their own, after the segment's. */
+/* The rows' keys of their own, after the segment's. Each is a partial result of one key: m its
+ * score, l 1, o its value. */
 static void merge_self(const struct round *r, const struct plan_piece *p, uint32_t t0, uint32_t n,
                        uint32_t head, struct desk *d)
 {
@@ -366,9 +375,12 @@ static void weigh_page(const struct round *r, const struct plan_piece *p, uint32
         uint32_t seen = p->again ? p->seg_len : p->off + t0 + i / a->group + 1;
         float *row = d->scores + (size_t)i * POOL_PAGE_TOKENS;
 
+        /* All of this page stands behind the token. */
         if (seen <= first)
             continue;
         seen = seen - first < POOL_PAGE_TOKENS ? seen - first : POOL_PAGE_TOKENS;
+        /* exp(score - log of the sum of exp): the softmax over all that the row saw, here of one
+         * page. */
         a->k->sampling.weights(row, seen, d->m[i] + logf(d->l[i]), 1.0f, row);
         if (p->again)
             keep_larger(to, row, seen);
@@ -404,13 +416,15 @@ static void share(const struct round *r, const struct plan_piece *p, uint32_t t0
         for (uint32_t i = 0; i < n * a->group; i++) {
             size_t row = (size_t)r->layer * a->n_head + head * a->group + i % a->group;
 
+            /* The segment's sum, scaled to the whole one's largest score, over the whole sum. */
             p->shares[row * p->n_shares + s] += d->l2[i] * expf(d->m2[i] - d->m[i]) / d->l[i];
         }
     }
 }
 
 /* The queries of one token and KV head that are kept (engine/run.h); m and l (group) are of all
- * that they see. */
+ * that they see. Numbers are counted from 1: the nth token of the segment, and of those that count
+ * the at-th head. */
 static void keep_asked(const struct round *r, const struct plan_piece *p, uint32_t t, uint32_t head,
                        const float *m, const float *l)
 {
@@ -495,8 +509,9 @@ static uint32_t n_blocks(const struct attend *a, const struct plan_piece *p)
     return (p->n + a->block_tokens - 1) / a->block_tokens;
 }
 
-/* In the order of run_block, or splitting would change the last bits. */
-/* Merges a head's partials of a split piece, stretch after stretch as run_block does. */
+/* Merges a head's partials of a split piece, stretch after stretch as run_block does: another
+ * order, or one by pairs, would change the last bits. The first stretch's partial gets all the
+ * others. */
 static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
 {
     const struct attend *a = r->a;
@@ -525,6 +540,7 @@ static void merge_head(const struct round *r, uint32_t piece, uint32_t head)
     }
 }
 
+/* Pieces are few (ROUND_PIECES), so the one that an item belongs to is looked for. */
 static void run_item(void *arg, uint32_t item, uint32_t worker)
 {
     const struct round *r = arg;
@@ -552,7 +568,8 @@ static void run_item(void *arg, uint32_t item, uint32_t worker)
     part = c->first_part + (head * c->n_cols + col) * p->n * a->group;
     stretch_partial(r, p, 0, p->n, head, a->part_first[c->first_part + col], d, a->part_m + part,
                     a->part_l + part, a->part_o + (size_t)part * a->hd);
-    /* The last to come finds what the others wrote. */
+    /* The last to come finds what the others wrote. Its own partial is released, and the others'
+     * acquired, by the one counter: nobody waits. */
     if (atomic_fetch_sub_explicit(&a->n_left[i * a->n_head_kv + head], 1, memory_order_acq_rel) ==
         1)
         merge_head(r, i, head);
@@ -573,11 +590,12 @@ static uint32_t list_stretches(const struct plan *plan, const struct plan_piece 
     return n;
 }
 
-/* A decoding token has one row for each head, too little for all workers over a long context, so
+/* Cuts as many pieces as one round holds.
+ *
+ * A decoding token has one row for each head, too little for all workers over a long context, so
  * its stretches are items, too. Not where weights are summed, by one worker a head, nor where a
  * side gist merges its own key, which run_block does. A piece with more stretches than there are
  * partials, alone in its round, goes by blocks after all: slower, and the same bits. */
-/* Cuts as many pieces as one round holds. */
 static void cut_round(struct round *r, uint32_t n_left)
 {
     const struct attend *a = r->a;
@@ -599,6 +617,7 @@ static void cut_round(struct round *r, uint32_t n_left)
             n_part += c->n_cols * n_rows;
         }
         c->split = c->n_cols > 0;
+        /* Relaxed: workers_run publishes it with the round. */
         for (uint32_t h = 0; c->split && h < a->n_head_kv; h++)
             atomic_store_explicit(&a->n_left[r->n_pieces * a->n_head_kv + h], c->n_cols,
                                   memory_order_relaxed);

@@ -20,6 +20,7 @@ static bool has_avx2(void)
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
+/* cpuid leaf 7.1, eax bit 4. Its registers are AVX2's, which has_avx2 knows to be saved. */
 static bool has_avxvnni(void)
 {
     unsigned a, b, c, d;
@@ -27,6 +28,7 @@ static bool has_avxvnni(void)
     return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 4);
 }
 
+/* All five or none: the table's kernels are compiled with these flags together (Makefile). */
 static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -75,6 +77,8 @@ int kernels_pick(const char *name, const struct kernels **ret_table)
             *ret_table = tables[i].table;
             return 0;
         }
+        /* By name what this CPU lacks is refused, and nothing else taken in its place: who names
+         * one measures it. */
         if (named)
             return -ENOTSUP;
     }

@@ -79,6 +79,7 @@ static uint32_t max_u32(uint32_t a, uint32_t b)
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
+/* What there is when one fails is freed by the next make_room, or by fit_close. */
 static int open_desk(const struct fit *f, struct desk *d)
 {
     size_t q = f->max_queries, n = f->max_keys, r = f->max_raw, hd = f->hd, c = f->cols;
@@ -221,6 +222,8 @@ static void widen_page(const struct job *j, uint32_t key, struct desk *d)
     }
 }
 
+/* All of the list, before a block of queries needs it; choose reads kept keys from the pages once
+ * more, since a key that stays where it is must keep its bits. */
 static void load_raw(const struct job *j, uint32_t list, struct desk *d)
 {
     for (uint32_t i = 0; i < j->a->n_raw; i += POOL_PAGE_TOKENS) {
@@ -308,7 +311,9 @@ static void count_row(const struct job *j, uint32_t i, float share, float sum, c
     add_squares(d->weights, p, share / sum, j->a->n_raw);
 }
 
-/* Rows [i0, i0 + n). A query that is no number makes a sum that is none, and so a share. */
+/* Rows [i0, i0 + n). A query that is no number makes a sum that is none, and so a share. Targets
+ * are made of exp(score - top), not of the softmax: the sum is divided by in count_row, where the
+ * root of the share comes in anyway. */
 static void weigh_block(const struct job *j, uint32_t list, uint32_t i0, uint32_t n, struct desk *d)
 {
     const struct fit *f = j->f;
@@ -355,6 +360,7 @@ static struct move_place desk_place(const struct job *j, const struct desk *d, u
     return (struct move_place){ k, k + len, key };
 }
 
+/* To the desk's own tiles: to and from may be the same pages, and values are still to be fitted. */
 static void choose(const struct job *j, uint32_t list, struct desk *d)
 {
     const struct fit *f = j->f;
@@ -451,6 +457,9 @@ static void store_values(const struct job *j, struct desk *d)
     }
 }
 
+/* As weigh, by the packed segment's own keys: queries are placed n_keys behind it now. t becomes
+ * what the values that are there leave over, block by block, and goes into the sums with its rows
+ * of B. */
 static void fit_values(const struct job *j, uint32_t list, struct desk *d)
 {
     size_t n = (size_t)j->n_keys * j->f->cols, row = j->n_keys + GAP;
@@ -468,6 +477,7 @@ static void fit_values(const struct job *j, uint32_t list, struct desk *d)
         leave_over(j, n_rows, t, d);
         lsq_add(&d->lsq, d->scores, row, t, n_rows);
     }
+    /* The tiles have V0 already: a head that nothing can be fitted to is done. */
     if (!lsq_solve(&d->lsq, j->a->n_keys - j->a->sinks))
         return;
     for (size_t i = 0; i < n; i++)
@@ -506,7 +516,8 @@ static void fit_list(void *arg, uint32_t slice, uint32_t worker)
     store_tiles(j, list, d);
 }
 
-/* A list is some milliseconds of one worker. */
+/* A list is some milliseconds of one worker. One for each worker a call: all end at about the same
+ * time, and the caller may do something else then. */
 int fit_run(struct fit *f, const struct backend_fit *a)
 {
     struct job j = { f, a, padded(a->n_keys) };

@@ -183,8 +183,8 @@ struct rows {
     uint32_t n_cols;
 };
 
-/* Once a row and here: in the product every slice of the weights would convert it again. */
-/* A row of the next matmul's input, in the other forms that it wants. */
+/* A row of the next matmul's input, in the other forms that it wants. Once a row and here: in the
+ * product every slice of the weights would convert it again. */
 static void convert_row(const struct rows *r, uint32_t t, const float *x, uint32_t n)
 {
     const struct layers *f = r->f;
@@ -337,8 +337,8 @@ static void embed_rows(const struct rows *r, uint32_t row0, uint32_t row1)
         embed_row(r->f, t, NULL);
 }
 
-/* Rows of one page may be stored by two workers at once: slots of a tile share no byte. */
-/* Puts row t's k and v where they stay, into the tiles of this layer. */
+/* Puts row t's k and v where they stay, into the tiles of this layer. Rows of one page may be
+ * stored by two workers at once: slots of a tile share no byte. */
 static void store_kv(const struct rows *r, uint32_t t)
 {
     const struct layers *f = r->f;

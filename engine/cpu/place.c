@@ -1,3 +1,10 @@
+/* engine/cpu/place.c - memory in huge pages on all nodes, memory behind a descriptor, CPUs in
+ * order.
+ *
+ * What the kernel refuses (huge pages, a node, a lock) costs speed and is no error. Order matters:
+ * advice and policy hold for pages that are not there yet, so they come between the mapping and the
+ * first touch.
+ */
 #include "engine/cpu/place.h"
 
 #include "base/pages.h"
@@ -35,6 +42,7 @@ static void interleave(void *mem, size_t len)
 {
     struct bitmask *nodes;
 
+    /* Without NUMA in the kernel no other function of libnuma may be called. */
     if (numa_available() < 0)
         return;
     nodes = numa_get_mems_allowed();
@@ -102,6 +110,7 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
     int r;
 
     (void)worker;
+    /* Before the pages are there: to collapse is to copy, and then it is one small page of each. */
     if (p->collapse)
         pages_collapse(p->mem + off, n);
     do
@@ -109,6 +118,7 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
     while (r < 0 && (errno == EINTR || errno == EAGAIN));
     if (r == 0)
         return;
+    /* Of several slices that fail one's error is kept: any will do. */
     if (errno != EINVAL) {
         atomic_store_explicit(&p->result, -errno, memory_order_relaxed);
         return;
@@ -116,6 +126,7 @@ static void populate_slice(void *arg, uint32_t slice, uint32_t worker)
     for (size_t at = off; at < off + n; at += page) {
         uint8_t byte = *(volatile uint8_t *)(p->mem + at);
 
+        /* The byte that was there, so that it also serves for memory with something in it. */
         if (p->advice == MADV_POPULATE_WRITE)
             *(volatile uint8_t *)(p->mem + at) = byte;
     }
@@ -141,6 +152,7 @@ int place_populate(struct workers *w, void *mem, size_t len)
 #define MADV_DONTNEED_LOCKED 24
 #endif
 
+/* The plain advice is refused for locked memory, with EINVAL. */
 int place_discard(void *mem, size_t len)
 {
     if (madvise(mem, len, MADV_DONTNEED) == 0)
@@ -166,6 +178,8 @@ static int map_at(void *mem, size_t len, int prot, int fd)
     return -errno;
 }
 
+/* mmap of a descriptor can't be told to align: so an aligned range is taken first, and mapped
+ * over. */
 static void *reserve(size_t len, size_t page)
 {
     return pages_map(len, len >= PAGES_HUGE ? PAGES_HUGE : page, PROT_NONE);
@@ -214,6 +228,8 @@ int place_kept_seal(void *mem, size_t len, int fd)
     return r;
 }
 
+/* From whoever had the descriptor before, systemd or an older daemon. Without the seals somebody
+ * could still change weights while they are used, or cut them off, which would end in SIGBUS. */
 int place_kept_map(struct workers *w, int fd, size_t len, void **ret)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -260,6 +276,8 @@ static uint32_t sibling_of(uint32_t cpu)
     return first != cpu;
 }
 
+/* All first hardware threads before any second one: two workers in one core share its units. Then
+ * one of each node in turn, so that few workers use the memory of all. */
 static int compare_slots(const void *a, const void *b)
 {
     const struct place_slot *x = a, *y = b;
@@ -273,6 +291,8 @@ static int compare_slots(const void *a, const void *b)
     return x->cpu < y->cpu ? -1 : 1;
 }
 
+/* Turns are counted among equals, by increasing number of the CPU. Quadratic in CPUs, once a worker
+ * at start. */
 static void order_slots(struct place_slot *slots, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -282,6 +302,8 @@ static void order_slots(struct place_slot *slots, uint32_t n)
     qsort(slots, n, sizeof(*slots), compare_slots);
 }
 
+/* The order is made anew for each worker: it is asked at start only, and so nothing has to be
+ * kept. */
 uint32_t place_cpu(uint32_t i)
 {
     unsigned long mask[THREAD_CPU_SET];

@@ -65,6 +65,8 @@ struct workers {
     struct worker workers[]; /* (n); the first one is the owner, and has no thread */
 };
 
+/* Private: word is in no shared mapping, so the kernel needs no page lookup. Whoever waits looks
+ * again: a return says nothing. */
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen)
 {
     (void)syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
@@ -75,12 +77,16 @@ static void futex_wake(_Atomic uint32_t *word, int n)
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 
+/* Taking a slice adds 1 to next by one compare-and-swap; end stays, so 32 bits never run into each
+ * other. */
 static bool is_empty(uint64_t range)
 {
     return (uint32_t)(range >> 32) == (uint32_t)range;
 }
 
-/* Runs the slices of a range that nobody takes before. */
+/* Runs the slices of a range that nobody takes before. The acquire of a swap that succeeds pairs
+ * with the release store of the range, behind which fn and arg were written. One that fails has put
+ * into seen what is there now. */
 static uint32_t run_range(struct workers *w, _Atomic uint64_t *r, uint32_t index)
 {
     uint64_t seen = atomic_load_explicit(r, memory_order_relaxed);
@@ -97,7 +103,8 @@ static uint32_t run_range(struct workers *w, _Atomic uint64_t *r, uint32_t index
     return ran;
 }
 
-/* Its own slices, then those that others have not come to. */
+/* Its own slices, then those that others have not come to. From its neighbour on, and so each from
+ * another one: those who are done do not all go to the same. */
 static uint32_t run_slices(struct workers *w, uint32_t index)
 {
     uint32_t ran = 0;
@@ -107,7 +114,9 @@ static uint32_t run_slices(struct workers *w, uint32_t index)
     return ran;
 }
 
-/* True when work came (or the end) while spinning. */
+/* True when work came (or the end) while spinning. Only its own range is looked at, a line that
+ * nobody writes to before the next job. The clock is asked every 16th time, as that costs more than
+ * a look. */
 static bool spin_for_job(struct workers *w, const struct worker *self)
 {
     uint64_t until = 0;
@@ -135,6 +144,8 @@ static void sleep_for_job(struct workers *w, const struct worker *self)
 {
     uint32_t seen = atomic_load(&w->posted);
 
+    /* Looked at behind posted: a job that was posted before that is found here, a later one by the
+     * kernel, which does not put to sleep who has seen another number. */
     if (!is_empty(atomic_load_explicit(&self->range, memory_order_relaxed)) ||
         atomic_load(&w->stop))
         return;
@@ -184,12 +195,17 @@ static void wait_done(struct workers *w, uint32_t n_slices)
     if (done == n_slices)
         return;
 
+    /* Told before done is looked at again, both in the one total order: a worker that adds behind
+     * that look sees the flag, and wakes; one that adds before is seen. */
     atomic_store(&w->owner_sleeps, true);
     while ((done = atomic_load(&w->done)) != n_slices)
         futex_wait(&w->done, done);
     atomic_store(&w->owner_sleeps, false);
 }
 
+/* One slice, or one worker: nothing to hand over. done and rest come before the ranges, whose
+ * release store lets workers begin; the owner's own range is given last, as its worker begins
+ * last. */
 void workers_run(struct workers *w, workers_fn *fn, void *arg, uint32_t n_slices)
 {
     uint32_t ran, n_sleeping;
@@ -211,10 +227,12 @@ void workers_run(struct workers *w, workers_fn *fn, void *arg, uint32_t n_slices
     }
     (void)atomic_fetch_add(&w->posted, 1);
     n_sleeping = atomic_load(&w->n_sleeping);
+    /* No more than there are slices for. Who is not woken had only to look, and sleeps on. */
     if (n_sleeping > 0)
         futex_wake(&w->posted, n_slices > INT_MAX ? INT_MAX : (int)n_slices - 1);
 
     ran = run_slices(w, 0);
+    /* Relaxed: the owner need not be told of what it did itself. */
     (void)atomic_fetch_add_explicit(&w->done, ran, memory_order_relaxed);
     wait_done(w, n_slices);
 }
@@ -234,6 +252,7 @@ int workers_owner_cpu(const struct workers *w)
     return w->owner_cpu;
 }
 
+/* Refused, or no memory for the mask: the thread runs where it runs. */
 static void pin_thread(pthread_t thread, uint32_t cpu)
 {
     size_t len = CPU_ALLOC_SIZE(cpu + 1);
@@ -247,7 +266,8 @@ static void pin_thread(pthread_t thread, uint32_t cpu)
     CPU_FREE(mask);
 }
 
-/* Workers get no signals: these are for the thread that asked for them. */
+/* Workers get no signals: these are for the thread that asked for them. But for SIGSYS, which comes
+ * to who makes a forbidden call (daemon/calls.h) and says which that was. */
 static int start_worker(struct workers *w, uint32_t index, bool pin)
 {
     struct worker *self = &w->workers[index];
@@ -301,6 +321,7 @@ int workers_open(uint32_t n, bool pin, struct workers **ret)
     return 0;
 }
 
+/* n_started, not n: it is also what ends a start that failed half-way. */
 void workers_close(struct workers *w)
 {
     if (!w)

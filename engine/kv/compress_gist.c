@@ -282,7 +282,6 @@ static size_t rec_hidden(const struct compressor *c, const struct compress_spec 
     return (size_t)coarse_gists(spec, seg_len, segment) * c->n_embd;
 }
 
-/* The keys of the gists are of no more use once all have run, so soft tokens get the same pages. */
 /* The first half of the rows are gists, the second their hidden states. A pass does not go past the
  * middle: soft tokens read what all gists left, and their keys take the pages of the gists' keys,
  * which are of no more use then. */

@@ -5,8 +5,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Equal numbers are set apart in every round: keys that nobody looked at are all zeros, and a plain
- * quickselect takes quadratic time on those. */
 /* The n-th largest of len numbers, n >= 1; x is put into another order. Quickselect with three
  * parts,
  *
