@@ -1,9 +1,15 @@
-/* The AVX2 table, and its kernels over plain vectors of any length. */
+/* The AVX2 table, and its kernels over plain vectors of any length.
+ *
+ * All of them go by vectors of 8, and the last lanes by masks: a length that is no multiple of 8 is
+ * read and written no further than it goes (tests put guard pages behind every buffer). Sums are
+ * kept in several accumulators, a fixed number for every length, which are added up in one order:
+ * so a result depends on x and n alone. kernels_avx512.c is the same with vectors of 16. */
 #include "engine/cpu/kernels_avx2.h"
 
 #include <math.h>
 #include <string.h>
 
+/* Lane by lane, the lower four and the upper four. */
 static __m128i add_halves(__m256i v)
 {
     return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -28,6 +34,8 @@ static void quantise(const float *x, uint32_t n, struct kernels_q8 *ret)
         }
         most = avx2_max_bits(amax);
         inverse = 127 / most;
+        /* Zeros, or a maximum that is too small to divide by (inverse is infinite), or infinite (it
+         * is 0), or NaN (no comparison holds). */
         if (!(inverse > 0 && inverse < INFINITY)) {
             ret[b] = (struct kernels_q8){ 0 };
             if (!isfinite(most))
@@ -64,6 +72,8 @@ static void store_some(float *x, uint32_t n, __m256 v)
         _mm256_maskstore_ps(x, avx2_first(n), v);
 }
 
+/* Four accumulators, or each fma would wait for the one before; then as the scalar twin, squares -
+ * squares included. */
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
 {
     __m256 sum[4], by;
@@ -113,6 +123,7 @@ static void swiglu(float *gate, const float *up, uint32_t n)
     }
 }
 
+/* Both halves of a pair are loaded before either is stored, so that ret may be x. */
 void avx2_turn(const float *x, const float *cs, uint32_t hd, float *ret)
 {
     uint32_t half = hd / 2;
@@ -139,6 +150,8 @@ static void scale(float *x, uint32_t n, float by)
         store_some(x + i, n - i, _mm256_mul_ps(load_some(x + i, n - i), _mm256_set1_ps(by)));
 }
 
+/* vmaxps gives its second operand where the first is NaN: so the loads come first, and NaN never
+ * wins. */
 static float max_of(const float *x, uint32_t n)
 {
     __m256 top[2] = { _mm256_set1_ps(-INFINITY), _mm256_set1_ps(-INFINITY) };
@@ -178,6 +191,7 @@ static float logsumexp(const float *x, uint32_t n)
     return max + (float)log(sum);
 }
 
+/* K goes down a column, a store each: nothing for vectors. */
 static void kv_store_f32(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile)
 {
@@ -210,6 +224,7 @@ static uint32_t argmax(const float *x, uint32_t n)
         if (equal)
             return i + (uint32_t)__builtin_ctz((unsigned)equal);
     }
+    /* It is one of the last: max_of found it somewhere. */
     while (x[i] != max)
         i++;
     return i;
@@ -231,6 +246,8 @@ static __m256 weigh(__m256 x)
     return _mm256_mul_ps(p, _mm256_castsi256_ps(whole));
 }
 
+/* Lanes below the limit are computed at the limit, where weigh is defined, and then cleared; vmaxps
+ * puts the limit in a NaN's place, whose comparison fails: 0 as well. */
 static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
 {
     const __m256 shift = _mm256_set1_ps(max), by = _mm256_set1_ps(temperature),

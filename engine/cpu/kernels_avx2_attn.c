@@ -87,6 +87,7 @@ AVX2_INLINE __m256 load_values(enum kv_type kv, const uint8_t *tile, size_t i, c
     return load8(kv, tile, i);
 }
 
+/* Of int8 without its scales, which lie behind the tile. */
 AVX2_INLINE size_t element_bytes(enum kv_type kv)
 {
     return kv == KV_F32 ? 4 : kv == KV_F16 ? 2 : 1;
@@ -134,7 +135,8 @@ AVX2_INLINE void score_element(enum kv_type kv, const struct group *g, uint32_t 
     }
 }
 
-/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). */
+/* Scores of n_rows rows and n_pages pages from page p on, to s (n_rows, GROUP_KEYS). The next
+ * group's K is called for as this one's is used, a cache line for a line. */
 AVX2_INLINE void score_pages(enum kv_type kv, const struct group *g, uint32_t p, uint32_t n_pages,
                              struct turned t, uint32_t hd, uint32_t n_rows, float *s)
 {
@@ -202,7 +204,8 @@ AVX2_INLINE void add_value(enum kv_type kv, const uint8_t *tile, size_t at, cons
 }
 
 /* o += weights times values over keys [j0, j1) of the group, for n_rows rows and n_vec vectors from
- * element c on. */
+ * element c on. The accumulators rest in o between groups. What is called for meanwhile is the next
+ * group's V. */
 AVX2_INLINE void add_values(enum kv_type kv, const struct group *g, uint32_t j0, uint32_t j1,
                             const float *w, float *o, uint32_t hd, uint32_t c, uint32_t n_rows,
                             uint32_t n_vec)
@@ -237,6 +240,7 @@ AVX2_INLINE void add_values(enum kv_type kv, const struct group *g, uint32_t j0,
             _mm256_storeu_ps(o + r * hd + c + 8 * i, acc[r][i]);
 }
 
+/* Heads are multiples of 8: what n_vec vectors leave over goes one vector at a time. */
 AVX2_INLINE void add_values_rows(enum kv_type kv, const struct group *g, uint32_t j0, uint32_t j1,
                                  const float *w, float *o, uint32_t hd, uint32_t n_rows,
                                  uint32_t n_vec)
@@ -297,6 +301,7 @@ AVX2_ONCE void soften_row(float *s, uint32_t seen, float *m, float *l, float *o,
         sum = _mm256_add_ps(sum, v);
         _mm256_storeu_ps(s + j, v);
     }
+    /* Of the first group m is -infinity, and `by` 0: what was summed before is nothing. */
     by = avx2_exp(_mm256_set1_ps(*m - max));
     *l = *l * _mm256_cvtss_f32(by) + avx2_sum(sum);
     if (max > *m) {
@@ -318,7 +323,8 @@ AVX2_INLINE uint32_t keys_seen(const struct kernels_attn *a, const struct group 
 }
 
 /* Rows [r, r + n_rows) over one group; n_pages pages and n_vec vectors at a time fill the
- * registers. */
+ * registers. least and most: keys that the first row of them sees, and the last one, as later
+ * tokens see more. */
 AVX2_INLINE void attend_tile(enum kv_type kv, const struct kernels_attn *a, const struct group *g,
                              uint32_t r, uint32_t n_rows, uint32_t n_pages, uint32_t n_vec)
 {
@@ -346,7 +352,9 @@ AVX2_INLINE void attend_tile(enum kv_type kv, const struct kernels_attn *a, cons
     }
 }
 
-/* Rows [r, r + n_rows), at most JOINED_ROWS, over one group of joined segments. */
+/* Rows [r, r + n_rows), at most JOINED_ROWS, over one group of joined segments. All rows see all
+ * keys here, but pages may be part full: their gaps get no weight, and are not multiplied
+ * either. */
 AVX2_INLINE void attend_joined_tile(enum kv_type kv, const struct kernels_attn *a,
                                     const struct group *g, uint32_t r, uint32_t n_rows)
 {
@@ -449,7 +457,8 @@ AVX2_ONCE void attend_group_q8_0(const struct kernels_attn *a, const struct grou
 }
 
 /* The tiles of the group at first_page, and of the next one; after the last group they are those
- * that the caller names. */
+ * that the caller names. A page that is missing is the last one again: it is read, which does no
+ * harm, and its scores are masked. */
 AVX2_INLINE struct group open_group(const struct kernels_attn *a, uint32_t first_page)
 {
     uint32_t last = (a->n_keys - 1) / TOKENS;
@@ -519,6 +528,7 @@ static void widen_group(enum kv_type kv, struct group *g, uint32_t hd, struct wi
     }
 }
 
+/* The empty set of keys, to which the first group adds. */
 static void clear_rows(const struct kernels_attn *a)
 {
     for (uint32_t r = 0; r < a->n_rows; r++) {
@@ -529,6 +539,7 @@ static void clear_rows(const struct kernels_attn *a)
         _mm256_storeu_ps(a->o + i, _mm256_setzero_ps());
 }
 
+/* 128 KB of stack at the largest head_dim, of which a head of 64 uses a quarter. */
 static void attend_widened(enum kv_type kv, const struct kernels_attn *a)
 {
     struct wide w;
@@ -541,6 +552,7 @@ static void attend_widened(enum kv_type kv, const struct kernels_attn *a)
     }
 }
 
+/* More rows than a block: widened once, a group's tiles serve them all. */
 void avx2_attn_f16(const struct kernels_attn *a)
 {
     clear_rows(a);
@@ -589,6 +601,7 @@ void avx2_attn_q8_0(const struct kernels_attn *a)
     }
 }
 
+/* l 0 is the empty set, whose m is -infinity: -infinity less itself would be NaN. */
 void avx2_attn_merge(float *m, float *l, float *o, float m2, float l2, const float *o2, uint32_t hd)
 {
     float top = fmaxf(*m, m2);

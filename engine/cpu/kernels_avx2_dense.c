@@ -55,6 +55,8 @@ AVX2_INLINE void run_rows(const struct kernels_dense *p, const struct part *s, u
         }
 }
 
+/* The last rows, fewer than six: each number has a copy of run_rows, in which sums are
+ * registers. */
 AVX2_ONCE void run_rest(const struct kernels_dense *p, const struct part *s, uint32_t n_rows)
 {
     switch (n_rows) {
@@ -87,6 +89,9 @@ AVX2_ONCE void run_tile(const struct kernels_dense *p, struct part s)
     run_rest(p, &s, p->n_rows - i);
 }
 
+/* The first 256 terms take the place of what is there, if by is 0, and the next ones are added to
+ * that. At least once, so that a sum of no terms is 0. How terms are parted depends on n_inner
+ * alone. */
 void avx2_dense(const struct kernels_dense *p)
 {
     uint32_t k = 0;
@@ -130,6 +135,8 @@ AVX2_INLINE float top_of(const float *x, uint32_t n, bool *ret_bad)
     return most;
 }
 
+/* Exponentials of a row that has no finite top come out somehow; the sum says that they are
+ * nothing. */
 float avx2_soften(float *x, uint32_t n, float *ret_sum)
 {
     __m256 sum[2] = { _mm256_setzero_ps(), _mm256_setzero_ps() };

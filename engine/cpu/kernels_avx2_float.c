@@ -24,12 +24,14 @@ struct chunk {
     uint32_t c0, n, r;
 };
 
+/* A column of a tile is 16 rows, one behind the other. */
 AVX2_INLINE size_t column_bytes(enum quant type)
 {
     return TILE_ROWS * (type == QUANT_F32 ? 4 : 2);
 }
 
-/* Rows 8 * half and on of column c. */
+/* Rows 8 * half and on of column c. bf16 lie in pairs of columns, 32 bits a row: the first is the
+ * lower half, which a shift makes f32, the second the upper one, which a mask does. */
 AVX2_INLINE __m256 load_column(enum quant type, const uint8_t *w, uint32_t c, uint32_t half)
 {
     const uint8_t *pair;
@@ -121,6 +123,7 @@ AVX2_INLINE void run_tile_few(enum quant type, const struct kernels_matmul *a, c
         run_rest(type, a, &k, true, 0, a->n_x);
 }
 
+/* One copy for all types: what is on the stack is f32. */
 AVX2_ONCE void run_chunk(const struct kernels_matmul *a, const struct chunk *k, uint32_t t,
                          uint32_t t1)
 {
@@ -155,6 +158,8 @@ AVX2_INLINE void run_tile(enum quant type, const struct kernels_matmul *a, const
     }
 }
 
+/* Activation rows are blocked for the second level: a block of them passes by all tiles of the
+ * range before the next one comes. At least 30 of them, or weights would be unpacked too often. */
 AVX2_INLINE void run(enum quant type, const struct kernels_matmul *a, uint32_t r0, uint32_t r1)
 {
     const uint8_t *w = a->w;

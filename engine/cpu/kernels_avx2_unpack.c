@@ -1,4 +1,9 @@
-/* Unpacks blocks of tiles; see engine/cpu/kernels_avx2_block.h. */
+/* Unpacks blocks of tiles; see engine/cpu/kernels_avx2_block.h, and engine/file/tile.h for how they
+ * lie.
+ *
+ * A tile already has dwords of a row in a lane, so unpacking moves nothing between lanes but fifth
+ * bits: nibbles are masked apart, upper bits put over them. Each type has a loop of its own, in
+ * which sizes and places are constants. */
 #include "engine/cpu/kernels_avx2_block.h"
 
 AVX2_INLINE __m256i load(const void *p)
@@ -21,6 +26,7 @@ AVX2_INLINE __m256 load_i8(const int8_t *p)
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
 }
 
+/* base takes off again what sums start with (AVX2_SUM_ZERO). */
 AVX2_INLINE void set_scale(struct avx2_block *ret, int part, int half, __m256 d)
 {
     ret->d[part][half] = d;
@@ -33,12 +39,15 @@ AVX2_INLINE void unpack_scales(const uint16_t d[16], struct avx2_block *ret)
     set_scale(ret, 0, 1, load_f16(d + 8));
 }
 
+/* As the file has them, to be added: m * s is the minimum times the sum of the activations. */
 AVX2_INLINE void unpack_minima(const uint16_t m[16], struct avx2_block *ret)
 {
     ret->m[0] = load_f16(m);
     ret->m[1] = load_f16(m + 8);
 }
 
+/* i / 2 is a dword's number, i % 2 which 8 of the rows. Shifted as 16 bits, since there is no shift
+ * of bytes; what comes over from the neighbour is masked off. */
 AVX2_INLINE void unpack_nibbles(const uint8_t q[4][16][4], struct avx2_block *ret)
 {
     const __m256i low = _mm256_set1_epi8(15);
@@ -65,6 +74,8 @@ AVX2_INLINE __m256i fifth_bits(__m256i h, int half, int odd)
     return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16));
 }
 
+/* h of two dwords is 16 bytes, which both halves of the register get, as vpshufb stays within
+ * one. */
 AVX2_INLINE void unpack_fifth(const uint64_t h[8], struct avx2_block *ret)
 {
 #pragma GCC unroll 4
@@ -80,6 +91,7 @@ AVX2_INLINE void unpack_fifth(const uint64_t h[8], struct avx2_block *ret)
     }
 }
 
+/* Signed bytes as they are: dot_pairs or dot_sums make what their instruction wants of them. */
 AVX2_INLINE void unpack_q8_0(const struct tile_q8_0 *t, struct avx2_block *ret)
 {
     unpack_scales(t->d, ret);
@@ -88,7 +100,8 @@ AVX2_INLINE void unpack_q8_0(const struct tile_q8_0 *t, struct avx2_block *ret)
         ret->q[i / 2][i % 2] = load(t->q[i / 2][i % 2 * 8]);
 }
 
-/* The scales and minima of a group, as Q4_K and Q5_K have them. */
+/* The scales and minima of a group, as Q4_K and Q5_K have them. d times scale is exact: 11 bits by
+ * 6. Minima are taken off in these types, so their sign is turned. */
 AVX2_INLINE void unpack_group_scales(const uint16_t d[16], const uint16_t dmin[16],
                                      const uint8_t scale[16], const uint8_t min[16],
                                      struct avx2_block *ret)
@@ -102,6 +115,8 @@ AVX2_INLINE void unpack_group_scales(const uint16_t d[16], const uint16_t dmin[1
     }
 }
 
+/* Two upper bits of dword k stand at bits 2 (k / 2) of h[k % 2]; all four shifts bring them to 4
+ * and 5. */
 AVX2_INLINE void unpack_q6_k(const uint16_t d[16], const struct tile_q6_k_group *g,
                              struct avx2_block *ret)
 {
@@ -206,6 +221,8 @@ static void unpack_q6_ks(const struct tile_q6_k *t, uint32_t n, struct avx2_bloc
     }
 }
 
+/* b0 is a multiple of 8 where eight blocks share a header, so that b / 8 and b % 8 count from
+ * it. */
 void avx2_unpack(enum quant type, const void *tile, uint32_t b0, uint32_t n, struct avx2_block *ret)
 {
     switch (type) {

@@ -1,4 +1,6 @@
-/* The AVX-512 tables, and their kernels over plain vectors of any length. */
+/* The AVX-512 tables, and their kernels over plain vectors of any length: those of kernels_avx2.c,
+ * which has the reasons, by vectors of 16. Last lanes go by mask registers, so no loop needs
+ * another for its end. */
 #include "engine/cpu/kernels_avx512.h"
 #include "engine/cpu/kernels_bf16.h"
 
@@ -20,6 +22,7 @@ struct pair {
     __m512 v[4];
 };
 
+/* `both` is a constant. Of one block the second half is zeros, and what it makes is not stored. */
 AVX512_INLINE struct pair load_pair(const float *x, bool both)
 {
     struct pair p;
@@ -50,7 +53,8 @@ AVX512_INLINE __m256 pair_max(const struct pair *p)
 }
 
 /* Rounds to the nearest integer, ties to even, as the scalar twin: the bits of the result are
- * equal. */
+ * equal. Two blocks fill the registers that packing takes: four vectors of 32 bits become one of
+ * bytes. */
 AVX512_INLINE void quantise_pair(const float *x, bool both, struct kernels_q8 *ret)
 {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);

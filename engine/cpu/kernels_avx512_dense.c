@@ -58,6 +58,8 @@ AVX512_INLINE void run_rows(const struct kernels_dense *p, const struct part *s,
         }
 }
 
+/* As many rows at once as there are, from 12 down: each number has a copy of run_rows, in which
+ * sums are registers. */
 AVX512_INLINE void run_tiles(const struct kernels_dense *p, struct part s, uint32_t n_tiles)
 {
     static const uint32_t rows[] = { ROWS, 4, 2, 1 };
@@ -84,6 +86,7 @@ AVX512_INLINE void run_tiles(const struct kernels_dense *p, struct part s, uint3
         }
 }
 
+/* A copy each, outside of the loop over tiles, which would be inlined into both. */
 AVX512_ONCE void run_two(const struct kernels_dense *p, const struct part *s)
 {
     run_tiles(p, *s, 2);
@@ -94,6 +97,7 @@ AVX512_ONCE void run_one(const struct kernels_dense *p, const struct part *s)
     run_tiles(p, *s, 1);
 }
 
+/* As avx2_dense, by two tiles. */
 void avx512_dense(const struct kernels_dense *p)
 {
     uint32_t k = 0;

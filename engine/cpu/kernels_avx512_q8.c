@@ -136,12 +136,15 @@ AVX512_INLINE void add_fifth(const uint64_t h[8], __m512i q[8])
         q[k] = _mm512_mask_add_epi8(q[k], h[k], q[k], bit);
 }
 
+/* Signed bytes with 128 added are unsigned ones: the sign bit turned round. */
 AVX512_INLINE void load_q8_0(const struct tile_q8_0 *t, __m512i ret[8])
 {
     for (int k = 0; k < 8; k++)
         ret[k] = _mm512_xor_si512(_mm512_loadu_si512(t->q[k]), _mm512_set1_epi8(-128));
 }
 
+/* Two upper bits of dword k stand at bits 2 (k / 2) of h[k % 2]; all four shifts bring them to 4
+ * and 5. */
 AVX512_INLINE void load_q6_k(const struct tile_q6_k_group *t, __m512i ret[8])
 {
     const __m512i high = _mm512_set1_epi8(0x30);
@@ -174,6 +177,7 @@ struct header {
     __m512 d, dmin;
 };
 
+/* Once for eight blocks. Minima of these types are taken off, so dmin's sign is turned here. */
 AVX512_INLINE void load_header(enum quant type, const void *unit, struct header *ret)
 {
     const struct tile_q4_k *t = unit; /* Q5_K begins alike */
@@ -340,7 +344,8 @@ AVX512_INLINE const struct kernels_q8 *x_row(const struct kernels_matmul *a, uin
 
 /* --- few activation rows ---------------------------------------------------------------------- */
 
-/* n_x of a constant; activation rows from a->n_x on repeat the last one and are not stored. */
+/* n_x of a constant; activation rows from a->n_x on repeat the last one and are not stored. So
+ * three rows cost as much as four, and there are fewer copies of this. */
 AVX512_INLINE void run_fused(enum quant type, const struct kernels_matmul *a, uint32_t r0,
                              uint32_t r1, uint32_t n_x)
 {
@@ -380,7 +385,8 @@ AVX512_INLINE void run_fused(enum quant type, const struct kernels_matmul *a, ui
     }
 }
 
-/* X_FUSED activation rows at a time, over one tile after the other. */
+/* X_FUSED activation rows at a time, over one tile after the other. The second time a tile comes
+ * from a cache: it is read from memory once. */
 AVX512_INLINE void run_fused_twice(enum quant type, const struct kernels_matmul *a, uint32_t r0,
                                    uint32_t r1)
 {
@@ -440,6 +446,7 @@ AVX512_INLINE void dot_chunk(enum kind kind, const struct kernels_matmul *a, uin
                                   avx512_first(a->n_rows - r - 16 * j), acc[j][i]);
 }
 
+/* Six rows at a time, then two, then one: whichever it is, a row's chain is the same. */
 AVX512_INLINE void dot_rows(enum kind kind, const struct kernels_matmul *a, uint32_t r,
                             const struct chunk *c, uint32_t n_tiles)
 {
@@ -453,6 +460,7 @@ AVX512_INLINE void dot_rows(enum kind kind, const struct kernels_matmul *a, uint
         dot_chunk(kind, a, r, c, n_tiles, t, 1);
 }
 
+/* What is on the stack is alike for all types of a kind: three copies serve eight types. */
 AVX512_ONCE void dot_min(const struct kernels_matmul *a, uint32_t r, const struct chunk *c,
                          uint32_t n_tiles)
 {
@@ -493,7 +501,8 @@ AVX512_INLINE void unpack_chunk(enum quant type, const uint8_t *tile, uint32_t b
     }
 }
 
-/* Equal chunks, of whole units. */
+/* Equal chunks, of whole units. A last one of a few blocks would load and store all accumulators
+ * for little. */
 AVX512_INLINE uint32_t chunk_blocks(enum quant type, uint32_t n_blocks)
 {
     uint32_t unit = unit_blocks(type), n_chunks = (n_blocks + CHUNK - 1) / CHUNK;
@@ -502,6 +511,7 @@ AVX512_INLINE uint32_t chunk_blocks(enum quant type, uint32_t n_blocks)
     return (n + unit - 1) / unit * unit;
 }
 
+/* Chunks outside, tiles inside: see the head. */
 AVX512_INLINE void run_chunks(enum quant type, const struct kernels_matmul *a, uint32_t r0,
                               uint32_t r1)
 {

@@ -8,6 +8,8 @@
 
 /* --- vectors ---------------------------------------------------------------------------------- */
 
+/* sum - sum is 0, or NaN where the sum is not finite: a row that has gone wrong shows in all that
+ * follows from it, and a normed row of zeros would not. */
 static void rmsnorm(const float *x, const float *w, uint32_t n, float eps, float *ret)
 {
     float sum = 0, by;
@@ -25,12 +27,15 @@ static void add(float *x, const float *y, uint32_t n)
         x[i] += y[i];
 }
 
+/* silu(x) = x / (1 + e^-x). */
 static void swiglu(float *gate, const float *up, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         gate[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
 }
 
+/* Pairs are an element of the first half and one of the second, as files of all three architectures
+ * have them once they are read. */
 static void rope(float *x, uint32_t n_heads, uint32_t hd, const float *cs)
 {
     for (uint32_t h = 0; h < n_heads; h++, x += hd) {
@@ -49,6 +54,8 @@ static void scale(float *x, uint32_t n, float by)
         x[i] *= by;
 }
 
+/* `by` is looked at behind the sum: what was there takes part once, and not in the order of
+ * terms. */
 static void dense(const struct kernels_dense *p)
 {
     for (uint32_t i = 0; i < p->n_rows; i++)
@@ -63,6 +70,8 @@ static void dense(const struct kernels_dense *p)
             }
 }
 
+/* fmaxf passes over a NaN, so it is looked for beside. What x becomes then is of no use to
+ * anybody. */
 static float soften(float *x, uint32_t n, float *ret_sum)
 {
     float top = -INFINITY, sum = 0;
@@ -86,6 +95,7 @@ static void widen_f16(const uint16_t *x, uint32_t n, float *ret)
         ret[i] = quant_f16_to_f32(x[i]);
 }
 
+/* In double: 150,000 terms of which most are small would be lost to a large sum in f32. */
 static float logsumexp(const float *x, uint32_t n)
 {
     float max = -INFINITY;
@@ -102,6 +112,7 @@ static float logsumexp(const float *x, uint32_t n)
 
 /* --- sampling --------------------------------------------------------------------------------- */
 
+/* Of equals the first; NaN is never the largest, and of nothing but NaN it is 0. */
 static uint32_t argmax(const float *x, uint32_t n)
 {
     float best = -INFINITY;
@@ -139,6 +150,8 @@ static float weight_of(float x)
     return p * by;
 }
 
+/* Below the limit a weight is 0 in every table: tokens that have none are the same ones
+ * everywhere. */
 static void weights(const float *x, uint32_t n, float max, float temperature, float *ret)
 {
     for (uint32_t i = 0; i < n; i++) {
@@ -150,6 +163,8 @@ static void weights(const float *x, uint32_t n, float max, float temperature, fl
 
 /* --- attention -------------------------------------------------------------------------------- */
 
+/* bad: exponent bits that are all set, which infinity and NaN have. Then V says so
+ * (engine/kv/page.h): in all three of these. */
 static void kv_store_f16(const float *k, const float *v, uint32_t hd, uint32_t slot, void *k_tile,
                          void *v_tile)
 {
@@ -187,6 +202,7 @@ static void quantise_block(const float *x, uint32_t n, int8_t *q, size_t stride,
 {
     float inverse;
 
+    /* q is made with the d that is stored, as it is what q will be multiplied by. */
     *ret_d = quant_f32_to_f16(scalar_most(x, n) / 127);
     inverse = *ret_d ? 1 / quant_f16_to_f32(*ret_d) : 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -230,6 +246,7 @@ static float tile_at(enum kv_type kv, const uint8_t *tile, uint32_t hd, uint32_t
     return quant_f16_to_f32(d[dim / 32 * PAGE_TOKENS + slot]) * ((const int8_t *)tile)[i];
 }
 
+/* Joined pages are seen as far as they hold keys; of one segment a row sees the first so many. */
 static bool sees_key(const struct kernels_attn *a, uint32_t row, uint32_t key)
 {
     if (a->joined)
@@ -251,6 +268,7 @@ static const float *turned_for(const struct kernels_attn *a, const float *q, uin
     return turned;
 }
 
+/* K lies (hd, 16): element i of this key is 16 floats behind the one before. */
 static float score_key(const struct kernels_attn *a, enum kv_type kv, const float *q, uint32_t key)
 {
     const uint8_t *page = a->pool + a->pages[key / PAGE_TOKENS] * a->page_bytes;

@@ -12,6 +12,7 @@ static const void *x_row(const struct kernels_matmul *a, uint32_t t)
     return (const uint8_t *)a->x + t * a->x_row_bytes;
 }
 
+/* At most 16 * 128 * 127: far from what 32 bits hold, so the order does not matter. */
 static int32_t dot_16(const int8_t *w, const int8_t *x)
 {
     int32_t sum = 0;
@@ -21,6 +22,8 @@ static int32_t dot_16(const int8_t *w, const int8_t *x)
     return sum;
 }
 
+/* Q6_K alone has two scales. Where they are equal the two sums are one, as for types that have one
+ * scale. */
 static float dot_block(const struct tile_row *w, const struct kernels_q8 *x)
 {
     int32_t low = dot_16(w->q, x->q), high = dot_16(w->q + 16, x->q + 16);
@@ -44,6 +47,7 @@ static void quant_row(const struct kernels_matmul *a, const uint8_t *tile, uint3
     }
 }
 
+/* Weights as f32, activations as f32: rounded nowhere but in the sum. */
 static void float_row(const struct kernels_matmul *a, const uint8_t *tile, uint32_t r)
 {
     for (uint32_t t = 0; t < a->n_x; t++)
